@@ -1,0 +1,131 @@
+# tunnel: TLS in front of a plaintext service.
+#
+#   make deps demo       install what is missing, build, and see it work
+#   make deps check      install what is missing, build, and test everything
+#   make                 build, with what is there; nothing is downloaded
+#   make install         PREFIX=/usr/local DESTDIR=
+#   make uninstall clean
+#
+# MBEDTLS=/prefix  use the mbed TLS there      STATIC=1     link statically
+# POLLER=poll      poll(2), not epoll          O=dir        build there
+# CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are respected.
+
+VERSION	= 0.1.0
+PREFIX	= /usr/local
+CFLAGS	= -O2 -g
+PYTHON	= /usr/bin/python3
+O	= build
+TUNNEL	= tunnel
+
+# deps comes before all other goals, which are made by a make that finds what
+# it installed.
+ifneq ($(filter deps,$(MAKECMDGOALS)),)
+others	= $(filter-out deps,$(MAKECMDGOALS))
+
+deps:
+	tests/deps $(others)
+	@$(MAKE) --no-print-directory $(or $(others),mbedtls-is-fit)
+$(others): deps ;
+.PHONY: deps $(others)
+
+else
+
+SRCS	= tunnel.c tls.c forward.c
+HDRS	= tls.h forward.h
+OBJS	= $(SRCS:%.c=$(O)/%.o)
+
+WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
+	-Werror
+HARDENING = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
+HARDENING_LD = -Wl,-z,relro,-z,now,-z,noexecstack
+SANITIZE =
+
+# The mbed TLS to use: the one named, the system's if it is fit (tls.c says
+# what is), or the one that "make deps" builds where the system has none.
+fit	= $(shell $(CC) $(CPPFLAGS) $(1:%=-I%/include) -E tls.c \
+	>/dev/null 2>&1 && echo yes)
+ifndef MBEDTLS
+ifneq ($(call fit),yes)
+MBEDTLS	= build/mbedtls
+endif
+endif
+
+MBEDTLS_CPPFLAGS = $(MBEDTLS:%=-isystem %/include)
+MBEDTLS_LDFLAGS = $(MBEDTLS:%=-L%/lib)
+
+ifdef STATIC
+LINK	= -static-pie
+else
+LINK	= -pie
+endif
+ifeq ($(POLLER),poll)
+FEATURES += -DFORWARD_POLL
+endif
+
+compile	= $(CC) -std=c11 -D_GNU_SOURCE -DVERSION='"$(VERSION)"' $(FEATURES) \
+	$(WARNINGS) $(HARDENING) $(SANITIZE) $(CPPFLAGS) $(MBEDTLS_CPPFLAGS) \
+	$(CFLAGS)
+link	= $(CC) $(LINK) $(HARDENING_LD) $(SANITIZE) $(CFLAGS) $(LDFLAGS) \
+	$(MBEDTLS_LDFLAGS)
+libs	= -lmbedtls -lmbedx509 -lmbedcrypto $(LDLIBS)
+
+all: $(TUNNEL)
+
+$(TUNNEL): $(OBJS)
+	$(link) -o $@ $(OBJS) $(libs)
+
+$(OBJS): $(O)/%.o: %.c $(HDRS) $(O)/flags | mbedtls-is-fit
+	$(compile) -c -o $@ $<
+
+# Other flags, other objects.
+$(O)/flags: FORCE
+	@mkdir -p $(O)
+	@echo '$(subst ','\'',$(compile) $(link))' | cmp -s - $@ || \
+	    echo '$(subst ','\'',$(compile) $(link))' > $@
+
+mbedtls-is-fit:
+	@$(if $(filter yes,$(call fit,$(MBEDTLS))),:,echo "make: no mbed TLS \
+	3.6.6 or newer $(if $(MBEDTLS),in $(MBEDTLS) )was found: run \"make \
+	deps\", or name one with \"make MBEDTLS=/prefix\"" >&2; exit 1)
+
+demo: $(TUNNEL)
+	tests/demo
+
+check: $(TUNNEL)
+	$(PYTHON) -m pytest -q -p no:cacheprovider tests
+
+# The unit tests include the files they test, to reach what is static.
+unit: $(O)/test_forward $(O)/test_tunnel
+	$(O)/test_forward
+	$(O)/test_tunnel
+
+$(O)/test_%: tests/test_%.c $(SRCS) $(HDRS) $(O)/flags | mbedtls-is-fit
+	$(compile) -I. -o $@ $< $(link:$(CC)%=%) \
+	    $(if $(filter tunnel,$*),$(O)/tls.o $(O)/forward.o) -lcmocka $(libs)
+$(O)/test_tunnel: $(O)/tls.o $(O)/forward.o
+
+install: $(TUNNEL)
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man5 \
+	    $(DESTDIR)$(PREFIX)/share/man/man8 \
+	    $(DESTDIR)$(PREFIX)/share/doc/tunnel
+	install -m 755 $(TUNNEL) $(DESTDIR)$(PREFIX)/sbin/tunnel
+	install -m 644 man/tunnel.8 $(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 644 man/tunnel.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 644 README.md LICENSE tunnel.conf.example \
+	    $(DESTDIR)$(PREFIX)/share/doc/tunnel
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/tunnel \
+	    $(DESTDIR)$(PREFIX)/share/man/man8/tunnel.8 \
+	    $(DESTDIR)$(PREFIX)/share/man/man5/tunnel.conf.5
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
+
+# mbed TLS's build is kept: it is not made from anything here.
+clean:
+	rm -rf $(TUNNEL) $(filter-out build/mbedtls,$(wildcard build/*))
+
+FORCE:
+
+.PHONY: all demo check unit install uninstall clean mbedtls-is-fit FORCE
+
+endif

@@ -1,0 +1,1100 @@
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "forward.h"
+
+#define FILL_SIZE	(64 * 1024)	/* the knee: more gains nothing */
+#define TURNS		4		/* fills in a row before others run */
+#define ACCEPTS		64		/* the same for a listener */
+#define EVENTS		64		/* taken from the poller at once */
+#define LISTENERS	64
+#define STARVED_MS	100		/* no descriptors: try again after */
+#define SIGNALS_MS	50		/* a busy loop takes them so often */
+#define DISCARD_MS	2000		/* for a refusal to be read */
+#define REASON_SIZE	192
+
+enum { CLIENT, BACKEND, SIDES };
+
+/* Bits of a set of sides. */
+#define ONLY(side)	(1u << (side))
+#define BOTH		(ONLY(CLIENT) | ONLY(BACKEND))
+
+/* A descriptor in the poller: a listener's, or one side of a connection. */
+struct source {
+	struct conn *conn;	/* NULL: a listener */
+	int	 fd;
+	int	 watched;	/* what the poller knows of it: */
+	short	 events;
+	size_t	 slot;		/* its index there, for poll(2) */
+};
+
+/* One direction: fill from src when empty, drain into dst until empty. */
+struct half {
+	enum { FLOW, FINISH, DONE } state;
+	struct stream *src;
+	struct stream *dst;
+	unsigned char *stuck;	/* bytes that dst did not take, or NULL */
+	size_t	 off, len;	/* what is left of them */
+	short	 read_on;	/* the readiness that src's next read needs */
+	short	 write_on;	/* the same for dst's next write */
+	uint64_t bytes;
+};
+
+/*
+ * Where a connection stands.  In all but ENDED it is in the queue of its
+ * phase, which is in order of deadlines since all in it wait equally long.
+ */
+enum phase {
+	OPENING, DIALING, FLOWING, LINGERING, DISCARDING, PHASES,
+	ENDED = PHASES
+};
+
+struct conn {
+	struct conn *prev, *next;	/* in its phase's queue */
+	struct conn *next_busy;
+	int	 busy;			/* is in the list of those to step */
+	enum phase phase;
+	int64_t	 began, deadline;
+	void	*user;
+	struct stream streams[SIDES];
+	struct source sources[SIDES];
+	short	 revents[SIDES];	/* reported since the last step */
+	struct half halves[SIDES];	/* by the side that they read from */
+	short	 open_on;		/* what OPENING and DIALING wait for */
+	int	 served;
+	char	 reason[REASON_SIZE];
+};
+
+struct queue {
+	struct conn *head, *tail;
+	int64_t	 ms;
+};
+
+struct poller;
+
+struct forward {
+	struct forward_params p;
+	struct poller *poller;
+	struct source listeners[LISTENERS];
+	size_t	 nlisteners;
+	int	 draining;
+	int64_t	 starved_until;
+	int64_t	 drain_deadline;
+	int64_t	 now;			/* CLOCK_MONOTONIC, at this turn */
+	unsigned nconns;
+	struct queue queues[PHASES];
+	struct conn *busy;
+	unsigned char fill[FILL_SIZE];
+};
+
+static void	 report(struct forward *, struct source *, short);
+static int64_t	 clock_ms(void);
+
+/*
+ * The poller: level-triggered, behind five functions.  A source is watched
+ * for events (0: for errors and hang-ups alone) until it is dropped.
+ */
+
+#ifndef FORWARD_POLL
+#include <sys/epoll.h>
+
+const char *const forward_poller = "epoll";
+
+static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLERR == POLLERR
+    && EPOLLHUP == POLLHUP, "epoll's bits are poll's");
+
+struct poller {
+	int	 fd;
+};
+
+static struct poller *
+poller_new(void)
+{
+	struct poller *p;
+
+	if ((p = calloc(1, sizeof(*p))) == NULL)
+		return NULL;
+	if ((p->fd = epoll_create1(EPOLL_CLOEXEC)) == -1) {
+		free(p);
+		return NULL;
+	}
+	return p;
+}
+
+static void
+poller_free(struct poller *p)
+{
+	close(p->fd);
+	free(p);
+}
+
+static int
+poller_watch(struct poller *p, struct source *s, short events)
+{
+	struct epoll_event ev = { .events = (uint32_t)events,
+	    .data.ptr = s };
+	int op = s->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+
+	if (s->watched && s->events == events)
+		return 0;
+	if (epoll_ctl(p->fd, op, s->fd, &ev) == -1)
+		return -1;
+	s->watched = 1;
+	s->events = events;
+	return 0;
+}
+
+/* close(2) alone would not do: a child may hold the same socket for a while. */
+static void
+poller_drop(struct poller *p, struct source *s)
+{
+	if (s->watched)
+		epoll_ctl(p->fd, EPOLL_CTL_DEL, s->fd, NULL);
+	s->watched = 0;
+}
+
+static int
+poller_wait(struct forward *f, int timeout, const sigset_t *mask)
+{
+	struct epoll_event ev[EVENTS];
+	int i, n;
+
+	n = epoll_pwait(f->poller->fd, ev, EVENTS, timeout, mask);
+	f->now = clock_ms();
+	for (i = 0; i < n; i++)
+		report(f, ev[i].data.ptr, (short)ev[i].events);
+	return n;
+}
+
+#else
+
+const char *const forward_poller = "poll";
+
+struct poller {
+	struct pollfd *fds;
+	struct source **sources;
+	size_t	 n, size;
+};
+
+static struct poller *
+poller_new(void)
+{
+	return calloc(1, sizeof(struct poller));
+}
+
+static void
+poller_free(struct poller *p)
+{
+	free(p->fds);
+	free(p->sources);
+	free(p);
+}
+
+static int
+poller_grow(struct poller *p)
+{
+	size_t size = p->size == 0 ? 16 : p->size * 2;
+	struct source **sources;
+	struct pollfd *fds;
+
+	if ((fds = realloc(p->fds, size * sizeof(*fds))) == NULL)
+		return -1;
+	p->fds = fds;
+	sources = realloc(p->sources, size * sizeof(*sources));
+	if (sources == NULL)
+		return -1;
+	p->sources = sources;
+	p->size = size;
+	return 0;
+}
+
+static int
+poller_watch(struct poller *p, struct source *s, short events)
+{
+	if (!s->watched) {
+		if (p->n == p->size && poller_grow(p) == -1)
+			return -1;
+		s->slot = p->n++;
+		p->sources[s->slot] = s;
+		p->fds[s->slot].fd = s->fd;
+		p->fds[s->slot].revents = 0;
+		s->watched = 1;
+	}
+	p->fds[s->slot].events = events;
+	s->events = events;
+	return 0;
+}
+
+static void
+poller_drop(struct poller *p, struct source *s)
+{
+	if (!s->watched)
+		return;
+	p->n--;
+	p->fds[s->slot] = p->fds[p->n];
+	p->sources[s->slot] = p->sources[p->n];
+	p->sources[s->slot]->slot = s->slot;
+	s->watched = 0;
+}
+
+static int
+poller_wait(struct forward *f, int timeout, const sigset_t *mask)
+{
+	struct timespec ts = { .tv_sec = timeout / 1000,
+	    .tv_nsec = timeout % 1000 * 1000000L };
+	struct poller *p = f->poller;
+	size_t i;
+	int n;
+
+	n = ppoll(p->fds, (nfds_t)p->n, timeout < 0 ? NULL : &ts, mask);
+	f->now = clock_ms();
+	/* Downwards: a report may drop its source, the last takes its slot. */
+	for (i = n > 0 ? p->n : 0; i-- > 0;) {
+		if (p->fds[i].revents != 0)
+			report(f, p->sources[i], p->fds[i].revents);
+	}
+	return n;
+}
+
+#endif
+
+/* The plain stream. */
+
+static ssize_t
+plain_failed(struct stream *s, ssize_t want)
+{
+	if (errno == EAGAIN || errno == EWOULDBLOCK)
+		return want;
+	s->err = errno;
+	return errno == ECONNRESET || errno == EPIPE ? STREAM_RESET :
+	    STREAM_ERROR;
+}
+
+/* Connected means having a peer; no event is needed to find that out. */
+static int
+plain_open(struct stream *s)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(s->err);
+
+	if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &s->err, &len) == -1)
+		s->err = errno;
+	if (s->err != 0)
+		return STREAM_ERROR;
+	len = sizeof(peer);
+	if (getpeername(s->fd, (struct sockaddr *)&peer, &len) == 0)
+		return 0;
+	if (errno == ENOTCONN)
+		return STREAM_WANT_WRITE;
+	s->err = errno;
+	return STREAM_ERROR;
+}
+
+static ssize_t
+plain_read(struct stream *s, void *buf, size_t len)
+{
+	ssize_t n;
+
+	do {
+		n = recv(s->fd, buf, len, 0);
+	} while (n == -1 && errno == EINTR);
+	return n >= 0 ? n : plain_failed(s, STREAM_WANT_READ);
+}
+
+static ssize_t
+plain_write(struct stream *s, const void *buf, size_t len)
+{
+	ssize_t n;
+
+	do {
+		n = send(s->fd, buf, len, MSG_NOSIGNAL);
+	} while (n == -1 && errno == EINTR);
+	return n >= 0 ? n : plain_failed(s, STREAM_WANT_WRITE);
+}
+
+static int
+plain_finish(struct stream *s)
+{
+	return shutdown(s->fd, SHUT_WR) == 0 ? 0 :
+	    (int)plain_failed(s, STREAM_WANT_WRITE);
+}
+
+void
+stream_reset(struct stream *s)
+{
+	struct linger rst = { .l_onoff = 1, .l_linger = 0 };
+
+	setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
+}
+
+static int
+plain_pending(const struct stream *s)
+{
+	(void)s;
+	return 0;
+}
+
+static const char *
+plain_error(const struct stream *s)
+{
+	return strerror(s->err);
+}
+
+const struct stream_ops stream_plain = {
+	.open = plain_open,
+	.read = plain_read,
+	.write = plain_write,
+	.finish = plain_finish,
+	.refuse = stream_reset,
+	.abort = stream_reset,
+	.pending = plain_pending,
+	.error = plain_error,
+};
+
+/* Connections: queues, phases, and the one way to end. */
+
+static int64_t
+clock_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void
+queue_remove(struct queue *q, struct conn *c)
+{
+	*(c->prev != NULL ? &c->prev->next : &q->head) = c->next;
+	*(c->next != NULL ? &c->next->prev : &q->tail) = c->prev;
+	c->prev = c->next = NULL;
+}
+
+static void
+queue_append(struct queue *q, struct conn *c)
+{
+	c->prev = q->tail;
+	*(q->tail != NULL ? &q->tail->next : &q->head) = c;
+	q->tail = c;
+}
+
+/* Begin a phase, or begin its time again. */
+static void
+conn_enter(struct forward *f, struct conn *c, enum phase phase)
+{
+	if (c->phase != ENDED)
+		queue_remove(&f->queues[c->phase], c);
+	c->phase = phase;
+	if (phase == ENDED)
+		return;
+	c->deadline = f->queues[phase].ms == 0 ? INT64_MAX :
+	    f->now + f->queues[phase].ms;
+	queue_append(&f->queues[phase], c);
+}
+
+static void
+conn_busy(struct forward *f, struct conn *c)
+{
+	if (c->busy)
+		return;
+	c->busy = 1;
+	c->next_busy = f->busy;
+	f->busy = c;
+}
+
+/* The verdict, kept if there is one.  conn_step() carries it out. */
+static void __attribute__((format(printf, 4, 5)))
+conn_end(struct forward *f, struct conn *c, unsigned aborts,
+    const char *fmt, ...)
+{
+	va_list ap;
+	int side;
+
+	if (c->reason[0] == '\0') {
+		va_start(ap, fmt);
+		vsnprintf(c->reason, sizeof(c->reason), fmt, ap);
+		va_end(ap);
+	}
+	for (side = 0; side < SIDES; side++) {
+		struct stream *s = &c->streams[side];
+
+		if (aborts & ONLY(side) && s->fd != -1)
+			s->ops->abort(s);
+	}
+	conn_enter(f, c, ENDED);
+}
+
+static void
+conn_close(struct forward *f, struct conn *c, int side)
+{
+	if (c->streams[side].fd == -1)
+		return;
+	poller_drop(f->poller, &c->sources[side]);
+	close(c->streams[side].fd);
+	c->streams[side].fd = -1;
+}
+
+static void
+conn_free(struct forward *f, struct conn *c)
+{
+	struct forward_end end = {
+		.reason = c->reason,
+		.served = c->served,
+		.in = c->halves[CLIENT].bytes,
+		.out = c->halves[BACKEND].bytes,
+		.ms = f->now - c->began,
+	};
+	int side;
+
+	f->p.calls->closed(c->user, &end);
+	for (side = 0; side < SIDES; side++) {
+		conn_close(f, c, side);
+		free(c->halves[side].stuck);
+	}
+	f->nconns--;
+	free(c);
+}
+
+/*
+ * The client has been sent a fatal alert.  To close now would reset the
+ * connection if it has sent more meanwhile, and lose the alert on its way:
+ * end our direction, and discard what comes until the client closes.
+ */
+static void
+conn_refuse(struct forward *f, struct conn *c, const char *what,
+    const char *why)
+{
+	struct stream *backend = &c->streams[BACKEND];
+
+	snprintf(c->reason, sizeof(c->reason), "%s%s", what, why);
+	if (backend->fd != -1)
+		backend->ops->abort(backend);
+	conn_close(f, c, BACKEND);
+	shutdown(c->streams[CLIENT].fd, SHUT_WR);
+	conn_enter(f, c, DISCARDING);
+}
+
+/* A stream failed: the other side is told of an abort, never of an end. */
+static void
+conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
+{
+	struct stream *s = &c->streams[side];
+
+	if (result == STREAM_TRUNCATED)
+		conn_end(f, c, BOTH, "truncated");
+	else if (result == STREAM_RESET)
+		conn_end(f, c, BOTH, "%s reset",
+		    side == CLIENT ? "client" : "backend");
+	else if (side == CLIENT)
+		conn_refuse(f, c, "", s->ops->error(s));
+	else
+		conn_end(f, c, BOTH, "backend: %s", s->ops->error(s));
+}
+
+/* Did the stream want to wait?  The one place that maps wants to events. */
+static int
+wants(ssize_t result, short *events)
+{
+	if (result == STREAM_WANT_READ)
+		*events = POLLIN;
+	else if (result == STREAM_WANT_WRITE)
+		*events = POLLOUT;
+	else
+		return 0;
+	return 1;
+}
+
+/* Halves.  Each of these: 1 if the half moved on, 0 if it has to stop. */
+
+/* What the half needs of its source, and of its destination, to move on. */
+static short
+half_reads(const struct half *h)
+{
+	return h->state == FLOW && h->len == 0 ? h->read_on : 0;
+}
+
+static short
+half_writes(const struct half *h)
+{
+	return h->state == FINISH || h->len > 0 ? h->write_on : 0;
+}
+
+static int
+half_drain(struct forward *f, struct conn *c, int from,
+    const unsigned char *data)
+{
+	struct half *h = &c->halves[from];
+	ssize_t n;
+
+	while (h->len > 0) {
+		n = h->dst->ops->write(h->dst, data + h->off, h->len);
+		if (n < 0) {
+			if (!wants(n, &h->write_on))
+				conn_fail(f, c, !from, n);
+			return 0;
+		}
+		h->off += (size_t)n;
+		h->len -= (size_t)n;
+		h->bytes += (size_t)n;
+	}
+	free(h->stuck);
+	h->stuck = NULL;
+	return 1;
+}
+
+static int
+half_fill(struct forward *f, struct conn *c, int from)
+{
+	struct half *h = &c->halves[from];
+	ssize_t n;
+
+	n = h->src->ops->read(h->src, f->fill, sizeof(f->fill));
+	if (n == STREAM_EOF) {
+		h->state = FINISH;
+		return 1;
+	}
+	if (n < 0) {
+		if (!wants(n, &h->read_on))
+			conn_fail(f, c, from, n);
+		return 0;
+	}
+	h->read_on = POLLIN;
+	h->write_on = POLLOUT;
+	h->off = 0;
+	h->len = (size_t)n;
+	/* Less than it could have been: there is no more at the moment. */
+	if (half_drain(f, c, from, f->fill))
+		return n == sizeof(f->fill);
+	if (c->phase == ENDED || c->phase == DISCARDING)
+		return 0;
+	if ((h->stuck = malloc(h->len)) == NULL) {
+		conn_end(f, c, BOTH, "out of memory");
+		return 0;
+	}
+	memcpy(h->stuck, f->fill + h->off, h->len);
+	h->off = 0;
+	return 0;
+}
+
+static int
+half_finish(struct forward *f, struct conn *c, int from)
+{
+	struct half *h = &c->halves[from];
+	int r;
+
+	if ((r = h->dst->ops->finish(h->dst)) == 0) {
+		h->state = DONE;
+		return 1;
+	}
+	if (!wants(r, &h->write_on))
+		conn_fail(f, c, !from, r);
+	return 0;
+}
+
+static void
+half_step(struct forward *f, struct conn *c, int from)
+{
+	struct half *h = &c->halves[from];
+	int turn, moved = 1;
+
+	for (turn = 0; moved && turn < TURNS && h->state != DONE; turn++) {
+		if (h->len > 0)
+			moved = half_drain(f, c, from, h->stuck);
+		else if (h->state == FLOW)
+			moved = half_fill(f, c, from);
+		else
+			moved = half_finish(f, c, from);
+	}
+}
+
+/* Connections: what each phase does. */
+
+static void
+conn_dial(struct forward *f, struct conn *c, const char *failed)
+{
+	struct stream *client = &c->streams[CLIENT];
+	struct stream *backend = &c->streams[BACKEND];
+	const char *why = "";
+
+	conn_close(f, c, BACKEND);
+	if (f->p.calls->dial(c->user, backend, failed, &why) == -1) {
+		client->ops->refuse(client);
+		conn_refuse(f, c, "no backend: ", why);
+		return;
+	}
+	c->sources[BACKEND].fd = backend->fd;
+	c->open_on = POLLOUT;
+	conn_enter(f, c, DIALING);
+}
+
+static void
+conn_opening(struct forward *f, struct conn *c)
+{
+	struct stream *client = &c->streams[CLIENT];
+	int r;
+
+	if ((r = client->ops->open(client)) == 0)
+		conn_dial(f, c, NULL);
+	else if (!wants(r, &c->open_on))
+		conn_fail(f, c, CLIENT, r);
+}
+
+static void
+conn_dialing(struct forward *f, struct conn *c)
+{
+	struct stream *backend = &c->streams[BACKEND];
+	int r;
+
+	if ((r = backend->ops->open(backend)) == 0) {
+		c->served = 1;
+		c->revents[CLIENT] = c->revents[BACKEND] = POLLIN | POLLOUT;
+		conn_enter(f, c, FLOWING);
+	} else if (!wants(r, &c->open_on))
+		conn_dial(f, c, backend->ops->error(backend));
+}
+
+static void
+conn_flowing(struct forward *f, struct conn *c)
+{
+	struct half *up = &c->halves[CLIENT], *down = &c->halves[BACKEND];
+	uint64_t before = up->bytes + down->bytes;
+	enum phase phase = c->phase;
+	int side;
+
+	for (side = 0; side < SIDES && c->phase == phase; side++) {
+		struct half *h = &c->halves[side];
+
+		if (c->revents[side] & half_reads(h) ||
+		    c->revents[!side] & half_writes(h))
+			half_step(f, c, side);
+	}
+	if (c->phase != phase)
+		return;
+	if (up->state == DONE && down->state == DONE)
+		conn_end(f, c, 0, "closed");
+	else if (phase == FLOWING && (up->state == DONE || down->state == DONE))
+		conn_enter(f, c, LINGERING);
+	else if (up->bytes + down->bytes != before)
+		conn_enter(f, c, phase);
+}
+
+static void
+conn_discarding(struct forward *f, struct conn *c)
+{
+	struct stream *client = &c->streams[CLIENT];
+	ssize_t n;
+
+	n = stream_plain.read(client, f->fill, sizeof(f->fill));
+	if (n <= 0 && !wants(n, &c->open_on))
+		conn_end(f, c, 0, "closed");
+}
+
+static int
+flows(const struct conn *c)
+{
+	return c->phase == FLOWING || c->phase == LINGERING;
+}
+
+/* What a side waits for, always derived, never stored. */
+static short
+interest(const struct conn *c, int side)
+{
+	switch (c->phase) {
+	case OPENING:
+	case DISCARDING:
+		return side == CLIENT ? c->open_on : 0;
+	case DIALING:
+		return side == BACKEND ? c->open_on : 0;
+	case FLOWING:
+	case LINGERING:
+		return (short)(half_reads(&c->halves[side]) |
+		    half_writes(&c->halves[!side]));
+	case ENDED:
+		break;
+	}
+	return 0;
+}
+
+/*
+ * A level-triggered poller tells of errors and hang-ups wanted or not.  Where
+ * nothing waits for the side, an error ends the connection, and a hang-up
+ * (both directions ended, in order) has been dealt with already.
+ */
+static void
+conn_trouble(struct forward *f, struct conn *c, int side)
+{
+	struct stream *s = &c->streams[side];
+	socklen_t len = sizeof(s->err);
+	int err = 0;
+
+	if (s->fd == -1 || !(c->revents[side] & (POLLERR | POLLHUP)) ||
+	    interest(c, side) != 0)
+		return;
+	if (!(c->revents[side] & POLLERR)) {
+		poller_drop(f->poller, &c->sources[side]);
+		return;
+	}
+	getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &err, &len);
+	if (err == ECONNRESET || err == EPIPE)
+		conn_fail(f, c, side, STREAM_RESET);
+	else
+		conn_end(f, c, BOTH, "%s: %s",
+		    side == CLIENT ? "client" : "backend", strerror(err));
+}
+
+/* Have the poller, or the library that has read ahead, tell of a side. */
+static void
+conn_watch(struct forward *f, struct conn *c, int side)
+{
+	struct source *s = &c->sources[side];
+	struct half *h = &c->halves[side];
+	short events = interest(c, side);
+
+	if (c->streams[side].fd == -1 || (events == 0 && !s->watched))
+		return;
+	if (poller_watch(f->poller, s, events) == -1) {
+		conn_end(f, c, BOTH, "poll: %s", strerror(errno));
+		conn_busy(f, c);
+	} else if (flows(c) && half_reads(h) != 0 &&
+	    h->src->ops->pending(h->src)) {
+		c->revents[side] = h->read_on;
+		conn_busy(f, c);
+	}
+}
+
+static void
+conn_step(struct forward *f, struct conn *c)
+{
+	enum phase phase;
+	int side;
+
+	for (side = 0; side < SIDES && c->phase != ENDED; side++)
+		conn_trouble(f, c, side);
+	do {
+		switch (phase = c->phase) {
+		case OPENING:
+			conn_opening(f, c);
+			break;
+		case DIALING:
+			conn_dialing(f, c);
+			break;
+		case FLOWING:
+		case LINGERING:
+			conn_flowing(f, c);
+			break;
+		case DISCARDING:
+			conn_discarding(f, c);
+			break;
+		case ENDED:
+			conn_free(f, c);
+			return;
+		}
+	} while (c->phase != phase);
+	for (side = 0; side < SIDES; side++) {
+		c->revents[side] = 0;
+		conn_watch(f, c, side);
+	}
+}
+
+static void
+conn_timeout(struct forward *f, struct conn *c)
+{
+	unsigned unfinished = 0;
+	int side;
+
+	switch (c->phase) {
+	case OPENING:
+		conn_end(f, c, 0, "handshake timeout");
+		break;
+	case DIALING:
+		conn_dial(f, c, "timed out");
+		break;
+	case FLOWING:
+		conn_end(f, c, BOTH, "idle timeout");
+		break;
+	case LINGERING:
+		/* Who was told of the end has a right to its last bytes. */
+		for (side = 0; side < SIDES; side++)
+			if (c->halves[!side].state != DONE)
+				unfinished |= ONLY(side);
+		conn_end(f, c, unfinished, "linger timeout");
+		break;
+	case DISCARDING:
+	case ENDED:
+		conn_end(f, c, 0, "closed");
+		break;
+	}
+	conn_busy(f, c);
+}
+
+static void
+conn_init(struct conn *c)
+{
+	int side;
+
+	for (side = 0; side < SIDES; side++) {
+		c->streams[side].fd = -1;
+		c->sources[side].conn = c;
+		c->halves[side].src = &c->streams[side];
+		c->halves[side].dst = &c->streams[!side];
+		c->halves[side].read_on = POLLIN;
+		c->halves[side].write_on = POLLOUT;
+	}
+	c->open_on = POLLIN;
+	c->phase = ENDED;
+}
+
+int
+forward_add(struct forward *f, int fd, const struct sockaddr *addr,
+    socklen_t len)
+{
+	struct conn *c;
+
+	if ((c = calloc(1, sizeof(*c))) == NULL) {
+		close(fd);
+		return -1;
+	}
+	conn_init(c);
+	c->user = f->p.calls->accepted(f->p.arg, fd, addr, len,
+	    &c->streams[CLIENT]);
+	if (c->user == NULL) {
+		close(fd);
+		free(c);
+		return 0;
+	}
+	c->streams[CLIENT].fd = c->sources[CLIENT].fd = fd;
+	c->began = f->now;
+	f->nconns++;
+	conn_enter(f, c, OPENING);
+	conn_busy(f, c);
+	return 0;
+}
+
+/* The loop. */
+
+static int
+out_of_resources(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOBUFS ||
+	    error == ENOMEM;
+}
+
+static void
+accept_some(struct forward *f, int listener)
+{
+	struct sockaddr_storage addr;
+	struct sockaddr *sa = (struct sockaddr *)&addr;
+	socklen_t len;
+	int fd, i;
+
+	for (i = 0; i < ACCEPTS && f->nconns < f->p.max_connections; i++) {
+		len = sizeof(addr);
+		fd = accept4(listener, sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if ((fd == -1 && out_of_resources(errno)) ||
+		    (fd != -1 && forward_add(f, fd, sa, len) == -1)) {
+			f->starved_until = f->now + STARVED_MS;
+			f->p.calls->starved(f->p.arg, errno);
+			return;
+		}
+		if (fd == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
+			return;
+	}
+}
+
+/* The poller has something to tell of a source. */
+static void
+report(struct forward *f, struct source *s, short revents)
+{
+	struct conn *c = s->conn;
+
+	if (c == NULL) {
+		accept_some(f, s->fd);
+		return;
+	}
+	if (revents & (POLLERR | POLLHUP))
+		revents |= POLLIN | POLLOUT;
+	c->revents[s == &c->sources[BACKEND]] |= revents;
+	conn_busy(f, c);
+}
+
+static void
+watch_listeners(struct forward *f)
+{
+	size_t i;
+
+	for (i = 0; i < f->nlisteners; i++) {
+		if (!f->draining && f->now >= f->starved_until &&
+		    f->nconns < f->p.max_connections)
+			poller_watch(f->poller, &f->listeners[i], POLLIN);
+		else
+			poller_drop(f->poller, &f->listeners[i]);
+	}
+}
+
+static void
+expire(struct forward *f)
+{
+	struct conn *c;
+	int phase;
+
+	for (phase = 0; phase < PHASES; phase++) {
+		while ((c = f->queues[phase].head) != NULL &&
+		    c->deadline <= f->now)
+			conn_timeout(f, c);
+	}
+	if (f->draining && f->drain_deadline <= f->now)
+		forward_cut(f);
+}
+
+static void
+step_busy(struct forward *f)
+{
+	struct conn *c, *next;
+
+	c = f->busy;
+	f->busy = NULL;
+	for (; c != NULL; c = next) {
+		next = c->next_busy;
+		c->busy = 0;
+		conn_step(f, c);
+	}
+}
+
+/* Milliseconds to the next deadline, for the poller: -1 is none. */
+static int
+sleep_ms(const struct forward *f)
+{
+	int64_t until = f->draining ? f->drain_deadline : INT64_MAX;
+	int phase;
+
+	if (f->busy != NULL)
+		return 0;
+	if (f->starved_until > f->now && f->starved_until < until)
+		until = f->starved_until;
+	for (phase = 0; phase < PHASES; phase++) {
+		const struct conn *c = f->queues[phase].head;
+
+		if (c != NULL && c->deadline < until)
+			until = c->deadline;
+	}
+	if (until == INT64_MAX)
+		return -1;
+	if (until <= f->now)
+		return 0;
+	return until - f->now > INT_MAX ? INT_MAX : (int)(until - f->now);
+}
+
+/* A poller that finds events ready takes no signal: let them in by hand. */
+static void
+let_signals_in(const sigset_t *mask)
+{
+	sigset_t blocked;
+
+	sigprocmask(SIG_SETMASK, mask, &blocked);
+	sigprocmask(SIG_SETMASK, &blocked, NULL);
+}
+
+int
+forward_run(struct forward *f, const sigset_t *mask)
+{
+	int64_t let_in = f->now;
+	int n;
+
+	while (!f->draining || f->nconns > 0) {
+		watch_listeners(f);
+		n = poller_wait(f, sleep_ms(f), mask);
+		if (n == -1 && errno != EINTR)
+			return -1;
+		if (n != -1 && f->now - let_in >= SIGNALS_MS) {
+			let_signals_in(mask);
+			let_in = f->now;
+		}
+		f->p.calls->woken(f->p.arg);
+		expire(f);
+		step_busy(f);
+	}
+	return 0;
+}
+
+struct forward *
+forward_new(const struct forward_params *params)
+{
+	struct forward *f;
+
+	if ((f = calloc(1, sizeof(*f))) == NULL)
+		return NULL;
+	if ((f->poller = poller_new()) == NULL) {
+		free(f);
+		return NULL;
+	}
+	f->p = *params;
+	f->now = clock_ms();
+	f->queues[OPENING].ms = params->open_ms;
+	f->queues[DIALING].ms = params->dial_ms;
+	f->queues[FLOWING].ms = params->idle_ms;
+	f->queues[LINGERING].ms = params->linger_ms;
+	f->queues[DISCARDING].ms = DISCARD_MS;
+	return f;
+}
+
+void
+forward_free(struct forward *f)
+{
+	int saved = errno;
+
+	if (f == NULL)
+		return;
+	assert(f->nconns == 0);
+	poller_free(f->poller);
+	free(f);
+	errno = saved;
+}
+
+int
+forward_listen(struct forward *f, int fd)
+{
+	struct source *s = &f->listeners[f->nlisteners];
+
+	if (f->nlisteners == LISTENERS) {
+		errno = ENOSPC;
+		return -1;
+	}
+	s->fd = fd;
+	if (poller_watch(f->poller, s, POLLIN) == -1)
+		return -1;
+	f->nlisteners++;
+	return 0;
+}
+
+void
+forward_drain(struct forward *f, int64_t ms)
+{
+	int64_t deadline = ms == 0 ? INT64_MAX : f->now + ms;
+
+	if (!f->draining || deadline < f->drain_deadline)
+		f->drain_deadline = deadline;
+	f->draining = 1;
+	watch_listeners(f);
+}
+
+void
+forward_cut(struct forward *f)
+{
+	struct conn *c;
+	int phase;
+
+	for (phase = 0; phase < PHASES; phase++) {
+		while ((c = f->queues[phase].head) != NULL) {
+			conn_end(f, c, BOTH, "cut");
+			conn_busy(f, c);
+		}
+	}
+}

@@ -1,0 +1,156 @@
+/*
+ * forward: the engine.  One event loop over any number of connections; each
+ * is a client stream and a backend stream, spliced in both directions.  It
+ * knows no TLS library, no address and no configuration: what a stream is,
+ * is told by its operations; what happens around it, by four callbacks.
+ */
+#ifndef FORWARD_H
+#define FORWARD_H
+
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+/*
+ * What an operation answers when it has no byte count to give.  A stream
+ * that wants may want either way whatever it was asked to do: TLS may have
+ * to read in order to write.
+ */
+enum stream_result {
+	STREAM_EOF = 0,		/* read: the peer ended its direction, properly */
+	STREAM_WANT_READ = -1,	/* call again when the descriptor is readable */
+	STREAM_WANT_WRITE = -2,	/* call again when the descriptor is writable */
+	STREAM_TRUNCATED = -3,	/* the peer ended without saying so */
+	STREAM_RESET = -4,	/* the peer reset the connection */
+	STREAM_ERROR = -5	/* anything else; the error operation says what */
+};
+
+/*
+ * One end of a connection.  The descriptor is a non-blocking socket.  The
+ * engine closes it, after the closed callback has freed what ctx points to.
+ */
+struct stream {
+	const struct stream_ops *ops;
+	void	*ctx;		/* for the operations, never for the engine */
+	int	 fd;		/* or -1 */
+	int	 err;		/* errno of the last failure */
+};
+
+/*
+ * None of them blocks.  They return 0 (or a count above 0 where data moves)
+ * or an enum stream_result below 0.
+ */
+struct stream_ops {
+	/* Establish the stream: a handshake, or the end of a connect(2). */
+	int	(*open)(struct stream *);
+	/* Read at most len bytes; STREAM_EOF at the end. */
+	ssize_t	(*read)(struct stream *, void *buf, size_t len);
+	/*
+	 * Write at most len bytes.  After a WANT the engine calls again with
+	 * the same bytes first, and never with fewer.
+	 */
+	ssize_t	(*write)(struct stream *, const void *buf, size_t len);
+	/* End our sending direction; the peer may go on sending. */
+	int	(*finish)(struct stream *);
+	/* Tell the peer of an established stream that it can't be served. */
+	void	(*refuse)(struct stream *);
+	/* See to it that the coming close(2) reaches the peer as an abort. */
+	void	(*abort)(struct stream *);
+	/* Is there something to read that the descriptor will not announce? */
+	int	(*pending)(const struct stream *);
+	/* Why the last operation answered STREAM_ERROR; valid until the next. */
+	const char *(*error)(const struct stream *);
+};
+
+/* A stream without a protocol of its own: a socket, as it is. */
+extern const struct stream_ops stream_plain;
+
+/* The abort of every stream on TCP: close(2) shall send RST (SO_LINGER 0). */
+void	 stream_reset(struct stream *);
+
+/* How a connection ended, for the closed callback.  Valid during the call. */
+struct forward_end {
+	const char *reason;	/* "closed", "truncated", "client reset", ... */
+	int	 served;	/* data could flow: both streams were opened */
+	uint64_t in;		/* bytes from the client */
+	uint64_t out;		/* bytes to the client */
+	int64_t	 ms;		/* since it was accepted */
+};
+
+struct forward_calls {
+	/*
+	 * A connection came in on fd, from addr (of len bytes, perhaps 0).
+	 * Fill in the client's ops and ctx, and return what the other calls
+	 * shall be given, or NULL to have the descriptor closed.
+	 */
+	void	*(*accepted)(void *arg, int fd, const struct sockaddr *addr,
+		    socklen_t len, struct stream *client);
+	/*
+	 * Begin to open the next backend for a connection: fill in ops, ctx
+	 * and fd, connected or in progress.  failed is NULL at first, later
+	 * why the one before did not open.  -1: there is none left to try;
+	 * *why, valid until closed, goes into the log.
+	 */
+	int	 (*dial)(void *conn, struct stream *backend,
+		    const char *failed, const char **why);
+	/* The connection is over: log it, free it.  Descriptors are open. */
+	void	 (*closed)(void *conn, const struct forward_end *);
+	/* A signal ended a sleep. */
+	void	 (*woken)(void *arg);
+	/* Accepting pauses for want of descriptors or memory (errno). */
+	void	 (*starved)(void *arg, int error);
+};
+
+/* Times are in milliseconds; 0 is no limit. */
+struct forward_params {
+	const struct forward_calls *calls;
+	void	*arg;
+	unsigned max_connections;	/* past it, accepting pauses */
+	int64_t	 open_ms;		/* a client's handshake */
+	int64_t	 dial_ms;		/* each backend that is tried */
+	int64_t	 idle_ms;		/* since the last byte either way */
+	int64_t	 linger_ms;		/* the same, once one side has ended */
+};
+
+struct forward;
+
+/* The name of the poller this was built with: "epoll" or "poll". */
+extern const char *const forward_poller;
+
+/* The parameters are copied.  NULL with errno on failure. */
+struct forward *forward_new(const struct forward_params *);
+
+/* Every connection must be over.  NULL is fine.  errno is kept. */
+void	 forward_free(struct forward *);
+
+/*
+ * Accept from fd, a non-blocking listening socket, which stays the caller's
+ * and must stay open until forward_drain().  0, or -1 with errno.
+ */
+int	 forward_listen(struct forward *, int fd);
+
+/*
+ * Enter one connection that was accepted elsewhere; fd is the engine's from
+ * here on, whatever happens.  0, or -1 with errno (0: it was turned away).
+ */
+int	 forward_add(struct forward *, int fd, const struct sockaddr *,
+	    socklen_t);
+
+/*
+ * Accept no more.  Connections may finish within ms (0: no limit), then they
+ * are cut.  A later call may bring that moment forward, never put it off.
+ */
+void	 forward_drain(struct forward *, int64_t ms);
+
+/* Cut every connection, both ways, now. */
+void	 forward_cut(struct forward *);
+
+/*
+ * Run until drained and the last connection is over.  Signals are as in mask
+ * while it sleeps, and only then.  0, or -1 with errno.
+ */
+int	 forward_run(struct forward *, const sigset_t *mask);
+
+#endif

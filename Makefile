@@ -38,6 +38,7 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
 	-Werror
 HARDENING = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
 HARDENING_LD = -Wl,-z,relro,-z,now,-z,noexecstack
+SMALL	= -Wl,--gc-sections,--as-needed,-O1
 SANITIZE =
 
 # The mbed TLS to use: the one named, the system's if it is fit (tls.c says
@@ -65,7 +66,7 @@ endif
 compile	= $(CC) -std=c11 -D_GNU_SOURCE -DVERSION='"$(VERSION)"' $(FEATURES) \
 	$(WARNINGS) $(HARDENING) $(SANITIZE) $(CPPFLAGS) $(MBEDTLS_CPPFLAGS) \
 	$(CFLAGS)
-link	= $(CC) $(LINK) $(HARDENING_LD) $(SANITIZE) $(CFLAGS) $(LDFLAGS) \
+link	= $(CC) $(LINK) $(HARDENING_LD) $(SMALL) $(SANITIZE) $(CFLAGS) $(LDFLAGS) \
 	$(MBEDTLS_LDFLAGS)
 libs	= -lmbedtls -lmbedx509 -lmbedcrypto $(LDLIBS)
 

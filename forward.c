@@ -256,11 +256,9 @@ poller_wait(struct forward *f, int timeout, const sigset_t *mask)
 
 	n = ppoll(p->fds, (nfds_t)p->n, timeout < 0 ? NULL : &ts, mask);
 	f->now = clock_ms();
-	/* Downwards: a report may drop its source, the last takes its slot. */
-	for (i = n > 0 ? p->n : 0; i-- > 0;) {
+	for (i = 0; n > 0 && i < p->n; i++)
 		if (p->fds[i].revents != 0)
 			report(f, p->sources[i], p->fds[i].revents);
-	}
 	return n;
 }
 
@@ -408,6 +406,12 @@ conn_busy(struct forward *f, struct conn *c)
 	c->busy = 1;
 	c->next_busy = f->busy;
 	f->busy = c;
+}
+
+static int
+flows(const struct conn *c)
+{
+	return c->phase == FLOWING || c->phase == LINGERING;
 }
 
 /* The verdict, kept if there is one.  conn_step() carries it out. */
@@ -573,7 +577,7 @@ half_fill(struct forward *f, struct conn *c, int from)
 	/* Less than it could have been: there is no more at the moment. */
 	if (half_drain(f, c, from, f->fill))
 		return n == sizeof(f->fill);
-	if (c->phase == ENDED || c->phase == DISCARDING)
+	if (!flows(c))
 		return 0;
 	if ((h->stuck = malloc(h->len)) == NULL) {
 		conn_end(f, c, BOTH, "out of memory");
@@ -695,12 +699,6 @@ conn_discarding(struct forward *f, struct conn *c)
 	n = stream_plain.read(client, f->fill, sizeof(f->fill));
 	if (n <= 0 && !wants(n, &c->open_on))
 		conn_end(f, c, 0, "closed");
-}
-
-static int
-flows(const struct conn *c)
-{
-	return c->phase == FLOWING || c->phase == LINGERING;
 }
 
 /* What a side waits for, always derived, never stored. */

@@ -953,7 +953,7 @@ static int
 bio_recv(void *ctx, unsigned char *buf, size_t len)
 {
 	struct tls *t = ctx;
-	ssize_t n;
+	ssize_t i, n;
 
 	do {
 		n = recv(t->fd, buf, len, 0);
@@ -961,13 +961,8 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
 	if (n == -1)
 		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_READ,
 		    MBEDTLS_ERR_NET_RECV_FAILED);
-	if (t->nfirst < sizeof(t->first)) {
-		size_t room = sizeof(t->first) - t->nfirst;
-		size_t take = (size_t)n < room ? (size_t)n : room;
-
-		memcpy(t->first + t->nfirst, buf, take);
-		t->nfirst += take;
-	}
+	for (i = 0; i < n && t->nfirst < sizeof(t->first); i++)
+		t->first[t->nfirst++] = buf[i];
 	/* A record of two bytes is an alert in the clear: level and code. */
 	if (len == 2 && n == 2)
 		t->alert = buf[1];
@@ -1010,9 +1005,15 @@ static int
 tls_open(struct stream *s)
 {
 	struct tls *t = s->ctx;
+	unsigned char more[sizeof(t->first)];
 	int r = mbedtls_ssl_handshake(&t->ssl);
 
-	return r == 0 ? 0 : result(t, r);
+	if (r == 0 || (r = result(t, r)) != STREAM_ERROR)
+		return r;
+	/* The library stops at a bad header; the text shows a little more. */
+	if (t->nfirst < sizeof(t->first))
+		bio_recv(t, more, sizeof(t->first) - t->nfirst);
+	return r;
 }
 
 /* How reading ended, told as often as it is asked. */

@@ -2,6 +2,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -31,6 +32,7 @@
 #define LOG_SIZE	2048
 #define TEXT_SIZE	512
 #define ADDRESS_SIZE	128		/* of an address as text */
+#define ADDRESSES	16		/* of one name */
 #define COMMAND_WORDS	64
 #define BACKLOG		1024
 #define SPARE_FDS	32		/* next to those of connections */
@@ -572,6 +574,25 @@ config_defaults(struct config *cfg)
 			    "default", &cfg->number[i]);
 }
 
+/* Could execvp(3) find it?  Better said now than at every connection. */
+static int
+is_runnable(const char *name)
+{
+	const char *path = getenv("PATH");
+	char file[PATH_MAX];
+
+	if (strchr(name, '/') != NULL)
+		return access(name, X_OK) == 0;
+	for (; path != NULL; path = strchr(path, ':')) {
+		path += *path == ':';
+		snprintf(file, sizeof(file), "%.*s/%s",
+		    (int)strcspn(path, ":"), path, name);
+		if (access(file, X_OK) == 0)
+			return 1;
+	}
+	return 0;
+}
+
 /* What must be there, and what may not be together. */
 static int
 config_check(const struct config *cfg, int inetd)
@@ -591,6 +612,12 @@ config_check(const struct config *cfg, int inetd)
 	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
 		say(ERROR, "%s: connect and a command exclude each other",
 		    config_where(cfg, CONNECT));
+		return -1;
+	}
+	if (cfg->command != NULL && !is_runnable(cfg->command[0])) {
+		say(ERROR, "%s: command %s: %s", cfg->given[EXEC] != NULL ?
+		    config_where(cfg, EXEC) : "command line", cfg->command[0],
+		    "not found, or not executable");
 		return -1;
 	}
 	return 0;
@@ -738,33 +765,57 @@ struct address {
 	char	 text[ADDRESS_SIZE];
 };
 
+/* Fill in the text; by hand, since getnameinfo(3) is large. */
 static void
 address_text(struct address *a)
 {
+	const struct sockaddr_in *in = (const void *)&a->sa;
 	const struct sockaddr_in6 *in6 = (const void *)&a->sa;
 	const struct sockaddr_un *un = (const void *)&a->sa;
-	char host[NI_MAXHOST], port[NI_MAXSERV];
-	int v6 = a->sa.ss_family == AF_INET6;
+	char host[INET6_ADDRSTRLEN] = "";
 
-	if (a->sa.ss_family == AF_UNIX) {
+	if (a->sa.ss_family == AF_INET) {
+		inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
+		snprintf(a->text, sizeof(a->text), "%s:%d", host,
+		    ntohs(in->sin_port));
+	} else if (a->sa.ss_family == AF_INET6) {
+		int mapped = IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
+
+		inet_ntop(mapped ? AF_INET : AF_INET6,
+		    in6->sin6_addr.s6_addr + (mapped ? 12 : 0), host,
+		    sizeof(host));
+		snprintf(a->text, sizeof(a->text), mapped ? "%s:%d" :
+		    "[%s]:%d", host, ntohs(in6->sin6_port));
+	} else
 		snprintf(a->text, sizeof(a->text), "unix:%s",
 		    a->len > offsetof(struct sockaddr_un, sun_path) ?
 		    un->sun_path : "");
-	} else if (getnameinfo((struct sockaddr *)&a->sa, a->len, host,
-	    sizeof(host), port, sizeof(port), NI_NUMERICHOST |
-	    NI_NUMERICSERV) != 0) {
-		snprintf(a->text, sizeof(a->text), "unknown");
-	} else if (v6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
-		snprintf(a->text, sizeof(a->text), "%.64s:%s",
-		    strrchr(host, ':') + 1, port);
-	} else
-		snprintf(a->text, sizeof(a->text), v6 ? "[%.64s]:%s" :
-		    "%.64s:%s", host, port);
 }
 
-/* Some addresses of one accept or connect. */
+/* An address in figures; -1 if it is not one. */
+static int
+address_numeric(struct address *a, const char *host, in_port_t port)
+{
+	struct sockaddr_in *in = (void *)&a->sa;
+	struct sockaddr_in6 *in6 = (void *)&a->sa;
+
+	if (inet_pton(AF_INET, host, &in->sin_addr) == 1) {
+		in->sin_family = AF_INET;
+		in->sin_port = htons(port);
+		a->len = sizeof(*in);
+	} else if (inet_pton(AF_INET6, host, &in6->sin6_addr) == 1) {
+		in6->sin6_family = AF_INET6;
+		in6->sin6_port = htons(port);
+		a->len = sizeof(*in6);
+	} else
+		return -1;
+	address_text(a);
+	return 0;
+}
+
+/* What one accept or connect names. */
 struct target {
-	struct address *addrs;
+	struct address addrs[ADDRESSES];
 	size_t	 n;
 	size_t	 first;			/* to be tried: the last that opened */
 	int	 any;			/* no host was named */
@@ -774,34 +825,49 @@ struct target {
 static int
 resolve_unix(struct target *t, const char *path)
 {
-	struct sockaddr_un *un;
+	struct sockaddr_un *un = (void *)&t->addrs->sa;
 
 	if (strlen(path) >= sizeof(un->sun_path) || *path == '\0') {
 		say(ERROR, "%s: \"%s\" is not a path of up to %zu bytes",
 		    t->value->where, path, sizeof(un->sun_path) - 1);
 		return -1;
 	}
-	if ((t->addrs = calloc(1, sizeof(*t->addrs))) == NULL) {
-		say(ERROR, "out of memory");
-		return -1;
-	}
-	un = (struct sockaddr_un *)&t->addrs->sa;
 	un->sun_family = AF_UNIX;
 	memcpy(un->sun_path, path, strlen(path) + 1);
 	t->addrs->len = sizeof(*un);
-	t->n = 1;
 	address_text(t->addrs);
 	return 0;
 }
 
-/* host and port of "[host:]port"; *host is empty when there is none. */
+/* A host's name; the addresses come in the order of getaddrinfo(3). */
 static int
-split_address(const char *text, char *host, size_t size, const char **port,
-    int64_t min)
+resolve_name(struct target *t, const char *host, const char *port)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *ai;
+	size_t n = 0;
+	int r;
+
+	if ((r = getaddrinfo(host, port, &hints, &list)) != 0) {
+		say(ERROR, "%s: %s: %s", t->value->where, host,
+		    gai_strerror(r));
+		return -1;
+	}
+	for (ai = list; ai != NULL && n < ADDRESSES; ai = ai->ai_next, n++) {
+		memcpy(&t->addrs[n].sa, ai->ai_addr, ai->ai_addrlen);
+		t->addrs[n].len = ai->ai_addrlen;
+		address_text(&t->addrs[n]);
+	}
+	t->n = n;
+	freeaddrinfo(list);
+	return 0;
+}
+
+/* host and port of "[host:]port"; host is empty when there is none. */
+static int
+split_address(const char *text, char *host, size_t size, const char **port)
 {
 	const char *colon = strrchr(text, ':');
 	size_t len = colon != NULL ? (size_t)(colon - text) : 0;
-	int64_t number;
 
 	*port = colon != NULL ? colon + 1 : text;
 	if (len > 1 && text[0] == '[' && text[len - 1] == ']') {
@@ -809,10 +875,13 @@ split_address(const char *text, char *host, size_t size, const char **port,
 		len -= 2;
 	} else if (memchr(text, ':', len) != NULL)
 		return -1;	/* an IPv6 address without its brackets */
-	snprintf(host, size, "%.*s", (int)len, text);
+	if (len >= size)
+		return -1;
+	memcpy(host, text, len);
+	host[len] = '\0';
 	if (strcmp(host, "*") == 0)
 		host[0] = '\0';
-	return parse_number(*port, min, 65535, &number);
+	return 0;
 }
 
 static int
@@ -833,43 +902,29 @@ has_ipv6(void)
 static int
 resolve(struct target *t, const struct value *v, int passive)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *ai;
 	char host[NI_MAXHOST];
 	const char *port;
-	size_t i;
-	int r;
+	int64_t number;
 
 	t->value = v;
+	t->n = 1;
 	if (strncmp(v->text, "unix:", 5) == 0)
 		return resolve_unix(t, v->text + 5);
-	if (split_address(v->text, host, sizeof(host), &port,
-	    passive ? 0 : 1) == -1) {
+	if (split_address(v->text, host, sizeof(host), &port) == -1 ||
+	    parse_number(port, passive ? 0 : 1, 65535, &number) == -1) {
 		say(ERROR, "%s: \"%s\" is not an address (allowed: "
 		    "[host:]port with a port of %d to 65535, [IPv6]:port, "
 		    "unix:/path%s)", v->where, v->text, passive ? 0 : 1,
 		    passive ? ", fd:N" : "");
 		return -1;
 	}
-	if ((t->any = host[0] == '\0' && passive))
-		snprintf(host, sizeof(host), has_ipv6() ? "::" : "0.0.0.0");
-	r = getaddrinfo(host[0] != '\0' ? host : "127.0.0.1", port, &hints,
-	    &list);
-	if (r != 0) {
-		say(ERROR, "%s: %s: %s", v->where, v->text, gai_strerror(r));
-		return -1;
-	}
-	for (ai = list; ai != NULL; ai = ai->ai_next)
-		t->n++;
-	if ((t->addrs = calloc(t->n, sizeof(*t->addrs))) == NULL)
-		say(ERROR, "out of memory");
-	for (ai = list, i = 0; t->addrs != NULL && i < t->n; i++) {
-		memcpy(&t->addrs[i].sa, ai->ai_addr, ai->ai_addrlen);
-		t->addrs[i].len = ai->ai_addrlen;
-		address_text(&t->addrs[i]);
-		ai = ai->ai_next;
-	}
-	freeaddrinfo(list);
-	return t->addrs != NULL ? 0 : -1;
+	t->any = passive && host[0] == '\0';
+	if (host[0] == '\0')
+		snprintf(host, sizeof(host), "%s", !passive ? "127.0.0.1" :
+		    has_ipv6() ? "::" : "0.0.0.0");
+	if (address_numeric(t->addrs, host, (in_port_t)number) == 0)
+		return 0;
+	return resolve_name(t, host, port);
 }
 
 /*
@@ -1451,7 +1506,6 @@ open_listeners(struct service *sv)
 			} else
 				r = add_listener(sv, v, fd);
 		}
-		free(t.addrs);
 	}
 	return r;
 }
@@ -1545,12 +1599,8 @@ service_init(struct service *sv, const struct config *cfg)
 static void
 service_free(struct service *sv)
 {
-	size_t i;
-
 	close_listeners(sv);
 	forward_free(sv->engine);
-	for (i = 0; i < sv->ntargets; i++)
-		free(sv->targets[i].addrs);
 	free(sv->targets);
 	tls_config_free(sv->tls);
 }

@@ -1,0 +1,161 @@
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import support  # noqa: E402
+
+SECONDS = 30  # that a test may take, unless it is marked with others
+
+
+def untracked():
+    """Files in the tree that are neither git's nor ignored."""
+    p = subprocess.run(["git", "status", "--porcelain", "--untracked-files"],
+                       cwd=support.TOP, capture_output=True, text=True)
+    return {line for line in p.stdout.splitlines() if line.startswith("??")}
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "seconds(n): the test's time limit")
+    config.untracked = untracked()
+
+
+# Each test is bounded in time, and shows its processes' logs if it failed.
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    mark = item.get_closest_marker("seconds")
+    seconds = int((mark.args[0] if mark else SECONDS) * support.SLOW)
+
+    def late(number, frame):
+        raise TimeoutError(f"the test took more than {seconds} s")
+
+    old = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, old)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    room = getattr(item, "funcargs", {}).get("room")
+    if report.failed and room is not None:
+        for p in room.processes:
+            report.sections.append((f"log of {p.name}", p.log()[-20000:]))
+
+
+class Room:
+    """A private directory, and what was started or opened in it."""
+
+    def __init__(self, certs):
+        self.dir = tempfile.mkdtemp(prefix="tunnel-test.")
+        self.certs = certs
+        self.processes = []
+        self.opened = []
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def write(self, name, text):
+        mode = "wb" if isinstance(text, bytes) else "w"
+        with open(self.path(name), mode) as f:
+            f.write(text)
+        return self.path(name)
+
+    def keep(self, opened):
+        """Close this at the end."""
+        self.opened.append(opened)
+        return opened
+
+    def start(self, name, command, **keywords):
+        p = support.Process(self.dir, name, command, **keywords)
+        self.processes.append(p)
+        return p
+
+    def tunnel(self, *arguments, ready=True, **keywords):
+        """Start one, with an address, a certificate and a log that tells
+        much, where the arguments don't say otherwise.
+        """
+        given = {a.split("=")[0] for a in arguments}
+        before = []
+        if not given & {"accept", "-i", "-c"}:
+            before.append("accept=127.0.0.1:0")
+        if not given & {"cert", "-c"}:
+            before.append(f"cert={self.certs.server}")
+        if not given & {"log_level", "-q", "-v", "-c"}:
+            before.append("log_level=debug")
+        name = f"tunnel{len(self.processes)}"
+        t = support.Tunnel(self.dir, name, [*before, *arguments], **keywords)
+        self.processes.append(t)
+        return t.wait_ready() if ready else t
+
+    def backend(self, **keywords):
+        return self.keep(support.Backend(**keywords))
+
+    def connect(self, address, **keywords):
+        return self.keep(support.connect(address, **keywords))
+
+    def client(self, tunnel, version=None, name="localhost", rcvbuf=None,
+               **keywords):
+        """A TLS client that has done its handshake."""
+        ctx = support.context(self.certs, version, **keywords)
+        address = tunnel if isinstance(tunnel, str) else tunnel.address
+        client = self.keep(support.Client(address, ctx, name, rcvbuf))
+        return client.handshake()
+
+    def close(self):
+        """Every tunnel has to end well: leaks and races show here too."""
+        for x in reversed(self.opened):
+            x.close()
+        bad = []
+        for p in reversed(self.processes):
+            ended_before = not p.alive()
+            status = p.stop()
+            if not ended_before and isinstance(p, support.Tunnel) and status:
+                bad.append(f"{p.name}: exit status {status} after SIGTERM")
+            if "Sanitizer" in p.log() or "runtime error:" in p.log():
+                bad.append(f"{p.name}: a sanitizer complains")
+        return bad
+
+
+@pytest.fixture(scope="session")
+def certs():
+    directory = tempfile.mkdtemp(prefix="tunnel-certs.")
+    yield support.Certs(directory)
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def room(certs):
+    room = Room(certs)
+    yield room
+    bad = room.close()
+    try:
+        assert not bad, "; ".join(bad)
+    finally:
+        shutil.rmtree(room.dir)
+
+
+@pytest.fixture(params=["1.2", "1.3"])
+def version(request):
+    return request.param
+
+
+@pytest.fixture
+def ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+    except OSError as e:
+        pytest.skip(f"no IPv6 on this machine: {e}")

@@ -1,0 +1,489 @@
+"""What the tests share: processes, certificates, and peers that show the ends
+of a stream as they are.
+
+TUNNEL        the binary under test (../tunnel)
+TUNNEL_MB     megabytes of a big transfer (200)
+TUNNEL_SLOW   a factor to all deadlines (1; 4 for a build with sanitizers)
+TUNNEL_UNDER  a command to run it under, such as valgrind
+"""
+
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import termios
+import threading
+import time
+
+TESTS = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(TESTS)
+TUNNEL = os.path.abspath(os.environ.get("TUNNEL") or os.path.join(TOP, "tunnel"))
+BIG = int(os.environ.get("TUNNEL_MB", "200")) * 1024 * 1024
+UNDER = shlex.split(os.environ.get("TUNNEL_UNDER", ""))
+
+
+def is_sanitized():
+    with open(TUNNEL, "rb") as f:
+        return b"__asan_init" in f.read()
+
+
+SANITIZED = os.path.exists(TUNNEL) and is_sanitized()
+SLOW = float(os.environ.get("TUNNEL_SLOW", "4" if SANITIZED else "1"))
+DEADLINE = 10 * SLOW  # seconds, for whatever should happen at once
+
+
+def wait_for(condition, what, seconds=DEADLINE):
+    """Wait until condition() is true, and return what it returned."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds:.0f} s in vain for {what}")
+        time.sleep(0.005)
+
+
+def run(*command, status=0, stdin=b"", timeout=DEADLINE, **keywords):
+    """Run a command that ends by itself; its output, as bytes."""
+    keywords.setdefault("stderr", subprocess.STDOUT)
+    p = subprocess.run(command, input=stdin, stdout=subprocess.PIPE,
+                       timeout=timeout, **keywords)
+    assert status is None or p.returncode == status, (
+        f"{' '.join(map(str, command))}\nexit status {p.returncode}\n"
+        f"{p.stdout.decode(errors='replace')}")
+    return p.stdout
+
+
+class Task:
+    """A function in a thread of its own; result() waits for it."""
+
+    def __init__(self, function, *args):
+        self.value = self.error = None
+        self.thread = threading.Thread(
+            target=self.body, args=(function, *args), daemon=True)
+        self.thread.start()
+
+    def body(self, function, *args):
+        try:
+            self.value = function(*args)
+        except BaseException as e:  # told by result()
+            self.error = e
+
+    def running(self):
+        return self.thread.is_alive()
+
+    def result(self, seconds=DEADLINE):
+        self.thread.join(seconds)
+        assert not self.running(), f"still running after {seconds:.0f} s"
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+# Sockets.
+
+def tcp_address(sock):
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def connect(address, rcvbuf=None):
+    """A connected socket.  address is as the tunnel writes it."""
+    if address.startswith("unix:"):
+        sock, to = socket.socket(socket.AF_UNIX), address[5:]
+    else:
+        host, port = address.rsplit(":", 1)
+        host = host.strip("[]")
+        sock = socket.socket(
+            socket.AF_INET6 if ":" in host else socket.AF_INET)
+        to = (host, int(port))
+    if rcvbuf:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+    sock.settimeout(DEADLINE)
+    sock.connect(to)
+    return sock
+
+
+def reset(sock):
+    """Close with RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                    struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def read_all(sock):
+    """All there is to read, and how it ended: "eof" or "reset"."""
+    data = bytearray()
+    while True:
+        try:
+            part = sock.recv(1 << 18)
+        except ConnectionResetError:
+            return bytes(data), "reset"
+        if not part:
+            return bytes(data), "eof"
+        data += part
+
+
+def read_exactly(sock, size):
+    """sock: a socket or a Client."""
+    data = bytearray()
+    while len(data) < size:
+        part = sock.recv(min(size - len(data), 1 << 18))
+        assert part, f"ended after {len(data)} of {size} bytes"
+        data += part
+    return bytes(data)
+
+
+def unread(sock):
+    """Bytes that wait in a socket to be read."""
+    return struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, b"\0" * 4))[0]
+
+
+def wait_until_stalled(sock):
+    """Until a sender has filled all there is between it and sock."""
+    last, since = -1, time.monotonic()
+
+    def stalled():
+        nonlocal last, since
+        if unread(sock) != last:
+            last, since = unread(sock), time.monotonic()
+        return last > 0 and time.monotonic() - since > 0.1 * SLOW
+
+    wait_for(stalled, "a stalled transfer")
+
+
+class Backend:
+    """A plaintext service whose connections the test accepts by hand."""
+
+    def __init__(self, family=socket.AF_INET, to=("127.0.0.1", 0), rcvbuf=None,
+                 backlog=512):
+        self.sock = socket.socket(family)
+        if rcvbuf:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        self.sock.bind(to)
+        self.sock.listen(backlog)
+        self.sock.settimeout(DEADLINE)
+        self.address = "unix:" + to if family == socket.AF_UNIX else \
+            tcp_address(self.sock)
+
+    def accept(self):
+        sock = self.sock.accept()[0]
+        sock.settimeout(DEADLINE)
+        return sock
+
+    def serve(self, function):
+        """From now on, each connection is function(sock), then closed."""
+        self.sock.settimeout(None)
+        Task(self.serve_all, function)
+        return self
+
+    def serve_all(self, function):
+        while True:
+            try:
+                sock = self.sock.accept()[0]
+            except OSError:  # closed
+                return
+            Task(self.serve_one, function, sock)
+
+    @staticmethod
+    def serve_one(function, sock):
+        with sock:
+            function(sock)
+
+    def close(self):
+        # A thread in accept(2) is only woken by this.
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.sock.close()
+
+
+def echo(sock):
+    try:
+        while data := sock.recv(1 << 18):
+            sock.sendall(data)
+    except OSError:  # a client that is gone is no failure of an echo
+        pass
+
+
+def closed_port():
+    """The address of a port that refuses connections."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return tcp_address(s)
+
+
+# TLS.
+
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+def context(certs, version=None, ciphers=None, alpn=None):
+    c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    c.load_verify_locations(certs.ca)
+    if version:
+        c.minimum_version = c.maximum_version = VERSIONS[version]
+    if ciphers:
+        c.set_ciphers(ciphers)
+    if alpn:
+        c.set_alpn_protocols(alpn)
+    return c
+
+
+class Client:
+    """A TLS client that lets the ends of a stream be told one by one, and
+    sees them as they came.  One thread may send while another receives.
+    """
+
+    def __init__(self, address, ctx, name="localhost", rcvbuf=None):
+        self.sock = connect(address, rcvbuf)
+        self.lock = threading.Lock()
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = ctx.wrap_bio(self.incoming, self.outgoing,
+                                server_hostname=name)
+        self.end = None  # how receiving ended
+
+    def handshake(self):
+        while True:
+            try:
+                self.tls.do_handshake()
+                self.flush()
+                return self
+            except ssl.SSLWantReadError:
+                self.flush()
+                self.fill()
+            except ssl.SSLError:
+                self.flush()
+                raise
+
+    def flush(self):
+        with self.lock:
+            data = self.outgoing.read()
+        self.sock.sendall(data)
+
+    def fill(self):
+        data = self.sock.recv(1 << 18)
+        with self.lock:
+            if data:
+                self.incoming.write(data)
+            else:
+                self.incoming.write_eof()
+
+    def send(self, data):
+        view = memoryview(data)
+        for i in range(0, len(view), 1 << 16):
+            with self.lock:
+                self.tls.write(view[i:i + (1 << 16)])
+            self.flush()
+
+    def read(self, size):
+        """As recv(), but None where there is nothing yet."""
+        with self.lock:
+            try:
+                data = self.tls.read(size)
+                self.end = None if data else "close_notify"
+                return data
+            except ssl.SSLWantReadError:
+                return None
+            except ssl.SSLZeroReturnError:
+                self.end = "close_notify"
+            except ssl.SSLEOFError:
+                self.end = "truncated"
+            except ssl.SSLError as e:
+                self.end = e.reason
+        return b""
+
+    def recv(self, size=1 << 18):
+        """Some bytes, or none: then self.end tells how it ended."""
+        while (data := self.read(size)) is None:
+            try:
+                self.fill()
+            except ConnectionResetError:
+                self.end = "reset"
+                return b""
+        return data
+
+    def read_all(self):
+        """All there is to read, and how it ended: "close_notify",
+        "truncated", "reset", or OpenSSL's word for an alert.
+        """
+        data = bytearray()
+        while part := self.recv():
+            data += part
+        return bytes(data), self.end
+
+    def close_notify(self):
+        """End our direction, and that alone.  Nothing may be unread yet."""
+        with self.lock:
+            try:
+                self.tls.unwrap()
+            except ssl.SSLWantReadError:
+                pass
+        self.flush()
+
+    def fin(self):
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self):
+        reset(self.sock)
+
+    def close(self):
+        self.sock.close()
+
+
+# Certificates.
+
+LEAF = """basicConstraints = critical, CA:FALSE
+keyUsage = digitalSignature, keyEncipherment
+extendedKeyUsage = serverAuth
+subjectAltName = DNS:localhost, IP:127.0.0.1, IP:::1
+"""
+AUTHORITY = """basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+"""
+EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+RSA = ("-newkey", "rsa:2048")
+PASSWORD = "open sesame"
+
+
+def concatenate(to, *names):
+    with open(to, "wb") as out:
+        for name in names:
+            with open(name, "rb") as f:
+                shutil.copyfileobj(f, out)
+
+
+class Certs:
+    """Files of an authority and of what it issued, in a directory."""
+
+    def __init__(self, directory):
+        self.dir = directory
+        self.ca = self.path("ca.crt")
+        self.issue("ca", AUTHORITY, issuer=None)
+        self.server = self.leaf("server")
+        self.rsa = self.leaf("rsa", key=RSA)
+        self.expired = self.leaf("expired", days="-1")
+        self.soon = self.leaf("soon", days="10")
+        self.issue("sub", AUTHORITY)
+        self.issue("under", LEAF, issuer="sub")
+        self.chain = self.path("chain.pem")
+        concatenate(self.chain, self.path("under.crt"), self.path("sub.crt"),
+                    self.path("under.key"))
+        self.encrypted = self.path("encrypted.key")
+        run("openssl", "pkcs8", "-topk8", "-in", self.path("server.key"),
+            "-out", self.encrypted, "-passout", "pass:" + PASSWORD)
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def issue(self, name, extensions, issuer="ca", key=EC, days="365"):
+        """name.crt and name.key."""
+        ext, csr = self.path(name + ".ext"), self.path(name + ".csr")
+        with open(ext, "w") as f:
+            f.write(extensions)
+        run("openssl", "req", "-new", "-nodes", *key, "-subj",
+            f"/O=tunnel/CN={name}", "-keyout", self.path(name + ".key"),
+            "-out", csr)
+        by = ("-key", self.path("ca.key")) if issuer is None else (
+            "-CA", self.path(issuer + ".crt"),
+            "-CAkey", self.path(issuer + ".key"))
+        run("openssl", "x509", "-req", "-in", csr, "-extfile", ext, "-days",
+            days, "-out", self.path(name + ".crt"), *by)
+
+    def leaf(self, name, **keywords):
+        """The same, and both in name.pem."""
+        self.issue(name, LEAF, **keywords)
+        pem = self.path(name + ".pem")
+        concatenate(pem, self.path(name + ".crt"), self.path(name + ".key"))
+        return pem
+
+
+# Processes.
+
+class Process:
+    """A child whose output goes to a file, and which is ended by its pid."""
+
+    def __init__(self, directory, name, command, **keywords):
+        self.name = name
+        self.log_file = os.path.join(directory, name + ".log")
+        keywords.setdefault("stdin", subprocess.DEVNULL)
+        with open(self.log_file, "ab") as log:
+            keywords.setdefault("stdout", log)
+            keywords.setdefault("stderr", log)
+            self.popen = subprocess.Popen(command, **keywords)
+        self.pid = self.popen.pid
+
+    def log(self):
+        with open(self.log_file, errors="replace") as f:
+            return f.read()
+
+    def wait_log(self, pattern, count=1, seconds=DEADLINE):
+        """Wait for lines with pattern in them; the last of that many."""
+
+        def lines():
+            found = [line for line in self.log().splitlines()
+                     if re.search(pattern, line)]
+            if len(found) < count:
+                assert self.popen.poll() is None, (
+                    f"{self.name} ended with {self.popen.returncode}, "
+                    f"without {pattern!r} in its log")
+            return found if len(found) >= count else None
+
+        return wait_for(lines, f"{pattern!r} in {self.log_file}",
+                        seconds)[count - 1]
+
+    def alive(self):
+        return self.popen.poll() is None
+
+    def signal(self, number):
+        self.popen.send_signal(number)
+
+    def wait(self, seconds=DEADLINE):
+        return self.popen.wait(seconds)
+
+    def stop(self):
+        """The exit status; -SIGKILL if it would not end otherwise."""
+        for number, seconds in ((signal.SIGTERM, 1), (signal.SIGTERM, DEADLINE),
+                                (signal.SIGKILL, DEADLINE)):
+            if not self.alive():
+                break
+            self.signal(number)
+            try:
+                self.wait(seconds)
+            except subprocess.TimeoutExpired:
+                continue
+        return self.popen.returncode
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.pid}/stat") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+class Tunnel(Process):
+    """The program under test, listening."""
+
+    def __init__(self, directory, name, arguments, **keywords):
+        super().__init__(directory, name, [*UNDER, TUNNEL, *arguments],
+                         **keywords)
+
+    def wait_ready(self):
+        self.wait_log("listening on")
+        return self
+
+    @property
+    def addresses(self):
+        return re.findall(r"listening on (\S+)", self.log())
+
+    @property
+    def address(self):
+        return self.addresses[0]

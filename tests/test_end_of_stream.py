@@ -1,0 +1,338 @@
+"""Ends of stream are told as they were: the table of DESIGN.md, section 3."""
+
+import random
+
+import pytest
+
+import support
+from support import Task, read_all, read_exactly
+
+MB = 1024 * 1024
+SLOW_READER = 128 * 1024  # receive buffer of a peer that leaves data pending
+NOISE = random.Random(1).randbytes(8 * MB)
+
+
+@pytest.fixture(params=["small", "pending"])
+def size(request):
+    """The amount in transit: little, or 8 MB on their way to a slow reader."""
+    return 1000 if request.param == "small" else 8 * MB
+
+
+@pytest.fixture
+def data(size):
+    return NOISE[:size]
+
+
+@pytest.fixture
+def backend(room):
+    return room.backend(rcvbuf=SLOW_READER)
+
+
+@pytest.fixture
+def pair(room, backend, version):
+    """Both ends of a connection; with arguments for the tunnel."""
+
+    def make(*arguments):
+        t = room.tunnel(f"connect={backend.address}", *arguments)
+        client = room.client(t, version, rcvbuf=SLOW_READER)
+        return t, client, room.keep(backend.accept())
+
+    return make
+
+
+def arrive(sock, data):
+    """Let data arrive at a socket; where it is much, until it stalls."""
+    if len(data) < MB:
+        support.wait_for(lambda: support.unread(sock) > 0, "data")
+    else:
+        support.wait_until_stalled(sock)
+
+
+# client close_notify (with or without FIN)
+# -> backend: EOF; its late reply still reaches the client whole
+
+@pytest.mark.parametrize("fin", [True, False], ids=["fin", "no-fin"])
+def test_client_close_notify(pair, data, fin):
+    t, client, server = pair()
+
+    def request():
+        client.send(data)
+        client.close_notify()
+        if fin:
+            client.fin()
+
+    sending = Task(request)
+    arrive(server, data)
+    assert read_all(server) == (data, "eof")
+    sending.result()
+
+    def reply():
+        server.sendall(data[::-1])
+        server.close()
+
+    replying = Task(reply)
+    arrive(client.sock, data)
+    assert client.read_all() == (data[::-1], "close_notify")
+    replying.result()
+    line = t.wait_log(r"\d\.\d{3}s ")
+    assert f"in={len(data)} out={len(data)} " in line
+    assert line.endswith(" closed")
+
+
+def test_client_close_notify_while_the_reply_is_under_way(pair, data):
+    _, client, server = pair()
+    replying = Task(server.sendall, data)
+    arrive(client.sock, data)
+    client.close_notify()
+    client.fin()
+    assert read_all(server) == (b"", "eof")
+    assert read_exactly(client, len(data)) == data
+    replying.result()
+    server.sendall(b"a last word")
+    server.close()
+    assert client.read_all() == (b"a last word", "close_notify")
+
+
+def test_client_close_notify_at_once(room, backend, version):
+    """Even when it comes together with the end of the handshake."""
+    t = room.tunnel(f"connect={backend.address}")
+    client = room.client(t, version)
+    client.close_notify()
+    client.fin()
+    server = room.keep(backend.accept())
+    assert read_all(server) == (b"", "eof")
+    server.sendall(b"nothing to do")
+    server.close()
+    assert client.read_all() == (b"nothing to do", "close_notify")
+
+
+# client FIN without close_notify -> backend: RST, logged "truncated"
+
+def test_client_truncation(pair, data):
+    t, client, server = pair()
+
+    def cut_off():
+        client.send(data)
+        client.fin()
+
+    sending = Task(cut_off)
+    arrive(server, data)
+    got, end = read_all(server)
+    assert end == "reset"
+    assert data.startswith(got)
+    sending.result()
+    assert t.wait_log(r"\d\.\d{3}s ").endswith(" truncated")
+
+
+def test_client_truncation_inside_a_record(pair):
+    t, client, server = pair()
+    client.send(b"whole")
+    assert read_exactly(server, 5) == b"whole"
+    client.tls.write(b"half of this is missing")
+    record = client.outgoing.read()
+    client.sock.sendall(record[:-9])
+    client.fin()
+    assert read_all(server) == (b"", "reset")
+    assert t.wait_log(r"\d\.\d{3}s ").endswith(" truncated")
+
+
+def test_client_truncation_never_ends_well_for_the_client(pair):
+    _, client, server = pair()
+    client.send(b"request")
+    assert read_exactly(server, 7) == b"request"
+    client.fin()
+    assert client.read_all() == (b"", "reset")
+
+
+# truncation = eof -> backend: a plain EOF
+
+def test_truncation_eof(pair, data):
+    _, client, server = pair("truncation=eof")
+
+    def cut_off():
+        client.send(data)
+        client.fin()
+
+    sending = Task(cut_off)
+    arrive(server, data)
+    assert read_all(server) == (data, "eof")
+    sending.result()
+    server.sendall(b"a late reply")
+    server.close()
+    assert client.read_all() == (b"a late reply", "close_notify")
+
+
+# client RST -> backend: RST
+
+def test_client_reset(pair, data):
+    """While data is pending towards the backend."""
+    t, client, server = pair()
+    sending = Task(client.send, data)
+    arrive(server, data)
+    if len(data) < MB:
+        sending.result()
+    client.reset()
+    got, end = read_all(server)
+    assert end == "reset"
+    assert data.startswith(got)
+    assert t.wait_log(r"\d\.\d{3}s ").endswith(" client reset")
+
+
+def test_client_reset_under_a_reply(pair, data):
+    """While data is pending towards the client."""
+    t, client, server = pair()
+    replying = Task(server.sendall, data)
+    arrive(client.sock, data)
+    client.reset()
+    assert read_all(server) == (b"", "reset")
+    if len(data) < MB:
+        replying.result()
+    assert t.wait_log(r"\d\.\d{3}s ").endswith(" client reset")
+
+
+def test_client_reset_after_close_notify(pair):
+    """The end of its request does not make an abort less of one."""
+    t, client, server = pair()
+    client.close_notify()
+    assert read_all(server) == (b"", "eof")
+    client.reset()
+    t.wait_log(" client reset$")
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        server.sendall(b"x")
+        server.sendall(b"x")
+
+
+# backend EOF -> client: all bytes, then close_notify; it may go on sending
+
+def test_backend_eof(pair, data):
+    t, client, server = pair()
+
+    def reply():
+        server.sendall(data)
+        server.shutdown(support.socket.SHUT_WR)
+
+    replying = Task(reply)
+    arrive(client.sock, data)
+    assert client.read_all() == (data, "close_notify")
+    replying.result()
+
+    def more():
+        client.send(data[::-1])
+        client.close_notify()
+        client.fin()
+
+    sending = Task(more)
+    arrive(server, data)
+    assert read_all(server) == (data[::-1], "eof")
+    sending.result()
+    assert t.wait_log(r"\d\.\d{3}s ").endswith(" closed")
+
+
+def test_backend_close(pair, data):
+    """The usual end: a reply, and the connection closed both ways."""
+    t, client, server = pair()
+    client.send(b"request")
+    assert read_exactly(server, 7) == b"request"
+
+    def reply():
+        server.sendall(data)
+        server.close()
+
+    replying = Task(reply)
+    arrive(client.sock, data)
+    assert client.read_all() == (data, "close_notify")
+    replying.result()
+    client.close_notify()
+    client.close()
+    assert t.wait_log(r"\d\.\d{3}s ").endswith(" closed")
+
+
+# backend RST -> client: RST, and never a close_notify
+
+def test_backend_reset(pair, data):
+    """While data is pending towards the client."""
+    t, client, server = pair()
+    replying = Task(server.sendall, data)
+    arrive(client.sock, data)
+    if len(data) < MB:
+        replying.result()
+    support.reset(server)
+    got, end = client.read_all()
+    assert end == "reset"
+    assert data.startswith(got)
+    assert t.wait_log(r"\d\.\d{3}s ").endswith(" backend reset")
+
+
+def test_backend_reset_under_a_request(pair, data):
+    """While data is pending towards the backend."""
+    t, client, server = pair()
+    sending = Task(client.send, data)
+    arrive(server, data)
+    if len(data) < MB:
+        sending.result()
+    support.reset(server)
+    assert client.read_all() == (b"", "reset")
+    assert t.wait_log(r"\d\.\d{3}s ").endswith(" backend reset")
+
+
+def test_backend_reset_after_its_client_ended(pair):
+    """A request was ended properly, and the reply broke off."""
+    _, client, server = pair()
+    client.send(b"request")
+    client.close_notify()
+    assert read_all(server) == (b"request", "eof")
+    server.sendall(b"half a rep")
+    assert read_exactly(client, 10) == b"half a rep"
+    support.reset(server)
+    assert client.read_all() == (b"", "reset")
+
+
+# no backend accepts -> every address is tried; then a fatal internal_error
+
+def test_no_backend(room, version):
+    targets = [support.closed_port(), "unix:" + room.path("missing"),
+               support.closed_port()]
+    t = room.tunnel(*("connect=" + x for x in targets))
+    client = room.client(t, version)
+    assert client.read_all() == (b"", "TLSV1_ALERT_INTERNAL_ERROR")
+    for target, why in zip(targets, ("Connection refused",
+                                     "No such file or directory",
+                                     "Connection refused")):
+        t.wait_log(f"{target}: {why}")
+    line = t.wait_log(r"in=0 out=0 .* no backend: ")
+    assert " -> - " in line
+
+
+def test_no_backend_though_the_client_has_sent_much(room, version):
+    """Unread data must not turn the alert into a reset."""
+    t = room.tunnel(f"connect={support.closed_port()}")
+    client = room.client(t, version)
+    sending = Task(client.send, NOISE[:MB])
+    assert client.read_all() == (b"", "TLSV1_ALERT_INTERNAL_ERROR")
+    client.reset()
+    try:
+        sending.result()
+    except OSError:
+        pass
+
+
+def test_second_backend(room, backend, version):
+    """The first refuses: each connection is served by the second."""
+    t = room.tunnel(f"connect={support.closed_port()}",
+                    f"connect={backend.address}")
+    for _ in range(3):
+        client = room.client(t, version)
+        server = room.keep(backend.accept())
+        client.send(b"to the second")
+        assert read_exactly(server, 13) == b"to the second"
+
+
+def test_round_robin(room):
+    backends = [room.backend() for _ in range(3)]
+    t = room.tunnel(*(f"connect={b.address}" for b in backends))
+    for _ in range(2):
+        for b in backends:
+            client = room.client(t)
+            server = room.keep(b.accept())
+            server.sendall(b"here")
+            assert read_exactly(client, 4) == b"here"

@@ -19,7 +19,7 @@
 #define STARVED_MS	100		/* no descriptors: try again after */
 #define SIGNALS_MS	50		/* a busy loop takes them so often */
 #define DISCARD_MS	2000		/* for a refusal to be read */
-#define REASON_SIZE	192
+#define REASON_SIZE	128
 
 enum { CLIENT, BACKEND, SIDES };
 
@@ -31,6 +31,7 @@ enum { CLIENT, BACKEND, SIDES };
 struct source {
 	struct conn *conn;	/* NULL: a listener */
 	int	 fd;
+	int	 hung_up;	/* both directions have ended, in order */
 	int	 watched;	/* what the poller knows of it: */
 	short	 events;
 	size_t	 slot;		/* its index there, for poll(2) */
@@ -99,8 +100,9 @@ static void	 report(struct forward *, struct source *, short);
 static int64_t	 clock_ms(void);
 
 /*
- * The poller: level-triggered, behind five functions.  A source is watched
- * for events (0: for errors and hang-ups alone) until it is dropped.
+ * THE POLLER
+ * Level-triggered, behind five functions.  A source is watched for events (0:
+ * for errors and hang-ups alone) until it is dropped.
  */
 
 #ifndef FORWARD_POLL
@@ -264,7 +266,10 @@ poller_wait(struct forward *f, int timeout, const sigset_t *mask)
 
 #endif
 
-/* The plain stream. */
+/*
+ * THE PLAIN STREAM
+ * A socket, as it is.
+ */
 
 static ssize_t
 plain_failed(struct stream *s, ssize_t want)
@@ -357,7 +362,10 @@ const struct stream_ops stream_plain = {
 	.error = plain_error,
 };
 
-/* Connections: queues, phases, and the one way to end. */
+/*
+ * CONNECTIONS
+ * Queues and phases, and the one way to end.
+ */
 
 static int64_t
 clock_ms(void)
@@ -516,7 +524,11 @@ wants(ssize_t result, short *events)
 	return 1;
 }
 
-/* Halves.  Each of these: 1 if the half moved on, 0 if it has to stop. */
+/*
+ * HALVES
+ * One direction each, written once.  A step answers 1 if the half moved on, and
+ * 0 if it has to stop: it waits, it is done, or the connection has failed.
+ */
 
 /* What the half needs of its source, and of its destination, to move on. */
 static short
@@ -619,7 +631,10 @@ half_step(struct forward *f, struct conn *c, int from)
 	}
 }
 
-/* Connections: what each phase does. */
+/*
+ * PHASES
+ * What a connection does in each, and what it waits for.
+ */
 
 static void
 conn_dial(struct forward *f, struct conn *c, const char *failed)
@@ -737,6 +752,7 @@ conn_trouble(struct forward *f, struct conn *c, int side)
 	    interest(c, side) != 0)
 		return;
 	if (!(c->revents[side] & POLLERR)) {
+		c->sources[side].hung_up = 1;
 		poller_drop(f->poller, &c->sources[side]);
 		return;
 	}
@@ -756,7 +772,7 @@ conn_watch(struct forward *f, struct conn *c, int side)
 	struct half *h = &c->halves[side];
 	short events = interest(c, side);
 
-	if (c->streams[side].fd == -1 || (events == 0 && !s->watched))
+	if (c->streams[side].fd == -1 || (events == 0 && s->hung_up))
 		return;
 	if (poller_watch(f->poller, s, events) == -1) {
 		conn_end(f, c, BOTH, "poll: %s", strerror(errno));
@@ -876,7 +892,10 @@ forward_add(struct forward *f, int fd, const struct sockaddr *addr,
 	return 0;
 }
 
-/* The loop. */
+/*
+ * THE LOOP
+ * Sleep, see what is due, step what is busy.
+ */
 
 static int
 out_of_resources(int error)

@@ -118,7 +118,9 @@ static const struct {
 	{ 90, "user_canceled" }, { 110, "unsupported_extension" },
 };
 
-/* Errors as text. */
+/*
+ * ERRORS AS TEXT
+ */
 
 static int __attribute__((format(printf, 2, 3)))
 fail(struct tls_config *cfg, const char *fmt, ...)
@@ -158,6 +160,8 @@ explain(int code)
 		return "it is encrypted; set key_password_file";
 	case MBEDTLS_ERR_PK_PASSWORD_MISMATCH:
 		return "wrong password in key_password_file";
+	case MBEDTLS_ERR_X509_INVALID_FORMAT:
+		return "no certificate in PEM format";
 	case MBEDTLS_ERR_PK_KEY_INVALID_FORMAT:
 		return "no private key in PEM format";
 	default:
@@ -223,7 +227,10 @@ tls_error(const struct stream *s)
 	return cfg->error;
 }
 
-/* The library. */
+/*
+ * THE LIBRARY
+ * Its start, and what it is good at on this machine.
+ */
 
 const char *
 tls_version(void)
@@ -310,7 +317,9 @@ prefer(int *suites)
 	suites[n] = 0;
 }
 
-/* Configuration. */
+/*
+ * CONFIGURATION
+ */
 
 /* For the log alone: no certificate is chosen by name here. */
 static int
@@ -323,7 +332,7 @@ remember_name(mbedtls_ssl_context *ssl)
 	name = mbedtls_ssl_get_hs_sni(ssl, &len);
 	if (name == NULL || len == 0 || t->sni != NULL)
 		return 0;
-	t->sni = strndup((const char *)name, len);
+	t->sni = strndup((const char *)name, len < NAME_SIZE ? len : NAME_SIZE);
 	return t->sni != NULL ? 0 : MBEDTLS_ERR_SSL_ALLOC_FAILED;
 }
 
@@ -427,8 +436,7 @@ cert_load(struct tls_config *cfg, struct cert *c, const char *name)
 		return fail(cfg, "%s: %d of its certificates can't be read",
 		    name, r);
 	if (r < 0)
-		return fail(cfg, "%s: no certificate in PEM format: %s", name,
-		    explain(r));
+		return fail(cfg, "%s: %s", name, explain(r));
 	return 0;
 }
 
@@ -448,7 +456,7 @@ key_load(struct tls_config *cfg, struct cert *c, const char *name,
 	mbedtls_platform_zeroize(pem, size);
 	free(pem);
 	if (r != 0)
-		return fail(cfg, "%s: private key: %s", name, explain(r));
+		return fail(cfg, "%s: %s", name, explain(r));
 	if (mbedtls_pk_check_pair(&c->chain.pk, &c->key, RNG) != 0)
 		return fail(cfg, "the key in %s does not fit the certificate "
 		    "in %s", name, c->name);
@@ -619,7 +627,9 @@ tls_config_truncation(struct tls_config *cfg, int is_eof)
 	cfg->truncation_is_eof = is_eof;
 }
 
-/* Certificates, described. */
+/*
+ * CERTIFICATES, DESCRIBED
+ */
 
 static const struct cert *
 cert_at(const struct tls_config *cfg, size_t i)
@@ -780,7 +790,9 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 	return 0;
 }
 
-/* A key and a certificate, made here. */
+/*
+ * A CERTIFICATE, MADE HERE
+ */
 
 static int
 is_host_name(const char *s)
@@ -937,7 +949,10 @@ out:
 	return r == 0 ? 0 : -1;
 }
 
-/* The stream. */
+/*
+ * THE STREAM
+ * mbed TLS over recv(2) and send(2), in the engine's words.
+ */
 
 static int
 bio_failed(struct tls *t, int want, int other)

@@ -39,7 +39,10 @@
 #define STARVED_EVERY	10		/* seconds between two complaints */
 #define DAY		(24 * 60 * 60)
 
-/* The log: the one thing here that is global, with the signals' flags. */
+/*
+ * THE LOG
+ * The one thing here that is global, next to the signals' flags.
+ */
 
 static const char *const levels[] = {
 	"error", "warning", "notice", "info", "debug", NULL
@@ -106,7 +109,10 @@ say(enum level level, const char *fmt, ...)
 	errno = saved;
 }
 
-/* The options: one row each, held against the man page by a test. */
+/*
+ * THE OPTIONS
+ * One row each; the man page and the example are held against them by a test.
+ */
 
 enum {
 	ACCEPT, CONNECT, EXEC, CERT, KEY, KEY_PASSWORD_FILE, TLS_MIN, TLS_MAX,
@@ -193,6 +199,11 @@ static const struct {
 	{ "TIMEOUTidle", "idle_timeout" }, { "verify", NULL },
 	{ "verifyChain", NULL }, { "verifyPeer", NULL },
 };
+
+/*
+ * THE CONFIGURATION
+ * What was given, and from where.
+ */
 
 /* A value as it was given, and where: "tunnel.conf:12". */
 struct value {
@@ -606,7 +617,7 @@ config_check(const struct config *cfg, int inetd)
 	else if (cfg->given[CONNECT] == NULL && cfg->command == NULL)
 		missing = "connect = [host:]port, or a command behind --";
 	if (missing != NULL) {
-		say(ERROR, "nothing says %s", missing);
+		say(ERROR, "missing: %s", missing);
 		return -1;
 	}
 	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
@@ -643,7 +654,9 @@ config_print(const struct config *cfg, FILE *fp)
 		fputc('\n', fp);
 }
 
-/* TLS, from the configuration. */
+/*
+ * TLS, FROM THE CONFIGURATION
+ */
 
 /* The first line of a file, without its end; NULL after one sentence. */
 static char *
@@ -682,7 +695,7 @@ load_certs(struct tls_config *tls, const struct config *cfg)
 		r = tls_config_cert(tls, cert->text,
 		    key != NULL ? key->text : NULL, password);
 		if (r == -1)
-			say(ERROR, "%s: %s", cert->where,
+			say(ERROR, "%s: cert: %s", cert->where,
 			    tls_config_error(tls));
 		if (r == 0 && key != NULL && (key->next == NULL) !=
 		    (cert->next == NULL)) {
@@ -730,7 +743,9 @@ load_tls(const struct config *cfg)
 		const char *names = config_text(cfg, lists[i].option);
 
 		if (names != NULL && lists[i].set(tls, names) == -1) {
-			say(ERROR, "%s: %s", config_where(cfg, lists[i].option),
+			say(ERROR, "%s: %s: %s",
+			    config_where(cfg, lists[i].option),
+			    options[lists[i].option].name,
 			    tls_config_error(tls));
 			goto err;
 		}
@@ -757,7 +772,9 @@ warn_of_certs(const struct tls_config *tls)
 	alarm(DAY);
 }
 
-/* Addresses. */
+/*
+ * ADDRESSES
+ */
 
 struct address {
 	struct sockaddr_storage sa;
@@ -928,7 +945,8 @@ resolve(struct target *t, const struct value *v, int passive)
 }
 
 /*
- * The service: a configuration put to work.
+ * THE SERVICE
+ * A configuration put to work.
  */
 
 struct command {
@@ -941,6 +959,7 @@ struct command {
 
 struct listener {
 	int	 fd;
+	int	 inherited;
 	struct address addr;
 };
 
@@ -954,6 +973,7 @@ struct service {
 	size_t	 ntargets;
 	size_t	 turn;			/* round robin */
 	struct command *commands;
+	char	 why[TEXT_SIZE];	/* the last dial failed */
 	int	 stopping;
 	time_t	 complained;		/* of want of resources */
 };
@@ -962,13 +982,12 @@ struct service {
 struct session {
 	struct service *service;
 	struct tls *tls;
-	struct address peer;
+	char	 peer[ADDRESS_SIZE];
 	size_t	 turn;			/* the target it began with */
 	size_t	 tried;			/* addresses, over all targets */
 	struct target *target;		/* the one being tried, and what of it */
 	size_t	 which;
 	struct command *command;
-	char	 why[TEXT_SIZE];	/* the last one tried did not open */
 };
 
 static void
@@ -982,9 +1001,10 @@ tune(int fd)
 }
 
 /*
- * Commands.  The parent keeps the child's end of the socket pair open until
- * it has its exit status: by the time the end of file is seen, it is known
- * whether the command ended or was killed, and the latter is no end at all.
+ * COMMANDS
+ * The parent keeps the child's end of the socket pair open until it has its
+ * exit status: by the time the end of file is seen, it is known whether the
+ * command ended or was killed, and the latter is no end at all.
  */
 
 static int
@@ -1014,14 +1034,14 @@ command_write(struct stream *s, const void *buf, size_t len)
 	    (ssize_t)len : n;
 }
 
-/* An abort must not look like the end of the input. */
+/* An abort must not look like the end of the input, to any of its group. */
 static void
 command_abort(struct stream *s)
 {
 	const struct command *c = s->ctx;
 
 	if (c->pid != 0)
-		kill(c->pid, SIGTERM);
+		kill(-c->pid, SIGTERM);
 }
 
 static const char *
@@ -1045,12 +1065,13 @@ command_run(const struct session *ss, int fd)
 	char host[ADDRESS_SIZE], *colon;
 	sigset_t none;
 
-	snprintf(host, sizeof(host), "%s", ss->peer.text);
+	snprintf(host, sizeof(host), "%s", ss->peer);
 	if ((colon = strrchr(host, ':')) != NULL) {
 		*colon = '\0';
 		setenv("REMOTE_HOST", host, 1);
 		setenv("REMOTE_PORT", colon + 1, 1);
 	}
+	setpgid(0, 0);
 	signal(SIGPIPE, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -1082,7 +1103,7 @@ command_start(struct session *ss, struct stream *backend)
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == -1 ||
 	    fcntl(fds[0], F_SETFL, O_NONBLOCK) == -1 ||
 	    (c->pid = fork()) == -1) {
-		snprintf(ss->why, sizeof(ss->why), "%s: %s",
+		snprintf(sv->why, sizeof(sv->why), "%s: %s",
 		    sv->cfg->command[0], strerror(errno));
 		if (fds[0] != -1) {
 			close(fds[0]);
@@ -1093,6 +1114,7 @@ command_start(struct session *ss, struct stream *backend)
 	}
 	if (c->pid == 0)
 		command_run(ss, fds[1]);
+	setpgid(c->pid, c->pid);	/* whichever of the two comes first */
 	c->end = fds[1];
 	c->next = sv->commands;
 	sv->commands = c;
@@ -1144,12 +1166,15 @@ commands_reap(struct service *sv)
 	commands_prune(sv);
 }
 
-/* The engine's callbacks. */
+/*
+ * THE ENGINE'S CALLBACKS
+ */
 
 static void *
 session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
     struct stream *client)
 {
+	struct address peer = { .len = 0 };
 	struct service *sv = arg;
 	struct session *ss;
 
@@ -1161,10 +1186,11 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 	}
 	ss->service = sv;
 	ss->turn = sv->turn++;
-	memcpy(&ss->peer.sa, sa, len);
-	ss->peer.len = len;
-	address_text(&ss->peer);
-	say(DEBUG, "%s accepted", ss->peer.text);
+	memcpy(&peer.sa, sa, len);
+	peer.len = len;
+	address_text(&peer);
+	memcpy(ss->peer, peer.text, sizeof(ss->peer));
+	say(DEBUG, "%s accepted", ss->peer);
 	return ss;
 }
 
@@ -1210,11 +1236,12 @@ dial(const struct address *a)
 static void
 dial_failed(struct session *ss, const char *why)
 {
+	struct service *sv = ss->service;
 	struct target *t = ss->target;
 
-	snprintf(ss->why, sizeof(ss->why), "%s: %s", t->addrs[ss->which].text,
+	snprintf(sv->why, sizeof(sv->why), "%s: %s", t->addrs[ss->which].text,
 	    why);
-	say(INFO, "%s -> %s", ss->peer.text, ss->why);
+	say(INFO, "%s -> %s", ss->peer, sv->why);
 	t->first = (ss->which + 1) % t->n;
 }
 
@@ -1225,7 +1252,7 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	struct session *ss = conn;
 	const struct address *a;
 
-	*why = ss->why;
+	*why = ss->service->why;
 	if (ss->service->cfg->command != NULL)
 		return command_start(ss, backend);
 	if (failed != NULL)
@@ -1256,9 +1283,10 @@ session_closed(void *conn, const struct forward_end *end)
 	} else if (end->served)
 		to = ss->target->addrs[ss->which].text;
 	if (!end->served)
-		level = tls_heard(ss->tls) ? NOTICE : DEBUG;
+		level = ss->tried > 0 ? WARNING :
+		    tls_heard(ss->tls) ? NOTICE : DEBUG;
 	tls_describe(ss->tls, agreed, sizeof(agreed));
-	say(level, "%s -> %s%s in=%llu out=%llu %lld.%03ds %s", ss->peer.text,
+	say(level, "%s -> %s%s in=%llu out=%llu %lld.%03ds %s", ss->peer,
 	    to, agreed, (unsigned long long)end->in,
 	    (unsigned long long)end->out, (long long)(end->ms / 1000),
 	    (int)(end->ms % 1000), end->reason);
@@ -1278,7 +1306,9 @@ service_starved(void *arg, int error)
 	say(WARNING, "accepting pauses: %s", strerror(error));
 }
 
-/* The log. */
+/*
+ * THE LOG, OPENED
+ */
 
 /*
  * Until the configuration is known.  inetd gives its children the connection
@@ -1325,7 +1355,10 @@ log_open(const struct config *cfg)
 	return 0;
 }
 
-/* Signals.  They arrive while the engine sleeps, and at no other time. */
+/*
+ * SIGNALS
+ * They arrive while the engine sleeps, and at no other time.
+ */
 
 static void
 on_signal(int sig)
@@ -1392,14 +1425,17 @@ catch_signals(sigset_t *asleep)
 		sigdelset(asleep, signals[i]);
 }
 
-/* Listeners. */
+/*
+ * LISTENERS
+ */
 
 /* A socket that nobody listens on any more is in the way: remove it. */
 static void
 remove_stale(const struct address *a)
 {
 	const struct sockaddr_un *un = (const void *)&a->sa;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+	    0);
 	struct stat st;
 
 	if (fd == -1)
@@ -1426,7 +1462,6 @@ listen_on(const struct address *a, int any)
 	if (a->sa.ss_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? &off : &on,
 		    sizeof(on));
-	tune(fd);		/* inherited by what is accepted */
 	if (bind(fd, (const struct sockaddr *)&a->sa, a->len) == 0 &&
 	    listen(fd, BACKLOG) == 0)
 		return fd;
@@ -1457,7 +1492,7 @@ inherit(const struct value *v)
 }
 
 static int
-add_listener(struct service *sv, const struct value *v, int fd)
+add_listener(struct service *sv, const struct value *v, int fd, int inherited)
 {
 	struct listener *all, *l;
 
@@ -1471,6 +1506,8 @@ add_listener(struct service *sv, const struct value *v, int fd)
 	l = &all[sv->nlisteners++];
 	memset(l, 0, sizeof(*l));
 	l->fd = fd;
+	l->inherited = inherited;
+	tune(fd);		/* inherited by what is accepted */
 	l->addr.len = sizeof(l->addr.sa);
 	getsockname(fd, (struct sockaddr *)&l->addr.sa, &l->addr.len);
 	address_text(&l->addr);
@@ -1494,7 +1531,7 @@ open_listeners(struct service *sv)
 		memset(&t, 0, sizeof(t));
 		if (strncmp(v->text, "fd:", 3) == 0) {
 			r = (fd = inherit(v)) == -1 ? -1 :
-			    add_listener(sv, v, fd);
+			    add_listener(sv, v, fd, 1);
 			continue;
 		}
 		r = resolve(&t, v, 1);
@@ -1504,7 +1541,7 @@ open_listeners(struct service *sv)
 				    t.addrs[i].text, strerror(errno));
 				r = -1;
 			} else
-				r = add_listener(sv, v, fd);
+				r = add_listener(sv, v, fd, 0);
 		}
 	}
 	return r;
@@ -1520,13 +1557,15 @@ close_listeners(struct service *sv)
 		const struct sockaddr_un *un = (const void *)&l->addr.sa;
 
 		close(l->fd);
-		if (l->addr.sa.ss_family == AF_UNIX)
+		if (l->addr.sa.ss_family == AF_UNIX && !l->inherited)
 			unlink(un->sun_path);
 	}
 	free(sv->listeners);
 }
 
-/* From a configuration to a service. */
+/*
+ * FROM A CONFIGURATION TO A SERVICE
+ */
 
 static int
 resolve_targets(struct service *sv)
@@ -1605,7 +1644,9 @@ service_free(struct service *sv)
 	tls_config_free(sv->tls);
 }
 
-/* The ways to run. */
+/*
+ * THE WAYS TO RUN
+ */
 
 /* Let go of the standard descriptors, but for stderr if it is in use. */
 static void
@@ -1783,7 +1824,9 @@ run_generate(const char *names)
 	return EXIT_CONFIG;
 }
 
-/* The command line. */
+/*
+ * THE COMMAND LINE
+ */
 
 struct arguments {
 	const char *file;

@@ -87,7 +87,9 @@ class Room:
         """Start one, with an address, a certificate and a log that tells
         much, where the arguments don't say otherwise.
         """
-        given = {a.split("=")[0] for a in arguments}
+        words = list(arguments)
+        ours = words[:words.index("--")] if "--" in words else words
+        given = {word.split("=")[0] for word in ours}
         before = []
         if not given & {"accept", "-i", "-c"}:
             before.append("accept=127.0.0.1:0")
@@ -106,12 +108,14 @@ class Room:
     def connect(self, address, **keywords):
         return self.keep(support.connect(address, **keywords))
 
-    def client(self, tunnel, version=None, name="localhost", rcvbuf=None,
+    def client(self, to, version=None, name="localhost", rcvbuf=None,
                **keywords):
-        """A TLS client that has done its handshake."""
+        """A TLS client that has done its handshake, to a tunnel, an address
+        or a connected socket.
+        """
         ctx = support.context(self.certs, version, **keywords)
-        address = tunnel if isinstance(tunnel, str) else tunnel.address
-        client = self.keep(support.Client(address, ctx, name, rcvbuf))
+        to = to.address if isinstance(to, support.Tunnel) else to
+        client = self.keep(support.Client(to, ctx, name, rcvbuf))
         return client.handshake()
 
     def close(self):

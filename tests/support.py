@@ -214,6 +214,23 @@ def echo(sock):
         pass
 
 
+def http(sock):
+    """Answer each request with what was posted, or with /N: N bytes."""
+    f = sock.makefile("rb")
+    while request := f.readline():
+        headers = {}
+        while (line := f.readline().strip()):
+            key, value = line.split(b":", 1)
+            headers[key.lower()] = value.strip()
+        body = f.read(int(headers.get(b"content-length", 0)))
+        if request.startswith(b"GET"):
+            body = b"x" * int(request.split()[1][1:])
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" %
+                     len(body) + body)
+        if b"HTTP/1.0" in request:
+            return
+
+
 def closed_port():
     """The address of a port that refuses connections."""
     with socket.socket() as s:
@@ -243,8 +260,9 @@ class Client:
     sees them as they came.  One thread may send while another receives.
     """
 
-    def __init__(self, address, ctx, name="localhost", rcvbuf=None):
-        self.sock = connect(address, rcvbuf)
+    def __init__(self, to, ctx, name="localhost", rcvbuf=None):
+        """to: an address, or a connected socket."""
+        self.sock = connect(to, rcvbuf) if isinstance(to, str) else to
         self.lock = threading.Lock()
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = ctx.wrap_bio(self.incoming, self.outgoing,

@@ -1,0 +1,98 @@
+"""The TLS clients that people have: OpenSSL's, GnuTLS's, and curl."""
+
+import shutil
+import subprocess
+
+import pytest
+
+import support
+from support import run
+
+
+def need(program):
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not installed")
+
+
+def commands(certs, port):
+    """How each is told to talk over a version, as a filter."""
+    return {
+        "openssl": lambda v: [
+            "openssl", "s_client", "-quiet", "-verify_return_error",
+            "-CAfile", certs.ca, "-verify_hostname", "localhost",
+            "-servername", "localhost", "-tls" + v.replace(".", "_"),
+            "-connect", "127.0.0.1:" + port],
+        "gnutls-cli": lambda v: [
+            "gnutls-cli", "--logfile=/dev/null", "--x509cafile=" + certs.ca,
+            "--priority=NORMAL:-VERS-ALL:+VERS-TLS" + v, "--port=" + port,
+            "localhost"],
+    }
+
+
+@pytest.fixture(params=["openssl", "gnutls-cli"])
+def command(request, certs, version):
+    need(request.param)
+    return lambda t: commands(certs, t.address.rsplit(":", 1)[1])[
+        request.param](version)
+
+
+def test_conversation(room, command, version):
+    """Line by line, to and fro."""
+    backend = room.backend().serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}")
+    p = room.start("client", command(t), stdin=subprocess.PIPE,
+                   stdout=subprocess.PIPE)
+    for line in (b"first\n", b"second\n", b"third\n"):
+        p.popen.stdin.write(line)
+        p.popen.stdin.flush()
+        assert p.popen.stdout.readline() == line
+    p.stop()
+    p.popen.stdin.close()
+    p.popen.stdout.close()
+    t.wait_log(f" TLSv{version} .* in=19 out=19 ")
+
+
+def test_reply_to_its_end(room, command, version):
+    """The client ends by itself, at the end of the reply."""
+    backend = room.backend().serve(support.http)
+    t = room.tunnel(f"connect={backend.address}")
+    p = room.start("client", command(t), stdin=subprocess.PIPE,
+                   stdout=subprocess.PIPE)
+    out, _ = p.popen.communicate(b"GET /3000000 HTTP/1.0\r\n\r\n",
+                                 support.DEADLINE)
+    assert out.endswith(b"\r\n\r\n" + b"x" * 3000000)
+    assert p.popen.returncode == 0
+    t.wait_log(f" TLSv{version} .* closed$")
+
+
+def curl(room, t, *arguments, **keywords):
+    need("curl")
+    port = t.address.rsplit(":", 1)[1]
+    return run("curl", "-sS", "-4", "--cacert", room.certs.ca, *(
+        a.replace("URL", f"https://localhost:{port}") for a in arguments),
+        **keywords)
+
+
+def test_curl(room, version):
+    backend = room.backend().serve(support.http)
+    t = room.tunnel(f"connect={backend.address}")
+    flags = "--tlsv" + version, "--tls-max", version
+    assert curl(room, t, *flags, "URL/3000000") == b"x" * 3000000
+    t.wait_log(f" TLSv{version} .* sni=localhost .* closed$")
+
+
+def test_curl_post(room, version):
+    backend = room.backend().serve(support.http)
+    t = room.tunnel(f"connect={backend.address}")
+    flags = "--tlsv" + version, "--tls-max", version
+    body = bytes(range(256)) * 8000
+    assert curl(room, t, *flags, "-H", "Expect:", "--data-binary", "@-",
+                "URL/", stdin=body) == body
+
+
+def test_curl_keeps_its_connection(room):
+    backend = room.backend().serve(support.http)
+    t = room.tunnel(f"connect={backend.address}")
+    assert curl(room, t, "URL/1", "URL/2", "URL/3") == b"x" * 6
+    t.wait_log(" closed$")
+    assert t.log().count(" closed\n") == 1

@@ -1,0 +1,1392 @@
+/*
+ * Unit tests of the engine.  forward.c is included, and its libc is faked
+ * where a test must own time, sleep or failure: nothing here ever sleeps.
+ * The heart is test_seeds(): the real loop over real sockets, between streams
+ * and peers that misbehave at every point.
+ *
+ * FORWARD_RUNS	how many seeded runs (20000)
+ * FORWARD_SEED	the seed of the first (1), printed by a run that fails
+ */
+#include <sys/types.h>
+#include <sys/socket.h>
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#ifndef FORWARD_POLL
+#include <sys/epoll.h>
+#endif
+
+#define PATIENCE	12	/* turns without any news, then time passes */
+#define EAGER		4	/* the same, then peers are no longer lazy */
+#define SPINS		4	/* turns with events, but nothing done */
+#define MOMENTS		100	/* of 10 ms, for the kernel's TCP */
+#define MAX_TURNS	30000
+#define ALARM		120	/* seconds for one run, even in valgrind */
+
+/* All that is faked, and what the fakes have seen. */
+static struct {
+	uint64_t seed;		/* 0: not in a seeded run */
+	uint64_t rnd;
+	int64_t	 now;		/* the clock, in ms */
+	int64_t	 wake_at;	/* time never passes this unseen; 0: none */
+	int	 wished;	/* how long the engine wanted to sleep */
+	int	 moved;		/* anything has happened in this turn */
+	int	 quiet, spins, turns;
+	int	 tcp;		/* what was sent may take a moment to arrive */
+	unsigned eintr;		/* one call in so many is interrupted */
+	int	 accept_error, accept_errors, accepts;
+	int	 malloc_in, malloc_failed;	/* fails at that call */
+	int	 calloc_fails, watch_fails;
+} world;
+
+static void
+world_reset(uint64_t seed)
+{
+	memset(&world, 0, sizeof(world));
+	world.seed = seed;
+	world.rnd = seed * 0x9e3779b97f4a7c15u + 0x123456789abcdefu;
+	world.now = 1000000;
+}
+
+static void __attribute__((noreturn, format(printf, 1, 2)))
+die(const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (world.seed != 0)
+		fprintf(stderr, "seed %llu failed: FORWARD_SEED=%llu "
+		    "FORWARD_RUNS=1 does it again\n",
+		    (unsigned long long)world.seed,
+		    (unsigned long long)world.seed);
+	fail_msg("%s", text);
+	abort();
+}
+
+#define CHECK(cond) do {						\
+	if (!(cond))							\
+		die("%s:%d: %s", __FILE__, __LINE__, #cond);		\
+} while (0)
+
+/* xorshift64*: 0 to n - 1. */
+static size_t
+rnd(size_t n)
+{
+	world.rnd ^= world.rnd >> 12;
+	world.rnd ^= world.rnd << 25;
+	world.rnd ^= world.rnd >> 27;
+	return (size_t)((world.rnd * 0x2545f4914f6cdd1du) >> 32) % n;
+}
+
+/* The fakes. */
+
+static int
+fake_clock_gettime(clockid_t id, struct timespec *ts)
+{
+	CHECK(id == CLOCK_MONOTONIC);
+	ts->tv_sec = world.now / 1000;
+	ts->tv_nsec = world.now % 1000 * 1000000;
+	return 0;
+}
+
+static int
+interrupted(void)
+{
+	if (world.eintr == 0 || rnd(world.eintr) != 0)
+		return 0;
+	errno = EINTR;
+	return 1;
+}
+
+static ssize_t
+fake_recv(int fd, void *buf, size_t len, int flags)
+{
+	return interrupted() ? -1 : recv(fd, buf, len, flags);
+}
+
+static ssize_t
+fake_send(int fd, const void *buf, size_t len, int flags)
+{
+	CHECK(flags & MSG_NOSIGNAL);
+	return interrupted() ? -1 : send(fd, buf, len, flags);
+}
+
+static int
+fake_accept4(int fd, struct sockaddr *sa, socklen_t *len, int flags)
+{
+	world.accepts++;
+	if (world.accept_errors > 0) {
+		world.accept_errors--;
+		errno = world.accept_error;
+		return -1;
+	}
+	return accept4(fd, sa, len, flags);
+}
+
+static void *
+fake_malloc(size_t size)
+{
+	if (world.malloc_in > 0 && --world.malloc_in == 0) {
+		world.malloc_failed = 1;
+		return NULL;
+	}
+	return malloc(size);
+}
+
+static void *
+fake_calloc(size_t n, size_t size)
+{
+	if (world.calloc_fails > 0) {
+		world.calloc_fails--;
+		errno = ENOMEM;
+		return NULL;
+	}
+	return calloc(n, size);
+}
+
+/* It wants to sleep, and nobody has anything to do: the clock moves on. */
+static void
+pass_time(int timeout)
+{
+	int64_t until = timeout < 0 ? INT64_MAX : world.now + timeout;
+
+	if (world.wake_at > world.now && world.wake_at < until)
+		until = world.wake_at;
+	if (until == INT64_MAX)
+		die("hangs: it sleeps for ever, and nothing will happen");
+	world.now = until;
+	world.quiet = 0;
+}
+
+/* How long the real poller shall wait. */
+static int
+moment(void)
+{
+	return world.tcp && world.quiet > PATIENCE ? 10 : 0;
+}
+
+/* The poller has found n events, and was told to wait that long for them. */
+static int
+turned(int n, int timeout)
+{
+	world.wished = timeout;
+	if (++world.turns > MAX_TURNS)
+		die("no end after %d turns", world.turns);
+	if (world.moved)
+		world.quiet = world.spins = 0;
+	else {
+		world.quiet++;
+		world.spins += n > 0 || timeout == 0;
+	}
+	world.moved = 0;
+	if (world.spins > SPINS)
+		die("spins");
+	if (interrupted())
+		return -1;
+	if (n == 0 && timeout != 0 &&
+	    world.quiet > PATIENCE + (world.tcp ? MOMENTS : 0))
+		pass_time(timeout);
+	return n;
+}
+
+#ifdef FORWARD_POLL
+static int
+fake_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts,
+    const sigset_t *mask)
+{
+	struct timespec real = { .tv_nsec = moment() * 1000000L };
+
+	return turned(ppoll(fds, n, &real, mask), ts == NULL ? -1 :
+	    (int)(ts->tv_sec * 1000 + ts->tv_nsec / 1000000));
+}
+
+static void *
+fake_realloc(void *p, size_t size)
+{
+	if (world.watch_fails > 0) {
+		world.watch_fails--;
+		errno = ENOMEM;
+		return NULL;
+	}
+	return realloc(p, size);
+}
+#else
+static int
+fake_epoll_pwait(int fd, struct epoll_event *ev, int max, int timeout,
+    const sigset_t *mask)
+{
+	return turned(epoll_pwait(fd, ev, max, moment(), mask), timeout);
+}
+
+static int
+fake_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
+{
+	if (world.watch_fails > 0 && op != EPOLL_CTL_DEL) {
+		world.watch_fails--;
+		errno = ENOMEM;
+		return -1;
+	}
+	return epoll_ctl(fd, op, what, ev);
+}
+#endif
+
+#define clock_gettime	fake_clock_gettime
+#define recv		fake_recv
+#define send		fake_send
+#define accept4		fake_accept4
+#define malloc		fake_malloc
+#define calloc		fake_calloc
+#ifdef FORWARD_POLL
+#define ppoll		fake_ppoll
+#define realloc		fake_realloc
+#else
+#define epoll_pwait	fake_epoll_pwait
+#define epoll_ctl	fake_epoll_ctl
+#endif
+
+#include "../forward.c"
+
+#undef clock_gettime
+#undef recv
+#undef send
+#undef accept4
+#undef malloc
+#undef calloc
+#undef ppoll
+#undef realloc
+#undef epoll_pwait
+#undef epoll_ctl
+
+/* Sockets. */
+
+static int listener = -1;	/* where both ends of a TCP pair come from */
+static struct sockaddr_in listener_addr;
+
+static int
+listener_new(struct sockaddr_in *sin)
+{
+	socklen_t len = sizeof(*sin);
+	int fd;
+
+	memset(sin, 0, sizeof(*sin));
+	sin->sin_family = AF_INET;
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CHECK(fd != -1);
+	CHECK(bind(fd, (struct sockaddr *)sin, sizeof(*sin)) == 0);
+	CHECK(listen(fd, 64) == 0);
+	CHECK(getsockname(fd, (struct sockaddr *)sin, &len) == 0);
+	sin->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	return fd;
+}
+
+static void
+nonblock(int fd)
+{
+	CHECK(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
+}
+
+/* All of 127.0.0.0/8 is us: with many addresses, ports never run out. */
+static void
+tcp_pair(int fds[2])
+{
+	static uint32_t host;
+	struct sockaddr_in sin = listener_addr;
+	int i, on = 1;
+
+	sin.sin_addr.s_addr = htonl(0x7f000001 + (host++ & 0xffff));
+	fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CHECK(fds[0] != -1);
+	CHECK(connect(fds[0], (struct sockaddr *)&sin, sizeof(sin)) == 0);
+	fds[1] = accept(listener, NULL, NULL);
+	CHECK(fds[1] != -1);
+	for (i = 0; i < 2; i++) {
+		CHECK(setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &on,
+		    sizeof(on)) == 0);
+		nonblock(fds[i]);
+	}
+}
+
+static void
+unix_pair(int fds[2])
+{
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+	    0, fds) == 0);
+}
+
+static int
+count_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int n = 0;
+
+	CHECK(d != NULL);
+	while (readdir(d) != NULL)
+		n++;
+	closedir(d);
+	return n;
+}
+
+static int
+is_ready(int fd, short events, int ms)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+
+	return poll(&p, 1, ms) == 1;
+}
+
+/*
+ * What peers send: endless noise without MARK, which is the end of a stream
+ * that tells it in band, as TLS does with close_notify.
+ */
+#define MARK	0xff
+#define PERIOD	65521
+
+static unsigned char noise[PERIOD + FILL_SIZE];
+
+static void
+noise_init(void)
+{
+	size_t i;
+
+	world_reset(1);
+	for (i = 0; i < PERIOD; i++)
+		noise[i] = (unsigned char)rnd(MARK);
+	for (; i < sizeof(noise); i++)
+		noise[i] = noise[i - PERIOD];
+}
+
+static const unsigned char *
+noise_at(size_t key, size_t off)
+{
+	return noise + (key + off) % PERIOD;
+}
+
+/*
+ * Peers: the applications at the far ends, which run in woken().
+ */
+
+enum manner {
+	POLITE,		/* sends, says that it ends, reads to the end */
+	SHORT,		/* ends without saying so: a truncation, with MARK */
+	CUTS,		/* closes, whatever there is to be read */
+	RESETS,		/* the same with RST, where there is one */
+	STALLS,		/* neither sends nor reads any more */
+	MANNERS
+};
+
+struct peer {
+	int	 fd;
+	int	 in_band;	/* its end is MARK; else it is shutdown(2) */
+	enum manner manner;
+	size_t	 at;		/* bad manners begin after so many bytes */
+	size_t	 total;
+	size_t	 sent, got;
+	size_t	 wait;		/* sends nothing before it got so many */
+	size_t	 chunk;		/* moves at most so many at once */
+	size_t	 key;		/* of its noise */
+	int	 said;		/* has ended */
+	int	 stalled;
+	enum { NOTHING, END, CUT } heard;
+	const struct peer *other;
+};
+
+static void
+peer_close(struct peer *p)
+{
+	close(p->fd);
+	p->fd = -1;
+	world.moved = 1;
+}
+
+static void
+peer_recv(struct peer *p)
+{
+	unsigned char buf[8192];
+	size_t max = p->chunk < sizeof(buf) ? p->chunk : sizeof(buf), len;
+	ssize_t n = recv(p->fd, buf, 1 + rnd(max), MSG_DONTWAIT);
+
+	if (n == -1 && errno == EAGAIN)
+		return;
+	world.moved = 1;
+	if (n <= 0) {
+		if (p->heard == NOTHING)
+			p->heard = n == 0 && !p->in_band ? END : CUT;
+		return;
+	}
+	CHECK(p->heard == NOTHING);
+	len = (size_t)n;
+	if (p->in_band && buf[len - 1] == MARK) {
+		len--;
+		p->heard = END;
+	}
+	CHECK(p->got + len <= p->other->sent);
+	CHECK(memcmp(buf, noise_at(p->other->key, p->got), len) == 0);
+	p->got += len;
+}
+
+static void
+peer_send(struct peer *p)
+{
+	size_t left = p->total - p->sent;
+	size_t len = 1 + rnd(left < p->chunk ? left : p->chunk);
+	ssize_t n;
+
+	if (p->got < p->wait && p->heard == NOTHING)
+		return;
+	if (len > FILL_SIZE)
+		len = FILL_SIZE;
+	n = send(p->fd, noise_at(p->key, p->sent), len,
+	    MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n == -1 && errno == EAGAIN)
+		return;
+	world.moved = 1;
+	if (n == -1) {
+		p->heard = CUT;
+		return;
+	}
+	p->sent += (size_t)n;
+}
+
+static void
+peer_end(struct peer *p)
+{
+	static const unsigned char mark = MARK;
+
+	if (p->got < p->wait && p->heard == NOTHING)
+		return;
+	if (p->in_band) {
+		if (send(p->fd, &mark, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == -1 &&
+		    errno == EAGAIN)
+			return;
+	}
+	/* With an end in band, the FIN may come with it, later, or never. */
+	if (!p->in_band || rnd(2) == 0)
+		shutdown(p->fd, SHUT_WR);
+	p->said = 1;
+	world.moved = 1;
+}
+
+static void
+peer_misbehave(struct peer *p)
+{
+	struct linger rst = { .l_onoff = 1, .l_linger = 0 };
+
+	world.moved = 1;
+	switch (p->manner) {
+	case SHORT:
+		if (!p->said)
+			shutdown(p->fd, SHUT_WR);
+		p->said = 1;
+		break;
+	case STALLS:
+		p->stalled = 1;
+		break;
+	case RESETS:
+		setsockopt(p->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
+		peer_close(p);
+		break;
+	default:
+		peer_close(p);
+		break;
+	}
+}
+
+static void
+peer_step(struct peer *p)
+{
+	if (p->fd == -1 || p->stalled)
+		return;
+	if (world.quiet < EAGER && rnd(3) == 0)
+		return;
+	if (p->manner != POLITE && p->sent >= p->at && !p->said) {
+		peer_misbehave(p);
+		if (p->fd == -1 || p->stalled)
+			return;
+	}
+	if (p->heard == NOTHING)
+		peer_recv(p);
+	if (!p->said && p->heard != CUT) {
+		if (p->sent < p->total)
+			peer_send(p);
+		else
+			peer_end(p);
+	}
+	if (p->heard == CUT || (p->heard == END && p->said && rnd(2) == 0))
+		peer_close(p);
+}
+
+/* The engine has closed its end: read what there is, to the end. */
+static void
+peer_drain(struct peer *p)
+{
+	while (p->fd != -1 && p->heard == NOTHING) {
+		CHECK(is_ready(p->fd, POLLIN, 1000));
+		peer_recv(p);
+	}
+	if (p->fd != -1)
+		peer_close(p);
+}
+
+/*
+ * Fake streams, around the plain one: the same bytes, with less luck.
+ */
+
+enum { OPEN_OP, READ_OP, WRITE_OP, FINISH_OP, OPS };
+
+enum fault { NO_FAULT, AT_OPEN, AT_READ, AT_WRITE, AT_FINISH, HANGS, FAULTS };
+
+#define DIALS	4
+
+struct link;
+
+struct fake {
+	struct link *link;
+	int	 side;
+	int	 in_band;
+	/* Its nature. */
+	size_t	 want;		/* one call in so many wants; 0: none */
+	size_t	 cut;		/* one in so many moves less than it could */
+	size_t	 ahead;		/* it reads up to so many ahead; 0: none */
+	enum fault fault;
+	int	 result;	/* of the fault */
+	size_t	 at;		/* after so many bytes */
+	/* Its state. */
+	ssize_t	 waiting[OPS];	/* what the last call wanted, if it did */
+	size_t	 given;		/* bytes that read has returned */
+	size_t	 taken;		/* bytes that write has accepted */
+	size_t	 retry;		/* the length that write must see again */
+	int	 opened, at_end, finished, refused, aborted, injected;
+	int	 end_held;
+	size_t	 off, len;
+	unsigned char held[4096];
+};
+
+/* One connection, with all that is around it. */
+struct link {
+	struct peer peers[SIDES];
+	struct fake fakes[SIDES];
+	int	 near;		/* the engine's end of the client, till then */
+	int	 tcp;
+	int	 polite;	/* nothing is to go wrong */
+	int	 dials;
+	int	 bad_dials;	/* so many fail before one may open */
+	int	 no_backend;	/* and then none does */
+	int	 may_hang;	/* some of them by never answering */
+	int	 hung;		/* the last one does */
+	int	 spare[DIALS];	/* the far ends of those that fail */
+	enum fault fault;	/* of the backend that opens */
+	int	 result;
+	int	 failed;	/* the first failure: 0, or a stream_result */
+	int	 failed_side;
+	int	 closed, served;
+	uint64_t in, out;
+	char	 reason[REASON_SIZE], why[REASON_SIZE];
+};
+
+static struct {
+	struct link links[3];
+	int	 n, drained;
+	int64_t	 drain_ms;
+	struct forward *f;
+	long	 ops, useful;	/* calls of the fakes, and those to some end */
+} sim;
+
+/*
+ * What a call wants for no reason but chance, or 0.  To want a descriptor
+ * readable is fair only if it is, or if it is certain to become so.
+ */
+static int
+inject(struct fake *k, int op, int fd)
+{
+	int r = 0;
+
+	sim.ops++;
+	if (k->want != 0 && rnd(k->want) == 0) {
+		r = rnd(2) == 0 ? STREAM_WANT_READ : STREAM_WANT_WRITE;
+		if (r == STREAM_WANT_READ && !is_ready(fd, POLLIN, 0))
+			r = STREAM_WANT_WRITE;
+		world.moved = 1;
+		sim.useful++;
+	}
+	k->waiting[op] = r;
+	return r;
+}
+
+/* The first failure of a connection; from here on it may only be aborted. */
+static int
+failed(struct fake *k, int result, int injected)
+{
+	CHECK(k->link->failed == 0);
+	/* What the kernel lets happen here is a reset, and is told as one. */
+	CHECK(injected || result == STREAM_RESET || result == STREAM_TRUNCATED);
+	k->link->failed = result;
+	k->link->failed_side = k->side;
+	k->injected = injected;
+	world.moved = 1;
+	sim.useful++;
+	return result;
+}
+
+static int
+due(const struct fake *k, enum fault fault, size_t bytes)
+{
+	return k->fault == fault && bytes >= k->at;
+}
+
+/* An outcome of the real stream, seen by a call that can't move bytes. */
+static ssize_t
+outcome(struct fake *k, int op, ssize_t n)
+{
+	if (n == STREAM_WANT_READ || n == STREAM_WANT_WRITE)
+		k->waiting[op] = n;
+	else if (n < 0)
+		return failed(k, (int)n, 0);
+	else {
+		world.moved = 1;
+		sim.useful++;
+	}
+	return n;
+}
+
+static struct fake *
+fake_of(const struct stream *s)
+{
+	struct fake *k = s->ctx;
+
+	CHECK(s->fd != -1);
+	CHECK(k->link->failed == 0);
+	CHECK(!k->link->closed);
+	return k;
+}
+
+static int
+sim_open(struct stream *s)
+{
+	struct fake *k = fake_of(s);
+	unsigned char ignored[512];
+	int r;
+
+	CHECK(!k->opened);
+	if (k->fault == HANGS) {
+		sim.ops++;
+		r = (int)stream_plain.read(s, ignored, sizeof(ignored));
+		if (r == 0)
+			return failed(k, STREAM_TRUNCATED, 0);
+		r = r > 0 ? STREAM_WANT_READ : r;
+		return (int)outcome(k, OPEN_OP, r);
+	}
+	if ((r = inject(k, OPEN_OP, s->fd)) != 0)
+		return r;
+	if (k->fault == AT_OPEN && k->side == BACKEND) {
+		k->injected = world.moved = 1;
+		return k->result;
+	}
+	if (k->fault == AT_OPEN)
+		return failed(k, k->result, 1);
+	if ((r = (int)outcome(k, OPEN_OP, stream_plain.open(s))) == 0)
+		k->opened = 1;
+	return r;
+}
+
+/* From the socket: into buf, or to be held first.  0: there is something. */
+static ssize_t
+read_more(struct fake *k, struct stream *s, unsigned char *buf, size_t len,
+    size_t *got)
+{
+	ssize_t n;
+
+	*got = 0;
+	if (k->end_held)
+		return 0;
+	/* What write or finish waits for is not taken away from them. */
+	if (k->waiting[WRITE_OP] == STREAM_WANT_READ ||
+	    k->waiting[FINISH_OP] == STREAM_WANT_READ)
+		return STREAM_WANT_READ;
+	n = stream_plain.read(s, buf, len);
+	if (n < 0)
+		return outcome(k, READ_OP, n);
+	if (n == 0 && k->in_band)
+		return failed(k, STREAM_TRUNCATED, 0);
+	*got = (size_t)n;
+	if (n == 0)
+		k->end_held = 1;
+	else if (k->in_band && buf[n - 1] == MARK) {
+		k->end_held = 1;
+		--*got;
+	}
+	return 0;
+}
+
+static size_t
+shorten(const struct fake *k, size_t len, enum fault fault, size_t done)
+{
+	if (k->cut != 0 && rnd(k->cut) == 0)
+		len = 1 + rnd(len);
+	if (k->fault == fault && k->at > done && len > k->at - done)
+		len = k->at - done;
+	return len;
+}
+
+static ssize_t
+sim_read(struct stream *s, void *buf, size_t len)
+{
+	struct fake *k = fake_of(s);
+	ssize_t r;
+	size_t n;
+
+	CHECK(k->opened && !k->at_end);
+	CHECK(k->link->fakes[!k->side].taken == k->given);
+	if ((r = inject(k, READ_OP, s->fd)) != 0)
+		return r;
+	if (due(k, AT_READ, k->given))
+		return failed(k, k->result, 1);
+	len = shorten(k, len, AT_READ, k->given);
+	if (k->ahead == 0 && k->len == 0) {
+		if ((r = read_more(k, s, buf, len, &n)) != 0)
+			return r;
+	} else {
+		if (k->len == 0) {
+			k->off = 0;
+			if ((r = read_more(k, s, k->held, k->ahead,
+			    &k->len)) != 0)
+				return r;
+		}
+		n = len < k->len ? len : k->len;
+		memcpy(buf, k->held + k->off, n);
+		k->off += n;
+		k->len -= n;
+	}
+	k->given += n;
+	k->at_end = n == 0;
+	return outcome(k, READ_OP, (ssize_t)n);
+}
+
+static ssize_t
+sim_write(struct stream *s, const void *buf, size_t len)
+{
+	struct fake *k = fake_of(s), *from = &k->link->fakes[!k->side];
+	ssize_t n;
+	size_t key = k->link->peers[!k->side].key;
+
+	CHECK(k->opened && !k->finished);
+	CHECK(len > 0 && len >= k->retry);
+	CHECK(k->taken + len == from->given);
+	CHECK(memcmp(buf, noise_at(key, k->taken), len) == 0);
+	k->retry = len;
+	if ((n = inject(k, WRITE_OP, s->fd)) != 0)
+		return n;
+	if (due(k, AT_WRITE, k->taken))
+		return failed(k, k->result, 1);
+	n = stream_plain.write(s, buf, shorten(k, len, AT_WRITE, k->taken));
+	if (n > 0) {
+		k->retry = 0;
+		k->taken += (size_t)n;
+	}
+	return outcome(k, WRITE_OP, n);
+}
+
+static int
+sim_finish(struct stream *s)
+{
+	static const unsigned char mark = MARK;
+	struct fake *k = fake_of(s), *from = &k->link->fakes[!k->side];
+	ssize_t n;
+
+	CHECK(k->opened && !k->finished);
+	CHECK(from->at_end && k->taken == from->given);
+	if ((n = inject(k, FINISH_OP, s->fd)) != 0)
+		return (int)n;
+	if (k->fault == AT_FINISH)
+		return failed(k, k->result, 1);
+	if (k->in_band)
+		n = stream_plain.write(s, &mark, 1);
+	else
+		n = stream_plain.finish(s);
+	if (n >= 0)
+		k->finished = 1;
+	n = outcome(k, FINISH_OP, n);
+	return n > 0 ? 0 : (int)n;
+}
+
+static void
+sim_refuse(struct stream *s)
+{
+	struct fake *k = fake_of(s);
+
+	CHECK(k->side == CLIENT && k->opened);
+	k->refused++;
+	world.moved = 1;
+}
+
+static void
+sim_abort(struct stream *s)
+{
+	struct fake *k = s->ctx;
+
+	CHECK(s->fd != -1 && !k->link->closed);
+	k->aborted++;
+	world.moved = 1;
+	stream_plain.abort(s);
+}
+
+static int
+sim_pending(const struct stream *s)
+{
+	const struct fake *k = s->ctx;
+
+	return k->waiting[READ_OP] == 0 && !k->at_end &&
+	    (k->len > 0 || k->end_held);
+}
+
+static const char *
+sim_error(const struct stream *s)
+{
+	const struct fake *k = s->ctx;
+
+	return k->injected ? "injected" : stream_plain.error(s);
+}
+
+static const struct stream_ops sim_ops = {
+	.open = sim_open,
+	.read = sim_read,
+	.write = sim_write,
+	.finish = sim_finish,
+	.refuse = sim_refuse,
+	.abort = sim_abort,
+	.pending = sim_pending,
+	.error = sim_error,
+};
+
+/* The engine's callbacks. */
+
+/* Ends of a pair whose buffers may be small: writes get stuck. */
+static void
+link_pair(const struct link *l, int fds[2])
+{
+	int i, size = 1 << rnd(16);
+
+	if (l->tcp) {
+		tcp_pair(fds);
+		return;
+	}
+	unix_pair(fds);
+	for (i = 0; i < 2 && rnd(2) == 0; i++)
+		setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+}
+
+static void *
+sim_accepted(void *arg, int fd, const struct sockaddr *addr, socklen_t len,
+    struct stream *client)
+{
+	struct link *l = NULL;
+	int i;
+
+	(void)arg;
+	CHECK(addr == NULL && len == 0);
+	for (i = 0; i < sim.n; i++)
+		if (sim.links[i].near == fd)
+			l = &sim.links[i];
+	CHECK(l != NULL);
+	client->ops = &sim_ops;
+	client->ctx = &l->fakes[CLIENT];
+	world.moved = 1;
+	return l;
+}
+
+static int
+sim_dial(void *conn, struct stream *backend, const char *failure,
+    const char **why)
+{
+	struct link *l = conn;
+	struct fake *k = &l->fakes[BACKEND];
+	int fds[2], bad = l->dials < l->bad_dials;
+
+	world.moved = 1;
+	CHECK(!l->closed && l->failed == 0 && l->fakes[CLIENT].opened);
+	CHECK((failure == NULL) == (l->dials == 0));
+	if (failure != NULL)
+		CHECK(strcmp(failure, l->hung ? "timed out" : "injected") == 0);
+	if (!bad && l->no_backend) {
+		snprintf(l->why, sizeof(l->why), "%d failed", l->dials);
+		*why = l->why;
+		return -1;
+	}
+	link_pair(l, fds);
+	backend->ops = &sim_ops;
+	backend->ctx = k;
+	backend->fd = fds[0];
+	k->injected = 0;
+	memset(k->waiting, 0, sizeof(k->waiting));
+	l->hung = bad && l->may_hang && rnd(2) == 0;
+	if (bad) {
+		k->fault = l->hung ? HANGS : AT_OPEN;
+		k->result = STREAM_ERROR;
+		l->spare[l->dials] = fds[1];
+	} else {
+		k->fault = l->fault;
+		k->result = l->result;
+		l->peers[BACKEND].fd = fds[1];
+	}
+	l->dials++;
+	return 0;
+}
+
+static void
+sim_closed(void *conn, const struct forward_end *end)
+{
+	struct link *l = conn;
+
+	l->closed++;
+	l->served = end->served;
+	l->in = end->in;
+	l->out = end->out;
+	snprintf(l->reason, sizeof(l->reason), "%s", end->reason);
+	world.moved = 1;
+}
+
+static void
+sim_starved(void *arg, int error)
+{
+	(void)arg;
+	die("starved: %s", strerror(error));
+}
+
+/* Every turn: the peers do what they are going to do. */
+static void
+sim_woken(void *arg)
+{
+	int i, side, next = 0;
+
+	(void)arg;
+	world.now += rnd(4) == 0;
+	while (next < sim.n && sim.links[next].near == -1)
+		next++;
+	if (next < sim.n) {
+		/* Not before all are in may it drain. */
+		world.moved = 1;
+		if (rnd(4) == 0) {
+			CHECK(forward_add(sim.f, sim.links[next].near, NULL,
+			    0) == 0);
+			sim.links[next].near = -1;
+		}
+	} else if (!sim.drained) {
+		forward_drain(sim.f, sim.drain_ms);
+		sim.drained = 1;
+	}
+	for (i = 0; i < sim.n; i++)
+		for (side = 0; side < SIDES; side++)
+			peer_step(&sim.links[i].peers[side]);
+}
+static const struct forward_calls sim_calls = {
+	.accepted = sim_accepted,
+	.dial = sim_dial,
+	.closed = sim_closed,
+	.woken = sim_woken,
+	.starved = sim_starved,
+};
+
+/* What a run is made of. */
+
+static size_t
+some_size(int tcp)
+{
+	switch (rnd(8)) {
+	case 0:
+		return 0;
+	case 1:
+		return 1 + rnd(3);
+	case 2:
+		return rnd(30000);
+	case 3:
+		if (tcp)	/* a closed window would need real time */
+			return rnd(30000);
+		return rnd(rnd(16) == 0 ? 600000 : 100000);
+	default:
+		return rnd(2000);
+	}
+}
+
+static void
+plan_peers(struct link *l)
+{
+	struct peer *p;
+	size_t most = 0;
+	int side;
+
+	for (side = 0; side < SIDES; side++) {
+		p = &l->peers[side];
+		p->fd = -1;
+		p->other = &l->peers[!side];
+		p->in_band = rnd(side == CLIENT ? 2 : 4) == 0;
+		p->key = rnd(PERIOD);
+		p->total = some_size(l->tcp);
+		most = p->total > most ? p->total : most;
+	}
+	for (side = 0; side < SIDES; side++)
+		l->peers[side].chunk = 1 + most / 32 +
+		    rnd((size_t)1 << rnd(13));
+	/* One of them at most waits, for some bytes or for the end. */
+	if (rnd(3) == 0) {
+		p = &l->peers[rnd(SIDES)];
+		p->wait = rnd(2) == 0 ? SIZE_MAX : rnd(p->other->total + 1);
+	}
+}
+
+static void
+plan_fakes(struct link *l)
+{
+	struct fake *k;
+	int side;
+
+	for (side = 0; side < SIDES; side++) {
+		k = &l->fakes[side];
+		k->link = l;
+		k->side = side;
+		k->in_band = l->peers[side].in_band;
+		k->want = rnd(2) * (2 + rnd(20));
+		k->cut = rnd(2) * (1 + rnd(8));
+		if (rnd(2) == 0)
+			k->ahead = 1 + l->peers[side].total / 64 + rnd(4096);
+		if (k->ahead > sizeof(k->held))
+			k->ahead = sizeof(k->held);
+	}
+}
+
+static void
+plan_fault(struct link *l, int side)
+{
+	struct fake *k = &l->fakes[side];
+	size_t reads = l->peers[side].total, writes = l->peers[!side].total;
+
+	k->fault = (enum fault)rnd(FAULTS);
+	if (k->fault == HANGS && (l->tcp || side == BACKEND))
+		k->fault = NO_FAULT;
+	if (k->fault == AT_OPEN && side == BACKEND)
+		k->fault = NO_FAULT;
+	k->at = rnd((k->fault == AT_READ ? reads : writes) + 1);
+	k->result = rnd(2) == 0 ? STREAM_RESET : STREAM_ERROR;
+	if (k->fault <= AT_READ && rnd(3) == 0)
+		k->result = STREAM_TRUNCATED;
+	if (side == BACKEND) {
+		l->fault = k->fault;
+		l->result = k->result;
+	}
+}
+
+static void
+plan_trouble(struct link *l)
+{
+	int side;
+
+	for (side = 0; side < SIDES; side++) {
+		struct peer *p = &l->peers[side];
+
+		if (rnd(3) == 0)
+			plan_fault(l, side);
+		if (rnd(2) == 0)
+			continue;
+		p->manner = (enum manner)rnd(MANNERS);
+		if ((p->manner == SHORT && !p->in_band) ||
+		    (p->manner == STALLS && l->tcp))
+			p->manner = POLITE;
+		p->at = rnd(3) == 0 ? p->total : rnd(p->total + 1);
+	}
+	l->no_backend = rnd(10) == 0;
+}
+
+static void
+plan_link(struct link *l, int polite, int dials_end, int tcp)
+{
+	int fds[2], i;
+
+	l->tcp = tcp;
+	l->polite = polite;
+	for (i = 0; i < DIALS; i++)
+		l->spare[i] = -1;
+	plan_peers(l);
+	plan_fakes(l);
+	if (!polite)
+		plan_trouble(l);
+	if (rnd(4) == 0)
+		l->bad_dials = 1 + (int)rnd(DIALS);
+	l->may_hang = dials_end && !l->tcp;
+	link_pair(l, fds);
+	l->near = fds[0];
+	l->peers[CLIENT].fd = fds[1];
+}
+
+static int64_t
+some_time(int needed)
+{
+	return needed || rnd(2) == 0 ? 100 + (int64_t)rnd(200) : 0;
+}
+
+/* In a polite run all must end well, and within any time there is. */
+static void
+plan(struct forward_params *p)
+{
+	int i, polite = rnd(2) == 0, timed = !polite && rnd(4) != 0;
+
+	memset(&sim, 0, sizeof(sim));
+	world.tcp = rnd(8) == 0;
+	world.eintr = rnd(3) == 0 ? 2 + (unsigned)rnd(10) : 0;
+	*p = (struct forward_params){
+		.calls = &sim_calls,
+		.max_connections = 10,
+		.open_ms = some_time(timed),
+		.dial_ms = some_time(timed),
+		.idle_ms = some_time(timed),
+		.linger_ms = some_time(timed),
+	};
+	if (!polite && !timed)
+		sim.drain_ms = 500 + (int64_t)rnd(1000);
+	if (!polite && rnd(8) == 0)
+		world.malloc_in = 1 + (int)rnd(3);
+	sim.n = rnd(4) == 0 ? 2 + (int)rnd(2) : 1;
+	for (i = 0; i < sim.n; i++)
+		plan_link(&sim.links[i], polite, p->dial_ms != 0, world.tcp);
+}
+
+/* What must be true of a run. */
+
+static int
+has(const struct link *l, enum manner manner)
+{
+	return l->peers[CLIENT].manner == manner ||
+	    l->peers[BACKEND].manner == manner;
+}
+
+static void
+check_clean(const struct link *l)
+{
+	int side;
+
+	CHECK(l->failed == 0);
+	for (side = 0; side < SIDES; side++) {
+		const struct fake *k = &l->fakes[side];
+		const struct peer *to = &l->peers[side];
+		const struct peer *from = &l->peers[!side];
+
+		CHECK(k->at_end && k->finished && !k->aborted && !k->refused);
+		CHECK(k->taken == from->sent);
+		if (from->manner == POLITE)
+			CHECK(from->sent == from->total);
+		if (to->manner == POLITE)
+			CHECK(to->got == from->sent && to->heard == END);
+	}
+}
+
+/* Who was there has been aborted; for some ends, not quite everyone. */
+static void
+check_aborts(const struct link *l)
+{
+	const struct fake *client = &l->fakes[CLIENT];
+	const struct fake *backend = &l->fakes[BACKEND];
+	const char *why = l->reason;
+	int dialed = l->dials > 0;
+
+	if (strcmp(why, "handshake timeout") == 0) {
+		CHECK(!client->aborted && !dialed);
+	} else if (strncmp(why, "no backend: ", 12) == 0) {
+		CHECK(client->refused == 1 && !backend->aborted);
+		CHECK(!client->aborted || sim.drain_ms != 0);
+	} else if (strcmp(why, "injected") == 0) {
+		CHECK(!client->aborted || sim.drain_ms != 0);
+		CHECK(!dialed || backend->aborted);
+	} else if (strcmp(why, "linger timeout") == 0) {
+		CHECK(!client->finished == !!client->aborted);
+		CHECK(!backend->finished == !!backend->aborted);
+	} else {
+		CHECK(client->aborted);
+		CHECK(!dialed || backend->aborted);
+	}
+	CHECK(client->refused == (strncmp(why, "no backend: ", 12) == 0));
+	CHECK(!backend->refused);
+}
+
+/* There must be a cause, and the reason must name it. */
+static void
+check_reason(const struct link *l)
+{
+	const char *who = l->failed_side == CLIENT ? "client" : "backend";
+	const char *why = l->reason;
+	char text[REASON_SIZE];
+	int side;
+
+	if (l->failed != 0) {
+		if (l->failed == STREAM_TRUNCATED)
+			snprintf(text, sizeof(text), "truncated");
+		else if (l->failed == STREAM_RESET)
+			snprintf(text, sizeof(text), "%s reset", who);
+		else
+			snprintf(text, sizeof(text), "%sinjected",
+			    l->failed_side == CLIENT ? "" : "backend: ");
+		if (strcmp(why, text) != 0)
+			die("reason: %s, not %s", why, text);
+		return;
+	}
+	snprintf(text, sizeof(text), "no backend: %s", l->why);
+	side = strcmp(why, "backend reset") == 0 ? BACKEND : CLIENT;
+	if (side == BACKEND || strcmp(why, "client reset") == 0)
+		CHECK(l->peers[side].manner == CUTS ||
+		    l->peers[side].manner == RESETS);
+	else if (strcmp(why, "idle timeout") == 0 ||
+	    strcmp(why, "linger timeout") == 0)
+		CHECK(has(l, STALLS));
+	else if (strcmp(why, "handshake timeout") == 0)
+		CHECK(l->fakes[CLIENT].fault == HANGS);
+	else if (strcmp(why, "out of memory") == 0)
+		CHECK(world.malloc_failed);
+	else if (strcmp(why, "cut") == 0)
+		CHECK(sim.drain_ms != 0);
+	else if (!l->no_backend || strcmp(why, text) != 0)
+		die("reason: %s", why);
+}
+
+static void
+check_link(struct link *l)
+{
+	int i, side;
+
+	CHECK(l->closed == 1);
+	CHECK(l->in == l->fakes[BACKEND].taken);
+	CHECK(l->out == l->fakes[CLIENT].taken);
+	CHECK(l->served == l->fakes[BACKEND].opened);
+	for (side = 0; side < SIDES; side++)
+		peer_drain(&l->peers[side]);
+	for (i = 0; i < DIALS; i++)
+		if (l->spare[i] != -1)
+			close(l->spare[i]);
+	if (l->polite && l->no_backend == 0 && strcmp(l->reason, "closed") != 0)
+		die("reason: %s, and no cause", l->reason);
+	if (strcmp(l->reason, "closed") == 0)
+		check_clean(l);
+	else {
+		check_reason(l);
+		check_aborts(l);
+	}
+	for (side = 0; side < SIDES; side++) {
+		const struct fake *k = &l->fakes[side];
+
+		/* An end was heard: then it was told, and not an abort. */
+		if (l->peers[side].heard == END && (k->in_band ||
+		    (l->tcp && k->aborted)))
+			CHECK(k->finished);
+	}
+}
+
+/* The ends that some thousand runs must have seen, or they test too little. */
+static struct {
+	const char *reason;
+	long	 seen;
+} reasons[] = {
+	{ "closed", 0 }, { "truncated", 0 }, { "client reset", 0 },
+	{ "backend reset", 0 }, { "injected", 0 }, { "backend: injected", 0 },
+	{ "idle timeout", 0 }, { "linger timeout", 0 }, { "cut", 0 },
+	{ "handshake timeout", 0 }, { "out of memory", 0 },
+	{ "no backend: 0 failed", 0 }, { "no backend: 4 failed", 0 },
+};
+
+#define REASONS	(sizeof(reasons) / sizeof(reasons[0]))
+
+static void
+count_reason(const char *reason)
+{
+	size_t i;
+
+	for (i = 0; i < REASONS; i++)
+		reasons[i].seen += strcmp(reasons[i].reason, reason) == 0;
+}
+
+static void
+run_seed(uint64_t seed)
+{
+	struct forward_params params;
+	int i, fds;
+
+	world_reset(seed);
+	alarm(ALARM);
+	fds = count_fds();
+	plan(&params);
+	sim.f = forward_new(&params);
+	CHECK(sim.f != NULL);
+	CHECK(forward_run(sim.f, NULL) == 0);
+	forward_free(sim.f);
+	for (i = 0; i < sim.n; i++) {
+		check_link(&sim.links[i]);
+		count_reason(sim.links[i].reason);
+	}
+	CHECK(sim.ops <= 3 * sim.useful + 64);
+	CHECK(count_fds() == fds);
+}
+
+static unsigned long
+setting(const char *name, unsigned long fallback)
+{
+	const char *text = getenv(name);
+
+	return text != NULL ? strtoul(text, NULL, 10) : fallback;
+}
+
+static void
+test_seeds(void **state)
+{
+	unsigned long i, n = setting("FORWARD_RUNS", 20000);
+	unsigned long first = setting("FORWARD_SEED", 1);
+	long turns = 0;
+
+	(void)state;
+	for (i = 0; i < n; i++) {
+		run_seed(first + i);
+		turns += world.turns;
+	}
+	alarm(0);
+	print_message("%lu runs from seed %lu, %ld turns:", n, first, turns);
+	for (i = 0; i < REASONS; i++)
+		print_message(" %ld %s%s", reasons[i].seen, reasons[i].reason,
+		    i + 1 < REASONS ? "," : "\n");
+	for (i = 0; i < REASONS && n >= 5000; i++)
+		assert_true(reasons[i].seen > 0);
+}
+
+/* Only an endless loop inside of the engine comes here. */
+static void
+on_alarm(int sig)
+{
+	static const char text[] = "it hangs; FORWARD_SEED=";
+	char digits[24];
+	size_t i = sizeof(digits);
+	uint64_t seed = world.seed;
+
+	(void)sig;
+	digits[--i] = '\n';
+	do {
+		digits[--i] = (char)('0' + seed % 10);
+		seed /= 10;
+	} while (seed != 0);
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) == -1 ||
+	    write(STDERR_FILENO, digits + i, sizeof(digits) - i) == -1)
+		_exit(2);
+	_exit(1);
+}

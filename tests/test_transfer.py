@@ -1,0 +1,119 @@
+"""Whatever is sent arrives: byte for byte, each way, both ways at once."""
+
+import hashlib
+import random
+
+import pytest
+
+import support
+from support import BIG, Task, read_exactly
+
+MB = 1024 * 1024
+BLOCK = random.Random(2).randbytes(1000003)  # a prime: no two records alike
+
+
+def blocks(size):
+    view = memoryview(BLOCK)
+    while size > 0:
+        yield view[:min(size, len(view))]
+        size -= len(view)
+
+
+def digest_of(size):
+    digest = hashlib.sha256()
+    for block in blocks(size):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def send(peer, size):
+    """peer, here and below: a socket or a Client."""
+    write = peer.send if isinstance(peer, support.Client) else peer.sendall
+    for block in blocks(size):
+        write(block)
+
+
+def receive(peer, size):
+    digest = hashlib.sha256()
+    while size > 0:
+        data = peer.recv(min(size, 1 << 18))
+        assert data, f"ended with {size} bytes missing"
+        digest.update(data)
+        size -= len(data)
+    return digest.hexdigest()
+
+
+def transfer(room, version, up, down):
+    backend = room.backend()
+    t = room.tunnel(f"connect={backend.address}")
+    client = room.client(t, version)
+    server = room.keep(backend.accept())
+    tasks = [Task(send, client, up), Task(send, server, down),
+             Task(receive, server, up), Task(receive, client, down)]
+    digests = [task.result(120 * support.SLOW) for task in tasks]
+    assert digests[2:] == [digest_of(up), digest_of(down)]
+    client.close()
+    server.close()
+    t.wait_log(f"in={up} out={down} ")
+
+
+@pytest.mark.parametrize("size", [1, 16383, 16384, 16385, MB])
+@pytest.mark.parametrize("way", ["up", "down", "both"])
+def test_transfer(room, version, size, way):
+    transfer(room, version, size if way != "down" else 0,
+             size if way != "up" else 0)
+
+
+@pytest.mark.seconds(120)
+@pytest.mark.parametrize("way", ["up", "down", "both"])
+def test_big_transfer(room, way):
+    transfer(room, "1.3", BIG if way != "down" else 0,
+             BIG if way != "up" else 0)
+
+
+@pytest.mark.seconds(120)
+def test_big_transfer_tls_1_2(room):
+    transfer(room, "1.2", 0, BIG)
+
+
+def test_one_byte_writes(room, version):
+    backend = room.backend().serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}")
+    client = room.client(t, version)
+    client.sock.setsockopt(support.socket.IPPROTO_TCP,
+                           support.socket.TCP_NODELAY, 1)
+    data = BLOCK[:2000]
+    echoed = Task(read_exactly, client, len(data))
+    for i in range(len(data)):
+        client.send(data[i:i + 1])
+    assert echoed.result() == data
+
+
+def test_one_byte_writes_of_the_backend(room, version):
+    backend = room.backend()
+    t = room.tunnel(f"connect={backend.address}")
+    client = room.client(t, version)
+    server = room.keep(backend.accept())
+    server.setsockopt(support.socket.IPPROTO_TCP,
+                      support.socket.TCP_NODELAY, 1)
+    data = BLOCK[:2000]
+    received = Task(read_exactly, client, len(data))
+    for i in range(len(data)):
+        server.sendall(data[i:i + 1])
+    assert received.result() == data
+
+
+def test_many_connections_at_once(room):
+    """200, all of them open before the first one sends."""
+    backend = room.backend().serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}")
+    clients = [room.client(t, ("1.2", "1.3")[i % 2]) for i in range(200)]
+    for i, client in enumerate(clients):
+        client.send(BLOCK[i:i + 50000])
+    for i, client in enumerate(clients):
+        assert read_exactly(client, 50000) == BLOCK[i:i + 50000]
+    for client in clients:
+        client.close_notify()
+        assert client.read_all() == (b"", "close_notify")
+        client.close()
+    t.wait_log(r"in=50000 out=50000 .* closed$", count=200)

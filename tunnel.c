@@ -972,6 +972,7 @@ struct service {
 	struct target *targets;		/* one for each connect */
 	size_t	 ntargets;
 	size_t	 turn;			/* round robin */
+	struct stream_ops command_ops;	/* plain, but for the ends */
 	struct command *commands;
 	char	 why[TEXT_SIZE];	/* the last dial failed */
 	int	 stopping;
@@ -1085,20 +1086,10 @@ command_run(const struct session *ss, int fd)
 static int
 command_start(struct session *ss, struct stream *backend)
 {
-	static const struct stream_ops *ops;
-	static struct stream_ops command_ops;
 	struct service *sv = ss->service;
 	struct command *c;
 	int fds[2] = { -1, -1 };
 
-	if (ops == NULL) {
-		command_ops = stream_plain;
-		command_ops.read = command_read;
-		command_ops.write = command_write;
-		command_ops.abort = command_abort;
-		command_ops.error = command_error;
-		ops = &command_ops;
-	}
 	if ((c = calloc(1, sizeof(*c))) == NULL ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == -1 ||
 	    fcntl(fds[0], F_SETFL, O_NONBLOCK) == -1 ||
@@ -1119,7 +1110,8 @@ command_start(struct session *ss, struct stream *backend)
 	c->next = sv->commands;
 	sv->commands = c;
 	ss->command = c;
-	*backend = (struct stream){ .ops = ops, .ctx = c, .fd = fds[0] };
+	*backend = (struct stream){ .ops = &sv->command_ops, .ctx = c,
+	    .fd = fds[0] };
 	return 0;
 }
 
@@ -1384,7 +1376,7 @@ service_woken(void *arg)
 	}
 	if (got_hup) {
 		got_hup = 0;
-		if (log_open(sv->cfg) == 0)
+		if (logging.is_file && log_open(sv->cfg) == 0)
 			say(NOTICE, "log file opened anew");
 	}
 	if (got_alarm) {
@@ -1626,6 +1618,11 @@ service_init(struct service *sv, const struct config *cfg)
 	};
 
 	sv->cfg = cfg;
+	sv->command_ops = stream_plain;
+	sv->command_ops.read = command_read;
+	sv->command_ops.write = command_write;
+	sv->command_ops.abort = command_abort;
+	sv->command_ops.error = command_error;
 	if ((sv->tls = load_tls(cfg)) == NULL || resolve_targets(sv) == -1)
 		return -1;
 	if ((sv->engine = forward_new(&params)) == NULL) {

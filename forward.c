@@ -1069,7 +1069,8 @@ forward_free(struct forward *f)
 
 	if (f == NULL)
 		return;
-	assert(f->nconns == 0);
+	forward_cut(f);
+	step_busy(f);
 	poller_free(f->poller);
 	free(f);
 	errno = saved;

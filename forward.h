@@ -122,7 +122,7 @@ extern const char *const forward_poller;
 /* The parameters are copied.  NULL with errno on failure. */
 struct forward *forward_new(const struct forward_params *);
 
-/* Every connection must be over.  NULL is fine.  errno is kept. */
+/* Connections that are left are cut.  NULL is fine.  errno is kept. */
 void	 forward_free(struct forward *);
 
 /*

@@ -555,9 +555,12 @@ config_command(struct config *cfg, char **words)
 			goto nomem;
 		for (word = strtok_r(copy, " \t", &rest);
 		    word != NULL && n < COMMAND_WORDS;
-		    word = strtok_r(NULL, " \t", &rest))
-			cfg->command[n++] = strdup(word);
+		    word = strtok_r(NULL, " \t", &rest), n++)
+			if ((cfg->command[n] = strdup(word)) == NULL)
+				break;
 		free(copy);
+		if (word != NULL && n < COMMAND_WORDS)
+			goto nomem;
 	}
 	if (n == COMMAND_WORDS) {
 		say(ERROR, "a command of more than %d words (a script can "
@@ -1194,12 +1197,14 @@ next_address(struct session *ss)
 	size_t i, n = ss->tried++;
 
 	for (i = 0; i < sv->ntargets; i++) {
-		ss->target = &sv->targets[(ss->turn + i) % sv->ntargets];
-		if (n < ss->target->n) {
-			ss->which = (ss->target->first + n) % ss->target->n;
-			return &ss->target->addrs[ss->which];
+		struct target *t = &sv->targets[(ss->turn + i) % sv->ntargets];
+
+		if (n < t->n) {
+			ss->target = t;
+			ss->which = (n == 0 ? t->first : ss->which + 1) % t->n;
+			return &t->addrs[ss->which];
 		}
-		n -= ss->target->n;
+		n -= t->n;
 	}
 	return NULL;
 }
@@ -1309,13 +1314,18 @@ service_starved(void *arg, int error)
 static void
 log_init(void)
 {
+	const char *journal = getenv("JOURNAL_STREAM");
 	struct stat in, err;
+	char stream[64];
 
 	openlog("tunnel", LOG_PID, LOG_DAEMON);
-	logging.is_journal = getenv("JOURNAL_STREAM") != NULL;
+	if (fstat(STDERR_FILENO, &err) == -1)
+		return;
+	snprintf(stream, sizeof(stream), "%ju:%ju", (uintmax_t)err.st_dev,
+	    (uintmax_t)err.st_ino);
+	logging.is_journal = journal != NULL && strcmp(journal, stream) == 0;
 	if (fstat(STDIN_FILENO, &in) == 0 && S_ISSOCK(in.st_mode) &&
-	    fstat(STDERR_FILENO, &err) == 0 && in.st_ino == err.st_ino &&
-	    in.st_dev == err.st_dev)
+	    in.st_ino == err.st_ino && in.st_dev == err.st_dev)
 		logging.fd = -1;
 }
 
@@ -1345,76 +1355,6 @@ log_open(const struct config *cfg)
 	logging.fd = fd;
 	logging.is_file = 1;
 	return 0;
-}
-
-/*
- * SIGNALS
- * They arrive while the engine sleeps, and at no other time.
- */
-
-static void
-on_signal(int sig)
-{
-	if (sig == SIGHUP)
-		got_hup = 1;
-	else if (sig == SIGCHLD)
-		got_child = 1;
-	else if (sig == SIGALRM)
-		got_alarm = 1;
-	else
-		got_stop = 1;
-}
-
-static void
-service_woken(void *arg)
-{
-	struct service *sv = arg;
-
-	if (got_child) {
-		got_child = 0;
-		commands_reap(sv);
-	}
-	if (got_hup) {
-		got_hup = 0;
-		if (logging.is_file && log_open(sv->cfg) == 0)
-			say(NOTICE, "log file opened anew");
-	}
-	if (got_alarm) {
-		got_alarm = 0;
-		warn_of_certs(sv->tls);
-	}
-	if (got_stop) {
-		got_stop = 0;
-		say(NOTICE, sv->stopping ? "stopping at once" :
-		    "stopping, connections may finish");
-		if (sv->stopping)
-			forward_cut(sv->engine);
-		else
-			forward_drain(sv->engine,
-			    sv->cfg->number[DRAIN_TIMEOUT]);
-		sv->stopping = 1;
-	}
-}
-
-static void
-catch_signals(sigset_t *asleep)
-{
-	static const int signals[] = {
-		SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGALRM
-	};
-	struct sigaction sa = { .sa_handler = on_signal };
-	sigset_t awake;
-	size_t i;
-
-	sigemptyset(&awake);
-	for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
-		sigaction(signals[i], &sa, NULL);
-		sigaddset(&awake, signals[i]);
-	}
-	signal(SIGPIPE, SIG_IGN);
-	sigprocmask(SIG_BLOCK, &awake, asleep);
-	for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
-		sigdelset(asleep, signals[i]);
 }
 
 /*
@@ -1553,6 +1493,77 @@ close_listeners(struct service *sv)
 			unlink(un->sun_path);
 	}
 	free(sv->listeners);
+	sv->listeners = NULL;
+	sv->nlisteners = 0;
+}
+
+/*
+ * SIGNALS
+ * They arrive while the engine sleeps, and at no other time.
+ */
+
+static void
+on_signal(int sig)
+{
+	if (sig == SIGHUP)
+		got_hup = 1;
+	else if (sig == SIGCHLD)
+		got_child = 1;
+	else if (sig == SIGALRM)
+		got_alarm = 1;
+	else
+		got_stop = 1;
+}
+
+static void
+service_woken(void *arg)
+{
+	struct service *sv = arg;
+
+	if (got_child) {
+		got_child = 0;
+		commands_reap(sv);
+	}
+	if (got_hup) {
+		got_hup = 0;
+		if (logging.is_file && log_open(sv->cfg) == 0)
+			say(NOTICE, "log file opened anew");
+	}
+	if (got_alarm) {
+		got_alarm = 0;
+		warn_of_certs(sv->tls);
+	}
+	if (got_stop) {
+		got_stop = 0;
+		say(NOTICE, sv->stopping ? "stopping at once" :
+		    "stopping, connections may finish");
+		if (sv->stopping)
+			forward_cut(sv->engine);
+		forward_drain(sv->engine, sv->cfg->number[DRAIN_TIMEOUT]);
+		close_listeners(sv);
+		sv->stopping = 1;
+	}
+}
+
+static void
+catch_signals(sigset_t *asleep)
+{
+	static const int signals[] = {
+		SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGALRM
+	};
+	struct sigaction sa = { .sa_handler = on_signal };
+	sigset_t awake;
+	size_t i;
+
+	sigemptyset(&awake);
+	for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		sigaction(signals[i], &sa, NULL);
+		sigaddset(&awake, signals[i]);
+	}
+	signal(SIGPIPE, SIG_IGN);
+	sigprocmask(SIG_BLOCK, &awake, asleep);
+	for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		sigdelset(asleep, signals[i]);
 }
 
 /*
@@ -1635,8 +1646,14 @@ service_init(struct service *sv, const struct config *cfg)
 static void
 service_free(struct service *sv)
 {
+	struct command *c;
+
 	close_listeners(sv);
 	forward_free(sv->engine);
+	while ((c = sv->commands) != NULL) {
+		sv->commands = c->next;
+		free(c);
+	}
 	free(sv->targets);
 	tls_config_free(sv->tls);
 }
@@ -1769,10 +1786,10 @@ run_service(const struct config *cfg)
 
 	if (cfg->number[DAEMON] == 1 && (parent = background()) == -1)
 		return EXIT_FAILURE;
-	catch_signals(&asleep);
 	raise_limit(cfg);
 	if (service_init(&sv, cfg) == -1 || open_listeners(&sv) == -1)
 		goto out;
+	catch_signals(&asleep);
 	if (cfg->given[PIDFILE] != NULL && write_pidfile(cfg) == -1)
 		goto out;
 	if (announce(&sv, parent) == 0)

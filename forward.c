@@ -1022,17 +1022,20 @@ let_signals_in(const sigset_t *mask)
 int
 forward_run(struct forward *f, const sigset_t *mask)
 {
-	int64_t let_in = f->now;
+	int64_t asleep = f->now, before;	/* when it last slept */
 	int n;
 
 	while (!f->draining || f->nconns > 0) {
 		watch_listeners(f);
+		before = clock_ms();
 		n = poller_wait(f, sleep_ms(f), mask);
 		if (n == -1 && errno != EINTR)
 			return -1;
-		if (n != -1 && f->now - let_in >= SIGNALS_MS) {
+		if (n == -1 || f->now > before)
+			asleep = f->now;
+		if (f->now - asleep >= SIGNALS_MS) {
 			let_signals_in(mask);
-			let_in = f->now;
+			asleep = f->now;
 		}
 		f->p.calls->woken(f->p.arg);
 		expire(f);

@@ -926,8 +926,10 @@ tls_generate(const char *names, FILE *fp, char *text, size_t size)
 			    LIST_MAX);
 			goto out;
 		}
-		if (n++ > 0)
-			san[n - 2].next = &san[n - 1];
+		/* The list is written from its end. */
+		if (n > 0)
+			san[n].next = &san[n - 1];
+		n++;
 	}
 	if (n == 0) {
 		snprintf(text, size, "no name given");
@@ -936,7 +938,7 @@ tls_generate(const char *names, FILE *fp, char *text, size_t size)
 	if ((r = make_key(&key)) != 0 ||
 	    (r = fill_certificate(&w, &key, copy + strspn(copy, " \t,"))) != 0 ||
 	    (r = mbedtls_x509write_crt_set_subject_alternative_name(&w,
-	    san)) != 0 || (r = write_pem(fp, &w, &key)) != 0)
+	    &san[n - 1])) != 0 || (r = write_pem(fp, &w, &key)) != 0)
 		snprintf(text, size, "%s", explain(r));
 	else if (fflush(fp) != 0 || ferror(fp)) {
 		snprintf(text, size, "%s", strerror(errno));

@@ -28,6 +28,7 @@
 #error "mbed TLS 3.6.6 or newer is needed; run: make deps"
 #endif
 
+#define HEADER_SIZE	5		/* of a record */
 #define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
 #define FILE_MAX	(1024 * 1024)	/* of a PEM file */
 #define LIST_MAX	32		/* names in a list */
@@ -65,10 +66,11 @@ struct tls {
 	int	 err;			/* errno of a failed recv or send */
 	int	 failed;		/* mbed TLS's last error */
 	int	 ended;			/* what ended reading, kept: or 0 */
+	int	 receiving, sent;	/* types of the records at hand */
 	int	 alert;			/* received in the clear, or -1 */
 	unsigned char first[8];		/* what the client sent first */
 	size_t	 nfirst;
-	char	*sni;
+	char	*sni;			/* empty: not a host name */
 };
 
 /* Our order among the suites that are both safe and fast; see prefer(). */
@@ -218,10 +220,11 @@ tls_error(const struct stream *s)
 	} else if (t->failed == MBEDTLS_ERR_NET_RECV_FAILED ||
 	    t->failed == MBEDTLS_ERR_NET_SEND_FAILED)
 		fail(cfg, "client: %s", strerror(t->err));
+	else if (t->alert != -1)
+		fail(cfg, "%s: the client sent a fatal alert: %s", during,
+		    alert_name(t->alert));
 	else if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
-		fail(cfg, "%s: the client sent a fatal alert%s%s", during,
-		    t->alert == -1 ? "" : ": ",
-		    t->alert == -1 ? "" : alert_name(t->alert));
+		fail(cfg, "%s: the client sent a fatal alert", during);
 	else
 		fail(cfg, "%s: %s", during, explain(t->failed));
 	return cfg->error;
@@ -321,6 +324,14 @@ prefer(int *suites)
  * CONFIGURATION
  */
 
+static int
+is_host_name(const char *s)
+{
+	return *s != '\0' && strlen(s) < NAME_SIZE && strspn(s,
+	    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	    "-._*") == strlen(s);
+}
+
 /* For the log alone: no certificate is chosen by name here. */
 static int
 remember_name(mbedtls_ssl_context *ssl)
@@ -330,10 +341,14 @@ remember_name(mbedtls_ssl_context *ssl)
 	size_t len;
 
 	name = mbedtls_ssl_get_hs_sni(ssl, &len);
-	if (name == NULL || len == 0 || t->sni != NULL)
+	if (name == NULL || t->sni != NULL)
 		return 0;
 	t->sni = strndup((const char *)name, len < NAME_SIZE ? len : NAME_SIZE);
-	return t->sni != NULL ? 0 : MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	if (t->sni == NULL)
+		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	if (strlen(t->sni) != len || !is_host_name(t->sni))
+		t->sni[0] = '\0';
+	return 0;
 }
 
 struct tls_config *
@@ -794,14 +809,6 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
  * A CERTIFICATE, MADE HERE
  */
 
-static int
-is_host_name(const char *s)
-{
-	return *s != '\0' && strlen(s) < NAME_SIZE && strspn(s,
-	    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-	    "-._*") == strlen(s);
-}
-
 /* One name as a SAN entry; ip holds an address, 16 bytes. */
 static int
 san_entry(mbedtls_x509_san_list *entry, char *name, unsigned char *ip)
@@ -980,8 +987,13 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
 		    MBEDTLS_ERR_NET_RECV_FAILED);
 	for (i = 0; i < n && t->nfirst < sizeof(t->first); i++)
 		t->first[t->nfirst++] = buf[i];
-	/* A record of two bytes is an alert in the clear: level and code. */
-	if (len == 2 && n == 2)
+	/*
+	 * An alert in the clear has two bytes, its level and its code.  In
+	 * TLS 1.3 some clients send one where the library expects ciphertext.
+	 */
+	if (len == HEADER_SIZE && n == HEADER_SIZE)
+		t->receiving = buf[0];
+	else if (t->receiving == MBEDTLS_SSL_MSG_ALERT && len == 2 && n == 2)
 		t->alert = buf[1];
 	return (int)n;
 }
@@ -998,6 +1010,7 @@ bio_send(void *ctx, const unsigned char *buf, size_t len)
 	if (n == -1)
 		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 		    MBEDTLS_ERR_NET_SEND_FAILED);
+	t->sent = buf[0];
 	return (int)n;
 }
 
@@ -1030,6 +1043,12 @@ tls_open(struct stream *s)
 	/* The library stops at a bad header; the text shows a little more. */
 	if (t->nfirst < sizeof(t->first))
 		bio_recv(t, more, sizeof(t->first) - t->nfirst);
+	/* Nor does it send the alert where no group is in common. */
+	if (t->failed == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE &&
+	    t->sent != MBEDTLS_SSL_MSG_ALERT)
+		mbedtls_ssl_send_alert_message(&t->ssl,
+		    MBEDTLS_SSL_ALERT_LEVEL_FATAL,
+		    MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
 	return r;
 }
 
@@ -1171,7 +1190,7 @@ tls_describe(struct tls *t, char *text, size_t size)
 
 	text[0] = '\0';
 	if (t->sni != NULL)
-		snprintf(sni, sizeof(sni), " sni=%s", is_host_name(t->sni) ?
+		snprintf(sni, sizeof(sni), " sni=%s", t->sni[0] != '\0' ?
 		    t->sni : "(invalid)");
 	if (mbedtls_ssl_is_handshake_over(&t->ssl) != 1 || suite == NULL) {
 		snprintf(text, size, "%s", sni);

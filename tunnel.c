@@ -66,7 +66,7 @@ escape(char *out, size_t size, const char *in)
 	size_t n = 0;
 
 	for (; *in != '\0' && n + 5 < size; in++) {
-		if (iscntrl((unsigned char)*in))
+		if (*in < ' ' || *in > '~')
 			n += (size_t)snprintf(out + n, size - n, "\\x%02x",
 			    (unsigned char)*in);
 		else
@@ -839,7 +839,13 @@ struct target {
 	size_t	 n;
 	size_t	 first;			/* to be tried: the last that opened */
 	int	 any;			/* no host was named */
+	int	 fd;			/* of fd:N, then without addresses */
 	const struct value *value;
+};
+
+struct targets {
+	struct target *list;
+	size_t	 n;
 };
 
 static int
@@ -915,6 +921,22 @@ has_ipv6(void)
 	return 1;
 }
 
+/* fd:N, a listening socket that somebody else has made. */
+static int
+resolve_fd(struct target *t, const char *number)
+{
+	int64_t fd;
+
+	if (parse_number(number, 0, INT32_MAX, &fd) == -1) {
+		say(ERROR, "%s: \"fd:%s\" is not the number of a listening "
+		    "socket", t->value->where, number);
+		return -1;
+	}
+	t->n = 0;
+	t->fd = (int)fd;
+	return 0;
+}
+
 /*
  * All the addresses that a value names.  No host is every address of this
  * machine to accept on, and 127.0.0.1 to connect to.
@@ -928,6 +950,9 @@ resolve(struct target *t, const struct value *v, int passive)
 
 	t->value = v;
 	t->n = 1;
+	t->fd = -1;
+	if (passive && strncmp(v->text, "fd:", 3) == 0)
+		return resolve_fd(t, v->text + 3);
 	if (strncmp(v->text, "unix:", 5) == 0)
 		return resolve_unix(t, v->text + 5);
 	if (split_address(v->text, host, sizeof(host), &port) == -1 ||
@@ -945,6 +970,24 @@ resolve(struct target *t, const struct value *v, int passive)
 	if (address_numeric(t->addrs, host, (in_port_t)number) == 0)
 		return 0;
 	return resolve_name(t, host, port);
+}
+
+static int
+resolve_all(struct targets *all, const struct value *values, int passive)
+{
+	const struct value *v;
+	size_t n = 0;
+
+	for (v = values; v != NULL; v = v->next)
+		n++;
+	if (n > 0 && (all->list = calloc(n, sizeof(*all->list))) == NULL) {
+		say(ERROR, "out of memory");
+		return -1;
+	}
+	for (v = values; v != NULL; v = v->next)
+		if (resolve(&all->list[all->n++], v, passive) == -1)
+			return -1;
+	return 0;
 }
 
 /*
@@ -970,11 +1013,10 @@ struct service {
 	const struct config *cfg;
 	struct tls_config *tls;
 	struct forward *engine;
+	struct targets accepts, connects;
 	struct listener *listeners;
 	size_t	 nlisteners;
-	struct target *targets;		/* one for each connect */
-	size_t	 ntargets;
-	size_t	 turn;			/* round robin */
+	size_t	 turn;			/* round robin over connects */
 	struct stream_ops command_ops;	/* plain, but for the ends */
 	struct command *commands;
 	char	 why[TEXT_SIZE];	/* the last dial failed */
@@ -1066,14 +1108,13 @@ static void __attribute__((noreturn))
 command_run(const struct session *ss, int fd)
 {
 	char **argv = ss->service->cfg->command;
-	char host[ADDRESS_SIZE], *colon;
+	char host[ADDRESS_SIZE];
+	const char *port;
 	sigset_t none;
 
-	snprintf(host, sizeof(host), "%s", ss->peer);
-	if ((colon = strrchr(host, ':')) != NULL) {
-		*colon = '\0';
+	if (split_address(ss->peer, host, sizeof(host), &port) == 0) {
 		setenv("REMOTE_HOST", host, 1);
-		setenv("REMOTE_PORT", colon + 1, 1);
+		setenv("REMOTE_PORT", port, 1);
 	}
 	setpgid(0, 0);
 	signal(SIGPIPE, SIG_DFL);
@@ -1193,11 +1234,11 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 static const struct address *
 next_address(struct session *ss)
 {
-	struct service *sv = ss->service;
+	const struct targets *all = &ss->service->connects;
 	size_t i, n = ss->tried++;
 
-	for (i = 0; i < sv->ntargets; i++) {
-		struct target *t = &sv->targets[(ss->turn + i) % sv->ntargets];
+	for (i = 0; i < all->n; i++) {
+		struct target *t = &all->list[(ss->turn + i) % all->n];
 
 		if (n < t->n) {
 			ss->target = t;
@@ -1403,37 +1444,29 @@ listen_on(const struct address *a, int any)
 	return -1;
 }
 
-/* fd:N, a listening socket that somebody else has made. */
+/* Is it a listening socket that somebody else has made for us? */
 static int
-inherit(const struct value *v)
+inherit(int fd)
 {
 	int listening = 0;
 	socklen_t len = sizeof(listening);
-	int64_t fd;
 
-	if (parse_number(v->text + 3, 0, INT32_MAX, &fd) == -1 ||
-	    getsockopt((int)fd, SOL_SOCKET, SO_ACCEPTCONN, &listening,
-	    &len) == -1 || !listening ||
-	    fcntl((int)fd, F_SETFL, O_NONBLOCK) == -1 ||
-	    fcntl((int)fd, F_SETFD, FD_CLOEXEC) == -1) {
-		say(ERROR, "%s: %s is not the number of a listening socket",
-		    v->where, v->text);
-		return -1;
-	}
-	return (int)fd;
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 &&
+	    listening && fcntl(fd, F_SETFL, O_NONBLOCK) != -1 &&
+	    fcntl(fd, F_SETFD, FD_CLOEXEC) != -1)
+		return fd;
+	errno = ENOTSOCK;
+	return -1;
 }
 
 static int
-add_listener(struct service *sv, const struct value *v, int fd, int inherited)
+add_listener(struct service *sv, int fd, int inherited)
 {
 	struct listener *all, *l;
 
 	all = realloc(sv->listeners, (sv->nlisteners + 1) * sizeof(*all));
-	if (all == NULL) {
-		close(fd);
-		say(ERROR, "out of memory");
+	if (all == NULL)
 		return -1;
-	}
 	sv->listeners = all;
 	l = &all[sv->nlisteners++];
 	memset(l, 0, sizeof(*l));
@@ -1443,10 +1476,26 @@ add_listener(struct service *sv, const struct value *v, int fd, int inherited)
 	l->addr.len = sizeof(l->addr.sa);
 	getsockname(fd, (struct sockaddr *)&l->addr.sa, &l->addr.len);
 	address_text(&l->addr);
-	if (forward_listen(sv->engine, fd) == -1) {
-		say(ERROR, "%s: accept %s: %s", v->where, v->text,
-		    strerror(errno));
-		return -1;
+	return forward_listen(sv->engine, fd);
+}
+
+/* Listen on every address of an accept; -1 after one sentence. */
+static int
+open_listener(struct service *sv, const struct target *t)
+{
+	size_t i;
+	int fd;
+
+	for (i = 0; i < (t->fd != -1 ? 1 : t->n); i++) {
+		fd = t->fd != -1 ? inherit(t->fd) :
+		    listen_on(&t->addrs[i], t->any);
+		if (fd == -1 || add_listener(sv, fd, t->fd != -1) == -1) {
+			say(ERROR, "%s: accept %s: %s", t->value->where,
+			    t->fd != -1 ? t->value->text : t->addrs[i].text,
+			    errno == ENOTSOCK ? "it is not the number of a "
+			    "listening socket" : strerror(errno));
+			return -1;
+		}
 	}
 	return 0;
 }
@@ -1454,29 +1503,12 @@ add_listener(struct service *sv, const struct value *v, int fd, int inherited)
 static int
 open_listeners(struct service *sv)
 {
-	const struct value *v;
-	struct target t;
 	size_t i;
-	int fd, r = 0;
 
-	for (v = sv->cfg->given[ACCEPT]; v != NULL && r == 0; v = v->next) {
-		memset(&t, 0, sizeof(t));
-		if (strncmp(v->text, "fd:", 3) == 0) {
-			r = (fd = inherit(v)) == -1 ? -1 :
-			    add_listener(sv, v, fd, 1);
-			continue;
-		}
-		r = resolve(&t, v, 1);
-		for (i = 0; i < t.n && r == 0; i++) {
-			if ((fd = listen_on(&t.addrs[i], t.any)) == -1) {
-				say(ERROR, "%s: accept %s: %s", v->where,
-				    t.addrs[i].text, strerror(errno));
-				r = -1;
-			} else
-				r = add_listener(sv, v, fd, 0);
-		}
-	}
-	return r;
+	for (i = 0; i < sv->accepts.n; i++)
+		if (open_listener(sv, &sv->accepts.list[i]) == -1)
+			return -1;
+	return 0;
 }
 
 static void
@@ -1570,26 +1602,6 @@ catch_signals(sigset_t *asleep)
  * FROM A CONFIGURATION TO A SERVICE
  */
 
-static int
-resolve_targets(struct service *sv)
-{
-	const struct value *v;
-	size_t n = 0;
-
-	for (v = sv->cfg->given[CONNECT]; v != NULL; v = v->next)
-		n++;
-	if (n == 0)
-		return 0;
-	if ((sv->targets = calloc(n, sizeof(*sv->targets))) == NULL) {
-		say(ERROR, "out of memory");
-		return -1;
-	}
-	for (v = sv->cfg->given[CONNECT]; v != NULL; v = v->next)
-		if (resolve(&sv->targets[sv->ntargets++], v, 0) == -1)
-			return -1;
-	return 0;
-}
-
 /* Descriptors for as many connections as there may be. */
 static void
 raise_limit(const struct config *cfg)
@@ -1609,7 +1621,7 @@ raise_limit(const struct config *cfg)
 }
 
 static int
-service_init(struct service *sv, const struct config *cfg)
+service_init(struct service *sv, const struct config *cfg, int inetd)
 {
 	static const struct forward_calls calls = {
 		.accepted = session_accepted,
@@ -1634,7 +1646,9 @@ service_init(struct service *sv, const struct config *cfg)
 	sv->command_ops.write = command_write;
 	sv->command_ops.abort = command_abort;
 	sv->command_ops.error = command_error;
-	if ((sv->tls = load_tls(cfg)) == NULL || resolve_targets(sv) == -1)
+	if ((sv->tls = load_tls(cfg)) == NULL ||
+	    resolve_all(&sv->accepts, inetd ? NULL : cfg->given[ACCEPT], 1) ==
+	    -1 || resolve_all(&sv->connects, cfg->given[CONNECT], 0) == -1)
 		return -1;
 	if ((sv->engine = forward_new(&params)) == NULL) {
 		say(ERROR, "%s", strerror(errno));
@@ -1654,7 +1668,8 @@ service_free(struct service *sv)
 		sv->commands = c->next;
 		free(c);
 	}
-	free(sv->targets);
+	free(sv->accepts.list);
+	free(sv->connects.list);
 	tls_config_free(sv->tls);
 }
 
@@ -1696,7 +1711,7 @@ run_inetd(const struct config *cfg)
 	silence(logging.fd == STDERR_FILENO);
 	tune(fd);
 	catch_signals(&asleep);
-	if (service_init(&sv, cfg) == 0) {
+	if (service_init(&sv, cfg, 1) == 0) {
 		forward_add(sv.engine, fd, (struct sockaddr *)&sa, len);
 		forward_drain(sv.engine, 0);
 		r = forward_run(sv.engine, &asleep) == 0 ? EXIT_SUCCESS :
@@ -1787,7 +1802,7 @@ run_service(const struct config *cfg)
 	if (cfg->number[DAEMON] == 1 && (parent = background()) == -1)
 		return EXIT_FAILURE;
 	raise_limit(cfg);
-	if (service_init(&sv, cfg) == -1 || open_listeners(&sv) == -1)
+	if (service_init(&sv, cfg, 0) == -1 || open_listeners(&sv) == -1)
 		goto out;
 	catch_signals(&asleep);
 	if (cfg->given[PIDFILE] != NULL && write_pidfile(cfg) == -1)
@@ -1806,10 +1821,10 @@ out:
 
 /* -t: all but the binding, and what came of it. */
 static int
-run_test(const struct config *cfg)
+run_test(const struct config *cfg, int inetd)
 {
 	struct service sv = { 0 };
-	int r = service_init(&sv, cfg);
+	int r = service_init(&sv, cfg, inetd);
 	size_t i;
 
 	if (r == 0) {
@@ -1971,7 +1986,7 @@ main(int argc, char **argv)
 	} else if (a.names != NULL) {
 		r = run_generate(a.names);
 	} else if (configure(&cfg, &a) == 0) {
-		r = a.test ? run_test(&cfg) : a.inetd ? run_inetd(&cfg) :
+		r = a.test ? run_test(&cfg, a.inetd) : a.inetd ? run_inetd(&cfg) :
 		    run_service(&cfg);
 	}
 	config_free(&cfg);

@@ -25,7 +25,7 @@ others	= $(filter-out deps,$(MAKECMDGOALS))
 deps:
 	tests/deps $(others)
 	@$(MAKE) --no-print-directory $(or $(others),mbedtls-is-fit)
-$(others): deps ;
+$(others): deps ; @:
 .PHONY: deps $(others)
 
 else
@@ -43,8 +43,9 @@ SANITIZE =
 
 # The mbed TLS to use: the one named, the system's if it is fit (tls.c says
 # what is), or the one that "make deps" builds where the system has none.
-fit	= $(shell $(CC) $(CPPFLAGS) $(1:%=-I%/include) -E tls.c \
-	>/dev/null 2>&1 && echo yes)
+fit	= $(shell ls $(1:%=%/include/mbedtls) >/dev/null 2>&1 && \
+	$(CC) $(CPPFLAGS) $(1:%=-I%/include) -E tls.c >/dev/null 2>&1 && \
+	echo yes)
 ifndef MBEDTLS
 ifneq ($(call fit),yes)
 MBEDTLS	= build/mbedtls

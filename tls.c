@@ -55,6 +55,7 @@ struct tls_config {
 	int	 suites[SUITES_MAX + 1];	/* ends with 0, as all here */
 	uint16_t groups[LIST_MAX + 1];
 	const char *alpn[LIST_MAX + 1];		/* allocated */
+	int	 min, max;		/* 12 or 13 */
 	int	 truncation_is_eof;
 	char	 error[ERROR_SIZE];
 };
@@ -376,17 +377,6 @@ tls_config_new(void)
 	return cfg;
 }
 
-static void
-cert_free(struct cert *c)
-{
-	if (c == NULL)
-		return;
-	mbedtls_x509_crt_free(&c->chain);
-	mbedtls_pk_free(&c->key);
-	free(c->name);
-	free(c);
-}
-
 void
 tls_config_free(struct tls_config *cfg)
 {
@@ -397,7 +387,10 @@ tls_config_free(struct tls_config *cfg)
 		return;
 	while ((c = cfg->certs) != NULL) {
 		cfg->certs = c->next;
-		cert_free(c);
+		mbedtls_x509_crt_free(&c->chain);
+		mbedtls_pk_free(&c->key);
+		free(c->name);
+		free(c);
 	}
 	mbedtls_ssl_config_free(&cfg->ssl);
 	for (i = 0; cfg->alpn[i] != NULL; i++)
@@ -479,8 +472,7 @@ key_load(struct tls_config *cfg, struct cert *c, const char *name,
 }
 
 int
-tls_config_cert(struct tls_config *cfg, const char *cert, const char *key,
-    const char *password)
+tls_config_cert(struct tls_config *cfg, const char *name)
 {
 	struct cert *c, **last;
 
@@ -488,24 +480,26 @@ tls_config_cert(struct tls_config *cfg, const char *cert, const char *key,
 		return fail(cfg, "out of memory");
 	mbedtls_x509_crt_init(&c->chain);
 	mbedtls_pk_init(&c->key);
-	if ((c->name = strdup(cert)) == NULL) {
-		fail(cfg, "out of memory");
-		goto err;
-	}
-	if (cert_load(cfg, c, cert) == -1 ||
-	    key_load(cfg, c, key != NULL ? key : cert, password) == -1)
-		goto err;
-	if (mbedtls_ssl_conf_own_cert(&cfg->ssl, &c->chain, &c->key) != 0) {
-		fail(cfg, "out of memory");
-		goto err;
-	}
 	for (last = &cfg->certs; *last != NULL; last = &(*last)->next)
 		continue;
 	*last = c;
+	if ((c->name = strdup(name)) == NULL)
+		return fail(cfg, "out of memory");
+	return cert_load(cfg, c, name);
+}
+
+int
+tls_config_key(struct tls_config *cfg, const char *name, const char *password)
+{
+	struct cert *c = cfg->certs;
+
+	while (c->next != NULL)
+		c = c->next;
+	if (key_load(cfg, c, name, password) == -1)
+		return -1;
+	if (mbedtls_ssl_conf_own_cert(&cfg->ssl, &c->chain, &c->key) != 0)
+		return fail(cfg, "out of memory");
 	return 0;
-err:
-	cert_free(c);
-	return -1;
 }
 
 int
@@ -513,10 +507,8 @@ tls_config_versions(struct tls_config *cfg, int min, int max)
 {
 	if (min > max)
 		return fail(cfg, "tls_min is above tls_max");
-	mbedtls_ssl_conf_min_tls_version(&cfg->ssl, min == 13 ?
-	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
-	mbedtls_ssl_conf_max_tls_version(&cfg->ssl, max == 13 ?
-	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
+	cfg->min = min;
+	cfg->max = max;
 	return 0;
 }
 
@@ -550,6 +542,13 @@ suite_name(const char *library, char *name, size_t size)
 	for (i = 0; name[i] != '\0'; i++)
 		if (name[i] == '-')
 			name[i] = '_';
+}
+
+static int
+is_tls13(int suite)
+{
+	return strncmp(mbedtls_ssl_get_ciphersuite_name(suite), "TLS1-3-",
+	    7) == 0;
 }
 
 /* Each name in a list, given to add() with its position. */
@@ -634,6 +633,50 @@ tls_config_alpn(struct tls_config *cfg, const char *names)
 	if (mbedtls_ssl_conf_alpn_protocols(&cfg->ssl, cfg->alpn) != 0)
 		return fail(cfg, "ALPN names too long");
 	return 0;
+}
+
+/*
+ * A version without a suite is not offered: were it agreed upon, the
+ * handshake would fail where the other version could have served.
+ */
+int
+tls_config_ready(struct tls_config *cfg)
+{
+	int with[2] = { 0, 0 };
+	size_t i;
+
+	for (i = 0; cfg->suites[i] != 0; i++)
+		with[is_tls13(cfg->suites[i])] = 1;
+	if (!with[0])
+		cfg->min = 13;
+	if (!with[1])
+		cfg->max = 12;
+	if (cfg->min > cfg->max)
+		return fail(cfg, "no suite for the versions allowed");
+	mbedtls_ssl_conf_min_tls_version(&cfg->ssl, cfg->min == 13 ?
+	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
+	mbedtls_ssl_conf_max_tls_version(&cfg->ssl, cfg->max == 13 ?
+	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
+	return 0;
+}
+
+void
+tls_config_print(const struct tls_config *cfg, FILE *fp)
+{
+	char name[NAME_SIZE];
+	size_t i, j;
+
+	fprintf(fp, "# TLS 1.%d to 1.%d, with these suites and groups:\n",
+	    cfg->min % 10, cfg->max % 10);
+	for (i = 0; cfg->suites[i] != 0; i++) {
+		suite_name(mbedtls_ssl_get_ciphersuite_name(cfg->suites[i]),
+		    name, sizeof(name));
+		fprintf(fp, "#\t%s\n", name);
+	}
+	for (i = 0; cfg->groups[i] != 0; i++)
+		for (j = 0; groups[j].name != NULL; j++)
+			if (groups[j].id == cfg->groups[i])
+				fprintf(fp, "#\t%s\n", groups[j].name);
 }
 
 void
@@ -1014,6 +1057,15 @@ bio_send(void *ctx, const unsigned char *buf, size_t len)
 	return (int)n;
 }
 
+/* A fatal alert, unless the last thing sent was one, in the clear. */
+static void
+send_alert(struct tls *t, unsigned char code)
+{
+	if (t->sent != MBEDTLS_SSL_MSG_ALERT)
+		mbedtls_ssl_send_alert_message(&t->ssl,
+		    MBEDTLS_SSL_ALERT_LEVEL_FATAL, code);
+}
+
 /* What mbed TLS said, as the engine's word. */
 static int
 result(struct tls *t, int r)
@@ -1025,10 +1077,16 @@ result(struct tls *t, int r)
 		return STREAM_WANT_WRITE;
 	case MBEDTLS_ERR_NET_CONN_RESET:
 		return STREAM_RESET;
-	default:
-		t->failed = r;
-		return STREAM_ERROR;
+	/* The library leaves it at that: no group in common, a KeyUpdate. */
+	case MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE:
+		send_alert(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
+		break;
+	case MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE:
+		send_alert(t, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE);
+		break;
 	}
+	t->failed = r;
+	return STREAM_ERROR;
 }
 
 static int
@@ -1043,12 +1101,6 @@ tls_open(struct stream *s)
 	/* The library stops at a bad header; the text shows a little more. */
 	if (t->nfirst < sizeof(t->first))
 		bio_recv(t, more, sizeof(t->first) - t->nfirst);
-	/* Nor does it send the alert where no group is in common. */
-	if (t->failed == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE &&
-	    t->sent != MBEDTLS_SSL_MSG_ALERT)
-		mbedtls_ssl_send_alert_message(&t->ssl,
-		    MBEDTLS_SSL_ALERT_LEVEL_FATAL,
-		    MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
 	return r;
 }
 
@@ -1117,10 +1169,7 @@ tls_finish(struct stream *s)
 static void
 tls_refuse(struct stream *s)
 {
-	struct tls *t = s->ctx;
-
-	mbedtls_ssl_send_alert_message(&t->ssl, MBEDTLS_SSL_ALERT_LEVEL_FATAL,
-	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR);
+	send_alert(s->ctx, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR);
 }
 
 static int

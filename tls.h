@@ -35,12 +35,13 @@ const char *tls_config_error(const struct tls_config *);
 /* All of these: 0, or -1 with tls_config_error(). */
 
 /*
- * A PEM chain, leaf first, and its PEM key: in a file of its own, or in the
- * same one (key NULL), perhaps encrypted (password NULL: not).  The files are
- * read here.  One for each kind of key; the client's offer decides.
+ * A PEM chain, leaf first; then its PEM key, from the same file or another,
+ * perhaps encrypted (password NULL: not).  The files are read here.  One pair
+ * for each kind of key; the client's offer decides.
  */
-int	 tls_config_cert(struct tls_config *, const char *cert,
-	    const char *key, const char *password);
+int	 tls_config_cert(struct tls_config *, const char *file);
+int	 tls_config_key(struct tls_config *, const char *file,
+	    const char *password);
 /* 12 for TLS 1.2 (RFC 5246), 13 for TLS 1.3 (RFC 8446). */
 int	 tls_config_versions(struct tls_config *, int min, int max);
 /* Names separated by blanks, commas or colons, best first; IANA's names. */
@@ -48,8 +49,14 @@ int	 tls_config_ciphers(struct tls_config *, const char *names);
 int	 tls_config_groups(struct tls_config *, const char *names);
 int	 tls_config_alpn(struct tls_config *, const char *names);
 
+/* Last of them: do they fit together? */
+int	 tls_config_ready(struct tls_config *);
+
 /* Shall a FIN without close_notify pass as an end of file?  (No.) */
 void	 tls_config_truncation(struct tls_config *, int is_eof);
+
+/* The versions, suites and groups in effect, as lines of comment. */
+void	 tls_config_print(const struct tls_config *, FILE *);
 
 /* Describe certificate i (0, 1, ...) in some lines.  -1: no such. */
 int	 tls_config_report(const struct tls_config *, size_t i, FILE *);

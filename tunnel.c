@@ -57,6 +57,10 @@ static struct {
 	int	 is_journal;	/* fd leads to systemd's journal: priorities */
 } logging = { .level = INFO, .fd = STDERR_FILENO };
 
+enum { SIGNALS = 5 };
+static const int signals[SIGNALS] = {
+	SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGALRM
+};
 static volatile sig_atomic_t got_stop, got_hup, got_child, got_alarm;
 
 /* Text that comes from a peer must not forge a line, nor move a cursor. */
@@ -142,9 +146,9 @@ static const struct option {
 	[EXEC] = { "exec", TEXT, NULL, NULL, 0, 0,
 	    "command to run for each connection, instead of connect" },
 	[CERT] = { "cert", LIST, NULL, NULL, 0, 0,
-	    "file with a certificate chain, leaf first (PEM)" },
+	    "PEM file with a certificate chain, leaf first" },
 	[KEY] = { "key", LIST, NULL, NULL, 0, 0,
-	    "file with its private key (PEM), if not in cert" },
+	    "PEM file with its private key, if not in cert" },
 	[KEY_PASSWORD_FILE] = { "key_password_file", TEXT, NULL, NULL, 0, 0,
 	    "file with the password of an encrypted key" },
 	[TLS_MIN] = { "tls_min", CHOICE, "1.2", versions, 0, 0,
@@ -152,11 +156,11 @@ static const struct option {
 	[TLS_MAX] = { "tls_max", CHOICE, "1.3", versions, 0, 0,
 	    "newest TLS version" },
 	[CIPHERS] = { "ciphers", TEXT, NULL, NULL, 0, 0,
-	    "cipher suites, best first (IANA names)" },
+	    "cipher suites to accept, best first" },
 	[GROUPS] = { "groups", TEXT, NULL, NULL, 0, 0,
-	    "key exchange groups, best first (IANA names)" },
+	    "key exchange groups to accept, best first" },
 	[ALPN] = { "alpn", TEXT, NULL, NULL, 0, 0,
-	    "application protocols, best first" },
+	    "application protocols to accept, best first" },
 	[MAX_CONNECTIONS] = { "max_connections", NUMBER, "1000", NULL,
 	    1, 1000000, "past it, accepting pauses" },
 	[HANDSHAKE_TIMEOUT] = { "handshake_timeout", TIME, "10s", NULL,
@@ -185,19 +189,26 @@ static const struct option {
 static const struct {
 	const char *theirs, *ours;
 } stunnel[] = {
-	{ "CAfile", NULL }, { "CApath", NULL }, { "client", NULL },
-	{ "CRLfile", NULL }, { "curve", "groups" }, { "curves", "groups" },
-	{ "debug", "log_level" }, { "execArgs", "exec" },
-	{ "foreground", "daemon" }, { "options", NULL }, { "output", "log" },
-	{ "pid", "pidfile" }, { "protocol", NULL }, { "requireCert", NULL },
-	{ "setgid", NULL }, { "setuid", NULL }, { "sni", NULL },
-	{ "socket", NULL }, { "sslVersion", "tls_min and tls_max" },
+	{ "CAfile", NULL }, { "CApath", NULL }, { "checkHost", NULL },
+	{ "checkIP", NULL }, { "chroot", NULL }, { "ciphersuites", "ciphers" },
+	{ "client", NULL }, { "CRLfile", NULL }, { "curve", "groups" },
+	{ "curves", "groups" }, { "debug", "log_level" }, { "delay", NULL },
+	{ "engine", NULL }, { "execArgs", "exec" },
+	{ "foreground", "daemon, the other way round" }, { "include", NULL },
+	{ "local", NULL }, { "OCSPaia", NULL }, { "options", NULL },
+	{ "output", "log" }, { "pid", "pidfile" }, { "protocol", NULL },
+	{ "PSKsecrets", NULL }, { "renegotiation", NULL },
+	{ "requireCert", NULL }, { "retry", NULL }, { "securityLevel", NULL },
+	{ "service", NULL }, { "sessionCacheSize", NULL }, { "setgid", NULL },
+	{ "setuid", NULL }, { "sni", NULL }, { "socket", NULL },
+	{ "sslVersion", "tls_min and tls_max" },
 	{ "sslVersionMax", "tls_max" }, { "sslVersionMin", "tls_min" },
-	{ "syslog", "log" }, { "TIMEOUTbusy", "handshake_timeout" },
+	{ "syslog", "log" }, { "ticketKeySecret", NULL },
+	{ "TIMEOUTbusy", "handshake_timeout" },
 	{ "TIMEOUTclose", "linger_timeout" },
 	{ "TIMEOUTconnect", "connect_timeout" },
-	{ "TIMEOUTidle", "idle_timeout" }, { "verify", NULL },
-	{ "verifyChain", NULL }, { "verifyPeer", NULL },
+	{ "TIMEOUTidle", "idle_timeout" }, { "transparent", NULL },
+	{ "verify", NULL }, { "verifyChain", NULL }, { "verifyPeer", NULL },
 };
 
 /*
@@ -485,8 +496,13 @@ config_line(struct config *cfg, const char *where, char *line, size_t len)
 	    line[strspn(line, " \t")] == '#')
 		return 0;
 	if ((key = split(line, &value)) == NULL) {
-		say(ERROR, "%s: \"%.64s\" is not key = value (a comment "
-		    "begins with #)", where, line);
+		say(ERROR, "%s: \"%.64s\" is not key = value (there are no "
+		    "[sections]; a comment begins with #)", where, line);
+		return -1;
+	}
+	if (strstr(value, " #") != NULL || strstr(value, "\t#") != NULL) {
+		say(ERROR, "%s: a comment behind a value (allowed: on a line "
+		    "of its own)", where);
 		return -1;
 	}
 	return config_set(cfg, FROM_FILE, where, key, value);
@@ -512,7 +528,7 @@ config_file(struct config *cfg, const char *name)
 	}
 	failed = r == 0 && (ferror(fp) || errno == ENOMEM);
 	if (failed)
-		say(ERROR, "%s:%zu: %s", name, number, strerror(errno));
+		say(ERROR, "%s: %s", name, strerror(errno));
 	free(line);
 	fclose(fp);
 	return failed ? -1 : r;
@@ -682,33 +698,59 @@ read_password(const char *name, const char *where)
 	return line;
 }
 
-static int
-load_certs(struct tls_config *tls, const struct config *cfg)
+static size_t
+values_count(const struct value *v)
 {
-	const struct value *cert, *key = cfg->given[KEY];
+	size_t n;
+
+	for (n = 0; v != NULL; v = v->next)
+		n++;
+	return n;
+}
+
+/* The certificates and, in the same order, the keys if they have their own. */
+static int
+load_certs(struct tls_config *tls, const struct config *cfg,
+    const char *password)
+{
+	const struct value *cert = cfg->given[CERT], *key = cfg->given[KEY];
+
+	if (key != NULL && values_count(key) != values_count(cert)) {
+		say(ERROR, "%s: there are %zu cert and %zu key (allowed: a key "
+		    "for each, in the same order, or none, with the keys in "
+		    "the cert files)", key->where, values_count(cert),
+		    values_count(key));
+		return -1;
+	}
+	for (; cert != NULL; cert = cert->next) {
+		const struct value *v = key != NULL ? key : cert;
+
+		if (tls_config_cert(tls, cert->text) == -1) {
+			say(ERROR, "%s: cert: %s", cert->where,
+			    tls_config_error(tls));
+			return -1;
+		}
+		if (tls_config_key(tls, v->text, password) == -1) {
+			say(ERROR, "%s: key: %s", v->where,
+			    tls_config_error(tls));
+			return -1;
+		}
+		key = key != NULL ? key->next : NULL;
+	}
+	return 0;
+}
+
+static int
+load_keys(struct tls_config *tls, const struct config *cfg)
+{
 	const char *file = config_text(cfg, KEY_PASSWORD_FILE);
 	char *password = NULL;
-	int r = 0;
+	int r;
 
 	if (file != NULL && (password = read_password(file,
 	    config_where(cfg, KEY_PASSWORD_FILE))) == NULL)
 		return -1;
-	for (cert = cfg->given[CERT]; cert != NULL && r == 0;
-	    cert = cert->next) {
-		r = tls_config_cert(tls, cert->text,
-		    key != NULL ? key->text : NULL, password);
-		if (r == -1)
-			say(ERROR, "%s: cert: %s", cert->where,
-			    tls_config_error(tls));
-		if (r == 0 && key != NULL && (key->next == NULL) !=
-		    (cert->next == NULL)) {
-			say(ERROR, "%s: as many key as cert are needed, in the "
-			    "same order, or none (keys in the cert files)",
-			    key->where);
-			r = -1;
-		}
-		key = key != NULL ? key->next : NULL;
-	}
+	r = load_certs(tls, cfg, password);
 	if (password != NULL)
 		explicit_bzero(password, strlen(password));
 	free(password);
@@ -734,7 +776,7 @@ load_tls(const struct config *cfg)
 		say(ERROR, "out of memory");
 		return NULL;
 	}
-	if (load_certs(tls, cfg) == -1)
+	if (load_keys(tls, cfg) == -1)
 		goto err;
 	if (tls_config_versions(tls, (int)cfg->number[TLS_MIN] + 12,
 	    (int)cfg->number[TLS_MAX] + 12) == -1) {
@@ -752,6 +794,11 @@ load_tls(const struct config *cfg)
 			    tls_config_error(tls));
 			goto err;
 		}
+	}
+	if (tls_config_ready(tls) == -1) {
+		say(ERROR, "%s: ciphers: %s", config_where(cfg, CIPHERS),
+		    tls_config_error(tls));
+		goto err;
 	}
 	tls_config_truncation(tls, cfg->number[TRUNCATION] == 1);
 	return tls;
@@ -975,11 +1022,9 @@ resolve(struct target *t, const struct value *v, int passive)
 static int
 resolve_all(struct targets *all, const struct value *values, int passive)
 {
+	size_t n = values_count(values);
 	const struct value *v;
-	size_t n = 0;
 
-	for (v = values; v != NULL; v = v->next)
-		n++;
 	if (n > 0 && (all->list = calloc(n, sizeof(*all->list))) == NULL) {
 		say(ERROR, "out of memory");
 		return -1;
@@ -1028,6 +1073,7 @@ struct service {
 struct session {
 	struct service *service;
 	struct tls *tls;
+	int	 fd;			/* the client's */
 	char	 peer[ADDRESS_SIZE];
 	size_t	 turn;			/* the target it began with */
 	size_t	 tried;			/* addresses, over all targets */
@@ -1045,6 +1091,22 @@ tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
+
+/*
+ * In TLS 1.3 the client has the last word of the handshake.  A client that
+ * waits for its acknowledgement before it sends more shall not wait long.
+ */
+#ifdef TCP_QUICKACK
+static void
+acknowledge(int fd)
+{
+	int on = 1;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
+}
+#else
+#define acknowledge(fd)	((void)(fd))
+#endif
 
 /*
  * COMMANDS
@@ -1111,12 +1173,19 @@ command_run(const struct session *ss, int fd)
 	char host[ADDRESS_SIZE];
 	const char *port;
 	sigset_t none;
+	size_t i;
 
-	if (split_address(ss->peer, host, sizeof(host), &port) == 0) {
+	unsetenv("REMOTE_HOST");
+	unsetenv("REMOTE_PORT");
+	if (split_address(ss->peer, host, sizeof(host), &port) == 0 &&
+	    *port != '\0') {
 		setenv("REMOTE_HOST", host, 1);
 		setenv("REMOTE_PORT", port, 1);
 	}
 	setpgid(0, 0);
+	/* An abort that is waiting already must not end in our handler. */
+	for (i = 0; i < SIGNALS; i++)
+		signal(signals[i], SIG_DFL);
 	signal(SIGPIPE, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -1221,6 +1290,7 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 		return NULL;
 	}
 	ss->service = sv;
+	ss->fd = fd;
 	ss->turn = sv->turn++;
 	memcpy(&peer.sa, sa, len);
 	peer.len = len;
@@ -1291,6 +1361,8 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	const struct address *a;
 
 	*why = ss->service->why;
+	if (failed == NULL)
+		acknowledge(ss->fd);
 	if (ss->service->cfg->command != NULL)
 		return command_start(ss, backend);
 	if (failed != NULL)
@@ -1580,21 +1652,18 @@ service_woken(void *arg)
 static void
 catch_signals(sigset_t *asleep)
 {
-	static const int signals[] = {
-		SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGALRM
-	};
 	struct sigaction sa = { .sa_handler = on_signal };
 	sigset_t awake;
 	size_t i;
 
 	sigemptyset(&awake);
-	for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+	for (i = 0; i < SIGNALS; i++) {
 		sigaction(signals[i], &sa, NULL);
 		sigaddset(&awake, signals[i]);
 	}
 	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_BLOCK, &awake, asleep);
-	for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+	for (i = 0; i < SIGNALS; i++)
 		sigdelset(asleep, signals[i]);
 }
 
@@ -1829,6 +1898,7 @@ run_test(const struct config *cfg, int inetd)
 
 	if (r == 0) {
 		config_print(cfg, stdout);
+		tls_config_print(sv.tls, stdout);
 		for (i = 0; tls_config_report(sv.tls, i, stdout) == 0; i++)
 			continue;
 		fflush(stdout);
@@ -1913,6 +1983,10 @@ parse_arguments(struct config *cfg, struct arguments *a, int argc, char **argv)
 				return -1;
 			break;
 		case 'c':
+			if (a->file != NULL) {
+				say(ERROR, "-c is given twice");
+				return -1;
+			}
 			a->file = optarg;
 			break;
 		case 'd':

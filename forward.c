@@ -277,8 +277,8 @@ plain_failed(struct stream *s, ssize_t want)
 	if (errno == EAGAIN || errno == EWOULDBLOCK)
 		return want;
 	s->err = errno;
-	return errno == ECONNRESET || errno == EPIPE ? STREAM_RESET :
-	    STREAM_ERROR;
+	return errno == ECONNRESET || errno == EPIPE || errno == ENOTCONN ?
+	    STREAM_RESET : STREAM_ERROR;
 }
 
 /* Connected means having a peer; no event is needed to find that out. */
@@ -898,10 +898,17 @@ forward_add(struct forward *f, int fd, const struct sockaddr *addr,
  */
 
 static int
-out_of_resources(int error)
+may_accept(const struct forward *f)
 {
-	return error == EMFILE || error == ENFILE || error == ENOBUFS ||
-	    error == ENOMEM;
+	return !f->draining && f->now >= f->starved_until &&
+	    f->nconns < f->p.max_connections;
+}
+
+/* An error of accept(2) that is the affair of one connection alone. */
+static int
+is_passing(int error)
+{
+	return error == EINTR || error == ECONNABORTED || error == EPROTO;
 }
 
 static void
@@ -912,17 +919,17 @@ accept_some(struct forward *f, int listener)
 	socklen_t len;
 	int fd, i;
 
-	for (i = 0; i < ACCEPTS && f->nconns < f->p.max_connections; i++) {
+	for (i = 0; i < ACCEPTS && may_accept(f); i++) {
 		len = sizeof(addr);
 		fd = accept4(listener, sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if ((fd == -1 && out_of_resources(errno)) ||
-		    (fd != -1 && forward_add(f, fd, sa, len) == -1)) {
-			f->starved_until = f->now + STARVED_MS;
-			f->p.calls->starved(f->p.arg, errno);
-			return;
-		}
+		if (fd != -1 && forward_add(f, fd, sa, len) == 0)
+			continue;
 		if (fd == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			return;
+		if (fd != -1 || !is_passing(errno)) {
+			f->starved_until = f->now + STARVED_MS;
+			f->p.calls->starved(f->p.arg, errno);
+		}
 	}
 }
 
@@ -948,8 +955,7 @@ watch_listeners(struct forward *f)
 	size_t i;
 
 	for (i = 0; i < f->nlisteners; i++) {
-		if (!f->draining && f->now >= f->starved_until &&
-		    f->nconns < f->p.max_connections)
+		if (may_accept(f))
 			poller_watch(f->poller, &f->listeners[i], POLLIN);
 		else
 			poller_drop(f->poller, &f->listeners[i]);

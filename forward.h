@@ -99,7 +99,7 @@ struct forward_calls {
 	void	 (*closed)(void *conn, const struct forward_end *);
 	/* A signal ended a sleep. */
 	void	 (*woken)(void *arg);
-	/* Accepting pauses for want of descriptors or memory (errno). */
+	/* Accepting pauses, most likely for want of descriptors (errno). */
 	void	 (*starved)(void *arg, int error);
 };
 

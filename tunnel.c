@@ -472,13 +472,19 @@ split(char *line, char **value)
 	return line;
 }
 
+/* What a line must not hold, be it of a file or an argument. */
 static int
-config_line(struct config *cfg, const char *where, char *line, size_t len)
+line_check(const char *where, const char *line, size_t len)
 {
-	char *key, *value;
+	size_t i;
 
-	if (memchr(line, '\0', len) != NULL) {
-		say(ERROR, "%s: a NUL byte (allowed: plain text)", where);
+	for (i = 0; i < len; i++) {
+		if (line[i] == '\t' || !iscntrl((unsigned char)line[i]))
+			continue;
+		say(ERROR, "%s: %s (allowed: plain text, and LF alone at the "
+		    "end of a line)", where, line[i] == '\0' ? "a NUL byte" :
+		    line[i] == '\r' ? "a carriage return" :
+		    "a control character");
 		return -1;
 	}
 	if (len > LINE_MAX_LEN) {
@@ -486,12 +492,18 @@ config_line(struct config *cfg, const char *where, char *line, size_t len)
 		    where, len, LINE_MAX_LEN);
 		return -1;
 	}
-	line[strcspn(line, "\n")] = '\0';
-	if (strchr(line, '\r') != NULL) {
-		say(ERROR, "%s: a carriage return (allowed: lines that end "
-		    "with LF alone, as dos2unix leaves them)", where);
+	return 0;
+}
+
+/* key = value; line is len bytes, a NUL behind them, and changed. */
+static int
+config_line(struct config *cfg, int rank, const char *where, char *line,
+    size_t len)
+{
+	char *key, *value;
+
+	if (line_check(where, line, len) == -1)
 		return -1;
-	}
 	if (line[strspn(line, " \t")] == '\0' ||
 	    line[strspn(line, " \t")] == '#')
 		return 0;
@@ -505,13 +517,13 @@ config_line(struct config *cfg, const char *where, char *line, size_t len)
 		    "of its own)", where);
 		return -1;
 	}
-	return config_set(cfg, FROM_FILE, where, key, value);
+	return config_set(cfg, rank, where, key, value);
 }
 
 static int
 config_file(struct config *cfg, const char *name)
 {
-	char where[TEXT_SIZE], *line = NULL;
+	char where[PATH_MAX + 32], *line = NULL;
 	size_t size = 0, number = 0;
 	int r = 0, failed;
 	ssize_t len;
@@ -524,7 +536,9 @@ config_file(struct config *cfg, const char *name)
 	errno = 0;
 	while (r == 0 && (len = getline(&line, &size, fp)) != -1) {
 		snprintf(where, sizeof(where), "%s:%zu", name, ++number);
-		r = config_line(cfg, where, line, (size_t)len);
+		if (line[len - 1] == '\n')
+			line[--len] = '\0';
+		r = config_line(cfg, FROM_FILE, where, line, (size_t)len);
 	}
 	failed = r == 0 && (ferror(fp) || errno == ENOMEM);
 	if (failed)
@@ -537,18 +551,20 @@ config_file(struct config *cfg, const char *name)
 static int
 config_argument(struct config *cfg, const char *argument)
 {
-	char *copy, *key, *value;
-	int r = -1;
+	char *copy;
+	int r;
 
+	if (strchr(argument, '=') == NULL) {
+		say(ERROR, "argument \"%s\" is not key=value (a file goes "
+		    "behind -c, a command behind --)", argument);
+		return -1;
+	}
 	if ((copy = strdup(argument)) == NULL) {
 		say(ERROR, "out of memory");
 		return -1;
 	}
-	if ((key = split(copy, &value)) == NULL)
-		say(ERROR, "argument \"%s\" is not key=value (a file goes "
-		    "behind -c, a command behind --)", argument);
-	else
-		r = config_set(cfg, FROM_ARGUMENT, "command line", key, value);
+	r = config_line(cfg, FROM_ARGUMENT, "command line", copy,
+	    strlen(copy));
 	free(copy);
 	return r;
 }
@@ -561,6 +577,11 @@ config_command(struct config *cfg, char **words)
 	char *copy, *word, *rest;
 	size_t n = 0;
 
+	if (exec != NULL && *words != NULL) {
+		say(ERROR, "%s: exec and a command behind -- exclude each "
+		    "other", config_where(cfg, EXEC));
+		return -1;
+	}
 	if ((cfg->command = calloc(COMMAND_WORDS + 1, sizeof(char *))) == NULL)
 		goto nomem;
 	for (; *words != NULL && n < COMMAND_WORDS; words++, n++)
@@ -604,6 +625,15 @@ config_defaults(struct config *cfg)
 			    "default", &cfg->number[i]);
 }
 
+static int
+is_program(const char *file)
+{
+	struct stat st;
+
+	return stat(file, &st) == 0 && S_ISREG(st.st_mode) &&
+	    access(file, X_OK) == 0;
+}
+
 /* Could execvp(3) find it?  Better said now than at every connection. */
 static int
 is_runnable(const char *name)
@@ -612,12 +642,12 @@ is_runnable(const char *name)
 	char file[PATH_MAX];
 
 	if (strchr(name, '/') != NULL)
-		return access(name, X_OK) == 0;
+		return is_program(name);
 	for (; path != NULL; path = strchr(path, ':')) {
 		path += *path == ':';
 		snprintf(file, sizeof(file), "%.*s/%s",
 		    (int)strcspn(path, ":"), path, name);
-		if (access(file, X_OK) == 0)
+		if (is_program(file))
 			return 1;
 	}
 	return 0;
@@ -943,11 +973,14 @@ split_address(const char *text, char *host, size_t size, const char **port)
 	size_t len = colon != NULL ? (size_t)(colon - text) : 0;
 
 	*port = colon != NULL ? colon + 1 : text;
+	/* An IPv6 address has brackets, and nothing else does. */
 	if (len > 1 && text[0] == '[' && text[len - 1] == ']') {
 		text++;
 		len -= 2;
+		if (memchr(text, ':', len) == NULL)
+			return -1;
 	} else if (memchr(text, ':', len) != NULL)
-		return -1;	/* an IPv6 address without its brackets */
+		return -1;
 	if (len >= size)
 		return -1;
 	memcpy(host, text, len);

@@ -191,6 +191,8 @@ static int
 turned(int n, int timeout)
 {
 	world.wished = timeout;
+	if (interrupted())
+		return -1;
 	if (++world.turns > MAX_TURNS)
 		die("no end after %d turns", world.turns);
 	if (world.moved)
@@ -202,8 +204,6 @@ turned(int n, int timeout)
 	world.moved = 0;
 	if (world.spins > SPINS)
 		die("spins");
-	if (interrupted())
-		return -1;
 	if (n == 0 && timeout != 0 &&
 	    world.quiet > PATIENCE + (world.tcp ? MOMENTS : 0))
 		pass_time(timeout);
@@ -693,7 +693,11 @@ sim_open(struct stream *s)
 		r = (int)stream_plain.read(s, ignored, sizeof(ignored));
 		if (r == 0)
 			return failed(k, STREAM_TRUNCATED, 0);
-		r = r > 0 ? STREAM_WANT_READ : r;
+		if (r > 0) {
+			world.moved = 1;
+			sim.useful++;
+			return STREAM_WANT_READ;
+		}
 		return (int)outcome(k, OPEN_OP, r);
 	}
 	if ((r = inject(k, OPEN_OP, s->fd)) != 0)
@@ -704,7 +708,10 @@ sim_open(struct stream *s)
 	}
 	if (k->fault == AT_OPEN)
 		return failed(k, k->result, 1);
-	if ((r = (int)outcome(k, OPEN_OP, stream_plain.open(s))) == 0)
+	/* A client is connected, and its handshake has no need of bytes. */
+	if (k->side == BACKEND)
+		r = stream_plain.open(s);
+	if ((r = (int)outcome(k, OPEN_OP, r)) == 0)
 		k->opened = 1;
 	return r;
 }
@@ -976,7 +983,7 @@ sim_starved(void *arg, int error)
 static void
 sim_woken(void *arg)
 {
-	int i, side, next = 0;
+	int i, next = 0;
 
 	(void)arg;
 	world.now += rnd(4) == 0;
@@ -994,9 +1001,11 @@ sim_woken(void *arg)
 		forward_drain(sim.f, sim.drain_ms);
 		sim.drained = 1;
 	}
-	for (i = 0; i < sim.n; i++)
-		for (side = 0; side < SIDES; side++)
-			peer_step(&sim.links[i].peers[side]);
+	for (i = 0; i < sim.n; i++) {
+		peer_step(&sim.links[i].peers[CLIENT]);
+		if (sim.links[i].fakes[BACKEND].opened)
+			peer_step(&sim.links[i].peers[BACKEND]);
+	}
 }
 static const struct forward_calls sim_calls = {
 	.accepted = sim_accepted,
@@ -1389,4 +1398,1373 @@ on_alarm(int sig)
 	    write(STDERR_FILENO, digits + i, sizeof(digits) - i) == -1)
 		_exit(2);
 	_exit(1);
+}
+
+/*
+ * One thing at a time: a bench with one engine, plain streams whose
+ * operations a test may replace, and a step that runs in woken().
+ */
+
+#define BACKENDS	8
+
+static struct {
+	struct forward *f;
+	struct stream_ops ops[SIDES];
+	int	 client;	/* far end of the client that add() made */
+	int	 backends[BACKENDS];
+	int	 tcp;
+	int	 max_dials;	/* then there is none left */
+	int	 refused_port;	/* the first dial goes where nobody listens */
+	int	 turn_away;
+	void	 (*step)(void);
+	int	 stage;
+	int64_t	 began;
+	int	 accepted, dials, closed, refused, served, reads;
+	int	 aborts[SIDES], finishes[SIDES];
+	int	 starved, starved_error;
+	uint64_t in, out;
+	int64_t	 ms;
+	char	 failures[BACKENDS][64];
+	char	 reason[REASON_SIZE];
+} bench;
+
+static int sides[SIDES] = { CLIENT, BACKEND };
+
+static void
+bench_abort(struct stream *s)
+{
+	bench.aborts[*(int *)s->ctx]++;
+	stream_reset(s);
+}
+
+static void
+bench_refuse(struct stream *s)
+{
+	assert_int_equal(*(int *)s->ctx, CLIENT);
+	bench.refused++;
+}
+
+static int
+bench_finish(struct stream *s)
+{
+	bench.finishes[*(int *)s->ctx]++;
+	return stream_plain.finish(s);
+}
+
+static void *
+bench_accepted(void *arg, int fd, const struct sockaddr *addr, socklen_t len,
+    struct stream *client)
+{
+	assert_ptr_equal(arg, &bench);
+	assert_true(fd != -1 && client->fd == -1);
+	assert_true(len == 0 || addr->sa_family == AF_INET);
+	if (bench.turn_away)
+		return NULL;
+	bench.accepted++;
+	world.moved = 1;
+	client->ops = &bench.ops[CLIENT];
+	client->ctx = &sides[CLIENT];
+	return &bench;
+}
+
+/* A socket that is going to be refused: its port was another's just now. */
+static int
+dial_nobody(void)
+{
+	struct sockaddr_in sin;
+	int fd;
+
+	close(listener_new(&sin));
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), -1);
+	assert_int_equal(errno, EINPROGRESS);
+	assert_true(is_ready(fd, POLLOUT, 1000));
+	return fd;
+}
+
+static int
+bench_dial(void *conn, struct stream *backend, const char *failure,
+    const char **why)
+{
+	int fds[2];
+
+	assert_ptr_equal(conn, &bench);
+	assert_true(bench.accepted > 1 ||
+	    (failure == NULL) == (bench.dials == 0));
+	world.moved = 1;
+	if (failure != NULL)
+		snprintf(bench.failures[bench.dials - 1], 64, "%s", failure);
+	if (bench.dials == bench.max_dials) {
+		*why = "none left";
+		return -1;
+	}
+	if (bench.refused_port && bench.dials == 0) {
+		backend->fd = dial_nobody();
+		bench.backends[bench.dials++] = -1;
+	} else {
+		if (bench.tcp)
+			tcp_pair(fds);
+		else
+			unix_pair(fds);
+		backend->fd = fds[0];
+		bench.backends[bench.dials++] = fds[1];
+	}
+	backend->ops = &bench.ops[BACKEND];
+	backend->ctx = &sides[BACKEND];
+	return 0;
+}
+
+static void
+bench_closed(void *conn, const struct forward_end *end)
+{
+	assert_ptr_equal(conn, &bench);
+	bench.closed++;
+	bench.served = end->served;
+	bench.in = end->in;
+	bench.out = end->out;
+	bench.ms = end->ms;
+	snprintf(bench.reason, sizeof(bench.reason), "%s", end->reason);
+	world.moved = 1;
+}
+
+static void
+bench_woken(void *arg)
+{
+	assert_ptr_equal(arg, &bench);
+	if (bench.step != NULL)
+		bench.step();
+}
+
+static void
+bench_starved(void *arg, int error)
+{
+	assert_ptr_equal(arg, &bench);
+	bench.starved++;
+	bench.starved_error = error;
+	world.moved = 1;
+}
+
+static void
+bench_new(struct forward_params times)
+{
+	static const struct forward_calls calls = {
+		.accepted = bench_accepted,
+		.dial = bench_dial,
+		.closed = bench_closed,
+		.woken = bench_woken,
+		.starved = bench_starved,
+	};
+	int side;
+
+	world_reset(0);
+	memset(&bench, 0, sizeof(bench));
+	bench.client = -1;
+	bench.max_dials = BACKENDS;
+	bench.began = world.now;
+	for (side = 0; side < SIDES; side++) {
+		bench.ops[side] = stream_plain;
+		bench.ops[side].abort = bench_abort;
+		bench.ops[side].refuse = bench_refuse;
+		bench.ops[side].finish = bench_finish;
+	}
+	times.calls = &calls;
+	times.arg = &bench;
+	bench.f = forward_new(&times);
+	assert_non_null(bench.f);
+}
+
+/* One connection, which is all there will be. */
+static void
+bench_add(void)
+{
+	int fds[2];
+
+	if (bench.tcp)
+		tcp_pair(fds);
+	else
+		unix_pair(fds);
+	bench.client = fds[0];
+	assert_int_equal(forward_add(bench.f, fds[1], NULL, 0), 0);
+}
+
+static void
+bench_run(void)
+{
+	sigset_t none;
+	int i;
+
+	sigemptyset(&none);
+	alarm(ALARM);
+	assert_int_equal(forward_run(bench.f, &none), 0);
+	alarm(0);
+	forward_free(bench.f);
+	for (i = 0; i < bench.dials; i++)
+		if (bench.backends[i] != -1)
+			close(bench.backends[i]);
+	if (bench.client != -1)
+		close(bench.client);
+}
+
+/* The usual: one connection, to its end. */
+static void
+bench_one(void)
+{
+	bench_add();
+	forward_drain(bench.f, 0);
+	bench_run();
+	assert_int_equal(bench.closed, 1);
+}
+
+static int64_t
+since(void)
+{
+	return world.now - bench.began;
+}
+
+/* Is it that time, at last?  For steps; it wakes the engine up for it. */
+static int
+due_at(int64_t ms)
+{
+	world.wake_at = bench.began + ms;
+	return since() >= ms;
+}
+
+static void
+say_to(int fd)
+{
+	assert_int_equal(write(fd, "x", 1), 1);
+	world.moved = 1;
+}
+
+static void
+reset(int *fd)
+{
+	struct linger rst = { .l_onoff = 1, .l_linger = 0 };
+
+	setsockopt(*fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
+	close(*fd);
+	*fd = -1;
+	world.moved = 1;
+}
+
+static int
+never(struct stream *s)
+{
+	(void)s;
+	return STREAM_WANT_READ;
+}
+
+static ssize_t
+never_write(struct stream *s, const void *buf, size_t len)
+{
+	(void)s;
+	(void)buf;
+	(void)len;
+	return STREAM_WANT_READ;
+}
+
+/* Deadlines. */
+
+static void
+test_handshake_timeout(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .open_ms = 700 });
+	bench.ops[CLIENT].open = never;
+	bench_one();
+	assert_string_equal(bench.reason, "handshake timeout");
+	assert_int_equal(since(), 700);
+	assert_int_equal(bench.ms, 700);
+	assert_int_equal(bench.served, 0);
+	assert_int_equal(bench.dials, 0);
+	assert_int_equal(bench.aborts[CLIENT], 0);
+}
+
+static void
+test_dial_timeout(void **state)
+{
+	int i;
+
+	(void)state;
+	bench_new((struct forward_params){ .open_ms = 10, .dial_ms = 50 });
+	bench.ops[BACKEND].open = never;
+	bench.max_dials = 3;
+	bench_one();
+	assert_string_equal(bench.reason, "no backend: none left");
+	assert_int_equal(bench.dials, 3);
+	for (i = 0; i < 3; i++)
+		assert_string_equal(bench.failures[i], "timed out");
+	assert_int_equal(bench.refused, 1);
+	assert_int_equal(bench.finishes[CLIENT], 0);
+	/* The client never closed: what it might say was waited for. */
+	assert_int_equal(since(), 3 * 50 + DISCARD_MS);
+}
+
+static void
+chatter_then_close(void)
+{
+	char c;
+
+	if (bench.refused == 0)
+		return;
+	if (bench.stage++ < 3)
+		say_to(bench.client);
+	else if (bench.client != -1) {
+		/* It has been told that no more is coming. */
+		assert_int_equal(recv(bench.client, &c, 1, 0), 0);
+		close(bench.client);
+		bench.client = -1;
+		world.moved = 1;
+	}
+}
+
+static void
+test_discard_until_client_closes(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	bench.max_dials = 0;
+	bench.step = chatter_then_close;
+	bench_one();
+	assert_string_equal(bench.reason, "no backend: none left");
+	assert_int_equal(bench.refused, 1);
+	assert_int_equal(bench.aborts[CLIENT], 0);
+	assert_int_equal(bench.client, -1);
+	assert_int_equal(since(), 0);
+	assert_int_equal(bench.in, 0);
+}
+
+static int
+alerted(struct stream *s)
+{
+	(void)s;
+	return STREAM_ERROR;
+}
+
+static const char *
+alert(const struct stream *s)
+{
+	(void)s;
+	return "no client certificate";
+}
+
+/* The alert is the library's; the engine has to let it arrive. */
+static void
+test_client_error(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .open_ms = 10 });
+	bench.ops[CLIENT].open = alerted;
+	bench.ops[CLIENT].error = alert;
+	bench_one();
+	assert_string_equal(bench.reason, "no client certificate");
+	assert_int_equal(bench.refused, 0);
+	assert_int_equal(bench.aborts[CLIENT], 0);
+	assert_int_equal(since(), DISCARD_MS);
+}
+
+static void
+talk_each_400(void)
+{
+	if (bench.stage < 3 && due_at((bench.stage + 1) * 400)) {
+		say_to(bench.stage == 1 ? bench.backends[0] : bench.client);
+		bench.stage++;
+	}
+}
+
+static void
+test_idle_timeout(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .idle_ms = 500, .linger_ms = 1 });
+	bench.step = talk_each_400;
+	bench_one();
+	assert_string_equal(bench.reason, "idle timeout");
+	assert_int_equal(since(), 3 * 400 + 500);
+	assert_int_equal(bench.in, 2);
+	assert_int_equal(bench.out, 1);
+	assert_int_equal(bench.served, 1);
+	assert_int_equal(bench.aborts[CLIENT], 1);
+	assert_int_equal(bench.aborts[BACKEND], 1);
+	assert_int_equal(bench.finishes[CLIENT] + bench.finishes[BACKEND], 0);
+}
+
+static void
+end_then_reply(void)
+{
+	if (bench.stage == 0 && due_at(100)) {
+		shutdown(bench.client, SHUT_WR);
+		world.moved = ++bench.stage;
+	} else if (bench.stage == 1 && due_at(350)) {
+		say_to(bench.backends[0]);
+		bench.stage++;
+	}
+}
+
+static void
+test_linger_timeout(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .linger_ms = 300 });
+	bench.step = end_then_reply;
+	bench_one();
+	assert_string_equal(bench.reason, "linger timeout");
+	assert_int_equal(since(), 350 + 300);
+	assert_int_equal(bench.out, 1);
+	/* Who was told of the end is not told of an abort. */
+	assert_int_equal(bench.finishes[BACKEND], 1);
+	assert_int_equal(bench.aborts[BACKEND], 0);
+	assert_int_equal(bench.aborts[CLIENT], 1);
+	assert_int_equal(bench.finishes[CLIENT], 0);
+}
+
+static void
+test_drain_deadline(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .idle_ms = 5000 });
+	bench_add();
+	forward_drain(bench.f, 500);
+	forward_drain(bench.f, 300);
+	forward_drain(bench.f, 800);
+	forward_drain(bench.f, 0);
+	bench_run();
+	assert_int_equal(bench.closed, 1);
+	assert_string_equal(bench.reason, "cut");
+	assert_int_equal(since(), 300);
+	assert_int_equal(bench.aborts[CLIENT], 1);
+	assert_int_equal(bench.aborts[BACKEND], 1);
+}
+
+static void
+test_drained_at_once(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .idle_ms = 5000 });
+	forward_drain(bench.f, 0);
+	bench_run();
+	assert_int_equal(world.turns, 0);
+}
+
+static void
+close_when_asleep(void)
+{
+	if (world.quiet < 3)
+		return;
+	/* Nothing is due, ever. */
+	assert_int_equal(world.wished, -1);
+	bench.stage = 1;
+	if (bench.client != -1)
+		peer_close(&(struct peer){ .fd = bench.client });
+	else
+		peer_close(&(struct peer){ .fd = bench.backends[0] });
+	if (bench.client == -1)
+		bench.backends[0] = -1;
+	bench.client = -1;
+}
+
+static void
+test_no_limits(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	bench.step = close_when_asleep;
+	bench_one();
+	assert_int_equal(bench.stage, 1);
+	assert_string_equal(bench.reason, "closed");
+	assert_int_equal(bench.finishes[CLIENT], 1);
+	assert_int_equal(bench.finishes[BACKEND], 1);
+	assert_int_equal(bench.aborts[CLIENT] + bench.aborts[BACKEND], 0);
+	assert_int_equal(since(), 0);
+}
+
+/* Dialing. */
+
+static void
+talk_and_close(void)
+{
+	if (bench.dials < 2 || world.quiet < 3)
+		return;
+	if (bench.stage++ == 0) {
+		say_to(bench.client);
+		reset(&bench.client);
+	}
+}
+
+static void
+test_refused_then_next(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .dial_ms = 50 });
+	bench.tcp = bench.refused_port = 1;
+	bench.step = talk_and_close;
+	bench_one();
+	assert_int_equal(bench.dials, 2);
+	assert_string_equal(bench.failures[0], strerror(ECONNREFUSED));
+	assert_int_equal(bench.served, 1);
+	assert_string_equal(bench.reason, "client reset");
+	assert_int_equal(bench.aborts[BACKEND], 1);
+	assert_int_equal(bench.finishes[BACKEND], 0);
+}
+
+static void
+reset_client_when_quiet(void)
+{
+	if (world.quiet >= 3 && bench.client != -1)
+		reset(&bench.client);
+}
+
+/* There is no deadline here: unheard, the reset would hang it. */
+static void
+test_client_reset_while_dialing(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	bench.tcp = 1;
+	bench.ops[BACKEND].open = never;
+	bench.step = reset_client_when_quiet;
+	bench_one();
+	assert_string_equal(bench.reason, "client reset");
+	assert_int_equal(bench.dials, 1);
+	assert_int_equal(bench.served, 0);
+}
+
+/* Hang-ups and errors where nothing waits for the side. */
+
+static void
+backend_talks_and_leaves(void)
+{
+	if (bench.stage == 0 && world.quiet >= 3) {
+		say_to(bench.backends[0]);
+		bench.stage = 1;
+	} else if (bench.stage == 1 && world.quiet >= 3) {
+		if (bench.tcp)
+			reset(&bench.backends[0]);
+		else {
+			peer_close(&(struct peer){ .fd = bench.backends[0] });
+			bench.backends[0] = -1;
+		}
+		bench.stage = 2;
+	} else if (bench.stage == 2 && world.quiet >= 6) {
+		/* It slept through that: now the client takes its byte. */
+		bench.ops[CLIENT].write = stream_plain.write;
+		shutdown(bench.client, SHUT_WR);
+		bench.stage = 3;
+	}
+}
+
+static void
+test_reset_while_stuck(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	bench.tcp = 1;
+	bench.ops[CLIENT].write = never_write;
+	bench.step = backend_talks_and_leaves;
+	bench_one();
+	assert_int_equal(bench.stage, 2);
+	assert_string_equal(bench.reason, "backend reset");
+	assert_int_equal(bench.aborts[CLIENT], 1);
+	assert_int_equal(bench.finishes[CLIENT], 0);
+	assert_int_equal(bench.out, 0);
+}
+
+/* The poller tells of the hang-up every time; the spin would be seen. */
+static void
+test_hang_up_while_stuck(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	bench.ops[CLIENT].write = never_write;
+	bench.step = backend_talks_and_leaves;
+	bench_one();
+	assert_int_equal(bench.stage, 3);
+	assert_int_equal(bench.out, 1);
+	assert_string_equal(bench.reason, "closed");
+	assert_int_equal(bench.finishes[CLIENT], 1);
+}
+
+/* Memory. */
+
+static void
+stuck_then_free(void)
+{
+	const struct conn *c = bench.f->queues[FLOWING].head;
+	char c64[64];
+
+	if (world.quiet < 3)
+		return;
+	switch (bench.stage++) {
+	case 0:
+		say_to(bench.backends[0]);
+		break;
+	case 1:
+		assert_non_null(c->halves[BACKEND].stuck);
+		assert_null(c->halves[CLIENT].stuck);
+		bench.ops[CLIENT].write = stream_plain.write;
+		say_to(bench.client);
+		break;
+	case 2:
+		assert_null(c->halves[BACKEND].stuck);
+		assert_null(c->halves[CLIENT].stuck);
+		assert_int_equal(recv(bench.client, c64, sizeof(c64), 0), 1);
+		forward_cut(bench.f);
+		break;
+	}
+}
+
+static void
+test_idle_holds_no_memory(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	bench.ops[CLIENT].write = never_write;
+	bench.step = stuck_then_free;
+	bench_one();
+	assert_int_equal(bench.stage, 3);
+	assert_int_equal(bench.in, 1);
+	assert_int_equal(bench.out, 1);
+}
+
+static void
+test_no_memory_for_a_connection(void **state)
+{
+	int fds[2], before;
+
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	before = count_fds();
+	unix_pair(fds);
+	world.calloc_fails = 1;
+	assert_int_equal(forward_add(bench.f, fds[0], NULL, 0), -1);
+	assert_int_equal(errno, ENOMEM);
+	close(fds[1]);
+	assert_int_equal(count_fds(), before);
+	forward_free(bench.f);
+	world.calloc_fails = 1;
+	assert_null(forward_new(&(struct forward_params){ .arg = NULL }));
+	world.calloc_fails = 0;
+	errno = EDOM;
+	forward_free(NULL);
+	assert_int_equal(errno, EDOM);
+}
+
+static void
+test_no_room_in_the_poller(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	world.watch_fails = 1;
+	bench.ops[CLIENT].open = never;
+	bench_one();
+	assert_string_equal(bench.reason, "poll: Cannot allocate memory");
+	assert_int_equal(bench.aborts[CLIENT], 1);
+}
+
+static void
+test_turned_away(void **state)
+{
+	int fds[2], before;
+
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	bench.turn_away = 1;
+	before = count_fds();
+	unix_pair(fds);
+	assert_int_equal(forward_add(bench.f, fds[0], NULL, 0), 0);
+	close(fds[1]);
+	assert_int_equal(count_fds(), before);
+	forward_drain(bench.f, 0);
+	bench_run();
+	assert_int_equal(bench.closed, 0);
+}
+
+/* Listeners. */
+
+static int clients[3];
+static struct sockaddr_in bench_addr;
+
+/* A listener, and as many who want in. */
+static int
+bench_listen(int n)
+{
+	int fd = listener_new(&bench_addr), i;
+
+	nonblock(fd);
+	assert_int_equal(forward_listen(bench.f, fd), 0);
+	for (i = 0; i < n; i++) {
+		clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(clients[i],
+		    (struct sockaddr *)&bench_addr, sizeof(bench_addr)), 0);
+	}
+	/* The last one is in the queue before the engine looks. */
+	assert_true(is_ready(fd, POLLIN, 1000));
+	return fd;
+}
+
+static void
+cut_and_drain(void)
+{
+	forward_cut(bench.f);
+	forward_drain(bench.f, 0);
+	bench.stage = 99;
+}
+
+static void
+bench_listened(int fd, int n)
+{
+	bench_run();
+	close(fd);
+	while (n-- > 0)
+		if (clients[n] != -1)
+			close(clients[n]);
+}
+
+static void
+two_of_three(void)
+{
+	if (bench.stage == 0 && world.quiet >= 8) {
+		assert_int_equal(bench.accepted, 2);
+		assert_int_equal(world.wished, -1);
+		reset(&clients[0]);
+		bench.stage = 1;
+	} else if (bench.stage == 1 && bench.accepted == 3) {
+		assert_int_equal(bench.closed, 1);
+		cut_and_drain();
+	}
+}
+
+static void
+test_max_connections(void **state)
+{
+	int fd, before = count_fds();
+
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 2 });
+	world.tcp = 1;
+	fd = bench_listen(3);
+	bench.step = two_of_three;
+	bench_listened(fd, 3);
+	assert_int_equal(bench.stage, 99);
+	assert_int_equal(bench.closed, 3);
+	assert_int_equal(bench.starved, 0);
+	assert_int_equal(count_fds(), before);
+}
+
+static void
+cut_when_accepted(void)
+{
+	if (bench.accepted == 1 && bench.stage == 0)
+		cut_and_drain();
+}
+
+static void
+starve(int error, int times)
+{
+	int fd;
+
+	bench_new((struct forward_params){ .max_connections = 2 });
+	fd = bench_listen(1);
+	world.accept_error = error;
+	world.accept_errors = times;
+	bench.step = cut_when_accepted;
+	bench_listened(fd, 1);
+	assert_int_equal(bench.accepted, 1);
+	assert_int_equal(bench.closed, 1);
+}
+
+static void
+test_starved(void **state)
+{
+	static const int errors[] = { EMFILE, ENFILE, ENOBUFS, ENOMEM };
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		starve(errors[i], 3);
+		assert_int_equal(bench.starved, 3);
+		assert_int_equal(bench.starved_error, errors[i]);
+		assert_int_equal(since(), 3 * STARVED_MS);
+		/* One call in vain each time, and one that finds no more. */
+		assert_in_range(world.accepts, 4, 5);
+	}
+}
+
+/* Such a client is gone, and says nothing of the next one. */
+static void
+test_accept_goes_on(void **state)
+{
+	static const int errors[] = { ECONNABORTED, EINTR, EPROTO };
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		starve(errors[i], 2);
+		assert_int_equal(bench.starved, 0);
+		assert_int_equal(since(), 0);
+	}
+}
+
+static void
+test_no_memory_to_accept(void **state)
+{
+	int fd, before = count_fds();
+
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 2 });
+	fd = bench_listen(2);
+	world.calloc_fails = 1;
+	bench.step = cut_when_accepted;
+	bench_listened(fd, 2);
+	assert_int_equal(bench.starved, 1);
+	assert_int_equal(bench.starved_error, ENOMEM);
+	assert_int_equal(since(), STARVED_MS);
+	assert_int_equal(bench.accepted, 1);
+	assert_int_equal(count_fds(), before);
+}
+
+static void
+drain_while_one_waits(void)
+{
+	if (bench.stage == 0 && world.quiet >= 3) {
+		assert_int_equal(bench.accepted, 1);
+		forward_drain(bench.f, 50);
+		bench.stage = 1;
+	}
+}
+
+/* Draining, it accepts nobody, whatever there is room for by then. */
+static void
+test_drain_accepts_nobody(void **state)
+{
+	int fd;
+
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	fd = bench_listen(2);
+	bench.step = drain_while_one_waits;
+	bench_listened(fd, 2);
+	assert_int_equal(bench.accepted, 1);
+	assert_string_equal(bench.reason, "cut");
+	assert_int_equal(since(), 50);
+}
+
+static void
+test_too_many_listeners(void **state)
+{
+	int fds[LISTENERS + 1], i;
+
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	for (i = 0; i <= LISTENERS; i++) {
+		fds[i] = dup(listener);
+		assert_true(fds[i] != -1);
+		errno = 0;
+		assert_int_equal(forward_listen(bench.f, fds[i]),
+		    i < LISTENERS ? 0 : -1);
+	}
+	assert_int_equal(errno, ENOSPC);
+	forward_drain(bench.f, 0);
+	bench_run();
+	for (i = 0; i <= LISTENERS; i++)
+		close(fds[i]);
+}
+
+/* Being cut, in each phase. */
+
+static void
+cut_when_quiet(void)
+{
+	if (world.quiet < 3)
+		return;
+	assert_non_null(bench.f->queues[bench.stage].head);
+	forward_cut(bench.f);
+}
+
+static void
+cut_in(enum phase phase)
+{
+	bench_new((struct forward_params){ .max_connections = 1 });
+	bench.stage = (int)phase;
+	bench.step = cut_when_quiet;
+	if (phase == OPENING)
+		bench.ops[CLIENT].open = never;
+	else if (phase == DIALING)
+		bench.ops[BACKEND].open = never;
+	else if (phase == DISCARDING)
+		bench.max_dials = 0;
+	bench_add();
+	if (phase == LINGERING)
+		shutdown(bench.client, SHUT_WR);
+	forward_drain(bench.f, 0);
+	bench_run();
+	assert_int_equal(bench.closed, 1);
+	assert_string_equal(bench.reason, phase == DISCARDING ?
+	    "no backend: none left" : "cut");
+	assert_int_equal(bench.aborts[CLIENT], 1);
+	assert_int_equal(bench.aborts[BACKEND],
+	    phase != OPENING && phase != DISCARDING);
+	assert_int_equal(since(), 0);
+}
+
+static void
+test_cut(void **state)
+{
+	int phase, before = count_fds();
+
+	(void)state;
+	for (phase = 0; phase < PHASES; phase++) {
+		cut_in((enum phase)phase);
+		assert_int_equal(count_fds(), before);
+	}
+}
+
+/* The loop: signals, and nobody's share too large. */
+
+static volatile sig_atomic_t got_usr1;
+
+static void
+on_usr1(int sig)
+{
+	(void)sig;
+	got_usr1 = 1;
+}
+
+static void
+block_usr1(int how)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	sigprocmask(how, &set, NULL);
+}
+
+static void
+test_let_signals_in(void **state)
+{
+	sigset_t none, now;
+
+	(void)state;
+	signal(SIGUSR1, on_usr1);
+	block_usr1(SIG_BLOCK);
+	got_usr1 = 0;
+	raise(SIGUSR1);
+	assert_int_equal(got_usr1, 0);
+	sigemptyset(&none);
+	let_signals_in(&none);
+	assert_int_equal(got_usr1, 1);
+	sigprocmask(SIG_BLOCK, NULL, &now);
+	assert_true(sigismember(&now, SIGUSR1));
+	block_usr1(SIG_UNBLOCK);
+}
+
+static ssize_t
+flood_read(struct stream *s, void *buf, size_t len)
+{
+	(void)s;
+	CHECK(++bench.reads <= TURNS);
+	world.moved = 1;
+	memset(buf, 'x', len);
+	return (ssize_t)len;
+}
+
+static ssize_t
+flood_write(struct stream *s, const void *buf, size_t len)
+{
+	(void)s;
+	(void)buf;
+	return (ssize_t)len;
+}
+
+static int
+flood_pending(const struct stream *s)
+{
+	(void)s;
+	return 1;
+}
+
+static void
+flooded(void)
+{
+	bench.reads = 0;
+	world.now++;
+	if (bench.stage == 0) {
+		/* Never read: with events, no poller lets a signal in. */
+		say_to(bench.client);
+		raise(SIGUSR1);
+	}
+	if (++bench.stage == 2 * SIGNALS_MS) {
+		assert_int_equal(got_usr1, 1);
+		forward_cut(bench.f);
+	}
+}
+
+/* It never sleeps, and yet signals arrive, and others get their turn. */
+static void
+test_flood(void **state)
+{
+	(void)state;
+	signal(SIGUSR1, on_usr1);
+	block_usr1(SIG_BLOCK);
+	got_usr1 = 0;
+	bench_new((struct forward_params){ .idle_ms = 1000 });
+	bench.ops[CLIENT].read = flood_read;
+	bench.ops[CLIENT].pending = flood_pending;
+	bench.ops[BACKEND].write = flood_write;
+	bench.step = flooded;
+	bench_one();
+	assert_int_equal(bench.stage, 2 * SIGNALS_MS);
+	assert_string_equal(bench.reason, "cut");
+	assert_true(bench.in >= FILL_SIZE * (SIGNALS_MS - 1));
+	block_usr1(SIG_UNBLOCK);
+}
+
+static void
+stop_by_signal(void)
+{
+	if (got_usr1 && bench.stage++ == 0)
+		forward_drain(bench.f, 0);
+}
+
+static ssize_t
+reluctant_read(struct stream *s, void *buf, size_t len)
+{
+	if (bench.reads++ == 0)
+		return STREAM_WANT_WRITE;
+	return stream_plain.read(s, buf, len);
+}
+
+static void
+cut_in_the_end(void)
+{
+	if (world.quiet >= 3)
+		forward_cut(bench.f);
+}
+
+/* A want is for one call; the next begins with what is usual. */
+static void
+test_want_is_forgotten(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	bench.ops[CLIENT].read = reluctant_read;
+	bench.step = cut_in_the_end;
+	bench_add();
+	say_to(bench.client);
+	forward_drain(bench.f, 0);
+	bench_run();
+	assert_int_equal(bench.in, 1);
+	assert_int_equal(bench.reads, 2);
+}
+
+/* The mask holds while it sleeps, and its end is seen as a turn. */
+static void
+test_signal_ends_sleep(void **state)
+{
+	(void)state;
+	signal(SIGUSR1, on_usr1);
+	block_usr1(SIG_BLOCK);
+	got_usr1 = 0;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	world.tcp = 1;		/* so that it sleeps really, for a moment */
+	world.quiet = PATIENCE + 1;
+	bench.step = stop_by_signal;
+	raise(SIGUSR1);
+	bench_run();
+	assert_int_equal(got_usr1, 1);
+	block_usr1(SIG_UNBLOCK);
+}
+
+/* What a side waits for: a function of the state, and of nothing else. */
+
+static void
+test_interest(void **state)
+{
+	struct conn c;
+	struct half *up = &c.halves[CLIENT], *down = &c.halves[BACKEND];
+
+	(void)state;
+	memset(&c, 0, sizeof(c));
+	conn_init(&c);
+	c.open_on = POLLIN | POLLOUT;
+	c.phase = OPENING;
+	assert_int_equal(interest(&c, CLIENT), POLLIN | POLLOUT);
+	assert_int_equal(interest(&c, BACKEND), 0);
+	c.phase = DISCARDING;
+	assert_int_equal(interest(&c, CLIENT), POLLIN | POLLOUT);
+	assert_int_equal(interest(&c, BACKEND), 0);
+	c.phase = DIALING;
+	assert_int_equal(interest(&c, CLIENT), 0);
+	assert_int_equal(interest(&c, BACKEND), POLLIN | POLLOUT);
+	for (c.phase = FLOWING; c.phase <= LINGERING; c.phase++) {
+		up->state = down->state = FLOW;
+		up->len = 0;
+		assert_int_equal(interest(&c, CLIENT), POLLIN);
+		assert_int_equal(interest(&c, BACKEND), POLLIN);
+		up->len = 1;		/* stuck: no reading before it went */
+		assert_int_equal(interest(&c, CLIENT), 0);
+		assert_int_equal(interest(&c, BACKEND), POLLIN | POLLOUT);
+		down->state = DONE;
+		assert_int_equal(interest(&c, CLIENT), 0);
+		assert_int_equal(interest(&c, BACKEND), POLLOUT);
+		up->len = 0;
+		up->state = FINISH;	/* to be told to the backend */
+		assert_int_equal(interest(&c, CLIENT), 0);
+		assert_int_equal(interest(&c, BACKEND), POLLOUT);
+		up->write_on = POLLIN;	/* which has to read in order to */
+		assert_int_equal(interest(&c, BACKEND), POLLIN);
+		up->write_on = POLLOUT;
+		up->state = DONE;
+		assert_int_equal(interest(&c, BACKEND), 0);
+		up->state = FLOW;
+		up->read_on = POLLOUT;	/* has to write in order to read */
+		assert_int_equal(interest(&c, CLIENT), POLLOUT);
+		up->read_on = POLLIN;
+	}
+	c.phase = ENDED;
+	assert_int_equal(interest(&c, CLIENT) | interest(&c, BACKEND), 0);
+}
+
+static void
+test_wants(void **state)
+{
+	short events = 0;
+
+	(void)state;
+	assert_int_equal(wants(STREAM_WANT_READ, &events), 1);
+	assert_int_equal(events, POLLIN);
+	assert_int_equal(wants(STREAM_WANT_WRITE, &events), 1);
+	assert_int_equal(events, POLLOUT);
+	assert_int_equal(wants(STREAM_EOF, &events), 0);
+	assert_int_equal(wants(STREAM_TRUNCATED, &events), 0);
+	assert_int_equal(wants(STREAM_RESET, &events), 0);
+	assert_int_equal(wants(STREAM_ERROR, &events), 0);
+	assert_int_equal(wants(1, &events), 0);
+	assert_int_equal(events, POLLOUT);
+}
+
+/* The poller. */
+
+#define POLLED	40
+
+static struct conn polled[POLLED];
+static int far_ends[POLLED];
+
+/* What it reports, and of whom: exactly what is expected of each. */
+static void
+expect_reports(const short *expected)
+{
+	int i;
+
+	for (i = 0; i < POLLED; i++) {
+		polled[i].revents[CLIENT] = 0;
+		polled[i].busy = 0;
+	}
+	bench.f->busy = NULL;
+	world.moved = 1;
+	poller_wait(bench.f, 0, NULL);
+	for (i = 0; i < POLLED; i++) {
+		assert_int_equal(polled[i].revents[CLIENT], expected[i]);
+		assert_int_equal(polled[i].busy, expected[i] != 0);
+		assert_int_equal(polled[i].revents[BACKEND], 0);
+	}
+	bench.f->busy = NULL;
+}
+
+static void
+drop_and_expect(int i, short *expected)
+{
+	poller_drop(bench.f->poller, &polled[i].sources[CLIENT]);
+	poller_drop(bench.f->poller, &polled[i].sources[CLIENT]);
+	assert_int_equal(polled[i].sources[CLIENT].watched, 0);
+	expected[i] = 0;
+	expect_reports(expected);
+}
+
+static void
+watch(int i, short events)
+{
+	assert_int_equal(poller_watch(bench.f->poller,
+	    &polled[i].sources[CLIENT], events), 0);
+}
+
+static void
+test_poller(void **state)
+{
+	short expected[POLLED] = { 0 };
+	int i, fds[2];
+
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	memset(polled, 0, sizeof(polled));
+	for (i = 0; i < POLLED; i++) {
+		unix_pair(fds);
+		conn_init(&polled[i]);
+		polled[i].streams[CLIENT].fd = fds[0];
+		polled[i].sources[CLIENT].fd = fds[0];
+		far_ends[i] = fds[1];
+		watch(i, POLLIN);
+	}
+	expect_reports(expected);
+	for (i = 0; i < POLLED; i += 3) {
+		say_to(far_ends[i]);
+		expected[i] = POLLIN;
+	}
+	expect_reports(expected);
+	/* The first, the last, one between: others keep their own slots. */
+	drop_and_expect(0, expected);
+	drop_and_expect(POLLED - 1, expected);
+	drop_and_expect(21, expected);
+	watch(21, POLLIN | POLLOUT);
+	expected[21] = POLLIN | POLLOUT;
+	watch(3, POLLOUT);
+	expected[3] = POLLOUT;
+	watch(6, 0);
+	expected[6] = 0;
+	expect_reports(expected);
+	/* A hang-up is told, wanted or not. */
+	close(far_ends[6]);
+	expected[6] = POLLHUP | POLLIN | POLLOUT;
+	expect_reports(expected);
+	for (i = 0; i < POLLED; i++) {
+		poller_drop(bench.f->poller, &polled[i].sources[CLIENT]);
+		close(polled[i].streams[CLIENT].fd);
+		if (i != 6)
+			close(far_ends[i]);
+	}
+	memset(expected, 0, sizeof(expected));
+	expect_reports(expected);
+	forward_free(bench.f);
+}
+
+static void
+test_poller_name(void **state)
+{
+	(void)state;
+#ifdef FORWARD_POLL
+	assert_string_equal(forward_poller, "poll");
+#else
+	assert_string_equal(forward_poller, "epoll");
+#endif
+}
+
+/* The plain stream. */
+
+static void
+test_plain(void **state)
+{
+	struct stream s = { .ops = &stream_plain };
+	char buf[8];
+	int fds[2], i;
+
+	(void)state;
+	world_reset(0);
+	world.eintr = 2;
+	unix_pair(fds);
+	s.fd = fds[0];
+	assert_int_equal(stream_plain.open(&s), 0);
+	for (i = 0; i < 20; i++) {
+		assert_int_equal(stream_plain.read(&s, buf, 8),
+		    STREAM_WANT_READ);
+		assert_int_equal(stream_plain.write(&s, "ab", 2), 2);
+		assert_int_equal(recv(fds[1], buf, 8, 0), 2);
+		say_to(fds[1]);
+		assert_int_equal(stream_plain.read(&s, buf, 8), 1);
+	}
+	assert_int_equal(stream_plain.pending(&s), 0);
+	while (stream_plain.write(&s, noise, sizeof(noise)) > 0)
+		continue;
+	assert_int_equal(stream_plain.write(&s, buf, 1), STREAM_WANT_WRITE);
+	assert_int_equal(stream_plain.finish(&s), 0);
+	assert_int_equal(stream_plain.write(&s, buf, 1), STREAM_RESET);
+	shutdown(fds[1], SHUT_WR);
+	assert_int_equal(stream_plain.read(&s, buf, 8), STREAM_EOF);
+	close(fds[1]);
+	close(s.fd);
+	assert_int_equal(stream_plain.read(&s, buf, 8), STREAM_ERROR);
+	assert_int_equal(s.err, EBADF);
+	assert_string_equal(stream_plain.error(&s), strerror(EBADF));
+}
+
+static void
+test_plain_resets(void **state)
+{
+	struct stream s = { .ops = &stream_plain };
+	char buf[8];
+	int fds[2];
+
+	(void)state;
+	world_reset(0);
+	tcp_pair(fds);
+	s.fd = fds[0];
+	reset(&fds[1]);
+	assert_true(is_ready(s.fd, POLLIN, 1000));
+	assert_int_equal(stream_plain.read(&s, buf, 8), STREAM_RESET);
+	/* Not an error of ours either, if it is noticed only at the end. */
+	assert_int_equal(stream_plain.finish(&s), STREAM_RESET);
+	close(s.fd);
+	tcp_pair(fds);
+	s.fd = fds[0];
+	stream_plain.abort(&s);
+	close(s.fd);
+	assert_true(is_ready(fds[1], POLLIN, 1000));
+	assert_int_equal(recv(fds[1], buf, 8, 0), -1);
+	assert_int_equal(errno, ECONNRESET);
+	close(fds[1]);
+	s.fd = dial_nobody();
+	assert_int_equal(stream_plain.open(&s), STREAM_ERROR);
+	assert_string_equal(stream_plain.error(&s), strerror(ECONNREFUSED));
+	close(s.fd);
+	/* In progress, as far as it knows: no peer, and no error. */
+	s.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(stream_plain.open(&s), STREAM_WANT_WRITE);
+	close(s.fd);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_poller_name),
+		cmocka_unit_test(test_wants),
+		cmocka_unit_test(test_interest),
+		cmocka_unit_test(test_poller),
+		cmocka_unit_test(test_plain),
+		cmocka_unit_test(test_plain_resets),
+		cmocka_unit_test(test_handshake_timeout),
+		cmocka_unit_test(test_dial_timeout),
+		cmocka_unit_test(test_discard_until_client_closes),
+		cmocka_unit_test(test_client_error),
+		cmocka_unit_test(test_idle_timeout),
+		cmocka_unit_test(test_linger_timeout),
+		cmocka_unit_test(test_drain_deadline),
+		cmocka_unit_test(test_drained_at_once),
+		cmocka_unit_test(test_no_limits),
+		cmocka_unit_test(test_refused_then_next),
+		cmocka_unit_test(test_client_reset_while_dialing),
+		cmocka_unit_test(test_reset_while_stuck),
+		cmocka_unit_test(test_hang_up_while_stuck),
+		cmocka_unit_test(test_idle_holds_no_memory),
+		cmocka_unit_test(test_no_memory_for_a_connection),
+		cmocka_unit_test(test_no_room_in_the_poller),
+		cmocka_unit_test(test_turned_away),
+		cmocka_unit_test(test_max_connections),
+		cmocka_unit_test(test_starved),
+		cmocka_unit_test(test_accept_goes_on),
+		cmocka_unit_test(test_no_memory_to_accept),
+		cmocka_unit_test(test_drain_accepts_nobody),
+		cmocka_unit_test(test_too_many_listeners),
+		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_let_signals_in),
+		cmocka_unit_test(test_flood),
+		cmocka_unit_test(test_want_is_forgotten),
+		cmocka_unit_test(test_signal_ends_sleep),
+		cmocka_unit_test(test_seeds),
+	};
+
+	signal(SIGALRM, on_alarm);
+	noise_init();
+	listener = listener_new(&listener_addr);
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,394 @@
+"""What is wrong with the input is said in one sentence, with status 2, and
+nothing is left behind.
+"""
+
+import os
+import re
+import socket
+
+import pytest
+
+import support
+
+GOOD = "accept = 127.0.0.1:0\nconnect = 1\ncert = {server}\n"
+
+
+def tunnel(*arguments, **keywords):
+    keywords.setdefault("stdin", support.subprocess.DEVNULL)
+    return support.subprocess.run(
+        [*support.UNDER, support.TUNNEL, *arguments], capture_output=True,
+        text=True, timeout=support.DEADLINE, **keywords)
+
+
+def complaint(p):
+    """The one sentence that it ended with."""
+    assert p.returncode == 2, p
+    assert p.stdout == ""
+    assert p.stderr.startswith("tunnel: error: "), p.stderr
+    assert p.stderr.count("\n") == 1 and p.stderr.endswith("\n"), p.stderr
+    return p.stderr[len("tunnel: error: "):-1]
+
+
+@pytest.fixture
+def in_file(room):
+    """The complaint about a configuration file."""
+
+    def call(text, *arguments):
+        if isinstance(text, str):
+            text = text.encode()
+        path = room.write("tunnel.conf", text)
+        return complaint(tunnel("-c", path, *arguments)).replace(
+            room.dir + "/", "")
+
+    return call
+
+
+@pytest.fixture
+def good(certs):
+    return GOOD.format(server=certs.server)
+
+
+# The file.
+
+def test_unknown_key(in_file, good):
+    assert in_file(good + "colour = red\n").startswith(
+        'tunnel.conf:4: unknown key "colour"')
+
+
+@pytest.mark.parametrize("theirs,hint", [
+    ("CAfile", "stunnel's CAfile"), ("sslVersionMin", '"tls_min" here'),
+    ("TIMEOUTidle", '"idle_timeout" here'), ("output", '"log" here'),
+    ("pid", '"pidfile" here'), ("curves", '"groups" here'),
+])
+def test_unknown_key_that_stunnel_has(in_file, good, theirs, hint):
+    message = in_file(f"# a comment\n\n{theirs} = x\n" + good)
+    assert message.startswith(f'tunnel.conf:3: unknown key "{theirs}"')
+    assert hint in message
+
+
+def test_duplicate_key(in_file, good):
+    message = in_file(good + "idle_timeout = 5s\n\nidle_timeout = 6s\n")
+    assert re.match(r"tunnel\.conf:6: idle_timeout is already set at "
+                    r"\S*tunnel\.conf:4", message)
+
+
+@pytest.mark.parametrize("line", [
+    "idle_timeout = 5", "idle_timeout = -1s", "idle_timeout = 5x",
+    "idle_timeout = 99999d", "idle_timeout = s", "idle_timeout = 1.5s",
+    "idle_timeout = 99999999999999999999s", "idle_timeout = 5 s",
+    "max_connections = 0", "max_connections = many",
+    "max_connections = 10 20", "max_connections = 99999999999999999999",
+    "tls_min = 1.1", "tls_max = TLSv1.3", "truncation = EOF", "daemon = 1",
+    "log_level = loud",
+])
+def test_value_out_of_range(in_file, good, line):
+    message = in_file(good + line + "\n")
+    key, value = line.split(" = ")
+    assert message.startswith(f'tunnel.conf:4: {key} = "{value}" ')
+    assert "allowed: " in message
+
+
+def test_empty_value(in_file, good):
+    assert in_file(good + "alpn =\n").startswith("tunnel.conf:4: alpn ")
+
+
+@pytest.mark.parametrize("line", ["accept", "[service]", "include"])
+def test_line_without_a_value(in_file, good, line):
+    message = in_file(good + line + "\n")
+    assert message.startswith("tunnel.conf:4: ")
+    assert "key = value" in message
+
+
+def test_crlf(in_file, good):
+    message = in_file(good.replace("\n", "\r\n"))
+    assert message.startswith("tunnel.conf:1: a carriage return")
+
+
+def test_nul_byte(in_file, good):
+    assert in_file(good + "alpn = h\0h\n").startswith(
+        "tunnel.conf:4: a NUL byte")
+
+
+def test_line_of_1_mb(in_file, good):
+    message = in_file(good + "alpn = " + "x" * (1 << 20) + "\n")
+    assert message.startswith("tunnel.conf:4: a line of 1048583 bytes")
+
+
+def test_binary_file(in_file):
+    assert in_file(os.urandom(50000) + b"\n").startswith("tunnel.conf:")
+
+
+def test_control_characters_are_refused(in_file, good):
+    message = in_file(good + "col\33[31mour = red\n")
+    assert message.startswith("tunnel.conf:4: a control character")
+
+
+@pytest.mark.parametrize("key", ["accept", "cert", "connect"])
+def test_missing_key(in_file, good, key):
+    lines = [x for x in good.splitlines() if not x.startswith(key + " ")]
+    assert f"{key} = " in in_file("\n".join(lines))
+
+
+def test_tls_min_above_tls_max(in_file, good):
+    assert "tls_min is above tls_max" in in_file(
+        good + "tls_min = 1.3\ntls_max = 1.2\n")
+
+
+def test_connect_and_command(in_file, good):
+    assert "exclude each other" in in_file(good + "exec = cat\n")
+
+
+@pytest.mark.parametrize("key,value,hint", [
+    ("ciphers", "AES128-SHA", "IANA"), ("ciphers", ",", "no name"),
+    ("groups", "curve25519", "x25519"), ("alpn", "x" * 300, "255"),
+    ("ciphers", "TLS_AES_128_GCM_SHA256," * 40, "32"),
+])
+def test_bad_names(in_file, good, key, value, hint):
+    message = in_file(good + f"{key} = {value}\n")
+    assert message.startswith("tunnel.conf:4: ")
+    assert hint in message
+
+
+@pytest.mark.parametrize("test_only", [True, False])
+@pytest.mark.parametrize("key,value", [
+    ("accept", "99999"), ("accept", "127.0.0.1"), ("accept", "::1:4000"),
+    ("accept", "127.0.0.1:http"), ("accept", "unix:"), ("accept", "fd:x"),
+    ("accept", "unix:/" + "x" * 200), ("accept", "[::1]"),
+    ("connect", "0"), ("connect", "127.0.0.1:0"), ("connect", "-1"),
+    ("connect", "nowhere.invalid:1"), ("connect", "1.2.3.4.5:6"),
+])
+def test_bad_address(in_file, good, key, value, test_only):
+    """-t finds it as well."""
+    message = in_file(good + f"{key} = {value}\n",
+                      *["-t"] * test_only)
+    assert message.startswith("tunnel.conf:4: ")
+
+
+def test_missing_file(room):
+    p = tunnel("-c", room.path("missing.conf"))
+    assert complaint(p) == \
+        room.path("missing.conf") + ": No such file or directory"
+
+
+def test_directory_for_a_file(room):
+    assert room.dir in complaint(tunnel("-c", room.dir))
+
+
+# The command line.
+
+def test_nothing_at_all():
+    p = tunnel()
+    assert p.returncode == 2
+    assert p.stderr.startswith("usage: tunnel ")
+
+
+@pytest.mark.parametrize("flag", ["-x", "-c", "-g", "--help"])
+def test_bad_flag(flag):
+    p = tunnel(flag)
+    assert p.returncode == 2
+    assert "usage: tunnel " in p.stderr
+
+
+@pytest.mark.parametrize("argument", ["junk", "", "/etc/tunnel.conf"])
+def test_junk_argument(argument):
+    assert f'argument "{argument}" is not key=value' in complaint(
+        tunnel(argument))
+
+
+def test_unknown_key_as_an_argument():
+    assert complaint(tunnel("CAfile=x")).startswith(
+        'command line: unknown key "CAfile"')
+
+
+def test_file_is_checked_below_an_argument(in_file, good):
+    """An argument wins over the file, and hides no mistake in it."""
+    assert in_file(good + "idle_timeout = x\n", "idle_timeout=5s").startswith(
+        "tunnel.conf:4: idle_timeout")
+
+
+# Certificates and keys.
+
+def loading(certs, *arguments):
+    return complaint(tunnel("accept=127.0.0.1:0", "connect=1", *arguments))
+
+
+def test_certificate_missing(certs):
+    assert "/no.pem: No such file or directory" in loading(
+        certs, "cert=/no.pem")
+
+
+def test_key_missing(certs):
+    assert "/no.key: No such file or directory" in loading(
+        certs, f"cert={certs.server}", "key=/no.key")
+
+
+def test_key_not_in_the_certificate_file(certs):
+    message = loading(certs, f"cert={certs.path('server.crt')}")
+    assert certs.path("server.crt") in message
+    assert "private key" in message
+
+
+def test_key_does_not_fit(certs):
+    message = loading(certs, f"cert={certs.path('server.crt')}",
+                      f"key={certs.path('expired.key')}")
+    assert "does not fit" in message
+    assert "server.crt" in message and "expired.key" in message
+
+
+def test_key_of_another_kind(certs):
+    assert "does not fit" in loading(
+        certs, f"cert={certs.path('server.crt')}",
+        f"key={certs.path('rsa.key')}")
+
+
+def test_key_unreadable(room, certs):
+    """Root reads everything but a directory."""
+    assert room.dir in loading(
+        certs, f"cert={certs.path('server.crt')}", f"key={room.dir}")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="another user has to be had")
+def test_key_unreadable_for_its_user(room, certs):
+    key = room.write("secret.key", "")
+    os.chmod(room.dir, 0o755)
+    os.chmod(certs.dir, 0o755)
+    os.chmod(key, 0o600)
+    copy = room.path("tunnel")
+    support.shutil.copy(support.TUNNEL, copy)
+    p = support.subprocess.run(
+        [copy, "accept=127.0.0.1:0", "connect=1",
+         f"cert={certs.path('server.crt')}", f"key={key}"],
+        capture_output=True, text=True, user="nobody",
+        timeout=support.DEADLINE)
+    assert "secret.key: Permission denied" in complaint(p)
+
+
+@pytest.mark.parametrize("text", ["", "junk\n", "-----BEGIN CERTIFICATE-----\n"
+                                  "AAAA\n-----END CERTIFICATE-----\n"])
+def test_certificate_is_junk(room, certs, text):
+    path = room.write("junk.pem", text)
+    assert path in loading(certs, f"cert={path}")
+
+
+@pytest.mark.parametrize("password,hint", [
+    (None, "set key_password_file"), ("wrong\n", "wrong password"),
+    ("", "empty"),
+])
+def test_password(room, certs, password, hint):
+    arguments = [f"cert={certs.path('server.crt')}", f"key={certs.encrypted}"]
+    if password is not None:
+        path = room.write("password", password)
+        arguments.append(f"key_password_file={path}")
+    assert hint in loading(certs, *arguments)
+
+
+@pytest.mark.parametrize("arguments", [
+    ["cert=server.crt", "key=server.key", "cert=rsa.crt"],
+    ["cert=server.crt", "key=server.key", "key=rsa.key"],
+])
+def test_as_many_keys_as_certificates(certs, arguments):
+    message = loading(certs, *(
+        a.replace("=", "=" + certs.path("")) for a in arguments))
+    assert re.search(r"\d cert and \d key .*allowed: a key for each", message)
+
+
+# Nothing is left behind.
+
+@pytest.fixture
+def lost(room, certs):
+    """What fails late, and the files that it must not leave."""
+
+    def call(*arguments, **keywords):
+        p = tunnel(f"accept=unix:{room.path('socket')}", "connect=1",
+                   f"pidfile={room.path('pidfile')}", f"cert={certs.server}",
+                   *arguments, **keywords)
+        message = complaint(p)
+        assert not os.path.exists(room.path("socket"))
+        assert not os.path.exists(room.path("pidfile"))
+        return message
+
+    return call
+
+
+def in_background(lost, *arguments):
+    """The same, and the same sentence, when it was to be a daemon."""
+    message = lost(*arguments)
+    assert lost("-d", *arguments) == message
+    return message
+
+
+def test_port_in_use(lost):
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        address = support.tcp_address(s)
+        message = in_background(lost, f"accept={address}")
+    assert f"{address}: Address already in use" in message
+
+
+def test_two_accept_on_one_port(lost):
+    address = support.closed_port()
+    assert f"{address}: Address already in use" in in_background(
+        lost, f"accept={address}", f"accept={address}")
+
+
+def test_unix_socket_in_use(room, certs):
+    backend = room.backend(family=socket.AF_UNIX, to=room.path("used"))
+    message = complaint(tunnel(
+        f"accept={backend.address}", "connect=1", f"cert={certs.server}"))
+    assert "Address already in use" in message
+    support.connect(backend.address).close()  # it is still there
+
+
+def test_unix_socket_would_replace_a_file(room, certs):
+    path = room.write("file", "precious")
+    message = complaint(tunnel(
+        f"accept=unix:{path}", "connect=1", f"cert={certs.server}"))
+    assert "Address already in use" in message
+    assert open(path).read() == "precious"
+
+
+def test_address_of_another_machine(lost):
+    assert "Cannot assign requested address" in in_background(
+        lost, "accept=192.0.2.1:0")
+
+
+def test_log_file_impossible(lost, room):
+    assert "log file /nowhere/log: No such file or directory" in \
+        in_background(lost, "log=/nowhere/log")
+
+
+def test_descriptor_that_does_not_listen(lost):
+    with socket.socket() as s:
+        assert "not the number of a listening socket" in lost(
+            f"accept=fd:{s.fileno()}", pass_fds=[s.fileno()])
+    assert "not the number of a listening socket" in lost("accept=fd:99")
+
+
+def test_pidfile_impossible(room, certs):
+    for flags in [], ["-d"]:
+        assert "pidfile /nowhere/pid: No such file or directory" in complaint(
+            tunnel(f"accept=unix:{room.path('socket')}", "connect=1",
+                   "pidfile=/nowhere/pid", f"cert={certs.server}", *flags))
+        assert not os.path.exists(room.path("socket"))
+
+
+def test_pidfile_of_a_live_tunnel(room, certs):
+    path = room.path("pidfile")
+    t = room.tunnel("connect=1", f"pidfile={path}")
+    message = complaint(tunnel("accept=127.0.0.1:0", "connect=1",
+                               f"cert={certs.server}", f"pidfile={path}"))
+    assert f"pidfile {path}: another tunnel holds it" in message
+    assert open(path).read() == f"{t.pid}\n"
+
+
+def test_command_missing(lost, certs):
+    p = tunnel("accept=127.0.0.1:0", f"cert={certs.server}", "--",
+               "/no/command")
+    assert "/no/command" in complaint(p)
+
+
+# -g
+
+@pytest.mark.parametrize("names", ["", ",", "a b$", "x" * 300, "a\nb",
+                                   ",".join(f"n{i}" for i in range(40))])
+def test_generate_for_bad_names(names):
+    assert complaint(tunnel("-g", names)).startswith("-g: ")

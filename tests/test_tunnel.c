@@ -1,0 +1,1104 @@
+/*
+ * Unit tests of the program: tunnel.c is included, to reach what is static.
+ * Whatever is wrong with a configuration has to be said in one sentence that
+ * names the place; here the log leads to a file, and that is read.
+ *
+ * TUNNEL_RUNS	how many lines of garbage (30000)
+ * TUNNEL_SEED	the seed of the first (1), printed by one that fails
+ */
+#define main tunnel_main
+#include "../tunnel.c"
+#undef main
+
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/mman.h>
+
+#include <cmocka.h>
+
+#define WHERE	"tunnel.conf:12"
+#define LEN(a)	(sizeof(a) / sizeof((a)[0]))
+
+static char directory[] = "/tmp/test_tunnel.XXXXXX";
+
+/* What has been logged since the last call. */
+static const char *
+said(void)
+{
+	static char text[16384];
+	ssize_t n = pread(logging.fd, text, sizeof(text) - 1, 0);
+
+	assert_in_range(n, 0, sizeof(text) - 2);
+	text[n] = '\0';
+	assert_int_equal(ftruncate(logging.fd, 0), 0);
+	assert_int_equal(lseek(logging.fd, 0, SEEK_SET), 0);
+	return text;
+}
+
+static int
+is_sentence(const char *text)
+{
+	size_t len = strlen(text);
+
+	return strncmp(text, "tunnel: error: ", 15) == 0 && len > 16 &&
+	    strchr(text, '\n') == text + len - 1;
+}
+
+/* One sentence, from where, in which part is to be found. */
+static void
+expect_said(const char *where, const char *part)
+{
+	const char *text = said();
+
+	if (!is_sentence(text) || strncmp(text + 15, where, strlen(where)) !=
+	    0 || strstr(text, part) == NULL)
+		fail_msg("said: \"%s\", not one sentence with \"%s\" and "
+		    "\"%s\"", text, where, part);
+}
+
+static void
+expect_silence(void)
+{
+	assert_string_equal(said(), "");
+}
+
+static int
+line_of(struct config *cfg, const char *where, const char *bytes, size_t len)
+{
+	char *copy = malloc(len + 1);	/* exactly: for the sanitizers */
+	int r;
+
+	assert_non_null(copy);
+	memcpy(copy, bytes, len);
+	copy[len] = '\0';
+	if (len > 0 && copy[len - 1] == '\n')
+		copy[--len] = '\0';
+	r = config_line(cfg, FROM_FILE, where, copy, len);
+	free(copy);
+	return r;
+}
+
+static int
+line(struct config *cfg, const char *text)
+{
+	return line_of(cfg, WHERE, text, strlen(text));
+}
+
+static const char *
+file_name(void)
+{
+	static char name[sizeof(directory) + 16];
+
+	snprintf(name, sizeof(name), "%s/conf", directory);
+	return name;
+}
+
+static const char *
+write_file(const char *bytes, size_t len)
+{
+	int fd;
+
+	fd = open(file_name(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	assert_true(fd != -1);
+	assert_int_equal(write(fd, bytes, len), len);
+	close(fd);
+	return file_name();
+}
+
+static int
+file(struct config *cfg, const char *text)
+{
+	return config_file(cfg, write_file(text, strlen(text)));
+}
+
+static int
+setup(void **state)
+{
+	static struct config cfg;
+
+	memset(&cfg, 0, sizeof(cfg));
+	config_defaults(&cfg);
+	*state = &cfg;
+	logging.level = INFO;
+	logging.is_file = logging.is_journal = 0;
+	said();
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	config_free(*state);
+	return 0;
+}
+
+/* The table. */
+
+static void
+test_option_rows(void **state)
+{
+	size_t i, j, k;
+	int64_t number;
+
+	(void)state;
+	for (i = 0; i < OPTIONS; i++) {
+		const struct option *o = &options[i];
+
+		assert_non_null(o->name);
+		assert_true(strlen(o->name) > 0 && strlen(o->help) > 0);
+		/* It fits the column of -h, and a line of the terminal. */
+		assert_in_range(strlen(o->name), 1, 18);
+		assert_in_range(strlen(o->help), 1, 60);
+		assert_int_equal(strspn(o->name, "abcdefghijklmnopqrstuvwxyz_"),
+		    strlen(o->name));
+		for (j = 0; j < i; j++)
+			assert_string_not_equal(o->name, options[j].name);
+		assert_int_equal(option_find(o->name), i);
+		assert_true((o->type == CHOICE) == (o->choices != NULL));
+		for (j = 0; o->type == CHOICE && o->choices[j] != NULL; j++)
+			for (k = 0; k < j; k++)
+				assert_string_not_equal(o->choices[j],
+				    o->choices[k]);
+		assert_true(o->type != CHOICE || j >= 2);
+		if (o->type == NUMBER || o->type == TIME) {
+			assert_true(o->min >= 0 && o->min < o->max);
+			assert_true(o->max <= INT64_MAX / 86400 / 1000);
+			assert_non_null(o->fallback);
+		} else
+			assert_true(o->min == 0 && o->max == 0);
+		assert_true(o->type != LIST || o->fallback == NULL);
+		if (o->fallback != NULL)
+			assert_int_equal(option_parse(o, o->fallback, "",
+			    &number), 0);
+	}
+	assert_int_equal(option_find("nonsense"), -1);
+	assert_int_equal(option_find(""), -1);
+	expect_silence();
+}
+
+static void
+test_defaults(void **state)
+{
+	const struct config *cfg = *state;
+
+	assert_int_equal(cfg->number[MAX_CONNECTIONS], 1000);
+	assert_int_equal(cfg->number[HANDSHAKE_TIMEOUT], 10000);
+	assert_int_equal(cfg->number[CONNECT_TIMEOUT], 5000);
+	assert_int_equal(cfg->number[IDLE_TIMEOUT], 0);
+	assert_int_equal(cfg->number[LINGER_TIMEOUT], 60000);
+	assert_int_equal(cfg->number[DRAIN_TIMEOUT], 30000);
+	assert_string_equal(config_text(cfg, LOG), "stderr");
+	assert_null(config_text(cfg, ACCEPT));
+	assert_string_equal(config_where(cfg, LOG), "default");
+	expect_silence();
+}
+
+/* "tls_min and tls_max", "daemon, ...": what is named must be there. */
+static void
+check_hint(const char *hint)
+{
+	char copy[64], *word, *rest;
+	int is_key = 1;
+
+	snprintf(copy, sizeof(copy), "%s", hint);
+	for (word = strtok_r(copy, " ,", &rest); word != NULL;
+	    word = strtok_r(NULL, " ,", &rest)) {
+		if (is_key && option_find(word) == -1)
+			fail_msg("there is no %s", word);
+		is_key = strcmp(word, "and") == 0;
+	}
+}
+
+/* Each hint names what is there; each foreign key is foreign. */
+static void
+test_stunnel_hints(void **state)
+{
+	char text[128];
+	size_t i;
+
+	for (i = 0; i < LEN(stunnel); i++) {
+		assert_int_equal(option_find(stunnel[i].theirs), -1);
+		snprintf(text, sizeof(text), "%s = 1\n", stunnel[i].theirs);
+		assert_int_equal(line(*state, text), -1);
+		snprintf(text, sizeof(text), "stunnel's %s",
+		    stunnel[i].theirs);
+		expect_said(WHERE, text);
+		if (stunnel[i].ours != NULL)
+			check_hint(stunnel[i].ours);
+	}
+	assert_int_equal(line(*state, "timeoutIDLE = 3\n"), -1);
+	expect_said(WHERE, "\"idle_timeout\" here");
+	assert_int_equal(line(*state, "acept = 3\n"), -1);
+	expect_said(WHERE, "unknown key \"acept\"");
+}
+
+/* Values. */
+
+static void
+test_parse_number(void **state)
+{
+	static const char *const bad[] = {
+		"", " ", "-1", "+1", " 1", "1 ", "1x", "x", "0x10", "1.0",
+		"1e3", "--", "101", "9223372036854775807",
+		"9223372036854775808", "99999999999999999999999999999999999",
+		"-9223372036854775809", "1,0", "\xd9\xa1", "4"
+	};
+	int64_t n = -7;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(bad); i++)
+		if (parse_number(bad[i], 5, 100, &n) != -1)
+			fail_msg("\"%s\" passed", bad[i]);
+	assert_int_equal(parse_number("5", 5, 100, &n), 0);
+	assert_int_equal(n, 5);
+	assert_int_equal(parse_number("100", 5, 100, &n), 0);
+	assert_int_equal(n, 100);
+	assert_int_equal(parse_number("007", 5, 100, &n), 0);
+	assert_int_equal(n, 7);
+	assert_int_equal(parse_number("9223372036854775807", 0, INT64_MAX, &n),
+	    0);
+	assert_true(n == INT64_MAX);
+	assert_int_equal(parse_number("9223372036854775808", 0, INT64_MAX,
+	    &n), -1);
+}
+
+static void
+test_parse_time(void **state)
+{
+	static const char *const bad[] = {
+		"", "s", "5", "0s", "0", "-1s", "+1s", " 1s", "1 s", "1S",
+		"1ms", "1w", "1s ", "1.5s", "3601s", "61m", "2h", "1d", "Off",
+		"of", "offs", "99999999999999999999s", "999999999999999s",
+		"9223372036854775807d", "sm", "1sm"
+	};
+	static const struct { const char *text; int64_t ms; } good[] = {
+		{ "off", 0 }, { "1s", 1000 }, { "3600s", 3600000 },
+		{ "1m", 60000 }, { "60m", 3600000 }, { "1h", 3600000 },
+		{ "00000000001s", 1000 },
+	};
+	int64_t ms;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(bad); i++)
+		if (parse_time(bad[i], 1, 3600, &ms) != -1)
+			fail_msg("\"%s\" passed", bad[i]);
+	for (i = 0; i < LEN(good); i++) {
+		assert_int_equal(parse_time(good[i].text, 1, 3600, &ms), 0);
+		assert_int_equal(ms, good[i].ms);
+	}
+	assert_int_equal(parse_time("365d", 1, 31536000, &ms), 0);
+	assert_true(ms == INT64_C(31536000000));
+	assert_int_equal(parse_time("366d", 1, 31536000, &ms), -1);
+}
+
+static void
+test_parse_choice(void **state)
+{
+	static const char *const abc[] = { "a", "bc", "d", NULL };
+	int64_t n = 9;
+
+	(void)state;
+	assert_int_equal(parse_choice("a", abc, &n), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(parse_choice("d", abc, &n), 0);
+	assert_int_equal(n, 2);
+	assert_int_equal(parse_choice("b", abc, &n), -1);
+	assert_int_equal(parse_choice("bcd", abc, &n), -1);
+	assert_int_equal(parse_choice("A", abc, &n), -1);
+	assert_int_equal(parse_choice("", abc, &n), -1);
+}
+
+/* What is wrong, and what would have been right. */
+static void
+test_bad_values(void **state)
+{
+	static const char *const bad[][2] = {
+		{ "max_connections = 0", "1 to 1000000" },
+		{ "max_connections = 1000001", "1 to 1000000" },
+		{ "max_connections = many", "\"many\"" },
+		{ "idle_timeout = 5", "s, m, h or d" },
+		{ "idle_timeout = 0s", "off" },
+		{ "handshake_timeout = 2h", "1s to 3600s" },
+		{ "log_level = loud",
+		    "error, warning, notice, info, debug" },
+		{ "daemon = maybe", "no, yes" },
+		{ "tls_min = 1.1", "1.2, 1.3" },
+		{ "truncation = EOF", "reset, eof" },
+		{ "accept =", "has no value" },
+		{ "accept", "not key = value" },
+		{ "= 5", "unknown key \"\"" },
+		{ "=", "unknown key \"\"" },
+		{ "accept 443", "not key = value" },
+		{ "[service]", "not key = value" },
+		{ "acc ept = 443", "unknown key \"acc ept\"" },
+		{ "Accept = 443", "unknown key \"Accept\"" },
+		{ "accept\x1b[2J = 443", "a control character" },
+	};
+	struct config *cfg = *state;
+	size_t i, j;
+
+	for (i = 0; i < LEN(bad); i++) {
+		assert_int_equal(line(cfg, bad[i][0]), -1);
+		expect_said(WHERE, bad[i][1]);
+	}
+	for (j = 0; j < OPTIONS; j++)
+		assert_null(cfg->given[j]);
+}
+
+/* Lines. */
+
+static void
+test_lines(void **state)
+{
+	static const char *const good[] = {
+		"accept=1:2\n", "accept = 1:2\n", "  accept\t=\t1:2  \n",
+		"\taccept =1:2\t\n", "accept = 1:2", "accept   =   1:2\n"
+	};
+	static const char *const empty[] = {
+		"", "\n", "   \n", "\t", "#", "# accept = 1", "  # x = y\n",
+		"#accept = 1\n"
+	};
+	struct config *cfg = *state;
+	const struct value *v;
+	size_t i;
+
+	for (i = 0; i < LEN(empty); i++)
+		assert_int_equal(line(cfg, empty[i]), 0);
+	assert_null(cfg->given[ACCEPT]);
+	for (i = 0; i < LEN(good); i++)
+		assert_int_equal(line(cfg, good[i]), 0);
+	for (i = 0, v = cfg->given[ACCEPT]; v != NULL; v = v->next, i++) {
+		assert_string_equal(v->text, "1:2");
+		assert_string_equal(v->where, WHERE);
+	}
+	assert_int_equal(i, LEN(good));
+	/* Only the first = divides, and only the start makes a comment. */
+	assert_int_equal(line(cfg, "exec = a=b#c\n"), 0);
+	assert_string_equal(config_text(cfg, EXEC), "a=b#c");
+	expect_silence();
+	assert_int_equal(line(cfg, "cert = a.pem # mine\n"), -1);
+	expect_said(WHERE, "comment");
+	assert_int_equal(line(cfg, "cert = a.pem\t# mine\n"), -1);
+	expect_said(WHERE, "comment");
+}
+
+static void
+test_not_text(void **state)
+{
+	static char longest[LINE_MAX_LEN + 2] = "exec = ";
+	struct config *cfg = *state;
+
+	assert_int_equal(line_of(cfg, WHERE, "acc\0ept = 1", 11), -1);
+	expect_said(WHERE, "NUL");
+	assert_int_equal(line_of(cfg, WHERE, "accept = 1\0", 11), -1);
+	expect_said(WHERE, "NUL");
+	assert_int_equal(line_of(cfg, WHERE, "\0\0\0", 3), -1);
+	expect_said(WHERE, "NUL");
+	assert_int_equal(line(cfg, "accept = 443\r\n"), -1);
+	expect_said(WHERE, "carriage return");
+	assert_int_equal(line(cfg, "\r\n"), -1);
+	expect_said(WHERE, "carriage return");
+	memset(longest + 7, 'x', sizeof(longest) - 8);
+	assert_int_equal(strlen(longest), LINE_MAX_LEN + 1);
+	assert_int_equal(line(cfg, longest), -1);
+	expect_said(WHERE, "4097 bytes");
+	longest[LINE_MAX_LEN] = '\0';
+	assert_int_equal(line(cfg, longest), 0);
+	assert_int_equal(strlen(config_text(cfg, EXEC)), LINE_MAX_LEN - 7);
+	/* What is quoted is cut, not the end of the sentence. */
+	memset(longest, 'y', LINE_MAX_LEN);
+	assert_int_equal(line(cfg, longest), -1);
+	expect_said(WHERE, "a comment begins with #)");
+}
+
+static void
+test_once_or_often(void **state)
+{
+	struct config *cfg = *state;
+
+	assert_int_equal(line(cfg, "log = /a\n"), 0);
+	assert_int_equal(line_of(cfg, "tunnel.conf:13", "log = /a\n", 9), -1);
+	expect_said("tunnel.conf:13", "already set at " WHERE);
+	assert_int_equal(line(cfg, "connect = 1\n"), 0);
+	assert_int_equal(line(cfg, "connect = 2\n"), 0);
+	assert_string_equal(cfg->given[CONNECT]->text, "1");
+	assert_string_equal(cfg->given[CONNECT]->next->text, "2");
+	assert_null(cfg->given[CONNECT]->next->next);
+	expect_silence();
+}
+
+/* Files. */
+
+static void
+test_file(void **state)
+{
+	struct config *cfg = *state;
+	char where[sizeof(directory) + 16];
+
+	assert_int_equal(file(cfg, ""), 0);
+	assert_int_equal(file(cfg, "# all of it\n\naccept = 443\n\n"
+	    "max_connections = 7\ncert = a.pem"), 0);
+	expect_silence();
+	assert_string_equal(config_text(cfg, CERT), "a.pem");
+	assert_int_equal(cfg->number[MAX_CONNECTIONS], 7);
+	snprintf(where, sizeof(where), "%s/conf:3", directory);
+	assert_string_equal(config_where(cfg, ACCEPT), where);
+	snprintf(where, sizeof(where), "%s/conf:6", directory);
+	assert_string_equal(config_where(cfg, CERT), where);
+	/* The first error ends it. */
+	assert_int_equal(file(cfg, "\n# x\nnonsense = 1\nworse\n"), -1);
+	snprintf(where, sizeof(where), "%s/conf:3: ", directory);
+	expect_said(where, "\"nonsense\"");
+	assert_int_equal(file(cfg, "key = a\nkey = b\r\n"), -1);
+	snprintf(where, sizeof(where), "%s/conf:2: ", directory);
+	expect_said(where, "carriage return");
+}
+
+static void
+test_file_not_text(void **state)
+{
+	static char big[1024 * 1024 + 8];
+	char where[sizeof(directory) + 16], name[sizeof(directory) + 16];
+	struct config *cfg = *state;
+
+	snprintf(where, sizeof(where), "%s/conf:2: ", directory);
+	memset(big, 'x', sizeof(big));
+	memcpy(big, "#\nlog = ", 8);
+	assert_int_equal(config_file(cfg, write_file(big, sizeof(big))), -1);
+	expect_said(where, "a line of 1048582 bytes");
+	memset(big, 0, sizeof(big));
+	memcpy(big, "#\n", 2);
+	assert_int_equal(config_file(cfg, write_file(big, sizeof(big))), -1);
+	expect_said(where, "NUL");
+	snprintf(name, sizeof(name), "%s/none", directory);
+	assert_int_equal(config_file(cfg, name), -1);
+	expect_said(name, strerror(ENOENT));
+	assert_int_equal(config_file(cfg, directory), -1);
+	expect_said(directory, strerror(EISDIR));
+}
+
+/* The place is named even where the path to it is long. */
+static void
+test_file_with_long_path(void **state)
+{
+	char name[1024], where[1040];
+	size_t n;
+
+	write_file("nonsense = 1\n", 13);
+	n = (size_t)snprintf(name, sizeof(name), "%s", directory);
+	while (n < 600)
+		n += (size_t)snprintf(name + n, sizeof(name) - n, "/.");
+	snprintf(name + n, sizeof(name) - n, "/conf");
+	snprintf(where, sizeof(where), "%s:1: ", name);
+	assert_int_equal(config_file(*state, name), -1);
+	expect_said(where, "nonsense");
+}
+
+/* Arguments. */
+
+static void
+test_arguments_win(void **state)
+{
+	struct config *cfg = *state;
+
+	assert_int_equal(config_argument(cfg, "log=/arg"), 0);
+	assert_int_equal(config_argument(cfg, "connect=1"), 0);
+	assert_int_equal(config_argument(cfg, "connect=2"), 0);
+	assert_int_equal(config_argument(cfg, "idle_timeout=3s"), 0);
+	assert_int_equal(file(cfg, "log = /file\nconnect = 9\n"
+	    "idle_timeout = 9s\nlinger_timeout = 8s\n"), 0);
+	expect_silence();
+	assert_string_equal(config_text(cfg, LOG), "/arg");
+	assert_string_equal(config_where(cfg, LOG), "command line");
+	assert_string_equal(cfg->given[CONNECT]->text, "1");
+	assert_string_equal(cfg->given[CONNECT]->next->text, "2");
+	assert_null(cfg->given[CONNECT]->next->next);
+	assert_int_equal(cfg->number[IDLE_TIMEOUT], 3000);
+	assert_int_equal(cfg->number[LINGER_TIMEOUT], 8000);
+	/* What is overridden must be right all the same. */
+	assert_int_equal(line(cfg, "idle_timeout = 9\n"), -1);
+	expect_said(WHERE, "idle_timeout = \"9\"");
+	assert_int_equal(cfg->number[IDLE_TIMEOUT], 3000);
+}
+
+static void
+test_argument_errors(void **state)
+{
+	struct config *cfg = *state;
+
+	assert_int_equal(config_argument(cfg, "tunnel.conf"), -1);
+	expect_said("argument \"tunnel.conf\"", "-c");
+	assert_int_equal(config_argument(cfg, ""), -1);
+	expect_said("argument \"\"", "not key=value");
+	assert_int_equal(config_argument(cfg, "acept=1"), -1);
+	expect_said("command line", "\"acept\"");
+	assert_int_equal(config_argument(cfg, "accept="), -1);
+	expect_said("command line", "no value");
+	assert_int_equal(config_argument(cfg, "log=a"), 0);
+	assert_int_equal(config_argument(cfg, "log=b"), -1);
+	expect_said("command line", "already set");
+}
+
+/* The letters, mixed with keys, up to --. */
+static void
+test_letters(void **state)
+{
+	char *argv[] = { "tunnel", "accept=1", "-ti", "-c", "file", "connect=2",
+	    "-v", "-gname", "--", "-x", "y=z", NULL };
+	struct config *cfg = *state;
+	struct arguments a = { 0 };
+
+	optind = 1;
+	assert_int_equal(parse_arguments(cfg, &a, LEN(argv) - 1, argv), 0);
+	expect_silence();
+	assert_string_equal(config_text(cfg, ACCEPT), "1");
+	assert_string_equal(config_text(cfg, CONNECT), "2");
+	assert_int_equal(cfg->number[LOG_LEVEL], DEBUG);
+	assert_string_equal(a.file, "file");
+	assert_string_equal(a.names, "name");
+	assert_true(a.test && a.inetd && !a.help && !a.version);
+	assert_string_equal(a.command[0], "-x");
+	assert_string_equal(a.command[1], "y=z");
+	assert_null(a.command[2]);
+}
+
+static void
+test_exit_code(void **state)
+{
+	static const struct { char *argument; const char *part; } bad[] = {
+		{ "nonsense=1", "unknown key" },
+		{ "accept=1", "missing: cert" },
+		{ "-c/nonexistent/file", "/nonexistent/file: " },
+	};
+	char *argv[3] = { "tunnel", NULL, NULL };
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(bad); i++) {
+		argv[1] = bad[i].argument;
+		optind = 1;
+		assert_int_equal(tunnel_main(2, argv), EXIT_CONFIG);
+		expect_said("", bad[i].part);
+	}
+}
+
+/* What has to be there. */
+
+static void
+test_check(void **state)
+{
+	struct config *cfg = *state;
+	char *command[] = { "true", "x", NULL };
+
+	assert_int_equal(config_check(cfg, 0), -1);
+	expect_said("missing", "accept =");
+	assert_int_equal(config_check(cfg, 1), -1);
+	expect_said("missing", "cert =");
+	assert_int_equal(line(cfg, "accept = 1"), 0);
+	assert_int_equal(line(cfg, "cert = x"), 0);
+	assert_int_equal(config_check(cfg, 0), -1);
+	expect_said("missing", "connect =");
+	assert_int_equal(line(cfg, "connect = 2"), 0);
+	assert_int_equal(config_check(cfg, 0), 0);
+	expect_silence();
+	assert_int_equal(config_command(cfg, command), 0);
+	assert_int_equal(config_check(cfg, 0), -1);
+	expect_said(WHERE, "exclude each other");
+}
+
+static void
+test_command(void **state)
+{
+	char *none[] = { NULL }, *many[COMMAND_WORDS + 2];
+	struct config *cfg = *state;
+	size_t i;
+
+	assert_int_equal(config_command(cfg, none), 0);
+	assert_null(cfg->command);
+	assert_int_equal(line(cfg, "exec = /bin/echo  a\tb=c "), 0);
+	assert_int_equal(config_command(cfg, none), 0);
+	assert_string_equal(cfg->command[0], "/bin/echo");
+	assert_string_equal(cfg->command[1], "a");
+	assert_string_equal(cfg->command[2], "b=c");
+	assert_null(cfg->command[3]);
+	config_free(cfg);
+	for (i = 0; i < LEN(many); i++)
+		many[i] = i < COMMAND_WORDS - 1 ? "w" : NULL;
+	assert_int_equal(config_command(cfg, many), 0);
+	config_free(cfg);
+	many[COMMAND_WORDS - 1] = many[COMMAND_WORDS] = "w";
+	assert_int_equal(config_command(cfg, many), -1);
+	expect_said("a command of", "more than 63 words");
+}
+
+/* Printed, it is a configuration again, and the same one. */
+
+static void
+print_to_file(const struct config *cfg)
+{
+	FILE *fp = fopen(file_name(), "w");
+
+	assert_non_null(fp);
+	config_print(cfg, fp);
+	assert_int_equal(fclose(fp), 0);
+}
+
+static void
+same_again(const struct config *cfg)
+{
+	const struct value *v, *w;
+	struct config again = { 0 };
+	size_t i;
+
+	print_to_file(cfg);
+	config_defaults(&again);
+	assert_int_equal(config_file(&again, file_name()), 0);
+	expect_silence();
+	for (i = 0; i < OPTIONS; i++) {
+		assert_true(cfg->number[i] == again.number[i]);
+		v = cfg->given[i];
+		w = again.given[i];
+		if (v == NULL && w != NULL)
+			assert_string_equal(w->text, options[i].fallback);
+		for (; v != NULL; v = v->next, w = w->next) {
+			assert_non_null(w);
+			assert_string_equal(v->text, w->text);
+			assert_true((v->next == NULL) == (w->next == NULL));
+		}
+	}
+	config_free(&again);
+}
+
+static void
+test_print(void **state)
+{
+	struct config *cfg = *state;
+	size_t i;
+
+	/* Defaults are told as well, and no more than that. */
+	same_again(cfg);
+	config_free(cfg);
+	config_defaults(cfg);
+	print_to_file(cfg);
+	assert_int_equal(config_file(cfg, file_name()), 0);
+	for (i = 0; i < OPTIONS; i++)
+		assert_true((cfg->given[i] != NULL) ==
+		    (options[i].fallback != NULL));
+	config_free(cfg);
+	config_defaults(cfg);
+	assert_int_equal(file(cfg, "accept = [::1]:443\naccept = unix:/a b\n"
+	    "connect = 6379\ncert = a#b = c\nidle_timeout = 12h\n"
+	    "max_connections = 00012\ntls_min = 1.3\ndaemon = yes\n"
+	    "log_level = debug\nexec = cat -n\n"), 0);
+	assert_int_equal(config_argument(cfg, "connect=7"), 0);
+	expect_silence();
+	same_again(cfg);
+}
+
+/* An argument is held to what a line could say, or else can't be printed. */
+static void
+test_print_arguments(void **state)
+{
+	static char argument[LINE_MAX_LEN + 100] = "log=";
+	static const char *const odd[] = {
+		"log=/a\nnonsense = 1", "log=/a # b", "log=/a\rb", argument
+	};
+	struct config cfg;
+	size_t i;
+
+	(void)state;
+	memset(argument + 4, 'x', sizeof(argument) - 5);
+	for (i = 0; i < LEN(odd); i++) {
+		memset(&cfg, 0, sizeof(cfg));
+		config_defaults(&cfg);
+		if (config_argument(&cfg, odd[i]) == 0)
+			same_again(&cfg);
+		else
+			expect_said("command line", "");
+		config_free(&cfg);
+	}
+}
+
+/* Addresses. */
+
+static void
+test_split_address(void **state)
+{
+	static const struct { const char *text, *host, *port; } good[] = {
+		{ "443", "", "443" }, { ":443", "", "443" },
+		{ "*:443", "", "443" }, { "host:443", "host", "443" },
+		{ "1.2.3.4:0", "1.2.3.4", "0" }, { "[::1]:80", "::1", "80" },
+		{ "[fe80::1%lo]:80", "fe80::1%lo", "80" },
+		{ "host:", "host", "" }, { "[::]:x", "::", "x" },
+	};
+	static const char *const bad[] = {
+		"::1:443", "::1", "a:b:c", "[::1]", "[::1:443", "::1]:443",
+		"[::1]x:443", "x[::1]:443"
+	};
+	char host[64], tiny[5];
+	const char *port;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(good); i++) {
+		assert_int_equal(split_address(good[i].text, host,
+		    sizeof(host), &port), 0);
+		assert_string_equal(host, good[i].host);
+		assert_string_equal(port, good[i].port);
+	}
+	for (i = 0; i < LEN(bad); i++)
+		if (split_address(bad[i], host, sizeof(host), &port) != -1)
+			fail_msg("\"%s\" passed", bad[i]);
+	assert_int_equal(split_address("host:1", tiny, sizeof(tiny), &port), 0);
+	assert_int_equal(split_address("hosts:1", tiny, sizeof(tiny), &port),
+	    -1);
+}
+
+static int
+resolved(struct target *t, const char *text, int passive)
+{
+	static struct value v;
+	static char copy[512], where[] = WHERE;
+
+	snprintf(copy, sizeof(copy), "%s", text);
+	v = (struct value){ .text = copy, .where = where };
+	memset(t, 0, sizeof(*t));
+	return resolve(t, &v, passive);
+}
+
+static void
+test_resolve(void **state)
+{
+	static const struct { const char *text, *to; int passive; } good[] = {
+		{ "6379", "127.0.0.1:6379", 0 }, { "*:1", "127.0.0.1:1", 0 },
+		{ "10.1.2.3:65535", "10.1.2.3:65535", 0 },
+		{ "10.1.2.3:0", "10.1.2.3:0", 1 },
+		{ "[::1]:80", "[::1]:80", 0 },
+		{ "[2001:DB8:0:0::1]:80", "[2001:db8::1]:80", 0 },
+		{ "[::ffff:192.0.2.1]:80", "192.0.2.1:80", 0 },
+		{ "unix:/run/x y", "unix:/run/x y", 0 },
+		{ "0.0.0.0:5", "0.0.0.0:5", 1 },
+	};
+	struct target t;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(good); i++) {
+		assert_int_equal(resolved(&t, good[i].text, good[i].passive),
+		    0);
+		assert_int_equal(t.n, 1);
+		assert_string_equal(t.addrs[0].text, good[i].to);
+		assert_int_equal(t.any, 0);
+	}
+	assert_int_equal(resolved(&t, "localhost:80", 0), 0);
+	assert_in_range(t.n, 1, ADDRESSES);
+	assert_int_equal(resolved(&t, "443", 1), 0);
+	assert_int_equal(t.any, 1);
+	assert_string_equal(t.addrs[0].text, has_ipv6() ? "[::]:443" :
+	    "0.0.0.0:443");
+	assert_int_equal(resolved(&t, "*:443", 1), 0);
+	assert_int_equal(t.any, 1);
+	expect_silence();
+}
+
+static void
+test_resolve_errors(void **state)
+{
+	static const char *const bad[] = {
+		"", ":", "host", "host:", "host:0", "host:65536", "host:-1",
+		"host:http", "::1:80", "[::1]", "[::1]:", "65536", "0", "80 ",
+		"1.2.3.4:80x", "host:99999999999999999999", "http://host:80/"
+	};
+	struct target t;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(bad); i++) {
+		if (resolved(&t, bad[i], 0) != -1)
+			fail_msg("\"%s\" passed", bad[i]);
+		expect_said(WHERE, "[IPv6]:port");
+	}
+	assert_int_equal(resolved(&t, "nobody.invalid:80", 0), -1);
+	expect_said(WHERE, "nobody.invalid");
+}
+
+static void
+test_unix_paths(void **state)
+{
+	struct sockaddr_un un;
+	char text[sizeof(un.sun_path) + 8] = "unix:/";
+	struct target t;
+
+	(void)state;
+	assert_int_equal(resolved(&t, "unix:", 0), -1);
+	expect_said(WHERE, "107 bytes");
+	memset(text + 6, 'x', sizeof(un.sun_path) - 1);
+	assert_int_equal(strlen(text + 5), sizeof(un.sun_path));
+	assert_int_equal(resolved(&t, text, 1), -1);
+	expect_said(WHERE, "107 bytes");
+	text[strlen(text) - 1] = '\0';
+	assert_int_equal(resolved(&t, text, 1), 0);
+	assert_string_equal(t.addrs[0].text, text);
+	assert_true(t.addrs[0].len <= sizeof(un));
+	expect_silence();
+}
+
+/* A client on a Unix socket has no name. */
+static void
+test_address_text(void **state)
+{
+	struct address a;
+
+	(void)state;
+	memset(&a, 0, sizeof(a));
+	a.sa.ss_family = AF_UNIX;
+	a.len = sizeof(sa_family_t);
+	address_text(&a);
+	assert_string_equal(a.text, "unix:");
+}
+
+/* The log. */
+
+static void
+test_escape(void **state)
+{
+	char all[256], out[2048], small[12];
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 255; i++)
+		all[i] = (char)(i + 1);
+	all[255] = '\0';
+	escape(out, sizeof(out), all);
+	for (i = 0; out[i] != '\0'; i++)
+		assert_in_range(out[i], ' ', '~');
+	assert_true(strstr(out, "\\x01\\x02") == out);
+	assert_non_null(strstr(out, "\\x0a"));
+	assert_non_null(strstr(out, "\\x1b"));
+	assert_non_null(strstr(out, "~\\x7f"));
+	assert_non_null(strstr(out, "xyz"));
+	/* Eight bits are controls as well, somewhere. */
+	assert_non_null(strstr(out, "\\x9b"));
+	escape(out, sizeof(out), "a b~\xc3\xa9");
+	assert_string_equal(out, "a b~\\xc3\\xa9");
+	/* Never past its end, and never half of an escape. */
+	memset(small, 'z', sizeof(small));
+	escape(small, sizeof(small) - 2, "\n\n\n\n\n\n");
+	assert_string_equal(small, "\\x0a\\x0a");
+	assert_int_equal(small[10], 'z');
+	escape(small, 1, "a");
+	assert_string_equal(small, "");
+}
+
+static void
+test_log_lines(void **state)
+{
+	char stamp[32];
+	const char *text;
+	int i;
+
+	(void)state;
+	say(INFO, "hello %d", 5);
+	assert_string_equal(said(), "tunnel: hello 5\n");
+	say(NOTICE, "a\nb");
+	assert_string_equal(said(), "tunnel: a\\x0ab\n");
+	say(WARNING, "w");
+	assert_string_equal(said(), "tunnel: warning: w\n");
+	say(ERROR, "e");
+	assert_string_equal(said(), "tunnel: error: e\n");
+	say(DEBUG, "d");
+	expect_silence();
+	logging.level = WARNING;
+	say(NOTICE, "n");
+	expect_silence();
+	logging.level = DEBUG;
+	logging.is_journal = 1;
+	say(DEBUG, "d");
+	assert_string_equal(said(), "<7>d\n");
+	say(ERROR, "e");
+	assert_string_equal(said(), "<3>e\n");
+	logging.is_journal = 0;
+	logging.is_file = 1;
+	say(INFO, "in a file");
+	text = said();
+	for (i = 0; i < 20; i++)
+		stamp[i] = isdigit((unsigned char)text[i]) ? '0' : text[i];
+	stamp[20] = '\0';
+	assert_string_equal(stamp, "0000-00-00T00:00:00Z");
+	assert_string_equal(text + 20, " info: in a file\n");
+}
+
+static void
+test_log_keeps_errno(void **state)
+{
+	static char huge[10000];
+	const char *text;
+	int fd = logging.fd;
+
+	(void)state;
+	/* Even where it can't be written. */
+	logging.fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	errno = EDOM;
+	say(ERROR, "x");
+	assert_int_equal(errno, EDOM);
+	close(logging.fd);
+	logging.fd = fd;
+	memset(huge, '\n', sizeof(huge) - 1);
+	say(ERROR, "%s", huge);
+	text = said();
+	assert_true(is_sentence(text));
+	assert_in_range(strlen(text), LOG_SIZE - 8, LOG_SIZE + 32);
+}
+
+/* Garbage: thousands of lines, from a seed. */
+
+static uint64_t rnd_state;
+
+static size_t
+rnd(size_t n)
+{
+	rnd_state ^= rnd_state >> 12;
+	rnd_state ^= rnd_state << 25;
+	rnd_state ^= rnd_state >> 27;
+	return (size_t)((rnd_state * 0x2545f4914f6cdd1du) >> 32) % n;
+}
+
+static unsigned long
+setting(const char *name, unsigned long fallback)
+{
+	const char *text = getenv(name);
+
+	return text != NULL ? strtoul(text, NULL, 10) : fallback;
+}
+
+static size_t
+some_value(char *out, size_t size)
+{
+	static const char *const values[] = {
+		"off", "1s", "0", "99999999999999999999", "yes", "1.2", "%s%n",
+		"unix:/x", "[::1]:443", "-1", "443", "\"", "debug", "=", "#"
+	};
+	static const char alphabet[] = " \t=#\"\\%-0129smhdxyz:/[]\r\x01\xff";
+	size_t i, n;
+
+	if (rnd(2) == 0)
+		return (size_t)snprintf(out, size, "%s",
+		    values[rnd(LEN(values))]);
+	n = rnd(rnd(8) == 0 ? size : 24);
+	for (i = 0; i < n; i++)
+		out[i] = alphabet[rnd(sizeof(alphabet) - 1)];
+	return n;
+}
+
+/* Of three kinds: bytes; letters that could pass; a key, and then those. */
+static size_t
+some_line(char *out, size_t size)
+{
+	size_t i, n = 0;
+
+	switch (rnd(3)) {
+	case 0:
+		n = rnd(rnd(8) == 0 ? size : 40);
+		for (i = 0; i < n; i++)
+			out[i] = (char)rnd(256);
+		break;
+	case 1:
+		n = some_value(out, size);
+		break;
+	default:
+		n = (size_t)snprintf(out, size, "%s%s", rnd(4) != 0 ?
+		    options[rnd(OPTIONS)].name : stunnel[rnd(LEN(stunnel))]
+		    .theirs, rnd(8) == 0 ? " " : " = ");
+		n += some_value(out + n, size - n);
+		break;
+	}
+	if (n > 0 && rnd(16) == 0)
+		out[rnd(n)] = (char)rnd(256);
+	if (n < size && rnd(2) == 0)
+		out[n++] = '\n';
+	return n;
+}
+
+static void
+test_garbage(void **state)
+{
+	unsigned long i, n = setting("TUNNEL_RUNS", 30000), taken = 0;
+	unsigned long first = setting("TUNNEL_SEED", 1);
+	char bytes[2 * LINE_MAX_LEN];
+	struct config cfg;
+	const char *text;
+	size_t len;
+	int r;
+
+	(void)state;
+	for (i = 0; i < n; i++) {
+		rnd_state = (first + i) * 0x9e3779b97f4a7c15u + 99;
+		memset(&cfg, 0, sizeof(cfg));
+		config_defaults(&cfg);
+		len = some_line(bytes, sizeof(bytes));
+		r = line_of(&cfg, WHERE, bytes, len);
+		text = said();
+		if (r == 0 ? *text != '\0' : r != -1 || !is_sentence(text) ||
+		    strstr(text, WHERE ": ") != text + 15)
+			fail_msg("TUNNEL_SEED=%lu: %d, \"%s\"", first + i, r,
+			    text);
+		if (r == 0)
+			same_again(&cfg);
+		taken += r == 0;
+		config_free(&cfg);
+	}
+	/* Both ways are taken often, or this tests too little. */
+	assert_true(taken >= n / 50 && taken <= n / 2);
+}
+
+#define TEST(f)	cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_option_rows),
+		TEST(test_defaults),
+		TEST(test_stunnel_hints),
+		TEST(test_parse_number),
+		TEST(test_parse_time),
+		TEST(test_parse_choice),
+		TEST(test_bad_values),
+		TEST(test_lines),
+		TEST(test_not_text),
+		TEST(test_once_or_often),
+		TEST(test_file),
+		TEST(test_file_not_text),
+		TEST(test_file_with_long_path),
+		TEST(test_arguments_win),
+		TEST(test_argument_errors),
+		TEST(test_letters),
+		TEST(test_exit_code),
+		TEST(test_check),
+		TEST(test_command),
+		TEST(test_print),
+		TEST(test_print_arguments),
+		TEST(test_split_address),
+		TEST(test_resolve),
+		TEST(test_resolve_errors),
+		TEST(test_unix_paths),
+		TEST(test_address_text),
+		TEST(test_escape),
+		TEST(test_log_lines),
+		TEST(test_log_keeps_errno),
+		TEST(test_garbage),
+	};
+	int r;
+
+	unsetenv("JOURNAL_STREAM");
+	logging.fd = memfd_create("log", MFD_CLOEXEC);
+	if (logging.fd == -1 || mkdtemp(directory) == NULL)
+		return 1;
+	r = cmocka_run_group_tests(tests, NULL, NULL);
+	unlink(file_name());
+	rmdir(directory);
+	return r;
+}

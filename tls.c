@@ -28,6 +28,7 @@
 #error "mbed TLS 3.6.6 or newer is needed; run: make deps"
 #endif
 
+#define HELLO_SESSION_ID 43		/* its offset in a hello's record */
 #define HEADER_SIZE	5		/* of a record */
 #define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
 #define FILE_MAX	(1024 * 1024)	/* of a PEM file */
@@ -68,6 +69,7 @@ struct tls {
 	int	 failed;		/* mbed TLS's last error */
 	int	 ended;			/* what ended reading, kept: or 0 */
 	int	 receiving, sent;	/* types of the records at hand */
+	int	 group;			/* 0: not sent yet; -1: none will be */
 	int	 alert;			/* received in the clear, or -1 */
 	unsigned char first[8];		/* what the client sent first */
 	size_t	 nfirst;
@@ -660,11 +662,22 @@ tls_config_ready(struct tls_config *cfg)
 	return 0;
 }
 
+static const char *
+group_name(int id)
+{
+	size_t i;
+
+	for (i = 0; groups[i].name != NULL; i++)
+		if (groups[i].id == id)
+			return groups[i].name;
+	return "";
+}
+
 void
 tls_config_print(const struct tls_config *cfg, FILE *fp)
 {
 	char name[NAME_SIZE];
-	size_t i, j;
+	size_t i;
 
 	fprintf(fp, "# TLS 1.%d to 1.%d, with these suites and groups:\n",
 	    cfg->min % 10, cfg->max % 10);
@@ -674,9 +687,7 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 		fprintf(fp, "#\t%s\n", name);
 	}
 	for (i = 0; cfg->groups[i] != 0; i++)
-		for (j = 0; groups[j].name != NULL; j++)
-			if (groups[j].id == cfg->groups[i])
-				fprintf(fp, "#\t%s\n", groups[j].name);
+		fprintf(fp, "#\t%s\n", group_name(cfg->groups[i]));
 }
 
 void
@@ -1041,6 +1052,34 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
 	return (int)n;
 }
 
+/*
+ * The library does not tell the group that was agreed upon, for the log.  It
+ * stands in the clear in what it sends: in the ServerKeyExchange of TLS 1.2
+ * (RFC 8422 section 5.4), or in the key_share of a ServerHello (RFC 8446
+ * section 4.2.8).  p is a record in the clear.  0: it is neither.
+ */
+static int
+group_sent(const unsigned char *p, size_t len)
+{
+	const unsigned char *end = p + len;
+
+	if (len < HELLO_SESSION_ID || p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
+		return 0;
+	if (p[5] == MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE)
+		return p[9] == MBEDTLS_ECP_TLS_NAMED_CURVE ?
+		    p[10] << 8 | p[11] : 0;
+	if (p[5] != MBEDTLS_SSL_HS_SERVER_HELLO)
+		return 0;
+	/* Behind the session ID: suite, compression, and the extensions. */
+	p += HELLO_SESSION_ID;
+	if (end - p < 1 + p[0] + 5)
+		return 0;
+	for (p += 1 + p[0] + 5; end - p >= 6; p += 4 + (p[2] << 8 | p[3]))
+		if ((p[0] << 8 | p[1]) == MBEDTLS_TLS_EXT_KEY_SHARE)
+			return p[4] << 8 | p[5];
+	return 0;
+}
+
 static int
 bio_send(void *ctx, const unsigned char *buf, size_t len)
 {
@@ -1054,6 +1093,9 @@ bio_send(void *ctx, const unsigned char *buf, size_t len)
 		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 		    MBEDTLS_ERR_NET_SEND_FAILED);
 	t->sent = buf[0];
+	if (t->group == 0)
+		t->group = t->sent == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC ?
+		    -1 : group_sent(buf, len);
 	return (int)n;
 }
 
@@ -1234,6 +1276,7 @@ tls_describe(struct tls *t, char *text, size_t size)
 {
 	const char *suite = mbedtls_ssl_get_ciphersuite(&t->ssl);
 	const char *alpn = mbedtls_ssl_get_alpn_protocol(&t->ssl);
+	const char *group;
 	char name[NAME_SIZE], sni[NAME_SIZE] = "";
 	int n;
 
@@ -1246,8 +1289,10 @@ tls_describe(struct tls *t, char *text, size_t size)
 		return;
 	}
 	suite_name(suite, name, sizeof(name));
-	n = snprintf(text, size, " %s %s%s", mbedtls_ssl_get_version(&t->ssl),
-	    name, sni);
+	group = group_name(t->group);
+	n = snprintf(text, size, " %s %s%s%s%s",
+	    mbedtls_ssl_get_version(&t->ssl), name, *group != '\0' ? " " : "",
+	    group, sni);
 	if (alpn != NULL && n > 0 && (size_t)n < size)
 		snprintf(text + n, size - (size_t)n, " alpn=%s", alpn);
 }

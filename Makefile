@@ -94,7 +94,7 @@ demo: $(TUNNEL)
 	tests/demo
 
 check: $(TUNNEL)
-	$(PYTHON) -m pytest -q -p no:cacheprovider tests
+	$(PYTHON) -B -m pytest -q -p no:cacheprovider tests
 
 # The unit tests include the files they test, to reach what is static.
 unit: $(O)/test_forward $(O)/test_tunnel

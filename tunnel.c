@@ -1904,9 +1904,11 @@ run_service(const struct config *cfg)
 	if (cfg->number[DAEMON] == 1 && (parent = background()) == -1)
 		return EXIT_FAILURE;
 	raise_limit(cfg);
-	if (service_init(&sv, cfg, 0) == -1 || open_listeners(&sv) == -1)
+	if (service_init(&sv, cfg, 0) == -1)
 		goto out;
 	catch_signals(&asleep);
+	if (open_listeners(&sv) == -1)
+		goto out;
 	if (cfg->given[PIDFILE] != NULL && write_pidfile(cfg) == -1)
 		goto out;
 	if (announce(&sv, parent) == 0)

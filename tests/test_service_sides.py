@@ -232,6 +232,23 @@ def test_command_never_sees_a_truncation_as_an_end(room, version):
     assert not os.path.exists(room.path("eof"))
 
 
+@pytest.mark.parametrize("end", ["fin", "reset"])
+def test_command_that_has_just_begun_sees_no_end(room, end):
+    """Not even when the abort comes before the command has been executed."""
+    t = room.tunnel("--", "sh", "-c",
+                    f"cat > /dev/null; touch {room.path('eof')}")
+    for n in range(1, 51):
+        client = room.client(t)
+        client.send(b"half a job")
+        if end == "fin":
+            client.fin()
+        else:
+            client.reset()
+        t.wait_log("command .* ended: ", count=n)
+    assert t.log().count(" ended: signal 15\n") == 50
+    assert not os.path.exists(room.path("eof"))
+
+
 def test_command_never_sees_a_reset_as_an_end(room):
     t = room.tunnel("--", "sh", "-c",
                     f"cat > {room.path('part')}; touch {room.path('eof')}")

@@ -43,13 +43,16 @@ def receive(peer, size):
     return digest.hexdigest()
 
 
-def transfer(room, version, up, down):
-    backend = room.backend()
+def transfer(room, version, up, down, rcvbuf=None):
+    backend = room.backend(rcvbuf=rcvbuf)
     t = room.tunnel(f"connect={backend.address}")
-    client = room.client(t, version)
+    client = room.client(t, version, rcvbuf=rcvbuf)
     server = room.keep(backend.accept())
-    tasks = [Task(send, client, up), Task(send, server, down),
-             Task(receive, server, up), Task(receive, client, down)]
+    tasks = [Task(send, client, up), Task(send, server, down)]
+    if rcvbuf:
+        support.wait_until_stalled(server)
+        support.wait_until_stalled(client.sock)
+    tasks += [Task(receive, server, up), Task(receive, client, down)]
     digests = [task.result(120 * support.SLOW) for task in tasks]
     assert digests[2:] == [digest_of(up), digest_of(down)]
     client.close()
@@ -62,6 +65,14 @@ def transfer(room, version, up, down):
 def test_transfer(room, version, size, way):
     transfer(room, version, size if way != "down" else 0,
              size if way != "up" else 0)
+
+
+@pytest.mark.parametrize("rcvbuf", [20000, 50000, 130000])
+def test_transfer_under_back_pressure(room, version, rcvbuf):
+    """Receivers with little room that begin late: parts of what was read have
+    to wait, in both directions.
+    """
+    transfer(room, version, 8 * MB, 8 * MB, rcvbuf)
 
 
 @pytest.mark.seconds(120)

@@ -1,0 +1,109 @@
+"""The manual, the example and the table of options say the same."""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+import support
+from support import TOP, run
+
+MANUALS = [os.path.join(TOP, "man", name)
+           for name in ("tunnel.8", "tunnel.conf.5")]
+
+
+def read(*path):
+    with open(os.path.join(TOP, *path)) as f:
+        return f.read()
+
+
+def table():
+    """The keys, with what tunnel -h says of them."""
+    keys = run(support.TUNNEL, "-h").decode().split("keys, as in the file")[1]
+    return dict(re.findall(r"^  ([a-z_]+) +(.*)$", keys, re.M))
+
+
+@pytest.fixture
+def defaults(certs):
+    """Key -> default, for those that have one, as tunnel -t tells them."""
+    out = run(support.TUNNEL, "-t", "accept=0", "connect=1",
+              f"cert={certs.server}").decode().split("certificate ")[0]
+    found = dict(re.findall(r"^(\w+) = (.*)$", out, re.M))
+    assert found.keys() <= table().keys()
+    return {k: v for k, v in found.items()
+            if k not in ("accept", "connect", "cert")}
+
+
+def manual_items():
+    """Each key's text in tunnel.conf(5), from its .It to the next."""
+    text = read("man", "tunnel.conf.5")
+    parts = re.split(r"^\.It Ic ([a-z_]+) =.*$", text, flags=re.M)[1:]
+    items = dict(zip(parts[::2], parts[1::2]))
+    assert len(items) == len(parts) // 2, "a key has two items"
+    return {key: body.split("\n.Sh")[0] for key, body in items.items()}
+
+
+def example():
+    """The keys in the example: key -> its values."""
+    found = {}
+    for line in read("tunnel.conf.example").splitlines():
+        match = re.fullmatch(r"#?([a-z_]+) = (.+)", line)
+        if match:
+            found.setdefault(match.group(1), []).append(match.group(2))
+    return found
+
+
+def test_help_tells_every_default(defaults):
+    for key, default in defaults.items():
+        assert table()[key].endswith(f" ({default})")
+
+
+def test_manual_has_every_key_once():
+    assert set(manual_items()) == set(table())
+
+
+def test_manual_tells_every_default(defaults):
+    """In words such as "The default is 10s." """
+    for key, default in defaults.items():
+        body = re.sub(r"^\.\w\w +", "", manual_items()[key], flags=re.M)
+        body = re.sub(r"\\&|[\"\\]", "", body).replace("\n", " ")
+        assert re.search(rf"[Dd]efault[^.]*\b{re.escape(default)}\b", body), \
+            f"{key}: the default {default} is not told"
+
+
+def test_example_has_every_key():
+    assert set(example()) == set(table())
+
+
+def test_example_shows_the_defaults(defaults):
+    for key, default in defaults.items():
+        assert example()[key] == [default], key
+
+
+def test_example_is_valid(room, certs):
+    """As it is, and with every line put into effect."""
+    text = read("tunnel.conf.example")
+    for path in re.findall(r"^(?:cert|key) = (.*)$", text, re.M):
+        text = text.replace(path, certs.server)
+    conf = room.write("tunnel.conf", text)
+    run(support.TUNNEL, "-t", "-c", conf)
+
+
+def test_usage_is_that_of_the_manual():
+    """The flags of tunnel(8) are those of -h."""
+    out = run(support.TUNNEL, "-h").decode()
+    flags = set(re.search(r"\[-([A-Za-z]+)\]", out).group(1)) | set("cg")
+    items = re.findall(r"^\.It Fl (\w)\b", read("man", "tunnel.8"), re.M)
+    assert set(items) == flags
+    assert len(items) == len(flags)
+
+
+@pytest.mark.parametrize("manual", MANUALS, ids=os.path.basename)
+def test_mandoc_has_nothing_to_say(manual):
+    try:
+        p = subprocess.run(["mandoc", "-Tlint", "-W", "warning", manual],
+                           capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("mandoc is not installed")
+    assert (p.returncode, p.stdout) == (0, "")

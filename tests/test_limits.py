@@ -1,0 +1,381 @@
+"""Limits in time, in connections, in descriptors; and idleness that is free."""
+
+import os
+import resource
+import socket
+import time
+
+import pytest
+
+import support
+from support import Task, read_all, read_exactly
+
+LATE = 1.0 * support.SLOW  # a timeout may be this much late
+
+
+class Elapsed:
+    """The seconds that a block takes have to be these, or a little more."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __enter__(self):
+        self.start = time.monotonic()
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            took = time.monotonic() - self.start
+            assert self.seconds - 0.1 < took < self.seconds + LATE
+
+
+@pytest.fixture
+def backend(room):
+    return room.backend()
+
+
+@pytest.fixture
+def tunnel(room, backend):
+    return lambda *arguments: room.tunnel(f"connect={backend.address}",
+                                          *arguments)
+
+
+# Time.
+
+def test_idle_timeout(room, backend, tunnel, version):
+    t = tunnel("idle_timeout=1s")
+    client = room.client(t, version)
+    server = room.keep(backend.accept())
+    with Elapsed(1):
+        assert client.read_all() == (b"", "reset")
+    assert read_all(server) == (b"", "reset")
+
+
+def test_idle_timeout_is_pushed_back_by_every_byte(room, backend, tunnel):
+    """Whichever way, and for longer than the timeout in all."""
+    t = tunnel("idle_timeout=1s")
+    client = room.client(t)
+    server = room.keep(backend.accept())
+    for way in ("up", "up", "down", "down"):
+        time.sleep(0.6)  # less than the timeout: a pace, not a wait
+        if way == "up":
+            client.send(b"x")
+            assert read_exactly(server, 1) == b"x"
+        else:
+            server.sendall(b"x")
+            assert read_exactly(client, 1) == b"x"
+    with Elapsed(1):
+        assert client.read_all() == (b"", "reset")
+
+
+def test_idle_timeout_of_a_client_that_does_not_read(room, backend, tunnel):
+    """Bytes that are stuck are no sign of life."""
+    t = tunnel("idle_timeout=1s")
+    client = room.client(t, rcvbuf=65536)
+    server = room.keep(backend.accept())
+    pouring = Task(server.sendall, bytes(16 << 20))
+    support.wait_until_stalled(client.sock)
+    t.wait_log(" idle timeout$", seconds=1 + LATE)
+    with pytest.raises(ConnectionResetError):
+        pouring.result()
+
+
+def test_handshake_timeout_of_a_silent_client(room, tunnel):
+    t = tunnel("handshake_timeout=1s")
+    sock = room.connect(t.address)
+    with Elapsed(1):
+        assert read_all(sock) == (b"", "eof")
+    t.wait_log(" handshake timeout$")
+
+
+def test_handshake_timeout_of_a_slow_client(room, tunnel):
+    """A byte now and then does not push it back."""
+    t = tunnel("handshake_timeout=1s")
+    client = room.keep(support.Client(
+        t.address, support.context(room.certs)))
+    with pytest.raises(support.ssl.SSLWantReadError):
+        client.tls.do_handshake()
+    hello = client.outgoing.read()
+    start = time.monotonic()
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        for i in range(len(hello)):
+            client.sock.sendall(hello[i:i + 1])
+            time.sleep(0.05)  # the client's pace
+    assert time.monotonic() - start < 1 + LATE
+    t.wait_log(" handshake timeout$")
+
+
+def test_slow_client_in_time(room, backend, tunnel, version):
+    """Byte by byte, in separate segments: every record is put together."""
+    t = tunnel()
+    client = room.keep(support.Client(
+        t.address, support.context(room.certs, version)))
+    client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    client.sock = Dribble(client.sock)
+    client.handshake()
+    server = room.keep(backend.accept())
+    client.send(b"hello")
+    assert read_exactly(server, 5) == b"hello"
+
+
+class Dribble:
+    """A socket that sends single bytes."""
+
+    def __init__(self, sock):
+        self.sock = sock
+
+    def sendall(self, data):
+        for i in range(len(data)):
+            self.sock.sendall(data[i:i + 1])
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
+
+
+@pytest.fixture
+def full(room):
+    """The address of a listener whose queue is full: a SYN gets no answer."""
+    listener = room.backend(backlog=0)
+    for _ in range(4):
+        s = room.keep(socket.socket())
+        s.setblocking(False)
+        s.connect_ex(listener.sock.getsockname())
+    return listener.address
+
+
+def test_connect_timeout(room, full):
+    t = room.tunnel(f"connect={full}", "connect_timeout=1s")
+    client = room.client(t)
+    with Elapsed(1):
+        assert client.read_all() == (b"", "TLSV1_ALERT_INTERNAL_ERROR")
+    client.close()
+    t.wait_log(f" no backend: {full}: timed out$")
+
+
+def test_connect_timeout_is_for_each_address(room, backend, full):
+    t = room.tunnel(f"connect={full}", f"connect={backend.address}",
+                    "connect_timeout=1s")
+    client = room.client(t)
+    with Elapsed(1):
+        server = room.keep(backend.accept())
+    client.send(b"hello")
+    assert read_exactly(server, 5) == b"hello"
+
+
+def test_client_that_leaves_while_the_backend_is_dialed(room, full):
+    t = room.tunnel(f"connect={full}", "connect_timeout=60s")
+    client = room.client(t)
+    client.reset()
+    t.wait_log(" client reset$")
+
+
+def test_linger_timeout_after_the_client(room, backend, tunnel, version):
+    """A backend that never ends is not waited for for ever."""
+    t = tunnel("linger_timeout=1s")
+    client = room.client(t, version)
+    server = room.keep(backend.accept())
+    client.close_notify()
+    with Elapsed(1):
+        assert read_all(server) == (b"", "eof")
+        assert client.read_all() == (b"", "reset")
+    t.wait_log(" linger timeout$")
+    with pytest.raises(OSError):
+        for _ in range(3):
+            server.sendall(b"x")
+            time.sleep(0.01)  # for the answer to come back
+
+
+def test_linger_timeout_after_the_backend(room, backend, tunnel):
+    """A client that never closes had all of its reply."""
+    t = tunnel("linger_timeout=1s")
+    client = room.client(t)
+    server = room.keep(backend.accept())
+    server.sendall(b"reply")
+    server.close()
+    with Elapsed(1):
+        assert client.read_all() == (b"reply", "close_notify")
+        t.wait_log(" linger timeout$")
+
+
+def test_linger_timeout_is_pushed_back_by_every_byte(room, backend, tunnel):
+    t = tunnel("linger_timeout=1s")
+    client = room.client(t)
+    server = room.keep(backend.accept())
+    client.close_notify()
+    assert read_all(server) == (b"", "eof")
+    for _ in range(4):
+        time.sleep(0.4)  # the backend's pace
+        server.sendall(b"x")
+    server.close()
+    assert client.read_all() == (b"xxxx", "close_notify")
+
+
+def test_idle_timeout_off(room, backend, tunnel):
+    """Off is the default: an idle connection is left alone."""
+    t = tunnel("linger_timeout=1s")
+    client = room.client(t)
+    server = room.keep(backend.accept())
+    time.sleep(1.5)  # longer than any timeout that is set
+    client.send(b"still there")
+    assert read_exactly(server, 11) == b"still there"
+
+
+# Connections.
+
+def test_max_connections(room, backend, tunnel):
+    """Past it, accepting pauses; a place that is free is taken at once."""
+    backend.serve(support.echo)
+    t = tunnel("max_connections=2")
+    first, second = room.client(t), room.client(t)
+    third = Task(room.client, t)
+    support.wait_for(lambda: waits_to_be_accepted(t), "a full house")
+    assert t.log().count(" accepted\n") == 2
+    before = t.cpu_seconds()
+    time.sleep(0.5)  # a span to measure
+    assert t.cpu_seconds() - before <= 0.02 * support.SLOW
+    assert third.running()
+    first.reset()
+    third = third.result()
+    third.send(b"my turn")
+    assert read_exactly(third, 7) == b"my turn"
+    second.send(b"and mine")
+    assert read_exactly(second, 8) == b"and mine"
+    lines = t.log().splitlines()
+    assert [i for i, x in enumerate(lines) if x.endswith(" accepted")][2] > \
+        [i for i, x in enumerate(lines) if x.endswith(" client reset")][0]
+
+
+def waits_to_be_accepted(t):
+    """In /proc/net/tcp, the queue of a listener is its rx_queue."""
+    port = int(t.address.rsplit(":", 1)[1])
+    with open("/proc/net/tcp") as f:
+        for line in f:
+            fields = line.split()
+            if fields[1] == f"0100007F:{port:04X}" and fields[3] == "0A":
+                return int(fields[4].split(":")[1], 16) > 0
+    raise AssertionError("no such listener")
+
+
+def test_many_come_and_go_past_max_connections(room, backend, tunnel):
+    backend.serve(support.echo)
+    t = tunnel("max_connections=3")
+
+    def visit():
+        client = support.Client(t.address, support.context(room.certs))
+        client.handshake()
+        client.send(b"hello")
+        data = read_exactly(client, 5)
+        client.close()
+        return data
+
+    visits = [Task(visit) for _ in range(30)]
+    for v in visits:
+        assert v.result() == b"hello"
+
+
+# Descriptors.
+
+def no_more_than(descriptors):
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE,
+                                      (descriptors, descriptors))
+
+
+def test_out_of_descriptors(room, backend):
+    """It pauses, spends nothing while it does, and recovers."""
+    backend.serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}",
+                    preexec_fn=no_more_than(20))
+    t.wait_log("warning: max_connections needs")
+    crowd = [support.connect(t.address) for _ in range(40)]
+    t.wait_log("warning: accepting pauses: Too many open files")
+    before = t.cpu_seconds()
+    time.sleep(1)  # a span to measure
+    assert t.cpu_seconds() - before <= 0.03 * support.SLOW
+    for sock in crowd:
+        sock.close()
+    client = room.client(t)
+    client.send(b"hello")
+    assert read_exactly(client, 5) == b"hello"
+    assert t.log().count("accepting pauses") == 1
+
+
+def test_out_of_descriptors_for_the_backend(room, backend):
+    """The client is told, and the next one served."""
+    backend.serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}",
+                    preexec_fn=no_more_than(10))
+    idle = []
+    while True:
+        try:
+            client = room.client(t)
+        except (OSError, support.ssl.SSLError):
+            break
+        client.send(b"hello")
+        if client.recv() != b"hello":
+            assert client.end == "TLSV1_ALERT_INTERNAL_ERROR"
+            break
+        idle.append(client)
+        assert len(idle) < 9
+    t.wait_log("Too many open files")
+    for client in [*idle, client]:
+        client.close()
+    client = room.client(t)
+    client.send(b"hello")
+    assert read_exactly(client, 5) == b"hello"
+
+
+def test_descriptors_are_not_leaked(room, backend):
+    backend.serve(support.echo)
+    refusing = support.closed_port()
+    t = room.tunnel(f"connect={backend.address}")
+    lost = room.tunnel(f"connect={refusing}")
+
+    def descriptors():
+        return sum(len(os.listdir(f"/proc/{x.pid}/fd")) for x in (t, lost))
+
+    before = descriptors()
+    for n in range(20):
+        client = room.client(t)
+        if n % 2:
+            client.close_notify()
+            client.read_all()
+        client.close()
+        room.client(lost).close()
+        support.reset(support.connect(t.address))
+    support.wait_for(lambda: descriptors() == before,
+                     "all descriptors to be closed")
+
+
+# Idleness.
+
+def test_idle_connection_costs_nothing(room, backend, tunnel):
+    t = tunnel()
+    client = room.client(t)
+    server = room.keep(backend.accept())
+    client.send(b"hello")
+    assert read_exactly(server, 5) == b"hello"
+    before = t.cpu_seconds()
+    time.sleep(1)  # a span to measure
+    assert t.cpu_seconds() - before <= 0.01
+
+
+@pytest.mark.parametrize("end", ["client", "backend", "stuck"])
+def test_waiting_connection_costs_nothing(room, backend, tunnel, end):
+    """One side has ended, or does not read: nothing is to be done."""
+    t = tunnel()
+    client = room.client(t, rcvbuf=65536)
+    server = room.keep(backend.accept())
+    if end == "client":
+        client.close_notify()
+        client.fin()
+        assert read_all(server) == (b"", "eof")
+    elif end == "backend":
+        server.shutdown(socket.SHUT_WR)
+        assert client.read_all() == (b"", "close_notify")
+    else:
+        pouring = Task(server.sendall, bytes(16 << 20))
+        support.wait_until_stalled(client.sock)
+        assert pouring.running()
+    before = t.cpu_seconds()
+    time.sleep(0.5)  # a span to measure
+    assert t.cpu_seconds() - before <= 0.01
+    client.reset()

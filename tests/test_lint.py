@@ -1,0 +1,66 @@
+"""What compilers don't say: cppcheck and clang-tidy have nothing against it."""
+
+import os
+import shutil
+
+import pytest
+
+from support import TOP, Task, run
+
+SOURCES = ["tunnel.c", "tls.c", "forward.c"]
+DEFINES = ["-D_GNU_SOURCE", '-DVERSION="0"']
+CHECKS = [
+    "bugprone-*", "cert-*", "clang-analyzer-*", "misc-redundant-expression",
+    "performance-*",
+    # Off: 24 * 60 * 60 fits an int, and (void *)(uintptr_t) casts a const away.
+    "-bugprone-implicit-widening-of-multiplication-result",
+    "-performance-no-int-to-ptr",
+    # Off: arrays of pointers are meant to be that.
+    "-bugprone-sizeof-expression",
+    # Off: two parameters of one type, and numbers in a condition's place.
+    "-bugprone-easily-swappable-parameters",
+    "-bugprone-narrowing-conversions",
+    # Off: an assignment in a condition is this code's way to check.
+    "-bugprone-assignment-in-if-condition",
+    # Off: memcpy_s() and its kind are nowhere to be had.
+    "-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling",
+    # Off: return values of printf() and of clean-up, and _exit() in signals.
+    "-cert-err33-c", "-bugprone-unused-return-value",
+]
+
+
+def mbedtls():
+    own = os.path.join(TOP, "build", "mbedtls", "include")
+    return ["-isystem", own] if os.path.isdir(own) else []
+
+
+def need(program):
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not installed")
+
+
+@pytest.mark.seconds(120)
+def test_cppcheck():
+    need("cppcheck")
+    print(run(
+        "cppcheck", "--quiet", "--error-exitcode=1", "--std=c11",
+        "--enable=warning,performance,portability", "--inline-suppr",
+        "--library=posix", "--suppress=missingIncludeSystem",
+        "--template=gcc", "-j2", *DEFINES,
+        "-DMBEDTLS_VERSION_NUMBER=0x03060600", *SOURCES, cwd=TOP,
+        timeout=120).decode())
+
+
+def clang_tidy(source, *flags):
+    return run("clang-tidy", "--quiet", "--warnings-as-errors=*",
+               "--checks=-*," + ",".join(CHECKS), source, "--", "-std=c11",
+               *DEFINES, *flags, *mbedtls(), cwd=TOP, timeout=120).decode()
+
+
+@pytest.mark.seconds(120)
+def test_clang_tidy():
+    need("clang-tidy")
+    jobs = [Task(clang_tidy, source) for source in SOURCES]
+    jobs.append(Task(clang_tidy, "forward.c", "-DFORWARD_POLL"))
+    for job in jobs:
+        print(job.result(120))

@@ -1,0 +1,84 @@
+"""What the project promises to show: a quick start, little memory, a small
+program.
+"""
+
+import os
+import re
+import subprocess
+import time
+
+import pytest
+
+import support
+from support import run
+
+by_default = pytest.mark.skipif(
+    support.SANITIZED or bool(support.UNDER),
+    reason="sanitizers and valgrind take time and memory of their own")
+
+
+@by_default
+def test_serves_within_50_ms(room):
+    """From exec to the first connection; the best of some starts."""
+    backend = room.backend()
+    took = []
+    for _ in range(7):
+        path = room.path("socket")
+        start = time.monotonic()
+        t = room.tunnel(f"accept=unix:{path}", f"connect={backend.address}",
+                        ready=False)
+        while True:
+            try:
+                sock = support.connect("unix:" + path)
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                assert time.monotonic() - start < support.DEADLINE
+        took.append(time.monotonic() - start)
+        sock.close()
+        assert t.stop() == 0
+    assert min(took) < 0.050, took
+
+
+@by_default
+def test_idle_process_is_below_2_5_mb(room):
+    """The median of some starts: how many pages of the libraries come along
+    with those that are used depends on where they are mapped.
+    """
+    backend = room.backend()
+    kb = []
+    for _ in range(25):
+        t = room.tunnel(f"connect={backend.address}")
+        with open(f"/proc/{t.pid}/status") as f:
+            kb.append(int(re.search(r"VmRSS:\s+(\d+) kB", f.read()).group(1)))
+        assert t.stop() == 0
+    assert sorted(kb)[12] < 2.5 * 1024, kb
+
+
+@pytest.fixture
+def make(room):
+    """Build with other variables, in a directory of its own."""
+
+    def call(variant, *variables):
+        out = os.path.join("build", variant)
+        tunnel = os.path.join(out, "tunnel")
+        run("make", "-s", "-C", support.TOP, f"O={out}", f"TUNNEL={tunnel}",
+            *variables, timeout=60)
+        return os.path.join(support.TOP, tunnel)
+
+    return call
+
+
+def test_program_is_below_100_kb(room, make):
+    """Stripped, with the library as a shared one."""
+    shared = os.path.join(support.TOP, "build", "mbedtls", "shared")
+    if not os.path.isdir(shared):
+        built = make("dynamic")
+    else:
+        built = make("dynamic", f"MBEDTLS_LDFLAGS=-L{shared} "
+                     f"-Wl,-rpath,{shared}")
+    assert b"libmbedtls.so" in run("readelf", "-d", built)
+    small = room.path("tunnel")
+    run("strip", "-o", small, built)
+    assert os.path.getsize(small) < 100 * 1024
+    out = subprocess.run([small, "-V"], capture_output=True, text=True)
+    assert out.stdout.startswith("tunnel ")

@@ -1,0 +1,342 @@
+"""The life of the process: background, pidfile, log file, signals, and how it
+ends.
+"""
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+import support
+from support import Task, read_all, read_exactly
+
+
+class Daemon:
+    """A tunnel in the background: no child of ours, known by its pidfile."""
+
+    def __init__(self, room, *arguments, log="daemon.log"):
+        self.pidfile = room.path("pidfile")
+        self.log_file = room.path(log)
+        self.p = subprocess.run(
+            [support.TUNNEL, "accept=127.0.0.1:0", f"pidfile={self.pidfile}",
+             f"cert={room.certs.server}", f"log={self.log_file}",
+             "log_level=debug", *arguments], stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=support.DEADLINE)
+        self.pid = None
+        if self.p.returncode == 0:
+            with open(self.pidfile) as f:
+                self.pid = int(f.read())
+            room.keep(self)
+
+    def log(self):
+        with open(self.log_file) as f:
+            return f.read()
+
+    @property
+    def address(self):
+        return re.search(r"listening on (\S+)", self.log()).group(1)
+
+    def alive(self):
+        try:
+            with open(f"/proc/{self.pid}/stat") as f:
+                return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    def close(self):
+        if self.alive():
+            os.kill(self.pid, signal.SIGTERM)
+            support.wait_for(lambda: not self.alive(), "the daemon's end")
+
+
+@pytest.fixture
+def backend(room):
+    return room.backend()
+
+
+# In the background.
+
+@pytest.mark.parametrize("how", ["-d", "daemon=yes"])
+def test_daemon_serves_when_its_parent_is_gone(room, backend, how):
+    d = Daemon(room, how, f"connect={backend.address}")
+    assert (d.p.returncode, d.p.stdout, d.p.stderr) == (0, "", "")
+    client = room.client(d.address)
+    server = room.keep(backend.accept())
+    client.send(b"hello")
+    assert read_exactly(server, 5) == b"hello"
+
+
+def test_daemon_lets_go_of_its_terminal(room, backend):
+    d = Daemon(room, "-d", f"connect={backend.address}")
+    for fd in range(3):
+        assert os.readlink(f"/proc/{d.pid}/fd/{fd}") == "/dev/null"
+    assert os.getsid(d.pid) != os.getsid(0)
+    assert os.getpgid(d.pid) != os.getpgid(0)
+
+
+def test_daemon_that_cannot_start(room, backend):
+    d = Daemon(room, "-d", f"connect={backend.address}", "accept=192.0.2.1:0")
+    assert d.p.returncode == 2
+    assert d.p.stderr.startswith("tunnel: error: ")
+    assert d.p.stderr.count("\n") == 1
+    assert not os.path.exists(d.pidfile)
+
+
+def test_daemon_ends_on_sigterm(room, backend):
+    d = Daemon(room, "-d", f"connect={backend.address}")
+    os.kill(d.pid, signal.SIGTERM)
+    support.wait_for(lambda: not d.alive(), "the daemon's end")
+    assert not os.path.exists(d.pidfile)
+
+
+def test_daemon_runs_from_a_relative_configuration(room, backend):
+    room.write("tunnel.conf", f"accept = 127.0.0.1:0\ncert = server.pem\n"
+               f"connect = {backend.address}\nlog = daemon.log\n"
+               "pidfile = pidfile\ndaemon = yes\n")
+    support.shutil.copy(room.certs.server, room.path("server.pem"))
+    subprocess.run([support.TUNNEL, "-c", "tunnel.conf"], cwd=room.dir,
+                   check=True, timeout=support.DEADLINE)
+    pid = int(open(room.path("pidfile")).read())
+    os.kill(pid, signal.SIGTERM)
+    support.wait_for(lambda: not os.path.exists(room.path("pidfile")),
+                     "the daemon's end")
+
+
+# The pidfile.
+
+def test_pidfile(room, backend):
+    path = room.path("pidfile")
+    t = room.tunnel(f"connect={backend.address}", f"pidfile={path}")
+    assert open(path).read() == f"{t.pid}\n"
+    with open(path) as f, pytest.raises(BlockingIOError):
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert t.stop() == 0
+    assert not os.path.exists(path)
+
+
+def test_pidfile_left_behind(room, backend):
+    path = room.write("pidfile", "4194304000\nand more, longer than a pid\n")
+    t = room.tunnel(f"connect={backend.address}", f"pidfile={path}")
+    assert open(path).read() == f"{t.pid}\n"
+
+
+def test_pidfile_of_one_that_was_killed(room, backend):
+    path = room.path("pidfile")
+    first = room.tunnel(f"connect={backend.address}", f"pidfile={path}")
+    first.signal(signal.SIGKILL)
+    first.wait()
+    second = room.tunnel(f"connect={backend.address}", f"pidfile={path}")
+    assert open(path).read() == f"{second.pid}\n"
+
+
+# The log.
+
+def lines_of(path):
+    with open(path) as f:
+        return f.read().splitlines()
+
+
+def test_log_file(room, backend):
+    path = room.path("log")
+    t = room.tunnel(f"connect={backend.address}", f"log={path}", ready=False)
+    support.wait_for(lambda: os.path.exists(path) and lines_of(path), "a log")
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ notice: listening on 127\S+",
+        lines_of(path)[0])
+    assert t.log() == ""
+    assert os.stat(path).st_mode & 0o007 == 0
+
+
+def test_log_file_is_opened_anew_on_sighup(room, backend):
+    """As logrotate does it: rename, then tell."""
+    backend.serve(support.echo)
+    path = room.path("log")
+    t = room.tunnel(f"connect={backend.address}", f"log={path}", ready=False)
+    support.wait_for(lambda: os.path.exists(path) and lines_of(path), "a log")
+    address = lines_of(path)[0].split()[-1]
+    client = room.client(address)
+    os.rename(path, path + ".1")
+    t.signal(signal.SIGHUP)
+    support.wait_for(lambda: os.path.exists(path), "a new log file")
+    client.send(b"still served")
+    assert read_exactly(client, 12) == b"still served"
+    client.close_notify()
+    client.close()
+    support.wait_for(lambda: lines_of(path)[-1].endswith(" closed"),
+                     "the connection in the new file")
+    assert not any(x.endswith(" closed") for x in lines_of(path + ".1"))
+
+
+def test_sighup_without_a_log_file(room, backend):
+    t = room.tunnel(f"connect={backend.address}")
+    for _ in range(3):
+        t.signal(signal.SIGHUP)
+    client = room.client(t)
+    room.keep(backend.accept()).sendall(b"alive")
+    assert read_exactly(client, 5) == b"alive"
+
+
+LEVELS = {
+    "error": set(), "warning": set(), "notice": {"listening"},
+    "info": {"listening", "closed"},
+    "debug": {"listening", "closed", "accepted"},
+}
+
+
+@pytest.mark.parametrize("argument,level", [
+    *((f"log_level={level}", level) for level in LEVELS),
+    ("-q", "warning"), ("-v", "debug"),
+])
+def test_log_level(room, backend, argument, level):
+    path = room.path("accept")
+    backend.serve(support.echo)
+    t = room.tunnel(argument, f"accept=unix:{path}",
+                    f"connect={backend.address}", ready=False)
+    support.wait_for(lambda: os.path.exists(path), "the socket")
+    client = support.wait_for(lambda: connected(room, path), "a connection")
+    client.handshake()
+    client.close_notify()
+    assert client.read_all() == (b"", "close_notify")
+    client.close()
+    t.stop()
+    words = {word for word in ("listening", "accepted", "closed")
+             if word in t.log()}
+    assert words == LEVELS[level]
+
+
+def connected(room, path):
+    """A socket's file is there some time before it listens."""
+    try:
+        ctx = support.context(room.certs)
+        return room.keep(support.Client("unix:" + path, ctx))
+    except ConnectionRefusedError:
+        return None
+
+
+def test_syslog_is_not_stderr(room, backend):
+    path = room.path("accept")
+    t = room.tunnel(f"accept=unix:{path}", f"connect={backend.address}",
+                    "log=syslog", ready=False)
+    support.wait_for(lambda: os.path.exists(path), "the socket")
+    assert t.stop() == 0
+    assert t.log() == ""
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_journal_priorities(room, backend, ours):
+    """systemd tells by a variable where its journal is: stderr, or not."""
+    path = room.path("journal")
+    with open(path, "w") as journal:
+        st = os.fstat(journal.fileno())
+        stream = f"{st.st_dev}:{st.st_ino + (not ours)}"
+        room.tunnel(f"connect={backend.address}", ready=False, stderr=journal,
+                    env={**os.environ, "JOURNAL_STREAM": stream})
+    line = support.wait_for(lambda: lines_of(path), "a log")[0]
+    assert line.startswith("<5>listening on " if ours else
+                           "tunnel: listening on ")
+
+
+# The end.
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_end_of_an_idle_one(room, backend, number):
+    t = room.tunnel(f"connect={backend.address}")
+    t.signal(number)
+    assert t.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_end_lets_connections_finish(room, backend, version, number):
+    t = room.tunnel(f"connect={backend.address}")
+    client = room.client(t, version)
+    server = room.keep(backend.accept())
+    t.signal(number)
+    t.wait_log("stopping, connections may finish")
+    with pytest.raises(ConnectionRefusedError):
+        support.connect(t.address)
+    data = os.urandom(1 << 20)
+    sending = Task(server.sendall, data)
+    assert read_exactly(client, len(data)) == data
+    sending.result()
+    assert t.alive()
+    server.close()
+    assert client.read_all() == (b"", "close_notify")
+    client.close_notify()
+    client.close()
+    assert t.wait() == 0
+    assert t.log().endswith(" closed\n")
+
+
+def test_second_signal_cuts(room, backend):
+    t = room.tunnel(f"connect={backend.address}")
+    client = room.client(t)
+    server = room.keep(backend.accept())
+    t.signal(signal.SIGTERM)
+    t.wait_log("stopping, connections may finish")
+    t.signal(signal.SIGTERM)
+    assert client.read_all() == (b"", "reset")
+    assert read_all(server) == (b"", "reset")
+    assert t.wait() == 0
+    assert "stopping at once" in t.log()
+    assert t.log().endswith(" cut\n")
+
+
+def test_drain_timeout_cuts(room, backend):
+    t = room.tunnel(f"connect={backend.address}", "drain_timeout=1s")
+    client = room.client(t)
+    server = room.keep(backend.accept())
+    t.signal(signal.SIGTERM)
+    start = support.time.monotonic()
+    assert client.read_all() == (b"", "reset")
+    assert 0.8 < support.time.monotonic() - start < 1.5 * support.SLOW
+    assert read_all(server) == (b"", "reset")
+    assert t.wait() == 0
+
+
+def test_signal_under_full_load(room, backend):
+    """A loop that never sleeps hears of signals all the same."""
+    t = room.tunnel(f"connect={backend.address}")
+    client = room.client(t)
+    server = room.keep(backend.accept())
+
+    def pour():
+        block = bytes(1 << 20)
+        with pytest.raises(OSError):
+            while True:
+                server.sendall(block)
+
+    pouring, draining = Task(pour), Task(client.read_all)
+    t.signal(signal.SIGTERM)
+    t.wait_log("stopping, connections may finish")
+    t.signal(signal.SIGTERM)
+    assert t.wait() == 0
+    assert draining.result()[1] == "reset"
+    pouring.result()
+
+
+def test_end_as_soon_as_it_listens(room, backend):
+    """Who finds the first of many sockets can end it, in order, while it is
+    still about to open the others.
+    """
+    os.mkdir(room.path("sockets"))
+    paths = [room.path(f"sockets/{n}") for n in range(60)]
+    for _ in range(10):
+        t = room.tunnel(*(f"accept=unix:{path}" for path in paths),
+                        f"connect={backend.address}", ready=False)
+        while not os.path.exists(paths[0]):
+            assert t.alive()
+        t.signal(signal.SIGTERM)
+        assert t.wait() == 0
+        assert os.listdir(room.path("sockets")) == []
+
+
+def test_end_in_the_middle_of_a_handshake(room, backend):
+    t = room.tunnel(f"connect={backend.address}", "drain_timeout=1s")
+    sock = room.connect(t.address)
+    sock.sendall(b"\x16\x03\x01")
+    t.wait_log("accepted")
+    t.signal(signal.SIGTERM)
+    assert t.wait() == 0

@@ -1,0 +1,82 @@
+"""The same scenarios against every way to build it, so that none rots; and
+some of them under valgrind.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from support import TESTS, TOP, UNDER, Task, run
+
+SCENARIOS = ["end_of_stream", "transfer", "clients", "redis", "apache",
+             "service_sides", "tls", "bad_input", "reports", "processes",
+             "log", "limits"]
+
+# What to give to make.
+VARIANTS = {
+    "sanitize": ["SANITIZE=-fsanitize=address,undefined "
+                 "-fno-sanitize-recover=all", "HARDENING=-fPIE",
+                 "HARDENING_LD=", "CFLAGS=-O1 -g"],
+    "poll": ["POLLER=poll"],
+    "clang": ["CC=clang"],
+    "static": ["STATIC=1"],
+    "valgrind": [],
+}
+VALGRIND = "valgrind -q --error-exitcode=99 --leak-check=full " \
+    "--show-leak-kinds=definite,indirect " \
+    "--errors-for-leak-kinds=definite,indirect"
+FOR_VALGRIND = "small or no_backend or second_backend or command_cat or inetd_on"
+
+SECONDS = 400  # for all of them
+PLACES = threading.Semaphore(2)  # they wait more than they work
+
+# No variant of a variant.
+pytestmark = [
+    pytest.mark.skipif("TUNNEL_VARIANT" in os.environ or bool(UNDER),
+                       reason="runs inside of a variant"),
+    pytest.mark.seconds(SECONDS),
+]
+
+
+def scenarios(variant):
+    """Build it, and run pytest anew against it."""
+    with PLACES:
+        out = f"build/{variant}"
+        run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={out}/tunnel",
+            *VARIANTS[variant], timeout=120)
+        environment = {**os.environ, "TUNNEL_VARIANT": variant,
+                       "TUNNEL": os.path.join(TOP, out, "tunnel"),
+                       "TUNNEL_MB": "20", "TUNNEL_SLOW": "2"}
+        names, arguments = SCENARIOS, []
+        if variant == "sanitize":
+            environment["TUNNEL_SLOW"] = "5"
+        if variant == "valgrind":
+            environment.update(TUNNEL_SLOW="6", TUNNEL_UNDER=VALGRIND)
+            names = ["end_of_stream", "service_sides"]
+            arguments = ["-k", FOR_VALGRIND]
+        p = subprocess.run(
+            [sys.executable, "-B", "-m", "pytest", "-q", "--tb=short",
+             "-p", "no:cacheprovider", *arguments,
+             *(os.path.join(TESTS, f"test_{name}.py") for name in names)],
+            cwd=TOP, env=environment, stdout=subprocess.PIPE, text=True,
+            stderr=subprocess.STDOUT, timeout=SECONDS)
+        assert p.returncode == 0, p.stdout[-20000:]
+
+
+@pytest.fixture(scope="module")
+def runs(request):
+    """All that are wanted, begun at once."""
+    wanted = [item.callspec.params["variant"] for item in request.session.items
+              if item.module is request.module]
+    return {variant: Task(scenarios, variant) for variant in wanted}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variant(runs, variant):
+    if variant in ("clang", "valgrind") and not shutil.which(variant):
+        pytest.skip(f"{variant} is not installed")
+    runs[variant].result(SECONDS)

@@ -30,6 +30,7 @@
 
 #define HELLO_SESSION_ID 43		/* its offset in a hello's record */
 #define HEADER_SIZE	5		/* of a record */
+#define RECVS		64		/* in a row, before others run */
 #define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
 #define FILE_MAX	(1024 * 1024)	/* of a PEM file */
 #define LIST_MAX	32		/* names in a list */
@@ -61,6 +62,14 @@ struct tls_config {
 	char	 error[ERROR_SIZE];
 };
 
+/* The record that passes by; RFC 8446 section 5.1. */
+struct record {
+	unsigned char head[HEADER_SIZE];
+	size_t	 nhead;
+	size_t	 left;			/* of its body */
+	unsigned char body[2];		/* the end of what came of it */
+};
+
 struct tls {
 	mbedtls_ssl_context ssl;
 	struct tls_config *cfg;
@@ -68,9 +77,13 @@ struct tls {
 	int	 err;			/* errno of a failed recv or send */
 	int	 failed;		/* mbed TLS's last error */
 	int	 ended;			/* what ended reading, kept: or 0 */
-	int	 receiving, sent;	/* types of the records at hand */
+	int	 open;			/* the handshake is over */
+	int	 budget;		/* recv(2)s that this operation may do */
+	int	 fin;			/* recv(2) has answered 0 */
+	int	 reading;		/* a read is going on */
+	int	 unsent;		/* a write is to be retried */
+	struct record in, out;		/* of the handshake */
 	int	 group;			/* 0: not sent yet; -1: none will be */
-	int	 alert;			/* received in the clear, or -1 */
 	unsigned char first[8];		/* what the client sent first */
 	size_t	 nfirst;
 	char	*sni;			/* empty: not a host name */
@@ -203,13 +216,24 @@ alert_name(int code)
 	return "unknown alert";
 }
 
+/*
+ * An alert in the clear is two bytes, its level and its code.  In TLS 1.3 some
+ * clients send one where the library expects ciphertext, and is at a loss.
+ */
+static int
+is_alert(const struct record *r)
+{
+	return r->nhead == HEADER_SIZE && r->left == 0 &&
+	    r->head[0] == MBEDTLS_SSL_MSG_ALERT &&
+	    (r->head[3] << 8 | r->head[4]) == 2;
+}
+
 static const char *
 tls_error(const struct stream *s)
 {
 	struct tls *t = s->ctx;
 	struct tls_config *cfg = t->cfg;
-	const char *during = mbedtls_ssl_is_handshake_over(&t->ssl) == 1 ?
-	    "TLS" : "handshake";
+	const char *during = t->open ? "TLS" : "handshake";
 	char first[64];
 
 	if (t->failed == MBEDTLS_ERR_SSL_CONN_EOF) {
@@ -223,9 +247,10 @@ tls_error(const struct stream *s)
 	} else if (t->failed == MBEDTLS_ERR_NET_RECV_FAILED ||
 	    t->failed == MBEDTLS_ERR_NET_SEND_FAILED)
 		fail(cfg, "client: %s", strerror(t->err));
-	else if (t->alert != -1)
+	else if (is_alert(&t->in) && t->in.body[0] ==
+	    MBEDTLS_SSL_ALERT_LEVEL_FATAL)
 		fail(cfg, "%s: the client sent a fatal alert: %s", during,
-		    alert_name(t->alert));
+		    alert_name(t->in.body[1]));
 	else if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
 		fail(cfg, "%s: the client sent a fatal alert", during);
 	else
@@ -1027,12 +1052,36 @@ bio_failed(struct tls *t, int want, int other)
 	    MBEDTLS_ERR_NET_CONN_RESET : other;
 }
 
+static void
+follow(struct record *r, const unsigned char *p, size_t len)
+{
+	for (; len > 0; p++, len--) {
+		if (r->left > 0) {
+			r->left--;
+			r->body[0] = r->body[1];
+			r->body[1] = *p;
+			continue;
+		}
+		if (r->nhead == HEADER_SIZE)
+			r->nhead = 0;
+		r->head[r->nhead++] = *p;
+		if (r->nhead == HEADER_SIZE)
+			r->left = (size_t)(r->head[3] << 8 | r->head[4]);
+	}
+}
+
+/*
+ * A peer that always has more to send must not keep us for ever: the library
+ * goes on as long as it is given records, be they empty or to be ignored.
+ */
 static int
 bio_recv(void *ctx, unsigned char *buf, size_t len)
 {
 	struct tls *t = ctx;
 	ssize_t i, n;
 
+	if (t->budget-- <= 0)
+		return MBEDTLS_ERR_SSL_WANT_READ;
 	do {
 		n = recv(t->fd, buf, len, 0);
 	} while (n == -1 && errno == EINTR);
@@ -1041,14 +1090,9 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
 		    MBEDTLS_ERR_NET_RECV_FAILED);
 	for (i = 0; i < n && t->nfirst < sizeof(t->first); i++)
 		t->first[t->nfirst++] = buf[i];
-	/*
-	 * An alert in the clear has two bytes, its level and its code.  In
-	 * TLS 1.3 some clients send one where the library expects ciphertext.
-	 */
-	if (len == HEADER_SIZE && n == HEADER_SIZE)
-		t->receiving = buf[0];
-	else if (t->receiving == MBEDTLS_SSL_MSG_ALERT && len == 2 && n == 2)
-		t->alert = buf[1];
+	t->fin = n == 0;
+	if (!t->open)
+		follow(&t->in, buf, (size_t)n);
 	return (int)n;
 }
 
@@ -1056,14 +1100,16 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
  * The library does not tell the group that was agreed upon, for the log.  It
  * stands in the clear in what it sends: in the ServerKeyExchange of TLS 1.2
  * (RFC 8422 section 5.4), or in the key_share of a ServerHello (RFC 8446
- * section 4.2.8).  p is a record in the clear.  0: it is neither.
+ * section 4.2.8).  p is a record; -1 once they are encrypted, 0: neither.
  */
 static int
 group_sent(const unsigned char *p, size_t len)
 {
 	const unsigned char *end = p + len;
 
-	if (len < HELLO_SESSION_ID || p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
+	if (p[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC)
+		return -1;
+	if (len <= HELLO_SESSION_ID || p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
 		return 0;
 	if (p[5] == MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE)
 		return p[9] == MBEDTLS_ECP_TLS_NAMED_CURVE ?
@@ -1086,24 +1132,31 @@ bio_send(void *ctx, const unsigned char *buf, size_t len)
 	struct tls *t = ctx;
 	ssize_t n;
 
+	/*
+	 * To answer what it reads, the library would first send what a write
+	 * left behind, and that write, retried, would be taken for a new one.
+	 */
+	if (t->reading && t->unsent)
+		return MBEDTLS_ERR_SSL_WANT_WRITE;
 	do {
 		n = send(t->fd, buf, len, MSG_NOSIGNAL);
 	} while (n == -1 && errno == EINTR);
 	if (n == -1)
 		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 		    MBEDTLS_ERR_NET_SEND_FAILED);
-	t->sent = buf[0];
-	if (t->group == 0)
-		t->group = t->sent == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC ?
-		    -1 : group_sent(buf, len);
+	if (!t->open) {
+		if (t->group == 0 && t->out.left == 0)
+			t->group = group_sent(buf, len);
+		follow(&t->out, buf, (size_t)n);
+	}
 	return (int)n;
 }
 
-/* A fatal alert, unless the last thing sent was one, in the clear. */
+/* A fatal alert, unless the last thing sent in the handshake was one. */
 static void
 send_alert(struct tls *t, unsigned char code)
 {
-	if (t->sent != MBEDTLS_SSL_MSG_ALERT)
+	if (!is_alert(&t->out))
 		mbedtls_ssl_send_alert_message(&t->ssl,
 		    MBEDTLS_SSL_ALERT_LEVEL_FATAL, code);
 }
@@ -1136,9 +1189,14 @@ tls_open(struct stream *s)
 {
 	struct tls *t = s->ctx;
 	unsigned char more[sizeof(t->first)];
-	int r = mbedtls_ssl_handshake(&t->ssl);
+	int r;
 
-	if (r == 0 || (r = result(t, r)) != STREAM_ERROR)
+	t->budget = RECVS;
+	if ((r = mbedtls_ssl_handshake(&t->ssl)) == 0) {
+		t->open = 1;
+		return 0;
+	}
+	if ((r = result(t, r)) != STREAM_ERROR)
 		return r;
 	/* The library stops at a bad header; the text shows a little more. */
 	if (t->nfirst < sizeof(t->first))
@@ -1160,7 +1218,8 @@ read_end(struct tls *t)
 
 /*
  * Gather whole records while another fits, so that nothing decrypted ever
- * stays behind in the library.  mbedtls_ssl_read() answers 0 for a FIN.
+ * stays behind in the library.  mbedtls_ssl_read() answers 0 for a FIN, and
+ * for some empty records.
  */
 static ssize_t
 tls_read(struct stream *s, void *buf, size_t len)
@@ -1170,16 +1229,21 @@ tls_read(struct stream *s, void *buf, size_t len)
 	size_t got = 0;
 	int r = 0;
 
+	t->budget = RECVS;
+	t->reading = 1;
 	while (t->ended == 0 && (got == 0 || len - got >= RECORD_MAX)) {
 		r = mbedtls_ssl_read(&t->ssl, p + got, len - got);
 		if (r > 0)
 			got += (size_t)r;
+		else if (r == 0 && !t->fin)
+			continue;
 		else if (r == MBEDTLS_ERR_SSL_WANT_READ ||
 		    r == MBEDTLS_ERR_SSL_WANT_WRITE)
 			break;
 		else
 			t->ended = r == 0 ? MBEDTLS_ERR_SSL_CONN_EOF : r;
 	}
+	t->reading = 0;
 	if (got > 0)
 		return (ssize_t)got;
 	return t->ended != 0 ? read_end(t) : result(t, r);
@@ -1193,6 +1257,7 @@ tls_write(struct stream *s, const void *buf, size_t len)
 	int r = mbedtls_ssl_write(&t->ssl, buf,
 	    len < RECORD_MAX ? len : RECORD_MAX);
 
+	t->unsent = r == MBEDTLS_ERR_SSL_WANT_WRITE;
 	return r > 0 ? r : result(t, r);
 }
 
@@ -1242,7 +1307,6 @@ tls_new(struct tls_config *cfg, int fd, struct stream *s)
 		return NULL;
 	t->cfg = cfg;
 	t->fd = fd;
-	t->alert = -1;
 	mbedtls_ssl_init(&t->ssl);
 	if (mbedtls_ssl_setup(&t->ssl, &cfg->ssl) != 0) {
 		tls_free(t);
@@ -1272,7 +1336,7 @@ tls_heard(const struct tls *t)
 }
 
 void
-tls_describe(struct tls *t, char *text, size_t size)
+tls_describe(const struct tls *t, char *text, size_t size)
 {
 	const char *suite = mbedtls_ssl_get_ciphersuite(&t->ssl);
 	const char *alpn = mbedtls_ssl_get_alpn_protocol(&t->ssl);
@@ -1284,7 +1348,7 @@ tls_describe(struct tls *t, char *text, size_t size)
 	if (t->sni != NULL)
 		snprintf(sni, sizeof(sni), " sni=%s", t->sni[0] != '\0' ?
 		    t->sni : "(invalid)");
-	if (mbedtls_ssl_is_handshake_over(&t->ssl) != 1 || suite == NULL) {
+	if (!t->open || suite == NULL) {
 		snprintf(text, size, "%s", sni);
 		return;
 	}

@@ -88,6 +88,6 @@ int	 tls_heard(const struct tls *);
  * What was agreed upon, e.g. " TLSv1.3 TLS_AES_128_GCM_SHA256 sni=a.example",
  * a blank before each word; as much of it as is known.
  */
-void	 tls_describe(struct tls *, char *text, size_t size);
+void	 tls_describe(const struct tls *, char *text, size_t size);
 
 #endif

@@ -15,7 +15,6 @@
 #define TURNS		4		/* fills in a row before others run */
 #define ACCEPTS		64		/* the same for a listener */
 #define EVENTS		64		/* taken from the poller at once */
-#define LISTENERS	64
 #define STARVED_MS	100		/* no descriptors: try again after */
 #define SIGNALS_MS	50		/* a busy loop takes them so often */
 #define DISCARD_MS	2000		/* for a refusal to be read */
@@ -84,7 +83,7 @@ struct poller;
 struct forward {
 	struct forward_params p;
 	struct poller *poller;
-	struct source listeners[LISTENERS];
+	struct source listeners[FORWARD_LISTENERS];
 	size_t	 nlisteners;
 	int	 draining;
 	int64_t	 starved_until;
@@ -339,6 +338,19 @@ stream_reset(struct stream *s)
 }
 
 static int
+plain_socket_error(struct stream *s)
+{
+	socklen_t len = sizeof(int);
+	int err = 0;
+
+	if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0 &&
+	    err == 0)
+		return 0;
+	errno = err != 0 ? err : errno;
+	return (int)plain_failed(s, STREAM_ERROR);
+}
+
+static int
 plain_pending(const struct stream *s)
 {
 	(void)s;
@@ -357,6 +369,7 @@ const struct stream_ops stream_plain = {
 	.write = plain_write,
 	.finish = plain_finish,
 	.refuse = stream_reset,
+	.failed = plain_socket_error,
 	.abort = stream_reset,
 	.pending = plain_pending,
 	.error = plain_error,
@@ -738,30 +751,24 @@ interest(const struct conn *c, int side)
 
 /*
  * A level-triggered poller tells of errors and hang-ups wanted or not.  Where
- * nothing waits for the side, an error ends the connection, and a hang-up
+ * nothing waits for the side, an error may end the connection, and a hang-up
  * (both directions ended, in order) has been dealt with already.
  */
 static void
 conn_trouble(struct forward *f, struct conn *c, int side)
 {
 	struct stream *s = &c->streams[side];
-	socklen_t len = sizeof(s->err);
-	int err = 0;
+	int r = 0;
 
 	if (s->fd == -1 || !(c->revents[side] & (POLLERR | POLLHUP)) ||
 	    interest(c, side) != 0)
 		return;
-	if (!(c->revents[side] & POLLERR)) {
-		c->sources[side].hung_up = 1;
-		poller_drop(f->poller, &c->sources[side]);
+	if (c->revents[side] & POLLERR && (r = s->ops->failed(s)) != 0) {
+		conn_fail(f, c, side, r);
 		return;
 	}
-	getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &err, &len);
-	if (err == ECONNRESET || err == EPIPE)
-		conn_fail(f, c, side, STREAM_RESET);
-	else
-		conn_end(f, c, BOTH, "%s: %s",
-		    side == CLIENT ? "client" : "backend", strerror(err));
+	c->sources[side].hung_up = 1;
+	poller_drop(f->poller, &c->sources[side]);
 }
 
 /* Have the poller, or the library that has read ahead, tell of a side. */
@@ -955,10 +962,11 @@ watch_listeners(struct forward *f)
 	size_t i;
 
 	for (i = 0; i < f->nlisteners; i++) {
-		if (may_accept(f))
-			poller_watch(f->poller, &f->listeners[i], POLLIN);
-		else
+		if (!may_accept(f))
 			poller_drop(f->poller, &f->listeners[i]);
+		else if (poller_watch(f->poller, &f->listeners[i], POLLIN) ==
+		    -1)
+			f->starved_until = f->now + STARVED_MS;
 	}
 }
 
@@ -1090,7 +1098,7 @@ forward_listen(struct forward *f, int fd)
 {
 	struct source *s = &f->listeners[f->nlisteners];
 
-	if (f->nlisteners == LISTENERS) {
+	if (f->nlisteners == FORWARD_LISTENERS) {
 		errno = ENOSPC;
 		return -1;
 	}

@@ -28,14 +28,14 @@ enum stream_result {
 };
 
 /*
- * One end of a connection.  The descriptor is a non-blocking socket.  The
- * engine closes it, after the closed callback has freed what ctx points to.
+ * One end of a connection.  The descriptor is a non-blocking socket, and the
+ * engine closes it; no operation is called after that.
  */
 struct stream {
 	const struct stream_ops *ops;
 	void	*ctx;		/* for the operations, never for the engine */
 	int	 fd;		/* or -1 */
-	int	 err;		/* errno of the last failure */
+	int	 err;		/* errno of the last failure; stream_plain's */
 };
 
 /*
@@ -54,8 +54,13 @@ struct stream_ops {
 	ssize_t	(*write)(struct stream *, const void *buf, size_t len);
 	/* End our sending direction; the peer may go on sending. */
 	int	(*finish)(struct stream *);
-	/* Tell the peer of an established stream that it can't be served. */
+	/* Tell the client of an established stream that it can't be served. */
 	void	(*refuse)(struct stream *);
+	/*
+	 * The descriptor has an error, and no other operation is due.  0 if
+	 * the stream can do with it, or what has become of the stream.
+	 */
+	int	(*failed)(struct stream *);
 	/* See to it that the coming close(2) reaches the peer as an abort. */
 	void	(*abort)(struct stream *);
 	/* Is there something to read that the descriptor will not announce? */
@@ -91,13 +96,13 @@ struct forward_calls {
 	 * Begin to open the next backend for a connection: fill in ops, ctx
 	 * and fd, connected or in progress.  failed is NULL at first, later
 	 * why the one before did not open.  -1: there is none left to try;
-	 * *why, valid until closed, goes into the log.
+	 * *why, valid until the next call, becomes the reason.
 	 */
 	int	 (*dial)(void *conn, struct stream *backend,
 		    const char *failed, const char **why);
-	/* The connection is over: log it, free it.  Descriptors are open. */
+	/* The connection is over: log it, free it, and what ctx points to. */
 	void	 (*closed)(void *conn, const struct forward_end *);
-	/* A signal ended a sleep. */
+	/* Once a turn: the place to act on what a signal has left behind. */
 	void	 (*woken)(void *arg);
 	/* Accepting pauses, most likely for want of descriptors (errno). */
 	void	 (*starved)(void *arg, int error);
@@ -124,6 +129,9 @@ struct forward *forward_new(const struct forward_params *);
 
 /* Connections that are left are cut.  NULL is fine.  errno is kept. */
 void	 forward_free(struct forward *);
+
+/* As many listeners can there be. */
+#define FORWARD_LISTENERS	64
 
 /*
  * Accept from fd, a non-blocking listening socket, which stays the caller's

@@ -325,7 +325,8 @@ cost(psa_key_type_t type, psa_algorithm_t alg)
 
 /*
  * The default suites, the cheaper cipher on this machine first.  It is
- * measured: what a CPU can do does not say what a library makes of it.
+ * measured: what a CPU can do does not say what a library makes of it.  In
+ * TLS 1.3 the library follows the client's order all the same.
  */
 static void
 prefer(int *suites)
@@ -1280,6 +1281,19 @@ tls_refuse(struct stream *s)
 }
 
 static int
+tls_failed(struct stream *s)
+{
+	struct tls *t = s->ctx;
+	int r = stream_plain.failed(s);
+
+	if (r == STREAM_ERROR) {
+		t->failed = MBEDTLS_ERR_NET_RECV_FAILED;
+		t->err = s->err;
+	}
+	return r;
+}
+
+static int
 tls_pending(const struct stream *s)
 {
 	const struct tls *t = s->ctx;
@@ -1293,6 +1307,7 @@ static const struct stream_ops tls_ops = {
 	.write = tls_write,
 	.finish = tls_finish,
 	.refuse = tls_refuse,
+	.failed = tls_failed,
 	.abort = stream_reset,
 	.pending = tls_pending,
 	.error = tls_error,

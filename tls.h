@@ -36,20 +36,23 @@ const char *tls_config_error(const struct tls_config *);
 
 /*
  * A PEM chain, leaf first; then its PEM key, from the same file or another,
- * perhaps encrypted (password NULL: not).  The files are read here.  One pair
- * for each kind of key; the client's offer decides.
+ * perhaps encrypted (password NULL: not), right behind it.  The files are read
+ * here.  One pair for each kind of key; the client's offer decides.
  */
 int	 tls_config_cert(struct tls_config *, const char *file);
 int	 tls_config_key(struct tls_config *, const char *file,
 	    const char *password);
 /* 12 for TLS 1.2 (RFC 5246), 13 for TLS 1.3 (RFC 8446). */
 int	 tls_config_versions(struct tls_config *, int min, int max);
-/* Names separated by blanks, commas or colons, best first; IANA's names. */
+/*
+ * IANA's names, separated by blanks, commas or colons, best first.  In TLS 1.3
+ * it is the client's order that decides among those named.
+ */
 int	 tls_config_ciphers(struct tls_config *, const char *names);
 int	 tls_config_groups(struct tls_config *, const char *names);
 int	 tls_config_alpn(struct tls_config *, const char *names);
 
-/* Last of them: do they fit together? */
+/* Last of them, and needed: do they fit together? */
 int	 tls_config_ready(struct tls_config *);
 
 /* Shall a FIN without close_notify pass as an end of file?  (No.) */

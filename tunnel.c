@@ -6,6 +6,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -55,6 +56,7 @@ static struct {
 	int	 fd;		/* where to; -1: syslog */
 	int	 is_file;	/* fd is a file of our own: give the time */
 	int	 is_journal;	/* fd leads to systemd's journal: priorities */
+	unsigned long lost;	/* lines, of late */
 } logging = { .level = INFO, .fd = STDERR_FILENO };
 
 enum { SIGNALS = 5 };
@@ -79,6 +81,28 @@ escape(char *out, size_t size, const char *in)
 	out[n] = '\0';
 }
 
+/*
+ * Whoever reads the log may have stopped.  Rather lose lines than stop as
+ * well, and say so when there is room again.
+ */
+static int
+log_is_stuck(void)
+{
+	struct pollfd p = { .fd = logging.fd, .events = POLLOUT };
+
+	if (logging.fd == -1 || logging.is_file)
+		return 0;
+	if (poll(&p, 1, 0) == 0) {
+		logging.lost++;
+		return 1;
+	}
+	if (logging.lost > 0)
+		dprintf(logging.fd, "tunnel: warning: %lu lines lost here, as "
+		    "nobody read the log\n", logging.lost);
+	logging.lost = 0;
+	return 0;
+}
+
 static void __attribute__((format(printf, 2, 3)))
 say(enum level level, const char *fmt, ...)
 {
@@ -91,7 +115,7 @@ say(enum level level, const char *fmt, ...)
 	struct tm tm;
 	va_list ap;
 
-	if (level > logging.level)
+	if (level > logging.level || log_is_stuck())
 		return;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
@@ -715,7 +739,9 @@ read_password(const char *name, const char *where)
 	size_t size = 0;
 	FILE *fp;
 
+	/* Unbuffered: no copy is left behind. */
 	if ((fp = fopen(name, "re")) == NULL ||
+	    setvbuf(fp, NULL, _IONBF, 0) != 0 ||
 	    getline(&line, &size, fp) == -1) {
 		say(ERROR, "%s: key_password_file %s: %s", where, name,
 		    fp == NULL ? strerror(errno) : "it is empty");
@@ -810,7 +836,8 @@ load_tls(const struct config *cfg)
 		goto err;
 	if (tls_config_versions(tls, (int)cfg->number[TLS_MIN] + 12,
 	    (int)cfg->number[TLS_MAX] + 12) == -1) {
-		say(ERROR, "%s: %s", config_where(cfg, TLS_MIN),
+		say(ERROR, "%s: %s", config_where(cfg,
+		    cfg->given[TLS_MIN] != NULL ? TLS_MIN : TLS_MAX),
 		    tls_config_error(tls));
 		goto err;
 	}
@@ -837,7 +864,6 @@ err:
 	return NULL;
 }
 
-/* At start, and once a day from then on. */
 static void
 warn_of_certs(const struct tls_config *tls)
 {
@@ -849,7 +875,6 @@ warn_of_certs(const struct tls_config *tls)
 	    i++)
 		if (r == 1)
 			say(WARNING, "%s", text);
-	alarm(DAY);
 }
 
 /*
@@ -1097,6 +1122,8 @@ struct service {
 	size_t	 turn;			/* round robin over connects */
 	struct stream_ops command_ops;	/* plain, but for the ends */
 	struct command *commands;
+	int64_t	 running;		/* of them */
+	struct rlimit files;		/* as it was at start: for them */
 	char	 why[TEXT_SIZE];	/* the last dial failed */
 	int	 stopping;
 	time_t	 complained;		/* of want of resources */
@@ -1107,6 +1134,7 @@ struct session {
 	struct service *service;
 	struct tls *tls;
 	int	 fd;			/* the client's */
+	int	 dialed;
 	char	 peer[ADDRESS_SIZE];
 	size_t	 turn;			/* the target it began with */
 	size_t	 tried;			/* addresses, over all targets */
@@ -1156,23 +1184,39 @@ command_died(const struct stream *s)
 	return c->pid == 0 && WIFSIGNALED(c->status);
 }
 
+/* What a command did not wait for, it did not want: that is no reset. */
+static int
+command_left(const struct stream *s, ssize_t result)
+{
+	const struct command *c = s->ctx;
+
+	return result == STREAM_RESET && c->pid == 0 && !command_died(s);
+}
+
 static ssize_t
 command_read(struct stream *s, void *buf, size_t len)
 {
 	ssize_t n = stream_plain.read(s, buf, len);
 
+	if (command_left(s, n))
+		return STREAM_EOF;
 	return n == STREAM_EOF && command_died(s) ? STREAM_ERROR : n;
 }
 
-/* What a command did not wait for, it did not want. */
 static ssize_t
 command_write(struct stream *s, const void *buf, size_t len)
 {
-	const struct command *c = s->ctx;
 	ssize_t n = stream_plain.write(s, buf, len);
 
-	return n == STREAM_RESET && c->pid == 0 && !command_died(s) ?
-	    (ssize_t)len : n;
+	return command_left(s, n) ? (ssize_t)len : n;
+}
+
+static int
+command_failed(struct stream *s)
+{
+	int r = stream_plain.failed(s);
+
+	return command_left(s, r) ? 0 : r;
 }
 
 /* An abort must not look like the end of the input, to any of its group. */
@@ -1210,12 +1254,13 @@ command_run(const struct session *ss, int fd)
 
 	unsetenv("REMOTE_HOST");
 	unsetenv("REMOTE_PORT");
-	if (split_address(ss->peer, host, sizeof(host), &port) == 0 &&
-	    *port != '\0') {
+	if (strncmp(ss->peer, "unix:", 5) != 0 &&
+	    split_address(ss->peer, host, sizeof(host), &port) == 0) {
 		setenv("REMOTE_HOST", host, 1);
 		setenv("REMOTE_PORT", port, 1);
 	}
 	setpgid(0, 0);
+	setrlimit(RLIMIT_NOFILE, &ss->service->files);
 	/* An abort that is waiting already must not end in our handler. */
 	for (i = 0; i < SIGNALS; i++)
 		signal(signals[i], SIG_DFL);
@@ -1236,6 +1281,12 @@ command_start(struct session *ss, struct stream *backend)
 	struct command *c;
 	int fds[2] = { -1, -1 };
 
+	/* They may outlive their connections, and still count. */
+	if (sv->running >= sv->cfg->number[MAX_CONNECTIONS]) {
+		snprintf(sv->why, sizeof(sv->why), "%s: %lld are still "
+		    "running", sv->cfg->command[0], (long long)sv->running);
+		return -1;
+	}
 	if ((c = calloc(1, sizeof(*c))) == NULL ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == -1 ||
 	    fcntl(fds[0], F_SETFL, O_NONBLOCK) == -1 ||
@@ -1255,6 +1306,7 @@ command_start(struct session *ss, struct stream *backend)
 	c->end = fds[1];
 	c->next = sv->commands;
 	sv->commands = c;
+	sv->running++;
 	ss->command = c;
 	*backend = (struct stream){ .ops = &sv->command_ops, .ctx = c,
 	    .fd = fds[0] };
@@ -1277,9 +1329,16 @@ commands_prune(struct service *sv)
 }
 
 static void
+command_close(struct command *c)
+{
+	if (c->end != -1)
+		close(c->end);
+	c->end = -1;
+}
+
+static void
 commands_reap(struct service *sv)
 {
-	char rest[4096];
 	struct command *c;
 	pid_t pid;
 	int status;
@@ -1295,11 +1354,8 @@ commands_reap(struct service *sv)
 		    WEXITSTATUS(status));
 		c->pid = 0;
 		c->status = status;
-		/* Left unread, its input would reset the pair, output lost. */
-		while (recv(c->end, rest, sizeof(rest), MSG_DONTWAIT) > 0)
-			continue;
-		close(c->end);
-		c->end = -1;
+		sv->running--;
+		command_close(c);
 	}
 	commands_prune(sv);
 }
@@ -1373,6 +1429,13 @@ dial(const struct address *a)
 	return -1;
 }
 
+/* connect(2) says EAGAIN where a Unix socket has no room for another one. */
+static const char *
+dial_error(int error)
+{
+	return error == EAGAIN ? "its backlog is full" : strerror(error);
+}
+
 /* Remember what did not open, and begin with another one next time. */
 static void
 dial_failed(struct session *ss, const char *why)
@@ -1394,8 +1457,9 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	const struct address *a;
 
 	*why = ss->service->why;
-	if (failed == NULL)
+	if (!ss->dialed)
 		acknowledge(ss->fd);
+	ss->dialed = 1;
 	if (ss->service->cfg->command != NULL)
 		return command_start(ss, backend);
 	if (failed != NULL)
@@ -1405,7 +1469,7 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 		    .fd = dial(a) };
 		if (backend->fd != -1)
 			return 0;
-		dial_failed(ss, strerror(errno));
+		dial_failed(ss, dial_error(errno));
 	}
 	return -1;
 }
@@ -1422,11 +1486,12 @@ session_closed(void *conn, const struct forward_end *end)
 	if (ss->command != NULL) {
 		to = cfg->command[0];
 		ss->command->left = 1;
+		command_close(ss->command);
 		commands_prune(ss->service);
 	} else if (end->served)
 		to = ss->target->addrs[ss->which].text;
 	if (!end->served)
-		level = ss->tried > 0 ? WARNING :
+		level = ss->dialed ? WARNING :
 		    tls_heard(ss->tls) ? NOTICE : DEBUG;
 	tls_describe(ss->tls, agreed, sizeof(agreed));
 	say(level, "%s -> %s%s in=%llu out=%llu %lld.%03ds %s", ss->peer,
@@ -1549,19 +1614,24 @@ listen_on(const struct address *a, int any)
 	return -1;
 }
 
-/* Is it a listening socket that somebody else has made for us? */
+/*
+ * A listening socket that somebody else has made for us.  As a standard
+ * descriptor it would be in the way.
+ */
 static int
 inherit(int fd)
 {
 	int listening = 0;
 	socklen_t len = sizeof(listening);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 &&
-	    listening && fcntl(fd, F_SETFL, O_NONBLOCK) != -1 &&
-	    fcntl(fd, F_SETFD, FD_CLOEXEC) != -1)
-		return fd;
-	errno = ENOTSOCK;
-	return -1;
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == -1 ||
+	    !listening || fcntl(fd, F_SETFL, O_NONBLOCK) == -1) {
+		errno = ENOTSOCK;
+		return -1;
+	}
+	if (fd <= STDERR_FILENO)
+		return fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	return fcntl(fd, F_SETFD, FD_CLOEXEC) == -1 ? -1 : fd;
 }
 
 static int
@@ -1569,6 +1639,10 @@ add_listener(struct service *sv, int fd, int inherited)
 {
 	struct listener *all, *l;
 
+	if (sv->nlisteners == FORWARD_LISTENERS) {
+		errno = EMFILE;
+		return -1;
+	}
 	all = realloc(sv->listeners, (sv->nlisteners + 1) * sizeof(*all));
 	if (all == NULL)
 		return -1;
@@ -1625,9 +1699,10 @@ close_listeners(struct service *sv)
 		struct listener *l = &sv->listeners[i];
 		const struct sockaddr_un *un = (const void *)&l->addr.sa;
 
-		close(l->fd);
+		/* In this order: once closed, another may have its name. */
 		if (l->addr.sa.ss_family == AF_UNIX && !l->inherited)
 			unlink(un->sun_path);
+		close(l->fd);
 	}
 	free(sv->listeners);
 	sv->listeners = NULL;
@@ -1668,6 +1743,7 @@ service_woken(void *arg)
 	}
 	if (got_alarm) {
 		got_alarm = 0;
+		alarm(DAY);
 		warn_of_certs(sv->tls);
 	}
 	if (got_stop) {
@@ -1706,13 +1782,14 @@ catch_signals(sigset_t *asleep)
 
 /* Descriptors for as many connections as there may be. */
 static void
-raise_limit(const struct config *cfg)
+raise_limit(const struct service *sv)
 {
+	const struct config *cfg = sv->cfg;
 	rlim_t each = cfg->command != NULL ? 3 : 2;
 	rlim_t need = (rlim_t)cfg->number[MAX_CONNECTIONS] * each + SPARE_FDS;
-	struct rlimit l;
+	struct rlimit l = sv->files;
 
-	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
+	if (l.rlim_cur >= need)
 		return;
 	l.rlim_cur = l.rlim_max < need ? l.rlim_max : need;
 	setrlimit(RLIMIT_NOFILE, &l);
@@ -1743,9 +1820,11 @@ service_init(struct service *sv, const struct config *cfg, int inetd)
 	};
 
 	sv->cfg = cfg;
-	sv->command_ops = stream_plain;
+	getrlimit(RLIMIT_NOFILE, &sv->files);
+	sv->command_ops = stream_plain;	/* whose members are no constants */
 	sv->command_ops.read = command_read;
 	sv->command_ops.write = command_write;
+	sv->command_ops.failed = command_failed;
 	sv->command_ops.abort = command_abort;
 	sv->command_ops.error = command_error;
 	if ((sv->tls = load_tls(cfg)) == NULL ||
@@ -1768,6 +1847,7 @@ service_free(struct service *sv)
 	forward_free(sv->engine);
 	while ((c = sv->commands) != NULL) {
 		sv->commands = c->next;
+		command_close(c);
 		free(c);
 	}
 	free(sv->accepts.list);
@@ -1778,6 +1858,19 @@ service_free(struct service *sv)
 /*
  * THE WAYS TO RUN
  */
+
+/* Where one of 0 to 2 is closed, it must not become a connection's. */
+static void
+hold_standard_descriptors(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd != -1 && fd <= STDERR_FILENO);
+	if (fd != -1)
+		close(fd);
+}
 
 /* Let go of the standard descriptors, but for stderr if it is in use. */
 static void
@@ -1855,23 +1948,25 @@ background(void)
 static int
 write_pidfile(const struct config *cfg)
 {
-	const char *name = config_text(cfg, PIDFILE);
+	const char *name = config_text(cfg, PIDFILE), *why;
 	int fd;
 
-	fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-	if (fd != -1 && flock(fd, LOCK_EX | LOCK_NB) == -1) {
-		say(ERROR, "%s: pidfile %s: another tunnel holds it",
-		    config_where(cfg, PIDFILE), name);
+	fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (fd == -1)
+		why = errno == ELOOP ? "it is a symbolic link" :
+		    strerror(errno);
+	else if (flock(fd, LOCK_EX | LOCK_NB) == -1)
+		why = "another tunnel holds it";
+	else if (ftruncate(fd, 0) == -1 ||
+	    dprintf(fd, "%d\n", (int)getpid()) < 0)
+		why = strerror(errno);
+	else
+		return 0;
+	say(ERROR, "%s: pidfile %s: %s", config_where(cfg, PIDFILE), name,
+	    why);
+	if (fd != -1)
 		close(fd);
-		return -1;
-	}
-	if (fd == -1 || ftruncate(fd, 0) == -1 ||
-	    dprintf(fd, "%d\n", (int)getpid()) < 0) {
-		say(ERROR, "%s: pidfile %s: %s", config_where(cfg, PIDFILE),
-		    name, strerror(errno));
-		return -1;
-	}
-	return 0;
+	return -1;
 }
 
 /* From here on it runs: tell the log, and whoever waits for us. */
@@ -1885,6 +1980,7 @@ announce(const struct service *sv, int parent)
 	for (i = 0; i < sv->nlisteners; i++)
 		say(NOTICE, "listening on %s", sv->listeners[i].addr.text);
 	warn_of_certs(sv->tls);
+	alarm(DAY);
 	if (parent != -1) {
 		silence(logging.fd == STDERR_FILENO);
 		if (write(parent, "", 1) == -1)
@@ -1903,9 +1999,9 @@ run_service(const struct config *cfg)
 
 	if (cfg->number[DAEMON] == 1 && (parent = background()) == -1)
 		return EXIT_FAILURE;
-	raise_limit(cfg);
 	if (service_init(&sv, cfg, 0) == -1)
 		goto out;
+	raise_limit(&sv);
 	catch_signals(&asleep);
 	if (open_listeners(&sv) == -1)
 		goto out;
@@ -1950,8 +2046,12 @@ run_generate(const char *names)
 	char text[TEXT_SIZE];
 	struct stat st;
 
-	if (fstat(STDOUT_FILENO, &st) == 0 && S_ISREG(st.st_mode))
-		fchmod(STDOUT_FILENO, 0600);
+	if (fstat(STDOUT_FILENO, &st) == 0 && S_ISREG(st.st_mode) &&
+	    fchmod(STDOUT_FILENO, 0600) == -1) {
+		say(ERROR, "-g: the file can't be kept from others: %s",
+		    strerror(errno));
+		return EXIT_FAILURE;
+	}
 	if (tls_generate(names, stdout, text, sizeof(text)) == 0)
 		return EXIT_SUCCESS;
 	say(ERROR, "-g: %s", text);
@@ -2076,6 +2176,7 @@ main(int argc, char **argv)
 	const char *why;
 	int r = EXIT_CONFIG;
 
+	hold_standard_descriptors();
 	config_defaults(&cfg);
 	log_init();
 	if (argc == 1) {

@@ -874,12 +874,19 @@ sim_error(const struct stream *s)
 	return k->injected ? "injected" : stream_plain.error(s);
 }
 
+static int
+sim_failed(struct stream *s)
+{
+	return stream_plain.failed(s);
+}
+
 static const struct stream_ops sim_ops = {
 	.open = sim_open,
 	.read = sim_read,
 	.write = sim_write,
 	.finish = sim_finish,
 	.refuse = sim_refuse,
+	.failed = sim_failed,
 	.abort = sim_abort,
 	.pending = sim_pending,
 	.error = sim_error,
@@ -2252,21 +2259,21 @@ test_drain_accepts_nobody(void **state)
 static void
 test_too_many_listeners(void **state)
 {
-	int fds[LISTENERS + 1], i;
+	int fds[FORWARD_LISTENERS + 1], i;
 
 	(void)state;
 	bench_new((struct forward_params){ .max_connections = 1 });
-	for (i = 0; i <= LISTENERS; i++) {
+	for (i = 0; i <= FORWARD_LISTENERS; i++) {
 		fds[i] = dup(listener);
 		assert_true(fds[i] != -1);
 		errno = 0;
 		assert_int_equal(forward_listen(bench.f, fds[i]),
-		    i < LISTENERS ? 0 : -1);
+		    i < FORWARD_LISTENERS ? 0 : -1);
 	}
 	assert_int_equal(errno, ENOSPC);
 	forward_drain(bench.f, 0);
 	bench_run();
-	for (i = 0; i <= LISTENERS; i++)
+	for (i = 0; i <= FORWARD_LISTENERS; i++)
 		close(fds[i]);
 }
 

@@ -1180,6 +1180,8 @@ result(struct tls *t, int r)
 	case MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE:
 		send_alert(t, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE);
 		break;
+	default:
+		break;
 	}
 	t->failed = r;
 	return STREAM_ERROR;

@@ -1283,8 +1283,8 @@ command_start(struct session *ss, struct stream *backend)
 
 	/* They may outlive their connections, and still count. */
 	if (sv->running >= sv->cfg->number[MAX_CONNECTIONS]) {
-		snprintf(sv->why, sizeof(sv->why), "%s: %lld are still "
-		    "running", sv->cfg->command[0], (long long)sv->running);
+		snprintf(sv->why, sizeof(sv->why), "%s: %lld commands "
+		    "are still running", sv->cfg->command[0], (long long)sv->running);
 		return -1;
 	}
 	if ((c = calloc(1, sizeof(*c))) == NULL ||

@@ -746,34 +746,40 @@ utc(const mbedtls_x509_time *t)
 	return timegm(&tm);
 }
 
+/* What there is to say of a certificate's time; is it against it? */
+static int
+validity(const mbedtls_x509_crt *crt, char *text, size_t size)
+{
+	time_t now = time(NULL), to = utc(&crt->valid_to);
+	long long days = (to - now) / DAY;
+
+	if (to < now)
+		snprintf(text, size, "expired %lld days ago", -days);
+	else if (utc(&crt->valid_from) > now)
+		snprintf(text, size, "is not valid before %04d-%02d-%02d",
+		    crt->valid_from.year, crt->valid_from.mon,
+		    crt->valid_from.day);
+	else
+		snprintf(text, size, "expires in %lld days", days);
+	return to < now || utc(&crt->valid_from) > now || days < WARN_DAYS;
+}
+
 int
 tls_config_warning(const struct tls_config *cfg, size_t i, char *text,
     size_t size)
 {
 	const struct cert *c = cert_at(cfg, i);
 	const mbedtls_x509_crt *crt;
-	time_t now = time(NULL);
+	char what[64];
 
 	if (c == NULL)
 		return -1;
 	for (crt = &c->chain; crt != NULL; crt = crt->next) {
-		const char *what = crt == &c->chain ? "certificate" :
-		    "chain's certificate";
-		long long days = (utc(&crt->valid_to) - now) / DAY;
-
-		if (utc(&crt->valid_to) < now)
-			snprintf(text, size, "%s: the %s expired %lld days "
-			    "ago", c->name, what, -days);
-		else if (utc(&crt->valid_from) > now)
-			snprintf(text, size, "%s: the %s is not valid before "
-			    "%04d-%02d-%02d", c->name, what,
-			    crt->valid_from.year, crt->valid_from.mon,
-			    crt->valid_from.day);
-		else if (days < WARN_DAYS)
-			snprintf(text, size, "%s: the %s expires in %lld days",
-			    c->name, what, days);
-		else
+		if (!validity(crt, what, sizeof(what)))
 			continue;
+		snprintf(text, size, "%s: the %s %s", c->name,
+		    crt == &c->chain ? "certificate" : "chain's certificate",
+		    what);
 		return 1;
 	}
 	return 0;
@@ -834,20 +840,6 @@ print_chain(FILE *fp, const mbedtls_x509_crt *crt)
 	fprintf(fp, "%d certificate%s, fit\n", n, n == 1 ? "" : "s, in order");
 }
 
-static void
-print_validity(FILE *fp, const mbedtls_x509_crt *crt)
-{
-	const mbedtls_x509_time *from = &crt->valid_from, *to = &crt->valid_to;
-	long long days = (utc(to) - time(NULL)) / DAY;
-
-	fprintf(fp, "%04d-%02d-%02d to %04d-%02d-%02d (", from->year,
-	    from->mon, from->day, to->year, to->mon, to->day);
-	if (utc(to) < time(NULL))
-		fprintf(fp, "expired %lld days ago)\n", -days);
-	else
-		fprintf(fp, "%lld days left)\n", days);
-}
-
 int
 tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 {
@@ -868,8 +860,10 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 	mbedtls_x509_dn_gets(text, sizeof(text), &crt->issuer);
 	fprintf(fp, "\tissuer     %s\n\tserial     ", text);
 	print_hex(fp, crt->serial.p, crt->serial.len);
-	fprintf(fp, "\tvalid      ");
-	print_validity(fp, crt);
+	validity(crt, text, sizeof(text));
+	fprintf(fp, "\tvalid      %04d-%02d-%02d to %04d-%02d-%02d (%s)\n",
+	    crt->valid_from.year, crt->valid_from.mon, crt->valid_from.day,
+	    crt->valid_to.year, crt->valid_to.mon, crt->valid_to.day, text);
 	fprintf(fp, "\tkey        %s, %zu bits, fits\n",
 	    mbedtls_pk_get_name(&crt->pk), mbedtls_pk_get_bitlen(&crt->pk));
 	mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);

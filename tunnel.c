@@ -34,7 +34,7 @@
 #define TEXT_SIZE	512
 #define ADDRESS_SIZE	128		/* of an address as text */
 #define ADDRESSES	16		/* of one name */
-#define COMMAND_WORDS	64
+#define COMMAND_WORDS	63
 #define BACKLOG		1024
 #define SPARE_FDS	32		/* next to those of connections */
 #define STARVED_EVERY	10		/* seconds between two complaints */
@@ -254,7 +254,8 @@ enum { FROM_FILE, FROM_ARGUMENT };
 struct config {
 	struct value *given[OPTIONS];
 	int64_t	 number[OPTIONS];	/* NUMBER; CHOICE: index; TIME: ms */
-	char	**command;		/* NULL-terminated, from the heap */
+	char	**command;		/* NULL: none; ends with NULL */
+	char	*exec;			/* its words, if it is of the file */
 };
 
 static void
@@ -277,9 +278,8 @@ config_free(struct config *cfg)
 
 	for (i = 0; i < OPTIONS; i++)
 		values_free(cfg->given[i]);
-	for (i = 0; cfg->command != NULL && cfg->command[i] != NULL; i++)
-		free(cfg->command[i]);
 	free(cfg->command);
+	free(cfg->exec);
 	memset(cfg, 0, sizeof(*cfg));
 }
 
@@ -593,49 +593,39 @@ config_argument(struct config *cfg, const char *argument)
 	return r;
 }
 
-/* The command to run, from words or from one text; 0 if there is none. */
+/* The command to run, if any: from the words behind --, or from exec. */
 static int
 config_command(struct config *cfg, char **words)
 {
 	const char *exec = config_text(cfg, EXEC);
-	char *copy, *word, *rest;
+	char *word, *rest;
 	size_t n = 0;
 
+	if (exec == NULL && *words == NULL)
+		return 0;
 	if (exec != NULL && *words != NULL) {
 		say(ERROR, "%s: exec and a command behind -- exclude each "
 		    "other", config_where(cfg, EXEC));
 		return -1;
 	}
-	if ((cfg->command = calloc(COMMAND_WORDS + 1, sizeof(char *))) == NULL)
-		goto nomem;
-	for (; *words != NULL && n < COMMAND_WORDS; words++, n++)
-		if ((cfg->command[n] = strdup(*words)) == NULL)
-			goto nomem;
-	if (n == 0 && exec != NULL) {
-		if ((copy = strdup(exec)) == NULL)
-			goto nomem;
-		for (word = strtok_r(copy, " \t", &rest);
-		    word != NULL && n < COMMAND_WORDS;
-		    word = strtok_r(NULL, " \t", &rest), n++)
-			if ((cfg->command[n] = strdup(word)) == NULL)
-				break;
-		free(copy);
-		if (word != NULL && n < COMMAND_WORDS)
-			goto nomem;
-	}
-	if (n == COMMAND_WORDS) {
-		say(ERROR, "a command of more than %d words (a script can "
-		    "hold it)", COMMAND_WORDS - 1);
+	cfg->command = calloc(COMMAND_WORDS + 2, sizeof(char *));
+	cfg->exec = strdup(exec != NULL ? exec : "");
+	if (cfg->command == NULL || cfg->exec == NULL) {
+		say(ERROR, "out of memory");
 		return -1;
 	}
-	if (n == 0) {
-		free(cfg->command);
-		cfg->command = NULL;
+	for (; *words != NULL && n <= COMMAND_WORDS; words++)
+		cfg->command[n++] = *words;
+	for (word = strtok_r(cfg->exec, " \t", &rest);
+	    word != NULL && n <= COMMAND_WORDS;
+	    word = strtok_r(NULL, " \t", &rest))
+		cfg->command[n++] = word;
+	if (n > COMMAND_WORDS) {
+		say(ERROR, "a command of more than %d words (a script can "
+		    "hold it)", COMMAND_WORDS);
+		return -1;
 	}
 	return 0;
-nomem:
-	say(ERROR, "out of memory");
-	return -1;
 }
 
 static void

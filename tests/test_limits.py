@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import socket
 import time
 
@@ -151,6 +152,22 @@ def test_connect_timeout(room, full):
     t.wait_log(f" no backend: {full}: timed out$")
 
 
+def test_connect_to_a_unix_socket_with_a_full_backlog(room):
+    """connect(2) has no words for it: "temporarily unavailable"."""
+    path = room.path("full")
+    listener = room.backend(family=socket.AF_UNIX, to=path, backlog=0)
+    with pytest.raises(BlockingIOError):
+        for _ in range(10):
+            s = room.keep(socket.socket(socket.AF_UNIX))
+            s.setblocking(False)
+            s.connect(path)
+    t = room.tunnel(f"connect={listener.address}", "connect_timeout=1s")
+    client = room.client(t)
+    assert client.read_all() == (b"", "TLSV1_ALERT_INTERNAL_ERROR")
+    client.close()
+    t.wait_log(f" no backend: {listener.address}: .*backlog")
+
+
 def test_connect_timeout_is_for_each_address(room, backend, full):
     t = room.tunnel(f"connect={full}", f"connect={backend.address}",
                     "connect_timeout=1s")
@@ -270,6 +287,57 @@ def test_many_come_and_go_past_max_connections(room, backend, tunnel):
     visits = [Task(visit) for _ in range(30)]
     for v in visits:
         assert v.result() == b"hello"
+
+
+# Commands.
+
+def children(t):
+    with open(f"/proc/{t.pid}/task/{t.pid}/children") as f:
+        return [int(pid) for pid in f.read().split()]
+
+
+class Stubborn:
+    """Commands that do not end when they are asked to."""
+
+    WORDS = "sh", "-c", "trap '' TERM; echo ready; exec sleep 60"
+
+    def __init__(self, t):
+        self.t = t
+
+    def kill(self):
+        for pid in children(self.t):
+            os.kill(pid, signal.SIGKILL)
+
+    def close(self):
+        if self.t.alive():
+            self.kill()
+
+
+def test_max_connections_counts_commands_that_stay(room):
+    """Not only what there is of clients: these come, and leave at once."""
+    t = room.tunnel("max_connections=5", "--", *Stubborn.WORDS)
+    stubborn = room.keep(Stubborn(t))
+
+    def descriptors():
+        return len(os.listdir(f"/proc/{t.pid}/fd"))
+
+    before = descriptors()
+    for _ in range(60):
+        client = room.client(t)
+        client.recv()
+        client.reset()
+    t.wait_log("no backend|client reset|backend: ", count=60)
+    assert 5 <= len(children(t)) <= 5 + 2
+    support.wait_for(lambda: descriptors() <= before + 5 + 2,
+                     "descriptors to be closed")
+    client = room.client(t)
+    assert client.read_all() == (b"", "TLSV1_ALERT_INTERNAL_ERROR")
+    client.close()
+    t.wait_log(" no backend: sh: 5 commands are still running$")
+    stubborn.kill()
+    t.wait_log("command .* ended: signal 9", count=5)
+    client = room.client(t)
+    assert read_exactly(client, 6) == b"ready\n"
 
 
 # Descriptors.

@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import socket
 
 import pytest
@@ -248,3 +249,59 @@ def test_commands_output_is_not_the_log(room):
     t.wait_log("^err$")
     assert "out\n" not in t.log()
     assert os.path.basename(t.log_file).startswith("tunnel")
+
+
+# Nobody reads it.
+
+def test_stderr_that_nobody_reads(room, backend):
+    """Lines are lost, and nothing else; it is told how many."""
+    backend.serve(support.echo)
+    ours, theirs = os.pipe()
+    reader = room.keep(os.fdopen(ours, "rb", buffering=0))
+    with os.fdopen(theirs, "wb") as stderr:
+        t = room.tunnel(f"connect={backend.address}", ready=False,
+                        stderr=stderr)
+    first = reader.readline().decode()
+    address = re.search(r"listening on (\S+)", first).group(1)
+    for _ in range(3000):
+        sock = support.connect(address)
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        read_all(sock)
+        sock.close()
+    assert echoes(room, address)
+    log = bytearray()
+    drain(reader, log, lambda: log)
+    assert echoes(room, address)
+
+    def lines():
+        """Of the 3002: one when accepted, one when closed."""
+        lost = map(int, re.findall(rb"warning: (\d+) lines lost", log))
+        return log.count(b"\n") - log.count(b" lines lost") + sum(lost)
+
+    drain(reader, log, lambda: lines() == 2 * 3002)
+    assert log.count(b" lines lost") == 1
+    assert all(line.startswith("tunnel: ")
+               for line in log.decode().splitlines())
+    assert t.alive()
+
+
+def echoes(room, address):
+    client = room.client(address)
+    client.send(b"hello")
+    data = read_exactly(client, 5)
+    client.close_notify()
+    assert client.read_all() == (b"", "close_notify")
+    client.close()
+    return data == b"hello"
+
+
+def drain(reader, log, condition):
+    """Read on until what was read will do."""
+
+    def enough():
+        readable = select.select([reader], [], [], 0)[0]
+        if readable:
+            log.extend(os.read(reader.fileno(), 1 << 16))
+        return not readable and condition()
+
+    support.wait_for(enough, "the log's next lines")

@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -17,14 +18,17 @@ from support import Task, read_all, read_exactly
 class Daemon:
     """A tunnel in the background: no child of ours, known by its pidfile."""
 
-    def __init__(self, room, *arguments, log="daemon.log"):
+    def __init__(self, room, *arguments, accept="127.0.0.1:0", before=(),
+                 log="daemon.log", stdin=subprocess.DEVNULL):
+        """before: the words of a command that executes what follows."""
         self.pidfile = room.path("pidfile")
         self.log_file = room.path(log)
         self.p = subprocess.run(
-            [support.TUNNEL, "accept=127.0.0.1:0", f"pidfile={self.pidfile}",
-             f"cert={room.certs.server}", f"log={self.log_file}",
-             "log_level=debug", *arguments], stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=support.DEADLINE)
+            [*before, support.TUNNEL, f"accept={accept}",
+             f"pidfile={self.pidfile}", f"cert={room.certs.server}",
+             f"log={self.log_file}", "log_level=debug", *arguments],
+            stdin=stdin, capture_output=True, text=True,
+            timeout=support.DEADLINE)
         self.pid = None
         if self.p.returncode == 0:
             with open(self.pidfile) as f:
@@ -105,6 +109,59 @@ def test_daemon_runs_from_a_relative_configuration(room, backend):
                      "the daemon's end")
 
 
+# Without descriptors 0, 1 and 2.
+
+CLOSING = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+
+
+def assert_echoes(room, to):
+    client = room.client(to)
+    client.send(b"hello")
+    assert read_exactly(client, 5) == b"hello"
+    client.close_notify()
+    assert client.read_all() == (b"", "close_notify")
+
+
+def test_standard_descriptors_closed(room, backend):
+    """What it opens may become none of them: clients would get its log."""
+    backend.serve(support.echo)
+    path = room.path("accept")
+    t = room.start("closed", [
+        *CLOSING, support.TUNNEL, f"accept=unix:{path}", "-v",
+        f"connect={backend.address}", f"cert={room.certs.server}"])
+    for _ in range(5):
+        client = support.wait_for(lambda: connected(room, path),
+                                  "a connection")
+        client.handshake()  # any other byte would be an error
+        client.send(b"hello")
+        assert read_exactly(client, 5) == b"hello"
+    t.signal(signal.SIGTERM)
+    client.close_notify()
+    assert client.read_all() == (b"", "close_notify")
+
+
+def test_daemon_with_standard_descriptors_closed(room, backend):
+    backend.serve(support.echo)
+    d = Daemon(room, "daemon=yes", f"connect={backend.address}",
+               before=CLOSING)
+    assert d.p.returncode == 0
+    for fd in range(3):
+        assert os.readlink(f"/proc/{d.pid}/fd/{fd}") == "/dev/null"
+    for _ in range(3):
+        assert_echoes(room, d.address)
+
+
+def test_daemon_on_descriptor_0(room, backend):
+    """It is in use, and not to be silenced."""
+    backend.serve(support.echo)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        d = Daemon(room, "daemon=yes", f"connect={backend.address}",
+                   accept="fd:0", stdin=listener)
+    assert d.p.returncode == 0, d.p.stderr
+    for _ in range(3):
+        assert_echoes(room, d.address)
+
+
 # The pidfile.
 
 def test_pidfile(room, backend):
@@ -130,6 +187,25 @@ def test_pidfile_of_one_that_was_killed(room, backend):
     first.wait()
     second = room.tunnel(f"connect={backend.address}", f"pidfile={path}")
     assert open(path).read() == f"{second.pid}\n"
+
+
+@pytest.mark.parametrize("text", ["precious", None])
+def test_pidfile_that_is_a_symbolic_link(room, backend, text):
+    """Who may make links where it is may not choose what is overwritten."""
+    path, target = room.path("pidfile"), room.path("target")
+    if text is not None:
+        room.write("target", text)
+    os.symlink(target, path)
+    t = room.tunnel(f"connect={backend.address}", f"pidfile={path}",
+                    ready=False)
+    assert t.wait() == 2
+    assert t.log().startswith("tunnel: error: command line: pidfile ")
+    assert t.log().count("\n") == 1
+    assert os.path.islink(path)
+    if text is None:
+        assert not os.path.exists(target)
+    else:
+        assert open(target).read() == text
 
 
 # The log.
@@ -212,7 +288,7 @@ def connected(room, path):
     try:
         ctx = support.context(room.certs)
         return room.keep(support.Client("unix:" + path, ctx))
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, FileNotFoundError):
         return None
 
 

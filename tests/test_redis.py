@@ -21,7 +21,7 @@ def redis(room):
     server = room.start("redis-server", [
         "redis-server", "--port", "0", "--unixsocket", path, "--save", "",
         "--dir", room.dir], executable=SERVER)
-    server.wait_log("ready to accept connections|server is now ready")
+    server.wait_log("[Rr]eady to accept connections")
     return room.tunnel(f"connect=unix:{path}")
 
 

@@ -199,6 +199,64 @@ def test_command_ends_before_its_input_does(room):
     t.wait_log(" closed$")
 
 
+LEADER = """
+import os, select, sys, time
+select.select([0], [], [])  # the input waits to be read
+if os.fork() == 0:
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.01)
+    while data := os.read(0, 4096):
+        os.write(1, data)
+"""
+
+
+def test_command_that_leaves_its_socket_to_a_child(room, version):
+    """The input is the child's then: none of it is taken away."""
+    t = room.tunnel("--", PYTHON, "-c", LEADER, room.path("go"))
+    client = room.client(t, version)
+    client.send(b"before")
+    t.wait_log("command .* ended: status 0")
+    client.send(b" and after")
+    room.write("go", "")
+    assert read_exactly(client, 16) == b"before and after"
+    client.send(b"the end")
+    client.close_notify()
+    assert client.read_all() == (b"the end", "close_notify")
+    t.wait_log(" in=23 out=23 .* closed$")
+
+
+FULL = """
+import os, sys, time
+os.set_blocking(1, False)
+written, since = 0, time.monotonic()
+while time.monotonic() - since < 0.3:
+    try:
+        written += os.write(1, bytes(65536))
+        since = time.monotonic()
+    except BlockingIOError:
+        time.sleep(0.01)
+with open(sys.argv[1], "w") as f:
+    f.write(str(written))
+"""
+
+
+def test_command_ends_before_its_output_has_left(room, version):
+    """All there is on the way is full, and more input comes than it reads."""
+    path = room.path("written")
+    t = room.tunnel("--", PYTHON, "-c", FULL, path)
+    client = room.client(t, version, rcvbuf=65536)
+    client.send(b"nobody reads this" * 5000)
+    t.wait_log("command .* ended: status 0")
+    with open(path) as f:
+        written = int(f.read())
+    client.send(b"nor this" * 5000)
+    got, end = client.read_all()
+    assert (len(got), end) == (written, "close_notify")
+    client.close_notify()
+    client.close()
+    t.wait_log(f" out={written} .* closed$")
+
+
 def test_command_killed_by_a_signal(room, version):
     t = room.tunnel("--", "sh", "-c", "echo partial; kill -9 $$")
     client = room.client(t, version)

@@ -23,10 +23,11 @@ def tunnel(room, backend):
 
 
 def s_client(room, t, *arguments, status=0):
-    """What OpenSSL's client says of a connection."""
-    return run("openssl", "s_client", "-connect", t.address, "-servername",
-               "localhost", "-CAfile", room.certs.ca, *arguments,
-               status=status).decode()
+    """What OpenSSL's client says of a connection, in the words of 3.5."""
+    out = run("openssl", "s_client", "-connect", t.address, "-servername",
+              "localhost", "-CAfile", room.certs.ca, *arguments,
+              status=status).decode()
+    return out.replace(" = ", "=").replace("Server Temp Key", "Peer Temp Key")
 
 
 def subject(client):
@@ -69,7 +70,7 @@ def test_ecdsa_beside_rsa(room, tunnel, version, kind, algorithms, order):
     t = tunnel(*(f"cert={room.certs.path(name)}.pem" for name in order))
     out = s_client(room, t, "-tls" + version.replace(".", "_"), "-sigalgs",
                    algorithms)
-    assert f"CN = {kind}\n" in out
+    assert f"CN={kind}\n" in out
     assert "Verify return code: 0 (ok)" in out
 
 
@@ -200,7 +201,7 @@ def test_groups(room, tunnel, version, group, key):
     t = tunnel("groups=" + group)
     out = s_client(room, t, "-tls" + version.replace(".", "_"), "-groups",
                    "P-256:X25519:P-384:P-521")
-    assert f"Server Temp Key: {key}" in out
+    assert f"Peer Temp Key: {key}" in out
     t.wait_log(rf" TLS_\w+ {group} ")
 
 
@@ -216,14 +217,14 @@ def test_no_group_in_common(room, tunnel, version):
 def test_server_prefers_its_groups(room, tunnel):
     t = tunnel("groups=secp384r1,x25519")
     out = s_client(room, t, "-tls1_2", "-groups", "X25519:P-256:P-384")
-    assert "Server Temp Key: ECDH, secp384r1, 384 bits" in out
+    assert "Peer Temp Key: ECDH, secp384r1, 384 bits" in out
 
 
 def test_hello_retry_request(room, tunnel):
     """The client guessed another group for its key share."""
     t = tunnel("groups=secp384r1")
     out = s_client(room, t, "-tls1_3", "-groups", "X25519:P-384")
-    assert "Server Temp Key: ECDH, secp384r1, 384 bits" in out
+    assert "Peer Temp Key: ECDH, secp384r1, 384 bits" in out
     assert "Verify return code: 0 (ok)" in out
 
 

@@ -14,7 +14,7 @@ from support import TESTS, TOP, UNDER, Task, run
 
 SCENARIOS = ["end_of_stream", "transfer", "clients", "redis", "apache",
              "service_sides", "tls", "bad_input", "reports", "processes",
-             "log", "limits"]
+             "log", "limits", "hostile"]
 
 # What to give to make.
 VARIANTS = {

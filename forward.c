@@ -53,9 +53,10 @@ struct half {
  * phase, which is in order of deadlines since all in it wait equally long.
  */
 enum phase {
-	OPENING, DIALING, FLOWING, LINGERING, DISCARDING, PHASES,
-	ENDED = PHASES
+	OPENING, DIALING, FLOWING, LINGERING, DISCARDING, ENDED
 };
+
+#define PHASES		ENDED		/* that have a queue */
 
 struct conn {
 	struct conn *prev, *next;	/* in its phase's queue */
@@ -166,12 +167,14 @@ static int
 poller_wait(struct forward *f, int timeout, const sigset_t *mask)
 {
 	struct epoll_event ev[EVENTS];
-	int i, n;
+	int error, i, n;
 
 	n = epoll_pwait(f->poller->fd, ev, EVENTS, timeout, mask);
+	error = errno;
 	f->now = clock_ms();
 	for (i = 0; i < n; i++)
 		report(f, ev[i].data.ptr, (short)ev[i].events);
+	errno = error;
 	return n;
 }
 
@@ -252,14 +255,16 @@ poller_wait(struct forward *f, int timeout, const sigset_t *mask)
 	struct timespec ts = { .tv_sec = timeout / 1000,
 	    .tv_nsec = timeout % 1000 * 1000000L };
 	struct poller *p = f->poller;
+	int error, n;
 	size_t i;
-	int n;
 
 	n = ppoll(p->fds, (nfds_t)p->n, timeout < 0 ? NULL : &ts, mask);
+	error = errno;
 	f->now = clock_ms();
 	for (i = 0; n > 0 && i < p->n; i++)
 		if (p->fds[i].revents != 0)
 			report(f, p->sources[i], p->fds[i].revents);
+	errno = error;
 	return n;
 }
 
@@ -881,6 +886,7 @@ forward_add(struct forward *f, int fd, const struct sockaddr *addr,
 
 	if ((c = calloc(1, sizeof(*c))) == NULL) {
 		close(fd);
+		errno = ENOMEM;
 		return -1;
 	}
 	conn_init(c);

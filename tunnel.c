@@ -620,9 +620,9 @@ config_command(struct config *cfg, char **words)
 	    word != NULL && n <= COMMAND_WORDS;
 	    word = strtok_r(NULL, " \t", &rest))
 		cfg->command[n++] = word;
-	if (n > COMMAND_WORDS) {
-		say(ERROR, "a command of more than %d words (a script can "
-		    "hold it)", COMMAND_WORDS);
+	if (n == 0 || n > COMMAND_WORDS) {
+		say(ERROR, "a command of more than %d words, or of none (a "
+		    "script can hold a long one)", COMMAND_WORDS);
 		return -1;
 	}
 	return 0;

@@ -19,12 +19,12 @@
  * to read in order to write.
  */
 enum stream_result {
-	STREAM_EOF = 0,		/* read: the peer ended its direction, properly */
+	STREAM_EOF = 0,		/* read: the peer ended its direction in order */
 	STREAM_WANT_READ = -1,	/* call again when the descriptor is readable */
 	STREAM_WANT_WRITE = -2,	/* call again when the descriptor is writable */
 	STREAM_TRUNCATED = -3,	/* the peer ended without saying so */
 	STREAM_RESET = -4,	/* the peer reset the connection */
-	STREAM_ERROR = -5	/* anything else; the error operation says what */
+	STREAM_ERROR = -5	/* anything else; the error operation tells */
 };
 
 /*
@@ -65,7 +65,7 @@ struct stream_ops {
 	void	(*abort)(struct stream *);
 	/* Is there something to read that the descriptor will not announce? */
 	int	(*pending)(const struct stream *);
-	/* Why the last operation answered STREAM_ERROR; valid until the next. */
+	/* Why the last one answered STREAM_ERROR; valid until the next. */
 	const char *(*error)(const struct stream *);
 };
 

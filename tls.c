@@ -78,7 +78,7 @@ struct tls {
 	int	 failed;		/* mbed TLS's last error */
 	int	 ended;			/* what ended reading, kept: or 0 */
 	int	 open;			/* the handshake is over */
-	int	 budget;		/* recv(2)s that this operation may do */
+	int	 budget;		/* recv(2)s that are left to it */
 	int	 fin;			/* recv(2) has answered 0 */
 	int	 reading;		/* a read is going on */
 	int	 unsent;		/* a write is to be retried */
@@ -988,7 +988,7 @@ tls_generate(const char *names, FILE *fp, char *text, size_t size)
 	unsigned char ip[LIST_MAX][16];
 	mbedtls_x509write_cert w;
 	mbedtls_pk_context key;
-	char *copy, *name, *rest;
+	char *copy, *first = NULL, *name, *rest;
 	size_t n = 0;
 	int r = -1;
 
@@ -1010,6 +1010,8 @@ tls_generate(const char *names, FILE *fp, char *text, size_t size)
 		/* The list is written from its end. */
 		if (n > 0)
 			san[n].next = &san[n - 1];
+		else
+			first = name;
 		n++;
 	}
 	if (n == 0) {
@@ -1017,7 +1019,7 @@ tls_generate(const char *names, FILE *fp, char *text, size_t size)
 		goto out;
 	}
 	if ((r = make_key(&key)) != 0 ||
-	    (r = fill_certificate(&w, &key, copy + strspn(copy, " \t,"))) != 0 ||
+	    (r = fill_certificate(&w, &key, first)) != 0 ||
 	    (r = mbedtls_x509write_crt_set_subject_alternative_name(&w,
 	    &san[n - 1])) != 0 || (r = write_pem(fp, &w, &key)) != 0)
 		snprintf(text, size, "%s", explain(r));

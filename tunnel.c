@@ -1128,8 +1128,8 @@ struct session {
 	char	 peer[ADDRESS_SIZE];
 	size_t	 turn;			/* the target it began with */
 	size_t	 tried;			/* addresses, over all targets */
-	struct target *target;		/* the one being tried, and what of it */
-	size_t	 which;
+	struct target *target;		/* the one being tried, */
+	size_t	 which;			/* and which address of it */
 	struct command *command;
 };
 
@@ -1273,8 +1273,9 @@ command_start(struct session *ss, struct stream *backend)
 
 	/* They may outlive their connections, and still count. */
 	if (sv->running >= sv->cfg->number[MAX_CONNECTIONS]) {
-		snprintf(sv->why, sizeof(sv->why), "%s: %lld commands "
-		    "are still running", sv->cfg->command[0], (long long)sv->running);
+		snprintf(sv->why, sizeof(sv->why), "%s: %lld commands are "
+		    "still running", sv->cfg->command[0],
+		    (long long)sv->running);
 		return -1;
 	}
 	if ((c = calloc(1, sizeof(*c))) == NULL ||
@@ -2186,8 +2187,8 @@ main(int argc, char **argv)
 	} else if (a.names != NULL) {
 		r = run_generate(a.names);
 	} else if (configure(&cfg, &a) == 0) {
-		r = a.test ? run_test(&cfg, a.inetd) : a.inetd ? run_inetd(&cfg) :
-		    run_service(&cfg);
+		r = a.test ? run_test(&cfg, a.inetd) :
+		    a.inetd ? run_inetd(&cfg) : run_service(&cfg);
 	}
 	config_free(&cfg);
 	return r;

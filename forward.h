@@ -19,7 +19,7 @@
  * to read in order to write.
  */
 enum stream_result {
-	STREAM_EOF = 0,		/* read: the peer ended its direction in order */
+	STREAM_EOF = 0,		/* read: the peer ended its side in order */
 	STREAM_WANT_READ = -1,	/* call again when the descriptor is readable */
 	STREAM_WANT_WRITE = -2,	/* call again when the descriptor is writable */
 	STREAM_TRUNCATED = -3,	/* the peer ended without saying so */

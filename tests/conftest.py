@@ -151,6 +151,18 @@ def room(certs):
         shutil.rmtree(room.dir)
 
 
+@pytest.fixture
+def backend(room):
+    return room.backend()
+
+
+@pytest.fixture
+def tunnel(room, backend):
+    """Start one in front of the backend, which a file may have its own of."""
+    return lambda *arguments: room.tunnel(f"connect={backend.address}",
+                                          *arguments)
+
+
 @pytest.fixture(params=["1.2", "1.3"])
 def version(request):
     return request.param

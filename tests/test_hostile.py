@@ -18,17 +18,6 @@ from support import Task, read_all, read_exactly
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
 
 
-@pytest.fixture
-def backend(room):
-    return room.backend()
-
-
-@pytest.fixture
-def tunnel(room, backend):
-    return lambda *arguments: room.tunnel(f"connect={backend.address}",
-                                          *arguments)
-
-
 def client_hello(ctx):
     """The record."""
     out = ssl.MemoryBIO()

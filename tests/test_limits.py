@@ -29,17 +29,6 @@ class Elapsed:
             assert self.seconds - 0.1 < took < self.seconds + LATE
 
 
-@pytest.fixture
-def backend(room):
-    return room.backend()
-
-
-@pytest.fixture
-def tunnel(room, backend):
-    return lambda *arguments: room.tunnel(f"connect={backend.address}",
-                                          *arguments)
-
-
 # Time.
 
 def test_idle_timeout(room, backend, tunnel, version):

@@ -30,11 +30,6 @@ def last_line(t, reason):
 
 
 @pytest.fixture
-def backend(room):
-    return room.backend()
-
-
-@pytest.fixture
 def pair(room, backend):
     def make(*arguments, version=None):
         t = room.tunnel(f"connect={backend.address}", *arguments)

@@ -56,11 +56,6 @@ class Daemon:
             support.wait_for(lambda: not self.alive(), "the daemon's end")
 
 
-@pytest.fixture
-def backend(room):
-    return room.backend()
-
-
 # In the background.
 
 @pytest.mark.parametrize("how", ["-d", "daemon=yes"])

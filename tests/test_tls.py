@@ -16,12 +16,6 @@ def backend(room):
     return room.backend().serve(support.echo)
 
 
-@pytest.fixture
-def tunnel(room, backend):
-    return lambda *arguments: room.tunnel(f"connect={backend.address}",
-                                          *arguments)
-
-
 def s_client(room, t, *arguments, status=0):
     """What OpenSSL's client says of a connection, in the words of 3.5."""
     out = run("openssl", "s_client", "-connect", t.address, "-servername",

@@ -1143,6 +1143,17 @@ tune(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
+/* Give up a socket for the reason in errno. */
+static int
+close_failed(int fd)
+{
+	int saved = errno;
+
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
 /*
  * In TLS 1.3 the client has the last word of the handshake.  A client that
  * waits for its acknowledgement before it sends more shall not wait long.
@@ -1404,7 +1415,7 @@ next_address(struct session *ss)
 static int
 dial(const struct address *a)
 {
-	int fd, saved;
+	int fd;
 
 	fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
 	    SOCK_CLOEXEC, 0);
@@ -1414,10 +1425,7 @@ dial(const struct address *a)
 	if (connect(fd, (const struct sockaddr *)&a->sa, a->len) == 0 ||
 	    errno == EINPROGRESS)
 		return fd;
-	saved = errno;
-	close(fd);
-	errno = saved;
-	return -1;
+	return close_failed(fd);
 }
 
 /* connect(2) says EAGAIN where a Unix socket has no room for another one. */
@@ -1584,7 +1592,7 @@ remove_stale(const struct address *a)
 static int
 listen_on(const struct address *a, int any)
 {
-	int fd, off = 0, on = 1, saved;
+	int fd, off = 0, on = 1;
 
 	if (a->sa.ss_family == AF_UNIX)
 		remove_stale(a);
@@ -1599,10 +1607,7 @@ listen_on(const struct address *a, int any)
 	if (bind(fd, (const struct sockaddr *)&a->sa, a->len) == 0 &&
 	    listen(fd, BACKLOG) == 0)
 		return fd;
-	saved = errno;
-	close(fd);
-	errno = saved;
-	return -1;
+	return close_failed(fd);
 }
 
 /*

@@ -38,7 +38,8 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
 	-Werror
 HARDENING = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
 HARDENING_LD = -Wl,-z,relro,-z,now,-z,noexecstack
-SMALL	= -Wl,--gc-sections,--as-needed,-O1
+SMALL	= -fno-asynchronous-unwind-tables
+SMALL_LD = -Wl,--gc-sections,--as-needed,-O1
 SANITIZE =
 
 # The mbed TLS to use: the one named, the system's if it is fit (tls.c says
@@ -65,9 +66,9 @@ FEATURES += -DFORWARD_POLL
 endif
 
 compile	= $(CC) -std=c11 -D_GNU_SOURCE -DVERSION='"$(VERSION)"' $(FEATURES) \
-	$(WARNINGS) $(HARDENING) $(SANITIZE) $(CPPFLAGS) $(MBEDTLS_CPPFLAGS) \
+	$(WARNINGS) $(HARDENING) $(SMALL) $(SANITIZE) $(CPPFLAGS) $(MBEDTLS_CPPFLAGS) \
 	$(CFLAGS)
-link	= $(CC) $(LINK) $(HARDENING_LD) $(SMALL) $(SANITIZE) $(CFLAGS) $(LDFLAGS) \
+link	= $(CC) $(LINK) $(HARDENING_LD) $(SMALL_LD) $(SANITIZE) $(CFLAGS) $(LDFLAGS) \
 	$(MBEDTLS_LDFLAGS)
 libs	= -lmbedtls -lmbedx509 -lmbedcrypto $(LDLIBS)
 
@@ -78,6 +79,9 @@ $(TUNNEL): $(OBJS)
 
 $(OBJS): $(O)/%.o: %.c $(HDRS) $(O)/flags | mbedtls-is-fit
 	$(compile) -c -o $@ $<
+
+# No byte that is forwarded passes through it.
+$(O)/tunnel.o: private CFLAGS = -Os -g
 
 # Other flags, other objects.
 $(O)/flags: FORCE

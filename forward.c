@@ -13,7 +13,7 @@
 
 #define FILL_SIZE	(64 * 1024)	/* the knee: more gains nothing */
 #define TURNS		4		/* fills in a row before others run */
-#define ACCEPTS		64		/* the same for a listener */
+#define ACCEPTS		4		/* the same for a listener */
 #define EVENTS		64		/* taken from the poller at once */
 #define STARVED_MS	100		/* no descriptors: try again after */
 #define SIGNALS_MS	50		/* a busy loop takes them so often */
@@ -147,6 +147,9 @@ poller_watch(struct poller *p, struct source *s, short events)
 
 	if (s->watched && s->events == events)
 		return 0;
+	/* Of those who share a listener, one is woken for a connection. */
+	if (s->conn == NULL)
+		ev.events |= EPOLLEXCLUSIVE;
 	if (epoll_ctl(p->fd, op, s->fd, &ev) == -1)
 		return -1;
 	s->watched = 1;
@@ -261,7 +264,8 @@ poller_wait(struct forward *f, int timeout, const sigset_t *mask)
 	n = ppoll(p->fds, (nfds_t)p->n, timeout < 0 ? NULL : &ts, mask);
 	error = errno;
 	f->now = clock_ms();
-	for (i = 0; n > 0 && i < p->n; i++)
+	/* Backwards: the last one takes the place of one that is dropped. */
+	for (i = n > 0 ? p->n : 0; i-- > 0;)
 		if (p->fds[i].revents != 0)
 			report(f, p->sources[i], p->fds[i].revents);
 	errno = error;
@@ -472,16 +476,22 @@ conn_close(struct forward *f, struct conn *c, int side)
 	c->streams[side].fd = -1;
 }
 
-static void
-conn_free(struct forward *f, struct conn *c)
+static struct forward_end
+conn_tell(const struct forward *f, const struct conn *c, const char *reason)
 {
-	struct forward_end end = {
-		.reason = c->reason,
+	return (struct forward_end){
+		.reason = reason,
 		.served = c->served,
 		.in = c->halves[CLIENT].bytes,
 		.out = c->halves[BACKEND].bytes,
 		.ms = f->now - c->began,
 	};
+}
+
+static void
+conn_free(struct forward *f, struct conn *c)
+{
+	struct forward_end end = conn_tell(f, c, c->reason);
 	int side;
 
 	f->p.calls->closed(c->user, &end);
@@ -911,10 +921,27 @@ forward_add(struct forward *f, int fd, const struct sockaddr *addr,
  */
 
 static int
+is_full(const struct forward *f)
+{
+	return f->nconns >= f->p.max_connections;
+}
+
+/* Those who were refused don't keep others out. */
+static int
 may_accept(const struct forward *f)
 {
 	return !f->draining && f->now >= f->starved_until &&
-	    f->nconns < f->p.max_connections;
+	    (!is_full(f) || f->queues[DISCARDING].head != NULL);
+}
+
+/* Somebody waits: the first of those who were refused has to go. */
+static void
+make_room(struct forward *f)
+{
+	struct conn *c = f->queues[DISCARDING].head;
+
+	conn_end(f, c, 0, "closed");
+	conn_busy(f, c);
 }
 
 /* An error of accept(2) that is the affair of one connection alone. */
@@ -933,6 +960,10 @@ accept_some(struct forward *f, int listener)
 	int fd, i;
 
 	for (i = 0; i < ACCEPTS && may_accept(f); i++) {
+		if (is_full(f)) {
+			make_room(f);
+			return;
+		}
 		len = sizeof(addr);
 		fd = accept4(listener, sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd != -1 && forward_add(f, fd, sa, len) == 0)
@@ -946,7 +977,11 @@ accept_some(struct forward *f, int listener)
 	}
 }
 
-/* The poller has something to tell of a source. */
+/*
+ * The poller has something to tell of a source.  Who has accepted from a
+ * listener goes to the end of the line of those who share it, by watching it
+ * anew; else the same process would be woken each time.
+ */
 static void
 report(struct forward *f, struct source *s, short revents)
 {
@@ -954,6 +989,7 @@ report(struct forward *f, struct source *s, short revents)
 
 	if (c == NULL) {
 		accept_some(f, s->fd);
+		poller_drop(f->poller, s);
 		return;
 	}
 	if (revents & (POLLERR | POLLHUP))
@@ -1136,6 +1172,28 @@ forward_cut(struct forward *f)
 		while ((c = f->queues[phase].head) != NULL) {
 			conn_end(f, c, BOTH, "cut");
 			conn_busy(f, c);
+		}
+	}
+}
+
+void
+forward_list(struct forward *f)
+{
+	static const char *const names[PHASES] = {
+		[OPENING] = "opening",
+		[DIALING] = "dialing",
+		[FLOWING] = "flowing",
+		[LINGERING] = "lingering",
+		[DISCARDING] = "discarding",
+	};
+	const struct conn *c;
+	struct forward_end how;
+	int phase;
+
+	for (phase = 0; phase < PHASES; phase++) {
+		for (c = f->queues[phase].head; c != NULL; c = c->next) {
+			how = conn_tell(f, c, names[phase]);
+			f->p.calls->listed(c->user, &how);
 		}
 	}
 }

@@ -75,9 +75,9 @@ extern const struct stream_ops stream_plain;
 /* The abort of every stream on TCP: close(2) shall send RST (SO_LINGER 0). */
 void	 stream_reset(struct stream *);
 
-/* How a connection ended, for the closed callback.  Valid during the call. */
+/* How a connection ended, or how it is doing.  Valid during the call. */
 struct forward_end {
-	const char *reason;	/* "closed", "truncated", "client reset", ... */
+	const char *reason;	/* "closed", "truncated", ...; or its phase */
 	int	 served;	/* data could flow: both streams were opened */
 	uint64_t in;		/* bytes from the client */
 	uint64_t out;		/* bytes to the client */
@@ -102,6 +102,8 @@ struct forward_calls {
 		    const char *failed, const char **why);
 	/* The connection is over: log it, free it, and what ctx points to. */
 	void	 (*closed)(void *conn, const struct forward_end *);
+	/* It is alive; forward_list() asked. */
+	void	 (*listed)(void *conn, const struct forward_end *);
 	/* Once a turn: the place to act on what a signal has left behind. */
 	void	 (*woken)(void *arg);
 	/* Accepting pauses, most likely for want of descriptors (errno). */
@@ -135,7 +137,8 @@ void	 forward_free(struct forward *);
 
 /*
  * Accept from fd, a non-blocking listening socket, which stays the caller's
- * and must stay open until forward_drain().  0, or -1 with errno.
+ * and must stay open until forward_drain().  Other processes may accept from
+ * it as well: with epoll they take turns.  0, or -1 with errno.
  */
 int	 forward_listen(struct forward *, int fd);
 
@@ -154,6 +157,9 @@ void	 forward_drain(struct forward *, int64_t ms);
 
 /* Cut every connection, both ways, now. */
 void	 forward_cut(struct forward *);
+
+/* Have each connection told to the listed callback. */
+void	 forward_list(struct forward *);
 
 /*
  * Run until drained and the last connection is over.  Signals are as in mask

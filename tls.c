@@ -282,6 +282,16 @@ tls_init(void)
 	return NULL;
 }
 
+const char *
+tls_forked(void)
+{
+	psa_status_t r = psa_random_reseed(NULL, 0);
+
+	/* A generator that is not mbed TLS's own is not copied by fork(2). */
+	return r == PSA_SUCCESS || r == PSA_ERROR_NOT_SUPPORTED ? NULL :
+	    "the random generator has no entropy";
+}
+
 static int64_t
 clock_us(void)
 {

@@ -19,6 +19,12 @@ struct tls_config;
  */
 const char *tls_init(void);
 
+/*
+ * In the child after each fork(2), lest it shares its random numbers with its
+ * parent and siblings.  NULL, or why there are none.
+ */
+const char *tls_forked(void);
+
 /* The library at run time, e.g. "mbed TLS 3.6.6". */
 const char *tls_version(void);
 

@@ -2,17 +2,21 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -37,8 +41,16 @@
 #define COMMAND_WORDS	63
 #define BACKLOG		1024
 #define SPARE_FDS	32		/* next to those of connections */
+#define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
 #define DAY		(24 * 60 * 60)
+#define WORKERS_MAX	256
+#define PASSED		3		/* systemd's first descriptor */
+#define HEALTHY_MS	5000		/* a worker that lives longer is well */
+#define GRACE_MS	5000		/* to leave in, when all time is up */
+#define START_MS	10000		/* for a worker to get ready */
+#define RETRY_MS	100		/* a crash loop: doubled each time, */
+#define RETRY_MAX_MS	30000		/* up to this */
 
 /*
  * THE LOG
@@ -54,16 +66,19 @@ enum level { ERROR, WARNING, NOTICE, INFO, DEBUG };
 static struct {
 	enum level level;
 	int	 fd;		/* where to; -1: syslog */
+	int	 standard;	/* what log = stderr means: -1 under inetd */
 	int	 is_file;	/* fd is a file of our own: give the time */
-	int	 is_journal;	/* fd leads to systemd's journal: priorities */
+	int	 is_journal;	/* stderr is systemd's journal: priorities */
+	int	 is_daemon;	/* without log, it goes to syslog */
 	unsigned long lost;	/* lines, of late */
-} logging = { .level = INFO, .fd = STDERR_FILENO };
+} logging = { .level = INFO, .fd = STDERR_FILENO, .standard = STDERR_FILENO };
 
-enum { SIGNALS = 5 };
+enum { SIGNALS = 7 };
 static const int signals[SIGNALS] = {
-	SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGALRM
+	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGCHLD, SIGALRM
 };
-static volatile sig_atomic_t got_stop, got_hup, got_child, got_alarm;
+static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_child,
+    got_alarm;
 
 /* Text that comes from a peer must not forge a line, nor move a cursor. */
 static void
@@ -79,6 +94,22 @@ escape(char *out, size_t size, const char *in)
 			out[n++] = *in;
 	}
 	out[n] = '\0';
+}
+
+/* In one write(2): several processes share the log. */
+static void __attribute__((format(printf, 1, 2)))
+log_line(const char *fmt, ...)
+{
+	char line[LOG_SIZE + 64];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	while (n > 0 && write(logging.fd, line, (size_t)n) == -1 &&
+	    errno == EINTR)
+		continue;
 }
 
 /*
@@ -97,8 +128,8 @@ log_is_stuck(void)
 		return 1;
 	}
 	if (logging.lost > 0)
-		dprintf(logging.fd, "tunnel: warning: %lu lines lost here, as "
-		    "nobody read the log\n", logging.lost);
+		log_line("tunnel: warning: %lu lines lost here, as nobody "
+		    "read the log\n", logging.lost);
 	logging.lost = 0;
 	return 0;
 }
@@ -123,16 +154,15 @@ say(enum level level, const char *fmt, ...)
 	escape(clean, sizeof(clean), text);
 	if (logging.fd == -1) {
 		syslog(priorities[level], "%s", clean);
-	} else if (logging.is_journal) {
-		dprintf(logging.fd, "<%d>%s\n", priorities[level], clean);
 	} else if (logging.is_file) {
 		now = time(NULL);
 		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ",
 		    gmtime_r(&now, &tm));
-		dprintf(logging.fd, "%s %s: %s\n", stamp, levels[level],
-		    clean);
+		log_line("%s %s: %s\n", stamp, levels[level], clean);
+	} else if (logging.is_journal) {
+		log_line("<%d>%s\n", priorities[level], clean);
 	} else
-		dprintf(logging.fd, "tunnel: %s%s%s\n", level <= WARNING ?
+		log_line("tunnel: %s%s%s\n", level <= WARNING ?
 		    levels[level] : "", level <= WARNING ? ": " : "", clean);
 	errno = saved;
 }
@@ -146,7 +176,8 @@ enum {
 	ACCEPT, CONNECT, EXEC, CERT, KEY, KEY_PASSWORD_FILE, TLS_MIN, TLS_MAX,
 	CIPHERS, GROUPS, ALPN, MAX_CONNECTIONS, HANDSHAKE_TIMEOUT,
 	CONNECT_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, DRAIN_TIMEOUT,
-	TRUNCATION, DAEMON, PIDFILE, LOG, LOG_LEVEL, OPTIONS
+	TRUNCATION, MODE, WORKERS, MAX_PER_IP, USER, GROUP, CHROOT, SANDBOX,
+	DAEMON, PIDFILE, LOG, LOG_LEVEL, OPTIONS
 };
 
 enum type { TEXT, LIST, NUMBER, TIME, CHOICE };
@@ -154,12 +185,15 @@ enum type { TEXT, LIST, NUMBER, TIME, CHOICE };
 static const char *const no_yes[] = { "no", "yes", NULL };
 static const char *const versions[] = { "1.2", "1.3", NULL };
 static const char *const truncations[] = { "reset", "eof", NULL };
+static const char *const modes[] = { "poll", "fork", NULL };
+static const char *const or_off[] = { "off", NULL };
+static const char *const or_auto[] = { "auto", NULL };
 
 static const struct option {
 	const char *name;
 	enum type type;
 	const char *fallback;		/* NULL: none */
-	const char *const *choices;	/* of a CHOICE */
+	const char *const *choices;	/* of a CHOICE; else: words for 0 */
 	int64_t	 min, max;		/* of a NUMBER; of a TIME in seconds */
 	const char *help;
 } options[OPTIONS] = {
@@ -187,18 +221,32 @@ static const struct option {
 	    "application protocols to accept, best first" },
 	[MAX_CONNECTIONS] = { "max_connections", NUMBER, "1000", NULL,
 	    1, 1000000, "past it, accepting pauses" },
-	[HANDSHAKE_TIMEOUT] = { "handshake_timeout", TIME, "10s", NULL,
+	[HANDSHAKE_TIMEOUT] = { "handshake_timeout", TIME, "10s", or_off,
 	    1, 3600, "for a client's TLS handshake" },
-	[CONNECT_TIMEOUT] = { "connect_timeout", TIME, "5s", NULL,
+	[CONNECT_TIMEOUT] = { "connect_timeout", TIME, "5s", or_off,
 	    1, 3600, "for each address of the service" },
-	[IDLE_TIMEOUT] = { "idle_timeout", TIME, "off", NULL,
+	[IDLE_TIMEOUT] = { "idle_timeout", TIME, "off", or_off,
 	    1, 31536000, "without a byte either way" },
-	[LINGER_TIMEOUT] = { "linger_timeout", TIME, "60s", NULL,
+	[LINGER_TIMEOUT] = { "linger_timeout", TIME, "60s", or_off,
 	    1, 31536000, "the same, once one side has ended" },
-	[DRAIN_TIMEOUT] = { "drain_timeout", TIME, "30s", NULL,
+	[DRAIN_TIMEOUT] = { "drain_timeout", TIME, "30s", or_off,
 	    1, 31536000, "for connections to finish at a stop" },
 	[TRUNCATION] = { "truncation", CHOICE, "reset", truncations, 0, 0,
 	    "what a client's end without close_notify is taken for" },
+	[MODE] = { "mode", CHOICE, "poll", modes, 0, 0,
+	    "workers with many connections, or a process for each" },
+	[WORKERS] = { "workers", NUMBER, "1", or_auto, 1, WORKERS_MAX,
+	    "processes that share the connections; auto: one per CPU" },
+	[MAX_PER_IP] = { "max_per_ip", NUMBER, "off", or_off, 1, 1000000,
+	    "connections of one IPv4 address or IPv6 /64" },
+	[USER] = { "user", TEXT, NULL, NULL, 0, 0,
+	    "user that workers run as" },
+	[GROUP] = { "group", TEXT, NULL, NULL, 0, 0,
+	    "group that workers run as, if not the user's" },
+	[CHROOT] = { "chroot", TEXT, NULL, NULL, 0, 0,
+	    "directory that workers are locked in" },
+	[SANDBOX] = { "sandbox", CHOICE, "yes", no_yes, 0, 0,
+	    "keep workers from all they have no need of" },
 	[DAEMON] = { "daemon", CHOICE, "no", no_yes, 0, 0,
 	    "go into the background once started" },
 	[PIDFILE] = { "pidfile", TEXT, NULL, NULL, 0, 0,
@@ -214,7 +262,7 @@ static const struct {
 	const char *theirs, *ours;
 } stunnel[] = {
 	{ "CAfile", NULL }, { "CApath", NULL }, { "checkHost", NULL },
-	{ "checkIP", NULL }, { "chroot", NULL }, { "ciphersuites", "ciphers" },
+	{ "checkIP", NULL }, { "ciphersuites", "ciphers" },
 	{ "client", NULL }, { "CRLfile", NULL }, { "curve", "groups" },
 	{ "curves", "groups" }, { "debug", "log_level" }, { "delay", NULL },
 	{ "engine", NULL }, { "execArgs", "exec" },
@@ -223,9 +271,9 @@ static const struct {
 	{ "output", "log" }, { "pid", "pidfile" }, { "protocol", NULL },
 	{ "PSKsecrets", NULL }, { "renegotiation", NULL },
 	{ "requireCert", NULL }, { "retry", NULL }, { "securityLevel", NULL },
-	{ "service", NULL }, { "sessionCacheSize", NULL }, { "setgid", NULL },
-	{ "setuid", NULL }, { "sni", NULL }, { "socket", NULL },
-	{ "sslVersion", "tls_min and tls_max" },
+	{ "service", NULL }, { "sessionCacheSize", NULL },
+	{ "setgid", "group" }, { "setuid", "user" }, { "sni", NULL },
+	{ "socket", NULL }, { "sslVersion", "tls_min and tls_max" },
 	{ "sslVersionMax", "tls_max" }, { "sslVersionMin", "tls_min" },
 	{ "syslog", "log" }, { "ticketKeySecret", NULL },
 	{ "TIMEOUTbusy", "handshake_timeout" },
@@ -249,6 +297,7 @@ struct value {
 };
 
 enum { FROM_FILE, FROM_ARGUMENT };
+enum { POLL, FORK };			/* modes */
 
 /* All that was configured, as a value: another may stand beside it. */
 struct config {
@@ -309,7 +358,7 @@ parse_number(const char *text, int64_t min, int64_t max, int64_t *number)
 	    *number >= min && *number <= max ? 0 : -1;
 }
 
-/* 30s, 5m, 12h, 7d or off, as milliseconds: off is 0. */
+/* 30s, 5m, 12h or 7d, as milliseconds. */
 static int
 parse_time(const char *text, int64_t min, int64_t max, int64_t *ms)
 {
@@ -320,9 +369,6 @@ parse_time(const char *text, int64_t min, int64_t max, int64_t *ms)
 	size_t i, n = strlen(text);
 	int64_t count;
 
-	*ms = 0;
-	if (strcmp(text, "off") == 0)
-		return 0;
 	if (n < 2 || n > sizeof(digits))
 		return -1;
 	snprintf(digits, sizeof(digits), "%.*s", (int)n - 1, text);
@@ -369,27 +415,33 @@ static int
 option_parse(const struct option *o, const char *text, const char *where,
     int64_t *number)
 {
-	char allowed[TEXT_SIZE] = "";
+	char allowed[TEXT_SIZE] = "", words[TEXT_SIZE / 4] = "";
 	int r = 0;
 
+	if (o->choices != NULL) {
+		join(words, sizeof(words), o->choices);
+		if (parse_choice(text, o->choices, number) == 0)
+			return 0;
+	}
 	switch (o->type) {
 	case TEXT:
 	case LIST:
 		return 0;
 	case NUMBER:
 		r = parse_number(text, o->min, o->max, number);
-		snprintf(allowed, sizeof(allowed), "%lld to %lld",
-		    (long long)o->min, (long long)o->max);
+		snprintf(allowed, sizeof(allowed), "%s%s%lld to %lld", words,
+		    words[0] != '\0' ? ", or " : "", (long long)o->min,
+		    (long long)o->max);
 		break;
 	case TIME:
 		r = parse_time(text, o->min, o->max, number);
-		snprintf(allowed, sizeof(allowed), "off, or a number with its "
-		    "unit s, m, h or d, %llds to %llds", (long long)o->min,
-		    (long long)o->max);
+		snprintf(allowed, sizeof(allowed), "%s, or a number with its "
+		    "unit s, m, h or d, %llds to %llds", words,
+		    (long long)o->min, (long long)o->max);
 		break;
 	case CHOICE:
-		r = parse_choice(text, o->choices, number);
-		join(allowed, sizeof(allowed), o->choices);
+		r = -1;
+		memcpy(allowed, words, sizeof(words));
 		break;
 	}
 	if (r == -1)
@@ -648,12 +700,18 @@ is_program(const char *file)
 	    access(file, X_OK) == 0;
 }
 
-/* Could execvp(3) find it?  Better said now than at every connection. */
+/*
+ * Could execvp(3) find it?  Better said now than at every connection.  inetd
+ * leaves no PATH, for which there is a default.
+ */
 static int
 is_runnable(const char *name)
 {
 	const char *path = getenv("PATH");
-	char file[PATH_MAX];
+	char file[PATH_MAX], fallback[PATH_MAX] = "";
+
+	if (path == NULL && confstr(_CS_PATH, fallback, sizeof(fallback)) > 0)
+		path = fallback;
 
 	if (strchr(name, '/') != NULL)
 		return is_program(name);
@@ -688,7 +746,16 @@ config_check(const struct config *cfg, int inetd)
 		    config_where(cfg, CONNECT));
 		return -1;
 	}
-	if (cfg->command != NULL && !is_runnable(cfg->command[0])) {
+	if (!inetd && cfg->number[MODE] == POLL &&
+	    cfg->number[MAX_CONNECTIONS] < cfg->number[WORKERS]) {
+		say(ERROR, "%s: workers = %lld are more than max_connections = "
+		    "%lld", config_where(cfg, WORKERS),
+		    (long long)cfg->number[WORKERS],
+		    (long long)cfg->number[MAX_CONNECTIONS]);
+		return -1;
+	}
+	if (cfg->command != NULL && cfg->given[CHROOT] == NULL &&
+	    !is_runnable(cfg->command[0])) {
 		say(ERROR, "%s: command %s: %s", cfg->given[EXEC] != NULL ?
 		    config_where(cfg, EXEC) : "command line", cfg->command[0],
 		    "not found, or not executable");
@@ -715,6 +782,168 @@ config_print(const struct config *cfg, FILE *fp)
 		    cfg->command[i]);
 	if (cfg->command != NULL)
 		fputc('\n', fp);
+}
+
+/*
+ * THE COMMAND LINE
+ */
+
+/* How this process was started, to be looked at again at a reload. */
+struct arguments {
+	const char *file;
+	const char *names;		/* of -g */
+	int	 help, inetd, test, version;
+	const char **settings;		/* key=value, allocated */
+	size_t	 nsettings;
+	char	**command;		/* what is behind -- */
+	int	 passed;		/* sockets of systemd */
+	char	*notify;		/* where it wants to be told, or NULL */
+	struct rlimit files, core;	/* as they were: for commands */
+};
+
+static void
+usage(FILE *fp)
+{
+	fprintf(fp, "usage: tunnel [-dhiqtvV] [-c file] [key=value ...] "
+	    "[-- command [argument ...]]\n"
+	    "       tunnel -g name[,name ...] > tunnel.pem\n");
+}
+
+static void
+help(void)
+{
+	size_t i;
+
+	usage(stdout);
+	printf("\n  -c file   read the configuration file\n"
+	    "  -d        daemon=yes\n"
+	    "  -g names  make a key and a self-signed certificate\n"
+	    "  -i        serve the one connection on descriptor 0 (inetd)\n"
+	    "  -q        log_level=warning\n"
+	    "  -t        check the configuration, describe the certificates\n"
+	    "  -v        log_level=debug\n"
+	    "  -V        versions and features\n\n"
+	    "keys, as in the file (tunnel.conf(5)):\n");
+	for (i = 0; i < OPTIONS; i++)
+		printf("  %-18s %s%s%s%s\n", options[i].name, options[i].help,
+		    options[i].fallback != NULL ? " (" : "",
+		    options[i].fallback != NULL ? options[i].fallback : "",
+		    options[i].fallback != NULL ? ")" : "");
+}
+
+/* Letters and key=value in any order, up to "--". */
+static int
+parse_arguments(struct arguments *a, int argc, char **argv)
+{
+	static char *none[] = { NULL };
+	int c, n;
+
+	for (n = 1; n < argc && strcmp(argv[n], "--") != 0; n++)
+		continue;
+	a->command = n < argc ? &argv[n + 1] : none;
+	if ((a->settings = calloc((size_t)argc, sizeof(char *))) == NULL)
+		return -1;
+	while (optind < n) {
+		const char *setting = NULL;
+
+		switch (c = getopt(n, argv, "+c:dg:hiqtvV")) {
+		case -1:
+			setting = argv[optind++];
+			break;
+		case 'c':
+			if (a->file != NULL) {
+				say(ERROR, "-c is given twice");
+				return -1;
+			}
+			a->file = optarg;
+			break;
+		case 'd':
+			setting = "daemon=yes";
+			break;
+		case 'g':
+			a->names = optarg;
+			break;
+		case 'h':
+			a->help = 1;
+			break;
+		case 'i':
+			a->inetd = 1;
+			break;
+		case 'q':
+		case 'v':
+			setting = c == 'q' ? "log_level=warning" :
+			    "log_level=debug";
+			break;
+		case 't':
+			a->test = 1;
+			break;
+		case 'V':
+			a->version = 1;
+			break;
+		default:
+			usage(stderr);
+			return -1;
+		}
+		if (setting != NULL)
+			a->settings[a->nsettings++] = setting;
+	}
+	return 0;
+}
+
+/*
+ * What systemd passes, by sd_listen_fds(3) and sd_notify(3), and nobody after
+ * us is to take for his own.
+ */
+static void
+take_environment(struct arguments *a)
+{
+	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+	const char *notify = getenv("NOTIFY_SOCKET");
+	int64_t number;
+	int fd;
+
+	if (pid != NULL && fds != NULL &&
+	    parse_number(pid, 1, INT32_MAX, &number) == 0 &&
+	    number == getpid() &&
+	    parse_number(fds, 1, FORWARD_LISTENERS, &number) == 0)
+		a->passed = (int)number;
+	for (fd = PASSED; fd < PASSED + a->passed; fd++)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+	if (notify != NULL)
+		a->notify = strdup(notify);
+	unsetenv("LISTEN_PID");
+	unsetenv("LISTEN_FDS");
+	unsetenv("LISTEN_FDNAMES");
+	unsetenv("NOTIFY_SOCKET");
+	getrlimit(RLIMIT_NOFILE, &a->files);
+	getrlimit(RLIMIT_CORE, &a->core);
+}
+
+/* The whole configuration, anew; -1 after one sentence. */
+static int
+configure(struct config *cfg, const struct arguments *a)
+{
+	int fd, last = PASSED + a->passed;
+	char text[32];
+	size_t i;
+
+	config_defaults(cfg);
+	for (i = 0; i < a->nsettings; i++)
+		if (config_argument(cfg, a->settings[i]) == -1)
+			return -1;
+	if (a->file != NULL && config_file(cfg, a->file) == -1)
+		return -1;
+	if (config_command(cfg, a->command) == -1)
+		return -1;
+	if (cfg->given[ACCEPT] != NULL)
+		last = PASSED;
+	for (fd = PASSED; fd < last; fd++) {
+		snprintf(text, sizeof(text), "fd:%d", fd);
+		if (config_set(cfg, FROM_FILE, "LISTEN_FDS", "accept", text) ==
+		    -1)
+			return -1;
+	}
+	return config_check(cfg, a->inetd);
 }
 
 /*
@@ -904,6 +1133,17 @@ address_text(struct address *a)
 		    un->sun_path : "");
 }
 
+/* 0: it is not TCP. */
+static in_port_t
+address_port(const struct address *a)
+{
+	const struct sockaddr_in *in = (const void *)&a->sa;
+	const struct sockaddr_in6 *in6 = (const void *)&a->sa;
+
+	return a->sa.ss_family == AF_INET ? ntohs(in->sin_port) :
+	    a->sa.ss_family == AF_INET6 ? ntohs(in6->sin6_port) : 0;
+}
+
 /* An address in figures; -1 if it is not one. */
 static int
 address_numeric(struct address *a, const char *host, in_port_t port)
@@ -1085,8 +1325,59 @@ resolve_all(struct targets *all, const struct value *values, int passive)
 
 /*
  * THE SERVICE
- * A configuration put to work.
+ * A configuration put to work by the master, and the processes that serve.
  */
+
+struct listener {
+	int	 fd;
+	const struct target *target;	/* what asked for it, */
+	const struct address *address;	/* and which of its; NULL: fd:N */
+	struct address bound;
+	int	 kept;			/* another service has it, too */
+};
+
+/* What has become of connections.  Whose process it is alone writes. */
+struct counts {
+	uint64_t live, accepted, served, refused, no_backend, silent, over;
+	uint64_t in, out;
+	uint64_t lost;			/* with a worker that was killed */
+};
+
+/* For those who change what more than one of them writes: peers. */
+struct shared {
+	pthread_mutex_t lock;
+};
+
+/* A place for a worker, and what it has become; the master's. */
+struct seat {
+	pid_t	 pid;			/* 0: empty */
+	int64_t	 born;
+};
+
+/* One generation: a reload makes another, and this one leaves. */
+struct service {
+	struct service *older;
+	struct config cfg;
+	struct tls_config *tls;
+	struct targets accepts, connects;
+	struct listener listeners[FORWARD_LISTENERS];
+	size_t	 nlisteners;
+	const struct rlimit *files, *core;	/* for commands */
+	uid_t	 uid;
+	gid_t	 gid;
+	int	 drops;			/* to the two of them */
+	struct seat *seats;
+	size_t	 nseats;
+	size_t	 nworkers;		/* seats that are taken */
+	size_t	 turn;			/* in fork mode: where the next is */
+	struct shared *shared;		/* by master and workers, with: */
+	size_t	 shared_size;
+	volatile struct counts *counts;	/* one for each seat */
+	volatile uint64_t *peers;	/* see max_per_ip; or NULL */
+	int64_t	 deadline;		/* for its workers to leave */
+	unsigned failures;		/* of workers, in a row */
+	int64_t	 retry_at;
+};
 
 struct command {
 	struct command *next;
@@ -1096,24 +1387,17 @@ struct command {
 	int	 left;			/* its connection is over */
 };
 
-struct listener {
-	int	 fd;
-	int	 inherited;
-	struct address addr;
-};
-
-struct service {
-	const struct config *cfg;
-	struct tls_config *tls;
+/* A process that serves. */
+struct worker {
+	struct service *service;
 	struct forward *engine;
-	struct targets accepts, connects;
-	struct listener *listeners;
-	size_t	 nlisteners;
+	volatile struct counts *counts;
+	size_t	 first;			/* of its places in service->peers */
+	size_t	 share;			/* of max_connections */
 	size_t	 turn;			/* round robin over connects */
 	struct stream_ops command_ops;	/* plain, but for the ends */
 	struct command *commands;
-	int64_t	 running;		/* of them */
-	struct rlimit files;		/* as it was at start: for them */
+	size_t	 running;		/* of them */
 	char	 why[TEXT_SIZE];	/* the last dial failed */
 	int	 stopping;
 	time_t	 complained;		/* of want of resources */
@@ -1121,17 +1405,42 @@ struct service {
 
 /* One connection, as the engine's callbacks see it. */
 struct session {
-	struct service *service;
+	struct worker *worker;
 	struct tls *tls;
 	int	 fd;			/* the client's */
 	int	 dialed;
 	char	 peer[ADDRESS_SIZE];
+	volatile uint64_t *place;	/* among service->peers, or NULL */
 	size_t	 turn;			/* the target it began with */
 	size_t	 tried;			/* addresses, over all targets */
 	struct target *target;		/* the one being tried, */
 	size_t	 which;			/* and which address of it */
 	struct command *command;
 };
+
+static int
+taken(volatile sig_atomic_t *flag)
+{
+	int was = *flag;
+
+	*flag = 0;
+	return was;
+}
+
+static int64_t
+clock_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static int64_t
+clock_ms(void)
+{
+	return clock_us() / 1000;
+}
 
 static void
 tune(int fd)
@@ -1247,7 +1556,8 @@ command_error(const struct stream *s)
 static void __attribute__((noreturn))
 command_run(const struct session *ss, int fd)
 {
-	char **argv = ss->service->cfg->command;
+	const struct service *sv = ss->worker->service;
+	char **argv = sv->cfg.command;
 	char host[ADDRESS_SIZE];
 	const char *port;
 	sigset_t none;
@@ -1261,7 +1571,8 @@ command_run(const struct session *ss, int fd)
 		setenv("REMOTE_PORT", port, 1);
 	}
 	setpgid(0, 0);
-	setrlimit(RLIMIT_NOFILE, &ss->service->files);
+	setrlimit(RLIMIT_NOFILE, sv->files);
+	setrlimit(RLIMIT_CORE, sv->core);
 	/* An abort that is waiting already must not end in our handler. */
 	for (i = 0; i < SIGNALS; i++)
 		signal(signals[i], SIG_DFL);
@@ -1278,23 +1589,23 @@ command_run(const struct session *ss, int fd)
 static int
 command_start(struct session *ss, struct stream *backend)
 {
-	struct service *sv = ss->service;
+	struct worker *w = ss->worker;
+	const char *name = w->service->cfg.command[0];
 	struct command *c;
 	int fds[2] = { -1, -1 };
 
 	/* They may outlive their connections, and still count. */
-	if (sv->running >= sv->cfg->number[MAX_CONNECTIONS]) {
-		snprintf(sv->why, sizeof(sv->why), "%s: %lld commands are "
-		    "still running", sv->cfg->command[0],
-		    (long long)sv->running);
+	if (w->running >= w->share) {
+		snprintf(w->why, sizeof(w->why), "%s: %zu commands are still "
+		    "running", name, w->running);
 		return -1;
 	}
 	if ((c = calloc(1, sizeof(*c))) == NULL ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == -1 ||
 	    fcntl(fds[0], F_SETFL, O_NONBLOCK) == -1 ||
 	    (c->pid = fork()) == -1) {
-		snprintf(sv->why, sizeof(sv->why), "%s: %s",
-		    sv->cfg->command[0], strerror(errno));
+		snprintf(w->why, sizeof(w->why), "%s: %s", name,
+		    strerror(errno));
 		if (fds[0] != -1) {
 			close(fds[0]);
 			close(fds[1]);
@@ -1306,20 +1617,20 @@ command_start(struct session *ss, struct stream *backend)
 		command_run(ss, fds[1]);
 	setpgid(c->pid, c->pid);	/* whichever of the two comes first */
 	c->end = fds[1];
-	c->next = sv->commands;
-	sv->commands = c;
-	sv->running++;
+	c->next = w->commands;
+	w->commands = c;
+	w->running++;
 	ss->command = c;
-	*backend = (struct stream){ .ops = &sv->command_ops, .ctx = c,
+	*backend = (struct stream){ .ops = &w->command_ops, .ctx = c,
 	    .fd = fds[0] };
 	return 0;
 }
 
 /* Forget the commands that are over, if their connections are as well. */
 static void
-commands_prune(struct service *sv)
+commands_prune(struct worker *w)
 {
-	struct command **link = &sv->commands, *c;
+	struct command **link = &w->commands, *c;
 
 	while ((c = *link) != NULL) {
 		if (c->pid == 0 && c->left) {
@@ -1339,14 +1650,14 @@ command_close(struct command *c)
 }
 
 static void
-commands_reap(struct service *sv)
+commands_reap(struct worker *w)
 {
 	struct command *c;
 	pid_t pid;
 	int status;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		for (c = sv->commands; c != NULL && c->pid != pid; c = c->next)
+		for (c = w->commands; c != NULL && c->pid != pid; c = c->next)
 			continue;
 		if (c == NULL)
 			continue;
@@ -1356,37 +1667,99 @@ commands_reap(struct service *sv)
 		    WEXITSTATUS(status));
 		c->pid = 0;
 		c->status = status;
-		sv->running--;
+		w->running--;
 		command_close(c);
 	}
-	commands_prune(sv);
+	commands_prune(w);
 }
 
 /*
  * THE ENGINE'S CALLBACKS
  */
 
+/* What stands for a peer in max_per_ip: 0 is none. */
+static uint64_t
+peer_key(const struct sockaddr_storage *sa)
+{
+	const struct sockaddr_in *in = (const void *)sa;
+	const struct sockaddr_in6 *in6 = (const void *)sa;
+	const uint8_t *b = in6->sin6_addr.s6_addr;
+	uint64_t key = 0;
+	size_t i;
+
+	if (sa->ss_family == AF_INET)
+		return UINT64_MAX << 32 | ntohl(in->sin_addr.s_addr);
+	if (sa->ss_family != AF_INET6)
+		return 0;
+	if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
+		return UINT64_MAX << 32 | (uint64_t)b[12] << 24 |
+		    (uint64_t)b[13] << 16 | (uint64_t)b[14] << 8 | b[15];
+	for (i = 0; i < 8; i++)
+		key = key << 8 | b[i];
+	return key != 0 ? key : 1;	/* ::1 and the like */
+}
+
+/* A place for a peer in the list of all workers; -1: it has too many. */
+static int
+take_place(struct worker *w, uint64_t key, volatile uint64_t **place)
+{
+	const struct service *sv = w->service;
+	size_t i, max = (size_t)sv->cfg.number[MAX_CONNECTIONS];
+	volatile uint64_t *mine = sv->peers + w->first;
+	int64_t n = 0;
+
+	*place = NULL;
+	if (sv->peers == NULL || key == 0)
+		return 0;
+	if (pthread_mutex_lock(&sv->shared->lock) == EOWNERDEAD)
+		pthread_mutex_consistent(&sv->shared->lock);
+	for (i = 0; i < max; i++)
+		n += sv->peers[i] == key;
+	if (n < sv->cfg.number[MAX_PER_IP]) {
+		while (*mine != 0)
+			mine++;
+		*mine = key;
+		*place = mine;
+	}
+	pthread_mutex_unlock(&sv->shared->lock);
+	return *place != NULL ? 0 : -1;
+}
+
 static void *
 session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
     struct stream *client)
 {
 	struct address peer = { .len = 0 };
-	struct service *sv = arg;
+	volatile uint64_t *place;
+	struct worker *w = arg;
 	struct session *ss;
 
-	if ((ss = calloc(1, sizeof(*ss))) == NULL ||
-	    (ss->tls = tls_new(sv->tls, fd, client)) == NULL) {
-		say(WARNING, "a connection was turned away: out of memory");
-		free(ss);
-		return NULL;
-	}
-	ss->service = sv;
-	ss->fd = fd;
-	ss->turn = sv->turn++;
 	memcpy(&peer.sa, sa, len);
 	peer.len = len;
 	address_text(&peer);
+	w->counts->accepted++;
+	if (take_place(w, peer_key(&peer.sa), &place) == -1) {
+		w->counts->over++;
+		say(INFO, "%s refused: its address has %lld connections "
+		    "already (max_per_ip)", peer.text,
+		    (long long)w->service->cfg.number[MAX_PER_IP]);
+		return NULL;
+	}
+	if ((ss = calloc(1, sizeof(*ss))) == NULL ||
+	    (ss->tls = tls_new(w->service->tls, fd, client)) == NULL) {
+		say(WARNING, "a connection was turned away: out of memory");
+		w->counts->lost++;
+		if (place != NULL)
+			*place = 0;
+		free(ss);
+		return NULL;
+	}
+	ss->worker = w;
+	ss->fd = fd;
+	ss->place = place;
+	ss->turn = w->turn++;
 	memcpy(ss->peer, peer.text, sizeof(ss->peer));
+	w->counts->live++;
 	say(DEBUG, "%s accepted", ss->peer);
 	return ss;
 }
@@ -1395,7 +1768,7 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 static const struct address *
 next_address(struct session *ss)
 {
-	const struct targets *all = &ss->service->connects;
+	const struct targets *all = &ss->worker->service->connects;
 	size_t i, n = ss->tried++;
 
 	for (i = 0; i < all->n; i++) {
@@ -1439,12 +1812,12 @@ dial_error(int error)
 static void
 dial_failed(struct session *ss, const char *why)
 {
-	struct service *sv = ss->service;
+	struct worker *w = ss->worker;
 	struct target *t = ss->target;
 
-	snprintf(sv->why, sizeof(sv->why), "%s: %s", t->addrs[ss->which].text,
+	snprintf(w->why, sizeof(w->why), "%s: %s", t->addrs[ss->which].text,
 	    why);
-	say(INFO, "%s -> %s", ss->peer, sv->why);
+	say(INFO, "%s -> %s", ss->peer, w->why);
 	t->first = (ss->which + 1) % t->n;
 }
 
@@ -1455,11 +1828,11 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	struct session *ss = conn;
 	const struct address *a;
 
-	*why = ss->service->why;
+	*why = ss->worker->why;
 	if (!ss->dialed)
 		acknowledge(ss->fd);
 	ss->dialed = 1;
-	if (ss->service->cfg->command != NULL)
+	if (ss->worker->service->cfg.command != NULL)
 		return command_start(ss, backend);
 	if (failed != NULL)
 		dial_failed(ss, failed);
@@ -1473,44 +1846,82 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	return -1;
 }
 
+/* The line of a connection, at its end or meanwhile. */
+static void
+session_say(const struct session *ss, enum level level, const char *what,
+    const struct forward_end *end)
+{
+	const char *to = "-";
+	char agreed[TEXT_SIZE];
+
+	if (ss->command != NULL)
+		to = ss->worker->service->cfg.command[0];
+	else if (end->served)
+		to = ss->target->addrs[ss->which].text;
+	tls_describe(ss->tls, agreed, sizeof(agreed));
+	say(level, "%s%s -> %s%s in=%llu out=%llu %lld.%03ds %s", what,
+	    ss->peer, to, agreed, (unsigned long long)end->in,
+	    (unsigned long long)end->out, (long long)(end->ms / 1000),
+	    (int)(end->ms % 1000), end->reason);
+}
+
+static void
+session_listed(void *conn, const struct forward_end *how)
+{
+	session_say(conn, NOTICE, "live: ", how);
+}
+
 static void
 session_closed(void *conn, const struct forward_end *end)
 {
 	struct session *ss = conn;
-	struct config const *cfg = ss->service->cfg;
-	const char *to = "-";
-	char agreed[TEXT_SIZE];
-	enum level level = INFO;
+	struct worker *w = ss->worker;
+	volatile struct counts *n = w->counts;
 
+	n->live--;
+	n->in += end->in;
+	n->out += end->out;
+	if (end->served) {
+		n->served++;
+		session_say(ss, INFO, "", end);
+	} else if (ss->dialed) {
+		n->no_backend++;
+		session_say(ss, WARNING, "", end);
+	} else if (tls_heard(ss->tls)) {
+		n->refused++;
+		session_say(ss, NOTICE, "", end);
+	} else {
+		n->silent++;
+		session_say(ss, DEBUG, "", end);
+	}
 	if (ss->command != NULL) {
-		to = cfg->command[0];
 		ss->command->left = 1;
 		command_close(ss->command);
-		commands_prune(ss->service);
-	} else if (end->served)
-		to = ss->target->addrs[ss->which].text;
-	if (!end->served)
-		level = ss->dialed ? WARNING :
-		    tls_heard(ss->tls) ? NOTICE : DEBUG;
-	tls_describe(ss->tls, agreed, sizeof(agreed));
-	say(level, "%s -> %s%s in=%llu out=%llu %lld.%03ds %s", ss->peer,
-	    to, agreed, (unsigned long long)end->in,
-	    (unsigned long long)end->out, (long long)(end->ms / 1000),
-	    (int)(end->ms % 1000), end->reason);
+		commands_prune(w);
+	}
+	if (ss->place != NULL)
+		*ss->place = 0;
 	tls_free(ss->tls);
 	free(ss);
 }
 
 static void
-service_starved(void *arg, int error)
+complain(time_t *complained, int error)
 {
-	struct service *sv = arg;
 	time_t now = time(NULL);
 
-	if (now - sv->complained < STARVED_EVERY)
+	if (now - *complained < STARVED_EVERY)
 		return;
-	sv->complained = now;
+	*complained = now;
 	say(WARNING, "accepting pauses: %s", strerror(error));
+}
+
+static void
+worker_starved(void *arg, int error)
+{
+	struct worker *w = arg;
+
+	complain(&w->complained, error);
 }
 
 /*
@@ -1536,26 +1947,28 @@ log_init(void)
 	logging.is_journal = journal != NULL && strcmp(journal, stream) == 0;
 	if (fstat(STDIN_FILENO, &in) == 0 && S_ISSOCK(in.st_mode) &&
 	    in.st_ino == err.st_ino && in.st_dev == err.st_dev)
-		logging.fd = -1;
+		logging.standard = logging.fd = -1;
 }
 
+/* To where it says, anew if it is a file; -1: as before, with a sentence. */
 static int
 log_open(const struct config *cfg)
 {
 	const char *to = config_text(cfg, LOG);
-	int fd;
+	int fd = logging.standard, is_file = 0;
 
-	logging.level = (enum level)cfg->number[LOG_LEVEL];
-	if (cfg->number[DAEMON] == 1 && cfg->given[LOG] == NULL)
+	if (logging.is_daemon && cfg->given[LOG] == NULL)
 		to = "syslog";
-	if (strcmp(to, "stderr") == 0)
-		return 0;
+	/* Workers will find neither the time zone nor syslog's socket. */
+	tzset();
 	if (strcmp(to, "syslog") == 0) {
-		logging.fd = -1;
-		return 0;
+		openlog("tunnel", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+		fd = -1;
+	} else if (strcmp(to, "stderr") != 0) {
+		fd = open(to, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+		is_file = 1;
 	}
-	fd = open(to, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-	if (fd == -1) {
+	if (is_file && fd == -1) {
 		say(ERROR, "%s: log file %s: %s", config_where(cfg, LOG), to,
 		    strerror(errno));
 		return -1;
@@ -1563,7 +1976,8 @@ log_open(const struct config *cfg)
 	if (logging.is_file)
 		close(logging.fd);
 	logging.fd = fd;
-	logging.is_file = 1;
+	logging.is_file = is_file;
+	logging.level = (enum level)cfg->number[LOG_LEVEL];
 	return 0;
 }
 
@@ -1630,43 +2044,71 @@ inherit(int fd)
 	return fcntl(fd, F_SETFD, FD_CLOEXEC) == -1 ? -1 : fd;
 }
 
+/* Was it made for the same fd:N, or for the same address? */
 static int
-add_listener(struct service *sv, int fd, int inherited)
+is_same_listener(const struct listener *a, const struct listener *b)
 {
-	struct listener *all, *l;
+	if (a->address == NULL || b->address == NULL)
+		return a->address == b->address &&
+		    a->target->fd == b->target->fd;
+	return a->target->any == b->target->any &&
+	    a->address->len == b->address->len &&
+	    memcmp(&a->address->sa, &b->address->sa, sizeof(a->address->sa)) ==
+	    0;
+}
+
+/* Listen on an address of a target, or go on with the socket that old has. */
+static int
+open_listener(struct service *sv, struct service *old, const struct target *t,
+    const struct address *a)
+{
+	struct listener *l = &sv->listeners[sv->nlisteners];
+	size_t i;
 
 	if (sv->nlisteners == FORWARD_LISTENERS) {
 		errno = EMFILE;
 		return -1;
 	}
-	all = realloc(sv->listeners, (sv->nlisteners + 1) * sizeof(*all));
-	if (all == NULL)
+	l->target = t;
+	l->address = a;
+	for (i = 0; old != NULL && i < old->nlisteners; i++) {
+		struct listener *o = &old->listeners[i];
+
+		if (!o->kept && is_same_listener(o, l)) {
+			l->fd = o->fd;
+			l->bound = o->bound;
+			l->kept = o->kept = 1;
+			sv->nlisteners++;
+			return 0;
+		}
+	}
+	if ((l->fd = a != NULL ? listen_on(a, t->any) : inherit(t->fd)) == -1)
 		return -1;
-	sv->listeners = all;
-	l = &all[sv->nlisteners++];
-	memset(l, 0, sizeof(*l));
-	l->fd = fd;
-	l->inherited = inherited;
-	tune(fd);		/* inherited by what is accepted */
-	l->addr.len = sizeof(l->addr.sa);
-	getsockname(fd, (struct sockaddr *)&l->addr.sa, &l->addr.len);
-	address_text(&l->addr);
-	return forward_listen(sv->engine, fd);
+	tune(l->fd);		/* inherited by what is accepted */
+	l->bound.len = sizeof(l->bound.sa);
+	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
+	address_text(&l->bound);
+	sv->nlisteners++;
+	return 0;
 }
 
-/* Listen on every address of an accept; -1 after one sentence. */
+/* All that accept asks for; -1 after one sentence. */
 static int
-open_listener(struct service *sv, const struct target *t)
+open_listeners(struct service *sv, struct service *old)
 {
-	size_t i;
-	int fd;
+	size_t i, j;
 
-	for (i = 0; i < (t->fd != -1 ? 1 : t->n); i++) {
-		fd = t->fd != -1 ? inherit(t->fd) :
-		    listen_on(&t->addrs[i], t->any);
-		if (fd == -1 || add_listener(sv, fd, t->fd != -1) == -1) {
+	for (i = 0; i < sv->accepts.n; i++) {
+		const struct target *t = &sv->accepts.list[i];
+
+		for (j = 0; j < (t->fd != -1 ? 1 : t->n); j++) {
+			const struct address *a = t->fd != -1 ? NULL :
+			    &t->addrs[j];
+
+			if (open_listener(sv, old, t, a) == 0)
+				continue;
 			say(ERROR, "%s: accept %s: %s", t->value->where,
-			    t->fd != -1 ? t->value->text : t->addrs[i].text,
+			    a != NULL ? a->text : t->value->text,
 			    errno == ENOTSOCK ? "it is not the number of a "
 			    "listening socket" : strerror(errno));
 			return -1;
@@ -1675,82 +2117,62 @@ open_listener(struct service *sv, const struct target *t)
 	return 0;
 }
 
-static int
-open_listeners(struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->accepts.n; i++)
-		if (open_listener(sv, &sv->accepts.list[i]) == -1)
-			return -1;
-	return 0;
-}
-
+/* But for those that another service has as well.  Only the master unlinks. */
 static void
-close_listeners(struct service *sv)
+close_listeners(struct service *sv, int unlinks)
 {
 	size_t i;
 
 	for (i = 0; i < sv->nlisteners; i++) {
 		struct listener *l = &sv->listeners[i];
-		const struct sockaddr_un *un = (const void *)&l->addr.sa;
+		const struct sockaddr_un *un = (const void *)&l->bound.sa;
 
+		if (l->kept)
+			continue;
 		/* In this order: once closed, another may have its name. */
-		if (l->addr.sa.ss_family == AF_UNIX && !l->inherited)
+		if (unlinks && l->address != NULL &&
+		    l->bound.sa.ss_family == AF_UNIX)
 			unlink(un->sun_path);
 		close(l->fd);
 	}
-	free(sv->listeners);
-	sv->listeners = NULL;
 	sv->nlisteners = 0;
+}
+
+static void
+keep_none(struct service *sv)
+{
+	size_t i;
+
+	for (i = 0; i < sv->nlisteners; i++)
+		sv->listeners[i].kept = 0;
 }
 
 /*
  * SIGNALS
- * They arrive while the engine sleeps, and at no other time.
+ * They arrive while a process sleeps, and at no other time.
  */
 
 static void
 on_signal(int sig)
 {
-	if (sig == SIGHUP)
+	switch (sig) {
+	case SIGQUIT:
+		got_cut = 1;
+		break;
+	case SIGHUP:
 		got_hup = 1;
-	else if (sig == SIGCHLD)
+		break;
+	case SIGUSR1:
+		got_usr1 = 1;
+		break;
+	case SIGCHLD:
 		got_child = 1;
-	else if (sig == SIGALRM)
+		break;
+	case SIGALRM:
 		got_alarm = 1;
-	else
+		break;
+	default:
 		got_stop = 1;
-}
-
-static void
-service_woken(void *arg)
-{
-	struct service *sv = arg;
-
-	if (got_child) {
-		got_child = 0;
-		commands_reap(sv);
-	}
-	if (got_hup) {
-		got_hup = 0;
-		if (logging.is_file && log_open(sv->cfg) == 0)
-			say(NOTICE, "log file opened anew");
-	}
-	if (got_alarm) {
-		got_alarm = 0;
-		alarm(DAY);
-		warn_of_certs(sv->tls);
-	}
-	if (got_stop) {
-		got_stop = 0;
-		say(NOTICE, sv->stopping ? "stopping at once" :
-		    "stopping, connections may finish");
-		if (sv->stopping)
-			forward_cut(sv->engine);
-		forward_drain(sv->engine, sv->cfg->number[DRAIN_TIMEOUT]);
-		close_listeners(sv);
-		sv->stopping = 1;
 	}
 }
 
@@ -1773,19 +2195,512 @@ catch_signals(sigset_t *asleep)
 }
 
 /*
+ * In a worker: what a terminal or killall(1) sends to all of them is for the
+ * master to act on.
+ */
+static void
+leave_signals(void)
+{
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGALRM, SIG_IGN);
+	got_stop = got_cut = got_hup = got_usr1 = got_child = got_alarm = 0;
+}
+
+/*
+ * PRIVILEGES
+ * The master finds out what its workers are to be; they become it.
+ */
+
+/* alone: no group is named, and it is the user's. */
+static int
+load_user(struct service *sv, const char *user, int alone)
+{
+	const char *where = config_where(&sv->cfg, USER);
+	const struct passwd *pw;
+	int64_t number;
+
+	if (parse_number(user, 0, UINT32_MAX - 1, &number) == 0) {
+		sv->uid = (uid_t)number;
+		if (!alone)
+			return 0;
+		if ((pw = getpwuid(sv->uid)) == NULL) {
+			say(ERROR, "%s: user %s is not known, so its group "
+			    "must be given, too", where, user);
+			return -1;
+		}
+	} else if ((pw = getpwnam(user)) == NULL) {
+		say(ERROR, "%s: user \"%s\" is not known", where, user);
+		return -1;
+	}
+	sv->uid = pw->pw_uid;
+	sv->gid = pw->pw_gid;
+	return 0;
+}
+
+static int
+load_group(struct service *sv, const char *group)
+{
+	const struct group *gr;
+	int64_t number;
+
+	if (parse_number(group, 0, UINT32_MAX - 1, &number) == 0) {
+		sv->gid = (gid_t)number;
+	} else if ((gr = getgrnam(group)) != NULL) {
+		sv->gid = gr->gr_gid;
+	} else {
+		say(ERROR, "%s: group \"%s\" is not known",
+		    config_where(&sv->cfg, GROUP), group);
+		return -1;
+	}
+	return 0;
+}
+
+/* user, group and chroot; -1 after one sentence. */
+static int
+load_privileges(struct service *sv)
+{
+	const char *user = config_text(&sv->cfg, USER);
+	const char *group = config_text(&sv->cfg, GROUP);
+	const char *root = config_text(&sv->cfg, CHROOT);
+	int key = user != NULL ? USER : group != NULL ? GROUP : CHROOT;
+	struct stat st;
+
+	sv->uid = geteuid();
+	sv->gid = getegid();
+	if (user != NULL && load_user(sv, user, group == NULL) == -1)
+		return -1;
+	if (group != NULL && load_group(sv, group) == -1)
+		return -1;
+	if (root != NULL && (stat(root, &st) == -1 || !S_ISDIR(st.st_mode))) {
+		say(ERROR, "%s: chroot %s: it is not a directory",
+		    config_where(&sv->cfg, CHROOT), root);
+		return -1;
+	}
+	sv->drops = geteuid() == 0 && (user != NULL || group != NULL);
+	if (geteuid() != 0 && (root != NULL || sv->uid != geteuid() ||
+	    sv->gid != getegid())) {
+		say(ERROR, "%s: only root can do that: %s = %s",
+		    config_where(&sv->cfg, key), options[key].name,
+		    config_text(&sv->cfg, key));
+		return -1;
+	}
+	return 0;
+}
+
+/* For good: there is no way back.  -1 with errno. */
+static int
+drop_privileges(const struct service *sv)
+{
+	const char *root = config_text(&sv->cfg, CHROOT);
+
+	if (root != NULL && (chroot(root) == -1 || chdir("/") == -1))
+		return -1;
+	if (!sv->drops)
+		return 0;
+	if (setgroups(1, &sv->gid) == -1 ||
+	    setresgid(sv->gid, sv->gid, sv->gid) == -1 ||
+	    setresuid(sv->uid, sv->uid, sv->uid) == -1)
+		return -1;
+	if (sv->uid != 0 && setuid(0) == 0) {
+		errno = EPERM;
+		return -1;
+	}
+	return 0;
+}
+
+/*
+ * THE SANDBOX
+ * What a worker never does, it must not be able to do.
+ */
+
+static void
+no_core_dumps(void)
+{
+	struct rlimit l;
+
+	getrlimit(RLIMIT_CORE, &l);
+	l.rlim_cur = 0;
+	setrlimit(RLIMIT_CORE, &l);
+}
+
+static int
+is_child_of(pid_t parent)
+{
+	if (getppid() == parent)
+		return 0;
+	errno = ESRCH;
+	return -1;
+}
+
+#if defined(__linux__)
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+/*
+ * Landlock, Documentation/userspace-api/landlock.rst, by its numbers: the
+ * headers may be older than the kernel.
+ */
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset	444
+#define SYS_landlock_add_rule		445
+#define SYS_landlock_restrict_self	446
+#endif
+#define TYPE_MASK	15		/* of socket(2), without its flags */
+#define LANDLOCK_VERSION	1u
+#define LANDLOCK_NET_PORT	2	/* a type of rule */
+#define LANDLOCK_TCP_BIND	1u
+#define LANDLOCK_TCP_CONNECT	2u
+#define LANDLOCK_SCOPES		3u	/* abstract Unix sockets, signals */
+enum { LANDLOCK_WITH_TCP = 4, LANDLOCK_WITH_SCOPES = 6 };
+
+/* What is to be denied. */
+struct landlock_ruleset {
+	uint64_t files, tcp, scopes;
+};
+
+struct landlock_port {
+	uint64_t allowed, port;
+};
+
+/* 0: there is none. */
+static long
+landlock_abi(void)
+{
+	long abi = syscall(SYS_landlock_create_ruleset, NULL, (size_t)0,
+	    LANDLOCK_VERSION);
+
+	return abi < 0 ? 0 : abi;
+}
+
+static int
+landlock_allow(int fd, const struct targets *connects)
+{
+	size_t i, j;
+
+	for (i = 0; i < connects->n; i++) {
+		const struct target *t = &connects->list[i];
+
+		for (j = 0; j < t->n; j++) {
+			struct landlock_port p = { LANDLOCK_TCP_CONNECT,
+			    address_port(&t->addrs[j]) };
+
+			if (p.port != 0 && syscall(SYS_landlock_add_rule, fd,
+			    LANDLOCK_NET_PORT, &p, 0u) == -1)
+				return -1;
+		}
+	}
+	return 0;
+}
+
+/* No files at all, and TCP to the service's ports alone. */
+static int
+landlock_enter(const struct service *sv)
+{
+	static const uint64_t files[] = { 0, 0x1fff, 0x3fff, 0x7fff, 0x7fff,
+	    0xffff };
+	struct landlock_ruleset rules = { 0 };
+	long abi = landlock_abi();
+	int fd, r = -1;
+
+	if (abi == 0)
+		return 0;
+	rules.files = files[abi < 5 ? abi : 5];
+	if (abi >= LANDLOCK_WITH_TCP)
+		rules.tcp = LANDLOCK_TCP_BIND | LANDLOCK_TCP_CONNECT;
+	if (abi >= LANDLOCK_WITH_SCOPES)
+		rules.scopes = LANDLOCK_SCOPES;
+	fd = (int)syscall(SYS_landlock_create_ruleset, &rules, sizeof(rules),
+	    0u);
+	if (fd == -1)
+		return -1;
+	if (rules.tcp == 0 || landlock_allow(fd, &sv->connects) == 0)
+		r = (int)syscall(SYS_landlock_restrict_self, fd, 0u);
+	if (r == -1)
+		return close_failed(fd);
+	close(fd);
+	return 0;
+}
+
+static int
+drop_capabilities(void)
+{
+	struct __user_cap_header_struct head = {
+		.version = _LINUX_CAPABILITY_VERSION_3
+	};
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	return (int)syscall(SYS_capset, &head, none);
+}
+
+/*
+ * The system calls of a worker, and their likes that another libc may prefer.
+ * All others are answered with ENOSYS, on which a libc that knows newer ones
+ * falls back to these.
+ */
+#if defined(__x86_64__) || defined(__aarch64__)
+#ifdef __x86_64__
+#define OUR_ARCH	AUDIT_ARCH_X86_64
+#define OLD_CALLS	SYS_poll, SYS_epoll_wait, SYS_accept, SYS_time
+#else
+#define OUR_ARCH	AUDIT_ARCH_AARCH64
+#define OLD_CALLS	SYS_accept
+#endif
+
+static const int allowed[] = {
+	SYS_epoll_pwait, SYS_recvfrom, SYS_sendto, SYS_epoll_ctl, SYS_read,
+	SYS_write, SYS_readv, SYS_writev, SYS_recvmsg, SYS_sendmsg,
+	SYS_ppoll, SYS_accept4, SYS_socket, SYS_connect, SYS_close,
+	SYS_shutdown, SYS_getsockopt, SYS_setsockopt, SYS_getsockname,
+	SYS_getpeername, SYS_fcntl, SYS_lseek, SYS_rt_sigprocmask,
+	SYS_rt_sigreturn, SYS_rt_sigaction, SYS_restart_syscall,
+	SYS_clock_gettime, SYS_gettimeofday, SYS_getrandom, SYS_getpid,
+	SYS_gettid, SYS_brk, SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect,
+	SYS_madvise, SYS_futex, SYS_sched_yield, SYS_exit, SYS_exit_group,
+	OLD_CALLS
+};
+
+/* And of these an argument, masked, has to be one of the values. */
+struct limit {
+	int	 call;
+	uint32_t argument;
+	uint32_t mask;
+	uint32_t values[3];
+};
+
+struct filter {
+	struct sock_filter code[256];
+	unsigned short n;
+};
+
+static void
+filter_add(struct filter *f, unsigned short code, uint32_t k)
+{
+	f->code[f->n++] = (struct sock_filter){ .code = code, .k = k };
+}
+
+static void
+filter_load(struct filter *f, size_t offset)
+{
+	filter_add(f, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset);
+}
+
+static void
+filter_return(struct filter *f, uint32_t what)
+{
+	filter_add(f, BPF_RET | BPF_K, what);
+}
+
+/* What was loaded: skip so many if it is the value, so many if it is not. */
+static void
+filter_skip(struct filter *f, uint32_t value, uint8_t equal, uint8_t other)
+{
+	filter_add(f, BPF_JMP | BPF_JEQ | BPF_K, value);
+	f->code[f->n - 1].jt = equal;
+	f->code[f->n - 1].jf = other;
+}
+
+static void
+filter_limit(struct filter *f, const struct limit *l)
+{
+	filter_skip(f, (uint32_t)l->call, 0, 7);
+	filter_load(f, offsetof(struct seccomp_data, args) +
+	    l->argument * sizeof(uint64_t));
+	filter_add(f, BPF_ALU | BPF_AND | BPF_K, l->mask);
+	filter_skip(f, l->values[0], 3, 0);
+	filter_skip(f, l->values[1], 2, 0);
+	filter_skip(f, l->values[2], 1, 0);
+	filter_return(f, SECCOMP_RET_ERRNO | EPERM);
+	filter_load(f, offsetof(struct seccomp_data, nr));
+}
+
+/*
+ * Documentation/userspace-api/seccomp_filter.rst.  No code is made.  Sockets
+ * are streams of two families, or three, and leave no way around Landlock's
+ * ports.
+ */
+static void
+filter_make(struct filter *f, uint32_t third)
+{
+	const struct limit limits[] = {
+		{ SYS_mmap, 2, PROT_EXEC, { 0, 0, 0 } },
+		{ SYS_mprotect, 2, PROT_EXEC, { 0, 0, 0 } },
+		{ SYS_socket, 0, UINT32_MAX, { AF_INET, AF_INET6, third } },
+		{ SYS_socket, 1, TYPE_MASK, { SOCK_STREAM, SOCK_STREAM,
+		    SOCK_STREAM } },
+		{ SYS_socket, 2, UINT32_MAX, { 0, 0, IPPROTO_TCP } },
+		{ SYS_sendto, 3, MSG_FASTOPEN, { 0, 0, 0 } },
+		{ SYS_sendmsg, 2, MSG_FASTOPEN, { 0, 0, 0 } },
+	};
+	size_t i;
+
+	filter_load(f, offsetof(struct seccomp_data, arch));
+	filter_skip(f, OUR_ARCH, 1, 0);
+	filter_return(f, SECCOMP_RET_KILL_PROCESS);
+	filter_load(f, offsetof(struct seccomp_data, nr));
+	for (i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
+		filter_limit(f, &limits[i]);
+	for (i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++) {
+		filter_skip(f, (uint32_t)allowed[i], 0, 1);
+		filter_return(f, SECCOMP_RET_ALLOW);
+	}
+	filter_return(f, SECCOMP_RET_ERRNO | ENOSYS);
+}
+
+static int
+filter_enter(const struct targets *connects)
+{
+	struct filter f = { .n = 0 };
+	struct sock_fprog program = { .filter = f.code };
+	uint32_t family = AF_INET;
+	size_t i;
+
+	for (i = 0; i < connects->n; i++)
+		if (connects->list[i].addrs[0].sa.ss_family == AF_UNIX)
+			family = AF_UNIX;
+	filter_make(&f, family);
+	program.len = f.n;
+	/* No other program's code runs here: none to guard against. */
+	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+	    SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program);
+}
+
+static int
+has_filter(void)
+{
+	uint32_t action = SECCOMP_RET_KILL_PROCESS;
+
+	return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0u, &action) ==
+	    0;
+}
+
+#else
+
+static int
+filter_enter(const struct targets *connects)
+{
+	(void)connects;
+	return 0;
+}
+
+static int
+has_filter(void)
+{
+	return 0;
+}
+
+#endif
+
+/* What the system can't keep a worker from; NULL: nothing. */
+static const char *
+sandbox_lacks(void)
+{
+	if (landlock_abi() == 0)
+		return "this kernel has no Landlock, files are not denied";
+	if (landlock_abi() < LANDLOCK_WITH_TCP)
+		return "this kernel's Landlock is too old to deny TCP ports";
+	if (!has_filter())
+		return "there is no filter of system calls here";
+	return NULL;
+}
+
+/* Nor may another process of the same user look into this one. */
+static void
+hide(void)
+{
+	no_core_dumps();
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+/* Leave when the master is gone, as if it had said so.  -1: it is. */
+static int
+follow(pid_t master)
+{
+	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	return is_child_of(master);
+}
+
+/* A command must be able to do what it is there for.  -1 with errno. */
+static int
+sandbox_enter(const struct service *sv)
+{
+	hide();
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
+		return -1;
+	if (sv->cfg.command != NULL)
+		return 0;
+	if (drop_capabilities() == -1 || landlock_enter(sv) == -1)
+		return -1;
+	return has_filter() ? filter_enter(&sv->connects) : 0;
+}
+
+#else
+
+static void
+hide(void)
+{
+	no_core_dumps();
+}
+
+static int
+follow(pid_t master)
+{
+	return is_child_of(master);
+}
+
+#if defined(__OpenBSD__)
+
+static const char *
+sandbox_lacks(void)
+{
+	return NULL;
+}
+
+static int
+sandbox_enter(const struct service *sv)
+{
+	hide();
+	return pledge(sv->cfg.command != NULL ?
+	    "stdio rpath inet unix proc exec" : "stdio inet unix", NULL);
+}
+
+#else
+
+static const char *
+sandbox_lacks(void)
+{
+	return "none is known here for this system";
+}
+
+static int
+sandbox_enter(const struct service *sv)
+{
+	(void)sv;
+	hide();
+	return 0;
+}
+
+#endif
+#endif
+
+/*
  * FROM A CONFIGURATION TO A SERVICE
  */
 
-/* Descriptors for as many connections as there may be. */
+/* Descriptors for as many connections as a worker may have. */
 static void
 raise_limit(const struct service *sv)
 {
-	const struct config *cfg = sv->cfg;
-	rlim_t each = cfg->command != NULL ? 3 : 2;
-	rlim_t need = (rlim_t)cfg->number[MAX_CONNECTIONS] * each + SPARE_FDS;
-	struct rlimit l = sv->files;
+	rlim_t each = sv->cfg.command != NULL ? 3 : 2, need;
+	struct rlimit l;
 
-	if (l.rlim_cur >= need)
+	need = ((rlim_t)sv->cfg.number[MAX_CONNECTIONS] + sv->nseats - 1) /
+	    sv->nseats * each + SPARE_FDS;
+	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
 		return;
 	l.rlim_cur = l.rlim_max < need ? l.rlim_max : need;
 	setrlimit(RLIMIT_NOFILE, &l);
@@ -1795,60 +2710,840 @@ raise_limit(const struct service *sv)
 		    (unsigned long long)l.rlim_cur);
 }
 
+static size_t
+count_seats(const struct config *cfg, int inetd)
+{
+	size_t max = (size_t)cfg->number[MAX_CONNECTIONS];
+	size_t n = (size_t)cfg->number[WORKERS];
+	long cpus;
+
+	if (inetd)
+		return 1;
+	if (cfg->number[MODE] == FORK)
+		return max;
+	if (n == 0) {
+		cpus = sysconf(_SC_NPROCESSORS_ONLN);
+		n = cpus < 1 ? 1 : cpus > WORKERS_MAX ? WORKERS_MAX :
+		    (size_t)cpus;
+	}
+	return n < max ? n : max;
+}
+
+/* How many of all connections are a seat's, and those before are others'. */
+static size_t
+share_of(const struct service *sv, size_t seat, size_t *before)
+{
+	size_t max = (size_t)sv->cfg.number[MAX_CONNECTIONS];
+	size_t each = max / sv->nseats, rest = max % sv->nseats;
+
+	*before = each * seat + (seat < rest ? seat : rest);
+	return each + (seat < rest);
+}
+
+/* The places of the workers, and what they share with the master. */
 static int
-service_init(struct service *sv, const struct config *cfg, int inetd)
+make_seats(struct service *sv, int inetd)
+{
+	pthread_mutexattr_t attr;
+	size_t npeers = 0;
+
+	sv->nseats = count_seats(&sv->cfg, inetd);
+	if (sv->cfg.number[MAX_PER_IP] != 0 && !inetd)
+		npeers = (size_t)sv->cfg.number[MAX_CONNECTIONS];
+	sv->shared_size = sizeof(*sv->shared) + npeers * sizeof(*sv->peers) +
+	    sv->nseats * sizeof(*sv->counts);
+	sv->shared = mmap(NULL, sv->shared_size, PROT_READ | PROT_WRITE,
+	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	sv->seats = calloc(sv->nseats, sizeof(*sv->seats));
+	if (sv->shared == MAP_FAILED || sv->seats == NULL ||
+	    pthread_mutexattr_init(&attr) != 0) {
+		say(ERROR, "out of memory");
+		return -1;
+	}
+	/* It outlives a worker that is killed while it has it. */
+	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(&sv->shared->lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+	sv->counts = (void *)(sv->shared + 1);
+	if (npeers > 0)
+		sv->peers = (void *)(sv->counts + sv->nseats);
+	return 0;
+}
+
+/* It has no workers, or this is one. */
+static void
+service_free(struct service *sv)
+{
+	if (sv == NULL)
+		return;
+	if (sv->shared != MAP_FAILED)
+		munmap(sv->shared, sv->shared_size);
+	free(sv->seats);
+	free(sv->accepts.list);
+	free(sv->connects.list);
+	tls_config_free(sv->tls);
+	config_free(&sv->cfg);
+	free(sv);
+}
+
+/* Is it a descriptor that accept names? */
+static int
+is_passed(const struct config *cfg)
+{
+	return cfg->given[ACCEPT] != NULL &&
+	    strncmp(cfg->given[ACCEPT]->text, "fd:", 3) == 0;
+}
+
+/* All but its listeners and workers; NULL after one sentence. */
+static struct service *
+service_new(const struct arguments *a)
+{
+	struct service *sv;
+
+	if ((sv = calloc(1, sizeof(*sv))) == NULL) {
+		say(ERROR, "out of memory");
+		return NULL;
+	}
+	sv->shared = MAP_FAILED;
+	sv->deadline = INT64_MAX;
+	sv->files = &a->files;
+	sv->core = &a->core;
+	if (configure(&sv->cfg, a) == -1 ||
+	    (sv->tls = load_tls(&sv->cfg)) == NULL ||
+	    resolve_all(&sv->accepts, a->inetd && !is_passed(&sv->cfg) ? NULL :
+	    sv->cfg.given[ACCEPT], 1) == -1 ||
+	    resolve_all(&sv->connects, sv->cfg.given[CONNECT], 0) == -1 ||
+	    load_privileges(sv) == -1 || make_seats(sv, a->inetd) == -1) {
+		service_free(sv);
+		return NULL;
+	}
+	return sv;
+}
+
+/*
+ * A WORKER
+ * What serves, in a process of its own: forked by the master, or by inetd.
+ */
+
+/* A connection that was there before its process. */
+struct incoming {
+	int	 fd;
+	struct sockaddr_storage sa;
+	socklen_t len;
+};
+
+static void
+worker_drain(struct worker *w)
+{
+	if (w->stopping)
+		return;
+	w->stopping = 1;
+	forward_drain(w->engine, w->service->cfg.number[DRAIN_TIMEOUT]);
+	close_listeners(w->service, 0);
+}
+
+static void
+worker_woken(void *arg)
+{
+	struct worker *w = arg;
+
+	if (taken(&got_child))
+		commands_reap(w);
+	if (taken(&got_usr1))
+		forward_list(w->engine);
+	if (taken(&got_stop))
+		worker_drain(w);
+	if (taken(&got_cut)) {
+		worker_drain(w);
+		forward_cut(w->engine);
+	}
+}
+
+static int
+worker_engine(struct worker *w)
 {
 	static const struct forward_calls calls = {
 		.accepted = session_accepted,
 		.dial = session_dial,
 		.closed = session_closed,
-		.woken = service_woken,
-		.starved = service_starved,
+		.listed = session_listed,
+		.woken = worker_woken,
+		.starved = worker_starved,
 	};
+	const int64_t *number = w->service->cfg.number;
 	struct forward_params params = {
 		.calls = &calls,
-		.arg = sv,
-		.max_connections = (unsigned)cfg->number[MAX_CONNECTIONS],
-		.open_ms = cfg->number[HANDSHAKE_TIMEOUT],
-		.dial_ms = cfg->number[CONNECT_TIMEOUT],
-		.idle_ms = cfg->number[IDLE_TIMEOUT],
-		.linger_ms = cfg->number[LINGER_TIMEOUT],
+		.arg = w,
+		.max_connections = (unsigned)w->share,
+		.open_ms = number[HANDSHAKE_TIMEOUT],
+		.dial_ms = number[CONNECT_TIMEOUT],
+		.idle_ms = number[IDLE_TIMEOUT],
+		.linger_ms = number[LINGER_TIMEOUT],
 	};
 
-	sv->cfg = cfg;
-	getrlimit(RLIMIT_NOFILE, &sv->files);
-	sv->command_ops = stream_plain;	/* whose members are no constants */
-	sv->command_ops.read = command_read;
-	sv->command_ops.write = command_write;
-	sv->command_ops.failed = command_failed;
-	sv->command_ops.abort = command_abort;
-	sv->command_ops.error = command_error;
-	if ((sv->tls = load_tls(cfg)) == NULL ||
-	    resolve_all(&sv->accepts, inetd ? NULL : cfg->given[ACCEPT], 1) ==
-	    -1 || resolve_all(&sv->connects, cfg->given[CONNECT], 0) == -1)
+	return (w->engine = forward_new(&params)) != NULL ? 0 : -1;
+}
+
+/*
+ * Become a worker that is fit for the network, and leaves when its master is
+ * gone, if it has one (or 0).  -1 after one sentence.
+ */
+static int
+worker_init(struct worker *w, struct service *sv, size_t seat, pid_t master)
+{
+	const char *why = NULL;
+
+	w->service = sv;
+	w->counts = &sv->counts[seat];
+	w->share = share_of(sv, seat, &w->first);
+	w->command_ops = stream_plain;	/* whose members are no constants */
+	w->command_ops.read = command_read;
+	w->command_ops.write = command_write;
+	w->command_ops.failed = command_failed;
+	w->command_ops.abort = command_abort;
+	w->command_ops.error = command_error;
+	if (worker_engine(w) == -1)
+		why = forward_poller;
+	else if (drop_privileges(sv) == -1)
+		why = "user, group, chroot";
+	else if (master != 0 && follow(master) == -1)
+		why = "master";
+	else if (sv->cfg.number[SANDBOX] == 1 && sandbox_enter(sv) == -1)
+		why = "sandbox";
+	if (why != NULL) {
+		say(ERROR, "%s: %s", why, strerror(errno));
 		return -1;
-	if ((sv->engine = forward_new(&params)) == NULL) {
-		say(ERROR, "%s", strerror(errno));
+	}
+	if ((why = tls_forked()) != NULL) {
+		say(ERROR, "%s", why);
 		return -1;
 	}
 	return 0;
 }
 
+/* Serve one connection, or all that come; an exit status. */
+static int
+worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
+{
+	size_t i;
+	int r = 0;
+
+	if (in != NULL)
+		forward_add(w->engine, in->fd,
+		    (const struct sockaddr *)&in->sa, in->len);
+	if (w->service->nlisteners == 0)
+		forward_drain(w->engine, 0);
+	for (i = 0; r == 0 && i < w->service->nlisteners; i++)
+		r = forward_listen(w->engine, w->service->listeners[i].fd);
+	if (r == 0)
+		r = forward_run(w->engine, asleep);
+	if (r == 0)
+		return EXIT_SUCCESS;
+	say(ERROR, "%s: %s", forward_poller, strerror(errno));
+	return EXIT_FAILURE;
+}
+
 static void
-service_free(struct service *sv)
+worker_free(struct worker *w)
 {
 	struct command *c;
 
-	close_listeners(sv);
-	forward_free(sv->engine);
-	while ((c = sv->commands) != NULL) {
-		sv->commands = c->next;
+	forward_free(w->engine);
+	while ((c = w->commands) != NULL) {
+		w->commands = c->next;
 		command_close(c);
 		free(c);
 	}
-	free(sv->accepts.list);
-	free(sv->connects.list);
-	tls_config_free(sv->tls);
+}
+
+/*
+ * THE MASTER
+ * It has the privileges, the listeners and the workers, and reads nothing that
+ * comes from the network.
+ */
+
+struct master {
+	const struct arguments *args;
+	struct service *live;		/* and behind it those that leave */
+	struct counts ended;		/* of workers that are no more */
+	sigset_t asleep;
+	pid_t	 pid;
+	int	 pidfile;		/* or -1 */
+	char	*pidfile_name;
+	int	 stopping;
+	struct incoming waiting;	/* fork mode: for a process; or -1 */
+	int64_t	 began;
+	int64_t	 starved_until;
+	time_t	 complained;
+};
+
+/* sd_notify(3): a datagram to a Unix socket, abstract ones with an @. */
+static void __attribute__((format(printf, 2, 3)))
+notify(const struct master *m, const char *fmt, ...)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	const char *to = m->args->notify;
+	char text[TEXT_SIZE];
+	va_list ap;
+	int fd;
+
+	if (to == NULL || strlen(to) >= sizeof(un.sun_path) ||
+	    (*to != '/' && *to != '@'))
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	memcpy(un.sun_path, to, strlen(to));
+	if (*to == '@')
+		un.sun_path[0] = '\0';
+	if ((fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) == -1)
+		return;
+	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL,
+	    (const struct sockaddr *)&un, (socklen_t)(offsetof(
+	    struct sockaddr_un, sun_path) + strlen(to))) == -1)
+		say(WARNING, "NOTIFY_SOCKET %s: %s", to, strerror(errno));
+	close(fd);
+}
+
+/* In the child: serve, and never come back. */
+static void __attribute__((noreturn))
+worker_main(const struct master *m, struct service *sv, size_t seat,
+    const struct incoming *in, int ready)
+{
+	struct worker w = { .turn = seat };
+	int r = EXIT_FAILURE;
+
+	leave_signals();
+	if (m->live != sv)
+		close_listeners(m->live, 0);
+	keep_none(sv);
+	if (sv->cfg.number[MODE] == FORK)
+		close_listeners(sv, 0);
+	if (in == NULL && m->waiting.fd != -1)
+		close(m->waiting.fd);
+	if (m->pidfile != -1)
+		close(m->pidfile);
+	if (worker_init(&w, sv, seat, m->pid) == 0) {
+		if (ready != -1 && write(ready, "", 1) == 1)
+			close(ready);
+		r = worker_run(&w, in, &m->asleep);
+	}
+	worker_free(&w);
+	exit(r);
+}
+
+/* Has it got there?  It writes a byte when it has, and closes the pipe. */
+static int
+is_ready(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	char byte;
+
+	return poll(&p, 1, START_MS) == 1 && read(fd, &byte, 1) == 1;
+}
+
+/*
+ * How long to wait before the next try, after a failure.  Those that fail
+ * meanwhile are the same one.
+ */
+static int64_t
+worker_failed(struct service *sv)
+{
+	int64_t now = clock_ms(), ms = 0;
+
+	if (now < sv->retry_at)
+		return sv->retry_at - now;
+	if (sv->failures++ > 0)
+		ms = RETRY_MS << (sv->failures < 16 ? sv->failures - 2 : 14);
+	if (ms > RETRY_MAX_MS)
+		ms = RETRY_MAX_MS;
+	sv->retry_at = now + ms;
+	return ms;
+}
+
+/*
+ * Fork a worker into a seat, and wait until it is ready if it is one that
+ * listens.  -1: it could not be forked, or is about to die.
+ */
+static int
+start_worker(struct master *m, struct service *sv, size_t seat,
+    const struct incoming *in)
+{
+	int ready[2] = { -1, -1 }, r = 0;
+	pid_t pid = -1;
+
+	if (in != NULL || pipe2(ready, O_CLOEXEC) == 0)
+		pid = fork();
+	if (pid == 0) {
+		if (ready[0] != -1)
+			close(ready[0]);
+		worker_main(m, sv, seat, in, ready[1]);
+	}
+	if (pid == -1) {
+		say(WARNING, "no worker can be started: %s", strerror(errno));
+		worker_failed(sv);
+		r = -1;
+	} else {
+		say(DEBUG, "worker %d started", (int)pid);
+		sv->seats[seat].pid = pid;
+		sv->seats[seat].born = clock_ms();
+		sv->nworkers++;
+	}
+	if (in != NULL)
+		return r;
+	if (ready[0] != -1) {
+		close(ready[1]);
+		if (r == 0 && !is_ready(ready[0])) {
+			kill(pid, SIGKILL);
+			r = -1;
+		}
+		close(ready[0]);
+	}
+	return r;
+}
+
+/*
+ * One in each seat that is empty.  In fork mode just one, that has nothing to
+ * do, to see whether it would be able to.
+ */
+static int
+start_workers(struct master *m, struct service *sv)
+{
+	size_t i, n = sv->cfg.number[MODE] == FORK ? 1 : sv->nseats;
+
+	for (i = 0; i < n; i++)
+		if (sv->seats[i].pid == 0 &&
+		    start_worker(m, sv, i, NULL) == -1)
+			return -1;
+	return 0;
+}
+
+/* mode = fork: is there a seat for one more? */
+static int
+may_accept(const struct master *m)
+{
+	return m->live->cfg.number[MODE] == FORK && !m->stopping &&
+	    m->live->nworkers < m->live->nseats &&
+	    clock_ms() >= m->starved_until;
+}
+
+static void
+starve(struct master *m)
+{
+	complain(&m->complained, errno);
+	m->starved_until = clock_ms() + STARVED_MS;
+}
+
+/* mode = fork: the next connection. */
+static void
+accept_one(struct master *m, int listener)
+{
+	struct incoming *in = &m->waiting;
+
+	if (in->fd != -1)
+		return;
+	in->len = sizeof(in->sa);
+	in->fd = accept4(listener, (struct sockaddr *)&in->sa, &in->len,
+	    SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (in->fd == -1 && errno != EAGAIN && errno != EINTR &&
+	    errno != ECONNABORTED && errno != EPROTO)
+		starve(m);
+}
+
+static void
+drop_waiting(struct master *m)
+{
+	if (m->waiting.fd != -1)
+		close(m->waiting.fd);
+	m->waiting.fd = -1;
+}
+
+/* mode = fork: a process for the connection that waits. */
+static void
+serve_waiting(struct master *m)
+{
+	struct service *sv = m->live;
+
+	if (m->waiting.fd == -1 || !may_accept(m))
+		return;
+	while (sv->seats[sv->turn % sv->nseats].pid != 0)
+		sv->turn++;
+	if (start_worker(m, sv, sv->turn % sv->nseats, &m->waiting) == -1) {
+		starve(m);
+		return;
+	}
+	sv->turn++;
+	drop_waiting(m);
+}
+
+static void
+counts_add(struct counts *sum, const volatile struct counts *n)
+{
+	sum->live += n->live;
+	sum->accepted += n->accepted;
+	sum->served += n->served;
+	sum->refused += n->refused;
+	sum->no_backend += n->no_backend;
+	sum->silent += n->silent;
+	sum->over += n->over;
+	sum->in += n->in;
+	sum->out += n->out;
+	sum->lost += n->lost;
+}
+
+
+/* Whoever sits there next finds it empty; what was counted is kept. */
+static void
+clear_seat(struct master *m, struct service *sv, size_t seat)
+{
+	size_t first, n = share_of(sv, seat, &first);
+
+	counts_add(&m->ended, &sv->counts[seat]);
+	m->ended.lost += m->ended.live;
+	m->ended.live = 0;
+	memset((void *)&sv->counts[seat], 0, sizeof(*sv->counts));
+	for (; sv->peers != NULL && n > 0; n--)
+		sv->peers[first + n - 1] = 0;
+	sv->seats[seat].pid = 0;
+	sv->nworkers--;
+}
+
+/* In a live service that forks ahead, another one takes the place. */
+static void
+worker_ended(struct master *m, struct service *sv, size_t seat, int status)
+{
+	pid_t pid = sv->seats[seat].pid;
+	int64_t lived = clock_ms() - sv->seats[seat].born, ms;
+	char next[TEXT_SIZE] = "";
+
+	clear_seat(m, sv, seat);
+	if (sv == m->live && !m->stopping && sv->cfg.number[MODE] == POLL) {
+		if (lived >= HEALTHY_MS)
+			sv->failures = 0;
+		ms = worker_failed(sv);
+		snprintf(next, sizeof(next), "; another takes its place");
+		if (ms > 0)
+			snprintf(next, sizeof(next), "; another takes its "
+			    "place in %lld.%lld s (%u in a row)",
+			    (long long)ms / 1000, (long long)ms / 100 % 10,
+			    sv->failures);
+	}
+	if (WIFSIGNALED(status))
+		say(WARNING, "worker %d was killed by signal %d (%s)%s",
+		    (int)pid, WTERMSIG(status), strsignal(WTERMSIG(status)),
+		    next);
+	else if (WEXITSTATUS(status) != 0)
+		say(WARNING, "worker %d ended with status %d%s", (int)pid,
+		    WEXITSTATUS(status), next);
+	else
+		say(DEBUG, "worker %d ended%s", (int)pid, next);
+}
+
+static void
+reap(struct master *m)
+{
+	struct service *sv, **link;
+	int status;
+	size_t i;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		for (sv = m->live; sv != NULL; sv = sv->older)
+			for (i = 0; i < sv->nseats; i++)
+				if (sv->seats[i].pid == pid)
+					worker_ended(m, sv, i, status);
+	for (link = &m->live->older; (sv = *link) != NULL;) {
+		if (sv->nworkers == 0) {
+			*link = sv->older;
+			service_free(sv);
+		} else
+			link = &sv->older;
+	}
+}
+
+static void
+signal_workers(const struct service *sv, int sig)
+{
+	size_t i;
+
+	for (i = 0; i < sv->nseats; i++)
+		if (sv->seats[i].pid != 0)
+			kill(sv->seats[i].pid, sig);
+}
+
+/* Have its workers leave: SIGTERM lets connections finish, SIGQUIT cuts. */
+static void
+retire(struct service *sv, int sig)
+{
+	int64_t ms = sig == SIGTERM ? sv->cfg.number[DRAIN_TIMEOUT] : 0;
+	int64_t deadline = clock_ms() + ms + GRACE_MS;
+
+	if (sig == SIGTERM && ms == 0)
+		deadline = INT64_MAX;
+	if (deadline < sv->deadline)
+		sv->deadline = deadline;
+	signal_workers(sv, sig);
+}
+
+/* Those who should have left, and did not. */
+static void
+kill_late(struct master *m)
+{
+	struct service *sv;
+	size_t i;
+
+	for (sv = m->live; sv != NULL; sv = sv->older) {
+		if (sv->deadline > clock_ms())
+			continue;
+		sv->deadline = INT64_MAX;
+		for (i = 0; i < sv->nseats; i++)
+			if (sv->seats[i].pid != 0)
+				say(WARNING, "worker %d does not leave: "
+				    "killed", (int)sv->seats[i].pid);
+		signal_workers(sv, SIGKILL);
+	}
+}
+
+/* What is new, or gone. */
+static void
+tell_listeners(const struct service *sv, const struct service *old)
+{
+	size_t i;
+
+	for (i = 0; old != NULL && i < old->nlisteners; i++)
+		if (!old->listeners[i].kept)
+			say(NOTICE, "no longer listening on %s",
+			    old->listeners[i].bound.text);
+	for (i = 0; i < sv->nlisteners; i++)
+		if (!sv->listeners[i].kept)
+			say(NOTICE, "listening on %s",
+			    sv->listeners[i].bound.text);
+}
+
+/* What an administrator should know: what is new, and what is wrong. */
+static void
+announce(const struct service *sv, const struct service *old)
+{
+	tell_listeners(sv, old);
+	if (old == NULL && sv->uid == 0)
+		say(NOTICE, "workers keep the user root (user names another)");
+	if (old == NULL && sv->cfg.number[SANDBOX] == 1) {
+		if (sv->cfg.command != NULL)
+			say(NOTICE, "sandbox: a command needs the system, so "
+			    "the workers that run it are not confined");
+		else if (sandbox_lacks() != NULL)
+			say(NOTICE, "sandbox: %s", sandbox_lacks());
+	}
+	warn_of_certs(sv->tls);
+	alarm(DAY);
+}
+
+static void
+notify_ready(const struct master *m, const char *but)
+{
+	const struct service *sv = m->live;
+
+	if (sv->cfg.number[MODE] == FORK)
+		notify(m, "READY=1\nSTATUS=serving, a process for each "
+		    "connection%s", but);
+	else
+		notify(m, "READY=1\nSTATUS=serving, %zu worker%s%s",
+		    sv->nseats, sv->nseats == 1 ? "" : "s", but);
+}
+
+/* What can't be changed while it runs. */
+static void
+warn_of_fixed(const struct service *sv, const struct service *old)
+{
+	static const int fixed[] = { DAEMON, PIDFILE };
+	size_t i;
+
+	for (i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
+		const char *a = config_text(&old->cfg, fixed[i]);
+		const char *b = config_text(&sv->cfg, fixed[i]);
+
+		if (strcmp(a != NULL ? a : "", b != NULL ? b : "") != 0)
+			say(WARNING, "%s: %s changes with the next start alone",
+			    config_where(&sv->cfg, fixed[i]),
+			    options[fixed[i]].name);
+	}
+}
+
+/* Take all back: the listeners that are its own, and its workers. */
+static void
+give_up(struct master *m, struct service *sv)
+{
+	close_listeners(sv, 1);
+	keep_none(m->live);
+	if (sv->nworkers == 0) {
+		service_free(sv);
+		return;
+	}
+	retire(sv, SIGQUIT);
+	sv->older = m->live->older;
+	m->live->older = sv;
+}
+
+/* All that is new is made, and is ready to serve; only then the old leaves. */
+static int
+replace(struct master *m)
+{
+	struct service *old = m->live, *sv;
+
+	if ((sv = service_new(m->args)) == NULL)
+		return -1;
+	raise_limit(sv);
+	if (open_listeners(sv, old) == -1 || log_open(&sv->cfg) == -1 ||
+	    start_workers(m, sv) == -1) {
+		give_up(m, sv);
+		return -1;
+	}
+	warn_of_fixed(sv, old);
+	announce(sv, old);
+	close_listeners(old, 1);
+	keep_none(sv);
+	sv->older = old;
+	m->live = sv;
+	if (sv->cfg.number[MODE] == POLL)
+		drop_waiting(m);
+	retire(old, SIGTERM);
+	return 0;
+}
+
+static void
+reload(struct master *m)
+{
+	log_open(&m->live->cfg);
+	say(NOTICE, "reloading");
+	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_us());
+	if (replace(m) == 0) {
+		say(NOTICE, "reloaded");
+		notify_ready(m, "");
+	} else {
+		log_open(&m->live->cfg);
+		say(ERROR, "not reloaded: all stays as it was");
+		notify_ready(m, "; the last reload failed, see the log");
+	}
+}
+
+static void
+stop(struct master *m, int at_once)
+{
+	struct service *sv;
+
+	say(NOTICE, at_once ? "stopping at once" :
+	    "stopping, connections may finish");
+	notify(m, "STOPPING=1");
+	close_listeners(m->live, 1);
+	drop_waiting(m);
+	m->stopping = 1;
+	for (sv = m->live; sv != NULL; sv = sv->older)
+		retire(sv, at_once ? SIGQUIT : SIGTERM);
+}
+
+/* SIGUSR1: the sum here, and each worker has its connections listed. */
+static void
+tell(const struct master *m)
+{
+	struct counts sum = m->ended;
+	const struct service *sv;
+	size_t i, workers = 0;
+
+	for (sv = m->live; sv != NULL; sv = sv->older) {
+		for (i = 0; i < sv->nseats; i++)
+			counts_add(&sum, &sv->counts[i]);
+		workers += sv->nworkers;
+	}
+	say(NOTICE, "statistics: up %llds, %zu worker%s, live=%llu "
+	    "accepted=%llu served=%llu refused=%llu no_backend=%llu "
+	    "silent=%llu over_max_per_ip=%llu lost=%llu in=%llu out=%llu",
+	    (long long)(clock_ms() - m->began) / 1000, workers,
+	    workers == 1 ? "" : "s", (unsigned long long)sum.live,
+	    (unsigned long long)sum.accepted, (unsigned long long)sum.served,
+	    (unsigned long long)sum.refused,
+	    (unsigned long long)sum.no_backend,
+	    (unsigned long long)sum.silent, (unsigned long long)sum.over,
+	    (unsigned long long)sum.lost, (unsigned long long)sum.in,
+	    (unsigned long long)sum.out);
+	for (sv = m->live; sv != NULL; sv = sv->older)
+		signal_workers(sv, SIGUSR1);
+}
+
+/* Milliseconds to the next thing that is due, for poll(2): -1 is none. */
+static int
+sleep_ms(const struct master *m)
+{
+	const struct service *sv = m->live;
+	int64_t now = clock_ms(), until = INT64_MAX;
+
+	if (m->starved_until > now)
+		until = m->starved_until;
+	if (!m->stopping && sv->cfg.number[MODE] == POLL &&
+	    sv->nworkers < sv->nseats && sv->retry_at < until)
+		until = sv->retry_at;
+	for (; sv != NULL; sv = sv->older)
+		if (sv->deadline < until)
+			until = sv->deadline;
+	if (until == INT64_MAX)
+		return -1;
+	return until <= now ? 0 : until - now > INT_MAX ? INT_MAX :
+	    (int)(until - now);
+}
+
+/* Until a signal, a deadline or, in fork mode, a connection. */
+static void
+sleep_until_due(struct master *m)
+{
+	struct pollfd p[FORWARD_LISTENERS];
+	int ms = sleep_ms(m);
+	struct timespec ts = { .tv_sec = ms / 1000,
+	    .tv_nsec = ms % 1000 * 1000000L };
+	nfds_t i, n = 0;
+
+	for (i = 0; may_accept(m) && m->waiting.fd == -1 &&
+	    i < m->live->nlisteners; i++)
+		p[n++] = (struct pollfd){ .fd = m->live->listeners[i].fd,
+		    .events = POLLIN };
+	if (ppoll(p, n, ms == -1 ? NULL : &ts, &m->asleep) <= 0)
+		return;
+	for (i = 0; i < n; i++)
+		if (p[i].revents != 0)
+			accept_one(m, p[i].fd);
+}
+
+/* Another worker for each that is no more, but not too fast. */
+static void
+refill(struct master *m)
+{
+	if (m->live->cfg.number[MODE] == POLL && !m->stopping &&
+	    clock_ms() >= m->live->retry_at)
+		start_workers(m, m->live);
+}
+
+/* Until the last worker has left. */
+static void
+supervise(struct master *m)
+{
+	while (!m->stopping || m->live->nworkers > 0 ||
+	    m->live->older != NULL) {
+		sleep_until_due(m);
+		if (taken(&got_child))
+			reap(m);
+		if (taken(&got_cut))
+			stop(m, 1);
+		if (taken(&got_stop))
+			stop(m, m->stopping);
+		if (taken(&got_hup) && !m->stopping)
+			reload(m);
+		if (taken(&got_usr1))
+			tell(m);
+		if (taken(&got_alarm))
+			warn_of_certs(m->live->tls);
+		kill_late(m);
+		serve_waiting(m);
+		refill(m);
+	}
 }
 
 /*
@@ -1881,34 +3576,55 @@ silence(int keep_stderr)
 		close(null);
 }
 
+/* The connection that inetd(8) has accepted; -1 after one sentence. */
 static int
-run_inetd(const struct config *cfg)
+take_connection(struct incoming *in, int fd)
 {
-	struct service sv = { 0 };
-	struct sockaddr_storage sa = { 0 };
-	socklen_t len = sizeof(sa);
-	sigset_t asleep;
-	int fd, r = EXIT_CONFIG;
+	int listening = 0;
+	socklen_t len = sizeof(listening);
+	const char *why = NULL;
 
-	if (log_open(cfg) == -1)
-		return EXIT_CONFIG;
-	fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	if (fd == -1 || getpeername(fd, (struct sockaddr *)&sa, &len) == -1 ||
-	    fcntl(fd, F_SETFL, O_NONBLOCK) == -1) {
-		say(ERROR, "-i: descriptor 0 is not a connected socket: %s",
-		    strerror(errno));
-		return EXIT_CONFIG;
+	in->len = sizeof(in->sa);
+	in->fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len);
+	if (listening)
+		why = "it is a listening socket (for inetd, it is \"nowait\")";
+	else if (in->fd == -1 || fcntl(in->fd, F_SETFL, O_NONBLOCK) == -1 ||
+	    getpeername(in->fd, (struct sockaddr *)&in->sa, &in->len) == -1)
+		why = strerror(errno);
+	if (why == NULL) {
+		tune(in->fd);
+		return 0;
 	}
+	say(ERROR, "-i: descriptor %d is not a connected socket: %s", fd, why);
+	return -1;
+}
+
+static int
+run_inetd(const struct arguments *a)
+{
+	struct service *sv = service_new(a);
+	struct worker w = { .turn = (size_t)getpid() };
+	struct incoming in = { .fd = -1 };
+	int fd, r = EXIT_CONFIG;
+	sigset_t asleep;
+
+	if (sv == NULL || log_open(&sv->cfg) == -1)
+		goto out;
+	fd = sv->accepts.n > 0 ? sv->accepts.list[0].fd : STDIN_FILENO;
+	if (take_connection(&in, fd) == -1)
+		goto out;
+	if (fd > STDERR_FILENO)
+		close(fd);
 	silence(logging.fd == STDERR_FILENO);
-	tune(fd);
 	catch_signals(&asleep);
-	if (service_init(&sv, cfg, 1) == 0) {
-		forward_add(sv.engine, fd, (struct sockaddr *)&sa, len);
-		forward_drain(sv.engine, 0);
-		r = forward_run(sv.engine, &asleep) == 0 ? EXIT_SUCCESS :
-		    EXIT_FAILURE;
-	}
-	service_free(&sv);
+	signal(SIGHUP, SIG_IGN);
+	r = EXIT_FAILURE;
+	if (worker_init(&w, sv, 0, 0) == 0)
+		r = worker_run(&w, &in, &asleep);
+	worker_free(&w);
+out:
+	service_free(sv);
 	return r;
 }
 
@@ -1930,6 +3646,7 @@ background(void)
 	if (pid == 0) {
 		close(fds[0]);
 		setsid();
+		logging.is_daemon = 1;
 		return fds[1];
 	}
 	close(fds[1]);
@@ -1942,11 +3659,14 @@ background(void)
 
 /* The file stays locked, which tells a live tunnel from a file left over. */
 static int
-write_pidfile(const struct config *cfg)
+write_pidfile(struct master *m)
 {
+	const struct config *cfg = &m->live->cfg;
 	const char *name = config_text(cfg, PIDFILE), *why;
 	int fd;
 
+	if (name == NULL)
+		return 0;
 	fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
 	if (fd == -1)
 		why = errno == ELOOP ? "it is a symbolic link" :
@@ -1954,10 +3674,13 @@ write_pidfile(const struct config *cfg)
 	else if (flock(fd, LOCK_EX | LOCK_NB) == -1)
 		why = "another tunnel holds it";
 	else if (ftruncate(fd, 0) == -1 ||
-	    dprintf(fd, "%d\n", (int)getpid()) < 0)
+	    dprintf(fd, "%d\n", (int)m->pid) < 0)
 		why = strerror(errno);
-	else
+	else {
+		m->pidfile = fd;
+		m->pidfile_name = strdup(name);
 		return 0;
+	}
 	say(ERROR, "%s: pidfile %s: %s", config_where(cfg, PIDFILE), name,
 	    why);
 	if (fd != -1)
@@ -1965,74 +3688,73 @@ write_pidfile(const struct config *cfg)
 	return -1;
 }
 
-/* From here on it runs: tell the log, and whoever waits for us. */
+/* Start the workers, tell so, and look after them; an exit status. */
 static int
-announce(const struct service *sv, int parent)
+serve(struct master *m, int parent)
 {
-	size_t i;
+	int r = EXIT_SUCCESS;
 
-	if (log_open(sv->cfg) == -1)
-		return -1;
-	for (i = 0; i < sv->nlisteners; i++)
-		say(NOTICE, "listening on %s", sv->listeners[i].addr.text);
-	warn_of_certs(sv->tls);
-	alarm(DAY);
-	if (parent != -1) {
+	if (parent != -1)
 		silence(logging.fd == STDERR_FILENO);
-		if (write(parent, "", 1) == -1)
-			return -1;
-		close(parent);
+	if (m->live->cfg.number[SANDBOX] == 1)
+		hide();
+	if (start_workers(m, m->live) == 0) {
+		announce(m->live, NULL);
+		notify_ready(m, "");
+		if (parent != -1 && write(parent, "", 1) == 1)
+			close(parent);
+	} else {
+		r = EXIT_FAILURE;
+		m->stopping = 1;
+		retire(m->live, SIGQUIT);
 	}
-	return 0;
+	supervise(m);
+	return r;
 }
 
 static int
-run_service(const struct config *cfg)
+run_service(const struct arguments *a)
 {
-	struct service sv = { 0 };
+	struct master m = { .args = a, .pidfile = -1, .waiting = { .fd = -1 },
+	    .began = clock_ms() };
 	int parent = -1, r = EXIT_CONFIG;
-	sigset_t asleep;
 
-	if (cfg->number[DAEMON] == 1 && (parent = background()) == -1)
-		return EXIT_FAILURE;
-	if (service_init(&sv, cfg, 0) == -1)
+	if ((m.live = service_new(a)) == NULL)
+		return EXIT_CONFIG;
+	if (m.live->cfg.number[DAEMON] == 1 && (parent = background()) == -1)
 		goto out;
-	raise_limit(&sv);
-	catch_signals(&asleep);
-	if (open_listeners(&sv) == -1)
-		goto out;
-	if (cfg->given[PIDFILE] != NULL && write_pidfile(cfg) == -1)
-		goto out;
-	if (announce(&sv, parent) == 0)
-		r = forward_run(sv.engine, &asleep) == 0 ? EXIT_SUCCESS :
-		    EXIT_FAILURE;
-	if (r == EXIT_FAILURE)
-		say(ERROR, "%s: %s", forward_poller, strerror(errno));
-	if (cfg->given[PIDFILE] != NULL)
-		unlink(config_text(cfg, PIDFILE));
+	m.pid = getpid();
+	raise_limit(m.live);
+	catch_signals(&m.asleep);
+	if (open_listeners(m.live, NULL) == 0 && write_pidfile(&m) == 0 &&
+	    log_open(&m.live->cfg) == 0)
+		r = serve(&m, parent);
+	if (m.pidfile != -1)
+		unlink(m.pidfile_name);
+	free(m.pidfile_name);
 out:
-	service_free(&sv);
+	close_listeners(m.live, 1);
+	service_free(m.live);
 	return r;
 }
 
 /* -t: all but the binding, and what came of it. */
 static int
-run_test(const struct config *cfg, int inetd)
+run_test(const struct arguments *a)
 {
-	struct service sv = { 0 };
-	int r = service_init(&sv, cfg, inetd);
+	struct service *sv;
 	size_t i;
 
-	if (r == 0) {
-		config_print(cfg, stdout);
-		tls_config_print(sv.tls, stdout);
-		for (i = 0; tls_config_report(sv.tls, i, stdout) == 0; i++)
-			continue;
-		fflush(stdout);
-		warn_of_certs(sv.tls);
-	}
-	service_free(&sv);
-	return r == 0 ? EXIT_SUCCESS : EXIT_CONFIG;
+	if ((sv = service_new(a)) == NULL)
+		return EXIT_CONFIG;
+	config_print(&sv->cfg, stdout);
+	tls_config_print(sv->tls, stdout);
+	for (i = 0; tls_config_report(sv->tls, i, stdout) == 0; i++)
+		continue;
+	fflush(stdout);
+	warn_of_certs(sv->tls);
+	service_free(sv);
+	return EXIT_SUCCESS;
 }
 
 /* -g: the key that is written is for its owner alone. */
@@ -2054,130 +3776,19 @@ run_generate(const char *names)
 	return EXIT_CONFIG;
 }
 
-/*
- * THE COMMAND LINE
- */
-
-struct arguments {
-	const char *file;
-	const char *names;		/* of -g */
-	int	 help, inetd, test, version;
-	char	**command;		/* what is behind -- */
-};
-
-static void
-usage(FILE *fp)
-{
-	fprintf(fp, "usage: tunnel [-dhiqtvV] [-c file] [key=value ...] "
-	    "[-- command [argument ...]]\n"
-	    "       tunnel -g name[,name ...] > tunnel.pem\n");
-}
-
-static void
-help(void)
-{
-	size_t i;
-
-	usage(stdout);
-	printf("\n  -c file   read the configuration file\n"
-	    "  -d        daemon=yes\n"
-	    "  -g names  make a key and a self-signed certificate\n"
-	    "  -i        serve the one connection on descriptor 0 (inetd)\n"
-	    "  -q        log_level=warning\n"
-	    "  -t        check the configuration, describe the certificates\n"
-	    "  -v        log_level=debug\n"
-	    "  -V        versions and features\n\n"
-	    "keys, as in the file (tunnel.conf(5)):\n");
-	for (i = 0; i < OPTIONS; i++)
-		printf("  %-18s %s%s%s%s\n", options[i].name, options[i].help,
-		    options[i].fallback != NULL ? " (" : "",
-		    options[i].fallback != NULL ? options[i].fallback : "",
-		    options[i].fallback != NULL ? ")" : "");
-}
-
-/* Letters and key=value in any order, up to "--". */
-static int
-parse_arguments(struct config *cfg, struct arguments *a, int argc, char **argv)
-{
-	static char *none[] = { NULL };
-	const char *key = NULL, *value = NULL;
-	int c, n;
-
-	for (n = 1; n < argc && strcmp(argv[n], "--") != 0; n++)
-		continue;
-	a->command = n < argc ? &argv[n + 1] : none;
-	while (optind < n) {
-		key = NULL;
-		switch (c = getopt(n, argv, "+c:dg:hiqtvV")) {
-		case -1:
-			if (config_argument(cfg, argv[optind++]) == -1)
-				return -1;
-			break;
-		case 'c':
-			if (a->file != NULL) {
-				say(ERROR, "-c is given twice");
-				return -1;
-			}
-			a->file = optarg;
-			break;
-		case 'd':
-			key = "daemon", value = "yes";
-			break;
-		case 'g':
-			a->names = optarg;
-			break;
-		case 'h':
-			a->help = 1;
-			break;
-		case 'i':
-			a->inetd = 1;
-			break;
-		case 'q':
-		case 'v':
-			key = "log_level", value = c == 'q' ? "warning" :
-			    "debug";
-			break;
-		case 't':
-			a->test = 1;
-			break;
-		case 'V':
-			a->version = 1;
-			break;
-		default:
-			usage(stderr);
-			return -1;
-		}
-		if (key != NULL && config_set(cfg, FROM_ARGUMENT,
-		    "command line", key, value) == -1)
-			return -1;
-	}
-	return 0;
-}
-
-static int
-configure(struct config *cfg, const struct arguments *a)
-{
-	if (a->file != NULL && config_file(cfg, a->file) == -1)
-		return -1;
-	if (config_command(cfg, a->command) == -1)
-		return -1;
-	return config_check(cfg, a->inetd);
-}
-
 int
 main(int argc, char **argv)
 {
-	struct config cfg = { 0 };
 	struct arguments a = { 0 };
 	const char *why;
 	int r = EXIT_CONFIG;
 
 	hold_standard_descriptors();
-	config_defaults(&cfg);
 	log_init();
+	take_environment(&a);
 	if (argc == 1) {
 		usage(stderr);
-	} else if (parse_arguments(&cfg, &a, argc, argv) == -1) {
+	} else if (parse_arguments(&a, argc, argv) == -1) {
 		r = EXIT_CONFIG;
 	} else if (a.help) {
 		help();
@@ -2191,10 +3802,11 @@ main(int argc, char **argv)
 		r = EXIT_FAILURE;
 	} else if (a.names != NULL) {
 		r = run_generate(a.names);
-	} else if (configure(&cfg, &a) == 0) {
-		r = a.test ? run_test(&cfg, a.inetd) :
-		    a.inetd ? run_inetd(&cfg) : run_service(&cfg);
+	} else {
+		r = a.test ? run_test(&a) : a.inetd ? run_inetd(&a) :
+		    run_service(&a);
 	}
-	config_free(&cfg);
+	free(a.settings);
+	free(a.notify);
 	return r;
 }

@@ -51,8 +51,8 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     room = getattr(item, "funcargs", {}).get("room")
     if report.failed and room is not None:
-        for p in room.processes:
-            report.sections.append((f"log of {p.name}", p.log()[-20000:]))
+        for name, log in room.logs or room.read_logs():
+            report.sections.append((f"log of {name}", log[-20000:]))
 
 
 class Room:
@@ -63,6 +63,7 @@ class Room:
         self.certs = certs
         self.processes = []
         self.opened = []
+        self.logs = []  # once the directory is gone
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -118,6 +119,9 @@ class Room:
         client = self.keep(support.Client(to, ctx, name, rcvbuf))
         return client.handshake()
 
+    def read_logs(self):
+        return [(p.name, p.log()) for p in self.processes]
+
     def close(self):
         """Every tunnel has to end well: leaks and races show here too."""
         for x in reversed(self.opened):
@@ -125,7 +129,12 @@ class Room:
         bad = []
         for p in reversed(self.processes):
             ended_before = not p.alive()
+            workers = p.workers()
             status = p.stop()
+            left = [pid for pid in workers if support.is_alive(pid)]
+            if isinstance(p, support.Tunnel) and left:
+                bad.append(f"{p.name}: {left} are left behind")
+                support.kill(left)
             if not ended_before and isinstance(p, support.Tunnel) and status:
                 bad.append(f"{p.name}: exit status {status} after SIGTERM")
             if "Sanitizer" in p.log() or "runtime error:" in p.log():
@@ -145,10 +154,9 @@ def room(certs):
     room = Room(certs)
     yield room
     bad = room.close()
-    try:
-        assert not bad, "; ".join(bad)
-    finally:
-        shutil.rmtree(room.dir)
+    room.logs = room.read_logs()
+    shutil.rmtree(room.dir)
+    assert not bad, "; ".join(bad)
 
 
 @pytest.fixture

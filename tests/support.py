@@ -5,6 +5,8 @@ TUNNEL        the binary under test (../tunnel)
 TUNNEL_MB     megabytes of a big transfer (200)
 TUNNEL_SLOW   a factor to all deadlines (1; 4 for a build with sanitizers)
 TUNNEL_UNDER  a command to run it under, such as valgrind
+TUNNEL_ARGS   words for every tunnel that has no value for their keys, such as
+              workers=4 or mode=fork
 """
 
 import datetime
@@ -35,6 +37,16 @@ def is_sanitized():
 
 
 SANITIZED = os.path.exists(TUNNEL) and is_sanitized()
+HAS_SANDBOX = os.path.exists(TUNNEL) and b"  sandbox " in subprocess.run(
+    [TUNNEL, "-h"], stdout=subprocess.PIPE, check=False).stdout
+
+# What TUNNEL_ARGS makes of those that don't choose for themselves.
+ARGS = shlex.split(os.environ.get("TUNNEL_ARGS", ""))
+MODE = dict(word.split("=") for word in ARGS).get("mode", "poll")
+WORKERS = dict(word.split("=") for word in ARGS).get("workers", "1")
+WORKERS = len(os.sched_getaffinity(0)) if WORKERS == "auto" else int(WORKERS)
+# For a test in which one connection has to know of another.
+ALONE = "mode=fork" if MODE == "fork" else "workers=1"
 SLOW = float(os.environ.get("TUNNEL_SLOW", "4" if SANITIZED else "1"))
 DEADLINE = 10 * SLOW  # seconds, for whatever should happen at once
 
@@ -472,6 +484,29 @@ class Certs:
 
 # Processes.
 
+def state(pid):
+    """A letter, as of ps(1); None: there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def is_alive(pid):
+    return state(pid) not in (None, "Z", "X")
+
+
+def children(pid):
+    """Those that live."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            return [child for child in map(int, f.read().split())
+                    if is_alive(child)]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 class Process:
     """A child whose output goes to a file, and which is ended by its pid."""
 
@@ -513,13 +548,23 @@ class Process:
     def wait(self, seconds=DEADLINE):
         return self.popen.wait(seconds)
 
+    def workers(self):
+        """The processes that a master has begun, and that live."""
+        return children(self.pid)
+
+    def pids(self):
+        return [self.pid, *self.workers()]
+
     def stop(self):
         """The exit status; -SIGKILL if it would not end otherwise."""
         for number, seconds in ((signal.SIGTERM, 1), (signal.SIGTERM, DEADLINE),
                                 (signal.SIGKILL, DEADLINE)):
             if not self.alive():
                 break
+            workers = self.workers()
             self.signal(number)
+            if number == signal.SIGKILL:
+                kill(workers, number)
             try:
                 self.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -527,17 +572,83 @@ class Process:
         return self.popen.returncode
 
     def cpu_seconds(self):
-        with open(f"/proc/{self.pid}/stat") as f:
-            fields = f.read().rsplit(")", 1)[1].split()
-        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+        """Of all its processes, those that have ended included."""
+        ticks = 0
+        for pid in self.pids():
+            try:
+                with open(f"/proc/{pid}/stat") as f:
+                    fields = f.read().rsplit(")", 1)[1].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            ticks += sum(map(int, fields[11:15 if pid == self.pid else 13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def descriptors(self):
+        """How many are open, in all its processes."""
+        n = 0
+        for pid in self.pids():
+            try:
+                n += len(os.listdir(f"/proc/{pid}/fd"))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return n
+
+
+def kill(pids, number=signal.SIGKILL):
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def words(arguments):
+    """The arguments for a tunnel, with what comes from outside of the test.
+
+    mode and workers count as one: who gives one of them wants no other.
+    """
+    arguments = list(arguments)
+    ours = arguments[:arguments.index("--")] if "--" in arguments \
+        else arguments
+    given = {word.split("=")[0] for word in ours}
+    if "-c" in given:
+        given |= keys_of(ours[ours.index("-c") + 1])
+    before = []
+    if "-i" not in given and not given & {"mode", "workers"}:
+        before += ARGS
+    if (SANITIZED or UNDER) and "sandbox" not in given and HAS_SANDBOX:
+        before.append("sandbox=no")  # their runtime needs what it forbids
+    return [*before, *arguments]
+
+
+def keys_of(path):
+    try:
+        with open(path, errors="replace") as f:
+            return {line.split("=")[0].strip() for line in f if "=" in line}
+    except OSError:
+        return set()
+
+
+def command(*arguments):
+    """The words to start a tunnel by, for those who do it by themselves."""
+    return [*UNDER, TUNNEL, *words(arguments)]
 
 
 class Tunnel(Process):
     """The program under test, listening."""
 
     def __init__(self, directory, name, arguments, **keywords):
-        super().__init__(directory, name, [*UNDER, TUNNEL, *arguments],
-                         **keywords)
+        super().__init__(directory, name, command(*arguments), **keywords)
+        self.is_inetd = "-i" in arguments
+
+    def workers(self):
+        return [] if self.is_inetd else super().workers()
+
+    def commands(self):
+        """The processes that its workers have begun, and that live."""
+        if self.is_inetd or not HAS_SANDBOX:
+            return children(self.pid)
+        return [pid for worker in self.workers() for pid in children(worker)]
 
     def wait_ready(self):
         self.wait_log("listening on")
@@ -545,7 +656,7 @@ class Tunnel(Process):
 
     @property
     def addresses(self):
-        return re.findall(r"listening on (\S+)", self.log())
+        return re.findall(r"(?<!longer )listening on (\S+)", self.log())
 
     @property
     def address(self):

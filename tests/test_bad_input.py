@@ -79,7 +79,8 @@ def test_duplicate_key(in_file, good):
     "max_connections = 0", "max_connections = many",
     "max_connections = 10 20", "max_connections = 99999999999999999999",
     "tls_min = 1.1", "tls_max = TLSv1.3", "truncation = EOF", "daemon = 1",
-    "log_level = loud",
+    "log_level = loud", "mode = thread", "workers = 0", "workers = 257",
+    "workers = all", "max_per_ip = 0", "max_per_ip = few", "sandbox = maybe",
 ])
 def test_value_out_of_range(in_file, good, line):
     message = in_file(good + line + "\n")

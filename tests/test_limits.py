@@ -1,8 +1,6 @@
 """Limits in time, in connections, in descriptors; and idleness that is free."""
 
-import os
 import resource
-import signal
 import socket
 import time
 
@@ -230,7 +228,7 @@ def test_idle_timeout_off(room, backend, tunnel):
 def test_max_connections(room, backend, tunnel):
     """Past it, accepting pauses; a place that is free is taken at once."""
     backend.serve(support.echo)
-    t = tunnel("max_connections=2")
+    t = tunnel("max_connections=2", support.ALONE)
     first, second = room.client(t), room.client(t)
     third = Task(room.client, t)
     support.wait_for(lambda: waits_to_be_accepted(t), "a full house")
@@ -263,7 +261,7 @@ def waits_to_be_accepted(t):
 
 def test_many_come_and_go_past_max_connections(room, backend, tunnel):
     backend.serve(support.echo)
-    t = tunnel("max_connections=3")
+    t = tunnel(f"max_connections={max(3, support.WORKERS)}")
 
     def visit():
         client = support.Client(t.address, support.context(room.certs))
@@ -280,11 +278,6 @@ def test_many_come_and_go_past_max_connections(room, backend, tunnel):
 
 # Commands.
 
-def children(t):
-    with open(f"/proc/{t.pid}/task/{t.pid}/children") as f:
-        return [int(pid) for pid in f.read().split()]
-
-
 class Stubborn:
     """Commands that do not end when they are asked to."""
 
@@ -294,8 +287,7 @@ class Stubborn:
         self.t = t
 
     def kill(self):
-        for pid in children(self.t):
-            os.kill(pid, signal.SIGKILL)
+        support.kill(self.t.commands())
 
     def close(self):
         if self.t.alive():
@@ -304,20 +296,16 @@ class Stubborn:
 
 def test_max_connections_counts_commands_that_stay(room):
     """Not only what there is of clients: these come, and leave at once."""
-    t = room.tunnel("max_connections=5", "--", *Stubborn.WORDS)
+    t = room.tunnel("max_connections=5", "workers=1", "--", *Stubborn.WORDS)
     stubborn = room.keep(Stubborn(t))
-
-    def descriptors():
-        return len(os.listdir(f"/proc/{t.pid}/fd"))
-
-    before = descriptors()
+    before = t.descriptors()
     for _ in range(60):
         client = room.client(t)
         client.recv()
         client.reset()
     t.wait_log("no backend|client reset|backend: ", count=60)
-    assert 5 <= len(children(t)) <= 5 + 2
-    support.wait_for(lambda: descriptors() <= before + 5 + 2,
+    assert 5 <= len(t.commands()) <= 5 + 2
+    support.wait_for(lambda: t.descriptors() <= before + 5 + 2,
                      "descriptors to be closed")
     client = room.client(t)
     assert client.read_all() == (b"", "TLSV1_ALERT_INTERNAL_ERROR")
@@ -339,7 +327,7 @@ def no_more_than(descriptors):
 def test_out_of_descriptors(room, backend):
     """It pauses, spends nothing while it does, and recovers."""
     backend.serve(support.echo)
-    t = room.tunnel(f"connect={backend.address}",
+    t = room.tunnel(f"connect={backend.address}", "workers=1",
                     preexec_fn=no_more_than(20))
     t.wait_log("warning: max_connections needs")
     crowd = [support.connect(t.address) for _ in range(40)]
@@ -358,7 +346,7 @@ def test_out_of_descriptors(room, backend):
 def test_out_of_descriptors_for_the_backend(room, backend):
     """The client is told, and the next one served."""
     backend.serve(support.echo)
-    t = room.tunnel(f"connect={backend.address}",
+    t = room.tunnel(f"connect={backend.address}", "workers=1",
                     preexec_fn=no_more_than(10))
     idle = []
     while True:
@@ -387,7 +375,7 @@ def test_descriptors_are_not_leaked(room, backend):
     lost = room.tunnel(f"connect={refusing}")
 
     def descriptors():
-        return sum(len(os.listdir(f"/proc/{x.pid}/fd")) for x in (t, lost))
+        return t.descriptors() + lost.descriptors()
 
     before = descriptors()
     for n in range(20):

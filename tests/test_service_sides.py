@@ -283,7 +283,7 @@ def test_command_never_sees_a_truncation_as_an_end(room, version):
     client = room.client(t, version)
     client.send(b"half a job")
     # Its start takes a while, and it shall be there to see the end.
-    support.wait_for(lambda: children(t), "the command")
+    support.wait_for(t.commands, "the command")
     client.fin()
     t.wait_log("command .* ended: signal 15")
     t.wait_log(" truncated$")
@@ -346,16 +346,11 @@ def test_command_has_no_signals_blocked(room):
     assert len(links) == 4, links  # with the one to /dev/null
 
 
-def children(t):
-    with open(f"/proc/{t.pid}/task/{t.pid}/children") as f:
-        return f.read().split()
-
-
 def test_commands_are_reaped(room):
     t = room.tunnel("--", "true")
     for _ in range(20):
         assert room.client(t).read_all() == (b"", "close_notify")
-    support.wait_for(lambda: not children(t), "no child to be left")
+    support.wait_for(lambda: not t.commands(), "no child to be left")
 
 
 # inetd.

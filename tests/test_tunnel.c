@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 
 #include <cmocka.h>
 
@@ -155,7 +156,8 @@ test_option_rows(void **state)
 		for (j = 0; j < i; j++)
 			assert_string_not_equal(o->name, options[j].name);
 		assert_int_equal(option_find(o->name), i);
-		assert_true((o->type == CHOICE) == (o->choices != NULL));
+		assert_true(o->type != CHOICE || o->choices != NULL);
+		assert_true(o->type != TEXT || o->choices == NULL);
 		for (j = 0; o->type == CHOICE && o->choices[j] != NULL; j++)
 			for (k = 0; k < j; k++)
 				assert_string_not_equal(o->choices[j],
@@ -270,11 +272,11 @@ test_parse_time(void **state)
 	static const char *const bad[] = {
 		"", "s", "5", "0s", "0", "-1s", "+1s", " 1s", "1 s", "1S",
 		"1ms", "1w", "1s ", "1.5s", "3601s", "61m", "2h", "1d", "Off",
-		"of", "offs", "99999999999999999999s", "999999999999999s",
+		"off", "offs", "99999999999999999999s", "999999999999999s",
 		"9223372036854775807d", "sm", "1sm"
 	};
 	static const struct { const char *text; int64_t ms; } good[] = {
-		{ "off", 0 }, { "1s", 1000 }, { "3600s", 3600000 },
+		{ "1s", 1000 }, { "3600s", 3600000 },
 		{ "1m", 60000 }, { "60m", 3600000 }, { "1h", 3600000 },
 		{ "00000000001s", 1000 },
 	};
@@ -311,6 +313,23 @@ test_parse_choice(void **state)
 	assert_int_equal(parse_choice("", abc, &n), -1);
 }
 
+/* A word in place of a number, where there is one, is 0. */
+static void
+test_words_for_zero(void **state)
+{
+	struct config *cfg = *state;
+
+	cfg->number[IDLE_TIMEOUT] = cfg->number[WORKERS] =
+	    cfg->number[MAX_PER_IP] = 9;
+	assert_int_equal(line(cfg, "idle_timeout = off"), 0);
+	assert_int_equal(line(cfg, "workers = auto"), 0);
+	assert_int_equal(line(cfg, "max_per_ip = off"), 0);
+	expect_silence();
+	assert_int_equal(cfg->number[IDLE_TIMEOUT], 0);
+	assert_int_equal(cfg->number[WORKERS], 0);
+	assert_int_equal(cfg->number[MAX_PER_IP], 0);
+}
+
 /* What is wrong, and what would have been right. */
 static void
 test_bad_values(void **state)
@@ -321,6 +340,12 @@ test_bad_values(void **state)
 		{ "max_connections = many", "\"many\"" },
 		{ "idle_timeout = 5", "s, m, h or d" },
 		{ "idle_timeout = 0s", "off" },
+		{ "idle_timeout = auto", "off, or a number" },
+		{ "workers = 0", "auto, or 1 to 256" },
+		{ "workers = 257", "auto, or 1 to 256" },
+		{ "workers = off", "auto, or 1 to 256" },
+		{ "max_per_ip = 0", "off, or 1 to 1000000" },
+		{ "mode = threads", "poll, fork" },
 		{ "handshake_timeout = 2h", "1s to 3600s" },
 		{ "log_level = loud",
 		    "error, warning, notice, info, debug" },
@@ -547,22 +572,85 @@ static void
 test_letters(void **state)
 {
 	char *argv[] = { "tunnel", "accept=1", "-ti", "-c", "file", "connect=2",
-	    "-v", "-gname", "--", "-x", "y=z", NULL };
-	struct config *cfg = *state;
+	    "-vd", "-gname", "--", "-x", "y=z", NULL };
+	static const char *const settings[] = { "accept=1", "connect=2",
+	    "log_level=debug", "daemon=yes" };
 	struct arguments a = { 0 };
+	size_t i;
 
+	(void)state;
 	optind = 1;
-	assert_int_equal(parse_arguments(cfg, &a, LEN(argv) - 1, argv), 0);
+	assert_int_equal(parse_arguments(&a, LEN(argv) - 1, argv), 0);
 	expect_silence();
-	assert_string_equal(config_text(cfg, ACCEPT), "1");
-	assert_string_equal(config_text(cfg, CONNECT), "2");
-	assert_int_equal(cfg->number[LOG_LEVEL], DEBUG);
+	assert_int_equal(a.nsettings, LEN(settings));
+	for (i = 0; i < LEN(settings); i++)
+		assert_string_equal(a.settings[i], settings[i]);
 	assert_string_equal(a.file, "file");
 	assert_string_equal(a.names, "name");
 	assert_true(a.test && a.inetd && !a.help && !a.version);
 	assert_string_equal(a.command[0], "-x");
 	assert_string_equal(a.command[1], "y=z");
 	assert_null(a.command[2]);
+	free(a.settings);
+}
+
+/* What was started with is looked at again at each reload. */
+static void
+test_configure_again(void **state)
+{
+	static const char *settings[] = { "connect=2", "log_level=debug" };
+	char *none[] = { NULL };
+	struct arguments a = { .file = file_name(), .command = none,
+	    .settings = settings, .nsettings = LEN(settings), .passed = 2 };
+	struct config *cfg = *state;
+
+	write_file("cert = x\n", 9);
+	assert_int_equal(configure(cfg, &a), 0);
+	assert_string_equal(cfg->given[ACCEPT]->text, "fd:3");
+	assert_string_equal(cfg->given[ACCEPT]->next->text, "fd:4");
+	assert_null(cfg->given[ACCEPT]->next->next);
+	config_free(cfg);
+	write_file("cert = y\naccept = 1\nconnect = 3\n", 32);
+	assert_int_equal(configure(cfg, &a), 0);
+	assert_string_equal(cfg->given[CERT]->text, "y");
+	assert_string_equal(cfg->given[ACCEPT]->text, "1");
+	assert_null(cfg->given[ACCEPT]->next);
+	assert_string_equal(cfg->given[CONNECT]->text, "2");
+	assert_int_equal(cfg->number[LOG_LEVEL], DEBUG);
+	expect_silence();
+}
+
+/* Somebody else's sockets are not ours; nobody after us sees any of it. */
+static void
+test_environment(void **state)
+{
+	char pid[16], other[16];
+	struct arguments a = { 0 };
+
+	(void)state;
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	snprintf(other, sizeof(other), "%d", (int)getppid());
+	setenv("LISTEN_PID", other, 1);
+	setenv("LISTEN_FDS", "1", 1);
+	take_environment(&a);
+	assert_int_equal(a.passed, 0);
+	assert_null(a.notify);
+	setenv("LISTEN_PID", pid, 1);
+	setenv("LISTEN_FDS", "many", 1);
+	take_environment(&a);
+	assert_int_equal(a.passed, 0);
+	setenv("LISTEN_PID", pid, 1);
+	setenv("LISTEN_FDS", "2", 1);
+	setenv("LISTEN_FDNAMES", "a:b", 1);
+	setenv("NOTIFY_SOCKET", "@x", 1);
+	take_environment(&a);
+	assert_int_equal(a.passed, 2);
+	assert_string_equal(a.notify, "@x");
+	free(a.notify);
+	assert_null(getenv("LISTEN_PID"));
+	assert_null(getenv("LISTEN_FDS"));
+	assert_null(getenv("LISTEN_FDNAMES"));
+	assert_null(getenv("NOTIFY_SOCKET"));
 }
 
 static void
@@ -632,6 +720,262 @@ test_command(void **state)
 	many[COMMAND_WORDS - 1] = many[COMMAND_WORDS] = "w";
 	assert_int_equal(config_command(cfg, many), -1);
 	expect_said("a command of", "more than 63 words");
+}
+
+/* Workers and their shares. */
+
+static void
+test_shares(void **state)
+{
+	struct config *cfg = *state;
+	int64_t max, workers;
+
+	(void)state;
+	for (max = 1; max < 20; max++) {
+		for (workers = 1; workers <= max; workers++) {
+			struct service sv = { .cfg = *cfg };
+			size_t i, before, sum = 0;
+
+			sv.cfg.number[MAX_CONNECTIONS] = max;
+			sv.cfg.number[WORKERS] = workers;
+			sv.nseats = count_seats(&sv.cfg, 0);
+			assert_int_equal(sv.nseats, workers);
+			for (i = 0; i < sv.nseats; i++) {
+				size_t n = share_of(&sv, i, &before);
+
+				assert_int_equal(before, sum);
+				assert_in_range(n, max / workers,
+				    max / workers + 1);
+				sum += n;
+			}
+			assert_int_equal(sum, max);
+		}
+	}
+}
+
+static void
+test_seats(void **state)
+{
+	struct config *cfg = *state;
+
+	cfg->number[MAX_CONNECTIONS] = 50;
+	assert_int_equal(count_seats(cfg, 0), 1);
+	cfg->number[WORKERS] = 0;
+	assert_in_range(count_seats(cfg, 0), 1, 50);
+	cfg->number[WORKERS] = 7;
+	assert_int_equal(count_seats(cfg, 0), 7);
+	assert_int_equal(count_seats(cfg, 1), 1);
+	cfg->number[MODE] = FORK;
+	assert_int_equal(count_seats(cfg, 0), 50);
+	assert_int_equal(count_seats(cfg, 1), 1);
+}
+
+/* A crash loop is slowed down; a single crash is not. */
+static void
+test_backoff(void **state)
+{
+	struct service sv = { 0 };
+	int64_t before = clock_ms(), ms, last = 0;
+	int i;
+
+	(void)state;
+	assert_int_equal(worker_failed(&sv), 0);
+	sv.retry_at = 0;
+	assert_int_equal(worker_failed(&sv), RETRY_MS);
+	/* Those that fail meanwhile are the same one. */
+	assert_in_range(worker_failed(&sv), 1, RETRY_MS);
+	assert_int_equal(sv.failures, 2);
+	for (i = 0; i < 100; i++) {
+		sv.retry_at = 0;
+		ms = worker_failed(&sv);
+		assert_in_range(ms, last, RETRY_MAX_MS);
+		assert_true(ms > last || ms == RETRY_MAX_MS);
+		assert_true(sv.retry_at >= before + ms);
+		last = ms;
+	}
+	assert_int_equal(last, RETRY_MAX_MS);
+}
+
+static uint64_t
+key_of(const char *text)
+{
+	struct address a = { .len = 0 };
+
+	assert_int_equal(address_numeric(&a, text, 1), 0);
+	return peer_key(&a.sa);
+}
+
+/* IPv4 by address, mapped or not; IPv6 by /64; nothing else. */
+static void
+test_peer_keys(void **state)
+{
+	struct sockaddr_storage sa = { .ss_family = AF_UNIX };
+
+	(void)state;
+	assert_true(key_of("192.0.2.1") == key_of("::ffff:192.0.2.1"));
+	assert_true(key_of("192.0.2.1") != key_of("192.0.2.2"));
+	assert_true(key_of("2001:db8:0:1::1") == key_of("2001:db8:0:1:9::2"));
+	assert_true(key_of("2001:db8:0:1::1") != key_of("2001:db8:0:2::1"));
+	assert_true(key_of("::1") != 0);
+	assert_true(key_of("0.0.0.0") != 0);
+	assert_true(peer_key(&sa) == 0);
+}
+
+/* The sandbox, in children, who tell how far they have come. */
+
+#define MUST(condition)	do { if (!(condition)) _exit(__LINE__ % 255 + 1); } \
+	while (0)
+
+static void
+in_child(void (*function)(const struct service *, int), int port)
+{
+	struct config cfg = { 0 };
+	struct value v = { .text = "x", .where = "y" };
+	struct target t = { .n = 1, .fd = -1, .value = &v };
+	struct service sv = { .cfg = cfg, .connects = { &t, 1 } };
+	int status;
+	pid_t pid;
+
+	assert_int_equal(address_numeric(t.addrs, "127.0.0.1",
+	    (in_port_t)port), 0);
+	if ((pid = fork()) == 0) {
+		function(&sv, port);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (status != 0)
+		fail_msg("status 0x%x: the line is %d, modulo 255", status,
+		    WEXITSTATUS(status) - 1);
+}
+
+/* A socket that listens, on any port. */
+static int
+some_listener(int *port)
+{
+	struct address a = { .len = 0 };
+	int fd;
+
+	assert_int_equal(address_numeric(&a, "127.0.0.1", 0), 0);
+	assert_true((fd = listen_on(&a, 0)) != -1);
+	a.len = sizeof(a.sa);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&a.sa, &a.len), 0);
+	*port = address_port(&a);
+	return fd;
+}
+
+static int
+connects(int port)
+{
+	struct address a = { .len = 0 };
+	int fd = socket(AF_INET, SOCK_STREAM, 0), r;
+
+	address_numeric(&a, "127.0.0.1", (in_port_t)port);
+	r = connect(fd, (struct sockaddr *)&a.sa, a.len);
+	if (r == -1)
+		return close_failed(fd);
+	close(fd);
+	return 0;
+}
+
+static int
+binds(void)
+{
+	struct address a = { .len = 0 };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	address_numeric(&a, "127.0.0.1", 0);
+	return bind(fd, (struct sockaddr *)&a.sa, a.len);
+}
+
+static int other_port;
+
+static void
+child_of_landlock(const struct service *sv, int port)
+{
+	char *argv[] = { "true", NULL };
+
+	MUST(open("/etc/passwd", O_RDONLY) != -1);
+	MUST(connects(other_port) == 0);
+	MUST(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	MUST(landlock_enter(sv) == 0);
+	MUST(open("/etc/passwd", O_RDONLY) == -1 && errno == EACCES);
+	MUST(open("/", O_RDONLY) == -1 && errno == EACCES);
+	MUST(mkdir("/tmp/tunnel.unit", 0700) == -1 && errno == EACCES);
+	MUST(execv("/bin/true", argv) == -1 && errno == EACCES);
+	MUST(connects(port) == 0);
+	if (landlock_abi() >= LANDLOCK_WITH_TCP) {
+		MUST(connects(other_port) == -1 && errno == EACCES);
+		MUST(binds() == -1 && errno == EACCES);
+	}
+	if (landlock_abi() >= LANDLOCK_WITH_SCOPES)
+		MUST(kill(getppid(), 0) == -1 && errno == EPERM);
+}
+
+static void
+child_of_filter(const struct service *sv, int port)
+{
+	char *argv[] = { "true", NULL };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	MUST(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	MUST(filter_enter(&sv->connects) == 0);
+	MUST(open("/etc/passwd", O_RDONLY) == -1 && errno == ENOSYS);
+	MUST(execv("/bin/true", argv) == -1 && errno == ENOSYS);
+	MUST(fork() == -1 && errno == ENOSYS);
+	MUST(binds() == -1 && errno == ENOSYS);
+	MUST(listen(fd, 1) == -1 && errno == ENOSYS);
+	MUST(kill(getppid(), 0) == -1 && errno == ENOSYS);
+	MUST(mmap(NULL, 1, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS,
+	    -1, 0) == MAP_FAILED && errno == EPERM);
+	MUST(mprotect(argv, 1, PROT_EXEC) == -1 && errno == EPERM);
+	MUST(mmap(NULL, 1, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) !=
+	    MAP_FAILED);
+	MUST(socket(AF_INET, SOCK_DGRAM, 0) == -1 && errno == EPERM);
+	MUST(socket(AF_INET, SOCK_RAW, 0) == -1 && errno == EPERM);
+	MUST(socket(AF_INET, SOCK_STREAM, 262) == -1 && errno == EPERM);
+	MUST(socket(AF_NETLINK, SOCK_STREAM, 0) == -1 && errno == EPERM);
+	MUST(socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+	    0) != -1 || errno == EAFNOSUPPORT);
+	MUST(socket(AF_UNIX, SOCK_STREAM, 0) == -1 && errno == EPERM);
+	MUST(send(fd, "", 1, MSG_FASTOPEN) == -1 && errno == EPERM);
+	MUST(connects(port) == 0 && connects(other_port) == 0);
+}
+
+static void
+child_of_sandbox(const struct service *sv, int port)
+{
+	char text[8];
+
+	MUST(sandbox_enter(sv) == 0);
+	MUST(open("/etc/passwd", O_RDONLY) == -1);
+	MUST(execlp("true", "true", (char *)NULL) == -1);
+	MUST(connects(port) == 0);
+	MUST(landlock_abi() < LANDLOCK_WITH_TCP || connects(other_port) == -1);
+	/* What a worker does need. */
+	MUST(getrandom(text, sizeof(text), 0) == sizeof(text));
+	MUST(poll(NULL, 0, 1) == 0);
+	MUST(clock_ms() > 0);
+	MUST(snprintf(text, sizeof(text), "%d", 5) == 1);
+	free(malloc(1 << 20));
+	say(INFO, "still here");
+}
+
+static void
+test_sandbox(void **state)
+{
+	int port, listeners[2];
+
+	(void)state;
+	listeners[0] = some_listener(&port);
+	listeners[1] = some_listener(&other_port);
+	if (landlock_abi() > 0)
+		in_child(child_of_landlock, port);
+	if (has_filter())
+		in_child(child_of_filter, port);
+	in_child(child_of_sandbox, port);
+	assert_string_equal(said(), "tunnel: still here\n");
+	close(listeners[0]);
+	close(listeners[1]);
 }
 
 /* Printed, it is a configuration again, and the same one. */
@@ -1066,6 +1410,7 @@ main(void)
 		TEST(test_parse_number),
 		TEST(test_parse_time),
 		TEST(test_parse_choice),
+		TEST(test_words_for_zero),
 		TEST(test_bad_values),
 		TEST(test_lines),
 		TEST(test_not_text),
@@ -1076,9 +1421,16 @@ main(void)
 		TEST(test_arguments_win),
 		TEST(test_argument_errors),
 		TEST(test_letters),
+		TEST(test_configure_again),
+		TEST(test_environment),
 		TEST(test_exit_code),
 		TEST(test_check),
 		TEST(test_command),
+		TEST(test_shares),
+		TEST(test_seats),
+		TEST(test_backoff),
+		TEST(test_peer_keys),
+		TEST(test_sandbox),
 		TEST(test_print),
 		TEST(test_print_arguments),
 		TEST(test_split_address),

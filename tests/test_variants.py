@@ -14,7 +14,8 @@ from support import TESTS, TOP, UNDER, Task, run
 
 SCENARIOS = ["end_of_stream", "transfer", "clients", "redis", "apache",
              "service_sides", "tls", "bad_input", "reports", "processes",
-             "log", "limits", "hostile"]
+             "log", "limits", "hostile", "workers", "reload", "supervisors",
+             "privileges", "flood"]
 
 # What to give to make.
 VARIANTS = {
@@ -26,6 +27,8 @@ VARIANTS = {
     "static": ["STATIC=1"],
     "valgrind": [],
 }
+# How those of a test run that does not choose.
+ARGUMENTS = {"clang": "workers=4", "static": "mode=fork"}
 VALGRIND = "valgrind -q --error-exitcode=99 --leak-check=full " \
     "--show-leak-kinds=definite,indirect " \
     "--errors-for-leak-kinds=definite,indirect"
@@ -50,7 +53,8 @@ def scenarios(variant):
             *VARIANTS[variant], timeout=120)
         environment = {**os.environ, "TUNNEL_VARIANT": variant,
                        "TUNNEL": os.path.join(TOP, out, "tunnel"),
-                       "TUNNEL_MB": "20", "TUNNEL_SLOW": "2"}
+                       "TUNNEL_MB": "20", "TUNNEL_SLOW": "2",
+                       "TUNNEL_ARGS": ARGUMENTS.get(variant, "")}
         names, arguments = SCENARIOS, []
         if variant == "sanitize":
             environment["TUNNEL_SLOW"] = "5"

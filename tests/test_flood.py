@@ -1,0 +1,550 @@
+"""Crowds: of one address, of clients that never say a word, or nonsense; and
+what is left for the honest.  Descriptors, processes, memory that run out.
+"""
+
+import ctypes
+import os
+import re
+import resource
+import select
+import shutil
+import signal
+import socket
+import ssl
+import tempfile
+import time
+
+import pytest
+
+import support
+from support import read_exactly
+
+LATE = 1.0 * support.SLOW  # a timeout may be this much late
+GARBAGE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CLONE_NEWNET = 0x40000000
+IPV6_FREEBIND = 78
+
+# A run that has a mode of its own from outside has it here as well.
+WAYS = [support.ARGS] if support.ARGS else [
+    ["workers=1"], ["workers=4"], ["mode=fork"]]
+
+
+@pytest.fixture(params=WAYS, ids=",".join)
+def way(request):
+    return request.param
+
+
+@pytest.fixture
+def start(room, backend, way):
+    """A tunnel that goes that way, in front of an echo."""
+    backend.serve(support.echo)
+    return lambda *arguments, **keywords: room.tunnel(
+        f"connect={backend.address}", *way, *arguments, **keywords)
+
+
+def is_fork(way):
+    return way == ["mode=fork"]
+
+
+def come(room, address, source=None):
+    """A client that has said nothing yet."""
+    if source is None:
+        return room.connect(address)
+    host, port = address.rsplit(":", 1)
+    sock = room.keep(socket.socket(
+        socket.AF_INET6 if ":" in source else socket.AF_INET))
+    sock.settimeout(support.DEADLINE)
+    if ":" in source:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+    sock.bind((source, 0))
+    sock.connect((host.strip("[]"), int(port)))
+    return sock
+
+
+def crowd(room, address, count, source=None):
+    return [come(room, address, source) for _ in range(count)]
+
+
+def ended(socks):
+    """Those of them that were closed.  (None of them is sent anything.)"""
+    poll = select.poll()
+    by_fd = {sock.fileno(): sock for sock in socks}
+    for fd in by_fd:
+        poll.register(fd, select.POLLIN)
+    return [by_fd[fd] for fd, _ in poll.poll(0)]
+
+
+def greet(client):
+    client.send(b"hello")
+    assert read_exactly(client, 5) == b"hello"
+    return client
+
+
+def is_served(room, address, source=None):
+    """An honest client, which stays."""
+    return greet(room.client(come(room, address, source)))
+
+
+def is_refused(room, address, source=None):
+    with pytest.raises((ConnectionError, ssl.SSLError)):
+        is_served(room, address, source)
+
+
+def statistics(t):
+    """The numbers of the line that SIGUSR1 gives."""
+    count = t.log().count(" statistics: ")
+    t.signal(signal.SIGUSR1)
+    line = t.wait_log(" statistics: ", count + 1)
+    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", line)}
+
+
+def wait_until_alone(t):
+    """Until no connection is left."""
+    support.wait_for(lambda: statistics(t)["live"] == 0, "all to be over")
+
+
+# max_per_ip.
+
+def test_max_per_ip_is_exact(room, start):
+    """However many processes share the count."""
+    t = start("max_per_ip=10")
+    some = crowd(room, t.address, 40)
+    support.wait_for(lambda: len(ended(some)) == 30, "30 to be refused")
+    t.wait_log("127.0.0.1:[0-9]+ refused: its address has 10 connections "
+               r"already \(max_per_ip\)$", count=30)
+    for _ in range(10):
+        is_served(room, t.address, "127.0.0.2")
+    is_refused(room, t.address, "127.0.0.2")
+    assert len(ended(some)) == 30
+    numbers = statistics(t)
+    assert numbers["over_max_per_ip"] == 31
+    assert numbers["live"] == 20
+
+
+def test_one_of_two_at_once(room, start):
+    """One place: one of the two has it, whichever worker was first."""
+    t = start("max_per_ip=1")
+    pairs = [crowd(room, t.address, 2, f"127.0.1.{n}") for n in range(1, 101)]
+    t.wait_log("(accepted|refused: .*)$", count=200)
+    support.wait_for(lambda: all(ended(pair) for pair in pairs),
+                     "one of each to be refused")
+    assert [len(ended(pair)) for pair in pairs] == [1] * 100
+
+
+def test_max_per_ip_is_off_by_default(room, start):
+    t = start()
+    for _ in range(30):
+        is_served(room, t.address)
+    assert statistics(t)["over_max_per_ip"] == 0
+
+
+def test_places_come_back(room, start):
+    """However the connection ended, and a refused one takes none."""
+    t = start("max_per_ip=4")
+    for _ in range(3):
+        clients = [is_served(room, t.address) for _ in range(3)]
+        silent = come(room, t.address)
+        support.wait_for(lambda: statistics(t)["live"] == 4, "a full house")
+        is_refused(room, t.address)
+        clients[0].close_notify()
+        assert clients[0].read_all() == (b"", "close_notify")
+        clients[1].reset()
+        silent.sendall(GARBAGE)
+        for client in (*clients, silent):
+            client.close()
+        wait_until_alone(t)
+
+
+def test_places_of_a_killed_process_come_back(room, start, way):
+    """Its own, and no others."""
+    t = start("max_per_ip=8")
+    some = crowd(room, t.address, 8)
+    support.wait_for(lambda: statistics(t)["live"] == 8, "all to be accepted")
+    victim = max(t.workers(), key=number_of_descriptors)
+    support.kill([victim])
+    t.wait_log(f"worker {victim} was killed by signal 9|"
+               f"{victim} .*signal 9", seconds=1 + LATE)
+    lost = len(support.wait_for(lambda: ended(some), "its connections to end"))
+    assert lost == 1 if is_fork(way) else lost > 0
+    more = crowd(room, t.address, 20)
+    support.wait_for(lambda: len(ended(more)) == 20 - lost, "as many places")
+    is_refused(room, t.address)
+    is_served(room, t.address, "127.0.0.2")
+    assert len(ended(more)) == 20 - lost
+    assert len(ended(some)) == lost
+
+
+def number_of_descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def test_max_per_ip_of_ipv4_at_a_listener_for_both(room, ipv6, start):
+    """::ffff:127.0.0.1 and ::ffff:127.0.0.2 are in one /64, and two clients.
+    """
+    t = start("accept=0", "max_per_ip=1")
+    port = t.address.rsplit(":", 1)[1]
+    for source in ("127.0.0.1", "127.0.0.2"):
+        is_served(room, f"{source}:{port}", source)
+        is_refused(room, f"{source}:{port}", source)
+    is_served(room, f"[::1]:{port}", "::1")
+
+
+def test_max_per_ip_is_for_addresses(room, start):
+    """Clients at a Unix socket have none."""
+    t = start(f"accept=unix:{room.path('socket')}", "max_per_ip=1")
+    for _ in range(3):
+        is_served(room, t.address)
+
+
+@pytest.fixture
+def namespace():
+    """A network of its own, which has these two /64, all of them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    ip = shutil.which("ip", path="/usr/sbin:/sbin:" + os.environ["PATH"])
+    if ip is None:
+        pytest.skip("no ip(8) to set addresses up")
+    ours = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    if libc.unshare(CLONE_NEWNET) == -1:
+        pytest.skip(f"unshare: {os.strerror(ctypes.get_errno())}")
+    try:
+        support.run(ip, "link", "set", "lo", "up")
+        for network in ("2001:db8:0:1::/64", "2001:db8:0:2::/64"):
+            support.run(ip, "-6", "route", "add", "local", network,
+                        "dev", "lo")
+        yield
+    finally:
+        assert libc.setns(ours, CLONE_NEWNET) == 0
+        os.close(ours)
+
+
+def test_max_per_ip_is_for_a_64_of_ipv6(ipv6, namespace, room):
+    """Its namespace comes before the room, all of which is in it."""
+    backend = room.backend().serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}", "accept=[::]:0",
+                    "workers=4", "max_per_ip=4")
+    to = "[2001:db8:0:1::1]:" + t.address.rsplit(":", 1)[1]
+    for n in range(2, 6):
+        is_served(room, to, f"2001:db8:0:1:{n}::{n}")
+    for n in (2, 6):
+        is_refused(room, to, f"2001:db8:0:1:{n}::{n}")
+    for n in range(4):
+        is_served(room, to, f"2001:db8:0:2::{n:x}")
+    is_refused(room, to, "2001:db8:0:2:ffff:ffff:ffff:ffff")
+
+
+# A flood.
+
+@pytest.fixture
+def many_descriptors():
+    """For our own ends, and those of the tunnel."""
+    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if old[1] != resource.RLIM_INFINITY and old[1] < 4096:
+        pytest.skip(f"no more than {old[1]} descriptors")
+    if old[0] != resource.RLIM_INFINITY and old[0] < 4096:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, old[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, old)
+
+
+class Rude:
+    """Clients that send garbage; they close once they were refused, or never
+    do, and don't read either.
+    """
+
+    def __init__(self, room, address, stay):
+        self.room, self.address, self.stay = room, address, stay
+        self.socks = {}
+        self.poll = select.poll()
+        self.over = False
+        self.task = support.Task(self.leave)
+
+    def come(self):
+        sock = support.connect(self.address)
+        sock.sendall(GARBAGE)
+        if self.stay:
+            self.room.keep(sock)
+        else:
+            sock.setblocking(False)
+            self.socks[sock.fileno()] = sock
+            self.poll.register(sock, select.POLLIN)
+
+    def leave(self):
+        """Each that was told."""
+        while not self.over:
+            for fd, _ in self.poll.poll(10):
+                try:
+                    if self.socks[fd].recv(1 << 10):
+                        continue
+                except ConnectionResetError:
+                    pass
+                self.poll.unregister(fd)
+                self.socks.pop(fd).close()
+
+    def close(self):
+        self.over = True
+        self.task.result()
+        for sock in self.socks.values():
+            sock.close()
+
+
+@pytest.mark.seconds(60)
+@pytest.mark.parametrize("stay", [False, True], ids=["leave", "stay"])
+def test_honest_clients_in_a_flood(room, many_descriptors, start, stay):
+    """500 silent and 500 rude ones fill the house, by default."""
+    t = start()
+    rude = room.keep(Rude(room, t.address, stay))
+    silent = []
+    for _ in range(500):
+        silent.append(come(room, t.address))
+        rude.come()
+    for _ in range(5):
+        began = time.monotonic()
+        is_served(room, t.address)
+        assert time.monotonic() - began < 1 * support.SLOW
+    assert not ended(silent)
+    assert statistics(t)["live"] <= 1000
+    t.wait_log("not TLS: ", count=500)
+    assert not ended(silent)
+
+
+class Slow:
+    """Says its hello, by one byte at a time."""
+
+    def __init__(self, room, address, hello):
+        self.began = time.monotonic()
+        self.sock = come(room, address)
+        self.hello = hello
+        self.took = None  # until it was cut
+
+    def say(self):
+        try:
+            self.sock.sendall(self.hello[:1])
+            self.hello = self.hello[1:]
+        except OSError:
+            self.cut()
+
+    def cut(self):
+        if self.took is None:
+            self.took = time.monotonic() - self.began
+
+
+def hello(room):
+    """The first record of a client."""
+    out = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        support.context(room.certs).wrap_bio(
+            ssl.MemoryBIO(), out, server_hostname="localhost").do_handshake()
+    return out.read()
+
+
+def watch_until_cut(clients, seconds):
+    """Each says a byte every 0.2 s, unless it has none."""
+    end = time.monotonic() + seconds
+    poll = select.poll()
+    for client in clients:
+        poll.register(client.sock, select.POLLIN)
+    by_fd = {client.sock.fileno(): client for client in clients}
+    turn = time.monotonic()
+    while by_fd and time.monotonic() < end:
+        wait = max(turn - time.monotonic(), 0)
+        for fd, _ in poll.poll(wait * 1000 + 1):
+            poll.unregister(fd)
+            by_fd.pop(fd).cut()
+        if time.monotonic() >= turn:
+            turn += 0.2
+            for client in by_fd.values():
+                client.say()
+
+
+@pytest.mark.seconds(60)
+def test_crowd_of_silent_and_slow_is_cut(room, many_descriptors, start):
+    """500 that say nothing, 100 that say it too slowly.  None keeps itself
+    alive by what it says, none has to wait for the others.
+    """
+    t = start("handshake_timeout=2s")
+    first = hello(room)
+    clients = [Slow(room, t.address, first if n % 6 == 0 else b"")
+               for n in range(600)]
+    watch_until_cut(clients, 2 + LATE + support.DEADLINE)
+    took = [client.took for client in clients]
+    assert None not in took
+    assert min(took) > 2 - 0.1
+    assert max(took) < 2 + LATE
+    assert sum(len(client.hello) > 0 for client in clients) == 100
+    t.wait_log(" handshake timeout$", count=600)
+    is_served(room, t.address)
+    assert statistics(t)["silent"] == 500
+
+
+# What runs out.
+
+def spends_nothing(t, seconds=1):
+    """Not even if it is refused something again and again."""
+    before = t.cpu_seconds()
+    time.sleep(seconds)  # a span to measure
+    spent = t.cpu_seconds() - before
+    assert spent <= 0.05 * seconds * support.SLOW, spent
+
+
+def limit(pids, what, value):
+    """From outside, and for as long as we like."""
+    for pid in pids:
+        hard = resource.prlimit(pid, what)[1]
+        resource.prlimit(pid, what, (value, hard))
+
+
+def accepting(t, way):
+    """Those that do."""
+    return [t.pid] if is_fork(way) else t.workers()
+
+
+def waits_for_room(t, first):
+    """Nobody is served until there is room again: then first is."""
+    waiting = support.Task(greet_when_let, first)
+    t.wait_log("accepting pauses: ")
+    spends_nothing(t)
+    assert waiting.running()
+    return waiting
+
+
+def greet_when_let(client):
+    return greet(client.handshake())
+
+
+def test_descriptors_return(room, start, way):
+    """Not by our own doing: the limit is the only one to know."""
+    t = start()
+    stays = is_served(room, t.address)
+    for pid in accepting(t, way):
+        limit([pid], resource.RLIMIT_NOFILE, lowest_free(pid))
+    client = room.keep(support.Client(
+        t.address, support.context(room.certs)))
+    waiting = waits_for_room(t, client)
+    t.wait_log("accepting pauses: Too many open files$")
+    greet(stays)
+    limit(accepting(t, way), resource.RLIMIT_NOFILE, 1000)
+    waiting.result()
+    pauses = t.log().count("accepting pauses")
+    assert pauses <= len(accepting(t, way))
+    is_served(room, t.address)
+
+
+def lowest_free(pid):
+    used = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+    return min(set(range(len(used) + 1)) - used)
+
+
+def test_crowd_beyond_the_descriptors(room, start, way):
+    """Those that there are are enough for some, and for others later."""
+    t = start(preexec_fn=lambda: resource.setrlimit(
+        resource.RLIMIT_NOFILE, (24, 24)))
+    some = crowd(room, t.address, 150)
+    if is_fork(way):
+        # Each child has its own, the master none for them.
+        support.wait_for(lambda: len(t.workers()) == 150, "150 children")
+    else:
+        t.wait_log("accepting pauses: Too many open files$")
+    spends_nothing(t)
+    for sock in some:
+        sock.close()
+    is_served(room, t.address)
+
+
+USER = 61234  # nobody's
+
+
+@pytest.fixture
+def as_user(room, backend):
+    """A tunnel that never was root."""
+    if os.geteuid() != 0:
+        pytest.skip("only root becomes another user")
+    directory = tempfile.mkdtemp(prefix="tunnel-user.")
+    os.chmod(directory, 0o755)
+    pem = shutil.copy(room.certs.server, directory)
+    os.chown(pem, USER, USER)
+    backend.serve(support.echo)
+
+    def call(*arguments, **keywords):
+        try:
+            support.run(support.TUNNEL, "-V", user=USER)
+        except PermissionError:
+            pytest.skip("another user can't run the program where it is")
+        return room.tunnel(f"connect={backend.address}", f"cert={pem}",
+                           *arguments, user=USER, group=USER,
+                           extra_groups=[], **keywords)
+
+    yield call
+    shutil.rmtree(directory)
+
+
+@pytest.mark.skipif(support.SANITIZED, reason="LeakSanitizer needs a process "
+                    "for each that ends")
+def test_out_of_processes(room, as_user):
+    """In fork mode: those who come wait, and are served in the end."""
+    t = as_user("mode=fork", preexec_fn=lambda: resource.setrlimit(
+        resource.RLIMIT_NPROC, (4, 4)))
+    clients = [greet(room.client(t)) for _ in range(3)]
+    waiting = waits_for_room(t, room.keep(support.Client(
+        t.address, support.context(room.certs))))
+    assert len(t.workers()) == 3
+    assert greet(clients[1])
+    clients[0].close()
+    waiting.result()
+
+
+def test_max_connections_in_fork_mode(room, backend):
+    """As many children, and no more."""
+    backend.serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}", "mode=fork",
+                    "max_connections=2")
+    first, second = room.client(t), room.client(t)
+    waiting = support.Task(greet_when_let, room.keep(support.Client(
+        t.address, support.context(room.certs))))
+    spends_nothing(t, 0.5)
+    assert waiting.running() and len(t.workers()) == 2
+    first.reset()
+    waiting.result()
+    greet(second)
+
+
+def test_max_connections_is_for_all_workers_together(room, backend):
+    backend.serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}", "workers=4",
+                    "max_connections=6")
+    clients = [is_served(room, t.address) for _ in range(6)]
+    waiting = support.Task(greet_when_let, room.keep(support.Client(
+        t.address, support.context(room.certs))))
+    spends_nothing(t, 0.5)
+    assert waiting.running() and statistics(t)["live"] == 6
+    clients[3].reset()
+    waiting.result()
+
+
+@pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
+                    reason="these need memory of their own")
+def test_out_of_memory(room, start, way):
+    """Who finds none is turned away; nobody dies of it, and when there is
+    some again all is as it was.
+    """
+    if is_fork(way):
+        pytest.skip("a child that finds none affects itself alone")
+    t = start()
+    stays = is_served(room, t.address)
+    workers = t.workers()
+    for pid in workers:
+        limit([pid], resource.RLIMIT_AS, address_space(pid) + (1 << 18))
+    some = crowd(room, t.address, 300)
+    support.wait_for(lambda: ended(some) or "accepting pauses" in t.log(),
+                     "memory to run out")
+    spends_nothing(t)
+    greet(stays)
+    for sock in some:
+        sock.close()
+    limit(workers, resource.RLIMIT_AS, resource.RLIM_INFINITY)
+    is_served(room, t.address)
+    assert t.workers() == workers
+
+
+def address_space(pid):
+    with open(f"/proc/{pid}/statm") as f:
+        return int(f.read().split()[0]) * resource.getpagesize()

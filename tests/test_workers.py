@@ -1,0 +1,645 @@
+"""Workers: all of them serve, none is missed for long, and what one of them
+suffers is nothing to the others.  And mode = fork, where each connection has
+one for itself.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+import support
+from support import Task, is_alive, read_all, read_exactly, wait_for
+
+LATE = 1.0 * support.SLOW  # what should be done within a second
+
+
+@pytest.fixture
+def backend(room):
+    return room.backend().serve(support.echo)
+
+
+def is_echoed(client, data=b"hello"):
+    client.send(data)
+    return read_exactly(client, len(data)) == data
+
+
+def workers(t, number):
+    """Wait until there are that many of them."""
+    wait_for(lambda: len(t.workers()) == number, f"{number} workers", LATE)
+    return t.workers()
+
+
+def sockets(pid):
+    """How many it has."""
+    n = 0
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            n += os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")
+        except FileNotFoundError:  # closed just now
+            pass
+    return n
+
+
+class Crowd:
+    """Clients, and which worker serves each of them."""
+
+    def __init__(self, room, t, number):
+        self.of = {pid: [] for pid in t.workers()}
+        before = {pid: sockets(pid) for pid in self.of}
+        for _ in range(number):
+            client = room.client(t)
+            assert is_echoed(client)
+            after = {pid: sockets(pid) for pid in self.of}
+            pid, = (pid for pid in self.of if after[pid] > before[pid])
+            self.of[pid].append(client)
+            before = after
+
+    def others(self, pid):
+        return [c for p, clients in self.of.items() if p != pid
+                for c in clients]
+
+
+def crowd(room, t, number):
+    """Of at least a client for each worker."""
+    c = Crowd(room, t, number)
+    assert all(c.of.values()), "a worker has nothing to do"
+    return c
+
+
+# Many of them.
+
+@pytest.mark.parametrize("how", ["one by one", "at once"])
+def test_every_worker_serves(room, backend, how):
+    """Even where each client waits for its turn, which could always be the
+    turn of the same worker.
+    """
+    t = room.tunnel(f"connect={backend.address}", "workers=4")
+    pids = workers(t, 4)
+    idle = {pid: sockets(pid) for pid in pids}
+    if how == "one by one":
+        clients = [room.client(t) for _ in range(200)]
+    else:
+        clients = [support.Client(room.connect(t.address),
+                                  support.context(room.certs))
+                   for _ in range(200)]
+        for task in [Task(client.handshake) for client in clients]:
+            task.result()
+    for client in clients:
+        assert is_echoed(client)
+    served = [(sockets(pid) - idle[pid]) // 2 for pid in pids]
+    assert sum(served) == 200
+    assert min(served) >= 10, served
+    assert max(served) <= 100, served
+
+
+def test_workers_auto(room, backend):
+    """One for each processor that there is for them."""
+    t = room.tunnel(f"connect={backend.address}", "workers=auto")
+    workers(t, len(os.sched_getaffinity(0)))
+
+
+def test_idle_workers_cost_nothing(room, backend):
+    t = room.tunnel(f"connect={backend.address}", "workers=4")
+    workers(t, 4)
+    before = t.cpu_seconds()
+    time.sleep(0.5)  # a span to measure
+    assert t.cpu_seconds() - before <= 0.01
+
+
+def test_master_has_no_connection(room, backend):
+    """It never even sees what comes from the network."""
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    workers(t, 2)
+    before = sockets(t.pid)
+    crowd(room, t, 20)
+    assert sockets(t.pid) == before
+
+
+def test_max_connections_is_for_all_workers(room, backend):
+    t = room.tunnel(f"connect={backend.address}", "workers=4",
+                    "max_connections=10")
+    workers(t, 4)
+    clients = [room.client(t) for _ in range(10)]
+    assert all(is_echoed(client) for client in clients)
+    waiting = Task(room.client, t)
+    before = t.cpu_seconds()
+    time.sleep(0.3)  # a span to measure
+    assert t.cpu_seconds() - before <= 0.02 * support.SLOW
+    assert waiting.running()
+    assert t.log().count(" accepted\n") == 10
+    clients[0].reset()
+    assert is_echoed(waiting.result())
+
+
+# A worker that dies.
+
+def test_killed_worker_is_replaced(room, backend):
+    """Within a second; the connections of the others never notice."""
+    t = room.tunnel(f"connect={backend.address}", "workers=4")
+    workers(t, 4)
+    c = crowd(room, t, 40)
+    victim = t.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    start = time.monotonic()
+    wait_for(lambda: victim not in t.workers() and len(t.workers()) == 4,
+             "another worker")
+    assert time.monotonic() - start < LATE
+    t.wait_log(rf"warning: worker {victim} was killed by signal 9 \(Killed\); "
+               "another takes its place$")
+    for client in c.others(victim):
+        assert is_echoed(client)
+    for client in c.of[victim]:
+        assert client.read_all() in [(b"", "reset"), (b"", "truncated")]
+    for pid in t.workers():
+        wait_for(lambda: is_echoed(room.client(t)) and sockets(pid) > 4,
+                 "the new one to serve")
+
+
+def test_only_worker_is_killed(room, backend):
+    """Who comes while there is none waits for the next."""
+    t = room.tunnel(f"connect={backend.address}", "workers=1")
+    for _ in range(3):
+        victim, = workers(t, 1)
+        os.kill(victim, signal.SIGKILL)
+        assert is_echoed(room.client(t))
+        wait_for(lambda: not is_alive(victim), "its end")
+
+
+class Murderer:
+    """Kill each worker but one as soon as it shows up."""
+
+    def __init__(self, t, spared):
+        self.t, self.spared = t, spared
+        self.killed = []
+        self.stop = False
+        self.task = Task(self.body)
+
+    def body(self):
+        while not self.stop:
+            for pid in self.t.workers():
+                if pid != self.spared:
+                    os.kill(pid, signal.SIGKILL)
+                    self.killed.append(time.monotonic())
+                    wait_for(lambda: not is_alive(pid), "its end")
+            time.sleep(0.001)
+
+    def close(self):
+        self.stop = True
+        self.task.result()
+
+
+def test_crash_loop_is_backed_off(room, backend):
+    """0, 0.1, 0.2, 0.4, ... seconds; the log says so, and another serves."""
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    spared, _ = workers(t, 2)
+    murderer = room.keep(Murderer(t, spared))
+    t.wait_log(r"another takes its place in 0\.4 s \(\d in a row\)$")
+    t.wait_log(r"another takes its place in 0\.8 s \(\d in a row\)$")
+    before, deaths = t.cpu_seconds(), len(murderer.killed)
+    assert is_echoed(room.client(t))
+    time.sleep(0.3)  # a span to measure, of the 0.8 s
+    assert t.cpu_seconds() - before <= 0.05 * support.SLOW
+    assert len(murderer.killed) == deaths
+    gaps = [b - a for a, b in zip(murderer.killed, murderer.killed[1:])]
+    for gap, least in zip(gaps[1:], (0.1, 0.2, 0.4)):
+        assert gap >= 0.9 * least
+    murderer.close()
+    assert len(workers(t, 2)) == 2
+    assert "3 in a row" in t.log()
+
+
+def test_end_while_a_crash_loop_is_backed_off(room, backend):
+    t = room.tunnel(f"connect={backend.address}", "workers=1")
+    workers(t, 1)
+    room.keep(Murderer(t, None))
+    t.wait_log(r"another takes its place in 0\.4 s")
+    t.signal(signal.SIGTERM)
+    assert t.wait() == 0
+
+
+def test_worker_that_ends_by_itself(room, backend):
+    """SIGTERM to a worker: it drains, and another takes its place."""
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    workers(t, 2)
+    c = crowd(room, t, 20)
+    pid = t.workers()[0]
+    for _ in range(3):  # repeated, it changes nothing
+        os.kill(pid, signal.SIGTERM)
+    for client in c.of[pid]:
+        assert is_echoed(client)
+    assert is_alive(pid)
+    for client in c.of[pid]:
+        client.close_notify()
+        assert client.read_all() == (b"", "close_notify")
+        client.close()
+    wait_for(lambda: not is_alive(pid), "its end")
+    t.wait_log(f"worker {pid} ended")
+    workers(t, 2)
+    assert all(is_echoed(client) for client in c.others(pid))
+
+
+def test_worker_that_is_cut(room, backend):
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    workers(t, 2)
+    c = crowd(room, t, 20)
+    pid = t.workers()[0]
+    os.kill(pid, signal.SIGQUIT)
+    for client in c.of[pid]:
+        assert client.read_all() == (b"", "reset")
+    wait_for(lambda: pid not in t.workers() and len(t.workers()) == 2,
+             "another worker")
+    assert all(is_echoed(client) for client in c.others(pid))
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_worker_does_not_mind(room, backend, number):
+    """What killall(1) sends to all, or a terminal, is for the master."""
+    t = room.tunnel(f"connect={backend.address}", "workers=1")
+    pid, = workers(t, 1)
+    client = room.client(t)
+    os.kill(pid, number)
+    assert is_echoed(client)
+    assert is_echoed(room.client(t))
+    assert t.workers() == [pid]
+
+
+def test_master_is_killed(room, backend):
+    """Its workers leave, when their connections have ended; and nothing of
+    theirs keeps another from taking its place.
+    """
+    arguments = (f"connect={backend.address}", "workers=2",
+                 f"pidfile={room.path('pidfile')}")
+    t = room.tunnel(*arguments)
+    pids = workers(t, 2)
+    c = crowd(room, t, 20)
+    t.signal(signal.SIGKILL)
+    t.wait()
+
+    def is_refused():
+        try:
+            support.connect(t.address).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    wait_for(is_refused, "the listener to be closed")
+    second = room.tunnel(f"accept={t.address}", *arguments)
+    for clients in c.of.values():
+        for client in clients:
+            assert is_echoed(client)
+    assert all(map(is_alive, pids))
+    for clients in c.of.values():
+        for client in clients:
+            client.close_notify()
+            assert client.read_all() == (b"", "close_notify")
+            client.close()
+    wait_for(lambda: not any(map(is_alive, pids)), "the workers' end")
+    assert is_echoed(room.client(second))
+
+
+# Stopping.
+
+MODES = support.ARGS or ["workers=1", "workers=4", "mode=fork"]
+
+
+@pytest.fixture(params=MODES)
+def mode(request):
+    return request.param
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_the_whole_group(room, backend, mode, number):
+    """As a terminal sends it: connections may finish all the same."""
+    t = room.tunnel(f"connect={backend.address}", mode,
+                    start_new_session=True)
+    clients = [room.client(t) for _ in range(10)]
+    assert all(is_echoed(client) for client in clients)
+    os.killpg(t.pid, number)
+    t.wait_log("stopping, connections may finish")
+    wait_for(lambda: is_refused(t.address), "the listener to be closed")
+    for client in clients:
+        assert is_echoed(client)
+        client.close_notify()
+        assert client.read_all() == (b"", "close_notify")
+        client.close()
+    assert t.wait() == 0
+
+
+def is_refused(address):
+    try:
+        support.connect(address).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("numbers", [
+    (signal.SIGQUIT,), (signal.SIGTERM, signal.SIGTERM),
+    (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGQUIT),
+])
+def test_all_are_cut(room, backend, mode, numbers):
+    t = room.tunnel(f"connect={backend.address}", mode)
+    clients = [room.client(t) for _ in range(10)]
+    assert all(is_echoed(client) for client in clients)
+    for number in numbers:
+        if number != numbers[0]:
+            t.wait_log("stopping, connections may finish")
+        t.signal(number)
+        if len(numbers) == 2 and numbers[0] == numbers[1]:
+            t.wait_log("stopping, ")
+    for client in clients:
+        assert client.read_all() == (b"", "reset")
+    assert t.wait() == 0
+    t.wait_log("stopping at once")
+
+
+def test_drain_timeout_of_all(room, backend, mode):
+    t = room.tunnel(f"connect={backend.address}", mode, "drain_timeout=1s")
+    clients = [room.client(t) for _ in range(10)]
+    assert all(is_echoed(client) for client in clients)
+    t.signal(signal.SIGTERM)
+    start = time.monotonic()
+    for client in clients:
+        assert client.read_all() == (b"", "reset")
+    assert t.wait() == 0
+    assert 0.8 < time.monotonic() - start < 1 + LATE
+
+
+def test_worker_that_does_not_leave_is_killed(room, backend):
+    """It is stopped, and hears of nothing."""
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    pid, other = workers(t, 2)
+    os.kill(pid, signal.SIGSTOP)
+    t.signal(signal.SIGTERM)
+    t.wait_log("stopping, connections may finish")
+    wait_for(lambda: not is_alive(other), "the other's end")
+    start = time.monotonic()
+    t.signal(signal.SIGTERM)
+    assert t.wait() == 0
+    assert 4 < time.monotonic() - start < 5 + LATE
+    assert f"warning: worker {pid} does not leave: killed\n" in t.log()
+    assert not is_alive(pid)
+
+
+# Statistics.
+
+def statistics(t):
+    """What SIGUSR1 tells: the counters, and the lines of live connections."""
+    before = t.log().count("statistics: ")
+    t.signal(signal.SIGUSR1)
+    line = t.wait_log(r"statistics: up \d+s, ", count=before + 1)
+    counters = {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", line)}
+
+    def lines():
+        rest = t.log().split("statistics: ")[-1].splitlines()[1:]
+        found = [x for x in rest if x.startswith("tunnel: live: ")]
+        return found if len(found) >= counters["live"] else None
+
+    found = wait_for(lines, "the live connections") if counters["live"] else []
+    assert len(found) == counters["live"]
+    assert counters["accepted"] == sum(
+        counters[k] for k in ("live", "served", "refused", "no_backend",
+                              "silent", "over_max_per_ip", "lost"))
+    return counters, found
+
+
+def test_statistics(room, mode):
+    """Of each kind of connection one more than of the last, and exactly."""
+    backend = room.backend().serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}", mode, "log_level=debug")
+    assert set(statistics(t)[0].values()) == {0}
+    live = [room.client(t)]
+    assert is_echoed(live[0])
+    for n in (1, 2):
+        client = room.client(t)
+        assert is_echoed(client, b"x" * 1000 * n)
+        client.close_notify()
+        assert client.read_all() == (b"", "close_notify")
+        client.close()
+    for _ in range(3):
+        sock = room.connect(t.address)
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        read_all(sock)
+        sock.close()
+    for _ in range(4):
+        room.connect(t.address).close()
+    backend.close()
+    for _ in range(5):
+        client = room.client(t)
+        client.read_all()
+        client.close()
+    t.wait_log(r"\d\.\d{3}s ", count=2 + 3 + 4 + 5)
+    counters, lines = statistics(t)
+    assert counters == {
+        "live": 1, "accepted": 15, "served": 2, "refused": 3, "silent": 4,
+        "no_backend": 5, "over_max_per_ip": 0, "lost": 0,
+        "in": 3000, "out": 3000}
+    host, port = live[0].sock.getsockname()
+    assert re.fullmatch(
+        rf"tunnel: live: {host}:{port} -> {backend.address} TLSv1\.3 .* "
+        r"in=5 out=5 \d+\.\d{3}s flowing", lines[0])
+
+
+def test_statistics_tell_the_phase(room, mode):
+    listener = room.backend(backlog=0)  # a SYN gets no answer once it is full
+    t = room.tunnel(f"connect={listener.address}", mode,
+                    "connect_timeout=60s", "drain_timeout=1s")
+
+    def phases():
+        return sorted(x.split()[-1] for x in statistics(t)[1])
+
+    client = room.client(t)
+    server = room.keep(listener.accept())
+    wait_for(lambda: phases() == ["flowing"], "data to flow")
+    client.close_notify()
+    wait_for(lambda: phases() == ["lingering"], "the first end")
+    assert read_all(server) == (b"", "eof")
+    for _ in range(4):
+        s = room.keep(socket.socket())
+        s.setblocking(False)
+        s.connect_ex(listener.sock.getsockname())
+    room.client(t)
+    wait_for(lambda: phases() == ["dialing", "lingering"], "the dialing")
+    room.connect(t.address)
+    t.wait_log(" accepted$", count=3)
+    wait_for(lambda: phases() == ["dialing", "lingering", "opening"],
+             "the opening")
+
+
+def test_statistics_of_the_dead(room, backend):
+    """What a worker did is not forgotten when it is killed."""
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    workers(t, 2)
+    for n in range(1, 4):
+        client = room.client(t)
+        assert is_echoed(client)
+        client.close_notify()
+        client.read_all()
+        client.close()
+        t.wait_log(" closed$", count=n)
+        victim = t.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: victim not in t.workers(), "its end")
+    workers(t, 2)
+    counters, _ = statistics(t)
+    assert (counters["accepted"], counters["served"]) == (3, 3)
+    assert (counters["in"], counters["out"]) == (15, 15)
+
+
+def test_statistics_of_killed_connections(room, backend):
+    """They are live no more, but lost."""
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    workers(t, 2)
+    c = crowd(room, t, 20)
+    victim = t.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: victim not in t.workers(), "its end")
+    counters = wait_for(
+        lambda: (found := statistics(t)[0])["live"] < 20 and found,
+        "its connections to be counted")
+    assert counters["live"] == 20 - len(c.of[victim])
+    assert counters["lost"] == len(c.of[victim])
+
+
+def test_statistics_in_a_storm(room, backend, mode):
+    """However often they are asked for, and all at once: each is complete."""
+    t = room.tunnel(f"connect={backend.address}", mode)
+    clients = [room.client(t) for _ in range(10)]
+    for _ in range(50):
+        t.signal(signal.SIGUSR1)
+    assert all(is_echoed(client) for client in clients)
+    counters, lines = statistics(t)
+    assert counters["live"] == len(lines) == 10
+
+
+# mode = fork
+
+@pytest.fixture
+def forking(room, backend):
+    def start(*arguments):
+        t = room.tunnel("mode=fork", f"connect={backend.address}", *arguments)
+        workers(t, 0)  # but for one that tries it out, and ends
+        return t
+
+    return start
+
+
+def test_fork_has_a_process_for_each_connection(room, forking):
+    t = forking()
+    clients = [room.client(t) for _ in range(5)]
+    assert all(is_echoed(client) for client in clients)
+    pids = t.workers()
+    assert len(pids) == len(clients)
+    for client in clients:
+        client.close_notify()
+        assert client.read_all() == (b"", "close_notify")
+        client.close()
+    wait_for(lambda: not t.workers(), "the children's end")
+    assert "takes its place" not in t.log()
+
+
+def test_fork_max_connections_is_for_children(room, forking):
+    t = forking("max_connections=2")
+    first, second = room.client(t), room.client(t)
+    third = Task(room.client, t)
+    before = t.cpu_seconds()
+    time.sleep(0.3)  # a span to measure
+    assert t.cpu_seconds() - before <= 0.02 * support.SLOW
+    assert third.running()
+    assert len(t.workers()) == 2
+    first.reset()
+    assert is_echoed(third.result())
+    assert is_echoed(second)
+    assert len(t.workers()) == 2
+
+
+def test_fork_killed_child(room, forking):
+    """It takes its own connection along, and no other."""
+    t = forking()
+    victim = room.client(t)
+    assert is_echoed(victim)
+    pid, = t.workers()
+    others = [room.client(t) for _ in range(5)]
+    os.kill(pid, signal.SIGKILL)
+    assert victim.read_all() in [(b"", "reset"), (b"", "truncated")]
+    assert all(is_echoed(client) for client in others)
+    assert len(t.workers()) == 5
+    t.wait_log(f"worker {pid} was killed by signal 9")
+    assert is_echoed(room.client(t))
+    assert "takes its place" not in t.log()
+
+
+def test_fork_with_a_command(room, version):
+    t = room.tunnel("mode=fork", "--", "cat")
+    data = os.urandom(1 << 20)
+    clients = [room.client(t, version) for _ in range(3)]
+
+    def request(client):
+        client.send(data)
+        client.close_notify()
+
+    sending = [Task(request, client) for client in clients]
+    for client in clients:
+        assert client.read_all() == (data, "close_notify")
+        client.close()
+    for task in sending:
+        task.result()
+    t.wait_log(" in=1048576 out=1048576 .* closed$", count=3)
+    wait_for(lambda: not t.workers(), "the children's end")
+
+
+def test_fork_children_know_nothing_of_each_other(room, forking):
+    """Nor of the listener: each has the sockets of its own connection."""
+    t = forking()
+    clients = [room.client(t) for _ in range(5)]
+    assert all(is_echoed(client) for client in clients)
+    assert len({sockets(pid) for pid in t.workers()}) == 1
+    t.signal(signal.SIGKILL)
+    t.wait()
+    assert is_refused(t.address)
+    for client in clients:
+        assert is_echoed(client)
+        client.close_notify()
+        assert client.read_all() == (b"", "close_notify")
+
+
+def test_fork_churn(room, forking):
+    """Nothing is left of what has been."""
+    t = forking()
+    assert is_echoed(room.client(t))
+    room.opened[-1].close()
+    wait_for(lambda: not t.workers(), "the child's end")
+    before = t.descriptors()
+
+    def visit():
+        for _ in range(20):
+            client = support.Client(t.address, support.context(room.certs))
+            client.handshake()
+            assert is_echoed(client)
+            client.close_notify()
+            assert client.read_all() == (b"", "close_notify")
+            client.close()
+
+    for task in [Task(visit) for _ in range(5)]:
+        task.result()
+    wait_for(lambda: not t.workers(), "the children's end")
+    assert t.descriptors() == before
+    assert statistics(t)[0]["served"] == 101
+
+
+# A start that fails.
+
+def test_fewer_connections_than_workers(certs):
+    p = subprocess.run(
+        [support.TUNNEL, "accept=127.0.0.1:0", "connect=1", "workers=4",
+         f"cert={certs.server}", "max_connections=3"], capture_output=True,
+        text=True, timeout=support.DEADLINE)
+    assert p.returncode == 2
+    assert p.stderr.startswith("tunnel: error: ")
+    assert "max_connections" in p.stderr and "workers" in p.stderr
+    assert p.stderr.count("\n") == 1

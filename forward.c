@@ -17,7 +17,7 @@
 #define EVENTS		64		/* taken from the poller at once */
 #define STARVED_MS	100		/* no descriptors: try again after */
 #define SIGNALS_MS	50		/* a busy loop takes them so often */
-#define DISCARD_MS	2000		/* for a refusal to be read */
+#define DISCARD_MS	500		/* for a refusal to be read */
 #define REASON_SIZE	128
 
 enum { CLIENT, BACKEND, SIDES };

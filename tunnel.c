@@ -66,7 +66,7 @@ enum level { ERROR, WARNING, NOTICE, INFO, DEBUG };
 static struct {
 	enum level level;
 	int	 fd;		/* where to; -1: syslog */
-	int	 standard;	/* what log = stderr means: -1 under inetd */
+	int	 standard;	/* what log = stderr is: -1 under inetd */
 	int	 is_file;	/* fd is a file of our own: give the time */
 	int	 is_journal;	/* stderr is systemd's journal: priorities */
 	int	 is_daemon;	/* without log, it goes to syslog */
@@ -96,20 +96,25 @@ escape(char *out, size_t size, const char *in)
 	out[n] = '\0';
 }
 
-/* In one write(2): several processes share the log. */
-static void __attribute__((format(printf, 1, 2)))
+/* In one piece, since several processes share the log; -1: no room. */
+static int __attribute__((format(printf, 1, 2)))
 log_line(const char *fmt, ...)
 {
 	char line[LOG_SIZE + 64];
+	ssize_t n;
 	va_list ap;
-	int n;
+	int len;
 
 	va_start(ap, fmt);
-	n = vsnprintf(line, sizeof(line), fmt, ap);
+	len = vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
-	while (n > 0 && write(logging.fd, line, (size_t)n) == -1 &&
-	    errno == EINTR)
-		continue;
+	do {
+		n = send(logging.fd, line, (size_t)len, MSG_DONTWAIT |
+		    MSG_NOSIGNAL);
+		if (n == -1 && errno == ENOTSOCK)
+			n = write(logging.fd, line, (size_t)len);
+	} while (n == -1 && errno == EINTR);
+	return n == -1 && (errno == EAGAIN || errno == EWOULDBLOCK) ? -1 : 0;
 }
 
 /*
@@ -123,13 +128,12 @@ log_is_stuck(void)
 
 	if (logging.fd == -1 || logging.is_file)
 		return 0;
-	if (poll(&p, 1, 0) == 0) {
+	if (poll(&p, 1, 0) == 0 || (logging.lost > 0 &&
+	    log_line("tunnel: warning: %lu lines lost here, as nobody read "
+	    "the log\n", logging.lost) == -1)) {
 		logging.lost++;
 		return 1;
 	}
-	if (logging.lost > 0)
-		log_line("tunnel: warning: %lu lines lost here, as nobody "
-		    "read the log\n", logging.lost);
 	logging.lost = 0;
 	return 0;
 }
@@ -141,7 +145,7 @@ say(enum level level, const char *fmt, ...)
 		LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG
 	};
 	char text[LOG_SIZE], clean[LOG_SIZE], stamp[40] = "";
-	int saved = errno;
+	int saved = errno, r = 0;
 	time_t now;
 	struct tm tm;
 	va_list ap;
@@ -158,12 +162,14 @@ say(enum level level, const char *fmt, ...)
 		now = time(NULL);
 		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ",
 		    gmtime_r(&now, &tm));
-		log_line("%s %s: %s\n", stamp, levels[level], clean);
+		r = log_line("%s %s: %s\n", stamp, levels[level], clean);
 	} else if (logging.is_journal) {
-		log_line("<%d>%s\n", priorities[level], clean);
+		r = log_line("<%d>%s\n", priorities[level], clean);
 	} else
-		log_line("tunnel: %s%s%s\n", level <= WARNING ?
+		r = log_line("tunnel: %s%s%s\n", level <= WARNING ?
 		    levels[level] : "", level <= WARNING ? ": " : "", clean);
+	if (r == -1)
+		logging.lost++;
 	errno = saved;
 }
 
@@ -1929,6 +1935,21 @@ worker_starved(void *arg, int error)
  */
 
 /*
+ * A pipe that nobody reads is to block none of the processes that write to
+ * it, and those of others not to change: it is opened anew.
+ */
+static int
+open_pipe(int fd)
+{
+	char name[32];
+	int own;
+
+	snprintf(name, sizeof(name), "/dev/fd/%d", fd);
+	own = open(name, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	return own != -1 ? own : fd;
+}
+
+/*
  * Until the configuration is known.  inetd gives its children the connection
  * as 0, 1 and 2: there, a log on stderr would go to the client.
  */
@@ -1947,7 +1968,11 @@ log_init(void)
 	logging.is_journal = journal != NULL && strcmp(journal, stream) == 0;
 	if (fstat(STDIN_FILENO, &in) == 0 && S_ISSOCK(in.st_mode) &&
 	    in.st_ino == err.st_ino && in.st_dev == err.st_dev)
-		logging.standard = logging.fd = -1;
+		logging.standard = -1;
+	else if (S_ISFIFO(err.st_mode))
+		logging.standard = open_pipe(STDERR_FILENO);
+	if (logging.fd == STDERR_FILENO)
+		logging.fd = logging.standard;
 }
 
 /* To where it says, anew if it is a file; -1: as before, with a sentence. */
@@ -1962,6 +1987,7 @@ log_open(const struct config *cfg)
 	/* Workers will find neither the time zone nor syslog's socket. */
 	tzset();
 	if (strcmp(to, "syslog") == 0) {
+		closelog();
 		openlog("tunnel", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 		fd = -1;
 	} else if (strcmp(to, "stderr") != 0) {
@@ -2922,6 +2948,16 @@ worker_init(struct worker *w, struct service *sv, size_t seat, pid_t master)
 	return 0;
 }
 
+/* A command that outlives the connection of its process still counts. */
+static void
+await_commands(struct worker *w, const sigset_t *asleep)
+{
+	while (w->running > 0 && !w->stopping) {
+		ppoll(NULL, 0, NULL, asleep);
+		worker_woken(w);
+	}
+}
+
 /* Serve one connection, or all that come; an exit status. */
 static int
 worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
@@ -2938,6 +2974,8 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 		r = forward_listen(w->engine, w->service->listeners[i].fd);
 	if (r == 0)
 		r = forward_run(w->engine, asleep);
+	if (r == 0 && in != NULL)
+		await_commands(w, asleep);
 	if (r == 0)
 		return EXIT_SUCCESS;
 	say(ERROR, "%s: %s", forward_poller, strerror(errno));
@@ -3243,7 +3281,7 @@ worker_ended(struct master *m, struct service *sv, size_t seat, int status)
 static void
 reap(struct master *m)
 {
-	struct service *sv, **link;
+	struct service *sv;
 	int status;
 	size_t i;
 	pid_t pid;
@@ -3253,7 +3291,15 @@ reap(struct master *m)
 			for (i = 0; i < sv->nseats; i++)
 				if (sv->seats[i].pid == pid)
 					worker_ended(m, sv, i, status);
-	for (link = &m->live->older; (sv = *link) != NULL;) {
+}
+
+/* Those that all have left. */
+static void
+free_services(struct master *m)
+{
+	struct service *sv, **link = &m->live->older;
+
+	while ((sv = *link) != NULL) {
 		if (sv->nworkers == 0) {
 			*link = sv->older;
 			service_free(sv);
@@ -3321,6 +3367,13 @@ tell_listeners(const struct service *sv, const struct service *old)
 			    sv->listeners[i].bound.text);
 }
 
+static void
+warn_daily(const struct service *sv)
+{
+	warn_of_certs(sv->tls);
+	alarm(DAY);
+}
+
 /* What an administrator should know: what is new, and what is wrong. */
 static void
 announce(const struct service *sv, const struct service *old)
@@ -3335,8 +3388,7 @@ announce(const struct service *sv, const struct service *old)
 		else if (sandbox_lacks() != NULL)
 			say(NOTICE, "sandbox: %s", sandbox_lacks());
 	}
-	warn_of_certs(sv->tls);
-	alarm(DAY);
+	warn_daily(sv);
 }
 
 static void
@@ -3380,7 +3432,7 @@ give_up(struct master *m, struct service *sv)
 		service_free(sv);
 		return;
 	}
-	retire(sv, SIGQUIT);
+	retire(sv, SIGTERM);	/* some may have connections already */
 	sv->older = m->live->older;
 	m->live->older = sv;
 }
@@ -3539,8 +3591,9 @@ supervise(struct master *m)
 		if (taken(&got_usr1))
 			tell(m);
 		if (taken(&got_alarm))
-			warn_of_certs(m->live->tls);
+			warn_daily(m->live);
 		kill_late(m);
+		free_services(m);
 		serve_waiting(m);
 		refill(m);
 	}
@@ -3563,17 +3616,22 @@ hold_standard_descriptors(void)
 		close(fd);
 }
 
-/* Let go of the standard descriptors, but for stderr if it is in use. */
+/* Let go of the standard descriptors, but for stderr if it is the log. */
 static void
-silence(int keep_stderr)
+silence(void)
 {
 	int fd, null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int last = keep_stderr ? STDOUT_FILENO : STDERR_FILENO;
+	int is_log = logging.fd != -1 && logging.fd == logging.standard;
+	int last = is_log ? STDOUT_FILENO : STDERR_FILENO;
 
 	for (fd = STDIN_FILENO; fd <= last && null != -1; fd++)
 		dup2(null, fd);
 	if (null > STDERR_FILENO)
 		close(null);
+	if (!is_log && logging.standard > STDERR_FILENO) {
+		close(logging.standard);
+		logging.standard = STDERR_FILENO;
+	}
 }
 
 /* The connection that inetd(8) has accepted; -1 after one sentence. */
@@ -3616,7 +3674,7 @@ run_inetd(const struct arguments *a)
 		goto out;
 	if (fd > STDERR_FILENO)
 		close(fd);
-	silence(logging.fd == STDERR_FILENO);
+	silence();
 	catch_signals(&asleep);
 	signal(SIGHUP, SIG_IGN);
 	r = EXIT_FAILURE;
@@ -3695,7 +3753,7 @@ serve(struct master *m, int parent)
 	int r = EXIT_SUCCESS;
 
 	if (parent != -1)
-		silence(logging.fd == STDERR_FILENO);
+		silence();
 	if (m->live->cfg.number[SANDBOX] == 1)
 		hide();
 	if (start_workers(m, m->live) == 0) {

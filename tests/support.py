@@ -295,6 +295,7 @@ class Client:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = ctx.wrap_bio(self.incoming, self.outgoing,
                                 server_hostname=name)
+        self.early = bytearray()  # read before it was asked for
         self.end = None  # how receiving ended
 
     def handshake(self):
@@ -337,20 +338,25 @@ class Client:
     def read(self, size):
         """As recv(), but None where there is nothing yet."""
         with self.lock:
-            try:
-                data = self.tls.read(size)
-                self.end = None if data else "close_notify"
-                return data
-            except ssl.SSLWantReadError:
-                return None
-            except ssl.SSLZeroReturnError:
-                self.end = "close_notify"
-            except ssl.SSLEOFError:
-                self.end = "truncated"
-            except ssl.SSLError as e:
-                # Not every version of Python has an SSLEOFError for it.
-                self.end = "truncated" if "UNEXPECTED_EOF" in e.reason else \
-                    e.reason
+            data = bytes(self.early[:size])
+            del self.early[:size]
+            return data or self.decrypt(size)
+
+    def decrypt(self, size):
+        try:
+            data = self.tls.read(size)
+            self.end = None if data else "close_notify"
+            return data
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLZeroReturnError:
+            self.end = "close_notify"
+        except ssl.SSLEOFError:
+            self.end = "truncated"
+        except ssl.SSLError as e:
+            # Not every version of Python has an SSLEOFError for it.
+            self.end = "truncated" if "UNEXPECTED_EOF" in e.reason else \
+                e.reason
         return b""
 
     def recv(self, size=1 << 18):
@@ -373,8 +379,11 @@ class Client:
         return bytes(data), self.end
 
     def close_notify(self):
-        """End our direction, and that alone.  Nothing may be unread yet."""
+        """End our direction, and that alone."""
         with self.lock:
+            # unwrap() would take what is unread for an error.
+            while data := self.decrypt(1 << 18):
+                self.early += data
             try:
                 self.tls.unwrap()
             except ssl.SSLWantReadError:
@@ -491,6 +500,49 @@ def state(pid):
             return f.read().rsplit(")", 1)[1].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def sockets(pid):
+    """The inodes of those it has; none if there is no such process."""
+    inodes = []
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            link = os.readlink(f"/proc/{pid}/fd/{fd}")
+            if link.startswith("socket:"):
+                inodes.append(link[len("socket:["):-1])
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return inodes
+
+
+def sockets_in_state(letters):
+    """The inodes of all sockets of TCP that are in a state, as in
+    /proc/net/tcp: 01 is established, 0A listening.
+    """
+    inodes = set()
+    for name in "tcp", "tcp6":
+        with open(f"/proc/net/{name}") as f:
+            for line in f.readlines()[1:]:
+                fields = line.split()
+                if fields[3] == letters:
+                    inodes.add(fields[9])
+    return inodes
+
+
+def is_listening(pid):
+    return not sockets_in_state("0A").isdisjoint(sockets(pid))
+
+
+def is_connected(pid):
+    return not sockets_in_state("01").isdisjoint(sockets(pid))
+
+
+def is_refused(address):
+    try:
+        connect(address).close()
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
+    return False
 
 
 def is_alive(pid):

@@ -344,8 +344,8 @@ def test_end_lets_connections_finish(room, backend, version, number):
     server = room.keep(backend.accept())
     t.signal(number)
     t.wait_log("stopping, connections may finish")
-    with pytest.raises(ConnectionRefusedError):
-        support.connect(t.address)
+    support.wait_for(lambda: support.is_refused(t.address),
+                     "the listener to be closed")
     data = os.urandom(1 << 20)
     sending = Task(server.sendall, data)
     assert read_exactly(client, len(data)) == data

@@ -13,7 +13,8 @@ import time
 import pytest
 
 import support
-from support import Task, is_alive, read_all, read_exactly, wait_for
+from support import (Task, is_alive, is_refused, read_all, read_exactly,
+                     wait_for)
 
 LATE = 1.0 * support.SLOW  # what should be done within a second
 
@@ -34,15 +35,8 @@ def workers(t, number):
     return t.workers()
 
 
-def sockets(pid):
-    """How many it has."""
-    n = 0
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            n += os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")
-        except FileNotFoundError:  # closed just now
-            pass
-    return n
+def count(pid):
+    return len(support.sockets(pid))
 
 
 class Crowd:
@@ -50,11 +44,11 @@ class Crowd:
 
     def __init__(self, room, t, number):
         self.of = {pid: [] for pid in t.workers()}
-        before = {pid: sockets(pid) for pid in self.of}
+        before = {pid: count(pid) for pid in self.of}
         for _ in range(number):
             client = room.client(t)
             assert is_echoed(client)
-            after = {pid: sockets(pid) for pid in self.of}
+            after = {pid: count(pid) for pid in self.of}
             pid, = (pid for pid in self.of if after[pid] > before[pid])
             self.of[pid].append(client)
             before = after
@@ -80,7 +74,7 @@ def test_every_worker_serves(room, backend, how):
     """
     t = room.tunnel(f"connect={backend.address}", "workers=4")
     pids = workers(t, 4)
-    idle = {pid: sockets(pid) for pid in pids}
+    idle = {pid: count(pid) for pid in pids}
     if how == "one by one":
         clients = [room.client(t) for _ in range(200)]
     else:
@@ -91,7 +85,7 @@ def test_every_worker_serves(room, backend, how):
             task.result()
     for client in clients:
         assert is_echoed(client)
-    served = [(sockets(pid) - idle[pid]) // 2 for pid in pids]
+    served = [(count(pid) - idle[pid]) // 2 for pid in pids]
     assert sum(served) == 200
     assert min(served) >= 10, served
     assert max(served) <= 100, served
@@ -115,9 +109,9 @@ def test_master_has_no_connection(room, backend):
     """It never even sees what comes from the network."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
-    before = sockets(t.pid)
+    before = count(t.pid)
     crowd(room, t, 20)
-    assert sockets(t.pid) == before
+    assert count(t.pid) == before
 
 
 def test_max_connections_is_for_all_workers(room, backend):
@@ -156,7 +150,7 @@ def test_killed_worker_is_replaced(room, backend):
     for client in c.of[victim]:
         assert client.read_all() in [(b"", "reset"), (b"", "truncated")]
     for pid in t.workers():
-        wait_for(lambda: is_echoed(room.client(t)) and sockets(pid) > 4,
+        wait_for(lambda: is_echoed(room.client(t)) and count(pid) > 4,
                  "the new one to serve")
 
 
@@ -279,15 +273,7 @@ def test_master_is_killed(room, backend):
     c = crowd(room, t, 20)
     t.signal(signal.SIGKILL)
     t.wait()
-
-    def is_refused():
-        try:
-            support.connect(t.address).close()
-        except ConnectionRefusedError:
-            return True
-        return False
-
-    wait_for(is_refused, "the listener to be closed")
+    wait_for(lambda: is_refused(t.address), "the listener to be closed")
     second = room.tunnel(f"accept={t.address}", *arguments)
     for clients in c.of.values():
         for client in clients:
@@ -328,14 +314,6 @@ def test_signal_to_the_whole_group(room, backend, mode, number):
         assert client.read_all() == (b"", "close_notify")
         client.close()
     assert t.wait() == 0
-
-
-def is_refused(address):
-    try:
-        support.connect(address).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize("numbers", [
@@ -593,15 +571,40 @@ def test_fork_with_a_command(room, version):
     wait_for(lambda: not t.workers(), "the children's end")
 
 
+def test_fork_counts_commands_that_stay(room):
+    """Their clients come, and leave at once: a place is free when a command
+    has ended.
+    """
+    t = room.tunnel("mode=fork", "max_connections=3", "--", "sh", "-c",
+                    "trap '' TERM; echo ready; exec sleep 60")
+    begun = []
+    for _ in range(3):
+        client = room.client(t)
+        assert read_exactly(client, 6) == b"ready\n"
+        begun = list(set(begun) | set(t.commands()))
+        client.reset()
+    try:
+        t.wait_log(" client reset$", count=3)
+        assert len(begun) == 3 and all(map(is_alive, begun))
+        waiting = Task(room.client, t)
+        time.sleep(0.3)  # a span to measure
+        assert waiting.running()
+    finally:
+        support.kill(begun)
+    t.wait_log("command .* ended: signal 9")
+    assert read_exactly(waiting.result(), 6) == b"ready\n"
+    support.kill(t.commands())
+
+
 def test_fork_children_know_nothing_of_each_other(room, forking):
     """Nor of the listener: each has the sockets of its own connection."""
     t = forking()
     clients = [room.client(t) for _ in range(5)]
     assert all(is_echoed(client) for client in clients)
-    assert len({sockets(pid) for pid in t.workers()}) == 1
+    assert len({count(pid) for pid in t.workers()}) == 1
     t.signal(signal.SIGKILL)
     t.wait()
-    assert is_refused(t.address)
+    wait_for(lambda: is_refused(t.address), "the listener to be closed")
     for client in clients:
         assert is_echoed(client)
         client.close_notify()

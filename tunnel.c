@@ -8,10 +8,11 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <pthread.h>
 #include <pwd.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,7 @@
 #define ADDRESSES	16		/* of one name */
 #define COMMAND_WORDS	63
 #define BACKLOG		1024
+#define PATIENCE	1000		/* with a lock, in sched_yield(2) */
 #define SPARE_FDS	32		/* next to those of connections */
 #define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
@@ -48,7 +50,7 @@
 #define PASSED		3		/* systemd's first descriptor */
 #define HEALTHY_MS	5000		/* a worker that lives longer is well */
 #define GRACE_MS	5000		/* to leave in, when all time is up */
-#define START_MS	10000		/* for a worker to get ready */
+#define START_MS	3000		/* for a worker to get ready */
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
 
@@ -1349,14 +1351,16 @@ struct counts {
 	uint64_t lost;			/* with a worker that was killed */
 };
 
-/* For those who change what more than one of them writes: peers. */
+/* Memory of master and workers. */
 struct shared {
-	pthread_mutex_t lock;
+	atomic_flag lock;		/* of service->peers */
+	struct counts counts[];		/* one for each seat */
 };
 
 /* A place for a worker, and what it has become; the master's. */
 struct seat {
 	pid_t	 pid;			/* 0: empty */
+	int	 go;			/* to tell it to begin on; 0: it has */
 	int64_t	 born;
 };
 
@@ -1376,9 +1380,9 @@ struct service {
 	size_t	 nseats;
 	size_t	 nworkers;		/* seats that are taken */
 	size_t	 turn;			/* in fork mode: where the next is */
-	struct shared *shared;		/* by master and workers, with: */
+	struct shared *shared;
 	size_t	 shared_size;
-	volatile struct counts *counts;	/* one for each seat */
+	volatile struct counts *counts;	/* in there; and behind them: */
 	volatile uint64_t *peers;	/* see max_per_ip; or NULL */
 	int64_t	 deadline;		/* for its workers to leave */
 	unsigned failures;		/* of workers, in a row */
@@ -1705,29 +1709,44 @@ peer_key(const struct sockaddr_storage *sa)
 	return key != 0 ? key : 1;	/* ::1 and the like */
 }
 
+/*
+ * Whoever has the lock may have been killed, or worse: patience has an end,
+ * and the worst of it is one connection too many.
+ */
+static void
+lock_peers(struct shared *shared)
+{
+	int i;
+
+	for (i = 0; i < PATIENCE; i++) {
+		if (!atomic_flag_test_and_set(&shared->lock))
+			return;
+		sched_yield();
+	}
+}
+
 /* A place for a peer in the list of all workers; -1: it has too many. */
 static int
-take_place(struct worker *w, uint64_t key, volatile uint64_t **place)
+take_place(const struct worker *w, uint64_t key, volatile uint64_t **place)
 {
 	const struct service *sv = w->service;
 	size_t i, max = (size_t)sv->cfg.number[MAX_CONNECTIONS];
-	volatile uint64_t *mine = sv->peers + w->first;
 	int64_t n = 0;
 
 	*place = NULL;
 	if (sv->peers == NULL || key == 0)
 		return 0;
-	if (pthread_mutex_lock(&sv->shared->lock) == EOWNERDEAD)
-		pthread_mutex_consistent(&sv->shared->lock);
+	lock_peers(sv->shared);
 	for (i = 0; i < max; i++)
 		n += sv->peers[i] == key;
-	if (n < sv->cfg.number[MAX_PER_IP]) {
-		while (*mine != 0)
-			mine++;
-		*mine = key;
-		*place = mine;
+	i = w->first;
+	while (i < w->first + w->share && sv->peers[i] != 0)
+		i++;
+	if (n < sv->cfg.number[MAX_PER_IP] && i < w->first + w->share) {
+		*place = &sv->peers[i];
+		**place = key;
 	}
-	pthread_mutex_unlock(&sv->shared->lock);
+	atomic_flag_clear(&sv->shared->lock);
 	return *place != NULL ? 0 : -1;
 }
 
@@ -2108,6 +2127,12 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 			return 0;
 		}
 	}
+	for (i = 0; a == NULL && i < sv->nlisteners; i++) {
+		if (is_same_listener(&sv->listeners[i], l)) {
+			errno = EEXIST;
+			return -1;
+		}
+	}
 	if ((l->fd = a != NULL ? listen_on(a, t->any) : inherit(t->fd)) == -1)
 		return -1;
 	tune(l->fd);		/* inherited by what is accepted */
@@ -2136,7 +2161,8 @@ open_listeners(struct service *sv, struct service *old)
 			say(ERROR, "%s: accept %s: %s", t->value->where,
 			    a != NULL ? a->text : t->value->text,
 			    errno == ENOTSOCK ? "it is not the number of a "
-			    "listening socket" : strerror(errno));
+			    "listening socket" : errno == EEXIST ?
+			    "it is given twice" : strerror(errno));
 			return -1;
 		}
 	}
@@ -2482,12 +2508,11 @@ static const int allowed[] = {
 	SYS_write, SYS_readv, SYS_writev, SYS_recvmsg, SYS_sendmsg,
 	SYS_ppoll, SYS_accept4, SYS_socket, SYS_connect, SYS_close,
 	SYS_shutdown, SYS_getsockopt, SYS_setsockopt, SYS_getsockname,
-	SYS_getpeername, SYS_fcntl, SYS_lseek, SYS_rt_sigprocmask,
-	SYS_rt_sigreturn, SYS_rt_sigaction, SYS_restart_syscall,
-	SYS_clock_gettime, SYS_gettimeofday, SYS_getrandom, SYS_getpid,
-	SYS_gettid, SYS_brk, SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect,
-	SYS_madvise, SYS_futex, SYS_sched_yield, SYS_exit, SYS_exit_group,
-	OLD_CALLS
+	SYS_getpeername, SYS_rt_sigprocmask, SYS_rt_sigreturn,
+	SYS_restart_syscall, SYS_clock_gettime, SYS_gettimeofday,
+	SYS_getrandom, SYS_getpid, SYS_gettid, SYS_brk, SYS_mmap, SYS_munmap,
+	SYS_mremap, SYS_mprotect, SYS_madvise, SYS_futex, SYS_sched_yield,
+	SYS_exit, SYS_exit_group, OLD_CALLS
 };
 
 /* And of these an argument, masked, has to be one of the values. */
@@ -2495,7 +2520,7 @@ struct limit {
 	int	 call;
 	uint32_t argument;
 	uint32_t mask;
-	uint32_t values[3];
+	uint32_t values[4];		/* the last one again, where fewer */
 };
 
 struct filter {
@@ -2533,13 +2558,14 @@ filter_skip(struct filter *f, uint32_t value, uint8_t equal, uint8_t other)
 static void
 filter_limit(struct filter *f, const struct limit *l)
 {
-	filter_skip(f, (uint32_t)l->call, 0, 7);
+	filter_skip(f, (uint32_t)l->call, 0, 8);
 	filter_load(f, offsetof(struct seccomp_data, args) +
 	    l->argument * sizeof(uint64_t));
 	filter_add(f, BPF_ALU | BPF_AND | BPF_K, l->mask);
-	filter_skip(f, l->values[0], 3, 0);
-	filter_skip(f, l->values[1], 2, 0);
-	filter_skip(f, l->values[2], 1, 0);
+	filter_skip(f, l->values[0], 4, 0);
+	filter_skip(f, l->values[1], 3, 0);
+	filter_skip(f, l->values[2], 2, 0);
+	filter_skip(f, l->values[3], 1, 0);
 	filter_return(f, SECCOMP_RET_ERRNO | EPERM);
 	filter_load(f, offsetof(struct seccomp_data, nr));
 }
@@ -2553,14 +2579,20 @@ static void
 filter_make(struct filter *f, uint32_t third)
 {
 	const struct limit limits[] = {
-		{ SYS_mmap, 2, PROT_EXEC, { 0, 0, 0 } },
-		{ SYS_mprotect, 2, PROT_EXEC, { 0, 0, 0 } },
-		{ SYS_socket, 0, UINT32_MAX, { AF_INET, AF_INET6, third } },
+		{ SYS_mmap, 2, PROT_EXEC, { 0 } },
+		{ SYS_mprotect, 2, PROT_EXEC, { 0 } },
+		{ SYS_socket, 0, UINT32_MAX,
+		    { AF_INET, AF_INET6, third, third } },
 		{ SYS_socket, 1, TYPE_MASK, { SOCK_STREAM, SOCK_STREAM,
-		    SOCK_STREAM } },
-		{ SYS_socket, 2, UINT32_MAX, { 0, 0, IPPROTO_TCP } },
-		{ SYS_sendto, 3, MSG_FASTOPEN, { 0, 0, 0 } },
-		{ SYS_sendmsg, 2, MSG_FASTOPEN, { 0, 0, 0 } },
+		    SOCK_STREAM, SOCK_STREAM } },
+		{ SYS_socket, 2, UINT32_MAX,
+		    { 0, IPPROTO_TCP, IPPROTO_TCP, IPPROTO_TCP } },
+		{ SYS_setsockopt, 1, UINT32_MAX,
+		    { IPPROTO_TCP, SOL_SOCKET, SOL_SOCKET, SOL_SOCKET } },
+		{ SYS_setsockopt, 2, UINT32_MAX,
+		    { TCP_NODELAY, TCP_QUICKACK, SO_KEEPALIVE, SO_LINGER } },
+		{ SYS_sendto, 3, MSG_FASTOPEN, { 0 } },
+		{ SYS_sendmsg, 2, MSG_FASTOPEN, { 0 } },
 	};
 	size_t i;
 
@@ -2770,7 +2802,6 @@ share_of(const struct service *sv, size_t seat, size_t *before)
 static int
 make_seats(struct service *sv, int inetd)
 {
-	pthread_mutexattr_t attr;
 	size_t npeers = 0;
 
 	sv->nseats = count_seats(&sv->cfg, inetd);
@@ -2781,17 +2812,11 @@ make_seats(struct service *sv, int inetd)
 	sv->shared = mmap(NULL, sv->shared_size, PROT_READ | PROT_WRITE,
 	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	sv->seats = calloc(sv->nseats, sizeof(*sv->seats));
-	if (sv->shared == MAP_FAILED || sv->seats == NULL ||
-	    pthread_mutexattr_init(&attr) != 0) {
+	if (sv->shared == MAP_FAILED || sv->seats == NULL) {
 		say(ERROR, "out of memory");
 		return -1;
 	}
-	/* It outlives a worker that is killed while it has it. */
-	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
-	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
-	pthread_mutex_init(&sv->shared->lock, &attr);
-	pthread_mutexattr_destroy(&attr);
-	sv->counts = (void *)(sv->shared + 1);
+	sv->counts = sv->shared->counts;
 	if (npeers > 0)
 		sv->peers = (void *)(sv->counts + sv->nseats);
 	return 0;
@@ -2907,8 +2932,15 @@ worker_engine(struct worker *w)
 		.idle_ms = number[IDLE_TIMEOUT],
 		.linger_ms = number[LINGER_TIMEOUT],
 	};
+	size_t i;
 
-	return (w->engine = forward_new(&params)) != NULL ? 0 : -1;
+	if ((w->engine = forward_new(&params)) == NULL)
+		return -1;
+	for (i = 0; i < w->service->nlisteners; i++)
+		if (forward_listen(w->engine, w->service->listeners[i].fd) ==
+		    -1)
+			return -1;
+	return 0;
 }
 
 /*
@@ -2962,24 +2994,18 @@ await_commands(struct worker *w, const sigset_t *asleep)
 static int
 worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 {
-	size_t i;
-	int r = 0;
-
 	if (in != NULL)
 		forward_add(w->engine, in->fd,
 		    (const struct sockaddr *)&in->sa, in->len);
 	if (w->service->nlisteners == 0)
 		forward_drain(w->engine, 0);
-	for (i = 0; r == 0 && i < w->service->nlisteners; i++)
-		r = forward_listen(w->engine, w->service->listeners[i].fd);
-	if (r == 0)
-		r = forward_run(w->engine, asleep);
-	if (r == 0 && in != NULL)
+	if (forward_run(w->engine, asleep) == -1) {
+		say(ERROR, "%s: %s", forward_poller, strerror(errno));
+		return EXIT_FAILURE;
+	}
+	if (in != NULL)
 		await_commands(w, asleep);
-	if (r == 0)
-		return EXIT_SUCCESS;
-	say(ERROR, "%s: %s", forward_poller, strerror(errno));
-	return EXIT_FAILURE;
+	return EXIT_SUCCESS;
 }
 
 static void
@@ -3007,10 +3033,12 @@ struct master {
 	struct counts ended;		/* of workers that are no more */
 	sigset_t asleep;
 	pid_t	 pid;
+	int	 parent;		/* waits for the start; or -1 */
 	int	 pidfile;		/* or -1 */
 	char	*pidfile_name;
 	int	 stopping;
 	struct incoming waiting;	/* fork mode: for a process; or -1 */
+	size_t	 turn;			/* the listener that is next */
 	int64_t	 began;
 	int64_t	 starved_until;
 	time_t	 complained;
@@ -3044,41 +3072,90 @@ notify(const struct master *m, const char *fmt, ...)
 	close(fd);
 }
 
+/* It is ready.  Shall it begin?  Not if the others can't. */
+static int
+may_go(int fd)
+{
+	char byte;
+	int r = write(fd, "", 1) == 1 && read(fd, &byte, 1) == 1;
+
+	close(fd);
+	return r;
+}
+
+/* A worker has no business with the keys and the memory of the others. */
+static void
+free_others(struct service *all, const struct service *own)
+{
+	struct service *sv;
+
+	while ((sv = all) != NULL) {
+		all = sv->older;
+		if (sv != own)
+			service_free(sv);
+	}
+}
+
 /* In the child: serve, and never come back. */
 static void __attribute__((noreturn))
 worker_main(const struct master *m, struct service *sv, size_t seat,
-    const struct incoming *in, int ready)
+    const struct incoming *in, int go)
 {
 	struct worker w = { .turn = seat };
 	int r = EXIT_FAILURE;
+	size_t i;
 
 	leave_signals();
 	if (m->live != sv)
 		close_listeners(m->live, 0);
 	keep_none(sv);
+	free_others(m->live, sv);
 	if (sv->cfg.number[MODE] == FORK)
 		close_listeners(sv, 0);
 	if (in == NULL && m->waiting.fd != -1)
 		close(m->waiting.fd);
+	if (m->parent != -1)
+		close(m->parent);
 	if (m->pidfile != -1)
 		close(m->pidfile);
-	if (worker_init(&w, sv, seat, m->pid) == 0) {
-		if (ready != -1 && write(ready, "", 1) == 1)
-			close(ready);
-		r = worker_run(&w, in, &m->asleep);
-	}
+	for (i = 0; i < sv->nseats; i++)
+		if (sv->seats[i].go != 0)
+			close(sv->seats[i].go);
+	if (worker_init(&w, sv, seat, m->pid) == 0)
+		r = in != NULL || may_go(go) ? worker_run(&w, in, &m->asleep) :
+		    EXIT_SUCCESS;
 	worker_free(&w);
 	exit(r);
 }
 
-/* Has it got there?  It writes a byte when it has, and closes the pipe. */
+/* Has it got there? */
 static int
-is_ready(int fd)
+is_ready(pid_t pid, int fd)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
+	int n = poll(&p, 1, START_MS);
 	char byte;
 
-	return poll(&p, 1, START_MS) == 1 && read(fd, &byte, 1) == 1;
+	if (n == 0)
+		say(WARNING, "worker %d is not ready after %d s: killed",
+		    (int)pid, START_MS / 1000);
+	return n == 1 && read(fd, &byte, 1) == 1;
+}
+
+/* Those that wait may begin, now that all have got there; or are to leave. */
+static void
+release_workers(struct service *sv, int may_begin)
+{
+	size_t i;
+
+	for (i = 0; i < sv->nseats; i++) {
+		if (sv->seats[i].go == 0)
+			continue;
+		if (may_begin)
+			send(sv->seats[i].go, "", 1, MSG_NOSIGNAL);
+		close(sv->seats[i].go);
+		sv->seats[i].go = 0;
+	}
 }
 
 /*
@@ -3101,44 +3178,47 @@ worker_failed(struct service *sv)
 }
 
 /*
- * Fork a worker into a seat, and wait until it is ready if it is one that
- * listens.  -1: it could not be forked, or is about to die.
+ * Fork a worker into a seat.  If it is for a connection, it begins at once;
+ * if not, wait until it is ready to.  -1: it could not be forked, or won't be.
  */
 static int
 start_worker(struct master *m, struct service *sv, size_t seat,
     const struct incoming *in)
 {
-	int ready[2] = { -1, -1 }, r = 0;
+	int go[2] = { 0, 0 };
 	pid_t pid = -1;
 
-	if (in != NULL || pipe2(ready, O_CLOEXEC) == 0)
+	if (in != NULL ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, go) == 0)
 		pid = fork();
 	if (pid == 0) {
-		if (ready[0] != -1)
-			close(ready[0]);
-		worker_main(m, sv, seat, in, ready[1]);
+		if (go[0] != 0)
+			close(go[0]);
+		worker_main(m, sv, seat, in, go[1]);
 	}
+	if (go[1] != 0)
+		close(go[1]);
 	if (pid == -1) {
-		say(WARNING, "no worker can be started: %s", strerror(errno));
-		worker_failed(sv);
-		r = -1;
-	} else {
-		say(DEBUG, "worker %d started", (int)pid);
-		sv->seats[seat].pid = pid;
-		sv->seats[seat].born = clock_ms();
-		sv->nworkers++;
+		if (go[0] != 0)
+			close_failed(go[0]);
+		return -1;
 	}
+	say(DEBUG, "worker %d started", (int)pid);
+	sv->seats[seat] = (struct seat){ .pid = pid, .go = go[0],
+	    .born = clock_ms() };
+	sv->nworkers++;
 	if (in != NULL)
-		return r;
-	if (ready[0] != -1) {
-		close(ready[1]);
-		if (r == 0 && !is_ready(ready[0])) {
-			kill(pid, SIGKILL);
-			r = -1;
-		}
-		close(ready[0]);
+		return 0;
+	if (!is_ready(pid, go[0])) {
+		kill(pid, SIGKILL);
+		return -1;
 	}
-	return r;
+	if (kill(pid, 0) == -1) {
+		say(ERROR, "a worker can't be told to leave: %s (with user, "
+		    "the master needs CAP_KILL)", strerror(errno));
+		return -1;
+	}
+	return 0;
 }
 
 /*
@@ -3150,20 +3230,33 @@ start_workers(struct master *m, struct service *sv)
 {
 	size_t i, n = sv->cfg.number[MODE] == FORK ? 1 : sv->nseats;
 
-	for (i = 0; i < n; i++)
-		if (sv->seats[i].pid == 0 &&
-		    start_worker(m, sv, i, NULL) == -1)
-			return -1;
+	for (i = 0; i < n; i++) {
+		if (sv->seats[i].pid != 0 ||
+		    start_worker(m, sv, i, NULL) == 0)
+			continue;
+		if (sv->seats[i].pid == 0) {
+			say(WARNING, "no worker can be started: %s",
+			    strerror(errno));
+			worker_failed(sv);
+		}
+		return -1;
+	}
 	return 0;
 }
 
 /* mode = fork: is there a seat for one more? */
 static int
-may_accept(const struct master *m)
+has_seat(const struct master *m)
 {
 	return m->live->cfg.number[MODE] == FORK && !m->stopping &&
 	    m->live->nworkers < m->live->nseats &&
 	    clock_ms() >= m->starved_until;
+}
+
+static int
+may_accept(const struct master *m)
+{
+	return m->waiting.fd == -1 && has_seat(m);
 }
 
 static void
@@ -3173,20 +3266,19 @@ starve(struct master *m)
 	m->starved_until = clock_ms() + STARVED_MS;
 }
 
-/* mode = fork: the next connection. */
-static void
+/* mode = fork: the next connection; 1 if there was one. */
+static int
 accept_one(struct master *m, int listener)
 {
 	struct incoming *in = &m->waiting;
 
-	if (in->fd != -1)
-		return;
 	in->len = sizeof(in->sa);
 	in->fd = accept4(listener, (struct sockaddr *)&in->sa, &in->len,
 	    SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (in->fd == -1 && errno != EAGAIN && errno != EINTR &&
 	    errno != ECONNABORTED && errno != EPROTO)
 		starve(m);
+	return in->fd != -1;
 }
 
 static void
@@ -3203,7 +3295,7 @@ serve_waiting(struct master *m)
 {
 	struct service *sv = m->live;
 
-	if (m->waiting.fd == -1 || !may_accept(m))
+	if (m->waiting.fd == -1 || !has_seat(m))
 		return;
 	while (sv->seats[sv->turn % sv->nseats].pid != 0)
 		sv->turn++;
@@ -3243,7 +3335,9 @@ clear_seat(struct master *m, struct service *sv, size_t seat)
 	memset((void *)&sv->counts[seat], 0, sizeof(*sv->counts));
 	for (; sv->peers != NULL && n > 0; n--)
 		sv->peers[first + n - 1] = 0;
-	sv->seats[seat].pid = 0;
+	if (sv->seats[seat].go != 0)
+		close(sv->seats[seat].go);
+	sv->seats[seat] = (struct seat){ .pid = 0 };
 	sv->nworkers--;
 }
 
@@ -3422,19 +3516,25 @@ warn_of_fixed(const struct service *sv, const struct service *old)
 	}
 }
 
-/* Take all back: the listeners that are its own, and its workers. */
+/* Take all back: listeners that are its own, and workers that never began. */
 static void
 give_up(struct master *m, struct service *sv)
 {
 	close_listeners(sv, 1);
 	keep_none(m->live);
-	if (sv->nworkers == 0) {
-		service_free(sv);
-		return;
-	}
-	retire(sv, SIGTERM);	/* some may have connections already */
+	release_workers(sv, 0);
+	retire(sv, SIGQUIT);
 	sv->older = m->live->older;
 	m->live->older = sv;
+}
+
+/* What the master itself does for a service. */
+static void
+prepare(const struct service *sv)
+{
+	raise_limit(sv);
+	if (sv->cfg.number[SANDBOX] == 1)
+		hide();
 }
 
 /* All that is new is made, and is ready to serve; only then the old leaves. */
@@ -3445,7 +3545,7 @@ replace(struct master *m)
 
 	if ((sv = service_new(m->args)) == NULL)
 		return -1;
-	raise_limit(sv);
+	prepare(sv);
 	if (open_listeners(sv, old) == -1 || log_open(&sv->cfg) == -1 ||
 	    start_workers(m, sv) == -1) {
 		give_up(m, sv);
@@ -3459,6 +3559,7 @@ replace(struct master *m)
 	m->live = sv;
 	if (sv->cfg.number[MODE] == POLL)
 		drop_waiting(m);
+	release_workers(sv, 1);
 	retire(old, SIGTERM);
 	return 0;
 }
@@ -3543,25 +3644,32 @@ sleep_ms(const struct master *m)
 	    (int)(until - now);
 }
 
-/* Until a signal, a deadline or, in fork mode, a connection. */
+/*
+ * Until a signal, a deadline or, in fork mode, a connection: the listeners
+ * take turns.  poll(2) takes no signal if it finds a connection ready.
+ */
 static void
 sleep_until_due(struct master *m)
 {
+	const struct service *sv = m->live;
 	struct pollfd p[FORWARD_LISTENERS];
-	int ms = sleep_ms(m);
+	int ms = sleep_ms(m), ready;
 	struct timespec ts = { .tv_sec = ms / 1000,
 	    .tv_nsec = ms % 1000 * 1000000L };
 	nfds_t i, n = 0;
+	sigset_t awake;
 
-	for (i = 0; may_accept(m) && m->waiting.fd == -1 &&
-	    i < m->live->nlisteners; i++)
-		p[n++] = (struct pollfd){ .fd = m->live->listeners[i].fd,
-		    .events = POLLIN };
-	if (ppoll(p, n, ms == -1 ? NULL : &ts, &m->asleep) <= 0)
-		return;
-	for (i = 0; i < n; i++)
-		if (p[i].revents != 0)
-			accept_one(m, p[i].fd);
+	for (i = 0; may_accept(m) && i < sv->nlisteners; i++)
+		p[n++] = (struct pollfd){ .events = POLLIN, .fd =
+		    sv->listeners[(m->turn + i) % sv->nlisteners].fd };
+	ready = ppoll(p, n, ms == -1 ? NULL : &ts, &m->asleep);
+	sigprocmask(SIG_SETMASK, &m->asleep, &awake);
+	sigprocmask(SIG_SETMASK, &awake, NULL);
+	for (i = 0; ready > 0 && i < n; i++)
+		if (p[i].revents != 0 && accept_one(m, p[i].fd)) {
+			m->turn += i + 1;
+			return;
+		}
 }
 
 /* Another worker for each that is no more, but not too fast. */
@@ -3571,6 +3679,7 @@ refill(struct master *m)
 	if (m->live->cfg.number[MODE] == POLL && !m->stopping &&
 	    clock_ms() >= m->live->retry_at)
 		start_workers(m, m->live);
+	release_workers(m->live, 1);
 }
 
 /* Until the last worker has left. */
@@ -3582,6 +3691,7 @@ supervise(struct master *m)
 		sleep_until_due(m);
 		if (taken(&got_child))
 			reap(m);
+		serve_waiting(m);
 		if (taken(&got_cut))
 			stop(m, 1);
 		if (taken(&got_stop))
@@ -3594,7 +3704,6 @@ supervise(struct master *m)
 			warn_daily(m->live);
 		kill_late(m);
 		free_services(m);
-		serve_waiting(m);
 		refill(m);
 	}
 }
@@ -3748,22 +3857,23 @@ write_pidfile(struct master *m)
 
 /* Start the workers, tell so, and look after them; an exit status. */
 static int
-serve(struct master *m, int parent)
+serve(struct master *m)
 {
 	int r = EXIT_SUCCESS;
 
-	if (parent != -1)
+	if (m->parent != -1)
 		silence();
-	if (m->live->cfg.number[SANDBOX] == 1)
-		hide();
 	if (start_workers(m, m->live) == 0) {
 		announce(m->live, NULL);
+		release_workers(m->live, 1);
 		notify_ready(m, "");
-		if (parent != -1 && write(parent, "", 1) == 1)
-			close(parent);
+		if (m->parent != -1 && write(m->parent, "", 1) == 1)
+			close(m->parent);
+		m->parent = -1;
 	} else {
 		r = EXIT_FAILURE;
 		m->stopping = 1;
+		release_workers(m->live, 0);
 		retire(m->live, SIGQUIT);
 	}
 	supervise(m);
@@ -3773,20 +3883,23 @@ serve(struct master *m, int parent)
 static int
 run_service(const struct arguments *a)
 {
-	struct master m = { .args = a, .pidfile = -1, .waiting = { .fd = -1 },
-	    .began = clock_ms() };
-	int parent = -1, r = EXIT_CONFIG;
+	struct master m = { .args = a, .parent = -1, .pidfile = -1,
+	    .waiting = { .fd = -1 }, .began = clock_ms() };
+	int r = EXIT_CONFIG;
 
 	if ((m.live = service_new(a)) == NULL)
 		return EXIT_CONFIG;
-	if (m.live->cfg.number[DAEMON] == 1 && (parent = background()) == -1)
+	if (m.live->cfg.number[DAEMON] == 1 &&
+	    (m.parent = background()) == -1) {
+		r = EXIT_FAILURE;
 		goto out;
+	}
 	m.pid = getpid();
-	raise_limit(m.live);
+	prepare(m.live);
 	catch_signals(&m.asleep);
 	if (open_listeners(m.live, NULL) == 0 && write_pidfile(&m) == 0 &&
 	    log_open(&m.live->cfg) == 0)
-		r = serve(&m, parent);
+		r = serve(&m);
 	if (m.pidfile != -1)
 		unlink(m.pidfile_name);
 	free(m.pidfile_name);

@@ -3,6 +3,7 @@ what is left for the honest.  Descriptors, processes, memory that run out.
 """
 
 import ctypes
+import errno
 import os
 import re
 import resource
@@ -285,6 +286,47 @@ class Rude:
         self.task.result()
         for sock in self.socks.values():
             sock.close()
+
+
+class Storm:
+    """Clients that come and go, so many that some always wait."""
+
+    def __init__(self, address, threads=2):
+        host, port = address.rsplit(":", 1)
+        self.to = host, int(port)
+        self.over = False
+        self.tasks = [support.Task(self.blow) for _ in range(threads)]
+
+    def blow(self):
+        count = 0
+        while not self.over:
+            socks = [socket.socket() for _ in range(400)]
+            for sock in socks:
+                sock.setblocking(False)
+                count += sock.connect_ex(self.to) in (0, errno.EINPROGRESS)
+            for sock in socks:
+                sock.close()
+        return count
+
+    def close(self):
+        self.over = True
+        return sum(task.result() for task in self.tasks)
+
+
+def test_storm_on_one_of_two_listeners(room, start):
+    """The other one has its turn, and so have signals."""
+    t = start("accept=127.0.0.1:0", "accept=127.0.0.1:0", "log_level=notice",
+              "drain_timeout=1s", "max_connections=20000")
+    storm = room.keep(Storm(t.addresses[0]))
+    began = time.monotonic()
+    client = is_served(room, t.addresses[1])
+    assert statistics(t)["accepted"] > 0
+    client.close()
+    t.signal(signal.SIGTERM)
+    t.wait_log("stopping, connections may finish")
+    assert time.monotonic() - began < 2 * support.SLOW
+    assert t.wait() == 0
+    assert storm.close() > 0
 
 
 @pytest.mark.seconds(60)

@@ -746,6 +746,19 @@ def test_sandbox_that_can_not_be_entered(room, echo, mode, older, call):
         assert support.read_all(peer)[0] == b""
 
 
+@pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
+def test_master_that_could_not_signal_its_workers(room, echo, mode):
+    """Without CAP_KILL they would stay for ever: better not to start."""
+    t = room.start("tunnel", [
+        "setpriv", "--bounding-set=-kill", support.TUNNEL, "user=nobody",
+        mode, "accept=127.0.0.1:0", f"connect={echo.address}",
+        f"cert={room.certs.server}"])
+    assert t.wait() == 1
+    assert "Operation not permitted (with user, the master needs CAP_KILL)" \
+        in t.log()
+    assert "listening" not in t.log()
+
+
 # What somebody could do who has brought code of his own into a worker.
 
 REGISTERS = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi " \

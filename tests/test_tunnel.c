@@ -821,6 +821,78 @@ test_peer_keys(void **state)
 	assert_true(peer_key(&sa) == 0);
 }
 
+/* A worker and its siblings, of whom each may have two of six places. */
+static struct worker
+some_worker(struct service *sv, struct shared *shared, uint64_t *peers)
+{
+	sv->shared = shared;
+	sv->peers = peers;
+	sv->cfg.number[MAX_CONNECTIONS] = 6;
+	sv->cfg.number[MAX_PER_IP] = 3;
+	return (struct worker){ .service = sv, .first = 2, .share = 2 };
+}
+
+static void
+test_places(void **state)
+{
+	uint64_t peers[6] = { 7, 0, 0, 0, 0, 0 };
+	struct shared shared = { ATOMIC_FLAG_INIT };
+	struct service sv = { 0 };
+	struct worker w = some_worker(&sv, &shared, peers);
+	volatile uint64_t *place;
+
+	(void)state;
+	assert_int_equal(take_place(&w, 7, &place), 0);
+	assert_ptr_equal(place, &peers[2]);
+	assert_int_equal(take_place(&w, 7, &place), 0);
+	assert_ptr_equal(place, &peers[3]);
+	/* The fourth of its address; the same where it is another worker's. */
+	assert_int_equal(take_place(&w, 7, &place), -1);
+	assert_null(place);
+	peers[2] = 0;
+	assert_int_equal(take_place(&w, 7, &place), 0);
+	peers[3] = 0;
+	peers[5] = 7;
+	assert_int_equal(take_place(&w, 7, &place), -1);
+	assert_int_equal(take_place(&w, 8, &place), 0);
+	/* No address, no place. */
+	assert_int_equal(take_place(&w, 0, &place), 0);
+	assert_null(place);
+}
+
+/* What others have written there, or kept, harms nobody. */
+static void
+test_places_spoilt(void **state)
+{
+	uint64_t peers[6] = { 1, 1, 1, 1, 1, 1 };
+	struct shared shared = { ATOMIC_FLAG_INIT };
+	struct service sv = { 0 };
+	struct worker w = some_worker(&sv, &shared, peers);
+	volatile uint64_t *place;
+
+	(void)state;
+	assert_int_equal(take_place(&w, 7, &place), -1);
+	assert_null(place);
+	peers[3] = 0;
+	assert_false(atomic_flag_test_and_set(&shared.lock));
+	assert_int_equal(take_place(&w, 7, &place), 0);
+	assert_ptr_equal(place, &peers[3]);
+	assert_false(atomic_flag_test_and_set(&shared.lock));
+}
+
+/* And the next day again. */
+static void
+test_daily_warning(void **state)
+{
+	struct service sv = { .tls = tls_config_new() };
+
+	(void)state;
+	assert_non_null(sv.tls);
+	warn_daily(&sv);
+	assert_in_range(alarm(0), DAY - 10, DAY);
+	tls_config_free(sv.tls);
+}
+
 /* The sandbox, in children, who tell how far they have come. */
 
 #define MUST(condition)	do { if (!(condition)) _exit(__LINE__ % 255 + 1); } \
@@ -915,7 +987,8 @@ static void
 child_of_filter(const struct service *sv, int port)
 {
 	char *argv[] = { "true", NULL };
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	int fd = socket(AF_INET, SOCK_STREAM, 0), real = port;
+	socklen_t len = sizeof(port);
 
 	MUST(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
 	MUST(filter_enter(&sv->connects) == 0);
@@ -938,7 +1011,15 @@ child_of_filter(const struct service *sv, int port)
 	    0) != -1 || errno == EAFNOSUPPORT);
 	MUST(socket(AF_UNIX, SOCK_STREAM, 0) == -1 && errno == EPERM);
 	MUST(send(fd, "", 1, MSG_FASTOPEN) == -1 && errno == EPERM);
-	MUST(connects(port) == 0 && connects(other_port) == 0);
+	MUST(fcntl(fd, F_SETFL, 0) == -1 && errno == ENOSYS);
+	MUST(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &port, sizeof(port)) ==
+	    -1 && errno == EPERM);
+	MUST(setsockopt(fd, IPPROTO_IP, IP_TTL, &port, sizeof(port)) == -1 &&
+	    errno == EPERM);
+	tune(fd);
+	MUST(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &port, &len) == 0 &&
+	    port == 1);
+	MUST(connects(real) == 0 && connects(other_port) == 0);
 }
 
 static void
@@ -1430,6 +1511,9 @@ main(void)
 		TEST(test_seats),
 		TEST(test_backoff),
 		TEST(test_peer_keys),
+		TEST(test_places),
+		TEST(test_places_spoilt),
+		TEST(test_daily_warning),
 		TEST(test_sandbox),
 		TEST(test_print),
 		TEST(test_print_arguments),

@@ -210,8 +210,9 @@ def test_crash_loop_is_backed_off(room, backend):
 def test_end_while_a_crash_loop_is_backed_off(room, backend):
     t = room.tunnel(f"connect={backend.address}", "workers=1")
     workers(t, 1)
-    room.keep(Murderer(t, None))
+    murderer = room.keep(Murderer(t, None))
     t.wait_log(r"another takes its place in 0\.4 s")
+    murderer.close()
     t.signal(signal.SIGTERM)
     assert t.wait() == 0
 
@@ -411,7 +412,8 @@ def test_statistics(room, mode):
         client = room.client(t)
         client.read_all()
         client.close()
-    t.wait_log(r"\d\.\d{3}s ", count=2 + 3 + 4 + 5)
+    t.wait_log(r"tunnel: (warning: )?[\d.:]+ -> .* \d+\.\d{3}s ",
+               count=2 + 3 + 4 + 5)
     counters, lines = statistics(t)
     assert counters == {
         "live": 1, "accepted": 15, "served": 2, "refused": 3, "silent": 4,

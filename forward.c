@@ -944,11 +944,19 @@ make_room(struct forward *f)
 	conn_busy(f, c);
 }
 
-/* An error of accept(2) that is the affair of one connection alone. */
-static int
-is_passing(int error)
+int
+forward_is_passing(int error)
 {
-	return error == EINTR || error == ECONNABORTED || error == EPROTO;
+	static const int passing[] = {
+		EAGAIN, EWOULDBLOCK, EINTR, ECONNABORTED, EPROTO, ENETDOWN,
+		ENOPROTOOPT, EHOSTDOWN, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(passing) / sizeof(passing[0]); i++)
+		if (passing[i] == error)
+			return 1;
+	return 0;
 }
 
 static void
@@ -970,7 +978,7 @@ accept_some(struct forward *f, int listener)
 			continue;
 		if (fd == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			return;
-		if (fd != -1 || !is_passing(errno)) {
+		if (fd != -1 || !forward_is_passing(errno)) {
 			f->starved_until = f->now + STARVED_MS;
 			f->p.calls->starved(f->p.arg, errno);
 		}

@@ -2,7 +2,7 @@
  * forward: the engine.  One event loop over any number of connections; each
  * is a client stream and a backend stream, spliced in both directions.  It
  * knows no TLS library, no address and no configuration: what a stream is,
- * is told by its operations; what happens around it, by four callbacks.
+ * is told by its operations; what happens around it, by callbacks.
  */
 #ifndef FORWARD_H
 #define FORWARD_H
@@ -141,6 +141,12 @@ void	 forward_free(struct forward *);
  * it as well: with epoll they take turns.  0, or -1 with errno.
  */
 int	 forward_listen(struct forward *, int fd);
+
+/*
+ * Is an error of accept(2) but the affair of one connection?  Or there was
+ * none; accept(2), "Error handling".
+ */
+int	 forward_is_passing(int error);
 
 /*
  * Enter one connection that was accepted elsewhere; fd is the engine's from

@@ -42,13 +42,13 @@
 #define COMMAND_WORDS	63
 #define BACKLOG		1024
 #define PATIENCE	1000		/* with a lock, in sched_yield(2) */
-#define SPARE_FDS	32		/* next to those of connections */
+#define SPARE_FDS	(32 + FORWARD_LISTENERS)	/* not connections' */
 #define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
 #define DAY		(24 * 60 * 60)
 #define WORKERS_MAX	256
 #define PASSED		3		/* systemd's first descriptor */
-#define HEALTHY_MS	5000		/* a worker that lives longer is well */
+#define HEALTHY_MS	5000		/* without a failure: all is well */
 #define GRACE_MS	5000		/* to leave in, when all time is up */
 #define START_MS	3000		/* for a worker to get ready */
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
@@ -1360,9 +1360,10 @@ struct shared {
 /* A place for a worker, and what it has become; the master's. */
 struct seat {
 	pid_t	 pid;			/* 0: empty */
-	int	 go;			/* to tell it to begin on; 0: it has */
-	int64_t	 born;
+	int	 go;			/* to tell it to begin on; -1: it has */
 };
+
+static const struct seat empty_seat = { .go = -1 };
 
 /* One generation: a reload makes another, and this one leaves. */
 struct service {
@@ -1379,7 +1380,7 @@ struct service {
 	struct seat *seats;
 	size_t	 nseats;
 	size_t	 nworkers;		/* seats that are taken */
-	size_t	 turn;			/* in fork mode: where the next is */
+	size_t	 next_seat;		/* fork mode: to be looked at */
 	struct shared *shared;
 	size_t	 shared_size;
 	volatile struct counts *counts;	/* in there; and behind them: */
@@ -1400,6 +1401,7 @@ struct command {
 /* A process that serves. */
 struct worker {
 	struct service *service;
+	int	 has_master;		/* not so with -i */
 	struct forward *engine;
 	volatile struct counts *counts;
 	size_t	 first;			/* of its places in service->peers */
@@ -2376,15 +2378,6 @@ no_core_dumps(void)
 	setrlimit(RLIMIT_CORE, &l);
 }
 
-static int
-is_child_of(pid_t parent)
-{
-	if (getppid() == parent)
-		return 0;
-	errno = ESRCH;
-	return -1;
-}
-
 #if defined(__linux__)
 #include <linux/audit.h>
 #include <linux/capability.h>
@@ -2674,12 +2667,11 @@ hide(void)
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
-/* Leave when the master is gone, as if it had said so.  -1: it is. */
-static int
-follow(pid_t master)
+/* Leave when the master is gone, as if it had said so. */
+static void
+follow_master(void)
 {
 	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
-	return is_child_of(master);
 }
 
 /* A command must be able to do what it is there for.  -1 with errno. */
@@ -2704,10 +2696,9 @@ hide(void)
 	no_core_dumps();
 }
 
-static int
-follow(pid_t master)
+static void
+follow_master(void)
 {
-	return is_child_of(master);
 }
 
 #if defined(__OpenBSD__)
@@ -2802,7 +2793,7 @@ share_of(const struct service *sv, size_t seat, size_t *before)
 static int
 make_seats(struct service *sv, int inetd)
 {
-	size_t npeers = 0;
+	size_t i, npeers = 0;
 
 	sv->nseats = count_seats(&sv->cfg, inetd);
 	if (sv->cfg.number[MAX_PER_IP] != 0 && !inetd)
@@ -2816,6 +2807,8 @@ make_seats(struct service *sv, int inetd)
 		say(ERROR, "out of memory");
 		return -1;
 	}
+	for (i = 0; i < sv->nseats; i++)
+		sv->seats[i] = empty_seat;
 	sv->counts = sv->shared->counts;
 	if (npeers > 0)
 		sv->peers = (void *)(sv->counts + sv->nseats);
@@ -2943,12 +2936,9 @@ worker_engine(struct worker *w)
 	return 0;
 }
 
-/*
- * Become a worker that is fit for the network, and leaves when its master is
- * gone, if it has one (or 0).  -1 after one sentence.
- */
+/* Become a worker that is fit for the network; -1 after one sentence. */
 static int
-worker_init(struct worker *w, struct service *sv, size_t seat, pid_t master)
+worker_init(struct worker *w, struct service *sv, size_t seat)
 {
 	const char *why = NULL;
 
@@ -2965,9 +2955,10 @@ worker_init(struct worker *w, struct service *sv, size_t seat, pid_t master)
 		why = forward_poller;
 	else if (drop_privileges(sv) == -1)
 		why = "user, group, chroot";
-	else if (master != 0 && follow(master) == -1)
-		why = "master";
-	else if (sv->cfg.number[SANDBOX] == 1 && sandbox_enter(sv) == -1)
+	if (why == NULL && w->has_master)
+		follow_master();
+	if (why == NULL && sv->cfg.number[SANDBOX] == 1 &&
+	    sandbox_enter(sv) == -1)
 		why = "sandbox";
 	if (why != NULL) {
 		say(ERROR, "%s: %s", why, strerror(errno));
@@ -3038,7 +3029,7 @@ struct master {
 	char	*pidfile_name;
 	int	 stopping;
 	struct incoming waiting;	/* fork mode: for a process; or -1 */
-	size_t	 turn;			/* the listener that is next */
+	size_t	 next_listener;		/* fork mode */
 	int64_t	 began;
 	int64_t	 starved_until;
 	time_t	 complained;
@@ -3096,16 +3087,13 @@ free_others(struct service *all, const struct service *own)
 	}
 }
 
-/* In the child: serve, and never come back. */
-static void __attribute__((noreturn))
-worker_main(const struct master *m, struct service *sv, size_t seat,
-    const struct incoming *in, int go)
+/* In the child: let go of all that is the master's alone. */
+static void
+leave_master(const struct master *m, struct service *sv,
+    const struct incoming *in)
 {
-	struct worker w = { .turn = seat };
-	int r = EXIT_FAILURE;
 	size_t i;
 
-	leave_signals();
 	if (m->live != sv)
 		close_listeners(m->live, 0);
 	keep_none(sv);
@@ -3119,9 +3107,21 @@ worker_main(const struct master *m, struct service *sv, size_t seat,
 	if (m->pidfile != -1)
 		close(m->pidfile);
 	for (i = 0; i < sv->nseats; i++)
-		if (sv->seats[i].go != 0)
+		if (sv->seats[i].go != -1)
 			close(sv->seats[i].go);
-	if (worker_init(&w, sv, seat, m->pid) == 0)
+}
+
+/* In the child: serve, and never come back. */
+static void __attribute__((noreturn))
+worker_main(const struct master *m, struct service *sv, size_t seat,
+    const struct incoming *in, int go)
+{
+	struct worker w = { .has_master = 1, .turn = seat };
+	int r = EXIT_FAILURE;
+
+	leave_signals();
+	leave_master(m, sv, in);
+	if (worker_init(&w, sv, seat) == 0)
 		r = in != NULL || may_go(go) ? worker_run(&w, in, &m->asleep) :
 		    EXIT_SUCCESS;
 	worker_free(&w);
@@ -3149,12 +3149,12 @@ release_workers(struct service *sv, int may_begin)
 	size_t i;
 
 	for (i = 0; i < sv->nseats; i++) {
-		if (sv->seats[i].go == 0)
+		if (sv->seats[i].go == -1)
 			continue;
 		if (may_begin)
 			send(sv->seats[i].go, "", 1, MSG_NOSIGNAL);
 		close(sv->seats[i].go);
-		sv->seats[i].go = 0;
+		sv->seats[i].go = -1;
 	}
 }
 
@@ -3169,6 +3169,8 @@ worker_failed(struct service *sv)
 
 	if (now < sv->retry_at)
 		return sv->retry_at - now;
+	if (now - sv->retry_at >= HEALTHY_MS)
+		sv->failures = 0;
 	if (sv->failures++ > 0)
 		ms = RETRY_MS << (sv->failures < 16 ? sv->failures - 2 : 14);
 	if (ms > RETRY_MAX_MS)
@@ -3185,27 +3187,26 @@ static int
 start_worker(struct master *m, struct service *sv, size_t seat,
     const struct incoming *in)
 {
-	int go[2] = { 0, 0 };
+	int go[2] = { -1, -1 };
 	pid_t pid = -1;
 
 	if (in != NULL ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, go) == 0)
 		pid = fork();
 	if (pid == 0) {
-		if (go[0] != 0)
+		if (go[0] != -1)
 			close(go[0]);
 		worker_main(m, sv, seat, in, go[1]);
 	}
-	if (go[1] != 0)
-		close(go[1]);
+	if (go[1] != -1)
+		close_failed(go[1]);
 	if (pid == -1) {
-		if (go[0] != 0)
+		if (go[0] != -1)
 			close_failed(go[0]);
 		return -1;
 	}
 	say(DEBUG, "worker %d started", (int)pid);
-	sv->seats[seat] = (struct seat){ .pid = pid, .go = go[0],
-	    .born = clock_ms() };
+	sv->seats[seat] = (struct seat){ .pid = pid, .go = go[0] };
 	sv->nworkers++;
 	if (in != NULL)
 		return 0;
@@ -3250,7 +3251,8 @@ has_seat(const struct master *m)
 {
 	return m->live->cfg.number[MODE] == FORK && !m->stopping &&
 	    m->live->nworkers < m->live->nseats &&
-	    clock_ms() >= m->starved_until;
+	    clock_ms() >= m->starved_until &&
+	    clock_ms() >= m->live->retry_at;
 }
 
 static int
@@ -3275,8 +3277,7 @@ accept_one(struct master *m, int listener)
 	in->len = sizeof(in->sa);
 	in->fd = accept4(listener, (struct sockaddr *)&in->sa, &in->len,
 	    SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (in->fd == -1 && errno != EAGAIN && errno != EINTR &&
-	    errno != ECONNABORTED && errno != EPROTO)
+	if (in->fd == -1 && !forward_is_passing(errno))
 		starve(m);
 	return in->fd != -1;
 }
@@ -3297,13 +3298,14 @@ serve_waiting(struct master *m)
 
 	if (m->waiting.fd == -1 || !has_seat(m))
 		return;
-	while (sv->seats[sv->turn % sv->nseats].pid != 0)
-		sv->turn++;
-	if (start_worker(m, sv, sv->turn % sv->nseats, &m->waiting) == -1) {
+	while (sv->seats[sv->next_seat % sv->nseats].pid != 0)
+		sv->next_seat++;
+	if (start_worker(m, sv, sv->next_seat % sv->nseats, &m->waiting) ==
+	    -1) {
 		starve(m);
 		return;
 	}
-	sv->turn++;
+	sv->next_seat++;
 	drop_waiting(m);
 }
 
@@ -3335,32 +3337,35 @@ clear_seat(struct master *m, struct service *sv, size_t seat)
 	memset((void *)&sv->counts[seat], 0, sizeof(*sv->counts));
 	for (; sv->peers != NULL && n > 0; n--)
 		sv->peers[first + n - 1] = 0;
-	if (sv->seats[seat].go != 0)
+	if (sv->seats[seat].go != -1)
 		close(sv->seats[seat].go);
-	sv->seats[seat] = (struct seat){ .pid = 0 };
+	sv->seats[seat] = empty_seat;
 	sv->nworkers--;
 }
 
-/* In a live service that forks ahead, another one takes the place. */
+/*
+ * In poll mode another one takes the place.  In fork mode none has to; but
+ * what crashes again and again may be somebody's guesses at our memory, which
+ * is the same in all of them: that is slowed down.
+ */
 static void
 worker_ended(struct master *m, struct service *sv, size_t seat, int status)
 {
+	int is_poll = sv->cfg.number[MODE] == POLL;
 	pid_t pid = sv->seats[seat].pid;
-	int64_t lived = clock_ms() - sv->seats[seat].born, ms;
 	char next[TEXT_SIZE] = "";
+	int64_t ms = 0;
 
 	clear_seat(m, sv, seat);
-	if (sv == m->live && !m->stopping && sv->cfg.number[MODE] == POLL) {
-		if (lived >= HEALTHY_MS)
-			sv->failures = 0;
+	if (sv == m->live && !m->stopping && (is_poll || WIFSIGNALED(status)))
 		ms = worker_failed(sv);
+	if (sv == m->live && !m->stopping && is_poll)
 		snprintf(next, sizeof(next), "; another takes its place");
-		if (ms > 0)
-			snprintf(next, sizeof(next), "; another takes its "
-			    "place in %lld.%lld s (%u in a row)",
-			    (long long)ms / 1000, (long long)ms / 100 % 10,
-			    sv->failures);
-	}
+	if (ms > 0)
+		snprintf(next, sizeof(next), "; another %s in %lld.%lld s "
+		    "(%u in a row)", is_poll ? "takes its place" :
+		    "may be started", (long long)ms / 1000,
+		    (long long)ms / 100 % 10, sv->failures);
 	if (WIFSIGNALED(status))
 		say(WARNING, "worker %d was killed by signal %d (%s)%s",
 		    (int)pid, WTERMSIG(status), strsignal(WTERMSIG(status)),
@@ -3632,8 +3637,9 @@ sleep_ms(const struct master *m)
 
 	if (m->starved_until > now)
 		until = m->starved_until;
-	if (!m->stopping && sv->cfg.number[MODE] == POLL &&
-	    sv->nworkers < sv->nseats && sv->retry_at < until)
+	if (!m->stopping && sv->nworkers < sv->nseats &&
+	    (sv->cfg.number[MODE] == POLL || sv->retry_at > now) &&
+	    sv->retry_at < until)
 		until = sv->retry_at;
 	for (; sv != NULL; sv = sv->older)
 		if (sv->deadline < until)
@@ -3661,13 +3667,14 @@ sleep_until_due(struct master *m)
 
 	for (i = 0; may_accept(m) && i < sv->nlisteners; i++)
 		p[n++] = (struct pollfd){ .events = POLLIN, .fd =
-		    sv->listeners[(m->turn + i) % sv->nlisteners].fd };
+		    sv->listeners[(m->next_listener + i) %
+		    sv->nlisteners].fd };
 	ready = ppoll(p, n, ms == -1 ? NULL : &ts, &m->asleep);
 	sigprocmask(SIG_SETMASK, &m->asleep, &awake);
 	sigprocmask(SIG_SETMASK, &awake, NULL);
 	for (i = 0; ready > 0 && i < n; i++)
 		if (p[i].revents != 0 && accept_one(m, p[i].fd)) {
-			m->turn += i + 1;
+			m->next_listener += i + 1;
 			return;
 		}
 }
@@ -3676,10 +3683,13 @@ sleep_until_due(struct master *m)
 static void
 refill(struct master *m)
 {
-	if (m->live->cfg.number[MODE] == POLL && !m->stopping &&
-	    clock_ms() >= m->live->retry_at)
-		start_workers(m, m->live);
-	release_workers(m->live, 1);
+	struct service *sv = m->live;
+
+	if (m->stopping || sv->cfg.number[MODE] == FORK ||
+	    sv->nworkers == sv->nseats || clock_ms() < sv->retry_at)
+		return;
+	start_workers(m, sv);
+	release_workers(sv, 1);
 }
 
 /* Until the last worker has left. */
@@ -3787,7 +3797,7 @@ run_inetd(const struct arguments *a)
 	catch_signals(&asleep);
 	signal(SIGHUP, SIG_IGN);
 	r = EXIT_FAILURE;
-	if (worker_init(&w, sv, 0, 0) == 0)
+	if (worker_init(&w, sv, 0) == 0)
 		r = worker_run(&w, &in, &asleep);
 	worker_free(&w);
 out:
@@ -3824,6 +3834,20 @@ background(void)
 	_exit(WEXITSTATUS(status));
 }
 
+/* Locked, and still the file of that name? */
+static int
+lock_file(int fd, const char *name)
+{
+	struct stat ours, there;
+
+	if (flock(fd, LOCK_EX | LOCK_NB) == -1)
+		return -1;
+	errno = 0;
+	return fstat(fd, &ours) == 0 && stat(name, &there) == 0 &&
+	    ours.st_ino == there.st_ino && ours.st_dev == there.st_dev ? 0 :
+	    -1;
+}
+
 /* The file stays locked, which tells a live tunnel from a file left over. */
 static int
 write_pidfile(struct master *m)
@@ -3838,8 +3862,9 @@ write_pidfile(struct master *m)
 	if (fd == -1)
 		why = errno == ELOOP ? "it is a symbolic link" :
 		    strerror(errno);
-	else if (flock(fd, LOCK_EX | LOCK_NB) == -1)
-		why = "another tunnel holds it";
+	else if (lock_file(fd, name) == -1)
+		why = errno == EWOULDBLOCK ? "another tunnel holds it" :
+		    "another tunnel has just removed it";
 	else if (ftruncate(fd, 0) == -1 ||
 	    dprintf(fd, "%d\n", (int)m->pid) < 0)
 		why = strerror(errno);

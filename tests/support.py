@@ -515,26 +515,12 @@ def sockets(pid):
     return inodes
 
 
-def sockets_in_state(letters):
-    """The inodes of all sockets of TCP that are in a state, as in
-    /proc/net/tcp: 01 is established, 0A listening.
-    """
-    inodes = set()
-    for name in "tcp", "tcp6":
-        with open(f"/proc/net/{name}") as f:
-            for line in f.readlines()[1:]:
-                fields = line.split()
-                if fields[3] == letters:
-                    inodes.add(fields[9])
-    return inodes
-
-
-def is_listening(pid):
-    return not sockets_in_state("0A").isdisjoint(sockets(pid))
-
-
 def is_connected(pid):
-    return not sockets_in_state("01").isdisjoint(sockets(pid))
+    """Has it an established connection on TCP?"""
+    with open("/proc/net/tcp") as f:
+        established = {fields[9] for fields in map(str.split, f)
+                       if fields[3] == "01"}
+    return not established.isdisjoint(sockets(pid))
 
 
 def is_refused(address):

@@ -16,8 +16,8 @@ import time
 import pytest
 
 import support
-from support import (Task, is_alive, is_connected, is_listening, is_refused,
-                     read_all, read_exactly, wait_for)
+from support import (Task, is_alive, is_connected, is_refused, read_all,
+                     read_exactly, wait_for)
 from test_privileges import dynamic
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
@@ -53,11 +53,13 @@ class Configured:
 
     def reload(self, **values):
         self.write(**values)
-        old = self.t.workers()
+        old, listeners = self.t.workers(), support.sockets(self.t.pid)
         lines = self.hup("tunnel: reloaded$")
         assert "tunnel: reloading" in lines
         # Until they have heard of it, they may accept as well.
-        wait_for(lambda: not any(map(is_listening, old)), "the old to drain")
+        wait_for(lambda: not any(x in listeners for pid in old
+                                 for x in support.sockets(pid)),
+                 "the old ones to drain")
         return lines
 
     def refuse(self, **values):
@@ -646,7 +648,7 @@ def test_connect_storm_across_reloads(room, configured):
         return n
 
     tasks = [Task(visits) for _ in range(4)] + [Task(knocks)]
-    for _ in range(15):
+    for _ in range(30):
         c.reload()
     done.append(True)
     for task in tasks:

@@ -780,13 +780,13 @@ test_backoff(void **state)
 
 	(void)state;
 	assert_int_equal(worker_failed(&sv), 0);
-	sv.retry_at = 0;
+	sv.retry_at = before;
 	assert_int_equal(worker_failed(&sv), RETRY_MS);
 	/* Those that fail meanwhile are the same one. */
 	assert_in_range(worker_failed(&sv), 1, RETRY_MS);
 	assert_int_equal(sv.failures, 2);
 	for (i = 0; i < 100; i++) {
-		sv.retry_at = 0;
+		sv.retry_at = before;
 		ms = worker_failed(&sv);
 		assert_in_range(ms, last, RETRY_MAX_MS);
 		assert_true(ms > last || ms == RETRY_MAX_MS);
@@ -794,6 +794,8 @@ test_backoff(void **state)
 		last = ms;
 	}
 	assert_int_equal(last, RETRY_MAX_MS);
+	sv.retry_at = before - HEALTHY_MS;
+	assert_int_equal(worker_failed(&sv), 0);
 }
 
 static uint64_t

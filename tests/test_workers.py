@@ -648,3 +648,44 @@ def test_fewer_connections_than_workers(certs):
     assert p.stderr.startswith("tunnel: error: ")
     assert "max_connections" in p.stderr and "workers" in p.stderr
     assert p.stderr.count("\n") == 1
+
+
+# What is the master's alone.
+
+@pytest.mark.parametrize("mode", ["workers=3", "mode=fork"])
+def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
+    """Listeners, a poller and the log are all that it has; and in fork mode
+    the connection in place of listeners.  So for those that a reload starts.
+    """
+    conf = room.write("conf", "max_connections = 9\n")
+    t = room.tunnel("-c", conf, f"cert={room.certs.server}", mode,
+                    "accept=127.0.0.1:0", f"connect={backend.address}",
+                    f"accept=unix:{room.path('accept')}",
+                    f"log={room.path('log')}", f"pidfile={room.path('pid')}",
+                    ready=False)
+
+    def kinds(pid):
+        links = [os.readlink(f"/proc/{pid}/fd/{fd}")
+                 for fd in os.listdir(f"/proc/{pid}/fd")]
+        ours = [link for link in links if link not in (
+            "/dev/null", room.path("log"), t.log_file)]
+        return sorted(link.split(":")[0] for link in ours)
+
+    def log():
+        return open(room.path("log")).read()
+
+    wait_for(lambda: os.path.exists(room.path("log")) and "listening" in log(),
+             "the start")
+    for n in range(3):
+        if mode == "mode=fork":
+            room.connect(t.address if t.addresses else re.search(
+                r"listening on (127\S+)", log()).group(1))
+            wait_for(lambda: len(t.workers()) > n, "its process")
+            expected = ["anon_inode", "socket"]
+        else:
+            wait_for(lambda: len(t.workers()) == 3, "the workers")
+            expected = ["anon_inode", "socket", "socket"]
+        wait_for(lambda: all(kinds(pid) == expected for pid in t.workers()),
+                 f"{expected} in all of them")
+        t.signal(signal.SIGHUP)
+        wait_for(lambda: log().count("reloaded") == n + 1, "a reload")

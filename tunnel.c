@@ -1959,15 +1959,13 @@ worker_starved(void *arg, int error)
  * A pipe that nobody reads is to block none of the processes that write to
  * it, and those of others not to change: it is opened anew.
  */
-static int
-open_pipe(int fd)
+static void
+open_pipe(void)
 {
-	char name[32];
-	int own;
+	int fd = open("/dev/fd/2", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
 
-	snprintf(name, sizeof(name), "/dev/fd/%d", fd);
-	own = open(name, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-	return own != -1 ? own : fd;
+	if (fd != -1)
+		logging.standard = fd;
 }
 
 /*
@@ -1991,7 +1989,7 @@ log_init(void)
 	    in.st_ino == err.st_ino && in.st_dev == err.st_dev)
 		logging.standard = -1;
 	else if (S_ISFIFO(err.st_mode))
-		logging.standard = open_pipe(STDERR_FILENO);
+		open_pipe();
 	if (logging.fd == STDERR_FILENO)
 		logging.fd = logging.standard;
 }

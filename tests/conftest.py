@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import signal
 import socket
@@ -137,6 +138,10 @@ class Room:
                 support.kill(left)
             if not ended_before and isinstance(p, support.Tunnel) and status:
                 bad.append(f"{p.name}: exit status {status} after SIGTERM")
+            # SIGKILL is what tests send, and 99 what valgrind complains by.
+            if re.search(r"worker \d+ (was killed by signal (?!9\b)|"
+                         "ended with status 99)", p.log()):
+                bad.append(f"{p.name}: a worker crashed")
             if "Sanitizer" in p.log() or "runtime error:" in p.log():
                 bad.append(f"{p.name}: a sanitizer complains")
         return bad

@@ -22,7 +22,7 @@ import subprocess
 import pytest
 
 import support
-from support import Task, read_exactly, run
+from support import Task, read_exactly, run, wait_for
 from test_service_sides import assert_echoes
 from test_supervisors import Supervisor, displays, need
 
@@ -111,7 +111,9 @@ def begin(room, mode, *words, **keywords):
     if mode != "-i":
         t = room.tunnel(mode, *words, **keywords)
         client = room.client(t)
-        worker, = t.workers()
+        # In fork mode there is one at the start, to see whether it can be.
+        worker, = wait_for(lambda: len(t.workers()) == 1 and t.workers(),
+                           "the worker to be alone")
         return t, client, worker
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = room.connect(support.tcp_address(listener))
@@ -746,6 +748,7 @@ def test_sandbox_that_can_not_be_entered(room, echo, mode, older, call):
         assert support.read_all(peer)[0] == b""
 
 
+@confined
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 def test_master_that_could_not_signal_its_workers(room, echo, mode):
     """Without CAP_KILL they would stay for ever: better not to start."""

@@ -14,8 +14,12 @@ from support import TESTS, TOP, UNDER, Task, run
 
 SCENARIOS = ["end_of_stream", "transfer", "clients", "redis", "apache",
              "service_sides", "tls", "bad_input", "reports", "processes",
-             "log", "limits", "hostile", "workers", "reload", "supervisors",
-             "privileges", "flood"]
+             "log", "limits", "hostile"]
+PROCESSES = ["workers", "reload", "supervisors", "privileges", "flood"]
+
+# Which of these, where a variant may make a difference to them.
+MORE = {"sanitize": PROCESSES, "poll": ["workers", "flood"],
+        "clang": ["reload", "flood"], "static": ["reload", "privileges"]}
 
 # What to give to make.
 VARIANTS = {
@@ -55,7 +59,7 @@ def scenarios(variant):
                        "TUNNEL": os.path.join(TOP, out, "tunnel"),
                        "TUNNEL_MB": "20", "TUNNEL_SLOW": "2",
                        "TUNNEL_ARGS": ARGUMENTS.get(variant, "")}
-        names, arguments = SCENARIOS, []
+        names, arguments = SCENARIOS + MORE.get(variant, []), []
         if variant == "sanitize":
             environment["TUNNEL_SLOW"] = "5"
         if variant == "valgrind":

@@ -50,6 +50,7 @@
 #define PASSED		3		/* systemd's first descriptor */
 #define HEALTHY_MS	5000		/* without a failure: all is well */
 #define GRACE_MS	5000		/* to leave in, when all time is up */
+#define DEAF_MS		1000		/* for it to accept no more */
 #define START_MS	3000		/* for a worker to get ready */
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
@@ -1360,10 +1361,11 @@ struct shared {
 /* A place for a worker, and what it has become; the master's. */
 struct seat {
 	pid_t	 pid;			/* 0: empty */
-	int	 go;			/* to tell it to begin on; -1: it has */
+	int	 line;			/* to it, until it leaves; or -1 */
+	int	 begun;			/* it was told to, on this line */
 };
 
-static const struct seat empty_seat = { .go = -1 };
+static const struct seat empty_seat = { .line = -1 };
 
 /* One generation: a reload makes another, and this one leaves. */
 struct service {
@@ -1402,6 +1404,7 @@ struct command {
 struct worker {
 	struct service *service;
 	int	 has_master;		/* not so with -i */
+	int	 line;			/* to the master; or -1 */
 	struct forward *engine;
 	volatile struct counts *counts;
 	size_t	 first;			/* of its places in service->peers */
@@ -2883,6 +2886,9 @@ worker_drain(struct worker *w)
 	w->stopping = 1;
 	forward_drain(w->engine, w->service->cfg.number[DRAIN_TIMEOUT]);
 	close_listeners(w->service, 0);
+	if (w->line != -1)
+		close(w->line);
+	w->line = -1;
 }
 
 static void
@@ -3061,15 +3067,57 @@ notify(const struct master *m, const char *fmt, ...)
 	close(fd);
 }
 
-/* It is ready.  Shall it begin?  Not if the others can't. */
+/* It is ready.  May it begin?  Not if the others can't. */
 static int
-may_go(int fd)
+may_begin(int line)
 {
 	char byte;
-	int r = write(fd, "", 1) == 1 && read(fd, &byte, 1) == 1;
 
-	close(fd);
-	return r;
+	return write(line, "", 1) == 1 && read(line, &byte, 1) == 1;
+}
+
+/* Those that wait may begin, now that all have got there. */
+static void
+begin(struct service *sv)
+{
+	size_t i;
+
+	for (i = 0; i < sv->nseats; i++) {
+		struct seat *seat = &sv->seats[i];
+
+		if (seat->line != -1 && !seat->begun)
+			send(seat->line, "", 1, MSG_NOSIGNAL);
+		seat->begun = 1;
+	}
+}
+
+/* Those that wait are to leave, since not all have got there. */
+static void
+hang_up(struct service *sv)
+{
+	size_t i;
+
+	for (i = 0; i < sv->nseats; i++) {
+		if (sv->seats[i].line != -1)
+			close(sv->seats[i].line);
+		sv->seats[i].line = -1;
+	}
+}
+
+/* Until those who were told to leave accept no more; but not for long. */
+static void
+await_end_of_accepting(const struct service *sv)
+{
+	int64_t left, until = clock_ms() + DEAF_MS;
+	size_t i;
+
+	for (i = 0; i < sv->nseats; i++) {
+		struct pollfd p = { .fd = sv->seats[i].line,
+		    .events = POLLIN };
+
+		left = until - clock_ms();
+		poll(&p, 1, left > 0 && p.fd != -1 ? (int)left : 0);
+	}
 }
 
 /* A worker has no business with the keys and the memory of the others. */
@@ -3080,8 +3128,10 @@ free_others(struct service *all, const struct service *own)
 
 	while ((sv = all) != NULL) {
 		all = sv->older;
-		if (sv != own)
-			service_free(sv);
+		if (sv == own)
+			continue;
+		hang_up(sv);
+		service_free(sv);
 	}
 }
 
@@ -3090,8 +3140,7 @@ static void
 leave_master(const struct master *m, struct service *sv,
     const struct incoming *in)
 {
-	size_t i;
-
+	hang_up(sv);
 	if (m->live != sv)
 		close_listeners(m->live, 0);
 	keep_none(sv);
@@ -3104,24 +3153,21 @@ leave_master(const struct master *m, struct service *sv,
 		close(m->parent);
 	if (m->pidfile != -1)
 		close(m->pidfile);
-	for (i = 0; i < sv->nseats; i++)
-		if (sv->seats[i].go != -1)
-			close(sv->seats[i].go);
 }
 
 /* In the child: serve, and never come back. */
 static void __attribute__((noreturn))
 worker_main(const struct master *m, struct service *sv, size_t seat,
-    const struct incoming *in, int go)
+    const struct incoming *in, int line)
 {
-	struct worker w = { .has_master = 1, .turn = seat };
+	struct worker w = { .has_master = 1, .line = line, .turn = seat };
 	int r = EXIT_FAILURE;
 
 	leave_signals();
 	leave_master(m, sv, in);
 	if (worker_init(&w, sv, seat) == 0)
-		r = in != NULL || may_go(go) ? worker_run(&w, in, &m->asleep) :
-		    EXIT_SUCCESS;
+		r = in != NULL || may_begin(line) ?
+		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
 	exit(r);
 }
@@ -3138,22 +3184,6 @@ is_ready(pid_t pid, int fd)
 		say(WARNING, "worker %d is not ready after %d s: killed",
 		    (int)pid, START_MS / 1000);
 	return n == 1 && read(fd, &byte, 1) == 1;
-}
-
-/* Those that wait may begin, now that all have got there; or are to leave. */
-static void
-release_workers(struct service *sv, int may_begin)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++) {
-		if (sv->seats[i].go == -1)
-			continue;
-		if (may_begin)
-			send(sv->seats[i].go, "", 1, MSG_NOSIGNAL);
-		close(sv->seats[i].go);
-		sv->seats[i].go = -1;
-	}
 }
 
 /*
@@ -3185,30 +3215,30 @@ static int
 start_worker(struct master *m, struct service *sv, size_t seat,
     const struct incoming *in)
 {
-	int go[2] = { -1, -1 };
+	int line[2] = { -1, -1 };
 	pid_t pid = -1;
 
 	if (in != NULL ||
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, go) == 0)
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, line) == 0)
 		pid = fork();
 	if (pid == 0) {
-		if (go[0] != -1)
-			close(go[0]);
-		worker_main(m, sv, seat, in, go[1]);
+		if (line[0] != -1)
+			close(line[0]);
+		worker_main(m, sv, seat, in, line[1]);
 	}
-	if (go[1] != -1)
-		close_failed(go[1]);
+	if (line[1] != -1)
+		close_failed(line[1]);
 	if (pid == -1) {
-		if (go[0] != -1)
-			close_failed(go[0]);
+		if (line[0] != -1)
+			close_failed(line[0]);
 		return -1;
 	}
 	say(DEBUG, "worker %d started", (int)pid);
-	sv->seats[seat] = (struct seat){ .pid = pid, .go = go[0] };
+	sv->seats[seat] = (struct seat){ .pid = pid, .line = line[0] };
 	sv->nworkers++;
 	if (in != NULL)
 		return 0;
-	if (!is_ready(pid, go[0])) {
+	if (!is_ready(pid, line[0])) {
 		kill(pid, SIGKILL);
 		return -1;
 	}
@@ -3335,8 +3365,8 @@ clear_seat(struct master *m, struct service *sv, size_t seat)
 	memset((void *)&sv->counts[seat], 0, sizeof(*sv->counts));
 	for (; sv->peers != NULL && n > 0; n--)
 		sv->peers[first + n - 1] = 0;
-	if (sv->seats[seat].go != -1)
-		close(sv->seats[seat].go);
+	if (sv->seats[seat].line != -1)
+		close(sv->seats[seat].line);
 	sv->seats[seat] = empty_seat;
 	sv->nworkers--;
 }
@@ -3525,7 +3555,7 @@ give_up(struct master *m, struct service *sv)
 {
 	close_listeners(sv, 1);
 	keep_none(m->live);
-	release_workers(sv, 0);
+	hang_up(sv);
 	retire(sv, SIGQUIT);
 	sv->older = m->live->older;
 	m->live->older = sv;
@@ -3562,8 +3592,9 @@ replace(struct master *m)
 	m->live = sv;
 	if (sv->cfg.number[MODE] == POLL)
 		drop_waiting(m);
-	release_workers(sv, 1);
+	begin(sv);
 	retire(old, SIGTERM);
+	await_end_of_accepting(old);
 	return 0;
 }
 
@@ -3687,7 +3718,7 @@ refill(struct master *m)
 	    sv->nworkers == sv->nseats || clock_ms() < sv->retry_at)
 		return;
 	start_workers(m, sv);
-	release_workers(sv, 1);
+	begin(sv);
 }
 
 /* Until the last worker has left. */
@@ -3779,7 +3810,7 @@ static int
 run_inetd(const struct arguments *a)
 {
 	struct service *sv = service_new(a);
-	struct worker w = { .turn = (size_t)getpid() };
+	struct worker w = { .line = -1, .turn = (size_t)getpid() };
 	struct incoming in = { .fd = -1 };
 	int fd, r = EXIT_CONFIG;
 	sigset_t asleep;
@@ -3888,7 +3919,7 @@ serve(struct master *m)
 		silence();
 	if (start_workers(m, m->live) == 0) {
 		announce(m->live, NULL);
-		release_workers(m->live, 1);
+		begin(m->live);
 		notify_ready(m, "");
 		if (m->parent != -1 && write(m->parent, "", 1) == 1)
 			close(m->parent);
@@ -3896,7 +3927,7 @@ serve(struct master *m)
 	} else {
 		r = EXIT_FAILURE;
 		m->stopping = 1;
-		release_workers(m->live, 0);
+		hang_up(m->live);
 		retire(m->live, SIGQUIT);
 	}
 	supervise(m);

@@ -213,11 +213,11 @@ def fill(t, seen, workers):
     """Two clients that stay, for each of these new workers: there is no place
     for a third, so that the first that each of them served is among these.
     """
-    support.wait_for(lambda: all(sockets(pid) == 1 for pid in workers),
-                     "each to have no socket but the listener")
+    support.wait_for(lambda: all(sockets(pid) == 2 for pid in workers),
+                     "each to have the listener and a line to the master")
     for _ in range(2 * len(workers)):
         seen.client(t.address)
-    support.wait_for(lambda: all(sockets(pid) == 1 + 2 * 2 for pid in workers),
+    support.wait_for(lambda: all(sockets(pid) == 2 + 2 * 2 for pid in workers),
                      "all to be served")
 
 

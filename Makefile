@@ -126,9 +126,9 @@ uninstall:
 	    $(DESTDIR)$(PREFIX)/share/man/man5/tunnel.conf.5
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
 
-# mbed TLS's build is kept: it is not made from anything here.
+# What tests/deps has put there is kept: it is not made from anything here.
 clean:
-	rm -rf $(TUNNEL) $(filter-out build/mbedtls,$(wildcard build/*))
+	rm -rf $(TUNNEL) $(filter-out build/mbedtls build/inetd,$(wildcard build/*))
 
 FORCE:
 

@@ -698,3 +698,17 @@ def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
                  f"{expected} in all of them")
         t.signal(signal.SIGHUP)
         wait_for(lambda: log().count("reloaded") == n + 1, "a reload")
+
+
+def test_fork_slows_down_what_crashes_in_a_row(room, backend):
+    """Each is a guess at a memory that is the same in all of them."""
+    backend.serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}", "mode=fork")
+    wait_for(lambda: not t.workers(), "the trial to be over")
+    clients = [room.client(t) for _ in range(3)]
+    for n, pid in enumerate(t.workers(), 1):
+        os.kill(pid, signal.SIGKILL)
+        t.wait_log(f"worker {pid} was killed")
+    t.wait_log(r"; another may be started in 0\.\d s \(2 in a row\)")
+    assert is_echoed(room.client(t))
+    assert len(clients) == n == 3

@@ -869,7 +869,9 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 	print_names(fp, crt);
 	mbedtls_x509_dn_gets(text, sizeof(text), &crt->issuer);
 	fprintf(fp, "\tissuer     %s\n\tserial     ", text);
-	print_hex(fp, crt->serial.p, crt->serial.len);
+	/* A number; DER has a zero before it lest it be negative. */
+	len = crt->serial.len > 1 && crt->serial.p[0] == 0;
+	print_hex(fp, crt->serial.p + len, crt->serial.len - len);
 	validity(crt, text, sizeof(text));
 	fprintf(fp, "\tvalid      %04d-%02d-%02d to %04d-%02d-%02d (%s)\n",
 	    crt->valid_from.year, crt->valid_from.mon, crt->valid_from.day,

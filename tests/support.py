@@ -258,10 +258,14 @@ def http(sock):
 
 
 def closed_port():
-    """The address of a port that refuses connections."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return tcp_address(s)
+    """The address of a port that refuses connections, and is nobody else's."""
+    s = socket.socket()
+    s.bind(("127.0.0.1", 0))
+    CLOSED.append(s)
+    return tcp_address(s)
+
+
+CLOSED = []
 
 
 # TLS.

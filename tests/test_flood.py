@@ -331,8 +331,10 @@ def test_storm_on_one_of_two_listeners(room, start):
 
 @pytest.mark.seconds(60)
 @pytest.mark.parametrize("stay", [False, True], ids=["leave", "stay"])
-def test_honest_clients_in_a_flood(room, many_descriptors, start, stay):
+def test_honest_clients_in_a_flood(room, many_descriptors, start, way, stay):
     """500 silent and 500 rude ones fill the house, by default."""
+    if is_fork(way) and support.SANITIZED:
+        pytest.skip("a thousand processes with a sanitizer in each")
     t = start()
     rude = room.keep(Rude(room, t.address, stay))
     silent = []

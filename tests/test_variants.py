@@ -19,7 +19,7 @@ PROCESSES = ["workers", "reload", "supervisors", "privileges", "flood"]
 
 # Which of these, where a variant may make a difference to them.
 MORE = {"sanitize": PROCESSES, "poll": ["workers", "flood"],
-        "clang": ["reload", "flood"], "static": ["reload", "privileges"]}
+        "clang": ["reload"], "static": ["privileges"]}
 
 # What to give to make.
 VARIANTS = {

@@ -257,6 +257,13 @@ def http(sock):
             return
 
 
+def free_port():
+    """The address of a port that nobody has at this moment."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return tcp_address(s)
+
+
 def closed_port():
     """The address of a port that refuses connections, and is nobody else's."""
     s = socket.socket()

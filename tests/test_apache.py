@@ -40,7 +40,7 @@ def apache(room):
     room.write("htdocs/small.txt", "a small file\n")
     room.write("htdocs/big.bin", BIG_FILE)
     # It can't be told to choose a port.
-    address = support.closed_port()
+    address = support.free_port()
     conf = room.write("apache.conf", CONF.format(
         dir=room.dir, address=address, modules="/usr/lib/apache2/modules"))
     if os.getuid() == 0:

@@ -326,7 +326,7 @@ def test_port_in_use(lost):
 
 
 def test_two_accept_on_one_port(lost):
-    address = support.closed_port()
+    address = support.free_port()
     assert f"{address}: Address already in use" in in_background(
         lost, f"accept={address}", f"accept={address}")
 

@@ -505,7 +505,7 @@ def test_port_in_use(room, configured):
     unix, other = (f"unix:{room.path(name)}" for name in ("socket", "other"))
     c = configured(accept=["127.0.0.1:0", unix])
     c.t.wait_log("listening on", count=2)
-    free = support.closed_port()
+    free = support.free_port()
     with socket.create_server(("127.0.0.1", 0)) as s:
         used = support.tcp_address(s)
         message = c.refuse(accept=["127.0.0.1:0", other, free, used])
@@ -519,7 +519,7 @@ def test_port_in_use(room, configured):
 
 def test_address_that_overlaps(configured):
     """The old one is open until the new one is."""
-    c = configured(accept=support.closed_port())
+    c = configured(accept=support.free_port())
     message = c.refuse(accept=c.t.address.split(":")[1])
     assert "Address already in use" in message
     assert is_echoed(c.client())

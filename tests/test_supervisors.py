@@ -82,7 +82,7 @@ class Inetd:
 
     def start(self, line):
         """With this line of inetd.conf, on a port that is added to it."""
-        address = support.closed_port()
+        address = support.free_port()
         conf = self.own(self.room.write("inetd.conf", f"{address} {line}\n"))
         self.room.start("inetd", [self.program, "-d", conf], **self.keywords)
         support.wait_for(lambda: self.listens(address), "inetd to listen")
@@ -199,7 +199,7 @@ def activate(room):
     program = need("systemd-socket-activate")
 
     def start(options, *words, listen=None):
-        listen = listen or [support.closed_port()]
+        listen = listen or [support.free_port()]
         p = room.start("activate", [
             program, *(word for x in listen for word in ("-l", x)),
             *options.split(), *support.command(
@@ -223,7 +223,7 @@ def test_activated_listener(room, activate, echo, options, words):
 
 @pytest.mark.parametrize("words", [[], ["accept=fd:3", "accept=fd:4"]])
 def test_activated_listeners(room, activate, echo, words):
-    both = [support.closed_port(), room.path("socket")]
+    both = [support.free_port(), room.path("socket")]
     p, _ = activate("", *words, f"connect={echo.address}", listen=both)
     for address in reversed(both):
         assert_echoes(room, address.replace("/", "unix:/", 1))
@@ -233,7 +233,7 @@ def test_activated_listeners(room, activate, echo, words):
 
 def test_activated_listeners_of_which_one_is_named(room, activate, echo):
     """What accept says is what counts."""
-    both = [support.closed_port(), support.closed_port()]
+    both = [support.free_port(), support.free_port()]
     p, _ = activate("", "accept=fd:4", f"connect={echo.address}",
                     listen=both)
     assert_echoes(room, both[1])
@@ -294,7 +294,7 @@ def test_connection_where_a_listener_belongs(room, activate, echo):
 
 
 def test_activated_listeners_stay_over_a_reload(room, activate, echo):
-    both = [support.closed_port(), room.path("socket")]
+    both = [support.free_port(), room.path("socket")]
     p, _ = activate("", f"connect={echo.address}", listen=both)
     assert_echoes(room, both[0])
     for n in range(1, 4):

@@ -689,6 +689,7 @@ class Tunnel(Process):
     def __init__(self, directory, name, arguments, **keywords):
         super().__init__(directory, name, command(*arguments), **keywords)
         self.is_inetd = "-i" in arguments
+        self.forks = "mode=fork" in arguments
 
     def workers(self):
         return [] if self.is_inetd else super().workers()
@@ -700,7 +701,12 @@ class Tunnel(Process):
         return [pid for worker in self.workers() for pid in children(worker)]
 
     def wait_ready(self):
+        """With a process for each connection, there is one to see whether it
+        can be, which is gone a moment later.
+        """
         self.wait_log("listening on")
+        if self.forks:
+            wait_for(lambda: not self.workers(), "the trial to be over")
         return self
 
     @property

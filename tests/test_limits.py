@@ -40,18 +40,18 @@ def test_idle_timeout(room, backend, tunnel, version):
 
 def test_idle_timeout_is_pushed_back_by_every_byte(room, backend, tunnel):
     """Whichever way, and for longer than the timeout in all."""
-    t = tunnel("idle_timeout=1s")
+    t = tunnel("idle_timeout=2s")
     client = room.client(t)
     server = room.keep(backend.accept())
     for way in ("up", "up", "down", "down"):
-        time.sleep(0.6)  # less than the timeout: a pace, not a wait
+        time.sleep(0.7)  # less than the timeout: a pace, not a wait
         if way == "up":
             client.send(b"x")
             assert read_exactly(server, 1) == b"x"
         else:
             server.sendall(b"x")
             assert read_exactly(client, 1) == b"x"
-    with Elapsed(1):
+    with Elapsed(2):
         assert client.read_all() == (b"", "reset")
 
 

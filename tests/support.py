@@ -37,14 +37,12 @@ def is_sanitized():
 
 
 SANITIZED = os.path.exists(TUNNEL) and is_sanitized()
-HAS_SANDBOX = os.path.exists(TUNNEL) and b"  sandbox " in subprocess.run(
-    [TUNNEL, "-h"], stdout=subprocess.PIPE, check=False).stdout
 
 # What TUNNEL_ARGS makes of those that don't choose for themselves.
 ARGS = shlex.split(os.environ.get("TUNNEL_ARGS", ""))
 MODE = dict(word.split("=") for word in ARGS).get("mode", "poll")
 WORKERS = dict(word.split("=") for word in ARGS).get("workers", "1")
-WORKERS = len(os.sched_getaffinity(0)) if WORKERS == "auto" else int(WORKERS)
+WORKERS = os.cpu_count() if WORKERS == "auto" else int(WORKERS)
 # For a test in which one connection has to know of another.
 ALONE = "mode=fork" if MODE == "fork" else "workers=1"
 SLOW = float(os.environ.get("TUNNEL_SLOW", "4" if SANITIZED else "1"))
@@ -665,7 +663,7 @@ def words(arguments):
     before = []
     if "-i" not in given and not given & {"mode", "workers"}:
         before += ARGS
-    if (SANITIZED or UNDER) and "sandbox" not in given and HAS_SANDBOX:
+    if (SANITIZED or UNDER) and "sandbox" not in given:
         before.append("sandbox=no")  # their runtime needs what it forbids
     return [*before, *arguments]
 
@@ -696,7 +694,7 @@ class Tunnel(Process):
 
     def commands(self):
         """The processes that its workers have begun, and that live."""
-        if self.is_inetd or not HAS_SANDBOX:
+        if self.is_inetd:
             return children(self.pid)
         return [pid for worker in self.workers() for pid in children(worker)]
 

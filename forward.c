@@ -389,13 +389,19 @@ const struct stream_ops stream_plain = {
  * Queues and phases, and the one way to end.
  */
 
-static int64_t
-clock_ms(void)
+int64_t
+forward_clock_us(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static int64_t
+clock_ms(void)
+{
+	return forward_clock_us() / 1000;
 }
 
 static void
@@ -1049,7 +1055,17 @@ step_busy(struct forward *f)
 	}
 }
 
-/* Milliseconds to the next deadline, for the poller: -1 is none. */
+int
+forward_timeout(int64_t now, int64_t until)
+{
+	if (until == INT64_MAX)
+		return -1;
+	if (until <= now)
+		return 0;
+	return until - now > INT_MAX ? INT_MAX : (int)(until - now);
+}
+
+/* To the next deadline. */
 static int
 sleep_ms(const struct forward *f)
 {
@@ -1066,16 +1082,11 @@ sleep_ms(const struct forward *f)
 		if (c != NULL && c->deadline < until)
 			until = c->deadline;
 	}
-	if (until == INT64_MAX)
-		return -1;
-	if (until <= f->now)
-		return 0;
-	return until - f->now > INT_MAX ? INT_MAX : (int)(until - f->now);
+	return forward_timeout(f->now, until);
 }
 
-/* A poller that finds events ready takes no signal: let them in by hand. */
-static void
-let_signals_in(const sigset_t *mask)
+void
+forward_let_signals_in(const sigset_t *mask)
 {
 	sigset_t blocked;
 
@@ -1098,7 +1109,7 @@ forward_run(struct forward *f, const sigset_t *mask)
 		if (n == -1 || f->now > before)
 			asleep = f->now;
 		if (f->now - asleep >= SIGNALS_MS) {
-			let_signals_in(mask);
+			forward_let_signals_in(mask);
 			asleep = f->now;
 		}
 		f->p.calls->woken(f->p.arg);

@@ -149,6 +149,15 @@ int	 forward_listen(struct forward *, int fd);
 int	 forward_is_passing(int error);
 
 /*
+ * For a loop beside the engine's that waits as it does.  CLOCK_MONOTONIC; the
+ * milliseconds from now to until, for poll(2), INT64_MAX being never; and the
+ * signals of mask, since a poller that finds events ready takes none.
+ */
+int64_t	 forward_clock_us(void);
+int	 forward_timeout(int64_t now, int64_t until);
+void	 forward_let_signals_in(const sigset_t *mask);
+
+/*
  * Enter one connection that was accepted elsewhere; fd is the engine's from
  * here on, whatever happens.  0, or -1 with errno (0: it was turned away).
  */

@@ -721,7 +721,6 @@ is_runnable(const char *name)
 
 	if (path == NULL && confstr(_CS_PATH, fallback, sizeof(fallback)) > 0)
 		path = fallback;
-
 	if (strchr(name, '/') != NULL)
 		return is_program(name);
 	for (; path != NULL; path = strchr(path, ':')) {
@@ -1443,18 +1442,9 @@ taken(volatile sig_atomic_t *flag)
 }
 
 static int64_t
-clock_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
-
-static int64_t
 clock_ms(void)
 {
-	return clock_us() / 1000;
+	return forward_clock_us() / 1000;
 }
 
 static void
@@ -2741,25 +2731,6 @@ sandbox_enter(const struct service *sv)
  * FROM A CONFIGURATION TO A SERVICE
  */
 
-/* Descriptors for as many connections as a worker may have. */
-static void
-raise_limit(const struct service *sv)
-{
-	rlim_t each = sv->cfg.command != NULL ? 3 : 2, need;
-	struct rlimit l;
-
-	need = ((rlim_t)sv->cfg.number[MAX_CONNECTIONS] + sv->nseats - 1) /
-	    sv->nseats * each + SPARE_FDS;
-	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
-		return;
-	l.rlim_cur = l.rlim_max < need ? l.rlim_max : need;
-	setrlimit(RLIMIT_NOFILE, &l);
-	if (l.rlim_cur < need)
-		say(WARNING, "max_connections needs %llu descriptors, and "
-		    "%llu are allowed (ulimit -n)", (unsigned long long)need,
-		    (unsigned long long)l.rlim_cur);
-}
-
 static size_t
 count_seats(const struct config *cfg, int inetd)
 {
@@ -2788,6 +2759,25 @@ share_of(const struct service *sv, size_t seat, size_t *before)
 
 	*before = each * seat + (seat < rest ? seat : rest);
 	return each + (seat < rest);
+}
+
+/* Descriptors for as many connections as a worker may have: the first one. */
+static void
+raise_limit(const struct service *sv)
+{
+	rlim_t each = sv->cfg.command != NULL ? 3 : 2, need;
+	struct rlimit l;
+	size_t before;
+
+	need = share_of(sv, 0, &before) * each + SPARE_FDS;
+	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
+		return;
+	l.rlim_cur = l.rlim_max < need ? l.rlim_max : need;
+	setrlimit(RLIMIT_NOFILE, &l);
+	if (l.rlim_cur < need)
+		say(WARNING, "max_connections needs %llu descriptors, and "
+		    "%llu are allowed (ulimit -n)", (unsigned long long)need,
+		    (unsigned long long)l.rlim_cur);
 }
 
 /* The places of the workers, and what they share with the master. */
@@ -3352,7 +3342,6 @@ counts_add(struct counts *sum, const volatile struct counts *n)
 	sum->lost += n->lost;
 }
 
-
 /* Whoever sits there next finds it empty; what was counted is kept. */
 static void
 clear_seat(struct master *m, struct service *sv, size_t seat)
@@ -3603,7 +3592,8 @@ reload(struct master *m)
 {
 	log_open(&m->live->cfg);
 	say(NOTICE, "reloading");
-	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_us());
+	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
+	    (long long)forward_clock_us());
 	if (replace(m) == 0) {
 		say(NOTICE, "reloaded");
 		notify_ready(m, "");
@@ -3657,7 +3647,7 @@ tell(const struct master *m)
 		signal_workers(sv, SIGUSR1);
 }
 
-/* Milliseconds to the next thing that is due, for poll(2): -1 is none. */
+/* To the next thing that is due. */
 static int
 sleep_ms(const struct master *m)
 {
@@ -3673,15 +3663,12 @@ sleep_ms(const struct master *m)
 	for (; sv != NULL; sv = sv->older)
 		if (sv->deadline < until)
 			until = sv->deadline;
-	if (until == INT64_MAX)
-		return -1;
-	return until <= now ? 0 : until - now > INT_MAX ? INT_MAX :
-	    (int)(until - now);
+	return forward_timeout(now, until);
 }
 
 /*
  * Until a signal, a deadline or, in fork mode, a connection: the listeners
- * take turns.  poll(2) takes no signal if it finds a connection ready.
+ * take turns.
  */
 static void
 sleep_until_due(struct master *m)
@@ -3692,15 +3679,13 @@ sleep_until_due(struct master *m)
 	struct timespec ts = { .tv_sec = ms / 1000,
 	    .tv_nsec = ms % 1000 * 1000000L };
 	nfds_t i, n = 0;
-	sigset_t awake;
 
 	for (i = 0; may_accept(m) && i < sv->nlisteners; i++)
 		p[n++] = (struct pollfd){ .events = POLLIN, .fd =
 		    sv->listeners[(m->next_listener + i) %
 		    sv->nlisteners].fd };
 	ready = ppoll(p, n, ms == -1 ? NULL : &ts, &m->asleep);
-	sigprocmask(SIG_SETMASK, &m->asleep, &awake);
-	sigprocmask(SIG_SETMASK, &awake, NULL);
+	forward_let_signals_in(&m->asleep);
 	for (i = 0; ready > 0 && i < n; i++)
 		if (p[i].revents != 0 && accept_one(m, p[i].fd)) {
 			m->next_listener += i + 1;

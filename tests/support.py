@@ -524,6 +524,28 @@ def sockets(pid):
     return inodes
 
 
+def statistics(t):
+    """The numbers of the line that SIGUSR1 gives."""
+    count = t.log().count("statistics: ")
+    t.signal(signal.SIGUSR1)
+    line = t.wait_log(r"statistics: up \d+s, ", count + 1)
+    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", line)}
+
+
+def wait_until_alone(t):
+    """Until no connection is left."""
+    wait_for(lambda: statistics(t)["live"] == 0, "all to be over")
+
+
+def text_of(path):
+    """Nothing, if there is no such file yet."""
+    try:
+        with open(path) as f:
+            return f.read()
+    except FileNotFoundError:
+        return ""
+
+
 def is_connected(pid):
     """Has it an established connection on TCP?"""
     with open("/proc/net/tcp") as f:

@@ -2,13 +2,12 @@
 
 import os
 import re
-import signal
 import ssl
 
 import pytest
 
 import support
-from support import Task
+from support import Task, statistics, wait_until_alone
 
 by_default = pytest.mark.skipif(
     support.SANITIZED or bool(support.UNDER),
@@ -83,18 +82,6 @@ class Visitors:
         tasks = [Task(self.visit, count // at_once) for _ in range(at_once)]
         for task in tasks:
             task.result(80 * support.SLOW)
-
-
-def statistics(t):
-    """The numbers of the line that SIGUSR1 gives."""
-    count = t.log().count(" statistics: ")
-    t.signal(signal.SIGUSR1)
-    line = t.wait_log(" statistics: ", count + 1)
-    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", line)}
-
-
-def wait_until_alone(t):
-    support.wait_for(lambda: statistics(t)["live"] == 0, "all to be over")
 
 
 def memory(t):

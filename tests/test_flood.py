@@ -5,7 +5,6 @@ what is left for the honest.  Descriptors, processes, memory that run out.
 import ctypes
 import errno
 import os
-import re
 import resource
 import select
 import shutil
@@ -18,7 +17,7 @@ import time
 import pytest
 
 import support
-from support import read_exactly
+from support import read_exactly, statistics, wait_until_alone
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
 GARBAGE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -89,19 +88,6 @@ def is_served(room, address, source=None):
 def is_refused(room, address, source=None):
     with pytest.raises((ConnectionError, ssl.SSLError)):
         is_served(room, address, source)
-
-
-def statistics(t):
-    """The numbers of the line that SIGUSR1 gives."""
-    count = t.log().count(" statistics: ")
-    t.signal(signal.SIGUSR1)
-    line = t.wait_log(" statistics: ", count + 1)
-    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", line)}
-
-
-def wait_until_alone(t):
-    """Until no connection is left."""
-    support.wait_for(lambda: statistics(t)["live"] == 0, "all to be over")
 
 
 # max_per_ip.

@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 import support
-from support import Task, read_all, read_exactly
+from support import Task, read_all, read_exactly, text_of
 
 
 class Daemon:
@@ -206,14 +206,6 @@ def test_pidfile_that_is_a_symbolic_link(room, backend, text):
 
 
 # The log.
-
-def text_of(path):
-    try:
-        with open(path) as f:
-            return f.read()
-    except FileNotFoundError:
-        return ""
-
 
 def lines_of(path):
     return text_of(path).splitlines()

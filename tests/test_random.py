@@ -204,9 +204,7 @@ def seen(room, version):
 
 
 def sockets(pid):
-    names = os.listdir(f"/proc/{pid}/fd")
-    return sum(os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
-               for name in names)
+    return len(support.sockets(pid))
 
 
 def fill(t, seen, workers):

@@ -17,7 +17,7 @@ import pytest
 
 import support
 from support import (Task, is_alive, is_connected, is_refused, read_all,
-                     read_exactly, wait_for)
+                     read_exactly, text_of, wait_for)
 from test_privileges import dynamic
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
@@ -258,18 +258,11 @@ def test_log(room, configured):
     assert is_echoed(c.client())
     c.write(log=room.path("log"))
     c.t.signal(signal.SIGHUP)
-    wait_for(lambda: "reloaded" in read(room.path("log")), "the new log")
+    wait_for(lambda: "reloaded" in text_of(room.path("log")), "the new log")
     end(c.client())
-    wait_for(lambda: " closed\n" in read(room.path("log")), "the connection")
+    wait_for(lambda: " closed\n" in text_of(room.path("log")),
+             "the connection")
     assert " closed\n" not in c.t.log()
-
-
-def read(path):
-    try:
-        with open(path) as f:
-            return f.read()
-    except FileNotFoundError:
-        return ""
 
 
 def test_log_level(configured):
@@ -365,7 +358,7 @@ def test_key_that_cannot_change(room, configured, key):
     client = c.client(alpn=["h2"])
     assert client.tls.selected_alpn_protocol() == "h2"
     end(client)
-    assert read(room.path("pidfile")) == f"{c.t.pid}\n"
+    assert text_of(room.path("pidfile")) == f"{c.t.pid}\n"
     assert not os.path.exists(room.path("other"))
     assert c.t.stop() == 0
     assert not os.path.exists(room.path("pidfile"))
@@ -533,13 +526,13 @@ def test_log_is_opened_anew_all_the_same(room, configured):
                       f"cert = {room.certs.server}\n"
                       f"connect = {backend.address}\n")
     t = room.tunnel("-c", conf, ready=False)
-    wait_for(lambda: "listening on" in read(path), "a log")
-    address = re.search(r"listening on (\S+)", read(path))[1]
-    room.write("tunnel.conf", read(conf) + "colour = red\n")
+    wait_for(lambda: "listening on" in text_of(path), "a log")
+    address = re.search(r"listening on (\S+)", text_of(path))[1]
+    room.write("tunnel.conf", text_of(conf) + "colour = red\n")
     os.rename(path, path + ".1")
     t.signal(signal.SIGHUP)
-    wait_for(lambda: "not reloaded: " in read(path), "the new file")
-    assert "tunnel.conf:5: unknown key" in read(path)
+    wait_for(lambda: "not reloaded: " in text_of(path), "the new file")
+    assert "tunnel.conf:5: unknown key" in text_of(path)
     assert serves(room, address)
 
 
@@ -761,14 +754,14 @@ def test_daemon_reloads_from_a_relative_configuration(room, backend):
     support.shutil.copy(room.certs.server, room.path("server.pem"))
     subprocess.run(support.command("-c", "tunnel.conf"), cwd=room.dir,
                    check=True, timeout=support.DEADLINE)
-    pid = int(read(room.path("pidfile")))
+    pid = int(text_of(room.path("pidfile")))
     try:
         support.shutil.copy(room.certs.rsa, room.path("server.pem"))
         os.kill(pid, signal.SIGHUP)
-        wait_for(lambda: "reload" in read(room.path("daemon.log")).split(
+        wait_for(lambda: "reload" in text_of(room.path("daemon.log")).split(
             "reloading")[-1], "the reload")
         address = re.search(r"listening on (\S+)",
-                            read(room.path("daemon.log")))[1]
+                            text_of(room.path("daemon.log")))[1]
         client = room.client(address)
         assert subject(client) == "rsa"
         client.close()

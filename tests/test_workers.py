@@ -377,10 +377,7 @@ def test_worker_that_does_not_leave_is_killed(room, backend):
 
 def statistics(t):
     """What SIGUSR1 tells: the counters, and the lines of live connections."""
-    before = t.log().count("statistics: ")
-    t.signal(signal.SIGUSR1)
-    line = t.wait_log(r"statistics: up \d+s, ", count=before + 1)
-    counters = {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", line)}
+    counters = support.statistics(t)
 
     def lines():
         rest = t.log().split("statistics: ")[-1].splitlines()[1:]

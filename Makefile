@@ -38,7 +38,7 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
 	-Werror
 HARDENING = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
 HARDENING_LD = -Wl,-z,relro,-z,now,-z,noexecstack
-SMALL	= -fno-asynchronous-unwind-tables
+SMALL	= -fno-asynchronous-unwind-tables -fno-plt
 SMALL_LD = -Wl,--gc-sections,--as-needed,-O1
 SANITIZE =
 
@@ -80,8 +80,8 @@ $(TUNNEL): $(OBJS)
 $(OBJS): $(O)/%.o: %.c $(HDRS) $(O)/flags | mbedtls-is-fit
 	$(compile) -c -o $@ $<
 
-# No byte that is forwarded passes through it.
-$(O)/tunnel.o: private CFLAGS = -Os -g
+# What is not done for each byte had better be small.
+$(O)/tunnel.o $(O)/tls.o: private CFLAGS = -Os -g
 
 # Other flags, other objects.
 $(O)/flags: FORCE

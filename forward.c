@@ -1,4 +1,5 @@
 #include <assert.h>
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -18,7 +19,6 @@
 #define STARVED_MS	100		/* no descriptors: try again after */
 #define SIGNALS_MS	50		/* a busy loop takes them so often */
 #define DISCARD_MS	500		/* for a refusal to be read */
-#define REASON_SIZE	128
 
 enum { CLIENT, BACKEND, SIDES };
 
@@ -71,7 +71,7 @@ struct conn {
 	struct half halves[SIDES];	/* by the side that they read from */
 	short	 open_on;		/* what OPENING and DIALING wait for */
 	int	 served;
-	char	 reason[REASON_SIZE];
+	char	*reason;		/* once there is one */
 };
 
 struct queue {
@@ -384,6 +384,22 @@ const struct stream_ops stream_plain = {
 	.error = plain_error,
 };
 
+void
+stream_quote(char *out, size_t size, const unsigned char *p, size_t n)
+{
+	size_t i, used = 0;
+
+	for (i = 0; i < n && used + 8 < size; i++) {
+		const char *fmt = isprint(p[i]) && p[i] != '"' && p[i] != '\\' ?
+		    "%s%c" : "%s\\x%02x";
+		int w = snprintf(out + used, size - used, fmt,
+		    i == 0 ? "\"" : "", p[i]);
+
+		used += (size_t)w;
+	}
+	snprintf(out + used, size - used, "%s", i == 0 ? "\"\"" : "\"");
+}
+
 /*
  * CONNECTIONS
  * Queues and phases, and the one way to end.
@@ -458,9 +474,10 @@ conn_end(struct forward *f, struct conn *c, unsigned aborts,
 	va_list ap;
 	int side;
 
-	if (c->reason[0] == '\0') {
+	if (c->reason == NULL) {
 		va_start(ap, fmt);
-		vsnprintf(c->reason, sizeof(c->reason), fmt, ap);
+		if (vasprintf(&c->reason, fmt, ap) == -1)
+			c->reason = NULL;
 		va_end(ap);
 	}
 	for (side = 0; side < SIDES; side++) {
@@ -497,7 +514,8 @@ conn_tell(const struct forward *f, const struct conn *c, const char *reason)
 static void
 conn_free(struct forward *f, struct conn *c)
 {
-	struct forward_end end = conn_tell(f, c, c->reason);
+	struct forward_end end = conn_tell(f, c, c->reason != NULL ?
+	    c->reason : "out of memory");
 	int side;
 
 	f->p.calls->closed(c->user, &end);
@@ -506,6 +524,7 @@ conn_free(struct forward *f, struct conn *c)
 		free(c->halves[side].stuck);
 	}
 	f->nconns--;
+	free(c->reason);
 	free(c);
 }
 
@@ -520,7 +539,9 @@ conn_refuse(struct forward *f, struct conn *c, const char *what,
 {
 	struct stream *backend = &c->streams[BACKEND];
 
-	snprintf(c->reason, sizeof(c->reason), "%s%s", what, why);
+	if (c->reason == NULL &&
+	    asprintf(&c->reason, "%s%s", what, why) == -1)
+		c->reason = NULL;
 	if (backend->fd != -1)
 		backend->ops->abort(backend);
 	conn_close(f, c, BACKEND);

@@ -75,6 +75,13 @@ extern const struct stream_ops stream_plain;
 /* The abort of every stream on TCP: close(2) shall send RST (SO_LINGER 0). */
 void	 stream_reset(struct stream *);
 
+/*
+ * A peer's bytes, as many as there is room for, fit to be logged: between
+ * quotation marks, and escaped.
+ */
+void	 stream_quote(char *text, size_t size, const unsigned char *p,
+	    size_t n);
+
 /* How a connection ended, or how it is doing.  Valid during the call. */
 struct forward_end {
 	const char *reason;	/* "closed", "truncated", ...; or its phase */

@@ -1,21 +1,28 @@
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <mbedtls/base64.h>
 #include <mbedtls/error.h>
 #include <mbedtls/net_sockets.h>
 #include <mbedtls/oid.h>
+#include <mbedtls/pem.h>
+#include <mbedtls/platform_time.h>
 #include <mbedtls/platform_util.h>
 #include <mbedtls/psa_util.h>
 #include <mbedtls/ssl.h>
 #include <mbedtls/version.h>
+#include <mbedtls/x509_crl.h>
 #include <mbedtls/x509_crt.h>
 #include <psa/crypto.h>
 
@@ -36,11 +43,34 @@
 #define LIST_MAX	32		/* names in a list */
 #define SUITES_MAX	64
 #define NAME_SIZE	256
-#define ERROR_SIZE	512
+#define ERROR_SIZE	1024
+#define DN_SIZE		512		/* of a distinguished name, as text */
 #define WARN_DAYS	30
+#define CRL_WARN_DAYS	3		/* some are good for a week alone */
+#define RSA_BITS	2048
 #define GENERATED_DAYS	825		/* more, and Apple's clients balk */
-#define DAY		(24 * 60 * 60)
+#define HOUR		(60 * 60)
+#define DAY		(24 * HOUR)
 #define SEPARATORS	" \t,:"
+#define HASH_SIZE	32		/* SHA-256 */
+#define KEYS_MAX	16		/* for tickets */
+#define KEY_SIZE	32
+#define KEY_NAME_SIZE	16
+#define SALT_SIZE	16
+#define TAG_SIZE	16
+#define TICKET_HEAD	(KEY_NAME_SIZE + SALT_SIZE)
+#define TICKET_MAX	8192		/* of what is in it */
+#define SESSION_HEAD	21
+#define ID_SIZE		32		/* of a session */
+#define WAYS		8		/* places in the cache for an ID */
+#define SLOT_SIZE	512		/* of a place there */
+#define SLOT_WITH_CLIENT 4096
+#define TORN		100		/* keys, read while they are written */
+#define CERTIFICATE_REQUIRED 116	/* RFC 8446 section 6.2 */
+
+#ifndef MSG_MORE
+#define MSG_MORE	0
+#endif
 
 #define RNG		mbedtls_psa_get_random, MBEDTLS_PSA_RANDOM_STATE
 
@@ -51,10 +81,62 @@ struct cert {
 	mbedtls_pk_context key;
 };
 
+/* What a client's certificate may be. */
+struct rule {
+	struct rule *next;
+	enum { CN, DNS, IP, URI, PIN } kind;
+	char	*text;			/* of a CN, DNS or URI */
+	unsigned char bytes[HASH_SIZE];	/* of an IP or a PIN */
+	size_t	 len;			/* of them */
+};
+
+/* The first one encrypts tickets, all of them decrypt. */
+struct keys {
+	size_t	 n;
+	struct {
+		unsigned char name[KEY_NAME_SIZE];
+		unsigned char secret[KEY_SIZE];
+	} list[KEYS_MAX];
+};
+
+/* A place in the cache.  Nobody waits for one: it is as if it were empty. */
+struct slot {
+	atomic_int owner;		/* the process that is at it, or 0 */
+	uint32_t len;			/* 0: empty */
+	uint64_t used;			/* greater: later */
+	unsigned char id[ID_SIZE];
+	unsigned char ticket[];
+};
+
+/* In memory of all processes: no pointers, and no sizes to be trusted. */
+struct shared {
+	atomic_uint version;		/* of the keys; odd: being written */
+	struct keys keys;
+	_Atomic uint64_t clock;		/* counts what is stored */
+	unsigned char slots[];
+};
+
+struct tls_sessions {
+	struct shared *shared;
+	size_t	 nslots;
+	size_t	 slot_size;
+};
+
 struct tls_config {
 	mbedtls_ssl_config ssl;
 	struct cert *certs;
+	mbedtls_x509_crt ca;
+	mbedtls_x509_crl crl;
+	struct rule *rules;
+	int	 has_ca, has_crl, has_pin;
+	enum { NOT_ASKED, ASKED, REQUIRED } verify;
+	int	 strict_names;
+	struct keys keys;		/* of a file; or none */
+	struct tls_sessions *sessions;	/* or NULL */
+	int	 lifetime;		/* of sessions, in seconds */
+	struct tls *current;		/* whose handshake is going on */
 	int	 suites[SUITES_MAX + 1];	/* ends with 0, as all here */
+	int	 suites_now[SUITES_MAX + 2];	/* for insist_on() */
 	uint16_t groups[LIST_MAX + 1];
 	const char *alpn[LIST_MAX + 1];		/* allocated */
 	int	 min, max;		/* 12 or 13 */
@@ -82,11 +164,25 @@ struct tls {
 	int	 fin;			/* recv(2) has answered 0 */
 	int	 reading;		/* a read is going on */
 	int	 unsent;		/* a write is to be retried */
+	unsigned char *held;		/* to be sent with what comes next */
+	size_t	 nheld;
+	int	 holding;		/* what is sent now */
 	struct record in, out;		/* of the handshake */
-	int	 group;			/* 0: not sent yet; -1: none will be */
+	int	 group;			/* or 0 */
+	int	 resumed;
+	int	 hidden;		/* what is sent is encrypted */
 	unsigned char first[8];		/* what the client sent first */
 	size_t	 nfirst;
 	char	*sni;			/* empty: not a host name */
+	char	*client;		/* who it is, once that is verified */
+	char	*cn;
+	unsigned char *chain;		/* its certificates; see keep_chain() */
+	size_t	 chain_len;
+	uint32_t issuers;		/* flags against them */
+	int	 refused;
+	char	*why;			/* or no memory for it */
+	unsigned char alert;		/* and what the client is told */
+	int64_t	 born;			/* the session that it resumes */
 };
 
 /* Our order among the suites that are both safe and fast; see prefer(). */
@@ -136,6 +232,61 @@ static const struct {
 	{ 90, "user_canceled" }, { 110, "unsupported_extension" },
 };
 
+/* What may be wrong with a client's certificate; the first one counts. */
+static const struct fault {
+	uint32_t flags;
+	unsigned char alert;
+	const char *text;		/* NULL: see fault_text() */
+} faults[] = {
+	{ MBEDTLS_X509_BADCERT_NOT_TRUSTED, MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA,
+	    NULL },
+	{ MBEDTLS_X509_BADCERT_REVOKED, MBEDTLS_SSL_ALERT_MSG_CERT_REVOKED,
+	    "revoked" },
+	{ MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE,
+	    MBEDTLS_SSL_ALERT_MSG_CERT_EXPIRED, NULL },
+	{ MBEDTLS_X509_BADCERT_KEY_USAGE | MBEDTLS_X509_BADCERT_EXT_KEY_USAGE,
+	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "not for client authentication" },
+	{ MBEDTLS_X509_BADCERT_BAD_KEY | MBEDTLS_X509_BADCERT_BAD_PK,
+	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "its key is too weak, or of a kind that is not accepted" },
+	{ MBEDTLS_X509_BADCERT_BAD_MD, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "its signature is too weak" },
+	{ MBEDTLS_X509_BADCRL_EXPIRED | MBEDTLS_X509_BADCRL_FUTURE,
+	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, NULL },
+	{ MBEDTLS_X509_BADCRL_NOT_TRUSTED | MBEDTLS_X509_BADCRL_BAD_MD |
+	    MBEDTLS_X509_BADCRL_BAD_PK | MBEDTLS_X509_BADCRL_BAD_KEY,
+	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "its CRL is not trusted" },
+	{ MBEDTLS_X509_BADCERT_OTHER, MBEDTLS_SSL_ALERT_MSG_ACCESS_DENIED,
+	    "no rule matched" },
+	{ UINT32_MAX, MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "not valid" },
+};
+
+/* A number on the wire, in network byte order. */
+static void
+put(unsigned char *p, uint64_t value, size_t n)
+{
+	for (; n > 0; value >>= 8)
+		p[--n] = (unsigned char)value;
+}
+
+static uint64_t
+get(const unsigned char *p, size_t n)
+{
+	uint64_t value = 0;
+
+	for (; n > 0; n--)
+		value = value << 8 | *p++;
+	return value;
+}
+
+static int
+is_tls13(const struct tls *t)
+{
+	return mbedtls_ssl_get_version_number(&t->ssl) ==
+	    MBEDTLS_SSL_VERSION_TLS1_3;
+}
+
 /*
  * ERRORS AS TEXT
  */
@@ -170,6 +321,9 @@ explain(int code)
 		return "bad record";
 	case MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE:
 		return "unexpected message";
+	case MBEDTLS_ERR_ECP_VERIFY_FAILED:
+	case MBEDTLS_ERR_RSA_VERIFY_FAILED:
+		return "a signature that is not the certificate's";
 	case MBEDTLS_ERR_SSL_ALLOC_FAILED:
 	case MBEDTLS_ERR_X509_ALLOC_FAILED:
 	case MBEDTLS_ERR_PK_ALLOC_FAILED:
@@ -178,6 +332,10 @@ explain(int code)
 		return "it is encrypted; set key_password_file";
 	case MBEDTLS_ERR_PK_PASSWORD_MISMATCH:
 		return "wrong password in key_password_file";
+	case MBEDTLS_ERR_X509_FATAL_ERROR:
+		return "a certificate chain that is too long";
+	case MBEDTLS_ERR_X509_BAD_INPUT_DATA:
+		return "a certificate that can't be read";
 	case MBEDTLS_ERR_X509_INVALID_FORMAT:
 		return "no certificate in PEM format";
 	case MBEDTLS_ERR_PK_KEY_INVALID_FORMAT:
@@ -188,21 +346,19 @@ explain(int code)
 	}
 }
 
-/* Bytes of a peer's, fit to be logged, between quotation marks. */
-static void
-quote(char *out, size_t size, const unsigned char *p, size_t n)
+/* The client is not to be served: what it is told, and why. */
+static void __attribute__((format(printf, 3, 4)))
+refuse(struct tls *t, unsigned char alert, const char *fmt, ...)
 {
-	size_t i, used = 0;
+	va_list ap;
 
-	for (i = 0; i < n && used + 8 < size; i++) {
-		const char *fmt = isprint(p[i]) && p[i] != '"' && p[i] != '\\' ?
-		    "%s%c" : "%s\\x%02x";
-		int w = snprintf(out + used, size - used, fmt,
-		    i == 0 ? "\"" : "", p[i]);
-
-		used += (size_t)w;
-	}
-	snprintf(out + used, size - used, "%s", i == 0 ? "\"\"" : "\"");
+	t->refused = 1;
+	t->alert = alert;
+	free(t->why);
+	va_start(ap, fmt);
+	if (vasprintf(&t->why, fmt, ap) == -1)
+		t->why = NULL;
+	va_end(ap);
 }
 
 static const char *
@@ -236,13 +392,15 @@ tls_error(const struct stream *s)
 	const char *during = t->open ? "TLS" : "handshake";
 	char first[64];
 
+	if (t->refused)
+		return t->why != NULL ? t->why : "refused: out of memory";
 	if (t->failed == MBEDTLS_ERR_SSL_CONN_EOF) {
 		if (t->nfirst == 0)
 			return "closed by the client before it sent a byte";
 		return "closed by the client during the handshake";
 	}
 	if (t->nfirst > 0 && t->first[0] != MBEDTLS_SSL_MSG_HANDSHAKE) {
-		quote(first, sizeof(first), t->first, t->nfirst);
+		stream_quote(first, sizeof(first), t->first, t->nfirst);
 		fail(cfg, "not TLS: the client sent %s", first);
 	} else if (t->failed == MBEDTLS_ERR_NET_RECV_FAILED ||
 	    t->failed == MBEDTLS_ERR_NET_SEND_FAILED)
@@ -360,7 +518,8 @@ prefer(int *suites)
 }
 
 /*
- * CONFIGURATION
+ * NAMES
+ * Those in a certificate, and those it is to be found by.
  */
 
 static int
@@ -371,7 +530,95 @@ is_host_name(const char *s)
 	    "-._*") == strlen(s);
 }
 
-/* For the log alone: no certificate is chosen by name here. */
+/* Each alternative name, given to f until it answers other than 0. */
+static int
+each_name(const mbedtls_x509_crt *crt,
+    int (*f)(void *, int kind, const char *, size_t), void *arg)
+{
+	const mbedtls_x509_sequence *s = &crt->subject_alt_names;
+	mbedtls_x509_subject_alternative_name san;
+	int r = 0;
+
+	for (; s != NULL && s->buf.p != NULL && r == 0; s = s->next) {
+		const mbedtls_x509_buf *b = &san.san.unstructured_name;
+
+		if (mbedtls_x509_parse_subject_alt_name(&s->buf, &san) != 0)
+			continue;
+		if (san.type == MBEDTLS_X509_SAN_DNS_NAME ||
+		    san.type == MBEDTLS_X509_SAN_IP_ADDRESS ||
+		    san.type == MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER)
+			r = f(arg, san.type, (const char *)b->p, b->len);
+		mbedtls_x509_free_subject_alt_name(&san);
+	}
+	return r;
+}
+
+static int
+has_names(const mbedtls_x509_crt *crt)
+{
+	return crt->subject_alt_names.buf.p != NULL;
+}
+
+/* The subject's last common name; NULL: it has none. */
+static const mbedtls_x509_buf *
+common_name(const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_name *n;
+	const mbedtls_x509_buf *found = NULL;
+
+	for (n = &crt->subject; n != NULL; n = n->next)
+		if (MBEDTLS_OID_CMP(MBEDTLS_OID_AT_CN, &n->oid) == 0)
+			found = &n->val;
+	return found;
+}
+
+static int
+is_same(const char *a, const char *b, size_t len)
+{
+	return strlen(a) == len && strncasecmp(a, b, len) == 0;
+}
+
+/* Is it a pattern's "*.example.org" with one label in the star's place? */
+static int
+is_below(const char *pattern, size_t plen, const char *name, size_t len)
+{
+	const char *dot = memchr(name, '.', len);
+	size_t label = dot != NULL ? (size_t)(dot - name) : 0;
+
+	return plen > 2 && pattern[0] == '*' && pattern[1] == '.' &&
+	    label > 0 && len - label == plen - 1 &&
+	    strncasecmp(pattern + 1, dot, plen - 1) == 0;
+}
+
+/* A name that a client asks for. */
+struct sought {
+	const char *name;
+	int	 by_pattern;
+};
+
+static int
+is_sought(void *arg, int kind, const char *name, size_t len)
+{
+	const struct sought *s = arg;
+
+	if (kind != MBEDTLS_X509_SAN_DNS_NAME)
+		return 0;
+	return s->by_pattern ? is_below(name, len, s->name, strlen(s->name)) :
+	    is_same(s->name, name, len);
+}
+
+/* RFC 6125 section 6.4: a common name counts if there is no other. */
+static int
+has_name(const mbedtls_x509_crt *crt, struct sought *s)
+{
+	const mbedtls_x509_buf *cn = common_name(crt);
+
+	if (has_names(crt))
+		return each_name(crt, is_sought, s);
+	return cn != NULL && is_sought(s, MBEDTLS_X509_SAN_DNS_NAME,
+	    (const char *)cn->p, cn->len);
+}
+
 static int
 remember_name(mbedtls_ssl_context *ssl)
 {
@@ -390,6 +637,47 @@ remember_name(mbedtls_ssl_context *ssl)
 	return 0;
 }
 
+/*
+ * The certificates of the name that the client asks for.  Where there are
+ * none, the library takes all of them, in their order.
+ */
+static int
+choose_certs(mbedtls_ssl_context *ssl)
+{
+	struct tls *t = mbedtls_ssl_get_user_data_p(ssl);
+	struct sought s = { .by_pattern = 0 };
+	struct cert *c;
+	int r, n = 0;
+
+	if ((r = remember_name(ssl)) != 0)
+		return r;
+	s.name = t->sni != NULL ? t->sni : "";
+	for (; n == 0 && s.by_pattern < 2; s.by_pattern++) {
+		for (c = t->cfg->certs; c != NULL && *s.name != '\0';
+		    c = c->next) {
+			if (!has_name(&c->chain, &s))
+				continue;
+			if ((r = mbedtls_ssl_set_hs_own_cert(ssl, &c->chain,
+			    &c->key)) != 0)
+				return r;
+			n++;
+		}
+	}
+	if (n > 0 || !t->cfg->strict_names)
+		return 0;
+	if (t->sni == NULL)
+		refuse(t, MBEDTLS_SSL_ALERT_MSG_UNRECOGNIZED_NAME,
+		    "no server name was sent");
+	else
+		refuse(t, MBEDTLS_SSL_ALERT_MSG_UNRECOGNIZED_NAME,
+		    "no certificate for the name \"%s\"", s.name);
+	return MBEDTLS_ERR_SSL_UNRECOGNIZED_NAME;
+}
+
+/*
+ * CONFIGURATION
+ */
+
 struct tls_config *
 tls_config_new(void)
 {
@@ -399,13 +687,15 @@ tls_config_new(void)
 	if ((cfg = calloc(1, sizeof(*cfg))) == NULL)
 		return NULL;
 	mbedtls_ssl_config_init(&cfg->ssl);
+	mbedtls_x509_crt_init(&cfg->ca);
+	mbedtls_x509_crl_init(&cfg->crl);
 	if (mbedtls_ssl_config_defaults(&cfg->ssl, MBEDTLS_SSL_IS_SERVER,
 	    MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT) != 0) {
 		tls_config_free(cfg);
 		return NULL;
 	}
 	mbedtls_ssl_conf_rng(&cfg->ssl, RNG);
-	mbedtls_ssl_conf_cert_cb(&cfg->ssl, remember_name);
+	mbedtls_ssl_conf_cert_cb(&cfg->ssl, choose_certs);
 	prefer(cfg->suites);
 	mbedtls_ssl_conf_ciphersuites(&cfg->ssl, cfg->suites);
 	for (i = 0; groups[i].name != NULL; i++)
@@ -419,6 +709,7 @@ void
 tls_config_free(struct tls_config *cfg)
 {
 	struct cert *c;
+	struct rule *r;
 	size_t i;
 
 	if (cfg == NULL)
@@ -430,6 +721,14 @@ tls_config_free(struct tls_config *cfg)
 		free(c->name);
 		free(c);
 	}
+	while ((r = cfg->rules) != NULL) {
+		cfg->rules = r->next;
+		free(r->text);
+		free(r);
+	}
+	mbedtls_x509_crt_free(&cfg->ca);
+	mbedtls_x509_crl_free(&cfg->crl);
+	mbedtls_platform_zeroize(&cfg->keys, sizeof(cfg->keys));
 	mbedtls_ssl_config_free(&cfg->ssl);
 	for (i = 0; cfg->alpn[i] != NULL; i++)
 		free((void *)(uintptr_t)cfg->alpn[i]);
@@ -467,7 +766,7 @@ slurp(struct tls_config *cfg, const char *name, size_t *size)
 }
 
 static int
-cert_load(struct tls_config *cfg, struct cert *c, const char *name)
+cert_load(struct tls_config *cfg, mbedtls_x509_crt *chain, const char *name)
 {
 	unsigned char *pem;
 	size_t size;
@@ -475,7 +774,7 @@ cert_load(struct tls_config *cfg, struct cert *c, const char *name)
 
 	if ((pem = slurp(cfg, name, &size)) == NULL)
 		return -1;
-	r = mbedtls_x509_crt_parse(&c->chain, pem, size);
+	r = mbedtls_x509_crt_parse(chain, pem, size);
 	mbedtls_platform_zeroize(pem, size);
 	free(pem);
 	if (r > 0)
@@ -523,7 +822,7 @@ tls_config_cert(struct tls_config *cfg, const char *name)
 	*last = c;
 	if ((c->name = strdup(name)) == NULL)
 		return fail(cfg, "out of memory");
-	return cert_load(cfg, c, name);
+	return cert_load(cfg, &c->chain, name);
 }
 
 int
@@ -537,6 +836,151 @@ tls_config_key(struct tls_config *cfg, const char *name, const char *password)
 		return -1;
 	if (mbedtls_ssl_conf_own_cert(&cfg->ssl, &c->chain, &c->key) != 0)
 		return fail(cfg, "out of memory");
+	return 0;
+}
+
+/* The file of that name, or all that are in the directory, loaded. */
+static int
+each_file(struct tls_config *cfg, const char *name,
+    int (*load)(struct tls_config *, const char *))
+{
+	char path[PATH_MAX];
+	struct dirent *e;
+	int n = 0, r = 0;
+	DIR *dir;
+
+	if ((dir = opendir(name)) == NULL)
+		return errno == ENOTDIR ? load(cfg, name) :
+		    fail(cfg, "%s: %s", name, strerror(errno));
+	while (r == 0 && (e = readdir(dir)) != NULL) {
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", name, e->d_name);
+		r = load(cfg, path);
+		n++;
+	}
+	closedir(dir);
+	return n == 0 ? fail(cfg, "%s: there is no file in it", name) : r;
+}
+
+static int
+ca_load(struct tls_config *cfg, const char *name)
+{
+	return cert_load(cfg, &cfg->ca, name);
+}
+
+int
+tls_config_ca(struct tls_config *cfg, const char *name)
+{
+	if (each_file(cfg, name, ca_load) == -1)
+		return -1;
+	cfg->has_ca = 1;
+	return 0;
+}
+
+static int
+crl_load(struct tls_config *cfg, const char *name)
+{
+	unsigned char *pem;
+	size_t size;
+	int r;
+
+	if ((pem = slurp(cfg, name, &size)) == NULL)
+		return -1;
+	r = mbedtls_x509_crl_parse(&cfg->crl, pem, size);
+	/* Text behind the last one is as good as text before it. */
+	if (r == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT)
+		r = 0;
+	free(pem);
+	if (r != 0)
+		return fail(cfg, "%s: no revocation list in PEM format", name);
+	return 0;
+}
+
+int
+tls_config_crl(struct tls_config *cfg, const char *name)
+{
+	if (!cfg->has_ca)
+		return fail(cfg, "it needs ca, whose certificates it revokes");
+	if (each_file(cfg, name, crl_load) == -1)
+		return -1;
+	cfg->has_crl = 1;
+	return 0;
+}
+
+/* What is behind the colon; -1 if it is not as it should be. */
+static int
+rule_parse(struct rule *r, const char *text)
+{
+	static const char sha256[] = "sha256/";
+	size_t n = strlen(sha256);
+
+	switch (r->kind) {
+	case IP:
+		r->len = strchr(text, ':') == NULL ? 4 : 16;
+		return inet_pton(r->len == 4 ? AF_INET : AF_INET6, text,
+		    r->bytes) == 1 ? 0 : -1;
+	case PIN:
+		return strncmp(text, sha256, n) == 0 &&
+		    mbedtls_base64_decode(r->bytes, sizeof(r->bytes), &r->len,
+		    (const unsigned char *)text + n, strlen(text + n)) == 0 &&
+		    r->len == sizeof(r->bytes) ? 0 : -1;
+	case DNS:
+		if (!is_host_name(text) || strrchr(text, '*') > text ||
+		    (text[0] == '*' && (text[1] != '.' || text[2] == '\0')))
+			return -1;
+		/* FALLTHROUGH */
+	default:
+		r->text = strdup(text);
+		return r->text != NULL && *text != '\0' ? 0 : -1;
+	}
+}
+
+int
+tls_config_peer(struct tls_config *cfg, const char *text)
+{
+	static const char *const kinds[] = { "cn:", "dns:", "ip:", "uri:",
+	    "pin:" };
+	struct rule *r, **last;
+	int i;
+
+	if ((r = calloc(1, sizeof(*r))) == NULL)
+		return fail(cfg, "out of memory");
+	for (last = &cfg->rules; *last != NULL; last = &(*last)->next)
+		continue;
+	*last = r;
+	for (i = CN; i < PIN && strncmp(text, kinds[i], strlen(kinds[i])) != 0;
+	    i++)
+		continue;
+	r->kind = i;
+	if (strncmp(text, kinds[i], strlen(kinds[i])) != 0 ||
+	    rule_parse(r, text + strlen(kinds[i])) == -1)
+		return fail(cfg, "\"%s\" is not a rule (allowed: cn:NAME, "
+		    "dns:NAME or dns:*.NAME, ip:ADDRESS, uri:URI, "
+		    "pin:sha256/BASE64)", text);
+	if (r->kind != PIN && !cfg->has_ca)
+		return fail(cfg, "\"%s\" needs ca: without one, anybody can "
+		    "make such a certificate", text);
+	cfg->has_pin |= r->kind == PIN;
+	return 0;
+}
+
+int
+tls_config_verify(struct tls_config *cfg, int is_required)
+{
+	if (!cfg->has_ca && !cfg->has_pin)
+		return fail(cfg, "it needs ca, or peer = pin:sha256/BASE64, "
+		    "to verify a certificate by");
+	cfg->verify = is_required ? REQUIRED : ASKED;
+	/* What is missing or wrong is found by tls_open(), in both cases. */
+	mbedtls_ssl_conf_authmode(&cfg->ssl, MBEDTLS_SSL_VERIFY_OPTIONAL);
+	if (cfg->has_ca)
+		mbedtls_ssl_conf_ca_chain(&cfg->ssl, &cfg->ca,
+		    cfg->has_crl ? &cfg->crl : NULL);
+	/* Who is told of issuers sends no certificate that has another one. */
+	if (cfg->has_pin)
+		mbedtls_ssl_conf_cert_req_ca_list(&cfg->ssl,
+		    MBEDTLS_SSL_CERT_REQ_CA_LIST_DISABLED);
 	return 0;
 }
 
@@ -583,7 +1027,7 @@ suite_name(const char *library, char *name, size_t size)
 }
 
 static int
-is_tls13(int suite)
+is_tls13_suite(int suite)
 {
 	return strncmp(mbedtls_ssl_get_ciphersuite_name(suite), "TLS1-3-",
 	    7) == 0;
@@ -684,7 +1128,7 @@ tls_config_ready(struct tls_config *cfg)
 	size_t i;
 
 	for (i = 0; cfg->suites[i] != 0; i++)
-		with[is_tls13(cfg->suites[i])] = 1;
+		with[is_tls13_suite(cfg->suites[i])] = 1;
 	if (!with[0])
 		cfg->min = 13;
 	if (!with[1])
@@ -706,30 +1150,19 @@ group_name(int id)
 	for (i = 0; groups[i].name != NULL; i++)
 		if (groups[i].id == id)
 			return groups[i].name;
-	return "";
-}
-
-void
-tls_config_print(const struct tls_config *cfg, FILE *fp)
-{
-	char name[NAME_SIZE];
-	size_t i;
-
-	fprintf(fp, "# TLS 1.%d to 1.%d, with these suites and groups:\n",
-	    cfg->min % 10, cfg->max % 10);
-	for (i = 0; cfg->suites[i] != 0; i++) {
-		suite_name(mbedtls_ssl_get_ciphersuite_name(cfg->suites[i]),
-		    name, sizeof(name));
-		fprintf(fp, "#\t%s\n", name);
-	}
-	for (i = 0; cfg->groups[i] != 0; i++)
-		fprintf(fp, "#\t%s\n", group_name(cfg->groups[i]));
+	return NULL;
 }
 
 void
 tls_config_truncation(struct tls_config *cfg, int is_eof)
 {
 	cfg->truncation_is_eof = is_eof;
+}
+
+void
+tls_config_strict_names(struct tls_config *cfg, int is_strict)
+{
+	cfg->strict_names = is_strict;
 }
 
 /*
@@ -756,43 +1189,191 @@ utc(const mbedtls_x509_time *t)
 	return timegm(&tm);
 }
 
-/* What there is to say of a certificate's time; is it against it? */
-static int
-validity(const mbedtls_x509_crt *crt, char *text, size_t size)
-{
-	time_t now = time(NULL), to = utc(&crt->valid_to);
-	long long days = (to - now) / DAY;
+enum dates { IN_TIME, ENDS_SOON, EXPIRED, NOT_YET };
 
-	if (to < now)
-		snprintf(text, size, "expired %lld days ago", -days);
-	else if (utc(&crt->valid_from) > now)
-		snprintf(text, size, "is not valid before %04d-%02d-%02d",
-		    crt->valid_from.year, crt->valid_from.mon,
-		    crt->valid_from.day);
-	else
-		snprintf(text, size, "expires in %lld days", days);
-	return to < now || utc(&crt->valid_from) > now || days < WARN_DAYS;
+/* What there is to say of such dates, as "expired 3 days ago". */
+static enum dates
+dates(const mbedtls_x509_time *from, const mbedtls_x509_time *to, int days,
+    char *text, size_t size)
+{
+	time_t now = time(NULL), left = utc(to) - now;
+	long long far = left < 0 ? -left : left;
+	long long seconds = far < 2 * HOUR ? 60 : far < 2 * DAY ? HOUR : DAY;
+	const char *unit = seconds == 60 ? "minutes" : seconds == HOUR ?
+	    "hours" : "days";
+
+	far /= seconds;
+	if (left < 0) {
+		snprintf(text, size, "expired %lld %s ago", far, unit);
+		return EXPIRED;
+	}
+	if (utc(from) > now) {
+		snprintf(text, size, "not valid before %04d-%02d-%02d",
+		    from->year, from->mon, from->day);
+		return NOT_YET;
+	}
+	snprintf(text, size, "expires in %lld %s", far, unit);
+	return left < (time_t)days * DAY ? ENDS_SOON : IN_TIME;
 }
 
-int
-tls_config_warning(const struct tls_config *cfg, size_t i, char *text,
-    size_t size)
+/* A distinguished name as text. */
+static const char *
+dn_text(const mbedtls_x509_name *dn, char *text, size_t size)
 {
-	const struct cert *c = cert_at(cfg, i);
-	const mbedtls_x509_crt *crt;
-	char what[64];
+	if (mbedtls_x509_dn_gets(text, size, dn) < 0)
+		snprintf(text, size, "(too long)");
+	return text;
+}
 
-	if (c == NULL)
-		return -1;
-	for (crt = &c->chain; crt != NULL; crt = crt->next) {
-		if (!validity(crt, what, sizeof(what)))
-			continue;
-		snprintf(text, size, "%s: the %s %s", c->name,
-		    crt == &c->chain ? "certificate" : "chain's certificate",
-		    what);
-		return 1;
-	}
+static int
+is_same_dn(const mbedtls_x509_buf *a, const mbedtls_x509_buf *b)
+{
+	return a->len == b->len && memcmp(a->p, b->p, a->len) == 0;
+}
+
+static int
+is_issuer(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
+{
+	return is_same_dn(&issuer->subject_raw, &crt->issuer_raw);
+}
+
+static int
+has_issuer(const mbedtls_x509_crt *list, const mbedtls_x509_crt *crt)
+{
+	for (; list != NULL; list = list->next)
+		if (list->raw.p != NULL && is_issuer(list, crt))
+			return 1;
 	return 0;
+}
+
+/* Does it tell where its issuer's is to be had, as one of a public CA does? */
+static int
+has_issuer_url(const mbedtls_x509_crt *crt)
+{
+	/* id-ad-caIssuers, RFC 5280 section 4.2.2.1 */
+	static const char oid[] = "\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02";
+
+	return crt->v3_ext.p != NULL && memmem(crt->v3_ext.p, crt->v3_ext.len,
+	    oid, sizeof(oid) - 1) != NULL;
+}
+
+/*
+ * Does every certificate of a chain come from the one behind it, and the last
+ * from one that clients may know?  Their number, 0 with what is wrong, or -1
+ * with what may be.
+ */
+static int
+check_chain(const struct tls_config *cfg, const mbedtls_x509_crt *chain,
+    char *text, size_t size)
+{
+	const mbedtls_x509_crt *crt = chain;
+	char dn[DN_SIZE];
+	int n = 1;
+
+	for (; crt->next != NULL; crt = crt->next, n++) {
+		if (is_issuer(crt->next, crt))
+			continue;
+		snprintf(text, size, "%s: certificate %d was not issued by "
+		    "certificate %d, but by \"%s\"", has_issuer(chain, crt) ?
+		    "the chain is in the wrong order" :
+		    "an intermediate certificate is missing", n, n + 1,
+		    dn_text(&crt->issuer, dn, sizeof(dn)));
+		return 0;
+	}
+	if (n > 1 || is_issuer(crt, crt) || has_issuer(&cfg->ca, crt))
+		return n;
+	snprintf(text, size, "an intermediate certificate is missing: that of "
+	    "\"%s\", unless it is a root that clients know",
+	    dn_text(&crt->issuer, dn, sizeof(dn)));
+	return has_issuer_url(crt) ? 0 : -1;
+}
+
+/* Where to, and what the warning is about. */
+struct warning {
+	void	(*warn)(const char *);
+	const char *about;
+};
+
+static void __attribute__((format(printf, 2, 3)))
+warn(const struct warning *w, const char *fmt, ...)
+{
+	char what[ERROR_SIZE], text[ERROR_SIZE + PATH_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	snprintf(text, sizeof(text), "%s: %s", w->about, what);
+	w->warn(text);
+}
+
+/* A star is the whole first label of three or more, or clients pass it by. */
+static int
+warn_of_name(void *arg, int kind, const char *name, size_t len)
+{
+	const char *star = memchr(name, '*', len), *dot;
+
+	if (kind != MBEDTLS_X509_SAN_DNS_NAME || star == NULL)
+		return 0;
+	dot = len > 2 ? memchr(name + 2, '.', len - 2) : NULL;
+	if (star != name || name[1] != '.' || dot == NULL ||
+	    memchr(name + 1, '*', len - 1) != NULL)
+		warn(arg, "its name \"%.*s\" can match no host", (int)len,
+		    name);
+	return 0;
+}
+
+/* Against one of a chain, or the first. */
+static void
+warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
+{
+	const char *which = is_leaf ? "certificate" : "chain's certificate";
+	const char *alg = "";
+	char text[64];
+	enum dates d = dates(&crt->valid_from, &crt->valid_to, WARN_DAYS, text,
+	    sizeof(text));
+
+	if (d != IN_TIME)
+		warn(w, "the %s %s%s", which, d == NOT_YET ? "is " : "", text);
+	if (mbedtls_pk_can_do(&crt->pk, MBEDTLS_PK_RSA) &&
+	    mbedtls_pk_get_bitlen(&crt->pk) < RSA_BITS)
+		warn(w, "the %s has an RSA key of %zu bits (clients refuse "
+		    "less than %d)", which, mbedtls_pk_get_bitlen(&crt->pk),
+		    RSA_BITS);
+	/* On a root it means nothing. */
+	if (is_leaf || !is_issuer(crt, crt))
+		mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);
+	if (strstr(alg, "SHA1") != NULL)
+		warn(w, "the %s is signed with SHA-1, which clients refuse",
+		    which);
+}
+
+void
+tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
+{
+	struct warning w = { .warn = f };
+	const mbedtls_x509_crt *crt;
+	const mbedtls_x509_crl *crl;
+	const struct cert *c;
+	char text[ERROR_SIZE], dn[DN_SIZE];
+
+	for (c = cfg->certs; c != NULL; c = c->next) {
+		w.about = c->name;
+		for (crt = &c->chain; crt != NULL; crt = crt->next)
+			warn_of_cert(&w, crt, crt == &c->chain);
+		if (check_chain(cfg, &c->chain, text, sizeof(text)) == 0)
+			warn(&w, "%s", text);
+		if (!has_names(&c->chain))
+			warn(&w, "it has no subject alternative name, and "
+			    "clients go by nothing else");
+		each_name(&c->chain, warn_of_name, &w);
+	}
+	w.about = "crl";
+	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next)
+		if (dates(&crl->this_update, &crl->next_update, CRL_WARN_DAYS,
+		    text, sizeof(text)) != IN_TIME)
+			warn(&w, "the list of \"%s\": %s",
+			    dn_text(&crl->issuer, dn, sizeof(dn)), text);
 }
 
 static void
@@ -805,49 +1386,48 @@ print_hex(FILE *fp, const unsigned char *p, size_t n)
 	fputc('\n', fp);
 }
 
+/* Where to, and what stands between two names. */
+struct printer {
+	FILE	*fp;
+	const char *comma;
+};
+
+static int
+print_name(void *arg, int kind, const char *name, size_t len)
+{
+	struct printer *p = arg;
+	char text[INET6_ADDRSTRLEN];
+
+	if (kind == MBEDTLS_X509_SAN_IP_ADDRESS)
+		fprintf(p->fp, "%s%s", p->comma, inet_ntop(len == 4 ?
+		    AF_INET : AF_INET6, name, text, sizeof(text)));
+	else
+		fprintf(p->fp, "%s%.*s", p->comma, (int)len, name);
+	p->comma = ", ";
+	return 0;
+}
+
 static void
 print_names(FILE *fp, const mbedtls_x509_crt *crt)
 {
-	const mbedtls_x509_sequence *s = &crt->subject_alt_names;
-	mbedtls_x509_subject_alternative_name san;
-	char text[INET6_ADDRSTRLEN];
-	const char *comma = "";
+	struct printer p = { .fp = fp, .comma = "" };
 
-	for (; s != NULL && s->buf.p != NULL; s = s->next) {
-		const mbedtls_x509_buf *b = &san.san.unstructured_name;
-
-		if (mbedtls_x509_parse_subject_alt_name(&s->buf, &san) != 0)
-			continue;
-		if (san.type == MBEDTLS_X509_SAN_IP_ADDRESS)
-			fprintf(fp, "%s%s", comma, inet_ntop(b->len == 4 ?
-			    AF_INET : AF_INET6, b->p, text, sizeof(text)));
-		else if (san.type == MBEDTLS_X509_SAN_DNS_NAME)
-			fprintf(fp, "%s%.*s", comma, (int)b->len, b->p);
-		comma = ", ";
-		mbedtls_x509_free_subject_alt_name(&san);
-	}
-	fprintf(fp, "%s\n", *comma == '\0' ? "(none)" : "");
+	each_name(crt, print_name, &p);
+	fprintf(fp, "%s\n", *p.comma == '\0' ? "(none)" : "");
 }
 
-/* Does every certificate of the chain come from the one behind it? */
 static void
-print_chain(FILE *fp, const mbedtls_x509_crt *crt)
+print_chain(FILE *fp, const struct tls_config *cfg,
+    const mbedtls_x509_crt *crt)
 {
-	int n = 1;
+	char text[ERROR_SIZE];
+	int n = check_chain(cfg, crt, text, sizeof(text));
 
-	for (; crt->next != NULL; crt = crt->next, n++) {
-		const mbedtls_x509_buf *issuer = &crt->issuer_raw;
-		const mbedtls_x509_buf *next = &crt->next->subject_raw;
-
-		if (issuer->len != next->len ||
-		    memcmp(issuer->p, next->p, next->len) != 0) {
-			fprintf(fp, "certificate %d was not issued by "
-			    "certificate %d: wrong order, or one is missing\n",
-			    n, n + 1);
-			return;
-		}
-	}
-	fprintf(fp, "%d certificate%s, fit\n", n, n == 1 ? "" : "s, in order");
+	if (n <= 0)
+		fprintf(fp, "%s\n", text);
+	else
+		fprintf(fp, "%d certificate%s, fit\n", n,
+		    n == 1 ? "" : "s, in order");
 }
 
 int
@@ -872,7 +1452,7 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 	/* A number; DER has a zero before it lest it be negative. */
 	len = crt->serial.len > 1 && crt->serial.p[0] == 0;
 	print_hex(fp, crt->serial.p + len, crt->serial.len - len);
-	validity(crt, text, sizeof(text));
+	dates(&crt->valid_from, &crt->valid_to, 0, text, sizeof(text));
 	fprintf(fp, "\tvalid      %04d-%02d-%02d to %04d-%02d-%02d (%s)\n",
 	    crt->valid_from.year, crt->valid_from.mon, crt->valid_from.day,
 	    crt->valid_to.year, crt->valid_to.mon, crt->valid_to.day, text);
@@ -887,8 +1467,895 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 	    hash, sizeof(hash), &len);
 	mbedtls_base64_encode(pin, sizeof(pin), &len, hash, sizeof(hash));
 	fprintf(fp, "\tpin        sha256/%s\n\tchain      ", pin);
-	print_chain(fp, crt);
+	print_chain(fp, cfg, crt);
 	return 0;
+}
+
+void
+tls_config_print(const struct tls_config *cfg, FILE *fp)
+{
+	const mbedtls_x509_crt *crt;
+	const mbedtls_x509_crl *crl;
+	char name[NAME_SIZE], dn[DN_SIZE];
+	size_t i;
+
+	fprintf(fp, "# TLS 1.%d to 1.%d, with these suites and groups:\n",
+	    cfg->min % 10, cfg->max % 10);
+	for (i = 0; cfg->suites[i] != 0; i++) {
+		suite_name(mbedtls_ssl_get_ciphersuite_name(cfg->suites[i]),
+		    name, sizeof(name));
+		fprintf(fp, "#\t%s\n", name);
+	}
+	for (i = 0; cfg->groups[i] != 0; i++)
+		fprintf(fp, "#\t%s\n", group_name(cfg->groups[i]));
+	for (crt = &cfg->ca; cfg->has_ca && crt != NULL; crt = crt->next)
+		fprintf(fp, "# clients by \"%s\"\n", dn_text(&crt->subject, dn,
+		    sizeof(dn)));
+	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next) {
+		dates(&crl->this_update, &crl->next_update, 0, name,
+		    sizeof(name));
+		fprintf(fp, "# but for those revoked by \"%s\" (the list "
+		    "%s)\n", dn_text(&crl->issuer, dn, sizeof(dn)), name);
+	}
+}
+
+/*
+ * CLIENTS' CERTIFICATES
+ * The library builds the chain and judges each of it; what that means for the
+ * client is decided here, in a handshake and when a session is resumed.
+ */
+
+static int
+is_ruled(void *arg, int kind, const char *name, size_t len)
+{
+	const struct rule *const *r = arg;
+
+	switch ((*r)->kind) {
+	case DNS:
+		return kind == MBEDTLS_X509_SAN_DNS_NAME &&
+		    (is_same((*r)->text, name, len) || is_below((*r)->text,
+		    strlen((*r)->text), name, len));
+	case IP:
+		return kind == MBEDTLS_X509_SAN_IP_ADDRESS &&
+		    len == (*r)->len && memcmp(name, (*r)->bytes, len) == 0;
+	default:
+		return kind == MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER &&
+		    len == strlen((*r)->text) &&
+		    memcmp(name, (*r)->text, len) == 0;
+	}
+}
+
+static int
+matches(const struct rule *r, const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_buf *cn = common_name(crt);
+	unsigned char hash[HASH_SIZE];
+	size_t len;
+
+	switch (r->kind) {
+	case CN:
+		return cn != NULL && cn->len == strlen(r->text) &&
+		    memcmp(cn->p, r->text, cn->len) == 0;
+	case PIN:
+		return psa_hash_compute(PSA_ALG_SHA_256, crt->pk_raw.p,
+		    crt->pk_raw.len, hash, sizeof(hash), &len) ==
+		    PSA_SUCCESS && memcmp(hash, r->bytes, sizeof(hash)) == 0;
+	default:
+		return each_name(crt, is_ruled, &r);
+	}
+}
+
+/* The rule that a certificate matches, a pin if there is one; or NULL. */
+static const struct rule *
+find_rule(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
+{
+	const struct rule *r, *found = NULL;
+
+	for (r = cfg->rules; r != NULL; r = r->next)
+		if ((found == NULL || r->kind == PIN) && matches(r, crt))
+			found = r;
+	return found;
+}
+
+/* The flags' first fault, as text about crt. */
+static const struct fault *
+fault_text(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
+    uint32_t flags, char *text, size_t size)
+{
+	const mbedtls_x509_crl *crl = &cfg->crl;
+	const struct fault *f = faults;
+	char dn[DN_SIZE];
+
+	while ((f->flags & flags) == 0)
+		f++;
+	if (f->text != NULL) {
+		snprintf(text, size, "%s", f->text);
+	} else if (f->flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) {
+		snprintf(text, size, "unknown issuer \"%s\"",
+		    dn_text(&crt->issuer, dn, sizeof(dn)));
+	} else if (f->flags & MBEDTLS_X509_BADCERT_EXPIRED) {
+		dates(&crt->valid_from, &crt->valid_to, 0, text, size);
+	} else {
+		/* Of several for an issuer, one is not valid. */
+		while (dates(&crl->this_update, &crl->next_update, 0, dn,
+		    sizeof(dn)) == IN_TIME || !is_same_dn(&crl->issuer_raw,
+		    &crt->issuer_raw)) {
+			if (crl->next == NULL)
+				break;
+			crl = crl->next;
+		}
+		snprintf(text, size, "CRL %s", dn);
+	}
+	return f;
+}
+
+/* The flags are against one of the client's issuers. */
+static void
+blame_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
+{
+	char text[ERROR_SIZE], dn[DN_SIZE];
+	const struct fault *f = fault_text(t->cfg, crt, flags, text,
+	    sizeof(text));
+
+	if (f->flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED)
+		refuse(t, f->alert, "%s", text);
+	else
+		refuse(t, f->alert, "issuer \"%s\": %s", dn_text(&crt->subject,
+		    dn, sizeof(dn)), text);
+}
+
+/* The flags are against it, or against its issuers, who are blamed already. */
+static void
+refuse_client(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
+{
+	unsigned char alert = t->alert;
+	char text[ERROR_SIZE], dn[DN_SIZE];
+
+	if (t->issuers == 0)
+		alert = fault_text(t->cfg, crt, flags, text,
+		    sizeof(text))->alert;
+	else
+		snprintf(text, sizeof(text), "%s", t->why != NULL ? t->why :
+		    "one of its issuers");
+	refuse(t, alert, "client certificate \"%s\": %s",
+	    dn_text(&crt->subject, dn, sizeof(dn)), text);
+}
+
+static void
+forget_client(struct tls *t)
+{
+	free(t->client);
+	free(t->cn);
+	free(t->chain);
+	t->client = t->cn = NULL;
+	t->chain = NULL;
+	t->chain_len = 0;
+}
+
+/* Its certificates, as in RFC 8446 section 4.4.2: 3 bytes of length each. */
+static int
+keep_chain(struct tls *t, const mbedtls_x509_crt *chain)
+{
+	const mbedtls_x509_crt *crt;
+	unsigned char *p;
+	size_t len = 3 + chain->raw.len;
+
+	for (crt = chain->next; crt != NULL; crt = crt->next)
+		len += 3 + crt->raw.len;
+	if ((t->chain = p = calloc(1, len)) == NULL)
+		return -1;
+	t->chain_len = len;
+	for (crt = chain; crt != NULL; crt = crt->next) {
+		put(p, crt->raw.len, 3);
+		memcpy(p + 3, crt->raw.p, crt->raw.len);
+		p += 3 + crt->raw.len;
+	}
+	return 0;
+}
+
+static int
+remember_client(struct tls *t, const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_buf *cn = common_name(crt);
+	char dn[DN_SIZE];
+
+	forget_client(t);
+	t->client = strdup(dn_text(&crt->subject, dn, sizeof(dn)));
+	/* With a zero in it, it would be cut off there: take it for none. */
+	if (cn != NULL && memchr(cn->p, '\0', cn->len) != NULL)
+		cn = NULL;
+	if (cn != NULL)
+		t->cn = strndup((const char *)cn->p, cn->len);
+	return t->client == NULL || (cn != NULL && t->cn == NULL) ||
+	    keep_chain(t, crt) == -1 ? MBEDTLS_ERR_X509_ALLOC_FAILED : 0;
+}
+
+static int
+may_authenticate(const mbedtls_x509_crt *crt)
+{
+	return mbedtls_x509_crt_check_key_usage(crt,
+	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE) == 0 &&
+	    mbedtls_x509_crt_check_extended_key_usage(crt,
+	    MBEDTLS_OID_CLIENT_AUTH, sizeof(MBEDTLS_OID_CLIENT_AUTH) - 1) == 0;
+}
+
+/*
+ * The library's callback for each certificate of a chain, the client's own
+ * last, with its flags.  A pin stands in for all issuers.
+ */
+static int
+check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
+{
+	struct tls *t = arg;
+	const struct rule *r;
+
+	if (depth > 0) {
+		if (t->issuers == 0 && *flags != 0)
+			blame_issuer(t, crt, *flags);
+		t->issuers |= *flags;
+		*flags = 0;
+		return 0;
+	}
+	if (!may_authenticate(crt))
+		*flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
+	r = find_rule(t->cfg, crt);
+	if (r == NULL && t->cfg->rules != NULL)
+		*flags |= MBEDTLS_X509_BADCERT_OTHER;
+	if (!t->cfg->has_ca || (r != NULL && r->kind == PIN)) {
+		*flags &= ~(uint32_t)MBEDTLS_X509_BADCERT_NOT_TRUSTED;
+		t->issuers = 0;
+	}
+	*flags |= t->issuers;
+	t->refused = *flags != 0;
+	if (!t->refused)
+		return remember_client(t, crt);
+	refuse_client(t, crt, *flags);
+	t->issuers = 0;
+	return 0;
+}
+
+/*
+ * After a step of the handshake: shall it end here?  The library was told to
+ * go on whatever it finds.
+ */
+static int
+is_refused(struct tls *t)
+{
+	uint32_t flags = mbedtls_ssl_get_verify_result(&t->ssl);
+	char text[ERROR_SIZE];
+
+	if (t->refused || t->cfg->verify == NOT_ASKED)
+		return t->refused;
+	/* All of them: there is no result yet. */
+	if (flags == UINT32_MAX || flags == MBEDTLS_X509_BADCERT_SKIP_VERIFY)
+		flags = 0;
+	/* There may be one of a session that was not resumed after all. */
+	if (flags & MBEDTLS_X509_BADCERT_MISSING)
+		forget_client(t);
+	else if (flags != 0)
+		refuse(t, fault_text(t->cfg, &t->cfg->ca, flags, text,
+		    sizeof(text))->alert, "client certificate: %s", text);
+	if (t->client == NULL && t->cfg->verify == REQUIRED &&
+	    (flags != 0 || mbedtls_ssl_is_handshake_over(&t->ssl)))
+		refuse(t, is_tls13(t) ? CERTIFICATE_REQUIRED :
+		    MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
+		    "no client certificate");
+	return t->refused;
+}
+
+/*
+ * SESSIONS
+ * A ticket is the name of a key, salt, and what is encrypted for that salt
+ * alone, so that a key is good for any number of them.  In it are the session
+ * and the client's certificates, since they are to be verified anew.
+ */
+
+/* A copy of the keys as they are now; -1: there are none. */
+static int
+keys_now(const struct tls_config *cfg, struct keys *keys)
+{
+	struct shared *s = cfg->sessions->shared;
+	unsigned before, i;
+
+	for (i = 0; i < TORN; i++) {
+		before = atomic_load(&s->version);
+		memcpy(keys, &s->keys, sizeof(*keys));
+		atomic_thread_fence(memory_order_acquire);
+		if (before % 2 == 0 && before == atomic_load(&s->version))
+			return keys->n > 0 && keys->n <= KEYS_MAX ? 0 : -1;
+	}
+	return -1;
+}
+
+static psa_status_t
+import(psa_key_type_t type, psa_key_usage_t usage, psa_algorithm_t alg,
+    const unsigned char *secret, psa_key_id_t *id)
+{
+	psa_key_attributes_t attr = psa_key_attributes_init();
+
+	psa_set_key_type(&attr, type);
+	psa_set_key_usage_flags(&attr, usage);
+	psa_set_key_algorithm(&attr, alg);
+	return psa_import_key(&attr, secret, KEY_SIZE, id);
+}
+
+/* The key for the ticket with that salt: HMAC-SHA256 of it. */
+static int
+derive(const unsigned char *secret, const unsigned char *salt,
+    psa_key_usage_t usage, psa_key_id_t *id)
+{
+	unsigned char own[HASH_SIZE];
+	psa_key_id_t hmac;
+	psa_status_t r;
+	size_t len;
+
+	if (import(PSA_KEY_TYPE_HMAC, PSA_KEY_USAGE_SIGN_MESSAGE,
+	    PSA_ALG_HMAC(PSA_ALG_SHA_256), secret, &hmac) != PSA_SUCCESS)
+		return -1;
+	r = psa_mac_compute(hmac, PSA_ALG_HMAC(PSA_ALG_SHA_256), salt,
+	    SALT_SIZE, own, sizeof(own), &len);
+	psa_destroy_key(hmac);
+	if (r == PSA_SUCCESS)
+		r = import(PSA_KEY_TYPE_CHACHA20, usage,
+		    PSA_ALG_CHACHA20_POLY1305, own, id);
+	mbedtls_platform_zeroize(own, sizeof(own));
+	return r == PSA_SUCCESS ? 0 : -1;
+}
+
+static const unsigned char nonce[12];		/* its key is used once */
+
+/* A ticket of size bytes at most; its length, or 0 if there can be none. */
+static size_t
+seal(const struct tls_config *cfg, const unsigned char *plain, size_t len,
+    unsigned char *ticket, size_t size)
+{
+	struct keys keys;
+	psa_key_id_t id;
+	size_t n = 0;
+
+	if (len == 0 || size < TICKET_HEAD + len + TAG_SIZE ||
+	    keys_now(cfg, &keys) == -1)
+		return 0;
+	memcpy(ticket, keys.list[0].name, KEY_NAME_SIZE);
+	if (psa_generate_random(ticket + KEY_NAME_SIZE, SALT_SIZE) ==
+	    PSA_SUCCESS && derive(keys.list[0].secret, ticket + KEY_NAME_SIZE,
+	    PSA_KEY_USAGE_ENCRYPT, &id) == 0) {
+		if (psa_aead_encrypt(id, PSA_ALG_CHACHA20_POLY1305, nonce,
+		    sizeof(nonce), ticket, TICKET_HEAD, plain, len,
+		    ticket + TICKET_HEAD, size - TICKET_HEAD, &n) ==
+		    PSA_SUCCESS)
+			n += TICKET_HEAD;
+		psa_destroy_key(id);
+	}
+	mbedtls_platform_zeroize(&keys, sizeof(keys));
+	return n;
+}
+
+/* What is in a ticket; its length, or 0: it is none of ours. */
+static size_t
+unseal(const struct tls_config *cfg, const unsigned char *ticket, size_t len,
+    unsigned char *plain, size_t size)
+{
+	struct keys keys;
+	psa_key_id_t id;
+	size_t i, n = 0;
+
+	if (len < TICKET_HEAD + TAG_SIZE || keys_now(cfg, &keys) == -1)
+		return 0;
+	for (i = 0; i < keys.n && memcmp(ticket, keys.list[i].name,
+	    KEY_NAME_SIZE) != 0; i++)
+		continue;
+	if (i < keys.n && derive(keys.list[i].secret, ticket + KEY_NAME_SIZE,
+	    PSA_KEY_USAGE_DECRYPT, &id) == 0) {
+		if (psa_aead_decrypt(id, PSA_ALG_CHACHA20_POLY1305, nonce,
+		    sizeof(nonce), ticket, TICKET_HEAD, ticket + TICKET_HEAD,
+		    len - TICKET_HEAD, plain, size, &n) != PSA_SUCCESS)
+			n = 0;
+		psa_destroy_key(id);
+	}
+	mbedtls_platform_zeroize(&keys, sizeof(keys));
+	return n;
+}
+
+/* The time of day in milliseconds, by which hosts can tell a session's age. */
+static int64_t
+wall_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/*
+ * Where in a saved session of TLS 1.3 the library has put the time of its
+ * ticket.  That is a clock of this host's, from its boot on; another one has
+ * to put a time of its own there.  0: nowhere.
+ */
+static size_t
+find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
+    size_t len)
+{
+	unsigned char created[8];
+	mbedtls_ms_time_t ms;
+	size_t i;
+
+	/* Which only asks, whatever it is declared as. */
+	if (mbedtls_ssl_session_get_ticket_creation_time(
+	    (mbedtls_ssl_session *)(uintptr_t)session, &ms) != 0)
+		return 0;
+	put(created, (uint64_t)ms, sizeof(created));
+	for (i = 1; i + sizeof(created) <= len; i++)
+		if (memcmp(saved + i, created, sizeof(created)) == 0)
+			return i;
+	return 0;
+}
+
+/*
+ * What is in a ticket: the TLS version, when the session began (s) and when
+ * it was saved (ms), where its time is, its length, and itself; then the
+ * client's certificates.  The length of all that, or 0: it does not fit.
+ */
+static size_t
+session_pack(const struct tls *t, const mbedtls_ssl_session *session,
+    unsigned char *p, size_t size)
+{
+	int64_t now = wall_ms();
+	size_t len;
+
+	if (size < SESSION_HEAD || mbedtls_ssl_session_save(session,
+	    p + SESSION_HEAD, size - SESSION_HEAD, &len) != 0 ||
+	    size - SESSION_HEAD - len < t->chain_len)
+		return 0;
+	p[0] = (unsigned char)is_tls13(t);
+	put(p + 1, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
+	put(p + 9, (uint64_t)now, 8);
+	put(p + 17, is_tls13(t) ? find_time(session, p + SESSION_HEAD, len) :
+	    0, 2);
+	put(p + 19, len, 2);
+	if (t->chain_len > 0)
+		memcpy(p + SESSION_HEAD + len, t->chain, t->chain_len);
+	return SESSION_HEAD + len + t->chain_len;
+}
+
+/* Would the client pass today, with the certificates that it had then? */
+static int
+verify_again(struct tls *t, const unsigned char *p, size_t len)
+{
+	struct tls_config *cfg = t->cfg;
+	mbedtls_x509_crt chain;
+	uint32_t flags;
+	size_t n;
+	int r = 0;
+
+	forget_client(t);
+	if (cfg->verify == NOT_ASKED || (len == 0 && cfg->verify == ASKED))
+		return 0;
+	mbedtls_x509_crt_init(&chain);
+	for (; r == 0 && len > 3 && (n = get(p, 3)) <= len - 3; p += n) {
+		p += 3;
+		len -= 3 + n;
+		r = mbedtls_x509_crt_parse_der(&chain, p, n);
+	}
+	if (r != 0 || len != 0 || chain.raw.p == NULL ||
+	    mbedtls_x509_crt_verify(&chain, cfg->has_ca ? &cfg->ca : NULL,
+	    cfg->has_crl ? &cfg->crl : NULL, NULL, &flags, check_client, t) !=
+	    0)
+		r = -1;
+	mbedtls_x509_crt_free(&chain);
+	/* If it would not, a full handshake is to tell why. */
+	t->refused = 0;
+	t->issuers = 0;
+	return r;
+}
+
+/* Is there a key for it, and is it allowed at all? */
+static int
+is_usable(const struct tls_config *cfg, int suite)
+{
+	const char *name = mbedtls_ssl_get_ciphersuite_name(suite);
+	mbedtls_pk_type_t type = strstr(name, "-ECDSA-") != NULL ?
+	    MBEDTLS_PK_ECDSA : MBEDTLS_PK_RSA;
+	const struct cert *c = cfg->certs;
+	size_t i;
+
+	while (!is_tls13_suite(suite) && c != NULL &&
+	    !mbedtls_pk_can_do(&c->key, type))
+		c = c->next;
+	for (i = 0; c != NULL && cfg->suites[i] != 0; i++)
+		if (cfg->suites[i] == suite)
+			return 1;
+	return 0;
+}
+
+/*
+ * In TLS 1.2 a session is bound to its suite, but the library, given a
+ * ticket, goes on to choose one by preference: let it be that one, in this
+ * step of this handshake.
+ */
+static void
+insist_on(struct tls_config *cfg, int suite)
+{
+	cfg->suites_now[0] = suite;
+	memcpy(cfg->suites_now + 1, cfg->suites, sizeof(cfg->suites));
+	mbedtls_ssl_conf_ciphersuites(&cfg->ssl, cfg->suites_now);
+}
+
+/* What session_pack() has made, as a session; 0 if it may be resumed. */
+static int
+session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
+    size_t len)
+{
+	int64_t age, now = wall_ms();
+	size_t at, n;
+	int suite;
+
+	if (len < SESSION_HEAD || (n = get(p + 19, 2)) > len - SESSION_HEAD ||
+	    p[0] != is_tls13(t))
+		return -1;
+	t->born = (int64_t)get(p + 1, 8);
+	if (now / 1000 - t->born >= t->cfg->lifetime)
+		return -1;
+	age = now - (int64_t)get(p + 9, 8);
+	at = get(p + 17, 2);
+	if (at != 0 && at + 8 <= n)
+		put(p + SESSION_HEAD + at, (uint64_t)(mbedtls_ms_time() -
+		    (age > 0 ? age : 0)), 8);
+	if (verify_again(t, p + SESSION_HEAD + n, len - SESSION_HEAD - n) != 0)
+		return -1;
+	if (mbedtls_ssl_session_load(session, p + SESSION_HEAD, n) != 0)
+		return -1;
+	suite = mbedtls_ssl_session_get_ciphersuite_id(session);
+	if (!is_usable(t->cfg, suite))
+		return -1;
+	if (!is_tls13(t))
+		insist_on(t->cfg, suite);
+	return 0;
+}
+
+static size_t
+session_seal(const struct tls *t, const mbedtls_ssl_session *session,
+    unsigned char *ticket, size_t size)
+{
+	unsigned char plain[TICKET_MAX];
+	size_t len = session_pack(t, session, plain, sizeof(plain));
+
+	len = seal(t->cfg, plain, len, ticket, size);
+	mbedtls_platform_zeroize(plain, sizeof(plain));
+	return len;
+}
+
+static int
+session_unseal(struct tls *t, mbedtls_ssl_session *session,
+    const unsigned char *ticket, size_t len)
+{
+	unsigned char plain[TICKET_MAX];
+	int r = -1;
+
+	len = unseal(t->cfg, ticket, len, plain, sizeof(plain));
+	if (len > 0)
+		r = session_unpack(t, session, plain, len);
+	mbedtls_platform_zeroize(plain, sizeof(plain));
+	return r;
+}
+
+/*
+ * The library's callbacks for tickets.  In TLS 1.3 there must be one: where
+ * there can't be, it is of no use.
+ */
+static int
+ticket_write(void *arg, const mbedtls_ssl_session *session,
+    unsigned char *start, const unsigned char *end, size_t *len,
+    uint32_t *lifetime)
+{
+	const struct tls_config *cfg = arg;
+	const struct tls *t = cfg->current;
+	int64_t left = cfg->lifetime;
+
+	if (t->resumed)
+		left -= wall_ms() / 1000 - t->born;
+	*lifetime = left > 0 ? (uint32_t)left : 0;
+	*len = session_seal(t, session, start, (size_t)(end - start));
+	if (*len > 0)
+		return 0;
+	*lifetime = 0;
+	*len = TICKET_HEAD;
+	return psa_generate_random(start, *len) == PSA_SUCCESS ? 0 :
+	    MBEDTLS_ERR_SSL_INTERNAL_ERROR;
+}
+
+static int
+ticket_parse(void *arg, mbedtls_ssl_session *session, unsigned char *buf,
+    size_t len)
+{
+	struct tls_config *cfg = arg;
+
+	return session_unseal(cfg->current, session, buf, len) == 0 ? 0 :
+	    MBEDTLS_ERR_SSL_INVALID_MAC;
+}
+
+static struct slot *
+slot_at(const struct tls_sessions *s, size_t i)
+{
+	return (void *)(s->shared->slots + i * s->slot_size);
+}
+
+static void
+slot_clear(const struct tls_sessions *s, struct slot *slot)
+{
+	slot->len = 0;
+	slot->used = 0;
+	mbedtls_platform_zeroize(slot->ticket, s->slot_size - sizeof(*slot));
+}
+
+/* Place i of those for an ID, taken by this process; NULL: by another one. */
+static struct slot *
+slot_take(const struct tls_sessions *s, const unsigned char *id, size_t i)
+{
+	size_t sets = (s->nslots + WAYS - 1) / WAYS;
+	size_t n = get(id, 4) % sets * WAYS + i;
+	int nobody = 0;
+	struct slot *slot;
+
+	if (n >= s->nslots)
+		return NULL;
+	slot = slot_at(s, n);
+	return atomic_compare_exchange_strong(&slot->owner, &nobody,
+	    (int)getpid()) ? slot : NULL;
+}
+
+static void
+slot_release(struct slot *slot)
+{
+	atomic_store(&slot->owner, 0);
+}
+
+/* The library's callbacks for the cache; a ticket is what it holds, too. */
+static int
+cache_get(void *arg, const unsigned char *id, size_t len,
+    mbedtls_ssl_session *session)
+{
+	struct tls_config *cfg = arg;
+	unsigned char ticket[SLOT_WITH_CLIENT];
+	struct slot *slot;
+	size_t i, n = 0;
+
+	for (i = 0; n == 0 && len == ID_SIZE && i < WAYS; i++) {
+		if ((slot = slot_take(cfg->sessions, id, i)) == NULL)
+			continue;
+		if (slot->len != 0 && slot->len <= sizeof(ticket) &&
+		    memcmp(slot->id, id, ID_SIZE) == 0) {
+			n = slot->len;
+			memcpy(ticket, slot->ticket, n);
+		}
+		slot_release(slot);
+	}
+	return n > 0 && session_unseal(cfg->current, session, ticket, n) ==
+	    0 ? 0 : MBEDTLS_ERR_SSL_CACHE_ENTRY_NOT_FOUND;
+}
+
+static int
+cache_set(void *arg, const unsigned char *id, size_t len,
+    const mbedtls_ssl_session *session)
+{
+	struct tls_config *cfg = arg;
+	const struct tls_sessions *s = cfg->sessions;
+	struct slot *slot, *oldest = NULL;
+	size_t i;
+
+	for (i = 0; len == ID_SIZE && i < WAYS; i++) {
+		if ((slot = slot_take(s, id, i)) == NULL)
+			continue;
+		if (oldest != NULL && oldest->used <= slot->used) {
+			slot_release(slot);
+			continue;
+		}
+		if (oldest != NULL)
+			slot_release(oldest);
+		oldest = slot;
+	}
+	if (oldest == NULL)
+		return -1;
+	slot_clear(s, oldest);
+	memcpy(oldest->id, id, ID_SIZE);
+	oldest->len = (uint32_t)session_seal(cfg->current, session,
+	    oldest->ticket, s->slot_size - sizeof(*oldest));
+	if (oldest->len > 0)
+		oldest->used = atomic_fetch_add(&s->shared->clock, 1) + 1;
+	slot_release(oldest);
+	return 0;
+}
+
+static size_t
+slot_size(int with_clients)
+{
+	return with_clients ? SLOT_WITH_CLIENT : SLOT_SIZE;
+}
+
+size_t
+tls_sessions_size(size_t entries, int with_clients)
+{
+	return sizeof(struct shared) + entries * slot_size(with_clients);
+}
+
+struct tls_sessions *
+tls_sessions_new(void *memory, size_t entries, int with_clients)
+{
+	struct tls_sessions *s;
+
+	if ((s = calloc(1, sizeof(*s))) == NULL)
+		return NULL;
+	s->shared = memory;
+	s->nslots = entries;
+	s->slot_size = slot_size(with_clients);
+	return s;
+}
+
+void
+tls_sessions_free(struct tls_sessions *s)
+{
+	free(s);
+}
+
+void
+tls_sessions_adopt(struct tls_sessions *s, const struct tls_sessions *other)
+{
+	s->shared->keys = other->shared->keys;
+}
+
+void
+tls_sessions_reap(struct tls_sessions *s, int pid)
+{
+	struct slot *slot;
+	size_t i;
+
+	for (i = 0; i < s->nslots; i++) {
+		slot = slot_at(s, i);
+		if (atomic_load(&slot->owner) != pid)
+			continue;
+		slot_clear(s, slot);
+		slot_release(slot);
+	}
+}
+
+void
+tls_config_sessions(struct tls_config *cfg, struct tls_sessions *s,
+    int with_tickets, int lifetime)
+{
+	cfg->sessions = s;
+	cfg->lifetime = lifetime;
+	/* Never without a fresh key exchange. */
+	mbedtls_ssl_conf_tls13_key_exchange_modes(&cfg->ssl,
+	    MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_EPHEMERAL_ALL);
+	if (with_tickets)
+		mbedtls_ssl_conf_session_tickets_cb(&cfg->ssl, ticket_write,
+		    ticket_parse, cfg);
+	if (s->nslots > 0)
+		mbedtls_ssl_conf_session_cache(&cfg->ssl, cfg, cache_get,
+		    cache_set);
+}
+
+/* A key has its hash for a name. */
+static int
+key_add(struct keys *keys, const unsigned char *secret)
+{
+	unsigned char hash[HASH_SIZE];
+	size_t len;
+
+	if (psa_hash_compute(PSA_ALG_SHA_256, secret, KEY_SIZE, hash,
+	    sizeof(hash), &len) != PSA_SUCCESS)
+		return -1;
+	memcpy(keys->list[keys->n].name, hash, KEY_NAME_SIZE);
+	memcpy(keys->list[keys->n].secret, secret, KEY_SIZE);
+	keys->n++;
+	return 0;
+}
+
+const char *
+tls_config_renew(struct tls_config *cfg)
+{
+	struct shared *s = cfg->sessions->shared;
+	unsigned char secret[KEY_SIZE];
+	struct keys keys = cfg->keys;
+	const char *why = NULL;
+
+	if (keys.n == 0) {
+		if (psa_generate_random(secret, sizeof(secret)) !=
+		    PSA_SUCCESS || key_add(&keys, secret) == -1)
+			why = "the random generator has no entropy";
+		else if (s->keys.n > 0)
+			keys.list[keys.n++] = s->keys.list[0];
+		mbedtls_platform_zeroize(secret, sizeof(secret));
+	}
+	if (why == NULL) {
+		atomic_fetch_add(&s->version, 1);
+		s->keys = keys;
+		atomic_fetch_add(&s->version, 1);
+	}
+	mbedtls_platform_zeroize(&keys, sizeof(keys));
+	return why;
+}
+
+/* 64 hexadecimal digits, and nothing behind them but blanks. */
+static int
+parse_key(const char *line, unsigned char *secret)
+{
+	static const char digits[] = "0123456789abcdef";
+	size_t i;
+
+	for (i = 0; i < 2 * KEY_SIZE; i++) {
+		const char *d = strchr(digits, tolower((unsigned char)line[i]));
+
+		if (line[i] == '\0' || d == NULL)
+			return -1;
+		secret[i / 2] = (unsigned char)(secret[i / 2] << 4 |
+		    (d - digits));
+	}
+	line += 2 * KEY_SIZE;
+	return line[strspn(line, " \t\r")] == '\0' ? 0 : -1;
+}
+
+static int
+parse_keys(struct tls_config *cfg, const char *name, char *text)
+{
+	unsigned char secret[KEY_SIZE] = { 0 };
+	char *line;
+	int n = 0, r = 0;
+
+	while (r == 0 && (line = strsep(&text, "\n")) != NULL) {
+		n++;
+		line += strspn(line, " \t\r");
+		if (*line == '\0' || *line == '#')
+			continue;
+		if (cfg->keys.n == KEYS_MAX)
+			r = fail(cfg, "%s:%d: more than %d keys", name, n,
+			    KEYS_MAX);
+		else if (parse_key(line, secret) == -1)
+			r = fail(cfg, "%s:%d: not a key (allowed: %d "
+			    "hexadecimal digits on a line, as tunnel -k "
+			    "makes them)", name, n, 2 * KEY_SIZE);
+		else if (key_add(&cfg->keys, secret) == -1)
+			r = fail(cfg, "%s:%d: out of memory", name, n);
+	}
+	mbedtls_platform_zeroize(secret, sizeof(secret));
+	if (r == 0 && cfg->keys.n == 0)
+		r = fail(cfg, "%s: no key in it (tunnel -k makes one)", name);
+	return r;
+}
+
+int
+tls_config_ticket_keys(struct tls_config *cfg, const char *name)
+{
+	unsigned char *text, *nul;
+	size_t size;
+	int r;
+
+	if ((text = slurp(cfg, name, &size)) == NULL)
+		return -1;
+	/* It is text: nothing in it shall be its end, nor be a key. */
+	while ((nul = memchr(text, '\0', size - 1)) != NULL)
+		*nul = '?';
+	r = parse_keys(cfg, name, (char *)text);
+	mbedtls_platform_zeroize(text, size);
+	free(text);
+	return r;
+}
+
+int
+tls_generate_ticket_key(FILE *fp)
+{
+	unsigned char secret[KEY_SIZE];
+	size_t i;
+
+	if (psa_generate_random(secret, sizeof(secret)) != PSA_SUCCESS) {
+		errno = EIO;
+		return -1;
+	}
+	for (i = 0; i < sizeof(secret); i++)
+		fprintf(fp, "%02x", secret[i]);
+	fputc('\n', fp);
+	mbedtls_platform_zeroize(secret, sizeof(secret));
+	return fflush(fp) != 0 || ferror(fp) ? -1 : 0;
 }
 
 /*
@@ -1106,32 +2573,98 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
 }
 
 /*
- * The library does not tell the group that was agreed upon, for the log.  It
- * stands in the clear in what it sends: in the ServerKeyExchange of TLS 1.2
- * (RFC 8422 section 5.4), or in the key_share of a ServerHello (RFC 8446
- * section 4.2.8).  p is a record; -1 once they are encrypted, 0: neither.
+ * In a ServerHello, behind the session ID, are suite, compression, and the
+ * extensions: in TLS 1.3 (RFC 8446 section 4.2) the group of the key_share, and
+ * whether a session is resumed.  In TLS 1.2 it is, unless a Certificate
+ * follows.
  */
-static int
-group_sent(const unsigned char *p, size_t len)
+static void
+watch_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 {
-	const unsigned char *end = p + len;
+	int is_tls13 = 0, has_psk = 0;
 
-	if (p[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC)
-		return -1;
-	if (len <= HELLO_SESSION_ID || p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
-		return 0;
-	if (p[5] == MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE)
-		return p[9] == MBEDTLS_ECP_TLS_NAMED_CURVE ?
-		    p[10] << 8 | p[11] : 0;
-	if (p[5] != MBEDTLS_SSL_HS_SERVER_HELLO)
-		return 0;
-	/* Behind the session ID: suite, compression, and the extensions. */
-	p += HELLO_SESSION_ID;
 	if (end - p < 1 + p[0] + 5)
-		return 0;
-	for (p += 1 + p[0] + 5; end - p >= 6; p += 4 + (p[2] << 8 | p[3]))
-		if ((p[0] << 8 | p[1]) == MBEDTLS_TLS_EXT_KEY_SHARE)
-			return p[4] << 8 | p[5];
+		return;
+	for (p += 1 + p[0] + 5; end - p >= 6; p += 4 + get(p + 2, 2)) {
+		switch (get(p, 2)) {
+		case MBEDTLS_TLS_EXT_KEY_SHARE:
+			t->group = (int)get(p + 4, 2);
+			break;
+		case MBEDTLS_TLS_EXT_PRE_SHARED_KEY:
+			has_psk = 1;
+			break;
+		case MBEDTLS_TLS_EXT_SUPPORTED_VERSIONS:
+			is_tls13 = 1;
+			break;
+		default:
+			break;
+		}
+	}
+	t->resumed = !is_tls13 || has_psk;
+}
+
+/*
+ * The library does not tell the group that was agreed upon, nor whether a
+ * session was resumed.  It stands in the clear in what it sends, a record at
+ * p, before that is encrypted.
+ */
+static void
+watch(struct tls *t, const unsigned char *p, size_t len)
+{
+	if (p[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC && !is_tls13(t))
+		t->hidden = 1;
+	if (t->hidden || len <= HELLO_SESSION_ID ||
+	    p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
+		return;
+	if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_HELLO)
+		watch_hello(t, p + HELLO_SESSION_ID, p + len);
+	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_CERTIFICATE)
+		t->resumed = 0;
+	/* RFC 8422 section 5.4 */
+	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE &&
+	    p[9] == MBEDTLS_ECP_TLS_NAMED_CURVE)
+		t->group = (int)get(p + 10, 2);
+}
+
+/* Keep it for the next time that there is something to be sent. */
+static int
+hold(struct tls *t, const unsigned char *buf, size_t len)
+{
+	unsigned char *p = realloc(t->held, t->nheld + len);
+
+	if (p == NULL)
+		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	memcpy(p + t->nheld, buf, len);
+	t->held = p;
+	t->nheld += len;
+	return (int)len;
+}
+
+static ssize_t
+bio_put(struct tls *t, const unsigned char *buf, size_t len, int flags)
+{
+	ssize_t n;
+
+	do {
+		n = send(t->fd, buf, len, MSG_NOSIGNAL | flags);
+	} while (n == -1 && errno == EINTR);
+	return n;
+}
+
+static int
+send_held(struct tls *t)
+{
+	ssize_t n;
+
+	while (t->nheld > 0) {
+		n = bio_put(t, t->held, t->nheld, MSG_MORE);
+		if (n == -1)
+			return -1;
+		t->nheld -= (size_t)n;
+		memmove(t->held, t->held + n, t->nheld);
+	}
+	free(t->held);
+	t->held = NULL;
 	return 0;
 }
 
@@ -1147,15 +2680,17 @@ bio_send(void *ctx, const unsigned char *buf, size_t len)
 	 */
 	if (t->reading && t->unsent)
 		return MBEDTLS_ERR_SSL_WANT_WRITE;
-	do {
-		n = send(t->fd, buf, len, MSG_NOSIGNAL);
-	} while (n == -1 && errno == EINTR);
+	if (t->holding)
+		return hold(t, buf, len);
+	n = send_held(t);
+	if (n == 0)
+		n = bio_put(t, buf, len, 0);
 	if (n == -1)
 		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 		    MBEDTLS_ERR_NET_SEND_FAILED);
 	if (!t->open) {
-		if (t->group == 0 && t->out.left == 0)
-			t->group = group_sent(buf, len);
+		if (t->out.left == 0)
+			watch(t, buf, len);
 		follow(&t->out, buf, (size_t)n);
 	}
 	return (int)n;
@@ -1181,18 +2716,58 @@ result(struct tls *t, int r)
 		return STREAM_WANT_WRITE;
 	case MBEDTLS_ERR_NET_CONN_RESET:
 		return STREAM_RESET;
-	/* The library leaves it at that: no group in common, a KeyUpdate. */
+	/*
+	 * The library leaves it at that: no group in common, a KeyUpdate, a
+	 * signature that is not the certificate's.
+	 */
 	case MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE:
 		send_alert(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
 		break;
 	case MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE:
 		send_alert(t, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE);
 		break;
+	case MBEDTLS_ERR_ECP_VERIFY_FAILED:
+	case MBEDTLS_ERR_RSA_VERIFY_FAILED:
+		send_alert(t, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR);
+		break;
 	default:
 		break;
 	}
 	t->failed = r;
 	return STREAM_ERROR;
+}
+
+/*
+ * Step by step: what the client has shown may be a reason to end it.  In TLS
+ * 1.3 the client reads with the keys for data once it has shown it, so that
+ * it can't be told before they are in use here, too.
+ */
+static int
+handshake(struct tls *t)
+{
+	int r = 0;
+
+	t->cfg->current = t;
+	while (r == 0 && !mbedtls_ssl_is_handshake_over(&t->ssl)) {
+		r = mbedtls_ssl_handshake_step(&t->ssl);
+		mbedtls_ssl_conf_ciphersuites(&t->cfg->ssl, t->cfg->suites);
+		if (is_refused(t) && (!is_tls13(t) ||
+		    mbedtls_ssl_is_handshake_over(&t->ssl) ||
+		    (r != 0 && result(t, r) == STREAM_ERROR))) {
+			send_alert(t, t->alert);
+			return STREAM_ERROR;
+		}
+	}
+	/*
+	 * In TLS 1.3 a ticket is still to come.  It has time until there are
+	 * data for the client: one that only writes, and closes, would answer
+	 * it with a reset, and what it has written might be lost.
+	 */
+	t->holding = 1;
+	if (r == 0)
+		r = mbedtls_ssl_handshake(&t->ssl);
+	t->holding = 0;
+	return r == 0 ? 0 : result(t, r);
 }
 
 static int
@@ -1203,14 +2778,13 @@ tls_open(struct stream *s)
 	int r;
 
 	t->budget = RECVS;
-	if ((r = mbedtls_ssl_handshake(&t->ssl)) == 0) {
+	if ((r = handshake(t)) == 0) {
 		t->open = 1;
-		return 0;
+		free(t->chain);
+		t->chain = NULL;
 	}
-	if ((r = result(t, r)) != STREAM_ERROR)
-		return r;
 	/* The library stops at a bad header; the text shows a little more. */
-	if (t->nfirst < sizeof(t->first))
+	if (r == STREAM_ERROR && t->nfirst < sizeof(t->first))
 		bio_recv(t, more, sizeof(t->first) - t->nfirst);
 	return r;
 }
@@ -1338,6 +2912,7 @@ tls_new(struct tls_config *cfg, int fd, struct stream *s)
 		return NULL;
 	}
 	mbedtls_ssl_set_user_data_p(&t->ssl, t);
+	mbedtls_ssl_set_verify(&t->ssl, check_client, t);
 	mbedtls_ssl_set_bio(&t->ssl, t, bio_send, bio_recv, NULL);
 	s->ops = &tls_ops;
 	s->ctx = t;
@@ -1350,7 +2925,10 @@ tls_free(struct tls *t)
 	if (t == NULL)
 		return;
 	mbedtls_ssl_free(&t->ssl);
+	forget_client(t);
 	free(t->sni);
+	free(t->why);
+	free(t->held);
 	free(t);
 }
 
@@ -1361,27 +2939,20 @@ tls_heard(const struct tls *t)
 }
 
 void
-tls_describe(const struct tls *t, char *text, size_t size)
+tls_agreed(const struct tls *t, struct tls_agreed *a)
 {
+	static char cipher[NAME_SIZE];
 	const char *suite = mbedtls_ssl_get_ciphersuite(&t->ssl);
-	const char *alpn = mbedtls_ssl_get_alpn_protocol(&t->ssl);
-	const char *group;
-	char name[NAME_SIZE], sni[NAME_SIZE] = "";
-	int n;
 
-	text[0] = '\0';
-	if (t->sni != NULL)
-		snprintf(sni, sizeof(sni), " sni=%s", t->sni[0] != '\0' ?
-		    t->sni : "(invalid)");
-	if (!t->open || suite == NULL) {
-		snprintf(text, size, "%s", sni);
+	*a = (struct tls_agreed){ .name = t->sni };
+	if (!t->open || suite == NULL)
 		return;
-	}
-	suite_name(suite, name, sizeof(name));
-	group = group_name(t->group);
-	n = snprintf(text, size, " %s %s%s%s%s",
-	    mbedtls_ssl_get_version(&t->ssl), name, *group != '\0' ? " " : "",
-	    group, sni);
-	if (alpn != NULL && n > 0 && (size_t)n < size)
-		snprintf(text + n, size - (size_t)n, " alpn=%s", alpn);
+	suite_name(suite, cipher, sizeof(cipher));
+	a->version = mbedtls_ssl_get_version(&t->ssl);
+	a->cipher = cipher;
+	a->group = group_name(t->group);
+	a->alpn = mbedtls_ssl_get_alpn_protocol(&t->ssl);
+	a->client = t->client;
+	a->common_name = t->cn;
+	a->resumed = t->resumed;
 }

@@ -12,6 +12,7 @@
 struct stream;
 struct tls;
 struct tls_config;
+struct tls_sessions;
 
 /*
  * Start the library; before anything else here.  NULL, or why it can't be
@@ -43,7 +44,9 @@ const char *tls_config_error(const struct tls_config *);
 /*
  * A PEM chain, leaf first; then its PEM key, from the same file or another,
  * perhaps encrypted (password NULL: not), right behind it.  The files are read
- * here.  One pair for each kind of key; the client's offer decides.
+ * here.  Of several pairs those are for a client that have the name it asks
+ * for (RFC 6066 section 3), or all; its offer decides among them, then their
+ * order.
  */
 int	 tls_config_cert(struct tls_config *, const char *file);
 int	 tls_config_key(struct tls_config *, const char *file,
@@ -58,11 +61,67 @@ int	 tls_config_ciphers(struct tls_config *, const char *names);
 int	 tls_config_groups(struct tls_config *, const char *names);
 int	 tls_config_alpn(struct tls_config *, const char *names);
 
+/*
+ * Clients' certificates.  PEM files, or directories of them, with those who
+ * may have issued one and with their revocation lists (RFC 5280); then rules,
+ * of which one has to match if there are any; then whether clients are asked,
+ * and whether one without may pass.  A rule is cn:NAME, dns:NAME, ip:ADDRESS,
+ * uri:URI, or pin:sha256/BASE64 for a public key (its SubjectPublicKeyInfo, as
+ * in RFC 7469), which needs no issuer.
+ */
+int	 tls_config_ca(struct tls_config *, const char *name);
+int	 tls_config_crl(struct tls_config *, const char *name);
+int	 tls_config_peer(struct tls_config *, const char *rule);
+int	 tls_config_verify(struct tls_config *, int is_required);
+
+/*
+ * The keys to encrypt tickets with, from a file of lines of 64 hexadecimal
+ * digits; the first one encrypts.  tls_config_renew() puts them in effect.
+ */
+int	 tls_config_ticket_keys(struct tls_config *, const char *file);
+
 /* Last of them, and needed: do they fit together? */
 int	 tls_config_ready(struct tls_config *);
 
 /* Shall a FIN without close_notify pass as an end of file?  (No.) */
 void	 tls_config_truncation(struct tls_config *, int is_eof);
+/* Shall a client that asks for no name of ours be refused?  (No.) */
+void	 tls_config_strict_names(struct tls_config *, int is_strict);
+
+/*
+ * RESUMPTION
+ * All processes that were forked with a struct tls_sessions resume each
+ * other's sessions: by tickets (RFC 5077, RFC 8446 section 4.6.1), whose keys
+ * it holds, or, in TLS 1.2, out of a cache.  Both lie in shared memory of the
+ * caller's, of tls_sessions_size() bytes, all of them zero at first.
+ */
+
+/* For a cache of so many; with_clients: their certificates need room, too. */
+size_t	 tls_sessions_size(size_t entries, int with_clients);
+struct tls_sessions *tls_sessions_new(void *memory, size_t entries,
+	    int with_clients);
+/* The memory stays the caller's; no tls_config may use it any more. */
+void	 tls_sessions_free(struct tls_sessions *);
+/* The keys of another one are to be good here as well. */
+void	 tls_sessions_adopt(struct tls_sessions *, const struct tls_sessions *);
+/* A process was killed: what it was at there is lost, and nothing else. */
+void	 tls_sessions_reap(struct tls_sessions *, int pid);
+
+/* Resume sessions, up to so many seconds after their full handshake. */
+void	 tls_config_sessions(struct tls_config *, struct tls_sessions *,
+	    int with_tickets, int lifetime);
+/*
+ * Encrypt with the keys of the file, if there is one, or else with a new one
+ * from here on, the one before being good still.  NULL, or why it can't be.
+ */
+const char *tls_config_renew(struct tls_config *);
+
+/* Write a new key for such a file, as a line.  0, or -1 with errno. */
+int	 tls_generate_ticket_key(FILE *);
+
+/*
+ * WHAT IS SAID OF A CONFIGURATION
+ */
 
 /* The versions, suites and groups in effect, as lines of comment. */
 void	 tls_config_print(const struct tls_config *, FILE *);
@@ -71,11 +130,10 @@ void	 tls_config_print(const struct tls_config *, FILE *);
 int	 tls_config_report(const struct tls_config *, size_t i, FILE *);
 
 /*
- * What there is to say against certificate i at this moment, e.g. that it
- * expires in 12 days.  1 with text, 0 if nothing, -1: no such.
+ * What there is to say at this moment against its certificates and revocation
+ * lists, e.g. that one expires in 12 days: each given to warn, as a clause.
  */
-int	 tls_config_warning(const struct tls_config *, size_t i, char *text,
-	    size_t size);
+void	 tls_config_warn(const struct tls_config *, void (*warn)(const char *));
 
 /*
  * Write a new P-256 key and a certificate that it signs itself, for names
@@ -93,10 +151,19 @@ void	 tls_free(struct tls *);
 /* Has the client sent anything at all? */
 int	 tls_heard(const struct tls *);
 
-/*
- * What was agreed upon, e.g. " TLSv1.3 TLS_AES_128_GCM_SHA256 sni=a.example",
- * a blank before each word; as much of it as is known.
- */
-void	 tls_describe(const struct tls *, char *text, size_t size);
+/* What was agreed upon, as text; NULL: unknown, or there is none. */
+struct tls_agreed {
+	const char *version;		/* "TLSv1.3"; the handshake is over */
+	const char *cipher;		/* IANA's name for it */
+	const char *group;		/* of the key exchange */
+	const char *alpn;
+	const char *name;		/* asked for; "": not a host's */
+	const char *client;		/* the subject of its certificate, */
+	const char *common_name;	/* and that alone */
+	int	 resumed;		/* from a session of before */
+};
+
+/* Valid until the next call of anything here. */
+void	 tls_agreed(const struct tls *, struct tls_agreed *);
 
 #endif

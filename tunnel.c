@@ -43,6 +43,11 @@
 #define BACKLOG		1024
 #define PATIENCE	1000		/* with a lock, in sched_yield(2) */
 #define SPARE_FDS	(32 + FORWARD_LISTENERS)	/* not connections' */
+#define PROXY_V1_MAX	107		/* bytes, with the end of the line */
+#define PROXY_V2_HEAD	16
+#define PROXY_V2_BODY	2048		/* at most, that is taken */
+#define PROXY_UNIX	108		/* bytes of a path */
+#define PROXY_HEADER	2048		/* at most, that is made */
 #define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
 #define DAY		(24 * 60 * 60)
@@ -182,8 +187,10 @@ say(enum level level, const char *fmt, ...)
  */
 
 enum {
-	ACCEPT, CONNECT, EXEC, CERT, KEY, KEY_PASSWORD_FILE, TLS_MIN, TLS_MAX,
-	CIPHERS, GROUPS, ALPN, MAX_CONNECTIONS, HANDSHAKE_TIMEOUT,
+	ACCEPT, CONNECT, EXEC, CERT, KEY, KEY_PASSWORD_FILE, SNI_STRICT, CA,
+	CRL, VERIFY, PEER, TLS_MIN, TLS_MAX, CIPHERS, GROUPS, ALPN,
+	SESSION_TICKETS, TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE,
+	PROXY_PROTOCOL, ACCEPT_PROXY, MAX_CONNECTIONS, HANDSHAKE_TIMEOUT,
 	CONNECT_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, DRAIN_TIMEOUT,
 	TRUNCATION, MODE, WORKERS, MAX_PER_IP, USER, GROUP, CHROOT, SANDBOX,
 	DAEMON, PIDFILE, LOG, LOG_LEVEL, OPTIONS
@@ -192,6 +199,10 @@ enum {
 enum type { TEXT, LIST, NUMBER, TIME, CHOICE };
 
 static const char *const no_yes[] = { "no", "yes", NULL };
+static const char *const verifies[] = {
+	"none", "request", "require", NULL
+};
+static const char *const proxies[] = { "off", "v1", "v2", NULL };
 static const char *const versions[] = { "1.2", "1.3", NULL };
 static const char *const truncations[] = { "reset", "eof", NULL };
 static const char *const modes[] = { "poll", "fork", NULL };
@@ -218,6 +229,16 @@ static const struct option {
 	    "PEM file with its private key, if not in cert" },
 	[KEY_PASSWORD_FILE] = { "key_password_file", TEXT, NULL, NULL, 0, 0,
 	    "file with the password of an encrypted key" },
+	[SNI_STRICT] = { "sni_strict", CHOICE, "no", no_yes, 0, 0,
+	    "refuse clients that ask for no name of a certificate" },
+	[CA] = { "ca", TEXT, NULL, NULL, 0, 0,
+	    "PEM file or directory: who issues clients' certificates" },
+	[CRL] = { "crl", TEXT, NULL, NULL, 0, 0,
+	    "PEM file or directory: which of them are revoked" },
+	[VERIFY] = { "verify", CHOICE, "none", verifies, 0, 0,
+	    "ask clients for a certificate, or insist on one" },
+	[PEER] = { "peer", LIST, NULL, NULL, 0, 0,
+	    "cn:, dns:, ip:, uri: or pin:sha256/ that it has to have" },
 	[TLS_MIN] = { "tls_min", CHOICE, "1.2", versions, 0, 0,
 	    "oldest TLS version" },
 	[TLS_MAX] = { "tls_max", CHOICE, "1.3", versions, 0, 0,
@@ -228,6 +249,18 @@ static const struct option {
 	    "key exchange groups to accept, best first" },
 	[ALPN] = { "alpn", TEXT, NULL, NULL, 0, 0,
 	    "application protocols to accept, best first" },
+	[SESSION_TICKETS] = { "session_tickets", CHOICE, "yes", no_yes, 0, 0,
+	    "let clients resume sessions" },
+	[TICKET_LIFETIME] = { "ticket_lifetime", TIME, "12h", NULL, 1, 604800,
+	    "for how long, after the full handshake" },
+	[TICKET_KEYS] = { "ticket_keys", TEXT, NULL, NULL, 0, 0,
+	    "file with keys (tunnel -k), if not made here" },
+	[SESSION_CACHE] = { "session_cache", NUMBER, "1024", or_off,
+	    1, 1000000, "sessions of TLS 1.2 clients without tickets" },
+	[PROXY_PROTOCOL] = { "proxy_protocol", CHOICE, "off", proxies, 0, 0,
+	    "tell the service who the client is, in that version" },
+	[ACCEPT_PROXY] = { "accept_proxy", CHOICE, "no", no_yes, 0, 0,
+	    "take the client's address from a balancer in front" },
 	[MAX_CONNECTIONS] = { "max_connections", NUMBER, "1000", NULL,
 	    1, 1000000, "past it, accepting pauses" },
 	[HANDSHAKE_TIMEOUT] = { "handshake_timeout", TIME, "10s", or_off,
@@ -270,26 +303,31 @@ static const struct option {
 static const struct {
 	const char *theirs, *ours;
 } stunnel[] = {
-	{ "CAfile", NULL }, { "CApath", NULL }, { "checkHost", NULL },
-	{ "checkIP", NULL }, { "ciphersuites", "ciphers" },
-	{ "client", NULL }, { "CRLfile", NULL }, { "curve", "groups" },
+	{ "CAfile", "ca" }, { "CApath", "ca" },
+	{ "checkHost", "peer" }, { "checkIP", "peer" },
+	{ "ciphersuites", "ciphers" }, { "client", NULL },
+	{ "CRLfile", "crl" }, { "CRLpath", "crl" }, { "curve", "groups" },
 	{ "curves", "groups" }, { "debug", "log_level" }, { "delay", NULL },
 	{ "engine", NULL }, { "execArgs", "exec" },
 	{ "foreground", "daemon, the other way round" }, { "include", NULL },
 	{ "local", NULL }, { "OCSPaia", NULL }, { "options", NULL },
-	{ "output", "log" }, { "pid", "pidfile" }, { "protocol", NULL },
+	{ "output", "log" }, { "pid", "pidfile" },
+	{ "protocol", "proxy_protocol" },
 	{ "PSKsecrets", NULL }, { "renegotiation", NULL },
-	{ "requireCert", NULL }, { "retry", NULL }, { "securityLevel", NULL },
-	{ "service", NULL }, { "sessionCacheSize", NULL },
+	{ "requireCert", "verify" }, { "retry", NULL },
+	{ "securityLevel", NULL }, { "service", NULL },
+	{ "sessionCacheSize", "session_cache" },
+	{ "sessionCacheTimeout", "ticket_lifetime" },
 	{ "setgid", "group" }, { "setuid", "user" }, { "sni", NULL },
 	{ "socket", NULL }, { "sslVersion", "tls_min and tls_max" },
 	{ "sslVersionMax", "tls_max" }, { "sslVersionMin", "tls_min" },
-	{ "syslog", "log" }, { "ticketKeySecret", NULL },
+	{ "syslog", "log" }, { "ticketKeySecret", "ticket_keys" },
+	{ "ticketMacSecret", "ticket_keys" },
 	{ "TIMEOUTbusy", "handshake_timeout" },
 	{ "TIMEOUTclose", "linger_timeout" },
 	{ "TIMEOUTconnect", "connect_timeout" },
 	{ "TIMEOUTidle", "idle_timeout" }, { "transparent", NULL },
-	{ "verify", NULL }, { "verifyChain", NULL }, { "verifyPeer", NULL },
+	{ "verifyChain", "verify" }, { "verifyPeer", "peer" },
 };
 
 /*
@@ -307,6 +345,7 @@ struct value {
 
 enum { FROM_FILE, FROM_ARGUMENT };
 enum { POLL, FORK };			/* modes */
+enum { NONE, REQUEST, REQUIRE };	/* verify */
 
 /* All that was configured, as a value: another may stand beside it. */
 struct config {
@@ -737,7 +776,9 @@ is_runnable(const char *name)
 static int
 config_check(const struct config *cfg, int inetd)
 {
+	static const int trust[] = { CA, CRL, PEER };
 	const char *missing = NULL;
+	size_t i;
 
 	if (cfg->given[ACCEPT] == NULL && !inetd)
 		missing = "accept = [host:]port";
@@ -752,6 +793,15 @@ config_check(const struct config *cfg, int inetd)
 	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
 		say(ERROR, "%s: connect and a command exclude each other",
 		    config_where(cfg, CONNECT));
+		return -1;
+	}
+	for (i = 0; i < sizeof(trust) / sizeof(trust[0]); i++) {
+		if (cfg->given[trust[i]] == NULL ||
+		    cfg->number[VERIFY] != NONE)
+			continue;
+		say(ERROR, "%s: %s is of no use while verify is none (allowed "
+		    "with it: request, require)", config_where(cfg, trust[i]),
+		    options[trust[i]].name);
 		return -1;
 	}
 	if (!inetd && cfg->number[MODE] == POLL &&
@@ -800,7 +850,7 @@ config_print(const struct config *cfg, FILE *fp)
 struct arguments {
 	const char *file;
 	const char *names;		/* of -g */
-	int	 help, inetd, test, version;
+	int	 help, inetd, key, test, version;
 	const char **settings;		/* key=value, allocated */
 	size_t	 nsettings;
 	char	**command;		/* what is behind -- */
@@ -814,7 +864,8 @@ usage(FILE *fp)
 {
 	fprintf(fp, "usage: tunnel [-dhiqtvV] [-c file] [key=value ...] "
 	    "[-- command [argument ...]]\n"
-	    "       tunnel -g name[,name ...] > tunnel.pem\n");
+	    "       tunnel -g name[,name ...] > tunnel.pem\n"
+	    "       tunnel -k > ticket.keys\n");
 }
 
 static void
@@ -827,6 +878,7 @@ help(void)
 	    "  -d        daemon=yes\n"
 	    "  -g names  make a key and a self-signed certificate\n"
 	    "  -i        serve the one connection on descriptor 0 (inetd)\n"
+	    "  -k        make a key for ticket_keys\n"
 	    "  -q        log_level=warning\n"
 	    "  -t        check the configuration, describe the certificates\n"
 	    "  -v        log_level=debug\n"
@@ -854,7 +906,7 @@ parse_arguments(struct arguments *a, int argc, char **argv)
 	while (optind < n) {
 		const char *setting = NULL;
 
-		switch (c = getopt(n, argv, "+c:dg:hiqtvV")) {
+		switch (c = getopt(n, argv, "+c:dg:hikqtvV")) {
 		case -1:
 			setting = argv[optind++];
 			break;
@@ -876,6 +928,9 @@ parse_arguments(struct arguments *a, int argc, char **argv)
 			break;
 		case 'i':
 			a->inetd = 1;
+			break;
+		case 'k':
+			a->key = 1;
 			break;
 		case 'q':
 		case 'v':
@@ -1040,51 +1095,67 @@ load_keys(struct tls_config *tls, const struct config *cfg)
 	return r;
 }
 
-/* NULL after one sentence. */
-static struct tls_config *
-load_tls(const struct config *cfg)
+/* All values of the options that are for the library; in this order. */
+static int
+load_values(struct tls_config *tls, const struct config *cfg)
 {
 	static const struct {
 		int	 option;
 		int	 (*set)(struct tls_config *, const char *);
-	} lists[] = {
+	} values[] = {
 		{ CIPHERS, tls_config_ciphers },
 		{ GROUPS, tls_config_groups },
 		{ ALPN, tls_config_alpn },
+		{ CA, tls_config_ca },
+		{ CRL, tls_config_crl },
+		{ PEER, tls_config_peer },
+		{ TICKET_KEYS, tls_config_ticket_keys },
 	};
-	struct tls_config *tls;
+	const struct value *v;
 	size_t i;
+
+	for (i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+		for (v = cfg->given[values[i].option]; v != NULL;
+		    v = v->next) {
+			if (values[i].set(tls, v->text) == 0)
+				continue;
+			say(ERROR, "%s: %s: %s", v->where,
+			    options[values[i].option].name,
+			    tls_config_error(tls));
+			return -1;
+		}
+	}
+	return 0;
+}
+
+/* NULL after one sentence. */
+static struct tls_config *
+load_tls(const struct config *cfg)
+{
+	struct tls_config *tls;
+	int key = -1;
 
 	if ((tls = tls_config_new()) == NULL) {
 		say(ERROR, "out of memory");
 		return NULL;
 	}
-	if (load_keys(tls, cfg) == -1)
+	if (load_keys(tls, cfg) == -1 || load_values(tls, cfg) == -1)
 		goto err;
 	if (tls_config_versions(tls, (int)cfg->number[TLS_MIN] + 12,
-	    (int)cfg->number[TLS_MAX] + 12) == -1) {
-		say(ERROR, "%s: %s", config_where(cfg,
-		    cfg->given[TLS_MIN] != NULL ? TLS_MIN : TLS_MAX),
-		    tls_config_error(tls));
-		goto err;
-	}
-	for (i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
-		const char *names = config_text(cfg, lists[i].option);
-
-		if (names != NULL && lists[i].set(tls, names) == -1) {
-			say(ERROR, "%s: %s: %s",
-			    config_where(cfg, lists[i].option),
-			    options[lists[i].option].name,
-			    tls_config_error(tls));
-			goto err;
-		}
-	}
-	if (tls_config_ready(tls) == -1) {
-		say(ERROR, "%s: ciphers: %s", config_where(cfg, CIPHERS),
-		    tls_config_error(tls));
+	    (int)cfg->number[TLS_MAX] + 12) == -1)
+		key = cfg->given[TLS_MIN] != NULL ? TLS_MIN : TLS_MAX;
+	else if (cfg->number[VERIFY] != NONE && tls_config_verify(tls,
+	    cfg->number[VERIFY] == REQUIRE) == -1)
+		key = VERIFY;
+	else if (tls_config_ready(tls) == -1)
+		key = CIPHERS;
+	if (key != -1) {
+		say(ERROR, "%s: %s: %s", config_where(cfg, key),
+		    options[key].name, tls_config_error(tls));
 		goto err;
 	}
 	tls_config_truncation(tls, cfg->number[TRUNCATION] == 1);
+	tls_config_strict_names(tls, cfg->number[SNI_STRICT] == 1);
 	return tls;
 err:
 	tls_config_free(tls);
@@ -1092,16 +1163,9 @@ err:
 }
 
 static void
-warn_of_certs(const struct tls_config *tls)
+say_warning(const char *text)
 {
-	char text[TEXT_SIZE];
-	size_t i;
-	int r;
-
-	for (i = 0; (r = tls_config_warning(tls, i, text, sizeof(text))) != -1;
-	    i++)
-		if (r == 1)
-			say(WARNING, "%s", text);
+	say(WARNING, "%s", text);
 }
 
 /*
@@ -1346,7 +1410,8 @@ struct listener {
 
 /* What has become of connections.  Whose process it is alone writes. */
 struct counts {
-	uint64_t live, accepted, served, refused, no_backend, silent, over;
+	uint64_t live, accepted, served, resumed, refused, no_backend, silent;
+	uint64_t over;
 	uint64_t in, out;
 	uint64_t lost;			/* with a worker that was killed */
 };
@@ -1366,11 +1431,23 @@ struct seat {
 
 static const struct seat empty_seat = { .line = -1 };
 
+/*
+ * What sessions are resumed by, in memory of all processes: of two services
+ * as well, where it fits both.
+ */
+struct pool {
+	struct tls_sessions *sessions;
+	void	*memory;
+	size_t	 size;
+	unsigned services;
+};
+
 /* One generation: a reload makes another, and this one leaves. */
 struct service {
 	struct service *older;
 	struct config cfg;
 	struct tls_config *tls;
+	struct pool *pool;		/* or NULL */
 	struct targets accepts, connects;
 	struct listener listeners[FORWARD_LISTENERS];
 	size_t	 nlisteners;
@@ -1409,7 +1486,8 @@ struct worker {
 	size_t	 first;			/* of its places in service->peers */
 	size_t	 share;			/* of max_connections */
 	size_t	 turn;			/* round robin over connects */
-	struct stream_ops command_ops;	/* plain, but for the ends */
+	/* Plain, but for how they open, and how a command ends. */
+	struct stream_ops proxied_ops, backend_ops, command_ops;
 	struct command *commands;
 	size_t	 running;		/* of them */
 	char	 why[TEXT_SIZE];	/* the last dial failed */
@@ -1417,14 +1495,22 @@ struct worker {
 	time_t	 complained;		/* of want of resources */
 };
 
+/* Whose a connection is, and where to; see the PROXY protocol. */
+struct ends {
+	struct sockaddr_storage from, to;
+};
+
 /* One connection, as the engine's callbacks see it. */
 struct session {
 	struct worker *worker;
-	struct tls *tls;
+	struct tls *tls;		/* NULL: before TLS */
 	int	 fd;			/* the client's */
 	int	 dialed;
 	char	 peer[ADDRESS_SIZE];
+	struct ends *ends;		/* as a balancer has told, or NULL */
+	struct proxy *proxy;		/* its header, or the service's */
 	volatile uint64_t *place;	/* among service->peers, or NULL */
+	int	 over;			/* there was none: max_per_ip */
 	size_t	 turn;			/* the target it began with */
 	size_t	 tried;			/* addresses, over all targets */
 	struct target *target;		/* the one being tried, */
@@ -1439,6 +1525,25 @@ taken(volatile sig_atomic_t *flag)
 
 	*flag = 0;
 	return was;
+}
+
+/* A client's path must not look like several words of the log. */
+static void
+set_peer(struct session *ss, const struct address *a)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(ss->peer); i++)
+		ss->peer[i] = a->text[i] == ' ' ? '_' : a->text[i];
+}
+
+/* Nothing, as long as there is no TLS. */
+static void
+session_agreed(const struct session *ss, struct tls_agreed *a)
+{
+	*a = (struct tls_agreed){ .resumed = 0 };
+	if (ss->tls != NULL)
+		tls_agreed(ss->tls, a);
 }
 
 static int64_t
@@ -1491,10 +1596,18 @@ acknowledge(int fd)
  * command ended or was killed, and the latter is no end at all.
  */
 
+static const struct command *
+command_of(const struct stream *s)
+{
+	const struct session *ss = s->ctx;
+
+	return ss->command;
+}
+
 static int
 command_died(const struct stream *s)
 {
-	const struct command *c = s->ctx;
+	const struct command *c = command_of(s);
 
 	return c->pid == 0 && WIFSIGNALED(c->status);
 }
@@ -1503,7 +1616,7 @@ command_died(const struct stream *s)
 static int
 command_left(const struct stream *s, ssize_t result)
 {
-	const struct command *c = s->ctx;
+	const struct command *c = command_of(s);
 
 	return result == STREAM_RESET && c->pid == 0 && !command_died(s);
 }
@@ -1538,7 +1651,7 @@ command_failed(struct stream *s)
 static void
 command_abort(struct stream *s)
 {
-	const struct command *c = s->ctx;
+	const struct command *c = command_of(s);
 
 	if (c->pid != 0)
 		kill(-c->pid, SIGTERM);
@@ -1547,7 +1660,7 @@ command_abort(struct stream *s)
 static const char *
 command_error(const struct stream *s)
 {
-	const struct command *c = s->ctx;
+	const struct command *c = command_of(s);
 	static char text[64];
 
 	if (!command_died(s))
@@ -1626,7 +1739,7 @@ command_start(struct session *ss, struct stream *backend)
 	w->commands = c;
 	w->running++;
 	ss->command = c;
-	*backend = (struct stream){ .ops = &w->command_ops, .ctx = c,
+	*backend = (struct stream){ .ops = &w->command_ops, .ctx = ss,
 	    .fd = fds[0] };
 	return 0;
 }
@@ -1676,6 +1789,486 @@ commands_reap(struct worker *w)
 		command_close(c);
 	}
 	commands_prune(w);
+}
+
+/*
+ * THE PROXY PROTOCOL
+ * https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt: who the client
+ * is, in front of its stream.  Told to the service as part of opening it, and
+ * taken from a balancer as part of opening the client's.
+ */
+
+enum { PROXY_OFF, PROXY_V1, PROXY_V2 };
+enum { PROXY_LOCAL = 0x20, PROXY_PROXY };
+enum { PROXY_UNSPEC, PROXY_TCP4 = 0x11, PROXY_TCP6 = 0x21,
+    PROXY_STREAM = 0x31, PROXY_UDP4 = 0x12, PROXY_UDP6 = 0x22,
+    PROXY_DGRAM = 0x32 };
+enum { TLV_ALPN = 1, TLV_AUTHORITY = 2, TLV_SSL = 0x20, TLV_SSL_VERSION,
+    TLV_SSL_CN, TLV_SSL_CIPHER };
+enum { CLIENT_SSL = 1, CLIENT_CERT_CONN = 2, CLIENT_CERT_SESS = 4 };
+
+static const unsigned char proxy_v2[12] = "\r\n\r\n\0\r\nQUIT\n";
+static const char proxy_v1[] = "PROXY ";
+
+/* A header on its way: out, or in. */
+struct proxy {
+	size_t	 done;			/* bytes of it */
+	size_t	 len;			/* of one that goes out */
+	unsigned char data[PROXY_V2_HEAD + PROXY_V2_BODY + 1];
+};
+
+static int
+is_mapped(const struct sockaddr_storage *sa)
+{
+	const struct sockaddr_in6 *in6 = (const void *)sa;
+
+	return sa->ss_family == AF_INET6 &&
+	    IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
+}
+
+static void
+unmap(struct sockaddr_storage *sa)
+{
+	const struct sockaddr_in6 in6 = *(const struct sockaddr_in6 *)
+	    (const void *)sa;
+	struct sockaddr_in *in = (void *)sa;
+
+	memset(sa, 0, sizeof(*sa));
+	in->sin_family = AF_INET;
+	in->sin_port = in6.sin6_port;
+	memcpy(&in->sin_addr, in6.sin6_addr.s6_addr + 12, 4);
+}
+
+/* IPv4 in IPv6's clothes is IPv4, if both ends are. */
+static void
+undress(struct ends *ends)
+{
+	if (is_mapped(&ends->from) && is_mapped(&ends->to)) {
+		unmap(&ends->from);
+		unmap(&ends->to);
+	}
+}
+
+/* Both ends of the client's connection, as far as they are known. */
+static void
+find_ends(const struct session *ss, struct ends *ends)
+{
+	socklen_t len = sizeof(ends->from);
+
+	memset(ends, 0, sizeof(*ends));
+	if (ss->ends != NULL) {
+		*ends = *ss->ends;
+		return;
+	}
+	if (getpeername(ss->fd, (struct sockaddr *)&ends->from, &len) == -1)
+		return;
+	len = sizeof(ends->to);
+	if (getsockname(ss->fd, (struct sockaddr *)&ends->to, &len) == -1 ||
+	    ends->to.ss_family != ends->from.ss_family)
+		ends->from.ss_family = AF_UNSPEC;
+	undress(ends);
+}
+
+static size_t
+proxy_make_v1(char *p, size_t size, const struct ends *ends)
+{
+	const struct sockaddr_in *from = (const void *)&ends->from;
+	const struct sockaddr_in *to = (const void *)&ends->to;
+	const struct sockaddr_in6 *from6 = (const void *)from;
+	const struct sockaddr_in6 *to6 = (const void *)to;
+	char a[INET6_ADDRSTRLEN], b[INET6_ADDRSTRLEN];
+
+	if (ends->from.ss_family == AF_INET)
+		return (size_t)snprintf(p, size, "PROXY TCP4 %s %s %d %d\r\n",
+		    inet_ntop(AF_INET, &from->sin_addr, a, sizeof(a)),
+		    inet_ntop(AF_INET, &to->sin_addr, b, sizeof(b)),
+		    ntohs(from->sin_port), ntohs(to->sin_port));
+	if (ends->from.ss_family == AF_INET6)
+		return (size_t)snprintf(p, size, "PROXY TCP6 %s %s %d %d\r\n",
+		    inet_ntop(AF_INET6, &from6->sin6_addr, a, sizeof(a)),
+		    inet_ntop(AF_INET6, &to6->sin6_addr, b, sizeof(b)),
+		    ntohs(from6->sin6_port), ntohs(to6->sin6_port));
+	return (size_t)snprintf(p, size, "PROXY UNKNOWN\r\n");
+}
+
+/* Where bytes are added behind each other, as long as there is room. */
+struct bytes {
+	unsigned char *p;
+	size_t	 n, size;
+};
+
+static void
+bytes_add(struct bytes *b, const void *data, size_t len)
+{
+	if (b->size - b->n < len)
+		return;
+	memcpy(b->p + b->n, data, len);
+	b->n += len;
+}
+
+static void
+bytes_add_number(struct bytes *b, uint32_t value, size_t len)
+{
+	unsigned char data[4];
+	size_t i;
+
+	for (i = 0; i < len; i++)
+		data[i] = (unsigned char)(value >> 8 * (len - 1 - i));
+	bytes_add(b, data, len);
+}
+
+/* A type, a length, and text: all of it, or nothing. */
+static void
+bytes_add_tlv(struct bytes *b, int type, const char *text)
+{
+	size_t len = text != NULL ? strlen(text) : 0;
+
+	if (len == 0 || b->size - b->n < 3 + len)
+		return;
+	bytes_add_number(b, (uint32_t)type, 1);
+	bytes_add_number(b, (uint32_t)len, 2);
+	bytes_add(b, text, len);
+}
+
+static void
+bytes_set_length(struct bytes *b, size_t at)
+{
+	b->p[at] = (unsigned char)((b->n - at - 2) >> 8);
+	b->p[at + 1] = (unsigned char)(b->n - at - 2);
+}
+
+static void
+add_tlvs(struct bytes *b, const struct tls_agreed *a)
+{
+	int client = CLIENT_SSL;
+	size_t at;
+
+	if (a->client != NULL)
+		client |= CLIENT_CERT_SESS | (a->resumed ? 0 :
+		    CLIENT_CERT_CONN);
+	bytes_add_tlv(b, TLV_ALPN, a->alpn);
+	bytes_add_tlv(b, TLV_AUTHORITY, a->name);
+	bytes_add_number(b, TLV_SSL, 1);
+	at = b->n;
+	bytes_add_number(b, 0, 2);
+	bytes_add_number(b, (uint32_t)client, 1);
+	bytes_add_number(b, a->client == NULL, 4);
+	bytes_add_tlv(b, TLV_SSL_VERSION, a->version);
+	bytes_add_tlv(b, TLV_SSL_CIPHER, a->cipher);
+	bytes_add_tlv(b, TLV_SSL_CN, a->common_name);
+	bytes_set_length(b, at);
+}
+
+static void
+add_addresses(struct bytes *b, const struct ends *ends)
+{
+	const struct sockaddr_in *from = (const void *)&ends->from;
+	const struct sockaddr_in *to = (const void *)&ends->to;
+	const struct sockaddr_in6 *from6 = (const void *)from;
+	const struct sockaddr_in6 *to6 = (const void *)to;
+	const struct sockaddr_un *from_un = (const void *)from;
+	const struct sockaddr_un *to_un = (const void *)to;
+
+	switch (ends->from.ss_family) {
+	case AF_INET:
+		bytes_add(b, &from->sin_addr, sizeof(from->sin_addr));
+		bytes_add(b, &to->sin_addr, sizeof(to->sin_addr));
+		bytes_add(b, &from->sin_port, sizeof(from->sin_port));
+		bytes_add(b, &to->sin_port, sizeof(to->sin_port));
+		break;
+	case AF_INET6:
+		bytes_add(b, &from6->sin6_addr, sizeof(from6->sin6_addr));
+		bytes_add(b, &to6->sin6_addr, sizeof(to6->sin6_addr));
+		bytes_add(b, &from6->sin6_port, sizeof(from6->sin6_port));
+		bytes_add(b, &to6->sin6_port, sizeof(to6->sin6_port));
+		break;
+	case AF_UNIX:
+		bytes_add(b, from_un->sun_path, PROXY_UNIX);
+		bytes_add(b, to_un->sun_path, PROXY_UNIX);
+		break;
+	default:
+		break;
+	}
+}
+
+static size_t
+proxy_make_v2(unsigned char *p, size_t size, const struct ends *ends,
+    const struct tls_agreed *agreed)
+{
+	struct bytes b = { .p = p, .size = size };
+	int family = ends->from.ss_family == AF_INET ? PROXY_TCP4 :
+	    ends->from.ss_family == AF_INET6 ? PROXY_TCP6 :
+	    ends->from.ss_family == AF_UNIX ? PROXY_STREAM : PROXY_UNSPEC;
+	size_t at;
+
+	bytes_add(&b, proxy_v2, sizeof(proxy_v2));
+	bytes_add_number(&b, PROXY_PROXY, 1);
+	bytes_add_number(&b, (uint32_t)family, 1);
+	at = b.n;
+	bytes_add_number(&b, 0, 2);
+	add_addresses(&b, ends);
+	add_tlvs(&b, agreed);
+	bytes_set_length(&b, at);
+	return b.n;
+}
+
+/* The header for a session's service, if it is to have one; -1: no memory. */
+static int
+proxy_make(struct session *ss)
+{
+	int64_t version = ss->worker->service->cfg.number[PROXY_PROTOCOL];
+	struct tls_agreed agreed;
+	struct ends ends;
+	struct proxy *p;
+
+	if (version == PROXY_OFF)
+		return 0;
+	if (ss->proxy == NULL && (ss->proxy = malloc(sizeof(*p))) == NULL)
+		return -1;
+	p = ss->proxy;
+	p->done = 0;
+	find_ends(ss, &ends);
+	session_agreed(ss, &agreed);
+	p->len = version == PROXY_V1 ?
+	    proxy_make_v1((char *)p->data, PROXY_HEADER, &ends) :
+	    proxy_make_v2(p->data, PROXY_HEADER, &ends, &agreed);
+	return 0;
+}
+
+static void
+proxy_free(struct session *ss)
+{
+	free(ss->proxy);
+	ss->proxy = NULL;
+}
+
+/* A service is open once it has been told who the client is. */
+static int
+backend_open(struct stream *s)
+{
+	struct session *ss = s->ctx;
+	struct proxy *p = ss->proxy;
+	ssize_t n = stream_plain.open(s);
+
+	while (n == 0 && p != NULL && p->done < p->len) {
+		n = stream_plain.write(s, p->data + p->done, p->len - p->done);
+		if (n > 0) {
+			p->done += (size_t)n;
+			n = 0;
+		}
+	}
+	if (n == 0)
+		proxy_free(ss);
+	return (int)n;
+}
+
+/* What is wrong with a balancer's header, for proxied_error(). */
+static int __attribute__((format(printf, 2, 3)))
+proxy_bad(struct session *ss, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(ss->worker->why, sizeof(ss->worker->why), fmt, ap);
+	va_end(ap);
+	return STREAM_ERROR;
+}
+
+static const char *
+proxied_error(const struct stream *s)
+{
+	const struct session *ss = s->ctx;
+
+	return ss->worker->why;
+}
+
+/* Nothing more than its header, which has TLS behind it: how many bytes? */
+static size_t
+proxy_wants(const struct proxy *p)
+{
+	size_t len;
+
+	if (p->done < sizeof(proxy_v2))
+		return sizeof(proxy_v2) - p->done;
+	if (p->data[0] == 'P')
+		return p->data[p->done - 1] == '\n' ? 0 :
+		    PROXY_V1_MAX - p->done;
+	if (p->done < PROXY_V2_HEAD)
+		return PROXY_V2_HEAD - p->done;
+	len = (size_t)p->data[14] << 8 | p->data[15];
+	return len > PROXY_V2_BODY ? 0 : PROXY_V2_HEAD + len - p->done;
+}
+
+static int
+is_proxy(const struct proxy *p)
+{
+	size_t n = p->done, v1 = strlen(proxy_v1);
+
+	return memcmp(p->data, proxy_v1, n < v1 ? n : v1) == 0 ||
+	    memcmp(p->data, proxy_v2, n < sizeof(proxy_v2) ? n :
+	    sizeof(proxy_v2)) == 0;
+}
+
+/* As many bytes as can be known to be the header's; or a stream's result. */
+static ssize_t
+proxy_recv(struct proxy *p, int fd)
+{
+	int is_line = p->done >= sizeof(proxy_v2) && p->data[0] == 'P';
+	unsigned char *to = p->data + p->done, *end;
+	ssize_t n;
+
+	do {
+		n = recv(fd, to, proxy_wants(p), is_line ? MSG_PEEK : 0);
+		if (n > 0 && is_line) {
+			end = memchr(to, '\n', (size_t)n);
+			n = recv(fd, to, end != NULL ? (size_t)(end - to) + 1 :
+			    (size_t)n, 0);
+		}
+	} while (n == -1 && errno == EINTR);
+	if (n != -1)
+		return n;
+	return errno == EAGAIN || errno == EWOULDBLOCK ? STREAM_WANT_READ :
+	    errno == ECONNRESET ? STREAM_RESET : STREAM_ERROR;
+}
+
+/* An address and a port as text, in one of the two families. */
+static int
+parse_end(struct sockaddr_storage *sa, int family, const char *host,
+    const char *port)
+{
+	struct address a = { .len = 0 };
+	int64_t number;
+
+	if (host == NULL || port == NULL ||
+	    parse_number(port, 0, 65535, &number) == -1 ||
+	    (port[0] == '0' && port[1] != '\0') ||
+	    address_numeric(&a, host, (in_port_t)number) == -1 ||
+	    a.sa.ss_family != family)
+		return -1;
+	*sa = a.sa;
+	return 0;
+}
+
+/* 1: it says that the connection is what it looks like. */
+static int
+proxy_parse_v1(char *line, struct ends *ends)
+{
+	char *word[6] = { NULL }, *end = strstr(line, "\r\n");
+	int family;
+	size_t n;
+
+	if (end == NULL || end[2] != '\0')
+		return -1;
+	*end = '\0';
+	for (n = 0; n < 6 && line != NULL; n++)
+		word[n] = strsep(&line, " ");
+	if (n > 1 && strcmp(word[1], "UNKNOWN") == 0)
+		return 1;
+	if (n < 6 || line != NULL)
+		return -1;
+	family = strcmp(word[1], "TCP4") == 0 ? AF_INET :
+	    strcmp(word[1], "TCP6") == 0 ? AF_INET6 : AF_UNSPEC;
+	return parse_end(&ends->from, family, word[2], word[4]) == -1 ||
+	    parse_end(&ends->to, family, word[3], word[5]) == -1 ? -1 : 0;
+}
+
+static int
+proxy_parse_v2(const unsigned char *p, size_t len, struct ends *ends)
+{
+	struct sockaddr_in *from = (void *)&ends->from;
+	struct sockaddr_in *to = (void *)&ends->to;
+	struct sockaddr_in6 *from6 = (void *)from, *to6 = (void *)to;
+	struct sockaddr_un *from_un = (void *)from, *to_un = (void *)to;
+	int family = p[13], command = p[12];
+
+	len -= PROXY_V2_HEAD;
+	if (((size_t)p[14] << 8 | p[15]) != len ||
+	    (command != PROXY_LOCAL && command != PROXY_PROXY))
+		return -1;
+	/* What is known, but of no use, is as if it were not told. */
+	if (command == PROXY_LOCAL || family == PROXY_UNSPEC ||
+	    family == PROXY_UDP4 || family == PROXY_UDP6 ||
+	    family == PROXY_DGRAM)
+		return 1;
+	p += PROXY_V2_HEAD;
+	if (family == PROXY_TCP4 && len >= 12) {
+		from->sin_family = to->sin_family = AF_INET;
+		memcpy(&from->sin_addr, p, 4);
+		memcpy(&to->sin_addr, p + 4, 4);
+		memcpy(&from->sin_port, p + 8, 2);
+		memcpy(&to->sin_port, p + 10, 2);
+	} else if (family == PROXY_TCP6 && len >= 36) {
+		from6->sin6_family = to6->sin6_family = AF_INET6;
+		memcpy(&from6->sin6_addr, p, 16);
+		memcpy(&to6->sin6_addr, p + 16, 16);
+		memcpy(&from6->sin6_port, p + 32, 2);
+		memcpy(&to6->sin6_port, p + 34, 2);
+	} else if (family == PROXY_STREAM && len >= 2 * PROXY_UNIX) {
+		from_un->sun_family = to_un->sun_family = AF_UNIX;
+		memcpy(from_un->sun_path, p, PROXY_UNIX);
+		memcpy(to_un->sun_path, p + PROXY_UNIX, PROXY_UNIX);
+	} else
+		return -1;
+	return 0;
+}
+
+/* The header is there: who is the client?  0, or STREAM_ERROR. */
+static int
+proxy_take(struct session *ss)
+{
+	struct proxy *p = ss->proxy;
+	struct ends ends = { .from = { .ss_family = AF_UNSPEC } };
+	struct address from = { .len = sizeof(from.sa) };
+	char text[2 * PROXY_V1_MAX];
+	int r;
+
+	p->data[p->done] = '\0';
+	r = p->data[0] == 'P' ? proxy_parse_v1((char *)p->data, &ends) :
+	    proxy_parse_v2(p->data, p->done, &ends);
+	if (r == -1) {
+		stream_quote(text, sizeof(text), p->data, p->done);
+		return proxy_bad(ss, "bad PROXY header: %s", text);
+	}
+	proxy_free(ss);
+	if (r == 1)
+		return 0;
+	undress(&ends);
+	if ((ss->ends = malloc(sizeof(ends))) == NULL)
+		return proxy_bad(ss, "out of memory");
+	*ss->ends = ends;
+	from.sa = ends.from;
+	address_text(&from);
+	say(DEBUG, "%s is %s", ss->peer, from.text);
+	set_peer(ss, &from);
+	return 0;
+}
+
+/* Until the header is there, and taken: 0, or a stream's result. */
+static int
+proxy_read(struct session *ss)
+{
+	struct proxy *p = ss->proxy;
+	char first[64];
+	ssize_t n;
+
+	while (proxy_wants(p) > 0) {
+		n = proxy_recv(p, ss->fd);
+		if (n == 0)
+			return proxy_bad(ss, p->done == 0 ?
+			    "closed by the balancer before it sent a byte" :
+			    "closed by the balancer within the PROXY header");
+		if (n == STREAM_ERROR)
+			return proxy_bad(ss, "balancer: %s", strerror(errno));
+		if (n < 0)
+			return (int)n;
+		p->done += (size_t)n;
+		if (!is_proxy(p)) {
+			stream_quote(first, sizeof(first), p->data, p->done);
+			return proxy_bad(ss, "no PROXY header: it began with "
+			    "%s", first);
+		}
+	}
+	return proxy_take(ss);
 }
 
 /*
@@ -1745,12 +2338,61 @@ take_place(const struct worker *w, uint64_t key, volatile uint64_t **place)
 	return *place != NULL ? 0 : -1;
 }
 
+/* Is there a place for another one of this peer? */
+static int
+session_admit(struct session *ss, const struct sockaddr_storage *sa)
+{
+	struct worker *w = ss->worker;
+
+	if (take_place(w, peer_key(sa), &ss->place) == 0)
+		return 0;
+	ss->over = 1;
+	w->counts->over++;
+	say(INFO, "%s refused: its address has %lld connections already "
+	    "(max_per_ip)", ss->peer,
+	    (long long)w->service->cfg.number[MAX_PER_IP]);
+	return -1;
+}
+
+/* What a balancer has in front of TLS comes first. */
+static int
+proxied_open(struct stream *s)
+{
+	struct session *ss = s->ctx;
+	struct ends ends;
+	int r = proxy_read(ss);
+
+	if (r != 0)
+		return r;
+	find_ends(ss, &ends);
+	if (session_admit(ss, &ends.from) == -1)
+		return proxy_bad(ss, "max_per_ip");
+	ss->tls = tls_new(ss->worker->service->tls, ss->fd, s);
+	return ss->tls != NULL ? s->ops->open(s) :
+	    proxy_bad(ss, "out of memory");
+}
+
+/* Has its client's stream a beginning?  -1: there is no memory for one. */
+static int
+session_begin(struct session *ss, struct stream *client)
+{
+	struct worker *w = ss->worker;
+
+	if (w->service->cfg.number[ACCEPT_PROXY] == 0) {
+		ss->tls = tls_new(w->service->tls, ss->fd, client);
+		return ss->tls != NULL ? 0 : -1;
+	}
+	client->ops = &w->proxied_ops;
+	client->ctx = ss;
+	ss->proxy = calloc(1, sizeof(*ss->proxy));
+	return ss->proxy != NULL ? 0 : -1;
+}
+
 static void *
 session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
     struct stream *client)
 {
 	struct address peer = { .len = 0 };
-	volatile uint64_t *place;
 	struct worker *w = arg;
 	struct session *ss;
 
@@ -1758,30 +2400,29 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 	peer.len = len;
 	address_text(&peer);
 	w->counts->accepted++;
-	if (take_place(w, peer_key(&peer.sa), &place) == -1) {
-		w->counts->over++;
-		say(INFO, "%s refused: its address has %lld connections "
-		    "already (max_per_ip)", peer.text,
-		    (long long)w->service->cfg.number[MAX_PER_IP]);
-		return NULL;
-	}
-	if ((ss = calloc(1, sizeof(*ss))) == NULL ||
-	    (ss->tls = tls_new(w->service->tls, fd, client)) == NULL) {
-		say(WARNING, "a connection was turned away: out of memory");
-		w->counts->lost++;
-		if (place != NULL)
-			*place = 0;
+	if ((ss = calloc(1, sizeof(*ss))) == NULL)
+		goto err;
+	ss->worker = w;
+	ss->fd = fd;
+	ss->turn = w->turn++;
+	set_peer(ss, &peer);
+	if (w->service->cfg.number[ACCEPT_PROXY] == 0 &&
+	    session_admit(ss, &peer.sa) == -1) {
 		free(ss);
 		return NULL;
 	}
-	ss->worker = w;
-	ss->fd = fd;
-	ss->place = place;
-	ss->turn = w->turn++;
-	memcpy(ss->peer, peer.text, sizeof(ss->peer));
+	if (session_begin(ss, client) == -1)
+		goto err;
 	w->counts->live++;
 	say(DEBUG, "%s accepted", ss->peer);
 	return ss;
+err:
+	say(WARNING, "a connection was turned away: out of memory");
+	w->counts->lost++;
+	if (ss != NULL && ss->place != NULL)
+		*ss->place = 0;
+	free(ss);
+	return NULL;
 }
 
 /* The next address to try; NULL when all have been. */
@@ -1852,18 +2493,58 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	if (!ss->dialed)
 		acknowledge(ss->fd);
 	ss->dialed = 1;
+	if (proxy_make(ss) == -1) {
+		proxy_bad(ss, "out of memory");
+		return -1;
+	}
 	if (ss->worker->service->cfg.command != NULL)
 		return command_start(ss, backend);
 	if (failed != NULL)
 		dial_failed(ss, failed);
 	while ((a = next_address(ss)) != NULL) {
-		*backend = (struct stream){ .ops = &stream_plain,
-		    .fd = dial(a) };
+		*backend = (struct stream){ .ops = &ss->worker->backend_ops,
+		    .ctx = ss, .fd = dial(a) };
 		if (backend->fd != -1)
 			return 0;
 		dial_failed(ss, dial_error(errno));
 	}
 	return -1;
+}
+
+static void __attribute__((format(printf, 4, 5)))
+append(char *text, size_t size, size_t *n, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (*n >= size)
+		return;
+	va_start(ap, fmt);
+	*n += (size_t)vsnprintf(text + *n, size - *n, fmt, ap);
+	va_end(ap);
+}
+
+/* What client and tunnel have agreed upon, a blank before each word. */
+static void
+agreed_text(const struct session *ss, char *text, size_t size)
+{
+	struct tls_agreed a;
+	size_t n = 0;
+
+	session_agreed(ss, &a);
+	text[0] = '\0';
+	if (a.version != NULL)
+		append(text, size, &n, " %s %s", a.version, a.cipher);
+	if (a.group != NULL)
+		append(text, size, &n, " %s", a.group);
+	if (a.resumed)
+		append(text, size, &n, " resumed");
+	if (a.name != NULL)
+		append(text, size, &n, " sni=%s", *a.name != '\0' ? a.name :
+		    "(invalid)");
+	if (a.alpn != NULL)
+		append(text, size, &n, " alpn=%s", a.alpn);
+	if (a.client != NULL)
+		append(text, size, &n, " client=\"%s\"", a.client);
 }
 
 /* The line of a connection, at its end or meanwhile. */
@@ -1872,13 +2553,13 @@ session_say(const struct session *ss, enum level level, const char *what,
     const struct forward_end *end)
 {
 	const char *to = "-";
-	char agreed[TEXT_SIZE];
+	char agreed[LOG_SIZE / 2];
 
 	if (ss->command != NULL)
 		to = ss->worker->service->cfg.command[0];
 	else if (end->served)
 		to = ss->target->addrs[ss->which].text;
-	tls_describe(ss->tls, agreed, sizeof(agreed));
+	agreed_text(ss, agreed, sizeof(agreed));
 	say(level, "%s%s -> %s%s in=%llu out=%llu %lld.%03ds %s", what,
 	    ss->peer, to, agreed, (unsigned long long)end->in,
 	    (unsigned long long)end->out, (long long)(end->ms / 1000),
@@ -1891,23 +2572,36 @@ session_listed(void *conn, const struct forward_end *how)
 	session_say(conn, NOTICE, "live: ", how);
 }
 
+/* Has the client said anything? */
+static int
+session_heard(const struct session *ss)
+{
+	return ss->tls != NULL ? tls_heard(ss->tls) : ss->proxy != NULL &&
+	    ss->proxy->done > 0;
+}
+
 static void
 session_closed(void *conn, const struct forward_end *end)
 {
 	struct session *ss = conn;
 	struct worker *w = ss->worker;
 	volatile struct counts *n = w->counts;
+	struct tls_agreed a;
 
+	session_agreed(ss, &a);
 	n->live--;
 	n->in += end->in;
 	n->out += end->out;
 	if (end->served) {
 		n->served++;
+		n->resumed += (uint64_t)a.resumed;
 		session_say(ss, INFO, "", end);
 	} else if (ss->dialed) {
 		n->no_backend++;
 		session_say(ss, WARNING, "", end);
-	} else if (tls_heard(ss->tls)) {
+	} else if (ss->over) {
+		session_say(ss, DEBUG, "", end);
+	} else if (session_heard(ss)) {
 		n->refused++;
 		session_say(ss, NOTICE, "", end);
 	} else {
@@ -1922,6 +2616,8 @@ session_closed(void *conn, const struct forward_end *end)
 	if (ss->place != NULL)
 		*ss->place = 0;
 	tls_free(ss->tls);
+	proxy_free(ss);
+	free(ss->ends);
 	free(ss);
 }
 
@@ -2806,6 +3502,74 @@ make_seats(struct service *sv, int inetd)
 	return 0;
 }
 
+/* Is there a use for it?  inetd's children share nothing but a file of keys. */
+static int
+needs_pool(const struct config *cfg, int inetd)
+{
+	if (inetd)
+		return cfg->number[SESSION_TICKETS] == 1 &&
+		    cfg->given[TICKET_KEYS] != NULL;
+	return cfg->number[SESSION_TICKETS] == 1 ||
+	    cfg->number[SESSION_CACHE] != 0;
+}
+
+static void
+pool_free(struct pool *p)
+{
+	if (p == NULL || --p->services > 0)
+		return;
+	tls_sessions_free(p->sessions);
+	if (p->memory != MAP_FAILED)
+		munmap(p->memory, p->size);
+	free(p);
+}
+
+/* For one service; NULL: there is no memory for it. */
+static struct pool *
+pool_new(size_t entries, int with_clients)
+{
+	struct pool *p;
+
+	if ((p = calloc(1, sizeof(*p))) == NULL)
+		return NULL;
+	p->services = 1;
+	p->size = tls_sessions_size(entries, with_clients);
+	p->memory = mmap(NULL, p->size, PROT_READ | PROT_WRITE,
+	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (p->memory != MAP_FAILED)
+		p->sessions = tls_sessions_new(p->memory, entries,
+		    with_clients);
+	if (p->sessions != NULL)
+		return p;
+	pool_free(p);
+	return NULL;
+}
+
+/* That of the service before, or one of its own, with the same keys. */
+static int
+make_pool(struct service *sv, const struct service *old, int inetd)
+{
+	size_t n = inetd ? 0 : (size_t)sv->cfg.number[SESSION_CACHE];
+	int with_clients = sv->cfg.number[VERIFY] != NONE;
+	struct pool *before = old != NULL ? old->pool : NULL;
+
+	if (!needs_pool(&sv->cfg, inetd))
+		return 0;
+	if (before != NULL && before->size == tls_sessions_size(n,
+	    with_clients)) {
+		sv->pool = before;
+		before->services++;
+	} else if ((sv->pool = pool_new(n, with_clients)) == NULL) {
+		say(ERROR, "out of memory");
+		return -1;
+	} else if (before != NULL)
+		tls_sessions_adopt(sv->pool->sessions, before->sessions);
+	tls_config_sessions(sv->tls, sv->pool->sessions,
+	    sv->cfg.number[SESSION_TICKETS] == 1,
+	    (int)(sv->cfg.number[TICKET_LIFETIME] / 1000));
+	return 0;
+}
+
 /* It has no workers, or this is one. */
 static void
 service_free(struct service *sv)
@@ -2818,6 +3582,7 @@ service_free(struct service *sv)
 	free(sv->accepts.list);
 	free(sv->connects.list);
 	tls_config_free(sv->tls);
+	pool_free(sv->pool);
 	config_free(&sv->cfg);
 	free(sv);
 }
@@ -2830,9 +3595,12 @@ is_passed(const struct config *cfg)
 	    strncmp(cfg->given[ACCEPT]->text, "fd:", 3) == 0;
 }
 
-/* All but its listeners and workers; NULL after one sentence. */
+/*
+ * All but its listeners and workers; old is the one before, or NULL.  NULL
+ * after one sentence.
+ */
 static struct service *
-service_new(const struct arguments *a)
+service_new(const struct arguments *a, const struct service *old)
 {
 	struct service *sv;
 
@@ -2849,7 +3617,8 @@ service_new(const struct arguments *a)
 	    resolve_all(&sv->accepts, a->inetd && !is_passed(&sv->cfg) ? NULL :
 	    sv->cfg.given[ACCEPT], 1) == -1 ||
 	    resolve_all(&sv->connects, sv->cfg.given[CONNECT], 0) == -1 ||
-	    load_privileges(sv) == -1 || make_seats(sv, a->inetd) == -1) {
+	    load_privileges(sv) == -1 || make_seats(sv, a->inetd) == -1 ||
+	    make_pool(sv, old, a->inetd) == -1) {
 		service_free(sv);
 		return NULL;
 	}
@@ -2939,7 +3708,12 @@ worker_init(struct worker *w, struct service *sv, size_t seat)
 	w->service = sv;
 	w->counts = &sv->counts[seat];
 	w->share = share_of(sv, seat, &w->first);
-	w->command_ops = stream_plain;	/* whose members are no constants */
+	/* Whose members are no constants. */
+	w->proxied_ops = w->backend_ops = stream_plain;
+	w->proxied_ops.open = proxied_open;
+	w->proxied_ops.error = proxied_error;
+	w->backend_ops.open = backend_open;
+	w->command_ops = w->backend_ops;
 	w->command_ops.read = command_read;
 	w->command_ops.write = command_write;
 	w->command_ops.failed = command_failed;
@@ -3025,6 +3799,7 @@ struct master {
 	struct incoming waiting;	/* fork mode: for a process; or -1 */
 	size_t	 next_listener;		/* fork mode */
 	int64_t	 began;
+	int64_t	 renew_at;		/* keys for tickets */
 	int64_t	 starved_until;
 	time_t	 complained;
 };
@@ -3333,6 +4108,7 @@ counts_add(struct counts *sum, const volatile struct counts *n)
 	sum->live += n->live;
 	sum->accepted += n->accepted;
 	sum->served += n->served;
+	sum->resumed += n->resumed;
 	sum->refused += n->refused;
 	sum->no_backend += n->no_backend;
 	sum->silent += n->silent;
@@ -3374,6 +4150,8 @@ worker_ended(struct master *m, struct service *sv, size_t seat, int status)
 	int64_t ms = 0;
 
 	clear_seat(m, sv, seat);
+	if (WIFSIGNALED(status) && sv->pool != NULL)
+		tls_sessions_reap(sv->pool->sessions, (int)pid);
 	if (sv == m->live && !m->stopping && (is_poll || WIFSIGNALED(status)))
 		ms = worker_failed(sv);
 	if (sv == m->live && !m->stopping && is_poll)
@@ -3486,7 +4264,7 @@ tell_listeners(const struct service *sv, const struct service *old)
 static void
 warn_daily(const struct service *sv)
 {
-	warn_of_certs(sv->tls);
+	tls_config_warn(sv->tls, say_warning);
 	alarm(DAY);
 }
 
@@ -3559,13 +4337,48 @@ prepare(const struct service *sv)
 		hide();
 }
 
+/*
+ * The keys for tickets: those of a file as they are now, or another one from
+ * time to time, while the one before is good still.
+ */
+static int
+renew_keys(struct master *m)
+{
+	const struct service *sv = m->live;
+	const char *why;
+
+	m->renew_at = INT64_MAX;
+	if (sv->pool == NULL)
+		return 0;
+	if (sv->cfg.given[TICKET_KEYS] == NULL)
+		m->renew_at = clock_ms() + sv->cfg.number[TICKET_LIFETIME] / 2;
+	if ((why = tls_config_renew(sv->tls)) == NULL)
+		return 0;
+	say(ERROR, "session tickets: %s", why);
+	return -1;
+}
+
+/* After a reload: keys that were made here go on, until their time is up. */
+static void
+take_over_keys(struct master *m, const struct service *old)
+{
+	const struct service *sv = m->live;
+	int64_t next = clock_ms() + sv->cfg.number[TICKET_LIFETIME] / 2;
+
+	if (sv->cfg.given[TICKET_KEYS] != NULL ||
+	    old->cfg.given[TICKET_KEYS] != NULL || old->pool == NULL)
+		renew_keys(m);
+	else if (next < m->renew_at)
+		m->renew_at = next;
+}
+
 /* All that is new is made, and is ready to serve; only then the old leaves. */
 static int
 replace(struct master *m)
 {
 	struct service *old = m->live, *sv;
 
-	if ((sv = service_new(m->args)) == NULL)
+	if ((sv = service_new(m->args, old)) == NULL)
 		return -1;
 	prepare(sv);
 	if (open_listeners(sv, old) == -1 || log_open(&sv->cfg) == -1 ||
@@ -3579,6 +4392,7 @@ replace(struct master *m)
 	keep_none(sv);
 	sv->older = old;
 	m->live = sv;
+	take_over_keys(m, old);
 	if (sv->cfg.number[MODE] == POLL)
 		drop_waiting(m);
 	begin(sv);
@@ -3633,11 +4447,13 @@ tell(const struct master *m)
 		workers += sv->nworkers;
 	}
 	say(NOTICE, "statistics: up %llds, %zu worker%s, live=%llu "
-	    "accepted=%llu served=%llu refused=%llu no_backend=%llu "
-	    "silent=%llu over_max_per_ip=%llu lost=%llu in=%llu out=%llu",
+	    "accepted=%llu served=%llu resumed=%llu refused=%llu "
+	    "no_backend=%llu silent=%llu over_max_per_ip=%llu lost=%llu "
+	    "in=%llu out=%llu",
 	    (long long)(clock_ms() - m->began) / 1000, workers,
 	    workers == 1 ? "" : "s", (unsigned long long)sum.live,
 	    (unsigned long long)sum.accepted, (unsigned long long)sum.served,
+	    (unsigned long long)sum.resumed,
 	    (unsigned long long)sum.refused,
 	    (unsigned long long)sum.no_backend,
 	    (unsigned long long)sum.silent, (unsigned long long)sum.over,
@@ -3654,7 +4470,9 @@ sleep_ms(const struct master *m)
 	const struct service *sv = m->live;
 	int64_t now = clock_ms(), until = INT64_MAX;
 
-	if (m->starved_until > now)
+	if (!m->stopping)
+		until = m->renew_at;
+	if (m->starved_until > now && m->starved_until < until)
 		until = m->starved_until;
 	if (!m->stopping && sv->nworkers < sv->nseats &&
 	    (sv->cfg.number[MODE] == POLL || sv->retry_at > now) &&
@@ -3726,6 +4544,8 @@ supervise(struct master *m)
 			tell(m);
 		if (taken(&got_alarm))
 			warn_daily(m->live);
+		if (!m->stopping && clock_ms() >= m->renew_at)
+			renew_keys(m);
 		kill_late(m);
 		free_services(m);
 		refill(m);
@@ -3794,7 +4614,7 @@ take_connection(struct incoming *in, int fd)
 static int
 run_inetd(const struct arguments *a)
 {
-	struct service *sv = service_new(a);
+	struct service *sv = service_new(a, NULL);
 	struct worker w = { .line = -1, .turn = (size_t)getpid() };
 	struct incoming in = { .fd = -1 };
 	int fd, r = EXIT_CONFIG;
@@ -3811,6 +4631,8 @@ run_inetd(const struct arguments *a)
 	catch_signals(&asleep);
 	signal(SIGHUP, SIG_IGN);
 	r = EXIT_FAILURE;
+	if (sv->pool != NULL)
+		tls_config_renew(sv->tls);
 	if (worker_init(&w, sv, 0) == 0)
 		r = worker_run(&w, &in, &asleep);
 	worker_free(&w);
@@ -3902,7 +4724,7 @@ serve(struct master *m)
 
 	if (m->parent != -1)
 		silence();
-	if (start_workers(m, m->live) == 0) {
+	if (renew_keys(m) == 0 && start_workers(m, m->live) == 0) {
 		announce(m->live, NULL);
 		begin(m->live);
 		notify_ready(m, "");
@@ -3926,7 +4748,7 @@ run_service(const struct arguments *a)
 	    .waiting = { .fd = -1 }, .began = clock_ms() };
 	int r = EXIT_CONFIG;
 
-	if ((m.live = service_new(a)) == NULL)
+	if ((m.live = service_new(a, NULL)) == NULL)
 		return EXIT_CONFIG;
 	if (m.live->cfg.number[DAEMON] == 1 &&
 	    (m.parent = background()) == -1) {
@@ -3955,35 +4777,56 @@ run_test(const struct arguments *a)
 	struct service *sv;
 	size_t i;
 
-	if ((sv = service_new(a)) == NULL)
+	if ((sv = service_new(a, NULL)) == NULL)
 		return EXIT_CONFIG;
 	config_print(&sv->cfg, stdout);
 	tls_config_print(sv->tls, stdout);
 	for (i = 0; tls_config_report(sv->tls, i, stdout) == 0; i++)
 		continue;
 	fflush(stdout);
-	warn_of_certs(sv->tls);
+	tls_config_warn(sv->tls, say_warning);
 	service_free(sv);
 	return EXIT_SUCCESS;
 }
 
-/* -g: the key that is written is for its owner alone. */
+/* The key that is written is for its owner alone. */
+static int
+protect_output(const char *option)
+{
+	struct stat st;
+
+	if (fstat(STDOUT_FILENO, &st) == -1 || !S_ISREG(st.st_mode) ||
+	    fchmod(STDOUT_FILENO, 0600) == 0)
+		return 0;
+	say(ERROR, "%s: the file can't be kept from others: %s", option,
+	    strerror(errno));
+	return -1;
+}
+
+/* -g */
 static int
 run_generate(const char *names)
 {
 	char text[TEXT_SIZE];
-	struct stat st;
 
-	if (fstat(STDOUT_FILENO, &st) == 0 && S_ISREG(st.st_mode) &&
-	    fchmod(STDOUT_FILENO, 0600) == -1) {
-		say(ERROR, "-g: the file can't be kept from others: %s",
-		    strerror(errno));
+	if (protect_output("-g") == -1)
 		return EXIT_FAILURE;
-	}
 	if (tls_generate(names, stdout, text, sizeof(text)) == 0)
 		return EXIT_SUCCESS;
 	say(ERROR, "-g: %s", text);
 	return EXIT_CONFIG;
+}
+
+/* -k */
+static int
+run_ticket_key(void)
+{
+	if (protect_output("-k") == -1)
+		return EXIT_FAILURE;
+	if (tls_generate_ticket_key(stdout) == 0)
+		return EXIT_SUCCESS;
+	say(ERROR, "-k: %s", strerror(errno));
+	return EXIT_FAILURE;
 }
 
 int
@@ -4012,6 +4855,8 @@ main(int argc, char **argv)
 		r = EXIT_FAILURE;
 	} else if (a.names != NULL) {
 		r = run_generate(a.names);
+	} else if (a.key) {
+		r = run_ticket_key();
 	} else {
 		r = a.test ? run_test(&a) : a.inetd ? run_inetd(&a) :
 		    run_service(&a);

@@ -111,13 +111,15 @@ class Room:
         return self.keep(support.connect(address, **keywords))
 
     def client(self, to, version=None, name="localhost", rcvbuf=None,
-               **keywords):
+               session=None, **keywords):
         """A TLS client that has done its handshake, to a tunnel, an address
-        or a connected socket.
+        or a connected socket.  session: what an earlier client's .session
+        was; it then has that client's version and certificate, too.
         """
-        ctx = support.context(self.certs, version, **keywords)
+        ctx = session.ctx if session else support.context(
+            self.certs, version, **keywords)
         to = to.address if isinstance(to, support.Tunnel) else to
-        client = self.keep(support.Client(to, ctx, name, rcvbuf))
+        client = self.keep(support.Client(to, ctx, name, rcvbuf, session))
         return client.handshake()
 
     def read_logs(self):
@@ -152,6 +154,12 @@ def certs():
     directory = tempfile.mkdtemp(prefix="tunnel-certs.")
     yield support.Certs(directory)
     shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def authority(certs):
+    """Whom the clients' certificates come from."""
+    return support.Authority(certs.dir)
 
 
 @pytest.fixture

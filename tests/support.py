@@ -9,8 +9,11 @@ TUNNEL_ARGS   words for every tunnel that has no value for their keys, such as
               workers=4 or mode=fork
 """
 
+import base64
 import datetime
 import fcntl
+import hashlib
+import itertools
 import os
 import re
 import shlex
@@ -23,6 +26,7 @@ import subprocess
 import termios
 import threading
 import time
+import typing
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(TESTS)
@@ -278,18 +282,35 @@ CLOSED = []
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
-def context(certs, version=None, ciphers=None, alpn=None):
+def context(certs, version=None, ciphers=None, alpn=None, client=None,
+            tickets=True):
+    """client: the PEM file of its own certificate and key.  Without tickets,
+    sessions are those of TLS 1.2 that the server remembers by an ID.
+    """
     c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     c.load_verify_locations(certs.ca)
+    if ciphers:
+        c.set_ciphers(ciphers)
+    if client:
+        c.load_cert_chain(client)
+    if not tickets:
+        c.options |= ssl.OP_NO_TICKET
     # Python would take an end without close_notify for a proper one.
     c.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     if version:
         c.minimum_version = c.maximum_version = VERSIONS[version]
-    if ciphers:
-        c.set_ciphers(ciphers)
     if alpn:
         c.set_alpn_protocols(alpn)
     return c
+
+
+class Session(typing.NamedTuple):
+    """What a client may resume by.  Python wants the same context for it,
+    which is what then has the client's certificate, should it be needed.
+    """
+
+    ctx: ssl.SSLContext
+    session: ssl.SSLSession
 
 
 class Client:
@@ -297,15 +318,36 @@ class Client:
     sees them as they came.  One thread may send while another receives.
     """
 
-    def __init__(self, to, ctx, name="localhost", rcvbuf=None):
-        """to: an address, or a connected socket."""
+    def __init__(self, to, ctx, name="localhost", rcvbuf=None, session=None):
+        """to: an address, or a connected socket.  session: one to resume,
+        which takes the place of ctx.
+        """
         self.sock = connect(to, rcvbuf) if isinstance(to, str) else to
         self.lock = threading.Lock()
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = ctx.wrap_bio(self.incoming, self.outgoing,
-                                server_hostname=name)
+        self.ctx = session.ctx if session else ctx
+        self.tls = self.ctx.wrap_bio(
+            self.incoming, self.outgoing, server_hostname=name,
+            session=session and session.session)
         self.early = bytearray()  # read before it was asked for
         self.end = None  # how receiving ended
+
+    @property
+    def resumable(self):
+        """In TLS 1.3, not before something was received."""
+        session = self.tls.session
+        return session is not None and (session.has_ticket or (
+            self.tls.version() == "TLSv1.2" and session.id != b""))
+
+    @property
+    def session(self):
+        """For a later client, which may come while this one is there."""
+        assert self.resumable
+        return Session(self.ctx, self.tls.session)
+
+    @property
+    def resumed(self):
+        return self.tls.session_reused
 
     def handshake(self):
         while True:
@@ -498,6 +540,108 @@ class Certs:
         pem = self.path(name + ".pem")
         concatenate(pem, self.path(name + ".crt"), self.path(name + ".key"))
         return pem
+
+
+DAY = datetime.timedelta(days=1)
+HOUR = datetime.timedelta(hours=1)
+
+
+def utc(after=datetime.timedelta()):
+    """A time that long after now, as openssl-ca(1ssl) reads it."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return f"{now + after:%Y%m%d%H%M%SZ}"
+
+
+class Authority:
+    """One that issues certificates to clients, and revokes them.  Dates are
+    from now on: openssl-ca(1ssl) signs those of the past as well.
+    """
+
+    numbers = itertools.count(1)
+
+    def __init__(self, directory, name="Test CA", issuer=None, key=EC,
+                 extensions=AUTHORITY, **how):
+        self.dir, self.issuer = directory, issuer
+        self.name = name
+        stem = self.request(f"/CN={name}", key)
+        self.key, self.crt = stem + ".key", stem + ".crt"
+        (issuer or self).sign(stem, extensions, **how)
+
+    def request(self, subject, key):
+        stem = os.path.join(self.dir, f"client{next(self.numbers)}")
+        run("openssl", "req", "-new", "-nodes", *key, "-utf8", "-subj",
+            subject, "-keyout", stem + ".key", "-out", stem + ".csr")
+        return stem
+
+    def configure(self, revoked=()):
+        """revoked: serial numbers."""
+        stem = os.path.join(self.dir, f"client{next(self.numbers)}")
+        config, index = stem + ".conf", stem + ".index"
+        with open(config, "w") as f:
+            f.write("[ca]\ndefault_ca = it\n[it]\nrand_serial = yes\n"
+                    "default_md = sha256\npolicy = any\n"
+                    "unique_subject = no\n"
+                    f"database = {index}\nnew_certs_dir = {self.dir}\n"
+                    "[any]\ncommonName = optional\n"
+                    "organizationName = optional\n"
+                    "[crl]\nauthorityKeyIdentifier = keyid\n")
+        with open(index, "w") as f:
+            for serial in revoked:
+                f.write(f"R\t491231235959Z\t{utc(-HOUR)[2:]}\t{serial}\t"
+                        "unknown\t/CN=revoked\n")
+        return config
+
+    def sign(self, stem, extensions, starts=-DAY, ends=365 * DAY,
+             digest="sha256"):
+        with open(stem + ".ext", "w") as f:
+            f.write(extensions)
+        by = ("-cert", self.crt) if os.path.exists(self.crt) else (
+            "-selfsign",)
+        run("openssl", "ca", "-batch", "-notext", "-preserveDN", "-utf8",
+            "-config", self.configure(), "-in", stem + ".csr", "-extfile",
+            stem + ".ext", *by, "-keyfile", self.key, "-startdate",
+            utc(starts), "-enddate", utc(ends), "-md", digest, "-out",
+            stem + ".crt")
+
+    def leaf(self, name="app1", san="", usage="clientAuth", key_usage=
+             "digitalSignature", key=EC, subject=None, send=(), **how):
+        """A PEM file: the certificate, those of the authorities to send with
+        it, and the key.  san: as "DNS:a.example, IP:192.0.2.1".  usage and
+        key_usage: none, if empty.  how: starts=, ends=, digest=.
+        """
+        stem = self.request(subject or f"/CN={name}", key)
+        lines = {"basicConstraints": "critical, CA:FALSE",
+                 "keyUsage": key_usage, "extendedKeyUsage": usage,
+                 "subjectAltName": san}
+        self.sign(stem, "".join(f"{name} = {value}\n" for name, value
+                                in lines.items() if value), **how)
+        concatenate(stem + ".pem", stem + ".crt",
+                    *(authority.crt for authority in send), stem + ".key")
+        return stem + ".pem"
+
+    def sub(self, name="Sub CA", **keywords):
+        """An authority that this one has signed."""
+        return Authority(self.dir, name, issuer=self, **keywords)
+
+    def crl(self, *revoked, starts=-DAY, ends=30 * DAY):
+        """The file of a list.  revoked: the PEM files of certificates."""
+        serials = [run("openssl", "x509", "-noout", "-serial", "-in", pem)
+                   .decode().strip().removeprefix("serial=")
+                   for pem in revoked]
+        config = self.configure(serials)
+        out = config.removesuffix(".conf") + ".crl"
+        run("openssl", "ca", "-gencrl", "-config", config, "-cert", self.crt,
+            "-keyfile", self.key, "-crlexts", "crl", "-crl_lastupdate",
+            utc(starts), "-crl_nextupdate", utc(ends), "-out", out)
+        return out
+
+
+def pin(pem):
+    """The rule that a certificate's key satisfies."""
+    key = run("openssl", "x509", "-noout", "-pubkey", "-in", pem)
+    der = run("openssl", "pkey", "-pubin", "-outform", "DER", stdin=key)
+    return "pin:sha256/" + base64.b64encode(
+        hashlib.sha256(der).digest()).decode()
 
 
 # Processes.

@@ -81,19 +81,74 @@ def test_example_shows_the_defaults(defaults):
         assert example()[key] == [default], key
 
 
-def test_example_is_valid(room, certs):
-    """As it is, and with every line put into effect."""
-    text = read("tunnel.conf.example")
-    for path in re.findall(r"^(?:cert|key) = (.*)$", text, re.M):
-        text = text.replace(path, certs.server)
-    conf = room.write("tunnel.conf", text)
-    run(support.TUNNEL, "-t", "-c", conf)
+@pytest.fixture
+def in_place(room, certs):
+    """A text, with files that there are in place of those that it names."""
+    authority = support.Authority(room.dir)
+    keys = run(support.TUNNEL, "-k").decode()
+    files = {"tunnel.pem": certs.server, "www.pem": certs.server,
+             "ecdsa-chain.pem": certs.path("server.crt"),
+             "ecdsa-key.pem": certs.path("server.key"),
+             "rsa-chain.pem": certs.path("rsa.crt"),
+             "rsa-key.pem": certs.path("rsa.key"),
+             "key.pem": certs.path("server.key"),
+             "password": room.write("password", support.PASSWORD),
+             "clients.pem": authority.crt, "clients.crl": authority.crl(),
+             "tickets": room.write("tickets", keys)}
+
+    def call(text):
+        text = re.sub(r"(?<== )/etc/(?:tunnel/)?([\w.-]+)$",
+                      lambda match: files[match.group(1)], text, flags=re.M)
+        return text.replace("/var/empty", room.dir)
+
+    return call
+
+
+def test_example_is_valid(room, in_place):
+    text = in_place(read("tunnel.conf.example"))
+    run(support.TUNNEL, "-t", "-c", room.write("tunnel.conf", text))
+
+
+def lines_of_the_example():
+    return re.findall(r"^#([a-z_]+ = .+)$", read("tunnel.conf.example"), re.M)
+
+
+@pytest.mark.parametrize("line", lines_of_the_example())
+def test_each_line_of_the_example_is_valid(room, in_place, line):
+    """Put into effect alone, with what it takes."""
+    key = line.split(" = ")[0]
+    if key in ("user", "group", "chroot") and os.getuid() != 0:
+        pytest.skip("only root can do that")
+    text = read("tunnel.conf.example").replace("#" + line, line)
+    if key == "exec":
+        text = text.replace("\nconnect =", "\n#connect =")
+    if key in ("ca", "crl", "peer"):
+        text = text.replace("#verify = none", "verify = require")
+        text = text.replace("#ca =", "ca =")
+    conf = room.write("tunnel.conf", in_place(text))
+    out = run(support.TUNNEL, "-t", "-c", conf).decode()
+    # A command is told in words of its own.
+    assert key == "exec" or in_place(line + "\n") in out
+
+
+def examples_of_the_manual():
+    text = read("man", "tunnel.conf.5").split("\n.Sh EXAMPLES\n")[1]
+    return re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$", text,
+                      re.M | re.S)
+
+
+@pytest.mark.parametrize("text", examples_of_the_manual())
+def test_example_of_the_manual_is_valid(room, in_place, text):
+    conf = room.write("tunnel.conf", in_place(text))
+    out = run(support.TUNNEL, "-t", "-c", conf).decode()
+    for line in in_place(text).splitlines():
+        assert re.sub(" += ", " = ", line) + "\n" in out
 
 
 def test_usage_is_that_of_the_manual():
     """The flags of tunnel(8) are those of -h."""
     out = run(support.TUNNEL, "-h").decode()
-    flags = set(re.search(r"\[-([A-Za-z]+)\]", out).group(1)) | set("cg")
+    flags = set(re.search(r"\[-([A-Za-z]+)\]", out).group(1)) | set("cgk")
     items = re.findall(r"^\.It Fl (\w)\b", read("man", "tunnel.8"), re.M)
     assert set(items) == flags
     assert len(items) == len(flags)

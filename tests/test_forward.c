@@ -40,6 +40,7 @@
 #define MOMENTS		100	/* of 10 ms, for the kernel's TCP */
 #define MAX_TURNS	30000
 #define ALARM		120	/* seconds for one run, even in valgrind */
+#define REASON_SIZE	128	/* of a reason that is looked at */
 
 /* All that is faked, and what the fakes have seen. */
 static struct {

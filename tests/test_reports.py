@@ -14,13 +14,16 @@ import support
 from support import run
 
 
-def tunnel(*arguments, status=0, **keywords):
-    """What it printed on stdout; stderr is separate and has to be empty."""
+def tunnel(*arguments, status=0, warning="", **keywords):
+    """What it printed on stdout; stderr is separate and has to be empty, but
+    for a line with this warning.
+    """
     p = subprocess.run([*support.UNDER, support.TUNNEL, *arguments],
                        capture_output=True, text=True, check=False,
                        timeout=support.DEADLINE, **keywords)
     assert p.returncode == status, p
-    assert p.stderr == "", p
+    assert (p.stderr == "") == (warning == "") and warning in p.stderr, p
+    assert p.stderr.count("\n") <= 1, p
     return p.stdout
 
 
@@ -30,9 +33,9 @@ def tunnel(*arguments, status=0, **keywords):
 def check(room):
     """What -t says of a certificate file, and the rest of its output."""
 
-    def call(name, *arguments):
+    def call(name, *arguments, **keywords):
         out = tunnel("-t", "accept=127.0.0.1:0", "connect=1",
-                     f"cert={name}", *arguments)
+                     f"cert={name}", *arguments, **keywords)
         head, report = out.split(f"certificate {name}\n")
         return dict(re.findall(r"^\t(\w+) +(.*)$", report, re.M)), head
 
@@ -69,7 +72,8 @@ def test_certificate_report(certs, check, name, key, signature):
     fingerprint = x509(path, "-fingerprint", "-sha256").decode()
     assert report["sha256"] == fingerprint.strip().split("=")[1]
     assert report["pin"] == "sha256/" + openssl_pin(path)
-    assert "1 certificate" in report["chain"]
+    assert re.fullmatch("an intermediate certificate is missing: that of "
+                        '"O=tunnel, CN=ca", unless .*', report["chain"])
 
 
 def test_validity_is_that_of_openssl(certs, check):
@@ -85,12 +89,22 @@ def test_chain_report(certs, check):
     assert "O=tunnel, CN=sub" in report["issuer"]
 
 
-def test_chain_in_the_wrong_order(room, certs, check):
+def test_chain_of_one_that_signs_itself(generated, check):
+    report, _ = check(generated)
+    assert report["chain"] == "1 certificate, fit"
+
+
+@pytest.mark.parametrize("names,words", [
+    (("under", "ca", "sub"), "the chain is in the wrong order"),
+    (("under", "ca"), "an intermediate certificate is missing"),
+])
+def test_chain_that_is_none(room, certs, check, names, words):
     path = room.path("wrong.pem")
-    support.concatenate(path, certs.path("under.crt"), certs.path("ca.crt"),
+    support.concatenate(path, *(certs.path(name + ".crt") for name in names),
                         certs.path("under.key"))
-    report, _ = check(path)
-    assert "was not issued by" in report["chain"]
+    report, _ = check(path, warning=f"{path}: {words}: ")
+    assert report["chain"] == words + ": certificate 1 was not issued by " \
+        'certificate 2, but by "O=tunnel, CN=sub"'
 
 
 def test_each_certificate_is_reported(certs, check):
@@ -98,23 +112,6 @@ def test_each_certificate_is_reported(certs, check):
                  f"cert={certs.rsa}")
     assert out.count("\tsubject ") == 2
     assert out.index("CN=server") < out.index("CN=rsa")
-
-
-@pytest.mark.parametrize("name,words", [
-    ("expired", r"the certificate expired \d+ days? ago"),
-    ("soon", r"the certificate expires in (9|10) days"),
-])
-def test_expiry_is_a_warning(room, certs, name, words):
-    """With -t and at the start, and it starts all the same."""
-    path = certs.path(name + ".pem")
-    p = subprocess.run([*support.UNDER, support.TUNNEL, "-t", "accept=0",
-                        "connect=1", f"cert={path}"], capture_output=True,
-                       text=True, timeout=support.DEADLINE)
-    assert p.returncode == 0
-    line = f"tunnel: warning: {re.escape(path)}: {words}\n"
-    assert re.fullmatch(line, p.stderr)
-    t = room.tunnel("connect=1", f"cert={path}")
-    t.wait_log(line.strip())
 
 
 def test_effective_configuration(room, check, certs):
@@ -164,6 +161,25 @@ def test_command_is_printed(certs):
     assert "# command: sort -r\n" in out
 
 
+def test_what_is_said_of_clients(room, certs):
+    """Their authorities and lists by name; and it can be read again."""
+    authority = support.Authority(room.dir, "Some CA")
+    leaf = authority.leaf()
+    given = {"verify": ["request"], "ca": [authority.crt],
+             "crl": [authority.crl(ends=9.5 * support.DAY)],
+             "peer": ["cn:a b", "ip:::1", support.pin(leaf)]}
+    out = tunnel("-t", "accept=0", "connect=1", f"cert={certs.server}",
+                 *(f"{key}={x}" for key, values in given.items()
+                   for x in values))
+    for key, values in given.items():
+        assert re.findall(f"^{key} = (.*)$", out, re.M) == values
+    assert '\n# clients by "CN=Some CA"\n# but for those revoked by ' \
+        '"CN=Some CA" (the list expires in 9 days)\n' in out
+    head = out.split("certificate ")[0]
+    again = tunnel("-t", "-c", room.write("again.conf", head))
+    assert sorted(again.splitlines()) == sorted(out.splitlines())
+
+
 # -V and -h
 
 def test_version():
@@ -182,7 +198,7 @@ def test_help_lists_every_key():
                            capture_output=True)
         assert f"{key} has no value" in p.stderr
     assert {"accept", "connect", "cert", "key", "tls_min", "log"} <= set(keys)
-    for flag in "cdgiqtvV":
+    for flag in "cdgikqtvV":
         assert re.search(rf"^  -{flag}\b", out, re.M), flag
     assert max(map(len, out.splitlines())) <= 100
 

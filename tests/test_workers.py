@@ -421,8 +421,8 @@ def test_statistics(room, mode):
                count=2 + 3 + 4 + 5)
     counters, lines = statistics(t)
     assert counters == {
-        "live": 1, "accepted": 15, "served": 2, "refused": 3, "silent": 4,
-        "no_backend": 5, "over_max_per_ip": 0, "lost": 0,
+        "live": 1, "accepted": 15, "served": 2, "resumed": 0, "refused": 3,
+        "silent": 4, "no_backend": 5, "over_max_per_ip": 0, "lost": 0,
         "in": 3000, "out": 3000}
     host, port = live[0].sock.getsockname()
     assert re.fullmatch(

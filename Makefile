@@ -127,8 +127,10 @@ uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
 
 # What tests/deps has put there is kept: it is not made from anything here.
+KEPT	= build/mbedtls build/inetd build/haproxy
+
 clean:
-	rm -rf $(TUNNEL) $(filter-out build/mbedtls build/inetd,$(wildcard build/*))
+	rm -rf $(TUNNEL) $(filter-out $(KEPT),$(wildcard build/*))
 
 FORCE:
 

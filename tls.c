@@ -10,7 +10,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <mbedtls/base64.h>
 #include <mbedtls/error.h>
@@ -60,6 +59,7 @@
 #define TAG_SIZE	16
 #define TICKET_HEAD	(KEY_NAME_SIZE + SALT_SIZE)
 #define TICKET_MAX	8192		/* of what is in it */
+#define TICKETS_TRIED	4		/* in a handshake */
 #define SESSION_HEAD	21
 #define ID_SIZE		32		/* of a session */
 #define WAYS		8		/* places in the cache for an ID */
@@ -81,10 +81,12 @@ struct cert {
 	mbedtls_pk_context key;
 };
 
+enum kind { CN, DNS, IP, URI, PIN };
+
 /* What a client's certificate may be. */
 struct rule {
 	struct rule *next;
-	enum { CN, DNS, IP, URI, PIN } kind;
+	enum kind kind;
 	char	*text;			/* of a CN, DNS or URI */
 	unsigned char bytes[HASH_SIZE];	/* of an IP or a PIN */
 	size_t	 len;			/* of them */
@@ -99,12 +101,14 @@ struct keys {
 	} list[KEYS_MAX];
 };
 
-/* A place in the cache.  Nobody waits for one: it is as if it were empty. */
+/*
+ * A place in the cache.  Nobody waits for one: what two processes write at a
+ * time, or one that is killed, is no ticket for that ID, and as good as none.
+ */
 struct slot {
-	atomic_int owner;		/* the process that is at it, or 0 */
-	uint32_t len;			/* 0: empty */
-	uint64_t used;			/* greater: later */
+	uint64_t used;			/* greater: later; 0: never */
 	unsigned char id[ID_SIZE];
+	uint32_t len;
 	unsigned char ticket[];
 };
 
@@ -182,6 +186,7 @@ struct tls {
 	int	 refused;
 	char	*why;			/* or no memory for it */
 	unsigned char alert;		/* and what the client is told */
+	unsigned ntickets;		/* it has offered */
 	int64_t	 born;			/* the session that it resumes */
 };
 
@@ -335,9 +340,8 @@ explain(int code)
 	case MBEDTLS_ERR_X509_FATAL_ERROR:
 		return "a certificate chain that is too long";
 	case MBEDTLS_ERR_X509_BAD_INPUT_DATA:
-		return "a certificate that can't be read";
 	case MBEDTLS_ERR_X509_INVALID_FORMAT:
-		return "no certificate in PEM format";
+		return "a certificate that can't be read";
 	case MBEDTLS_ERR_PK_KEY_INVALID_FORMAT:
 		return "no private key in PEM format";
 	default:
@@ -431,16 +435,6 @@ tls_version(void)
 }
 
 const char *
-tls_init(void)
-{
-	if (mbedtls_version_get_number() < VERSION_NEEDED)
-		return "the mbed TLS library found is older than 3.6.6";
-	if (psa_crypto_init() != PSA_SUCCESS)
-		return "mbed TLS does not start: no entropy?";
-	return NULL;
-}
-
-const char *
 tls_forked(void)
 {
 	psa_status_t r = psa_random_reseed(NULL, 0);
@@ -492,15 +486,31 @@ cost(psa_key_type_t type, psa_algorithm_t alg)
 }
 
 /*
- * The default suites, the cheaper cipher on this machine first.  It is
- * measured: what a CPU can do does not say what a library makes of it.  In
- * TLS 1.3 the library follows the client's order all the same.
+ * Which cipher is cheaper is measured: what a CPU can do does not say what a
+ * library makes of it.  And it is measured once, as sessions are bound to what
+ * was preferred when they began.
+ */
+static int chacha_first;
+
+const char *
+tls_init(void)
+{
+	if (mbedtls_version_get_number() < VERSION_NEEDED)
+		return "the mbed TLS library found is older than 3.6.6";
+	if (psa_crypto_init() != PSA_SUCCESS)
+		return "mbed TLS does not start: no entropy?";
+	chacha_first = cost(PSA_KEY_TYPE_CHACHA20, PSA_ALG_CHACHA20_POLY1305) <
+	    cost(PSA_KEY_TYPE_AES, PSA_ALG_GCM);
+	return NULL;
+}
+
+/*
+ * The default suites, the cheaper cipher on this machine first.  In TLS 1.3
+ * the library follows the client's order all the same.
  */
 static void
 prefer(int *suites)
 {
-	int chacha_first = cost(PSA_KEY_TYPE_CHACHA20,
-	    PSA_ALG_CHACHA20_POLY1305) < cost(PSA_KEY_TYPE_AES, PSA_ALG_GCM);
 	size_t i, n = 0;
 	int pass;
 
@@ -781,7 +791,9 @@ cert_load(struct tls_config *cfg, mbedtls_x509_crt *chain, const char *name)
 		return fail(cfg, "%s: %d of its certificates can't be read",
 		    name, r);
 	if (r < 0)
-		return fail(cfg, "%s: %s", name, explain(r));
+		return fail(cfg, "%s: %s", name, r ==
+		    MBEDTLS_ERR_X509_INVALID_FORMAT ?
+		    "no certificate in PEM format" : explain(r));
 	return 0;
 }
 
@@ -952,7 +964,7 @@ tls_config_peer(struct tls_config *cfg, const char *text)
 	for (i = CN; i < PIN && strncmp(text, kinds[i], strlen(kinds[i])) != 0;
 	    i++)
 		continue;
-	r->kind = i;
+	r->kind = (enum kind)i;
 	if (strncmp(text, kinds[i], strlen(kinds[i])) != 0 ||
 	    rule_parse(r, text + strlen(kinds[i])) == -1)
 		return fail(cfg, "\"%s\" is not a rule (allowed: cn:NAME, "
@@ -1220,6 +1232,8 @@ dates(const mbedtls_x509_time *from, const mbedtls_x509_time *to, int days,
 static const char *
 dn_text(const mbedtls_x509_name *dn, char *text, size_t size)
 {
+	/* Of an empty one nothing is written. */
+	text[0] = '\0';
 	if (mbedtls_x509_dn_gets(text, size, dn) < 0)
 		snprintf(text, size, "(too long)");
 	return text;
@@ -1444,11 +1458,11 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 		return -1;
 	crt = &c->chain;
 	fprintf(fp, "certificate %s\n", c->name);
-	mbedtls_x509_dn_gets(text, sizeof(text), &crt->subject);
-	fprintf(fp, "\tsubject    %s\n\tnames      ", text);
+	fprintf(fp, "\tsubject    %s\n\tnames      ",
+	    dn_text(&crt->subject, text, sizeof(text)));
 	print_names(fp, crt);
-	mbedtls_x509_dn_gets(text, sizeof(text), &crt->issuer);
-	fprintf(fp, "\tissuer     %s\n\tserial     ", text);
+	fprintf(fp, "\tissuer     %s\n\tserial     ",
+	    dn_text(&crt->issuer, text, sizeof(text)));
 	/* A number; DER has a zero before it lest it be negative. */
 	len = crt->serial.len > 1 && crt->serial.p[0] == 0;
 	print_hex(fp, crt->serial.p + len, crt->serial.len - len);
@@ -1557,17 +1571,26 @@ find_rule(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 	return found;
 }
 
+/* The first one among flags, which are not 0. */
+static const struct fault *
+find_fault(uint32_t flags)
+{
+	const struct fault *f = faults;
+
+	while ((f->flags & flags) == 0)
+		f++;
+	return f;
+}
+
 /* The flags' first fault, as text about crt. */
 static const struct fault *
 fault_text(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
     uint32_t flags, char *text, size_t size)
 {
 	const mbedtls_x509_crl *crl = &cfg->crl;
-	const struct fault *f = faults;
+	const struct fault *f = find_fault(flags);
 	char dn[DN_SIZE];
 
-	while ((f->flags & flags) == 0)
-		f++;
 	if (f->text != NULL) {
 		snprintf(text, size, "%s", f->text);
 	} else if (f->flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) {
@@ -1722,7 +1745,7 @@ static int
 is_refused(struct tls *t)
 {
 	uint32_t flags = mbedtls_ssl_get_verify_result(&t->ssl);
-	char text[ERROR_SIZE];
+	const struct fault *f;
 
 	if (t->refused || t->cfg->verify == NOT_ASKED)
 		return t->refused;
@@ -1730,11 +1753,15 @@ is_refused(struct tls *t)
 	if (flags == UINT32_MAX || flags == MBEDTLS_X509_BADCERT_SKIP_VERIFY)
 		flags = 0;
 	/* There may be one of a session that was not resumed after all. */
-	if (flags & MBEDTLS_X509_BADCERT_MISSING)
+	if (flags & MBEDTLS_X509_BADCERT_MISSING) {
 		forget_client(t);
-	else if (flags != 0)
-		refuse(t, fault_text(t->cfg, &t->cfg->ca, flags, text,
-		    sizeof(text))->alert, "client certificate: %s", text);
+	} else if (flags != 0) {
+		/* What it finds by itself, behind check_client(). */
+		f = find_fault(flags);
+		refuse(t, f->alert, "client certificate \"%s\": %s",
+		    t->client != NULL ? t->client : "", f->text != NULL ?
+		    f->text : "not valid");
+	}
 	if (t->client == NULL && t->cfg->verify == REQUIRED &&
 	    (flags != 0 || mbedtls_ssl_is_handshake_over(&t->ssl)))
 		refuse(t, is_tls13(t) ? CERTIFICATE_REQUIRED :
@@ -1804,7 +1831,10 @@ derive(const unsigned char *secret, const unsigned char *salt,
 
 static const unsigned char nonce[12];		/* its key is used once */
 
-/* A ticket of size bytes at most; its length, or 0 if there can be none. */
+/*
+ * A ticket of size bytes at most, whose salt is there already.  Its length, or
+ * 0 if there can be none.
+ */
 static size_t
 seal(const struct tls_config *cfg, const unsigned char *plain, size_t len,
     unsigned char *ticket, size_t size)
@@ -1817,8 +1847,7 @@ seal(const struct tls_config *cfg, const unsigned char *plain, size_t len,
 	    keys_now(cfg, &keys) == -1)
 		return 0;
 	memcpy(ticket, keys.list[0].name, KEY_NAME_SIZE);
-	if (psa_generate_random(ticket + KEY_NAME_SIZE, SALT_SIZE) ==
-	    PSA_SUCCESS && derive(keys.list[0].secret, ticket + KEY_NAME_SIZE,
+	if (derive(keys.list[0].secret, ticket + KEY_NAME_SIZE,
 	    PSA_KEY_USAGE_ENCRYPT, &id) == 0) {
 		if (psa_aead_encrypt(id, PSA_ALG_CHACHA20_POLY1305, nonce,
 		    sizeof(nonce), ticket, TICKET_HEAD, plain, len,
@@ -1981,45 +2010,57 @@ insist_on(struct tls_config *cfg, int suite)
 	mbedtls_ssl_conf_ciphersuites(&cfg->ssl, cfg->suites_now);
 }
 
-/* What session_pack() has made, as a session; 0 if it may be resumed. */
+/*
+ * What session_pack() has made, as a session; 0 if it may be resumed.  Several
+ * may be offered, and one that is refused changes nothing, or leaves nobody:
+ * that is why whose it is comes last.
+ */
 static int
 session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
     size_t len)
 {
-	int64_t age, now = wall_ms();
+	int64_t age, born, now = wall_ms();
 	size_t at, n;
 	int suite;
 
 	if (len < SESSION_HEAD || (n = get(p + 19, 2)) > len - SESSION_HEAD ||
 	    p[0] != is_tls13(t))
 		return -1;
-	t->born = (int64_t)get(p + 1, 8);
-	if (now / 1000 - t->born >= t->cfg->lifetime)
+	born = (int64_t)get(p + 1, 8);
+	if (now / 1000 - born >= t->cfg->lifetime)
 		return -1;
 	age = now - (int64_t)get(p + 9, 8);
 	at = get(p + 17, 2);
 	if (at != 0 && at + 8 <= n)
 		put(p + SESSION_HEAD + at, (uint64_t)(mbedtls_ms_time() -
 		    (age > 0 ? age : 0)), 8);
-	if (verify_again(t, p + SESSION_HEAD + n, len - SESSION_HEAD - n) != 0)
-		return -1;
 	if (mbedtls_ssl_session_load(session, p + SESSION_HEAD, n) != 0)
 		return -1;
 	suite = mbedtls_ssl_session_get_ciphersuite_id(session);
-	if (!is_usable(t->cfg, suite))
+	if (!is_usable(t->cfg, suite) ||
+	    verify_again(t, p + SESSION_HEAD + n, len - SESSION_HEAD - n) != 0)
 		return -1;
 	if (!is_tls13(t))
 		insist_on(t->cfg, suite);
+	t->born = born;
 	return 0;
 }
 
+/* The salt is an ID's, to which the ticket is bound by that, or NULL. */
 static size_t
 session_seal(const struct tls *t, const mbedtls_ssl_session *session,
-    unsigned char *ticket, size_t size)
+    const unsigned char *salt, unsigned char *ticket, size_t size)
 {
 	unsigned char plain[TICKET_MAX];
 	size_t len = session_pack(t, session, plain, sizeof(plain));
 
+	if (size < TICKET_HEAD)
+		len = 0;
+	else if (salt != NULL)
+		memcpy(ticket + KEY_NAME_SIZE, salt, SALT_SIZE);
+	else if (psa_generate_random(ticket + KEY_NAME_SIZE, SALT_SIZE) !=
+	    PSA_SUCCESS)
+		len = 0;
 	len = seal(t->cfg, plain, len, ticket, size);
 	mbedtls_platform_zeroize(plain, sizeof(plain));
 	return len;
@@ -2055,7 +2096,7 @@ ticket_write(void *arg, const mbedtls_ssl_session *session,
 	if (t->resumed)
 		left -= wall_ms() / 1000 - t->born;
 	*lifetime = left > 0 ? (uint32_t)left : 0;
-	*len = session_seal(t, session, start, (size_t)(end - start));
+	*len = session_seal(t, session, NULL, start, (size_t)(end - start));
 	if (*len > 0)
 		return 0;
 	*lifetime = 0;
@@ -2069,45 +2110,24 @@ ticket_parse(void *arg, mbedtls_ssl_session *session, unsigned char *buf,
     size_t len)
 {
 	struct tls_config *cfg = arg;
+	struct tls *t = cfg->current;
 
-	return session_unseal(cfg->current, session, buf, len) == 0 ? 0 :
+	/* A client has one or two; each may cost the checks of a chain. */
+	if (t->ntickets++ >= TICKETS_TRIED)
+		return MBEDTLS_ERR_SSL_INVALID_MAC;
+	return session_unseal(t, session, buf, len) == 0 ? 0 :
 	    MBEDTLS_ERR_SSL_INVALID_MAC;
 }
 
+/* Place i of those for an ID; NULL: there are not as many. */
 static struct slot *
-slot_at(const struct tls_sessions *s, size_t i)
-{
-	return (void *)(s->shared->slots + i * s->slot_size);
-}
-
-static void
-slot_clear(const struct tls_sessions *s, struct slot *slot)
-{
-	slot->len = 0;
-	slot->used = 0;
-	mbedtls_platform_zeroize(slot->ticket, s->slot_size - sizeof(*slot));
-}
-
-/* Place i of those for an ID, taken by this process; NULL: by another one. */
-static struct slot *
-slot_take(const struct tls_sessions *s, const unsigned char *id, size_t i)
+slot_for(const struct tls_sessions *s, const unsigned char *id, size_t i)
 {
 	size_t sets = (s->nslots + WAYS - 1) / WAYS;
 	size_t n = get(id, 4) % sets * WAYS + i;
-	int nobody = 0;
-	struct slot *slot;
 
-	if (n >= s->nslots)
-		return NULL;
-	slot = slot_at(s, n);
-	return atomic_compare_exchange_strong(&slot->owner, &nobody,
-	    (int)getpid()) ? slot : NULL;
-}
-
-static void
-slot_release(struct slot *slot)
-{
-	atomic_store(&slot->owner, 0);
+	return i < WAYS && n < s->nslots ?
+	    (void *)(s->shared->slots + n * s->slot_size) : NULL;
 }
 
 /* The library's callbacks for the cache; a ticket is what it holds, too. */
@@ -2116,22 +2136,25 @@ cache_get(void *arg, const unsigned char *id, size_t len,
     mbedtls_ssl_session *session)
 {
 	struct tls_config *cfg = arg;
+	const struct tls_sessions *s = cfg->sessions;
 	unsigned char ticket[SLOT_WITH_CLIENT];
-	struct slot *slot;
-	size_t i, n = 0;
+	const volatile uint32_t *stored;
+	const struct slot *slot;
+	size_t i, n;
 
-	for (i = 0; n == 0 && len == ID_SIZE && i < WAYS; i++) {
-		if ((slot = slot_take(cfg->sessions, id, i)) == NULL)
+	for (i = 0; len == ID_SIZE && (slot = slot_for(s, id, i)) != NULL;
+	    i++) {
+		stored = &slot->len;
+		n = *stored;		/* once, as others may change it */
+		if (memcmp(slot->id, id, ID_SIZE) != 0 || n < TICKET_HEAD ||
+		    n > s->slot_size - sizeof(*slot))
 			continue;
-		if (slot->len != 0 && slot->len <= sizeof(ticket) &&
-		    memcmp(slot->id, id, ID_SIZE) == 0) {
-			n = slot->len;
-			memcpy(ticket, slot->ticket, n);
-		}
-		slot_release(slot);
+		memcpy(ticket, slot->ticket, n);
+		if (memcmp(ticket + KEY_NAME_SIZE, id, SALT_SIZE) == 0 &&
+		    session_unseal(cfg->current, session, ticket, n) == 0)
+			return 0;
 	}
-	return n > 0 && session_unseal(cfg->current, session, ticket, n) ==
-	    0 ? 0 : MBEDTLS_ERR_SSL_CACHE_ENTRY_NOT_FOUND;
+	return MBEDTLS_ERR_SSL_CACHE_ENTRY_NOT_FOUND;
 }
 
 static int
@@ -2140,29 +2163,24 @@ cache_set(void *arg, const unsigned char *id, size_t len,
 {
 	struct tls_config *cfg = arg;
 	const struct tls_sessions *s = cfg->sessions;
+	size_t i, n, room = s->slot_size - sizeof(struct slot);
+	unsigned char ticket[SLOT_WITH_CLIENT];
 	struct slot *slot, *oldest = NULL;
-	size_t i;
 
-	for (i = 0; len == ID_SIZE && i < WAYS; i++) {
-		if ((slot = slot_take(s, id, i)) == NULL)
-			continue;
-		if (oldest != NULL && oldest->used <= slot->used) {
-			slot_release(slot);
-			continue;
-		}
-		if (oldest != NULL)
-			slot_release(oldest);
-		oldest = slot;
-	}
+	for (i = 0; len == ID_SIZE && (slot = slot_for(s, id, i)) != NULL; i++)
+		if (oldest == NULL || slot->used < oldest->used)
+			oldest = slot;
 	if (oldest == NULL)
 		return -1;
-	slot_clear(s, oldest);
+	/* Not sealed in its place, where another one may be writing. */
+	n = session_seal(cfg->current, session, id, ticket, room);
+	if (n == 0)
+		return -1;
 	memcpy(oldest->id, id, ID_SIZE);
-	oldest->len = (uint32_t)session_seal(cfg->current, session,
-	    oldest->ticket, s->slot_size - sizeof(*oldest));
-	if (oldest->len > 0)
-		oldest->used = atomic_fetch_add(&s->shared->clock, 1) + 1;
-	slot_release(oldest);
+	oldest->len = (uint32_t)n;
+	oldest->used = atomic_fetch_add(&s->shared->clock, 1) + 1;
+	memcpy(oldest->ticket, ticket, n);
+	memset(oldest->ticket + n, 0, room - n);
 	return 0;
 }
 
@@ -2201,21 +2219,6 @@ void
 tls_sessions_adopt(struct tls_sessions *s, const struct tls_sessions *other)
 {
 	s->shared->keys = other->shared->keys;
-}
-
-void
-tls_sessions_reap(struct tls_sessions *s, int pid)
-{
-	struct slot *slot;
-	size_t i;
-
-	for (i = 0; i < s->nslots; i++) {
-		slot = slot_at(s, i);
-		if (atomic_load(&slot->owner) != pid)
-			continue;
-		slot_clear(s, slot);
-		slot_release(slot);
-	}
 }
 
 void

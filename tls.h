@@ -93,7 +93,8 @@ void	 tls_config_strict_names(struct tls_config *, int is_strict);
  * All processes that were forked with a struct tls_sessions resume each
  * other's sessions: by tickets (RFC 5077, RFC 8446 section 4.6.1), whose keys
  * it holds, or, in TLS 1.2, out of a cache.  Both lie in shared memory of the
- * caller's, of tls_sessions_size() bytes, all of them zero at first.
+ * caller's, of tls_sessions_size() bytes, all of them zero at first.  Nobody
+ * ever waits for another one there.
  */
 
 /* For a cache of so many; with_clients: their certificates need room, too. */
@@ -104,8 +105,6 @@ struct tls_sessions *tls_sessions_new(void *memory, size_t entries,
 void	 tls_sessions_free(struct tls_sessions *);
 /* The keys of another one are to be good here as well. */
 void	 tls_sessions_adopt(struct tls_sessions *, const struct tls_sessions *);
-/* A process was killed: what it was at there is lost, and nothing else. */
-void	 tls_sessions_reap(struct tls_sessions *, int pid);
 
 /* Resume sessions, up to so many seconds after their full handshake. */
 void	 tls_config_sessions(struct tls_config *, struct tls_sessions *,

@@ -1438,7 +1438,8 @@ static const struct seat empty_seat = { .line = -1 };
 struct pool {
 	struct tls_sessions *sessions;
 	void	*memory;
-	size_t	 size;
+	size_t	 size, entries;
+	int	 with_clients;
 	unsigned services;
 };
 
@@ -3533,6 +3534,8 @@ pool_new(size_t entries, int with_clients)
 	if ((p = calloc(1, sizeof(*p))) == NULL)
 		return NULL;
 	p->services = 1;
+	p->entries = entries;
+	p->with_clients = with_clients;
 	p->size = tls_sessions_size(entries, with_clients);
 	p->memory = mmap(NULL, p->size, PROT_READ | PROT_WRITE,
 	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -3555,8 +3558,8 @@ make_pool(struct service *sv, const struct service *old, int inetd)
 
 	if (!needs_pool(&sv->cfg, inetd))
 		return 0;
-	if (before != NULL && before->size == tls_sessions_size(n,
-	    with_clients)) {
+	if (before != NULL && before->entries == n &&
+	    before->with_clients == with_clients) {
 		sv->pool = before;
 		before->services++;
 	} else if ((sv->pool = pool_new(n, with_clients)) == NULL) {
@@ -4150,8 +4153,6 @@ worker_ended(struct master *m, struct service *sv, size_t seat, int status)
 	int64_t ms = 0;
 
 	clear_seat(m, sv, seat);
-	if (WIFSIGNALED(status) && sv->pool != NULL)
-		tls_sessions_reap(sv->pool->sessions, (int)pid);
 	if (sv == m->live && !m->stopping && (is_poll || WIFSIGNALED(status)))
 		ms = worker_failed(sv);
 	if (sv == m->live && !m->stopping && is_poll)

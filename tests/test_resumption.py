@@ -4,9 +4,11 @@ whichever process the client comes to: for its lifetime, and no longer.
 
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import time
 
 import pytest
@@ -167,6 +169,30 @@ def test_log_tells(room, certs, backend, kind):
     assert is_resumed(t.address, session)
     group = " x25519" if KINDS[kind][0] == "1.3" else ""
     t.wait_log(rf"-> \S+ TLSv1\.\d TLS_\w+{group} resumed sni=localhost in=5 ")
+
+
+PRIORITY = {"ticket-1.2": "+VERS-TLS1.2", "ticket-1.3": "+VERS-TLS1.3",
+            "id-1.2": "+VERS-TLS1.2:%NO_TICKETS"}
+
+
+def test_gnutls(room, certs, kind):
+    if not shutil.which("gnutls-cli"):
+        pytest.skip("gnutls-cli is not installed")
+
+    def greet(sock):
+        sock.sendall(b"welcome\n")
+        read_all(sock)
+
+    t = room.tunnel(f"connect={room.backend().serve(greet).address}")
+    p = room.start("gnutls-cli", [
+        "gnutls-cli", "--resume", "--waitresumption", "--port",
+        t.address.split(":")[1], "--x509cafile", certs.ca, "--priority",
+        "NORMAL:-VERS-ALL:" + PRIORITY[kind], "localhost"],
+        stdin=subprocess.PIPE)
+    p.wait_log("This is a resumed session")
+    p.popen.stdin.close()
+    assert p.wait() == 0
+    t.wait_log(" resumed sni=localhost in=0 out=8 ")
 
 
 # In TLS 1.3 a ticket comes behind the handshake, on its own.

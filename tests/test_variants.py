@@ -19,10 +19,10 @@ PROCESSES = ["workers", "reload", "supervisors", "privileges", "flood"]
 TRUST = ["client_certs", "client_sessions", "peer_rules", "trust_settings",
          "server_names", "cert_warnings", "resumption", "session_cache",
          "ticket_keys", "tickets_hostile", "proxy_protocol", "proxy_tlvs",
-         "accept_proxy"]
+         "accept_proxy", "client_cert_programs"]
 
 # Which of these, where a variant may make a difference to them.
-MORE = {"sanitize": PROCESSES + TRUST, "poll": ["workers", "flood"],
+MORE = {"sanitize": PROCESSES + TRUST, "poll": ["workers", "flood", "accept_proxy"],
         "clang": ["reload", "client_sessions"],
         "static": ["privileges", "resumption"]}
 

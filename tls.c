@@ -60,7 +60,6 @@
 #define TICKET_HEAD	(KEY_NAME_SIZE + SALT_SIZE)
 #define TICKET_MAX	8192		/* of what is in it */
 #define TICKETS_TRIED	4		/* in a handshake */
-#define SESSION_HEAD	21
 #define ID_SIZE		32		/* of a session */
 #define WAYS		8		/* places in the cache for an ID */
 #define SLOT_SIZE	512		/* of a place there */
@@ -235,6 +234,15 @@ static const struct {
 	{ 51, "decrypt_error" }, { 70, "protocol_version" },
 	{ 71, "insufficient_security" }, { 80, "internal_error" },
 	{ 90, "user_canceled" }, { 110, "unsupported_extension" },
+};
+
+/*
+ * In a ticket, in front of the session: is it of TLS 1.3, when did it begin
+ * (s), when was it saved (ms), where is its time, and how long is it?
+ */
+enum {
+	AT_TLS13, AT_BORN = 1, AT_SAVED = 9, AT_TIME = 17, AT_LENGTH = 19,
+	SESSION_HEAD = 21
 };
 
 /* What may be wrong with a client's certificate; the first one counts. */
@@ -751,6 +759,24 @@ tls_config_error(const struct tls_config *cfg)
 	return cfg->error;
 }
 
+/*
+ * Does it end within a block of PEM, as a file does that is still written?
+ * The parsers would be content with the blocks before.
+ */
+static int
+is_cut(const char *text)
+{
+	const char *begin, *last = NULL, *end;
+
+	for (begin = text; (begin = strstr(begin, "-----BEGIN ")) != NULL;
+	    begin++)
+		last = begin;
+	if (last == NULL)
+		return 0;
+	end = strstr(last, "\n-----END ");
+	return end == NULL || strstr(end + strlen("\n-----"), "-----") == NULL;
+}
+
 /* A whole file and a NUL behind it, as the PEM parser wants it; or NULL. */
 static unsigned char *
 slurp(struct tls_config *cfg, const char *name, size_t *size)
@@ -769,6 +795,13 @@ slurp(struct tls_config *cfg, const char *name, size_t *size)
 		/* Unbuffered: no copy of a key is left behind. */
 		setvbuf(fp, NULL, _IONBF, 0);
 		*size = fread(buf, 1, (size_t)st.st_size, fp) + 1;
+		if (is_cut((const char *)buf)) {
+			fail(cfg, "%s: it ends within a block of PEM: has it "
+			    "been cut off?", name);
+			mbedtls_platform_zeroize(buf, *size);
+			free(buf);
+			buf = NULL;
+		}
 	}
 	if (fp != NULL)
 		fclose(fp);
@@ -1738,11 +1771,11 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 }
 
 /*
- * After a step of the handshake: shall it end here?  The library was told to
- * go on whatever it finds.
+ * After a step of the handshake: is the client to be refused?  The library was
+ * told to go on whatever it finds.
  */
 static int
-is_refused(struct tls *t)
+judge(struct tls *t)
 {
 	uint32_t flags = mbedtls_ssl_get_verify_result(&t->ssl);
 	const struct fault *f;
@@ -1788,9 +1821,11 @@ keys_now(const struct tls_config *cfg, struct keys *keys)
 		before = atomic_load(&s->version);
 		memcpy(keys, &s->keys, sizeof(*keys));
 		atomic_thread_fence(memory_order_acquire);
-		if (before % 2 == 0 && before == atomic_load(&s->version))
-			return keys->n > 0 && keys->n <= KEYS_MAX ? 0 : -1;
+		if (before % 2 == 0 && before == atomic_load(&s->version) &&
+		    keys->n > 0 && keys->n <= KEYS_MAX)
+			return 0;
 	}
+	mbedtls_platform_zeroize(keys, sizeof(*keys));
 	return -1;
 }
 
@@ -1921,9 +1956,8 @@ find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
 }
 
 /*
- * What is in a ticket: the TLS version, when the session began (s) and when
- * it was saved (ms), where its time is, its length, and itself; then the
- * client's certificates.  The length of all that, or 0: it does not fit.
+ * What is in a ticket: its head, the session, and the client's certificates.
+ * The length of all that, or 0: it does not fit.
  */
 static size_t
 session_pack(const struct tls *t, const mbedtls_ssl_session *session,
@@ -1936,12 +1970,12 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	    p + SESSION_HEAD, size - SESSION_HEAD, &len) != 0 ||
 	    size - SESSION_HEAD - len < t->chain_len)
 		return 0;
-	p[0] = (unsigned char)is_tls13(t);
-	put(p + 1, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
-	put(p + 9, (uint64_t)now, 8);
-	put(p + 17, is_tls13(t) ? find_time(session, p + SESSION_HEAD, len) :
-	    0, 2);
-	put(p + 19, len, 2);
+	p[AT_TLS13] = (unsigned char)is_tls13(t);
+	put(p + AT_BORN, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
+	put(p + AT_SAVED, (uint64_t)now, 8);
+	put(p + AT_TIME, is_tls13(t) ? find_time(session, p + SESSION_HEAD,
+	    len) : 0, 2);
+	put(p + AT_LENGTH, len, 2);
 	if (t->chain_len > 0)
 		memcpy(p + SESSION_HEAD + len, t->chain, t->chain_len);
 	return SESSION_HEAD + len + t->chain_len;
@@ -2023,14 +2057,14 @@ session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
 	size_t at, n;
 	int suite;
 
-	if (len < SESSION_HEAD || (n = get(p + 19, 2)) > len - SESSION_HEAD ||
-	    p[0] != is_tls13(t))
+	if (len < SESSION_HEAD || p[AT_TLS13] != is_tls13(t) ||
+	    (n = get(p + AT_LENGTH, 2)) > len - SESSION_HEAD)
 		return -1;
-	born = (int64_t)get(p + 1, 8);
+	born = (int64_t)get(p + AT_BORN, 8);
 	if (now / 1000 - born >= t->cfg->lifetime)
 		return -1;
-	age = now - (int64_t)get(p + 9, 8);
-	at = get(p + 17, 2);
+	age = now - (int64_t)get(p + AT_SAVED, 8);
+	at = get(p + AT_TIME, 2);
 	if (at != 0 && at + 8 <= n)
 		put(p + SESSION_HEAD + at, (uint64_t)(mbedtls_ms_time() -
 		    (age > 0 ? age : 0)), 8);
@@ -2054,13 +2088,11 @@ session_seal(const struct tls *t, const mbedtls_ssl_session *session,
 	unsigned char plain[TICKET_MAX];
 	size_t len = session_pack(t, session, plain, sizeof(plain));
 
-	if (size < TICKET_HEAD)
+	if (size < TICKET_HEAD || (salt == NULL && psa_generate_random(ticket +
+	    KEY_NAME_SIZE, SALT_SIZE) != PSA_SUCCESS))
 		len = 0;
 	else if (salt != NULL)
 		memcpy(ticket + KEY_NAME_SIZE, salt, SALT_SIZE);
-	else if (psa_generate_random(ticket + KEY_NAME_SIZE, SALT_SIZE) !=
-	    PSA_SUCCESS)
-		len = 0;
 	len = seal(t->cfg, plain, len, ticket, size);
 	mbedtls_platform_zeroize(plain, sizeof(plain));
 	return len;
@@ -2150,9 +2182,9 @@ cache_get(void *arg, const unsigned char *id, size_t len,
 		    n > s->slot_size - sizeof(*slot))
 			continue;
 		memcpy(ticket, slot->ticket, n);
-		if (memcmp(ticket + KEY_NAME_SIZE, id, SALT_SIZE) == 0 &&
-		    session_unseal(cfg->current, session, ticket, n) == 0)
-			return 0;
+		if (memcmp(ticket + KEY_NAME_SIZE, id, SALT_SIZE) == 0)
+			return session_unseal(cfg->current, session, ticket,
+			    n) == 0 ? 0 : MBEDTLS_ERR_SSL_CACHE_ENTRY_NOT_FOUND;
 	}
 	return MBEDTLS_ERR_SSL_CACHE_ENTRY_NOT_FOUND;
 }
@@ -2272,6 +2304,7 @@ tls_config_renew(struct tls_config *cfg)
 	}
 	if (why == NULL) {
 		atomic_fetch_add(&s->version, 1);
+		atomic_thread_fence(memory_order_release);
 		s->keys = keys;
 		atomic_fetch_add(&s->version, 1);
 	}
@@ -2692,7 +2725,7 @@ bio_send(void *ctx, const unsigned char *buf, size_t len)
 		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 		    MBEDTLS_ERR_NET_SEND_FAILED);
 	if (!t->open) {
-		if (t->out.left == 0)
+		if (t->out.left == 0 && t->out.nhead % HEADER_SIZE == 0)
 			watch(t, buf, len);
 		follow(&t->out, buf, (size_t)n);
 	}
@@ -2754,7 +2787,7 @@ handshake(struct tls *t)
 	while (r == 0 && !mbedtls_ssl_is_handshake_over(&t->ssl)) {
 		r = mbedtls_ssl_handshake_step(&t->ssl);
 		mbedtls_ssl_conf_ciphersuites(&t->cfg->ssl, t->cfg->suites);
-		if (is_refused(t) && (!is_tls13(t) ||
+		if (judge(t) && (!is_tls13(t) ||
 		    mbedtls_ssl_is_handshake_over(&t->ssl) ||
 		    (r != 0 && result(t, r) == STREAM_ERROR))) {
 			send_alert(t, t->alert);
@@ -2785,6 +2818,7 @@ tls_open(struct stream *s)
 		t->open = 1;
 		free(t->chain);
 		t->chain = NULL;
+		t->chain_len = 0;
 	}
 	/* The library stops at a bad header; the text shows a little more. */
 	if (r == STREAM_ERROR && t->nfirst < sizeof(t->first))

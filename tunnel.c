@@ -1497,8 +1497,15 @@ struct worker {
 };
 
 /* Whose a connection is, and where to; see the PROXY protocol. */
+union end {
+	struct sockaddr_storage any;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+	struct sockaddr_un un;
+};
+
 struct ends {
-	struct sockaddr_storage from, to;
+	union end from, to;
 };
 
 /* One connection, as the engine's callbacks see it. */
@@ -1818,26 +1825,51 @@ struct proxy {
 	unsigned char data[PROXY_V2_HEAD + PROXY_V2_BODY + 1];
 };
 
-static int
-is_mapped(const struct sockaddr_storage *sa)
-{
-	const struct sockaddr_in6 *in6 = (const void *)sa;
+/* The families, and where in version 2 what of them is told. */
+static const struct family {
+	sa_family_t family;
+	int	 code;
+	const char *name;		/* in version 1; or NULL */
+	size_t	 address, address_len;	/* in union end */
+	size_t	 port, port_len;
+} families[] = {
+	{ AF_INET, PROXY_TCP4, "TCP4",
+	    offsetof(struct sockaddr_in, sin_addr), 4,
+	    offsetof(struct sockaddr_in, sin_port), 2 },
+	{ AF_INET6, PROXY_TCP6, "TCP6",
+	    offsetof(struct sockaddr_in6, sin6_addr), 16,
+	    offsetof(struct sockaddr_in6, sin6_port), 2 },
+	{ AF_UNIX, PROXY_STREAM, NULL,
+	    offsetof(struct sockaddr_un, sun_path), PROXY_UNIX, 0, 0 },
+	{ AF_UNSPEC, PROXY_UNSPEC, NULL, 0, 0, 0, 0 },
+};
 
-	return sa->ss_family == AF_INET6 &&
-	    IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
+static const struct family *
+family_of(const struct ends *ends)
+{
+	const struct family *f = families;
+
+	while (f->family != AF_UNSPEC && f->family != ends->from.any.ss_family)
+		f++;
+	return f;
+}
+
+static int
+is_mapped(const union end *e)
+{
+	return e->any.ss_family == AF_INET6 &&
+	    IN6_IS_ADDR_V4MAPPED(&e->in6.sin6_addr);
 }
 
 static void
-unmap(struct sockaddr_storage *sa)
+unmap(union end *e)
 {
-	const struct sockaddr_in6 in6 = *(const struct sockaddr_in6 *)
-	    (const void *)sa;
-	struct sockaddr_in *in = (void *)sa;
+	const struct sockaddr_in6 in6 = e->in6;
 
-	memset(sa, 0, sizeof(*sa));
-	in->sin_family = AF_INET;
-	in->sin_port = in6.sin6_port;
-	memcpy(&in->sin_addr, in6.sin6_addr.s6_addr + 12, 4);
+	memset(e, 0, sizeof(*e));
+	e->in.sin_family = AF_INET;
+	e->in.sin_port = in6.sin6_port;
+	memcpy(&e->in.sin_addr, in6.sin6_addr.s6_addr + 12, 4);
 }
 
 /* IPv4 in IPv6's clothes is IPv4, if both ends are. */
@@ -1865,31 +1897,27 @@ find_ends(const struct session *ss, struct ends *ends)
 		return;
 	len = sizeof(ends->to);
 	if (getsockname(ss->fd, (struct sockaddr *)&ends->to, &len) == -1 ||
-	    ends->to.ss_family != ends->from.ss_family)
-		ends->from.ss_family = AF_UNSPEC;
+	    ends->to.any.ss_family != ends->from.any.ss_family)
+		ends->from.any.ss_family = AF_UNSPEC;
 	undress(ends);
 }
 
 static size_t
 proxy_make_v1(char *p, size_t size, const struct ends *ends)
 {
-	const struct sockaddr_in *from = (const void *)&ends->from;
-	const struct sockaddr_in *to = (const void *)&ends->to;
-	const struct sockaddr_in6 *from6 = (const void *)from;
-	const struct sockaddr_in6 *to6 = (const void *)to;
-	char a[INET6_ADDRSTRLEN], b[INET6_ADDRSTRLEN];
+	const struct family *f = family_of(ends);
+	char from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN];
 
-	if (ends->from.ss_family == AF_INET)
-		return (size_t)snprintf(p, size, "PROXY TCP4 %s %s %d %d\r\n",
-		    inet_ntop(AF_INET, &from->sin_addr, a, sizeof(a)),
-		    inet_ntop(AF_INET, &to->sin_addr, b, sizeof(b)),
-		    ntohs(from->sin_port), ntohs(to->sin_port));
-	if (ends->from.ss_family == AF_INET6)
-		return (size_t)snprintf(p, size, "PROXY TCP6 %s %s %d %d\r\n",
-		    inet_ntop(AF_INET6, &from6->sin6_addr, a, sizeof(a)),
-		    inet_ntop(AF_INET6, &to6->sin6_addr, b, sizeof(b)),
-		    ntohs(from6->sin6_port), ntohs(to6->sin6_port));
-	return (size_t)snprintf(p, size, "PROXY UNKNOWN\r\n");
+	if (f->name == NULL)
+		return (size_t)snprintf(p, size, "PROXY UNKNOWN\r\n");
+	inet_ntop(f->family, (const char *)&ends->from + f->address, from,
+	    sizeof(from));
+	inet_ntop(f->family, (const char *)&ends->to + f->address, to,
+	    sizeof(to));
+	/* The port is at the same place in both. */
+	return (size_t)snprintf(p, size, "PROXY %s %s %s %d %d\r\n", f->name,
+	    from, to, ntohs(ends->from.in.sin_port),
+	    ntohs(ends->to.in.sin_port));
 }
 
 /* Where bytes are added behind each other, as long as there is room. */
@@ -1960,54 +1988,25 @@ add_tlvs(struct bytes *b, const struct tls_agreed *a)
 	bytes_set_length(b, at);
 }
 
-static void
-add_addresses(struct bytes *b, const struct ends *ends)
-{
-	const struct sockaddr_in *from = (const void *)&ends->from;
-	const struct sockaddr_in *to = (const void *)&ends->to;
-	const struct sockaddr_in6 *from6 = (const void *)from;
-	const struct sockaddr_in6 *to6 = (const void *)to;
-	const struct sockaddr_un *from_un = (const void *)from;
-	const struct sockaddr_un *to_un = (const void *)to;
-
-	switch (ends->from.ss_family) {
-	case AF_INET:
-		bytes_add(b, &from->sin_addr, sizeof(from->sin_addr));
-		bytes_add(b, &to->sin_addr, sizeof(to->sin_addr));
-		bytes_add(b, &from->sin_port, sizeof(from->sin_port));
-		bytes_add(b, &to->sin_port, sizeof(to->sin_port));
-		break;
-	case AF_INET6:
-		bytes_add(b, &from6->sin6_addr, sizeof(from6->sin6_addr));
-		bytes_add(b, &to6->sin6_addr, sizeof(to6->sin6_addr));
-		bytes_add(b, &from6->sin6_port, sizeof(from6->sin6_port));
-		bytes_add(b, &to6->sin6_port, sizeof(to6->sin6_port));
-		break;
-	case AF_UNIX:
-		bytes_add(b, from_un->sun_path, PROXY_UNIX);
-		bytes_add(b, to_un->sun_path, PROXY_UNIX);
-		break;
-	default:
-		break;
-	}
-}
-
 static size_t
 proxy_make_v2(unsigned char *p, size_t size, const struct ends *ends,
     const struct tls_agreed *agreed)
 {
+	const struct family *f = family_of(ends);
+	const char *from = (const void *)&ends->from;
+	const char *to = (const void *)&ends->to;
 	struct bytes b = { .p = p, .size = size };
-	int family = ends->from.ss_family == AF_INET ? PROXY_TCP4 :
-	    ends->from.ss_family == AF_INET6 ? PROXY_TCP6 :
-	    ends->from.ss_family == AF_UNIX ? PROXY_STREAM : PROXY_UNSPEC;
 	size_t at;
 
 	bytes_add(&b, proxy_v2, sizeof(proxy_v2));
 	bytes_add_number(&b, PROXY_PROXY, 1);
-	bytes_add_number(&b, (uint32_t)family, 1);
+	bytes_add_number(&b, (uint32_t)f->code, 1);
 	at = b.n;
 	bytes_add_number(&b, 0, 2);
-	add_addresses(&b, ends);
+	bytes_add(&b, from + f->address, f->address_len);
+	bytes_add(&b, to + f->address, f->address_len);
+	bytes_add(&b, from + f->port, f->port_len);
+	bytes_add(&b, to + f->port, f->port_len);
 	add_tlvs(&b, agreed);
 	bytes_set_length(&b, at);
 	return b.n;
@@ -2063,9 +2062,9 @@ backend_open(struct stream *s)
 	return (int)n;
 }
 
-/* What is wrong with a balancer's header, for proxied_error(). */
+/* Why a session can't go on; STREAM_ERROR. */
 static int __attribute__((format(printf, 2, 3)))
-proxy_bad(struct session *ss, const char *fmt, ...)
+give_reason(struct session *ss, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -2134,8 +2133,7 @@ proxy_recv(struct proxy *p, int fd)
 
 /* An address and a port as text, in one of the two families. */
 static int
-parse_end(struct sockaddr_storage *sa, int family, const char *host,
-    const char *port)
+parse_end(union end *e, int family, const char *host, const char *port)
 {
 	struct address a = { .len = 0 };
 	int64_t number;
@@ -2146,7 +2144,7 @@ parse_end(struct sockaddr_storage *sa, int family, const char *host,
 	    address_numeric(&a, host, (in_port_t)number) == -1 ||
 	    a.sa.ss_family != family)
 		return -1;
-	*sa = a.sa;
+	e->any = a.sa;
 	return 0;
 }
 
@@ -2176,40 +2174,35 @@ proxy_parse_v1(char *line, struct ends *ends)
 static int
 proxy_parse_v2(const unsigned char *p, size_t len, struct ends *ends)
 {
-	struct sockaddr_in *from = (void *)&ends->from;
-	struct sockaddr_in *to = (void *)&ends->to;
-	struct sockaddr_in6 *from6 = (void *)from, *to6 = (void *)to;
-	struct sockaddr_un *from_un = (void *)from, *to_un = (void *)to;
-	int family = p[13], command = p[12];
+	static const int useless[] = { PROXY_UNSPEC, PROXY_UDP4, PROXY_UDP6,
+	    PROXY_DGRAM };
+	char *from = (void *)&ends->from, *to = (void *)&ends->to;
+	const struct family *f = families;
+	int command = p[12], code = p[13];
+	size_t i;
 
 	len -= PROXY_V2_HEAD;
 	if (((size_t)p[14] << 8 | p[15]) != len ||
 	    (command != PROXY_LOCAL && command != PROXY_PROXY))
 		return -1;
-	/* What is known, but of no use, is as if it were not told. */
-	if (command == PROXY_LOCAL || family == PROXY_UNSPEC ||
-	    family == PROXY_UDP4 || family == PROXY_UDP6 ||
-	    family == PROXY_DGRAM)
+	if (command == PROXY_LOCAL)
 		return 1;
-	p += PROXY_V2_HEAD;
-	if (family == PROXY_TCP4 && len >= 12) {
-		from->sin_family = to->sin_family = AF_INET;
-		memcpy(&from->sin_addr, p, 4);
-		memcpy(&to->sin_addr, p + 4, 4);
-		memcpy(&from->sin_port, p + 8, 2);
-		memcpy(&to->sin_port, p + 10, 2);
-	} else if (family == PROXY_TCP6 && len >= 36) {
-		from6->sin6_family = to6->sin6_family = AF_INET6;
-		memcpy(&from6->sin6_addr, p, 16);
-		memcpy(&to6->sin6_addr, p + 16, 16);
-		memcpy(&from6->sin6_port, p + 32, 2);
-		memcpy(&to6->sin6_port, p + 34, 2);
-	} else if (family == PROXY_STREAM && len >= 2 * PROXY_UNIX) {
-		from_un->sun_family = to_un->sun_family = AF_UNIX;
-		memcpy(from_un->sun_path, p, PROXY_UNIX);
-		memcpy(to_un->sun_path, p + PROXY_UNIX, PROXY_UNIX);
-	} else
+	/* What is known, but of no use, is as if it were not told. */
+	for (i = 0; i < sizeof(useless) / sizeof(useless[0]); i++)
+		if (code == useless[i])
+			return 1;
+	while (f->code != PROXY_UNSPEC && f->code != code)
+		f++;
+	if (f->code == PROXY_UNSPEC ||
+	    len < 2 * f->address_len + 2 * f->port_len)
 		return -1;
+	p += PROXY_V2_HEAD;
+	ends->from.any.ss_family = ends->to.any.ss_family = f->family;
+	memcpy(from + f->address, p, f->address_len);
+	memcpy(to + f->address, p + f->address_len, f->address_len);
+	p += 2 * f->address_len;
+	memcpy(from + f->port, p, f->port_len);
+	memcpy(to + f->port, p + f->port_len, f->port_len);
 	return 0;
 }
 
@@ -2218,7 +2211,7 @@ static int
 proxy_take(struct session *ss)
 {
 	struct proxy *p = ss->proxy;
-	struct ends ends = { .from = { .ss_family = AF_UNSPEC } };
+	struct ends ends = { .from = { .any = { .ss_family = AF_UNSPEC } } };
 	struct address from = { .len = sizeof(from.sa) };
 	char text[2 * PROXY_V1_MAX];
 	int r;
@@ -2228,19 +2221,20 @@ proxy_take(struct session *ss)
 	    proxy_parse_v2(p->data, p->done, &ends);
 	if (r == -1) {
 		stream_quote(text, sizeof(text), p->data, p->done);
-		return proxy_bad(ss, "bad PROXY header: %s", text);
+		return give_reason(ss, "bad PROXY header: %s", text);
 	}
 	proxy_free(ss);
 	if (r == 1)
 		return 0;
 	undress(&ends);
 	if ((ss->ends = malloc(sizeof(ends))) == NULL)
-		return proxy_bad(ss, "out of memory");
+		return give_reason(ss, "out of memory");
 	*ss->ends = ends;
-	from.sa = ends.from;
+	from.sa = ends.from.any;
 	address_text(&from);
-	say(DEBUG, "%s is %s", ss->peer, from.text);
+	memcpy(text, ss->peer, sizeof(ss->peer));
 	set_peer(ss, &from);
+	say(DEBUG, "%s is %s", text, ss->peer);
 	return 0;
 }
 
@@ -2255,17 +2249,17 @@ proxy_read(struct session *ss)
 	while (proxy_wants(p) > 0) {
 		n = proxy_recv(p, ss->fd);
 		if (n == 0)
-			return proxy_bad(ss, p->done == 0 ?
+			return give_reason(ss, p->done == 0 ?
 			    "closed by the balancer before it sent a byte" :
 			    "closed by the balancer within the PROXY header");
 		if (n == STREAM_ERROR)
-			return proxy_bad(ss, "balancer: %s", strerror(errno));
+			return give_reason(ss, "balancer: %s", strerror(errno));
 		if (n < 0)
 			return (int)n;
 		p->done += (size_t)n;
 		if (!is_proxy(p)) {
 			stream_quote(first, sizeof(first), p->data, p->done);
-			return proxy_bad(ss, "no PROXY header: it began with "
+			return give_reason(ss, "no PROXY header: it began with "
 			    "%s", first);
 		}
 	}
@@ -2366,11 +2360,11 @@ proxied_open(struct stream *s)
 	if (r != 0)
 		return r;
 	find_ends(ss, &ends);
-	if (session_admit(ss, &ends.from) == -1)
-		return proxy_bad(ss, "max_per_ip");
+	if (session_admit(ss, &ends.from.any) == -1)
+		return give_reason(ss, "max_per_ip");
 	ss->tls = tls_new(ss->worker->service->tls, ss->fd, s);
 	return ss->tls != NULL ? s->ops->open(s) :
-	    proxy_bad(ss, "out of memory");
+	    give_reason(ss, "out of memory");
 }
 
 /* Has its client's stream a beginning?  -1: there is no memory for one. */
@@ -2495,11 +2489,12 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 		acknowledge(ss->fd);
 	ss->dialed = 1;
 	if (proxy_make(ss) == -1) {
-		proxy_bad(ss, "out of memory");
+		give_reason(ss, "out of memory");
 		return -1;
 	}
 	if (ss->worker->service->cfg.command != NULL)
-		return command_start(ss, backend);
+		return failed != NULL ? give_reason(ss, "%s", failed) :
+		    command_start(ss, backend);
 	if (failed != NULL)
 		dial_failed(ss, failed);
 	while ((a = next_address(ss)) != NULL) {

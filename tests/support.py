@@ -365,7 +365,8 @@ class Client:
     def flush(self):
         with self.lock:
             data = self.outgoing.read()
-        self.sock.sendall(data)
+        if data:  # of nothing, a reset by then would be told all the same
+            self.sock.sendall(data)
 
     def fill(self):
         data = self.sock.recv(1 << 18)

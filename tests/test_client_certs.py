@@ -405,6 +405,29 @@ def test_subject_forges_nothing(room, authority, start, backend, subject,
     assert len(t.log().splitlines()) == t.log().count("\n")
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_empty_subject(room, authority, start, backend, trusted):
+    """Its names may all be alternative ones."""
+    by = authority if trusted else support.Authority(room.dir, "other")
+    t = start("ca={ca}")
+    pem = by.leaf(subject="/", san="URI:spiffe://example.org/app1")
+    if trusted:
+        assert is_first(room, t, backend, client=pem)
+        t.wait_log(r' client="" in=5 out=7 \d+\.\d{3}s closed$')
+    else:
+        assert refusal(room, t, client=pem) == UNKNOWN_CA
+        t.wait_log('client certificate "": unknown issuer "CN=other"$')
+
+
+def test_key_of_a_group_that_is_left_out(room, authority, start):
+    t = start("ca={ca}", "groups=x25519:secp256r1", "tls_max=1.2")
+    pem = authority.leaf(key=("-newkey", "ec", "-pkeyopt",
+                              "ec_paramgen_curve:secp384r1"))
+    assert refusal(room, t, client=pem) == UNSUPPORTED
+    t.wait_log('client certificate "CN=app1": its key is too weak, or of a '
+               'kind that is not accepted$')
+
+
 @pytest.mark.parametrize("fields", [1, 2, 4, 8])
 @pytest.mark.parametrize("trusted", [True, False])
 def test_long_subject_leaves_room(room, authority, start, backend, trusted,

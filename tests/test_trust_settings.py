@@ -134,6 +134,18 @@ def test_file_with_something_else(room, wrong, authority, key, content):
     assert "odd.pem: " in message
 
 
+@pytest.mark.parametrize("key", ["ca", "crl"])
+def test_file_that_is_cut_off(room, wrong, authority, key):
+    """What is left of it would do by itself, and revoke less than was said."""
+    values = {"ca": authority.crt, "crl": authority.crl()}
+    whole = text_of(values[key])
+    values[key] = room.write("cut.pem", (whole + whole)[:-30])
+    message = wrong("verify = require",
+                    *(f"{key} = {value}" for key, value in values.items()))
+    assert message.startswith(f"tunnel.conf:{['ca', 'crl'].index(key) + 5}: ")
+    assert "cut.pem: it ends within a block of PEM" in message
+
+
 def test_ca_and_crl_exchanged(wrong, authority):
     crl = authority.crl()
     assert crl in wrong("verify = require", f"ca = {crl}")

@@ -518,22 +518,23 @@ class Certs:
             "-enddate", f"{now - day:%Y%m%d%H%M%SZ}", "-out", crt)
 
     def issue(self, name, extensions, issuer="ca", key=EC, days="365",
-              sign=None):
-        """name.crt and name.key."""
-        ext, csr = self.path(name + ".ext"), self.path(name + ".csr")
+              sign=None, to=None):
+        """name.crt and name.key; to: their path without that, if another."""
+        stem = to or self.path(name)
+        ext, csr = stem + ".ext", stem + ".csr"
         with open(ext, "w") as f:
             f.write(extensions)
         run("openssl", "req", "-new", "-nodes", *key, "-subj",
-            f"/O=tunnel/CN={name}", "-keyout", self.path(name + ".key"),
+            f"/O=tunnel/CN={name}", "-keyout", stem + ".key",
             "-out", csr)
         if sign is not None:
-            sign(csr, ext, self.path(name + ".crt"))
+            sign(csr, ext, stem + ".crt")
             return
         by = ("-key", self.path("ca.key")) if issuer is None else (
             "-CA", self.path(issuer + ".crt"),
             "-CAkey", self.path(issuer + ".key"))
         run("openssl", "x509", "-req", "-in", csr, "-extfile", ext, "-days",
-            days, "-out", self.path(name + ".crt"), *by)
+            days, "-out", stem + ".crt", *by)
 
     def leaf(self, name, **keywords):
         """The same, and both in name.pem."""

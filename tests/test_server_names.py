@@ -32,11 +32,10 @@ class Shelf:
     def make(self, cn, names, key):
         san = "subjectAltName = " + ", ".join(names) + "\n" if names else ""
         extensions = re.sub("subjectAltName = .*\n", san, support.LEAF)
-        self.certs.issue(cn, extensions, key=key)
-        pem = os.path.join(self.dir, f"{len(self.made)}.pem")
-        support.concatenate(pem, self.certs.path(cn + ".crt"),
-                            self.certs.path(cn + ".key"))
-        return pem
+        stem = os.path.join(self.dir, str(len(self.made)))
+        self.certs.issue(cn, extensions, key=key, to=stem)
+        support.concatenate(stem + ".pem", stem + ".crt", stem + ".key")
+        return stem + ".pem"
 
 
 @pytest.fixture(scope="session")

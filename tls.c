@@ -37,6 +37,11 @@
 #define HELLO_SESSION_ID 43		/* its offset in a hello's record */
 #define HEADER_SIZE	5		/* of a record */
 #define RECVS		64		/* in a row, before others run */
+#define RECORDS		512		/* likewise, of data */
+#define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
+#define AHEAD_SIZE	(48 * 1024)	/* and a record: the engine's 64 KB */
+#define HELD_MAX	(OUT_SIZE + 4096)
+#define OUT_SIZE	(4 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
 #define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
 #define FILE_MAX	(1024 * 1024)	/* of a PEM file */
 #define LIST_MAX	32		/* names in a list */
@@ -145,6 +150,11 @@ struct tls_config {
 	int	 min, max;		/* 12 or 13 */
 	int	 truncation_is_eof;
 	char	 error[ERROR_SIZE];
+	/* Of whichever stream is read from, or written to, at the moment. */
+	size_t	 ahead_at, ahead_end;
+	size_t	 nout;
+	unsigned char ahead[AHEAD_SIZE];	/* received, not decrypted */
+	unsigned char out[OUT_SIZE];		/* encrypted, not sent */
 };
 
 /* The record that passes by; RFC 8446 section 5.1. */
@@ -165,8 +175,12 @@ struct tls {
 	int	 open;			/* the handshake is over */
 	int	 budget;		/* recv(2)s that are left to it */
 	int	 fin;			/* recv(2) has answered 0 */
-	int	 reading;		/* a read is going on */
-	int	 unsent;		/* a write is to be retried */
+	int	 drained;		/* there was less than could be */
+	unsigned char *ahead;		/* what was left of cfg->ahead, */
+	size_t	 nahead;		/* and how much that is */
+	int	 gathering;		/* a write is going on */
+	size_t	 unsent;		/* of a write that is to be retried */
+	int	 notified;		/* the client, of our end */
 	unsigned char *held;		/* to be sent with what comes next */
 	size_t	 nheld;
 	int	 holding;		/* what is sent now */
@@ -2582,6 +2596,75 @@ follow(struct record *r, const unsigned char *p, size_t len)
 	}
 }
 
+static ssize_t
+bio_get(struct tls *t, unsigned char *buf, size_t len)
+{
+	ssize_t n;
+
+	do {
+		n = recv(t->fd, buf, len, 0);
+	} while (n == -1 && errno == EINTR);
+	t->fin = n == 0;
+	return n;
+}
+
+/*
+ * Of data, as much is received at once as there is; the library asks for it
+ * in small pieces.
+ */
+static int
+recv_ahead(struct tls *t, unsigned char *buf, size_t len)
+{
+	struct tls_config *cfg = t->cfg;
+	ssize_t n;
+
+	if (cfg->ahead_at == cfg->ahead_end) {
+		if (t->drained)
+			return MBEDTLS_ERR_SSL_WANT_READ;
+		n = bio_get(t, cfg->ahead, sizeof(cfg->ahead));
+		if (n == -1)
+			return bio_failed(t, MBEDTLS_ERR_SSL_WANT_READ,
+			    MBEDTLS_ERR_NET_RECV_FAILED);
+		t->drained = n > 0 && (size_t)n < sizeof(cfg->ahead);
+		cfg->ahead_at = 0;
+		cfg->ahead_end = (size_t)n;
+	}
+	if (len > cfg->ahead_end - cfg->ahead_at)
+		len = cfg->ahead_end - cfg->ahead_at;
+	memcpy(buf, cfg->ahead + cfg->ahead_at, len);
+	cfg->ahead_at += len;
+	return (int)len;
+}
+
+/* What is left in there, for want of room for what comes of it, is kept. */
+static int
+keep_ahead(struct tls *t)
+{
+	struct tls_config *cfg = t->cfg;
+
+	t->nahead = cfg->ahead_end - cfg->ahead_at;
+	if (t->nahead == 0)
+		return 0;
+	if ((t->ahead = malloc(t->nahead)) == NULL)
+		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	memcpy(t->ahead, cfg->ahead + cfg->ahead_at, t->nahead);
+	return 0;
+}
+
+static void
+take_ahead(struct tls *t)
+{
+	struct tls_config *cfg = t->cfg;
+
+	cfg->ahead_at = 0;
+	cfg->ahead_end = t->nahead;
+	if (t->nahead > 0)
+		memcpy(cfg->ahead, t->ahead, t->nahead);
+	free(t->ahead);
+	t->ahead = NULL;
+	t->nahead = 0;
+}
+
 /*
  * A peer that always has more to send must not keep us for ever: the library
  * goes on as long as it is given records, be they empty or to be ignored.
@@ -2594,17 +2677,14 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
 
 	if (t->budget-- <= 0)
 		return MBEDTLS_ERR_SSL_WANT_READ;
-	do {
-		n = recv(t->fd, buf, len, 0);
-	} while (n == -1 && errno == EINTR);
-	if (n == -1)
+	if (t->open)
+		return recv_ahead(t, buf, len);
+	if ((n = bio_get(t, buf, len)) == -1)
 		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_READ,
 		    MBEDTLS_ERR_NET_RECV_FAILED);
 	for (i = 0; i < n && t->nfirst < sizeof(t->first); i++)
 		t->first[t->nfirst++] = buf[i];
-	t->fin = n == 0;
-	if (!t->open)
-		follow(&t->in, buf, (size_t)n);
+	follow(&t->in, buf, (size_t)n);
 	return (int)n;
 }
 
@@ -2666,13 +2746,25 @@ watch(struct tls *t, const unsigned char *p, size_t len)
 static int
 hold(struct tls *t, const unsigned char *buf, size_t len)
 {
-	unsigned char *p = realloc(t->held, t->nheld + len);
+	unsigned char *p;
 
-	if (p == NULL)
+	if (t->nheld + len > HELD_MAX ||
+	    (p = realloc(t->held, t->nheld + len)) == NULL)
 		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	memcpy(p + t->nheld, buf, len);
 	t->held = p;
 	t->nheld += len;
+	return (int)len;
+}
+
+/* There is room: tls_write() sees to it. */
+static int
+gather(struct tls_config *cfg, const unsigned char *buf, size_t len)
+{
+	if (len > sizeof(cfg->out) - cfg->nout)
+		return MBEDTLS_ERR_SSL_INTERNAL_ERROR;
+	memcpy(cfg->out + cfg->nout, buf, len);
+	cfg->nout += len;
 	return (int)len;
 }
 
@@ -2687,13 +2779,14 @@ bio_put(struct tls *t, const unsigned char *buf, size_t len, int flags)
 	return n;
 }
 
+/* flags: MSG_MORE if more follows at once.  -1 with errno. */
 static int
-send_held(struct tls *t)
+send_held(struct tls *t, int flags)
 {
 	ssize_t n;
 
 	while (t->nheld > 0) {
-		n = bio_put(t, t->held, t->nheld, MSG_MORE);
+		n = bio_put(t, t->held, t->nheld, flags);
 		if (n == -1)
 			return -1;
 		t->nheld -= (size_t)n;
@@ -2704,26 +2797,29 @@ send_held(struct tls *t)
 	return 0;
 }
 
+/*
+ * Once data flow, the library must not be left with anything to be sent: it
+ * would take the next write for the retry of that, and forget the data.
+ */
 static int
 bio_send(void *ctx, const unsigned char *buf, size_t len)
 {
 	struct tls *t = ctx;
-	ssize_t n;
+	ssize_t n = -1;
+	int r;
 
-	/*
-	 * To answer what it reads, the library would first send what a write
-	 * left behind, and that write, retried, would be taken for a new one.
-	 */
-	if (t->reading && t->unsent)
-		return MBEDTLS_ERR_SSL_WANT_WRITE;
+	if (t->gathering)
+		return gather(t->cfg, buf, len);
 	if (t->holding)
 		return hold(t, buf, len);
-	n = send_held(t);
-	if (n == 0)
+	if (send_held(t, MSG_MORE) == 0)
 		n = bio_put(t, buf, len, 0);
-	if (n == -1)
-		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
+	if (n == -1) {
+		r = bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 		    MBEDTLS_ERR_NET_SEND_FAILED);
+		return t->open && r == MBEDTLS_ERR_SSL_WANT_WRITE ?
+		    hold(t, buf, len) : r;
+	}
 	if (!t->open) {
 		if (t->out.left == 0 && t->out.nhead % HEADER_SIZE == 0)
 			watch(t, buf, len);
@@ -2851,8 +2947,9 @@ tls_read(struct stream *s, void *buf, size_t len)
 	size_t got = 0;
 	int r = 0;
 
-	t->budget = RECVS;
-	t->reading = 1;
+	t->budget = 2 * RECORDS;	/* a header, and a body */
+	t->drained = 0;
+	take_ahead(t);
 	while (t->ended == 0 && (got == 0 || len - got >= RECORD_MAX)) {
 		r = mbedtls_ssl_read(&t->ssl, p + got, len - got);
 		if (r > 0)
@@ -2865,32 +2962,82 @@ tls_read(struct stream *s, void *buf, size_t len)
 		else
 			t->ended = r == 0 ? MBEDTLS_ERR_SSL_CONN_EOF : r;
 	}
-	t->reading = 0;
+	if (t->ended == 0)
+		t->ended = keep_ahead(t);
 	if (got > 0)
 		return (ssize_t)got;
 	return t->ended != 0 ? read_end(t) : result(t, r);
 }
 
-/* A record each; one that has to wait is retried with the length it had. */
+/* As many records as there is room for; how much is in them, or an error. */
+static ssize_t
+encrypt(struct tls *t, const unsigned char *p, size_t len)
+{
+	struct tls_config *cfg = t->cfg;
+	size_t done = 0;
+	int r = 0;
+
+	cfg->nout = 0;
+	t->gathering = 1;
+	while (done < len && sizeof(cfg->out) - cfg->nout >=
+	    HEADER_SIZE + RECORD_MAX + RECORD_EXTRA) {
+		r = mbedtls_ssl_write(&t->ssl, p + done,
+		    len - done < RECORD_MAX ? len - done : RECORD_MAX);
+		if (r <= 0)
+			break;
+		done += (size_t)r;
+	}
+	t->gathering = 0;
+	return r < 0 ? r : (ssize_t)done;
+}
+
+/*
+ * Several records leave at once.  Where not all of them can, the rest is kept,
+ * and the write is to be retried: then it is what is sent.
+ */
 static ssize_t
 tls_write(struct stream *s, const void *buf, size_t len)
 {
 	struct tls *t = s->ctx;
-	int r = mbedtls_ssl_write(&t->ssl, buf,
-	    len < RECORD_MAX ? len : RECORD_MAX);
+	struct tls_config *cfg = t->cfg;
+	size_t at = 0;
+	ssize_t n;
 
-	t->unsent = r == MBEDTLS_ERR_SSL_WANT_WRITE;
-	return r > 0 ? r : result(t, r);
+	if (send_held(t, t->unsent > 0 ? 0 : MSG_MORE) == -1)
+		return result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
+		    MBEDTLS_ERR_NET_SEND_FAILED));
+	if (t->unsent == 0) {
+		if ((n = encrypt(t, buf, len)) < 0)
+			return result(t, (int)n);
+		t->unsent = (size_t)n;
+		while (at < cfg->nout && (n = bio_put(t, cfg->out + at,
+		    cfg->nout - at, 0)) != -1)
+			at += (size_t)n;
+		if (at < cfg->nout) {
+			n = bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
+			    MBEDTLS_ERR_NET_SEND_FAILED);
+			if (hold(t, cfg->out + at, cfg->nout - at) < 0)
+				n = MBEDTLS_ERR_SSL_ALLOC_FAILED;
+			return result(t, (int)n);
+		}
+	}
+	n = (ssize_t)t->unsent;
+	t->unsent = 0;
+	return n;
 }
 
 static int
 tls_finish(struct stream *s)
 {
 	struct tls *t = s->ctx;
-	int r = mbedtls_ssl_close_notify(&t->ssl);
+	int r;
 
-	if (r != 0)
+	if (!t->notified && (r = mbedtls_ssl_close_notify(&t->ssl)) != 0)
 		return result(t, r);
+	t->notified = 1;
+	if (send_held(t, 0) == -1)
+		return result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
+		    MBEDTLS_ERR_NET_SEND_FAILED));
 	shutdown(t->fd, SHUT_WR);
 	return 0;
 }
@@ -2919,7 +3066,8 @@ tls_pending(const struct stream *s)
 {
 	const struct tls *t = s->ctx;
 
-	return t->ended != 0 || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0;
+	return t->ended != 0 || t->nahead > 0 ||
+	    mbedtls_ssl_get_bytes_avail(&t->ssl) > 0;
 }
 
 static const struct stream_ops tls_ops = {
@@ -2966,6 +3114,7 @@ tls_free(struct tls *t)
 	free(t->sni);
 	free(t->why);
 	free(t->held);
+	free(t->ahead);
 	free(t);
 }
 

@@ -288,13 +288,14 @@ def test_renegotiation_alters_nothing(room, backend, tunnel):
     data = os.urandom(16 << 20)
     pouring = Task(server.sendall, data)
     support.wait_until_stalled(hand.client.sock)
-    t.signal(signal.SIGSTOP)
+    workers = t.workers()
+    support.kill(workers, signal.SIGSTOP)
     try:
         hello = client_hello(support.context(room.certs, "1.2"))[5:]
         hand.client.sock.sendall(hand.handshake(hello))
         got = read_what_is_there(hand.client)
     finally:
-        t.signal(signal.SIGCONT)
+        support.kill(workers, signal.SIGCONT)
     while len(got) < len(data) and (part := hand.client.recv()):
         got += part
     assert got == data[:len(got)]
@@ -312,8 +313,8 @@ def read_what_is_there(client):
     data = b""
     client.sock.settimeout(0.3 * support.SLOW)
     try:
-        while True:
-            data += client.recv()
+        while part := client.recv():
+            data += part
     except TimeoutError:
         pass
     client.sock.settimeout(support.DEADLINE)

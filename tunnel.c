@@ -2051,7 +2051,7 @@ backend_open(struct stream *s)
 	ssize_t n = stream_plain.open(s);
 
 	while (n == 0 && p != NULL && p->done < p->len) {
-		n = stream_plain.write(s, p->data + p->done, p->len - p->done);
+		n = s->ops->write(s, p->data + p->done, p->len - p->done);
 		if (n > 0) {
 			p->done += (size_t)n;
 			n = 0;
@@ -2492,9 +2492,12 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 		give_reason(ss, "out of memory");
 		return -1;
 	}
-	if (ss->worker->service->cfg.command != NULL)
-		return failed != NULL ? give_reason(ss, "%s", failed) :
-		    command_start(ss, backend);
+	if (ss->worker->service->cfg.command != NULL) {
+		if (failed == NULL)
+			return command_start(ss, backend);
+		give_reason(ss, "%s", failed);
+		return -1;
+	}
 	if (failed != NULL)
 		dial_failed(ss, failed);
 	while ((a = next_address(ss)) != NULL) {

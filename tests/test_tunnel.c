@@ -1481,6 +1481,55 @@ test_garbage(void **state)
 	assert_true(taken >= n / 50 && taken <= n / 2);
 }
 
+/* A command that ended as status says, before it was told of the client. */
+static int
+open_to_the_dead(int status)
+{
+	struct proxy *header = calloc(1, sizeof(*header));
+	struct command command = { .status = status, .end = -1 };
+	struct session ss = { .command = &command, .proxy = header };
+	struct stream_ops ops = stream_plain;
+	struct stream s = { .ops = &ops, .ctx = &ss };
+	int fds[2], r;
+
+	assert_non_null(header);
+	header->len = 16;
+	ops.write = command_write;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0,
+	    fds), 0);
+	close(fds[1]);
+	s.fd = fds[0];
+	r = backend_open(&s);
+	close(fds[0]);
+	proxy_free(&ss);
+	return r;
+}
+
+static void
+test_command_that_is_not_told(void **state)
+{
+	(void)state;
+	assert_int_equal(open_to_the_dead(0), 0);
+	assert_int_equal(open_to_the_dead(SIGKILL), STREAM_RESET);
+}
+
+/* It is not begun a second time. */
+static void
+test_command_that_does_not_open(void **state)
+{
+	static char name[] = "true", *command[] = { name, NULL };
+	struct service sv = { .cfg.command = command };
+	struct worker w = { .service = &sv, .share = 1 };
+	struct session ss = { .worker = &w, .dialed = 1, .fd = -1 };
+	struct stream backend = { .fd = -1 };
+	const char *why = NULL;
+
+	(void)state;
+	assert_int_equal(session_dial(&ss, &backend, "it is gone", &why), -1);
+	assert_string_equal(why, "it is gone");
+	assert_int_equal(w.running, 0);
+}
+
 #define TEST(f)	cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -1509,6 +1558,8 @@ main(void)
 		TEST(test_exit_code),
 		TEST(test_check),
 		TEST(test_command),
+		TEST(test_command_that_is_not_told),
+		TEST(test_command_that_does_not_open),
 		TEST(test_shares),
 		TEST(test_seats),
 		TEST(test_backoff),

@@ -80,7 +80,7 @@ $(TUNNEL): $(OBJS)
 $(OBJS): $(O)/%.o: %.c $(HDRS) $(O)/flags | mbedtls-is-fit
 	$(compile) -c -o $@ $<
 
-# What is not done for each byte had better be small.
+# What is done for a connection or a record, not a byte, had better be small.
 $(O)/tunnel.o $(O)/tls.o: private CFLAGS = -Os -g
 
 # Other flags, other objects.

@@ -12,7 +12,7 @@ import support
 from support import DAY, HOUR, read_exactly, wait_for
 from test_client_certs import (DENIED, EXPIRED, REQUIRED, REVOKED, UNKNOWN,
                                UNKNOWN_CA, refusal, refused)
-from test_reload import Configured
+from test_reload import Configured, configured  # noqa: F401
 
 KINDS = {"1.2 ticket": ("1.2", True), "1.2 ID": ("1.2", False),
          "1.3 ticket": ("1.3", True)}
@@ -42,11 +42,6 @@ def served():
 @pytest.fixture
 def backend(room, served):
     return room.backend().serve(served.echo)
-
-
-@pytest.fixture
-def configured(room, backend):
-    return lambda **values: Configured(room, connect=backend.address, **values)
 
 
 def talk(client):

@@ -204,19 +204,24 @@ def test_inetd_on_an_accepted_socket(room, backend, kind, version):
     finish(client, server, t)
 
 
-def test_inetd_on_a_socket_pair(room, backend, kind):
-    peer, sock = socket.socketpair()
-    peer.settimeout(support.DEADLINE)
-    t = inetd(room, sock, f"connect={backend.address}",
-              f"proxy_protocol={kind}")
+def check_unix(room, backend, kind, t, peer, name="", path=""):
+    """peer is connected to t; both have these names."""
     client = room.client(peer)
     server = room.keep(backend.accept())
     header = proxy.read_header(server, kind)
     if kind == "v1":
         assert header == b"PROXY UNKNOWN\r\n"
     else:
-        assert header == unix_header(client, b"", b"")
+        assert header == unix_header(client, name.encode(), path.encode())
     finish(client, server, t)
+
+
+def test_inetd_on_a_socket_pair(room, backend, kind):
+    peer, sock = socket.socketpair()
+    peer.settimeout(support.DEADLINE)
+    t = inetd(room, sock, f"connect={backend.address}",
+              f"proxy_protocol={kind}")
+    check_unix(room, backend, kind, t, peer)
 
 
 def test_inetd_on_an_accepted_unix_socket(room, backend, kind):
@@ -230,14 +235,7 @@ def test_inetd_on_an_accepted_unix_socket(room, backend, kind):
         peer.connect(path)
         t = inetd(room, listener.accept()[0], f"connect={backend.address}",
                   f"proxy_protocol={kind}")
-    client = room.client(peer)
-    server = room.keep(backend.accept())
-    header = proxy.read_header(server, kind)
-    if kind == "v1":
-        assert header == b"PROXY UNKNOWN\r\n"
-    else:
-        assert header == unix_header(client, name.encode(), path.encode())
-    finish(client, server, t)
+    check_unix(room, backend, kind, t, peer, name, path)
 
 
 def test_inetd_with_a_command(room, kind, version):

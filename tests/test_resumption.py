@@ -16,7 +16,7 @@ import pytest
 import support
 import test_supervisors
 from support import Task, read_all, wait_for
-from test_reload import Configured, end, is_echoed
+from test_reload import configured, end, is_echoed  # noqa: F401
 
 LATE = 1.0 * support.SLOW  # something may be done this much late
 MANY = 2000 if not support.SANITIZED and not support.UNDER else 200
@@ -49,15 +49,6 @@ def mode(request):
 @pytest.fixture
 def backend(room):
     return room.backend().serve(support.echo)
-
-
-@pytest.fixture
-def configured(room, backend):
-    def start(*arguments, **values):
-        values.setdefault("connect", backend.address)
-        return Configured(room, *arguments, **values)
-
-    return start
 
 
 def newcomer(certs, kind, **keywords):

@@ -13,7 +13,8 @@ import pytest
 import support
 from support import run, wait_for
 from test_bad_input import complaint, tunnel
-from test_reload import ROOT, Configured, is_echoed, uid
+from test_reload import (ROOT, Configured, configured,  # noqa: F401
+                         is_echoed, uid)
 from test_resumption import KINDS, TICKETS, is_resumed, newcomer, visit
 
 
@@ -180,11 +181,6 @@ def test_keys_that_are_added_and_removed(room, certs, backend, configured,
     session = visit(c.t.address, newcomer(certs, ticket)).session
     assert is_resumed(c.t.address, session)
     assert not is_resumed(other.address, session)
-
-
-@pytest.fixture
-def configured(room, backend):
-    return lambda **values: Configured(room, connect=backend.address, **values)
 
 
 @ROOT

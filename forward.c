@@ -12,7 +12,7 @@
 
 #include "forward.h"
 
-#define FILL_SIZE	(64 * 1024)	/* the knee: more gains nothing */
+#define FILL_SIZE	(80 * 1024)	/* the knee, and a record of TLS */
 #define TURNS		4		/* fills in a row before others run */
 #define ACCEPTS		4		/* the same for a listener */
 #define EVENTS		64		/* taken from the poller at once */
@@ -625,9 +625,12 @@ static int
 half_fill(struct forward *f, struct conn *c, int from)
 {
 	struct half *h = &c->halves[from];
+	size_t piece = h->dst->piece, size = sizeof(f->fill);
 	ssize_t n;
 
-	n = h->src->ops->read(h->src, f->fill, sizeof(f->fill));
+	if (piece > 0 && piece < size)
+		size = piece;
+	n = h->src->ops->read(h->src, f->fill, size);
 	if (n == STREAM_EOF) {
 		h->state = FINISH;
 		return 1;
@@ -643,7 +646,7 @@ half_fill(struct forward *f, struct conn *c, int from)
 	h->len = (size_t)n;
 	/* Less than it could have been: there is no more at the moment. */
 	if (half_drain(f, c, from, f->fill))
-		return n == sizeof(f->fill);
+		return (size_t)n == size;
 	if (!flows(c))
 		return 0;
 	if ((h->stuck = malloc(h->len)) == NULL) {

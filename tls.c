@@ -39,9 +39,9 @@
 #define RECVS		64		/* in a row, before others run */
 #define RECORDS		512		/* likewise, of data */
 #define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
-#define AHEAD_SIZE	(48 * 1024)	/* and a record: the engine's 64 KB */
+#define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
 #define HELD_MAX	(OUT_SIZE + 4096)
-#define OUT_SIZE	(4 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
+#define OUT_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
 #define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
 #define FILE_MAX	(1024 * 1024)	/* of a PEM file */
 #define LIST_MAX	32		/* names in a list */
@@ -179,6 +179,7 @@ struct tls {
 	unsigned char *ahead;		/* what was left of cfg->ahead, */
 	size_t	 nahead;		/* and how much that is */
 	int	 gathering;		/* a write is going on */
+	size_t	 record;		/* bytes of data in one, at most */
 	size_t	 unsent;		/* of a write that is to be retried */
 	int	 notified;		/* the client, of our end */
 	unsigned char *held;		/* to be sent with what comes next */
@@ -2912,9 +2913,14 @@ tls_open(struct stream *s)
 	t->budget = RECVS;
 	if ((r = handshake(t)) == 0) {
 		t->open = 1;
+		r = mbedtls_ssl_get_max_out_record_payload(&t->ssl);
+		t->record = r > 0 ? (size_t)r : RECORD_MAX;
+		s->piece = sizeof(t->cfg->out) / (HEADER_SIZE + RECORD_EXTRA +
+		    t->record) * t->record;
 		free(t->chain);
 		t->chain = NULL;
 		t->chain_len = 0;
+		r = 0;
 	}
 	/* The library stops at a bad header; the text shows a little more. */
 	if (r == STREAM_ERROR && t->nfirst < sizeof(t->first))
@@ -2969,9 +2975,12 @@ tls_read(struct stream *s, void *buf, size_t len)
 	return t->ended != 0 ? read_end(t) : result(t, r);
 }
 
-/* As many records as there is room for; how much is in them, or an error. */
+/*
+ * As many records as there is room for; how much is in them, and in the last
+ * one, or an error.
+ */
 static ssize_t
-encrypt(struct tls *t, const unsigned char *p, size_t len)
+encrypt(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 {
 	struct tls_config *cfg = t->cfg;
 	size_t done = 0;
@@ -2980,12 +2989,13 @@ encrypt(struct tls *t, const unsigned char *p, size_t len)
 	cfg->nout = 0;
 	t->gathering = 1;
 	while (done < len && sizeof(cfg->out) - cfg->nout >=
-	    HEADER_SIZE + RECORD_MAX + RECORD_EXTRA) {
+	    HEADER_SIZE + t->record + RECORD_EXTRA) {
 		r = mbedtls_ssl_write(&t->ssl, p + done,
-		    len - done < RECORD_MAX ? len - done : RECORD_MAX);
+		    len - done < t->record ? len - done : t->record);
 		if (r <= 0)
 			break;
-		done += (size_t)r;
+		*last = (size_t)r;
+		done += *last;
 	}
 	t->gathering = 0;
 	return r < 0 ? r : (ssize_t)done;
@@ -2993,37 +3003,39 @@ encrypt(struct tls *t, const unsigned char *p, size_t len)
 
 /*
  * Several records leave at once.  Where not all of them can, the rest is kept,
- * and the write is to be retried: then it is what is sent.
+ * and all but the last one are as good as written: that is to be retried, and
+ * then it is what was kept that is sent.
  */
 static ssize_t
 tls_write(struct stream *s, const void *buf, size_t len)
 {
 	struct tls *t = s->ctx;
 	struct tls_config *cfg = t->cfg;
-	size_t at = 0;
-	ssize_t n;
+	size_t at = 0, last = 0;
+	ssize_t n, sent;
 
 	if (send_held(t, t->unsent > 0 ? 0 : MSG_MORE) == -1)
 		return result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 		    MBEDTLS_ERR_NET_SEND_FAILED));
-	if (t->unsent == 0) {
-		if ((n = encrypt(t, buf, len)) < 0)
-			return result(t, (int)n);
-		t->unsent = (size_t)n;
-		while (at < cfg->nout && (n = bio_put(t, cfg->out + at,
-		    cfg->nout - at, 0)) != -1)
-			at += (size_t)n;
-		if (at < cfg->nout) {
-			n = bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
-			    MBEDTLS_ERR_NET_SEND_FAILED);
-			if (hold(t, cfg->out + at, cfg->nout - at) < 0)
-				n = MBEDTLS_ERR_SSL_ALLOC_FAILED;
-			return result(t, (int)n);
-		}
+	if ((n = (ssize_t)t->unsent) > 0) {
+		t->unsent = 0;
+		return n;
 	}
-	n = (ssize_t)t->unsent;
-	t->unsent = 0;
-	return n;
+	if ((n = encrypt(t, buf, len, &last)) < 0)
+		return result(t, (int)n);
+	while (at < cfg->nout && (sent = bio_put(t, cfg->out + at,
+	    cfg->nout - at, 0)) != -1)
+		at += (size_t)sent;
+	if (at == cfg->nout)
+		return n;
+	sent = bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
+	    MBEDTLS_ERR_NET_SEND_FAILED);
+	if (sent == MBEDTLS_ERR_SSL_WANT_WRITE &&
+	    hold(t, cfg->out + at, cfg->nout - at) < 0)
+		sent = MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	t->unsent = last;
+	return n > (ssize_t)last && sent == MBEDTLS_ERR_SSL_WANT_WRITE ?
+	    n - (ssize_t)last : result(t, (int)sent);
 }
 
 static int

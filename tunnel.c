@@ -26,6 +26,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#else
+#define malloc_trim(pad)	((void)0)
+#endif
+
 #include "forward.h"
 #include "tls.h"
 
@@ -42,6 +48,7 @@
 #define COMMAND_WORDS	63
 #define BACKLOG		1024
 #define PATIENCE	1000		/* with a lock, in sched_yield(2) */
+#define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + FORWARD_LISTENERS)	/* not connections' */
 #define PROXY_V1_MAX	107		/* bytes, with the end of the line */
 #define PROXY_V2_HEAD	16
@@ -1491,6 +1498,7 @@ struct worker {
 	struct stream_ops proxied_ops, backend_ops, command_ops;
 	struct command *commands;
 	size_t	 running;		/* of them */
+	uint64_t peak;			/* of live connections; see trim() */
 	char	 why[TEXT_SIZE];	/* the last dial failed */
 	int	 stopping;
 	time_t	 complained;		/* of want of resources */
@@ -2408,7 +2416,8 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 	}
 	if (session_begin(ss, client) == -1)
 		goto err;
-	w->counts->live++;
+	if (++w->counts->live > w->peak)
+		w->peak = w->counts->live;
 	say(DEBUG, "%s accepted", ss->peer);
 	return ss;
 err:
@@ -2579,6 +2588,19 @@ session_heard(const struct session *ss)
 	    ss->proxy->done > 0;
 }
 
+/*
+ * What a burst of connections has used would be kept by the C library: it is
+ * given back whenever half of them have gone.
+ */
+static void
+trim(struct worker *w)
+{
+	if (w->peak < BURST || w->counts->live > w->peak / 2)
+		return;
+	malloc_trim(0);
+	w->peak = w->counts->live;
+}
+
 static void
 session_closed(void *conn, const struct forward_end *end)
 {
@@ -2618,6 +2640,7 @@ session_closed(void *conn, const struct forward_end *end)
 	proxy_free(ss);
 	free(ss->ends);
 	free(ss);
+	trim(w);
 }
 
 static void

@@ -134,6 +134,23 @@ def test_1000_children_leave_nothing(room, start):
     assert all_children(t) == []
 
 
+@by_default
+@pytest.mark.seconds(60)
+def test_what_a_burst_has_used_is_given_back(room, start):
+    """500 at once, and then none; and what one of them takes that is idle."""
+    t = start("workers=1")
+    visitors = Visitors(room.certs, t.address)
+    visitors.come(8, at_once=1)
+    wait_until_alone(t)
+    kb = memory(t)
+    clients = [visitors.tls(1) for _ in range(500)]
+    assert memory(t) - kb <= 43 * len(clients)
+    for client in clients:
+        client.close()
+    wait_until_alone(t)
+    assert memory(t) - kb <= 2048
+
+
 def all_children(t):
     """Those that are dead and not waited for as well."""
     with open(f"/proc/{t.pid}/task/{t.pid}/children") as f:

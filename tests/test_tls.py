@@ -185,6 +185,22 @@ def test_weak_suites_are_off(room, tunnel, cipher):
         room, t, "1.2", ciphers=cipher + ":@SECLEVEL=0")
 
 
+def hellos(room, t, groups):
+    """How many a client of TLS 1.3 sends that guesses the first of these."""
+    out = s_client(room, t, "-tls1_3", "-groups", groups, "-msg")
+    return len(re.findall(r"^>>>.*, ClientHello$", out, re.M))
+
+
+@pytest.mark.parametrize("groups", ["x25519,secp256r1", "secp256r1,x25519",
+                                    "secp384r1,secp256r1,x25519"])
+def test_a_guess_of_ours_is_good(room, tunnel, groups):
+    """Whichever we prefer: another hello would cost more than it."""
+    t = tunnel("groups=" + groups)
+    assert hellos(room, t, "X25519:P-256") == 1
+    assert hellos(room, t, "P-256:X25519") == 1
+    assert hellos(room, t, "X448:X25519") == 2
+
+
 @pytest.mark.parametrize("group,key", [
     ("x25519", "X25519, 253 bits"),
     ("secp256r1", "ECDH, prime256v1, 256 bits"),

@@ -1,4 +1,5 @@
 #include <arpa/inet.h>
+#include <assert.h>
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -24,6 +25,14 @@
 #include <mbedtls/x509_crl.h>
 #include <mbedtls/x509_crt.h>
 #include <psa/crypto.h>
+
+#ifdef __linux__
+#include <linux/tcp.h>
+#include <linux/tls.h>
+#ifndef TLS_RX_EXPECT_NO_PAD
+#define TLS_RX_EXPECT_NO_PAD	4	/* of Linux 6.0 */
+#endif
+#endif
 
 #include "forward.h"
 #include "tls.h"
@@ -71,6 +80,19 @@
 #define SLOT_WITH_CLIENT 4096
 #define TORN		100		/* keys, read while they are written */
 #define CERTIFICATE_REQUIRED 116	/* RFC 8446 section 6.2 */
+#define HS_KEY_UPDATE	24		/* RFC 8446 section 4 */
+#define SECRET_SIZE	48		/* the master's, or of SHA-384 */
+#define IV_SIZE		12		/* of all suites that the kernel has */
+#define SEQ_SIZE	8
+#define INFO_SIZE	(4 + IV_SIZE + 32 + SEQ_SIZE)	/* for the kernel */
+
+/* The kernel's records are full; a client that can't have that is not its. */
+#if defined(MBEDTLS_SSL_MAX_FRAGMENT_LENGTH) || \
+    defined(MBEDTLS_SSL_RECORD_SIZE_LIMIT)
+#define RECORD_MIN	(RECORD_MAX - 1)
+#else
+#define RECORD_MIN	0
+#endif
 
 #ifndef MSG_MORE
 #define MSG_MORE	0
@@ -149,6 +171,7 @@ struct tls_config {
 	const char *alpn[LIST_MAX + 1];		/* allocated */
 	int	 min, max;		/* 12 or 13 */
 	int	 truncation_is_eof;
+	unsigned kernel;		/* what it can do, for us */
 	char	 error[ERROR_SIZE];
 	/* Of whichever stream is read from, or written to, at the moment. */
 	size_t	 ahead_at, ahead_end;
@@ -160,13 +183,37 @@ struct tls_config {
 /* The record that passes by; RFC 8446 section 5.1. */
 struct record {
 	unsigned char head[HEADER_SIZE];
-	size_t	 nhead;
-	size_t	 left;			/* of its body */
+	unsigned char nhead;
 	unsigned char body[2];		/* the end of what came of it */
+	uint16_t left;			/* of its body */
+	uint16_t count;			/* of those that are encrypted alike */
+};
+
+/* What the keys of a connection come from. */
+union secrets {
+	unsigned char traffic[2][SECRET_SIZE];	/* TLS 1.3: client's, ours */
+	struct {
+		unsigned char secret[SECRET_SIZE];
+		unsigned char seed[64];
+	} master;				/* TLS 1.2 */
+};
+
+/* For the kernel to do it. */
+struct kernel {
+	const struct cipher *cipher;
+	union secrets *secrets;		/* NULL: no more keys will be made */
+	int	 is_13;
+	int	 sends;			/* it has our keys, not only theirs */
+	int	 update_due;		/* the client has asked for new keys */
+	uint64_t seq;			/* of its first record */
+	uint64_t base;			/* bytes that TCP was given before, */
+	uint64_t given;			/* it was given since, */
+	uint64_t records;		/* and in so many, but for its keys' */
 };
 
 struct tls {
-	mbedtls_ssl_context ssl;
+	mbedtls_ssl_context *ssl;	/* NULL: the kernel does it now */
+	struct kernel *kernel;		/* NULL: it won't */
 	struct tls_config *cfg;
 	int	 fd;
 	int	 err;			/* errno of a failed recv or send */
@@ -186,6 +233,8 @@ struct tls {
 	size_t	 nheld;
 	int	 holding;		/* what is sent now */
 	struct record in, out;		/* of the handshake */
+	int	 suite;			/* once it is open */
+	const char *alpn;
 	int	 group;			/* or 0 */
 	int	 resumed;
 	int	 hidden;		/* what is sent is encrypted */
@@ -311,7 +360,7 @@ get(const unsigned char *p, size_t n)
 static int
 is_tls13(const struct tls *t)
 {
-	return mbedtls_ssl_get_version_number(&t->ssl) ==
+	return mbedtls_ssl_get_version_number(t->ssl) ==
 	    MBEDTLS_SSL_VERSION_TLS1_3;
 }
 
@@ -1220,6 +1269,12 @@ tls_config_truncation(struct tls_config *cfg, int is_eof)
 }
 
 void
+tls_config_kernel(struct tls_config *cfg, unsigned can)
+{
+	cfg->kernel = can;
+}
+
+void
 tls_config_strict_names(struct tls_config *cfg, int is_strict)
 {
 	cfg->strict_names = is_strict;
@@ -1792,7 +1847,7 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 static int
 judge(struct tls *t)
 {
-	uint32_t flags = mbedtls_ssl_get_verify_result(&t->ssl);
+	uint32_t flags = mbedtls_ssl_get_verify_result(t->ssl);
 	const struct fault *f;
 
 	if (t->refused || t->cfg->verify == NOT_ASKED)
@@ -1811,7 +1866,7 @@ judge(struct tls *t)
 		    f->text : "not valid");
 	}
 	if (t->client == NULL && t->cfg->verify == REQUIRED &&
-	    (flags != 0 || mbedtls_ssl_is_handshake_over(&t->ssl)))
+	    (flags != 0 || mbedtls_ssl_is_handshake_over(t->ssl)))
 		refuse(t, is_tls13(t) ? CERTIFICATE_REQUIRED :
 		    MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
 		    "no client certificate");
@@ -2569,6 +2624,9 @@ out:
  * mbed TLS over recv(2) and send(2), in the engine's words.
  */
 
+static void	 to_kernel(struct tls *, struct stream *);
+static int	 kernel_alert(struct tls *, unsigned char, unsigned char);
+
 static int
 bio_failed(struct tls *t, int want, int other)
 {
@@ -2592,8 +2650,12 @@ follow(struct record *r, const unsigned char *p, size_t len)
 		if (r->nhead == HEADER_SIZE)
 			r->nhead = 0;
 		r->head[r->nhead++] = *p;
-		if (r->nhead == HEADER_SIZE)
-			r->left = (size_t)(r->head[3] << 8 | r->head[4]);
+		if (r->nhead < HEADER_SIZE)
+			continue;
+		r->left = (uint16_t)get(r->head + 3, 2);
+		r->count++;
+		if (r->head[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC)
+			r->count = 0;
 	}
 }
 
@@ -2686,6 +2748,9 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
 	for (i = 0; i < n && t->nfirst < sizeof(t->first); i++)
 		t->first[t->nfirst++] = buf[i];
 	follow(&t->in, buf, (size_t)n);
+	/* Its Finished is the last before our keys for data; RFC 8446 4.4.4. */
+	if (is_tls13(t))
+		t->out.count = 0;
 	return (int)n;
 }
 
@@ -2753,6 +2818,8 @@ hold(struct tls *t, const unsigned char *buf, size_t len)
 	    (p = realloc(t->held, t->nheld + len)) == NULL)
 		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	memcpy(p + t->nheld, buf, len);
+	if (!t->open)
+		follow(&t->out, buf, len);
 	t->held = p;
 	t->nheld += len;
 	return (int)len;
@@ -2833,8 +2900,10 @@ bio_send(void *ctx, const unsigned char *buf, size_t len)
 static void
 send_alert(struct tls *t, unsigned char code)
 {
-	if (!is_alert(&t->out))
-		mbedtls_ssl_send_alert_message(&t->ssl,
+	if (t->ssl == NULL)
+		kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_FATAL, code);
+	else if (!is_alert(&t->out))
+		mbedtls_ssl_send_alert_message(t->ssl,
 		    MBEDTLS_SSL_ALERT_LEVEL_FATAL, code);
 }
 
@@ -2863,6 +2932,15 @@ result(struct tls *t, int r)
 	case MBEDTLS_ERR_RSA_VERIFY_FAILED:
 		send_alert(t, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR);
 		break;
+	/* These it sends itself; the kernel doesn't. */
+	case MBEDTLS_ERR_SSL_INVALID_MAC:
+		if (t->ssl == NULL)
+			send_alert(t, MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC);
+		break;
+	case MBEDTLS_ERR_SSL_INVALID_RECORD:
+		if (t->ssl == NULL)
+			send_alert(t, MBEDTLS_SSL_ALERT_MSG_RECORD_OVERFLOW);
+		break;
 	default:
 		break;
 	}
@@ -2881,11 +2959,11 @@ handshake(struct tls *t)
 	int r = 0;
 
 	t->cfg->current = t;
-	while (r == 0 && !mbedtls_ssl_is_handshake_over(&t->ssl)) {
-		r = mbedtls_ssl_handshake_step(&t->ssl);
+	while (r == 0 && !mbedtls_ssl_is_handshake_over(t->ssl)) {
+		r = mbedtls_ssl_handshake_step(t->ssl);
 		mbedtls_ssl_conf_ciphersuites(&t->cfg->ssl, t->cfg->suites);
 		if (judge(t) && (!is_tls13(t) ||
-		    mbedtls_ssl_is_handshake_over(&t->ssl) ||
+		    mbedtls_ssl_is_handshake_over(t->ssl) ||
 		    (r != 0 && result(t, r) == STREAM_ERROR))) {
 			send_alert(t, t->alert);
 			return STREAM_ERROR;
@@ -2898,9 +2976,27 @@ handshake(struct tls *t)
 	 */
 	t->holding = 1;
 	if (r == 0)
-		r = mbedtls_ssl_handshake(&t->ssl);
+		r = mbedtls_ssl_handshake(t->ssl);
 	t->holding = 0;
 	return r == 0 ? 0 : result(t, r);
+}
+
+/* Data are next. */
+static void
+opened(struct tls *t, struct stream *s)
+{
+	int record = mbedtls_ssl_get_max_out_record_payload(t->ssl);
+
+	t->open = 1;
+	t->suite = mbedtls_ssl_get_ciphersuite_id_from_ssl(t->ssl);
+	t->alpn = mbedtls_ssl_get_alpn_protocol(t->ssl);
+	t->record = record > 0 ? (size_t)record : RECORD_MAX;
+	s->piece = sizeof(t->cfg->out) / (HEADER_SIZE + RECORD_EXTRA +
+	    t->record) * t->record;
+	free(t->chain);
+	t->chain = NULL;
+	t->chain_len = 0;
+	to_kernel(t, s);
 }
 
 static int
@@ -2911,21 +3007,21 @@ tls_open(struct stream *s)
 	int r;
 
 	t->budget = RECVS;
-	if ((r = handshake(t)) == 0) {
-		t->open = 1;
-		r = mbedtls_ssl_get_max_out_record_payload(&t->ssl);
-		t->record = r > 0 ? (size_t)r : RECORD_MAX;
-		s->piece = sizeof(t->cfg->out) / (HEADER_SIZE + RECORD_EXTRA +
-		    t->record) * t->record;
-		free(t->chain);
-		t->chain = NULL;
-		t->chain_len = 0;
-		r = 0;
-	}
+	if ((r = handshake(t)) == 0)
+		opened(t, s);
 	/* The library stops at a bad header; the text shows a little more. */
 	if (r == STREAM_ERROR && t->nfirst < sizeof(t->first))
 		bio_recv(t, more, sizeof(t->first) - t->nfirst);
 	return r;
+}
+
+static void
+library_free(struct tls *t)
+{
+	if (t->ssl != NULL)
+		mbedtls_ssl_free(t->ssl);
+	free(t->ssl);
+	t->ssl = NULL;
 }
 
 /* How reading ended, told as often as it is asked. */
@@ -2957,7 +3053,7 @@ tls_read(struct stream *s, void *buf, size_t len)
 	t->drained = 0;
 	take_ahead(t);
 	while (t->ended == 0 && (got == 0 || len - got >= RECORD_MAX)) {
-		r = mbedtls_ssl_read(&t->ssl, p + got, len - got);
+		r = mbedtls_ssl_read(t->ssl, p + got, len - got);
 		if (r > 0)
 			got += (size_t)r;
 		else if (r == 0 && !t->fin)
@@ -2990,7 +3086,7 @@ encrypt(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 	t->gathering = 1;
 	while (done < len && sizeof(cfg->out) - cfg->nout >=
 	    HEADER_SIZE + t->record + RECORD_EXTRA) {
-		r = mbedtls_ssl_write(&t->ssl, p + done,
+		r = mbedtls_ssl_write(t->ssl, p + done,
 		    len - done < t->record ? len - done : t->record);
 		if (r <= 0)
 			break;
@@ -3044,7 +3140,7 @@ tls_finish(struct stream *s)
 	struct tls *t = s->ctx;
 	int r;
 
-	if (!t->notified && (r = mbedtls_ssl_close_notify(&t->ssl)) != 0)
+	if (!t->notified && (r = mbedtls_ssl_close_notify(t->ssl)) != 0)
 		return result(t, r);
 	t->notified = 1;
 	if (send_held(t, 0) == -1)
@@ -3079,7 +3175,7 @@ tls_pending(const struct stream *s)
 	const struct tls *t = s->ctx;
 
 	return t->ended != 0 || t->nahead > 0 ||
-	    mbedtls_ssl_get_bytes_avail(&t->ssl) > 0;
+	    mbedtls_ssl_get_bytes_avail(t->ssl) > 0;
 }
 
 static const struct stream_ops tls_ops = {
@@ -3094,6 +3190,679 @@ static const struct stream_ops tls_ops = {
 	.error = tls_error,
 };
 
+/*
+ * THE KERNEL
+ * Once the handshake is over, it can be given the keys, and TLS is what a
+ * socket speaks: Documentation/networking/tls.rst.  What it does not take
+ * stays with the library.
+ */
+
+#ifdef __linux__
+
+static const struct cipher {
+	const char *name;
+	uint16_t type;
+	unsigned char key, salt, iv;	/* bytes of each */
+	psa_algorithm_t hash;
+	int	 suites[3];		/* the first one is of TLS 1.3 */
+} ciphers[] = {
+	{ "AES-128-GCM", TLS_CIPHER_AES_GCM_128, 16, 4, 8, PSA_ALG_SHA_256,
+	    { MBEDTLS_TLS1_3_AES_128_GCM_SHA256,
+	    MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	    MBEDTLS_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 } },
+	{ "AES-256-GCM", TLS_CIPHER_AES_GCM_256, 32, 4, 8, PSA_ALG_SHA_384,
+	    { MBEDTLS_TLS1_3_AES_256_GCM_SHA384,
+	    MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	    MBEDTLS_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 } },
+	{ "CHACHA20-POLY1305", TLS_CIPHER_CHACHA20_POLY1305, 32, 0, 12,
+	    PSA_ALG_SHA_256, { MBEDTLS_TLS1_3_CHACHA20_POLY1305_SHA256,
+	    MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+	    MBEDTLS_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 } },
+};
+
+#define CIPHERS		(sizeof(ciphers) / sizeof(ciphers[0]))
+
+static_assert(2 * CIPHERS == TLS_KERNEL_TRIES, "a try for each, as in tls.h");
+
+/* What a direction begins with, or goes on with. */
+struct traffic {
+	unsigned char key[32];
+	unsigned char iv[IV_SIZE];	/* salt and IV; RFC 8446 section 5.3 */
+	uint64_t seq;			/* of the next record */
+};
+
+static const struct cipher *
+find_cipher(int suite)
+{
+	size_t i, j;
+
+	for (i = 0; i < CIPHERS; i++)
+		for (j = 0; j < 3; j++)
+			if (ciphers[i].suites[j] == suite)
+				return &ciphers[i];
+	return NULL;
+}
+
+/* The bit of a suite among those that the kernel can do. */
+static unsigned
+kernel_bit(const struct cipher *c, int is_13)
+{
+	return 1u << (2 * (c - ciphers) + !is_13);
+}
+
+/* HKDF-Expand-Label without a context; RFC 8446 section 7.1. */
+static int
+expand_label(psa_algorithm_t hash, const unsigned char *secret,
+    const char *label, unsigned char *out, size_t len)
+{
+	psa_key_derivation_operation_t op = psa_key_derivation_operation_init();
+	unsigned char info[32];
+	psa_status_t r;
+	int n;
+
+	n = snprintf((char *)info + 2, sizeof(info) - 2, "%ctls13 %s%c",
+	    (int)(strlen("tls13 ") + strlen(label)), label, 0);
+	put(info, len, 2);
+	if ((r = psa_key_derivation_setup(&op, PSA_ALG_HKDF_EXPAND(hash))) ==
+	    PSA_SUCCESS &&
+	    (r = psa_key_derivation_input_bytes(&op,
+	    PSA_KEY_DERIVATION_INPUT_SECRET, secret, PSA_HASH_LENGTH(hash))) ==
+	    PSA_SUCCESS &&
+	    (r = psa_key_derivation_input_bytes(&op,
+	    PSA_KEY_DERIVATION_INPUT_INFO, info, 2 + (size_t)n)) ==
+	    PSA_SUCCESS)
+		r = psa_key_derivation_output_bytes(&op, out, len);
+	psa_key_derivation_abort(&op);
+	return r == PSA_SUCCESS ? 0 : -1;
+}
+
+/* The key block, RFC 5246 section 6.3. */
+static int
+expand_block(psa_algorithm_t hash, const union secrets *s,
+    unsigned char *out, size_t len)
+{
+	psa_key_derivation_operation_t op = psa_key_derivation_operation_init();
+	static const char label[] = "key expansion";
+	psa_status_t r;
+
+	if ((r = psa_key_derivation_setup(&op, PSA_ALG_TLS12_PRF(hash))) ==
+	    PSA_SUCCESS &&
+	    (r = psa_key_derivation_input_bytes(&op,
+	    PSA_KEY_DERIVATION_INPUT_SEED, s->master.seed, sizeof(s->master.seed))) ==
+	    PSA_SUCCESS &&
+	    (r = psa_key_derivation_input_bytes(&op,
+	    PSA_KEY_DERIVATION_INPUT_SECRET, s->master.secret, sizeof(s->master.secret))) ==
+	    PSA_SUCCESS &&
+	    (r = psa_key_derivation_input_bytes(&op,
+	    PSA_KEY_DERIVATION_INPUT_LABEL, (const unsigned char *)label,
+	    sizeof(label) - 1)) == PSA_SUCCESS)
+		r = psa_key_derivation_output_bytes(&op, out, len);
+	psa_key_derivation_abort(&op);
+	return r == PSA_SUCCESS ? 0 : -1;
+}
+
+/* The keys of a direction, TLS_TX or TLS_RX. */
+static int
+derive_traffic(const struct kernel *k, int direction, struct traffic *tr)
+{
+	const struct cipher *c = k->cipher;
+	size_t n = c->key, fixed = c->salt != 0 ? c->salt : c->iv;
+	unsigned char block[2 * (sizeof(tr->key) + sizeof(tr->iv))];
+	const unsigned char *secret = k->secrets->traffic[direction == TLS_TX];
+	int ours = direction == TLS_TX, r;
+
+	if (k->is_13)
+		return expand_label(c->hash, secret, "key", tr->key, n) == 0 &&
+		    expand_label(c->hash, secret, "iv", tr->iv, IV_SIZE) == 0 ?
+		    0 : -1;
+	r = expand_block(c->hash, k->secrets, block, 2 * (n + fixed));
+	memcpy(tr->key, block + (ours ? n : 0), n);
+	memcpy(tr->iv, block + 2 * n + (ours ? fixed : 0), fixed);
+	/* The part of a nonce that is sent along: any, but never twice. */
+	if (c->salt != 0)
+		put(tr->iv + c->salt, tr->seq, c->iv);
+	mbedtls_platform_zeroize(block, sizeof(block));
+	return r;
+}
+
+/* struct tls12_crypto_info_*, which are all alike; 0, or -1 with errno. */
+static int
+give_keys(int fd, int direction, const struct kernel *k,
+    const struct traffic *tr)
+{
+	const struct cipher *c = k->cipher;
+	struct tls_crypto_info head = { .version = k->is_13 ?
+	    TLS_1_3_VERSION : TLS_1_2_VERSION, .cipher_type = c->type };
+	unsigned char info[INFO_SIZE], *p = info;
+	int r;
+
+	memcpy(p, &head, sizeof(head));
+	p += sizeof(head);
+	memcpy(p, tr->iv + c->salt, c->iv);
+	p += c->iv;
+	memcpy(p, tr->key, c->key);
+	p += c->key;
+	memcpy(p, tr->iv, c->salt);
+	p += c->salt;
+	put(p, tr->seq, SEQ_SIZE);
+	p += SEQ_SIZE;
+	r = setsockopt(fd, SOL_TLS, direction, info, (socklen_t)(p - info));
+	mbedtls_platform_zeroize(info, sizeof(info));
+	return r;
+}
+
+/* Its keys, from those secrets: a direction is the kernel's from here on. */
+static int
+turn_over(struct tls *t, int direction, uint64_t seq)
+{
+	struct traffic tr = { .seq = seq };
+	int r = derive_traffic(t->kernel, direction, &tr);
+
+	errno = ENOMEM;
+	if (r == 0)
+		r = give_keys(t->fd, direction, t->kernel, &tr);
+	mbedtls_platform_zeroize(&tr, sizeof(tr));
+	return r;
+}
+
+/* A record that is not of data, in the clear; -1 with errno. */
+static int
+send_control(struct tls *t, unsigned char type, const unsigned char *p,
+    size_t len)
+{
+	union {
+		struct cmsghdr head;
+		char	 room[CMSG_SPACE(1)];
+	} control = { .room = { 0 } };
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)p, .iov_len = len };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1,
+	    .msg_control = &control, .msg_controllen = CMSG_LEN(1) };
+	ssize_t n;
+
+	control.head.cmsg_level = SOL_TLS;
+	control.head.cmsg_type = TLS_SET_RECORD_TYPE;
+	control.head.cmsg_len = CMSG_LEN(1);
+	*CMSG_DATA(&control.head) = type;
+	do {
+		n = sendmsg(t->fd, &m, MSG_NOSIGNAL);
+	} while (n == -1 && errno == EINTR);
+	if (n != -1)
+		t->kernel->given += len;
+	return n == -1 ? -1 : 0;
+}
+
+/*
+ * What TCP has been given on this socket, all in all.  A record that the
+ * kernel has made but found no room for is not in it, and shutdown(2) and
+ * close(2) would forget it.
+ */
+static uint64_t
+bytes_in_tcp(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1)
+		return 0;
+	return info.tcpi_bytes_sent - info.tcpi_bytes_retrans +
+	    info.tcpi_notsent_bytes;
+}
+
+/* The number of the next record that it makes. */
+static uint64_t
+next_record(const struct tls *t)
+{
+	const struct cipher *c = t->kernel->cipher;
+	socklen_t len = (socklen_t)(sizeof(struct tls_crypto_info) + c->iv +
+	    c->key + c->salt + SEQ_SIZE);
+	unsigned char info[INFO_SIZE];
+	uint64_t seq = 0;
+
+	if (getsockopt(t->fd, SOL_TLS, TLS_TX, info, &len) == 0)
+		seq = get(info + len - SEQ_SIZE, SEQ_SIZE);
+	mbedtls_platform_zeroize(info, sizeof(info));
+	return seq;
+}
+
+/* Has everything left for TCP?  Each record is longer by so much. */
+static int
+is_flushed(const struct tls *t)
+{
+	const struct kernel *k = t->kernel;
+	uint64_t each = HEADER_SIZE + TAG_SIZE +
+	    (k->is_13 ? 1 : k->cipher->salt != 0 ? k->cipher->iv : 0);
+
+	return bytes_in_tcp(t->fd) - k->base >= k->given +
+	    (k->records + next_record(t)) * each;
+}
+
+static void
+forget_secrets(struct kernel *k)
+{
+	if (k->secrets != NULL)
+		mbedtls_platform_zeroize(k->secrets, sizeof(*k->secrets));
+	free(k->secrets);
+	k->secrets = NULL;
+}
+
+/* Sending becomes the kernel's when what the library has left is gone. */
+static int
+kernel_sends(struct tls *t)
+{
+	struct kernel *k = t->kernel;
+
+	if (k->sends)
+		return 0;
+	if (send_held(t, 0) == -1)
+		return -1;
+	k->base = bytes_in_tcp(t->fd);
+	if (turn_over(t, TLS_TX, k->seq) == -1)
+		return -1;
+	k->records = -k->seq;
+	k->sends = 1;
+	if (!(t->cfg->kernel & TLS_KERNEL_REKEYS) || !k->is_13)
+		forget_secrets(k);
+	return 0;
+}
+
+/* The next keys of a direction, RFC 8446 section 7.2. */
+static int
+next_keys(struct tls *t, int direction)
+{
+	const struct kernel *k = t->kernel;
+	unsigned char *secret = k->secrets->traffic[direction == TLS_TX];
+	unsigned char next[SECRET_SIZE];
+	size_t len = PSA_HASH_LENGTH(k->cipher->hash);
+	int r;
+
+	errno = ENOMEM;
+	r = expand_label(k->cipher->hash, secret, "traffic upd", next, len);
+	if (r == 0) {
+		memcpy(secret, next, len);
+		r = turn_over(t, direction, 0);
+	}
+	mbedtls_platform_zeroize(next, sizeof(next));
+	return r;
+}
+
+/* All that is due before the next record: -1 with errno. */
+static int
+kernel_ready(struct tls *t)
+{
+	static const unsigned char update[] = { HS_KEY_UPDATE, 0, 0, 1, 0 };
+	struct kernel *k = t->kernel;
+
+	if (kernel_sends(t) == -1)
+		return -1;
+	if (!k->update_due)
+		return 0;
+	if (send_control(t, MBEDTLS_SSL_MSG_HANDSHAKE, update,
+	    sizeof(update)) == -1)
+		return -1;
+	k->update_due = 0;
+	k->records += next_record(t);
+	return next_keys(t, TLS_TX);
+}
+
+static int
+kernel_failed(struct tls *t)
+{
+	return result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
+	    MBEDTLS_ERR_NET_SEND_FAILED));
+}
+
+static int
+kernel_alert(struct tls *t, unsigned char level, unsigned char code)
+{
+	const unsigned char alert[] = { level, code };
+
+	if (kernel_ready(t) == -1)
+		return -1;
+	return send_control(t, MBEDTLS_SSL_MSG_ALERT, alert, sizeof(alert));
+}
+
+/*
+ * A KeyUpdate, RFC 8446 section 4.6.3; answered with the next thing that is
+ * sent.  Whatever else a client may send at this point is none of it, but for
+ * the wish for a new handshake in TLS 1.2.
+ */
+static int
+take_handshake(struct tls *t, const unsigned char *p, size_t len)
+{
+	struct kernel *k = t->kernel;
+
+	if (!k->is_13 && len > 0 && p[0] == MBEDTLS_SSL_HS_CLIENT_HELLO)
+		return kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_WARNING,
+		    MBEDTLS_SSL_ALERT_MSG_NO_RENEGOTIATION) == 0 ||
+		    errno == EAGAIN ? 0 : MBEDTLS_ERR_NET_SEND_FAILED;
+	if (!k->is_13 || !(t->cfg->kernel & TLS_KERNEL_REKEYS) || len != 5 ||
+	    p[0] != HS_KEY_UPDATE || get(p + 1, 3) != 1 || p[4] > 1)
+		return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
+	k->update_due |= p[4];
+	return next_keys(t, TLS_RX) == 0 ? 0 : MBEDTLS_ERR_NET_RECV_FAILED;
+}
+
+/* A record that is not of data; 0, or what ends reading. */
+static int
+take_control(struct tls *t, int type, const unsigned char *p, size_t len)
+{
+	if (type == MBEDTLS_SSL_MSG_HANDSHAKE)
+		return take_handshake(t, p, len);
+	if (type != MBEDTLS_SSL_MSG_ALERT || len != 2)
+		return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
+	if (p[1] == MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY)
+		return MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY;
+	if (p[0] == MBEDTLS_SSL_ALERT_LEVEL_WARNING)
+		return 0;
+	/* As it would look in the clear: see tls_error(). */
+	t->in = (struct record){ .head = { MBEDTLS_SSL_MSG_ALERT, 3, 3, 0, 2 },
+	    .nhead = HEADER_SIZE, .body = { p[0], p[1] } };
+	return MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE;
+}
+
+static int
+recv_error(struct tls *t)
+{
+	switch (errno) {
+	case EBADMSG:
+		/* Or who sends would be told of it. */
+		stream_plain.failed(&(struct stream){ .fd = t->fd });
+		return MBEDTLS_ERR_SSL_INVALID_MAC;
+	case EMSGSIZE:
+	case EINVAL:
+		return MBEDTLS_ERR_SSL_INVALID_RECORD;
+	default:
+		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_READ,
+		    MBEDTLS_ERR_NET_RECV_FAILED);
+	}
+}
+
+/* Its type is 0 if there is none, as at the end of the connection. */
+static ssize_t
+recv_record(struct tls *t, void *buf, size_t len, int *type)
+{
+	union {
+		struct cmsghdr head;
+		char	 room[CMSG_SPACE(1)];
+	} control;
+	struct iovec iov = { .iov_base = buf, .iov_len = len };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1,
+	    .msg_control = &control, .msg_controllen = sizeof(control) };
+	const struct cmsghdr *c;
+	ssize_t n;
+
+	do {
+		n = recvmsg(t->fd, &m, 0);
+	} while (n == -1 && errno == EINTR);
+	c = n == -1 ? NULL : CMSG_FIRSTHDR(&m);
+	*type = c != NULL && c->cmsg_level == SOL_TLS && c->cmsg_type ==
+	    TLS_GET_RECORD_TYPE ? *CMSG_DATA(c) : 0;
+	return n;
+}
+
+/* Empty records are none, and many of them keep nobody for ever. */
+static ssize_t
+kernel_read(struct stream *s, void *buf, size_t len)
+{
+	struct tls *t = s->ctx;
+	int i, r, type;
+	ssize_t n;
+
+	for (i = 0; t->ended == 0 && i < RECORDS; i++) {
+		n = recv_record(t, buf, len, &type);
+		if (n > 0 && type == MBEDTLS_SSL_MSG_APPLICATION_DATA)
+			return n;
+		if (n == -1)
+			r = recv_error(t);
+		else if (type == 0)
+			r = MBEDTLS_ERR_SSL_CONN_EOF;
+		else if (type == MBEDTLS_SSL_MSG_APPLICATION_DATA)
+			r = 0;
+		else
+			r = take_control(t, type, buf, (size_t)n);
+		if (r == MBEDTLS_ERR_SSL_WANT_READ)
+			break;
+		t->ended = r;
+	}
+	return t->ended != 0 ? read_end(t) : STREAM_WANT_READ;
+}
+
+static ssize_t
+kernel_write(struct stream *s, const void *buf, size_t len)
+{
+	struct tls *t = s->ctx;
+	ssize_t n;
+
+	if (kernel_ready(t) == -1 || (n = bio_put(t, buf, len, 0)) == -1)
+		return kernel_failed(t);
+	t->kernel->given += (uint64_t)n;
+	return n;
+}
+
+static int
+kernel_finish(struct stream *s)
+{
+	struct tls *t = s->ctx;
+
+	if (!t->notified && kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_WARNING,
+	    MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY) == -1)
+		return kernel_failed(t);
+	t->notified = 1;
+	if (!is_flushed(t))
+		return STREAM_WANT_WRITE;
+	shutdown(t->fd, SHUT_WR);
+	return 0;
+}
+
+static int
+kernel_pending(const struct stream *s)
+{
+	const struct tls *t = s->ctx;
+
+	return t->ended != 0;
+}
+
+/* It is open already. */
+static const struct stream_ops kernel_ops = {
+	.open = NULL,
+	.read = kernel_read,
+	.write = kernel_write,
+	.finish = kernel_finish,
+	.refuse = tls_refuse,
+	.failed = tls_failed,
+	.abort = stream_reset,
+	.pending = kernel_pending,
+	.error = tls_error,
+};
+
+/* mbedtls_ssl_export_keys_t: of a handshake's secrets, those for data. */
+static void
+export_keys(void *ctx, mbedtls_ssl_key_export_type type,
+    const unsigned char *secret, size_t len, const unsigned char client[32],
+    const unsigned char server[32], mbedtls_tls_prf_types prf)
+{
+	union secrets *s = ctx;
+
+	(void)prf;
+	if (len > SECRET_SIZE)
+		return;
+	switch (type) {
+	case MBEDTLS_SSL_KEY_EXPORT_TLS12_MASTER_SECRET:
+		memcpy(s->master.secret, secret, len);
+		memcpy(s->master.seed, server, 32);
+		memcpy(s->master.seed + 32, client, 32);
+		break;
+	case MBEDTLS_SSL_KEY_EXPORT_TLS1_3_CLIENT_APPLICATION_TRAFFIC_SECRET:
+		memcpy(s->traffic[0], secret, len);
+		break;
+	case MBEDTLS_SSL_KEY_EXPORT_TLS1_3_SERVER_APPLICATION_TRAFFIC_SECRET:
+		memcpy(s->traffic[1], secret, len);
+		break;
+	default:
+		break;
+	}
+}
+
+static int
+kernel_new(struct tls *t)
+{
+	struct kernel *k;
+
+	if (t->cfg->kernel == 0)
+		return 0;
+	if ((k = t->kernel = calloc(1, sizeof(*k))) == NULL ||
+	    (k->secrets = calloc(1, sizeof(*k->secrets))) == NULL)
+		return -1;
+	mbedtls_ssl_set_export_keys_cb(t->ssl, export_keys, k->secrets);
+	return 0;
+}
+
+static void
+kernel_free(struct tls *t)
+{
+	if (t->kernel != NULL)
+		forget_secrets(t->kernel);
+	free(t->kernel);
+	t->kernel = NULL;
+}
+
+static int
+is_whole(const struct record *r)
+{
+	return r->left == 0 && r->nhead % HEADER_SIZE == 0;
+}
+
+/* Is it a suite that the kernel knows, and nothing still on its way? */
+static int
+may_move(const struct tls *t)
+{
+	const struct kernel *k = t->kernel;
+
+	return k->cipher != NULL && t->record >= RECORD_MIN &&
+	    t->cfg->kernel & kernel_bit(k->cipher, k->is_13) &&
+	    is_whole(&t->in) && is_whole(&t->out) &&
+	    !mbedtls_ssl_check_pending(t->ssl) &&
+	    mbedtls_ssl_get_bytes_avail(t->ssl) == 0;
+}
+
+/*
+ * The last step of opening.  Receiving is handed over first, since what a
+ * ticket waits for (see handshake()) sending has to wait for as well.  From
+ * then on there is no way back, but no error is to be expected either: all of
+ * this was tried at the start.
+ */
+static void
+to_kernel(struct tls *t, struct stream *s)
+{
+	struct kernel *k = t->kernel;
+	int on = 1;
+
+	if (k == NULL)
+		return;
+	k->cipher = find_cipher(t->suite);
+	k->is_13 = is_tls13_suite(t->suite);
+	k->seq = t->out.count;
+	if (!may_move(t) || setsockopt(t->fd, IPPROTO_TCP, TCP_ULP, "tls",
+	    sizeof("tls")) == -1 ||
+	    turn_over(t, TLS_RX, k->is_13 ? 0 : t->in.count) == -1) {
+		kernel_free(t);
+		return;
+	}
+	/* Only a hint, in TLS 1.3, that records are not padded. */
+	setsockopt(t->fd, SOL_TLS, TLS_RX_EXPECT_NO_PAD, &on, sizeof(on));
+	library_free(t);
+	s->ops = &kernel_ops;
+	s->piece = 0;
+	if (t->nheld == 0 && kernel_sends(t) == -1)
+		t->ended = MBEDTLS_ERR_SSL_ALLOC_FAILED;
+}
+
+/* With keys that are no secret: of all zeros. */
+unsigned
+tls_kernel_try(unsigned i, int fd)
+{
+	const struct traffic tr = { .seq = 0 };
+	struct kernel k = { .cipher = &ciphers[i / 2], .is_13 = i % 2 == 0 };
+
+	if (setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")) == -1 ||
+	    give_keys(fd, TLS_RX, &k, &tr) == -1 ||
+	    give_keys(fd, TLS_TX, &k, &tr) == -1)
+		return 0;
+	return kernel_bit(k.cipher, k.is_13) | (k.is_13 &&
+	    give_keys(fd, TLS_RX, &k, &tr) == 0 ? TLS_KERNEL_REKEYS : 0);
+}
+
+void
+tls_kernel_text(unsigned can, char *text, size_t size)
+{
+	size_t i, n = 0;
+	int is_13;
+
+	text[0] = '\0';
+	for (is_13 = 1; is_13 >= 0; is_13--) {
+		n += (size_t)snprintf(text + n, size - n, "%sTLSv1.%d with",
+		    n > 0 ? ", " : "", is_13 ? 3 : 2);
+		for (i = 0; i < CIPHERS && n < size; i++)
+			if (can & kernel_bit(&ciphers[i], is_13))
+				n += (size_t)snprintf(text + n, size - n,
+				    " %s", ciphers[i].name);
+	}
+}
+
+#else
+
+/* No other system is known here to do it. */
+
+static int
+kernel_new(struct tls *t)
+{
+	(void)t;
+	return 0;
+}
+
+static void
+kernel_free(struct tls *t)
+{
+	(void)t;
+}
+
+static void
+to_kernel(struct tls *t, struct stream *s)
+{
+	(void)t;
+	(void)s;
+}
+
+static int
+kernel_alert(struct tls *t, unsigned char level, unsigned char code)
+{
+	(void)t;
+	(void)level;
+	(void)code;
+	return -1;
+}
+
+unsigned
+tls_kernel_try(unsigned i, int fd)
+{
+	(void)i;
+	(void)fd;
+	errno = ENOSYS;
+	return 0;
+}
+
+void
+tls_kernel_text(unsigned can, char *text, size_t size)
+{
+	snprintf(text, size, "%s", can != 0 ? "?" : "");
+}
+
+#endif
+
+/*
+ * ITS LIFE
+ */
+
 struct tls *
 tls_new(struct tls_config *cfg, int fd, struct stream *s)
 {
@@ -3103,14 +3872,22 @@ tls_new(struct tls_config *cfg, int fd, struct stream *s)
 		return NULL;
 	t->cfg = cfg;
 	t->fd = fd;
-	mbedtls_ssl_init(&t->ssl);
-	if (mbedtls_ssl_setup(&t->ssl, &cfg->ssl) != 0) {
+	if ((t->ssl = malloc(sizeof(*t->ssl))) == NULL) {
+		free(t);
+		return NULL;
+	}
+	mbedtls_ssl_init(t->ssl);
+	if (mbedtls_ssl_setup(t->ssl, &cfg->ssl) != 0) {
 		tls_free(t);
 		return NULL;
 	}
-	mbedtls_ssl_set_user_data_p(&t->ssl, t);
-	mbedtls_ssl_set_verify(&t->ssl, check_client, t);
-	mbedtls_ssl_set_bio(&t->ssl, t, bio_send, bio_recv, NULL);
+	mbedtls_ssl_set_user_data_p(t->ssl, t);
+	mbedtls_ssl_set_verify(t->ssl, check_client, t);
+	mbedtls_ssl_set_bio(t->ssl, t, bio_send, bio_recv, NULL);
+	if (kernel_new(t) == -1) {
+		tls_free(t);
+		return NULL;
+	}
 	s->ops = &tls_ops;
 	s->ctx = t;
 	return t;
@@ -3121,7 +3898,8 @@ tls_free(struct tls *t)
 {
 	if (t == NULL)
 		return;
-	mbedtls_ssl_free(&t->ssl);
+	library_free(t);
+	kernel_free(t);
 	forget_client(t);
 	free(t->sni);
 	free(t->why);
@@ -3140,16 +3918,17 @@ void
 tls_agreed(const struct tls *t, struct tls_agreed *a)
 {
 	static char cipher[NAME_SIZE];
-	const char *suite = mbedtls_ssl_get_ciphersuite(&t->ssl);
 
 	*a = (struct tls_agreed){ .name = t->sni };
-	if (!t->open || suite == NULL)
+	if (!t->open)
 		return;
-	suite_name(suite, cipher, sizeof(cipher));
-	a->version = mbedtls_ssl_get_version(&t->ssl);
+	suite_name(mbedtls_ssl_get_ciphersuite_name(t->suite), cipher,
+	    sizeof(cipher));
+	a->version = is_tls13_suite(t->suite) ? "TLSv1.3" : "TLSv1.2";
 	a->cipher = cipher;
 	a->group = group_name(t->group);
-	a->alpn = mbedtls_ssl_get_alpn_protocol(&t->ssl);
+	a->alpn = t->alpn;
+	a->in_kernel = t->ssl == NULL;
 	a->client = t->client;
 	a->common_name = t->cn;
 	a->resumed = t->resumed;

@@ -119,6 +119,28 @@ const char *tls_config_renew(struct tls_config *);
 int	 tls_generate_ticket_key(FILE *);
 
 /*
+ * KERNEL TLS
+ * Linux, Documentation/networking/tls.rst.  After the handshake a connection
+ * is moved to the kernel, where that can take it; where not, it stays.
+ */
+
+/*
+ * What the kernel can do is tried on connected TCP sockets, a new one for each
+ * i below TLS_KERNEL_TRIES, which are good for nothing else afterwards.  Bits,
+ * to be put together; 0, with errno, for what it can't do.  Privileges may be
+ * needed, for it to load a module.
+ */
+#define TLS_KERNEL_TRIES	6
+#define TLS_KERNEL_REKEYS	(1u << TLS_KERNEL_TRIES)
+unsigned tls_kernel_try(unsigned i, int fd);
+
+/* What such bits stand for. */
+void	 tls_kernel_text(unsigned can, char *text, size_t size);
+
+/* Have it do that.  (Nothing.) */
+void	 tls_config_kernel(struct tls_config *, unsigned can);
+
+/*
  * WHAT IS SAID OF A CONFIGURATION
  */
 
@@ -160,6 +182,7 @@ struct tls_agreed {
 	const char *client;		/* the subject of its certificate, */
 	const char *common_name;	/* and that alone */
 	int	 resumed;		/* from a session of before */
+	int	 in_kernel;		/* which has the keys, and does TLS */
 };
 
 /* Valid until the next call of anything here. */

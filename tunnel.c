@@ -199,7 +199,7 @@ enum {
 	SESSION_TICKETS, TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE,
 	PROXY_PROTOCOL, ACCEPT_PROXY, MAX_CONNECTIONS, HANDSHAKE_TIMEOUT,
 	CONNECT_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, DRAIN_TIMEOUT,
-	TRUNCATION, MODE, WORKERS, MAX_PER_IP, USER, GROUP, CHROOT, SANDBOX,
+	TRUNCATION, KTLS, MODE, WORKERS, MAX_PER_IP, USER, GROUP, CHROOT, SANDBOX,
 	DAEMON, PIDFILE, LOG, LOG_LEVEL, OPTIONS
 };
 
@@ -212,6 +212,7 @@ static const char *const verifies[] = {
 static const char *const proxies[] = { "off", "v1", "v2", NULL };
 static const char *const versions[] = { "1.2", "1.3", NULL };
 static const char *const truncations[] = { "reset", "eof", NULL };
+static const char *const kernels[] = { "auto", "off", "require", NULL };
 static const char *const modes[] = { "poll", "fork", NULL };
 static const char *const or_off[] = { "off", NULL };
 static const char *const or_auto[] = { "auto", NULL };
@@ -282,6 +283,8 @@ static const struct option {
 	    1, 31536000, "for connections to finish at a stop" },
 	[TRUNCATION] = { "truncation", CHOICE, "reset", truncations, 0, 0,
 	    "what a client's end without close_notify is taken for" },
+	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
+	    "let the kernel do TLS, once a handshake is over" },
 	[MODE] = { "mode", CHOICE, "poll", modes, 0, 0,
 	    "workers with many connections, or a process for each" },
 	[WORKERS] = { "workers", NUMBER, "1", or_auto, 1, WORKERS_MAX,
@@ -1451,11 +1454,19 @@ struct pool {
 };
 
 /* One generation: a reload makes another, and this one leaves. */
+/* What the kernel can do of TLS: see KERNEL TLS. */
+struct kernel_tls {
+	unsigned can;			/* in bits of tls.h */
+	int	 spins;			/* over half a record */
+	char	 why[TEXT_SIZE];	/* if it can't do anything */
+};
+
 struct service {
 	struct service *older;
 	struct config cfg;
 	struct tls_config *tls;
 	struct pool *pool;		/* or NULL */
+	struct kernel_tls kernel;
 	struct targets accepts, connects;
 	struct listener listeners[FORWARD_LISTENERS];
 	size_t	 nlisteners;
@@ -1522,7 +1533,7 @@ struct session {
 	struct tls *tls;		/* NULL: before TLS */
 	int	 fd;			/* the client's */
 	int	 dialed;
-	char	 peer[ADDRESS_SIZE];
+	char	*peer;			/* its address, as text */
 	struct ends *ends;		/* as a balancer has told, or NULL */
 	struct proxy *proxy;		/* its header, or the service's */
 	volatile uint64_t *place;	/* among service->peers, or NULL */
@@ -1543,14 +1554,19 @@ taken(volatile sig_atomic_t *flag)
 	return was;
 }
 
-/* A client's path must not look like several words of the log. */
-static void
+/* A word of the log.  -1: there is no memory for it. */
+static int
 set_peer(struct session *ss, const struct address *a)
 {
-	size_t i;
+	char *text = strdup(a->text), *blank = text;
 
-	for (i = 0; i < sizeof(ss->peer); i++)
-		ss->peer[i] = a->text[i] == ' ' ? '_' : a->text[i];
+	if (text == NULL)
+		return -1;
+	while ((blank = strchr(blank, ' ')) != NULL)
+		*blank = '_';
+	free(ss->peer);
+	ss->peer = text;
+	return 0;
 }
 
 /* Nothing, as long as there is no TLS. */
@@ -2240,8 +2256,9 @@ proxy_take(struct session *ss)
 	*ss->ends = ends;
 	from.sa = ends.from.any;
 	address_text(&from);
-	memcpy(text, ss->peer, sizeof(ss->peer));
-	set_peer(ss, &from);
+	snprintf(text, sizeof(text), "%s", ss->peer);
+	if (set_peer(ss, &from) == -1)
+		return give_reason(ss, "out of memory");
 	say(DEBUG, "%s is %s", text, ss->peer);
 	return 0;
 }
@@ -2408,9 +2425,11 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 	ss->worker = w;
 	ss->fd = fd;
 	ss->turn = w->turn++;
-	set_peer(ss, &peer);
+	if (set_peer(ss, &peer) == -1)
+		goto err;
 	if (w->service->cfg.number[ACCEPT_PROXY] == 0 &&
 	    session_admit(ss, &peer.sa) == -1) {
+		free(ss->peer);
 		free(ss);
 		return NULL;
 	}
@@ -2423,8 +2442,11 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 err:
 	say(WARNING, "a connection was turned away: out of memory");
 	w->counts->lost++;
-	if (ss != NULL && ss->place != NULL)
-		*ss->place = 0;
+	if (ss != NULL) {
+		if (ss->place != NULL)
+			*ss->place = 0;
+		free(ss->peer);
+	}
 	free(ss);
 	return NULL;
 }
@@ -2544,6 +2566,8 @@ agreed_text(const struct session *ss, char *text, size_t size)
 		append(text, size, &n, " %s %s", a.version, a.cipher);
 	if (a.group != NULL)
 		append(text, size, &n, " %s", a.group);
+	if (a.in_kernel)
+		append(text, size, &n, " ktls");
 	if (a.resumed)
 		append(text, size, &n, " resumed");
 	if (a.name != NULL)
@@ -2639,6 +2663,7 @@ session_closed(void *conn, const struct forward_end *end)
 	tls_free(ss->tls);
 	proxy_free(ss);
 	free(ss->ends);
+	free(ss->peer);
 	free(ss);
 	trim(w);
 }
@@ -3092,6 +3117,7 @@ no_core_dumps(void)
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <linux/tls.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -3105,6 +3131,9 @@ no_core_dumps(void)
 #define SYS_landlock_restrict_self	446
 #endif
 #define TYPE_MASK	15		/* of socket(2), without its flags */
+#ifndef TLS_RX_EXPECT_NO_PAD
+#define TLS_RX_EXPECT_NO_PAD		4
+#endif
 #define LANDLOCK_VERSION	1u
 #define LANDLOCK_NET_PORT	2	/* a type of rule */
 #define LANDLOCK_TCP_BIND	1u
@@ -3217,12 +3246,17 @@ static const int allowed[] = {
 	SYS_exit, SYS_exit_group, OLD_CALLS
 };
 
-/* And of these an argument, masked, has to be one of the values. */
+#define VALUES	7
+
+/*
+ * And of these an argument, masked, has to be one of the values, up to the
+ * first one of 0 behind another.
+ */
 struct limit {
 	int	 call;
 	uint32_t argument;
 	uint32_t mask;
-	uint32_t values[4];		/* the last one again, where fewer */
+	uint32_t values[VALUES];
 };
 
 struct filter {
@@ -3260,14 +3294,16 @@ filter_skip(struct filter *f, uint32_t value, uint8_t equal, uint8_t other)
 static void
 filter_limit(struct filter *f, const struct limit *l)
 {
-	filter_skip(f, (uint32_t)l->call, 0, 8);
+	uint8_t i, n = 1;
+
+	while (n < VALUES && l->values[n] != 0)
+		n++;
+	filter_skip(f, (uint32_t)l->call, 0, (uint8_t)(n + 4));
 	filter_load(f, offsetof(struct seccomp_data, args) +
 	    l->argument * sizeof(uint64_t));
 	filter_add(f, BPF_ALU | BPF_AND | BPF_K, l->mask);
-	filter_skip(f, l->values[0], 4, 0);
-	filter_skip(f, l->values[1], 3, 0);
-	filter_skip(f, l->values[2], 2, 0);
-	filter_skip(f, l->values[3], 1, 0);
+	for (i = 0; i < n; i++)
+		filter_skip(f, l->values[i], (uint8_t)(n - i), 0);
 	filter_return(f, SECCOMP_RET_ERRNO | EPERM);
 	filter_load(f, offsetof(struct seccomp_data, nr));
 }
@@ -3278,21 +3314,21 @@ filter_limit(struct filter *f, const struct limit *l)
  * ports.
  */
 static void
-filter_make(struct filter *f, uint32_t third)
+filter_make(struct filter *f, uint32_t third, int with_tls)
 {
+	const uint32_t yes = with_tls ? UINT32_MAX : 0;
 	const struct limit limits[] = {
 		{ SYS_mmap, 2, PROT_EXEC, { 0 } },
 		{ SYS_mprotect, 2, PROT_EXEC, { 0 } },
-		{ SYS_socket, 0, UINT32_MAX,
-		    { AF_INET, AF_INET6, third, third } },
-		{ SYS_socket, 1, TYPE_MASK, { SOCK_STREAM, SOCK_STREAM,
-		    SOCK_STREAM, SOCK_STREAM } },
-		{ SYS_socket, 2, UINT32_MAX,
-		    { 0, IPPROTO_TCP, IPPROTO_TCP, IPPROTO_TCP } },
+		{ SYS_socket, 0, UINT32_MAX, { AF_INET, AF_INET6, third } },
+		{ SYS_socket, 1, TYPE_MASK, { SOCK_STREAM } },
+		{ SYS_socket, 2, UINT32_MAX, { 0, IPPROTO_TCP } },
 		{ SYS_setsockopt, 1, UINT32_MAX,
-		    { IPPROTO_TCP, SOL_SOCKET, SOL_SOCKET, SOL_SOCKET } },
+		    { IPPROTO_TCP, SOL_SOCKET, SOL_TLS & yes } },
 		{ SYS_setsockopt, 2, UINT32_MAX,
-		    { TCP_NODELAY, TCP_QUICKACK, SO_KEEPALIVE, SO_LINGER } },
+		    { TCP_NODELAY, TCP_QUICKACK, SO_KEEPALIVE, SO_LINGER,
+		    TCP_ULP & yes, TLS_RX & yes,
+		    TLS_RX_EXPECT_NO_PAD & yes } },
 		{ SYS_sendto, 3, MSG_FASTOPEN, { 0 } },
 		{ SYS_sendmsg, 2, MSG_FASTOPEN, { 0 } },
 	};
@@ -3312,8 +3348,9 @@ filter_make(struct filter *f, uint32_t third)
 }
 
 static int
-filter_enter(const struct targets *connects)
+filter_enter(const struct service *sv)
 {
+	const struct targets *connects = &sv->connects;
 	struct filter f = { .n = 0 };
 	struct sock_fprog program = { .filter = f.code };
 	uint32_t family = AF_INET;
@@ -3322,7 +3359,7 @@ filter_enter(const struct targets *connects)
 	for (i = 0; i < connects->n; i++)
 		if (connects->list[i].addrs[0].sa.ss_family == AF_UNIX)
 			family = AF_UNIX;
-	filter_make(&f, family);
+	filter_make(&f, family, sv->kernel.can != 0);
 	program.len = f.n;
 	/* No other program's code runs here: none to guard against. */
 	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
@@ -3341,9 +3378,9 @@ has_filter(void)
 #else
 
 static int
-filter_enter(const struct targets *connects)
+filter_enter(const struct service *sv)
 {
-	(void)connects;
+	(void)sv;
 	return 0;
 }
 
@@ -3394,7 +3431,7 @@ sandbox_enter(const struct service *sv)
 		return 0;
 	if (drop_capabilities() == -1 || landlock_enter(sv) == -1)
 		return -1;
-	return has_filter() ? filter_enter(&sv->connects) : 0;
+	return has_filter() ? filter_enter(sv) : 0;
 }
 
 #else
@@ -3444,6 +3481,103 @@ sandbox_enter(const struct service *sv)
 
 #endif
 #endif
+
+/*
+ * KERNEL TLS
+ * What the kernel can do of it is tried by the master, before there are
+ * connections to be moved there.
+ */
+
+enum { KTLS_AUTO, KTLS_OFF, KTLS_REQUIRE };
+
+/* Both ends of a connection within this host, or -1; -1 with errno. */
+static int
+tcp_pair(int pair[2])
+{
+	struct sockaddr_in in = { .sin_family = AF_INET,
+	    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr *sa = (struct sockaddr *)&in;
+	socklen_t len = sizeof(in);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	pair[1] = -1;
+	pair[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd != -1 && pair[0] != -1 && bind(fd, sa, len) == 0 &&
+	    listen(fd, 1) == 0 && getsockname(fd, sa, &len) == 0 &&
+	    connect(pair[0], sa, len) == 0)
+		pair[1] = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	if (fd != -1)
+		close_failed(fd);
+	return pair[1] == -1 ? -1 : 0;
+}
+
+/* Is half a record taken for something to be read, as by Linux 6.1? */
+static int
+is_spinning(const int pair[2])
+{
+	struct pollfd p = { .fd = pair[0], .events = POLLIN };
+
+	return send(pair[1], "\x17\x03\x03", 3, MSG_NOSIGNAL) == 3 &&
+	    poll(&p, 1, 1) == 1;
+}
+
+/* Where the first one fails, so would the others. */
+static void
+try_kernel(struct kernel_tls *k)
+{
+	unsigned can, i;
+	int pair[2];
+
+	*k = (struct kernel_tls){ .can = 0 };
+	for (i = 0; i < TLS_KERNEL_TRIES && (i == 0 || k->can != 0); i++) {
+		errno = 0;
+		can = tcp_pair(pair) == 0 ? tls_kernel_try(i, pair[0]) : 0;
+		if (can == 0 && i == 0)
+			snprintf(k->why, sizeof(k->why), "%s", errno == ENOENT ?
+			    "this kernel has none, or no module \"tls\"" :
+			    strerror(errno));
+		if (can != 0 && i == 0)
+			k->spins = is_spinning(pair);
+		k->can |= can;
+		if (pair[0] != -1)
+			close(pair[0]);
+		if (pair[1] != -1)
+			close(pair[1]);
+	}
+}
+
+/* What came of it, in a few words. */
+static void
+kernel_text(const struct kernel_tls *k, char *text, size_t size)
+{
+	char can[TEXT_SIZE];
+
+	tls_kernel_text(k->can, can, sizeof(can));
+	snprintf(text, size, "kernel TLS: %s%s", k->can == 0 ? k->why : can,
+	    k->can == 0 ? "" : k->spins ? "; but it keeps a worker busy over "
+	    "half a record, which Linux 6.12 does not" : "");
+}
+
+/* -1 after one sentence. */
+static int
+load_kernel(struct service *sv)
+{
+	int64_t mode = sv->cfg.number[KTLS];
+
+	if (mode == KTLS_OFF) {
+		snprintf(sv->kernel.why, sizeof(sv->kernel.why), "off");
+		return 0;
+	}
+	try_kernel(&sv->kernel);
+	if (mode == KTLS_REQUIRE && sv->kernel.can == 0) {
+		say(ERROR, "%s: ktls = require: %s (allowed: auto, off)",
+		    config_where(&sv->cfg, KTLS), sv->kernel.why);
+		return -1;
+	}
+	if (mode == KTLS_REQUIRE || !sv->kernel.spins)
+		tls_config_kernel(sv->tls, sv->kernel.can);
+	return 0;
+}
 
 /*
  * FROM A CONFIGURATION TO A SERVICE
@@ -3638,6 +3772,7 @@ service_new(const struct arguments *a, const struct service *old)
 	sv->core = &a->core;
 	if (configure(&sv->cfg, a) == -1 ||
 	    (sv->tls = load_tls(&sv->cfg)) == NULL ||
+	    load_kernel(sv) == -1 ||
 	    resolve_all(&sv->accepts, a->inetd && !is_passed(&sv->cfg) ? NULL :
 	    sv->cfg.given[ACCEPT], 1) == -1 ||
 	    resolve_all(&sv->connects, sv->cfg.given[CONNECT], 0) == -1 ||
@@ -4294,7 +4429,12 @@ warn_daily(const struct service *sv)
 static void
 announce(const struct service *sv, const struct service *old)
 {
+	char text[LOG_SIZE];
+
 	tell_listeners(sv, old);
+	kernel_text(&sv->kernel, text, sizeof(text));
+	if (old == NULL)
+		say(sv->kernel.can != 0 ? INFO : DEBUG, "%s", text);
 	if (old == NULL && sv->uid == 0)
 		say(NOTICE, "workers keep the user root (user names another)");
 	if (old == NULL && sv->cfg.number[SANDBOX] == 1) {
@@ -4797,12 +4937,15 @@ static int
 run_test(const struct arguments *a)
 {
 	struct service *sv;
+	char text[LOG_SIZE];
 	size_t i;
 
 	if ((sv = service_new(a, NULL)) == NULL)
 		return EXIT_CONFIG;
 	config_print(&sv->cfg, stdout);
 	tls_config_print(sv->tls, stdout);
+	kernel_text(&sv->kernel, text, sizeof(text));
+	printf("# %s\n", text);
 	for (i = 0; tls_config_report(sv->tls, i, stdout) == 0; i++)
 		continue;
 	fflush(stdout);
@@ -4851,6 +4994,19 @@ run_ticket_key(void)
 	return EXIT_FAILURE;
 }
 
+/* -V */
+static void
+run_version(void)
+{
+	struct kernel_tls kernel;
+	char text[LOG_SIZE];
+
+	try_kernel(&kernel);
+	kernel_text(&kernel, text, sizeof(text));
+	printf("tunnel %s (%s, %s)\n%s\n", VERSION, tls_version(),
+	    forward_poller, text);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -4869,8 +5025,7 @@ main(int argc, char **argv)
 		help();
 		r = EXIT_SUCCESS;
 	} else if (a.version) {
-		printf("tunnel %s (%s, %s)\n", VERSION, tls_version(),
-		    forward_poller);
+		run_version();
 		r = EXIT_SUCCESS;
 	} else if ((why = tls_init()) != NULL) {
 		say(ERROR, "%s", why);

@@ -993,7 +993,7 @@ child_of_filter(const struct service *sv, int port)
 	socklen_t len = sizeof(port);
 
 	MUST(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-	MUST(filter_enter(&sv->connects) == 0);
+	MUST(filter_enter(sv) == 0);
 	MUST(open("/etc/passwd", O_RDONLY) == -1 && errno == ENOSYS);
 	MUST(execv("/bin/true", argv) == -1 && errno == ENOSYS);
 	MUST(fork() == -1 && errno == ENOSYS);

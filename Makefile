@@ -101,13 +101,15 @@ check: $(TUNNEL)
 	$(PYTHON) -B -m pytest -q -p no:cacheprovider tests
 
 # The unit tests include the files they test, to reach what is static.
-unit: $(O)/test_forward $(O)/test_tunnel
+unit: $(O)/test_forward $(O)/test_tls $(O)/test_tunnel
 	$(O)/test_forward
+	$(O)/test_tls
 	$(O)/test_tunnel
 
 $(O)/test_%: tests/test_%.c $(SRCS) $(HDRS) $(O)/flags | mbedtls-is-fit
-	$(compile) -I. -o $@ $< $(link:$(CC)%=%) \
-	    $(if $(filter tunnel,$*),$(O)/tls.o $(O)/forward.o) -lcmocka $(libs)
+	$(compile) -I. -o $@ $< $(filter %.o,$^) $(link:$(CC)%=%) -lcmocka \
+	    $(libs)
+$(O)/test_tls: $(O)/forward.o
 $(O)/test_tunnel: $(O)/tls.o $(O)/forward.o
 
 install: $(TUNNEL)

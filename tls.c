@@ -3720,8 +3720,11 @@ kernel_new(struct tls *t)
 static void
 kernel_free(struct tls *t)
 {
-	if (t->kernel != NULL)
-		forget_secrets(t->kernel);
+	if (t->kernel == NULL)
+		return;
+	if (t->ssl != NULL)
+		mbedtls_ssl_set_export_keys_cb(t->ssl, NULL, NULL);
+	forget_secrets(t->kernel);
 	free(t->kernel);
 	t->kernel = NULL;
 }

@@ -3521,9 +3521,9 @@ is_spinning(const int pair[2])
 	    poll(&p, 1, 1) == 1;
 }
 
-/* Where the first one fails, so would the others. */
+/* Where the first one fails, so would the others.  mode: as of ktls. */
 static void
-try_kernel(struct kernel_tls *k)
+try_kernel(struct kernel_tls *k, int64_t mode)
 {
 	unsigned can, i;
 	int pair[2];
@@ -3544,6 +3544,11 @@ try_kernel(struct kernel_tls *k)
 		if (pair[1] != -1)
 			close(pair[1]);
 	}
+	if (k->spins && mode == KTLS_AUTO) {
+		k->can = 0;
+		snprintf(k->why, sizeof(k->why), "not used: this kernel keeps "
+		    "a worker busy over half a record (Linux 6.12 does not)");
+	}
 }
 
 /* What came of it, in a few words. */
@@ -3554,8 +3559,8 @@ kernel_text(const struct kernel_tls *k, char *text, size_t size)
 
 	tls_kernel_text(k->can, can, sizeof(can));
 	snprintf(text, size, "kernel TLS: %s%s", k->can == 0 ? k->why : can,
-	    k->can == 0 ? "" : k->spins ? "; but it keeps a worker busy over "
-	    "half a record, which Linux 6.12 does not" : "");
+	    k->can != 0 && k->spins ? "; but it keeps a worker busy over half "
+	    "a record" : "");
 }
 
 /* -1 after one sentence. */
@@ -3568,14 +3573,13 @@ load_kernel(struct service *sv)
 		snprintf(sv->kernel.why, sizeof(sv->kernel.why), "off");
 		return 0;
 	}
-	try_kernel(&sv->kernel);
+	try_kernel(&sv->kernel, mode);
 	if (mode == KTLS_REQUIRE && sv->kernel.can == 0) {
 		say(ERROR, "%s: ktls = require: %s (allowed: auto, off)",
 		    config_where(&sv->cfg, KTLS), sv->kernel.why);
 		return -1;
 	}
-	if (mode == KTLS_REQUIRE || !sv->kernel.spins)
-		tls_config_kernel(sv->tls, sv->kernel.can);
+	tls_config_kernel(sv->tls, sv->kernel.can);
 	return 0;
 }
 
@@ -5001,7 +5005,7 @@ run_version(void)
 	struct kernel_tls kernel;
 	char text[LOG_SIZE];
 
-	try_kernel(&kernel);
+	try_kernel(&kernel, KTLS_AUTO);
 	kernel_text(&kernel, text, sizeof(text));
 	printf("tunnel %s (%s, %s)\n%s\n", VERSION, tls_version(),
 	    forward_poller, text);

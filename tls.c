@@ -91,7 +91,7 @@
     defined(MBEDTLS_SSL_RECORD_SIZE_LIMIT)
 #define RECORD_MIN	(RECORD_MAX - 1)
 #else
-#define RECORD_MIN	0
+#define RECORD_MIN	1
 #endif
 
 #ifndef MSG_MORE
@@ -3494,7 +3494,7 @@ kernel_ready(struct tls *t)
 
 	if (kernel_sends(t) == -1)
 		return -1;
-	if (!k->update_due)
+	if (!k->update_due || k->secrets == NULL)
 		return 0;
 	if (send_control(t, MBEDTLS_SSL_MSG_HANDSHAKE, update,
 	    sizeof(update)) == -1)

@@ -567,12 +567,17 @@ static int chacha_first;
 const char *
 tls_init(void)
 {
+	int64_t chacha, aes;
+
 	if (mbedtls_version_get_number() < VERSION_NEEDED)
 		return "the mbed TLS library found is older than 3.6.6";
 	if (psa_crypto_init() != PSA_SUCCESS)
 		return "mbed TLS does not start: no entropy?";
-	chacha_first = cost(PSA_KEY_TYPE_CHACHA20, PSA_ALG_CHACHA20_POLY1305) <
-	    cost(PSA_KEY_TYPE_AES, PSA_ALG_GCM);
+	chacha = cost(PSA_KEY_TYPE_CHACHA20, PSA_ALG_CHACHA20_POLY1305);
+	aes = cost(PSA_KEY_TYPE_AES, PSA_ALG_GCM);
+	if (chacha == INT64_MAX && aes == INT64_MAX)
+		return "mbed TLS can't encrypt on this CPU";
+	chacha_first = chacha < aes;
 	return NULL;
 }
 
@@ -3600,30 +3605,37 @@ recv_record(struct tls *t, void *buf, size_t len, int *type)
 	return n;
 }
 
-/* Empty records are none, and many of them keep nobody for ever. */
+/*
+ * Empty records are none, and many of them keep nobody for ever.  A kernel that
+ * renews keys may have a KeyUpdate behind the data, of which poll(2) does not
+ * tell: it is asked until there is nothing.
+ */
 static ssize_t
 kernel_read(struct stream *s, void *buf, size_t len)
 {
 	struct tls *t = s->ctx;
-	int i, r, type;
+	int hides = t->kernel->is_13 && t->cfg->kernel & TLS_KERNEL_REKEYS;
+	unsigned char *p = buf;
+	size_t got = 0;
+	int i, r = 0, type;
 	ssize_t n;
 
-	for (i = 0; t->ended == 0 && i < RECORDS; i++) {
-		n = recv_record(t, buf, len, &type);
-		if (n > 0 && type == MBEDTLS_SSL_MSG_APPLICATION_DATA)
-			return n;
+	for (i = 0; t->ended == 0 && i < RECORDS && (got == 0 ||
+	    (hides && len - got >= RECORD_MAX)); i++) {
+		n = recv_record(t, p + got, len - got, &type);
 		if (n == -1)
 			r = recv_error(t);
-		else if (type == 0)
-			r = MBEDTLS_ERR_SSL_CONN_EOF;
 		else if (type == MBEDTLS_SSL_MSG_APPLICATION_DATA)
-			r = 0;
+			got += (size_t)n;
 		else
-			r = take_control(t, type, buf, (size_t)n);
+			r = type == 0 ? MBEDTLS_ERR_SSL_CONN_EOF :
+			    take_control(t, type, p + got, (size_t)n);
 		if (r == MBEDTLS_ERR_SSL_WANT_READ)
 			break;
 		t->ended = r;
 	}
+	if (got > 0)
+		return (ssize_t)got;
 	return t->ended != 0 ? read_end(t) : STREAM_WANT_READ;
 }
 

@@ -508,7 +508,7 @@ static void
 test_key_update(void **state)
 {
 	static const struct reply replies[] = { UPDATE, REQUEST, REQUEST,
-	    DATA };
+	    DATA, LATER };
 	static const unsigned char answer[] = { 22, 24, 0, 0, 1, 0 };
 	unsigned char before[SECRET_SIZE], buf[64];
 
@@ -530,6 +530,26 @@ test_key_update(void **state)
 	assert_int_equal(moved->kernel->records, 1);
 	assert_int_equal(kernel_ready(moved), 0);
 	assert_int_equal(kernel.nsent, sizeof(answer));
+}
+
+/* It does not tell of a KeyUpdate behind data: all that is there is read. */
+static void
+test_key_update_behind_data(void **state)
+{
+	static const struct reply replies[] = { DATA, UPDATE, DATA, LATER,
+	    DATA };
+	unsigned char buf[4 * RECORD_MAX];
+
+	(void)state;
+	kernel.replies = replies;
+	assert_int_equal(kernel_read(&stream, buf, sizeof(buf)), 6);
+	assert_memory_equal(buf, "abcabc", 6);
+	assert_int_equal(kernel.rx, 1);
+	assert_ptr_equal(kernel.replies, replies + 4);
+	/* A kernel that can't renew them hides nothing. */
+	cfg->kernel &= ~TLS_KERNEL_REKEYS;
+	assert_int_equal(kernel_read(&stream, buf, sizeof(buf)), 3);
+	assert_ptr_equal(kernel.replies, replies + 5);
 }
 
 /* A kernel that can't: a client that wants it to is refused. */
@@ -563,6 +583,7 @@ main(void)
 		TEST(test_secrets_are_forgotten),
 		TEST(test_reading),
 		TEST(test_key_update),
+		TEST(test_key_update_behind_data),
 		TEST(test_no_key_update),
 	};
 

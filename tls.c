@@ -267,7 +267,10 @@ static const int default_suites[] = {
 	0
 };
 
-/* The order is the default preference; the finite-field ones are costly. */
+/*
+ * What the library has been built with; the order is the default preference,
+ * and the finite-field ones are costly.
+ */
 static const struct group {
 	const char *name;
 	uint16_t id;
@@ -276,11 +279,17 @@ static const struct group {
 	{ "x25519", MBEDTLS_SSL_IANA_TLS_GROUP_X25519, 1 },
 	{ "secp256r1", MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1, 1 },
 	{ "secp384r1", MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1, 1 },
+#ifdef PSA_WANT_ECC_SECP_R1_521
 	{ "secp521r1", MBEDTLS_SSL_IANA_TLS_GROUP_SECP521R1, 1 },
+#endif
+#ifdef PSA_WANT_ECC_MONTGOMERY_448
 	{ "x448", MBEDTLS_SSL_IANA_TLS_GROUP_X448, 0 },
+#endif
+#ifdef PSA_WANT_DH_RFC7919_2048
 	{ "ffdhe2048", MBEDTLS_SSL_IANA_TLS_GROUP_FFDHE2048, 0 },
 	{ "ffdhe3072", MBEDTLS_SSL_IANA_TLS_GROUP_FFDHE3072, 0 },
 	{ "ffdhe4096", MBEDTLS_SSL_IANA_TLS_GROUP_FFDHE4096, 0 },
+#endif
 	{ NULL, 0, 0 }
 };
 
@@ -1191,7 +1200,8 @@ tls_config_ciphers(struct tls_config *cfg, const char *names)
 static int
 add_group(struct tls_config *cfg, const char *name, size_t n)
 {
-	size_t i;
+	char allowed[NAME_SIZE];	/* all of them fit */
+	size_t i, len = 0;
 
 	for (i = 0; groups[i].name != NULL; i++) {
 		if (strcasecmp(groups[i].name, name) == 0) {
@@ -1199,10 +1209,10 @@ add_group(struct tls_config *cfg, const char *name, size_t n)
 			cfg->groups[n + 1] = 0;
 			return 0;
 		}
+		len += (size_t)snprintf(allowed + len, sizeof(allowed) - len,
+		    "%s%s", i > 0 ? ", " : "", groups[i].name);
 	}
-	return fail(cfg, "unknown group \"%s\" (allowed: x25519, secp256r1, "
-	    "secp384r1, secp521r1, x448, ffdhe2048, ffdhe3072, ffdhe4096)",
-	    name);
+	return fail(cfg, "unknown group \"%s\" (allowed: %s)", name, allowed);
 }
 
 int

@@ -8,6 +8,9 @@
 #
 # MBEDTLS=/prefix  use the mbed TLS there      STATIC=1     link statically
 # POLLER=poll      poll(2), not epoll          O=dir        build there
+# TUNED=1          with a lean and fast mbed TLS of its own (after "make
+#                  TUNED=1 deps", which fetches its source)
+# MUSL=1           with TUNED=1: one small file for any Linux
 # CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are respected.
 
 VERSION	= 0.1.0
@@ -23,7 +26,7 @@ ifneq ($(filter deps,$(MAKECMDGOALS)),)
 others	= $(filter-out deps,$(MAKECMDGOALS))
 
 deps:
-	tests/deps $(others)
+	$(strip $(TUNED:%=TUNED=%) $(MUSL:%=MUSL=%)) tests/deps $(others)
 	@$(MAKE) --no-print-directory $(or $(others),mbedtls-is-fit)
 $(others): deps ; @:
 .PHONY: deps $(others)
@@ -41,6 +44,20 @@ HARDENING_LD = -Wl,-z,relro,-z,now,-z,noexecstack
 SMALL	= -fno-asynchronous-unwind-tables -fno-plt
 SMALL_LD = -Wl,--gc-sections,--as-needed,-O1
 SANITIZE =
+
+ifdef MUSL
+CC	= musl-gcc
+STATIC	= 1
+endif
+
+# An mbed TLS of our own, for the machine that CC compiles for.
+ifdef TUNED
+MBEDTLS	= build/tuned/$(shell $(CC) -dumpmachine)$(MUSL:%=-musl)
+SOURCE	= build/mbedtls-source
+LIBRARY	= $(MBEDTLS)/lib/libmbedtls.a
+LIBRARY_ADDS = mbedtls/random.c
+LIBRARY_CFLAGS = -O2 -fPIE
+endif
 
 # The mbed TLS to use: the one named, the system's if it is fit (tls.c says
 # what is), or the one that "make deps" builds where the system has none.
@@ -77,7 +94,7 @@ all: $(TUNNEL)
 $(TUNNEL): $(OBJS)
 	$(link) -o $@ $(OBJS) $(libs)
 
-$(OBJS): $(O)/%.o: %.c $(HDRS) $(O)/flags | mbedtls-is-fit
+$(OBJS): $(O)/%.o: %.c $(HDRS) $(O)/flags $(LIBRARY) | mbedtls-is-fit
 	$(compile) -c -o $@ $<
 
 # What is done for a connection or a record, not a byte, had better be small.
@@ -89,7 +106,23 @@ $(O)/flags: FORCE
 	@echo '$(subst ','\'',$(compile) $(link))' | cmp -s - $@ || \
 	    echo '$(subst ','\'',$(compile) $(link))' > $@
 
-mbedtls-is-fit:
+ifdef TUNED
+build_library = CC='$(CC)' CFLAGS='$(LIBRARY_CFLAGS)' CONFIG=mbedtls/config.h \
+	mbedtls/build library $(SOURCE) $(MBEDTLS) $(LIBRARY_ADDS)
+
+$(LIBRARY): $(wildcard mbedtls/*) $(MBEDTLS)/flags | $(SOURCE)
+	$(build_library)
+
+$(MBEDTLS)/flags: FORCE
+	@mkdir -p $(MBEDTLS)
+	@echo "$(build_library)" | cmp -s - $@ || echo "$(build_library)" > $@
+
+$(SOURCE):
+	@echo "make: no source of mbed TLS is in $@: run \"make TUNED=1 deps\"" \
+	    >&2; exit 1
+endif
+
+mbedtls-is-fit: $(LIBRARY)
 	@$(if $(filter yes,$(call fit,$(MBEDTLS))),:,echo "make: no mbed TLS \
 	3.6.6 or newer $(if $(MBEDTLS),in $(MBEDTLS) )was found: run \"make \
 	deps\", or name one with \"make MBEDTLS=/prefix\"" >&2; exit 1)
@@ -129,7 +162,7 @@ uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
 
 # What tests/deps has put there is kept: it is not made from anything here.
-KEPT	= build/mbedtls build/inetd build/haproxy
+KEPT	= build/mbedtls build/mbedtls-source build/inetd build/haproxy
 
 clean:
 	rm -rf $(TUNNEL) $(filter-out $(KEPT),$(wildcard build/*))

@@ -55,7 +55,7 @@ ifdef TUNED
 MBEDTLS	= build/tuned/$(shell $(CC) -dumpmachine)$(MUSL:%=-musl)
 SOURCE	= build/mbedtls-source
 LIBRARY	= $(MBEDTLS)/lib/libmbedtls.a
-LIBRARY_ADDS = mbedtls/random.c
+LIBRARY_ADDS = mbedtls/random.c $(wildcard mbedtls/everest_driver.*)
 LIBRARY_CFLAGS = -O2 -fPIE
 endif
 
@@ -108,6 +108,7 @@ $(O)/flags: FORCE
 
 ifdef TUNED
 build_library = CC='$(CC)' CFLAGS='$(LIBRARY_CFLAGS)' CONFIG=mbedtls/config.h \
+	FLAGS=mbedtls/flags.mk PYTHON=$(PYTHON) \
 	mbedtls/build library $(SOURCE) $(MBEDTLS) $(LIBRARY_ADDS)
 
 $(LIBRARY): $(wildcard mbedtls/*) $(MBEDTLS)/flags | $(SOURCE)

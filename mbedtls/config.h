@@ -97,6 +97,7 @@
 /* TLS 1.3 stands on PSA; its keys are as many as there are connections. */
 #define MBEDTLS_PSA_CRYPTO_C
 #define MBEDTLS_PSA_KEY_STORE_DYNAMIC
+#define PSA_CRYPTO_ACCELERATOR_DRIVER_PRESENT	/* see everest_driver.h */
 
 /* What is told to people. */
 #define MBEDTLS_ERROR_C

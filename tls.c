@@ -427,6 +427,9 @@ explain(int code)
 		return "no private key in PEM format";
 	default:
 		mbedtls_strerror(code, text, sizeof(text));
+		if (text[0] == '\0')	/* a small library has no texts */
+			snprintf(text, sizeof(text), "mbed TLS error -0x%04X",
+			    (unsigned)-code);
 		return text;
 	}
 }
@@ -2080,7 +2083,8 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 	if (cfg->verify == NOT_ASKED || (len == 0 && cfg->verify == ASKED))
 		return 0;
 	mbedtls_x509_crt_init(&chain);
-	for (; r == 0 && len > 3 && (n = get(p, 3)) <= len - 3; p += n) {
+	for (; r == 0 && len > 3 && (n = (size_t)get(p, 3)) <= len - 3;
+	    p += n) {
 		p += 3;
 		len -= 3 + n;
 		r = mbedtls_x509_crt_parse_der(&chain, p, n);
@@ -2143,13 +2147,13 @@ session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
 	int suite;
 
 	if (len < SESSION_HEAD || p[AT_TLS13] != is_tls13(t) ||
-	    (n = get(p + AT_LENGTH, 2)) > len - SESSION_HEAD)
+	    (n = (size_t)get(p + AT_LENGTH, 2)) > len - SESSION_HEAD)
 		return -1;
 	born = (int64_t)get(p + AT_BORN, 8);
 	if (now / 1000 - born >= t->cfg->lifetime)
 		return -1;
 	age = now - (int64_t)get(p + AT_SAVED, 8);
-	at = get(p + AT_TIME, 2);
+	at = (size_t)get(p + AT_TIME, 2);
 	if (at != 0 && at + 8 <= n)
 		put(p + SESSION_HEAD + at, (uint64_t)(mbedtls_ms_time() -
 		    (age > 0 ? age : 0)), 8);
@@ -2241,7 +2245,7 @@ static struct slot *
 slot_for(const struct tls_sessions *s, const unsigned char *id, size_t i)
 {
 	size_t sets = (s->nslots + WAYS - 1) / WAYS;
-	size_t n = get(id, 4) % sets * WAYS + i;
+	size_t n = (size_t)get(id, 4) % sets * WAYS + i;
 
 	return i < WAYS && n < s->nslots ?
 	    (void *)(s->shared->slots + n * s->slot_size) : NULL;

@@ -39,16 +39,26 @@ OBJS	= $(SRCS:%.c=$(O)/%.o)
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
 	-Werror
-HARDENING = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
+HARDENING = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong $(PIE)
 HARDENING_LD = -Wl,-z,relro,-z,now,-z,noexecstack
-SMALL	= -fno-asynchronous-unwind-tables -fno-plt
+SMALL	= -fno-asynchronous-unwind-tables $(if $(MUSL),,-fno-plt)
 SMALL_LD = -Wl,--gc-sections,--as-needed,-O1
 SANITIZE =
 
+# One small file: -static-pie, which musl-gcc knows nothing of, would make it
+# larger by 20 KB.  musl has no headers of the kernel: those of the system come
+# after its own.
 ifdef MUSL
 CC	= musl-gcc
-STATIC	= 1
+SIZED	= -Oz
+PIE	= -fno-pie
+LINK	= -static -no-pie
+CPPFLAGS += -idirafter /usr/include \
+	-idirafter /usr/include/$(shell $(CC) -print-multiarch)
+LIBRARY_DEFINES = TUNNEL_SMALL
 endif
+SIZED	?= -Os
+PIE	?= -fPIE
 
 # An mbed TLS of our own, for the machine that CC compiles for.
 ifdef TUNED
@@ -56,7 +66,7 @@ MBEDTLS	= build/tuned/$(shell $(CC) -dumpmachine)$(MUSL:%=-musl)
 SOURCE	= build/mbedtls-source
 LIBRARY	= $(MBEDTLS)/lib/libmbedtls.a
 LIBRARY_ADDS = mbedtls/random.c $(wildcard mbedtls/everest_driver.*)
-LIBRARY_CFLAGS = -O2 -fPIE
+LIBRARY_CFLAGS = $(SIZED) $(HARDENING) $(filter-out -fno-plt,$(SMALL))
 endif
 
 # The mbed TLS to use: the one named, the system's if it is fit (tls.c says
@@ -73,10 +83,10 @@ endif
 MBEDTLS_CPPFLAGS = $(MBEDTLS:%=-isystem %/include)
 MBEDTLS_LDFLAGS = $(MBEDTLS:%=-L%/lib)
 
-ifdef STATIC
-LINK	= -static-pie
-else
-LINK	= -pie
+# Not every C library can be in a static PIE: armhf's of Debian 12 can not.
+ifndef LINK
+LINK	= $(if $(STATIC),$(if $(findstring /,$(shell $(CC) \
+	-print-file-name=rcrt1.o)),-static-pie,-static),-pie)
 endif
 ifeq ($(POLLER),poll)
 FEATURES += -DFORWARD_POLL
@@ -98,7 +108,7 @@ $(OBJS): $(O)/%.o: %.c $(HDRS) $(O)/flags $(LIBRARY) | mbedtls-is-fit
 	$(compile) -c -o $@ $<
 
 # What is done for a connection or a record, not a byte, had better be small.
-$(O)/tunnel.o $(O)/tls.o: private CFLAGS = -Os -g
+$(O)/tunnel.o $(O)/tls.o: private CFLAGS = $(SIZED) -g
 
 # Other flags, other objects.
 $(O)/flags: FORCE
@@ -108,7 +118,7 @@ $(O)/flags: FORCE
 
 ifdef TUNED
 build_library = CC='$(CC)' CFLAGS='$(LIBRARY_CFLAGS)' CONFIG=mbedtls/config.h \
-	FLAGS=mbedtls/flags.mk PYTHON=$(PYTHON) \
+	DEFINES='$(LIBRARY_DEFINES)' FLAGS=mbedtls/flags.mk PYTHON=$(PYTHON) \
 	mbedtls/build library $(SOURCE) $(MBEDTLS) $(LIBRARY_ADDS)
 
 $(LIBRARY): $(wildcard mbedtls/*) $(MBEDTLS)/flags | $(SOURCE)

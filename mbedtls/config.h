@@ -99,6 +99,10 @@
 #define MBEDTLS_PSA_KEY_STORE_DYNAMIC
 #define PSA_CRYPTO_ACCELERATOR_DRIVER_PRESENT	/* see everest_driver.h */
 
-/* What is told to people. */
-#define MBEDTLS_ERROR_C
+/* What is told to people: where size counts most, errors have numbers only. */
 #define MBEDTLS_VERSION_C
+#ifdef TUNNEL_SMALL
+#define MBEDTLS_ERROR_STRERROR_DUMMY
+#else
+#define MBEDTLS_ERROR_C
+#endif

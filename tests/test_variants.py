@@ -24,7 +24,9 @@ TRUST = ["client_certs", "client_sessions", "peer_rules", "trust_settings",
 # Which of these, where a variant may make a difference to them.
 MORE = {"sanitize": PROCESSES + TRUST, "poll": ["workers", "flood", "accept_proxy"],
         "clang": ["reload", "client_sessions"],
-        "static": ["privileges", "resumption"]}
+        "static": ["privileges", "resumption"],
+        "tuned": ["workers", "random"] + TRUST,
+        "musl": ["workers", "privileges", "random"] + TRUST}
 
 # What to give to make.
 VARIANTS = {
@@ -34,6 +36,8 @@ VARIANTS = {
     "poll": ["POLLER=poll"],
     "clang": ["CC=clang"],
     "static": ["STATIC=1"],
+    "tuned": ["TUNED=1"],
+    "musl": ["TUNED=1", "MUSL=1"],
     "valgrind": [],
 }
 # How those of a test run that does not choose.
@@ -65,7 +69,9 @@ def scenarios(variant):
                        "TUNNEL_MB": "20", "TUNNEL_SLOW": "2",
                        "TUNNEL_ARGS": ARGUMENTS.get(variant, "")}
         names = SCENARIOS + MORE.get(variant, [])
-        arguments = ["-k", "not thousands"]
+        # A lean library has not all groups.
+        arguments = ["-k", "not thousands" + (
+            " and not secp521r1" if "TUNED=1" in VARIANTS[variant] else "")]
         if variant == "sanitize":
             environment["TUNNEL_SLOW"] = "5"
         if variant == "valgrind":

@@ -11,6 +11,7 @@
 # TUNED=1          with a lean and fast mbed TLS of its own (after "make
 #                  TUNED=1 deps", which fetches its source)
 # MUSL=1           with TUNED=1: one small file for any Linux
+# ACCEL=ipsec-mb   on x86-64: TUNED=1, and libipsec-mb does the ciphers
 # CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are respected.
 
 VERSION	= 0.1.0
@@ -26,7 +27,8 @@ ifneq ($(filter deps,$(MAKECMDGOALS)),)
 others	= $(filter-out deps,$(MAKECMDGOALS))
 
 deps:
-	$(strip $(TUNED:%=TUNED=%) $(MUSL:%=MUSL=%)) tests/deps $(others)
+	$(strip $(TUNED:%=TUNED=%) $(MUSL:%=MUSL=%) $(ACCEL:%=ACCEL=%)) \
+	    tests/deps $(others)
 	@$(MAKE) --no-print-directory $(or $(others),mbedtls-is-fit)
 $(others): deps ; @:
 .PHONY: deps $(others)
@@ -60,12 +62,23 @@ endif
 SIZED	?= -Os
 PIE	?= -fPIE
 
+ifdef ACCEL
+machine	= $(shell $(CC) -dumpmachine)
+ifneq ($(strip $(ACCEL) $(findstring x86_64,$(machine)) $(MUSL)),ipsec-mb x86_64)
+$(error make: ACCEL can be ipsec-mb, for x86-64, and without MUSL)
+endif
+TUNED	= 1
+LIBRARY_ADDS = $(wildcard mbedtls/ipsec-mb/*)
+LIBRARY_DEFINES = MBEDTLS_GCM_ALT MBEDTLS_CHACHAPOLY_ALT MBEDTLS_SELF_TEST
+ACCEL_LIBS = -lIPSec_MB
+endif
+
 # An mbed TLS of our own, for the machine that CC compiles for.
 ifdef TUNED
-MBEDTLS	= build/tuned/$(shell $(CC) -dumpmachine)$(MUSL:%=-musl)
+MBEDTLS	= build/tuned/$(shell $(CC) -dumpmachine)$(MUSL:%=-musl)$(ACCEL:%=-%)
 SOURCE	= build/mbedtls-source
 LIBRARY	= $(MBEDTLS)/lib/libmbedtls.a
-LIBRARY_ADDS = mbedtls/random.c $(wildcard mbedtls/everest_driver.*)
+LIBRARY_ADDS += mbedtls/random.c $(wildcard mbedtls/everest_driver.*)
 LIBRARY_CFLAGS = $(SIZED) $(HARDENING) $(filter-out -fno-plt,$(SMALL))
 endif
 
@@ -97,7 +110,7 @@ compile	= $(CC) -std=c11 -D_GNU_SOURCE -DVERSION='"$(VERSION)"' $(FEATURES) \
 	$(CFLAGS)
 link	= $(CC) $(LINK) $(HARDENING_LD) $(SMALL_LD) $(SANITIZE) $(CFLAGS) $(LDFLAGS) \
 	$(MBEDTLS_LDFLAGS)
-libs	= -lmbedtls -lmbedx509 -lmbedcrypto $(LDLIBS)
+libs	= -lmbedtls -lmbedx509 -lmbedcrypto $(ACCEL_LIBS) $(LDLIBS)
 
 all: $(TUNNEL)
 
@@ -121,7 +134,7 @@ build_library = CC='$(CC)' CFLAGS='$(LIBRARY_CFLAGS)' CONFIG=mbedtls/config.h \
 	DEFINES='$(LIBRARY_DEFINES)' FLAGS=mbedtls/flags.mk PYTHON=$(PYTHON) \
 	mbedtls/build library $(SOURCE) $(MBEDTLS) $(LIBRARY_ADDS)
 
-$(LIBRARY): $(wildcard mbedtls/*) $(MBEDTLS)/flags | $(SOURCE)
+$(LIBRARY): $(wildcard mbedtls/* mbedtls/*/*) $(MBEDTLS)/flags | $(SOURCE)
 	$(build_library)
 
 $(MBEDTLS)/flags: FORCE
@@ -152,9 +165,10 @@ unit: $(O)/test_forward $(O)/test_tls $(O)/test_tunnel
 
 $(O)/test_%: tests/test_%.c $(SRCS) $(HDRS) $(O)/flags | mbedtls-is-fit
 	$(compile) -I. -o $@ $< $(filter %.o,$^) $(link:$(CC)%=%) -lcmocka \
-	    $(libs)
+	    $(libs) $(if $(filter accel,$*),-lcrypto)
 $(O)/test_tls: $(O)/forward.o
 $(O)/test_tunnel: $(O)/tls.o $(O)/forward.o
+$(O)/test_accel: mbedtls/ipsec-mb/aead.c
 
 install: $(TUNNEL)
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man5 \

@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import itertools
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -74,6 +75,17 @@ def run(*command, status=0, stdin=b"", timeout=DEADLINE, **keywords):
         f"{' '.join(map(str, command))}\nexit status {p.returncode}\n"
         f"{p.stdout.decode(errors='replace')}")
     return p.stdout
+
+
+def why_no_accel():
+    """Why a tunnel can't be built with ACCEL=ipsec-mb; None if it can."""
+    if platform.machine() != "x86_64":
+        return "libipsec-mb is for x86-64"
+    if not os.path.exists("/usr/include/intel-ipsec-mb.h"):
+        return "libipsec-mb-dev is not installed"
+    if not os.path.isdir(os.path.join(TOP, "build", "mbedtls-source")):
+        return "there is no source of mbed TLS in build/mbedtls-source"
+    return None
 
 
 class Task:

@@ -43,9 +43,10 @@ def receive(peer, size):
     return digest.hexdigest()
 
 
-def transfer(room, version, up, down, rcvbuf=None):
+def transfer(room, version, up, down, rcvbuf=None, suite=None):
     backend = room.backend(rcvbuf=rcvbuf)
-    t = room.tunnel(f"connect={backend.address}")
+    t = room.tunnel(f"connect={backend.address}",
+                    *([f"ciphers={suite}"] if suite else []))
     client = room.client(t, version, rcvbuf=rcvbuf)
     server = room.keep(backend.accept())
     tasks = [Task(send, client, up), Task(send, server, down)]
@@ -57,7 +58,7 @@ def transfer(room, version, up, down, rcvbuf=None):
     assert digests[2:] == [digest_of(up), digest_of(down)]
     client.close()
     server.close()
-    t.wait_log(f"in={up} out={down} ")
+    t.wait_log(f" {suite or 'TLS_'}.* in={up} out={down} ")
 
 
 @pytest.mark.parametrize("size", [1, 16383, 16384, 16385, MB])
@@ -65,6 +66,13 @@ def transfer(room, version, up, down, rcvbuf=None):
 def test_transfer(room, version, size, way):
     transfer(room, version, size if way != "down" else 0,
              size if way != "up" else 0)
+
+
+@pytest.mark.parametrize("cipher", [
+    "AES_128_GCM_SHA256", "AES_256_GCM_SHA384", "CHACHA20_POLY1305_SHA256"])
+def test_transfer_with_suite(room, version, cipher):
+    kind = "TLS_" if version == "1.3" else "TLS_ECDHE_ECDSA_WITH_"
+    transfer(room, version, 3 * MB + 1, 3 * MB + 2, suite=kind + cipher)
 
 
 @pytest.mark.parametrize("rcvbuf", [20000, 50000, 130000])

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from support import TESTS, TOP, UNDER, Task, run
+from support import TESTS, TOP, UNDER, Task, run, why_no_accel
 
 SCENARIOS = ["end_of_stream", "transfer", "clients", "redis", "apache",
              "service_sides", "tls", "bad_input", "reports", "processes",
@@ -26,7 +26,8 @@ MORE = {"sanitize": PROCESSES + TRUST, "poll": ["workers", "flood", "accept_prox
         "clang": ["reload", "client_sessions"],
         "static": ["privileges", "resumption"],
         "tuned": ["workers", "random"] + TRUST,
-        "musl": ["workers", "privileges", "random"] + TRUST}
+        "musl": ["workers", "privileges", "random"] + TRUST,
+        "accel": ["workers", "reload", "privileges", "resumption"]}
 
 # What to give to make.
 VARIANTS = {
@@ -38,10 +39,11 @@ VARIANTS = {
     "static": ["STATIC=1"],
     "tuned": ["TUNED=1"],
     "musl": ["TUNED=1", "MUSL=1"],
+    "accel": ["ACCEL=ipsec-mb"],
     "valgrind": [],
 }
 # How those of a test run that does not choose.
-ARGUMENTS = {"clang": "workers=4", "static": "mode=fork"}
+ARGUMENTS = {"clang": "workers=4", "static": "mode=fork", "accel": "workers=2"}
 VALGRIND = "valgrind -q --error-exitcode=99 --leak-check=full " \
     "--show-leak-kinds=definite,indirect " \
     "--errors-for-leak-kinds=definite,indirect"
@@ -63,17 +65,17 @@ def scenarios(variant):
     with PLACES:
         out = f"build/{variant}"
         run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={out}/tunnel",
-            *VARIANTS[variant], timeout=120)
+            *VARIANTS[variant], timeout=240)
         environment = {**os.environ, "TUNNEL_VARIANT": variant,
                        "TUNNEL": os.path.join(TOP, out, "tunnel"),
                        "TUNNEL_MB": "20", "TUNNEL_SLOW": "2",
                        "TUNNEL_ARGS": ARGUMENTS.get(variant, "")}
         names = SCENARIOS + MORE.get(variant, [])
-        # A lean library has not all groups.
-        arguments = ["-k", "not thousands" + (
-            " and not secp521r1" if "TUNED=1" in VARIANTS[variant] else "")]
+        arguments = ["-k", "not thousands"]
         if variant == "sanitize":
             environment["TUNNEL_SLOW"] = "5"
+        if variant in ("tuned", "musl", "accel"):  # these have no P-521
+            arguments = ["-k", "not thousands and not secp521r1"]
         if variant == "valgrind":
             environment.update(TUNNEL_SLOW="6", TUNNEL_UNDER=VALGRIND)
             names = ["end_of_stream", "service_sides"]
@@ -99,4 +101,6 @@ def runs(request):
 def test_variant(runs, variant):
     if variant in ("clang", "valgrind") and not shutil.which(variant):
         pytest.skip(f"{variant} is not installed")
+    if variant == "accel" and why_no_accel():
+        pytest.skip(why_no_accel())
     runs[variant].result(SECONDS)

@@ -142,8 +142,8 @@ $(MBEDTLS)/flags: FORCE
 	@echo "$(build_library)" | cmp -s - $@ || echo "$(build_library)" > $@
 
 $(SOURCE):
-	@echo "make: no source of mbed TLS is in $@: run \"make TUNED=1 deps\"" \
-	    >&2; exit 1
+	@echo "make: no source of mbed TLS is in $@: run \"make \
+	$(if $(ACCEL),ACCEL=$(ACCEL),TUNED=1) deps\"" >&2; exit 1
 endif
 
 mbedtls-is-fit: $(LIBRARY)

@@ -1,8 +1,8 @@
 /*
  * Unit tests of what stands in for mbed TLS's AES-GCM and ChaCha20-Poly1305.
- * aead.c is included, and what it asks of libc and of the manager is faked where
- * a test must own failure or see what is freed.  The heart is seeded messages,
- * whole and in pieces, that OpenSSL has made.
+ * aead.c is included, and what it asks of libc and of the manager is faked
+ * where a test must own failure or see what is freed.  The heart is seeded
+ * messages, whole and in pieces, that OpenSSL has made.
  *
  * ACCEL_RUNS	how many messages (3000)
  * ACCEL_SEED	the seed of the first (1), printed by a run that fails
@@ -21,11 +21,11 @@
 #include <openssl/evp.h>
 
 static struct {
-	int		 no_manager, manager_error, no_memory;
+	int		 no_manager, manager_error, self_test_fails, no_memory;
 	int		 managers, managers_freed;
 	const void	*secret;	/* 16 bytes, in nothing that is freed */
 	int		 frees;
-	init_mb_mgr_t	 init;		/* for one kind of CPU; NULL: for this */
+	init_mb_mgr_t	 init;		/* NULL: what suits this CPU */
 } world;
 
 static IMB_MGR *
@@ -51,6 +51,8 @@ fake_init_mb_mgr_auto(IMB_MGR *m, IMB_ARCH *arch)
 		world.init(m);
 	else
 		init_mb_mgr_auto(m, arch);
+	if (world.self_test_fails)
+		m->features &= ~IMB_FEATURE_SELF_TEST_PASS;
 }
 
 static int
@@ -733,14 +735,15 @@ test_start(void **state)
 	(void)state;
 	for (seed = 1; seed <= 16; seed++) {
 		draw_message(seed);
-		world.no_manager = seed % 2 == 0;
-		world.manager_error = seed % 2 == 1;
+		world.no_manager = seed % 3 == 0;
+		world.manager_error = seed % 3 == 1;
+		world.self_test_fails = seed % 3 == 2;
 		assert_int_equal(set_any_key(&c, &message),
 		    MBEDTLS_ERR_PLATFORM_HW_ACCEL_FAILED);
 		assert_int_not_equal(encrypt_any(&c, message.plain, out,
 		    message.tag), 0);
 	}
-	world.no_manager = world.manager_error = 0;
+	world.no_manager = world.manager_error = world.self_test_fails = 0;
 	world.managers = world.managers_freed = 0;
 	assert_int_equal(set_any_key(&c, &message), 0);
 	assert_int_equal(world.managers, 1);

@@ -911,6 +911,22 @@ cert_load(struct tls_config *cfg, mbedtls_x509_crt *chain, const char *name)
 	return 0;
 }
 
+/* The library sends a chain as one message, and has so much room for one. */
+static int
+chain_fits(struct tls_config *cfg, const struct cert *c)
+{
+	const mbedtls_x509_crt *crt;
+	size_t size = 8;		/* the message's head, RFC 8446 4.4.2 */
+
+	for (crt = &c->chain; crt != NULL; crt = crt->next)
+		size += 3 + crt->raw.len + 2;
+	if (size <= MBEDTLS_SSL_OUT_CONTENT_LEN)
+		return 0;
+	return fail(cfg, "%s: its certificates take %zu bytes, and this mbed "
+	    "TLS is built to send %d", c->name, size,
+	    MBEDTLS_SSL_OUT_CONTENT_LEN);
+}
+
 static int
 key_load(struct tls_config *cfg, struct cert *c, const char *name,
     const char *password)
@@ -948,7 +964,9 @@ tls_config_cert(struct tls_config *cfg, const char *name)
 	*last = c;
 	if ((c->name = strdup(name)) == NULL)
 		return fail(cfg, "out of memory");
-	return cert_load(cfg, &c->chain, name);
+	if (cert_load(cfg, &c->chain, name) == -1)
+		return -1;
+	return chain_fits(cfg, c);
 }
 
 int

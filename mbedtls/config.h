@@ -26,6 +26,13 @@
 #define MBEDTLS_SSL_ALPN
 #define MBEDTLS_SSL_SERVER_NAME_INDICATION
 
+/*
+ * A connection holds a buffer for each direction: what comes in may be a whole
+ * record, what goes out may as well be several small ones.  It limits a chain
+ * of certificates, too, for which tls.c looks.
+ */
+#define MBEDTLS_SSL_OUT_CONTENT_LEN	4096
+
 /* Resumption, always with a fresh key exchange in TLS 1.3. */
 #define MBEDTLS_SSL_SESSION_TICKETS
 #define MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_PSK_EPHEMERAL_ENABLED

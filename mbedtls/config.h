@@ -31,7 +31,7 @@
  * record, what goes out may as well be several small ones.  It limits a chain
  * of certificates, too, for which tls.c looks.
  */
-#define MBEDTLS_SSL_OUT_CONTENT_LEN	4096
+#define MBEDTLS_SSL_OUT_CONTENT_LEN	6144
 
 /* Resumption, always with a fresh key exchange in TLS 1.3. */
 #define MBEDTLS_SSL_SESSION_TICKETS

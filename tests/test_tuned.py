@@ -92,10 +92,10 @@ def test_encrypted_key(room, tuned, cipher):
 
 def test_chain_that_is_too_long_is_refused(room, tuned):
     with open(room.certs.server) as f, open(room.certs.ca) as ca:
-        pem = room.write("long.pem", f.read() + 12 * ca.read())
+        pem = room.write("long.pem", f.read() + 18 * ca.read())
     out = run(tuned, "-t", "accept=127.0.0.1:0", "connect=127.0.0.1:1",
               f"cert={pem}", status=2)
-    assert b"this mbed TLS is built to send 4096" in out
+    assert b"this mbed TLS is built to send 6144" in out
 
 
 def test_without_the_source_it_says_what_to_do(tmp_path):

@@ -1,0 +1,683 @@
+/*
+ * load: the client of the benchmark, on OpenSSL, in one process.
+ *
+ * load [-hnr] [-v version] [-s suite] [-c certificate] -p port WHAT
+ *	connections N		connect, one byte there and back, close; N times
+ *	down BYTES, up BYTES	on one connection
+ *	trips N			of one byte there and back, on one connection
+ *	hold N			that many connections, open until told
+ *	latency SECONDS N TRIPS NEW
+ *				with N connections open, so many round trips
+ *				and new connections a second, at random moments
+ *
+ * -h: by HTTP.  -n: no TLS.  -r: sessions are resumed.  -v: 1.2 or 1.3.
+ *
+ * It says "ready", waits for a line, does it, says how that went in a line of
+ * name=value, and waits for a line (hold: twice) before it closes and ends:
+ * whoever started it has time to look at the server at each of these points.
+ */
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+
+#include <arpa/inet.h>
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+
+#define PIECE		(64 * 1024)
+#define PATIENCE	20		/* seconds, for any answer */
+#define MAX_NEW		256		/* connections on their way at once */
+
+struct conn {
+	int	 fd;
+	SSL	*ssl;			/* NULL: no TLS */
+	enum { IDLE, CONNECTING, HANDSHAKE, WAITING } state;
+	int64_t	 due;			/* when its round trip should begin */
+	struct conn *next;		/* in the list of those that are idle */
+};
+
+static struct {
+	int	 is_http, is_resuming, has_tls;
+	struct sockaddr_in server;
+	SSL_CTX	*ctx;
+	SSL_SESSION *session;
+	char	 piece[PIECE];
+} load;
+
+static void __attribute__((noreturn))
+fail(const char *what)
+{
+	int error = errno;
+
+	ERR_print_errors_fp(stderr);
+	errno = error;
+	err(1, "%s", what);
+}
+
+static int64_t
+clock_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000LL + ts.tv_nsec;
+}
+
+/*
+ * CONNECTIONS
+ */
+
+/* The library spoils its own where a server ends without a word: copies. */
+static int
+keep_session(SSL *ssl, SSL_SESSION *session)
+{
+	(void)ssl;
+	SSL_SESSION_free(load.session);
+	load.session = SSL_SESSION_dup(session);
+	return 0;
+}
+
+static void
+tls_begin(const char *version, const char *suite, const char *certificate)
+{
+	int v = strcmp(version, "1.2") == 0 ? TLS1_2_VERSION : TLS1_3_VERSION;
+
+	if ((load.ctx = SSL_CTX_new(TLS_client_method())) == NULL)
+		fail("SSL_CTX_new");
+	if (!SSL_CTX_set_min_proto_version(load.ctx, v) ||
+	    !SSL_CTX_set_max_proto_version(load.ctx, v))
+		fail("version");
+	if (suite != NULL && !SSL_CTX_set_ciphersuites(load.ctx, suite))
+		fail(suite);
+	if (certificate != NULL) {
+		if (!SSL_CTX_load_verify_file(load.ctx, certificate))
+			fail(certificate);
+		SSL_CTX_set_verify(load.ctx, SSL_VERIFY_PEER, NULL);
+	}
+	SSL_CTX_set_session_cache_mode(load.ctx, SSL_SESS_CACHE_CLIENT |
+	    SSL_SESS_CACHE_NO_INTERNAL_STORE);
+	SSL_CTX_sess_set_new_cb(load.ctx, keep_session);
+	/* One that ends without close_notify has ended all the same. */
+	SSL_CTX_set_options(load.ctx, SSL_OP_IGNORE_UNEXPECTED_EOF);
+	SSL_CTX_set_mode(load.ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
+	    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+}
+
+static void
+conn_socket(struct conn *c, int flags)
+{
+	struct timeval tv = { .tv_sec = PATIENCE };
+	int on = 1;
+
+	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+	if (c->fd == -1)
+		fail("socket");
+	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+	if (connect(c->fd, (struct sockaddr *)&load.server,
+	    sizeof(load.server)) == -1 && errno != EINPROGRESS)
+		fail("connect");
+}
+
+static void
+conn_tls(struct conn *c)
+{
+	SSL_SESSION *session;
+
+	c->ssl = NULL;
+	if (!load.has_tls)
+		return;
+	if ((c->ssl = SSL_new(load.ctx)) == NULL || !SSL_set_fd(c->ssl, c->fd))
+		fail("SSL_new");
+	SSL_set_tlsext_host_name(c->ssl, "localhost");
+	SSL_set_connect_state(c->ssl);
+	if (load.is_resuming && load.session != NULL) {
+		session = SSL_SESSION_dup(load.session);
+		SSL_set_session(c->ssl, session);
+		SSL_SESSION_free(session);
+	}
+}
+
+static void
+conn_open(struct conn *c)
+{
+	conn_socket(c, 0);
+	conn_tls(c);
+	if (c->ssl != NULL && SSL_do_handshake(c->ssl) != 1)
+		fail("handshake");
+}
+
+/* Bytes; 0: the end; -1: not now. */
+static ssize_t
+conn_read(struct conn *c, void *buf, size_t len)
+{
+	ssize_t n;
+	int error;
+
+	if (c->ssl == NULL) {
+		n = recv(c->fd, buf, len, 0);
+		if (n == -1 && errno != EAGAIN)
+			fail("recv");
+		return n;
+	}
+	if ((n = SSL_read(c->ssl, buf, (int)len)) > 0)
+		return n;
+	if ((error = SSL_get_error(c->ssl, (int)n)) == SSL_ERROR_ZERO_RETURN)
+		return 0;
+	if (error != SSL_ERROR_WANT_READ)
+		fail("SSL_read");
+	return -1;
+}
+
+static void
+conn_send(struct conn *c, const void *buf, size_t len)
+{
+	ssize_t n;
+
+	for (; len > 0; len -= (size_t)n, buf = (const char *)buf + n) {
+		if (c->ssl != NULL)
+			n = SSL_write(c->ssl, buf, (int)len);
+		else
+			n = send(c->fd, buf, len, MSG_NOSIGNAL);
+		if (n <= 0)
+			fail("write");
+	}
+}
+
+/* Read so many bytes, at least. */
+static void
+conn_take(struct conn *c, uint64_t count)
+{
+	ssize_t n;
+
+	for (; count > 0; count -= (uint64_t)n < count ? (uint64_t)n : count)
+		if ((n = conn_read(c, load.piece, sizeof(load.piece))) <= 0)
+			errx(1, "%llu bytes are missing",
+			    (unsigned long long)count);
+}
+
+/* In order: each direction is ended, and the server has the time it takes. */
+static void
+conn_close(struct conn *c)
+{
+	if (c->ssl != NULL)
+		SSL_shutdown(c->ssl);
+	else
+		shutdown(c->fd, SHUT_WR);
+	while (conn_read(c, load.piece, sizeof(load.piece)) > 0)
+		continue;
+	SSL_free(c->ssl);
+	close(c->fd);
+}
+
+/*
+ * WHAT IS ASKED OF THE SERVICE
+ */
+
+static void
+http_take(struct conn *c)
+{
+	char head[4096];
+	size_t len = 0;
+	uint64_t count;
+	const char *end, *length;
+	ssize_t n;
+
+	do {
+		n = conn_read(c, head + len, sizeof(head) - 1 - len);
+		if (n <= 0)
+			errx(1, "no answer");
+		len += (size_t)n;
+		head[len] = '\0';
+	} while ((end = strstr(head, "\r\n\r\n")) == NULL);
+	length = strcasestr(head, "\r\nContent-Length:");
+	if (strncmp(head, "HTTP/1.1 200 ", 13) != 0 || length == NULL)
+		errx(1, "answered: %s", head);
+	count = strtoull(length + 17, NULL, 10);
+	len -= (size_t)(end + 4 - head);
+	if (len > count)
+		errx(1, "more was answered than was said");
+	conn_take(c, count - len);
+}
+
+static void
+ask(struct conn *c, char what, uint64_t count)
+{
+	char head[256] = { what };
+	size_t len = 1;
+
+	if (load.is_http)
+		len = (size_t)snprintf(head, sizeof(head), what == 'U' ?
+		    "POST / HTTP/1.1\r\nHost: localhost\r\n"
+		    "Content-Length: %llu\r\n\r\n" :
+		    "GET /%llu HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		    (unsigned long long)count);
+	else if (what != 'E') {
+		memcpy(head + 1, &count, sizeof(count));
+		len += sizeof(count);
+	}
+	conn_send(c, head, len);
+}
+
+static void
+answered(struct conn *c, uint64_t count)
+{
+	if (load.is_http)
+		http_take(c);
+	else
+		conn_take(c, count);
+}
+
+static void
+round_trip(struct conn *c)
+{
+	ask(c, 'E', 1);
+	answered(c, 1);
+}
+
+/*
+ * WHAT IS MEASURED
+ */
+
+static void
+await_word(const char *format, ...)
+{
+	char line[64];
+	va_list ap;
+
+	va_start(ap, format);
+	vprintf(format, ap);
+	va_end(ap);
+	putchar('\n');
+	fflush(stdout);
+	if (fgets(line, sizeof(line), stdin) == NULL)
+		exit(1);
+}
+
+static void
+run_connections(uint64_t count)
+{
+	uint64_t i, resumed = 0;
+	struct conn c;
+
+	if (load.is_resuming) {		/* for a session to begin with */
+		conn_open(&c);
+		round_trip(&c);
+		conn_close(&c);
+	}
+	await_word("ready");
+	for (i = 0; i < count; i++) {
+		conn_open(&c);
+		round_trip(&c);
+		if (c.ssl != NULL && SSL_session_reused(c.ssl))
+			resumed++;
+		conn_close(&c);
+	}
+	await_word("resumed=%llu", (unsigned long long)resumed);
+}
+
+static void
+run_bulk(uint64_t count, int is_up)
+{
+	struct conn c;
+	uint64_t left;
+	size_t len;
+
+	conn_open(&c);
+	round_trip(&c);
+	await_word("ready");
+	ask(&c, is_up ? 'U' : 'D', count);
+	for (left = is_up ? count : 0; left > 0; left -= len) {
+		len = left < PIECE ? (size_t)left : PIECE;
+		conn_send(&c, load.piece, len);
+	}
+	answered(&c, is_up ? 1 : count);
+	await_word("suite=%s", c.ssl == NULL ? "none" :
+	    SSL_get_cipher_name(c.ssl));
+	conn_close(&c);
+}
+
+static void
+run_trips(uint64_t count)
+{
+	struct conn c;
+
+	conn_open(&c);
+	round_trip(&c);
+	await_word("ready");
+	while (count-- > 0)
+		round_trip(&c);
+	await_word("done");
+	conn_close(&c);
+}
+
+static struct conn *
+open_all(uint64_t count)
+{
+	struct conn *conns;
+	uint64_t i;
+
+	if ((conns = calloc(count, sizeof(*conns))) == NULL)
+		fail("calloc");
+	for (i = 0; i < count; i++) {
+		conn_open(&conns[i]);
+		round_trip(&conns[i]);
+	}
+	return conns;
+}
+
+static void
+run_hold(uint64_t count)
+{
+	struct conn *conns;
+	uint64_t i;
+
+	await_word("ready");
+	conns = open_all(count);
+	await_word("open=%llu", (unsigned long long)count);
+	for (i = 0; i < count; i++)
+		conn_close(&conns[i]);
+	await_word("closed=%llu", (unsigned long long)count);
+	free(conns);
+}
+
+/*
+ * LATENCY
+ * Round trips and new connections begin when they are due, whether or not
+ * those before are over; and the time that one could not begin is counted.
+ */
+
+struct samples {
+	int64_t *ns;
+	size_t	 n, size;
+	double	 mean_gap;		/* ns from one to the next; 0: none */
+	int64_t	 next;			/* when it is due */
+};
+
+static void
+samples_begin(struct samples *s, double seconds, double rate)
+{
+	s->size = (size_t)(seconds * rate * 2) + 1000;
+	s->n = 0;
+	s->next = rate == 0 ? INT64_MAX : clock_ns();
+	s->mean_gap = rate == 0 ? 0 : 1e9 / rate;
+	if ((s->ns = calloc(s->size, sizeof(*s->ns))) == NULL)
+		fail("calloc");
+}
+
+static void
+samples_add(struct samples *s, int64_t due)
+{
+	if (s->n < s->size)
+		s->ns[s->n++] = clock_ns() - due;
+}
+
+/* From a mean gap, evenly from half of it to one and a half. */
+static int64_t
+samples_due(struct samples *s)
+{
+	int64_t due = s->next;
+
+	s->next += (int64_t)(s->mean_gap * (0.5 + drand48()));
+	return due;
+}
+
+static int
+compare(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static double
+samples_us(struct samples *s, double quantile)
+{
+	if (s->n == 0)
+		return 0;
+	qsort(s->ns, s->n, sizeof(*s->ns), compare);
+	return (double)s->ns[(size_t)((double)(s->n - 1) * quantile)] / 1e3;
+}
+
+struct latency {
+	int	 epoll;
+	struct conn *idle, **last;	/* those that can make a round trip */
+	struct samples trips, news;
+	uint64_t pending;		/* that have begun and are not over */
+};
+
+static void
+watch(struct latency *l, struct conn *c, int op, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.ptr = c };
+
+	if (epoll_ctl(l->epoll, op, c->fd, &ev) == -1)
+		fail("epoll_ctl");
+}
+
+static void
+begin_new(struct latency *l)
+{
+	struct conn *c = calloc(1, sizeof(*c));
+
+	if (c == NULL)
+		fail("calloc");
+	c->due = samples_due(&l->news);
+	conn_socket(c, SOCK_NONBLOCK);
+	conn_tls(c);
+	c->state = CONNECTING;
+	l->pending++;
+	watch(l, c, EPOLL_CTL_ADD, EPOLLOUT);
+}
+
+/* A new connection goes on. */
+static void
+step_new(struct latency *l, struct conn *c)
+{
+	int n;
+
+	if (c->state == CONNECTING) {
+		watch(l, c, EPOLL_CTL_MOD, EPOLLIN);
+		c->state = HANDSHAKE;
+	}
+	if (c->state == HANDSHAKE) {
+		if (c->ssl != NULL && (n = SSL_do_handshake(c->ssl)) != 1) {
+			if (SSL_get_error(c->ssl, n) != SSL_ERROR_WANT_READ)
+				fail("handshake");
+			return;
+		}
+		ask(c, 'E', 1);
+		c->state = WAITING;
+	}
+	if (conn_read(c, load.piece, sizeof(load.piece)) <= 0)
+		return;
+	samples_add(&l->news, c->due);
+	l->pending--;
+	if (c->ssl != NULL)
+		SSL_shutdown(c->ssl);
+	SSL_free(c->ssl);
+	close(c->fd);
+	free(c);
+}
+
+/* They take turns. */
+static void
+put_idle(struct latency *l, struct conn *c)
+{
+	if (l->idle == NULL)
+		l->last = &l->idle;
+	*l->last = c;
+	l->last = &c->next;
+	c->next = NULL;
+}
+
+static void
+begin_trip(struct latency *l)
+{
+	struct conn *c = l->idle;
+
+	l->idle = c->next;
+	c->due = samples_due(&l->trips);
+	c->state = IDLE;
+	l->pending++;
+	ask(c, 'E', 1);
+}
+
+static void
+step(struct latency *l, struct conn *c)
+{
+	if (c->state != IDLE) {
+		step_new(l, c);
+		return;
+	}
+	/* It may have been but a ticket. */
+	if (conn_read(c, load.piece, sizeof(load.piece)) <= 0)
+		return;
+	samples_add(&l->trips, c->due);
+	l->pending--;
+	put_idle(l, c);
+}
+
+static void
+run_latency_loop(struct latency *l, int64_t end)
+{
+	struct epoll_event ev[64];
+	struct timespec ts;
+	int64_t now, next;
+	int i, n;
+
+	while ((now = clock_ns()) < end || l->pending > 0) {
+		while (now < end && l->news.next <= now &&
+		    l->pending < MAX_NEW)
+			begin_new(l);
+		while (now < end && l->trips.next <= now && l->idle != NULL)
+			begin_trip(l);
+		if (now > end + PATIENCE * 1000000000LL)
+			errx(1, "%llu are without an answer",
+			    (unsigned long long)l->pending);
+		next = l->trips.next < l->news.next ? l->trips.next :
+		    l->news.next;
+		next = next < end && now < end ? next - clock_ns() : 10000000;
+		next = next < 0 ? 0 : next;
+		ts.tv_sec = next / 1000000000;
+		ts.tv_nsec = next % 1000000000;
+		if ((n = epoll_pwait2(l->epoll, ev, 64, &ts, NULL)) == -1)
+			fail("epoll_pwait2");
+		for (i = 0; i < n; i++)
+			step(l, ev[i].data.ptr);
+	}
+}
+
+static void
+run_latency(double seconds, uint64_t count, double trips, double news)
+{
+	struct latency l = { .epoll = epoll_create1(EPOLL_CLOEXEC) };
+	struct conn *conns = open_all(count);
+	uint64_t i;
+
+	for (i = 0; i < count; i++) {
+		if (fcntl(conns[i].fd, F_SETFL, O_NONBLOCK) == -1)
+			fail("fcntl");
+		watch(&l, &conns[i], EPOLL_CTL_ADD, EPOLLIN);
+		put_idle(&l, &conns[i]);
+	}
+	await_word("ready");
+	samples_begin(&l.trips, seconds, trips);
+	samples_begin(&l.news, seconds, news);
+	run_latency_loop(&l, clock_ns() + (int64_t)(seconds * 1e9));
+	await_word("trips=%zu trip_p50=%.1f trip_p99=%.1f "
+	    "new=%zu new_p50=%.1f new_p99=%.1f", l.trips.n,
+	    samples_us(&l.trips, 0.5), samples_us(&l.trips, 0.99), l.news.n,
+	    samples_us(&l.news, 0.5), samples_us(&l.news, 0.99));
+	free(l.trips.ns);
+	free(l.news.ns);
+	free(conns);
+}
+
+static uint64_t
+count_of(const char *word)
+{
+	return strtoull(word, NULL, 10);
+}
+
+static int
+run(int argc, char **argv)
+{
+	if (argc == 5 && strcmp(argv[0], "latency") == 0)
+		run_latency(strtod(argv[1], NULL), count_of(argv[2]),
+		    strtod(argv[3], NULL), strtod(argv[4], NULL));
+	else if (argc != 2)
+		return -1;
+	else if (strcmp(argv[0], "connections") == 0)
+		run_connections(count_of(argv[1]));
+	else if (strcmp(argv[0], "down") == 0)
+		run_bulk(count_of(argv[1]), 0);
+	else if (strcmp(argv[0], "up") == 0)
+		run_bulk(count_of(argv[1]), 1);
+	else if (strcmp(argv[0], "trips") == 0)
+		run_trips(count_of(argv[1]));
+	else if (strcmp(argv[0], "hold") == 0)
+		run_hold(count_of(argv[1]));
+	else
+		return -1;
+	return 0;
+}
+
+int
+main(int argc, char **argv)
+{
+	const char *version = "1.3", *suite = NULL, *certificate = NULL;
+	int opt;
+
+	signal(SIGPIPE, SIG_IGN);
+	srand48(1);
+	load.has_tls = 1;
+	load.server.sin_family = AF_INET;
+	load.server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	while ((opt = getopt(argc, argv, "hnrv:s:c:p:")) != -1)
+		switch (opt) {
+		case 'h':
+			load.is_http = 1;
+			break;
+		case 'n':
+			load.has_tls = 0;
+			break;
+		case 'r':
+			load.is_resuming = 1;
+			break;
+		case 'v':
+			version = optarg;
+			break;
+		case 's':
+			suite = optarg;
+			break;
+		case 'c':
+			certificate = optarg;
+			break;
+		case 'p':
+			load.server.sin_port =
+			    htons((in_port_t)count_of(optarg));
+			break;
+		default:
+			exit(2);
+		}
+	if (load.has_tls)
+		tls_begin(version, suite, certificate);
+	if (run(argc - optind, argv + optind) == -1)
+		errx(2, "what shall be done?");
+	return 0;
+}

@@ -3,6 +3,7 @@
 #   make deps demo       install what is missing, build, and see it work
 #   make deps check      install what is missing, build, and test everything
 #   make                 build, with what is there; nothing is downloaded
+#   make deps bench      measure it, next to other servers; QUICK=1: roughly
 #   make install         PREFIX=/usr/local DESTDIR=
 #   make uninstall clean
 #
@@ -170,6 +171,32 @@ $(O)/test_tls: $(O)/forward.o
 $(O)/test_tunnel: $(O)/tls.o $(O)/forward.o
 $(O)/test_accel: mbedtls/ipsec-mb/aead.c
 
+# The builds of tunnel to measure, and what make is told for each.  One that
+# can't be had here is left out.
+BENCH	= tunnel tuned accel
+BENCH_tunnel =
+BENCH_tuned = TUNED=1
+BENCH_musl = TUNED=1 MUSL=1
+BENCH_accel = ACCEL=ipsec-mb
+
+bench: $(BENCH:%=bench-%) $(O)/bench/load $(O)/bench/service $(O)/bench/copy
+	tests/bench/bench $(if $(QUICK),--quick --out $(O)/bench) \
+	    --build $(O)/bench $(foreach b,$(BENCH),$b=$(O)/bench/$b)
+
+bench-%:
+	-@$(MAKE) --no-print-directory O=$(O)/bench/$* \
+	    TUNNEL=$(O)/bench/$*/tunnel $(BENCH_$*) $(O)/bench/$*/tunnel \
+	    $(O)/bench/$*/crypto
+
+$(O)/bench/%: tests/bench/%.c $(HDRS) $(O)/forward.o $(O)/flags
+	@mkdir -p $(@D)
+	$(compile) -I. -o $@ $< $(link:$(CC)%=%) \
+	    $(if $(filter copy,$*),$(O)/forward.o) \
+	    $(if $(filter load,$*),-lssl -lcrypto)
+
+$(O)/crypto: tests/bench/crypto.c $(O)/flags | mbedtls-is-fit
+	$(compile) -o $@ $< $(link:$(CC)%=%) $(libs)
+
 install: $(TUNNEL)
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man5 \
 	    $(DESTDIR)$(PREFIX)/share/man/man8 \
@@ -187,13 +214,14 @@ uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
 
 # What tests/deps has put there is kept: it is not made from anything here.
-KEPT	= build/mbedtls build/mbedtls-source build/inetd build/haproxy
+KEPT	= build/mbedtls build/mbedtls-source build/inetd build/haproxy \
+	build/hitch build/nginx build/stunnel build/traffic_server
 
 clean:
 	rm -rf $(TUNNEL) $(filter-out $(KEPT),$(wildcard build/*))
 
 FORCE:
 
-.PHONY: all demo check unit install uninstall clean mbedtls-is-fit FORCE
+.PHONY: all demo check unit bench install uninstall clean mbedtls-is-fit FORCE
 
 endif

@@ -14,7 +14,7 @@ import subprocess
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
-PATIENCE = 60  # seconds, for anything
+PATIENCE = 300  # seconds, for anything, on a busy machine
 
 
 class Missing(Exception):

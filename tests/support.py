@@ -10,6 +10,8 @@ TUNNEL_ARGS   words for every tunnel that has no value for their keys, such as
 """
 
 import base64
+import contextlib
+import ctypes
 import datetime
 import fcntl
 import hashlib
@@ -28,6 +30,8 @@ import termios
 import threading
 import time
 import typing
+
+import pytest
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(TESTS)
@@ -197,6 +201,29 @@ def wait_until_stalled(sock):
         return last > 0 and time.monotonic() - since > 0.1 * SLOW
 
     wait_for(stalled, "a stalled transfer")
+
+
+@contextlib.contextmanager
+def namespace():
+    """A network of its own, for this thread and what is begun in it; gives
+    ip(8), to set it up.
+    """
+    ip = shutil.which("ip", path="/usr/sbin:/sbin:" + os.environ["PATH"])
+    if ip is None:
+        pytest.skip("no ip(8) to set a network up")
+    libc = ctypes.CDLL(None, use_errno=True)
+    ours = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    if libc.unshare(CLONE_NEWNET) == -1:
+        pytest.skip(f"unshare: {os.strerror(ctypes.get_errno())}")
+    try:
+        run(ip, "link", "set", "lo", "up")
+        yield ip
+    finally:
+        assert libc.setns(ours, CLONE_NEWNET) == 0
+        os.close(ours)
+
+
+CLONE_NEWNET = 0x40000000
 
 
 class Backend:
@@ -840,9 +867,9 @@ def words(arguments):
     given = {word.split("=")[0] for word in ours}
     if "-c" in given:
         given |= keys_of(ours[ours.index("-c") + 1])
-    before = []
-    if "-i" not in given and not given & {"mode", "workers"}:
-        before += ARGS
+    if given & {"-i", "mode", "workers"}:
+        given |= {"mode", "workers"}
+    before = [word for word in ARGS if word.split("=")[0] not in given]
     if (SANITIZED or UNDER) and "sandbox" not in given:
         before.append("sandbox=no")  # their runtime needs what it forbids
     return [*before, *arguments]

@@ -2,7 +2,6 @@
 what is left for the honest.  Descriptors, processes, memory that run out.
 """
 
-import ctypes
 import errno
 import os
 import resource
@@ -21,7 +20,6 @@ from support import read_exactly, statistics, wait_until_alone
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
 GARBAGE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-CLONE_NEWNET = 0x40000000
 IPV6_FREEBIND = 78
 
 # A run that has a mode of its own from outside has it here as well.
@@ -186,22 +184,11 @@ def test_max_per_ip_is_for_addresses(room, start):
 @pytest.fixture
 def namespace():
     """A network of its own, which has these two /64, all of them."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    ip = shutil.which("ip", path="/usr/sbin:/sbin:" + os.environ["PATH"])
-    if ip is None:
-        pytest.skip("no ip(8) to set addresses up")
-    ours = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    if libc.unshare(CLONE_NEWNET) == -1:
-        pytest.skip(f"unshare: {os.strerror(ctypes.get_errno())}")
-    try:
-        support.run(ip, "link", "set", "lo", "up")
+    with support.namespace() as ip:
         for network in ("2001:db8:0:1::/64", "2001:db8:0:2::/64"):
             support.run(ip, "-6", "route", "add", "local", network,
                         "dev", "lo")
         yield
-    finally:
-        assert libc.setns(ours, CLONE_NEWNET) == 0
-        os.close(ours)
 
 
 def test_max_per_ip_is_for_a_64_of_ipv6(ipv6, namespace, room):

@@ -213,7 +213,6 @@ class ByHand:
             self.sequence = 1
         else:
             self.key_1_3(bytes.fromhex(secrets["CLIENT_TRAFFIC_SECRET_0"][1]))
-            self.sequence = 0
 
     def server_hello(self):
         data = self.client.sock.recv(43, socket.MSG_PEEK)
@@ -229,10 +228,12 @@ class ByHand:
 
     def key_1_3(self, secret):
         """RFC 8446 section 7.1."""
-        self.key, self.iv = (
+        self.key, self.iv, self.next = (
             sha256(secret, struct.pack(">HB", size, 6 + len(label)) +
                    b"tls13 " + label + b"\0\1")[:size]
-            for label, size in ((b"key", 32), (b"iv", 12)))
+            for label, size in ((b"key", 32), (b"iv", 12),
+                                (b"traffic upd", 32)))
+        self.sequence = 0
 
     def record(self, kind, data):
         number = struct.pack(">Q", self.sequence)
@@ -255,6 +256,14 @@ class ByHand:
 
     def handshake(self, message):
         return self.record(22, message)
+
+    def key_update(self, requested):
+        """What follows is under the next key, and, where that is requested,
+        what the server sends as well.
+        """
+        record = self.handshake(bytes([24, 0, 0, 1, requested]))
+        self.key_1_3(self.next)
+        return record
 
 
 @pytest.mark.parametrize("truncation", ["reset", "eof"])

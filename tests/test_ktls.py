@@ -1,0 +1,796 @@
+"""Kernel TLS: behind the handshake it is the kernel that has the keys, and
+neither side can tell.  Most of this needs a kernel that has it: tests/vm boots
+some, for those machines that don't.
+"""
+
+import contextlib
+import functools
+import os
+import platform
+import random
+import re
+import socket
+import ssl
+import struct
+import subprocess
+import time
+
+import pytest
+
+import support
+from support import Task, read_all, read_exactly, run, wait_for
+from test_hostile import ByHand, client_hello
+from test_transfer import BLOCK, digest_of, receive, send
+
+# What a user sees of it: in a connection's line, and at start.
+MOVED = " ktls "
+ABOUT = "kernel TLS: "
+REFUSED = "ktls = require: "
+
+MB = 1024 * 1024
+BIG = min(support.BIG, 20 * MB)
+TRANSFERS = int(os.environ.get("TUNNEL_TRANSFERS", "20"))  # for each way to lose
+IN_VM = "TUNNEL_VM" in os.environ  # all of the machine may be altered
+TCP_ULP = 31
+KERNEL = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+REKEYS = KERNEL >= (6, 14)
+
+SUITES = {
+    "TLS_AES_128_GCM_SHA256": None,
+    "TLS_AES_256_GCM_SHA384": None,
+    "TLS_CHACHA20_POLY1305_SHA256": None,
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256":
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384":
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256":
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+}
+ALERT = "ALERT_"  # in OpenSSL's words for those
+
+
+@functools.lru_cache
+def available():
+    with socket.create_server(("127.0.0.1", 0)) as listener, \
+            socket.create_connection(listener.getsockname()) as sock:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
+        except OSError:
+            return False
+        return True
+
+
+needs_ktls = pytest.mark.skipif(
+    not available(), reason="this kernel has no TLS (make check-vm has some)")
+
+
+def moved():
+    """How many sockets have been given keys to send by, and to receive."""
+    with open("/proc/net/tls_stat") as f:
+        counts = dict(map(str.split, f))
+    return int(counts["TlsTxSw"]), int(counts["TlsRxSw"])
+
+
+class Moved:
+    """The connections of a tunnel, since it was ready."""
+
+    def __init__(self, t):
+        self.t, self.before = t, moved()
+
+    def count(self):
+        return tuple(now - then for now, then in zip(moved(), self.before))
+
+    def expect(self, count):
+        """Both ways; sending may have to wait for a ticket to leave, which
+        waits for data.
+        """
+        self.expect_received(count)
+        wait_for(lambda: self.count()[0] >= count, "sending to be moved")
+        assert self.count() == (count, count)
+
+    def expect_received(self, count):
+        wait_for(lambda: self.count()[1] >= count, f"{count} to be moved")
+        assert self.count()[1] == count
+
+    def expect_none(self):
+        """Once a connection has ended."""
+        assert MOVED not in self.t.wait_log(r" TLSv1\.\d .*\d\.\d{3}s ")
+        assert self.count() == (0, 0)
+
+
+@pytest.fixture
+def backend(room):
+    """Whoever wants another has it as an argument."""
+    return room.backend().serve(support.echo)
+
+
+@pytest.fixture
+def by_hand(room):
+    return room.backend()
+
+
+@pytest.fixture
+def tunnel(room, backend):
+    """One that insists on it, and how many connections it has moved."""
+
+    def make(*arguments, backend=backend):
+        if not any(word.startswith("ktls=") for word in arguments):
+            arguments = ("ktls=require", *arguments)
+        t = room.tunnel(f"connect={backend.address}", *arguments)
+        return t, Moved(t)
+
+    return make
+
+
+@pytest.fixture(params=SUITES)
+def suite(request):
+    return request.param
+
+
+def version_of(suite):
+    return "1.2" if SUITES[suite] else "1.3"
+
+
+@pytest.fixture
+def pair(room, tunnel, by_hand):
+    """Both ends of a connection that has been moved."""
+
+    def make(*arguments, version="1.3", **keywords):
+        t, ours = tunnel(*arguments, backend=by_hand)
+        client = room.client(t, version, **keywords)
+        server = room.keep(by_hand.accept())
+        ours.expect_received(1)
+        return t, client, server
+
+    return make
+
+
+@pytest.fixture
+def namespace():
+    """A network whose packets are as small as those of an Ethernet: it has to
+    come before the room.
+    """
+    with support.namespace() as ip:
+        run(ip, "link", "set", "lo", "mtu", "1500")
+        yield
+
+
+def limit_send_buffers(size):
+    """Of sockets that are made from now on."""
+    with open("/proc/sys/net/ipv4/tcp_wmem", "w") as f:
+        f.write(f"{min(size, 4096)} {size} {size}")
+
+
+def is_echoed(client, data=b"hello"):
+    echoed = Task(read_exactly, client, len(data))
+    client.send(data)
+    return echoed.result(60 * support.SLOW) == data
+
+
+def end(t, client):
+    """It, properly; the tunnel's line about it."""
+    count = len(re.findall(r"\d\.\d{3}s ", t.log()))
+    client.close_notify()
+    assert client.read_all() == (b"", "close_notify")
+    client.close()
+    return t.wait_log(r"\d\.\d{3}s ", count + 1)
+
+
+def flight(client, *parts, close=False):
+    """The handshake, but what is to be sent last is not sent yet: it and
+    these parts, for the caller to send.
+    """
+    while True:
+        try:
+            client.tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            client.flush()
+            client.fill()
+    for part in parts:
+        client.tls.write(part)
+    if close:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.tls.unwrap()
+    return client.outgoing.read()
+
+
+# Data.
+
+@needs_ktls
+@pytest.mark.seconds(90)
+@pytest.mark.parametrize("way", ["down", "up"])
+def test_much(room, tunnel, by_hand, suite, way):
+    t, ours = tunnel(f"ciphers={suite}", backend=by_hand)
+    client = room.client(t, version_of(suite))
+    server = room.keep(by_hand.accept())
+    one, other = (server, client) if way == "down" else (client, server)
+    sending = Task(send, one, BIG)
+    assert receive(other, BIG) == digest_of(BIG)
+    sending.result()
+    server.sendall(b".")
+    assert read_exactly(client, 1) == b"."
+    ours.expect(1)
+    client.reset()
+    line = t.wait_log(r"\d\.\d{3}s ")
+    assert MOVED in line and f" {suite} " in line
+    assert (f" in=0 out={BIG + 1} " if way == "down" else
+            f" in={BIG} out=1 ") in line
+
+
+@needs_ktls
+def test_both_ways_at_once(room, tunnel, by_hand, suite):
+    t, ours = tunnel(f"ciphers={suite}", backend=by_hand)
+    client = room.client(t, version_of(suite))
+    server = room.keep(by_hand.accept())
+    tasks = [Task(send, client, 2 * MB), Task(send, server, 2 * MB),
+             Task(receive, client, 2 * MB), Task(receive, server, 2 * MB)]
+    assert [task.result(30 * support.SLOW) for task in tasks][2:] == \
+        [digest_of(2 * MB)] * 2
+    ours.expect(1)
+
+
+@needs_ktls
+def test_echo(room, tunnel, suite):
+    """Around the sizes of records, and of what is taken at once."""
+    t, ours = tunnel(f"ciphers={suite}")
+    client = room.client(t, version_of(suite))
+    for size in (1, 2, 100, 1399, 4096, 16383, 16384, 16385, 32768, 40000):
+        assert is_echoed(client, BLOCK[size:2 * size])
+    assert MOVED in end(t, client)
+    ours.expect(1)
+
+
+@needs_ktls
+def test_slow_sink(room, tunnel, by_hand, suite):
+    """Both begin to read when there is room for nothing any more."""
+    t, ours = tunnel(f"ciphers={suite}", backend=by_hand)
+    client = room.client(t, version_of(suite), rcvbuf=20000)
+    server = room.keep(by_hand.accept())
+    tasks = [Task(send, client, 4 * MB), Task(send, server, 4 * MB)]
+    support.wait_until_stalled(client.sock)
+    tasks += [Task(receive, client, 4 * MB), Task(receive, server, 4 * MB)]
+    assert [task.result(30 * support.SLOW) for task in tasks][2:] == \
+        [digest_of(4 * MB)] * 2
+    ours.expect(1)
+
+
+@needs_ktls
+def test_many_at_once(room, tunnel):
+    t, ours = tunnel()
+    clients = [room.client(t, ("1.2", "1.3")[i % 2]) for i in range(40)]
+    for i, client in enumerate(clients):
+        client.send(BLOCK[i:i + 50000])
+    for i, client in enumerate(clients):
+        assert read_exactly(client, 50000) == BLOCK[i:i + 50000]
+    for client in clients:
+        client.close_notify()
+        assert client.read_all() == (b"", "close_notify")
+    ours.expect(40)
+
+
+# What comes close behind the handshake.
+
+KINDS = {"1.3": ("1.3", False), "1.3-resumed": ("1.3", True),
+         "1.2-resumed": ("1.2", True)}
+
+
+@pytest.fixture(params=KINDS)
+def eager(request, room):
+    """A client whose last flight is the handshake's as well; there is none in
+    a full handshake of TLS 1.2.
+    """
+    version, resumed = KINDS[request.param]
+
+    def make(t):
+        session = None
+        if resumed:
+            client = room.client(t, version)
+            assert is_echoed(client)
+            session = client.session
+            client.reset()
+            t.wait_log(" client reset$")
+        ctx = None if resumed else support.context(room.certs, version)
+        return room.keep(support.Client(t.address, ctx, session=session))
+
+    return make
+
+
+@needs_ktls
+def test_data_behind_the_last_flight(tunnel, eager):
+    t, ours = tunnel()
+    client = eager(t)
+    before = ours.count()[0]
+    parts = [BLOCK[n:n + 20000] for n in range(3)]
+    client.sock.sendall(flight(client, *parts))
+    assert read_exactly(client, 60000) == b"".join(parts)
+    assert MOVED in end(t, client)
+    ours.expect(before + 1)
+
+
+@needs_ktls
+def test_end_behind_the_last_flight(tunnel, eager):
+    """The kernel takes no socket whose peer has ended."""
+    t, _ = tunnel()
+    client = eager(t)
+    client.sock.sendall(flight(client, b"request", close=True))
+    client.fin()
+    assert client.read_all() == (b"request", "close_notify")
+
+
+@needs_ktls
+def test_truncation_behind_the_last_flight(tunnel, eager):
+    t, _ = tunnel()
+    client = eager(t)
+    client.sock.sendall(flight(client, b"request"))
+    client.fin()
+    data, end = client.read_all()
+    assert b"request".startswith(data) and end == "reset"
+    t.wait_log(" truncated$")
+
+
+# Handshakes of all kinds.
+
+@needs_ktls
+@pytest.mark.parametrize("kind", ["ticket", "id", "no tickets sent"])
+def test_resumption(room, tunnel, version, kind):
+    """The records that the kernel has not seen are counted right."""
+    if version == "1.3" and kind == "id":
+        pytest.skip("TLS 1.3 has tickets only")
+    t, ours = tunnel(*(["session_tickets=no"] if kind[0] == "n" else []))
+    session = None
+    for n in range(3):
+        client = room.client(t, version, session=session,
+                             tickets=kind != "id")
+        assert is_echoed(client, b"whoever it is")
+        wanted = n > 0 and (kind[0] != "n" or version == "1.2")
+        assert client.resumed == wanted
+        session = client.session if client.resumable else None
+        line = end(t, client)
+        assert MOVED in line
+        assert (" resumed " in line) == wanted
+    ours.expect(3)
+
+
+def client_of_openssl(room, t, *arguments, stdin=b"", status=0):
+    return run("openssl", "s_client", "-quiet", "-verify_return_error",
+               "-CAfile", room.certs.ca, "-servername", "localhost",
+               "-connect", t.address, *arguments, stdin=stdin, status=status,
+               stderr=subprocess.DEVNULL, timeout=30 * support.SLOW)
+
+
+def exchange(room, t, by_hand, *arguments):
+    """Much, both ways, with OpenSSL's program."""
+    def answer():
+        with by_hand.accept() as sock:
+            assert read_exactly(sock, 100000) == BLOCK[:100000]
+            sock.sendall(BLOCK[100000:200000])
+
+    answering = Task(answer)
+    assert client_of_openssl(room, t, *arguments, stdin=BLOCK[:100000]) == \
+        BLOCK[100000:200000]
+    answering.result()
+
+
+@needs_ktls
+def test_hello_retry_request(room, tunnel, by_hand):
+    t, ours = tunnel("groups=secp384r1", backend=by_hand)
+    exchange(room, t, by_hand, "-tls1_3", "-groups", "X25519:P-384")
+    assert MOVED in t.wait_log(" secp384r1 .* closed$")
+    ours.expect(1)
+
+
+@needs_ktls
+def test_client_certificate(room, tunnel, authority, version):
+    pem = authority.leaf("app1")
+    t, ours = tunnel(f"ca={authority.crt}", "verify=require")
+    client = room.client(t, version, client=pem)
+    assert is_echoed(client, BLOCK[:50000])
+    line = end(t, client)
+    assert MOVED in line and 'client="CN=app1"' in line
+    ours.expect(1)
+
+
+@needs_ktls
+def test_rsa_certificate(room, tunnel, version):
+    t, ours = tunnel(f"cert={room.certs.rsa}")
+    assert is_echoed(room.client(t, version), BLOCK[:50000])
+    ours.expect(1)
+
+
+# Those that stay where they are.
+
+@needs_ktls
+def test_max_fragment_length_stays(room, tunnel, by_hand, version):
+    """The kernel's records would be too long for the client.  In TLS 1.3
+    mbed TLS does not agree to it.
+    """
+    t, ours = tunnel(backend=by_hand)
+    exchange(room, t, by_hand, "-tls" + version.replace(".", "_"),
+             "-maxfraglen", "1024")
+    if version == "1.2":
+        ours.expect_none()
+
+
+@needs_ktls
+@pytest.mark.parametrize("suite,name", [
+    ("TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
+     "ECDHE-ECDSA-AES128-SHA256"),
+    ("TLS_ECDHE_ECDSA_WITH_AES_128_CCM", "ECDHE-ECDSA-AES128-CCM"),
+])
+def test_other_suites_stay(room, tunnel, suite, name):
+    t, ours = tunnel(f"ciphers={suite}")
+    client = room.client(t, "1.2", ciphers=name)
+    assert is_echoed(client, BLOCK[:50000])
+    assert f" {suite} " in end(t, client)
+    ours.expect_none()
+
+
+@needs_ktls
+def test_off(room, tunnel, version):
+    t, ours = tunnel("ktls=off")
+    client = room.client(t, version)
+    assert is_echoed(client)
+    end(t, client)
+    ours.expect_none()
+
+
+# Records that are not data.
+
+@needs_ktls
+@pytest.mark.parametrize("count", [1, 3])
+def test_empty_records_are_no_end(room, tunnel, by_hand, version, count):
+    t, ours = tunnel(ByHand.CIPHERS, backend=by_hand)
+    hand = ByHand(room, t, version)
+    server = room.keep(by_hand.accept())
+    ours.expect_received(1)
+    empty = b"".join(hand.data(b"") for _ in range(count))
+    hand.client.sock.sendall(empty + hand.data(b"one"))
+    assert read_exactly(server, 3) == b"one"
+    for word in (b"two", b"three"):
+        hand.client.sock.sendall(
+            b"".join(hand.data(b"") for _ in range(count)))
+        hand.client.sock.sendall(hand.data(word))
+        assert read_exactly(server, len(word)) == word
+    empty = b"".join(hand.data(b"") for _ in range(count))
+    hand.client.sock.sendall(empty + hand.close_notify())
+    assert read_all(server) == (b"", "eof")
+    server.sendall(b"four")
+    server.close()
+    assert hand.client.read_all() == (b"four", "close_notify")
+
+
+@needs_ktls
+@pytest.mark.parametrize("requested", [False, True])
+def test_key_update(room, tunnel, by_hand, requested):
+    """Where the kernel can, it is done; mbed TLS does not know it at all."""
+    t, ours = tunnel(ByHand.CIPHERS, backend=by_hand)
+    hand = ByHand(room, t, "1.3")
+    server = room.keep(by_hand.accept())
+    ours.expect_received(1)
+    for n in range(3 if REKEYS else 1):
+        hand.client.sock.sendall(hand.data(b"before") +
+                                 hand.key_update(requested) +
+                                 hand.data(b"behind"))
+        assert read_exactly(server, 6) == b"before"
+        if REKEYS:
+            assert read_exactly(server, 6) == b"behind"
+            server.sendall(BLOCK[:100000])
+            assert read_exactly(hand.client, 100000) == BLOCK[:100000]
+    if REKEYS:
+        hand.client.sock.sendall(hand.close_notify())
+        assert read_all(server) == (b"", "eof")
+        server.close()
+        assert hand.client.read_all() == (b"", "close_notify")
+    else:
+        data, end = hand.client.read_all()
+        assert data == b"" and end.endswith(ALERT + "UNEXPECTED_MESSAGE")
+        assert read_all(server) == (b"", "reset")
+
+
+class Interactive:
+    """OpenSSL's client, which takes letters for commands."""
+
+    def __init__(self, room, t, version):
+        self.p = room.start("client", [
+            "openssl", "s_client", "-verify_return_error", "-CAfile",
+            room.certs.ca, "-servername", "localhost", "-connect", t.address,
+            "-tls" + version.replace(".", "_")], stdin=subprocess.PIPE,
+            bufsize=0)
+        room.keep(self.p.popen.stdin)
+
+    def say(self, line):
+        self.p.popen.stdin.write(line.encode() + b"\n")
+
+    def expect(self, pattern):
+        self.p.wait_log(pattern)
+
+
+@needs_ktls
+@pytest.mark.parametrize("letter", ["k", "K"])
+def test_key_update_of_openssl(room, tunnel, letter):
+    t, ours = tunnel()
+    client = Interactive(room, t, "1.3")
+    client.say("one")
+    client.expect("^one$")
+    client.say(letter)
+    client.expect("KEYUPDATE")
+    if REKEYS:
+        client.say("two")
+        client.expect("^two$")
+        client.say("three")
+        client.expect("^three$")
+    else:
+        client.expect("alert unexpected message")
+    ours.expect(1)
+
+
+@needs_ktls
+def test_renegotiation_is_refused(room, tunnel):
+    t, ours = tunnel()
+    client = Interactive(room, t, "1.2")
+    client.say("one")
+    client.expect("^one$")
+    client.say("R")
+    client.expect("no renegotiation")
+    ours.expect(1)
+
+
+@needs_ktls
+def test_renegotiation_alters_nothing(room, tunnel, by_hand):
+    """A warning is no end: the client may go on, and so do we."""
+    t, ours = tunnel(ByHand.CIPHERS, backend=by_hand)
+    hand = ByHand(room, t, "1.2")
+    server = room.keep(by_hand.accept())
+    ours.expect_received(1)
+    hello = client_hello(support.context(room.certs, "1.2"))[5:]
+    hand.client.sock.sendall(hand.data(b"before") + hand.handshake(hello) +
+                             hand.data(b"behind"))
+    assert read_exactly(server, 12) == b"beforebehind"
+
+
+@needs_ktls
+def test_forged_record(room, pair, suite):
+    t, client, server = pair(f"ciphers={suite}", version=version_of(suite))
+    client.send(b"genuine")
+    assert read_exactly(server, 7) == b"genuine"
+    record = bytearray(client.encrypt(b"forged"))
+    record[-1] ^= 1
+    client.sock.sendall(record)
+    assert client.read_all() == (b"", "SSLV3_" + ALERT + "BAD_RECORD_MAC")
+    assert read_all(server) == (b"", "reset")
+
+
+@needs_ktls
+@pytest.mark.parametrize("header", [
+    "17 04 03 00 40", "17 03 03 ff ff", "17 03 03 00 01", "47 45 54 20 2f",
+], ids=["version", "long", "short", "not-tls"])
+def test_bad_header(pair, version, header):
+    t, client, server = pair(version=version)
+    client.send(b"genuine")
+    assert read_exactly(server, 7) == b"genuine"
+    client.sock.sendall(bytes.fromhex(header) + bytes(100))
+    data, end = client.read_all()
+    assert data == b"" and (ALERT in end or end == "reset")
+    assert read_all(server) == (b"", "reset")
+
+
+@needs_ktls
+def test_fatal_alert_of_the_client(room, tunnel, by_hand, version):
+    t, ours = tunnel(ByHand.CIPHERS, backend=by_hand)
+    hand = ByHand(room, t, version)
+    server = room.keep(by_hand.accept())
+    ours.expect_received(1)
+    hand.client.sock.sendall(hand.data(b"fine") +
+                             hand.record(21, b"\2\x50"))  # internal_error
+    got, end = read_all(server)
+    assert b"fine".startswith(got) and end == "reset"
+
+
+# Loss and standstill.
+
+@needs_ktls
+@pytest.mark.seconds(300)
+@pytest.mark.parametrize("buffers", [None, 4608])
+def test_nothing_is_lost_at_the_end(namespace, room, tunnel, suite, buffers):
+    """The kernel may have a record that there is no room for yet, when the
+    backend has ended: and who ends then, loses it.
+    """
+    if buffers:
+        limit_send_buffers(buffers)
+    rng = random.Random(suite)
+
+    def pour(sock):
+        size = struct.unpack(">I", read_exactly(sock, 4))[0]
+        sock.sendall(BLOCK[:size])
+
+    t, ours = tunnel(f"ciphers={suite}", backend=room.backend().serve(pour))
+    first = room.client(t, version_of(suite))
+
+    def slowly(client, size):
+        client.send(struct.pack(">I", size))
+        data = bytearray()
+        while part := client.recv(4096):
+            data += part
+            time.sleep(0.0005)  # the client's pace
+        client.close()
+        return data == BLOCK[:size], client.end
+
+    assert slowly(first, 1000) == (True, "close_notify")
+    session = first.session
+    for n in range(0, TRANSFERS, 5):
+        clients = [room.client(t, rcvbuf=4096, session=session)
+                   for _ in range(min(5, TRANSFERS - n))]
+        tasks = [Task(slowly, client, rng.randrange(1, 150000))
+                 for client in clients]
+        for task in tasks:
+            assert task.result(60 * support.SLOW) == (True, "close_notify")
+        if version_of(suite) == "1.3":
+            session = clients[-1].session
+    ours.expect(1 + TRANSFERS)
+
+
+@needs_ktls
+@pytest.mark.seconds(90)
+@pytest.mark.parametrize("buffers", [4608, 16384])
+def test_no_standstill(namespace, room, tunnel, by_hand, version, buffers):
+    """Through send buffers with less room than a record, both ways."""
+    limit_send_buffers(buffers)
+    t, ours = tunnel(backend=by_hand)
+    client = room.client(t, version)
+    server = room.keep(by_hand.accept())
+    tasks = [Task(send, client, MB), Task(send, server, MB),
+             Task(receive, client, MB), Task(receive, server, MB)]
+    assert [task.result(60 * support.SLOW) for task in tasks][2:] == \
+        [digest_of(MB)] * 2
+    ours.expect(1)
+
+
+@needs_ktls
+@pytest.mark.parametrize("size", [3, 100])
+def test_part_of_a_record_costs_nothing(room, tunnel, by_hand, version, size):
+    """Linux 6.1 says of it that it can be read, and then that it can't, which
+    is why it is not used there unless that is required.
+    """
+    t, ours = tunnel("ktls=auto", backend=by_hand)
+    client = room.client(t, version)
+    server = room.keep(by_hand.accept())
+    client.send(b"whole")
+    assert read_exactly(server, 5) == b"whole"
+    record = client.encrypt(bytes(1000))
+    client.sock.sendall(record[:size])
+    # The other direction has the tunnel look at this one again.
+    server.sendall(b"reply")
+    assert read_exactly(client, 5) == b"reply"
+    before = t.cpu_seconds()
+    time.sleep(1)  # a span to measure
+    assert t.cpu_seconds() - before <= 0.02 * support.SLOW
+    client.sock.sendall(record[size:])
+    assert read_exactly(server, 1000) == bytes(1000)
+    if KERNEL < (6, 2):
+        assert ours.count() == (0, 0)
+    if KERNEL >= (6, 12):
+        ours.expect(1)
+
+
+# Memory.
+
+def private_memory(t):
+    """Bytes, in pages that nobody shares."""
+    total = 0
+    for pid in t.workers():
+        with open(f"/proc/{pid}/smaps_rollup") as f:
+            total += sum(map(int, re.findall(r"Private_Dirty: +(\d+)",
+                                             f.read())))
+    return total * 1024
+
+
+@needs_ktls
+@pytest.mark.seconds(300)
+@pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
+                    reason="they have memory of their own")
+def test_idle_connections_have_no_memory(room, tunnel, by_hand):
+    """Less than 1 KB each: not one of mbed TLS's buffers is left."""
+    t, ours = tunnel("workers=1", backend=by_hand)
+    sessions, clients = {}, []
+
+    def visit():
+        version = ("1.2", "1.3")[len(clients) % 2]
+        client = room.client(t, version, session=sessions.get(version))
+        server = room.keep(by_hand.accept())
+        client.send(b"hello")
+        assert read_exactly(server, 5) == b"hello"
+        server.sendall(b"hello")
+        assert read_exactly(client, 5) == b"hello"
+        sessions.setdefault(version, client.session)
+        clients.append(client)
+
+    for _ in range(20):
+        visit()
+    ours.expect(20)
+    before = private_memory(t)
+    for _ in range(400):
+        visit()
+    ours.expect(420)
+    wait_for(lambda: private_memory(t) - before < 400 * 1024,
+             "400 idle connections to have less than 400 KB")
+    for client in clients[0], clients[-1]:
+        client.close_notify()
+
+
+# Machines without.
+
+@pytest.fixture
+def absent():
+    """The kernel's module; what it takes to be without."""
+    if not available():
+        yield
+        return
+    if not IN_VM:
+        pytest.skip("this machine's kernel has TLS, and keeps it")
+    path = "/etc/modprobe.d/tunnel-test.conf"
+    with open(path, "w") as f:
+        f.write("install tls /bin/false\n")
+    unload()
+    try:
+        yield
+    finally:
+        os.unlink(path)
+        run("modprobe", "tls")
+
+
+def unload():
+    wait_for(lambda: subprocess.run(
+        ["modprobe", "-r", "tls"], stderr=subprocess.DEVNULL).returncode == 0,
+        "an unused module")
+
+
+def test_require_without_it(absent, room):
+    p = subprocess.run(
+        support.command("ktls=require", "accept=127.0.0.1:0", "connect=1",
+                        f"cert={room.certs.server}"),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=support.DEADLINE)
+    assert p.returncode == 2
+    assert p.stdout == ""
+    assert p.stderr.startswith("tunnel: error: ") and REFUSED in p.stderr
+    assert p.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("how", ["auto", "off"])
+def test_without_it(absent, room, backend, version, how):
+    """Not worth more than a line."""
+    t = room.tunnel(f"connect={backend.address}", f"ktls={how}")
+    client = room.client(t, version)
+    assert is_echoed(client, BLOCK[:100000])
+    assert MOVED not in end(t, client)
+    assert t.log().count("ktls") == 0
+    assert t.log().count(ABOUT) == 1
+
+
+@needs_ktls
+@pytest.mark.skipif(not IN_VM, reason="the kernel's module has to be unloaded")
+def test_module_is_loaded_when_it_is_needed(room, tunnel):
+    """By the process that may, at start."""
+    unload()
+    t, ours = tunnel("user=nobody")
+    assert is_echoed(room.client(t))
+    ours.expect(1)
+
+
+@needs_ktls
+@pytest.mark.skipif(not IN_VM, reason="the kernel's module has to be unloaded")
+def test_module_cannot_be_loaded_without_privileges(room, backend):
+    unload()
+    words = support.command("ktls=auto", "accept=127.0.0.1:0",
+                            f"connect={backend.address}", "log_level=debug",
+                            f"cert={room.certs.server}")
+    try:
+        p = room.start("unprivileged", [
+            "setpriv", "--bounding-set=-net_admin,-sys_module", *words])
+        address = p.wait_log("listening on").rsplit(" ", 1)[1]
+        client = room.client(address)
+        assert is_echoed(client, BLOCK[:100000])
+        assert MOVED not in end(p, client)
+    finally:
+        run("modprobe", "tls")

@@ -2,6 +2,7 @@
 #
 #   make deps demo       install what is missing, build, and see it work
 #   make deps check      install what is missing, build, and test everything
+#   make deps check-vm   of kernel TLS alone, in virtual machines
 #   make                 build, with what is there; nothing is downloaded
 #   make deps bench      measure it, next to other servers; QUICK=1: roughly
 #   make install         PREFIX=/usr/local DESTDIR=
@@ -158,6 +159,14 @@ demo: $(TUNNEL)
 check: $(TUNNEL)
 	$(PYTHON) -B -m pytest -q -p no:cacheprovider tests
 
+# Kernel TLS, in virtual machines whose kernels have it.
+check-vm: $(TUNNEL)
+	$(PYTHON) -B -m pytest -q -p no:cacheprovider tests/test_vm.py
+
+# What that costs, in instructions, next to other servers.
+bench-vm: $(TUNNEL)
+	tests/vm/bench
+
 # The unit tests include the files they test, to reach what is static.
 unit: $(O)/test_forward $(O)/test_tls $(O)/test_tunnel
 	$(O)/test_forward
@@ -215,13 +224,14 @@ uninstall:
 
 # What tests/deps has put there is kept: it is not made from anything here.
 KEPT	= build/mbedtls build/mbedtls-source build/inetd build/haproxy \
-	build/hitch build/nginx build/stunnel build/traffic_server
+	build/hitch build/nginx build/stunnel build/traffic_server build/vm
 
 clean:
 	rm -rf $(TUNNEL) $(filter-out $(KEPT),$(wildcard build/*))
 
 FORCE:
 
-.PHONY: all demo check unit bench install uninstall clean mbedtls-is-fit FORCE
+.PHONY: all demo check check-vm unit bench bench-vm install uninstall clean \
+	mbedtls-is-fit FORCE
 
 endif

@@ -206,9 +206,9 @@ struct kernel {
 	int	 sends;			/* it has our keys, not only theirs */
 	int	 update_due;		/* the client has asked for new keys */
 	uint64_t seq;			/* of its first record */
-	uint64_t base;			/* bytes that TCP was given before, */
-	uint64_t given;			/* it was given since, */
-	uint64_t records;		/* and in so many, but for its keys' */
+	uint64_t base;			/* bytes that TCP had until then */
+	uint64_t given;			/* bytes that it was to send since */
+	uint64_t records;		/* to be added to its record's number */
 };
 
 struct tls {
@@ -3446,7 +3446,7 @@ bytes_in_tcp(int fd)
 	    info.tcpi_notsent_bytes;
 }
 
-/* The number of the next record that it makes. */
+/* The number of the next record that it makes, by its keys of now. */
 static uint64_t
 next_record(const struct tls *t)
 {
@@ -3462,7 +3462,10 @@ next_record(const struct tls *t)
 	return seq;
 }
 
-/* Has everything left for TCP?  Each record is longer by so much. */
+/*
+ * Has everything left for TCP?  That is what it was to send, and what each
+ * record is longer by.
+ */
 static int
 is_flushed(const struct tls *t)
 {
@@ -3496,7 +3499,7 @@ kernel_sends(struct tls *t)
 	k->base = bytes_in_tcp(t->fd);
 	if (turn_over(t, TLS_TX, k->seq) == -1)
 		return -1;
-	k->records = -k->seq;
+	k->records = -k->seq;	/* which were the library's */
 	k->sends = 1;
 	if (!(t->cfg->kernel & TLS_KERNEL_REKEYS) || !k->is_13)
 		forget_secrets(k);

@@ -205,6 +205,7 @@ struct kernel {
 	int	 is_13;
 	int	 sends;			/* it has our keys, not only theirs */
 	int	 update_due;		/* the client has asked for new keys */
+	int	 unread;		/* it may have more, and not tell */
 	uint64_t seq;			/* of its first record */
 	uint64_t base;			/* bytes that TCP had until then */
 	uint64_t given;			/* bytes that it was to send since */
@@ -3670,6 +3671,7 @@ kernel_read(struct stream *s, void *buf, size_t len)
 			break;
 		t->ended = r;
 	}
+	t->kernel->unread = hides && r != MBEDTLS_ERR_SSL_WANT_READ;
 	if (got > 0)
 		return (ssize_t)got;
 	return t->ended != 0 ? read_end(t) : STREAM_WANT_READ;
@@ -3707,7 +3709,7 @@ kernel_pending(const struct stream *s)
 {
 	const struct tls *t = s->ctx;
 
-	return t->ended != 0;
+	return t->ended != 0 || t->kernel->unread;
 }
 
 /* It is open already. */

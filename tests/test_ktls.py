@@ -9,6 +9,7 @@ import os
 import platform
 import random
 import re
+import signal
 import socket
 import ssl
 import struct
@@ -486,6 +487,31 @@ def test_key_update(room, tunnel, by_hand, requested):
         data, end = hand.client.read_all()
         assert data == b"" and end.endswith(ALERT + "UNEXPECTED_MESSAGE")
         assert read_all(server) == (b"", "reset")
+
+
+@needs_ktls
+@pytest.mark.parametrize("size", [70000, 80000])
+def test_key_update_behind_much(room, tunnel, by_hand, size):
+    """All of it is there at once: the tunnel's buffer is nearly full, and what
+    is behind that is not told of by poll(2).
+    """
+    if not REKEYS:
+        pytest.skip("this kernel can't renew keys")
+    t, ours = tunnel(ByHand.CIPHERS, "workers=1", backend=by_hand)
+    hand = ByHand(room, t, "1.3")
+    server = room.keep(by_hand.accept())
+    ours.expect_received(1)
+    data = BLOCK[:size]
+    records = b"".join(hand.data(data[i:i + 16384])
+                       for i in range(0, size, 16384))
+    records += hand.key_update(False) + hand.data(b"behind")
+    workers = t.workers()
+    support.kill(workers, signal.SIGSTOP)
+    try:
+        hand.client.sock.sendall(records)
+    finally:
+        support.kill(workers, signal.SIGCONT)
+    assert read_exactly(server, size + 6) == data + b"behind"
 
 
 class Interactive:

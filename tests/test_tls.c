@@ -527,6 +527,18 @@ test_key_update_behind_data(void **state)
 	assert_memory_equal(buf, "abcabc", 6);
 	assert_int_equal(kernel.rx, 1);
 	assert_ptr_equal(kernel.replies, replies + 4);
+	assert_false(kernel_pending(&stream));
+	/* Nor when there is no room for what may come. */
+	kernel.replies = replies;
+	assert_int_equal(kernel_read(&stream, buf, RECORD_MAX), 3);
+	assert_ptr_equal(kernel.replies, replies + 1);
+	assert_true(kernel_pending(&stream));
+	assert_int_equal(kernel_read(&stream, buf, RECORD_MAX), 3);
+	assert_int_equal(kernel.rx, 2);
+	kernel.replies = replies + 3;
+	assert_int_equal(kernel_read(&stream, buf, RECORD_MAX),
+	    STREAM_WANT_READ);
+	assert_false(kernel_pending(&stream));
 	/* A kernel that can't renew them hides nothing. */
 	cfg->kernel &= ~TLS_KERNEL_REKEYS;
 	assert_int_equal(kernel_read(&stream, buf, sizeof(buf)), 3);

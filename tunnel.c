@@ -4348,7 +4348,7 @@ reap(struct master *m)
 					worker_ended(m, sv, i, status);
 }
 
-/* Those that all have left. */
+/* Those that all have left, and what the C library would keep of them. */
 static void
 free_services(struct master *m)
 {
@@ -4358,6 +4358,7 @@ free_services(struct master *m)
 		if (sv->nworkers == 0) {
 			*link = sv->older;
 			service_free(sv);
+			malloc_trim(0);
 		} else
 			link = &sv->older;
 	}

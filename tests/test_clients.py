@@ -53,7 +53,9 @@ def test_conversation(room, command, version):
 
 
 def test_reply_to_its_end(room, command, version):
-    """The client ends by itself, at the end of the reply."""
+    """The client ends by itself, at the end of the reply.  gnutls-cli does so
+    without close_notify, if it has not yet seen the end of its own input.
+    """
     backend = room.backend().serve(support.http)
     t = room.tunnel(f"connect={backend.address}")
     p = room.start("client", command(t), stdin=subprocess.PIPE,
@@ -62,7 +64,8 @@ def test_reply_to_its_end(room, command, version):
                                  support.DEADLINE)
     assert out.endswith(b"\r\n\r\n" + b"x" * 1000000)
     assert p.popen.returncode == 0
-    t.wait_log(f" TLSv{version} .* closed$")
+    line = t.wait_log(rf" TLSv{version} .* (closed|truncated)$")
+    assert line.endswith(" closed") or "gnutls-cli" in command(t)
 
 
 def curl(room, t, *arguments, **keywords):

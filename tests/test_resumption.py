@@ -333,10 +333,9 @@ def keep_coming(kind, certs, to):
         client = visit(to, newcomer(certs, kind))
         assert not client.resumed
         sessions.append((time.monotonic(), client.session))
-        while time.monotonic() - sessions[0][0] > LIFETIME / 4:
+        while sessions and time.monotonic() - sessions[0][0] > LIFETIME / 4:
             assert is_resumed(to, sessions.pop(0)[1])
         time.sleep(0.05)  # the clients' pace
-    assert sessions
 
 
 def test_session_outlives_the_making_of_another_key(certs, mortal):

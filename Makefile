@@ -59,7 +59,8 @@ PIE	= -fno-pie
 LINK	= -static -no-pie
 CPPFLAGS += -idirafter /usr/include \
 	-idirafter /usr/include/$(shell $(CC) -print-multiarch)
-LIBRARY_DEFINES = TUNNEL_SMALL
+LIBRARY_DEFINES = TUNNEL_SMALL TUNNEL_ALLOC
+LIBRARY_ADDS = mbedtls/alloc.c mbedtls/alloc.h
 endif
 SIZED	?= -Os
 PIE	?= -fPIE
@@ -168,7 +169,8 @@ bench-vm: $(TUNNEL)
 	tests/vm/bench
 
 # The unit tests include the files they test, to reach what is static.
-unit: $(O)/test_forward $(O)/test_tls $(O)/test_tunnel
+unit: $(O)/test_forward $(O)/test_tls $(O)/test_tunnel $(O)/test_alloc
+	$(O)/test_alloc
 	$(O)/test_forward
 	$(O)/test_tls
 	$(O)/test_tunnel
@@ -178,6 +180,7 @@ $(O)/test_%: tests/test_%.c $(SRCS) $(HDRS) $(O)/flags | mbedtls-is-fit
 	    $(libs) $(if $(filter accel,$*),-lcrypto)
 $(O)/test_tls: $(O)/forward.o
 $(O)/test_tunnel: $(O)/tls.o $(O)/forward.o
+$(O)/test_alloc: mbedtls/alloc.c mbedtls/alloc.h
 $(O)/test_accel: mbedtls/ipsec-mb/aead.c
 
 # The builds of tunnel to measure, and what make is told for each.  One that

@@ -9,6 +9,14 @@
 #define MBEDTLS_HAVE_TIME_DATE
 #define MBEDTLS_PLATFORM_C
 
+/* musl is slow to find memory: see alloc.c. */
+#ifdef TUNNEL_ALLOC
+#include "alloc.h"
+#define MBEDTLS_PLATFORM_MEMORY
+#define MBEDTLS_PLATFORM_CALLOC_MACRO	tunnel_calloc
+#define MBEDTLS_PLATFORM_FREE_MACRO	tunnel_free
+#endif
+
 /*
  * Random numbers are the kernel's, see random.c: it needs no file, which a
  * chroot(2) may lack, and two processes never draw the same.

@@ -330,11 +330,15 @@ def test_thousands_of_random_ones(target):
     tickets = list(made_up(target.ticket, MANY))
     assert target.answers(tickets[:MANY // 2]) == {"full"}
     kb, descriptors = left()
-    assert target.answers(tickets[MANY // 2:]) == {"full"}
-    after, same = left()
-    assert same == descriptors
-    if not support.SANITIZED and not support.UNDER:
-        assert (after - kb) * 1024 < 32 * MANY // 2
+    for _ in range(4):  # it may take the C library as many to settle
+        before = kb
+        assert target.answers(tickets[MANY // 2:]) == {"full"}
+        kb, same = left()
+        assert same == descriptors
+        if (kb - before) * 1024 < 32 * MANY // 2:
+            break
+    else:
+        assert support.SANITIZED or support.UNDER, f"{before} KB, then {kb}"
     assert target.is_well()
 
 

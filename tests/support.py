@@ -54,6 +54,10 @@ WORKERS = dict(word.split("=") for word in ARGS).get("workers", "1")
 WORKERS = os.cpu_count() if WORKERS == "auto" else int(WORKERS)
 # For a test in which one connection has to know of another.
 ALONE = "mode=fork" if MODE == "fork" else "workers=1"
+# What glibc says, and musl.
+IN_USE = "Address (already )?in use"
+NOT_HERE = "(Cannot assign requested address|Address not available)"
+NO_DESCRIPTORS = "(Too many open files|No file descriptors available)"
 SLOW = float(os.environ.get("TUNNEL_SLOW", "4" if SANITIZED else "1"))
 DEADLINE = 10 * SLOW  # seconds, for whatever should happen at once
 

@@ -322,20 +322,20 @@ def test_port_in_use(lost):
     with socket.create_server(("127.0.0.1", 0)) as s:
         address = support.tcp_address(s)
         message = in_background(lost, f"accept={address}")
-    assert f"{address}: Address already in use" in message
+    assert re.search(f"{address}: {support.IN_USE}", message)
 
 
 def test_two_accept_on_one_port(lost):
     address = support.free_port()
-    assert f"{address}: Address already in use" in in_background(
-        lost, f"accept={address}", f"accept={address}")
+    assert re.search(f"{address}: {support.IN_USE}", in_background(
+        lost, f"accept={address}", f"accept={address}"))
 
 
 def test_unix_socket_in_use(room, certs):
     backend = room.backend(family=socket.AF_UNIX, to=room.path("used"))
     message = complaint(tunnel(
         f"accept={backend.address}", "connect=1", f"cert={certs.server}"))
-    assert "Address already in use" in message
+    assert re.search(support.IN_USE, message)
     support.connect(backend.address).close()  # it is still there
 
 
@@ -343,13 +343,13 @@ def test_unix_socket_would_replace_a_file(room, certs):
     path = room.write("file", "precious")
     message = complaint(tunnel(
         f"accept=unix:{path}", "connect=1", f"cert={certs.server}"))
-    assert "Address already in use" in message
+    assert re.search(support.IN_USE, message)
     assert open(path).read() == "precious"
 
 
 def test_address_of_another_machine(lost):
-    assert "Cannot assign requested address" in in_background(
-        lost, "accept=192.0.2.1:0")
+    assert re.search(support.NOT_HERE, in_background(
+        lost, "accept=192.0.2.1:0"))
 
 
 def test_log_file_impossible(lost, room):

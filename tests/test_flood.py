@@ -437,7 +437,7 @@ def test_descriptors_return(room, start, way):
     client = room.keep(support.Client(
         t.address, support.context(room.certs)))
     waiting = waits_for_room(t, client)
-    t.wait_log("accepting pauses: Too many open files$")
+    t.wait_log(f"accepting pauses: {support.NO_DESCRIPTORS}$")
     greet(stays)
     limit(accepting(t, way), resource.RLIMIT_NOFILE, 1000)
     waiting.result()
@@ -460,7 +460,7 @@ def test_crowd_beyond_the_descriptors(room, start, way):
         # Each child has its own, the master none for them.
         support.wait_for(lambda: len(t.workers()) == 150, "150 children")
     else:
-        t.wait_log("accepting pauses: Too many open files$")
+        t.wait_log(f"accepting pauses: {support.NO_DESCRIPTORS}$")
     spends_nothing(t)
     for sock in some:
         sock.close()

@@ -430,7 +430,7 @@ def test_port_is_handed_over(room, configured, backend):
     ({"cert": "/no.pem"}, "/no.pem: No such file or directory"),
     ({"key": "/no.key"}, "/no.key: No such file or directory"),
     ({"connect": "nowhere.invalid:1"}, "tunnel.conf:4: "),
-    ({"accept": "192.0.2.1:0"}, "tunnel.conf:1: .*Cannot assign requested"),
+    ({"accept": "192.0.2.1:0"}, f"tunnel.conf:1: .*{support.NOT_HERE}"),
     ({"accept": "fd:999"}, "tunnel.conf:1: .*not the number of a listening"),
     ({"cert": None}, "cert"),
     ({"tls_min": "1.3", "tls_max": "1.2"}, "tls_min is above tls_max"),
@@ -503,7 +503,7 @@ def test_port_in_use(room, configured):
         used = support.tcp_address(s)
         message = c.refuse(accept=["127.0.0.1:0", other, free, used])
     assert message.startswith("tunnel.conf:4: ")
-    assert f"{used}: Address already in use" in message
+    assert re.search(f"{used}: {support.IN_USE}", message)
     assert is_refused(free)
     assert not os.path.exists(room.path("other"))
     assert serves(room, c.t.address) and serves(room, unix)
@@ -514,7 +514,7 @@ def test_address_that_overlaps(configured):
     """The old one is open until the new one is."""
     c = configured(accept=support.free_port())
     message = c.refuse(accept=c.t.address.split(":")[1])
-    assert "Address already in use" in message
+    assert re.search(support.IN_USE, message)
     assert is_echoed(c.client())
 
 

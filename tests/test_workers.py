@@ -553,8 +553,8 @@ def test_fork_killed_child(room, forking):
     os.kill(pid, signal.SIGKILL)
     assert victim.read_all() in [(b"", "reset"), (b"", "truncated")]
     assert all(is_echoed(client) for client in others)
-    assert len(t.workers()) == 5
     t.wait_log(f"worker {pid} was killed by signal 9")
+    assert len(t.workers()) == 5
     assert is_echoed(room.client(t))
     assert "takes its place" not in t.log()
 

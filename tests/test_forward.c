@@ -569,6 +569,7 @@ struct fake {
 	size_t	 want;		/* one call in so many wants; 0: none */
 	size_t	 cut;		/* one in so many moves less than it could */
 	size_t	 ahead;		/* it reads up to so many ahead; 0: none */
+	size_t	 piece;		/* no more is written to it at once; 0: any */
 	enum fault fault;
 	int	 result;	/* of the fault */
 	size_t	 at;		/* after so many bytes */
@@ -799,6 +800,7 @@ sim_write(struct stream *s, const void *buf, size_t len)
 
 	CHECK(k->opened && !k->finished);
 	CHECK(len > 0 && len >= k->retry);
+	CHECK(k->piece == 0 || len <= k->piece);
 	CHECK(k->taken + len == from->given);
 	CHECK(memcmp(buf, noise_at(key, k->taken), len) == 0);
 	k->retry = len;
@@ -925,6 +927,7 @@ sim_accepted(void *arg, int fd, const struct sockaddr *addr, socklen_t len,
 	CHECK(l != NULL);
 	client->ops = &sim_ops;
 	client->ctx = &l->fakes[CLIENT];
+	client->piece = l->fakes[CLIENT].piece;
 	world.moved = 1;
 	return l;
 }
@@ -950,6 +953,7 @@ sim_dial(void *conn, struct stream *backend, const char *failure,
 	link_pair(l, fds);
 	backend->ops = &sim_ops;
 	backend->ctx = k;
+	backend->piece = k->piece;
 	backend->fd = fds[0];
 	k->injected = 0;
 	memset(k->waiting, 0, sizeof(k->waiting));
@@ -1087,6 +1091,7 @@ plan_fakes(struct link *l)
 			k->ahead = 1 + l->peers[side].total / 64 + rnd(4096);
 		if (k->ahead > sizeof(k->held))
 			k->ahead = sizeof(k->held);
+		k->piece = rnd(2) * (1 + rnd(20000));
 	}
 }
 

@@ -12,7 +12,7 @@
 # POLLER=poll      poll(2), not epoll          O=dir        build there
 # TUNED=1          with a lean and fast mbed TLS of its own (after "make
 #                  TUNED=1 deps", which fetches its source)
-# MUSL=1           with TUNED=1: one small file for any Linux
+# MUSL=1           TUNED=1, and one small file for any Linux
 # ACCEL=ipsec-mb   on x86-64: TUNED=1, and libipsec-mb does the ciphers
 # CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are respected.
 
@@ -53,6 +53,7 @@ SANITIZE =
 # larger by 20 KB, and no pages for code alone, which take 8.  musl has no
 # headers of the kernel: those of the system come after its own.
 ifdef MUSL
+TUNED	= 1
 CC	= musl-gcc
 SIZED	= -Oz
 PIE	= -fno-pie

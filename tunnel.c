@@ -1554,7 +1554,10 @@ taken(volatile sig_atomic_t *flag)
 	return was;
 }
 
-/* A word of the log.  -1: there is no memory for it. */
+/*
+ * A client's path must not look like several words of the log.  -1: there is
+ * no memory for it.
+ */
 static int
 set_peer(struct session *ss, const struct address *a)
 {

@@ -21,7 +21,7 @@ import pytest
 import support
 from support import Task, read_all, read_exactly, run, wait_for
 from test_hostile import ByHand, client_hello
-from test_transfer import BLOCK, digest_of, receive, send
+from test_transfer import BLOCK, digest_of, echo_at_once, receive, send
 
 # What a user sees of it: in a connection's line, and at start.
 MOVED = " ktls "
@@ -259,14 +259,7 @@ def test_slow_sink(room, tunnel, by_hand, suite):
 @needs_ktls
 def test_many_at_once(room, tunnel):
     t, ours = tunnel()
-    clients = [room.client(t, ("1.2", "1.3")[i % 2]) for i in range(40)]
-    for i, client in enumerate(clients):
-        client.send(BLOCK[i:i + 50000])
-    for i, client in enumerate(clients):
-        assert read_exactly(client, 50000) == BLOCK[i:i + 50000]
-    for client in clients:
-        client.close_notify()
-        assert client.read_all() == (b"", "close_notify")
+    echo_at_once(room, t, 40)
     ours.expect(40)
 
 

@@ -122,11 +122,9 @@ def test_one_byte_writes_of_the_backend(room, version):
     assert received.result() == data
 
 
-def test_many_connections_at_once(room):
-    """200, all of them open before the first one sends."""
-    backend = room.backend().serve(support.echo)
-    t = room.tunnel(f"connect={backend.address}")
-    clients = [room.client(t, ("1.2", "1.3")[i % 2]) for i in range(200)]
+def echo_at_once(room, t, count):
+    """Clients of both versions, all of them open before the first one sends."""
+    clients = [room.client(t, ("1.2", "1.3")[i % 2]) for i in range(count)]
     for i, client in enumerate(clients):
         client.send(BLOCK[i:i + 50000])
     for i, client in enumerate(clients):
@@ -134,5 +132,13 @@ def test_many_connections_at_once(room):
     for client in clients:
         client.close_notify()
         assert client.read_all() == (b"", "close_notify")
+    return clients
+
+
+def test_many_connections_at_once(room):
+    """200, all of them open before the first one sends."""
+    backend = room.backend().serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}")
+    for client in echo_at_once(room, t, 200):
         client.close()
     t.wait_log(r"in=50000 out=50000 .* closed$", count=200)

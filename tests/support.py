@@ -668,7 +668,7 @@ class Authority:
         """An authority that this one has signed."""
         return Authority(self.dir, name, issuer=self, **keywords)
 
-    def crl(self, *revoked, starts=-DAY, ends=30 * DAY):
+    def crl(self, *revoked, starts=-DAY, ends=30.5 * DAY):
         """The file of a list.  revoked: the PEM files of certificates."""
         serials = [run("openssl", "x509", "-noout", "-serial", "-in", pem)
                    .decode().strip().removeprefix("serial=")

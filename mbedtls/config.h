@@ -117,6 +117,7 @@
 /* What is told to people: where size counts most, errors have numbers only. */
 #define MBEDTLS_VERSION_C
 #ifdef TUNNEL_SMALL
+#define MBEDTLS_AES_FEWER_TABLES
 #define MBEDTLS_ERROR_STRERROR_DUMMY
 #else
 #define MBEDTLS_ERROR_C

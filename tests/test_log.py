@@ -153,7 +153,7 @@ def test_health_check(room, backend, how):
 
 def test_no_backend(room):
     targets = support.closed_port(), support.closed_port()
-    t = room.tunnel(*(f"connect={x}" for x in targets))
+    t = room.tunnel(*(f"connect={x}" for x in targets), support.ALONE)
     client = room.client(t)
     client.read_all()
     client.close()

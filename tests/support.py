@@ -303,21 +303,25 @@ def http(sock):
 
 
 def free_port():
-    """The address of a port that nobody has at this moment."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return tcp_address(s)
+    """The address of a port for a program to listen on, if by SO_REUSEADDR;
+    the system gives it to nobody else.
+    """
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", 0))
+    RESERVED.append(s)
+    return tcp_address(s)
 
 
 def closed_port():
     """The address of a port that refuses connections, and is nobody else's."""
     s = socket.socket()
     s.bind(("127.0.0.1", 0))
-    CLOSED.append(s)
+    RESERVED.append(s)
     return tcp_address(s)
 
 
-CLOSED = []
+RESERVED = []
 
 
 # TLS.
@@ -702,14 +706,14 @@ def state(pid):
 
 def sockets(pid):
     """The inodes of those it has; none if there is no such process."""
+    gone = FileNotFoundError, ProcessLookupError
     inodes = []
-    try:
+    with contextlib.suppress(*gone):
         for fd in os.listdir(f"/proc/{pid}/fd"):
-            link = os.readlink(f"/proc/{pid}/fd/{fd}")
-            if link.startswith("socket:"):
-                inodes.append(link[len("socket:["):-1])
-    except (FileNotFoundError, ProcessLookupError):
-        pass
+            with contextlib.suppress(*gone):
+                link = os.readlink(f"/proc/{pid}/fd/{fd}")
+                if link.startswith("socket:"):
+                    inodes.append(link[len("socket:["):-1])
     return inodes
 
 
@@ -830,16 +834,18 @@ class Process:
         return self.popen.returncode
 
     def cpu_seconds(self):
-        """Of all its processes, those that have ended included."""
-        ticks = 0
+        """Of all its processes: by their clocks, and in ticks for those that
+        have ended.
+        """
+        with open(f"/proc/{self.pid}/stat") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        used = sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
         for pid in self.pids():
             try:
-                with open(f"/proc/{pid}/stat") as f:
-                    fields = f.read().rsplit(")", 1)[1].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            ticks += sum(map(int, fields[11:15 if pid == self.pid else 13]))
-        return ticks / os.sysconf("SC_CLK_TCK")
+                used += time.clock_gettime(~pid << 3 | 2)
+            except OSError:
+                pass
+        return used
 
     def descriptors(self):
         """How many are open, in all its processes."""

@@ -452,9 +452,8 @@ def test_certificate_of_another(room, authority, tunnel, backend):
     """Swapped on the way, which TLS 1.2 lets us do: the signature is not by
     its key.
     """
-    app1 = authority.leaf("app1")
-    size = len(der_of(app1))
-    while len(der_of(thief := authority.leaf("evil"))) != size:
+    while len(der_of(app1 := authority.leaf("app1"))) != \
+            len(der_of(thief := authority.leaf("evil"))):
         pass
     t = tunnel("verify=require", f"ca={authority.crt}", "peer=cn:app1",
                f"peer={support.pin(app1)}")

@@ -286,12 +286,12 @@ def test_failed_reload_keeps_the_trust(room, authority, configured, kind):
 def test_end_of_its_time(room, authority, configured, served, what):
     """Without a reload, for sessions of every kind."""
     life = datetime.timedelta(seconds=round(3 * support.SLOW))
-    end = datetime.datetime.now() + life
     dates = {x: {"ends": life} if x == what else {}
              for x in ("certificate", "intermediate", "CRL")}
     sub = authority.sub(**dates["intermediate"])
     pem = sub.leaf("app1", send=[sub], **dates["certificate"])
     crl = sub.crl(**dates["CRL"])
+    end = datetime.datetime.now() + life
     ca = room.path("ca.pem")
     # Its list counts only for an authority that is trusted by itself.
     support.concatenate(ca, authority.crt,

@@ -35,7 +35,7 @@ listen fleet
     option redispatch 1
 """
 HOST = """
-    server host{n} {host}:{port} {words} check inter 100ms fall 1 rise 1
+    server host{n} {host}:{port} {words} check inter 100ms fall 2 rise 1
 """
 
 
@@ -424,7 +424,7 @@ def test_one_is_reloaded_under_load(fleet):
     load.end()
     assert load.failed == []
     assert load.full == []
-    assert f.states() == ["2"] * 3
+    wait_for(lambda: f.states() == ["2"] * 3, "all to be there")
 
 
 def test_keys_are_changed_on_one_after_another(fleet):

@@ -317,7 +317,7 @@ def test_honest_clients_in_a_flood(room, many_descriptors, start, way, stay):
     for _ in range(5):
         began = time.monotonic()
         is_served(room, t.address)
-        assert time.monotonic() - began < 1 * support.SLOW
+        assert time.monotonic() - began < 3 * support.SLOW
     assert not ended(silent)
     assert statistics(t)["live"] <= 1000
     t.wait_log("not TLS: ", count=500)
@@ -374,7 +374,7 @@ def watch_until_cut(clients, seconds):
 
 
 @pytest.mark.seconds(60)
-def test_crowd_of_silent_and_slow_is_cut(room, many_descriptors, start):
+def test_crowd_of_silent_and_slow_is_cut(room, many_descriptors, start, way):
     """500 that say nothing, 100 that say it too slowly.  None keeps itself
     alive by what it says, none has to wait for the others.
     """
@@ -382,11 +382,12 @@ def test_crowd_of_silent_and_slow_is_cut(room, many_descriptors, start):
     first = hello(room)
     clients = [Slow(room, t.address, first if n % 6 == 0 else b"")
                for n in range(600)]
-    watch_until_cut(clients, 2 + LATE + support.DEADLINE)
+    late = 3 * LATE if is_fork(way) else LATE  # 600 processes
+    watch_until_cut(clients, 2 + late + support.DEADLINE)
     took = [client.took for client in clients]
     assert None not in took
     assert min(took) > 2 - 0.1
-    assert max(took) < 2 + LATE
+    assert max(took) < 2 + late
     assert sum(len(client.hello) > 0 for client in clients) == 100
     t.wait_log(" handshake timeout$", count=600)
     is_served(room, t.address)

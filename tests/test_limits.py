@@ -60,7 +60,7 @@ def test_idle_timeout_of_a_client_that_does_not_read(room, backend, tunnel):
     t = tunnel("idle_timeout=1s")
     client = room.client(t, rcvbuf=65536)
     server = room.keep(backend.accept())
-    pouring = Task(server.sendall, bytes(16 << 20))
+    pouring = Task(server.sendall, bytes(64 << 20))
     support.wait_until_stalled(client.sock)
     t.wait_log(" idle timeout$", seconds=1 + LATE)
     with pytest.raises(ConnectionResetError):
@@ -420,7 +420,7 @@ def test_waiting_connection_costs_nothing(room, backend, tunnel, end):
         server.shutdown(socket.SHUT_WR)
         assert client.read_all() == (b"", "close_notify")
     else:
-        pouring = Task(server.sendall, bytes(16 << 20))
+        pouring = Task(server.sendall, bytes(64 << 20))
         support.wait_until_stalled(client.sock)
         assert pouring.running()
     before = t.cpu_seconds()

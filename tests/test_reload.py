@@ -318,7 +318,7 @@ def test_user(configured):
     nobody = pwd.getpwnam("nobody").pw_uid
 
     def users():
-        return {uid(pid) for pid in c.t.workers()}
+        return {uid(pid) for pid in c.t.workers()} - {None}
 
     wait_for(lambda: users() == {nobody}, "workers of nobody")
     assert is_echoed(c.client())
@@ -328,8 +328,11 @@ def test_user(configured):
 
 
 def uid(pid):
-    with open(f"/proc/{pid}/status") as f:
-        return int(re.search(r"^Uid:\s+(\d+)", f.read(), re.M)[1])
+    try:
+        with open(f"/proc/{pid}/status") as f:
+            return int(re.search(r"^Uid:\s+(\d+)", f.read(), re.M)[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def test_arguments_win_over_the_file(configured):

@@ -71,7 +71,7 @@ def test_default_is_enough_for_hundreds(certs, start, mode):
     """Of 1024, if these are spread over them by chance."""
     t = start(mode)
     sessions = fill(t, certs, 300)
-    assert which_are_there(t, sessions).count(True) >= 0.99 * 300
+    assert which_are_there(t, sessions).count(True) >= 0.97 * 300
 
 
 @pytest.mark.parametrize("entries", [0, -1, "many", 2000001])
@@ -317,7 +317,9 @@ def test_worker_that_stops_while_it_is_at_a_place(room, start):
     t = start("workers=2", "session_cache=1")
     wait_for(lambda: len(t.workers()) == 2, "the workers")
     sleeper = Sleeper(room, t)
-    for _ in range(200):
+    for n in range(2000):
+        if n >= 200 and min(sleeper.early, sleeper.late) >= 20:
+            break
         sleeper.sleep()
         os.kill(sleeper.victim, signal.SIGCONT)
     assert sleeper.early >= 20 and sleeper.late >= 20

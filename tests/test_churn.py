@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 import support
-from support import Task, statistics, wait_until_alone
+from support import Task, statistics, wait_for, wait_until_alone
 
 by_default = pytest.mark.skipif(
     support.SANITIZED or bool(support.UNDER),
@@ -83,6 +83,14 @@ class Visitors:
         for task in tasks:
             task.result(80 * support.SLOW)
 
+    def wait_until_over(self, t):
+        """Those that have gone may not even have been accepted."""
+        def is_over():
+            n = statistics(t)
+            return n["live"] == 0 and n["accepted"] == len(self.made) and \
+                not (t.forks and t.workers())
+        wait_for(is_over, "all to be over")
+
 
 def memory(t):
     """kB that are its processes' own, or shared among them."""
@@ -105,10 +113,10 @@ def start(room, backend):
 def churn(t, visitors, first, then):
     """What is left after these is what was left after the first of them."""
     visitors.come(first, at_once=20)  # more than there will be
-    wait_until_alone(t)
+    visitors.wait_until_over(t)
     kb, descriptors = memory(t), t.descriptors()
     visitors.come(then, at_once=4)
-    wait_until_alone(t)
+    visitors.wait_until_over(t)
     assert t.descriptors() == descriptors
     assert memory(t) <= 1.05 * kb
     assert len(visitors.made) == first + then

@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -49,9 +50,9 @@
 #define RECORDS		512		/* likewise, of data */
 #define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
 #define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
-#define HELD_MAX	(OUT_SIZE + 4096)
-#define OUT_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
 #define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
+#define OUT_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
+#define HELD_MAX	(OUT_SIZE + 4096)
 #define FILE_MAX	(1024 * 1024)	/* of a PEM file */
 #define LIST_MAX	32		/* names in a list */
 #define SUITES_MAX	64
@@ -863,34 +864,48 @@ is_cut(const char *text)
 	return end == NULL || strstr(end + strlen("\n-----"), "-----") == NULL;
 }
 
+static int
+read_whole(int fd, unsigned char *p, size_t len)
+{
+	ssize_t n;
+
+	for (; len > 0; p += n, len -= (size_t)n) {
+		if ((n = read(fd, p, len)) == 0)
+			errno = ENODATA;	/* it has become shorter */
+		if (n <= 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* A whole file and a NUL behind it, as the PEM parser wants it; or NULL. */
 static unsigned char *
 slurp(struct tls_config *cfg, const char *name, size_t *size)
 {
 	unsigned char *buf = NULL;
 	struct stat st;
-	FILE *fp;
+	int fd, r = 0;
 
-	if ((fp = fopen(name, "re")) == NULL || fstat(fileno(fp), &st) == -1) {
-		fail(cfg, "%s: %s", name, strerror(errno));
-	} else if (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX) {
-		fail(cfg, "%s: not a regular file of at most 1 MB", name);
-	} else if ((buf = calloc(1, (size_t)st.st_size + 1)) == NULL) {
-		fail(cfg, "%s: out of memory", name);
-	} else {
-		/* Unbuffered: no copy of a key is left behind. */
-		setvbuf(fp, NULL, _IONBF, 0);
-		*size = fread(buf, 1, (size_t)st.st_size, fp) + 1;
-		if (is_cut((const char *)buf)) {
-			fail(cfg, "%s: it ends within a block of PEM: has it "
-			    "been cut off?", name);
-			mbedtls_platform_zeroize(buf, *size);
-			free(buf);
-			buf = NULL;
-		}
+	/* Not to wait for whoever writes to a FIFO. */
+	fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd == -1 || fstat(fd, &st) == -1)
+		r = fail(cfg, "%s: %s", name, strerror(errno));
+	else if (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX)
+		r = fail(cfg, "%s: not a regular file of at most 1 MB", name);
+	else if ((buf = calloc(1, *size = (size_t)st.st_size + 1)) == NULL)
+		r = fail(cfg, "%s: out of memory", name);
+	else if (read_whole(fd, buf, *size - 1) == -1)
+		r = fail(cfg, "%s: %s", name, strerror(errno));
+	else if (is_cut((const char *)buf))
+		r = fail(cfg, "%s: it ends within a block of PEM: has it been "
+		    "cut off?", name);
+	if (r == -1 && buf != NULL) {
+		mbedtls_platform_zeroize(buf, *size);
+		free(buf);
+		buf = NULL;
 	}
-	if (fp != NULL)
-		fclose(fp);
+	if (fd != -1)
+		close(fd);
 	return buf;
 }
 
@@ -1001,13 +1016,15 @@ each_file(struct tls_config *cfg, const char *name,
 	if ((dir = opendir(name)) == NULL)
 		return errno == ENOTDIR ? load(cfg, name) :
 		    fail(cfg, "%s: %s", name, strerror(errno));
-	while (r == 0 && (e = readdir(dir)) != NULL) {
+	while (r == 0 && (errno = 0, e = readdir(dir)) != NULL) {
 		if (e->d_name[0] == '.')
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", name, e->d_name);
 		r = load(cfg, path);
 		n++;
 	}
+	if (r == 0 && errno != 0)
+		r = fail(cfg, "%s: %s", name, strerror(errno));
 	closedir(dir);
 	return n == 0 ? fail(cfg, "%s: there is no file in it", name) : r;
 }
@@ -2173,6 +2190,8 @@ session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
 	    (n = (size_t)get(p + AT_LENGTH, 2)) > len - SESSION_HEAD)
 		return -1;
 	born = (int64_t)get(p + AT_BORN, 8);
+	if (born > now / 1000)		/* by a clock that is ahead */
+		born = now / 1000;
 	if (now / 1000 - born >= t->cfg->lifetime)
 		return -1;
 	age = now - (int64_t)get(p + AT_SAVED, 8);
@@ -2239,6 +2258,8 @@ ticket_write(void *arg, const mbedtls_ssl_session *session,
 
 	if (t->resumed)
 		left -= wall_ms() / 1000 - t->born;
+	if (left > cfg->lifetime)	/* the clock was set back */
+		left = cfg->lifetime;
 	*lifetime = left > 0 ? (uint32_t)left : 0;
 	*len = session_seal(t, session, NULL, start, (size_t)(end - start));
 	if (*len > 0)
@@ -2750,8 +2771,10 @@ keep_ahead(struct tls *t)
 	t->nahead = cfg->ahead_end - cfg->ahead_at;
 	if (t->nahead == 0)
 		return 0;
-	if ((t->ahead = malloc(t->nahead)) == NULL)
+	if ((t->ahead = malloc(t->nahead)) == NULL) {
+		t->nahead = 0;
 		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	}
 	memcpy(t->ahead, cfg->ahead + cfg->ahead_at, t->nahead);
 	return 0;
 }
@@ -3330,11 +3353,11 @@ expand_block(psa_algorithm_t hash, const union secrets *s,
 	if ((r = psa_key_derivation_setup(&op, PSA_ALG_TLS12_PRF(hash))) ==
 	    PSA_SUCCESS &&
 	    (r = psa_key_derivation_input_bytes(&op,
-	    PSA_KEY_DERIVATION_INPUT_SEED, s->master.seed, sizeof(s->master.seed))) ==
-	    PSA_SUCCESS &&
+	    PSA_KEY_DERIVATION_INPUT_SEED, s->master.seed,
+	    sizeof(s->master.seed))) == PSA_SUCCESS &&
 	    (r = psa_key_derivation_input_bytes(&op,
-	    PSA_KEY_DERIVATION_INPUT_SECRET, s->master.secret, sizeof(s->master.secret))) ==
-	    PSA_SUCCESS &&
+	    PSA_KEY_DERIVATION_INPUT_SECRET, s->master.secret,
+	    sizeof(s->master.secret))) == PSA_SUCCESS &&
 	    (r = psa_key_derivation_input_bytes(&op,
 	    PSA_KEY_DERIVATION_INPUT_LABEL, (const unsigned char *)label,
 	    sizeof(label) - 1)) == PSA_SUCCESS)
@@ -3578,8 +3601,8 @@ take_handshake(struct tls *t, const unsigned char *p, size_t len)
 
 	if (!k->is_13 && len > 0 && p[0] == MBEDTLS_SSL_HS_CLIENT_HELLO)
 		return kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_WARNING,
-		    MBEDTLS_SSL_ALERT_MSG_NO_RENEGOTIATION) == 0 ||
-		    errno == EAGAIN ? 0 : MBEDTLS_ERR_NET_SEND_FAILED;
+		    MBEDTLS_SSL_ALERT_MSG_NO_RENEGOTIATION) == 0 ? 0 :
+		    bio_failed(t, 0, MBEDTLS_ERR_NET_SEND_FAILED);
 	if (!k->is_13 || !(t->cfg->kernel & TLS_KERNEL_REKEYS) || len != 5 ||
 	    p[0] != HS_KEY_UPDATE || get(p + 1, 3) != 1 || p[4] > 1)
 		return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
@@ -3696,13 +3719,15 @@ static int
 kernel_finish(struct stream *s)
 {
 	struct tls *t = s->ctx;
+	int r;
 
 	if (!t->notified && kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_WARNING,
 	    MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY) == -1)
 		return kernel_failed(t);
 	t->notified = 1;
+	/* Nothing may be sent any more that would tell of a reset. */
 	if (!is_flushed(t))
-		return STREAM_WANT_WRITE;
+		return (r = tls_failed(s)) != 0 ? r : STREAM_WANT_WRITE;
 	shutdown(t->fd, SHUT_WR);
 	return 0;
 }
@@ -3855,7 +3880,7 @@ tls_kernel_text(unsigned can, char *text, size_t size)
 	int is_13;
 
 	text[0] = '\0';
-	for (is_13 = 1; is_13 >= 0; is_13--) {
+	for (is_13 = 1; is_13 >= 0 && n < size; is_13--) {
 		n += (size_t)snprintf(text + n, size - n, "%sTLSv1.%d with",
 		    n > 0 ? ", " : "", is_13 ? 3 : 2);
 		for (i = 0; i < CIPHERS && n < size; i++)

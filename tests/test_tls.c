@@ -397,8 +397,11 @@ test_sending_begins(void **state)
 {
 	static const unsigned char goodbye[] = { 21, 1, 0 };
 	struct kernel *k = moved->kernel;
+	int pair[2];
 
 	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	stream.fd = pair[0];
 	k->seq = 2;
 	kernel.next = 2;
 	kernel.tcp.tcpi_bytes_sent = 700;
@@ -412,6 +415,24 @@ test_sending_begins(void **state)
 	assert_int_equal(kernel.nsent, sizeof(goodbye));
 	assert_memory_equal(kernel.sent, goodbye, sizeof(goodbye));
 	assert_int_equal(kernel.tx, 1);
+	close(pair[0]);
+	close(pair[1]);
+}
+
+/* Of a reset, too, though nothing is sent any more. */
+static void
+test_end_of_waiting(void **state)
+{
+	int pair[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	stream.fd = pair[0];
+	assert_int_equal(kernel_finish(&stream), STREAM_WANT_WRITE);
+	assert_int_equal(send(pair[0], "x", 1, 0), 1);
+	close(pair[1]);			/* without reading it: a reset */
+	assert_int_equal(kernel_finish(&stream), STREAM_RESET);
+	close(pair[0]);
 }
 
 /* It can make no more keys: it has none to make them from. */
@@ -573,6 +594,7 @@ main(void)
 		TEST(test_what_a_kernel_can_do),
 		TEST(test_nothing_is_left_behind),
 		TEST(test_sending_begins),
+		TEST(test_end_of_waiting),
 		TEST(test_secrets_are_forgotten),
 		TEST(test_reading),
 		TEST(test_key_update),

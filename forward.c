@@ -289,6 +289,22 @@ plain_failed(struct stream *s, ssize_t want)
 	    STREAM_RESET : STREAM_ERROR;
 }
 
+/*
+ * Nobody listens on a port of those that are given to whoever connects, and so
+ * it was given to us: TCP connects a socket to itself (RFC 9293 section 3.5).
+ */
+static int
+is_connected_to_itself(int fd, const struct sockaddr_storage *peer)
+{
+	struct sockaddr_storage own;
+	socklen_t len = sizeof(own);
+
+	memset(&own, 0, sizeof(own));
+	return peer->ss_family != AF_UNIX &&
+	    getsockname(fd, (struct sockaddr *)&own, &len) == 0 &&
+	    memcmp(&own, peer, sizeof(own)) == 0;
+}
+
 /* Connected means having a peer; no event is needed to find that out. */
 static int
 plain_open(struct stream *s)
@@ -301,8 +317,12 @@ plain_open(struct stream *s)
 	if (s->err != 0)
 		return STREAM_ERROR;
 	len = sizeof(peer);
-	if (getpeername(s->fd, (struct sockaddr *)&peer, &len) == 0)
-		return 0;
+	memset(&peer, 0, sizeof(peer));
+	if (getpeername(s->fd, (struct sockaddr *)&peer, &len) == 0) {
+		if (!is_connected_to_itself(s->fd, &peer))
+			return 0;
+		errno = ECONNREFUSED;
+	}
 	if (errno == ENOTCONN)
 		return STREAM_WANT_WRITE;
 	s->err = errno;

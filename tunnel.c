@@ -731,8 +731,9 @@ config_command(struct config *cfg, char **words)
 	    word = strtok_r(NULL, " \t", &rest))
 		cfg->command[n++] = word;
 	if (n == 0 || n > COMMAND_WORDS) {
-		say(ERROR, "a command of more than %d words, or of none (a "
-		    "script can hold a long one)", COMMAND_WORDS);
+		say(ERROR, "%s: a command of more than %d words, or of none (a "
+		    "script can hold a long one)", exec != NULL ?
+		    config_where(cfg, EXEC) : "command line", COMMAND_WORDS);
 		return -1;
 	}
 	return 0;
@@ -1284,7 +1285,7 @@ static int
 resolve_name(struct target *t, const char *host, const char *port)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *ai;
-	size_t n = 0;
+	size_t i, n = 0;
 	int r;
 
 	if ((r = getaddrinfo(host, port, &hints, &list)) != 0) {
@@ -1292,10 +1293,17 @@ resolve_name(struct target *t, const char *host, const char *port)
 		    gai_strerror(r));
 		return -1;
 	}
-	for (ai = list; ai != NULL && n < ADDRESSES; ai = ai->ai_next, n++) {
+	for (ai = list; ai != NULL && n < ADDRESSES; ai = ai->ai_next) {
+		for (i = 0; i < n; i++)		/* a file may have it twice */
+			if (t->addrs[i].len == ai->ai_addrlen &&
+			    memcmp(&t->addrs[i].sa, ai->ai_addr,
+			    ai->ai_addrlen) == 0)
+				break;
+		if (i < n)
+			continue;
 		memcpy(&t->addrs[n].sa, ai->ai_addr, ai->ai_addrlen);
 		t->addrs[n].len = ai->ai_addrlen;
-		address_text(&t->addrs[n]);
+		address_text(&t->addrs[n++]);
 	}
 	t->n = n;
 	freeaddrinfo(list);
@@ -2841,6 +2849,37 @@ is_same_listener(const struct listener *a, const struct listener *b)
 	    0;
 }
 
+static const char *
+why_no_listener(int error)
+{
+	_Static_assert(FORWARD_LISTENERS == 64, "it is said below");
+
+	switch (error) {
+	case E2BIG:
+		return "there are too many (allowed: 64 addresses in all)";
+	case EBUSY:
+		return "it was opened here, and not passed by whoever started "
+		    "this";
+	case EEXIST:
+		return "it is given twice";
+	case ENOTSOCK:
+		return "it is not the number of a listening socket";
+	default:
+		return strerror(error);
+	}
+}
+
+static int
+has_opened(const struct service *sv, int fd)
+{
+	size_t i;
+
+	for (i = 0; sv != NULL && i < sv->nlisteners; i++)
+		if (sv->listeners[i].fd == fd)
+			return 1;
+	return 0;
+}
+
 /* Listen on an address of a target, or go on with the socket that old has. */
 static int
 open_listener(struct service *sv, struct service *old, const struct target *t,
@@ -2850,7 +2889,7 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 	size_t i;
 
 	if (sv->nlisteners == FORWARD_LISTENERS) {
-		errno = EMFILE;
+		errno = E2BIG;
 		return -1;
 	}
 	l->target = t;
@@ -2871,6 +2910,10 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 			errno = EEXIST;
 			return -1;
 		}
+	}
+	if (a == NULL && (has_opened(sv, t->fd) || has_opened(old, t->fd))) {
+		errno = EBUSY;
+		return -1;
 	}
 	if ((l->fd = a != NULL ? listen_on(a, t->any) : inherit(t->fd)) == -1)
 		return -1;
@@ -2899,9 +2942,7 @@ open_listeners(struct service *sv, struct service *old)
 				continue;
 			say(ERROR, "%s: accept %s: %s", t->value->where,
 			    a != NULL ? a->text : t->value->text,
-			    errno == ENOTSOCK ? "it is not the number of a "
-			    "listening socket" : errno == EEXIST ?
-			    "it is given twice" : strerror(errno));
+			    why_no_listener(errno));
 			return -1;
 		}
 	}
@@ -4029,8 +4070,9 @@ hang_up(struct service *sv)
 	size_t i;
 
 	for (i = 0; i < sv->nseats; i++) {
-		if (sv->seats[i].line != -1)
-			close(sv->seats[i].line);
+		if (sv->seats[i].line == -1)
+			continue;	/* unwritten, a page stays shared */
+		close(sv->seats[i].line);
 		sv->seats[i].line = -1;
 	}
 }

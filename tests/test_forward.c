@@ -2735,6 +2735,25 @@ test_plain_resets(void **state)
 	close(s.fd);
 }
 
+/* TCP does that, where the port of a service is one for whoever connects. */
+static void
+test_connected_to_itself(void **state)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+	    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr *sa = (struct sockaddr *)&sin;
+	struct stream s = { .fd = socket(AF_INET, SOCK_STREAM, 0) };
+	socklen_t len = sizeof(sin);
+
+	(void)state;
+	assert_int_equal(bind(s.fd, sa, len), 0);
+	assert_int_equal(getsockname(s.fd, sa, &len), 0);
+	assert_int_equal(connect(s.fd, sa, len), 0);
+	assert_int_equal(stream_plain.open(&s), STREAM_ERROR);
+	assert_int_equal(s.err, ECONNREFUSED);
+	close(s.fd);
+}
+
 int
 main(void)
 {
@@ -2774,6 +2793,7 @@ main(void)
 		cmocka_unit_test(test_want_is_forgotten),
 		cmocka_unit_test(test_signal_ends_sleep),
 		cmocka_unit_test(test_seeds),
+		cmocka_unit_test(test_connected_to_itself),
 	};
 
 	signal(SIGALRM, on_alarm);

@@ -461,6 +461,29 @@ def test_broken(configured, values, words):
     assert c.client(alpn=["h2"]).tls.selected_alpn_protocol() == "h2"
 
 
+@pytest.mark.parametrize("mode", ["poll", "fork"])
+def test_its_own_socket_is_none_that_was_passed(configured, mode):
+    """By its number in the master: it would be closed with the old service."""
+    c = configured(mode=mode)
+    fds = f"/proc/{c.t.pid}/fd"
+    own, = [fd for fd in os.listdir(fds) if os.readlink(f"{fds}/{fd}") in
+            listening(c.t.address)]
+    said = c.refuse(accept=f"fd:{own}")
+    assert re.search(f"tunnel.conf:1: accept fd:{own}: it was opened here",
+                     said), said
+    assert is_echoed(c.client())
+
+
+def listening(address):
+    """The socket that listens there, as /proc/PID/fd has it."""
+    host, port = address.split(":")
+    number = "%08X:%04X" % (int.from_bytes(socket.inet_aton(host), "little"),
+                            int(port))
+    with open("/proc/net/tcp") as f:
+        return [f"socket:[{x.split()[9]}]" for x in f
+                if f" {number} 00000000:0000 0A" in x]
+
+
 def test_fewer_connections_than_workers(configured):
     c = configured(mode="poll", workers="4")
     message = c.refuse(max_connections="3")

@@ -166,6 +166,14 @@ def test_file_in_a_directory_that_is_wrong(room, wrong, authority, key):
     assert "d/bad.pem: " in message
 
 
+def test_fifo_in_a_directory(room, wrong):
+    """Nobody writes to it, and nobody waits for that."""
+    os.mkdir(room.path("d"))
+    os.mkfifo(room.path("d/fifo"))
+    message = wrong("verify = require", f"ca = {room.path('d')}")
+    assert "d/fifo: not a regular file" in message
+
+
 @pytest.mark.parametrize("key", ["ca", "crl"])
 def test_empty_directory(room, wrong, key):
     os.mkdir(room.path("d"))

@@ -719,7 +719,7 @@ test_command(void **state)
 	config_free(cfg);
 	many[COMMAND_WORDS - 1] = many[COMMAND_WORDS] = "w";
 	assert_int_equal(config_command(cfg, many), -1);
-	expect_said("a command of", "more than 63 words");
+	expect_said("command line", "more than 63 words");
 }
 
 /* Workers and their shares. */

@@ -124,8 +124,8 @@ $(TUNNEL): $(OBJS)
 $(OBJS): $(O)/%.o: %.c $(HDRS) $(O)/flags $(LIBRARY) | mbedtls-is-fit
 	$(compile) -c -o $@ $<
 
-# What is done for a connection or a record, not a byte, had better be small.
-$(O)/tunnel.o $(O)/tls.o: private CFLAGS = $(SIZED) -g
+# What is done for an event or a record, not a byte, had better be small.
+$(OBJS): private CFLAGS = $(SIZED) -g
 
 # Other flags, other objects.
 $(O)/flags: FORCE

@@ -299,10 +299,9 @@ is_connected_to_itself(int fd, const struct sockaddr_storage *peer)
 	struct sockaddr_storage own;
 	socklen_t len = sizeof(own);
 
-	memset(&own, 0, sizeof(own));
 	return peer->ss_family != AF_UNIX &&
 	    getsockname(fd, (struct sockaddr *)&own, &len) == 0 &&
-	    memcmp(&own, peer, sizeof(own)) == 0;
+	    memcmp(&own, peer, len) == 0;
 }
 
 /* Connected means having a peer; no event is needed to find that out. */
@@ -317,7 +316,6 @@ plain_open(struct stream *s)
 	if (s->err != 0)
 		return STREAM_ERROR;
 	len = sizeof(peer);
-	memset(&peer, 0, sizeof(peer));
 	if (getpeername(s->fd, (struct sockaddr *)&peer, &len) == 0) {
 		if (!is_connected_to_itself(s->fd, &peer))
 			return 0;

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <mbedtls/base64.h>
 #include <mbedtls/error.h>
@@ -3141,7 +3142,7 @@ tls_read(struct stream *s, void *buf, size_t len)
  * one, or an error.
  */
 static ssize_t
-encrypt(struct tls *t, const unsigned char *p, size_t len, size_t *last)
+encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 {
 	struct tls_config *cfg = t->cfg;
 	size_t done = 0;
@@ -3182,7 +3183,7 @@ tls_write(struct stream *s, const void *buf, size_t len)
 		t->unsent = 0;
 		return n;
 	}
-	if ((n = encrypt(t, buf, len, &last)) < 0)
+	if ((n = encrypt_some(t, buf, len, &last)) < 0)
 		return result(t, (int)n);
 	while (at < cfg->nout && (sent = bio_put(t, cfg->out + at,
 	    cfg->nout - at, 0)) != -1)
@@ -3727,7 +3728,7 @@ kernel_finish(struct stream *s)
 	t->notified = 1;
 	/* Nothing may be sent any more that would tell of a reset. */
 	if (!is_flushed(t))
-		return (r = tls_failed(s)) != 0 ? r : STREAM_WANT_WRITE;
+		return (r = s->ops->failed(s)) != 0 ? r : STREAM_WANT_WRITE;
 	shutdown(t->fd, SHUT_WR);
 	return 0;
 }

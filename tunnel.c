@@ -2870,7 +2870,7 @@ why_no_listener(int error)
 }
 
 static int
-has_opened(const struct service *sv, int fd)
+is_our_own(const struct service *sv, int fd)
 {
 	size_t i;
 
@@ -2911,7 +2911,7 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 			return -1;
 		}
 	}
-	if (a == NULL && (has_opened(sv, t->fd) || has_opened(old, t->fd))) {
+	if (a == NULL && (is_our_own(sv, t->fd) || is_our_own(old, t->fd))) {
 		errno = EBUSY;
 		return -1;
 	}

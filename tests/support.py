@@ -704,17 +704,23 @@ def state(pid):
         return None
 
 
+def text_of_link(path):
+    """Empty, if there is no such thing any more."""
+    try:
+        return os.readlink(path)
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def sockets(pid):
     """The inodes of those it has; none if there is no such process."""
-    gone = FileNotFoundError, ProcessLookupError
-    inodes = []
-    with contextlib.suppress(*gone):
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(*gone):
-                link = os.readlink(f"/proc/{pid}/fd/{fd}")
-                if link.startswith("socket:"):
-                    inodes.append(link[len("socket:["):-1])
-    return inodes
+    try:
+        fds = os.listdir(f"/proc/{pid}/fd")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    links = [text_of_link(f"/proc/{pid}/fd/{fd}") for fd in fds]
+    return [link[len("socket:["):-1] for link in links
+            if link.startswith("socket:")]
 
 
 def statistics(t):

@@ -308,7 +308,7 @@ is_connected_to_itself(int fd, const struct sockaddr_storage *peer)
 static int
 plain_open(struct stream *s)
 {
-	struct sockaddr_storage peer;
+	struct sockaddr_storage peer = { .ss_family = AF_UNSPEC };
 	socklen_t len = sizeof(s->err);
 
 	if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &s->err, &len) == -1)

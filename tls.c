@@ -896,7 +896,8 @@ slurp(struct tls_config *cfg, const char *name, size_t *size)
 	else if ((buf = calloc(1, *size = (size_t)st.st_size + 1)) == NULL)
 		r = fail(cfg, "%s: out of memory", name);
 	else if (read_whole(fd, buf, *size - 1) == -1)
-		r = fail(cfg, "%s: %s", name, strerror(errno));
+		r = fail(cfg, "%s: it can't be read to its end: %s", name,
+		    strerror(errno));
 	else if (is_cut((const char *)buf))
 		r = fail(cfg, "%s: it ends within a block of PEM: has it been "
 		    "cut off?", name);

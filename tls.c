@@ -1028,7 +1028,8 @@ each_file(struct tls_config *cfg, const char *name,
 	if (r == 0 && errno != 0)
 		r = fail(cfg, "%s: %s", name, strerror(errno));
 	closedir(dir);
-	return n == 0 ? fail(cfg, "%s: there is no file in it", name) : r;
+	return r == 0 && n == 0 ? fail(cfg, "%s: there is no file in it",
+	    name) : r;
 }
 
 static int

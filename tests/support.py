@@ -704,22 +704,22 @@ def state(pid):
         return None
 
 
-def text_of_link(path):
-    """Empty, if there is no such thing any more."""
-    try:
-        return os.readlink(path)
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+def open_files(pid):
+    """What each of its descriptors is, as of proc_pid_fd(5); nothing if there
+    is no such process, nor of what it is just closing.
+    """
+    gone = FileNotFoundError, ProcessLookupError
+    found = {}
+    with contextlib.suppress(*gone):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(*gone):
+                found[fd] = os.readlink(f"/proc/{pid}/fd/{fd}")
+    return found
 
 
 def sockets(pid):
-    """The inodes of those it has; none if there is no such process."""
-    try:
-        fds = os.listdir(f"/proc/{pid}/fd")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    links = [text_of_link(f"/proc/{pid}/fd/{fd}") for fd in fds]
-    return [link[len("socket:["):-1] for link in links
+    """The inodes of those it has."""
+    return [link[len("socket:["):-1] for link in open_files(pid).values()
             if link.startswith("socket:")]
 
 

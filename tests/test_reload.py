@@ -465,9 +465,8 @@ def test_broken(configured, values, words):
 def test_its_own_socket_is_none_that_was_passed(configured, mode):
     """By its number in the master: it would be closed with the old service."""
     c = configured(mode=mode)
-    own, = [fd for fd in range(100) if
-            support.text_of_link(f"/proc/{c.t.pid}/fd/{fd}") in
-            listening(c.t.address)]
+    own, = [fd for fd, link in support.open_files(c.t.pid).items()
+            if link in listening(c.t.address)]
     said = c.refuse(accept=f"fd:{own}")
     assert re.search(f"tunnel.conf:1: accept fd:{own}: it was opened here",
                      said), said

@@ -671,11 +671,7 @@ def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
                     ready=False)
 
     def kinds(pid):
-        try:
-            links = [os.readlink(f"/proc/{pid}/fd/{fd}")
-                     for fd in os.listdir(f"/proc/{pid}/fd")]
-        except (FileNotFoundError, ProcessLookupError):
-            return None  # it is just closing them
+        links = support.open_files(pid).values()
         known = "/dev/null", room.path("log"), t.log_file, \
             "anon_inode:[eventpoll]"
         return [link.split(":")[0] for link in links if link not in known]

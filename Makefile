@@ -136,6 +136,7 @@ $(O)/flags: FORCE
 ifdef TUNED
 build_library = CC='$(CC)' CFLAGS='$(LIBRARY_CFLAGS)' CONFIG=mbedtls/config.h \
 	DEFINES='$(LIBRARY_DEFINES)' FLAGS=mbedtls/flags.mk PYTHON=$(PYTHON) \
+	PATCHES='$(sort $(wildcard mbedtls/patches/*.patch))' \
 	mbedtls/build library $(SOURCE) $(MBEDTLS) $(LIBRARY_ADDS)
 
 $(LIBRARY): $(wildcard mbedtls/* mbedtls/*/*) $(MBEDTLS)/flags | $(SOURCE)

@@ -45,6 +45,13 @@
 #error "mbed TLS 3.6.6 or newer is needed; run: make deps"
 #endif
 
+/* The configuration of our own build says that it has mbedtls/patches. */
+#ifdef TUNNEL_PATCHES
+#define PATCHED		", patched"
+#else
+#define PATCHED		""
+#endif
+
 #define HELLO_SESSION_ID 43		/* its offset in a hello's record */
 #define HEADER_SIZE	5		/* of a record */
 #define RECVS		64		/* in a row, before others run */
@@ -515,9 +522,11 @@ tls_error(const struct stream *s)
 const char *
 tls_version(void)
 {
-	static char text[32];
+	static char text[64];
+	char number[32];
 
-	mbedtls_version_get_string_full(text);
+	mbedtls_version_get_string_full(number);
+	snprintf(text, sizeof(text), "%s%s", number, PATCHED);
 	return text;
 }
 

@@ -3,6 +3,9 @@
  * for its mbedtls_config.h, whose comments explain each option.
  */
 
+/* The source is patched: see patches/. */
+#define TUNNEL_PATCHES
+
 /* This machine: its assembly, where there is one, and its clocks. */
 #define MBEDTLS_HAVE_ASM
 #define MBEDTLS_HAVE_TIME

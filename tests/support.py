@@ -45,6 +45,13 @@ def is_sanitized():
         return b"__asan_init" in f.read()
 
 
+def is_patched():
+    """Has its mbed TLS what is in mbedtls/patches?"""
+    p = subprocess.run([TUNNEL, "-V"], capture_output=True, text=True)
+    return ", patched" in p.stdout
+
+
+PATCHED = os.path.exists(TUNNEL) and is_patched()
 SANITIZED = os.path.exists(TUNNEL) and is_sanitized()
 
 # What TUNNEL_ARGS makes of those that don't choose for themselves.

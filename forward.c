@@ -349,19 +349,28 @@ plain_write(struct stream *s, const void *buf, size_t len)
 	return n >= 0 ? n : plain_failed(s, STREAM_WANT_WRITE);
 }
 
-static int
-plain_finish(struct stream *s)
+/* Shall close(2), by whatever the process ends, send RST? */
+static void
+reset_on_close(const struct stream *s, int on)
 {
-	return shutdown(s->fd, SHUT_WR) == 0 ? 0 :
-	    (int)plain_failed(s, STREAM_WANT_WRITE);
+	struct linger l = { .l_onoff = on, .l_linger = 0 };
+
+	setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
 }
 
 void
 stream_reset(struct stream *s)
 {
-	struct linger rst = { .l_onoff = 1, .l_linger = 0 };
+	reset_on_close(s, 1);
+}
 
-	setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
+/* What has been written must arrive, and then the end: no RST any more. */
+static int
+plain_finish(struct stream *s)
+{
+	reset_on_close(s, 0);
+	return shutdown(s->fd, SHUT_WR) == 0 ? 0 :
+	    (int)plain_failed(s, STREAM_WANT_WRITE);
 }
 
 static int

@@ -73,7 +73,11 @@ struct stream_ops {
 /* A stream without a protocol of its own: a socket, as it is. */
 extern const struct stream_ops stream_plain;
 
-/* The abort of every stream on TCP: close(2) shall send RST (SO_LINGER 0). */
+/*
+ * The abort of every stream on TCP: close(2) shall send RST (SO_LINGER 0), also
+ * the one that the system makes if this process is killed.  stream_plain's
+ * finish takes it back.
+ */
 void	 stream_reset(struct stream *);
 
 /*
@@ -102,9 +106,11 @@ struct forward_calls {
 		    socklen_t len, struct stream *client);
 	/*
 	 * Begin to open the next backend for a connection: fill in ops, ctx
-	 * and fd, connected or in progress.  failed is NULL at first, later
-	 * why the one before did not open.  -1: there is none left to try;
-	 * *why, valid until the next call, becomes the reason.
+	 * and fd, connected or in progress.  stream_reset() before that has
+	 * it aborted if this process is killed before it was told an end.
+	 * failed is NULL at first, later why the one before did not open.
+	 * -1: there is none left to try; *why, valid until the next call,
+	 * becomes the reason.
 	 */
 	int	 (*dial)(void *conn, struct stream *backend,
 		    const char *failed, const char **why);

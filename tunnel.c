@@ -2482,21 +2482,20 @@ next_address(struct session *ss)
 	return NULL;
 }
 
-/* A socket that is connecting to an address; -1 with errno. */
+/* Give a stream a socket that is connecting to an address; -1 with errno. */
 static int
-dial(const struct address *a)
+dial(struct stream *s, const struct address *a)
 {
-	int fd;
-
-	fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
+	s->fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
 	    SOCK_CLOEXEC, 0);
-	if (fd == -1)
+	if (s->fd == -1)
 		return -1;
-	tune(fd);
-	if (connect(fd, (const struct sockaddr *)&a->sa, a->len) == 0 ||
+	tune(s->fd);
+	stream_reset(s);
+	if (connect(s->fd, (const struct sockaddr *)&a->sa, a->len) == 0 ||
 	    errno == EINPROGRESS)
-		return fd;
-	return close_failed(fd);
+		return 0;
+	return s->fd = close_failed(s->fd);
 }
 
 /* connect(2) says EAGAIN where a Unix socket has no room for another one. */
@@ -2544,8 +2543,8 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 		dial_failed(ss, failed);
 	while ((a = next_address(ss)) != NULL) {
 		*backend = (struct stream){ .ops = &ss->worker->backend_ops,
-		    .ctx = ss, .fd = dial(a) };
-		if (backend->fd != -1)
+		    .ctx = ss };
+		if (dial(backend, a) == 0)
 			return 0;
 		dial_failed(ss, dial_error(errno));
 	}

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from support import Task, read_all, read_exactly
 
 MB = 1024 * 1024
 SLOW_READER = 128 * 1024  # receive buffer of a peer that leaves data pending
+ON_THE_WAY = 400 * 1024  # more than that, and there is still room for it
 NOISE = random.Random(1).randbytes(8 * MB)
 
 
@@ -263,6 +265,19 @@ def test_backend_eof(pair, data):
     assert t.wait_log(r"\d\.\d{3}s ").endswith(" closed")
 
 
+def test_closed_before_the_backend_has_read(pair, size):
+    """Both directions have ended: what the system still has arrives."""
+    t, client, server = pair()
+    server.shutdown(support.socket.SHUT_WR)
+    assert client.read_all() == (b"", "close_notify")
+    data = NOISE[:min(size, ON_THE_WAY)]
+    client.send(data)
+    client.close_notify()
+    t.wait_log(" closed$")
+    assert support.unread(server) < len(data) or size < MB
+    assert read_all(server) == (data, "eof")
+
+
 def test_backend_close(pair, data):
     """The usual end: a reply, and the connection closed both ways."""
     t, client, server = pair()
@@ -316,6 +331,93 @@ def test_backend_reset_after_its_client_ended(pair):
     assert read_exactly(client, 10) == b"half a rep"
     support.reset(server)
     assert client.read_all() == (b"", "reset")
+
+
+# a worker is killed -> backend: RST, unless it has been told an end before
+
+@pytest.fixture(params=["workers=1", "mode=fork"])
+def doomed(request, pair):
+    """A pair, and the way to kill the process that serves it."""
+
+    def make(*arguments):
+        t, client, server = pair(request.param, *arguments)
+        worker, = support.wait_for(lambda: len(t.workers()) == 1 and
+                                   t.workers(), "the worker to be alone")
+
+        def kill():
+            support.kill([worker])
+            support.wait_for(lambda: not support.is_alive(worker), "its end")
+
+        return t, client, server, kill
+
+    return make
+
+
+def request_under_way(client, server, data=NOISE[:1000]):
+    stuff(client.sock, client.encrypt(data))
+    arrive(server, data)
+
+
+def request_behind_the_reply(client, server):
+    server.shutdown(support.socket.SHUT_WR)
+    assert client.read_all() == (b"", "close_notify")
+    request_under_way(client, server)
+
+
+def request_whose_end_is_not_told_yet(client, server):
+    def request():
+        try:
+            client.send(NOISE * 4)
+            client.close_notify()
+        except OSError:  # who serves it is killed
+            pass
+
+    Task(request)
+    arrive(server, NOISE)
+
+
+UNDER_WAY = {
+    "nothing": lambda client, server: None,
+    "request": request_under_way,
+    "much": lambda client, server: request_under_way(client, server,
+                                                     NOISE * 4),
+    "behind-the-reply": request_behind_the_reply,
+    "end-not-told": request_whose_end_is_not_told_yet,
+}
+
+
+@pytest.mark.parametrize("what", UNDER_WAY)
+def test_killed_worker_tells_no_end(doomed, what):
+    """The system closes its sockets: nobody who got half of a request must
+    take that for all of it.
+    """
+    _, client, server, kill = doomed()
+    UNDER_WAY[what](client, server)
+    kill()
+    assert read_all(server)[1] == "reset"
+    if client.end is None:  # not told by the backend before
+        assert client.read_all()[1] != "close_notify"
+
+
+@pytest.mark.parametrize("way", ["close_notify", "truncation=eof"])
+def test_end_told_by_a_worker_before_it_is_killed(doomed, size, way):
+    """It stands, and all that was sent before it arrives."""
+    t, client, server, kill = doomed(*[way] * ("=" in way))
+    data = NOISE[:min(size, ON_THE_WAY)]
+    client.send(data)
+    if way == "close_notify":
+        client.close_notify()
+    else:
+        client.fin()
+
+    def is_told():
+        t.signal(signal.SIGUSR1)
+        return " lingering\n" in t.log()
+
+    support.wait_for(is_told, "the end to be told")
+    assert support.unread(server) < len(data) or size < MB
+    kill()
+    assert read_all(server) == (data, "eof")
 
 
 # no backend accepts -> every address is tried; then a fatal internal_error

@@ -2740,6 +2740,13 @@ log_init(void)
 		logging.fd = logging.standard;
 }
 
+static void
+connect_syslog(void)
+{
+	closelog();
+	openlog("tunnel", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+}
+
 /* To where it says, anew if it is a file; -1: as before, with a sentence. */
 static int
 log_open(const struct config *cfg)
@@ -2752,8 +2759,7 @@ log_open(const struct config *cfg)
 	/* Workers will find neither the time zone nor syslog's socket. */
 	tzset();
 	if (strcmp(to, "syslog") == 0) {
-		closelog();
-		openlog("tunnel", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+		connect_syslog();
 		fd = -1;
 	} else if (strcmp(to, "stderr") != 0) {
 		fd = open(to, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
@@ -3279,17 +3285,46 @@ drop_capabilities(void)
 
 static const int allowed[] = {
 	SYS_epoll_pwait, SYS_recvfrom, SYS_sendto, SYS_epoll_ctl, SYS_read,
-	SYS_write, SYS_readv, SYS_writev, SYS_recvmsg, SYS_sendmsg,
-	SYS_ppoll, SYS_accept4, SYS_socket, SYS_connect, SYS_close,
-	SYS_shutdown, SYS_getsockopt, SYS_setsockopt, SYS_getsockname,
-	SYS_getpeername, SYS_rt_sigprocmask, SYS_rt_sigreturn,
-	SYS_restart_syscall, SYS_clock_gettime, SYS_gettimeofday,
-	SYS_getrandom, SYS_getpid, SYS_gettid, SYS_brk, SYS_mmap, SYS_munmap,
-	SYS_mremap, SYS_mprotect, SYS_madvise, SYS_futex, SYS_sched_yield,
-	SYS_exit, SYS_exit_group, OLD_CALLS
+	SYS_write, SYS_readv, SYS_writev, SYS_ppoll, SYS_accept4, SYS_socket,
+	SYS_connect, SYS_close, SYS_shutdown, SYS_getsockopt, SYS_setsockopt,
+	SYS_getsockname, SYS_getpeername, SYS_rt_sigprocmask,
+	SYS_rt_sigreturn, SYS_restart_syscall, SYS_clock_gettime,
+	SYS_gettimeofday, SYS_getrandom, SYS_getpid, SYS_gettid, SYS_brk,
+	SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_madvise,
+	SYS_futex, SYS_sched_yield, SYS_exit, SYS_exit_group, OLD_CALLS
 };
 
-#define VALUES	7
+/*
+ * Kernel TLS has more.  Without it, these could but send descriptors, to whom
+ * no filter applies, or get a second number for one's own.
+ */
+static const int allowed_with_tls[] = { SYS_recvmsg, SYS_sendmsg };
+
+/* Options of sockets: what a worker may set, and ask for. */
+struct socket_option {
+	int	 level, name;
+};
+
+static const struct socket_option may_set[] = {
+	{ IPPROTO_TCP, TCP_NODELAY }, { IPPROTO_TCP, TCP_QUICKACK },
+	{ SOL_SOCKET, SO_KEEPALIVE }, { SOL_SOCKET, SO_LINGER },
+	/* With kernel TLS. */
+	{ IPPROTO_TCP, TCP_ULP }, { SOL_TLS, TLS_TX }, { SOL_TLS, TLS_RX },
+	{ SOL_TLS, TLS_RX_EXPECT_NO_PAD }
+};
+#define MAY_SET	4		/* without it */
+
+static const struct socket_option may_get[] = {
+	{ SOL_SOCKET, SO_ERROR },
+	/* With kernel TLS. */
+	{ IPPROTO_TCP, TCP_INFO }, { SOL_TLS, TLS_TX }
+};
+#define MAY_GET	1
+
+/* What acts on a socket itself, and so on all who have it. */
+static const int acting[] = { SYS_connect, SYS_shutdown, SYS_setsockopt };
+
+#define VALUES	3
 
 /*
  * And of these an argument, masked, has to be one of the values, up to the
@@ -3302,15 +3337,19 @@ struct limit {
 	uint32_t values[VALUES];
 };
 
+#define LENGTH(array)	(sizeof(array) / sizeof((array)[0]))
+
 struct filter {
 	struct sock_filter code[256];
 	unsigned short n;
 };
 
+/* One for which there is no room is not whole, which the kernel refuses. */
 static void
 filter_add(struct filter *f, unsigned short code, uint32_t k)
 {
-	f->code[f->n++] = (struct sock_filter){ .code = code, .k = k };
+	if (f->n < LENGTH(f->code))
+		f->code[f->n++] = (struct sock_filter){ .code = code, .k = k };
 }
 
 static void
@@ -3325,13 +3364,36 @@ filter_return(struct filter *f, uint32_t what)
 	filter_add(f, BPF_RET | BPF_K, what);
 }
 
-/* What was loaded: skip so many if it is the value, so many if it is not. */
+static void
+filter_argument(struct filter *f, uint32_t n)
+{
+	filter_load(f, (uint32_t)offsetof(struct seccomp_data, args) +
+	    n * (uint32_t)sizeof(uint64_t));
+}
+
+/* What was loaded: skip so many if it is at least that, so many if not. */
+static void
+filter_split(struct filter *f, uint32_t value, uint8_t least, uint8_t other)
+{
+	filter_add(f, BPF_JMP | BPF_JGE | BPF_K, value);
+	f->code[f->n - 1].jt = least;
+	f->code[f->n - 1].jf = other;
+}
+
+/* The same if it is equal. */
 static void
 filter_skip(struct filter *f, uint32_t value, uint8_t equal, uint8_t other)
 {
-	filter_add(f, BPF_JMP | BPF_JEQ | BPF_K, value);
-	f->code[f->n - 1].jt = equal;
-	f->code[f->n - 1].jf = other;
+	filter_split(f, value, equal, other);
+	f->code[f->n - 1].code = BPF_JMP | BPF_JEQ | BPF_K;
+}
+
+/* Of a call for which nothing was found that allows it; go on with others. */
+static void
+filter_deny(struct filter *f)
+{
+	filter_return(f, SECCOMP_RET_ERRNO | EPERM);
+	filter_load(f, offsetof(struct seccomp_data, nr));
 }
 
 static void
@@ -3342,13 +3404,50 @@ filter_limit(struct filter *f, const struct limit *l)
 	while (n < VALUES && l->values[n] != 0)
 		n++;
 	filter_skip(f, (uint32_t)l->call, 0, (uint8_t)(n + 4));
-	filter_load(f, offsetof(struct seccomp_data, args) +
-	    l->argument * sizeof(uint64_t));
+	filter_argument(f, l->argument);
 	filter_add(f, BPF_ALU | BPF_AND | BPF_K, l->mask);
 	for (i = 0; i < n; i++)
 		filter_skip(f, l->values[i], (uint8_t)(n - i), 0);
-	filter_return(f, SECCOMP_RET_ERRNO | EPERM);
-	filter_load(f, offsetof(struct seccomp_data, nr));
+	filter_deny(f);
+}
+
+/* The number of an option says nothing without its level. */
+static void
+filter_options(struct filter *f, int call, const struct socket_option *o,
+    uint8_t n)
+{
+	filter_skip(f, (uint32_t)call, 0, (uint8_t)(4 * n + 2));
+	for (; n > 0; n--, o++) {
+		filter_argument(f, 1);
+		filter_skip(f, (uint32_t)o->level, 0, 2);
+		filter_argument(f, 2);
+		filter_skip(f, (uint32_t)o->name, (uint8_t)(4 * n - 3), 0);
+	}
+	filter_deny(f);
+}
+
+/*
+ * Not on what others have as well: standard descriptors, which are never
+ * closed, and listeners, which are past the limit; nor on the log.
+ */
+static void
+filter_shared(struct filter *f, int call, rlim_t limit)
+{
+	filter_skip(f, (uint32_t)call, 0, 6);
+	filter_argument(f, 0);
+	filter_split(f, STDERR_FILENO + 1, 0, 2);
+	filter_skip(f, (uint32_t)logging.fd, 1, 0);
+	filter_split(f, limit < INT_MAX ? (uint32_t)limit : INT_MAX, 0, 1);
+	filter_deny(f);
+}
+
+static void
+filter_calls(struct filter *f, const int *calls, size_t n)
+{
+	for (; n > 0; n--, calls++) {
+		filter_skip(f, (uint32_t)*calls, 0, 1);
+		filter_return(f, SECCOMP_RET_ALLOW);
+	}
 }
 
 /*
@@ -3357,22 +3456,16 @@ filter_limit(struct filter *f, const struct limit *l)
  * ports.
  */
 static void
-filter_make(struct filter *f, uint32_t third, int with_tls)
+filter_make(struct filter *f, uint32_t third, int with_tls, rlim_t limit)
 {
-	const uint32_t yes = with_tls ? UINT32_MAX : 0;
 	const struct limit limits[] = {
 		{ SYS_mmap, 2, PROT_EXEC, { 0 } },
 		{ SYS_mprotect, 2, PROT_EXEC, { 0 } },
 		{ SYS_socket, 0, UINT32_MAX, { AF_INET, AF_INET6, third } },
 		{ SYS_socket, 1, TYPE_MASK, { SOCK_STREAM } },
 		{ SYS_socket, 2, UINT32_MAX, { 0, IPPROTO_TCP } },
-		{ SYS_setsockopt, 1, UINT32_MAX,
-		    { IPPROTO_TCP, SOL_SOCKET, SOL_TLS & yes } },
-		{ SYS_setsockopt, 2, UINT32_MAX,
-		    { TCP_NODELAY, TCP_QUICKACK, SO_KEEPALIVE, SO_LINGER,
-		    TCP_ULP & yes, TLS_RX & yes,
-		    TLS_RX_EXPECT_NO_PAD & yes } },
 		{ SYS_sendto, 3, MSG_FASTOPEN, { 0 } },
+		{ SYS_sendto, 5, UINT32_MAX, { 0 } },	/* to no address */
 		{ SYS_sendmsg, 2, MSG_FASTOPEN, { 0 } },
 	};
 	size_t i;
@@ -3381,12 +3474,17 @@ filter_make(struct filter *f, uint32_t third, int with_tls)
 	filter_skip(f, OUR_ARCH, 1, 0);
 	filter_return(f, SECCOMP_RET_KILL_PROCESS);
 	filter_load(f, offsetof(struct seccomp_data, nr));
-	for (i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
+	for (i = 0; i < LENGTH(limits); i++)
 		filter_limit(f, &limits[i]);
-	for (i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++) {
-		filter_skip(f, (uint32_t)allowed[i], 0, 1);
-		filter_return(f, SECCOMP_RET_ALLOW);
-	}
+	filter_options(f, SYS_setsockopt, may_set, with_tls ?
+	    LENGTH(may_set) : MAY_SET);
+	filter_options(f, SYS_getsockopt, may_get, with_tls ?
+	    LENGTH(may_get) : MAY_GET);
+	for (i = 0; i < LENGTH(acting); i++)
+		filter_shared(f, acting[i], limit);
+	filter_calls(f, allowed, LENGTH(allowed));
+	filter_calls(f, allowed_with_tls, with_tls ?
+	    LENGTH(allowed_with_tls) : 0);
 	filter_return(f, SECCOMP_RET_ERRNO | ENOSYS);
 }
 
@@ -3397,12 +3495,15 @@ filter_enter(const struct service *sv)
 	struct filter f = { .n = 0 };
 	struct sock_fprog program = { .filter = f.code };
 	uint32_t family = AF_INET;
+	struct rlimit limit;
 	size_t i;
 
+	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
+		return -1;
 	for (i = 0; i < connects->n; i++)
 		if (connects->list[i].addrs[0].sa.ss_family == AF_UNIX)
 			family = AF_UNIX;
-	filter_make(&f, family, sv->kernel.can != 0);
+	filter_make(&f, family, sv->kernel.can != 0, limit.rlim_cur);
 	program.len = f.n;
 	/* No other program's code runs here: none to guard against. */
 	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
@@ -3660,15 +3761,23 @@ share_of(const struct service *sv, size_t seat, size_t *before)
 	return each + (seat < rest);
 }
 
-/* Descriptors for as many connections as a worker may have: the first one. */
+/* Descriptors for as many connections as a worker may have. */
+static rlim_t
+descriptors_of(const struct service *sv, size_t seat)
+{
+	rlim_t each = sv->cfg.command != NULL ? 3 : 2;
+	size_t before;
+
+	return share_of(sv, seat, &before) * each + SPARE_FDS;
+}
+
+/* The first one may have most. */
 static void
 raise_limit(const struct service *sv)
 {
-	rlim_t each = sv->cfg.command != NULL ? 3 : 2, need;
+	rlim_t need = descriptors_of(sv, 0);
 	struct rlimit l;
-	size_t before;
 
-	need = share_of(sv, 0, &before) * each + SPARE_FDS;
 	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
 		return;
 	l.rlim_cur = l.rlim_max < need ? l.rlim_max : need;
@@ -3905,6 +4014,34 @@ worker_engine(struct worker *w)
 	return 0;
 }
 
+/*
+ * All workers and the master have the same listeners, and it is by number that
+ * the sandbox keeps a worker from changing them.  Past the limit, no other
+ * descriptor will ever have that number, whatever is closed.  -1 with errno.
+ */
+static int
+set_listeners_apart(struct service *sv, size_t seat)
+{
+	rlim_t need = descriptors_of(sv, seat);
+	struct rlimit limit;
+	size_t i;
+	int fd;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
+		return -1;
+	limit.rlim_cur = (limit.rlim_cur < need ? limit.rlim_cur : need) -
+	    sv->nlisteners;
+	for (i = 0; i < sv->nlisteners; i++) {
+		fd = fcntl(sv->listeners[i].fd, F_DUPFD_CLOEXEC,
+		    (int)limit.rlim_cur);
+		if (fd == -1)
+			return -1;
+		close(sv->listeners[i].fd);
+		sv->listeners[i].fd = fd;
+	}
+	return i > 0 ? setrlimit(RLIMIT_NOFILE, &limit) : 0;
+}
+
 /* Become a worker that is fit for the network; -1 after one sentence. */
 static int
 worker_init(struct worker *w, struct service *sv, size_t seat)
@@ -3925,7 +4062,12 @@ worker_init(struct worker *w, struct service *sv, size_t seat)
 	w->command_ops.failed = command_failed;
 	w->command_ops.abort = command_abort;
 	w->command_ops.error = command_error;
-	if (worker_engine(w) == -1)
+	/* What this one may come to do to its socket is not done to others'. */
+	if (logging.fd == -1)
+		connect_syslog();
+	if (set_listeners_apart(sv, seat) == -1)
+		why = "listeners";
+	else if (worker_engine(w) == -1)
 		why = forward_poller;
 	else if (drop_privileges(sv) == -1)
 		why = "user, group, chroot";

@@ -91,9 +91,13 @@ def status(pid):
                 (line.split(":", 1) for line in f)}
 
 
-def core_limit(pid):
+def soft_limit(pid, what):
     with open(f"/proc/{pid}/limits") as f:
-        return re.search(r"Max core file size +(\S+)", f.read()).group(1)
+        return re.search(rf"Max {what} +(\S+)", f.read()).group(1)
+
+
+def core_limit(pid):
+    return soft_limit(pid, "core file size")
 
 
 # The ways in, and who it is that serves.
@@ -768,8 +772,11 @@ REGISTERS = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi " \
     "orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
 PTRACE = {"step": 9, "getregs": 12, "setregs": 13, "attach": 16, "detach": 17}
 ARGUMENTS = ["rdi", "rsi", "rdx", "r10", "r8", "r9"]
-CALLS = {"open": 2, "mmap": 9, "socket": 41, "connect": 42, "sendto": 44,
-         "bind": 49, "listen": 50, "clone": 56, "fork": 57, "vfork": 58,
+CALLS = {"open": 2, "mmap": 9, "ioctl": 16, "dup": 32, "dup2": 33,
+         "socket": 41, "connect": 42, "sendto": 44, "sendmsg": 46,
+         "recvmsg": 47, "shutdown": 48, "bind": 49, "listen": 50,
+         "setsockopt": 54, "getsockopt": 55, "clone": 56, "fork": 57,
+         "vfork": 58, "fcntl": 72, "dup3": 292,
          "execve": 59, "kill": 62, "unlink": 87, "ptrace": 101,
          "setuid": 105, "prctl": 157, "openat": 257, "execveat": 322,
          "memfd_create": 319, "io_uring_setup": 425, "clone3": 435,
@@ -846,9 +853,9 @@ def puppet(room, echo):
     if platform.machine() != "x86_64":
         pytest.skip("knows x86-64 alone")
 
-    def start(mode, *words):
+    def start(mode, *words, **keywords):
         _, client, worker = begin(room, mode, f"connect={echo.address}",
-                                  "user=nobody", *words)
+                                  "user=nobody", *words, **keywords)
         client.send(b"hello")  # so that it sleeps now
         assert read_exactly(client, 5) == b"hello"
         support.wait_for(lambda: status(worker)["State"][0] == "S", "sleep")
@@ -952,6 +959,131 @@ def test_worker_can_listen_nowhere(puppet):
     sock = p.socket()
     assert p.call("bind", sock, sockaddr("127.0.0.1:0"), 16) < 0
     assert p.call("listen", sock, 5) < 0
+
+
+ONE = struct.pack("i", 1)
+LINGER = struct.pack("ii", 1, 0)
+OF_LISTENERS = {
+    "SO_LINGER": (socket.SOL_SOCKET, socket.SO_LINGER, LINGER),
+    "SO_KEEPALIVE": (socket.SOL_SOCKET, socket.SO_KEEPALIVE, ONE),
+    "SO_REUSEPORT": (socket.SOL_SOCKET, socket.SO_REUSEPORT, ONE),
+    "SO_RCVBUF": (socket.SOL_SOCKET, socket.SO_RCVBUF, ONE),
+    "SO_LOCK_FILTER": (socket.SOL_SOCKET, 44, ONE),
+    "TCP_NODELAY": (socket.IPPROTO_TCP, socket.TCP_NODELAY, ONE),
+    "TCP_DEFER_ACCEPT": (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, ONE),
+    "TCP_CONGESTION": (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno"),
+}
+NO_ADDRESS = bytes(16)  # AF_UNSPEC: connect(2) undoes listen(2)
+SHUTDOWNS = [socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR]
+
+
+def listeners(pid):
+    """The numbers that a process has for listening sockets on TCP."""
+    with open("/proc/net/tcp") as f:
+        inodes = {fields[9] for fields in map(str.split, f)
+                  if fields[3] == "0A"}
+    return [int(fd) for fd, what in support.open_files(pid).items()
+            if what.removeprefix("socket:[").removesuffix("]") in inodes]
+
+
+def setsockopt(p, sock, option):
+    level, name, value = option
+    return p.call("setsockopt", sock, level, name, value, len(value))
+
+
+def test_puppet_can_change_a_listener(puppet):
+    """Without a sandbox: or what follows would show nothing."""
+    p = puppet("workers=1", "sandbox=no")
+    listener, = listeners(p.pid)
+    for option in OF_LISTENERS.values():
+        assert setsockopt(p, listener, option) == 0, option
+    assert p.call("connect", listener, NO_ADDRESS, 16) == 0
+    assert listeners(p.pid) == []
+
+
+@confined
+@pytest.mark.parametrize("what", OF_LISTENERS)
+def test_worker_can_not_change_a_listener(puppet, what):
+    """What is accepted inherits it, and the others accept from it as well."""
+    p = puppet("workers=1")
+    listener, = listeners(p.pid)
+    assert setsockopt(p, listener, OF_LISTENERS[what]) == -errno.EPERM
+
+
+@confined
+def test_worker_can_not_end_a_listener(room, echo, puppet):
+    """Nor a copy of it, nor as it is for all who have it."""
+    p = puppet("workers=1", "ktls=off")
+    listener, = listeners(p.pid)
+    for how in SHUTDOWNS:
+        assert p.call("shutdown", listener, how) == -errno.EPERM
+    assert p.call("connect", listener, NO_ADDRESS, 16) == -errno.EPERM
+    for call in (("bind", listener, sockaddr("127.0.0.1:0"), 16),
+                 ("listen", listener, 0), ("dup", listener),
+                 ("dup2", listener, 40), ("dup3", listener, 40, 0),
+                 ("fcntl", listener, fcntl.F_DUPFD, 40),
+                 ("fcntl", listener, fcntl.F_SETFL, 0),
+                 ("ioctl", listener, 0x5421, ONE),  # FIONBIO
+                 ("sendmsg", listener, 0, 0), ("recvmsg", listener, 0, 0)):
+        assert p.call(*call) == -errno.ENOSYS, call
+    assert listeners(p.pid) == [listener]
+
+
+@confined
+def test_worker_can_not_end_what_it_was_started_with(puppet):
+    """Standard error may be a socket, to which all of them log."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        p = puppet("workers=1", stdin=theirs)
+        for how in SHUTDOWNS:
+            assert p.call("shutdown", 0, how) == -errno.EPERM
+        assert setsockopt(p, 0, OF_LISTENERS["SO_LINGER"]) == -errno.EPERM
+
+
+# The levels that there are, and two that would be one of them in 16 bits.
+LEVELS = [socket.SOL_IP, socket.SOL_SOCKET, socket.IPPROTO_TCP,
+          socket.IPPROTO_IPV6, 282, 0x10000 + socket.SOL_SOCKET,
+          0x10000 + socket.IPPROTO_TCP]
+SETS = {(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+        (socket.SOL_SOCKET, socket.SO_LINGER),
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+        (socket.IPPROTO_TCP, socket.TCP_QUICKACK)}
+GETS = {(socket.SOL_SOCKET, socket.SO_ERROR)}
+
+
+@confined
+@pytest.mark.parametrize("call,allowed", [("setsockopt", SETS),
+                                          ("getsockopt", GETS)])
+def test_worker_has_no_other_options(puppet, call, allowed):
+    """The number of an option means another one at another level."""
+    p = puppet("workers=1", "ktls=off")
+    sock = p.socket()
+    length = ONE if call == "getsockopt" else 4
+    assert {(level, name) for level in LEVELS for name in range(80)
+            if p.call(call, sock, level, name, LINGER, length) !=
+            -errno.EPERM} == allowed
+
+
+@confined
+def test_numbers_of_listeners_are_nobody_elses(room, puppet):
+    """Past the limit: a socket can't get the number of one that is closed."""
+    p = puppet("workers=1", "accept=127.0.0.1:0", "accept=127.0.0.1:0")
+    assert len(listeners(p.pid)) == 2
+    assert min(listeners(p.pid)) >= int(soft_limit(p.pid, "open files"))
+
+
+@confined
+def test_sandbox_and_a_handshake_that_outlives_its_listeners(room, echo):
+    """To dial, its worker makes a socket after it has closed them."""
+    t = room.tunnel("workers=1", *["accept=127.0.0.1:0"] * 8,
+                    f"connect={echo.address}")
+    worker, = t.workers()
+    sock = room.connect(t.address)
+    t.wait_log(" accepted$")
+    t.signal(signal.SIGHUP)
+    t.wait_log("reloaded$")
+    support.wait_for(lambda: listeners(worker) == [], "no listeners")
+    assert_echoes(room, sock)
 
 
 @confined

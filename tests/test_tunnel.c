@@ -989,9 +989,14 @@ static void
 child_of_filter(const struct service *sv, int port)
 {
 	char *argv[] = { "true", NULL };
+	const struct sockaddr nowhere = { .sa_family = AF_UNSPEC };
+	const struct linger off = { .l_onoff = 0 };
 	int fd = socket(AF_INET, SOCK_STREAM, 0), real = port;
+	const struct rlimit limit = { 64, 64 };
+	int shared = fcntl(fd, F_DUPFD, 64);
 	socklen_t len = sizeof(port);
 
+	MUST(setrlimit(RLIMIT_NOFILE, &limit) == 0);
 	MUST(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
 	MUST(filter_enter(sv) == 0);
 	MUST(open("/etc/passwd", O_RDONLY) == -1 && errno == ENOSYS);
@@ -1018,9 +1023,29 @@ child_of_filter(const struct service *sv, int port)
 	    -1 && errno == EPERM);
 	MUST(setsockopt(fd, IPPROTO_IP, IP_TTL, &port, sizeof(port)) == -1 &&
 	    errno == EPERM);
-	tune(fd);
-	MUST(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &port, &len) == 0 &&
-	    port == 1);
+	MUST(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &port, &len) == -1 &&
+	    errno == EPERM);
+	/* As the names above, by their numbers, at another level. */
+	MUST(setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &port, len) == -1 &&
+	    errno == EPERM);
+	MUST(setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) == -1 &&
+	    errno == EPERM);
+	MUST(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &port, len) == 0);
+	MUST(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &port, len) == 0);
+	MUST(setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off)) == 0);
+	MUST(getsockopt(fd, SOL_SOCKET, SO_ERROR, &port, &len) == 0);
+	/* What the master and others have, too. */
+	MUST(shutdown(shared, SHUT_RDWR) == -1 && errno == EPERM);
+	MUST(setsockopt(shared, SOL_SOCKET, SO_LINGER, &off, sizeof(off)) ==
+	    -1 && errno == EPERM);
+	MUST(connect(shared, &nowhere, sizeof(nowhere)) == -1 &&
+	    errno == EPERM);
+	MUST(shutdown(STDERR_FILENO, SHUT_RDWR) == -1 && errno == EPERM);
+	/* Descriptors are passed to nobody, and nobody else is written to. */
+	MUST(sendmsg(fd, NULL, 0) == -1 && errno == ENOSYS);
+	MUST(recvmsg(fd, NULL, 0) == -1 && errno == ENOSYS);
+	MUST(sendto(fd, "", 1, 0, &nowhere, sizeof(nowhere)) == -1 &&
+	    errno == EPERM);
 	MUST(connects(real) == 0 && connects(other_port) == 0);
 }
 

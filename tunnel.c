@@ -1497,8 +1497,9 @@ struct service {
 
 struct command {
 	struct command *next;
-	pid_t	 pid;			/* 0: it is over, and status is known */
-	int	 status;		/* as of waitpid(2) */
+	pid_t	 pid;			/* and of its group; nobody else's yet */
+	int	 over;
+	int	 signal;		/* that has killed it; or 0 */
 	int	 end;			/* its end of the socket pair, or -1 */
 	int	 left;			/* its connection is over */
 };
@@ -1652,7 +1653,7 @@ command_died(const struct stream *s)
 {
 	const struct command *c = command_of(s);
 
-	return c->pid == 0 && WIFSIGNALED(c->status);
+	return c->over && c->signal != 0;
 }
 
 /* What a command did not wait for, it did not want: that is no reset. */
@@ -1661,7 +1662,7 @@ command_left(const struct stream *s, ssize_t result)
 {
 	const struct command *c = command_of(s);
 
-	return result == STREAM_RESET && c->pid == 0 && !command_died(s);
+	return result == STREAM_RESET && c->over && !command_died(s);
 }
 
 static ssize_t
@@ -1690,13 +1691,18 @@ command_failed(struct stream *s)
 	return command_left(s, r) ? 0 : r;
 }
 
-/* An abort must not look like the end of the input, to any of its group. */
+/*
+ * An abort must not look like the end of the input, to any of its group.  What
+ * a command that is over has left behind is none of ours, if nobody has the
+ * socket any more.
+ */
 static void
 command_abort(struct stream *s)
 {
 	const struct command *c = command_of(s);
+	struct pollfd p = { .fd = s->fd };
 
-	if (c->pid != 0)
+	if (!c->over || poll(&p, 1, 0) != 1 || !(p.revents & POLLHUP))
 		kill(-c->pid, SIGTERM);
 }
 
@@ -1709,7 +1715,7 @@ command_error(const struct stream *s)
 	if (!command_died(s))
 		return stream_plain.error(s);
 	snprintf(text, sizeof(text), "command killed by signal %d (%s)",
-	    WTERMSIG(c->status), strsignal(WTERMSIG(c->status)));
+	    c->signal, strsignal(c->signal));
 	return text;
 }
 
@@ -1787,21 +1793,6 @@ command_start(struct session *ss, struct stream *backend)
 	return 0;
 }
 
-/* Forget the commands that are over, if their connections are as well. */
-static void
-commands_prune(struct worker *w)
-{
-	struct command **link = &w->commands, *c;
-
-	while ((c = *link) != NULL) {
-		if (c->pid == 0 && c->left) {
-			*link = c->next;
-			free(c);
-		} else
-			link = &c->next;
-	}
-}
-
 static void
 command_close(struct command *c)
 {
@@ -1810,28 +1801,45 @@ command_close(struct command *c)
 	c->end = -1;
 }
 
+/*
+ * Reap the commands that are over, if their connections are as well: until
+ * then, their numbers can't become those of other groups.
+ */
 static void
 commands_reap(struct worker *w)
 {
-	struct command *c;
-	pid_t pid;
-	int status;
+	struct command **link = &w->commands, *c;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		for (c = w->commands; c != NULL && c->pid != pid; c = c->next)
+	while ((c = *link) != NULL) {
+		if (c->over && c->left) {
+			waitpid(c->pid, NULL, 0);
+			*link = c->next;
+			free(c);
+		} else
+			link = &c->next;
+	}
+}
+
+/* Which are over? */
+static void
+commands_look(struct worker *w)
+{
+	struct command *c;
+
+	for (c = w->commands; c != NULL; c = c->next) {
+		siginfo_t si = { .si_pid = 0 };
+
+		if (c->over || waitid(P_PID, (id_t)c->pid, &si, WEXITED |
+		    WNOHANG | WNOWAIT) == -1 || si.si_pid == 0)
 			continue;
-		if (c == NULL)
-			continue;
-		say(DEBUG, "command %d ended: %s %d", (int)pid,
-		    WIFSIGNALED(status) ? "signal" : "status",
-		    WIFSIGNALED(status) ? WTERMSIG(status) :
-		    WEXITSTATUS(status));
-		c->pid = 0;
-		c->status = status;
+		c->over = 1;
+		c->signal = si.si_code == CLD_EXITED ? 0 : si.si_status;
+		say(DEBUG, "command %d ended: %s %d", (int)c->pid,
+		    c->signal != 0 ? "signal" : "status", si.si_status);
 		w->running--;
 		command_close(c);
 	}
-	commands_prune(w);
+	commands_reap(w);
 }
 
 /*
@@ -2666,7 +2674,7 @@ session_closed(void *conn, const struct forward_end *end)
 	if (ss->command != NULL) {
 		ss->command->left = 1;
 		command_close(ss->command);
-		commands_prune(w);
+		commands_reap(w);
 	}
 	if (ss->place != NULL)
 		*ss->place = 0;
@@ -3971,7 +3979,7 @@ worker_woken(void *arg)
 	struct worker *w = arg;
 
 	if (taken(&got_child))
-		commands_reap(w);
+		commands_look(w);
 	if (taken(&got_usr1))
 		forward_list(w->engine);
 	if (taken(&got_stop))

@@ -319,6 +319,73 @@ def test_command_never_sees_a_reset_as_an_end(room):
     assert not os.path.exists(room.path("eof"))
 
 
+@pytest.fixture
+def apart(room, monkeypatch):
+    """Start a tunnel with processes that see and signal no others."""
+    monkeypatch.setattr(support, "UNDER", [
+        *support.UNDER, "unshare", "--pid", "--fork"])
+    if subprocess.run([*support.UNDER, "true"], check=False).returncode != 0:
+        pytest.skip("no process IDs of our own")
+    started = []
+
+    def start(*words):
+        started.append(room.tunnel(*words))
+        return started[0]
+
+    yield start
+    for t in started:  # unshare(1) keeps signals from it
+        support.kill(t.workers(), signal.SIGTERM)
+        assert t.wait() == 0
+
+
+HEIR = """
+exec 3<&0
+(
+    trap 'touch $0/term; exit' TERM
+    cat <&3 >$0/part
+    touch $0/eof
+) &
+"""
+
+
+@pytest.mark.parametrize("end", ["fin", "reset"])
+def test_child_of_a_command_never_sees_an_abort_as_an_end(room, apart, end):
+    """Who has the socket when the command itself is gone."""
+    t = apart("--", "sh", "-c", HEIR, room.dir)
+    client = room.client(t)
+    client.send(b"half a job")
+    support.wait_for(lambda: support.text_of(room.path("part")),
+                     "the first part")
+    t.wait_log("command .* ended: status 0")
+    client.fin() if end == "fin" else client.reset()
+    support.wait_for(lambda: os.path.exists(room.path("term")) or
+                     os.path.exists(room.path("eof")), "an end")
+    assert not os.path.exists(room.path("eof"))
+
+
+DAEMON = """
+(
+    trap 'touch $0/term' TERM
+    until [ -e $0/go ]; do sleep 0.01; done
+    touch $0/done
+) </dev/null >/dev/null &
+echo begun
+"""
+
+
+def test_what_a_command_has_left_behind_is_not_aborted(room, apart):
+    """Its connection is nothing to a process that has let go of it."""
+    t = apart("--", "sh", "-c", DAEMON, room.dir)
+    client = room.client(t)
+    assert client.read_all() == (b"begun\n", "close_notify")
+    t.wait_log("command .* ended: status 0")
+    client.reset()
+    t.wait_log(" client reset$")
+    room.write("go", "")
+    support.wait_for(lambda: os.path.exists(room.path("done")), "its end")
+    assert not os.path.exists(room.path("term"))
+
+
 def test_command_knows_its_client(room):
     t = room.tunnel("--", "sh", "-c", "echo $REMOTE_HOST $REMOTE_PORT")
     client = room.client(t)
@@ -347,10 +414,25 @@ def test_command_has_no_signals_blocked(room):
 
 
 def test_commands_are_reaped(room):
-    t = room.tunnel("--", "true")
-    for _ in range(20):
-        assert room.client(t).read_all() == (b"", "close_notify")
-    support.wait_for(lambda: not t.commands(), "no child to be left")
+    """Those that end before their connections, and those that outlive them."""
+    t = room.tunnel(support.ALONE, "--", "sh", "-c", "read line")
+    worker = t.pid if support.MODE == "fork" else t.workers()[0]
+    for n in range(1, 21):
+        client = room.client(t)
+        if n % 2 == 0:
+            client.send(b"line\n")
+            assert client.read_all() == (b"", "close_notify")
+            client.close_notify()
+            client.close()
+        else:
+            client.reset()
+        t.wait_log("command .* ended: ", count=n)
+
+    def begun():  # zombies, too
+        with open(f"/proc/{worker}/task/{worker}/children") as f:
+            return f.read().split()
+
+    support.wait_for(lambda: not begun(), "no child to be left")
 
 
 # inetd.

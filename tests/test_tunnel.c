@@ -1506,12 +1506,12 @@ test_garbage(void **state)
 	assert_true(taken >= n / 50 && taken <= n / 2);
 }
 
-/* A command that ended as status says, before it was told of the client. */
+/* A command that ended, or was killed, before it was told of the client. */
 static int
-open_to_the_dead(int status)
+open_to_the_dead(int killed_by)
 {
 	struct proxy *header = calloc(1, sizeof(*header));
-	struct command command = { .status = status, .end = -1 };
+	struct command command = { .over = 1, .signal = killed_by, .end = -1 };
 	struct session ss = { .command = &command, .proxy = header };
 	struct stream_ops ops = stream_plain;
 	struct stream s = { .ops = &ops, .ctx = &ss };

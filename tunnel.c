@@ -1820,7 +1820,7 @@ commands_reap(struct worker *w)
 	}
 }
 
-/* Which are over? */
+/* Find those that are over.  They stay zombies until they are reaped. */
 static void
 commands_look(struct worker *w)
 {
@@ -2503,7 +2503,8 @@ dial(struct stream *s, const struct address *a)
 	if (connect(s->fd, (const struct sockaddr *)&a->sa, a->len) == 0 ||
 	    errno == EINPROGRESS)
 		return 0;
-	return s->fd = close_failed(s->fd);
+	s->fd = close_failed(s->fd);
+	return -1;
 }
 
 /* connect(2) says EAGAIN where a Unix socket has no room for another one. */
@@ -3303,8 +3304,8 @@ static const int allowed[] = {
 };
 
 /*
- * Kernel TLS has more.  Without it, these could but send descriptors, to whom
- * no filter applies, or get a second number for one's own.
+ * Those of kernel TLS.  They can also pass descriptors: to a process outside
+ * of the sandbox, or to oneself, as a second number for a listener.
  */
 static const int allowed_with_tls[] = { SYS_recvmsg, SYS_sendmsg };
 
@@ -3329,7 +3330,7 @@ static const struct socket_option may_get[] = {
 };
 #define MAY_GET	1
 
-/* What acts on a socket itself, and so on all who have it. */
+/* What changes the socket itself, for all processes that have it. */
 static const int acting[] = { SYS_connect, SYS_shutdown, SYS_setsockopt };
 
 #define VALUES	3
@@ -3352,7 +3353,7 @@ struct filter {
 	unsigned short n;
 };
 
-/* One for which there is no room is not whole, which the kernel refuses. */
+/* Where there is no room, it stays incomplete: the kernel refuses it. */
 static void
 filter_add(struct filter *f, unsigned short code, uint32_t k)
 {
@@ -3435,8 +3436,8 @@ filter_options(struct filter *f, int call, const struct socket_option *o,
 }
 
 /*
- * Not on what others have as well: standard descriptors, which are never
- * closed, and listeners, which are past the limit; nor on the log.
+ * Deny a call on what other processes share: the standard descriptors and the
+ * log, which a worker never closes, and listeners, which are past the limit.
  */
 static void
 filter_shared(struct filter *f, int call, rlim_t limit)
@@ -4070,7 +4071,7 @@ worker_init(struct worker *w, struct service *sv, size_t seat)
 	w->command_ops.failed = command_failed;
 	w->command_ops.abort = command_abort;
 	w->command_ops.error = command_error;
-	/* What this one may come to do to its socket is not done to others'. */
+	/* A socket of its own: the others' can't be shut down through it. */
 	if (logging.fd == -1)
 		connect_syslog();
 	if (set_listeners_apart(sv, seat) == -1)

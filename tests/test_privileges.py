@@ -600,6 +600,16 @@ exec "$@"
 """
 
 
+def datagrams(pid):
+    """Of the sockets of a process, those for datagrams to Unix sockets."""
+    with open("/proc/net/unix") as f:
+        inodes = {fields[6] for fields in map(str.split, f)
+                  if fields[4] == "0002"}
+    found = [inode for inode in support.sockets(pid) if inode in inodes]
+    assert found
+    return found
+
+
 @confined
 def test_sandbox_and_syslog(room, echo, mode, monkeypatch):
     """What workers have to say arrives, though they can't open /dev/log."""
@@ -623,10 +633,15 @@ def test_sandbox_and_syslog(room, echo, mode, monkeypatch):
     if mode == "-i":
         begin(room, mode, *words)[1].reset()
     else:
-        room.tunnel(mode, f"accept=unix:{path}", *words, ready=False)
+        t = room.tunnel(mode, f"accept=unix:{path}", *words, ready=False)
         while b"listening on" not in log.recv(4096):
             pass
-        room.client(f"unix:{path}").reset()
+        client = room.client(f"unix:{path}")
+        worker, = wait_for(lambda: len(t.workers()) == 1 and t.workers(),
+                           "the worker to be alone")
+        # No other has its socket to syslog, which it could shut down.
+        assert not set(datagrams(worker)) & set(datagrams(t.pid))
+        client.reset()
     while f" -> {echo.address} ".encode() not in log.recv(4096):
         pass
 

@@ -81,12 +81,12 @@ enum level { ERROR, WARNING, NOTICE, INFO, DEBUG };
 static struct {
 	enum level level;
 	int	 fd;		/* where to; -1: syslog */
-	int	 standard;	/* what log = stderr is: -1 under inetd */
-	int	 is_file;	/* fd is a file of our own: give the time */
+	int	 stream;	/* the standard descriptor it is, or -1 */
+	int	 has_time;	/* lines begin with it */
 	int	 is_journal;	/* stderr is systemd's journal: priorities */
 	int	 is_daemon;	/* without log, it goes to syslog */
-	unsigned long lost;	/* lines, of late */
-} logging = { .level = INFO, .fd = STDERR_FILENO, .standard = STDERR_FILENO };
+	unsigned long lost;	/* lines since the last report of them */
+} logging = { .level = INFO, .fd = STDERR_FILENO, .stream = STDERR_FILENO };
 
 enum { SIGNALS = 7 };
 static const int signals[SIGNALS] = {
@@ -129,23 +129,51 @@ log_line(const char *fmt, ...)
 		if (n == -1 && errno == ENOTSOCK)
 			n = write(logging.fd, line, (size_t)len);
 	} while (n == -1 && errno == EINTR);
-	return n == -1 && (errno == EAGAIN || errno == EWOULDBLOCK) ? -1 : 0;
+	return n == -1 && (errno == EAGAIN || errno == EWOULDBLOCK ||
+	    errno == EPIPE) ? -1 : 0;
+}
+
+/* As the log has its lines; -1: no room. */
+static int
+log_text(enum level level, const char *text)
+{
+	static const int priorities[] = {
+		LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG
+	};
+	char stamp[40] = "";
+	time_t now;
+	struct tm tm;
+
+	if (logging.fd == -1) {
+		syslog(priorities[level], "%s", text);
+		return 0;
+	}
+	if (logging.has_time) {
+		now = time(NULL);
+		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ",
+		    gmtime_r(&now, &tm));
+		return log_line("%s %s: %s\n", stamp, levels[level], text);
+	}
+	if (logging.is_journal)
+		return log_line("<%d>%s\n", priorities[level], text);
+	return log_line("tunnel: %s%s%s\n", level <= WARNING ?
+	    levels[level] : "", level <= WARNING ? ": " : "", text);
 }
 
 /*
- * Whoever reads the log may have stopped.  Rather lose lines than stop as
- * well, and say so when there is room again.
+ * Whoever reads the log may have stopped, or gone.  Rather lose lines than
+ * stop as well, and say so when there is room again.
  */
 static int
 log_is_stuck(void)
 {
 	struct pollfd p = { .fd = logging.fd, .events = POLLOUT };
+	char text[64];
 
-	if (logging.fd == -1 || logging.is_file)
-		return 0;
-	if (poll(&p, 1, 0) == 0 || (logging.lost > 0 &&
-	    log_line("tunnel: warning: %lu lines lost here, as nobody read "
-	    "the log\n", logging.lost) == -1)) {
+	snprintf(text, sizeof(text), "%lu lines lost here, as nobody read the "
+	    "log", logging.lost);
+	if (logging.fd != -1 && (poll(&p, 1, 0) == 0 || (logging.lost > 0 &&
+	    log_text(WARNING, text) == -1))) {
 		logging.lost++;
 		return 1;
 	}
@@ -156,13 +184,8 @@ log_is_stuck(void)
 static void __attribute__((format(printf, 2, 3)))
 say(enum level level, const char *fmt, ...)
 {
-	static const int priorities[] = {
-		LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG
-	};
-	char text[LOG_SIZE], clean[LOG_SIZE], stamp[40] = "";
-	int saved = errno, r = 0;
-	time_t now;
-	struct tm tm;
+	char text[LOG_SIZE], clean[LOG_SIZE];
+	int saved = errno;
 	va_list ap;
 
 	if (level > logging.level || log_is_stuck())
@@ -171,19 +194,7 @@ say(enum level level, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	escape(clean, sizeof(clean), text);
-	if (logging.fd == -1) {
-		syslog(priorities[level], "%s", clean);
-	} else if (logging.is_file) {
-		now = time(NULL);
-		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ",
-		    gmtime_r(&now, &tm));
-		r = log_line("%s %s: %s\n", stamp, levels[level], clean);
-	} else if (logging.is_journal) {
-		r = log_line("<%d>%s\n", priorities[level], clean);
-	} else
-		r = log_line("tunnel: %s%s%s\n", level <= WARNING ?
-		    levels[level] : "", level <= WARNING ? ": " : "", clean);
-	if (r == -1)
+	if (log_text(level, clean) == -1)
 		logging.lost++;
 	errno = saved;
 }
@@ -861,12 +872,13 @@ config_print(const struct config *cfg, FILE *fp)
 struct arguments {
 	const char *file;
 	const char *names;		/* of -g */
+	const char *output;		/* of -o */
 	int	 help, inetd, key, test, version;
 	const char **settings;		/* key=value, allocated */
 	size_t	 nsettings;
 	char	**command;		/* what is behind -- */
 	int	 passed;		/* sockets of systemd */
-	char	*notify;		/* where it wants to be told, or NULL */
+	const char *notify;		/* where it wants to be told, or NULL */
 	struct rlimit files, core;	/* as they were: for commands */
 };
 
@@ -875,8 +887,8 @@ usage(FILE *fp)
 {
 	fprintf(fp, "usage: tunnel [-dhiqtvV] [-c file] [key=value ...] "
 	    "[-- command [argument ...]]\n"
-	    "       tunnel -g name[,name ...] > tunnel.pem\n"
-	    "       tunnel -k > ticket.keys\n");
+	    "       tunnel -g name[,name ...] [-o file]\n"
+	    "       tunnel -k [-o file]\n");
 }
 
 static void
@@ -890,6 +902,7 @@ help(void)
 	    "  -g names  make a key and a self-signed certificate\n"
 	    "  -i        serve the one connection on descriptor 0 (inetd)\n"
 	    "  -k        make a key for ticket_keys\n"
+	    "  -o file   write what -g or -k makes to a new file\n"
 	    "  -q        log_level=warning\n"
 	    "  -t        check the configuration, describe the certificates\n"
 	    "  -v        log_level=debug\n"
@@ -917,7 +930,7 @@ parse_arguments(struct arguments *a, int argc, char **argv)
 	while (optind < n) {
 		const char *setting = NULL;
 
-		switch (c = getopt(n, argv, "+c:dg:hikqtvV")) {
+		switch (c = getopt(n, argv, "+c:dg:hiko:qtvV")) {
 		case -1:
 			setting = argv[optind++];
 			break;
@@ -943,6 +956,9 @@ parse_arguments(struct arguments *a, int argc, char **argv)
 		case 'k':
 			a->key = 1;
 			break;
+		case 'o':
+			a->output = optarg;
+			break;
 		case 'q':
 		case 'v':
 			setting = c == 'q' ? "log_level=warning" :
@@ -961,18 +977,18 @@ parse_arguments(struct arguments *a, int argc, char **argv)
 		if (setting != NULL)
 			a->settings[a->nsettings++] = setting;
 	}
+	if (a->output != NULL && a->names == NULL && !a->key) {
+		say(ERROR, "-o has no effect without -g or -k");
+		return -1;
+	}
 	return 0;
 }
 
-/*
- * What systemd passes, by sd_listen_fds(3) and sd_notify(3), and nobody after
- * us is to take for his own.
- */
+/* What systemd passes, by sd_listen_fds(3) and sd_notify(3). */
 static void
 take_environment(struct arguments *a)
 {
 	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
-	const char *notify = getenv("NOTIFY_SOCKET");
 	int64_t number;
 	int fd;
 
@@ -983,12 +999,7 @@ take_environment(struct arguments *a)
 		a->passed = (int)number;
 	for (fd = PASSED; fd < PASSED + a->passed; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
-	if (notify != NULL)
-		a->notify = strdup(notify);
-	unsetenv("LISTEN_PID");
-	unsetenv("LISTEN_FDS");
-	unsetenv("LISTEN_FDNAMES");
-	unsetenv("NOTIFY_SOCKET");
+	a->notify = getenv("NOTIFY_SOCKET");
 	getrlimit(RLIMIT_NOFILE, &a->files);
 	getrlimit(RLIMIT_CORE, &a->core);
 }
@@ -1719,24 +1730,48 @@ command_error(const struct stream *s)
 	return text;
 }
 
+/*
+ * What a service manager has for us alone is not for a command, nor is what
+ * makes the dynamic linker load other libraries.
+ */
+static void
+command_environment(const char *peer)
+{
+	static const char *const without[] = {
+		"LISTEN_", "NOTIFY_SOCKET=", "WATCHDOG_", "LD_",
+		"REMOTE_HOST=", "REMOTE_PORT="
+	};
+	char host[ADDRESS_SIZE], **from, **to = environ;
+	const char *port;
+	size_t i;
+
+	for (from = environ; from != NULL && *from != NULL; from++) {
+		for (i = 0; i < sizeof(without) / sizeof(without[0]); i++)
+			if (strncmp(*from, without[i], strlen(without[i])) ==
+			    0)
+				break;
+		if (i == sizeof(without) / sizeof(without[0]))
+			*to++ = *from;
+	}
+	if (to != NULL)
+		*to = NULL;
+	if (strncmp(peer, "unix:", 5) != 0 &&
+	    split_address(peer, host, sizeof(host), &port) == 0) {
+		setenv("REMOTE_HOST", host, 1);
+		setenv("REMOTE_PORT", port, 1);
+	}
+}
+
 /* In the child: become the command, with the socket as its 0 and 1. */
 static void __attribute__((noreturn))
 command_run(const struct session *ss, int fd)
 {
 	const struct service *sv = ss->worker->service;
 	char **argv = sv->cfg.command;
-	char host[ADDRESS_SIZE];
-	const char *port;
 	sigset_t none;
 	size_t i;
 
-	unsetenv("REMOTE_HOST");
-	unsetenv("REMOTE_PORT");
-	if (strncmp(ss->peer, "unix:", 5) != 0 &&
-	    split_address(ss->peer, host, sizeof(host), &port) == 0) {
-		setenv("REMOTE_HOST", host, 1);
-		setenv("REMOTE_PORT", port, 1);
-	}
+	command_environment(ss->peer);
 	setpgid(0, 0);
 	setrlimit(RLIMIT_NOFILE, sv->files);
 	setrlimit(RLIMIT_CORE, sv->core);
@@ -2707,46 +2742,294 @@ worker_starved(void *arg, int error)
 }
 
 /*
+ * FILES
+ * What the master writes to, or believes, nobody but root and the user that it
+ * runs as may replace by something else.
+ */
+
+/* Who else can replace what is in a directory. */
+enum writer {
+	NOBODY_ELSE, WORKERS_USER, ANYBODY, ANOTHER_USER, ANOTHER_GROUP
+};
+
+static const char *const writers[] = {
+	"nobody else", "the workers' user", "anybody", "another user",
+	"another group"
+};
+
+/* The directory that a file is in. */
+struct place {
+	char	 directory[PATH_MAX];	/* or one above it, that is refused */
+	enum writer writer;
+	int	 is_open;		/* all users can get there */
+};
+
+static int
+is_ours(const struct stat *st)
+{
+	return st->st_uid == 0 || st->st_uid == geteuid();
+}
+
+static enum writer
+writer_of(const struct service *sv, const struct stat *st)
+{
+	int by_group = (st->st_mode & S_IWGRP) != 0;
+
+	if (sv->uid != geteuid() && (st->st_uid == sv->uid ||
+	    (by_group && st->st_gid == sv->gid)))
+		return WORKERS_USER;
+	if (!(st->st_mode & S_ISVTX) && (st->st_mode & S_IWOTH))
+		return ANYBODY;
+	if (!is_ours(st))
+		return ANOTHER_USER;
+	if (!(st->st_mode & S_ISVTX) && by_group && st->st_gid != 0 &&
+	    st->st_gid != getegid())
+		return ANOTHER_GROUP;
+	return NOBODY_ELSE;
+}
+
+static int
+is_refused(enum writer w)
+{
+	return w == WORKERS_USER || w == ANYBODY;
+}
+
+/*
+ * Who else can replace the file, as a clause; or NULL.  Each directory on the
+ * way counts: with it, all that is in it is replaced.  One that can't be looked
+ * at keeps the file from being opened, too.
+ */
+static const char *
+find_place(const struct service *sv, const char *path, struct place *p)
+{
+	static char text[PATH_MAX + 64];
+	struct stat st;
+	size_t n = 0;
+
+	p->is_open = 1;
+	snprintf(p->directory, sizeof(p->directory), "%s",
+	    *path == '/' ? "/" : ".");
+	for (;;) {
+		p->writer = NOBODY_ELSE;
+		if (stat(p->directory, &st) == 0) {
+			p->writer = writer_of(sv, &st);
+			p->is_open &= (st.st_mode & S_IXOTH) != 0;
+		}
+		n += 1 + strcspn(path + n + 1, "/");
+		if (is_refused(p->writer) || path[n] == '\0')
+			break;
+		snprintf(p->directory, sizeof(p->directory), "%.*s", (int)n,
+		    path);
+	}
+	snprintf(text, sizeof(text), "%s can write to the directory %s",
+	    writers[p->writer], p->directory);
+	return p->writer != NOBODY_ELSE ? text : NULL;
+}
+
+/* Why what is there is not for this option; or NULL. */
+static const char *
+file_fault(int option, const struct stat *st)
+{
+	if (S_ISLNK(st->st_mode) || (S_ISREG(st->st_mode) && st->st_nlink > 1))
+		return "it is a link";
+	if (!is_ours(st))
+		return "it belongs to another user";
+	if (S_ISREG(st->st_mode) || (option == LOG &&
+	    (S_ISFIFO(st->st_mode) || S_ISCHR(st->st_mode))))
+		return NULL;
+	return "it is not a regular file";
+}
+
+/* Why it can't be opened, or is not to be; or NULL.  Nothing is made. */
+static const char *
+path_fault(const struct service *sv, int option, const char *path)
+{
+	int is_read = option == TICKET_KEYS;	/* and may be a link */
+	struct place place;
+	const char *why = find_place(sv, path, &place);
+	struct stat st;
+
+	if (is_refused(place.writer))
+		return why;
+	if (option == ACCEPT)
+		return NULL;
+	if ((is_read ? stat : lstat)(path, &st) == 0) {
+		if ((why = file_fault(option, &st)) != NULL)
+			return why;
+		if (is_read && is_refused(writer_of(sv, &st)))
+			return "others can write to it";
+	} else if (errno == ENOENT)
+		path = place.directory;
+	return access(path, is_read ? R_OK : W_OK) == -1 ? strerror(errno) :
+	    NULL;
+}
+
+/* The standard descriptor that log names; -1: syslog, 0: it is a file. */
+static int
+log_stream(const char *log)
+{
+	if (strcmp(log, "syslog") == 0)
+		return -1;
+	if (strcmp(log, "/dev/stdout") == 0)
+		return STDOUT_FILENO;
+	return strcmp(log, "stderr") == 0 || strcmp(log, "/dev/stderr") == 0 ?
+	    STDERR_FILENO : 0;
+}
+
+/* The path that a value of this option names, or NULL. */
+static const char *
+path_of(int option, const char *text)
+{
+	if (option == ACCEPT)
+		return strncmp(text, "unix:", 5) == 0 ? text + 5 : NULL;
+	return option == LOG && log_stream(text) != 0 ? NULL : text;
+}
+
+/*
+ * What others must not be able to replace: -1 after one sentence.  As warnings,
+ * what they can replace, though that may be as it was meant to be.
+ */
+static int
+check_files(const struct service *sv, enum level level)
+{
+	static const int checked[] = { ACCEPT, TICKET_KEYS, PIDFILE, LOG };
+	struct place place;
+	const char *path, *why;
+	const struct value *v;
+	size_t i;
+
+	for (i = 0; i < sizeof(checked) / sizeof(checked[0]); i++) {
+		for (v = sv->cfg.given[checked[i]]; v != NULL; v = v->next) {
+			if ((path = path_of(checked[i], v->text)) == NULL)
+				continue;
+			why = level == ERROR ?
+			    path_fault(sv, checked[i], path) :
+			    find_place(sv, path, &place);
+			if (why == NULL)
+				continue;
+			say(level, "%s: %s %s: %s", v->where,
+			    options[checked[i]].name, v->text, why);
+			if (level == ERROR)
+				return -1;
+		}
+	}
+	return 0;
+}
+
+/* Secrets that more than their owner and group can read. */
+static void
+warn_of_readers(const struct service *sv)
+{
+	const int secrets[] = { sv->cfg.given[KEY] != NULL ? KEY : CERT,
+	    KEY_PASSWORD_FILE, TICKET_KEYS };
+	struct place place;
+	const struct value *v;
+	char path[PATH_MAX];
+	struct stat st;
+	size_t i;
+
+	for (i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++) {
+		for (v = sv->cfg.given[secrets[i]]; v != NULL; v = v->next) {
+			if (realpath(v->text, path) == NULL ||
+			    stat(path, &st) == -1)
+				continue;
+			find_place(sv, path, &place);
+			if (place.is_open && (st.st_mode & S_IRWXO) != 0)
+				say(WARNING, "%s: %s %s: other users have "
+				    "access to it (mode %04o)", v->where,
+				    options[secrets[i]].name, v->text,
+				    (unsigned)st.st_mode & 07777);
+		}
+	}
+}
+
+/*
+ * To write to it, made with this mode if need be; -1 after one sentence.  A
+ * FIFO that nobody reads yet can only be opened while somebody does.
+ */
+static int
+open_file(const struct service *sv, int option, int flags, mode_t mode)
+{
+	const char *name = config_text(&sv->cfg, option);
+	const char *why = path_fault(sv, option, name);
+	int fd = -1, reader = -1;
+	struct stat st;
+
+	flags |= O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+	if (why == NULL && (fd = open(name, flags, mode)) == -1 &&
+	    errno == ENXIO) {
+		reader = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		fd = open(name, flags, mode);
+	}
+	if (reader != -1)
+		close(reader);
+	if (why == NULL)
+		why = fd == -1 || fstat(fd, &st) == -1 ? strerror(errno) :
+		    file_fault(option, &st);
+	if (why == NULL)
+		return fd;
+	say(ERROR, "%s: %s %s: %s", config_where(&sv->cfg, option),
+	    options[option].name, name, why);
+	if (fd != -1)
+		close(fd);
+	return -1;
+}
+
+/*
  * THE LOG, OPENED
  */
 
 /*
- * A pipe that nobody reads is to block none of the processes that write to
- * it, and those of others not to change: it is opened anew.
+ * A standard descriptor, to log to.  inetd gives its children the connection
+ * as 0, 1 and 2: then it would go to the client, and -1 is syslog.  A pipe that
+ * nobody reads is to block none of the processes that write to it, and those
+ * of others not to change: it is opened anew.
  */
-static void
-open_pipe(void)
+static int
+open_stream(int stream)
 {
-	int fd = open("/dev/fd/2", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	struct stat in, out;
+	char name[16];
+	int fd = -1;
 
-	if (fd != -1)
-		logging.standard = fd;
+	if (fstat(stream, &out) == -1)
+		return stream;
+	if (fstat(STDIN_FILENO, &in) == 0 && S_ISSOCK(in.st_mode) &&
+	    in.st_ino == out.st_ino && in.st_dev == out.st_dev)
+		return -1;
+	snprintf(name, sizeof(name), "/dev/fd/%d", stream);
+	if (S_ISFIFO(out.st_mode))
+		fd = open(name, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	return fd != -1 ? fd : stream;
 }
 
-/*
- * Until the configuration is known.  inetd gives its children the connection
- * as 0, 1 and 2: there, a log on stderr would go to the client.
- */
+/* From now on, to this descriptor. */
+static void
+log_to(int fd, int stream)
+{
+	if (logging.fd > STDERR_FILENO && logging.fd != fd)
+		close(logging.fd);
+	logging.fd = fd;
+	logging.stream = fd != -1 && stream > 0 ? stream : -1;
+}
+
+/* Until the configuration is known. */
 static void
 log_init(void)
 {
 	const char *journal = getenv("JOURNAL_STREAM");
-	struct stat in, err;
 	char stream[64];
+	struct stat st;
 
+	signal(SIGPIPE, SIG_IGN);
 	openlog("tunnel", LOG_PID, LOG_DAEMON);
-	if (fstat(STDERR_FILENO, &err) == -1)
-		return;
-	snprintf(stream, sizeof(stream), "%ju:%ju", (uintmax_t)err.st_dev,
-	    (uintmax_t)err.st_ino);
-	logging.is_journal = journal != NULL && strcmp(journal, stream) == 0;
-	if (fstat(STDIN_FILENO, &in) == 0 && S_ISSOCK(in.st_mode) &&
-	    in.st_ino == err.st_ino && in.st_dev == err.st_dev)
-		logging.standard = -1;
-	else if (S_ISFIFO(err.st_mode))
-		open_pipe();
-	if (logging.fd == STDERR_FILENO)
-		logging.fd = logging.standard;
+	if (fstat(STDERR_FILENO, &st) == 0) {
+		snprintf(stream, sizeof(stream), "%ju:%ju",
+		    (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+		logging.is_journal = journal != NULL &&
+		    strcmp(journal, stream) == 0;
+	}
+	log_to(open_stream(STDERR_FILENO), STDERR_FILENO);
 }
 
 static void
@@ -2758,32 +3041,26 @@ connect_syslog(void)
 
 /* To where it says, anew if it is a file; -1: as before, with a sentence. */
 static int
-log_open(const struct config *cfg)
+log_open(const struct service *sv)
 {
-	const char *to = config_text(cfg, LOG);
-	int fd = logging.standard, is_file = 0;
+	const char *to = config_text(&sv->cfg, LOG);
+	int fd = -1, stream;
 
-	if (logging.is_daemon && cfg->given[LOG] == NULL)
+	if (logging.is_daemon && sv->cfg.given[LOG] == NULL)
 		to = "syslog";
+	stream = log_stream(to);
 	/* Workers will find neither the time zone nor syslog's socket. */
 	tzset();
-	if (strcmp(to, "syslog") == 0) {
+	if (stream == -1)
 		connect_syslog();
-		fd = -1;
-	} else if (strcmp(to, "stderr") != 0) {
-		fd = open(to, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-		is_file = 1;
-	}
-	if (is_file && fd == -1) {
-		say(ERROR, "%s: log file %s: %s", config_where(cfg, LOG), to,
-		    strerror(errno));
+	else if (stream != 0)
+		fd = stream == logging.stream ? logging.fd :
+		    open_stream(stream);
+	else if ((fd = open_file(sv, LOG, O_WRONLY | O_APPEND, 0640)) == -1)
 		return -1;
-	}
-	if (logging.is_file)
-		close(logging.fd);
-	logging.fd = fd;
-	logging.is_file = is_file;
-	logging.level = (enum level)cfg->number[LOG_LEVEL];
+	log_to(fd, stream);
+	logging.has_time = strcmp(to, "stderr") != 0;
+	logging.level = (enum level)sv->cfg.number[LOG_LEVEL];
 	return 0;
 }
 
@@ -2803,8 +3080,8 @@ remove_stale(const struct address *a)
 	if (fd == -1)
 		return;
 	if (lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-	    connect(fd, (const struct sockaddr *)&a->sa, a->len) == -1 &&
-	    errno == ECONNREFUSED)
+	    is_ours(&st) && connect(fd, (const struct sockaddr *)&a->sa,
+	    a->len) == -1 && errno == ECONNREFUSED)
 		unlink(un->sun_path);
 	close(fd);
 }
@@ -3034,7 +3311,6 @@ catch_signals(sigset_t *asleep)
 		sigaction(signals[i], &sa, NULL);
 		sigaddset(&awake, signals[i]);
 	}
-	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_BLOCK, &awake, asleep);
 	for (i = 0; i < SIGNALS; i++)
 		sigdelset(asleep, signals[i]);
@@ -3636,6 +3912,83 @@ sandbox_enter(const struct service *sv)
 #endif
 
 /*
+ * DESCRIPTORS
+ * Those that whoever started this has left open by mistake must not get to
+ * workers.
+ */
+
+#if defined(__linux__)
+
+#ifndef SYS_close_range
+#define SYS_close_range		436
+#endif
+
+static int
+close_at_once(unsigned from, unsigned to)
+{
+	return (int)syscall(SYS_close_range, from, to, 0u);
+}
+
+#else
+
+static int
+close_at_once(unsigned from, unsigned to)
+{
+	(void)from;
+	(void)to;
+	return -1;
+}
+
+#endif
+
+/* One by one, on kernels before Linux 5.9. */
+static void
+close_between(unsigned from, unsigned to)
+{
+	unsigned end = (unsigned)sysconf(_SC_OPEN_MAX);
+
+	if (close_at_once(from, to) == 0)
+		return;
+	for (; from <= to && from < end; from++)
+		close((int)from);
+}
+
+/* The first from this one on that is of use, now or after a reload. */
+static unsigned
+next_of_use(const struct config *cfg, const struct arguments *a, unsigned from)
+{
+	const struct value *v;
+	unsigned next = INT_MAX;
+	int64_t fd;
+
+	if (from < (unsigned)(PASSED + a->passed))
+		return from;
+	if (logging.fd >= (int)from)
+		next = (unsigned)logging.fd;
+	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
+		if (strncmp(v->text, "fd:", 3) == 0 && parse_number(v->text + 3,
+		    from, next, &fd) == 0)
+			next = (unsigned)fd;
+	return next;
+}
+
+/*
+ * When the files have been read, which may be among them (/dev/fd/N), and
+ * before anything is opened to stay.
+ */
+static void
+close_strays(const struct config *cfg, const struct arguments *a)
+{
+	unsigned from, next;
+
+	for (from = PASSED; from < INT_MAX; from = next + 1) {
+		next = next_of_use(cfg, a, from);
+		if (next > from)
+			close_between(from, next - 1);
+	}
+}
+
+/*
  * KERNEL TLS
  * What the kernel can do of it is tried by the master, before there are
  * connections to be moved there.
@@ -3936,17 +4289,22 @@ service_new(const struct arguments *a, const struct service *old)
 	sv->files = &a->files;
 	sv->core = &a->core;
 	if (configure(&sv->cfg, a) == -1 ||
-	    (sv->tls = load_tls(&sv->cfg)) == NULL ||
-	    load_kernel(sv) == -1 ||
+	    (sv->tls = load_tls(&sv->cfg)) == NULL)
+		goto err;
+	if (old == NULL)
+		close_strays(&sv->cfg, a);
+	if (load_kernel(sv) == -1 ||
 	    resolve_all(&sv->accepts, a->inetd && !is_passed(&sv->cfg) ? NULL :
 	    sv->cfg.given[ACCEPT], 1) == -1 ||
 	    resolve_all(&sv->connects, sv->cfg.given[CONNECT], 0) == -1 ||
-	    load_privileges(sv) == -1 || make_seats(sv, a->inetd) == -1 ||
-	    make_pool(sv, old, a->inetd) == -1) {
-		service_free(sv);
-		return NULL;
-	}
+	    load_privileges(sv) == -1 || check_files(sv, ERROR) == -1 ||
+	    make_seats(sv, a->inetd) == -1 ||
+	    make_pool(sv, old, a->inetd) == -1)
+		goto err;
 	return sv;
+err:
+	service_free(sv);
+	return NULL;
 }
 
 /*
@@ -4644,6 +5002,8 @@ announce(const struct service *sv, const struct service *old)
 		else if (sandbox_lacks() != NULL)
 			say(NOTICE, "sandbox: %s", sandbox_lacks());
 	}
+	check_files(sv, WARNING);
+	warn_of_readers(sv);
 	warn_daily(sv);
 }
 
@@ -4743,7 +5103,7 @@ replace(struct master *m)
 	if ((sv = service_new(m->args, old)) == NULL)
 		return -1;
 	prepare(sv);
-	if (open_listeners(sv, old) == -1 || log_open(&sv->cfg) == -1 ||
+	if (open_listeners(sv, old) == -1 || log_open(sv) == -1 ||
 	    start_workers(m, sv) == -1) {
 		give_up(m, sv);
 		return -1;
@@ -4766,7 +5126,7 @@ replace(struct master *m)
 static void
 reload(struct master *m)
 {
-	log_open(&m->live->cfg);
+	log_open(m->live);
 	say(NOTICE, "reloading");
 	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)forward_clock_us());
@@ -4774,7 +5134,7 @@ reload(struct master *m)
 		say(NOTICE, "reloaded");
 		notify_ready(m, "");
 	} else {
-		log_open(&m->live->cfg);
+		log_open(m->live);
 		say(ERROR, "not reloaded: all stays as it was");
 		notify_ready(m, "; the last reload failed, see the log");
 	}
@@ -4931,22 +5291,17 @@ hold_standard_descriptors(void)
 		close(fd);
 }
 
-/* Let go of the standard descriptors, but for stderr if it is the log. */
+/* Let go of the standard descriptors, but for one that is the log. */
 static void
 silence(void)
 {
 	int fd, null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int is_log = logging.fd != -1 && logging.fd == logging.standard;
-	int last = is_log ? STDOUT_FILENO : STDERR_FILENO;
 
-	for (fd = STDIN_FILENO; fd <= last && null != -1; fd++)
-		dup2(null, fd);
+	for (fd = STDIN_FILENO; fd <= STDERR_FILENO && null != -1; fd++)
+		if (fd != logging.stream)
+			dup2(null, fd);
 	if (null > STDERR_FILENO)
 		close(null);
-	if (!is_log && logging.standard > STDERR_FILENO) {
-		close(logging.standard);
-		logging.standard = STDERR_FILENO;
-	}
 }
 
 /* The connection that inetd(8) has accepted; -1 after one sentence. */
@@ -4982,7 +5337,7 @@ run_inetd(const struct arguments *a)
 	int fd, r = EXIT_CONFIG;
 	sigset_t asleep;
 
-	if (sv == NULL || log_open(&sv->cfg) == -1)
+	if (sv == NULL || log_open(sv) == -1)
 		goto out;
 	fd = sv->accepts.n > 0 ? sv->accepts.list[0].fd : STDIN_FILENO;
 	if (take_connection(&in, fd) == -1)
@@ -5046,7 +5401,10 @@ lock_file(int fd, const char *name)
 	    -1;
 }
 
-/* The file stays locked, which tells a live tunnel from a file left over. */
+/*
+ * The file stays locked, which tells a live tunnel from a file left over; and
+ * nobody else can open it, and so lock it.
+ */
 static int
 write_pidfile(struct master *m)
 {
@@ -5056,11 +5414,10 @@ write_pidfile(struct master *m)
 
 	if (name == NULL)
 		return 0;
-	fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (fd == -1)
-		why = errno == ELOOP ? "it is a symbolic link" :
-		    strerror(errno);
-	else if (lock_file(fd, name) == -1)
+	if ((fd = open_file(m->live, PIDFILE, O_RDWR, 0600)) == -1)
+		return -1;
+	fchmod(fd, 0600);	/* one that was left over */
+	if (lock_file(fd, name) == -1)
 		why = errno == EWOULDBLOCK ? "another tunnel holds it" :
 		    "another tunnel has just removed it";
 	else if (ftruncate(fd, 0) == -1 ||
@@ -5073,8 +5430,7 @@ write_pidfile(struct master *m)
 	}
 	say(ERROR, "%s: pidfile %s: %s", config_where(cfg, PIDFILE), name,
 	    why);
-	if (fd != -1)
-		close(fd);
+	close(fd);
 	return -1;
 }
 
@@ -5121,7 +5477,7 @@ run_service(const struct arguments *a)
 	prepare(m.live);
 	catch_signals(&m.asleep);
 	if (open_listeners(m.live, NULL) == 0 && write_pidfile(&m) == 0 &&
-	    log_open(&m.live->cfg) == 0)
+	    log_open(m.live) == 0)
 		r = serve(&m);
 	if (m.pidfile != -1)
 		unlink(m.pidfile_name);
@@ -5149,49 +5505,89 @@ run_test(const struct arguments *a)
 	for (i = 0; tls_config_report(sv->tls, i, stdout) == 0; i++)
 		continue;
 	fflush(stdout);
+	check_files(sv, WARNING);
+	warn_of_readers(sv);
 	tls_config_warn(sv->tls, say_warning);
 	service_free(sv);
 	return EXIT_SUCCESS;
 }
 
-/* The key that is written is for its owner alone. */
-static int
-protect_output(const char *option)
+/*
+ * Where to write a secret: a new file, or standard output, unless that is a
+ * file that others can read.  NULL after one sentence.
+ */
+static FILE *
+secret_open(const char *file)
 {
 	struct stat st;
+	FILE *fp = stdout;
+	int fd;
 
-	if (fstat(STDOUT_FILENO, &st) == -1 || !S_ISREG(st.st_mode) ||
-	    fchmod(STDOUT_FILENO, 0600) == 0)
-		return 0;
-	say(ERROR, "%s: the file can't be kept from others: %s", option,
-	    strerror(errno));
-	return -1;
+	if (file != NULL) {
+		fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW |
+		    O_CLOEXEC, 0600);
+		if (fd == -1 || (fp = fdopen(fd, "w")) == NULL) {
+			say(ERROR, "-o %s: %s", file, strerror(errno));
+			return NULL;
+		}
+	} else if (fstat(STDOUT_FILENO, &st) == 0 && S_ISREG(st.st_mode) &&
+	    (st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+		say(ERROR, "standard output is a file that others can read "
+		    "(mode %04o): use -o FILE, which makes one for you alone",
+		    (unsigned)st.st_mode & 07777);
+		return NULL;
+	}
+	setvbuf(fp, NULL, _IONBF, 0);	/* no copy is left behind */
+	return fp;
+}
+
+/* What is not whole is removed; an exit status. */
+static int
+secret_close(FILE *fp, const char *file, int status)
+{
+	if (file == NULL)
+		return status;
+	if (status == EXIT_SUCCESS && fsync(fileno(fp)) == -1) {
+		say(ERROR, "-o %s: %s", file, strerror(errno));
+		status = EXIT_FAILURE;
+	}
+	fclose(fp);
+	if (status != EXIT_SUCCESS)
+		unlink(file);
+	return status;
 }
 
 /* -g */
 static int
-run_generate(const char *names)
+run_generate(const char *names, const char *file)
 {
+	FILE *fp = secret_open(file);
+	int r = EXIT_SUCCESS;
 	char text[TEXT_SIZE];
 
-	if (protect_output("-g") == -1)
+	if (fp == NULL)
 		return EXIT_FAILURE;
-	if (tls_generate(names, stdout, text, sizeof(text)) == 0)
-		return EXIT_SUCCESS;
-	say(ERROR, "-g: %s", text);
-	return EXIT_CONFIG;
+	if (tls_generate(names, fp, text, sizeof(text)) == -1) {
+		say(ERROR, "-g: %s", text);
+		r = EXIT_CONFIG;
+	}
+	return secret_close(fp, file, r);
 }
 
 /* -k */
 static int
-run_ticket_key(void)
+run_ticket_key(const char *file)
 {
-	if (protect_output("-k") == -1)
+	FILE *fp = secret_open(file);
+	int r = EXIT_SUCCESS;
+
+	if (fp == NULL)
 		return EXIT_FAILURE;
-	if (tls_generate_ticket_key(stdout) == 0)
-		return EXIT_SUCCESS;
-	say(ERROR, "-k: %s", strerror(errno));
-	return EXIT_FAILURE;
+	if (tls_generate_ticket_key(fp) == -1) {
+		say(ERROR, "-k: %s", strerror(errno));
+		r = EXIT_FAILURE;
+	}
+	return secret_close(fp, file, r);
 }
 
 /* -V */
@@ -5231,14 +5627,13 @@ main(int argc, char **argv)
 		say(ERROR, "%s", why);
 		r = EXIT_FAILURE;
 	} else if (a.names != NULL) {
-		r = run_generate(a.names);
+		r = run_generate(a.names, a.output);
 	} else if (a.key) {
-		r = run_ticket_key();
+		r = run_ticket_key(a.output);
 	} else {
 		r = a.test ? run_test(&a) : a.inetd ? run_inetd(&a) :
 		    run_service(&a);
 	}
 	free(a.settings);
-	free(a.notify);
 	return r;
 }

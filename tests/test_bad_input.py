@@ -183,7 +183,7 @@ def test_nothing_at_all():
     assert p.stderr.startswith("usage: tunnel ")
 
 
-@pytest.mark.parametrize("flag", ["-x", "-c", "-g", "--help"])
+@pytest.mark.parametrize("flag", ["-x", "-c", "-g", "-o", "--help"])
 def test_bad_flag(flag):
     p = tunnel(flag)
     assert p.returncode == 2
@@ -353,7 +353,7 @@ def test_address_of_another_machine(lost):
 
 
 def test_log_file_impossible(lost, room):
-    assert "log file /nowhere/log: No such file or directory" in \
+    assert "log /nowhere/log: No such file or directory" in \
         in_background(lost, "log=/nowhere/log")
 
 

@@ -60,9 +60,7 @@ class Files:
 
     def make_self_signed(self):
         path = os.path.join(self.dir, "generated.pem")
-        with open(path, "wb") as f:
-            subprocess.run([support.TUNNEL, "-g", "a.example.org"], stdout=f,
-                           check=True, timeout=support.DEADLINE)
+        support.run(support.TUNNEL, "-g", "a.example.org", "-o", path)
         return path
 
     def make_rsa(self):

@@ -5,7 +5,6 @@ decrypt, and they are read anew at SIGHUP.
 import os
 import re
 import signal
-import stat
 import subprocess
 
 import pytest
@@ -51,16 +50,6 @@ def test_new_key():
     keys = {run(support.TUNNEL, "-k").decode() for _ in range(10)}
     assert len(keys) == 10
     assert all(re.fullmatch("[0-9a-f]{64}\n", key) for key in keys)
-
-
-def test_new_key_is_private(room):
-    """Whatever the umask was, and the file's mode before."""
-    path = room.write("keys", "")
-    os.chmod(path, 0o666)
-    with open(path, "wb") as f:
-        subprocess.run([support.TUNNEL, "-k"], stdout=f, check=True, umask=0)
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-    assert os.path.getsize(path) == 65
 
 
 def test_new_key_to_a_full_disk():

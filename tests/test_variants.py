@@ -15,7 +15,8 @@ from support import TESTS, TOP, UNDER, Task, run, why_no_accel
 SCENARIOS = ["end_of_stream", "transfer", "clients", "redis", "apache",
              "service_sides", "tls", "bad_input", "reports", "processes",
              "log", "limits", "hostile"]
-PROCESSES = ["workers", "reload", "supervisors", "privileges", "flood"]
+PROCESSES = ["workers", "reload", "supervisors", "privileges", "flood",
+             "files", "inherited"]
 TRUST = ["client_certs", "client_sessions", "peer_rules", "trust_settings",
          "server_names", "cert_warnings", "resumption", "session_cache",
          "ticket_keys", "tickets_hostile", "proxy_protocol", "proxy_tlvs",
@@ -26,7 +27,8 @@ MORE = {"sanitize": PROCESSES + TRUST, "poll": ["workers", "flood", "accept_prox
         "clang": ["reload", "client_sessions"],
         "static": ["privileges", "resumption"],
         "tuned": ["workers", "random"] + TRUST,
-        "musl": ["workers", "privileges", "random"] + TRUST,
+        "musl": ["workers", "privileges", "files", "inherited",
+                 "random"] + TRUST,
         "accel": ["workers", "reload", "privileges", "resumption"]}
 
 # What to give to make.

@@ -10,6 +10,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifdef __linux__
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#endif
+
 #include "forward.h"
 
 #define FILL_SIZE	(80 * 1024)	/* the knee, and a record of TLS */
@@ -19,6 +24,8 @@
 #define STARVED_MS	100		/* no descriptors: try again after */
 #define SIGNALS_MS	50		/* a busy loop takes them so often */
 #define DISCARD_MS	500		/* for a refusal to be read */
+#define DELIVER_MS	30000		/* for an abort to wait, at most */
+#define FLUSH_MS	10		/* TCP announces no acknowledgment */
 
 enum { CLIENT, BACKEND, SIDES };
 
@@ -53,7 +60,8 @@ struct half {
  * phase, which is in order of deadlines since all in it wait equally long.
  */
 enum phase {
-	OPENING, DIALING, FLOWING, LINGERING, DISCARDING, ENDED
+	OPENING, DIALING, FLOWING, LINGERING, DELIVERING, FLUSHING, DISCARDING,
+	ENDED
 };
 
 #define PHASES		ENDED		/* that have a queue */
@@ -64,6 +72,7 @@ struct conn {
 	int	 busy;			/* is in the list of those to step */
 	enum phase phase;
 	int64_t	 began, deadline;
+	int64_t	 flush_until;
 	void	*user;
 	struct stream streams[SIDES];
 	struct source sources[SIDES];
@@ -71,6 +80,8 @@ struct conn {
 	struct half halves[SIDES];	/* by the side that they read from */
 	short	 open_on;		/* what OPENING and DIALING wait for */
 	int	 served;
+	int	 broken;		/* DELIVERING, FLUSHING: what has failed */
+	int	 alerted;		/* the client was sent a fatal alert */
 	char	*reason;		/* once there is one */
 };
 
@@ -335,6 +346,9 @@ plain_read(struct stream *s, void *buf, size_t len)
 	do {
 		n = recv(s->fd, buf, len, 0);
 	} while (n == -1 && errno == EINTR);
+	/* A socket tells of a reset once, and after that of an end. */
+	if (n == 0 && s->err == ECONNRESET)
+		return STREAM_RESET;
 	return n >= 0 ? n : plain_failed(s, STREAM_WANT_READ);
 }
 
@@ -386,6 +400,26 @@ plain_socket_error(struct stream *s)
 	return (int)plain_failed(s, STREAM_ERROR);
 }
 
+#ifdef __linux__
+static int
+plain_flushed(const struct stream *s)
+{
+	struct tcp_info ti = { .tcpi_unacked = 0 };
+	socklen_t len = sizeof(ti);
+
+	/* Elsewhere than on TCP, what is written has arrived. */
+	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &ti, &len) == -1 ||
+	    (ti.tcpi_unacked == 0 && ti.tcpi_notsent_bytes == 0);
+}
+#else
+static int
+plain_flushed(const struct stream *s)
+{
+	(void)s;
+	return 1;
+}
+#endif
+
 static int
 plain_pending(const struct stream *s)
 {
@@ -407,6 +441,7 @@ const struct stream_ops stream_plain = {
 	.refuse = stream_reset,
 	.failed = plain_socket_error,
 	.abort = stream_reset,
+	.flushed = plain_flushed,
 	.pending = plain_pending,
 	.error = plain_error,
 };
@@ -490,23 +525,31 @@ conn_busy(struct forward *f, struct conn *c)
 static int
 flows(const struct conn *c)
 {
-	return c->phase == FLOWING || c->phase == LINGERING;
+	return c->phase == FLOWING || c->phase == LINGERING ||
+	    c->phase == DELIVERING;
 }
 
-/* The verdict, kept if there is one.  conn_step() carries it out. */
-static void __attribute__((format(printf, 4, 5)))
-conn_end(struct forward *f, struct conn *c, unsigned aborts,
-    const char *fmt, ...)
+/* Why it ends: the first reason counts. */
+static void __attribute__((format(printf, 2, 3)))
+conn_blame(struct conn *c, const char *fmt, ...)
 {
 	va_list ap;
+
+	if (c->reason != NULL)
+		return;
+	va_start(ap, fmt);
+	if (vasprintf(&c->reason, fmt, ap) == -1)
+		c->reason = NULL;
+	va_end(ap);
+}
+
+/* It is over; conn_step() frees it.  aborts: the sides that are told so. */
+static void
+conn_end(struct forward *f, struct conn *c, unsigned aborts, const char *why)
+{
 	int side;
 
-	if (c->reason == NULL) {
-		va_start(ap, fmt);
-		if (vasprintf(&c->reason, fmt, ap) == -1)
-			c->reason = NULL;
-		va_end(ap);
-	}
+	conn_blame(c, "%s", why);
 	for (side = 0; side < SIDES; side++) {
 		struct stream *s = &c->streams[side];
 
@@ -561,14 +604,10 @@ conn_free(struct forward *f, struct conn *c)
  * end our direction, and discard what comes until the client closes.
  */
 static void
-conn_refuse(struct forward *f, struct conn *c, const char *what,
-    const char *why)
+conn_refuse(struct forward *f, struct conn *c)
 {
 	struct stream *backend = &c->streams[BACKEND];
 
-	if (c->reason == NULL &&
-	    asprintf(&c->reason, "%s%s", what, why) == -1)
-		c->reason = NULL;
 	if (backend->fd != -1)
 		backend->ops->abort(backend);
 	conn_close(f, c, BACKEND);
@@ -576,21 +615,55 @@ conn_refuse(struct forward *f, struct conn *c, const char *what,
 	conn_enter(f, c, DISCARDING);
 }
 
-/* A stream failed: the other side is told of an abort, never of an end. */
+/* Nothing will be moved any more: the other side is told of an abort. */
+static void
+conn_abort(struct forward *f, struct conn *c)
+{
+	if (c->alerted)
+		conn_refuse(f, c);
+	else
+		conn_end(f, c, BOTH, "aborted");
+}
+
+static void
+half_stop(struct half *h)
+{
+	free(h->stuck);
+	h->stuck = NULL;
+	h->len = 0;
+	h->state = DONE;
+}
+
+/*
+ * A stream failed: the other side is told of an abort, never of an end.  But
+ * what the failed one has sent before, as an early answer, is the other's, and
+ * a reset would overtake it on its way.  So the abort waits until all of it is
+ * moved and acknowledged, within DELIVER_MS.
+ */
 static void
 conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 {
 	struct stream *s = &c->streams[side];
 
 	if (result == STREAM_TRUNCATED)
-		conn_end(f, c, BOTH, "truncated");
+		conn_blame(c, "truncated");
 	else if (result == STREAM_RESET)
-		conn_end(f, c, BOTH, "%s reset",
+		conn_blame(c, "%s reset",
 		    side == CLIENT ? "client" : "backend");
-	else if (side == CLIENT)
-		conn_refuse(f, c, "", s->ops->error(s));
 	else
-		conn_end(f, c, BOTH, "backend: %s", s->ops->error(s));
+		conn_blame(c, "%s%s", side == CLIENT ? "" : "backend: ",
+		    s->ops->error(s));
+	if ((c->phase == DELIVERING || c->phase == FLUSHING) &&
+	    side == c->broken)
+		return;
+	if (side == CLIENT && result == STREAM_ERROR)
+		c->alerted = 1;
+	half_stop(&c->halves[!side]);
+	c->broken = side;
+	if (c->phase == FLOWING || c->phase == LINGERING)
+		conn_enter(f, c, DELIVERING);
+	else
+		conn_abort(f, c);
 }
 
 /* Did the stream want to wait?  The one place that maps wants to events. */
@@ -663,8 +736,10 @@ half_fill(struct forward *f, struct conn *c, int from)
 		return 1;
 	}
 	if (n < 0) {
-		if (!wants(n, &h->read_on))
+		if (!wants(n, &h->read_on)) {
+			half_stop(h);
 			conn_fail(f, c, from, n);
+		}
 		return 0;
 	}
 	h->read_on = POLLIN;
@@ -674,7 +749,7 @@ half_fill(struct forward *f, struct conn *c, int from)
 	/* Less than it could have been: there is no more at the moment. */
 	if (half_drain(f, c, from, f->fill))
 		return (size_t)n == size;
-	if (!flows(c))
+	if (h->state == DONE)	/* dst has failed */
 		return 0;
 	if ((h->stuck = malloc(h->len)) == NULL) {
 		conn_end(f, c, BOTH, "out of memory");
@@ -731,7 +806,8 @@ conn_dial(struct forward *f, struct conn *c, const char *failed)
 	conn_close(f, c, BACKEND);
 	if (f->p.calls->dial(c->user, backend, failed, &why) == -1) {
 		client->ops->refuse(client);
-		conn_refuse(f, c, "no backend: ", why);
+		conn_blame(c, "no backend: %s", why);
+		conn_refuse(f, c);
 		return;
 	}
 	c->sources[BACKEND].fd = backend->fd;
@@ -790,6 +866,35 @@ conn_flowing(struct forward *f, struct conn *c)
 		conn_enter(f, c, phase);
 }
 
+/* The side that failed is not written to; what it has sent still moves. */
+static void
+conn_delivering(struct forward *f, struct conn *c)
+{
+	struct half *h = &c->halves[c->broken];
+	uint64_t before = h->bytes;
+
+	if (c->revents[c->broken] & half_reads(h) ||
+	    c->revents[!c->broken] & half_writes(h))
+		half_step(f, c, c->broken);
+	if (c->phase != DELIVERING)
+		return;
+	if (h->state == DONE) {
+		c->flush_until = f->now + f->queues[DELIVERING].ms;
+		conn_enter(f, c, FLUSHING);
+	} else if (h->bytes != before)
+		conn_enter(f, c, DELIVERING);
+}
+
+/* Has it arrived?  Asked at first, and then every FLUSH_MS. */
+static void
+conn_flushing(struct forward *f, struct conn *c)
+{
+	const struct stream *to = &c->streams[!c->broken];
+
+	if (to->ops->flushed(to) || f->now >= c->flush_until)
+		conn_abort(f, c);
+}
+
 static void
 conn_discarding(struct forward *f, struct conn *c)
 {
@@ -813,8 +918,10 @@ interest(const struct conn *c, int side)
 		return side == BACKEND ? c->open_on : 0;
 	case FLOWING:
 	case LINGERING:
+	case DELIVERING:
 		return (short)(half_reads(&c->halves[side]) |
 		    half_writes(&c->halves[!side]));
+	case FLUSHING:
 	case ENDED:
 		break;
 	}
@@ -854,7 +961,8 @@ conn_watch(struct forward *f, struct conn *c, int side)
 	if (c->streams[side].fd == -1 || (events == 0 && s->hung_up))
 		return;
 	if (poller_watch(f->poller, s, events) == -1) {
-		conn_end(f, c, BOTH, "poll: %s", strerror(errno));
+		conn_blame(c, "poll: %s", strerror(errno));
+		conn_end(f, c, BOTH, "");
 		conn_busy(f, c);
 	} else if (flows(c) && half_reads(h) != 0 &&
 	    h->src->ops->pending(h->src)) {
@@ -882,6 +990,12 @@ conn_step(struct forward *f, struct conn *c)
 		case FLOWING:
 		case LINGERING:
 			conn_flowing(f, c);
+			break;
+		case DELIVERING:
+			conn_delivering(f, c);
+			break;
+		case FLUSHING:
+			conn_flushing(f, c);
 			break;
 		case DISCARDING:
 			conn_discarding(f, c);
@@ -919,6 +1033,12 @@ conn_timeout(struct forward *f, struct conn *c)
 			if (c->halves[!side].state != DONE)
 				unfinished |= ONLY(side);
 		conn_end(f, c, unfinished, "linger timeout");
+		break;
+	case DELIVERING:
+		conn_abort(f, c);
+		break;
+	case FLUSHING:
+		conn_enter(f, c, FLUSHING);
 		break;
 	case DISCARDING:
 	case ENDED:
@@ -1187,6 +1307,9 @@ forward_new(const struct forward_params *params)
 	f->queues[DIALING].ms = params->dial_ms;
 	f->queues[FLOWING].ms = params->idle_ms;
 	f->queues[LINGERING].ms = params->linger_ms;
+	f->queues[DELIVERING].ms = params->linger_ms > 0 &&
+	    params->linger_ms < DELIVER_MS ? params->linger_ms : DELIVER_MS;
+	f->queues[FLUSHING].ms = FLUSH_MS;
 	f->queues[DISCARDING].ms = DISCARD_MS;
 	return f;
 }
@@ -1254,6 +1377,8 @@ forward_list(struct forward *f)
 		[DIALING] = "dialing",
 		[FLOWING] = "flowing",
 		[LINGERING] = "lingering",
+		[DELIVERING] = "delivering",
+		[FLUSHING] = "flushing",
 		[DISCARDING] = "discarding",
 	};
 	const struct conn *c;

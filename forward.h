@@ -64,6 +64,8 @@ struct stream_ops {
 	int	(*failed)(struct stream *);
 	/* See to it that the coming close(2) reaches the peer as an abort. */
 	void	(*abort)(struct stream *);
+	/* Has the peer's host acknowledged all that was written? */
+	int	(*flushed)(const struct stream *);
 	/* Is there something to read that the descriptor will not announce? */
 	int	(*pending)(const struct stream *);
 	/* Why the last one answered STREAM_ERROR; valid until the next. */

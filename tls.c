@@ -3247,6 +3247,12 @@ tls_failed(struct stream *s)
 }
 
 static int
+tls_flushed(const struct stream *s)
+{
+	return stream_plain.flushed(s);
+}
+
+static int
 tls_pending(const struct stream *s)
 {
 	const struct tls *t = s->ctx;
@@ -3263,6 +3269,7 @@ static const struct stream_ops tls_ops = {
 	.refuse = tls_refuse,
 	.failed = tls_failed,
 	.abort = stream_reset,
+	.flushed = tls_flushed,
 	.pending = tls_pending,
 	.error = tls_error,
 };
@@ -3745,6 +3752,12 @@ kernel_finish(struct stream *s)
 }
 
 static int
+kernel_flushed(const struct stream *s)
+{
+	return is_flushed(s->ctx) && stream_plain.flushed(s);
+}
+
+static int
 kernel_pending(const struct stream *s)
 {
 	const struct tls *t = s->ctx;
@@ -3761,6 +3774,7 @@ static const struct stream_ops kernel_ops = {
 	.refuse = tls_refuse,
 	.failed = tls_failed,
 	.abort = stream_reset,
+	.flushed = kernel_flushed,
 	.pending = kernel_pending,
 	.error = tls_error,
 };

@@ -201,6 +201,12 @@ def unread(sock):
     return struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, b"\0" * 4))[0]
 
 
+def unsent(sock):
+    """Bytes that its peer has not acknowledged (TCP) or read (Unix)."""
+    return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ,
+                                          b"\0" * 4))[0]
+
+
 def wait_until_stalled(sock):
     """Until a sender has filled all there is between it and sock."""
     last, since = -1, time.monotonic()

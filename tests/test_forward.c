@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -407,6 +406,7 @@ struct peer {
 	size_t	 chunk;		/* moves at most so many at once */
 	size_t	 key;		/* of its noise */
 	int	 said;		/* has ended */
+	int	 unheard;	/* could not send: what it reads ends in no END */
 	int	 stalled;
 	enum { NOTHING, END, CUT } heard;
 	const struct peer *other;
@@ -432,7 +432,8 @@ peer_recv(struct peer *p)
 	world.moved = 1;
 	if (n <= 0) {
 		if (p->heard == NOTHING)
-			p->heard = n == 0 && !p->in_band ? END : CUT;
+			p->heard = n == 0 && !p->in_band && !p->unheard ? END :
+			    CUT;
 		return;
 	}
 	CHECK(p->heard == NOTHING);
@@ -463,7 +464,7 @@ peer_send(struct peer *p)
 		return;
 	world.moved = 1;
 	if (n == -1) {
-		p->heard = CUT;
+		p->unheard = p->said = 1;
 		return;
 	}
 	p->sent += (size_t)n;
@@ -579,6 +580,7 @@ struct fake {
 	size_t	 taken;		/* bytes that write has accepted */
 	size_t	 retry;		/* the length that write must see again */
 	int	 opened, at_end, finished, refused, aborted, injected;
+	int	 failed, read_failed;
 	int	 end_held;
 	size_t	 off, len;
 	unsigned char held[4096];
@@ -601,6 +603,7 @@ struct link {
 	int	 result;
 	int	 failed;	/* the first failure: 0, or a stream_result */
 	int	 failed_side;
+	int	 failures;	/* sides that have failed */
 	int	 closed, served;
 	uint64_t in, out;
 	char	 reason[REASON_SIZE], why[REASON_SIZE];
@@ -635,16 +638,24 @@ inject(struct fake *k, int op, int fd)
 	return r;
 }
 
-/* The first failure of a connection; from here on it may only be aborted. */
+/*
+ * A side fails.  From here on it may be read from, the other side may be
+ * written to, and then both may be aborted.
+ */
 static int
 failed(struct fake *k, int result, int injected)
 {
-	CHECK(k->link->failed == 0);
+	struct link *l = k->link;
+
 	/* What the kernel lets happen here is a reset, and is told as one. */
 	CHECK(injected || result == STREAM_RESET || result == STREAM_TRUNCATED);
-	k->link->failed = result;
-	k->link->failed_side = k->side;
-	k->injected = injected;
+	if (l->failed == 0) {
+		l->failed = result;
+		l->failed_side = k->side;
+		k->injected = injected;
+	}
+	l->failures += !k->failed;
+	k->failed = 1;
 	world.moved = 1;
 	sim.useful++;
 	return result;
@@ -677,7 +688,7 @@ fake_of(const struct stream *s)
 	struct fake *k = s->ctx;
 
 	CHECK(s->fd != -1);
-	CHECK(k->link->failed == 0);
+	CHECK(k->link->failures < 2);
 	CHECK(!k->link->closed);
 	return k;
 }
@@ -733,6 +744,7 @@ read_more(struct fake *k, struct stream *s, unsigned char *buf, size_t len,
 	    k->waiting[FINISH_OP] == STREAM_WANT_READ)
 		return STREAM_WANT_READ;
 	n = stream_plain.read(s, buf, len);
+	k->read_failed = n == STREAM_RESET || (n == 0 && k->in_band);
 	if (n < 0)
 		return outcome(k, READ_OP, n);
 	if (n == 0 && k->in_band)
@@ -764,12 +776,15 @@ sim_read(struct stream *s, void *buf, size_t len)
 	ssize_t r;
 	size_t n;
 
-	CHECK(k->opened && !k->at_end);
+	CHECK(k->opened && !k->at_end && !k->read_failed);
+	CHECK(k->link->failed == 0 || k->failed);
 	CHECK(k->link->fakes[!k->side].taken == k->given);
 	if ((r = inject(k, READ_OP, s->fd)) != 0)
 		return r;
-	if (due(k, AT_READ, k->given))
+	if (due(k, AT_READ, k->given)) {
+		k->read_failed = 1;
 		return failed(k, k->result, 1);
+	}
 	len = shorten(k, len, AT_READ, k->given);
 	if (k->ahead == 0 && k->len == 0) {
 		if ((r = read_more(k, s, buf, len, &n)) != 0)
@@ -798,7 +813,7 @@ sim_write(struct stream *s, const void *buf, size_t len)
 	ssize_t n;
 	size_t key = k->link->peers[!k->side].key;
 
-	CHECK(k->opened && !k->finished);
+	CHECK(k->opened && !k->finished && !k->failed);
 	CHECK(len > 0 && len >= k->retry);
 	CHECK(k->piece == 0 || len <= k->piece);
 	CHECK(k->taken + len == from->given);
@@ -823,7 +838,7 @@ sim_finish(struct stream *s)
 	struct fake *k = fake_of(s), *from = &k->link->fakes[!k->side];
 	ssize_t n;
 
-	CHECK(k->opened && !k->finished);
+	CHECK(k->opened && !k->finished && !k->failed);
 	CHECK(from->at_end && k->taken == from->given);
 	if ((n = inject(k, FINISH_OP, s->fd)) != 0)
 		return (int)n;
@@ -880,7 +895,23 @@ sim_error(const struct stream *s)
 static int
 sim_failed(struct stream *s)
 {
-	return stream_plain.failed(s);
+	int r = stream_plain.failed(s);
+
+	return r != 0 ? failed(s->ctx, r, 0) : 0;
+}
+
+/* The kernel acknowledges at leisure, but for this option. */
+static int
+sim_flushed(const struct stream *s)
+{
+	const struct fake *k = s->ctx;
+	int i, on = 1, fd = k->link->peers[k->side].fd;
+
+	for (i = 0; i < MOMENTS && !stream_plain.flushed(s); i++) {
+		setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
+		poll(NULL, 0, i > 0);
+	}
+	return stream_plain.flushed(s);
 }
 
 static const struct stream_ops sim_ops = {
@@ -891,6 +922,7 @@ static const struct stream_ops sim_ops = {
 	.refuse = sim_refuse,
 	.failed = sim_failed,
 	.abort = sim_abort,
+	.flushed = sim_flushed,
 	.pending = sim_pending,
 	.error = sim_error,
 };
@@ -1234,17 +1266,34 @@ check_aborts(const struct link *l)
 		CHECK(client->refused == 1 && !backend->aborted);
 		CHECK(!client->aborted || sim.drain_ms != 0);
 	} else if (strcmp(why, "injected") == 0) {
-		CHECK(!client->aborted || sim.drain_ms != 0);
+		CHECK(!client->aborted || sim.drain_ms != 0 ||
+		    l->failures == 2 || world.malloc_failed);
 		CHECK(!dialed || backend->aborted);
 	} else if (strcmp(why, "linger timeout") == 0) {
 		CHECK(!client->finished == !!client->aborted);
 		CHECK(!backend->finished == !!backend->aborted);
 	} else {
-		CHECK(client->aborted);
+		/* Or it was told by an alert, as the second that failed. */
+		CHECK(client->aborted || (l->failures == 2 && client->failed));
 		CHECK(!dialed || backend->aborted);
 	}
 	CHECK(client->refused == (strncmp(why, "no backend: ", 12) == 0));
 	CHECK(!backend->refused);
+}
+
+/* What was read of the side that failed has reached the other one first. */
+static void
+check_early_answer(const struct link *l)
+{
+	const struct fake *from = &l->fakes[l->failed_side];
+	const struct fake *to = &l->fakes[!l->failed_side];
+	const struct peer *peer = &l->peers[!l->failed_side];
+
+	if (l->failures != 1 || !l->served || peer->manner != POLITE ||
+	    sim.drain_ms != 0 || world.malloc_failed)
+		return;
+	CHECK(to->taken == from->given);
+	CHECK(peer->got == to->taken);
 }
 
 /* There must be a cause, and the reason must name it. */
@@ -1307,6 +1356,7 @@ check_link(struct link *l)
 	else {
 		check_reason(l);
 		check_aborts(l);
+		check_early_answer(l);
 	}
 	for (side = 0; side < SIDES; side++) {
 		const struct fake *k = &l->fakes[side];
@@ -1967,6 +2017,13 @@ backend_talks_and_leaves(void)
 }
 
 static void
+backend_talks_and_resets(void)
+{
+	if (bench.stage < 2)
+		backend_talks_and_leaves();
+}
+
+static void
 test_reset_while_stuck(void **state)
 {
 	(void)state;
@@ -1975,11 +2032,42 @@ test_reset_while_stuck(void **state)
 	bench.ops[CLIENT].write = never_write;
 	bench.step = backend_talks_and_leaves;
 	bench_one();
-	assert_int_equal(bench.stage, 2);
+	assert_int_equal(bench.stage, 3);
 	assert_string_equal(bench.reason, "backend reset");
 	assert_int_equal(bench.aborts[CLIENT], 1);
 	assert_int_equal(bench.finishes[CLIENT], 0);
+	assert_int_equal(bench.out, 1);
+}
+
+/* It waits for the client to take its byte, but not for ever. */
+static void
+test_reset_while_stuck_for_ever(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1,
+	    .linger_ms = 700 });
+	bench.tcp = 1;
+	bench.ops[CLIENT].write = never_write;
+	bench.step = backend_talks_and_resets;
+	bench_one();
+	assert_string_equal(bench.reason, "backend reset");
+	assert_int_equal(bench.aborts[CLIENT], 1);
 	assert_int_equal(bench.out, 0);
+	assert_int_equal(bench.ms, 700);
+}
+
+static void
+test_delivery_is_bounded(void **state)
+{
+	static const int64_t linger[] = { 0, 2 * DELIVER_MS };
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		bench_new((struct forward_params){ .linger_ms = linger[i] });
+		assert_int_equal(bench.f->queues[DELIVERING].ms, DELIVER_MS);
+		forward_free(bench.f);
+	}
 }
 
 /* The poller tells of the hang-up every time; the spin would be seen. */
@@ -2290,8 +2378,37 @@ cut_when_quiet(void)
 {
 	if (world.quiet < 3)
 		return;
+	if (bench.stage == DELIVERING && bench.f->queues[FLOWING].head != NULL) {
+		say_to(bench.backends[0]);
+		return;
+	}
 	assert_non_null(bench.f->queues[bench.stage].head);
 	forward_cut(bench.f);
+}
+
+static ssize_t
+reset_write(struct stream *s, const void *buf, size_t len)
+{
+	(void)s;
+	(void)buf;
+	(void)len;
+	return STREAM_RESET;
+}
+
+static ssize_t
+reset_read(struct stream *s, void *buf, size_t len)
+{
+	(void)s;
+	(void)buf;
+	(void)len;
+	return STREAM_RESET;
+}
+
+static int
+never_flushed(const struct stream *s)
+{
+	(void)s;
+	return 0;
 }
 
 static void
@@ -2304,7 +2421,12 @@ cut_in(enum phase phase)
 		bench.ops[CLIENT].open = never;
 	else if (phase == DIALING)
 		bench.ops[BACKEND].open = never;
-	else if (phase == DISCARDING)
+	else if (phase == DELIVERING)
+		bench.ops[CLIENT].write = reset_write;
+	else if (phase == FLUSHING) {
+		bench.ops[BACKEND].read = reset_read;
+		bench.ops[CLIENT].flushed = never_flushed;
+	} else if (phase == DISCARDING)
 		bench.max_dials = 0;
 	bench_add();
 	if (phase == LINGERING)
@@ -2313,7 +2435,8 @@ cut_in(enum phase phase)
 	bench_run();
 	assert_int_equal(bench.closed, 1);
 	assert_string_equal(bench.reason, phase == DISCARDING ?
-	    "no backend: none left" : "cut");
+	    "no backend: none left" : phase == DELIVERING ? "client reset" :
+	    phase == FLUSHING ? "backend reset" : "cut");
 	assert_int_equal(bench.aborts[CLIENT], 1);
 	assert_int_equal(bench.aborts[BACKEND],
 	    phase != OPENING && phase != DISCARDING);
@@ -2776,6 +2899,8 @@ main(void)
 		cmocka_unit_test(test_refused_then_next),
 		cmocka_unit_test(test_client_reset_while_dialing),
 		cmocka_unit_test(test_reset_while_stuck),
+		cmocka_unit_test(test_reset_while_stuck_for_ever),
+		cmocka_unit_test(test_delivery_is_bounded),
 		cmocka_unit_test(test_hang_up_while_stuck),
 		cmocka_unit_test(test_idle_holds_no_memory),
 		cmocka_unit_test(test_no_memory_for_a_connection),

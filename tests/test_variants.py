@@ -12,8 +12,8 @@ import pytest
 
 from support import TESTS, TOP, UNDER, Task, run, why_no_accel
 
-SCENARIOS = ["end_of_stream", "transfer", "clients", "redis", "apache",
-             "service_sides", "tls", "bad_input", "reports", "processes",
+SCENARIOS = ["end_of_stream", "early_answers", "transfer", "clients", "redis",
+             "apache", "service_sides", "tls", "bad_input", "reports", "processes",
              "log", "limits", "hostile"]
 PROCESSES = ["workers", "reload", "supervisors", "privileges", "flood",
              "files", "inherited"]

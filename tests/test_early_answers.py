@@ -1,0 +1,102 @@
+"""An answer that comes before the request is whole, from a backend that then
+closes with input unread, reaches the client; only then is the abort told.
+"""
+
+import errno
+import random
+import socket
+
+import pytest
+
+import support
+from support import Task, read_all, read_exactly
+
+PYTHON = "/usr/bin/python3"
+NOISE = random.Random(1).randbytes(300000)
+REQUEST = b"u" * 3000000
+HEADER = 1000  # bytes of a request that are read
+TIMES = 5
+
+# The same on the standard input and output.
+COMMAND = f"""
+import os, sys
+os.read(0, {HEADER})
+with open(sys.argv[1], "rb") as f:
+    data = memoryview(f.read())
+while data:
+    data = data[os.write(1, data):]
+"""
+
+
+def refuse_upload(answer):
+    """Serve: read a header, answer, and close with the rest unread, once the
+    answer has left this host: what it still held would go with the reset.
+    """
+
+    def serve(sock):
+        read_exactly(sock, HEADER)
+        sock.sendall(answer)
+        support.wait_for(lambda: support.unsent(sock) == 0, "the answer to go")
+
+    return serve
+
+
+def upload(client):
+    """Send until it is not taken any more."""
+    try:
+        client.send(REQUEST)
+    except OSError as e:
+        assert e.errno in (errno.EPIPE, errno.ECONNRESET)
+
+
+@pytest.fixture(params=["tcp", "unix", "command"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def start(kind, room):
+    """Start a tunnel in front of a backend that gives this answer."""
+
+    def make(answer):
+        if kind == "command":
+            path = room.write("answer", answer)
+            return room.tunnel("--", PYTHON, "-c", COMMAND, path)
+        family, to = (socket.AF_INET, ("127.0.0.1", 0)) \
+            if kind == "tcp" else (socket.AF_UNIX, room.path("backend"))
+        backend = room.backend(family=family, to=to)
+        backend.serve(refuse_upload(answer))
+        return room.tunnel(f"connect={backend.address}")
+
+    return make
+
+
+@pytest.mark.parametrize("size", [200, 3000, 30000, 300000])
+def test_early_answer(room, kind, start, version, size):
+    answer = NOISE[:size]
+    t = start(answer)
+    for _ in range(TIMES):
+        client = room.client(t, version)
+        sending = Task(upload, client)
+        got, end = client.read_all()
+        assert len(got) == size and got == answer
+        # That a command has ended with status 0 is an end.
+        assert end != "close_notify" or kind == "command"
+        sending.result()
+
+
+@pytest.mark.parametrize("size", [200, 300000])
+def test_last_words_of_a_client(room, version, size):
+    """The other way round: what it sent before it closed with input unread."""
+    backend = room.backend()
+    t = room.tunnel(f"connect={backend.address}")
+    for _ in range(TIMES):
+        client = room.client(t, version)
+        server = room.keep(backend.accept())
+        support.stuff(server, REQUEST)
+        support.wait_for(lambda: support.unread(client.sock) > 0, "data")
+        client.send(NOISE[:size])
+        support.wait_for(lambda: support.unsent(client.sock) == 0,
+                         "the data to go")
+        client.sock.close()
+        assert read_all(server) == (NOISE[:size], "reset")

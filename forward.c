@@ -79,7 +79,7 @@ struct conn {
 	short	 revents[SIDES];	/* reported since the last step */
 	struct half halves[SIDES];	/* by the side that they read from */
 	short	 open_on;		/* what OPENING and DIALING wait for */
-	int	 served;
+	int	 served, dropped;
 	int	 broken;		/* DELIVERING, FLUSHING: what has failed */
 	int	 alerted;		/* the client was sent a fatal alert */
 	char	*reason;		/* once there is one */
@@ -100,6 +100,7 @@ struct forward {
 	int	 draining;
 	int64_t	 starved_until;
 	int64_t	 drain_deadline;
+	int64_t	 wake_at;		/* for woken; or INT64_MAX */
 	int64_t	 now;			/* CLOCK_MONOTONIC, at this turn */
 	unsigned nconns;
 	struct queue queues[PHASES];
@@ -575,6 +576,7 @@ conn_tell(const struct forward *f, const struct conn *c, const char *reason)
 	return (struct forward_end){
 		.reason = reason,
 		.served = c->served,
+		.dropped = c->dropped,
 		.in = c->halves[CLIENT].bytes,
 		.out = c->halves[BACKEND].bytes,
 		.ms = f->now - c->began,
@@ -1103,22 +1105,65 @@ is_full(const struct forward *f)
 	return f->nconns >= f->p.max_connections;
 }
 
-/* Those who were refused don't keep others out. */
-static int
-may_accept(const struct forward *f)
-{
-	return !f->draining && f->now >= f->starved_until &&
-	    (!is_full(f) || f->queues[DISCARDING].head != NULL);
-}
-
-/* Somebody waits: the first of those who were refused has to go. */
-static void
-make_room(struct forward *f)
+/*
+ * When full: whose place a new connection takes, and from when on.  NULL:
+ * nobody's.  Who was refused goes first, then the oldest handshake, in which
+ * the client has not yet shown that it is more than an open socket.
+ */
+static struct conn *
+next_to_drop(const struct forward *f, int64_t *from)
 {
 	struct conn *c = f->queues[DISCARDING].head;
 
-	conn_end(f, c, 0, "closed");
+	*from = f->now;
+	if (c == NULL && (c = f->queues[OPENING].head) != NULL)
+		*from = c->began + FORWARD_DROP_MS;
+	return c;
+}
+
+/* From when on another connection can be accepted; INT64_MAX: who knows. */
+static int64_t
+accept_from(const struct forward *f)
+{
+	int64_t from = f->starved_until, room;
+	const struct conn *c;
+
+	if (f->draining)
+		return INT64_MAX;
+	if (!is_full(f))
+		return from;
+	if ((c = next_to_drop(f, &room)) == NULL)
+		return INT64_MAX;
+	/* Others who have room don't tell when they have no more. */
+	if (room <= f->now && c->phase == OPENING &&
+	    !f->p.calls->full(f->p.arg))
+		room = f->now + STARVED_MS;
+	return room > from ? room : from;
+}
+
+static int
+may_accept(const struct forward *f)
+{
+	return accept_from(f) <= f->now;
+}
+
+void
+forward_make_room(struct forward *f)
+{
+	int64_t from;
+	struct conn *c = next_to_drop(f, &from);
+
+	if (c == NULL || from > f->now)
+		return;
+	c->dropped = c->phase == OPENING;
+	conn_end(f, c, 0, "handshake dropped: full");
 	conn_busy(f, c);
+}
+
+void
+forward_wake(struct forward *f, int64_t at)
+{
+	f->wake_at = at;
 }
 
 int
@@ -1146,7 +1191,7 @@ accept_some(struct forward *f, int listener)
 
 	for (i = 0; i < ACCEPTS && may_accept(f); i++) {
 		if (is_full(f)) {
-			make_room(f);
+			forward_make_room(f);
 			return;
 		}
 		len = sizeof(addr);
@@ -1241,12 +1286,15 @@ static int
 sleep_ms(const struct forward *f)
 {
 	int64_t until = f->draining ? f->drain_deadline : INT64_MAX;
+	int64_t from = accept_from(f);
 	int phase;
 
 	if (f->busy != NULL)
 		return 0;
-	if (f->starved_until > f->now && f->starved_until < until)
-		until = f->starved_until;
+	if (f->wake_at < until)
+		until = f->wake_at;
+	if (f->nlisteners > 0 && from > f->now && from < until)
+		until = from;
 	for (phase = 0; phase < PHASES; phase++) {
 		const struct conn *c = f->queues[phase].head;
 
@@ -1283,6 +1331,8 @@ forward_run(struct forward *f, const sigset_t *mask)
 			forward_let_signals_in(mask);
 			asleep = f->now;
 		}
+		if (f->wake_at <= f->now)
+			f->wake_at = INT64_MAX;
 		f->p.calls->woken(f->p.arg);
 		expire(f);
 		step_busy(f);
@@ -1303,6 +1353,7 @@ forward_new(const struct forward_params *params)
 	}
 	f->p = *params;
 	f->now = clock_ms();
+	f->wake_at = INT64_MAX;
 	f->queues[OPENING].ms = params->open_ms;
 	f->queues[DIALING].ms = params->dial_ms;
 	f->queues[FLOWING].ms = params->idle_ms;

@@ -93,6 +93,7 @@ void	 stream_quote(char *text, size_t size, const unsigned char *p,
 struct forward_end {
 	const char *reason;	/* "closed", "truncated", ...; or its phase */
 	int	 served;	/* data could flow: both streams were opened */
+	int	 dropped;	/* in its handshake, to make room for another */
 	uint64_t in;		/* bytes from the client */
 	uint64_t out;		/* bytes to the client */
 	int64_t	 ms;		/* since it was accepted */
@@ -124,13 +125,20 @@ struct forward_calls {
 	void	 (*woken)(void *arg);
 	/* Accepting pauses, most likely for want of descriptors (errno). */
 	void	 (*starved)(void *arg, int error);
+	/* This process is full: are all that accept from its listeners? */
+	int	 (*full)(void *arg);
 };
 
 /* Times are in milliseconds; 0 is no limit. */
 struct forward_params {
 	const struct forward_calls *calls;
 	void	*arg;
-	unsigned max_connections;	/* past it, accepting pauses */
+	/*
+	 * Past it, a new connection takes the place of one that was refused or,
+	 * if all are full, of the oldest that is in its handshake, once that
+	 * takes FORWARD_DROP_MS; where there is none, accepting pauses.
+	 */
+	unsigned max_connections;
 	int64_t	 open_ms;		/* a client's handshake */
 	int64_t	 dial_ms;		/* each backend that is tried */
 	int64_t	 idle_ms;		/* since the last byte either way */
@@ -179,6 +187,17 @@ void	 forward_let_signals_in(const sigset_t *mask);
  */
 int	 forward_add(struct forward *, int fd, const struct sockaddr *,
 	    socklen_t);
+
+/*
+ * All is full, and somebody waits elsewhere: end the one connection that a new
+ * one may take the place of, if there is such; see max_connections.
+ */
+void	 forward_make_room(struct forward *);
+
+#define FORWARD_DROP_MS	1000
+
+/* Have woken called once at that time (CLOCK_MONOTONIC, ms), or before. */
+void	 forward_wake(struct forward *, int64_t at);
 
 /*
  * Accept no more.  Connections may finish within ms (0: no limit), then they

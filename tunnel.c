@@ -57,6 +57,13 @@
 #define PROXY_HEADER	2048		/* at most, that is made */
 #define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
+#define FULL_EVERY_MS	60000		/* the same, of max_connections */
+#define ASK_EVERY_MS	20		/* workers to make room, and up to */
+#define ASK_AT_ONCE	16		/* as many */
+#define REASON_SIZE	96		/* of lines that may repeat */
+#define REPEATS		5		/* of one reason and address, */
+#define REPEATS_ALL	100		/* and in sum, are logged in */
+#define REPEATS_MS	10000		/* as long; others are counted */
 #define DAY		(24 * 60 * 60)
 #define WORKERS_MAX	256
 #define PASSED		3		/* systemd's first descriptor */
@@ -281,7 +288,7 @@ static const struct option {
 	[ACCEPT_PROXY] = { "accept_proxy", CHOICE, "no", no_yes, 0, 0,
 	    "take the client's address from a balancer in front" },
 	[MAX_CONNECTIONS] = { "max_connections", NUMBER, "1000", NULL,
-	    1, 1000000, "past it, accepting pauses" },
+	    1, 1000000, "maximum number of concurrent connections" },
 	[HANDSHAKE_TIMEOUT] = { "handshake_timeout", TIME, "10s", or_off,
 	    1, 3600, "for a client's TLS handshake" },
 	[CONNECT_TIMEOUT] = { "connect_timeout", TIME, "5s", or_off,
@@ -1440,14 +1447,38 @@ struct listener {
 /* What has become of connections.  Whose process it is alone writes. */
 struct counts {
 	uint64_t live, accepted, served, resumed, refused, no_backend, silent;
-	uint64_t over;
+	uint64_t over, dropped;
+	uint64_t opened;		/* their handshake is over */
 	uint64_t in, out;
 	uint64_t lost;			/* with a worker that was killed */
 };
 
+/* How many connections an address has; see max_per_ip. */
+struct peer {
+	uint64_t key;			/* 0: this row is free */
+	uint64_t count;
+};
+
+/* Lines for one reason on one address: so many were logged, and counted. */
+struct repeat {
+	uint64_t key;			/* the address's, as above */
+	uint64_t logged, more;
+	enum level level;
+	char	 reason[REASON_SIZE];	/* of the first one */
+};
+
+/* What repeats itself in the log, in this period. */
+struct repeats {
+	uint64_t began;			/* 0: not yet */
+	uint64_t logged, more;		/* in sum */
+	struct repeat rows[REPEATS_ALL];
+};
+
 /* Memory of master and workers. */
 struct shared {
-	atomic_flag lock;		/* of service->peers */
+	atomic_flag lock;		/* of all but the counts */
+	uint64_t warned;		/* that it is full, at */
+	struct repeats repeats;
 	struct counts counts[];		/* one for each seat */
 };
 
@@ -1456,6 +1487,8 @@ struct seat {
 	pid_t	 pid;			/* 0: empty */
 	int	 line;			/* to it, until it leaves; or -1 */
 	int	 begun;			/* it was told to, on this line */
+	int64_t	 started;		/* fork mode: its connection came */
+	int	 asked;			/* to make room */
 };
 
 static const struct seat empty_seat = { .line = -1 };
@@ -1499,8 +1532,11 @@ struct service {
 	size_t	 next_seat;		/* fork mode: to be looked at */
 	struct shared *shared;
 	size_t	 shared_size;
-	volatile struct counts *counts;	/* in there; and behind them: */
-	volatile uint64_t *peers;	/* see max_per_ip; or NULL */
+	volatile struct counts *counts;	/* in there; and behind them, */
+	volatile struct peer *peers;	/* for max_per_ip, or NULL: */
+	size_t	 npeers;		/* a table, a power of two, and */
+	volatile uint64_t *places;	/* keys, one for each connection */
+	uint64_t secret;		/* of the table: an odd number */
 	int64_t	 deadline;		/* for its workers to leave */
 	unsigned failures;		/* of workers, in a row */
 	int64_t	 retry_at;
@@ -1522,8 +1558,11 @@ struct worker {
 	int	 line;			/* to the master; or -1 */
 	struct forward *engine;
 	volatile struct counts *counts;
-	size_t	 first;			/* of its places in service->peers */
-	size_t	 share;			/* of max_connections */
+	size_t	 first;			/* of its service->places */
+	size_t	 share;			/* of max_connections, and places */
+	size_t	 used;			/* of these, so many ever were, */
+	volatile uint64_t **unused;	/* and these are no longer */
+	size_t	 nunused;
 	size_t	 turn;			/* round robin over connects */
 	/* Plain, but for how they open, and how a command ends. */
 	struct stream_ops proxied_ops, backend_ops, command_ops;
@@ -1533,6 +1572,7 @@ struct worker {
 	char	 why[TEXT_SIZE];	/* the last dial failed */
 	int	 stopping;
 	time_t	 complained;		/* of want of resources */
+	int64_t	 repeats_until;		/* when to log repeats; 0: never */
 };
 
 /* Whose a connection is, and where to; see the PROXY protocol. */
@@ -1553,10 +1593,11 @@ struct session {
 	struct tls *tls;		/* NULL: before TLS */
 	int	 fd;			/* the client's */
 	int	 dialed;
-	char	*peer;			/* its address, as text */
+	char	*peer;			/* its address, as text, */
+	uint64_t key;			/* and as that; see peer_key() */
 	struct ends *ends;		/* as a balancer has told, or NULL */
 	struct proxy *proxy;		/* its header, or the service's */
-	volatile uint64_t *place;	/* among service->peers, or NULL */
+	volatile uint64_t *place;	/* among service->places, or NULL */
 	int	 over;			/* there was none: max_per_ip */
 	size_t	 turn;			/* the target it began with */
 	size_t	 tried;			/* addresses, over all targets */
@@ -2346,13 +2387,22 @@ proxy_read(struct session *ss)
 }
 
 /*
- * THE ENGINE'S CALLBACKS
+ * WHO COMES TOO OFTEN
+ * Connections are counted by address for max_per_ip, and lines of the log that
+ * repeat themselves, in memory that all processes share.  It holds what a
+ * process left there that was killed, or taken over: it is never trusted to
+ * lead anywhere, and what is amiss gets right again by itself.
  */
 
-/* What stands for a peer in max_per_ip: 0 is none. */
+/*
+ * What stands for an address: IPv4, or a /64 of IPv6; 0 is none.  An IPv4
+ * client may be told of in two more ways (RFC 4291 section 2.5.5.2, RFC 6052
+ * section 2.1).
+ */
 static uint64_t
 peer_key(const struct sockaddr_storage *sa)
 {
+	static const uint8_t nat64[12] = { 0, 0x64, 0xff, 0x9b };
 	const struct sockaddr_in *in = (const void *)sa;
 	const struct sockaddr_in6 *in6 = (const void *)sa;
 	const uint8_t *b = in6->sin6_addr.s6_addr;
@@ -2363,7 +2413,8 @@ peer_key(const struct sockaddr_storage *sa)
 		return UINT64_MAX << 32 | ntohl(in->sin_addr.s_addr);
 	if (sa->ss_family != AF_INET6)
 		return 0;
-	if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
+	if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) ||
+	    memcmp(b, nat64, sizeof(nat64)) == 0)
 		return UINT64_MAX << 32 | (uint64_t)b[12] << 24 |
 		    (uint64_t)b[13] << 16 | (uint64_t)b[14] << 8 | b[15];
 	for (i = 0; i < 8; i++)
@@ -2371,12 +2422,31 @@ peer_key(const struct sockaddr_storage *sa)
 	return key != 0 ? key : 1;	/* ::1 and the like */
 }
 
+static void
+peer_text(uint64_t key, char *text, size_t size)
+{
+	struct in6_addr in6 = { .s6_addr = { 0 } };
+	struct in_addr in = { .s_addr = htonl((uint32_t)key) };
+	char host[INET6_ADDRSTRLEN];
+	size_t i;
+
+	for (i = 0; i < 8 && key > 1; i++)
+		in6.s6_addr[i] = (uint8_t)(key >> (56 - 8 * i));
+	if (key == 0)
+		snprintf(text, size, "unix:");
+	else if (key >> 32 == UINT32_MAX)
+		inet_ntop(AF_INET, &in, text, (socklen_t)size);
+	else
+		snprintf(text, size, "%s/64", inet_ntop(AF_INET6, &in6, host,
+		    sizeof(host)));
+}
+
 /*
  * Whoever has the lock may have been killed, or worse: patience has an end,
- * and the worst of it is one connection too many.
+ * and the worst of it is a count that is wrong for a while.
  */
 static void
-lock_peers(struct shared *shared)
+lock_shared(struct shared *shared)
 {
 	int i;
 
@@ -2387,44 +2457,299 @@ lock_peers(struct shared *shared)
 	}
 }
 
-/* A place for a peer in the list of all workers; -1: it has too many. */
-static int
-take_place(const struct worker *w, uint64_t key, volatile uint64_t **place)
+static void
+unlock_shared(struct shared *shared)
 {
-	const struct service *sv = w->service;
+	atomic_flag_clear(&shared->lock);
+}
+
+/* Where a key belongs in the table; nobody else knows which share a row. */
+static size_t
+peer_home(const struct service *sv, uint64_t key)
+{
+	key *= sv->secret;
+	key = (key ^ key >> 32) * sv->secret;
+	return (size_t)(key >> 32) & (sv->npeers - 1);
+}
+
+/* The row of a key, or the free one where it would be. */
+static size_t
+peer_find(const struct service *sv, uint64_t key)
+{
+	size_t i = peer_home(sv, key), n;
+
+	for (n = 0; n < sv->npeers && sv->peers[i].key != 0 &&
+	    sv->peers[i].key != key; n++)
+		i = (i + 1) & (sv->npeers - 1);
+	return i;
+}
+
+static void
+peer_add(struct service *sv, uint64_t key)
+{
+	volatile struct peer *p = &sv->peers[peer_find(sv, key)];
+
+	if (p->key != key)
+		p->count = 0;
+	p->key = key;
+	p->count++;
+}
+
+/* Its last one frees the row, and others move up that have been passed on. */
+static void
+peer_remove(struct service *sv, uint64_t key)
+{
+	size_t mask = sv->npeers - 1, i = peer_find(sv, key), free_row = i, n;
+
+	if (sv->peers[i].key != key || sv->peers[i].count-- > 1)
+		return;
+	for (n = 1; n < sv->npeers; n++) {
+		i = (i + 1) & mask;
+		if (sv->peers[i].key == 0)
+			break;
+		if (((i - peer_home(sv, sv->peers[i].key)) & mask) <
+		    ((i - free_row) & mask))
+			continue;
+		sv->peers[free_row].key = sv->peers[i].key;
+		sv->peers[free_row].count = sv->peers[i].count;
+		free_row = i;
+	}
+	sv->peers[free_row].key = 0;
+}
+
+/*
+ * A worker is no more: its places are free.  If it was killed, some are not,
+ * and it may have been about to change the table.
+ */
+static void
+peers_recount(struct service *sv, size_t first, size_t n)
+{
 	size_t i, max = (size_t)sv->cfg.number[MAX_CONNECTIONS];
-	int64_t n = 0;
+	uint64_t left = 0;
+
+	for (i = first; sv->peers != NULL && i < first + n; i++) {
+		left |= sv->places[i];
+		sv->places[i] = 0;
+	}
+	if (left == 0)
+		return;
+	lock_shared(sv->shared);
+	for (i = 0; i < sv->npeers; i++)
+		sv->peers[i].key = 0;
+	for (i = 0; i < max; i++)
+		if (sv->places[i] != 0)
+			peer_add(sv, sv->places[i]);
+	unlock_shared(sv->shared);
+}
+
+/*
+ * A place for an address among those of the worker; -1: it has too many.  The
+ * place is the first thing to be taken and the last to be left, so that a
+ * table that is not in order has one to tell of it.
+ */
+static int
+take_place(struct worker *w, uint64_t key, volatile uint64_t **place)
+{
+	struct service *sv = w->service;
+	volatile struct peer *p;
 
 	*place = NULL;
 	if (sv->peers == NULL || key == 0)
 		return 0;
-	lock_peers(sv->shared);
-	for (i = 0; i < max; i++)
-		n += sv->peers[i] == key;
-	i = w->first;
-	while (i < w->first + w->share && sv->peers[i] != 0)
-		i++;
-	if (n < sv->cfg.number[MAX_PER_IP] && i < w->first + w->share) {
-		*place = &sv->peers[i];
+	lock_shared(sv->shared);
+	p = &sv->peers[peer_find(sv, key)];
+	if (p->key != key ||
+	    p->count < (uint64_t)sv->cfg.number[MAX_PER_IP]) {
+		*place = w->nunused > 0 ? w->unused[--w->nunused] :
+		    &sv->places[w->first + w->used++];
 		**place = key;
+		peer_add(sv, key);
 	}
-	atomic_flag_clear(&sv->shared->lock);
+	unlock_shared(sv->shared);
 	return *place != NULL ? 0 : -1;
 }
 
-/* Is there a place for another one of this peer? */
+static void
+leave_place(struct worker *w, volatile uint64_t *place, uint64_t key)
+{
+	if (place == NULL)
+		return;
+	lock_shared(w->service->shared);
+	peer_remove(w->service, key);
+	*place = 0;
+	unlock_shared(w->service->shared);
+	w->unused[w->nunused++] = place;
+}
+
+/*
+ * The row for such lines, which may be a free one; NULL: none is left.  Reasons
+ * are the same up to what they quote of the client's, or to their end.
+ */
+static struct repeat *
+repeat_find(struct repeats *r, uint64_t key, const char *reason)
+{
+	size_t i, n = strcspn(reason, "\"") + 1;
+
+	if (n > REASON_SIZE - 1)
+		n = REASON_SIZE - 1;
+	for (i = 0; i < REPEATS_ALL; i++)
+		if (r->rows[i].logged == 0 || (r->rows[i].key == key &&
+		    strncmp(r->rows[i].reason, reason, n) == 0))
+			return &r->rows[i];
+	return NULL;
+}
+
+/* One more line: is it to be logged? */
 static int
-session_admit(struct session *ss, const struct sockaddr_storage *sa)
+repeat_count(struct repeats *r, enum level level, uint64_t key,
+    const char *reason)
+{
+	struct repeat *row = repeat_find(r, key, reason);
+	int allowed = row != NULL && row->logged < REPEATS &&
+	    r->logged < REPEATS_ALL;
+
+	if (r->began == 0)
+		r->began = (uint64_t)clock_ms();
+	if (allowed && row->logged == 0) {
+		row->key = key;
+		row->level = level;
+		snprintf(row->reason, REASON_SIZE, "%s", reason);
+	}
+	r->logged += (uint64_t)allowed;
+	r->more += !allowed;
+	if (row != NULL && row->logged + (uint64_t)allowed > 0) {
+		row->logged += (uint64_t)allowed;
+		row->more += !allowed;
+	}
+	return allowed;
+}
+
+/* When the period is over; INT64_MAX: it has not begun. */
+static int64_t
+repeats_until(const struct service *sv, int64_t now)
+{
+	const volatile struct repeats *r = &sv->shared->repeats;
+	uint64_t began = r->began;
+
+	return began == 0 || began > (uint64_t)now ? INT64_MAX :
+	    (int64_t)began + REPEATS_MS;
+}
+
+/* What was counted instead of being logged. */
+static void
+repeats_log(const struct repeats *r)
+{
+	uint64_t s = ((uint64_t)clock_ms() - r->began + 500) / 1000;
+	uint64_t others = r->more;
+	char text[ADDRESS_SIZE];
+	size_t i;
+
+	for (i = 0; i < REPEATS_ALL; i++) {
+		const struct repeat *row = &r->rows[i];
+
+		if (row->more == 0)
+			continue;
+		others -= row->more;
+		peer_text(row->key, text, sizeof(text));
+		say(row->level, "%s: and %llu more in %llu s: %.*s", text,
+		    (unsigned long long)row->more, (unsigned long long)s,
+		    REASON_SIZE - 1, row->reason);
+	}
+	if (others != 0)
+		say(NOTICE, "other addresses: and %llu more in %llu s",
+		    (unsigned long long)others, (unsigned long long)s);
+}
+
+/* If the period is over, or at once. */
+static void
+repeats_end(struct service *sv, int at_once)
+{
+	struct repeats *shared = &sv->shared->repeats, r;
+	int64_t now = clock_ms();
+
+	if (!at_once && now < repeats_until(sv, now))
+		return;
+	lock_shared(sv->shared);
+	r = *shared;
+	memset(shared, 0, sizeof(*shared));
+	unlock_shared(sv->shared);
+	if (r.more > 0)
+		repeats_log(&r);
+}
+
+/*
+ * May a line be logged that says why a client was not served?  It was counted
+ * if not.
+ */
+static int
+may_log(struct worker *w, enum level level, uint64_t key, const char *reason)
+{
+	struct shared *shared = w->service->shared;
+	int allowed;
+
+	if (level > logging.level || logging.level == DEBUG)
+		return 1;
+	repeats_end(w->service, 0);
+	lock_shared(shared);
+	allowed = repeat_count(&shared->repeats, level, key, reason);
+	unlock_shared(shared);
+	if (!allowed) {
+		w->repeats_until = repeats_until(w->service, clock_ms());
+		forward_wake(w->engine, w->repeats_until);
+	}
+	return allowed;
+}
+
+/* mode = poll: has no worker room for another connection? */
+static int
+is_full_house(const struct service *sv)
+{
+	uint64_t live = 0;
+	size_t i;
+
+	for (i = 0; i < sv->nseats; i++)
+		live += sv->counts[i].live;
+	return live >= (uint64_t)sv->cfg.number[MAX_CONNECTIONS];
+}
+
+/* All processes together say so now and then. */
+static void
+warn_full(const struct service *sv)
+{
+	uint64_t now = (uint64_t)clock_ms();
+	int due;
+
+	lock_shared(sv->shared);
+	due = sv->shared->warned == 0 ||
+	    now - sv->shared->warned >= FULL_EVERY_MS;
+	if (due)
+		sv->shared->warned = now;
+	unlock_shared(sv->shared);
+	if (due)
+		say(WARNING, "max_connections reached: %lld; one more takes "
+		    "the place of a handshake older than %d s, or waits",
+		    (long long)sv->cfg.number[MAX_CONNECTIONS],
+		    FORWARD_DROP_MS / 1000);
+}
+
+/*
+ * THE ENGINE'S CALLBACKS
+ */
+
+/* May one more connection come from its address? */
+static int
+session_admit(struct session *ss)
 {
 	struct worker *w = ss->worker;
 
-	if (take_place(w, peer_key(sa), &ss->place) == 0)
+	if (take_place(w, ss->key, &ss->place) == 0)
 		return 0;
 	ss->over = 1;
 	w->counts->over++;
-	say(INFO, "%s refused: its address has %lld connections already "
-	    "(max_per_ip)", ss->peer,
-	    (long long)w->service->cfg.number[MAX_PER_IP]);
+	if (may_log(w, INFO, ss->key, options[MAX_PER_IP].name))
+		say(INFO, "%s refused: its address has %lld connections "
+		    "already (max_per_ip)", ss->peer,
+		    (long long)w->service->cfg.number[MAX_PER_IP]);
 	return -1;
 }
 
@@ -2439,7 +2764,8 @@ proxied_open(struct stream *s)
 	if (r != 0)
 		return r;
 	find_ends(ss, &ends);
-	if (session_admit(ss, &ends.from.any) == -1)
+	ss->key = peer_key(&ends.from.any);
+	if (session_admit(ss) == -1)
 		return give_reason(ss, "max_per_ip");
 	ss->tls = tls_new(ss->worker->service->tls, ss->fd, s);
 	return ss->tls != NULL ? s->ops->open(s) :
@@ -2478,11 +2804,12 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 		goto err;
 	ss->worker = w;
 	ss->fd = fd;
+	ss->key = peer_key(&peer.sa);
 	ss->turn = w->turn++;
 	if (set_peer(ss, &peer) == -1)
 		goto err;
 	if (w->service->cfg.number[ACCEPT_PROXY] == 0 &&
-	    session_admit(ss, &peer.sa) == -1) {
+	    session_admit(ss) == -1) {
 		free(ss->peer);
 		free(ss);
 		return NULL;
@@ -2492,13 +2819,16 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 	if (++w->counts->live > w->peak)
 		w->peak = w->counts->live;
 	say(DEBUG, "%s accepted", ss->peer);
+	if (w->service->nlisteners > 0 && w->counts->live == w->share &&
+	    is_full_house(w->service))
+		warn_full(w->service);
 	return ss;
 err:
-	say(WARNING, "a connection was turned away: out of memory");
+	if (may_log(w, WARNING, peer_key(&peer.sa), "out of memory"))
+		say(WARNING, "a connection was turned away: out of memory");
 	w->counts->lost++;
 	if (ss != NULL) {
-		if (ss->place != NULL)
-			*ss->place = 0;
+		leave_place(w, ss->place, ss->key);
 		free(ss->peer);
 	}
 	free(ss);
@@ -2558,7 +2888,8 @@ dial_failed(struct session *ss, const char *why)
 
 	snprintf(w->why, sizeof(w->why), "%s: %s", t->addrs[ss->which].text,
 	    why);
-	say(INFO, "%s -> %s", ss->peer, w->why);
+	if (may_log(w, INFO, ss->key, w->why))
+		say(INFO, "%s -> %s", ss->peer, w->why);
 	t->first = (ss->which + 1) % t->n;
 }
 
@@ -2570,8 +2901,10 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	const struct address *a;
 
 	*why = ss->worker->why;
-	if (!ss->dialed)
+	if (!ss->dialed) {
+		ss->worker->counts->opened++;
 		acknowledge(ss->fd);
+	}
 	ss->dialed = 1;
 	if (proxy_make(ss) == -1) {
 		give_reason(ss, "out of memory");
@@ -2652,6 +2985,15 @@ session_say(const struct session *ss, enum level level, const char *what,
 	    (int)(end->ms % 1000), end->reason);
 }
 
+/* The same, unless it was not served, as many others were not. */
+static void
+session_say_why(const struct session *ss, enum level level,
+    const struct forward_end *end)
+{
+	if (may_log(ss->worker, level, ss->key, end->reason))
+		session_say(ss, level, "", end);
+}
+
 static void
 session_listed(void *conn, const struct forward_end *how)
 {
@@ -2697,12 +3039,15 @@ session_closed(void *conn, const struct forward_end *end)
 		session_say(ss, INFO, "", end);
 	} else if (ss->dialed) {
 		n->no_backend++;
-		session_say(ss, WARNING, "", end);
+		session_say_why(ss, WARNING, end);
+	} else if (end->dropped) {
+		n->dropped++;
+		session_say_why(ss, NOTICE, end);
 	} else if (ss->over) {
 		session_say(ss, DEBUG, "", end);
 	} else if (session_heard(ss)) {
 		n->refused++;
-		session_say(ss, NOTICE, "", end);
+		session_say_why(ss, NOTICE, end);
 	} else {
 		n->silent++;
 		session_say(ss, DEBUG, "", end);
@@ -2712,8 +3057,7 @@ session_closed(void *conn, const struct forward_end *end)
 		command_close(ss->command);
 		commands_reap(w);
 	}
-	if (ss->place != NULL)
-		*ss->place = 0;
+	leave_place(w, ss->place, ss->key);
 	tls_free(ss->tls);
 	proxy_free(ss);
 	free(ss->ends);
@@ -2739,6 +3083,14 @@ worker_starved(void *arg, int error)
 	struct worker *w = arg;
 
 	complain(&w->complained, error);
+}
+
+static int
+worker_full(void *arg)
+{
+	const struct worker *w = arg;
+
+	return is_full_house(w->service);
 }
 
 /*
@@ -3318,14 +3670,15 @@ catch_signals(sigset_t *asleep)
 
 /*
  * In a worker: what a terminal or killall(1) sends to all of them is for the
- * master to act on.
+ * master to act on.  SIGALRM is not where the master may ask for room by it.
  */
 static void
-leave_signals(void)
+leave_signals(int may_be_asked)
 {
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
-	signal(SIGALRM, SIG_IGN);
+	if (!may_be_asked)
+		signal(SIGALRM, SIG_IGN);
 	got_stop = got_cut = got_hup = got_usr1 = got_child = got_alarm = 0;
 }
 
@@ -4154,25 +4507,33 @@ raise_limit(const struct service *sv)
 static int
 make_seats(struct service *sv, int inetd)
 {
-	size_t i, npeers = 0;
+	size_t i, nplaces = 0;
 
 	sv->nseats = count_seats(&sv->cfg, inetd);
-	if (sv->cfg.number[MAX_PER_IP] != 0 && !inetd)
-		npeers = (size_t)sv->cfg.number[MAX_CONNECTIONS];
-	sv->shared_size = sizeof(*sv->shared) + npeers * sizeof(*sv->peers) +
-	    sv->nseats * sizeof(*sv->counts);
+	if (sv->cfg.number[MAX_PER_IP] != 0 && !inetd) {
+		nplaces = (size_t)sv->cfg.number[MAX_CONNECTIONS];
+		/* At most half full, or it would take long to find a row. */
+		for (sv->npeers = 2; sv->npeers < 2 * nplaces;)
+			sv->npeers *= 2;
+	}
+	sv->shared_size = sizeof(*sv->shared) + nplaces * sizeof(*sv->places) +
+	    sv->npeers * sizeof(*sv->peers) + sv->nseats * sizeof(*sv->counts);
 	sv->shared = mmap(NULL, sv->shared_size, PROT_READ | PROT_WRITE,
 	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	sv->seats = calloc(sv->nseats, sizeof(*sv->seats));
-	if (sv->shared == MAP_FAILED || sv->seats == NULL) {
-		say(ERROR, "out of memory");
+	if (sv->shared == MAP_FAILED || sv->seats == NULL ||
+	    getentropy(&sv->secret, sizeof(sv->secret)) == -1) {
+		say(ERROR, "%s", strerror(errno));
 		return -1;
 	}
+	sv->secret |= 1;
 	for (i = 0; i < sv->nseats; i++)
 		sv->seats[i] = empty_seat;
 	sv->counts = sv->shared->counts;
-	if (npeers > 0)
+	if (nplaces > 0) {
 		sv->peers = (void *)(sv->counts + sv->nseats);
+		sv->places = (void *)(sv->peers + sv->npeers);
+	}
 	return 0;
 }
 
@@ -4301,6 +4662,8 @@ service_new(const struct arguments *a, const struct service *old)
 	    make_seats(sv, a->inetd) == -1 ||
 	    make_pool(sv, old, a->inetd) == -1)
 		goto err;
+	if (old != NULL)
+		sv->shared->warned = old->shared->warned;
 	return sv;
 err:
 	service_free(sv);
@@ -4341,6 +4704,12 @@ worker_woken(void *arg)
 		commands_look(w);
 	if (taken(&got_usr1))
 		forward_list(w->engine);
+	if (taken(&got_alarm))
+		forward_make_room(w->engine);
+	if (w->repeats_until != 0 && clock_ms() >= w->repeats_until) {
+		w->repeats_until = 0;
+		repeats_end(w->service, 0);
+	}
 	if (taken(&got_stop))
 		worker_drain(w);
 	if (taken(&got_cut)) {
@@ -4359,6 +4728,7 @@ worker_engine(struct worker *w)
 		.listed = session_listed,
 		.woken = worker_woken,
 		.starved = worker_starved,
+		.full = worker_full,
 	};
 	const int64_t *number = w->service->cfg.number;
 	struct forward_params params = {
@@ -4418,6 +4788,8 @@ worker_init(struct worker *w, struct service *sv, size_t seat)
 	w->service = sv;
 	w->counts = &sv->counts[seat];
 	w->share = share_of(sv, seat, &w->first);
+	if (sv->peers != NULL)
+		w->unused = calloc(w->share, sizeof(*w->unused));
 	/* Whose members are no constants. */
 	w->proxied_ops = w->backend_ops = stream_plain;
 	w->proxied_ops.open = proxied_open;
@@ -4434,6 +4806,8 @@ worker_init(struct worker *w, struct service *sv, size_t seat)
 		connect_syslog();
 	if (set_listeners_apart(sv, seat) == -1)
 		why = "listeners";
+	else if (sv->peers != NULL && w->unused == NULL)
+		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
 		why = forward_poller;
 	else if (drop_privileges(sv) == -1)
@@ -4488,6 +4862,7 @@ worker_free(struct worker *w)
 	struct command *c;
 
 	forward_free(w->engine);
+	free(w->unused);
 	while ((c = w->commands) != NULL) {
 		w->commands = c->next;
 		command_close(c);
@@ -4516,6 +4891,7 @@ struct master {
 	int64_t	 began;
 	int64_t	 renew_at;		/* keys for tickets */
 	int64_t	 starved_until;
+	int64_t	 ask_at;		/* fork mode: others to make room */
 	time_t	 complained;
 };
 
@@ -4644,7 +5020,7 @@ worker_main(const struct master *m, struct service *sv, size_t seat,
 	struct worker w = { .has_master = 1, .line = line, .turn = seat };
 	int r = EXIT_FAILURE;
 
-	leave_signals();
+	leave_signals(in != NULL);
 	leave_master(m, sv, in);
 	if (worker_init(&w, sv, seat) == 0)
 		r = in != NULL || may_begin(line) ?
@@ -4715,7 +5091,8 @@ start_worker(struct master *m, struct service *sv, size_t seat,
 		return -1;
 	}
 	say(DEBUG, "worker %d started", (int)pid);
-	sv->seats[seat] = (struct seat){ .pid = pid, .line = line[0] };
+	sv->seats[seat] = (struct seat){ .pid = pid, .line = line[0],
+	    .started = clock_ms() };
 	sv->nworkers++;
 	if (in != NULL)
 		return 0;
@@ -4754,20 +5131,101 @@ start_workers(struct master *m, struct service *sv)
 	return 0;
 }
 
-/* mode = fork: is there a seat for one more? */
+/* mode = fork: may it serve another one, if there is a seat? */
 static int
-has_seat(const struct master *m)
+may_serve(const struct master *m)
 {
 	return m->live->cfg.number[MODE] == FORK && !m->stopping &&
-	    m->live->nworkers < m->live->nseats &&
 	    clock_ms() >= m->starved_until &&
 	    clock_ms() >= m->live->retry_at;
 }
 
 static int
-may_accept(const struct master *m)
+is_full(const struct service *sv)
 {
-	return m->waiting.fd == -1 && has_seat(m);
+	return sv->nworkers == sv->nseats;
+}
+
+/*
+ * mode = fork, and full: the worker whose handshake goes on for longest, and
+ * that was not yet asked to make room; NULL: there is none.
+ */
+static struct seat *
+oldest_handshake(const struct service *sv)
+{
+	struct seat *oldest = NULL;
+	size_t i;
+
+	for (i = 0; i < sv->nseats; i++) {
+		struct seat *seat = &sv->seats[i];
+
+		/* With a line, it is there to see whether one can be. */
+		if (seat->pid != 0 && seat->line == -1 && !seat->asked &&
+		    sv->counts[i].opened == 0 && (oldest == NULL ||
+		    seat->started < oldest->started))
+			oldest = seat;
+	}
+	return oldest;
+}
+
+/* mode = fork: when there is a seat for one more; INT64_MAX: who knows. */
+static int64_t
+seat_from(const struct master *m)
+{
+	const struct seat *seat;
+
+	if (!may_serve(m))
+		return INT64_MAX;
+	if (!is_full(m->live))
+		return 0;
+	if ((seat = oldest_handshake(m->live)) == NULL)
+		return INT64_MAX;
+	return seat->started + FORWARD_DROP_MS > m->ask_at ?
+	    seat->started + FORWARD_DROP_MS : m->ask_at;
+}
+
+/* How many wait to be accepted, as far as the system tells. */
+#ifdef __linux__
+static size_t
+count_waiting(const struct service *sv)
+{
+	struct tcp_info info = { .tcpi_unacked = 0 };
+	size_t i, n = 0;
+
+	for (i = 0; i < sv->nlisteners; i++) {
+		socklen_t len = sizeof(info);
+
+		if (getsockopt(sv->listeners[i].fd, IPPROTO_TCP, TCP_INFO,
+		    &info, &len) == 0)
+			n += info.tcpi_unacked;
+	}
+	return n;
+}
+#else
+#define count_waiting(sv)	((size_t)0)
+#endif
+
+/*
+ * One worker for each that waits: each sees for itself whether its handshake
+ * still goes on, and leaves if so.  After a while, others are asked.
+ */
+static void
+ask_for_seats(struct master *m)
+{
+	size_t n = 1 + count_waiting(m->live);
+	int64_t now = clock_ms();
+	struct seat *seat;
+
+	if (now < m->ask_at)
+		return;
+	m->ask_at = now + ASK_EVERY_MS;
+	for (n = n < ASK_AT_ONCE ? n : ASK_AT_ONCE; n > 0; n--) {
+		seat = oldest_handshake(m->live);
+		if (seat == NULL || seat->started + FORWARD_DROP_MS > now)
+			break;
+		seat->asked = 1;
+		kill(seat->pid, SIGALRM);
+	}
 }
 
 static void
@@ -4805,8 +5263,12 @@ serve_waiting(struct master *m)
 {
 	struct service *sv = m->live;
 
-	if (m->waiting.fd == -1 || !has_seat(m))
+	if (m->waiting.fd == -1 || !may_serve(m))
 		return;
+	if (is_full(sv)) {
+		ask_for_seats(m);
+		return;
+	}
 	while (sv->seats[sv->next_seat % sv->nseats].pid != 0)
 		sv->next_seat++;
 	if (start_worker(m, sv, sv->next_seat % sv->nseats, &m->waiting) ==
@@ -4816,6 +5278,8 @@ serve_waiting(struct master *m)
 	}
 	sv->next_seat++;
 	drop_waiting(m);
+	if (is_full(sv))
+		warn_full(sv);
 }
 
 static void
@@ -4829,6 +5293,7 @@ counts_add(struct counts *sum, const volatile struct counts *n)
 	sum->no_backend += n->no_backend;
 	sum->silent += n->silent;
 	sum->over += n->over;
+	sum->dropped += n->dropped;
 	sum->in += n->in;
 	sum->out += n->out;
 	sum->lost += n->lost;
@@ -4844,8 +5309,7 @@ clear_seat(struct master *m, struct service *sv, size_t seat)
 	m->ended.lost += m->ended.live;
 	m->ended.live = 0;
 	memset((void *)&sv->counts[seat], 0, sizeof(*sv->counts));
-	for (; sv->peers != NULL && n > 0; n--)
-		sv->peers[first + n - 1] = 0;
+	peers_recount(sv, first, n);
 	if (sv->seats[seat].line != -1)
 		close(sv->seats[seat].line);
 	sv->seats[seat] = empty_seat;
@@ -4910,6 +5374,7 @@ free_services(struct master *m)
 	while ((sv = *link) != NULL) {
 		if (sv->nworkers == 0) {
 			*link = sv->older;
+			repeats_end(sv, 1);
 			service_free(sv);
 			malloc_trim(0);
 		} else
@@ -5169,16 +5634,18 @@ tell(const struct master *m)
 		workers += sv->nworkers;
 	}
 	say(NOTICE, "statistics: up %llds, %zu worker%s, live=%llu "
-	    "accepted=%llu served=%llu resumed=%llu refused=%llu "
-	    "no_backend=%llu silent=%llu over_max_per_ip=%llu lost=%llu "
-	    "in=%llu out=%llu",
+	    "max_connections=%lld accepted=%llu served=%llu resumed=%llu "
+	    "refused=%llu no_backend=%llu silent=%llu dropped=%llu "
+	    "over_max_per_ip=%llu lost=%llu in=%llu out=%llu",
 	    (long long)(clock_ms() - m->began) / 1000, workers,
 	    workers == 1 ? "" : "s", (unsigned long long)sum.live,
+	    (long long)m->live->cfg.number[MAX_CONNECTIONS],
 	    (unsigned long long)sum.accepted, (unsigned long long)sum.served,
 	    (unsigned long long)sum.resumed,
 	    (unsigned long long)sum.refused,
 	    (unsigned long long)sum.no_backend,
-	    (unsigned long long)sum.silent, (unsigned long long)sum.over,
+	    (unsigned long long)sum.silent, (unsigned long long)sum.dropped,
+	    (unsigned long long)sum.over,
 	    (unsigned long long)sum.lost, (unsigned long long)sum.in,
 	    (unsigned long long)sum.out);
 	for (sv = m->live; sv != NULL; sv = sv->older)
@@ -5190,19 +5657,24 @@ static int
 sleep_ms(const struct master *m)
 {
 	const struct service *sv = m->live;
-	int64_t now = clock_ms(), until = INT64_MAX;
+	int64_t now = clock_ms(), until = INT64_MAX, due;
 
 	if (!m->stopping)
 		until = m->renew_at;
 	if (m->starved_until > now && m->starved_until < until)
 		until = m->starved_until;
-	if (!m->stopping && sv->nworkers < sv->nseats &&
-	    (sv->cfg.number[MODE] == POLL || sv->retry_at > now) &&
-	    sv->retry_at < until)
+	if (!m->stopping && (sv->cfg.number[MODE] == POLL ? !is_full(sv) :
+	    sv->retry_at > now) && sv->retry_at < until)
 		until = sv->retry_at;
-	for (; sv != NULL; sv = sv->older)
+	if ((due = seat_from(m)) < until && (due > now || m->waiting.fd != -1))
+		until = due;
+	for (; sv != NULL; sv = sv->older) {
 		if (sv->deadline < until)
 			until = sv->deadline;
+		if (sv->shared->repeats.more > 0 &&
+		    (due = repeats_until(sv, now)) < until)
+			until = due;
+	}
 	return forward_timeout(now, until);
 }
 
@@ -5220,8 +5692,10 @@ sleep_until_due(struct master *m)
 	    .tv_nsec = ms % 1000 * 1000000L };
 	nfds_t i, n = 0;
 
-	for (i = 0; may_accept(m) && i < sv->nlisteners; i++)
-		p[n++] = (struct pollfd){ .events = POLLIN, .fd =
+	if (m->waiting.fd == -1 && seat_from(m) <= clock_ms())
+		n = sv->nlisteners;
+	for (i = 0; i < n; i++)
+		p[i] = (struct pollfd){ .events = POLLIN, .fd =
 		    sv->listeners[(m->next_listener + i) %
 		    sv->nlisteners].fd };
 	ready = ppoll(p, n, ms == -1 ? NULL : &ts, &m->asleep);
@@ -5250,6 +5724,8 @@ refill(struct master *m)
 static void
 supervise(struct master *m)
 {
+	struct service *sv;
+
 	while (!m->stopping || m->live->nworkers > 0 ||
 	    m->live->older != NULL) {
 		sleep_until_due(m);
@@ -5268,10 +5744,13 @@ supervise(struct master *m)
 			warn_daily(m->live);
 		if (!m->stopping && clock_ms() >= m->renew_at)
 			renew_keys(m);
+		for (sv = m->live; sv != NULL; sv = sv->older)
+			repeats_end(sv, 0);
 		kill_late(m);
 		free_services(m);
 		refill(m);
 	}
+	repeats_end(m->live, 1);
 }
 
 /*

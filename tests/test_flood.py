@@ -4,6 +4,7 @@ what is left for the honest.  Descriptors, processes, memory that run out.
 
 import errno
 import os
+import re
 import resource
 import select
 import shutil
@@ -206,6 +207,28 @@ def test_max_per_ip_is_for_a_64_of_ipv6(ipv6, namespace, room):
     is_refused(room, to, "2001:db8:0:2:ffff:ffff:ffff:ffff")
 
 
+def test_max_per_ip_of_nat64(room, start):
+    """RFC 6052: an IPv4 client, by whichever way it comes."""
+    t = start("max_per_ip=1", "accept_proxy=yes")
+
+    def come_from(source):
+        sock = room.connect(t.address)
+        sock.sendall(b"PROXY TCP6 %s 2001:db8::1 1000 443\r\n" % source)
+        return sock
+
+    greet(room.client(come_from(b"64:ff9b::192.0.2.1")))
+    greet(room.client(come_from(b"64:ff9b::192.0.2.2")))
+    for source in (b"64:ff9b::192.0.2.1", b"::ffff:192.0.2.1"):
+        is_refused_as(room, come_from(source))
+    t.wait_log(r"\[64:ff9b::c000:201\]:1000 refused: ")
+    greet(room.client(come_from(b"64:ff9b::192.0.2.3")))
+
+
+def is_refused_as(room, sock):
+    with pytest.raises((ConnectionError, ssl.SSLError)):
+        greet(room.client(sock))
+
+
 # A flood.
 
 @pytest.fixture
@@ -322,6 +345,174 @@ def test_honest_clients_in_a_flood(room, many_descriptors, start, way, stay):
     assert statistics(t)["live"] <= 1000
     t.wait_log("not TLS: ", count=500)
     assert not ended(silent)
+
+
+HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n"
+
+
+class Silent:
+    """200 connections a second that never say a word, and never close."""
+
+    def __init__(self, address):
+        self.address = address
+        self.socks = []
+        self.over = False
+        self.task = support.Task(self.come)
+
+    def come(self):
+        began = time.monotonic()
+        while not self.over and len(self.socks) < 3000:
+            self.socks.append(support.connect(self.address))
+            time.sleep(max(0, began + len(self.socks) / 200 -
+                           time.monotonic()))
+
+    def close(self):
+        self.over = True
+        self.task.result()
+        for sock in self.socks:
+            sock.close()
+
+
+def time_to_serve(room, t, before_tls):
+    began = time.monotonic()
+    sock = room.connect(t.address)
+    sock.sendall(before_tls)
+    client = greet(room.client(sock))
+    took = time.monotonic() - began
+    client.close()
+    return took
+
+
+@pytest.mark.seconds(60)
+@pytest.mark.parametrize("header", [b"", HEADER], ids=["tls", "proxy"])
+def test_silent_flood(room, many_descriptors, start, way, header):
+    """However many fill the house and say nothing: whoever has not shown for a
+    second that it wants anything gives way to whoever comes.
+    """
+    if is_fork(way) and support.SANITIZED:
+        pytest.skip("hundreds of processes with a sanitizer in each")
+    t = start("max_connections=300", "handshake_timeout=10m",
+              f"accept_proxy={'yes' if header else 'no'}")
+    first = room.connect(t.address)
+    first.sendall(header)
+    stays = greet(room.client(first))
+    silent = room.keep(Silent(t.address))
+    t.wait_log("warning: max_connections reached: 300")
+    took = []
+    for _ in range(20):
+        took.append(time_to_serve(room, t, header))
+        time.sleep(0.05)  # the clients' pace
+    assert sorted(took)[10] < 1 * support.SLOW, took
+    t.wait_log(" handshake dropped: full$")
+    numbers = statistics(t)
+    assert numbers["dropped"] > 0
+    assert numbers["live"] <= numbers["max_connections"] == 300
+    greet(stays)
+    silent.close()
+    assert t.log().count("max_connections reached") == 1
+
+
+def test_nobody_is_dropped_in_vain(room, start, way):
+    """Full or not, nobody is as long as nobody else comes; nor is, ever, who
+    has done its handshake.
+    """
+    t = start("max_connections=4", "handshake_timeout=10m")
+    served = [is_served(room, t.address) for _ in range(2)]
+    silent = crowd(room, t.address, 2)
+    t.wait_log("warning: max_connections reached: 4;")
+    time.sleep(1.5)  # longer than it takes to be one that gives way
+    assert not ended(silent)
+    served += [is_served(room, t.address) for _ in range(2)]
+    assert len(ended(silent)) == 2
+    waiting = support.Task(greet_when_let, room.keep(support.Client(
+        t.address, support.context(room.certs))))
+    spends_nothing(t, 1.5)
+    assert waiting.running()
+    for client in served:
+        greet(client)
+    served[0].close()
+    waiting.result()
+    assert statistics(t)["dropped"] == 2
+
+
+# What a flood leaves in the log.
+
+def counted(log, kind):
+    """Lines of that kind, and how many more were counted; and their bytes."""
+    lines = [line for line in log.splitlines() if kind in line]
+    more = [int(re.search(r": and (\d+) more in \d+ s", line)[1])
+            for line in lines if " more in " in line]
+    return len(lines) - len(more), sum(more), sum(map(len, lines))
+
+
+def talk_nonsense(t, count, source="127.0.0.1"):
+    for _ in range(count):
+        sock = socket.create_connection(
+            ("127.0.0.1", int(t.address.rsplit(":", 1)[1])), support.DEADLINE,
+            (source, 0))
+        sock.sendall(GARBAGE)
+        support.read_all(sock)
+        sock.close()
+
+
+def test_log_of_failed_handshakes_is_bounded(room, start):
+    """5 lines of a kind from an address in 10 s, and the number of others."""
+    t = start("log_level=info")
+    began = time.monotonic()
+    talk_nonsense(t, 300)
+    for _ in range(7):
+        client = is_served(room, t.address)
+        client.reset()
+        client.close()
+    talk_nonsense(t, 3, "127.0.0.2")
+    t.wait_log(r"127\.0\.0\.2:\d+ -> .* not TLS: ", count=3)
+    t.wait_log(r" client reset$", count=7)
+    wait_until_alone(t)
+    assert t.stop() == 0
+    periods = 1 + (time.monotonic() - began) // 10
+    lines, more, size = counted(t.log(), "not TLS")
+    assert lines + more == 303
+    assert 5 + 3 <= lines <= 3 + 5 * periods
+    assert size < 4096 * periods
+    assert re.search(r"tunnel: 127\.0\.0\.1: and \d+ more in \d+ s: not TLS: .* \"GET",
+                     t.log())
+
+
+def test_log_of_max_per_ip_is_bounded(room, start):
+    t = start("log_level=info", "max_per_ip=1")
+    began = time.monotonic()
+    stays = is_served(room, t.address)
+    some = crowd(room, t.address, 200)
+    support.wait_for(lambda: len(ended(some)) == 200, "all to be refused")
+    greet(stays)
+    assert statistics(t)["over_max_per_ip"] == 200
+    assert t.stop() == 0
+    periods = 1 + (time.monotonic() - began) // 10
+    lines, more, size = counted(t.log(), "max_per_ip")
+    lines -= t.log().count("over_max_per_ip=")
+    assert lines + more == 200
+    assert 5 <= lines <= 5 * periods
+    assert size < 4096 * periods
+
+
+def test_repeated_lines_are_told_in_time(room, backend):
+    """Not only when the next one comes."""
+    backend.serve(support.echo)
+    ways = [room.tunnel(f"connect={backend.address}", "log_level=info", *way)
+            for way in WAYS]
+    for t in ways:
+        talk_nonsense(t, 20)
+    for t in ways:
+        t.wait_log(r"127\.0\.0\.1: and 15 more in \d+ s: not TLS: ",
+                   seconds=10 + LATE + support.DEADLINE)
+        assert counted(t.log(), "not TLS")[:2] == (5, 15)
+
+
+def test_all_lines_at_log_level_debug(room, start):
+    t = start("log_level=debug")
+    talk_nonsense(t, 20)
+    t.wait_log("not TLS: ", count=20)
+    assert " more in " not in t.log()
 
 
 class Slow:

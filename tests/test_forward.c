@@ -1482,9 +1482,10 @@ static struct {
 	void	 (*step)(void);
 	int	 stage;
 	int64_t	 began;
-	int	 accepted, dials, closed, refused, served, reads;
+	int	 accepted, dials, closed, refused, served, dropped, reads;
 	int	 aborts[SIDES], finishes[SIDES];
 	int	 starved, starved_error;
+	int64_t	 others_have_room;	/* until then */
 	uint64_t in, out;
 	int64_t	 ms;
 	char	 failures[BACKENDS][64];
@@ -1583,6 +1584,7 @@ bench_closed(void *conn, const struct forward_end *end)
 	assert_ptr_equal(conn, &bench);
 	bench.closed++;
 	bench.served = end->served;
+	bench.dropped = end->dropped;
 	bench.in = end->in;
 	bench.out = end->out;
 	bench.ms = end->ms;
@@ -1607,6 +1609,19 @@ bench_starved(void *arg, int error)
 	world.moved = 1;
 }
 
+static int64_t
+since(void)
+{
+	return world.now - bench.began;
+}
+
+static int
+bench_full(void *arg)
+{
+	assert_ptr_equal(arg, &bench);
+	return since() >= bench.others_have_room;
+}
+
 static void
 bench_new(struct forward_params times)
 {
@@ -1616,6 +1631,7 @@ bench_new(struct forward_params times)
 		.closed = bench_closed,
 		.woken = bench_woken,
 		.starved = bench_starved,
+		.full = bench_full,
 	};
 	int side;
 
@@ -1676,12 +1692,6 @@ bench_one(void)
 	forward_drain(bench.f, 0);
 	bench_run();
 	assert_int_equal(bench.closed, 1);
-}
-
-static int64_t
-since(void)
-{
-	return world.now - bench.began;
 }
 
 /* Is it that time, at last?  For steps; it wakes the engine up for it. */
@@ -2250,6 +2260,131 @@ test_max_connections(void **state)
 	assert_int_equal(bench.closed, 3);
 	assert_int_equal(bench.starved, 0);
 	assert_int_equal(count_fds(), before);
+}
+
+static void
+check_third(int64_t ms, int dropped, const char *reason)
+{
+	if (bench.accepted < 3 || bench.stage != 0)
+		return;
+	assert_int_equal(since(), ms);
+	assert_int_equal(bench.closed, 1);
+	assert_int_equal(bench.dropped, dropped);
+	assert_string_equal(bench.reason, reason);
+	cut_and_drain();
+}
+
+static void
+third_after_a_second(void)
+{
+	check_third(FORWARD_DROP_MS, 1, "handshake dropped: full");
+}
+
+/* It wakes up for that by itself, and takes one of the two. */
+static void
+test_full_of_handshakes(void **state)
+{
+	int fd;
+
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 2,
+	    .open_ms = 10000 });
+	bench.ops[CLIENT].open = never;
+	fd = bench_listen(3);
+	bench.step = third_after_a_second;
+	bench_listened(fd, 3);
+	assert_int_equal(bench.stage, 99);
+	assert_int_equal(bench.closed, 3);
+	assert_int_equal(bench.dropped, 0);
+}
+
+static void
+third_when_all_are_full(void)
+{
+	check_third(FORWARD_DROP_MS + 3 * STARVED_MS, 1,
+	    "handshake dropped: full");
+}
+
+/* Nobody is dropped while there is room in another process. */
+static void
+test_room_elsewhere(void **state)
+{
+	int fd;
+
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 2 });
+	bench.ops[CLIENT].open = never;
+	bench.others_have_room = FORWARD_DROP_MS + 250;
+	fd = bench_listen(3);
+	bench.step = third_when_all_are_full;
+	bench_listened(fd, 3);
+	assert_int_equal(bench.stage, 99);
+}
+
+static int
+second_is_refused(struct stream *s)
+{
+	return bench.reads++ == 1 ? alerted(s) : never(s);
+}
+
+static void
+third_at_once(void)
+{
+	check_third(0, 0, "it says no");
+}
+
+static const char *
+says_no(const struct stream *s)
+{
+	(void)s;
+	return "it says no";
+}
+
+/* Whoever was refused has to go first, and is not one that was dropped. */
+static void
+test_full_with_a_refused_one(void **state)
+{
+	int fd;
+
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 2,
+	    .open_ms = 10000 });
+	bench.ops[CLIENT].open = second_is_refused;
+	bench.ops[CLIENT].error = says_no;
+	fd = bench_listen(3);
+	bench.step = third_at_once;
+	bench_listened(fd, 3);
+	assert_int_equal(bench.stage, 99);
+}
+
+static void
+wake_then_drain(void)
+{
+	if (bench.stage == 0) {
+		forward_make_room(bench.f);
+		forward_wake(bench.f, world.now + 300);
+		bench.stage = 1;
+	} else if (since() > 0) {
+		/* Once, and in time. */
+		assert_int_equal(since(), 300);
+		assert_int_equal(bench.closed, 0);
+		forward_wake(bench.f, INT64_MAX);
+		cut_and_drain();
+	}
+}
+
+/* Of a single connection that is young, nobody wants the room. */
+static void
+test_wake(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	bench.ops[CLIENT].open = never;
+	bench.step = wake_then_drain;
+	bench_add();
+	bench_run();
+	assert_int_equal(bench.stage, 99);
+	assert_string_equal(bench.reason, "cut");
 }
 
 static void
@@ -2907,6 +3042,10 @@ main(void)
 		cmocka_unit_test(test_no_room_in_the_poller),
 		cmocka_unit_test(test_turned_away),
 		cmocka_unit_test(test_max_connections),
+		cmocka_unit_test(test_full_of_handshakes),
+		cmocka_unit_test(test_full_with_a_refused_one),
+		cmocka_unit_test(test_room_elsewhere),
+		cmocka_unit_test(test_wake),
 		cmocka_unit_test(test_starved),
 		cmocka_unit_test(test_accept_goes_on),
 		cmocka_unit_test(test_no_memory_to_accept),

@@ -815,6 +815,9 @@ test_peer_keys(void **state)
 
 	(void)state;
 	assert_true(key_of("192.0.2.1") == key_of("::ffff:192.0.2.1"));
+	assert_true(key_of("192.0.2.1") == key_of("64:ff9b::192.0.2.1"));
+	assert_true(key_of("192.0.2.2") != key_of("64:ff9b::192.0.2.1"));
+	assert_true(key_of("192.0.2.1") != key_of("64:ff9b:1::192.0.2.1"));
 	assert_true(key_of("192.0.2.1") != key_of("192.0.2.2"));
 	assert_true(key_of("2001:db8:0:1::1") == key_of("2001:db8:0:1:9::2"));
 	assert_true(key_of("2001:db8:0:1::1") != key_of("2001:db8:0:2::1"));
@@ -823,63 +826,381 @@ test_peer_keys(void **state)
 	assert_true(peer_key(&sa) == 0);
 }
 
-/* A worker and its siblings, of whom each may have two of six places. */
-static struct worker
-some_worker(struct service *sv, struct shared *shared, uint64_t *peers)
+static void
+expect_peer_text(const char *address, const char *text)
 {
-	sv->shared = shared;
-	sv->peers = peers;
-	sv->cfg.number[MAX_CONNECTIONS] = 6;
-	sv->cfg.number[MAX_PER_IP] = 3;
-	return (struct worker){ .service = sv, .first = 2, .share = 2 };
+	char out[ADDRESS_SIZE];
+
+	peer_text(key_of(address), out, sizeof(out));
+	assert_string_equal(out, text);
+}
+
+static void
+test_peer_texts(void **state)
+{
+	char out[ADDRESS_SIZE];
+
+	(void)state;
+	expect_peer_text("192.0.2.1", "192.0.2.1");
+	expect_peer_text("::ffff:192.0.2.1", "192.0.2.1");
+	expect_peer_text("64:ff9b::192.0.2.1", "192.0.2.1");
+	expect_peer_text("2001:db8:0:1:2::3", "2001:db8:0:1::/64");
+	expect_peer_text("::1", "::/64");
+	peer_text(0, out, sizeof(out));
+	assert_string_equal(out, "unix:");
+}
+
+/* A service, and two workers that have half of its places each. */
+static void
+some_workers(struct service *sv, struct worker w[2], const struct config *cfg)
+{
+	size_t i;
+
+	*sv = (struct service){ .cfg = *cfg, .shared = MAP_FAILED };
+	assert_int_equal(make_seats(sv, 0), 0);
+	for (i = 0; i < 2; i++) {
+		w[i] = (struct worker){ .service = sv };
+		w[i].share = share_of(sv, i, &w[i].first);
+		w[i].unused = calloc(w[i].share, sizeof(*w[i].unused));
+		assert_non_null(w[i].unused);
+	}
+}
+
+static void
+no_workers(struct service *sv, struct worker w[2])
+{
+	free(w[0].unused);
+	free(w[1].unused);
+	munmap(sv->shared, sv->shared_size);
+	free(sv->seats);
+}
+
+static void
+limit(struct config *cfg, int64_t connections, int64_t per_ip)
+{
+	cfg->number[WORKERS] = 2;
+	cfg->number[MAX_CONNECTIONS] = connections;
+	cfg->number[MAX_PER_IP] = per_ip;
 }
 
 static void
 test_places(void **state)
 {
-	uint64_t peers[6] = { 7, 0, 0, 0, 0, 0 };
-	struct shared shared = { ATOMIC_FLAG_INIT };
-	struct service sv = { 0 };
-	struct worker w = some_worker(&sv, &shared, peers);
-	volatile uint64_t *place;
+	struct service sv;
+	struct worker w[2];
+	volatile uint64_t *a, *b, *c, *d;
 
-	(void)state;
-	assert_int_equal(take_place(&w, 7, &place), 0);
-	assert_ptr_equal(place, &peers[2]);
-	assert_int_equal(take_place(&w, 7, &place), 0);
-	assert_ptr_equal(place, &peers[3]);
-	/* The fourth of its address; the same where it is another worker's. */
-	assert_int_equal(take_place(&w, 7, &place), -1);
-	assert_null(place);
-	peers[2] = 0;
-	assert_int_equal(take_place(&w, 7, &place), 0);
-	peers[3] = 0;
-	peers[5] = 7;
-	assert_int_equal(take_place(&w, 7, &place), -1);
-	assert_int_equal(take_place(&w, 8, &place), 0);
+	limit(*state, 6, 3);
+	some_workers(&sv, w, *state);
+	assert_int_equal(take_place(&w[0], 7, &a), 0);
+	assert_int_equal(take_place(&w[1], 7, &b), 0);
+	assert_int_equal(take_place(&w[1], 7, &c), 0);
+	assert_ptr_equal(a, &sv.places[0]);
+	assert_ptr_equal(b, &sv.places[3]);
+	assert_ptr_equal(c, &sv.places[4]);
+	/* The fourth of its address, whichever worker it comes to. */
+	assert_int_equal(take_place(&w[0], 7, &d), -1);
+	assert_null(d);
+	assert_int_equal(take_place(&w[1], 7, &d), -1);
+	assert_int_equal(take_place(&w[0], 8, &d), 0);
+	leave_place(&w[1], b, 7);
+	assert_int_equal(take_place(&w[0], 7, &b), 0);
+	assert_ptr_equal(b, &sv.places[2]);
 	/* No address, no place. */
-	assert_int_equal(take_place(&w, 0, &place), 0);
-	assert_null(place);
+	assert_int_equal(take_place(&w[0], 0, &d), 0);
+	assert_null(d);
+	no_workers(&sv, w);
 }
 
-/* What others have written there, or kept, harms nobody. */
+/* As many of each address as there are, whatever came and went. */
+static void
+check_peers(const struct service *sv, const uint64_t *counts, uint64_t keys)
+{
+	uint64_t key, rows = 0;
+	size_t i;
+
+	for (i = 0; i < sv->npeers; i++)
+		rows += sv->peers[i].key != 0;
+	for (key = 1; key <= keys; key++) {
+		i = peer_find(sv, key);
+		assert_int_equal(sv->peers[i].key, counts[key] > 0 ? key : 0);
+		if (counts[key] > 0)
+			assert_int_equal(sv->peers[i].count, counts[key]);
+		rows -= counts[key] > 0;
+	}
+	assert_int_equal(rows, 0);
+}
+
+#define SOME	64			/* connections, and addresses */
+
+/* Rows are freed in the middle of others: none is lost behind the gap. */
+static void
+test_places_at_random(void **state)
+{
+	volatile uint64_t *places[2][SOME / 2] = { { NULL } };
+	uint64_t counts[SOME + 1] = { 0 }, keys[2][SOME / 2], rnd = 1;
+	struct service sv;
+	struct worker w[2];
+	int turn;
+
+	limit(*state, SOME, 3);
+	some_workers(&sv, w, *state);
+	for (turn = 0; turn < 20000; turn++) {
+		size_t i, at;
+
+		rnd = rnd * 6364136223846793005u + 1442695040888963407u;
+		i = rnd >> 33 & 1;
+		at = (rnd >> 34) % (SOME / 2);
+		if (places[i][at] != NULL) {
+			leave_place(&w[i], places[i][at], keys[i][at]);
+			places[i][at] = NULL;
+			counts[keys[i][at]]--;
+		} else {
+			uint64_t key = 1 + (rnd >> 40) % SOME;
+
+			keys[i][at] = key;
+			assert_int_equal(take_place(&w[i], key,
+			    &places[i][at]), counts[key] < 3 ? 0 : -1);
+			counts[key] += places[i][at] != NULL;
+		}
+		if (turn % 100 == 0)
+			check_peers(&sv, counts, SOME);
+	}
+	no_workers(&sv, w);
+}
+
+/* A worker was killed: what it had is free, and the others keep theirs. */
+static void
+test_places_of_the_killed(void **state)
+{
+	uint64_t counts[SOME + 1] = { 0 }, key;
+	struct service sv;
+	struct worker w[2];
+	volatile uint64_t *place;
+
+	limit(*state, 2 * SOME, 3);
+	some_workers(&sv, w, *state);
+	for (key = 1; key <= SOME; key++) {
+		assert_int_equal(take_place(&w[0], key, &place), 0);
+		assert_int_equal(take_place(&w[1], key, &place), 0);
+		counts[key] = 1;
+	}
+	/* In the middle of it all, and with the lock. */
+	assert_false(atomic_flag_test_and_set(&sv.shared->lock));
+	memset((void *)sv.peers, 1, sv.npeers / 2 * sizeof(*sv.peers));
+	peers_recount(&sv, w[0].first, w[0].share);
+	check_peers(&sv, counts, SOME);
+	assert_false(atomic_flag_test_and_set(&sv.shared->lock));
+	no_workers(&sv, w);
+}
+
+/* What a worker that was taken over has written there harms nobody. */
 static void
 test_places_spoilt(void **state)
 {
-	uint64_t peers[6] = { 1, 1, 1, 1, 1, 1 };
-	struct shared shared = { ATOMIC_FLAG_INIT };
-	struct service sv = { 0 };
-	struct worker w = some_worker(&sv, &shared, peers);
+	struct service sv;
+	struct worker w[2];
 	volatile uint64_t *place;
 
+	limit(*state, 6, 3);
+	some_workers(&sv, w, *state);
+	memset((void *)sv.peers, 0xff, sv.npeers * sizeof(*sv.peers));
+	assert_int_equal(take_place(&w[0], 7, &place), 0);
+	leave_place(&w[0], place, 7);
+	leave_place(&w[0], NULL, 7);
+	memset((void *)sv.places, 0xff, 6 * sizeof(*sv.places));
+	peers_recount(&sv, w[1].first, w[1].share);
+	assert_int_equal(take_place(&w[0], 7, &place), 0);
+	no_workers(&sv, w);
+}
+
+/* An address takes no longer to find where there are 100,000 of them. */
+static void
+test_places_of_many(void **state)
+{
+	struct service sv;
+	struct worker w[2];
+	volatile uint64_t *place;
+	uint64_t key, distance = 0, max = 100000;
+
+	limit(*state, (int64_t)max, 3);
+	some_workers(&sv, w, *state);
+	/* As they come from one network, and as bad as they get. */
+	for (key = 1; key <= max; key++)
+		assert_int_equal(take_place(&w[key & 1], key << 16, &place),
+		    0);
+	for (key = 1; key <= max; key++)
+		distance += (peer_find(&sv, key << 16) -
+		    peer_home(&sv, key << 16)) & (sv.npeers - 1);
+	assert_true(distance < 4 * max);
+	no_workers(&sv, w);
+}
+
+/* Lines that repeat themselves. */
+
+static struct worker
+some_engine(struct service *sv)
+{
+	static const struct forward_calls calls = { .accepted = NULL };
+	const struct forward_params params = { .calls = &calls };
+	struct worker w = { .service = sv, .engine = forward_new(&params) };
+
+	assert_non_null(w.engine);
+	return w;
+}
+
+static void
+refuse(struct worker *w, const char *address, const char *reason, int times)
+{
+	while (times-- > 0)
+		if (may_log(w, NOTICE, key_of(address), reason))
+			say(NOTICE, "%s %s", address, reason);
+}
+
+/* How often it was said, of what was said since the last call. */
+static int
+times_said(const char *text, const char *part)
+{
+	int n = 0;
+
+	while ((text = strstr(text, part)) != NULL) {
+		text++;
+		n++;
+	}
+	return n;
+}
+
+static void
+test_repeats(void **state)
+{
+	struct service sv = { .shared = calloc(1, sizeof(*sv.shared)) };
+	struct worker w = some_engine(&sv);
+	const char *text;
+
 	(void)state;
-	assert_int_equal(take_place(&w, 7, &place), -1);
-	assert_null(place);
-	peers[3] = 0;
-	assert_false(atomic_flag_test_and_set(&shared.lock));
-	assert_int_equal(take_place(&w, 7, &place), 0);
-	assert_ptr_equal(place, &peers[3]);
-	assert_false(atomic_flag_test_and_set(&shared.lock));
+	assert_non_null(sv.shared);
+	refuse(&w, "192.0.2.1", "not TLS: \"GET\"", 4);
+	refuse(&w, "192.0.2.1", "not TLS: \"PUT\"", 1000);
+	refuse(&w, "192.0.2.1", "handshake timeout", 6);
+	refuse(&w, "192.0.2.2", "not TLS: \"GET\"", 5);
+	refuse(&w, "2001:db8::1", "handshake timeout", 3);
+	refuse(&w, "2001:db8::2", "handshake timeout", 3);
+	text = said();
+	assert_int_equal(times_said(text, "192.0.2.1 not TLS"), REPEATS);
+	assert_int_equal(times_said(text, "\n"), 4 * REPEATS);
+	/* It goes on for the period, and not a moment longer. */
+	repeats_end(&sv, 0);
+	assert_string_equal(said(), "");
+	assert_true(w.repeats_until == repeats_until(&sv, clock_ms()));
+	assert_in_range(w.repeats_until - clock_ms(), 1, REPEATS_MS);
+	sv.shared->repeats.began -= REPEATS_MS;
+	repeats_end(&sv, 0);
+	assert_string_equal(said(),
+	    "tunnel: 192.0.2.1: and 999 more in 10 s: not TLS: \"GET\"\n"
+	    "tunnel: 192.0.2.1: and 1 more in 10 s: handshake timeout\n"
+	    "tunnel: 2001:db8::/64: and 1 more in 10 s: handshake timeout\n");
+	assert_true(repeats_until(&sv, clock_ms()) == INT64_MAX);
+	/* The next one. */
+	refuse(&w, "192.0.2.1", "handshake timeout", 6);
+	assert_int_equal(times_said(said(), "192.0.2.1 handshake"), REPEATS);
+	repeats_end(&sv, 1);
+	assert_int_equal(times_said(said(), ": and 1 more in 0 s: "), 1);
+	forward_free(w.engine);
+	free(sv.shared);
+}
+
+/* Whoever has many addresses fills neither the memory nor the log. */
+static void
+test_repeats_in_sum(void **state)
+{
+	struct service sv = { .shared = calloc(1, sizeof(*sv.shared)) };
+	struct worker w = some_engine(&sv);
+	const char *text;
+	int i;
+
+	(void)state;
+	assert_non_null(sv.shared);
+	for (i = 0; i < 1000; i++) {
+		char address[32];
+
+		snprintf(address, sizeof(address), "192.0.%d.%d", i / 250,
+		    i % 250);
+		refuse(&w, address, "handshake timeout", 2);
+	}
+	assert_int_equal(times_said(said(), "\n"), REPEATS_ALL);
+	repeats_end(&sv, 1);
+	text = said();
+	assert_int_equal(times_said(text, "\n"), 1);
+	assert_int_equal(times_said(text, "other addresses: and 1900 more"),
+	    1);
+	forward_free(w.engine);
+	free(sv.shared);
+}
+
+/* Whoever looks into it wants all. */
+static void
+test_repeats_for_debug(void **state)
+{
+	struct service sv = { .shared = calloc(1, sizeof(*sv.shared)) };
+	struct worker w = some_engine(&sv);
+
+	(void)state;
+	assert_non_null(sv.shared);
+	logging.level = DEBUG;
+	refuse(&w, "192.0.2.1", "handshake timeout", 50);
+	logging.level = INFO;
+	assert_int_equal(times_said(said(), "\n"), 50);
+	/* What would not be logged is not counted either. */
+	logging.level = WARNING;
+	refuse(&w, "192.0.2.1", "handshake timeout", 50);
+	logging.level = INFO;
+	repeats_end(&sv, 1);
+	assert_string_equal(said(), "");
+	forward_free(w.engine);
+	free(sv.shared);
+}
+
+/* What a worker that was taken over has written there leads nowhere. */
+static void
+test_repeats_spoilt(void **state)
+{
+	struct service sv = { .shared = calloc(1, sizeof(*sv.shared)) };
+	struct worker w = some_engine(&sv);
+
+	(void)state;
+	assert_non_null(sv.shared);
+	memset(&sv.shared->repeats, 0x7f, sizeof(sv.shared->repeats));
+	assert_true(repeats_until(&sv, clock_ms()) == INT64_MAX);
+	refuse(&w, "192.0.2.1", "handshake timeout", 1);
+	repeats_end(&sv, 1);
+	said();
+	memset(&sv.shared->repeats, 0xff, sizeof(sv.shared->repeats));
+	assert_true(repeats_until(&sv, clock_ms()) == INT64_MAX);
+	refuse(&w, "192.0.2.1", "handshake timeout", 1);
+	said();
+	forward_free(w.engine);
+	free(sv.shared);
+}
+
+/* max_connections: once a minute, for all. */
+static void
+test_warn_full(void **state)
+{
+	struct service sv = { .cfg = *(struct config *)*state,
+	    .shared = calloc(1, sizeof(*sv.shared)) };
+
+	assert_non_null(sv.shared);
+	sv.cfg.number[MAX_CONNECTIONS] = 1234;
+	warn_full(&sv);
+	assert_int_equal(times_said(said(), "max_connections reached: 1234"),
+	    1);
+	warn_full(&sv);
+	assert_string_equal(said(), "");
+	sv.shared->warned -= FULL_EVERY_MS;
+	warn_full(&sv);
+	warn_full(&sv);
+	assert_int_equal(times_said(said(), "max_connections reached"), 1);
+	free(sv.shared);
 }
 
 /* And the next day again. */
@@ -1589,8 +1910,17 @@ main(void)
 		TEST(test_seats),
 		TEST(test_backoff),
 		TEST(test_peer_keys),
+		TEST(test_peer_texts),
 		TEST(test_places),
+		TEST(test_places_at_random),
+		TEST(test_places_of_the_killed),
 		TEST(test_places_spoilt),
+		TEST(test_places_of_many),
+		TEST(test_repeats),
+		TEST(test_repeats_in_sum),
+		TEST(test_repeats_for_debug),
+		TEST(test_repeats_spoilt),
+		TEST(test_warn_full),
 		TEST(test_daily_warning),
 		TEST(test_sandbox),
 		TEST(test_print),

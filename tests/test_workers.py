@@ -389,7 +389,7 @@ def statistics(t):
     assert len(found) == counters["live"]
     assert counters["accepted"] == sum(
         counters[k] for k in ("live", "served", "refused", "no_backend",
-                              "silent", "over_max_per_ip", "lost"))
+                              "silent", "dropped", "over_max_per_ip", "lost"))
     return counters, found
 
 
@@ -397,7 +397,9 @@ def test_statistics(room, mode):
     """Of each kind of connection one more than of the last, and exactly."""
     backend = room.backend().serve(support.echo)
     t = room.tunnel(f"connect={backend.address}", mode, "log_level=debug")
-    assert set(statistics(t)[0].values()) == {0}
+    before = statistics(t)[0]
+    assert before.pop("max_connections") == 1000
+    assert set(before.values()) == {0}
     live = [room.client(t)]
     assert is_echoed(live[0])
     for n in (1, 2):
@@ -422,9 +424,10 @@ def test_statistics(room, mode):
                count=2 + 3 + 4 + 5)
     counters, lines = statistics(t)
     assert counters == {
-        "live": 1, "accepted": 15, "served": 2, "resumed": 0, "refused": 3,
-        "silent": 4, "no_backend": 5, "over_max_per_ip": 0, "lost": 0,
-        "in": 3000, "out": 3000}
+        "live": 1, "max_connections": 1000, "accepted": 15, "served": 2,
+        "resumed": 0, "refused": 3, "silent": 4, "dropped": 0,
+        "no_backend": 5, "over_max_per_ip": 0, "lost": 0, "in": 3000,
+        "out": 3000}
     host, port = live[0].sock.getsockname()
     assert re.fullmatch(
         rf"tunnel: live: {host}:{port} -> {backend.address} TLSv1\.3 .* "

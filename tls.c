@@ -70,6 +70,8 @@
 #define WARN_DAYS	30
 #define CRL_WARN_DAYS	3		/* some are good for a week alone */
 #define RSA_BITS	2048
+#define CLIENT_RSA_MAX	4096		/* bits of a key that a client sends */
+#define CHAIN_MAX	5		/* certificates that a client sends */
 #define GENERATED_DAYS	825		/* more, and Apple's clients balk */
 #define HOUR		(60 * 60)
 #define DAY		(24 * HOUR)
@@ -328,12 +330,20 @@ enum {
 	SESSION_HEAD = 21
 };
 
+/* Flags of ours, beside MBEDTLS_X509_BADCERT_...: see check_client(). */
+#define CHAIN_TOO_LONG	0x01000000
+#define KEY_TOO_LONG	0x02000000
+
+static const char chain_too_long[] = "a chain of more than 5 certificates";
+
 /* What may be wrong with a client's certificate; the first one counts. */
 static const struct fault {
 	uint32_t flags;
 	unsigned char alert;
 	const char *text;		/* NULL: see fault_text() */
 } faults[] = {
+	{ CHAIN_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    chain_too_long },
 	{ MBEDTLS_X509_BADCERT_NOT_TRUSTED, MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA,
 	    NULL },
 	{ MBEDTLS_X509_BADCERT_REVOKED, MBEDTLS_SSL_ALERT_MSG_CERT_REVOKED,
@@ -343,6 +353,8 @@ static const struct fault {
 	{ MBEDTLS_X509_BADCERT_KEY_USAGE | MBEDTLS_X509_BADCERT_EXT_KEY_USAGE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "not for client authentication" },
+	{ KEY_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "its RSA key has more than 4096 bits" },
 	{ MBEDTLS_X509_BADCERT_BAD_KEY | MBEDTLS_X509_BADCERT_BAD_PK,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "its key is too weak, or of a kind that is not accepted" },
@@ -429,10 +441,13 @@ explain(int code)
 	case MBEDTLS_ERR_PK_PASSWORD_MISMATCH:
 		return "wrong password in key_password_file";
 	case MBEDTLS_ERR_X509_FATAL_ERROR:
-		return "a certificate chain that is too long";
+		return chain_too_long;
 	case MBEDTLS_ERR_X509_BAD_INPUT_DATA:
 	case MBEDTLS_ERR_X509_INVALID_FORMAT:
 		return "a certificate that can't be read";
+	case MBEDTLS_ERR_PK_INVALID_PUBKEY:
+		return "a public key that is not valid, or an RSA exponent "
+		    "above 64 bits";
 	case MBEDTLS_ERR_PK_KEY_INVALID_FORMAT:
 		return "no private key in PEM format";
 	default:
@@ -1732,14 +1747,19 @@ matches(const struct rule *r, const mbedtls_x509_crt *crt)
 	}
 }
 
-/* The rule that a certificate matches, a pin if there is one; or NULL. */
+/*
+ * The rule that a certificate matches, a pin if there is one; or NULL.  Names
+ * that nobody vouches for match none: there may be thousands of them.
+ */
 static const struct rule *
-find_rule(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
+find_rule(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
+    int is_trusted)
 {
 	const struct rule *r, *found = NULL;
 
 	for (r = cfg->rules; r != NULL; r = r->next)
-		if ((found == NULL || r->kind == PIN) && matches(r, crt))
+		if ((r->kind == PIN || (is_trusted && found == NULL)) &&
+		    matches(r, crt))
 			found = r;
 	return found;
 }
@@ -1793,7 +1813,7 @@ blame_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 	const struct fault *f = fault_text(t->cfg, crt, flags, text,
 	    sizeof(text));
 
-	if (f->flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED)
+	if (f->flags & (MBEDTLS_X509_BADCERT_NOT_TRUSTED | CHAIN_TOO_LONG))
 		refuse(t, f->alert, "%s", text);
 	else
 		refuse(t, f->alert, "issuer \"%s\": %s", dn_text(&crt->subject,
@@ -1875,6 +1895,31 @@ may_authenticate(const mbedtls_x509_crt *crt)
 	    MBEDTLS_OID_CLIENT_AUTH, sizeof(MBEDTLS_OID_CLIENT_AUTH) - 1) == 0;
 }
 
+/* Is it one of our authorities', and not just sent by the client? */
+static int
+is_ours(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_crt *ca = cfg->has_ca ? &cfg->ca : NULL;
+
+	while (ca != NULL && ca != crt)
+		ca = ca->next;
+	return ca != NULL;
+}
+
+/* What a client may not send, for what it would cost us: flags. */
+static uint32_t
+exceeded(const mbedtls_x509_crt *crt, int depth)
+{
+	uint32_t flags = 0;
+
+	if (depth >= CHAIN_MAX)
+		flags |= CHAIN_TOO_LONG;
+	if (mbedtls_pk_can_do(&crt->pk, MBEDTLS_PK_RSA) &&
+	    mbedtls_pk_get_bitlen(&crt->pk) > CLIENT_RSA_MAX)
+		flags |= KEY_TOO_LONG;
+	return flags;
+}
+
 /*
  * The library's callback for each certificate of a chain, the client's own
  * last, with its flags.  A pin stands in for all issuers.
@@ -1885,6 +1930,8 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 	struct tls *t = arg;
 	const struct rule *r;
 
+	if (!is_ours(t->cfg, crt))
+		*flags |= exceeded(crt, depth);
 	if (depth > 0) {
 		if (t->issuers == 0 && *flags != 0)
 			blame_issuer(t, crt, *flags);
@@ -1894,7 +1941,8 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 	}
 	if (!may_authenticate(crt))
 		*flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
-	r = find_rule(t->cfg, crt);
+	r = find_rule(t->cfg, crt, ((*flags | t->issuers) &
+	    MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0);
 	if (r == NULL && t->cfg->rules != NULL)
 		*flags |= MBEDTLS_X509_BADCERT_OTHER;
 	if (!t->cfg->has_ca || (r != NULL && r->kind == PIN)) {

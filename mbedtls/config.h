@@ -105,6 +105,9 @@
 #define MBEDTLS_X509_CRT_PARSE_C
 #define MBEDTLS_X509_CRL_PARSE_C
 
+/* One more than a client may send, to tell it so: see CHAIN_MAX in tls.c. */
+#define MBEDTLS_X509_MAX_INTERMEDIATE_CA	5
+
 /* "tunnel -g" writes a key and its certificate. */
 #define MBEDTLS_ASN1_WRITE_C
 #define MBEDTLS_PEM_WRITE_C

@@ -329,25 +329,6 @@ def test_alert_reaches_a_client_that_talks_on(room, pki, start, backend, size):
     assert is_first(room, t, backend, client=pki.app1)
 
 
-@pytest.mark.parametrize("length", [7, 8, 9, 20])
-def test_long_chain(room, authority, start, backend, version, length):
-    """The library goes along eight intermediate ones, and no further."""
-    chain = [authority]
-    for i in range(length):
-        chain.append(chain[-1].sub(f"Sub {i}"))
-    pem = chain[-1].leaf("long", send=chain[:0:-1])
-    t = start("ca={ca}")
-    if length <= 8:
-        assert is_first(room, t, backend, version=version, client=pem)
-        return
-    end = refusal(room, t, version, client=pem)
-    # In TLS 1.3, the library's own alert can't be read by anybody.
-    assert end == DENIED or version == "1.3"
-    t.wait_log(" -> - .* a certificate chain that is too long$")
-    assert is_first(room, t, backend, version=version,
-                    client=authority.leaf("good"))
-
-
 def test_many_at_once(room, pki, start, backend, version):
     """Those who are refused take nothing with them."""
     backend.serve(support.echo)

@@ -81,7 +81,7 @@ struct conn {
 	short	 open_on;		/* what OPENING and DIALING wait for */
 	int	 served, dropped;
 	int	 broken;		/* DELIVERING, FLUSHING: what has failed */
-	int	 alerted;		/* the client was sent a fatal alert */
+	int	 is_refused;		/* the client is told by a fatal alert */
 	char	*reason;		/* once there is one */
 };
 
@@ -601,19 +601,23 @@ conn_free(struct forward *f, struct conn *c)
 }
 
 /*
- * The client has been sent a fatal alert.  To close now would reset the
- * connection if it has sent more meanwhile, and lose the alert on its way:
- * end our direction, and discard what comes until the client closes.
+ * The client is owed a fatal alert, which finish sends.  To close behind it
+ * would reset the connection if the client has sent more meanwhile, and lose
+ * the alert on its way: what comes is discarded until the client closes.
  */
 static void
 conn_refuse(struct forward *f, struct conn *c)
 {
 	struct stream *backend = &c->streams[BACKEND];
+	struct half *up = &c->halves[CLIENT], *down = &c->halves[BACKEND];
 
 	if (backend->fd != -1)
 		backend->ops->abort(backend);
 	conn_close(f, c, BACKEND);
-	shutdown(c->streams[CLIENT].fd, SHUT_WR);
+	up->state = FLOW;
+	up->read_on = POLLIN;
+	if (down->state == FLOW)
+		down->state = FINISH;
 	conn_enter(f, c, DISCARDING);
 }
 
@@ -621,7 +625,7 @@ conn_refuse(struct forward *f, struct conn *c)
 static void
 conn_abort(struct forward *f, struct conn *c)
 {
-	if (c->alerted)
+	if (c->is_refused)
 		conn_refuse(f, c);
 	else
 		conn_end(f, c, BOTH, "aborted");
@@ -646,6 +650,8 @@ static void
 conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 {
 	struct stream *s = &c->streams[side];
+	struct half *to = &c->halves[!side];
+	int is_told = to->state == DONE;
 
 	if (result == STREAM_TRUNCATED)
 		conn_blame(c, "truncated");
@@ -658,9 +664,11 @@ conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 	if ((c->phase == DELIVERING || c->phase == FLUSHING) &&
 	    side == c->broken)
 		return;
-	if (side == CLIENT && result == STREAM_ERROR)
-		c->alerted = 1;
-	half_stop(&c->halves[!side]);
+	half_stop(to);
+	if (side == CLIENT && result == STREAM_ERROR) {
+		c->is_refused = 1;
+		to->state = is_told ? DONE : FINISH;
+	}
 	c->broken = side;
 	if (c->phase == FLOWING || c->phase == LINGERING)
 		conn_enter(f, c, DELIVERING);
@@ -751,7 +759,7 @@ half_fill(struct forward *f, struct conn *c, int from)
 	/* Less than it could have been: there is no more at the moment. */
 	if (half_drain(f, c, from, f->fill))
 		return (size_t)n == size;
-	if (h->state == DONE)	/* dst has failed */
+	if (h->len == 0)	/* dst has failed */
 		return 0;
 	if ((h->stuck = malloc(h->len)) == NULL) {
 		conn_end(f, c, BOTH, "out of memory");
@@ -772,8 +780,11 @@ half_finish(struct forward *f, struct conn *c, int from)
 		h->state = DONE;
 		return 1;
 	}
-	if (!wants(r, &h->write_on))
-		conn_fail(f, c, !from, r);
+	if (wants(r, &h->write_on))
+		return 0;
+	if (c->phase == DELIVERING)	/* not even an alert can be sent */
+		half_stop(h);
+	conn_fail(f, c, !from, r);
 	return 0;
 }
 
@@ -843,11 +854,11 @@ conn_dialing(struct forward *f, struct conn *c)
 		conn_dial(f, c, backend->ops->error(backend));
 }
 
-static void
-conn_flowing(struct forward *f, struct conn *c)
+/* Step both directions; 1 if bytes were moved.  The phase may change. */
+static int
+conn_move(struct forward *f, struct conn *c)
 {
-	struct half *up = &c->halves[CLIENT], *down = &c->halves[BACKEND];
-	uint64_t before = up->bytes + down->bytes;
+	uint64_t before = c->halves[CLIENT].bytes + c->halves[BACKEND].bytes;
 	enum phase phase = c->phase;
 	int side;
 
@@ -858,32 +869,39 @@ conn_flowing(struct forward *f, struct conn *c)
 		    c->revents[!side] & half_writes(h))
 			half_step(f, c, side);
 	}
+	return c->halves[CLIENT].bytes + c->halves[BACKEND].bytes != before;
+}
+
+static void
+conn_flowing(struct forward *f, struct conn *c)
+{
+	const struct half *up = &c->halves[CLIENT], *down = &c->halves[BACKEND];
+	enum phase phase = c->phase;
+	int moved = conn_move(f, c);
+
 	if (c->phase != phase)
 		return;
 	if (up->state == DONE && down->state == DONE)
 		conn_end(f, c, 0, "closed");
 	else if (phase == FLOWING && (up->state == DONE || down->state == DONE))
 		conn_enter(f, c, LINGERING);
-	else if (up->bytes + down->bytes != before)
+	else if (moved)
 		conn_enter(f, c, phase);
 }
 
-/* The side that failed is not written to; what it has sent still moves. */
+/* What the side that failed has sent still moves, and an alert to it does. */
 static void
 conn_delivering(struct forward *f, struct conn *c)
 {
-	struct half *h = &c->halves[c->broken];
-	uint64_t before = h->bytes;
+	int moved = conn_move(f, c);
 
-	if (c->revents[c->broken] & half_reads(h) ||
-	    c->revents[!c->broken] & half_writes(h))
-		half_step(f, c, c->broken);
 	if (c->phase != DELIVERING)
 		return;
-	if (h->state == DONE) {
+	if (c->halves[CLIENT].state == DONE &&
+	    c->halves[BACKEND].state == DONE) {
 		c->flush_until = f->now + f->queues[DELIVERING].ms;
 		conn_enter(f, c, FLUSHING);
-	} else if (h->bytes != before)
+	} else if (moved)
 		conn_enter(f, c, DELIVERING);
 }
 
@@ -897,14 +915,31 @@ conn_flushing(struct forward *f, struct conn *c)
 		conn_abort(f, c);
 }
 
+/*
+ * A client that makes room for its alert is given the time to.  One whose
+ * bytes can't be read, since the kernel does not decrypt them, is left alone
+ * until it closes.
+ */
 static void
 conn_discarding(struct forward *f, struct conn *c)
 {
+	struct half *up = &c->halves[CLIENT], *down = &c->halves[BACKEND];
 	struct stream *client = &c->streams[CLIENT];
-	ssize_t n;
+	ssize_t n = STREAM_WANT_READ;
 
-	n = stream_plain.read(client, f->fill, sizeof(f->fill));
-	if (n <= 0 && !wants(n, &c->open_on))
+	if (down->state == FINISH) {
+		if (!wants(client->ops->finish(client), &down->write_on))
+			down->state = DONE;
+		else if (c->revents[CLIENT] & POLLOUT)
+			conn_enter(f, c, DISCARDING);
+	}
+	if (up->state == FLOW)
+		n = stream_plain.read(client, f->fill, sizeof(f->fill));
+	if (n == STREAM_EOF)
+		up->state = DONE;
+	else if (n < 0 && !wants(n, &up->read_on))
+		up->state = FINISH;
+	if (n == STREAM_RESET || (up->state == DONE && down->state == DONE))
 		conn_end(f, c, 0, "closed");
 }
 
@@ -914,13 +949,13 @@ interest(const struct conn *c, int side)
 {
 	switch (c->phase) {
 	case OPENING:
-	case DISCARDING:
 		return side == CLIENT ? c->open_on : 0;
 	case DIALING:
 		return side == BACKEND ? c->open_on : 0;
 	case FLOWING:
 	case LINGERING:
 	case DELIVERING:
+	case DISCARDING:
 		return (short)(half_reads(&c->halves[side]) |
 		    half_writes(&c->halves[!side]));
 	case FLUSHING:

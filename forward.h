@@ -53,9 +53,12 @@ struct stream_ops {
 	 * the same bytes first, and never with fewer.
 	 */
 	ssize_t	(*write)(struct stream *, const void *buf, size_t len);
-	/* End our sending direction; the peer may go on sending. */
+	/*
+	 * End our sending direction; the peer may go on sending.  On a stream
+	 * that has failed, or is refused, the peer is told that instead.
+	 */
 	int	(*finish)(struct stream *);
-	/* Tell the client of an established stream that it can't be served. */
+	/* The client of an established stream can't be served: see finish. */
 	void	(*refuse)(struct stream *);
 	/*
 	 * The descriptor has an error, and no other operation is due.  0 if

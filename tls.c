@@ -97,10 +97,15 @@
 #define SEQ_SIZE	8
 #define INFO_SIZE	(4 + IV_SIZE + 32 + SEQ_SIZE)	/* for the kernel */
 
-/* The kernel's records are full; a client that can't have that is not its. */
+/*
+ * The kernel's records are full; a client that can't have that is not its.  It
+ * is told by what the library's are to hold, if it has room for more than the
+ * greatest max_fragment_length.
+ */
 #if defined(MBEDTLS_SSL_MAX_FRAGMENT_LENGTH) || \
     defined(MBEDTLS_SSL_RECORD_SIZE_LIMIT)
-#define RECORD_MIN	(RECORD_MAX - 1)
+#define RECORD_MIN	(MBEDTLS_SSL_OUT_CONTENT_LEN > 4097 ? \
+    MBEDTLS_SSL_OUT_CONTENT_LEN - 1 : 4097)
 #else
 #define RECORD_MIN	1
 #endif
@@ -244,7 +249,10 @@ struct tls {
 	unsigned char *held;		/* to be sent with what comes next */
 	size_t	 nheld;
 	int	 holding;		/* what is sent now */
-	struct record in, out;		/* of the handshake */
+	struct record in, out;		/* out: of the handshake */
+	int	 sent;			/* it has sent something, this step, */
+	int	 partly;		/* and not all of it */
+	int	 answered;		/* by a ServerHello */
 	int	 suite;			/* once it is open */
 	const char *alpn;
 	int	 group;			/* or 0 */
@@ -260,7 +268,8 @@ struct tls {
 	uint32_t issuers;		/* flags against them */
 	int	 refused;
 	char	*why;			/* or no memory for it */
-	unsigned char alert;		/* and what the client is told */
+	unsigned char alert;		/* that is due at our end */
+	unsigned char heard;		/* the client's; 0: not known */
 	unsigned ntickets;		/* it has offered */
 	int64_t	 born;			/* the session that it resumes */
 };
@@ -310,15 +319,106 @@ static const struct {
 	int	 code;
 	const char *name;
 } alerts[] = {
-	{ 0, "close_notify" }, { 10, "unexpected_message" },
-	{ 40, "handshake_failure" }, { 42, "bad_certificate" },
+	{ 10, "unexpected_message" }, { 20, "bad_record_mac" },
+	{ 22, "record_overflow" }, { 40, "handshake_failure" }, { 42, "bad_certificate" },
 	{ 43, "unsupported_certificate" }, { 44, "certificate_revoked" },
 	{ 45, "certificate_expired" }, { 46, "certificate_unknown" },
 	{ 47, "illegal_parameter" }, { 48, "unknown_ca" },
 	{ 49, "access_denied" }, { 50, "decode_error" },
 	{ 51, "decrypt_error" }, { 70, "protocol_version" },
 	{ 71, "insufficient_security" }, { 80, "internal_error" },
-	{ 90, "user_canceled" }, { 110, "unsupported_extension" },
+	{ 86, "inappropriate_fallback" }, { 90, "user_canceled" },
+	{ 109, "missing_extension" }, { 110, "unsupported_extension" },
+	{ 112, "unrecognized_name" },
+	{ 113, "bad_certificate_status_response" },
+	{ 116, "certificate_required" }, { 120, "no_application_protocol" },
+};
+
+static const char chain_too_long[] = "a chain of more than 5 certificates";
+
+/* Faults that the library has no code of their own for; see fault(). */
+enum {
+	RECORD_TYPE = 1, RECORD_VERSION, RECORD_SIZE, RECORD_EMPTY, RECORD_BODY,
+	MESSAGE_SIZE, BAD_SIGNATURE, BAD_FINISHED
+};
+
+/*
+ * What the codes stand for: the alert that the client is told, by RFC 8446
+ * section 6, and a person's words.
+ */
+static const struct outcome {
+	int	 code;
+	unsigned char alert;		/* 0: none is due */
+	const char *text;		/* NULL: the library's */
+} outcomes[] = {
+	{ RECORD_TYPE, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE,
+	    "a record of an unknown type" },
+	{ RECORD_VERSION, MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION,
+	    "a record of an unknown version" },
+	{ RECORD_SIZE, MBEDTLS_SSL_ALERT_MSG_RECORD_OVERFLOW,
+	    "a record that is too long" },
+	{ RECORD_EMPTY, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE,
+	    "an empty record" },
+	{ RECORD_BODY, MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR,
+	    "a record of a wrong length" },
+	{ MBEDTLS_ERR_SSL_INVALID_RECORD,
+	    MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE, "bad record" },
+	{ MBEDTLS_ERR_SSL_INVALID_MAC, MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC,
+	    "bad record MAC, or four empty records in a row" },
+	{ BAD_SIGNATURE, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
+	    "signature verification failed" },
+	{ BAD_FINISHED, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
+	    "bad CertificateVerify or Finished" },
+	{ MBEDTLS_ERR_SSL_BAD_PROTOCOL_VERSION,
+	    MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION,
+	    "no TLS version in common" },
+	{ MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE,
+	    MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
+	    "no cipher suite, group or signature in common" },
+	{ MBEDTLS_ERR_SSL_NO_APPLICATION_PROTOCOL,
+	    MBEDTLS_SSL_ALERT_MSG_NO_APPLICATION_PROTOCOL,
+	    "no ALPN protocol in common" },
+	{ MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE,
+	    MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE, "unexpected message" },
+	{ MBEDTLS_ERR_SSL_DECODE_ERROR, MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR,
+	    "malformed message" },
+	{ MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER,
+	    MBEDTLS_SSL_ALERT_MSG_ILLEGAL_PARAMETER, "illegal parameter" },
+	{ MBEDTLS_ERR_SSL_BAD_INPUT_DATA,
+	    MBEDTLS_SSL_ALERT_MSG_ILLEGAL_PARAMETER, "illegal parameter" },
+	{ MESSAGE_SIZE, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "a handshake message above 16 KB" },
+	{ MBEDTLS_ERR_SSL_ALLOC_FAILED, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "out of memory" },
+	{ MBEDTLS_ERR_X509_ALLOC_FAILED, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "out of memory" },
+	{ MBEDTLS_ERR_PK_ALLOC_FAILED, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "out of memory" },
+	{ MBEDTLS_ERR_X509_FATAL_ERROR, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    chain_too_long },
+	{ MBEDTLS_ERR_PK_INVALID_PUBKEY, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "a public key that is not valid, or an RSA exponent above 64 "
+	    "bits" },
+	{ MBEDTLS_ERR_X509_BAD_INPUT_DATA, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "a certificate that can't be read" },
+	{ MBEDTLS_ERR_X509_INVALID_FORMAT, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "a certificate that can't be read" },
+	/* Of our own files. */
+	{ MBEDTLS_ERR_PK_PASSWORD_REQUIRED,
+	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "it is encrypted; set key_password_file" },
+	{ MBEDTLS_ERR_PK_PASSWORD_MISMATCH,
+	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "wrong password in key_password_file" },
+	{ MBEDTLS_ERR_PK_KEY_INVALID_FORMAT,
+	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "no private key in PEM format" },
+	/* To these there is no answer. */
+	{ MBEDTLS_ERR_SSL_CONN_EOF, 0, NULL },
+	{ MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY, 0, NULL },
+	{ MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE, 0, NULL },
+	{ MBEDTLS_ERR_NET_RECV_FAILED, 0, NULL },
+	{ MBEDTLS_ERR_NET_SEND_FAILED, 0, NULL },
 };
 
 /*
@@ -333,8 +433,6 @@ enum {
 /* Flags of ours, beside MBEDTLS_X509_BADCERT_...: see check_client(). */
 #define CHAIN_TOO_LONG	0x01000000
 #define KEY_TOO_LONG	0x02000000
-
-static const char chain_too_long[] = "a chain of more than 5 certificates";
 
 /* What may be wrong with a client's certificate; the first one counts. */
 static const struct fault {
@@ -410,52 +508,58 @@ fail(struct tls_config *cfg, const char *fmt, ...)
 	return -1;
 }
 
-/* The codes that a person can act on, in that person's words. */
+static const struct outcome *
+find_outcome(int code)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(outcomes) / sizeof(outcomes[0]); i++)
+		if (outcomes[i].code == code)
+			return &outcomes[i];
+	return NULL;
+}
+
+/* A code in a person's words; valid until the next call. */
 static const char *
 explain(int code)
 {
 	static char text[128];
+	const struct outcome *o = find_outcome(code);
 
+	if (o != NULL && o->text != NULL)
+		return o->text;
+	mbedtls_strerror(code, text, sizeof(text));
+	if (text[0] == '\0')	/* a small library has no texts */
+		snprintf(text, sizeof(text), "mbed TLS error -0x%04X",
+		    (unsigned)-code);
+	return text;
+}
+
+/*
+ * What a code of the library's, or one of our own, is for the engine; and the
+ * alert that an error asks for, or 0.
+ */
+static int
+tls_outcome(int code, unsigned char *alert)
+{
+	const struct outcome *o = find_outcome(code);
+
+	*alert = 0;
 	switch (code) {
-	case MBEDTLS_ERR_SSL_BAD_PROTOCOL_VERSION:
-		return "no TLS version in common";
-	case MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE:
-		return "no cipher suite, group or signature in common";
-	case MBEDTLS_ERR_SSL_NO_APPLICATION_PROTOCOL:
-		return "no ALPN protocol in common";
-	case MBEDTLS_ERR_SSL_INVALID_MAC:
-		return "bad record MAC";
-	case MBEDTLS_ERR_SSL_INVALID_RECORD:
-		return "bad record";
-	case MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE:
-		return "unexpected message";
-	case MBEDTLS_ERR_ECP_VERIFY_FAILED:
-	case MBEDTLS_ERR_RSA_VERIFY_FAILED:
-		return "a signature that is not the certificate's";
-	case MBEDTLS_ERR_SSL_ALLOC_FAILED:
-	case MBEDTLS_ERR_X509_ALLOC_FAILED:
-	case MBEDTLS_ERR_PK_ALLOC_FAILED:
-		return "out of memory";
-	case MBEDTLS_ERR_PK_PASSWORD_REQUIRED:
-		return "it is encrypted; set key_password_file";
-	case MBEDTLS_ERR_PK_PASSWORD_MISMATCH:
-		return "wrong password in key_password_file";
-	case MBEDTLS_ERR_X509_FATAL_ERROR:
-		return chain_too_long;
-	case MBEDTLS_ERR_X509_BAD_INPUT_DATA:
-	case MBEDTLS_ERR_X509_INVALID_FORMAT:
-		return "a certificate that can't be read";
-	case MBEDTLS_ERR_PK_INVALID_PUBKEY:
-		return "a public key that is not valid, or an RSA exponent "
-		    "above 64 bits";
-	case MBEDTLS_ERR_PK_KEY_INVALID_FORMAT:
-		return "no private key in PEM format";
+	case MBEDTLS_ERR_SSL_WANT_READ:
+		return STREAM_WANT_READ;
+	case MBEDTLS_ERR_SSL_WANT_WRITE:
+		return STREAM_WANT_WRITE;
+	case MBEDTLS_ERR_NET_CONN_RESET:
+		return STREAM_RESET;
+	case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY:
+		return STREAM_EOF;
+	case MBEDTLS_ERR_SSL_CONN_EOF:
+		return STREAM_TRUNCATED;
 	default:
-		mbedtls_strerror(code, text, sizeof(text));
-		if (text[0] == '\0')	/* a small library has no texts */
-			snprintf(text, sizeof(text), "mbed TLS error -0x%04X",
-			    (unsigned)-code);
-		return text;
+		*alert = o != NULL ? o->alert :
+		    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR;
+		return STREAM_ERROR;
 	}
 }
 
@@ -482,19 +586,85 @@ alert_name(int code)
 	for (i = 0; i < sizeof(alerts) / sizeof(alerts[0]); i++)
 		if (alerts[i].code == code)
 			return alerts[i].name;
-	return "unknown alert";
+	return "unknown";
+}
+
+static size_t
+record_size(const struct record *r)
+{
+	return (size_t)get(r->head + 3, 2);
 }
 
 /*
- * An alert in the clear is two bytes, its level and its code.  In TLS 1.3 some
- * clients send one where the library expects ciphertext, and is at a loss.
+ * A fatal alert in the clear is two bytes, its level and its code.  In TLS 1.3
+ * some clients send one where the library expects ciphertext, and is at a loss.
  */
 static int
-is_alert(const struct record *r)
+is_fatal_alert(const struct record *r)
 {
 	return r->nhead == HEADER_SIZE && r->left == 0 &&
-	    r->head[0] == MBEDTLS_SSL_MSG_ALERT &&
-	    (r->head[3] << 8 | r->head[4]) == 2;
+	    r->head[0] == MBEDTLS_SSL_MSG_ALERT && record_size(r) == 2 &&
+	    r->body[0] == MBEDTLS_SSL_ALERT_LEVEL_FATAL;
+}
+
+/*
+ * For the library a bad record is a bad record.  Its type is in the clear but
+ * in TLS 1.3, where those without content are the ones to expect: RFC 8446
+ * section 5.4 wants them to be unexpected.
+ */
+static int
+record_fault(const struct record *r)
+{
+	unsigned char type = r->head[0];
+
+	if (r->left == record_size(r)) {	/* its header was enough */
+		if (type < MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC ||
+		    type > MBEDTLS_SSL_MSG_APPLICATION_DATA)
+			return RECORD_TYPE;
+		if (r->left == 0)
+			return RECORD_EMPTY;
+		return r->left > RECORD_MAX ? RECORD_SIZE : RECORD_VERSION;
+	}
+	if (record_size(r) > RECORD_MAX)
+		return RECORD_SIZE;
+	return type == MBEDTLS_SSL_MSG_ALERT ||
+	    type == MBEDTLS_SSL_MSG_HANDSHAKE ? RECORD_BODY :
+	    MBEDTLS_ERR_SSL_INVALID_RECORD;
+}
+
+/* Was it the client's answer to our hello?  RFC 8446 section 2. */
+static int
+is_second_flight(const struct tls *t)
+{
+	return t->answered && (!is_tls13(t) ||
+	    t->in.head[0] == MBEDTLS_SSL_MSG_APPLICATION_DATA);
+}
+
+/*
+ * The library's code for an error, or ours where that has several meanings:
+ * the record, and what we had got to, tell which it is.
+ */
+static int
+fault(const struct tls *t, int r)
+{
+	int module = -r & 0x7f80;	/* of the library, and its error */
+
+	if (t->ssl == NULL || r > 0)	/* the kernel's are clear */
+		return r;
+	if (!t->open && is_fatal_alert(&t->in))
+		return MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE;
+	/* There is no room for a record, or for one more fragment. */
+	if (r == MBEDTLS_ERR_SSL_BAD_INPUT_DATA && t->in.left > 0)
+		return t->in.left > RECORD_MAX ? RECORD_SIZE : MESSAGE_SIZE;
+	if (r == MBEDTLS_ERR_SSL_INVALID_RECORD)
+		return record_fault(&t->in);
+	if (r == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE && is_second_flight(t))
+		return BAD_FINISHED;
+	/* From PK to ECP: what verifies a signature has many. */
+	if (find_outcome(r) == NULL && module >= -MBEDTLS_ERR_PK_SIG_LEN_MISMATCH
+	    && module <= -MBEDTLS_ERR_ECP_BAD_INPUT_DATA)
+		return BAD_SIGNATURE;
+	return r;
 }
 
 static const char *
@@ -507,7 +677,8 @@ tls_error(const struct stream *s)
 
 	if (t->refused)
 		return t->why != NULL ? t->why : "refused: out of memory";
-	if (t->failed == MBEDTLS_ERR_SSL_CONN_EOF) {
+	if (t->failed == MBEDTLS_ERR_SSL_CONN_EOF ||
+	    t->failed == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) {
 		if (t->nfirst == 0)
 			return "closed by the client before it sent a byte";
 		return "closed by the client during the handshake";
@@ -518,10 +689,9 @@ tls_error(const struct stream *s)
 	} else if (t->failed == MBEDTLS_ERR_NET_RECV_FAILED ||
 	    t->failed == MBEDTLS_ERR_NET_SEND_FAILED)
 		fail(cfg, "client: %s", strerror(t->err));
-	else if (is_alert(&t->in) && t->in.body[0] ==
-	    MBEDTLS_SSL_ALERT_LEVEL_FATAL)
-		fail(cfg, "%s: the client sent a fatal alert: %s", during,
-		    alert_name(t->in.body[1]));
+	else if (t->heard != 0)
+		fail(cfg, "%s: the client sent a fatal alert: %s (%d)", during,
+		    alert_name(t->heard), t->heard);
 	else if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
 		fail(cfg, "%s: the client sent a fatal alert", during);
 	else
@@ -2748,7 +2918,6 @@ out:
  */
 
 static void	 to_kernel(struct tls *, struct stream *);
-static int	 kernel_alert(struct tls *, unsigned char, unsigned char);
 
 static int
 bio_failed(struct tls *t, int want, int other)
@@ -2761,24 +2930,37 @@ bio_failed(struct tls *t, int want, int other)
 }
 
 static void
+follow_header(struct record *r, unsigned char c)
+{
+	if (r->nhead == HEADER_SIZE)
+		r->nhead = 0;
+	r->head[r->nhead++] = c;
+	if (r->nhead < HEADER_SIZE)
+		return;
+	r->left = (uint16_t)record_size(r);
+	r->count++;
+	if (r->head[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC)
+		r->count = 0;
+}
+
+static void
 follow(struct record *r, const unsigned char *p, size_t len)
 {
-	for (; len > 0; p++, len--) {
-		if (r->left > 0) {
-			r->left--;
-			r->body[0] = r->body[1];
-			r->body[1] = *p;
+	size_t i, n;
+
+	for (; len > 0; p += n, len -= n) {
+		if ((n = r->left) == 0) {
+			follow_header(r, *p);
+			n = 1;
 			continue;
 		}
-		if (r->nhead == HEADER_SIZE)
-			r->nhead = 0;
-		r->head[r->nhead++] = *p;
-		if (r->nhead < HEADER_SIZE)
-			continue;
-		r->left = (uint16_t)get(r->head + 3, 2);
-		r->count++;
-		if (r->head[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC)
-			r->count = 0;
+		if (n > len)
+			n = len;
+		for (i = n > 2 ? n - 2 : 0; i < n; i++) {
+			r->body[0] = r->body[1];
+			r->body[1] = p[i];
+		}
+		r->left = (uint16_t)(r->left - n);
 	}
 }
 
@@ -2792,6 +2974,15 @@ bio_get(struct tls *t, unsigned char *buf, size_t len)
 	} while (n == -1 && errno == EINTR);
 	t->fin = n == 0;
 	return n;
+}
+
+/* What the library gets, which has room for more than RFC 8446 5.2 allows. */
+static int
+pass(struct tls *t, const unsigned char *p, size_t len)
+{
+	follow(&t->in, p, len);
+	return is_tls13(t) && t->in.left > RECORD_MAX + RECORD_EXTRA ?
+	    MBEDTLS_ERR_SSL_INVALID_RECORD : (int)len;
 }
 
 /*
@@ -2819,7 +3010,7 @@ recv_ahead(struct tls *t, unsigned char *buf, size_t len)
 		len = cfg->ahead_end - cfg->ahead_at;
 	memcpy(buf, cfg->ahead + cfg->ahead_at, len);
 	cfg->ahead_at += len;
-	return (int)len;
+	return pass(t, buf, len);
 }
 
 /* What is left in there, for want of room for what comes of it, is kept. */
@@ -2872,11 +3063,10 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
 		    MBEDTLS_ERR_NET_RECV_FAILED);
 	for (i = 0; i < n && t->nfirst < sizeof(t->first); i++)
 		t->first[t->nfirst++] = buf[i];
-	follow(&t->in, buf, (size_t)n);
 	/* Its Finished is the last before our keys for data; RFC 8446 4.4.4. */
 	if (is_tls13(t))
 		t->out.count = 0;
-	return (int)n;
+	return pass(t, buf, (size_t)n);
 }
 
 /*
@@ -2890,6 +3080,7 @@ watch_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 {
 	int is_tls13 = 0, has_psk = 0;
 
+	t->answered = 1;
 	if (end - p < 1 + p[0] + 5)
 		return;
 	for (p += 1 + p[0] + 5; end - p >= 6; p += 4 + get(p + 2, 2)) {
@@ -2991,6 +3182,46 @@ send_held(struct tls *t, int flags)
 }
 
 /*
+ * The library keeps to a client's max_fragment_length (RFC 6066 section 4) with
+ * data alone.  A record of the handshake may as well be several ones, as long
+ * as it is in the clear; all that is sent encrypted, in TLS 1.2, is short.
+ */
+static size_t
+fragment_size(const struct tls *t, const unsigned char *p)
+{
+	int max = mbedtls_ssl_get_max_out_record_payload(t->ssl);
+
+	return t->hidden || max <= 0 || p[0] != MBEDTLS_SSL_MSG_HANDSHAKE ?
+	    RECORD_MAX : (size_t)max;
+}
+
+static int
+hold_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
+{
+	unsigned char head[HEADER_SIZE];
+	size_t at, n;
+
+	memcpy(head, p, sizeof(head));
+	for (at = HEADER_SIZE; at < len; at += n) {
+		n = len - at < max ? len - at : max;
+		put(head + 3, n, 2);
+		if (hold(t, head, sizeof(head)) < 0 || hold(t, p + at, n) < 0)
+			return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	}
+	return (int)len;
+}
+
+/* In the handshake the library sends one whole record after the other. */
+static int
+send_record(struct tls *t, const unsigned char *p, size_t len)
+{
+	size_t max = fragment_size(t, p);
+
+	watch(t, p, len);
+	return len > HEADER_SIZE + max ? hold_fragments(t, p, len, max) : 0;
+}
+
+/*
  * Once data flow, the library must not be left with anything to be sent: it
  * would take the next write for the retry of that, and forget the data.
  */
@@ -3005,71 +3236,79 @@ bio_send(void *ctx, const unsigned char *buf, size_t len)
 		return gather(t->cfg, buf, len);
 	if (t->holding)
 		return hold(t, buf, len);
+	if (!t->open && !t->partly) {
+		t->sent = 1;
+		if ((r = send_record(t, buf, len)) != 0)
+			return r;
+	}
 	if (send_held(t, MSG_MORE) == 0)
 		n = bio_put(t, buf, len, 0);
+	t->partly = n != (ssize_t)len;
 	if (n == -1) {
 		r = bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 		    MBEDTLS_ERR_NET_SEND_FAILED);
 		return t->open && r == MBEDTLS_ERR_SSL_WANT_WRITE ?
 		    hold(t, buf, len) : r;
 	}
-	if (!t->open) {
-		if (t->out.left == 0 && t->out.nhead % HEADER_SIZE == 0)
-			watch(t, buf, len);
+	if (!t->open)
 		follow(&t->out, buf, (size_t)n);
-	}
 	return (int)n;
 }
 
-/* A fatal alert, unless the last thing sent in the handshake was one. */
-static void
-send_alert(struct tls *t, unsigned char code)
+/*
+ * Has the library told the client of an error itself?  The last that it sends
+ * in a step of the handshake is an alert, then, if not encrypted as one of data
+ * in TLS 1.3.  Once data flow it does so for a MAC alone, while a refused
+ * renegotiation is no end.
+ */
+static int
+is_told(const struct tls *t, int r)
 {
 	if (t->ssl == NULL)
-		kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_FATAL, code);
-	else if (!is_alert(&t->out))
-		mbedtls_ssl_send_alert_message(t->ssl,
-		    MBEDTLS_SSL_ALERT_LEVEL_FATAL, code);
+		return 0;
+	if (t->open)
+		return r == MBEDTLS_ERR_SSL_INVALID_MAC;
+	return t->sent && (t->out.head[0] == MBEDTLS_SSL_MSG_ALERT ||
+	    t->out.head[0] == MBEDTLS_SSL_MSG_APPLICATION_DATA);
 }
 
-/* What mbed TLS said, as the engine's word. */
+#ifdef TUNNEL_PATCHES
+static unsigned char
+encrypted_alert(const struct tls *t)
+{
+	return mbedtls_ssl_get_fatal_alert(t->ssl);
+}
+#else
+static unsigned char
+encrypted_alert(const struct tls *t)
+{
+	(void)t;
+	return 0;
+}
+#endif
+
+/*
+ * What mbed TLS said, as the engine's word.  Of an error the client is told by
+ * what ends our side, see tls_finish(), unless it has been told already.
+ */
 static int
 result(struct tls *t, int r)
 {
-	switch (r) {
-	case MBEDTLS_ERR_SSL_WANT_READ:
-		return STREAM_WANT_READ;
-	case MBEDTLS_ERR_SSL_WANT_WRITE:
-		return STREAM_WANT_WRITE;
-	case MBEDTLS_ERR_NET_CONN_RESET:
-		return STREAM_RESET;
-	/*
-	 * The library leaves it at that: no group in common, a KeyUpdate, a
-	 * signature that is not the certificate's.
-	 */
-	case MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE:
-		send_alert(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE);
-		break;
-	case MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE:
-		send_alert(t, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE);
-		break;
-	case MBEDTLS_ERR_ECP_VERIFY_FAILED:
-	case MBEDTLS_ERR_RSA_VERIFY_FAILED:
-		send_alert(t, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR);
-		break;
-	/* These it sends itself; the kernel doesn't. */
-	case MBEDTLS_ERR_SSL_INVALID_MAC:
-		if (t->ssl == NULL)
-			send_alert(t, MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC);
-		break;
-	case MBEDTLS_ERR_SSL_INVALID_RECORD:
-		if (t->ssl == NULL)
-			send_alert(t, MBEDTLS_SSL_ALERT_MSG_RECORD_OVERFLOW);
-		break;
-	default:
-		break;
-	}
-	t->failed = r;
+	unsigned char alert;
+	int end = tls_outcome(r, &alert);
+
+	if (end != STREAM_ERROR &&
+	    (t->open || (end != STREAM_EOF && end != STREAM_TRUNCATED)))
+		return end;
+	t->failed = fault(t, r);
+	if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE && t->ssl != NULL)
+		t->heard = is_fatal_alert(&t->in) ? t->in.body[1] :
+		    encrypted_alert(t);
+	tls_outcome(t->failed, &alert);
+	if (!t->refused)
+		t->alert = alert;
+	if (alert == 0 || is_told(t, r))
+		t->notified = 1;
 	return STREAM_ERROR;
 }
 
@@ -3081,27 +3320,28 @@ result(struct tls *t, int r)
 static int
 handshake(struct tls *t)
 {
-	int r = 0;
+	int r = 0, end = 0;
 
 	t->cfg->current = t;
 	while (r == 0 && !mbedtls_ssl_is_handshake_over(t->ssl)) {
+		t->sent = 0;
 		r = mbedtls_ssl_handshake_step(t->ssl);
 		mbedtls_ssl_conf_ciphersuites(&t->cfg->ssl, t->cfg->suites);
-		if (judge(t) && (!is_tls13(t) ||
-		    mbedtls_ssl_is_handshake_over(t->ssl) ||
-		    (r != 0 && result(t, r) == STREAM_ERROR))) {
-			send_alert(t, t->alert);
+		end = r == 0 ? 0 : result(t, r);
+		if (judge(t) && (!is_tls13(t) || end == STREAM_ERROR ||
+		    mbedtls_ssl_is_handshake_over(t->ssl)))
 			return STREAM_ERROR;
-		}
 	}
+	if (r != 0)
+		return end;
 	/*
 	 * In TLS 1.3 a ticket is still to come.  It has time until there are
 	 * data for the client: one that only writes, and closes, would answer
 	 * it with a reset, and what it has written might be lost.
 	 */
 	t->holding = 1;
-	if (r == 0)
-		r = mbedtls_ssl_handshake(t->ssl);
+	t->sent = 0;
+	r = mbedtls_ssl_handshake(t->ssl);
 	t->holding = 0;
 	return r == 0 ? 0 : result(t, r);
 }
@@ -3153,11 +3393,8 @@ library_free(struct tls *t)
 static ssize_t
 read_end(struct tls *t)
 {
-	if (t->ended == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY)
+	if (t->ended == MBEDTLS_ERR_SSL_CONN_EOF && t->cfg->truncation_is_eof)
 		return STREAM_EOF;
-	if (t->ended == MBEDTLS_ERR_SSL_CONN_EOF)
-		return t->cfg->truncation_is_eof ? STREAM_EOF :
-		    STREAM_TRUNCATED;
 	return result(t, t->ended);
 }
 
@@ -3259,15 +3496,45 @@ tls_write(struct stream *s, const void *buf, size_t len)
 	    n - (ssize_t)last : result(t, (int)sent);
 }
 
+static unsigned char
+alert_level(const struct tls *t)
+{
+	return t->alert == MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY ?
+	    MBEDTLS_SSL_ALERT_LEVEL_WARNING : MBEDTLS_SSL_ALERT_LEVEL_FATAL;
+}
+
+static int
+send_alert(struct tls *t)
+{
+	return mbedtls_ssl_send_alert_message(t->ssl, alert_level(t), t->alert);
+}
+
+/*
+ * Our end, be it a proper one or not, is the next to be sent.  Where a step of
+ * the handshake has failed with its message written and not sent, the library
+ * sends that for the alert.
+ */
+static int
+hold_alert(struct tls *t)
+{
+	int r;
+
+	t->notified = t->holding = 1;
+	r = send_alert(t);
+	if (r == 0 && !t->open && t->out.head[0] == MBEDTLS_SSL_MSG_HANDSHAKE)
+		r = send_alert(t);
+	t->holding = 0;
+	return r;
+}
+
 static int
 tls_finish(struct stream *s)
 {
 	struct tls *t = s->ctx;
 	int r;
 
-	if (!t->notified && (r = mbedtls_ssl_close_notify(t->ssl)) != 0)
+	if (!t->notified && (r = hold_alert(t)) != 0)
 		return result(t, r);
-	t->notified = 1;
 	if (send_held(t, 0) == -1)
 		return result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 		    MBEDTLS_ERR_NET_SEND_FAILED));
@@ -3278,7 +3545,9 @@ tls_finish(struct stream *s)
 static void
 tls_refuse(struct stream *s)
 {
-	send_alert(s->ctx, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR);
+	struct tls *t = s->ctx;
+
+	t->alert = MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR;
 }
 
 static int
@@ -3670,9 +3939,13 @@ take_handshake(struct tls *t, const unsigned char *p, size_t len)
 		return kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_WARNING,
 		    MBEDTLS_SSL_ALERT_MSG_NO_RENEGOTIATION) == 0 ? 0 :
 		    bio_failed(t, 0, MBEDTLS_ERR_NET_SEND_FAILED);
-	if (!k->is_13 || !(t->cfg->kernel & TLS_KERNEL_REKEYS) || len != 5 ||
-	    p[0] != HS_KEY_UPDATE || get(p + 1, 3) != 1 || p[4] > 1)
+	if (!k->is_13 || !(t->cfg->kernel & TLS_KERNEL_REKEYS) || len == 0 ||
+	    p[0] != HS_KEY_UPDATE)
 		return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
+	if (len != 5 || get(p + 1, 3) != 1)
+		return MBEDTLS_ERR_SSL_DECODE_ERROR;
+	if (p[4] > 1)
+		return MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER;
 	k->update_due |= p[4];
 	return next_keys(t, TLS_RX) == 0 ? 0 : MBEDTLS_ERR_NET_RECV_FAILED;
 }
@@ -3683,15 +3956,15 @@ take_control(struct tls *t, int type, const unsigned char *p, size_t len)
 {
 	if (type == MBEDTLS_SSL_MSG_HANDSHAKE)
 		return take_handshake(t, p, len);
-	if (type != MBEDTLS_SSL_MSG_ALERT || len != 2)
+	if (type != MBEDTLS_SSL_MSG_ALERT || len == 0)
 		return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
+	if (len != 2)
+		return RECORD_BODY;
 	if (p[1] == MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY)
 		return MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY;
 	if (p[0] == MBEDTLS_SSL_ALERT_LEVEL_WARNING)
 		return 0;
-	/* As it would look in the clear: see tls_error(). */
-	t->in = (struct record){ .head = { MBEDTLS_SSL_MSG_ALERT, 3, 3, 0, 2 },
-	    .nhead = HEADER_SIZE, .body = { p[0], p[1] } };
+	t->heard = p[1];
 	return MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE;
 }
 
@@ -3704,8 +3977,9 @@ recv_error(struct tls *t)
 		stream_plain.failed(&(struct stream){ .fd = t->fd });
 		return MBEDTLS_ERR_SSL_INVALID_MAC;
 	case EMSGSIZE:
+		return RECORD_SIZE;
 	case EINVAL:
-		return MBEDTLS_ERR_SSL_INVALID_RECORD;
+		return RECORD_VERSION;
 	default:
 		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_READ,
 		    MBEDTLS_ERR_NET_RECV_FAILED);
@@ -3788,8 +4062,7 @@ kernel_finish(struct stream *s)
 	struct tls *t = s->ctx;
 	int r;
 
-	if (!t->notified && kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_WARNING,
-	    MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY) == -1)
+	if (!t->notified && kernel_alert(t, alert_level(t), t->alert) == -1)
 		return kernel_failed(t);
 	t->notified = 1;
 	/* Nothing may be sent any more that would tell of a reset. */
@@ -3986,15 +4259,6 @@ to_kernel(struct tls *t, struct stream *s)
 {
 	(void)t;
 	(void)s;
-}
-
-static int
-kernel_alert(struct tls *t, unsigned char level, unsigned char code)
-{
-	(void)t;
-	(void)level;
-	(void)code;
-	return -1;
 }
 
 unsigned

@@ -579,7 +579,7 @@ struct fake {
 	size_t	 given;		/* bytes that read has returned */
 	size_t	 taken;		/* bytes that write has accepted */
 	size_t	 retry;		/* the length that write must see again */
-	int	 opened, at_end, finished, refused, aborted, injected;
+	int	 opened, at_end, finished, refused, aborted, injected, told;
 	int	 failed, read_failed;
 	int	 end_held;
 	size_t	 off, len;
@@ -652,8 +652,8 @@ failed(struct fake *k, int result, int injected)
 	if (l->failed == 0) {
 		l->failed = result;
 		l->failed_side = k->side;
-		k->injected = injected;
 	}
+	k->injected |= injected;
 	l->failures += !k->failed;
 	k->failed = 1;
 	world.moved = 1;
@@ -831,13 +831,31 @@ sim_write(struct stream *s, const void *buf, size_t len)
 	return outcome(k, WRITE_OP, n);
 }
 
+/* A client that is refused, or has failed, is told so, and in no order. */
+static int
+sim_tell(struct stream *s)
+{
+	struct fake *k = s->ctx;
+
+	CHECK(s->fd != -1 && k->side == CLIENT && !k->link->closed);
+	CHECK(!k->told && !k->finished);
+	world.moved = 1;
+	if (k->want != 0 && rnd(k->want) == 0)
+		return STREAM_WANT_WRITE;
+	k->told = 1;
+	return stream_plain.finish(s);
+}
+
 static int
 sim_finish(struct stream *s)
 {
 	static const unsigned char mark = MARK;
-	struct fake *k = fake_of(s), *from = &k->link->fakes[!k->side];
+	struct fake *k = s->ctx, *from = &k->link->fakes[!k->side];
 	ssize_t n;
 
+	if (k->refused || k->injected)
+		return sim_tell(s);
+	fake_of(s);
 	CHECK(k->opened && !k->finished && !k->failed);
 	CHECK(from->at_end && k->taken == from->given);
 	if ((n = inject(k, FINISH_OP, s->fd)) != 0)
@@ -1264,8 +1282,11 @@ check_aborts(const struct link *l)
 		CHECK(!client->aborted && !dialed);
 	} else if (strncmp(why, "no backend: ", 12) == 0) {
 		CHECK(client->refused == 1 && !backend->aborted);
+		CHECK(client->told || sim.drain_ms != 0);
 		CHECK(!client->aborted || sim.drain_ms != 0);
 	} else if (strcmp(why, "injected") == 0) {
+		CHECK(client->told || client->finished || has(l, STALLS) ||
+		    sim.drain_ms != 0);
 		CHECK(!client->aborted || sim.drain_ms != 0 ||
 		    l->failures == 2 || world.malloc_failed);
 		CHECK(!dialed || backend->aborted);
@@ -1364,7 +1385,7 @@ check_link(struct link *l)
 		/* An end was heard: then it was told, and not an abort. */
 		if (l->peers[side].heard == END && (k->in_band ||
 		    (l->tcp && k->aborted)))
-			CHECK(k->finished);
+			CHECK(k->finished || (k->told && !k->in_band));
 	}
 }
 
@@ -1768,7 +1789,7 @@ test_dial_timeout(void **state)
 	for (i = 0; i < 3; i++)
 		assert_string_equal(bench.failures[i], "timed out");
 	assert_int_equal(bench.refused, 1);
-	assert_int_equal(bench.finishes[CLIENT], 0);
+	assert_int_equal(bench.finishes[CLIENT], 1);
 	/* The client never closed: what it might say was waited for. */
 	assert_int_equal(since(), 3 * 50 + DISCARD_MS);
 }
@@ -1821,7 +1842,7 @@ alert(const struct stream *s)
 	return "no client certificate";
 }
 
-/* The alert is the library's; the engine has to let it arrive. */
+/* The engine has to have the alert sent, and to let it arrive. */
 static void
 test_client_error(void **state)
 {
@@ -1832,8 +1853,39 @@ test_client_error(void **state)
 	bench_one();
 	assert_string_equal(bench.reason, "no client certificate");
 	assert_int_equal(bench.refused, 0);
+	assert_int_equal(bench.finishes[CLIENT], 1);
 	assert_int_equal(bench.aborts[CLIENT], 0);
 	assert_int_equal(since(), DISCARD_MS);
+}
+
+static int
+finish_at_last(struct stream *s)
+{
+	return bench_finish(s) == 0 && bench.finishes[CLIENT] > 3 ? 0 :
+	    STREAM_WANT_WRITE;
+}
+
+static void
+half_close(void)
+{
+	if (bench.stage++ == 0)
+		shutdown(bench.client, SHUT_WR);
+}
+
+/* There may be no room for it yet, and the client may have ended its side. */
+static void
+test_alert_waits_for_room(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .open_ms = 10 });
+	bench.ops[CLIENT].open = alerted;
+	bench.ops[CLIENT].error = alert;
+	bench.ops[CLIENT].finish = finish_at_last;
+	bench.step = half_close;
+	bench_one();
+	assert_string_equal(bench.reason, "no client certificate");
+	assert_int_equal(bench.finishes[CLIENT], 4);
+	assert_int_equal(since(), 0);
 }
 
 static void
@@ -2762,13 +2814,12 @@ test_interest(void **state)
 	c.phase = OPENING;
 	assert_int_equal(interest(&c, CLIENT), POLLIN | POLLOUT);
 	assert_int_equal(interest(&c, BACKEND), 0);
-	c.phase = DISCARDING;
-	assert_int_equal(interest(&c, CLIENT), POLLIN | POLLOUT);
-	assert_int_equal(interest(&c, BACKEND), 0);
 	c.phase = DIALING;
 	assert_int_equal(interest(&c, CLIENT), 0);
 	assert_int_equal(interest(&c, BACKEND), POLLIN | POLLOUT);
-	for (c.phase = FLOWING; c.phase <= LINGERING; c.phase++) {
+	for (c.phase = FLOWING; c.phase <= DISCARDING; c.phase++) {
+		if (c.phase == FLUSHING)
+			continue;
 		up->state = down->state = FLOW;
 		up->len = 0;
 		assert_int_equal(interest(&c, CLIENT), POLLIN);
@@ -3026,6 +3077,7 @@ main(void)
 		cmocka_unit_test(test_dial_timeout),
 		cmocka_unit_test(test_discard_until_client_closes),
 		cmocka_unit_test(test_client_error),
+		cmocka_unit_test(test_alert_waits_for_room),
 		cmocka_unit_test(test_idle_timeout),
 		cmocka_unit_test(test_linger_timeout),
 		cmocka_unit_test(test_drain_deadline),

@@ -452,7 +452,7 @@ test_secrets_are_forgotten(void **state)
 #define UPDATE	{ 22, 5, { 24, 0, 0, 1, 0 }, 0 }
 #define REQUEST	{ 22, 5, { 24, 0, 0, 1, 1 }, 0 }
 
-/* What is read, once, and what an alert says then (0: none was sent). */
+/* What is read, once, and what an alert says, be it at the end (0: none). */
 static void
 test_reading(void **state)
 {
@@ -470,14 +470,18 @@ test_reading(void **state)
 		{ { { 21, 2, { 1, 0 }, 0 } }, STREAM_EOF, 0, 0 },
 		{ { { 21, 2, { 1, 90 }, 0 }, DATA }, 3, 0, 0 },
 		{ { { 21, 2, { 2, 40 }, 0 } }, STREAM_ERROR, 0, 0 },
-		{ { { 21, 1, { 1 }, 0 } }, STREAM_ERROR, 10, 0 },
+		{ { { 21, 0, "", 0 } }, STREAM_ERROR, 10, 0 },
+		{ { { 21, 1, { 1 }, 0 } }, STREAM_ERROR, 50, 0 },
+		{ { { 21, 3, { 1, 0, 0 }, 0 } }, STREAM_ERROR, 50, 0 },
 		{ { { 20, 1, { 1 }, 0 } }, STREAM_ERROR, 10, 0 },
 		{ { { 22, 4, { 1, 0, 0, 0 }, 0 } }, STREAM_ERROR, 10, 0 },
-		{ { { 22, 5, { 24, 0, 0, 1, 2 }, 0 } }, STREAM_ERROR, 10, 0 },
-		{ { { 22, 4, { 24, 0, 0, 1 }, 0 } }, STREAM_ERROR, 10, 0 },
+		{ { { 22, 5, { 24, 0, 0, 1, 2 }, 0 } }, STREAM_ERROR, 47, 0 },
+		{ { { 22, 4, { 24, 0, 0, 1 }, 0 } }, STREAM_ERROR, 50, 0 },
+		{ { { 22, 0, "", 0 } }, STREAM_ERROR, 10, 0 },
 		{ { UPDATE, DATA }, 3, 0, 0 },
 		{ { { -1, 0, "", EBADMSG } }, STREAM_ERROR, 20, 0 },
 		{ { { -1, 0, "", EMSGSIZE } }, STREAM_ERROR, 22, 0 },
+		{ { { -1, 0, "", EINVAL } }, STREAM_ERROR, 70, 0 },
 		{ { { -1, 0, "", ECONNRESET } }, STREAM_RESET, 0, 0 },
 		{ { { -1, 0, "", ETIMEDOUT } }, STREAM_ERROR, 0, 0 },
 		/* TLS 1.2: no new handshake, and the connection goes on. */
@@ -498,6 +502,8 @@ test_reading(void **state)
 		    rows[i].result == STREAM_TRUNCATED)
 			assert_int_equal(kernel_read(&stream, buf,
 			    sizeof(buf)), rows[i].result);
+		if (rows[i].result == STREAM_ERROR)
+			kernel_finish(&stream);
 		if (kernel.nsent == 0 ? rows[i].alert != 0 :
 		    kernel.sent[0] != 21 || kernel.sent[2] != rows[i].alert)
 			fail_msg("row %zu: the alert is %d", i,
@@ -577,8 +583,74 @@ test_no_key_update(void **state)
 	cfg->kernel &= ~TLS_KERNEL_REKEYS;
 	kernel.replies = replies;
 	assert_int_equal(kernel_read(&stream, buf, sizeof(buf)), STREAM_ERROR);
+	assert_int_equal(kernel.nsent, 0);
+	kernel_finish(&stream);
 	assert_int_equal(kernel.sent[2], 10);
 	assert_int_equal(kernel.rx, 0);
+}
+
+/* Each code of the library is something for the engine, and for the client. */
+static void
+test_outcomes(void **state)
+{
+	static const struct {
+		int	 code, result, alert;
+	} rows[] = {
+		{ MBEDTLS_ERR_SSL_WANT_READ, STREAM_WANT_READ, 0 },
+		{ MBEDTLS_ERR_SSL_WANT_WRITE, STREAM_WANT_WRITE, 0 },
+		{ MBEDTLS_ERR_NET_CONN_RESET, STREAM_RESET, 0 },
+		{ MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY, STREAM_EOF, 0 },
+		{ MBEDTLS_ERR_SSL_CONN_EOF, STREAM_TRUNCATED, 0 },
+		{ MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE, STREAM_ERROR, 0 },
+		{ MBEDTLS_ERR_NET_RECV_FAILED, STREAM_ERROR, 0 },
+		{ MBEDTLS_ERR_NET_SEND_FAILED, STREAM_ERROR, 0 },
+		{ MBEDTLS_ERR_SSL_DECODE_ERROR, STREAM_ERROR, 50 },
+		{ MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER, STREAM_ERROR, 47 },
+		{ MBEDTLS_ERR_SSL_ALLOC_FAILED, STREAM_ERROR, 80 },
+		{ MBEDTLS_ERR_SSL_INTERNAL_ERROR, STREAM_ERROR, 80 },
+		{ MBEDTLS_ERR_SSL_COUNTER_WRAPPING, STREAM_ERROR, 80 },
+		{ MBEDTLS_ERR_PLATFORM_HW_ACCEL_FAILED, STREAM_ERROR, 80 },
+		{ BAD_SIGNATURE, STREAM_ERROR, 51 },
+	};
+	unsigned char alert;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(rows); i++) {
+		assert_int_equal(tls_outcome(rows[i].code, &alert),
+		    rows[i].result);
+		assert_int_equal(alert, rows[i].alert);
+	}
+}
+
+/* What the library calls a bad record. */
+static void
+test_record_faults(void **state)
+{
+	static const struct {
+		struct record record;
+		int	 fault;
+	} rows[] = {
+		{ { .head = { 24, 3, 3, 0, 9 }, .left = 9 }, RECORD_TYPE },
+		{ { .head = { 19, 3, 3, 0, 0 }, .left = 0 }, RECORD_TYPE },
+		{ { .head = { 23, 4, 0, 0, 9 }, .left = 9 }, RECORD_VERSION },
+		{ { .head = { 23, 3, 3, 0, 0 }, .left = 0 }, RECORD_EMPTY },
+		{ { .head = { 23, 3, 3, 0x50, 0 }, .left = 0x5000 },
+		    RECORD_SIZE },
+		{ { .head = { 23, 3, 3, 0x40, 0x18 }, .left = 0 },
+		    RECORD_SIZE },
+		{ { .head = { 21, 3, 3, 0, 3 }, .left = 0 }, RECORD_BODY },
+		{ { .head = { 22, 3, 3, 0, 3 }, .left = 0 }, RECORD_BODY },
+		{ { .head = { 20, 3, 3, 0, 2 }, .left = 0 },
+		    MBEDTLS_ERR_SSL_INVALID_RECORD },
+		{ { .head = { 23, 3, 3, 0, 17 }, .left = 0 },
+		    MBEDTLS_ERR_SSL_INVALID_RECORD },
+	};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(rows); i++)
+		assert_int_equal(record_fault(&rows[i].record), rows[i].fault);
 }
 
 int
@@ -600,6 +672,8 @@ main(void)
 		TEST(test_key_update),
 		TEST(test_key_update_behind_data),
 		TEST(test_no_key_update),
+		cmocka_unit_test(test_outcomes),
+		cmocka_unit_test(test_record_faults),
 	};
 
 	if (tls_init() != NULL)

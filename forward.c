@@ -409,8 +409,9 @@ plain_flushed(const struct stream *s)
 	socklen_t len = sizeof(ti);
 
 	/* Elsewhere than on TCP, what is written has arrived. */
-	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &ti, &len) == -1 ||
-	    (ti.tcpi_unacked == 0 && ti.tcpi_notsent_bytes == 0);
+	if (getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &ti, &len) == -1)
+		return errno == EOPNOTSUPP;
+	return ti.tcpi_unacked == 0 && ti.tcpi_notsent_bytes == 0;
 }
 #else
 static int

@@ -97,6 +97,12 @@
 #define SEQ_SIZE	8
 #define INFO_SIZE	(4 + IV_SIZE + 32 + SEQ_SIZE)	/* for the kernel */
 
+/* Flags against a certificate, beside MBEDTLS_X509_BADCERT_... */
+#define CERT_NO_ISSUER	(UINT32_C(1) << 30)
+#define CERT_CONSTRAINED (UINT32_C(1) << 29)
+#define CERT_CHAIN_TOO_LONG (UINT32_C(1) << 28)
+#define CERT_KEY_TOO_LONG (UINT32_C(1) << 27)
+
 /*
  * The kernel's records are full; a client that can't have that is not its.  It
  * is told by what the library's are to hold, if it has room for more than the
@@ -257,6 +263,7 @@ struct tls {
 	const char *alpn;
 	int	 group;			/* or 0 */
 	int	 resumed;
+	int	 extended;		/* its master secret, RFC 7627 */
 	int	 hidden;		/* what is sent is encrypted */
 	unsigned char first[8];		/* what the client sent first */
 	size_t	 nfirst;
@@ -265,6 +272,7 @@ struct tls {
 	char	*cn;
 	unsigned char *chain;		/* its certificates; see keep_chain() */
 	size_t	 chain_len;
+	const mbedtls_x509_crt *issuer;	/* of the one to be checked next */
 	uint32_t issuers;		/* flags against them */
 	int	 refused;
 	char	*why;			/* or no memory for it */
@@ -423,16 +431,13 @@ static const struct outcome {
 
 /*
  * In a ticket, in front of the session: is it of TLS 1.3, when did it begin
- * (s), when was it saved (ms), where is its time, and how long is it?
+ * (s), when was it saved (ms), where is its time, how long is it, and how long
+ * is the name in between, which it was made for?
  */
 enum {
 	AT_TLS13, AT_BORN = 1, AT_SAVED = 9, AT_TIME = 17, AT_LENGTH = 19,
-	SESSION_HEAD = 21
+	AT_NAME = 21, SESSION_HEAD = 22
 };
-
-/* Flags of ours, beside MBEDTLS_X509_BADCERT_...: see check_client(). */
-#define CHAIN_TOO_LONG	0x01000000
-#define KEY_TOO_LONG	0x02000000
 
 /* What may be wrong with a client's certificate; the first one counts. */
 static const struct fault {
@@ -440,7 +445,7 @@ static const struct fault {
 	unsigned char alert;
 	const char *text;		/* NULL: see fault_text() */
 } faults[] = {
-	{ CHAIN_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	{ CERT_CHAIN_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    chain_too_long },
 	{ MBEDTLS_X509_BADCERT_NOT_TRUSTED, MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA,
 	    NULL },
@@ -451,8 +456,12 @@ static const struct fault {
 	{ MBEDTLS_X509_BADCERT_KEY_USAGE | MBEDTLS_X509_BADCERT_EXT_KEY_USAGE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "not for client authentication" },
-	{ KEY_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	{ CERT_KEY_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "its RSA key has more than 4096 bits" },
+	{ CERT_NO_ISSUER, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "not for issuing certificates" },
+	{ CERT_CONSTRAINED, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "its name constraints are not supported" },
 	{ MBEDTLS_X509_BADCERT_BAD_KEY | MBEDTLS_X509_BADCERT_BAD_PK,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "its key is too weak, or of a kind that is not accepted" },
@@ -1598,7 +1607,7 @@ dn_text(const mbedtls_x509_name *dn, char *text, size_t size)
 }
 
 static int
-is_same_dn(const mbedtls_x509_buf *a, const mbedtls_x509_buf *b)
+is_same_buf(const mbedtls_x509_buf *a, const mbedtls_x509_buf *b)
 {
 	return a->len == b->len && memcmp(a->p, b->p, a->len) == 0;
 }
@@ -1606,7 +1615,7 @@ is_same_dn(const mbedtls_x509_buf *a, const mbedtls_x509_buf *b)
 static int
 is_issuer(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
 {
-	return is_same_dn(&issuer->subject_raw, &crt->issuer_raw);
+	return is_same_buf(&issuer->subject_raw, &crt->issuer_raw);
 }
 
 static int
@@ -1618,15 +1627,91 @@ has_issuer(const mbedtls_x509_crt *list, const mbedtls_x509_crt *crt)
 	return 0;
 }
 
-/* Does it tell where its issuer's is to be had, as one of a public CA does? */
-static int
-has_issuer_url(const mbedtls_x509_crt *crt)
-{
-	/* id-ad-caIssuers, RFC 5280 section 4.2.2.1 */
-	static const char oid[] = "\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02";
+/*
+ * Extensions, and what is in one, that the library makes nothing of: their
+ * object identifiers, each behind the byte that its length ends with.  RFC 5280
+ * sections 4.2.2.1 and 4.2.1.10, Netscape's of 1998, RFC 3820 section 3.8.
+ */
+#define CA_ISSUERS	"\x08" MBEDTLS_OID_PKIX "\x30\x02"
+#define NAME_CONSTRAINTS "\x03" MBEDTLS_OID_NAME_CONSTRAINTS
+#define NS_CERT_TYPE	"\x09" MBEDTLS_OID_NS_CERT_TYPE
+#define PROXY_CERT_INFO	"\x08" MBEDTLS_OID_PKIX "\x01\x0e"
 
-	return crt->v3_ext.p != NULL && memmem(crt->v3_ext.p, crt->v3_ext.len,
-	    oid, sizeof(oid) - 1) != NULL;
+/* What is behind such an identifier in the extensions; NULL: it is not in. */
+static unsigned char *
+find_oid(const mbedtls_x509_crt *crt, const char *oid)
+{
+	unsigned char *p = crt->v3_ext.p;
+
+	if (p != NULL)
+		p = memmem(p, crt->v3_ext.len, oid, strlen(oid));
+	return p != NULL ? p + strlen(oid) : NULL;
+}
+
+/*
+ * The extended key usage of an issuer binds what it issues, and any usage
+ * (RFC 5280 section 4.2.1.12) is not this one: both as in OpenSSL.
+ */
+static int
+is_for_clients(const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_sequence *s;
+
+	if (!mbedtls_x509_crt_has_ext_type(crt,
+	    MBEDTLS_X509_EXT_EXTENDED_KEY_USAGE))
+		return 1;
+	for (s = &crt->ext_key_usage; s != NULL; s = s->next)
+		if (MBEDTLS_OID_CMP(MBEDTLS_OID_CLIENT_AUTH, &s->buf) == 0)
+			return 1;
+	return 0;
+}
+
+/* Is it one of our authorities', and not just sent by the client? */
+static int
+is_ours(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_crt *ca = cfg->has_ca ? &cfg->ca : NULL;
+
+	while (ca != NULL && ca != crt)
+		ca = ca->next;
+	return ca != NULL;
+}
+
+/*
+ * The library has seen to basicConstraints, unless it is an old one in ca.
+ * One that a client sends has to say that it may issue, RFC 5280 section
+ * 4.2.1.3: a flaw in the former is not enough.
+ */
+static int
+may_issue(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
+{
+	return is_ours(cfg, crt) ? crt->version == 3 || is_issuer(crt, crt) :
+	    mbedtls_x509_crt_has_ext_type(crt, MBEDTLS_X509_EXT_KEY_USAGE);
+}
+
+static uint32_t
+issuer_flags(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
+{
+	uint32_t flags = 0;
+
+	if (!may_issue(cfg, crt))
+		flags |= CERT_NO_ISSUER;
+	if (!is_for_clients(crt))
+		flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
+	if (find_oid(crt, NAME_CONSTRAINTS) != NULL)
+		flags |= CERT_CONSTRAINED;
+	return flags;
+}
+
+/* The first one among flags, which are not 0. */
+static const struct fault *
+find_fault(uint32_t flags)
+{
+	const struct fault *f = faults;
+
+	while ((f->flags & flags) == 0)
+		f++;
+	return f;
 }
 
 /*
@@ -1657,7 +1742,8 @@ check_chain(const struct tls_config *cfg, const mbedtls_x509_crt *chain,
 	snprintf(text, size, "an intermediate certificate is missing: that of "
 	    "\"%s\", unless it is a root that clients know",
 	    dn_text(&crt->issuer, dn, sizeof(dn)));
-	return has_issuer_url(crt) ? 0 : -1;
+	/* It tells where that is to be had, as one of a public CA does. */
+	return find_oid(crt, CA_ISSUERS) != NULL ? 0 : -1;
 }
 
 /* Where to, and what the warning is about. */
@@ -1720,6 +1806,19 @@ warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 		    which);
 }
 
+/* One that uses the certificate's key to agree on others, not to sign. */
+static void
+warn_of_suite(const struct warning *w, int suite)
+{
+	char name[NAME_SIZE];
+
+	suite_name(mbedtls_ssl_get_ciphersuite_name(suite), name, sizeof(name));
+	if (!is_tls13_suite(suite) && strstr(name, "DHE_") == NULL)
+		warn(w, "%s has no forward secrecy%s", name, strncmp(name,
+		    "TLS_RSA_", 8) == 0 ? ", and its RSA decryption is open to "
+		    "attacks (CVE-2026-50587)" : "");
+}
+
 void
 tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 {
@@ -1728,6 +1827,8 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 	const mbedtls_x509_crl *crl;
 	const struct cert *c;
 	char text[ERROR_SIZE], dn[DN_SIZE];
+	uint32_t flags;
+	size_t i;
 
 	for (c = cfg->certs; c != NULL; c = c->next) {
 		w.about = c->name;
@@ -1740,12 +1841,22 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 			    "clients go by nothing else");
 		each_name(&c->chain, warn_of_name, &w);
 	}
+	w.about = "ca";
+	for (crt = &cfg->ca; cfg->verify != NOT_ASKED && cfg->has_ca &&
+	    crt != NULL; crt = crt->next)
+		if ((flags = issuer_flags(cfg, crt)) != 0)
+			warn(&w, "no client of \"%s\" is served: %s",
+			    dn_text(&crt->subject, dn, sizeof(dn)),
+			    find_fault(flags)->text);
 	w.about = "crl";
 	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next)
 		if (dates(&crl->this_update, &crl->next_update, CRL_WARN_DAYS,
 		    text, sizeof(text)) != IN_TIME)
 			warn(&w, "the list of \"%s\": %s",
 			    dn_text(&crl->issuer, dn, sizeof(dn)), text);
+	w.about = "ciphers";
+	for (i = 0; cfg->suites[i] != 0; i++)
+		warn_of_suite(&w, cfg->suites[i]);
 }
 
 static void
@@ -1934,17 +2045,6 @@ find_rule(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
 	return found;
 }
 
-/* The first one among flags, which are not 0. */
-static const struct fault *
-find_fault(uint32_t flags)
-{
-	const struct fault *f = faults;
-
-	while ((f->flags & flags) == 0)
-		f++;
-	return f;
-}
-
 /* The flags' first fault, as text about crt. */
 static const struct fault *
 fault_text(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
@@ -1964,7 +2064,7 @@ fault_text(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
 	} else {
 		/* Of several for an issuer, one is not valid. */
 		while (dates(&crl->this_update, &crl->next_update, 0, dn,
-		    sizeof(dn)) == IN_TIME || !is_same_dn(&crl->issuer_raw,
+		    sizeof(dn)) == IN_TIME || !is_same_buf(&crl->issuer_raw,
 		    &crt->issuer_raw)) {
 			if (crl->next == NULL)
 				break;
@@ -1983,7 +2083,7 @@ blame_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 	const struct fault *f = fault_text(t->cfg, crt, flags, text,
 	    sizeof(text));
 
-	if (f->flags & (MBEDTLS_X509_BADCERT_NOT_TRUSTED | CHAIN_TOO_LONG))
+	if (f->flags & (MBEDTLS_X509_BADCERT_NOT_TRUSTED | CERT_CHAIN_TOO_LONG))
 		refuse(t, f->alert, "%s", text);
 	else
 		refuse(t, f->alert, "issuer \"%s\": %s", dn_text(&crt->subject,
@@ -2056,22 +2156,75 @@ remember_client(struct tls *t, const mbedtls_x509_crt *crt)
 	    keep_chain(t, crt) == -1 ? MBEDTLS_ERR_X509_ALLOC_FAILED : 0;
 }
 
+/* Netscape's extension of before, if there is one: its first bit. */
+static int
+is_for_netscape(const mbedtls_x509_crt *crt)
+{
+	unsigned char *p = find_oid(crt, NS_CERT_TYPE);
+	const unsigned char *end;
+	mbedtls_asn1_bitstring bits;
+	int is_critical;
+	size_t len;
+
+	if (p == NULL)
+		return 1;
+	end = crt->v3_ext.p + crt->v3_ext.len;
+	mbedtls_asn1_get_bool(&p, end, &is_critical);	/* or it is not there */
+	return mbedtls_asn1_get_tag(&p, end, &len,
+	    MBEDTLS_ASN1_OCTET_STRING) == 0 &&
+	    mbedtls_asn1_get_bitstring(&p, p + len, &bits) == 0 &&
+	    bits.len > 0 &&
+	    (bits.p[0] & MBEDTLS_X509_NS_CERT_TYPE_SSL_CLIENT) != 0;
+}
+
 static int
 may_authenticate(const mbedtls_x509_crt *crt)
 {
 	return mbedtls_x509_crt_check_key_usage(crt,
-	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE) == 0 &&
-	    mbedtls_x509_crt_check_extended_key_usage(crt,
-	    MBEDTLS_OID_CLIENT_AUTH, sizeof(MBEDTLS_OID_CLIENT_AUTH) - 1) == 0;
+	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE) == 0 && is_for_clients(crt) &&
+	    is_for_netscape(crt) && find_oid(crt, PROXY_CERT_INFO) == NULL;
 }
 
-/* Is it one of our authorities', and not just sent by the client? */
+/* Is that the issuer which its authorityKeyIdentifier, if any, tells of? */
 static int
-is_ours(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
+is_key_of(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_authority *a = &crt->authority_key_id;
+	const mbedtls_x509_sequence *s;
+
+	if (a->keyIdentifier.p != NULL && issuer->subject_key_id.p != NULL &&
+	    !is_same_buf(&a->keyIdentifier, &issuer->subject_key_id))
+		return 0;
+	if (a->authorityCertSerialNumber.p != NULL && !is_same_buf(
+	    &a->authorityCertSerialNumber, &issuer->serial))
+		return 0;
+	for (s = &a->authorityCertIssuer; s != NULL; s = s->next)
+		if (s->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC |
+		    MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_X509_SAN_DIRECTORY_NAME))
+			return is_same_buf(&s->buf, &issuer->issuer_raw);
+	return 1;
+}
+
+/*
+ * Did it come from the issuer that the library has found for it?  That goes by
+ * name and key, which several certificates of an authority have in common, if
+ * it was renewed: one of them is enough.
+ */
+static int
+has_come_from(const struct tls_config *cfg, const mbedtls_x509_crt *issuer,
+    const mbedtls_x509_crt *crt)
 {
 	const mbedtls_x509_crt *ca = cfg->has_ca ? &cfg->ca : NULL;
 
-	while (ca != NULL && ca != crt)
+	if (is_issuer(crt, crt) && is_key_of(crt, crt))
+		return 0;		/* but from itself */
+	if (is_key_of(issuer, crt))
+		return 1;
+	while (ca != NULL && !(is_issuer(ca, crt) && is_key_of(ca, crt) &&
+	    is_same_buf(&ca->pk_raw, &issuer->pk_raw) &&
+	    issuer_flags(cfg, ca) == 0 &&
+	    !mbedtls_x509_time_is_past(&ca->valid_to) &&
+	    !mbedtls_x509_time_is_future(&ca->valid_from)))
 		ca = ca->next;
 	return ca != NULL;
 }
@@ -2083,10 +2236,10 @@ exceeded(const mbedtls_x509_crt *crt, int depth)
 	uint32_t flags = 0;
 
 	if (depth >= CHAIN_MAX)
-		flags |= CHAIN_TOO_LONG;
+		flags |= CERT_CHAIN_TOO_LONG;
 	if (mbedtls_pk_can_do(&crt->pk, MBEDTLS_PK_RSA) &&
 	    mbedtls_pk_get_bitlen(&crt->pk) > CLIENT_RSA_MAX)
-		flags |= KEY_TOO_LONG;
+		flags |= CERT_KEY_TOO_LONG;
 	return flags;
 }
 
@@ -2102,7 +2255,11 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 
 	if (!is_ours(t->cfg, crt))
 		*flags |= exceeded(crt, depth);
+	if (t->issuer != NULL && !has_come_from(t->cfg, t->issuer, crt))
+		*flags |= MBEDTLS_X509_BADCERT_NOT_TRUSTED;
+	t->issuer = depth > 0 ? crt : NULL;
 	if (depth > 0) {
+		*flags |= issuer_flags(t->cfg, crt);
 		if (t->issuers == 0 && *flags != 0)
 			blame_issuer(t, crt, *flags);
 		t->issuers |= *flags;
@@ -2314,29 +2471,43 @@ find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
 }
 
 /*
- * What is in a ticket: its head, the session, and the client's certificates.
- * The length of all that, or 0: it does not fit.
+ * What is in a ticket: its head, the server's name, the session, and the
+ * client's certificates.  The length of all that, or 0: it does not fit, or is
+ * not to be resumed: nobody could tell later what a name was that is none, nor
+ * is a TLS 1.2 master secret of the old kind safe (RFC 7627 section 5.3).
  */
 static size_t
 session_pack(const struct tls *t, const mbedtls_ssl_session *session,
     unsigned char *p, size_t size)
 {
 	int64_t now = wall_ms();
-	size_t len;
+	size_t len, name = t->sni != NULL ? strlen(t->sni) : 0;
+	size_t head = SESSION_HEAD + name;
 
-	if (size < SESSION_HEAD || mbedtls_ssl_session_save(session,
-	    p + SESSION_HEAD, size - SESSION_HEAD, &len) != 0 ||
-	    size - SESSION_HEAD - len < t->chain_len)
+	if ((t->sni != NULL && name == 0) || (!is_tls13(t) && !t->extended) ||
+	    size < head || mbedtls_ssl_session_save(session, p + head,
+	    size - head, &len) != 0 || size - head - len < t->chain_len)
 		return 0;
 	p[AT_TLS13] = (unsigned char)is_tls13(t);
 	put(p + AT_BORN, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
 	put(p + AT_SAVED, (uint64_t)now, 8);
-	put(p + AT_TIME, is_tls13(t) ? find_time(session, p + SESSION_HEAD,
-	    len) : 0, 2);
+	put(p + AT_TIME, is_tls13(t) ? find_time(session, p + head, len) : 0,
+	    2);
 	put(p + AT_LENGTH, len, 2);
+	put(p + AT_NAME, name, 1);
+	if (name > 0)
+		memcpy(p + SESSION_HEAD, t->sni, name);
 	if (t->chain_len > 0)
-		memcpy(p + SESSION_HEAD + len, t->chain, t->chain_len);
-	return SESSION_HEAD + len + t->chain_len;
+		memcpy(p + head + len, t->chain, t->chain_len);
+	return head + len + t->chain_len;
+}
+
+/* Does the client ask for the name that its session was made for? */
+static int
+is_named(const struct tls *t, const unsigned char *name, size_t len)
+{
+	return t->sni == NULL ? len == 0 :
+	    len > 0 && is_same(t->sni, (const char *)name, len);
 }
 
 /* Would the client pass today, with the certificates that it had then? */
@@ -2412,28 +2583,33 @@ static int
 session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
     size_t len)
 {
-	int64_t age, born, now = wall_ms();
+	int64_t age, born, saved, now = wall_ms();
+	unsigned char *end = p + len, *name = p + SESSION_HEAD;
 	size_t at, n;
 	int suite;
 
 	if (len < SESSION_HEAD || p[AT_TLS13] != is_tls13(t) ||
-	    (n = (size_t)get(p + AT_LENGTH, 2)) > len - SESSION_HEAD)
+	    (n = (size_t)get(p + AT_LENGTH, 2)) + p[AT_NAME] > len -
+	    SESSION_HEAD || !is_named(t, name, p[AT_NAME]))
 		return -1;
 	born = (int64_t)get(p + AT_BORN, 8);
+	saved = (int64_t)get(p + AT_SAVED, 8);
 	if (born > now / 1000)		/* by a clock that is ahead */
 		born = now / 1000;
-	if (now / 1000 - born >= t->cfg->lifetime)
+	if (born < 0 || saved < 0 || now / 1000 - born >= t->cfg->lifetime)
 		return -1;
-	age = now - (int64_t)get(p + AT_SAVED, 8);
+	age = now - saved;
 	at = (size_t)get(p + AT_TIME, 2);
+	p = name + p[AT_NAME];
 	if (at != 0 && at + 8 <= n)
-		put(p + SESSION_HEAD + at, (uint64_t)(mbedtls_ms_time() -
+		put(p + at, (uint64_t)(mbedtls_ms_time() -
 		    (age > 0 ? age : 0)), 8);
-	if (mbedtls_ssl_session_load(session, p + SESSION_HEAD, n) != 0)
+	if (mbedtls_ssl_session_load(session, p, n) != 0)
 		return -1;
 	suite = mbedtls_ssl_session_get_ciphersuite_id(session);
+	p += n;
 	if (!is_usable(t->cfg, suite) ||
-	    verify_again(t, p + SESSION_HEAD + n, len - SESSION_HEAD - n) != 0)
+	    verify_again(t, p, (size_t)(end - p)) != 0)
 		return -1;
 	if (!is_tls13(t))
 		insist_on(t->cfg, suite);
@@ -2485,19 +2661,22 @@ ticket_write(void *arg, const mbedtls_ssl_session *session,
 	const struct tls_config *cfg = arg;
 	const struct tls *t = cfg->current;
 	int64_t left = cfg->lifetime;
+	size_t n, size = (size_t)(end - start);
 
 	if (t->resumed)
 		left -= wall_ms() / 1000 - t->born;
 	if (left > cfg->lifetime)	/* the clock was set back */
 		left = cfg->lifetime;
+	if ((n = session_seal(t, session, NULL, start, size)) == 0) {
+		left = 0;
+		n = TICKET_HEAD;
+		if (size < n || psa_generate_random(start, n) != PSA_SUCCESS)
+			return MBEDTLS_ERR_SSL_INTERNAL_ERROR;
+	}
+	/* Not before: in TLS 1.2 the library sends as much after a failure. */
+	*len = n;
 	*lifetime = left > 0 ? (uint32_t)left : 0;
-	*len = session_seal(t, session, NULL, start, (size_t)(end - start));
-	if (*len > 0)
-		return 0;
-	*lifetime = 0;
-	*len = TICKET_HEAD;
-	return psa_generate_random(start, *len) == PSA_SUCCESS ? 0 :
-	    MBEDTLS_ERR_SSL_INTERNAL_ERROR;
+	return 0;
 }
 
 static int
@@ -2508,7 +2687,7 @@ ticket_parse(void *arg, mbedtls_ssl_session *session, unsigned char *buf,
 	struct tls *t = cfg->current;
 
 	/* A client has one or two; each may cost the checks of a chain. */
-	if (t->ntickets++ >= TICKETS_TRIED)
+	if (t->ntickets++ >= TICKETS_TRIED || remember_name(t->ssl) != 0)
 		return MBEDTLS_ERR_SSL_INVALID_MAC;
 	return session_unseal(t, session, buf, len) == 0 ? 0 :
 	    MBEDTLS_ERR_SSL_INVALID_MAC;
@@ -3073,7 +3252,7 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
  * In a ServerHello, behind the session ID, are suite, compression, and the
  * extensions: in TLS 1.3 (RFC 8446 section 4.2) the group of the key_share, and
  * whether a session is resumed.  In TLS 1.2 it is, unless a Certificate
- * follows.
+ * follows; and the client has offered an extended master secret if it is there.
  */
 static void
 watch_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
@@ -3094,11 +3273,19 @@ watch_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 		case MBEDTLS_TLS_EXT_SUPPORTED_VERSIONS:
 			is_tls13 = 1;
 			break;
+		case MBEDTLS_TLS_EXT_EXTENDED_MASTER_SECRET:
+			t->extended = 1;
+			break;
 		default:
 			break;
 		}
 	}
 	t->resumed = !is_tls13 || has_psk;
+	/* The client has not offered it again: RFC 7627 section 5.3. */
+	if (!is_tls13 && !t->extended && t->born != 0)
+		refuse(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
+		    "its session has an extended master secret, which it "
+		    "does not offer any more");
 }
 
 /*

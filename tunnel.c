@@ -3953,11 +3953,11 @@ static const struct socket_option may_set[] = {
 #define MAY_SET	4		/* without it */
 
 static const struct socket_option may_get[] = {
-	{ SOL_SOCKET, SO_ERROR },
+	{ SOL_SOCKET, SO_ERROR }, { IPPROTO_TCP, TCP_INFO },
 	/* With kernel TLS. */
-	{ IPPROTO_TCP, TCP_INFO }, { SOL_TLS, TLS_TX }
+	{ SOL_TLS, TLS_TX }
 };
-#define MAY_GET	1
+#define MAY_GET	2
 
 /* What changes the socket itself, for all processes that have it. */
 static const int acting[] = { SYS_connect, SYS_shutdown, SYS_setsockopt };

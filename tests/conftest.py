@@ -162,14 +162,19 @@ def authority(certs):
     return support.Authority(certs.dir)
 
 
-@pytest.fixture
-def room(certs):
+def open_room(certs):
+    """A fixture's body; most want one for each test."""
     room = Room(certs)
     yield room
     bad = room.close()
     room.logs = room.read_logs()
     shutil.rmtree(room.dir)
     assert not bad, "; ".join(bad)
+
+
+@pytest.fixture
+def room(certs):
+    yield from open_room(certs)
 
 
 @pytest.fixture

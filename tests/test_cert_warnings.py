@@ -1,5 +1,6 @@
-"""What clients will not like of a certificate, or the tunnel of a revocation
-list, is a warning: with -t, at the start, and at a reload; and nothing else is.
+"""What clients will not like of a certificate, or the tunnel of an issuer or a
+revocation list, is a warning, and so are weak suites: with -t, at the start,
+and at a reload; and nothing else is.
 """
 
 import os
@@ -272,6 +273,43 @@ def test_issuer_that_is_known_as_a_client_s(room, files, as_directory):
     assert warned(f"cert={path}", "verify=request", f"ca={where}") == []
     lines = warned(f"cert={path}", "verify=request", f"ca={files.root.crt}")
     assert is_about(lines, path, "lone")
+
+
+# Issuers of clients who would all be refused.
+
+@pytest.mark.parametrize("extension,words", [
+    ("nameConstraints = permitted;DNS:example.org",
+     "its name constraints are not supported"),
+    ("extendedKeyUsage = serverAuth", "not for client authentication"),
+    ("extendedKeyUsage = clientAuth, serverAuth", None)])
+def test_issuer_of_no_client(room, files, extension, words):
+    ca = support.Authority(files.dir, "Bad CA",
+                           extensions=support.AUTHORITY + extension + "\n")
+    arguments = (f"cert={files.get('chain')}", "verify=request",
+                 f"ca={ca.crt}")
+    expected = words and [f'ca: no client of "CN=Bad CA" is served: {words}']
+    assert warned(*arguments) == (expected or [])
+    assert logged(room.tunnel("connect=1", *arguments)) == (expected or [])
+
+
+# Suites, of which our own library has none such.
+
+@pytest.mark.parametrize("suite,words", [
+    ("TLS_RSA_WITH_AES_128_GCM_SHA256", "has no forward secrecy, and its RSA "
+     "decryption is open to attacks (CVE-2026-50587)"),
+    ("TLS_ECDH_RSA_WITH_AES_128_GCM_SHA256", "has no forward secrecy")])
+def test_suite_without_forward_secrecy(room, files, suite, words):
+    good = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_AES_128_GCM_SHA256"
+    arguments = [f"cert={files.get('rsa')}", f"ciphers={suite},{good}"]
+    p = subprocess.run([support.TUNNEL, "-t", "accept=0", "connect=1",
+                        *arguments], capture_output=True, text=True)
+    if "unknown cipher suite" in p.stderr:
+        pytest.skip("this mbed TLS has no such suite")
+    assert warned(*arguments) == [f"ciphers: {suite} {words}"]
+    t = room.tunnel("connect=1", *arguments)
+    t.signal(signal.SIGHUP)
+    t.wait_log("tunnel: reloaded")
+    assert logged(t) == [f"ciphers: {suite} {words}"] * 2
 
 
 # Revocation lists.

@@ -56,7 +56,7 @@ def pki(authority):
         expired_today=leaf(starts=-9 * DAY, ends=-5.1 * HOUR),
         future=future, future_day=re.search(r"=(\S+) ", start).group(1),
         for_servers=leaf(usage="serverAuth"),
-        for_any=authority.leaf("app4", usage="anyExtendedKeyUsage"),
+        for_any=leaf(usage="anyExtendedKeyUsage"),
         for_both=authority.leaf("app4", usage="serverAuth, clientAuth"),
         for_nothing_special=authority.leaf("app4", usage="", key_usage=""),
         no_signature=leaf(key=support.RSA, key_usage="keyEncipherment"),
@@ -64,6 +64,13 @@ def pki(authority):
         under_old=old.leaf("bad", send=[old]),
         under_revoked=revoked_sub.leaf("bad", send=[revoked_sub]),
         under_leaf=false_authority(authority, app1),
+        under_servers=below(authority, "Server CA",
+                            support.AUTHORITY + "extendedKeyUsage=serverAuth"),
+        under_unsaid=below(authority, "Unsaid CA",
+                           "basicConstraints=critical, CA:TRUE"),
+        under_constrained=below(
+            authority, "Constrained CA", support.AUTHORITY +
+            "nameConstraints=permitted;DNS:example.org"),
         weak_key=leaf(key=("-newkey", "rsa:1024")),
         weak_signature=leaf(digest="sha1"),
         impostor=support.Authority(authority.dir, authority.name).leaf("bad"),
@@ -77,6 +84,11 @@ def false_authority(authority, pem):
     false.crt = pem.removesuffix(".pem") + ".crt"
     false.key = pem.removesuffix(".pem") + ".key"
     return false.leaf("bad", send=[false])
+
+
+def below(authority, name, extensions):
+    sub = authority.sub(name, extensions=extensions + "\n")
+    return sub.leaf("bad", send=[sub])
 
 
 @pytest.fixture
@@ -145,7 +157,6 @@ SERVED = {
     "RSA": ("ca={ca}", "rsa", "CN=app3"),
     "not revoked": ("ca={ca} crl={crl}", "app1", "CN=app1"),
     "a CRL of another CA": ("ca={ca} crl={other_crl}", "app1", "CN=app1"),
-    "for any use": ("ca={ca}", "for_any", "CN=app4"),
     "for clients too": ("ca={ca}", "for_both", "CN=app4"),
     "for nothing special": ("ca={ca}", "for_nothing_special", "CN=app4"),
     "intermediate sent": ("ca={ca}", "under", "CN=app5"),
@@ -197,6 +208,8 @@ REFUSED = {
                     "CRL expired 3 days ago", UNKNOWN, None),
     "for servers": ("ca={ca}", "for_servers",
                     "not for client authentication", UNSUPPORTED, "app1"),
+    "for any use": ("ca={ca}", "for_any", "not for client authentication",
+                    UNSUPPORTED, "app1"),
     "not for signatures": ("ca={ca}", "no_signature",
                            "not for client authentication", UNSUPPORTED,
                            "app1"),
@@ -213,6 +226,15 @@ REFUSED = {
     "intermediate revoked": ("ca={ca} crl={crl}", "under_revoked",
                              'issuer "CN=Revoked CA": revoked', REVOKED,
                              "under"),
+    "intermediate for servers": (
+        "ca={ca}", "under_servers", 'issuer "CN=Server CA": not for client '
+        "authentication", UNSUPPORTED, "under"),
+    "intermediate for nothing special": (
+        "ca={ca}", "under_unsaid", 'issuer "CN=Unsaid CA": not for issuing '
+        "certificates", UNSUPPORTED, "under"),
+    "intermediate constrained": (
+        "ca={ca}", "under_constrained", 'issuer "CN=Constrained CA": its name '
+        "constraints are not supported", UNSUPPORTED, "under"),
     "signed by a client": ("ca={ca}", "under_leaf",
                            'unknown issuer "CN=app1"', UNKNOWN_CA, "under"),
     "pin": ("peer={pin1}", "app2", "no rule matched", DENIED, "app1"),

@@ -122,7 +122,7 @@ setup(void **state)
 	config_defaults(&cfg);
 	*state = &cfg;
 	logging.level = INFO;
-	logging.is_file = logging.is_journal = 0;
+	logging.has_time = logging.is_journal = 0;
 	said();
 	return 0;
 }
@@ -620,7 +620,7 @@ test_configure_again(void **state)
 	expect_silence();
 }
 
-/* Somebody else's sockets are not ours; nobody after us sees any of it. */
+/* Somebody else's sockets are not ours. */
 static void
 test_environment(void **state)
 {
@@ -646,11 +646,10 @@ test_environment(void **state)
 	take_environment(&a);
 	assert_int_equal(a.passed, 2);
 	assert_string_equal(a.notify, "@x");
-	free(a.notify);
-	assert_null(getenv("LISTEN_PID"));
-	assert_null(getenv("LISTEN_FDS"));
-	assert_null(getenv("LISTEN_FDNAMES"));
-	assert_null(getenv("NOTIFY_SOCKET"));
+	unsetenv("LISTEN_PID");
+	unsetenv("LISTEN_FDS");
+	unsetenv("LISTEN_FDNAMES");
+	unsetenv("NOTIFY_SOCKET");
 }
 
 static void
@@ -662,15 +661,21 @@ test_exit_code(void **state)
 		{ "-c/nonexistent/file", "/nonexistent/file: " },
 	};
 	char *argv[3] = { "tunnel", NULL, NULL };
+	int log = dup(logging.fd), standard = dup(STDERR_FILENO);
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < LEN(bad); i++) {
 		argv[1] = bad[i].argument;
 		optind = 1;
+		assert_int_equal(dup2(log, STDERR_FILENO), STDERR_FILENO);
 		assert_int_equal(tunnel_main(2, argv), EXIT_CONFIG);
+		assert_int_equal(logging.fd, STDERR_FILENO);
+		logging.fd = log;
 		expect_said("", bad[i].part);
 	}
+	dup2(standard, STDERR_FILENO);
+	close(standard);
 }
 
 /* What has to be there. */
@@ -1694,7 +1699,7 @@ test_log_lines(void **state)
 	say(ERROR, "e");
 	assert_string_equal(said(), "<3>e\n");
 	logging.is_journal = 0;
-	logging.is_file = 1;
+	logging.has_time = 1;
 	say(INFO, "in a file");
 	text = said();
 	for (i = 0; i < 20; i++)

@@ -17,7 +17,8 @@ SCENARIOS = ["end_of_stream", "early_answers", "transfer", "clients", "redis",
              "log", "limits", "hostile"]
 PROCESSES = ["workers", "reload", "supervisors", "privileges", "flood",
              "files", "inherited"]
-TRUST = ["client_certs", "client_sessions", "peer_rules", "trust_settings",
+TRUST = ["client_certs", "chain_verdicts", "client_sessions",
+         "session_binding", "peer_rules", "trust_settings",
          "server_names", "cert_warnings", "resumption", "session_cache",
          "ticket_keys", "tickets_hostile", "proxy_protocol", "proxy_tlvs",
          "accept_proxy", "client_cert_programs"]

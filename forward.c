@@ -968,8 +968,9 @@ interest(const struct conn *c, int side)
 
 /*
  * A level-triggered poller tells of errors and hang-ups wanted or not.  Where
- * nothing waits for the side, an error may end the connection, and a hang-up
- * (both directions ended, in order) has been dealt with already.
+ * nothing waits for the side, an error may end the connection, if not one that
+ * has failed; and a hang-up (both directions ended, in order) has been dealt
+ * with already.
  */
 static void
 conn_trouble(struct forward *f, struct conn *c, int side)
@@ -980,7 +981,9 @@ conn_trouble(struct forward *f, struct conn *c, int side)
 	if (s->fd == -1 || !(c->revents[side] & (POLLERR | POLLHUP)) ||
 	    interest(c, side) != 0)
 		return;
-	if (c->revents[side] & POLLERR && (r = s->ops->failed(s)) != 0) {
+	if (c->revents[side] & POLLERR)
+		r = s->ops->failed(s);
+	if (r == STREAM_RESET || (r != 0 && c->phase != DISCARDING)) {
 		conn_fail(f, c, side, r);
 		return;
 	}

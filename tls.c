@@ -258,7 +258,7 @@ struct tls {
 	struct record in, out;		/* out: of the handshake */
 	int	 sent;			/* it has sent something, this step, */
 	int	 partly;		/* and not all of it */
-	int	 answered;		/* by a ServerHello */
+	int	 flight;		/* 1: our hello, 2: what follows it */
 	int	 suite;			/* once it is open */
 	const char *alpn;
 	int	 group;			/* or 0 */
@@ -324,11 +324,12 @@ static const struct group {
 
 /* RFC 8446 section 6, those that a server gets to see. */
 static const struct {
-	int	 code;
-	const char *name;
+	unsigned char code;
+	char	 name[24];
 } alerts[] = {
 	{ 10, "unexpected_message" }, { 20, "bad_record_mac" },
-	{ 22, "record_overflow" }, { 40, "handshake_failure" }, { 42, "bad_certificate" },
+	{ 22, "record_overflow" }, { 40, "handshake_failure" },
+	{ 42, "bad_certificate" },
 	{ 43, "unsupported_certificate" }, { 44, "certificate_revoked" },
 	{ 45, "certificate_expired" }, { 46, "certificate_unknown" },
 	{ 47, "illegal_parameter" }, { 48, "unknown_ca" },
@@ -337,17 +338,16 @@ static const struct {
 	{ 71, "insufficient_security" }, { 80, "internal_error" },
 	{ 86, "inappropriate_fallback" }, { 90, "user_canceled" },
 	{ 109, "missing_extension" }, { 110, "unsupported_extension" },
-	{ 112, "unrecognized_name" },
-	{ 113, "bad_certificate_status_response" },
-	{ 116, "certificate_required" }, { 120, "no_application_protocol" },
+	{ 112, "unrecognized_name" }, { 116, "certificate_required" },
+	{ 120, "no_application_protocol" },
 };
 
-static const char chain_too_long[] = "a chain of more than 5 certificates";
+#define CHAIN_TOO_LONG	"a chain of more than 5 certificates"
 
 /* Faults that the library has no code of their own for; see fault(). */
 enum {
-	RECORD_TYPE = 1, RECORD_VERSION, RECORD_SIZE, RECORD_EMPTY, RECORD_BODY,
-	MESSAGE_SIZE, BAD_SIGNATURE, BAD_FINISHED
+	RECORD_TYPE = 1, RECORD_VERSION, RECORD_SIZE, RECORD_BODY, MESSAGE_SIZE,
+	BAD_SIGNATURE, BAD_FINISHED
 };
 
 /*
@@ -357,7 +357,7 @@ enum {
 static const struct outcome {
 	int	 code;
 	unsigned char alert;		/* 0: none is due */
-	const char *text;		/* NULL: the library's */
+	char	 text[52];		/* empty: the library's */
 } outcomes[] = {
 	{ RECORD_TYPE, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE,
 	    "a record of an unknown type" },
@@ -365,8 +365,6 @@ static const struct outcome {
 	    "a record of an unknown version" },
 	{ RECORD_SIZE, MBEDTLS_SSL_ALERT_MSG_RECORD_OVERFLOW,
 	    "a record that is too long" },
-	{ RECORD_EMPTY, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE,
-	    "an empty record" },
 	{ RECORD_BODY, MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR,
 	    "a record of a wrong length" },
 	{ MBEDTLS_ERR_SSL_INVALID_RECORD,
@@ -403,10 +401,9 @@ static const struct outcome {
 	{ MBEDTLS_ERR_PK_ALLOC_FAILED, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
 	    "out of memory" },
 	{ MBEDTLS_ERR_X509_FATAL_ERROR, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
-	    chain_too_long },
+	    CHAIN_TOO_LONG },
 	{ MBEDTLS_ERR_PK_INVALID_PUBKEY, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
-	    "a public key that is not valid, or an RSA exponent above 64 "
-	    "bits" },
+	    "invalid public key, or RSA exponent above 64 bits" },
 	{ MBEDTLS_ERR_X509_BAD_INPUT_DATA, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
 	    "a certificate that can't be read" },
 	{ MBEDTLS_ERR_X509_INVALID_FORMAT, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
@@ -422,11 +419,11 @@ static const struct outcome {
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
 	    "no private key in PEM format" },
 	/* To these there is no answer. */
-	{ MBEDTLS_ERR_SSL_CONN_EOF, 0, NULL },
-	{ MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY, 0, NULL },
-	{ MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE, 0, NULL },
-	{ MBEDTLS_ERR_NET_RECV_FAILED, 0, NULL },
-	{ MBEDTLS_ERR_NET_SEND_FAILED, 0, NULL },
+	{ MBEDTLS_ERR_SSL_CONN_EOF, 0, "" },
+	{ MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY, 0, "" },
+	{ MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE, 0, "" },
+	{ MBEDTLS_ERR_NET_RECV_FAILED, 0, "" },
+	{ MBEDTLS_ERR_NET_SEND_FAILED, 0, "" },
 };
 
 /*
@@ -446,7 +443,7 @@ static const struct fault {
 	const char *text;		/* NULL: see fault_text() */
 } faults[] = {
 	{ CERT_CHAIN_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    chain_too_long },
+	    CHAIN_TOO_LONG },
 	{ MBEDTLS_X509_BADCERT_NOT_TRUSTED, MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA,
 	    NULL },
 	{ MBEDTLS_X509_BADCERT_REVOKED, MBEDTLS_SSL_ALERT_MSG_CERT_REVOKED,
@@ -535,7 +532,7 @@ explain(int code)
 	static char text[128];
 	const struct outcome *o = find_outcome(code);
 
-	if (o != NULL && o->text != NULL)
+	if (o != NULL && o->text[0] != '\0')
 		return o->text;
 	mbedtls_strerror(code, text, sizeof(text));
 	if (text[0] == '\0')	/* a small library has no texts */
@@ -618,8 +615,8 @@ is_fatal_alert(const struct record *r)
 
 /*
  * For the library a bad record is a bad record.  Its type is in the clear but
- * in TLS 1.3, where those without content are the ones to expect: RFC 8446
- * section 5.4 wants them to be unexpected.
+ * in TLS 1.3, where one without content is the likeliest: for that RFC 8446
+ * section 5.4 wants unexpected_message.
  */
 static int
 record_fault(const struct record *r)
@@ -631,7 +628,7 @@ record_fault(const struct record *r)
 		    type > MBEDTLS_SSL_MSG_APPLICATION_DATA)
 			return RECORD_TYPE;
 		if (r->left == 0)
-			return RECORD_EMPTY;
+			return MBEDTLS_ERR_SSL_INVALID_RECORD;
 		return r->left > RECORD_MAX ? RECORD_SIZE : RECORD_VERSION;
 	}
 	if (record_size(r) > RECORD_MAX)
@@ -641,11 +638,11 @@ record_fault(const struct record *r)
 	    MBEDTLS_ERR_SSL_INVALID_RECORD;
 }
 
-/* Was it the client's answer to our hello?  RFC 8446 section 2. */
+/* Is it what the client has answered our hello with?  RFC 8446 section 2. */
 static int
 is_second_flight(const struct tls *t)
 {
-	return t->answered && (!is_tls13(t) ||
+	return t->flight == 2 && (!is_tls13(t) ||
 	    t->in.head[0] == MBEDTLS_SSL_MSG_APPLICATION_DATA);
 }
 
@@ -656,7 +653,7 @@ is_second_flight(const struct tls *t)
 static int
 fault(const struct tls *t, int r)
 {
-	int module = -r & 0x7f80;	/* of the library, and its error */
+	int error = -r & 0x7f80;	/* without what of ASN.1 is in it */
 
 	if (t->ssl == NULL || r > 0)	/* the kernel's are clear */
 		return r;
@@ -670,8 +667,9 @@ fault(const struct tls *t, int r)
 	if (r == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE && is_second_flight(t))
 		return BAD_FINISHED;
 	/* From PK to ECP: what verifies a signature has many. */
-	if (find_outcome(r) == NULL && module >= -MBEDTLS_ERR_PK_SIG_LEN_MISMATCH
-	    && module <= -MBEDTLS_ERR_ECP_BAD_INPUT_DATA)
+	if (find_outcome(r) == NULL &&
+	    error >= -MBEDTLS_ERR_PK_SIG_LEN_MISMATCH &&
+	    error <= -MBEDTLS_ERR_ECP_BAD_INPUT_DATA)
 		return BAD_SIGNATURE;
 	return r;
 }
@@ -3240,6 +3238,8 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
 	if ((n = bio_get(t, buf, len)) == -1)
 		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_READ,
 		    MBEDTLS_ERR_NET_RECV_FAILED);
+	if (t->flight == 1)
+		t->flight = 2;
 	for (i = 0; i < n && t->nfirst < sizeof(t->first); i++)
 		t->first[t->nfirst++] = buf[i];
 	/* Its Finished is the last before our keys for data; RFC 8446 4.4.4. */
@@ -3259,7 +3259,7 @@ watch_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 {
 	int is_tls13 = 0, has_psk = 0;
 
-	t->answered = 1;
+	t->flight = 1;
 	if (end - p < 1 + p[0] + 5)
 		return;
 	for (p += 1 + p[0] + 5; end - p >= 6; p += 4 + get(p + 2, 2)) {
@@ -3443,10 +3443,10 @@ bio_send(void *ctx, const unsigned char *buf, size_t len)
 }
 
 /*
- * Has the library told the client of an error itself?  The last that it sends
- * in a step of the handshake is an alert, then, if not encrypted as one of data
- * in TLS 1.3.  Once data flow it does so for a MAC alone, while a refused
- * renegotiation is no end.
+ * Has the library told the client of an error itself?  Then the last record of
+ * a failed step of the handshake is an alert; encrypted in TLS 1.3, it looks
+ * like data.  Once data flow it tells of a bad MAC alone.  (A refused
+ * renegotiation is a warning.)
  */
 static int
 is_told(const struct tls *t, int r)
@@ -4160,8 +4160,6 @@ recv_error(struct tls *t)
 {
 	switch (errno) {
 	case EBADMSG:
-		/* Or who sends would be told of it. */
-		stream_plain.failed(&(struct stream){ .fd = t->fd });
 		return MBEDTLS_ERR_SSL_INVALID_MAC;
 	case EMSGSIZE:
 		return RECORD_SIZE;
@@ -4243,12 +4241,15 @@ kernel_write(struct stream *s, const void *buf, size_t len)
 	return n;
 }
 
+/* Who sends is told of an error in what was received, unless it is taken. */
 static int
 kernel_finish(struct stream *s)
 {
 	struct tls *t = s->ctx;
 	int r;
 
+	if (!t->notified && t->alert != 0)
+		stream_plain.failed(&(struct stream){ .fd = t->fd });
 	if (!t->notified && kernel_alert(t, alert_level(t), t->alert) == -1)
 		return kernel_failed(t);
 	t->notified = 1;

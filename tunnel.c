@@ -5625,6 +5625,7 @@ static void
 tell(const struct master *m)
 {
 	struct counts sum = m->ended;
+	int64_t max = m->live->cfg.number[MAX_CONNECTIONS];
 	const struct service *sv;
 	size_t i, workers = 0;
 
@@ -5639,7 +5640,7 @@ tell(const struct master *m)
 	    "over_max_per_ip=%llu lost=%llu in=%llu out=%llu",
 	    (long long)(clock_ms() - m->began) / 1000, workers,
 	    workers == 1 ? "" : "s", (unsigned long long)sum.live,
-	    (long long)m->live->cfg.number[MAX_CONNECTIONS],
+	    (long long)max,
 	    (unsigned long long)sum.accepted, (unsigned long long)sum.served,
 	    (unsigned long long)sum.resumed,
 	    (unsigned long long)sum.refused,
@@ -5744,8 +5745,10 @@ supervise(struct master *m)
 			warn_daily(m->live);
 		if (!m->stopping && clock_ms() >= m->renew_at)
 			renew_keys(m);
-		for (sv = m->live; sv != NULL; sv = sv->older)
+		sv = m->live;
+		do
 			repeats_end(sv, 0);
+		while ((sv = sv->older) != NULL);
 		kill_late(m);
 		free_services(m);
 		refill(m);

@@ -173,7 +173,7 @@ def test_small_records_are_bounded(room, backend, tunnel, share):
     t = tunnel(GROUPS)
     flood = [hello(*offer(), share=share), record(22) * (LIMIT // LEAST)]
     honest, hostile = [], []
-    for _ in range(7):
+    for _ in range(5):
         seconds, end = handshake_cost(room, t, "1.3")
         assert end == "close_notify"
         honest.append(seconds)

@@ -362,7 +362,10 @@ class Silent:
     def come(self):
         began = time.monotonic()
         while not self.over and len(self.socks) < 3000:
-            self.socks.append(support.connect(self.address))
+            try:
+                self.socks.append(support.connect(self.address))
+            except TimeoutError:  # the kernel's queue is full as well
+                continue
             time.sleep(max(0, began + len(self.socks) / 200 -
                            time.monotonic()))
 

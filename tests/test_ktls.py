@@ -20,6 +20,7 @@ import pytest
 
 import support
 from support import Task, read_all, read_exactly, run, wait_for
+from test_alerts import RECORDS, name_of
 from test_hostile import ByHand, client_hello
 from test_transfer import BLOCK, digest_of, echo_at_once, receive, send
 
@@ -592,6 +593,43 @@ def test_bad_header(pair, version, header):
     data, end = client.read_all()
     assert data == b"" and (ALERT in end or end == "reset")
     assert read_all(server) == (b"", "reset")
+
+
+# As the kernel, or we behind it, see what test_alerts.py has.
+FAULTS = {"alert-of-1": "decode_error", "finished": "unexpected_message",
+          "data-too-long": "record_overflow", "version": "protocol_version",
+          "forged": "bad_record_mac"}
+
+
+@needs_ktls
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_told(room, tunnel, by_hand, version, fault):
+    """The kernel has more to complain of behind it."""
+    t, ours = tunnel(ByHand.CIPHERS, backend=by_hand)
+    hand = ByHand(room, t, version)
+    server = room.keep(by_hand.accept())
+    ours.expect_received(1)
+    hand.client.sock.sendall(RECORDS[fault][0](hand) + bytes(100000))
+    data, end = hand.client.read_all()
+    assert (data, name_of(end)) == (b"", FAULTS[fault])
+    assert read_all(server) == (b"", "reset")
+
+
+@needs_ktls
+@pytest.mark.parametrize("fault", ["alert-of-1", "finished"])
+def test_fault_is_told_to_a_downloader(room, tunnel, by_hand, version, fault):
+    """There is no room for the alert at first."""
+    t, ours = tunnel(ByHand.CIPHERS, backend=by_hand)
+    hand = ByHand(room, t, version, rcvbuf=65536)
+    server = room.keep(by_hand.accept())
+    ours.expect_received(1)
+    data = bytes(1 << 23)
+    Task(server.sendall, data)
+    support.wait_until_stalled(hand.client.sock)
+    hand.client.sock.sendall(RECORDS[fault][0](hand))
+    got, end = hand.client.read_all()
+    assert name_of(end) == FAULTS[fault]
+    assert data.startswith(got)
 
 
 @needs_ktls

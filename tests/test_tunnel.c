@@ -661,19 +661,19 @@ test_exit_code(void **state)
 		{ "-c/nonexistent/file", "/nonexistent/file: " },
 	};
 	char *argv[3] = { "tunnel", NULL, NULL };
-	int log = dup(logging.fd), standard = dup(STDERR_FILENO);
+	int log = logging.fd, standard = dup(STDERR_FILENO);
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < LEN(bad); i++) {
 		argv[1] = bad[i].argument;
 		optind = 1;
-		assert_int_equal(dup2(log, STDERR_FILENO), STDERR_FILENO);
+		logging.fd = dup2(log, STDERR_FILENO);
 		assert_int_equal(tunnel_main(2, argv), EXIT_CONFIG);
 		assert_int_equal(logging.fd, STDERR_FILENO);
-		logging.fd = log;
 		expect_said("", bad[i].part);
 	}
+	logging.fd = log;
 	dup2(standard, STDERR_FILENO);
 	close(standard);
 }

@@ -13,15 +13,16 @@ import pytest
 from support import TESTS, TOP, UNDER, Task, run, why_no_accel
 
 SCENARIOS = ["end_of_stream", "early_answers", "transfer", "clients", "redis",
-             "apache", "service_sides", "tls", "bad_input", "reports", "processes",
-             "log", "limits", "hostile"]
+             "apache", "service_sides", "tls", "bad_input", "reports",
+             "processes", "log", "limits", "hostile"]
 PROCESSES = ["workers", "reload", "supervisors", "privileges", "flood",
              "files", "inherited"]
 TRUST = ["client_certs", "chain_verdicts", "client_sessions",
          "session_binding", "peer_rules", "trust_settings",
          "server_names", "cert_warnings", "resumption", "session_cache",
          "ticket_keys", "tickets_hostile", "proxy_protocol", "proxy_tlvs",
-         "accept_proxy", "client_cert_programs"]
+         "accept_proxy", "client_cert_programs", "hostile_certs", "early_data",
+         "alerts"]
 
 # Which of these, where a variant may make a difference to them.
 MORE = {"sanitize": PROCESSES + TRUST, "poll": ["workers", "flood", "accept_proxy"],

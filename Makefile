@@ -3,17 +3,20 @@
 #   make deps demo       install what is missing, build, and see it work
 #   make deps check      install what is missing, build, and test everything
 #   make deps check-vm   of kernel TLS alone, in virtual machines
+#   make deps all        install what is missing, and build; apply updates
 #   make                 build, with what is there; nothing is downloaded
 #   make deps bench      measure it, next to other servers; QUICK=1: roughly
 #   make install         PREFIX=/usr/local DESTDIR=
 #   make uninstall clean
 #
-# MBEDTLS=/prefix  use the mbed TLS there      STATIC=1     link statically
-# POLLER=poll      poll(2), not epoll          O=dir        build there
-# TUNED=1          with a lean and fast mbed TLS of its own (after "make
-#                  TUNED=1 deps", which fetches its source)
-# MUSL=1           TUNED=1, and one small file for any Linux
-# ACCEL=ipsec-mb   on x86-64: TUNED=1, and libipsec-mb does the ciphers
+# STATIC=1         link statically             O=dir        build there
+# POLLER=poll      poll(2), not epoll
+# MUSL=1           one small file for any Linux
+# ACCEL=ipsec-mb   on x86-64: libipsec-mb does the ciphers
+# MBEDTLS=system   use this system's mbed TLS, not one of our own, whose source
+#                  "make deps" fetches and keeps up to date
+# MBEDTLS=/prefix  or the one there
+# ALLOW_OLD_MBEDTLS=1   one of these may be 3.6.6
 # CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are respected.
 
 VERSION	= 0.1.0
@@ -27,10 +30,10 @@ TUNNEL	= tunnel
 # it installed.
 ifneq ($(filter deps,$(MAKECMDGOALS)),)
 others	= $(filter-out deps,$(MAKECMDGOALS))
+told	= $(foreach v,MBEDTLS ALLOW_OLD_MBEDTLS MUSL ACCEL,$($v:%=$v=%))
 
 deps:
-	$(strip $(TUNED:%=TUNED=%) $(MUSL:%=MUSL=%) $(ACCEL:%=ACCEL=%)) \
-	    tests/deps $(others)
+	$(strip $(told) tests/deps $(others))
 	@$(MAKE) --no-print-directory $(or $(others),mbedtls-is-fit)
 $(others): deps ; @:
 .PHONY: deps $(others)
@@ -43,17 +46,16 @@ OBJS	= $(SRCS:%.c=$(O)/%.o)
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
 	-Werror
-HARDENING = -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong $(PIE)
+HARDENING = $(hardening)
 HARDENING_LD = -Wl,-z,relro,-z,now,-z,noexecstack
 SMALL	= -fno-asynchronous-unwind-tables $(if $(MUSL),,-fno-plt)
-SMALL_LD = -Wl,--gc-sections,--as-needed,-O1
+SMALL_LD = -Wl,--gc-sections,--as-needed,-O1$(relr)
 SANITIZE =
 
 # One small file: -static-pie, which musl-gcc knows nothing of, would make it
 # larger by 20 KB, and no pages for code alone, which take 8.  musl has no
 # headers of the kernel: those of the system come after its own.
 ifdef MUSL
-TUNED	= 1
 CC	= musl-gcc
 SIZED	= -Oz
 PIE	= -fno-pie
@@ -66,39 +68,49 @@ endif
 SIZED	?= -Os
 PIE	?= -fPIE
 
+machine	:= $(shell $(CC) -dumpmachine 2>/dev/null)
+
 ifdef ACCEL
-machine	= $(shell $(CC) -dumpmachine)
 ifneq ($(strip $(ACCEL) $(findstring x86_64,$(machine)) $(MUSL)),ipsec-mb x86_64)
 $(error make: ACCEL can be ipsec-mb, for x86-64, and without MUSL)
 endif
-TUNED	= 1
 LIBRARY_ADDS = $(wildcard mbedtls/ipsec-mb/*)
 LIBRARY_DEFINES = MBEDTLS_GCM_ALT MBEDTLS_CHACHAPOLY_ALT MBEDTLS_SELF_TEST
 ACCEL_LIBS = -lIPSec_MB
 endif
 
-# An mbed TLS of our own, for the machine that CC compiles for.
-ifdef TUNED
-MBEDTLS	= build/tuned/$(shell $(CC) -dumpmachine)$(MUSL:%=-musl)$(ACCEL:%=-%)
-SOURCE	= build/mbedtls-source
-LIBRARY	= $(MBEDTLS)/lib/libmbedtls.a
-LIBRARY_ADDS += mbedtls/random.c $(wildcard mbedtls/everest_driver.*)
-LIBRARY_CFLAGS = $(SIZED) $(HARDENING) $(filter-out -fno-plt,$(SMALL))
-endif
+# What hardens our code, unless HARDENING says otherwise, and our library, which
+# all builds share.  Not all compilers have all of it, nor do all machines.
+hardening := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fno-strict-overflow \
+	-fno-delete-null-pointer-checks $(shell for flag in \
+	-fstack-protector-strong -fstack-clash-protection \
+	-ftrivial-auto-var-init=zero -fcf-protection=full \
+	-mbranch-protection=standard; do $(CC) -Werror $$flag -E -x c /dev/null \
+	>/dev/null 2>&1 && echo $$flag; done) $(PIE)
 
-# The mbed TLS to use: the one named, the system's if it is fit (tls.c says
-# what is), or the one that "make deps" builds where the system has none.
-fit	= $(shell ls $(1:%=%/include/mbedtls) >/dev/null 2>&1 && \
-	$(CC) $(CPPFLAGS) $(1:%=-I%/include) -E tls.c >/dev/null 2>&1 && \
-	echo yes)
+# Relocations take half the room, where ld and glibc know this form of them.
+relr	:= $(shell printf '\043include <limits.h>\n\043if __x86_64__ && \
+	__GLIBC_PREREQ(2, 36)\n\043else\n\043error\n\043endif\n' | \
+	$(CC) -E -x c - >/dev/null 2>&1 && echo ,-z,pack-relative-relocs)
+
+# The mbed TLS: our own, for the machine that CC compiles for, or the one named.
 ifndef MBEDTLS
-ifneq ($(call fit),yes)
-MBEDTLS	= build/mbedtls
+LIBRARY_DIR = build/library/$(machine)$(MUSL:%=-musl)$(ACCEL:%=-%)
+SOURCE	= build/mbedtls-source
+LIBRARY	= $(LIBRARY_DIR)/lib/libmbedtls.a
+LIBRARY_ADDS += mbedtls/random.c $(wildcard mbedtls/everest_driver.*)
+LIBRARY_CFLAGS = $(SIZED) $(hardening) $(filter-out -fno-plt,$(SMALL))
+else ifneq ($(MUSL)$(ACCEL),)
+$(error make: MUSL and ACCEL take an mbed TLS of our own, so no MBEDTLS)
+else
+LIBRARY_DIR = $(filter-out system,$(MBEDTLS))
 endif
+ifdef ALLOW_OLD_MBEDTLS
+FEATURES += -DALLOW_OLD_MBEDTLS
 endif
 
-MBEDTLS_CPPFLAGS = $(MBEDTLS:%=-isystem %/include)
-MBEDTLS_LDFLAGS = $(MBEDTLS:%=-L%/lib)
+MBEDTLS_CPPFLAGS = $(LIBRARY_DIR:%=-isystem %/include)
+MBEDTLS_LDFLAGS = $(LIBRARY_DIR:%=-L%/lib)
 
 # Not every C library can be in a static PIE: armhf's of Debian 12 can not.
 ifndef LINK
@@ -133,28 +145,32 @@ $(O)/flags: FORCE
 	@echo '$(subst ','\'',$(compile) $(link))' | cmp -s - $@ || \
 	    echo '$(subst ','\'',$(compile) $(link))' > $@
 
-ifdef TUNED
+ifndef MBEDTLS
 build_library = CC='$(CC)' CFLAGS='$(LIBRARY_CFLAGS)' CONFIG=mbedtls/config.h \
 	DEFINES='$(LIBRARY_DEFINES)' FLAGS=mbedtls/flags.mk PYTHON=$(PYTHON) \
 	PATCHES='$(sort $(wildcard mbedtls/patches/*.patch))' \
-	mbedtls/build library $(SOURCE) $(MBEDTLS) $(LIBRARY_ADDS)
+	mbedtls/build library $(SOURCE) $(LIBRARY_DIR) $(LIBRARY_ADDS)
 
-$(LIBRARY): $(wildcard mbedtls/* mbedtls/*/*) $(MBEDTLS)/flags | $(SOURCE)
+$(LIBRARY): $(SOURCE) $(wildcard mbedtls/* mbedtls/*/*) $(LIBRARY_DIR)/flags
 	$(build_library)
 
-$(MBEDTLS)/flags: FORCE
-	@mkdir -p $(MBEDTLS)
+$(LIBRARY_DIR)/flags: FORCE
+	@mkdir -p $(@D)
 	@echo "$(build_library)" | cmp -s - $@ || echo "$(build_library)" > $@
 
 $(SOURCE):
-	@echo "make: no source of mbed TLS is in $@: run \"make \
-	$(if $(ACCEL),ACCEL=$(ACCEL),TUNED=1) deps\"" >&2; exit 1
+	@echo "make: no source of mbed TLS is in $@: run \"make deps\", or use \
+	MBEDTLS=system or MBEDTLS=/prefix" >&2; exit 1
 endif
 
+# Is it there, and new enough?  What that is, tls.c says in an #error.
 mbedtls-is-fit: $(LIBRARY)
-	@$(if $(filter yes,$(call fit,$(MBEDTLS))),:,echo "make: no mbed TLS \
-	3.6.6 or newer $(if $(MBEDTLS),in $(MBEDTLS) )was found: run \"make \
-	deps\", or name one with \"make MBEDTLS=/prefix\"" >&2; exit 1)
+	@said=$$(export LC_ALL=C; { $(LIBRARY_DIR:%=ls %/include/mbedtls &&) \
+	    $(compile) -E tls.c; } 2>&1 >/dev/null) || { \
+	    why=$$(echo "$$said" | sed -n -e 's|.*error: .*"\(.*\)"|\1|p' \
+	    -e 's|.*mbedtls.*No such file.*|there is no mbed TLS; leave \
+	MBEDTLS out to build our own|p'); \
+	    echo "make: $(MBEDTLS:%=MBEDTLS=%: )$${why:-$$said}" >&2; exit 1; }
 
 demo: $(TUNNEL)
 	tests/demo
@@ -187,10 +203,9 @@ $(O)/test_accel: mbedtls/ipsec-mb/aead.c
 
 # The builds of tunnel to measure, and what make is told for each.  One that
 # can't be had here is left out.
-BENCH	= tunnel tuned accel
+BENCH	= tunnel accel
 BENCH_tunnel =
-BENCH_tuned = TUNED=1
-BENCH_musl = TUNED=1 MUSL=1
+BENCH_musl = MUSL=1
 BENCH_accel = ACCEL=ipsec-mb
 
 bench: $(BENCH:%=bench-%) $(O)/bench/load $(O)/bench/service $(O)/bench/copy
@@ -228,8 +243,9 @@ uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
 
 # What tests/deps has put there is kept: it is not made from anything here.
-KEPT	= build/mbedtls build/mbedtls-source build/inetd build/haproxy \
-	build/hitch build/nginx build/stunnel build/traffic_server build/vm
+KEPT	= build/mbedtls build/mbedtls-source build/mbedtls-source.apt \
+	build/inetd build/haproxy build/hitch build/nginx build/stunnel \
+	build/traffic_server build/vm
 
 clean:
 	rm -rf $(TUNNEL) $(filter-out $(KEPT),$(wildcard build/*))

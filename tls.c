@@ -39,10 +39,26 @@
 #include "forward.h"
 #include "tls.h"
 
-/* Before it, a ticket could lead around client authentication. */
+/*
+ * Below 3.6.7, malformed basicConstraints make a certificate an authority's
+ * (CVE-2026-49300).  A distribution may have fixed that in 3.6.6; our own build
+ * may be of it, after a warning, where there is nothing newer.  Below 3.6.6, a
+ * ticket could lead around client authentication.
+ */
+#if defined(ALLOW_OLD_MBEDTLS) || defined(TUNNEL_PATCHES)
 #define VERSION_NEEDED	0x03060600
-#if MBEDTLS_VERSION_NUMBER < VERSION_NEEDED
-#error "mbed TLS 3.6.6 or newer is needed; run: make deps"
+#define TOO_OLD		"older than 3.6.6"
+#else
+#define VERSION_NEEDED	0x03060700
+#define TOO_OLD		"older than 3.6.7, and open to CVE-2026-49300"
+#endif
+#if MBEDTLS_VERSION_NUMBER >= 0x04000000
+#error "this mbed TLS is newer than 3.6, the release that tunnel is made for"
+#elif MBEDTLS_VERSION_NUMBER < 0x03060600
+#error "this mbed TLS is older than 3.6.6, and open to CVE-2026-49300 and worse"
+#elif MBEDTLS_VERSION_NUMBER < VERSION_NEEDED
+#error "this mbed TLS is older than 3.6.7, and open to CVE-2026-49300: \
+ALLOW_OLD_MBEDTLS=1 takes it, if its distribution has the fix in it"
 #endif
 
 /* The configuration of our own build says that it has mbedtls/patches. */
@@ -408,6 +424,9 @@ static const struct outcome {
 	    "a certificate that can't be read" },
 	{ MBEDTLS_ERR_X509_INVALID_FORMAT, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
 	    "a certificate that can't be read" },
+	{ MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE,
+	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "a key on a curve that this mbed TLS does not have" },
 	/* Of our own files. */
 	{ MBEDTLS_ERR_PK_PASSWORD_REQUIRED,
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
@@ -711,6 +730,13 @@ tls_error(const struct stream *s)
  * Its start, and what it is good at on this machine.
  */
 
+#ifdef MBEDTLS_VERSION_C
+static int
+is_too_old(void)
+{
+	return mbedtls_version_get_number() < VERSION_NEEDED;
+}
+
 const char *
 tls_version(void)
 {
@@ -721,6 +747,20 @@ tls_version(void)
 	snprintf(text, sizeof(text), "%s%s", number, PATCHED);
 	return text;
 }
+#else
+/* This library can't tell; the one that was built against has been checked. */
+static int
+is_too_old(void)
+{
+	return 0;
+}
+
+const char *
+tls_version(void)
+{
+	return "built against " MBEDTLS_VERSION_STRING_FULL PATCHED;
+}
+#endif
 
 const char *
 tls_forked(void)
@@ -789,8 +829,8 @@ tls_init(void)
 {
 	int64_t chacha, aes;
 
-	if (mbedtls_version_get_number() < VERSION_NEEDED)
-		return "the mbed TLS library found is older than 3.6.6";
+	if (is_too_old())
+		return "the mbed TLS library found is " TOO_OLD;
 	if (psa_crypto_init() != PSA_SUCCESS)
 		return "mbed TLS does not start: no entropy?";
 	chacha = cost(PSA_KEY_TYPE_CHACHA20, PSA_ALG_CHACHA20_POLY1305);

@@ -27,8 +27,9 @@ const char *tls_init(void);
 const char *tls_forked(void);
 
 /*
- * The library at run time, e.g. "Mbed TLS 3.6.7", and ", patched" where it is
- * built with mbedtls/patches.  Valid until the next call.
+ * The library at run time, e.g. "Mbed TLS 3.6.7", or where it can't tell,
+ * "built against Mbed TLS 3.6.7"; and ", patched" where it is built with
+ * mbedtls/patches.  Valid until the next call.
  */
 const char *tls_version(void);
 

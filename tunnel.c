@@ -5922,6 +5922,7 @@ serve(struct master *m)
 {
 	int r = EXIT_SUCCESS;
 
+	say(NOTICE, "tunnel %s, %s", VERSION, tls_version());
 	if (m->parent != -1)
 		silence();
 	if (renew_keys(m) == 0 && start_workers(m, m->live) == 0) {

@@ -13,7 +13,7 @@ import support
 from support import TOP, run
 
 OUT = os.path.join("build", "accel")
-LIBRARY = os.path.join("build", "tuned", "x86_64-linux-gnu-ipsec-mb")
+LIBRARY = os.path.join("build", "library", "x86_64-linux-gnu-ipsec-mb")
 SOURCE = os.path.join(TOP, "build", "mbedtls-source")
 FRAMEWORK = os.path.join(SOURCE, "framework", "tests")
 SUITES = ["gcm.misc", "gcm.aes128_de", "gcm.aes128_en", "gcm.aes192_de",

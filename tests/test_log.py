@@ -20,8 +20,8 @@ LINE = re.compile(
 
 # What the master says of itself, and not of connections.
 PROCESSES = re.compile(
-    r"tunnel: (listening on |worker \d+ |workers keep |sandbox: |"
-    "kernel TLS: )")
+    r"tunnel: (tunnel [\d.]+, |listening on |worker \d+ |workers keep |"
+    "sandbox: |kernel TLS: )")
 
 
 def lines_of_connections(t):

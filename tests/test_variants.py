@@ -27,11 +27,13 @@ TRUST = ["client_certs", "chain_verdicts", "client_sessions",
 # Which of these, where a variant may make a difference to them.
 MORE = {"sanitize": PROCESSES + TRUST, "poll": ["workers", "flood", "accept_proxy"],
         "clang": ["reload", "client_sessions"],
-        "static": ["privileges", "resumption"],
-        "tuned": ["workers", "random"] + TRUST,
-        "musl": ["workers", "privileges", "files", "inherited",
-                 "random"] + TRUST,
-        "accel": ["workers", "reload", "privileges", "resumption"]}
+        "static": ["privileges", "resumption", "hardening"],
+        "stock": ["workers", "random", "hardening"] + TRUST,
+        "musl": ["workers", "privileges", "files", "inherited", "random",
+                 "hardening", "library"] + TRUST,
+        "accel": ["workers", "reload", "privileges", "resumption", "library"]}
+
+STOCK = os.path.join(TOP, "build", "mbedtls")
 
 # What to give to make.
 VARIANTS = {
@@ -41,8 +43,8 @@ VARIANTS = {
     "poll": ["POLLER=poll"],
     "clang": ["CC=clang"],
     "static": ["STATIC=1"],
-    "tuned": ["TUNED=1"],
-    "musl": ["TUNED=1", "MUSL=1"],
+    "stock": [f"MBEDTLS={STOCK}", "ALLOW_OLD_MBEDTLS=1"],
+    "musl": ["MUSL=1"],
     "accel": ["ACCEL=ipsec-mb"],
     "valgrind": [],
 }
@@ -78,8 +80,6 @@ def scenarios(variant):
         arguments = ["-k", "not thousands"]
         if variant == "sanitize":
             environment["TUNNEL_SLOW"] = "5"
-        if variant in ("tuned", "musl", "accel"):  # these have no P-521
-            arguments = ["-k", "not thousands and not secp521r1"]
         if variant == "valgrind":
             environment.update(TUNNEL_SLOW="6", TUNNEL_UNDER=VALGRIND)
             names = ["end_of_stream", "service_sides"]
@@ -107,4 +107,6 @@ def test_variant(runs, variant):
         pytest.skip(f"{variant} is not installed")
     if variant == "accel" and why_no_accel():
         pytest.skip(why_no_accel())
+    if variant == "stock" and not os.path.isdir(STOCK):
+        pytest.skip("there is no mbed TLS as it comes in build/mbedtls")
     runs[variant].result(SECONDS)

@@ -1,0 +1,75 @@
+"""Our own mbed TLS: what it can do, and what it has been left without."""
+
+import os
+
+import pytest
+
+import support
+from support import run
+
+pytestmark = pytest.mark.skipif(not support.PATCHED,
+                                reason="this is not our own mbed TLS")
+
+
+def refusal(room, *words):
+    return run(support.TUNNEL, "-t", "accept=127.0.0.1:0",
+               "connect=127.0.0.1:1", *words, status=2).decode()
+
+
+@pytest.mark.parametrize("key,value,said", [
+    ("groups", "secp521r1",
+     'unknown group "secp521r1" (allowed: x25519, secp256r1, secp384r1)'),
+    ("groups", "x448", 'unknown group "x448"'),
+    ("ciphers", "TLS_RSA_WITH_AES_128_GCM_SHA256",
+     'unknown cipher suite "TLS_RSA_WITH_AES_128_GCM_SHA256"'),
+])
+def test_what_it_lacks_is_refused(room, key, value, said):
+    assert said in refusal(room, f"cert={room.certs.server}", f"{key}={value}")
+
+
+@pytest.mark.parametrize("curve", ["P-521", "secp256k1", "brainpoolP256r1"])
+def test_key_on_a_curve_that_it_lacks_is_refused(room, curve):
+    key = room.path("key.pem")
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+        f"ec_paramgen_curve:{curve}", "-nodes", "-subj", "/CN=localhost",
+        "-keyout", key, "-out", room.path("cert.pem"))
+    said = refusal(room, f"cert={room.path('cert.pem')}", f"key={key}")
+    assert len(said.splitlines()) == 1
+    assert said.endswith("cert.pem: a key on a curve that this mbed TLS does "
+                         "not have\n")
+
+
+@pytest.mark.parametrize("kind", ["server", "rsa"])
+@pytest.mark.parametrize("group", ["x25519", "secp256r1", "secp384r1"])
+def test_handshakes(room, version, kind, group):
+    backend = room.backend().serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}", f"groups={group}",
+                    f"cert={room.certs.path(kind)}.pem")
+    client = room.client(t, version)
+    client.send(b"hello")
+    client.close_notify()
+    assert client.read_all() == (b"hello", "close_notify")
+    assert f" {group} " in t.wait_log(" closed$")
+
+
+@pytest.mark.parametrize("cipher", ["aes-256-cbc", "aes-128-cbc"])
+def test_encrypted_key(room, cipher):
+    key = room.path("encrypted.key")
+    run("openssl", "pkcs8", "-topk8", "-v2", cipher, "-passout", "pass:secret",
+        "-in", room.certs.path("server.key"), "-out", key)
+    password = room.write("password", "secret\n")
+    os.chmod(password, 0o600)
+    backend = room.backend().serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}", f"key={key}",
+                    f"cert={room.certs.path('server.crt')}",
+                    f"key_password_file={password}")
+    client = room.client(t)
+    client.send(b"hello")
+    client.close_notify()
+    assert client.read_all() == (b"hello", "close_notify")
+
+
+def test_chain_that_is_too_long_is_refused(room):
+    with open(room.certs.server) as f, open(room.certs.ca) as ca:
+        pem = room.write("long.pem", f.read() + 18 * ca.read())
+    assert "this mbed TLS is built to send 6144" in refusal(room, f"cert={pem}")

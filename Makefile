@@ -5,6 +5,7 @@
 #   make deps check-vm   of kernel TLS alone, in virtual machines
 #   make deps all        install what is missing, and build; apply updates
 #   make                 build, with what is there; nothing is downloaded
+#   make deps fuzz       throw garbage at what parses; tests/fuzz/README.md
 #   make deps bench      measure it, next to other servers; QUICK=1: roughly
 #   make install         PREFIX=/usr/local DESTDIR=
 #   make uninstall clean
@@ -201,6 +202,12 @@ $(O)/test_tunnel: $(O)/tls.o $(O)/forward.o
 $(O)/test_alloc: mbedtls/alloc.c mbedtls/alloc.h
 $(O)/test_accel: mbedtls/ipsec-mb/aead.c
 
+# With libFuzzer, for so many SECONDS each; FUZZ=NAME: of that alone.
+fuzz:
+	@$(MAKE) --no-print-directory -k -f tests/fuzz/Makefile \
+	    VERSION='$(VERSION)' FEATURES='$(FEATURES)' \
+	    WARNINGS='$(WARNINGS)' PYTHON='$(PYTHON)'
+
 # The builds of tunnel to measure, and what make is told for each.  One that
 # can't be had here is left out.
 BENCH	= tunnel accel
@@ -233,7 +240,7 @@ install: $(TUNNEL)
 	install -m 755 $(TUNNEL) $(DESTDIR)$(PREFIX)/sbin/tunnel
 	install -m 644 man/tunnel.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 man/tunnel.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5
-	install -m 644 README.md LICENSE tunnel.conf.example \
+	install -m 644 README.md SECURITY.md LICENSE tunnel.conf.example \
 	    $(DESTDIR)$(PREFIX)/share/doc/tunnel
 
 uninstall:
@@ -252,7 +259,7 @@ clean:
 
 FORCE:
 
-.PHONY: all demo check check-vm unit bench bench-vm install uninstall clean \
-	mbedtls-is-fit FORCE
+.PHONY: all demo check check-vm unit fuzz bench bench-vm install uninstall \
+	clean mbedtls-is-fit FORCE
 
 endif

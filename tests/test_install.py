@@ -32,6 +32,7 @@ def test_install_and_uninstall(tmp_path):
         "opt/tunnel/share/man/man8/tunnel.8",
         "opt/tunnel/share/man/man5/tunnel.conf.5",
         "opt/tunnel/share/doc/tunnel/README.md",
+        "opt/tunnel/share/doc/tunnel/SECURITY.md",
         "opt/tunnel/share/doc/tunnel/LICENSE",
         "opt/tunnel/share/doc/tunnel/tunnel.conf.example",
     }

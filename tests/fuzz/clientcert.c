@@ -1,0 +1,85 @@
+/*
+ * A whole handshake, by a client whose certificates are what the input says:
+ * a byte of flags, then each with two bytes of length in front of it.  It has
+ * the key of one that the CA has issued, so that no other may be accepted.
+ */
+#include "fuzz_tls.h"
+
+#define CHAIN	4
+
+enum { IS_REQUIRED = 1, IS_TLS13 = 2, IN_PIECES = 4 };
+
+int
+LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	servers_new();
+	client_load();
+	return 0;
+}
+
+/* As many as there are, and none of them parsed. */
+static size_t
+take_chain(struct input *in, mbedtls_x509_crt *chain)
+{
+	struct input raw;
+	size_t n = 0;
+
+	for (; n < CHAIN && in->n > 0; n++) {
+		raw = take_some(in, take_number(in));
+		chain[n] = client_cert->chain;
+		chain[n].raw.p = (unsigned char *)(uintptr_t)raw.p;
+		chain[n].raw.len = raw.n;
+		chain[n].next = NULL;
+		if (n > 0)
+			chain[n - 1].next = &chain[n];
+	}
+	return n;
+}
+
+/* Is it what the CA has signed? */
+static int
+is_signed(const mbedtls_x509_crt *raw)
+{
+	const mbedtls_x509_buf *real = &client_cert->chain.tbs;
+	mbedtls_x509_crt crt;
+	int r;
+
+	mbedtls_x509_crt_init(&crt);
+	r = mbedtls_x509_crt_parse_der(&crt, raw->raw.p, raw->raw.len) == 0 &&
+	    crt.tbs.len == real->len &&
+	    memcmp(crt.tbs.p, real->p, real->len) == 0;
+	mbedtls_x509_crt_free(&crt);
+	return r;
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, size };
+	unsigned flags = take(&in);
+	struct tls_config *cfg = servers[flags & IS_REQUIRED ? REQUIRED :
+	    ASKED];
+	mbedtls_x509_crt chain[CHAIN];
+	struct stream s = { .fd = -1 };
+	struct client c;
+	struct tls *t;
+	size_t n;
+	int r;
+
+	start(cfg, flags & IN_PIECES ? 7 : SIZE_MAX);
+	n = take_chain(&in, chain);
+	client_new(&c, flags & IS_TLS13, n > 0 ? chain : NULL);
+	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
+	r = do_handshake(&s, &c);
+	if (r == 0 && t->client != NULL)
+		must(n > 0 && is_signed(chain), "it is somebody else's");
+	else if (r == 0)
+		must(!(flags & IS_REQUIRED), "there is no certificate");
+	else if (r == STREAM_ERROR)
+		must(*s.ops->error(&s) != '\0', "no reason");
+	client_free(&c);
+	tls_free(t);
+	return 0;
+}

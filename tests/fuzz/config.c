@@ -1,0 +1,33 @@
+/* A configuration file, and what is made of it before another is opened. */
+#include "fuzz_tunnel.h"
+
+static void
+use(struct config *cfg)
+{
+	struct targets accepts = { .n = 0 }, connects = { .n = 0 };
+	FILE *null = fopen("/dev/null", "w");
+
+	must(null != NULL, "/dev/null");
+	config_check(cfg, 0);
+	config_check(cfg, 1);
+	config_print(cfg, null);
+	resolve_all(&accepts, cfg->given[ACCEPT], 1);
+	resolve_all(&connects, cfg->given[CONNECT], 0);
+	fclose(null);
+	free(accepts.list);
+	free(connects.list);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct config cfg = { .command = NULL };
+	char *none[] = { NULL };
+
+	config_defaults(&cfg);
+	if (config_file(&cfg, file_of((struct input){ data, size })) == 0 &&
+	    config_command(&cfg, none) == 0)
+		use(&cfg);
+	config_free(&cfg);
+	return 0;
+}

@@ -1,0 +1,265 @@
+/*
+ * tls.c over memory: what the client sends lies in one buffer, what it is sent
+ * in another; and the library's own client, to fill the first.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "fuzz.h"
+
+static ssize_t	 fake_recv(int, void *, size_t, int);
+static ssize_t	 fake_send(int, const void *, size_t, int);
+static int	 fake_shutdown(int, int);
+
+#define clock_gettime	fuzz_clock
+#define recv		fake_recv
+#define send		fake_send
+#define shutdown	fake_shutdown
+#include "../../tls.c"
+#undef clock_gettime
+#undef recv
+#undef send
+#undef shutdown
+
+#define CACHED	16			/* sessions */
+
+static struct wire {
+	unsigned char p[1 << 17];
+	size_t	 at, end;
+} from_client, to_client;
+static size_t piece;			/* recv(2) has no more at a time */
+static int at_end;			/* its errno behind all of it; 0: FIN */
+static uint64_t client_random, server_random;
+
+/* The certificates are as new as they will ever be. */
+static void
+set_clock(void)
+{
+	char text[32] = "";
+	FILE *fp = fopen(PKI "now", "r");
+
+	must(fp != NULL && fgets(text, sizeof(text), fp) != NULL, PKI "now");
+	fclose(fp);
+	fuzz_now = strtoll(text, NULL, 10) + 60;
+}
+
+/* All starts anew: nothing is left of the input before. */
+static void
+start(struct tls_config *cfg, size_t most)
+{
+	struct tls_sessions *s = cfg->sessions;
+
+	from_client.at = from_client.end = to_client.at = to_client.end = 0;
+	piece = most;
+	at_end = EAGAIN;
+	client_random = 1;
+	server_random = 2;
+	fuzz_random = &server_random;
+	if (s != NULL)
+		memset(s->shared->slots, 0, s->nslots * s->slot_size);
+}
+
+static ssize_t
+wire_get(struct wire *w, void *p, size_t len)
+{
+	if (len > w->end - w->at)
+		len = w->end - w->at;
+	memcpy(p, w->p + w->at, len);
+	w->at += len;
+	return (ssize_t)len;
+}
+
+/* -1: there is no room. */
+static ssize_t
+wire_put(struct wire *w, const void *p, size_t len)
+{
+	if (len > sizeof(w->p) - w->end)
+		return -1;
+	memcpy(w->p + w->end, p, len);
+	w->end += len;
+	return (ssize_t)len;
+}
+
+static ssize_t
+fake_recv(int fd, void *p, size_t len, int flags)
+{
+	ssize_t n = wire_get(&from_client, p, len < piece ? len : piece);
+
+	(void)fd;
+	(void)flags;
+	if (n > 0 || at_end == 0)
+		return n;
+	errno = at_end;
+	return -1;
+}
+
+static ssize_t
+fake_send(int fd, const void *p, size_t len, int flags)
+{
+	(void)fd;
+	(void)flags;
+	errno = EAGAIN;
+	return wire_put(&to_client, p, len);
+}
+
+static int
+fake_shutdown(int fd, int how)
+{
+	(void)fd;
+	(void)how;
+	return 0;
+}
+
+/* Who asks for client certificates has rules, if it insists on one. */
+static void
+trust(struct tls_config *cfg, int verify)
+{
+	must(tls_config_ca(cfg, PKI "ca.pem") == 0 &&
+	    tls_config_crl(cfg, PKI "crl.pem") == 0 &&
+	    (verify == ASKED ||
+	    (tls_config_peer(cfg, "dns:*.example.org") == 0 &&
+	    tls_config_peer(cfg, "cn:bob") == 0 &&
+	    tls_config_peer(cfg, "pin:sha256/"
+	    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=") == 0)) &&
+	    tls_config_verify(cfg, verify == REQUIRED) == 0,
+	    tls_config_error(cfg));
+}
+
+/* A server, with tickets by a key that is known. */
+static struct tls_config *
+server_new(int verify)
+{
+	struct tls_config *cfg = tls_config_new();
+	struct tls_sessions *s = tls_sessions_new(calloc(1,
+	    tls_sessions_size(CACHED, 1)), CACHED, 1);
+
+	must(cfg != NULL && s != NULL && tls_init() == NULL, "tls_init");
+	must(tls_config_cert(cfg, PKI "ec.pem") == 0 &&
+	    tls_config_key(cfg, PKI "ec.pem", NULL) == 0 &&
+	    tls_config_cert(cfg, PKI "rsa.pem") == 0 &&
+	    tls_config_key(cfg, PKI "rsa.pem", NULL) == 0 &&
+	    tls_config_alpn(cfg, "h2,http/1.1") == 0, tls_config_error(cfg));
+	if (verify != NOT_ASKED)
+		trust(cfg, verify);
+	must(tls_config_ticket_keys(cfg, PKI "ticket.keys") == 0 &&
+	    tls_config_versions(cfg, 12, 13) == 0 &&
+	    tls_config_ready(cfg) == 0, tls_config_error(cfg));
+	tls_config_sessions(cfg, s, 1, 7 * DAY);
+	must(tls_config_renew(cfg) == NULL, "tls_config_renew");
+	return cfg;
+}
+
+/* One that asks for no certificate, one that does, and one that insists. */
+static struct tls_config *servers[3];
+
+static void
+servers_new(void)
+{
+	set_clock();
+	servers[NOT_ASKED] = server_new(NOT_ASKED);
+	servers[ASKED] = server_new(ASKED);
+	servers[REQUIRED] = server_new(REQUIRED);
+}
+
+struct client {
+	mbedtls_ssl_context ssl;
+	mbedtls_ssl_config conf;
+};
+
+/* Its own, by the CA, to be shown as it is or not. */
+static struct cert *client_cert;
+
+static void
+client_load(void)
+{
+	static struct tls_config *cfg;
+
+	must((cfg = tls_config_new()) != NULL &&
+	    tls_config_cert(cfg, PKI "client.pem") == 0 &&
+	    tls_config_key(cfg, PKI "client.pem", NULL) == 0,
+	    PKI "client.pem");
+	client_cert = cfg->certs;
+}
+
+static int
+client_send(void *arg, const unsigned char *p, size_t len)
+{
+	(void)arg;
+	return wire_put(&from_client, p, len) == -1 ?
+	    MBEDTLS_ERR_SSL_WANT_WRITE : (int)len;
+}
+
+static int
+client_recv(void *arg, unsigned char *p, size_t len)
+{
+	ssize_t n = wire_get(&to_client, p, len);
+
+	(void)arg;
+	return n == 0 ? MBEDTLS_ERR_SSL_WANT_READ : (int)n;
+}
+
+/* crt: NULL, or the first of its chain. */
+static void
+client_new(struct client *c, int is_tls13, mbedtls_x509_crt *crt)
+{
+	mbedtls_ssl_protocol_version version = is_tls13 ?
+	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2;
+
+	mbedtls_ssl_init(&c->ssl);
+	mbedtls_ssl_config_init(&c->conf);
+	mbedtls_ssl_config_defaults(&c->conf, MBEDTLS_SSL_IS_CLIENT,
+	    MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT);
+	mbedtls_ssl_conf_authmode(&c->conf, MBEDTLS_SSL_VERIFY_NONE);
+	mbedtls_ssl_conf_rng(&c->conf, RNG);
+	mbedtls_ssl_conf_min_tls_version(&c->conf, version);
+	mbedtls_ssl_conf_max_tls_version(&c->conf, version);
+	mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(&c->conf,
+	    MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
+	if (crt != NULL)
+		mbedtls_ssl_conf_own_cert(&c->conf, crt,
+		    &client_cert->key);
+	must(mbedtls_ssl_setup(&c->ssl, &c->conf) == 0, "mbedtls_ssl_setup");
+	mbedtls_ssl_set_hostname(&c->ssl, "server.example.org");
+	mbedtls_ssl_set_bio(&c->ssl, NULL, client_send, client_recv, NULL);
+}
+
+static void
+client_free(struct client *c)
+{
+	mbedtls_ssl_free(&c->ssl);
+	mbedtls_ssl_config_free(&c->conf);
+}
+
+/* The client, as far as it gets; with random numbers of its own. */
+static int
+client_handshake(struct client *c)
+{
+	int r;
+
+	fuzz_random = &client_random;
+	r = mbedtls_ssl_handshake(&c->ssl);
+	fuzz_random = &server_random;
+	return r;
+}
+
+/* Both, until neither can go on; what has become of the server's side. */
+static int
+do_handshake(struct stream *s, struct client *c)
+{
+	int r = STREAM_WANT_READ, failed = 0;
+	size_t before;
+
+	do {
+		before = from_client.end + to_client.end;
+		if (!failed && !mbedtls_ssl_is_handshake_over(&c->ssl))
+			failed = client_handshake(c) !=
+			    MBEDTLS_ERR_SSL_WANT_READ;
+		if (r == STREAM_WANT_READ)
+			r = s->ops->open(s);
+	} while (before != from_client.end + to_client.end ||
+	    (r == STREAM_WANT_READ && from_client.at != from_client.end));
+	return r;
+}

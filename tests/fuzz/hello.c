@@ -1,0 +1,67 @@
+/*
+ * Whatever a client may send, in front of its keys and behind them: the
+ * server's random numbers and clock are those that the seeds, whole
+ * connections, were made with.  The first byte says who listens, and how.
+ */
+#include "fuzz_tls.h"
+
+int
+LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	servers_new();
+	return 0;
+}
+
+/* It is open: who is it? */
+static void
+serve(struct stream *s)
+{
+	const struct tls *t = s->ctx;
+	static char buf[4 * RECORD_MAX];
+	struct tls_agreed a;
+	ssize_t n;
+
+	tls_agreed(t, &a);
+	must(a.version != NULL && a.cipher != NULL, "nothing was agreed upon");
+	must(t->cfg->verify != REQUIRED || a.client != NULL, "who is it?");
+	must(t->cfg->verify != NOT_ASKED || a.client == NULL, "who asked?");
+	s->ops->write(s, "hello", 5);
+	n = s->ops->read(s, buf, sizeof(buf));
+	must(n <= (ssize_t)sizeof(buf), "more than there is room for");
+	s->ops->pending(s);
+	s->ops->finish(s);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const int ends[] = { EAGAIN, 0, ECONNRESET, EPIPE };
+	static const size_t pieces[] = { SIZE_MAX, 1, 5, 100 };
+	struct input in = { data, size };
+	unsigned flags = take(&in);
+	struct tls_config *cfg = servers[(flags & 3) % 3];
+	struct stream s = { .fd = -1 };
+	struct tls *t;
+	int r;
+
+	start(cfg, pieces[flags >> 6]);
+	at_end = ends[flags >> 4 & 3];
+	tls_config_strict_names(cfg, flags >> 2 & 1);
+	tls_config_truncation(cfg, flags >> 3 & 1);
+	if (wire_put(&from_client, in.p, in.n) == -1)
+		return 0;
+	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
+	do
+		r = s.ops->open(&s);
+	while (r == STREAM_WANT_READ && from_client.at != from_client.end);
+	must(in.n == 0 || tls_heard(t), "it was not heard");
+	if (r == 0)
+		serve(&s);
+	else if (r == STREAM_ERROR)
+		must(*s.ops->error(&s) != '\0', "no reason");
+	s.ops->refuse(&s);
+	tls_free(t);
+	return 0;
+}

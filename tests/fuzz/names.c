@@ -1,0 +1,159 @@
+/*
+ * A rule or none, a name (each up to a zero), and a certificate: does the rule match
+ * it, does the certificate have the name, and what is said of it?  Rules and
+ * names are held against what RFC 6125 and README.md say, in other words.
+ */
+#include "fuzz_tls.h"
+
+static FILE *null;
+
+int
+LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	set_clock();
+	must(tls_init() == NULL, "tls_init");
+	must((null = fopen("/dev/null", "w")) != NULL, "/dev/null");
+	return 0;
+}
+
+/* Without regard to case, and a zero is nothing special. */
+static int
+is_equal(const char *a, size_t alen, const char *b, size_t blen)
+{
+	size_t i;
+
+	for (i = 0; i < alen && i < blen && tolower((unsigned char)a[i]) ==
+	    tolower((unsigned char)b[i]); i++)
+		continue;
+	return alen == blen && i == alen;
+}
+
+/* Does a pattern, perhaps with a star for its first label, stand for it? */
+static int
+covers(const char *pattern, size_t plen, const char *name, size_t len)
+{
+	const char *dot = memchr(name, '.', len);
+	size_t label = dot != NULL ? (size_t)(dot - name) : 0;
+
+	return is_equal(pattern, plen, name, len) || (plen > 2 &&
+	    pattern[0] == '*' && pattern[1] == '.' && label > 0 &&
+	    is_equal(pattern + 1, plen - 1, name + label, len - label));
+}
+
+/* Has it such a name, as the pattern or under one? */
+static int
+has_dns(const mbedtls_x509_crt *crt, const char *name, int is_pattern)
+{
+	const mbedtls_x509_sequence *q = &crt->subject_alt_names;
+	size_t len = strlen(name);
+
+	for (; q != NULL && q->buf.p != NULL; q = q->next) {
+		const char *own = (const char *)q->buf.p;
+
+		/* Context-specific 2, RFC 5280 section 4.2.1.6. */
+		if ((q->buf.tag & 0xdf) == 0x82 && (is_pattern ?
+		    covers(name, len, own, q->buf.len) :
+		    covers(own, q->buf.len, name, len)))
+			return 1;
+	}
+	return 0;
+}
+
+static void
+check_rule(const struct tls_config *cfg, const char *text,
+    const mbedtls_x509_crt *crt)
+{
+	const struct rule *r = find_rule(cfg, crt, 1);
+
+	if (strncmp(text, "dns:", 4) == 0)
+		must((r != NULL) == has_dns(crt, text + 4, 1),
+		    "a rule for a name");
+	if (r == NULL || strncmp(text, "cn:", 3) != 0)
+		return;
+	must(common_name(crt) != NULL && is_equal(text + 3, strlen(text + 3),
+	    (const char *)common_name(crt)->p, common_name(crt)->len),
+	    "a rule for a common name");
+}
+
+static void
+check_name(const char *name, const mbedtls_x509_crt *crt)
+{
+	struct sought s = { .name = name };
+	int has;
+
+	if (!is_host_name(name))
+		return;
+	has = has_name(crt, &s);
+	s.by_pattern = 1;
+	has |= has_name(crt, &s);
+	if (has_names(crt))
+		must(has == has_dns(crt, name, 0), "a name");
+	else
+		must(!has || common_name(crt) != NULL, "no name at all");
+}
+
+/* It is a client's. */
+static void
+check_holder(struct tls_config *cfg, mbedtls_x509_crt *crt)
+{
+	struct tls *t = calloc(1, sizeof(*t));
+	uint32_t flags = 0;
+
+	must(t != NULL, "out of memory");
+	t->cfg = cfg;
+	check_client(t, crt, 0, &flags);
+	must(t->refused == (flags != 0) && t->refused == (t->client == NULL),
+	    "is it refused?");
+	must(t->client == NULL || strpbrk(t->client, "\r\n") == NULL,
+	    "not one line");
+	tls_free(t);
+}
+
+static void
+ignore(const char *text)
+{
+	must(*text != '\0', "no text");
+}
+
+/* It is our own. */
+static void
+describe(struct tls_config *cfg, struct input der)
+{
+	struct cert *c = calloc(1, sizeof(*c));
+
+	must(c != NULL && (c->name = strdup("x")) != NULL, "out of memory");
+	mbedtls_x509_crt_init(&c->chain);
+	mbedtls_pk_init(&c->key);
+	cfg->certs = c;
+	if (mbedtls_x509_crt_parse_der(&c->chain, der.p, der.n) == 0) {
+		tls_config_report(cfg, 0, null);
+		tls_config_warn(cfg, ignore);
+	}
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, size };
+	struct tls_config *cfg = tls_config_new();
+	char *rule = take_text(&in), *name = take_text(&in);
+	mbedtls_x509_crt crt;
+
+	must(cfg != NULL, "tls_config_new");
+	mbedtls_x509_crt_init(&crt);
+	if ((*rule == '\0' || tls_config_peer(cfg, rule) == 0) &&
+	    mbedtls_x509_crt_parse_der(&crt, in.p, in.n) == 0) {
+		cfg->has_ca = 1;
+		check_rule(cfg, rule, &crt);
+		check_name(name, &crt);
+		check_holder(cfg, &crt);
+		describe(cfg, in);
+	}
+	mbedtls_x509_crt_free(&crt);
+	free(rule);
+	free(name);
+	tls_config_free(cfg);
+	return 0;
+}

@@ -1,0 +1,96 @@
+/*
+ * A PROXY header, that comes in pieces of so many bytes, with TLS behind it.
+ * Not a byte of that is taken; and what was told is told to a service as it
+ * was, in both versions.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+static ssize_t	 fake_recv(int, void *, size_t, int);
+
+#define recv	fake_recv
+#include "fuzz_tunnel.h"
+#undef recv
+
+static struct input wire;
+static size_t piece;
+
+static ssize_t
+fake_recv(int fd, void *p, size_t len, int flags)
+{
+	struct input peeked = wire, some = take_some(flags & MSG_PEEK ?
+	    &peeked : &wire, len < piece ? len : piece);
+
+	(void)fd;
+	if (some.n > 0)
+		memcpy(p, some.p, some.n);
+	return (ssize_t)some.n;
+}
+
+/* How long is the header at p, by the specification? */
+static size_t
+header_size(const uint8_t *p, size_t n)
+{
+	const uint8_t *end = memchr(p, '\n', n);
+
+	if (p[0] != 'P')
+		return 16 + ((size_t)p[14] << 8 | p[15]);
+	return end != NULL ? (size_t)(end - p) + 1 : 0;
+}
+
+/* Does it come back as it is? */
+static void
+check_told(const struct ends *ends)
+{
+	const struct tls_agreed agreed = { .version = "TLSv1.3",
+	    .cipher = "TLS_AES_128_GCM_SHA256", .alpn = "h2",
+	    .name = "www.example.org", .client = "CN=x", .common_name = "x" };
+	struct ends v1 = { .from = { .any = { .ss_family = AF_UNSPEC } } };
+	struct ends v2 = v1;
+	unsigned char out[PROXY_HEADER];
+	size_t n;
+
+	n = proxy_make_v2(out, sizeof(out), ends, &agreed);
+	must(n <= sizeof(out), "version 2 is too long");
+	must(proxy_parse_v2(out, n, &v2) == 0 &&
+	    memcmp(&v2, ends, sizeof(v2)) == 0,
+	    "version 2 tells something else");
+	n = proxy_make_v1((char *)out, sizeof(out), ends);
+	must(n <= PROXY_V1_MAX, "version 1 is too long");
+	if (ends->from.any.ss_family != AF_UNIX)
+		must(proxy_parse_v1((char *)out, &v1) == 0 &&
+		    memcmp(&v1, ends, sizeof(v1)) == 0,
+		    "version 1 tells something else");
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static struct service service;
+	static struct worker worker = { .service = &service };
+	struct session ss = { .worker = &worker, .fd = -1 };
+
+	if (size == 0)
+		return 0;
+	piece = data[0] == 0 ? SIZE_MAX : data[0];
+	wire = (struct input){ data + 1, size - 1 };
+	ss.peer = strdup("192.0.2.1:4000");
+	ss.proxy = calloc(1, sizeof(*ss.proxy));
+	must(ss.peer != NULL && ss.proxy != NULL, "out of memory");
+	if (proxy_read(&ss) == 0) {
+		must((size_t)(wire.p - data) - 1 ==
+		    header_size(data + 1, size - 1), "not just the header");
+		if (ss.ends != NULL) {
+			must(ss.ends->from.any.ss_family == AF_UNIX ||
+			    strpbrk(ss.peer, " \r\n") == NULL,
+			    "not one word");
+			peer_key(&ss.ends->from.any);
+			check_told(ss.ends);
+		}
+	}
+	free(ss.peer);
+	free(ss.ends);
+	proxy_free(&ss);
+	return 0;
+}

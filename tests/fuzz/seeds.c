@@ -1,0 +1,218 @@
+/*
+ * What harnesses begin with, and what can't be in the tree, since it is by the
+ * keys that were made for them: files in DIR/NAME.  Usage: seeds DIR
+ */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "fuzz_tls.h"
+
+static const char *directory;
+
+/* Each a pair of { address, length }, up to NULL, behind each other. */
+static void
+save(const char *harness, ...)
+{
+	static unsigned number;
+	const void *p;
+	char name[256];
+	va_list ap;
+	FILE *fp;
+
+	snprintf(name, sizeof(name), "%s/%s/%u", directory, harness, number++);
+	must((fp = fopen(name, "w")) != NULL, name);
+	va_start(ap, harness);
+	while ((p = va_arg(ap, const void *)) != NULL)
+		fwrite(p, 1, va_arg(ap, size_t), fp);
+	va_end(ap);
+	must(fclose(fp) == 0, name);
+}
+
+static void
+save_file(int kind, const char *name)
+{
+	struct tls_config *cfg = tls_config_new();
+	const char digit = (char)('0' + kind);
+	unsigned char *p;
+	size_t size;
+
+	must((p = slurp(cfg, name, &size)) != NULL, name);
+	save("files", &digit, (size_t)1, p, size - 1, NULL);
+	free(p);
+	tls_config_free(cfg);
+}
+
+static void
+save_certificates(void)
+{
+	static const struct {
+		const char *file, *rule, *name;
+	} list[] = {
+		{ "client", "dns:alice.example.org", "a.b.example.org" },
+		{ "client", "dns:*.example.org", "*.b.example.org" },
+		{ "client", "ip:2001:db8::1", "alice.example.org" },
+		{ "client", "uri:spiffe://x/y", "alice" },
+		{ "bob", "cn:bob", "bob" },
+		{ "ec", "dns:*.w.example.org", "a.w.example.org" },
+		{ "ca", "cn:Test CA", "Test CA" },
+	};
+	const mbedtls_x509_buf *der;
+	struct tls_config *cfg;
+	unsigned char flags, length[2];
+	char path[64];
+	size_t i;
+
+	for (i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
+		snprintf(path, sizeof(path), PKI "%s.pem", list[i].file);
+		must((cfg = tls_config_new()) != NULL &&
+		    tls_config_cert(cfg, path) == 0, path);
+		der = &cfg->certs->chain.raw;
+		save("names", list[i].rule, strlen(list[i].rule) + 1,
+		    list[i].name, strlen(list[i].name) + 1, der->p, der->len,
+		    NULL);
+		put(length, der->len, 2);
+		for (flags = 0; flags < 4; flags++)
+			save("clientcert", &flags, (size_t)1, length,
+			    sizeof(length), der->p, der->len, NULL);
+		tls_config_free(cfg);
+	}
+}
+
+/* What a client does once it is connected; its session, if there is one. */
+static int
+talk(struct stream *s, struct client *c, mbedtls_ssl_session *saved)
+{
+	unsigned char buf[512];
+	int i, has = 0;
+
+	s->ops->write(s, "hello", 5);
+	/* It wants to be called again for a ticket, and then tells of it. */
+	for (i = 0; i < 5; i++) {
+		mbedtls_ssl_read(&c->ssl, buf, sizeof(buf));
+		has = mbedtls_ssl_get_session(&c->ssl, saved) == 0 || has;
+	}
+	mbedtls_ssl_write(&c->ssl, (const unsigned char *)"data", 4);
+	mbedtls_ssl_close_notify(&c->ssl);
+	return has;
+}
+
+/* What is in its ticket. */
+static void
+save_ticket(const struct tls_config *cfg, unsigned char flags,
+    const mbedtls_ssl_session *session)
+{
+	unsigned char plain[TICKET_MAX];
+	size_t len = unseal(cfg, session->MBEDTLS_PRIVATE(ticket),
+	    session->MBEDTLS_PRIVATE(ticket_len), plain, sizeof(plain));
+
+	must(len > 0, "no ticket of ours");
+	save("ticket", &flags, (size_t)1, plain, len, NULL);
+}
+
+/* What the client sent is a connection again, without it. */
+static void
+check_replay(struct tls_config *cfg)
+{
+	static struct wire recorded;
+	struct stream s = { .fd = -1 };
+	struct tls *t;
+	int r;
+
+	recorded = from_client;
+	start(cfg, SIZE_MAX);
+	from_client = recorded;
+	from_client.at = 0;
+	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
+	do
+		r = s.ops->open(&s);
+	while (r == STREAM_WANT_READ && from_client.at != from_client.end);
+	must(r == 0, "it can't be replayed");
+	tls_free(t);
+}
+
+/* A connection, from its beginning to its end; resumed, if there is one. */
+static int
+connection(struct tls_config *cfg, int is_tls13, mbedtls_ssl_session *session,
+    int has_session)
+{
+	unsigned char verify = (unsigned char)cfg->verify, most = 255;
+	struct stream s = { .fd = -1 };
+	struct client c;
+	struct tls *t;
+
+	start(cfg, SIZE_MAX);
+	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
+	client_new(&c, is_tls13, &client_cert->chain);
+	if (has_session)
+		must(mbedtls_ssl_set_session(&c.ssl, session) == 0, "session");
+	must(do_handshake(&s, &c) == 0, "no handshake");
+	must(t->resumed == has_session, "is it resumed?");
+	has_session = talk(&s, &c, session);
+	save("hello", &verify, (size_t)1, from_client.p, from_client.end,
+	    NULL);
+	save("records", &most, (size_t)1, from_client.p, from_client.end,
+	    NULL);
+	save("records", &most, (size_t)1, to_client.p, to_client.end, NULL);
+	client_free(&c);
+	tls_free(t);
+	check_replay(cfg);
+	return has_session;
+}
+
+static void
+save_connections(void)
+{
+	mbedtls_ssl_session session;
+	int verify, is_tls13;
+
+	for (verify = NOT_ASKED; verify <= REQUIRED; verify++)
+		for (is_tls13 = 0; is_tls13 < 2; is_tls13++) {
+			mbedtls_ssl_session_init(&session);
+			must(connection(servers[verify], is_tls13, &session,
+			    0), "no session");
+			save_ticket(servers[verify], (unsigned char)(verify |
+			    is_tls13 * 4), &session);
+			connection(servers[verify], is_tls13, &session, 1);
+			mbedtls_ssl_session_free(&session);
+		}
+}
+
+/* An edit of each message, in each way; and records behind, unedited. */
+static void
+save_flights(void)
+{
+	unsigned char edit[] = { 0, 1, 0, 0, 0, 2, 1, 0 };
+	unsigned char records[] = { 0, 0, 0, 0, 1, 'x', 2, 1, 5, 24, 0, 0, 1,
+	    0, 1, 0, 2, 1, 0 };
+	unsigned char flags, message, kind;
+
+	for (flags = 0; flags < 32; flags++) {
+		records[0] = flags;
+		save("flight", records, sizeof(records), NULL);
+		for (message = 0; message < 5; message++)
+			for (kind = 0; kind < 4 && flags % 8 == 5; kind++) {
+				edit[0] = flags;
+				edit[2] = message;
+				edit[3] = kind;
+				save("flight", edit, sizeof(edit), NULL);
+			}
+	}
+}
+
+int
+main(int argc, char **argv)
+{
+	must(argc == 2, "usage: seeds DIR");
+	directory = argv[1];
+	servers_new();
+	client_load();
+	save_file(4, PKI "ticket.keys");
+	save_file(5, PKI "ca.pem");
+	save_file(6, PKI "crl.pem");
+	save_file(7, PKI "ec.pem");
+	save_file(7, PKI "bob.pem");
+	save_certificates();
+	save_connections();
+	save_flights();
+	return 0;
+}

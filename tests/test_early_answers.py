@@ -5,6 +5,7 @@ closes with input unread, reaches the client; only then is the abort told.
 import errno
 import random
 import socket
+import threading
 
 import pytest
 
@@ -83,6 +84,27 @@ def test_early_answer(room, kind, start, version, size):
         # That a command has ended with status 0 is an end.
         assert end != "close_notify" or kind == "command"
         sending.result()
+
+
+def test_early_answer_to_a_slow_client(room, version):
+    """What waits in the tunnel's host, too: the abort does not overtake it."""
+    left = threading.Event()
+
+    def serve(sock):
+        refuse_upload(NOISE)(sock)
+        sock.close()
+        left.set()
+
+    backend = room.backend().serve(serve)
+    t = room.tunnel(f"connect={backend.address}")
+    client = room.client(t, version, rcvbuf=1 << 14)
+    sending = Task(upload, client)
+    assert left.wait(support.DEADLINE)
+    support.wait_until_stalled(client.sock)
+    got, end = client.read_all()
+    assert len(got) == len(NOISE) and got == NOISE
+    assert end != "close_notify"
+    sending.result()
 
 
 @pytest.mark.parametrize("size", [200, 300000])

@@ -693,12 +693,44 @@ fault(const struct tls *t, int r)
 	return r;
 }
 
+/* A protocol by its first bytes, of which a ? stands for any; or NULL. */
+static const char *
+protocol_name(const unsigned char *p, size_t len)
+{
+	static const struct {
+		unsigned char len;
+		char	 first[9];
+		char	 name[11];
+	} known[] = {
+		{ 4, "GET ", "HTTP" }, { 5, "POST ", "HTTP" },
+		{ 5, "HEAD ", "HTTP" }, { 4, "PUT ", "HTTP" },
+		{ 8, "OPTIONS ", "HTTP" }, { 8, "CONNECT ", "HTTP" },
+		{ 6, "PRI * ", "HTTP/2" }, { 4, "SSH-", "SSH" },
+		{ 6, "PROXY ", "PROXY" },
+		/* SSLRequest, a TPKT with X.224's CR, an SSLv2 CLIENT-HELLO */
+		{ 8, "\0\0\0\010\004\322\026\057", "PostgreSQL" },
+		{ 6, "\003\0???\340", "RDP" }, { 4, "\200?\001\003", "SSLv2" },
+	};
+	size_t i, j;
+
+	for (i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		for (j = 0; j < known[i].len && j < len &&
+		    (known[i].first[j] == '?' ||
+		    (unsigned char)known[i].first[j] == p[j]); j++)
+			continue;
+		if (j == known[i].len)
+			return known[i].name;
+	}
+	return NULL;
+}
+
 static const char *
 tls_error(const struct stream *s)
 {
 	struct tls *t = s->ctx;
 	struct tls_config *cfg = t->cfg;
 	const char *during = t->open ? "TLS" : "handshake";
+	const char *name;
 	char first[64];
 
 	if (t->refused)
@@ -711,7 +743,10 @@ tls_error(const struct stream *s)
 	}
 	if (t->nfirst > 0 && t->first[0] != MBEDTLS_SSL_MSG_HANDSHAKE) {
 		stream_quote(first, sizeof(first), t->first, t->nfirst);
-		fail(cfg, "not TLS: the client sent %s", first);
+		name = protocol_name(t->first, t->nfirst);
+		fail(cfg, "not TLS%s%s: the client sent %s",
+		    name != NULL ? " but " : "", name != NULL ? name : "",
+		    first);
 	} else if (t->failed == MBEDTLS_ERR_NET_RECV_FAILED ||
 	    t->failed == MBEDTLS_ERR_NET_SEND_FAILED)
 		fail(cfg, "client: %s", strerror(t->err));
@@ -981,6 +1016,8 @@ remember_name(mbedtls_ssl_context *ssl)
 		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	if (strlen(t->sni) != len || !is_host_name(t->sni))
 		t->sni[0] = '\0';
+	else if (len > 1 && t->sni[len - 1] == '.')	/* the root's */
+		t->sni[len - 1] = '\0';
 	return 0;
 }
 
@@ -1342,7 +1379,8 @@ rule_parse(struct rule *r, const char *text)
 		/* FALLTHROUGH */
 	default:
 		r->text = strdup(text);
-		return r->text != NULL && *text != '\0' ? 0 : -1;
+		return r->text != NULL && *text != '\0' &&
+		    (r->kind == DNS || strchr(text, '*') == NULL) ? 0 : -1;
 	}
 }
 
@@ -1367,7 +1405,7 @@ tls_config_peer(struct tls_config *cfg, const char *text)
 	    rule_parse(r, text + strlen(kinds[i])) == -1)
 		return fail(cfg, "\"%s\" is not a rule (allowed: cn:NAME, "
 		    "dns:NAME or dns:*.NAME, ip:ADDRESS, uri:URI, "
-		    "pin:sha256/BASE64)", text);
+		    "pin:sha256/BASE64; a * for dns alone)", text);
 	if (r->kind != PIN && !cfg->has_ca)
 		return fail(cfg, "\"%s\" needs ca: without one, anybody can "
 		    "make such a certificate", text);

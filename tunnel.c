@@ -42,6 +42,7 @@
 #define EXIT_CONFIG	2
 #define LINE_MAX_LEN	4096		/* of a configuration file */
 #define LOG_SIZE	2048
+#define BOM		"\xef\xbb\xbf"	/* of UTF-8, as some editors put it */
 #define TEXT_SIZE	512
 #define ADDRESS_SIZE	128		/* of an address as text */
 #define ADDRESSES	16		/* of one name */
@@ -656,8 +657,8 @@ config_line(struct config *cfg, int rank, const char *where, char *line,
 
 	if (line_check(where, line, len) == -1)
 		return -1;
-	if (line[strspn(line, " \t")] == '\0' ||
-	    line[strspn(line, " \t")] == '#')
+	line += strspn(line, " \t");
+	if (*line == '\0' || *line == '#' || *line == ';')
 		return 0;
 	if ((key = split(line, &value)) == NULL) {
 		say(ERROR, "%s: \"%.64s\" is not key = value (there are no "
@@ -676,7 +677,7 @@ static int
 config_file(struct config *cfg, const char *name)
 {
 	char where[PATH_MAX + 32], *line = NULL;
-	size_t size = 0, number = 0;
+	size_t size = 0, number = 0, bom;
 	int r = 0, failed;
 	ssize_t len;
 	FILE *fp;
@@ -690,7 +691,10 @@ config_file(struct config *cfg, const char *name)
 		snprintf(where, sizeof(where), "%s:%zu", name, ++number);
 		if (line[len - 1] == '\n')
 			line[--len] = '\0';
-		r = config_line(cfg, FROM_FILE, where, line, (size_t)len);
+		bom = number == 1 && strncmp(line, BOM, strlen(BOM)) == 0 ?
+		    strlen(BOM) : 0;
+		r = config_line(cfg, FROM_FILE, where, line + bom,
+		    (size_t)len - bom);
 	}
 	failed = r == 0 && (ferror(fp) || errno == ENOMEM);
 	if (failed)
@@ -801,6 +805,14 @@ is_runnable(const char *name)
 	return 0;
 }
 
+/* Its one connection is on descriptor 0, or on another that was passed. */
+static int
+is_for_inetd(const struct value *accept)
+{
+	return accept == NULL || (accept->next == NULL &&
+	    strncmp(accept->text, "fd:", 3) == 0);
+}
+
 /* What must be there, and what may not be together. */
 static int
 config_check(const struct config *cfg, int inetd)
@@ -812,11 +824,17 @@ config_check(const struct config *cfg, int inetd)
 	if (cfg->given[ACCEPT] == NULL && !inetd)
 		missing = "accept = [host:]port";
 	else if (cfg->given[CERT] == NULL)
-		missing = "cert = FILE (tunnel -g NAME > FILE makes one)";
+		missing = "cert = FILE (tunnel -g NAME -o FILE makes one)";
 	else if (cfg->given[CONNECT] == NULL && cfg->command == NULL)
 		missing = "connect = [host:]port, or a command behind --";
 	if (missing != NULL) {
 		say(ERROR, "missing: %s", missing);
+		return -1;
+	}
+	if (inetd && !is_for_inetd(cfg->given[ACCEPT])) {
+		say(ERROR, "%s: -i serves one connection that is there already "
+		    "(allowed: no accept, or accept = fd:N)",
+		    config_where(cfg, ACCEPT));
 		return -1;
 	}
 	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
@@ -898,6 +916,14 @@ usage(FILE *fp)
 	    "       tunnel -k [-o file]\n");
 }
 
+static int
+misused(void)
+{
+	usage(stderr);
+	fprintf(stderr, "tunnel -h explains all of it\n");
+	return -1;
+}
+
 static void
 help(void)
 {
@@ -927,6 +953,7 @@ static int
 parse_arguments(struct arguments *a, int argc, char **argv)
 {
 	static char *none[] = { NULL };
+	static char help_letter[] = "-h", version_letter[] = "-V";
 	int c, n;
 
 	for (n = 1; n < argc && strcmp(argv[n], "--") != 0; n++)
@@ -937,6 +964,10 @@ parse_arguments(struct arguments *a, int argc, char **argv)
 	while (optind < n) {
 		const char *setting = NULL;
 
+		if (strcmp(argv[optind], "--help") == 0)
+			argv[optind] = help_letter;
+		else if (strcmp(argv[optind], "--version") == 0)
+			argv[optind] = version_letter;
 		switch (c = getopt(n, argv, "+c:dg:hiko:qtvV")) {
 		case -1:
 			setting = argv[optind++];
@@ -978,14 +1009,18 @@ parse_arguments(struct arguments *a, int argc, char **argv)
 			a->version = 1;
 			break;
 		default:
-			usage(stderr);
-			return -1;
+			return misused();
 		}
 		if (setting != NULL)
 			a->settings[a->nsettings++] = setting;
 	}
 	if (a->output != NULL && a->names == NULL && !a->key) {
 		say(ERROR, "-o has no effect without -g or -k");
+		return -1;
+	}
+	if ((a->names != NULL || a->key) && a->nsettings > 0) {
+		say(ERROR, "unexpected argument \"%s\" (allowed: -g "
+		    "NAME[,NAME ...] or -k, and -o FILE)", a->settings[0]);
 		return -1;
 	}
 	return 0;
@@ -3021,6 +3056,21 @@ trim(struct worker *w)
 	w->peak = w->counts->live;
 }
 
+/* A client that says nothing, and stays, is one of another protocol. */
+static void
+session_silent(const struct session *ss, const struct forward_end *end)
+{
+	struct forward_end why = *end;
+
+	if (strcmp(end->reason, "handshake timeout") != 0) {
+		session_say(ss, DEBUG, "", end);
+		return;
+	}
+	why.reason = "handshake timeout: the client sent nothing (it may wait "
+	    "for a greeting: this port expects TLS at once)";
+	session_say_why(ss, NOTICE, &why);
+}
+
 static void
 session_closed(void *conn, const struct forward_end *end)
 {
@@ -3050,7 +3100,7 @@ session_closed(void *conn, const struct forward_end *end)
 		session_say_why(ss, NOTICE, end);
 	} else {
 		n->silent++;
-		session_say(ss, DEBUG, "", end);
+		session_silent(ss, end);
 	}
 	if (ss->command != NULL) {
 		ss->command->left = 1;
@@ -4624,14 +4674,6 @@ service_free(struct service *sv)
 	free(sv);
 }
 
-/* Is it a descriptor that accept names? */
-static int
-is_passed(const struct config *cfg)
-{
-	return cfg->given[ACCEPT] != NULL &&
-	    strncmp(cfg->given[ACCEPT]->text, "fd:", 3) == 0;
-}
-
 /*
  * All but its listeners and workers; old is the one before, or NULL.  NULL
  * after one sentence.
@@ -4655,8 +4697,7 @@ service_new(const struct arguments *a, const struct service *old)
 	if (old == NULL)
 		close_strays(&sv->cfg, a);
 	if (load_kernel(sv) == -1 ||
-	    resolve_all(&sv->accepts, a->inetd && !is_passed(&sv->cfg) ? NULL :
-	    sv->cfg.given[ACCEPT], 1) == -1 ||
+	    resolve_all(&sv->accepts, sv->cfg.given[ACCEPT], 1) == -1 ||
 	    resolve_all(&sv->connects, sv->cfg.given[CONNECT], 0) == -1 ||
 	    load_privileges(sv) == -1 || check_files(sv, ERROR) == -1 ||
 	    make_seats(sv, a->inetd) == -1 ||
@@ -6097,7 +6138,7 @@ main(int argc, char **argv)
 	log_init();
 	take_environment(&a);
 	if (argc == 1) {
-		usage(stderr);
+		misused();
 	} else if (parse_arguments(&a, argc, argv) == -1) {
 		r = EXIT_CONFIG;
 	} else if (a.help) {

@@ -50,6 +50,12 @@ def good(certs):
 
 # The file.
 
+def test_comments_of_other_programs(in_file, good):
+    """A semicolon, and the mark that some editors put at the beginning."""
+    message = in_file("\ufeff; a comment\n  ; another\n" + good + "x = 1\n")
+    assert message.startswith('tunnel.conf:6: unknown key "x"')
+
+
 def test_unknown_key(in_file, good):
     assert in_file(good + "colour = red\n").startswith(
         'tunnel.conf:4: unknown key "colour"')
@@ -183,7 +189,7 @@ def test_nothing_at_all():
     assert p.stderr.startswith("usage: tunnel ")
 
 
-@pytest.mark.parametrize("flag", ["-x", "-c", "-g", "-o", "--help"])
+@pytest.mark.parametrize("flag", ["-x", "-c", "-g", "-o", "--hel"])
 def test_bad_flag(flag):
     p = tunnel(flag)
     assert p.returncode == 2
@@ -393,3 +399,42 @@ def test_command_missing(lost, certs):
                                    ",".join(f"n{i}" for i in range(40))])
 def test_generate_for_bad_names(names):
     assert complaint(tunnel("-g", names)).startswith("-g: ")
+
+
+# Letters and words.
+
+@pytest.mark.parametrize("words", [["-g", "a", "b"], ["-g", "a", "b=c"],
+                                   ["-k", "b"]])
+def test_unexpected_argument(words):
+    assert complaint(tunnel(*words)).startswith(
+        f'unexpected argument "{words[-1]}" (allowed: -g NAME')
+
+
+@pytest.mark.parametrize("letter,word", [("-h", "--help"), ("-V", "--version")])
+def test_long_words(letter, word):
+    p = tunnel(word)
+    assert p.returncode == 0
+    assert p.stdout == tunnel(letter).stdout != ""
+
+
+@pytest.mark.parametrize("words", [[], ["-x"]])
+def test_usage_leads_to_help(words):
+    p = tunnel(*words)
+    assert p.returncode == 2
+    assert p.stderr.endswith("tunnel -h explains all of it\n")
+
+
+@pytest.mark.parametrize("accept", [["127.0.0.1:0"], ["fd:0", "fd:3"]])
+def test_inetd_and_accept(certs, accept):
+    message = complaint(tunnel(
+        "-i", "connect=1", f"cert={certs.server}",
+        *(f"accept={a}" for a in accept)))
+    assert "-i serves one connection that is there already" in message
+
+
+@pytest.mark.parametrize("rule", ["cn:*", "uri:spiffe://example.org/*"])
+def test_wildcard_is_for_dns_alone(room, authority, good, in_file, rule):
+    message = in_file(good + f"verify = require\nca = {authority.crt}\n"
+                      f"peer = {rule}\n")
+    assert f'peer: "{rule}" is not a rule' in message
+    assert message.endswith("a * for dns alone)")

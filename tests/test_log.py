@@ -124,7 +124,7 @@ def test_not_tls(room, backend):
     sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     sock.shutdown(socket.SHUT_WR)
     line = last_line(t, "not TLS")
-    assert line["reason"] == 'not TLS: the client sent "GET / HT"'
+    assert line["reason"] == 'not TLS but HTTP: the client sent "GET / HT"'
     assert read_all(sock)[0][:1] in (b"", b"\x15")  # or an alert
 
 
@@ -314,3 +314,20 @@ def drain(reader, log, condition):
         return not readable and condition()
 
     support.wait_for(enough, "the log's next lines")
+
+
+@pytest.mark.parametrize("first,name", [
+    (b"GET / HTTP/1.1\r\n", "HTTP"), (b"OPTIONS * HTTP/1.1\r\n", "HTTP"),
+    (b"PRI * HTTP/2.0\r\n\r\n", "HTTP/2"), (b"SSH-2.0-OpenSSH_9.2", "SSH"),
+    (b"\0\0\0\x08\x04\xd2\x16\x2f", "PostgreSQL"),
+    (b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\x01\0\x08\0\x0b\0\0\0", "RDP"),
+    (b"\x80\x2e\x01\x03\x01\0\x15\0\0\0\x10", "SSLv2"),
+    (b"\0\0\0\x08\x04\xd2\x16\x30", None), (b"PRIVMSG x", None),
+])
+def test_protocol_that_is_not_tls(room, backend, first, name):
+    t = room.tunnel(f"connect={backend.address}")
+    sock = room.connect(t.address)
+    sock.sendall(first)
+    sock.shutdown(socket.SHUT_WR)
+    but = f" but {re.escape(name)}" if name else ""
+    t.wait_log(rf'- .* not TLS{but}: the client sent "\S')

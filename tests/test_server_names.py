@@ -78,6 +78,16 @@ def s_client(room, t, name, version, *arguments, status=0):
 
 # By name.
 
+def test_trailing_dot_does_not_matter(room, shelf, tunnel):
+    """Python's ssl can't send one."""
+    t = tunnel(shelf.get("a", "DNS:a.example.org"),
+               shelf.get("b", "DNS:b.example.org"))
+    out = support.run("openssl", "s_client", "-connect", t.address,
+                      "-servername", "b.example.org.", "-brief")
+    assert b"CN = b" in out
+    t.wait_log(" sni=b.example.org ")
+
+
 @pytest.mark.parametrize("name,cn", [
     ("a.example.org", "a"), ("b.example.org", "b"), ("b.example.net", "b"),
     ("b2.example.org", "b"),

@@ -572,7 +572,8 @@ static void
 test_letters(void **state)
 {
 	char *argv[] = { "tunnel", "accept=1", "-ti", "-c", "file", "connect=2",
-	    "-vd", "-gname", "--", "-x", "y=z", NULL };
+	    "-vd", "--", "-x", "y=z", NULL };
+	char *generate[] = { "tunnel", "-gname", "-o", "file", NULL };
 	static const char *const settings[] = { "accept=1", "connect=2",
 	    "log_level=debug", "daemon=yes" };
 	struct arguments a = { 0 };
@@ -586,12 +587,18 @@ test_letters(void **state)
 	for (i = 0; i < LEN(settings); i++)
 		assert_string_equal(a.settings[i], settings[i]);
 	assert_string_equal(a.file, "file");
-	assert_string_equal(a.names, "name");
 	assert_true(a.test && a.inetd && !a.help && !a.version);
 	assert_string_equal(a.command[0], "-x");
 	assert_string_equal(a.command[1], "y=z");
 	assert_null(a.command[2]);
 	free(a.settings);
+	a = (struct arguments){ 0 };
+	optind = 1;
+	assert_int_equal(parse_arguments(&a, LEN(generate) - 1, generate), 0);
+	assert_string_equal(a.names, "name");
+	assert_string_equal(a.output, "file");
+	free(a.settings);
+	expect_silence();
 }
 
 /* What was started with is looked at again at each reload. */

@@ -1344,6 +1344,7 @@ resolve_name(struct target *t, const char *host, const char *port)
 	if ((r = getaddrinfo(host, port, &hints, &list)) != 0) {
 		say(ERROR, "%s: %s: %s", t->value->where, host,
 		    gai_strerror(r));
+		errno = r == EAI_AGAIN ? EAGAIN : 0;
 		return -1;
 	}
 	for (ai = list; ai != NULL && n < ADDRESSES; ai = ai->ai_next) {
@@ -4676,13 +4677,15 @@ service_free(struct service *sv)
 
 /*
  * All but its listeners and workers; old is the one before, or NULL.  NULL
- * after one sentence.
+ * after one sentence, with errno: EAGAIN if it may be right in a minute.
  */
 static struct service *
 service_new(const struct arguments *a, const struct service *old)
 {
 	struct service *sv;
+	int saved;
 
+	errno = 0;
 	if ((sv = calloc(1, sizeof(*sv))) == NULL) {
 		say(ERROR, "out of memory");
 		return NULL;
@@ -4707,7 +4710,9 @@ service_new(const struct arguments *a, const struct service *old)
 		sv->shared->warned = old->shared->warned;
 	return sv;
 err:
+	saved = errno;
 	service_free(sv);
+	errno = saved;
 	return NULL;
 }
 
@@ -5851,6 +5856,14 @@ take_connection(struct incoming *in, int fd)
 	return -1;
 }
 
+/* Of a start that failed: may it be right in a minute, as it is? */
+static int
+exit_status(int error)
+{
+	return error == EAGAIN || error == EADDRNOTAVAIL ||
+	    error == EADDRINUSE ? EXIT_FAILURE : EXIT_CONFIG;
+}
+
 static int
 run_inetd(const struct arguments *a)
 {
@@ -5860,7 +5873,9 @@ run_inetd(const struct arguments *a)
 	int fd, r = EXIT_CONFIG;
 	sigset_t asleep;
 
-	if (sv == NULL || log_open(sv) == -1)
+	if (sv == NULL)
+		return exit_status(errno);
+	if (log_open(sv) == -1)
 		goto out;
 	fd = sv->accepts.n > 0 ? sv->accepts.list[0].fd : STDIN_FILENO;
 	if (take_connection(&in, fd) == -1)
@@ -5991,7 +6006,7 @@ run_service(const struct arguments *a)
 	int r = EXIT_CONFIG;
 
 	if ((m.live = service_new(a, NULL)) == NULL)
-		return EXIT_CONFIG;
+		return exit_status(errno);
 	if (m.live->cfg.number[DAEMON] == 1 &&
 	    (m.parent = background()) == -1) {
 		r = EXIT_FAILURE;
@@ -6000,8 +6015,9 @@ run_service(const struct arguments *a)
 	m.pid = getpid();
 	prepare(m.live);
 	catch_signals(&m.asleep);
-	if (open_listeners(m.live, NULL) == 0 && write_pidfile(&m) == 0 &&
-	    log_open(m.live) == 0)
+	if (open_listeners(m.live, NULL) == -1)
+		r = exit_status(errno);
+	else if (write_pidfile(&m) == 0 && log_open(m.live) == 0)
 		r = serve(&m);
 	if (m.pidfile != -1)
 		unlink(m.pidfile_name);
@@ -6021,7 +6037,7 @@ run_test(const struct arguments *a)
 	size_t i;
 
 	if ((sv = service_new(a, NULL)) == NULL)
-		return EXIT_CONFIG;
+		return exit_status(errno);
 	config_print(&sv->cfg, stdout);
 	tls_config_print(sv->tls, stdout);
 	kernel_text(&sv->kernel, text, sizeof(text));

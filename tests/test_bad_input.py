@@ -20,9 +20,9 @@ def tunnel(*arguments, **keywords):
         text=True, timeout=support.DEADLINE, **keywords)
 
 
-def complaint(p):
+def complaint(p, status=2):
     """The one sentence that it ended with."""
-    assert p.returncode == 2, p
+    assert p.returncode == status, p
     assert p.stdout == ""
     assert p.stderr.startswith("tunnel: error: "), p.stderr
     assert p.stderr.count("\n") == 1 and p.stderr.endswith("\n"), p.stderr
@@ -305,11 +305,11 @@ def test_as_many_keys_as_certificates(certs, arguments):
 def lost(room, certs):
     """What fails late, and the files that it must not leave."""
 
-    def call(*arguments, **keywords):
+    def call(*arguments, status=2, **keywords):
         p = tunnel(f"accept=unix:{room.path('socket')}", "connect=1",
                    f"pidfile={room.path('pidfile')}", f"cert={certs.server}",
                    *arguments, **keywords)
-        message = complaint(p)
+        message = complaint(p, status)
         assert not os.path.exists(room.path("socket"))
         assert not os.path.exists(room.path("pidfile"))
         return message
@@ -317,30 +317,31 @@ def lost(room, certs):
     return call
 
 
-def in_background(lost, *arguments):
+def in_background(lost, *arguments, status=2):
     """The same, and the same sentence, when it was to be a daemon."""
-    message = lost(*arguments)
-    assert lost("-d", *arguments) == message
+    message = lost(*arguments, status=status)
+    assert lost("-d", *arguments, status=status) == message
     return message
 
 
 def test_port_in_use(lost):
     with socket.create_server(("127.0.0.1", 0)) as s:
         address = support.tcp_address(s)
-        message = in_background(lost, f"accept={address}")
+        message = in_background(lost, f"accept={address}", status=1)
     assert re.search(f"{address}: {support.IN_USE}", message)
 
 
 def test_two_accept_on_one_port(lost):
     address = support.free_port()
     assert re.search(f"{address}: {support.IN_USE}", in_background(
-        lost, f"accept={address}", f"accept={address}"))
+        lost, f"accept={address}", f"accept={address}", status=1))
 
 
 def test_unix_socket_in_use(room, certs):
     backend = room.backend(family=socket.AF_UNIX, to=room.path("used"))
     message = complaint(tunnel(
-        f"accept={backend.address}", "connect=1", f"cert={certs.server}"))
+        f"accept={backend.address}", "connect=1", f"cert={certs.server}"),
+        status=1)
     assert re.search(support.IN_USE, message)
     support.connect(backend.address).close()  # it is still there
 
@@ -348,14 +349,29 @@ def test_unix_socket_in_use(room, certs):
 def test_unix_socket_would_replace_a_file(room, certs):
     path = room.write("file", "precious")
     message = complaint(tunnel(
-        f"accept=unix:{path}", "connect=1", f"cert={certs.server}"))
+        f"accept=unix:{path}", "connect=1", f"cert={certs.server}"), status=1)
     assert re.search(support.IN_USE, message)
     assert open(path).read() == "precious"
 
 
 def test_address_of_another_machine(lost):
     assert re.search(support.NOT_HERE, in_background(
-        lost, "accept=192.0.2.1:0"))
+        lost, "accept=192.0.2.1:0", status=1))
+
+
+@pytest.mark.parametrize("flags", [[], ["-t"], ["-i"]])
+def test_name_that_can_not_be_looked_up_now(certs, flags):
+    """Without a network, as it is early in the start of a machine."""
+    alone = ["unshare", "-n"]
+    if support.subprocess.run([*alone, "true"]).returncode != 0:
+        pytest.skip("no network namespace can be made here")
+    accept = [] if "-i" in flags else ["accept=127.0.0.1:0"]
+    p = support.subprocess.run(
+        [*alone, *support.UNDER, support.TUNNEL, *flags, *accept,
+         "connect=backend.example.org:1", f"cert={certs.server}"],
+        capture_output=True, text=True, timeout=support.DEADLINE,
+        stdin=support.subprocess.DEVNULL)
+    assert "backend.example.org: " in complaint(p, 1)
 
 
 def test_log_file_impossible(lost, room):

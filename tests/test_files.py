@@ -183,7 +183,7 @@ def test_socket_of_another_user_is_left_alone(room, place, refused):
     os.chown(f"{place}/socket", NOBODY.pw_uid, 0)
     word = f"accept=unix:{place}/socket"
     assert re.search(support.IN_USE, complaint(
-        tunnel(word, "connect=1", f"cert={room.certs.server}")))
+        tunnel(word, "connect=1", f"cert={room.certs.server}"), status=1))
     assert os.path.exists(f"{place}/socket")
 
 

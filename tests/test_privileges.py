@@ -221,9 +221,8 @@ def test_user_that_we_are_already(room, everyone, echo, mode):
 def test_privilege_that_only_root_has(room, everyone, echo, word, mode):
     peer, sock = socket.socketpair()
     with peer, sock:
-        t = room.tunnel(mode, "accept=127.0.0.1:0", everyone, word,
-                        f"connect={echo.address}", ready=False, stdin=sock,
-                        **AS_NOBODY)
+        t = room.tunnel(mode, everyone, word, f"connect={echo.address}",
+                        ready=False, stdin=sock, **AS_NOBODY)
         assert t.wait() == 2
     assert t.log().startswith("tunnel: error: ")
     assert t.log().count("\n") == 1

@@ -79,7 +79,7 @@ def test_daemon_lets_go_of_its_terminal(room, backend):
 
 def test_daemon_that_cannot_start(room, backend):
     d = Daemon(room, "-d", f"connect={backend.address}", "accept=192.0.2.1:0")
-    assert d.p.returncode == 2
+    assert d.p.returncode == 1  # the address may still come
     assert d.p.stderr.startswith("tunnel: error: ")
     assert d.p.stderr.count("\n") == 1
     assert not os.path.exists(d.pidfile)

@@ -81,11 +81,12 @@ ACCEL_LIBS = -lIPSec_MB
 endif
 
 # What hardens our code, unless HARDENING says otherwise, and our library, which
-# all builds share.  Not all compilers have all of it, nor do all machines.
+# all builds share.  Not all compilers have all of it, nor do all machines; and
+# control-flow protection is all or nothing, which musl itself lacks.
 hardening := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fno-strict-overflow \
 	-fno-delete-null-pointer-checks $(shell for flag in \
 	-fstack-protector-strong -fstack-clash-protection \
-	-ftrivial-auto-var-init=zero -fcf-protection=full \
+	-ftrivial-auto-var-init=zero $(if $(MUSL),,-fcf-protection=full) \
 	-mbranch-protection=standard; do $(CC) -Werror $$flag -E -x c /dev/null \
 	>/dev/null 2>&1 && echo $$flag; done) $(PIE)
 

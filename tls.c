@@ -3618,6 +3618,7 @@ opened(struct tls *t, struct stream *s)
 	int record = mbedtls_ssl_get_max_out_record_payload(t->ssl);
 
 	t->open = 1;
+	t->alert = MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY;	/* see tls_finish() */
 	t->suite = mbedtls_ssl_get_ciphersuite_id_from_ssl(t->ssl);
 	t->alpn = mbedtls_ssl_get_alpn_protocol(t->ssl);
 	t->record = record > 0 ? (size_t)record : RECORD_MAX;

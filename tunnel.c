@@ -4513,7 +4513,9 @@ count_seats(const struct config *cfg, int inetd)
 		n = cpus < 1 ? 1 : cpus > WORKERS_MAX ? WORKERS_MAX :
 		    (size_t)cpus;
 	}
-	return n < max ? n : max;
+	if (n > max)
+		n = max;
+	return n > 0 ? n : 1;
 }
 
 /* How many of all connections are a seat's, and those before are others'. */

@@ -4,6 +4,7 @@ X.690, and RFC 5280 section 4.1 for what is in a certificate.
 """
 
 import base64
+import hashlib
 import os
 import textwrap
 
@@ -63,6 +64,18 @@ def rsa_key(bits, exponent):
 def public_key(path):
     """That of a private key in a file."""
     return run("openssl", "pkey", "-in", path, "-pubout", "-outform", "DER")
+
+
+def key_identifier(key):
+    """RFC 5280 section 4.2.1.2, method 1, for a key on P-256."""
+    return hashlib.sha1(key[-65:]).digest()
+
+
+def identifiers(key, issuer):
+    """Of a certificate's key, and of its issuer's."""
+    return (extension("2.5.29.14", tlv(OCTETS, key_identifier(key)), False),
+            extension("2.5.29.35", tlv(SEQUENCE, tlv(
+                0x80, key_identifier(issuer))), False))
 
 
 def signed_by(path):

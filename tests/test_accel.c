@@ -791,5 +791,6 @@ main(void)
 	    run_messages("automatic", NULL) +
 	    run_messages("SSE", init_mb_mgr_sse) +
 	    run_messages("AVX2", init_mb_mgr_avx2) +
-	    run_messages("AVX512", init_mb_mgr_avx512);
+	    (__builtin_cpu_supports("avx512f") ?
+	    run_messages("AVX512", init_mb_mgr_avx512) : 0);
 }

@@ -258,13 +258,13 @@ def test_key_unreadable(room, certs):
 def test_key_unreadable_for_its_user(room, certs):
     key = room.write("secret.key", "")
     os.chmod(room.dir, 0o755)
-    os.chmod(certs.dir, 0o755)
     os.chmod(key, 0o600)
-    copy = room.path("tunnel")
-    support.shutil.copy(support.TUNNEL, copy)
+    copy = support.shutil.copy(support.TUNNEL, room.path("tunnel"))
+    cert = support.shutil.copy(certs.path("server.crt"), room.dir)
+    os.chmod(cert, 0o644)
     p = support.subprocess.run(
         [copy, "accept=127.0.0.1:0", "connect=1",
-         f"cert={certs.path('server.crt')}", f"key={key}"],
+         f"cert={cert}", f"key={key}"],
         capture_output=True, text=True, user="nobody",
         timeout=support.DEADLINE)
     assert "secret.key: Permission denied" in complaint(p)

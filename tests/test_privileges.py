@@ -1062,7 +1062,8 @@ SETS = {(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
         (socket.SOL_SOCKET, socket.SO_LINGER),
         (socket.IPPROTO_TCP, socket.TCP_NODELAY),
         (socket.IPPROTO_TCP, socket.TCP_QUICKACK)}
-GETS = {(socket.SOL_SOCKET, socket.SO_ERROR)}
+GETS = {(socket.SOL_SOCKET, socket.SO_ERROR),
+        (socket.IPPROTO_TCP, socket.TCP_INFO)}
 
 
 @confined

@@ -12,6 +12,7 @@ from support import Task, read_exactly
 MB = 1024 * 1024
 SIZE = 40 * MB
 PER_MB = 45  # of which about 30 are needed; one call a record makes 150 to 250
+TRIES = 4
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("strace"),
@@ -46,14 +47,20 @@ class Counted:
 @pytest.mark.seconds(60)
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_calls_per_megabyte(room, version, way):
+    """At best: a busy machine delivers what is sent in smaller pieces."""
     backend = room.backend()
     t = room.tunnel(f"connect={backend.address}", "log_level=info")
-    client = room.client(t, version)
-    server = room.keep(backend.accept())
-    source, sink = (client.send, server) if way == "up" else (
-        server.sendall, client)
-    counted = Counted(room, t.workers())
-    sent = Task(lambda: [source(bytes(MB)) for _ in range(SIZE // MB)])
-    read_exactly(sink, SIZE)
-    sent.result()
-    assert counted.number() / (SIZE / MB) <= PER_MB
+    calls = []
+    for _ in range(TRIES):
+        client = room.client(t, version)
+        server = room.keep(backend.accept())
+        source, sink = (client.send, server) if way == "up" else (
+            server.sendall, client)
+        counted = Counted(room, t.workers())
+        sent = Task(lambda: [source(bytes(MB)) for _ in range(SIZE // MB)])
+        read_exactly(sink, SIZE)
+        sent.result()
+        calls.append(counted.number() / (SIZE / MB))
+        if calls[-1] <= PER_MB:
+            break
+    assert min(calls) <= PER_MB, calls

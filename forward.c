@@ -26,6 +26,7 @@
 #define DISCARD_MS	500		/* for a refusal to be read */
 #define DELIVER_MS	30000		/* for an abort to wait, at most */
 #define FLUSH_MS	10		/* TCP announces no acknowledgment */
+#define FLUSH_MANY	128		/* that are asked so often */
 
 enum { CLIENT, BACKEND, SIDES };
 
@@ -88,6 +89,7 @@ struct conn {
 struct queue {
 	struct conn *head, *tail;
 	int64_t	 ms;
+	unsigned n;
 };
 
 struct poller;
@@ -490,6 +492,7 @@ queue_remove(struct queue *q, struct conn *c)
 	*(c->prev != NULL ? &c->prev->next : &q->head) = c->next;
 	*(c->next != NULL ? &c->next->prev : &q->tail) = c->prev;
 	c->prev = c->next = NULL;
+	q->n--;
 }
 
 static void
@@ -498,6 +501,7 @@ queue_append(struct queue *q, struct conn *c)
 	c->prev = q->tail;
 	*(q->tail != NULL ? &q->tail->next : &q->head) = c;
 	q->tail = c;
+	q->n++;
 }
 
 /* Begin a phase, or begin its time again. */
@@ -906,7 +910,7 @@ conn_delivering(struct forward *f, struct conn *c)
 		conn_enter(f, c, DELIVERING);
 }
 
-/* Has it arrived?  Asked at first, and then every FLUSH_MS. */
+/* Has it arrived?  Asked at first, and then by conn_ask_again(). */
 static void
 conn_flushing(struct forward *f, struct conn *c)
 {
@@ -1052,6 +1056,19 @@ conn_step(struct forward *f, struct conn *c)
 	}
 }
 
+/*
+ * Every FLUSH_MS, or as much later as there are more: whoever acknowledges
+ * nothing must not have the others wait, however many connections it has.
+ */
+static void
+conn_ask_again(struct forward *f, struct conn *c)
+{
+	struct queue *q = &f->queues[FLUSHING];
+
+	q->ms = FLUSH_MS * (1 + q->n / FLUSH_MANY);
+	conn_enter(f, c, FLUSHING);
+}
+
 static void
 conn_timeout(struct forward *f, struct conn *c)
 {
@@ -1079,7 +1096,7 @@ conn_timeout(struct forward *f, struct conn *c)
 		conn_abort(f, c);
 		break;
 	case FLUSHING:
-		conn_enter(f, c, FLUSHING);
+		conn_ask_again(f, c);
 		break;
 	case DISCARDING:
 	case ENDED:

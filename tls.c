@@ -19,6 +19,7 @@
 #include <mbedtls/net_sockets.h>
 #include <mbedtls/oid.h>
 #include <mbedtls/pem.h>
+#include <mbedtls/pkcs5.h>
 #include <mbedtls/platform_time.h>
 #include <mbedtls/platform_util.h>
 #include <mbedtls/psa_util.h>
@@ -359,6 +360,8 @@ static const struct {
 };
 
 #define CHAIN_TOO_LONG	"a chain of more than 5 certificates"
+#define UNKNOWN_ENCRYPTION \
+	"encrypted in a way that this mbed TLS does not know"
 
 /* Faults that the library has no code of their own for; see fault(). */
 enum {
@@ -434,6 +437,10 @@ static const struct outcome {
 	{ MBEDTLS_ERR_PK_PASSWORD_MISMATCH,
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
 	    "wrong password in key_password_file" },
+	{ MBEDTLS_ERR_PKCS5_FEATURE_UNAVAILABLE,
+	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR, UNKNOWN_ENCRYPTION },
+	{ MBEDTLS_ERR_PEM_FEATURE_UNAVAILABLE,
+	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR, UNKNOWN_ENCRYPTION },
 	{ MBEDTLS_ERR_PK_KEY_INVALID_FORMAT,
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
 	    "no private key in PEM format" },
@@ -601,6 +608,15 @@ refuse(struct tls *t, unsigned char alert, const char *fmt, ...)
 	if (vasprintf(&t->why, fmt, ap) == -1)
 		t->why = NULL;
 	va_end(ap);
+}
+
+/* It is to be served after all: its end is a proper one. */
+static void
+forgive(struct tls *t)
+{
+	t->refused = 0;
+	t->issuers = 0;
+	t->alert = MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY;
 }
 
 static const char *
@@ -2353,9 +2369,10 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 		t->issuers = 0;
 	}
 	*flags |= t->issuers;
-	t->refused = *flags != 0;
-	if (!t->refused)
+	if (*flags == 0) {
+		forgive(t);
 		return remember_client(t, crt);
+	}
 	refuse_client(t, crt, *flags);
 	t->issuers = 0;
 	return 0;
@@ -2613,8 +2630,7 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 		r = -1;
 	mbedtls_x509_crt_free(&chain);
 	/* If it would not, a full handshake is to tell why. */
-	t->refused = 0;
-	t->issuers = 0;
+	forgive(t);
 	return r;
 }
 
@@ -2739,6 +2755,7 @@ ticket_write(void *arg, const mbedtls_ssl_session *session,
 	int64_t left = cfg->lifetime;
 	size_t n, size = (size_t)(end - start);
 
+	*lifetime = 0;	/* mbed TLS 3.6.6 sends it after a failure, too */
 	if (t->resumed)
 		left -= wall_ms() / 1000 - t->born;
 	if (left > cfg->lifetime)	/* the clock was set back */
@@ -3618,7 +3635,6 @@ opened(struct tls *t, struct stream *s)
 	int record = mbedtls_ssl_get_max_out_record_payload(t->ssl);
 
 	t->open = 1;
-	t->alert = MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY;	/* see tls_finish() */
 	t->suite = mbedtls_ssl_get_ciphersuite_id_from_ssl(t->ssl);
 	t->alpn = mbedtls_ssl_get_alpn_protocol(t->ssl);
 	t->record = record > 0 ? (size_t)record : RECORD_MAX;
@@ -3655,10 +3671,15 @@ library_free(struct tls *t)
 	t->ssl = NULL;
 }
 
-/* How reading ended, told as often as it is asked. */
+/*
+ * How reading ended, told as often as it is asked.  A socket tells of a reset
+ * once, maybe to who has sent, and after that of an end.
+ */
 static ssize_t
 read_end(struct tls *t)
 {
+	if (t->ended == MBEDTLS_ERR_SSL_CONN_EOF && t->err == ECONNRESET)
+		return STREAM_RESET;
 	if (t->ended == MBEDTLS_ERR_SSL_CONN_EOF && t->cfg->truncation_is_eof)
 		return STREAM_EOF;
 	return result(t, t->ended);
@@ -3822,10 +3843,10 @@ tls_failed(struct stream *s)
 	struct tls *t = s->ctx;
 	int r = stream_plain.failed(s);
 
-	if (r == STREAM_ERROR) {
-		t->failed = MBEDTLS_ERR_NET_RECV_FAILED;
+	if (r != 0)
 		t->err = s->err;
-	}
+	if (r == STREAM_ERROR)
+		t->failed = MBEDTLS_ERR_NET_RECV_FAILED;
 	return r;
 }
 

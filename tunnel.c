@@ -49,6 +49,7 @@
 #define COMMAND_WORDS	63
 #define BACKLOG		1024
 #define PATIENCE	1000		/* with a lock, in sched_yield(2) */
+#define PROBES		1024		/* of a table: never so many, in order */
 #define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + FORWARD_LISTENERS)	/* not connections' */
 #define PROXY_V1_MAX	107		/* bytes, with the end of the line */
@@ -93,7 +94,9 @@ static struct {
 	int	 has_time;	/* lines begin with it */
 	int	 is_journal;	/* stderr is systemd's journal: priorities */
 	int	 is_daemon;	/* without log, it goes to syslog */
-	unsigned long lost;	/* lines since the last report of them */
+	uint64_t lost;		/* lines since the last report of them, */
+	int	 why;		/* by this errno; EAGAIN: nobody reads them */
+	int	 is_cut;	/* the last one there has no end */
 } logging = { .level = INFO, .fd = STDERR_FILENO, .stream = STDERR_FILENO };
 
 enum { SIGNALS = 7 };
@@ -119,17 +122,21 @@ escape(char *out, size_t size, const char *in)
 	out[n] = '\0';
 }
 
-/* In one piece, since several processes share the log; -1: no room. */
+/*
+ * In one piece, since several processes share the log; -1: it is lost.  Of one
+ * that a full disk has cut, the rest is a line of its own.
+ */
 static int __attribute__((format(printf, 1, 2)))
 log_line(const char *fmt, ...)
 {
 	char line[LOG_SIZE + 64];
 	ssize_t n;
 	va_list ap;
-	int len;
+	int len = logging.is_cut;
 
+	line[0] = '\n';
 	va_start(ap, fmt);
-	len = vsnprintf(line, sizeof(line), fmt, ap);
+	len += vsnprintf(line + len, sizeof(line) - (size_t)len, fmt, ap);
 	va_end(ap);
 	do {
 		n = send(logging.fd, line, (size_t)len, MSG_DONTWAIT |
@@ -137,11 +144,17 @@ log_line(const char *fmt, ...)
 		if (n == -1 && errno == ENOTSOCK)
 			n = write(logging.fd, line, (size_t)len);
 	} while (n == -1 && errno == EINTR);
-	return n == -1 && (errno == EAGAIN || errno == EWOULDBLOCK ||
-	    errno == EPIPE) ? -1 : 0;
+	if (n == len) {
+		logging.is_cut = 0;
+		return 0;
+	}
+	if (n > 0)
+		logging.is_cut = line[n - 1] != '\n';
+	logging.why = n >= 0 ? ENOSPC : errno == EPIPE ? EAGAIN : errno;
+	return -1;
 }
 
-/* As the log has its lines; -1: no room. */
+/* As the log has its lines; -1: it is lost. */
 static int
 log_text(enum level level, const char *text)
 {
@@ -169,22 +182,33 @@ log_text(enum level level, const char *text)
 }
 
 /*
- * Whoever reads the log may have stopped, or gone.  Rather lose lines than
- * stop as well, and say so when there is room again.
+ * Whoever reads the log may have stopped, or gone, or the disk is full.  Rather
+ * lose lines than stop as well, and say so here when there is room again.
  */
 static int
 log_is_stuck(void)
 {
 	struct pollfd p = { .fd = logging.fd, .events = POLLOUT };
-	char text[64];
+	char text[TEXT_SIZE];
 
-	snprintf(text, sizeof(text), "%lu lines lost here, as nobody read the "
-	    "log", logging.lost);
-	if (logging.fd != -1 && (poll(&p, 1, 0) == 0 || (logging.lost > 0 &&
-	    log_text(WARNING, text) == -1))) {
-		logging.lost++;
+	if (logging.fd == -1) {
+		logging.lost = 0;
+		return 0;
+	}
+	if (poll(&p, 1, 0) == 0) {
+		logging.why = EAGAIN;
 		return 1;
 	}
+	if (logging.lost == 0)
+		return 0;
+	snprintf(text, sizeof(text), "%llu lines lost here%s",
+	    (unsigned long long)logging.lost, logging.why == EAGAIN ?
+	    ", as nobody read the log" : ": ");
+	if (logging.why != EAGAIN)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text),
+		    "%s", strerror(logging.why));
+	if (log_text(WARNING, text) == -1)
+		return 1;
 	logging.lost = 0;
 	return 0;
 }
@@ -196,13 +220,13 @@ say(enum level level, const char *fmt, ...)
 	int saved = errno;
 	va_list ap;
 
-	if (level > logging.level || log_is_stuck())
+	if (level > logging.level)
 		return;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	escape(clean, sizeof(clean), text);
-	if (log_text(level, clean) == -1)
+	if (log_is_stuck() || log_text(level, clean) == -1)
 		logging.lost++;
 	errno = saved;
 }
@@ -333,7 +357,7 @@ static const struct {
 	const char *theirs, *ours;
 } stunnel[] = {
 	{ "CAfile", "ca" }, { "CApath", "ca" },
-	{ "checkHost", "peer" }, { "checkIP", "peer" },
+	{ "checkEmail", NULL }, { "checkHost", "peer" }, { "checkIP", "peer" },
 	{ "ciphersuites", "ciphers" }, { "client", NULL },
 	{ "CRLfile", "crl" }, { "CRLpath", "crl" }, { "curve", "groups" },
 	{ "curves", "groups" }, { "debug", "log_level" }, { "delay", NULL },
@@ -347,6 +371,7 @@ static const struct {
 	{ "securityLevel", NULL }, { "service", NULL },
 	{ "sessionCacheSize", "session_cache" },
 	{ "sessionCacheTimeout", "ticket_lifetime" },
+	{ "sessionResume", "session_tickets and session_cache" },
 	{ "setgid", "group" }, { "setuid", "user" }, { "sni", NULL },
 	{ "socket", NULL }, { "sslVersion", "tls_min and tls_max" },
 	{ "sslVersionMax", "tls_max" }, { "sslVersionMin", "tls_min" },
@@ -1487,6 +1512,8 @@ struct counts {
 	uint64_t opened;		/* their handshake is over */
 	uint64_t in, out;
 	uint64_t lost;			/* with a worker that was killed */
+	uint64_t unlogged;		/* lines it has lost, and not told: */
+	int	 unlogged_why, unlogged_cut;	/* as in logging */
 };
 
 /* How many connections an address has; see max_per_ip. */
@@ -1523,8 +1550,7 @@ struct seat {
 	pid_t	 pid;			/* 0: empty */
 	int	 line;			/* to it, until it leaves; or -1 */
 	int	 begun;			/* it was told to, on this line */
-	int64_t	 started;		/* fork mode: its connection came */
-	int	 asked;			/* to make room */
+	int64_t	 drop_at;		/* fork mode: if it has not opened */
 };
 
 static const struct seat empty_seat = { .line = -1 };
@@ -2508,13 +2534,16 @@ peer_home(const struct service *sv, uint64_t key)
 	return (size_t)(key >> 32) & (sv->npeers - 1);
 }
 
-/* The row of a key, or the free one where it would be. */
+/*
+ * The row of a key, or the free one where it would be.  In a table that is not
+ * in order it may be any: to search all of it for each would take for ever.
+ */
 static size_t
 peer_find(const struct service *sv, uint64_t key)
 {
 	size_t i = peer_home(sv, key), n;
 
-	for (n = 0; n < sv->npeers && sv->peers[i].key != 0 &&
+	for (n = 0; n < PROBES && sv->peers[i].key != 0 &&
 	    sv->peers[i].key != key; n++)
 		i = (i + 1) & (sv->npeers - 1);
 	return i;
@@ -2539,7 +2568,7 @@ peer_remove(struct service *sv, uint64_t key)
 
 	if (sv->peers[i].key != key || sv->peers[i].count-- > 1)
 		return;
-	for (n = 1; n < sv->npeers; n++) {
+	for (n = 1; n < sv->npeers && n < PROBES; n++) {
 		i = (i + 1) & mask;
 		if (sv->peers[i].key == 0)
 			break;
@@ -2660,15 +2689,19 @@ repeat_count(struct repeats *r, enum level level, uint64_t key,
 	return allowed;
 }
 
-/* When the period is over; INT64_MAX: it has not begun. */
+/*
+ * When the period is over; INT64_MAX: it has not begun.  Another process may
+ * have begun it a moment ago, but not for much later.
+ */
 static int64_t
 repeats_until(const struct service *sv, int64_t now)
 {
 	const volatile struct repeats *r = &sv->shared->repeats;
 	uint64_t began = r->began;
 
-	return began == 0 || began > (uint64_t)now ? INT64_MAX :
-	    (int64_t)began + REPEATS_MS;
+	if (began > (uint64_t)now + REPEATS_MS)
+		return now;
+	return began == 0 ? INT64_MAX : (int64_t)began + REPEATS_MS;
 }
 
 /* What was counted instead of being logged. */
@@ -3162,8 +3195,9 @@ static const char *const writers[] = {
 
 /* The directory that a file is in. */
 struct place {
-	char	 directory[PATH_MAX];	/* or one above it, that is refused */
-	enum writer writer;
+	char	 directory[PATH_MAX];	/* without links */
+	char	 culprit[PATH_MAX];	/* it or one above: who can write */
+	enum writer writer;		/* to that */
 	int	 is_open;		/* all users can get there */
 };
 
@@ -3197,35 +3231,67 @@ is_refused(enum writer w)
 	return w == WORKERS_USER || w == ANYBODY;
 }
 
+/* One more directory on the way: the first counts, but for one that is worse. */
+static void
+look_at(const struct service *sv, const char *directory, struct place *p)
+{
+	enum writer w = NOBODY_ELSE;
+	struct stat st;
+
+	/* Who made a link may lead it elsewhere; its mode says nothing. */
+	if (lstat(directory, &st) == 0 && S_ISLNK(st.st_mode)) {
+		st.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
+		w = writer_of(sv, &st);
+	}
+	if (w == NOBODY_ELSE && stat(directory, &st) == 0) {
+		w = writer_of(sv, &st);
+		p->is_open &= (st.st_mode & S_IXOTH) != 0;
+	}
+	if (w == NOBODY_ELSE || is_refused(p->writer) ||
+	    (p->writer != NOBODY_ELSE && !is_refused(w)))
+		return;
+	p->writer = w;
+	snprintf(p->culprit, sizeof(p->culprit), "%s", directory);
+}
+
+static void
+look_along(const struct service *sv, const char *path, struct place *p)
+{
+	size_t n = 0;
+
+	snprintf(p->directory, sizeof(p->directory), "%s",
+	    *path == '/' ? "/" : ".");
+	for (;;) {
+		look_at(sv, p->directory, p);
+		n += 1 + strcspn(path + n + 1, "/");
+		if (path[n] == '\0')
+			break;
+		snprintf(p->directory, sizeof(p->directory), "%.*s", (int)n,
+		    path);
+	}
+}
+
 /*
  * Who else can replace the file, as a clause; or NULL.  Each directory on the
- * way counts: with it, all that is in it is replaced.  One that can't be looked
- * at keeps the file from being opened, too.
+ * way counts, also on the one that links lead to: with it, all that is in it is
+ * replaced.  One that can't be looked at keeps the file from being opened, too.
  */
 static const char *
 find_place(const struct service *sv, const char *path, struct place *p)
 {
 	static char text[PATH_MAX + 64];
-	struct stat st;
-	size_t n = 0;
+	char real[PATH_MAX];
 
+	p->writer = NOBODY_ELSE;
 	p->is_open = 1;
-	snprintf(p->directory, sizeof(p->directory), "%s",
-	    *path == '/' ? "/" : ".");
-	for (;;) {
-		p->writer = NOBODY_ELSE;
-		if (stat(p->directory, &st) == 0) {
-			p->writer = writer_of(sv, &st);
-			p->is_open &= (st.st_mode & S_IXOTH) != 0;
-		}
-		n += 1 + strcspn(path + n + 1, "/");
-		if (is_refused(p->writer) || path[n] == '\0')
-			break;
-		snprintf(p->directory, sizeof(p->directory), "%.*s", (int)n,
-		    path);
+	look_along(sv, path, p);
+	if (realpath(p->directory, real) != NULL) {
+		look_along(sv, real, p);
+		look_at(sv, real, p);
+		snprintf(p->directory, sizeof(p->directory), "%s", real);
 	}
 	snprintf(text, sizeof(text), "%s can write to the directory %s",
-	    writers[p->writer], p->directory);
+	    writers[p->writer], p->culprit);
 	return p->writer != NOBODY_ELSE ? text : NULL;
 }
 
@@ -5068,12 +5134,16 @@ worker_main(const struct master *m, struct service *sv, size_t seat,
 	struct worker w = { .has_master = 1, .line = line, .turn = seat };
 	int r = EXIT_FAILURE;
 
+	logging.lost = 0;		/* the master tells of its own */
 	leave_signals(in != NULL);
 	leave_master(m, sv, in);
 	if (worker_init(&w, sv, seat) == 0)
 		r = in != NULL || may_begin(line) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
+	sv->counts[seat].unlogged = logging.lost;
+	sv->counts[seat].unlogged_why = logging.why;
+	sv->counts[seat].unlogged_cut = logging.is_cut;
 	exit(r);
 }
 
@@ -5140,7 +5210,7 @@ start_worker(struct master *m, struct service *sv, size_t seat,
 	}
 	say(DEBUG, "worker %d started", (int)pid);
 	sv->seats[seat] = (struct seat){ .pid = pid, .line = line[0],
-	    .started = clock_ms() };
+	    .drop_at = clock_ms() + FORWARD_DROP_MS };
 	sv->nworkers++;
 	if (in != NULL)
 		return 0;
@@ -5196,7 +5266,7 @@ is_full(const struct service *sv)
 
 /*
  * mode = fork, and full: the worker whose handshake goes on for longest, and
- * that was not yet asked to make room; NULL: there is none.
+ * that was not asked to make room just now; NULL: there is none.
  */
 static struct seat *
 oldest_handshake(const struct service *sv)
@@ -5208,9 +5278,9 @@ oldest_handshake(const struct service *sv)
 		struct seat *seat = &sv->seats[i];
 
 		/* With a line, it is there to see whether one can be. */
-		if (seat->pid != 0 && seat->line == -1 && !seat->asked &&
+		if (seat->pid != 0 && seat->line == -1 &&
 		    sv->counts[i].opened == 0 && (oldest == NULL ||
-		    seat->started < oldest->started))
+		    seat->drop_at < oldest->drop_at))
 			oldest = seat;
 	}
 	return oldest;
@@ -5228,8 +5298,7 @@ seat_from(const struct master *m)
 		return 0;
 	if ((seat = oldest_handshake(m->live)) == NULL)
 		return INT64_MAX;
-	return seat->started + FORWARD_DROP_MS > m->ask_at ?
-	    seat->started + FORWARD_DROP_MS : m->ask_at;
+	return seat->drop_at > m->ask_at ? seat->drop_at : m->ask_at;
 }
 
 /* How many wait to be accepted, as far as the system tells. */
@@ -5255,7 +5324,8 @@ count_waiting(const struct service *sv)
 
 /*
  * One worker for each that waits: each sees for itself whether its handshake
- * still goes on, and leaves if so.  After a while, others are asked.
+ * still goes on, and leaves if so.  After a while, others are asked, and in the
+ * end the same ones: for a worker that was slow to start, it was too early.
  */
 static void
 ask_for_seats(struct master *m)
@@ -5269,9 +5339,9 @@ ask_for_seats(struct master *m)
 	m->ask_at = now + ASK_EVERY_MS;
 	for (n = n < ASK_AT_ONCE ? n : ASK_AT_ONCE; n > 0; n--) {
 		seat = oldest_handshake(m->live);
-		if (seat == NULL || seat->started + FORWARD_DROP_MS > now)
+		if (seat == NULL || seat->drop_at > now)
 			break;
-		seat->asked = 1;
+		seat->drop_at = now + FORWARD_DROP_MS;
 		kill(seat->pid, SIGALRM);
 	}
 }
@@ -5347,6 +5417,22 @@ counts_add(struct counts *sum, const volatile struct counts *n)
 	sum->lost += n->lost;
 }
 
+/*
+ * A worker has left, and could not tell of lines that it has lost: in fork
+ * mode, each has one line to log, at its end.
+ */
+static void
+tell_unlogged(const volatile struct counts *n)
+{
+	if (n->unlogged > 0) {
+		logging.lost += n->unlogged;
+		logging.why = n->unlogged_why;
+		logging.is_cut |= n->unlogged_cut != 0;
+	}
+	if (logging.lost > 0)
+		log_is_stuck();
+}
+
 /* Whoever sits there next finds it empty; what was counted is kept. */
 static void
 clear_seat(struct master *m, struct service *sv, size_t seat)
@@ -5354,6 +5440,7 @@ clear_seat(struct master *m, struct service *sv, size_t seat)
 	size_t first, n = share_of(sv, seat, &first);
 
 	counts_add(&m->ended, &sv->counts[seat]);
+	tell_unlogged(&sv->counts[seat]);
 	m->ended.lost += m->ended.live;
 	m->ended.live = 0;
 	memset((void *)&sv->counts[seat], 0, sizeof(*sv->counts));
@@ -6111,7 +6198,7 @@ run_generate(const char *names, const char *file)
 		return EXIT_FAILURE;
 	if (tls_generate(names, fp, text, sizeof(text)) == -1) {
 		say(ERROR, "-g: %s", text);
-		r = EXIT_CONFIG;
+		r = ferror(fp) ? EXIT_FAILURE : EXIT_CONFIG;
 	}
 	return secret_close(fp, file, r);
 }

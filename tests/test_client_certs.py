@@ -42,6 +42,7 @@ def pki(authority):
     old = authority.sub("Old CA", starts=-9 * DAY, ends=-3 * DAY - HOUR)
     revoked_sub = authority.sub("Revoked CA")
     app1 = authority.leaf("app1", san=names_of("app1"))
+    under_other = other.leaf("app6", send=[other])
     revoked, future = leaf(), leaf(starts=40 * DAY)
     start = run("openssl", "x509", "-noout", "-startdate", "-dateopt",
                 "iso_8601", "-in", future).decode()
@@ -51,7 +52,7 @@ def pki(authority):
         rsa=authority.leaf("app3", key=support.RSA), other=other.leaf("bad"),
         crl=authority.crl(revoked, revoked_sub.crt),
         old_crl=authority.crl(starts=-9 * DAY, ends=-3 * DAY - HOUR),
-        other_crl=other.crl(), revoked=revoked,
+        other_crl=other.crl(), revoked=revoked, under_other=under_other,
         expired=leaf(starts=-9 * DAY, ends=-3 * DAY - HOUR),
         expired_today=leaf(starts=-9 * DAY, ends=-5.1 * HOUR),
         future=future, future_day=re.search(r"=(\S+) ", start).group(1),
@@ -75,7 +76,7 @@ def pki(authority):
         weak_signature=leaf(digest="sha1"),
         impostor=support.Authority(authority.dir, authority.name).leaf("bad"),
         pin1=support.pin(app1), pin_other=support.pin(
-            other.leaf("nobody")))
+            other.leaf("nobody")), pin_under_other=support.pin(under_other))
 
 
 def false_authority(authority, pem):
@@ -165,6 +166,8 @@ SERVED = {
     "pin": ("peer={pin1}", "app1", "CN=app1"),
     "two pins": ("peer={pin_other} peer={pin1}", "app1", "CN=app1"),
     "pin beside another CA": ("ca={other_ca} peer={pin1}", "app1", "CN=app1"),
+    "pin, unknown issuer sent": ("peer={pin_under_other}", "under_other",
+                                 "CN=app6"),
     "cn": ("ca={ca} peer=cn:app1", "app1", "CN=app1"),
     "dns": ("ca={ca} peer=dns:app1.example.org", "app1", "CN=app1"),
     "dns wildcard": ("ca={ca} peer=dns:*.example.org", "app1", "CN=app1"),

@@ -236,6 +236,18 @@ def test_reload_with_verify_require(room, authority, configured, served, kind,
     assert len(served) == 4
 
 
+def test_another_certificate_instead(room, pki, configured, kind):
+    """Of the one that was refused, nothing is left: see talk()."""
+    c = configured(verify="require", ca=pki.ca)
+    session = session_of(room, c.t, kind, pki.app1)
+    c.reload(crl=pki.crl1)
+    session.ctx.load_cert_chain(pki.app2)
+    client = room.client(c.t, session=session)
+    talk(client)
+    assert not client.resumed
+    assert ' client="CN=app2" in=5 ' in line_of(c.t, 2)
+
+
 def test_reload_with_verify_from_none_to_request(room, authority, configured,
                                                  kind):
     """A client that was never asked may have a certificate: it is welcome."""

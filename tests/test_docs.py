@@ -162,3 +162,15 @@ def test_mandoc_has_nothing_to_say(manual):
     except FileNotFoundError:
         pytest.skip("mandoc is not installed")
     assert (p.returncode, p.stdout) == (0, "")
+
+
+def test_readme_names_what_stunnel_has():
+    """Each name in its table is a key here, or answered with what is."""
+    part = read("README.md").split("## Coming from stunnel")[1]
+    rows = re.findall(r"^\| (.*?) \|", part.split("\n## ")[0], re.M)
+    names = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert len(names) > 40
+    for name in names - set(table()):
+        message = subprocess.run([support.TUNNEL, f"{name}=x"],
+                                 capture_output=True, text=True).stderr
+        assert f"stunnel's {name}" in message

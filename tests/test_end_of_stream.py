@@ -202,6 +202,31 @@ def test_client_reset_under_a_reply(pair, flood):
     assert t.wait_log(r"\d\.\d{3}s ").endswith(" client reset")
 
 
+@pytest.mark.parametrize("truncation", ["reset", "eof"])
+def test_client_reset_told_to_a_writer(pair, truncation):
+    """Nothing is read from the client at that moment, since its data is
+    pending: it is who writes to it that is told of the reset, and who reads
+    the rest finds an end behind it, which is none.
+    """
+    t, client, server = pair(f"truncation={truncation}")
+    support.stuff(server, NOISE * 4)
+    while support.unsent(client.sock) == 0:
+        client.send(NOISE[:100000])
+        end = time.monotonic() + 0.1 * support.SLOW
+        while support.unsent(client.sock) and time.monotonic() < end:
+            time.sleep(0.001)
+    # What the backend makes room for is what the client has still to send.
+    got = b""
+    while support.unsent(client.sock):
+        got += server.recv(1 << 16)
+        time.sleep(0.01)
+    client.reset()
+    rest, end = read_all(server)
+    assert end == "reset"
+    assert len(got + rest) % 100000 == 0
+    assert t.wait_log(r"\d\.\d{3}s ").endswith(" client reset")
+
+
 def test_client_reset_after_close_notify(pair):
     """The end of its request does not make an abort less of one."""
     t, client, server = pair()

@@ -2,6 +2,7 @@
 choose what they are, nor to read secrets.
 """
 
+import contextlib
 import fcntl
 import os
 import pwd
@@ -144,6 +145,32 @@ def test_directory_that_others_can_write_to(place, refused, give, who, below,
 
 
 @needs_root
+@pytest.mark.parametrize("key", range(4))
+def test_link_on_the_way_that_others_can_change(room, place, refused, key):
+    """In a sticky directory each user may have links of its own."""
+    os.chmod(place, 0o1777)
+    os.mkdir(room.path("target"))
+    os.symlink(room.path("target"), f"{place}/link")
+    os.chown(f"{place}/link", NOBODY.pw_uid, 0, follow_symlinks=False)
+    if key == 3:
+        run(support.TUNNEL, "-k", "-o", room.path("target") + "/tickets")
+    before = os.listdir(room.path("target"))
+    assert (f": the workers' user can write to the directory {place}/link\n"
+            in refused(words_for(f"{place}/link")[key], "user=nobody") + "\n")
+    assert os.listdir(room.path("target")) == before
+
+
+@needs_root
+def test_directory_that_a_link_leads_to(room, place, refused):
+    """What is above it can be replaced as well."""
+    os.mkdir(f"{place}/below")
+    workers_own(place)
+    os.symlink(f"{place}/below", room.path("link"))
+    assert f": the workers' user can write to the directory {place}" in \
+        refused(f"log={room.path('link')}/log", "user=nobody")
+
+
+@needs_root
 def test_keys_that_anybody_can_write(place, refused):
     path = f"{place}/tickets"
     run(support.TUNNEL, "-k", "-o", path)
@@ -207,11 +234,15 @@ def test_directory_of_another_group(room, place, echo):
 
 
 @needs_root
-def test_directory_of_another_user(room, place):
+@pytest.mark.parametrize("below", ["", "/below"], ids=["there", "above"])
+def test_directory_of_another_user(room, place, below):
+    os.makedirs(place + below, exist_ok=True)
     os.chown(place, 4242, 0)
+    log = f"{place}{below}/log"
     out = run(support.TUNNEL, "-t", "accept=0", "connect=1", "user=nobody",
-              f"cert={room.certs.server}", f"log={place}/log").decode()
-    assert f"log {place}/log: another user can write to the directory " in out
+              f"cert={room.certs.server}", f"log={log}").decode()
+    assert (f"log {log}: another user can write to the directory {place}\n"
+            in out)
 
 
 @needs_root
@@ -370,6 +401,48 @@ def test_fifo_whose_reader_comes_again(room, place, echo):
               re.search(rb"warning: [1-9]\d* lines lost", log))
 
 
+@pytest.mark.parametrize("how", ["workers=1", "workers=2", "mode=fork"])
+def test_log_on_a_full_disk(room, place, echo, how):
+    """Lines are lost and counted, and that is told when there is room again."""
+    disk, address = f"{place}/disk", support.free_port()
+    os.mkdir(disk)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k,mode=755",
+                       "none", disk], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        t = room.tunnel(f"log={disk}/log", "log_level=info", how,
+                        f"connect={echo.address}", f"accept={address}",
+                        ready=False)
+        wait_for(lambda: not support.is_refused(address), "the start")
+        with open(f"{disk}/rest", "wb", buffering=0) as f:
+            with contextlib.suppress(OSError):
+                while f.write(b"x" * 512):
+                    pass
+            for _ in range(40):
+                assert echoes(room, address)
+            f.truncate(0)
+        served, looked = 40, 0
+
+        def all_told():
+            nonlocal served, looked
+            if looked % 20 == 0:  # the last line may be a moment late
+                assert echoes(room, address)
+                served += 1
+            looked += 1
+            with open(f"{disk}/log") as f:
+                log = f.read()
+            lost = re.findall(r"^\S+Z warning: (\d+) lines lost here: No space "
+                              "left on device$", log, re.M)
+            whole = re.findall(r"^\S+Z info: .* closed$", log, re.M)
+            return lost and len(whole) + sum(map(int, lost)) == served
+
+        wait_for(all_told, "all lines, or the count of them")
+        assert t.alive()
+        t.stop()
+    finally:
+        run("umount", "-l", disk)
+
+
 def test_log_to_a_standard_output_that_is_a_socket(room, echo):
     """systemd's, say: it can be written to, but not opened."""
     ours, theirs = socket.socketpair()
@@ -460,7 +533,7 @@ def test_new_file_that_is_not_whole_is_removed(room, secret):
 
     message = error([*secret, "-o", room.path("it")], preexec_fn=limit,
                     restore_signals=False,  # SIGXFSZ stays ignored
-                    status=2 if "-g" in secret else 1)
+                    status=1)
     assert "File too large" in message
     assert os.listdir(room.dir) == []
 
@@ -544,3 +617,13 @@ def test_warning_of_a_key_in_cert(room, place):
     assert f"cert {pem}: other users have access to it (mode 0644)" in \
         run(support.TUNNEL, *words).decode()
     assert b"warning" not in run(support.TUNNEL, *words, f"key={key}")
+
+
+@pytest.mark.parametrize("what", [["-g", "a"], ["-k"]])
+def test_secret_that_cannot_be_written(what):
+    """That is a failure, not a wrong use."""
+    with open("/dev/full", "wb") as full:
+        p = subprocess.run([support.TUNNEL, *what], stdout=full,
+                           stderr=subprocess.PIPE, text=True)
+    assert p.returncode == 1
+    assert "No space left on device" in p.stderr

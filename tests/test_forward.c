@@ -2598,6 +2598,52 @@ never_flushed(const struct stream *s)
 	return 0;
 }
 
+static int asked;
+
+static int
+asked_in_vain(const struct stream *s)
+{
+	(void)s;
+	asked++;
+	return 0;
+}
+
+/* How often, in a second, is asked whether all has arrived? */
+static int
+asks_of(int n)
+{
+	struct conn *c;
+
+	bench_new((struct forward_params){ .max_connections = 1 });
+	bench.ops[CLIENT].flushed = asked_in_vain;
+	while (n-- > 0) {
+		assert_non_null(c = calloc(1, sizeof(*c)));
+		conn_init(c);
+		c->user = &bench;
+		c->streams[CLIENT].ops = &bench.ops[CLIENT];
+		c->broken = BACKEND;
+		c->flush_until = INT64_MAX;
+		bench.f->nconns++;
+		conn_enter(bench.f, c, FLUSHING);
+	}
+	for (asked = 0; world.now < bench.began + 1000; world.now++) {
+		bench.f->now = world.now;
+		expire(bench.f);
+		step_busy(bench.f);
+	}
+	forward_free(bench.f);
+	return asked;
+}
+
+static void
+test_asking_costs_little(void **state)
+{
+	(void)state;
+	assert_in_range(asks_of(1), 95, 100);
+	assert_in_range(asks_of(100), 9500, 10000);
+	assert_in_range(asks_of(10000), 10000, 20000);
+}
+
 static void
 cut_in(enum phase phase)
 {
@@ -3104,6 +3150,7 @@ main(void)
 		cmocka_unit_test(test_drain_accepts_nobody),
 		cmocka_unit_test(test_too_many_listeners),
 		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_asking_costs_little),
 		cmocka_unit_test(test_let_signals_in),
 		cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_want_is_forgotten),

@@ -69,6 +69,19 @@ def test_encrypted_key(room, cipher):
     assert client.read_all() == (b"hello", "close_notify")
 
 
+@pytest.mark.parametrize("how", [
+    ("pkcs8", "-topk8", "-scrypt"), ("ec", "-aes256"),
+])
+def test_encryption_that_is_not_there_is_refused(room, how):
+    key = room.path("encrypted.key")
+    run("openssl", *how, "-passout", "pass:secret",
+        "-in", room.certs.path("server.key"), "-out", key)
+    password = room.write("password", "secret\n")
+    assert "encrypted in a way that this mbed TLS does not know" in refusal(
+        room, f"cert={room.certs.path('server.crt')}", f"key={key}",
+        f"key_password_file={password}")
+
+
 def test_chain_that_is_too_long_is_refused(room):
     with open(room.certs.server) as f, open(room.certs.ca) as ca:
         pem = room.write("long.pem", f.read() + 18 * ca.read())

@@ -441,6 +441,22 @@ test_end_of_waiting(void **state)
 	close(pair[0]);
 }
 
+/* A reset that who has sent was told of is no end, though that is what comes. */
+static void
+test_end_behind_a_reset(void **state)
+{
+	const struct reply fin = { 0, 0, "", 0 };
+	unsigned char buf[16];
+
+	(void)state;
+	cfg->truncation_is_eof = 1;
+	kernel.replies = &fin;
+	moved->err = ECONNRESET;
+	assert_int_equal(kernel_read(&stream, buf, sizeof(buf)), STREAM_RESET);
+	moved->err = 0;
+	assert_int_equal(kernel_read(&stream, buf, sizeof(buf)), STREAM_EOF);
+}
+
 /* It can make no more keys: it has none to make them from. */
 static void
 test_secrets_are_forgotten(void **state)
@@ -829,7 +845,7 @@ test_no_ticket(void **state)
 	    &len, &lifetime), 0);
 	assert_int_not_equal(len, 0);
 	assert_int_not_equal(lifetime, 0);
-	len = lifetime = 0;
+	len = 0;
 	assert_int_not_equal(ticket_write(cfg, &session, buf, buf +
 	    TICKET_HEAD - 1, &len, &lifetime), 0);
 	has_random = 0;
@@ -855,6 +871,7 @@ main(void)
 		TEST(test_nothing_is_left_behind),
 		TEST(test_sending_begins),
 		TEST(test_end_of_waiting),
+		TEST(test_end_behind_a_reset),
 		TEST(test_secrets_are_forgotten),
 		TEST(test_reading),
 		TEST(test_key_update),

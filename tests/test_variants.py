@@ -55,7 +55,7 @@ VALGRIND = "valgrind -q --error-exitcode=99 --leak-check=full " \
     "--errors-for-leak-kinds=definite,indirect"
 FOR_VALGRIND = "small or no_backend or second_backend or command_cat or inetd_on"
 
-SECONDS = 900  # for all of them
+SECONDS = 2400  # for all of them
 PLACES = threading.Semaphore(2)  # they wait more than they work
 
 # No variant of a variant.

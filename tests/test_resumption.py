@@ -169,6 +169,9 @@ PRIORITY = {"ticket-1.2": "+VERS-TLS1.2", "ticket-1.3": "+VERS-TLS1.3",
 def test_gnutls(room, certs, kind):
     if not shutil.which("gnutls-cli"):
         pytest.skip("gnutls-cli is not installed")
+    if kind == "ticket-1.2" and not support.PATCHED:
+        pytest.skip("it shuffles its extensions, and a ticket before the "
+                    "server name is not taken without our patches")
 
     def greet(sock):
         sock.sendall(b"welcome\n")

@@ -973,6 +973,22 @@ help(void)
 		    options[i].fallback != NULL ? ")" : "");
 }
 
+/* What -g, -k and -o may not be with; -1 after one sentence. */
+static int
+check_letters(const struct arguments *a)
+{
+	if (a->output != NULL && a->names == NULL && !a->key) {
+		say(ERROR, "-o has no effect without -g or -k");
+		return -1;
+	}
+	if ((a->names != NULL || a->key) && a->nsettings > 0) {
+		say(ERROR, "unexpected argument \"%s\" (allowed: -g "
+		    "NAME[,NAME ...] or -k, and -o FILE)", a->settings[0]);
+		return -1;
+	}
+	return 0;
+}
+
 /* Letters and key=value in any order, up to "--". */
 static int
 parse_arguments(struct arguments *a, int argc, char **argv)
@@ -1039,16 +1055,7 @@ parse_arguments(struct arguments *a, int argc, char **argv)
 		if (setting != NULL)
 			a->settings[a->nsettings++] = setting;
 	}
-	if (a->output != NULL && a->names == NULL && !a->key) {
-		say(ERROR, "-o has no effect without -g or -k");
-		return -1;
-	}
-	if ((a->names != NULL || a->key) && a->nsettings > 0) {
-		say(ERROR, "unexpected argument \"%s\" (allowed: -g "
-		    "NAME[,NAME ...] or -k, and -o FILE)", a->settings[0]);
-		return -1;
-	}
-	return 0;
+	return check_letters(a);
 }
 
 /* What systemd passes, by sd_listen_fds(3) and sd_notify(3). */

@@ -364,11 +364,14 @@ def test_many_good_ones_cost_little(room, backend, ticket, authority):
     def cost(*tickets):
         before = target.t.cpu_seconds()
         answers(target.t.address,
-                [target.hello.offer(*tickets, age=b"late")] * 100)
+                [target.hello.offer(*tickets, age=b"late")] * 30)
         return target.t.cpu_seconds() - before
 
-    one = cost(target.ticket)
-    assert cost(*[target.ticket] * 12) < 5 * one
+    # In turns, as the machine is not equally fast at all times.
+    costs = [(cost(target.ticket), cost(*[target.ticket] * 12))
+             for _ in range(5)]
+    one, twelve = map(min, zip(*costs))
+    assert twelve < 6 * one
     assert target.is_well()
 
 

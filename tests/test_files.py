@@ -378,7 +378,7 @@ def test_log_that_nobody_reads(room, place, echo, kind):
     drain(reader, log, lambda: log)
     assert echoes(room, port)
     drain(reader, log, lambda: b" lines lost" in log and
-          log.count(b" closed\n") == 1)
+          b" closed\n" in log)
     assert lines_and_lost(log) >= 2 * 1501
     for line in log.decode().splitlines():
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [a-z]+: ", line)

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,14 +47,14 @@ struct source {
 
 /* One direction: fill from src when empty, drain into dst until empty. */
 struct half {
-	enum { FLOW, FINISH, DONE } state;
 	struct stream *src;
 	struct stream *dst;
 	unsigned char *stuck;	/* bytes that dst did not take, or NULL */
 	size_t	 off, len;	/* what is left of them */
+	uint64_t bytes;
+	enum { FLOW, FINISH, DONE } state;
 	short	 read_on;	/* the readiness that src's next read needs */
 	short	 write_on;	/* the same for dst's next write */
-	uint64_t bytes;
 };
 
 /*
@@ -70,19 +71,19 @@ enum phase {
 struct conn {
 	struct conn *prev, *next;	/* in its phase's queue */
 	struct conn *next_busy;
-	int	 busy;			/* is in the list of those to step */
-	enum phase phase;
 	int64_t	 began, deadline;
 	int64_t	 flush_until;
 	void	*user;
 	struct stream streams[SIDES];
 	struct source sources[SIDES];
-	short	 revents[SIDES];	/* reported since the last step */
 	struct half halves[SIDES];	/* by the side that they read from */
+	enum phase phase;
+	short	 revents[SIDES];	/* reported since the last step */
 	short	 open_on;		/* what OPENING and DIALING wait for */
-	int	 served, dropped;
+	bool	 busy;			/* is in the list of those to step */
+	bool	 is_refused;		/* the client is told by a fatal alert */
+	bool	 served, dropped;
 	int	 broken;		/* DELIVERING, FLUSHING: what has failed */
-	int	 is_refused;		/* the client is told by a fatal alert */
 	char	*reason;		/* once there is one */
 };
 

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -259,31 +260,35 @@ struct tls {
 	int	 err;			/* errno of a failed recv or send */
 	int	 failed;		/* mbed TLS's last error */
 	int	 ended;			/* what ended reading, kept: or 0 */
-	int	 open;			/* the handshake is over */
 	int	 budget;		/* recv(2)s that are left to it */
-	int	 fin;			/* recv(2) has answered 0 */
-	int	 drained;		/* there was less than could be */
+	int	 suite;			/* once it is open */
+	int	 group;			/* or 0 */
+	bool	 open;			/* the handshake is over */
+	bool	 fin;			/* recv(2) has answered 0 */
+	bool	 drained;		/* there was less than could be */
+	bool	 gathering;		/* a write is going on */
+	bool	 notified;		/* the client, of our end */
+	bool	 holding;		/* what is sent now */
+	bool	 sent;			/* it has sent something, this step, */
+	bool	 partly;		/* and not all of it */
+	bool	 resumed;
+	bool	 extended;		/* its master secret, RFC 7627 */
+	bool	 hidden;		/* what is sent is encrypted */
+	bool	 refused;
+	unsigned char flight;		/* 1: our hello, 2: what follows it */
+	unsigned char ntickets;		/* that were tried */
+	unsigned char alert;		/* that is due at our end */
+	unsigned char heard;		/* the client's; 0: not known */
 	unsigned char *ahead;		/* what was left of cfg->ahead, */
 	size_t	 nahead;		/* and how much that is */
-	int	 gathering;		/* a write is going on */
 	size_t	 record;		/* bytes of data in one, at most */
 	size_t	 unsent;		/* of a write that is to be retried */
-	int	 notified;		/* the client, of our end */
 	unsigned char *held;		/* to be sent with what comes next */
 	size_t	 nheld;
-	int	 holding;		/* what is sent now */
 	struct record in, out;		/* out: of the handshake */
-	int	 sent;			/* it has sent something, this step, */
-	int	 partly;		/* and not all of it */
-	int	 flight;		/* 1: our hello, 2: what follows it */
-	int	 suite;			/* once it is open */
+	unsigned char first[8];		/* what the client sent first, */
+	size_t	 nfirst;		/* and how much that is */
 	const char *alpn;
-	int	 group;			/* or 0 */
-	int	 resumed;
-	int	 extended;		/* its master secret, RFC 7627 */
-	int	 hidden;		/* what is sent is encrypted */
-	unsigned char first[8];		/* what the client sent first */
-	size_t	 nfirst;
 	char	*sni;			/* empty: not a host name */
 	char	*client;		/* who it is, once that is verified */
 	char	*cn;
@@ -291,11 +296,7 @@ struct tls {
 	size_t	 chain_len;
 	const mbedtls_x509_crt *issuer;	/* of the one to be checked next */
 	uint32_t issuers;		/* flags against them */
-	int	 refused;
 	char	*why;			/* or no memory for it */
-	unsigned char alert;		/* that is due at our end */
-	unsigned char heard;		/* the client's; 0: not known */
-	unsigned ntickets;		/* it has offered */
 	int64_t	 born;			/* the session that it resumes */
 };
 
@@ -2780,8 +2781,9 @@ ticket_parse(void *arg, mbedtls_ssl_session *session, unsigned char *buf,
 	struct tls *t = cfg->current;
 
 	/* A client has one or two; each may cost the checks of a chain. */
-	if (t->ntickets++ >= TICKETS_TRIED || remember_name(t->ssl) != 0)
+	if (t->ntickets >= TICKETS_TRIED || remember_name(t->ssl) != 0)
 		return MBEDTLS_ERR_SSL_INVALID_MAC;
+	t->ntickets++;
 	return session_unseal(t, session, buf, len) == 0 ? 0 :
 	    MBEDTLS_ERR_SSL_INVALID_MAC;
 }

@@ -1,7 +1,8 @@
 # tunnel: TLS in front of a plaintext service.
 #
 #   make deps demo       install what is missing, build, and see it work
-#   make deps check      install what is missing, build, and test everything
+#   make deps check      install what is missing, build, and test it
+#   make deps check-all  and every other way to build it; 30 minutes
 #   make deps check-vm   of kernel TLS alone, in virtual machines
 #   make deps all        install what is missing, and build; apply updates
 #   make                 build, with what is there; nothing is downloaded
@@ -177,12 +178,21 @@ mbedtls-is-fit: $(LIBRARY)
 demo: $(TUNNEL)
 	tests/demo
 
+# The tests wait more than they work: several at a time, each file in turn.
+PYTEST	= $(PYTHON) -B -m pytest -q -p no:cacheprovider --dist loadfile
+
 check: $(TUNNEL)
-	$(PYTHON) -B -m pytest -q -p no:cacheprovider tests
+	$(PYTEST) -n 3 -m "not more" tests
+
+# What that leaves out: the other ways to build it, and virtual machines.
+check-more: $(TUNNEL)
+	$(PYTEST) -n 2 -m more tests
+
+check-all: check check-more
 
 # Kernel TLS, in virtual machines whose kernels have it.
 check-vm: $(TUNNEL)
-	$(PYTHON) -B -m pytest -q -p no:cacheprovider tests/test_vm.py
+	$(PYTEST) tests/test_vm.py
 
 # What that costs, in instructions, next to other servers.
 bench-vm: $(TUNNEL)
@@ -260,7 +270,7 @@ clean:
 
 FORCE:
 
-.PHONY: all demo check check-vm unit fuzz bench bench-vm install uninstall \
+.PHONY: all demo check check-more check-all check-vm unit fuzz bench bench-vm install uninstall \
 	clean mbedtls-is-fit FORCE
 
 endif

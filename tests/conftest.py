@@ -26,7 +26,17 @@ def untracked():
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "seconds(n): the test's time limit")
-    config.untracked = untracked()
+    config.addinivalue_line("markers", "more: of another build; check-more")
+    if not hasattr(config, "workerinput"):
+        config.untracked = untracked()
+
+
+def pytest_sessionfinish(session):
+    """The tests have left nothing in the tree."""
+    left = untracked() - getattr(session.config, "untracked", untracked())
+    if left:
+        session.exitstatus = 1
+        print("\nleft behind in the tree:", *sorted(left), sep="\n")
 
 
 # Each test is bounded in time, and shows its processes' logs if it failed.

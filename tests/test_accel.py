@@ -21,6 +21,7 @@ SUITES = ["gcm.misc", "gcm.aes128_de", "gcm.aes128_en", "gcm.aes192_de",
           "cipher.gcm", "cipher.chachapoly"]
 
 pytestmark = [
+    pytest.mark.more,
     pytest.mark.skipif(bool(support.why_no_accel()),
                        reason=str(support.why_no_accel())),
     pytest.mark.skipif("TUNNEL_VARIANT" in os.environ or bool(support.UNDER),

@@ -12,6 +12,7 @@ from support import TOP, run
 MACHINES = {"arm-linux-gnueabihf": "arm", "aarch64-linux-gnu": "aarch64"}
 
 pytestmark = [
+    pytest.mark.more,
     pytest.mark.skipif("TUNNEL_VARIANT" in os.environ or bool(support.UNDER),
                        reason="it makes its own variants"),
     pytest.mark.seconds(300),

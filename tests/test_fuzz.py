@@ -33,6 +33,7 @@ def why_not():
 
 
 pytestmark = [
+    pytest.mark.more,
     pytest.mark.skipif("TUNNEL_VARIANT" in os.environ or bool(UNDER),
                        reason="it makes its own variants"),
     pytest.mark.skipif(bool(why_not()), reason=str(why_not())),

@@ -60,6 +60,7 @@ PLACES = threading.Semaphore(2)  # they wait more than they work
 
 # No variant of a variant.
 pytestmark = [
+    pytest.mark.more,
     pytest.mark.skipif("TUNNEL_VARIANT" in os.environ or bool(UNDER),
                        reason="runs inside of a variant"),
     pytest.mark.seconds(SECONDS),

@@ -19,6 +19,7 @@ SCENARIOS = {"6.1": ["ktls", "end_of_stream", "service_sides"],
 SECONDS = 1500  # for all of them
 
 pytestmark = [
+    pytest.mark.more,
     pytest.mark.skipif(platform.machine() != "x86_64",
                        reason="the kernels are for x86-64"),
     pytest.mark.skipif(SANITIZED or bool(UNDER) or

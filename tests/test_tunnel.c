@@ -750,9 +750,9 @@ test_shares(void **state)
 
 			sv.cfg.number[MAX_CONNECTIONS] = max;
 			sv.cfg.number[WORKERS] = workers;
-			sv.nseats = count_seats(&sv.cfg, 0);
-			assert_int_equal(sv.nseats, workers);
-			for (i = 0; i < sv.nseats; i++) {
+			sv.nslots = count_seats(&sv.cfg, 0);
+			assert_int_equal(sv.nslots, workers);
+			for (i = 0; i < sv.nslots; i++) {
 				size_t n = share_of(&sv, i, &before);
 
 				assert_int_equal(before, sum);

@@ -4965,9 +4965,10 @@ log_order(int *fd)
 }
 
 /*
- * The sandbox knows the log by its number, and no other descriptor may get
- * that.  Syslog's socket can't be opened in there: a file goes on, and so it
- * does if there was no number left for the new one.
+ * The sandbox knows the number that the log had at first, which no other
+ * descriptor may get; it allows dup3(2) to that alone.  Syslog's socket can't
+ * be opened in there: a file goes on, and so it does if there was no number
+ * left for the new one.
  */
 static void
 log_moved(const struct order *o, int fd)
@@ -4976,13 +4977,11 @@ log_moved(const struct order *o, int fd)
 
 	if (to <= 0)
 		return;
-	if (logging.fd > STDERR_FILENO) {
-		if (dup3(to, logging.fd, O_CLOEXEC) == -1)
-			return;
-		if (fd != -1)
-			close(fd);
-	} else
-		logging.fd = to;
+	if (logging.fd <= STDERR_FILENO ||
+	    dup3(to, logging.fd, O_CLOEXEC) == -1)
+		log_to(to, o->log);
+	else if (fd != -1)
+		close(fd);
 	logging.has_time = o->has_time;
 	logging.is_cut = 0;
 }
@@ -5378,12 +5377,14 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	leave_signals(in != NULL);
 	leave_master(m, sv, in);
 	if (in != NULL) {
+		/* Their numbers may be past the limit that this one has. */
 		connection = *in;
 		in = &connection;
 		move_fd(&connection.fd, STDERR_FILENO + 1);
+		move_fd(&w.line, STDERR_FILENO + 1);
+		if (logging.fd > STDERR_FILENO)
+			move_fd(&logging.fd, STDERR_FILENO + 1);
 	}
-	if (logging.fd > STDERR_FILENO)
-		move_fd(&logging.fd, STDERR_FILENO + 1);
 	if (worker_init(&w, sv, slot) == 0)
 		r = in != NULL || may_begin(w.line) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;

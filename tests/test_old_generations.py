@@ -360,6 +360,22 @@ def test_connection_with_a_high_number(room, backend):
     wait_for(lambda: text_of(c.file).count(" closed\n") == 125, "all lines")
 
 
+@pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
+def test_workers_beside_many_processes(room, backend):
+    """fork to poll: their limit is below the number of the master's lines."""
+    c = Logging(room, "fork", connect=backend.address, max_connections="150")
+    clients = [c.client() for _ in range(120)]
+    c.write(mode="poll", workers="4", max_connections="20")
+    c.hup(": reloaded$")
+    clients += [c.client() for _ in range(8)]
+    for _ in range(2):
+        rotate(c)
+    for client in clients:
+        assert is_echoed(client)
+        end(client)
+    wait_for(lambda: text_of(c.file).count(" closed\n") == 128, "all lines")
+
+
 def few_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
 

@@ -1237,30 +1237,45 @@ forward_is_passing(int error)
 	return 0;
 }
 
-static void
-accept_some(struct forward *f, int listener)
+/* The next one that waits; 0: none does, or accepting has to pause. */
+static int
+accept_next(struct forward *f, int listener)
 {
 	struct sockaddr_storage addr;
 	struct sockaddr *sa = (struct sockaddr *)&addr;
-	socklen_t len;
-	int fd, i;
+	socklen_t len = sizeof(addr);
+	int fd = accept4(listener, sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-	for (i = 0; i < ACCEPTS && may_accept(f); i++) {
+	if (fd != -1 && forward_add(f, fd, sa, len) == 0)
+		return 1;
+	if (fd == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return 0;
+	if (fd == -1 && forward_is_passing(errno))
+		return 1;
+	f->starved_until = f->now + STARVED_MS;
+	f->p.calls->starved(f->p.arg, errno);
+	return 0;
+}
+
+static void
+accept_some(struct forward *f, int listener)
+{
+	int i, more = 1;
+
+	for (i = 0; more && i < ACCEPTS && may_accept(f); i++) {
 		if (is_full(f)) {
 			forward_make_room(f);
 			return;
 		}
-		len = sizeof(addr);
-		fd = accept4(listener, sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd != -1 && forward_add(f, fd, sa, len) == 0)
-			continue;
-		if (fd == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
-			return;
-		if (fd != -1 || !forward_is_passing(errno)) {
-			f->starved_until = f->now + STARVED_MS;
-			f->p.calls->starved(f->p.arg, errno);
-		}
+		more = accept_next(f, listener);
 	}
+}
+
+void
+forward_empty(struct forward *f, int listener, int64_t until)
+{
+	while (!is_full(f) && clock_ms() < until && accept_next(f, listener))
+		continue;
 }
 
 /*

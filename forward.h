@@ -203,6 +203,12 @@ void	 forward_make_room(struct forward *);
 void	 forward_wake(struct forward *, int64_t at);
 
 /*
+ * Nobody will accept from this listener any more: enter what waits there, as
+ * far as there is room, until that time (CLOCK_MONOTONIC, ms) at the latest.
+ */
+void	 forward_empty(struct forward *, int listener, int64_t until);
+
+/*
  * Accept no more.  Connections may finish within ms (0: no limit), then they
  * are cut.  A later call may bring that moment forward, never put it off.
  */

@@ -72,6 +72,7 @@
 #define HEALTHY_MS	5000		/* without a failure: all is well */
 #define GRACE_MS	5000		/* to leave in, when all time is up */
 #define DEAF_MS		1000		/* for it to accept no more */
+#define LAST_MS		1000		/* to accept what waits at a stop */
 #define START_MS	3000		/* for a worker to get ready */
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
@@ -1548,6 +1549,7 @@ struct repeats {
 struct shared {
 	atomic_flag lock;		/* of all but the counts */
 	uint64_t warned;		/* that it is full, at */
+	volatile int stops;		/* no other generation follows */
 	struct repeats repeats;
 	struct counts counts[];		/* one for each seat */
 };
@@ -4803,12 +4805,30 @@ struct incoming {
 	socklen_t len;
 };
 
+/*
+ * What the kernel has accepted already would be reset as its listener closes.
+ * Who has passed a listener keeps it, and its queue, for the next one to serve.
+ */
 static void
-worker_drain(struct worker *w)
+accept_last(struct worker *w)
+{
+	const struct service *sv = w->service;
+	int64_t until = clock_ms() + LAST_MS;
+	size_t i;
+
+	for (i = 0; i < sv->nlisteners; i++)
+		if (sv->listeners[i].address != NULL)
+			forward_empty(w->engine, sv->listeners[i].fd, until);
+}
+
+static void
+worker_drain(struct worker *w, int is_cut)
 {
 	if (w->stopping)
 		return;
 	w->stopping = 1;
+	if (w->service->shared->stops && !is_cut)
+		accept_last(w);
 	forward_drain(w->engine, w->service->cfg.number[DRAIN_TIMEOUT]);
 	close_listeners(w->service, 0);
 	if (w->line != -1)
@@ -4832,9 +4852,9 @@ worker_woken(void *arg)
 		repeats_end(w->service, 0);
 	}
 	if (taken(&got_stop))
-		worker_drain(w);
+		worker_drain(w, got_cut);
 	if (taken(&got_cut)) {
-		worker_drain(w);
+		worker_drain(w, 1);
 		forward_cut(w->engine);
 	}
 }
@@ -5747,6 +5767,21 @@ reload(struct master *m)
 	}
 }
 
+/* mode = fork: see accept_last(). */
+static void
+serve_last(struct master *m)
+{
+	const struct service *sv = m->live;
+	int64_t until = clock_ms() + LAST_MS;
+	size_t i;
+
+	for (i = 0; i < sv->nlisteners; i++)
+		while (sv->listeners[i].address != NULL && may_serve(m) &&
+		    !is_full(sv) && clock_ms() < until &&
+		    accept_one(m, sv->listeners[i].fd))
+			serve_waiting(m);
+}
+
 static void
 stop(struct master *m, int at_once)
 {
@@ -5755,6 +5790,10 @@ stop(struct master *m, int at_once)
 	say(NOTICE, at_once ? "stopping at once" :
 	    "stopping, connections may finish");
 	notify(m, "STOPPING=1");
+	serve_waiting(m);
+	if (!at_once && m->waiting.fd == -1)
+		serve_last(m);
+	m->live->shared->stops = 1;
 	close_listeners(m->live, 1);
 	drop_waiting(m);
 	m->stopping = 1;

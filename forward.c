@@ -27,6 +27,8 @@
 #define DELIVER_MS	30000		/* for an abort to wait, at most */
 #define FLUSH_MS	10		/* TCP announces no acknowledgment */
 #define FLUSH_MANY	128		/* that are asked so often */
+#define LOOKS		10		/* for a dead peer, in its time */
+#define UNANSWERED	3		/* times at least: that is no chance */
 
 enum { CLIENT, BACKEND, SIDES };
 
@@ -103,6 +105,7 @@ struct forward {
 	int64_t	 starved_until;
 	int64_t	 drain_deadline;
 	int64_t	 wake_at;		/* for woken; or INT64_MAX */
+	int64_t	 look_at;		/* for peers that do not answer */
 	int64_t	 now;			/* CLOCK_MONOTONIC, at this turn */
 	unsigned nconns;
 	struct queue queues[PHASES];
@@ -415,7 +418,31 @@ plain_flushed(const struct stream *s)
 		return errno == EOPNOTSUPP;
 	return ti.tcpi_unacked == 0 && ti.tcpi_notsent_bytes == 0;
 }
+
+/*
+ * Has its host not acknowledged anything for that long, though it was sent data
+ * or asked for its window again and again?  TCP_USER_TIMEOUT would end those as
+ * well who answer each time, but have no room for more.
+ */
+static int
+is_dead(const struct stream *s, int64_t ms)
+{
+	struct tcp_info ti = { .tcpi_unacked = 0 };
+	socklen_t len = sizeof(ti);
+
+	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &ti, &len) == 0 &&
+	    ti.tcpi_last_ack_recv >= ms &&
+	    ti.tcpi_retransmits + ti.tcpi_probes >= UNANSWERED;
+}
 #else
+static int
+is_dead(const struct stream *s, int64_t ms)
+{
+	(void)s;
+	(void)ms;
+	return 0;
+}
+
 static int
 plain_flushed(const struct stream *s)
 {
@@ -679,6 +706,18 @@ conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 		conn_enter(f, c, DELIVERING);
 	else
 		conn_abort(f, c);
+}
+
+/* Of what it has sent, nothing more will come. */
+static void
+conn_died(struct forward *f, struct conn *c, int side)
+{
+	conn_blame(c, "%s: %s", side == CLIENT ? "client" : "backend",
+	    strerror(ETIMEDOUT));
+	if (c->halves[side].len == 0)
+		half_stop(&c->halves[side]);
+	conn_fail(f, c, side, STREAM_RESET);
+	conn_busy(f, c);
 }
 
 /* Did the stream want to wait?  The one place that maps wants to events. */
@@ -1313,6 +1352,32 @@ watch_listeners(struct forward *f)
 	}
 }
 
+static int
+has_flows(const struct forward *f)
+{
+	return f->queues[FLOWING].head != NULL ||
+	    f->queues[LINGERING].head != NULL;
+}
+
+/* The system itself would try to reach them for a quarter of an hour. */
+static void
+look_for_dead(struct forward *f)
+{
+	static const enum phase phases[] = { FLOWING, LINGERING };
+	struct conn *c, *next;
+	int i, side;
+
+	f->look_at = f->now + f->p.answer_ms / LOOKS;
+	for (i = 0; i < 2; i++) {
+		for (c = f->queues[phases[i]].head; c != NULL; c = next) {
+			next = c->next;
+			for (side = 0; side < SIDES && flows(c); side++)
+				if (is_dead(&c->streams[side], f->p.answer_ms))
+					conn_died(f, c, side);
+		}
+	}
+}
+
 static void
 expire(struct forward *f)
 {
@@ -1326,6 +1391,8 @@ expire(struct forward *f)
 	}
 	if (f->draining && f->drain_deadline <= f->now)
 		forward_cut(f);
+	if (f->p.answer_ms > 0 && f->look_at <= f->now)
+		look_for_dead(f);
 }
 
 static void
@@ -1366,6 +1433,8 @@ sleep_ms(const struct forward *f)
 		until = f->wake_at;
 	if (f->nlisteners > 0 && from > f->now && from < until)
 		until = from;
+	if (f->p.answer_ms > 0 && has_flows(f) && f->look_at < until)
+		until = f->look_at;
 	for (phase = 0; phase < PHASES; phase++) {
 		const struct conn *c = f->queues[phase].head;
 

@@ -146,6 +146,11 @@ struct forward_params {
 	int64_t	 dial_ms;		/* each backend that is tried */
 	int64_t	 idle_ms;		/* since the last byte either way */
 	int64_t	 linger_ms;		/* the same, once one side has ended */
+	/*
+	 * For a peer on TCP to answer, when it is sent something: one that does
+	 * not is dead.  Who is sent nothing is SO_KEEPALIVE's to find out.
+	 */
+	int64_t	 answer_ms;
 };
 
 struct forward;

@@ -72,6 +72,7 @@
 #define HEALTHY_MS	5000		/* without a failure: all is well */
 #define GRACE_MS	5000		/* to leave in, when all time is up */
 #define DEAF_MS		1000		/* for it to accept no more */
+#define KEEPALIVE_PROBES	5		/* to a peer that says nothing */
 #define LAST_MS		1000		/* to accept what waits at a stop */
 #define START_MS	3000		/* for a worker to get ready */
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
@@ -243,7 +244,7 @@ enum {
 	SESSION_TICKETS, TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE,
 	PROXY_PROTOCOL, ACCEPT_PROXY, MAX_CONNECTIONS, HANDSHAKE_TIMEOUT,
 	CONNECT_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, DRAIN_TIMEOUT,
-	TRUNCATION, KTLS, MODE, WORKERS, MAX_PER_IP, USER, GROUP, CHROOT, SANDBOX,
+	KEEPALIVE, TRUNCATION, KTLS, MODE, WORKERS, MAX_PER_IP, USER, GROUP, CHROOT, SANDBOX,
 	DAEMON, PIDFILE, LOG, LOG_LEVEL, OPTIONS
 };
 
@@ -325,6 +326,8 @@ static const struct option {
 	    1, 31536000, "the same, once one side has ended" },
 	[DRAIN_TIMEOUT] = { "drain_timeout", TIME, "30s", or_off,
 	    1, 31536000, "for connections to finish at a stop" },
+	[KEEPALIVE] = { "keepalive", TIME, "5m", or_off,
+	    6, 64800, "until a dead peer is found, on TCP" },
 	[TRUNCATION] = { "truncation", CHOICE, "reset", truncations, 0, 0,
 	    "what a client's end without close_notify is taken for" },
 	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
@@ -1719,14 +1722,34 @@ clock_ms(void)
 	return forward_clock_us() / 1000;
 }
 
+/* Idle for half of the time or a little longer, and then the probes. */
+#ifdef TCP_KEEPIDLE
 static void
-tune(int fd)
+keep_alive(int fd, int64_t ms)
 {
-	int on = 1;
+	int n = KEEPALIVE_PROBES, seconds = (int)(ms / 1000);
+	int every = seconds / (2 * n) > 0 ? seconds / (2 * n) : 1;
+	int idle = seconds - n * every;
 
-	/* Neither is there on a Unix socket, and none is missed. */
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof(every));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &n, sizeof(n));
+}
+#else
+#define keep_alive(fd, ms)	((void)0)
+#endif
+
+static void
+tune(int fd, const struct config *cfg)
+{
+	int64_t ms = cfg->number[KEEPALIVE];
+	int on = 1, alive = ms != 0;
+
+	/* None is there on a Unix socket, and none is missed. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &alive, sizeof(alive));
+	if (alive)
+		keep_alive(fd, ms);
 }
 
 /* Give up a socket for the reason in errno. */
@@ -2937,11 +2960,13 @@ next_address(struct session *ss)
 static int
 dial(struct stream *s, const struct address *a)
 {
+	const struct session *ss = s->ctx;
+
 	s->fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
 	    SOCK_CLOEXEC, 0);
 	if (s->fd == -1)
 		return -1;
-	tune(s->fd);
+	tune(s->fd, &ss->worker->service->cfg);
 	stream_reset(s);
 	if (connect(s->fd, (const struct sockaddr *)&a->sa, a->len) == 0 ||
 	    errno == EINPROGRESS)
@@ -3686,7 +3711,7 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 	}
 	if ((l->fd = a != NULL ? listen_on(a, t->any) : inherit(t->fd)) == -1)
 		return -1;
-	tune(l->fd);		/* inherited by what is accepted */
+	tune(l->fd, &sv->cfg);		/* inherited by what is accepted */
 	l->bound.len = sizeof(l->bound.sa);
 	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
 	address_text(&l->bound);
@@ -3737,6 +3762,17 @@ close_listeners(struct service *sv, int unlinks)
 		close(l->fd);
 	}
 	sv->nlisteners = 0;
+}
+
+/* Those of before are as this configuration has it, from now on. */
+static void
+tune_kept(const struct service *sv)
+{
+	size_t i;
+
+	for (i = 0; i < sv->nlisteners; i++)
+		if (sv->listeners[i].kept)
+			tune(sv->listeners[i].fd, &sv->cfg);
 }
 
 static void
@@ -4071,12 +4107,14 @@ struct socket_option {
 
 static const struct socket_option may_set[] = {
 	{ IPPROTO_TCP, TCP_NODELAY }, { IPPROTO_TCP, TCP_QUICKACK },
+	{ IPPROTO_TCP, TCP_KEEPIDLE }, { IPPROTO_TCP, TCP_KEEPINTVL },
+	{ IPPROTO_TCP, TCP_KEEPCNT },
 	{ SOL_SOCKET, SO_KEEPALIVE }, { SOL_SOCKET, SO_LINGER },
 	/* With kernel TLS. */
 	{ IPPROTO_TCP, TCP_ULP }, { SOL_TLS, TLS_TX }, { SOL_TLS, TLS_RX },
 	{ SOL_TLS, TLS_RX_EXPECT_NO_PAD }
 };
-#define MAY_SET	4		/* without it */
+#define MAY_SET	7		/* without it */
 
 static const struct socket_option may_get[] = {
 	{ SOL_SOCKET, SO_ERROR }, { IPPROTO_TCP, TCP_INFO },
@@ -4880,6 +4918,7 @@ worker_engine(struct worker *w)
 		.dial_ms = number[CONNECT_TIMEOUT],
 		.idle_ms = number[IDLE_TIMEOUT],
 		.linger_ms = number[LINGER_TIMEOUT],
+		.answer_ms = number[KEEPALIVE],
 	};
 	size_t i;
 
@@ -5738,6 +5777,7 @@ replace(struct master *m)
 	warn_of_fixed(sv, old);
 	announce(sv, old);
 	close_listeners(old, 1);
+	tune_kept(sv);
 	keep_none(sv);
 	sv->older = old;
 	m->live = sv;
@@ -5969,7 +6009,7 @@ silence(void)
 
 /* The connection that inetd(8) has accepted; -1 after one sentence. */
 static int
-take_connection(struct incoming *in, int fd)
+take_connection(struct incoming *in, int fd, const struct config *cfg)
 {
 	int listening = 0;
 	socklen_t len = sizeof(listening);
@@ -5984,7 +6024,7 @@ take_connection(struct incoming *in, int fd)
 	    getpeername(in->fd, (struct sockaddr *)&in->sa, &in->len) == -1)
 		why = strerror(errno);
 	if (why == NULL) {
-		tune(in->fd);
+		tune(in->fd, cfg);
 		return 0;
 	}
 	say(ERROR, "-i: descriptor %d is not a connected socket: %s", fd, why);
@@ -6013,7 +6053,7 @@ run_inetd(const struct arguments *a)
 	if (log_open(sv) == -1)
 		goto out;
 	fd = sv->accepts.n > 0 ? sv->accepts.list[0].fd : STDIN_FILENO;
-	if (take_connection(&in, fd) == -1)
+	if (take_connection(&in, fd, &sv->cfg) == -1)
 		goto out;
 	if (fd > STDERR_FILENO)
 		close(fd);

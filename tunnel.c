@@ -94,6 +94,7 @@ static struct {
 	int	 fd;		/* where to; -1: syslog */
 	int	 stream;	/* the standard descriptor it is, or -1 */
 	int	 has_time;	/* lines begin with it */
+	int	 is_ours;	/* so they need no name, but a level */
 	int	 is_journal;	/* stderr is systemd's journal: priorities */
 	int	 is_daemon;	/* without log, it goes to syslog */
 	uint64_t lost;		/* lines since the last report of them, */
@@ -173,13 +174,14 @@ log_text(enum level level, const char *text)
 	}
 	if (logging.has_time) {
 		now = time(NULL);
-		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ",
+		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ ",
 		    gmtime_r(&now, &tm));
-		return log_line("%s %s: %s\n", stamp, levels[level], text);
 	}
+	if (logging.is_ours)
+		return log_line("%s%s: %s\n", stamp, levels[level], text);
 	if (logging.is_journal)
 		return log_line("<%d>%s\n", priorities[level], text);
-	return log_line("tunnel: %s%s%s\n", level <= WARNING ?
+	return log_line("%stunnel: %s%s%s\n", stamp, level <= WARNING ?
 	    levels[level] : "", level <= WARNING ? ": " : "", text);
 }
 
@@ -702,17 +704,38 @@ config_line(struct config *cfg, int rank, const char *where, char *line,
 	return config_set(cfg, rank, where, key, value);
 }
 
+/*
+ * A file to be read; NULL, with the reason.  One that is a FIFO could have a
+ * start or a reload wait for whoever writes to it.
+ */
+static FILE *
+open_to_read(const char *name, const char **why)
+{
+	int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	FILE *fp = NULL;
+	struct stat st;
+
+	*why = "not a regular file";
+	if (fd == -1 || fstat(fd, &st) == -1 || (S_ISREG(st.st_mode) &&
+	    (fp = fdopen(fd, "r")) == NULL))
+		*why = strerror(errno);
+	if (fp == NULL && fd != -1)
+		close(fd);
+	return fp;
+}
+
 static int
 config_file(struct config *cfg, const char *name)
 {
+	const char *why;
 	char where[PATH_MAX + 32], *line = NULL;
 	size_t size = 0, number = 0, bom;
 	int r = 0, failed;
 	ssize_t len;
 	FILE *fp;
 
-	if ((fp = fopen(name, "re")) == NULL) {
-		say(ERROR, "%s: %s", name, strerror(errno));
+	if ((fp = open_to_read(name, &why)) == NULL) {
+		say(ERROR, "%s: %s", name, why);
 		return -1;
 	}
 	errno = 0;
@@ -1119,14 +1142,15 @@ read_password(const char *name, const char *where)
 {
 	char *line = NULL;
 	size_t size = 0;
+	const char *why;
 	FILE *fp;
 
 	/* Unbuffered: no copy is left behind. */
-	if ((fp = fopen(name, "re")) == NULL ||
+	if ((fp = open_to_read(name, &why)) == NULL ||
 	    setvbuf(fp, NULL, _IONBF, 0) != 0 ||
 	    getline(&line, &size, fp) == -1) {
 		say(ERROR, "%s: key_password_file %s: %s", where, name,
-		    fp == NULL ? strerror(errno) : "it is empty");
+		    fp == NULL ? why : "it is empty");
 		free(line);
 		line = NULL;
 	} else
@@ -3562,7 +3586,8 @@ log_open(const struct service *sv)
 	else if ((fd = open_file(sv, LOG, O_WRONLY | O_APPEND, 0640)) == -1)
 		return -1;
 	log_to(fd, stream);
-	logging.has_time = strcmp(to, "stderr") != 0;
+	logging.is_ours = strcmp(to, "stderr") != 0;
+	logging.has_time = logging.is_ours || !logging.is_journal;
 	logging.level = (enum level)sv->cfg.number[LOG_LEVEL];
 	return 0;
 }

@@ -114,6 +114,7 @@ struct forward {
 };
 
 static void	 report(struct forward *, struct source *, short);
+static void	 accept_later(struct forward *, int);
 static int64_t	 clock_ms(void);
 
 /*
@@ -281,6 +282,11 @@ poller_wait(struct forward *f, int timeout, const sigset_t *mask)
 	n = ppoll(p->fds, (nfds_t)p->n, timeout < 0 ? NULL : &ts, mask);
 	error = errno;
 	f->now = clock_ms();
+	/* More than there may be descriptors: listeners are past that limit. */
+	if (n == -1 && error == EINVAL && f->starved_until <= f->now) {
+		accept_later(f, EMFILE);
+		error = EINTR;
+	}
 	/* Backwards: the last one takes the place of one that is dropped. */
 	for (i = n > 0 ? p->n : 0; i-- > 0;)
 		if (p->fds[i].revents != 0)
@@ -1276,6 +1282,13 @@ forward_is_passing(int error)
 	return 0;
 }
 
+static void
+accept_later(struct forward *f, int error)
+{
+	f->starved_until = f->now + STARVED_MS;
+	f->p.calls->starved(f->p.arg, error);
+}
+
 /* The next one that waits; 0: none does, or accepting has to pause. */
 static int
 accept_next(struct forward *f, int listener)
@@ -1291,8 +1304,7 @@ accept_next(struct forward *f, int listener)
 		return 0;
 	if (fd == -1 && forward_is_passing(errno))
 		return 1;
-	f->starved_until = f->now + STARVED_MS;
-	f->p.calls->starved(f->p.arg, errno);
+	accept_later(f, errno);
 	return 0;
 }
 

@@ -1013,6 +1013,13 @@ check_letters(const struct arguments *a)
 		    "NAME[,NAME ...] or -k, and -o FILE)", a->settings[0]);
 		return -1;
 	}
+	if ((a->names != NULL || a->key) && (a->file != NULL || a->inetd ||
+	    a->test || *a->command != NULL ||
+	    (a->names != NULL && a->key))) {
+		say(ERROR, "-g and -k each make one thing, and nothing else "
+		    "(allowed with them: -o FILE)");
+		return -1;
+	}
 	return 0;
 }
 

@@ -438,6 +438,13 @@ def test_unexpected_argument(words):
         f'unexpected argument "{words[-1]}" (allowed: -g NAME')
 
 
+@pytest.mark.parametrize("words", [
+    ["-g", "a", "-k"], ["-t", "-g", "a"], ["-k", "-i"], ["-k", "-c", "x"],
+    ["-g", "a", "--", "cat"]])
+def test_what_makes_a_secret_does_nothing_else(words):
+    assert complaint(tunnel(*words)).startswith("-g and -k each make one ")
+
+
 @pytest.mark.parametrize("letter,word", [("-h", "--help"), ("-V", "--version")])
 def test_long_words(letter, word):
     p = tunnel(word)

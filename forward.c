@@ -28,6 +28,8 @@
 #define DELIVER_MS	30000		/* for an abort to wait, at most */
 #define FLUSH_MS	10		/* TCP announces no acknowledgment */
 #define FLUSH_MANY	128		/* that are asked so often */
+#define LOOKS		10		/* for a dead peer, in its time */
+#define UNANSWERED	3		/* times at least: that is no chance */
 
 enum { CLIENT, BACKEND, SIDES };
 
@@ -104,6 +106,7 @@ struct forward {
 	int64_t	 starved_until;
 	int64_t	 drain_deadline;
 	int64_t	 wake_at;		/* for woken; or INT64_MAX */
+	int64_t	 look_at;		/* for peers that do not answer */
 	int64_t	 now;			/* CLOCK_MONOTONIC, at this turn */
 	unsigned nconns;
 	struct queue queues[PHASES];
@@ -112,6 +115,7 @@ struct forward {
 };
 
 static void	 report(struct forward *, struct source *, short);
+static void	 accept_later(struct forward *, int);
 static int64_t	 clock_ms(void);
 
 /*
@@ -279,6 +283,11 @@ poller_wait(struct forward *f, int timeout, const sigset_t *mask)
 	n = ppoll(p->fds, (nfds_t)p->n, timeout < 0 ? NULL : &ts, mask);
 	error = errno;
 	f->now = clock_ms();
+	/* More than there may be descriptors: listeners are past that limit. */
+	if (n == -1 && error == EINVAL && f->starved_until <= f->now) {
+		accept_later(f, EMFILE);
+		error = EINTR;
+	}
 	/* Backwards: the last one takes the place of one that is dropped. */
 	for (i = n > 0 ? p->n : 0; i-- > 0;)
 		if (p->fds[i].revents != 0)
@@ -416,7 +425,31 @@ plain_flushed(const struct stream *s)
 		return errno == EOPNOTSUPP;
 	return ti.tcpi_unacked == 0 && ti.tcpi_notsent_bytes == 0;
 }
+
+/*
+ * Has its host not acknowledged anything for that long, though it was sent data
+ * or asked for its window again and again?  TCP_USER_TIMEOUT would end those as
+ * well who answer each time, but have no room for more.
+ */
+static int
+is_dead(const struct stream *s, int64_t ms)
+{
+	struct tcp_info ti = { .tcpi_unacked = 0 };
+	socklen_t len = sizeof(ti);
+
+	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &ti, &len) == 0 &&
+	    ti.tcpi_last_ack_recv >= ms &&
+	    ti.tcpi_retransmits + ti.tcpi_probes >= UNANSWERED;
+}
 #else
+static int
+is_dead(const struct stream *s, int64_t ms)
+{
+	(void)s;
+	(void)ms;
+	return 0;
+}
+
 static int
 plain_flushed(const struct stream *s)
 {
@@ -680,6 +713,18 @@ conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 		conn_enter(f, c, DELIVERING);
 	else
 		conn_abort(f, c);
+}
+
+/* Of what it has sent, nothing more will come. */
+static void
+conn_died(struct forward *f, struct conn *c, int side)
+{
+	conn_blame(c, "%s: %s", side == CLIENT ? "client" : "backend",
+	    strerror(ETIMEDOUT));
+	if (c->halves[side].len == 0)
+		half_stop(&c->halves[side]);
+	conn_fail(f, c, side, STREAM_RESET);
+	conn_busy(f, c);
 }
 
 /* Did the stream want to wait?  The one place that maps wants to events. */
@@ -1239,29 +1284,50 @@ forward_is_passing(int error)
 }
 
 static void
-accept_some(struct forward *f, int listener)
+accept_later(struct forward *f, int error)
+{
+	f->starved_until = f->now + STARVED_MS;
+	f->p.calls->starved(f->p.arg, error);
+}
+
+/* The next one that waits; 0: none does, or accepting has to pause. */
+static int
+accept_next(struct forward *f, int listener)
 {
 	struct sockaddr_storage addr;
 	struct sockaddr *sa = (struct sockaddr *)&addr;
-	socklen_t len;
-	int fd, i;
+	socklen_t len = sizeof(addr);
+	int fd = accept4(listener, sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-	for (i = 0; i < ACCEPTS && may_accept(f); i++) {
+	if (fd != -1 && forward_add(f, fd, sa, len) == 0)
+		return 1;
+	if (fd == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return 0;
+	if (fd == -1 && forward_is_passing(errno))
+		return 1;
+	accept_later(f, errno);
+	return 0;
+}
+
+static void
+accept_some(struct forward *f, int listener)
+{
+	int i, more = 1;
+
+	for (i = 0; more && i < ACCEPTS && may_accept(f); i++) {
 		if (is_full(f)) {
 			forward_make_room(f);
 			return;
 		}
-		len = sizeof(addr);
-		fd = accept4(listener, sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd != -1 && forward_add(f, fd, sa, len) == 0)
-			continue;
-		if (fd == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
-			return;
-		if (fd != -1 || !forward_is_passing(errno)) {
-			f->starved_until = f->now + STARVED_MS;
-			f->p.calls->starved(f->p.arg, errno);
-		}
+		more = accept_next(f, listener);
 	}
+}
+
+void
+forward_empty(struct forward *f, int listener, int64_t until)
+{
+	while (!is_full(f) && clock_ms() < until && accept_next(f, listener))
+		continue;
 }
 
 /*
@@ -1299,6 +1365,32 @@ watch_listeners(struct forward *f)
 	}
 }
 
+static int
+has_flows(const struct forward *f)
+{
+	return f->queues[FLOWING].head != NULL ||
+	    f->queues[LINGERING].head != NULL;
+}
+
+/* The system itself would try to reach them for a quarter of an hour. */
+static void
+look_for_dead(struct forward *f)
+{
+	static const enum phase phases[] = { FLOWING, LINGERING };
+	struct conn *c, *next;
+	int i, side;
+
+	f->look_at = f->now + f->p.answer_ms / LOOKS;
+	for (i = 0; i < 2; i++) {
+		for (c = f->queues[phases[i]].head; c != NULL; c = next) {
+			next = c->next;
+			for (side = 0; side < SIDES && flows(c); side++)
+				if (is_dead(&c->streams[side], f->p.answer_ms))
+					conn_died(f, c, side);
+		}
+	}
+}
+
 static void
 expire(struct forward *f)
 {
@@ -1312,6 +1404,8 @@ expire(struct forward *f)
 	}
 	if (f->draining && f->drain_deadline <= f->now)
 		forward_cut(f);
+	if (f->p.answer_ms > 0 && f->look_at <= f->now)
+		look_for_dead(f);
 }
 
 static void
@@ -1352,6 +1446,8 @@ sleep_ms(const struct forward *f)
 		until = f->wake_at;
 	if (f->nlisteners > 0 && from > f->now && from < until)
 		until = from;
+	if (f->p.answer_ms > 0 && has_flows(f) && f->look_at < until)
+		until = f->look_at;
 	for (phase = 0; phase < PHASES; phase++) {
 		const struct conn *c = f->queues[phase].head;
 

@@ -146,6 +146,11 @@ struct forward_params {
 	int64_t	 dial_ms;		/* each backend that is tried */
 	int64_t	 idle_ms;		/* since the last byte either way */
 	int64_t	 linger_ms;		/* the same, once one side has ended */
+	/*
+	 * For a peer on TCP to answer, when it is sent something: one that does
+	 * not is dead.  Who is sent nothing is SO_KEEPALIVE's to find out.
+	 */
+	int64_t	 answer_ms;
 };
 
 struct forward;
@@ -201,6 +206,12 @@ void	 forward_make_room(struct forward *);
 
 /* Have woken called once at that time (CLOCK_MONOTONIC, ms), or before. */
 void	 forward_wake(struct forward *, int64_t at);
+
+/*
+ * Nobody will accept from this listener any more: enter what waits there, as
+ * far as there is room, until that time (CLOCK_MONOTONIC, ms) at the latest.
+ */
+void	 forward_empty(struct forward *, int listener, int64_t until);
 
 /*
  * Accept no more.  Connections may finish within ms (0: no limit), then they

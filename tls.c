@@ -741,6 +741,16 @@ protocol_name(const unsigned char *p, size_t len)
 	return NULL;
 }
 
+/* Do a client's first bytes begin a record of TLS, be it a wrong one? */
+static int
+is_record(const unsigned char *p, size_t len)
+{
+	return p[0] == MBEDTLS_SSL_MSG_HANDSHAKE || (len > 1 &&
+	    p[0] >= MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC &&
+	    p[0] <= MBEDTLS_SSL_MSG_APPLICATION_DATA &&
+	    p[1] == MBEDTLS_SSL_MAJOR_VERSION_3);
+}
+
 static const char *
 tls_error(const struct stream *s)
 {
@@ -758,7 +768,7 @@ tls_error(const struct stream *s)
 			return "closed by the client before it sent a byte";
 		return "closed by the client during the handshake";
 	}
-	if (t->nfirst > 0 && t->first[0] != MBEDTLS_SSL_MSG_HANDSHAKE) {
+	if (t->nfirst > 0 && !is_record(t->first, t->nfirst)) {
 		stream_quote(first, sizeof(first), t->first, t->nfirst);
 		name = protocol_name(t->first, t->nfirst);
 		fail(cfg, "not TLS%s%s: the client sent %s",

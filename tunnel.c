@@ -72,6 +72,8 @@
 #define HEALTHY_MS	5000		/* without a failure: all is well */
 #define GRACE_MS	5000		/* to leave in, when all time is up */
 #define DEAF_MS		1000		/* for it to accept no more */
+#define KEEPALIVE_PROBES	5		/* to a peer that says nothing */
+#define LAST_MS		1000		/* to accept what waits at a stop */
 #define START_MS	3000		/* for a worker to get ready */
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
@@ -92,6 +94,7 @@ static struct {
 	int	 fd;		/* where to; -1: syslog */
 	int	 stream;	/* the standard descriptor it is, or -1 */
 	int	 has_time;	/* lines begin with it */
+	int	 is_ours;	/* so they need no name, but a level */
 	int	 is_journal;	/* stderr is systemd's journal: priorities */
 	int	 is_daemon;	/* without log, it goes to syslog */
 	uint64_t lost;		/* lines since the last report of them, */
@@ -171,13 +174,14 @@ log_text(enum level level, const char *text)
 	}
 	if (logging.has_time) {
 		now = time(NULL);
-		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ",
+		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ ",
 		    gmtime_r(&now, &tm));
-		return log_line("%s %s: %s\n", stamp, levels[level], text);
 	}
+	if (logging.is_ours)
+		return log_line("%s%s: %s\n", stamp, levels[level], text);
 	if (logging.is_journal)
 		return log_line("<%d>%s\n", priorities[level], text);
-	return log_line("tunnel: %s%s%s\n", level <= WARNING ?
+	return log_line("%stunnel: %s%s%s\n", stamp, level <= WARNING ?
 	    levels[level] : "", level <= WARNING ? ": " : "", text);
 }
 
@@ -242,8 +246,8 @@ enum {
 	SESSION_TICKETS, TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE,
 	PROXY_PROTOCOL, ACCEPT_PROXY, MAX_CONNECTIONS, HANDSHAKE_TIMEOUT,
 	CONNECT_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, DRAIN_TIMEOUT,
-	RELOAD_TIMEOUT,
-	TRUNCATION, KTLS, MODE, WORKERS, MAX_PER_IP, USER, GROUP, CHROOT, SANDBOX,
+	RELOAD_TIMEOUT, KEEPALIVE, TRUNCATION, KTLS, MODE, WORKERS, MAX_PER_IP,
+	USER, GROUP, CHROOT, SANDBOX,
 	DAEMON, PIDFILE, LOG, LOG_LEVEL, OPTIONS
 };
 
@@ -327,6 +331,8 @@ static const struct option {
 	    1, 31536000, "for connections to finish at a stop" },
 	[RELOAD_TIMEOUT] = { "reload_timeout", TIME, "off", or_off,
 	    1, 31536000, "the same, at a reload" },
+	[KEEPALIVE] = { "keepalive", TIME, "5m", or_off,
+	    6, 64800, "until a dead peer is found, on TCP" },
 	[TRUNCATION] = { "truncation", CHOICE, "reset", truncations, 0, 0,
 	    "what a client's end without close_notify is taken for" },
 	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
@@ -701,17 +707,38 @@ config_line(struct config *cfg, int rank, const char *where, char *line,
 	return config_set(cfg, rank, where, key, value);
 }
 
+/*
+ * A file to be read; NULL, with the reason.  One that is a FIFO could have a
+ * start or a reload wait for whoever writes to it.
+ */
+static FILE *
+open_to_read(const char *name, const char **why)
+{
+	int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	FILE *fp = NULL;
+	struct stat st;
+
+	*why = "not a regular file";
+	if (fd == -1 || fstat(fd, &st) == -1 || (S_ISREG(st.st_mode) &&
+	    (fp = fdopen(fd, "r")) == NULL))
+		*why = strerror(errno);
+	if (fp == NULL && fd != -1)
+		close(fd);
+	return fp;
+}
+
 static int
 config_file(struct config *cfg, const char *name)
 {
+	const char *why;
 	char where[PATH_MAX + 32], *line = NULL;
 	size_t size = 0, number = 0, bom;
 	int r = 0, failed;
 	ssize_t len;
 	FILE *fp;
 
-	if ((fp = fopen(name, "re")) == NULL) {
-		say(ERROR, "%s: %s", name, strerror(errno));
+	if ((fp = open_to_read(name, &why)) == NULL) {
+		say(ERROR, "%s: %s", name, why);
 		return -1;
 	}
 	errno = 0;
@@ -989,6 +1016,13 @@ check_letters(const struct arguments *a)
 		    "NAME[,NAME ...] or -k, and -o FILE)", a->settings[0]);
 		return -1;
 	}
+	if ((a->names != NULL || a->key) && (a->file != NULL || a->inetd ||
+	    a->test || *a->command != NULL ||
+	    (a->names != NULL && a->key))) {
+		say(ERROR, "-g and -k each make one thing, and nothing else "
+		    "(allowed with them: -o FILE)");
+		return -1;
+	}
 	return 0;
 }
 
@@ -1118,14 +1152,15 @@ read_password(const char *name, const char *where)
 {
 	char *line = NULL;
 	size_t size = 0;
+	const char *why;
 	FILE *fp;
 
 	/* Unbuffered: no copy is left behind. */
-	if ((fp = fopen(name, "re")) == NULL ||
+	if ((fp = open_to_read(name, &why)) == NULL ||
 	    setvbuf(fp, NULL, _IONBF, 0) != 0 ||
 	    getline(&line, &size, fp) == -1) {
 		say(ERROR, "%s: key_password_file %s: %s", where, name,
-		    fp == NULL ? strerror(errno) : "it is empty");
+		    fp == NULL ? why : "it is empty");
 		free(line);
 		line = NULL;
 	} else
@@ -1552,6 +1587,7 @@ struct repeats {
 struct shared {
 	atomic_flag lock;		/* of all but the counts */
 	uint64_t warned;		/* that it is full, at */
+	volatile int stops;		/* no other generation follows */
 	struct repeats repeats;
 	struct counts counts[];		/* one for each seat */
 };
@@ -1726,14 +1762,34 @@ clock_ms(void)
 	return forward_clock_us() / 1000;
 }
 
+/* Idle for half of the time or a little longer, and then the probes. */
+#ifdef TCP_KEEPIDLE
 static void
-tune(int fd)
+keep_alive(int fd, int64_t ms)
 {
-	int on = 1;
+	int n = KEEPALIVE_PROBES, seconds = (int)(ms / 1000);
+	int every = seconds / (2 * n) > 0 ? seconds / (2 * n) : 1;
+	int idle = seconds - n * every;
 
-	/* Neither is there on a Unix socket, and none is missed. */
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof(every));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &n, sizeof(n));
+}
+#else
+#define keep_alive(fd, ms)	((void)0)
+#endif
+
+static void
+tune(int fd, const struct config *cfg)
+{
+	int64_t ms = cfg->number[KEEPALIVE];
+	int on = 1, alive = ms != 0;
+
+	/* None is there on a Unix socket, and none is missed. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &alive, sizeof(alive));
+	if (alive)
+		keep_alive(fd, ms);
 }
 
 /* Give up a socket for the reason in errno. */
@@ -2970,11 +3026,13 @@ next_address(struct session *ss)
 static int
 dial(struct stream *s, const struct address *a)
 {
+	const struct session *ss = s->ctx;
+
 	s->fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
 	    SOCK_CLOEXEC, 0);
 	if (s->fd == -1)
 		return -1;
-	tune(s->fd);
+	tune(s->fd, &ss->worker->service->cfg);
 	stream_reset(s);
 	if (connect(s->fd, (const struct sockaddr *)&a->sa, a->len) == 0 ||
 	    errno == EINPROGRESS)
@@ -3570,7 +3628,8 @@ log_open(const struct service *sv)
 	else if ((fd = open_file(sv, LOG, O_WRONLY | O_APPEND, 0640)) == -1)
 		return -1;
 	log_to(fd, stream);
-	logging.has_time = strcmp(to, "stderr") != 0;
+	logging.is_ours = strcmp(to, "stderr") != 0;
+	logging.has_time = logging.is_ours || !logging.is_journal;
 	logging.level = (enum level)sv->cfg.number[LOG_LEVEL];
 	return 0;
 }
@@ -3739,7 +3798,7 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 	}
 	if ((l->fd = a != NULL ? listen_on(a, t->any) : inherit(t->fd)) == -1)
 		return -1;
-	tune(l->fd);		/* inherited by what is accepted */
+	tune(l->fd, &sv->cfg);		/* inherited by what is accepted */
 	l->bound.len = sizeof(l->bound.sa);
 	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
 	address_text(&l->bound);
@@ -3792,6 +3851,17 @@ close_listeners(struct service *sv, int unlinks)
 		close(l->fd);
 	}
 	sv->nlisteners = 0;
+}
+
+/* Those of before are as this configuration has it, from now on. */
+static void
+tune_kept(const struct service *sv)
+{
+	size_t i;
+
+	for (i = 0; i < sv->nlisteners; i++)
+		if (sv->listeners[i].kept)
+			tune(sv->listeners[i].fd, &sv->cfg);
 }
 
 static void
@@ -4128,12 +4198,14 @@ struct socket_option {
 
 static const struct socket_option may_set[] = {
 	{ IPPROTO_TCP, TCP_NODELAY }, { IPPROTO_TCP, TCP_QUICKACK },
+	{ IPPROTO_TCP, TCP_KEEPIDLE }, { IPPROTO_TCP, TCP_KEEPINTVL },
+	{ IPPROTO_TCP, TCP_KEEPCNT },
 	{ SOL_SOCKET, SO_KEEPALIVE }, { SOL_SOCKET, SO_LINGER },
 	/* With kernel TLS. */
 	{ IPPROTO_TCP, TCP_ULP }, { SOL_TLS, TLS_TX }, { SOL_TLS, TLS_RX },
 	{ SOL_TLS, TLS_RX_EXPECT_NO_PAD }
 };
-#define MAY_SET	4		/* without it */
+#define MAY_SET	7		/* without it */
 
 static const struct socket_option may_get[] = {
 	{ SOL_SOCKET, SO_ERROR }, { IPPROTO_TCP, TCP_INFO },
@@ -5000,10 +5072,28 @@ struct incoming {
 	socklen_t len;
 };
 
+/*
+ * What the kernel has accepted already would be reset as its listener closes.
+ * Who has passed a listener keeps it, and its queue, for the next one to serve.
+ */
+static void
+accept_last(struct worker *w)
+{
+	const struct service *sv = w->service;
+	int64_t until = clock_ms() + LAST_MS;
+	size_t i;
+
+	for (i = 0; i < sv->nlisteners; i++)
+		if (sv->listeners[i].address != NULL)
+			forward_empty(w->engine, sv->listeners[i].fd, until);
+}
+
 /* A later call may bring the end forward. */
 static void
-worker_drain(struct worker *w, int64_t ms)
+worker_drain(struct worker *w, int64_t ms, int is_cut)
 {
+	if (!w->stopping && w->service->shared->stops && !is_cut)
+		accept_last(w);
 	forward_drain(w->engine, ms);
 	if (w->stopping)
 		return;
@@ -5021,7 +5111,7 @@ worker_obey(struct worker *w)
 
 	while (w->line != -1 && take_order(w->line, &o, &fd) == 0) {
 		if (o.what == DRAIN)
-			worker_drain(w, o.ms);
+			worker_drain(w, o.ms, 0);
 		else if (o.what == LOG_TO)
 			log_moved(&o, fd);
 	}
@@ -5046,9 +5136,9 @@ worker_woken(void *arg)
 	if (taken(&got_hup))
 		worker_obey(w);
 	if (taken(&got_stop))
-		worker_drain(w, drain_ms);
+		worker_drain(w, drain_ms, got_cut);
 	if (taken(&got_cut)) {
-		worker_drain(w, drain_ms);
+		worker_drain(w, drain_ms, 1);
 		forward_cut(w->engine);
 	}
 }
@@ -5074,6 +5164,7 @@ worker_engine(struct worker *w)
 		.dial_ms = number[CONNECT_TIMEOUT],
 		.idle_ms = number[IDLE_TIMEOUT],
 		.linger_ms = number[LINGER_TIMEOUT],
+		.answer_ms = number[KEEPALIVE],
 	};
 	size_t i;
 
@@ -6080,6 +6171,7 @@ replace(struct master *m)
 	warn_of_fixed(sv, old);
 	announce(sv, old);
 	close_listeners(old, 1);
+	tune_kept(sv);
 	keep_none(sv);
 	m->live = sv;
 	take_over_keys(m, old);
@@ -6111,6 +6203,21 @@ reload(struct master *m)
 	tell_log(m);
 }
 
+/* mode = fork: see accept_last(). */
+static void
+serve_last(struct master *m)
+{
+	const struct service *sv = m->live;
+	int64_t until = clock_ms() + LAST_MS;
+	size_t i;
+
+	for (i = 0; i < sv->nlisteners; i++)
+		while (sv->listeners[i].address != NULL && may_serve(m) &&
+		    !is_full(sv) && clock_ms() < until &&
+		    accept_one(m, sv->listeners[i].fd))
+			serve_waiting(m);
+}
+
 static void
 stop(struct master *m, int at_once)
 {
@@ -6120,6 +6227,10 @@ stop(struct master *m, int at_once)
 	say(NOTICE, at_once ? "stopping at once" :
 	    "stopping, connections may finish");
 	notify(m, "STOPPING=1");
+	serve_waiting(m);
+	if (!at_once && m->waiting.fd == -1)
+		serve_last(m);
+	m->live->shared->stops = 1;
 	close_listeners(m->live, 1);
 	drop_waiting(m);
 	m->stopping = 1;
@@ -6299,7 +6410,7 @@ silence(void)
 
 /* The connection that inetd(8) has accepted; -1 after one sentence. */
 static int
-take_connection(struct incoming *in, int fd)
+take_connection(struct incoming *in, int fd, const struct config *cfg)
 {
 	int listening = 0;
 	socklen_t len = sizeof(listening);
@@ -6314,7 +6425,7 @@ take_connection(struct incoming *in, int fd)
 	    getpeername(in->fd, (struct sockaddr *)&in->sa, &in->len) == -1)
 		why = strerror(errno);
 	if (why == NULL) {
-		tune(in->fd);
+		tune(in->fd, cfg);
 		return 0;
 	}
 	say(ERROR, "-i: descriptor %d is not a connected socket: %s", fd, why);
@@ -6343,7 +6454,7 @@ run_inetd(const struct arguments *a)
 	if (log_open(sv) == -1)
 		goto out;
 	fd = sv->accepts.n > 0 ? sv->accepts.list[0].fd : STDIN_FILENO;
-	if (take_connection(&in, fd) == -1)
+	if (take_connection(&in, fd, &sv->cfg) == -1)
 		goto out;
 	if (fd > STDERR_FILENO)
 		close(fd);

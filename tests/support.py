@@ -788,6 +788,10 @@ def children(pid):
         return []
 
 
+# As the log has it, in UTC.
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+
+
 class Process:
     """A child whose output goes to a file, and which is ended by its pid."""
 
@@ -924,6 +928,10 @@ class Tunnel(Process):
         super().__init__(directory, name, command(*arguments), **keywords)
         self.is_inetd = "-i" in arguments
         self.forks = "mode=fork" in arguments
+
+    def log(self):
+        """Without the time of each line, which is at its beginning."""
+        return re.sub(f"(?m)^{TIME} (?=tunnel: )", "", super().log())
 
     def workers(self):
         return [] if self.is_inetd else super().workers()

@@ -273,9 +273,9 @@ HELLOS = {
     "other-message": (lambda h: plain(HANDSHAKE, message(2, h.body())),
                       ("unexpected_message", UNEXPECTED)),
     "ccs-first": (lambda h: plain(CCS, b"\1") + h.record(), {
-        "1.2": ("unexpected_message", "not TLS: .*")}),
+        "1.2": ("unexpected_message", "a record of an unknown type")}),
     "alert-of-1": (lambda h: plain(ALERT, b"\2"),
-                   ("decode_error", "not TLS: .*")),
+                   ("decode_error", MALFORMED)),
     "session-id-of-33": (lambda h: h.put(session_id=bytes(33)).record(),
                          ("decode_error", "malformed message")),
     "no-suites": (lambda h: h.put(suites=b"").record(), {
@@ -333,6 +333,20 @@ def test_hello_is_told(room, tunnel, version, make, alert, text):
     sock.sendall(make(Hello(ctx)) + bytes(100000))
     assert read_alert(sock) == NUMBERS[alert]
     t.wait_log(f" -> - .* (handshake: )?{text}")
+
+
+@pytest.mark.parametrize("data,text", [
+    (plain(ALERT, b"\2\x28"),
+     r"the client sent a fatal alert: handshake_failure \(40\)"),
+    (plain(DATA, bytes(32)), UNEXPECTED), (plain(ALERT, b"\2")[:3], "closed "
+     "by the client during the handshake")])
+def test_record_that_no_handshake_begins_with(room, tunnel, data, text):
+    """It is TLS all the same."""
+    t = tunnel()
+    sock = room.connect(t.address)
+    sock.sendall(data)
+    sock.shutdown(1)
+    t.wait_log(f" -> - .* {text}$")
 
 
 def test_hello_cut_anywhere_is_told(room, tunnel, version):

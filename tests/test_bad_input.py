@@ -289,6 +289,18 @@ def test_password(room, certs, password, hint):
     assert hint in loading(certs, *arguments)
 
 
+@pytest.mark.parametrize("key", ["key_password_file", "cert", "key", "ca",
+                                 "crl", "ticket_keys", "-c"])
+def test_fifo_that_nobody_writes_to(room, certs, key):
+    """Nobody waits for that, at a start nor, in the master, at a reload."""
+    os.mkfifo(path := room.path("fifo"), 0o600)
+    given = ["-c", path] if key == "-c" else [f"{key}={path}"]
+    p = tunnel("accept=127.0.0.1:0", "connect=1", "verify=request",
+               *([f"ca={certs.ca}"] if key == "crl" else []),
+               *([] if key == "cert" else [f"cert={certs.server}"]), *given)
+    assert "not a regular file" in complaint(p)
+
+
 @pytest.mark.parametrize("arguments", [
     ["cert=server.crt", "key=server.key", "cert=rsa.crt"],
     ["cert=server.crt", "key=server.key", "key=rsa.key"],
@@ -424,6 +436,13 @@ def test_generate_for_bad_names(names):
 def test_unexpected_argument(words):
     assert complaint(tunnel(*words)).startswith(
         f'unexpected argument "{words[-1]}" (allowed: -g NAME')
+
+
+@pytest.mark.parametrize("words", [
+    ["-g", "a", "-k"], ["-t", "-g", "a"], ["-k", "-i"], ["-k", "-c", "x"],
+    ["-g", "a", "--", "cat"]])
+def test_what_makes_a_secret_does_nothing_else(words):
+    assert complaint(tunnel(*words)).startswith("-g and -k each make one ")
 
 
 @pytest.mark.parametrize("letter,word", [("-h", "--help"), ("-V", "--version")])

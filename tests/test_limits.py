@@ -344,6 +344,27 @@ def test_out_of_descriptors(room, backend):
     assert t.log().count("accepting pauses") == 1
 
 
+def test_out_of_descriptors_with_many_listeners(room, backend):
+    """poll(2) takes no more of them than there may be descriptors."""
+    backend.serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}", "workers=1",
+                    *["accept=127.0.0.1:0"] * 12,
+                    preexec_fn=no_more_than(48))
+    served = []
+    for _ in range(9):
+        served.append(client := room.client(t))
+        client.send(b"hello")
+        assert read_exactly(client, 5) == b"hello"
+    crowd = [room.connect(t.address) for _ in range(30)]
+    t.wait_log(f"warning: accepting pauses: {support.NO_DESCRIPTORS}")
+    for sock in crowd:
+        sock.close()
+    for client in [*served, room.client(t)]:
+        client.send(b"hello")
+        assert read_exactly(client, 5) == b"hello"
+    assert " ended with status" not in t.log()
+
+
 def test_out_of_descriptors_for_the_backend(room, backend):
     """The client is told, and the next one served."""
     backend.serve(support.echo)

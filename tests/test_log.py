@@ -256,6 +256,29 @@ def test_commands_output_is_not_the_log(room):
     assert os.path.basename(t.log_file).startswith("tunnel")
 
 
+# When it was.
+
+def test_every_line_has_its_time(room, backend):
+    """The first one says what it is that logs."""
+    t = room.tunnel(f"connect={backend.address}")
+    room.client(t).close()
+    t.wait_log("closed|truncated|reset")
+    lines = support.text_of(t.log_file).splitlines()
+    assert all(re.match(f"{support.TIME} tunnel: ", x) for x in lines), lines
+    version = support.run(support.TUNNEL, "-V").decode()
+    name, library = re.match(r"(tunnel \S+) \((.*), e?poll\)\n",
+                             version).groups()
+    assert lines[0].endswith(f" tunnel: {name}, {library}")
+
+
+@pytest.mark.parametrize("words", [["accept=192.0.2.1:0"], ["colour=red"],
+                                   ["-t", "colour=red"]])
+def test_what_is_said_to_whoever_starts_it_has_none(room, backend, words):
+    t = room.tunnel(f"connect={backend.address}", *words, ready=False)
+    assert t.wait() in (1, 2)
+    assert support.text_of(t.log_file).startswith("tunnel: error: ")
+
+
 # Nobody reads it.
 
 def test_stderr_that_nobody_reads(room, backend):
@@ -283,13 +306,13 @@ def test_stderr_that_nobody_reads(room, backend):
     def lines():
         """Of the 3002: one when accepted, one when closed."""
         found = [x for x in log.decode().splitlines()
-                 if not PROCESSES.match(x)]
+                 if not PROCESSES.search(x)]
         lost = map(int, re.findall(rb"warning: (\d+) lines lost", log))
         return len(found) - log.count(b" lines lost") + sum(lost)
 
     drain(reader, log, lambda: lines() == 2 * 3002)
     assert log.count(b" lines lost") == 1
-    assert all(line.startswith("tunnel: ")
+    assert all(re.match(f"{support.TIME} tunnel: ", line)
                for line in log.decode().splitlines())
     assert t.alive()
 

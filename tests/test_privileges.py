@@ -984,6 +984,7 @@ OF_LISTENERS = {
     "SO_RCVBUF": (socket.SOL_SOCKET, socket.SO_RCVBUF, ONE),
     "SO_LOCK_FILTER": (socket.SOL_SOCKET, 44, ONE),
     "TCP_NODELAY": (socket.IPPROTO_TCP, socket.TCP_NODELAY, ONE),
+    "TCP_KEEPIDLE": (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ONE),
     "TCP_DEFER_ACCEPT": (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, ONE),
     "TCP_CONGESTION": (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno"),
 }
@@ -1062,6 +1063,9 @@ LEVELS = [socket.SOL_IP, socket.SOL_SOCKET, socket.IPPROTO_TCP,
           0x10000 + socket.IPPROTO_TCP]
 SETS = {(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
         (socket.SOL_SOCKET, socket.SO_LINGER),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
         (socket.IPPROTO_TCP, socket.TCP_NODELAY),
         (socket.IPPROTO_TCP, socket.TCP_QUICKACK)}
 GETS = {(socket.SOL_SOCKET, socket.SO_ERROR),

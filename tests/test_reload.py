@@ -168,6 +168,14 @@ def test_key_and_its_password(room, certs, configured):
     assert is_echoed(c.client())
 
 
+def test_password_that_nobody_writes(room, certs, configured):
+    c = configured()
+    os.mkfifo(path := room.path("password"), 0o600)
+    assert "not a regular file" in c.refuse(
+        cert=certs.path("server.crt"), key=certs.encrypted,
+        key_password_file=path)
+
+
 def test_connect(room, configured):
     first, second = room.backend(), room.backend()
     c = configured(connect=first.address)

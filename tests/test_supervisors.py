@@ -279,7 +279,7 @@ def test_listener_where_a_connection_belongs(room, activate, echo, options,
     assert p.wait() == 2
     said = [line for line in p.log().splitlines() if "tunnel: " in line]
     assert len(said) == 1
-    assert said[0].startswith("tunnel: error: ")
+    assert re.match(f"{support.TIME} tunnel: error: ", said[0])
     assert "listening" in said[0]
     assert f"descriptor {number}" in said[0] or f"fd:{number}" in said[0]
 

@@ -122,7 +122,7 @@ setup(void **state)
 	config_defaults(&cfg);
 	*state = &cfg;
 	logging.level = INFO;
-	logging.has_time = logging.is_journal = 0;
+	logging.has_time = logging.is_ours = logging.is_journal = 0;
 	said();
 	return 0;
 }
@@ -502,7 +502,7 @@ test_file_not_text(void **state)
 	assert_int_equal(config_file(cfg, name), -1);
 	expect_said(name, strerror(ENOENT));
 	assert_int_equal(config_file(cfg, directory), -1);
-	expect_said(directory, strerror(EISDIR));
+	expect_said(directory, "not a regular file");
 }
 
 /* The place is named even where the path to it is long. */
@@ -1798,13 +1798,16 @@ test_log_lines(void **state)
 	assert_string_equal(said(), "<3>e\n");
 	logging.is_journal = 0;
 	logging.has_time = 1;
-	say(INFO, "in a file");
+	say(INFO, "on stderr");
 	text = said();
 	for (i = 0; i < 20; i++)
 		stamp[i] = isdigit((unsigned char)text[i]) ? '0' : text[i];
 	stamp[20] = '\0';
 	assert_string_equal(stamp, "0000-00-00T00:00:00Z");
-	assert_string_equal(text + 20, " info: in a file\n");
+	assert_string_equal(text + 20, " tunnel: on stderr\n");
+	logging.is_ours = 1;
+	say(INFO, "in a file");
+	assert_string_equal(said() + 20, " info: in a file\n");
 }
 
 static void

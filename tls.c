@@ -1388,7 +1388,8 @@ static const char *
 extension_name(const mbedtls_x509_buf *oid, char *text, size_t size)
 {
 	static const struct {
-		char	 number, name[20];
+		unsigned char number;
+		char	 name[20];
 	} names[] = {
 		{ 0x1e, "nameConstraints" }, { 0x20, "certificatePolicies" },
 		{ 0x24, "policyConstraints" }, { 0x36, "inhibitAnyPolicy" },

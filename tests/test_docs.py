@@ -98,7 +98,7 @@ def in_place(room, certs):
              "tickets": room.write("tickets", keys)}
 
     def call(text):
-        text = re.sub(r"(?<=(?:= |rt:))/etc/(?:tunnel/)?([\w.-]+)$",
+        text = re.sub(r"(?<== |t:)/etc/(?:tunnel/)?([\w.-]+)$",
                       lambda match: files[match.group(1)], text, flags=re.M)
         return text.replace("/var/empty", room.dir)
 

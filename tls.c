@@ -365,6 +365,8 @@ static const struct {
 };
 
 #define CHAIN_TOO_LONG	"a chain of more than 5 certificates"
+#define CRITICAL_EXTENSION \
+	"a certificate's critical extension is not supported"
 #define UNKNOWN_ENCRYPTION \
 	"encrypted in a way that this mbed TLS does not know"
 
@@ -432,6 +434,10 @@ static const struct outcome {
 	    "a certificate that can't be read" },
 	{ MBEDTLS_ERR_X509_INVALID_FORMAT, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
 	    "a certificate that can't be read" },
+	{ MBEDTLS_ERR_X509_INVALID_EXTENSIONS + MBEDTLS_ERR_ASN1_UNEXPECTED_TAG,
+	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
+	{ MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE,
+	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
 	{ MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "a key on a curve that this mbed TLS does not have" },
@@ -2922,6 +2928,25 @@ exceeded(const mbedtls_x509_crt *crt, int depth)
 }
 
 /*
+ * The library is about to refuse one for an extension, and shows it, if it is
+ * patched: whose it is, and which.
+ */
+static int
+refuse_extension(struct tls *t, const mbedtls_x509_crt *crt)
+{
+	struct loading l = { .use = PINNED };
+	mbedtls_x509_crt again;
+
+	mbedtls_x509_crt_init(&again);
+	if (mbedtls_x509_crt_parse_der_with_ext_cb(&again, crt->raw.p,
+	    crt->raw.len, 1, judge_extension, &l) != 0 && l.refused[0] != '\0')
+		refuse(t, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+		    "client certificate %s", l.refused);
+	mbedtls_x509_crt_free(&again);
+	return 0;
+}
+
+/*
  * The library's callback for each certificate of a chain, the client's own
  * last, with its flags.  A pin stands in for all issuers.
  */
@@ -2931,6 +2956,8 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 	struct tls *t = arg;
 	const struct rule *r;
 
+	if (depth < 0)
+		return refuse_extension(t, crt);
 	if (!is_ours(t->cfg, crt))
 		*flags |= exceeded(crt, depth);
 	if (t->issuer != NULL && !has_come_from(t->cfg, t->issuer, crt))

@@ -85,10 +85,12 @@ ALLOW_OLD_MBEDTLS=1 takes it, if its distribution has the fix in it"
 #define NAME_SIZE	256
 #define ERROR_SIZE	1024
 #define DN_SIZE		512		/* of a distinguished name, as text */
+#define PASSED_MAX	8		/* that are told of */
 #define WARN_DAYS	30
 #define CRL_WARN_DAYS	3		/* some are good for a week alone */
 #define RSA_BITS	2048
 #define CLIENT_RSA_MAX	4096		/* bits of a key that a client sends */
+#define REQUEST_HEAD	128		/* in front of issuers, RFC 5246 7.4.4 */
 #define CHAIN_MAX	5		/* certificates that a client sends */
 #define GENERATED_DAYS	825		/* more, and Apple's clients balk */
 #define HOUR		(60 * 60)
@@ -147,15 +149,16 @@ struct cert {
 	mbedtls_pk_context key;
 };
 
-enum kind { CN, DNS, IP, URI, PIN };
+enum kind { CN, DNS, IP, URI, PIN, CERT };
 
 /* What a client's certificate may be. */
 struct rule {
 	struct rule *next;
 	enum kind kind;
-	char	*text;			/* of a CN, DNS or URI */
+	char	*text;			/* of a CN, DNS, URI or CERT */
 	unsigned char bytes[HASH_SIZE];	/* of an IP or a PIN */
 	size_t	 len;			/* of them */
+	mbedtls_x509_crt *certs;	/* in a CERT's file */
 };
 
 /* The first one encrypts tickets, all of them decrypt. */
@@ -198,6 +201,8 @@ struct tls_config {
 	mbedtls_x509_crt ca;
 	mbedtls_x509_crl crl;
 	struct rule *rules;
+	char	*passed[PASSED_MAX];	/* what is not used of ca, and why */
+	size_t	 npassed;
 	int	 has_ca, has_crl, has_pin;
 	enum { NOT_ASKED, ASKED, REQUIRED } verify;
 	int	 strict_names;
@@ -361,6 +366,8 @@ static const struct {
 };
 
 #define CHAIN_TOO_LONG	"a chain of more than 5 certificates"
+#define CRITICAL_EXTENSION \
+	"a certificate's critical extension is not supported"
 #define UNKNOWN_ENCRYPTION \
 	"encrypted in a way that this mbed TLS does not know"
 
@@ -428,6 +435,10 @@ static const struct outcome {
 	    "a certificate that can't be read" },
 	{ MBEDTLS_ERR_X509_INVALID_FORMAT, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
 	    "a certificate that can't be read" },
+	{ MBEDTLS_ERR_X509_INVALID_EXTENSIONS + MBEDTLS_ERR_ASN1_UNEXPECTED_TAG,
+	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
+	{ MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE,
+	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
 	{ MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "a key on a curve that this mbed TLS does not have" },
@@ -962,6 +973,17 @@ each_name(const mbedtls_x509_crt *crt,
 	return r;
 }
 
+/* A distinguished name as text. */
+static const char *
+dn_text(const mbedtls_x509_name *dn, char *text, size_t size)
+{
+	/* Of an empty one nothing is written. */
+	text[0] = '\0';
+	if (mbedtls_x509_dn_gets(text, size, dn) < 0)
+		snprintf(text, size, "(too long)");
+	return text;
+}
+
 static int
 has_names(const mbedtls_x509_crt *crt)
 {
@@ -1086,6 +1108,578 @@ choose_certs(mbedtls_ssl_context *ssl)
 }
 
 /*
+ * FILES
+ * Certificates and keys, in the shapes that people have them in; and of what
+ * the library can't read, what it is, and what would convert it.
+ */
+
+#define BEGIN		"-----BEGIN "
+#define NO_WAY		NULL, NULL
+#define BY_PKEY		"openssl pkey -aes256 -in", "-out"
+#define MARK(bytes)	bytes, sizeof(bytes) - 1
+#define UNKNOWN		", which this mbed TLS does not know"
+#define UNKNOWN_KEY	UNKNOWN " (RSA, secp256r1 and secp384r1 will do)"
+
+/* Where a shape shows: at a file's start, in a label of PEM, or anywhere. */
+enum place { AT_START, AT_LABEL, WITHIN };
+
+/* An object identifier is behind the byte that its length ends with. */
+static const struct shape {
+	enum place place;
+	const char *mark;		/* at the start, ? is any byte */
+	size_t	 len;			/* of it */
+	const char *what;
+	const char *by, *to;		/* commands: by FILE to NEW; or NULL */
+} shapes[] = {
+	{ AT_START, MARK("0\x82??\2\1\3"), "a PKCS #12 file",
+	    "openssl pkcs12 -nodes -in", "-out" },
+	{ AT_START, MARK("0\x82??\6\x09" MBEDTLS_OID_PKCS "\7\2"),
+	    "a PKCS #7 bundle", "openssl pkcs7 -inform DER -print_certs -in",
+	    "-out" },
+	{ AT_START, MARK("\xfe\xed\xfe\xed"), "a Java keystore",
+	    "keytool -importkeystore -deststoretype PKCS12 -srckeystore",
+	    "-destkeystore" },
+	{ AT_START, MARK("\xff\xfe"), "text in UTF-16",
+	    "iconv -f UTF-16 -t UTF-8", ">" },
+	{ AT_LABEL, MARK("OPENSSH PRIVATE KEY"), "a key of OpenSSH's",
+	    "ssh-keygen -p -m PKCS8 -f", NULL },
+	{ AT_LABEL, MARK("DSA PRIVATE KEY"), "a DSA key", NO_WAY },
+	{ AT_LABEL, MARK("PKCS7"), "a PKCS #7 bundle",
+	    "openssl pkcs7 -print_certs -in", "-out" },
+	{ AT_LABEL, MARK("REQUEST"),
+	    "a request for a certificate, which an authority has yet to sign",
+	    NO_WAY },
+	{ AT_LABEL, MARK("PUBLIC KEY"), "a public key", NO_WAY },
+	{ AT_LABEL, MARK("PRIVATE KEY"), "a private key", NO_WAY },
+	{ AT_LABEL, MARK("CRL"), "a revocation list", NO_WAY },
+	{ AT_LABEL, MARK("CERTIFICATE"), "a certificate", NO_WAY },
+	{ WITHIN, MARK("\x09" MBEDTLS_OID_ISO_IDENTIFIED_ORG
+	    "\x06\x01\x04\x01\xda\x47\x04\x0b"), "a key encrypted with scrypt",
+	    BY_PKEY },
+	{ WITHIN, MARK("\x08" MBEDTLS_OID_DES_EDE3_CBC),
+	    "a key encrypted with triple DES", BY_PKEY },
+	{ WITHIN, MARK("\x0a" MBEDTLS_OID_PKCS "\x0c\1"),
+	    "a key encrypted as in PKCS #12", BY_PKEY },
+	{ WITHIN, MARK("Proc-Type: 4,ENCRYPTED"),
+	    "a key encrypted in OpenSSL's old way", BY_PKEY },
+	{ WITHIN, MARK("\7" MBEDTLS_OID_ANSI_X9_62_PRIME_FIELD),
+	    "a key whose curve is spelled out instead of named",
+	    "openssl pkey -ec_param_enc named_curve -in", "-out" },
+	{ WITHIN, MARK("\3\x2b\x65\x70"), "an Ed25519 key", NO_WAY },
+	{ WITHIN, MARK("\3\x2b\x65\x71"), "an Ed448 key", NO_WAY },
+	{ WITHIN, MARK("\7\x2a\x86\x48\xce\x38\x04\1"), "a DSA key", NO_WAY },
+	{ WITHIN, MARK("\5" MBEDTLS_OID_EC_GRP_SECP256K1),
+	    "a key on secp256k1", NO_WAY },
+	{ WITHIN, MARK("\x08" MBEDTLS_OID_EC_GRP_SECP192R1),
+	    "a key on secp192r1", NO_WAY },
+	{ WITHIN, MARK("\5" MBEDTLS_OID_EC_GRP_SECP224R1),
+	    "a key on secp224r1", NO_WAY },
+	{ WITHIN, MARK("\5" MBEDTLS_OID_EC_GRP_SECP521R1),
+	    "a key on secp521r1", NO_WAY },
+	{ WITHIN, MARK("\x09\x2b\x24\x03\x03\x02\x08\1\1"),
+	    "a key on a brainpool curve", NO_WAY },
+	{ WITHIN, MARK("\x09" MBEDTLS_OID_PKCS1_MD5), "MD5", NO_WAY },
+	{ WITHIN, MARK("\x09" MBEDTLS_OID_RSASSA_PSS),
+	    "a key for RSA-PSS alone", NO_WAY },
+};
+
+static int
+has_shape(const struct shape *s, const char *p, size_t len)
+{
+	size_t i, n = s->len;
+
+	if (s->place == WITHIN)
+		return memmem(p, len, s->mark, n) != NULL;
+	if (len < n)
+		return 0;
+	if (s->place == AT_LABEL)
+		return memcmp(p + len - n, s->mark, n) == 0;
+	for (i = 0; i < n && (s->mark[i] == '?' || s->mark[i] == p[i]); i++)
+		continue;
+	return i == n;
+}
+
+/* The first one that it has; or NULL. */
+static const struct shape *
+find_shape(enum place place, const void *p, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+		if (shapes[i].place == place && has_shape(&shapes[i], p, len))
+			return &shapes[i];
+	return NULL;
+}
+
+/* A block of PEM, RFC 7468: where it begins, and its label. */
+struct block {
+	const char *text;
+	char	 label[48];
+};
+
+/* The next one in a text; 0: there is none. */
+static int
+find_block(const char *text, struct block *b)
+{
+	const char *label, *end;
+
+	if ((b->text = strstr(text, BEGIN)) == NULL)
+		return 0;
+	label = b->text + strlen(BEGIN);
+	if ((end = strstr(label, "-----")) == NULL)
+		end = label;
+	snprintf(b->label, sizeof(b->label), "%.*s", (int)(end - label < 64 ?
+	    end - label : 64), label);
+	return 1;
+}
+
+static int
+decode_block(const struct block *b, mbedtls_pem_context *pem)
+{
+	char begin[64], end[64];
+	size_t len;
+
+	mbedtls_pem_init(pem);
+	snprintf(begin, sizeof(begin), BEGIN "%s-----", b->label);
+	snprintf(end, sizeof(end), "-----END %s-----", b->label);
+	return mbedtls_pem_read_buffer(pem, begin, end,
+	    (const unsigned char *)b->text, NULL, 0, &len);
+}
+
+static int
+is_cert_label(const char *label)
+{
+	return strcmp(label, "CERTIFICATE") == 0 ||
+	    strcmp(label, "X509 CERTIFICATE") == 0 ||
+	    strcmp(label, "TRUSTED CERTIFICATE") == 0;
+}
+
+/*
+ * PEM as it comes out of other files: indented, or with "\n" for the end of a
+ * line, as in YAML and JSON.  What gets free is filled with zeros.
+ */
+static void
+tidy(char *text, size_t size)
+{
+	const char *from;
+	char *to = text, *end = text + size;
+
+	if (strstr(text, BEGIN) == NULL)
+		return;
+	for (from = text; *from != '\0'; from++) {
+		int is_end = *from == '\n';
+
+		if (from[0] == '\\' && (from[1] == 'n' || from[1] == 'r')) {
+			if (*++from == 'r')
+				continue;
+			is_end = 1;
+		}
+		if (!is_end && isspace((unsigned char)*from) &&
+		    (to == text || to[-1] == '\n'))
+			continue;
+		while (is_end && to > text && to[-1] != '\n' &&
+		    isspace((unsigned char)to[-1]))
+			to--;
+		*to++ = is_end ? '\n' : *from;
+	}
+	mbedtls_platform_zeroize(to, (size_t)(end - to));
+}
+
+/*
+ * Does it end within a block of PEM, as a file does that is still written?
+ * The parsers would be content with the blocks before.
+ */
+static int
+is_cut(const char *text)
+{
+	const char *begin, *last = NULL, *end;
+
+	for (begin = text; (begin = strstr(begin, BEGIN)) != NULL;
+	    begin++)
+		last = begin;
+	if (last == NULL)
+		return 0;
+	end = strstr(last, "-----END ");
+	return end == NULL || strstr(end + strlen("-----"), "-----") == NULL;
+}
+
+static int
+read_whole(int fd, unsigned char *p, size_t len)
+{
+	ssize_t n;
+
+	for (; len > 0; p += n, len -= (size_t)n) {
+		if ((n = read(fd, p, len)) == 0)
+			errno = ENODATA;	/* it has become shorter */
+		if (n <= 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* A whole file and a NUL behind it, as the PEM parser wants it; or NULL. */
+static unsigned char *
+slurp(struct tls_config *cfg, const char *name, size_t *size)
+{
+	unsigned char *buf = NULL;
+	struct stat st;
+	int fd, r = 0;
+
+	/* Not to wait for whoever writes to a FIFO. */
+	fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd == -1 || fstat(fd, &st) == -1)
+		r = fail(cfg, "%s: %s", name, strerror(errno));
+	else if (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX)
+		r = fail(cfg, "%s: not a regular file of at most 1 MB", name);
+	else if ((buf = calloc(1, *size = (size_t)st.st_size + 1)) == NULL)
+		r = fail(cfg, "%s: out of memory", name);
+	else if (read_whole(fd, buf, *size - 1) == -1)
+		r = fail(cfg, "%s: it can't be read to its end: %s", name,
+		    strerror(errno));
+	else if (tidy((char *)buf, *size), is_cut((const char *)buf))
+		r = fail(cfg, "%s: it ends within a block of PEM: has it been "
+		    "cut off?", name);
+	if (r == -1 && buf != NULL) {
+		mbedtls_platform_zeroize(buf, *size);
+		free(buf);
+		buf = NULL;
+	}
+	if (fd != -1)
+		close(fd);
+	return buf;
+}
+
+/* How a shape is told of a file, after the words before it. */
+static int __attribute__((format(printf, 4, 5)))
+fail_shape(struct tls_config *cfg, const char *name, const struct shape *s,
+    const char *fmt, ...)
+{
+	char text[ERROR_SIZE / 4];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (s == NULL || s->by == NULL)
+		return fail(cfg, "%s: %s", name, text);
+	if (s->to == NULL)
+		return fail(cfg, "%s: %s; to convert it: %s %s", name, text,
+		    s->by, name);
+	return fail(cfg, "%s: %s; to convert it: %s %s %s %s.pem", name, text,
+	    s->by, name, s->to, name);
+}
+
+/* There is nothing in a file of what was wanted: what is, then? */
+static int
+fail_to_find(struct tls_config *cfg, const char *name, const char *wanted,
+    const char *text, size_t size)
+{
+	struct block b, found = { .text = NULL };
+	const struct shape *s;
+
+	for (; find_block(text, &b); text = b.text + 1)
+		if (found.text == NULL || !is_cert_label(b.label))
+			found = b;
+	if (found.text == NULL) {
+		s = find_shape(AT_START, text, size);
+		return fail_shape(cfg, name, s, s != NULL ? "it is %s, and no "
+		    "PEM" : "no %s in PEM format", s != NULL ? s->what :
+		    wanted);
+	}
+	s = find_shape(AT_LABEL, found.label, strlen(found.label));
+	return fail_shape(cfg, name, s, "there is no %s in it, but %s%s%s",
+	    wanted, s != NULL ? "" : "a block of \"", s != NULL ? s->what :
+	    found.label, s != NULL ? "" : "\"");
+}
+
+/* What a certificate is read for. */
+enum use { OWN, ISSUER, PINNED };
+
+struct loading {
+	enum use use;
+	char	 refused[DN_SIZE + NAME_SIZE];	/* why it is, as a clause */
+};
+
+/* RFC 5280 section 4.2.1, those that have been seen critical; or a number. */
+static const char *
+extension_name(const mbedtls_x509_buf *oid, char *text, size_t size)
+{
+	static const struct {
+		unsigned char number;
+		char	 name[20];
+	} names[] = {
+		{ 0x1e, "nameConstraints" }, { 0x20, "certificatePolicies" },
+		{ 0x24, "policyConstraints" }, { 0x36, "inhibitAnyPolicy" },
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (oid->len == 3 && memcmp(oid->p, MBEDTLS_OID_ID_CE, 2) ==
+		    0 && oid->p[2] == names[i].number)
+			return names[i].name;
+	if (mbedtls_oid_get_numeric_string(text, size, oid) < 0)
+		return "(unknown)";
+	return text;
+}
+
+/*
+ * The library's callback for an extension that it does not know.  It is the
+ * client that judges our own chain; of others, what is critical counts.
+ */
+static int
+judge_extension(void *arg, const mbedtls_x509_crt *crt,
+    const mbedtls_x509_buf *oid, int is_critical, const unsigned char *p,
+    const unsigned char *end)
+{
+	struct loading *l = arg;
+	char dn[DN_SIZE], number[64];
+
+	(void)p;
+	(void)end;
+	if (l->use == OWN || !is_critical)
+		return 0;
+	snprintf(l->refused, sizeof(l->refused), "\"%s\": its critical "
+	    "extension %s is not supported", dn_text(&crt->subject, dn,
+	    sizeof(dn)), extension_name(oid, number, sizeof(number)));
+	return MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE;
+}
+
+/*
+ * Behind a certificate of OpenSSL's own kind there may be what it is to be
+ * trusted for.
+ */
+static int
+has_trust_settings(const unsigned char *der, size_t len)
+{
+	/* Nothing is changed by it, whatever it is declared as. */
+	unsigned char *p = (unsigned char *)(uintptr_t)der;
+	const unsigned char *end = der + len;
+	const int sequence = MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE;
+
+	if (mbedtls_asn1_get_tag(&p, end, &len, sequence) != 0)
+		return 0;
+	p += len;
+	return mbedtls_asn1_get_tag(&p, end, &len, sequence) == 0 && len > 0;
+}
+
+static int
+is_in(const mbedtls_x509_crt *list, const unsigned char *der, size_t len)
+{
+	for (; list != NULL; list = list->next)
+		if (list->raw.len == len && memcmp(list->raw.p, der, len) == 0)
+			return 1;
+	return 0;
+}
+
+/* One certificate more; -1: it is not to be used, and why, as a clause. */
+static int
+cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
+    const char *name, const mbedtls_x509_buf *der)
+{
+	struct loading l = { .use = use };
+	const struct shape *s;
+	int r;
+
+	if (use == ISSUER && has_trust_settings(der->p, der->len))
+		return fail(cfg, "it says what it is to be trusted for, which "
+		    "is not heeded here; to convert it: openssl x509 -in %s "
+		    "-out %s.pem", name, name);
+	if (use == ISSUER && is_in(chain, der->p, der->len))
+		return 0;
+	if ((r = mbedtls_x509_crt_parse_der_with_ext_cb(chain, der->p,
+	    der->len, 1, judge_extension, &l)) == 0)
+		return 0;
+	if (l.refused[0] != '\0')
+		return fail(cfg, "%s", l.refused);
+	if ((s = find_shape(WITHIN, der->p, der->len)) == NULL)
+		return fail(cfg, "it can't be read (%s)", explain(r));
+	return fail(cfg, "it %s %s" UNKNOWN_KEY, r ==
+	    MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + MBEDTLS_ERR_OID_NOT_FOUND ?
+	    "is signed with" : "has", s->what);
+}
+
+/* For the warnings: the error is of one among others, which will do. */
+static int
+pass_over(struct tls_config *cfg)
+{
+	if (cfg->npassed < PASSED_MAX && (cfg->passed[cfg->npassed] =
+	    strdup(cfg->error)) == NULL)
+		return fail(cfg, "out of memory");
+	cfg->npassed++;
+	return 0;
+}
+
+static void
+forget_passed(struct tls_config *cfg, size_t n)
+{
+	while (cfg->npassed > n)
+		if (--cfg->npassed < PASSED_MAX)
+			free(cfg->passed[cfg->npassed]);
+}
+
+static int
+block_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
+    const char *name, const struct block *b)
+{
+	mbedtls_pem_context pem;
+	mbedtls_x509_buf der;
+	int r;
+
+	if ((r = decode_block(b, &pem)) != 0) {
+		r = fail(cfg, "it is damaged (%s)", explain(r));
+	} else {
+		der.p = (unsigned char *)(uintptr_t)mbedtls_pem_get_buffer(
+		    &pem, &der.len);
+		r = cert_add(cfg, chain, use, name, &der);
+	}
+	mbedtls_pem_free(&pem);
+	return r;
+}
+
+/* The certificates of a text: how many there are, or -1. */
+static int
+certs_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
+    const char *name, const char *text)
+{
+	char why[ERROR_SIZE];
+	size_t before = cfg->npassed;
+	struct block b;
+	int n = 0, used = 0;
+
+	for (; find_block(text, &b); text = b.text + 1) {
+		if (!is_cert_label(b.label))
+			continue;
+		n++;
+		if (block_add(cfg, chain, use, name, &b) == 0) {
+			used++;
+			continue;
+		}
+		snprintf(why, sizeof(why), "%s", cfg->error);
+		fail(cfg, "%s: certificate %d: %s", name, n, why);
+		if (use != ISSUER || pass_over(cfg) == -1)
+			return -1;
+	}
+	if (used > 0 || n == 0)
+		return used;
+	forget_passed(cfg, before);
+	return -1;
+}
+
+/* One in DER, if it is one; as above. */
+static int
+der_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
+    const char *name, const mbedtls_x509_buf *der)
+{
+	char why[ERROR_SIZE];
+
+	if (der->len == 0 || der->p[0] != (MBEDTLS_ASN1_CONSTRUCTED |
+	    MBEDTLS_ASN1_SEQUENCE) || find_shape(AT_START, der->p, der->len) !=
+	    NULL)
+		return 0;
+	if (cert_add(cfg, chain, use, name, der) == 0)
+		return 1;
+	snprintf(why, sizeof(why), "%s", cfg->error);
+	return fail(cfg, "%s: taken for a certificate in DER, %s", name, why);
+}
+
+static int
+cert_load(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
+    const char *name)
+{
+	mbedtls_x509_buf der;
+	size_t size;
+	int r;
+
+	if ((der.p = slurp(cfg, name, &size)) == NULL)
+		return -1;
+	der.len = size - 1;
+	if ((r = certs_add(cfg, chain, use, name, (char *)der.p)) == 0)
+		r = der_add(cfg, chain, use, name, &der);
+	if (r == 0)
+		r = fail_to_find(cfg, name, "certificate", (char *)der.p,
+		    size);
+	mbedtls_platform_zeroize(der.p, size);
+	free(der.p);
+	return r > 0 ? 0 : -1;
+}
+
+static int
+is_key_label(const char *label)
+{
+	return strcmp(label, "PRIVATE KEY") == 0 ||
+	    strcmp(label, "ENCRYPTED PRIVATE KEY") == 0 ||
+	    strcmp(label, "RSA PRIVATE KEY") == 0 ||
+	    strcmp(label, "EC PRIVATE KEY") == 0;
+}
+
+/* Of what kind a key is that the library does not take; or NULL. */
+static const struct shape *
+key_shape(const char *text, size_t size, const struct block *b)
+{
+	const struct shape *s = find_shape(WITHIN, text, size);
+	mbedtls_pem_context pem;
+	const unsigned char *der;
+	size_t len;
+
+	if (s != NULL || b->text == NULL)
+		return s;
+	if (decode_block(b, &pem) == 0) {
+		der = mbedtls_pem_get_buffer(&pem, &len);
+		s = find_shape(WITHIN, der, len);
+	}
+	mbedtls_pem_free(&pem);
+	return s;
+}
+
+static int
+key_refused(struct tls_config *cfg, const char *name, int error,
+    const char *text, size_t size)
+{
+	struct block b = { .text = NULL };
+	const struct shape *s;
+	const char *p = text;
+
+	while (find_block(p, &b) && !is_key_label(b.label))
+		p = b.text + 1;
+	s = key_shape(text, size, &b);
+	if (error == MBEDTLS_ERR_PK_PASSWORD_REQUIRED ||
+	    error == MBEDTLS_ERR_PK_PASSWORD_MISMATCH)
+		return fail(cfg, "%s: %s", name, explain(error));
+	if (s != NULL)
+		return fail_shape(cfg, name, s, "it is %s%s", s->what,
+		    s->by != NULL ? UNKNOWN : UNKNOWN_KEY);
+	if (b.text == NULL)
+		return fail_to_find(cfg, name, "private key", text, size);
+	return fail(cfg, "%s: its private key can't be read (%s)", name,
+	    explain(error));
+}
+
+static int
+key_load(struct tls_config *cfg, struct cert *c, const char *name,
+    const char *password)
+{
+	unsigned char *text;
+	struct block b;
+	size_t size;
+	int r;
+
+	if ((text = slurp(cfg, name, &size)) == NULL)
+		return -1;
+	/* The zero behind it is for PEM alone. */
+	r = mbedtls_pk_parse_key(&c->key, text, find_block((char *)text, &b) ?
+	    size : size - 1, (const unsigned char *)password,
+	    password != NULL ? strlen(password) : 0, RNG);
+	if (r != 0)
+		r = key_refused(cfg, name, r, (char *)text, size);
+	mbedtls_platform_zeroize(text, size);
+	free(text);
+	if (r == 0 && mbedtls_pk_check_pair(&c->chain.pk, &c->key, RNG) != 0)
+		r = fail(cfg, "the key in %s does not fit the certificate in "
+		    "%s", name, c->name);
+	return r;
+}
+
+/*
  * CONFIGURATION
  */
 
@@ -1132,8 +1726,11 @@ tls_config_free(struct tls_config *cfg)
 		free(c->name);
 		free(c);
 	}
+	forget_passed(cfg, 0);
 	while ((r = cfg->rules) != NULL) {
 		cfg->rules = r->next;
+		mbedtls_x509_crt_free(r->certs);
+		free(r->certs);
 		free(r->text);
 		free(r);
 	}
@@ -1152,92 +1749,6 @@ tls_config_error(const struct tls_config *cfg)
 	return cfg->error;
 }
 
-/*
- * Does it end within a block of PEM, as a file does that is still written?
- * The parsers would be content with the blocks before.
- */
-static int
-is_cut(const char *text)
-{
-	const char *begin, *last = NULL, *end;
-
-	for (begin = text; (begin = strstr(begin, "-----BEGIN ")) != NULL;
-	    begin++)
-		last = begin;
-	if (last == NULL)
-		return 0;
-	end = strstr(last, "\n-----END ");
-	return end == NULL || strstr(end + strlen("\n-----"), "-----") == NULL;
-}
-
-static int
-read_whole(int fd, unsigned char *p, size_t len)
-{
-	ssize_t n;
-
-	for (; len > 0; p += n, len -= (size_t)n) {
-		if ((n = read(fd, p, len)) == 0)
-			errno = ENODATA;	/* it has become shorter */
-		if (n <= 0)
-			return -1;
-	}
-	return 0;
-}
-
-/* A whole file and a NUL behind it, as the PEM parser wants it; or NULL. */
-static unsigned char *
-slurp(struct tls_config *cfg, const char *name, size_t *size)
-{
-	unsigned char *buf = NULL;
-	struct stat st;
-	int fd, r = 0;
-
-	/* Not to wait for whoever writes to a FIFO. */
-	fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (fd == -1 || fstat(fd, &st) == -1)
-		r = fail(cfg, "%s: %s", name, strerror(errno));
-	else if (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX)
-		r = fail(cfg, "%s: not a regular file of at most 1 MB", name);
-	else if ((buf = calloc(1, *size = (size_t)st.st_size + 1)) == NULL)
-		r = fail(cfg, "%s: out of memory", name);
-	else if (read_whole(fd, buf, *size - 1) == -1)
-		r = fail(cfg, "%s: it can't be read to its end: %s", name,
-		    strerror(errno));
-	else if (is_cut((const char *)buf))
-		r = fail(cfg, "%s: it ends within a block of PEM: has it been "
-		    "cut off?", name);
-	if (r == -1 && buf != NULL) {
-		mbedtls_platform_zeroize(buf, *size);
-		free(buf);
-		buf = NULL;
-	}
-	if (fd != -1)
-		close(fd);
-	return buf;
-}
-
-static int
-cert_load(struct tls_config *cfg, mbedtls_x509_crt *chain, const char *name)
-{
-	unsigned char *pem;
-	size_t size;
-	int r;
-
-	if ((pem = slurp(cfg, name, &size)) == NULL)
-		return -1;
-	r = mbedtls_x509_crt_parse(chain, pem, size);
-	mbedtls_platform_zeroize(pem, size);
-	free(pem);
-	if (r > 0)
-		return fail(cfg, "%s: %d of its certificates can't be read",
-		    name, r);
-	if (r < 0)
-		return fail(cfg, "%s: %s", name, r ==
-		    MBEDTLS_ERR_X509_INVALID_FORMAT ?
-		    "no certificate in PEM format" : explain(r));
-	return 0;
-}
-
 /* The library sends a chain as one message, and has so much room for one. */
 static int
 chain_fits(struct tls_config *cfg, const struct cert *c)
@@ -1254,29 +1765,6 @@ chain_fits(struct tls_config *cfg, const struct cert *c)
 	    MBEDTLS_SSL_OUT_CONTENT_LEN);
 }
 
-static int
-key_load(struct tls_config *cfg, struct cert *c, const char *name,
-    const char *password)
-{
-	unsigned char *pem;
-	size_t size;
-	int r;
-
-	if ((pem = slurp(cfg, name, &size)) == NULL)
-		return -1;
-	r = mbedtls_pk_parse_key(&c->key, pem, size,
-	    (const unsigned char *)password,
-	    password != NULL ? strlen(password) : 0, RNG);
-	mbedtls_platform_zeroize(pem, size);
-	free(pem);
-	if (r != 0)
-		return fail(cfg, "%s: %s", name, explain(r));
-	if (mbedtls_pk_check_pair(&c->chain.pk, &c->key, RNG) != 0)
-		return fail(cfg, "the key in %s does not fit the certificate "
-		    "in %s", name, c->name);
-	return 0;
-}
-
 int
 tls_config_cert(struct tls_config *cfg, const char *name)
 {
@@ -1291,7 +1779,7 @@ tls_config_cert(struct tls_config *cfg, const char *name)
 	*last = c;
 	if ((c->name = strdup(name)) == NULL)
 		return fail(cfg, "out of memory");
-	if (cert_load(cfg, &c->chain, name) == -1)
+	if (cert_load(cfg, &c->chain, OWN, name) == -1)
 		return -1;
 	return chain_fits(cfg, c);
 }
@@ -1310,12 +1798,24 @@ tls_config_key(struct tls_config *cfg, const char *name, const char *password)
 	return 0;
 }
 
-/* The file of that name, or all that are in the directory, loaded. */
+static int
+is_directory(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/*
+ * The file of that name, or all that are in the directory, loaded.  Of several,
+ * is one enough?
+ */
 static int
 each_file(struct tls_config *cfg, const char *name,
-    int (*load)(struct tls_config *, const char *))
+    int (*load)(struct tls_config *, const char *), int one_will_do)
 {
 	char path[PATH_MAX];
+	size_t before = cfg->npassed;
 	struct dirent *e;
 	int n = 0, r = 0;
 	DIR *dir;
@@ -1323,30 +1823,36 @@ each_file(struct tls_config *cfg, const char *name,
 	if ((dir = opendir(name)) == NULL)
 		return errno == ENOTDIR ? load(cfg, name) :
 		    fail(cfg, "%s: %s", name, strerror(errno));
+	fail(cfg, "%s: there is no file in it", name);
 	while (r == 0 && (errno = 0, e = readdir(dir)) != NULL) {
-		if (e->d_name[0] == '.')
-			continue;
 		snprintf(path, sizeof(path), "%s/%s", name, e->d_name);
-		r = load(cfg, path);
-		n++;
+		if (e->d_name[0] == '.' || is_directory(path))
+			continue;
+		if (load(cfg, path) == 0)
+			n++;
+		else
+			r = one_will_do ? pass_over(cfg) : -1;
 	}
 	if (r == 0 && errno != 0)
 		r = fail(cfg, "%s: %s", name, strerror(errno));
 	closedir(dir);
-	return r == 0 && n == 0 ? fail(cfg, "%s: there is no file in it",
-	    name) : r;
+	if (r == 0 && n == 0) {
+		forget_passed(cfg, before);
+		r = -1;
+	}
+	return r;
 }
 
 static int
 ca_load(struct tls_config *cfg, const char *name)
 {
-	return cert_load(cfg, &cfg->ca, name);
+	return cert_load(cfg, &cfg->ca, ISSUER, name);
 }
 
 int
 tls_config_ca(struct tls_config *cfg, const char *name)
 {
-	if (each_file(cfg, name, ca_load) == -1)
+	if (each_file(cfg, name, ca_load, 1) == -1)
 		return -1;
 	cfg->has_ca = 1;
 	return 0;
@@ -1355,20 +1861,23 @@ tls_config_ca(struct tls_config *cfg, const char *name)
 static int
 crl_load(struct tls_config *cfg, const char *name)
 {
-	unsigned char *pem;
+	unsigned char *text;
+	struct block b;
 	size_t size;
 	int r;
 
-	if ((pem = slurp(cfg, name, &size)) == NULL)
+	if ((text = slurp(cfg, name, &size)) == NULL)
 		return -1;
-	r = mbedtls_x509_crl_parse(&cfg->crl, pem, size);
+	r = mbedtls_x509_crl_parse(&cfg->crl, text,
+	    find_block((char *)text, &b) ? size : size - 1);
 	/* Text behind the last one is as good as text before it. */
 	if (r == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT)
 		r = 0;
-	free(pem);
 	if (r != 0)
-		return fail(cfg, "%s: no revocation list in PEM format", name);
-	return 0;
+		r = fail_to_find(cfg, name, "revocation list", (char *)text,
+		    size);
+	free(text);
+	return r;
 }
 
 int
@@ -1376,7 +1885,7 @@ tls_config_crl(struct tls_config *cfg, const char *name)
 {
 	if (!cfg->has_ca)
 		return fail(cfg, "it needs ca, whose certificates it revokes");
-	if (each_file(cfg, name, crl_load) == -1)
+	if (each_file(cfg, name, crl_load, 0) == -1)
 		return -1;
 	cfg->has_crl = 1;
 	return 0;
@@ -1407,15 +1916,32 @@ rule_parse(struct rule *r, const char *text)
 	default:
 		r->text = strdup(text);
 		return r->text != NULL && *text != '\0' &&
-		    (r->kind == DNS || strchr(text, '*') == NULL) ? 0 : -1;
+		    (r->kind == DNS || r->kind == CERT ||
+		    strchr(text, '*') == NULL) ? 0 : -1;
 	}
+}
+
+/* Does it hold for certificates that nobody has to vouch for? */
+static int
+is_pin(const struct rule *r)
+{
+	return r->kind == PIN || r->kind == CERT;
+}
+
+static int
+rule_load(struct tls_config *cfg, struct rule *r)
+{
+	if ((r->certs = calloc(1, sizeof(*r->certs))) == NULL)
+		return fail(cfg, "out of memory");
+	mbedtls_x509_crt_init(r->certs);
+	return cert_load(cfg, r->certs, PINNED, r->text);
 }
 
 int
 tls_config_peer(struct tls_config *cfg, const char *text)
 {
 	static const char *const kinds[] = { "cn:", "dns:", "ip:", "uri:",
-	    "pin:" };
+	    "pin:", "cert:" };
 	struct rule *r, **last;
 	int i;
 
@@ -1424,7 +1950,7 @@ tls_config_peer(struct tls_config *cfg, const char *text)
 	for (last = &cfg->rules; *last != NULL; last = &(*last)->next)
 		continue;
 	*last = r;
-	for (i = CN; i < PIN && strncmp(text, kinds[i], strlen(kinds[i])) != 0;
+	for (i = CN; i < CERT && strncmp(text, kinds[i], strlen(kinds[i])) != 0;
 	    i++)
 		continue;
 	r->kind = (enum kind)i;
@@ -1432,28 +1958,42 @@ tls_config_peer(struct tls_config *cfg, const char *text)
 	    rule_parse(r, text + strlen(kinds[i])) == -1)
 		return fail(cfg, "\"%s\" is not a rule (allowed: cn:NAME, "
 		    "dns:NAME or dns:*.NAME, ip:ADDRESS, uri:URI, "
-		    "pin:sha256/BASE64; a * for dns alone)", text);
-	if (r->kind != PIN && !cfg->has_ca)
+		    "pin:sha256/BASE64, cert:FILE; a * for dns alone)", text);
+	if (!is_pin(r) && !cfg->has_ca)
 		return fail(cfg, "\"%s\" needs ca: without one, anybody can "
 		    "make such a certificate", text);
-	cfg->has_pin |= r->kind == PIN;
-	return 0;
+	cfg->has_pin |= is_pin(r);
+	return r->kind == CERT ? rule_load(cfg, r) : 0;
+}
+
+/* Do the names of all issuers go into a request for certificates? */
+static int
+names_fit(const mbedtls_x509_crt *ca)
+{
+	size_t size = REQUEST_HEAD;
+
+	for (; ca != NULL; ca = ca->next)
+		size += 2 + ca->subject_raw.len;
+	return size <= MBEDTLS_SSL_OUT_CONTENT_LEN;
 }
 
 int
 tls_config_verify(struct tls_config *cfg, int is_required)
 {
 	if (!cfg->has_ca && !cfg->has_pin)
-		return fail(cfg, "it needs ca, or peer = pin:sha256/BASE64, "
-		    "to verify a certificate by");
+		return fail(cfg, "it needs ca, or peer = pin:sha256/BASE64 or "
+		    "cert:FILE, to verify a certificate by");
 	cfg->verify = is_required ? REQUIRED : ASKED;
 	/* What is missing or wrong is found by tls_open(), in both cases. */
 	mbedtls_ssl_conf_authmode(&cfg->ssl, MBEDTLS_SSL_VERIFY_OPTIONAL);
 	if (cfg->has_ca)
 		mbedtls_ssl_conf_ca_chain(&cfg->ssl, &cfg->ca,
 		    cfg->has_crl ? &cfg->crl : NULL);
-	/* Who is told of issuers sends no certificate that has another one. */
-	if (cfg->has_pin)
+	/*
+	 * Who is told of issuers sends no certificate that has another one,
+	 * and the library tells of those alone that there is room for.
+	 */
+	if (cfg->has_pin || !names_fit(&cfg->ca))
 		mbedtls_ssl_conf_cert_req_ca_list(&cfg->ssl,
 		    MBEDTLS_SSL_CERT_REQ_CA_LIST_DISABLED);
 	return 0;
@@ -1698,17 +2238,6 @@ dates(const mbedtls_x509_time *from, const mbedtls_x509_time *to, int days,
 	return left < (time_t)days * DAY ? ENDS_SOON : IN_TIME;
 }
 
-/* A distinguished name as text. */
-static const char *
-dn_text(const mbedtls_x509_name *dn, char *text, size_t size)
-{
-	/* Of an empty one nothing is written. */
-	text[0] = '\0';
-	if (mbedtls_x509_dn_gets(text, size, dn) < 0)
-		snprintf(text, size, "(too long)");
-	return text;
-}
-
 static int
 is_same_buf(const mbedtls_x509_buf *a, const mbedtls_x509_buf *b)
 {
@@ -1733,9 +2262,10 @@ has_issuer(const mbedtls_x509_crt *list, const mbedtls_x509_crt *crt)
 /*
  * Extensions, and what is in one, that the library makes nothing of: their
  * object identifiers, each behind the byte that its length ends with.  RFC 5280
- * sections 4.2.2.1 and 4.2.1.10, Netscape's of 1998, RFC 3820 section 3.8.
+ * sections 4.2.2.1 and 4.2.1.10, RFC 7633, Netscape's of 1998, RFC 3820 section 3.8.
  */
 #define CA_ISSUERS	"\x08" MBEDTLS_OID_PKIX "\x30\x02"
+#define MUST_STAPLE	"\x08" MBEDTLS_OID_PKIX "\x01\x18"
 #define NAME_CONSTRAINTS "\x03" MBEDTLS_OID_NAME_CONSTRAINTS
 #define NS_CERT_TYPE	"\x09" MBEDTLS_OID_NS_CERT_TYPE
 #define PROXY_CERT_INFO	"\x08" MBEDTLS_OID_PKIX "\x01\x0e"
@@ -1884,6 +2414,20 @@ warn_of_name(void *arg, int kind, const char *name, size_t len)
 	return 0;
 }
 
+/* The curve of a key that many clients have no use for; or NULL. */
+static const char *
+odd_curve(const mbedtls_pk_context *pk)
+{
+	mbedtls_ecp_group_id id;
+
+	if (!mbedtls_pk_can_do(pk, MBEDTLS_PK_ECKEY))
+		return NULL;
+	id = mbedtls_ecp_keypair_get_group_id(mbedtls_pk_ec(*pk));
+	return id == MBEDTLS_ECP_DP_SECP256R1 ||
+	    id == MBEDTLS_ECP_DP_SECP384R1 ? NULL :
+	    mbedtls_ecp_curve_info_from_grp_id(id)->name;
+}
+
 /* Against one of a chain, or the first. */
 static void
 warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
@@ -1901,12 +2445,18 @@ warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 		warn(w, "the %s has an RSA key of %zu bits (clients refuse "
 		    "less than %d)", which, mbedtls_pk_get_bitlen(&crt->pk),
 		    RSA_BITS);
+	if (odd_curve(&crt->pk) != NULL)
+		warn(w, "the %s has a key on %s, which many clients refuse "
+		    "(all take secp256r1)", which, odd_curve(&crt->pk));
 	/* On a root it means nothing. */
 	if (is_leaf || !is_issuer(crt, crt))
 		mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);
-	if (strstr(alg, "SHA1") != NULL)
-		warn(w, "the %s is signed with SHA-1, which clients refuse",
-		    which);
+	if (strstr(alg, "SHA1") != NULL || strstr(alg, "MD5") != NULL)
+		warn(w, "the %s is signed with %s, which clients refuse",
+		    which, strstr(alg, "MD5") != NULL ? "MD5" : "SHA-1");
+	if (is_leaf && find_oid(crt, MUST_STAPLE) != NULL)
+		warn(w, "the %s asks for OCSP stapling (must-staple), which "
+		    "there is none of here: some clients refuse it", which);
 }
 
 /* One that uses the certificate's key to agree on others, not to sign. */
@@ -1922,6 +2472,37 @@ warn_of_suite(const struct warning *w, int suite)
 		    "attacks (CVE-2026-50587)" : "");
 }
 
+/* Against those that clients come from, or come with. */
+static void
+warn_of_trust(const struct tls_config *cfg, struct warning *w)
+{
+	const mbedtls_x509_crt *crt;
+	const struct rule *r;
+	char text[NAME_SIZE], dn[DN_SIZE];
+	uint32_t flags;
+	size_t i;
+
+	w->about = "ca";
+	for (crt = &cfg->ca; cfg->verify != NOT_ASKED && cfg->has_ca &&
+	    crt != NULL; crt = crt->next)
+		if ((flags = issuer_flags(cfg, crt)) != 0)
+			warn(w, "no client of \"%s\" is served: %s",
+			    dn_text(&crt->subject, dn, sizeof(dn)),
+			    find_fault(flags)->text);
+	for (i = 0; i < cfg->npassed && i < PASSED_MAX; i++)
+		warn(w, "%s; it is passed over", cfg->passed[i]);
+	if (cfg->npassed > i)
+		warn(w, "%zu more are passed over", cfg->npassed - i);
+	w->about = "peer";
+	for (r = cfg->rules; r != NULL; r = r->next)
+		for (crt = r->certs; crt != NULL; crt = crt->next)
+			if (dates(&crt->valid_from, &crt->valid_to, WARN_DAYS,
+			    text, sizeof(text)) != IN_TIME)
+				warn(w, "%s: the certificate of \"%s\": %s",
+				    r->text, dn_text(&crt->subject, dn,
+				    sizeof(dn)), text);
+}
+
 void
 tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 {
@@ -1930,7 +2511,6 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 	const mbedtls_x509_crl *crl;
 	const struct cert *c;
 	char text[ERROR_SIZE], dn[DN_SIZE];
-	uint32_t flags;
 	size_t i;
 
 	for (c = cfg->certs; c != NULL; c = c->next) {
@@ -1944,13 +2524,7 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 			    "clients go by nothing else");
 		each_name(&c->chain, warn_of_name, &w);
 	}
-	w.about = "ca";
-	for (crt = &cfg->ca; cfg->verify != NOT_ASKED && cfg->has_ca &&
-	    crt != NULL; crt = crt->next)
-		if ((flags = issuer_flags(cfg, crt)) != 0)
-			warn(&w, "no client of \"%s\" is served: %s",
-			    dn_text(&crt->subject, dn, sizeof(dn)),
-			    find_fault(flags)->text);
+	warn_of_trust(cfg, &w);
 	w.about = "crl";
 	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next)
 		if (dates(&crl->this_update, &crl->next_update, CRL_WARN_DAYS,
@@ -1970,6 +2544,17 @@ print_hex(FILE *fp, const unsigned char *p, size_t n)
 	for (i = 0; i < n; i++)
 		fprintf(fp, "%s%02X", i == 0 ? "" : ":", p[i]);
 	fputc('\n', fp);
+}
+
+static void
+print_hash(FILE *fp, const mbedtls_x509_buf *b)
+{
+	unsigned char hash[HASH_SIZE];
+	size_t len;
+
+	psa_hash_compute(PSA_ALG_SHA_256, b->p, b->len, hash, sizeof(hash),
+	    &len);
+	print_hex(fp, hash, sizeof(hash));
 }
 
 /* Where to, and what stands between two names. */
@@ -2046,9 +2631,7 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 	    mbedtls_pk_get_name(&crt->pk), mbedtls_pk_get_bitlen(&crt->pk));
 	mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);
 	fprintf(fp, "\tsignature  %s\n\tsha256     ", alg);
-	psa_hash_compute(PSA_ALG_SHA_256, crt->raw.p, crt->raw.len, hash,
-	    sizeof(hash), &len);
-	print_hex(fp, hash, sizeof(hash));
+	print_hash(fp, &crt->raw);
 	psa_hash_compute(PSA_ALG_SHA_256, crt->pk_raw.p, crt->pk_raw.len,
 	    hash, sizeof(hash), &len);
 	mbedtls_base64_encode(pin, sizeof(pin), &len, hash, sizeof(hash));
@@ -2062,6 +2645,7 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 {
 	const mbedtls_x509_crt *crt;
 	const mbedtls_x509_crl *crl;
+	const struct rule *r;
 	char name[NAME_SIZE], dn[DN_SIZE];
 	size_t i;
 
@@ -2077,6 +2661,12 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	for (crt = &cfg->ca; cfg->has_ca && crt != NULL; crt = crt->next)
 		fprintf(fp, "# clients by \"%s\"\n", dn_text(&crt->subject, dn,
 		    sizeof(dn)));
+	for (r = cfg->rules; r != NULL; r = r->next)
+		for (crt = r->certs; crt != NULL; crt = crt->next) {
+			fprintf(fp, "# the client \"%s\", sha256 ", dn_text(
+			    &crt->subject, dn, sizeof(dn)));
+			print_hash(fp, &crt->raw);
+		}
 	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next) {
 		dates(&crl->this_update, &crl->next_update, 0, name,
 		    sizeof(name));
@@ -2126,6 +2716,8 @@ matches(const struct rule *r, const mbedtls_x509_crt *crt)
 		return psa_hash_compute(PSA_ALG_SHA_256, crt->pk_raw.p,
 		    crt->pk_raw.len, hash, sizeof(hash), &len) ==
 		    PSA_SUCCESS && memcmp(hash, r->bytes, sizeof(hash)) == 0;
+	case CERT:
+		return is_in(r->certs, crt->raw.p, crt->raw.len);
 	default:
 		return each_name(crt, is_ruled, &r);
 	}
@@ -2142,7 +2734,7 @@ find_rule(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
 	const struct rule *r, *found = NULL;
 
 	for (r = cfg->rules; r != NULL; r = r->next)
-		if ((r->kind == PIN || (is_trusted && found == NULL)) &&
+		if ((is_pin(r) || (is_trusted && found == NULL)) &&
 		    matches(r, crt))
 			found = r;
 	return found;
@@ -2347,6 +2939,25 @@ exceeded(const mbedtls_x509_crt *crt, int depth)
 }
 
 /*
+ * The library is about to refuse one for an extension, and shows it, if it is
+ * patched: whose it is, and which.
+ */
+static int
+refuse_extension(struct tls *t, const mbedtls_x509_crt *crt)
+{
+	struct loading l = { .use = PINNED };
+	mbedtls_x509_crt again;
+
+	mbedtls_x509_crt_init(&again);
+	if (mbedtls_x509_crt_parse_der_with_ext_cb(&again, crt->raw.p,
+	    crt->raw.len, 1, judge_extension, &l) != 0 && l.refused[0] != '\0')
+		refuse(t, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+		    "client certificate %s", l.refused);
+	mbedtls_x509_crt_free(&again);
+	return 0;
+}
+
+/*
  * The library's callback for each certificate of a chain, the client's own
  * last, with its flags.  A pin stands in for all issuers.
  */
@@ -2356,6 +2967,8 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 	struct tls *t = arg;
 	const struct rule *r;
 
+	if (depth < 0)
+		return refuse_extension(t, crt);
 	if (!is_ours(t->cfg, crt))
 		*flags |= exceeded(crt, depth);
 	if (t->issuer != NULL && !has_come_from(t->cfg, t->issuer, crt))
@@ -2375,7 +2988,7 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 	    MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0);
 	if (r == NULL && t->cfg->rules != NULL)
 		*flags |= MBEDTLS_X509_BADCERT_OTHER;
-	if (!t->cfg->has_ca || (r != NULL && r->kind == PIN)) {
+	if (!t->cfg->has_ca || (r != NULL && is_pin(r))) {
 		*flags &= ~(uint32_t)MBEDTLS_X509_BADCERT_NOT_TRUSTED;
 		t->issuers = 0;
 	}

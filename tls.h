@@ -46,9 +46,9 @@ const char *tls_config_error(const struct tls_config *);
 /* All of these: 0, or -1 with tls_config_error(). */
 
 /*
- * A PEM chain, leaf first; then its PEM key, from the same file or another,
- * perhaps encrypted (password NULL: not), right behind it.  The files are read
- * here.  Of several pairs those are for a client that have the name it asks
+ * A PEM chain, or one certificate in DER, leaf first; then its key, from the
+ * same file or another, perhaps encrypted (password NULL: not), right behind
+ * it.  The files are read here.  Of several pairs those are for a client that have the name it asks
  * for (RFC 6066 section 3), or all; its offer decides among them, then their
  * order.
  */
@@ -70,8 +70,10 @@ int	 tls_config_alpn(struct tls_config *, const char *names);
  * may have issued one and with their revocation lists (RFC 5280); then rules,
  * of which one has to match if there are any; then whether clients are asked,
  * and whether one without may pass.  A rule is cn:NAME, dns:NAME, ip:ADDRESS,
- * uri:URI, or pin:sha256/BASE64 for a public key (its SubjectPublicKeyInfo, as
- * in RFC 7469), which needs no issuer.
+ * uri:URI, or, which need no issuer, pin:sha256/BASE64 for a public key (its
+ * SubjectPublicKeyInfo, as in RFC 7469) and cert:FILE for each certificate in
+ * it.  What can't be used among issuers is told by tls_config_warn(), unless it
+ * is all there is.
  */
 int	 tls_config_ca(struct tls_config *, const char *name);
 int	 tls_config_crl(struct tls_config *, const char *name);

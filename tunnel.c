@@ -294,7 +294,7 @@ static const struct option {
 	[VERIFY] = { "verify", CHOICE, "none", verifies, 0, 0,
 	    "ask clients for a certificate, or insist on one" },
 	[PEER] = { "peer", LIST, NULL, NULL, 0, 0,
-	    "cn:, dns:, ip:, uri: or pin:sha256/ that it has to have" },
+	    "cn:, dns:, ip:, uri:, pin:sha256/ or cert: it has to fit" },
 	[TLS_MIN] = { "tls_min", CHOICE, "1.2", versions, 0, 0,
 	    "oldest TLS version" },
 	[TLS_MAX] = { "tls_max", CHOICE, "1.3", versions, 0, 0,

@@ -33,16 +33,16 @@ class Files:
         return self.made[name]
 
     def leaf(self, issuer, *send, san="DNS:a.example.org", key=support.EC,
-             url="", **how):
+             url="", more="", **how):
         """send: whose certificates are to be there as well.  url: where that
-        of the issuer is, as "caIssuers;URI:http://a.example".
+        of the issuer is, as "caIssuers;URI:http://a.example".  more: lines.
         """
         stem = issuer.request("/CN=server", key)
         lines = {"basicConstraints": "critical, CA:FALSE",
                  "extendedKeyUsage": "serverAuth", "subjectAltName": san,
                  "authorityInfoAccess": url}
-        issuer.sign(stem, "".join(f"{name} = {value}\n" for name, value
-                                  in lines.items() if value), **how)
+        issuer.sign(stem, more + "".join(f"{name} = {value}\n" for name, value
+                                         in lines.items() if value), **how)
         support.concatenate(stem + ".pem", stem + ".crt",
                             *(authority.crt for authority in send),
                             stem + ".key")
@@ -89,7 +89,32 @@ class Files:
     def make_of_one_that_is_not_to_be_fetched(self):
         return self.leaf(self.sub, url="OCSP;URI:http://ocsp.example.org/")
 
+    def make_name_constraints(self):
+        return self.constrained("nameConstraints = critical, "
+                                "permitted;DNS:example.org")
+
+    def make_policy_constraints(self):
+        return self.constrained("policyConstraints = critical, "
+                                "requireExplicitPolicy:0\n"
+                                "inhibitAnyPolicy = critical, 1")
+
+    def make_policies(self):
+        return self.constrained("certificatePolicies = critical, 1.2.3.4")
+
+    def make_extension_of_ones_own(self):
+        return self.constrained("1.2.3.4.5 = critical, ASN1:NULL")
+
+    def constrained(self, extensions):
+        """An issuer with these: that is for clients to judge."""
+        sub = self.root.sub("Bound CA", extensions=support.AUTHORITY +
+                            extensions + "\n")
+        return self.leaf(sub, sub)
+
     # These have one fault each.
+
+    def make_must_staple(self):
+        return self.leaf(self.sub, self.sub, more="tlsfeature = "
+                         "status_request\n")
 
     def make_expired(self):
         return self.leaf(self.sub, self.sub, starts=-9 * DAY, ends=-3 * DAY -
@@ -158,8 +183,11 @@ class Files:
 
 CLEAN = ["chain", "chain_with_the_root", "under_the_root", "self_signed",
          "rsa", "addresses", "wildcard", "a_month_left", "sha1_root",
-         "of_a_private_root", "of_one_that_is_not_to_be_fetched"]
+         "of_a_private_root", "of_one_that_is_not_to_be_fetched",
+         "name_constraints", "policy_constraints", "policies",
+         "extension_of_ones_own"]
 FAULTS = {
+    "must_staple": r"the certificate asks for OCSP stapling \(must-staple\), .*",
     "expired": "the certificate expired 3 days ago",
     "expired_today": "the certificate expired 5 hours ago",
     "soon": "the certificate expires in 10 days",
@@ -273,6 +301,24 @@ def test_issuer_that_is_known_as_a_client_s(room, files, as_directory):
     assert warned(f"cert={path}", "verify=request", f"ca={where}") == []
     lines = warned(f"cert={path}", "verify=request", f"ca={files.root.crt}")
     assert is_about(lines, path, "lone")
+
+
+@pytest.mark.parametrize("name", ["name_constraints", "policy_constraints",
+                                  "policies", "extension_of_ones_own"])
+def test_chain_for_clients_to_judge(room, files, version, name):
+    """Each of it is sent, with what mbed TLS does not know."""
+    backend = room.backend().serve(support.echo)
+    path = files.get(name)
+    t = room.tunnel(f"connect={backend.address}", f"cert={path}")
+    out = support.run("openssl", "s_client", "-connect", t.address,
+                      "-showcerts", "-CAfile", files.root.crt,
+                      "-tls" + version.replace(".", "_")).decode()
+    sent = re.findall("(?s)-----BEGIN.*?-----END.*?-----", out)
+    given = re.findall("(?s)-----BEGIN CERT.*?-----END.*?-----",
+                       support.text_of(path))
+    assert len(given) == 2 and sent[:2] == given
+    ok = name != "extension_of_ones_own"
+    assert ("Verify return code: 0 (ok)" in out) == ok, out
 
 
 # Issuers of clients who would all be refused.

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import der
 import support
 from support import run
 from test_clients import commands, curl, need
@@ -198,6 +199,84 @@ def test_gnutls_with_a_pinned_certificate(room, certs, authority, backend, pki,
                  stdin=b"GET /5 HTTP/1.0\r\n\r\n")
     t.wait_log(' client="CN=bad" ')
     assert out.endswith(b"\r\n\r\nxxxxx")
+
+
+# More authorities than a request has room for: a client of Java's, which sends
+# nothing if its own is not on a list, would be served as if it had none.
+
+@pytest.fixture(scope="module")
+def many(certs, authority):
+    """A file of them, which ends with the one that counts."""
+    path, key = certs.path("many.pem"), der.public_key(authority.key)
+    made = [der.certificate(x, x, key, lambda tbs: b"\x30\6\2\1\1\2\1\1",
+                            der.CA)
+            for x in (der.name(*[f"{i:060d}"] * 3) for i in range(100))]
+    with open(path, "w") as f:
+        f.write(der.pem(*made) + support.text_of(authority.crt))
+    return path
+
+
+def test_openssl_is_told_of_no_authorities_or_of_all(room, certs, many,
+                                                     version):
+    t = room.tunnel("connect=1", "verify=require", f"ca={many}")
+    out = s_client(certs, t, version, None, "-ign_eof", status=1)
+    assert "No client certificate CA names sent" in out, out
+
+
+JAVA = """
+import java.io.FileInputStream;
+import java.security.KeyStore;
+import java.security.cert.X509Certificate;
+import javax.net.ssl.*;
+
+class Client {
+	public static void main(String[] a) throws Exception {
+		KeyStore own = KeyStore.getInstance("PKCS12");
+		own.load(new FileInputStream(a[0]), "x".toCharArray());
+		KeyManagerFactory keys = KeyManagerFactory.getInstance("PKIX");
+		keys.init(own, "x".toCharArray());
+		X509TrustManager any = new X509ExtendedTrustManager() {
+			public void checkClientTrusted(X509Certificate[] c, String s) {}
+			public void checkServerTrusted(X509Certificate[] c, String s) {}
+			public void checkClientTrusted(X509Certificate[] c, String s,
+			    java.net.Socket k) {}
+			public void checkServerTrusted(X509Certificate[] c, String s,
+			    java.net.Socket k) {}
+			public void checkClientTrusted(X509Certificate[] c, String s,
+			    SSLEngine e) {}
+			public void checkServerTrusted(X509Certificate[] c, String s,
+			    SSLEngine e) {}
+			public X509Certificate[] getAcceptedIssuers() {
+				return new X509Certificate[0];
+			}
+		};
+		SSLContext ctx = SSLContext.getInstance("TLS");
+		ctx.init(keys.getKeyManagers(), new TrustManager[] { any }, null);
+		SSLSocket s = (SSLSocket)ctx.getSocketFactory().createSocket(
+		    "127.0.0.1", Integer.parseInt(a[1]));
+		s.setEnabledProtocols(new String[] { "TLSv" + a[2] });
+		s.getOutputStream().write("GET /5 HTTP/1.0\\r\\n\\r\\n".getBytes());
+		System.out.write(s.getInputStream().readAllBytes());
+		System.out.flush();
+	}
+}
+"""
+
+
+@pytest.mark.seconds(60)
+def test_java_with_many_authorities(room, backend, pki, many, version):
+    need("javac")
+    backend.serve(support.http)
+    t = room.tunnel(f"connect={backend.address}", "verify=request",
+                    f"ca={many}", "handshake_timeout=60s")
+    store = room.path("store.p12")
+    run("openssl", "pkcs12", "-export", "-in", pki["app1"], "-passout",
+        "pass:x", "-out", store)
+    out = run("java", room.write("Client.java", JAVA), store,
+              t.address.rsplit(":", 1)[1], version,
+              timeout=5 * support.DEADLINE)
+    assert out.endswith(b"\r\n\r\nxxxxx"), out
+    assert 'client="CN=app1" in=' in t.wait_log(" in=")
 
 
 # curl

@@ -168,6 +168,9 @@ SERVED = {
     "pin beside another CA": ("ca={other_ca} peer={pin1}", "app1", "CN=app1"),
     "pin, unknown issuer sent": ("peer={pin_under_other}", "under_other",
                                  "CN=app6"),
+    "certificate": ("peer=cert:{app1}", "app1", "CN=app1"),
+    "certificate beside another CA": ("ca={other_ca} peer=cert:{app1}", "app1",
+                                      "CN=app1"),
     "cn": ("ca={ca} peer=cn:app1", "app1", "CN=app1"),
     "dns": ("ca={ca} peer=dns:app1.example.org", "app1", "CN=app1"),
     "dns wildcard": ("ca={ca} peer=dns:*.example.org", "app1", "CN=app1"),
@@ -453,6 +456,38 @@ def test_long_subject_leaves_room(room, authority, start, backend, trusted,
 
 
 # TLS itself: to send a certificate is not to have its key.
+
+CRITICAL = {
+    "nameConstraints": "permitted;DNS:example.org",
+    "policyConstraints": "requireExplicitPolicy:0",
+    "inhibitAnyPolicy": "1",
+    "certificatePolicies": "1.2.3.4",
+    "1.2.3.4.5": "ASN1:NULL",
+}
+
+
+@pytest.mark.parametrize("extension", CRITICAL)
+def test_critical_extension_is_told(room, authority, tunnel, backend, version,
+                                    extension):
+    """Of an issuer, and of the client itself; without it, they are served."""
+    line = f"{extension} = critical, {CRITICAL[extension]}\n"
+    sub = authority.sub(extensions=support.AUTHORITY + line)
+    stem = authority.request("/CN=own", support.EC)
+    authority.sign(stem, line)
+    support.concatenate(stem + ".pem", stem + ".crt", stem + ".key")
+    t = tunnel("verify=request", f"ca={authority.crt}")
+    for whose, pem in (("Sub CA", sub.leaf("bad", send=[sub])),
+                       ("own", stem + ".pem")):
+        end = refusal(room, t, version, client=pem)
+        if support.PATCHED:
+            assert end == "BAD_CERTIFICATE"
+            refused(t, f'client certificate "CN={whose}": its critical '
+                    f"extension {extension} is not supported")
+    if not support.PATCHED:
+        t.wait_log(" -> - .*critical extension is not supported$", 2)
+    assert is_first(room, t, backend, version=version,
+                    client=authority.leaf("app1"))
+
 
 def test_certificate_of_another(room, authority, tunnel, backend):
     """Swapped on the way, which TLS 1.2 lets us do: the signature is not by

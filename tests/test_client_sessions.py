@@ -187,6 +187,8 @@ CHANGES = {
                      "no rule matched", DENIED, "app2"),
     "another pin": ("peer={pin1}", "peer={pin2}", "no rule matched", DENIED,
                     "app2"),
+    "another certificate": ("peer=cert:{app1}", "peer=cert:{app2}",
+                            "no rule matched", DENIED, "app2"),
     "another CA": ("ca={ca}", "ca={other_ca}", 'unknown issuer "CN=Test CA"',
                    UNKNOWN_CA, "app3"),
 }

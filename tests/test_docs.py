@@ -93,11 +93,12 @@ def in_place(room, certs):
              "rsa-key.pem": certs.path("rsa.key"),
              "key.pem": certs.path("server.key"),
              "password": room.write("password", support.PASSWORD),
+             "peers.pem": authority.crt,
              "clients.pem": authority.crt, "clients.crl": authority.crl(),
              "tickets": room.write("tickets", keys)}
 
     def call(text):
-        text = re.sub(r"(?<== )/etc/(?:tunnel/)?([\w.-]+)$",
+        text = re.sub(r"(?<== |t:)/etc/(?:tunnel/)?([\w.-]+)$",
                       lambda match: files[match.group(1)], text, flags=re.M)
         return text.replace("/var/empty", room.dir)
 

@@ -1,11 +1,13 @@
 """What each rule for clients' certificates holds for, to the letter."""
 
 import os
+import signal
 
 import pytest
 
+import der as encoding
 import support
-from support import DAY, HOUR, run
+from support import DAY, HOUR, run, text_of
 from test_client_certs import (DENIED, EXPIRED, REVOKED, UNSUPPORTED, is_first,
                                refusal, refused)
 
@@ -305,3 +307,101 @@ def test_pin_takes_the_key_itself(room, authority, start):
     t = start(support.pin(app1))
     assert refusal(room, t, client=chain) == DENIED
     refused(t, 'client certificate "CN=thief": no rule matched')
+
+
+# Certificates.
+
+@pytest.fixture
+def admin(room):
+    """One that signs itself, as openssl-req(1ssl) makes it: an authority, too;
+    and a client below it, which sends both.
+    """
+    pem = room.path("admin.pem")
+    run("openssl", "req", "-x509", "-nodes", *support.EC, "-subj", "/CN=admin",
+        "-addext", "keyUsage=digitalSignature,keyCertSign",
+        "-keyout", pem + ".key", "-out", pem + ".crt", "-days", "90")
+    support.concatenate(pem, pem + ".crt", pem + ".key")
+    evil = room.path("evil.pem")
+    key = encoding.public_key(pem + ".key")
+    with open(evil, "w") as f:
+        f.write(encoding.pem(encoding.certificate(
+            encoding.name("evil"), encoding.name("admin"), key,
+            encoding.signed_by(pem + ".key"))) + text_of(pem))
+    return pem, evil
+
+
+def test_certificate_is_pinned_itself(room, start, backend, version, admin):
+    """And not what it has issued."""
+    pem, evil = admin
+    t = start(f"cert:{pem}.crt", ca=None)
+    assert refusal(room, t, version, client=evil) == DENIED
+    refused(t, 'client certificate "CN=evil": no rule matched')
+    assert is_first(room, t, backend, version=version, client=pem)
+    t.wait_log(' client="CN=admin" in=')
+    # A test of the test: it is what an authority's certificate there means.
+    t = start(ca=pem + ".crt")
+    assert is_first(room, t, backend, version=version, client=evil)
+
+
+def test_each_certificate_of_a_file(room, authority, start, backend):
+    """Whoever issued it; what else is in the file does not count."""
+    other = support.Authority(room.dir, "Other CA")
+    pems = [authority.leaf("app1"), other.leaf("app2"), other.leaf("app3")]
+    both = room.path("both.pem")
+    support.concatenate(both, *(pem.removesuffix(".pem") + ".crt"
+                                for pem in pems[:2]))
+    t = start(f"cert:{both}", "cert:" + pems[2], ca=None)
+    for pem in pems:
+        assert is_first(room, t, backend, client=pem)
+    assert refusal(room, t, client=other.leaf("app1")) == DENIED
+    assert refusal(room, t, client=authority.leaf("app1")) == DENIED
+
+
+def test_certificate_is_pinned_to_the_byte(room, authority, start, backend):
+    """Renewed for the same key and the same name, it is another one."""
+    old = authority.leaf("app1")
+    stem = room.path("new")
+    os.link(old.removesuffix(".pem") + ".csr", stem + ".csr")
+    authority.sign(stem, text_of(old.removesuffix(".pem") + ".ext"))
+    support.concatenate(stem + ".pem", stem + ".crt",
+                        old.removesuffix(".pem") + ".key")
+    t = start(f"cert:{old}", ca=None)
+    assert refusal(room, t, client=stem + ".pem") == DENIED
+    assert is_first(room, t, backend, client=old)
+
+
+def test_certificates_are_read_at_a_reload(room, authority, backend, start):
+    app1, app2 = authority.leaf("app1"), authority.leaf("app2")
+    path = room.write("peers.pem", text_of(app1))
+    t = start(f"cert:{path}", ca=None)
+    assert refusal(room, t, client=app2) == DENIED
+    room.write("peers.pem", text_of(app2))
+    t.signal(signal.SIGHUP)
+    t.wait_log("tunnel: reloaded$")
+    assert is_first(room, t, backend, client=app2)
+    assert refusal(room, t, client=app1) == DENIED
+
+
+@pytest.mark.parametrize("leaf,reason,alert", [
+    ({"starts": -9 * DAY, "ends": -3 * DAY - HOUR}, "expired 3 days ago",
+     EXPIRED),
+    ({"usage": "serverAuth"}, "not for client authentication", UNSUPPORTED),
+], ids=["expired", "usage"])
+def test_pinned_certificate_has_to_be_good(room, authority, start, leaf, reason,
+                                           alert):
+    pem = authority.leaf("app1", **leaf)
+    t = start(f"cert:{pem}", ca=None)
+    assert refusal(room, t, client=pem) == alert
+    refused(t, f'client certificate "CN=app1": {reason}')
+
+
+def test_pinned_certificates_are_told(room, certs, authority):
+    pem = authority.leaf("app1", ends=9.5 * DAY)
+    p = support.subprocess.run(
+        [support.TUNNEL, "-t", "accept=0", "connect=1", f"cert={certs.server}",
+         "verify=require", f"peer=cert:{pem}"], capture_output=True, text=True)
+    hash_ = run("openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in",
+                pem).decode().split("=")[1].strip()
+    assert f'\n# the client "CN=app1", sha256 {hash_}\n' in p.stdout
+    assert (f'warning: peer: {pem}: the certificate of "CN=app1": expires in '
+            "9 days\n") in p.stderr

@@ -47,6 +47,7 @@ def test_verify_by_nothing(wrong, how):
     message = wrong("verify = " + how)
     assert message.startswith("tunnel.conf:4: verify")
     assert "needs ca" in message and "pin:sha256/" in message
+    assert "cert:FILE" in message
 
 
 def test_verify_has_three_values(wrong):
@@ -90,7 +91,7 @@ def test_crl_without_ca(wrong, authority):
 
 
 @pytest.mark.parametrize("rule", [
-    "app1", "CN:app1", "cn=app1", "cn:", "dns:", "ip:", "uri:", "pin:",
+    "app1", "CN:app1", "cn=app1", "cert:", "cert", "cn:", "dns:", "ip:", "uri:", "pin:",
     "dns:*", "dns:*.", "dns:a.*.example", "dns:*a.example", "dns:a*.example",
     "dns:*.*.example", "dns:a example",
     "ip:192.0.2", "ip:192.0.2.256", "ip:192.0.2.0/24", "ip:2001:db8", "ip:a",
@@ -106,7 +107,7 @@ def test_malformed_rule(wrong, rule):
     message = wrong("verify = require", "ca = CA", "peer = " + rule)
     assert message.startswith("tunnel.conf:6: peer"), message
     assert f'"{rule}"' in message
-    for kind in "cn:", "dns:", "ip:", "uri:", "pin:sha256/":
+    for kind in "cn:", "dns:", "ip:", "uri:", "pin:sha256/", "cert:FILE":
         assert kind in message
 
 
@@ -153,17 +154,106 @@ def test_ca_and_crl_exchanged(wrong, authority):
     assert message.startswith("tunnel.conf:6: ") and authority.crt in message
 
 
-@pytest.mark.parametrize("key", ["ca", "crl"])
-def test_file_in_a_directory_that_is_wrong(room, wrong, authority, key):
-    """Each counts: to skip one would trust, or revoke, less than was said."""
+def test_list_in_a_directory_that_is_wrong(room, wrong, authority):
+    """Each counts: to skip one would revoke less than was said."""
     os.mkdir(room.path("d"))
-    good = authority.crt if key == "ca" else authority.crl()
-    os.link(good, room.path("d/good.pem"))
+    os.link(authority.crl(), room.path("d/good.pem"))
     room.write("d/bad.pem", "nonsense\n")
-    lines = [] if key == "ca" else ["ca = CA"]
-    message = wrong("verify = require", *lines, f"{key} = {room.path('d')}")
-    assert message.startswith(f"tunnel.conf:{5 + len(lines)}: ")
+    message = wrong("verify = require", "ca = CA", f"crl = {room.path('d')}")
+    assert message.startswith("tunnel.conf:6: ")
     assert "d/bad.pem: " in message
+
+
+def warnings_of(p):
+    """What -t warns of, of which nothing is an error."""
+    assert p.returncode == 0, p.stderr
+    return re.findall("^tunnel: warning: (ca: .*)$", p.stderr, re.M)
+
+
+def test_file_in_a_directory_that_is_passed_over(room, authority,
+                                                 configuration, tunnel_with):
+    """To skip an authority trusts less than was said: it is told, no more."""
+    d = directory(room, authority.crt)
+    room.write("d/bad.pem", "nonsense\n")
+    os.symlink("nowhere", room.path("d/broken.pem"))
+    os.mkfifo(room.path("d/fifo"))
+    found = warnings_of(tunnel("-t", "-c", configuration(
+        "verify = require", f"ca = {d}")))
+    assert sorted(found) == [
+        f"ca: {d}/bad.pem: no certificate in PEM format; it is passed over",
+        f"ca: {d}/broken.pem: No such file or directory; it is passed over",
+        f"ca: {d}/fifo: not a regular file of at most 1 MB; it is passed over"]
+    t, backend = tunnel_with("verify=require", f"ca={d}")
+    assert is_first(room, t, backend, client=authority.leaf("good"))
+    t.wait_log("warning: ca: .*d/bad.pem: .* passed over$")
+
+
+def test_many_files_that_are_passed_over(room, authority, configuration):
+    d = directory(room, authority.crt)
+    for i in range(40):
+        room.write(f"d/bad{i}.pem", "nonsense\n")
+    found = warnings_of(tunnel("-t", "-c", configuration(
+        "verify = require", f"ca = {d}")))
+    assert len(found) == 9 and found[-1] == "ca: 32 more are passed over"
+
+
+def test_directory_as_a_system_has_it(room, authority, tunnel_with):
+    """Links by hashes, a bundle of all, and another directory in it."""
+    d = directory(room, authority.crt)
+    for i in range(3):
+        os.symlink("0.pem", room.path(f"d/1234abcd.{i}"))
+    in_one_file(room, authority.crt, authority.crt)
+    os.rename(room.path("all.pem"), room.path("d/bundle.crt"))
+    os.mkdir(room.path("d/java"))
+    room.write("d/java/cacerts", b"\xfe\xed\xfe\xed")
+    t, backend = tunnel_with("verify=require", f"ca={d}")
+    assert is_first(room, t, backend, client=authority.leaf("good"))
+    assert "passed over" not in t.log()
+    out = tunnel("-t", "accept=0", "connect=1", f"cert={authority.leaf()}",
+                 "verify=require", f"ca={d}").stdout
+    assert out.count('# clients by "CN=Test CA"') == 1
+
+
+@pytest.mark.skipif(not os.path.isdir("/etc/ssl/certs"),
+                    reason="no such directory here")
+def test_directory_of_this_system(configuration):
+    p = tunnel("-t", "-c", configuration("verify = require",
+                                         "ca = /etc/ssl/certs"))
+    if "there is no file in it" in p.stderr:
+        pytest.skip("it is empty")
+    assert p.returncode == 0, p.stderr
+    assert "# clients by " in p.stdout
+
+
+# An issuer with an extension that has to be understood, and is not.
+
+CRITICAL = {
+    "nameConstraints": "critical, permitted;DNS:example.org",
+    "policyConstraints": "critical, requireExplicitPolicy:0",
+    "inhibitAnyPolicy": "critical, 1",
+    "certificatePolicies": "critical, 1.2.3.4",
+    "1.2.3.4.5": "critical, ASN1:NULL",
+}
+
+
+@pytest.mark.parametrize("extension", CRITICAL)
+def test_issuer_with_a_critical_extension(room, authority, configuration,
+                                          wrong, tunnel_with, extension):
+    """Alone, it is refused; among others, it is passed over."""
+    other = support.Authority(
+        room.dir, "Other CA",
+        extensions=support.AUTHORITY + f"{extension} = {CRITICAL[extension]}\n")
+    why = (f'certificate 1: "CN=Other CA": its critical extension {extension} '
+           "is not supported")
+    assert wrong("verify = require", f"ca = {other.crt}").endswith(
+        f"ca: {other.crt.replace(room.dir + '/', '')}: {why}")
+    both = in_one_file(room, other.crt, authority.crt)
+    assert warnings_of(tunnel("-t", "-c", configuration(
+        "verify = require", f"ca = {both}"))) == [
+            f"ca: {both}: {why}; it is passed over"]
+    t, backend = tunnel_with("verify=require", f"ca={both}")
+    assert is_first(room, t, backend, client=authority.leaf("good"))
+    assert refusal(room, t, client=other.leaf("x")) == UNKNOWN_CA
 
 
 def test_fifo_in_a_directory(room, wrong):

@@ -1379,7 +1379,7 @@ config_check(const struct config *cfg, int inetd)
 	r |= check_trust(cfg);
 	if (cfg->sections < 2)
 		r |= check_conflicts(cfg, inetd);
-	if (cfg->command != NULL && cfg->command[0] != NULL &&
+	if (cfg->command != NULL && !cfg->is_wrong[EXEC] &&
 	    cfg->given[CHROOT] == NULL && !is_runnable(cfg->command[0])) {
 		say(ERROR, "%s: command %s: %s", cfg->given[EXEC] != NULL ?
 		    config_where(cfg, EXEC) : "command line", cfg->command[0],

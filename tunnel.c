@@ -1752,7 +1752,9 @@ load_values(struct tls_config *tls, struct config *cfg)
 	size_t i;
 	int r = 0;
 
-	if (cfg->is_wrong[CA])
+	/* Without verify, that is what was said of these. */
+	if (cfg->is_wrong[CA] || (cfg->number[VERIFY] == NONE &&
+	    (cfg->given[CRL] != NULL || cfg->given[PEER] != NULL)))
 		tls_config_ca(tls, NULL);
 	for (i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
 		int key = values[i].option;
@@ -3982,6 +3984,8 @@ check_files(const struct service *sv, enum level level)
 	for (i = 0; i < sizeof(checked) / sizeof(checked[0]); i++) {
 		for (v = sv->cfg.given[checked[i]]; v != NULL; v = v->next) {
 			if ((path = path_of(checked[i], v->text)) == NULL)
+				continue;
+			if (level == ERROR && sv->cfg.is_wrong[checked[i]])
 				continue;
 			why = level == ERROR ?
 			    path_fault(sv, checked[i], path) :

@@ -126,6 +126,8 @@ def test_what_is_wrong_is_not_missing(check, line, follows):
     ["max_connections = 0", "workers = 2"],
     ["ciphers = AES128-SHA"], ["key = /no/key.pem"],
     ["cert = /no/cert.pem"], ["key_password_file = /no/password"],
+    ["peer = dns:a.example"], ["crl = {ca}.crl"],
+    ["ticket_keys = /no/tickets"], ["ticket_keys = /etc"],
 ])
 def test_one_cause_one_sentence(check, authority, lines):
     text = "\n".join(lines).replace("{ca}.crl", authority.crl()).replace(

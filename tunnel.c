@@ -3963,7 +3963,8 @@ static const char *
 path_of(int option, const char *text)
 {
 	if (option == ACCEPT)
-		return strncmp(text, "unix:", 5) == 0 ? text + 5 : NULL;
+		return strncmp(text, "unix:", 5) == 0 && text[5] != '\0' ?
+		    text + 5 : NULL;
 	return option == LOG && log_stream(text) != 0 ? NULL : text;
 }
 

@@ -164,16 +164,16 @@ def test_two_transient_causes(room):
     if subprocess.run([*alone, "true"]).returncode != 0:
         pytest.skip("no network namespace can be made here")
     good = ["accept=127.0.0.1:0", f"cert={room.certs.server}",
-            "connect=a.example.org:1", "connect=b.example.org:1"]
+            "connect=a.example.org:1"]
 
     def run(*arguments):
         return subprocess.run(
             [*alone, *support.UNDER, support.TUNNEL, "-t", *good, *arguments],
-            capture_output=True, text=True, timeout=support.DEADLINE)
+            capture_output=True, text=True, timeout=4 * support.DEADLINE)
 
-    assert len(complaints(run(), 1)) == 2
-    assert len(complaints(run("tls_min=1"), 2)) == 3
-    assert len(complaints(run("connect=0"), 2)) == 3
+    # musl takes five seconds for each name.
+    assert len(complaints(run("connect=b.example.org:1"), 1)) == 2
+    assert len(complaints(run("tls_min=1", "connect=0"), 2)) == 3
 
 
 # What was meant.

@@ -215,6 +215,7 @@ struct tls_config {
 	uint16_t groups[LIST_MAX + 1];
 	const char *alpn[LIST_MAX + 1];		/* allocated */
 	int	 min, max;		/* 12 or 13 */
+	int	 left_out;		/* the same: no suite is for it; or 0 */
 	int	 truncation_is_eof;
 	unsigned kernel;		/* what it can do, for us */
 	char	 error[ERROR_SIZE];
@@ -1852,10 +1853,8 @@ ca_load(struct tls_config *cfg, const char *name)
 int
 tls_config_ca(struct tls_config *cfg, const char *name)
 {
-	if (each_file(cfg, name, ca_load, 1) == -1)
-		return -1;
 	cfg->has_ca = 1;
-	return 0;
+	return name == NULL ? 0 : each_file(cfg, name, ca_load, 1);
 }
 
 static int
@@ -2072,13 +2071,86 @@ each(struct tls_config *cfg, const char *names,
 	return r;
 }
 
+/*
+ * OpenSSL's name of a suite as IANA's: ECDHE-RSA-AES256-GCM-SHA384 and its
+ * like.  Suites without forward secrecy or AEAD have none, as they are not to
+ * be recommended.
+ */
+static int
+translate_suite(const char *name, char *iana, size_t size)
+{
+	static const struct {
+		const char *theirs, *ours;
+	} parts[] = {
+		{ "AES128-GCM-SHA256", "AES_128_GCM_SHA256" },
+		{ "AES256-GCM-SHA384", "AES_256_GCM_SHA384" },
+		{ "CHACHA20-POLY1305", "CHACHA20_POLY1305_SHA256" },
+		{ "AES128-CCM", "AES_128_CCM" },
+		{ "AES256-CCM", "AES_256_CCM" },
+	}, keys[] = {
+		{ "ECDHE-ECDSA-", "ECDHE_ECDSA" },
+		{ "ECDHE-RSA-", "ECDHE_RSA" },
+		{ "DHE-RSA-", "DHE_RSA" },
+	};
+	size_t i, j, n;
+
+	for (i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		n = strlen(keys[i].theirs);
+		if (strncmp(name, keys[i].theirs, n) != 0)
+			continue;
+		for (j = 0; j < sizeof(parts) / sizeof(parts[0]); j++) {
+			if (strcmp(name + n, parts[j].theirs) != 0)
+				continue;
+			snprintf(iana, size, "TLS_%s_WITH_%s", keys[i].ours,
+			    parts[j].ours);
+			return suite_id(iana) != 0;
+		}
+	}
+	snprintf(iana, size, "%s", name);
+	return suite_id(iana) != 0;
+}
+
+/* One more name in a list of text, unless it is there or finds no room. */
+static void
+list_name(char *text, size_t size, const char *name)
+{
+	size_t n = strlen(text);
+
+	if (strstr(text, name) == NULL && n + strlen(name) + 2 <= size)
+		snprintf(text + n, size - n, "%s%s", n > 0 ? ":" : "", name);
+}
+
+/*
+ * The same of a list: as TLS 1.3 has suites of its own, which OpenSSL does not
+ * count among these, they are put in.  Empty: none of them is there.
+ */
+static void
+translate_suites(const char *names, char *text, size_t size)
+{
+	char copy[ERROR_SIZE], iana[NAME_SIZE], *name, *rest;
+	size_t i;
+
+	text[0] = '\0';
+	snprintf(copy, sizeof(copy), "%s", names);
+	for (name = strtok_r(copy, SEPARATORS, &rest); name != NULL;
+	    name = strtok_r(NULL, SEPARATORS, &rest))
+		if (translate_suite(name, iana, sizeof(iana)))
+			list_name(text, size, iana);
+	if (text[0] == '\0' || strstr(text, "TLS_AES_") != NULL ||
+	    strstr(text, "TLS_CHACHA20_") != NULL)
+		return;
+	for (i = 0; is_tls13_suite(default_suites[i]); i++) {
+		suite_name(mbedtls_ssl_get_ciphersuite_name(default_suites[i]),
+		    iana, sizeof(iana));
+		list_name(text, size, iana);
+	}
+}
+
 static int
 add_suite(struct tls_config *cfg, const char *name, size_t n)
 {
 	if ((cfg->suites[n] = suite_id(name)) == 0)
-		return fail(cfg, "unknown cipher suite \"%s\" (allowed: "
-		    "IANA's names, such as TLS_AES_128_GCM_SHA256 or "
-		    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256)", name);
+		return fail(cfg, "unknown cipher suite \"%s\"", name);
 	cfg->suites[n + 1] = 0;
 	return 0;
 }
@@ -2086,25 +2158,85 @@ add_suite(struct tls_config *cfg, const char *name, size_t n)
 int
 tls_config_ciphers(struct tls_config *cfg, const char *names)
 {
-	return each(cfg, names, add_suite);
+	char why[ERROR_SIZE], text[ERROR_SIZE / 2];
+
+	if (each(cfg, names, add_suite) == 0)
+		return 0;
+	snprintf(why, sizeof(why), "%.300s", cfg->error);
+	if (strncmp(why, "unknown", 7) != 0)
+		return -1;
+	translate_suites(names, text, sizeof(text));
+	if (text[0] != '\0')
+		return fail(cfg, "%s (names are IANA's; those of the list that "
+		    "there are, and TLS 1.3's: ciphers = %s)", why, text);
+	return fail(cfg, "%s (allowed: IANA's names, such as "
+	    "TLS_AES_128_GCM_SHA256 or TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256; "
+	    "without ciphers, all that are safe)", why);
+}
+
+/* IANA's name of a group that has another one, such as OpenSSL's. */
+static const char *
+translate_group(const char *name)
+{
+	static const struct {
+		const char *theirs, *ours;
+	} names[] = {
+		{ "prime256v1", "secp256r1" }, { "P-256", "secp256r1" },
+		{ "P-384", "secp384r1" }, { "P-521", "secp521r1" },
+		{ "curve25519", "x25519" },
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcasecmp(names[i].theirs, name) == 0)
+			return names[i].ours;
+	return name;
+}
+
+static const struct group *
+find_group(const char *name)
+{
+	size_t i;
+
+	for (i = 0; groups[i].name != NULL; i++)
+		if (strcasecmp(groups[i].name, name) == 0)
+			return &groups[i];
+	return NULL;
+}
+
+void
+tls_translate_groups(const char *names, char *text, size_t size)
+{
+	char copy[ERROR_SIZE], *name, *rest;
+	const struct group *g;
+
+	text[0] = '\0';
+	snprintf(copy, sizeof(copy), "%s", names);
+	for (name = strtok_r(copy, SEPARATORS, &rest); name != NULL;
+	    name = strtok_r(NULL, SEPARATORS, &rest))
+		if ((g = find_group(translate_group(name))) != NULL)
+			list_name(text, size, g->name);
 }
 
 static int
 add_group(struct tls_config *cfg, const char *name, size_t n)
 {
-	char allowed[NAME_SIZE];	/* all of them fit */
+	char allowed[NAME_SIZE] = "";	/* all of them fit */
+	const char *other = translate_group(name);
+	const struct group *g = find_group(name);
 	size_t i, len = 0;
 
-	for (i = 0; groups[i].name != NULL; i++) {
-		if (strcasecmp(groups[i].name, name) == 0) {
-			cfg->groups[n] = groups[i].id;
-			cfg->groups[n + 1] = 0;
-			return 0;
-		}
+	if (g != NULL) {
+		cfg->groups[n] = g->id;
+		cfg->groups[n + 1] = 0;
+		return 0;
+	}
+	for (i = 0; groups[i].name != NULL; i++)
 		len += (size_t)snprintf(allowed + len, sizeof(allowed) - len,
 		    "%s%s", i > 0 ? ", " : "", groups[i].name);
-	}
-	return fail(cfg, "unknown group \"%s\" (allowed: %s)", name, allowed);
+	return fail(cfg, "unknown group \"%s\" (allowed: %s%s%s)", name,
+	    allowed, other != name ? "; its name here is " : "",
+	    other != name ? other : "");
 }
 
 int
@@ -2133,24 +2265,48 @@ tls_config_alpn(struct tls_config *cfg, const char *names)
 	return 0;
 }
 
+/* Is there a key for it?  In TLS 1.3 any will do. */
+static int
+has_key(const struct tls_config *cfg, int suite)
+{
+	const char *name = mbedtls_ssl_get_ciphersuite_name(suite);
+	mbedtls_pk_type_t type = strstr(name, "-ECDSA-") != NULL ||
+	    strstr(name, "TLS-ECDH-") != NULL ? MBEDTLS_PK_ECDSA :
+	    strstr(name, "-RSA-") != NULL ? MBEDTLS_PK_RSA : MBEDTLS_PK_NONE;
+	const struct cert *c = cfg->certs;
+
+	while (c != NULL && !is_tls13_suite(suite) &&
+	    !mbedtls_pk_can_do(&c->key, type))
+		c = c->next;
+	return c != NULL;
+}
+
 /*
- * A version without a suite is not offered: were it agreed upon, the
- * handshake would fail where the other version could have served.
+ * A version without a suite that a key can be used with is not offered: were
+ * it agreed upon, the handshake would fail where the other version could have
+ * served.
  */
 int
 tls_config_ready(struct tls_config *cfg)
 {
-	int with[2] = { 0, 0 };
+	int with[2] = { 0, 0 }, min = cfg->min, max = cfg->max;
 	size_t i;
 
 	for (i = 0; cfg->suites[i] != 0; i++)
-		with[is_tls13_suite(cfg->suites[i])] = 1;
+		with[is_tls13_suite(cfg->suites[i])] |=
+		    has_key(cfg, cfg->suites[i]);
 	if (!with[0])
 		cfg->min = 13;
 	if (!with[1])
 		cfg->max = 12;
 	if (cfg->min > cfg->max)
-		return fail(cfg, "no suite for the versions allowed");
+		return fail(cfg, "no suite of the list can be used with tls_min"
+		    " = 1.%d, tls_max = 1.%d and %s (in TLS 1.2 those with "
+		    "ECDSA in their name need an EC key, those with RSA an RSA "
+		    "key)", min % 10, max % 10, cfg->certs->next != NULL ?
+		    "these keys" : mbedtls_pk_can_do(&cfg->certs->key,
+		    MBEDTLS_PK_RSA) ? "an RSA key" : "an EC key");
+	cfg->left_out = min < cfg->min ? 12 : max > cfg->max ? 13 : 0;
 	mbedtls_ssl_conf_min_tls_version(&cfg->ssl, cfg->min == 13 ?
 	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
 	mbedtls_ssl_conf_max_tls_version(&cfg->ssl, cfg->max == 13 ?
@@ -2532,6 +2688,9 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 			warn(&w, "the list of \"%s\": %s",
 			    dn_text(&crl->issuer, dn, sizeof(dn)), text);
 	w.about = "ciphers";
+	if (cfg->left_out != 0)
+		warn(&w, "TLS 1.%d is not offered: no suite of the list can be "
+		    "used with it", cfg->left_out % 10);
 	for (i = 0; cfg->suites[i] != 0; i++)
 		warn_of_suite(&w, cfg->suites[i]);
 }
@@ -3262,16 +3421,9 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 static int
 is_usable(const struct tls_config *cfg, int suite)
 {
-	const char *name = mbedtls_ssl_get_ciphersuite_name(suite);
-	mbedtls_pk_type_t type = strstr(name, "-ECDSA-") != NULL ?
-	    MBEDTLS_PK_ECDSA : MBEDTLS_PK_RSA;
-	const struct cert *c = cfg->certs;
 	size_t i;
 
-	while (!is_tls13_suite(suite) && c != NULL &&
-	    !mbedtls_pk_can_do(&c->key, type))
-		c = c->next;
-	for (i = 0; c != NULL && cfg->suites[i] != 0; i++)
+	for (i = 0; has_key(cfg, suite) && cfg->suites[i] != 0; i++)
 		if (cfg->suites[i] == suite)
 			return 1;
 	return 0;

@@ -73,7 +73,8 @@ int	 tls_config_alpn(struct tls_config *, const char *names);
  * uri:URI, or, which need no issuer, pin:sha256/BASE64 for a public key (its
  * SubjectPublicKeyInfo, as in RFC 7469) and cert:FILE for each certificate in
  * it.  What can't be used among issuers is told by tls_config_warn(), unless it
- * is all there is.
+ * is all there is.  ca NULL: there is one that is not known, and nothing is to
+ * be said of its absence.
  */
 int	 tls_config_ca(struct tls_config *, const char *name);
 int	 tls_config_crl(struct tls_config *, const char *name);
@@ -167,6 +168,12 @@ void	 tls_config_warn(const struct tls_config *, void (*warn)(const char *));
  * (DNS names or addresses, separated as above), as PEM.  0, or -1 with text.
  */
 int	 tls_generate(const char *names, FILE *, char *text, size_t size);
+
+/*
+ * Other names for groups, as OpenSSL has them, as a list of IANA's, of those
+ * that are there; empty: none of them is.
+ */
+void	 tls_translate_groups(const char *names, char *text, size_t size);
 
 /*
  * The server's side of a connection on fd, handshake still to come.  Fills in

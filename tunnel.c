@@ -44,6 +44,10 @@
 #define LOG_SIZE	2048
 #define BOM		"\xef\xbb\xbf"	/* of UTF-8, as some editors put it */
 #define TEXT_SIZE	512
+#define HINT_SIZE	1024
+#define WORD_SIZE	32		/* of one that may be misspelt */
+#define ERRORS_MAX	50		/* of a configuration, that are told */
+#define ERRORS_READ	1000		/* and for which it is read on */
 #define ADDRESS_SIZE	128		/* of an address as text */
 #define ADDRESSES	16		/* of one name */
 #define COMMAND_WORDS	63
@@ -100,6 +104,8 @@ static struct {
 	uint64_t lost;		/* lines since the last report of them, */
 	int	 why;		/* by this errno; EAGAIN: nobody reads them */
 	int	 is_cut;	/* the last one there has no end */
+	int	 is_bounded;	/* a configuration is checked: so many */
+	size_t	 errors;	/* there were */
 } logging = { .level = INFO, .fd = STDERR_FILENO, .stream = STDERR_FILENO };
 
 enum { SIGNALS = 7 };
@@ -226,6 +232,9 @@ say(enum level level, const char *fmt, ...)
 
 	if (level > logging.level)
 		return;
+	if (level == ERROR && logging.is_bounded &&
+	    ++logging.errors > ERRORS_MAX)
+		return;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
@@ -235,19 +244,35 @@ say(enum level level, const char *fmt, ...)
 	errno = saved;
 }
 
+/* From here on the errors are those of one configuration. */
+static void
+errors_begin(void)
+{
+	logging.errors = 0;
+	logging.is_bounded = 1;
+}
+
+static void
+errors_end(void)
+{
+	logging.is_bounded = 0;
+	if (logging.errors > ERRORS_MAX)
+		say(ERROR, "and %zu more", logging.errors - ERRORS_MAX);
+}
+
 /*
  * THE OPTIONS
  * One row each; the man page and the example are held against them by a test.
  */
 
 enum {
-	ACCEPT, CONNECT, EXEC, CERT, KEY, KEY_PASSWORD_FILE, SNI_STRICT, CA,
-	CRL, VERIFY, PEER, TLS_MIN, TLS_MAX, CIPHERS, GROUPS, ALPN,
-	SESSION_TICKETS, TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE,
-	PROXY_PROTOCOL, ACCEPT_PROXY, MAX_CONNECTIONS, HANDSHAKE_TIMEOUT,
-	CONNECT_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, DRAIN_TIMEOUT,
-	RELOAD_TIMEOUT, KEEPALIVE, TRUNCATION, KTLS, MODE, WORKERS, MAX_PER_IP,
-	USER, GROUP, CHROOT, SANDBOX,
+	ACCEPT, CONNECT, EXEC, PROXY_PROTOCOL, ACCEPT_PROXY, CERT, KEY,
+	KEY_PASSWORD_FILE, SNI_STRICT, CA, CRL, VERIFY, PEER, TLS_MIN, TLS_MAX,
+	CIPHERS, GROUPS, ALPN, TRUNCATION, KTLS, SESSION_TICKETS,
+	TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE, MAX_CONNECTIONS,
+	MAX_PER_IP, HANDSHAKE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT,
+	LINGER_TIMEOUT, KEEPALIVE, DRAIN_TIMEOUT, RELOAD_TIMEOUT, MODE,
+	WORKERS, USER, GROUP, CHROOT, SANDBOX,
 	DAEMON, PIDFILE, LOG, LOG_LEVEL, OPTIONS
 };
 
@@ -361,36 +386,159 @@ static const struct option {
 	    "how much to log" },
 };
 
-/* What users of stunnel will write, and what it is here. */
-static const struct {
-	const char *theirs, *ours;
+/*
+ * What users of stunnel will write, and what it is here.  Advice follows the
+ * name of our key; a value that is copied, if ours takes such a one.
+ */
+static const struct theirs {
+	const char *theirs;
+	const char *value;		/* that the row is about; NULL: any */
+	const char *ours;		/* NULL: no key is like it */
+	const char *advice;
+	int	 is_copied;
+	const char *covers;		/* keys that are not missed with it */
 } stunnel[] = {
-	{ "CAfile", "ca" }, { "CApath", "ca" },
-	{ "checkEmail", NULL }, { "checkHost", "peer" }, { "checkIP", "peer" },
-	{ "ciphersuites", "ciphers" }, { "client", NULL },
-	{ "CRLfile", "crl" }, { "CRLpath", "crl" }, { "curve", "groups" },
-	{ "curves", "groups" }, { "debug", "log_level" }, { "delay", NULL },
-	{ "engine", NULL }, { "execArgs", "exec" },
-	{ "foreground", "daemon, the other way round" }, { "include", NULL },
-	{ "local", NULL }, { "OCSPaia", NULL }, { "options", NULL },
-	{ "output", "log" }, { "pid", "pidfile" },
-	{ "protocol", "proxy_protocol" },
-	{ "PSKsecrets", NULL }, { "renegotiation", NULL },
-	{ "requireCert", "verify" }, { "retry", NULL },
-	{ "securityLevel", NULL }, { "service", NULL },
-	{ "sessionCacheSize", "session_cache" },
-	{ "sessionCacheTimeout", "ticket_lifetime" },
-	{ "sessionResume", "session_tickets and session_cache" },
-	{ "setgid", "group" }, { "setuid", "user" }, { "sni", NULL },
-	{ "socket", NULL }, { "sslVersion", "tls_min and tls_max" },
-	{ "sslVersionMax", "tls_max" }, { "sslVersionMin", "tls_min" },
-	{ "syslog", "log" }, { "ticketKeySecret", "ticket_keys" },
-	{ "ticketMacSecret", "ticket_keys" },
-	{ "TIMEOUTbusy", "handshake_timeout" },
-	{ "TIMEOUTclose", "linger_timeout" },
-	{ "TIMEOUTconnect", "connect_timeout" },
-	{ "TIMEOUTidle", "idle_timeout" }, { "transparent", NULL },
-	{ "verifyChain", "verify" }, { "verifyPeer", "peer" },
+	{ "CAengine", .advice = "keys and certificates are PEM files" },
+	{ "CAfile", .ours = "ca", .is_copied = 1, .advice =
+	    "; with verifyPeer = yes it is peer = cert:FILE, and no ca",
+	    .covers = "peer" },
+	{ "CApath", .ours = "ca", .is_copied = 1, .covers = "peer" },
+	{ "checkEmail", .advice = "no rule of peer is about mail addresses" },
+	{ "checkHost", .ours = "peer", .advice = ": peer = dns:NAME" },
+	{ "checkIP", .ours = "peer", .advice = ": peer = ip:ADDRESS" },
+	{ "ciphersuites", .advice = "ciphers is one list for TLS 1.2 and "
+	    "1.3" },
+	{ "client", "no", .advice =
+	    "it is always the server: delete the line" },
+	{ "client", .advice = "the other end, plaintext in and TLS out, is "
+	    "not in this version", .covers = "cert" },
+	{ "compression", .advice = "there is none: delete the line" },
+	{ "config", .advice = "there is no OpenSSL here: delete the line" },
+	{ "CRLfile", .ours = "crl", .is_copied = 1 },
+	{ "CRLpath", .ours = "crl", .is_copied = 1 },
+	{ "curve", .ours = "groups", .is_copied = 1 },
+	{ "curves", .ours = "groups", .is_copied = 1 },
+	{ "debug", .ours = "log_level", .advice = ": 0 to 3 are error, 4 is "
+	    "warning, 5 notice, 6 info, 7 debug" },
+	{ "delay", .advice = "names are looked up at start and at a reload: "
+	    "delete the line" },
+	{ "EGD", .advice = "the kernel has random numbers: delete the line" },
+	{ "engine", .advice = "keys are PEM files, not of an engine" },
+	{ "engineCtrl", .advice = "there are no engines: delete the line" },
+	{ "engineDefault", .advice = "there are no engines: delete the line" },
+	{ "engineId", .advice = "keys are PEM files, not of an engine" },
+	{ "engineNum", .advice = "keys are PEM files, not of an engine" },
+	{ "execArgs", .ours = "exec", .advice = ": exec = PROGRAM ARGUMENT "
+	    "..., without the name that execArgs begins with" },
+	{ "failover", .ours = "connect", .advice = ": several take turns, and "
+	    "the next one is tried on failure; delete the line" },
+	{ "fips", "no", .advice = "that is how it is: delete the line" },
+	{ "fips", .advice = "mbed TLS has no FIPS validation" },
+	{ "foreground", "no", .ours = "daemon", .advice = ": daemon = yes" },
+	{ "foreground", .ours = "daemon", .advice = ", the other way round, "
+	    "and no by default: delete the line" },
+	{ "ident", .advice = "it asks no ident service" },
+	{ "include", .advice = "there are no includes: one file for each "
+	    "service" },
+	{ "libwrap", .advice = "there are no TCP wrappers (a packet filter "
+	    "can do it): delete the line" },
+	{ "local", .advice = "the source address can't be chosen" },
+	{ "logId", .advice = "each connection has a number in the log: delete "
+	    "the line" },
+	{ "OCSP", .advice = "there is no OCSP (crl has revocation lists)" },
+	{ "OCSPaia", .advice = "there is no OCSP (crl has revocation lists)" },
+	{ "OCSPflag", .advice = "there is no OCSP: delete the line" },
+	{ "OCSPnonce", .advice = "there is no OCSP: delete the line" },
+	{ "OCSPrequire", .advice = "there is no OCSP: delete the line" },
+	{ "options", .advice = "there is no OpenSSL here, and no TLS below "
+	    "1.2: delete the line (NO_TLSv1_2 is tls_min = 1.3, NO_TLSv1_3 "
+	    "is tls_max = 1.2)" },
+	{ "output", .ours = "log", .is_copied = 1 },
+	{ "pid", .ours = "pidfile", .is_copied = 1, .advice = "; another one "
+	    "for each service, or none under a service manager" },
+	{ "protocol", "proxy", .ours = "proxy_protocol", .advice =
+	    ": proxy_protocol = v1" },
+	{ "protocol", .advice = "STARTTLS and its like are not spoken: TLS "
+	    "comes first, as on the ports 465, 993 and 995" },
+	{ "provider", .advice = "keys are PEM files, not of a provider" },
+	{ "PSKidentity", .advice = "shared keys are not in this version",
+	    .covers = "cert ciphers" },
+	{ "PSKsecrets", .advice = "shared keys are not in this version",
+	    .covers = "cert ciphers" },
+	{ "pty", .advice = "a command gets a socket, not a terminal" },
+	{ "redirect", .advice = "a client that fails is refused" },
+	{ "renegotiation", .advice = "there is none: delete the line" },
+	{ "requireCert", .ours = "verify", .advice = ": yes is verify = "
+	    "require, no is verify = request", .covers = "verify" },
+	{ "reset", .advice = "an abort is always told as one: delete the "
+	    "line" },
+	{ "retry", .advice = "a command is run for each connection" },
+	{ "RNDbytes", .advice = "the kernel has random numbers: delete the "
+	    "line" },
+	{ "RNDfile", .advice = "the kernel has random numbers: delete the "
+	    "line" },
+	{ "RNDoverwrite", .advice = "the kernel has random numbers: delete "
+	    "the line" },
+	{ "securityLevel", .advice = "there is no OpenSSL here: delete the "
+	    "line" },
+	{ "service", .advice = "the name in syslog is tunnel: delete the "
+	    "line" },
+	{ "sessionCacheSize", .ours = "session_cache", .is_copied = 1 },
+	{ "sessionCacheTimeout", .ours = "ticket_lifetime", .is_copied = 1 },
+	{ "sessiond", .advice = "ticket_keys are for several hosts" },
+	{ "sessionResume", .ours = "session_tickets and session_cache",
+	    .advice = ": yes is the default, no is no and off" },
+	{ "setgid", .ours = "group", .is_copied = 1 },
+	{ "setuid", .ours = "user", .is_copied = 1 },
+	{ "sni", .advice = "a service is not chosen by the server's name "
+	    "(HAProxy and nginx do that); several cert are, for one service" },
+	{ "socket", .advice = "TCP_NODELAY, SO_KEEPALIVE and SO_REUSEADDR are "
+	    "set anyway: delete the line" },
+	{ "sslVersion", .ours = "tls_min and tls_max", .advice = ": TLSv1.2 "
+	    "is tls_max = 1.2, TLSv1.3 is tls_min = 1.3; for all others "
+	    "delete the line" },
+	{ "sslVersionMax", .ours = "tls_max", .advice = ": 1.2 or 1.3" },
+	{ "sslVersionMin", .ours = "tls_min", .advice = ": 1.2 or 1.3" },
+	{ "stack", .advice = "there are no threads: delete the line" },
+	{ "syslog", "no", .ours = "log", .advice = ", stderr by default: "
+	    "delete the line" },
+	{ "syslog", .ours = "log", .advice = ": log = syslog" },
+	{ "ticketKeySecret", .ours = "ticket_keys", .advice =
+	    ", a file (tunnel -k makes its lines)" },
+	{ "ticketMacSecret", .ours = "ticket_keys", .advice =
+	    ", a file (tunnel -k makes its lines)" },
+	{ "TIMEOUTbusy", .ours = "handshake_timeout", .is_copied = 1 },
+	{ "TIMEOUTclose", .ours = "linger_timeout", .advice =
+	    ": delete the line (here it bounds half-closed connections, which "
+	    "may have data to come)" },
+	{ "TIMEOUTconnect", .ours = "connect_timeout", .is_copied = 1 },
+	{ "TIMEOUTidle", .ours = "idle_timeout", .is_copied = 1 },
+	{ "TIMEOUTocsp", .advice = "there is no OCSP: delete the line" },
+	{ "transparent", .advice = "proxy_protocol tells the service the "
+	    "client's address" },
+	{ "verifyChain", "no", .ours = "verify", .advice =
+	    ": delete the line" },
+	{ "verifyChain", .ours = "verify", .advice = ": verify = require" },
+	{ "verifyPeer", "no", .ours = "peer", .advice = ": delete the line" },
+	{ "verifyPeer", .ours = "peer", .advice = ": peer = cert:FILE, with "
+	    "CAfile's FILE, and verify = require", .covers = "ca verify" },
+};
+
+/* Values that mean something else there. */
+static const struct {
+	int	 option;
+	const char *value, *advice;
+} their_values[] = {
+	{ VERIFY, "0", "stunnel's 0 is none" },
+	{ VERIFY, "1", "stunnel's 1 is request" },
+	{ VERIFY, "2", "stunnel's 2 is require" },
+	{ VERIFY, "3", "stunnel's 3 is require, with peer = cert:FILE in "
+	    "place of ca" },
+	{ VERIFY, "4", "stunnel's 4 is require, with peer = cert:FILE in "
+	    "place of ca" },
+	{ LOG, "append", "stunnel's append is what is always done: delete the "
+	    "line" },
+	{ LOG, "overwrite", "a log is always appended to: delete the line" },
 };
 
 /*
@@ -416,6 +564,8 @@ struct config {
 	int64_t	 number[OPTIONS];	/* NUMBER; CHOICE: index; TIME: ms */
 	char	**command;		/* NULL: none; ends with NULL */
 	char	*exec;			/* its words, if it is of the file */
+	int	 is_wrong[OPTIONS];	/* there was an error about it */
+	int	 sections;		/* that are not to be */
 };
 
 static void
@@ -521,44 +671,205 @@ join(char *text, size_t size, const char *const *words)
 		    i == 0 ? "" : ", ", words[i]);
 }
 
-/* The number behind a text; -1 after one sentence. */
+/*
+ * HINTS
+ * What somebody may have meant.
+ */
+
+/* Letters and digits alone, in lower case; not of a word that is too long. */
+static size_t
+fold(char *out, const char *in)
+{
+	size_t n = 0;
+
+	for (; *in != '\0' && n < WORD_SIZE; in++)
+		if (isalnum((unsigned char)*in))
+			out[n++] = (char)tolower((unsigned char)*in);
+	n = n < WORD_SIZE ? n : 0;
+	out[n] = '\0';
+	return n;
+}
+
+static size_t
+least(size_t a, size_t b, size_t c)
+{
+	return a < b ? (a < c ? a : c) : b < c ? b : c;
+}
+
+/*
+ * How many letters were left out, put in, mistaken or exchanged with the next
+ * one: Damerau's and Levenshtein's distance, three rows of its table at a time.
+ */
+static size_t
+distance(const char *a, const char *b)
+{
+	size_t rows[3][WORD_SIZE], i, j, n = strlen(b);
+
+	for (j = 0; j <= n; j++)
+		rows[0][j] = j;
+	for (i = 1; a[i - 1] != '\0'; i++) {
+		size_t *row = rows[i % 3], *above = rows[(i + 2) % 3];
+
+		row[0] = i;
+		for (j = 1; j <= n; j++) {
+			row[j] = least(row[j - 1] + 1, above[j] + 1,
+			    above[j - 1] + (a[i - 1] != b[j - 1]));
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] &&
+			    a[i - 2] == b[j - 1])
+				row[j] = least(row[j], row[j],
+				    rows[(i + 1) % 3][j - 2] + 1);
+		}
+	}
+	return rows[(i + 2) % 3][n];
+}
+
+/* How far a word is from another one; SIZE_MAX: too far to be it. */
+static size_t
+misspelt(const char *text, const char *word)
+{
+	char a[WORD_SIZE + 1], b[WORD_SIZE + 1];
+	size_t m = fold(a, text), n = fold(b, word), d;
+	size_t shorter = m < n ? m : n;
+
+	if (shorter < 2)
+		return SIZE_MAX;
+	d = distance(a, b);
+	if (d <= (shorter < 5 ? shorter > 2 : 2))
+		return d;
+	return shorter > 2 && strncmp(a, b, shorter) == 0 ? WORD_SIZE :
+	    SIZE_MAX;
+}
+
+/* The option that a name is nearest to, or -1. */
+static int
+option_near(const char *name)
+{
+	size_t best = SIZE_MAX, d;
+	int i, near = -1;
+
+	for (i = 0; i < OPTIONS; i++) {
+		d = misspelt(name, options[i].name);
+		if (d < best) {
+			best = d;
+			near = i;
+		}
+	}
+	return near;
+}
+
+/* The same of the values that an option may have; or NULL. */
+static const char *
+choice_near(const char *const *choices, const char *text)
+{
+	static const char *const truths[] = { "false", "off", "0", NULL },
+	    *const falses[] = { "true", "on", "1", NULL };
+	const char *near = NULL;
+	size_t best = SIZE_MAX, d, i;
+	int64_t ignored;
+
+	if (choices == no_yes && parse_choice(text, truths, &ignored) == 0)
+		return "no";
+	if (choices == no_yes && parse_choice(text, falses, &ignored) == 0)
+		return "yes";
+	for (i = 0; choices != NULL && choices[i] != NULL; i++) {
+		d = misspelt(text, choices[i]);
+		if (d < best) {
+			best = d;
+			near = choices[i];
+		}
+	}
+	return near;
+}
+
+/* What a value would mean to stunnel, if that is something else; or NULL. */
+static const char *
+their_value(const struct option *o, const char *text)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(their_values) / sizeof(their_values[0]); i++)
+		if (&options[their_values[i].option] == o &&
+		    strcasecmp(their_values[i].value, text) == 0)
+			return their_values[i].advice;
+	return NULL;
+}
+
+/* What follows "allowed: ..." of a value that is not; may be empty. */
+static void
+value_hint(const struct option *o, const char *text, char *hint, size_t size)
+{
+	const char *near = choice_near(o->choices, text);
+	const char *theirs = their_value(o, text);
+	char seconds[WORD_SIZE];
+	int64_t ms;
+
+	hint[0] = '\0';
+	snprintf(seconds, sizeof(seconds), "%ss", text);
+	if (near == NULL && o->type == TIME &&
+	    parse_time(seconds, o->min, o->max, &ms) == 0)
+		near = seconds;
+	if (theirs != NULL)
+		snprintf(hint, size, "; %s", theirs);
+	else if (near != NULL)
+		snprintf(hint, size, "; did you mean %s?", near);
+}
+
+/* The values that there are, as text. */
+static void
+option_allowed(const struct option *o, char *text, size_t size)
+{
+	char words[TEXT_SIZE / 4] = "";
+
+	if (o->choices != NULL)
+		join(words, sizeof(words), o->choices);
+	if (o->type == NUMBER)
+		snprintf(text, size, "%s%s%lld to %lld", words,
+		    words[0] != '\0' ? ", or " : "", (long long)o->min,
+		    (long long)o->max);
+	else if (o->type == TIME)
+		snprintf(text, size, "%s, or a number with its unit s, m, h or "
+		    "d, %llds to %llds", words, (long long)o->min,
+		    (long long)o->max);
+	else if (o->type == CHOICE)
+		snprintf(text, size, "%s", words);
+	else
+		snprintf(text, size, "%s", o->help);
+}
+
+/* The number behind a text, if it has one; -1: it is none of this option's. */
+static int
+option_number(const struct option *o, const char *text, int64_t *number)
+{
+	if (their_value(o, text) != NULL)
+		return -1;
+	if (o->choices != NULL && parse_choice(text, o->choices, number) == 0)
+		return 0;
+	switch (o->type) {
+	case NUMBER:
+		return parse_number(text, o->min, o->max, number);
+	case TIME:
+		return parse_time(text, o->min, o->max, number);
+	case CHOICE:
+		return -1;
+	default:
+		return 0;
+	}
+}
+
+/* The same; -1 after one sentence. */
 static int
 option_parse(const struct option *o, const char *text, const char *where,
     int64_t *number)
 {
-	char allowed[TEXT_SIZE] = "", words[TEXT_SIZE / 4] = "";
-	int r = 0;
+	char allowed[TEXT_SIZE], hint[TEXT_SIZE / 4];
 
-	if (o->choices != NULL) {
-		join(words, sizeof(words), o->choices);
-		if (parse_choice(text, o->choices, number) == 0)
-			return 0;
-	}
-	switch (o->type) {
-	case TEXT:
-	case LIST:
+	if (option_number(o, text, number) == 0)
 		return 0;
-	case NUMBER:
-		r = parse_number(text, o->min, o->max, number);
-		snprintf(allowed, sizeof(allowed), "%s%s%lld to %lld", words,
-		    words[0] != '\0' ? ", or " : "", (long long)o->min,
-		    (long long)o->max);
-		break;
-	case TIME:
-		r = parse_time(text, o->min, o->max, number);
-		snprintf(allowed, sizeof(allowed), "%s, or a number with its "
-		    "unit s, m, h or d, %llds to %llds", words,
-		    (long long)o->min, (long long)o->max);
-		break;
-	case CHOICE:
-		r = -1;
-		memcpy(allowed, words, sizeof(words));
-		break;
-	}
-	if (r == -1)
-		say(ERROR, "%s: %s = \"%s\" is not valid (allowed: %s)", where,
-		    o->name, text, allowed);
-	return r;
+	option_allowed(o, allowed, sizeof(allowed));
+	value_hint(o, text, hint, sizeof(hint));
+	say(ERROR, "%s: %s = \"%s\" is not valid (allowed: %s%s)", where,
+	    o->name, text, allowed, hint);
+	return -1;
 }
 
 static int
@@ -572,26 +883,98 @@ option_find(const char *name)
 	return -1;
 }
 
-static int
-unknown_key(const char *where, const char *name)
+/* What follows from an error about these keys is no other one. */
+static void
+config_blame(struct config *cfg, const char *keys)
+{
+	char name[WORD_SIZE];
+	size_t n;
+	int i;
+
+	for (; keys != NULL && *keys != '\0'; keys += n + (keys[n] != '\0')) {
+		n = strcspn(keys, " ");
+		snprintf(name, sizeof(name), "%.*s", (int)n, keys);
+		if ((i = option_find(name)) != -1)
+			cfg->is_wrong[i] = 1;
+	}
+}
+
+/* Nobody knows what was lost. */
+static void
+config_blame_all(struct config *cfg)
 {
 	size_t i;
 
+	for (i = 0; i < OPTIONS; i++)
+		cfg->is_wrong[i] = 1;
+}
+
+/* stunnel's value as a line of ours; or empty. */
+static void
+copied_line(const struct theirs *t, const char *text, char *line, size_t size)
+{
+	int i = t->is_copied ? option_find(t->ours) : -1;
+	char value[TEXT_SIZE];
+	int64_t ignored;
+
+	line[0] = '\0';
+	if (i == -1 || strlen(text) + 1 >= sizeof(value))
+		return;
+	snprintf(value, sizeof(value), "%s", text);
+	if (options[i].type == TIME && *text != '\0' &&
+	    strspn(text, "0123456789") == strlen(text))
+		snprintf(value, sizeof(value), "%ss", text);
+	else if (i == GROUPS)
+		tls_translate_groups(text, value, sizeof(value));
+	if (value[0] == '\0')
+		snprintf(line, size, ", without \"%s\": delete the line", text);
+	else if (option_number(&options[i], value, &ignored) == 0)
+		snprintf(line, size, ": %s = %s", t->ours, value);
+}
+
+/* The first row for such a line, in which case and with what marks ever. */
+static const struct theirs *
+find_theirs(const char *name, const char *text)
+{
+	char key[WORD_SIZE + 1], other[WORD_SIZE + 1];
+	size_t i;
+
+	fold(key, name);
 	for (i = 0; i < sizeof(stunnel) / sizeof(stunnel[0]); i++) {
-		if (strcasecmp(stunnel[i].theirs, name) != 0)
-			continue;
-		if (stunnel[i].ours == NULL)
-			say(ERROR, "%s: unknown key \"%s\" (there is nothing "
-			    "like stunnel's %s here)", where, name,
-			    stunnel[i].theirs);
-		else
-			say(ERROR, "%s: unknown key \"%s\" (stunnel's %s is "
-			    "\"%s\" here)", where, name, stunnel[i].theirs,
-			    stunnel[i].ours);
-		return -1;
+		fold(other, stunnel[i].theirs);
+		if (strcmp(key, other) == 0 && (stunnel[i].value == NULL ||
+		    strcasecmp(stunnel[i].value, text) == 0))
+			return &stunnel[i];
 	}
-	say(ERROR, "%s: unknown key \"%s\" (tunnel -h lists them all)", where,
-	    name);
+	return NULL;
+}
+
+static int
+unknown_key(struct config *cfg, const char *where, const char *name,
+    const char *text)
+{
+	const struct theirs *t = find_theirs(name, text);
+	char line[HINT_SIZE];
+	int near;
+
+	if (t != NULL && t->ours == NULL) {
+		say(ERROR, "%s: unknown key \"%s\" (stunnel's %s: %s)", where,
+		    name, t->theirs, t->advice);
+	} else if (t != NULL) {
+		copied_line(t, text, line, sizeof(line));
+		say(ERROR, "%s: unknown key \"%s\" (stunnel's %s is \"%s\" "
+		    "here%s%s)", where, name, t->theirs, t->ours, line,
+		    t->advice != NULL ? t->advice : "");
+		config_blame(cfg, t->ours);
+	} else if ((near = option_near(name)) != -1) {
+		say(ERROR, "%s: unknown key \"%s\" (did you mean \"%s\"?)",
+		    where, name, options[near].name);
+		cfg->is_wrong[near] = 1;
+	} else
+		say(ERROR, "%s: unknown key \"%s\" (tunnel -h lists them all)",
+		    where, name);
+	if (t != NULL)
+		config_blame(cfg, t->covers);
 	return -1;
 }
 
@@ -603,31 +986,12 @@ values_append(struct value **list, struct value *v)
 	*list = v;
 }
 
-/* key = value from where; -1 after one sentence.  Arguments are first. */
 static int
-config_set(struct config *cfg, int rank, const char *where, const char *key,
+value_add(struct config *cfg, int i, int rank, const char *where,
     const char *text)
 {
-	int i = option_find(key);
 	struct value *v;
-	int64_t ignored;
 
-	if (i == -1)
-		return unknown_key(where, key);
-	if (*text == '\0') {
-		say(ERROR, "%s: %s has no value (%s)", where, key,
-		    options[i].help);
-		return -1;
-	}
-	if (cfg->given[i] != NULL && cfg->given[i]->rank > rank)
-		return option_parse(&options[i], text, where, &ignored);
-	if (cfg->given[i] != NULL && options[i].type != LIST) {
-		say(ERROR, "%s: %s is already set at %s, and can be set once",
-		    where, key, cfg->given[i]->where);
-		return -1;
-	}
-	if (option_parse(&options[i], text, where, &cfg->number[i]) == -1)
-		return -1;
 	if ((v = calloc(1, sizeof(*v))) == NULL ||
 	    (v->text = strdup(text)) == NULL ||
 	    (v->where = strdup(where)) == NULL) {
@@ -638,6 +1002,36 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
 	v->rank = rank;
 	values_append(&cfg->given[i], v);
 	return 0;
+}
+
+/*
+ * key = value from where; -1 after one sentence.  Arguments are first.  Of
+ * several sections each may set a key.
+ */
+static int
+config_set(struct config *cfg, int rank, const char *where, const char *key,
+    const char *text)
+{
+	int i = option_find(key);
+	int64_t ignored;
+	const struct value *v;
+
+	if (i == -1)
+		return unknown_key(cfg, where, key, text);
+	v = cfg->given[i];
+	if (*text == '\0') {
+		say(ERROR, "%s: %s has no value (%s)", where, key,
+		    options[i].help);
+	} else if (v != NULL && v->rank > rank) {
+		return option_parse(&options[i], text, where, &ignored);
+	} else if (v != NULL && options[i].type != LIST && cfg->sections < 2) {
+		say(ERROR, "%s: %s is already set at %s, and can be set once",
+		    where, key, v->where);
+	} else if (option_parse(&options[i], text, where, &cfg->number[i]) ==
+	    0)
+		return value_add(cfg, i, rank, where, text);
+	cfg->is_wrong[i] = 1;
+	return -1;
 }
 
 /* "  key = value  " in place: the key, and its value behind it. */
@@ -682,6 +1076,42 @@ line_check(const char *where, const char *line, size_t len)
 	return 0;
 }
 
+/* [section]: -1 after one sentence. */
+static int
+refuse_section(struct config *cfg, const char *where, const char *line)
+{
+	char name[WORD_SIZE * 2];
+	size_t i;
+
+	cfg->sections++;
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(line + 1, "]"),
+	    line + 1);
+	for (i = 0; name[i] != '\0'; i++)
+		if (!isalnum((unsigned char)name[i]) &&
+		    strchr("-_.", name[i]) == NULL)
+			name[i] = '-';
+	say(ERROR, "%s: there are no [sections], but one file and one instance "
+	    "for each service: what is below this line, and what is above the "
+	    "first such line, goes into /etc/tunnel/%s.conf, for \"systemctl "
+	    "enable --now tunnel@%s\"", where, name, name);
+	return -1;
+}
+
+/* Neither a setting nor a comment. */
+static int
+refuse_line(struct config *cfg, const char *where, const char *line)
+{
+	char word[WORD_SIZE];
+	int near;
+
+	say(ERROR, "%s: \"%.64s\" is not key = value (a comment begins with # "
+	    "or ;)", where, line);
+	snprintf(word, sizeof(word), "%.*s", (int)strcspn(line, " \t:"), line);
+	if ((near = option_near(word)) != -1)
+		cfg->is_wrong[near] = 1;
+	return -1;
+}
+
 /* key = value; line is len bytes, a NUL behind them, and changed. */
 static int
 config_line(struct config *cfg, int rank, const char *where, char *line,
@@ -689,19 +1119,21 @@ config_line(struct config *cfg, int rank, const char *where, char *line,
 {
 	char *key, *value;
 
-	if (line_check(where, line, len) == -1)
+	if (line_check(where, line, len) == -1) {
+		config_blame_all(cfg);
 		return -1;
+	}
 	line += strspn(line, " \t");
 	if (*line == '\0' || *line == '#' || *line == ';')
 		return 0;
-	if ((key = split(line, &value)) == NULL) {
-		say(ERROR, "%s: \"%.64s\" is not key = value (there are no "
-		    "[sections]; a comment begins with #)", where, line);
-		return -1;
-	}
+	if (*line == '[')
+		return refuse_section(cfg, where, line);
+	if ((key = split(line, &value)) == NULL)
+		return refuse_line(cfg, where, line);
 	if (strstr(value, " #") != NULL || strstr(value, "\t#") != NULL) {
 		say(ERROR, "%s: a comment behind a value (allowed: on a line "
 		    "of its own)", where);
+		config_blame(cfg, key);
 		return -1;
 	}
 	return config_set(cfg, rank, where, key, value);
@@ -727,36 +1159,57 @@ open_to_read(const char *name, const char **why)
 	return fp;
 }
 
+/* A file of another system has one at the end of each line: told once. */
+static int
+cut_cr(const char *where, char *line, ssize_t *len, int *told)
+{
+	if (*len == 0 || line[*len - 1] != '\r')
+		return 0;
+	line[--*len] = '\0';
+	if ((*told)++ > 0)
+		return 0;
+	say(ERROR, "%s: a carriage return (allowed: LF alone at the end of a "
+	    "line; dos2unix makes it so of all)", where);
+	return -1;
+}
+
+/* All of its lines, unless they make no sense. */
 static int
 config_file(struct config *cfg, const char *name)
 {
 	const char *why;
 	char where[PATH_MAX + 32], *line = NULL;
 	size_t size = 0, number = 0, bom;
-	int r = 0, failed;
+	int r = 0, told = 0;
 	ssize_t len;
 	FILE *fp;
 
 	if ((fp = open_to_read(name, &why)) == NULL) {
 		say(ERROR, "%s: %s", name, why);
+		config_blame_all(cfg);
 		return -1;
 	}
-	errno = 0;
-	while (r == 0 && (len = getline(&line, &size, fp)) != -1) {
+	while (logging.errors < ERRORS_READ &&
+	    (errno = 0, len = getline(&line, &size, fp)) != -1) {
 		snprintf(where, sizeof(where), "%s:%zu", name, ++number);
 		if (line[len - 1] == '\n')
 			line[--len] = '\0';
+		r |= cut_cr(where, line, &len, &told);
 		bom = number == 1 && strncmp(line, BOM, strlen(BOM)) == 0 ?
 		    strlen(BOM) : 0;
-		r = config_line(cfg, FROM_FILE, where, line + bom,
+		r |= config_line(cfg, FROM_FILE, where, line + bom,
 		    (size_t)len - bom);
 	}
-	failed = r == 0 && (ferror(fp) || errno == ENOMEM);
-	if (failed)
+	if (ferror(fp) || errno == ENOMEM) {
 		say(ERROR, "%s: %s", name, strerror(errno));
+		config_blame_all(cfg);
+		r = -1;
+	}
+	if (logging.errors >= ERRORS_READ)
+		config_blame_all(cfg);
 	free(line);
 	fclose(fp);
-	return failed ? -1 : r;
+	return r;
 }
 
 static int
@@ -768,6 +1221,7 @@ config_argument(struct config *cfg, const char *argument)
 	if (strchr(argument, '=') == NULL) {
 		say(ERROR, "argument \"%s\" is not key=value (a file goes "
 		    "behind -c, a command behind --)", argument);
+		config_blame_all(cfg);
 		return -1;
 	}
 	if ((copy = strdup(argument)) == NULL) {
@@ -868,60 +1322,100 @@ is_for_inetd(const struct value *accept)
 	    strncmp(accept->text, "fd:", 3) == 0);
 }
 
-/* What must be there, and what may not be together. */
+/* What must be there. */
 static int
-config_check(const struct config *cfg, int inetd)
+check_missing(const struct config *cfg, int inetd)
+{
+	const struct {
+		int	 is_there;
+		const char *what;
+	} needed[] = {
+		{ inetd || cfg->given[ACCEPT] != NULL ||
+		    cfg->is_wrong[ACCEPT], "accept = [host:]port" },
+		{ cfg->given[CERT] != NULL || cfg->is_wrong[CERT],
+		    "cert = FILE (tunnel -g NAME -o FILE makes one)" },
+		{ cfg->given[CONNECT] != NULL || cfg->command != NULL ||
+		    cfg->is_wrong[CONNECT] || cfg->is_wrong[EXEC],
+		    "connect = [host:]port, or a command behind --" },
+	};
+	size_t i;
+	int r = 0;
+
+	for (i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
+		if (needed[i].is_there)
+			continue;
+		say(ERROR, "missing: %s", needed[i].what);
+		r = -1;
+	}
+	return r;
+}
+
+/* What is for clients' certificates alone. */
+static int
+check_trust(const struct config *cfg)
 {
 	static const int trust[] = { CA, CRL, PEER };
-	const char *missing = NULL;
 	size_t i;
+	int r = 0;
 
-	if (cfg->given[ACCEPT] == NULL && !inetd)
-		missing = "accept = [host:]port";
-	else if (cfg->given[CERT] == NULL)
-		missing = "cert = FILE (tunnel -g NAME -o FILE makes one)";
-	else if (cfg->given[CONNECT] == NULL && cfg->command == NULL)
-		missing = "connect = [host:]port, or a command behind --";
-	if (missing != NULL) {
-		say(ERROR, "missing: %s", missing);
-		return -1;
-	}
-	if (inetd && !is_for_inetd(cfg->given[ACCEPT])) {
-		say(ERROR, "%s: -i serves one connection that is there already "
-		    "(allowed: no accept, or accept = fd:N)",
-		    config_where(cfg, ACCEPT));
-		return -1;
-	}
-	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
-		say(ERROR, "%s: connect and a command exclude each other",
-		    config_where(cfg, CONNECT));
-		return -1;
-	}
 	for (i = 0; i < sizeof(trust) / sizeof(trust[0]); i++) {
-		if (cfg->given[trust[i]] == NULL ||
+		if (cfg->given[trust[i]] == NULL || cfg->is_wrong[VERIFY] ||
 		    cfg->number[VERIFY] != NONE)
 			continue;
 		say(ERROR, "%s: %s is of no use while verify is none (allowed "
 		    "with it: request, require)", config_where(cfg, trust[i]),
 		    options[trust[i]].name);
-		return -1;
+		r = -1;
 	}
-	if (!inetd && cfg->number[MODE] == POLL &&
+	return r;
+}
+
+/* What may not be together, of one service. */
+static int
+check_conflicts(const struct config *cfg, int inetd)
+{
+	int r = 0;
+
+	if (inetd && !is_for_inetd(cfg->given[ACCEPT])) {
+		say(ERROR, "%s: -i serves one connection that is there already "
+		    "(allowed: no accept, or accept = fd:N)",
+		    config_where(cfg, ACCEPT));
+		r = -1;
+	}
+	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
+		say(ERROR, "%s: connect and a command exclude each other",
+		    config_where(cfg, CONNECT));
+		r = -1;
+	}
+	if (!inetd && cfg->number[MODE] == POLL && !cfg->is_wrong[MODE] &&
+	    !cfg->is_wrong[WORKERS] && !cfg->is_wrong[MAX_CONNECTIONS] &&
 	    cfg->number[MAX_CONNECTIONS] < cfg->number[WORKERS]) {
 		say(ERROR, "%s: workers = %lld are more than max_connections = "
 		    "%lld", config_where(cfg, WORKERS),
 		    (long long)cfg->number[WORKERS],
 		    (long long)cfg->number[MAX_CONNECTIONS]);
-		return -1;
+		r = -1;
 	}
-	if (cfg->command != NULL && cfg->given[CHROOT] == NULL &&
-	    !is_runnable(cfg->command[0])) {
+	return r;
+}
+
+/* -1 after a sentence for each thing that is missing or does not fit. */
+static int
+config_check(const struct config *cfg, int inetd)
+{
+	int r = check_missing(cfg, inetd);
+
+	r |= check_trust(cfg);
+	if (cfg->sections < 2)
+		r |= check_conflicts(cfg, inetd);
+	if (cfg->command != NULL && !cfg->is_wrong[EXEC] &&
+	    cfg->given[CHROOT] == NULL && !is_runnable(cfg->command[0])) {
 		say(ERROR, "%s: command %s: %s", cfg->given[EXEC] != NULL ?
 		    config_where(cfg, EXEC) : "command line", cfg->command[0],
 		    "not found, or not executable");
-		return -1;
+		r = -1;
 	}
-	return 0;
+	return r;
 }
 
 static void
@@ -953,7 +1447,7 @@ struct arguments {
 	const char *file;
 	const char *names;		/* of -g */
 	const char *output;		/* of -o */
-	int	 help, inetd, key, test, version;
+	int	 help, inetd, key, quiet, test, version;
 	const char **settings;		/* key=value, allocated */
 	size_t	 nsettings;
 	char	**command;		/* what is behind -- */
@@ -979,28 +1473,53 @@ misused(void)
 	return -1;
 }
 
+/* A group of keys: those from one on, up to another. */
+static void
+help_keys(int from, int to, const char *title)
+{
+	int i, used = printf("  %-13s", title);
+
+	for (i = from; i < to; i++) {
+		if (used + 1 + (int)strlen(options[i].name) > 79) {
+			printf("\n");
+			used = printf("%15s", "");
+		}
+		used += printf(" %s", options[i].name);
+	}
+	printf("\n");
+}
+
+/* On a screen of 24 lines. */
 static void
 help(void)
 {
+	static const struct {
+		int	 from;
+		const char *title;
+	} groups[] = {
+		{ ACCEPT, "service" }, { CERT, "certificates" },
+		{ CA, "clients" }, { TLS_MIN, "TLS" },
+		{ SESSION_TICKETS, "resumption" }, { MAX_CONNECTIONS, "limits" },
+		{ MODE, "processes" }, { DAEMON, "process, log" },
+		{ OPTIONS, NULL }
+	};
 	size_t i;
 
 	usage(stdout);
-	printf("\n  -c file   read the configuration file\n"
-	    "  -d        daemon=yes\n"
-	    "  -g names  make a key and a self-signed certificate\n"
-	    "  -i        serve the one connection on descriptor 0 (inetd)\n"
-	    "  -k        make a key for ticket_keys\n"
-	    "  -o file   write what -g or -k makes to a new file\n"
-	    "  -q        log_level=warning\n"
-	    "  -t        check the configuration, describe the certificates\n"
-	    "  -v        log_level=debug\n"
-	    "  -V        versions and features\n\n"
-	    "keys, as in the file (tunnel.conf(5)):\n");
-	for (i = 0; i < OPTIONS; i++)
-		printf("  %-18s %s%s%s%s\n", options[i].name, options[i].help,
-		    options[i].fallback != NULL ? " (" : "",
-		    options[i].fallback != NULL ? options[i].fallback : "",
-		    options[i].fallback != NULL ? ")" : "");
+	printf("\n  -c file  configuration file   "
+	    "-t        check it, describe certificates\n"
+	    "  -d       daemon=yes           "
+	    "-tq       check it, and tell only what is wrong\n"
+	    "  -i       serve descriptor 0   "
+	    "-g names  make a key and its certificate\n"
+	    "  -q       log_level=warning    "
+	    "-k        make a key for ticket_keys\n"
+	    "  -v       log_level=debug      "
+	    "-o file   write what -g or -k makes there\n"
+	    "  -V       version, features    -h        show this\n\n"
+	    "keys, as in the file; tunnel.conf(5) explains them:\n");
+	for (i = 0; groups[i].title != NULL; i++)
+		help_keys(groups[i].from, groups[i + 1].from, groups[i].title);
 }
 
 /* What -g, -k and -o may not be with; -1 after one sentence. */
@@ -1026,69 +1545,71 @@ check_letters(const struct arguments *a)
 	return 0;
 }
 
+/* What a letter stands for, if that is a setting; or NULL. */
+static const char *
+letter_setting(int letter)
+{
+	return letter == 'd' ? "daemon=yes" :
+	    letter == 'q' ? "log_level=warning" :
+	    letter == 'v' ? "log_level=debug" : NULL;
+}
+
+/* One of getopt(3); -1 after one sentence. */
+static int
+take_letter(struct arguments *a, int letter)
+{
+	switch (letter) {
+	case 'c':
+		if (a->file != NULL) {
+			say(ERROR, "-c is given twice");
+			return -1;
+		}
+		a->file = optarg;
+		return 0;
+	case 'g':
+		a->names = optarg;
+		return 0;
+	case 'o':
+		a->output = optarg;
+		return 0;
+	case '?':
+		return misused();
+	}
+	a->help |= letter == 'h';
+	a->inetd |= letter == 'i';
+	a->key |= letter == 'k';
+	a->quiet |= letter == 'q';
+	a->test |= letter == 't';
+	a->version |= letter == 'V';
+	return 0;
+}
+
 /* Letters and key=value in any order, up to "--". */
 static int
 parse_arguments(struct arguments *a, int argc, char **argv)
 {
 	static char *none[] = { NULL };
 	static char help_letter[] = "-h", version_letter[] = "-V";
+	size_t most = 0;		/* each letter may be a setting */
+	const char *setting;
 	int c, n;
 
 	for (n = 1; n < argc && strcmp(argv[n], "--") != 0; n++)
-		continue;
+		most += strlen(argv[n]) + 1;
 	a->command = n < argc ? &argv[n + 1] : none;
-	if ((a->settings = calloc((size_t)argc, sizeof(char *))) == NULL)
+	if ((a->settings = calloc(most + 1, sizeof(char *))) == NULL)
 		return -1;
 	while (optind < n) {
-		const char *setting = NULL;
-
 		if (strcmp(argv[optind], "--help") == 0)
 			argv[optind] = help_letter;
 		else if (strcmp(argv[optind], "--version") == 0)
 			argv[optind] = version_letter;
-		switch (c = getopt(n, argv, "+c:dg:hiko:qtvV")) {
-		case -1:
+		if ((c = getopt(n, argv, "+c:dg:hiko:qtvV")) == -1)
 			setting = argv[optind++];
-			break;
-		case 'c':
-			if (a->file != NULL) {
-				say(ERROR, "-c is given twice");
-				return -1;
-			}
-			a->file = optarg;
-			break;
-		case 'd':
-			setting = "daemon=yes";
-			break;
-		case 'g':
-			a->names = optarg;
-			break;
-		case 'h':
-			a->help = 1;
-			break;
-		case 'i':
-			a->inetd = 1;
-			break;
-		case 'k':
-			a->key = 1;
-			break;
-		case 'o':
-			a->output = optarg;
-			break;
-		case 'q':
-		case 'v':
-			setting = c == 'q' ? "log_level=warning" :
-			    "log_level=debug";
-			break;
-		case 't':
-			a->test = 1;
-			break;
-		case 'V':
-			a->version = 1;
-			break;
-		default:
-			return misused();
-		}
+		else if (take_letter(a, c) == -1)
+			return -1;
+		else
+			setting = letter_setting(c);
 		if (setting != NULL)
 			a->settings[a->nsettings++] = setting;
 	}
@@ -1115,31 +1636,37 @@ take_environment(struct arguments *a)
 	getrlimit(RLIMIT_CORE, &a->core);
 }
 
-/* The whole configuration, anew; -1 after one sentence. */
+/* The whole configuration, anew; -1 after a sentence for each error. */
 static int
 configure(struct config *cfg, const struct arguments *a)
 {
 	int fd, last = PASSED + a->passed;
 	char text[32];
 	size_t i;
+	int r = 0;
 
 	config_defaults(cfg);
 	for (i = 0; i < a->nsettings; i++)
-		if (config_argument(cfg, a->settings[i]) == -1)
-			return -1;
-	if (a->file != NULL && config_file(cfg, a->file) == -1)
-		return -1;
-	if (config_command(cfg, a->command) == -1)
-		return -1;
+		r |= config_argument(cfg, a->settings[i]);
+	if (a->file != NULL)
+		r |= config_file(cfg, a->file);
+	if (config_command(cfg, a->command) == -1) {
+		cfg->is_wrong[EXEC] = 1;
+		r = -1;
+	}
 	if (cfg->given[ACCEPT] != NULL)
 		last = PASSED;
 	for (fd = PASSED; fd < last; fd++) {
 		snprintf(text, sizeof(text), "fd:%d", fd);
-		if (config_set(cfg, FROM_FILE, "LISTEN_FDS", "accept", text) ==
-		    -1)
-			return -1;
+		r |= config_set(cfg, FROM_FILE, "LISTEN_FDS", "accept", text);
 	}
-	return config_check(cfg, a->inetd);
+	if (a->test && a->quiet && !a->inetd && cfg->given[ACCEPT] == NULL &&
+	    !cfg->is_wrong[ACCEPT]) {
+		say(WARNING, "missing: accept (right if systemd passes the "
+		    "sockets)");
+		cfg->is_wrong[ACCEPT] = 1;
+	}
+	return config_check(cfg, a->inetd) == -1 ? -1 : r;
 }
 
 /*
@@ -1180,58 +1707,71 @@ values_count(const struct value *v)
 	return n;
 }
 
+/* One certificate and its key, or NULL if that is nobody's guess. */
+static int
+load_cert(struct tls_config *tls, const struct value *cert,
+    const struct value *key, const char *password)
+{
+	if (tls_config_cert(tls, cert->text) == -1) {
+		say(ERROR, "%s: cert: %s", cert->where, tls_config_error(tls));
+		return -1;
+	}
+	if (key != NULL && tls_config_key(tls, key->text, password) == -1) {
+		say(ERROR, "%s: key: %s", key->where, tls_config_error(tls));
+		return -1;
+	}
+	return 0;
+}
+
 /* The certificates and, in the same order, the keys if they have their own. */
 static int
 load_certs(struct tls_config *tls, const struct config *cfg,
     const char *password)
 {
 	const struct value *cert = cfg->given[CERT], *key = cfg->given[KEY];
+	int fit = key == NULL || values_count(key) == values_count(cert);
+	int r = 0;
 
-	if (key != NULL && values_count(key) != values_count(cert)) {
+	if (!fit && cfg->sections < 2 && !cfg->is_wrong[CERT] &&
+	    !cfg->is_wrong[KEY]) {
 		say(ERROR, "%s: there are %zu cert and %zu key (allowed: a key "
 		    "for each, in the same order, or none, with the keys in "
 		    "the cert files)", key->where, values_count(cert),
 		    values_count(key));
-		return -1;
+		r = -1;
 	}
 	for (; cert != NULL; cert = cert->next) {
-		const struct value *v = key != NULL ? key : cert;
-
-		if (tls_config_cert(tls, cert->text) == -1) {
-			say(ERROR, "%s: cert: %s", cert->where,
-			    tls_config_error(tls));
-			return -1;
-		}
-		if (tls_config_key(tls, v->text, password) == -1) {
-			say(ERROR, "%s: key: %s", v->where,
-			    tls_config_error(tls));
-			return -1;
-		}
+		r |= load_cert(tls, cert, cfg->is_wrong[KEY] || !fit ? NULL :
+		    key != NULL ? key : cert, password);
 		key = key != NULL ? key->next : NULL;
 	}
-	return 0;
+	return r;
 }
 
 static int
-load_keys(struct tls_config *tls, const struct config *cfg)
+load_keys(struct tls_config *tls, struct config *cfg)
 {
 	const char *file = config_text(cfg, KEY_PASSWORD_FILE);
 	char *password = NULL;
-	int r;
+	int r = 0;
 
 	if (file != NULL && (password = read_password(file,
-	    config_where(cfg, KEY_PASSWORD_FILE))) == NULL)
-		return -1;
-	r = load_certs(tls, cfg, password);
+	    config_where(cfg, KEY_PASSWORD_FILE))) == NULL) {
+		cfg->is_wrong[KEY] = 1;
+		r = -1;
+	}
+	r |= load_certs(tls, cfg, password);
 	if (password != NULL)
 		explicit_bzero(password, strlen(password));
 	free(password);
+	if (r == -1)
+		cfg->is_wrong[CERT] = 1;
 	return r;
 }
 
 /* All values of the options that are for the library; in this order. */
 static int
-load_values(struct tls_config *tls, const struct config *cfg)
+load_values(struct tls_config *tls, struct config *cfg)
 {
 	static const struct {
 		int	 option;
@@ -1247,53 +1787,78 @@ load_values(struct tls_config *tls, const struct config *cfg)
 	};
 	const struct value *v;
 	size_t i;
+	int r = 0;
 
+	/* Without verify, that is what was said of these. */
+	if (cfg->is_wrong[CA] || (cfg->number[VERIFY] == NONE &&
+	    (cfg->given[CRL] != NULL || cfg->given[PEER] != NULL)))
+		tls_config_ca(tls, NULL);
 	for (i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
-		for (v = cfg->given[values[i].option]; v != NULL;
-		    v = v->next) {
-			if (values[i].set(tls, v->text) == 0)
+		int key = values[i].option;
+
+		for (v = cfg->given[key]; v != NULL; v = v->next) {
+			if (values[i].set(tls, v->text) == 0 ||
+			    (key == CIPHERS && cfg->is_wrong[CIPHERS]))
 				continue;
-			say(ERROR, "%s: %s: %s", v->where,
-			    options[values[i].option].name,
+			say(ERROR, "%s: %s: %s", v->where, options[key].name,
 			    tls_config_error(tls));
-			return -1;
+			cfg->is_wrong[key] = 1;
+			r = -1;
 		}
 	}
-	return 0;
+	return r;
 }
 
-/* NULL after one sentence. */
-static struct tls_config *
-load_tls(const struct config *cfg)
+/* What all of that makes together, where none of it is wrong already. */
+static int
+load_whole(struct tls_config *tls, const struct config *cfg)
 {
-	struct tls_config *tls;
+	const int *wrong = cfg->is_wrong;
 	int key = -1;
 
-	if ((tls = tls_config_new()) == NULL) {
-		say(ERROR, "out of memory");
-		return NULL;
-	}
-	if (load_keys(tls, cfg) == -1 || load_values(tls, cfg) == -1)
-		goto err;
+	if (wrong[TLS_MIN] || wrong[TLS_MAX])
+		return 0;
 	if (tls_config_versions(tls, (int)cfg->number[TLS_MIN] + 12,
 	    (int)cfg->number[TLS_MAX] + 12) == -1)
 		key = cfg->given[TLS_MIN] != NULL ? TLS_MIN : TLS_MAX;
-	else if (cfg->number[VERIFY] != NONE && tls_config_verify(tls,
-	    cfg->number[VERIFY] == REQUIRE) == -1)
-		key = VERIFY;
-	else if (tls_config_ready(tls) == -1)
+	else if (!wrong[CERT] && cfg->given[CERT] != NULL && !wrong[CIPHERS] &&
+	    tls_config_ready(tls) == -1)
 		key = CIPHERS;
-	if (key != -1) {
-		say(ERROR, "%s: %s: %s", config_where(cfg, key),
-		    options[key].name, tls_config_error(tls));
-		goto err;
+	if (key == -1)
+		return 0;
+	say(ERROR, "%s: %s: %s", config_where(cfg, key), options[key].name,
+	    tls_config_error(tls));
+	return -1;
+}
+
+static int
+load_verify(struct tls_config *tls, const struct config *cfg)
+{
+	if (cfg->number[VERIFY] == NONE || cfg->is_wrong[PEER] ||
+	    tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
+		return 0;
+	say(ERROR, "%s: verify: %s", config_where(cfg, VERIFY),
+	    tls_config_error(tls));
+	return -1;
+}
+
+/* -1 after a sentence for each error; tls may be NULL then. */
+static int
+load_tls(struct tls_config **tls, struct config *cfg)
+{
+	int r;
+
+	if ((*tls = tls_config_new()) == NULL) {
+		say(ERROR, "out of memory");
+		return -1;
 	}
-	tls_config_truncation(tls, cfg->number[TRUNCATION] == 1);
-	tls_config_strict_names(tls, cfg->number[SNI_STRICT] == 1);
-	return tls;
-err:
-	tls_config_free(tls);
-	return NULL;
+	r = load_keys(*tls, cfg);
+	r |= load_values(*tls, cfg);
+	r |= load_whole(*tls, cfg);
+	r |= load_verify(*tls, cfg);
+	tls_config_truncation(*tls, cfg->number[TRUNCATION] == 1);
+	tls_config_strict_names(*tls, cfg->number[SNI_STRICT] == 1);
+	return r;
 }
 
 static void
@@ -1487,13 +2052,45 @@ resolve_fd(struct target *t, const char *number)
 }
 
 /*
+ * What may be meant by one that is none: a path, the name of a port, or an
+ * IPv6 address without its brackets.  As a clause, or empty.
+ */
+static void
+address_hint(const char *text, int passive, char *hint, size_t size)
+{
+	const char *colon = strrchr(text, ':');
+	const char *port = colon != NULL ? colon + 1 : text;
+	const struct servent *known = getservbyname(port, "tcp");
+	char host[INET6_ADDRSTRLEN] = "", number[8];
+	struct in6_addr ignored;
+
+	hint[0] = '\0';
+	snprintf(number, sizeof(number), "%.6s", port);
+	if (known != NULL)
+		snprintf(number, sizeof(number), "%d",
+		    ntohs((in_port_t)known->s_port));
+	if (colon != NULL && colon - text < (ptrdiff_t)sizeof(host))
+		memcpy(host, text, (size_t)(colon - text));
+	if (*text == '/')
+		snprintf(hint, size, "; did you mean unix:%s?", text);
+	else if (strcmp(host, "::") == 0)
+		snprintf(hint, size, "; did you mean %s%s?", passive ? "" :
+		    "[::1]:", number);
+	else if (inet_pton(AF_INET6, host, &ignored) == 1)
+		snprintf(hint, size, "; did you mean [%s]:%s?", host, number);
+	else if (known != NULL)
+		snprintf(hint, size, "; did you mean %.*s%s?",
+		    (int)(port - text), text, number);
+}
+
+/*
  * All the addresses that a value names.  No host is every address of this
  * machine to accept on, and 127.0.0.1 to connect to.
  */
 static int
 resolve(struct target *t, const struct value *v, int passive)
 {
-	char host[NI_MAXHOST];
+	char host[NI_MAXHOST], hint[HINT_SIZE];
 	const char *port;
 	int64_t number;
 
@@ -1506,10 +2103,11 @@ resolve(struct target *t, const struct value *v, int passive)
 		return resolve_unix(t, v->text + 5);
 	if (split_address(v->text, host, sizeof(host), &port) == -1 ||
 	    parse_number(port, passive ? 0 : 1, 65535, &number) == -1) {
+		address_hint(v->text, passive, hint, sizeof(hint));
 		say(ERROR, "%s: \"%s\" is not an address (allowed: "
 		    "[host:]port with a port of %d to 65535, [IPv6]:port, "
-		    "unix:/path%s)", v->where, v->text, passive ? 0 : 1,
-		    passive ? ", fd:N" : "");
+		    "unix:/path%s%s)", v->where, v->text, passive ? 0 : 1,
+		    passive ? ", fd:N" : "", hint);
 		return -1;
 	}
 	t->any = passive && host[0] == '\0';
@@ -1521,20 +2119,27 @@ resolve(struct target *t, const struct value *v, int passive)
 	return resolve_name(t, host, port);
 }
 
+/* -1 with errno: EAGAIN if all that failed may be right in a minute. */
 static int
 resolve_all(struct targets *all, const struct value *values, int passive)
 {
 	size_t n = values_count(values);
 	const struct value *v;
+	int r = 0, for_good = 0;
 
 	if (n > 0 && (all->list = calloc(n, sizeof(*all->list))) == NULL) {
 		say(ERROR, "out of memory");
 		return -1;
 	}
-	for (v = values; v != NULL; v = v->next)
-		if (resolve(&all->list[all->n++], v, passive) == -1)
-			return -1;
-	return 0;
+	for (v = values; v != NULL; v = v->next) {
+		errno = 0;
+		if (resolve(&all->list[all->n++], v, passive) == 0)
+			continue;
+		for_good |= errno != EAGAIN;
+		r = -1;
+	}
+	errno = for_good ? 0 : EAGAIN;
+	return r;
 }
 
 /*
@@ -3450,12 +4055,13 @@ static const char *
 path_of(int option, const char *text)
 {
 	if (option == ACCEPT)
-		return strncmp(text, "unix:", 5) == 0 ? text + 5 : NULL;
+		return strncmp(text, "unix:", 5) == 0 && text[5] != '\0' ?
+		    text + 5 : NULL;
 	return option == LOG && log_stream(text) != 0 ? NULL : text;
 }
 
 /*
- * What others must not be able to replace: -1 after one sentence.  As warnings,
+ * What others must not be able to replace: -1 after sentences.  As warnings,
  * what they can replace, though that may be as it was meant to be.
  */
 static int
@@ -3466,10 +4072,13 @@ check_files(const struct service *sv, enum level level)
 	const char *path, *why;
 	const struct value *v;
 	size_t i;
+	int r = 0;
 
 	for (i = 0; i < sizeof(checked) / sizeof(checked[0]); i++) {
 		for (v = sv->cfg.given[checked[i]]; v != NULL; v = v->next) {
 			if ((path = path_of(checked[i], v->text)) == NULL)
+				continue;
+			if (level == ERROR && sv->cfg.is_wrong[checked[i]])
 				continue;
 			why = level == ERROR ?
 			    path_fault(sv, checked[i], path) :
@@ -3479,10 +4088,10 @@ check_files(const struct service *sv, enum level level)
 			say(level, "%s: %s %s: %s", v->where,
 			    options[checked[i]].name, v->text, why);
 			if (level == ERROR)
-				return -1;
+				r = -1;
 		}
 	}
-	return 0;
+	return r;
 }
 
 /* Secrets that more than their owner and group can read. */
@@ -3982,7 +4591,7 @@ load_group(struct service *sv, const char *group)
 	return 0;
 }
 
-/* user, group and chroot; -1 after one sentence. */
+/* user, group and chroot; -1 after a sentence for each that can't be. */
 static int
 load_privileges(struct service *sv)
 {
@@ -3991,17 +4600,18 @@ load_privileges(struct service *sv)
 	const char *root = config_text(&sv->cfg, CHROOT);
 	int key = user != NULL ? USER : group != NULL ? GROUP : CHROOT;
 	struct stat st;
+	int r = 0;
 
 	sv->uid = geteuid();
 	sv->gid = getegid();
-	if (user != NULL && load_user(sv, user, group == NULL) == -1)
-		return -1;
-	if (group != NULL && load_group(sv, group) == -1)
-		return -1;
+	if (user != NULL)
+		r |= load_user(sv, user, group == NULL);
+	if (group != NULL)
+		r |= load_group(sv, group);
 	if (root != NULL && (stat(root, &st) == -1 || !S_ISDIR(st.st_mode))) {
 		say(ERROR, "%s: chroot %s: it is not a directory",
 		    config_where(&sv->cfg, CHROOT), root);
-		return -1;
+		r = -1;
 	}
 	sv->drops = geteuid() == 0 && (user != NULL || group != NULL);
 	if (geteuid() != 0 && (root != NULL || sv->uid != geteuid() ||
@@ -4009,9 +4619,9 @@ load_privileges(struct service *sv)
 		say(ERROR, "%s: only root can do that: %s = %s",
 		    config_where(&sv->cfg, key), options[key].name,
 		    config_text(&sv->cfg, key));
-		return -1;
+		r = -1;
 	}
-	return 0;
+	return r;
 }
 
 /* For good: there is no way back.  -1 with errno. */
@@ -4918,9 +5528,80 @@ service_free(struct service *sv)
 	free(sv);
 }
 
+/* Steps from a configuration to a service: -1 after sentences. */
+
+static int
+step_configure(struct service *sv, const struct arguments *a)
+{
+	int r = configure(&sv->cfg, a);
+
+	return load_tls(&sv->tls, &sv->cfg) == -1 ? -1 : r;
+}
+
+static int
+step_kernel(struct service *sv, const struct arguments *a)
+{
+	(void)a;
+	return sv->tls != NULL ? load_kernel(sv) : 0;
+}
+
+static int
+step_accept(struct service *sv, const struct arguments *a)
+{
+	(void)a;
+	return resolve_all(&sv->accepts, sv->cfg.given[ACCEPT], 1);
+}
+
+static int
+step_connect(struct service *sv, const struct arguments *a)
+{
+	(void)a;
+	return resolve_all(&sv->connects, sv->cfg.given[CONNECT], 0);
+}
+
+static int
+step_privileges(struct service *sv, const struct arguments *a)
+{
+	int r = load_privileges(sv);
+
+	(void)a;
+	return check_files(sv, ERROR) == -1 ? -1 : r;
+}
+
+/*
+ * Each is taken though another has failed, to tell all errors at once.  -1
+ * with errno: EAGAIN if all that failed may be right in a minute.
+ */
+static int
+service_load(struct service *sv, const struct arguments *a, int is_first)
+{
+	static int (*const steps[])(struct service *,
+	    const struct arguments *) = {
+		step_configure, step_kernel, step_accept, step_connect,
+		step_privileges,
+	};
+	int r = 0, for_good = 0;
+	size_t i;
+
+	errors_begin();
+	for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		errno = 0;
+		if (steps[i](sv, a) == -1) {
+			for_good |= errno != EAGAIN;
+			r = -1;
+		}
+		if (i == 0 && r == 0 && is_first)
+			close_strays(&sv->cfg, a);
+	}
+	errors_end();
+	errno = for_good ? 0 : EAGAIN;
+	return r;
+}
+
 /*
  * All but its listeners and workers; old is the one before, or NULL.  NULL
- * after one sentence, with errno: EAGAIN if it may be right in a minute.
+ * after a sentence for each error, with errno: EAGAIN if it may be right in a
+ * minute.
  */
 static struct service *
 service_new(const struct arguments *a, const struct service *old)
@@ -4940,16 +5621,10 @@ service_new(const struct arguments *a, const struct service *old)
 	sv->deadline = INT64_MAX;
 	sv->files = &a->files;
 	sv->core = &a->core;
-	if (configure(&sv->cfg, a) == -1 ||
-	    (sv->tls = load_tls(&sv->cfg)) == NULL)
+	if (service_load(sv, a, old == NULL) == -1)
 		goto err;
-	if (old == NULL)
-		close_strays(&sv->cfg, a);
-	if (load_kernel(sv) == -1 ||
-	    resolve_all(&sv->accepts, sv->cfg.given[ACCEPT], 1) == -1 ||
-	    resolve_all(&sv->connects, sv->cfg.given[CONNECT], 0) == -1 ||
-	    load_privileges(sv) == -1 || check_files(sv, ERROR) == -1 ||
-	    make_seats(sv, a->inetd) == -1 ||
+	errno = 0;
+	if (make_seats(sv, a->inetd) == -1 ||
 	    make_pool(sv, old, a->inetd) == -1)
 		goto err;
 	if (old != NULL)
@@ -6604,16 +7279,31 @@ out:
 	return r;
 }
 
-/* -t: all but the binding, and what came of it. */
-static int
-run_test(const struct arguments *a)
+/* What somebody else is to pass, who has not started this. */
+static void
+warn_of_sockets(const struct service *sv)
 {
-	struct service *sv;
+	int listening = 0;
+	socklen_t len = sizeof(listening);
+	size_t i;
+
+	for (i = 0; i < sv->accepts.n; i++) {
+		const struct target *t = &sv->accepts.list[i];
+
+		if (t->fd != -1 && (getsockopt(t->fd, SOL_SOCKET, SO_ACCEPTCONN,
+		    &listening, &len) == -1 || !listening))
+			say(WARNING, "%s: accept: fd:%d is no listening socket "
+			    "here, where it can't be checked", t->value->where,
+			    t->fd);
+	}
+}
+
+static void
+print_service(const struct service *sv)
+{
 	char text[LOG_SIZE];
 	size_t i;
 
-	if ((sv = service_new(a, NULL)) == NULL)
-		return exit_status(errno);
 	config_print(&sv->cfg, stdout);
 	tls_config_print(sv->tls, stdout);
 	kernel_text(&sv->kernel, text, sizeof(text));
@@ -6621,6 +7311,20 @@ run_test(const struct arguments *a)
 	for (i = 0; tls_config_report(sv->tls, i, stdout) == 0; i++)
 		continue;
 	fflush(stdout);
+}
+
+/* -t: all but the binding, and what came of it. */
+static int
+run_test(const struct arguments *a)
+{
+	struct service *sv;
+
+	if ((sv = service_new(a, NULL)) == NULL)
+		return exit_status(errno);
+	if (!a->quiet)
+		print_service(sv);
+	if (!a->inetd)
+		warn_of_sockets(sv);
 	check_files(sv, WARNING);
 	warn_of_readers(sv);
 	tls_config_warn(sv->tls, say_warning);

@@ -68,8 +68,8 @@ def test_trust_that_is_not_asked_for(wrong, line, verify):
 
 
 def test_crl_that_is_not_asked_for(wrong, authority):
-    message = wrong("ca = CA", f"crl = {authority.crl()}")
-    assert re.match(r"tunnel\.conf:[45]: ", message) and "verify" in message
+    message = wrong(f"crl = {authority.crl()}")
+    assert message.startswith("tunnel.conf:4: ") and "verify" in message
 
 
 @pytest.mark.parametrize("rule", ["cn:app1", "dns:a.example", "ip:192.0.2.1",

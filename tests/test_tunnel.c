@@ -58,6 +58,20 @@ expect_said(const char *where, const char *part)
 		    "\"%s\"", text, where, part);
 }
 
+/* Sentences, one of which begins with where, and has part in it. */
+static void
+expect_among(const char *where, const char *part)
+{
+	char begin[256], *at;
+	const char *text = said();
+
+	snprintf(begin, sizeof(begin), "tunnel: error: %s", where);
+	at = strstr(text, begin);
+	if (at == NULL || strstr(at, part) == NULL)
+		fail_msg("said: \"%s\", and not \"%s\" and \"%s\"", text,
+		    where, part);
+}
+
 static void
 expect_silence(void)
 {
@@ -235,6 +249,43 @@ test_stunnel_hints(void **state)
 	expect_said(WHERE, "unknown key \"acept\"");
 }
 
+/* One letter more, fewer or another, or two turned around. */
+static void
+test_distance(void **state)
+{
+	static const struct { const char *a, *b; size_t n; } pairs[] = {
+		{ "", "", 0 }, { "a", "", 1 }, { "", "abc", 3 },
+		{ "connect", "connect", 0 }, { "conect", "connect", 1 },
+		{ "connnect", "connect", 1 }, { "cunnect", "connect", 1 },
+		{ "conncet", "connect", 1 }, { "acb", "abc", 1 },
+		{ "ca", "abc", 3 }, { "kitten", "sitting", 3 },
+	};
+	static const struct { const char *name; int option; } near[] = {
+		{ "conect", CONNECT }, { "idle-timeout", IDLE_TIMEOUT },
+		{ "idle timeout", IDLE_TIMEOUT }, { "Accept", ACCEPT },
+		{ "IdleTimeout", IDLE_TIMEOUT }, { "certificate", CERT },
+		{ "CA", CA }, { "cat", -1 }, { "", -1 }, { "_", -1 },
+		{ "colour", -1 }, { "ticket_key", TICKET_KEYS },
+		{ "a very long name of a key that nobody has", -1 },
+	};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(pairs); i++) {
+		assert_int_equal(distance(pairs[i].a, pairs[i].b), pairs[i].n);
+		assert_int_equal(distance(pairs[i].b, pairs[i].a), pairs[i].n);
+	}
+	for (i = 0; i < LEN(near); i++)
+		if (option_near(near[i].name) != near[i].option)
+			fail_msg("%s: %d", near[i].name,
+			    option_near(near[i].name));
+	assert_string_equal(choice_near(truncations, "EOF"), "eof");
+	assert_string_equal(choice_near(no_yes, "true"), "yes");
+	assert_string_equal(choice_near(no_yes, "0"), "no");
+	assert_null(choice_near(modes, "threads"));
+	assert_null(choice_near(NULL, "x"));
+}
+
 /* Values. */
 
 static void
@@ -357,7 +408,10 @@ test_bad_values(void **state)
 		{ "= 5", "unknown key \"\"" },
 		{ "=", "unknown key \"\"" },
 		{ "accept 443", "not key = value" },
-		{ "[service]", "not key = value" },
+		{ "[service]", "there are no [sections]" },
+		{ "[a b]", "/etc/tunnel/a-b.conf" },
+		{ "[../x]", "/etc/tunnel/..-x.conf" },
+		{ "[", "there are no [sections]" },
 		{ "acc ept = 443", "unknown key \"acc ept\"" },
 		{ "Accept = 443", "unknown key \"Accept\"" },
 		{ "accept\x1b[2J = 443", "a control character" },
@@ -436,7 +490,7 @@ test_not_text(void **state)
 	/* What is quoted is cut, not the end of the sentence. */
 	memset(longest, 'y', LINE_MAX_LEN);
 	assert_int_equal(line(cfg, longest), -1);
-	expect_said(WHERE, "a comment begins with #)");
+	expect_said(WHERE, "a comment begins with # or ;)");
 }
 
 static void
@@ -473,10 +527,13 @@ test_file(void **state)
 	assert_string_equal(config_where(cfg, ACCEPT), where);
 	snprintf(where, sizeof(where), "%s/conf:6", directory);
 	assert_string_equal(config_where(cfg, CERT), where);
-	/* The first error ends it. */
+	/* All errors are told. */
+	assert_int_equal(file(cfg, "\n# x\nnonsense = 1\nworse\n"), -1);
+	snprintf(where, sizeof(where), "%s/conf:4: ", directory);
+	expect_among(where, "\"worse\"");
 	assert_int_equal(file(cfg, "\n# x\nnonsense = 1\nworse\n"), -1);
 	snprintf(where, sizeof(where), "%s/conf:3: ", directory);
-	expect_said(where, "\"nonsense\"");
+	expect_among(where, "\"nonsense\"");
 	assert_int_equal(file(cfg, "key = a\nkey = b\r\n"), -1);
 	snprintf(where, sizeof(where), "%s/conf:2: ", directory);
 	expect_said(where, "carriage return");
@@ -678,7 +735,7 @@ test_exit_code(void **state)
 		logging.fd = dup2(log, STDERR_FILENO);
 		assert_int_equal(tunnel_main(2, argv), EXIT_CONFIG);
 		assert_int_equal(logging.fd, STDERR_FILENO);
-		expect_said("", bad[i].part);
+		expect_among("", bad[i].part);
 	}
 	logging.fd = log;
 	dup2(standard, STDERR_FILENO);
@@ -694,9 +751,13 @@ test_check(void **state)
 	char *command[] = { "true", "x", NULL };
 
 	assert_int_equal(config_check(cfg, 0), -1);
-	expect_said("missing", "accept =");
+	expect_among("missing: accept =", "");
+	assert_int_equal(config_check(cfg, 0), -1);
+	expect_among("missing: connect =", "");
+	cfg->is_wrong[CONNECT] = 1;
 	assert_int_equal(config_check(cfg, 1), -1);
 	expect_said("missing", "cert =");
+	cfg->is_wrong[CONNECT] = 0;
 	assert_int_equal(line(cfg, "accept = 1"), 0);
 	assert_int_equal(line(cfg, "cert = x"), 0);
 	assert_int_equal(config_check(cfg, 0), -1);
@@ -1994,6 +2055,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_option_rows),
 		TEST(test_defaults),
+		TEST(test_distance),
 		TEST(test_stunnel_hints),
 		TEST(test_parse_number),
 		TEST(test_parse_time),

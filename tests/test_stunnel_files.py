@@ -1,0 +1,260 @@
+"""Configurations of stunnel, and what a person makes of them by what tunnel -t
+says of them, in one round.
+"""
+
+import grp
+import os
+import pwd
+import re
+import subprocess
+
+import pytest
+
+import support
+
+# As they are, with the files of this test; and what becomes of them: each line
+# is one that stood there, or one that tunnel has named.
+REDIS = """foreground = yes
+
+[redis]
+accept = 6380
+connect = 127.0.0.1:6379
+cert = {pem}
+key = {pem}
+CAfile = {ca}
+verify = 2
+"""
+SYSLOG = """; a comment
+setuid = nobody
+setgid = {group}
+pid = {dir}/stunnel.pid
+;foreground = yes
+debug = debug
+output = {dir}/stunnel.log
+
+[syslog]
+client = no
+accept = 6514
+connect = 127.0.0.1:13031
+cert = {pem}
+verifyChain = yes
+verifyPeer = yes
+CAfile = {ca}
+"""
+MAIL = """pid = {dir}/stunnel.pid
+cert = {pem}
+client = no
+socket = a:SO_REUSEADDR=1
+socket = l:TCP_NODELAY=1
+TIMEOUTclose = 0
+
+[pop3s]
+accept = 995
+connect = 127.0.0.1:110
+
+[imaps]
+accept = 993
+connect = 127.0.0.1:143
+
+[ssmtp]
+accept = 465
+connect = 25
+"""
+OPENVPN = """chroot = {dir}
+setuid = nobody
+setgid = {group}
+pid = {dir}/stunnel.pid
+debug = 0
+curve = secp384r1
+sslVersion = all
+options = NO_SSLv2
+options = NO_SSLv3
+
+[openvpn]
+accept = 443
+connect = 127.0.0.1:1194
+renegotiation = no
+ciphers = ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305:ECDHE-RSA-AES256-SHA
+cert = {rsa}
+CAfile = {ca}
+verifyPeer = yes
+"""
+PSK = """foreground = yes
+setuid = root
+setgid = root
+output = /dev/stdout
+socket = l:TCP_NODELAY=1
+client = no
+
+[nfs]
+accept  = 0.0.0.0:2049
+connect = 127.0.0.1:2049
+ciphers = PSK
+PSKsecrets = /etc/stunnel/psk
+"""
+SNI = """fips = no
+compression = zlib
+
+[api]
+accept = :::443
+connect = 80
+cert = {pem}
+ciphers = ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256
+curve = secp384r1
+TIMEOUTclose = 1
+options = CIPHER_SERVER_PREFERENCE
+sslVersion = TLSv1.2
+
+[pool]
+connect = 80
+sni = api:pool
+cert = {pem}
+"""
+CLIENT = """client = yes
+foreground = yes
+[redis-client]
+accept = 127.0.0.1:6379
+connect = 127.0.0.1:6380
+checkHost = redis.example.org
+CAfile = {ca}
+verifyChain = yes
+OCSPaia = yes
+TIMEOUTidle = 70
+"""
+
+CONVERTED = {
+    "redis": (REDIS, ["""accept = 6380
+connect = 127.0.0.1:6379
+cert = {pem}
+key = {pem}
+ca = {ca}
+verify = require
+"""]),
+    "syslog": (SYSLOG, ["""; a comment
+user = nobody
+group = {group}
+pidfile = {dir}/stunnel.pid
+;foreground = yes
+log_level = debug
+log = {dir}/stunnel.log
+accept = 6514
+connect = 127.0.0.1:13031
+cert = {pem}
+verify = require
+peer = cert:{ca}
+"""]),
+    "mail": (MAIL, [f"""cert = {{pem}}
+accept = {accept}
+connect = {connect}
+""" for accept, connect in [(995, "127.0.0.1:110"), (993, "127.0.0.1:143"),
+                            (465, "25")]]),
+    "openvpn": (OPENVPN, ["""chroot = {dir}
+user = nobody
+group = {group}
+pidfile = {dir}/stunnel.pid
+log_level = error
+groups = secp384r1
+accept = 443
+connect = 127.0.0.1:1194
+ciphers = TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384
+cert = {rsa}
+verify = require
+peer = cert:{ca}
+"""]),
+}
+
+
+def check(conf, *flags):
+    return subprocess.run(
+        [*support.UNDER, support.TUNNEL, "-t", *flags, "-c", conf],
+        capture_output=True, text=True, timeout=support.DEADLINE)
+
+
+@pytest.fixture
+def fill(room, authority):
+    """A text with the files that there are."""
+    group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
+
+    def call(text):
+        return text.format(dir=room.dir, pem=room.certs.server,
+                           rsa=room.certs.rsa, ca=authority.crt, group=group)
+
+    return call
+
+
+@pytest.fixture
+def said(room, fill):
+    """What is said of a text, by line."""
+
+    def call(text):
+        p = check(room.write("stunnel.conf", fill(text)))
+        assert (p.returncode, p.stdout) == (2, "")
+        where = re.compile(r"tunnel: error: \S*stunnel\.conf:(\d+): (.*)")
+        found = {}
+        for line in p.stderr.splitlines():
+            match = where.fullmatch(line)
+            assert match, line
+            found.setdefault(int(match.group(1)), []).append(match.group(2))
+        return found
+
+    return call
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_each_line_is_answered(said, fill, name):
+    """Those that a new file has no more, and no other, with what is new."""
+    text, new = CONVERTED[name]
+    found = said(text)
+    lines = [x for part in new for x in fill(part).splitlines()]
+    for number, line in enumerate(fill(text).splitlines(), 1):
+        if line and line not in lines:
+            assert len(found.pop(number)) == 1, line
+    if os.getuid() == 0:
+        assert not found
+    words = " ".join(x for one in said(text).values() for x in one)
+    for line in set(lines) - set(fill(text).splitlines()):
+        key, value = line.split(" = ")
+        value = "cert:FILE" if value.startswith("cert:") else value
+        assert f"{key} = {value}" in words or (re.search(
+            f'"{key}" here| {key} = ', " " + words) and value in words), line
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_sections_are_answered_with_instances(said, name):
+    text, new = CONVERTED[name]
+    words = [x for one in said(text).values() for x in one]
+    instances = re.findall(r'"systemctl enable --now tunnel@(\w+)"',
+                           " ".join(words))
+    assert instances == re.findall(r"^\[(\w+)\]", text, re.M)
+    assert len(instances) == len(new)
+
+
+@pytest.mark.parametrize("name,part", [
+    (name, i) for name in CONVERTED for i in range(len(CONVERTED[name][1]))])
+def test_what_is_made_of_it_is_right(room, fill, name, part):
+    text = fill(CONVERTED[name][1][part])
+    if "user = " in text and os.getuid() != 0:
+        pytest.skip("only root can name a user")
+    p = check(room.write("tunnel.conf", text), "-q")
+    if 'cert:' in p.stderr and "is not a rule" in p.stderr:
+        pytest.skip("this build has no rule cert:")
+    assert (p.returncode, p.stdout) == (0, ""), p.stderr
+
+
+@pytest.mark.parametrize("text,line,words", [
+    (PSK, "PSKsecrets", "shared keys are not in this version"),
+    (SNI, "sni", "a service is not chosen by the server's name"),
+    (CLIENT, "client", "not in this version"),
+])
+def test_what_can_not_be(said, text, line, words):
+    """One clear sentence says so."""
+    found = said(text)
+    number, = [i for i, x in enumerate(text.splitlines(), 1)
+               if x.startswith(line + " ")]
+    assert [i for i, x in found.items() if words in " ".join(x)] == [number]
+    assert len(found[number]) == 1
+
+
+def test_psk_is_refused_once(said):
+    assert "PSK" not in " ".join(
+        x for i, one in said(PSK).items() if i != 12 for x in one)

@@ -5650,8 +5650,7 @@ struct order {
 	int32_t	 what;
 	int32_t	 log;			/* -1: syslog, 0: it is passed along; */
 					/* or a standard descriptor */
-	int32_t	 has_time;		/* as in logging */
-	int32_t	 unused;
+	int32_t	 has_time, is_ours;	/* as in logging */
 	int64_t	 ms;			/* for connections to finish */
 };
 
@@ -5710,7 +5709,7 @@ log_order(int *fd)
 
 	*fd = is_passed ? logging.fd : -1;
 	return (struct order){ .what = LOG_TO, .has_time = logging.has_time,
-	    .log = is_passed ? 0 : logging.fd };
+	    .is_ours = logging.is_ours, .log = is_passed ? 0 : logging.fd };
 }
 
 /*
@@ -5732,6 +5731,7 @@ log_moved(const struct order *o, int fd)
 	else if (fd != -1)
 		close(fd);
 	logging.has_time = o->has_time;
+	logging.is_ours = o->is_ours;
 	logging.is_cut = 0;
 }
 

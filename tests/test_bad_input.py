@@ -310,7 +310,7 @@ def test_fifo_that_nobody_writes_to(room, certs, key):
     os.mkfifo(path := room.path("fifo"), 0o600)
     given = ["-c", path] if key == "-c" else [f"{key}={path}"]
     p = tunnel("accept=127.0.0.1:0", "connect=1", "verify=request",
-               *([f"ca={certs.ca}"] if key == "crl" else []),
+               *([] if key == "ca" else [f"ca={certs.ca}"]),
                *([] if key == "cert" else [f"cert={certs.server}"]), *given)
     assert "not a regular file" in complaint(p)
 

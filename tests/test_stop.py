@@ -41,7 +41,7 @@ class Frozen:
         self.t.signal(number)
         self.t.signal(signal.SIGCONT)
         for pid in self.workers:
-            wait_for(lambda: has_pending(pid, signal.SIGTERM), "a signal")
+            wait_for(lambda: has_pending(pid, signal.SIGHUP), "an order")
         for pid in self.workers:
             os.kill(pid, signal.SIGCONT)
 

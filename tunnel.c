@@ -73,6 +73,7 @@
 #define GRACE_MS	5000		/* to leave in, when all time is up */
 #define DEAF_MS		1000		/* for it to accept no more */
 #define START_MS	3000		/* for a worker to get ready */
+#define TRIAL_MS	60000		/* for a new program's -t */
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
 
@@ -99,12 +100,12 @@ static struct {
 	int	 is_cut;	/* the last one there has no end */
 } logging = { .level = INFO, .fd = STDERR_FILENO, .stream = STDERR_FILENO };
 
-enum { SIGNALS = 7 };
+enum { SIGNALS = 8 };
 static const int signals[SIGNALS] = {
-	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGCHLD, SIGALRM
+	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD, SIGALRM
 };
-static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_child,
-    got_alarm;
+static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_usr2,
+    got_child, got_alarm;
 
 /* Text that comes from a peer must not forge a line, nor move a cursor. */
 static void
@@ -586,12 +587,24 @@ unknown_key(const char *where, const char *name)
 	return -1;
 }
 
-static void
-values_append(struct value **list, struct value *v)
+/* At the end; -1 after one sentence. */
+static int
+values_add(struct value **list, int rank, const char *where, const char *text)
 {
+	struct value *v;
+
+	if ((v = calloc(1, sizeof(*v))) == NULL ||
+	    (v->text = strdup(text)) == NULL ||
+	    (v->where = strdup(where)) == NULL) {
+		say(ERROR, "%s: out of memory", where);
+		values_free(v);
+		return -1;
+	}
+	v->rank = rank;
 	while (*list != NULL)
 		list = &(*list)->next;
 	*list = v;
+	return 0;
 }
 
 /* key = value from where; -1 after one sentence.  Arguments are first. */
@@ -600,7 +613,6 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
     const char *text)
 {
 	int i = option_find(key);
-	struct value *v;
 	int64_t ignored;
 
 	if (i == -1)
@@ -619,16 +631,7 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
 	}
 	if (option_parse(&options[i], text, where, &cfg->number[i]) == -1)
 		return -1;
-	if ((v = calloc(1, sizeof(*v))) == NULL ||
-	    (v->text = strdup(text)) == NULL ||
-	    (v->where = strdup(where)) == NULL) {
-		say(ERROR, "%s: out of memory", where);
-		values_free(v);
-		return -1;
-	}
-	v->rank = rank;
-	values_append(&cfg->given[i], v);
-	return 0;
+	return values_add(&cfg->given[i], rank, where, text);
 }
 
 /* "  key = value  " in place: the key, and its value behind it. */
@@ -807,27 +810,35 @@ is_program(const char *file)
 }
 
 /*
- * Could execvp(3) find it?  Better said now than at every connection.  inetd
- * leaves no PATH, for which there is a default.
+ * Where execvp(3) would find it; -1: nowhere.  inetd leaves no PATH, for which
+ * there is a default.
  */
 static int
-is_runnable(const char *name)
+find_runnable(const char *name, char *file, size_t size)
 {
 	const char *path = getenv("PATH");
-	char file[PATH_MAX], fallback[PATH_MAX] = "";
+	char fallback[PATH_MAX] = "";
 
 	if (path == NULL && confstr(_CS_PATH, fallback, sizeof(fallback)) > 0)
 		path = fallback;
-	if (strchr(name, '/') != NULL)
-		return is_program(name);
 	for (; path != NULL; path = strchr(path, ':')) {
 		path += *path == ':';
-		snprintf(file, sizeof(file), "%.*s/%s",
-		    (int)strcspn(path, ":"), path, name);
+		snprintf(file, size, "%.*s/%s", (int)strcspn(path, ":"), path,
+		    name);
 		if (is_program(file))
-			return 1;
+			return 0;
 	}
-	return 0;
+	return -1;
+}
+
+/* Better said now than at every connection. */
+static int
+is_runnable(const char *name)
+{
+	char file[PATH_MAX];
+
+	return strchr(name, '/') != NULL ? is_program(name) :
+	    find_runnable(name, file, sizeof(file)) == 0;
 }
 
 /* Its one connection is on descriptor 0, or on another that was passed. */
@@ -930,6 +941,12 @@ struct arguments {
 	int	 passed;		/* sockets of systemd */
 	const char *notify;		/* where it wants to be told, or NULL */
 	struct rlimit files, core;	/* as they were: for commands */
+	char	**argv;
+	/* See THE UPGRADE; descriptors are -1 where there is none. */
+	int	 state;			/* what is handed over, by */
+	int	 before;		/* this program, to go back to; or -1: */
+					/* it has come to that */
+	const struct config *again;	/* to be used instead of the files */
 };
 
 static void
@@ -1058,6 +1075,20 @@ parse_arguments(struct arguments *a, int argc, char **argv)
 	return check_letters(a);
 }
 
+/* The one that a variable names, which nobody else is to see; or -1. */
+static int
+take_descriptor(const char *variable)
+{
+	const char *text = getenv(variable);
+	int64_t fd;
+
+	if (text == NULL || parse_number(text, STDERR_FILENO + 1, INT32_MAX,
+	    &fd) == -1 || fcntl((int)fd, F_SETFD, FD_CLOEXEC) == -1)
+		fd = -1;
+	unsetenv(variable);
+	return (int)fd;
+}
+
 /* What systemd passes, by sd_listen_fds(3) and sd_notify(3). */
 static void
 take_environment(struct arguments *a)
@@ -1074,8 +1105,26 @@ take_environment(struct arguments *a)
 	for (fd = PASSED; fd < PASSED + a->passed; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 	a->notify = getenv("NOTIFY_SOCKET");
+	a->state = take_descriptor("TUNNEL_STATE");
+	a->before = take_descriptor("TUNNEL_BEFORE");
 	getrlimit(RLIMIT_NOFILE, &a->files);
 	getrlimit(RLIMIT_CORE, &a->core);
+}
+
+/* As it was given before. */
+static int
+configure_again(struct config *cfg, const struct arguments *a)
+{
+	const struct value *v;
+	int i;
+
+	for (i = 0; i < OPTIONS; i++)
+		for (v = a->again->given[i]; v != NULL; v = v->next)
+			if (config_set(cfg, v->rank, v->where,
+			    options[i].name, v->text) == -1)
+				return -1;
+	return config_command(cfg, a->command) == -1 ? -1 :
+	    config_check(cfg, a->inetd);
 }
 
 /* The whole configuration, anew; -1 after one sentence. */
@@ -1087,6 +1136,8 @@ configure(struct config *cfg, const struct arguments *a)
 	size_t i;
 
 	config_defaults(cfg);
+	if (a->again != NULL)
+		return configure_again(cfg, a);
 	for (i = 0; i < a->nsettings; i++)
 		if (config_argument(cfg, a->settings[i]) == -1)
 			return -1;
@@ -1569,6 +1620,7 @@ static const struct seat empty_seat = { .line = -1 };
 struct pool {
 	struct tls_sessions *sessions;
 	void	*memory;
+	int	 fd;			/* of it, to hand over; or -1 */
 	size_t	 size, entries;
 	int	 with_clients;
 	unsigned services;
@@ -1600,6 +1652,7 @@ struct service {
 	size_t	 nworkers;		/* seats that are taken */
 	size_t	 next_seat;		/* fork mode: to be looked at */
 	struct shared *shared;
+	int	 shared_fd;		/* of it, to hand over; or -1 */
 	size_t	 shared_size;
 	volatile struct counts *counts;	/* in there; and behind them, */
 	volatile struct peer *peers;	/* for max_per_ip, or NULL: */
@@ -3764,6 +3817,9 @@ on_signal(int sig)
 	case SIGUSR1:
 		got_usr1 = 1;
 		break;
+	case SIGUSR2:
+		got_usr2 = 1;
+		break;
 	case SIGCHLD:
 		got_child = 1;
 		break;
@@ -3801,9 +3857,11 @@ leave_signals(int may_be_asked)
 {
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGUSR2, SIG_IGN);
 	if (!may_be_asked)
 		signal(SIGALRM, SIG_IGN);
-	got_stop = got_cut = got_hup = got_usr1 = got_child = got_alarm = 0;
+	got_stop = got_cut = got_hup = got_usr1 = got_usr2 = got_child =
+	    got_alarm = 0;
 }
 
 /*
@@ -4629,13 +4687,82 @@ raise_limit(const struct service *sv)
 		    (unsigned long long)l.rlim_cur);
 }
 
-/* The places of the workers, and what they share with the master. */
-static int
-make_seats(struct service *sv, int inetd)
+static void
+close_shared(int *fd)
 {
-	size_t i, nplaces = 0;
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
 
-	sv->nseats = count_seats(&sv->cfg, inetd);
+/* A file in memory; then, of that size for good.  -1 with errno. */
+#ifdef __linux__
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL	8u
+#endif
+
+static int
+memory_file(void)
+{
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	int fd = memfd_create("tunnel", flags | MFD_NOEXEC_SEAL);
+
+	/* Before Linux 6.3, which may have been told to insist on it. */
+	return fd == -1 && errno == EINVAL ? memfd_create("tunnel", flags) :
+	    fd;
+}
+
+static int
+memory_seal(int fd, int writable)
+{
+	return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW |
+	    F_SEAL_SEAL | (writable ? 0 : F_SEAL_WRITE));
+}
+
+#else
+
+static int
+memory_file(void)
+{
+	errno = ENOSYS;
+	return -1;
+}
+
+static int
+memory_seal(int fd, int writable)
+{
+	(void)fd;
+	(void)writable;
+	return -1;
+}
+
+#endif
+
+/*
+ * Memory that processes share, or MAP_FAILED.  *fd is what another program can
+ * be handed it by, or -1 where there is no such thing, or no need (NULL).
+ */
+static void *
+share_memory(size_t size, int *fd)
+{
+	int flags = MAP_SHARED;
+
+	if (fd != NULL && (*fd = memory_file()) != -1 &&
+	    (ftruncate(*fd, (off_t)size) == -1 || memory_seal(*fd, 1) == -1))
+		close_shared(fd);
+	if (fd == NULL || *fd == -1)
+		flags |= MAP_ANONYMOUS;
+	return mmap(NULL, size, PROT_READ | PROT_WRITE, flags,
+	    fd != NULL ? *fd : -1, 0);
+}
+
+/* How much of it there is to be. */
+static void
+measure_shared(struct service *sv, int inetd)
+{
+	size_t nplaces = 0;
+
 	if (sv->cfg.number[MAX_PER_IP] != 0 && !inetd) {
 		nplaces = (size_t)sv->cfg.number[MAX_CONNECTIONS];
 		/* At most half full, or it would take long to find a row. */
@@ -4644,8 +4771,31 @@ make_seats(struct service *sv, int inetd)
 	}
 	sv->shared_size = sizeof(*sv->shared) + nplaces * sizeof(*sv->places) +
 	    sv->npeers * sizeof(*sv->peers) + sv->nseats * sizeof(*sv->counts);
-	sv->shared = mmap(NULL, sv->shared_size, PROT_READ | PROT_WRITE,
-	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+}
+
+/* What is where in there, and seats that are empty. */
+static void
+lay_out(struct service *sv)
+{
+	size_t i;
+
+	for (i = 0; i < sv->nseats; i++)
+		sv->seats[i] = empty_seat;
+	sv->counts = sv->shared->counts;
+	if (sv->npeers > 0) {
+		sv->peers = (void *)(sv->counts + sv->nseats);
+		sv->places = (void *)(sv->peers + sv->npeers);
+	}
+}
+
+/* The places of the workers, and what they share with the master. */
+static int
+make_seats(struct service *sv, int inetd)
+{
+	sv->nseats = count_seats(&sv->cfg, inetd);
+	measure_shared(sv, inetd);
+	sv->shared = share_memory(sv->shared_size, inetd ? NULL :
+	    &sv->shared_fd);
 	sv->seats = calloc(sv->nseats, sizeof(*sv->seats));
 	if (sv->shared == MAP_FAILED || sv->seats == NULL ||
 	    getentropy(&sv->secret, sizeof(sv->secret)) == -1) {
@@ -4653,13 +4803,7 @@ make_seats(struct service *sv, int inetd)
 		return -1;
 	}
 	sv->secret |= 1;
-	for (i = 0; i < sv->nseats; i++)
-		sv->seats[i] = empty_seat;
-	sv->counts = sv->shared->counts;
-	if (nplaces > 0) {
-		sv->peers = (void *)(sv->counts + sv->nseats);
-		sv->places = (void *)(sv->peers + sv->npeers);
-	}
+	lay_out(sv);
 	return 0;
 }
 
@@ -4682,12 +4826,13 @@ pool_free(struct pool *p)
 	tls_sessions_free(p->sessions);
 	if (p->memory != MAP_FAILED)
 		munmap(p->memory, p->size);
+	close_shared(&p->fd);
 	free(p);
 }
 
 /* For one service; NULL: there is no memory for it. */
 static struct pool *
-pool_new(size_t entries, int with_clients)
+pool_new(size_t entries, int with_clients, int inetd)
 {
 	struct pool *p;
 
@@ -4697,8 +4842,8 @@ pool_new(size_t entries, int with_clients)
 	p->entries = entries;
 	p->with_clients = with_clients;
 	p->size = tls_sessions_size(entries, with_clients);
-	p->memory = mmap(NULL, p->size, PROT_READ | PROT_WRITE,
-	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	p->fd = -1;
+	p->memory = share_memory(p->size, inetd ? NULL : &p->fd);
 	if (p->memory != MAP_FAILED)
 		p->sessions = tls_sessions_new(p->memory, entries,
 		    with_clients);
@@ -4722,7 +4867,7 @@ make_pool(struct service *sv, const struct service *old, int inetd)
 	    before->with_clients == with_clients) {
 		sv->pool = before;
 		before->services++;
-	} else if ((sv->pool = pool_new(n, with_clients)) == NULL) {
+	} else if ((sv->pool = pool_new(n, with_clients, inetd)) == NULL) {
 		say(ERROR, "out of memory");
 		return -1;
 	} else if (before != NULL)
@@ -4741,6 +4886,7 @@ service_free(struct service *sv)
 		return;
 	if (sv->shared != MAP_FAILED)
 		munmap(sv->shared, sv->shared_size);
+	close_shared(&sv->shared_fd);
 	free(sv->seats);
 	free(sv->accepts.list);
 	free(sv->connects.list);
@@ -4748,6 +4894,21 @@ service_free(struct service *sv)
 	pool_free(sv->pool);
 	config_free(&sv->cfg);
 	free(sv);
+}
+
+static struct service *
+service_alloc(const struct arguments *a)
+{
+	struct service *sv = calloc(1, sizeof(*sv));
+
+	if (sv == NULL)
+		return NULL;
+	sv->shared = MAP_FAILED;
+	sv->shared_fd = -1;
+	sv->deadline = INT64_MAX;
+	sv->files = &a->files;
+	sv->core = &a->core;
+	return sv;
 }
 
 /*
@@ -4761,14 +4922,10 @@ service_new(const struct arguments *a, const struct service *old)
 	int saved;
 
 	errno = 0;
-	if ((sv = calloc(1, sizeof(*sv))) == NULL) {
+	if ((sv = service_alloc(a)) == NULL) {
 		say(ERROR, "out of memory");
 		return NULL;
 	}
-	sv->shared = MAP_FAILED;
-	sv->deadline = INT64_MAX;
-	sv->files = &a->files;
-	sv->core = &a->core;
 	if (configure(&sv->cfg, a) == -1 ||
 	    (sv->tls = load_tls(&sv->cfg)) == NULL)
 		goto err;
@@ -4997,6 +5154,17 @@ worker_free(struct worker *w)
  * comes from the network.
  */
 
+/* See THE UPGRADE. */
+struct upgrade {
+	char	*path;			/* of the program, old and new */
+	int	 program;		/* the one that runs; or -1 */
+	pid_t	 trial;			/* of the new one; or 0 */
+	int	 output;		/* what it says; or -1 */
+	int64_t	 until;			/* it is killed */
+	int	 is_due;		/* it went well */
+	int	 log;			/* of the program before; or -1 */
+};
+
 struct master {
 	const struct arguments *args;
 	struct service *live;		/* and behind it those that leave */
@@ -5014,6 +5182,7 @@ struct master {
 	int64_t	 starved_until;
 	int64_t	 ask_at;		/* fork mode: others to make room */
 	time_t	 complained;
+	struct upgrade upgrade;
 };
 
 /* sd_notify(3): a datagram to a Unix socket, abstract ones with an @. */
@@ -5113,6 +5282,9 @@ free_others(struct service *all, const struct service *own)
 	}
 }
 
+static void upgrade_leave(const struct master *);
+static int upgrade_tried(struct master *, pid_t, int);
+
 /* In the child: let go of all that is the master's alone. */
 static void
 leave_master(const struct master *m, struct service *sv,
@@ -5131,6 +5303,10 @@ leave_master(const struct master *m, struct service *sv,
 		close(m->parent);
 	if (m->pidfile != -1)
 		close(m->pidfile);
+	close_shared(&sv->shared_fd);
+	if (sv->pool != NULL)
+		close_shared(&sv->pool->fd);
+	upgrade_leave(m);
 }
 
 /* In the child: serve, and never come back. */
@@ -5501,7 +5677,8 @@ reap(struct master *m)
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		for (sv = m->live; sv != NULL; sv = sv->older)
+		for (sv = upgrade_tried(m, pid, status) ? NULL : m->live;
+		    sv != NULL; sv = sv->older)
 			for (i = 0; i < sv->nseats; i++)
 				if (sv->seats[i].pid == pid)
 					worker_ended(m, sv, i, status);
@@ -5586,7 +5763,8 @@ tell_listeners(const struct service *sv, const struct service *old)
 static void
 warn_daily(const struct service *sv)
 {
-	tls_config_warn(sv->tls, say_warning);
+	if (sv->tls != NULL)
+		tls_config_warn(sv->tls, say_warning);
 	alarm(DAY);
 }
 
@@ -5795,6 +5973,925 @@ tell(const struct master *m)
 		signal_workers(sv, SIGUSR1);
 }
 
+/*
+ * THE UPGRADE
+ * At SIGUSR2 the file that this program was started from, which may be another
+ * by now, is tried with -t, and then takes the place of this one by execve(2).
+ * It is the same process: the workers are its children still.  All that it
+ * can't find out by itself is handed over in a file in memory.  To it, that is
+ * the service before a reload: its workers leave when others are ready.  If
+ * these don't get there, the program before is started again by a descriptor,
+ * with the same file, and goes on.
+ */
+
+#if defined(__linux__)
+
+/* Another one with each change of what is carried, or lies in struct shared. */
+#define HANDOVER	"tunnel handover 1"
+#define HANDOVER_MAX	(64 << 20)
+
+/* What is being written or, the other way, read: by the same functions. */
+struct parcel {
+	int	 reads;
+	unsigned char *p;
+	size_t	 size, at;
+	int	*fds;			/* that are handed over */
+	size_t	 nfds;
+	const char *bad;		/* why it is of no use; or NULL */
+};
+
+static void
+carry(struct parcel *x, void *data, size_t len)
+{
+	unsigned char *p = x->p;
+
+	if (x->bad == NULL && x->reads && len > x->size - x->at)
+		x->bad = "it is too short";
+	if (x->bad == NULL && !x->reads && len > x->size - x->at) {
+		x->size = 2 * x->size + len;
+		if ((p = malloc(x->size)) == NULL) {
+			x->bad = "out of memory";
+			return;
+		}
+		if (x->p != NULL) {
+			memcpy(p, x->p, x->at);
+			explicit_bzero(x->p, x->at);
+		}
+		free(x->p);
+		x->p = p;
+	}
+	if (x->bad != NULL)
+		return;
+	if (x->reads)
+		memcpy(data, x->p + x->at, len);
+	else
+		memcpy(x->p + x->at, data, len);
+	x->at += len;
+}
+
+static void
+carry_number(struct parcel *x, int64_t *n, int64_t min, int64_t max)
+{
+	carry(x, n, sizeof(*n));
+	if (x->bad == NULL && (*n < min || *n > max))
+		x->bad = "a number is out of range";
+	if (x->bad != NULL)
+		*n = min;
+}
+
+static void
+carry_int(struct parcel *x, int *n, int min, int max)
+{
+	int64_t number = *n;
+
+	carry_number(x, &number, min, max);
+	*n = (int)number;
+}
+
+static void
+carry_size(struct parcel *x, size_t *n, size_t max)
+{
+	int64_t number = (int64_t)*n;
+
+	carry_number(x, &number, 0, (int64_t)max);
+	*n = (size_t)number;
+}
+
+/* A descriptor, or -1.  The standard ones are there anyway. */
+static void
+carry_fd(struct parcel *x, int *fd)
+{
+	int *fds;
+
+	carry_int(x, fd, -1, INT_MAX);
+	if (x->bad != NULL)
+		*fd = -1;
+	if (*fd <= STDERR_FILENO)
+		return;
+	fds = realloc(x->fds, (x->nfds + 1) * sizeof(*fds));
+	if (fds == NULL) {
+		x->bad = "out of memory";
+		return;
+	}
+	x->fds = fds;
+	x->fds[x->nfds++] = *fd;
+	if (x->reads && fcntl(*fd, F_SETFD, FD_CLOEXEC) == -1)
+		x->bad = "a descriptor is not open";
+}
+
+/* Allocated, where it is read; or NULL. */
+static void
+carry_text(struct parcel *x, char **text)
+{
+	int64_t len = *text != NULL ? (int64_t)strlen(*text) : -1;
+
+	carry_number(x, &len, -1, HANDOVER_MAX);
+	if (x->reads)
+		*text = NULL;
+	if (x->bad != NULL || len == -1)
+		return;
+	if (x->reads && (size_t)len > x->size - x->at)
+		x->bad = "it is too short";
+	else if (x->reads && (*text = calloc(1, (size_t)len + 1)) == NULL)
+		x->bad = "out of memory";
+	else
+		carry(x, *text, (size_t)len);
+	if (x->bad == NULL && strlen(*text) != (size_t)len)
+		x->bad = "a text is none";
+}
+
+static void
+carry_address(struct parcel *x, struct address *a)
+{
+	int64_t len = a->len;
+
+	carry(x, &a->sa, sizeof(a->sa));
+	carry_number(x, &len, 0, sizeof(a->sa));
+	a->len = (socklen_t)len;
+	if (x->reads)
+		address_text(a);
+}
+
+static void
+carry_listener(struct parcel *x, struct listener *l, struct target *t)
+{
+	int is_named = l->address != NULL, listening = 0;
+	socklen_t len = sizeof(listening);
+
+	carry_fd(x, &l->fd);
+	carry_int(x, &t->fd, -1, INT_MAX);
+	carry_int(x, &t->any, 0, 1);
+	carry_int(x, &is_named, 0, 1);
+	if (x->reads) {
+		l->target = t;
+		l->address = is_named ? t->addrs : NULL;
+	}
+	if (is_named)
+		carry_address(x, t->addrs);
+	carry_address(x, &l->bound);
+	if (x->bad == NULL && (getsockopt(l->fd, SOL_SOCKET, SO_ACCEPTCONN,
+	    &listening, &len) == -1 || !listening))
+		x->bad = "a descriptor is not a listening socket";
+}
+
+static void
+carry_listeners(struct parcel *x, struct service *sv)
+{
+	size_t i;
+
+	carry_size(x, &sv->nlisteners, FORWARD_LISTENERS);
+	if (x->reads) {
+		sv->accepts.n = sv->nlisteners;
+		sv->accepts.list = calloc(sv->nlisteners + 1,
+		    sizeof(*sv->accepts.list));
+	}
+	for (i = 0; i < sv->nlisteners && x->bad == NULL; i++) {
+		struct listener *l = &sv->listeners[i];
+		struct target t;
+
+		if (x->reads && sv->accepts.list == NULL) {
+			x->bad = "out of memory";
+			return;
+		}
+		if (x->reads) {
+			carry_listener(x, l, &sv->accepts.list[i]);
+			continue;
+		}
+		t = *l->target;
+		if (l->address != NULL)
+			t.addrs[0] = *l->address;
+		carry_listener(x, l, &t);
+	}
+}
+
+static void
+carry_value(struct parcel *x, struct config *cfg, int option, struct value v)
+{
+	char *name = x->reads ? NULL : strdup(options[option].name);
+
+	carry_text(x, &name);
+	carry_text(x, &v.where);
+	carry_text(x, &v.text);
+	carry_int(x, &v.rank, 0, FROM_ARGUMENT);
+	if (x->bad == NULL && (name == NULL || v.where == NULL ||
+	    v.text == NULL))
+		x->bad = "a value has no name";
+	if (x->reads) {
+		if (x->bad == NULL && (option = option_find(name)) != -1)
+			values_add(&cfg->given[option], v.rank, v.where,
+			    v.text);
+		free(v.where);
+		free(v.text);
+	}
+	free(name);
+}
+
+/*
+ * What was given, as it was: it is for the same program to parse, should it
+ * come to that.  Another one knows by it what has changed.
+ */
+static void
+carry_values(struct parcel *x, struct config *cfg)
+{
+	const struct value *v;
+	size_t n = 0;
+	int i;
+
+	for (i = 0; i < OPTIONS; i++)
+		n += values_count(cfg->given[i]);
+	carry_size(x, &n, HANDOVER_MAX);
+	if (x->reads) {
+		for (; n > 0 && x->bad == NULL; n--)
+			carry_value(x, cfg, -1, (struct value){ .rank = 0 });
+		return;
+	}
+	for (i = 0; i < OPTIONS; i++)
+		for (v = cfg->given[i]; v != NULL; v = v->next)
+			carry_value(x, cfg, i, *v);
+}
+
+/* It is ours, and if it has ended, it waits for us to see that. */
+static void
+carry_seat(struct parcel *x, struct seat *seat)
+{
+	siginfo_t info;
+
+	carry_int(x, &seat->pid, 1, INT_MAX);
+	carry_fd(x, &seat->line);
+	carry_int(x, &seat->begun, 0, 1);
+	carry_number(x, &seat->drop_at, 0, INT64_MAX);
+	if (x->bad == NULL && waitid(P_PID, (id_t)seat->pid, &info,
+	    WEXITED | WNOHANG | WNOWAIT) == -1)
+		x->bad = "a worker is not ours";
+}
+
+static void
+carry_seats(struct parcel *x, struct service *sv)
+{
+	size_t i, n = sv->nworkers;
+
+	carry_size(x, &n, sv->nseats);
+	for (i = 0; i < sv->nseats && n > 0 && x->bad == NULL; i++, n--) {
+		while (!x->reads && sv->seats[i].pid == 0)
+			i++;
+		carry_size(x, &i, sv->nseats - 1);
+		if (x->bad == NULL && x->reads && sv->seats[i].pid != 0)
+			x->bad = "a seat is taken twice";
+		if (x->bad == NULL)
+			carry_seat(x, &sv->seats[i]);
+		if (x->reads)
+			sv->nworkers++;
+	}
+	if (x->bad == NULL && n > 0)
+		x->bad = "there are too many workers";
+}
+
+/* Memory of this size that a descriptor stands for; or NULL. */
+static void *
+map_shared(struct parcel *x, int fd, size_t size)
+{
+	struct stat st;
+	void *p;
+
+	if (x->bad == NULL && (fd == -1 || fstat(fd, &st) == -1 ||
+	    st.st_size != (off_t)size))
+		x->bad = "shared memory is of another size";
+	if (x->bad != NULL)
+		return MAP_FAILED;
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		x->bad = strerror(errno);
+	return p;
+}
+
+/* As read: its memory, if no other service has it already. */
+static struct pool *
+pool_take(struct parcel *x, const struct master *m, struct pool *p)
+{
+	const struct service *sv;
+
+	for (sv = m->live; sv != NULL; sv = sv->older) {
+		if (sv->pool == NULL || sv->pool->fd != p->fd)
+			continue;
+		free(p);
+		sv->pool->services++;
+		return sv->pool;
+	}
+	p->services = 1;
+	p->size = tls_sessions_size(p->entries, p->with_clients);
+	p->memory = map_shared(x, p->fd, p->size);
+	if (x->bad == NULL && (p->sessions = tls_sessions_new(p->memory,
+	    p->entries, p->with_clients)) == NULL)
+		x->bad = "out of memory";
+	return p;
+}
+
+static void
+carry_pool(struct parcel *x, const struct master *m, struct service *sv)
+{
+	int is_there = sv->pool != NULL;
+	struct pool *p = sv->pool;
+
+	carry_int(x, &is_there, 0, 1);
+	if (!is_there)
+		return;
+	if (x->reads && (p = calloc(1, sizeof(*p))) == NULL) {
+		x->bad = "out of memory";
+		return;
+	}
+	carry_fd(x, &p->fd);
+	carry_size(x, &p->entries, 1000000);
+	carry_int(x, &p->with_clients, 0, 1);
+	if (x->reads)
+		sv->pool = pool_take(x, m, p);
+}
+
+/* What the master has to know of a generation, to look after it. */
+static void
+carry_service(struct parcel *x, const struct master *m, struct service *sv)
+{
+	static const int numbers[] = {
+		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS, MAX_PER_IP
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		carry_number(x, &sv->cfg.number[numbers[i]], 0, INT64_C(1) <<
+		    40);
+	carry_size(x, &sv->nseats, 1000000);
+	carry_number(x, &sv->deadline, 0, INT64_MAX);
+	carry(x, &sv->secret, sizeof(sv->secret));
+	carry_fd(x, &sv->shared_fd);
+	if (x->reads) {
+		measure_shared(sv, 0);
+		sv->shared = map_shared(x, sv->shared_fd, sv->shared_size);
+		sv->seats = calloc(sv->nseats + 1, sizeof(*sv->seats));
+		if (x->bad == NULL && sv->seats == NULL)
+			x->bad = "out of memory";
+		if (x->bad == NULL)
+			lay_out(sv);
+	}
+	if (x->bad == NULL)
+		carry_seats(x, sv);
+	if (x->bad == NULL)
+		carry_pool(x, m, sv);
+}
+
+static void
+carry_services(struct parcel *x, struct master *m)
+{
+	struct service *sv, **link = &m->live;
+	size_t n = 0;
+
+	for (sv = m->live; sv != NULL; sv = sv->older)
+		n++;
+	carry_size(x, &n, HANDOVER_MAX);
+	for (; n > 0 && x->bad == NULL; n--) {
+		if (x->reads && (sv = service_alloc(m->args)) == NULL) {
+			x->bad = "out of memory";
+			return;
+		}
+		if (!x->reads)
+			sv = *link;
+		carry_service(x, m, sv);
+		*link = sv;
+		link = &sv->older;
+	}
+	if (x->bad == NULL && m->live == NULL)
+		x->bad = "there is no service";
+	if (x->bad != NULL)
+		return;
+	carry_listeners(x, m->live);
+	carry_values(x, &m->live->cfg);
+}
+
+/* To go on where the other one logged, by a descriptor of our own. */
+static void
+log_again(struct master *m)
+{
+	int fd = m->upgrade.log;
+
+	if (fd == -1)
+		connect_syslog();
+	else if (fd > STDERR_FILENO)
+		fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	log_to(fd, logging.stream);
+}
+
+static void
+carry_log(struct parcel *x, struct master *m)
+{
+	int level = logging.level;
+
+	if (x->bad != NULL)
+		return;
+	if (!x->reads)
+		m->upgrade.log = logging.fd;
+	carry_fd(x, &m->upgrade.log);
+	carry_int(x, &logging.stream, -1, STDERR_FILENO);
+	carry_int(x, &logging.has_time, 0, 1);
+	carry_int(x, &logging.is_journal, 0, 1);
+	carry_int(x, &logging.is_daemon, 0, 1);
+	carry_int(x, &level, ERROR, DEBUG);
+	logging.level = (enum level)level;
+	if (x->reads && x->bad == NULL)
+		log_again(m);
+}
+
+static void
+carry_master(struct parcel *x, struct master *m, struct arguments *a)
+{
+	char text[sizeof(HANDOVER)] = HANDOVER;
+
+	carry(x, text, sizeof(text));
+	if (x->bad == NULL && memcmp(text, HANDOVER, sizeof(text)) != 0)
+		x->bad = "it is of another version";
+	carry_int(x, &m->pid, 1, INT_MAX);
+	if (x->bad == NULL && m->pid != getpid())
+		x->bad = "it is another process's (a script must use exec)";
+	carry_log(x, m);
+	carry(x, &a->files, sizeof(a->files));
+	carry(x, &a->core, sizeof(a->core));
+	carry_int(x, &a->passed, 0, FORWARD_LISTENERS);
+	carry_text(x, &m->upgrade.path);
+	if (x->bad == NULL && m->upgrade.path == NULL)
+		x->bad = "it has no program";
+	carry_fd(x, &m->pidfile);
+	carry_text(x, &m->pidfile_name);
+	carry_fd(x, &m->waiting.fd);
+	carry_number(x, &m->began, 0, INT64_MAX);
+	carry_number(x, &m->renew_at, 0, INT64_MAX);
+	carry(x, &m->ended, sizeof(m->ended));
+	if (x->bad == NULL)
+		carry_services(x, m);
+	if (x->bad == NULL && x->reads && x->at != x->size)
+		x->bad = "it is too long";
+}
+
+/* Handed over, or (FD_CLOEXEC) not. */
+static void
+parcel_expose(const struct parcel *x, int flag)
+{
+	size_t i;
+
+	for (i = 0; i < x->nfds; i++)
+		fcntl(x->fds[i], F_SETFD, flag);
+}
+
+static void
+parcel_free(struct parcel *x)
+{
+	if (x->reads && x->p != NULL)
+		munmap(x->p, x->size);
+	if (!x->reads && x->p != NULL) {
+		explicit_bzero(x->p, x->at);
+		free(x->p);
+	}
+	free(x->fds);
+}
+
+/* What was written, as a file that nobody can change; -1 with errno. */
+static int
+parcel_seal(const struct parcel *x)
+{
+	int fd = memory_file();
+
+	if (fd != -1 && (write(fd, x->p, x->at) != (ssize_t)x->at ||
+	    memory_seal(fd, 0) == -1))
+		return close_failed(fd);
+	return fd;
+}
+
+/* Such a file, to be read. */
+static void
+parcel_open(struct parcel *x, int fd)
+{
+	int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+	void *p;
+
+	*x = (struct parcel){ .reads = 1 };
+	if (seals == -1 || (seals & sealed) != sealed)
+		x->bad = "it is not sealed";
+	else if (fstat(fd, &st) == -1 || st.st_size > HANDOVER_MAX)
+		x->bad = "it is too long";
+	else if ((p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE,
+	    fd, 0)) == MAP_FAILED)
+		x->bad = strerror(errno);
+	else {
+		x->p = p;
+		x->size = (size_t)st.st_size;
+	}
+}
+
+/*
+ * The path that this program was started by, for good: what is there later may
+ * be another file.  It is no link's target, which may be an older version.
+ */
+static char *
+find_program(const char *name)
+{
+	static const char self[] = "/proc/self/exe";
+	char path[PATH_MAX] = "", own[PATH_MAX] = "";
+	struct stat a, b;
+	int n = 0;
+
+	if (strchr(name, '/') == NULL)
+		find_runnable(name, path, sizeof(path));
+	else if (name[0] == '/' || getcwd(own, sizeof(own)) != NULL)
+		n = snprintf(path, sizeof(path), "%s%s%s", own,
+		    name[0] == '/' ? "" : "/", name);
+	if (n >= (int)sizeof(path))
+		path[0] = '\0';
+	if (stat(self, &a) == 0 && (stat(path, &b) == -1 ||
+	    a.st_dev != b.st_dev || a.st_ino != b.st_ino)) {
+		memset(own, 0, sizeof(own));
+		if (readlink(self, own, sizeof(own) - 1) != -1)
+			return strdup(own);
+	}
+	return strdup(path);
+}
+
+/* At the start, while all is as it was then. */
+static void
+upgrade_init(struct master *m)
+{
+	struct upgrade *u = &m->upgrade;
+
+	u->log = u->output = -1;
+	u->path = find_program(m->args->argv[0]);
+	u->program = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+}
+
+/* In a child: what is of no use to it. */
+static void
+upgrade_leave(const struct master *m)
+{
+	const int fds[] = { m->upgrade.program, m->upgrade.output,
+	    m->upgrade.log, m->args->state, m->args->before };
+	size_t i;
+
+	for (i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] > STDERR_FILENO)
+			close(fds[i]);
+}
+
+/* In the child: the program, as it would be started, but with -t. */
+static void __attribute__((noreturn))
+try_main(const struct master *m)
+{
+	static char letter[] = "-t";
+	const struct arguments *a = m->args;
+	char **argv, pid[32];
+	int fd, n = 0, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	while (a->argv[n] != NULL)
+		n++;
+	if ((argv = calloc((size_t)n + 2, sizeof(*argv))) == NULL)
+		_exit(127);
+	argv[0] = a->argv[0];
+	argv[1] = letter;
+	memcpy(argv + 2, a->argv + 1, (size_t)n * sizeof(*argv));
+	for (fd = PASSED; fd < PASSED + a->passed; fd++)
+		fcntl(fd, F_SETFD, 0);
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	if (a->passed > 0)
+		setenv("LISTEN_PID", pid, 1);
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	dup2(m->upgrade.output, STDERR_FILENO);
+	sigprocmask(SIG_SETMASK, &m->asleep, NULL);
+	execv(m->upgrade.path, argv);
+	dprintf(STDERR_FILENO, "error: %s\n", strerror(errno));
+	_exit(127);
+}
+
+/* SIGUSR2: try the new program.  The service goes on meanwhile. */
+static void
+upgrade_try(struct master *m)
+{
+	struct upgrade *u = &m->upgrade;
+
+	if (u->trial != 0) {
+		say(NOTICE, "an upgrade has begun already");
+		return;
+	}
+	u->trial = -1;
+	errno = ENOENT;
+	if (u->path != NULL && u->program != -1 &&
+	    (u->output = memory_file()) != -1)
+		u->trial = fork();
+	if (u->trial == 0)
+		try_main(m);
+	if (u->trial == -1) {
+		say(ERROR, "not upgraded: %s", strerror(errno));
+		close_shared(&u->output);
+		u->trial = 0;
+		return;
+	}
+	u->until = clock_ms() + TRIAL_MS;
+	say(NOTICE, "upgrading: trying %s -t", u->path);
+}
+
+/* What the trial complained of, line by line, and not all too much. */
+static void
+tell_trial(const struct upgrade *u)
+{
+	char text[LOG_SIZE], *line, *rest = NULL, *error;
+	ssize_t n = pread(u->output, text, sizeof(text) - 1, 0);
+	struct stat st;
+
+	if (n > 0 && fstat(u->output, &st) == 0 && st.st_size > n)
+		while (n > 0 && text[n - 1] != '\n')
+			n--;
+	text[n > 0 ? n : 0] = '\0';
+	for (line = strtok_r(text, "\n", &rest); line != NULL;
+	    line = strtok_r(NULL, "\n", &rest)) {
+		if (strstr(line, "warning: ") != NULL)
+			continue;
+		error = strstr(line, "error: ");
+		say(ERROR, "%s -t: %s", u->path, error != NULL ? error +
+		    strlen("error: ") : line);
+	}
+}
+
+/* A child has ended.  Was it the trial? */
+static int
+upgrade_tried(struct master *m, pid_t pid, int status)
+{
+	struct upgrade *u = &m->upgrade;
+
+	if (pid != u->trial || pid == 0)
+		return 0;
+	u->trial = 0;
+	u->is_due = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	if (!u->is_due) {
+		tell_trial(u);
+		if (WIFSIGNALED(status))
+			say(ERROR, "not upgraded: %s -t was killed by signal "
+			    "%d (%s)", u->path, WTERMSIG(status),
+			    strsignal(WTERMSIG(status)));
+		else
+			say(ERROR, "not upgraded: %s -t failed (status %d)",
+			    u->path, WEXITSTATUS(status));
+	}
+	close_shared(&u->output);
+	return 1;
+}
+
+static void
+set_descriptor(const char *variable, int fd)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%d", fd);
+	setenv(variable, text, 1);
+	fcntl(fd, F_SETFD, 0);
+}
+
+/* Become the new program, which finds all it needs; or else, go on. */
+static void
+hand_over(struct master *m)
+{
+	struct arguments a = *m->args;
+	struct parcel x = { .reads = 0 };
+	int fd = -1;
+
+	say(NOTICE, "upgrading: %s takes over", m->upgrade.path);
+	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
+	    (long long)forward_clock_us());
+	carry_master(&x, m, &a);
+	if (x.bad == NULL && (fd = parcel_seal(&x)) != -1) {
+		parcel_expose(&x, 0);
+		set_descriptor("TUNNEL_STATE", fd);
+		set_descriptor("TUNNEL_BEFORE", m->upgrade.program);
+		execv(m->upgrade.path, a.argv);
+		x.bad = strerror(errno);
+		unsetenv("TUNNEL_STATE");
+		unsetenv("TUNNEL_BEFORE");
+		parcel_expose(&x, FD_CLOEXEC);
+		fcntl(m->upgrade.program, F_SETFD, FD_CLOEXEC);
+	}
+	say(ERROR, "not upgraded: %s", x.bad != NULL ? x.bad :
+	    strerror(errno));
+	if (fd != -1)
+		close(fd);
+	parcel_free(&x);
+	notify_ready(m, "; the last upgrade failed, see the log");
+}
+
+/* What is due by now. */
+static void
+upgrade_step(struct master *m)
+{
+	struct upgrade *u = &m->upgrade;
+
+	if (u->trial != 0 && (m->stopping || clock_ms() >= u->until)) {
+		if (!m->stopping)
+			say(WARNING, "%s -t has taken %d s: killed", u->path,
+			    TRIAL_MS / 1000);
+		u->until = INT64_MAX;
+		kill(u->trial, SIGKILL);
+	}
+	if (u->is_due && !m->stopping)
+		hand_over(m);
+	u->is_due = 0;
+}
+
+/*
+ * IN THE NEW PROGRAM, or in the one before, again.
+ */
+
+/* All that was handed over is ours now, and there is no way back. */
+static void
+settle(struct master *m, struct arguments *a, struct parcel *x)
+{
+	parcel_free(x);
+	close_shared(&a->state);
+	close_shared(&a->before);
+	if (m->upgrade.log > STDERR_FILENO)
+		close(m->upgrade.log);
+	m->upgrade.log = -1;
+	got_child = 1;		/* some may have ended meanwhile */
+}
+
+/* Others leave it here, whose workers go on in it. */
+static void
+take_workers(struct service *sv, struct service *was)
+{
+	struct service made = *sv;
+
+	sv->seats = was->seats;
+	sv->nseats = was->nseats;
+	sv->nworkers = was->nworkers;
+	sv->shared = was->shared;
+	sv->shared_fd = was->shared_fd;
+	sv->shared_size = was->shared_size;
+	sv->counts = was->counts;
+	sv->peers = was->peers;
+	sv->npeers = was->npeers;
+	sv->places = was->places;
+	sv->secret = was->secret;
+	sv->deadline = was->deadline;
+	was->seats = made.seats;
+	was->shared = made.shared;
+	was->shared_fd = made.shared_fd;
+	was->shared_size = made.shared_size;
+}
+
+/*
+ * The program before: the service becomes what it was, with the workers that
+ * have served all the time.  If its files are gone by now, they go on alone.
+ */
+static void
+go_on(struct master *m, struct arguments *a)
+{
+	struct service *was = m->live, *sv;
+	const char *name = strrchr(m->upgrade.path, '/');
+
+	/* It would be a descriptor's number. */
+	prctl(PR_SET_NAME, name != NULL ? name + 1 : m->upgrade.path, 0, 0, 0);
+	a->again = &was->cfg;
+	sv = service_new(a, was);
+	a->again = NULL;
+	if (sv == NULL || open_listeners(sv, was) == -1) {
+		if (sv != NULL)
+			close_listeners(sv, 1);
+		service_free(sv);
+		keep_none(was);
+		was->retry_at = m->renew_at = INT64_MAX;
+		say(ERROR, "no worker will be started before a reload is "
+		    "right");
+	} else {
+		keep_none(sv);
+		prepare(sv);
+		take_workers(sv, was);
+		sv->older = was->older;
+		m->live = sv;
+		service_free(was);
+	}
+	say(ERROR, "not upgraded: all stays as it was");
+	notify_ready(m, "; the last upgrade failed, see the log");
+}
+
+/* The new program: as at a reload. */
+static int
+take_over(struct master *m)
+{
+	const struct service *older = m->live->older;
+
+	if (replace(m) == 0) {
+		say(NOTICE, "upgraded");
+		notify_ready(m, "");
+		return 0;
+	}
+	log_again(m);
+	if (m->live->older != older)
+		signal_workers(m->live->older, SIGKILL);
+	return -1;
+}
+
+/* Go on as the master that another program was; -1: that is not possible. */
+static int
+upgrade_end(struct master *m, struct arguments *a)
+{
+	struct incoming *in = &m->waiting;
+	struct parcel x;
+
+	catch_signals(&m->asleep);
+	free(m->upgrade.path);
+	m->upgrade.path = NULL;
+	m->pid = 0;
+	parcel_open(&x, a->state);
+	carry_master(&x, m, a);
+	if (x.bad != NULL)
+		say(ERROR, "what the program before has handed over is of no "
+		    "use: %s", x.bad);
+	in->len = sizeof(in->sa);
+	if (in->fd != -1 && getpeername(in->fd, (struct sockaddr *)&in->sa,
+	    &in->len) == -1)
+		drop_waiting(m);
+	if (x.bad == NULL && a->before == -1)
+		go_on(m, a);
+	if (x.bad == NULL && (a->before == -1 || take_over(m) == 0)) {
+		settle(m, a, &x);
+		return 0;
+	}
+	parcel_expose(&x, 0);
+	return -1;
+}
+
+/* This can't take over: start the program before again. */
+static int
+go_back(const struct arguments *a)
+{
+	say(ERROR, "not upgraded: back to the program before");
+	set_descriptor("TUNNEL_STATE", a->state);
+	fexecve(a->before, a->argv, environ);
+	say(ERROR, "it can't be started: %s", strerror(errno));
+	return EXIT_FAILURE;
+}
+
+#else
+
+static void
+upgrade_init(struct master *m)
+{
+	m->upgrade.program = m->upgrade.output = m->upgrade.log = -1;
+}
+
+static void
+upgrade_leave(const struct master *m)
+{
+	(void)m;
+}
+
+static void
+upgrade_try(struct master *m)
+{
+	(void)m;
+	say(ERROR, "not upgraded: this system has no files in memory "
+	    "(memfd_create) to hand things over in");
+}
+
+static int
+upgrade_tried(struct master *m, pid_t pid, int status)
+{
+	(void)m;
+	(void)pid;
+	(void)status;
+	return 0;
+}
+
+static void
+upgrade_step(struct master *m)
+{
+	(void)m;
+}
+
+static int
+upgrade_end(struct master *m, struct arguments *a)
+{
+	(void)m;
+	(void)a;
+	say(ERROR, "nothing can be handed over on this system");
+	return -1;
+}
+
+static int
+go_back(const struct arguments *a)
+{
+	(void)a;
+	return EXIT_FAILURE;
+}
+
+#endif
+
+/*
+ * THE LOOP OF THE MASTER
+ */
+
 /* To the next thing that is due. */
 static int
 sleep_ms(const struct master *m)
@@ -5804,6 +6901,8 @@ sleep_ms(const struct master *m)
 
 	if (!m->stopping)
 		until = m->renew_at;
+	if (m->upgrade.trial != 0 && m->upgrade.until < until)
+		until = m->upgrade.until;
 	if (m->starved_until > now && m->starved_until < until)
 		until = m->starved_until;
 	if (!m->stopping && (sv->cfg.number[MODE] == POLL ? !is_full(sv) :
@@ -5883,6 +6982,8 @@ supervise(struct master *m)
 			reload(m);
 		if (taken(&got_usr1))
 			tell(m);
+		if (taken(&got_usr2) && !m->stopping)
+			upgrade_try(m);
 		if (taken(&got_alarm))
 			warn_daily(m->live);
 		if (!m->stopping && clock_ms() >= m->renew_at)
@@ -5894,6 +6995,7 @@ supervise(struct master *m)
 		kill_late(m);
 		free_services(m);
 		refill(m);
+		upgrade_step(m);
 	}
 	repeats_end(m->live, 1);
 }
@@ -5981,6 +7083,7 @@ run_inetd(const struct arguments *a)
 	silence();
 	catch_signals(&asleep);
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGUSR2, SIG_IGN);
 	r = EXIT_FAILURE;
 	if (sv->pool != NULL)
 		tls_config_renew(sv->tls);
@@ -6095,12 +7198,20 @@ serve(struct master *m)
 }
 
 static int
-run_service(const struct arguments *a)
+run_service(struct arguments *a)
 {
 	struct master m = { .args = a, .parent = -1, .pidfile = -1,
 	    .waiting = { .fd = -1 }, .began = clock_ms() };
 	int r = EXIT_CONFIG;
 
+	upgrade_init(&m);
+	if (a->state != -1) {
+		if (upgrade_end(&m, a) == -1)
+			return EXIT_FAILURE;
+		supervise(&m);
+		r = EXIT_SUCCESS;
+		goto out;
+	}
 	if ((m.live = service_new(a, NULL)) == NULL)
 		return exit_status(errno);
 	if (m.live->cfg.number[DAEMON] == 1 &&
@@ -6115,10 +7226,11 @@ run_service(const struct arguments *a)
 		r = exit_status(errno);
 	else if (write_pidfile(&m) == 0 && log_open(m.live) == 0)
 		r = serve(&m);
+out:
 	if (m.pidfile != -1)
 		unlink(m.pidfile_name);
 	free(m.pidfile_name);
-out:
+	free(m.upgrade.path);
 	close_listeners(m.live, 1);
 	service_free(m.live);
 	return r;
@@ -6242,7 +7354,7 @@ run_version(void)
 int
 main(int argc, char **argv)
 {
-	struct arguments a = { 0 };
+	struct arguments a = { .argv = argv };
 	const char *why;
 	int r = EXIT_CONFIG;
 
@@ -6270,6 +7382,8 @@ main(int argc, char **argv)
 		r = a.test ? run_test(&a) : a.inetd ? run_inetd(&a) :
 		    run_service(&a);
 	}
+	if (a.before != -1)
+		r = go_back(&a);
 	free(a.settings);
 	return r;
 }

@@ -5156,7 +5156,8 @@ worker_free(struct worker *w)
 
 /* See THE UPGRADE. */
 struct upgrade {
-	char	*path;			/* of the program, old and new */
+	char	*path;			/* of the program, old and new, */
+	char	**argv, **env;		/* and how it is to be started */
 	int	 program;		/* the one that runs; or -1 */
 	pid_t	 trial;			/* of the new one; or 0 */
 	int	 output;		/* what it says; or -1 */
@@ -6100,6 +6101,31 @@ carry_text(struct parcel *x, char **text)
 		x->bad = "a text is none";
 }
 
+/* With a NULL behind them.  Allocated, where they are read. */
+static void
+carry_texts(struct parcel *x, char ***texts)
+{
+	size_t i, n = 0;
+
+	while (!x->reads && (*texts)[n] != NULL)
+		n++;
+	carry_size(x, &n, HANDOVER_MAX / sizeof(**texts));
+	if (x->reads && (*texts = calloc(n + 1, sizeof(**texts))) == NULL)
+		x->bad = "out of memory";
+	for (i = 0; i < n && x->bad == NULL; i++)
+		carry_text(x, &(*texts)[i]);
+}
+
+static void
+free_texts(char **texts)
+{
+	size_t i;
+
+	for (i = 0; texts != NULL && texts[i] != NULL; i++)
+		free(texts[i]);
+	free(texts);
+}
+
 static void
 carry_address(struct parcel *x, struct address *a)
 {
@@ -6398,14 +6424,30 @@ carry_log(struct parcel *x, struct master *m)
 		log_again(m);
 }
 
+/* How to start the program again, which a script may have changed since. */
 static void
-carry_master(struct parcel *x, struct master *m, struct arguments *a)
+carry_start(struct parcel *x, struct upgrade *u)
 {
 	char text[sizeof(HANDOVER)] = HANDOVER;
 
 	carry(x, text, sizeof(text));
 	if (x->bad == NULL && memcmp(text, HANDOVER, sizeof(text)) != 0)
 		x->bad = "it is of another version";
+	carry_text(x, &u->path);
+	carry_texts(x, &u->argv);
+	carry_texts(x, &u->env);
+	if (x->bad == NULL && (u->path == NULL || u->argv[0] == NULL))
+		x->bad = "it has no program";
+}
+
+static void
+carry_master(struct parcel *x, struct master *m, struct arguments *a)
+{
+	int preference = tls_preference();
+
+	carry_start(x, &m->upgrade);
+	carry_int(x, &preference, 0, 1);
+	tls_prefer(preference);
 	carry_int(x, &m->pid, 1, INT_MAX);
 	if (x->bad == NULL && m->pid != getpid())
 		x->bad = "it is another process's (a script must use exec)";
@@ -6413,9 +6455,6 @@ carry_master(struct parcel *x, struct master *m, struct arguments *a)
 	carry(x, &a->files, sizeof(a->files));
 	carry(x, &a->core, sizeof(a->core));
 	carry_int(x, &a->passed, 0, FORWARD_LISTENERS);
-	carry_text(x, &m->upgrade.path);
-	if (x->bad == NULL && m->upgrade.path == NULL)
-		x->bad = "it has no program";
 	carry_fd(x, &m->pidfile);
 	carry_text(x, &m->pidfile_name);
 	carry_fd(x, &m->waiting.fd);
@@ -6521,7 +6560,23 @@ upgrade_init(struct master *m)
 
 	u->log = u->output = -1;
 	u->path = find_program(m->args->argv[0]);
+	u->argv = m->args->argv;
+	u->env = environ;
 	u->program = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+}
+
+static void
+upgrade_free(struct master *m)
+{
+	struct upgrade *u = &m->upgrade;
+
+	free(u->path);
+	if (u->argv != m->args->argv) {
+		free_texts(u->argv);
+		free_texts(u->env);
+	}
+	if (u->program != -1)
+		close(u->program);
 }
 
 /* In a child: what is of no use to it. */
@@ -6542,27 +6597,28 @@ static void __attribute__((noreturn))
 try_main(const struct master *m)
 {
 	static char letter[] = "-t";
-	const struct arguments *a = m->args;
+	const struct upgrade *u = &m->upgrade;
 	char **argv, pid[32];
 	int fd, n = 0, null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	while (a->argv[n] != NULL)
+	while (u->argv[n] != NULL)
 		n++;
 	if ((argv = calloc((size_t)n + 2, sizeof(*argv))) == NULL)
 		_exit(127);
-	argv[0] = a->argv[0];
+	argv[0] = u->argv[0];
 	argv[1] = letter;
-	memcpy(argv + 2, a->argv + 1, (size_t)n * sizeof(*argv));
-	for (fd = PASSED; fd < PASSED + a->passed; fd++)
+	memcpy(argv + 2, u->argv + 1, (size_t)n * sizeof(*argv));
+	environ = u->env;
+	for (fd = PASSED; fd < PASSED + m->args->passed; fd++)
 		fcntl(fd, F_SETFD, 0);
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
-	if (a->passed > 0)
+	if (m->args->passed > 0)
 		setenv("LISTEN_PID", pid, 1);
 	dup2(null, STDIN_FILENO);
 	dup2(null, STDOUT_FILENO);
-	dup2(m->upgrade.output, STDERR_FILENO);
+	dup2(u->output, STDERR_FILENO);
 	sigprocmask(SIG_SETMASK, &m->asleep, NULL);
-	execv(m->upgrade.path, argv);
+	execv(u->path, argv);
 	dprintf(STDERR_FILENO, "error: %s\n", strerror(errno));
 	_exit(127);
 }
@@ -6640,41 +6696,53 @@ upgrade_tried(struct master *m, pid_t pid, int status)
 	return 1;
 }
 
-static void
-set_descriptor(const char *variable, int fd)
+/* The environment, and in it the numbers of these; NULL: no memory. */
+static char **
+environment(char **from, int state, int before)
 {
-	char text[32];
+	static char texts[2][32];
+	char **env;
+	size_t n = 0;
 
-	snprintf(text, sizeof(text), "%d", fd);
-	setenv(variable, text, 1);
-	fcntl(fd, F_SETFD, 0);
+	while (from[n] != NULL)
+		n++;
+	if ((env = calloc(n + 3, sizeof(*env))) == NULL)
+		return NULL;
+	memcpy(env, from, n * sizeof(*env));
+	snprintf(texts[0], sizeof(texts[0]), "TUNNEL_STATE=%d", state);
+	snprintf(texts[1], sizeof(texts[1]), "TUNNEL_BEFORE=%d", before);
+	env[n] = texts[0];
+	env[n + 1] = before != -1 ? texts[1] : NULL;
+	return env;
 }
 
 /* Become the new program, which finds all it needs; or else, go on. */
 static void
 hand_over(struct master *m)
 {
+	const struct upgrade *u = &m->upgrade;
 	struct arguments a = *m->args;
 	struct parcel x = { .reads = 0 };
+	char **env = NULL;
 	int fd = -1;
 
-	say(NOTICE, "upgrading: %s takes over", m->upgrade.path);
+	say(NOTICE, "upgrading: %s takes over", u->path);
 	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)forward_clock_us());
 	carry_master(&x, m, &a);
-	if (x.bad == NULL && (fd = parcel_seal(&x)) != -1) {
+	if (x.bad == NULL && (fd = parcel_seal(&x)) != -1 &&
+	    (env = environment(u->env, fd, u->program)) != NULL) {
 		parcel_expose(&x, 0);
-		set_descriptor("TUNNEL_STATE", fd);
-		set_descriptor("TUNNEL_BEFORE", m->upgrade.program);
-		execv(m->upgrade.path, a.argv);
+		fcntl(fd, F_SETFD, 0);
+		fcntl(u->program, F_SETFD, 0);
+		execve(u->path, u->argv, env);
 		x.bad = strerror(errno);
-		unsetenv("TUNNEL_STATE");
-		unsetenv("TUNNEL_BEFORE");
 		parcel_expose(&x, FD_CLOEXEC);
-		fcntl(m->upgrade.program, F_SETFD, FD_CLOEXEC);
+		fcntl(u->program, F_SETFD, FD_CLOEXEC);
 	}
 	say(ERROR, "not upgraded: %s", x.bad != NULL ? x.bad :
 	    strerror(errno));
+	free(env);
 	if (fd != -1)
 		close(fd);
 	parcel_free(&x);
@@ -6775,6 +6843,23 @@ go_on(struct master *m, struct arguments *a)
 	notify_ready(m, "; the last upgrade failed, see the log");
 }
 
+/*
+ * Why its workers did not get there.  Of others, the program before has to see
+ * the end by itself.
+ */
+static void
+tell_failed(struct master *m, struct service *sv)
+{
+	int status;
+	size_t i;
+
+	signal_workers(sv, SIGKILL);
+	for (i = 0; i < sv->nseats; i++)
+		if (sv->seats[i].pid != 0 && waitpid(sv->seats[i].pid,
+		    &status, 0) != -1 && status != 0 && status != SIGKILL)
+			worker_ended(m, sv, i, status);
+}
+
 /* The new program: as at a reload. */
 static int
 take_over(struct master *m)
@@ -6788,7 +6873,7 @@ take_over(struct master *m)
 	}
 	log_again(m);
 	if (m->live->older != older)
-		signal_workers(m->live->older, SIGKILL);
+		tell_failed(m, m->live->older);
 	return -1;
 }
 
@@ -6802,7 +6887,6 @@ upgrade_end(struct master *m, struct arguments *a)
 	catch_signals(&m->asleep);
 	free(m->upgrade.path);
 	m->upgrade.path = NULL;
-	m->pid = 0;
 	parcel_open(&x, a->state);
 	carry_master(&x, m, a);
 	if (x.bad != NULL)
@@ -6822,13 +6906,21 @@ upgrade_end(struct master *m, struct arguments *a)
 	return -1;
 }
 
-/* This can't take over: start the program before again. */
+/* This can't take over: start the program before again, as it was started. */
 static int
 go_back(const struct arguments *a)
 {
+	struct upgrade u = { .path = NULL };
+	char **env;
+	struct parcel x;
+
 	say(ERROR, "not upgraded: back to the program before");
-	set_descriptor("TUNNEL_STATE", a->state);
-	fexecve(a->before, a->argv, environ);
+	parcel_open(&x, a->state);
+	carry_start(&x, &u);
+	fcntl(a->state, F_SETFD, 0);
+	env = environment(x.bad == NULL ? u.env : environ, a->state, -1);
+	if (env != NULL)
+		fexecve(a->before, x.bad == NULL ? u.argv : a->argv, env);
 	say(ERROR, "it can't be started: %s", strerror(errno));
 	return EXIT_FAILURE;
 }
@@ -6839,6 +6931,12 @@ static void
 upgrade_init(struct master *m)
 {
 	m->upgrade.program = m->upgrade.output = m->upgrade.log = -1;
+}
+
+static void
+upgrade_free(struct master *m)
+{
+	(void)m;
 }
 
 static void
@@ -7204,8 +7302,8 @@ run_service(struct arguments *a)
 	    .waiting = { .fd = -1 }, .began = clock_ms() };
 	int r = EXIT_CONFIG;
 
-	upgrade_init(&m);
 	if (a->state != -1) {
+		upgrade_init(&m);
 		if (upgrade_end(&m, a) == -1)
 			return EXIT_FAILURE;
 		supervise(&m);
@@ -7214,6 +7312,7 @@ run_service(struct arguments *a)
 	}
 	if ((m.live = service_new(a, NULL)) == NULL)
 		return exit_status(errno);
+	upgrade_init(&m);
 	if (m.live->cfg.number[DAEMON] == 1 &&
 	    (m.parent = background()) == -1) {
 		r = EXIT_FAILURE;
@@ -7230,7 +7329,7 @@ out:
 	if (m.pidfile != -1)
 		unlink(m.pidfile_name);
 	free(m.pidfile_name);
-	free(m.upgrade.path);
+	upgrade_free(&m);
 	close_listeners(m.live, 1);
 	service_free(m.live);
 	return r;

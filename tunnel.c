@@ -243,6 +243,7 @@ enum {
 	SESSION_TICKETS, TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE,
 	PROXY_PROTOCOL, ACCEPT_PROXY, MAX_CONNECTIONS, HANDSHAKE_TIMEOUT,
 	CONNECT_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, DRAIN_TIMEOUT,
+	RELOAD_TIMEOUT,
 	TRUNCATION, KTLS, MODE, WORKERS, MAX_PER_IP, USER, GROUP, CHROOT, SANDBOX,
 	DAEMON, PIDFILE, LOG, LOG_LEVEL, OPTIONS
 };
@@ -325,6 +326,8 @@ static const struct option {
 	    1, 31536000, "the same, once one side has ended" },
 	[DRAIN_TIMEOUT] = { "drain_timeout", TIME, "30s", or_off,
 	    1, 31536000, "for connections to finish at a stop" },
+	[RELOAD_TIMEOUT] = { "reload_timeout", TIME, "off", or_off,
+	    1, 31536000, "the same, at a reload" },
 	[TRUNCATION] = { "truncation", CHOICE, "reset", truncations, 0, 0,
 	    "what a client's end without close_notify is taken for" },
 	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
@@ -1560,6 +1563,7 @@ struct listener {
 	const struct target *target;	/* what asked for it, */
 	const struct address *address;	/* and which of its; NULL: fd:N */
 	struct address bound;
+	struct stat file;		/* what it has made, on a Unix socket */
 	int	 kept;			/* another service has it, too */
 };
 
@@ -1606,7 +1610,8 @@ struct shared {
 /* A place for a worker, and what it has become; the master's. */
 struct seat {
 	pid_t	 pid;			/* 0: empty */
-	int	 line;			/* to it, until it leaves; or -1 */
+	int	 line;			/* to it: see ORDERS; or -1 */
+	uint32_t slot;			/* of its service's counts */
 	int	 begun;			/* it was told to, on this line */
 	int64_t	 drop_at;		/* fork mode: if it has not opened */
 };
@@ -1626,7 +1631,6 @@ struct pool {
 	unsigned services;
 };
 
-/* One generation: a reload makes another, and this one leaves. */
 /* What the kernel can do of TLS: see KERNEL TLS. */
 struct kernel_tls {
 	unsigned can;			/* in bits of tls.h */
@@ -1634,6 +1638,10 @@ struct kernel_tls {
 	char	 why[TEXT_SIZE];	/* if it can't do anything */
 };
 
+/*
+ * One generation: a reload makes another, and this one leaves.  What is left of
+ * it then is small, and goes with its last worker: see let_go().
+ */
 struct service {
 	struct service *older;
 	struct config cfg;
@@ -1641,21 +1649,22 @@ struct service {
 	struct pool *pool;		/* or NULL */
 	struct kernel_tls kernel;
 	struct targets accepts, connects;
-	struct listener listeners[FORWARD_LISTENERS];
+	struct listener *listeners;
 	size_t	 nlisteners;
 	const struct rlimit *files, *core;	/* for commands */
 	uid_t	 uid;
 	gid_t	 gid;
 	int	 drops;			/* to the two of them */
-	struct seat *seats;
-	size_t	 nseats;
+	struct seat *seats;		/* once it leaves: of those that are */
+	size_t	 nseats;		/* taken alone */
+	size_t	 nslots;		/* as many as there were in the end */
 	size_t	 nworkers;		/* seats that are taken */
 	size_t	 next_seat;		/* fork mode: to be looked at */
 	struct shared *shared;
 	int	 shared_fd;		/* of it, to hand over; or -1 */
 	size_t	 shared_size;
 	volatile struct counts *counts;	/* in there; and behind them, */
-	volatile struct peer *peers;	/* for max_per_ip, or NULL: */
+	volatile struct peer *peers;	/* for max_per_ip (-i: NULL): */
 	size_t	 npeers;		/* a table, a power of two, and */
 	volatile uint64_t *places;	/* keys, one for each connection */
 	uint64_t secret;		/* of the table: an odd number */
@@ -2667,24 +2676,49 @@ peers_recount(struct service *sv, size_t first, size_t n)
 	unlock_shared(sv->shared);
 }
 
+static uint64_t
+peer_count(const struct service *sv, uint64_t key)
+{
+	const volatile struct peer *p = &sv->peers[peer_find(sv, key)];
+
+	return p->key == key ? p->count : 0;
+}
+
+/*
+ * What an address still has of the generations before, each of which has a
+ * table of its own size.
+ */
+static uint64_t
+peer_count_older(const struct service *sv, uint64_t key)
+{
+	uint64_t n = 0;
+
+	while ((sv = sv->older) != NULL) {
+		lock_shared(sv->shared);
+		n += peer_count(sv, key);
+		unlock_shared(sv->shared);
+	}
+	return n;
+}
+
 /*
  * A place for an address among those of the worker; -1: it has too many.  The
  * place is the first thing to be taken and the last to be left, so that a
- * table that is not in order has one to tell of it.
+ * table that is not in order has one to tell of it.  All are counted, as the
+ * next generation may have a limit where this one has none.
  */
 static int
 take_place(struct worker *w, uint64_t key, volatile uint64_t **place)
 {
 	struct service *sv = w->service;
-	volatile struct peer *p;
+	uint64_t max = (uint64_t)sv->cfg.number[MAX_PER_IP], older;
 
 	*place = NULL;
 	if (sv->peers == NULL || key == 0)
 		return 0;
+	older = max != 0 ? peer_count_older(sv, key) : 0;
 	lock_shared(sv->shared);
-	p = &sv->peers[peer_find(sv, key)];
-	if (p->key != key ||
-	    p->count < (uint64_t)sv->cfg.number[MAX_PER_IP]) {
+	if (max == 0 || peer_count(sv, key) + older < max) {
 		*place = w->nunused > 0 ? w->unused[--w->nunused] :
 		    &sv->places[w->first + w->used++];
 		**place = key;
@@ -3656,6 +3690,24 @@ inherit(int fd)
 	return fcntl(fd, F_SETFD, FD_CLOEXEC) == -1 ? -1 : fd;
 }
 
+/* On a Unix socket: is it what clients find at its path? */
+static int
+has_path(const struct listener *l)
+{
+	const struct sockaddr_un *un = (const void *)&l->bound.sa;
+	struct stat st;
+
+	return lstat(un->sun_path, &st) == 0 && st.st_ino == l->file.st_ino &&
+	    st.st_dev == l->file.st_dev;
+}
+
+/* A path that we have made.  One that was passed to us is none of ours. */
+static int
+owns_path(const struct listener *l)
+{
+	return l->address != NULL && l->bound.sa.ss_family == AF_UNIX;
+}
+
 /* Was it made for the same fd:N, or for the same address? */
 static int
 is_same_listener(const struct listener *a, const struct listener *b)
@@ -3717,9 +3769,11 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 	for (i = 0; old != NULL && i < old->nlisteners; i++) {
 		struct listener *o = &old->listeners[i];
 
-		if (!o->kept && is_same_listener(o, l)) {
+		if (!o->kept && is_same_listener(o, l) &&
+		    (!owns_path(o) || has_path(o))) {
 			l->fd = o->fd;
 			l->bound = o->bound;
+			l->file = o->file;
 			l->kept = o->kept = 1;
 			sv->nlisteners++;
 			return 0;
@@ -3741,6 +3795,9 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 	l->bound.len = sizeof(l->bound.sa);
 	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
 	address_text(&l->bound);
+	if (owns_path(l))
+		lstat(((const struct sockaddr_un *)(const void *)
+		    &l->bound.sa)->sun_path, &l->file);
 	sv->nlisteners++;
 	return 0;
 }
@@ -3782,8 +3839,7 @@ close_listeners(struct service *sv, int unlinks)
 		if (l->kept)
 			continue;
 		/* In this order: once closed, another may have its name. */
-		if (unlinks && l->address != NULL &&
-		    l->bound.sa.ss_family == AF_UNIX)
+		if (unlinks && owns_path(l) && has_path(l))
 			unlink(un->sun_path);
 		close(l->fd);
 	}
@@ -3850,13 +3906,13 @@ catch_signals(sigset_t *asleep)
 
 /*
  * In a worker: what a terminal or killall(1) sends to all of them is for the
- * master to act on.  SIGALRM is not where the master may ask for room by it.
+ * master to act on; SIGHUP only has it look at its line.  SIGALRM is not where
+ * the master may ask for room by it.
  */
 static void
 leave_signals(int may_be_asked)
 {
 	signal(SIGINT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
 	if (!may_be_asked)
 		signal(SIGALRM, SIG_IGN);
@@ -4111,14 +4167,16 @@ static const int allowed[] = {
 	SYS_rt_sigreturn, SYS_restart_syscall, SYS_clock_gettime,
 	SYS_gettimeofday, SYS_getrandom, SYS_getpid, SYS_gettid, SYS_brk,
 	SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_madvise,
-	SYS_futex, SYS_sched_yield, SYS_exit, SYS_exit_group, OLD_CALLS
+	SYS_futex, SYS_sched_yield, SYS_exit, SYS_exit_group, OLD_CALLS,
+	SYS_recvmsg, SYS_dup3
 };
 
 /*
- * Those of kernel TLS.  They can also pass descriptors: to a process outside
- * of the sandbox, or to oneself, as a second number for a listener.
+ * With kernel TLS, recvmsg(2) is for more than the line to the master.  The two
+ * can also pass descriptors: to a process outside of the sandbox, or to
+ * oneself, as a second number for a listener.
  */
-static const int allowed_with_tls[] = { SYS_recvmsg, SYS_sendmsg };
+static const int allowed_with_tls[] = { SYS_sendmsg };
 
 /* Options of sockets: what a worker may set, and ask for. */
 struct socket_option {
@@ -4246,6 +4304,13 @@ filter_options(struct filter *f, int call, const struct socket_option *o,
 	filter_deny(f);
 }
 
+/* The first descriptor past the limit. */
+static uint32_t
+filter_number(rlim_t limit)
+{
+	return limit < INT_MAX ? (uint32_t)limit : INT_MAX;
+}
+
 /*
  * Deny a call on what other processes share: the standard descriptors and the
  * log, which a worker never closes, and listeners, which are past the limit.
@@ -4257,7 +4322,7 @@ filter_shared(struct filter *f, int call, rlim_t limit)
 	filter_argument(f, 0);
 	filter_split(f, STDERR_FILENO + 1, 0, 2);
 	filter_skip(f, (uint32_t)logging.fd, 1, 0);
-	filter_split(f, limit < INT_MAX ? (uint32_t)limit : INT_MAX, 0, 1);
+	filter_split(f, filter_number(limit), 0, 1);
 	filter_deny(f);
 }
 
@@ -4287,6 +4352,10 @@ filter_make(struct filter *f, uint32_t third, int with_tls, rlim_t limit)
 		{ SYS_sendto, 3, MSG_FASTOPEN, { 0 } },
 		{ SYS_sendto, 5, UINT32_MAX, { 0 } },	/* to no address */
 		{ SYS_sendmsg, 2, MSG_FASTOPEN, { 0 } },
+		/* A log that was opened anew, in the place of the other. */
+		{ SYS_dup3, 1, UINT32_MAX, { (uint32_t)logging.fd } },
+		{ SYS_recvmsg, 0, with_tls ? 0 : UINT32_MAX, {
+		    with_tls ? 0 : filter_number(limit) } },
 	};
 	size_t i;
 
@@ -4424,7 +4493,8 @@ sandbox_enter(const struct service *sv)
 {
 	hide();
 	return pledge(sv->cfg.command != NULL ?
-	    "stdio rpath inet unix proc exec" : "stdio inet unix", NULL);
+	    "stdio rpath inet unix proc exec recvfd" :
+	    "stdio inet unix recvfd", NULL);
 }
 
 #else
@@ -4649,15 +4719,15 @@ count_seats(const struct config *cfg, int inetd)
 	return n > 0 ? n : 1;
 }
 
-/* How many of all connections are a seat's, and those before are others'. */
+/* How many of all connections are a slot's, and those before are others'. */
 static size_t
-share_of(const struct service *sv, size_t seat, size_t *before)
+share_of(const struct service *sv, size_t slot, size_t *before)
 {
 	size_t max = (size_t)sv->cfg.number[MAX_CONNECTIONS];
-	size_t each = max / sv->nseats, rest = max % sv->nseats;
+	size_t each = max / sv->nslots, rest = max % sv->nslots;
 
-	*before = each * seat + (seat < rest ? seat : rest);
-	return each + (seat < rest);
+	*before = each * slot + (slot < rest ? slot : rest);
+	return each + (slot < rest);
 }
 
 /* Descriptors for as many connections as a worker may have. */
@@ -4670,13 +4740,18 @@ descriptors_of(const struct service *sv, size_t seat)
 	return share_of(sv, seat, &before) * each + SPARE_FDS;
 }
 
-/* The first one may have most. */
+/* The first worker may have most, or the master, which has all their lines. */
 static void
 raise_limit(const struct service *sv)
 {
-	rlim_t need = descriptors_of(sv, 0);
+	rlim_t need = descriptors_of(sv, 0), lines = SPARE_FDS;
+	const struct service *old;
 	struct rlimit l;
 
+	for (old = sv; old != NULL; old = old->older)
+		lines += old == sv ? old->nseats : old->nworkers;
+	if (need < lines)
+		need = lines;
 	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
 		return;
 	l.rlim_cur = l.rlim_max < need ? l.rlim_max : need;
@@ -4763,14 +4838,14 @@ measure_shared(struct service *sv, int inetd)
 {
 	size_t nplaces = 0;
 
-	if (sv->cfg.number[MAX_PER_IP] != 0 && !inetd) {
+	if (!inetd) {
 		nplaces = (size_t)sv->cfg.number[MAX_CONNECTIONS];
 		/* At most half full, or it would take long to find a row. */
 		for (sv->npeers = 2; sv->npeers < 2 * nplaces;)
 			sv->npeers *= 2;
 	}
 	sv->shared_size = sizeof(*sv->shared) + nplaces * sizeof(*sv->places) +
-	    sv->npeers * sizeof(*sv->peers) + sv->nseats * sizeof(*sv->counts);
+	    sv->npeers * sizeof(*sv->peers) + sv->nslots * sizeof(*sv->counts);
 }
 
 /* What is where in there, and seats that are empty. */
@@ -4783,7 +4858,7 @@ lay_out(struct service *sv)
 		sv->seats[i] = empty_seat;
 	sv->counts = sv->shared->counts;
 	if (sv->npeers > 0) {
-		sv->peers = (void *)(sv->counts + sv->nseats);
+		sv->peers = (void *)(sv->counts + sv->nslots);
 		sv->places = (void *)(sv->peers + sv->npeers);
 	}
 }
@@ -4792,7 +4867,7 @@ lay_out(struct service *sv)
 static int
 make_seats(struct service *sv, int inetd)
 {
-	sv->nseats = count_seats(&sv->cfg, inetd);
+	sv->nseats = sv->nslots = count_seats(&sv->cfg, inetd);
 	measure_shared(sv, inetd);
 	sv->shared = share_memory(sv->shared_size, inetd ? NULL :
 	    &sv->shared_fd);
@@ -4878,21 +4953,41 @@ make_pool(struct service *sv, const struct service *old, int inetd)
 	return 0;
 }
 
+/*
+ * It serves no more.  What stays is what its workers and the master share, and
+ * the numbers of the configuration.
+ */
+static void
+service_close(struct service *sv)
+{
+	struct config numbers = { .command = NULL };
+
+	memcpy(numbers.number, sv->cfg.number, sizeof(numbers.number));
+	free(sv->listeners);
+	free(sv->accepts.list);
+	free(sv->connects.list);
+	tls_config_free(sv->tls);
+	pool_free(sv->pool);
+	config_free(&sv->cfg);
+	sv->listeners = NULL;
+	sv->nlisteners = 0;
+	sv->accepts = sv->connects = (struct targets){ .n = 0 };
+	sv->tls = NULL;
+	sv->pool = NULL;
+	sv->cfg = numbers;
+}
+
 /* It has no workers, or this is one. */
 static void
 service_free(struct service *sv)
 {
 	if (sv == NULL)
 		return;
+	service_close(sv);
 	if (sv->shared != MAP_FAILED)
 		munmap(sv->shared, sv->shared_size);
 	close_shared(&sv->shared_fd);
 	free(sv->seats);
-	free(sv->accepts.list);
-	free(sv->connects.list);
-	tls_config_free(sv->tls);
-	pool_free(sv->pool);
-	config_free(&sv->cfg);
 	free(sv);
 }
 
@@ -4901,8 +4996,11 @@ service_alloc(const struct arguments *a)
 {
 	struct service *sv = calloc(1, sizeof(*sv));
 
-	if (sv == NULL)
+	if (sv == NULL || (sv->listeners = calloc(FORWARD_LISTENERS,
+	    sizeof(*sv->listeners))) == NULL) {
+		free(sv);
 		return NULL;
+	}
 	sv->shared = MAP_FAILED;
 	sv->shared_fd = -1;
 	sv->deadline = INT64_MAX;
@@ -4949,6 +5047,103 @@ err:
 }
 
 /*
+ * ORDERS
+ * Between the master and each worker there is a line.  The worker says a byte
+ * when it is ready, and waits for one to begin; it says another when it accepts
+ * no more.  The master sends orders, and SIGHUP to have them looked for.
+ */
+
+enum { DRAIN, LOG_TO };
+
+struct order {
+	int	 what;
+	int	 log;			/* -1: syslog, 0: it is passed along; */
+					/* or a standard descriptor */
+	int	 has_time;		/* as in logging */
+	int64_t	 ms;			/* for connections to finish */
+};
+
+/* Room for one descriptor beside a message. */
+union passed {
+	struct cmsghdr head;
+	char	 room[CMSG_SPACE(sizeof(int))];
+};
+
+/* With a descriptor, or -1.  -1: there is no line, or too much on it. */
+static int
+send_order(int line, const struct order *o, int fd)
+{
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)o,
+	    .iov_len = sizeof(*o) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	union passed passed = { .room = { 0 } };
+
+	if (fd != -1) {
+		passed.head.cmsg_level = SOL_SOCKET;
+		passed.head.cmsg_type = SCM_RIGHTS;
+		passed.head.cmsg_len = CMSG_LEN(sizeof(fd));
+		memcpy(CMSG_DATA(&passed.head), &fd, sizeof(fd));
+		msg.msg_control = &passed;
+		msg.msg_controllen = sizeof(passed.room);
+	}
+	return sendmsg(line, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == -1 ? -1 :
+	    0;
+}
+
+/* The next one, with a descriptor or -1; -1: there is none. */
+static int
+take_order(int line, struct order *o, int *fd)
+{
+	struct iovec iov = { .iov_base = o, .iov_len = sizeof(*o) };
+	union passed passed = { .room = { 0 } };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1,
+	    .msg_control = &passed, .msg_controllen = sizeof(passed.room) };
+	const struct cmsghdr *c;
+
+	*fd = -1;
+	if (recvmsg(line, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) !=
+	    (ssize_t)sizeof(*o))
+		return -1;
+	if ((c = CMSG_FIRSTHDR(&msg)) != NULL &&
+	    c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+		memcpy(fd, CMSG_DATA(c), sizeof(*fd));
+	return 0;
+}
+
+/* Where the log is now, as an order, and the descriptor to pass along. */
+static struct order
+log_order(int *fd)
+{
+	int is_passed = logging.fd > STDERR_FILENO;
+
+	*fd = is_passed ? logging.fd : -1;
+	return (struct order){ .what = LOG_TO, .has_time = logging.has_time,
+	    .log = is_passed ? 0 : logging.fd };
+}
+
+/*
+ * The sandbox knows the number that the log had at first, which no other
+ * descriptor may get; it allows dup3(2) to that alone.  Syslog's socket can't
+ * be opened in there: a file goes on, and so it does if there was no number
+ * left for the new one.
+ */
+static void
+log_moved(const struct order *o, int fd)
+{
+	int to = fd != -1 ? fd : o->log;
+
+	if (to <= 0)
+		return;
+	if (logging.fd <= STDERR_FILENO ||
+	    dup3(to, logging.fd, O_CLOEXEC) == -1)
+		log_to(to, o->log);
+	else if (fd != -1)
+		close(fd);
+	logging.has_time = o->has_time;
+	logging.is_cut = 0;
+}
+
+/*
  * A WORKER
  * What serves, in a process of its own: forked by the master, or by inetd.
  */
@@ -4960,23 +5155,38 @@ struct incoming {
 	socklen_t len;
 };
 
+/* A later call may bring the end forward. */
 static void
-worker_drain(struct worker *w)
+worker_drain(struct worker *w, int64_t ms)
 {
+	forward_drain(w->engine, ms);
 	if (w->stopping)
 		return;
 	w->stopping = 1;
-	forward_drain(w->engine, w->service->cfg.number[DRAIN_TIMEOUT]);
 	close_listeners(w->service, 0);
 	if (w->line != -1)
-		close(w->line);
-	w->line = -1;
+		send(w->line, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void
+worker_obey(struct worker *w)
+{
+	struct order o;
+	int fd;
+
+	while (w->line != -1 && take_order(w->line, &o, &fd) == 0) {
+		if (o.what == DRAIN)
+			worker_drain(w, o.ms);
+		else
+			log_moved(&o, fd);
+	}
 }
 
 static void
 worker_woken(void *arg)
 {
 	struct worker *w = arg;
+	int64_t drain_ms = w->service->cfg.number[DRAIN_TIMEOUT];
 
 	if (taken(&got_child))
 		commands_look(w);
@@ -4988,10 +5198,12 @@ worker_woken(void *arg)
 		w->repeats_until = 0;
 		repeats_end(w->service, 0);
 	}
+	if (taken(&got_hup))
+		worker_obey(w);
 	if (taken(&got_stop))
-		worker_drain(w);
+		worker_drain(w, drain_ms);
 	if (taken(&got_cut)) {
-		worker_drain(w);
+		worker_drain(w, drain_ms);
 		forward_cut(w->engine);
 	}
 }
@@ -5029,43 +5241,56 @@ worker_engine(struct worker *w)
 	return 0;
 }
 
+/* To the first number that is free from this one on; -1 with errno. */
+static int
+move_fd(int *fd, int from)
+{
+	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, from);
+
+	if (moved == -1)
+		return -1;
+	close(*fd);
+	*fd = moved;
+	return 0;
+}
+
 /*
  * All workers and the master have the same listeners, and it is by number that
- * the sandbox keeps a worker from changing them.  Past the limit, no other
- * descriptor will ever have that number, whatever is closed.  -1 with errno.
+ * the sandbox keeps a worker from changing them, and knows its line.  Past the
+ * limit, no other descriptor will ever have that number, whatever is closed.
+ * The line comes first.  -1 with errno.
  */
 static int
-set_listeners_apart(struct service *sv, size_t seat)
+set_apart(struct worker *w, size_t slot)
 {
-	rlim_t need = descriptors_of(sv, seat);
+	struct service *sv = w->service;
+	rlim_t need = descriptors_of(sv, slot);
 	struct rlimit limit;
 	size_t i;
-	int fd;
 
+	if (!w->has_master)
+		return 0;
 	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
 		return -1;
 	limit.rlim_cur = (limit.rlim_cur < need ? limit.rlim_cur : need) -
-	    sv->nlisteners;
-	for (i = 0; i < sv->nlisteners; i++) {
-		fd = fcntl(sv->listeners[i].fd, F_DUPFD_CLOEXEC,
-		    (int)limit.rlim_cur);
-		if (fd == -1)
+	    sv->nlisteners - 1;
+	if (move_fd(&w->line, (int)limit.rlim_cur) == -1)
+		return -1;
+	for (i = 0; i < sv->nlisteners; i++)
+		if (move_fd(&sv->listeners[i].fd, (int)limit.rlim_cur) == -1)
 			return -1;
-		close(sv->listeners[i].fd);
-		sv->listeners[i].fd = fd;
-	}
-	return i > 0 ? setrlimit(RLIMIT_NOFILE, &limit) : 0;
+	return setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 /* Become a worker that is fit for the network; -1 after one sentence. */
 static int
-worker_init(struct worker *w, struct service *sv, size_t seat)
+worker_init(struct worker *w, struct service *sv, size_t slot)
 {
 	const char *why = NULL;
 
 	w->service = sv;
-	w->counts = &sv->counts[seat];
-	w->share = share_of(sv, seat, &w->first);
+	w->counts = &sv->counts[slot];
+	w->share = share_of(sv, slot, &w->first);
 	if (sv->peers != NULL)
 		w->unused = calloc(w->share, sizeof(*w->unused));
 	/* Whose members are no constants. */
@@ -5082,8 +5307,8 @@ worker_init(struct worker *w, struct service *sv, size_t seat)
 	/* A socket of its own: the others' can't be shut down through it. */
 	if (logging.fd == -1)
 		connect_syslog();
-	if (set_listeners_apart(sv, seat) == -1)
-		why = "listeners";
+	if (set_apart(w, slot) == -1)
+		why = "descriptors";
 	else if (sv->peers != NULL && w->unused == NULL)
 		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
@@ -5238,18 +5463,26 @@ begin(struct service *sv)
 	}
 }
 
+/* In a child, which writes to none of the seats: their pages stay shared. */
+static void
+close_lines(const struct service *sv)
+{
+	size_t i;
+
+	for (i = 0; i < sv->nseats; i++)
+		if (sv->seats[i].line != -1)
+			close(sv->seats[i].line);
+}
+
 /* Those that wait are to leave, since not all have got there. */
 static void
 hang_up(struct service *sv)
 {
 	size_t i;
 
-	for (i = 0; i < sv->nseats; i++) {
-		if (sv->seats[i].line == -1)
-			continue;	/* unwritten, a page stays shared */
-		close(sv->seats[i].line);
+	close_lines(sv);
+	for (i = 0; i < sv->nseats; i++)
 		sv->seats[i].line = -1;
-	}
 }
 
 /* Until those who were told to leave accept no more; but not for long. */
@@ -5258,44 +5491,43 @@ await_end_of_accepting(const struct service *sv)
 {
 	int64_t left, until = clock_ms() + DEAF_MS;
 	size_t i;
+	char byte;
 
-	for (i = 0; i < sv->nseats; i++) {
+	for (i = 0; i < sv->nseats && sv->cfg.number[MODE] == POLL; i++) {
 		struct pollfd p = { .fd = sv->seats[i].line,
 		    .events = POLLIN };
 
 		left = until - clock_ms();
-		poll(&p, 1, left > 0 && p.fd != -1 ? (int)left : 0);
-	}
-}
-
-/* A worker has no business with the keys and the memory of the others. */
-static void
-free_others(struct service *all, const struct service *own)
-{
-	struct service *sv;
-
-	while ((sv = all) != NULL) {
-		all = sv->older;
-		if (sv == own)
-			continue;
-		hang_up(sv);
-		service_free(sv);
+		if (poll(&p, 1, left > 0 && p.fd != -1 ? (int)left : 0) == 1)
+			recv(p.fd, &byte, 1, MSG_DONTWAIT);
 	}
 }
 
 static void upgrade_leave(const struct master *);
 static int upgrade_tried(struct master *, pid_t, int);
 
-/* In the child: let go of all that is the master's alone. */
+/*
+ * In the child: let go of all that is the master's alone.  A worker has no
+ * business with the keys of the others; but who their clients are is counted.
+ */
 static void
 leave_master(const struct master *m, struct service *sv,
     const struct incoming *in)
 {
-	hang_up(sv);
+	struct service *old;
+
+	close_lines(sv);
 	if (m->live != sv)
 		close_listeners(m->live, 0);
 	keep_none(sv);
-	free_others(m->live, sv);
+	for (old = sv->older; old != NULL; old = old->older) {
+		close_shared(&old->shared_fd);
+		close_lines(old);
+		free(old->seats);
+		old->seats = NULL;
+		old->nseats = 0;
+		service_close(old);
+	}
 	if (sv->cfg.number[MODE] == FORK)
 		close_listeners(sv, 0);
 	if (in == NULL && m->waiting.fd != -1)
@@ -5312,22 +5544,32 @@ leave_master(const struct master *m, struct service *sv,
 
 /* In the child: serve, and never come back. */
 static void __attribute__((noreturn))
-worker_main(const struct master *m, struct service *sv, size_t seat,
+worker_main(const struct master *m, struct service *sv, size_t slot,
     const struct incoming *in, int line)
 {
-	struct worker w = { .has_master = 1, .line = line, .turn = seat };
+	struct worker w = { .has_master = 1, .line = line, .turn = slot };
+	struct incoming connection;
 	int r = EXIT_FAILURE;
 
 	logging.lost = 0;		/* the master tells of its own */
 	leave_signals(in != NULL);
 	leave_master(m, sv, in);
-	if (worker_init(&w, sv, seat) == 0)
-		r = in != NULL || may_begin(line) ?
+	if (in != NULL) {
+		/* Their numbers may be past the limit that this one has. */
+		connection = *in;
+		in = &connection;
+		move_fd(&connection.fd, STDERR_FILENO + 1);
+		move_fd(&w.line, STDERR_FILENO + 1);
+		if (logging.fd > STDERR_FILENO)
+			move_fd(&logging.fd, STDERR_FILENO + 1);
+	}
+	if (worker_init(&w, sv, slot) == 0)
+		r = in != NULL || may_begin(w.line) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
-	sv->counts[seat].unlogged = logging.lost;
-	sv->counts[seat].unlogged_why = logging.why;
-	sv->counts[seat].unlogged_cut = logging.is_cut;
+	sv->counts[slot].unlogged = logging.lost;
+	sv->counts[slot].unlogged_why = logging.why;
+	sv->counts[slot].unlogged_cut = logging.is_cut;
 	exit(r);
 }
 
@@ -5374,27 +5616,23 @@ static int
 start_worker(struct master *m, struct service *sv, size_t seat,
     const struct incoming *in)
 {
-	int line[2] = { -1, -1 };
-	pid_t pid = -1;
+	int line[2];
+	pid_t pid;
 
-	if (in != NULL ||
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, line) == 0)
-		pid = fork();
-	if (pid == 0) {
-		if (line[0] != -1)
-			close(line[0]);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line) == -1)
+		return -1;
+	if ((pid = fork()) == 0) {
+		close(line[0]);
 		worker_main(m, sv, seat, in, line[1]);
 	}
-	if (line[1] != -1)
-		close_failed(line[1]);
-	if (pid == -1) {
-		if (line[0] != -1)
-			close_failed(line[0]);
-		return -1;
-	}
+	close_failed(line[1]);
+	if (pid == -1)
+		return close_failed(line[0]);
 	say(DEBUG, "worker %d started", (int)pid);
 	sv->seats[seat] = (struct seat){ .pid = pid, .line = line[0],
-	    .drop_at = clock_ms() + FORWARD_DROP_MS };
+	    .slot = (uint32_t)seat, .begun = in != NULL,
+	    .drop_at = in != NULL ? clock_ms() + FORWARD_DROP_MS :
+	    INT64_MAX };
 	sv->nworkers++;
 	if (in != NULL)
 		return 0;
@@ -5461,10 +5699,8 @@ oldest_handshake(const struct service *sv)
 	for (i = 0; i < sv->nseats; i++) {
 		struct seat *seat = &sv->seats[i];
 
-		/* With a line, it is there to see whether one can be. */
-		if (seat->pid != 0 && seat->line == -1 &&
-		    sv->counts[i].opened == 0 && (oldest == NULL ||
-		    seat->drop_at < oldest->drop_at))
+		if (seat->pid != 0 && sv->counts[i].opened == 0 &&
+		    (oldest == NULL || seat->drop_at < oldest->drop_at))
 			oldest = seat;
 	}
 	return oldest;
@@ -5619,19 +5855,20 @@ tell_unlogged(const volatile struct counts *n)
 
 /* Whoever sits there next finds it empty; what was counted is kept. */
 static void
-clear_seat(struct master *m, struct service *sv, size_t seat)
+clear_seat(struct master *m, struct service *sv, struct seat *seat)
 {
-	size_t first, n = share_of(sv, seat, &first);
+	volatile struct counts *counts = &sv->counts[seat->slot];
+	size_t first, n = share_of(sv, seat->slot, &first);
 
-	counts_add(&m->ended, &sv->counts[seat]);
-	tell_unlogged(&sv->counts[seat]);
+	counts_add(&m->ended, counts);
+	tell_unlogged(counts);
 	m->ended.lost += m->ended.live;
 	m->ended.live = 0;
-	memset((void *)&sv->counts[seat], 0, sizeof(*sv->counts));
+	memset((void *)counts, 0, sizeof(*counts));
 	peers_recount(sv, first, n);
-	if (sv->seats[seat].line != -1)
-		close(sv->seats[seat].line);
-	sv->seats[seat] = empty_seat;
+	if (seat->line != -1)
+		close(seat->line);
+	*seat = empty_seat;
 	sv->nworkers--;
 }
 
@@ -5641,10 +5878,11 @@ clear_seat(struct master *m, struct service *sv, size_t seat)
  * is the same in all of them: that is slowed down.
  */
 static void
-worker_ended(struct master *m, struct service *sv, size_t seat, int status)
+worker_ended(struct master *m, struct service *sv, struct seat *seat,
+    int status)
 {
 	int is_poll = sv->cfg.number[MODE] == POLL;
-	pid_t pid = sv->seats[seat].pid;
+	pid_t pid = seat->pid;
 	char next[TEXT_SIZE] = "";
 	int64_t ms = 0;
 
@@ -5682,7 +5920,8 @@ reap(struct master *m)
 		    sv != NULL; sv = sv->older)
 			for (i = 0; i < sv->nseats; i++)
 				if (sv->seats[i].pid == pid)
-					worker_ended(m, sv, i, status);
+					worker_ended(m, sv, &sv->seats[i],
+					    status);
 }
 
 /* Those that all have left, and what the C library would keep of them. */
@@ -5712,18 +5951,113 @@ signal_workers(const struct service *sv, int sig)
 			kill(sv->seats[i].pid, sig);
 }
 
-/* Have its workers leave: SIGTERM lets connections finish, SIGQUIT cuts. */
-static void
-retire(struct service *sv, int sig)
+/* -1: it has left, or does not listen. */
+static int
+tell_worker(const struct seat *seat, const struct order *o, int fd)
 {
-	int64_t ms = sig == SIGTERM ? sv->cfg.number[DRAIN_TIMEOUT] : 0;
+	if (send_order(seat->line, o, fd) == -1)
+		return -1;
+	return kill(seat->pid, SIGHUP);
+}
+
+/* Its workers are to be gone after as long; a deadline is never put off. */
+static void
+expect_end(struct service *sv, int64_t ms)
+{
 	int64_t deadline = clock_ms() + ms + GRACE_MS;
 
-	if (sig == SIGTERM && ms == 0)
-		deadline = INT64_MAX;
 	if (deadline < sv->deadline)
 		sv->deadline = deadline;
-	signal_workers(sv, sig);
+}
+
+/* Have its workers leave.  Connections may finish within ms; 0: no limit. */
+static void
+retire(struct service *sv, int64_t ms)
+{
+	struct order o = { .what = DRAIN, .ms = ms };
+	size_t i;
+
+	if (ms != 0)
+		expect_end(sv, ms);
+	for (i = 0; i < sv->nseats; i++)
+		if (sv->seats[i].pid != 0 &&
+		    tell_worker(&sv->seats[i], &o, -1) == -1)
+			kill(sv->seats[i].pid, SIGTERM);
+}
+
+/* The same, and connections are cut. */
+static void
+cut(struct service *sv)
+{
+	expect_end(sv, 0);
+	signal_workers(sv, SIGQUIT);
+}
+
+/* Workers of all generations are to log where the master does now. */
+static void
+tell_log(const struct master *m)
+{
+	const struct service *sv;
+	size_t i;
+	int fd;
+	struct order o = log_order(&fd);
+
+	for (sv = m->live; sv != NULL; sv = sv->older)
+		for (i = 0; i < sv->nseats; i++)
+			if (sv->seats[i].pid != 0 &&
+			    tell_worker(&sv->seats[i], &o, fd) == -1 &&
+			    errno == EAGAIN)
+				say(WARNING, "worker %d does not hear of the "
+				    "log", (int)sv->seats[i].pid);
+}
+
+static uint64_t
+count_live(const struct service *sv)
+{
+	uint64_t n = 0;
+	size_t i;
+
+	for (i = 0; i < sv->nslots; i++)
+		n += sv->counts[i].live;
+	return n;
+}
+
+/* Of all generations before; whom a new configuration does not concern. */
+static void
+tell_remaining(const struct service *old)
+{
+	uint64_t n = count_live(old), more = 0;
+	char text[TEXT_SIZE] = "";
+
+	while ((old = old->older) != NULL)
+		more += count_live(old);
+	if (more > 0)
+		snprintf(text, sizeof(text), ", and %llu under earlier ones",
+		    (unsigned long long)more);
+	if (n + more > 0)
+		say(NOTICE, "%llu connection%s continue%s under the previous "
+		    "configuration%s", (unsigned long long)n,
+		    n == 1 ? "" : "s", n == 1 ? "s" : "", text);
+}
+
+/*
+ * What the master keeps of a generation that leaves: its memory, and a seat
+ * for each worker that is left: process, line, and slot.
+ */
+static void
+let_go(struct service *sv)
+{
+	struct seat *seats;
+	size_t i, n = 0;
+
+	for (i = 0; i < sv->nseats; i++)
+		if (sv->seats[i].pid != 0)
+			sv->seats[n++] = sv->seats[i];
+	sv->nseats = n;
+	if (n > 0 && (seats = realloc(sv->seats, n * sizeof(*seats))) != NULL)
+		sv->seats = seats;
+	service_close(sv);
+	malloc_trim(0);
 }
 
 /* Those who should have left, and did not. */
@@ -5831,9 +6165,10 @@ give_up(struct master *m, struct service *sv)
 	close_listeners(sv, 1);
 	keep_none(m->live);
 	hang_up(sv);
-	retire(sv, SIGQUIT);
+	cut(sv);
 	sv->older = m->live->older;
 	m->live->older = sv;
+	let_go(sv);
 }
 
 /* What the master itself does for a service. */
@@ -5880,6 +6215,18 @@ take_over_keys(struct master *m, const struct service *old)
 		m->renew_at = next;
 }
 
+/*
+ * At a reload.  Those of earlier ones were told before, and are told again only
+ * if it may be sooner for them now.
+ */
+static void
+retire_all(struct service *old, int64_t ms)
+{
+	retire(old, ms);
+	while ((old = old->older) != NULL && ms != 0)
+		retire(old, ms);
+}
+
 /* All that is new is made, and is ready to serve; only then the old leaves. */
 static int
 replace(struct master *m)
@@ -5888,6 +6235,7 @@ replace(struct master *m)
 
 	if ((sv = service_new(m->args, old)) == NULL)
 		return -1;
+	sv->older = old;
 	prepare(sv);
 	if (open_listeners(sv, old) == -1 || log_open(sv) == -1 ||
 	    start_workers(m, sv) == -1) {
@@ -5898,14 +6246,15 @@ replace(struct master *m)
 	announce(sv, old);
 	close_listeners(old, 1);
 	keep_none(sv);
-	sv->older = old;
 	m->live = sv;
 	take_over_keys(m, old);
 	if (sv->cfg.number[MODE] == POLL)
 		drop_waiting(m);
 	begin(sv);
-	retire(old, SIGTERM);
+	retire_all(old, sv->cfg.number[RELOAD_TIMEOUT]);
 	await_end_of_accepting(old);
+	tell_remaining(old);
+	let_go(old);
 	return 0;
 }
 
@@ -5924,11 +6273,13 @@ reload(struct master *m)
 		say(ERROR, "not reloaded: all stays as it was");
 		notify_ready(m, "; the last reload failed, see the log");
 	}
+	tell_log(m);
 }
 
 static void
 stop(struct master *m, int at_once)
 {
+	int64_t ms = m->live->cfg.number[DRAIN_TIMEOUT];
 	struct service *sv;
 
 	say(NOTICE, at_once ? "stopping at once" :
@@ -5937,8 +6288,12 @@ stop(struct master *m, int at_once)
 	close_listeners(m->live, 1);
 	drop_waiting(m);
 	m->stopping = 1;
-	for (sv = m->live; sv != NULL; sv = sv->older)
-		retire(sv, at_once ? SIGQUIT : SIGTERM);
+	for (sv = m->live; sv != NULL; sv = sv->older) {
+		if (at_once)
+			cut(sv);
+		else
+			retire(sv, ms);
+	}
 }
 
 /* SIGUSR1: the sum here, and each worker has its connections listed. */
@@ -5951,7 +6306,7 @@ tell(const struct master *m)
 	size_t i, workers = 0;
 
 	for (sv = m->live; sv != NULL; sv = sv->older) {
-		for (i = 0; i < sv->nseats; i++)
+		for (i = 0; i < sv->nslots; i++)
 			counts_add(&sum, &sv->counts[i]);
 		workers += sv->nworkers;
 	}
@@ -5987,7 +6342,10 @@ tell(const struct master *m)
 
 #if defined(__linux__)
 
-/* Another one with each change of what is carried, or lies in struct shared. */
+/*
+ * Another one with each change of what is carried, of what lies in memory that
+ * processes share, and of orders to workers, which stay what they were.
+ */
 #define HANDOVER	"tunnel handover 1"
 #define HANDOVER_MAX	(64 << 20)
 
@@ -6155,6 +6513,7 @@ carry_listener(struct parcel *x, struct listener *l, struct target *t)
 	if (is_named)
 		carry_address(x, t->addrs);
 	carry_address(x, &l->bound);
+	carry(x, &l->file, sizeof(l->file));
 	if (x->bad == NULL && (getsockopt(l->fd, SOL_SOCKET, SO_ACCEPTCONN,
 	    &listening, &len) == -1 || !listening))
 		x->bad = "a descriptor is not a listening socket";
@@ -6238,12 +6597,15 @@ carry_values(struct parcel *x, struct config *cfg)
 
 /* It is ours, and if it has ended, it waits for us to see that. */
 static void
-carry_seat(struct parcel *x, struct seat *seat)
+carry_seat(struct parcel *x, struct seat *seat, size_t nslots)
 {
+	size_t slot = seat->slot;
 	siginfo_t info;
 
 	carry_int(x, &seat->pid, 1, INT_MAX);
 	carry_fd(x, &seat->line);
+	carry_size(x, &slot, nslots - 1);
+	seat->slot = (uint32_t)slot;
 	carry_int(x, &seat->begun, 0, 1);
 	carry_number(x, &seat->drop_at, 0, INT64_MAX);
 	if (x->bad == NULL && waitid(P_PID, (id_t)seat->pid, &info,
@@ -6264,7 +6626,7 @@ carry_seats(struct parcel *x, struct service *sv)
 		if (x->bad == NULL && x->reads && sv->seats[i].pid != 0)
 			x->bad = "a seat is taken twice";
 		if (x->bad == NULL)
-			carry_seat(x, &sv->seats[i]);
+			carry_seat(x, &sv->seats[i], sv->nslots);
 		if (x->reads)
 			sv->nworkers++;
 	}
@@ -6337,14 +6699,17 @@ static void
 carry_service(struct parcel *x, const struct master *m, struct service *sv)
 {
 	static const int numbers[] = {
-		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS, MAX_PER_IP
+		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS
 	};
 	size_t i;
 
 	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
 		carry_number(x, &sv->cfg.number[numbers[i]], 0, INT64_C(1) <<
 		    40);
-	carry_size(x, &sv->nseats, 1000000);
+	carry_size(x, &sv->nslots, 1000000);
+	if (x->bad == NULL && sv->nslots == 0)
+		x->bad = "a number is out of range";
+	carry_size(x, &sv->nseats, sv->nslots);
 	carry_number(x, &sv->deadline, 0, INT64_MAX);
 	carry(x, &sv->secret, sizeof(sv->secret));
 	carry_fd(x, &sv->shared_fd);
@@ -6792,6 +7157,7 @@ take_workers(struct service *sv, struct service *was)
 
 	sv->seats = was->seats;
 	sv->nseats = was->nseats;
+	sv->nslots = was->nslots;
 	sv->nworkers = was->nworkers;
 	sv->shared = was->shared;
 	sv->shared_fd = was->shared_fd;
@@ -6832,6 +7198,7 @@ go_on(struct master *m, struct arguments *a)
 		say(ERROR, "no worker will be started before a reload is "
 		    "right");
 	} else {
+		close_listeners(was, 1);
 		keep_none(sv);
 		prepare(sv);
 		take_workers(sv, was);
@@ -6857,7 +7224,7 @@ tell_failed(struct master *m, struct service *sv)
 	for (i = 0; i < sv->nseats; i++)
 		if (sv->seats[i].pid != 0 && waitpid(sv->seats[i].pid,
 		    &status, 0) != -1 && status != 0 && status != SIGKILL)
-			worker_ended(m, sv, i, status);
+			worker_ended(m, sv, &sv->seats[i], status);
 }
 
 /* The new program: as at a reload. */
@@ -6869,6 +7236,7 @@ take_over(struct master *m)
 	if (replace(m) == 0) {
 		say(NOTICE, "upgraded");
 		notify_ready(m, "");
+		tell_log(m);
 		return 0;
 	}
 	log_again(m);
@@ -7289,7 +7657,7 @@ serve(struct master *m)
 		r = EXIT_FAILURE;
 		m->stopping = 1;
 		hang_up(m->live);
-		retire(m->live, SIGQUIT);
+		cut(m->live);
 	}
 	supervise(m);
 	return r;

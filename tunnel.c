@@ -3670,6 +3670,16 @@ listen_on(const struct address *a, int any)
 	return close_failed(fd);
 }
 
+static int
+is_listening(int fd)
+{
+	int listening = 0;
+	socklen_t len = sizeof(listening);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) ==
+	    0 && listening;
+}
+
 /*
  * A listening socket that somebody else has made for us.  As a standard
  * descriptor it would be in the way.
@@ -3677,11 +3687,7 @@ listen_on(const struct address *a, int any)
 static int
 inherit(int fd)
 {
-	int listening = 0;
-	socklen_t len = sizeof(listening);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == -1 ||
-	    !listening || fcntl(fd, F_SETFL, O_NONBLOCK) == -1) {
+	if (!is_listening(fd) || fcntl(fd, F_SETFL, O_NONBLOCK) == -1) {
 		errno = ENOTSOCK;
 		return -1;
 	}
@@ -6499,8 +6505,7 @@ carry_address(struct parcel *x, struct address *a)
 static void
 carry_listener(struct parcel *x, struct listener *l, struct target *t)
 {
-	int is_named = l->address != NULL, listening = 0;
-	socklen_t len = sizeof(listening);
+	int is_named = l->address != NULL;
 
 	carry_fd(x, &l->fd);
 	carry_int(x, &t->fd, -1, INT_MAX);
@@ -6514,8 +6519,7 @@ carry_listener(struct parcel *x, struct listener *l, struct target *t)
 		carry_address(x, t->addrs);
 	carry_address(x, &l->bound);
 	carry(x, &l->file, sizeof(l->file));
-	if (x->bad == NULL && (getsockopt(l->fd, SOL_SOCKET, SO_ACCEPTCONN,
-	    &listening, &len) == -1 || !listening))
+	if (x->bad == NULL && !is_listening(l->fd))
 		x->bad = "a descriptor is not a listening socket";
 }
 
@@ -6805,6 +6809,19 @@ carry_start(struct parcel *x, struct upgrade *u)
 		x->bad = "it has no program";
 }
 
+/* A reload may name one that is of no use now. */
+static void
+carry_passed(struct parcel *x, struct arguments *a)
+{
+	int i, fd;
+
+	carry_int(x, &a->passed, 0, FORWARD_LISTENERS);
+	for (i = 0; i < a->passed; i++) {
+		fd = x->reads || !is_listening(PASSED + i) ? -1 : PASSED + i;
+		carry_fd(x, &fd);
+	}
+}
+
 static void
 carry_master(struct parcel *x, struct master *m, struct arguments *a)
 {
@@ -6819,7 +6836,7 @@ carry_master(struct parcel *x, struct master *m, struct arguments *a)
 	carry_log(x, m);
 	carry(x, &a->files, sizeof(a->files));
 	carry(x, &a->core, sizeof(a->core));
-	carry_int(x, &a->passed, 0, FORWARD_LISTENERS);
+	carry_passed(x, a);
 	carry_fd(x, &m->pidfile);
 	carry_text(x, &m->pidfile_name);
 	carry_fd(x, &m->waiting.fd);
@@ -7136,6 +7153,40 @@ upgrade_step(struct master *m)
  * IN THE NEW PROGRAM, or in the one before, again.
  */
 
+static int
+compare_fds(const void *a, const void *b)
+{
+	const int *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/* What a script has left open on the way must not get to workers. */
+static void
+close_others(struct parcel *x, const struct master *m,
+    const struct arguments *a)
+{
+	const int ours[] = { m->upgrade.program, a->state, a->before,
+	    logging.fd };
+	size_t i, n = x->nfds, more = sizeof(ours) / sizeof(ours[0]);
+	int next = PASSED, *fds = malloc((n + more) * sizeof(*fds));
+
+	if (fds == NULL)
+		return;
+	memcpy(fds, ours, sizeof(ours));
+	if (n > 0)
+		memcpy(fds + more, x->fds, n * sizeof(*fds));
+	qsort(fds, n + more, sizeof(*fds), compare_fds);
+	for (i = 0; i < n + more; i++) {
+		if (fds[i] > next)
+			close_between((unsigned)next, (unsigned)fds[i] - 1);
+		if (fds[i] >= next)
+			next = fds[i] + 1;
+	}
+	close_between((unsigned)next, INT_MAX);
+	free(fds);
+}
+
 /* All that was handed over is ours now, and there is no way back. */
 static void
 settle(struct master *m, struct arguments *a, struct parcel *x)
@@ -7260,6 +7311,8 @@ upgrade_end(struct master *m, struct arguments *a)
 	if (x.bad != NULL)
 		say(ERROR, "what the program before has handed over is of no "
 		    "use: %s", x.bad);
+	else
+		close_others(&x, m, a);
 	in->len = sizeof(in->sa);
 	if (in->fd != -1 && getpeername(in->fd, (struct sockaddr *)&in->sa,
 	    &in->len) == -1)
@@ -7500,14 +7553,11 @@ silence(void)
 static int
 take_connection(struct incoming *in, int fd)
 {
-	int listening = 0;
-	socklen_t len = sizeof(listening);
 	const char *why = NULL;
 
 	in->len = sizeof(in->sa);
 	in->fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len);
-	if (listening)
+	if (is_listening(fd))
 		why = "it is a listening socket (for inetd, it is \"nowait\")";
 	else if (in->fd == -1 || fcntl(in->fd, F_SETFL, O_NONBLOCK) == -1 ||
 	    getpeername(in->fd, (struct sockaddr *)&in->sa, &in->len) == -1)

@@ -73,6 +73,7 @@
 #define GRACE_MS	5000		/* to leave in, when all time is up */
 #define DEAF_MS		1000		/* for it to accept no more */
 #define START_MS	3000		/* for a worker to get ready */
+#define BEATS		4		/* of a worker, in WATCHDOG_USEC */
 #define TRIAL_MS	60000		/* for a new program's -t */
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
@@ -943,6 +944,7 @@ struct arguments {
 	char	**command;		/* what is behind -- */
 	int	 passed;		/* sockets of systemd */
 	const char *notify;		/* where it wants to be told, or NULL */
+	int64_t	 watchdog;		/* it is to be told in as many ms; 0 */
 	struct rlimit files, core;	/* as they were: for commands */
 	char	**argv;
 	/* See THE UPGRADE; descriptors are -1 where there is none. */
@@ -1092,6 +1094,22 @@ take_descriptor(const char *variable)
 	return (int)fd;
 }
 
+/* How often systemd wants a sign of life: sd_watchdog_enabled(3). */
+static int64_t
+take_watchdog(void)
+{
+	const char *pid = getenv("WATCHDOG_PID"), *usec =
+	    getenv("WATCHDOG_USEC");
+	int64_t number;
+
+	if (usec == NULL || (pid != NULL &&
+	    (parse_number(pid, 1, INT32_MAX, &number) == -1 ||
+	    number != getpid())) ||
+	    parse_number(usec, 1, INT64_MAX, &number) == -1)
+		return 0;
+	return number / 1000 > BEATS ? number / 1000 : BEATS;
+}
+
 /* What systemd passes, by sd_listen_fds(3) and sd_notify(3). */
 static void
 take_environment(struct arguments *a)
@@ -1108,6 +1126,7 @@ take_environment(struct arguments *a)
 	for (fd = PASSED; fd < PASSED + a->passed; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 	a->notify = getenv("NOTIFY_SOCKET");
+	a->watchdog = take_watchdog();
 	a->state = take_descriptor("TUNNEL_STATE");
 	a->before = take_descriptor("TUNNEL_BEFORE");
 	getrlimit(RLIMIT_NOFILE, &a->files);
@@ -1574,6 +1593,7 @@ struct counts {
 	uint64_t opened;		/* their handshake is over */
 	uint64_t in, out;
 	uint64_t lost;			/* with a worker that was killed */
+	uint64_t beat;			/* it was alive, at (ms) */
 	uint64_t unlogged;		/* lines it has lost, and not told: */
 	int	 unlogged_why, unlogged_cut;	/* as in logging */
 };
@@ -1704,6 +1724,8 @@ struct worker {
 	int	 stopping;
 	time_t	 complained;		/* of want of resources */
 	int64_t	 repeats_until;		/* when to log repeats; 0: never */
+	int64_t	 beat_every;		/* ms, to show that it is alive, or */
+	int64_t	 beat_at;		/* 0: nobody wants to know */
 };
 
 /* Whose a connection is, and where to; see the PROXY protocol. */
@@ -5188,6 +5210,22 @@ worker_obey(struct worker *w)
 	}
 }
 
+/* Show the master that this loop goes round, if it has to know. */
+static void
+worker_beat(struct worker *w)
+{
+	int64_t now;
+
+	if (w->beat_every == 0)
+		return;
+	now = clock_ms();
+	if (now >= w->beat_at) {
+		w->counts->beat = (uint64_t)now;
+		w->beat_at = now + w->beat_every;
+	}
+	forward_wake(w->engine, w->beat_at);
+}
+
 static void
 worker_woken(void *arg)
 {
@@ -5204,6 +5242,9 @@ worker_woken(void *arg)
 		w->repeats_until = 0;
 		repeats_end(w->service, 0);
 	}
+	if (w->repeats_until != 0)
+		forward_wake(w->engine, w->repeats_until);
+	worker_beat(w);
 	if (taken(&got_hup))
 		worker_obey(w);
 	if (taken(&got_stop))
@@ -5334,6 +5375,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 		say(ERROR, "%s", why);
 		return -1;
 	}
+	worker_beat(w);
 	return 0;
 }
 
@@ -5413,6 +5455,8 @@ struct master {
 	int64_t	 renew_at;		/* keys for tickets */
 	int64_t	 starved_until;
 	int64_t	 ask_at;		/* fork mode: others to make room */
+	int64_t	 beat_at;		/* the next sign of life */
+	int	 is_silent;		/* there was none */
 	time_t	 complained;
 	struct upgrade upgrade;
 };
@@ -5553,7 +5597,8 @@ static void __attribute__((noreturn))
 worker_main(const struct master *m, struct service *sv, size_t slot,
     const struct incoming *in, int line)
 {
-	struct worker w = { .has_master = 1, .line = line, .turn = slot };
+	struct worker w = { .has_master = 1, .line = line, .turn = slot,
+	    .beat_every = in == NULL ? m->args->watchdog / BEATS : 0 };
 	struct incoming connection;
 	int r = EXIT_FAILURE;
 
@@ -6837,6 +6882,7 @@ carry_master(struct parcel *x, struct master *m, struct arguments *a)
 	carry(x, &a->files, sizeof(a->files));
 	carry(x, &a->core, sizeof(a->core));
 	carry_passed(x, a);
+	carry_number(x, &a->watchdog, 0, INT64_MAX);
 	carry_fd(x, &m->pidfile);
 	carry_text(x, &m->pidfile_name);
 	carry_fd(x, &m->waiting.fd);
@@ -7411,6 +7457,43 @@ go_back(const struct arguments *a)
  * THE LOOP OF THE MASTER
  */
 
+/* mode = poll: a worker that is missing, or whose loop stands still; or NULL. */
+static const struct seat *
+find_lifeless(const struct master *m)
+{
+	const struct service *sv = m->live;
+	uint64_t now = (uint64_t)clock_ms();
+	size_t i;
+
+	for (i = 0; i < sv->nseats && sv->cfg.number[MODE] == POLL; i++)
+		if (sv->seats[i].pid == 0 || now - sv->counts[i].beat >=
+		    (uint64_t)m->args->watchdog)
+			return &sv->seats[i];
+	return NULL;
+}
+
+/*
+ * systemd's watchdog: a sign of life, twice in the time it allows.  In fork
+ * mode it is the master's alone: what a worker does is one connection's affair.
+ */
+static void
+beat(struct master *m)
+{
+	const struct seat *seat = m->stopping ? NULL : find_lifeless(m);
+
+	m->beat_at = clock_ms() + m->args->watchdog / 2;
+	if (seat == NULL)
+		notify(m, "WATCHDOG=1");
+	else if (seat->pid == 0)
+		say(m->is_silent ? DEBUG : WARNING, "watchdog: a worker is "
+		    "missing, so WATCHDOG=1 is not sent");
+	else
+		say(m->is_silent ? DEBUG : WARNING, "watchdog: worker %d "
+		    "stands still, so WATCHDOG=1 is not sent",
+		    (int)seat->pid);
+	m->is_silent = seat != NULL;
+}
+
 /* To the next thing that is due. */
 static int
 sleep_ms(const struct master *m)
@@ -7420,6 +7503,8 @@ sleep_ms(const struct master *m)
 
 	if (!m->stopping)
 		until = m->renew_at;
+	if (m->args->watchdog != 0 && m->beat_at < until)
+		until = m->beat_at;
 	if (m->upgrade.trial != 0 && m->upgrade.until < until)
 		until = m->upgrade.until;
 	if (m->starved_until > now && m->starved_until < until)
@@ -7514,6 +7599,8 @@ supervise(struct master *m)
 		kill_late(m);
 		free_services(m);
 		refill(m);
+		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
+			beat(m);
 		upgrade_step(m);
 	}
 	repeats_end(m->live, 1);

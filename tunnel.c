@@ -5084,10 +5084,11 @@ err:
 enum { DRAIN, LOG_TO };
 
 struct order {
-	int	 what;
-	int	 log;			/* -1: syslog, 0: it is passed along; */
+	int32_t	 what;
+	int32_t	 log;			/* -1: syslog, 0: it is passed along; */
 					/* or a standard descriptor */
-	int	 has_time;		/* as in logging */
+	int32_t	 has_time;		/* as in logging */
+	int32_t	 unused;
 	int64_t	 ms;			/* for connections to finish */
 };
 
@@ -5205,7 +5206,7 @@ worker_obey(struct worker *w)
 	while (w->line != -1 && take_order(w->line, &o, &fd) == 0) {
 		if (o.what == DRAIN)
 			worker_drain(w, o.ms);
-		else
+		else if (o.what == LOG_TO)
 			log_moved(&o, fd);
 	}
 }

@@ -6411,27 +6411,36 @@ struct parcel {
 	const char *bad;		/* why it is of no use; or NULL */
 };
 
+/* Room for as many bytes more, and nothing left of where they were. */
+static void
+parcel_grow(struct parcel *x, size_t len)
+{
+	size_t size = 2 * x->size + len;
+	unsigned char *p = malloc(size);
+
+	if (p == NULL) {
+		x->bad = "out of memory";
+		return;
+	}
+	if (x->p != NULL) {
+		memcpy(p, x->p, x->at);
+		explicit_bzero(x->p, x->at);
+	}
+	free(x->p);
+	x->p = p;
+	x->size = size;
+}
+
 static void
 carry(struct parcel *x, void *data, size_t len)
 {
-	unsigned char *p = x->p;
-
-	if (x->bad == NULL && x->reads && len > x->size - x->at)
-		x->bad = "it is too short";
-	if (x->bad == NULL && !x->reads && len > x->size - x->at) {
-		x->size = 2 * x->size + len;
-		if ((p = malloc(x->size)) == NULL) {
-			x->bad = "out of memory";
-			return;
-		}
-		if (x->p != NULL) {
-			memcpy(p, x->p, x->at);
-			explicit_bzero(x->p, x->at);
-		}
-		free(x->p);
-		x->p = p;
+	if (x->bad == NULL && len > x->size - x->at) {
+		if (x->reads)
+			x->bad = "it is too short";
+		else
+			parcel_grow(x, len);
 	}
-	if (x->bad != NULL)
+	if (x->bad != NULL || x->p == NULL)
 		return;
 	if (x->reads)
 		memcpy(data, x->p + x->at, len);
@@ -6494,36 +6503,41 @@ carry_fd(struct parcel *x, int *fd)
 static void
 carry_text(struct parcel *x, char **text)
 {
-	int64_t len = *text != NULL ? (int64_t)strlen(*text) : -1;
+	char *p = x->reads ? NULL : *text;
+	int64_t len = p != NULL ? (int64_t)strlen(p) : -1;
 
 	carry_number(x, &len, -1, HANDOVER_MAX);
-	if (x->reads)
-		*text = NULL;
+	*text = p;
 	if (x->bad != NULL || len == -1)
 		return;
 	if (x->reads && (size_t)len > x->size - x->at)
 		x->bad = "it is too short";
-	else if (x->reads && (*text = calloc(1, (size_t)len + 1)) == NULL)
+	else if (p == NULL && (p = calloc(1, (size_t)len + 1)) == NULL)
 		x->bad = "out of memory";
 	else
-		carry(x, *text, (size_t)len);
-	if (x->bad == NULL && strlen(*text) != (size_t)len)
+		carry(x, p, (size_t)len);
+	if (p != NULL && x->bad == NULL && strlen(p) != (size_t)len)
 		x->bad = "a text is none";
+	*text = p;
 }
 
 /* With a NULL behind them.  Allocated, where they are read. */
 static void
 carry_texts(struct parcel *x, char ***texts)
 {
+	char **p = x->reads ? NULL : *texts;
 	size_t i, n = 0;
 
-	while (!x->reads && (*texts)[n] != NULL)
+	while (p != NULL && p[n] != NULL)
 		n++;
-	carry_size(x, &n, HANDOVER_MAX / sizeof(**texts));
-	if (x->reads && (*texts = calloc(n + 1, sizeof(**texts))) == NULL)
+	carry_size(x, &n, HANDOVER_MAX / sizeof(*p));
+	if (p == NULL && (p = calloc(n + 1, sizeof(*p))) == NULL) {
 		x->bad = "out of memory";
+		return;
+	}
+	*texts = p;
 	for (i = 0; i < n && x->bad == NULL; i++)
-		carry_text(x, &(*texts)[i]);
+		carry_text(x, &p[i]);
 }
 
 static void
@@ -6702,19 +6716,24 @@ map_shared(struct parcel *x, int fd, size_t size)
 	return p;
 }
 
-/* As read: its memory, if no other service has it already. */
+/* As read: that of another service, or a new one for its memory. */
 static struct pool *
-pool_take(struct parcel *x, const struct master *m, struct pool *p)
+pool_take(struct parcel *x, const struct master *m, const struct pool *like)
 {
 	const struct service *sv;
+	struct pool *p;
 
 	for (sv = m->live; sv != NULL; sv = sv->older) {
-		if (sv->pool == NULL || sv->pool->fd != p->fd)
-			continue;
-		free(p);
-		sv->pool->services++;
-		return sv->pool;
+		if (sv->pool != NULL && sv->pool->fd == like->fd) {
+			sv->pool->services++;
+			return sv->pool;
+		}
 	}
+	if ((p = calloc(1, sizeof(*p))) == NULL) {
+		x->bad = "out of memory";
+		return NULL;
+	}
+	*p = *like;
 	p->services = 1;
 	p->size = tls_sessions_size(p->entries, p->with_clients);
 	p->memory = map_shared(x, p->fd, p->size);
@@ -6727,21 +6746,19 @@ pool_take(struct parcel *x, const struct master *m, struct pool *p)
 static void
 carry_pool(struct parcel *x, const struct master *m, struct service *sv)
 {
+	struct pool p = { .fd = -1 };
 	int is_there = sv->pool != NULL;
-	struct pool *p = sv->pool;
 
+	if (is_there)
+		p = *sv->pool;
 	carry_int(x, &is_there, 0, 1);
 	if (!is_there)
 		return;
-	if (x->reads && (p = calloc(1, sizeof(*p))) == NULL) {
-		x->bad = "out of memory";
-		return;
-	}
-	carry_fd(x, &p->fd);
-	carry_size(x, &p->entries, 1000000);
-	carry_int(x, &p->with_clients, 0, 1);
-	if (x->reads)
-		sv->pool = pool_take(x, m, p);
+	carry_fd(x, &p.fd);
+	carry_size(x, &p.entries, 1000000);
+	carry_int(x, &p.with_clients, 0, 1);
+	if (x->reads && x->bad == NULL)
+		sv->pool = pool_take(x, m, &p);
 }
 
 /* What the master has to know of a generation, to look after it. */
@@ -6788,14 +6805,13 @@ carry_services(struct parcel *x, struct master *m)
 		n++;
 	carry_size(x, &n, HANDOVER_MAX);
 	for (; n > 0 && x->bad == NULL; n--) {
-		if (x->reads && (sv = service_alloc(m->args)) == NULL) {
+		if (*link == NULL)
+			*link = service_alloc(m->args);
+		if ((sv = *link) == NULL) {
 			x->bad = "out of memory";
 			return;
 		}
-		if (!x->reads)
-			sv = *link;
 		carry_service(x, m, sv);
-		*link = sv;
 		link = &sv->older;
 	}
 	if (x->bad == NULL && m->live == NULL)
@@ -6851,7 +6867,7 @@ carry_start(struct parcel *x, struct upgrade *u)
 	carry_text(x, &u->path);
 	carry_texts(x, &u->argv);
 	carry_texts(x, &u->env);
-	if (x->bad == NULL && (u->path == NULL || u->argv[0] == NULL))
+	if (x->bad == NULL && (u->path == NULL || *u->argv == NULL))
 		x->bad = "it has no program";
 }
 
@@ -7390,6 +7406,11 @@ go_back(const struct arguments *a)
 	if (env != NULL)
 		fexecve(a->before, x.bad == NULL ? u.argv : a->argv, env);
 	say(ERROR, "it can't be started: %s", strerror(errno));
+	free(env);
+	free(u.path);
+	free_texts(u.argv);
+	free_texts(u.env);
+	parcel_free(&x);
 	return EXIT_FAILURE;
 }
 

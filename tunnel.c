@@ -7359,6 +7359,20 @@ take_over(struct master *m)
 	return -1;
 }
 
+/* It was of no use, to the program before either. */
+static void
+drop_all(struct master *m)
+{
+	struct service *sv;
+
+	while ((sv = m->live) != NULL) {
+		m->live = sv->older;
+		service_free(sv);
+	}
+	free(m->pidfile_name);
+	upgrade_free(m);
+}
+
 /* Go on as the master that another program was; -1: that is not possible. */
 static int
 upgrade_end(struct master *m, struct arguments *a)
@@ -7387,6 +7401,9 @@ upgrade_end(struct master *m, struct arguments *a)
 		return 0;
 	}
 	parcel_expose(&x, 0);
+	parcel_free(&x);
+	if (a->before == -1)
+		drop_all(m);
 	return -1;
 }
 

@@ -599,7 +599,8 @@ def test_command_sees_nothing_of_it(room, program):
     upgrade(t)
     text = room.client(t).read_all()[0].decode()
     assert "REMOTE_HOST=" in text
-    assert "TUNNEL_" not in text and "memfd" not in text
+    assert "TUNNEL_STATE" not in text and "TUNNEL_BEFORE" not in text
+    assert "memfd" not in text
 
 
 # By what name it was started.

@@ -1675,9 +1675,9 @@ struct service {
 	uid_t	 uid;
 	gid_t	 gid;
 	int	 drops;			/* to the two of them */
-	struct seat *seats;		/* once it leaves: of those that are */
-	size_t	 nseats;		/* taken alone */
-	size_t	 nslots;		/* as many as there were in the end */
+	struct seat *seats;
+	size_t	 nseats;		/* once it leaves: those taken alone */
+	size_t	 nslots;		/* rows of counts: a seat's for good */
 	size_t	 nworkers;		/* seats that are taken */
 	size_t	 next_seat;		/* fork mode: to be looked at */
 	struct shared *shared;
@@ -2708,7 +2708,8 @@ peer_count(const struct service *sv, uint64_t key)
 
 /*
  * What an address still has of the generations before, each of which has a
- * table of its own size.
+ * table of its own size.  Those take places no more, but for connections that
+ * were accepted before the reload and tell their address only now.
  */
 static uint64_t
 peer_count_older(const struct service *sv, uint64_t key)
@@ -5595,6 +5596,22 @@ leave_master(const struct master *m, struct service *sv,
 	upgrade_leave(m);
 }
 
+/*
+ * In the child: among the lines of a master with many workers, the numbers of
+ * those that it keeps may be past its own limit, or the first one past it.
+ */
+static void
+lower_descriptors(struct worker *w, struct service *sv)
+{
+	size_t i;
+
+	move_fd(&w->line, STDERR_FILENO + 1);
+	for (i = 0; i < sv->nlisteners; i++)
+		move_fd(&sv->listeners[i].fd, STDERR_FILENO + 1);
+	if (logging.fd > STDERR_FILENO)
+		move_fd(&logging.fd, STDERR_FILENO + 1);
+}
+
 /* In the child: serve, and never come back. */
 static void __attribute__((noreturn))
 worker_main(const struct master *m, struct service *sv, size_t slot,
@@ -5609,14 +5626,11 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	leave_signals(in != NULL);
 	leave_master(m, sv, in);
 	if (in != NULL) {
-		/* Their numbers may be past the limit that this one has. */
 		connection = *in;
 		in = &connection;
 		move_fd(&connection.fd, STDERR_FILENO + 1);
-		move_fd(&w.line, STDERR_FILENO + 1);
-		if (logging.fd > STDERR_FILENO)
-			move_fd(&logging.fd, STDERR_FILENO + 1);
 	}
+	lower_descriptors(&w, sv);
 	if (worker_init(&w, sv, slot) == 0)
 		r = in != NULL || may_begin(w.line) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;

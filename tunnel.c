@@ -4780,7 +4780,7 @@ raise_limit(const struct service *sv)
 	struct rlimit l;
 
 	for (old = sv; old != NULL; old = old->older)
-		lines += 1 + (old == sv ? old->nseats : old->nworkers);
+		lines += old == sv ? old->nseats : old->nworkers + 1;
 	if (need < lines)
 		need = lines;
 	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)

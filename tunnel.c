@@ -79,6 +79,8 @@
 #define KEEPALIVE_PROBES	5		/* to a peer that says nothing */
 #define LAST_MS		1000		/* to accept what waits at a stop */
 #define START_MS	3000		/* for a worker to get ready */
+#define BEATS		4		/* of a worker, in WATCHDOG_USEC */
+#define TRIAL_MS	60000		/* for a new program's -t */
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
 
@@ -108,12 +110,12 @@ static struct {
 	size_t	 errors;	/* there were */
 } logging = { .level = INFO, .fd = STDERR_FILENO, .stream = STDERR_FILENO };
 
-enum { SIGNALS = 7 };
+enum { SIGNALS = 8 };
 static const int signals[SIGNALS] = {
-	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGCHLD, SIGALRM
+	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD, SIGALRM
 };
-static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_child,
-    got_alarm;
+static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_usr2,
+    got_child, got_alarm;
 
 /* Text that comes from a peer must not forge a line, nor move a cursor. */
 static void
@@ -978,17 +980,9 @@ unknown_key(struct config *cfg, const char *where, const char *name,
 	return -1;
 }
 
-static void
-values_append(struct value **list, struct value *v)
-{
-	while (*list != NULL)
-		list = &(*list)->next;
-	*list = v;
-}
-
+/* At the end; -1 after one sentence. */
 static int
-value_add(struct config *cfg, int i, int rank, const char *where,
-    const char *text)
+values_add(struct value **list, int rank, const char *where, const char *text)
 {
 	struct value *v;
 
@@ -1000,7 +994,9 @@ value_add(struct config *cfg, int i, int rank, const char *where,
 		return -1;
 	}
 	v->rank = rank;
-	values_append(&cfg->given[i], v);
+	while (*list != NULL)
+		list = &(*list)->next;
+	*list = v;
 	return 0;
 }
 
@@ -1029,7 +1025,7 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
 		    where, key, v->where);
 	} else if (option_parse(&options[i], text, where, &cfg->number[i]) ==
 	    0)
-		return value_add(cfg, i, rank, where, text);
+		return values_add(&cfg->given[i], rank, where, text);
 	cfg->is_wrong[i] = 1;
 	return -1;
 }
@@ -1291,27 +1287,35 @@ is_program(const char *file)
 }
 
 /*
- * Could execvp(3) find it?  Better said now than at every connection.  inetd
- * leaves no PATH, for which there is a default.
+ * Where execvp(3) would find it; -1: nowhere.  inetd leaves no PATH, for which
+ * there is a default.
  */
 static int
-is_runnable(const char *name)
+find_runnable(const char *name, char *file, size_t size)
 {
 	const char *path = getenv("PATH");
-	char file[PATH_MAX], fallback[PATH_MAX] = "";
+	char fallback[PATH_MAX] = "";
 
 	if (path == NULL && confstr(_CS_PATH, fallback, sizeof(fallback)) > 0)
 		path = fallback;
-	if (strchr(name, '/') != NULL)
-		return is_program(name);
 	for (; path != NULL; path = strchr(path, ':')) {
 		path += *path == ':';
-		snprintf(file, sizeof(file), "%.*s/%s",
-		    (int)strcspn(path, ":"), path, name);
+		snprintf(file, size, "%.*s/%s", (int)strcspn(path, ":"), path,
+		    name);
 		if (is_program(file))
-			return 1;
+			return 0;
 	}
-	return 0;
+	return -1;
+}
+
+/* Better said now than at every connection. */
+static int
+is_runnable(const char *name)
+{
+	char file[PATH_MAX];
+
+	return strchr(name, '/') != NULL ? is_program(name) :
+	    find_runnable(name, file, sizeof(file)) == 0;
 }
 
 /* Its one connection is on descriptor 0, or on another that was passed. */
@@ -1453,7 +1457,14 @@ struct arguments {
 	char	**command;		/* what is behind -- */
 	int	 passed;		/* sockets of systemd */
 	const char *notify;		/* where it wants to be told, or NULL */
+	int64_t	 watchdog;		/* it is to be told in as many ms; 0 */
 	struct rlimit files, core;	/* as they were: for commands */
+	char	**argv;
+	/* See THE UPGRADE; descriptors are -1 where there is none. */
+	int	 state;			/* what is handed over, by */
+	int	 before;		/* this program, to go back to; or -1: */
+					/* it has come to that */
+	const struct config *again;	/* to be used instead of the files */
 };
 
 static void
@@ -1616,6 +1627,36 @@ parse_arguments(struct arguments *a, int argc, char **argv)
 	return check_letters(a);
 }
 
+/* The one that a variable names, which nobody else is to see; or -1. */
+static int
+take_descriptor(const char *variable)
+{
+	const char *text = getenv(variable);
+	int64_t fd;
+
+	if (text == NULL || parse_number(text, STDERR_FILENO + 1, INT32_MAX,
+	    &fd) == -1 || fcntl((int)fd, F_SETFD, FD_CLOEXEC) == -1)
+		fd = -1;
+	unsetenv(variable);
+	return (int)fd;
+}
+
+/* How often systemd wants a sign of life: sd_watchdog_enabled(3). */
+static int64_t
+take_watchdog(void)
+{
+	const char *pid = getenv("WATCHDOG_PID"), *usec =
+	    getenv("WATCHDOG_USEC");
+	int64_t number;
+
+	if (usec == NULL || (pid != NULL &&
+	    (parse_number(pid, 1, INT32_MAX, &number) == -1 ||
+	    number != getpid())) ||
+	    parse_number(usec, 1, INT64_MAX, &number) == -1)
+		return 0;
+	return number / 1000 > BEATS ? number / 1000 : BEATS;
+}
+
 /* What systemd passes, by sd_listen_fds(3) and sd_notify(3). */
 static void
 take_environment(struct arguments *a)
@@ -1632,8 +1673,27 @@ take_environment(struct arguments *a)
 	for (fd = PASSED; fd < PASSED + a->passed; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 	a->notify = getenv("NOTIFY_SOCKET");
+	a->watchdog = take_watchdog();
+	a->state = take_descriptor("TUNNEL_STATE");
+	a->before = take_descriptor("TUNNEL_BEFORE");
 	getrlimit(RLIMIT_NOFILE, &a->files);
 	getrlimit(RLIMIT_CORE, &a->core);
+}
+
+/* As it was given before. */
+static int
+configure_again(struct config *cfg, const struct arguments *a)
+{
+	const struct value *v;
+	int i;
+
+	for (i = 0; i < OPTIONS; i++)
+		for (v = a->again->given[i]; v != NULL; v = v->next)
+			if (config_set(cfg, v->rank, v->where,
+			    options[i].name, v->text) == -1)
+				return -1;
+	return config_command(cfg, a->command) == -1 ? -1 :
+	    config_check(cfg, a->inetd);
 }
 
 /* The whole configuration, anew; -1 after a sentence for each error. */
@@ -1646,6 +1706,8 @@ configure(struct config *cfg, const struct arguments *a)
 	int r = 0;
 
 	config_defaults(cfg);
+	if (a->again != NULL)
+		return configure_again(cfg, a);
 	for (i = 0; i < a->nsettings; i++)
 		r |= config_argument(cfg, a->settings[i]);
 	if (a->file != NULL)
@@ -2163,6 +2225,7 @@ struct counts {
 	uint64_t opened;		/* their handshake is over */
 	uint64_t in, out;
 	uint64_t lost;			/* with a worker that was killed */
+	uint64_t beat;			/* it was alive, at (ms) */
 	uint64_t unlogged;		/* lines it has lost, and not told: */
 	int	 unlogged_why, unlogged_cut;	/* as in logging */
 };
@@ -2215,6 +2278,7 @@ static const struct seat empty_seat = { .line = -1 };
 struct pool {
 	struct tls_sessions *sessions;
 	void	*memory;
+	int	 fd;			/* of it, to hand over; or -1 */
 	size_t	 size, entries;
 	int	 with_clients;
 	unsigned services;
@@ -2250,6 +2314,7 @@ struct service {
 	size_t	 nworkers;		/* seats that are taken */
 	size_t	 next_seat;		/* fork mode: to be looked at */
 	struct shared *shared;
+	int	 shared_fd;		/* of it, to hand over; or -1 */
 	size_t	 shared_size;
 	volatile struct counts *counts;	/* in there; and behind them, */
 	volatile struct peer *peers;	/* for max_per_ip (-i: NULL): */
@@ -2292,6 +2357,8 @@ struct worker {
 	int	 stopping;
 	time_t	 complained;		/* of want of resources */
 	int64_t	 repeats_until;		/* when to log repeats; 0: never */
+	int64_t	 beat_every;		/* ms, to show that it is alive, or */
+	int64_t	 beat_at;		/* 0: nobody wants to know */
 };
 
 /* Whose a connection is, and where to; see the PROXY protocol. */
@@ -4286,6 +4353,16 @@ listen_on(const struct address *a, int any)
 	return close_failed(fd);
 }
 
+static int
+is_listening(int fd)
+{
+	int listening = 0;
+	socklen_t len = sizeof(listening);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) ==
+	    0 && listening;
+}
+
 /*
  * A listening socket that somebody else has made for us.  As a standard
  * descriptor it would be in the way.
@@ -4293,11 +4370,7 @@ listen_on(const struct address *a, int any)
 static int
 inherit(int fd)
 {
-	int listening = 0;
-	socklen_t len = sizeof(listening);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == -1 ||
-	    !listening || fcntl(fd, F_SETFL, O_NONBLOCK) == -1) {
+	if (!is_listening(fd) || fcntl(fd, F_SETFL, O_NONBLOCK) == -1) {
 		errno = ENOTSOCK;
 		return -1;
 	}
@@ -4500,6 +4573,9 @@ on_signal(int sig)
 	case SIGUSR1:
 		got_usr1 = 1;
 		break;
+	case SIGUSR2:
+		got_usr2 = 1;
+		break;
 	case SIGCHLD:
 		got_child = 1;
 		break;
@@ -4537,9 +4613,11 @@ static void
 leave_signals(int may_be_asked)
 {
 	signal(SIGINT, SIG_IGN);
+	signal(SIGUSR2, SIG_IGN);
 	if (!may_be_asked)
 		signal(SIGALRM, SIG_IGN);
-	got_stop = got_cut = got_hup = got_usr1 = got_child = got_alarm = 0;
+	got_stop = got_cut = got_hup = got_usr1 = got_usr2 = got_child =
+	    got_alarm = 0;
 }
 
 /*
@@ -5195,6 +5273,8 @@ next_of_use(const struct config *cfg, const struct arguments *a, unsigned from)
 		return from;
 	if (logging.fd >= (int)from)
 		next = (unsigned)logging.fd;
+	if (a->state >= (int)from && (unsigned)a->state < next)
+		next = (unsigned)a->state;
 	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
 		if (strncmp(v->text, "fd:", 3) == 0 && parse_number(v->text + 3,
 		    from, next, &fd) == 0)
@@ -5374,7 +5454,7 @@ raise_limit(const struct service *sv)
 	struct rlimit l;
 
 	for (old = sv; old != NULL; old = old->older)
-		lines += old == sv ? old->nseats : old->nworkers;
+		lines += old == sv ? old->nseats : old->nworkers + 1;
 	if (need < lines)
 		need = lines;
 	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
@@ -5387,13 +5467,82 @@ raise_limit(const struct service *sv)
 		    (unsigned long long)l.rlim_cur);
 }
 
-/* The places of the workers, and what they share with the master. */
-static int
-make_seats(struct service *sv, int inetd)
+static void
+close_shared(int *fd)
 {
-	size_t i, nplaces = 0;
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
 
-	sv->nseats = sv->nslots = count_seats(&sv->cfg, inetd);
+/* A file in memory; then, of that size for good.  -1 with errno. */
+#ifdef __linux__
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL	8u
+#endif
+
+static int
+memory_file(void)
+{
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	int fd = memfd_create("tunnel", flags | MFD_NOEXEC_SEAL);
+
+	/* Before Linux 6.3, which may have been told to insist on it. */
+	return fd == -1 && errno == EINVAL ? memfd_create("tunnel", flags) :
+	    fd;
+}
+
+static int
+memory_seal(int fd, int writable)
+{
+	return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW |
+	    F_SEAL_SEAL | (writable ? 0 : F_SEAL_WRITE));
+}
+
+#else
+
+static int
+memory_file(void)
+{
+	errno = ENOSYS;
+	return -1;
+}
+
+static int
+memory_seal(int fd, int writable)
+{
+	(void)fd;
+	(void)writable;
+	return -1;
+}
+
+#endif
+
+/*
+ * Memory that processes share, or MAP_FAILED.  *fd is what another program can
+ * be handed it by, or -1 where there is no such thing, or no need (NULL).
+ */
+static void *
+share_memory(size_t size, int *fd)
+{
+	int flags = MAP_SHARED;
+
+	if (fd != NULL && (*fd = memory_file()) != -1 &&
+	    (ftruncate(*fd, (off_t)size) == -1 || memory_seal(*fd, 1) == -1))
+		close_shared(fd);
+	if (fd == NULL || *fd == -1)
+		flags |= MAP_ANONYMOUS;
+	return mmap(NULL, size, PROT_READ | PROT_WRITE, flags,
+	    fd != NULL ? *fd : -1, 0);
+}
+
+/* How much of it there is to be. */
+static void
+measure_shared(struct service *sv, int inetd)
+{
+	size_t nplaces = 0;
+
 	if (!inetd) {
 		nplaces = (size_t)sv->cfg.number[MAX_CONNECTIONS];
 		/* At most half full, or it would take long to find a row. */
@@ -5401,9 +5550,32 @@ make_seats(struct service *sv, int inetd)
 			sv->npeers *= 2;
 	}
 	sv->shared_size = sizeof(*sv->shared) + nplaces * sizeof(*sv->places) +
-	    sv->npeers * sizeof(*sv->peers) + sv->nseats * sizeof(*sv->counts);
-	sv->shared = mmap(NULL, sv->shared_size, PROT_READ | PROT_WRITE,
-	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	    sv->npeers * sizeof(*sv->peers) + sv->nslots * sizeof(*sv->counts);
+}
+
+/* What is where in there, and seats that are empty. */
+static void
+lay_out(struct service *sv)
+{
+	size_t i;
+
+	for (i = 0; i < sv->nseats; i++)
+		sv->seats[i] = empty_seat;
+	sv->counts = sv->shared->counts;
+	if (sv->npeers > 0) {
+		sv->peers = (void *)(sv->counts + sv->nslots);
+		sv->places = (void *)(sv->peers + sv->npeers);
+	}
+}
+
+/* The places of the workers, and what they share with the master. */
+static int
+make_seats(struct service *sv, int inetd)
+{
+	sv->nseats = sv->nslots = count_seats(&sv->cfg, inetd);
+	measure_shared(sv, inetd);
+	sv->shared = share_memory(sv->shared_size, inetd ? NULL :
+	    &sv->shared_fd);
 	sv->seats = calloc(sv->nseats, sizeof(*sv->seats));
 	if (sv->shared == MAP_FAILED || sv->seats == NULL ||
 	    getentropy(&sv->secret, sizeof(sv->secret)) == -1) {
@@ -5411,13 +5583,7 @@ make_seats(struct service *sv, int inetd)
 		return -1;
 	}
 	sv->secret |= 1;
-	for (i = 0; i < sv->nseats; i++)
-		sv->seats[i] = empty_seat;
-	sv->counts = sv->shared->counts;
-	if (nplaces > 0) {
-		sv->peers = (void *)(sv->counts + sv->nslots);
-		sv->places = (void *)(sv->peers + sv->npeers);
-	}
+	lay_out(sv);
 	return 0;
 }
 
@@ -5440,12 +5606,13 @@ pool_free(struct pool *p)
 	tls_sessions_free(p->sessions);
 	if (p->memory != MAP_FAILED)
 		munmap(p->memory, p->size);
+	close_shared(&p->fd);
 	free(p);
 }
 
 /* For one service; NULL: there is no memory for it. */
 static struct pool *
-pool_new(size_t entries, int with_clients)
+pool_new(size_t entries, int with_clients, int inetd)
 {
 	struct pool *p;
 
@@ -5455,8 +5622,8 @@ pool_new(size_t entries, int with_clients)
 	p->entries = entries;
 	p->with_clients = with_clients;
 	p->size = tls_sessions_size(entries, with_clients);
-	p->memory = mmap(NULL, p->size, PROT_READ | PROT_WRITE,
-	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	p->fd = -1;
+	p->memory = share_memory(p->size, inetd ? NULL : &p->fd);
 	if (p->memory != MAP_FAILED)
 		p->sessions = tls_sessions_new(p->memory, entries,
 		    with_clients);
@@ -5480,7 +5647,7 @@ make_pool(struct service *sv, const struct service *old, int inetd)
 	    before->with_clients == with_clients) {
 		sv->pool = before;
 		before->services++;
-	} else if ((sv->pool = pool_new(n, with_clients)) == NULL) {
+	} else if ((sv->pool = pool_new(n, with_clients, inetd)) == NULL) {
 		say(ERROR, "out of memory");
 		return -1;
 	} else if (before != NULL)
@@ -5524,6 +5691,7 @@ service_free(struct service *sv)
 	service_close(sv);
 	if (sv->shared != MAP_FAILED)
 		munmap(sv->shared, sv->shared_size);
+	close_shared(&sv->shared_fd);
 	free(sv->seats);
 	free(sv);
 }
@@ -5598,6 +5766,24 @@ service_load(struct service *sv, const struct arguments *a, int is_first)
 	return r;
 }
 
+static struct service *
+service_alloc(const struct arguments *a)
+{
+	struct service *sv = calloc(1, sizeof(*sv));
+
+	if (sv == NULL || (sv->listeners = calloc(FORWARD_LISTENERS,
+	    sizeof(*sv->listeners))) == NULL) {
+		free(sv);
+		return NULL;
+	}
+	sv->shared = MAP_FAILED;
+	sv->shared_fd = -1;
+	sv->deadline = INT64_MAX;
+	sv->files = &a->files;
+	sv->core = &a->core;
+	return sv;
+}
+
 /*
  * All but its listeners and workers; old is the one before, or NULL.  NULL
  * after a sentence for each error, with errno: EAGAIN if it may be right in a
@@ -5610,17 +5796,10 @@ service_new(const struct arguments *a, const struct service *old)
 	int saved;
 
 	errno = 0;
-	if ((sv = calloc(1, sizeof(*sv))) == NULL ||
-	    (sv->listeners = calloc(FORWARD_LISTENERS,
-	    sizeof(*sv->listeners))) == NULL) {
-		free(sv);
+	if ((sv = service_alloc(a)) == NULL) {
 		say(ERROR, "out of memory");
 		return NULL;
 	}
-	sv->shared = MAP_FAILED;
-	sv->deadline = INT64_MAX;
-	sv->files = &a->files;
-	sv->core = &a->core;
 	if (service_load(sv, a, old == NULL) == -1)
 		goto err;
 	errno = 0;
@@ -5792,6 +5971,22 @@ worker_obey(struct worker *w)
 	}
 }
 
+/* Show the master that this loop goes round, if it has to know. */
+static void
+worker_beat(struct worker *w)
+{
+	int64_t now;
+
+	if (w->beat_every == 0)
+		return;
+	now = clock_ms();
+	if (now >= w->beat_at) {
+		w->counts->beat = (uint64_t)now;
+		w->beat_at = now + w->beat_every;
+	}
+	forward_wake(w->engine, w->beat_at);
+}
+
 static void
 worker_woken(void *arg)
 {
@@ -5808,6 +6003,9 @@ worker_woken(void *arg)
 		w->repeats_until = 0;
 		repeats_end(w->service, 0);
 	}
+	if (w->repeats_until != 0)
+		forward_wake(w->engine, w->repeats_until);
+	worker_beat(w);
 	if (taken(&got_hup))
 		worker_obey(w);
 	if (taken(&got_stop))
@@ -5939,6 +6137,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 		say(ERROR, "%s", why);
 		return -1;
 	}
+	worker_beat(w);
 	return 0;
 }
 
@@ -5990,6 +6189,18 @@ worker_free(struct worker *w)
  * comes from the network.
  */
 
+/* See THE UPGRADE. */
+struct upgrade {
+	char	*path;			/* of the program, old and new, */
+	char	**argv, **env;		/* and how it is to be started */
+	int	 program;		/* the one that runs; or -1 */
+	pid_t	 trial;			/* of the new one; or 0 */
+	int	 output, answer;	/* what it says; or -1 */
+	int64_t	 until;			/* it is killed */
+	int	 is_due;		/* it went well */
+	int	 log;			/* of the program before; or -1 */
+};
+
 struct master {
 	const struct arguments *args;
 	struct service *live;		/* and behind it those that leave */
@@ -6006,7 +6217,10 @@ struct master {
 	int64_t	 renew_at;		/* keys for tickets */
 	int64_t	 starved_until;
 	int64_t	 ask_at;		/* fork mode: others to make room */
+	int64_t	 beat_at;		/* the next sign of life */
+	int	 is_silent;		/* there was none */
 	time_t	 complained;
+	struct upgrade upgrade;
 };
 
 /* sd_notify(3): a datagram to a Unix socket, abstract ones with an @. */
@@ -6101,6 +6315,9 @@ await_end_of_accepting(const struct service *sv)
 	}
 }
 
+static void upgrade_leave(const struct master *);
+static int upgrade_tried(struct master *, pid_t, int);
+
 /*
  * In the child: let go of all that is the master's alone.  A worker has no
  * business with the keys of the others; but who their clients are is counted.
@@ -6116,6 +6333,7 @@ leave_master(const struct master *m, struct service *sv,
 		close_listeners(m->live, 0);
 	keep_none(sv);
 	for (old = sv->older; old != NULL; old = old->older) {
+		close_shared(&old->shared_fd);
 		close_lines(old);
 		free(old->seats);
 		old->seats = NULL;
@@ -6130,6 +6348,10 @@ leave_master(const struct master *m, struct service *sv,
 		close(m->parent);
 	if (m->pidfile != -1)
 		close(m->pidfile);
+	close_shared(&sv->shared_fd);
+	if (sv->pool != NULL)
+		close_shared(&sv->pool->fd);
+	upgrade_leave(m);
 }
 
 /*
@@ -6153,7 +6375,8 @@ static void __attribute__((noreturn))
 worker_main(const struct master *m, struct service *sv, size_t slot,
     const struct incoming *in, int line)
 {
-	struct worker w = { .has_master = 1, .line = line, .turn = slot };
+	struct worker w = { .has_master = 1, .line = line, .turn = slot,
+	    .beat_every = in == NULL ? m->args->watchdog / BEATS : 0 };
 	struct incoming connection;
 	int r = EXIT_FAILURE;
 
@@ -6519,7 +6742,8 @@ reap(struct master *m)
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		for (sv = m->live; sv != NULL; sv = sv->older)
+		for (sv = upgrade_tried(m, pid, status) ? NULL : m->live;
+		    sv != NULL; sv = sv->older)
 			for (i = 0; i < sv->nseats; i++)
 				if (sv->seats[i].pid == pid)
 					worker_ended(m, sv, &sv->seats[i],
@@ -6700,7 +6924,8 @@ tell_listeners(const struct service *sv, const struct service *old)
 static void
 warn_daily(const struct service *sv)
 {
-	tls_config_warn(sv->tls, say_warning);
+	if (sv->tls != NULL)
+		tls_config_warn(sv->tls, say_warning);
 	alarm(DAY);
 }
 
@@ -6950,6 +7175,1216 @@ tell(const struct master *m)
 		signal_workers(sv, SIGUSR1);
 }
 
+/*
+ * THE UPGRADE
+ * At SIGUSR2 the file that this program was started from, which may be another
+ * by now, is tried with -t, and then takes the place of this one by execve(2).
+ * It is the same process: the workers are its children still.  All that it
+ * can't find out by itself is handed over in a file in memory.  To it, that is
+ * the service before a reload: its workers leave when others are ready.  If
+ * these don't get there, the program before is started again by a descriptor,
+ * with the same file, and goes on.
+ */
+
+#if defined(__linux__)
+
+/*
+ * Another one with each change of what is carried, of what lies in memory that
+ * processes share, and of orders to workers, which stay what they were.
+ */
+#define HANDOVER	"tunnel handover 1"
+#define HANDOVER_MAX	(64 << 20)
+
+/* What is being written or, the other way, read: by the same functions. */
+struct parcel {
+	int	 reads;
+	unsigned char *p;
+	size_t	 size, at;
+	int	*fds;			/* that are handed over */
+	size_t	 nfds;
+	const char *bad;		/* why it is of no use; or NULL */
+};
+
+/* Room for as many bytes more, and nothing left of where they were. */
+static void
+parcel_grow(struct parcel *x, size_t len)
+{
+	size_t size = 2 * x->size + len;
+	unsigned char *p = malloc(size);
+
+	if (p == NULL) {
+		x->bad = "out of memory";
+		return;
+	}
+	if (x->p != NULL) {
+		memcpy(p, x->p, x->at);
+		explicit_bzero(x->p, x->at);
+	}
+	free(x->p);
+	x->p = p;
+	x->size = size;
+}
+
+static void
+carry(struct parcel *x, void *data, size_t len)
+{
+	if (x->bad == NULL && len > x->size - x->at) {
+		if (x->reads)
+			x->bad = "it is too short";
+		else
+			parcel_grow(x, len);
+	}
+	if (x->bad != NULL || x->p == NULL)
+		return;
+	if (x->reads)
+		memcpy(data, x->p + x->at, len);
+	else
+		memcpy(x->p + x->at, data, len);
+	x->at += len;
+}
+
+static void
+carry_number(struct parcel *x, int64_t *n, int64_t min, int64_t max)
+{
+	carry(x, n, sizeof(*n));
+	if (x->bad == NULL && (*n < min || *n > max))
+		x->bad = "a number is out of range";
+	if (x->bad != NULL)
+		*n = min;
+}
+
+static void
+carry_int(struct parcel *x, int *n, int min, int max)
+{
+	int64_t number = *n;
+
+	carry_number(x, &number, min, max);
+	*n = (int)number;
+}
+
+static void
+carry_size(struct parcel *x, size_t *n, size_t max)
+{
+	int64_t number = (int64_t)*n;
+
+	carry_number(x, &number, 0, (int64_t)max);
+	*n = (size_t)number;
+}
+
+/* A descriptor, or -1.  The standard ones are there anyway. */
+static void
+carry_fd(struct parcel *x, int *fd)
+{
+	int *fds;
+
+	carry_int(x, fd, -1, INT_MAX);
+	if (x->bad != NULL)
+		*fd = -1;
+	if (*fd <= STDERR_FILENO)
+		return;
+	fds = realloc(x->fds, (x->nfds + 1) * sizeof(*fds));
+	if (fds == NULL) {
+		x->bad = "out of memory";
+		return;
+	}
+	x->fds = fds;
+	x->fds[x->nfds++] = *fd;
+	if (x->reads && fcntl(*fd, F_SETFD, FD_CLOEXEC) == -1)
+		x->bad = "a descriptor is not open";
+}
+
+/* Allocated, where it is read; or NULL. */
+static void
+carry_text(struct parcel *x, char **text)
+{
+	char *p = x->reads ? NULL : *text;
+	int64_t len = p != NULL ? (int64_t)strlen(p) : -1;
+
+	carry_number(x, &len, -1, HANDOVER_MAX);
+	*text = p;
+	if (x->bad != NULL || len == -1)
+		return;
+	if (x->reads && (size_t)len > x->size - x->at)
+		x->bad = "it is too short";
+	else if (p == NULL && (p = calloc(1, (size_t)len + 1)) == NULL)
+		x->bad = "out of memory";
+	else
+		carry(x, p, (size_t)len);
+	if (p != NULL && x->bad == NULL && strlen(p) != (size_t)len)
+		x->bad = "a text is none";
+	*text = p;
+}
+
+/* With a NULL behind them.  Allocated, where they are read. */
+static void
+carry_texts(struct parcel *x, char ***texts)
+{
+	char **p = x->reads ? NULL : *texts;
+	size_t i, n = 0;
+
+	while (p != NULL && p[n] != NULL)
+		n++;
+	carry_size(x, &n, HANDOVER_MAX / sizeof(*p));
+	if (p == NULL && (p = calloc(n + 1, sizeof(*p))) == NULL) {
+		x->bad = "out of memory";
+		return;
+	}
+	*texts = p;
+	for (i = 0; i < n && x->bad == NULL; i++)
+		carry_text(x, &p[i]);
+}
+
+static void
+free_texts(char **texts)
+{
+	size_t i;
+
+	for (i = 0; texts != NULL && texts[i] != NULL; i++)
+		free(texts[i]);
+	free(texts);
+}
+
+static void
+carry_address(struct parcel *x, struct address *a)
+{
+	int64_t len = a->len;
+
+	carry(x, &a->sa, sizeof(a->sa));
+	carry_number(x, &len, 0, sizeof(a->sa));
+	a->len = (socklen_t)len;
+	if (x->reads)
+		address_text(a);
+}
+
+static void
+carry_listener(struct parcel *x, struct listener *l, struct target *t)
+{
+	int is_named = l->address != NULL;
+
+	carry_fd(x, &l->fd);
+	carry_int(x, &t->fd, -1, INT_MAX);
+	carry_int(x, &t->any, 0, 1);
+	carry_int(x, &is_named, 0, 1);
+	if (x->reads) {
+		l->target = t;
+		l->address = is_named ? t->addrs : NULL;
+	}
+	if (is_named)
+		carry_address(x, t->addrs);
+	carry_address(x, &l->bound);
+	carry(x, &l->file, sizeof(l->file));
+	if (x->bad == NULL && !is_listening(l->fd))
+		x->bad = "a descriptor is not a listening socket";
+}
+
+static void
+carry_listeners(struct parcel *x, struct service *sv)
+{
+	size_t i;
+
+	carry_size(x, &sv->nlisteners, FORWARD_LISTENERS);
+	if (x->reads) {
+		sv->accepts.n = sv->nlisteners;
+		sv->accepts.list = calloc(sv->nlisteners + 1,
+		    sizeof(*sv->accepts.list));
+	}
+	for (i = 0; i < sv->nlisteners && x->bad == NULL; i++) {
+		struct listener *l = &sv->listeners[i];
+		struct target t;
+
+		if (x->reads && sv->accepts.list == NULL) {
+			x->bad = "out of memory";
+			return;
+		}
+		if (x->reads) {
+			carry_listener(x, l, &sv->accepts.list[i]);
+			continue;
+		}
+		t = *l->target;
+		if (l->address != NULL)
+			t.addrs[0] = *l->address;
+		carry_listener(x, l, &t);
+	}
+}
+
+static void
+carry_value(struct parcel *x, struct config *cfg, int option, struct value v)
+{
+	char *name = x->reads ? NULL : strdup(options[option].name);
+
+	carry_text(x, &name);
+	carry_text(x, &v.where);
+	carry_text(x, &v.text);
+	carry_int(x, &v.rank, 0, FROM_ARGUMENT);
+	if (x->bad == NULL && (name == NULL || v.where == NULL ||
+	    v.text == NULL))
+		x->bad = "a value has no name";
+	if (x->reads) {
+		if (x->bad == NULL && (option = option_find(name)) != -1)
+			values_add(&cfg->given[option], v.rank, v.where,
+			    v.text);
+		free(v.where);
+		free(v.text);
+	}
+	free(name);
+}
+
+/*
+ * What was given, as it was: it is for the same program to parse, should it
+ * come to that.  Another one knows by it what has changed.
+ */
+static void
+carry_values(struct parcel *x, struct config *cfg)
+{
+	const struct value *v;
+	size_t n = 0;
+	int i;
+
+	for (i = 0; i < OPTIONS; i++)
+		n += values_count(cfg->given[i]);
+	carry_size(x, &n, HANDOVER_MAX);
+	if (x->reads) {
+		for (; n > 0 && x->bad == NULL; n--)
+			carry_value(x, cfg, -1, (struct value){ .rank = 0 });
+		return;
+	}
+	for (i = 0; i < OPTIONS; i++)
+		for (v = cfg->given[i]; v != NULL; v = v->next)
+			carry_value(x, cfg, i, *v);
+}
+
+/* It is ours, and if it has ended, it waits for us to see that. */
+static void
+carry_seat(struct parcel *x, struct seat *seat, size_t nslots)
+{
+	size_t slot = seat->slot;
+	siginfo_t info;
+
+	carry_int(x, &seat->pid, 1, INT_MAX);
+	carry_fd(x, &seat->line);
+	carry_size(x, &slot, nslots - 1);
+	seat->slot = (uint32_t)slot;
+	carry_int(x, &seat->begun, 0, 1);
+	carry_number(x, &seat->drop_at, 0, INT64_MAX);
+	if (x->bad == NULL && waitid(P_PID, (id_t)seat->pid, &info,
+	    WEXITED | WNOHANG | WNOWAIT) == -1)
+		x->bad = "a worker is not ours";
+}
+
+static void
+carry_seats(struct parcel *x, struct service *sv)
+{
+	size_t i, n = sv->nworkers;
+
+	carry_size(x, &n, sv->nseats);
+	for (i = 0; i < sv->nseats && n > 0 && x->bad == NULL; i++, n--) {
+		while (!x->reads && sv->seats[i].pid == 0)
+			i++;
+		carry_size(x, &i, sv->nseats - 1);
+		if (x->bad == NULL && x->reads && sv->seats[i].pid != 0)
+			x->bad = "a seat is taken twice";
+		if (x->bad == NULL)
+			carry_seat(x, &sv->seats[i], sv->nslots);
+		if (x->reads)
+			sv->nworkers++;
+	}
+	if (x->bad == NULL && n > 0)
+		x->bad = "there are too many workers";
+}
+
+/* Memory of this size that a descriptor stands for; or NULL. */
+static void *
+map_shared(struct parcel *x, int fd, size_t size)
+{
+	struct stat st;
+	void *p;
+
+	if (x->bad == NULL && (fd == -1 || fstat(fd, &st) == -1 ||
+	    st.st_size != (off_t)size))
+		x->bad = "shared memory is of another size";
+	if (x->bad != NULL)
+		return MAP_FAILED;
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		x->bad = strerror(errno);
+	return p;
+}
+
+/* As read: that of another service, or a new one for its memory. */
+static struct pool *
+pool_take(struct parcel *x, const struct master *m, const struct pool *like)
+{
+	const struct service *sv;
+	struct pool *p;
+
+	for (sv = m->live; sv != NULL; sv = sv->older) {
+		if (sv->pool != NULL && sv->pool->fd == like->fd) {
+			sv->pool->services++;
+			return sv->pool;
+		}
+	}
+	if ((p = calloc(1, sizeof(*p))) == NULL) {
+		x->bad = "out of memory";
+		return NULL;
+	}
+	*p = *like;
+	p->services = 1;
+	p->size = tls_sessions_size(p->entries, p->with_clients);
+	p->memory = map_shared(x, p->fd, p->size);
+	if (x->bad == NULL && (p->sessions = tls_sessions_new(p->memory,
+	    p->entries, p->with_clients)) == NULL)
+		x->bad = "out of memory";
+	return p;
+}
+
+static void
+carry_pool(struct parcel *x, const struct master *m, struct service *sv)
+{
+	struct pool p = { .fd = -1 };
+	int is_there = sv->pool != NULL;
+
+	if (is_there)
+		p = *sv->pool;
+	carry_int(x, &is_there, 0, 1);
+	if (!is_there)
+		return;
+	carry_fd(x, &p.fd);
+	carry_size(x, &p.entries, 1000000);
+	carry_int(x, &p.with_clients, 0, 1);
+	if (x->reads && x->bad == NULL)
+		sv->pool = pool_take(x, m, &p);
+}
+
+/* What the master has to know of a generation, to look after it. */
+static void
+carry_service(struct parcel *x, const struct master *m, struct service *sv)
+{
+	static const int numbers[] = {
+		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		carry_number(x, &sv->cfg.number[numbers[i]], 0, INT64_C(1) <<
+		    40);
+	carry_size(x, &sv->nslots, 1000000);
+	if (x->bad == NULL && sv->nslots == 0)
+		x->bad = "a number is out of range";
+	carry_size(x, &sv->nseats, sv->nslots);
+	carry_number(x, &sv->deadline, 0, INT64_MAX);
+	carry(x, &sv->secret, sizeof(sv->secret));
+	carry_fd(x, &sv->shared_fd);
+	if (x->reads) {
+		measure_shared(sv, 0);
+		sv->shared = map_shared(x, sv->shared_fd, sv->shared_size);
+		sv->seats = calloc(sv->nseats + 1, sizeof(*sv->seats));
+		if (x->bad == NULL && sv->seats == NULL)
+			x->bad = "out of memory";
+		if (x->bad == NULL)
+			lay_out(sv);
+	}
+	if (x->bad == NULL)
+		carry_seats(x, sv);
+	if (x->bad == NULL)
+		carry_pool(x, m, sv);
+}
+
+static void
+carry_services(struct parcel *x, struct master *m)
+{
+	struct service *sv, **link = &m->live;
+	size_t n = 0;
+
+	for (sv = m->live; sv != NULL; sv = sv->older)
+		n++;
+	carry_size(x, &n, HANDOVER_MAX);
+	for (; n > 0 && x->bad == NULL; n--) {
+		if (*link == NULL)
+			*link = service_alloc(m->args);
+		if ((sv = *link) == NULL) {
+			x->bad = "out of memory";
+			return;
+		}
+		carry_service(x, m, sv);
+		link = &sv->older;
+	}
+	if (x->bad == NULL && m->live == NULL)
+		x->bad = "there is no service";
+	if (x->bad != NULL)
+		return;
+	carry_listeners(x, m->live);
+	carry_values(x, &m->live->cfg);
+}
+
+/* To go on where the other one logged, by a descriptor of our own. */
+static void
+log_again(struct master *m)
+{
+	int fd = m->upgrade.log;
+
+	if (fd == -1)
+		connect_syslog();
+	else if (fd > STDERR_FILENO)
+		fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	log_to(fd, logging.stream);
+}
+
+static void
+carry_log(struct parcel *x, struct master *m)
+{
+	int level = logging.level;
+
+	if (x->bad != NULL)
+		return;
+	if (!x->reads)
+		m->upgrade.log = logging.fd;
+	carry_fd(x, &m->upgrade.log);
+	carry_int(x, &logging.stream, -1, STDERR_FILENO);
+	carry_int(x, &logging.has_time, 0, 1);
+	carry_int(x, &logging.is_journal, 0, 1);
+	carry_int(x, &logging.is_daemon, 0, 1);
+	carry_int(x, &level, ERROR, DEBUG);
+	carry(x, &logging.lost, sizeof(logging.lost));
+	carry(x, &logging.why, sizeof(logging.why));
+	logging.level = (enum level)level;
+	if (x->reads && x->bad == NULL)
+		log_again(m);
+}
+
+/* How to start the program again, which a script may have changed since. */
+static void
+carry_start(struct parcel *x, struct upgrade *u)
+{
+	char text[sizeof(HANDOVER)] = HANDOVER;
+
+	carry(x, text, sizeof(text));
+	if (x->bad == NULL && memcmp(text, HANDOVER, sizeof(text)) != 0)
+		x->bad = "it is of another version";
+	carry_text(x, &u->path);
+	carry_texts(x, &u->argv);
+	carry_texts(x, &u->env);
+	if (x->bad == NULL && (u->path == NULL || *u->argv == NULL))
+		x->bad = "it has no program";
+}
+
+/* A reload may name one that is of no use now. */
+static void
+carry_passed(struct parcel *x, struct arguments *a)
+{
+	int i, fd;
+
+	carry_int(x, &a->passed, 0, FORWARD_LISTENERS);
+	for (i = 0; i < a->passed; i++) {
+		fd = x->reads || !is_listening(PASSED + i) ? -1 : PASSED + i;
+		carry_fd(x, &fd);
+	}
+}
+
+static void
+carry_master(struct parcel *x, struct master *m, struct arguments *a)
+{
+	int preference = tls_preference();
+
+	carry_start(x, &m->upgrade);
+	carry_int(x, &preference, 0, 1);
+	tls_prefer(preference);
+	carry_int(x, &m->pid, 1, INT_MAX);
+	if (x->bad == NULL && m->pid != getpid())
+		x->bad = "it is another process's (a script must use exec)";
+	carry_log(x, m);
+	carry(x, &a->files, sizeof(a->files));
+	carry(x, &a->core, sizeof(a->core));
+	carry_passed(x, a);
+	carry_number(x, &a->watchdog, 0, INT64_MAX);
+	carry_fd(x, &m->pidfile);
+	carry_text(x, &m->pidfile_name);
+	carry_fd(x, &m->waiting.fd);
+	carry_number(x, &m->began, 0, INT64_MAX);
+	carry_number(x, &m->renew_at, 0, INT64_MAX);
+	carry(x, &m->ended, sizeof(m->ended));
+	if (x->bad == NULL)
+		carry_services(x, m);
+	if (x->bad == NULL && x->reads && x->at != x->size)
+		x->bad = "it is too long";
+}
+
+/* Handed over, or (FD_CLOEXEC) not. */
+static void
+parcel_expose(const struct parcel *x, int flag)
+{
+	size_t i;
+
+	for (i = 0; i < x->nfds; i++)
+		fcntl(x->fds[i], F_SETFD, flag);
+}
+
+static void
+parcel_free(struct parcel *x)
+{
+	if (x->reads && x->p != NULL)
+		munmap(x->p, x->size);
+	if (!x->reads && x->p != NULL) {
+		explicit_bzero(x->p, x->at);
+		free(x->p);
+	}
+	free(x->fds);
+}
+
+/* What was written, as a file that nobody can change; -1 with errno. */
+static int
+parcel_seal(const struct parcel *x)
+{
+	int fd = memory_file();
+
+	if (fd != -1 && (write(fd, x->p, x->at) != (ssize_t)x->at ||
+	    memory_seal(fd, 0) == -1))
+		return close_failed(fd);
+	return fd;
+}
+
+/* Such a file, to be read. */
+static void
+parcel_open(struct parcel *x, int fd)
+{
+	int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+	void *p;
+
+	*x = (struct parcel){ .reads = 1 };
+	if (seals == -1 || (seals & sealed) != sealed)
+		x->bad = "it is not sealed";
+	else if (fstat(fd, &st) == -1 || st.st_size > HANDOVER_MAX)
+		x->bad = "it is too long";
+	else if ((p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE,
+	    fd, 0)) == MAP_FAILED)
+		x->bad = strerror(errno);
+	else {
+		x->p = p;
+		x->size = (size_t)st.st_size;
+	}
+}
+
+/*
+ * The path that this program was started by, for good: what is there later may
+ * be another file.  It is no link's target, which may be an older version.
+ */
+static char *
+find_program(const char *name)
+{
+	static const char self[] = "/proc/self/exe";
+	char path[PATH_MAX] = "", own[PATH_MAX] = "";
+	struct stat a, b;
+	int n = 0;
+
+	if (strchr(name, '/') == NULL)
+		find_runnable(name, path, sizeof(path));
+	else if (name[0] == '/' || getcwd(own, sizeof(own)) != NULL)
+		n = snprintf(path, sizeof(path), "%s%s%s", own,
+		    name[0] == '/' ? "" : "/", name);
+	if (n >= (int)sizeof(path))
+		path[0] = '\0';
+	if (stat(self, &a) == 0 && (stat(path, &b) == -1 ||
+	    a.st_dev != b.st_dev || a.st_ino != b.st_ino)) {
+		memset(own, 0, sizeof(own));
+		if (readlink(self, own, sizeof(own) - 1) != -1)
+			return strdup(own);
+	}
+	return strdup(path);
+}
+
+/* At the start, while all is as it was then. */
+static void
+upgrade_init(struct master *m)
+{
+	struct upgrade *u = &m->upgrade;
+
+	u->log = u->output = u->answer = -1;
+	u->path = find_program(m->args->argv[0]);
+	u->argv = m->args->argv;
+	u->env = environ;
+	u->program = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+}
+
+static void
+upgrade_free(struct master *m)
+{
+	struct upgrade *u = &m->upgrade;
+
+	free(u->path);
+	if (u->argv != m->args->argv) {
+		free_texts(u->argv);
+		free_texts(u->env);
+	}
+	if (u->program != -1)
+		close(u->program);
+}
+
+/* In a child: what is of no use to it. */
+static void
+upgrade_leave(const struct master *m)
+{
+	const int fds[] = { m->upgrade.program, m->upgrade.output,
+	    m->upgrade.answer, m->upgrade.log, m->args->state,
+	    m->args->before };
+	size_t i;
+
+	for (i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] > STDERR_FILENO)
+			close(fds[i]);
+}
+
+/* The environment, and in it the numbers of these; NULL: no memory. */
+static char **
+environment(char **from, int state, int before)
+{
+	static char texts[2][32];
+	char **env;
+	size_t n = 0;
+
+	while (from[n] != NULL)
+		n++;
+	if ((env = calloc(n + 3, sizeof(*env))) == NULL)
+		return NULL;
+	memcpy(env, from, n * sizeof(*env));
+	snprintf(texts[0], sizeof(texts[0]), "TUNNEL_STATE=%d", state);
+	snprintf(texts[1], sizeof(texts[1]), "TUNNEL_BEFORE=%d", before);
+	env[n] = texts[0];
+	env[n + 1] = before != -1 ? texts[1] : NULL;
+	return env;
+}
+
+/*
+ * What a program that is tried has to leave, or it is not one that could take
+ * over, or not in this process.
+ */
+struct answer {
+	char	 version[sizeof(HANDOVER)];
+	pid_t	 pid;
+};
+
+static int
+upgrade_answer(int fd)
+{
+	struct answer a = { .version = HANDOVER, .pid = getpid() };
+
+	return write(fd, &a, sizeof(a)) == sizeof(a) ? 0 : -1;
+}
+
+/* Why this is not the answer of a process; or NULL. */
+static const char *
+find_fault(int fd, pid_t pid)
+{
+	struct answer a = { .pid = 0 };
+
+	if (pread(fd, &a, sizeof(a), 0) != sizeof(a))
+		return "it can't take over: it is another program, or one "
+		    "from before there were upgrades";
+	if (memcmp(a.version, HANDOVER, sizeof(a.version)) != 0)
+		return "it can't take over from this version: a restart is "
+		    "needed";
+	return a.pid == pid ? NULL : "it can't take over: it is run in "
+	    "another process (a script must use exec)";
+}
+
+/* In the child: the program, as it would be started, but with -t. */
+static void __attribute__((noreturn))
+try_main(const struct master *m)
+{
+	static char letter[] = "-t";
+	const struct upgrade *u = &m->upgrade;
+	char **argv, pid[32];
+	int fd, n = 0, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	while (u->argv[n] != NULL)
+		n++;
+	if ((argv = calloc((size_t)n + 2, sizeof(*argv))) == NULL)
+		_exit(127);
+	argv[0] = u->argv[0];
+	argv[1] = letter;
+	memcpy(argv + 2, u->argv + 1, (size_t)n * sizeof(*argv));
+	if ((environ = environment(u->env, u->answer, -1)) == NULL)
+		_exit(127);
+	fcntl(u->answer, F_SETFD, 0);
+	for (fd = PASSED; fd < PASSED + m->args->passed; fd++)
+		fcntl(fd, F_SETFD, 0);
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	if (m->args->passed > 0)
+		setenv("LISTEN_PID", pid, 1);
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	dup2(u->output, STDERR_FILENO);
+	sigprocmask(SIG_SETMASK, &m->asleep, NULL);
+	execv(u->path, argv);
+	dprintf(STDERR_FILENO, "error: %s\n", strerror(errno));
+	_exit(127);
+}
+
+/* SIGUSR2: try the new program.  The service goes on meanwhile. */
+static void
+upgrade_try(struct master *m)
+{
+	struct upgrade *u = &m->upgrade;
+
+	if (u->trial != 0) {
+		say(NOTICE, "an upgrade has begun already");
+		return;
+	}
+	u->trial = -1;
+	errno = ENOENT;
+	if (u->path != NULL && u->program != -1 &&
+	    (u->output = memory_file()) != -1 &&
+	    (u->answer = memory_file()) != -1)
+		u->trial = fork();
+	if (u->trial == 0)
+		try_main(m);
+	if (u->trial == -1) {
+		say(ERROR, "not upgraded: %s", strerror(errno));
+		close_shared(&u->output);
+		close_shared(&u->answer);
+		u->trial = 0;
+		return;
+	}
+	u->until = clock_ms() + TRIAL_MS;
+	say(NOTICE, "upgrading: trying %s -t", u->path);
+}
+
+/* What the trial complained of, line by line, and not all too much. */
+static void
+tell_trial(const struct upgrade *u)
+{
+	char text[LOG_SIZE], *line, *rest = NULL, *error;
+	ssize_t n = pread(u->output, text, sizeof(text) - 1, 0);
+	struct stat st;
+
+	if (n > 0 && fstat(u->output, &st) == 0 && st.st_size > n)
+		while (n > 0 && text[n - 1] != '\n')
+			n--;
+	text[n > 0 ? n : 0] = '\0';
+	for (line = strtok_r(text, "\n", &rest); line != NULL;
+	    line = strtok_r(NULL, "\n", &rest)) {
+		if (strstr(line, "warning: ") != NULL)
+			continue;
+		error = strstr(line, "error: ");
+		say(ERROR, "%s -t: %s", u->path, error != NULL ? error +
+		    strlen("error: ") : line);
+	}
+}
+
+static void
+end_trial(struct upgrade *u, pid_t pid, int status)
+{
+	const char *why;
+
+	if (WIFSIGNALED(status))
+		say(ERROR, "not upgraded: %s -t was killed by signal %d (%s)",
+		    u->path, WTERMSIG(status), strsignal(WTERMSIG(status)));
+	else if (WEXITSTATUS(status) != 0)
+		say(ERROR, "not upgraded: %s -t failed (status %d)", u->path,
+		    WEXITSTATUS(status));
+	else if ((why = find_fault(u->answer, pid)) != NULL)
+		say(ERROR, "not upgraded: %s: %s", u->path, why);
+	else
+		u->is_due = 1;
+}
+
+/* A child has ended.  Was it the trial? */
+static int
+upgrade_tried(struct master *m, pid_t pid, int status)
+{
+	struct upgrade *u = &m->upgrade;
+
+	if (pid != u->trial)
+		return 0;
+	u->trial = 0;
+	if (status != 0)
+		tell_trial(u);
+	end_trial(u, pid, status);
+	close_shared(&u->output);
+	close_shared(&u->answer);
+	return 1;
+}
+
+/* Become the new program, which finds all it needs; or else, go on. */
+static void
+hand_over(struct master *m)
+{
+	const struct upgrade *u = &m->upgrade;
+	struct arguments a = *m->args;
+	struct parcel x = { .reads = 0 };
+	char **env = NULL;
+	int fd = -1;
+
+	say(NOTICE, "upgrading: %s takes over", u->path);
+	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
+	    (long long)forward_clock_us());
+	carry_master(&x, m, &a);
+	if (x.bad == NULL && (fd = parcel_seal(&x)) != -1 &&
+	    (env = environment(u->env, fd, u->program)) != NULL) {
+		parcel_expose(&x, 0);
+		fcntl(fd, F_SETFD, 0);
+		fcntl(u->program, F_SETFD, 0);
+		execve(u->path, u->argv, env);
+		x.bad = strerror(errno);
+		parcel_expose(&x, FD_CLOEXEC);
+		fcntl(u->program, F_SETFD, FD_CLOEXEC);
+	}
+	say(ERROR, "not upgraded: %s", x.bad != NULL ? x.bad :
+	    strerror(errno));
+	free(env);
+	if (fd != -1)
+		close(fd);
+	parcel_free(&x);
+	notify_ready(m, "; the last upgrade failed, see the log");
+}
+
+/* What is due by now. */
+static void
+upgrade_step(struct master *m)
+{
+	struct upgrade *u = &m->upgrade;
+
+	if (u->trial != 0 && (m->stopping || clock_ms() >= u->until)) {
+		if (!m->stopping)
+			say(WARNING, "%s -t has taken %d s: killed", u->path,
+			    TRIAL_MS / 1000);
+		u->until = INT64_MAX;
+		kill(u->trial, SIGKILL);
+	}
+	if (u->is_due && !m->stopping)
+		hand_over(m);
+	u->is_due = 0;
+}
+
+/*
+ * IN THE NEW PROGRAM, or in the one before, again.
+ */
+
+static int
+compare_fds(const void *a, const void *b)
+{
+	const int *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/* What a script has left open on the way must not get to workers. */
+static void
+close_others(struct parcel *x, const struct master *m,
+    const struct arguments *a)
+{
+	const int ours[] = { m->upgrade.program, a->state, a->before,
+	    logging.fd };
+	size_t i, n = x->nfds, more = sizeof(ours) / sizeof(ours[0]);
+	int next = PASSED, *fds = malloc((n + more) * sizeof(*fds));
+
+	if (fds == NULL)
+		return;
+	memcpy(fds, ours, sizeof(ours));
+	if (n > 0)
+		memcpy(fds + more, x->fds, n * sizeof(*fds));
+	qsort(fds, n + more, sizeof(*fds), compare_fds);
+	for (i = 0; i < n + more; i++) {
+		if (fds[i] > next)
+			close_between((unsigned)next, (unsigned)fds[i] - 1);
+		if (fds[i] >= next)
+			next = fds[i] + 1;
+	}
+	close_between((unsigned)next, INT_MAX);
+	free(fds);
+}
+
+/* All that was handed over is ours now, and there is no way back. */
+static void
+settle(struct master *m, struct arguments *a, struct parcel *x)
+{
+	parcel_free(x);
+	close_shared(&a->state);
+	close_shared(&a->before);
+	if (m->upgrade.log > STDERR_FILENO)
+		close(m->upgrade.log);
+	m->upgrade.log = -1;
+	got_child = 1;		/* some may have ended meanwhile */
+}
+
+/* Others leave it here, whose workers go on in it. */
+static void
+take_workers(struct service *sv, struct service *was)
+{
+	struct service made = *sv;
+
+	sv->seats = was->seats;
+	sv->nseats = was->nseats;
+	sv->nslots = was->nslots;
+	sv->nworkers = was->nworkers;
+	sv->shared = was->shared;
+	sv->shared_fd = was->shared_fd;
+	sv->shared_size = was->shared_size;
+	sv->counts = was->counts;
+	sv->peers = was->peers;
+	sv->npeers = was->npeers;
+	sv->places = was->places;
+	sv->secret = was->secret;
+	sv->deadline = was->deadline;
+	was->seats = made.seats;
+	was->shared = made.shared;
+	was->shared_fd = made.shared_fd;
+	was->shared_size = made.shared_size;
+}
+
+/*
+ * The program before: the service becomes what it was, with the workers that
+ * have served all the time.  If its files are gone by now, they go on alone.
+ */
+static void
+go_on(struct master *m, struct arguments *a)
+{
+	struct service *was = m->live, *sv;
+	const char *name = strrchr(m->upgrade.path, '/');
+
+	/* It would be a descriptor's number. */
+	prctl(PR_SET_NAME, name != NULL ? name + 1 : m->upgrade.path, 0, 0, 0);
+	a->again = &was->cfg;
+	sv = service_new(a, was);
+	a->again = NULL;
+	if (sv == NULL || open_listeners(sv, was) == -1) {
+		if (sv != NULL)
+			close_listeners(sv, 1);
+		service_free(sv);
+		keep_none(was);
+		was->retry_at = m->renew_at = INT64_MAX;
+		say(ERROR, "no worker will be started before a reload is "
+		    "right");
+	} else {
+		close_listeners(was, 1);
+		keep_none(sv);
+		prepare(sv);
+		take_workers(sv, was);
+		sv->older = was->older;
+		m->live = sv;
+		service_free(was);
+	}
+	say(ERROR, "not upgraded: all stays as it was");
+	notify_ready(m, "; the last upgrade failed, see the log");
+}
+
+/*
+ * Why its workers did not get there.  Of others, the program before has to see
+ * the end by itself.
+ */
+static void
+tell_failed(struct master *m, struct service *sv)
+{
+	int status;
+	size_t i;
+
+	signal_workers(sv, SIGKILL);
+	for (i = 0; i < sv->nseats; i++)
+		if (sv->seats[i].pid != 0 && waitpid(sv->seats[i].pid,
+		    &status, 0) != -1 && status != 0 && status != SIGKILL)
+			worker_ended(m, sv, &sv->seats[i], status);
+}
+
+/* The new program: as at a reload. */
+static int
+take_over(struct master *m)
+{
+	const struct service *older = m->live->older;
+
+	if (replace(m) == 0) {
+		say(NOTICE, "upgraded");
+		notify_ready(m, "");
+		tell_log(m);
+		return 0;
+	}
+	log_again(m);
+	if (m->live->older != older)
+		tell_failed(m, m->live->older);
+	return -1;
+}
+
+/* It was of no use, to the program before either. */
+static void
+drop_all(struct master *m)
+{
+	struct service *sv;
+
+	while ((sv = m->live) != NULL) {
+		m->live = sv->older;
+		service_free(sv);
+	}
+	free(m->pidfile_name);
+	upgrade_free(m);
+}
+
+/* Go on as the master that another program was; -1: that is not possible. */
+static int
+upgrade_end(struct master *m, struct arguments *a)
+{
+	struct incoming *in = &m->waiting;
+	struct parcel x;
+
+	catch_signals(&m->asleep);
+	free(m->upgrade.path);
+	m->upgrade.path = NULL;
+	parcel_open(&x, a->state);
+	carry_master(&x, m, a);
+	if (x.bad != NULL)
+		say(ERROR, "what the program before has handed over is of no "
+		    "use: %s", x.bad);
+	else
+		close_others(&x, m, a);
+	in->len = sizeof(in->sa);
+	if (in->fd != -1 && getpeername(in->fd, (struct sockaddr *)&in->sa,
+	    &in->len) == -1)
+		drop_waiting(m);
+	if (x.bad == NULL && a->before == -1)
+		go_on(m, a);
+	if (x.bad == NULL && (a->before == -1 || take_over(m) == 0)) {
+		settle(m, a, &x);
+		return 0;
+	}
+	parcel_expose(&x, 0);
+	parcel_free(&x);
+	if (a->before == -1)
+		drop_all(m);
+	return -1;
+}
+
+/* This can't take over: start the program before again, as it was started. */
+static int
+go_back(const struct arguments *a)
+{
+	struct upgrade u = { .path = NULL };
+	char **env;
+	struct parcel x;
+
+	say(ERROR, "not upgraded: back to the program before");
+	parcel_open(&x, a->state);
+	carry_start(&x, &u);
+	fcntl(a->state, F_SETFD, 0);
+	env = environment(x.bad == NULL ? u.env : environ, a->state, -1);
+	if (env != NULL)
+		fexecve(a->before, x.bad == NULL ? u.argv : a->argv, env);
+	say(ERROR, "it can't be started: %s", strerror(errno));
+	free(env);
+	free(u.path);
+	free_texts(u.argv);
+	free_texts(u.env);
+	parcel_free(&x);
+	return EXIT_FAILURE;
+}
+
+#else
+
+static void
+upgrade_init(struct master *m)
+{
+	m->upgrade.program = m->upgrade.log = -1;
+	m->upgrade.output = m->upgrade.answer = -1;
+}
+
+static void
+upgrade_free(struct master *m)
+{
+	(void)m;
+}
+
+static void
+upgrade_leave(const struct master *m)
+{
+	(void)m;
+}
+
+static void
+upgrade_try(struct master *m)
+{
+	(void)m;
+	say(ERROR, "not upgraded: this system has no files in memory "
+	    "(memfd_create) to hand things over in");
+}
+
+static int
+upgrade_tried(struct master *m, pid_t pid, int status)
+{
+	(void)m;
+	(void)pid;
+	(void)status;
+	return 0;
+}
+
+static void
+upgrade_step(struct master *m)
+{
+	(void)m;
+}
+
+static int
+upgrade_answer(int fd)
+{
+	(void)fd;
+	return 0;
+}
+
+static int
+upgrade_end(struct master *m, struct arguments *a)
+{
+	(void)m;
+	(void)a;
+	say(ERROR, "nothing can be handed over on this system");
+	return -1;
+}
+
+static int
+go_back(const struct arguments *a)
+{
+	(void)a;
+	return EXIT_FAILURE;
+}
+
+#endif
+
+/*
+ * THE LOOP OF THE MASTER
+ */
+
+/* mode = poll: a worker that is missing, or whose loop stands still; or NULL. */
+static const struct seat *
+find_lifeless(const struct master *m)
+{
+	const struct service *sv = m->live;
+	uint64_t now = (uint64_t)clock_ms();
+	size_t i;
+
+	for (i = 0; i < sv->nseats && sv->cfg.number[MODE] == POLL; i++)
+		if (sv->seats[i].pid == 0 || now - sv->counts[i].beat >=
+		    (uint64_t)m->args->watchdog)
+			return &sv->seats[i];
+	return NULL;
+}
+
+/*
+ * systemd's watchdog: a sign of life, twice in the time it allows.  In fork
+ * mode it is the master's alone: what a worker does is one connection's affair.
+ */
+static void
+beat(struct master *m)
+{
+	const struct seat *seat = m->stopping ? NULL : find_lifeless(m);
+
+	m->beat_at = clock_ms() + m->args->watchdog / 2;
+	if (seat == NULL)
+		notify(m, "WATCHDOG=1");
+	else if (seat->pid == 0)
+		say(m->is_silent ? DEBUG : WARNING, "watchdog: a worker is "
+		    "missing, so WATCHDOG=1 is not sent");
+	else
+		say(m->is_silent ? DEBUG : WARNING, "watchdog: worker %d "
+		    "stands still, so WATCHDOG=1 is not sent",
+		    (int)seat->pid);
+	m->is_silent = seat != NULL;
+}
+
 /* To the next thing that is due. */
 static int
 sleep_ms(const struct master *m)
@@ -6959,6 +8394,10 @@ sleep_ms(const struct master *m)
 
 	if (!m->stopping)
 		until = m->renew_at;
+	if (m->args->watchdog != 0 && m->beat_at < until)
+		until = m->beat_at;
+	if (m->upgrade.trial != 0 && m->upgrade.until < until)
+		until = m->upgrade.until;
 	if (m->starved_until > now && m->starved_until < until)
 		until = m->starved_until;
 	if (!m->stopping && (sv->cfg.number[MODE] == POLL ? !is_full(sv) :
@@ -7038,6 +8477,8 @@ supervise(struct master *m)
 			reload(m);
 		if (taken(&got_usr1))
 			tell(m);
+		if (taken(&got_usr2) && !m->stopping)
+			upgrade_try(m);
 		if (taken(&got_alarm))
 			warn_daily(m->live);
 		if (!m->stopping && clock_ms() >= m->renew_at)
@@ -7049,6 +8490,9 @@ supervise(struct master *m)
 		kill_late(m);
 		free_services(m);
 		refill(m);
+		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
+			beat(m);
+		upgrade_step(m);
 	}
 	repeats_end(m->live, 1);
 }
@@ -7087,14 +8531,11 @@ silence(void)
 static int
 take_connection(struct incoming *in, int fd, const struct config *cfg)
 {
-	int listening = 0;
-	socklen_t len = sizeof(listening);
 	const char *why = NULL;
 
 	in->len = sizeof(in->sa);
 	in->fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len);
-	if (listening)
+	if (is_listening(fd))
 		why = "it is a listening socket (for inetd, it is \"nowait\")";
 	else if (in->fd == -1 || fcntl(in->fd, F_SETFL, O_NONBLOCK) == -1 ||
 	    getpeername(in->fd, (struct sockaddr *)&in->sa, &in->len) == -1)
@@ -7136,6 +8577,7 @@ run_inetd(const struct arguments *a)
 	silence();
 	catch_signals(&asleep);
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGUSR2, SIG_IGN);
 	r = EXIT_FAILURE;
 	if (sv->pool != NULL)
 		tls_config_renew(sv->tls);
@@ -7250,14 +8692,23 @@ serve(struct master *m)
 }
 
 static int
-run_service(const struct arguments *a)
+run_service(struct arguments *a)
 {
 	struct master m = { .args = a, .parent = -1, .pidfile = -1,
 	    .waiting = { .fd = -1 }, .began = clock_ms() };
 	int r = EXIT_CONFIG;
 
+	if (a->state != -1) {
+		upgrade_init(&m);
+		if (upgrade_end(&m, a) == -1)
+			return EXIT_FAILURE;
+		supervise(&m);
+		r = EXIT_SUCCESS;
+		goto out;
+	}
 	if ((m.live = service_new(a, NULL)) == NULL)
 		return exit_status(errno);
+	upgrade_init(&m);
 	if (m.live->cfg.number[DAEMON] == 1 &&
 	    (m.parent = background()) == -1) {
 		r = EXIT_FAILURE;
@@ -7270,10 +8721,11 @@ run_service(const struct arguments *a)
 		r = exit_status(errno);
 	else if (write_pidfile(&m) == 0 && log_open(m.live) == 0)
 		r = serve(&m);
+out:
 	if (m.pidfile != -1)
 		unlink(m.pidfile_name);
 	free(m.pidfile_name);
-out:
+	upgrade_free(&m);
 	close_listeners(m.live, 1);
 	service_free(m.live);
 	return r;
@@ -7329,6 +8781,8 @@ run_test(const struct arguments *a)
 	warn_of_readers(sv);
 	tls_config_warn(sv->tls, say_warning);
 	service_free(sv);
+	if (a->state != -1 && upgrade_answer(a->state) == -1)
+		return EXIT_FAILURE;
 	return EXIT_SUCCESS;
 }
 
@@ -7426,7 +8880,7 @@ run_version(void)
 int
 main(int argc, char **argv)
 {
-	struct arguments a = { 0 };
+	struct arguments a = { .argv = argv };
 	const char *why;
 	int r = EXIT_CONFIG;
 
@@ -7454,6 +8908,8 @@ main(int argc, char **argv)
 		r = a.test ? run_test(&a) : a.inetd ? run_inetd(&a) :
 		    run_service(&a);
 	}
+	if (a.before != -1)
+		r = go_back(&a);
 	free(a.settings);
 	return r;
 }

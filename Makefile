@@ -276,8 +276,8 @@ uninstall:
 
 # What tests/deps has put there is kept: it is not made from anything here.
 KEPT	= build/mbedtls build/mbedtls-source build/mbedtls-source.apt \
-	build/inetd build/haproxy build/hitch build/nginx build/stunnel \
-	build/traffic_server build/vm
+	build/inetd build/haproxy build/hitch build/nginx build/promtool \
+	build/stunnel build/traffic_server build/vm
 
 clean:
 	rm -rf $(TUNNEL) $(filter-out $(KEPT),$(wildcard build/*))

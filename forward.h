@@ -146,6 +146,8 @@ struct forward_params {
 	int64_t	 dial_ms;		/* each backend that is tried */
 	int64_t	 idle_ms;		/* since the last byte either way */
 	int64_t	 linger_ms;		/* the same, once one side has ended */
+	/* Bytes are added here as they move, if not NULL: see forward_end. */
+	volatile uint64_t *in, *out;
 };
 
 struct forward;

@@ -5385,6 +5385,7 @@ stats_child(const struct stats *st, const struct service *live,
 {
 	const char *why = NULL;
 
+	logging.lost = 0;		/* the master tells of its own */
 	close_all_but_log();
 	if (path != NULL)
 		why = stats_write(st, live, path);

@@ -396,6 +396,7 @@ def test_nothing_is_written_by_a_test(room, certs):
 
 
 @as_root
+@pytest.mark.skipif(support.SANITIZED, reason="a sanitizer reads /proc")
 def test_master_writes_it(room, begin, mode):
     """Workers have another user, and another root."""
     os.mkdir(room.path("root"))

@@ -1222,7 +1222,8 @@ forward_make_room(struct forward *f)
 void
 forward_wake(struct forward *f, int64_t at)
 {
-	f->wake_at = at;
+	if (at < f->wake_at)
+		f->wake_at = at;
 }
 
 int

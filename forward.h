@@ -201,7 +201,10 @@ void	 forward_make_room(struct forward *);
 
 #define FORWARD_DROP_MS	1000
 
-/* Have woken called once at that time (CLOCK_MONOTONIC, ms), or before. */
+/*
+ * Have woken called once at that time (CLOCK_MONOTONIC, ms), or before: of
+ * several times it is the first that counts.
+ */
 void	 forward_wake(struct forward *, int64_t at);
 
 /*

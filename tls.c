@@ -892,6 +892,18 @@ tls_init(void)
 	return NULL;
 }
 
+int
+tls_preference(void)
+{
+	return chacha_first;
+}
+
+void
+tls_prefer(int preference)
+{
+	chacha_first = preference;
+}
+
 /*
  * The default suites, the cheaper cipher on this machine first.  In TLS 1.3
  * the library follows the client's order all the same.

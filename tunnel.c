@@ -73,6 +73,8 @@
 #define GRACE_MS	5000		/* to leave in, when all time is up */
 #define DEAF_MS		1000		/* for it to accept no more */
 #define START_MS	3000		/* for a worker to get ready */
+#define BEATS		4		/* of a worker, in WATCHDOG_USEC */
+#define TRIAL_MS	60000		/* for a new program's -t */
 #define STATS_EVERY_MS	10000		/* they are written, within */
 #define STATS_MS	5000		/* and at the end, removed within */
 #define STATS_END_MS	1000
@@ -102,12 +104,12 @@ static struct {
 	int	 is_cut;	/* the last one there has no end */
 } logging = { .level = INFO, .fd = STDERR_FILENO, .stream = STDERR_FILENO };
 
-enum { SIGNALS = 7 };
+enum { SIGNALS = 8 };
 static const int signals[SIGNALS] = {
-	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGCHLD, SIGALRM
+	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD, SIGALRM
 };
-static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_child,
-    got_alarm;
+static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_usr2,
+    got_child, got_alarm;
 
 /* Text that comes from a peer must not forge a line, nor move a cursor. */
 static void
@@ -245,6 +247,7 @@ enum {
 	SESSION_TICKETS, TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE,
 	PROXY_PROTOCOL, ACCEPT_PROXY, MAX_CONNECTIONS, HANDSHAKE_TIMEOUT,
 	CONNECT_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, DRAIN_TIMEOUT,
+	RELOAD_TIMEOUT,
 	TRUNCATION, KTLS, MODE, WORKERS, MAX_PER_IP, USER, GROUP, CHROOT, SANDBOX,
 	DAEMON, PIDFILE, LOG, LOG_LEVEL, STATS_FILE, OPTIONS
 };
@@ -327,6 +330,8 @@ static const struct option {
 	    1, 31536000, "the same, once one side has ended" },
 	[DRAIN_TIMEOUT] = { "drain_timeout", TIME, "30s", or_off,
 	    1, 31536000, "for connections to finish at a stop" },
+	[RELOAD_TIMEOUT] = { "reload_timeout", TIME, "off", or_off,
+	    1, 31536000, "the same, at a reload" },
 	[TRUNCATION] = { "truncation", CHOICE, "reset", truncations, 0, 0,
 	    "what a client's end without close_notify is taken for" },
 	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
@@ -591,12 +596,24 @@ unknown_key(const char *where, const char *name)
 	return -1;
 }
 
-static void
-values_append(struct value **list, struct value *v)
+/* At the end; -1 after one sentence. */
+static int
+values_add(struct value **list, int rank, const char *where, const char *text)
 {
+	struct value *v;
+
+	if ((v = calloc(1, sizeof(*v))) == NULL ||
+	    (v->text = strdup(text)) == NULL ||
+	    (v->where = strdup(where)) == NULL) {
+		say(ERROR, "%s: out of memory", where);
+		values_free(v);
+		return -1;
+	}
+	v->rank = rank;
 	while (*list != NULL)
 		list = &(*list)->next;
 	*list = v;
+	return 0;
 }
 
 /* key = value from where; -1 after one sentence.  Arguments are first. */
@@ -605,7 +622,6 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
     const char *text)
 {
 	int i = option_find(key);
-	struct value *v;
 	int64_t ignored;
 
 	if (i == -1)
@@ -624,16 +640,7 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
 	}
 	if (option_parse(&options[i], text, where, &cfg->number[i]) == -1)
 		return -1;
-	if ((v = calloc(1, sizeof(*v))) == NULL ||
-	    (v->text = strdup(text)) == NULL ||
-	    (v->where = strdup(where)) == NULL) {
-		say(ERROR, "%s: out of memory", where);
-		values_free(v);
-		return -1;
-	}
-	v->rank = rank;
-	values_append(&cfg->given[i], v);
-	return 0;
+	return values_add(&cfg->given[i], rank, where, text);
 }
 
 /* "  key = value  " in place: the key, and its value behind it. */
@@ -812,27 +819,35 @@ is_program(const char *file)
 }
 
 /*
- * Could execvp(3) find it?  Better said now than at every connection.  inetd
- * leaves no PATH, for which there is a default.
+ * Where execvp(3) would find it; -1: nowhere.  inetd leaves no PATH, for which
+ * there is a default.
  */
 static int
-is_runnable(const char *name)
+find_runnable(const char *name, char *file, size_t size)
 {
 	const char *path = getenv("PATH");
-	char file[PATH_MAX], fallback[PATH_MAX] = "";
+	char fallback[PATH_MAX] = "";
 
 	if (path == NULL && confstr(_CS_PATH, fallback, sizeof(fallback)) > 0)
 		path = fallback;
-	if (strchr(name, '/') != NULL)
-		return is_program(name);
 	for (; path != NULL; path = strchr(path, ':')) {
 		path += *path == ':';
-		snprintf(file, sizeof(file), "%.*s/%s",
-		    (int)strcspn(path, ":"), path, name);
+		snprintf(file, size, "%.*s/%s", (int)strcspn(path, ":"), path,
+		    name);
 		if (is_program(file))
-			return 1;
+			return 0;
 	}
-	return 0;
+	return -1;
+}
+
+/* Better said now than at every connection. */
+static int
+is_runnable(const char *name)
+{
+	char file[PATH_MAX];
+
+	return strchr(name, '/') != NULL ? is_program(name) :
+	    find_runnable(name, file, sizeof(file)) == 0;
 }
 
 /* Its one connection is on descriptor 0, or on another that was passed. */
@@ -939,7 +954,14 @@ struct arguments {
 	char	**command;		/* what is behind -- */
 	int	 passed;		/* sockets of systemd */
 	const char *notify;		/* where it wants to be told, or NULL */
+	int64_t	 watchdog;		/* it is to be told in as many ms; 0 */
 	struct rlimit files, core;	/* as they were: for commands */
+	char	**argv;
+	/* See THE UPGRADE; descriptors are -1 where there is none. */
+	int	 state;			/* what is handed over, by */
+	int	 before;		/* this program, to go back to; or -1: */
+					/* it has come to that */
+	const struct config *again;	/* to be used instead of the files */
 };
 
 static void
@@ -1068,6 +1090,36 @@ parse_arguments(struct arguments *a, int argc, char **argv)
 	return check_letters(a);
 }
 
+/* The one that a variable names, which nobody else is to see; or -1. */
+static int
+take_descriptor(const char *variable)
+{
+	const char *text = getenv(variable);
+	int64_t fd;
+
+	if (text == NULL || parse_number(text, STDERR_FILENO + 1, INT32_MAX,
+	    &fd) == -1 || fcntl((int)fd, F_SETFD, FD_CLOEXEC) == -1)
+		fd = -1;
+	unsetenv(variable);
+	return (int)fd;
+}
+
+/* How often systemd wants a sign of life: sd_watchdog_enabled(3). */
+static int64_t
+take_watchdog(void)
+{
+	const char *pid = getenv("WATCHDOG_PID"), *usec =
+	    getenv("WATCHDOG_USEC");
+	int64_t number;
+
+	if (usec == NULL || (pid != NULL &&
+	    (parse_number(pid, 1, INT32_MAX, &number) == -1 ||
+	    number != getpid())) ||
+	    parse_number(usec, 1, INT64_MAX, &number) == -1)
+		return 0;
+	return number / 1000 > BEATS ? number / 1000 : BEATS;
+}
+
 /* What systemd passes, by sd_listen_fds(3) and sd_notify(3). */
 static void
 take_environment(struct arguments *a)
@@ -1084,8 +1136,27 @@ take_environment(struct arguments *a)
 	for (fd = PASSED; fd < PASSED + a->passed; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 	a->notify = getenv("NOTIFY_SOCKET");
+	a->watchdog = take_watchdog();
+	a->state = take_descriptor("TUNNEL_STATE");
+	a->before = take_descriptor("TUNNEL_BEFORE");
 	getrlimit(RLIMIT_NOFILE, &a->files);
 	getrlimit(RLIMIT_CORE, &a->core);
+}
+
+/* As it was given before. */
+static int
+configure_again(struct config *cfg, const struct arguments *a)
+{
+	const struct value *v;
+	int i;
+
+	for (i = 0; i < OPTIONS; i++)
+		for (v = a->again->given[i]; v != NULL; v = v->next)
+			if (config_set(cfg, v->rank, v->where,
+			    options[i].name, v->text) == -1)
+				return -1;
+	return config_command(cfg, a->command) == -1 ? -1 :
+	    config_check(cfg, a->inetd);
 }
 
 /* The whole configuration, anew; -1 after one sentence. */
@@ -1097,6 +1168,8 @@ configure(struct config *cfg, const struct arguments *a)
 	size_t i;
 
 	config_defaults(cfg);
+	if (a->again != NULL)
+		return configure_again(cfg, a);
 	for (i = 0; i < a->nsettings; i++)
 		if (config_argument(cfg, a->settings[i]) == -1)
 			return -1;
@@ -1519,6 +1592,7 @@ struct listener {
 	const struct target *target;	/* what asked for it, */
 	const struct address *address;	/* and which of its; NULL: fd:N */
 	struct address bound;
+	struct stat file;		/* what it has made, on a Unix socket */
 	int	 kept;			/* another service has it, too */
 };
 
@@ -1537,6 +1611,7 @@ struct counts {
 	uint64_t opened[2];		/* in TLS 1.2 and 1.3: its handshake */
 	uint64_t in, out;
 	uint64_t lost;			/* with a worker that was killed */
+	uint64_t beat;			/* it was alive, at (ms) */
 	uint64_t unlogged;		/* lines it has lost, and not told: */
 	int	 unlogged_why, unlogged_cut;	/* as in logging */
 };
@@ -1573,7 +1648,8 @@ struct shared {
 /* A place for a worker, and what it has become; the master's. */
 struct seat {
 	pid_t	 pid;			/* 0: empty */
-	int	 line;			/* to it, until it leaves; or -1 */
+	int	 line;			/* to it: see ORDERS; or -1 */
+	uint32_t slot;			/* of its service's counts */
 	int	 begun;			/* it was told to, on this line */
 	int64_t	 drop_at;		/* fork mode: if it has not opened */
 };
@@ -1600,12 +1676,12 @@ struct stats {
 struct pool {
 	struct tls_sessions *sessions;
 	void	*memory;
+	int	 fd;			/* of it, to hand over; or -1 */
 	size_t	 size, entries;
 	int	 with_clients;
 	unsigned services;
 };
 
-/* One generation: a reload makes another, and this one leaves. */
 /* What the kernel can do of TLS: see KERNEL TLS. */
 struct kernel_tls {
 	unsigned can;			/* in bits of tls.h */
@@ -1613,6 +1689,10 @@ struct kernel_tls {
 	char	 why[TEXT_SIZE];	/* if it can't do anything */
 };
 
+/*
+ * One generation: a reload makes another, and this one leaves.  What is left of
+ * it then is small, and goes with its last worker: see let_go().
+ */
 struct service {
 	struct service *older;
 	struct config cfg;
@@ -1620,21 +1700,23 @@ struct service {
 	struct pool *pool;		/* or NULL */
 	struct kernel_tls kernel;
 	struct targets accepts, connects;
-	struct listener listeners[FORWARD_LISTENERS];
+	struct listener *listeners;
 	size_t	 nlisteners;
 	const struct rlimit *files, *core;	/* for commands */
 	const char *file;		/* of the configuration, or NULL */
 	uid_t	 uid;
 	gid_t	 gid;
 	int	 drops;			/* to the two of them */
-	struct seat *seats;
-	size_t	 nseats;
+	struct seat *seats;		/* once it leaves: of those that are */
+	size_t	 nseats;		/* taken alone */
+	size_t	 nslots;		/* as many as there were in the end */
 	size_t	 nworkers;		/* seats that are taken */
 	size_t	 next_seat;		/* fork mode: to be looked at */
 	struct shared *shared;
+	int	 shared_fd;		/* of it, to hand over; or -1 */
 	size_t	 shared_size;
 	volatile struct counts *counts;	/* in there; and behind them, */
-	volatile struct peer *peers;	/* for max_per_ip, or NULL: */
+	volatile struct peer *peers;	/* for max_per_ip (-i: NULL): */
 	size_t	 npeers;		/* a table, a power of two, and */
 	volatile uint64_t *places;	/* keys, one for each connection */
 	uint64_t secret;		/* of the table: an odd number */
@@ -1674,6 +1756,8 @@ struct worker {
 	int	 stopping;
 	time_t	 complained;		/* of want of resources */
 	int64_t	 repeats_until;		/* when to log repeats; 0: never */
+	int64_t	 beat_every;		/* ms, to show that it is alive, or */
+	int64_t	 beat_at;		/* 0: nobody wants to know */
 };
 
 /* Whose a connection is, and where to; see the PROXY protocol. */
@@ -2652,24 +2736,49 @@ peers_recount(struct service *sv, size_t first, size_t n)
 	unlock_shared(sv->shared);
 }
 
+static uint64_t
+peer_count(const struct service *sv, uint64_t key)
+{
+	const volatile struct peer *p = &sv->peers[peer_find(sv, key)];
+
+	return p->key == key ? p->count : 0;
+}
+
+/*
+ * What an address still has of the generations before, each of which has a
+ * table of its own size.
+ */
+static uint64_t
+peer_count_older(const struct service *sv, uint64_t key)
+{
+	uint64_t n = 0;
+
+	while ((sv = sv->older) != NULL) {
+		lock_shared(sv->shared);
+		n += peer_count(sv, key);
+		unlock_shared(sv->shared);
+	}
+	return n;
+}
+
 /*
  * A place for an address among those of the worker; -1: it has too many.  The
  * place is the first thing to be taken and the last to be left, so that a
- * table that is not in order has one to tell of it.
+ * table that is not in order has one to tell of it.  All are counted, as the
+ * next generation may have a limit where this one has none.
  */
 static int
 take_place(struct worker *w, uint64_t key, volatile uint64_t **place)
 {
 	struct service *sv = w->service;
-	volatile struct peer *p;
+	uint64_t max = (uint64_t)sv->cfg.number[MAX_PER_IP], older;
 
 	*place = NULL;
 	if (sv->peers == NULL || key == 0)
 		return 0;
+	older = max != 0 ? peer_count_older(sv, key) : 0;
 	lock_shared(sv->shared);
-	p = &sv->peers[peer_find(sv, key)];
-	if (p->key != key ||
-	    p->count < (uint64_t)sv->cfg.number[MAX_PER_IP]) {
+	if (max == 0 || peer_count(sv, key) + older < max) {
 		*place = w->nunused > 0 ? w->unused[--w->nunused] :
 		    &sv->places[w->first + w->used++];
 		**place = key;
@@ -3656,6 +3765,16 @@ listen_on(const struct address *a, int any)
 	return close_failed(fd);
 }
 
+static int
+is_listening(int fd)
+{
+	int listening = 0;
+	socklen_t len = sizeof(listening);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) ==
+	    0 && listening;
+}
+
 /*
  * A listening socket that somebody else has made for us.  As a standard
  * descriptor it would be in the way.
@@ -3663,17 +3782,31 @@ listen_on(const struct address *a, int any)
 static int
 inherit(int fd)
 {
-	int listening = 0;
-	socklen_t len = sizeof(listening);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == -1 ||
-	    !listening || fcntl(fd, F_SETFL, O_NONBLOCK) == -1) {
+	if (!is_listening(fd) || fcntl(fd, F_SETFL, O_NONBLOCK) == -1) {
 		errno = ENOTSOCK;
 		return -1;
 	}
 	if (fd <= STDERR_FILENO)
 		return fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	return fcntl(fd, F_SETFD, FD_CLOEXEC) == -1 ? -1 : fd;
+}
+
+/* On a Unix socket: is it what clients find at its path? */
+static int
+has_path(const struct listener *l)
+{
+	const struct sockaddr_un *un = (const void *)&l->bound.sa;
+	struct stat st;
+
+	return lstat(un->sun_path, &st) == 0 && st.st_ino == l->file.st_ino &&
+	    st.st_dev == l->file.st_dev;
+}
+
+/* A path that we have made.  One that was passed to us is none of ours. */
+static int
+owns_path(const struct listener *l)
+{
+	return l->address != NULL && l->bound.sa.ss_family == AF_UNIX;
 }
 
 /* Was it made for the same fd:N, or for the same address? */
@@ -3737,9 +3870,11 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 	for (i = 0; old != NULL && i < old->nlisteners; i++) {
 		struct listener *o = &old->listeners[i];
 
-		if (!o->kept && is_same_listener(o, l)) {
+		if (!o->kept && is_same_listener(o, l) &&
+		    (!owns_path(o) || has_path(o))) {
 			l->fd = o->fd;
 			l->bound = o->bound;
+			l->file = o->file;
 			l->kept = o->kept = 1;
 			sv->nlisteners++;
 			return 0;
@@ -3761,6 +3896,9 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 	l->bound.len = sizeof(l->bound.sa);
 	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
 	address_text(&l->bound);
+	if (owns_path(l))
+		lstat(((const struct sockaddr_un *)(const void *)
+		    &l->bound.sa)->sun_path, &l->file);
 	sv->nlisteners++;
 	return 0;
 }
@@ -3802,8 +3940,7 @@ close_listeners(struct service *sv, int unlinks)
 		if (l->kept)
 			continue;
 		/* In this order: once closed, another may have its name. */
-		if (unlinks && l->address != NULL &&
-		    l->bound.sa.ss_family == AF_UNIX)
+		if (unlinks && owns_path(l) && has_path(l))
 			unlink(un->sun_path);
 		close(l->fd);
 	}
@@ -3837,6 +3974,9 @@ on_signal(int sig)
 	case SIGUSR1:
 		got_usr1 = 1;
 		break;
+	case SIGUSR2:
+		got_usr2 = 1;
+		break;
 	case SIGCHLD:
 		got_child = 1;
 		break;
@@ -3867,16 +4007,18 @@ catch_signals(sigset_t *asleep)
 
 /*
  * In a worker: what a terminal or killall(1) sends to all of them is for the
- * master to act on.  SIGALRM is not where the master may ask for room by it.
+ * master to act on; SIGHUP only has it look at its line.  SIGALRM is not where
+ * the master may ask for room by it.
  */
 static void
 leave_signals(int may_be_asked)
 {
 	signal(SIGINT, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
+	signal(SIGUSR2, SIG_IGN);
 	if (!may_be_asked)
 		signal(SIGALRM, SIG_IGN);
-	got_stop = got_cut = got_hup = got_usr1 = got_child = got_alarm = 0;
+	got_stop = got_cut = got_hup = got_usr1 = got_usr2 = got_child =
+	    got_alarm = 0;
 }
 
 /*
@@ -4126,14 +4268,16 @@ static const int allowed[] = {
 	SYS_rt_sigreturn, SYS_restart_syscall, SYS_clock_gettime,
 	SYS_gettimeofday, SYS_getrandom, SYS_getpid, SYS_gettid, SYS_brk,
 	SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_madvise,
-	SYS_futex, SYS_sched_yield, SYS_exit, SYS_exit_group, OLD_CALLS
+	SYS_futex, SYS_sched_yield, SYS_exit, SYS_exit_group, OLD_CALLS,
+	SYS_recvmsg, SYS_dup3
 };
 
 /*
- * Those of kernel TLS.  They can also pass descriptors: to a process outside
- * of the sandbox, or to oneself, as a second number for a listener.
+ * With kernel TLS, recvmsg(2) is for more than the line to the master.  The two
+ * can also pass descriptors: to a process outside of the sandbox, or to
+ * oneself, as a second number for a listener.
  */
-static const int allowed_with_tls[] = { SYS_recvmsg, SYS_sendmsg };
+static const int allowed_with_tls[] = { SYS_sendmsg };
 
 /* Options of sockets: what a worker may set, and ask for. */
 struct socket_option {
@@ -4261,6 +4405,13 @@ filter_options(struct filter *f, int call, const struct socket_option *o,
 	filter_deny(f);
 }
 
+/* The first descriptor past the limit. */
+static uint32_t
+filter_number(rlim_t limit)
+{
+	return limit < INT_MAX ? (uint32_t)limit : INT_MAX;
+}
+
 /*
  * Deny a call on what other processes share: the standard descriptors and the
  * log, which a worker never closes, and listeners, which are past the limit.
@@ -4272,7 +4423,7 @@ filter_shared(struct filter *f, int call, rlim_t limit)
 	filter_argument(f, 0);
 	filter_split(f, STDERR_FILENO + 1, 0, 2);
 	filter_skip(f, (uint32_t)logging.fd, 1, 0);
-	filter_split(f, limit < INT_MAX ? (uint32_t)limit : INT_MAX, 0, 1);
+	filter_split(f, filter_number(limit), 0, 1);
 	filter_deny(f);
 }
 
@@ -4302,6 +4453,10 @@ filter_make(struct filter *f, uint32_t third, int with_tls, rlim_t limit)
 		{ SYS_sendto, 3, MSG_FASTOPEN, { 0 } },
 		{ SYS_sendto, 5, UINT32_MAX, { 0 } },	/* to no address */
 		{ SYS_sendmsg, 2, MSG_FASTOPEN, { 0 } },
+		/* A log that was opened anew, in the place of the other. */
+		{ SYS_dup3, 1, UINT32_MAX, { (uint32_t)logging.fd } },
+		{ SYS_recvmsg, 0, with_tls ? 0 : UINT32_MAX, {
+		    with_tls ? 0 : filter_number(limit) } },
 	};
 	size_t i;
 
@@ -4439,7 +4594,8 @@ sandbox_enter(const struct service *sv)
 {
 	hide();
 	return pledge(sv->cfg.command != NULL ?
-	    "stdio rpath inet unix proc exec" : "stdio inet unix", NULL);
+	    "stdio rpath inet unix proc exec recvfd" :
+	    "stdio inet unix recvfd", NULL);
 }
 
 #else
@@ -4664,15 +4820,15 @@ count_seats(const struct config *cfg, int inetd)
 	return n > 0 ? n : 1;
 }
 
-/* How many of all connections are a seat's, and those before are others'. */
+/* How many of all connections are a slot's, and those before are others'. */
 static size_t
-share_of(const struct service *sv, size_t seat, size_t *before)
+share_of(const struct service *sv, size_t slot, size_t *before)
 {
 	size_t max = (size_t)sv->cfg.number[MAX_CONNECTIONS];
-	size_t each = max / sv->nseats, rest = max % sv->nseats;
+	size_t each = max / sv->nslots, rest = max % sv->nslots;
 
-	*before = each * seat + (seat < rest ? seat : rest);
-	return each + (seat < rest);
+	*before = each * slot + (slot < rest ? slot : rest);
+	return each + (slot < rest);
 }
 
 /* Descriptors for as many connections as a worker may have. */
@@ -4685,13 +4841,18 @@ descriptors_of(const struct service *sv, size_t seat)
 	return share_of(sv, seat, &before) * each + SPARE_FDS;
 }
 
-/* The first one may have most. */
+/* The first worker may have most, or the master, which has all their lines. */
 static void
 raise_limit(const struct service *sv)
 {
-	rlim_t need = descriptors_of(sv, 0);
+	rlim_t need = descriptors_of(sv, 0), lines = SPARE_FDS;
+	const struct service *old;
 	struct rlimit l;
 
+	for (old = sv; old != NULL; old = old->older)
+		lines += old == sv ? old->nseats : old->nworkers;
+	if (need < lines)
+		need = lines;
 	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
 		return;
 	l.rlim_cur = l.rlim_max < need ? l.rlim_max : need;
@@ -4702,23 +4863,115 @@ raise_limit(const struct service *sv)
 		    (unsigned long long)l.rlim_cur);
 }
 
-/* The places of the workers, and what they share with the master. */
-static int
-make_seats(struct service *sv, int inetd)
+static void
+close_shared(int *fd)
 {
-	size_t i, nplaces = 0;
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
 
-	sv->nseats = count_seats(&sv->cfg, inetd);
-	if (sv->cfg.number[MAX_PER_IP] != 0 && !inetd) {
+/* A file in memory; then, of that size for good.  -1 with errno. */
+#ifdef __linux__
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL	8u
+#endif
+
+static int
+memory_file(void)
+{
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	int fd = memfd_create("tunnel", flags | MFD_NOEXEC_SEAL);
+
+	/* Before Linux 6.3, which may have been told to insist on it. */
+	return fd == -1 && errno == EINVAL ? memfd_create("tunnel", flags) :
+	    fd;
+}
+
+static int
+memory_seal(int fd, int writable)
+{
+	return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW |
+	    F_SEAL_SEAL | (writable ? 0 : F_SEAL_WRITE));
+}
+
+#else
+
+static int
+memory_file(void)
+{
+	errno = ENOSYS;
+	return -1;
+}
+
+static int
+memory_seal(int fd, int writable)
+{
+	(void)fd;
+	(void)writable;
+	return -1;
+}
+
+#endif
+
+/*
+ * Memory that processes share, or MAP_FAILED.  *fd is what another program can
+ * be handed it by, or -1 where there is no such thing, or no need (NULL).
+ */
+static void *
+share_memory(size_t size, int *fd)
+{
+	int flags = MAP_SHARED;
+
+	if (fd != NULL && (*fd = memory_file()) != -1 &&
+	    (ftruncate(*fd, (off_t)size) == -1 || memory_seal(*fd, 1) == -1))
+		close_shared(fd);
+	if (fd == NULL || *fd == -1)
+		flags |= MAP_ANONYMOUS;
+	return mmap(NULL, size, PROT_READ | PROT_WRITE, flags,
+	    fd != NULL ? *fd : -1, 0);
+}
+
+/* How much of it there is to be. */
+static void
+measure_shared(struct service *sv, int inetd)
+{
+	size_t nplaces = 0;
+
+	if (!inetd) {
 		nplaces = (size_t)sv->cfg.number[MAX_CONNECTIONS];
 		/* At most half full, or it would take long to find a row. */
 		for (sv->npeers = 2; sv->npeers < 2 * nplaces;)
 			sv->npeers *= 2;
 	}
 	sv->shared_size = sizeof(*sv->shared) + nplaces * sizeof(*sv->places) +
-	    sv->npeers * sizeof(*sv->peers) + sv->nseats * sizeof(*sv->counts);
-	sv->shared = mmap(NULL, sv->shared_size, PROT_READ | PROT_WRITE,
-	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	    sv->npeers * sizeof(*sv->peers) + sv->nslots * sizeof(*sv->counts);
+}
+
+/* What is where in there, and seats that are empty. */
+static void
+lay_out(struct service *sv)
+{
+	size_t i;
+
+	for (i = 0; i < sv->nseats; i++)
+		sv->seats[i] = empty_seat;
+	sv->counts = sv->shared->counts;
+	if (sv->npeers > 0) {
+		sv->peers = (void *)(sv->counts + sv->nslots);
+		sv->places = (void *)(sv->peers + sv->npeers);
+	}
+}
+
+/* The places of the workers, and what they share with the master. */
+static int
+make_seats(struct service *sv, int inetd)
+{
+	sv->nseats = sv->nslots = count_seats(&sv->cfg, inetd);
+	measure_shared(sv, inetd);
+	sv->shared = share_memory(sv->shared_size, inetd ? NULL :
+	    &sv->shared_fd);
 	sv->seats = calloc(sv->nseats, sizeof(*sv->seats));
 	if (sv->shared == MAP_FAILED || sv->seats == NULL ||
 	    getentropy(&sv->secret, sizeof(sv->secret)) == -1) {
@@ -4726,13 +4979,7 @@ make_seats(struct service *sv, int inetd)
 		return -1;
 	}
 	sv->secret |= 1;
-	for (i = 0; i < sv->nseats; i++)
-		sv->seats[i] = empty_seat;
-	sv->counts = sv->shared->counts;
-	if (nplaces > 0) {
-		sv->peers = (void *)(sv->counts + sv->nseats);
-		sv->places = (void *)(sv->peers + sv->npeers);
-	}
+	lay_out(sv);
 	return 0;
 }
 
@@ -4755,12 +5002,13 @@ pool_free(struct pool *p)
 	tls_sessions_free(p->sessions);
 	if (p->memory != MAP_FAILED)
 		munmap(p->memory, p->size);
+	close_shared(&p->fd);
 	free(p);
 }
 
 /* For one service; NULL: there is no memory for it. */
 static struct pool *
-pool_new(size_t entries, int with_clients)
+pool_new(size_t entries, int with_clients, int inetd)
 {
 	struct pool *p;
 
@@ -4770,8 +5018,8 @@ pool_new(size_t entries, int with_clients)
 	p->entries = entries;
 	p->with_clients = with_clients;
 	p->size = tls_sessions_size(entries, with_clients);
-	p->memory = mmap(NULL, p->size, PROT_READ | PROT_WRITE,
-	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	p->fd = -1;
+	p->memory = share_memory(p->size, inetd ? NULL : &p->fd);
 	if (p->memory != MAP_FAILED)
 		p->sessions = tls_sessions_new(p->memory, entries,
 		    with_clients);
@@ -4795,7 +5043,7 @@ make_pool(struct service *sv, const struct service *old, int inetd)
 	    before->with_clients == with_clients) {
 		sv->pool = before;
 		before->services++;
-	} else if ((sv->pool = pool_new(n, with_clients)) == NULL) {
+	} else if ((sv->pool = pool_new(n, with_clients, inetd)) == NULL) {
 		say(ERROR, "out of memory");
 		return -1;
 	} else if (before != NULL)
@@ -4806,21 +5054,61 @@ make_pool(struct service *sv, const struct service *old, int inetd)
 	return 0;
 }
 
+/*
+ * It serves no more.  What stays is what its workers and the master share, and
+ * the numbers of the configuration.
+ */
+static void
+service_close(struct service *sv)
+{
+	struct config numbers = { .command = NULL };
+
+	memcpy(numbers.number, sv->cfg.number, sizeof(numbers.number));
+	free(sv->listeners);
+	free(sv->accepts.list);
+	free(sv->connects.list);
+	tls_config_free(sv->tls);
+	pool_free(sv->pool);
+	config_free(&sv->cfg);
+	sv->listeners = NULL;
+	sv->nlisteners = 0;
+	sv->accepts = sv->connects = (struct targets){ .n = 0 };
+	sv->tls = NULL;
+	sv->pool = NULL;
+	sv->cfg = numbers;
+}
+
 /* It has no workers, or this is one. */
 static void
 service_free(struct service *sv)
 {
 	if (sv == NULL)
 		return;
+	service_close(sv);
 	if (sv->shared != MAP_FAILED)
 		munmap(sv->shared, sv->shared_size);
+	close_shared(&sv->shared_fd);
 	free(sv->seats);
-	free(sv->accepts.list);
-	free(sv->connects.list);
-	tls_config_free(sv->tls);
-	pool_free(sv->pool);
-	config_free(&sv->cfg);
 	free(sv);
+}
+
+static struct service *
+service_alloc(const struct arguments *a)
+{
+	struct service *sv = calloc(1, sizeof(*sv));
+
+	if (sv == NULL || (sv->listeners = calloc(FORWARD_LISTENERS,
+	    sizeof(*sv->listeners))) == NULL) {
+		free(sv);
+		return NULL;
+	}
+	sv->shared = MAP_FAILED;
+	sv->shared_fd = -1;
+	sv->deadline = INT64_MAX;
+	sv->files = &a->files;
+	sv->core = &a->core;
+	sv->file = a->file;
+	return sv;
 }
 
 /*
@@ -4834,15 +5122,10 @@ service_new(const struct arguments *a, const struct service *old)
 	int saved;
 
 	errno = 0;
-	if ((sv = calloc(1, sizeof(*sv))) == NULL) {
+	if ((sv = service_alloc(a)) == NULL) {
 		say(ERROR, "out of memory");
 		return NULL;
 	}
-	sv->shared = MAP_FAILED;
-	sv->deadline = INT64_MAX;
-	sv->files = &a->files;
-	sv->core = &a->core;
-	sv->file = a->file;
 	if (configure(&sv->cfg, a) == -1 ||
 	    (sv->tls = load_tls(&sv->cfg)) == NULL)
 		goto err;
@@ -4866,6 +5149,104 @@ err:
 }
 
 /*
+ * ORDERS
+ * Between the master and each worker there is a line.  The worker says a byte
+ * when it is ready, and waits for one to begin; it says another when it accepts
+ * no more.  The master sends orders, and SIGHUP to have them looked for.
+ */
+
+enum { DRAIN, LOG_TO };
+
+struct order {
+	int32_t	 what;
+	int32_t	 log;			/* -1: syslog, 0: it is passed along; */
+					/* or a standard descriptor */
+	int32_t	 has_time;		/* as in logging */
+	int32_t	 unused;
+	int64_t	 ms;			/* for connections to finish */
+};
+
+/* Room for one descriptor beside a message. */
+union passed {
+	struct cmsghdr head;
+	char	 room[CMSG_SPACE(sizeof(int))];
+};
+
+/* With a descriptor, or -1.  -1: there is no line, or too much on it. */
+static int
+send_order(int line, const struct order *o, int fd)
+{
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)o,
+	    .iov_len = sizeof(*o) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	union passed passed = { .room = { 0 } };
+
+	if (fd != -1) {
+		passed.head.cmsg_level = SOL_SOCKET;
+		passed.head.cmsg_type = SCM_RIGHTS;
+		passed.head.cmsg_len = CMSG_LEN(sizeof(fd));
+		memcpy(CMSG_DATA(&passed.head), &fd, sizeof(fd));
+		msg.msg_control = &passed;
+		msg.msg_controllen = sizeof(passed.room);
+	}
+	return sendmsg(line, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == -1 ? -1 :
+	    0;
+}
+
+/* The next one, with a descriptor or -1; -1: there is none. */
+static int
+take_order(int line, struct order *o, int *fd)
+{
+	struct iovec iov = { .iov_base = o, .iov_len = sizeof(*o) };
+	union passed passed = { .room = { 0 } };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1,
+	    .msg_control = &passed, .msg_controllen = sizeof(passed.room) };
+	const struct cmsghdr *c;
+
+	*fd = -1;
+	if (recvmsg(line, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) !=
+	    (ssize_t)sizeof(*o))
+		return -1;
+	if ((c = CMSG_FIRSTHDR(&msg)) != NULL &&
+	    c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+		memcpy(fd, CMSG_DATA(c), sizeof(*fd));
+	return 0;
+}
+
+/* Where the log is now, as an order, and the descriptor to pass along. */
+static struct order
+log_order(int *fd)
+{
+	int is_passed = logging.fd > STDERR_FILENO;
+
+	*fd = is_passed ? logging.fd : -1;
+	return (struct order){ .what = LOG_TO, .has_time = logging.has_time,
+	    .log = is_passed ? 0 : logging.fd };
+}
+
+/*
+ * The sandbox knows the number that the log had at first, which no other
+ * descriptor may get; it allows dup3(2) to that alone.  Syslog's socket can't
+ * be opened in there: a file goes on, and so it does if there was no number
+ * left for the new one.
+ */
+static void
+log_moved(const struct order *o, int fd)
+{
+	int to = fd != -1 ? fd : o->log;
+
+	if (to <= 0)
+		return;
+	if (logging.fd <= STDERR_FILENO ||
+	    dup3(to, logging.fd, O_CLOEXEC) == -1)
+		log_to(to, o->log);
+	else if (fd != -1)
+		close(fd);
+	logging.has_time = o->has_time;
+	logging.is_cut = 0;
+}
+
+/*
  * A WORKER
  * What serves, in a process of its own: forked by the master, or by inetd.
  */
@@ -4877,23 +5258,54 @@ struct incoming {
 	socklen_t len;
 };
 
+/* A later call may bring the end forward. */
 static void
-worker_drain(struct worker *w)
+worker_drain(struct worker *w, int64_t ms)
 {
+	forward_drain(w->engine, ms);
 	if (w->stopping)
 		return;
 	w->stopping = 1;
-	forward_drain(w->engine, w->service->cfg.number[DRAIN_TIMEOUT]);
 	close_listeners(w->service, 0);
 	if (w->line != -1)
-		close(w->line);
-	w->line = -1;
+		send(w->line, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void
+worker_obey(struct worker *w)
+{
+	struct order o;
+	int fd;
+
+	while (w->line != -1 && take_order(w->line, &o, &fd) == 0) {
+		if (o.what == DRAIN)
+			worker_drain(w, o.ms);
+		else if (o.what == LOG_TO)
+			log_moved(&o, fd);
+	}
+}
+
+/* Show the master that this loop goes round, if it has to know. */
+static void
+worker_beat(struct worker *w)
+{
+	int64_t now;
+
+	if (w->beat_every == 0)
+		return;
+	now = clock_ms();
+	if (now >= w->beat_at) {
+		w->counts->beat = (uint64_t)now;
+		w->beat_at = now + w->beat_every;
+	}
+	forward_wake(w->engine, w->beat_at);
 }
 
 static void
 worker_woken(void *arg)
 {
 	struct worker *w = arg;
+	int64_t drain_ms = w->service->cfg.number[DRAIN_TIMEOUT];
 
 	if (taken(&got_child))
 		commands_look(w);
@@ -4905,10 +5317,15 @@ worker_woken(void *arg)
 		w->repeats_until = 0;
 		repeats_end(w->service, 0);
 	}
+	if (w->repeats_until != 0)
+		forward_wake(w->engine, w->repeats_until);
+	worker_beat(w);
+	if (taken(&got_hup))
+		worker_obey(w);
 	if (taken(&got_stop))
-		worker_drain(w);
+		worker_drain(w, drain_ms);
 	if (taken(&got_cut)) {
-		worker_drain(w);
+		worker_drain(w, drain_ms);
 		forward_cut(w->engine);
 	}
 }
@@ -4948,43 +5365,56 @@ worker_engine(struct worker *w)
 	return 0;
 }
 
+/* To the first number that is free from this one on; -1 with errno. */
+static int
+move_fd(int *fd, int from)
+{
+	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, from);
+
+	if (moved == -1)
+		return -1;
+	close(*fd);
+	*fd = moved;
+	return 0;
+}
+
 /*
  * All workers and the master have the same listeners, and it is by number that
- * the sandbox keeps a worker from changing them.  Past the limit, no other
- * descriptor will ever have that number, whatever is closed.  -1 with errno.
+ * the sandbox keeps a worker from changing them, and knows its line.  Past the
+ * limit, no other descriptor will ever have that number, whatever is closed.
+ * The line comes first.  -1 with errno.
  */
 static int
-set_listeners_apart(struct service *sv, size_t seat)
+set_apart(struct worker *w, size_t slot)
 {
-	rlim_t need = descriptors_of(sv, seat);
+	struct service *sv = w->service;
+	rlim_t need = descriptors_of(sv, slot);
 	struct rlimit limit;
 	size_t i;
-	int fd;
 
+	if (!w->has_master)
+		return 0;
 	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
 		return -1;
 	limit.rlim_cur = (limit.rlim_cur < need ? limit.rlim_cur : need) -
-	    sv->nlisteners;
-	for (i = 0; i < sv->nlisteners; i++) {
-		fd = fcntl(sv->listeners[i].fd, F_DUPFD_CLOEXEC,
-		    (int)limit.rlim_cur);
-		if (fd == -1)
+	    sv->nlisteners - 1;
+	if (move_fd(&w->line, (int)limit.rlim_cur) == -1)
+		return -1;
+	for (i = 0; i < sv->nlisteners; i++)
+		if (move_fd(&sv->listeners[i].fd, (int)limit.rlim_cur) == -1)
 			return -1;
-		close(sv->listeners[i].fd);
-		sv->listeners[i].fd = fd;
-	}
-	return i > 0 ? setrlimit(RLIMIT_NOFILE, &limit) : 0;
+	return setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 /* Become a worker that is fit for the network; -1 after one sentence. */
 static int
-worker_init(struct worker *w, struct service *sv, size_t seat)
+worker_init(struct worker *w, struct service *sv, size_t slot)
 {
 	const char *why = NULL;
 
 	w->service = sv;
-	w->counts = &sv->counts[seat];
-	w->share = share_of(sv, seat, &w->first);
+	w->counts = &sv->counts[slot];
+	w->share = share_of(sv, slot, &w->first);
 	if (sv->peers != NULL)
 		w->unused = calloc(w->share, sizeof(*w->unused));
 	/* Whose members are no constants. */
@@ -5001,8 +5431,8 @@ worker_init(struct worker *w, struct service *sv, size_t seat)
 	/* A socket of its own: the others' can't be shut down through it. */
 	if (logging.fd == -1)
 		connect_syslog();
-	if (set_listeners_apart(sv, seat) == -1)
-		why = "listeners";
+	if (set_apart(w, slot) == -1)
+		why = "descriptors";
 	else if (sv->peers != NULL && w->unused == NULL)
 		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
@@ -5022,6 +5452,7 @@ worker_init(struct worker *w, struct service *sv, size_t seat)
 		say(ERROR, "%s", why);
 		return -1;
 	}
+	worker_beat(w);
 	return 0;
 }
 
@@ -5121,7 +5552,8 @@ stats_sum(const struct stats *st, const struct service *live,
 	for (sv = live; sv != NULL; sv = sv->older) {
 		for (i = 0; i < sv->nseats; i++)
 			if (sv->seats[i].pid != 0)
-				counts_add(sum, &sv->counts[i]);
+				counts_add(sum,
+				    &sv->counts[sv->seats[i].slot]);
 		workers += sv->nworkers;
 	}
 	return workers;
@@ -5494,6 +5926,18 @@ stats_end(struct stats *st, const sigset_t *asleep)
  * comes from the network.
  */
 
+/* See THE UPGRADE. */
+struct upgrade {
+	char	*path;			/* of the program, old and new, */
+	char	**argv, **env;		/* and how it is to be started */
+	int	 program;		/* the one that runs; or -1 */
+	pid_t	 trial;			/* of the new one; or 0 */
+	int	 output;		/* what it says; or -1 */
+	int64_t	 until;			/* it is killed */
+	int	 is_due;		/* it went well */
+	int	 log;			/* of the program before; or -1 */
+};
+
 struct master {
 	const struct arguments *args;
 	struct service *live;		/* and behind it those that leave */
@@ -5509,7 +5953,10 @@ struct master {
 	int64_t	 renew_at;		/* keys for tickets */
 	int64_t	 starved_until;
 	int64_t	 ask_at;		/* fork mode: others to make room */
+	int64_t	 beat_at;		/* the next sign of life */
+	int	 is_silent;		/* there was none */
 	time_t	 complained;
+	struct upgrade upgrade;
 };
 
 /* sd_notify(3): a datagram to a Unix socket, abstract ones with an @. */
@@ -5564,18 +6011,26 @@ begin(struct service *sv)
 	}
 }
 
+/* In a child, which writes to none of the seats: their pages stay shared. */
+static void
+close_lines(const struct service *sv)
+{
+	size_t i;
+
+	for (i = 0; i < sv->nseats; i++)
+		if (sv->seats[i].line != -1)
+			close(sv->seats[i].line);
+}
+
 /* Those that wait are to leave, since not all have got there. */
 static void
 hang_up(struct service *sv)
 {
 	size_t i;
 
-	for (i = 0; i < sv->nseats; i++) {
-		if (sv->seats[i].line == -1)
-			continue;	/* unwritten, a page stays shared */
-		close(sv->seats[i].line);
+	close_lines(sv);
+	for (i = 0; i < sv->nseats; i++)
 		sv->seats[i].line = -1;
-	}
 }
 
 /* Until those who were told to leave accept no more; but not for long. */
@@ -5584,41 +6039,43 @@ await_end_of_accepting(const struct service *sv)
 {
 	int64_t left, until = clock_ms() + DEAF_MS;
 	size_t i;
+	char byte;
 
-	for (i = 0; i < sv->nseats; i++) {
+	for (i = 0; i < sv->nseats && sv->cfg.number[MODE] == POLL; i++) {
 		struct pollfd p = { .fd = sv->seats[i].line,
 		    .events = POLLIN };
 
 		left = until - clock_ms();
-		poll(&p, 1, left > 0 && p.fd != -1 ? (int)left : 0);
+		if (poll(&p, 1, left > 0 && p.fd != -1 ? (int)left : 0) == 1)
+			recv(p.fd, &byte, 1, MSG_DONTWAIT);
 	}
 }
 
-/* A worker has no business with the keys and the memory of the others. */
-static void
-free_others(struct service *all, const struct service *own)
-{
-	struct service *sv;
+static void upgrade_leave(const struct master *);
+static int upgrade_tried(struct master *, pid_t, int);
 
-	while ((sv = all) != NULL) {
-		all = sv->older;
-		if (sv == own)
-			continue;
-		hang_up(sv);
-		service_free(sv);
-	}
-}
-
-/* In the child: let go of all that is the master's alone. */
+/*
+ * In the child: let go of all that is the master's alone.  A worker has no
+ * business with the keys of the others; but who their clients are is counted.
+ */
 static void
 leave_master(const struct master *m, struct service *sv,
     const struct incoming *in)
 {
-	hang_up(sv);
+	struct service *old;
+
+	close_lines(sv);
 	if (m->live != sv)
 		close_listeners(m->live, 0);
 	keep_none(sv);
-	free_others(m->live, sv);
+	for (old = sv->older; old != NULL; old = old->older) {
+		close_shared(&old->shared_fd);
+		close_lines(old);
+		free(old->seats);
+		old->seats = NULL;
+		old->nseats = 0;
+		service_close(old);
+	}
 	if (sv->cfg.number[MODE] == FORK)
 		close_listeners(sv, 0);
 	if (in == NULL && m->waiting.fd != -1)
@@ -5627,26 +6084,41 @@ leave_master(const struct master *m, struct service *sv,
 		close(m->parent);
 	if (m->pidfile != -1)
 		close(m->pidfile);
+	close_shared(&sv->shared_fd);
+	if (sv->pool != NULL)
+		close_shared(&sv->pool->fd);
+	upgrade_leave(m);
 }
 
 /* In the child: serve, and never come back. */
 static void __attribute__((noreturn))
-worker_main(const struct master *m, struct service *sv, size_t seat,
+worker_main(const struct master *m, struct service *sv, size_t slot,
     const struct incoming *in, int line)
 {
-	struct worker w = { .has_master = 1, .line = line, .turn = seat };
+	struct worker w = { .has_master = 1, .line = line, .turn = slot,
+	    .beat_every = in == NULL ? m->args->watchdog / BEATS : 0 };
+	struct incoming connection;
 	int r = EXIT_FAILURE;
 
 	logging.lost = 0;		/* the master tells of its own */
 	leave_signals(in != NULL);
 	leave_master(m, sv, in);
-	if (worker_init(&w, sv, seat) == 0)
-		r = in != NULL || may_begin(line) ?
+	if (in != NULL) {
+		/* Their numbers may be past the limit that this one has. */
+		connection = *in;
+		in = &connection;
+		move_fd(&connection.fd, STDERR_FILENO + 1);
+		move_fd(&w.line, STDERR_FILENO + 1);
+		if (logging.fd > STDERR_FILENO)
+			move_fd(&logging.fd, STDERR_FILENO + 1);
+	}
+	if (worker_init(&w, sv, slot) == 0)
+		r = in != NULL || may_begin(w.line) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
-	sv->counts[seat].unlogged = logging.lost;
-	sv->counts[seat].unlogged_why = logging.why;
-	sv->counts[seat].unlogged_cut = logging.is_cut;
+	sv->counts[slot].unlogged = logging.lost;
+	sv->counts[slot].unlogged_why = logging.why;
+	sv->counts[slot].unlogged_cut = logging.is_cut;
 	exit(r);
 }
 
@@ -5693,27 +6165,23 @@ static int
 start_worker(struct master *m, struct service *sv, size_t seat,
     const struct incoming *in)
 {
-	int line[2] = { -1, -1 };
-	pid_t pid = -1;
+	int line[2];
+	pid_t pid;
 
-	if (in != NULL ||
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, line) == 0)
-		pid = fork();
-	if (pid == 0) {
-		if (line[0] != -1)
-			close(line[0]);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line) == -1)
+		return -1;
+	if ((pid = fork()) == 0) {
+		close(line[0]);
 		worker_main(m, sv, seat, in, line[1]);
 	}
-	if (line[1] != -1)
-		close_failed(line[1]);
-	if (pid == -1) {
-		if (line[0] != -1)
-			close_failed(line[0]);
-		return -1;
-	}
+	close_failed(line[1]);
+	if (pid == -1)
+		return close_failed(line[0]);
 	say(DEBUG, "worker %d started", (int)pid);
 	sv->seats[seat] = (struct seat){ .pid = pid, .line = line[0],
-	    .drop_at = clock_ms() + FORWARD_DROP_MS };
+	    .slot = (uint32_t)seat, .begun = in != NULL,
+	    .drop_at = in != NULL ? clock_ms() + FORWARD_DROP_MS :
+	    INT64_MAX };
 	sv->nworkers++;
 	if (in != NULL)
 		return 0;
@@ -5780,11 +6248,9 @@ oldest_handshake(const struct service *sv)
 	for (i = 0; i < sv->nseats; i++) {
 		struct seat *seat = &sv->seats[i];
 
-		/* With a line, it is there to see whether one can be. */
-		if (seat->pid != 0 && seat->line == -1 &&
+		if (seat->pid != 0 &&
 		    sv->counts[i].opened[0] + sv->counts[i].opened[1] == 0 &&
-		    (oldest == NULL ||
-		    seat->drop_at < oldest->drop_at))
+		    (oldest == NULL || seat->drop_at < oldest->drop_at))
 			oldest = seat;
 	}
 	return oldest;
@@ -5922,19 +6388,20 @@ tell_unlogged(const volatile struct counts *n)
 
 /* Whoever sits there next finds it empty; what was counted is kept. */
 static void
-clear_seat(struct master *m, struct service *sv, size_t seat)
+clear_seat(struct master *m, struct service *sv, struct seat *seat)
 {
-	size_t first, n = share_of(sv, seat, &first);
+	volatile struct counts *counts = &sv->counts[seat->slot];
+	size_t first, n = share_of(sv, seat->slot, &first);
 
-	counts_add(&m->stats.ended, &sv->counts[seat]);
-	tell_unlogged(&sv->counts[seat]);
+	counts_add(&m->stats.ended, counts);
+	tell_unlogged(counts);
 	m->stats.ended.lost += m->stats.ended.live;
 	m->stats.ended.live = 0;
-	memset((void *)&sv->counts[seat], 0, sizeof(*sv->counts));
+	memset((void *)counts, 0, sizeof(*counts));
 	peers_recount(sv, first, n);
-	if (sv->seats[seat].line != -1)
-		close(sv->seats[seat].line);
-	sv->seats[seat] = empty_seat;
+	if (seat->line != -1)
+		close(seat->line);
+	*seat = empty_seat;
 	sv->nworkers--;
 }
 
@@ -5944,10 +6411,11 @@ clear_seat(struct master *m, struct service *sv, size_t seat)
  * is the same in all of them: that is slowed down.
  */
 static void
-worker_ended(struct master *m, struct service *sv, size_t seat, int status)
+worker_ended(struct master *m, struct service *sv, struct seat *seat,
+    int status)
 {
 	int is_poll = sv->cfg.number[MODE] == POLL;
-	pid_t pid = sv->seats[seat].pid;
+	pid_t pid = seat->pid;
 	char next[TEXT_SIZE] = "";
 	int64_t ms = 0;
 
@@ -5982,10 +6450,12 @@ reap(struct master *m)
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		stats_reaped(&m->stats, pid, status);
-		for (sv = m->live; sv != NULL; sv = sv->older)
+		for (sv = upgrade_tried(m, pid, status) ? NULL : m->live;
+		    sv != NULL; sv = sv->older)
 			for (i = 0; i < sv->nseats; i++)
 				if (sv->seats[i].pid == pid)
-					worker_ended(m, sv, i, status);
+					worker_ended(m, sv, &sv->seats[i],
+					    status);
 	}
 }
 
@@ -6016,18 +6486,113 @@ signal_workers(const struct service *sv, int sig)
 			kill(sv->seats[i].pid, sig);
 }
 
-/* Have its workers leave: SIGTERM lets connections finish, SIGQUIT cuts. */
-static void
-retire(struct service *sv, int sig)
+/* -1: it has left, or does not listen. */
+static int
+tell_worker(const struct seat *seat, const struct order *o, int fd)
 {
-	int64_t ms = sig == SIGTERM ? sv->cfg.number[DRAIN_TIMEOUT] : 0;
+	if (send_order(seat->line, o, fd) == -1)
+		return -1;
+	return kill(seat->pid, SIGHUP);
+}
+
+/* Its workers are to be gone after as long; a deadline is never put off. */
+static void
+expect_end(struct service *sv, int64_t ms)
+{
 	int64_t deadline = clock_ms() + ms + GRACE_MS;
 
-	if (sig == SIGTERM && ms == 0)
-		deadline = INT64_MAX;
 	if (deadline < sv->deadline)
 		sv->deadline = deadline;
-	signal_workers(sv, sig);
+}
+
+/* Have its workers leave.  Connections may finish within ms; 0: no limit. */
+static void
+retire(struct service *sv, int64_t ms)
+{
+	struct order o = { .what = DRAIN, .ms = ms };
+	size_t i;
+
+	if (ms != 0)
+		expect_end(sv, ms);
+	for (i = 0; i < sv->nseats; i++)
+		if (sv->seats[i].pid != 0 &&
+		    tell_worker(&sv->seats[i], &o, -1) == -1)
+			kill(sv->seats[i].pid, SIGTERM);
+}
+
+/* The same, and connections are cut. */
+static void
+cut(struct service *sv)
+{
+	expect_end(sv, 0);
+	signal_workers(sv, SIGQUIT);
+}
+
+/* Workers of all generations are to log where the master does now. */
+static void
+tell_log(const struct master *m)
+{
+	const struct service *sv;
+	size_t i;
+	int fd;
+	struct order o = log_order(&fd);
+
+	for (sv = m->live; sv != NULL; sv = sv->older)
+		for (i = 0; i < sv->nseats; i++)
+			if (sv->seats[i].pid != 0 &&
+			    tell_worker(&sv->seats[i], &o, fd) == -1 &&
+			    errno == EAGAIN)
+				say(WARNING, "worker %d does not hear of the "
+				    "log", (int)sv->seats[i].pid);
+}
+
+static uint64_t
+count_live(const struct service *sv)
+{
+	uint64_t n = 0;
+	size_t i;
+
+	for (i = 0; i < sv->nslots; i++)
+		n += sv->counts[i].live;
+	return n;
+}
+
+/* Of all generations before; whom a new configuration does not concern. */
+static void
+tell_remaining(const struct service *old)
+{
+	uint64_t n = count_live(old), more = 0;
+	char text[TEXT_SIZE] = "";
+
+	while ((old = old->older) != NULL)
+		more += count_live(old);
+	if (more > 0)
+		snprintf(text, sizeof(text), ", and %llu under earlier ones",
+		    (unsigned long long)more);
+	if (n + more > 0)
+		say(NOTICE, "%llu connection%s continue%s under the previous "
+		    "configuration%s", (unsigned long long)n,
+		    n == 1 ? "" : "s", n == 1 ? "s" : "", text);
+}
+
+/*
+ * What the master keeps of a generation that leaves: its memory, and a seat
+ * for each worker that is left: process, line, and slot.
+ */
+static void
+let_go(struct service *sv)
+{
+	struct seat *seats;
+	size_t i, n = 0;
+
+	for (i = 0; i < sv->nseats; i++)
+		if (sv->seats[i].pid != 0)
+			sv->seats[n++] = sv->seats[i];
+	sv->nseats = n;
+	if (n > 0 && (seats = realloc(sv->seats, n * sizeof(*seats))) != NULL)
+		sv->seats = seats;
+	service_close(sv);
+	malloc_trim(0);
 }
 
 /* Those who should have left, and did not. */
@@ -6068,7 +6633,8 @@ tell_listeners(const struct service *sv, const struct service *old)
 static void
 warn_daily(const struct service *sv)
 {
-	tls_config_warn(sv->tls, say_warning);
+	if (sv->tls != NULL)
+		tls_config_warn(sv->tls, say_warning);
 	alarm(DAY);
 }
 
@@ -6134,9 +6700,10 @@ give_up(struct master *m, struct service *sv)
 	close_listeners(sv, 1);
 	keep_none(m->live);
 	hang_up(sv);
-	retire(sv, SIGQUIT);
+	cut(sv);
 	sv->older = m->live->older;
 	m->live->older = sv;
+	let_go(sv);
 }
 
 /* What the master itself does for a service. */
@@ -6183,6 +6750,18 @@ take_over_keys(struct master *m, const struct service *old)
 		m->renew_at = next;
 }
 
+/*
+ * At a reload.  Those of earlier ones were told before, and are told again only
+ * if it may be sooner for them now.
+ */
+static void
+retire_all(struct service *old, int64_t ms)
+{
+	retire(old, ms);
+	while ((old = old->older) != NULL && ms != 0)
+		retire(old, ms);
+}
+
 /* All that is new is made, and is ready to serve; only then the old leaves. */
 static int
 replace(struct master *m)
@@ -6191,6 +6770,7 @@ replace(struct master *m)
 
 	if ((sv = service_new(m->args, old)) == NULL)
 		return -1;
+	sv->older = old;
 	prepare(sv);
 	if (open_listeners(sv, old) == -1 || log_open(sv) == -1 ||
 	    start_workers(m, sv) == -1) {
@@ -6201,7 +6781,6 @@ replace(struct master *m)
 	announce(sv, old);
 	close_listeners(old, 1);
 	keep_none(sv);
-	sv->older = old;
 	m->live = sv;
 	m->stats.generation++;
 	m->stats.write_at = 0;
@@ -6209,8 +6788,10 @@ replace(struct master *m)
 	if (sv->cfg.number[MODE] == POLL)
 		drop_waiting(m);
 	begin(sv);
-	retire(old, SIGTERM);
+	retire_all(old, sv->cfg.number[RELOAD_TIMEOUT]);
 	await_end_of_accepting(old);
+	tell_remaining(old);
+	let_go(old);
 	return 0;
 }
 
@@ -6229,11 +6810,13 @@ reload(struct master *m)
 		say(ERROR, "not reloaded: all stays as it was");
 		notify_ready(m, "; the last reload failed, see the log");
 	}
+	tell_log(m);
 }
 
 static void
 stop(struct master *m, int at_once)
 {
+	int64_t ms = m->live->cfg.number[DRAIN_TIMEOUT];
 	struct service *sv;
 
 	say(NOTICE, at_once ? "stopping at once" :
@@ -6242,8 +6825,12 @@ stop(struct master *m, int at_once)
 	close_listeners(m->live, 1);
 	drop_waiting(m);
 	m->stopping = 1;
-	for (sv = m->live; sv != NULL; sv = sv->older)
-		retire(sv, at_once ? SIGQUIT : SIGTERM);
+	for (sv = m->live; sv != NULL; sv = sv->older) {
+		if (at_once)
+			cut(sv);
+		else
+			retire(sv, ms);
+	}
 }
 
 /* SIGUSR1: the sum here, and each worker has its connections listed. */
@@ -6258,6 +6845,1174 @@ tell(struct master *m)
 		signal_workers(sv, SIGUSR1);
 }
 
+/*
+ * THE UPGRADE
+ * At SIGUSR2 the file that this program was started from, which may be another
+ * by now, is tried with -t, and then takes the place of this one by execve(2).
+ * It is the same process: the workers are its children still.  All that it
+ * can't find out by itself is handed over in a file in memory.  To it, that is
+ * the service before a reload: its workers leave when others are ready.  If
+ * these don't get there, the program before is started again by a descriptor,
+ * with the same file, and goes on.
+ */
+
+#if defined(__linux__)
+
+/*
+ * Another one with each change of what is carried, of what lies in memory that
+ * processes share, and of orders to workers, which stay what they were.
+ */
+#define HANDOVER	"tunnel handover 1"
+#define HANDOVER_MAX	(64 << 20)
+
+/* What is being written or, the other way, read: by the same functions. */
+struct parcel {
+	int	 reads;
+	unsigned char *p;
+	size_t	 size, at;
+	int	*fds;			/* that are handed over */
+	size_t	 nfds;
+	const char *bad;		/* why it is of no use; or NULL */
+};
+
+/* Room for as many bytes more, and nothing left of where they were. */
+static void
+parcel_grow(struct parcel *x, size_t len)
+{
+	size_t size = 2 * x->size + len;
+	unsigned char *p = malloc(size);
+
+	if (p == NULL) {
+		x->bad = "out of memory";
+		return;
+	}
+	if (x->p != NULL) {
+		memcpy(p, x->p, x->at);
+		explicit_bzero(x->p, x->at);
+	}
+	free(x->p);
+	x->p = p;
+	x->size = size;
+}
+
+static void
+carry(struct parcel *x, void *data, size_t len)
+{
+	if (x->bad == NULL && len > x->size - x->at) {
+		if (x->reads)
+			x->bad = "it is too short";
+		else
+			parcel_grow(x, len);
+	}
+	if (x->bad != NULL || x->p == NULL)
+		return;
+	if (x->reads)
+		memcpy(data, x->p + x->at, len);
+	else
+		memcpy(x->p + x->at, data, len);
+	x->at += len;
+}
+
+static void
+carry_number(struct parcel *x, int64_t *n, int64_t min, int64_t max)
+{
+	carry(x, n, sizeof(*n));
+	if (x->bad == NULL && (*n < min || *n > max))
+		x->bad = "a number is out of range";
+	if (x->bad != NULL)
+		*n = min;
+}
+
+static void
+carry_int(struct parcel *x, int *n, int min, int max)
+{
+	int64_t number = *n;
+
+	carry_number(x, &number, min, max);
+	*n = (int)number;
+}
+
+static void
+carry_size(struct parcel *x, size_t *n, size_t max)
+{
+	int64_t number = (int64_t)*n;
+
+	carry_number(x, &number, 0, (int64_t)max);
+	*n = (size_t)number;
+}
+
+/* A descriptor, or -1.  The standard ones are there anyway. */
+static void
+carry_fd(struct parcel *x, int *fd)
+{
+	int *fds;
+
+	carry_int(x, fd, -1, INT_MAX);
+	if (x->bad != NULL)
+		*fd = -1;
+	if (*fd <= STDERR_FILENO)
+		return;
+	fds = realloc(x->fds, (x->nfds + 1) * sizeof(*fds));
+	if (fds == NULL) {
+		x->bad = "out of memory";
+		return;
+	}
+	x->fds = fds;
+	x->fds[x->nfds++] = *fd;
+	if (x->reads && fcntl(*fd, F_SETFD, FD_CLOEXEC) == -1)
+		x->bad = "a descriptor is not open";
+}
+
+/* Allocated, where it is read; or NULL. */
+static void
+carry_text(struct parcel *x, char **text)
+{
+	char *p = x->reads ? NULL : *text;
+	int64_t len = p != NULL ? (int64_t)strlen(p) : -1;
+
+	carry_number(x, &len, -1, HANDOVER_MAX);
+	*text = p;
+	if (x->bad != NULL || len == -1)
+		return;
+	if (x->reads && (size_t)len > x->size - x->at)
+		x->bad = "it is too short";
+	else if (p == NULL && (p = calloc(1, (size_t)len + 1)) == NULL)
+		x->bad = "out of memory";
+	else
+		carry(x, p, (size_t)len);
+	if (p != NULL && x->bad == NULL && strlen(p) != (size_t)len)
+		x->bad = "a text is none";
+	*text = p;
+}
+
+/* With a NULL behind them.  Allocated, where they are read. */
+static void
+carry_texts(struct parcel *x, char ***texts)
+{
+	char **p = x->reads ? NULL : *texts;
+	size_t i, n = 0;
+
+	while (p != NULL && p[n] != NULL)
+		n++;
+	carry_size(x, &n, HANDOVER_MAX / sizeof(*p));
+	if (p == NULL && (p = calloc(n + 1, sizeof(*p))) == NULL) {
+		x->bad = "out of memory";
+		return;
+	}
+	*texts = p;
+	for (i = 0; i < n && x->bad == NULL; i++)
+		carry_text(x, &p[i]);
+}
+
+static void
+free_texts(char **texts)
+{
+	size_t i;
+
+	for (i = 0; texts != NULL && texts[i] != NULL; i++)
+		free(texts[i]);
+	free(texts);
+}
+
+static void
+carry_address(struct parcel *x, struct address *a)
+{
+	int64_t len = a->len;
+
+	carry(x, &a->sa, sizeof(a->sa));
+	carry_number(x, &len, 0, sizeof(a->sa));
+	a->len = (socklen_t)len;
+	if (x->reads)
+		address_text(a);
+}
+
+static void
+carry_listener(struct parcel *x, struct listener *l, struct target *t)
+{
+	int is_named = l->address != NULL;
+
+	carry_fd(x, &l->fd);
+	carry_int(x, &t->fd, -1, INT_MAX);
+	carry_int(x, &t->any, 0, 1);
+	carry_int(x, &is_named, 0, 1);
+	if (x->reads) {
+		l->target = t;
+		l->address = is_named ? t->addrs : NULL;
+	}
+	if (is_named)
+		carry_address(x, t->addrs);
+	carry_address(x, &l->bound);
+	carry(x, &l->file, sizeof(l->file));
+	if (x->bad == NULL && !is_listening(l->fd))
+		x->bad = "a descriptor is not a listening socket";
+}
+
+static void
+carry_listeners(struct parcel *x, struct service *sv)
+{
+	size_t i;
+
+	carry_size(x, &sv->nlisteners, FORWARD_LISTENERS);
+	if (x->reads) {
+		sv->accepts.n = sv->nlisteners;
+		sv->accepts.list = calloc(sv->nlisteners + 1,
+		    sizeof(*sv->accepts.list));
+	}
+	for (i = 0; i < sv->nlisteners && x->bad == NULL; i++) {
+		struct listener *l = &sv->listeners[i];
+		struct target t;
+
+		if (x->reads && sv->accepts.list == NULL) {
+			x->bad = "out of memory";
+			return;
+		}
+		if (x->reads) {
+			carry_listener(x, l, &sv->accepts.list[i]);
+			continue;
+		}
+		t = *l->target;
+		if (l->address != NULL)
+			t.addrs[0] = *l->address;
+		carry_listener(x, l, &t);
+	}
+}
+
+static void
+carry_value(struct parcel *x, struct config *cfg, int option, struct value v)
+{
+	char *name = x->reads ? NULL : strdup(options[option].name);
+
+	carry_text(x, &name);
+	carry_text(x, &v.where);
+	carry_text(x, &v.text);
+	carry_int(x, &v.rank, 0, FROM_ARGUMENT);
+	if (x->bad == NULL && (name == NULL || v.where == NULL ||
+	    v.text == NULL))
+		x->bad = "a value has no name";
+	if (x->reads) {
+		if (x->bad == NULL && (option = option_find(name)) != -1)
+			values_add(&cfg->given[option], v.rank, v.where,
+			    v.text);
+		free(v.where);
+		free(v.text);
+	}
+	free(name);
+}
+
+/*
+ * What was given, as it was: it is for the same program to parse, should it
+ * come to that.  Another one knows by it what has changed.
+ */
+static void
+carry_values(struct parcel *x, struct config *cfg)
+{
+	const struct value *v;
+	size_t n = 0;
+	int i;
+
+	for (i = 0; i < OPTIONS; i++)
+		n += values_count(cfg->given[i]);
+	carry_size(x, &n, HANDOVER_MAX);
+	if (x->reads) {
+		for (; n > 0 && x->bad == NULL; n--)
+			carry_value(x, cfg, -1, (struct value){ .rank = 0 });
+		return;
+	}
+	for (i = 0; i < OPTIONS; i++)
+		for (v = cfg->given[i]; v != NULL; v = v->next)
+			carry_value(x, cfg, i, *v);
+}
+
+/* It is ours, and if it has ended, it waits for us to see that. */
+static void
+carry_seat(struct parcel *x, struct seat *seat, size_t nslots)
+{
+	size_t slot = seat->slot;
+	siginfo_t info;
+
+	carry_int(x, &seat->pid, 1, INT_MAX);
+	carry_fd(x, &seat->line);
+	carry_size(x, &slot, nslots - 1);
+	seat->slot = (uint32_t)slot;
+	carry_int(x, &seat->begun, 0, 1);
+	carry_number(x, &seat->drop_at, 0, INT64_MAX);
+	if (x->bad == NULL && waitid(P_PID, (id_t)seat->pid, &info,
+	    WEXITED | WNOHANG | WNOWAIT) == -1)
+		x->bad = "a worker is not ours";
+}
+
+static void
+carry_seats(struct parcel *x, struct service *sv)
+{
+	size_t i, n = sv->nworkers;
+
+	carry_size(x, &n, sv->nseats);
+	for (i = 0; i < sv->nseats && n > 0 && x->bad == NULL; i++, n--) {
+		while (!x->reads && sv->seats[i].pid == 0)
+			i++;
+		carry_size(x, &i, sv->nseats - 1);
+		if (x->bad == NULL && x->reads && sv->seats[i].pid != 0)
+			x->bad = "a seat is taken twice";
+		if (x->bad == NULL)
+			carry_seat(x, &sv->seats[i], sv->nslots);
+		if (x->reads)
+			sv->nworkers++;
+	}
+	if (x->bad == NULL && n > 0)
+		x->bad = "there are too many workers";
+}
+
+/* Memory of this size that a descriptor stands for; or NULL. */
+static void *
+map_shared(struct parcel *x, int fd, size_t size)
+{
+	struct stat st;
+	void *p;
+
+	if (x->bad == NULL && (fd == -1 || fstat(fd, &st) == -1 ||
+	    st.st_size != (off_t)size))
+		x->bad = "shared memory is of another size";
+	if (x->bad != NULL)
+		return MAP_FAILED;
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		x->bad = strerror(errno);
+	return p;
+}
+
+/* As read: that of another service, or a new one for its memory. */
+static struct pool *
+pool_take(struct parcel *x, const struct master *m, const struct pool *like)
+{
+	const struct service *sv;
+	struct pool *p;
+
+	for (sv = m->live; sv != NULL; sv = sv->older) {
+		if (sv->pool != NULL && sv->pool->fd == like->fd) {
+			sv->pool->services++;
+			return sv->pool;
+		}
+	}
+	if ((p = calloc(1, sizeof(*p))) == NULL) {
+		x->bad = "out of memory";
+		return NULL;
+	}
+	*p = *like;
+	p->services = 1;
+	p->size = tls_sessions_size(p->entries, p->with_clients);
+	p->memory = map_shared(x, p->fd, p->size);
+	if (x->bad == NULL && (p->sessions = tls_sessions_new(p->memory,
+	    p->entries, p->with_clients)) == NULL)
+		x->bad = "out of memory";
+	return p;
+}
+
+static void
+carry_pool(struct parcel *x, const struct master *m, struct service *sv)
+{
+	struct pool p = { .fd = -1 };
+	int is_there = sv->pool != NULL;
+
+	if (is_there)
+		p = *sv->pool;
+	carry_int(x, &is_there, 0, 1);
+	if (!is_there)
+		return;
+	carry_fd(x, &p.fd);
+	carry_size(x, &p.entries, 1000000);
+	carry_int(x, &p.with_clients, 0, 1);
+	if (x->reads && x->bad == NULL)
+		sv->pool = pool_take(x, m, &p);
+}
+
+/* What the master has to know of a generation, to look after it. */
+static void
+carry_service(struct parcel *x, const struct master *m, struct service *sv)
+{
+	static const int numbers[] = {
+		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		carry_number(x, &sv->cfg.number[numbers[i]], 0, INT64_C(1) <<
+		    40);
+	carry_size(x, &sv->nslots, 1000000);
+	if (x->bad == NULL && sv->nslots == 0)
+		x->bad = "a number is out of range";
+	carry_size(x, &sv->nseats, sv->nslots);
+	carry_number(x, &sv->deadline, 0, INT64_MAX);
+	carry(x, &sv->secret, sizeof(sv->secret));
+	carry_fd(x, &sv->shared_fd);
+	if (x->reads) {
+		measure_shared(sv, 0);
+		sv->shared = map_shared(x, sv->shared_fd, sv->shared_size);
+		sv->seats = calloc(sv->nseats + 1, sizeof(*sv->seats));
+		if (x->bad == NULL && sv->seats == NULL)
+			x->bad = "out of memory";
+		if (x->bad == NULL)
+			lay_out(sv);
+	}
+	if (x->bad == NULL)
+		carry_seats(x, sv);
+	if (x->bad == NULL)
+		carry_pool(x, m, sv);
+}
+
+static void
+carry_services(struct parcel *x, struct master *m)
+{
+	struct service *sv, **link = &m->live;
+	size_t n = 0;
+
+	for (sv = m->live; sv != NULL; sv = sv->older)
+		n++;
+	carry_size(x, &n, HANDOVER_MAX);
+	for (; n > 0 && x->bad == NULL; n--) {
+		if (*link == NULL)
+			*link = service_alloc(m->args);
+		if ((sv = *link) == NULL) {
+			x->bad = "out of memory";
+			return;
+		}
+		carry_service(x, m, sv);
+		link = &sv->older;
+	}
+	if (x->bad == NULL && m->live == NULL)
+		x->bad = "there is no service";
+	if (x->bad != NULL)
+		return;
+	carry_listeners(x, m->live);
+	carry_values(x, &m->live->cfg);
+}
+
+/* To go on where the other one logged, by a descriptor of our own. */
+static void
+log_again(struct master *m)
+{
+	int fd = m->upgrade.log;
+
+	if (fd == -1)
+		connect_syslog();
+	else if (fd > STDERR_FILENO)
+		fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	log_to(fd, logging.stream);
+}
+
+static void
+carry_log(struct parcel *x, struct master *m)
+{
+	int level = logging.level;
+
+	if (x->bad != NULL)
+		return;
+	if (!x->reads)
+		m->upgrade.log = logging.fd;
+	carry_fd(x, &m->upgrade.log);
+	carry_int(x, &logging.stream, -1, STDERR_FILENO);
+	carry_int(x, &logging.has_time, 0, 1);
+	carry_int(x, &logging.is_journal, 0, 1);
+	carry_int(x, &logging.is_daemon, 0, 1);
+	carry_int(x, &level, ERROR, DEBUG);
+	logging.level = (enum level)level;
+	if (x->reads && x->bad == NULL)
+		log_again(m);
+}
+
+/* How to start the program again, which a script may have changed since. */
+static void
+carry_start(struct parcel *x, struct upgrade *u)
+{
+	char text[sizeof(HANDOVER)] = HANDOVER;
+
+	carry(x, text, sizeof(text));
+	if (x->bad == NULL && memcmp(text, HANDOVER, sizeof(text)) != 0)
+		x->bad = "it is of another version";
+	carry_text(x, &u->path);
+	carry_texts(x, &u->argv);
+	carry_texts(x, &u->env);
+	if (x->bad == NULL && (u->path == NULL || *u->argv == NULL))
+		x->bad = "it has no program";
+}
+
+/* A reload may name one that is of no use now. */
+static void
+carry_passed(struct parcel *x, struct arguments *a)
+{
+	int i, fd;
+
+	carry_int(x, &a->passed, 0, FORWARD_LISTENERS);
+	for (i = 0; i < a->passed; i++) {
+		fd = x->reads || !is_listening(PASSED + i) ? -1 : PASSED + i;
+		carry_fd(x, &fd);
+	}
+}
+
+/* Counters go on, and the file is known, should it have another name now. */
+static void
+carry_stats(struct parcel *x, struct stats *st)
+{
+	int64_t began_at = st->began_at;
+	int generation = (int)st->generation;
+
+	carry_number(x, &st->began, 0, INT64_MAX);
+	carry_number(x, &began_at, 0, INT64_MAX);
+	carry_int(x, &generation, 1, INT_MAX);
+	carry(x, &st->ended, sizeof(st->ended));
+	carry_text(x, &st->file);
+	st->began_at = (time_t)began_at;
+	st->generation = (unsigned)generation;
+}
+
+static void
+carry_master(struct parcel *x, struct master *m, struct arguments *a)
+{
+	int preference = tls_preference();
+
+	carry_start(x, &m->upgrade);
+	carry_int(x, &preference, 0, 1);
+	tls_prefer(preference);
+	carry_int(x, &m->pid, 1, INT_MAX);
+	if (x->bad == NULL && m->pid != getpid())
+		x->bad = "it is another process's (a script must use exec)";
+	carry_log(x, m);
+	carry(x, &a->files, sizeof(a->files));
+	carry(x, &a->core, sizeof(a->core));
+	carry_passed(x, a);
+	carry_number(x, &a->watchdog, 0, INT64_MAX);
+	carry_fd(x, &m->pidfile);
+	carry_text(x, &m->pidfile_name);
+	carry_fd(x, &m->waiting.fd);
+	carry_number(x, &m->renew_at, 0, INT64_MAX);
+	carry_stats(x, &m->stats);
+	if (x->bad == NULL)
+		carry_services(x, m);
+	if (x->bad == NULL && x->reads && x->at != x->size)
+		x->bad = "it is too long";
+}
+
+/* Handed over, or (FD_CLOEXEC) not. */
+static void
+parcel_expose(const struct parcel *x, int flag)
+{
+	size_t i;
+
+	for (i = 0; i < x->nfds; i++)
+		fcntl(x->fds[i], F_SETFD, flag);
+}
+
+static void
+parcel_free(struct parcel *x)
+{
+	if (x->reads && x->p != NULL)
+		munmap(x->p, x->size);
+	if (!x->reads && x->p != NULL) {
+		explicit_bzero(x->p, x->at);
+		free(x->p);
+	}
+	free(x->fds);
+}
+
+/* What was written, as a file that nobody can change; -1 with errno. */
+static int
+parcel_seal(const struct parcel *x)
+{
+	int fd = memory_file();
+
+	if (fd != -1 && (write(fd, x->p, x->at) != (ssize_t)x->at ||
+	    memory_seal(fd, 0) == -1))
+		return close_failed(fd);
+	return fd;
+}
+
+/* Such a file, to be read. */
+static void
+parcel_open(struct parcel *x, int fd)
+{
+	int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+	void *p;
+
+	*x = (struct parcel){ .reads = 1 };
+	if (seals == -1 || (seals & sealed) != sealed)
+		x->bad = "it is not sealed";
+	else if (fstat(fd, &st) == -1 || st.st_size > HANDOVER_MAX)
+		x->bad = "it is too long";
+	else if ((p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE,
+	    fd, 0)) == MAP_FAILED)
+		x->bad = strerror(errno);
+	else {
+		x->p = p;
+		x->size = (size_t)st.st_size;
+	}
+}
+
+/*
+ * The path that this program was started by, for good: what is there later may
+ * be another file.  It is no link's target, which may be an older version.
+ */
+static char *
+find_program(const char *name)
+{
+	static const char self[] = "/proc/self/exe";
+	char path[PATH_MAX] = "", own[PATH_MAX] = "";
+	struct stat a, b;
+	int n = 0;
+
+	if (strchr(name, '/') == NULL)
+		find_runnable(name, path, sizeof(path));
+	else if (name[0] == '/' || getcwd(own, sizeof(own)) != NULL)
+		n = snprintf(path, sizeof(path), "%s%s%s", own,
+		    name[0] == '/' ? "" : "/", name);
+	if (n >= (int)sizeof(path))
+		path[0] = '\0';
+	if (stat(self, &a) == 0 && (stat(path, &b) == -1 ||
+	    a.st_dev != b.st_dev || a.st_ino != b.st_ino)) {
+		memset(own, 0, sizeof(own));
+		if (readlink(self, own, sizeof(own) - 1) != -1)
+			return strdup(own);
+	}
+	return strdup(path);
+}
+
+/* At the start, while all is as it was then. */
+static void
+upgrade_init(struct master *m)
+{
+	struct upgrade *u = &m->upgrade;
+
+	u->log = u->output = -1;
+	u->path = find_program(m->args->argv[0]);
+	u->argv = m->args->argv;
+	u->env = environ;
+	u->program = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+}
+
+static void
+upgrade_free(struct master *m)
+{
+	struct upgrade *u = &m->upgrade;
+
+	free(u->path);
+	if (u->argv != m->args->argv) {
+		free_texts(u->argv);
+		free_texts(u->env);
+	}
+	if (u->program != -1)
+		close(u->program);
+}
+
+/* In a child: what is of no use to it. */
+static void
+upgrade_leave(const struct master *m)
+{
+	const int fds[] = { m->upgrade.program, m->upgrade.output,
+	    m->upgrade.log, m->args->state, m->args->before };
+	size_t i;
+
+	for (i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] > STDERR_FILENO)
+			close(fds[i]);
+}
+
+/* In the child: the program, as it would be started, but with -t. */
+static void __attribute__((noreturn))
+try_main(const struct master *m)
+{
+	static char letter[] = "-t";
+	const struct upgrade *u = &m->upgrade;
+	char **argv, pid[32];
+	int fd, n = 0, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	while (u->argv[n] != NULL)
+		n++;
+	if ((argv = calloc((size_t)n + 2, sizeof(*argv))) == NULL)
+		_exit(127);
+	argv[0] = u->argv[0];
+	argv[1] = letter;
+	memcpy(argv + 2, u->argv + 1, (size_t)n * sizeof(*argv));
+	environ = u->env;
+	for (fd = PASSED; fd < PASSED + m->args->passed; fd++)
+		fcntl(fd, F_SETFD, 0);
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	if (m->args->passed > 0)
+		setenv("LISTEN_PID", pid, 1);
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	dup2(u->output, STDERR_FILENO);
+	sigprocmask(SIG_SETMASK, &m->asleep, NULL);
+	execv(u->path, argv);
+	dprintf(STDERR_FILENO, "error: %s\n", strerror(errno));
+	_exit(127);
+}
+
+/* SIGUSR2: try the new program.  The service goes on meanwhile. */
+static void
+upgrade_try(struct master *m)
+{
+	struct upgrade *u = &m->upgrade;
+
+	if (u->trial != 0) {
+		say(NOTICE, "an upgrade has begun already");
+		return;
+	}
+	u->trial = -1;
+	errno = ENOENT;
+	if (u->path != NULL && u->program != -1 &&
+	    (u->output = memory_file()) != -1)
+		u->trial = fork();
+	if (u->trial == 0)
+		try_main(m);
+	if (u->trial == -1) {
+		say(ERROR, "not upgraded: %s", strerror(errno));
+		close_shared(&u->output);
+		u->trial = 0;
+		return;
+	}
+	u->until = clock_ms() + TRIAL_MS;
+	say(NOTICE, "upgrading: trying %s -t", u->path);
+}
+
+/* What the trial complained of, line by line, and not all too much. */
+static void
+tell_trial(const struct upgrade *u)
+{
+	char text[LOG_SIZE], *line, *rest = NULL, *error;
+	ssize_t n = pread(u->output, text, sizeof(text) - 1, 0);
+	struct stat st;
+
+	if (n > 0 && fstat(u->output, &st) == 0 && st.st_size > n)
+		while (n > 0 && text[n - 1] != '\n')
+			n--;
+	text[n > 0 ? n : 0] = '\0';
+	for (line = strtok_r(text, "\n", &rest); line != NULL;
+	    line = strtok_r(NULL, "\n", &rest)) {
+		if (strstr(line, "warning: ") != NULL)
+			continue;
+		error = strstr(line, "error: ");
+		say(ERROR, "%s -t: %s", u->path, error != NULL ? error +
+		    strlen("error: ") : line);
+	}
+}
+
+/* A child has ended.  Was it the trial? */
+static int
+upgrade_tried(struct master *m, pid_t pid, int status)
+{
+	struct upgrade *u = &m->upgrade;
+
+	if (pid != u->trial || pid == 0)
+		return 0;
+	u->trial = 0;
+	u->is_due = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	if (!u->is_due) {
+		tell_trial(u);
+		if (WIFSIGNALED(status))
+			say(ERROR, "not upgraded: %s -t was killed by signal "
+			    "%d (%s)", u->path, WTERMSIG(status),
+			    strsignal(WTERMSIG(status)));
+		else
+			say(ERROR, "not upgraded: %s -t failed (status %d)",
+			    u->path, WEXITSTATUS(status));
+	}
+	close_shared(&u->output);
+	return 1;
+}
+
+/* The environment, and in it the numbers of these; NULL: no memory. */
+static char **
+environment(char **from, int state, int before)
+{
+	static char texts[2][32];
+	char **env;
+	size_t n = 0;
+
+	while (from[n] != NULL)
+		n++;
+	if ((env = calloc(n + 3, sizeof(*env))) == NULL)
+		return NULL;
+	memcpy(env, from, n * sizeof(*env));
+	snprintf(texts[0], sizeof(texts[0]), "TUNNEL_STATE=%d", state);
+	snprintf(texts[1], sizeof(texts[1]), "TUNNEL_BEFORE=%d", before);
+	env[n] = texts[0];
+	env[n + 1] = before != -1 ? texts[1] : NULL;
+	return env;
+}
+
+/* Become the new program, which finds all it needs; or else, go on. */
+static void
+hand_over(struct master *m)
+{
+	const struct upgrade *u = &m->upgrade;
+	struct arguments a = *m->args;
+	struct parcel x = { .reads = 0 };
+	char **env = NULL;
+	int fd = -1;
+
+	stats_await(&m->stats, &m->asleep);	/* or two would write */
+	say(NOTICE, "upgrading: %s takes over", u->path);
+	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
+	    (long long)forward_clock_us());
+	carry_master(&x, m, &a);
+	if (x.bad == NULL && (fd = parcel_seal(&x)) != -1 &&
+	    (env = environment(u->env, fd, u->program)) != NULL) {
+		parcel_expose(&x, 0);
+		fcntl(fd, F_SETFD, 0);
+		fcntl(u->program, F_SETFD, 0);
+		execve(u->path, u->argv, env);
+		x.bad = strerror(errno);
+		parcel_expose(&x, FD_CLOEXEC);
+		fcntl(u->program, F_SETFD, FD_CLOEXEC);
+	}
+	say(ERROR, "not upgraded: %s", x.bad != NULL ? x.bad :
+	    strerror(errno));
+	free(env);
+	if (fd != -1)
+		close(fd);
+	parcel_free(&x);
+	notify_ready(m, "; the last upgrade failed, see the log");
+}
+
+/* What is due by now. */
+static void
+upgrade_step(struct master *m)
+{
+	struct upgrade *u = &m->upgrade;
+
+	if (u->trial != 0 && (m->stopping || clock_ms() >= u->until)) {
+		if (!m->stopping)
+			say(WARNING, "%s -t has taken %d s: killed", u->path,
+			    TRIAL_MS / 1000);
+		u->until = INT64_MAX;
+		kill(u->trial, SIGKILL);
+	}
+	if (u->is_due && !m->stopping)
+		hand_over(m);
+	u->is_due = 0;
+}
+
+/*
+ * IN THE NEW PROGRAM, or in the one before, again.
+ */
+
+static int
+compare_fds(const void *a, const void *b)
+{
+	const int *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/* What a script has left open on the way must not get to workers. */
+static void
+close_others(struct parcel *x, const struct master *m,
+    const struct arguments *a)
+{
+	const int ours[] = { m->upgrade.program, a->state, a->before,
+	    logging.fd };
+	size_t i, n = x->nfds, more = sizeof(ours) / sizeof(ours[0]);
+	int next = PASSED, *fds = malloc((n + more) * sizeof(*fds));
+
+	if (fds == NULL)
+		return;
+	memcpy(fds, ours, sizeof(ours));
+	if (n > 0)
+		memcpy(fds + more, x->fds, n * sizeof(*fds));
+	qsort(fds, n + more, sizeof(*fds), compare_fds);
+	for (i = 0; i < n + more; i++) {
+		if (fds[i] > next)
+			close_between((unsigned)next, (unsigned)fds[i] - 1);
+		if (fds[i] >= next)
+			next = fds[i] + 1;
+	}
+	close_between((unsigned)next, INT_MAX);
+	free(fds);
+}
+
+/* All that was handed over is ours now, and there is no way back. */
+static void
+settle(struct master *m, struct arguments *a, struct parcel *x)
+{
+	parcel_free(x);
+	close_shared(&a->state);
+	close_shared(&a->before);
+	if (m->upgrade.log > STDERR_FILENO)
+		close(m->upgrade.log);
+	m->upgrade.log = -1;
+	got_child = 1;		/* some may have ended meanwhile */
+}
+
+/* Others leave it here, whose workers go on in it. */
+static void
+take_workers(struct service *sv, struct service *was)
+{
+	struct service made = *sv;
+
+	sv->seats = was->seats;
+	sv->nseats = was->nseats;
+	sv->nslots = was->nslots;
+	sv->nworkers = was->nworkers;
+	sv->shared = was->shared;
+	sv->shared_fd = was->shared_fd;
+	sv->shared_size = was->shared_size;
+	sv->counts = was->counts;
+	sv->peers = was->peers;
+	sv->npeers = was->npeers;
+	sv->places = was->places;
+	sv->secret = was->secret;
+	sv->deadline = was->deadline;
+	was->seats = made.seats;
+	was->shared = made.shared;
+	was->shared_fd = made.shared_fd;
+	was->shared_size = made.shared_size;
+}
+
+/*
+ * The program before: the service becomes what it was, with the workers that
+ * have served all the time.  If its files are gone by now, they go on alone.
+ */
+static void
+go_on(struct master *m, struct arguments *a)
+{
+	struct service *was = m->live, *sv;
+	const char *name = strrchr(m->upgrade.path, '/');
+
+	/* It would be a descriptor's number. */
+	prctl(PR_SET_NAME, name != NULL ? name + 1 : m->upgrade.path, 0, 0, 0);
+	a->again = &was->cfg;
+	sv = service_new(a, was);
+	a->again = NULL;
+	if (sv == NULL || open_listeners(sv, was) == -1) {
+		if (sv != NULL)
+			close_listeners(sv, 1);
+		service_free(sv);
+		keep_none(was);
+		was->retry_at = m->renew_at = INT64_MAX;
+		say(ERROR, "no worker will be started before a reload is "
+		    "right");
+	} else {
+		close_listeners(was, 1);
+		keep_none(sv);
+		prepare(sv);
+		take_workers(sv, was);
+		sv->older = was->older;
+		m->live = sv;
+		service_free(was);
+	}
+	say(ERROR, "not upgraded: all stays as it was");
+	notify_ready(m, "; the last upgrade failed, see the log");
+}
+
+/*
+ * Why its workers did not get there.  Of others, the program before has to see
+ * the end by itself.
+ */
+static void
+tell_failed(struct master *m, struct service *sv)
+{
+	int status;
+	size_t i;
+
+	signal_workers(sv, SIGKILL);
+	for (i = 0; i < sv->nseats; i++)
+		if (sv->seats[i].pid != 0 && waitpid(sv->seats[i].pid,
+		    &status, 0) != -1 && status != 0 && status != SIGKILL)
+			worker_ended(m, sv, &sv->seats[i], status);
+}
+
+/* The new program: as at a reload. */
+static int
+take_over(struct master *m)
+{
+	const struct service *older = m->live->older;
+
+	if (replace(m) == 0) {
+		say(NOTICE, "upgraded");
+		notify_ready(m, "");
+		tell_log(m);
+		return 0;
+	}
+	log_again(m);
+	if (m->live->older != older)
+		tell_failed(m, m->live->older);
+	return -1;
+}
+
+/* It was of no use, to the program before either. */
+static void
+drop_all(struct master *m)
+{
+	struct service *sv;
+
+	while ((sv = m->live) != NULL) {
+		m->live = sv->older;
+		service_free(sv);
+	}
+	free(m->pidfile_name);
+	upgrade_free(m);
+}
+
+/* Go on as the master that another program was; -1: that is not possible. */
+static int
+upgrade_end(struct master *m, struct arguments *a)
+{
+	struct incoming *in = &m->waiting;
+	struct parcel x;
+
+	catch_signals(&m->asleep);
+	free(m->upgrade.path);
+	m->upgrade.path = NULL;
+	parcel_open(&x, a->state);
+	carry_master(&x, m, a);
+	if (x.bad != NULL)
+		say(ERROR, "what the program before has handed over is of no "
+		    "use: %s", x.bad);
+	else
+		close_others(&x, m, a);
+	in->len = sizeof(in->sa);
+	if (in->fd != -1 && getpeername(in->fd, (struct sockaddr *)&in->sa,
+	    &in->len) == -1)
+		drop_waiting(m);
+	if (x.bad == NULL && a->before == -1)
+		go_on(m, a);
+	if (x.bad == NULL && (a->before == -1 || take_over(m) == 0)) {
+		settle(m, a, &x);
+		return 0;
+	}
+	parcel_expose(&x, 0);
+	parcel_free(&x);
+	if (a->before == -1)
+		drop_all(m);
+	return -1;
+}
+
+/* This can't take over: start the program before again, as it was started. */
+static int
+go_back(const struct arguments *a)
+{
+	struct upgrade u = { .path = NULL };
+	char **env;
+	struct parcel x;
+
+	say(ERROR, "not upgraded: back to the program before");
+	parcel_open(&x, a->state);
+	carry_start(&x, &u);
+	fcntl(a->state, F_SETFD, 0);
+	env = environment(x.bad == NULL ? u.env : environ, a->state, -1);
+	if (env != NULL)
+		fexecve(a->before, x.bad == NULL ? u.argv : a->argv, env);
+	say(ERROR, "it can't be started: %s", strerror(errno));
+	free(env);
+	free(u.path);
+	free_texts(u.argv);
+	free_texts(u.env);
+	parcel_free(&x);
+	return EXIT_FAILURE;
+}
+
+#else
+
+static void
+upgrade_init(struct master *m)
+{
+	m->upgrade.program = m->upgrade.output = m->upgrade.log = -1;
+}
+
+static void
+upgrade_free(struct master *m)
+{
+	(void)m;
+}
+
+static void
+upgrade_leave(const struct master *m)
+{
+	(void)m;
+}
+
+static void
+upgrade_try(struct master *m)
+{
+	(void)m;
+	say(ERROR, "not upgraded: this system has no files in memory "
+	    "(memfd_create) to hand things over in");
+}
+
+static int
+upgrade_tried(struct master *m, pid_t pid, int status)
+{
+	(void)m;
+	(void)pid;
+	(void)status;
+	return 0;
+}
+
+static void
+upgrade_step(struct master *m)
+{
+	(void)m;
+}
+
+static int
+upgrade_end(struct master *m, struct arguments *a)
+{
+	(void)m;
+	(void)a;
+	say(ERROR, "nothing can be handed over on this system");
+	return -1;
+}
+
+static int
+go_back(const struct arguments *a)
+{
+	(void)a;
+	return EXIT_FAILURE;
+}
+
+#endif
+
+/*
+ * THE LOOP OF THE MASTER
+ */
+
+/* mode = poll: a worker that is missing, or whose loop stands still; or NULL. */
+static const struct seat *
+find_lifeless(const struct master *m)
+{
+	const struct service *sv = m->live;
+	uint64_t now = (uint64_t)clock_ms();
+	size_t i;
+
+	for (i = 0; i < sv->nseats && sv->cfg.number[MODE] == POLL; i++)
+		if (sv->seats[i].pid == 0 || now - sv->counts[i].beat >=
+		    (uint64_t)m->args->watchdog)
+			return &sv->seats[i];
+	return NULL;
+}
+
+/*
+ * systemd's watchdog: a sign of life, twice in the time it allows.  In fork
+ * mode it is the master's alone: what a worker does is one connection's affair.
+ */
+static void
+beat(struct master *m)
+{
+	const struct seat *seat = m->stopping ? NULL : find_lifeless(m);
+
+	m->beat_at = clock_ms() + m->args->watchdog / 2;
+	if (seat == NULL)
+		notify(m, "WATCHDOG=1");
+	else if (seat->pid == 0)
+		say(m->is_silent ? DEBUG : WARNING, "watchdog: a worker is "
+		    "missing, so WATCHDOG=1 is not sent");
+	else
+		say(m->is_silent ? DEBUG : WARNING, "watchdog: worker %d "
+		    "stands still, so WATCHDOG=1 is not sent",
+		    (int)seat->pid);
+	m->is_silent = seat != NULL;
+}
+
 /* To the next thing that is due. */
 static int
 sleep_ms(const struct master *m)
@@ -6267,6 +8022,10 @@ sleep_ms(const struct master *m)
 
 	if (!m->stopping)
 		until = m->renew_at;
+	if (m->args->watchdog != 0 && m->beat_at < until)
+		until = m->beat_at;
+	if (m->upgrade.trial != 0 && m->upgrade.until < until)
+		until = m->upgrade.until;
 	if (m->starved_until > now && m->starved_until < until)
 		until = m->starved_until;
 	if (!m->stopping && (sv->cfg.number[MODE] == POLL ? !is_full(sv) :
@@ -6348,6 +8107,8 @@ supervise(struct master *m)
 			reload(m);
 		if (taken(&got_usr1))
 			tell(m);
+		if (taken(&got_usr2) && !m->stopping)
+			upgrade_try(m);
 		if (taken(&got_alarm))
 			warn_daily(m->live);
 		if (!m->stopping && clock_ms() >= m->renew_at)
@@ -6360,6 +8121,9 @@ supervise(struct master *m)
 		free_services(m);
 		refill(m);
 		stats_turn(&m->stats, m->live);
+		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
+			beat(m);
+		upgrade_step(m);
 	}
 	repeats_end(m->live, 1);
 	stats_end(&m->stats, &m->asleep);
@@ -6399,14 +8163,11 @@ silence(void)
 static int
 take_connection(struct incoming *in, int fd)
 {
-	int listening = 0;
-	socklen_t len = sizeof(listening);
 	const char *why = NULL;
 
 	in->len = sizeof(in->sa);
 	in->fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len);
-	if (listening)
+	if (is_listening(fd))
 		why = "it is a listening socket (for inetd, it is \"nowait\")";
 	else if (in->fd == -1 || fcntl(in->fd, F_SETFL, O_NONBLOCK) == -1 ||
 	    getpeername(in->fd, (struct sockaddr *)&in->sa, &in->len) == -1)
@@ -6448,6 +8209,7 @@ run_inetd(const struct arguments *a)
 	silence();
 	catch_signals(&asleep);
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGUSR2, SIG_IGN);
 	r = EXIT_FAILURE;
 	if (sv->pool != NULL)
 		tls_config_renew(sv->tls);
@@ -6555,22 +8317,31 @@ serve(struct master *m)
 		r = EXIT_FAILURE;
 		m->stopping = 1;
 		hang_up(m->live);
-		retire(m->live, SIGQUIT);
+		cut(m->live);
 	}
 	supervise(m);
 	return r;
 }
 
 static int
-run_service(const struct arguments *a)
+run_service(struct arguments *a)
 {
 	struct master m = { .args = a, .parent = -1, .pidfile = -1,
 	    .waiting = { .fd = -1 }, .stats = { .began = clock_ms(),
 	    .began_at = time(NULL), .generation = 1 } };
 	int r = EXIT_CONFIG;
 
+	if (a->state != -1) {
+		upgrade_init(&m);
+		if (upgrade_end(&m, a) == -1)
+			return EXIT_FAILURE;
+		supervise(&m);
+		r = EXIT_SUCCESS;
+		goto out;
+	}
 	if ((m.live = service_new(a, NULL)) == NULL)
 		return exit_status(errno);
+	upgrade_init(&m);
 	if (m.live->cfg.number[DAEMON] == 1 &&
 	    (m.parent = background()) == -1) {
 		r = EXIT_FAILURE;
@@ -6583,10 +8354,11 @@ run_service(const struct arguments *a)
 		r = exit_status(errno);
 	else if (write_pidfile(&m) == 0 && log_open(m.live) == 0)
 		r = serve(&m);
+out:
 	if (m.pidfile != -1)
 		unlink(m.pidfile_name);
 	free(m.pidfile_name);
-out:
+	upgrade_free(&m);
 	close_listeners(m.live, 1);
 	service_free(m.live);
 	return r;
@@ -6710,7 +8482,7 @@ run_version(void)
 int
 main(int argc, char **argv)
 {
-	struct arguments a = { 0 };
+	struct arguments a = { .argv = argv };
 	const char *why;
 	int r = EXIT_CONFIG;
 
@@ -6738,6 +8510,8 @@ main(int argc, char **argv)
 		r = a.test ? run_test(&a) : a.inetd ? run_inetd(&a) :
 		    run_service(&a);
 	}
+	if (a.before != -1)
+		r = go_back(&a);
 	free(a.settings);
 	return r;
 }

@@ -239,16 +239,15 @@ def test_log_file_is_opened_anew_on_sighup(room, backend):
     os.rename(path, path + ".1")
     t.signal(signal.SIGHUP)
     support.wait_for(lambda: "reloaded" in text_of(path), "a new log file")
+    support.wait_for(lambda: not any(
+        path + ".1" in support.open_files(pid).values() for pid in t.pids()),
+        "the old one's end")
     assert_echoes(room, address)
-    room.opened[-1].close()
-    support.wait_for(lambda: " closed\n" in text_of(path),
-                     "the connection in the new file")
-    assert " closed\n" not in text_of(path + ".1")
-    # Who was there before it is told of where it began.
-    before.close_notify()
-    before.close()
-    support.wait_for(lambda: " closed\n" in text_of(path + ".1"),
-                     "the old one in the old file")
+    for client in room.opened[-1], before:
+        client.close_notify()
+        client.close()
+    support.wait_for(lambda: text_of(path).count(" closed\n") == 2,
+                     "both connections in the new file")
 
 
 def test_sighup_without_a_log_file(room, backend):

@@ -457,3 +457,20 @@ def assert_served(room, address):
     client.send(b"hello")
     assert read_exactly(client, 5) == b"hello"
     client.close()
+
+
+def test_counters_go_on_after_an_upgrade(room, begin, mode):
+    """And the program after it removes the file at a stop."""
+    conf = room.write("tunnel.conf", f"cert = {room.certs.server}\n"
+                      "accept = 127.0.0.1:0\nlog_level = debug\n")
+    t = begin(mode, "-c", conf)
+    serve_one(room, t)
+    before = until(room, t, connections_served_total=1)
+    t.signal(signal.SIGUSR2)
+    t.wait_log("tunnel: upgraded$")
+    serve_one(room, t)
+    now = until(room, t, connections_served_total=2, generation=2)
+    assert now["start_time_seconds"] == before["start_time_seconds"]
+    assert now["received_bytes_total"] == 10
+    assert t.stop() == 0
+    assert not [name for name in os.listdir(room.dir) if "stats" in name]

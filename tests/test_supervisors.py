@@ -408,6 +408,8 @@ class Supervisor:
                 said += self.sock.recv(4096)
         except BlockingIOError:
             return said
+        finally:
+            self.sock.settimeout(support.DEADLINE)
 
 
 @pytest.fixture(params=["path", "abstract"])

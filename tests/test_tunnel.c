@@ -750,9 +750,9 @@ test_shares(void **state)
 
 			sv.cfg.number[MAX_CONNECTIONS] = max;
 			sv.cfg.number[WORKERS] = workers;
-			sv.nseats = count_seats(&sv.cfg, 0);
-			assert_int_equal(sv.nseats, workers);
-			for (i = 0; i < sv.nseats; i++) {
+			sv.nslots = count_seats(&sv.cfg, 0);
+			assert_int_equal(sv.nslots, workers);
+			for (i = 0; i < sv.nslots; i++) {
 				size_t n = share_of(&sv, i, &before);
 
 				assert_int_equal(before, sum);
@@ -957,6 +957,38 @@ test_places(void **state)
 	assert_int_equal(take_place(&w[0], 0, &d), 0);
 	assert_null(d);
 	no_workers(&sv, w);
+}
+
+/* Each generation has a table of another size, and one had no limit. */
+static void
+test_places_of_generations(void **state)
+{
+	struct service sv[3];
+	struct worker w[3][2];
+	volatile uint64_t *first, *place;
+	int64_t limits[3] = { 0, 9, 4 };
+	size_t i;
+
+	for (i = 0; i < 3; i++) {
+		limit(*state, 6 << 4 * i, limits[i]);
+		some_workers(&sv[i], w[i], *state);
+		sv[i].older = i > 0 ? &sv[i - 1] : NULL;
+	}
+	assert_int_equal(take_place(&w[0][0], 7, &first), 0);
+	assert_int_equal(take_place(&w[0][1], 7, &place), 0);
+	assert_int_equal(take_place(&w[1][1], 7, &place), 0);
+	assert_int_equal(take_place(&w[2][0], 7, &place), 0);
+	/* The fifth, which one that leaves makes room for: any way it does. */
+	assert_int_equal(take_place(&w[2][1], 7, &place), -1);
+	assert_int_equal(take_place(&w[2][1], 8, &place), 0);
+	leave_place(&w[0][0], first, 7);
+	assert_int_equal(take_place(&w[2][1], 7, &place), 0);
+	assert_int_equal(take_place(&w[2][1], 7, &place), -1);
+	peers_recount(&sv[0], w[0][1].first, w[0][1].share);
+	assert_int_equal(take_place(&w[2][1], 7, &place), 0);
+	assert_int_equal(take_place(&w[2][1], 7, &place), -1);
+	for (i = 0; i < 3; i++)
+		no_workers(&sv[i], w[i]);
 }
 
 /* As many of each address as there are, whatever came and went. */
@@ -1431,7 +1463,11 @@ child_of_filter(const struct service *sv, int port)
 	MUST(shutdown(STDERR_FILENO, SHUT_RDWR) == -1 && errno == EPERM);
 	/* Descriptors are passed to nobody, and nobody else is written to. */
 	MUST(sendmsg(fd, NULL, 0) == -1 && errno == ENOSYS);
-	MUST(recvmsg(fd, NULL, 0) == -1 && errno == ENOSYS);
+	MUST(recvmsg(fd, NULL, 0) == -1 && errno == EPERM);
+	MUST(recvmsg(shared + 1, NULL, 0) == -1 && errno == EPERM);
+	MUST(dup3(fd, shared, 0) == -1 && errno == EPERM);
+	/* But for the line to the master, which is the first past the limit. */
+	MUST(recvmsg(shared, NULL, 0) == -1 && errno == EFAULT);
 	MUST(sendto(fd, "", 1, 0, &nowhere, sizeof(nowhere)) == -1 &&
 	    errno == EPERM);
 	MUST(connects(real) == 0 && connects(other_port) == 0);
@@ -1984,6 +2020,7 @@ main(void)
 		TEST(test_peer_keys),
 		TEST(test_peer_texts),
 		TEST(test_places),
+		TEST(test_places_of_generations),
 		TEST(test_places_at_random),
 		TEST(test_places_of_the_killed),
 		TEST(test_places_spoilt),

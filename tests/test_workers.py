@@ -689,7 +689,7 @@ def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
             room.connect(t.address if t.addresses else re.search(
                 r"listening on (127\S+)", log()).group(1))
             wait_for(lambda: len(t.workers()) > n, "its process")
-            expected = ["socket"]
+            expected = ["socket"] * 2
         else:
             wait_for(lambda: len(t.workers()) == 3, "the workers")
             expected = ["socket"] * 3

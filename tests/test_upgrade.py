@@ -1,0 +1,674 @@
+"""SIGUSR2: another program takes over in the same process.  Nobody is refused
+by it, nobody is cut, and one that can't take over is no outage.
+"""
+
+import fcntl
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+
+import pytest
+
+import support
+from support import (DEADLINE, Task, is_alive, is_refused, read_exactly, run,
+                     statistics, wait_for)
+from test_reload import Configured, end, is_echoed, serves
+from test_resumption import KINDS, newcomer, visit
+from test_supervisors import Supervisor
+
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+MODES = ["workers=1", "workers=3", "mode=fork"]
+
+
+class Program:
+    """The file that tunnels are started from here, and what is put there."""
+
+    def __init__(self, room):
+        self.room = room
+        os.chmod(room.dir, 0o755)
+        self.real = support.TUNNEL
+        self.path = room.path("tunnel")
+        self.put()
+
+    def put(self):
+        """Another file, with the same program in it."""
+        shutil.copy(self.real, self.room.path("new"))
+        os.rename(self.room.path("new"), self.path)
+
+    def script(self, text, mode=0o755):
+        new = self.room.write("new", text.replace("REAL", self.real))
+        os.chmod(new, mode)
+        os.rename(new, self.path)
+
+    def but(self, text):
+        """With -t it is as it was, and without it, this."""
+        self.script(f'#!/bin/sh\n[ "$1" = -t ] && exec REAL "$@"\n{text}\n')
+
+    def runs_in(self, t):
+        """Is what is there what has become of a tunnel?"""
+        return os.path.samefile(f"/proc/{t.pid}/exe", self.path)
+
+
+@pytest.fixture
+def program(room, monkeypatch):
+    p = Program(room)
+    monkeypatch.setattr(support, "TUNNEL", p.path)
+    return p
+
+
+@pytest.fixture
+def backend(room):
+    return room.backend().serve(support.echo)
+
+
+@pytest.fixture
+def tunnel(room, program, backend):
+    """Start one, with a backend that echoes."""
+    return lambda *arguments, **keywords: room.tunnel(
+        f"connect={backend.address}", *arguments, **keywords)
+
+
+def upgrade(t, words="tunnel: upgraded$", number=signal.SIGUSR2):
+    """The lines about it, up to the one with these words."""
+    log = t.log()
+    t.signal(number)
+    t.wait_log(words, count=len(re.findall(words, log, re.M)) + 1)
+    return t.log()[len(log):]
+
+
+def refused(t):
+    return upgrade(t, "not upgraded: .*(failed|all stays|killed by)")
+
+
+def inode(t):
+    return os.stat(f"/proc/{t.pid}/exe").st_ino
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_new_program_in_the_same_process(room, program, tunnel, mode):
+    t = tunnel(mode)
+    old, workers = inode(t), t.workers()
+    program.put()
+    assert not program.runs_in(t)
+    said = upgrade(t)
+    assert f"upgrading: {program.path} takes over" in said
+    assert program.runs_in(t) and inode(t) != old
+    assert serves(room, t.address)
+    wait_for(lambda: not set(workers) & set(t.workers()), "others to serve")
+    assert t.log().count("listening on") == 1
+    with open(f"/proc/{t.pid}/comm") as f:
+        assert f.read() == "tunnel\n"
+    assert t.stop() == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_long_connections(room, program, tunnel, mode):
+    """Of several generations, both ways, and to their proper end."""
+    t = tunnel(mode)
+    clients = []
+    for n in range(3):
+        clients += [room.client(t, version) for version in ("1.2", "1.3")]
+        assert all(is_echoed(client) for client in clients)
+        if n == 1:
+            upgrade(t, "tunnel: reloaded$", signal.SIGHUP)
+        else:
+            program.put()
+            upgrade(t)
+        assert all(is_echoed(client, b"x" * 99999) for client in clients)
+    assert statistics(t)["live"] == len(clients)
+    for client in clients:
+        end(client)
+    wait_for(lambda: len(t.workers()) == (0 if "fork" in mode else
+                                          int(mode[-1])), "the old to leave")
+    numbers = statistics(t)
+    assert numbers["live"] == 0
+    assert numbers["accepted"] == numbers["served"] == len(clients)
+
+
+def test_early_data_both_ways(room, program):
+    """A transfer that goes on across it, each way at its own time."""
+    backend = room.backend()
+    t = room.tunnel(f"connect={backend.address}")
+    client = room.client(t)
+    service = room.keep(backend.accept())
+    data = os.urandom(4 << 20)
+    down = Task(read_exactly, client, len(data))
+    half = len(data) // 2
+    service.sendall(data[:half])
+    up = Task(client.send, data)
+    upgrade(t)
+    service.sendall(data[half:])
+    assert down.result() == data
+    assert read_exactly(service, len(data)) == data
+    up.result()
+
+
+def keep_coming(room, address, until):
+    n = 0
+    while not until:
+        client = room.client(address)
+        assert is_echoed(client)
+        end(client)
+        n += 1
+    return n
+
+
+@pytest.mark.seconds(60)
+@pytest.mark.parametrize("mode", MODES)
+def test_connect_storm(room, program, tunnel, mode):
+    """At no moment is anybody refused, or reset."""
+    t = tunnel(mode)
+    until = []
+    tasks = [Task(keep_coming, room, t.address, until) for _ in range(4)]
+    for _ in range(3):
+        program.put()
+        upgrade(t)
+        assert all(task.running() for task in tasks)
+    program.but('exec REAL "$@" user=nobody-of-this-name')
+    refused(t)
+    until.append(True)
+    assert all(task.result() > 0 for task in tasks)
+
+
+# Programs that can't take over.
+
+CRASH = """
+#include <stdarg.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+int prctl(int option, ...)
+{
+	if (option == PR_SET_PDEATHSIG)
+		_exit(3);
+	return 0;
+}
+"""
+
+
+def crashing(room):
+    """A library with which a worker does not get ready."""
+    if b"ld-linux" not in run("file", "-L", support.TUNNEL):
+        pytest.skip("nothing can be loaded into a program that is static")
+    source = room.write("crash.c", CRASH)
+    run("cc", "-shared", "-fPIC", "-o", room.path("crash.so"), source)
+    return ("export ASAN_OPTIONS=verify_asan_link_order=0\n"
+            f"LD_PRELOAD={room.path('crash.so')} exec REAL \"$@\"")
+
+
+def fail(room, program, how):
+    """The new program fails like that; what is said of it."""
+    if how == "not executable":
+        program.script("#!/bin/sh\n", mode=0o644)
+        return "-t: Permission denied"
+    if how == "no program":
+        program.script("nonsense\n")
+        return "-t: Exec format error"
+    if how == "gone":
+        os.unlink(program.path)
+        return "-t: No such file or directory"
+    if how == "crashes":
+        program.script("#!/bin/sh\nkill -SEGV $$\n")
+        return "-t was killed by signal 11"
+    if how == "-t fails":
+        program.script("#!/bin/sh\necho tunnel: warning: not that >&2\n"
+                       "echo tunnel: error: too late >&2; exit 2\n")
+        return "tunnel -t: too late\n"
+    if how == "user unknown":
+        program.but('exec REAL "$@" user=nobody-of-this-name')
+        return 'user "nobody-of-this-name" is not known'
+    if how == "unknown argument":
+        program.but('exec REAL -Z "$@"')
+        return "not upgraded: back to the program before"
+    if how == "another process":
+        program.but('REAL "$@" & wait; exit')
+        return "a script must use exec"
+    assert how == "workers crash"
+    program.but(crashing(room))
+    return "ended with status 3"
+
+
+FAILURES = ["not executable", "no program", "gone", "crashes", "-t fails",
+            "user unknown", "unknown argument", "workers crash"]
+
+
+@pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
+@pytest.mark.parametrize("how", FAILURES)
+def test_program_that_fails(room, program, tunnel, how, mode):
+    """Nothing has happened, whatever it was; and the next one is right."""
+    t = tunnel(mode, "accept=127.0.0.1:0", "accept=unix:" + room.path("s"))
+    clients = [room.client(t), room.client(t, "1.2")]
+    assert all(is_echoed(client) for client in clients)
+    old, workers = inode(t), t.workers()
+    why = fail(room, program, how)
+    said = refused(t)
+    assert why in said and "not that" not in said
+    assert inode(t) == old
+    with open(f"/proc/{t.pid}/comm") as f:
+        assert f.read() == "tunnel\n"
+    assert sorted(t.workers()) == sorted(workers)
+    assert all(is_echoed(client) for client in clients)
+    for address in t.addresses:
+        assert serves(room, address)
+    program.put()
+    upgrade(t)
+    assert program.runs_in(t)
+    assert all(is_echoed(client) for client in clients)
+    assert all(serves(room, address) for address in t.addresses)
+    assert t.stop() == 0
+
+
+def test_worker_after_a_failure(room, program, tunnel):
+    """The one before is whole again, and not a caretaker."""
+    t = tunnel("workers=2")
+    fail(room, program, "user unknown")
+    refused(t)
+    for worker in t.workers():
+        os.kill(worker, signal.SIGKILL)
+    t.wait_log("another takes its place", count=2)
+    wait_for(lambda: len(t.workers()) == 2, "others")
+    assert serves(room, t.address)
+    program.put()
+    upgrade(t, "tunnel: reloaded$", signal.SIGHUP)
+    assert serves(room, t.address)
+
+
+def test_worker_that_dies_meanwhile(room, program, tunnel):
+    """Its end is seen by whoever is the master by then."""
+    t = tunnel("workers=2")
+    victim = t.workers()[0]
+    program.but(f"kill -9 {victim}; exec REAL \"$@\" user=nobody-of-this-name")
+    refused(t)
+    t.wait_log(f"worker {victim} was killed by signal 9")
+    wait_for(lambda: len(t.workers()) == 2, "another")
+    victim = t.workers()[0]
+    program.but(f"kill -9 {victim}; exec REAL \"$@\"")
+    upgrade(t)
+    t.wait_log(f"worker {victim} was killed by signal 9")
+    wait_for(lambda: len(t.workers()) == 2, "no more than two")
+    assert serves(room, t.address)
+
+
+def configured(room, program, backend, **values):
+    return Configured(room, connect=backend.address, **values)
+
+
+def test_configuration_that_is_wrong_by_then(room, program, backend):
+    """The program before goes on with the one that it has had."""
+    c = configured(room, program, backend, workers="2")
+    workers = c.t.workers()
+    program.but(f'echo "nonsense = 1" >> {c.path}; exec REAL "$@"')
+    said = refused(c.t)
+    assert 'unknown key "nonsense"' in said
+    assert c.t.workers() == workers
+    os.kill(workers[0], signal.SIGKILL)
+    wait_for(lambda: len(set(c.t.workers()) - set(workers)) == 1, "another")
+    assert 'unknown key "nonsense"' in refused(c.t)  # by -t, this time
+
+
+@pytest.mark.parametrize("mode", [{"workers": "2"}, {"mode": "fork"}])
+def test_files_that_are_gone_by_then(room, program, backend, mode):
+    """Those who serve go on with what they have; a reload puts it right."""
+    cert = shutil.copy(room.certs.server, room.path("cert.pem"))
+    c = configured(room, program, backend, cert=cert, **mode)
+    client = c.client()
+    assert is_echoed(client)
+    program.but(f'mv {cert} {cert}.gone; exec REAL "$@"')
+    assert "no worker will be started" in refused(c.t)
+    assert is_echoed(client)
+    assert "cert.pem" in refused(c.t)
+    os.rename(cert + ".gone", cert)
+    upgrade(c.t, "tunnel: reloaded$", signal.SIGHUP)
+    assert serves(room, c.t.address) and is_echoed(client)
+    program.put()
+    upgrade(c.t)
+    assert serves(room, c.t.address) and is_echoed(client)
+
+
+def test_new_configuration(room, program, backend):
+    """It takes effect as at a reload."""
+    c = configured(room, program, backend, accept=[
+        "127.0.0.1:0", "unix:" + room.path("old")])
+    first = c.t.addresses[0]
+    c.write(accept=["127.0.0.1:0", "unix:" + room.path("new.socket")],
+            workers="2")
+    said = upgrade(c.t)
+    assert "listening on unix:" + room.path("new.socket") in said
+    assert "no longer listening on unix:" + room.path("old") in said
+    assert not os.path.exists(room.path("old"))
+    assert serves(room, first)
+    assert serves(room, "unix:" + room.path("new.socket"))
+    wait_for(lambda: len(c.t.workers()) == 2, "two workers")
+    assert c.t.stop() == 0
+    assert not os.path.exists(room.path("new.socket"))
+
+
+# What else goes on.
+
+@pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_resumption(room, program, tunnel, kind, mode):
+    t = tunnel(mode)
+    client = visit(t.address, newcomer(room.certs, kind))
+    for _ in range(2):
+        program.put()
+        upgrade(t)
+        client = visit(t.address, client.session)
+        assert client.resumed
+    fail(room, program, "user unknown")
+    refused(t)
+    assert visit(t.address, client.session).resumed
+
+
+def test_workers_leave_with_the_master(room, program, tunnel):
+    """Those of before and after it: not by it, but when it dies."""
+    t = tunnel("workers=2")
+    client = room.client(t)
+    assert is_echoed(client)
+    upgrade(t)
+    wait_for(lambda: len(t.workers()) == 3, "one of before, and two")
+    workers = t.workers()
+    os.kill(t.pid, signal.SIGKILL)
+    t.wait()
+    wait_for(lambda: sum(map(is_alive, workers)) == 1, "the idle to leave")
+    assert is_echoed(client)
+    end(client)
+    wait_for(lambda: not any(map(is_alive, workers)), "all to leave")
+
+
+@pytest.mark.parametrize("first,second", [
+    (signal.SIGUSR2, signal.SIGHUP), (signal.SIGHUP, signal.SIGUSR2),
+    (signal.SIGUSR2, signal.SIGUSR2), (signal.SIGUSR2, signal.SIGUSR1),
+])
+def test_two_signals(room, program, tunnel, first, second):
+    t = tunnel("workers=2")
+    client = room.client(t)
+    assert is_echoed(client)
+    for n in range(1, 4):
+        t.signal(first)
+        t.signal(second)
+        t.wait_log("tunnel: upgraded$", count=n)
+        if signal.SIGHUP in (first, second):
+            t.wait_log("tunnel: reloaded$", count=n)
+        assert serves(room, t.address) and is_echoed(client)
+    t.signal(signal.SIGHUP)
+    t.wait_log("tunnel: reloaded$")
+
+
+def test_second_upgrade_during_the_first(room, program, tunnel):
+    t = tunnel()
+    program.script('#!/bin/sh\n[ "$1" = -t ] && read -r x < ' +
+                   room.path("fifo") + '\nexec REAL "$@"\n')
+    os.mkfifo(room.path("fifo"))
+    t.signal(signal.SIGUSR2)
+    t.wait_log("upgrading: trying")
+    t.signal(signal.SIGUSR2)
+    t.wait_log("an upgrade has begun already")
+    assert serves(room, t.address)  # meanwhile
+    upgrade(t, "tunnel: reloaded$", signal.SIGHUP)
+    room.write("fifo", "go\n")
+    t.wait_log("tunnel: upgraded$")
+    assert serves(room, t.address)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_stop_right_after(program, tunnel, mode):
+    t = tunnel(mode)
+    t.signal(signal.SIGUSR2)
+    t.wait_log("takes over$")
+    t.signal(signal.SIGTERM)
+    assert t.wait() == 0
+    assert "stopping" in t.log()
+
+
+def test_stop_during_the_trial(room, program, tunnel):
+    t = tunnel()
+    os.mkfifo(room.path("fifo"))
+    program.script(f"#!/bin/sh\nread -r x < {room.path('fifo')}\n")
+    t.signal(signal.SIGUSR2)
+    t.wait_log("upgrading: trying")
+    t.signal(signal.SIGTERM)
+    assert t.wait() == 0
+    assert "takes over" not in t.log()
+
+
+def test_daemon_with_files(room, program, tunnel):
+    """The same process ID, still locked; and a log that goes on in its file,
+    whatever becomes of the new program.
+    """
+    pidfile, log = room.path("pid"), room.path("log")
+    words = [f"pidfile={pidfile}", f"log={log}"]
+    t = tunnel("daemon=yes", *words, ready=False)
+    assert t.wait() == 0
+    pid = int(support.text_of(pidfile))
+    try:
+        for n in range(1, 3):
+            program.put()
+            os.kill(pid, signal.SIGUSR2)
+            wait_for(lambda: len(re.findall("notice: upgraded\n",
+                     support.text_of(log))) == n, "an upgrade")
+        fail(room, program, "user unknown")
+        os.kill(pid, signal.SIGUSR2)
+        wait_for(lambda: "not upgraded: all stays" in support.text_of(log),
+                 "no upgrade")
+        assert 'error: command line: user "nobody-of-this-name" is not ' \
+            "known" in support.text_of(log) or \
+            'user "nobody-of-this-name" is not known' in support.text_of(log)
+        os.rename(log, log + ".1")
+        program.put()
+        os.kill(pid, signal.SIGUSR2)
+        wait_for(lambda: "upgraded" in support.text_of(log), "a new file")
+        assert int(support.text_of(pidfile)) == pid
+        other = room.tunnel("connect=127.0.0.1:1", *words, ready=False)
+        assert other.wait() == 2
+        assert serves(room, re.search("listening on (.*)", support.text_of(
+            log + ".1"))[1])
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not is_alive(pid), "it to stop")
+    assert not os.path.exists(pidfile)
+
+
+@ROOT
+@pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
+def test_user_and_privileged_master(room, program, tunnel, mode):
+    t = tunnel(mode, "user=nobody")
+    for _ in range(2):
+        client = room.client(t)
+        assert is_echoed(client)
+        upgrade(t)
+        assert is_echoed(client)
+    nobody = pwd.getpwnam("nobody").pw_uid
+    assert os.stat(f"/proc/{t.pid}").st_uid == 0
+    client = room.client(t)
+    assert is_echoed(client)
+    assert {int(re.search(r"^Uid:\s+(\d+)", support.text_of(
+        f"/proc/{pid}/status"), re.M)[1]) for pid in t.workers()} == {nobody}
+
+
+def test_passed_listener(room, program, tunnel):
+    sock = room.keep(socket.create_server(("127.0.0.1", 0)))
+    os.set_inheritable(sock.fileno(), True)
+    t = tunnel(f"accept=fd:{sock.fileno()}", pass_fds=[sock.fileno()])
+    sock.close()
+    for _ in range(2):
+        program.put()
+        upgrade(t)
+        assert serves(room, t.address)
+    fail(room, program, "user unknown")
+    refused(t)
+    assert serves(room, t.address)
+
+
+def test_listeners_of_systemd(room, program, backend):
+    """Without accept: the variables are for the same process still."""
+    sock = room.keep(socket.create_server(("127.0.0.1", 0)))
+    address = support.tcp_address(sock)
+    words = support.command(f"connect={backend.address}",
+                            f"cert={room.certs.server}")
+    t = room.start(
+        "passed", ["sh", "-c", 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"', "sh",
+                   *words],
+        close_fds=False, preexec_fn=lambda: os.dup2(sock.fileno(), 3))
+    t.wait_log("listening on")
+    sock.close()
+    for _ in range(2):
+        program.put()
+        upgrade(t)
+        assert serves(room, address)
+    assert t.stop() == 0
+
+
+def test_service_manager_is_told(room, program, tunnel):
+    with Supervisor(room.path("notify")) as supervisor:
+        t = tunnel(env={**os.environ, "NOTIFY_SOCKET": supervisor.address})
+        supervisor.wait("READY")
+        upgrade(t)
+        said, pid = supervisor.wait("RELOADING")
+        assert int(said["MONOTONIC_USEC"]) > 0 and pid == t.pid
+        supervisor.wait("READY")
+        fail(room, program, "user unknown")
+        refused(t)
+        supervisor.wait("RELOADING")
+        said, pid = supervisor.wait("READY")
+        assert pid == t.pid and "the last upgrade failed" in said["STATUS"]
+        t.stop()
+        supervisor.wait("STOPPING")
+        assert supervisor.rest() == b""
+
+
+def test_nothing_grows(room, program, tunnel):
+    t = tunnel("workers=2", "max_per_ip=100")
+    upgrade(t)
+    t.wait_log("worker [0-9]+ ended$", count=2)
+    assert statistics(t)["live"] == 0
+    before = len(support.open_files(t.pid))
+    for _ in range(5):
+        upgrade(t)
+        wait_for(lambda: len(t.workers()) == 2, "the old to leave")
+    fail(room, program, "user unknown")
+    refused(t)
+    wait_for(lambda: len(support.open_files(t.pid)) == before,
+             "as many descriptors")
+
+
+@ROOT
+def test_workers_have_nothing_of_it(room, program, tunnel):
+    t = tunnel("workers=2")
+    for _ in range(2):
+        for worker in t.workers():
+            assert not any("memfd" in name or name.endswith("/tunnel")
+                           for name in support.open_files(worker).values())
+        upgrade(t)
+        wait_for(lambda: len(t.workers()) == 2, "the old to leave")
+
+
+# Signals of others.
+
+def ignored(pid):
+    text = support.text_of(f"/proc/{pid}/status")
+    bits = {key: int(re.search(rf"^{key}:\s+(\w+)", text, re.M)[1], 16)
+            for key in ("SigIgn", "SigCgt")}
+    return [bool(bits[key] >> (signal.SIGUSR2 - 1) & 1)
+            for key in ("SigIgn", "SigCgt")]
+
+
+@pytest.mark.parametrize("mode", ["workers=1", "mode=fork"])
+def test_workers_ignore_it_and_commands_do_not(room, program, mode):
+    t = room.tunnel(mode, "--", "cat")
+    client = room.client(t)
+    assert is_echoed(client)
+    assert all(ignored(pid) == [True, False] for pid in t.workers())
+    assert [ignored(pid) for pid in t.commands()] == [[False, False]]
+    support.kill(t.workers(), signal.SIGUSR2)
+    assert is_echoed(client)
+    upgrade(t)
+    assert is_echoed(client)
+    other = room.client(t)
+    assert is_echoed(other)
+    assert [ignored(pid) for pid in t.commands()] == 2 * [[False, False]]
+
+
+def test_command_sees_nothing_of_it(room, program):
+    t = room.tunnel("--", "sh", "-c", "env; ls -l /proc/self/fd")
+    upgrade(t)
+    text = room.client(t).read_all()[0].decode()
+    assert "REMOTE_HOST=" in text
+    assert "TUNNEL_STATE" not in text and "TUNNEL_BEFORE" not in text
+    assert "memfd" not in text
+
+
+# By what name it was started.
+
+@pytest.mark.parametrize("name", ["./tunnel", "tunnel", "link"])
+def test_name_that_it_was_started_by(room, program, backend, name):
+    """A link is followed anew, and what is found is what there is then."""
+    os.symlink(program.path, room.path("link"))
+    words = support.words([f"connect={backend.address}", "accept=127.0.0.1:0",
+                           f"cert={room.certs.server}"])
+    t = room.start("named", [name if name != "link" else room.path("link"),
+                             *words], cwd=room.dir,
+                   env={**os.environ, "PATH": f"{room.dir}:/usr/bin:/bin"},
+                   executable=program.path if name == "./tunnel" else None)
+    t.wait_log("listening on")
+    program.put()
+    said = upgrade(t)
+    end_of = "link" if name == "link" else "tunnel"
+    assert re.search(f"trying {room.dir}/(./)?{end_of} -t\n", said)
+    assert program.runs_in(t)
+    assert t.stop() == 0
+
+
+# What is handed over is not trusted.
+
+def handed(room, data, seals=True, size=None):
+    """The log of a tunnel that was started with this in a memfd."""
+    fd = os.memfd_create("state", os.MFD_ALLOW_SEALING)
+    try:
+        os.write(fd, data)
+        if size:
+            os.ftruncate(fd, size)
+        if seals:
+            fcntl.fcntl(fd, 1033, 0xf)
+        p = room.start("handed", support.command(
+            "accept=127.0.0.1:0", f"cert={room.certs.server}",
+            "connect=127.0.0.1:1"), pass_fds=[fd],
+            env={**os.environ, "TUNNEL_STATE": str(fd)})
+        assert p.wait() == 1
+    finally:
+        os.close(fd)
+    return p.log().splitlines()[-1]
+
+
+def number(n):
+    return struct.pack("q", n)
+
+
+def text(s):
+    return number(len(s)) + s.encode()
+
+
+HEAD = b"tunnel handover 1\0"
+START = HEAD + text("/x") + number(1) + text("x") + number(0)
+
+
+@pytest.mark.parametrize("data,why,keywords", [
+    (b"", "Invalid argument", {}), (b"x", "too short", {}),
+    (HEAD, "too short", {}), (HEAD, "not sealed", {"seals": False}),
+    (HEAD.replace(b"1", b"9") + b"\0" * 99, "another version", {}),
+    (HEAD + number(1 << 40), "out of range", {}),
+    (HEAD + text("/x") + number(0) * 2, "no program", {}),
+    (START + number(0) + number(1), "another process", {}),
+    (START + number(2), "out of range", {}),
+    (START + number(0) * 2, "out of range", {}),
+    (HEAD, "too long", {"size": (64 << 20) + 1}),
+])
+def test_bad_handover(room, data, why, keywords):
+    said = handed(room, data, **keywords)
+    assert said.startswith("tunnel: error: what the program before has handed")
+    assert why in said

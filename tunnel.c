@@ -1707,9 +1707,9 @@ struct service {
 	uid_t	 uid;
 	gid_t	 gid;
 	int	 drops;			/* to the two of them */
-	struct seat *seats;		/* once it leaves: of those that are */
-	size_t	 nseats;		/* taken alone */
-	size_t	 nslots;		/* as many as there were in the end */
+	struct seat *seats;
+	size_t	 nseats;		/* once it leaves: those taken alone */
+	size_t	 nslots;		/* rows of counts: a seat's for good */
 	size_t	 nworkers;		/* seats that are taken */
 	size_t	 next_seat;		/* fork mode: to be looked at */
 	struct shared *shared;
@@ -2746,7 +2746,8 @@ peer_count(const struct service *sv, uint64_t key)
 
 /*
  * What an address still has of the generations before, each of which has a
- * table of its own size.
+ * table of its own size.  Those take places no more, but for connections that
+ * were accepted before the reload and tell their address only now.
  */
 static uint64_t
 peer_count_older(const struct service *sv, uint64_t key)
@@ -4671,6 +4672,8 @@ next_of_use(const struct config *cfg, const struct arguments *a, unsigned from)
 		return from;
 	if (logging.fd >= (int)from)
 		next = (unsigned)logging.fd;
+	if (a->state >= (int)from && (unsigned)a->state < next)
+		next = (unsigned)a->state;
 	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
 		if (strncmp(v->text, "fd:", 3) == 0 && parse_number(v->text + 3,
 		    from, next, &fd) == 0)
@@ -4850,7 +4853,7 @@ raise_limit(const struct service *sv)
 	struct rlimit l;
 
 	for (old = sv; old != NULL; old = old->older)
-		lines += old == sv ? old->nseats : old->nworkers;
+		lines += 1 + (old == sv ? old->nseats : old->nworkers);
 	if (need < lines)
 		need = lines;
 	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
@@ -5932,7 +5935,7 @@ struct upgrade {
 	char	**argv, **env;		/* and how it is to be started */
 	int	 program;		/* the one that runs; or -1 */
 	pid_t	 trial;			/* of the new one; or 0 */
-	int	 output;		/* what it says; or -1 */
+	int	 output, answer;	/* what it says; or -1 */
 	int64_t	 until;			/* it is killed */
 	int	 is_due;		/* it went well */
 	int	 log;			/* of the program before; or -1 */
@@ -6090,6 +6093,22 @@ leave_master(const struct master *m, struct service *sv,
 	upgrade_leave(m);
 }
 
+/*
+ * In the child: among the lines of a master with many workers, the numbers of
+ * those that it keeps may be past its own limit, or the first one past it.
+ */
+static void
+lower_descriptors(struct worker *w, struct service *sv)
+{
+	size_t i;
+
+	move_fd(&w->line, STDERR_FILENO + 1);
+	for (i = 0; i < sv->nlisteners; i++)
+		move_fd(&sv->listeners[i].fd, STDERR_FILENO + 1);
+	if (logging.fd > STDERR_FILENO)
+		move_fd(&logging.fd, STDERR_FILENO + 1);
+}
+
 /* In the child: serve, and never come back. */
 static void __attribute__((noreturn))
 worker_main(const struct master *m, struct service *sv, size_t slot,
@@ -6104,14 +6123,11 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	leave_signals(in != NULL);
 	leave_master(m, sv, in);
 	if (in != NULL) {
-		/* Their numbers may be past the limit that this one has. */
 		connection = *in;
 		in = &connection;
 		move_fd(&connection.fd, STDERR_FILENO + 1);
-		move_fd(&w.line, STDERR_FILENO + 1);
-		if (logging.fd > STDERR_FILENO)
-			move_fd(&logging.fd, STDERR_FILENO + 1);
 	}
+	lower_descriptors(&w, sv);
 	if (worker_init(&w, sv, slot) == 0)
 		r = in != NULL || may_begin(w.line) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
@@ -7314,6 +7330,8 @@ carry_log(struct parcel *x, struct master *m)
 	carry_int(x, &logging.is_journal, 0, 1);
 	carry_int(x, &logging.is_daemon, 0, 1);
 	carry_int(x, &level, ERROR, DEBUG);
+	carry(x, &logging.lost, sizeof(logging.lost));
+	carry(x, &logging.why, sizeof(logging.why));
 	logging.level = (enum level)level;
 	if (x->reads && x->bad == NULL)
 		log_again(m);
@@ -7482,7 +7500,7 @@ upgrade_init(struct master *m)
 {
 	struct upgrade *u = &m->upgrade;
 
-	u->log = u->output = -1;
+	u->log = u->output = u->answer = -1;
 	u->path = find_program(m->args->argv[0]);
 	u->argv = m->args->argv;
 	u->env = environ;
@@ -7508,12 +7526,66 @@ static void
 upgrade_leave(const struct master *m)
 {
 	const int fds[] = { m->upgrade.program, m->upgrade.output,
-	    m->upgrade.log, m->args->state, m->args->before };
+	    m->upgrade.answer, m->upgrade.log, m->args->state,
+	    m->args->before };
 	size_t i;
 
 	for (i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
 		if (fds[i] > STDERR_FILENO)
 			close(fds[i]);
+}
+
+/* The environment, and in it the numbers of these; NULL: no memory. */
+static char **
+environment(char **from, int state, int before)
+{
+	static char texts[2][32];
+	char **env;
+	size_t n = 0;
+
+	while (from[n] != NULL)
+		n++;
+	if ((env = calloc(n + 3, sizeof(*env))) == NULL)
+		return NULL;
+	memcpy(env, from, n * sizeof(*env));
+	snprintf(texts[0], sizeof(texts[0]), "TUNNEL_STATE=%d", state);
+	snprintf(texts[1], sizeof(texts[1]), "TUNNEL_BEFORE=%d", before);
+	env[n] = texts[0];
+	env[n + 1] = before != -1 ? texts[1] : NULL;
+	return env;
+}
+
+/*
+ * What a program that is tried has to leave, or it is not one that could take
+ * over, or not in this process.
+ */
+struct answer {
+	char	 version[sizeof(HANDOVER)];
+	pid_t	 pid;
+};
+
+static int
+upgrade_answer(int fd)
+{
+	struct answer a = { .version = HANDOVER, .pid = getpid() };
+
+	return write(fd, &a, sizeof(a)) == sizeof(a) ? 0 : -1;
+}
+
+/* Why this is not the answer of a process; or NULL. */
+static const char *
+find_fault(int fd, pid_t pid)
+{
+	struct answer a = { .pid = 0 };
+
+	if (pread(fd, &a, sizeof(a), 0) != sizeof(a))
+		return "it can't take over: it is another program, or one "
+		    "from before there were upgrades";
+	if (memcmp(a.version, HANDOVER, sizeof(a.version)) != 0)
+		return "it can't take over from this version: a restart is "
+		    "needed";
+	return a.pid == pid ? NULL : "it can't take over: it is run in "
+	    "another process (a script must use exec)";
 }
 
 /* In the child: the program, as it would be started, but with -t. */
@@ -7532,7 +7604,9 @@ try_main(const struct master *m)
 	argv[0] = u->argv[0];
 	argv[1] = letter;
 	memcpy(argv + 2, u->argv + 1, (size_t)n * sizeof(*argv));
-	environ = u->env;
+	if ((environ = environment(u->env, u->answer, -1)) == NULL)
+		_exit(127);
+	fcntl(u->answer, F_SETFD, 0);
 	for (fd = PASSED; fd < PASSED + m->args->passed; fd++)
 		fcntl(fd, F_SETFD, 0);
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
@@ -7560,13 +7634,15 @@ upgrade_try(struct master *m)
 	u->trial = -1;
 	errno = ENOENT;
 	if (u->path != NULL && u->program != -1 &&
-	    (u->output = memory_file()) != -1)
+	    (u->output = memory_file()) != -1 &&
+	    (u->answer = memory_file()) != -1)
 		u->trial = fork();
 	if (u->trial == 0)
 		try_main(m);
 	if (u->trial == -1) {
 		say(ERROR, "not upgraded: %s", strerror(errno));
 		close_shared(&u->output);
+		close_shared(&u->answer);
 		u->trial = 0;
 		return;
 	}
@@ -7596,48 +7672,38 @@ tell_trial(const struct upgrade *u)
 	}
 }
 
+static void
+end_trial(struct upgrade *u, pid_t pid, int status)
+{
+	const char *why;
+
+	if (WIFSIGNALED(status))
+		say(ERROR, "not upgraded: %s -t was killed by signal %d (%s)",
+		    u->path, WTERMSIG(status), strsignal(WTERMSIG(status)));
+	else if (WEXITSTATUS(status) != 0)
+		say(ERROR, "not upgraded: %s -t failed (status %d)", u->path,
+		    WEXITSTATUS(status));
+	else if ((why = find_fault(u->answer, pid)) != NULL)
+		say(ERROR, "not upgraded: %s: %s", u->path, why);
+	else
+		u->is_due = 1;
+}
+
 /* A child has ended.  Was it the trial? */
 static int
 upgrade_tried(struct master *m, pid_t pid, int status)
 {
 	struct upgrade *u = &m->upgrade;
 
-	if (pid != u->trial || pid == 0)
+	if (pid != u->trial)
 		return 0;
 	u->trial = 0;
-	u->is_due = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-	if (!u->is_due) {
+	if (status != 0)
 		tell_trial(u);
-		if (WIFSIGNALED(status))
-			say(ERROR, "not upgraded: %s -t was killed by signal "
-			    "%d (%s)", u->path, WTERMSIG(status),
-			    strsignal(WTERMSIG(status)));
-		else
-			say(ERROR, "not upgraded: %s -t failed (status %d)",
-			    u->path, WEXITSTATUS(status));
-	}
+	end_trial(u, pid, status);
 	close_shared(&u->output);
+	close_shared(&u->answer);
 	return 1;
-}
-
-/* The environment, and in it the numbers of these; NULL: no memory. */
-static char **
-environment(char **from, int state, int before)
-{
-	static char texts[2][32];
-	char **env;
-	size_t n = 0;
-
-	while (from[n] != NULL)
-		n++;
-	if ((env = calloc(n + 3, sizeof(*env))) == NULL)
-		return NULL;
-	memcpy(env, from, n * sizeof(*env));
-	snprintf(texts[0], sizeof(texts[0]), "TUNNEL_STATE=%d", state);
-	snprintf(texts[1], sizeof(texts[1]), "TUNNEL_BEFORE=%d", before);
-	env[n] = texts[0];
-	env[n + 1] = before != -1 ? texts[1] : NULL;
-	return env;
 }
 
 /* Become the new program, which finds all it needs; or else, go on. */
@@ -7916,7 +7982,8 @@ go_back(const struct arguments *a)
 static void
 upgrade_init(struct master *m)
 {
-	m->upgrade.program = m->upgrade.output = m->upgrade.log = -1;
+	m->upgrade.program = m->upgrade.log = -1;
+	m->upgrade.output = m->upgrade.answer = -1;
 }
 
 static void
@@ -7952,6 +8019,13 @@ static void
 upgrade_step(struct master *m)
 {
 	(void)m;
+}
+
+static int
+upgrade_answer(int fd)
+{
+	(void)fd;
+	return 0;
 }
 
 static int
@@ -8385,6 +8459,8 @@ run_test(const struct arguments *a)
 	warn_of_readers(sv);
 	tls_config_warn(sv->tls, say_warning);
 	service_free(sv);
+	if (a->state != -1 && upgrade_answer(a->state) == -1)
+		return EXIT_FAILURE;
 	return EXIT_SUCCESS;
 }
 

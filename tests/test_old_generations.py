@@ -275,6 +275,35 @@ def test_log_that_becomes_standard_error_and_a_file_again(room, backend, mode):
     end(c.client())
 
 
+def test_log_that_becomes_a_fifo(room, backend, mode):
+    """Another one of that name at the next reload, too."""
+    c = Logging(room, mode, connect=backend.address)
+    clients = [c.client() for _ in range(2)]
+    fifo = room.path("fifo")
+    for client in clients:
+        if os.path.exists(fifo):
+            os.unlink(fifo)
+        os.mkfifo(fifo, 0o600)
+        with open(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), "rb",
+                  buffering=0) as reader:
+            c.write(log=fifo)
+            c.t.signal(signal.SIGHUP)
+            lines = bytearray()
+            wait_for(lambda: b"reloaded" in read_some(reader, lines),
+                     "the reload")
+            wait_for(lambda: all(fifo in support.open_files(pid).values()
+                                 for pid in c.t.pids()), "all to hear of it")
+            end(client)
+            wait_for(lambda: b" closed\n" in read_some(reader, lines),
+                     "its line")
+    assert " closed\n" not in c.text()
+
+
+def read_some(reader, data):
+    data += reader.read(65536) or b""
+    return data
+
+
 def test_log_that_becomes_syslog(room, backend, mode):
     """It can't be reached from where they are: they keep the file."""
     c = Logging(room, mode, connect=backend.address)
@@ -329,6 +358,22 @@ def test_connection_with_a_high_number(room, backend):
         assert is_echoed(client)
         end(client)
     wait_for(lambda: text_of(c.file).count(" closed\n") == 125, "all lines")
+
+
+@pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
+def test_workers_beside_many_processes(room, backend):
+    """fork to poll: their limit is below the number of the master's lines."""
+    c = Logging(room, "fork", connect=backend.address, max_connections="150")
+    clients = [c.client() for _ in range(120)]
+    c.write(mode="poll", workers="4", max_connections="20")
+    c.hup(": reloaded$")
+    clients += [c.client() for _ in range(8)]
+    for _ in range(2):
+        rotate(c)
+    for client in clients:
+        assert is_echoed(client)
+        end(client)
+    wait_for(lambda: text_of(c.file).count(" closed\n") == 128, "all lines")
 
 
 def few_descriptors():

@@ -599,9 +599,10 @@ def test_five_reloads_under_ten_connections(room, configured):
     assert c.t.log().count("reloaded\n") == 5
 
 
-def test_connect_storm_across_reloads(room, configured):
+@pytest.mark.parametrize("mode", ["poll", "fork"])
+def test_connect_storm_across_reloads(room, configured, mode):
     """At no moment is anybody refused, or reset."""
-    c = configured(log_level="notice")
+    c = configured(log_level="notice", mode=mode)
     address, ctx = c.t.address, support.context(room.certs)
     done = []
 

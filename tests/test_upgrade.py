@@ -83,7 +83,7 @@ def upgrade(t, words="tunnel: upgraded$", number=signal.SIGUSR2):
 
 
 def refused(t):
-    return upgrade(t, "not upgraded: .*(failed|all stays|killed by)")
+    return upgrade(t, "not upgraded: .*(failed|all stays|killed by|take over)")
 
 
 def inode(t):
@@ -226,15 +226,24 @@ def fail(room, program, how):
         program.but('exec REAL -Z "$@"')
         return "not upgraded: back to the program before"
     if how == "another process":
-        program.but('REAL "$@" & wait; exit')
+        program.script('#!/bin/sh\nREAL "$@"\n')
         return "a script must use exec"
+    if how == "another program":
+        shutil.copy("/bin/true", room.path("new"))
+        os.rename(room.path("new"), program.path)
+        return "it is another program"
+    if how == "another version":
+        program.script("#!/bin/sh\nprintf 'tunnel handover 2\\000..pid.' "
+                       "> /proc/self/fd/$TUNNEL_STATE\n")
+        return "it can't take over from this version: a restart is needed"
     assert how == "workers crash"
     program.but(crashing(room))
     return "ended with status 3"
 
 
 FAILURES = ["not executable", "no program", "gone", "crashes", "-t fails",
-            "user unknown", "unknown argument", "workers crash"]
+            "user unknown", "unknown argument", "workers crash",
+            "another program", "another process", "another version"]
 
 
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
@@ -363,6 +372,32 @@ def test_resumption(room, program, tunnel, kind, mode):
     fail(room, program, "user unknown")
     refused(t)
     assert visit(t.address, client.session).resumed
+
+
+def test_limit_of_an_address(room, program, tunnel):
+    """Those of before count, and no longer than they are there."""
+    t = tunnel("max_per_ip=2")
+    clients = [room.client(t) for _ in range(2)]
+    assert all(is_echoed(client) for client in clients)
+    upgrade(t)
+    with pytest.raises(OSError):
+        room.client(t)
+    end(clients.pop())
+    wait_for(lambda: statistics(t)["live"] == 1, "one to be over")
+    assert is_echoed(room.client(t))
+    with pytest.raises(OSError):
+        room.client(t)
+
+
+def test_what_a_script_leaves_open(room, program):
+    t = room.tunnel("--", "sh", "-c", "ls -l /proc/self/fd")
+    program.script(f"#!/bin/sh\nexec 7<{room.certs.server}\n"
+                   'exec REAL "$@"\n')
+    upgrade(t)
+    text = room.client(t).read_all()[0].decode()
+    assert "pipe" in text or "socket" in text
+    assert room.certs.server not in text
+    assert room.certs.server not in support.open_files(t.pid).values()
 
 
 def test_workers_leave_with_the_master(room, program, tunnel):

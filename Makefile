@@ -8,7 +8,8 @@
 #   make                 build, with what is there; nothing is downloaded
 #   make deps fuzz       throw garbage at what parses; tests/fuzz/README.md
 #   make deps bench      measure it, next to other servers; QUICK=1: roughly
-#   make install         PREFIX=/usr/local DESTDIR=
+#   make install         PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR=
+#                        SYSTEMDDIR=PREFIX/lib/systemd/system
 #   make uninstall clean
 #
 # STATIC=1         link statically             O=dir        build there
@@ -23,6 +24,8 @@
 
 VERSION	= 0.1.0
 PREFIX	= /usr/local
+SYSCONFDIR = /etc
+SYSTEMDDIR = $(PREFIX)/lib/systemd/system
 CFLAGS	= -O2 -g
 PYTHON	= /usr/bin/python3
 O	= build
@@ -244,26 +247,47 @@ $(O)/bench/%: tests/bench/%.c $(HDRS) $(O)/forward.o $(O)/flags
 $(O)/crypto: tests/bench/crypto.c $(O)/flags | mbedtls-is-fit
 	$(compile) -o $@ $< $(link:$(CC)%=%) $(libs)
 
-install: $(TUNNEL)
-	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/man/man5 \
-	    $(DESTDIR)$(PREFIX)/share/man/man8 \
-	    $(DESTDIR)$(PREFIX)/share/doc/tunnel
+# A service, and its template: an instance for each file of a configuration.
+UNITS	= $(O)/tunnel.service $(O)/tunnel@.service
+
+$(UNITS): lib/systemd/tunnel.service FORCE
+	@mkdir -p $(O)
+	sed -e 's|/usr/local/|$(PREFIX)/|' \
+	    -e 's|/etc/tunnel/|$(SYSCONFDIR)/tunnel/|' \
+	    $(if $(findstring @,$@),-e 's|^Description=.*|& (%i)|' \
+	    -e 's|tunnel\.conf|%i.conf|') $< > $@
+
+DIRECTORIES = $(addprefix $(DESTDIR),$(PREFIX)/sbin $(PREFIX)/share/man/man5 \
+	$(PREFIX)/share/man/man8 $(PREFIX)/share/doc/tunnel \
+	$(PREFIX)/lib/sysusers.d $(SYSTEMDDIR) $(SYSCONFDIR)/tunnel)
+
+install: $(TUNNEL) $(UNITS)
+	install -d $(DIRECTORIES)
 	install -m 755 $(TUNNEL) $(DESTDIR)$(PREFIX)/sbin/tunnel
 	install -m 644 man/tunnel.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 man/tunnel.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 644 README.md SECURITY.md LICENSE tunnel.conf.example \
 	    $(DESTDIR)$(PREFIX)/share/doc/tunnel
+	install -m 644 $(UNITS) $(DESTDIR)$(SYSTEMDDIR)
+	install -m 644 lib/systemd/sysusers.conf \
+	    $(DESTDIR)$(PREFIX)/lib/sysusers.d/tunnel.conf
+	install -m 644 tunnel.conf.example $(DESTDIR)$(SYSCONFDIR)/tunnel
 
+# What others have put into /etc/tunnel is theirs.
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/tunnel \
 	    $(DESTDIR)$(PREFIX)/share/man/man8/tunnel.8 \
-	    $(DESTDIR)$(PREFIX)/share/man/man5/tunnel.conf.5
+	    $(DESTDIR)$(PREFIX)/share/man/man5/tunnel.conf.5 \
+	    $(DESTDIR)$(PREFIX)/lib/sysusers.d/tunnel.conf \
+	    $(UNITS:$(O)/%=$(DESTDIR)$(SYSTEMDDIR)/%) \
+	    $(DESTDIR)$(SYSCONFDIR)/tunnel/tunnel.conf.example
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
+	-@rmdir $(DESTDIR)$(SYSCONFDIR)/tunnel 2>/dev/null || :
 
 # What tests/deps has put there is kept: it is not made from anything here.
 KEPT	= build/mbedtls build/mbedtls-source build/mbedtls-source.apt \
-	build/inetd build/haproxy build/hitch build/nginx build/stunnel \
-	build/traffic_server build/vm
+	build/inetd build/haproxy build/hitch build/nginx build/promtool \
+	build/stunnel build/traffic_server build/vm
 
 clean:
 	rm -rf $(TUNNEL) $(filter-out $(KEPT),$(wildcard build/*))

@@ -763,6 +763,7 @@ static int
 half_drain(struct forward *f, struct conn *c, int from,
     const unsigned char *data)
 {
+	volatile uint64_t *sum = from == CLIENT ? f->p.in : f->p.out;
 	struct half *h = &c->halves[from];
 	ssize_t n;
 
@@ -776,6 +777,8 @@ half_drain(struct forward *f, struct conn *c, int from,
 		h->off += (size_t)n;
 		h->len -= (size_t)n;
 		h->bytes += (size_t)n;
+		if (sum != NULL)
+			*sum += (size_t)n;
 	}
 	free(h->stuck);
 	h->stuck = NULL;

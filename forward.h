@@ -151,6 +151,8 @@ struct forward_params {
 	 * not is dead.  Who is sent nothing is SO_KEEPALIVE's to find out.
 	 */
 	int64_t	 answer_ms;
+	/* Bytes are added here as they move, if not NULL: see forward_end. */
+	volatile uint64_t *in, *out;
 };
 
 struct forward;

@@ -2811,6 +2811,19 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 	return 0;
 }
 
+int
+tls_config_expiry(const struct tls_config *cfg, size_t i, const char **file,
+    int64_t *at)
+{
+	const struct cert *c = cert_at(cfg, i);
+
+	if (c == NULL)
+		return -1;
+	*file = c->name;
+	*at = utc(&c->chain.valid_to);
+	return 0;
+}
+
 void
 tls_config_print(const struct tls_config *cfg, FILE *fp)
 {

@@ -7,6 +7,7 @@
 #define TLS_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 struct stream;
@@ -163,6 +164,13 @@ void	 tls_config_print(const struct tls_config *, FILE *);
 
 /* Describe certificate i (0, 1, ...) in some lines.  -1: no such. */
 int	 tls_config_report(const struct tls_config *, size_t i, FILE *);
+
+/*
+ * When certificate i (0, 1, ...) of the file expires, in seconds since 1970.
+ * -1: no such.
+ */
+int	 tls_config_expiry(const struct tls_config *, size_t i,
+	    const char **file, int64_t *at);
 
 /*
  * What there is to say at this moment against its certificates and revocation

@@ -81,6 +81,9 @@
 #define START_MS	3000		/* for a worker to get ready */
 #define BEATS		4		/* of a worker, in WATCHDOG_USEC */
 #define TRIAL_MS	60000		/* for a new program's -t */
+#define STATS_EVERY_MS	10000		/* they are written, within */
+#define STATS_MS	5000		/* and at the end, removed within */
+#define STATS_END_MS	1000
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
 
@@ -274,8 +277,8 @@ enum {
 	TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE, MAX_CONNECTIONS,
 	MAX_PER_IP, HANDSHAKE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT,
 	LINGER_TIMEOUT, KEEPALIVE, DRAIN_TIMEOUT, RELOAD_TIMEOUT, MODE,
-	WORKERS, USER, GROUP, CHROOT, SANDBOX,
-	DAEMON, PIDFILE, LOG, LOG_LEVEL, OPTIONS
+	WORKERS, USER, GROUP, CHROOT, SANDBOX, DAEMON, PIDFILE,
+	LOG, LOG_LEVEL, STATS_FILE, OPTIONS
 };
 
 enum type { TEXT, LIST, NUMBER, TIME, CHOICE };
@@ -386,6 +389,8 @@ static const struct option {
 	    "stderr, syslog, or a file" },
 	[LOG_LEVEL] = { "log_level", CHOICE, "info", levels, 0, 0,
 	    "how much to log" },
+	[STATS_FILE] = { "stats_file", TEXT, NULL, NULL, 0, 0,
+	    "file for counters, in the text format of Prometheus" },
 };
 
 /*
@@ -1386,6 +1391,11 @@ check_conflicts(const struct config *cfg, int inetd)
 		    config_where(cfg, ACCEPT));
 		r = -1;
 	}
+	if (inetd && cfg->given[STATS_FILE] != NULL) {
+		say(ERROR, "%s: stats_file is written by a tunnel that stays, "
+		    "and with -i none does", config_where(cfg, STATS_FILE));
+		r = -1;
+	}
 	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
 		say(ERROR, "%s: connect and a command exclude each other",
 		    config_where(cfg, CONNECT));
@@ -2218,11 +2228,19 @@ struct listener {
 	int	 kept;			/* another service has it, too */
 };
 
+/* Why a handshake has failed, in few words: see failures[]. */
+enum failure {
+	FAILED_TIMEOUT, FAILED_NOT_TLS, FAILED_CERTIFICATE, FAILED_NAME,
+	FAILED_PROXY, FAILED_ALERT, FAILED_NOTHING_IN_COMMON, FAILED_CLOSED,
+	FAILED_OTHERWISE, FAILURES
+};
+
 /* What has become of connections.  Whose process it is alone writes. */
 struct counts {
-	uint64_t live, accepted, served, resumed, refused, no_backend, silent;
+	uint64_t live, accepted, served, resumed, no_backend, silent;
 	uint64_t over, dropped;
-	uint64_t opened;		/* their handshake is over */
+	uint64_t refused[FAILURES];
+	uint64_t opened[2];		/* in TLS 1.2 and 1.3: its handshake */
 	uint64_t in, out;
 	uint64_t lost;			/* with a worker that was killed */
 	uint64_t beat;			/* it was alive, at (ms) */
@@ -2271,6 +2289,19 @@ struct seat {
 
 static const struct seat empty_seat = { .line = -1 };
 
+/* What is counted, and the process that writes it to a file: STATISTICS. */
+struct stats {
+	struct counts ended;		/* of workers that are no more */
+	int64_t	 began;			/* on our clock, */
+	time_t	 began_at;		/* and on everybody's */
+	unsigned generation;		/* of the configuration: 1, 2, ... */
+	pid_t	 writer;		/* 0: there is none now */
+	int64_t	 write_at;		/* the next one, */
+	int64_t	 kill_at;		/* and the end of this one's time */
+	int	 failed;		/* the last one, and that was said */
+	char	*file;			/* that was written to; or NULL */
+};
+
 /*
  * What sessions are resumed by, in memory of all processes: of two services
  * as well, where it fits both.
@@ -2305,6 +2336,7 @@ struct service {
 	struct listener *listeners;
 	size_t	 nlisteners;
 	const struct rlimit *files, *core;	/* for commands */
+	const char *file;		/* of the configuration, or NULL */
 	uid_t	 uid;
 	gid_t	 gid;
 	int	 drops;			/* to the two of them */
@@ -2426,6 +2458,12 @@ session_agreed(const struct session *ss, struct tls_agreed *a)
 	*a = (struct tls_agreed){ .resumed = 0 };
 	if (ss->tls != NULL)
 		tls_agreed(ss->tls, a);
+}
+
+static int
+is_tls13(const struct tls_agreed *a)
+{
+	return a->version != NULL && strcmp(a->version, "TLSv1.3") == 0;
 }
 
 static int64_t
@@ -3739,11 +3777,13 @@ session_dial(void *conn, struct stream *backend, const char *failed,
     const char **why)
 {
 	struct session *ss = conn;
-	const struct address *a;
+	const struct address *to;
+	struct tls_agreed a;
 
 	*why = ss->worker->why;
 	if (!ss->dialed) {
-		ss->worker->counts->opened++;
+		session_agreed(ss, &a);
+		ss->worker->counts->opened[is_tls13(&a)]++;
 		acknowledge(ss->fd);
 	}
 	ss->dialed = 1;
@@ -3759,10 +3799,10 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	}
 	if (failed != NULL)
 		dial_failed(ss, failed);
-	while ((a = next_address(ss)) != NULL) {
+	while ((to = next_address(ss)) != NULL) {
 		*backend = (struct stream){ .ops = &ss->worker->backend_ops,
 		    .ctx = ss };
-		if (dial(backend, a) == 0)
+		if (dial(backend, to) == 0)
 			return 0;
 		dial_failed(ss, dial_error(errno));
 	}
@@ -3877,6 +3917,37 @@ session_silent(const struct session *ss, const struct forward_end *end)
 	session_say_why(ss, NOTICE, &why);
 }
 
+/* Of a reason in the log, what it begins with: statistics have few of them. */
+static const struct {
+	const char *begins;
+	enum failure failure;
+} failures[] = {
+	{ "handshake timeout", FAILED_TIMEOUT },
+	{ "not TLS", FAILED_NOT_TLS },
+	{ "no client certificate", FAILED_CERTIFICATE },
+	{ "client certificate", FAILED_CERTIFICATE },
+	{ "no certificate for the name", FAILED_NAME },
+	{ "no server name", FAILED_NAME },
+	{ "no PROXY header", FAILED_PROXY },
+	{ "bad PROXY header", FAILED_PROXY },
+	{ "handshake: the client sent a fatal alert", FAILED_ALERT },
+	{ "handshake: no ", FAILED_NOTHING_IN_COMMON },
+	{ "closed by the client", FAILED_CLOSED },
+	{ "client reset", FAILED_CLOSED },
+};
+
+static enum failure
+failure_of(const char *reason)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(failures) / sizeof(failures[0]); i++)
+		if (strncmp(reason, failures[i].begins,
+		    strlen(failures[i].begins)) == 0)
+			return failures[i].failure;
+	return FAILED_OTHERWISE;
+}
+
 static void
 session_closed(void *conn, const struct forward_end *end)
 {
@@ -3887,8 +3958,6 @@ session_closed(void *conn, const struct forward_end *end)
 
 	session_agreed(ss, &a);
 	n->live--;
-	n->in += end->in;
-	n->out += end->out;
 	if (end->served) {
 		n->served++;
 		n->resumed += (uint64_t)a.resumed;
@@ -3902,7 +3971,7 @@ session_closed(void *conn, const struct forward_end *end)
 	} else if (ss->over) {
 		session_say(ss, DEBUG, "", end);
 	} else if (session_heard(ss)) {
-		n->refused++;
+		n->refused[failure_of(end->reason)]++;
 		session_say_why(ss, NOTICE, end);
 	} else {
 		n->silent++;
@@ -4101,6 +4170,8 @@ path_fault(const struct service *sv, int option, const char *path)
 			return "others can write to it";
 	} else if (errno == ENOENT)
 		path = place.directory;
+	if (option == STATS_FILE)
+		path = place.directory;	/* where a new one takes its place */
 	return access(path, is_read ? R_OK : W_OK) == -1 ? strerror(errno) :
 	    NULL;
 }
@@ -4134,7 +4205,9 @@ path_of(int option, const char *text)
 static int
 check_files(const struct service *sv, enum level level)
 {
-	static const int checked[] = { ACCEPT, TICKET_KEYS, PIDFILE, LOG };
+	static const int checked[] = {
+		ACCEPT, TICKET_KEYS, PIDFILE, LOG, STATS_FILE
+	};
 	struct place place;
 	const char *path, *why;
 	const struct value *v;
@@ -5781,6 +5854,7 @@ service_alloc(const struct arguments *a)
 	sv->deadline = INT64_MAX;
 	sv->files = &a->files;
 	sv->core = &a->core;
+	sv->file = a->file;
 	return sv;
 }
 
@@ -6038,6 +6112,8 @@ worker_engine(struct worker *w)
 		.idle_ms = number[IDLE_TIMEOUT],
 		.linger_ms = number[LINGER_TIMEOUT],
 		.answer_ms = number[KEEPALIVE],
+		.in = &w->counts->in,
+		.out = &w->counts->out,
 	};
 	size_t i;
 
@@ -6184,6 +6260,428 @@ worker_free(struct worker *w)
 }
 
 /*
+ * STATISTICS
+ * The sum of what all workers count, those of older generations and those that
+ * are no more as well: for the log at SIGUSR1, and for a program that reads
+ * stats_file.  A process of its own writes that, lest a disk that hangs keeps
+ * the master from looking after its workers.
+ */
+
+static const char *const failure_names[FAILURES] = {
+	[FAILED_TIMEOUT] = "timeout",
+	[FAILED_NOT_TLS] = "not_tls",
+	[FAILED_CERTIFICATE] = "client_certificate",
+	[FAILED_NAME] = "server_name",
+	[FAILED_PROXY] = "proxy_header",
+	[FAILED_ALERT] = "client_alert",
+	[FAILED_NOTHING_IN_COMMON] = "nothing_in_common",
+	[FAILED_CLOSED] = "closed",
+	[FAILED_OTHERWISE] = "other",
+};
+
+static void
+counts_add(struct counts *sum, const volatile struct counts *n)
+{
+	size_t i;
+
+	sum->live += n->live;
+	sum->accepted += n->accepted;
+	sum->served += n->served;
+	sum->resumed += n->resumed;
+	for (i = 0; i < FAILURES; i++)
+		sum->refused[i] += n->refused[i];
+	sum->opened[0] += n->opened[0];
+	sum->opened[1] += n->opened[1];
+	sum->no_backend += n->no_backend;
+	sum->silent += n->silent;
+	sum->over += n->over;
+	sum->dropped += n->dropped;
+	sum->in += n->in;
+	sum->out += n->out;
+	sum->lost += n->lost;
+}
+
+/* All of it, and how many workers there are. */
+static size_t
+stats_sum(const struct stats *st, const struct service *live,
+    struct counts *sum)
+{
+	const struct service *sv;
+	size_t i, workers = 0;
+
+	*sum = st->ended;
+	for (sv = live; sv != NULL; sv = sv->older) {
+		for (i = 0; i < sv->nseats; i++)
+			if (sv->seats[i].pid != 0)
+				counts_add(sum,
+				    &sv->counts[sv->seats[i].slot]);
+		workers += sv->nworkers;
+	}
+	return workers;
+}
+
+static uint64_t
+refused_sum(const struct counts *n)
+{
+	uint64_t sum = 0;
+	size_t i;
+
+	for (i = 0; i < FAILURES; i++)
+		sum += n->refused[i];
+	return sum;
+}
+
+static void
+stats_say(const struct stats *st, const struct service *live)
+{
+	struct counts sum;
+	size_t workers = stats_sum(st, live, &sum);
+
+	say(NOTICE, "statistics: up %llds, %zu worker%s, live=%llu "
+	    "max_connections=%lld accepted=%llu served=%llu resumed=%llu "
+	    "refused=%llu no_backend=%llu silent=%llu dropped=%llu "
+	    "over_max_per_ip=%llu lost=%llu in=%llu out=%llu",
+	    (long long)(clock_ms() - st->began) / 1000, workers,
+	    workers == 1 ? "" : "s", (unsigned long long)sum.live,
+	    (long long)live->cfg.number[MAX_CONNECTIONS],
+	    (unsigned long long)sum.accepted, (unsigned long long)sum.served,
+	    (unsigned long long)sum.resumed,
+	    (unsigned long long)refused_sum(&sum),
+	    (unsigned long long)sum.no_backend,
+	    (unsigned long long)sum.silent, (unsigned long long)sum.dropped,
+	    (unsigned long long)sum.over,
+	    (unsigned long long)sum.lost, (unsigned long long)sum.in,
+	    (unsigned long long)sum.out);
+}
+
+/* A label's value: printable ASCII, in the quotation of the format. */
+static void
+print_value(FILE *fp, const char *text, size_t len)
+{
+	for (; len > 0 && *text != '\0'; text++, len--) {
+		if (*text < ' ' || *text > '~')
+			fprintf(fp, "\\\\x%02x", (unsigned char)*text);
+		else
+			fprintf(fp, "%s%c", *text == '"' || *text == '\\' ?
+			    "\\" : "", *text);
+	}
+}
+
+/*
+ * One host may have several services, and they are told apart by the name of
+ * the configuration's file, without .conf.
+ */
+static void
+print_service(FILE *fp, const char *file)
+{
+	const char *name = file != NULL ? strrchr(file, '/') : NULL;
+	size_t len;
+
+	name = name != NULL ? name + 1 : file != NULL ? file : "tunnel";
+	len = strlen(name);
+	if (len > 5 && strcmp(name + len - 5, ".conf") == 0)
+		len -= 5;
+	print_value(fp, name, len);
+}
+
+/* What is printed, of one metric at a time. */
+struct exposition {
+	FILE	*fp;
+	const char *file;		/* of the configuration, or NULL */
+	const char *metric;
+};
+
+static void
+begin_metric(struct exposition *e, const char *name, const char *type,
+    const char *help)
+{
+	e->metric = name;
+	fprintf(e->fp, "# HELP tunnel_%s %s\n# TYPE tunnel_%s %s\n", name,
+	    help, name, type);
+}
+
+/* With a label beside that of the service, if it has a name. */
+static void
+print_sample(const struct exposition *e, const char *label,
+    const char *value, int64_t n)
+{
+	fprintf(e->fp, "tunnel_%s{service=\"", e->metric);
+	print_service(e->fp, e->file);
+	if (label != NULL) {
+		fprintf(e->fp, "\",%s=\"", label);
+		print_value(e->fp, value, SIZE_MAX);
+	}
+	fprintf(e->fp, "\"} %lld\n", (long long)n);
+}
+
+static void
+print_metric(struct exposition *e, const char *name, const char *type,
+    const char *help, uint64_t n)
+{
+	begin_metric(e, name, type, help);
+	print_sample(e, NULL, NULL, (int64_t)n);
+}
+
+static void
+print_connections(struct exposition *e, const struct counts *n)
+{
+	const struct {
+		const char *reason;
+		uint64_t count;
+	} unserved[] = {
+		{ "handshake", refused_sum(n) }, { "silent", n->silent },
+		{ "full", n->dropped }, { "max_per_ip", n->over },
+		{ "no_backend", n->no_backend }, { "lost", n->lost },
+	};
+	size_t i;
+
+	print_metric(e, "connections", "gauge", "Connections at this moment.",
+	    n->live);
+	print_metric(e, "connections_accepted_total", "counter",
+	    "Connections accepted.", n->accepted);
+	print_metric(e, "connections_served_total", "counter",
+	    "Connections that reached the service, and are over.", n->served);
+	print_metric(e, "connections_resumed_total", "counter",
+	    "Those of them that had resumed a session.", n->resumed);
+	begin_metric(e, "connections_refused_total", "counter",
+	    "Connections not served, or lost with a worker.");
+	for (i = 0; i < sizeof(unserved) / sizeof(unserved[0]); i++)
+		print_sample(e, "reason", unserved[i].reason,
+		    (int64_t)unserved[i].count);
+	print_metric(e, "received_bytes_total", "counter",
+	    "Bytes of data from clients to the service.", n->in);
+	print_metric(e, "sent_bytes_total", "counter",
+	    "Bytes of data from the service to clients.", n->out);
+}
+
+static void
+print_handshakes(struct exposition *e, const struct counts *n)
+{
+	size_t i;
+
+	begin_metric(e, "handshakes_total", "counter",
+	    "Handshakes completed, by version of TLS.");
+	print_sample(e, "version", "TLSv1.2", (int64_t)n->opened[0]);
+	print_sample(e, "version", "TLSv1.3", (int64_t)n->opened[1]);
+	begin_metric(e, "handshake_failures_total", "counter",
+	    "Handshakes that failed.");
+	for (i = 0; i < FAILURES; i++)
+		print_sample(e, "reason", failure_names[i],
+		    (int64_t)n->refused[i]);
+}
+
+/* A file that is named twice must not make two series of one name. */
+static int
+is_named_before(const struct tls_config *tls, size_t i, const char *file)
+{
+	const char *other;
+	int64_t at;
+
+	while (i-- > 0)
+		if (tls_config_expiry(tls, i, &other, &at) == 0 &&
+		    strcmp(other, file) == 0)
+			return 1;
+	return 0;
+}
+
+static void
+print_certificates(struct exposition *e, const struct tls_config *tls)
+{
+	const char *file;
+	int64_t at;
+	size_t i;
+
+	for (i = 0; tls_config_expiry(tls, i, &file, &at) == 0; i++) {
+		if (i == 0)
+			begin_metric(e, "certificate_expiry_timestamp_seconds",
+			    "gauge", "When the certificate expires.");
+		if (!is_named_before(tls, i, file))
+			print_sample(e, "file", file, at);
+	}
+}
+
+static void
+print_stats(FILE *fp, const struct stats *st, const struct service *live)
+{
+	struct exposition e = { .fp = fp, .file = live->file };
+	struct counts sum;
+	size_t workers = stats_sum(st, live, &sum);
+
+	begin_metric(&e, "build_info", "gauge", "The version of tunnel.");
+	print_sample(&e, "version", VERSION, 1);
+	begin_metric(&e, "library_info", "gauge", "The version of mbed TLS.");
+	print_sample(&e, "version", tls_version(), 1);
+	print_metric(&e, "start_time_seconds", "gauge",
+	    "When it was started.", (uint64_t)st->began_at);
+	print_metric(&e, "workers", "gauge", "Processes that serve.",
+	    workers);
+	print_metric(&e, "generation", "gauge",
+	    "Configurations put into effect since the start.",
+	    st->generation);
+	print_metric(&e, "max_connections", "gauge",
+	    "Connections that there may be.",
+	    (uint64_t)live->cfg.number[MAX_CONNECTIONS]);
+	print_connections(&e, &sum);
+	print_handshakes(&e, &sum);
+	print_certificates(&e, live->tls);
+}
+
+/*
+ * A reader finds the old file or the new one, and each of them whole.  NULL, or
+ * why not; then all is as it was.
+ */
+static const char *
+stats_write(const struct stats *st, const struct service *live,
+    const char *path)
+{
+	const char *why = path_fault(live, STATS_FILE, path);
+	char fresh[PATH_MAX];
+	FILE *fp = NULL;
+	int fd, n;
+
+	if (why != NULL)
+		return why;
+	n = snprintf(fresh, sizeof(fresh), "%s.new", path);
+	if ((size_t)n >= sizeof(fresh))
+		return strerror(ENAMETOOLONG);
+	unlink(fresh);			/* one that was never finished */
+	fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+	    0644);
+	if (fd == -1 || fchmod(fd, 0644) == -1 ||
+	    (fp = fdopen(fd, "w")) == NULL)
+		return strerror(errno);
+	print_stats(fp, st, live);
+	if (fclose(fp) == 0 && rename(fresh, path) == 0)
+		return NULL;
+	why = strerror(errno);
+	unlink(fresh);
+	return why;
+}
+
+/* A child that hangs must not hold on to what is the master's. */
+static void
+close_all_but_log(void)
+{
+	unsigned log = logging.fd > STDERR_FILENO ? (unsigned)logging.fd :
+	    STDERR_FILENO;
+
+	closelog();
+	if (log > PASSED)
+		close_between(PASSED, log - 1);
+	close_between(log + 1, INT_MAX);
+}
+
+/* Replace what is there, or with no path, remove it: in a child. */
+static int
+stats_child(const struct stats *st, const struct service *live,
+    const char *path)
+{
+	const char *why = NULL;
+
+	logging.lost = 0;		/* the master tells of its own */
+	close_all_but_log();
+	if (path != NULL)
+		why = stats_write(st, live, path);
+	if (why != NULL && !st->failed)
+		say(WARNING, "%s: stats_file %s: %s",
+		    config_where(&live->cfg, STATS_FILE), path, why);
+	if (st->file != NULL && (path == NULL || strcmp(path, st->file) != 0))
+		unlink(st->file);
+	return why != NULL;
+}
+
+static void
+stats_start(struct stats *st, const struct service *live, const char *path)
+{
+	int64_t now = clock_ms();
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(stats_child(st, live, path));
+	st->write_at = now + STATS_EVERY_MS;
+	st->kill_at = now + STATS_MS;
+	if (pid == -1) {
+		say(WARNING, "stats_file can't be written: %s",
+		    strerror(errno));
+		return;
+	}
+	st->writer = pid;
+	if (path != NULL && st->file != NULL && strcmp(path, st->file) == 0)
+		return;
+	free(st->file);
+	st->file = path != NULL ? strdup(path) : NULL;
+}
+
+/* When there is something to do for it; INT64_MAX: never. */
+static int64_t
+stats_due(const struct stats *st, const struct service *live)
+{
+	if (st->writer != 0)
+		return st->kill_at;
+	return live->cfg.given[STATS_FILE] != NULL || st->file != NULL ?
+	    st->write_at : INT64_MAX;
+}
+
+static void
+stats_turn(struct stats *st, const struct service *live)
+{
+	if (clock_ms() < stats_due(st, live))
+		return;
+	if (st->writer == 0) {
+		stats_start(st, live, config_text(&live->cfg, STATS_FILE));
+		return;
+	}
+	st->kill_at = INT64_MAX;
+	kill(st->writer, SIGKILL);
+	if (!st->failed)
+		say(WARNING, "stats_file %s: not written within %d s", st->file,
+		    STATS_MS / 1000);
+	st->failed = 1;
+}
+
+/* Has a child that is no more been the writer? */
+static void
+stats_reaped(struct stats *st, pid_t pid, int status)
+{
+	int failed = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+
+	if (pid != st->writer)
+		return;
+	st->writer = 0;
+	if (st->failed && !failed)
+		say(NOTICE, "stats_file %s: written again", st->file);
+	st->failed = failed;
+}
+
+/* Until the writer is no more; but not for long. */
+static void
+stats_await(struct stats *st, const sigset_t *asleep)
+{
+	int64_t until = clock_ms() + STATS_END_MS;
+	const struct timespec soon = { .tv_nsec = 10 * 1000000L };
+
+	while (st->writer != 0 && waitpid(st->writer, NULL, WNOHANG) == 0) {
+		if (clock_ms() >= until) {
+			kill(st->writer, SIGKILL);
+			break;
+		}
+		ppoll(NULL, 0, &soon, asleep);
+	}
+	st->writer = 0;
+}
+
+/* What it had to tell is over: a stop. */
+static void
+stats_end(struct stats *st, const sigset_t *asleep)
+{
+	stats_await(st, asleep);
+	if (st->file == NULL)
+		return;
+	stats_start(st, NULL, NULL);
+	stats_await(st, asleep);
+}
+
+/*
  * THE MASTER
  * It has the privileges, the listeners and the workers, and reads nothing that
  * comes from the network.
@@ -6204,7 +6702,7 @@ struct upgrade {
 struct master {
 	const struct arguments *args;
 	struct service *live;		/* and behind it those that leave */
-	struct counts ended;		/* of workers that are no more */
+	struct stats stats;
 	sigset_t asleep;
 	pid_t	 pid;
 	int	 parent;		/* waits for the start; or -1 */
@@ -6213,7 +6711,6 @@ struct master {
 	int	 stopping;
 	struct incoming waiting;	/* fork mode: for a process; or -1 */
 	size_t	 next_listener;		/* fork mode */
-	int64_t	 began;
 	int64_t	 renew_at;		/* keys for tickets */
 	int64_t	 starved_until;
 	int64_t	 ask_at;		/* fork mode: others to make room */
@@ -6525,7 +7022,8 @@ oldest_handshake(const struct service *sv)
 	for (i = 0; i < sv->nseats; i++) {
 		struct seat *seat = &sv->seats[i];
 
-		if (seat->pid != 0 && sv->counts[i].opened == 0 &&
+		if (seat->pid != 0 &&
+		    sv->counts[i].opened[0] + sv->counts[i].opened[1] == 0 &&
 		    (oldest == NULL || seat->drop_at < oldest->drop_at))
 			oldest = seat;
 	}
@@ -6646,23 +7144,6 @@ serve_waiting(struct master *m)
 		warn_full(sv);
 }
 
-static void
-counts_add(struct counts *sum, const volatile struct counts *n)
-{
-	sum->live += n->live;
-	sum->accepted += n->accepted;
-	sum->served += n->served;
-	sum->resumed += n->resumed;
-	sum->refused += n->refused;
-	sum->no_backend += n->no_backend;
-	sum->silent += n->silent;
-	sum->over += n->over;
-	sum->dropped += n->dropped;
-	sum->in += n->in;
-	sum->out += n->out;
-	sum->lost += n->lost;
-}
-
 /*
  * A worker has left, and could not tell of lines that it has lost: in fork
  * mode, each has one line to log, at its end.
@@ -6686,10 +7167,10 @@ clear_seat(struct master *m, struct service *sv, struct seat *seat)
 	volatile struct counts *counts = &sv->counts[seat->slot];
 	size_t first, n = share_of(sv, seat->slot, &first);
 
-	counts_add(&m->ended, counts);
+	counts_add(&m->stats.ended, counts);
 	tell_unlogged(counts);
-	m->ended.lost += m->ended.live;
-	m->ended.live = 0;
+	m->stats.ended.lost += m->stats.ended.live;
+	m->stats.ended.live = 0;
 	memset((void *)counts, 0, sizeof(*counts));
 	peers_recount(sv, first, n);
 	if (seat->line != -1)
@@ -6741,13 +7222,15 @@ reap(struct master *m)
 	size_t i;
 	pid_t pid;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		stats_reaped(&m->stats, pid, status);
 		for (sv = upgrade_tried(m, pid, status) ? NULL : m->live;
 		    sv != NULL; sv = sv->older)
 			for (i = 0; i < sv->nseats; i++)
 				if (sv->seats[i].pid == pid)
 					worker_ended(m, sv, &sv->seats[i],
 					    status);
+	}
 }
 
 /* Those that all have left, and what the C library would keep of them. */
@@ -7074,6 +7557,8 @@ replace(struct master *m)
 	tune_kept(sv);
 	keep_none(sv);
 	m->live = sv;
+	m->stats.generation++;
+	m->stats.write_at = 0;
 	take_over_keys(m, old);
 	if (sv->cfg.number[MODE] == POLL)
 		drop_waiting(m);
@@ -7144,33 +7629,12 @@ stop(struct master *m, int at_once)
 
 /* SIGUSR1: the sum here, and each worker has its connections listed. */
 static void
-tell(const struct master *m)
+tell(struct master *m)
 {
-	struct counts sum = m->ended;
-	int64_t max = m->live->cfg.number[MAX_CONNECTIONS];
 	const struct service *sv;
-	size_t i, workers = 0;
 
-	for (sv = m->live; sv != NULL; sv = sv->older) {
-		for (i = 0; i < sv->nslots; i++)
-			counts_add(&sum, &sv->counts[i]);
-		workers += sv->nworkers;
-	}
-	say(NOTICE, "statistics: up %llds, %zu worker%s, live=%llu "
-	    "max_connections=%lld accepted=%llu served=%llu resumed=%llu "
-	    "refused=%llu no_backend=%llu silent=%llu dropped=%llu "
-	    "over_max_per_ip=%llu lost=%llu in=%llu out=%llu",
-	    (long long)(clock_ms() - m->began) / 1000, workers,
-	    workers == 1 ? "" : "s", (unsigned long long)sum.live,
-	    (long long)max,
-	    (unsigned long long)sum.accepted, (unsigned long long)sum.served,
-	    (unsigned long long)sum.resumed,
-	    (unsigned long long)sum.refused,
-	    (unsigned long long)sum.no_backend,
-	    (unsigned long long)sum.silent, (unsigned long long)sum.dropped,
-	    (unsigned long long)sum.over,
-	    (unsigned long long)sum.lost, (unsigned long long)sum.in,
-	    (unsigned long long)sum.out);
+	stats_say(&m->stats, m->live);
+	m->stats.write_at = 0;
 	for (sv = m->live; sv != NULL; sv = sv->older)
 		signal_workers(sv, SIGUSR1);
 }
@@ -7680,6 +8144,22 @@ carry_passed(struct parcel *x, struct arguments *a)
 	}
 }
 
+/* Counters go on, and the file is known, should it have another name now. */
+static void
+carry_stats(struct parcel *x, struct stats *st)
+{
+	int64_t began_at = st->began_at;
+	int generation = (int)st->generation;
+
+	carry_number(x, &st->began, 0, INT64_MAX);
+	carry_number(x, &began_at, 0, INT64_MAX);
+	carry_int(x, &generation, 1, INT_MAX);
+	carry(x, &st->ended, sizeof(st->ended));
+	carry_text(x, &st->file);
+	st->began_at = (time_t)began_at;
+	st->generation = (unsigned)generation;
+}
+
 static void
 carry_master(struct parcel *x, struct master *m, struct arguments *a)
 {
@@ -7699,9 +8179,8 @@ carry_master(struct parcel *x, struct master *m, struct arguments *a)
 	carry_fd(x, &m->pidfile);
 	carry_text(x, &m->pidfile_name);
 	carry_fd(x, &m->waiting.fd);
-	carry_number(x, &m->began, 0, INT64_MAX);
 	carry_number(x, &m->renew_at, 0, INT64_MAX);
-	carry(x, &m->ended, sizeof(m->ended));
+	carry_stats(x, &m->stats);
 	if (x->bad == NULL)
 		carry_services(x, m);
 	if (x->bad == NULL && x->reads && x->at != x->size)
@@ -8015,6 +8494,7 @@ hand_over(struct master *m)
 	char **env = NULL;
 	int fd = -1;
 
+	stats_await(&m->stats, &m->asleep);	/* or two would write */
 	say(NOTICE, "upgrading: %s takes over", u->path);
 	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)forward_clock_us());
@@ -8403,6 +8883,8 @@ sleep_ms(const struct master *m)
 	if (!m->stopping && (sv->cfg.number[MODE] == POLL ? !is_full(sv) :
 	    sv->retry_at > now) && sv->retry_at < until)
 		until = sv->retry_at;
+	if ((due = stats_due(&m->stats, sv)) < until)
+		until = due;
 	if ((due = seat_from(m)) < until && (due > now || m->waiting.fd != -1))
 		until = due;
 	for (; sv != NULL; sv = sv->older) {
@@ -8490,11 +8972,13 @@ supervise(struct master *m)
 		kill_late(m);
 		free_services(m);
 		refill(m);
+		stats_turn(&m->stats, m->live);
 		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
 			beat(m);
 		upgrade_step(m);
 	}
 	repeats_end(m->live, 1);
+	stats_end(&m->stats, &m->asleep);
 }
 
 /*
@@ -8695,7 +9179,8 @@ static int
 run_service(struct arguments *a)
 {
 	struct master m = { .args = a, .parent = -1, .pidfile = -1,
-	    .waiting = { .fd = -1 }, .began = clock_ms() };
+	    .waiting = { .fd = -1 }, .stats = { .began = clock_ms(),
+	    .began_at = time(NULL), .generation = 1 } };
 	int r = EXIT_CONFIG;
 
 	if (a->state != -1) {
@@ -8751,7 +9236,7 @@ warn_of_sockets(const struct service *sv)
 }
 
 static void
-print_service(const struct service *sv)
+report_service(const struct service *sv)
 {
 	char text[LOG_SIZE];
 	size_t i;
@@ -8774,7 +9259,7 @@ run_test(const struct arguments *a)
 	if ((sv = service_new(a, NULL)) == NULL)
 		return exit_status(errno);
 	if (!a->quiet)
-		print_service(sv);
+		report_service(sv);
 	if (!a->inetd)
 		warn_of_sockets(sv);
 	check_files(sv, WARNING);

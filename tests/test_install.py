@@ -2,6 +2,8 @@
 usual variables are respected.
 """
 import os
+import re
+import shutil
 import subprocess
 
 import pytest
@@ -35,6 +37,10 @@ def test_install_and_uninstall(tmp_path):
         "opt/tunnel/share/doc/tunnel/SECURITY.md",
         "opt/tunnel/share/doc/tunnel/LICENSE",
         "opt/tunnel/share/doc/tunnel/tunnel.conf.example",
+        "opt/tunnel/lib/systemd/system/tunnel.service",
+        "opt/tunnel/lib/systemd/system/tunnel@.service",
+        "opt/tunnel/lib/sysusers.d/tunnel.conf",
+        "etc/tunnel/tunnel.conf.example",
     }
     version = subprocess.run([tmp_path / "opt/tunnel/sbin/tunnel", "-V"],
                              stdout=subprocess.PIPE, text=True, timeout=10)
@@ -42,6 +48,50 @@ def test_install_and_uninstall(tmp_path):
     assert version.stdout.startswith("tunnel ")
     assert make("uninstall", *where).returncode == 0
     assert files(tmp_path) == set()
+    assert not (tmp_path / "etc/tunnel").exists()
+
+
+def test_install_leaves_what_is_a_users(tmp_path):
+    where = f"DESTDIR={tmp_path}"
+    mine = [tmp_path / "etc/tunnel" / name
+            for name in ("tunnel.conf", "imaps.conf")]
+    mine[0].parent.mkdir(parents=True)
+    for path in mine:
+        path.write_text("mine")
+    assert make("install", where).returncode == 0
+    assert make("uninstall", where).returncode == 0
+    assert files(tmp_path) == {"etc/tunnel/tunnel.conf",
+                               "etc/tunnel/imaps.conf"}
+    assert {path.read_text() for path in mine} == {"mine"}
+
+
+def commands_of(path):
+    return re.findall(r"^Exec\w+=(.*)$", path.read_text(), re.M)
+
+
+def test_units_run_what_was_installed(tmp_path):
+    """And read the file of the instance."""
+    units = tmp_path / "units"
+    assert make("install", f"DESTDIR={tmp_path}", "PREFIX=/opt/tunnel",
+                "SYSCONFDIR=/opt/etc", "SYSTEMDDIR=/units").returncode == 0
+    for name, conf in ("tunnel", "tunnel"), ("tunnel@", "%i"):
+        use = f"-c /opt/etc/tunnel/{conf}.conf"
+        assert commands_of(units / f"{name}.service") == [
+            f"/opt/tunnel/sbin/tunnel {use}",
+            f"/opt/tunnel/sbin/tunnel -tq {use}", "/bin/kill -HUP $MAINPID"]
+
+
+def test_user_for_the_workers(tmp_path):
+    """systemd-sysusers makes the one that README tells to name."""
+    if not shutil.which("systemd-sysusers"):
+        pytest.skip("systemd-sysusers is not installed")
+    assert make("install", f"DESTDIR={tmp_path}", "PREFIX=/usr"
+                ).returncode == 0
+    subprocess.run(["systemd-sysusers", f"--root={tmp_path}"], check=True,
+                   timeout=30, capture_output=True)
+    user = (tmp_path / "etc/passwd").read_text().strip().split(":")
+    assert user[0] == "tunnel" and user[2] != "0"
+    assert user[6] == "/usr/sbin/nologin"
 
 
 def test_without_an_mbedtls_one_sentence_says_so(tmp_path):

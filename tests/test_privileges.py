@@ -24,7 +24,7 @@ import pytest
 import support
 from support import Task, read_exactly, run, wait_for
 from test_service_sides import assert_echoes
-from test_supervisors import Supervisor, displays, need
+from test_supervisors import Supervisor, need
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -1125,15 +1125,17 @@ def test_worker_can_do_nothing_to_others(room, puppet):
     assert other.alive()
 
 
-# The service unit of the manual, as far as it goes without systemd.
+# The service unit, as far as it goes without systemd.
 
 @pytest.fixture
 def unit(network, room):
     """What it says, and the words that make a tunnel on port 443."""
-    text, = displays("[Service]")
+    text = support.text_of(os.path.join(support.TOP,
+                                        "lib/systemd/tunnel.service"))
     backend = room.backend().serve(support.echo)
     return text, ["accept=127.0.0.1:443", "user=nobody",
-                  f"connect={backend.address}", "sandbox=yes"]
+                  f"connect={backend.address}", "sandbox=yes",
+                  f"stats_file={room.path('stats.prom')}"]
 
 
 def settings(text, key):

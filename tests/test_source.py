@@ -1,6 +1,7 @@
 """Which mbed TLS "make deps" fetches, from a Debian that is made up here."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -261,3 +262,22 @@ def test_deps_without_apt(tmp_path):
     assert p.returncode != 0
     assert len(p.stderr.splitlines()) == 1
     assert "make MBEDTLS=system" in p.stderr
+
+
+def test_deps_without_root(tmp_path):
+    """One sentence has all that is missing, for root to install."""
+    for name in ("sh", "dirname", "grep"):
+        os.symlink(shutil.which(name), tmp_path / name)
+    for name, text in {"id": "echo 1000", "dpkg-query": "exit 1",
+                       "apt-get": "echo installing; exit 1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    p = subprocess.run([os.path.join(TOP, "tests", "deps"), "demo"],
+                       capture_output=True, text=True,
+                       env={"PATH": str(tmp_path), "MUSL": "1"})
+    assert p.returncode != 0 and p.stdout == ""
+    said, = p.stderr.splitlines()
+    named = re.search('"apt-get install --no-install-recommends (.*)", then',
+                      said)[1].split()
+    assert {"gcc", "make", "curl", "python3", "dpkg-dev", "bzip2",
+            "musl-tools"} <= set(named)

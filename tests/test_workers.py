@@ -627,7 +627,7 @@ def test_fork_churn(room, forking):
     t = forking()
     assert is_echoed(room.client(t))
     room.opened[-1].close()
-    wait_for(lambda: not t.workers(), "the child's end")
+    t.wait_log(r"worker \d+ ended")
     before = t.descriptors()
 
     def visit():
@@ -641,8 +641,7 @@ def test_fork_churn(room, forking):
 
     for task in [Task(visit) for _ in range(5)]:
         task.result()
-    wait_for(lambda: not t.workers(), "the children's end")
-    assert t.descriptors() == before
+    wait_for(lambda: t.descriptors() <= before, "the children's end")
     assert statistics(t)[0]["served"] == 101
 
 

@@ -175,10 +175,11 @@ def test_fifty_reloads_and_one_connection(configured, mode):
     n = 1 if mode == "poll" else 0
     wait_for(lambda: len(c.t.workers()) == 1 + n, "the last to leave")
     assert set(old) & set(c.t.workers()) and is_echoed(client)
-    # It takes turns, as the new is made beside the old.
-    for before, after in zip(map(max, zip(*seen[4:10])),
-                             map(max, zip(*seen[40:]))):
-        assert after <= 1.05 * before + 2, seen
+    # It takes turns, as the new is made beside the old; 64 KB in 36 reloads
+    # would be less than 2 KB each.
+    for room, before, after in zip((2, 2, 64), map(max, zip(*seen[4:10])),
+                                   map(max, zip(*seen[40:]))):
+        assert after <= before + room, seen
     end(client)
     wait_for(lambda: len(c.t.workers()) == n, "its generation's end")
     c.t.wait_log(" closed$")

@@ -7452,6 +7452,12 @@ announce(const struct service *sv, const struct service *old)
 }
 
 static void
+say_version(void)
+{
+	say(NOTICE, "tunnel %s, %s", VERSION, tls_version());
+}
+
+static void
 notify_ready(const struct master *m, const char *but)
 {
 	const struct service *sv = m->live;
@@ -8686,6 +8692,7 @@ take_over(struct master *m)
 {
 	const struct service *older = m->live->older;
 
+	say_version();
 	if (replace(m) == 0) {
 		say(NOTICE, "upgraded");
 		notify_ready(m, "");
@@ -9173,7 +9180,7 @@ serve(struct master *m)
 {
 	int r = EXIT_SUCCESS;
 
-	say(NOTICE, "tunnel %s, %s", VERSION, tls_version());
+	say_version();
 	if (m->parent != -1)
 		silence();
 	if (renew_keys(m) == 0 && start_workers(m, m->live) == 0) {

@@ -98,6 +98,7 @@ def test_new_program_in_the_same_process(room, program, tunnel, mode):
     assert not program.runs_in(t)
     said = upgrade(t)
     assert f"upgrading: {program.path} takes over" in said
+    assert re.search("takes over\n.*tunnel: tunnel .*TLS", said)
     assert program.runs_in(t) and inode(t) != old
     assert serves(room, t.address)
     wait_for(lambda: not set(workers) & set(t.workers()), "others to serve")

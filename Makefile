@@ -294,7 +294,8 @@ clean:
 
 FORCE:
 
-.PHONY: all demo check check-more check-all check-vm unit fuzz bench bench-vm install uninstall \
+.PHONY: all demo check check-more check-all check-vm unit fuzz bench bench-vm \
+	install uninstall \
 	clean mbedtls-is-fit FORCE
 
 endif

@@ -83,9 +83,9 @@ struct conn {
 	short	 revents[SIDES];	/* reported since the last step */
 	short	 open_on;		/* what OPENING and DIALING wait for */
 	bool	 busy;			/* is in the list of those to step */
-	bool	 is_refused;		/* the client is told by a fatal alert */
+	bool	 is_refused;		/* the client gets a fatal alert */
 	bool	 served, dropped;
-	int	 broken;		/* DELIVERING, FLUSHING: what has failed */
+	int	 broken;		/* side; in DELIVERING and FLUSHING */
 	char	*reason;		/* once there is one */
 };
 

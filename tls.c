@@ -90,7 +90,7 @@ ALLOW_OLD_MBEDTLS=1 takes it, if its distribution has the fix in it"
 #define CRL_WARN_DAYS	3		/* some are good for a week alone */
 #define RSA_BITS	2048
 #define CLIENT_RSA_MAX	4096		/* bits of a key that a client sends */
-#define REQUEST_HEAD	128		/* in front of issuers, RFC 5246 7.4.4 */
+#define REQUEST_HEAD	128		/* before issuers, RFC 5246 7.4.4 */
 #define CHAIN_MAX	5		/* certificates that a client sends */
 #define GENERATED_DAYS	825		/* more, and Apple's clients balk */
 #define HOUR		(60 * 60)
@@ -2430,7 +2430,8 @@ has_issuer(const mbedtls_x509_crt *list, const mbedtls_x509_crt *crt)
 /*
  * Extensions, and what is in one, that the library makes nothing of: their
  * object identifiers, each behind the byte that its length ends with.  RFC 5280
- * sections 4.2.2.1 and 4.2.1.10, RFC 7633, Netscape's of 1998, RFC 3820 section 3.8.
+ * sections 4.2.2.1 and 4.2.1.10, RFC 7633, Netscape's of 1998, RFC 3820 section
+ * 3.8.
  */
 #define CA_ISSUERS	"\x08" MBEDTLS_OID_PKIX "\x30\x02"
 #define MUST_STAPLE	"\x08" MBEDTLS_OID_PKIX "\x01\x18"

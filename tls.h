@@ -56,9 +56,9 @@ const char *tls_config_error(const struct tls_config *);
 /*
  * A PEM chain, or one certificate in DER, leaf first; then its key, from the
  * same file or another, perhaps encrypted (password NULL: not), right behind
- * it.  The files are read here.  Of several pairs those are for a client that have the name it asks
- * for (RFC 6066 section 3), or all; its offer decides among them, then their
- * order.
+ * it.  The files are read here.  Of several pairs those are for a client that
+ * have the name it asks for (RFC 6066 section 3), or all; its offer decides
+ * among them, then their order.
  */
 int	 tls_config_cert(struct tls_config *, const char *file);
 int	 tls_config_key(struct tls_config *, const char *file,

@@ -53,7 +53,7 @@
 #define COMMAND_WORDS	63
 #define BACKLOG		1024
 #define PATIENCE	1000		/* with a lock, in sched_yield(2) */
-#define PROBES		1024		/* of a table: never so many, in order */
+#define PROBES		1024		/* of a table: more are a fault */
 #define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + FORWARD_LISTENERS)	/* not connections' */
 #define PROXY_V1_MAX	107		/* bytes, with the end of the line */
@@ -76,7 +76,7 @@
 #define HEALTHY_MS	5000		/* without a failure: all is well */
 #define GRACE_MS	5000		/* to leave in, when all time is up */
 #define DEAF_MS		1000		/* for it to accept no more */
-#define KEEPALIVE_PROBES	5		/* to a peer that says nothing */
+#define KEEPALIVE_PROBES 5		/* to a peer that says nothing */
 #define LAST_MS		1000		/* to accept what waits at a stop */
 #define START_MS	3000		/* for a worker to get ready */
 #define BEATS		4		/* of a worker, in WATCHDOG_USEC */
@@ -276,9 +276,9 @@ enum {
 	CIPHERS, GROUPS, ALPN, TRUNCATION, KTLS, SESSION_TICKETS,
 	TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE, MAX_CONNECTIONS,
 	MAX_PER_IP, HANDSHAKE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT,
-	LINGER_TIMEOUT, KEEPALIVE, DRAIN_TIMEOUT, RELOAD_TIMEOUT, MODE,
-	WORKERS, USER, GROUP, CHROOT, SANDBOX, DAEMON, PIDFILE,
-	LOG, LOG_LEVEL, STATS_FILE, OPTIONS
+	LINGER_TIMEOUT, DRAIN_TIMEOUT, RELOAD_TIMEOUT, KEEPALIVE, MODE,
+	WORKERS, USER, GROUP, CHROOT, SANDBOX, DAEMON, PIDFILE, LOG, LOG_LEVEL,
+	STATS_FILE, OPTIONS
 };
 
 enum type { TEXT, LIST, NUMBER, TIME, CHOICE };
@@ -309,6 +309,10 @@ static const struct option {
 	    "[host:]port or unix:/path of the plaintext service" },
 	[EXEC] = { "exec", TEXT, NULL, NULL, 0, 0,
 	    "command to run for each connection, instead of connect" },
+	[PROXY_PROTOCOL] = { "proxy_protocol", CHOICE, "off", proxies, 0, 0,
+	    "tell the service who the client is, in that version" },
+	[ACCEPT_PROXY] = { "accept_proxy", CHOICE, "no", no_yes, 0, 0,
+	    "take the client's address from a balancer in front" },
 	[CERT] = { "cert", LIST, NULL, NULL, 0, 0,
 	    "PEM file with a certificate chain, leaf first" },
 	[KEY] = { "key", LIST, NULL, NULL, 0, 0,
@@ -335,6 +339,10 @@ static const struct option {
 	    "key exchange groups to accept, best first" },
 	[ALPN] = { "alpn", TEXT, NULL, NULL, 0, 0,
 	    "application protocols to accept, best first" },
+	[TRUNCATION] = { "truncation", CHOICE, "reset", truncations, 0, 0,
+	    "what a client's end without close_notify is taken for" },
+	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
+	    "let the kernel do TLS, once a handshake is over" },
 	[SESSION_TICKETS] = { "session_tickets", CHOICE, "yes", no_yes, 0, 0,
 	    "let clients resume sessions" },
 	[TICKET_LIFETIME] = { "ticket_lifetime", TIME, "12h", NULL, 1, 604800,
@@ -343,12 +351,10 @@ static const struct option {
 	    "file with keys (tunnel -k), if not made here" },
 	[SESSION_CACHE] = { "session_cache", NUMBER, "1024", or_off,
 	    1, 1000000, "sessions of TLS 1.2 clients without tickets" },
-	[PROXY_PROTOCOL] = { "proxy_protocol", CHOICE, "off", proxies, 0, 0,
-	    "tell the service who the client is, in that version" },
-	[ACCEPT_PROXY] = { "accept_proxy", CHOICE, "no", no_yes, 0, 0,
-	    "take the client's address from a balancer in front" },
 	[MAX_CONNECTIONS] = { "max_connections", NUMBER, "1000", NULL,
 	    1, 1000000, "maximum number of concurrent connections" },
+	[MAX_PER_IP] = { "max_per_ip", NUMBER, "off", or_off, 1, 1000000,
+	    "connections of one IPv4 address or IPv6 /64" },
 	[HANDSHAKE_TIMEOUT] = { "handshake_timeout", TIME, "10s", or_off,
 	    1, 3600, "for a client's TLS handshake" },
 	[CONNECT_TIMEOUT] = { "connect_timeout", TIME, "5s", or_off,
@@ -363,16 +369,10 @@ static const struct option {
 	    1, 31536000, "the same, at a reload" },
 	[KEEPALIVE] = { "keepalive", TIME, "5m", or_off,
 	    6, 64800, "until a dead peer is found, on TCP" },
-	[TRUNCATION] = { "truncation", CHOICE, "reset", truncations, 0, 0,
-	    "what a client's end without close_notify is taken for" },
-	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
-	    "let the kernel do TLS, once a handshake is over" },
 	[MODE] = { "mode", CHOICE, "poll", modes, 0, 0,
 	    "workers with many connections, or a process for each" },
 	[WORKERS] = { "workers", NUMBER, "1", or_auto, 1, WORKERS_MAX,
 	    "processes that share the connections; auto: one per CPU" },
-	[MAX_PER_IP] = { "max_per_ip", NUMBER, "off", or_off, 1, 1000000,
-	    "connections of one IPv4 address or IPv6 /64" },
 	[USER] = { "user", TEXT, NULL, NULL, 0, 0,
 	    "user that workers run as" },
 	[GROUP] = { "group", TEXT, NULL, NULL, 0, 0,
@@ -450,8 +450,8 @@ static const struct theirs {
 	{ "libwrap", .advice = "there are no TCP wrappers (a packet filter "
 	    "can do it): delete the line" },
 	{ "local", .advice = "the source address can't be chosen" },
-	{ "logId", .advice = "each connection has a number in the log: delete "
-	    "the line" },
+	{ "logId", .advice = "a connection's line in the log has the client's "
+	    "address and port: delete the line" },
 	{ "OCSP", .advice = "there is no OCSP (crl has revocation lists)" },
 	{ "OCSPaia", .advice = "there is no OCSP (crl has revocation lists)" },
 	{ "OCSPflag", .advice = "there is no OCSP: delete the line" },
@@ -1472,8 +1472,7 @@ struct arguments {
 	char	**argv;
 	/* See THE UPGRADE; descriptors are -1 where there is none. */
 	int	 state;			/* what is handed over, by */
-	int	 before;		/* this program, to go back to; or -1: */
-					/* it has come to that */
+	int	 before;		/* the old program; -1: this is it */
 	const struct config *again;	/* to be used instead of the files */
 };
 
@@ -1520,7 +1519,8 @@ help(void)
 	} groups[] = {
 		{ ACCEPT, "service" }, { CERT, "certificates" },
 		{ CA, "clients" }, { TLS_MIN, "TLS" },
-		{ SESSION_TICKETS, "resumption" }, { MAX_CONNECTIONS, "limits" },
+		{ SESSION_TICKETS, "resumption" },
+		{ MAX_CONNECTIONS, "limits" },
 		{ MODE, "processes" }, { DAEMON, "process, log" },
 		{ OPTIONS, NULL }
 	};
@@ -2360,7 +2360,7 @@ struct service {
 
 struct command {
 	struct command *next;
-	pid_t	 pid;			/* and of its group; nobody else's yet */
+	pid_t	 pid;			/* and its group's; not yet reused */
 	int	 over;
 	int	 signal;		/* that has killed it; or 0 */
 	int	 end;			/* its end of the socket pair, or -1 */
@@ -4072,7 +4072,7 @@ is_refused(enum writer w)
 	return w == WORKERS_USER || w == ANYBODY;
 }
 
-/* One more directory on the way: the first counts, but for one that is worse. */
+/* One more directory on the way: the first counts, unless one is worse. */
 static void
 look_at(const struct service *sv, const char *directory, struct place *p)
 {
@@ -4259,6 +4259,22 @@ warn_of_readers(const struct service *sv)
 				    (unsigned)st.st_mode & 07777);
 		}
 	}
+}
+
+/* A file that is not there yet, to write to; NULL with errno. */
+static FILE *
+open_new(const char *name, mode_t mode)
+{
+	int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW |
+	    O_CLOEXEC, mode);
+	FILE *fp = NULL;
+
+	if (fd != -1 && (fchmod(fd, mode) == -1 ||
+	    (fp = fdopen(fd, "w")) == NULL)) {
+		unlink(name);
+		close_failed(fd);
+	}
+	return fp;
 }
 
 /*
@@ -5510,12 +5526,12 @@ share_of(const struct service *sv, size_t slot, size_t *before)
 
 /* Descriptors for as many connections as a worker may have. */
 static rlim_t
-descriptors_of(const struct service *sv, size_t seat)
+descriptors_of(const struct service *sv, size_t slot)
 {
 	rlim_t each = sv->cfg.command != NULL ? 3 : 2;
 	size_t before;
 
-	return share_of(sv, seat, &before) * each + SPARE_FDS;
+	return share_of(sv, slot, &before) * each + SPARE_FDS;
 }
 
 /* The first worker may have most, or the master, which has all their lines. */
@@ -5541,7 +5557,7 @@ raise_limit(const struct service *sv)
 }
 
 static void
-close_shared(int *fd)
+close_fd(int *fd)
 {
 	if (*fd != -1)
 		close(*fd);
@@ -5603,7 +5619,7 @@ share_memory(size_t size, int *fd)
 
 	if (fd != NULL && (*fd = memory_file()) != -1 &&
 	    (ftruncate(*fd, (off_t)size) == -1 || memory_seal(*fd, 1) == -1))
-		close_shared(fd);
+		close_fd(fd);
 	if (fd == NULL || *fd == -1)
 		flags |= MAP_ANONYMOUS;
 	return mmap(NULL, size, PROT_READ | PROT_WRITE, flags,
@@ -5679,7 +5695,7 @@ pool_free(struct pool *p)
 	tls_sessions_free(p->sessions);
 	if (p->memory != MAP_FAILED)
 		munmap(p->memory, p->size);
-	close_shared(&p->fd);
+	close_fd(&p->fd);
 	free(p);
 }
 
@@ -5764,7 +5780,7 @@ service_free(struct service *sv)
 	service_close(sv);
 	if (sv->shared != MAP_FAILED)
 		munmap(sv->shared, sv->shared_size);
-	close_shared(&sv->shared_fd);
+	close_fd(&sv->shared_fd);
 	free(sv->seats);
 	free(sv);
 }
@@ -5892,9 +5908,10 @@ err:
 
 /*
  * ORDERS
- * Between the master and each worker there is a line.  The worker says a byte
- * when it is ready, and waits for one to begin; it says another when it accepts
- * no more.  The master sends orders, and SIGHUP to have them looked for.
+ * Between the master and each worker there is a line: a pair of sockets.  The
+ * worker sends a byte when it is ready, and waits for one before it begins; in
+ * fork mode, it does neither.  It sends another byte when it accepts no more.
+ * The master sends orders, and SIGHUP to have them looked for.
  */
 
 enum { DRAIN, LOG_TO };
@@ -5913,7 +5930,7 @@ union passed {
 	char	 room[CMSG_SPACE(sizeof(int))];
 };
 
-/* With a descriptor, or -1.  -1: there is no line, or too much on it. */
+/* With a descriptor, or -1.  -1 with errno: EAGAIN if there is no room. */
 static int
 send_order(int line, const struct order *o, int fd)
 {
@@ -6536,8 +6553,8 @@ stats_write(const struct stats *st, const struct service *live,
 {
 	const char *why = path_fault(live, STATS_FILE, path);
 	char fresh[PATH_MAX];
-	FILE *fp = NULL;
-	int fd, n;
+	FILE *fp;
+	int n;
 
 	if (why != NULL)
 		return why;
@@ -6545,10 +6562,7 @@ stats_write(const struct stats *st, const struct service *live,
 	if ((size_t)n >= sizeof(fresh))
 		return strerror(ENAMETOOLONG);
 	unlink(fresh);			/* one that was never finished */
-	fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-	    0644);
-	if (fd == -1 || fchmod(fd, 0644) == -1 ||
-	    (fp = fdopen(fd, "w")) == NULL)
+	if ((fp = open_new(fresh, 0644)) == NULL)
 		return strerror(errno);
 	print_stats(fp, st, live);
 	if (fclose(fp) == 0 && rename(fresh, path) == 0)
@@ -6830,7 +6844,7 @@ leave_master(const struct master *m, struct service *sv,
 		close_listeners(m->live, 0);
 	keep_none(sv);
 	for (old = sv->older; old != NULL; old = old->older) {
-		close_shared(&old->shared_fd);
+		close_fd(&old->shared_fd);
 		close_lines(old);
 		free(old->seats);
 		old->seats = NULL;
@@ -6845,9 +6859,9 @@ leave_master(const struct master *m, struct service *sv,
 		close(m->parent);
 	if (m->pidfile != -1)
 		close(m->pidfile);
-	close_shared(&sv->shared_fd);
+	close_fd(&sv->shared_fd);
 	if (sv->pool != NULL)
-		close_shared(&sv->pool->fd);
+		close_fd(&sv->pool->fd);
 	upgrade_leave(m);
 }
 
@@ -7017,13 +7031,14 @@ static struct seat *
 oldest_handshake(const struct service *sv)
 {
 	struct seat *oldest = NULL;
+	const volatile struct counts *n;
 	size_t i;
 
 	for (i = 0; i < sv->nseats; i++) {
 		struct seat *seat = &sv->seats[i];
 
-		if (seat->pid != 0 &&
-		    sv->counts[i].opened[0] + sv->counts[i].opened[1] == 0 &&
+		n = &sv->counts[seat->slot];
+		if (seat->pid != 0 && n->opened[0] + n->opened[1] == 0 &&
 		    (oldest == NULL || seat->drop_at < oldest->drop_at))
 			oldest = seat;
 	}
@@ -7260,7 +7275,7 @@ signal_workers(const struct service *sv, int sig)
 			kill(sv->seats[i].pid, sig);
 }
 
-/* -1: it has left, or does not listen. */
+/* -1 with errno: EAGAIN if it does not take its orders; else, it has left. */
 static int
 tell_worker(const struct seat *seat, const struct order *o, int fd)
 {
@@ -7434,6 +7449,12 @@ announce(const struct service *sv, const struct service *old)
 	check_files(sv, WARNING);
 	warn_of_readers(sv);
 	warn_daily(sv);
+}
+
+static void
+say_version(void)
+{
+	say(NOTICE, "tunnel %s, %s", VERSION, tls_version());
 }
 
 static void
@@ -8419,8 +8440,8 @@ upgrade_try(struct master *m)
 		try_main(m);
 	if (u->trial == -1) {
 		say(ERROR, "not upgraded: %s", strerror(errno));
-		close_shared(&u->output);
-		close_shared(&u->answer);
+		close_fd(&u->output);
+		close_fd(&u->answer);
 		u->trial = 0;
 		return;
 	}
@@ -8479,8 +8500,8 @@ upgrade_tried(struct master *m, pid_t pid, int status)
 	if (status != 0)
 		tell_trial(u);
 	end_trial(u, pid, status);
-	close_shared(&u->output);
-	close_shared(&u->answer);
+	close_fd(&u->output);
+	close_fd(&u->answer);
 	return 1;
 }
 
@@ -8579,8 +8600,8 @@ static void
 settle(struct master *m, struct arguments *a, struct parcel *x)
 {
 	parcel_free(x);
-	close_shared(&a->state);
-	close_shared(&a->before);
+	close_fd(&a->state);
+	close_fd(&a->before);
 	if (m->upgrade.log > STDERR_FILENO)
 		close(m->upgrade.log);
 	m->upgrade.log = -1;
@@ -8671,6 +8692,7 @@ take_over(struct master *m)
 {
 	const struct service *older = m->live->older;
 
+	say_version();
 	if (replace(m) == 0) {
 		say(NOTICE, "upgraded");
 		notify_ready(m, "");
@@ -8828,7 +8850,7 @@ go_back(const struct arguments *a)
  * THE LOOP OF THE MASTER
  */
 
-/* mode = poll: a worker that is missing, or whose loop stands still; or NULL. */
+/* mode = poll: a worker that is missing, or whose loop is stuck; or NULL. */
 static const struct seat *
 find_lifeless(const struct master *m)
 {
@@ -8836,10 +8858,13 @@ find_lifeless(const struct master *m)
 	uint64_t now = (uint64_t)clock_ms();
 	size_t i;
 
-	for (i = 0; i < sv->nseats && sv->cfg.number[MODE] == POLL; i++)
-		if (sv->seats[i].pid == 0 || now - sv->counts[i].beat >=
+	for (i = 0; i < sv->nseats && sv->cfg.number[MODE] == POLL; i++) {
+		const struct seat *seat = &sv->seats[i];
+
+		if (seat->pid == 0 || now - sv->counts[seat->slot].beat >=
 		    (uint64_t)m->args->watchdog)
-			return &sv->seats[i];
+			return seat;
+	}
 	return NULL;
 }
 
@@ -9155,7 +9180,7 @@ serve(struct master *m)
 {
 	int r = EXIT_SUCCESS;
 
-	say(NOTICE, "tunnel %s, %s", VERSION, tls_version());
+	say_version();
 	if (m->parent != -1)
 		silence();
 	if (renew_keys(m) == 0 && start_workers(m, m->live) == 0) {
@@ -9220,15 +9245,12 @@ out:
 static void
 warn_of_sockets(const struct service *sv)
 {
-	int listening = 0;
-	socklen_t len = sizeof(listening);
 	size_t i;
 
 	for (i = 0; i < sv->accepts.n; i++) {
 		const struct target *t = &sv->accepts.list[i];
 
-		if (t->fd != -1 && (getsockopt(t->fd, SOL_SOCKET, SO_ACCEPTCONN,
-		    &listening, &len) == -1 || !listening))
+		if (t->fd != -1 && !is_listening(t->fd))
 			say(WARNING, "%s: accept: fd:%d is no listening socket "
 			    "here, where it can't be checked", t->value->where,
 			    t->fd);
@@ -9280,12 +9302,9 @@ secret_open(const char *file)
 {
 	struct stat st;
 	FILE *fp = stdout;
-	int fd;
 
 	if (file != NULL) {
-		fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW |
-		    O_CLOEXEC, 0600);
-		if (fd == -1 || (fp = fdopen(fd, "w")) == NULL) {
+		if ((fp = open_new(file, 0600)) == NULL) {
 			say(ERROR, "-o %s: %s", file, strerror(errno));
 			return NULL;
 		}

@@ -98,6 +98,7 @@ def test_new_program_in_the_same_process(room, program, tunnel, mode):
     assert not program.runs_in(t)
     said = upgrade(t)
     assert f"upgrading: {program.path} takes over" in said
+    assert re.search("takes over\n.*tunnel: tunnel .*TLS", said)
     assert program.runs_in(t) and inode(t) != old
     assert serves(room, t.address)
     wait_for(lambda: not set(workers) & set(t.workers()), "others to serve")
@@ -391,7 +392,8 @@ def test_limit_of_an_address(room, program, tunnel):
 
 def test_what_a_script_leaves_open(room, program):
     t = room.tunnel("--", "sh", "-c", "ls -l /proc/self/fd")
-    program.script(f"#!/bin/sh\nexec 7<{room.certs.server}\n"
+    # A number that nothing has which is handed over.
+    program.script(f"#!/bin/bash\nexec 17<{room.certs.server}\n"
                    'exec REAL "$@"\n')
     upgrade(t)
     text = room.client(t).read_all()[0].decode()

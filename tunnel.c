@@ -5369,6 +5369,8 @@ close_strays(const struct config *cfg, const struct arguments *a)
 		if (next > from)
 			close_between(from, next - 1);
 	}
+	if (logging.fd == -1)
+		connect_syslog();	/* its socket was one of them */
 }
 
 /*
@@ -6653,32 +6655,33 @@ stats_reaped(struct stats *st, pid_t pid, int status)
 	st->failed = failed;
 }
 
-/* Until the writer is no more; but not for long. */
+/*
+ * Until the writer is no more; but not for long.  Signals have to wait: another
+ * program may be the one to act on them.
+ */
 static void
-stats_await(struct stats *st, const sigset_t *asleep)
+stats_await(struct stats *st)
 {
 	int64_t until = clock_ms() + STATS_END_MS;
-	const struct timespec soon = { .tv_nsec = 10 * 1000000L };
-
 	while (st->writer != 0 && waitpid(st->writer, NULL, WNOHANG) == 0) {
 		if (clock_ms() >= until) {
 			kill(st->writer, SIGKILL);
 			break;
 		}
-		ppoll(NULL, 0, &soon, asleep);
+		poll(NULL, 0, 10);
 	}
 	st->writer = 0;
 }
 
 /* What it had to tell is over: a stop. */
 static void
-stats_end(struct stats *st, const sigset_t *asleep)
+stats_end(struct stats *st)
 {
-	stats_await(st, asleep);
+	stats_await(st);
 	if (st->file == NULL)
 		return;
 	stats_start(st, NULL, NULL);
-	stats_await(st, asleep);
+	stats_await(st);
 }
 
 /*
@@ -7713,7 +7716,7 @@ carry_number(struct parcel *x, int64_t *n, int64_t min, int64_t max)
 	carry(x, n, sizeof(*n));
 	if (x->bad == NULL && (*n < min || *n > max))
 		x->bad = "a number is out of range";
-	if (x->bad != NULL)
+	if (x->bad != NULL && x->reads)
 		*n = min;
 }
 
@@ -7742,9 +7745,9 @@ carry_fd(struct parcel *x, int *fd)
 	int *fds;
 
 	carry_int(x, fd, -1, INT_MAX);
-	if (x->bad != NULL)
+	if (x->bad != NULL && x->reads)
 		*fd = -1;
-	if (*fd <= STDERR_FILENO)
+	if (x->bad != NULL || *fd <= STDERR_FILENO)
 		return;
 	fds = realloc(x->fds, (x->nfds + 1) * sizeof(*fds));
 	if (fds == NULL) {
@@ -7956,16 +7959,24 @@ carry_seats(struct parcel *x, struct service *sv)
 		x->bad = "there are too many workers";
 }
 
-/* Memory of this size that a descriptor stands for; or NULL. */
-static void *
-map_shared(struct parcel *x, int fd, size_t size)
+/* Does a descriptor stand for memory of this size? */
+static void
+check_shared(struct parcel *x, int fd, size_t size)
 {
 	struct stat st;
-	void *p;
 
 	if (x->bad == NULL && (fd == -1 || fstat(fd, &st) == -1 ||
 	    st.st_size != (off_t)size))
 		x->bad = "shared memory is of another size";
+}
+
+/* That memory; or MAP_FAILED. */
+static void *
+map_shared(struct parcel *x, int fd, size_t size)
+{
+	void *p;
+
+	check_shared(x, fd, size);
 	if (x->bad != NULL)
 		return MAP_FAILED;
 	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -8015,7 +8026,9 @@ carry_pool(struct parcel *x, const struct master *m, struct service *sv)
 	carry_fd(x, &p.fd);
 	carry_size(x, &p.entries, 1000000);
 	carry_int(x, &p.with_clients, 0, 1);
-	if (x->reads && x->bad == NULL)
+	if (!x->reads)
+		check_shared(x, p.fd, p.size);
+	else if (x->bad == NULL)
 		sv->pool = pool_take(x, m, &p);
 }
 
@@ -8046,7 +8059,8 @@ carry_service(struct parcel *x, const struct master *m, struct service *sv)
 			x->bad = "out of memory";
 		if (x->bad == NULL)
 			lay_out(sv);
-	}
+	} else
+		check_shared(x, sv->shared_fd, sv->shared_size);
 	if (x->bad == NULL)
 		carry_seats(x, sv);
 	if (x->bad == NULL)
@@ -8096,22 +8110,25 @@ log_again(struct master *m)
 static void
 carry_log(struct parcel *x, struct master *m)
 {
-	int level = logging.level;
+	int level = logging.level, fd = logging.fd;
 
 	if (x->bad != NULL)
 		return;
-	if (!x->reads)
-		m->upgrade.log = logging.fd;
-	carry_fd(x, &m->upgrade.log);
+	carry_fd(x, &fd);
 	carry_int(x, &logging.stream, -1, STDERR_FILENO);
 	carry_int(x, &logging.has_time, 0, 1);
+	carry_int(x, &logging.is_ours, 0, 1);
 	carry_int(x, &logging.is_journal, 0, 1);
 	carry_int(x, &logging.is_daemon, 0, 1);
 	carry_int(x, &level, ERROR, DEBUG);
 	carry(x, &logging.lost, sizeof(logging.lost));
 	carry(x, &logging.why, sizeof(logging.why));
+	carry_int(x, &logging.is_cut, 0, 1);
 	logging.level = (enum level)level;
-	if (x->reads && x->bad == NULL)
+	if (!x->reads)
+		return;
+	m->upgrade.log = fd;
+	if (x->bad == NULL)
 		log_again(m);
 }
 
@@ -8494,7 +8511,7 @@ hand_over(struct master *m)
 	char **env = NULL;
 	int fd = -1;
 
-	stats_await(&m->stats, &m->asleep);	/* or two would write */
+	stats_await(&m->stats);		/* or two would write */
 	say(NOTICE, "upgrading: %s takes over", u->path);
 	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)forward_clock_us());
@@ -8572,6 +8589,8 @@ close_others(struct parcel *x, const struct master *m,
 	}
 	close_between((unsigned)next, INT_MAX);
 	free(fds);
+	if (logging.fd == -1)
+		connect_syslog();	/* whose socket was none of these */
 }
 
 /* All that was handed over is ours now, and there is no way back. */
@@ -8978,7 +8997,7 @@ supervise(struct master *m)
 		upgrade_step(m);
 	}
 	repeats_end(m->live, 1);
-	stats_end(&m->stats, &m->asleep);
+	stats_end(&m->stats);
 }
 
 /*

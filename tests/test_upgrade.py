@@ -707,3 +707,37 @@ def test_bad_handover(room, data, why, keywords):
     said = handed(room, data, **keywords)
     assert said.startswith("tunnel: error: what the program before has handed")
     assert why in said
+
+
+def test_log_after_a_program_that_is_gone_by_then(room, program, tunnel):
+    """Workers that are started afterwards have it still; as it was."""
+    log = room.path("log")
+    t = tunnel("workers=1", f"log={log}", ready=False)
+    wait_for(lambda: "listening on" in support.text_of(log), "a start")
+    address = re.search("listening on (.*)", support.text_of(log))[1]
+    program.script(f'#!/bin/sh\nrm {program.path}; exec REAL "$@"\n')
+    t.signal(signal.SIGUSR2)
+    wait_for(lambda: "not upgraded: No such file" in support.text_of(log),
+             "no upgrade")
+    worker, = t.workers()
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: t.workers() not in ([], [worker]), "another")
+    assert log in support.open_files(t.workers()[0]).values()
+    client = room.client(address)
+    assert is_echoed(client)
+    end(client)
+    wait_for(lambda: " closed\n" in support.text_of(log), "its line")
+
+
+def test_log_after_a_failure(room, program, tunnel):
+    """Its lines are what they were, whichever program has written them."""
+    log = room.path("log")
+    t = tunnel("workers=1", f"log={log}", ready=False)
+    wait_for(lambda: "listening on" in support.text_of(log), "a start")
+    fail(room, program, "user unknown")
+    t.signal(signal.SIGUSR2)
+    wait_for(lambda: "not upgraded: all stays" in support.text_of(log),
+             "no upgrade")
+    os.kill(t.workers()[0], signal.SIGKILL)
+    wait_for(lambda: "was killed by" in support.text_of(log), "its end")
+    assert "tunnel: " not in support.text_of(log)

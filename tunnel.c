@@ -7192,14 +7192,16 @@ worker_ended(struct master *m, struct service *sv, struct seat *seat,
     int status)
 {
 	int is_poll = sv->cfg.number[MODE] == POLL;
+	int goes_on = sv == m->live && !m->stopping && sv->retry_at !=
+	    INT64_MAX;		/* see go_on() */
 	pid_t pid = seat->pid;
 	char next[TEXT_SIZE] = "";
 	int64_t ms = 0;
 
 	clear_seat(m, sv, seat);
-	if (sv == m->live && !m->stopping && (is_poll || WIFSIGNALED(status)))
+	if (goes_on && (is_poll || WIFSIGNALED(status)))
 		ms = worker_failed(sv);
-	if (sv == m->live && !m->stopping && is_poll)
+	if (goes_on && is_poll)
 		snprintf(next, sizeof(next), "; another takes its place");
 	if (ms > 0)
 		snprintf(next, sizeof(next), "; another %s in %lld.%lld s "

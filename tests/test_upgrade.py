@@ -18,6 +18,7 @@ import pytest
 import support
 from support import (DEADLINE, Task, is_alive, is_refused, read_exactly, run,
                      statistics, wait_for)
+from test_privileges import IN_A_DEV_OF_ITS_OWN, datagrams
 from test_reload import Configured, end, is_echoed, serves
 from test_resumption import KINDS, newcomer, visit
 from test_supervisors import Supervisor
@@ -337,6 +338,15 @@ def test_files_that_are_gone_by_then(room, program, backend, mode):
     program.put()
     upgrade(c.t)
     assert serves(room, c.t.address) and is_echoed(client)
+
+
+def test_worker_that_no_other_can_follow(room, program, backend):
+    cert = shutil.copy(room.certs.server, room.path("cert.pem"))
+    c = configured(room, program, backend, cert=cert)
+    program.but(f'mv {cert} {cert}.gone; exec REAL "$@"')
+    assert "no worker will be started" in refused(c.t)
+    os.kill(c.t.workers()[0], signal.SIGKILL)
+    c.t.wait_log(r"was killed by signal 9 \(Killed\)$")
 
 
 def test_new_configuration(room, program, backend):
@@ -727,6 +737,44 @@ def test_log_after_a_program_that_is_gone_by_then(room, program, tunnel):
     assert is_echoed(client)
     end(client)
     wait_for(lambda: " closed\n" in support.text_of(log), "its line")
+
+
+@ROOT
+@pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
+                    reason="it needs more of /dev")
+def test_syslog(room, program, tunnel, monkeypatch):
+    """Its socket is no other's, twice, and a failure is told there as well."""
+    dev = room.path("dev")
+    os.mkdir(dev)
+    for name in ("null", "urandom"):
+        room.write(f"dev/{name}", "")
+    under = ["unshare", "-m", "sh", "-c", IN_A_DEV_OF_ITS_OWN, dev]
+    if subprocess.run([*under, "true"], check=False).returncode != 0:
+        pytest.skip("no mounts of our own")
+    log = room.keep(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    log.bind(os.path.join(dev, "log"))
+    log.settimeout(DEADLINE)
+
+    def heard(words):
+        while words not in (said := log.recv(4096).decode()):
+            pass
+        return said
+
+    monkeypatch.setattr(support, "UNDER", under)
+    t = tunnel("workers=2", "log=syslog", ready=False)
+    address = heard("listening on").split()[-1]
+    for _ in range(3):
+        client = room.client(address)
+        t.signal(signal.SIGUSR2)
+        heard("]: upgraded")
+        assert len(datagrams(t.pid)) == 1
+        end(client)
+        heard(" closed")
+    fail(room, program, "user unknown")
+    t.signal(signal.SIGUSR2)
+    heard("not upgraded: all stays")
+    assert serves(room, address)
+    assert t.stop() == 0
 
 
 def test_log_after_a_failure(room, program, tunnel):

@@ -81,6 +81,7 @@
 #define START_MS	3000		/* for a worker to get ready */
 #define BEATS		4		/* of a worker, in WATCHDOG_USEC */
 #define TRIAL_MS	60000		/* for a new program's -t */
+#define TAKEOVER_FDS	16		/* to take over, or to go back, with */
 #define STATS_EVERY_MS	10000		/* they are written, within */
 #define STATS_MS	5000		/* and at the end, removed within */
 #define STATS_END_MS	1000
@@ -8392,7 +8393,7 @@ try_main(const struct master *m)
 	static char letter[] = "-t";
 	const struct upgrade *u = &m->upgrade;
 	char **argv, pid[32];
-	int fd, n = 0, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int fd, n = 0;
 
 	while (u->argv[n] != NULL)
 		n++;
@@ -8409,8 +8410,9 @@ try_main(const struct master *m)
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	if (m->args->passed > 0)
 		setenv("LISTEN_PID", pid, 1);
-	dup2(null, STDIN_FILENO);
-	dup2(null, STDOUT_FILENO);
+	close(STDIN_FILENO);	/* or there might be no number left */
+	open("/dev/null", O_RDWR);
+	dup2(STDIN_FILENO, STDOUT_FILENO);
 	dup2(u->output, STDERR_FILENO);
 	sigprocmask(SIG_SETMASK, &m->asleep, NULL);
 	execv(u->path, argv);
@@ -8503,6 +8505,23 @@ upgrade_tried(struct master *m, pid_t pid, int status)
 	return 1;
 }
 
+/* Would it find the descriptors that it takes?  -1 with errno. */
+static int
+check_room(int fd)
+{
+	int fds[TAKEOVER_FDS], n = 0, r, saved;
+
+	while (n < TAKEOVER_FDS && (fds[n] = fcntl(fd, F_DUPFD_CLOEXEC,
+	    0)) != -1)
+		n++;
+	r = n == TAKEOVER_FDS ? 0 : -1;
+	saved = errno;
+	while (n > 0)
+		close(fds[--n]);
+	errno = saved;
+	return r;
+}
+
 /* Become the new program, which finds all it needs; or else, go on. */
 static void
 hand_over(struct master *m)
@@ -8519,6 +8538,7 @@ hand_over(struct master *m)
 	    (long long)forward_clock_us());
 	carry_master(&x, m, &a);
 	if (x.bad == NULL && (fd = parcel_seal(&x)) != -1 &&
+	    check_room(fd) == 0 &&
 	    (env = environment(u->env, fd, u->program)) != NULL) {
 		parcel_expose(&x, 0);
 		fcntl(fd, F_SETFD, 0);

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pwd
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -338,6 +339,24 @@ def test_files_that_are_gone_by_then(room, program, backend, mode):
     program.put()
     upgrade(c.t)
     assert serves(room, c.t.address) and is_echoed(client)
+
+
+@pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
+@pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
+def test_too_few_descriptors(room, program, tunnel, mode):
+    """It is seen before neither program has enough of them to go on; and what
+    the trial says of the configuration goes nowhere.
+    """
+    t = tunnel(mode)
+    limits = resource.prlimit(t.pid, resource.RLIMIT_NOFILE)
+    few = len(support.open_files(t.pid)) + 3    # or there is no trial
+    resource.prlimit(t.pid, resource.RLIMIT_NOFILE, (few, limits[1]))
+    upgrade(t, "not upgraded: Too many open files")
+    assert "cert = " not in t.log()
+    resource.prlimit(t.pid, resource.RLIMIT_NOFILE, limits)
+    assert serves(room, t.address)
+    upgrade(t)
+    assert serves(room, t.address)
 
 
 def test_worker_that_no_other_can_follow(room, program, backend):

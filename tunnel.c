@@ -1687,6 +1687,8 @@ take_environment(struct arguments *a)
 	a->watchdog = take_watchdog();
 	a->state = take_descriptor("TUNNEL_STATE");
 	a->before = take_descriptor("TUNNEL_BEFORE");
+	if (a->state == -1)
+		a->before = -1;		/* which could not go on without */
 	getrlimit(RLIMIT_NOFILE, &a->files);
 	getrlimit(RLIMIT_CORE, &a->core);
 }
@@ -8175,6 +8177,7 @@ carry_stats(struct parcel *x, struct stats *st)
 	carry_number(x, &began_at, 0, INT64_MAX);
 	carry_int(x, &generation, 1, INT_MAX);
 	carry(x, &st->ended, sizeof(st->ended));
+	carry_int(x, &st->failed, 0, 1);
 	carry_text(x, &st->file);
 	st->began_at = (time_t)began_at;
 	st->generation = (unsigned)generation;
@@ -9307,9 +9310,10 @@ run_test(const struct arguments *a)
 	warn_of_readers(sv);
 	tls_config_warn(sv->tls, say_warning);
 	service_free(sv);
-	if (a->state != -1 && upgrade_answer(a->state) == -1)
-		return EXIT_FAILURE;
-	return EXIT_SUCCESS;
+	if (a->state == -1 || upgrade_answer(a->state) == 0)
+		return EXIT_SUCCESS;
+	say(ERROR, "TUNNEL_STATE: %s", strerror(errno));
+	return EXIT_FAILURE;
 }
 
 /*

@@ -335,6 +335,22 @@ def test_what_can_not_be_written_is_told_once(room, begin):
     assert os.listdir(room.path("d")) == ["stats.prom"]
 
 
+def test_told_once_over_an_upgrade(room, begin):
+    t = begin()
+    path = room.path("stats.prom")
+    os.mkdir(path + ".new")     # which -t has nothing against
+    t.signal(signal.SIGUSR1)
+    t.wait_log(r"warning: .*stats_file \S+: File exists")
+    t.signal(signal.SIGUSR2)
+    t.wait_log("tunnel: upgraded$")
+    for _ in range(3):
+        support.statistics(t)
+    os.rmdir(path + ".new")
+    t.signal(signal.SIGUSR1)
+    t.wait_log(r"stats_file \S+: written again$")
+    assert t.log().count("File exists") == 1
+
+
 def refused(room, path, *words):
     """The one sentence of -t, and that of a start."""
     said = []

@@ -688,10 +688,11 @@ test_configure_again(void **state)
 static void
 test_environment(void **state)
 {
-	char pid[16], other[16];
+	char pid[16], other[16], text[16];
 	struct arguments a = { 0 };
 
 	(void)state;
+	snprintf(text, sizeof(text), "%d", logging.fd);
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	snprintf(other, sizeof(other), "%d", (int)getppid());
 	setenv("LISTEN_PID", other, 1);
@@ -710,6 +711,16 @@ test_environment(void **state)
 	take_environment(&a);
 	assert_int_equal(a.passed, 2);
 	assert_string_equal(a.notify, "@x");
+	setenv("TUNNEL_BEFORE", text, 1);
+	take_environment(&a);
+	assert_int_equal(a.before, -1);
+	setenv("TUNNEL_STATE", text, 1);
+	setenv("TUNNEL_BEFORE", text, 1);
+	take_environment(&a);
+	assert_int_equal(a.state, logging.fd);
+	assert_int_equal(a.before, logging.fd);
+	assert_null(getenv("TUNNEL_STATE"));
+	assert_null(getenv("TUNNEL_BEFORE"));
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_FDNAMES");

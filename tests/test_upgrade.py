@@ -667,6 +667,19 @@ def test_command_sees_nothing_of_it(room, program):
     assert "memfd" not in text
 
 
+def test_answer_to_nobody(room):
+    """What is in the environment by mistake is named."""
+    with open(room.certs.server) as f:
+        p = subprocess.run(
+            support.command("-t", "connect=1", "accept=127.0.0.1:0",
+                            f"cert={room.certs.server}"), check=False,
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            timeout=DEADLINE, pass_fds=[f.fileno()],
+            env={**os.environ, "TUNNEL_STATE": str(f.fileno())})
+    assert p.returncode == 1
+    assert "error: TUNNEL_STATE: Bad file descriptor" in p.stderr
+
+
 # By what name it was started.
 
 @pytest.mark.parametrize("name", ["./tunnel", "tunnel", "link"])

@@ -81,6 +81,7 @@
 #define START_MS	3000		/* for a worker to get ready */
 #define BEATS		4		/* of a worker, in WATCHDOG_USEC */
 #define TRIAL_MS	60000		/* for a new program's -t */
+#define TAKEOVER_FDS	16		/* to take over, or to go back, with */
 #define STATS_EVERY_MS	10000		/* they are written, within */
 #define STATS_MS	5000		/* and at the end, removed within */
 #define STATS_END_MS	1000
@@ -1686,6 +1687,8 @@ take_environment(struct arguments *a)
 	a->watchdog = take_watchdog();
 	a->state = take_descriptor("TUNNEL_STATE");
 	a->before = take_descriptor("TUNNEL_BEFORE");
+	if (a->state == -1)
+		a->before = -1;		/* which could not go on without */
 	getrlimit(RLIMIT_NOFILE, &a->files);
 	getrlimit(RLIMIT_CORE, &a->core);
 }
@@ -5385,6 +5388,8 @@ close_strays(const struct config *cfg, const struct arguments *a)
 		if (next > from)
 			close_between(from, next - 1);
 	}
+	if (logging.fd == -1)
+		connect_syslog();	/* its socket was one of them */
 }
 
 /*
@@ -6667,32 +6672,33 @@ stats_reaped(struct stats *st, pid_t pid, int status)
 	st->failed = failed;
 }
 
-/* Until the writer is no more; but not for long. */
+/*
+ * Until the writer is no more; but not for long.  Signals have to wait: another
+ * program may be the one to act on them.
+ */
 static void
-stats_await(struct stats *st, const sigset_t *asleep)
+stats_await(struct stats *st)
 {
 	int64_t until = clock_ms() + STATS_END_MS;
-	const struct timespec soon = { .tv_nsec = 10 * 1000000L };
-
 	while (st->writer != 0 && waitpid(st->writer, NULL, WNOHANG) == 0) {
 		if (clock_ms() >= until) {
 			kill(st->writer, SIGKILL);
 			break;
 		}
-		ppoll(NULL, 0, &soon, asleep);
+		poll(NULL, 0, 10);
 	}
 	st->writer = 0;
 }
 
 /* What it had to tell is over: a stop. */
 static void
-stats_end(struct stats *st, const sigset_t *asleep)
+stats_end(struct stats *st)
 {
-	stats_await(st, asleep);
+	stats_await(st);
 	if (st->file == NULL)
 		return;
 	stats_start(st, NULL, NULL);
-	stats_await(st, asleep);
+	stats_await(st);
 }
 
 /*
@@ -7204,14 +7210,16 @@ worker_ended(struct master *m, struct service *sv, struct seat *seat,
     int status)
 {
 	int is_poll = sv->cfg.number[MODE] == POLL;
+	int goes_on = sv == m->live && !m->stopping && sv->retry_at !=
+	    INT64_MAX;		/* see go_on() */
 	pid_t pid = seat->pid;
 	char next[TEXT_SIZE] = "";
 	int64_t ms = 0;
 
 	clear_seat(m, sv, seat);
-	if (sv == m->live && !m->stopping && (is_poll || WIFSIGNALED(status)))
+	if (goes_on && (is_poll || WIFSIGNALED(status)))
 		ms = worker_failed(sv);
-	if (sv == m->live && !m->stopping && is_poll)
+	if (goes_on && is_poll)
 		snprintf(next, sizeof(next), "; another takes its place");
 	if (ms > 0)
 		snprintf(next, sizeof(next), "; another %s in %lld.%lld s "
@@ -7734,7 +7742,7 @@ carry_number(struct parcel *x, int64_t *n, int64_t min, int64_t max)
 	carry(x, n, sizeof(*n));
 	if (x->bad == NULL && (*n < min || *n > max))
 		x->bad = "a number is out of range";
-	if (x->bad != NULL)
+	if (x->bad != NULL && x->reads)
 		*n = min;
 }
 
@@ -7763,9 +7771,9 @@ carry_fd(struct parcel *x, int *fd)
 	int *fds;
 
 	carry_int(x, fd, -1, INT_MAX);
-	if (x->bad != NULL)
+	if (x->bad != NULL && x->reads)
 		*fd = -1;
-	if (*fd <= STDERR_FILENO)
+	if (x->bad != NULL || *fd <= STDERR_FILENO)
 		return;
 	fds = realloc(x->fds, (x->nfds + 1) * sizeof(*fds));
 	if (fds == NULL) {
@@ -7977,16 +7985,24 @@ carry_seats(struct parcel *x, struct service *sv)
 		x->bad = "there are too many workers";
 }
 
-/* Memory of this size that a descriptor stands for; or NULL. */
-static void *
-map_shared(struct parcel *x, int fd, size_t size)
+/* Does a descriptor stand for memory of this size? */
+static void
+check_shared(struct parcel *x, int fd, size_t size)
 {
 	struct stat st;
-	void *p;
 
 	if (x->bad == NULL && (fd == -1 || fstat(fd, &st) == -1 ||
 	    st.st_size != (off_t)size))
 		x->bad = "shared memory is of another size";
+}
+
+/* That memory; or MAP_FAILED. */
+static void *
+map_shared(struct parcel *x, int fd, size_t size)
+{
+	void *p;
+
+	check_shared(x, fd, size);
 	if (x->bad != NULL)
 		return MAP_FAILED;
 	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -8036,7 +8052,9 @@ carry_pool(struct parcel *x, const struct master *m, struct service *sv)
 	carry_fd(x, &p.fd);
 	carry_size(x, &p.entries, 1000000);
 	carry_int(x, &p.with_clients, 0, 1);
-	if (x->reads && x->bad == NULL)
+	if (!x->reads)
+		check_shared(x, p.fd, p.size);
+	else if (x->bad == NULL)
 		sv->pool = pool_take(x, m, &p);
 }
 
@@ -8067,7 +8085,8 @@ carry_service(struct parcel *x, const struct master *m, struct service *sv)
 			x->bad = "out of memory";
 		if (x->bad == NULL)
 			lay_out(sv);
-	}
+	} else
+		check_shared(x, sv->shared_fd, sv->shared_size);
 	if (x->bad == NULL)
 		carry_seats(x, sv);
 	if (x->bad == NULL)
@@ -8117,22 +8136,25 @@ log_again(struct master *m)
 static void
 carry_log(struct parcel *x, struct master *m)
 {
-	int level = logging.level;
+	int level = logging.level, fd = logging.fd;
 
 	if (x->bad != NULL)
 		return;
-	if (!x->reads)
-		m->upgrade.log = logging.fd;
-	carry_fd(x, &m->upgrade.log);
+	carry_fd(x, &fd);
 	carry_int(x, &logging.stream, -1, STDERR_FILENO);
 	carry_int(x, &logging.has_time, 0, 1);
+	carry_int(x, &logging.is_ours, 0, 1);
 	carry_int(x, &logging.is_journal, 0, 1);
 	carry_int(x, &logging.is_daemon, 0, 1);
 	carry_int(x, &level, ERROR, DEBUG);
 	carry(x, &logging.lost, sizeof(logging.lost));
 	carry(x, &logging.why, sizeof(logging.why));
+	carry_int(x, &logging.is_cut, 0, 1);
 	logging.level = (enum level)level;
-	if (x->reads && x->bad == NULL)
+	if (!x->reads)
+		return;
+	m->upgrade.log = fd;
+	if (x->bad == NULL)
 		log_again(m);
 }
 
@@ -8176,6 +8198,7 @@ carry_stats(struct parcel *x, struct stats *st)
 	carry_number(x, &began_at, 0, INT64_MAX);
 	carry_int(x, &generation, 1, INT_MAX);
 	carry(x, &st->ended, sizeof(st->ended));
+	carry_int(x, &st->failed, 0, 1);
 	carry_text(x, &st->file);
 	st->began_at = (time_t)began_at;
 	st->generation = (unsigned)generation;
@@ -8394,7 +8417,7 @@ try_main(const struct master *m)
 	static char letter[] = "-t";
 	const struct upgrade *u = &m->upgrade;
 	char **argv, pid[32];
-	int fd, n = 0, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int fd, n = 0;
 
 	while (u->argv[n] != NULL)
 		n++;
@@ -8411,8 +8434,9 @@ try_main(const struct master *m)
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	if (m->args->passed > 0)
 		setenv("LISTEN_PID", pid, 1);
-	dup2(null, STDIN_FILENO);
-	dup2(null, STDOUT_FILENO);
+	close(STDIN_FILENO);	/* or there might be no number left */
+	open("/dev/null", O_RDWR);
+	dup2(STDIN_FILENO, STDOUT_FILENO);
 	dup2(u->output, STDERR_FILENO);
 	sigprocmask(SIG_SETMASK, &m->asleep, NULL);
 	execv(u->path, argv);
@@ -8505,6 +8529,23 @@ upgrade_tried(struct master *m, pid_t pid, int status)
 	return 1;
 }
 
+/* Would it find the descriptors that it takes?  -1 with errno. */
+static int
+check_room(int fd)
+{
+	int fds[TAKEOVER_FDS], n = 0, r, saved;
+
+	while (n < TAKEOVER_FDS && (fds[n] = fcntl(fd, F_DUPFD_CLOEXEC,
+	    0)) != -1)
+		n++;
+	r = n == TAKEOVER_FDS ? 0 : -1;
+	saved = errno;
+	while (n > 0)
+		close(fds[--n]);
+	errno = saved;
+	return r;
+}
+
 /* Become the new program, which finds all it needs; or else, go on. */
 static void
 hand_over(struct master *m)
@@ -8515,12 +8556,13 @@ hand_over(struct master *m)
 	char **env = NULL;
 	int fd = -1;
 
-	stats_await(&m->stats, &m->asleep);	/* or two would write */
+	stats_await(&m->stats);		/* or two would write */
 	say(NOTICE, "upgrading: %s takes over", u->path);
 	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)forward_clock_us());
 	carry_master(&x, m, &a);
 	if (x.bad == NULL && (fd = parcel_seal(&x)) != -1 &&
+	    check_room(fd) == 0 &&
 	    (env = environment(u->env, fd, u->program)) != NULL) {
 		parcel_expose(&x, 0);
 		fcntl(fd, F_SETFD, 0);
@@ -8593,6 +8635,8 @@ close_others(struct parcel *x, const struct master *m,
 	}
 	close_between((unsigned)next, INT_MAX);
 	free(fds);
+	if (logging.fd == -1)
+		connect_syslog();	/* whose socket was none of these */
 }
 
 /* All that was handed over is ours now, and there is no way back. */
@@ -9003,7 +9047,7 @@ supervise(struct master *m)
 		upgrade_step(m);
 	}
 	repeats_end(m->live, 1);
-	stats_end(&m->stats, &m->asleep);
+	stats_end(&m->stats);
 }
 
 /*
@@ -9288,9 +9332,10 @@ run_test(const struct arguments *a)
 	warn_of_readers(sv);
 	tls_config_warn(sv->tls, say_warning);
 	service_free(sv);
-	if (a->state != -1 && upgrade_answer(a->state) == -1)
-		return EXIT_FAILURE;
-	return EXIT_SUCCESS;
+	if (a->state == -1 || upgrade_answer(a->state) == 0)
+		return EXIT_SUCCESS;
+	say(ERROR, "TUNNEL_STATE: %s", strerror(errno));
+	return EXIT_FAILURE;
 }
 
 /*

@@ -17,6 +17,7 @@ import pytest
 
 import support
 from support import TOP, read_exactly, run, wait_for
+from test_upgrade import Program
 
 PROMTOOL = [os.path.join(TOP, "build/promtool/usr/bin/promtool"),
             "/usr/bin/promtool"]
@@ -334,6 +335,22 @@ def test_what_can_not_be_written_is_told_once(room, begin):
     assert os.listdir(room.path("d")) == ["stats.prom"]
 
 
+def test_told_once_over_an_upgrade(room, begin):
+    t = begin()
+    path = room.path("stats.prom")
+    os.mkdir(path + ".new")     # which -t has nothing against
+    t.signal(signal.SIGUSR1)
+    t.wait_log(r"warning: .*stats_file \S+: File exists")
+    t.signal(signal.SIGUSR2)
+    t.wait_log("tunnel: upgraded$")
+    for _ in range(3):
+        support.statistics(t)
+    os.rmdir(path + ".new")
+    t.signal(signal.SIGUSR1)
+    t.wait_log(r"stats_file \S+: written again$")
+    assert t.log().count("File exists") == 1
+
+
 def refused(room, path, *words):
     """The one sentence of -t, and that of a start."""
     said = []
@@ -415,13 +432,8 @@ def tracer_of(pid):
         return int(re.search(r"TracerPid:\s+(\d+)", f.read())[1])
 
 
-@pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
-                    reason="strace(1) traces what they would")
-def test_disk_that_hangs(room, echo):
-    """The master looks after its workers, and no second writer is begun, also
-    when the first can't even be killed: its tracer does not let it go.  Nor
-    does a stop wait for it.
-    """
+def hanging(room, echo):
+    """A tunnel with a writer that hangs for a minute."""
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
     t = room.start("tunnel", [
@@ -431,8 +443,19 @@ def test_disk_that_hangs(room, echo):
                          f"cert={room.certs.server}",
                          f"connect={echo.address}",
                          f"stats_file={room.path('stats.prom')}")])
-    address = t.wait_log("listening on").split()[-1]
     wait_for(lambda: os.path.exists(room.path("stats.prom.new")), "the writer")
+    return t
+
+
+@pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
+                    reason="strace(1) traces what they would")
+def test_disk_that_hangs(room, echo):
+    """The master looks after its workers, and no second writer is begun, also
+    when the first can't even be killed: its tracer does not let it go.  Nor
+    does a stop wait for it.
+    """
+    t = hanging(room, echo)
+    address = t.wait_log("listening on").split()[-1]
     worker, writer = wait_for(lambda: len(t.workers()) == 2 and
                               sorted(t.workers()), "two children")
     tracer = tracer_of(writer)
@@ -450,6 +473,25 @@ def test_disk_that_hangs(room, echo):
         assert t.wait() == 0
     finally:
         os.kill(tracer, signal.SIGKILL)
+
+
+@pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
+                    reason="strace(1) traces what they would")
+def test_stop_while_an_upgrade_waits_for_the_writer(room, echo, monkeypatch):
+    """The signal comes as soon as the trial is over, and is not lost."""
+    program = Program(room)
+    monkeypatch.setattr(support, "TUNNEL", program.path)
+    t = hanging(room, echo)
+    tracer = tracer_of(t.pid)
+    program.script('#!/bin/sh\n[ "$1" = -t ] && { (while kill -0 $$; do :; '
+                   'done; kill -TERM $PPID) 2>/dev/null & }\n'
+                   'exec REAL "$@"\n')
+    try:
+        t.signal(signal.SIGUSR2)
+        assert t.wait() == 0
+    finally:
+        os.kill(tracer, signal.SIGKILL)
+    assert "tunnel: stopping" in t.log()
 
 
 def assert_served(room, address):

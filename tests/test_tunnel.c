@@ -688,10 +688,11 @@ test_configure_again(void **state)
 static void
 test_environment(void **state)
 {
-	char pid[16], other[16];
+	char pid[16], other[16], text[16];
 	struct arguments a = { 0 };
 
 	(void)state;
+	snprintf(text, sizeof(text), "%d", logging.fd);
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	snprintf(other, sizeof(other), "%d", (int)getppid());
 	setenv("LISTEN_PID", other, 1);
@@ -710,6 +711,16 @@ test_environment(void **state)
 	take_environment(&a);
 	assert_int_equal(a.passed, 2);
 	assert_string_equal(a.notify, "@x");
+	setenv("TUNNEL_BEFORE", text, 1);
+	take_environment(&a);
+	assert_int_equal(a.before, -1);
+	setenv("TUNNEL_STATE", text, 1);
+	setenv("TUNNEL_BEFORE", text, 1);
+	take_environment(&a);
+	assert_int_equal(a.state, logging.fd);
+	assert_int_equal(a.before, logging.fd);
+	assert_null(getenv("TUNNEL_STATE"));
+	assert_null(getenv("TUNNEL_BEFORE"));
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_FDNAMES");
@@ -2047,6 +2058,32 @@ test_command_that_does_not_open(void **state)
 	assert_int_equal(w.running, 0);
 }
 
+/* All that is there goes on, and so must be as it was. */
+static void
+test_not_to_be_handed_over(void **state)
+{
+	const struct service was = { .nslots = 2, .nseats = 2, .shared_fd = -1,
+	    .shared_size = 4096, .deadline = 7, .secret = 9 };
+	const struct master none = { .pidfile = -1 };
+	struct parcel x = { .reads = 0 };
+	struct service sv = was;
+	int64_t number = 5;
+	int fd = 4, i;
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		carry_service(&x, &none, &sv);
+		assert_string_equal(x.bad, "shared memory is of another size");
+		assert_memory_equal(&sv, &was, sizeof(sv));
+		carry_number(&x, &number, 6, 7);
+		carry_fd(&x, &fd);
+	}
+	assert_int_equal(number, 5);
+	assert_int_equal(fd, 4);
+	assert_int_equal(x.nfds, 0);
+	parcel_free(&x);
+}
+
 #define TEST(f)	cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -2109,6 +2146,7 @@ main(void)
 		TEST(test_log_lines),
 		TEST(test_log_keeps_errno),
 		TEST(test_garbage),
+		TEST(test_not_to_be_handed_over),
 	};
 	int r;
 

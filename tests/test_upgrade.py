@@ -6,6 +6,7 @@ import fcntl
 import os
 import pwd
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 import support
 from support import (DEADLINE, Task, is_alive, is_refused, read_exactly, run,
                      statistics, wait_for)
+from test_privileges import IN_A_DEV_OF_ITS_OWN, datagrams
 from test_reload import Configured, end, is_echoed, serves
 from test_resumption import KINDS, newcomer, visit
 from test_supervisors import Supervisor
@@ -340,6 +342,33 @@ def test_files_that_are_gone_by_then(room, program, backend, mode):
     assert serves(room, c.t.address) and is_echoed(client)
 
 
+@pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
+@pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
+def test_too_few_descriptors(room, program, tunnel, mode):
+    """It is seen before neither program has enough of them to go on; and what
+    the trial says of the configuration goes nowhere.
+    """
+    t = tunnel(mode)
+    limits = resource.prlimit(t.pid, resource.RLIMIT_NOFILE)
+    few = len(support.open_files(t.pid)) + 3    # or there is no trial
+    resource.prlimit(t.pid, resource.RLIMIT_NOFILE, (few, limits[1]))
+    upgrade(t, "not upgraded: Too many open files")
+    assert "cert = " not in t.log()
+    resource.prlimit(t.pid, resource.RLIMIT_NOFILE, limits)
+    assert serves(room, t.address)
+    upgrade(t)
+    assert serves(room, t.address)
+
+
+def test_worker_that_no_other_can_follow(room, program, backend):
+    cert = shutil.copy(room.certs.server, room.path("cert.pem"))
+    c = configured(room, program, backend, cert=cert)
+    program.but(f'mv {cert} {cert}.gone; exec REAL "$@"')
+    assert "no worker will be started" in refused(c.t)
+    os.kill(c.t.workers()[0], signal.SIGKILL)
+    c.t.wait_log(r"was killed by signal 9 \(Killed\)$")
+
+
 def test_new_configuration(room, program, backend):
     """It takes effect as at a reload."""
     c = configured(room, program, backend, accept=[
@@ -640,6 +669,19 @@ def test_command_sees_nothing_of_it(room, program):
     assert "memfd" not in text
 
 
+def test_answer_to_nobody(room):
+    """What is in the environment by mistake is named."""
+    with open(room.certs.server) as f:
+        p = subprocess.run(
+            support.command("-t", "connect=1", "accept=127.0.0.1:0",
+                            f"cert={room.certs.server}"), check=False,
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            timeout=DEADLINE, pass_fds=[f.fileno()],
+            env={**os.environ, "TUNNEL_STATE": str(f.fileno())})
+    assert p.returncode == 1
+    assert "error: TUNNEL_STATE: Bad file descriptor" in p.stderr
+
+
 # By what name it was started.
 
 @pytest.mark.parametrize("name", ["./tunnel", "tunnel", "link"])
@@ -709,3 +751,75 @@ def test_bad_handover(room, data, why, keywords):
     said = handed(room, data, **keywords)
     assert said.startswith("tunnel: error: what the program before has handed")
     assert why in said
+
+
+def test_log_after_a_program_that_is_gone_by_then(room, program, tunnel):
+    """Workers that are started afterwards have it still; as it was."""
+    log = room.path("log")
+    t = tunnel("workers=1", f"log={log}", ready=False)
+    wait_for(lambda: "listening on" in support.text_of(log), "a start")
+    address = re.search("listening on (.*)", support.text_of(log))[1]
+    program.script(f'#!/bin/sh\nrm {program.path}; exec REAL "$@"\n')
+    t.signal(signal.SIGUSR2)
+    wait_for(lambda: "not upgraded: No such file" in support.text_of(log),
+             "no upgrade")
+    worker, = t.workers()
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: t.workers() not in ([], [worker]), "another")
+    assert log in support.open_files(t.workers()[0]).values()
+    client = room.client(address)
+    assert is_echoed(client)
+    end(client)
+    wait_for(lambda: " closed\n" in support.text_of(log), "its line")
+
+
+@ROOT
+@pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
+                    reason="it needs more of /dev")
+def test_syslog(room, program, tunnel, monkeypatch):
+    """Its socket is no other's, twice, and a failure is told there as well."""
+    dev = room.path("dev")
+    os.mkdir(dev)
+    for name in ("null", "urandom"):
+        room.write(f"dev/{name}", "")
+    under = ["unshare", "-m", "sh", "-c", IN_A_DEV_OF_ITS_OWN, dev]
+    if subprocess.run([*under, "true"], check=False).returncode != 0:
+        pytest.skip("no mounts of our own")
+    log = room.keep(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    log.bind(os.path.join(dev, "log"))
+    log.settimeout(DEADLINE)
+
+    def heard(words):
+        while words not in (said := log.recv(4096).decode()):
+            pass
+        return said
+
+    monkeypatch.setattr(support, "UNDER", under)
+    t = tunnel("workers=2", "log=syslog", ready=False)
+    address = heard("listening on").split()[-1]
+    for _ in range(3):
+        client = room.client(address)
+        t.signal(signal.SIGUSR2)
+        heard("]: upgraded")
+        assert len(datagrams(t.pid)) == 1
+        end(client)
+        heard(" closed")
+    fail(room, program, "user unknown")
+    t.signal(signal.SIGUSR2)
+    heard("not upgraded: all stays")
+    assert serves(room, address)
+    assert t.stop() == 0
+
+
+def test_log_after_a_failure(room, program, tunnel):
+    """Its lines are what they were, whichever program has written them."""
+    log = room.path("log")
+    t = tunnel("workers=1", f"log={log}", ready=False)
+    wait_for(lambda: "listening on" in support.text_of(log), "a start")
+    fail(room, program, "user unknown")
+    t.signal(signal.SIGUSR2)
+    wait_for(lambda: "not upgraded: all stays" in support.text_of(log),
+             "no upgrade")
+    os.kill(t.workers()[0], signal.SIGKILL)
+    wait_for(lambda: "was killed by" in support.text_of(log), "its end")
+    assert "tunnel: " not in support.text_of(log)

@@ -2135,6 +2135,7 @@ address_hint(const char *text, int passive, char *hint, size_t size)
 	const struct servent *known = getservbyname(port, "tcp");
 	char host[INET6_ADDRSTRLEN] = "", number[8];
 	struct in6_addr ignored;
+	int64_t any;
 
 	hint[0] = '\0';
 	snprintf(number, sizeof(number), "%.6s", port);
@@ -2145,6 +2146,8 @@ address_hint(const char *text, int passive, char *hint, size_t size)
 		memcpy(host, text, (size_t)(colon - text));
 	if (*text == '/')
 		snprintf(hint, size, "; did you mean unix:%s?", text);
+	else if (parse_number(number, passive ? 0 : 1, 65535, &any) == -1)
+		return;
 	else if (strcmp(host, "::") == 0)
 		snprintf(hint, size, "; did you mean %s%s?", passive ? "" :
 		    "[::1]:", number);
@@ -8096,7 +8099,7 @@ log_again(struct master *m)
 static void
 carry_log(struct parcel *x, struct master *m)
 {
-	int level = logging.level;
+	int level = (int)logging.level;
 
 	if (x->bad != NULL)
 		return;

@@ -255,7 +255,9 @@ def test_name_of_a_port(check):
         GOOD + "accept = 127.0.0.1:imaps\n")[0]
 
 
-@pytest.mark.parametrize("line", ["cert = {cert}x", "connect = 80 x"])
+@pytest.mark.parametrize("line", [
+    "cert = {cert}x", "connect = 80 x", "accept = :::", "accept = ::1:",
+    "accept = :::443x", "accept = ::1:65536", "connect = ::1:0"])
 def test_no_hint_where_there_is_none(check, line):
     said = check(GOOD + line + "\n")
     assert len(said) == 1

@@ -1127,6 +1127,7 @@ choose_certs(mbedtls_ssl_context *ssl)
  */
 
 #define BEGIN		"-----BEGIN "
+#define END		"-----END "
 #define NO_WAY		NULL, NULL
 #define BY_PKEY		"openssl pkey -aes256 -in", "-out"
 #define MARK(bytes)	bytes, sizeof(bytes) - 1
@@ -1246,6 +1247,16 @@ find_block(const char *text, struct block *b)
 	return 1;
 }
 
+/* Does it end before another one begins?  The parser would look on and on. */
+static int
+has_end(const struct block *b)
+{
+	const char *p = strstr(b->text + strlen(BEGIN), "-----");
+
+	p = p != NULL ? strstr(p + strlen("-----"), "-----") : NULL;
+	return p != NULL && strncmp(p, END, strlen(END)) == 0;
+}
+
 static int
 decode_block(const struct block *b, mbedtls_pem_context *pem)
 {
@@ -1253,8 +1264,10 @@ decode_block(const struct block *b, mbedtls_pem_context *pem)
 	size_t len;
 
 	mbedtls_pem_init(pem);
+	if (!has_end(b))
+		return MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT;
 	snprintf(begin, sizeof(begin), BEGIN "%s-----", b->label);
-	snprintf(end, sizeof(end), "-----END %s-----", b->label);
+	snprintf(end, sizeof(end), END "%s-----", b->label);
 	return mbedtls_pem_read_buffer(pem, begin, end,
 	    (const unsigned char *)b->text, NULL, 0, &len);
 }
@@ -1312,7 +1325,7 @@ is_cut(const char *text)
 		last = begin;
 	if (last == NULL)
 		return 0;
-	end = strstr(last, "-----END ");
+	end = strstr(last, END);
 	return end == NULL || strstr(end + strlen("-----"), "-----") == NULL;
 }
 
@@ -1578,6 +1591,14 @@ certs_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 	return -1;
 }
 
+/* What is neither PEM nor anything else that is known may be DER. */
+static int
+may_be_der(const unsigned char *p, size_t len)
+{
+	return len > 0 && p[0] == (MBEDTLS_ASN1_CONSTRUCTED |
+	    MBEDTLS_ASN1_SEQUENCE) && find_shape(AT_START, p, len) == NULL;
+}
+
 /* One in DER, if it is one; as above. */
 static int
 der_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
@@ -1585,9 +1606,7 @@ der_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 {
 	char why[ERROR_SIZE];
 
-	if (der->len == 0 || der->p[0] != (MBEDTLS_ASN1_CONSTRUCTED |
-	    MBEDTLS_ASN1_SEQUENCE) || find_shape(AT_START, der->p, der->len) !=
-	    NULL)
+	if (!may_be_der(der->p, der->len))
 		return 0;
 	if (cert_add(cfg, chain, use, name, der) == 0)
 		return 1;
@@ -1884,7 +1903,11 @@ crl_load(struct tls_config *cfg, const char *name)
 	/* Text behind the last one is as good as text before it. */
 	if (r == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT)
 		r = 0;
-	if (r != 0)
+	if (r != 0 && (may_be_der(text, size - 1) || strstr((char *)text,
+	    BEGIN "X509 CRL-----") != NULL))
+		r = fail(cfg, "%s: its revocation list can't be read (%s)",
+		    name, explain(r));
+	else if (r != 0)
 		r = fail_to_find(cfg, name, "revocation list", (char *)text,
 		    size);
 	free(text);

@@ -1174,6 +1174,16 @@ cut_cr(const char *where, char *line, ssize_t *len, int *told)
 	return -1;
 }
 
+/*
+ * A certificate or a key in the place of a configuration: not each line of it
+ * is to be in an error.
+ */
+static int
+is_pem(const char *line)
+{
+	return strncmp(line + strspn(line, " \t"), "-----BEGIN ", 11) == 0;
+}
+
 /* All of its lines, unless they make no sense. */
 static int
 config_file(struct config *cfg, const char *name)
@@ -1198,6 +1208,13 @@ config_file(struct config *cfg, const char *name)
 		r |= cut_cr(where, line, &len, &told);
 		bom = number == 1 && strncmp(line, BOM, strlen(BOM)) == 0 ?
 		    strlen(BOM) : 0;
+		if (is_pem(line + bom)) {
+			say(ERROR, "%s: this is PEM, and no configuration "
+			    "(cert and key name such files)", where);
+			config_blame_all(cfg);
+			r = -1;
+			break;
+		}
 		r |= config_line(cfg, FROM_FILE, where, line + bom,
 		    (size_t)len - bom);
 	}

@@ -255,6 +255,18 @@ def test_name_of_a_port(check):
         GOOD + "accept = 127.0.0.1:imaps\n")[0]
 
 
+def test_key_in_the_place_of_a_file(check, room):
+    """Or pasted into one: none of its lines gets into a log."""
+    with open(room.certs.path("server.key")) as f:
+        key = f.read()
+    for text in key, "\ufeff" + key, GOOD + "conect = 1\n  " + key:
+        said = check(text)
+        number = text.count("\n") - key.count("\n") + 1
+        assert said[-1] == (f"tunnel.conf:{number}: this is PEM, and no "
+                            "configuration (cert and key name such files)")
+        assert len(said) == 1 + text.count("conect")
+
+
 @pytest.mark.parametrize("line", [
     "cert = {cert}x", "connect = 80 x", "accept = :::", "accept = ::1:",
     "accept = :::443x", "accept = ::1:65536", "connect = ::1:0"])

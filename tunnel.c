@@ -933,7 +933,9 @@ copied_line(const struct theirs *t, const char *text, char *line, size_t size)
 		snprintf(value, sizeof(value), "%ss", text);
 	else if (i == GROUPS)
 		tls_translate_groups(text, value, sizeof(value));
-	if (value[0] == '\0')
+	if (*text == '\0')
+		snprintf(line, size, ": delete the line");
+	else if (value[0] == '\0')
 		snprintf(line, size, ", without \"%s\": delete the line", text);
 	else if (option_number(&options[i], value, &ignored) == 0)
 		snprintf(line, size, ": %s = %s", t->ours, value);

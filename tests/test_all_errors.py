@@ -222,6 +222,7 @@ def test_two_transient_causes(room):
     ("setuid = nobody", ": user = nobody)"),
     ("setgid = 0", ": group = 0)"),
     ("pid = /run/x.pid", ": pidfile = /run/x.pid;"),
+    ("pid =", '"pidfile" here: delete the line;'),
     ("output = /x/log", ": log = /x/log)"),
     ("debug = 7", "7 debug"),
     ("TIMEOUTidle = 70", ": idle_timeout = 70s)"),

@@ -122,6 +122,7 @@ ALLOW_OLD_MBEDTLS=1 takes it, if its distribution has the fix in it"
 #define CERT_CONSTRAINED (UINT32_C(1) << 29)
 #define CERT_CHAIN_TOO_LONG (UINT32_C(1) << 28)
 #define CERT_KEY_TOO_LONG (UINT32_C(1) << 27)
+#define CERT_SIGNED_ODDLY (UINT32_C(1) << 26)
 
 /*
  * The kernel's records are full; a client that can't have that is not its.  It
@@ -367,6 +368,7 @@ static const struct {
 };
 
 #define CHAIN_TOO_LONG	"a chain of more than 5 certificates"
+#define ODD_SIGNATURE	"an unknown kind of signature"
 #define CRITICAL_EXTENSION \
 	"a certificate's critical extension is not supported"
 #define UNKNOWN_ENCRYPTION \
@@ -440,6 +442,9 @@ static const struct outcome {
 	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
 	{ MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE,
 	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
+	{ MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + MBEDTLS_ERR_OID_NOT_FOUND,
+	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "a certificate with " ODD_SIGNATURE },
 	{ MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "a key on a curve that this mbed TLS does not have" },
@@ -481,6 +486,8 @@ static const struct fault {
 	unsigned char alert;
 	const char *text;		/* NULL: see fault_text() */
 } faults[] = {
+	{ CERT_SIGNED_ODDLY, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "it has " ODD_SIGNATURE },
 	{ CERT_CHAIN_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    CHAIN_TOO_LONG },
 	{ MBEDTLS_X509_BADCERT_NOT_TRUSTED, MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA,
@@ -3197,6 +3204,8 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 		*flags = 0;
 		return 0;
 	}
+	if (crt->raw.p == NULL)		/* in TLS 1.2, left out for that */
+		*flags |= CERT_SIGNED_ODDLY;
 	if (!may_authenticate(crt))
 		*flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
 	r = find_rule(t->cfg, crt, ((*flags | t->issuers) &

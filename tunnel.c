@@ -1107,8 +1107,9 @@ refuse_line(struct config *cfg, const char *where, const char *line)
 	char word[WORD_SIZE];
 	int near;
 
-	say(ERROR, "%s: \"%.64s\" is not key = value (a comment begins with # "
-	    "or ;)", where, line);
+	/* Not more of it: this may be a file of secrets. */
+	say(ERROR, "%s: \"%.20s%s\" is not key = value (a comment begins with "
+	    "# or ;)", where, line, strlen(line) > 20 ? "..." : "");
 	snprintf(word, sizeof(word), "%.*s", (int)strcspn(line, " \t:"), line);
 	if ((near = option_near(word)) != -1)
 		cfg->is_wrong[near] = 1;

@@ -268,6 +268,14 @@ def test_key_in_the_place_of_a_file(check, room):
         assert len(said) == 1 + text.count("conect")
 
 
+def test_secrets_in_the_place_of_a_file(check):
+    """As tunnel -k makes them."""
+    key = "0123456789abcdef" * 4
+    assert check(key + "\n", "connect=1")[0] == (
+        f'tunnel.conf:1: "{key[:20]}..." is not key = value (a comment begins '
+        "with # or ;)")
+
+
 @pytest.mark.parametrize("line", [
     "cert = {cert}x", "connect = 80 x", "accept = :::", "accept = ::1:",
     "accept = :::443x", "accept = ::1:65536", "connect = ::1:0"])

@@ -122,6 +122,7 @@ ALLOW_OLD_MBEDTLS=1 takes it, if its distribution has the fix in it"
 #define CERT_CONSTRAINED (UINT32_C(1) << 29)
 #define CERT_CHAIN_TOO_LONG (UINT32_C(1) << 28)
 #define CERT_KEY_TOO_LONG (UINT32_C(1) << 27)
+#define CERT_SIGNED_ODDLY (UINT32_C(1) << 26)
 
 /*
  * The kernel's records are full; a client that can't have that is not its.  It
@@ -367,6 +368,7 @@ static const struct {
 };
 
 #define CHAIN_TOO_LONG	"a chain of more than 5 certificates"
+#define ODD_SIGNATURE	"an unknown kind of signature"
 #define CRITICAL_EXTENSION \
 	"a certificate's critical extension is not supported"
 #define UNKNOWN_ENCRYPTION \
@@ -440,6 +442,9 @@ static const struct outcome {
 	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
 	{ MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE,
 	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
+	{ MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + MBEDTLS_ERR_OID_NOT_FOUND,
+	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "a certificate with " ODD_SIGNATURE },
 	{ MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "a key on a curve that this mbed TLS does not have" },
@@ -481,6 +486,8 @@ static const struct fault {
 	unsigned char alert;
 	const char *text;		/* NULL: see fault_text() */
 } faults[] = {
+	{ CERT_SIGNED_ODDLY, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "it has " ODD_SIGNATURE },
 	{ CERT_CHAIN_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    CHAIN_TOO_LONG },
 	{ MBEDTLS_X509_BADCERT_NOT_TRUSTED, MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA,
@@ -1127,6 +1134,7 @@ choose_certs(mbedtls_ssl_context *ssl)
  */
 
 #define BEGIN		"-----BEGIN "
+#define END		"-----END "
 #define NO_WAY		NULL, NULL
 #define BY_PKEY		"openssl pkey -aes256 -in", "-out"
 #define MARK(bytes)	bytes, sizeof(bytes) - 1
@@ -1246,6 +1254,16 @@ find_block(const char *text, struct block *b)
 	return 1;
 }
 
+/* Does it end before another one begins?  The parser would look on and on. */
+static int
+has_end(const struct block *b)
+{
+	const char *p = strstr(b->text + strlen(BEGIN), "-----");
+
+	p = p != NULL ? strstr(p + strlen("-----"), "-----") : NULL;
+	return p != NULL && strncmp(p, END, strlen(END)) == 0;
+}
+
 static int
 decode_block(const struct block *b, mbedtls_pem_context *pem)
 {
@@ -1253,8 +1271,10 @@ decode_block(const struct block *b, mbedtls_pem_context *pem)
 	size_t len;
 
 	mbedtls_pem_init(pem);
+	if (!has_end(b))
+		return MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT;
 	snprintf(begin, sizeof(begin), BEGIN "%s-----", b->label);
-	snprintf(end, sizeof(end), "-----END %s-----", b->label);
+	snprintf(end, sizeof(end), END "%s-----", b->label);
 	return mbedtls_pem_read_buffer(pem, begin, end,
 	    (const unsigned char *)b->text, NULL, 0, &len);
 }
@@ -1312,7 +1332,7 @@ is_cut(const char *text)
 		last = begin;
 	if (last == NULL)
 		return 0;
-	end = strstr(last, "-----END ");
+	end = strstr(last, END);
 	return end == NULL || strstr(end + strlen("-----"), "-----") == NULL;
 }
 
@@ -1578,6 +1598,14 @@ certs_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 	return -1;
 }
 
+/* What is neither PEM nor anything else that is known may be DER. */
+static int
+may_be_der(const unsigned char *p, size_t len)
+{
+	return len > 0 && p[0] == (MBEDTLS_ASN1_CONSTRUCTED |
+	    MBEDTLS_ASN1_SEQUENCE) && find_shape(AT_START, p, len) == NULL;
+}
+
 /* One in DER, if it is one; as above. */
 static int
 der_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
@@ -1585,9 +1613,7 @@ der_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 {
 	char why[ERROR_SIZE];
 
-	if (der->len == 0 || der->p[0] != (MBEDTLS_ASN1_CONSTRUCTED |
-	    MBEDTLS_ASN1_SEQUENCE) || find_shape(AT_START, der->p, der->len) !=
-	    NULL)
+	if (!may_be_der(der->p, der->len))
 		return 0;
 	if (cert_add(cfg, chain, use, name, der) == 0)
 		return 1;
@@ -1884,7 +1910,11 @@ crl_load(struct tls_config *cfg, const char *name)
 	/* Text behind the last one is as good as text before it. */
 	if (r == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT)
 		r = 0;
-	if (r != 0)
+	if (r != 0 && (may_be_der(text, size - 1) || strstr((char *)text,
+	    BEGIN "X509 CRL-----") != NULL))
+		r = fail(cfg, "%s: its revocation list can't be read (%s)",
+		    name, explain(r));
+	else if (r != 0)
 		r = fail_to_find(cfg, name, "revocation list", (char *)text,
 		    size);
 	free(text);
@@ -2126,9 +2156,12 @@ translate_suite(const char *name, char *iana, size_t size)
 static void
 list_name(char *text, size_t size, const char *name)
 {
-	size_t n = strlen(text);
+	size_t n = strlen(text), len = strlen(name);
+	const char *p = text;
 
-	if (strstr(text, name) == NULL && n + strlen(name) + 2 <= size)
+	while ((p = strstr(p, name)) != NULL && p[len] != ':' && p[len] != '\0')
+		p += len;
+	if (p == NULL && n + len + 2 <= size)
 		snprintf(text + n, size - n, "%s%s", n > 0 ? ":" : "", name);
 }
 
@@ -2741,12 +2774,17 @@ print_name(void *arg, int kind, const char *name, size_t len)
 	struct printer *p = arg;
 	char text[INET6_ADDRSTRLEN];
 
-	if (kind == MBEDTLS_X509_SAN_IP_ADDRESS)
-		fprintf(p->fp, "%s%s", p->comma, inet_ntop(len == 4 ?
-		    AF_INET : AF_INET6, name, text, sizeof(text)));
-	else
-		fprintf(p->fp, "%s%.*s", p->comma, (int)len, name);
+	fputs(p->comma, p->fp);
 	p->comma = ", ";
+	if (kind == MBEDTLS_X509_SAN_IP_ADDRESS) {
+		fputs(inet_ntop(len == 4 ? AF_INET : AF_INET6, name, text,
+		    sizeof(text)), p->fp);
+		return 0;
+	}
+	/* Whoever made it must not forge a line, nor move a cursor. */
+	for (; len > 0; name++, len--)
+		fprintf(p->fp, isprint((unsigned char)*name) ? "%c" :
+		    "\\x%02x", (unsigned char)*name);
 	return 0;
 }
 
@@ -3167,6 +3205,8 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 		*flags = 0;
 		return 0;
 	}
+	if (crt->raw.p == NULL)		/* in TLS 1.2, left out for that */
+		*flags |= CERT_SIGNED_ODDLY;
 	if (!may_authenticate(crt))
 		*flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
 	r = find_rule(t->cfg, crt, ((*flags | t->issuers) &

@@ -934,7 +934,9 @@ copied_line(const struct theirs *t, const char *text, char *line, size_t size)
 		snprintf(value, sizeof(value), "%ss", text);
 	else if (i == GROUPS)
 		tls_translate_groups(text, value, sizeof(value));
-	if (value[0] == '\0')
+	if (*text == '\0')
+		snprintf(line, size, ": delete the line");
+	else if (value[0] == '\0')
 		snprintf(line, size, ", without \"%s\": delete the line", text);
 	else if (option_number(&options[i], value, &ignored) == 0)
 		snprintf(line, size, ": %s = %s", t->ours, value);
@@ -1106,8 +1108,9 @@ refuse_line(struct config *cfg, const char *where, const char *line)
 	char word[WORD_SIZE];
 	int near;
 
-	say(ERROR, "%s: \"%.64s\" is not key = value (a comment begins with # "
-	    "or ;)", where, line);
+	/* Not more of it: this may be a file of secrets. */
+	say(ERROR, "%s: \"%.20s%s\" is not key = value (a comment begins with "
+	    "# or ;)", where, line, strlen(line) > 20 ? "..." : "");
 	snprintf(word, sizeof(word), "%.*s", (int)strcspn(line, " \t:"), line);
 	if ((near = option_near(word)) != -1)
 		cfg->is_wrong[near] = 1;
@@ -1175,6 +1178,16 @@ cut_cr(const char *where, char *line, ssize_t *len, int *told)
 	return -1;
 }
 
+/*
+ * A certificate or a key in the place of a configuration: not each line of it
+ * is to be in an error.
+ */
+static int
+is_pem(const char *line)
+{
+	return strncmp(line + strspn(line, " \t"), "-----BEGIN ", 11) == 0;
+}
+
 /* All of its lines, unless they make no sense. */
 static int
 config_file(struct config *cfg, const char *name)
@@ -1199,6 +1212,13 @@ config_file(struct config *cfg, const char *name)
 		r |= cut_cr(where, line, &len, &told);
 		bom = number == 1 && strncmp(line, BOM, strlen(BOM)) == 0 ?
 		    strlen(BOM) : 0;
+		if (is_pem(line + bom)) {
+			say(ERROR, "%s: this is PEM, and no configuration "
+			    "(cert and key name such files)", where);
+			config_blame_all(cfg);
+			r = -1;
+			break;
+		}
 		r |= config_line(cfg, FROM_FILE, where, line + bom,
 		    (size_t)len - bom);
 	}
@@ -2138,6 +2158,7 @@ address_hint(const char *text, int passive, char *hint, size_t size)
 	const struct servent *known = getservbyname(port, "tcp");
 	char host[INET6_ADDRSTRLEN] = "", number[8];
 	struct in6_addr ignored;
+	int64_t any;
 
 	hint[0] = '\0';
 	snprintf(number, sizeof(number), "%.6s", port);
@@ -2148,6 +2169,8 @@ address_hint(const char *text, int passive, char *hint, size_t size)
 		memcpy(host, text, (size_t)(colon - text));
 	if (*text == '/')
 		snprintf(hint, size, "; did you mean unix:%s?", text);
+	else if (parse_number(number, passive ? 0 : 1, 65535, &any) == -1)
+		return;
 	else if (strcmp(host, "::") == 0)
 		snprintf(hint, size, "; did you mean %s%s?", passive ? "" :
 		    "[::1]:", number);
@@ -8136,7 +8159,7 @@ log_again(struct master *m)
 static void
 carry_log(struct parcel *x, struct master *m)
 {
-	int level = logging.level, fd = logging.fd;
+	int level = (int)logging.level, fd = logging.fd;
 
 	if (x->bad != NULL)
 		return;

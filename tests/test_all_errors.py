@@ -222,6 +222,7 @@ def test_two_transient_causes(room):
     ("setuid = nobody", ": user = nobody)"),
     ("setgid = 0", ": group = 0)"),
     ("pid = /run/x.pid", ": pidfile = /run/x.pid;"),
+    ("pid =", '"pidfile" here: delete the line;'),
     ("output = /x/log", ": log = /x/log)"),
     ("debug = 7", "7 debug"),
     ("TIMEOUTidle = 70", ": idle_timeout = 70s)"),
@@ -255,7 +256,29 @@ def test_name_of_a_port(check):
         GOOD + "accept = 127.0.0.1:imaps\n")[0]
 
 
-@pytest.mark.parametrize("line", ["cert = {cert}x", "connect = 80 x"])
+def test_key_in_the_place_of_a_file(check, room):
+    """Or pasted into one: none of its lines gets into a log."""
+    with open(room.certs.path("server.key")) as f:
+        key = f.read()
+    for text in key, "\ufeff" + key, GOOD + "conect = 1\n  " + key:
+        said = check(text)
+        number = text.count("\n") - key.count("\n") + 1
+        assert said[-1] == (f"tunnel.conf:{number}: this is PEM, and no "
+                            "configuration (cert and key name such files)")
+        assert len(said) == 1 + text.count("conect")
+
+
+def test_secrets_in_the_place_of_a_file(check):
+    """As tunnel -k makes them."""
+    key = "0123456789abcdef" * 4
+    assert check(key + "\n", "connect=1")[0] == (
+        f'tunnel.conf:1: "{key[:20]}..." is not key = value (a comment begins '
+        "with # or ;)")
+
+
+@pytest.mark.parametrize("line", [
+    "cert = {cert}x", "connect = 80 x", "accept = :::", "accept = ::1:",
+    "accept = :::443x", "accept = ::1:65536", "connect = ::1:0"])
 def test_no_hint_where_there_is_none(check, line):
     said = check(GOOD + line + "\n")
     assert len(said) == 1

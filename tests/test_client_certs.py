@@ -489,6 +489,23 @@ def test_critical_extension_is_told(room, authority, tunnel, backend, version,
                     client=authority.leaf("app1"))
 
 
+@pytest.mark.parametrize("rule", ["ca", "peer"])
+def test_odd_signature_is_told(room, authority, tunnel, version, rule):
+    """That of an authority with a key of Ed25519; the client's is on P-256."""
+    odd = room.path("odd")
+    run("openssl", "req", "-x509", "-nodes", "-newkey", "ed25519", "-subj",
+        "/CN=odd", "-keyout", odd + ".key", "-out", odd + ".crt")
+    stem = authority.request("/CN=app1", support.EC)
+    run("openssl", "x509", "-req", "-in", stem + ".csr", "-CA", odd + ".crt",
+        "-CAkey", odd + ".key", "-out", stem + ".crt")
+    support.concatenate(stem + ".pem", stem + ".crt", stem + ".key")
+    t = tunnel("verify=request", f"ca={authority.crt}" if rule == "ca" else
+               f"peer=cert:{authority.leaf('app2')}")
+    end = refusal(room, t, version, client=stem + ".pem")
+    assert end == "UNSUPPORTED_CERTIFICATE" or not support.PATCHED
+    t.wait_log(" -> - .* certificate .*an unknown kind of signature$")
+
+
 def test_certificate_of_another(room, authority, tunnel, backend):
     """Swapped on the way, which TLS 1.2 lets us do: the signature is not by
     its key.

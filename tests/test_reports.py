@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+import der
 import support
 from support import run
 
@@ -104,6 +105,25 @@ def test_chain_that_is_none(room, certs, check, names, words):
     report, _ = check(path, warning=f"{path}: {words}: ")
     assert report["chain"] == words + ": certificate 1 was not issued by " \
         'certificate 2, but by "O=tunnel, CN=sub"'
+
+
+def test_names_forge_no_line(room, check):
+    """Nor move a cursor: they are an authority's, or somebody's who asked."""
+    stem, path = room.path("key"), room.path("forged.pem")
+    run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt",
+        "ec_paramgen_curve:P-256", "-out", stem)
+    name = der.name("a\x1b[2J\nb")
+    with open(path, "w") as f, open(stem) as key:
+        f.write(der.pem(der.certificate(
+            name, name, der.public_key(stem), der.signed_by(stem),
+            der.extension("2.5.29.17", der.tlv(
+                der.SEQUENCE, der.tlv(0x82, b"x\x1b]0;x\7\n\tnames x\0y"),
+                der.tlv(0x86, b"a:\xff"), der.tlv(0x82, b"")))))
+            + key.read())
+    os.chmod(path, 0o600)
+    report, _ = check(path)
+    assert report["names"] == (r"x\x1b]0;x\x07\x0a\x09names x\x00y, a:\xff, ")
+    assert report["subject"] == report["issuer"] == r"CN=a\1B[2J\0Ab"
 
 
 def test_each_certificate_is_reported(certs, check):

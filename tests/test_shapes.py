@@ -378,6 +378,24 @@ def test_list_in_der(shapes, authority):
     assert 'revoked by "CN=Test CA"' in p.stdout
 
 
+@pytest.mark.parametrize("form", ["PEM", "DER"])
+def test_list_that_is_not_read(shapes, authority, form):
+    """For being of users alone, which is a critical extension."""
+    conf = authority.configure()
+    with open(conf, "a") as f:
+        f.write("[users]\nissuingDistributionPoint = critical, @dp\n"
+                "[dp]\nonlyuser = TRUE\n")
+    path = shapes.path("users." + form)
+    run("openssl", "ca", "-gencrl", "-config", conf, "-cert", authority.crt,
+        "-keyfile", authority.key, "-crlexts", "users", "-crldays", "9",
+        "-out", path)
+    if form == "DER":
+        run("openssl", "crl", "-in", path, "-outform", form, "-out", path)
+    assert (f"crl: {path}: its revocation list can't be read (" in complaint(
+        check(shapes.both, None, "verify=require", f"ca={authority.crt}",
+              f"crl={path}")))
+
+
 @pytest.mark.parametrize("content,words", [
     ("", "no certificate in PEM format"),
     ("nonsense\n", "no certificate in PEM format"),
@@ -386,7 +404,11 @@ def test_list_in_der(shapes, authority):
     ("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n",
      "certificate 1: it can't be read ("),
     ("0\0", "taken for a certificate in DER, it can't be read ("),
-], ids=["empty", "nonsense", "base64", "DER in PEM", "DER"])
+    # Of each such block the parser would look for the end in all others.
+    ("-----BEGIN CERTIFICATE-----\nMAA=\n" * 2 +
+     "-----END CERTIFICATE-----\n",
+     "certificate 1: it is damaged (PEM - No PEM header or footer found)"),
+], ids=["empty", "nonsense", "base64", "DER in PEM", "DER", "no end"])
 def test_damaged(shapes, content, words):
     path = shapes.write("damaged", content)
     assert f"cert: {path}: {words}" in complaint(check(path))

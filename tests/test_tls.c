@@ -855,6 +855,24 @@ test_no_ticket(void **state)
 	assert_int_equal(lifetime, 0);
 }
 
+/* One name may begin another one: it is not in the list by that. */
+static void
+test_list_of_names(void **state)
+{
+	char text[64] = "";
+
+	(void)state;
+	list_name(text, sizeof(text), "TLS_CCM_8");
+	list_name(text, sizeof(text), "TLS_CCM");
+	list_name(text, sizeof(text), "TLS_CCM");
+	list_name(text, sizeof(text), "TLS_CCM_8");
+	assert_string_equal(text, "TLS_CCM_8:TLS_CCM");
+	list_name(text, sizeof("TLS_CCM_8:TLS_CCM:x") - 1, "x");
+	assert_string_equal(text, "TLS_CCM_8:TLS_CCM");
+	list_name(text, sizeof("TLS_CCM_8:TLS_CCM:x"), "x");
+	assert_string_equal(text, "TLS_CCM_8:TLS_CCM:x");
+}
+
 int
 main(void)
 {
@@ -879,6 +897,7 @@ main(void)
 		TEST(test_no_key_update),
 		cmocka_unit_test(test_outcomes),
 		cmocka_unit_test(test_record_faults),
+		cmocka_unit_test(test_list_of_names),
 		SESSION(test_times_of_a_ticket),
 		SESSION(test_name_of_a_ticket),
 		SESSION(test_length_of_a_ticket),

@@ -2927,7 +2927,7 @@ bytes_add(struct bytes *b, const void *data, size_t len)
 static void
 bytes_add_number(struct bytes *b, uint32_t value, size_t len)
 {
-	unsigned char data[4];
+	unsigned char data[4] = { 0 };
 	size_t i;
 
 	for (i = 0; i < len; i++)

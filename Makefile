@@ -2,7 +2,7 @@
 #
 #   make deps demo       install what is missing, build, and see it work
 #   make deps check      install what is missing, build, and test it
-#   make deps check-all  and every other way to build it; 30 minutes
+#   make deps check-all  and every other way to build it; 45 minutes
 #   make deps check-vm   of kernel TLS alone, in virtual machines
 #   make deps all        install what is missing, and build; apply updates
 #   make                 build, with what is there; nothing is downloaded
@@ -181,15 +181,16 @@ mbedtls-is-fit: $(LIBRARY)
 demo: $(TUNNEL)
 	tests/demo
 
+PYTEST	= $(PYTHON) -B -m pytest -q -p no:cacheprovider
+
 # The tests wait more than they work: several at a time, each file in turn.
-PYTEST	= $(PYTHON) -B -m pytest -q -p no:cacheprovider --dist loadfile
-
 check: $(TUNNEL)
-	$(PYTEST) -n 3 -m "not more" tests
+	$(PYTEST) -n 3 --dist loadfile -m "not more" tests
 
-# What that leaves out: the other ways to build it, and virtual machines.
+# What that leaves out: the other ways to build it, and virtual machines.  Each
+# of these files keeps two processors busy by itself.
 check-more: $(TUNNEL)
-	$(PYTEST) -n 2 -m more tests
+	$(PYTEST) -m more tests
 
 check-all: check check-more
 

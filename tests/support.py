@@ -586,7 +586,7 @@ class Certs:
             f.write(extensions)
         run("openssl", "req", "-new", "-nodes", *key, "-subj",
             f"/O=tunnel/CN={name}", "-keyout", stem + ".key",
-            "-out", csr)
+            "-out", csr, timeout=2 * DEADLINE)  # RSA takes its time
         if sign is not None:
             sign(csr, ext, stem + ".crt")
             return

@@ -9,14 +9,11 @@
 
 enum { IS_REQUIRED = 1, IS_TLS13 = 2, IN_PIECES = 4 };
 
-int
-LLVMFuzzerInitialize(int *argc, char ***argv)
+void
+fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	servers_new();
 	client_load();
-	return 0;
 }
 
 /* As many as there are, and none of them parsed. */

@@ -5,14 +5,11 @@
  */
 #include "fuzz_tls.h"
 
-int
-LLVMFuzzerInitialize(int *argc, char ***argv)
+void
+fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	set_clock();
 	must(tls_init() == NULL, "tls_init");
-	return 0;
 }
 
 static int

@@ -34,14 +34,11 @@ int	 __wrap_mbedtls_ssl_write_handshake_msg_ext(mbedtls_ssl_context *,
 	    int, int);
 int	 mbedtls_ssl_write_record(mbedtls_ssl_context *, int);
 
-int
-LLVMFuzzerInitialize(int *argc, char ***argv)
+void
+fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	servers_new();
 	client_load();
-	return 0;
 }
 
 static void

@@ -15,6 +15,16 @@ static uint64_t everybody;
 time_t fuzz_now;
 uint64_t *fuzz_random = &everybody;
 
+int
+LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	if (fuzz_begin != NULL)
+		fuzz_begin();
+	return 0;
+}
+
 void
 must(int ok, const char *what)
 {

@@ -1,8 +1,7 @@
 /*
- * What all harnesses share.  Each is a file with LLVMFuzzerTestOneInput() and,
- * perhaps, LLVMFuzzerInitialize(), as libFuzzer, AFL++ and honggfuzz call
- * them; it includes tunnel.c or tls.c, to reach what is static.  What is wrong
- * ends in abort(3).
+ * What all harnesses share.  Each is a file with LLVMFuzzerTestOneInput(), as
+ * libFuzzer, AFL++ and honggfuzz call it, and perhaps fuzz_begin(); it includes
+ * tunnel.c or tls.c, to reach what is static.  What is wrong ends in abort(3).
  */
 #ifndef FUZZ_H
 #define FUZZ_H
@@ -13,6 +12,9 @@
 
 int	 LLVMFuzzerInitialize(int *, char ***);
 int	 LLVMFuzzerTestOneInput(const uint8_t *, size_t);
+
+/* What a harness needs before its first input, if anything. */
+void	 fuzz_begin(void) __attribute__((weak));
 
 /* Abort with that text, unless ok. */
 void	 must(int ok, const char *what);

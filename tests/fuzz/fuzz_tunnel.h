@@ -23,12 +23,9 @@ fake_getaddrinfo(const char *host, const char *port,
 #undef main
 #undef getaddrinfo
 
-int
-LLVMFuzzerInitialize(int *argc, char ***argv)
+void
+fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	logging.fd = open("/dev/null", O_WRONLY);
 	logging.level = DEBUG;
-	return 0;
 }

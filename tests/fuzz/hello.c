@@ -5,13 +5,10 @@
  */
 #include "fuzz_tls.h"
 
-int
-LLVMFuzzerInitialize(int *argc, char ***argv)
+void
+fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	servers_new();
-	return 0;
 }
 
 /* It is open: who is it? */

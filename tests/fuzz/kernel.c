@@ -159,13 +159,10 @@ step(struct stream *s, unsigned what)
 	}
 }
 
-int
-LLVMFuzzerInitialize(int *argc, char ***argv)
+void
+fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	must(tls_init() == NULL, "tls_init");
-	return 0;
 }
 
 int

@@ -7,15 +7,12 @@
 
 static FILE *null;
 
-int
-LLVMFuzzerInitialize(int *argc, char ***argv)
+void
+fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	set_clock();
 	must(tls_init() == NULL, "tls_init");
 	must((null = fopen("/dev/null", "w")) != NULL, "/dev/null");
-	return 0;
 }
 
 /* Without regard to case, and a zero is nothing special. */

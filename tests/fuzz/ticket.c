@@ -7,13 +7,10 @@
 
 enum { VERIFY = 3, IS_TLS13 = 4, IS_CHANGED = 8 };
 
-int
-LLVMFuzzerInitialize(int *argc, char ***argv)
+void
+fuzz_begin(void)
 {
-	(void)argc;
-	(void)argv;
 	servers_new();
-	return 0;
 }
 
 /* It is none of ours once a bit of it has changed. */

@@ -9,7 +9,8 @@ import ssl
 import pytest
 
 import support
-from test_resumption import KINDS, visit
+import test_resumption
+from test_resumption import KINDS, newcomer, visit
 from test_tickets_hostile import TICKET, Hello, answer, hello_of, vector
 
 SERVER_NAME, MASTER_SECRET = 0, 23  # RFC 6066, section 3; RFC 7627, 5.1
@@ -18,9 +19,7 @@ KINDS_1_2 = [kind for kind in KINDS if kind.endswith("1.2")]
 LONGEST = ".".join(["a" * 60] * 4) + ".example"
 
 
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return request.param
+kind = test_resumption.kind
 
 
 @pytest.fixture(params=KINDS_1_2)
@@ -36,10 +35,9 @@ def t(room):
 
 def client(certs, kind, name, session=None, extended=True):
     """One that takes any certificate."""
-    version, tickets = KINDS[kind]
     ctx = None
     if session is None:
-        ctx = support.context(certs, version, tickets=tickets)
+        ctx = newcomer(certs, kind)
         ctx.check_hostname = False
         if not extended:
             ctx.options |= 1  # SSL_OP_NO_EXTENDED_MASTER_SECRET

@@ -1254,6 +1254,13 @@ find_block(const char *text, struct block *b)
 	return 1;
 }
 
+/* How much of a file is to be parsed: the zero behind it is for PEM alone. */
+static size_t
+parse_size(const unsigned char *text, size_t size)
+{
+	return strstr((const char *)text, BEGIN) != NULL ? size : size - 1;
+}
+
 /* Does it end before another one begins?  The parser would look on and on. */
 static int
 has_end(const struct block *b)
@@ -1698,15 +1705,13 @@ key_load(struct tls_config *cfg, struct cert *c, const char *name,
     const char *password)
 {
 	unsigned char *text;
-	struct block b;
 	size_t size;
 	int r;
 
 	if ((text = slurp(cfg, name, &size)) == NULL)
 		return -1;
-	/* The zero behind it is for PEM alone. */
-	r = mbedtls_pk_parse_key(&c->key, text, find_block((char *)text, &b) ?
-	    size : size - 1, (const unsigned char *)password,
+	r = mbedtls_pk_parse_key(&c->key, text, parse_size(text, size),
+	    (const unsigned char *)password,
 	    password != NULL ? strlen(password) : 0, RNG);
 	if (r != 0)
 		r = key_refused(cfg, name, r, (char *)text, size);
@@ -1899,14 +1904,12 @@ static int
 crl_load(struct tls_config *cfg, const char *name)
 {
 	unsigned char *text;
-	struct block b;
 	size_t size;
 	int r;
 
 	if ((text = slurp(cfg, name, &size)) == NULL)
 		return -1;
-	r = mbedtls_x509_crl_parse(&cfg->crl, text,
-	    find_block((char *)text, &b) ? size : size - 1);
+	r = mbedtls_x509_crl_parse(&cfg->crl, text, parse_size(text, size));
 	/* Text behind the last one is as good as text before it. */
 	if (r == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT)
 		r = 0;

@@ -7,7 +7,7 @@
  * TUNNEL_SEED	the seed of the first (1), printed by one that fails
  */
 #define main tunnel_main
-#include "../tunnel.c"
+#include "../../tunnel.c"
 #undef main
 
 #include <setjmp.h>

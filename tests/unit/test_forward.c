@@ -265,7 +265,7 @@ fake_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 #define epoll_ctl	fake_epoll_ctl
 #endif
 
-#include "../forward.c"
+#include "../../forward.c"
 
 #undef clock_gettime
 #undef recv

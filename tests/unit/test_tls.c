@@ -24,7 +24,7 @@ static ssize_t	 fake_sendmsg(int, const struct msghdr *, int);
 #define getsockopt	fake_getsockopt
 #define recvmsg		fake_recvmsg
 #define sendmsg		fake_sendmsg
-#include "../tls.c"
+#include "../../tls.c"
 #undef psa_generate_random
 #undef setsockopt
 #undef getsockopt

@@ -1,0 +1,3 @@
+tls.o: tls.c forward.h tls.h
+forward.h:
+tls.h:

@@ -30,6 +30,12 @@
 #include <mbedtls/x509_crt.h>
 #include <psa/crypto.h>
 
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#elif defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 #ifdef __linux__
 #include <linux/tcp.h>
 #include <linux/tls.h>
@@ -853,96 +859,51 @@ tls_forked(void)
 	    "the random generator has no entropy";
 }
 
-static int64_t
-clock_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
-
-/* Microseconds to encrypt a buffer, at best; very many when it can't be. */
-static int64_t
-cost(psa_key_type_t type, psa_algorithm_t alg)
-{
-	static const unsigned char nonce[12];
-	const size_t size = 4096, out_size = size + TAG_SIZE;
-	unsigned char *zeros;
-	psa_key_attributes_t attr = psa_key_attributes_init();
-	int64_t best = INT64_MAX, us;
-	psa_key_id_t key;
-	size_t len;
-	int i;
-
-	psa_set_key_type(&attr, type);
-	psa_set_key_algorithm(&attr, alg);
-	psa_set_key_usage_flags(&attr, PSA_KEY_USAGE_ENCRYPT);
-	if ((zeros = calloc(1, size + out_size)) == NULL)
-		return best;
-	if (psa_import_key(&attr, zeros, type == PSA_KEY_TYPE_AES ? 16 : 32,
-	    &key) == PSA_SUCCESS) {
-		for (i = 0; i < 3; i++) {
-			us = clock_us();
-			if (psa_aead_encrypt(key, alg, nonce, sizeof(nonce),
-			    NULL, 0, zeros, size, zeros + size, out_size,
-			    &len) != PSA_SUCCESS)
-				break;
-			us = clock_us() - us;
-			if (us < best)
-				best = us;
-		}
-		psa_destroy_key(key);
-	}
-	free(zeros);
-	return best;
-}
-
 /*
- * Which cipher is cheaper is measured: what a CPU can do does not say what a
- * library makes of it.  And it is measured once, as sessions are bound to what
- * was preferred when they began.
+ * Has this CPU instructions for AES, and the library code that uses them?
+ * Without them, ChaCha20 takes less time.
  */
-static int chacha_first;
+#if defined(MBEDTLS_AESNI_C) && (defined(__x86_64__) || defined(__i386__))
+static int
+has_fast_aes(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid(1, &a, &b, &c, &d) == 1 && (c & bit_AES) != 0;
+}
+#elif defined(MBEDTLS_AESCE_C) && defined(__aarch64__) && defined(__linux__)
+static int
+has_fast_aes(void)
+{
+	return (getauxval(AT_HWCAP) & HWCAP_AES) != 0;
+}
+#else
+static int
+has_fast_aes(void)
+{
+	return 0;
+}
+#endif
 
 const char *
 tls_init(void)
 {
-	int64_t chacha, aes;
-
 	if (is_too_old())
 		return "the mbed TLS library found is " TOO_OLD;
 	if (psa_crypto_init() != PSA_SUCCESS)
 		return "mbed TLS does not start: no entropy?";
-	chacha = cost(PSA_KEY_TYPE_CHACHA20, PSA_ALG_CHACHA20_POLY1305);
-	aes = cost(PSA_KEY_TYPE_AES, PSA_ALG_GCM);
-	if (chacha == INT64_MAX && aes == INT64_MAX)
-		return "mbed TLS can't encrypt on this CPU";
-	chacha_first = chacha < aes;
 	return NULL;
 }
 
-int
-tls_preference(void)
-{
-	return chacha_first;
-}
-
-void
-tls_prefer(int preference)
-{
-	chacha_first = preference;
-}
-
 /*
- * The default suites, the cheaper cipher on this machine first.  In TLS 1.3
+ * The default suites, the faster cipher on this machine first.  In TLS 1.3
  * the library follows the client's order all the same.
  */
 static void
 prefer(int *suites)
 {
+	int chacha_first = !has_fast_aes(), pass;
 	size_t i, n = 0;
-	int pass;
 
 	for (pass = 0; pass < 2; pass++) {
 		for (i = 0; default_suites[i] != 0; i++) {

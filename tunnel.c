@@ -8230,11 +8230,7 @@ carry_stats(struct parcel *x, struct stats *st)
 static void
 carry_master(struct parcel *x, struct master *m, struct arguments *a)
 {
-	int preference = tls_preference();
-
 	carry_start(x, &m->upgrade);
-	carry_int(x, &preference, 0, 1);
-	tls_prefer(preference);
 	carry_int(x, &m->pid, 1, INT_MAX);
 	if (x->bad == NULL && m->pid != getpid())
 		x->bad = "it is another process's (a script must use exec)";

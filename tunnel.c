@@ -5298,25 +5298,6 @@ follow_master(void)
 {
 }
 
-#if defined(__OpenBSD__)
-
-static const char *
-sandbox_lacks(void)
-{
-	return NULL;
-}
-
-static int
-sandbox_enter(const struct service *sv)
-{
-	hide();
-	return pledge(sv->cfg.command != NULL ?
-	    "stdio rpath inet unix proc exec recvfd" :
-	    "stdio inet unix recvfd", NULL);
-}
-
-#else
-
 static const char *
 sandbox_lacks(void)
 {
@@ -5331,7 +5312,6 @@ sandbox_enter(const struct service *sv)
 	return 0;
 }
 
-#endif
 #endif
 
 /*

@@ -114,12 +114,12 @@ static struct {
 	size_t	 errors;	/* there were */
 } logging = { .level = INFO, .fd = STDERR_FILENO, .stream = STDERR_FILENO };
 
-enum { SIGNALS = 8 };
+enum { SIGNALS = 7 };
 static const int signals[SIGNALS] = {
-	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD, SIGALRM
+	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD
 };
 static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_usr2,
-    got_child, got_alarm;
+    got_child;
 
 /* Text that comes from a peer must not forge a line, nor move a cursor. */
 static void
@@ -4694,9 +4694,6 @@ on_signal(int sig)
 	case SIGCHLD:
 		got_child = 1;
 		break;
-	case SIGALRM:
-		got_alarm = 1;
-		break;
 	default:
 		got_stop = 1;
 	}
@@ -4721,18 +4718,14 @@ catch_signals(sigset_t *asleep)
 
 /*
  * In a worker: what a terminal or killall(1) sends to all of them is for the
- * master to act on; SIGHUP only has it look at its line.  SIGALRM is not where
- * the master may ask for room by it.
+ * master to act on; SIGHUP only has it look at its line.
  */
 static void
-leave_signals(int may_be_asked)
+leave_signals(void)
 {
 	signal(SIGINT, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
-	if (!may_be_asked)
-		signal(SIGALRM, SIG_IGN);
-	got_stop = got_cut = got_hup = got_usr1 = got_usr2 = got_child =
-	    got_alarm = 0;
+	got_stop = got_cut = got_hup = got_usr1 = got_usr2 = got_child = 0;
 }
 
 /*
@@ -5922,7 +5915,7 @@ err:
  * The master sends orders, and SIGHUP to have them looked for.
  */
 
-enum { DRAIN, LOG_TO };
+enum { DRAIN, LOG_TO, MAKE_ROOM };
 
 struct order {
 	int32_t	 what;
@@ -6067,6 +6060,8 @@ worker_obey(struct worker *w)
 			worker_drain(w, o.ms, 0);
 		else if (o.what == LOG_TO)
 			log_moved(&o, fd);
+		else if (o.what == MAKE_ROOM)
+			forward_make_room(w->engine);
 	}
 }
 
@@ -6096,8 +6091,6 @@ worker_woken(void *arg)
 		commands_look(w);
 	if (taken(&got_usr1))
 		forward_list(w->engine);
-	if (taken(&got_alarm))
-		forward_make_room(w->engine);
 	if (w->repeats_until != 0 && clock_ms() >= w->repeats_until) {
 		w->repeats_until = 0;
 		repeats_end(w->service, 0);
@@ -6735,6 +6728,7 @@ struct master {
 	struct incoming waiting;	/* fork mode: for a process; or -1 */
 	size_t	 next_listener;		/* fork mode */
 	int64_t	 renew_at;		/* keys for tickets */
+	int64_t	 warn_at;		/* of certificates, again */
 	int64_t	 starved_until;
 	int64_t	 ask_at;		/* fork mode: others to make room */
 	int64_t	 beat_at;		/* the next sign of life */
@@ -6901,7 +6895,7 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	int r = EXIT_FAILURE;
 
 	logging.lost = 0;		/* the master tells of its own */
-	leave_signals(in != NULL);
+	leave_signals();
 	leave_master(m, sv, in);
 	if (in != NULL) {
 		connection = *in;
@@ -7090,6 +7084,15 @@ count_waiting(const struct service *sv)
 #define count_waiting(sv)	((size_t)0)
 #endif
 
+/* -1 with errno: EAGAIN if it does not take its orders; else, it has left. */
+static int
+tell_worker(const struct seat *seat, const struct order *o, int fd)
+{
+	if (send_order(seat->line, o, fd) == -1)
+		return -1;
+	return kill(seat->pid, SIGHUP);
+}
+
 /*
  * One worker for each that waits: each sees for itself whether its handshake
  * still goes on, and leaves if so.  After a while, others are asked, and in the
@@ -7098,6 +7101,7 @@ count_waiting(const struct service *sv)
 static void
 ask_for_seats(struct master *m)
 {
+	const struct order o = { .what = MAKE_ROOM };
 	size_t n = 1 + count_waiting(m->live);
 	int64_t now = clock_ms();
 	struct seat *seat;
@@ -7110,7 +7114,7 @@ ask_for_seats(struct master *m)
 		if (seat == NULL || seat->drop_at > now)
 			break;
 		seat->drop_at = now + FORWARD_DROP_MS;
-		kill(seat->pid, SIGALRM);
+		tell_worker(seat, &o, -1);
 	}
 }
 
@@ -7286,15 +7290,6 @@ signal_workers(const struct service *sv, int sig)
 			kill(sv->seats[i].pid, sig);
 }
 
-/* -1 with errno: EAGAIN if it does not take its orders; else, it has left. */
-static int
-tell_worker(const struct seat *seat, const struct order *o, int fd)
-{
-	if (send_order(seat->line, o, fd) == -1)
-		return -1;
-	return kill(seat->pid, SIGHUP);
-}
-
 /* Its workers are to be gone after as long; a deadline is never put off. */
 static void
 expect_end(struct service *sv, int64_t ms)
@@ -7431,11 +7426,11 @@ tell_listeners(const struct service *sv, const struct service *old)
 }
 
 static void
-warn_daily(const struct service *sv)
+warn_daily(struct master *m)
 {
-	if (sv->tls != NULL)
-		tls_config_warn(sv->tls, say_warning);
-	alarm(DAY);
+	if (m->live->tls != NULL)
+		tls_config_warn(m->live->tls, say_warning);
+	m->warn_at = clock_ms() + DAY * INT64_C(1000);
 }
 
 /* What an administrator should know: what is new, and what is wrong. */
@@ -7459,7 +7454,6 @@ announce(const struct service *sv, const struct service *old)
 	}
 	check_files(sv, WARNING);
 	warn_of_readers(sv);
-	warn_daily(sv);
 }
 
 static void
@@ -7589,6 +7583,7 @@ replace(struct master *m)
 	tune_kept(sv);
 	keep_none(sv);
 	m->live = sv;
+	warn_daily(m);
 	m->stats.generation++;
 	m->stats.write_at = 0;
 	take_over_keys(m, old);
@@ -8223,6 +8218,7 @@ carry_master(struct parcel *x, struct master *m, struct arguments *a)
 	carry_text(x, &m->pidfile_name);
 	carry_fd(x, &m->waiting.fd);
 	carry_number(x, &m->renew_at, 0, INT64_MAX);
+	carry_number(x, &m->warn_at, 0, INT64_MAX);
 	carry_stats(x, &m->stats);
 	if (x->bad == NULL)
 		carry_services(x, m);
@@ -8941,7 +8937,7 @@ sleep_ms(const struct master *m)
 	int64_t now = clock_ms(), until = INT64_MAX, due;
 
 	if (!m->stopping)
-		until = m->renew_at;
+		until = m->renew_at < m->warn_at ? m->renew_at : m->warn_at;
 	if (m->args->watchdog != 0 && m->beat_at < until)
 		until = m->beat_at;
 	if (m->upgrade.trial != 0 && m->upgrade.until < until)
@@ -9029,8 +9025,8 @@ supervise(struct master *m)
 			tell(m);
 		if (taken(&got_usr2) && !m->stopping)
 			upgrade_try(m);
-		if (taken(&got_alarm))
-			warn_daily(m->live);
+		if (!m->stopping && clock_ms() >= m->warn_at)
+			warn_daily(m);
 		if (!m->stopping && clock_ms() >= m->renew_at)
 			renew_keys(m);
 		sv = m->live;
@@ -9228,6 +9224,7 @@ serve(struct master *m)
 		silence();
 	if (renew_keys(m) == 0 && start_workers(m, m->live) == 0) {
 		announce(m->live, NULL);
+		warn_daily(m);
 		begin(m->live);
 		notify_ready(m, "");
 		if (m->parent != -1 && write(m->parent, "", 1) == 1)

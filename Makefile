@@ -174,7 +174,7 @@ endif
 # Is it there, and new enough?  What that is, tls.c says in an #error.
 mbedtls-is-fit: $(LIBRARY)
 	@said=$$(export LC_ALL=C; { $(LIBRARY_DIR:%=ls %/include/mbedtls &&) \
-	    $(compile) -E tls.c; } 2>&1 >/dev/null) || { \
+	    $(filter-out -MMD -MP,$(compile)) -E tls.c; } 2>&1 >/dev/null) || { \
 	    why=$$(echo "$$said" | sed -n -e 's|.*error: .*"\(.*\)"|\1|p' \
 	    -e 's|.*mbedtls.*No such file.*|there is no mbed TLS; leave \
 	MBEDTLS out to build our own|p'); \

@@ -44,8 +44,9 @@
 #endif
 #endif
 
-#include "forward.h"
+#include "stream.h"
 #include "tls.h"
+#include "util.h"
 
 /*
  * Below 3.6.7, malformed basicConstraints make a certificate an authority's
@@ -526,24 +527,6 @@ static const struct fault {
 	{ UINT32_MAX, MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "not valid" },
 };
 
-/* A number on the wire, in network byte order. */
-static void
-put(unsigned char *p, uint64_t value, size_t n)
-{
-	for (; n > 0; value >>= 8)
-		p[--n] = (unsigned char)value;
-}
-
-static uint64_t
-get(const unsigned char *p, size_t n)
-{
-	uint64_t value = 0;
-
-	for (; n > 0; n--)
-		value = value << 8 | *p++;
-	return value;
-}
-
 static int
 is_tls13(const struct tls *t)
 {
@@ -659,7 +642,7 @@ alert_name(int code)
 static size_t
 record_size(const struct record *r)
 {
-	return (size_t)get(r->head + 3, 2);
+	return (size_t)be_get(r->head + 3, 2);
 }
 
 /*
@@ -794,7 +777,7 @@ tls_error(const struct stream *s)
 		return "closed by the client during the handshake";
 	}
 	if (t->nfirst > 0 && !is_record(t->first, t->nfirst)) {
-		stream_quote(first, sizeof(first), t->first, t->nfirst);
+		text_quote(first, sizeof(first), t->first, t->nfirst);
 		name = protocol_name(t->first, t->nfirst);
 		fail(cfg, "not TLS%s%s: the client sent %s",
 		    name != NULL ? " but " : "", name != NULL ? name : "",
@@ -3014,7 +2997,7 @@ keep_chain(struct tls *t, const mbedtls_x509_crt *chain)
 		return -1;
 	t->chain_len = len;
 	for (crt = chain; crt != NULL; crt = crt->next) {
-		put(p, crt->raw.len, 3);
+		be_put(p, crt->raw.len, 3);
 		memcpy(p + 3, crt->raw.p, crt->raw.len);
 		p += 3 + crt->raw.len;
 	}
@@ -3369,7 +3352,7 @@ find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
 	if (mbedtls_ssl_session_get_ticket_creation_time(
 	    (mbedtls_ssl_session *)(uintptr_t)session, &ms) != 0)
 		return 0;
-	put(created, (uint64_t)ms, sizeof(created));
+	be_put(created, (uint64_t)ms, sizeof(created));
 	for (i = 1; i + sizeof(created) <= len; i++)
 		if (memcmp(saved + i, created, sizeof(created)) == 0)
 			return i;
@@ -3395,12 +3378,12 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	    size - head, &len) != 0 || size - head - len < t->chain_len)
 		return 0;
 	p[AT_TLS13] = (unsigned char)is_tls13(t);
-	put(p + AT_BORN, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
-	put(p + AT_SAVED, (uint64_t)now, 8);
-	put(p + AT_TIME, is_tls13(t) ? find_time(session, p + head, len) : 0,
+	be_put(p + AT_BORN, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
+	be_put(p + AT_SAVED, (uint64_t)now, 8);
+	be_put(p + AT_TIME, is_tls13(t) ? find_time(session, p + head, len) : 0,
 	    2);
-	put(p + AT_LENGTH, len, 2);
-	put(p + AT_NAME, name, 1);
+	be_put(p + AT_LENGTH, len, 2);
+	be_put(p + AT_NAME, name, 1);
 	if (name > 0)
 		memcpy(p + SESSION_HEAD, t->sni, name);
 	if (t->chain_len > 0)
@@ -3430,7 +3413,7 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 	if (cfg->verify == NOT_ASKED || (len == 0 && cfg->verify == ASKED))
 		return 0;
 	mbedtls_x509_crt_init(&chain);
-	for (; r == 0 && len > 3 && (n = (size_t)get(p, 3)) <= len - 3;
+	for (; r == 0 && len > 3 && (n = (size_t)be_get(p, 3)) <= len - 3;
 	    p += n) {
 		p += 3;
 		len -= 3 + n;
@@ -3487,20 +3470,20 @@ session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
 	int suite;
 
 	if (len < SESSION_HEAD || p[AT_TLS13] != is_tls13(t) ||
-	    (n = (size_t)get(p + AT_LENGTH, 2)) + p[AT_NAME] > len -
+	    (n = (size_t)be_get(p + AT_LENGTH, 2)) + p[AT_NAME] > len -
 	    SESSION_HEAD || !is_named(t, name, p[AT_NAME]))
 		return -1;
-	born = (int64_t)get(p + AT_BORN, 8);
-	saved = (int64_t)get(p + AT_SAVED, 8);
+	born = (int64_t)be_get(p + AT_BORN, 8);
+	saved = (int64_t)be_get(p + AT_SAVED, 8);
 	if (born > now / 1000)		/* by a clock that is ahead */
 		born = now / 1000;
 	if (born < 0 || saved < 0 || now / 1000 - born >= t->cfg->lifetime)
 		return -1;
 	age = now - saved;
-	at = (size_t)get(p + AT_TIME, 2);
+	at = (size_t)be_get(p + AT_TIME, 2);
 	p = name + p[AT_NAME];
 	if (at != 0 && at + 8 <= n)
-		put(p + at, (uint64_t)(mbedtls_ms_time() -
+		be_put(p + at, (uint64_t)(mbedtls_ms_time() -
 		    (age > 0 ? age : 0)), 8);
 	if (mbedtls_ssl_session_load(session, p, n) != 0)
 		return -1;
@@ -3598,7 +3581,7 @@ static struct slot *
 slot_for(const struct tls_sessions *s, const unsigned char *id, size_t i)
 {
 	size_t sets = (s->nslots + WAYS - 1) / WAYS;
-	size_t n = (size_t)get(id, 4) % sets * WAYS + i;
+	size_t n = (size_t)be_get(id, 4) % sets * WAYS + i;
 
 	return i < WAYS && n < s->nslots ?
 	    (void *)(s->shared->slots + n * s->slot_size) : NULL;
@@ -4164,10 +4147,10 @@ watch_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 	t->flight = 1;
 	if (end - p < 1 + p[0] + 5)
 		return;
-	for (p += 1 + p[0] + 5; end - p >= 6; p += 4 + get(p + 2, 2)) {
-		switch (get(p, 2)) {
+	for (p += 1 + p[0] + 5; end - p >= 6; p += 4 + be_get(p + 2, 2)) {
+		switch (be_get(p, 2)) {
 		case MBEDTLS_TLS_EXT_KEY_SHARE:
-			t->group = (int)get(p + 4, 2);
+			t->group = (int)be_get(p + 4, 2);
 			break;
 		case MBEDTLS_TLS_EXT_PRE_SHARED_KEY:
 			has_psk = 1;
@@ -4210,7 +4193,7 @@ watch(struct tls *t, const unsigned char *p, size_t len)
 	/* RFC 8422 section 5.4 */
 	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE &&
 	    p[9] == MBEDTLS_ECP_TLS_NAMED_CURVE)
-		t->group = (int)get(p + 10, 2);
+		t->group = (int)be_get(p + 10, 2);
 }
 
 /* Keep it for the next time that there is something to be sent. */
@@ -4293,7 +4276,7 @@ hold_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
 	memcpy(head, p, sizeof(head));
 	for (at = HEADER_SIZE; at < len; at += n) {
 		n = len - at < max ? len - at : max;
-		put(head + 3, n, 2);
+		be_put(head + 3, n, 2);
 		if (hold(t, head, sizeof(head)) < 0 || hold(t, p + at, n) < 0)
 			return MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	}
@@ -4757,7 +4740,7 @@ expand_label(psa_algorithm_t hash, const unsigned char *secret,
 
 	n = snprintf((char *)info + 2, sizeof(info) - 2, "%ctls13 %s%c",
 	    (int)(strlen("tls13 ") + strlen(label)), label, 0);
-	put(info, len, 2);
+	be_put(info, len, 2);
 	if ((r = psa_key_derivation_setup(&op, PSA_ALG_HKDF_EXPAND(hash))) ==
 	    PSA_SUCCESS &&
 	    (r = psa_key_derivation_input_bytes(&op,
@@ -4815,7 +4798,7 @@ derive_traffic(const struct kernel *k, int direction, struct traffic *tr)
 	memcpy(tr->iv, block + 2 * n + (ours ? fixed : 0), fixed);
 	/* The part of a nonce that is sent along: any, but never twice. */
 	if (c->salt != 0)
-		put(tr->iv + c->salt, tr->seq, c->iv);
+		be_put(tr->iv + c->salt, tr->seq, c->iv);
 	mbedtls_platform_zeroize(block, sizeof(block));
 	return r;
 }
@@ -4839,7 +4822,7 @@ give_keys(int fd, int direction, const struct kernel *k,
 	p += c->key;
 	memcpy(p, tr->iv, c->salt);
 	p += c->salt;
-	put(p, tr->seq, SEQ_SIZE);
+	be_put(p, tr->seq, SEQ_SIZE);
 	p += SEQ_SIZE;
 	r = setsockopt(fd, SOL_TLS, direction, info, (socklen_t)(p - info));
 	mbedtls_platform_zeroize(info, sizeof(info));
@@ -4914,7 +4897,7 @@ next_record(const struct tls *t)
 	uint64_t seq = 0;
 
 	if (getsockopt(t->fd, SOL_TLS, TLS_TX, info, &len) == 0)
-		seq = get(info + len - SEQ_SIZE, SEQ_SIZE);
+		seq = be_get(info + len - SEQ_SIZE, SEQ_SIZE);
 	mbedtls_platform_zeroize(info, sizeof(info));
 	return seq;
 }
@@ -5036,7 +5019,7 @@ take_handshake(struct tls *t, const unsigned char *p, size_t len)
 	if (!k->is_13 || !(t->cfg->kernel & TLS_KERNEL_REKEYS) || len == 0 ||
 	    p[0] != HS_KEY_UPDATE)
 		return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
-	if (len != 5 || get(p + 1, 3) != 1)
+	if (len != 5 || be_get(p + 1, 3) != 1)
 		return MBEDTLS_ERR_SSL_DECODE_ERROR;
 	if (p[4] > 1)
 		return MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER;

@@ -1,3 +1,0 @@
-tls.o: tls.c forward.h tls.h
-forward.h:
-tls.h:

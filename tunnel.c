@@ -34,6 +34,10 @@
 
 #include "forward.h"
 #include "log.h"
+#include "memory.h"
+#include "peer.h"
+#include "repeats.h"
+#include "scoreboard.h"
 #include "stream.h"
 #include "tls.h"
 #include "util.h"
@@ -54,8 +58,6 @@
 #define ADDRESSES	16		/* of one name */
 #define COMMAND_WORDS	63
 #define BACKLOG		1024
-#define PATIENCE	1000		/* with a lock, in sched_yield(2) */
-#define PROBES		1024		/* of a table: more are a fault */
 #define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + FORWARD_LISTENERS)	/* not connections' */
 #define PROXY_V1_MAX	107		/* bytes, with the end of the line */
@@ -65,13 +67,8 @@
 #define PROXY_HEADER	2048		/* at most, that is made */
 #define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
-#define FULL_EVERY_MS	60000		/* the same, of max_connections */
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
 #define ASK_AT_ONCE	16		/* as many */
-#define REASON_SIZE	96		/* of lines that may repeat */
-#define REPEATS		5		/* of one reason and address, */
-#define REPEATS_ALL	100		/* and in sum, are logged in */
-#define REPEATS_MS	10000		/* as long; others are counted */
 #define DAY		(24 * 60 * 60)
 #define WORKERS_MAX	256
 #define PASSED		3		/* systemd's first descriptor */
@@ -2067,56 +2064,6 @@ struct listener {
 	int	 kept;			/* another service has it, too */
 };
 
-/* Why a handshake has failed, in few words: see failures[]. */
-enum failure {
-	FAILED_TIMEOUT, FAILED_NOT_TLS, FAILED_CERTIFICATE, FAILED_NAME,
-	FAILED_PROXY, FAILED_ALERT, FAILED_NOTHING_IN_COMMON, FAILED_CLOSED,
-	FAILED_OTHERWISE, FAILURES
-};
-
-/* What has become of connections.  Whose process it is alone writes. */
-struct counts {
-	uint64_t live, accepted, served, resumed, no_backend, silent;
-	uint64_t over, dropped;
-	uint64_t refused[FAILURES];
-	uint64_t opened[2];		/* in TLS 1.2 and 1.3: its handshake */
-	uint64_t in, out;
-	uint64_t lost;			/* with a worker that was killed */
-	uint64_t beat;			/* it was alive, at (ms) */
-	uint64_t unlogged;		/* lines it has lost, and not told: */
-	int	 unlogged_why, unlogged_cut;	/* as in logging */
-};
-
-/* How many connections an address has; see max_per_ip. */
-struct peer {
-	uint64_t key;			/* 0: this row is free */
-	uint64_t count;
-};
-
-/* Lines for one reason on one address: so many were logged, and counted. */
-struct repeat {
-	uint64_t key;			/* the address's, as above */
-	uint64_t logged, more;
-	enum log_level level;
-	char	 reason[REASON_SIZE];	/* of the first one */
-};
-
-/* What repeats itself in the log, in this period. */
-struct repeats {
-	uint64_t began;			/* 0: not yet */
-	uint64_t logged, more;		/* in sum */
-	struct repeat rows[REPEATS_ALL];
-};
-
-/* Memory of master and workers. */
-struct shared {
-	atomic_flag lock;		/* of all but the counts */
-	uint64_t warned;		/* that it is full, at */
-	volatile int stops;		/* no other generation follows */
-	struct repeats repeats;
-	struct counts counts[];		/* one for each seat */
-};
-
 /* A place for a worker, and what it has become; the master's. */
 struct seat {
 	pid_t	 pid;			/* 0: empty */
@@ -2181,17 +2128,9 @@ struct service {
 	int	 drops;			/* to the two of them */
 	struct seat *seats;
 	size_t	 nseats;		/* once it leaves: those taken alone */
-	size_t	 nslots;		/* rows of counts: a seat's for good */
 	size_t	 nworkers;		/* seats that are taken */
 	size_t	 next_seat;		/* fork mode: to be looked at */
-	struct shared *shared;
-	int	 shared_fd;		/* of it, to hand over; or -1 */
-	size_t	 shared_size;
-	volatile struct counts *counts;	/* in there; and behind them, */
-	volatile struct peer *peers;	/* for max_per_ip (-i: NULL): */
-	size_t	 npeers;		/* a table, a power of two, and */
-	volatile uint64_t *places;	/* keys, one for each connection */
-	uint64_t secret;		/* of the table: an odd number */
+	struct scoreboard board;
 	int64_t	 deadline;		/* for its workers to leave */
 	unsigned failures;		/* of workers, in a row */
 	int64_t	 retry_at;
@@ -2213,11 +2152,7 @@ struct worker {
 	int	 line;			/* to the master; or -1 */
 	struct forward *engine;
 	volatile struct counts *counts;
-	size_t	 first;			/* of its service->places */
-	size_t	 share;			/* of max_connections, and places */
-	size_t	 used;			/* of these, so many ever were, */
-	volatile uint64_t **unused;	/* and these are no longer */
-	size_t	 nunused;
+	struct share share;
 	size_t	 turn;			/* round robin over connects */
 	/* Plain, but for how they open, and how a command ends. */
 	struct stream_ops proxied_ops, backend_ops, command_ops;
@@ -2333,17 +2268,6 @@ tune(int fd, const struct config *cfg)
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &alive, sizeof(alive));
 	if (alive)
 		keep_alive(fd, ms);
-}
-
-/* Give up a socket for the reason in errno. */
-static int
-close_failed(int fd)
-{
-	int saved = errno;
-
-	close(fd);
-	errno = saved;
-	return -1;
 }
 
 /*
@@ -2515,7 +2439,7 @@ command_start(struct session *ss, struct stream *backend)
 	int fds[2] = { -1, -1 };
 
 	/* They may outlive their connections, and still count. */
-	if (w->running >= w->share) {
+	if (w->running >= w->share.n) {
 		snprintf(w->why, sizeof(w->why), "%s: %zu commands are still "
 		    "running", name, w->running);
 		return -1;
@@ -3064,328 +2988,8 @@ proxy_read(struct session *ss)
 }
 
 /*
- * WHO COMES TOO OFTEN
- * Connections are counted by address for max_per_ip, and lines of the log that
- * repeat themselves, in memory that all processes share.  It holds what a
- * process left there that was killed, or taken over: it is never trusted to
- * lead anywhere, and what is amiss gets right again by itself.
+ * THE ENGINE'S CALLBACKS
  */
-
-/*
- * What stands for an address: IPv4, or a /64 of IPv6; 0 is none.  An IPv4
- * client may be told of in two more ways (RFC 4291 section 2.5.5.2, RFC 6052
- * section 2.1).
- */
-static uint64_t
-peer_key(const struct sockaddr_storage *sa)
-{
-	static const uint8_t nat64[12] = { 0, 0x64, 0xff, 0x9b };
-	const struct sockaddr_in *in = (const void *)sa;
-	const struct sockaddr_in6 *in6 = (const void *)sa;
-	const uint8_t *b = in6->sin6_addr.s6_addr;
-	uint64_t key = 0;
-	size_t i;
-
-	if (sa->ss_family == AF_INET)
-		return UINT64_MAX << 32 | ntohl(in->sin_addr.s_addr);
-	if (sa->ss_family != AF_INET6)
-		return 0;
-	if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) ||
-	    memcmp(b, nat64, sizeof(nat64)) == 0)
-		return UINT64_MAX << 32 | (uint64_t)b[12] << 24 |
-		    (uint64_t)b[13] << 16 | (uint64_t)b[14] << 8 | b[15];
-	for (i = 0; i < 8; i++)
-		key = key << 8 | b[i];
-	return key != 0 ? key : 1;	/* ::1 and the like */
-}
-
-static void
-peer_text(uint64_t key, char *text, size_t size)
-{
-	struct in6_addr in6 = { .s6_addr = { 0 } };
-	struct in_addr in = { .s_addr = htonl((uint32_t)key) };
-	char host[INET6_ADDRSTRLEN];
-	size_t i;
-
-	for (i = 0; i < 8 && key > 1; i++)
-		in6.s6_addr[i] = (uint8_t)(key >> (56 - 8 * i));
-	if (key == 0)
-		snprintf(text, size, "unix:");
-	else if (key >> 32 == UINT32_MAX)
-		inet_ntop(AF_INET, &in, text, (socklen_t)size);
-	else
-		snprintf(text, size, "%s/64", inet_ntop(AF_INET6, &in6, host,
-		    sizeof(host)));
-}
-
-/*
- * Whoever has the lock may have been killed, or worse: patience has an end,
- * and the worst of it is a count that is wrong for a while.
- */
-static void
-lock_shared(struct shared *shared)
-{
-	int i;
-
-	for (i = 0; i < PATIENCE; i++) {
-		if (!atomic_flag_test_and_set(&shared->lock))
-			return;
-		sched_yield();
-	}
-}
-
-static void
-unlock_shared(struct shared *shared)
-{
-	atomic_flag_clear(&shared->lock);
-}
-
-/* Where a key belongs in the table; nobody else knows which share a row. */
-static size_t
-peer_home(const struct service *sv, uint64_t key)
-{
-	key *= sv->secret;
-	key = (key ^ key >> 32) * sv->secret;
-	return (size_t)(key >> 32) & (sv->npeers - 1);
-}
-
-/*
- * The row of a key, or the free one where it would be.  In a table that is not
- * in order it may be any: to search all of it for each would take for ever.
- */
-static size_t
-peer_find(const struct service *sv, uint64_t key)
-{
-	size_t i = peer_home(sv, key), n;
-
-	for (n = 0; n < PROBES && sv->peers[i].key != 0 &&
-	    sv->peers[i].key != key; n++)
-		i = (i + 1) & (sv->npeers - 1);
-	return i;
-}
-
-static void
-peer_add(struct service *sv, uint64_t key)
-{
-	volatile struct peer *p = &sv->peers[peer_find(sv, key)];
-
-	if (p->key != key)
-		p->count = 0;
-	p->key = key;
-	p->count++;
-}
-
-/* Its last one frees the row, and others move up that have been passed on. */
-static void
-peer_remove(struct service *sv, uint64_t key)
-{
-	size_t mask = sv->npeers - 1, i = peer_find(sv, key), free_row = i, n;
-
-	if (sv->peers[i].key != key || sv->peers[i].count-- > 1)
-		return;
-	for (n = 1; n < sv->npeers && n < PROBES; n++) {
-		i = (i + 1) & mask;
-		if (sv->peers[i].key == 0)
-			break;
-		if (((i - peer_home(sv, sv->peers[i].key)) & mask) <
-		    ((i - free_row) & mask))
-			continue;
-		sv->peers[free_row].key = sv->peers[i].key;
-		sv->peers[free_row].count = sv->peers[i].count;
-		free_row = i;
-	}
-	sv->peers[free_row].key = 0;
-}
-
-/*
- * A worker is no more: its places are free.  If it was killed, some are not,
- * and it may have been about to change the table.
- */
-static void
-peers_recount(struct service *sv, size_t first, size_t n)
-{
-	size_t i, max = (size_t)sv->cfg.number[MAX_CONNECTIONS];
-	uint64_t left = 0;
-
-	for (i = first; sv->peers != NULL && i < first + n; i++) {
-		left |= sv->places[i];
-		sv->places[i] = 0;
-	}
-	if (left == 0)
-		return;
-	lock_shared(sv->shared);
-	for (i = 0; i < sv->npeers; i++)
-		sv->peers[i].key = 0;
-	for (i = 0; i < max; i++)
-		if (sv->places[i] != 0)
-			peer_add(sv, sv->places[i]);
-	unlock_shared(sv->shared);
-}
-
-static uint64_t
-peer_count(const struct service *sv, uint64_t key)
-{
-	const volatile struct peer *p = &sv->peers[peer_find(sv, key)];
-
-	return p->key == key ? p->count : 0;
-}
-
-/*
- * What an address still has of the generations before, each of which has a
- * table of its own size.  Those take places no more, but for connections that
- * were accepted before the reload and tell their address only now.
- */
-static uint64_t
-peer_count_older(const struct service *sv, uint64_t key)
-{
-	uint64_t n = 0;
-
-	while ((sv = sv->older) != NULL) {
-		lock_shared(sv->shared);
-		n += peer_count(sv, key);
-		unlock_shared(sv->shared);
-	}
-	return n;
-}
-
-/*
- * A place for an address among those of the worker; -1: it has too many.  The
- * place is the first thing to be taken and the last to be left, so that a
- * table that is not in order has one to tell of it.  All are counted, as the
- * next generation may have a limit where this one has none.
- */
-static int
-take_place(struct worker *w, uint64_t key, volatile uint64_t **place)
-{
-	struct service *sv = w->service;
-	uint64_t max = (uint64_t)sv->cfg.number[MAX_PER_IP], older;
-
-	*place = NULL;
-	if (sv->peers == NULL || key == 0)
-		return 0;
-	older = max != 0 ? peer_count_older(sv, key) : 0;
-	lock_shared(sv->shared);
-	if (max == 0 || peer_count(sv, key) + older < max) {
-		*place = w->nunused > 0 ? w->unused[--w->nunused] :
-		    &sv->places[w->first + w->used++];
-		**place = key;
-		peer_add(sv, key);
-	}
-	unlock_shared(sv->shared);
-	return *place != NULL ? 0 : -1;
-}
-
-static void
-leave_place(struct worker *w, volatile uint64_t *place, uint64_t key)
-{
-	if (place == NULL)
-		return;
-	lock_shared(w->service->shared);
-	peer_remove(w->service, key);
-	*place = 0;
-	unlock_shared(w->service->shared);
-	w->unused[w->nunused++] = place;
-}
-
-/*
- * The row for such lines, which may be a free one; NULL: none is left.  Reasons
- * are the same up to what they quote of the client's, or to their end.
- */
-static struct repeat *
-repeat_find(struct repeats *r, uint64_t key, const char *reason)
-{
-	size_t i, n = strcspn(reason, "\"") + 1;
-
-	if (n > REASON_SIZE - 1)
-		n = REASON_SIZE - 1;
-	for (i = 0; i < REPEATS_ALL; i++)
-		if (r->rows[i].logged == 0 || (r->rows[i].key == key &&
-		    strncmp(r->rows[i].reason, reason, n) == 0))
-			return &r->rows[i];
-	return NULL;
-}
-
-/* One more line: is it to be logged? */
-static int
-repeat_count(struct repeats *r, enum log_level level, uint64_t key,
-    const char *reason)
-{
-	struct repeat *row = repeat_find(r, key, reason);
-	int allowed = row != NULL && row->logged < REPEATS &&
-	    r->logged < REPEATS_ALL;
-
-	if (r->began == 0)
-		r->began = (uint64_t)clock_ms();
-	if (allowed && row->logged == 0) {
-		row->key = key;
-		row->level = level;
-		snprintf(row->reason, REASON_SIZE, "%s", reason);
-	}
-	r->logged += (uint64_t)allowed;
-	r->more += !allowed;
-	if (row != NULL && row->logged + (uint64_t)allowed > 0) {
-		row->logged += (uint64_t)allowed;
-		row->more += !allowed;
-	}
-	return allowed;
-}
-
-/*
- * When the period is over; INT64_MAX: it has not begun.  Another process may
- * have begun it a moment ago, but not for much later.
- */
-static int64_t
-repeats_until(const struct service *sv, int64_t now)
-{
-	const volatile struct repeats *r = &sv->shared->repeats;
-	uint64_t began = r->began;
-
-	if (began > (uint64_t)now + REPEATS_MS)
-		return now;
-	return began == 0 ? INT64_MAX : (int64_t)began + REPEATS_MS;
-}
-
-/* What was counted instead of being logged. */
-static void
-repeats_log(const struct repeats *r)
-{
-	uint64_t s = ((uint64_t)clock_ms() - r->began + 500) / 1000;
-	uint64_t others = r->more;
-	char text[ADDRESS_SIZE];
-	size_t i;
-
-	for (i = 0; i < REPEATS_ALL; i++) {
-		const struct repeat *row = &r->rows[i];
-
-		if (row->more == 0)
-			continue;
-		others -= row->more;
-		peer_text(row->key, text, sizeof(text));
-		log_at(row->level, "%s: and %llu more in %llu s: %.*s", text,
-		    (unsigned long long)row->more, (unsigned long long)s,
-		    REASON_SIZE - 1, row->reason);
-	}
-	if (others != 0)
-		log_notice("other addresses: and %llu more in %llu s",
-		    (unsigned long long)others, (unsigned long long)s);
-}
-
-/* If the period is over, or at once. */
-static void
-repeats_end(struct service *sv, int at_once)
-{
-	struct repeats *shared = &sv->shared->repeats, r;
-	int64_t now = clock_ms();
-
-	if (!at_once && now < repeats_until(sv, now))
-		return;
-	lock_shared(sv->shared);
-	r = *shared;
-	memset(shared, 0, sizeof(*shared));
-	unlock_shared(sv->shared);
-	if (r.more > 0)
-		repeats_log(&r);
-}
 
 /*
  * May a line be logged that says why a client was not served?  It was counted
@@ -3395,57 +2999,33 @@ static int
 may_log(struct worker *w, enum log_level level, uint64_t key,
     const char *reason)
 {
-	struct shared *shared = w->service->shared;
-	int allowed;
+	struct repeats *r = w->service->board.repeats;
 
-	if (level > logging.level || logging.level == LEVEL_DEBUG)
+	if (repeats_may_log(r, level, key, reason))
 		return 1;
-	repeats_end(w->service, 0);
-	lock_shared(shared);
-	allowed = repeat_count(&shared->repeats, level, key, reason);
-	unlock_shared(shared);
-	if (!allowed) {
-		w->repeats_until = repeats_until(w->service, clock_ms());
-		forward_wake(w->engine, w->repeats_until);
-	}
-	return allowed;
-}
-
-/* mode = poll: has no worker room for another connection? */
-static int
-is_full_house(const struct service *sv)
-{
-	uint64_t live = 0;
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++)
-		live += sv->counts[i].live;
-	return live >= (uint64_t)sv->cfg.number[MAX_CONNECTIONS];
-}
-
-/* All processes together say so now and then. */
-static void
-warn_full(const struct service *sv)
-{
-	uint64_t now = (uint64_t)clock_ms();
-	int due;
-
-	lock_shared(sv->shared);
-	due = sv->shared->warned == 0 ||
-	    now - sv->shared->warned >= FULL_EVERY_MS;
-	if (due)
-		sv->shared->warned = now;
-	unlock_shared(sv->shared);
-	if (due)
-		log_warning("max_connections reached: %lld; one more takes "
-		    "the place of a handshake older than %d s, or waits",
-		    (long long)sv->cfg.number[MAX_CONNECTIONS],
-		    FORWARD_DROP_MS / 1000);
+	w->repeats_until = repeats_until(r, clock_ms());
+	forward_wake(w->engine, w->repeats_until);
+	return 0;
 }
 
 /*
- * THE ENGINE'S CALLBACKS
+ * As many connections an address may have of this generation.  All are counted,
+ * as the next one may have a limit where this one has none.  Those that it
+ * still has of the generations before take part; these have few new ones, which
+ * were accepted before the reload and tell their address only now.
  */
+static uint64_t
+may_have(const struct service *sv, uint64_t key)
+{
+	uint64_t max = (uint64_t)sv->cfg.number[MAX_PER_IP], n = 0;
+	struct service *old;
+
+	if (max == 0)
+		return UINT64_MAX;
+	for (old = sv->older; old != NULL; old = old->older)
+		n += scoreboard_count(&old->board, key);
+	return n < max ? max - n : 0;
+}
 
 /* May one more connection come from its address? */
 static int
@@ -3453,7 +3033,8 @@ session_admit(struct session *ss)
 {
 	struct worker *w = ss->worker;
 
-	if (take_place(w, ss->key, &ss->place) == 0)
+	if (scoreboard_enter(&w->service->board, &w->share, ss->key,
+	    may_have(w->service, ss->key), &ss->place) == 0)
 		return 0;
 	ss->over = 1;
 	w->counts->over++;
@@ -3530,16 +3111,17 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 	if (++w->counts->live > w->peak)
 		w->peak = w->counts->live;
 	log_debug("%s accepted", ss->peer);
-	if (w->service->nlisteners > 0 && w->counts->live == w->share &&
-	    is_full_house(w->service))
-		warn_full(w->service);
+	if (w->service->nlisteners > 0 && w->counts->live == w->share.n &&
+	    scoreboard_is_full(&w->service->board))
+		scoreboard_warn_full(&w->service->board, FORWARD_DROP_MS);
 	return ss;
 err:
 	if (may_log(w, LEVEL_WARNING, peer_key(&peer.sa), "out of memory"))
 		log_warning("a connection was turned away: out of memory");
 	w->counts->lost++;
 	if (ss != NULL) {
-		leave_place(w, ss->place, ss->key);
+		scoreboard_leave(&w->service->board, &w->share, ss->key,
+		    ss->place);
 		free(ss->peer);
 	}
 	free(ss);
@@ -3816,7 +3398,7 @@ session_closed(void *conn, const struct forward_end *end)
 		command_close(ss->command);
 		commands_reap(w);
 	}
-	leave_place(w, ss->place, ss->key);
+	scoreboard_leave(&w->service->board, &w->share, ss->key, ss->place);
 	tls_free(ss->tls);
 	proxy_free(ss);
 	free(ss->ends);
@@ -3849,7 +3431,7 @@ worker_full(void *arg)
 {
 	const struct worker *w = arg;
 
-	return is_full_house(w->service);
+	return scoreboard_is_full(&w->service->board);
 }
 
 /*
@@ -5259,17 +4841,6 @@ count_seats(const struct config *cfg, int inetd)
 	return n > 0 ? n : 1;
 }
 
-/* How many of all connections are a slot's, and those before are others'. */
-static size_t
-share_of(const struct service *sv, size_t slot, size_t *before)
-{
-	size_t max = (size_t)sv->cfg.number[MAX_CONNECTIONS];
-	size_t each = max / sv->nslots, rest = max % sv->nslots;
-
-	*before = each * slot + (slot < rest ? slot : rest);
-	return each + (slot < rest);
-}
-
 /* Descriptors for as many connections as a worker may have. */
 static rlim_t
 descriptors_of(const struct service *sv, size_t slot)
@@ -5277,7 +4848,7 @@ descriptors_of(const struct service *sv, size_t slot)
 	rlim_t each = sv->cfg.command != NULL ? 3 : 2;
 	size_t before;
 
-	return share_of(sv, slot, &before) * each + SPARE_FDS;
+	return scoreboard_share(&sv->board, slot, &before) * each + SPARE_FDS;
 }
 
 /* The first worker may have most, or the master, which has all their lines. */
@@ -5302,123 +4873,22 @@ raise_limit(const struct service *sv)
 		    (unsigned long long)l.rlim_cur);
 }
 
-static void
-close_fd(int *fd)
-{
-	if (*fd != -1)
-		close(*fd);
-	*fd = -1;
-}
-
-/* A file in memory; then, of that size for good.  -1 with errno. */
-#ifdef __linux__
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL	8u
-#endif
-
-static int
-memory_file(void)
-{
-	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-	int fd = memfd_create("tunnel", flags | MFD_NOEXEC_SEAL);
-
-	/* Before Linux 6.3, which may have been told to insist on it. */
-	return fd == -1 && errno == EINVAL ? memfd_create("tunnel", flags) :
-	    fd;
-}
-
-static int
-memory_seal(int fd, int writable)
-{
-	return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW |
-	    F_SEAL_SEAL | (writable ? 0 : F_SEAL_WRITE));
-}
-
-#else
-
-static int
-memory_file(void)
-{
-	errno = ENOSYS;
-	return -1;
-}
-
-static int
-memory_seal(int fd, int writable)
-{
-	(void)fd;
-	(void)writable;
-	return -1;
-}
-
-#endif
-
-/*
- * Memory that processes share, or MAP_FAILED.  *fd is what another program can
- * be handed it by, or -1 where there is no such thing, or no need (NULL).
- */
-static void *
-share_memory(size_t size, int *fd)
-{
-	int flags = MAP_SHARED;
-
-	if (fd != NULL && (*fd = memory_file()) != -1 &&
-	    (ftruncate(*fd, (off_t)size) == -1 || memory_seal(*fd, 1) == -1))
-		close_fd(fd);
-	if (fd == NULL || *fd == -1)
-		flags |= MAP_ANONYMOUS;
-	return mmap(NULL, size, PROT_READ | PROT_WRITE, flags,
-	    fd != NULL ? *fd : -1, 0);
-}
-
-/* How much of it there is to be. */
-static void
-measure_shared(struct service *sv, int inetd)
-{
-	size_t nplaces = 0;
-
-	if (!inetd) {
-		nplaces = (size_t)sv->cfg.number[MAX_CONNECTIONS];
-		/* At most half full, or it would take long to find a row. */
-		for (sv->npeers = 2; sv->npeers < 2 * nplaces;)
-			sv->npeers *= 2;
-	}
-	sv->shared_size = sizeof(*sv->shared) + nplaces * sizeof(*sv->places) +
-	    sv->npeers * sizeof(*sv->peers) + sv->nslots * sizeof(*sv->counts);
-}
-
-/* What is where in there, and seats that are empty. */
-static void
-lay_out(struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++)
-		sv->seats[i] = empty_seat;
-	sv->counts = sv->shared->counts;
-	if (sv->npeers > 0) {
-		sv->peers = (void *)(sv->counts + sv->nslots);
-		sv->places = (void *)(sv->peers + sv->npeers);
-	}
-}
-
 /* The places of the workers, and what they share with the master. */
 static int
 make_seats(struct service *sv, int inetd)
 {
-	sv->nseats = sv->nslots = count_seats(&sv->cfg, inetd);
-	measure_shared(sv, inetd);
-	sv->shared = share_memory(sv->shared_size, inetd ? NULL :
-	    &sv->shared_fd);
+	size_t i;
+
+	sv->nseats = count_seats(&sv->cfg, inetd);
 	sv->seats = calloc(sv->nseats, sizeof(*sv->seats));
-	if (sv->shared == MAP_FAILED || sv->seats == NULL ||
-	    getentropy(&sv->secret, sizeof(sv->secret)) == -1) {
+	if (sv->seats == NULL || scoreboard_new(&sv->board,
+	    (size_t)sv->cfg.number[MAX_CONNECTIONS], sv->nseats, inetd) ==
+	    -1) {
 		log_error("%s", strerror(errno));
 		return -1;
 	}
-	sv->secret |= 1;
-	lay_out(sv);
+	for (i = 0; i < sv->nseats; i++)
+		sv->seats[i] = empty_seat;
 	return 0;
 }
 
@@ -5458,7 +4928,7 @@ pool_new(size_t entries, int with_clients, int inetd)
 	p->with_clients = with_clients;
 	p->size = tls_sessions_size(entries, with_clients);
 	p->fd = -1;
-	p->memory = share_memory(p->size, inetd ? NULL : &p->fd);
+	p->memory = memory_share(p->size, inetd ? NULL : &p->fd);
 	if (p->memory != MAP_FAILED)
 		p->sessions = tls_sessions_new(p->memory, entries,
 		    with_clients);
@@ -5524,9 +4994,7 @@ service_free(struct service *sv)
 	if (sv == NULL)
 		return;
 	service_close(sv);
-	if (sv->shared != MAP_FAILED)
-		munmap(sv->shared, sv->shared_size);
-	close_fd(&sv->shared_fd);
+	scoreboard_free(&sv->board);
 	free(sv->seats);
 	free(sv);
 }
@@ -5611,8 +5079,7 @@ service_alloc(const struct arguments *a)
 		free(sv);
 		return NULL;
 	}
-	sv->shared = MAP_FAILED;
-	sv->shared_fd = -1;
+	sv->board = (struct scoreboard)SCOREBOARD_NONE;
 	sv->deadline = INT64_MAX;
 	sv->files = &a->files;
 	sv->core = &a->core;
@@ -5643,7 +5110,7 @@ service_new(const struct arguments *a, const struct service *old)
 	    make_pool(sv, old, a->inetd) == -1)
 		goto err;
 	if (old != NULL)
-		sv->shared->warned = old->shared->warned;
+		scoreboard_follow(&sv->board, &old->board);
 	return sv;
 err:
 	saved = errno;
@@ -5783,7 +5250,7 @@ accept_last(struct worker *w)
 static void
 worker_drain(struct worker *w, int64_t ms, int is_cut)
 {
-	if (!w->stopping && w->service->shared->stops && !is_cut)
+	if (!w->stopping && scoreboard_stops(&w->service->board) && !is_cut)
 		accept_last(w);
 	forward_drain(w->engine, ms);
 	if (w->stopping)
@@ -5838,7 +5305,7 @@ worker_woken(void *arg)
 		forward_list(w->engine);
 	if (w->repeats_until != 0 && clock_ms() >= w->repeats_until) {
 		w->repeats_until = 0;
-		repeats_end(w->service, 0);
+		repeats_end(w->service->board.repeats, 0);
 	}
 	if (w->repeats_until != 0)
 		forward_wake(w->engine, w->repeats_until);
@@ -5869,7 +5336,7 @@ worker_engine(struct worker *w)
 	struct forward_params params = {
 		.calls = &calls,
 		.arg = w,
-		.max_connections = (unsigned)w->share,
+		.max_connections = (unsigned)w->share.n,
 		.open_ms = number[HANDSHAKE_TIMEOUT],
 		.dial_ms = number[CONNECT_TIMEOUT],
 		.idle_ms = number[IDLE_TIMEOUT],
@@ -5937,10 +5404,11 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	const char *why = NULL;
 
 	w->service = sv;
-	w->counts = &sv->counts[slot];
-	w->share = share_of(sv, slot, &w->first);
-	if (sv->peers != NULL)
-		w->unused = calloc(w->share, sizeof(*w->unused));
+	w->counts = &sv->board.counts[slot];
+	w->share.n = scoreboard_share(&sv->board, slot, &w->share.first);
+	if (sv->board.peers != NULL)
+		w->share.unused = calloc(w->share.n,
+		    sizeof(*w->share.unused));
 	/* Whose members are no constants. */
 	w->proxied_ops = w->backend_ops = stream_plain;
 	w->proxied_ops.open = proxied_open;
@@ -5957,7 +5425,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 		log_connect_syslog();
 	if (set_apart(w, slot) == -1)
 		why = "descriptors";
-	else if (sv->peers != NULL && w->unused == NULL)
+	else if (sv->board.peers != NULL && w->share.unused == NULL)
 		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
 		why = forward_poller;
@@ -6014,7 +5482,7 @@ worker_free(struct worker *w)
 	struct command *c;
 
 	forward_free(w->engine);
-	free(w->unused);
+	free(w->share.unused);
 	while ((c = w->commands) != NULL) {
 		w->commands = c->next;
 		command_close(c);
@@ -6077,7 +5545,7 @@ stats_sum(const struct stats *st, const struct service *live,
 		for (i = 0; i < sv->nseats; i++)
 			if (sv->seats[i].pid != 0)
 				counts_add(sum,
-				    &sv->counts[sv->seats[i].slot]);
+				    &sv->board.counts[sv->seats[i].slot]);
 		workers += sv->nworkers;
 	}
 	return workers;
@@ -6592,7 +6060,7 @@ leave_master(const struct master *m, struct service *sv,
 		close_listeners(m->live, 0);
 	keep_none(sv);
 	for (old = sv->older; old != NULL; old = old->older) {
-		close_fd(&old->shared_fd);
+		close_fd(&old->board.fd);
 		close_lines(old);
 		free(old->seats);
 		old->seats = NULL;
@@ -6607,7 +6075,7 @@ leave_master(const struct master *m, struct service *sv,
 		close(m->parent);
 	if (m->pidfile != -1)
 		close(m->pidfile);
-	close_fd(&sv->shared_fd);
+	close_fd(&sv->board.fd);
 	if (sv->pool != NULL)
 		close_fd(&sv->pool->fd);
 	upgrade_leave(m);
@@ -6652,9 +6120,9 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 		r = in != NULL || may_begin(w.line) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
-	sv->counts[slot].unlogged = logging.lost;
-	sv->counts[slot].unlogged_why = logging.why;
-	sv->counts[slot].unlogged_cut = logging.is_cut;
+	sv->board.counts[slot].unlogged = logging.lost;
+	sv->board.counts[slot].unlogged_why = logging.why;
+	sv->board.counts[slot].unlogged_cut = logging.is_cut;
 	exit(r);
 }
 
@@ -6785,7 +6253,7 @@ oldest_handshake(const struct service *sv)
 	for (i = 0; i < sv->nseats; i++) {
 		struct seat *seat = &sv->seats[i];
 
-		n = &sv->counts[seat->slot];
+		n = &sv->board.counts[seat->slot];
 		if (seat->pid != 0 && n->opened[0] + n->opened[1] == 0 &&
 		    (oldest == NULL || seat->drop_at < oldest->drop_at))
 			oldest = seat;
@@ -6914,7 +6382,7 @@ serve_waiting(struct master *m)
 	sv->next_seat++;
 	drop_waiting(m);
 	if (is_full(sv))
-		warn_full(sv);
+		scoreboard_warn_full(&sv->board, FORWARD_DROP_MS);
 }
 
 /*
@@ -6937,15 +6405,14 @@ tell_unlogged(const volatile struct counts *n)
 static void
 clear_seat(struct master *m, struct service *sv, struct seat *seat)
 {
-	volatile struct counts *counts = &sv->counts[seat->slot];
-	size_t first, n = share_of(sv, seat->slot, &first);
+	volatile struct counts *counts = &sv->board.counts[seat->slot];
 
 	counts_add(&m->stats.ended, counts);
 	tell_unlogged(counts);
 	m->stats.ended.lost += m->stats.ended.live;
 	m->stats.ended.live = 0;
 	memset((void *)counts, 0, sizeof(*counts));
-	peers_recount(sv, first, n);
+	scoreboard_vacate(&sv->board, seat->slot);
 	if (seat->line != -1)
 		close(seat->line);
 	*seat = empty_seat;
@@ -7017,7 +6484,7 @@ free_services(struct master *m)
 	while ((sv = *link) != NULL) {
 		if (sv->nworkers == 0) {
 			*link = sv->older;
-			repeats_end(sv, 1);
+			repeats_end(sv->board.repeats, 1);
 			service_free(sv);
 			malloc_trim(0);
 		} else
@@ -7086,26 +6553,15 @@ tell_log(const struct master *m)
 				    "log", (int)sv->seats[i].pid);
 }
 
-static uint64_t
-count_live(const struct service *sv)
-{
-	uint64_t n = 0;
-	size_t i;
-
-	for (i = 0; i < sv->nslots; i++)
-		n += sv->counts[i].live;
-	return n;
-}
-
 /* Of all generations before; whom a new configuration does not concern. */
 static void
 tell_remaining(const struct service *old)
 {
-	uint64_t n = count_live(old), more = 0;
+	uint64_t n = scoreboard_live(&old->board), more = 0;
 	char text[TEXT_SIZE] = "";
 
 	while ((old = old->older) != NULL)
-		more += count_live(old);
+		more += scoreboard_live(&old->board);
 	if (more > 0)
 		snprintf(text, sizeof(text), ", and %llu under earlier ones",
 		    (unsigned long long)more);
@@ -7388,7 +6844,7 @@ stop(struct master *m, int at_once)
 	serve_waiting(m);
 	if (!at_once && m->waiting.fd == -1)
 		serve_last(m);
-	m->live->shared->stops = 1;
+	scoreboard_stop(&m->live->board);
 	close_listeners(m->live, 1);
 	drop_waiting(m);
 	m->stopping = 1;
@@ -7721,7 +7177,7 @@ carry_seats(struct parcel *x, struct service *sv)
 		if (x->bad == NULL && x->reads && sv->seats[i].pid != 0)
 			x->bad = "a seat is taken twice";
 		if (x->bad == NULL)
-			carry_seat(x, &sv->seats[i], sv->nslots);
+			carry_seat(x, &sv->seats[i], sv->board.nrows);
 		if (x->reads)
 			sv->nworkers++;
 	}
@@ -7733,26 +7189,8 @@ carry_seats(struct parcel *x, struct service *sv)
 static void
 check_shared(struct parcel *x, int fd, size_t size)
 {
-	struct stat st;
-
-	if (x->bad == NULL && (fd == -1 || fstat(fd, &st) == -1 ||
-	    st.st_size != (off_t)size))
-		x->bad = "shared memory is of another size";
-}
-
-/* That memory; or MAP_FAILED. */
-static void *
-map_shared(struct parcel *x, int fd, size_t size)
-{
-	void *p;
-
-	check_shared(x, fd, size);
-	if (x->bad != NULL)
-		return MAP_FAILED;
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (p == MAP_FAILED)
-		x->bad = strerror(errno);
-	return p;
+	if (x->bad == NULL)
+		x->bad = memory_fault(fd, size);
 }
 
 /* As read: that of another service, or a new one for its memory. */
@@ -7775,7 +7213,7 @@ pool_take(struct parcel *x, const struct master *m, const struct pool *like)
 	*p = *like;
 	p->services = 1;
 	p->size = tls_sessions_size(p->entries, p->with_clients);
-	p->memory = map_shared(x, p->fd, p->size);
+	x->bad = memory_map(p->fd, p->size, &p->memory);
 	if (x->bad == NULL && (p->sessions = tls_sessions_new(p->memory,
 	    p->entries, p->with_clients)) == NULL)
 		x->bad = "out of memory";
@@ -7802,6 +7240,20 @@ carry_pool(struct parcel *x, const struct master *m, struct service *sv)
 		sv->pool = pool_take(x, m, &p);
 }
 
+static void
+carry_board(struct parcel *x, struct scoreboard *b)
+{
+	carry_size(x, &b->max, 1000000);
+	carry_size(x, &b->nrows, 1000000);
+	if (x->bad == NULL && (b->max == 0 || b->nrows == 0))
+		x->bad = "a number is out of range";
+	carry(x, &b->secret, sizeof(b->secret));
+	carry_fd(x, &b->fd);
+	if (x->bad == NULL)
+		x->bad = x->reads ? scoreboard_attach(b) :
+		    memory_fault(b->fd, b->size);
+}
+
 /* What the master has to know of a generation, to look after it. */
 static void
 carry_service(struct parcel *x, const struct master *m, struct service *sv)
@@ -7814,23 +7266,16 @@ carry_service(struct parcel *x, const struct master *m, struct service *sv)
 	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
 		carry_number(x, &sv->cfg.number[numbers[i]], 0, INT64_C(1) <<
 		    40);
-	carry_size(x, &sv->nslots, 1000000);
-	if (x->bad == NULL && sv->nslots == 0)
-		x->bad = "a number is out of range";
-	carry_size(x, &sv->nseats, sv->nslots);
+	carry_board(x, &sv->board);
+	carry_size(x, &sv->nseats, sv->board.nrows);
 	carry_number(x, &sv->deadline, 0, INT64_MAX);
-	carry(x, &sv->secret, sizeof(sv->secret));
-	carry_fd(x, &sv->shared_fd);
 	if (x->reads) {
-		measure_shared(sv, 0);
-		sv->shared = map_shared(x, sv->shared_fd, sv->shared_size);
 		sv->seats = calloc(sv->nseats + 1, sizeof(*sv->seats));
 		if (x->bad == NULL && sv->seats == NULL)
 			x->bad = "out of memory";
-		if (x->bad == NULL)
-			lay_out(sv);
-	} else
-		check_shared(x, sv->shared_fd, sv->shared_size);
+		for (i = 0; sv->seats != NULL && i < sv->nseats; i++)
+			sv->seats[i] = empty_seat;
+	}
 	if (x->bad == NULL)
 		carry_seats(x, sv);
 	if (x->bad == NULL)
@@ -8401,21 +7846,11 @@ take_workers(struct service *sv, struct service *was)
 
 	sv->seats = was->seats;
 	sv->nseats = was->nseats;
-	sv->nslots = was->nslots;
 	sv->nworkers = was->nworkers;
-	sv->shared = was->shared;
-	sv->shared_fd = was->shared_fd;
-	sv->shared_size = was->shared_size;
-	sv->counts = was->counts;
-	sv->peers = was->peers;
-	sv->npeers = was->npeers;
-	sv->places = was->places;
-	sv->secret = was->secret;
+	sv->board = was->board;
 	sv->deadline = was->deadline;
 	was->seats = made.seats;
-	was->shared = made.shared;
-	was->shared_fd = made.shared_fd;
-	was->shared_size = made.shared_size;
+	was->board = made.board;
 }
 
 /*
@@ -8646,7 +8081,7 @@ find_lifeless(const struct master *m)
 	for (i = 0; i < sv->nseats && sv->cfg.number[MODE] == POLL; i++) {
 		const struct seat *seat = &sv->seats[i];
 
-		if (seat->pid == 0 || now - sv->counts[seat->slot].beat >=
+		if (seat->pid == 0 || now - sv->board.counts[seat->slot].beat >=
 		    (uint64_t)m->args->watchdog)
 			return seat;
 	}
@@ -8702,8 +8137,8 @@ sleep_ms(const struct master *m)
 	for (; sv != NULL; sv = sv->older) {
 		if (sv->deadline < until)
 			until = sv->deadline;
-		if (sv->shared->repeats.more > 0 &&
-		    (due = repeats_until(sv, now)) < until)
+		if (sv->board.repeats->period.more > 0 &&
+		    (due = repeats_until(sv->board.repeats, now)) < until)
 			until = due;
 	}
 	return clock_timeout(now, until);
@@ -8779,7 +8214,7 @@ supervise(struct master *m)
 			renew_keys(m);
 		sv = m->live;
 		do
-			repeats_end(sv, 0);
+			repeats_end(sv->board.repeats, 0);
 		while ((sv = sv->older) != NULL);
 		kill_late(m);
 		free_services(m);
@@ -8789,7 +8224,7 @@ supervise(struct master *m)
 			beat(m);
 		upgrade_step(m);
 	}
-	repeats_end(m->live, 1);
+	repeats_end(m->live->board.repeats, 1);
 	stats_end(&m->stats);
 }
 

@@ -748,35 +748,6 @@ test_command(void **state)
 /* Workers and their shares. */
 
 static void
-test_shares(void **state)
-{
-	struct config *cfg = *state;
-	int64_t max, workers;
-
-	(void)state;
-	for (max = 1; max < 20; max++) {
-		for (workers = 1; workers <= max; workers++) {
-			struct service sv = { .cfg = *cfg };
-			size_t i, before, sum = 0;
-
-			sv.cfg.number[MAX_CONNECTIONS] = max;
-			sv.cfg.number[WORKERS] = workers;
-			sv.nslots = count_seats(&sv.cfg, 0);
-			assert_int_equal(sv.nslots, workers);
-			for (i = 0; i < sv.nslots; i++) {
-				size_t n = share_of(&sv, i, &before);
-
-				assert_int_equal(before, sum);
-				assert_in_range(n, max / workers,
-				    max / workers + 1);
-				sum += n;
-			}
-			assert_int_equal(sum, max);
-		}
-	}
-}
-
-static void
 test_seats(void **state)
 {
 	struct config *cfg = *state;
@@ -803,7 +774,7 @@ test_asked_again(void **state)
 	struct counts counts = { .live = 1 };
 	struct seat seat = { .line = -1 };
 	struct service sv = { .seats = &seat, .nseats = 1, .nworkers = 1,
-	    .counts = &counts };
+	    .board = { .counts = &counts } };
 	struct master m = { .live = &sv };
 	const struct timespec limit = { .tv_sec = 3 };
 	int64_t until = clock_ms() + 10000;
@@ -863,448 +834,48 @@ test_backoff(void **state)
 	assert_int_equal(worker_failed(&sv), 0);
 }
 
-static uint64_t
-key_of(const char *text)
+/* An address takes part of its limit along, over generations of any size. */
+static int
+enter(struct service *sv, struct share *w, volatile uint64_t **place)
 {
-	struct address a = { .len = 0 };
-
-	assert_int_equal(address_numeric(&a, text, 1), 0);
-	return peer_key(&a.sa);
+	return scoreboard_enter(&sv->board, w, 7, may_have(sv, 7), place);
 }
 
-/* IPv4 by address, mapped or not; IPv6 by /64; nothing else. */
-static void
-test_peer_keys(void **state)
-{
-	struct sockaddr_storage sa = { .ss_family = AF_UNIX };
-
-	(void)state;
-	assert_true(key_of("192.0.2.1") == key_of("::ffff:192.0.2.1"));
-	assert_true(key_of("192.0.2.1") == key_of("64:ff9b::192.0.2.1"));
-	assert_true(key_of("192.0.2.2") != key_of("64:ff9b::192.0.2.1"));
-	assert_true(key_of("192.0.2.1") != key_of("64:ff9b:1::192.0.2.1"));
-	assert_true(key_of("192.0.2.1") != key_of("192.0.2.2"));
-	assert_true(key_of("2001:db8:0:1::1") == key_of("2001:db8:0:1:9::2"));
-	assert_true(key_of("2001:db8:0:1::1") != key_of("2001:db8:0:2::1"));
-	assert_true(key_of("::1") != 0);
-	assert_true(key_of("0.0.0.0") != 0);
-	assert_true(peer_key(&sa) == 0);
-}
-
-static void
-expect_peer_text(const char *address, const char *text)
-{
-	char out[ADDRESS_SIZE];
-
-	peer_text(key_of(address), out, sizeof(out));
-	assert_string_equal(out, text);
-}
-
-static void
-test_peer_texts(void **state)
-{
-	char out[ADDRESS_SIZE];
-
-	(void)state;
-	expect_peer_text("192.0.2.1", "192.0.2.1");
-	expect_peer_text("::ffff:192.0.2.1", "192.0.2.1");
-	expect_peer_text("64:ff9b::192.0.2.1", "192.0.2.1");
-	expect_peer_text("2001:db8:0:1:2::3", "2001:db8:0:1::/64");
-	expect_peer_text("::1", "::/64");
-	peer_text(0, out, sizeof(out));
-	assert_string_equal(out, "unix:");
-}
-
-/* A service, and two workers that have half of its places each. */
-static void
-some_workers(struct service *sv, struct worker w[2], const struct config *cfg)
-{
-	size_t i;
-
-	*sv = (struct service){ .cfg = *cfg, .shared = MAP_FAILED };
-	assert_int_equal(make_seats(sv, 0), 0);
-	for (i = 0; i < 2; i++) {
-		w[i] = (struct worker){ .service = sv };
-		w[i].share = share_of(sv, i, &w[i].first);
-		w[i].unused = calloc(w[i].share, sizeof(*w[i].unused));
-		assert_non_null(w[i].unused);
-	}
-}
-
-static void
-no_workers(struct service *sv, struct worker w[2])
-{
-	free(w[0].unused);
-	free(w[1].unused);
-	munmap(sv->shared, sv->shared_size);
-	free(sv->seats);
-}
-
-static void
-limit(struct config *cfg, int64_t connections, int64_t per_ip)
-{
-	cfg->number[WORKERS] = 2;
-	cfg->number[MAX_CONNECTIONS] = connections;
-	cfg->number[MAX_PER_IP] = per_ip;
-}
-
-static void
-test_places(void **state)
-{
-	struct service sv;
-	struct worker w[2];
-	volatile uint64_t *a, *b, *c, *d;
-
-	limit(*state, 6, 3);
-	some_workers(&sv, w, *state);
-	assert_int_equal(take_place(&w[0], 7, &a), 0);
-	assert_int_equal(take_place(&w[1], 7, &b), 0);
-	assert_int_equal(take_place(&w[1], 7, &c), 0);
-	assert_ptr_equal(a, &sv.places[0]);
-	assert_ptr_equal(b, &sv.places[3]);
-	assert_ptr_equal(c, &sv.places[4]);
-	/* The fourth of its address, whichever worker it comes to. */
-	assert_int_equal(take_place(&w[0], 7, &d), -1);
-	assert_null(d);
-	assert_int_equal(take_place(&w[1], 7, &d), -1);
-	assert_int_equal(take_place(&w[0], 8, &d), 0);
-	leave_place(&w[1], b, 7);
-	assert_int_equal(take_place(&w[0], 7, &b), 0);
-	assert_ptr_equal(b, &sv.places[2]);
-	/* No address, no place. */
-	assert_int_equal(take_place(&w[0], 0, &d), 0);
-	assert_null(d);
-	no_workers(&sv, w);
-}
-
-/* Each generation has a table of another size, and one had no limit. */
 static void
 test_places_of_generations(void **state)
 {
 	struct service sv[3];
-	struct worker w[3][2];
+	struct share w[3] = { { .used = 0 } };
 	volatile uint64_t *first, *place;
 	int64_t limits[3] = { 0, 9, 4 };
 	size_t i;
 
 	for (i = 0; i < 3; i++) {
-		limit(*state, 6 << 4 * i, limits[i]);
-		some_workers(&sv[i], w[i], *state);
-		sv[i].older = i > 0 ? &sv[i - 1] : NULL;
+		sv[i] = (struct service){ .cfg = *(struct config *)*state,
+		    .board = SCOREBOARD_NONE,
+		    .older = i > 0 ? &sv[i - 1] : NULL };
+		sv[i].cfg.number[MAX_PER_IP] = limits[i];
+		assert_int_equal(scoreboard_new(&sv[i].board, 6 << 4 * i, 1,
+		    0), 0);
+		w[i].unused = calloc(6 << 4 * i, sizeof(*w[i].unused));
+		assert_non_null(w[i].unused);
 	}
-	assert_int_equal(take_place(&w[0][0], 7, &first), 0);
-	assert_int_equal(take_place(&w[0][1], 7, &place), 0);
-	assert_int_equal(take_place(&w[1][1], 7, &place), 0);
-	assert_int_equal(take_place(&w[2][0], 7, &place), 0);
+	assert_int_equal(enter(&sv[0], &w[0], &first), 0);
+	assert_int_equal(enter(&sv[0], &w[0], &place), 0);
+	assert_int_equal(enter(&sv[1], &w[1], &place), 0);
+	assert_int_equal(enter(&sv[2], &w[2], &place), 0);
 	/* The fifth, which one that leaves makes room for: any way it does. */
-	assert_int_equal(take_place(&w[2][1], 7, &place), -1);
-	assert_int_equal(take_place(&w[2][1], 8, &place), 0);
-	leave_place(&w[0][0], first, 7);
-	assert_int_equal(take_place(&w[2][1], 7, &place), 0);
-	assert_int_equal(take_place(&w[2][1], 7, &place), -1);
-	peers_recount(&sv[0], w[0][1].first, w[0][1].share);
-	assert_int_equal(take_place(&w[2][1], 7, &place), 0);
-	assert_int_equal(take_place(&w[2][1], 7, &place), -1);
-	for (i = 0; i < 3; i++)
-		no_workers(&sv[i], w[i]);
-}
-
-/* As many of each address as there are, whatever came and went. */
-static void
-check_peers(const struct service *sv, const uint64_t *counts, uint64_t keys)
-{
-	uint64_t key, rows = 0;
-	size_t i;
-
-	for (i = 0; i < sv->npeers; i++)
-		rows += sv->peers[i].key != 0;
-	for (key = 1; key <= keys; key++) {
-		i = peer_find(sv, key);
-		assert_int_equal(sv->peers[i].key, counts[key] > 0 ? key : 0);
-		if (counts[key] > 0)
-			assert_int_equal(sv->peers[i].count, counts[key]);
-		rows -= counts[key] > 0;
+	assert_int_equal(enter(&sv[2], &w[2], &place), -1);
+	scoreboard_leave(&sv[0].board, &w[0], 7, first);
+	assert_int_equal(enter(&sv[2], &w[2], &place), 0);
+	assert_int_equal(enter(&sv[2], &w[2], &place), -1);
+	scoreboard_vacate(&sv[0].board, 0);
+	assert_int_equal(enter(&sv[2], &w[2], &place), 0);
+	assert_int_equal(enter(&sv[2], &w[2], &place), -1);
+	for (i = 0; i < 3; i++) {
+		scoreboard_free(&sv[i].board);
+		free(w[i].unused);
 	}
-	assert_int_equal(rows, 0);
-}
-
-#define SOME	64			/* connections, and addresses */
-
-/* Rows are freed in the middle of others: none is lost behind the gap. */
-static void
-test_places_at_random(void **state)
-{
-	volatile uint64_t *places[2][SOME / 2] = { { NULL } };
-	uint64_t counts[SOME + 1] = { 0 }, keys[2][SOME / 2], rnd = 1;
-	struct service sv;
-	struct worker w[2];
-	int turn;
-
-	limit(*state, SOME, 3);
-	some_workers(&sv, w, *state);
-	for (turn = 0; turn < 20000; turn++) {
-		size_t i, at;
-
-		rnd = rnd * 6364136223846793005u + 1442695040888963407u;
-		i = rnd >> 33 & 1;
-		at = (rnd >> 34) % (SOME / 2);
-		if (places[i][at] != NULL) {
-			leave_place(&w[i], places[i][at], keys[i][at]);
-			places[i][at] = NULL;
-			counts[keys[i][at]]--;
-		} else {
-			uint64_t key = 1 + (rnd >> 40) % SOME;
-
-			keys[i][at] = key;
-			assert_int_equal(take_place(&w[i], key,
-			    &places[i][at]), counts[key] < 3 ? 0 : -1);
-			counts[key] += places[i][at] != NULL;
-		}
-		if (turn % 100 == 0)
-			check_peers(&sv, counts, SOME);
-	}
-	no_workers(&sv, w);
-}
-
-/* A worker was killed: what it had is free, and the others keep theirs. */
-static void
-test_places_of_the_killed(void **state)
-{
-	uint64_t counts[SOME + 1] = { 0 }, key;
-	struct service sv;
-	struct worker w[2];
-	volatile uint64_t *place;
-
-	limit(*state, 2 * SOME, 3);
-	some_workers(&sv, w, *state);
-	for (key = 1; key <= SOME; key++) {
-		assert_int_equal(take_place(&w[0], key, &place), 0);
-		assert_int_equal(take_place(&w[1], key, &place), 0);
-		counts[key] = 1;
-	}
-	/* In the middle of it all, and with the lock. */
-	assert_false(atomic_flag_test_and_set(&sv.shared->lock));
-	memset((void *)sv.peers, 1, sv.npeers / 2 * sizeof(*sv.peers));
-	peers_recount(&sv, w[0].first, w[0].share);
-	check_peers(&sv, counts, SOME);
-	assert_false(atomic_flag_test_and_set(&sv.shared->lock));
-	no_workers(&sv, w);
-}
-
-/* What a worker that was taken over has written there harms nobody. */
-static void
-test_places_spoilt(void **state)
-{
-	struct service sv;
-	struct worker w[2];
-	volatile uint64_t *place;
-
-	limit(*state, 6, 3);
-	some_workers(&sv, w, *state);
-	memset((void *)sv.peers, 0xff, sv.npeers * sizeof(*sv.peers));
-	assert_int_equal(take_place(&w[0], 7, &place), 0);
-	leave_place(&w[0], place, 7);
-	leave_place(&w[0], NULL, 7);
-	memset((void *)sv.places, 0xff, 6 * sizeof(*sv.places));
-	peers_recount(&sv, w[1].first, w[1].share);
-	assert_int_equal(take_place(&w[0], 7, &place), 0);
-	no_workers(&sv, w);
-}
-
-/* A worker knows which keys share a row: the master is not kept by them. */
-static void
-test_places_made_to_collide(void **state)
-{
-	struct service sv;
-	struct worker w[2];
-	uint64_t i, max = 100000;
-	int64_t before;
-
-	limit(*state, (int64_t)max, 3);
-	some_workers(&sv, w, *state);
-	sv.secret = 1;
-	for (i = 0; i < max; i++)
-		sv.places[i] = UINT64_C(5) << 32 | i;
-	before = clock_ms();
-	peers_recount(&sv, w[0].first, w[0].share);
-	assert_in_range(clock_ms() - before, 0, 1000);
-	no_workers(&sv, w);
-}
-
-/* An address takes no longer to find where there are 100,000 of them. */
-static void
-test_places_of_many(void **state)
-{
-	struct service sv;
-	struct worker w[2];
-	volatile uint64_t *place;
-	uint64_t key, distance = 0, max = 100000;
-
-	limit(*state, (int64_t)max, 3);
-	some_workers(&sv, w, *state);
-	/* As they come from one network, and as bad as they get. */
-	for (key = 1; key <= max; key++)
-		assert_int_equal(take_place(&w[key & 1], key << 16, &place),
-		    0);
-	for (key = 1; key <= max; key++)
-		distance += (peer_find(&sv, key << 16) -
-		    peer_home(&sv, key << 16)) & (sv.npeers - 1);
-	assert_true(distance < 4 * max);
-	no_workers(&sv, w);
-}
-
-/* Lines that repeat themselves. */
-
-static struct worker
-some_engine(struct service *sv)
-{
-	static const struct forward_calls calls = { .accepted = NULL };
-	const struct forward_params params = { .calls = &calls };
-	struct worker w = { .service = sv, .engine = forward_new(&params) };
-
-	assert_non_null(w.engine);
-	return w;
-}
-
-static void
-refuse(struct worker *w, const char *address, const char *reason, int times)
-{
-	while (times-- > 0)
-		if (may_log(w, LEVEL_NOTICE, key_of(address), reason))
-			log_notice("%s %s", address, reason);
-}
-
-static void
-test_repeats(void **state)
-{
-	struct service sv = { .shared = calloc(1, sizeof(*sv.shared)) };
-	struct worker w = some_engine(&sv);
-	const char *text;
-
-	(void)state;
-	assert_non_null(sv.shared);
-	refuse(&w, "192.0.2.1", "not TLS: \"GET\"", 4);
-	refuse(&w, "192.0.2.1", "not TLS: \"PUT\"", 1000);
-	refuse(&w, "192.0.2.1", "handshake timeout", 6);
-	refuse(&w, "192.0.2.2", "not TLS: \"GET\"", 5);
-	refuse(&w, "2001:db8::1", "handshake timeout", 3);
-	refuse(&w, "2001:db8::2", "handshake timeout", 3);
-	text = said();
-	assert_int_equal(times_said(text, "192.0.2.1 not TLS"), REPEATS);
-	assert_int_equal(times_said(text, "\n"), 4 * REPEATS);
-	/* It goes on for the period, and not a moment longer. */
-	repeats_end(&sv, 0);
-	assert_string_equal(said(), "");
-	assert_true(w.repeats_until == repeats_until(&sv, clock_ms()));
-	assert_in_range(w.repeats_until - clock_ms(), 1, REPEATS_MS);
-	sv.shared->repeats.began -= REPEATS_MS;
-	repeats_end(&sv, 0);
-	assert_string_equal(said(),
-	    "tunnel: 192.0.2.1: and 999 more in 10 s: not TLS: \"GET\"\n"
-	    "tunnel: 192.0.2.1: and 1 more in 10 s: handshake timeout\n"
-	    "tunnel: 2001:db8::/64: and 1 more in 10 s: handshake timeout\n");
-	assert_true(repeats_until(&sv, clock_ms()) == INT64_MAX);
-	/* The next one. */
-	refuse(&w, "192.0.2.1", "handshake timeout", 6);
-	assert_int_equal(times_said(said(), "192.0.2.1 handshake"), REPEATS);
-	repeats_end(&sv, 1);
-	assert_int_equal(times_said(said(), ": and 1 more in 0 s: "), 1);
-	forward_free(w.engine);
-	free(sv.shared);
-}
-
-/* Whoever has many addresses fills neither the memory nor the log. */
-static void
-test_repeats_in_sum(void **state)
-{
-	struct service sv = { .shared = calloc(1, sizeof(*sv.shared)) };
-	struct worker w = some_engine(&sv);
-	const char *text;
-	int i;
-
-	(void)state;
-	assert_non_null(sv.shared);
-	for (i = 0; i < 1000; i++) {
-		char address[32];
-
-		snprintf(address, sizeof(address), "192.0.%d.%d", i / 250,
-		    i % 250);
-		refuse(&w, address, "handshake timeout", 2);
-	}
-	assert_int_equal(times_said(said(), "\n"), REPEATS_ALL);
-	repeats_end(&sv, 1);
-	text = said();
-	assert_int_equal(times_said(text, "\n"), 1);
-	assert_int_equal(times_said(text, "other addresses: and 1900 more"),
-	    1);
-	forward_free(w.engine);
-	free(sv.shared);
-}
-
-/* Whoever looks into it wants all. */
-static void
-test_repeats_for_debug(void **state)
-{
-	struct service sv = { .shared = calloc(1, sizeof(*sv.shared)) };
-	struct worker w = some_engine(&sv);
-
-	(void)state;
-	assert_non_null(sv.shared);
-	logging.level = LEVEL_DEBUG;
-	refuse(&w, "192.0.2.1", "handshake timeout", 50);
-	logging.level = LEVEL_INFO;
-	assert_int_equal(times_said(said(), "\n"), 50);
-	/* What would not be logged is not counted either. */
-	logging.level = LEVEL_WARNING;
-	refuse(&w, "192.0.2.1", "handshake timeout", 50);
-	logging.level = LEVEL_INFO;
-	repeats_end(&sv, 1);
-	assert_string_equal(said(), "");
-	forward_free(w.engine);
-	free(sv.shared);
-}
-
-/* What a worker that was taken over has written there leads nowhere. */
-static void
-test_repeats_spoilt(void **state)
-{
-	struct service sv = { .shared = calloc(1, sizeof(*sv.shared)) };
-	struct worker w = some_engine(&sv);
-
-	(void)state;
-	assert_non_null(sv.shared);
-	/* No period begins then, and one that never ends would hide all. */
-	memset(&sv.shared->repeats, 0x7f, sizeof(sv.shared->repeats));
-	refuse(&w, "192.0.2.1", "handshake timeout", 1);
-	assert_int_equal(times_said(said(), "192.0.2.1 handshake timeout"), 1);
-	memset(&sv.shared->repeats, 0xff, sizeof(sv.shared->repeats));
-	repeats_end(&sv, 0);
-	said();
-	refuse(&w, "192.0.2.1", "handshake timeout", 1);
-	assert_int_equal(times_said(said(), "192.0.2.1 handshake timeout"), 1);
-	forward_free(w.engine);
-	free(sv.shared);
-}
-
-/* max_connections: once a minute, for all. */
-static void
-test_warn_full(void **state)
-{
-	struct service sv = { .cfg = *(struct config *)*state,
-	    .shared = calloc(1, sizeof(*sv.shared)) };
-
-	assert_non_null(sv.shared);
-	sv.cfg.number[MAX_CONNECTIONS] = 1234;
-	warn_full(&sv);
-	assert_int_equal(times_said(said(), "max_connections reached: 1234"),
-	    1);
-	warn_full(&sv);
-	assert_string_equal(said(), "");
-	sv.shared->warned -= FULL_EVERY_MS;
-	warn_full(&sv);
-	warn_full(&sv);
-	assert_int_equal(times_said(said(), "max_connections reached"), 1);
-	free(sv.shared);
 }
 
 /* And the next day again. */
@@ -1982,7 +1553,7 @@ test_command_that_does_not_open(void **state)
 {
 	static char name[] = "true", *command[] = { name, NULL };
 	struct service sv = { .cfg.command = command };
-	struct worker w = { .service = &sv, .share = 1 };
+	struct worker w = { .service = &sv, .share = { .n = 1 } };
 	struct session ss = { .worker = &w, .dialed = 1, .fd = -1 };
 	struct stream backend = { .fd = -1 };
 	const char *why = NULL;
@@ -1997,8 +1568,8 @@ test_command_that_does_not_open(void **state)
 static void
 test_not_to_be_handed_over(void **state)
 {
-	const struct service was = { .nslots = 2, .nseats = 2, .shared_fd = -1,
-	    .shared_size = 4096, .deadline = 7, .secret = 9 };
+	const struct service was = { .nseats = 2, .deadline = 7, .board = {
+	    .max = 2, .nrows = 2, .fd = -1, .size = 4096, .secret = 9 } };
 	const struct master none = { .pidfile = -1 };
 	struct parcel x = { .reads = 0 };
 	struct service sv = was;
@@ -2050,24 +1621,10 @@ main(void)
 		TEST(test_command),
 		TEST(test_command_that_is_not_told),
 		TEST(test_command_that_does_not_open),
-		TEST(test_shares),
 		TEST(test_seats),
 		TEST(test_asked_again),
 		TEST(test_backoff),
-		TEST(test_peer_keys),
-		TEST(test_peer_texts),
-		TEST(test_places),
 		TEST(test_places_of_generations),
-		TEST(test_places_at_random),
-		TEST(test_places_of_the_killed),
-		TEST(test_places_spoilt),
-		TEST(test_places_made_to_collide),
-		TEST(test_places_of_many),
-		TEST(test_repeats),
-		TEST(test_repeats_in_sum),
-		TEST(test_repeats_for_debug),
-		TEST(test_repeats_spoilt),
-		TEST(test_warn_full),
 		TEST(test_daily_warning),
 		TEST(test_sandbox),
 		TEST(test_print),

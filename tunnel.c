@@ -2064,16 +2064,53 @@ struct listener {
 	int	 kept;			/* another service has it, too */
 };
 
-/* A place for a worker, and what it has become; the master's. */
-struct seat {
+/* A worker, or room for one. */
+struct slot {
 	pid_t	 pid;			/* 0: empty */
-	int	 line;			/* to it: see ORDERS; or -1 */
-	uint32_t slot;			/* of its service's counts */
-	int	 begun;			/* it was told to, on this line */
-	int64_t	 drop_at;		/* fork mode: if it has not opened */
+	int	 control;		/* the channel to it; or -1 */
+	uint32_t row;			/* of the scoreboard */
+	int	 released;		/* it was told to begin */
+	int64_t	 drop_at;		/* for a connection: if not opened */
 };
 
-static const struct seat empty_seat = { .line = -1 };
+static const struct slot empty_slot = { .control = -1 };
+
+/* The processes of a generation, as the master sees them. */
+struct workers {
+	struct slot *slots;
+	size_t	 nslots;		/* once it leaves: those taken alone */
+	size_t	 n;			/* slots that are taken */
+	size_t	 next;			/* fork mode: to be looked at */
+	int64_t	 deadline;		/* for all to leave; or INT64_MAX */
+	unsigned failures;		/* in a row */
+	int64_t	 retry_at;		/* after one */
+};
+
+struct order;
+
+int workers_new(struct workers *ws, size_t nslots);
+void workers_free(struct workers *ws);
+size_t workers_next(struct workers *ws);
+struct slot *workers_find(const struct workers *ws, pid_t pid);
+void workers_clear(struct workers *ws, struct slot *slot);
+void workers_release(struct workers *ws);
+void workers_close_channels(const struct workers *ws);
+void workers_dismiss(struct workers *ws);
+void workers_await_deaf(const struct workers *ws);
+pid_t workers_fork(struct workers *ws, size_t slot, int for_connection,
+    int *control);
+int workers_await_ready(const struct workers *ws, size_t slot);
+int64_t workers_failed(struct workers *ws);
+int workers_are_full(const struct workers *ws);
+struct slot *workers_oldest_handshake(const struct workers *ws,
+    const struct scoreboard *b);
+int workers_tell(const struct slot *slot, const struct order *o, int fd);
+void workers_signal(const struct workers *ws, int sig);
+void workers_retire(struct workers *ws, int64_t ms);
+void workers_abort(struct workers *ws);
+void workers_tell_log(const struct workers *ws, const struct order *o, int fd);
+void workers_shrink(struct workers *ws);
+void workers_kill_late(struct workers *ws);
 
 /* What is counted, and the process that writes it to a file: STATISTICS. */
 struct stats {
@@ -2126,14 +2163,8 @@ struct service {
 	uid_t	 uid;
 	gid_t	 gid;
 	int	 drops;			/* to the two of them */
-	struct seat *seats;
-	size_t	 nseats;		/* once it leaves: those taken alone */
-	size_t	 nworkers;		/* seats that are taken */
-	size_t	 next_seat;		/* fork mode: to be looked at */
+	struct workers workers;
 	struct scoreboard board;
-	int64_t	 deadline;		/* for its workers to leave */
-	unsigned failures;		/* of workers, in a row */
-	int64_t	 retry_at;
 };
 
 struct command {
@@ -4821,7 +4852,7 @@ load_kernel(struct service *sv)
  */
 
 static size_t
-count_seats(const struct config *cfg, int inetd)
+count_slots(const struct config *cfg, int inetd)
 {
 	size_t max = (size_t)cfg->number[MAX_CONNECTIONS];
 	size_t n = (size_t)cfg->number[WORKERS];
@@ -4860,7 +4891,7 @@ raise_limit(const struct service *sv)
 	struct rlimit l;
 
 	for (old = sv; old != NULL; old = old->older)
-		lines += old == sv ? old->nseats : old->nworkers + 1;
+		lines += old == sv ? old->workers.nslots : old->workers.n + 1;
 	if (need < lines)
 		need = lines;
 	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
@@ -4875,20 +4906,15 @@ raise_limit(const struct service *sv)
 
 /* The places of the workers, and what they share with the master. */
 static int
-make_seats(struct service *sv, int inetd)
+make_workers(struct service *sv, int inetd)
 {
-	size_t i;
+	size_t n = count_slots(&sv->cfg, inetd);
 
-	sv->nseats = count_seats(&sv->cfg, inetd);
-	sv->seats = calloc(sv->nseats, sizeof(*sv->seats));
-	if (sv->seats == NULL || scoreboard_new(&sv->board,
-	    (size_t)sv->cfg.number[MAX_CONNECTIONS], sv->nseats, inetd) ==
-	    -1) {
+	if (workers_new(&sv->workers, n) == -1 || scoreboard_new(&sv->board,
+	    (size_t)sv->cfg.number[MAX_CONNECTIONS], n, inetd) == -1) {
 		log_error("%s", strerror(errno));
 		return -1;
 	}
-	for (i = 0; i < sv->nseats; i++)
-		sv->seats[i] = empty_seat;
 	return 0;
 }
 
@@ -4995,7 +5021,7 @@ service_free(struct service *sv)
 		return;
 	service_close(sv);
 	scoreboard_free(&sv->board);
-	free(sv->seats);
+	workers_free(&sv->workers);
 	free(sv);
 }
 
@@ -5080,7 +5106,6 @@ service_alloc(const struct arguments *a)
 		return NULL;
 	}
 	sv->board = (struct scoreboard)SCOREBOARD_NONE;
-	sv->deadline = INT64_MAX;
 	sv->files = &a->files;
 	sv->core = &a->core;
 	sv->file = a->file;
@@ -5106,7 +5131,7 @@ service_new(const struct arguments *a, const struct service *old)
 	if (service_load(sv, a, old == NULL) == -1)
 		goto err;
 	errno = 0;
-	if (make_seats(sv, a->inetd) == -1 ||
+	if (make_workers(sv, a->inetd) == -1 ||
 	    make_pool(sv, old, a->inetd) == -1)
 		goto err;
 	if (old != NULL)
@@ -5491,6 +5516,323 @@ worker_free(struct worker *w)
 }
 
 /*
+ * THE WORKERS
+ */
+
+int
+workers_new(struct workers *ws, size_t nslots)
+{
+	size_t i;
+
+	ws->deadline = INT64_MAX;
+	ws->nslots = nslots;
+	if ((ws->slots = calloc(nslots, sizeof(*ws->slots))) == NULL)
+		return -1;
+	for (i = 0; i < nslots; i++)
+		ws->slots[i] = empty_slot;
+	return 0;
+}
+
+/* In a child: what is left of them is nothing. */
+void
+workers_free(struct workers *ws)
+{
+	free(ws->slots);
+	ws->slots = NULL;
+	ws->nslots = 0;
+}
+
+size_t
+workers_next(struct workers *ws)
+{
+	while (ws->slots[ws->next % ws->nslots].pid != 0)
+		ws->next++;
+	return ws->next++ % ws->nslots;
+}
+
+struct slot *
+workers_find(const struct workers *ws, pid_t pid)
+{
+	size_t i;
+
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid == pid)
+			return &ws->slots[i];
+	return NULL;
+}
+
+void
+workers_clear(struct workers *ws, struct slot *slot)
+{
+	if (slot->control != -1)
+		close(slot->control);
+	*slot = empty_slot;
+	ws->n--;
+}
+
+/* Those that wait may begin, now that all have got there. */
+void
+workers_release(struct workers *ws)
+{
+	size_t i;
+
+	for (i = 0; i < ws->nslots; i++) {
+		struct slot *slot = &ws->slots[i];
+
+		if (slot->control != -1 && !slot->released)
+			send(slot->control, "", 1, MSG_NOSIGNAL);
+		slot->released = 1;
+	}
+}
+
+/* In a child, which writes to none of the slots: their pages stay shared. */
+void
+workers_close_channels(const struct workers *ws)
+{
+	size_t i;
+
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].control != -1)
+			close(ws->slots[i].control);
+}
+
+/* Those that wait are to leave, since not all have got there. */
+void
+workers_dismiss(struct workers *ws)
+{
+	size_t i;
+
+	workers_close_channels(ws);
+	for (i = 0; i < ws->nslots; i++)
+		ws->slots[i].control = -1;
+}
+
+/* Until those who were told to leave accept no more; but not for long. */
+void
+workers_await_deaf(const struct workers *ws)
+{
+	int64_t left, until = clock_ms() + DEAF_MS;
+	size_t i;
+	char byte;
+
+	for (i = 0; i < ws->nslots; i++) {
+		struct pollfd p = { .fd = ws->slots[i].control,
+		    .events = POLLIN };
+
+		left = until - clock_ms();
+		if (poll(&p, 1, left > 0 && p.fd != -1 ? (int)left : 0) == 1)
+			recv(p.fd, &byte, 1, MSG_DONTWAIT);
+	}
+}
+
+/* Has it got there? */
+static int
+is_ready(pid_t pid, int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	int n = poll(&p, 1, START_MS);
+	char byte;
+
+	if (n == 0)
+		log_warning("worker %d is not ready after %d s: killed",
+		    (int)pid, START_MS / 1000);
+	return n == 1 && read(fd, &byte, 1) == 1;
+}
+
+/*
+ * As fork(2), into a slot: in the child, *control is the channel to its master.
+ * If it is for a connection, it begins at once.
+ */
+pid_t
+workers_fork(struct workers *ws, size_t slot, int for_connection, int *control)
+{
+	int fds[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) == -1)
+		return -1;
+	if ((pid = fork()) == 0) {
+		close(fds[0]);
+		*control = fds[1];
+		return 0;
+	}
+	close_failed(fds[1]);
+	if (pid == -1)
+		return close_failed(fds[0]);
+	log_debug("worker %d started", (int)pid);
+	ws->slots[slot] = (struct slot){ .pid = pid, .control = fds[0],
+	    .row = (uint32_t)slot, .released = for_connection,
+	    .drop_at = for_connection ? clock_ms() + FORWARD_DROP_MS :
+	    INT64_MAX };
+	ws->n++;
+	return pid;
+}
+
+/* Until it is ready to begin; -1: it won't be, or can't be told to leave. */
+int
+workers_await_ready(const struct workers *ws, size_t slot)
+{
+	const struct slot *s = &ws->slots[slot];
+
+	if (!is_ready(s->pid, s->control)) {
+		kill(s->pid, SIGKILL);
+		return -1;
+	}
+	if (kill(s->pid, 0) == -1) {
+		log_error("a worker can't be told to leave: %s (with user, "
+		    "the master needs CAP_KILL)", strerror(errno));
+		return -1;
+	}
+	return 0;
+}
+
+/*
+ * How long to wait before the next try, after a failure.  Those that fail
+ * meanwhile are the same one.
+ */
+int64_t
+workers_failed(struct workers *ws)
+{
+	int64_t now = clock_ms(), ms = 0;
+
+	if (now < ws->retry_at)
+		return ws->retry_at - now;
+	if (now - ws->retry_at >= HEALTHY_MS)
+		ws->failures = 0;
+	if (ws->failures++ > 0)
+		ms = RETRY_MS << (ws->failures < 16 ? ws->failures - 2 : 14);
+	if (ms > RETRY_MAX_MS)
+		ms = RETRY_MAX_MS;
+	ws->retry_at = now + ms;
+	return ms;
+}
+
+int
+workers_are_full(const struct workers *ws)
+{
+	return ws->n == ws->nslots;
+}
+
+/*
+ * mode = fork, and full: the worker whose handshake goes on for longest, and
+ * that was not asked to make room just now; NULL: there is none.
+ */
+struct slot *
+workers_oldest_handshake(const struct workers *ws,
+    const struct scoreboard *b)
+{
+	struct slot *oldest = NULL;
+	const volatile struct counts *n;
+	size_t i;
+
+	for (i = 0; i < ws->nslots; i++) {
+		struct slot *slot = &ws->slots[i];
+
+		n = &b->counts[slot->row];
+		if (slot->pid != 0 && n->opened[0] + n->opened[1] == 0 &&
+		    (oldest == NULL || slot->drop_at < oldest->drop_at))
+			oldest = slot;
+	}
+	return oldest;
+}
+
+/* -1 with errno: EAGAIN if it does not take its orders; else, it has left. */
+int
+workers_tell(const struct slot *slot, const struct order *o, int fd)
+{
+	if (send_order(slot->control, o, fd) == -1)
+		return -1;
+	return kill(slot->pid, SIGHUP);
+}
+
+void
+workers_signal(const struct workers *ws, int sig)
+{
+	size_t i;
+
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid != 0)
+			kill(ws->slots[i].pid, sig);
+}
+
+/* Its workers are to be gone after as long; a deadline is never put off. */
+static void
+expect_end(struct workers *ws, int64_t ms)
+{
+	int64_t deadline = clock_ms() + ms + GRACE_MS;
+
+	if (deadline < ws->deadline)
+		ws->deadline = deadline;
+}
+
+/* Have its workers leave.  Connections may finish within ms; 0: no limit. */
+void
+workers_retire(struct workers *ws, int64_t ms)
+{
+	struct order o = { .what = DRAIN, .ms = ms };
+	size_t i;
+
+	if (ms != 0)
+		expect_end(ws, ms);
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid != 0 &&
+		    workers_tell(&ws->slots[i], &o, -1) == -1)
+			kill(ws->slots[i].pid, SIGTERM);
+}
+
+/* The same, and connections are cut. */
+void
+workers_abort(struct workers *ws)
+{
+	expect_end(ws, 0);
+	workers_signal(ws, SIGQUIT);
+}
+
+void
+workers_tell_log(const struct workers *ws, const struct order *o, int fd)
+{
+	size_t i;
+
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid != 0 &&
+		    workers_tell(&ws->slots[i], o, fd) == -1 &&
+		    errno == EAGAIN)
+			log_warning("worker %d does not hear of the log",
+			    (int)ws->slots[i].pid);
+}
+
+/* Of those who leave, the slots that are taken stay. */
+void
+workers_shrink(struct workers *ws)
+{
+	struct slot *slots;
+	size_t i, n = 0;
+
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid != 0)
+			ws->slots[n++] = ws->slots[i];
+	ws->nslots = n;
+	if (n > 0 && (slots = realloc(ws->slots, n * sizeof(*slots))) != NULL)
+		ws->slots = slots;
+}
+
+/* Those who should have left, and did not. */
+void
+workers_kill_late(struct workers *ws)
+{
+	size_t i;
+
+	if (ws->deadline > clock_ms())
+		return;
+	ws->deadline = INT64_MAX;
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid != 0)
+			log_warning("worker %d does not leave: killed",
+			    (int)ws->slots[i].pid);
+	workers_signal(ws, SIGKILL);
+}
+
+/*
  * STATISTICS
  * The sum of what all workers count, those of older generations and those that
  * are no more as well: for the log at SIGUSR1, and for a program that reads
@@ -5542,11 +5884,13 @@ stats_sum(const struct stats *st, const struct service *live,
 
 	*sum = st->ended;
 	for (sv = live; sv != NULL; sv = sv->older) {
-		for (i = 0; i < sv->nseats; i++)
-			if (sv->seats[i].pid != 0)
+		const struct workers *ws = &sv->workers;
+
+		for (i = 0; i < ws->nslots; i++)
+			if (ws->slots[i].pid != 0)
 				counts_add(sum,
-				    &sv->board.counts[sv->seats[i].slot]);
-		workers += sv->nworkers;
+				    &sv->board.counts[ws->slots[i].row]);
+		workers += ws->n;
 	}
 	return workers;
 }
@@ -5987,61 +6331,6 @@ may_begin(int line)
 	return write(line, "", 1) == 1 && read(line, &byte, 1) == 1;
 }
 
-/* Those that wait may begin, now that all have got there. */
-static void
-begin(struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++) {
-		struct seat *seat = &sv->seats[i];
-
-		if (seat->line != -1 && !seat->begun)
-			send(seat->line, "", 1, MSG_NOSIGNAL);
-		seat->begun = 1;
-	}
-}
-
-/* In a child, which writes to none of the seats: their pages stay shared. */
-static void
-close_lines(const struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++)
-		if (sv->seats[i].line != -1)
-			close(sv->seats[i].line);
-}
-
-/* Those that wait are to leave, since not all have got there. */
-static void
-hang_up(struct service *sv)
-{
-	size_t i;
-
-	close_lines(sv);
-	for (i = 0; i < sv->nseats; i++)
-		sv->seats[i].line = -1;
-}
-
-/* Until those who were told to leave accept no more; but not for long. */
-static void
-await_end_of_accepting(const struct service *sv)
-{
-	int64_t left, until = clock_ms() + DEAF_MS;
-	size_t i;
-	char byte;
-
-	for (i = 0; i < sv->nseats && sv->cfg.number[MODE] == POLL; i++) {
-		struct pollfd p = { .fd = sv->seats[i].line,
-		    .events = POLLIN };
-
-		left = until - clock_ms();
-		if (poll(&p, 1, left > 0 && p.fd != -1 ? (int)left : 0) == 1)
-			recv(p.fd, &byte, 1, MSG_DONTWAIT);
-	}
-}
-
 static void upgrade_leave(const struct master *);
 static int upgrade_tried(struct master *, pid_t, int);
 
@@ -6055,16 +6344,14 @@ leave_master(const struct master *m, struct service *sv,
 {
 	struct service *old;
 
-	close_lines(sv);
+	workers_close_channels(&sv->workers);
 	if (m->live != sv)
 		close_listeners(m->live, 0);
 	keep_none(sv);
 	for (old = sv->older; old != NULL; old = old->older) {
 		close_fd(&old->board.fd);
-		close_lines(old);
-		free(old->seats);
-		old->seats = NULL;
-		old->nseats = 0;
+		workers_close_channels(&old->workers);
+		workers_free(&old->workers);
 		service_close(old);
 	}
 	if (sv->cfg.number[MODE] == FORK)
@@ -6126,154 +6413,71 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	exit(r);
 }
 
-/* Has it got there? */
-static int
-is_ready(pid_t pid, int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	int n = poll(&p, 1, START_MS);
-	char byte;
-
-	if (n == 0)
-		log_warning("worker %d is not ready after %d s: killed",
-		    (int)pid, START_MS / 1000);
-	return n == 1 && read(fd, &byte, 1) == 1;
-}
-
 /*
- * How long to wait before the next try, after a failure.  Those that fail
- * meanwhile are the same one.
- */
-static int64_t
-worker_failed(struct service *sv)
-{
-	int64_t now = clock_ms(), ms = 0;
-
-	if (now < sv->retry_at)
-		return sv->retry_at - now;
-	if (now - sv->retry_at >= HEALTHY_MS)
-		sv->failures = 0;
-	if (sv->failures++ > 0)
-		ms = RETRY_MS << (sv->failures < 16 ? sv->failures - 2 : 14);
-	if (ms > RETRY_MAX_MS)
-		ms = RETRY_MAX_MS;
-	sv->retry_at = now + ms;
-	return ms;
-}
-
-/*
- * Fork a worker into a seat.  If it is for a connection, it begins at once;
- * if not, wait until it is ready to.  -1: it could not be forked, or won't be.
+ * A worker for a slot: for a connection, which it begins to serve at once, or
+ * one that waits to be released.  -1: it could not be forked, or won't be
+ * ready.
  */
 static int
-start_worker(struct master *m, struct service *sv, size_t seat,
+start_worker(struct master *m, struct service *sv, size_t slot,
     const struct incoming *in)
 {
-	int line[2];
-	pid_t pid;
+	int control;
+	pid_t pid = workers_fork(&sv->workers, slot, in != NULL, &control);
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line) == -1)
-		return -1;
-	if ((pid = fork()) == 0) {
-		close(line[0]);
-		worker_main(m, sv, seat, in, line[1]);
-	}
-	close_failed(line[1]);
+	if (pid == 0)
+		worker_main(m, sv, slot, in, control);
 	if (pid == -1)
-		return close_failed(line[0]);
-	log_debug("worker %d started", (int)pid);
-	sv->seats[seat] = (struct seat){ .pid = pid, .line = line[0],
-	    .slot = (uint32_t)seat, .begun = in != NULL,
-	    .drop_at = in != NULL ? clock_ms() + FORWARD_DROP_MS :
-	    INT64_MAX };
-	sv->nworkers++;
-	if (in != NULL)
-		return 0;
-	if (!is_ready(pid, line[0])) {
-		kill(pid, SIGKILL);
 		return -1;
-	}
-	if (kill(pid, 0) == -1) {
-		log_error("a worker can't be told to leave: %s (with user, "
-		    "the master needs CAP_KILL)", strerror(errno));
-		return -1;
-	}
-	return 0;
+	return in != NULL ? 0 : workers_await_ready(&sv->workers, slot);
 }
 
 /*
- * One in each seat that is empty.  In fork mode just one, that has nothing to
+ * One in each slot that is empty.  In fork mode just one, that has nothing to
  * do, to see whether it would be able to.
  */
 static int
 start_workers(struct master *m, struct service *sv)
 {
-	size_t i, n = sv->cfg.number[MODE] == FORK ? 1 : sv->nseats;
+	size_t i, n = sv->cfg.number[MODE] == FORK ? 1 : sv->workers.nslots;
 
 	for (i = 0; i < n; i++) {
-		if (sv->seats[i].pid != 0 ||
+		if (sv->workers.slots[i].pid != 0 ||
 		    start_worker(m, sv, i, NULL) == 0)
 			continue;
-		if (sv->seats[i].pid == 0) {
+		if (sv->workers.slots[i].pid == 0) {
 			log_warning("no worker can be started: %s",
 			    strerror(errno));
-			worker_failed(sv);
+			workers_failed(&sv->workers);
 		}
 		return -1;
 	}
 	return 0;
 }
 
-/* mode = fork: may it serve another one, if there is a seat? */
+/* mode = fork: may it serve another one, if there is a slot? */
 static int
 may_serve(const struct master *m)
 {
 	return m->live->cfg.number[MODE] == FORK && !m->stopping &&
 	    clock_ms() >= m->starved_until &&
-	    clock_ms() >= m->live->retry_at;
+	    clock_ms() >= m->live->workers.retry_at;
 }
 
-static int
-is_full(const struct service *sv)
-{
-	return sv->nworkers == sv->nseats;
-}
-
-/*
- * mode = fork, and full: the worker whose handshake goes on for longest, and
- * that was not asked to make room just now; NULL: there is none.
- */
-static struct seat *
-oldest_handshake(const struct service *sv)
-{
-	struct seat *oldest = NULL;
-	const volatile struct counts *n;
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++) {
-		struct seat *seat = &sv->seats[i];
-
-		n = &sv->board.counts[seat->slot];
-		if (seat->pid != 0 && n->opened[0] + n->opened[1] == 0 &&
-		    (oldest == NULL || seat->drop_at < oldest->drop_at))
-			oldest = seat;
-	}
-	return oldest;
-}
-
-/* mode = fork: when there is a seat for one more; INT64_MAX: who knows. */
+/* mode = fork: when there is a slot for one more; INT64_MAX: who knows. */
 static int64_t
-seat_from(const struct master *m)
+slot_from(const struct master *m)
 {
-	const struct seat *seat;
+	const struct slot *slot;
 
 	if (!may_serve(m))
 		return INT64_MAX;
-	if (!is_full(m->live))
+	if (!workers_are_full(&m->live->workers))
 		return 0;
-	if ((seat = oldest_handshake(m->live)) == NULL)
+	if ((slot = workers_oldest_handshake(&m->live->workers,
+		    &m->live->board)) == NULL)
 		return INT64_MAX;
-	return seat->drop_at > m->ask_at ? seat->drop_at : m->ask_at;
+	return slot->drop_at > m->ask_at ? slot->drop_at : m->ask_at;
 }
 
 /* How many wait to be accepted, as far as the system tells. */
@@ -6297,37 +6501,29 @@ count_waiting(const struct service *sv)
 #define count_waiting(sv)	((size_t)0)
 #endif
 
-/* -1 with errno: EAGAIN if it does not take its orders; else, it has left. */
-static int
-tell_worker(const struct seat *seat, const struct order *o, int fd)
-{
-	if (send_order(seat->line, o, fd) == -1)
-		return -1;
-	return kill(seat->pid, SIGHUP);
-}
-
 /*
  * One worker for each that waits: each sees for itself whether its handshake
  * still goes on, and leaves if so.  After a while, others are asked, and in the
  * end the same ones: for a worker that was slow to start, it was too early.
  */
 static void
-ask_for_seats(struct master *m)
+ask_for_room(struct master *m)
 {
 	const struct order o = { .what = MAKE_ROOM };
 	size_t n = 1 + count_waiting(m->live);
 	int64_t now = clock_ms();
-	struct seat *seat;
+	struct slot *slot;
 
 	if (now < m->ask_at)
 		return;
 	m->ask_at = now + ASK_EVERY_MS;
 	for (n = n < ASK_AT_ONCE ? n : ASK_AT_ONCE; n > 0; n--) {
-		seat = oldest_handshake(m->live);
-		if (seat == NULL || seat->drop_at > now)
+		slot = workers_oldest_handshake(&m->live->workers,
+		    &m->live->board);
+		if (slot == NULL || slot->drop_at > now)
 			break;
-		seat->drop_at = now + FORWARD_DROP_MS;
-		tell_worker(seat, &o, -1);
+		slot->drop_at = now + FORWARD_DROP_MS;
+		workers_tell(slot, &o, -1);
 	}
 }
 
@@ -6368,20 +6564,17 @@ serve_waiting(struct master *m)
 
 	if (m->waiting.fd == -1 || !may_serve(m))
 		return;
-	if (is_full(sv)) {
-		ask_for_seats(m);
+	if (workers_are_full(&sv->workers)) {
+		ask_for_room(m);
 		return;
 	}
-	while (sv->seats[sv->next_seat % sv->nseats].pid != 0)
-		sv->next_seat++;
-	if (start_worker(m, sv, sv->next_seat % sv->nseats, &m->waiting) ==
+	if (start_worker(m, sv, workers_next(&sv->workers), &m->waiting) ==
 	    -1) {
 		starve(m);
 		return;
 	}
-	sv->next_seat++;
 	drop_waiting(m);
-	if (is_full(sv))
+	if (workers_are_full(&sv->workers))
 		scoreboard_warn_full(&sv->board, FORWARD_DROP_MS);
 }
 
@@ -6403,20 +6596,17 @@ tell_unlogged(const volatile struct counts *n)
 
 /* Whoever sits there next finds it empty; what was counted is kept. */
 static void
-clear_seat(struct master *m, struct service *sv, struct seat *seat)
+clear_slot(struct master *m, struct service *sv, struct slot *slot)
 {
-	volatile struct counts *counts = &sv->board.counts[seat->slot];
+	volatile struct counts *counts = &sv->board.counts[slot->row];
 
 	counts_add(&m->stats.ended, counts);
 	tell_unlogged(counts);
 	m->stats.ended.lost += m->stats.ended.live;
 	m->stats.ended.live = 0;
 	memset((void *)counts, 0, sizeof(*counts));
-	scoreboard_vacate(&sv->board, seat->slot);
-	if (seat->line != -1)
-		close(seat->line);
-	*seat = empty_seat;
-	sv->nworkers--;
+	scoreboard_vacate(&sv->board, slot->row);
+	workers_clear(&sv->workers, slot);
 }
 
 /*
@@ -6425,26 +6615,26 @@ clear_seat(struct master *m, struct service *sv, struct seat *seat)
  * is the same in all of them: that is slowed down.
  */
 static void
-worker_ended(struct master *m, struct service *sv, struct seat *seat,
+worker_ended(struct master *m, struct service *sv, struct slot *slot,
     int status)
 {
 	int is_poll = sv->cfg.number[MODE] == POLL;
-	int goes_on = sv == m->live && !m->stopping && sv->retry_at !=
+	int goes_on = sv == m->live && !m->stopping && sv->workers.retry_at !=
 	    INT64_MAX;		/* see go_on() */
-	pid_t pid = seat->pid;
+	pid_t pid = slot->pid;
 	char next[TEXT_SIZE] = "";
 	int64_t ms = 0;
 
-	clear_seat(m, sv, seat);
+	clear_slot(m, sv, slot);
 	if (goes_on && (is_poll || WIFSIGNALED(status)))
-		ms = worker_failed(sv);
+		ms = workers_failed(&sv->workers);
 	if (goes_on && is_poll)
 		snprintf(next, sizeof(next), "; another takes its place");
 	if (ms > 0)
 		snprintf(next, sizeof(next), "; another %s in %lld.%lld s "
 		    "(%u in a row)", is_poll ? "takes its place" :
 		    "may be started", (long long)ms / 1000,
-		    (long long)ms / 100 % 10, sv->failures);
+		    (long long)ms / 100 % 10, sv->workers.failures);
 	if (WIFSIGNALED(status))
 		log_warning("worker %d was killed by signal %d (%s)%s",
 		    (int)pid, WTERMSIG(status), strsignal(WTERMSIG(status)),
@@ -6460,18 +6650,16 @@ static void
 reap(struct master *m)
 {
 	struct service *sv;
+	struct slot *slot;
 	int status;
-	size_t i;
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		stats_reaped(&m->stats, pid, status);
 		for (sv = upgrade_tried(m, pid, status) ? NULL : m->live;
 		    sv != NULL; sv = sv->older)
-			for (i = 0; i < sv->nseats; i++)
-				if (sv->seats[i].pid == pid)
-					worker_ended(m, sv, &sv->seats[i],
-					    status);
+			if ((slot = workers_find(&sv->workers, pid)) != NULL)
+				worker_ended(m, sv, slot, status);
 	}
 }
 
@@ -6482,7 +6670,7 @@ free_services(struct master *m)
 	struct service *sv, **link = &m->live->older;
 
 	while ((sv = *link) != NULL) {
-		if (sv->nworkers == 0) {
+		if (sv->workers.n == 0) {
 			*link = sv->older;
 			repeats_end(sv->board.repeats, 1);
 			service_free(sv);
@@ -6492,65 +6680,16 @@ free_services(struct master *m)
 	}
 }
 
-static void
-signal_workers(const struct service *sv, int sig)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++)
-		if (sv->seats[i].pid != 0)
-			kill(sv->seats[i].pid, sig);
-}
-
-/* Its workers are to be gone after as long; a deadline is never put off. */
-static void
-expect_end(struct service *sv, int64_t ms)
-{
-	int64_t deadline = clock_ms() + ms + GRACE_MS;
-
-	if (deadline < sv->deadline)
-		sv->deadline = deadline;
-}
-
-/* Have its workers leave.  Connections may finish within ms; 0: no limit. */
-static void
-retire(struct service *sv, int64_t ms)
-{
-	struct order o = { .what = DRAIN, .ms = ms };
-	size_t i;
-
-	if (ms != 0)
-		expect_end(sv, ms);
-	for (i = 0; i < sv->nseats; i++)
-		if (sv->seats[i].pid != 0 &&
-		    tell_worker(&sv->seats[i], &o, -1) == -1)
-			kill(sv->seats[i].pid, SIGTERM);
-}
-
-/* The same, and connections are cut. */
-static void
-cut(struct service *sv)
-{
-	expect_end(sv, 0);
-	signal_workers(sv, SIGQUIT);
-}
-
 /* Workers of all generations are to log where the master does now. */
 static void
 tell_log(const struct master *m)
 {
 	const struct service *sv;
-	size_t i;
 	int fd;
 	struct order o = log_order(&fd);
 
 	for (sv = m->live; sv != NULL; sv = sv->older)
-		for (i = 0; i < sv->nseats; i++)
-			if (sv->seats[i].pid != 0 &&
-			    tell_worker(&sv->seats[i], &o, fd) == -1 &&
-			    errno == EAGAIN)
-				log_warning("worker %d does not hear of the "
-				    "log", (int)sv->seats[i].pid);
+		workers_tell_log(&sv->workers, &o, fd);
 }
 
 /* Of all generations before; whom a new configuration does not concern. */
@@ -6572,42 +6711,15 @@ tell_remaining(const struct service *old)
 }
 
 /*
- * What the master keeps of a generation that leaves: its memory, and a seat
- * for each worker that is left: process, line, and slot.
+ * What the master keeps of a generation that leaves: its memory, and a slot for
+ * each worker that is left.
  */
 static void
 let_go(struct service *sv)
 {
-	struct seat *seats;
-	size_t i, n = 0;
-
-	for (i = 0; i < sv->nseats; i++)
-		if (sv->seats[i].pid != 0)
-			sv->seats[n++] = sv->seats[i];
-	sv->nseats = n;
-	if (n > 0 && (seats = realloc(sv->seats, n * sizeof(*seats))) != NULL)
-		sv->seats = seats;
+	workers_shrink(&sv->workers);
 	service_close(sv);
 	malloc_trim(0);
-}
-
-/* Those who should have left, and did not. */
-static void
-kill_late(struct master *m)
-{
-	struct service *sv;
-	size_t i;
-
-	for (sv = m->live; sv != NULL; sv = sv->older) {
-		if (sv->deadline > clock_ms())
-			continue;
-		sv->deadline = INT64_MAX;
-		for (i = 0; i < sv->nseats; i++)
-			if (sv->seats[i].pid != 0)
-				log_warning("worker %d does not leave: "
-				    "killed", (int)sv->seats[i].pid);
-		signal_workers(sv, SIGKILL);
-	}
 }
 
 /* What is new, or gone. */
@@ -6667,14 +6779,14 @@ say_version(void)
 static void
 notify_ready(const struct master *m, const char *but)
 {
-	const struct service *sv = m->live;
+	size_t n = m->live->workers.nslots;
 
-	if (sv->cfg.number[MODE] == FORK)
+	if (m->live->cfg.number[MODE] == FORK)
 		notify(m, "READY=1\nSTATUS=serving, a process for each "
 		    "connection%s", but);
 	else
-		notify(m, "READY=1\nSTATUS=serving, %zu worker%s%s",
-		    sv->nseats, sv->nseats == 1 ? "" : "s", but);
+		notify(m, "READY=1\nSTATUS=serving, %zu worker%s%s", n,
+		    n == 1 ? "" : "s", but);
 }
 
 /* What can't be changed while it runs. */
@@ -6701,8 +6813,8 @@ give_up(struct master *m, struct service *sv)
 {
 	close_listeners(sv, 1);
 	keep_none(m->live);
-	hang_up(sv);
-	cut(sv);
+	workers_dismiss(&sv->workers);
+	workers_abort(&sv->workers);
 	sv->older = m->live->older;
 	m->live->older = sv;
 	let_go(sv);
@@ -6759,9 +6871,9 @@ take_over_keys(struct master *m, const struct service *old)
 static void
 retire_all(struct service *old, int64_t ms)
 {
-	retire(old, ms);
+	workers_retire(&old->workers, ms);
 	while ((old = old->older) != NULL && ms != 0)
-		retire(old, ms);
+		workers_retire(&old->workers, ms);
 }
 
 /* All that is new is made, and is ready to serve; only then the old leaves. */
@@ -6791,9 +6903,10 @@ replace(struct master *m)
 	take_over_keys(m, old);
 	if (sv->cfg.number[MODE] == POLL)
 		drop_waiting(m);
-	begin(sv);
+	workers_release(&sv->workers);
 	retire_all(old, sv->cfg.number[RELOAD_TIMEOUT]);
-	await_end_of_accepting(old);
+	if (old->cfg.number[MODE] == POLL)
+		workers_await_deaf(&old->workers);
 	tell_remaining(old);
 	let_go(old);
 	return 0;
@@ -6827,7 +6940,7 @@ serve_last(struct master *m)
 
 	for (i = 0; i < sv->nlisteners; i++)
 		while (sv->listeners[i].address != NULL && may_serve(m) &&
-		    !is_full(sv) && clock_ms() < until &&
+		    !workers_are_full(&sv->workers) && clock_ms() < until &&
 		    accept_one(m, sv->listeners[i].fd))
 			serve_waiting(m);
 }
@@ -6850,9 +6963,9 @@ stop(struct master *m, int at_once)
 	m->stopping = 1;
 	for (sv = m->live; sv != NULL; sv = sv->older) {
 		if (at_once)
-			cut(sv);
+			workers_abort(&sv->workers);
 		else
-			retire(sv, ms);
+			workers_retire(&sv->workers, ms);
 	}
 }
 
@@ -6865,7 +6978,7 @@ tell(struct master *m)
 	stats_say(&m->stats, m->live);
 	m->stats.write_at = 0;
 	for (sv = m->live; sv != NULL; sv = sv->older)
-		signal_workers(sv, SIGUSR1);
+		workers_signal(&sv->workers, SIGUSR1);
 }
 
 /*
@@ -7148,38 +7261,38 @@ carry_values(struct parcel *x, struct config *cfg)
 
 /* It is ours, and if it has ended, it waits for us to see that. */
 static void
-carry_seat(struct parcel *x, struct seat *seat, size_t nslots)
+carry_slot(struct parcel *x, struct slot *slot, size_t nrows)
 {
-	size_t slot = seat->slot;
+	size_t row = slot->row;
 	siginfo_t info;
 
-	carry_int(x, &seat->pid, 1, INT_MAX);
-	carry_fd(x, &seat->line);
-	carry_size(x, &slot, nslots - 1);
-	seat->slot = (uint32_t)slot;
-	carry_int(x, &seat->begun, 0, 1);
-	carry_number(x, &seat->drop_at, 0, INT64_MAX);
-	if (x->bad == NULL && waitid(P_PID, (id_t)seat->pid, &info,
+	carry_int(x, &slot->pid, 1, INT_MAX);
+	carry_fd(x, &slot->control);
+	carry_size(x, &row, nrows - 1);
+	slot->row = (uint32_t)row;
+	carry_int(x, &slot->released, 0, 1);
+	carry_number(x, &slot->drop_at, 0, INT64_MAX);
+	if (x->bad == NULL && waitid(P_PID, (id_t)slot->pid, &info,
 	    WEXITED | WNOHANG | WNOWAIT) == -1)
 		x->bad = "a worker is not ours";
 }
 
 static void
-carry_seats(struct parcel *x, struct service *sv)
+carry_workers(struct parcel *x, struct workers *ws, size_t nrows)
 {
-	size_t i, n = sv->nworkers;
+	size_t i, n = ws->n;
 
-	carry_size(x, &n, sv->nseats);
-	for (i = 0; i < sv->nseats && n > 0 && x->bad == NULL; i++, n--) {
-		while (!x->reads && sv->seats[i].pid == 0)
+	carry_size(x, &n, ws->nslots);
+	for (i = 0; i < ws->nslots && n > 0 && x->bad == NULL; i++, n--) {
+		while (!x->reads && ws->slots[i].pid == 0)
 			i++;
-		carry_size(x, &i, sv->nseats - 1);
-		if (x->bad == NULL && x->reads && sv->seats[i].pid != 0)
-			x->bad = "a seat is taken twice";
+		carry_size(x, &i, ws->nslots - 1);
+		if (x->bad == NULL && x->reads && ws->slots[i].pid != 0)
+			x->bad = "a slot is taken twice";
 		if (x->bad == NULL)
-			carry_seat(x, &sv->seats[i], sv->board.nrows);
+			carry_slot(x, &ws->slots[i], nrows);
 		if (x->reads)
-			sv->nworkers++;
+			ws->n++;
 	}
 	if (x->bad == NULL && n > 0)
 		x->bad = "there are too many workers";
@@ -7267,17 +7380,15 @@ carry_service(struct parcel *x, const struct master *m, struct service *sv)
 		carry_number(x, &sv->cfg.number[numbers[i]], 0, INT64_C(1) <<
 		    40);
 	carry_board(x, &sv->board);
-	carry_size(x, &sv->nseats, sv->board.nrows);
-	carry_number(x, &sv->deadline, 0, INT64_MAX);
+	carry_size(x, &sv->workers.nslots, sv->board.nrows);
+	carry_number(x, &sv->workers.deadline, 0, INT64_MAX);
 	if (x->reads) {
-		sv->seats = calloc(sv->nseats + 1, sizeof(*sv->seats));
-		if (x->bad == NULL && sv->seats == NULL)
+		if (workers_new(&sv->workers, sv->workers.nslots) == -1 &&
+		    x->bad == NULL)
 			x->bad = "out of memory";
-		for (i = 0; sv->seats != NULL && i < sv->nseats; i++)
-			sv->seats[i] = empty_seat;
 	}
 	if (x->bad == NULL)
-		carry_seats(x, sv);
+		carry_workers(x, &sv->workers, sv->board.nrows);
 	if (x->bad == NULL)
 		carry_pool(x, m, sv);
 }
@@ -7844,12 +7955,9 @@ take_workers(struct service *sv, struct service *was)
 {
 	struct service made = *sv;
 
-	sv->seats = was->seats;
-	sv->nseats = was->nseats;
-	sv->nworkers = was->nworkers;
+	sv->workers = was->workers;
 	sv->board = was->board;
-	sv->deadline = was->deadline;
-	was->seats = made.seats;
+	was->workers = made.workers;
 	was->board = made.board;
 }
 
@@ -7873,7 +7981,7 @@ go_on(struct master *m, struct arguments *a)
 			close_listeners(sv, 1);
 		service_free(sv);
 		keep_none(was);
-		was->retry_at = m->renew_at = INT64_MAX;
+		was->workers.retry_at = m->renew_at = INT64_MAX;
 		log_error("no worker will be started before a reload is "
 		    "right");
 	} else {
@@ -7896,14 +8004,15 @@ go_on(struct master *m, struct arguments *a)
 static void
 tell_failed(struct master *m, struct service *sv)
 {
+	const struct workers *ws = &sv->workers;
 	int status;
 	size_t i;
 
-	signal_workers(sv, SIGKILL);
-	for (i = 0; i < sv->nseats; i++)
-		if (sv->seats[i].pid != 0 && waitpid(sv->seats[i].pid,
+	workers_signal(ws, SIGKILL);
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid != 0 && waitpid(ws->slots[i].pid,
 		    &status, 0) != -1 && status != 0 && status != SIGKILL)
-			worker_ended(m, sv, &sv->seats[i], status);
+			worker_ended(m, sv, &ws->slots[i], status);
 }
 
 /* The new program: as at a reload. */
@@ -8071,19 +8180,20 @@ go_back(const struct arguments *a)
  */
 
 /* mode = poll: a worker that is missing, or whose loop is stuck; or NULL. */
-static const struct seat *
+static const struct slot *
 find_lifeless(const struct master *m)
 {
 	const struct service *sv = m->live;
+	const struct workers *ws = &sv->workers;
 	uint64_t now = (uint64_t)clock_ms();
 	size_t i;
 
-	for (i = 0; i < sv->nseats && sv->cfg.number[MODE] == POLL; i++) {
-		const struct seat *seat = &sv->seats[i];
+	for (i = 0; i < ws->nslots && sv->cfg.number[MODE] == POLL; i++) {
+		const struct slot *slot = &ws->slots[i];
 
-		if (seat->pid == 0 || now - sv->board.counts[seat->slot].beat >=
+		if (slot->pid == 0 || now - sv->board.counts[slot->row].beat >=
 		    (uint64_t)m->args->watchdog)
-			return seat;
+			return slot;
 	}
 	return NULL;
 }
@@ -8095,12 +8205,12 @@ find_lifeless(const struct master *m)
 static void
 beat(struct master *m)
 {
-	const struct seat *seat = m->stopping ? NULL : find_lifeless(m);
+	const struct slot *slot = m->stopping ? NULL : find_lifeless(m);
 
 	m->beat_at = clock_ms() + m->args->watchdog / 2;
-	if (seat == NULL)
+	if (slot == NULL)
 		notify(m, "WATCHDOG=1");
-	else if (seat->pid == 0)
+	else if (slot->pid == 0)
 		log_at(m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING,
 		    "watchdog: a worker is "
 		    "missing, so WATCHDOG=1 is not sent");
@@ -8108,8 +8218,8 @@ beat(struct master *m)
 		log_at(m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING,
 		    "watchdog: worker %d "
 		    "stands still, so WATCHDOG=1 is not sent",
-		    (int)seat->pid);
-	m->is_silent = seat != NULL;
+		    (int)slot->pid);
+	m->is_silent = slot != NULL;
 }
 
 /* To the next thing that is due. */
@@ -8127,16 +8237,17 @@ sleep_ms(const struct master *m)
 		until = m->upgrade.until;
 	if (m->starved_until > now && m->starved_until < until)
 		until = m->starved_until;
-	if (!m->stopping && (sv->cfg.number[MODE] == POLL ? !is_full(sv) :
-	    sv->retry_at > now) && sv->retry_at < until)
-		until = sv->retry_at;
+	if (!m->stopping && (sv->cfg.number[MODE] == POLL ?
+	    !workers_are_full(&sv->workers) : sv->workers.retry_at > now) &&
+	    sv->workers.retry_at < until)
+		until = sv->workers.retry_at;
 	if ((due = stats_due(&m->stats, sv)) < until)
 		until = due;
-	if ((due = seat_from(m)) < until && (due > now || m->waiting.fd != -1))
+	if ((due = slot_from(m)) < until && (due > now || m->waiting.fd != -1))
 		until = due;
 	for (; sv != NULL; sv = sv->older) {
-		if (sv->deadline < until)
-			until = sv->deadline;
+		if (sv->workers.deadline < until)
+			until = sv->workers.deadline;
 		if (sv->board.repeats->period.more > 0 &&
 		    (due = repeats_until(sv->board.repeats, now)) < until)
 			until = due;
@@ -8158,7 +8269,7 @@ sleep_until_due(struct master *m)
 	    .tv_nsec = ms % 1000 * 1000000L };
 	nfds_t i, n = 0;
 
-	if (m->waiting.fd == -1 && seat_from(m) <= clock_ms())
+	if (m->waiting.fd == -1 && slot_from(m) <= clock_ms())
 		n = sv->nlisteners;
 	for (i = 0; i < n; i++)
 		p[i] = (struct pollfd){ .events = POLLIN, .fd =
@@ -8180,10 +8291,11 @@ refill(struct master *m)
 	struct service *sv = m->live;
 
 	if (m->stopping || sv->cfg.number[MODE] == FORK ||
-	    sv->nworkers == sv->nseats || clock_ms() < sv->retry_at)
+	    workers_are_full(&sv->workers) ||
+	    clock_ms() < sv->workers.retry_at)
 		return;
 	start_workers(m, sv);
-	begin(sv);
+	workers_release(&sv->workers);
 }
 
 /* Until the last worker has left. */
@@ -8192,7 +8304,7 @@ supervise(struct master *m)
 {
 	struct service *sv;
 
-	while (!m->stopping || m->live->nworkers > 0 ||
+	while (!m->stopping || m->live->workers.n > 0 ||
 	    m->live->older != NULL) {
 		sleep_until_due(m);
 		if (taken(&got_child))
@@ -8213,11 +8325,11 @@ supervise(struct master *m)
 		if (!m->stopping && clock_ms() >= m->renew_at)
 			renew_keys(m);
 		sv = m->live;
-		do
+		do {
 			repeats_end(sv->board.repeats, 0);
-		while ((sv = sv->older) != NULL);
-		kill_late(m);
-		free_services(m);
+			workers_kill_late(&sv->workers);
+		} while ((sv = sv->older) != NULL);
+			free_services(m);
 		refill(m);
 		stats_turn(&m->stats, m->live);
 		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
@@ -8408,7 +8520,7 @@ serve(struct master *m)
 	if (renew_keys(m) == 0 && start_workers(m, m->live) == 0) {
 		announce(m->live, NULL);
 		warn_daily(m);
-		begin(m->live);
+		workers_release(&m->live->workers);
 		notify_ready(m, "");
 		if (m->parent != -1 && write(m->parent, "", 1) == 1)
 			close(m->parent);
@@ -8416,8 +8528,8 @@ serve(struct master *m)
 	} else {
 		r = EXIT_FAILURE;
 		m->stopping = 1;
-		hang_up(m->live);
-		cut(m->live);
+		workers_dismiss(&m->live->workers);
+		workers_abort(&m->live->workers);
 	}
 	supervise(m);
 	return r;

@@ -748,20 +748,20 @@ test_command(void **state)
 /* Workers and their shares. */
 
 static void
-test_seats(void **state)
+test_slots(void **state)
 {
 	struct config *cfg = *state;
 
 	cfg->number[MAX_CONNECTIONS] = 50;
-	assert_int_equal(count_seats(cfg, 0), 1);
+	assert_int_equal(count_slots(cfg, 0), 1);
 	cfg->number[WORKERS] = 0;
-	assert_in_range(count_seats(cfg, 0), 1, 50);
+	assert_in_range(count_slots(cfg, 0), 1, 50);
 	cfg->number[WORKERS] = 7;
-	assert_int_equal(count_seats(cfg, 0), 7);
-	assert_int_equal(count_seats(cfg, 1), 1);
+	assert_int_equal(count_slots(cfg, 0), 7);
+	assert_int_equal(count_slots(cfg, 1), 1);
 	cfg->number[MODE] = FORK;
-	assert_int_equal(count_seats(cfg, 0), 50);
-	assert_int_equal(count_seats(cfg, 1), 1);
+	assert_int_equal(count_slots(cfg, 0), 50);
+	assert_int_equal(count_slots(cfg, 1), 1);
 }
 
 /*
@@ -772,8 +772,8 @@ static void
 test_asked_again(void **state)
 {
 	struct counts counts = { .live = 1 };
-	struct seat seat = { .line = -1 };
-	struct service sv = { .seats = &seat, .nseats = 1, .nworkers = 1,
+	struct slot slot = { .control = -1 };
+	struct service sv = { .workers = { .slots = &slot, .nslots = 1, .n = 1 },
 	    .board = { .counts = &counts } };
 	struct master m = { .live = &sv };
 	const struct timespec limit = { .tv_sec = 3 };
@@ -784,11 +784,11 @@ test_asked_again(void **state)
 
 	(void)state;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, line), 0);
-	seat.line = line[0];
+	slot.control = line[0];
 	sigemptyset(&set);
 	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	if ((seat.pid = fork()) == 0) {
+	if ((slot.pid = fork()) == 0) {
 		for (i = 0; i < 2; i++)
 			if (sigtimedwait(&set, NULL, &limit) != SIGHUP ||
 			    take_order(line[1], &o, &fd) == -1 ||
@@ -797,8 +797,8 @@ test_asked_again(void **state)
 		_exit(0);
 	}
 	sigprocmask(SIG_UNBLOCK, &set, NULL);
-	while (waitpid(seat.pid, &i, WNOHANG) == 0 && clock_ms() < until) {
-		ask_for_seats(&m);
+	while (waitpid(slot.pid, &i, WNOHANG) == 0 && clock_ms() < until) {
+		ask_for_room(&m);
 		poll(NULL, 0, 10);
 	}
 	assert_true(WIFEXITED(i) && WEXITSTATUS(i) == 0);
@@ -810,28 +810,28 @@ test_asked_again(void **state)
 static void
 test_backoff(void **state)
 {
-	struct service sv = { 0 };
+	struct workers ws = { .n = 0 };
 	int64_t before = clock_ms(), ms, last = 0;
 	int i;
 
 	(void)state;
-	assert_int_equal(worker_failed(&sv), 0);
-	sv.retry_at = before;
-	assert_int_equal(worker_failed(&sv), RETRY_MS);
+	assert_int_equal(workers_failed(&ws), 0);
+	ws.retry_at = before;
+	assert_int_equal(workers_failed(&ws), RETRY_MS);
 	/* Those that fail meanwhile are the same one. */
-	assert_in_range(worker_failed(&sv), 1, RETRY_MS);
-	assert_int_equal(sv.failures, 2);
+	assert_in_range(workers_failed(&ws), 1, RETRY_MS);
+	assert_int_equal(ws.failures, 2);
 	for (i = 0; i < 100; i++) {
-		sv.retry_at = before;
-		ms = worker_failed(&sv);
+		ws.retry_at = before;
+		ms = workers_failed(&ws);
 		assert_in_range(ms, last, RETRY_MAX_MS);
 		assert_true(ms > last || ms == RETRY_MAX_MS);
-		assert_true(sv.retry_at >= before + ms);
+		assert_true(ws.retry_at >= before + ms);
 		last = ms;
 	}
 	assert_int_equal(last, RETRY_MAX_MS);
-	sv.retry_at = before - HEALTHY_MS;
-	assert_int_equal(worker_failed(&sv), 0);
+	ws.retry_at = before - HEALTHY_MS;
+	assert_int_equal(workers_failed(&ws), 0);
 }
 
 /* An address takes part of its limit along, over generations of any size. */
@@ -1568,7 +1568,7 @@ test_command_that_does_not_open(void **state)
 static void
 test_not_to_be_handed_over(void **state)
 {
-	const struct service was = { .nseats = 2, .deadline = 7, .board = {
+	const struct service was = { .workers = { .nslots = 2, .deadline = 7 }, .board = {
 	    .max = 2, .nrows = 2, .fd = -1, .size = 4096, .secret = 9 } };
 	const struct master none = { .pidfile = -1 };
 	struct parcel x = { .reads = 0 };
@@ -1621,7 +1621,7 @@ main(void)
 		TEST(test_command),
 		TEST(test_command_that_is_not_told),
 		TEST(test_command_that_does_not_open),
-		TEST(test_seats),
+		TEST(test_slots),
 		TEST(test_asked_again),
 		TEST(test_backoff),
 		TEST(test_places_of_generations),

@@ -602,39 +602,6 @@ choice_near(const char *const *choices, const char *text)
 	return near;
 }
 
-/* What a value would mean to stunnel, if that is something else; or NULL. */
-static const char *
-their_value(const struct option *o, const char *text)
-{
-	size_t i;
-
-	for (i = 0; i < sizeof(their_values) / sizeof(their_values[0]); i++)
-		if (&options[their_values[i].option] == o &&
-		    strcasecmp(their_values[i].value, text) == 0)
-			return their_values[i].advice;
-	return NULL;
-}
-
-/* What follows "allowed: ..." of a value that is not; may be empty. */
-static void
-value_hint(const struct option *o, const char *text, char *hint, size_t size)
-{
-	const char *near = choice_near(o->choices, text);
-	const char *theirs = their_value(o, text);
-	char seconds[WORD_SIZE];
-	int64_t ms;
-
-	hint[0] = '\0';
-	snprintf(seconds, sizeof(seconds), "%ss", text);
-	if (near == NULL && o->type == TIME &&
-	    parse_time(seconds, o->min, o->max, &ms) == 0)
-		near = seconds;
-	if (theirs != NULL)
-		snprintf(hint, size, "; %s", theirs);
-	else if (near != NULL)
-		snprintf(hint, size, "; did you mean %s?", near);
-}
-
 /* The values that there are, as text. */
 static void
 option_allowed(const struct option *o, char *text, size_t size)
@@ -661,8 +628,6 @@ option_allowed(const struct option *o, char *text, size_t size)
 static int
 option_number(const struct option *o, const char *text, int64_t *number)
 {
-	if (their_value(o, text) != NULL)
-		return -1;
 	if (o->choices != NULL && parse_choice(text, o->choices, number) == 0)
 		return 0;
 	switch (o->type) {
@@ -677,14 +642,48 @@ option_number(const struct option *o, const char *text, int64_t *number)
 	}
 }
 
-/* The same; -1 after one sentence. */
+/* What a value would mean to stunnel, if that is something else; or NULL. */
+static const char *
+their_value(const struct option *o, const char *text)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(their_values) / sizeof(their_values[0]); i++)
+		if (&options[their_values[i].option] == o &&
+		    strcasecmp(their_values[i].value, text) == 0)
+			return their_values[i].advice;
+	return NULL;
+}
+
+/* What follows "allowed: ..." of a value that is not; may be empty. */
+static void
+value_hint(const struct option *o, const char *text, char *hint, size_t size)
+{
+	const char *near = choice_near(o->choices, text);
+	const char *theirs = their_value(o, text);
+	char seconds[WORD_SIZE];
+	int64_t ms;
+
+	hint[0] = '\0';
+	snprintf(seconds, sizeof(seconds), "%ss", text);
+	if (near == NULL && o->type == TIME &&
+	    option_number(o, seconds, &ms) == 0)
+		near = seconds;
+	if (theirs != NULL)
+		snprintf(hint, size, "; %s", theirs);
+	else if (near != NULL)
+		snprintf(hint, size, "; did you mean %s?", near);
+}
+
+/* The same, of a value that is not stunnel's; -1 after one sentence. */
 static int
 option_parse(const struct option *o, const char *text, const char *where,
     int64_t *number)
 {
 	char allowed[TEXT_SIZE], hint[TEXT_SIZE / 4];
 
-	if (option_number(o, text, number) == 0)
+	if (their_value(o, text) == NULL && option_number(o, text, number) ==
+	    0)
 		return 0;
 	option_allowed(o, allowed, sizeof(allowed));
 	value_hint(o, text, hint, sizeof(hint));
@@ -751,7 +750,8 @@ copied_line(const struct theirs *t, const char *text, char *line, size_t size)
 		snprintf(line, size, ": delete the line");
 	else if (value[0] == '\0')
 		snprintf(line, size, ", without \"%s\": delete the line", text);
-	else if (option_number(&options[i], value, &ignored) == 0)
+	else if (their_value(&options[i], value) == NULL &&
+	    option_number(&options[i], value, &ignored) == 0)
 		snprintf(line, size, ": %s = %s", t->ours, value);
 }
 

@@ -124,7 +124,7 @@ test_option_rows(void **state)
 			assert_true(o->min == 0 && o->max == 0);
 		assert_true(o->type != LIST || o->fallback == NULL);
 		if (o->fallback != NULL)
-			assert_int_equal(option_parse(o, o->fallback, "",
+			assert_int_equal(option_number(o, o->fallback,
 			    &number), 0);
 	}
 	assert_int_equal(option_find("nonsense"), -1);

@@ -729,15 +729,21 @@ config_blame_all(struct config *cfg)
 		cfg->is_wrong[i] = 1;
 }
 
-/* stunnel's value as a line of ours; or empty. */
+/* What an unknown key may have been meant to be. */
+struct hint {
+	char	 text[HINT_SIZE];	/* a clause */
+	const char *about;		/* keys, with blanks between; or NULL */
+	const char *covers;		/* others that are not missed with it */
+};
+
+/* stunnel's value as a line of ours, if it makes one. */
 static void
-copied_line(const struct theirs *t, const char *text, char *line, size_t size)
+add_line(struct text *out, const struct theirs *t, const char *text)
 {
 	int i = t->is_copied ? option_find(t->ours) : -1;
 	char value[TEXT_SIZE];
 	int64_t ignored;
 
-	line[0] = '\0';
 	if (i == -1 || strlen(text) + 1 >= sizeof(value))
 		return;
 	snprintf(value, sizeof(value), "%s", text);
@@ -747,12 +753,12 @@ copied_line(const struct theirs *t, const char *text, char *line, size_t size)
 	else if (i == GROUPS)
 		tls_translate_groups(text, value, sizeof(value));
 	if (*text == '\0')
-		snprintf(line, size, ": delete the line");
+		text_add(out, ": delete the line");
 	else if (value[0] == '\0')
-		snprintf(line, size, ", without \"%s\": delete the line", text);
+		text_add(out, ", without \"%s\": delete the line", text);
 	else if (their_value(&options[i], value) == NULL &&
 	    option_number(&options[i], value, &ignored) == 0)
-		snprintf(line, size, ": %s = %s", t->ours, value);
+		text_add(out, ": %s = %s", t->ours, value);
 }
 
 /* The first row for such a line, in which case and with what marks ever. */
@@ -772,32 +778,42 @@ find_theirs(const char *name, const char *text)
 	return NULL;
 }
 
+/* What key = text may have been meant to be. */
+static void
+key_hint(const char *key, const char *text, struct hint *h)
+{
+	const struct theirs *t = find_theirs(key, text);
+	struct text out = { h->text, sizeof(h->text), 0 };
+	int near = t == NULL ? option_near(key) : -1;
+
+	h->about = near != -1 ? options[near].name : t != NULL ? t->ours :
+	    NULL;
+	h->covers = t != NULL ? t->covers : NULL;
+	if (near != -1)
+		text_add(&out, "did you mean \"%s\"?", h->about);
+	else if (t == NULL)
+		text_add(&out, "tunnel -h lists them all");
+	else if (t->ours == NULL)
+		text_add(&out, "stunnel's %s: %s", t->theirs, t->advice);
+	else {
+		text_add(&out, "stunnel's %s is \"%s\" here", t->theirs,
+		    t->ours);
+		add_line(&out, t, text);
+		if (t->advice != NULL)
+			text_add(&out, "%s", t->advice);
+	}
+}
+
 static int
-unknown_key(struct config *cfg, const char *where, const char *name,
+unknown_key(struct config *cfg, const char *where, const char *key,
     const char *text)
 {
-	const struct theirs *t = find_theirs(name, text);
-	char line[HINT_SIZE];
-	int near;
+	struct hint h;
 
-	if (t != NULL && t->ours == NULL) {
-		log_error("%s: unknown key \"%s\" (stunnel's %s: %s)", where,
-		    name, t->theirs, t->advice);
-	} else if (t != NULL) {
-		copied_line(t, text, line, sizeof(line));
-		log_error("%s: unknown key \"%s\" (stunnel's %s is \"%s\" "
-		    "here%s%s)", where, name, t->theirs, t->ours, line,
-		    t->advice != NULL ? t->advice : "");
-		config_blame(cfg, t->ours);
-	} else if ((near = option_near(name)) != -1) {
-		log_error("%s: unknown key \"%s\" (did you mean \"%s\"?)",
-		    where, name, options[near].name);
-		cfg->is_wrong[near] = 1;
-	} else
-		log_error("%s: unknown key \"%s\" (tunnel -h lists them all)",
-		    where, name);
-	if (t != NULL)
-		config_blame(cfg, t->covers);
+	key_hint(key, text, &h);
+	log_error("%s: unknown key \"%s\" (%s)", where, key, h.text);
+	config_blame(cfg, h.about);
+	config_blame(cfg, h.covers);
 	return -1;
 }
 

@@ -229,6 +229,110 @@ static const struct option {
 	    "file for counters, in the text format of Prometheus" },
 };
 
+/* 30s, 5m, 12h or 7d, as milliseconds. */
+static int
+parse_time(const char *text, int64_t min, int64_t max, int64_t *ms)
+{
+	static const struct { char unit; int64_t seconds; } units[] = {
+		{ 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 }
+	};
+	char digits[16];
+	size_t i, n = strlen(text);
+	int64_t count;
+
+	if (n < 2 || n > sizeof(digits))
+		return -1;
+	snprintf(digits, sizeof(digits), "%.*s", (int)n - 1, text);
+	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+		if (units[i].unit != text[n - 1])
+			continue;
+		if (parse_number(digits, 0, max, &count) == -1 ||
+		    count * units[i].seconds < min ||
+		    count * units[i].seconds > max)
+			return -1;
+		*ms = count * units[i].seconds * 1000;
+		return 0;
+	}
+	return -1;
+}
+
+static int
+parse_choice(const char *text, const char *const *choices, int64_t *choice)
+{
+	int64_t i;
+
+	for (i = 0; choices[i] != NULL; i++) {
+		if (strcmp(choices[i], text) == 0) {
+			*choice = i;
+			return 0;
+		}
+	}
+	return -1;
+}
+
+/* The values that there are, as text. */
+static void
+option_allowed(const struct option *o, char *text, size_t size)
+{
+	char words[TEXT_SIZE / 4] = "";
+
+	if (o->choices != NULL)
+		text_join(words, sizeof(words), o->choices);
+	if (o->type == NUMBER)
+		snprintf(text, size, "%s%s%lld to %lld", words,
+		    words[0] != '\0' ? ", or " : "", (long long)o->min,
+		    (long long)o->max);
+	else if (o->type == TIME)
+		snprintf(text, size, "%s, or a number with its unit s, m, h or "
+		    "d, %llds to %llds", words, (long long)o->min,
+		    (long long)o->max);
+	else if (o->type == CHOICE)
+		snprintf(text, size, "%s", words);
+	else
+		snprintf(text, size, "%s", o->help);
+}
+
+/* The number behind a text, if it has one; -1: it is none of this option's. */
+static int
+option_number(const struct option *o, const char *text, int64_t *number)
+{
+	if (o->choices != NULL && parse_choice(text, o->choices, number) == 0)
+		return 0;
+	switch (o->type) {
+	case NUMBER:
+		return parse_number(text, o->min, o->max, number);
+	case TIME:
+		return parse_time(text, o->min, o->max, number);
+	case CHOICE:
+		return -1;
+	default:
+		return 0;
+	}
+}
+
+static int
+option_find(const char *name)
+{
+	int i;
+
+	for (i = 0; i < OPTIONS; i++)
+		if (strcmp(options[i].name, name) == 0)
+			return i;
+	return -1;
+}
+
+/*
+ * HINTS
+ * What somebody may have meant.
+ */
+
+/* What an unknown key may have been meant to be. */
+struct hint {
+	char	 text[HINT_SIZE];	/* a clause */
+	const char *about;		/* keys, with blanks between; or NULL */
+	const char *covers;		/* others that are not missed with it */
+};
+
 /*
  * What users of stunnel will write, and what it is here.  Advice follows the
  * name of our key; a value that is copied, if ours takes such a one.
@@ -384,119 +488,6 @@ static const struct {
 	{ LOG, "overwrite", "a log is always appended to: delete the line" },
 };
 
-/*
- * THE CONFIGURATION
- * What was given, and from where.
- */
-
-/* A value as it was given, and where: "tunnel.conf:12". */
-struct value {
-	struct value *next;
-	char	*text;
-	char	*where;
-	int	 rank;			/* of its source; the higher one wins */
-};
-
-enum { FROM_FILE, FROM_ARGUMENT };
-enum { POLL, FORK };			/* modes */
-enum { NONE, REQUEST, REQUIRE };	/* verify */
-
-/* All that was configured, as a value: another may stand beside it. */
-struct config {
-	struct value *given[OPTIONS];
-	int64_t	 number[OPTIONS];	/* NUMBER; CHOICE: index; TIME: ms */
-	char	**command;		/* NULL: none; ends with NULL */
-	char	*exec;			/* its words, if it is of the file */
-	int	 is_wrong[OPTIONS];	/* there was an error about it */
-	int	 sections;		/* that are not to be */
-};
-
-static void
-values_free(struct value *v)
-{
-	struct value *next;
-
-	for (; v != NULL; v = next) {
-		next = v->next;
-		free(v->text);
-		free(v->where);
-		free(v);
-	}
-}
-
-static void
-config_free(struct config *cfg)
-{
-	size_t i;
-
-	for (i = 0; i < OPTIONS; i++)
-		values_free(cfg->given[i]);
-	free(cfg->command);
-	free(cfg->exec);
-	memset(cfg, 0, sizeof(*cfg));
-}
-
-/* The text of an option, or NULL. */
-static const char *
-config_text(const struct config *cfg, int option)
-{
-	return cfg->given[option] != NULL ? cfg->given[option]->text :
-	    options[option].fallback;
-}
-
-static const char *
-config_where(const struct config *cfg, int option)
-{
-	return cfg->given[option] != NULL ? cfg->given[option]->where :
-	    "default";
-}
-
-/* 30s, 5m, 12h or 7d, as milliseconds. */
-static int
-parse_time(const char *text, int64_t min, int64_t max, int64_t *ms)
-{
-	static const struct { char unit; int64_t seconds; } units[] = {
-		{ 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 }
-	};
-	char digits[16];
-	size_t i, n = strlen(text);
-	int64_t count;
-
-	if (n < 2 || n > sizeof(digits))
-		return -1;
-	snprintf(digits, sizeof(digits), "%.*s", (int)n - 1, text);
-	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
-		if (units[i].unit != text[n - 1])
-			continue;
-		if (parse_number(digits, 0, max, &count) == -1 ||
-		    count * units[i].seconds < min ||
-		    count * units[i].seconds > max)
-			return -1;
-		*ms = count * units[i].seconds * 1000;
-		return 0;
-	}
-	return -1;
-}
-
-static int
-parse_choice(const char *text, const char *const *choices, int64_t *choice)
-{
-	int64_t i;
-
-	for (i = 0; choices[i] != NULL; i++) {
-		if (strcmp(choices[i], text) == 0) {
-			*choice = i;
-			return 0;
-		}
-	}
-	return -1;
-}
-
-/*
- * HINTS
- * What somebody may have meant.
- */
-
 /* Letters and digits alone, in lower case; not of a word that is too long. */
 static size_t
 fold(char *out, const char *in)
@@ -602,46 +593,6 @@ choice_near(const char *const *choices, const char *text)
 	return near;
 }
 
-/* The values that there are, as text. */
-static void
-option_allowed(const struct option *o, char *text, size_t size)
-{
-	char words[TEXT_SIZE / 4] = "";
-
-	if (o->choices != NULL)
-		text_join(words, sizeof(words), o->choices);
-	if (o->type == NUMBER)
-		snprintf(text, size, "%s%s%lld to %lld", words,
-		    words[0] != '\0' ? ", or " : "", (long long)o->min,
-		    (long long)o->max);
-	else if (o->type == TIME)
-		snprintf(text, size, "%s, or a number with its unit s, m, h or "
-		    "d, %llds to %llds", words, (long long)o->min,
-		    (long long)o->max);
-	else if (o->type == CHOICE)
-		snprintf(text, size, "%s", words);
-	else
-		snprintf(text, size, "%s", o->help);
-}
-
-/* The number behind a text, if it has one; -1: it is none of this option's. */
-static int
-option_number(const struct option *o, const char *text, int64_t *number)
-{
-	if (o->choices != NULL && parse_choice(text, o->choices, number) == 0)
-		return 0;
-	switch (o->type) {
-	case NUMBER:
-		return parse_number(text, o->min, o->max, number);
-	case TIME:
-		return parse_time(text, o->min, o->max, number);
-	case CHOICE:
-		return -1;
-	default:
-		return 0;
-	}
-}
-
 /* What a value would mean to stunnel, if that is something else; or NULL. */
 static const char *
 their_value(const struct option *o, const char *text)
@@ -674,67 +625,6 @@ value_hint(const struct option *o, const char *text, char *hint, size_t size)
 	else if (near != NULL)
 		snprintf(hint, size, "; did you mean %s?", near);
 }
-
-/* The same, of a value that is not stunnel's; -1 after one sentence. */
-static int
-option_parse(const struct option *o, const char *text, const char *where,
-    int64_t *number)
-{
-	char allowed[TEXT_SIZE], hint[TEXT_SIZE / 4];
-
-	if (their_value(o, text) == NULL && option_number(o, text, number) ==
-	    0)
-		return 0;
-	option_allowed(o, allowed, sizeof(allowed));
-	value_hint(o, text, hint, sizeof(hint));
-	log_error("%s: %s = \"%s\" is not valid (allowed: %s%s)", where,
-	    o->name, text, allowed, hint);
-	return -1;
-}
-
-static int
-option_find(const char *name)
-{
-	int i;
-
-	for (i = 0; i < OPTIONS; i++)
-		if (strcmp(options[i].name, name) == 0)
-			return i;
-	return -1;
-}
-
-/* What follows from an error about these keys is no other one. */
-static void
-config_blame(struct config *cfg, const char *keys)
-{
-	char name[WORD_SIZE];
-	size_t n;
-	int i;
-
-	for (; keys != NULL && *keys != '\0'; keys += n + (keys[n] != '\0')) {
-		n = strcspn(keys, " ");
-		snprintf(name, sizeof(name), "%.*s", (int)n, keys);
-		if ((i = option_find(name)) != -1)
-			cfg->is_wrong[i] = 1;
-	}
-}
-
-/* Nobody knows what was lost. */
-static void
-config_blame_all(struct config *cfg)
-{
-	size_t i;
-
-	for (i = 0; i < OPTIONS; i++)
-		cfg->is_wrong[i] = 1;
-}
-
-/* What an unknown key may have been meant to be. */
-struct hint {
-	char	 text[HINT_SIZE];	/* a clause */
-	const char *about;		/* keys, with blanks between; or NULL */
-	const char *covers;		/* others that are not missed with it */
-};
 
 /* stunnel's value as a line of ours, if it makes one. */
 static void
@@ -802,6 +692,116 @@ key_hint(const char *key, const char *text, struct hint *h)
 		if (t->advice != NULL)
 			text_add(&out, "%s", t->advice);
 	}
+}
+
+/*
+ * THE CONFIGURATION
+ * What was given, and from where.
+ */
+
+/* A value as it was given, and where: "tunnel.conf:12". */
+struct value {
+	struct value *next;
+	char	*text;
+	char	*where;
+	int	 rank;			/* of its source; the higher one wins */
+};
+
+enum { FROM_FILE, FROM_ARGUMENT };
+enum { POLL, FORK };			/* modes */
+enum { NONE, REQUEST, REQUIRE };	/* verify */
+
+/* All that was configured, as a value: another may stand beside it. */
+struct config {
+	struct value *given[OPTIONS];
+	int64_t	 number[OPTIONS];	/* NUMBER; CHOICE: index; TIME: ms */
+	char	**command;		/* NULL: none; ends with NULL */
+	char	*exec;			/* its words, if it is of the file */
+	int	 is_wrong[OPTIONS];	/* there was an error about it */
+	int	 sections;		/* that are not to be */
+};
+
+static void
+values_free(struct value *v)
+{
+	struct value *next;
+
+	for (; v != NULL; v = next) {
+		next = v->next;
+		free(v->text);
+		free(v->where);
+		free(v);
+	}
+}
+
+static void
+config_free(struct config *cfg)
+{
+	size_t i;
+
+	for (i = 0; i < OPTIONS; i++)
+		values_free(cfg->given[i]);
+	free(cfg->command);
+	free(cfg->exec);
+	memset(cfg, 0, sizeof(*cfg));
+}
+
+/* The text of an option, or NULL. */
+static const char *
+config_text(const struct config *cfg, int option)
+{
+	return cfg->given[option] != NULL ? cfg->given[option]->text :
+	    options[option].fallback;
+}
+
+static const char *
+config_where(const struct config *cfg, int option)
+{
+	return cfg->given[option] != NULL ? cfg->given[option]->where :
+	    "default";
+}
+
+/* The number behind a value of this option; -1 after one sentence. */
+static int
+option_parse(const struct option *o, const char *text, const char *where,
+    int64_t *number)
+{
+	char allowed[TEXT_SIZE], hint[TEXT_SIZE / 4];
+
+	if (their_value(o, text) == NULL && option_number(o, text, number) ==
+	    0)
+		return 0;
+	option_allowed(o, allowed, sizeof(allowed));
+	value_hint(o, text, hint, sizeof(hint));
+	log_error("%s: %s = \"%s\" is not valid (allowed: %s%s)", where,
+	    o->name, text, allowed, hint);
+	return -1;
+}
+
+/* What follows from an error about these keys is no other one. */
+static void
+config_blame(struct config *cfg, const char *keys)
+{
+	char name[WORD_SIZE];
+	size_t n;
+	int i;
+
+	for (; keys != NULL && *keys != '\0'; keys += n + (keys[n] != '\0')) {
+		n = strcspn(keys, " ");
+		snprintf(name, sizeof(name), "%.*s", (int)n, keys);
+		if ((i = option_find(name)) != -1)
+			cfg->is_wrong[i] = 1;
+	}
+}
+
+/* Nobody knows what was lost. */
+static void
+config_blame_all(struct config *cfg)
+{
+	size_t i;
+
+	for (i = 0; i < OPTIONS; i++)
+		cfg->is_wrong[i] = 1;
 }
 
 static int

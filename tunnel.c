@@ -3884,6 +3884,12 @@ static const char *const writers[] = {
 	"another group"
 };
 
+/* Whom the workers run as. */
+struct files_user {
+	uid_t	 uid;
+	gid_t	 gid;
+};
+
 /* The directory that a file is in. */
 struct place {
 	char	 directory[PATH_MAX];	/* without links */
@@ -3899,12 +3905,12 @@ is_ours(const struct stat *st)
 }
 
 static enum writer
-writer_of(const struct service *sv, const struct stat *st)
+writer_of(struct files_user user, const struct stat *st)
 {
 	int by_group = (st->st_mode & S_IWGRP) != 0;
 
-	if (sv->uid != geteuid() && (st->st_uid == sv->uid ||
-	    (by_group && st->st_gid == sv->gid)))
+	if (user.uid != geteuid() && (st->st_uid == user.uid ||
+	    (by_group && st->st_gid == user.gid)))
 		return WORKERS_USER;
 	if (!(st->st_mode & S_ISVTX) && (st->st_mode & S_IWOTH))
 		return ANYBODY;
@@ -3924,7 +3930,7 @@ is_refused(enum writer w)
 
 /* One more directory on the way: the first counts, unless one is worse. */
 static void
-look_at(const struct service *sv, const char *directory, struct place *p)
+look_at(struct files_user user, const char *directory, struct place *p)
 {
 	enum writer w = NOBODY_ELSE;
 	struct stat st;
@@ -3932,10 +3938,10 @@ look_at(const struct service *sv, const char *directory, struct place *p)
 	/* Who made a link may lead it elsewhere; its mode says nothing. */
 	if (lstat(directory, &st) == 0 && S_ISLNK(st.st_mode)) {
 		st.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
-		w = writer_of(sv, &st);
+		w = writer_of(user, &st);
 	}
 	if (w == NOBODY_ELSE && stat(directory, &st) == 0) {
-		w = writer_of(sv, &st);
+		w = writer_of(user, &st);
 		p->is_open &= (st.st_mode & S_IXOTH) != 0;
 	}
 	if (w == NOBODY_ELSE || is_refused(p->writer) ||
@@ -3946,14 +3952,14 @@ look_at(const struct service *sv, const char *directory, struct place *p)
 }
 
 static void
-look_along(const struct service *sv, const char *path, struct place *p)
+look_along(struct files_user user, const char *path, struct place *p)
 {
 	size_t n = 0;
 
 	snprintf(p->directory, sizeof(p->directory), "%s",
 	    *path == '/' ? "/" : ".");
 	for (;;) {
-		look_at(sv, p->directory, p);
+		look_at(user, p->directory, p);
 		n += 1 + strcspn(path + n + 1, "/");
 		if (path[n] == '\0')
 			break;
@@ -3968,17 +3974,17 @@ look_along(const struct service *sv, const char *path, struct place *p)
  * replaced.  One that can't be looked at keeps the file from being opened, too.
  */
 static const char *
-find_place(const struct service *sv, const char *path, struct place *p)
+find_place(struct files_user user, const char *path, struct place *p)
 {
 	static char text[PATH_MAX + 64];
 	char real[PATH_MAX];
 
 	p->writer = NOBODY_ELSE;
 	p->is_open = 1;
-	look_along(sv, path, p);
+	look_along(user, path, p);
 	if (realpath(p->directory, real) != NULL) {
-		look_along(sv, real, p);
-		look_at(sv, real, p);
+		look_along(user, real, p);
+		look_at(user, real, p);
 		snprintf(p->directory, sizeof(p->directory), "%s", real);
 	}
 	snprintf(text, sizeof(text), "%s can write to the directory %s",
@@ -4002,11 +4008,11 @@ file_fault(int option, const struct stat *st)
 
 /* Why it can't be opened, or is not to be; or NULL.  Nothing is made. */
 static const char *
-path_fault(const struct service *sv, int option, const char *path)
+path_fault(struct files_user user, int option, const char *path)
 {
 	int is_read = option == TICKET_KEYS;	/* and may be a link */
 	struct place place;
-	const char *why = find_place(sv, path, &place);
+	const char *why = find_place(user, path, &place);
 	struct stat st;
 
 	if (is_refused(place.writer))
@@ -4016,7 +4022,7 @@ path_fault(const struct service *sv, int option, const char *path)
 	if ((is_read ? stat : lstat)(path, &st) == 0) {
 		if ((why = file_fault(option, &st)) != NULL)
 			return why;
-		if (is_read && is_refused(writer_of(sv, &st)))
+		if (is_read && is_refused(writer_of(user, &st)))
 			return "others can write to it";
 	} else if (errno == ENOENT)
 		path = place.directory;
@@ -4053,7 +4059,8 @@ path_of(int option, const char *text)
  * what they can replace, though that may be as it was meant to be.
  */
 static int
-check_files(const struct service *sv, enum log_level level)
+check_files(const struct config *cfg, struct files_user user,
+    enum log_level level)
 {
 	static const int checked[] = {
 		ACCEPT, TICKET_KEYS, PIDFILE, LOG, STATS_FILE
@@ -4065,15 +4072,15 @@ check_files(const struct service *sv, enum log_level level)
 	int r = 0;
 
 	for (i = 0; i < sizeof(checked) / sizeof(checked[0]); i++) {
-		for (v = sv->cfg.given[checked[i]]; v != NULL; v = v->next) {
+		for (v = cfg->given[checked[i]]; v != NULL; v = v->next) {
 			if ((path = path_of(checked[i], v->text)) == NULL)
 				continue;
 			if (level == LEVEL_ERROR &&
-			    sv->cfg.is_wrong[checked[i]])
+			    cfg->is_wrong[checked[i]])
 				continue;
 			why = level == LEVEL_ERROR ?
-			    path_fault(sv, checked[i], path) :
-			    find_place(sv, path, &place);
+			    path_fault(user, checked[i], path) :
+			    find_place(user, path, &place);
 			if (why == NULL)
 				continue;
 			log_at(level, "%s: %s %s: %s", v->where,
@@ -4087,9 +4094,11 @@ check_files(const struct service *sv, enum log_level level)
 
 /* Secrets that more than their owner and group can read. */
 static void
-warn_of_readers(const struct service *sv)
+warn_of_readers(const struct config *cfg)
 {
-	const int secrets[] = { sv->cfg.given[KEY] != NULL ? KEY : CERT,
+	/* Who can write there is another question. */
+	const struct files_user nobody = { geteuid(), getegid() };
+	const int secrets[] = { cfg->given[KEY] != NULL ? KEY : CERT,
 	    KEY_PASSWORD_FILE, TICKET_KEYS };
 	struct place place;
 	const struct value *v;
@@ -4098,11 +4107,11 @@ warn_of_readers(const struct service *sv)
 	size_t i;
 
 	for (i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++) {
-		for (v = sv->cfg.given[secrets[i]]; v != NULL; v = v->next) {
+		for (v = cfg->given[secrets[i]]; v != NULL; v = v->next) {
 			if (realpath(v->text, path) == NULL ||
 			    stat(path, &st) == -1)
 				continue;
-			find_place(sv, path, &place);
+			find_place(nobody, path, &place);
 			if (place.is_open && (st.st_mode & S_IRWXO) != 0)
 				log_warning("%s: %s %s: other users have "
 				    "access to it (mode %04o)", v->where,
@@ -4133,10 +4142,11 @@ open_new(const char *name, mode_t mode)
  * FIFO that nobody reads yet can only be opened while somebody does.
  */
 static int
-open_file(const struct service *sv, int option, int flags, mode_t mode)
+open_file(const struct config *cfg, struct files_user user, int option,
+    int flags, mode_t mode)
 {
-	const char *name = config_text(&sv->cfg, option);
-	const char *why = path_fault(sv, option, name);
+	const char *name = config_text(cfg, option);
+	const char *why = path_fault(user, option, name);
 	int fd = -1, reader = -1;
 	struct stat st;
 
@@ -4153,11 +4163,21 @@ open_file(const struct service *sv, int option, int flags, mode_t mode)
 		    file_fault(option, &st);
 	if (why == NULL)
 		return fd;
-	log_error("%s: %s %s: %s", config_where(&sv->cfg, option),
+	log_error("%s: %s %s: %s", config_where(cfg, option),
 	    options[option].name, name, why);
 	if (fd != -1)
 		close(fd);
 	return -1;
+}
+
+/*
+ * THE LOG, OPENED
+ */
+
+static struct files_user
+workers_user(const struct service *sv)
+{
+	return (struct files_user){ sv->uid, sv->gid };
 }
 
 /* To where it says, anew if it is a file; -1: as before, with a sentence. */
@@ -4177,7 +4197,8 @@ log_open(const struct service *sv)
 	else if (stream != 0)
 		fd = stream == logging.stream ? logging.fd :
 		    log_open_stream(stream);
-	else if ((fd = open_file(sv, LOG, O_WRONLY | O_APPEND, 0640)) == -1)
+	else if ((fd = open_file(&sv->cfg, workers_user(sv), LOG,
+	    O_WRONLY | O_APPEND, 0640)) == -1)
 		return -1;
 	log_to(fd, stream);
 	logging.is_ours = strcmp(to, "stderr") != 0;
@@ -5584,7 +5605,8 @@ step_privileges(struct service *sv, const struct arguments *a)
 	int r = load_privileges(sv);
 
 	(void)a;
-	return check_files(sv, LEVEL_ERROR) == -1 ? -1 : r;
+	return check_files(&sv->cfg, workers_user(sv), LEVEL_ERROR) == -1 ?
+	    -1 : r;
 }
 
 /*
@@ -6313,7 +6335,7 @@ static const char *
 stats_write(const struct stats *st, const struct service *live,
     const char *path)
 {
-	const char *why = path_fault(live, STATS_FILE, path);
+	const char *why = path_fault(workers_user(live), STATS_FILE, path);
 	char fresh[PATH_MAX];
 	FILE *fp;
 	int n;
@@ -7214,8 +7236,8 @@ announce(const struct service *sv, const struct service *old)
 		else if (sandbox_lacks() != NULL)
 			log_notice("sandbox: %s", sandbox_lacks());
 	}
-	check_files(sv, LEVEL_WARNING);
-	warn_of_readers(sv);
+	check_files(&sv->cfg, workers_user(sv), LEVEL_WARNING);
+	warn_of_readers(&sv->cfg);
 }
 
 static void
@@ -8957,7 +8979,8 @@ write_pidfile(struct master *m)
 
 	if (name == NULL)
 		return 0;
-	if ((fd = open_file(m->live, PIDFILE, O_RDWR, 0600)) == -1)
+	if ((fd = open_file(cfg, workers_user(m->live), PIDFILE, O_RDWR,
+	    0600)) == -1)
 		return -1;
 	fchmod(fd, 0600);	/* one that was left over */
 	if (lock_file(fd, name) == -1)
@@ -9088,8 +9111,8 @@ run_test(const struct arguments *a)
 		report_service(sv);
 	if (!a->inetd)
 		warn_of_sockets(sv);
-	check_files(sv, LEVEL_WARNING);
-	warn_of_readers(sv);
+	check_files(&sv->cfg, workers_user(sv), LEVEL_WARNING);
+	warn_of_readers(&sv->cfg);
 	tls_config_warn(sv->tls, say_warning);
 	service_free(sv);
 	if (a->state == -1 || upgrade_answer(a->state) == 0)

@@ -3980,6 +3980,7 @@ find_place(struct files_user user, const char *path, struct place *p)
 	char real[PATH_MAX];
 
 	p->writer = NOBODY_ELSE;
+	p->culprit[0] = '\0';
 	p->is_open = 1;
 	look_along(user, path, p);
 	if (realpath(p->directory, real) != NULL) {

@@ -119,7 +119,7 @@ enum {
 
 enum type { TEXT, LIST, NUMBER, TIME, CHOICE };
 
-static const char *const no_yes[] = { "no", "yes", NULL };
+static const char *const option_no_yes[] = { "no", "yes", NULL };
 static const char *const verifies[] = {
 	"none", "request", "require", NULL
 };
@@ -147,7 +147,7 @@ static const struct option {
 	    "command to run for each connection, instead of connect" },
 	[PROXY_PROTOCOL] = { "proxy_protocol", CHOICE, "off", proxies, 0, 0,
 	    "tell the service who the client is, in that version" },
-	[ACCEPT_PROXY] = { "accept_proxy", CHOICE, "no", no_yes, 0, 0,
+	[ACCEPT_PROXY] = { "accept_proxy", CHOICE, "no", option_no_yes, 0, 0,
 	    "take the client's address from a balancer in front" },
 	[CERT] = { "cert", LIST, NULL, NULL, 0, 0,
 	    "PEM file with a certificate chain, leaf first" },
@@ -155,7 +155,7 @@ static const struct option {
 	    "PEM file with its private key, if not in cert" },
 	[KEY_PASSWORD_FILE] = { "key_password_file", TEXT, NULL, NULL, 0, 0,
 	    "file with the password of an encrypted key" },
-	[SNI_STRICT] = { "sni_strict", CHOICE, "no", no_yes, 0, 0,
+	[SNI_STRICT] = { "sni_strict", CHOICE, "no", option_no_yes, 0, 0,
 	    "refuse clients that ask for no name of a certificate" },
 	[CA] = { "ca", TEXT, NULL, NULL, 0, 0,
 	    "PEM file or directory: who issues clients' certificates" },
@@ -179,8 +179,8 @@ static const struct option {
 	    "what a client's end without close_notify is taken for" },
 	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
 	    "let the kernel do TLS, once a handshake is over" },
-	[SESSION_TICKETS] = { "session_tickets", CHOICE, "yes", no_yes, 0, 0,
-	    "let clients resume sessions" },
+	[SESSION_TICKETS] = { "session_tickets", CHOICE, "yes", option_no_yes,
+	    0, 0, "let clients resume sessions" },
 	[TICKET_LIFETIME] = { "ticket_lifetime", TIME, "12h", NULL, 1, 604800,
 	    "for how long, after the full handshake" },
 	[TICKET_KEYS] = { "ticket_keys", TEXT, NULL, NULL, 0, 0,
@@ -215,9 +215,9 @@ static const struct option {
 	    "group that workers run as, if not the user's" },
 	[CHROOT] = { "chroot", TEXT, NULL, NULL, 0, 0,
 	    "directory that workers are locked in" },
-	[SANDBOX] = { "sandbox", CHOICE, "yes", no_yes, 0, 0,
+	[SANDBOX] = { "sandbox", CHOICE, "yes", option_no_yes, 0, 0,
 	    "keep workers from all they have no need of" },
-	[DAEMON] = { "daemon", CHOICE, "no", no_yes, 0, 0,
+	[DAEMON] = { "daemon", CHOICE, "no", option_no_yes, 0, 0,
 	    "go into the background once started" },
 	[PIDFILE] = { "pidfile", TEXT, NULL, NULL, 0, 0,
 	    "file to write the process ID to" },
@@ -257,7 +257,7 @@ parse_time(const char *text, int64_t min, int64_t max, int64_t *ms)
 }
 
 static int
-parse_choice(const char *text, const char *const *choices, int64_t *choice)
+option_choice(const char *text, const char *const *choices, int64_t *choice)
 {
 	int64_t i;
 
@@ -296,7 +296,7 @@ option_allowed(const struct option *o, char *text, size_t size)
 static int
 option_number(const struct option *o, const char *text, int64_t *number)
 {
-	if (o->choices != NULL && parse_choice(text, o->choices, number) == 0)
+	if (o->choices != NULL && option_choice(text, o->choices, number) == 0)
 		return 0;
 	switch (o->type) {
 	case NUMBER:
@@ -554,7 +554,7 @@ misspelt(const char *text, const char *word)
 
 /* The option that a name is nearest to, or -1. */
 static int
-option_near(const char *name)
+hint_option(const char *name)
 {
 	size_t best = SIZE_MAX, d;
 	int i, near = -1;
@@ -579,9 +579,11 @@ choice_near(const char *const *choices, const char *text)
 	size_t best = SIZE_MAX, d, i;
 	int64_t ignored;
 
-	if (choices == no_yes && parse_choice(text, truths, &ignored) == 0)
+	if (choices == option_no_yes &&
+	    option_choice(text, truths, &ignored) == 0)
 		return "no";
-	if (choices == no_yes && parse_choice(text, falses, &ignored) == 0)
+	if (choices == option_no_yes &&
+	    option_choice(text, falses, &ignored) == 0)
 		return "yes";
 	for (i = 0; choices != NULL && choices[i] != NULL; i++) {
 		d = misspelt(text, choices[i]);
@@ -595,7 +597,7 @@ choice_near(const char *const *choices, const char *text)
 
 /* What a value would mean to stunnel, if that is something else; or NULL. */
 static const char *
-their_value(const struct option *o, const char *text)
+hint_theirs(const struct option *o, const char *text)
 {
 	size_t i;
 
@@ -608,10 +610,10 @@ their_value(const struct option *o, const char *text)
 
 /* What follows "allowed: ..." of a value that is not; may be empty. */
 static void
-value_hint(const struct option *o, const char *text, char *hint, size_t size)
+hint_value(const struct option *o, const char *text, char *hint, size_t size)
 {
 	const char *near = choice_near(o->choices, text);
-	const char *theirs = their_value(o, text);
+	const char *theirs = hint_theirs(o, text);
 	char seconds[WORD_SIZE];
 	int64_t ms;
 
@@ -646,7 +648,7 @@ add_line(struct text *out, const struct theirs *t, const char *text)
 		text_add(out, ": delete the line");
 	else if (value[0] == '\0')
 		text_add(out, ", without \"%s\": delete the line", text);
-	else if (their_value(&options[i], value) == NULL &&
+	else if (hint_theirs(&options[i], value) == NULL &&
 	    option_number(&options[i], value, &ignored) == 0)
 		text_add(out, ": %s = %s", t->ours, value);
 }
@@ -670,11 +672,11 @@ find_theirs(const char *name, const char *text)
 
 /* What key = text may have been meant to be. */
 static void
-key_hint(const char *key, const char *text, struct hint *h)
+hint_key(const char *key, const char *text, struct hint *h)
 {
 	const struct theirs *t = find_theirs(key, text);
 	struct text out = { h->text, sizeof(h->text), 0 };
-	int near = t == NULL ? option_near(key) : -1;
+	int near = t == NULL ? hint_option(key) : -1;
 
 	h->about = near != -1 ? options[near].name : t != NULL ? t->ours :
 	    NULL;
@@ -763,16 +765,16 @@ config_where(const struct config *cfg, int option)
 
 /* The number behind a value of this option; -1 after one sentence. */
 static int
-option_parse(const struct option *o, const char *text, const char *where,
+parse_value(const struct option *o, const char *text, const char *where,
     int64_t *number)
 {
 	char allowed[TEXT_SIZE], hint[TEXT_SIZE / 4];
 
-	if (their_value(o, text) == NULL && option_number(o, text, number) ==
+	if (hint_theirs(o, text) == NULL && option_number(o, text, number) ==
 	    0)
 		return 0;
 	option_allowed(o, allowed, sizeof(allowed));
-	value_hint(o, text, hint, sizeof(hint));
+	hint_value(o, text, hint, sizeof(hint));
 	log_error("%s: %s = \"%s\" is not valid (allowed: %s%s)", where,
 	    o->name, text, allowed, hint);
 	return -1;
@@ -810,7 +812,7 @@ unknown_key(struct config *cfg, const char *where, const char *key,
 {
 	struct hint h;
 
-	key_hint(key, text, &h);
+	hint_key(key, text, &h);
 	log_error("%s: unknown key \"%s\" (%s)", where, key, h.text);
 	config_blame(cfg, h.about);
 	config_blame(cfg, h.covers);
@@ -819,7 +821,7 @@ unknown_key(struct config *cfg, const char *where, const char *key,
 
 /* At the end; -1 after one sentence. */
 static int
-values_add(struct value **list, int rank, const char *where, const char *text)
+config_add(struct value **list, int rank, const char *where, const char *text)
 {
 	struct value *v;
 
@@ -856,13 +858,13 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
 		log_error("%s: %s has no value (%s)", where, key,
 		    options[i].help);
 	} else if (v != NULL && v->rank > rank) {
-		return option_parse(&options[i], text, where, &ignored);
+		return parse_value(&options[i], text, where, &ignored);
 	} else if (v != NULL && options[i].type != LIST && cfg->sections < 2) {
 		log_error("%s: %s is already set at %s, and can be set once",
 		    where, key, v->where);
-	} else if (option_parse(&options[i], text, where, &cfg->number[i]) ==
+	} else if (parse_value(&options[i], text, where, &cfg->number[i]) ==
 	    0)
-		return values_add(&cfg->given[i], rank, where, text);
+		return config_add(&cfg->given[i], rank, where, text);
 	cfg->is_wrong[i] = 1;
 	return -1;
 }
@@ -941,7 +943,7 @@ refuse_line(struct config *cfg, const char *where, const char *line)
 	log_error("%s: \"%.20s%s\" is not key = value (a comment begins with "
 	    "# or ;)", where, line, strlen(line) > 20 ? "..." : "");
 	snprintf(word, sizeof(word), "%.*s", (int)strcspn(line, " \t:"), line);
-	if ((near = option_near(word)) != -1)
+	if ((near = hint_option(word)) != -1)
 		cfg->is_wrong[near] = 1;
 	return -1;
 }
@@ -978,7 +980,7 @@ config_line(struct config *cfg, int rank, const char *where, char *line,
  * start or a reload wait for whoever writes to it.
  */
 static FILE *
-open_to_read(const char *name, const char **why)
+config_open(const char *name, const char **why)
 {
 	int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	FILE *fp = NULL;
@@ -1028,7 +1030,7 @@ config_file(struct config *cfg, const char *name)
 	ssize_t len;
 	FILE *fp;
 
-	if ((fp = open_to_read(name, &why)) == NULL) {
+	if ((fp = config_open(name, &why)) == NULL) {
 		log_error("%s: %s", name, why);
 		config_blame_all(cfg);
 		return -1;
@@ -1128,7 +1130,7 @@ config_defaults(struct config *cfg)
 
 	for (i = 0; i < OPTIONS; i++)
 		if (options[i].fallback != NULL)
-			option_parse(&options[i], options[i].fallback,
+			parse_value(&options[i], options[i].fallback,
 			    "default", &cfg->number[i]);
 }
 
@@ -1336,7 +1338,7 @@ usage(FILE *fp)
 }
 
 static int
-misused(void)
+arguments_misused(void)
 {
 	usage(stderr);
 	fprintf(stderr, "tunnel -h explains all of it\n");
@@ -1361,7 +1363,7 @@ help_keys(int from, int to, const char *title)
 
 /* On a screen of 24 lines. */
 static void
-help(void)
+arguments_help(void)
 {
 	static const struct {
 		int	 from;
@@ -1444,7 +1446,7 @@ take_letter(struct arguments *a, int letter)
 		a->output = optarg;
 		return 0;
 	case '?':
-		return misused();
+		return arguments_misused();
 	}
 	a->help |= letter == 'h';
 	a->inetd |= letter == 'i';
@@ -1457,7 +1459,7 @@ take_letter(struct arguments *a, int letter)
 
 /* Letters and key=value in any order, up to "--". */
 static int
-parse_arguments(struct arguments *a, int argc, char **argv)
+arguments_parse(struct arguments *a, int argc, char **argv)
 {
 	static char *none[] = { NULL };
 	static char help_letter[] = "-h", version_letter[] = "-V";
@@ -1519,7 +1521,7 @@ take_watchdog(void)
 
 /* What systemd passes, by sd_listen_fds(3) and sd_notify(3). */
 static void
-take_environment(struct arguments *a)
+arguments_environment(struct arguments *a)
 {
 	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
 	int64_t number;
@@ -1544,7 +1546,7 @@ take_environment(struct arguments *a)
 
 /* As it was given before. */
 static int
-configure_again(struct config *cfg, const struct arguments *a)
+configure_again(const struct arguments *a, struct config *cfg)
 {
 	const struct value *v;
 	int i;
@@ -1560,7 +1562,7 @@ configure_again(struct config *cfg, const struct arguments *a)
 
 /* The whole configuration, anew; -1 after a sentence for each error. */
 static int
-configure(struct config *cfg, const struct arguments *a)
+arguments_configure(const struct arguments *a, struct config *cfg)
 {
 	int fd, last = PASSED + a->passed;
 	char text[32];
@@ -1569,7 +1571,7 @@ configure(struct config *cfg, const struct arguments *a)
 
 	config_defaults(cfg);
 	if (a->again != NULL)
-		return configure_again(cfg, a);
+		return configure_again(a, cfg);
 	for (i = 0; i < a->nsettings; i++)
 		r |= config_argument(cfg, a->settings[i]);
 	if (a->file != NULL)
@@ -1607,7 +1609,7 @@ read_password(const char *name, const char *where)
 	FILE *fp;
 
 	/* Unbuffered: no copy is left behind. */
-	if ((fp = open_to_read(name, &why)) == NULL ||
+	if ((fp = config_open(name, &why)) == NULL ||
 	    setvbuf(fp, NULL, _IONBF, 0) != 0 ||
 	    getline(&line, &size, fp) == -1) {
 		log_error("%s: key_password_file %s: %s", where, name,
@@ -3899,7 +3901,7 @@ struct place {
 };
 
 static int
-is_ours(const struct stat *st)
+files_is_ours(const struct stat *st)
 {
 	return st->st_uid == 0 || st->st_uid == geteuid();
 }
@@ -3914,7 +3916,7 @@ writer_of(struct files_user user, const struct stat *st)
 		return WORKERS_USER;
 	if (!(st->st_mode & S_ISVTX) && (st->st_mode & S_IWOTH))
 		return ANYBODY;
-	if (!is_ours(st))
+	if (!files_is_ours(st))
 		return ANOTHER_USER;
 	if (!(st->st_mode & S_ISVTX) && by_group && st->st_gid != 0 &&
 	    st->st_gid != getegid())
@@ -3999,7 +4001,7 @@ file_fault(int option, const struct stat *st)
 {
 	if (S_ISLNK(st->st_mode) || (S_ISREG(st->st_mode) && st->st_nlink > 1))
 		return "it is a link";
-	if (!is_ours(st))
+	if (!files_is_ours(st))
 		return "it belongs to another user";
 	if (S_ISREG(st->st_mode) || (option == LOG &&
 	    (S_ISFIFO(st->st_mode) || S_ISCHR(st->st_mode))))
@@ -4009,7 +4011,7 @@ file_fault(int option, const struct stat *st)
 
 /* Why it can't be opened, or is not to be; or NULL.  Nothing is made. */
 static const char *
-path_fault(struct files_user user, int option, const char *path)
+files_fault(struct files_user user, int option, const char *path)
 {
 	int is_read = option == TICKET_KEYS;	/* and may be a link */
 	struct place place;
@@ -4060,7 +4062,7 @@ path_of(int option, const char *text)
  * what they can replace, though that may be as it was meant to be.
  */
 static int
-check_files(const struct config *cfg, struct files_user user,
+files_check(const struct config *cfg, struct files_user user,
     enum log_level level)
 {
 	static const int checked[] = {
@@ -4080,7 +4082,7 @@ check_files(const struct config *cfg, struct files_user user,
 			    cfg->is_wrong[checked[i]])
 				continue;
 			why = level == LEVEL_ERROR ?
-			    path_fault(user, checked[i], path) :
+			    files_fault(user, checked[i], path) :
 			    find_place(user, path, &place);
 			if (why == NULL)
 				continue;
@@ -4095,7 +4097,7 @@ check_files(const struct config *cfg, struct files_user user,
 
 /* Secrets that more than their owner and group can read. */
 static void
-warn_of_readers(const struct config *cfg)
+files_warn_of_readers(const struct config *cfg)
 {
 	/* Who can write there is another question. */
 	const struct files_user nobody = { geteuid(), getegid() };
@@ -4124,16 +4126,19 @@ warn_of_readers(const struct config *cfg)
 
 /* A file that is not there yet, to write to; NULL with errno. */
 static FILE *
-open_new(const char *name, mode_t mode)
+files_create(const char *name, mode_t mode)
 {
 	int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW |
 	    O_CLOEXEC, mode);
 	FILE *fp = NULL;
+	int saved;
 
 	if (fd != -1 && (fchmod(fd, mode) == -1 ||
 	    (fp = fdopen(fd, "w")) == NULL)) {
+		saved = errno;
 		unlink(name);
-		close_failed(fd);
+		close(fd);
+		errno = saved;
 	}
 	return fp;
 }
@@ -4143,11 +4148,11 @@ open_new(const char *name, mode_t mode)
  * FIFO that nobody reads yet can only be opened while somebody does.
  */
 static int
-open_file(const struct config *cfg, struct files_user user, int option,
+files_open(const struct config *cfg, struct files_user user, int option,
     int flags, mode_t mode)
 {
 	const char *name = config_text(cfg, option);
-	const char *why = path_fault(user, option, name);
+	const char *why = files_fault(user, option, name);
 	int fd = -1, reader = -1;
 	struct stat st;
 
@@ -4198,7 +4203,7 @@ log_open(const struct service *sv)
 	else if (stream != 0)
 		fd = stream == logging.stream ? logging.fd :
 		    log_open_stream(stream);
-	else if ((fd = open_file(&sv->cfg, workers_user(sv), LOG,
+	else if ((fd = files_open(&sv->cfg, workers_user(sv), LOG,
 	    O_WRONLY | O_APPEND, 0640)) == -1)
 		return -1;
 	log_to(fd, stream);
@@ -4224,7 +4229,7 @@ remove_stale(const struct address *a)
 	if (fd == -1)
 		return;
 	if (lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-	    is_ours(&st) && connect(fd, (const struct sockaddr *)&a->sa,
+	    files_is_ours(&st) && connect(fd, (const struct sockaddr *)&a->sa,
 	    a->len) == -1 && errno == ECONNREFUSED)
 		unlink(un->sun_path);
 	close(fd);
@@ -5574,7 +5579,7 @@ service_free(struct service *sv)
 static int
 step_configure(struct service *sv, const struct arguments *a)
 {
-	int r = configure(&sv->cfg, a);
+	int r = arguments_configure(a, &sv->cfg);
 
 	return load_tls(&sv->tls, &sv->cfg) == -1 ? -1 : r;
 }
@@ -5606,7 +5611,7 @@ step_privileges(struct service *sv, const struct arguments *a)
 	int r = load_privileges(sv);
 
 	(void)a;
-	return check_files(&sv->cfg, workers_user(sv), LEVEL_ERROR) == -1 ?
+	return files_check(&sv->cfg, workers_user(sv), LEVEL_ERROR) == -1 ?
 	    -1 : r;
 }
 
@@ -6336,7 +6341,7 @@ static const char *
 stats_write(const struct stats *st, const struct service *live,
     const char *path)
 {
-	const char *why = path_fault(workers_user(live), STATS_FILE, path);
+	const char *why = files_fault(workers_user(live), STATS_FILE, path);
 	char fresh[PATH_MAX];
 	FILE *fp;
 	int n;
@@ -6347,7 +6352,7 @@ stats_write(const struct stats *st, const struct service *live,
 	if ((size_t)n >= sizeof(fresh))
 		return strerror(ENAMETOOLONG);
 	unlink(fresh);			/* one that was never finished */
-	if ((fp = open_new(fresh, 0644)) == NULL)
+	if ((fp = files_create(fresh, 0644)) == NULL)
 		return strerror(errno);
 	print_stats(fp, st, live);
 	if (fclose(fp) == 0 && rename(fresh, path) == 0)
@@ -7237,8 +7242,8 @@ announce(const struct service *sv, const struct service *old)
 		else if (sandbox_lacks() != NULL)
 			log_notice("sandbox: %s", sandbox_lacks());
 	}
-	check_files(&sv->cfg, workers_user(sv), LEVEL_WARNING);
-	warn_of_readers(&sv->cfg);
+	files_check(&sv->cfg, workers_user(sv), LEVEL_WARNING);
+	files_warn_of_readers(&sv->cfg);
 }
 
 static void
@@ -7697,7 +7702,7 @@ carry_value(struct parcel *x, struct config *cfg, int option, struct value v)
 		x->bad = "a value has no name";
 	if (x->reads) {
 		if (x->bad == NULL && (option = option_find(name)) != -1)
-			values_add(&cfg->given[option], v.rank, v.where,
+			config_add(&cfg->given[option], v.rank, v.where,
 			    v.text);
 		free(v.where);
 		free(v.text);
@@ -8980,7 +8985,7 @@ write_pidfile(struct master *m)
 
 	if (name == NULL)
 		return 0;
-	if ((fd = open_file(cfg, workers_user(m->live), PIDFILE, O_RDWR,
+	if ((fd = files_open(cfg, workers_user(m->live), PIDFILE, O_RDWR,
 	    0600)) == -1)
 		return -1;
 	fchmod(fd, 0600);	/* one that was left over */
@@ -9112,8 +9117,8 @@ run_test(const struct arguments *a)
 		report_service(sv);
 	if (!a->inetd)
 		warn_of_sockets(sv);
-	check_files(&sv->cfg, workers_user(sv), LEVEL_WARNING);
-	warn_of_readers(&sv->cfg);
+	files_check(&sv->cfg, workers_user(sv), LEVEL_WARNING);
+	files_warn_of_readers(&sv->cfg);
 	tls_config_warn(sv->tls, say_warning);
 	service_free(sv);
 	if (a->state == -1 || upgrade_answer(a->state) == 0)
@@ -9133,7 +9138,7 @@ secret_open(const char *file)
 	FILE *fp = stdout;
 
 	if (file != NULL) {
-		if ((fp = open_new(file, 0600)) == NULL) {
+		if ((fp = files_create(file, 0600)) == NULL) {
 			log_error("-o %s: %s", file, strerror(errno));
 			return NULL;
 		}
@@ -9219,13 +9224,13 @@ main(int argc, char **argv)
 
 	hold_standard_descriptors();
 	log_init();
-	take_environment(&a);
+	arguments_environment(&a);
 	if (argc == 1) {
-		misused();
-	} else if (parse_arguments(&a, argc, argv) == -1) {
+		arguments_misused();
+	} else if (arguments_parse(&a, argc, argv) == -1) {
 		r = EXIT_CONFIG;
 	} else if (a.help) {
-		help();
+		arguments_help();
 		r = EXIT_SUCCESS;
 	} else if (a.version) {
 		run_version();

@@ -215,12 +215,12 @@ test_distance(void **state)
 		assert_int_equal(distance(pairs[i].b, pairs[i].a), pairs[i].n);
 	}
 	for (i = 0; i < LEN(near); i++)
-		if (option_near(near[i].name) != near[i].option)
+		if (hint_option(near[i].name) != near[i].option)
 			fail_msg("%s: %d", near[i].name,
-			    option_near(near[i].name));
+			    hint_option(near[i].name));
 	assert_string_equal(choice_near(truncations, "EOF"), "eof");
-	assert_string_equal(choice_near(no_yes, "true"), "yes");
-	assert_string_equal(choice_near(no_yes, "0"), "no");
+	assert_string_equal(choice_near(option_no_yes, "true"), "yes");
+	assert_string_equal(choice_near(option_no_yes, "0"), "no");
 	assert_null(choice_near(modes, "threads"));
 	assert_null(choice_near(NULL, "x"));
 }
@@ -293,14 +293,14 @@ test_parse_choice(void **state)
 	int64_t n = 9;
 
 	(void)state;
-	assert_int_equal(parse_choice("a", abc, &n), 0);
+	assert_int_equal(option_choice("a", abc, &n), 0);
 	assert_int_equal(n, 0);
-	assert_int_equal(parse_choice("d", abc, &n), 0);
+	assert_int_equal(option_choice("d", abc, &n), 0);
 	assert_int_equal(n, 2);
-	assert_int_equal(parse_choice("b", abc, &n), -1);
-	assert_int_equal(parse_choice("bcd", abc, &n), -1);
-	assert_int_equal(parse_choice("A", abc, &n), -1);
-	assert_int_equal(parse_choice("", abc, &n), -1);
+	assert_int_equal(option_choice("b", abc, &n), -1);
+	assert_int_equal(option_choice("bcd", abc, &n), -1);
+	assert_int_equal(option_choice("A", abc, &n), -1);
+	assert_int_equal(option_choice("", abc, &n), -1);
 }
 
 /* A word in place of a number, where there is one, is 0. */
@@ -577,7 +577,7 @@ test_letters(void **state)
 
 	(void)state;
 	optind = 1;
-	assert_int_equal(parse_arguments(&a, LEN(argv) - 1, argv), 0);
+	assert_int_equal(arguments_parse(&a, LEN(argv) - 1, argv), 0);
 	expect_silence();
 	assert_int_equal(a.nsettings, LEN(settings));
 	for (i = 0; i < LEN(settings); i++)
@@ -590,7 +590,7 @@ test_letters(void **state)
 	free(a.settings);
 	a = (struct arguments){ 0 };
 	optind = 1;
-	assert_int_equal(parse_arguments(&a, LEN(generate) - 1, generate), 0);
+	assert_int_equal(arguments_parse(&a, LEN(generate) - 1, generate), 0);
 	assert_string_equal(a.names, "name");
 	assert_string_equal(a.output, "file");
 	free(a.settings);
@@ -608,13 +608,13 @@ test_configure_again(void **state)
 	struct config *cfg = *state;
 
 	write_file("cert = x\n", 9);
-	assert_int_equal(configure(cfg, &a), 0);
+	assert_int_equal(arguments_configure(&a, cfg), 0);
 	assert_string_equal(cfg->given[ACCEPT]->text, "fd:3");
 	assert_string_equal(cfg->given[ACCEPT]->next->text, "fd:4");
 	assert_null(cfg->given[ACCEPT]->next->next);
 	config_free(cfg);
 	write_file("cert = y\naccept = 1\nconnect = 3\n", 32);
-	assert_int_equal(configure(cfg, &a), 0);
+	assert_int_equal(arguments_configure(&a, cfg), 0);
 	assert_string_equal(cfg->given[CERT]->text, "y");
 	assert_string_equal(cfg->given[ACCEPT]->text, "1");
 	assert_null(cfg->given[ACCEPT]->next);
@@ -636,26 +636,26 @@ test_environment(void **state)
 	snprintf(other, sizeof(other), "%d", (int)getppid());
 	setenv("LISTEN_PID", other, 1);
 	setenv("LISTEN_FDS", "1", 1);
-	take_environment(&a);
+	arguments_environment(&a);
 	assert_int_equal(a.passed, 0);
 	assert_null(a.notify);
 	setenv("LISTEN_PID", pid, 1);
 	setenv("LISTEN_FDS", "many", 1);
-	take_environment(&a);
+	arguments_environment(&a);
 	assert_int_equal(a.passed, 0);
 	setenv("LISTEN_PID", pid, 1);
 	setenv("LISTEN_FDS", "2", 1);
 	setenv("LISTEN_FDNAMES", "a:b", 1);
 	setenv("NOTIFY_SOCKET", "@x", 1);
-	take_environment(&a);
+	arguments_environment(&a);
 	assert_int_equal(a.passed, 2);
 	assert_string_equal(a.notify, "@x");
 	setenv("TUNNEL_BEFORE", text, 1);
-	take_environment(&a);
+	arguments_environment(&a);
 	assert_int_equal(a.before, -1);
 	setenv("TUNNEL_STATE", text, 1);
 	setenv("TUNNEL_BEFORE", text, 1);
-	take_environment(&a);
+	arguments_environment(&a);
 	assert_int_equal(a.state, logging.fd);
 	assert_int_equal(a.before, logging.fd);
 	assert_null(getenv("TUNNEL_STATE"));

@@ -104,82 +104,6 @@ test_defaults(void **state)
 	expect_silence();
 }
 
-/* "tls_min and tls_max", "daemon, ...": what is named must be there. */
-static void
-check_hint(const char *hint)
-{
-	char copy[64], *word, *rest;
-	int is_key = 1;
-
-	snprintf(copy, sizeof(copy), "%s", hint);
-	for (word = strtok_r(copy, " ,", &rest); word != NULL;
-	    word = strtok_r(NULL, " ,", &rest)) {
-		if (is_key && option_find(word) == -1)
-			fail_msg("there is no %s", word);
-		is_key = strcmp(word, "and") == 0;
-	}
-}
-
-/* Each hint names what is there; each foreign key is foreign. */
-static void
-test_stunnel_hints(void **state)
-{
-	char text[128];
-	size_t i;
-
-	for (i = 0; i < LEN(stunnel); i++) {
-		assert_int_equal(option_find(stunnel[i].theirs), -1);
-		snprintf(text, sizeof(text), "%s = 1\n", stunnel[i].theirs);
-		assert_int_equal(line(*state, text), -1);
-		snprintf(text, sizeof(text), "stunnel's %s",
-		    stunnel[i].theirs);
-		expect_said(WHERE, text);
-		if (stunnel[i].ours != NULL)
-			check_hint(stunnel[i].ours);
-	}
-	assert_int_equal(line(*state, "timeoutIDLE = 3\n"), -1);
-	expect_said(WHERE, "\"idle_timeout\" here");
-	assert_int_equal(line(*state, "acept = 3\n"), -1);
-	expect_said(WHERE, "unknown key \"acept\"");
-}
-
-/* One letter more, fewer or another, or two turned around. */
-static void
-test_distance(void **state)
-{
-	static const struct { const char *a, *b; size_t n; } pairs[] = {
-		{ "", "", 0 }, { "a", "", 1 }, { "", "abc", 3 },
-		{ "connect", "connect", 0 }, { "conect", "connect", 1 },
-		{ "connnect", "connect", 1 }, { "cunnect", "connect", 1 },
-		{ "conncet", "connect", 1 }, { "acb", "abc", 1 },
-		{ "ca", "abc", 3 }, { "kitten", "sitting", 3 },
-	};
-	static const struct { const char *name; int option; } near[] = {
-		{ "conect", CONNECT }, { "idle-timeout", IDLE_TIMEOUT },
-		{ "idle timeout", IDLE_TIMEOUT }, { "Accept", ACCEPT },
-		{ "IdleTimeout", IDLE_TIMEOUT }, { "certificate", CERT },
-		{ "CA", CA }, { "cat", -1 }, { "", -1 }, { "_", -1 },
-		{ "colour", -1 }, { "ticket_key", TICKET_KEYS },
-		{ "a very long name of a key that nobody has", -1 },
-	};
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < LEN(pairs); i++) {
-		assert_int_equal(distance(pairs[i].a, pairs[i].b), pairs[i].n);
-		assert_int_equal(distance(pairs[i].b, pairs[i].a), pairs[i].n);
-	}
-	for (i = 0; i < LEN(near); i++)
-		if (hint_option(near[i].name) != near[i].option)
-			fail_msg("%s: %d", near[i].name,
-			    hint_option(near[i].name));
-	assert_string_equal(choice_near(options[TRUNCATION].choices, "EOF"), "eof");
-	assert_string_equal(choice_near(option_no_yes, "true"), "yes");
-	assert_string_equal(choice_near(option_no_yes, "0"), "no");
-	assert_null(choice_near(options[MODE].choices, "threads"));
-	assert_null(choice_near(NULL, "x"));
-}
-
 /* Values. */
 
 static void
@@ -1795,6 +1719,10 @@ some_value(char *out, size_t size)
 static size_t
 some_line(char *out, size_t size)
 {
+	static const char *const others[] = {
+		"CAfile", "client", "curves", "debug", "options", "output",
+		"socket", "sslVersion", "TIMEOUTidle", "verifyPeer"
+	};
 	size_t i, n = 0;
 
 	switch (rnd(3)) {
@@ -1808,8 +1736,8 @@ some_line(char *out, size_t size)
 		break;
 	default:
 		n = (size_t)snprintf(out, size, "%s%s", rnd(4) != 0 ?
-		    options[rnd(OPTIONS)].name : stunnel[rnd(LEN(stunnel))]
-		    .theirs, rnd(8) == 0 ? " " : " = ");
+		    options[rnd(OPTIONS)].name : others[rnd(LEN(others))],
+		    rnd(8) == 0 ? " " : " = ");
 		n += some_value(out + n, size - n);
 		break;
 	}
@@ -1934,8 +1862,6 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_defaults),
-		TEST(test_distance),
-		TEST(test_stunnel_hints),
 		TEST(test_parse_number),
 		TEST(test_words_for_zero),
 		TEST(test_bad_values),

@@ -76,7 +76,8 @@ test_distance(void **state)
 		if (hint_option(near[i].name) != near[i].option)
 			fail_msg("%s: %d", near[i].name,
 			    hint_option(near[i].name));
-	assert_string_equal(choice_near(options[TRUNCATION].choices, "EOF"), "eof");
+	assert_string_equal(choice_near(options[TRUNCATION].choices, "EOF"),
+	    "eof");
 	assert_string_equal(choice_near(option_no_yes, "true"), "yes");
 	assert_string_equal(choice_near(option_no_yes, "0"), "no");
 	assert_null(choice_near(options[MODE].choices, "threads"));

@@ -1,5 +1,4 @@
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -32,9 +31,12 @@
 #define malloc_trim(pad)	((void)0)
 #endif
 
+#include "arguments.h"
+#include "config.h"
 #include "forward.h"
 #include "log.h"
 #include "memory.h"
+#include "options.h"
 #include "peer.h"
 #include "repeats.h"
 #include "scoreboard.h"
@@ -47,16 +49,11 @@
 #endif
 
 #define EXIT_CONFIG	2
-#define LINE_MAX_LEN	4096		/* of a configuration file */
 #define LOG_SIZE	2048
-#define BOM		"\xef\xbb\xbf"	/* of UTF-8, as some editors put it */
 #define TEXT_SIZE	512
 #define HINT_SIZE	1024
-#define WORD_SIZE	32		/* of one that may be misspelt */
-#define ERRORS_READ	1000		/* and for which it is read on */
 #define ADDRESS_SIZE	128		/* of an address as text */
 #define ADDRESSES	16		/* of one name */
-#define COMMAND_WORDS	63
 #define BACKLOG		1024
 #define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + FORWARD_LISTENERS)	/* not connections' */
@@ -70,15 +67,12 @@
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
 #define ASK_AT_ONCE	16		/* as many */
 #define DAY		(24 * 60 * 60)
-#define WORKERS_MAX	256
-#define PASSED		3		/* systemd's first descriptor */
 #define HEALTHY_MS	5000		/* without a failure: all is well */
 #define GRACE_MS	5000		/* to leave in, when all time is up */
 #define DEAF_MS		1000		/* for it to accept no more */
 #define KEEPALIVE_PROBES 5		/* to a peer that says nothing */
 #define LAST_MS		1000		/* to accept what waits at a stop */
 #define START_MS	3000		/* for a worker to get ready */
-#define BEATS		4		/* of a worker, in WATCHDOG_USEC */
 #define TRIAL_MS	60000		/* for a new program's -t */
 #define TAKEOVER_FDS	16		/* to take over, or to go back, with */
 #define STATS_EVERY_MS	10000		/* they are written, within */
@@ -86,6 +80,8 @@
 #define STATS_END_MS	1000
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
+
+_Static_assert(SOCKETS_MAX == FORWARD_LISTENERS, "each is listened on");
 
 /*
  * THE SIGNALS
@@ -97,1482 +93,6 @@ static const int signals[SIGNALS] = {
 };
 static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_usr2,
     got_child;
-
-/*
- * THE OPTIONS
- * One row each; the man page and the example are held against them by a test.
- */
-
-enum {
-	ACCEPT, CONNECT, EXEC, PROXY_PROTOCOL, ACCEPT_PROXY, CERT, KEY,
-	KEY_PASSWORD_FILE, SNI_STRICT, CA, CRL, VERIFY, PEER, TLS_MIN, TLS_MAX,
-	CIPHERS, GROUPS, ALPN, TRUNCATION, KTLS, SESSION_TICKETS,
-	TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE, MAX_CONNECTIONS,
-	MAX_PER_IP, HANDSHAKE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT,
-	LINGER_TIMEOUT, DRAIN_TIMEOUT, RELOAD_TIMEOUT, KEEPALIVE, MODE,
-	WORKERS, USER, GROUP, CHROOT, SANDBOX, DAEMON, PIDFILE, LOG, LOG_LEVEL,
-	STATS_FILE, OPTIONS
-};
-
-enum type { TEXT, LIST, NUMBER, TIME, CHOICE };
-
-static const char *const no_yes[] = { "no", "yes", NULL };
-static const char *const verifies[] = {
-	"none", "request", "require", NULL
-};
-static const char *const proxies[] = { "off", "v1", "v2", NULL };
-static const char *const versions[] = { "1.2", "1.3", NULL };
-static const char *const truncations[] = { "reset", "eof", NULL };
-static const char *const kernels[] = { "auto", "off", "require", NULL };
-static const char *const modes[] = { "poll", "fork", NULL };
-static const char *const or_off[] = { "off", NULL };
-static const char *const or_auto[] = { "auto", NULL };
-
-static const struct option {
-	const char *name;
-	enum type type;
-	const char *fallback;		/* NULL: none */
-	const char *const *choices;	/* of a CHOICE; else: words for 0 */
-	int64_t	 min, max;		/* of a NUMBER; of a TIME in seconds */
-	const char *help;
-} options[OPTIONS] = {
-	[ACCEPT] = { "accept", LIST, NULL, NULL, 0, 0,
-	    "[host:]port, unix:/path or fd:N to accept TLS on" },
-	[CONNECT] = { "connect", LIST, NULL, NULL, 0, 0,
-	    "[host:]port or unix:/path of the plaintext service" },
-	[EXEC] = { "exec", TEXT, NULL, NULL, 0, 0,
-	    "command to run for each connection, instead of connect" },
-	[PROXY_PROTOCOL] = { "proxy_protocol", CHOICE, "off", proxies, 0, 0,
-	    "tell the service who the client is, in that version" },
-	[ACCEPT_PROXY] = { "accept_proxy", CHOICE, "no", no_yes, 0, 0,
-	    "take the client's address from a balancer in front" },
-	[CERT] = { "cert", LIST, NULL, NULL, 0, 0,
-	    "PEM file with a certificate chain, leaf first" },
-	[KEY] = { "key", LIST, NULL, NULL, 0, 0,
-	    "PEM file with its private key, if not in cert" },
-	[KEY_PASSWORD_FILE] = { "key_password_file", TEXT, NULL, NULL, 0, 0,
-	    "file with the password of an encrypted key" },
-	[SNI_STRICT] = { "sni_strict", CHOICE, "no", no_yes, 0, 0,
-	    "refuse clients that ask for no name of a certificate" },
-	[CA] = { "ca", TEXT, NULL, NULL, 0, 0,
-	    "PEM file or directory: who issues clients' certificates" },
-	[CRL] = { "crl", TEXT, NULL, NULL, 0, 0,
-	    "PEM file or directory: which of them are revoked" },
-	[VERIFY] = { "verify", CHOICE, "none", verifies, 0, 0,
-	    "ask clients for a certificate, or insist on one" },
-	[PEER] = { "peer", LIST, NULL, NULL, 0, 0,
-	    "cn:, dns:, ip:, uri:, pin:sha256/ or cert: it has to fit" },
-	[TLS_MIN] = { "tls_min", CHOICE, "1.2", versions, 0, 0,
-	    "oldest TLS version" },
-	[TLS_MAX] = { "tls_max", CHOICE, "1.3", versions, 0, 0,
-	    "newest TLS version" },
-	[CIPHERS] = { "ciphers", TEXT, NULL, NULL, 0, 0,
-	    "cipher suites to accept, best first" },
-	[GROUPS] = { "groups", TEXT, NULL, NULL, 0, 0,
-	    "key exchange groups to accept, best first" },
-	[ALPN] = { "alpn", TEXT, NULL, NULL, 0, 0,
-	    "application protocols to accept, best first" },
-	[TRUNCATION] = { "truncation", CHOICE, "reset", truncations, 0, 0,
-	    "what a client's end without close_notify is taken for" },
-	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
-	    "let the kernel do TLS, once a handshake is over" },
-	[SESSION_TICKETS] = { "session_tickets", CHOICE, "yes", no_yes, 0, 0,
-	    "let clients resume sessions" },
-	[TICKET_LIFETIME] = { "ticket_lifetime", TIME, "12h", NULL, 1, 604800,
-	    "for how long, after the full handshake" },
-	[TICKET_KEYS] = { "ticket_keys", TEXT, NULL, NULL, 0, 0,
-	    "file with keys (tunnel -k), if not made here" },
-	[SESSION_CACHE] = { "session_cache", NUMBER, "1024", or_off,
-	    1, 1000000, "sessions of TLS 1.2 clients without tickets" },
-	[MAX_CONNECTIONS] = { "max_connections", NUMBER, "1000", NULL,
-	    1, 1000000, "maximum number of concurrent connections" },
-	[MAX_PER_IP] = { "max_per_ip", NUMBER, "off", or_off, 1, 1000000,
-	    "connections of one IPv4 address or IPv6 /64" },
-	[HANDSHAKE_TIMEOUT] = { "handshake_timeout", TIME, "10s", or_off,
-	    1, 3600, "for a client's TLS handshake" },
-	[CONNECT_TIMEOUT] = { "connect_timeout", TIME, "5s", or_off,
-	    1, 3600, "for each address of the service" },
-	[IDLE_TIMEOUT] = { "idle_timeout", TIME, "off", or_off,
-	    1, 31536000, "without a byte either way" },
-	[LINGER_TIMEOUT] = { "linger_timeout", TIME, "60s", or_off,
-	    1, 31536000, "the same, once one side has ended" },
-	[DRAIN_TIMEOUT] = { "drain_timeout", TIME, "30s", or_off,
-	    1, 31536000, "for connections to finish at a stop" },
-	[RELOAD_TIMEOUT] = { "reload_timeout", TIME, "off", or_off,
-	    1, 31536000, "the same, at a reload" },
-	[KEEPALIVE] = { "keepalive", TIME, "5m", or_off,
-	    6, 64800, "until a dead peer is found, on TCP" },
-	[MODE] = { "mode", CHOICE, "poll", modes, 0, 0,
-	    "workers with many connections, or a process for each" },
-	[WORKERS] = { "workers", NUMBER, "1", or_auto, 1, WORKERS_MAX,
-	    "processes that share the connections; auto: one per CPU" },
-	[USER] = { "user", TEXT, NULL, NULL, 0, 0,
-	    "user that workers run as" },
-	[GROUP] = { "group", TEXT, NULL, NULL, 0, 0,
-	    "group that workers run as, if not the user's" },
-	[CHROOT] = { "chroot", TEXT, NULL, NULL, 0, 0,
-	    "directory that workers are locked in" },
-	[SANDBOX] = { "sandbox", CHOICE, "yes", no_yes, 0, 0,
-	    "keep workers from all they have no need of" },
-	[DAEMON] = { "daemon", CHOICE, "no", no_yes, 0, 0,
-	    "go into the background once started" },
-	[PIDFILE] = { "pidfile", TEXT, NULL, NULL, 0, 0,
-	    "file to write the process ID to" },
-	[LOG] = { "log", TEXT, "stderr", NULL, 0, 0,
-	    "stderr, syslog, or a file" },
-	[LOG_LEVEL] = { "log_level", CHOICE, "info", log_levels, 0, 0,
-	    "how much to log" },
-	[STATS_FILE] = { "stats_file", TEXT, NULL, NULL, 0, 0,
-	    "file for counters, in the text format of Prometheus" },
-};
-
-/*
- * What users of stunnel will write, and what it is here.  Advice follows the
- * name of our key; a value that is copied, if ours takes such a one.
- */
-static const struct theirs {
-	const char *theirs;
-	const char *value;		/* that the row is about; NULL: any */
-	const char *ours;		/* NULL: no key is like it */
-	const char *advice;
-	int	 is_copied;
-	const char *covers;		/* keys that are not missed with it */
-} stunnel[] = {
-	{ "CAengine", .advice = "keys and certificates are PEM files" },
-	{ "CAfile", .ours = "ca", .is_copied = 1, .advice =
-	    "; with verifyPeer = yes it is peer = cert:FILE, and no ca",
-	    .covers = "peer" },
-	{ "CApath", .ours = "ca", .is_copied = 1, .covers = "peer" },
-	{ "checkEmail", .advice = "no rule of peer is about mail addresses" },
-	{ "checkHost", .ours = "peer", .advice = ": peer = dns:NAME" },
-	{ "checkIP", .ours = "peer", .advice = ": peer = ip:ADDRESS" },
-	{ "ciphersuites", .advice = "ciphers is one list for TLS 1.2 and "
-	    "1.3" },
-	{ "client", "no", .advice =
-	    "it is always the server: delete the line" },
-	{ "client", .advice = "the other end, plaintext in and TLS out, is "
-	    "not in this version", .covers = "cert" },
-	{ "compression", .advice = "there is none: delete the line" },
-	{ "config", .advice = "there is no OpenSSL here: delete the line" },
-	{ "CRLfile", .ours = "crl", .is_copied = 1 },
-	{ "CRLpath", .ours = "crl", .is_copied = 1 },
-	{ "curve", .ours = "groups", .is_copied = 1 },
-	{ "curves", .ours = "groups", .is_copied = 1 },
-	{ "debug", .ours = "log_level", .advice = ": 0 to 3 are error, 4 is "
-	    "warning, 5 notice, 6 info, 7 debug" },
-	{ "delay", .advice = "names are looked up at start and at a reload: "
-	    "delete the line" },
-	{ "EGD", .advice = "the kernel has random numbers: delete the line" },
-	{ "engine", .advice = "keys are PEM files, not of an engine" },
-	{ "engineCtrl", .advice = "there are no engines: delete the line" },
-	{ "engineDefault", .advice = "there are no engines: delete the line" },
-	{ "engineId", .advice = "keys are PEM files, not of an engine" },
-	{ "engineNum", .advice = "keys are PEM files, not of an engine" },
-	{ "execArgs", .ours = "exec", .advice = ": exec = PROGRAM ARGUMENT "
-	    "..., without the name that execArgs begins with" },
-	{ "failover", .ours = "connect", .advice = ": several take turns, and "
-	    "the next one is tried on failure; delete the line" },
-	{ "fips", "no", .advice = "that is how it is: delete the line" },
-	{ "fips", .advice = "mbed TLS has no FIPS validation" },
-	{ "foreground", "no", .ours = "daemon", .advice = ": daemon = yes" },
-	{ "foreground", .ours = "daemon", .advice = ", the other way round, "
-	    "and no by default: delete the line" },
-	{ "ident", .advice = "it asks no ident service" },
-	{ "include", .advice = "there are no includes: one file for each "
-	    "service" },
-	{ "libwrap", .advice = "there are no TCP wrappers (a packet filter "
-	    "can do it): delete the line" },
-	{ "local", .advice = "the source address can't be chosen" },
-	{ "logId", .advice = "a connection's line in the log has the client's "
-	    "address and port: delete the line" },
-	{ "OCSP", .advice = "there is no OCSP (crl has revocation lists)" },
-	{ "OCSPaia", .advice = "there is no OCSP (crl has revocation lists)" },
-	{ "OCSPflag", .advice = "there is no OCSP: delete the line" },
-	{ "OCSPnonce", .advice = "there is no OCSP: delete the line" },
-	{ "OCSPrequire", .advice = "there is no OCSP: delete the line" },
-	{ "options", .advice = "there is no OpenSSL here, and no TLS below "
-	    "1.2: delete the line (NO_TLSv1_2 is tls_min = 1.3, NO_TLSv1_3 "
-	    "is tls_max = 1.2)" },
-	{ "output", .ours = "log", .is_copied = 1 },
-	{ "pid", .ours = "pidfile", .is_copied = 1, .advice = "; another one "
-	    "for each service, or none under a service manager" },
-	{ "protocol", "proxy", .ours = "proxy_protocol", .advice =
-	    ": proxy_protocol = v1" },
-	{ "protocol", .advice = "STARTTLS and its like are not spoken: TLS "
-	    "comes first, as on the ports 465, 993 and 995" },
-	{ "provider", .advice = "keys are PEM files, not of a provider" },
-	{ "PSKidentity", .advice = "shared keys are not in this version",
-	    .covers = "cert ciphers" },
-	{ "PSKsecrets", .advice = "shared keys are not in this version",
-	    .covers = "cert ciphers" },
-	{ "pty", .advice = "a command gets a socket, not a terminal" },
-	{ "redirect", .advice = "a client that fails is refused" },
-	{ "renegotiation", .advice = "there is none: delete the line" },
-	{ "requireCert", .ours = "verify", .advice = ": yes is verify = "
-	    "require, no is verify = request", .covers = "verify" },
-	{ "reset", .advice = "an abort is always told as one: delete the "
-	    "line" },
-	{ "retry", .advice = "a command is run for each connection" },
-	{ "RNDbytes", .advice = "the kernel has random numbers: delete the "
-	    "line" },
-	{ "RNDfile", .advice = "the kernel has random numbers: delete the "
-	    "line" },
-	{ "RNDoverwrite", .advice = "the kernel has random numbers: delete "
-	    "the line" },
-	{ "securityLevel", .advice = "there is no OpenSSL here: delete the "
-	    "line" },
-	{ "service", .advice = "the name in syslog is tunnel: delete the "
-	    "line" },
-	{ "sessionCacheSize", .ours = "session_cache", .is_copied = 1 },
-	{ "sessionCacheTimeout", .ours = "ticket_lifetime", .is_copied = 1 },
-	{ "sessiond", .advice = "ticket_keys are for several hosts" },
-	{ "sessionResume", .ours = "session_tickets and session_cache",
-	    .advice = ": yes is the default, no is no and off" },
-	{ "setgid", .ours = "group", .is_copied = 1 },
-	{ "setuid", .ours = "user", .is_copied = 1 },
-	{ "sni", .advice = "a service is not chosen by the server's name "
-	    "(HAProxy and nginx do that); several cert are, for one service" },
-	{ "socket", .advice = "TCP_NODELAY, SO_KEEPALIVE and SO_REUSEADDR are "
-	    "set anyway: delete the line" },
-	{ "sslVersion", .ours = "tls_min and tls_max", .advice = ": TLSv1.2 "
-	    "is tls_max = 1.2, TLSv1.3 is tls_min = 1.3; for all others "
-	    "delete the line" },
-	{ "sslVersionMax", .ours = "tls_max", .advice = ": 1.2 or 1.3" },
-	{ "sslVersionMin", .ours = "tls_min", .advice = ": 1.2 or 1.3" },
-	{ "stack", .advice = "there are no threads: delete the line" },
-	{ "syslog", "no", .ours = "log", .advice = ", stderr by default: "
-	    "delete the line" },
-	{ "syslog", .ours = "log", .advice = ": log = syslog" },
-	{ "ticketKeySecret", .ours = "ticket_keys", .advice =
-	    ", a file (tunnel -k makes its lines)" },
-	{ "ticketMacSecret", .ours = "ticket_keys", .advice =
-	    ", a file (tunnel -k makes its lines)" },
-	{ "TIMEOUTbusy", .ours = "handshake_timeout", .is_copied = 1 },
-	{ "TIMEOUTclose", .ours = "linger_timeout", .advice =
-	    ": delete the line (here it bounds half-closed connections, which "
-	    "may have data to come)" },
-	{ "TIMEOUTconnect", .ours = "connect_timeout", .is_copied = 1 },
-	{ "TIMEOUTidle", .ours = "idle_timeout", .is_copied = 1 },
-	{ "TIMEOUTocsp", .advice = "there is no OCSP: delete the line" },
-	{ "transparent", .advice = "proxy_protocol tells the service the "
-	    "client's address" },
-	{ "verifyChain", "no", .ours = "verify", .advice =
-	    ": delete the line" },
-	{ "verifyChain", .ours = "verify", .advice = ": verify = require" },
-	{ "verifyPeer", "no", .ours = "peer", .advice = ": delete the line" },
-	{ "verifyPeer", .ours = "peer", .advice = ": peer = cert:FILE, with "
-	    "CAfile's FILE, and verify = require", .covers = "ca verify" },
-};
-
-/* Values that mean something else there. */
-static const struct {
-	int	 option;
-	const char *value, *advice;
-} their_values[] = {
-	{ VERIFY, "0", "stunnel's 0 is none" },
-	{ VERIFY, "1", "stunnel's 1 is request" },
-	{ VERIFY, "2", "stunnel's 2 is require" },
-	{ VERIFY, "3", "stunnel's 3 is require, with peer = cert:FILE in "
-	    "place of ca" },
-	{ VERIFY, "4", "stunnel's 4 is require, with peer = cert:FILE in "
-	    "place of ca" },
-	{ LOG, "append", "stunnel's append is what is always done: delete the "
-	    "line" },
-	{ LOG, "overwrite", "a log is always appended to: delete the line" },
-};
-
-/*
- * THE CONFIGURATION
- * What was given, and from where.
- */
-
-/* A value as it was given, and where: "tunnel.conf:12". */
-struct value {
-	struct value *next;
-	char	*text;
-	char	*where;
-	int	 rank;			/* of its source; the higher one wins */
-};
-
-enum { FROM_FILE, FROM_ARGUMENT };
-enum { POLL, FORK };			/* modes */
-enum { NONE, REQUEST, REQUIRE };	/* verify */
-
-/* All that was configured, as a value: another may stand beside it. */
-struct config {
-	struct value *given[OPTIONS];
-	int64_t	 number[OPTIONS];	/* NUMBER; CHOICE: index; TIME: ms */
-	char	**command;		/* NULL: none; ends with NULL */
-	char	*exec;			/* its words, if it is of the file */
-	int	 is_wrong[OPTIONS];	/* there was an error about it */
-	int	 sections;		/* that are not to be */
-};
-
-static void
-values_free(struct value *v)
-{
-	struct value *next;
-
-	for (; v != NULL; v = next) {
-		next = v->next;
-		free(v->text);
-		free(v->where);
-		free(v);
-	}
-}
-
-static void
-config_free(struct config *cfg)
-{
-	size_t i;
-
-	for (i = 0; i < OPTIONS; i++)
-		values_free(cfg->given[i]);
-	free(cfg->command);
-	free(cfg->exec);
-	memset(cfg, 0, sizeof(*cfg));
-}
-
-/* The text of an option, or NULL. */
-static const char *
-config_text(const struct config *cfg, int option)
-{
-	return cfg->given[option] != NULL ? cfg->given[option]->text :
-	    options[option].fallback;
-}
-
-static const char *
-config_where(const struct config *cfg, int option)
-{
-	return cfg->given[option] != NULL ? cfg->given[option]->where :
-	    "default";
-}
-
-/* 30s, 5m, 12h or 7d, as milliseconds. */
-static int
-parse_time(const char *text, int64_t min, int64_t max, int64_t *ms)
-{
-	static const struct { char unit; int64_t seconds; } units[] = {
-		{ 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 }
-	};
-	char digits[16];
-	size_t i, n = strlen(text);
-	int64_t count;
-
-	if (n < 2 || n > sizeof(digits))
-		return -1;
-	snprintf(digits, sizeof(digits), "%.*s", (int)n - 1, text);
-	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
-		if (units[i].unit != text[n - 1])
-			continue;
-		if (parse_number(digits, 0, max, &count) == -1 ||
-		    count * units[i].seconds < min ||
-		    count * units[i].seconds > max)
-			return -1;
-		*ms = count * units[i].seconds * 1000;
-		return 0;
-	}
-	return -1;
-}
-
-static int
-parse_choice(const char *text, const char *const *choices, int64_t *choice)
-{
-	int64_t i;
-
-	for (i = 0; choices[i] != NULL; i++) {
-		if (strcmp(choices[i], text) == 0) {
-			*choice = i;
-			return 0;
-		}
-	}
-	return -1;
-}
-
-/*
- * HINTS
- * What somebody may have meant.
- */
-
-/* Letters and digits alone, in lower case; not of a word that is too long. */
-static size_t
-fold(char *out, const char *in)
-{
-	size_t n = 0;
-
-	for (; *in != '\0' && n < WORD_SIZE; in++)
-		if (isalnum((unsigned char)*in))
-			out[n++] = (char)tolower((unsigned char)*in);
-	n = n < WORD_SIZE ? n : 0;
-	out[n] = '\0';
-	return n;
-}
-
-static size_t
-least(size_t a, size_t b, size_t c)
-{
-	return a < b ? (a < c ? a : c) : b < c ? b : c;
-}
-
-/*
- * How many letters were left out, put in, mistaken or exchanged with the next
- * one: Damerau's and Levenshtein's distance, three rows of its table at a time.
- */
-static size_t
-distance(const char *a, const char *b)
-{
-	size_t rows[3][WORD_SIZE], i, j, n = strlen(b);
-
-	for (j = 0; j <= n; j++)
-		rows[0][j] = j;
-	for (i = 1; a[i - 1] != '\0'; i++) {
-		size_t *row = rows[i % 3], *above = rows[(i + 2) % 3];
-
-		row[0] = i;
-		for (j = 1; j <= n; j++) {
-			row[j] = least(row[j - 1] + 1, above[j] + 1,
-			    above[j - 1] + (a[i - 1] != b[j - 1]));
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] &&
-			    a[i - 2] == b[j - 1])
-				row[j] = least(row[j], row[j],
-				    rows[(i + 1) % 3][j - 2] + 1);
-		}
-	}
-	return rows[(i + 2) % 3][n];
-}
-
-/* How far a word is from another one; SIZE_MAX: too far to be it. */
-static size_t
-misspelt(const char *text, const char *word)
-{
-	char a[WORD_SIZE + 1], b[WORD_SIZE + 1];
-	size_t m = fold(a, text), n = fold(b, word), d;
-	size_t shorter = m < n ? m : n;
-
-	if (shorter < 2)
-		return SIZE_MAX;
-	d = distance(a, b);
-	if (d <= (shorter < 5 ? shorter > 2 : 2))
-		return d;
-	return shorter > 2 && strncmp(a, b, shorter) == 0 ? WORD_SIZE :
-	    SIZE_MAX;
-}
-
-/* The option that a name is nearest to, or -1. */
-static int
-option_near(const char *name)
-{
-	size_t best = SIZE_MAX, d;
-	int i, near = -1;
-
-	for (i = 0; i < OPTIONS; i++) {
-		d = misspelt(name, options[i].name);
-		if (d < best) {
-			best = d;
-			near = i;
-		}
-	}
-	return near;
-}
-
-/* The same of the values that an option may have; or NULL. */
-static const char *
-choice_near(const char *const *choices, const char *text)
-{
-	static const char *const truths[] = { "false", "off", "0", NULL },
-	    *const falses[] = { "true", "on", "1", NULL };
-	const char *near = NULL;
-	size_t best = SIZE_MAX, d, i;
-	int64_t ignored;
-
-	if (choices == no_yes && parse_choice(text, truths, &ignored) == 0)
-		return "no";
-	if (choices == no_yes && parse_choice(text, falses, &ignored) == 0)
-		return "yes";
-	for (i = 0; choices != NULL && choices[i] != NULL; i++) {
-		d = misspelt(text, choices[i]);
-		if (d < best) {
-			best = d;
-			near = choices[i];
-		}
-	}
-	return near;
-}
-
-/* What a value would mean to stunnel, if that is something else; or NULL. */
-static const char *
-their_value(const struct option *o, const char *text)
-{
-	size_t i;
-
-	for (i = 0; i < sizeof(their_values) / sizeof(their_values[0]); i++)
-		if (&options[their_values[i].option] == o &&
-		    strcasecmp(their_values[i].value, text) == 0)
-			return their_values[i].advice;
-	return NULL;
-}
-
-/* What follows "allowed: ..." of a value that is not; may be empty. */
-static void
-value_hint(const struct option *o, const char *text, char *hint, size_t size)
-{
-	const char *near = choice_near(o->choices, text);
-	const char *theirs = their_value(o, text);
-	char seconds[WORD_SIZE];
-	int64_t ms;
-
-	hint[0] = '\0';
-	snprintf(seconds, sizeof(seconds), "%ss", text);
-	if (near == NULL && o->type == TIME &&
-	    parse_time(seconds, o->min, o->max, &ms) == 0)
-		near = seconds;
-	if (theirs != NULL)
-		snprintf(hint, size, "; %s", theirs);
-	else if (near != NULL)
-		snprintf(hint, size, "; did you mean %s?", near);
-}
-
-/* The values that there are, as text. */
-static void
-option_allowed(const struct option *o, char *text, size_t size)
-{
-	char words[TEXT_SIZE / 4] = "";
-
-	if (o->choices != NULL)
-		text_join(words, sizeof(words), o->choices);
-	if (o->type == NUMBER)
-		snprintf(text, size, "%s%s%lld to %lld", words,
-		    words[0] != '\0' ? ", or " : "", (long long)o->min,
-		    (long long)o->max);
-	else if (o->type == TIME)
-		snprintf(text, size, "%s, or a number with its unit s, m, h or "
-		    "d, %llds to %llds", words, (long long)o->min,
-		    (long long)o->max);
-	else if (o->type == CHOICE)
-		snprintf(text, size, "%s", words);
-	else
-		snprintf(text, size, "%s", o->help);
-}
-
-/* The number behind a text, if it has one; -1: it is none of this option's. */
-static int
-option_number(const struct option *o, const char *text, int64_t *number)
-{
-	if (their_value(o, text) != NULL)
-		return -1;
-	if (o->choices != NULL && parse_choice(text, o->choices, number) == 0)
-		return 0;
-	switch (o->type) {
-	case NUMBER:
-		return parse_number(text, o->min, o->max, number);
-	case TIME:
-		return parse_time(text, o->min, o->max, number);
-	case CHOICE:
-		return -1;
-	default:
-		return 0;
-	}
-}
-
-/* The same; -1 after one sentence. */
-static int
-option_parse(const struct option *o, const char *text, const char *where,
-    int64_t *number)
-{
-	char allowed[TEXT_SIZE], hint[TEXT_SIZE / 4];
-
-	if (option_number(o, text, number) == 0)
-		return 0;
-	option_allowed(o, allowed, sizeof(allowed));
-	value_hint(o, text, hint, sizeof(hint));
-	log_error("%s: %s = \"%s\" is not valid (allowed: %s%s)", where,
-	    o->name, text, allowed, hint);
-	return -1;
-}
-
-static int
-option_find(const char *name)
-{
-	int i;
-
-	for (i = 0; i < OPTIONS; i++)
-		if (strcmp(options[i].name, name) == 0)
-			return i;
-	return -1;
-}
-
-/* What follows from an error about these keys is no other one. */
-static void
-config_blame(struct config *cfg, const char *keys)
-{
-	char name[WORD_SIZE];
-	size_t n;
-	int i;
-
-	for (; keys != NULL && *keys != '\0'; keys += n + (keys[n] != '\0')) {
-		n = strcspn(keys, " ");
-		snprintf(name, sizeof(name), "%.*s", (int)n, keys);
-		if ((i = option_find(name)) != -1)
-			cfg->is_wrong[i] = 1;
-	}
-}
-
-/* Nobody knows what was lost. */
-static void
-config_blame_all(struct config *cfg)
-{
-	size_t i;
-
-	for (i = 0; i < OPTIONS; i++)
-		cfg->is_wrong[i] = 1;
-}
-
-/* stunnel's value as a line of ours; or empty. */
-static void
-copied_line(const struct theirs *t, const char *text, char *line, size_t size)
-{
-	int i = t->is_copied ? option_find(t->ours) : -1;
-	char value[TEXT_SIZE];
-	int64_t ignored;
-
-	line[0] = '\0';
-	if (i == -1 || strlen(text) + 1 >= sizeof(value))
-		return;
-	snprintf(value, sizeof(value), "%s", text);
-	if (options[i].type == TIME && *text != '\0' &&
-	    strspn(text, "0123456789") == strlen(text))
-		snprintf(value, sizeof(value), "%ss", text);
-	else if (i == GROUPS)
-		tls_translate_groups(text, value, sizeof(value));
-	if (*text == '\0')
-		snprintf(line, size, ": delete the line");
-	else if (value[0] == '\0')
-		snprintf(line, size, ", without \"%s\": delete the line", text);
-	else if (option_number(&options[i], value, &ignored) == 0)
-		snprintf(line, size, ": %s = %s", t->ours, value);
-}
-
-/* The first row for such a line, in which case and with what marks ever. */
-static const struct theirs *
-find_theirs(const char *name, const char *text)
-{
-	char key[WORD_SIZE + 1], other[WORD_SIZE + 1];
-	size_t i;
-
-	fold(key, name);
-	for (i = 0; i < sizeof(stunnel) / sizeof(stunnel[0]); i++) {
-		fold(other, stunnel[i].theirs);
-		if (strcmp(key, other) == 0 && (stunnel[i].value == NULL ||
-		    strcasecmp(stunnel[i].value, text) == 0))
-			return &stunnel[i];
-	}
-	return NULL;
-}
-
-static int
-unknown_key(struct config *cfg, const char *where, const char *name,
-    const char *text)
-{
-	const struct theirs *t = find_theirs(name, text);
-	char line[HINT_SIZE];
-	int near;
-
-	if (t != NULL && t->ours == NULL) {
-		log_error("%s: unknown key \"%s\" (stunnel's %s: %s)", where,
-		    name, t->theirs, t->advice);
-	} else if (t != NULL) {
-		copied_line(t, text, line, sizeof(line));
-		log_error("%s: unknown key \"%s\" (stunnel's %s is \"%s\" "
-		    "here%s%s)", where, name, t->theirs, t->ours, line,
-		    t->advice != NULL ? t->advice : "");
-		config_blame(cfg, t->ours);
-	} else if ((near = option_near(name)) != -1) {
-		log_error("%s: unknown key \"%s\" (did you mean \"%s\"?)",
-		    where, name, options[near].name);
-		cfg->is_wrong[near] = 1;
-	} else
-		log_error("%s: unknown key \"%s\" (tunnel -h lists them all)",
-		    where, name);
-	if (t != NULL)
-		config_blame(cfg, t->covers);
-	return -1;
-}
-
-/* At the end; -1 after one sentence. */
-static int
-values_add(struct value **list, int rank, const char *where, const char *text)
-{
-	struct value *v;
-
-	if ((v = calloc(1, sizeof(*v))) == NULL ||
-	    (v->text = strdup(text)) == NULL ||
-	    (v->where = strdup(where)) == NULL) {
-		log_error("%s: out of memory", where);
-		values_free(v);
-		return -1;
-	}
-	v->rank = rank;
-	while (*list != NULL)
-		list = &(*list)->next;
-	*list = v;
-	return 0;
-}
-
-/*
- * key = value from where; -1 after one sentence.  Arguments are first.  Of
- * several sections each may set a key.
- */
-static int
-config_set(struct config *cfg, int rank, const char *where, const char *key,
-    const char *text)
-{
-	int i = option_find(key);
-	int64_t ignored;
-	const struct value *v;
-
-	if (i == -1)
-		return unknown_key(cfg, where, key, text);
-	v = cfg->given[i];
-	if (*text == '\0') {
-		log_error("%s: %s has no value (%s)", where, key,
-		    options[i].help);
-	} else if (v != NULL && v->rank > rank) {
-		return option_parse(&options[i], text, where, &ignored);
-	} else if (v != NULL && options[i].type != LIST && cfg->sections < 2) {
-		log_error("%s: %s is already set at %s, and can be set once",
-		    where, key, v->where);
-	} else if (option_parse(&options[i], text, where, &cfg->number[i]) ==
-	    0)
-		return values_add(&cfg->given[i], rank, where, text);
-	cfg->is_wrong[i] = 1;
-	return -1;
-}
-
-/* "  key = value  " in place: the key, and its value behind it. */
-static char *
-split(char *line, char **value)
-{
-	char *end, *eq;
-
-	line += strspn(line, " \t");
-	for (end = line + strlen(line); end > line &&
-	    isspace((unsigned char)end[-1]); end--)
-		end[-1] = '\0';
-	if ((eq = strchr(line, '=')) == NULL)
-		return NULL;
-	*value = eq + 1 + strspn(eq + 1, " \t");
-	while (eq > line && isspace((unsigned char)eq[-1]))
-		eq--;
-	*eq = '\0';
-	return line;
-}
-
-/* What a line must not hold, be it of a file or an argument. */
-static int
-line_check(const char *where, const char *line, size_t len)
-{
-	size_t i;
-
-	for (i = 0; i < len; i++) {
-		if (line[i] == '\t' || !iscntrl((unsigned char)line[i]))
-			continue;
-		log_error("%s: %s (allowed: plain text, and LF alone at the "
-		    "end of a line)", where, line[i] == '\0' ? "a NUL byte" :
-		    line[i] == '\r' ? "a carriage return" :
-		    "a control character");
-		return -1;
-	}
-	if (len > LINE_MAX_LEN) {
-		log_error("%s: a line of %zu bytes (allowed: up to %d)",
-		    where, len, LINE_MAX_LEN);
-		return -1;
-	}
-	return 0;
-}
-
-/* [section]: -1 after one sentence. */
-static int
-refuse_section(struct config *cfg, const char *where, const char *line)
-{
-	char name[WORD_SIZE * 2];
-	size_t i;
-
-	cfg->sections++;
-	snprintf(name, sizeof(name), "%.*s", (int)strcspn(line + 1, "]"),
-	    line + 1);
-	for (i = 0; name[i] != '\0'; i++)
-		if (!isalnum((unsigned char)name[i]) &&
-		    strchr("-_.", name[i]) == NULL)
-			name[i] = '-';
-	log_error("%s: there are no [sections], but one file and one instance "
-	    "for each service: what is below this line, and what is above the "
-	    "first such line, goes into /etc/tunnel/%s.conf, for \"systemctl "
-	    "enable --now tunnel@%s\"", where, name, name);
-	return -1;
-}
-
-/* Neither a setting nor a comment. */
-static int
-refuse_line(struct config *cfg, const char *where, const char *line)
-{
-	char word[WORD_SIZE];
-	int near;
-
-	/* Not more of it: this may be a file of secrets. */
-	log_error("%s: \"%.20s%s\" is not key = value (a comment begins with "
-	    "# or ;)", where, line, strlen(line) > 20 ? "..." : "");
-	snprintf(word, sizeof(word), "%.*s", (int)strcspn(line, " \t:"), line);
-	if ((near = option_near(word)) != -1)
-		cfg->is_wrong[near] = 1;
-	return -1;
-}
-
-/* key = value; line is len bytes, a NUL behind them, and changed. */
-static int
-config_line(struct config *cfg, int rank, const char *where, char *line,
-    size_t len)
-{
-	char *key, *value;
-
-	if (line_check(where, line, len) == -1) {
-		config_blame_all(cfg);
-		return -1;
-	}
-	line += strspn(line, " \t");
-	if (*line == '\0' || *line == '#' || *line == ';')
-		return 0;
-	if (*line == '[')
-		return refuse_section(cfg, where, line);
-	if ((key = split(line, &value)) == NULL)
-		return refuse_line(cfg, where, line);
-	if (strstr(value, " #") != NULL || strstr(value, "\t#") != NULL) {
-		log_error("%s: a comment behind a value (allowed: on a line "
-		    "of its own)", where);
-		config_blame(cfg, key);
-		return -1;
-	}
-	return config_set(cfg, rank, where, key, value);
-}
-
-/*
- * A file to be read; NULL, with the reason.  One that is a FIFO could have a
- * start or a reload wait for whoever writes to it.
- */
-static FILE *
-open_to_read(const char *name, const char **why)
-{
-	int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	FILE *fp = NULL;
-	struct stat st;
-
-	*why = "not a regular file";
-	if (fd == -1 || fstat(fd, &st) == -1 || (S_ISREG(st.st_mode) &&
-	    (fp = fdopen(fd, "r")) == NULL))
-		*why = strerror(errno);
-	if (fp == NULL && fd != -1)
-		close(fd);
-	return fp;
-}
-
-/* A file of another system has one at the end of each line: told once. */
-static int
-cut_cr(const char *where, char *line, ssize_t *len, int *told)
-{
-	if (*len == 0 || line[*len - 1] != '\r')
-		return 0;
-	line[--*len] = '\0';
-	if ((*told)++ > 0)
-		return 0;
-	log_error("%s: a carriage return (allowed: LF alone at the end of a "
-	    "line; dos2unix makes it so of all)", where);
-	return -1;
-}
-
-/*
- * A certificate or a key in the place of a configuration: not each line of it
- * is to be in an error.
- */
-static int
-is_pem(const char *line)
-{
-	return strncmp(line + strspn(line, " \t"), "-----BEGIN ", 11) == 0;
-}
-
-/* All of its lines, unless they make no sense. */
-static int
-config_file(struct config *cfg, const char *name)
-{
-	const char *why;
-	char where[PATH_MAX + 32], *line = NULL;
-	size_t size = 0, number = 0, bom;
-	int r = 0, told = 0;
-	ssize_t len;
-	FILE *fp;
-
-	if ((fp = open_to_read(name, &why)) == NULL) {
-		log_error("%s: %s", name, why);
-		config_blame_all(cfg);
-		return -1;
-	}
-	while (logging.errors < ERRORS_READ &&
-	    (errno = 0, len = getline(&line, &size, fp)) != -1) {
-		snprintf(where, sizeof(where), "%s:%zu", name, ++number);
-		if (line[len - 1] == '\n')
-			line[--len] = '\0';
-		r |= cut_cr(where, line, &len, &told);
-		bom = number == 1 && strncmp(line, BOM, strlen(BOM)) == 0 ?
-		    strlen(BOM) : 0;
-		if (is_pem(line + bom)) {
-			log_error("%s: this is PEM, and no configuration "
-			    "(cert and key name such files)", where);
-			config_blame_all(cfg);
-			r = -1;
-			break;
-		}
-		r |= config_line(cfg, FROM_FILE, where, line + bom,
-		    (size_t)len - bom);
-	}
-	if (ferror(fp) || errno == ENOMEM) {
-		log_error("%s: %s", name, strerror(errno));
-		config_blame_all(cfg);
-		r = -1;
-	}
-	if (logging.errors >= ERRORS_READ)
-		config_blame_all(cfg);
-	free(line);
-	fclose(fp);
-	return r;
-}
-
-static int
-config_argument(struct config *cfg, const char *argument)
-{
-	char *copy;
-	int r;
-
-	if (strchr(argument, '=') == NULL) {
-		log_error("argument \"%s\" is not key=value (a file goes "
-		    "behind -c, a command behind --)", argument);
-		config_blame_all(cfg);
-		return -1;
-	}
-	if ((copy = strdup(argument)) == NULL) {
-		log_error("out of memory");
-		return -1;
-	}
-	r = config_line(cfg, FROM_ARGUMENT, "command line", copy,
-	    strlen(copy));
-	free(copy);
-	return r;
-}
-
-/* The command to run, if any: from the words behind --, or from exec. */
-static int
-config_command(struct config *cfg, char **words)
-{
-	const char *exec = config_text(cfg, EXEC);
-	char *word, *rest;
-	size_t n = 0;
-
-	if (exec == NULL && *words == NULL)
-		return 0;
-	if (exec != NULL && *words != NULL) {
-		log_error("%s: exec and a command behind -- exclude each "
-		    "other", config_where(cfg, EXEC));
-		return -1;
-	}
-	cfg->command = calloc(COMMAND_WORDS + 2, sizeof(char *));
-	cfg->exec = strdup(exec != NULL ? exec : "");
-	if (cfg->command == NULL || cfg->exec == NULL) {
-		log_error("out of memory");
-		return -1;
-	}
-	for (; *words != NULL && n <= COMMAND_WORDS; words++)
-		cfg->command[n++] = *words;
-	for (word = strtok_r(cfg->exec, " \t", &rest);
-	    word != NULL && n <= COMMAND_WORDS;
-	    word = strtok_r(NULL, " \t", &rest))
-		cfg->command[n++] = word;
-	if (n == 0 || n > COMMAND_WORDS) {
-		log_error("%s: a command of more than %d words, or of none (a "
-		    "script can hold a long one)", exec != NULL ?
-		    config_where(cfg, EXEC) : "command line", COMMAND_WORDS);
-		return -1;
-	}
-	return 0;
-}
-
-static void
-config_defaults(struct config *cfg)
-{
-	int i;
-
-	for (i = 0; i < OPTIONS; i++)
-		if (options[i].fallback != NULL)
-			option_parse(&options[i], options[i].fallback,
-			    "default", &cfg->number[i]);
-}
-
-static int
-is_program(const char *file)
-{
-	struct stat st;
-
-	return stat(file, &st) == 0 && S_ISREG(st.st_mode) &&
-	    access(file, X_OK) == 0;
-}
-
-/*
- * Where execvp(3) would find it; -1: nowhere.  inetd leaves no PATH, for which
- * there is a default.
- */
-static int
-find_runnable(const char *name, char *file, size_t size)
-{
-	const char *path = getenv("PATH");
-	char fallback[PATH_MAX] = "";
-
-	if (path == NULL && confstr(_CS_PATH, fallback, sizeof(fallback)) > 0)
-		path = fallback;
-	for (; path != NULL; path = strchr(path, ':')) {
-		path += *path == ':';
-		snprintf(file, size, "%.*s/%s", (int)strcspn(path, ":"), path,
-		    name);
-		if (is_program(file))
-			return 0;
-	}
-	return -1;
-}
-
-/* Better said now than at every connection. */
-static int
-is_runnable(const char *name)
-{
-	char file[PATH_MAX];
-
-	return strchr(name, '/') != NULL ? is_program(name) :
-	    find_runnable(name, file, sizeof(file)) == 0;
-}
-
-/* Its one connection is on descriptor 0, or on another that was passed. */
-static int
-is_for_inetd(const struct value *accept)
-{
-	return accept == NULL || (accept->next == NULL &&
-	    strncmp(accept->text, "fd:", 3) == 0);
-}
-
-/* What must be there. */
-static int
-check_missing(const struct config *cfg, int inetd)
-{
-	const struct {
-		int	 is_there;
-		const char *what;
-	} needed[] = {
-		{ inetd || cfg->given[ACCEPT] != NULL ||
-		    cfg->is_wrong[ACCEPT], "accept = [host:]port" },
-		{ cfg->given[CERT] != NULL || cfg->is_wrong[CERT],
-		    "cert = FILE (tunnel -g NAME -o FILE makes one)" },
-		{ cfg->given[CONNECT] != NULL || cfg->command != NULL ||
-		    cfg->is_wrong[CONNECT] || cfg->is_wrong[EXEC],
-		    "connect = [host:]port, or a command behind --" },
-	};
-	size_t i;
-	int r = 0;
-
-	for (i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
-		if (needed[i].is_there)
-			continue;
-		log_error("missing: %s", needed[i].what);
-		r = -1;
-	}
-	return r;
-}
-
-/* What is for clients' certificates alone. */
-static int
-check_trust(const struct config *cfg)
-{
-	static const int trust[] = { CA, CRL, PEER };
-	size_t i;
-	int r = 0;
-
-	for (i = 0; i < sizeof(trust) / sizeof(trust[0]); i++) {
-		if (cfg->given[trust[i]] == NULL || cfg->is_wrong[VERIFY] ||
-		    cfg->number[VERIFY] != NONE)
-			continue;
-		log_error("%s: %s is of no use while verify is none (allowed "
-		    "with it: request, require)", config_where(cfg, trust[i]),
-		    options[trust[i]].name);
-		r = -1;
-	}
-	return r;
-}
-
-/* What may not be together, of one service. */
-static int
-check_conflicts(const struct config *cfg, int inetd)
-{
-	int r = 0;
-
-	if (inetd && !is_for_inetd(cfg->given[ACCEPT])) {
-		log_error("%s: -i serves one connection that is there already "
-		    "(allowed: no accept, or accept = fd:N)",
-		    config_where(cfg, ACCEPT));
-		r = -1;
-	}
-	if (inetd && cfg->given[STATS_FILE] != NULL) {
-		log_error("%s: stats_file is written by a tunnel that stays, "
-		    "and with -i none does", config_where(cfg, STATS_FILE));
-		r = -1;
-	}
-	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
-		log_error("%s: connect and a command exclude each other",
-		    config_where(cfg, CONNECT));
-		r = -1;
-	}
-	if (!inetd && cfg->number[MODE] == POLL && !cfg->is_wrong[MODE] &&
-	    !cfg->is_wrong[WORKERS] && !cfg->is_wrong[MAX_CONNECTIONS] &&
-	    cfg->number[MAX_CONNECTIONS] < cfg->number[WORKERS]) {
-		log_error("%s: workers = %lld are more than max_connections = "
-		    "%lld", config_where(cfg, WORKERS),
-		    (long long)cfg->number[WORKERS],
-		    (long long)cfg->number[MAX_CONNECTIONS]);
-		r = -1;
-	}
-	return r;
-}
-
-/* -1 after a sentence for each thing that is missing or does not fit. */
-static int
-config_check(const struct config *cfg, int inetd)
-{
-	int r = check_missing(cfg, inetd);
-
-	r |= check_trust(cfg);
-	if (cfg->sections < 2)
-		r |= check_conflicts(cfg, inetd);
-	if (cfg->command != NULL && !cfg->is_wrong[EXEC] &&
-	    cfg->given[CHROOT] == NULL && !is_runnable(cfg->command[0])) {
-		log_error("%s: command %s: %s", cfg->given[EXEC] != NULL ?
-		    config_where(cfg, EXEC) : "command line", cfg->command[0],
-		    "not found, or not executable");
-		r = -1;
-	}
-	return r;
-}
-
-static void
-config_print(const struct config *cfg, FILE *fp)
-{
-	const struct value *v;
-	size_t i;
-
-	for (i = 0; i < OPTIONS; i++) {
-		if (cfg->given[i] == NULL && options[i].fallback != NULL)
-			fprintf(fp, "%s = %s\n", options[i].name,
-			    options[i].fallback);
-		for (v = cfg->given[i]; v != NULL; v = v->next)
-			fprintf(fp, "%s = %s\n", options[i].name, v->text);
-	}
-	for (i = 0; cfg->command != NULL && cfg->command[i] != NULL; i++)
-		fprintf(fp, "%s%s", i == 0 ? "# command: " : " ",
-		    cfg->command[i]);
-	if (cfg->command != NULL)
-		fputc('\n', fp);
-}
-
-/*
- * THE COMMAND LINE
- */
-
-/* How this process was started, to be looked at again at a reload. */
-struct arguments {
-	const char *file;
-	const char *names;		/* of -g */
-	const char *output;		/* of -o */
-	int	 help, inetd, key, quiet, test, version;
-	const char **settings;		/* key=value, allocated */
-	size_t	 nsettings;
-	char	**command;		/* what is behind -- */
-	int	 passed;		/* sockets of systemd */
-	const char *notify;		/* where it wants to be told, or NULL */
-	int64_t	 watchdog;		/* it is to be told in as many ms; 0 */
-	struct rlimit files, core;	/* as they were: for commands */
-	char	**argv;
-	/* See THE UPGRADE; descriptors are -1 where there is none. */
-	int	 state;			/* what is handed over, by */
-	int	 before;		/* the old program; -1: this is it */
-	const struct config *again;	/* to be used instead of the files */
-};
-
-static void
-usage(FILE *fp)
-{
-	fprintf(fp, "usage: tunnel [-dhiqtvV] [-c file] [key=value ...] "
-	    "[-- command [argument ...]]\n"
-	    "       tunnel -g name[,name ...] [-o file]\n"
-	    "       tunnel -k [-o file]\n");
-}
-
-static int
-misused(void)
-{
-	usage(stderr);
-	fprintf(stderr, "tunnel -h explains all of it\n");
-	return -1;
-}
-
-/* A group of keys: those from one on, up to another. */
-static void
-help_keys(int from, int to, const char *title)
-{
-	int i, used = printf("  %-13s", title);
-
-	for (i = from; i < to; i++) {
-		if (used + 1 + (int)strlen(options[i].name) > 79) {
-			printf("\n");
-			used = printf("%15s", "");
-		}
-		used += printf(" %s", options[i].name);
-	}
-	printf("\n");
-}
-
-/* On a screen of 24 lines. */
-static void
-help(void)
-{
-	static const struct {
-		int	 from;
-		const char *title;
-	} groups[] = {
-		{ ACCEPT, "service" }, { CERT, "certificates" },
-		{ CA, "clients" }, { TLS_MIN, "TLS" },
-		{ SESSION_TICKETS, "resumption" },
-		{ MAX_CONNECTIONS, "limits" },
-		{ MODE, "processes" }, { DAEMON, "process, log" },
-		{ OPTIONS, NULL }
-	};
-	size_t i;
-
-	usage(stdout);
-	printf("\n  -c file  configuration file   "
-	    "-t        check it, describe certificates\n"
-	    "  -d       daemon=yes           "
-	    "-tq       check it, and tell only what is wrong\n"
-	    "  -i       serve descriptor 0   "
-	    "-g names  make a key and its certificate\n"
-	    "  -q       log_level=warning    "
-	    "-k        make a key for ticket_keys\n"
-	    "  -v       log_level=debug      "
-	    "-o file   write what -g or -k makes there\n"
-	    "  -V       version, features    -h        show this\n\n"
-	    "keys, as in the file; tunnel.conf(5) explains them:\n");
-	for (i = 0; groups[i].title != NULL; i++)
-		help_keys(groups[i].from, groups[i + 1].from, groups[i].title);
-}
-
-/* What -g, -k and -o may not be with; -1 after one sentence. */
-static int
-check_letters(const struct arguments *a)
-{
-	if (a->output != NULL && a->names == NULL && !a->key) {
-		log_error("-o has no effect without -g or -k");
-		return -1;
-	}
-	if ((a->names != NULL || a->key) && a->nsettings > 0) {
-		log_error("unexpected argument \"%s\" (allowed: -g "
-		    "NAME[,NAME ...] or -k, and -o FILE)", a->settings[0]);
-		return -1;
-	}
-	if ((a->names != NULL || a->key) && (a->file != NULL || a->inetd ||
-	    a->test || *a->command != NULL ||
-	    (a->names != NULL && a->key))) {
-		log_error("-g and -k each make one thing, and nothing else "
-		    "(allowed with them: -o FILE)");
-		return -1;
-	}
-	return 0;
-}
-
-/* What a letter stands for, if that is a setting; or NULL. */
-static const char *
-letter_setting(int letter)
-{
-	return letter == 'd' ? "daemon=yes" :
-	    letter == 'q' ? "log_level=warning" :
-	    letter == 'v' ? "log_level=debug" : NULL;
-}
-
-/* One of getopt(3); -1 after one sentence. */
-static int
-take_letter(struct arguments *a, int letter)
-{
-	switch (letter) {
-	case 'c':
-		if (a->file != NULL) {
-			log_error("-c is given twice");
-			return -1;
-		}
-		a->file = optarg;
-		return 0;
-	case 'g':
-		a->names = optarg;
-		return 0;
-	case 'o':
-		a->output = optarg;
-		return 0;
-	case '?':
-		return misused();
-	}
-	a->help |= letter == 'h';
-	a->inetd |= letter == 'i';
-	a->key |= letter == 'k';
-	a->quiet |= letter == 'q';
-	a->test |= letter == 't';
-	a->version |= letter == 'V';
-	return 0;
-}
-
-/* Letters and key=value in any order, up to "--". */
-static int
-parse_arguments(struct arguments *a, int argc, char **argv)
-{
-	static char *none[] = { NULL };
-	static char help_letter[] = "-h", version_letter[] = "-V";
-	size_t most = 0;		/* each letter may be a setting */
-	const char *setting;
-	int c, n;
-
-	for (n = 1; n < argc && strcmp(argv[n], "--") != 0; n++)
-		most += strlen(argv[n]) + 1;
-	a->command = n < argc ? &argv[n + 1] : none;
-	if ((a->settings = calloc(most + 1, sizeof(char *))) == NULL)
-		return -1;
-	while (optind < n) {
-		if (strcmp(argv[optind], "--help") == 0)
-			argv[optind] = help_letter;
-		else if (strcmp(argv[optind], "--version") == 0)
-			argv[optind] = version_letter;
-		if ((c = getopt(n, argv, "+c:dg:hiko:qtvV")) == -1)
-			setting = argv[optind++];
-		else if (take_letter(a, c) == -1)
-			return -1;
-		else
-			setting = letter_setting(c);
-		if (setting != NULL)
-			a->settings[a->nsettings++] = setting;
-	}
-	return check_letters(a);
-}
-
-/* The one that a variable names, which nobody else is to see; or -1. */
-static int
-take_descriptor(const char *variable)
-{
-	const char *text = getenv(variable);
-	int64_t fd;
-
-	if (text == NULL || parse_number(text, STDERR_FILENO + 1, INT32_MAX,
-	    &fd) == -1 || fcntl((int)fd, F_SETFD, FD_CLOEXEC) == -1)
-		fd = -1;
-	unsetenv(variable);
-	return (int)fd;
-}
-
-/* How often systemd wants a sign of life: sd_watchdog_enabled(3). */
-static int64_t
-take_watchdog(void)
-{
-	const char *pid = getenv("WATCHDOG_PID"), *usec =
-	    getenv("WATCHDOG_USEC");
-	int64_t number;
-
-	if (usec == NULL || (pid != NULL &&
-	    (parse_number(pid, 1, INT32_MAX, &number) == -1 ||
-	    number != getpid())) ||
-	    parse_number(usec, 1, INT64_MAX, &number) == -1)
-		return 0;
-	return number / 1000 > BEATS ? number / 1000 : BEATS;
-}
-
-/* What systemd passes, by sd_listen_fds(3) and sd_notify(3). */
-static void
-take_environment(struct arguments *a)
-{
-	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
-	int64_t number;
-	int fd;
-
-	if (pid != NULL && fds != NULL &&
-	    parse_number(pid, 1, INT32_MAX, &number) == 0 &&
-	    number == getpid() &&
-	    parse_number(fds, 1, FORWARD_LISTENERS, &number) == 0)
-		a->passed = (int)number;
-	for (fd = PASSED; fd < PASSED + a->passed; fd++)
-		fcntl(fd, F_SETFD, FD_CLOEXEC);
-	a->notify = getenv("NOTIFY_SOCKET");
-	a->watchdog = take_watchdog();
-	a->state = take_descriptor("TUNNEL_STATE");
-	a->before = take_descriptor("TUNNEL_BEFORE");
-	if (a->state == -1)
-		a->before = -1;		/* which could not go on without */
-	getrlimit(RLIMIT_NOFILE, &a->files);
-	getrlimit(RLIMIT_CORE, &a->core);
-}
-
-/* As it was given before. */
-static int
-configure_again(struct config *cfg, const struct arguments *a)
-{
-	const struct value *v;
-	int i;
-
-	for (i = 0; i < OPTIONS; i++)
-		for (v = a->again->given[i]; v != NULL; v = v->next)
-			if (config_set(cfg, v->rank, v->where,
-			    options[i].name, v->text) == -1)
-				return -1;
-	return config_command(cfg, a->command) == -1 ? -1 :
-	    config_check(cfg, a->inetd);
-}
-
-/* The whole configuration, anew; -1 after a sentence for each error. */
-static int
-configure(struct config *cfg, const struct arguments *a)
-{
-	int fd, last = PASSED + a->passed;
-	char text[32];
-	size_t i;
-	int r = 0;
-
-	config_defaults(cfg);
-	if (a->again != NULL)
-		return configure_again(cfg, a);
-	for (i = 0; i < a->nsettings; i++)
-		r |= config_argument(cfg, a->settings[i]);
-	if (a->file != NULL)
-		r |= config_file(cfg, a->file);
-	if (config_command(cfg, a->command) == -1) {
-		cfg->is_wrong[EXEC] = 1;
-		r = -1;
-	}
-	if (cfg->given[ACCEPT] != NULL)
-		last = PASSED;
-	for (fd = PASSED; fd < last; fd++) {
-		snprintf(text, sizeof(text), "fd:%d", fd);
-		r |= config_set(cfg, FROM_FILE, "LISTEN_FDS", "accept", text);
-	}
-	if (a->test && a->quiet && !a->inetd && cfg->given[ACCEPT] == NULL &&
-	    !cfg->is_wrong[ACCEPT]) {
-		log_warning("missing: accept (right if systemd passes the "
-		    "sockets)");
-		cfg->is_wrong[ACCEPT] = 1;
-	}
-	return config_check(cfg, a->inetd) == -1 ? -1 : r;
-}
 
 /*
  * TLS, FROM THE CONFIGURATION
@@ -1588,7 +108,7 @@ read_password(const char *name, const char *where)
 	FILE *fp;
 
 	/* Unbuffered: no copy is left behind. */
-	if ((fp = open_to_read(name, &why)) == NULL ||
+	if ((fp = config_open(name, &why)) == NULL ||
 	    setvbuf(fp, NULL, _IONBF, 0) != 0 ||
 	    getline(&line, &size, fp) == -1) {
 		log_error("%s: key_password_file %s: %s", where, name,
@@ -3481,6 +2001,12 @@ static const char *const writers[] = {
 	"another group"
 };
 
+/* Whom the workers run as. */
+struct files_user {
+	uid_t	 uid;
+	gid_t	 gid;
+};
+
 /* The directory that a file is in. */
 struct place {
 	char	 directory[PATH_MAX];	/* without links */
@@ -3490,22 +2016,22 @@ struct place {
 };
 
 static int
-is_ours(const struct stat *st)
+files_is_ours(const struct stat *st)
 {
 	return st->st_uid == 0 || st->st_uid == geteuid();
 }
 
 static enum writer
-writer_of(const struct service *sv, const struct stat *st)
+writer_of(struct files_user user, const struct stat *st)
 {
 	int by_group = (st->st_mode & S_IWGRP) != 0;
 
-	if (sv->uid != geteuid() && (st->st_uid == sv->uid ||
-	    (by_group && st->st_gid == sv->gid)))
+	if (user.uid != geteuid() && (st->st_uid == user.uid ||
+	    (by_group && st->st_gid == user.gid)))
 		return WORKERS_USER;
 	if (!(st->st_mode & S_ISVTX) && (st->st_mode & S_IWOTH))
 		return ANYBODY;
-	if (!is_ours(st))
+	if (!files_is_ours(st))
 		return ANOTHER_USER;
 	if (!(st->st_mode & S_ISVTX) && by_group && st->st_gid != 0 &&
 	    st->st_gid != getegid())
@@ -3521,7 +2047,7 @@ is_refused(enum writer w)
 
 /* One more directory on the way: the first counts, unless one is worse. */
 static void
-look_at(const struct service *sv, const char *directory, struct place *p)
+look_at(struct files_user user, const char *directory, struct place *p)
 {
 	enum writer w = NOBODY_ELSE;
 	struct stat st;
@@ -3529,10 +2055,10 @@ look_at(const struct service *sv, const char *directory, struct place *p)
 	/* Who made a link may lead it elsewhere; its mode says nothing. */
 	if (lstat(directory, &st) == 0 && S_ISLNK(st.st_mode)) {
 		st.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
-		w = writer_of(sv, &st);
+		w = writer_of(user, &st);
 	}
 	if (w == NOBODY_ELSE && stat(directory, &st) == 0) {
-		w = writer_of(sv, &st);
+		w = writer_of(user, &st);
 		p->is_open &= (st.st_mode & S_IXOTH) != 0;
 	}
 	if (w == NOBODY_ELSE || is_refused(p->writer) ||
@@ -3543,14 +2069,14 @@ look_at(const struct service *sv, const char *directory, struct place *p)
 }
 
 static void
-look_along(const struct service *sv, const char *path, struct place *p)
+look_along(struct files_user user, const char *path, struct place *p)
 {
 	size_t n = 0;
 
 	snprintf(p->directory, sizeof(p->directory), "%s",
 	    *path == '/' ? "/" : ".");
 	for (;;) {
-		look_at(sv, p->directory, p);
+		look_at(user, p->directory, p);
 		n += 1 + strcspn(path + n + 1, "/");
 		if (path[n] == '\0')
 			break;
@@ -3565,17 +2091,18 @@ look_along(const struct service *sv, const char *path, struct place *p)
  * replaced.  One that can't be looked at keeps the file from being opened, too.
  */
 static const char *
-find_place(const struct service *sv, const char *path, struct place *p)
+find_place(struct files_user user, const char *path, struct place *p)
 {
 	static char text[PATH_MAX + 64];
 	char real[PATH_MAX];
 
 	p->writer = NOBODY_ELSE;
+	p->culprit[0] = '\0';
 	p->is_open = 1;
-	look_along(sv, path, p);
+	look_along(user, path, p);
 	if (realpath(p->directory, real) != NULL) {
-		look_along(sv, real, p);
-		look_at(sv, real, p);
+		look_along(user, real, p);
+		look_at(user, real, p);
 		snprintf(p->directory, sizeof(p->directory), "%s", real);
 	}
 	snprintf(text, sizeof(text), "%s can write to the directory %s",
@@ -3589,7 +2116,7 @@ file_fault(int option, const struct stat *st)
 {
 	if (S_ISLNK(st->st_mode) || (S_ISREG(st->st_mode) && st->st_nlink > 1))
 		return "it is a link";
-	if (!is_ours(st))
+	if (!files_is_ours(st))
 		return "it belongs to another user";
 	if (S_ISREG(st->st_mode) || (option == LOG &&
 	    (S_ISFIFO(st->st_mode) || S_ISCHR(st->st_mode))))
@@ -3599,11 +2126,11 @@ file_fault(int option, const struct stat *st)
 
 /* Why it can't be opened, or is not to be; or NULL.  Nothing is made. */
 static const char *
-path_fault(const struct service *sv, int option, const char *path)
+files_fault(struct files_user user, int option, const char *path)
 {
 	int is_read = option == TICKET_KEYS;	/* and may be a link */
 	struct place place;
-	const char *why = find_place(sv, path, &place);
+	const char *why = find_place(user, path, &place);
 	struct stat st;
 
 	if (is_refused(place.writer))
@@ -3613,7 +2140,7 @@ path_fault(const struct service *sv, int option, const char *path)
 	if ((is_read ? stat : lstat)(path, &st) == 0) {
 		if ((why = file_fault(option, &st)) != NULL)
 			return why;
-		if (is_read && is_refused(writer_of(sv, &st)))
+		if (is_read && is_refused(writer_of(user, &st)))
 			return "others can write to it";
 	} else if (errno == ENOENT)
 		path = place.directory;
@@ -3650,7 +2177,8 @@ path_of(int option, const char *text)
  * what they can replace, though that may be as it was meant to be.
  */
 static int
-check_files(const struct service *sv, enum log_level level)
+files_check(const struct config *cfg, struct files_user user,
+    enum log_level level)
 {
 	static const int checked[] = {
 		ACCEPT, TICKET_KEYS, PIDFILE, LOG, STATS_FILE
@@ -3662,15 +2190,15 @@ check_files(const struct service *sv, enum log_level level)
 	int r = 0;
 
 	for (i = 0; i < sizeof(checked) / sizeof(checked[0]); i++) {
-		for (v = sv->cfg.given[checked[i]]; v != NULL; v = v->next) {
+		for (v = cfg->given[checked[i]]; v != NULL; v = v->next) {
 			if ((path = path_of(checked[i], v->text)) == NULL)
 				continue;
 			if (level == LEVEL_ERROR &&
-			    sv->cfg.is_wrong[checked[i]])
+			    cfg->is_wrong[checked[i]])
 				continue;
 			why = level == LEVEL_ERROR ?
-			    path_fault(sv, checked[i], path) :
-			    find_place(sv, path, &place);
+			    files_fault(user, checked[i], path) :
+			    find_place(user, path, &place);
 			if (why == NULL)
 				continue;
 			log_at(level, "%s: %s %s: %s", v->where,
@@ -3684,9 +2212,11 @@ check_files(const struct service *sv, enum log_level level)
 
 /* Secrets that more than their owner and group can read. */
 static void
-warn_of_readers(const struct service *sv)
+files_warn_of_readers(const struct config *cfg)
 {
-	const int secrets[] = { sv->cfg.given[KEY] != NULL ? KEY : CERT,
+	/* Who can write there is another question. */
+	const struct files_user nobody = { geteuid(), getegid() };
+	const int secrets[] = { cfg->given[KEY] != NULL ? KEY : CERT,
 	    KEY_PASSWORD_FILE, TICKET_KEYS };
 	struct place place;
 	const struct value *v;
@@ -3695,11 +2225,11 @@ warn_of_readers(const struct service *sv)
 	size_t i;
 
 	for (i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++) {
-		for (v = sv->cfg.given[secrets[i]]; v != NULL; v = v->next) {
+		for (v = cfg->given[secrets[i]]; v != NULL; v = v->next) {
 			if (realpath(v->text, path) == NULL ||
 			    stat(path, &st) == -1)
 				continue;
-			find_place(sv, path, &place);
+			find_place(nobody, path, &place);
 			if (place.is_open && (st.st_mode & S_IRWXO) != 0)
 				log_warning("%s: %s %s: other users have "
 				    "access to it (mode %04o)", v->where,
@@ -3711,16 +2241,19 @@ warn_of_readers(const struct service *sv)
 
 /* A file that is not there yet, to write to; NULL with errno. */
 static FILE *
-open_new(const char *name, mode_t mode)
+files_create(const char *name, mode_t mode)
 {
 	int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW |
 	    O_CLOEXEC, mode);
 	FILE *fp = NULL;
+	int saved;
 
 	if (fd != -1 && (fchmod(fd, mode) == -1 ||
 	    (fp = fdopen(fd, "w")) == NULL)) {
+		saved = errno;
 		unlink(name);
-		close_failed(fd);
+		close(fd);
+		errno = saved;
 	}
 	return fp;
 }
@@ -3730,10 +2263,11 @@ open_new(const char *name, mode_t mode)
  * FIFO that nobody reads yet can only be opened while somebody does.
  */
 static int
-open_file(const struct service *sv, int option, int flags, mode_t mode)
+files_open(const struct config *cfg, struct files_user user, int option,
+    int flags, mode_t mode)
 {
-	const char *name = config_text(&sv->cfg, option);
-	const char *why = path_fault(sv, option, name);
+	const char *name = config_text(cfg, option);
+	const char *why = files_fault(user, option, name);
 	int fd = -1, reader = -1;
 	struct stat st;
 
@@ -3750,11 +2284,21 @@ open_file(const struct service *sv, int option, int flags, mode_t mode)
 		    file_fault(option, &st);
 	if (why == NULL)
 		return fd;
-	log_error("%s: %s %s: %s", config_where(&sv->cfg, option),
+	log_error("%s: %s %s: %s", config_where(cfg, option),
 	    options[option].name, name, why);
 	if (fd != -1)
 		close(fd);
 	return -1;
+}
+
+/*
+ * THE LOG, OPENED
+ */
+
+static struct files_user
+workers_user(const struct service *sv)
+{
+	return (struct files_user){ sv->uid, sv->gid };
 }
 
 /* To where it says, anew if it is a file; -1: as before, with a sentence. */
@@ -3774,7 +2318,8 @@ log_open(const struct service *sv)
 	else if (stream != 0)
 		fd = stream == logging.stream ? logging.fd :
 		    log_open_stream(stream);
-	else if ((fd = open_file(sv, LOG, O_WRONLY | O_APPEND, 0640)) == -1)
+	else if ((fd = files_open(&sv->cfg, workers_user(sv), LOG,
+	    O_WRONLY | O_APPEND, 0640)) == -1)
 		return -1;
 	log_to(fd, stream);
 	logging.is_ours = strcmp(to, "stderr") != 0;
@@ -3799,7 +2344,7 @@ remove_stale(const struct address *a)
 	if (fd == -1)
 		return;
 	if (lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-	    is_ours(&st) && connect(fd, (const struct sockaddr *)&a->sa,
+	    files_is_ours(&st) && connect(fd, (const struct sockaddr *)&a->sa,
 	    a->len) == -1 && errno == ECONNREFUSED)
 		unlink(un->sun_path);
 	close(fd);
@@ -5030,7 +3575,7 @@ service_free(struct service *sv)
 static int
 step_configure(struct service *sv, const struct arguments *a)
 {
-	int r = configure(&sv->cfg, a);
+	int r = arguments_configure(a, &sv->cfg);
 
 	return load_tls(&sv->tls, &sv->cfg) == -1 ? -1 : r;
 }
@@ -5062,7 +3607,8 @@ step_privileges(struct service *sv, const struct arguments *a)
 	int r = load_privileges(sv);
 
 	(void)a;
-	return check_files(sv, LEVEL_ERROR) == -1 ? -1 : r;
+	return files_check(&sv->cfg, workers_user(sv), LEVEL_ERROR) == -1 ?
+	    -1 : r;
 }
 
 /*
@@ -6109,7 +4655,7 @@ static const char *
 stats_write(const struct stats *st, const struct service *live,
     const char *path)
 {
-	const char *why = path_fault(live, STATS_FILE, path);
+	const char *why = files_fault(workers_user(live), STATS_FILE, path);
 	char fresh[PATH_MAX];
 	FILE *fp;
 	int n;
@@ -6120,7 +4666,7 @@ stats_write(const struct stats *st, const struct service *live,
 	if ((size_t)n >= sizeof(fresh))
 		return strerror(ENAMETOOLONG);
 	unlink(fresh);			/* one that was never finished */
-	if ((fp = open_new(fresh, 0644)) == NULL)
+	if ((fp = files_create(fresh, 0644)) == NULL)
 		return strerror(errno);
 	print_stats(fp, st, live);
 	if (fclose(fp) == 0 && rename(fresh, path) == 0)
@@ -6766,8 +5312,8 @@ announce(const struct service *sv, const struct service *old)
 		else if (sandbox_lacks() != NULL)
 			log_notice("sandbox: %s", sandbox_lacks());
 	}
-	check_files(sv, LEVEL_WARNING);
-	warn_of_readers(sv);
+	files_check(&sv->cfg, workers_user(sv), LEVEL_WARNING);
+	files_warn_of_readers(&sv->cfg);
 }
 
 static void
@@ -7227,7 +5773,7 @@ carry_value(struct parcel *x, struct config *cfg, int option, struct value v)
 		x->bad = "a value has no name";
 	if (x->reads) {
 		if (x->bad == NULL && (option = option_find(name)) != -1)
-			values_add(&cfg->given[option], v.rank, v.where,
+			config_add(&cfg->given[option], v.rank, v.where,
 			    v.text);
 		free(v.where);
 		free(v.text);
@@ -7598,7 +6144,7 @@ find_program(const char *name)
 	int n = 0;
 
 	if (strchr(name, '/') == NULL)
-		find_runnable(name, path, sizeof(path));
+		config_find_runnable(name, path, sizeof(path));
 	else if (name[0] == '/' || getcwd(own, sizeof(own)) != NULL)
 		n = snprintf(path, sizeof(path), "%s%s%s", own,
 		    name[0] == '/' ? "" : "/", name);
@@ -8488,7 +7034,8 @@ write_pidfile(struct master *m)
 
 	if (name == NULL)
 		return 0;
-	if ((fd = open_file(m->live, PIDFILE, O_RDWR, 0600)) == -1)
+	if ((fd = files_open(cfg, workers_user(m->live), PIDFILE, O_RDWR,
+	    0600)) == -1)
 		return -1;
 	fchmod(fd, 0600);	/* one that was left over */
 	if (lock_file(fd, name) == -1)
@@ -8619,8 +7166,8 @@ run_test(const struct arguments *a)
 		report_service(sv);
 	if (!a->inetd)
 		warn_of_sockets(sv);
-	check_files(sv, LEVEL_WARNING);
-	warn_of_readers(sv);
+	files_check(&sv->cfg, workers_user(sv), LEVEL_WARNING);
+	files_warn_of_readers(&sv->cfg);
 	tls_config_warn(sv->tls, say_warning);
 	service_free(sv);
 	if (a->state == -1 || upgrade_answer(a->state) == 0)
@@ -8640,7 +7187,7 @@ secret_open(const char *file)
 	FILE *fp = stdout;
 
 	if (file != NULL) {
-		if ((fp = open_new(file, 0600)) == NULL) {
+		if ((fp = files_create(file, 0600)) == NULL) {
 			log_error("-o %s: %s", file, strerror(errno));
 			return NULL;
 		}
@@ -8726,13 +7273,13 @@ main(int argc, char **argv)
 
 	hold_standard_descriptors();
 	log_init();
-	take_environment(&a);
+	arguments_environment(&a);
 	if (argc == 1) {
-		misused();
-	} else if (parse_arguments(&a, argc, argv) == -1) {
+		arguments_misused();
+	} else if (arguments_parse(&a, argc, argv) == -1) {
 		r = EXIT_CONFIG;
 	} else if (a.help) {
-		help();
+		arguments_help();
 		r = EXIT_SUCCESS;
 	} else if (a.version) {
 		run_version();

@@ -10,73 +10,14 @@
 #include "../../tunnel.c"
 #undef main
 
-#include <setjmp.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 
-#include <cmocka.h>
-
-#define WHERE	"tunnel.conf:12"
-#define LEN(a)	(sizeof(a) / sizeof((a)[0]))
+#include "said.h"
 
 static char directory[] = "/tmp/test_tunnel.XXXXXX";
-
-/* What has been logged since the last call. */
-static const char *
-said(void)
-{
-	static char text[16384];
-	ssize_t n = pread(logging.fd, text, sizeof(text) - 1, 0);
-
-	assert_in_range(n, 0, sizeof(text) - 2);
-	text[n] = '\0';
-	assert_int_equal(ftruncate(logging.fd, 0), 0);
-	assert_int_equal(lseek(logging.fd, 0, SEEK_SET), 0);
-	return text;
-}
-
-static int
-is_sentence(const char *text)
-{
-	size_t len = strlen(text);
-
-	return strncmp(text, "tunnel: error: ", 15) == 0 && len > 16 &&
-	    strchr(text, '\n') == text + len - 1;
-}
-
-/* One sentence, from where, in which part is to be found. */
-static void
-expect_said(const char *where, const char *part)
-{
-	const char *text = said();
-
-	if (!is_sentence(text) || strncmp(text + 15, where, strlen(where)) !=
-	    0 || strstr(text, part) == NULL)
-		fail_msg("said: \"%s\", not one sentence with \"%s\" and "
-		    "\"%s\"", text, where, part);
-}
-
-/* Sentences, one of which begins with where, and has part in it. */
-static void
-expect_among(const char *where, const char *part)
-{
-	char begin[256], *at;
-	const char *text = said();
-
-	snprintf(begin, sizeof(begin), "tunnel: error: %s", where);
-	at = strstr(text, begin);
-	if (at == NULL || strstr(at, part) == NULL)
-		fail_msg("said: \"%s\", and not \"%s\" and \"%s\"", text,
-		    where, part);
-}
-
-static void
-expect_silence(void)
-{
-	assert_string_equal(said(), "");
-}
 
 static int
 line_of(struct config *cfg, const char *where, const char *bytes, size_t len)
@@ -135,9 +76,7 @@ setup(void **state)
 	memset(&cfg, 0, sizeof(cfg));
 	config_defaults(&cfg);
 	*state = &cfg;
-	logging.level = LEVEL_INFO;
-	logging.has_time = logging.is_ours = logging.is_journal = 0;
-	said();
+	said_reset();
 	return 0;
 }
 
@@ -1235,19 +1174,6 @@ refuse(struct worker *w, const char *address, const char *reason, int times)
 			log_notice("%s %s", address, reason);
 }
 
-/* How often it was said, of what was said since the last call. */
-static int
-times_said(const char *text, const char *part)
-{
-	int n = 0;
-
-	while ((text = strstr(text, part)) != NULL) {
-		text++;
-		n++;
-	}
-	return n;
-}
-
 static void
 test_repeats(void **state)
 {
@@ -2159,9 +2085,7 @@ main(void)
 	};
 	int r;
 
-	unsetenv("JOURNAL_STREAM");
-	logging.fd = memfd_create("log", MFD_CLOEXEC);
-	if (logging.fd == -1 || mkdtemp(directory) == NULL)
+	if (said_init() == -1 || mkdtemp(directory) == NULL)
 		return 1;
 	r = cmocka_run_group_tests(tests, NULL, NULL);
 	unlink(file_name());

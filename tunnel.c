@@ -1017,7 +1017,7 @@ config_file(struct config *cfg, const char *name)
 		config_blame_all(cfg);
 		return -1;
 	}
-	while (logging.errors < ERRORS_READ &&
+	while (log_errors() < ERRORS_READ &&
 	    (errno = 0, len = getline(&line, &size, fp)) != -1) {
 		snprintf(where, sizeof(where), "%s:%zu", name, ++number);
 		if (line[len - 1] == '\n')
@@ -1040,7 +1040,7 @@ config_file(struct config *cfg, const char *name)
 		config_blame_all(cfg);
 		r = -1;
 	}
-	if (logging.errors >= ERRORS_READ)
+	if (log_errors() >= ERRORS_READ)
 		config_blame_all(cfg);
 	free(line);
 	fclose(fp);
@@ -2084,7 +2084,7 @@ struct counts {
 	uint64_t lost;			/* with a worker that was killed */
 	uint64_t beat;			/* it was alive, at (ms) */
 	uint64_t unlogged;		/* lines it has lost, and not told: */
-	int	 unlogged_why, unlogged_cut;	/* as in logging */
+	int	 unlogged_why, unlogged_cut;	/* as in the log */
 };
 
 /* How many connections an address has; see max_per_ip. */
@@ -3398,7 +3398,7 @@ may_log(struct worker *w, enum log_level level, uint64_t key,
 	struct shared *shared = w->service->shared;
 	int allowed;
 
-	if (level > logging.level || logging.level == LEVEL_DEBUG)
+	if (level > log_get_level() || log_get_level() == LEVEL_DEBUG)
 		return 1;
 	repeats_end(w->service, 0);
 	lock_shared(shared);
@@ -4149,9 +4149,11 @@ static int
 log_open(const struct service *sv)
 {
 	const char *to = config_text(&sv->cfg, LOG);
+	struct log_state state;
 	int fd = -1, stream;
 
-	if (logging.is_daemon && sv->cfg.given[LOG] == NULL)
+	log_get_state(&state);
+	if (state.is_daemon && sv->cfg.given[LOG] == NULL)
 		to = "syslog";
 	stream = log_stream(to);
 	/* Workers will find neither the time zone nor syslog's socket. */
@@ -4159,14 +4161,13 @@ log_open(const struct service *sv)
 	if (stream == -1)
 		log_connect_syslog();
 	else if (stream != 0)
-		fd = stream == logging.stream ? logging.fd :
+		fd = stream == state.stream ? log_fd() :
 		    log_open_stream(stream);
 	else if ((fd = open_file(sv, LOG, O_WRONLY | O_APPEND, 0640)) == -1)
 		return -1;
 	log_to(fd, stream);
-	logging.is_ours = strcmp(to, "stderr") != 0;
-	logging.has_time = logging.is_ours || !logging.is_journal;
-	logging.level = (enum log_level)sv->cfg.number[LOG_LEVEL];
+	log_configure(strcmp(to, "stderr") != 0,
+	    (enum log_level)sv->cfg.number[LOG_LEVEL]);
 	return 0;
 }
 
@@ -4877,7 +4878,7 @@ filter_shared(struct filter *f, int call, rlim_t limit)
 	filter_skip(f, (uint32_t)call, 0, 6);
 	filter_argument(f, 0);
 	filter_split(f, STDERR_FILENO + 1, 0, 2);
-	filter_skip(f, (uint32_t)logging.fd, 1, 0);
+	filter_skip(f, (uint32_t)log_fd(), 1, 0);
 	filter_split(f, filter_number(limit), 0, 1);
 	filter_deny(f);
 }
@@ -4909,7 +4910,7 @@ filter_make(struct filter *f, uint32_t third, int with_tls, rlim_t limit)
 		{ SYS_sendto, 5, UINT32_MAX, { 0 } },	/* to no address */
 		{ SYS_sendmsg, 2, MSG_FASTOPEN, { 0 } },
 		/* A log that was opened anew, in the place of the other. */
-		{ SYS_dup3, 1, UINT32_MAX, { (uint32_t)logging.fd } },
+		{ SYS_dup3, 1, UINT32_MAX, { (uint32_t)log_fd() } },
 		{ SYS_recvmsg, 0, with_tls ? 0 : UINT32_MAX, {
 		    with_tls ? 0 : filter_number(limit) } },
 	};
@@ -5104,8 +5105,8 @@ next_of_use(const struct config *cfg, const struct arguments *a, unsigned from)
 
 	if (from < (unsigned)(PASSED + a->passed))
 		return from;
-	if (logging.fd >= (int)from)
-		next = (unsigned)logging.fd;
+	if (log_fd() >= (int)from)
+		next = (unsigned)log_fd();
 	if (a->state >= (int)from && (unsigned)a->state < next)
 		next = (unsigned)a->state;
 	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
@@ -5129,7 +5130,7 @@ close_strays(const struct config *cfg, const struct arguments *a)
 		if (next > from)
 			close_between(from, next - 1);
 	}
-	if (logging.fd == -1)
+	if (log_fd() == -1)
 		log_connect_syslog();	/* its socket was one of them */
 }
 
@@ -5666,7 +5667,7 @@ struct order {
 	int32_t	 what;
 	int32_t	 log;			/* -1: syslog, 0: it is passed along; */
 					/* or a standard descriptor */
-	int32_t	 has_time, is_ours;	/* as in logging */
+	int32_t	 has_time, is_ours;	/* as in the log */
 	int64_t	 ms;			/* for connections to finish */
 };
 
@@ -5721,11 +5722,13 @@ take_order(int line, struct order *o, int *fd)
 static struct order
 log_order(int *fd)
 {
-	int is_passed = logging.fd > STDERR_FILENO;
+	int is_passed = log_fd() > STDERR_FILENO;
+	struct log_state state;
 
-	*fd = is_passed ? logging.fd : -1;
-	return (struct order){ .what = LOG_TO, .has_time = logging.has_time,
-	    .is_ours = logging.is_ours, .log = is_passed ? 0 : logging.fd };
+	log_get_state(&state);
+	*fd = is_passed ? log_fd() : -1;
+	return (struct order){ .what = LOG_TO, .has_time = state.has_time,
+	    .is_ours = state.is_ours, .log = is_passed ? 0 : log_fd() };
 }
 
 /*
@@ -5738,17 +5741,20 @@ static void
 log_moved(const struct order *o, int fd)
 {
 	int to = fd != -1 ? fd : o->log;
+	struct log_state state;
 
 	if (to <= 0)
 		return;
-	if (logging.fd <= STDERR_FILENO ||
-	    dup3(to, logging.fd, O_CLOEXEC) == -1)
+	if (log_fd() <= STDERR_FILENO ||
+	    dup3(to, log_fd(), O_CLOEXEC) == -1)
 		log_to(to, o->log);
 	else if (fd != -1)
 		close(fd);
-	logging.has_time = o->has_time;
-	logging.is_ours = o->is_ours;
-	logging.is_cut = 0;
+	log_get_state(&state);
+	state.has_time = o->has_time;
+	state.is_ours = o->is_ours;
+	state.lost.is_cut = 0;
+	log_set_state(&state);
 }
 
 /*
@@ -5953,7 +5959,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	w->command_ops.abort = command_abort;
 	w->command_ops.error = command_error;
 	/* A socket of its own: the others' can't be shut down through it. */
-	if (logging.fd == -1)
+	if (log_fd() == -1)
 		log_connect_syslog();
 	if (set_apart(w, slot) == -1)
 		why = "descriptors";
@@ -6322,7 +6328,7 @@ stats_write(const struct stats *st, const struct service *live,
 static void
 close_all_but_log(void)
 {
-	unsigned log = logging.fd > STDERR_FILENO ? (unsigned)logging.fd :
+	unsigned log = log_fd() > STDERR_FILENO ? (unsigned)log_fd() :
 	    STDERR_FILENO;
 
 	closelog();
@@ -6338,7 +6344,7 @@ stats_child(const struct stats *st, const struct service *live,
 {
 	const char *why = NULL;
 
-	logging.lost = 0;		/* the master tells of its own */
+	log_lost_take();		/* the master tells of its own */
 	close_all_but_log();
 	if (path != NULL)
 		why = stats_write(st, live, path);
@@ -6625,8 +6631,7 @@ lower_descriptors(struct worker *w, struct service *sv)
 	move_fd(&w->line, STDERR_FILENO + 1);
 	for (i = 0; i < sv->nlisteners; i++)
 		move_fd(&sv->listeners[i].fd, STDERR_FILENO + 1);
-	if (logging.fd > STDERR_FILENO)
-		move_fd(&logging.fd, STDERR_FILENO + 1);
+	log_lower();
 }
 
 /* In the child: serve, and never come back. */
@@ -6637,9 +6642,10 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	struct worker w = { .has_master = 1, .line = line, .turn = slot,
 	    .beat_every = in == NULL ? m->args->watchdog / BEATS : 0 };
 	struct incoming connection;
+	struct log_lost lost;
 	int r = EXIT_FAILURE;
 
-	logging.lost = 0;		/* the master tells of its own */
+	log_lost_take();		/* the master tells of its own */
 	leave_signals();
 	leave_master(m, sv, in);
 	if (in != NULL) {
@@ -6652,9 +6658,10 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 		r = in != NULL || may_begin(w.line) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
-	sv->counts[slot].unlogged = logging.lost;
-	sv->counts[slot].unlogged_why = logging.why;
-	sv->counts[slot].unlogged_cut = logging.is_cut;
+	lost = log_lost_take();
+	sv->counts[slot].unlogged = lost.lines;
+	sv->counts[slot].unlogged_why = lost.why;
+	sv->counts[slot].unlogged_cut = lost.is_cut;
 	exit(r);
 }
 
@@ -6924,13 +6931,10 @@ serve_waiting(struct master *m)
 static void
 tell_unlogged(const volatile struct counts *n)
 {
-	if (n->unlogged > 0) {
-		logging.lost += n->unlogged;
-		logging.why = n->unlogged_why;
-		logging.is_cut |= n->unlogged_cut != 0;
-	}
-	if (logging.lost > 0)
-		log_is_stuck();
+	const struct log_lost lost = { .lines = n->unlogged,
+	    .why = n->unlogged_why, .is_cut = n->unlogged_cut };
+
+	log_lost_add(&lost);
 }
 
 /* Whoever sits there next finds it empty; what was counted is kept. */
@@ -7869,32 +7873,38 @@ static void
 log_again(struct master *m)
 {
 	int fd = m->upgrade.log;
+	struct log_state state;
 
 	if (fd == -1)
 		log_connect_syslog();
 	else if (fd > STDERR_FILENO)
 		fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	log_to(fd, logging.stream);
+	log_get_state(&state);
+	log_to(fd, state.stream);
 }
 
 static void
 carry_log(struct parcel *x, struct master *m)
 {
-	int level = (int)logging.level, fd = logging.fd;
+	struct log_state state;
+	int level, fd = log_fd();
 
 	if (x->bad != NULL)
 		return;
+	log_get_state(&state);
+	level = (int)state.level;
 	carry_fd(x, &fd);
-	carry_int(x, &logging.stream, -1, STDERR_FILENO);
-	carry_int(x, &logging.has_time, 0, 1);
-	carry_int(x, &logging.is_ours, 0, 1);
-	carry_int(x, &logging.is_journal, 0, 1);
-	carry_int(x, &logging.is_daemon, 0, 1);
+	carry_int(x, &state.stream, -1, STDERR_FILENO);
+	carry_int(x, &state.has_time, 0, 1);
+	carry_int(x, &state.is_ours, 0, 1);
+	carry_int(x, &state.is_journal, 0, 1);
+	carry_int(x, &state.is_daemon, 0, 1);
 	carry_int(x, &level, LEVEL_ERROR, LEVEL_DEBUG);
-	carry(x, &logging.lost, sizeof(logging.lost));
-	carry(x, &logging.why, sizeof(logging.why));
-	carry_int(x, &logging.is_cut, 0, 1);
-	logging.level = (enum log_level)level;
+	carry(x, &state.lost.lines, sizeof(state.lost.lines));
+	carry(x, &state.lost.why, sizeof(state.lost.why));
+	carry_int(x, &state.lost.is_cut, 0, 1);
+	state.level = (enum log_level)level;
+	log_set_state(&state);
 	if (!x->reads)
 		return;
 	m->upgrade.log = fd;
@@ -8358,7 +8368,7 @@ close_others(struct parcel *x, const struct master *m,
     const struct arguments *a)
 {
 	const int ours[] = { m->upgrade.program, a->state, a->before,
-	    logging.fd };
+	    log_fd() };
 	size_t i, n = x->nfds, more = sizeof(ours) / sizeof(ours[0]);
 	int next = PASSED, *fds = malloc((n + more) * sizeof(*fds));
 
@@ -8376,7 +8386,7 @@ close_others(struct parcel *x, const struct master *m,
 	}
 	close_between((unsigned)next, INT_MAX);
 	free(fds);
-	if (logging.fd == -1)
+	if (log_fd() == -1)
 		log_connect_syslog();	/* whose socket was none of these */
 }
 
@@ -8815,9 +8825,11 @@ static void
 silence(void)
 {
 	int fd, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct log_state log;
 
+	log_get_state(&log);
 	for (fd = STDIN_FILENO; fd <= STDERR_FILENO && null != -1; fd++)
-		if (fd != logging.stream)
+		if (fd != log.stream)
 			dup2(null, fd);
 	if (null > STDERR_FILENO)
 		close(null);
@@ -8892,6 +8904,7 @@ out:
 static int
 background(void)
 {
+	struct log_state log;
 	int fds[2], status;
 	pid_t pid;
 	char byte;
@@ -8903,7 +8916,9 @@ background(void)
 	if (pid == 0) {
 		close(fds[0]);
 		setsid();
-		logging.is_daemon = 1;
+		log_get_state(&log);
+		log.is_daemon = 1;
+		log_set_state(&log);
 		return fds[1];
 	}
 	close(fds[1]);

@@ -631,7 +631,7 @@ test_environment(void **state)
 	struct arguments a = { 0 };
 
 	(void)state;
-	snprintf(text, sizeof(text), "%d", logging.fd);
+	snprintf(text, sizeof(text), "%d", log_fd());
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	snprintf(other, sizeof(other), "%d", (int)getppid());
 	setenv("LISTEN_PID", other, 1);
@@ -656,8 +656,8 @@ test_environment(void **state)
 	setenv("TUNNEL_STATE", text, 1);
 	setenv("TUNNEL_BEFORE", text, 1);
 	take_environment(&a);
-	assert_int_equal(a.state, logging.fd);
-	assert_int_equal(a.before, logging.fd);
+	assert_int_equal(a.state, log_fd());
+	assert_int_equal(a.before, log_fd());
 	assert_null(getenv("TUNNEL_STATE"));
 	assert_null(getenv("TUNNEL_BEFORE"));
 	unsetenv("LISTEN_PID");
@@ -675,19 +675,19 @@ test_exit_code(void **state)
 		{ "-c/nonexistent/file", "/nonexistent/file: " },
 	};
 	char *argv[3] = { "tunnel", NULL, NULL };
-	int log = logging.fd, standard = dup(STDERR_FILENO);
+	int log = dup(log_fd()), standard = dup(STDERR_FILENO);
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < LEN(bad); i++) {
 		argv[1] = bad[i].argument;
 		optind = 1;
-		logging.fd = dup2(log, STDERR_FILENO);
+		log_to(dup2(log, STDERR_FILENO), -1);
 		assert_int_equal(tunnel_main(2, argv), EXIT_CONFIG);
-		assert_int_equal(logging.fd, STDERR_FILENO);
+		assert_int_equal(log_fd(), STDERR_FILENO);
 		expect_among("", bad[i].part);
 	}
-	logging.fd = log;
+	log_to(log, -1);
 	dup2(standard, STDERR_FILENO);
 	close(standard);
 }
@@ -1250,14 +1250,14 @@ test_repeats_for_debug(void **state)
 
 	(void)state;
 	assert_non_null(sv.shared);
-	logging.level = LEVEL_DEBUG;
+	log_configure(0, LEVEL_DEBUG);
 	refuse(&w, "192.0.2.1", "handshake timeout", 50);
-	logging.level = LEVEL_INFO;
+	log_configure(0, LEVEL_INFO);
 	assert_int_equal(times_said(said(), "\n"), 50);
 	/* What would not be logged is not counted either. */
-	logging.level = LEVEL_WARNING;
+	log_configure(0, LEVEL_WARNING);
 	refuse(&w, "192.0.2.1", "handshake timeout", 50);
-	logging.level = LEVEL_INFO;
+	log_configure(0, LEVEL_INFO);
 	repeats_end(&sv, 1);
 	assert_string_equal(said(), "");
 	forward_free(w.engine);
@@ -1776,73 +1776,6 @@ test_escape(void **state)
 	assert_string_equal(small, "");
 }
 
-static void
-test_log_lines(void **state)
-{
-	char stamp[32];
-	const char *text;
-	int i;
-
-	(void)state;
-	log_info("hello %d", 5);
-	assert_string_equal(said(), "tunnel: hello 5\n");
-	log_notice("a\nb");
-	assert_string_equal(said(), "tunnel: a\\x0ab\n");
-	log_warning("w");
-	assert_string_equal(said(), "tunnel: warning: w\n");
-	log_error("e");
-	assert_string_equal(said(), "tunnel: error: e\n");
-	log_debug("d");
-	expect_silence();
-	logging.level = LEVEL_WARNING;
-	log_notice("n");
-	expect_silence();
-	logging.level = LEVEL_DEBUG;
-	logging.is_journal = 1;
-	log_debug("d");
-	assert_string_equal(said(), "<7>d\n");
-	log_error("e");
-	assert_string_equal(said(), "<3>e\n");
-	logging.is_journal = 0;
-	logging.has_time = 1;
-	log_info("on stderr");
-	text = said();
-	for (i = 0; i < 20; i++)
-		stamp[i] = isdigit((unsigned char)text[i]) ? '0' : text[i];
-	stamp[20] = '\0';
-	assert_string_equal(stamp, "0000-00-00T00:00:00Z");
-	assert_string_equal(text + 20, " tunnel: on stderr\n");
-	logging.is_ours = 1;
-	log_info("in a file");
-	assert_string_equal(said() + 20, " info: in a file\n");
-}
-
-static void
-test_log_keeps_errno(void **state)
-{
-	static char huge[10000];
-	const char *text;
-	int fd = logging.fd;
-
-	(void)state;
-	/* Even where it can't be written. */
-	logging.fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	errno = EDOM;
-	log_error("x");
-	assert_int_equal(errno, EDOM);
-	close(logging.fd);
-	logging.fd = fd;
-	log_error("y");
-	text = said();
-	assert_non_null(strstr(text, "1 lines lost here: Bad file descriptor"));
-	assert_non_null(strstr(text, "error: y\n"));
-	memset(huge, '\n', sizeof(huge) - 1);
-	log_error("%s", huge);
-	text = said();
-	assert_true(is_sentence(text));
-	assert_in_range(strlen(text), LOG_SIZE - 8, LOG_SIZE + 32);
-}
-
 /* Garbage: thousands of lines, from a seed. */
 
 static uint64_t rnd_state;
@@ -2078,8 +2011,6 @@ main(void)
 		TEST(test_unix_paths),
 		TEST(test_address_text),
 		TEST(test_escape),
-		TEST(test_log_lines),
-		TEST(test_log_keeps_errno),
 		TEST(test_garbage),
 		TEST(test_not_to_be_handed_over),
 	};

@@ -2335,17 +2335,6 @@ tune(int fd, const struct config *cfg)
 		keep_alive(fd, ms);
 }
 
-/* Give up a socket for the reason in errno. */
-static int
-close_failed(int fd)
-{
-	int saved = errno;
-
-	close(fd);
-	errno = saved;
-	return -1;
-}
-
 /*
  * In TLS 1.3 the client has the last word of the handshake.  A client that
  * waits for its acknowledgement before it sends more shall not wait long.
@@ -5301,14 +5290,6 @@ raise_limit(const struct service *sv)
 		log_warning("max_connections needs %llu descriptors, and "
 		    "%llu are allowed (ulimit -n)", (unsigned long long)need,
 		    (unsigned long long)l.rlim_cur);
-}
-
-static void
-close_fd(int *fd)
-{
-	if (*fd != -1)
-		close(*fd);
-	*fd = -1;
 }
 
 /* A file in memory; then, of that size for good.  -1 with errno. */

@@ -2058,6 +2058,19 @@ resolve_all(struct targets *all, const struct value *values, int passive)
  * A configuration put to work by the master, and the processes that serve.
  */
 
+/* Who workers are. */
+struct identity {
+	uid_t	 uid;
+	gid_t	 gid;			/* the only group */
+	int	 drops;			/* to the two of them */
+	const char *root;		/* to be locked in; or NULL */
+};
+
+/* What was configured, and where: "tunnel.conf:12"; NULL: nothing. */
+struct wanted {
+	const char *text, *where;
+};
+
 struct listener {
 	int	 fd;
 	const struct target *target;	/* what asked for it, */
@@ -2176,9 +2189,7 @@ struct service {
 	size_t	 nlisteners;
 	const struct rlimit *files, *core;	/* for commands */
 	const char *file;		/* of the configuration, or NULL */
-	uid_t	 uid;
-	gid_t	 gid;
-	int	 drops;			/* to the two of them */
+	struct identity identity;
 	struct seat *seats;
 	size_t	 nseats;		/* once it leaves: those taken alone */
 	size_t	 nslots;		/* rows of counts: a seat's for good */
@@ -3875,9 +3886,10 @@ static enum writer
 writer_of(const struct service *sv, const struct stat *st)
 {
 	int by_group = (st->st_mode & S_IWGRP) != 0;
+	const struct identity *id = &sv->identity;
 
-	if (sv->uid != geteuid() && (st->st_uid == sv->uid ||
-	    (by_group && st->st_gid == sv->gid)))
+	if (id->uid != geteuid() && (st->st_uid == id->uid ||
+	    (by_group && st->st_gid == id->gid)))
 		return WORKERS_USER;
 	if (!(st->st_mode & S_ISVTX) && (st->st_mode & S_IWOTH))
 		return ANYBODY;
@@ -4470,100 +4482,115 @@ leave_signals(void)
 
 /* alone: no group is named, and it is the user's. */
 static int
-load_user(struct service *sv, const char *user, int alone)
+find_user(struct identity *id, const struct wanted *user, int alone)
 {
-	const char *where = config_where(&sv->cfg, USER);
 	const struct passwd *pw;
 	int64_t number;
 
-	if (parse_number(user, 0, UINT32_MAX - 1, &number) == 0) {
-		sv->uid = (uid_t)number;
+	if (parse_number(user->text, 0, UINT32_MAX - 1, &number) == 0) {
+		id->uid = (uid_t)number;
 		if (!alone)
 			return 0;
-		if ((pw = getpwuid(sv->uid)) == NULL) {
+		if ((pw = getpwuid(id->uid)) == NULL) {
 			log_error("%s: user %s is not known, so its group "
-			    "must be given, too", where, user);
+			    "must be given, too", user->where, user->text);
 			return -1;
 		}
-	} else if ((pw = getpwnam(user)) == NULL) {
-		log_error("%s: user \"%s\" is not known", where, user);
+	} else if ((pw = getpwnam(user->text)) == NULL) {
+		log_error("%s: user \"%s\" is not known", user->where,
+		    user->text);
 		return -1;
 	}
-	sv->uid = pw->pw_uid;
-	sv->gid = pw->pw_gid;
+	id->uid = pw->pw_uid;
+	id->gid = pw->pw_gid;
 	return 0;
 }
 
 static int
-load_group(struct service *sv, const char *group)
+find_group(struct identity *id, const struct wanted *group)
 {
 	const struct group *gr;
 	int64_t number;
 
-	if (parse_number(group, 0, UINT32_MAX - 1, &number) == 0) {
-		sv->gid = (gid_t)number;
-	} else if ((gr = getgrnam(group)) != NULL) {
-		sv->gid = gr->gr_gid;
+	if (parse_number(group->text, 0, UINT32_MAX - 1, &number) == 0) {
+		id->gid = (gid_t)number;
+	} else if ((gr = getgrnam(group->text)) != NULL) {
+		id->gid = gr->gr_gid;
 	} else {
-		log_error("%s: group \"%s\" is not known",
-		    config_where(&sv->cfg, GROUP), group);
+		log_error("%s: group \"%s\" is not known", group->where,
+		    group->text);
 		return -1;
 	}
 	return 0;
+}
+
+static int
+privileges_find(struct identity *id, const struct wanted *user,
+    const struct wanted *group, const struct wanted *root)
+{
+	const struct wanted *first = user->text != NULL ? user :
+	    group->text != NULL ? group : root;
+	const char *name = first == user ? "user" : first == group ? "group" :
+	    "chroot";
+	struct stat st;
+	int r = 0;
+
+	*id = (struct identity){ .uid = geteuid(), .gid = getegid(),
+	    .root = root->text };
+	if (user->text != NULL)
+		r |= find_user(id, user, group->text == NULL);
+	if (group->text != NULL)
+		r |= find_group(id, group);
+	if (id->root != NULL && (stat(id->root, &st) == -1 ||
+	    !S_ISDIR(st.st_mode))) {
+		log_error("%s: chroot %s: it is not a directory", root->where,
+		    id->root);
+		r = -1;
+	}
+	id->drops = geteuid() == 0 && first != root;
+	if (geteuid() != 0 && (id->root != NULL || id->uid != geteuid() ||
+	    id->gid != getegid())) {
+		log_error("%s: only root can do that: %s = %s", first->where,
+		    name, first->text);
+		r = -1;
+	}
+	return r;
+}
+
+/* There is no way back, which is tried. */
+static int
+privileges_drop(const struct identity *id)
+{
+	if (id->root != NULL && (chroot(id->root) == -1 || chdir("/") == -1))
+		return -1;
+	if (!id->drops)
+		return 0;
+	if (setgroups(1, &id->gid) == -1 ||
+	    setresgid(id->gid, id->gid, id->gid) == -1 ||
+	    setresuid(id->uid, id->uid, id->uid) == -1)
+		return -1;
+	if (id->uid != 0 && setuid(0) == 0) {
+		errno = EPERM;
+		return -1;
+	}
+	return 0;
+}
+
+static struct wanted
+wanted(const struct config *cfg, int option)
+{
+	return (struct wanted){ .text = config_text(cfg, option),
+	    .where = config_where(cfg, option) };
 }
 
 /* user, group and chroot; -1 after a sentence for each that can't be. */
 static int
 load_privileges(struct service *sv)
 {
-	const char *user = config_text(&sv->cfg, USER);
-	const char *group = config_text(&sv->cfg, GROUP);
-	const char *root = config_text(&sv->cfg, CHROOT);
-	int key = user != NULL ? USER : group != NULL ? GROUP : CHROOT;
-	struct stat st;
-	int r = 0;
+	const struct wanted user = wanted(&sv->cfg, USER),
+	    group = wanted(&sv->cfg, GROUP), root = wanted(&sv->cfg, CHROOT);
 
-	sv->uid = geteuid();
-	sv->gid = getegid();
-	if (user != NULL)
-		r |= load_user(sv, user, group == NULL);
-	if (group != NULL)
-		r |= load_group(sv, group);
-	if (root != NULL && (stat(root, &st) == -1 || !S_ISDIR(st.st_mode))) {
-		log_error("%s: chroot %s: it is not a directory",
-		    config_where(&sv->cfg, CHROOT), root);
-		r = -1;
-	}
-	sv->drops = geteuid() == 0 && (user != NULL || group != NULL);
-	if (geteuid() != 0 && (root != NULL || sv->uid != geteuid() ||
-	    sv->gid != getegid())) {
-		log_error("%s: only root can do that: %s = %s",
-		    config_where(&sv->cfg, key), options[key].name,
-		    config_text(&sv->cfg, key));
-		r = -1;
-	}
-	return r;
-}
-
-/* For good: there is no way back.  -1 with errno. */
-static int
-drop_privileges(const struct service *sv)
-{
-	const char *root = config_text(&sv->cfg, CHROOT);
-
-	if (root != NULL && (chroot(root) == -1 || chdir("/") == -1))
-		return -1;
-	if (!sv->drops)
-		return 0;
-	if (setgroups(1, &sv->gid) == -1 ||
-	    setresgid(sv->gid, sv->gid, sv->gid) == -1 ||
-	    setresuid(sv->uid, sv->uid, sv->uid) == -1)
-		return -1;
-	if (sv->uid != 0 && setuid(0) == 0) {
-		errno = EPERM;
-		return -1;
-	}
-	return 0;
+	return privileges_find(&sv->identity, &user, &group, &root);
 }
 
 /*
@@ -4986,7 +5013,7 @@ sandbox_lacks(void)
 
 /* Nor may another process of the same user look into this one. */
 static void
-hide(void)
+disable_dumps(void)
 {
 	no_core_dumps();
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -5003,7 +5030,7 @@ follow_master(void)
 static int
 sandbox_enter(const struct service *sv)
 {
-	hide();
+	disable_dumps();
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
 		return -1;
 	if (sv->cfg.command != NULL)
@@ -5016,7 +5043,7 @@ sandbox_enter(const struct service *sv)
 #else
 
 static void
-hide(void)
+disable_dumps(void)
 {
 	no_core_dumps();
 }
@@ -5036,7 +5063,7 @@ static int
 sandbox_enter(const struct service *sv)
 {
 	(void)sv;
-	hide();
+	disable_dumps();
 	return 0;
 }
 
@@ -5948,7 +5975,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
 		why = forward_poller;
-	else if (drop_privileges(sv) == -1)
+	else if (privileges_drop(&sv->identity) == -1)
 		why = "user, group, chroot";
 	if (why == NULL && w->has_master)
 		follow_master();
@@ -7174,7 +7201,7 @@ announce(const struct service *sv, const struct service *old)
 	if (old == NULL)
 		log_at(sv->kernel.can != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
 		    text);
-	if (old == NULL && sv->uid == 0)
+	if (old == NULL && sv->identity.uid == 0)
 		log_notice("workers keep the user root (user names another)");
 	if (old == NULL && sv->cfg.number[SANDBOX] == 1) {
 		if (sv->cfg.command != NULL)
@@ -7243,7 +7270,7 @@ prepare(const struct service *sv)
 {
 	raise_limit(sv);
 	if (sv->cfg.number[SANDBOX] == 1)
-		hide();
+		disable_dumps();
 }
 
 /*

@@ -2066,6 +2066,17 @@ struct identity {
 	const char *root;		/* to be locked in; or NULL */
 };
 
+/* What a worker needs; all else is denied. */
+struct sandbox {
+	in_port_t *ports;		/* that it connects to, */
+	size_t	 nports;
+	int	 with_unix;		/* or Unix sockets */
+	int	 with_ktls;		/* kernel TLS */
+	int	 runs_command;		/* which may need anything */
+	int	 log;			/* its descriptor; or -1 */
+	int	 control;		/* the channel's; listeners' are higher */
+};
+
 /* What was configured, and where: "tunnel.conf:12"; NULL: nothing. */
 struct wanted {
 	const char *text, *where;
@@ -4657,28 +4668,24 @@ landlock_abi(void)
 }
 
 static int
-landlock_allow(int fd, const struct targets *connects)
+landlock_allow(int fd, const struct sandbox *box)
 {
-	size_t i, j;
+	size_t i;
 
-	for (i = 0; i < connects->n; i++) {
-		const struct target *t = &connects->list[i];
+	for (i = 0; i < box->nports; i++) {
+		struct landlock_port p = { LANDLOCK_TCP_CONNECT,
+		    box->ports[i] };
 
-		for (j = 0; j < t->n; j++) {
-			struct landlock_port p = { LANDLOCK_TCP_CONNECT,
-			    address_port(&t->addrs[j]) };
-
-			if (p.port != 0 && syscall(SYS_landlock_add_rule, fd,
-			    LANDLOCK_NET_PORT, &p, 0u) == -1)
-				return -1;
-		}
+		if (syscall(SYS_landlock_add_rule, fd, LANDLOCK_NET_PORT, &p,
+		    0u) == -1)
+			return -1;
 	}
 	return 0;
 }
 
-/* No files at all, and TCP to the service's ports alone. */
+/* No files at all, and TCP to those ports alone. */
 static int
-landlock_enter(const struct service *sv)
+landlock_enter(const struct sandbox *box)
 {
 	static const uint64_t files[] = { 0, 0x1fff, 0x3fff, 0x7fff, 0x7fff,
 	    0xffff };
@@ -4697,7 +4704,7 @@ landlock_enter(const struct service *sv)
 	    0u);
 	if (fd == -1)
 		return -1;
-	if (rules.tcp == 0 || landlock_allow(fd, &sv->connects) == 0)
+	if (rules.tcp == 0 || landlock_allow(fd, box) == 0)
 		r = (int)syscall(SYS_landlock_restrict_self, fd, 0u);
 	if (r == -1)
 		return close_failed(fd);
@@ -4743,7 +4750,7 @@ static const int allowed[] = {
 };
 
 /*
- * With kernel TLS, recvmsg(2) is for more than the line to the master.  The two
+ * With kernel TLS, recvmsg(2) is for more than the control channel.  The two
  * can also pass descriptors: to a process outside of the sandbox, or to
  * oneself, as a second number for a listener.
  */
@@ -4877,25 +4884,18 @@ filter_options(struct filter *f, int call, const struct socket_option *o,
 	filter_deny(f);
 }
 
-/* The first descriptor past the limit. */
-static uint32_t
-filter_number(rlim_t limit)
-{
-	return limit < INT_MAX ? (uint32_t)limit : INT_MAX;
-}
-
 /*
  * Deny a call on what other processes share: the standard descriptors and the
- * log, which a worker never closes, and listeners, which are past the limit.
+ * log, which a worker never closes, and the control channel and the listeners.
  */
 static void
-filter_shared(struct filter *f, int call, rlim_t limit)
+filter_shared(struct filter *f, int call, const struct sandbox *box)
 {
 	filter_skip(f, (uint32_t)call, 0, 6);
 	filter_argument(f, 0);
 	filter_split(f, STDERR_FILENO + 1, 0, 2);
-	filter_skip(f, (uint32_t)log_fd(), 1, 0);
-	filter_split(f, filter_number(limit), 0, 1);
+	filter_skip(f, (uint32_t)box->log, 1, 0);
+	filter_split(f, (uint32_t)box->control, 0, 1);
 	filter_deny(f);
 }
 
@@ -4914,8 +4914,9 @@ filter_calls(struct filter *f, const int *calls, size_t n)
  * ports.
  */
 static void
-filter_make(struct filter *f, uint32_t third, int with_tls, rlim_t limit)
+filter_make(struct filter *f, const struct sandbox *box)
 {
+	const uint32_t third = box->with_unix ? AF_UNIX : AF_INET;
 	const struct limit limits[] = {
 		{ SYS_mmap, 2, PROT_EXEC, { 0 } },
 		{ SYS_mprotect, 2, PROT_EXEC, { 0 } },
@@ -4926,9 +4927,9 @@ filter_make(struct filter *f, uint32_t third, int with_tls, rlim_t limit)
 		{ SYS_sendto, 5, UINT32_MAX, { 0 } },	/* to no address */
 		{ SYS_sendmsg, 2, MSG_FASTOPEN, { 0 } },
 		/* A log that was opened anew, in the place of the other. */
-		{ SYS_dup3, 1, UINT32_MAX, { (uint32_t)log_fd() } },
-		{ SYS_recvmsg, 0, with_tls ? 0 : UINT32_MAX, {
-		    with_tls ? 0 : filter_number(limit) } },
+		{ SYS_dup3, 1, UINT32_MAX, { (uint32_t)box->log } },
+		{ SYS_recvmsg, 0, box->with_ktls ? 0 : UINT32_MAX, {
+		    box->with_ktls ? 0 : (uint32_t)box->control } },
 	};
 	size_t i;
 
@@ -4938,34 +4939,25 @@ filter_make(struct filter *f, uint32_t third, int with_tls, rlim_t limit)
 	filter_load(f, offsetof(struct seccomp_data, nr));
 	for (i = 0; i < LENGTH(limits); i++)
 		filter_limit(f, &limits[i]);
-	filter_options(f, SYS_setsockopt, may_set, with_tls ?
+	filter_options(f, SYS_setsockopt, may_set, box->with_ktls ?
 	    LENGTH(may_set) : MAY_SET);
-	filter_options(f, SYS_getsockopt, may_get, with_tls ?
+	filter_options(f, SYS_getsockopt, may_get, box->with_ktls ?
 	    LENGTH(may_get) : MAY_GET);
 	for (i = 0; i < LENGTH(acting); i++)
-		filter_shared(f, acting[i], limit);
+		filter_shared(f, acting[i], box);
 	filter_calls(f, allowed, LENGTH(allowed));
-	filter_calls(f, allowed_with_tls, with_tls ?
+	filter_calls(f, allowed_with_tls, box->with_ktls ?
 	    LENGTH(allowed_with_tls) : 0);
 	filter_return(f, SECCOMP_RET_ERRNO | ENOSYS);
 }
 
 static int
-filter_enter(const struct service *sv)
+filter_enter(const struct sandbox *box)
 {
-	const struct targets *connects = &sv->connects;
 	struct filter f = { .n = 0 };
 	struct sock_fprog program = { .filter = f.code };
-	uint32_t family = AF_INET;
-	struct rlimit limit;
-	size_t i;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
-		return -1;
-	for (i = 0; i < connects->n; i++)
-		if (connects->list[i].addrs[0].sa.ss_family == AF_UNIX)
-			family = AF_UNIX;
-	filter_make(&f, family, sv->kernel.can != 0, limit.rlim_cur);
+	filter_make(&f, box);
 	program.len = f.n;
 	/* No other program's code runs here: none to guard against. */
 	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
@@ -4984,9 +4976,9 @@ has_filter(void)
 #else
 
 static int
-filter_enter(const struct service *sv)
+filter_enter(const struct sandbox *box)
 {
-	(void)sv;
+	(void)box;
 	return 0;
 }
 
@@ -5013,7 +5005,7 @@ sandbox_lacks(void)
 
 /* Nor may another process of the same user look into this one. */
 static void
-disable_dumps(void)
+privileges_disable_dumps(void)
 {
 	no_core_dumps();
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -5026,24 +5018,22 @@ follow_master(void)
 	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
 }
 
-/* A command must be able to do what it is there for.  -1 with errno. */
 static int
-sandbox_enter(const struct service *sv)
+sandbox_enter(const struct sandbox *box)
 {
-	disable_dumps();
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
 		return -1;
-	if (sv->cfg.command != NULL)
+	if (box->runs_command)
 		return 0;
-	if (drop_capabilities() == -1 || landlock_enter(sv) == -1)
+	if (drop_capabilities() == -1 || landlock_enter(box) == -1)
 		return -1;
-	return has_filter() ? filter_enter(sv) : 0;
+	return has_filter() ? filter_enter(box) : 0;
 }
 
 #else
 
 static void
-disable_dumps(void)
+privileges_disable_dumps(void)
 {
 	no_core_dumps();
 }
@@ -5060,10 +5050,9 @@ sandbox_lacks(void)
 }
 
 static int
-sandbox_enter(const struct service *sv)
+sandbox_enter(const struct sandbox *box)
 {
-	(void)sv;
-	disable_dumps();
+	(void)box;
 	return 0;
 }
 
@@ -5944,6 +5933,36 @@ set_apart(struct worker *w, size_t slot)
 	return setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* Into the sandbox, with what is needed there.  -1 with errno. */
+static int
+worker_confine(const struct worker *w)
+{
+	const struct service *sv = w->service;
+	const struct target *t;
+	struct sandbox box = { .log = log_fd(),
+	    .control = w->line != -1 ? w->line : INT_MAX,
+	    .runs_command = sv->cfg.command != NULL,
+	    .with_ktls = sv->kernel.can != 0 };
+	in_port_t port;
+	size_t i, j;
+	int r;
+
+	privileges_disable_dumps();
+	if ((box.ports = calloc(sv->connects.n + 1, sizeof(t->addrs) /
+	    sizeof(t->addrs[0]) * sizeof(*box.ports))) == NULL)
+		return -1;
+	for (j = 0; j < sv->connects.n; j++) {
+		t = &sv->connects.list[j];
+		box.with_unix |= t->addrs[0].sa.ss_family == AF_UNIX;
+		for (i = 0; i < t->n; i++)
+			if ((port = address_port(&t->addrs[i])) != 0)
+				box.ports[box.nports++] = port;
+	}
+	r = sandbox_enter(&box);
+	free(box.ports);
+	return r;
+}
+
 /* Become a worker that is fit for the network; -1 after one sentence. */
 static int
 worker_init(struct worker *w, struct service *sv, size_t slot)
@@ -5980,7 +5999,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	if (why == NULL && w->has_master)
 		follow_master();
 	if (why == NULL && sv->cfg.number[SANDBOX] == 1 &&
-	    sandbox_enter(sv) == -1)
+	    worker_confine(w) == -1)
 		why = "sandbox";
 	if (why != NULL) {
 		log_error("%s: %s", why, strerror(errno));
@@ -7270,7 +7289,7 @@ prepare(const struct service *sv)
 {
 	raise_limit(sv);
 	if (sv->cfg.number[SANDBOX] == 1)
-		disable_dumps();
+		privileges_disable_dumps();
 }
 
 /*

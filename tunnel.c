@@ -24,6 +24,10 @@
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#endif
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -38,7 +42,9 @@
 #include "memory.h"
 #include "options.h"
 #include "peer.h"
+#include "privileges.h"
 #include "repeats.h"
+#include "sandbox.h"
 #include "scoreboard.h"
 #include "stream.h"
 #include "tls.h"
@@ -680,9 +686,7 @@ struct service {
 	size_t	 nlisteners;
 	const struct rlimit *files, *core;	/* for commands */
 	const char *file;		/* of the configuration, or NULL */
-	uid_t	 uid;
-	gid_t	 gid;
-	int	 drops;			/* to the two of them */
+	struct identity identity;
 	struct workers workers;
 	struct scoreboard board;
 };
@@ -2298,7 +2302,8 @@ files_open(const struct config *cfg, struct files_user user, int option,
 static struct files_user
 workers_user(const struct service *sv)
 {
-	return (struct files_user){ sv->uid, sv->gid };
+	return (struct files_user){ sv->identity.uid,
+	    sv->identity.gid };
 }
 
 /* To where it says, anew if it is a file; -1: as before, with a sentence. */
@@ -2306,9 +2311,11 @@ static int
 log_open(const struct service *sv)
 {
 	const char *to = config_text(&sv->cfg, LOG);
+	struct log_state state;
 	int fd = -1, stream;
 
-	if (logging.is_daemon && sv->cfg.given[LOG] == NULL)
+	log_get_state(&state);
+	if (state.is_daemon && sv->cfg.given[LOG] == NULL)
 		to = "syslog";
 	stream = log_stream(to);
 	/* Workers will find neither the time zone nor syslog's socket. */
@@ -2316,15 +2323,14 @@ log_open(const struct service *sv)
 	if (stream == -1)
 		log_connect_syslog();
 	else if (stream != 0)
-		fd = stream == logging.stream ? logging.fd :
+		fd = stream == state.stream ? log_fd() :
 		    log_open_stream(stream);
 	else if ((fd = files_open(&sv->cfg, workers_user(sv), LOG,
 	    O_WRONLY | O_APPEND, 0640)) == -1)
 		return -1;
 	log_to(fd, stream);
-	logging.is_ours = strcmp(to, "stderr") != 0;
-	logging.has_time = logging.is_ours || !logging.is_journal;
-	logging.level = (enum log_level)sv->cfg.number[LOG_LEVEL];
+	log_configure(strcmp(to, "stderr") != 0,
+	    (enum log_level)sv->cfg.number[LOG_LEVEL]);
 	return 0;
 }
 
@@ -2636,529 +2642,24 @@ leave_signals(void)
  * The master finds out what its workers are to be; they become it.
  */
 
-/* alone: no group is named, and it is the user's. */
-static int
-load_user(struct service *sv, const char *user, int alone)
+static struct wanted
+wanted(const struct config *cfg, int option)
 {
-	const char *where = config_where(&sv->cfg, USER);
-	const struct passwd *pw;
-	int64_t number;
-
-	if (parse_number(user, 0, UINT32_MAX - 1, &number) == 0) {
-		sv->uid = (uid_t)number;
-		if (!alone)
-			return 0;
-		if ((pw = getpwuid(sv->uid)) == NULL) {
-			log_error("%s: user %s is not known, so its group "
-			    "must be given, too", where, user);
-			return -1;
-		}
-	} else if ((pw = getpwnam(user)) == NULL) {
-		log_error("%s: user \"%s\" is not known", where, user);
-		return -1;
-	}
-	sv->uid = pw->pw_uid;
-	sv->gid = pw->pw_gid;
-	return 0;
-}
-
-static int
-load_group(struct service *sv, const char *group)
-{
-	const struct group *gr;
-	int64_t number;
-
-	if (parse_number(group, 0, UINT32_MAX - 1, &number) == 0) {
-		sv->gid = (gid_t)number;
-	} else if ((gr = getgrnam(group)) != NULL) {
-		sv->gid = gr->gr_gid;
-	} else {
-		log_error("%s: group \"%s\" is not known",
-		    config_where(&sv->cfg, GROUP), group);
-		return -1;
-	}
-	return 0;
+	return (struct wanted){ .text = config_text(cfg, option),
+	    .where = config_where(cfg, option) };
 }
 
 /* user, group and chroot; -1 after a sentence for each that can't be. */
 static int
 load_privileges(struct service *sv)
 {
-	const char *user = config_text(&sv->cfg, USER);
-	const char *group = config_text(&sv->cfg, GROUP);
-	const char *root = config_text(&sv->cfg, CHROOT);
-	int key = user != NULL ? USER : group != NULL ? GROUP : CHROOT;
-	struct stat st;
-	int r = 0;
+	const struct wanted user = wanted(&sv->cfg, USER),
+	    group = wanted(&sv->cfg, GROUP), root = wanted(&sv->cfg, CHROOT);
 
-	sv->uid = geteuid();
-	sv->gid = getegid();
-	if (user != NULL)
-		r |= load_user(sv, user, group == NULL);
-	if (group != NULL)
-		r |= load_group(sv, group);
-	if (root != NULL && (stat(root, &st) == -1 || !S_ISDIR(st.st_mode))) {
-		log_error("%s: chroot %s: it is not a directory",
-		    config_where(&sv->cfg, CHROOT), root);
-		r = -1;
-	}
-	sv->drops = geteuid() == 0 && (user != NULL || group != NULL);
-	if (geteuid() != 0 && (root != NULL || sv->uid != geteuid() ||
-	    sv->gid != getegid())) {
-		log_error("%s: only root can do that: %s = %s",
-		    config_where(&sv->cfg, key), options[key].name,
-		    config_text(&sv->cfg, key));
-		r = -1;
-	}
-	return r;
+	return privileges_find(&sv->identity, &user, &group, &root);
 }
 
-/* For good: there is no way back.  -1 with errno. */
-static int
-drop_privileges(const struct service *sv)
-{
-	const char *root = config_text(&sv->cfg, CHROOT);
-
-	if (root != NULL && (chroot(root) == -1 || chdir("/") == -1))
-		return -1;
-	if (!sv->drops)
-		return 0;
-	if (setgroups(1, &sv->gid) == -1 ||
-	    setresgid(sv->gid, sv->gid, sv->gid) == -1 ||
-	    setresuid(sv->uid, sv->uid, sv->uid) == -1)
-		return -1;
-	if (sv->uid != 0 && setuid(0) == 0) {
-		errno = EPERM;
-		return -1;
-	}
-	return 0;
-}
-
-/*
- * THE SANDBOX
- * What a worker never does, it must not be able to do.
- */
-
-static void
-no_core_dumps(void)
-{
-	struct rlimit l;
-
-	getrlimit(RLIMIT_CORE, &l);
-	l.rlim_cur = 0;
-	setrlimit(RLIMIT_CORE, &l);
-}
-
-#if defined(__linux__)
-#include <linux/audit.h>
-#include <linux/capability.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <linux/tls.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-
-/*
- * Landlock, Documentation/userspace-api/landlock.rst, by its numbers: the
- * headers may be older than the kernel.
- */
-#ifndef SYS_landlock_create_ruleset
-#define SYS_landlock_create_ruleset	444
-#define SYS_landlock_add_rule		445
-#define SYS_landlock_restrict_self	446
-#endif
-#define TYPE_MASK	15		/* of socket(2), without its flags */
-#ifndef TLS_RX_EXPECT_NO_PAD
-#define TLS_RX_EXPECT_NO_PAD		4
-#endif
-#define LANDLOCK_VERSION	1u
-#define LANDLOCK_NET_PORT	2	/* a type of rule */
-#define LANDLOCK_TCP_BIND	1u
-#define LANDLOCK_TCP_CONNECT	2u
-#define LANDLOCK_SCOPES		3u	/* abstract Unix sockets, signals */
-enum { LANDLOCK_WITH_TCP = 4, LANDLOCK_WITH_SCOPES = 6 };
-
-/* What is to be denied. */
-struct landlock_ruleset {
-	uint64_t files, tcp, scopes;
-};
-
-struct landlock_port {
-	uint64_t allowed, port;
-};
-
-/* 0: there is none. */
-static long
-landlock_abi(void)
-{
-	long abi = syscall(SYS_landlock_create_ruleset, NULL, (size_t)0,
-	    LANDLOCK_VERSION);
-
-	return abi < 0 ? 0 : abi;
-}
-
-static int
-landlock_allow(int fd, const struct targets *connects)
-{
-	size_t i, j;
-
-	for (i = 0; i < connects->n; i++) {
-		const struct target *t = &connects->list[i];
-
-		for (j = 0; j < t->n; j++) {
-			struct landlock_port p = { LANDLOCK_TCP_CONNECT,
-			    address_port(&t->addrs[j]) };
-
-			if (p.port != 0 && syscall(SYS_landlock_add_rule, fd,
-			    LANDLOCK_NET_PORT, &p, 0u) == -1)
-				return -1;
-		}
-	}
-	return 0;
-}
-
-/* No files at all, and TCP to the service's ports alone. */
-static int
-landlock_enter(const struct service *sv)
-{
-	static const uint64_t files[] = { 0, 0x1fff, 0x3fff, 0x7fff, 0x7fff,
-	    0xffff };
-	struct landlock_ruleset rules = { 0 };
-	long abi = landlock_abi();
-	int fd, r = -1;
-
-	if (abi == 0)
-		return 0;
-	rules.files = files[abi < 5 ? abi : 5];
-	if (abi >= LANDLOCK_WITH_TCP)
-		rules.tcp = LANDLOCK_TCP_BIND | LANDLOCK_TCP_CONNECT;
-	if (abi >= LANDLOCK_WITH_SCOPES)
-		rules.scopes = LANDLOCK_SCOPES;
-	fd = (int)syscall(SYS_landlock_create_ruleset, &rules, sizeof(rules),
-	    0u);
-	if (fd == -1)
-		return -1;
-	if (rules.tcp == 0 || landlock_allow(fd, &sv->connects) == 0)
-		r = (int)syscall(SYS_landlock_restrict_self, fd, 0u);
-	if (r == -1)
-		return close_failed(fd);
-	close(fd);
-	return 0;
-}
-
-static int
-drop_capabilities(void)
-{
-	struct __user_cap_header_struct head = {
-		.version = _LINUX_CAPABILITY_VERSION_3
-	};
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
-
-	return (int)syscall(SYS_capset, &head, none);
-}
-
-/*
- * The system calls of a worker, and their likes that another libc may prefer.
- * All others are answered with ENOSYS, on which a libc that knows newer ones
- * falls back to these.
- */
-#if defined(__x86_64__) || defined(__aarch64__)
-#ifdef __x86_64__
-#define OUR_ARCH	AUDIT_ARCH_X86_64
-#define OLD_CALLS	SYS_poll, SYS_epoll_wait, SYS_accept, SYS_time
-#else
-#define OUR_ARCH	AUDIT_ARCH_AARCH64
-#define OLD_CALLS	SYS_accept
-#endif
-
-static const int allowed[] = {
-	SYS_epoll_pwait, SYS_recvfrom, SYS_sendto, SYS_epoll_ctl, SYS_read,
-	SYS_write, SYS_readv, SYS_writev, SYS_ppoll, SYS_accept4, SYS_socket,
-	SYS_connect, SYS_close, SYS_shutdown, SYS_getsockopt, SYS_setsockopt,
-	SYS_getsockname, SYS_getpeername, SYS_rt_sigprocmask,
-	SYS_rt_sigreturn, SYS_restart_syscall, SYS_clock_gettime,
-	SYS_gettimeofday, SYS_getrandom, SYS_getpid, SYS_gettid, SYS_brk,
-	SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_madvise,
-	SYS_futex, SYS_sched_yield, SYS_exit, SYS_exit_group, OLD_CALLS,
-	SYS_recvmsg, SYS_dup3
-};
-
-/*
- * With kernel TLS, recvmsg(2) is for more than the line to the master.  The two
- * can also pass descriptors: to a process outside of the sandbox, or to
- * oneself, as a second number for a listener.
- */
-static const int allowed_with_tls[] = { SYS_sendmsg };
-
-/* Options of sockets: what a worker may set, and ask for. */
-struct socket_option {
-	int	 level, name;
-};
-
-static const struct socket_option may_set[] = {
-	{ IPPROTO_TCP, TCP_NODELAY }, { IPPROTO_TCP, TCP_QUICKACK },
-	{ IPPROTO_TCP, TCP_KEEPIDLE }, { IPPROTO_TCP, TCP_KEEPINTVL },
-	{ IPPROTO_TCP, TCP_KEEPCNT },
-	{ SOL_SOCKET, SO_KEEPALIVE }, { SOL_SOCKET, SO_LINGER },
-	/* With kernel TLS. */
-	{ IPPROTO_TCP, TCP_ULP }, { SOL_TLS, TLS_TX }, { SOL_TLS, TLS_RX },
-	{ SOL_TLS, TLS_RX_EXPECT_NO_PAD }
-};
-#define MAY_SET	7		/* without it */
-
-static const struct socket_option may_get[] = {
-	{ SOL_SOCKET, SO_ERROR }, { IPPROTO_TCP, TCP_INFO },
-	/* With kernel TLS. */
-	{ SOL_TLS, TLS_TX }
-};
-#define MAY_GET	2
-
-/* What changes the socket itself, for all processes that have it. */
-static const int acting[] = { SYS_connect, SYS_shutdown, SYS_setsockopt };
-
-#define VALUES	3
-
-/*
- * And of these an argument, masked, has to be one of the values, up to the
- * first one of 0 behind another.
- */
-struct limit {
-	int	 call;
-	uint32_t argument;
-	uint32_t mask;
-	uint32_t values[VALUES];
-};
-
-#define LENGTH(array)	(sizeof(array) / sizeof((array)[0]))
-
-struct filter {
-	struct sock_filter code[256];
-	unsigned short n;
-};
-
-/* Where there is no room, it stays incomplete: the kernel refuses it. */
-static void
-filter_add(struct filter *f, unsigned short code, uint32_t k)
-{
-	if (f->n < LENGTH(f->code))
-		f->code[f->n++] = (struct sock_filter){ .code = code, .k = k };
-}
-
-static void
-filter_load(struct filter *f, size_t offset)
-{
-	filter_add(f, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset);
-}
-
-static void
-filter_return(struct filter *f, uint32_t what)
-{
-	filter_add(f, BPF_RET | BPF_K, what);
-}
-
-static void
-filter_argument(struct filter *f, uint32_t n)
-{
-	filter_load(f, (uint32_t)offsetof(struct seccomp_data, args) +
-	    n * (uint32_t)sizeof(uint64_t));
-}
-
-/* What was loaded: skip so many if it is at least that, so many if not. */
-static void
-filter_split(struct filter *f, uint32_t value, uint8_t least, uint8_t other)
-{
-	filter_add(f, BPF_JMP | BPF_JGE | BPF_K, value);
-	f->code[f->n - 1].jt = least;
-	f->code[f->n - 1].jf = other;
-}
-
-/* The same if it is equal. */
-static void
-filter_skip(struct filter *f, uint32_t value, uint8_t equal, uint8_t other)
-{
-	filter_split(f, value, equal, other);
-	f->code[f->n - 1].code = BPF_JMP | BPF_JEQ | BPF_K;
-}
-
-/* Of a call for which nothing was found that allows it; go on with others. */
-static void
-filter_deny(struct filter *f)
-{
-	filter_return(f, SECCOMP_RET_ERRNO | EPERM);
-	filter_load(f, offsetof(struct seccomp_data, nr));
-}
-
-static void
-filter_limit(struct filter *f, const struct limit *l)
-{
-	uint8_t i, n = 1;
-
-	while (n < VALUES && l->values[n] != 0)
-		n++;
-	filter_skip(f, (uint32_t)l->call, 0, (uint8_t)(n + 4));
-	filter_argument(f, l->argument);
-	filter_add(f, BPF_ALU | BPF_AND | BPF_K, l->mask);
-	for (i = 0; i < n; i++)
-		filter_skip(f, l->values[i], (uint8_t)(n - i), 0);
-	filter_deny(f);
-}
-
-/* The number of an option says nothing without its level. */
-static void
-filter_options(struct filter *f, int call, const struct socket_option *o,
-    uint8_t n)
-{
-	filter_skip(f, (uint32_t)call, 0, (uint8_t)(4 * n + 2));
-	for (; n > 0; n--, o++) {
-		filter_argument(f, 1);
-		filter_skip(f, (uint32_t)o->level, 0, 2);
-		filter_argument(f, 2);
-		filter_skip(f, (uint32_t)o->name, (uint8_t)(4 * n - 3), 0);
-	}
-	filter_deny(f);
-}
-
-/* The first descriptor past the limit. */
-static uint32_t
-filter_number(rlim_t limit)
-{
-	return limit < INT_MAX ? (uint32_t)limit : INT_MAX;
-}
-
-/*
- * Deny a call on what other processes share: the standard descriptors and the
- * log, which a worker never closes, and listeners, which are past the limit.
- */
-static void
-filter_shared(struct filter *f, int call, rlim_t limit)
-{
-	filter_skip(f, (uint32_t)call, 0, 6);
-	filter_argument(f, 0);
-	filter_split(f, STDERR_FILENO + 1, 0, 2);
-	filter_skip(f, (uint32_t)logging.fd, 1, 0);
-	filter_split(f, filter_number(limit), 0, 1);
-	filter_deny(f);
-}
-
-static void
-filter_calls(struct filter *f, const int *calls, size_t n)
-{
-	for (; n > 0; n--, calls++) {
-		filter_skip(f, (uint32_t)*calls, 0, 1);
-		filter_return(f, SECCOMP_RET_ALLOW);
-	}
-}
-
-/*
- * Documentation/userspace-api/seccomp_filter.rst.  No code is made.  Sockets
- * are streams of two families, or three, and leave no way around Landlock's
- * ports.
- */
-static void
-filter_make(struct filter *f, uint32_t third, int with_tls, rlim_t limit)
-{
-	const struct limit limits[] = {
-		{ SYS_mmap, 2, PROT_EXEC, { 0 } },
-		{ SYS_mprotect, 2, PROT_EXEC, { 0 } },
-		{ SYS_socket, 0, UINT32_MAX, { AF_INET, AF_INET6, third } },
-		{ SYS_socket, 1, TYPE_MASK, { SOCK_STREAM } },
-		{ SYS_socket, 2, UINT32_MAX, { 0, IPPROTO_TCP } },
-		{ SYS_sendto, 3, MSG_FASTOPEN, { 0 } },
-		{ SYS_sendto, 5, UINT32_MAX, { 0 } },	/* to no address */
-		{ SYS_sendmsg, 2, MSG_FASTOPEN, { 0 } },
-		/* A log that was opened anew, in the place of the other. */
-		{ SYS_dup3, 1, UINT32_MAX, { (uint32_t)logging.fd } },
-		{ SYS_recvmsg, 0, with_tls ? 0 : UINT32_MAX, {
-		    with_tls ? 0 : filter_number(limit) } },
-	};
-	size_t i;
-
-	filter_load(f, offsetof(struct seccomp_data, arch));
-	filter_skip(f, OUR_ARCH, 1, 0);
-	filter_return(f, SECCOMP_RET_KILL_PROCESS);
-	filter_load(f, offsetof(struct seccomp_data, nr));
-	for (i = 0; i < LENGTH(limits); i++)
-		filter_limit(f, &limits[i]);
-	filter_options(f, SYS_setsockopt, may_set, with_tls ?
-	    LENGTH(may_set) : MAY_SET);
-	filter_options(f, SYS_getsockopt, may_get, with_tls ?
-	    LENGTH(may_get) : MAY_GET);
-	for (i = 0; i < LENGTH(acting); i++)
-		filter_shared(f, acting[i], limit);
-	filter_calls(f, allowed, LENGTH(allowed));
-	filter_calls(f, allowed_with_tls, with_tls ?
-	    LENGTH(allowed_with_tls) : 0);
-	filter_return(f, SECCOMP_RET_ERRNO | ENOSYS);
-}
-
-static int
-filter_enter(const struct service *sv)
-{
-	const struct targets *connects = &sv->connects;
-	struct filter f = { .n = 0 };
-	struct sock_fprog program = { .filter = f.code };
-	uint32_t family = AF_INET;
-	struct rlimit limit;
-	size_t i;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
-		return -1;
-	for (i = 0; i < connects->n; i++)
-		if (connects->list[i].addrs[0].sa.ss_family == AF_UNIX)
-			family = AF_UNIX;
-	filter_make(&f, family, sv->kernel.can != 0, limit.rlim_cur);
-	program.len = f.n;
-	/* No other program's code runs here: none to guard against. */
-	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
-	    SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program);
-}
-
-static int
-has_filter(void)
-{
-	uint32_t action = SECCOMP_RET_KILL_PROCESS;
-
-	return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0u, &action) ==
-	    0;
-}
-
-#else
-
-static int
-filter_enter(const struct service *sv)
-{
-	(void)sv;
-	return 0;
-}
-
-static int
-has_filter(void)
-{
-	return 0;
-}
-
-#endif
-
-/* What the system can't keep a worker from; NULL: nothing. */
-static const char *
-sandbox_lacks(void)
-{
-	if (landlock_abi() == 0)
-		return "this kernel has no Landlock, files are not denied";
-	if (landlock_abi() < LANDLOCK_WITH_TCP)
-		return "this kernel's Landlock is too old to deny TCP ports";
-	if (!has_filter())
-		return "there is no filter of system calls here";
-	return NULL;
-}
-
-/* Nor may another process of the same user look into this one. */
-static void
-hide(void)
-{
-	no_core_dumps();
-	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-}
+#ifdef __linux__
 
 /* Leave when the master is gone, as if it had said so. */
 static void
@@ -3167,45 +2668,11 @@ follow_master(void)
 	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
 }
 
-/* A command must be able to do what it is there for.  -1 with errno. */
-static int
-sandbox_enter(const struct service *sv)
-{
-	hide();
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
-		return -1;
-	if (sv->cfg.command != NULL)
-		return 0;
-	if (drop_capabilities() == -1 || landlock_enter(sv) == -1)
-		return -1;
-	return has_filter() ? filter_enter(sv) : 0;
-}
-
 #else
-
-static void
-hide(void)
-{
-	no_core_dumps();
-}
 
 static void
 follow_master(void)
 {
-}
-
-static const char *
-sandbox_lacks(void)
-{
-	return "none is known here for this system";
-}
-
-static int
-sandbox_enter(const struct service *sv)
-{
-	(void)sv;
-	hide();
-	return 0;
 }
 
 #endif
@@ -3262,8 +2729,8 @@ next_of_use(const struct config *cfg, const struct arguments *a, unsigned from)
 
 	if (from < (unsigned)(PASSED + a->passed))
 		return from;
-	if (logging.fd >= (int)from)
-		next = (unsigned)logging.fd;
+	if (log_fd() >= (int)from)
+		next = (unsigned)log_fd();
 	if (a->state >= (int)from && (unsigned)a->state < next)
 		next = (unsigned)a->state;
 	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
@@ -3287,7 +2754,7 @@ close_strays(const struct config *cfg, const struct arguments *a)
 		if (next > from)
 			close_between(from, next - 1);
 	}
-	if (logging.fd == -1)
+	if (log_fd() == -1)
 		log_connect_syslog();	/* its socket was one of them */
 }
 
@@ -3704,7 +3171,7 @@ struct order {
 	int32_t	 what;
 	int32_t	 log;			/* -1: syslog, 0: it is passed along; */
 					/* or a standard descriptor */
-	int32_t	 has_time, is_ours;	/* as in logging */
+	int32_t	 has_time, is_ours;	/* as in the log */
 	int64_t	 ms;			/* for connections to finish */
 };
 
@@ -3759,11 +3226,13 @@ take_order(int line, struct order *o, int *fd)
 static struct order
 log_order(int *fd)
 {
-	int is_passed = logging.fd > STDERR_FILENO;
+	int is_passed = log_fd() > STDERR_FILENO;
+	struct log_state state;
 
-	*fd = is_passed ? logging.fd : -1;
-	return (struct order){ .what = LOG_TO, .has_time = logging.has_time,
-	    .is_ours = logging.is_ours, .log = is_passed ? 0 : logging.fd };
+	log_get_state(&state);
+	*fd = is_passed ? log_fd() : -1;
+	return (struct order){ .what = LOG_TO, .has_time = state.has_time,
+	    .is_ours = state.is_ours, .log = is_passed ? 0 : log_fd() };
 }
 
 /*
@@ -3776,17 +3245,20 @@ static void
 log_moved(const struct order *o, int fd)
 {
 	int to = fd != -1 ? fd : o->log;
+	struct log_state state;
 
 	if (to <= 0)
 		return;
-	if (logging.fd <= STDERR_FILENO ||
-	    dup3(to, logging.fd, O_CLOEXEC) == -1)
+	if (log_fd() <= STDERR_FILENO ||
+	    dup3(to, log_fd(), O_CLOEXEC) == -1)
 		log_to(to, o->log);
 	else if (fd != -1)
 		close(fd);
-	logging.has_time = o->has_time;
-	logging.is_ours = o->is_ours;
-	logging.is_cut = 0;
+	log_get_state(&state);
+	state.has_time = o->has_time;
+	state.is_ours = o->is_ours;
+	state.lost.is_cut = 0;
+	log_set_state(&state);
 }
 
 /*
@@ -3968,6 +3440,36 @@ set_apart(struct worker *w, size_t slot)
 	return setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* Into the sandbox, with what is needed there.  -1 with errno. */
+static int
+worker_confine(const struct worker *w)
+{
+	const struct service *sv = w->service;
+	const struct target *t;
+	struct sandbox box = { .log = log_fd(),
+	    .control = w->line != -1 ? w->line : INT_MAX,
+	    .runs_command = sv->cfg.command != NULL,
+	    .with_ktls = sv->kernel.can != 0 };
+	in_port_t port;
+	size_t i, j;
+	int r;
+
+	privileges_disable_dumps();
+	if ((box.ports = calloc(sv->connects.n + 1, sizeof(t->addrs) /
+	    sizeof(t->addrs[0]) * sizeof(*box.ports))) == NULL)
+		return -1;
+	for (j = 0; j < sv->connects.n; j++) {
+		t = &sv->connects.list[j];
+		box.with_unix |= t->addrs[0].sa.ss_family == AF_UNIX;
+		for (i = 0; i < t->n; i++)
+			if ((port = address_port(&t->addrs[i])) != 0)
+				box.ports[box.nports++] = port;
+	}
+	r = sandbox_enter(&box);
+	free(box.ports);
+	return r;
+}
+
 /* Become a worker that is fit for the network; -1 after one sentence. */
 static int
 worker_init(struct worker *w, struct service *sv, size_t slot)
@@ -3992,7 +3494,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	w->command_ops.abort = command_abort;
 	w->command_ops.error = command_error;
 	/* A socket of its own: the others' can't be shut down through it. */
-	if (logging.fd == -1)
+	if (log_fd() == -1)
 		log_connect_syslog();
 	if (set_apart(w, slot) == -1)
 		why = "descriptors";
@@ -4000,12 +3502,12 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
 		why = forward_poller;
-	else if (drop_privileges(sv) == -1)
+	else if (privileges_drop(&sv->identity) == -1)
 		why = "user, group, chroot";
 	if (why == NULL && w->has_master)
 		follow_master();
 	if (why == NULL && sv->cfg.number[SANDBOX] == 1 &&
-	    sandbox_enter(sv) == -1)
+	    worker_confine(w) == -1)
 		why = "sandbox";
 	if (why != NULL) {
 		log_error("%s: %s", why, strerror(errno));
@@ -4680,7 +4182,7 @@ stats_write(const struct stats *st, const struct service *live,
 static void
 close_all_but_log(void)
 {
-	unsigned log = logging.fd > STDERR_FILENO ? (unsigned)logging.fd :
+	unsigned log = log_fd() > STDERR_FILENO ? (unsigned)log_fd() :
 	    STDERR_FILENO;
 
 	closelog();
@@ -4696,7 +4198,7 @@ stats_child(const struct stats *st, const struct service *live,
 {
 	const char *why = NULL;
 
-	logging.lost = 0;		/* the master tells of its own */
+	log_lost_take();		/* the master tells of its own */
 	close_all_but_log();
 	if (path != NULL)
 		why = stats_write(st, live, path);
@@ -4926,8 +4428,7 @@ lower_descriptors(struct worker *w, struct service *sv)
 	move_fd(&w->line, STDERR_FILENO + 1);
 	for (i = 0; i < sv->nlisteners; i++)
 		move_fd(&sv->listeners[i].fd, STDERR_FILENO + 1);
-	if (logging.fd > STDERR_FILENO)
-		move_fd(&logging.fd, STDERR_FILENO + 1);
+	log_lower();
 }
 
 /* In the child: serve, and never come back. */
@@ -4938,9 +4439,10 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	struct worker w = { .has_master = 1, .line = line, .turn = slot,
 	    .beat_every = in == NULL ? m->args->watchdog / BEATS : 0 };
 	struct incoming connection;
+	struct log_lost lost;
 	int r = EXIT_FAILURE;
 
-	logging.lost = 0;		/* the master tells of its own */
+	log_lost_take();		/* the master tells of its own */
 	leave_signals();
 	leave_master(m, sv, in);
 	if (in != NULL) {
@@ -4953,9 +4455,10 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 		r = in != NULL || may_begin(w.line) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
-	sv->board.counts[slot].unlogged = logging.lost;
-	sv->board.counts[slot].unlogged_why = logging.why;
-	sv->board.counts[slot].unlogged_cut = logging.is_cut;
+	lost = log_lost_take();
+	sv->board.counts[slot].unlogged = lost.lines;
+	sv->board.counts[slot].unlogged_why = lost.why;
+	sv->board.counts[slot].unlogged_cut = lost.is_cut;
 	exit(r);
 }
 
@@ -5131,13 +4634,10 @@ serve_waiting(struct master *m)
 static void
 tell_unlogged(const volatile struct counts *n)
 {
-	if (n->unlogged > 0) {
-		logging.lost += n->unlogged;
-		logging.why = n->unlogged_why;
-		logging.is_cut |= n->unlogged_cut != 0;
-	}
-	if (logging.lost > 0)
-		log_is_stuck();
+	const struct log_lost lost = { .lines = n->unlogged,
+	    .why = n->unlogged_why, .is_cut = n->unlogged_cut };
+
+	log_lost_add(&lost);
 }
 
 /* Whoever sits there next finds it empty; what was counted is kept. */
@@ -5303,7 +4803,7 @@ announce(const struct service *sv, const struct service *old)
 	if (old == NULL)
 		log_at(sv->kernel.can != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
 		    text);
-	if (old == NULL && sv->uid == 0)
+	if (old == NULL && sv->identity.uid == 0)
 		log_notice("workers keep the user root (user names another)");
 	if (old == NULL && sv->cfg.number[SANDBOX] == 1) {
 		if (sv->cfg.command != NULL)
@@ -5372,7 +4872,7 @@ prepare(const struct service *sv)
 {
 	raise_limit(sv);
 	if (sv->cfg.number[SANDBOX] == 1)
-		hide();
+		privileges_disable_dumps();
 }
 
 /*
@@ -5971,32 +5471,38 @@ static void
 log_again(struct master *m)
 {
 	int fd = m->upgrade.log;
+	struct log_state state;
 
 	if (fd == -1)
 		log_connect_syslog();
 	else if (fd > STDERR_FILENO)
 		fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	log_to(fd, logging.stream);
+	log_get_state(&state);
+	log_to(fd, state.stream);
 }
 
 static void
 carry_log(struct parcel *x, struct master *m)
 {
-	int level = (int)logging.level, fd = logging.fd;
+	struct log_state state;
+	int level, fd = log_fd();
 
 	if (x->bad != NULL)
 		return;
+	log_get_state(&state);
+	level = (int)state.level;
 	carry_fd(x, &fd);
-	carry_int(x, &logging.stream, -1, STDERR_FILENO);
-	carry_int(x, &logging.has_time, 0, 1);
-	carry_int(x, &logging.is_ours, 0, 1);
-	carry_int(x, &logging.is_journal, 0, 1);
-	carry_int(x, &logging.is_daemon, 0, 1);
+	carry_int(x, &state.stream, -1, STDERR_FILENO);
+	carry_int(x, &state.has_time, 0, 1);
+	carry_int(x, &state.is_ours, 0, 1);
+	carry_int(x, &state.is_journal, 0, 1);
+	carry_int(x, &state.is_daemon, 0, 1);
 	carry_int(x, &level, LEVEL_ERROR, LEVEL_DEBUG);
-	carry(x, &logging.lost, sizeof(logging.lost));
-	carry(x, &logging.why, sizeof(logging.why));
-	carry_int(x, &logging.is_cut, 0, 1);
-	logging.level = (enum log_level)level;
+	carry(x, &state.lost.lines, sizeof(state.lost.lines));
+	carry(x, &state.lost.why, sizeof(state.lost.why));
+	carry_int(x, &state.lost.is_cut, 0, 1);
+	state.level = (enum log_level)level;
+	log_set_state(&state);
 	if (!x->reads)
 		return;
 	m->upgrade.log = fd;
@@ -6460,7 +5966,7 @@ close_others(struct parcel *x, const struct master *m,
     const struct arguments *a)
 {
 	const int ours[] = { m->upgrade.program, a->state, a->before,
-	    logging.fd };
+	    log_fd() };
 	size_t i, n = x->nfds, more = sizeof(ours) / sizeof(ours[0]);
 	int next = PASSED, *fds = malloc((n + more) * sizeof(*fds));
 
@@ -6478,7 +5984,7 @@ close_others(struct parcel *x, const struct master *m,
 	}
 	close_between((unsigned)next, INT_MAX);
 	free(fds);
-	if (logging.fd == -1)
+	if (log_fd() == -1)
 		log_connect_syslog();	/* whose socket was none of these */
 }
 
@@ -6908,9 +6414,11 @@ static void
 silence(void)
 {
 	int fd, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct log_state log;
 
+	log_get_state(&log);
 	for (fd = STDIN_FILENO; fd <= STDERR_FILENO && null != -1; fd++)
-		if (fd != logging.stream)
+		if (fd != log.stream)
 			dup2(null, fd);
 	if (null > STDERR_FILENO)
 		close(null);
@@ -6985,6 +6493,7 @@ out:
 static int
 background(void)
 {
+	struct log_state log;
 	int fds[2], status;
 	pid_t pid;
 	char byte;
@@ -6996,7 +6505,9 @@ background(void)
 	if (pid == 0) {
 		close(fds[0]);
 		setsid();
-		logging.is_daemon = 1;
+		log_get_state(&log);
+		log.is_daemon = 1;
+		log_set_state(&log);
 		return fds[1];
 	}
 	close(fds[1]);

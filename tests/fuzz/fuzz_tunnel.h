@@ -26,6 +26,6 @@ fake_getaddrinfo(const char *host, const char *port,
 void
 fuzz_begin(void)
 {
-	logging.fd = open("/dev/null", O_WRONLY);
-	logging.level = LEVEL_DEBUG;
+	log_to(open("/dev/null", O_WRONLY), -1);
+	log_set_state(&(struct log_state){ .level = LEVEL_DEBUG });
 }

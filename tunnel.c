@@ -50,6 +50,7 @@
 #define HINT_SIZE	1024
 #define WORD_SIZE	32		/* of one that may be misspelt */
 #define ERRORS_READ	1000		/* and for which it is read on */
+#define NET_ERROR_SIZE	2048
 #define ADDRESS_SIZE	128		/* of an address as text */
 #define ADDRESSES	16		/* of one name */
 #define COMMAND_WORDS	63
@@ -1851,7 +1852,7 @@ struct target {
 	size_t	 first;			/* to be tried: the last that opened */
 	int	 any;			/* no host was named */
 	int	 fd;			/* of fd:N, then without addresses */
-	const struct value *value;
+	const char *given, *where;	/* its text, and its line */
 };
 
 struct targets {
@@ -1860,13 +1861,13 @@ struct targets {
 };
 
 static int
-resolve_unix(struct target *t, const char *path)
+resolve_unix(struct target *t, const char *path, char *why, size_t size)
 {
 	struct sockaddr_un *un = (void *)&t->addrs->sa;
 
 	if (strlen(path) >= sizeof(un->sun_path) || *path == '\0') {
-		log_error("%s: \"%s\" is not a path of up to %zu bytes",
-		    t->value->where, path, sizeof(un->sun_path) - 1);
+		snprintf(why, size, "\"%s\" is not a path of up to %zu bytes",
+		    path, sizeof(un->sun_path) - 1);
 		return -1;
 	}
 	un->sun_family = AF_UNIX;
@@ -1878,15 +1879,15 @@ resolve_unix(struct target *t, const char *path)
 
 /* A host's name; the addresses come in the order of getaddrinfo(3). */
 static int
-resolve_name(struct target *t, const char *host, const char *port)
+resolve_name(struct target *t, const char *host, const char *port, char *why,
+    size_t size)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *ai;
 	size_t i, n = 0;
 	int r;
 
 	if ((r = getaddrinfo(host, port, &hints, &list)) != 0) {
-		log_error("%s: %s: %s", t->value->where, host,
-		    gai_strerror(r));
+		snprintf(why, size, "%s: %s", host, gai_strerror(r));
 		errno = r == EAI_AGAIN ? EAGAIN : 0;
 		return -1;
 	}
@@ -1945,13 +1946,13 @@ has_ipv6(void)
 
 /* fd:N, a listening socket that somebody else has made. */
 static int
-resolve_fd(struct target *t, const char *number)
+resolve_fd(struct target *t, const char *number, char *why, size_t size)
 {
 	int64_t fd;
 
 	if (parse_number(number, 0, INT32_MAX, &fd) == -1) {
-		log_error("%s: \"fd:%s\" is not the number of a listening "
-		    "socket", t->value->where, number);
+		snprintf(why, size, "\"fd:%s\" is not the number of a "
+		    "listening socket", number);
 		return -1;
 	}
 	t->n = 0;
@@ -1999,25 +2000,24 @@ address_hint(const char *text, int passive, char *hint, size_t size)
  * machine to accept on, and 127.0.0.1 to connect to.
  */
 static int
-resolve(struct target *t, const struct value *v, int passive)
+resolve(struct target *t, int passive, char *why, size_t size)
 {
 	char host[NI_MAXHOST], hint[HINT_SIZE];
-	const char *port;
+	const char *text = t->given, *port;
 	int64_t number;
 
-	t->value = v;
 	t->n = 1;
 	t->fd = -1;
-	if (passive && strncmp(v->text, "fd:", 3) == 0)
-		return resolve_fd(t, v->text + 3);
-	if (strncmp(v->text, "unix:", 5) == 0)
-		return resolve_unix(t, v->text + 5);
-	if (split_address(v->text, host, sizeof(host), &port) == -1 ||
+	if (passive && strncmp(text, "fd:", 3) == 0)
+		return resolve_fd(t, text + 3, why, size);
+	if (strncmp(text, "unix:", 5) == 0)
+		return resolve_unix(t, text + 5, why, size);
+	if (split_address(text, host, sizeof(host), &port) == -1 ||
 	    parse_number(port, passive ? 0 : 1, 65535, &number) == -1) {
-		address_hint(v->text, passive, hint, sizeof(hint));
-		log_error("%s: \"%s\" is not an address (allowed: "
+		address_hint(text, passive, hint, sizeof(hint));
+		snprintf(why, size, "\"%s\" is not an address (allowed: "
 		    "[host:]port with a port of %d to 65535, [IPv6]:port, "
-		    "unix:/path%s%s)", v->where, v->text, passive ? 0 : 1,
+		    "unix:/path%s%s)", text, passive ? 0 : 1,
 		    passive ? ", fd:N" : "", hint);
 		return -1;
 	}
@@ -2027,7 +2027,7 @@ resolve(struct target *t, const struct value *v, int passive)
 		    has_ipv6() ? "::" : "0.0.0.0");
 	if (address_numeric(t->addrs, host, (in_port_t)number) == 0)
 		return 0;
-	return resolve_name(t, host, port);
+	return resolve_name(t, host, port, why, size);
 }
 
 /* -1 with errno: EAGAIN if all that failed may be right in a minute. */
@@ -2036,6 +2036,7 @@ resolve_all(struct targets *all, const struct value *values, int passive)
 {
 	size_t n = values_count(values);
 	const struct value *v;
+	char why[NET_ERROR_SIZE];
 	int r = 0, for_good = 0;
 
 	if (n > 0 && (all->list = calloc(n, sizeof(*all->list))) == NULL) {
@@ -2043,10 +2044,15 @@ resolve_all(struct targets *all, const struct value *values, int passive)
 		return -1;
 	}
 	for (v = values; v != NULL; v = v->next) {
+		struct target *t = &all->list[all->n++];
+
+		t->given = v->text;
+		t->where = v->where;
 		errno = 0;
-		if (resolve(&all->list[all->n++], v, passive) == 0)
+		if (resolve(t, passive, why, sizeof(why)) == 0)
 			continue;
 		for_good |= errno != EAGAIN;
+		log_error("%s: %s", t->where, why);
 		r = -1;
 	}
 	errno = for_good ? 0 : EAGAIN;
@@ -2323,16 +2329,15 @@ keep_alive(int fd, int64_t ms)
 #endif
 
 static void
-tune(int fd, const struct config *cfg)
+set_socket_options(int fd, int64_t keepalive_ms)
 {
-	int64_t ms = cfg->number[KEEPALIVE];
-	int on = 1, alive = ms != 0;
+	int on = 1, alive = keepalive_ms != 0;
 
 	/* None is there on a Unix socket, and none is missed. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &alive, sizeof(alive));
 	if (alive)
-		keep_alive(fd, ms);
+		keep_alive(fd, keepalive_ms);
 }
 
 /* Give up a socket for the reason in errno. */
@@ -3566,23 +3571,22 @@ next_address(struct session *ss)
 	return NULL;
 }
 
-/* Give a stream a socket that is connecting to an address; -1 with errno. */
+/* A socket that is connecting to an address, or -1 with errno. */
 static int
-dial(struct stream *s, const struct address *a)
+dial(const struct address *a, int64_t keepalive_ms)
 {
-	const struct session *ss = s->ctx;
-
-	s->fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
+	static const struct linger reset = { .l_onoff = 1 };
+	int fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
 	    SOCK_CLOEXEC, 0);
-	if (s->fd == -1)
+
+	if (fd == -1)
 		return -1;
-	tune(s->fd, &ss->worker->service->cfg);
-	stream_reset(s);
-	if (connect(s->fd, (const struct sockaddr *)&a->sa, a->len) == 0 ||
+	set_socket_options(fd, keepalive_ms);
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	if (connect(fd, (const struct sockaddr *)&a->sa, a->len) == 0 ||
 	    errno == EINPROGRESS)
-		return 0;
-	s->fd = close_failed(s->fd);
-	return -1;
+		return fd;
+	return close_failed(fd);
 }
 
 /* connect(2) says EAGAIN where a Unix socket has no room for another one. */
@@ -3611,6 +3615,7 @@ session_dial(void *conn, struct stream *backend, const char *failed,
     const char **why)
 {
 	struct session *ss = conn;
+	const int64_t *number = ss->worker->service->cfg.number;
 	const struct address *to;
 	struct tls_agreed a;
 
@@ -3635,8 +3640,8 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 		dial_failed(ss, failed);
 	while ((to = next_address(ss)) != NULL) {
 		*backend = (struct stream){ .ops = &ss->worker->backend_ops,
-		    .ctx = ss };
-		if (dial(backend, to) == 0)
+		    .ctx = ss, .fd = dial(to, number[KEEPALIVE]) };
+		if (backend->fd != -1)
 			return 0;
 		dial_failed(ss, dial_error(errno));
 	}
@@ -4186,8 +4191,9 @@ remove_stale(const struct address *a)
 	if (fd == -1)
 		return;
 	if (lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-	    is_ours(&st) && connect(fd, (const struct sockaddr *)&a->sa,
-	    a->len) == -1 && errno == ECONNREFUSED)
+	    (st.st_uid == 0 || st.st_uid == geteuid()) &&
+	    connect(fd, (const struct sockaddr *)&a->sa, a->len) == -1 &&
+	    errno == ECONNREFUSED)
 		unlink(un->sun_path);
 	close(fd);
 }
@@ -4340,7 +4346,8 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 	}
 	if ((l->fd = a != NULL ? listen_on(a, t->any) : inherit(t->fd)) == -1)
 		return -1;
-	tune(l->fd, &sv->cfg);		/* inherited by what is accepted */
+	/* Inherited by what is accepted. */
+	set_socket_options(l->fd, sv->cfg.number[KEEPALIVE]);
 	l->bound.len = sizeof(l->bound.sa);
 	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
 	address_text(&l->bound);
@@ -4366,8 +4373,8 @@ open_listeners(struct service *sv, struct service *old)
 
 			if (open_listener(sv, old, t, a) == 0)
 				continue;
-			log_error("%s: accept %s: %s", t->value->where,
-			    a != NULL ? a->text : t->value->text,
+			log_error("%s: accept %s: %s", t->where,
+			    a != NULL ? a->text : t->given,
 			    why_no_listener(errno));
 			return -1;
 		}
@@ -4403,7 +4410,8 @@ tune_kept(const struct service *sv)
 
 	for (i = 0; i < sv->nlisteners; i++)
 		if (sv->listeners[i].kept)
-			tune(sv->listeners[i].fd, &sv->cfg);
+			set_socket_options(sv->listeners[i].fd,
+			    sv->cfg.number[KEEPALIVE]);
 }
 
 static void
@@ -8837,7 +8845,7 @@ take_connection(struct incoming *in, int fd, const struct config *cfg)
 	    getpeername(in->fd, (struct sockaddr *)&in->sa, &in->len) == -1)
 		why = strerror(errno);
 	if (why == NULL) {
-		tune(in->fd, cfg);
+		set_socket_options(in->fd, cfg->number[KEEPALIVE]);
 		return 0;
 	}
 	log_error("-i: descriptor %d is not a connected socket: %s", fd, why);
@@ -9040,7 +9048,7 @@ warn_of_sockets(const struct service *sv)
 
 		if (t->fd != -1 && !is_listening(t->fd))
 			log_warning("%s: accept: fd:%d is no listening socket "
-			    "here, where it can't be checked", t->value->where,
+			    "here, where it can't be checked", t->where,
 			    t->fd);
 	}
 }

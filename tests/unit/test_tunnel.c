@@ -927,10 +927,13 @@ test_backoff(void **state)
 static uint64_t
 key_of(const char *text)
 {
-	struct address a = { .len = 0 };
+	char given[64], ignored[64];
+	struct target t = { .given = given };
 
-	assert_int_equal(address_numeric(&a, text, 1), 0);
-	return peer_key(&a.sa);
+	snprintf(given, sizeof(given), strchr(text, ':') != NULL ? "[%s]:1" :
+	    "%s:1", text);
+	assert_int_equal(resolve(&t, 0, ignored, sizeof(ignored)), 0);
+	return peer_key(&t.addrs->sa);
 }
 
 /* IPv4 by address, mapped or not; IPv6 by /64; nothing else. */
@@ -1405,14 +1408,14 @@ static void
 in_child(void (*function)(const struct service *, int), int port)
 {
 	struct config cfg = { 0 };
-	struct value v = { .text = "x", .where = "y" };
-	struct target t = { .n = 1, .fd = -1, .value = &v };
+	char given[32], ignored[64];
+	struct target t = { .given = given };
 	struct service sv = { .cfg = cfg, .connects = { &t, 1 } };
 	int status;
 	pid_t pid;
 
-	assert_int_equal(address_numeric(t.addrs, "127.0.0.1",
-	    (in_port_t)port), 0);
+	snprintf(given, sizeof(given), "127.0.0.1:%d", port);
+	assert_int_equal(resolve(&t, 0, ignored, sizeof(ignored)), 0);
 	if ((pid = fork()) == 0) {
 		function(&sv, port);
 		_exit(0);
@@ -1714,16 +1717,14 @@ test_split_address(void **state)
 	    -1);
 }
 
+static char wrong[NET_ERROR_SIZE];
+
 static int
 resolved(struct target *t, const char *text, int passive)
 {
-	static struct value v;
-	static char copy[512], where[] = WHERE;
-
-	snprintf(copy, sizeof(copy), "%s", text);
-	v = (struct value){ .text = copy, .where = where };
 	memset(t, 0, sizeof(*t));
-	return resolve(t, &v, passive);
+	t->given = text;
+	return resolve(t, passive, wrong, sizeof(wrong));
 }
 
 static void
@@ -1758,7 +1759,6 @@ test_resolve(void **state)
 	    "0.0.0.0:443");
 	assert_int_equal(resolved(&t, "*:443", 1), 0);
 	assert_int_equal(t.any, 1);
-	expect_silence();
 }
 
 static void
@@ -1776,10 +1776,10 @@ test_resolve_errors(void **state)
 	for (i = 0; i < LEN(bad); i++) {
 		if (resolved(&t, bad[i], 0) != -1)
 			fail_msg("\"%s\" passed", bad[i]);
-		expect_said(WHERE, "[IPv6]:port");
+		assert_non_null(strstr(wrong, "[IPv6]:port"));
 	}
 	assert_int_equal(resolved(&t, "nobody.invalid:80", 0), -1);
-	expect_said(WHERE, "nobody.invalid");
+	assert_non_null(strstr(wrong, "nobody.invalid"));
 }
 
 static void
@@ -1791,16 +1791,15 @@ test_unix_paths(void **state)
 
 	(void)state;
 	assert_int_equal(resolved(&t, "unix:", 0), -1);
-	expect_said(WHERE, "107 bytes");
+	assert_non_null(strstr(wrong, "107 bytes"));
 	memset(text + 6, 'x', sizeof(un.sun_path) - 1);
 	assert_int_equal(strlen(text + 5), sizeof(un.sun_path));
 	assert_int_equal(resolved(&t, text, 1), -1);
-	expect_said(WHERE, "107 bytes");
+	assert_non_null(strstr(wrong, "107 bytes"));
 	text[strlen(text) - 1] = '\0';
 	assert_int_equal(resolved(&t, text, 1), 0);
 	assert_string_equal(t.addrs[0].text, text);
 	assert_true(t.addrs[0].len <= sizeof(un));
-	expect_silence();
 }
 
 /* A client on a Unix socket has no name. */

@@ -1788,7 +1788,7 @@ struct address {
 
 /* Fill in the text; by hand, since getnameinfo(3) is large. */
 static void
-address_text(struct address *a)
+net_address_text(struct address *a)
 {
 	const struct sockaddr_in *in = (const void *)&a->sa;
 	const struct sockaddr_in6 *in6 = (const void *)&a->sa;
@@ -1815,7 +1815,7 @@ address_text(struct address *a)
 
 /* 0: it is not TCP. */
 static in_port_t
-address_port(const struct address *a)
+net_address_port(const struct address *a)
 {
 	const struct sockaddr_in *in = (const void *)&a->sa;
 	const struct sockaddr_in6 *in6 = (const void *)&a->sa;
@@ -1841,7 +1841,7 @@ address_numeric(struct address *a, const char *host, in_port_t port)
 		a->len = sizeof(*in6);
 	} else
 		return -1;
-	address_text(a);
+	net_address_text(a);
 	return 0;
 }
 
@@ -1873,7 +1873,7 @@ resolve_unix(struct target *t, const char *path, char *why, size_t size)
 	un->sun_family = AF_UNIX;
 	memcpy(un->sun_path, path, strlen(path) + 1);
 	t->addrs->len = sizeof(*un);
-	address_text(t->addrs);
+	net_address_text(t->addrs);
 	return 0;
 }
 
@@ -1901,7 +1901,7 @@ resolve_name(struct target *t, const char *host, const char *port, char *why,
 			continue;
 		memcpy(&t->addrs[n].sa, ai->ai_addr, ai->ai_addrlen);
 		t->addrs[n].len = ai->ai_addrlen;
-		address_text(&t->addrs[n++]);
+		net_address_text(&t->addrs[n++]);
 	}
 	t->n = n;
 	freeaddrinfo(list);
@@ -1910,7 +1910,8 @@ resolve_name(struct target *t, const char *host, const char *port, char *why,
 
 /* host and port of "[host:]port"; host is empty when there is none. */
 static int
-split_address(const char *text, char *host, size_t size, const char **port)
+net_split_address(const char *text, char *host, size_t size,
+    const char **port)
 {
 	const char *colon = strrchr(text, ':');
 	size_t len = colon != NULL ? (size_t)(colon - text) : 0;
@@ -2000,7 +2001,7 @@ address_hint(const char *text, int passive, char *hint, size_t size)
  * machine to accept on, and 127.0.0.1 to connect to.
  */
 static int
-resolve(struct target *t, int passive, char *why, size_t size)
+net_resolve(struct target *t, int passive, char *why, size_t size)
 {
 	char host[NI_MAXHOST], hint[HINT_SIZE];
 	const char *text = t->given, *port;
@@ -2012,7 +2013,7 @@ resolve(struct target *t, int passive, char *why, size_t size)
 		return resolve_fd(t, text + 3, why, size);
 	if (strncmp(text, "unix:", 5) == 0)
 		return resolve_unix(t, text + 5, why, size);
-	if (split_address(text, host, sizeof(host), &port) == -1 ||
+	if (net_split_address(text, host, sizeof(host), &port) == -1 ||
 	    parse_number(port, passive ? 0 : 1, 65535, &number) == -1) {
 		address_hint(text, passive, hint, sizeof(hint));
 		snprintf(why, size, "\"%s\" is not an address (allowed: "
@@ -2049,7 +2050,7 @@ resolve_all(struct targets *all, const struct value *values, int passive)
 		t->given = v->text;
 		t->where = v->where;
 		errno = 0;
-		if (resolve(t, passive, why, sizeof(why)) == 0)
+		if (net_resolve(t, passive, why, sizeof(why)) == 0)
 			continue;
 		for_good |= errno != EAGAIN;
 		log_error("%s: %s", t->where, why);
@@ -2329,7 +2330,7 @@ keep_alive(int fd, int64_t ms)
 #endif
 
 static void
-set_socket_options(int fd, int64_t keepalive_ms)
+net_set_socket_options(int fd, int64_t keepalive_ms)
 {
 	int on = 1, alive = keepalive_ms != 0;
 
@@ -2357,14 +2358,14 @@ close_failed(int fd)
  */
 #ifdef TCP_QUICKACK
 static void
-acknowledge(int fd)
+net_acknowledge(int fd)
 {
 	int on = 1;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
 }
 #else
-#define acknowledge(fd)	((void)(fd))
+#define net_acknowledge(fd)	((void)(fd))
 #endif
 
 /*
@@ -2479,7 +2480,7 @@ command_environment(const char *peer)
 	if (to != NULL)
 		*to = NULL;
 	if (strncmp(peer, "unix:", 5) != 0 &&
-	    split_address(peer, host, sizeof(host), &port) == 0) {
+	    net_split_address(peer, host, sizeof(host), &port) == 0) {
 		setenv("REMOTE_HOST", host, 1);
 		setenv("REMOTE_PORT", port, 1);
 	}
@@ -3032,7 +3033,7 @@ proxy_take(struct session *ss)
 		return give_reason(ss, "out of memory");
 	*ss->ends = ends;
 	from.sa = ends.from.any;
-	address_text(&from);
+	net_address_text(&from);
 	snprintf(text, sizeof(text), "%s", ss->peer);
 	if (set_peer(ss, &from) == -1)
 		return give_reason(ss, "out of memory");
@@ -3514,7 +3515,7 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 
 	memcpy(&peer.sa, sa, len);
 	peer.len = len;
-	address_text(&peer);
+	net_address_text(&peer);
 	w->counts->accepted++;
 	if ((ss = calloc(1, sizeof(*ss))) == NULL)
 		goto err;
@@ -3573,7 +3574,7 @@ next_address(struct session *ss)
 
 /* A socket that is connecting to an address, or -1 with errno. */
 static int
-dial(const struct address *a, int64_t keepalive_ms)
+net_dial(const struct address *a, int64_t keepalive_ms)
 {
 	static const struct linger reset = { .l_onoff = 1 };
 	int fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
@@ -3581,7 +3582,7 @@ dial(const struct address *a, int64_t keepalive_ms)
 
 	if (fd == -1)
 		return -1;
-	set_socket_options(fd, keepalive_ms);
+	net_set_socket_options(fd, keepalive_ms);
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	if (connect(fd, (const struct sockaddr *)&a->sa, a->len) == 0 ||
 	    errno == EINPROGRESS)
@@ -3591,7 +3592,7 @@ dial(const struct address *a, int64_t keepalive_ms)
 
 /* connect(2) says EAGAIN where a Unix socket has no room for another one. */
 static const char *
-dial_error(int error)
+net_dial_error(int error)
 {
 	return error == EAGAIN ? "its backlog is full" : strerror(error);
 }
@@ -3623,7 +3624,7 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	if (!ss->dialed) {
 		session_agreed(ss, &a);
 		ss->worker->counts->opened[is_tls13(&a)]++;
-		acknowledge(ss->fd);
+		net_acknowledge(ss->fd);
 	}
 	ss->dialed = 1;
 	if (proxy_make(ss) == -1) {
@@ -3640,10 +3641,10 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 		dial_failed(ss, failed);
 	while ((to = next_address(ss)) != NULL) {
 		*backend = (struct stream){ .ops = &ss->worker->backend_ops,
-		    .ctx = ss, .fd = dial(to, number[KEEPALIVE]) };
+		    .ctx = ss, .fd = net_dial(to, number[KEEPALIVE]) };
 		if (backend->fd != -1)
 			return 0;
-		dial_failed(ss, dial_error(errno));
+		dial_failed(ss, net_dial_error(errno));
 	}
 	return -1;
 }
@@ -4199,7 +4200,7 @@ remove_stale(const struct address *a)
 }
 
 static int
-listen_on(const struct address *a, int any)
+net_listen(const struct address *a, int any)
 {
 	int fd, off = 0, on = 1;
 
@@ -4220,7 +4221,7 @@ listen_on(const struct address *a, int any)
 }
 
 static int
-is_listening(int fd)
+net_is_listening(int fd)
 {
 	int listening = 0;
 	socklen_t len = sizeof(listening);
@@ -4234,9 +4235,9 @@ is_listening(int fd)
  * descriptor it would be in the way.
  */
 static int
-inherit(int fd)
+net_inherit(int fd)
 {
-	if (!is_listening(fd) || fcntl(fd, F_SETFL, O_NONBLOCK) == -1) {
+	if (!net_is_listening(fd) || fcntl(fd, F_SETFL, O_NONBLOCK) == -1) {
 		errno = ENOTSOCK;
 		return -1;
 	}
@@ -4344,13 +4345,14 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 		errno = EBUSY;
 		return -1;
 	}
-	if ((l->fd = a != NULL ? listen_on(a, t->any) : inherit(t->fd)) == -1)
+	l->fd = a != NULL ? net_listen(a, t->any) : net_inherit(t->fd);
+	if (l->fd == -1)
 		return -1;
 	/* Inherited by what is accepted. */
-	set_socket_options(l->fd, sv->cfg.number[KEEPALIVE]);
+	net_set_socket_options(l->fd, sv->cfg.number[KEEPALIVE]);
 	l->bound.len = sizeof(l->bound.sa);
 	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
-	address_text(&l->bound);
+	net_address_text(&l->bound);
 	if (owns_path(l))
 		lstat(((const struct sockaddr_un *)(const void *)
 		    &l->bound.sa)->sun_path, &l->file);
@@ -4410,7 +4412,7 @@ tune_kept(const struct service *sv)
 
 	for (i = 0; i < sv->nlisteners; i++)
 		if (sv->listeners[i].kept)
-			set_socket_options(sv->listeners[i].fd,
+			net_set_socket_options(sv->listeners[i].fd,
 			    sv->cfg.number[KEEPALIVE]);
 }
 
@@ -4657,7 +4659,7 @@ landlock_allow(int fd, const struct targets *connects)
 
 		for (j = 0; j < t->n; j++) {
 			struct landlock_port p = { LANDLOCK_TCP_CONNECT,
-			    address_port(&t->addrs[j]) };
+			    net_address_port(&t->addrs[j]) };
 
 			if (p.port != 0 && syscall(SYS_landlock_add_rule, fd,
 			    LANDLOCK_NET_PORT, &p, 0u) == -1)
@@ -7598,7 +7600,7 @@ carry_address(struct parcel *x, struct address *a)
 	carry_number(x, &len, 0, sizeof(a->sa));
 	a->len = (socklen_t)len;
 	if (x->reads)
-		address_text(a);
+		net_address_text(a);
 }
 
 static void
@@ -7618,7 +7620,7 @@ carry_listener(struct parcel *x, struct listener *l, struct target *t)
 		carry_address(x, t->addrs);
 	carry_address(x, &l->bound);
 	carry(x, &l->file, sizeof(l->file));
-	if (x->bad == NULL && !is_listening(l->fd))
+	if (x->bad == NULL && !net_is_listening(l->fd))
 		x->bad = "a descriptor is not a listening socket";
 }
 
@@ -7934,7 +7936,7 @@ carry_passed(struct parcel *x, struct arguments *a)
 
 	carry_int(x, &a->passed, 0, FORWARD_LISTENERS);
 	for (i = 0; i < a->passed; i++) {
-		fd = x->reads || !is_listening(PASSED + i) ? -1 : PASSED + i;
+		fd = x->reads || !net_is_listening(PASSED + i) ? -1 : PASSED + i;
 		carry_fd(x, &fd);
 	}
 }
@@ -8839,13 +8841,13 @@ take_connection(struct incoming *in, int fd, const struct config *cfg)
 
 	in->len = sizeof(in->sa);
 	in->fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	if (is_listening(fd))
+	if (net_is_listening(fd))
 		why = "it is a listening socket (for inetd, it is \"nowait\")";
 	else if (in->fd == -1 || fcntl(in->fd, F_SETFL, O_NONBLOCK) == -1 ||
 	    getpeername(in->fd, (struct sockaddr *)&in->sa, &in->len) == -1)
 		why = strerror(errno);
 	if (why == NULL) {
-		set_socket_options(in->fd, cfg->number[KEEPALIVE]);
+		net_set_socket_options(in->fd, cfg->number[KEEPALIVE]);
 		return 0;
 	}
 	log_error("-i: descriptor %d is not a connected socket: %s", fd, why);
@@ -9046,7 +9048,7 @@ warn_of_sockets(const struct service *sv)
 	for (i = 0; i < sv->accepts.n; i++) {
 		const struct target *t = &sv->accepts.list[i];
 
-		if (t->fd != -1 && !is_listening(t->fd))
+		if (t->fd != -1 && !net_is_listening(t->fd))
 			log_warning("%s: accept: fd:%d is no listening socket "
 			    "here, where it can't be checked", t->where,
 			    t->fd);

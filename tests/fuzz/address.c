@@ -11,16 +11,17 @@ try_address(const char *text, int passive)
 	char why[NET_ERROR_SIZE];
 
 	first = (struct target){ .given = text };
-	if (resolve(&first, passive, why, sizeof(why)) == -1 || first.n == 0)
+	if (net_resolve(&first, passive, why, sizeof(why)) == -1 ||
+	    first.n == 0)
 		return;
 	peer_key(&first.addrs->sa);
 	second = (struct target){ .given = first.addrs->text };
-	must(resolve(&second, passive, why, sizeof(why)) == 0 &&
+	must(net_resolve(&second, passive, why, sizeof(why)) == 0 &&
 	    second.n == 1, "its text is no address");
 	must(strcmp(first.addrs->text, second.addrs->text) == 0,
 	    "its text is another address");
 	must(first.addrs->sa.ss_family == AF_UNIX || passive ||
-	    address_port(first.addrs) != 0, "port 0 to connect to");
+	    net_address_port(first.addrs) != 0, "port 0 to connect to");
 }
 
 int

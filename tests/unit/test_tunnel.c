@@ -932,7 +932,7 @@ key_of(const char *text)
 
 	snprintf(given, sizeof(given), strchr(text, ':') != NULL ? "[%s]:1" :
 	    "%s:1", text);
-	assert_int_equal(resolve(&t, 0, ignored, sizeof(ignored)), 0);
+	assert_int_equal(net_resolve(&t, 0, ignored, sizeof(ignored)), 0);
 	return peer_key(&t.addrs->sa);
 }
 
@@ -1415,7 +1415,7 @@ in_child(void (*function)(const struct service *, int), int port)
 	pid_t pid;
 
 	snprintf(given, sizeof(given), "127.0.0.1:%d", port);
-	assert_int_equal(resolve(&t, 0, ignored, sizeof(ignored)), 0);
+	assert_int_equal(net_resolve(&t, 0, ignored, sizeof(ignored)), 0);
 	if ((pid = fork()) == 0) {
 		function(&sv, port);
 		_exit(0);
@@ -1434,10 +1434,10 @@ some_listener(int *port)
 	int fd;
 
 	assert_int_equal(address_numeric(&a, "127.0.0.1", 0), 0);
-	assert_true((fd = listen_on(&a, 0)) != -1);
+	assert_true((fd = net_listen(&a, 0)) != -1);
 	a.len = sizeof(a.sa);
 	assert_int_equal(getsockname(fd, (struct sockaddr *)&a.sa, &a.len), 0);
-	*port = address_port(&a);
+	*port = net_address_port(&a);
 	return fd;
 }
 
@@ -1704,17 +1704,18 @@ test_split_address(void **state)
 
 	(void)state;
 	for (i = 0; i < LEN(good); i++) {
-		assert_int_equal(split_address(good[i].text, host,
+		assert_int_equal(net_split_address(good[i].text, host,
 		    sizeof(host), &port), 0);
 		assert_string_equal(host, good[i].host);
 		assert_string_equal(port, good[i].port);
 	}
 	for (i = 0; i < LEN(bad); i++)
-		if (split_address(bad[i], host, sizeof(host), &port) != -1)
+		if (net_split_address(bad[i], host, sizeof(host), &port) != -1)
 			fail_msg("\"%s\" passed", bad[i]);
-	assert_int_equal(split_address("host:1", tiny, sizeof(tiny), &port), 0);
-	assert_int_equal(split_address("hosts:1", tiny, sizeof(tiny), &port),
-	    -1);
+	assert_int_equal(net_split_address("host:1", tiny, sizeof(tiny),
+	    &port), 0);
+	assert_int_equal(net_split_address("hosts:1", tiny, sizeof(tiny),
+	    &port), -1);
 }
 
 static char wrong[NET_ERROR_SIZE];
@@ -1724,7 +1725,7 @@ resolved(struct target *t, const char *text, int passive)
 {
 	memset(t, 0, sizeof(*t));
 	t->given = text;
-	return resolve(t, passive, wrong, sizeof(wrong));
+	return net_resolve(t, passive, wrong, sizeof(wrong));
 }
 
 static void
@@ -1812,7 +1813,7 @@ test_address_text(void **state)
 	memset(&a, 0, sizeof(a));
 	a.sa.ss_family = AF_UNIX;
 	a.len = sizeof(sa_family_t);
-	address_text(&a);
+	net_address_text(&a);
 	assert_string_equal(a.text, "unix:");
 }
 

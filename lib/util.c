@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "util.h"
 
@@ -41,6 +42,16 @@ deliver_pending_signals(const sigset_t *mask)
 
 	sigprocmask(SIG_SETMASK, mask, &blocked);
 	sigprocmask(SIG_SETMASK, &blocked, NULL);
+}
+
+int
+close_failed(int fd)
+{
+	int saved = errno;
+
+	close(fd);
+	errno = saved;
+	return -1;
 }
 
 int

@@ -19,6 +19,9 @@ int	 clock_timeout(int64_t now, int64_t until);
  */
 void	 deliver_pending_signals(const sigset_t *mask);
 
+/* Give up a descriptor for the reason in errno, which is kept; -1. */
+int	 close_failed(int fd);
+
 /*
  * Does an error of accept(2) concern one connection alone?  Or there was none;
  * accept(2), "Error handling".

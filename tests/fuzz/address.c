@@ -2,7 +2,10 @@
  * An address to accept on, or to connect to.  The text that is made of one
  * names the same one.
  */
-#include "fuzz_tunnel.h"
+#include <stdlib.h>
+
+#include "fuzz.h"
+#include "fuzz_net.h"
 
 static void
 try_address(const char *text, int passive)
@@ -14,7 +17,6 @@ try_address(const char *text, int passive)
 	if (net_resolve(&first, passive, why, sizeof(why)) == -1 ||
 	    first.n == 0)
 		return;
-	peer_key(&first.addrs->sa);
 	second = (struct target){ .given = first.addrs->text };
 	must(net_resolve(&second, passive, why, sizeof(why)) == 0 &&
 	    second.n == 1, "its text is no address");

@@ -1430,25 +1430,35 @@ in_child(void (*function)(const struct service *, int), int port)
 static int
 some_listener(int *port)
 {
-	struct address a = { .len = 0 };
+	struct target t = { .given = "127.0.0.1:0" };
+	struct address *a = t.addrs;
+	char ignored[64];
 	int fd;
 
-	assert_int_equal(address_numeric(&a, "127.0.0.1", 0), 0);
-	assert_true((fd = net_listen(&a, 0)) != -1);
-	a.len = sizeof(a.sa);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&a.sa, &a.len), 0);
-	*port = net_address_port(&a);
+	assert_int_equal(net_resolve(&t, 1, ignored, sizeof(ignored)), 0);
+	assert_true((fd = net_listen(a, 0)) != -1);
+	a->len = sizeof(a->sa);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&a->sa, &a->len),
+	    0);
+	*port = net_address_port(a);
 	return fd;
+}
+
+static struct sockaddr_in
+at_port(int port)
+{
+	return (struct sockaddr_in){ .sin_family = AF_INET,
+	    .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	    .sin_port = htons((in_port_t)port) };
 }
 
 static int
 connects(int port)
 {
-	struct address a = { .len = 0 };
+	struct sockaddr_in in = at_port(port);
 	int fd = socket(AF_INET, SOCK_STREAM, 0), r;
 
-	address_numeric(&a, "127.0.0.1", (in_port_t)port);
-	r = connect(fd, (struct sockaddr *)&a.sa, a.len);
+	r = connect(fd, (struct sockaddr *)&in, sizeof(in));
 	if (r == -1)
 		return close_failed(fd);
 	close(fd);
@@ -1458,11 +1468,10 @@ connects(int port)
 static int
 binds(void)
 {
-	struct address a = { .len = 0 };
+	struct sockaddr_in in = at_port(0);
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
-	address_numeric(&a, "127.0.0.1", 0);
-	return bind(fd, (struct sockaddr *)&a.sa, a.len);
+	return bind(fd, (struct sockaddr *)&in, sizeof(in));
 }
 
 static int other_port;
@@ -1680,141 +1689,6 @@ test_print_arguments(void **state)
 			expect_said("command line", "");
 		config_free(&cfg);
 	}
-}
-
-/* Addresses. */
-
-static void
-test_split_address(void **state)
-{
-	static const struct { const char *text, *host, *port; } good[] = {
-		{ "443", "", "443" }, { ":443", "", "443" },
-		{ "*:443", "", "443" }, { "host:443", "host", "443" },
-		{ "1.2.3.4:0", "1.2.3.4", "0" }, { "[::1]:80", "::1", "80" },
-		{ "[fe80::1%lo]:80", "fe80::1%lo", "80" },
-		{ "host:", "host", "" }, { "[::]:x", "::", "x" },
-	};
-	static const char *const bad[] = {
-		"::1:443", "::1", "a:b:c", "[::1]", "[::1:443", "::1]:443",
-		"[::1]x:443", "x[::1]:443"
-	};
-	char host[64], tiny[5];
-	const char *port;
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < LEN(good); i++) {
-		assert_int_equal(net_split_address(good[i].text, host,
-		    sizeof(host), &port), 0);
-		assert_string_equal(host, good[i].host);
-		assert_string_equal(port, good[i].port);
-	}
-	for (i = 0; i < LEN(bad); i++)
-		if (net_split_address(bad[i], host, sizeof(host), &port) != -1)
-			fail_msg("\"%s\" passed", bad[i]);
-	assert_int_equal(net_split_address("host:1", tiny, sizeof(tiny),
-	    &port), 0);
-	assert_int_equal(net_split_address("hosts:1", tiny, sizeof(tiny),
-	    &port), -1);
-}
-
-static char wrong[NET_ERROR_SIZE];
-
-static int
-resolved(struct target *t, const char *text, int passive)
-{
-	memset(t, 0, sizeof(*t));
-	t->given = text;
-	return net_resolve(t, passive, wrong, sizeof(wrong));
-}
-
-static void
-test_resolve(void **state)
-{
-	static const struct { const char *text, *to; int passive; } good[] = {
-		{ "6379", "127.0.0.1:6379", 0 }, { "*:1", "127.0.0.1:1", 0 },
-		{ "10.1.2.3:65535", "10.1.2.3:65535", 0 },
-		{ "10.1.2.3:0", "10.1.2.3:0", 1 },
-		{ "[::1]:80", "[::1]:80", 0 },
-		{ "[2001:DB8:0:0::1]:80", "[2001:db8::1]:80", 0 },
-		{ "[::ffff:192.0.2.1]:80", "192.0.2.1:80", 0 },
-		{ "unix:/run/x y", "unix:/run/x y", 0 },
-		{ "0.0.0.0:5", "0.0.0.0:5", 1 },
-	};
-	struct target t;
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < LEN(good); i++) {
-		assert_int_equal(resolved(&t, good[i].text, good[i].passive),
-		    0);
-		assert_int_equal(t.n, 1);
-		assert_string_equal(t.addrs[0].text, good[i].to);
-		assert_int_equal(t.any, 0);
-	}
-	assert_int_equal(resolved(&t, "localhost:80", 0), 0);
-	assert_in_range(t.n, 1, ADDRESSES);
-	assert_int_equal(resolved(&t, "443", 1), 0);
-	assert_int_equal(t.any, 1);
-	assert_string_equal(t.addrs[0].text, has_ipv6() ? "[::]:443" :
-	    "0.0.0.0:443");
-	assert_int_equal(resolved(&t, "*:443", 1), 0);
-	assert_int_equal(t.any, 1);
-}
-
-static void
-test_resolve_errors(void **state)
-{
-	static const char *const bad[] = {
-		"", ":", "host", "host:", "host:0", "host:65536", "host:-1",
-		"host:http", "::1:80", "[::1]", "[::1]:", "65536", "0", "80 ",
-		"1.2.3.4:80x", "host:99999999999999999999", "http://host:80/"
-	};
-	struct target t;
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < LEN(bad); i++) {
-		if (resolved(&t, bad[i], 0) != -1)
-			fail_msg("\"%s\" passed", bad[i]);
-		assert_non_null(strstr(wrong, "[IPv6]:port"));
-	}
-	assert_int_equal(resolved(&t, "nobody.invalid:80", 0), -1);
-	assert_non_null(strstr(wrong, "nobody.invalid"));
-}
-
-static void
-test_unix_paths(void **state)
-{
-	struct sockaddr_un un;
-	char text[sizeof(un.sun_path) + 8] = "unix:/";
-	struct target t;
-
-	(void)state;
-	assert_int_equal(resolved(&t, "unix:", 0), -1);
-	assert_non_null(strstr(wrong, "107 bytes"));
-	memset(text + 6, 'x', sizeof(un.sun_path) - 1);
-	assert_int_equal(strlen(text + 5), sizeof(un.sun_path));
-	assert_int_equal(resolved(&t, text, 1), -1);
-	assert_non_null(strstr(wrong, "107 bytes"));
-	text[strlen(text) - 1] = '\0';
-	assert_int_equal(resolved(&t, text, 1), 0);
-	assert_string_equal(t.addrs[0].text, text);
-	assert_true(t.addrs[0].len <= sizeof(un));
-}
-
-/* A client on a Unix socket has no name. */
-static void
-test_address_text(void **state)
-{
-	struct address a;
-
-	(void)state;
-	memset(&a, 0, sizeof(a));
-	a.sa.ss_family = AF_UNIX;
-	a.len = sizeof(sa_family_t);
-	net_address_text(&a);
-	assert_string_equal(a.text, "unix:");
 }
 
 /* The log. */
@@ -2146,11 +2020,6 @@ main(void)
 		TEST(test_sandbox),
 		TEST(test_print),
 		TEST(test_print_arguments),
-		TEST(test_split_address),
-		TEST(test_resolve),
-		TEST(test_resolve_errors),
-		TEST(test_unix_paths),
-		TEST(test_address_text),
 		TEST(test_escape),
 		TEST(test_log_lines),
 		TEST(test_log_keeps_errno),

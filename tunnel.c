@@ -1985,18 +1985,6 @@ struct worker {
 	int64_t	 beat_at;		/* 0: nobody wants to know */
 };
 
-/* Whose a connection is, and where to; see the PROXY protocol. */
-union end {
-	struct sockaddr_storage any;
-	struct sockaddr_in in;
-	struct sockaddr_in6 in6;
-	struct sockaddr_un un;
-};
-
-struct ends {
-	union end from, to;
-};
-
 /* One connection, as the engine's callbacks see it. */
 struct session {
 	struct worker *worker;
@@ -2005,7 +1993,7 @@ struct session {
 	int	 dialed;
 	char	*peer;			/* its address, as text, */
 	uint64_t key;			/* and as that; see peer_key() */
-	struct ends *ends;		/* as a balancer has told, or NULL */
+	struct endpoints *ends;		/* as a balancer has told, or NULL */
 	struct proxy *proxy;		/* its header, or the service's */
 	volatile uint64_t *place;	/* among service->places, or NULL */
 	int	 over;			/* there was none: max_per_ip */
@@ -2015,6 +2003,8 @@ struct session {
 	size_t	 which;			/* and which address of it */
 	struct command *command;
 };
+
+static uint64_t peer_key(const struct sockaddr_storage *);
 
 static int
 taken(volatile sig_atomic_t *flag)
@@ -2322,7 +2312,7 @@ static const struct family {
 	sa_family_t family;
 	int	 code;
 	const char *name;		/* in version 1; or NULL */
-	size_t	 address, address_len;	/* in union end */
+	size_t	 address, address_len;	/* in union endpoint */
 	size_t	 port, port_len;
 } families[] = {
 	{ AF_INET, PROXY_TCP4, "TCP4",
@@ -2337,7 +2327,7 @@ static const struct family {
 };
 
 static const struct family *
-family_of(const struct ends *ends)
+family_of(const struct endpoints *ends)
 {
 	const struct family *f = families;
 
@@ -2346,56 +2336,18 @@ family_of(const struct ends *ends)
 	return f;
 }
 
-static int
-is_mapped(const union end *e)
-{
-	return e->any.ss_family == AF_INET6 &&
-	    IN6_IS_ADDR_V4MAPPED(&e->in6.sin6_addr);
-}
-
-static void
-unmap(union end *e)
-{
-	const struct sockaddr_in6 in6 = e->in6;
-
-	memset(e, 0, sizeof(*e));
-	e->in.sin_family = AF_INET;
-	e->in.sin_port = in6.sin6_port;
-	memcpy(&e->in.sin_addr, in6.sin6_addr.s6_addr + 12, 4);
-}
-
-/* IPv4 in IPv6's clothes is IPv4, if both ends are. */
-static void
-undress(struct ends *ends)
-{
-	if (is_mapped(&ends->from) && is_mapped(&ends->to)) {
-		unmap(&ends->from);
-		unmap(&ends->to);
-	}
-}
-
 /* Both ends of the client's connection, as far as they are known. */
 static void
-find_ends(const struct session *ss, struct ends *ends)
+find_endpoints(const struct session *ss, struct endpoints *ends)
 {
-	socklen_t len = sizeof(ends->from);
-
-	memset(ends, 0, sizeof(*ends));
-	if (ss->ends != NULL) {
+	if (ss->ends != NULL)
 		*ends = *ss->ends;
-		return;
-	}
-	if (getpeername(ss->fd, (struct sockaddr *)&ends->from, &len) == -1)
-		return;
-	len = sizeof(ends->to);
-	if (getsockname(ss->fd, (struct sockaddr *)&ends->to, &len) == -1 ||
-	    ends->to.any.ss_family != ends->from.any.ss_family)
-		ends->from.any.ss_family = AF_UNSPEC;
-	undress(ends);
+	else
+		net_endpoints(ss->fd, ends);
 }
 
 static size_t
-proxy_make_v1(char *p, size_t size, const struct ends *ends)
+proxy_make_v1(char *p, size_t size, const struct endpoints *ends)
 {
 	const struct family *f = family_of(ends);
 	char from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN];
@@ -2481,7 +2433,7 @@ add_tlvs(struct bytes *b, const struct tls_agreed *a)
 }
 
 static size_t
-proxy_make_v2(unsigned char *p, size_t size, const struct ends *ends,
+proxy_make_v2(unsigned char *p, size_t size, const struct endpoints *ends,
     const struct tls_agreed *agreed)
 {
 	const struct family *f = family_of(ends);
@@ -2510,7 +2462,7 @@ proxy_make(struct session *ss)
 {
 	int64_t version = ss->worker->service->cfg.number[PROXY_PROTOCOL];
 	struct tls_agreed agreed;
-	struct ends ends;
+	struct endpoints ends;
 	struct proxy *p;
 
 	if (version == PROXY_OFF)
@@ -2519,7 +2471,7 @@ proxy_make(struct session *ss)
 		return -1;
 	p = ss->proxy;
 	p->done = 0;
-	find_ends(ss, &ends);
+	find_endpoints(ss, &ends);
 	session_agreed(ss, &agreed);
 	p->len = version == PROXY_V1 ?
 	    proxy_make_v1((char *)p->data, PROXY_HEADER, &ends) :
@@ -2625,7 +2577,7 @@ proxy_recv(struct proxy *p, int fd)
 
 /* An address and a port as text. */
 static int
-parse_end(union end *e, const struct family *f, const char *host,
+parse_end(union endpoint *e, const struct family *f, const char *host,
     const char *port)
 {
 	int64_t number;
@@ -2642,7 +2594,7 @@ parse_end(union end *e, const struct family *f, const char *host,
 
 /* 1: it says that the connection is what it looks like. */
 static int
-proxy_parse_v1(char *line, struct ends *ends)
+proxy_parse_v1(char *line, struct endpoints *ends)
 {
 	char *word[6] = { NULL }, *end = strstr(line, "\r\n");
 	const struct family *f = families;
@@ -2665,7 +2617,7 @@ proxy_parse_v1(char *line, struct ends *ends)
 }
 
 static int
-proxy_parse_v2(const unsigned char *p, size_t len, struct ends *ends)
+proxy_parse_v2(const unsigned char *p, size_t len, struct endpoints *ends)
 {
 	static const int useless[] = { PROXY_UNSPEC, PROXY_UDP4, PROXY_UDP6,
 	    PROXY_DGRAM };
@@ -2704,7 +2656,7 @@ static int
 proxy_take(struct session *ss)
 {
 	struct proxy *p = ss->proxy;
-	struct ends ends = { .from = { .any = { .ss_family = AF_UNSPEC } } };
+	struct endpoints ends = { .from.any.ss_family = AF_UNSPEC };
 	struct address from = { .len = sizeof(from.sa) };
 	char text[2 * PROXY_V1_MAX];
 	int r;
@@ -2719,12 +2671,13 @@ proxy_take(struct session *ss)
 	proxy_free(ss);
 	if (r == 1)
 		return 0;
-	undress(&ends);
+	net_unmap_v4(&ends);
 	if ((ss->ends = malloc(sizeof(ends))) == NULL)
 		return give_reason(ss, "out of memory");
 	*ss->ends = ends;
 	from.sa = ends.from.any;
-	net_address_text(&from);
+	net_normalize(&from);
+	ss->key = peer_key(&from.sa);
 	snprintf(text, sizeof(text), "%s", ss->peer);
 	if (set_peer(ss, &from) == -1)
 		return give_reason(ss, "out of memory");
@@ -2769,9 +2722,8 @@ proxy_read(struct session *ss)
  */
 
 /*
- * What stands for an address: IPv4, or a /64 of IPv6; 0 is none.  An IPv4
- * client may be told of in two more ways (RFC 4291 section 2.5.5.2, RFC 6052
- * section 2.1).
+ * What stands for a normalized address: IPv4, or a /64 of IPv6; 0 is none.  An
+ * IPv4 client may be told of in one more way (RFC 6052 section 2.1).
  */
 static uint64_t
 peer_key(const struct sockaddr_storage *sa)
@@ -2787,8 +2739,7 @@ peer_key(const struct sockaddr_storage *sa)
 		return UINT64_MAX << 32 | ntohl(in->sin_addr.s_addr);
 	if (sa->ss_family != AF_INET6)
 		return 0;
-	if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) ||
-	    memcmp(b, nat64, sizeof(nat64)) == 0)
+	if (memcmp(b, nat64, sizeof(nat64)) == 0)
 		return UINT64_MAX << 32 | (uint64_t)b[12] << 24 |
 		    (uint64_t)b[13] << 16 | (uint64_t)b[14] << 8 | b[15];
 	for (i = 0; i < 8; i++)
@@ -3166,13 +3117,10 @@ static int
 proxied_open(struct stream *s)
 {
 	struct session *ss = s->ctx;
-	struct ends ends;
 	int r = proxy_read(ss);
 
 	if (r != 0)
 		return r;
-	find_ends(ss, &ends);
-	ss->key = peer_key(&ends.from.any);
 	if (session_admit(ss) == -1)
 		return give_reason(ss, "max_per_ip");
 	ss->tls = tls_new(ss->worker->service->tls, ss->fd, s);
@@ -3206,7 +3154,7 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 
 	memcpy(&peer.sa, sa, len);
 	peer.len = len;
-	net_address_text(&peer);
+	net_normalize(&peer);
 	w->counts->accepted++;
 	if ((ss = calloc(1, sizeof(*ss))) == NULL)
 		goto err;
@@ -3952,7 +3900,7 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 	net_set_socket_options(l->fd, sv->cfg.number[KEEPALIVE]);
 	l->bound.len = sizeof(l->bound.sa);
 	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
-	net_address_text(&l->bound);
+	net_normalize(&l->bound);
 	if (owns_path(l))
 		lstat(((const struct sockaddr_un *)(const void *)
 		    &l->bound.sa)->sun_path, &l->file);
@@ -7200,7 +7148,7 @@ carry_address(struct parcel *x, struct address *a)
 	carry_number(x, &len, 0, sizeof(a->sa));
 	a->len = (socklen_t)len;
 	if (x->reads)
-		net_address_text(a);
+		net_normalize(a);
 }
 
 static void

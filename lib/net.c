@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "net.h"
@@ -18,9 +17,31 @@
 #define BACKLOG		1024
 #define KEEPALIVE_PROBES 5		/* to a peer that says nothing */
 
+static int
+is_v4_mapped(const struct sockaddr_storage *sa)
+{
+	const struct sockaddr_in6 *in6 = (const void *)sa;
+
+	return sa->ss_family == AF_INET6 &&
+	    IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
+}
+
+static void
+unmap_v4(struct sockaddr_storage *sa)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET };
+	struct sockaddr_in6 in6;
+
+	memcpy(&in6, sa, sizeof(in6));
+	in.sin_port = in6.sin6_port;
+	memcpy(&in.sin_addr, in6.sin6_addr.s6_addr + 12, 4);
+	memset(sa, 0, sizeof(*sa));
+	memcpy(sa, &in, sizeof(in));
+}
+
 /* By hand, since getnameinfo(3) is large. */
-void
-net_address_text(struct address *a)
+static void
+make_text(struct address *a)
 {
 	const struct sockaddr_in *in = (const void *)&a->sa;
 	const struct sockaddr_in6 *in6 = (const void *)&a->sa;
@@ -32,17 +53,23 @@ net_address_text(struct address *a)
 		snprintf(a->text, sizeof(a->text), "%s:%d", host,
 		    ntohs(in->sin_port));
 	} else if (a->sa.ss_family == AF_INET6) {
-		int mapped = IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
-
-		inet_ntop(mapped ? AF_INET : AF_INET6,
-		    in6->sin6_addr.s6_addr + (mapped ? 12 : 0), host,
-		    sizeof(host));
-		snprintf(a->text, sizeof(a->text), mapped ? "%s:%d" :
-		    "[%s]:%d", host, ntohs(in6->sin6_port));
+		inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
+		snprintf(a->text, sizeof(a->text), "[%s]:%d", host,
+		    ntohs(in6->sin6_port));
 	} else
 		snprintf(a->text, sizeof(a->text), "unix:%s",
 		    a->len > offsetof(struct sockaddr_un, sun_path) ?
 		    un->sun_path : "");
+}
+
+void
+net_normalize(struct address *a)
+{
+	if (is_v4_mapped(&a->sa)) {
+		unmap_v4(&a->sa);
+		a->len = sizeof(struct sockaddr_in);
+	}
+	make_text(a);
 }
 
 in_port_t
@@ -59,20 +86,19 @@ net_address_port(const struct address *a)
 static int
 address_numeric(struct address *a, const char *host, in_port_t port)
 {
-	struct sockaddr_in *in = (void *)&a->sa;
-	struct sockaddr_in6 *in6 = (void *)&a->sa;
+	struct sockaddr_in in = { .sin_family = AF_INET };
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
 
-	if (inet_pton(AF_INET, host, &in->sin_addr) == 1) {
-		in->sin_family = AF_INET;
-		in->sin_port = htons(port);
-		a->len = sizeof(*in);
-	} else if (inet_pton(AF_INET6, host, &in6->sin6_addr) == 1) {
-		in6->sin6_family = AF_INET6;
-		in6->sin6_port = htons(port);
-		a->len = sizeof(*in6);
+	in.sin_port = in6.sin6_port = htons(port);
+	if (inet_pton(AF_INET, host, &in.sin_addr) == 1) {
+		memcpy(&a->sa, &in, sizeof(in));
+		a->len = sizeof(in);
+	} else if (inet_pton(AF_INET6, host, &in6.sin6_addr) == 1) {
+		memcpy(&a->sa, &in6, sizeof(in6));
+		a->len = sizeof(in6);
 	} else
 		return -1;
-	net_address_text(a);
+	net_normalize(a);
 	return 0;
 }
 
@@ -86,10 +112,10 @@ resolve_unix(struct target *t, const char *path, char *why, size_t size)
 		    path, sizeof(un->sun_path) - 1);
 		return -1;
 	}
-	un->sun_family = AF_UNIX;
+	t->addrs->sa.ss_family = AF_UNIX;
 	memcpy(un->sun_path, path, strlen(path) + 1);
 	t->addrs->len = sizeof(*un);
-	net_address_text(t->addrs);
+	net_normalize(t->addrs);
 	return 0;
 }
 
@@ -117,7 +143,7 @@ resolve_name(struct target *t, const char *host, const char *port, char *why,
 			continue;
 		memcpy(&t->addrs[n].sa, ai->ai_addr, ai->ai_addrlen);
 		t->addrs[n].len = ai->ai_addrlen;
-		net_address_text(&t->addrs[n++]);
+		net_normalize(&t->addrs[n++]);
 	}
 	t->n = n;
 	freeaddrinfo(list);
@@ -302,6 +328,30 @@ net_dial(const struct address *a, int64_t keepalive_ms)
 	    errno == EINPROGRESS)
 		return fd;
 	return close_failed(fd);
+}
+
+void
+net_unmap_v4(struct endpoints *e)
+{
+	if (is_v4_mapped(&e->from.any) && is_v4_mapped(&e->to.any)) {
+		unmap_v4(&e->from.any);
+		unmap_v4(&e->to.any);
+	}
+}
+
+void
+net_endpoints(int fd, struct endpoints *e)
+{
+	socklen_t len = sizeof(e->from);
+
+	memset(e, 0, sizeof(*e));
+	if (getpeername(fd, (struct sockaddr *)&e->from, &len) == -1)
+		return;
+	len = sizeof(e->to);
+	if (getsockname(fd, (struct sockaddr *)&e->to, &len) == -1 ||
+	    e->to.any.ss_family != e->from.any.ss_family)
+		e->from.any.ss_family = AF_UNSPEC;
+	net_unmap_v4(e);
 }
 
 /* connect(2) says EAGAIN where a Unix socket has no room for another one. */

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #define ADDRESS_SIZE	128		/* of an address as text */
 #define ADDRESSES	16		/* of one name */
@@ -33,8 +34,33 @@ struct targets {
 	size_t	 n;
 };
 
-/* Fill in the text of an address: "1.2.3.4:5", "[::1]:5", "unix:/path". */
-void	 net_address_text(struct address *);
+/*
+ * Both ends of a peer's connection, who may be told of by a balancer.  Where
+ * they are not known, the family of from is AF_UNSPEC.
+ */
+union endpoint {
+	struct sockaddr_storage any;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+	struct sockaddr_un un;
+};
+
+struct endpoints {
+	union endpoint from, to;
+};
+
+/*
+ * Bring an address, whoever has told it, into its one form, and fill in its
+ * text: "1.2.3.4:5", "[::1]:5", "unix:/path".  What is IPv4-mapped (RFC 4291
+ * section 2.5.5.2) becomes IPv4.
+ */
+void	 net_normalize(struct address *);
+
+/* The same of two endpoints, if both are mapped: they are of one family. */
+void	 net_unmap_v4(struct endpoints *);
+
+/* Those of a connected socket, normalized. */
+void	 net_endpoints(int fd, struct endpoints *);
 
 /* In host byte order; 0: it is not TCP. */
 in_port_t net_address_port(const struct address *);

@@ -41,13 +41,13 @@ header_size(const uint8_t *p, size_t n)
 
 /* Does it come back as it is? */
 static void
-check_told(const struct ends *ends)
+check_told(const struct endpoints *ends)
 {
 	const struct tls_agreed agreed = { .version = "TLSv1.3",
 	    .cipher = "TLS_AES_128_GCM_SHA256", .alpn = "h2",
 	    .name = "www.example.org", .client = "CN=x", .common_name = "x" };
-	struct ends v1 = { .from = { .any = { .ss_family = AF_UNSPEC } } };
-	struct ends v2 = v1;
+	struct endpoints v1 = { .from = { .any = { .ss_family = AF_UNSPEC } } };
+	struct endpoints v2 = v1;
 	unsigned char out[PROXY_HEADER];
 	size_t n;
 

@@ -127,6 +127,31 @@ test_unix_paths(void **state)
 	assert_true(t.addrs[0].len <= sizeof(un));
 }
 
+/* Mapped is IPv4; but one of two endpoints is left as it is. */
+static void
+test_v4_mapped(void **state)
+{
+	struct endpoints e = { .from.any.ss_family = AF_INET6 };
+	struct address a = { .len = sizeof(e.from.in6) };
+
+	(void)state;
+	inet_pton(AF_INET6, "::ffff:192.0.2.1", &e.from.in6.sin6_addr);
+	e.from.in6.sin6_port = htons(80);
+	a.sa = e.from.any;
+	net_normalize(&a);
+	assert_string_equal(a.text, "192.0.2.1:80");
+	assert_int_equal(a.sa.ss_family, AF_INET);
+	assert_int_equal(a.len, sizeof(struct sockaddr_in));
+	e.to = e.from;
+	e.to.in6.sin6_addr = in6addr_loopback;
+	net_unmap_v4(&e);
+	assert_int_equal(e.from.any.ss_family, AF_INET6);
+	e.to = e.from;
+	net_unmap_v4(&e);
+	assert_memory_equal(&e.from, &a.sa, sizeof(a.sa));
+	assert_memory_equal(&e.to, &a.sa, sizeof(a.sa));
+}
+
 /* A client on a Unix socket has no name. */
 static void
 test_address_text(void **state)
@@ -137,7 +162,7 @@ test_address_text(void **state)
 	memset(&a, 0, sizeof(a));
 	a.sa.ss_family = AF_UNIX;
 	a.len = sizeof(sa_family_t);
-	net_address_text(&a);
+	net_normalize(&a);
 	assert_string_equal(a.text, "unix:");
 }
 
@@ -149,6 +174,7 @@ main(void)
 		cmocka_unit_test(test_resolve),
 		cmocka_unit_test(test_resolve_errors),
 		cmocka_unit_test(test_unix_paths),
+		cmocka_unit_test(test_v4_mapped),
 		cmocka_unit_test(test_address_text),
 	};
 

@@ -2300,6 +2300,15 @@ enum { CLIENT_SSL = 1, CLIENT_CERT_CONN = 2, CLIENT_CERT_SESS = 4 };
 static const unsigned char proxy_v2[12] = "\r\n\r\n\0\r\nQUIT\n";
 static const char proxy_v1[] = "PROXY ";
 
+/* What of TLS is told in version 2; texts may be NULL. */
+struct proxy_tls {
+	const char *version, *cipher, *alpn;
+	const char *name;		/* that was asked for */
+	const char *client;		/* the common name of its certificate */
+	int	 has_client;		/* it has one, */
+	int	 resumed;		/* from a session of before */
+};
+
 /* A header on its way: out, or in. */
 struct proxy {
 	size_t	 done;			/* bytes of it */
@@ -2411,30 +2420,30 @@ bytes_set_length(struct bytes *b, size_t at)
 }
 
 static void
-add_tlvs(struct bytes *b, const struct tls_agreed *a)
+add_tlvs(struct bytes *b, const struct proxy_tls *t)
 {
 	int client = CLIENT_SSL;
 	size_t at;
 
-	if (a->client != NULL)
-		client |= CLIENT_CERT_SESS | (a->resumed ? 0 :
+	if (t->has_client)
+		client |= CLIENT_CERT_SESS | (t->resumed ? 0 :
 		    CLIENT_CERT_CONN);
-	bytes_add_tlv(b, TLV_ALPN, a->alpn);
-	bytes_add_tlv(b, TLV_AUTHORITY, a->name);
+	bytes_add_tlv(b, TLV_ALPN, t->alpn);
+	bytes_add_tlv(b, TLV_AUTHORITY, t->name);
 	bytes_add_number(b, TLV_SSL, 1);
 	at = b->n;
 	bytes_add_number(b, 0, 2);
 	bytes_add_number(b, (uint32_t)client, 1);
-	bytes_add_number(b, a->client == NULL, 4);
-	bytes_add_tlv(b, TLV_SSL_VERSION, a->version);
-	bytes_add_tlv(b, TLV_SSL_CIPHER, a->cipher);
-	bytes_add_tlv(b, TLV_SSL_CN, a->common_name);
+	bytes_add_number(b, !t->has_client, 4);
+	bytes_add_tlv(b, TLV_SSL_VERSION, t->version);
+	bytes_add_tlv(b, TLV_SSL_CIPHER, t->cipher);
+	bytes_add_tlv(b, TLV_SSL_CN, t->client);
 	bytes_set_length(b, at);
 }
 
 static size_t
 proxy_make_v2(unsigned char *p, size_t size, const struct endpoints *ends,
-    const struct tls_agreed *agreed)
+    const struct proxy_tls *tls)
 {
 	const struct family *f = family_of(ends);
 	const char *from = (const void *)&ends->from;
@@ -2451,36 +2460,61 @@ proxy_make_v2(unsigned char *p, size_t size, const struct endpoints *ends,
 	bytes_add(&b, to + f->address, f->address_len);
 	bytes_add(&b, from + f->port, f->port_len);
 	bytes_add(&b, to + f->port, f->port_len);
-	add_tlvs(&b, agreed);
+	add_tlvs(&b, tls);
 	bytes_set_length(&b, at);
 	return b.n;
 }
 
+static void
+proxy_make(struct proxy *p, int version, const struct endpoints *ends,
+    const struct proxy_tls *tls)
+{
+	p->done = 0;
+	p->len = version == PROXY_V1 ?
+	    proxy_make_v1((char *)p->data, PROXY_HEADER, ends) :
+	    proxy_make_v2(p->data, PROXY_HEADER, ends, tls);
+}
+
+/* What is left of it: 0 once it is written, or a stream's result. */
+static int
+proxy_write(struct proxy *p, struct stream *s)
+{
+	ssize_t n = 0;
+
+	while (n == 0 && p->done < p->len) {
+		n = s->ops->write(s, p->data + p->done, p->len - p->done);
+		if (n > 0) {
+			p->done += (size_t)n;
+			n = 0;
+		}
+	}
+	return (int)n;
+}
+
 /* The header for a session's service, if it is to have one; -1: no memory. */
 static int
-proxy_make(struct session *ss)
+session_header(struct session *ss)
 {
-	int64_t version = ss->worker->service->cfg.number[PROXY_PROTOCOL];
-	struct tls_agreed agreed;
+	int version = (int)ss->worker->service->cfg.number[PROXY_PROTOCOL];
+	struct tls_agreed a;
 	struct endpoints ends;
-	struct proxy *p;
 
 	if (version == PROXY_OFF)
 		return 0;
-	if (ss->proxy == NULL && (ss->proxy = malloc(sizeof(*p))) == NULL)
+	if (ss->proxy == NULL &&
+	    (ss->proxy = malloc(sizeof(*ss->proxy))) == NULL)
 		return -1;
-	p = ss->proxy;
-	p->done = 0;
 	find_endpoints(ss, &ends);
-	session_agreed(ss, &agreed);
-	p->len = version == PROXY_V1 ?
-	    proxy_make_v1((char *)p->data, PROXY_HEADER, &ends) :
-	    proxy_make_v2(p->data, PROXY_HEADER, &ends, &agreed);
+	session_agreed(ss, &a);
+	proxy_make(ss->proxy, version, &ends, &(struct proxy_tls){
+	    .version = a.version, .cipher = a.cipher, .alpn = a.alpn,
+	    .name = a.name, .client = a.common_name,
+	    .has_client = a.client != NULL, .resumed = a.resumed });
 	return 0;
 }
 
 static void
-proxy_free(struct session *ss)
+session_free_header(struct session *ss)
 {
 	free(ss->proxy);
 	ss->proxy = NULL;
@@ -2491,24 +2525,18 @@ static int
 backend_open(struct stream *s)
 {
 	struct session *ss = s->ctx;
-	struct proxy *p = ss->proxy;
-	ssize_t n = stream_plain.open(s);
+	int r = stream_plain_open(s);
 
-	while (n == 0 && p != NULL && p->done < p->len) {
-		n = s->ops->write(s, p->data + p->done, p->len - p->done);
-		if (n > 0) {
-			p->done += (size_t)n;
-			n = 0;
-		}
-	}
-	if (n == 0)
-		proxy_free(ss);
-	return (int)n;
+	if (r == 0 && ss->proxy != NULL)
+		r = proxy_write(ss->proxy, s);
+	if (r == 0)
+		session_free_header(ss);
+	return r;
 }
 
 /* Why a session can't go on; STREAM_ERROR. */
 static int __attribute__((format(printf, 2, 3)))
-give_reason(struct session *ss, const char *fmt, ...)
+connection_fail(struct session *ss, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -2651,66 +2679,77 @@ proxy_parse_v2(const unsigned char *p, size_t len, struct endpoints *ends)
 	return 0;
 }
 
-/* The header is there: who is the client?  0, or STREAM_ERROR. */
+/* The header is there: whose connection is it?  0, or STREAM_ERROR. */
 static int
-proxy_take(struct session *ss)
+proxy_take(struct proxy *p, struct endpoints *ends, char *why, size_t size)
 {
-	struct proxy *p = ss->proxy;
-	struct endpoints ends = { .from.any.ss_family = AF_UNSPEC };
-	struct address from = { .len = sizeof(from.sa) };
 	char text[2 * PROXY_V1_MAX];
 	int r;
 
 	p->data[p->done] = '\0';
-	r = p->data[0] == 'P' ? proxy_parse_v1((char *)p->data, &ends) :
-	    proxy_parse_v2(p->data, p->done, &ends);
+	r = p->data[0] == 'P' ? proxy_parse_v1((char *)p->data, ends) :
+	    proxy_parse_v2(p->data, p->done, ends);
 	if (r == -1) {
 		text_quote(text, sizeof(text), p->data, p->done);
-		return give_reason(ss, "bad PROXY header: %s", text);
+		snprintf(why, size, "bad PROXY header: %s", text);
+		return STREAM_ERROR;
 	}
-	proxy_free(ss);
 	if (r == 1)
-		return 0;
-	net_unmap_v4(&ends);
-	if ((ss->ends = malloc(sizeof(ends))) == NULL)
-		return give_reason(ss, "out of memory");
-	*ss->ends = ends;
-	from.sa = ends.from.any;
-	net_normalize(&from);
-	ss->key = peer_key(&from.sa);
-	snprintf(text, sizeof(text), "%s", ss->peer);
-	if (set_peer(ss, &from) == -1)
-		return give_reason(ss, "out of memory");
-	log_debug("%s is %s", text, ss->peer);
+		ends->from.any.ss_family = AF_UNSPEC;
+	net_unmap_v4(ends);
 	return 0;
 }
 
 /* Until the header is there, and taken: 0, or a stream's result. */
 static int
-proxy_read(struct session *ss)
+proxy_read(struct proxy *p, int fd, struct endpoints *ends, char *why,
+    size_t size)
 {
-	struct proxy *p = ss->proxy;
 	char first[64];
 	ssize_t n;
 
 	while (proxy_wants(p) > 0) {
-		n = proxy_recv(p, ss->fd);
-		if (n == 0)
-			return give_reason(ss, p->done == 0 ?
+		n = proxy_recv(p, fd);
+		if (n == 0) {
+			snprintf(why, size, p->done == 0 ?
 			    "closed by the balancer before it sent a byte" :
 			    "closed by the balancer within the PROXY header");
+			return STREAM_ERROR;
+		}
 		if (n == STREAM_ERROR)
-			return give_reason(ss, "balancer: %s", strerror(errno));
+			snprintf(why, size, "balancer: %s", strerror(errno));
 		if (n < 0)
 			return (int)n;
 		p->done += (size_t)n;
 		if (!is_proxy(p)) {
 			text_quote(first, sizeof(first), p->data, p->done);
-			return give_reason(ss, "no PROXY header: it began with "
+			snprintf(why, size, "no PROXY header: it began with "
 			    "%s", first);
+			return STREAM_ERROR;
 		}
 	}
-	return proxy_take(ss);
+	memset(ends, 0, sizeof(*ends));
+	return proxy_take(p, ends, why, size);
+}
+
+/* The client is who a balancer says; 0, or STREAM_ERROR. */
+static int
+session_told(struct session *ss, const struct endpoints *ends)
+{
+	struct address from = { .sa = ends->from.any,
+	    .len = sizeof(from.sa) };
+	char was[ADDRESS_SIZE];
+
+	if ((ss->ends = malloc(sizeof(*ends))) == NULL)
+		return connection_fail(ss, "out of memory");
+	*ss->ends = *ends;
+	net_normalize(&from);
+	ss->key = peer_key(&from.sa);
+	snprintf(was, sizeof(was), "%s", ss->peer);
+	if (set_peer(ss, &from) == -1)
+		return connection_fail(ss, "out of memory");
+	log_debug("%s is %s", was, ss->peer);
+	return 0;
 }
 
 /*
@@ -3117,15 +3156,21 @@ static int
 proxied_open(struct stream *s)
 {
 	struct session *ss = s->ctx;
-	int r = proxy_read(ss);
+	struct worker *w = ss->worker;
+	struct endpoints ends;
+	int r = proxy_read(ss->proxy, ss->fd, &ends, w->why, sizeof(w->why));
 
 	if (r != 0)
 		return r;
+	session_free_header(ss);
+	if (ends.from.any.ss_family != AF_UNSPEC &&
+	    session_told(ss, &ends) != 0)
+		return STREAM_ERROR;
 	if (session_admit(ss) == -1)
-		return give_reason(ss, "max_per_ip");
-	ss->tls = tls_new(ss->worker->service->tls, ss->fd, s);
+		return connection_fail(ss, "max_per_ip");
+	ss->tls = tls_new(w->service->tls, ss->fd, s);
 	return ss->tls != NULL ? s->ops->open(s) :
-	    give_reason(ss, "out of memory");
+	    connection_fail(ss, "out of memory");
 }
 
 /* Has its client's stream a beginning?  -1: there is no memory for one. */
@@ -3241,14 +3286,14 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 		net_acknowledge(ss->fd);
 	}
 	ss->dialed = 1;
-	if (proxy_make(ss) == -1) {
-		give_reason(ss, "out of memory");
+	if (session_header(ss) == -1) {
+		connection_fail(ss, "out of memory");
 		return -1;
 	}
 	if (ss->worker->service->cfg.command != NULL) {
 		if (failed == NULL)
 			return command_start(ss, backend);
-		give_reason(ss, "%s", failed);
+		connection_fail(ss, "%s", failed);
 		return -1;
 	}
 	if (failed != NULL)
@@ -3438,7 +3483,7 @@ session_closed(void *conn, const struct forward_end *end)
 	}
 	leave_place(w, ss->place, ss->key);
 	tls_free(ss->tls);
-	proxy_free(ss);
+	session_free_header(ss);
 	free(ss->ends);
 	free(ss->peer);
 	free(ss);

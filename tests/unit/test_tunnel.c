@@ -1912,7 +1912,7 @@ open_to_the_dead(int killed_by)
 	s.fd = fds[0];
 	r = backend_open(&s);
 	close(fds[0]);
-	proxy_free(&ss);
+	session_free_header(&ss);
 	return r;
 }
 

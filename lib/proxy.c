@@ -90,10 +90,8 @@ static void
 bytes_add_number(struct bytes *b, uint32_t value, size_t len)
 {
 	unsigned char data[4] = { 0 };
-	size_t i;
 
-	for (i = 0; i < len; i++)
-		data[i] = (unsigned char)(value >> 8 * (len - 1 - i));
+	be_put(data, value, len);
 	bytes_add(b, data, len);
 }
 
@@ -113,8 +111,7 @@ bytes_add_tlv(struct bytes *b, int type, const char *text)
 static void
 bytes_set_length(struct bytes *b, size_t at)
 {
-	b->p[at] = (unsigned char)((b->n - at - 2) >> 8);
-	b->p[at + 1] = (unsigned char)(b->n - at - 2);
+	be_put(b->p + at, b->n - at - 2, 2);
 }
 
 static void
@@ -201,7 +198,7 @@ proxy_wants(const struct proxy *p)
 		    PROXY_V1_MAX - p->done;
 	if (p->done < PROXY_V2_HEAD)
 		return PROXY_V2_HEAD - p->done;
-	len = (size_t)p->data[14] << 8 | p->data[15];
+	len = (size_t)be_get(p->data + 14, 2);
 	return len > PROXY_V2_BODY ? 0 : PROXY_V2_HEAD + len - p->done;
 }
 
@@ -289,7 +286,7 @@ proxy_parse_v2(const unsigned char *p, size_t len, struct endpoints *ends)
 	size_t i;
 
 	len -= PROXY_V2_HEAD;
-	if (((size_t)p[14] << 8 | p[15]) != len ||
+	if (be_get(p + 14, 2) != len ||
 	    (command != PROXY_LOCAL && command != PROXY_PROXY))
 		return -1;
 	if (command == PROXY_LOCAL)

@@ -1953,6 +1953,24 @@ struct command {
 	int	 signal;		/* that has killed it; or 0 */
 	int	 end;			/* its end of the socket pair, or -1 */
 	int	 left;			/* its connection is over */
+	const unsigned char *header;	/* what of it is still to be told */
+	size_t	 nheader;
+};
+
+/* Those of a worker. */
+struct commands {
+	struct command *list;
+	size_t	 running;
+};
+
+struct command_params {
+	char	*const *argv;		/* ends with NULL */
+	const char *peer;		/* the client's address, as text */
+	const struct rlimit *files, *core;	/* its limits */
+	size_t	 max;			/* that may be running */
+	const unsigned char *header;	/* it is told first; or NULL */
+	size_t	 nheader;
+	void	(*reset_signals)(void);	/* in the child: as before us */
 };
 
 /* A process that serves. */
@@ -1968,10 +1986,7 @@ struct worker {
 	volatile uint64_t **unused;	/* and these are no longer */
 	size_t	 nunused;
 	size_t	 turn;			/* round robin over connects */
-	/* Plain, but for how they open, and how a command ends. */
-	struct stream_ops proxied_ops, backend_ops, command_ops;
-	struct command *commands;
-	size_t	 running;		/* of them */
+	struct commands commands;
 	uint64_t peak;			/* of live connections; see trim() */
 	char	 why[TEXT_SIZE];	/* the last dial failed */
 	int	 stopping;
@@ -2051,18 +2066,10 @@ is_tls13(const struct tls_agreed *a)
  * command ended or was killed, and the latter is no end at all.
  */
 
-static const struct command *
-command_of(const struct stream *s)
-{
-	const struct session *ss = s->ctx;
-
-	return ss->command;
-}
-
 static int
 command_died(const struct stream *s)
 {
-	const struct command *c = command_of(s);
+	const struct command *c = s->ctx;
 
 	return c->over && c->signal != 0;
 }
@@ -2071,7 +2078,7 @@ command_died(const struct stream *s)
 static int
 command_left(const struct stream *s, ssize_t result)
 {
-	const struct command *c = command_of(s);
+	const struct command *c = s->ctx;
 
 	return result == STREAM_RESET && c->over && !command_died(s);
 }
@@ -2079,7 +2086,7 @@ command_left(const struct stream *s, ssize_t result)
 static ssize_t
 command_read(struct stream *s, void *buf, size_t len)
 {
-	ssize_t n = stream_plain.read(s, buf, len);
+	ssize_t n = stream_plain_read(s, buf, len);
 
 	if (command_left(s, n))
 		return STREAM_EOF;
@@ -2089,15 +2096,33 @@ command_read(struct stream *s, void *buf, size_t len)
 static ssize_t
 command_write(struct stream *s, const void *buf, size_t len)
 {
-	ssize_t n = stream_plain.write(s, buf, len);
+	ssize_t n = stream_plain_write(s, buf, len);
 
 	return command_left(s, n) ? (ssize_t)len : n;
+}
+
+/* A command is open once it has been told who the client is. */
+static int
+command_open(struct stream *s)
+{
+	struct command *c = s->ctx;
+	ssize_t n = stream_plain_open(s);
+
+	while (n == 0 && c->nheader > 0) {
+		n = command_write(s, c->header, c->nheader);
+		if (n > 0) {
+			c->header += n;
+			c->nheader -= (size_t)n;
+			n = 0;
+		}
+	}
+	return (int)n;
 }
 
 static int
 command_failed(struct stream *s)
 {
-	int r = stream_plain.failed(s);
+	int r = stream_plain_failed(s);
 
 	return command_left(s, r) ? 0 : r;
 }
@@ -2110,7 +2135,7 @@ command_failed(struct stream *s)
 static void
 command_abort(struct stream *s)
 {
-	const struct command *c = command_of(s);
+	const struct command *c = s->ctx;
 	struct pollfd p = { .fd = s->fd };
 
 	if (!c->over || poll(&p, 1, 0) != 1 || !(p.revents & POLLHUP))
@@ -2120,15 +2145,28 @@ command_abort(struct stream *s)
 static const char *
 command_error(const struct stream *s)
 {
-	const struct command *c = command_of(s);
+	const struct command *c = s->ctx;
 	static char text[64];
 
 	if (!command_died(s))
-		return stream_plain.error(s);
+		return stream_plain_error(s);
 	snprintf(text, sizeof(text), "command killed by signal %d (%s)",
 	    c->signal, strsignal(c->signal));
 	return text;
 }
+
+static const struct stream_ops command_ops = {
+	.open = command_open,
+	.read = command_read,
+	.write = command_write,
+	.finish = stream_plain_finish,
+	.refuse = stream_reset,
+	.failed = command_failed,
+	.abort = command_abort,
+	.flushed = stream_plain_flushed,
+	.pending = stream_plain_pending,
+	.error = command_error,
+};
 
 /*
  * What a service manager has for us alone is not for a command, nor is what
@@ -2164,68 +2202,58 @@ command_environment(const char *peer)
 
 /* In the child: become the command, with the socket as its 0 and 1. */
 static void __attribute__((noreturn))
-command_run(const struct session *ss, int fd)
+command_run(const struct command_params *p, int fd)
 {
-	const struct service *sv = ss->worker->service;
-	char **argv = sv->cfg.command;
-	sigset_t none;
-	size_t i;
-
-	command_environment(ss->peer);
+	command_environment(p->peer);
 	setpgid(0, 0);
-	setrlimit(RLIMIT_NOFILE, sv->files);
-	setrlimit(RLIMIT_CORE, sv->core);
-	/* An abort that is waiting already must not end in our handler. */
-	for (i = 0; i < SIGNALS; i++)
-		signal(signals[i], SIG_DFL);
-	signal(SIGPIPE, SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	setrlimit(RLIMIT_NOFILE, p->files);
+	setrlimit(RLIMIT_CORE, p->core);
+	p->reset_signals();
 	if (dup2(fd, STDIN_FILENO) != -1 && dup2(fd, STDOUT_FILENO) != -1)
-		execvp(argv[0], argv);
-	log_error("%s: %s", argv[0], strerror(errno));
+		execvp(p->argv[0], p->argv);
+	log_error("%s: %s", p->argv[0], strerror(errno));
 	kill(getpid(), SIGKILL);	/* no output is not an empty one */
 	_exit(127);
 }
 
-static int
-command_start(struct session *ss, struct stream *backend)
+static struct command *
+command_start(struct commands *all, const struct command_params *p,
+    struct stream *backend, char *why, size_t size)
 {
-	struct worker *w = ss->worker;
-	const char *name = w->service->cfg.command[0];
+	const char *name = p->argv[0];
 	struct command *c;
 	int fds[2] = { -1, -1 };
 
 	/* They may outlive their connections, and still count. */
-	if (w->running >= w->share) {
-		snprintf(w->why, sizeof(w->why), "%s: %zu commands are still "
-		    "running", name, w->running);
-		return -1;
+	if (all->running >= p->max) {
+		snprintf(why, size, "%s: %zu commands are still running", name,
+		    all->running);
+		return NULL;
 	}
 	if ((c = calloc(1, sizeof(*c))) == NULL ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == -1 ||
 	    fcntl(fds[0], F_SETFL, O_NONBLOCK) == -1 ||
 	    (c->pid = fork()) == -1) {
-		snprintf(w->why, sizeof(w->why), "%s: %s", name,
-		    strerror(errno));
+		snprintf(why, size, "%s: %s", name, strerror(errno));
 		if (fds[0] != -1) {
 			close(fds[0]);
 			close(fds[1]);
 		}
 		free(c);
-		return -1;
+		return NULL;
 	}
 	if (c->pid == 0)
-		command_run(ss, fds[1]);
+		command_run(p, fds[1]);
 	setpgid(c->pid, c->pid);	/* whichever of the two comes first */
 	c->end = fds[1];
-	c->next = w->commands;
-	w->commands = c;
-	w->running++;
-	ss->command = c;
-	*backend = (struct stream){ .ops = &w->command_ops, .ctx = ss,
+	c->header = p->header;
+	c->nheader = p->nheader;
+	c->next = all->list;
+	all->list = c;
+	all->running++;
+	*backend = (struct stream){ .ops = &command_ops, .ctx = c,
 	    .fd = fds[0] };
-	return 0;
+	return c;
 }
 
 static void
@@ -2241,9 +2269,9 @@ command_close(struct command *c)
  * then, their numbers can't become those of other groups.
  */
 static void
-commands_reap(struct worker *w)
+commands_reap(struct commands *all)
 {
-	struct command **link = &w->commands, *c;
+	struct command **link = &all->list, *c;
 
 	while ((c = *link) != NULL) {
 		if (c->over && c->left) {
@@ -2257,11 +2285,11 @@ commands_reap(struct worker *w)
 
 /* Find those that are over.  They stay zombies until they are reaped. */
 static void
-commands_look(struct worker *w)
+commands_look(struct commands *all)
 {
 	struct command *c;
 
-	for (c = w->commands; c != NULL; c = c->next) {
+	for (c = all->list; c != NULL; c = c->next) {
 		siginfo_t si = { .si_pid = 0 };
 
 		if (c->over || waitid(P_PID, (id_t)c->pid, &si, WEXITED |
@@ -2271,10 +2299,65 @@ commands_look(struct worker *w)
 		c->signal = si.si_code == CLD_EXITED ? 0 : si.si_status;
 		log_debug("command %d ended: %s %d", (int)c->pid,
 		    c->signal != 0 ? "signal" : "status", si.si_status);
-		w->running--;
+		all->running--;
 		command_close(c);
 	}
-	commands_reap(w);
+	commands_reap(all);
+}
+
+static void
+command_leave(struct commands *all, struct command *c)
+{
+	c->left = 1;
+	command_close(c);
+	commands_reap(all);
+}
+
+static void
+commands_free(struct commands *all)
+{
+	struct command *c;
+
+	while ((c = all->list) != NULL) {
+		all->list = c->next;
+		command_close(c);
+		free(c);
+	}
+}
+
+/* An abort that is waiting already must not end in our handler. */
+static void
+reset_signals(void)
+{
+	sigset_t none;
+	size_t i;
+
+	for (i = 0; i < SIGNALS; i++)
+		signal(signals[i], SIG_DFL);
+	signal(SIGPIPE, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Start the command of a session; -1: the reason is given. */
+static int
+session_command(struct session *ss, struct stream *backend)
+{
+	struct worker *w = ss->worker;
+	const struct command_params params = {
+		.argv = w->service->cfg.command,
+		.peer = ss->peer,
+		.files = w->service->files,
+		.core = w->service->core,
+		.max = w->share,
+		.header = ss->proxy != NULL ? ss->proxy->data : NULL,
+		.nheader = ss->proxy != NULL ? ss->proxy->len : 0,
+		.reset_signals = reset_signals,
+	};
+
+	ss->command = command_start(&w->commands, &params, backend, w->why,
+	    sizeof(w->why));
+	return ss->command != NULL ? 0 : -1;
 }
 
 /*
@@ -2335,6 +2418,19 @@ backend_open(struct stream *s)
 		session_free_header(ss);
 	return r;
 }
+
+static const struct stream_ops backend_ops = {
+	.open = backend_open,
+	.read = stream_plain_read,
+	.write = stream_plain_write,
+	.finish = stream_plain_finish,
+	.refuse = stream_reset,
+	.failed = stream_plain_failed,
+	.abort = stream_reset,
+	.flushed = stream_plain_flushed,
+	.pending = stream_plain_pending,
+	.error = stream_plain_error,
+};
 
 /* Why a session can't go on; STREAM_ERROR. */
 static int __attribute__((format(printf, 2, 3)))
@@ -2797,6 +2893,19 @@ proxied_open(struct stream *s)
 	    connection_fail(ss, "out of memory");
 }
 
+static const struct stream_ops proxied_ops = {
+	.open = proxied_open,
+	.read = stream_plain_read,
+	.write = stream_plain_write,
+	.finish = stream_plain_finish,
+	.refuse = stream_reset,
+	.failed = stream_plain_failed,
+	.abort = stream_reset,
+	.flushed = stream_plain_flushed,
+	.pending = stream_plain_pending,
+	.error = proxied_error,
+};
+
 /* Has its client's stream a beginning?  -1: there is no memory for one. */
 static int
 session_begin(struct session *ss, struct stream *client)
@@ -2807,7 +2916,7 @@ session_begin(struct session *ss, struct stream *client)
 		ss->tls = tls_new(w->service->tls, ss->fd, client);
 		return ss->tls != NULL ? 0 : -1;
 	}
-	client->ops = &w->proxied_ops;
+	client->ops = &proxied_ops;
 	client->ctx = ss;
 	ss->proxy = calloc(1, sizeof(*ss->proxy));
 	return ss->proxy != NULL ? 0 : -1;
@@ -2916,14 +3025,14 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	}
 	if (ss->worker->service->cfg.command != NULL) {
 		if (failed == NULL)
-			return command_start(ss, backend);
+			return session_command(ss, backend);
 		connection_fail(ss, "%s", failed);
 		return -1;
 	}
 	if (failed != NULL)
 		dial_failed(ss, failed);
 	while ((to = next_address(ss)) != NULL) {
-		*backend = (struct stream){ .ops = &ss->worker->backend_ops,
+		*backend = (struct stream){ .ops = &backend_ops,
 		    .ctx = ss, .fd = net_dial(to, number[KEEPALIVE]) };
 		if (backend->fd != -1)
 			return 0;
@@ -3100,11 +3209,8 @@ session_closed(void *conn, const struct forward_end *end)
 		n->silent++;
 		session_silent(ss, end);
 	}
-	if (ss->command != NULL) {
-		ss->command->left = 1;
-		command_close(ss->command);
-		commands_reap(w);
-	}
+	if (ss->command != NULL)
+		command_leave(&w->commands, ss->command);
 	leave_place(w, ss->place, ss->key);
 	tls_free(ss->tls);
 	session_free_header(ss);
@@ -5060,7 +5166,7 @@ worker_woken(void *arg)
 	int64_t drain_ms = w->service->cfg.number[DRAIN_TIMEOUT];
 
 	if (taken(&got_child))
-		commands_look(w);
+		commands_look(&w->commands);
 	if (taken(&got_usr1))
 		forward_list(w->engine);
 	if (w->repeats_until != 0 && clock_ms() >= w->repeats_until) {
@@ -5168,17 +5274,6 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	w->share = share_of(sv, slot, &w->first);
 	if (sv->peers != NULL)
 		w->unused = calloc(w->share, sizeof(*w->unused));
-	/* Whose members are no constants. */
-	w->proxied_ops = w->backend_ops = stream_plain;
-	w->proxied_ops.open = proxied_open;
-	w->proxied_ops.error = proxied_error;
-	w->backend_ops.open = backend_open;
-	w->command_ops = w->backend_ops;
-	w->command_ops.read = command_read;
-	w->command_ops.write = command_write;
-	w->command_ops.failed = command_failed;
-	w->command_ops.abort = command_abort;
-	w->command_ops.error = command_error;
 	/* A socket of its own: the others' can't be shut down through it. */
 	if (logging.fd == -1)
 		log_connect_syslog();
@@ -5211,7 +5306,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 static void
 await_commands(struct worker *w, const sigset_t *asleep)
 {
-	while (w->running > 0 && !w->stopping) {
+	while (w->commands.running > 0 && !w->stopping) {
 		ppoll(NULL, 0, NULL, asleep);
 		worker_woken(w);
 	}
@@ -5238,15 +5333,9 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 static void
 worker_free(struct worker *w)
 {
-	struct command *c;
-
 	forward_free(w->engine);
 	free(w->unused);
-	while ((c = w->commands) != NULL) {
-		w->commands = c->next;
-		command_close(c);
-		free(c);
-	}
+	commands_free(&w->commands);
 }
 
 /*

@@ -1896,23 +1896,18 @@ test_garbage(void **state)
 static int
 open_to_the_dead(int killed_by)
 {
-	struct proxy *header = calloc(1, sizeof(*header));
-	struct command command = { .over = 1, .signal = killed_by, .end = -1 };
-	struct session ss = { .command = &command, .proxy = header };
-	struct stream_ops ops = stream_plain;
-	struct stream s = { .ops = &ops, .ctx = &ss };
+	static const unsigned char header[16];
+	struct command command = { .over = 1, .signal = killed_by, .end = -1,
+	    .header = header, .nheader = sizeof(header) };
+	struct stream s = { .ops = &command_ops, .ctx = &command };
 	int fds[2], r;
 
-	assert_non_null(header);
-	header->len = 16;
-	ops.write = command_write;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0,
 	    fds), 0);
 	close(fds[1]);
 	s.fd = fds[0];
-	r = backend_open(&s);
+	r = s.ops->open(&s);
 	close(fds[0]);
-	session_free_header(&ss);
 	return r;
 }
 
@@ -1938,7 +1933,7 @@ test_command_that_does_not_open(void **state)
 	(void)state;
 	assert_int_equal(session_dial(&ss, &backend, "it is gone", &why), -1);
 	assert_string_equal(why, "it is gone");
-	assert_int_equal(w.running, 0);
+	assert_int_equal(w.commands.running, 0);
 }
 
 /* All that is there goes on, and so must be as it was. */

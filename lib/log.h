@@ -64,6 +64,9 @@ void	 log_to(int fd, int stream);
  */
 int	 log_open_stream(int stream);
 
+/* The standard descriptor that log names; -1: syslog, 0: it is a file. */
+int	 log_stream(const char *log);
+
 /* Now, since what comes may have no access to it. */
 void	 log_connect_syslog(void);
 

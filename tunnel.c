@@ -1905,8 +1905,8 @@ struct pool {
 };
 
 /* What the kernel can do of TLS: see KERNEL TLS. */
-struct kernel_tls {
-	unsigned can;			/* in bits of tls.h */
+struct ktls_probe {
+	unsigned caps;			/* in bits of tls.h */
 	int	 spins;			/* over half a record */
 	char	 why[TEXT_SIZE];	/* if it can't do anything */
 };
@@ -1920,7 +1920,7 @@ struct service {
 	struct config cfg;
 	struct tls_config *tls;
 	struct pool *pool;		/* or NULL */
-	struct kernel_tls kernel;
+	struct ktls_probe kernel;
 	struct targets accepts, connects;
 	struct listener *listeners;
 	size_t	 nlisteners;
@@ -3993,7 +3993,7 @@ filter_enter(const struct service *sv)
 	for (i = 0; i < connects->n; i++)
 		if (connects->list[i].addrs[0].sa.ss_family == AF_UNIX)
 			family = AF_UNIX;
-	filter_make(&f, family, sv->kernel.can != 0, limit.rlim_cur);
+	filter_make(&f, family, sv->kernel.caps != 0, limit.rlim_cur);
 	program.len = f.n;
 	/* No other program's code runs here: none to guard against. */
 	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
@@ -4217,31 +4217,31 @@ is_spinning(const int pair[2])
 	    poll(&p, 1, 1) == 1;
 }
 
-/* Where the first one fails, so would the others.  mode: as of ktls. */
+/* Where the first one fails, so would the others. */
 static void
-try_kernel(struct kernel_tls *k, int64_t mode)
+ktls_probe(struct ktls_probe *k, int unless_spinning)
 {
-	unsigned can, i;
+	unsigned caps, i;
 	int pair[2];
 
-	*k = (struct kernel_tls){ .can = 0 };
-	for (i = 0; i < TLS_KERNEL_TRIES && (i == 0 || k->can != 0); i++) {
+	*k = (struct ktls_probe){ .caps = 0 };
+	for (i = 0; i < TLS_KERNEL_TRIES && (i == 0 || k->caps != 0); i++) {
 		errno = 0;
-		can = tcp_pair(pair) == 0 ? tls_kernel_try(i, pair[0]) : 0;
-		if (can == 0 && i == 0)
+		caps = tcp_pair(pair) == 0 ? tls_kernel_try(i, pair[0]) : 0;
+		if (caps == 0 && i == 0)
 			snprintf(k->why, sizeof(k->why), "%s", errno == ENOENT ?
 			    "this kernel has none, or no module \"tls\"" :
 			    strerror(errno));
-		if (can != 0 && i == 0)
+		if (caps != 0 && i == 0)
 			k->spins = is_spinning(pair);
-		k->can |= can;
+		k->caps |= caps;
 		if (pair[0] != -1)
 			close(pair[0]);
 		if (pair[1] != -1)
 			close(pair[1]);
 	}
-	if (k->spins && mode == KTLS_AUTO) {
-		k->can = 0;
+	if (k->spins && unless_spinning) {
+		k->caps = 0;
 		snprintf(k->why, sizeof(k->why), "not used: this kernel keeps "
 		    "a worker busy over half a record (Linux 6.12 does not)");
 	}
@@ -4249,13 +4249,13 @@ try_kernel(struct kernel_tls *k, int64_t mode)
 
 /* What came of it, in a few words. */
 static void
-kernel_text(const struct kernel_tls *k, char *text, size_t size)
+ktls_probe_text(const struct ktls_probe *k, char *text, size_t size)
 {
-	char can[TEXT_SIZE];
+	char caps[TEXT_SIZE];
 
-	tls_kernel_text(k->can, can, sizeof(can));
-	snprintf(text, size, "kernel TLS: %s%s", k->can == 0 ? k->why : can,
-	    k->can != 0 && k->spins ? "; but it keeps a worker busy over half "
+	tls_kernel_text(k->caps, caps, sizeof(caps));
+	snprintf(text, size, "kernel TLS: %s%s", k->caps == 0 ? k->why : caps,
+	    k->caps != 0 && k->spins ? "; but it keeps a worker busy over half "
 	    "a record" : "");
 }
 
@@ -4269,13 +4269,13 @@ load_kernel(struct service *sv)
 		snprintf(sv->kernel.why, sizeof(sv->kernel.why), "off");
 		return 0;
 	}
-	try_kernel(&sv->kernel, mode);
-	if (mode == KTLS_REQUIRE && sv->kernel.can == 0) {
+	ktls_probe(&sv->kernel, mode == KTLS_AUTO);
+	if (mode == KTLS_REQUIRE && sv->kernel.caps == 0) {
 		log_error("%s: ktls = require: %s (allowed: auto, off)",
 		    config_where(&sv->cfg, KTLS), sv->kernel.why);
 		return -1;
 	}
-	tls_config_kernel(sv->tls, sv->kernel.can);
+	tls_config_kernel(sv->tls, sv->kernel.caps);
 	return 0;
 }
 
@@ -6213,9 +6213,9 @@ announce(const struct service *sv, const struct service *old)
 	char text[LOG_SIZE];
 
 	tell_listeners(sv, old);
-	kernel_text(&sv->kernel, text, sizeof(text));
+	ktls_probe_text(&sv->kernel, text, sizeof(text));
 	if (old == NULL)
-		log_at(sv->kernel.can != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
+		log_at(sv->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
 		    text);
 	if (old == NULL && sv->uid == 0)
 		log_notice("workers keep the user root (user names another)");
@@ -8082,7 +8082,7 @@ report_service(const struct service *sv)
 
 	config_print(&sv->cfg, stdout);
 	tls_config_print(sv->tls, stdout);
-	kernel_text(&sv->kernel, text, sizeof(text));
+	ktls_probe_text(&sv->kernel, text, sizeof(text));
 	printf("# %s\n", text);
 	for (i = 0; tls_config_report(sv->tls, i, stdout) == 0; i++)
 		continue;
@@ -8190,11 +8190,11 @@ run_ticket_key(const char *file)
 static void
 run_version(void)
 {
-	struct kernel_tls kernel;
+	struct ktls_probe kernel;
 	char text[LOG_SIZE];
 
-	try_kernel(&kernel, KTLS_AUTO);
-	kernel_text(&kernel, text, sizeof(text));
+	ktls_probe(&kernel, 1);
+	ktls_probe_text(&kernel, text, sizeof(text));
 	printf("tunnel %s (%s, %s)\n%s\n", VERSION, tls_version(),
 	    forward_poller, text);
 }

@@ -97,17 +97,6 @@
 #define RETRY_MAX_MS	30000		/* up to this */
 
 /*
- * THE SIGNALS
- */
-
-enum { SIGNALS = 7 };
-static const int signals[SIGNALS] = {
-	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD
-};
-static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_usr2,
-    got_child;
-
-/*
  * THE OPTIONS
  * One row each; the man page and the example are held against them by a test.
  */
@@ -2267,15 +2256,6 @@ struct session {
 	struct command *command;
 };
 
-static int
-taken(volatile sig_atomic_t *flag)
-{
-	int was = *flag;
-
-	*flag = 0;
-	return was;
-}
-
 /*
  * A client's path must not look like several words of the log.  -1: there is
  * no memory for it.
@@ -2354,6 +2334,84 @@ acknowledge(int fd)
 #else
 #define acknowledge(fd)	((void)(fd))
 #endif
+
+/*
+ * SIGNALS
+ * They arrive while a process sleeps, and at no other time.
+ */
+
+static const int signals[] = {
+	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD
+};
+#define SIGNALS	(sizeof(signals) / sizeof(signals[0]))
+
+static volatile sig_atomic_t has_come[NSIG];
+
+static void
+on_signal(int sig)
+{
+	has_come[sig == SIGINT ? SIGTERM : sig] = 1;
+}
+
+static void
+signals_catch(sigset_t *asleep)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+	sigset_t awake;
+	size_t i;
+
+	sigemptyset(&awake);
+	for (i = 0; i < SIGNALS; i++) {
+		sigaction(signals[i], &sa, NULL);
+		sigaddset(&awake, signals[i]);
+	}
+	sigprocmask(SIG_BLOCK, &awake, asleep);
+	for (i = 0; i < SIGNALS; i++)
+		sigdelset(asleep, signals[i]);
+}
+
+/*
+ * What a terminal or killall(1) sends to all of them is for the master to act
+ * on; SIGHUP only has a worker look at its control channel.
+ */
+static void
+signals_leave(void)
+{
+	size_t i;
+
+	signal(SIGINT, SIG_IGN);
+	signal(SIGUSR2, SIG_IGN);
+	for (i = 0; i < NSIG; i++)
+		has_come[i] = 0;
+}
+
+static void
+signals_reset(void)
+{
+	sigset_t none;
+	size_t i;
+
+	for (i = 0; i < SIGNALS; i++)
+		signal(signals[i], SIG_DFL);
+	signal(SIGPIPE, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static int
+signal_has_come(int sig)
+{
+	return has_come[sig];
+}
+
+static int
+signal_taken(int sig)
+{
+	int was = has_come[sig];
+
+	has_come[sig] = 0;
+	return was;
+}
 
 /*
  * COMMANDS
@@ -2479,19 +2537,13 @@ command_run(const struct session *ss, int fd)
 {
 	const struct service *sv = ss->worker->service;
 	char **argv = sv->cfg.command;
-	sigset_t none;
-	size_t i;
 
 	command_environment(ss->peer);
 	setpgid(0, 0);
 	setrlimit(RLIMIT_NOFILE, sv->files);
 	setrlimit(RLIMIT_CORE, sv->core);
 	/* An abort that is waiting already must not end in our handler. */
-	for (i = 0; i < SIGNALS; i++)
-		signal(signals[i], SIG_DFL);
-	signal(SIGPIPE, SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	signals_reset();
 	if (dup2(fd, STDIN_FILENO) != -1 && dup2(fd, STDOUT_FILENO) != -1)
 		execvp(argv[0], argv);
 	log_error("%s: %s", argv[0], strerror(errno));
@@ -4411,64 +4463,6 @@ keep_none(struct service *sv)
 }
 
 /*
- * SIGNALS
- * They arrive while a process sleeps, and at no other time.
- */
-
-static void
-on_signal(int sig)
-{
-	switch (sig) {
-	case SIGQUIT:
-		got_cut = 1;
-		break;
-	case SIGHUP:
-		got_hup = 1;
-		break;
-	case SIGUSR1:
-		got_usr1 = 1;
-		break;
-	case SIGUSR2:
-		got_usr2 = 1;
-		break;
-	case SIGCHLD:
-		got_child = 1;
-		break;
-	default:
-		got_stop = 1;
-	}
-}
-
-static void
-catch_signals(sigset_t *asleep)
-{
-	struct sigaction sa = { .sa_handler = on_signal };
-	sigset_t awake;
-	size_t i;
-
-	sigemptyset(&awake);
-	for (i = 0; i < SIGNALS; i++) {
-		sigaction(signals[i], &sa, NULL);
-		sigaddset(&awake, signals[i]);
-	}
-	sigprocmask(SIG_BLOCK, &awake, asleep);
-	for (i = 0; i < SIGNALS; i++)
-		sigdelset(asleep, signals[i]);
-}
-
-/*
- * In a worker: what a terminal or killall(1) sends to all of them is for the
- * master to act on; SIGHUP only has it look at its line.
- */
-static void
-leave_signals(void)
-{
-	signal(SIGINT, SIG_IGN);
-	signal(SIGUSR2, SIG_IGN);
-	got_stop = got_cut = got_hup = got_usr1 = got_usr2 = got_child = 0;
-}
-
-/*
  * PRIVILEGES
  * The master finds out what its workers are to be; they become it.
  */
@@ -4494,7 +4488,7 @@ load_privileges(struct service *sv)
 
 /* Leave when the master is gone, as if it had said so. */
 static void
-follow_master(void)
+daemon_follow_master(void)
 {
 	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
 }
@@ -4502,7 +4496,7 @@ follow_master(void)
 #else
 
 static void
-follow_master(void)
+daemon_follow_master(void)
 {
 }
 
@@ -4550,43 +4544,112 @@ close_between(unsigned from, unsigned to)
 		close((int)from);
 }
 
-/* The first from this one on that is of use, now or after a reload. */
-static unsigned
-next_of_use(const struct config *cfg, const struct arguments *a, unsigned from)
+static int
+compare_fds(const void *a, const void *b)
 {
-	const struct value *v;
-	unsigned next = INT_MAX;
-	int64_t fd;
+	const int *x = a, *y = b;
 
-	if (from < (unsigned)(PASSED + a->passed))
-		return from;
-	if (log_fd() >= (int)from)
-		next = (unsigned)log_fd();
-	if (a->state >= (int)from && (unsigned)a->state < next)
-		next = (unsigned)a->state;
-	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
-		if (strncmp(v->text, "fd:", 3) == 0 && parse_number(v->text + 3,
-		    from, next, &fd) == 0)
-			next = (unsigned)fd;
-	return next;
+	return (*x > *y) - (*x < *y);
+}
+
+/* All from one on and below another, but for the log. */
+static void
+close_others(int from, int below)
+{
+	int log = log_fd();
+
+	if (log >= from && log < below) {
+		close_others(from, log);
+		from = log + 1;
+	}
+	if (from < below)
+		close_between((unsigned)from, (unsigned)below - 1);
+}
+
+static void
+daemon_close_all_but(int *fds, size_t n)
+{
+	int next = STDERR_FILENO + 1;
+	size_t i;
+
+	if (n > 0)
+		qsort(fds, n, sizeof(*fds), compare_fds);
+	for (i = 0; i < n; i++) {
+		close_others(next, fds[i]);
+		if (fds[i] >= next)
+			next = fds[i] + 1;
+	}
+	close_others(next, INT_MAX);
+	if (log_fd() == -1)
+		log_connect_syslog();	/* its socket was one of them */
+}
+
+static int
+daemon_move_fd(int *fd, int from)
+{
+	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, from);
+
+	if (moved == -1)
+		return -1;
+	close(*fd);
+	*fd = moved;
+	return 0;
+}
+
+/* sd_notify(3): a datagram to a Unix socket, abstract ones with an @. */
+static void __attribute__((format(printf, 2, 3)))
+daemon_notify(const char *to, const char *fmt, ...)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	char text[TEXT_SIZE];
+	va_list ap;
+	int fd;
+
+	if (to == NULL || strlen(to) >= sizeof(un.sun_path) ||
+	    (*to != '/' && *to != '@'))
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	memcpy(un.sun_path, to, strlen(to));
+	if (*to == '@')
+		un.sun_path[0] = '\0';
+	if ((fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) == -1)
+		return;
+	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL,
+	    (const struct sockaddr *)&un, (socklen_t)(offsetof(
+	    struct sockaddr_un, sun_path) + strlen(to))) == -1)
+		log_warning("NOTIFY_SOCKET %s: %s", to, strerror(errno));
+	close(fd);
 }
 
 /*
  * When the files have been read, which may be among them (/dev/fd/N), and
- * before anything is opened to stay.
+ * before anything is opened to stay.  Those that are of use now, or may be
+ * after a reload, are kept.
  */
 static void
 close_strays(const struct config *cfg, const struct arguments *a)
 {
-	unsigned from, next;
+	size_t n = 0, room = (size_t)a->passed + 1 +
+	    values_count(cfg->given[ACCEPT]);
+	int *fds = calloc(room, sizeof(*fds));
+	const struct value *v;
+	int64_t fd;
 
-	for (from = PASSED; from < INT_MAX; from = next + 1) {
-		next = next_of_use(cfg, a, from);
-		if (next > from)
-			close_between(from, next - 1);
+	if (fds == NULL)
+		return;
+	while (n < (size_t)a->passed) {
+		fds[n] = PASSED + (int)n;
+		n++;
 	}
-	if (log_fd() == -1)
-		log_connect_syslog();	/* its socket was one of them */
+	fds[n++] = a->state;
+	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
+		if (strncmp(v->text, "fd:", 3) == 0 &&
+		    parse_number(v->text + 3, 0, INT_MAX - 1, &fd) == 0)
+			fds[n++] = (int)fd;
+	daemon_close_all_but(fds, n);
+	free(fds);
 }
 
 /*
@@ -5285,9 +5348,9 @@ worker_woken(void *arg)
 	struct worker *w = arg;
 	int64_t drain_ms = w->service->cfg.number[DRAIN_TIMEOUT];
 
-	if (taken(&got_child))
+	if (signal_taken(SIGCHLD))
 		commands_look(w);
-	if (taken(&got_usr1))
+	if (signal_taken(SIGUSR1))
 		forward_list(w->engine);
 	if (w->repeats_until != 0 && clock_ms() >= w->repeats_until) {
 		w->repeats_until = 0;
@@ -5296,11 +5359,11 @@ worker_woken(void *arg)
 	if (w->repeats_until != 0)
 		forward_wake(w->engine, w->repeats_until);
 	worker_beat(w);
-	if (taken(&got_hup))
+	if (signal_taken(SIGHUP))
 		worker_obey(w);
-	if (taken(&got_stop))
-		worker_drain(w, drain_ms, got_cut);
-	if (taken(&got_cut)) {
+	if (signal_taken(SIGTERM))
+		worker_drain(w, drain_ms, signal_has_come(SIGQUIT));
+	if (signal_taken(SIGQUIT)) {
 		worker_drain(w, drain_ms, 1);
 		forward_cut(w->engine);
 	}
@@ -5342,19 +5405,6 @@ worker_engine(struct worker *w)
 	return 0;
 }
 
-/* To the first number that is free from this one on; -1 with errno. */
-static int
-move_fd(int *fd, int from)
-{
-	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, from);
-
-	if (moved == -1)
-		return -1;
-	close(*fd);
-	*fd = moved;
-	return 0;
-}
-
 /*
  * All workers and the master have the same listeners, and it is by number that
  * the sandbox keeps a worker from changing them, and knows its line.  Past the
@@ -5375,10 +5425,10 @@ set_apart(struct worker *w, size_t slot)
 		return -1;
 	limit.rlim_cur = (limit.rlim_cur < need ? limit.rlim_cur : need) -
 	    sv->nlisteners - 1;
-	if (move_fd(&w->line, (int)limit.rlim_cur) == -1)
+	if (daemon_move_fd(&w->line, (int)limit.rlim_cur) == -1)
 		return -1;
 	for (i = 0; i < sv->nlisteners; i++)
-		if (move_fd(&sv->listeners[i].fd, (int)limit.rlim_cur) == -1)
+		if (daemon_move_fd(&sv->listeners[i].fd, (int)limit.rlim_cur) == -1)
 			return -1;
 	return setrlimit(RLIMIT_NOFILE, &limit);
 }
@@ -5447,7 +5497,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	else if (privileges_drop(&sv->identity) == -1)
 		why = "user, group, chroot";
 	if (why == NULL && w->has_master)
-		follow_master();
+		daemon_follow_master();
 	if (why == NULL && sv->cfg.number[SANDBOX] == 1 &&
 	    worker_confine(w) == -1)
 		why = "sandbox";
@@ -5801,19 +5851,6 @@ stats_write(const struct stats *st, const struct service *live,
 	return why;
 }
 
-/* A child that hangs must not hold on to what is the master's. */
-static void
-close_all_but_log(void)
-{
-	unsigned log = log_fd() > STDERR_FILENO ? (unsigned)log_fd() :
-	    STDERR_FILENO;
-
-	closelog();
-	if (log > PASSED)
-		close_between(PASSED, log - 1);
-	close_between(log + 1, INT_MAX);
-}
-
 /* Replace what is there, or with no path, remove it: in a child. */
 static int
 stats_child(const struct stats *st, const struct service *live,
@@ -5822,7 +5859,8 @@ stats_child(const struct stats *st, const struct service *live,
 	const char *why = NULL;
 
 	log_lost_take();		/* the master tells of its own */
-	close_all_but_log();
+	/* One that hangs must not hold on to what is the master's. */
+	daemon_close_all_but(NULL, 0);
 	if (path != NULL)
 		why = stats_write(st, live, path);
 	if (why != NULL && !st->failed)
@@ -5965,34 +6003,6 @@ struct master {
 	struct upgrade upgrade;
 };
 
-/* sd_notify(3): a datagram to a Unix socket, abstract ones with an @. */
-static void __attribute__((format(printf, 2, 3)))
-notify(const struct master *m, const char *fmt, ...)
-{
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
-	const char *to = m->args->notify;
-	char text[TEXT_SIZE];
-	va_list ap;
-	int fd;
-
-	if (to == NULL || strlen(to) >= sizeof(un.sun_path) ||
-	    (*to != '/' && *to != '@'))
-		return;
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	memcpy(un.sun_path, to, strlen(to));
-	if (*to == '@')
-		un.sun_path[0] = '\0';
-	if ((fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) == -1)
-		return;
-	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL,
-	    (const struct sockaddr *)&un, (socklen_t)(offsetof(
-	    struct sockaddr_un, sun_path) + strlen(to))) == -1)
-		log_warning("NOTIFY_SOCKET %s: %s", to, strerror(errno));
-	close(fd);
-}
-
 /* It is ready.  May it begin?  Not if the others can't. */
 static int
 may_begin(int line)
@@ -6105,9 +6115,9 @@ lower_descriptors(struct worker *w, struct service *sv)
 {
 	size_t i;
 
-	move_fd(&w->line, STDERR_FILENO + 1);
+	daemon_move_fd(&w->line, STDERR_FILENO + 1);
 	for (i = 0; i < sv->nlisteners; i++)
-		move_fd(&sv->listeners[i].fd, STDERR_FILENO + 1);
+		daemon_move_fd(&sv->listeners[i].fd, STDERR_FILENO + 1);
 	log_lower();
 }
 
@@ -6123,12 +6133,12 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	int r = EXIT_FAILURE;
 
 	log_lost_take();		/* the master tells of its own */
-	leave_signals();
+	signals_leave();
 	leave_master(m, sv, in);
 	if (in != NULL) {
 		connection = *in;
 		in = &connection;
-		move_fd(&connection.fd, STDERR_FILENO + 1);
+		daemon_move_fd(&connection.fd, STDERR_FILENO + 1);
 	}
 	lower_descriptors(&w, sv);
 	if (worker_init(&w, sv, slot) == 0)
@@ -6693,12 +6703,13 @@ static void
 notify_ready(const struct master *m, const char *but)
 {
 	const struct service *sv = m->live;
+	const char *to = m->args->notify;
 
 	if (sv->cfg.number[MODE] == FORK)
-		notify(m, "READY=1\nSTATUS=serving, a process for each "
-		    "connection%s", but);
+		daemon_notify(to, "READY=1\nSTATUS=serving, a process for "
+		    "each connection%s", but);
 	else
-		notify(m, "READY=1\nSTATUS=serving, %zu worker%s%s",
+		daemon_notify(to, "READY=1\nSTATUS=serving, %zu worker%s%s",
 		    sv->nseats, sv->nseats == 1 ? "" : "s", but);
 }
 
@@ -6829,7 +6840,7 @@ reload(struct master *m)
 {
 	log_open(m->live);
 	log_notice("reloading");
-	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
+	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)clock_us());
 	if (replace(m) == 0) {
 		log_notice("reloaded");
@@ -6865,7 +6876,7 @@ stop(struct master *m, int at_once)
 
 	log_notice(at_once ? "stopping at once" :
 	    "stopping, connections may finish");
-	notify(m, "STOPPING=1");
+	daemon_notify(m->args->notify, "STOPPING=1");
 	serve_waiting(m);
 	if (!at_once && m->waiting.fd == -1)
 		serve_last(m);
@@ -7786,7 +7797,7 @@ hand_over(struct master *m)
 
 	stats_await(&m->stats);		/* or two would write */
 	log_notice("upgrading: %s takes over", u->path);
-	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
+	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)clock_us());
 	carry_master(&x, m, &a);
 	if (x.bad == NULL && (fd = parcel_seal(&x)) != -1 &&
@@ -7831,40 +7842,22 @@ upgrade_step(struct master *m)
  * IN THE NEW PROGRAM, or in the one before, again.
  */
 
-static int
-compare_fds(const void *a, const void *b)
-{
-	const int *x = a, *y = b;
-
-	return (*x > *y) - (*x < *y);
-}
-
 /* What a script has left open on the way must not get to workers. */
 static void
-close_others(struct parcel *x, const struct master *m,
+close_others_than(const struct parcel *x, const struct master *m,
     const struct arguments *a)
 {
-	const int ours[] = { m->upgrade.program, a->state, a->before,
-	    log_fd() };
-	size_t i, n = x->nfds, more = sizeof(ours) / sizeof(ours[0]);
-	int next = PASSED, *fds = malloc((n + more) * sizeof(*fds));
+	const int ours[] = { m->upgrade.program, a->state, a->before };
+	size_t more = sizeof(ours) / sizeof(ours[0]);
+	int *fds = malloc(sizeof(ours) + x->nfds * sizeof(*fds));
 
 	if (fds == NULL)
 		return;
 	memcpy(fds, ours, sizeof(ours));
-	if (n > 0)
-		memcpy(fds + more, x->fds, n * sizeof(*fds));
-	qsort(fds, n + more, sizeof(*fds), compare_fds);
-	for (i = 0; i < n + more; i++) {
-		if (fds[i] > next)
-			close_between((unsigned)next, (unsigned)fds[i] - 1);
-		if (fds[i] >= next)
-			next = fds[i] + 1;
-	}
-	close_between((unsigned)next, INT_MAX);
+	if (x->nfds > 0)
+		memcpy(fds + more, x->fds, x->nfds * sizeof(*fds));
+	daemon_close_all_but(fds, more + x->nfds);
 	free(fds);
-	if (log_fd() == -1)
-		log_connect_syslog();	/* whose socket was none of these */
 }
 
 /* All that was handed over is ours now, and there is no way back. */
@@ -7877,7 +7870,7 @@ settle(struct master *m, struct arguments *a, struct parcel *x)
 	if (m->upgrade.log > STDERR_FILENO)
 		close(m->upgrade.log);
 	m->upgrade.log = -1;
-	got_child = 1;		/* some may have ended meanwhile */
+	raise(SIGCHLD);		/* some may have ended meanwhile */
 }
 
 /* Others leave it here, whose workers go on in it. */
@@ -7998,7 +7991,7 @@ upgrade_end(struct master *m, struct arguments *a)
 	struct incoming *in = &m->waiting;
 	struct parcel x;
 
-	catch_signals(&m->asleep);
+	signals_catch(&m->asleep);
 	free(m->upgrade.path);
 	m->upgrade.path = NULL;
 	parcel_open(&x, a->state);
@@ -8007,7 +8000,7 @@ upgrade_end(struct master *m, struct arguments *a)
 		log_error("what the program before has handed over is of no "
 		    "use: %s", x.bad);
 	else
-		close_others(&x, m, a);
+		close_others_than(&x, m, a);
 	in->len = sizeof(in->sa);
 	if (in->fd != -1 && getpeername(in->fd, (struct sockaddr *)&in->sa,
 	    &in->len) == -1)
@@ -8151,7 +8144,7 @@ beat(struct master *m)
 
 	m->beat_at = clock_ms() + m->args->watchdog / 2;
 	if (seat == NULL)
-		notify(m, "WATCHDOG=1");
+		daemon_notify(m->args->notify, "WATCHDOG=1");
 	else if (seat->pid == 0)
 		log_at(m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING,
 		    "watchdog: a worker is "
@@ -8247,18 +8240,18 @@ supervise(struct master *m)
 	while (!m->stopping || m->live->nworkers > 0 ||
 	    m->live->older != NULL) {
 		sleep_until_due(m);
-		if (taken(&got_child))
+		if (signal_taken(SIGCHLD))
 			reap(m);
 		serve_waiting(m);
-		if (taken(&got_cut))
+		if (signal_taken(SIGQUIT))
 			stop(m, 1);
-		if (taken(&got_stop))
+		if (signal_taken(SIGTERM))
 			stop(m, m->stopping);
-		if (taken(&got_hup) && !m->stopping)
+		if (signal_taken(SIGHUP) && !m->stopping)
 			reload(m);
-		if (taken(&got_usr1))
+		if (signal_taken(SIGUSR1))
 			tell(m);
-		if (taken(&got_usr2) && !m->stopping)
+		if (signal_taken(SIGUSR2) && !m->stopping)
 			upgrade_try(m);
 		if (!m->stopping && clock_ms() >= m->warn_at)
 			warn_daily(m);
@@ -8286,7 +8279,7 @@ supervise(struct master *m)
 
 /* Where one of 0 to 2 is closed, it must not become a connection's. */
 static void
-hold_standard_descriptors(void)
+daemon_hold_descriptors(void)
 {
 	int fd;
 
@@ -8299,7 +8292,7 @@ hold_standard_descriptors(void)
 
 /* Let go of the standard descriptors, but for one that is the log. */
 static void
-silence(void)
+daemon_release_descriptors(void)
 {
 	int fd, null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	struct log_state log;
@@ -8359,8 +8352,8 @@ run_inetd(const struct arguments *a)
 		goto out;
 	if (fd > STDERR_FILENO)
 		close(fd);
-	silence();
-	catch_signals(&asleep);
+	daemon_release_descriptors();
+	signals_catch(&asleep);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
 	r = EXIT_FAILURE;
@@ -8379,7 +8372,7 @@ out:
  * it can exit as the child does.  The descriptor to report on, or -1.
  */
 static int
-background(void)
+daemon_background(void)
 {
 	struct log_state log;
 	int fds[2], status;
@@ -8424,6 +8417,18 @@ lock_file(int fd, const char *name)
  * The file stays locked, which tells a live tunnel from a file left over; and
  * nobody else can open it, and so lock it.
  */
+static const char *
+daemon_write_pidfile(int fd, const char *name, pid_t pid)
+{
+	fchmod(fd, 0600);	/* one that was left over */
+	if (lock_file(fd, name) == -1)
+		return errno == EWOULDBLOCK ? "another tunnel holds it" :
+		    "another tunnel has just removed it";
+	if (ftruncate(fd, 0) == -1 || dprintf(fd, "%d\n", (int)pid) < 0)
+		return strerror(errno);
+	return NULL;
+}
+
 static int
 write_pidfile(struct master *m)
 {
@@ -8435,14 +8440,7 @@ write_pidfile(struct master *m)
 		return 0;
 	if ((fd = open_file(m->live, PIDFILE, O_RDWR, 0600)) == -1)
 		return -1;
-	fchmod(fd, 0600);	/* one that was left over */
-	if (lock_file(fd, name) == -1)
-		why = errno == EWOULDBLOCK ? "another tunnel holds it" :
-		    "another tunnel has just removed it";
-	else if (ftruncate(fd, 0) == -1 ||
-	    dprintf(fd, "%d\n", (int)m->pid) < 0)
-		why = strerror(errno);
-	else {
+	if ((why = daemon_write_pidfile(fd, name, m->pid)) == NULL) {
 		m->pidfile = fd;
 		m->pidfile_name = strdup(name);
 		return 0;
@@ -8461,7 +8459,7 @@ serve(struct master *m)
 
 	say_version();
 	if (m->parent != -1)
-		silence();
+		daemon_release_descriptors();
 	if (renew_keys(m) == 0 && start_workers(m, m->live) == 0) {
 		announce(m->live, NULL);
 		warn_daily(m);
@@ -8500,13 +8498,13 @@ run_service(struct arguments *a)
 		return exit_status(errno);
 	upgrade_init(&m);
 	if (m.live->cfg.number[DAEMON] == 1 &&
-	    (m.parent = background()) == -1) {
+	    (m.parent = daemon_background()) == -1) {
 		r = EXIT_FAILURE;
 		goto out;
 	}
 	m.pid = getpid();
 	prepare(m.live);
-	catch_signals(&m.asleep);
+	signals_catch(&m.asleep);
 	if (open_listeners(m.live, NULL) == -1)
 		r = exit_status(errno);
 	else if (write_pidfile(&m) == 0 && log_open(m.live) == 0)
@@ -8669,7 +8667,7 @@ main(int argc, char **argv)
 	const char *why;
 	int r = EXIT_CONFIG;
 
-	hold_standard_descriptors();
+	daemon_hold_descriptors();
 	log_init();
 	take_environment(&a);
 	if (argc == 1) {

@@ -31,6 +31,7 @@
 #define malloc_trim(pad)	((void)0)
 #endif
 
+#include "control.h"
 #include "daemon.h"
 #include "forward.h"
 #include "log.h"
@@ -2111,7 +2112,7 @@ struct shared {
 /* A place for a worker, and what it has become; the master's. */
 struct seat {
 	pid_t	 pid;			/* 0: empty */
-	int	 line;			/* to it: see ORDERS; or -1 */
+	int	 line;			/* to it: see control.h; or -1 */
 	uint32_t slot;			/* of its service's counts */
 	int	 begun;			/* it was told to, on this line */
 	int64_t	 drop_at;		/* fork mode: if it has not opened */
@@ -4949,110 +4950,6 @@ err:
 }
 
 /*
- * ORDERS
- * Between the master and each worker there is a line: a pair of sockets.  The
- * worker sends a byte when it is ready, and waits for one before it begins; in
- * fork mode, it does neither.  It sends another byte when it accepts no more.
- * The master sends orders, and SIGHUP to have them looked for.
- */
-
-enum { DRAIN, LOG_TO, MAKE_ROOM };
-
-struct order {
-	int32_t	 what;
-	int32_t	 log;			/* -1: syslog, 0: it is passed along; */
-					/* or a standard descriptor */
-	int32_t	 has_time, is_ours;	/* as in the log */
-	int64_t	 ms;			/* for connections to finish */
-};
-
-/* Room for one descriptor beside a message. */
-union passed {
-	struct cmsghdr head;
-	char	 room[CMSG_SPACE(sizeof(int))];
-};
-
-/* With a descriptor, or -1.  -1 with errno: EAGAIN if there is no room. */
-static int
-send_order(int line, const struct order *o, int fd)
-{
-	struct iovec iov = { .iov_base = (void *)(uintptr_t)o,
-	    .iov_len = sizeof(*o) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	union passed passed = { .room = { 0 } };
-
-	if (fd != -1) {
-		passed.head.cmsg_level = SOL_SOCKET;
-		passed.head.cmsg_type = SCM_RIGHTS;
-		passed.head.cmsg_len = CMSG_LEN(sizeof(fd));
-		memcpy(CMSG_DATA(&passed.head), &fd, sizeof(fd));
-		msg.msg_control = &passed;
-		msg.msg_controllen = sizeof(passed.room);
-	}
-	return sendmsg(line, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == -1 ? -1 :
-	    0;
-}
-
-/* The next one, with a descriptor or -1; -1: there is none. */
-static int
-take_order(int line, struct order *o, int *fd)
-{
-	struct iovec iov = { .iov_base = o, .iov_len = sizeof(*o) };
-	union passed passed = { .room = { 0 } };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1,
-	    .msg_control = &passed, .msg_controllen = sizeof(passed.room) };
-	const struct cmsghdr *c;
-
-	*fd = -1;
-	if (recvmsg(line, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) !=
-	    (ssize_t)sizeof(*o))
-		return -1;
-	if ((c = CMSG_FIRSTHDR(&msg)) != NULL &&
-	    c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-		memcpy(fd, CMSG_DATA(c), sizeof(*fd));
-	return 0;
-}
-
-/* Where the log is now, as an order, and the descriptor to pass along. */
-static struct order
-log_order(int *fd)
-{
-	int is_passed = log_fd() > STDERR_FILENO;
-	struct log_state state;
-
-	log_get_state(&state);
-	*fd = is_passed ? log_fd() : -1;
-	return (struct order){ .what = LOG_TO, .has_time = state.has_time,
-	    .is_ours = state.is_ours, .log = is_passed ? 0 : log_fd() };
-}
-
-/*
- * The sandbox knows the number that the log had at first, which no other
- * descriptor may get; it allows dup3(2) to that alone.  Syslog's socket can't
- * be opened in there: a file goes on, and so it does if there was no number
- * left for the new one.
- */
-static void
-log_moved(const struct order *o, int fd)
-{
-	int to = fd != -1 ? fd : o->log;
-	struct log_state state;
-
-	if (to <= 0)
-		return;
-	if (log_fd() <= STDERR_FILENO ||
-	    dup3(to, log_fd(), O_CLOEXEC) == -1)
-		log_to(to, o->log);
-	else if (fd != -1)
-		close(fd);
-	log_get_state(&state);
-	state.has_time = o->has_time;
-	state.is_ours = o->is_ours;
-	state.lost.is_cut = 0;
-	log_set_state(&state);
-}
-
-/*
  * A WORKER
  * What serves, in a process of its own: forked by the master, or by inetd.
  */
@@ -5101,12 +4998,12 @@ worker_obey(struct worker *w)
 	struct order o;
 	int fd;
 
-	while (w->line != -1 && take_order(w->line, &o, &fd) == 0) {
-		if (o.what == DRAIN)
+	while (w->line != -1 && control_receive(w->line, &o, &fd) == 0) {
+		if (o.what == ORDER_DRAIN)
 			worker_drain(w, o.ms, 0);
-		else if (o.what == LOG_TO)
-			log_moved(&o, fd);
-		else if (o.what == MAKE_ROOM)
+		else if (o.what == ORDER_LOG)
+			control_obey_log(&o, fd);
+		else if (o.what == ORDER_MAKE_ROOM)
 			forward_make_room(w->engine);
 	}
 }
@@ -6112,7 +6009,7 @@ count_waiting(const struct service *sv)
 static int
 tell_worker(const struct seat *seat, const struct order *o, int fd)
 {
-	if (send_order(seat->line, o, fd) == -1)
+	if (control_send(seat->line, o, fd) == -1)
 		return -1;
 	return kill(seat->pid, SIGHUP);
 }
@@ -6125,7 +6022,7 @@ tell_worker(const struct seat *seat, const struct order *o, int fd)
 static void
 ask_for_seats(struct master *m)
 {
-	const struct order o = { .what = MAKE_ROOM };
+	const struct order o = { .what = ORDER_MAKE_ROOM };
 	size_t n = 1 + count_waiting(m->live);
 	int64_t now = clock_ms();
 	struct seat *seat;
@@ -6325,7 +6222,7 @@ expect_end(struct service *sv, int64_t ms)
 static void
 retire(struct service *sv, int64_t ms)
 {
-	struct order o = { .what = DRAIN, .ms = ms };
+	struct order o = { .what = ORDER_DRAIN, .ms = ms };
 	size_t i;
 
 	if (ms != 0)
@@ -6351,7 +6248,7 @@ tell_log(const struct master *m)
 	const struct service *sv;
 	size_t i;
 	int fd;
-	struct order o = log_order(&fd);
+	struct order o = control_log_order(&fd);
 
 	for (sv = m->live; sv != NULL; sv = sv->older)
 		for (i = 0; i < sv->nseats; i++)

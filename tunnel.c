@@ -37,9 +37,11 @@
 #include "forward.h"
 #include "log.h"
 #include "memory.h"
+#include "net.h"
 #include "options.h"
 #include "peer.h"
 #include "privileges.h"
+#include "proxy.h"
 #include "repeats.h"
 #include "sandbox.h"
 #include "scoreboard.h"
@@ -55,16 +57,8 @@
 #define LOG_SIZE	2048
 #define TEXT_SIZE	512
 #define HINT_SIZE	1024
-#define ADDRESS_SIZE	128		/* of an address as text */
-#define ADDRESSES	16		/* of one name */
-#define BACKLOG		1024
 #define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + FORWARD_LISTENERS)	/* not connections' */
-#define PROXY_V1_MAX	107		/* bytes, with the end of the line */
-#define PROXY_V2_HEAD	16
-#define PROXY_V2_BODY	2048		/* at most, that is taken */
-#define PROXY_UNIX	108		/* bytes of a path */
-#define PROXY_HEADER	2048		/* at most, that is made */
 #define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
@@ -73,7 +67,6 @@
 #define HEALTHY_MS	5000		/* without a failure: all is well */
 #define GRACE_MS	5000		/* to leave in, when all time is up */
 #define DEAF_MS		1000		/* for it to accept no more */
-#define KEEPALIVE_PROBES 5		/* to a peer that says nothing */
 #define LAST_MS		1000		/* to accept what waits at a stop */
 #define START_MS	3000		/* for a worker to get ready */
 #define TRIAL_MS	60000		/* for a new program's -t */
@@ -286,258 +279,8 @@ say_warning(const char *text)
 
 /*
  * ADDRESSES
+ * Those that the configuration names.
  */
-
-struct address {
-	struct sockaddr_storage sa;
-	socklen_t len;
-	char	 text[ADDRESS_SIZE];
-};
-
-/* Fill in the text; by hand, since getnameinfo(3) is large. */
-static void
-address_text(struct address *a)
-{
-	const struct sockaddr_in *in = (const void *)&a->sa;
-	const struct sockaddr_in6 *in6 = (const void *)&a->sa;
-	const struct sockaddr_un *un = (const void *)&a->sa;
-	char host[INET6_ADDRSTRLEN] = "";
-
-	if (a->sa.ss_family == AF_INET) {
-		inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
-		snprintf(a->text, sizeof(a->text), "%s:%d", host,
-		    ntohs(in->sin_port));
-	} else if (a->sa.ss_family == AF_INET6) {
-		int mapped = IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
-
-		inet_ntop(mapped ? AF_INET : AF_INET6,
-		    in6->sin6_addr.s6_addr + (mapped ? 12 : 0), host,
-		    sizeof(host));
-		snprintf(a->text, sizeof(a->text), mapped ? "%s:%d" :
-		    "[%s]:%d", host, ntohs(in6->sin6_port));
-	} else
-		snprintf(a->text, sizeof(a->text), "unix:%s",
-		    a->len > offsetof(struct sockaddr_un, sun_path) ?
-		    un->sun_path : "");
-}
-
-/* 0: it is not TCP. */
-static in_port_t
-address_port(const struct address *a)
-{
-	const struct sockaddr_in *in = (const void *)&a->sa;
-	const struct sockaddr_in6 *in6 = (const void *)&a->sa;
-
-	return a->sa.ss_family == AF_INET ? ntohs(in->sin_port) :
-	    a->sa.ss_family == AF_INET6 ? ntohs(in6->sin6_port) : 0;
-}
-
-/* An address in figures; -1 if it is not one. */
-static int
-address_numeric(struct address *a, const char *host, in_port_t port)
-{
-	struct sockaddr_in *in = (void *)&a->sa;
-	struct sockaddr_in6 *in6 = (void *)&a->sa;
-
-	if (inet_pton(AF_INET, host, &in->sin_addr) == 1) {
-		in->sin_family = AF_INET;
-		in->sin_port = htons(port);
-		a->len = sizeof(*in);
-	} else if (inet_pton(AF_INET6, host, &in6->sin6_addr) == 1) {
-		in6->sin6_family = AF_INET6;
-		in6->sin6_port = htons(port);
-		a->len = sizeof(*in6);
-	} else
-		return -1;
-	address_text(a);
-	return 0;
-}
-
-/* What one accept or connect names. */
-struct target {
-	struct address addrs[ADDRESSES];
-	size_t	 n;
-	size_t	 first;			/* to be tried: the last that opened */
-	int	 any;			/* no host was named */
-	int	 fd;			/* of fd:N, then without addresses */
-	const struct value *value;
-};
-
-struct targets {
-	struct target *list;
-	size_t	 n;
-};
-
-static int
-resolve_unix(struct target *t, const char *path)
-{
-	struct sockaddr_un *un = (void *)&t->addrs->sa;
-
-	if (strlen(path) >= sizeof(un->sun_path) || *path == '\0') {
-		log_error("%s: \"%s\" is not a path of up to %zu bytes",
-		    t->value->where, path, sizeof(un->sun_path) - 1);
-		return -1;
-	}
-	un->sun_family = AF_UNIX;
-	memcpy(un->sun_path, path, strlen(path) + 1);
-	t->addrs->len = sizeof(*un);
-	address_text(t->addrs);
-	return 0;
-}
-
-/* A host's name; the addresses come in the order of getaddrinfo(3). */
-static int
-resolve_name(struct target *t, const char *host, const char *port)
-{
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *ai;
-	size_t i, n = 0;
-	int r;
-
-	if ((r = getaddrinfo(host, port, &hints, &list)) != 0) {
-		log_error("%s: %s: %s", t->value->where, host,
-		    gai_strerror(r));
-		errno = r == EAI_AGAIN ? EAGAIN : 0;
-		return -1;
-	}
-	for (ai = list; ai != NULL && n < ADDRESSES; ai = ai->ai_next) {
-		for (i = 0; i < n; i++)		/* a file may have it twice */
-			if (t->addrs[i].len == ai->ai_addrlen &&
-			    memcmp(&t->addrs[i].sa, ai->ai_addr,
-			    ai->ai_addrlen) == 0)
-				break;
-		if (i < n)
-			continue;
-		memcpy(&t->addrs[n].sa, ai->ai_addr, ai->ai_addrlen);
-		t->addrs[n].len = ai->ai_addrlen;
-		address_text(&t->addrs[n++]);
-	}
-	t->n = n;
-	freeaddrinfo(list);
-	return 0;
-}
-
-/* host and port of "[host:]port"; host is empty when there is none. */
-static int
-split_address(const char *text, char *host, size_t size, const char **port)
-{
-	const char *colon = strrchr(text, ':');
-	size_t len = colon != NULL ? (size_t)(colon - text) : 0;
-
-	*port = colon != NULL ? colon + 1 : text;
-	/* An IPv6 address has brackets, and nothing else does. */
-	if (len > 1 && text[0] == '[' && text[len - 1] == ']') {
-		text++;
-		len -= 2;
-		if (memchr(text, ':', len) == NULL)
-			return -1;
-	} else if (memchr(text, ':', len) != NULL)
-		return -1;
-	if (len >= size)
-		return -1;
-	memcpy(host, text, len);
-	host[len] = '\0';
-	if (strcmp(host, "*") == 0)
-		host[0] = '\0';
-	return 0;
-}
-
-static int
-has_ipv6(void)
-{
-	int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (fd == -1)
-		return 0;
-	close(fd);
-	return 1;
-}
-
-/* fd:N, a listening socket that somebody else has made. */
-static int
-resolve_fd(struct target *t, const char *number)
-{
-	int64_t fd;
-
-	if (parse_number(number, 0, INT32_MAX, &fd) == -1) {
-		log_error("%s: \"fd:%s\" is not the number of a listening "
-		    "socket", t->value->where, number);
-		return -1;
-	}
-	t->n = 0;
-	t->fd = (int)fd;
-	return 0;
-}
-
-/*
- * What may be meant by one that is none: a path, the name of a port, or an
- * IPv6 address without its brackets.  As a clause, or empty.
- */
-static void
-address_hint(const char *text, int passive, char *hint, size_t size)
-{
-	const char *colon = strrchr(text, ':');
-	const char *port = colon != NULL ? colon + 1 : text;
-	const struct servent *known = getservbyname(port, "tcp");
-	char host[INET6_ADDRSTRLEN] = "", number[8];
-	struct in6_addr ignored;
-	int64_t any;
-
-	hint[0] = '\0';
-	snprintf(number, sizeof(number), "%.6s", port);
-	if (known != NULL)
-		snprintf(number, sizeof(number), "%d",
-		    ntohs((in_port_t)known->s_port));
-	if (colon != NULL && colon - text < (ptrdiff_t)sizeof(host))
-		memcpy(host, text, (size_t)(colon - text));
-	if (*text == '/')
-		snprintf(hint, size, "; did you mean unix:%s?", text);
-	else if (parse_number(number, passive ? 0 : 1, 65535, &any) == -1)
-		return;
-	else if (strcmp(host, "::") == 0)
-		snprintf(hint, size, "; did you mean %s%s?", passive ? "" :
-		    "[::1]:", number);
-	else if (inet_pton(AF_INET6, host, &ignored) == 1)
-		snprintf(hint, size, "; did you mean [%s]:%s?", host, number);
-	else if (known != NULL)
-		snprintf(hint, size, "; did you mean %.*s%s?",
-		    (int)(port - text), text, number);
-}
-
-/*
- * All the addresses that a value names.  No host is every address of this
- * machine to accept on, and 127.0.0.1 to connect to.
- */
-static int
-resolve(struct target *t, const struct value *v, int passive)
-{
-	char host[NI_MAXHOST], hint[HINT_SIZE];
-	const char *port;
-	int64_t number;
-
-	t->value = v;
-	t->n = 1;
-	t->fd = -1;
-	if (passive && strncmp(v->text, "fd:", 3) == 0)
-		return resolve_fd(t, v->text + 3);
-	if (strncmp(v->text, "unix:", 5) == 0)
-		return resolve_unix(t, v->text + 5);
-	if (split_address(v->text, host, sizeof(host), &port) == -1 ||
-	    parse_number(port, passive ? 0 : 1, 65535, &number) == -1) {
-		address_hint(v->text, passive, hint, sizeof(hint));
-		log_error("%s: \"%s\" is not an address (allowed: "
-		    "[host:]port with a port of %d to 65535, [IPv6]:port, "
-		    "unix:/path%s%s)", v->where, v->text, passive ? 0 : 1,
-		    passive ? ", fd:N" : "", hint);
-		return -1;
-	}
-	t->any = passive && host[0] == '\0';
-	if (host[0] == '\0')
-		snprintf(host, sizeof(host), "%s", !passive ? "127.0.0.1" :
-		    has_ipv6() ? "::" : "0.0.0.0");
-	if (address_numeric(t->addrs, host, (in_port_t)number) == 0)
-		return 0;
-	return resolve_name(t, host, port);
-}
 
 /* -1 with errno: EAGAIN if all that failed may be right in a minute. */
 static int
@@ -545,6 +288,7 @@ resolve_all(struct targets *all, const struct value *values, int passive)
 {
 	size_t n = values_count(values);
 	const struct value *v;
+	char why[NET_ERROR_SIZE];
 	int r = 0, for_good = 0;
 
 	if (n > 0 && (all->list = calloc(n, sizeof(*all->list))) == NULL) {
@@ -552,10 +296,15 @@ resolve_all(struct targets *all, const struct value *values, int passive)
 		return -1;
 	}
 	for (v = values; v != NULL; v = v->next) {
+		struct target *t = &all->list[all->n++];
+
+		t->given = v->text;
+		t->where = v->where;
 		errno = 0;
-		if (resolve(&all->list[all->n++], v, passive) == 0)
+		if (net_resolve(t, passive, why, sizeof(why)) == 0)
 			continue;
 		for_good |= errno != EAGAIN;
+		log_error("%s: %s", t->where, why);
 		r = -1;
 	}
 	errno = for_good ? 0 : EAGAIN;
@@ -684,6 +433,24 @@ struct command {
 	int	 signal;		/* that has killed it; or 0 */
 	int	 end;			/* its end of the socket pair, or -1 */
 	int	 left;			/* its connection is over */
+	const unsigned char *header;	/* what of it is still to be told */
+	size_t	 nheader;
+};
+
+/* Those of a worker. */
+struct commands {
+	struct command *list;
+	size_t	 running;
+};
+
+struct command_params {
+	char	*const *argv;		/* ends with NULL */
+	const char *peer;		/* the client's address, as text */
+	const struct rlimit *files, *core;	/* its limits */
+	size_t	 max;			/* that may be running */
+	const unsigned char *header;	/* it is told first; or NULL */
+	size_t	 nheader;
+	void	(*reset_signals)(void);	/* in the child: as before us */
 };
 
 /* A process that serves. */
@@ -695,10 +462,7 @@ struct worker {
 	volatile struct counts *counts;
 	struct share share;
 	size_t	 turn;			/* round robin over connects */
-	/* Plain, but for how they open, and how a command ends. */
-	struct stream_ops proxied_ops, backend_ops, command_ops;
-	struct command *commands;
-	size_t	 running;		/* of them */
+	struct commands commands;
 	uint64_t peak;			/* of live connections; see trim() */
 	char	 why[TEXT_SIZE];	/* the last dial failed */
 	int	 stopping;
@@ -706,18 +470,6 @@ struct worker {
 	int64_t	 repeats_until;		/* when to log repeats; 0: never */
 	int64_t	 beat_every;		/* ms, to show that it is alive, or */
 	int64_t	 beat_at;		/* 0: nobody wants to know */
-};
-
-/* Whose a connection is, and where to; see the PROXY protocol. */
-union end {
-	struct sockaddr_storage any;
-	struct sockaddr_in in;
-	struct sockaddr_in6 in6;
-	struct sockaddr_un un;
-};
-
-struct ends {
-	union end from, to;
 };
 
 /* One connection, as the engine's callbacks see it. */
@@ -728,7 +480,7 @@ struct session {
 	int	 dialed;
 	char	*peer;			/* its address, as text, */
 	uint64_t key;			/* and as that; see peer_key() */
-	struct ends *ends;		/* as a balancer has told, or NULL */
+	struct endpoints *ends;		/* as a balancer has told, or NULL */
 	struct proxy *proxy;		/* its header, or the service's */
 	volatile uint64_t *place;	/* among service->places, or NULL */
 	int	 over;			/* there was none: max_per_ip */
@@ -772,52 +524,6 @@ is_tls13(const struct tls_agreed *a)
 	return a->version != NULL && strcmp(a->version, "TLSv1.3") == 0;
 }
 
-/* Idle for half of the time or a little longer, and then the probes. */
-#ifdef TCP_KEEPIDLE
-static void
-keep_alive(int fd, int64_t ms)
-{
-	int n = KEEPALIVE_PROBES, seconds = (int)(ms / 1000);
-	int every = seconds / (2 * n) > 0 ? seconds / (2 * n) : 1;
-	int idle = seconds - n * every;
-
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof(every));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &n, sizeof(n));
-}
-#else
-#define keep_alive(fd, ms)	((void)0)
-#endif
-
-static void
-tune(int fd, const struct config *cfg)
-{
-	int64_t ms = cfg->number[KEEPALIVE];
-	int on = 1, alive = ms != 0;
-
-	/* None is there on a Unix socket, and none is missed. */
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &alive, sizeof(alive));
-	if (alive)
-		keep_alive(fd, ms);
-}
-
-/*
- * In TLS 1.3 the client has the last word of the handshake.  A client that
- * waits for its acknowledgement before it sends more shall not wait long.
- */
-#ifdef TCP_QUICKACK
-static void
-acknowledge(int fd)
-{
-	int on = 1;
-
-	setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
-}
-#else
-#define acknowledge(fd)	((void)(fd))
-#endif
-
 /*
  * COMMANDS
  * The parent keeps the child's end of the socket pair open until it has its
@@ -825,18 +531,10 @@ acknowledge(int fd)
  * command ended or was killed, and the latter is no end at all.
  */
 
-static const struct command *
-command_of(const struct stream *s)
-{
-	const struct session *ss = s->ctx;
-
-	return ss->command;
-}
-
 static int
 command_died(const struct stream *s)
 {
-	const struct command *c = command_of(s);
+	const struct command *c = s->ctx;
 
 	return c->over && c->signal != 0;
 }
@@ -845,7 +543,7 @@ command_died(const struct stream *s)
 static int
 command_left(const struct stream *s, ssize_t result)
 {
-	const struct command *c = command_of(s);
+	const struct command *c = s->ctx;
 
 	return result == STREAM_RESET && c->over && !command_died(s);
 }
@@ -853,7 +551,7 @@ command_left(const struct stream *s, ssize_t result)
 static ssize_t
 command_read(struct stream *s, void *buf, size_t len)
 {
-	ssize_t n = stream_plain.read(s, buf, len);
+	ssize_t n = stream_plain_read(s, buf, len);
 
 	if (command_left(s, n))
 		return STREAM_EOF;
@@ -863,15 +561,33 @@ command_read(struct stream *s, void *buf, size_t len)
 static ssize_t
 command_write(struct stream *s, const void *buf, size_t len)
 {
-	ssize_t n = stream_plain.write(s, buf, len);
+	ssize_t n = stream_plain_write(s, buf, len);
 
 	return command_left(s, n) ? (ssize_t)len : n;
+}
+
+/* A command is open once it has been told who the client is. */
+static int
+command_open(struct stream *s)
+{
+	struct command *c = s->ctx;
+	ssize_t n = stream_plain_open(s);
+
+	while (n == 0 && c->nheader > 0) {
+		n = command_write(s, c->header, c->nheader);
+		if (n > 0) {
+			c->header += n;
+			c->nheader -= (size_t)n;
+			n = 0;
+		}
+	}
+	return (int)n;
 }
 
 static int
 command_failed(struct stream *s)
 {
-	int r = stream_plain.failed(s);
+	int r = stream_plain_failed(s);
 
 	return command_left(s, r) ? 0 : r;
 }
@@ -884,7 +600,7 @@ command_failed(struct stream *s)
 static void
 command_abort(struct stream *s)
 {
-	const struct command *c = command_of(s);
+	const struct command *c = s->ctx;
 	struct pollfd p = { .fd = s->fd };
 
 	if (!c->over || poll(&p, 1, 0) != 1 || !(p.revents & POLLHUP))
@@ -894,15 +610,28 @@ command_abort(struct stream *s)
 static const char *
 command_error(const struct stream *s)
 {
-	const struct command *c = command_of(s);
+	const struct command *c = s->ctx;
 	static char text[64];
 
 	if (!command_died(s))
-		return stream_plain.error(s);
+		return stream_plain_error(s);
 	snprintf(text, sizeof(text), "command killed by signal %d (%s)",
 	    c->signal, strsignal(c->signal));
 	return text;
 }
+
+static const struct stream_ops command_ops = {
+	.open = command_open,
+	.read = command_read,
+	.write = command_write,
+	.finish = stream_plain_finish,
+	.refuse = stream_reset,
+	.failed = command_failed,
+	.abort = command_abort,
+	.flushed = stream_plain_flushed,
+	.pending = stream_plain_pending,
+	.error = command_error,
+};
 
 /*
  * What a service manager has for us alone is not for a command, nor is what
@@ -930,7 +659,7 @@ command_environment(const char *peer)
 	if (to != NULL)
 		*to = NULL;
 	if (strncmp(peer, "unix:", 5) != 0 &&
-	    split_address(peer, host, sizeof(host), &port) == 0) {
+	    net_split_address(peer, host, sizeof(host), &port) == 0) {
 		setenv("REMOTE_HOST", host, 1);
 		setenv("REMOTE_PORT", port, 1);
 	}
@@ -938,62 +667,58 @@ command_environment(const char *peer)
 
 /* In the child: become the command, with the socket as its 0 and 1. */
 static void __attribute__((noreturn))
-command_run(const struct session *ss, int fd)
+command_run(const struct command_params *p, int fd)
 {
-	const struct service *sv = ss->worker->service;
-	char **argv = sv->cfg.command;
-
-	command_environment(ss->peer);
+	command_environment(p->peer);
 	setpgid(0, 0);
-	setrlimit(RLIMIT_NOFILE, sv->files);
-	setrlimit(RLIMIT_CORE, sv->core);
-	/* An abort that is waiting already must not end in our handler. */
-	signals_reset();
+	setrlimit(RLIMIT_NOFILE, p->files);
+	setrlimit(RLIMIT_CORE, p->core);
+	p->reset_signals();
 	if (dup2(fd, STDIN_FILENO) != -1 && dup2(fd, STDOUT_FILENO) != -1)
-		execvp(argv[0], argv);
-	log_error("%s: %s", argv[0], strerror(errno));
+		execvp(p->argv[0], p->argv);
+	log_error("%s: %s", p->argv[0], strerror(errno));
 	kill(getpid(), SIGKILL);	/* no output is not an empty one */
 	_exit(127);
 }
 
-static int
-command_start(struct session *ss, struct stream *backend)
+static struct command *
+command_start(struct commands *all, const struct command_params *p,
+    struct stream *backend, char *why, size_t size)
 {
-	struct worker *w = ss->worker;
-	const char *name = w->service->cfg.command[0];
+	const char *name = p->argv[0];
 	struct command *c;
 	int fds[2] = { -1, -1 };
 
 	/* They may outlive their connections, and still count. */
-	if (w->running >= w->share.n) {
-		snprintf(w->why, sizeof(w->why), "%s: %zu commands are still "
-		    "running", name, w->running);
-		return -1;
+	if (all->running >= p->max) {
+		snprintf(why, size, "%s: %zu commands are still running", name,
+		    all->running);
+		return NULL;
 	}
 	if ((c = calloc(1, sizeof(*c))) == NULL ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == -1 ||
 	    fcntl(fds[0], F_SETFL, O_NONBLOCK) == -1 ||
 	    (c->pid = fork()) == -1) {
-		snprintf(w->why, sizeof(w->why), "%s: %s", name,
-		    strerror(errno));
+		snprintf(why, size, "%s: %s", name, strerror(errno));
 		if (fds[0] != -1) {
 			close(fds[0]);
 			close(fds[1]);
 		}
 		free(c);
-		return -1;
+		return NULL;
 	}
 	if (c->pid == 0)
-		command_run(ss, fds[1]);
+		command_run(p, fds[1]);
 	setpgid(c->pid, c->pid);	/* whichever of the two comes first */
 	c->end = fds[1];
-	c->next = w->commands;
-	w->commands = c;
-	w->running++;
-	ss->command = c;
-	*backend = (struct stream){ .ops = &w->command_ops, .ctx = ss,
+	c->header = p->header;
+	c->nheader = p->nheader;
+	c->next = all->list;
+	all->list = c;
+	all->running++;
+	*backend = (struct stream){ .ops = &command_ops, .ctx = c,
 	    .fd = fds[0] };
-	return 0;
+	return c;
 }
 
 static void
@@ -1009,9 +734,9 @@ command_close(struct command *c)
  * then, their numbers can't become those of other groups.
  */
 static void
-commands_reap(struct worker *w)
+commands_reap(struct commands *all)
 {
-	struct command **link = &w->commands, *c;
+	struct command **link = &all->list, *c;
 
 	while ((c = *link) != NULL) {
 		if (c->over && c->left) {
@@ -1025,11 +750,11 @@ commands_reap(struct worker *w)
 
 /* Find those that are over.  They stay zombies until they are reaped. */
 static void
-commands_look(struct worker *w)
+commands_look(struct commands *all)
 {
 	struct command *c;
 
-	for (c = w->commands; c != NULL; c = c->next) {
+	for (c = all->list; c != NULL; c = c->next) {
 		siginfo_t si = { .si_pid = 0 };
 
 		if (c->over || waitid(P_PID, (id_t)c->pid, &si, WEXITED |
@@ -1039,250 +764,94 @@ commands_look(struct worker *w)
 		c->signal = si.si_code == CLD_EXITED ? 0 : si.si_status;
 		log_debug("command %d ended: %s %d", (int)c->pid,
 		    c->signal != 0 ? "signal" : "status", si.si_status);
-		w->running--;
+		all->running--;
 		command_close(c);
 	}
-	commands_reap(w);
+	commands_reap(all);
+}
+
+static void
+command_leave(struct commands *all, struct command *c)
+{
+	c->left = 1;
+	command_close(c);
+	commands_reap(all);
+}
+
+static void
+commands_free(struct commands *all)
+{
+	struct command *c;
+
+	while ((c = all->list) != NULL) {
+		all->list = c->next;
+		command_close(c);
+		free(c);
+	}
+}
+
+/* Start the command of a session; -1: the reason is given. */
+static int
+session_command(struct session *ss, struct stream *backend)
+{
+	struct worker *w = ss->worker;
+	const struct command_params params = {
+		.argv = w->service->cfg.command,
+		.peer = ss->peer,
+		.files = w->service->files,
+		.core = w->service->core,
+		.max = w->share.n,
+		.header = ss->proxy != NULL ? ss->proxy->data : NULL,
+		.nheader = ss->proxy != NULL ? ss->proxy->len : 0,
+		/* An abort that waits already must not end in our handler. */
+		.reset_signals = signals_reset,
+	};
+
+	ss->command = command_start(&w->commands, &params, backend, w->why,
+	    sizeof(w->why));
+	return ss->command != NULL ? 0 : -1;
 }
 
 /*
  * THE PROXY PROTOCOL
- * https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt: who the client
- * is, in front of its stream.  Told to the service as part of opening it, and
- * taken from a balancer as part of opening the client's.
+ * Told to the service as part of opening it, and taken from a balancer as part
+ * of opening the client's.
  */
-
-enum { PROXY_OFF, PROXY_V1, PROXY_V2 };
-enum { PROXY_LOCAL = 0x20, PROXY_PROXY };
-enum { PROXY_UNSPEC, PROXY_TCP4 = 0x11, PROXY_TCP6 = 0x21,
-    PROXY_STREAM = 0x31, PROXY_UDP4 = 0x12, PROXY_UDP6 = 0x22,
-    PROXY_DGRAM = 0x32 };
-enum { TLV_ALPN = 1, TLV_AUTHORITY = 2, TLV_SSL = 0x20, TLV_SSL_VERSION,
-    TLV_SSL_CN, TLV_SSL_CIPHER };
-enum { CLIENT_SSL = 1, CLIENT_CERT_CONN = 2, CLIENT_CERT_SESS = 4 };
-
-static const unsigned char proxy_v2[12] = "\r\n\r\n\0\r\nQUIT\n";
-static const char proxy_v1[] = "PROXY ";
-
-/* A header on its way: out, or in. */
-struct proxy {
-	size_t	 done;			/* bytes of it */
-	size_t	 len;			/* of one that goes out */
-	unsigned char data[PROXY_V2_HEAD + PROXY_V2_BODY + 1];
-};
-
-/* The families, and where in version 2 what of them is told. */
-static const struct family {
-	sa_family_t family;
-	int	 code;
-	const char *name;		/* in version 1; or NULL */
-	size_t	 address, address_len;	/* in union end */
-	size_t	 port, port_len;
-} families[] = {
-	{ AF_INET, PROXY_TCP4, "TCP4",
-	    offsetof(struct sockaddr_in, sin_addr), 4,
-	    offsetof(struct sockaddr_in, sin_port), 2 },
-	{ AF_INET6, PROXY_TCP6, "TCP6",
-	    offsetof(struct sockaddr_in6, sin6_addr), 16,
-	    offsetof(struct sockaddr_in6, sin6_port), 2 },
-	{ AF_UNIX, PROXY_STREAM, NULL,
-	    offsetof(struct sockaddr_un, sun_path), PROXY_UNIX, 0, 0 },
-	{ AF_UNSPEC, PROXY_UNSPEC, NULL, 0, 0, 0, 0 },
-};
-
-static const struct family *
-family_of(const struct ends *ends)
-{
-	const struct family *f = families;
-
-	while (f->family != AF_UNSPEC && f->family != ends->from.any.ss_family)
-		f++;
-	return f;
-}
-
-static int
-is_mapped(const union end *e)
-{
-	return e->any.ss_family == AF_INET6 &&
-	    IN6_IS_ADDR_V4MAPPED(&e->in6.sin6_addr);
-}
-
-static void
-unmap(union end *e)
-{
-	const struct sockaddr_in6 in6 = e->in6;
-
-	memset(e, 0, sizeof(*e));
-	e->in.sin_family = AF_INET;
-	e->in.sin_port = in6.sin6_port;
-	memcpy(&e->in.sin_addr, in6.sin6_addr.s6_addr + 12, 4);
-}
-
-/* IPv4 in IPv6's clothes is IPv4, if both ends are. */
-static void
-undress(struct ends *ends)
-{
-	if (is_mapped(&ends->from) && is_mapped(&ends->to)) {
-		unmap(&ends->from);
-		unmap(&ends->to);
-	}
-}
 
 /* Both ends of the client's connection, as far as they are known. */
 static void
-find_ends(const struct session *ss, struct ends *ends)
+find_endpoints(const struct session *ss, struct endpoints *ends)
 {
-	socklen_t len = sizeof(ends->from);
-
-	memset(ends, 0, sizeof(*ends));
-	if (ss->ends != NULL) {
+	if (ss->ends != NULL)
 		*ends = *ss->ends;
-		return;
-	}
-	if (getpeername(ss->fd, (struct sockaddr *)&ends->from, &len) == -1)
-		return;
-	len = sizeof(ends->to);
-	if (getsockname(ss->fd, (struct sockaddr *)&ends->to, &len) == -1 ||
-	    ends->to.any.ss_family != ends->from.any.ss_family)
-		ends->from.any.ss_family = AF_UNSPEC;
-	undress(ends);
-}
-
-static size_t
-proxy_make_v1(char *p, size_t size, const struct ends *ends)
-{
-	const struct family *f = family_of(ends);
-	char from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN];
-
-	if (f->name == NULL)
-		return (size_t)snprintf(p, size, "PROXY UNKNOWN\r\n");
-	inet_ntop(f->family, (const char *)&ends->from + f->address, from,
-	    sizeof(from));
-	inet_ntop(f->family, (const char *)&ends->to + f->address, to,
-	    sizeof(to));
-	/* The port is at the same place in both. */
-	return (size_t)snprintf(p, size, "PROXY %s %s %s %d %d\r\n", f->name,
-	    from, to, ntohs(ends->from.in.sin_port),
-	    ntohs(ends->to.in.sin_port));
-}
-
-/* Where bytes are added behind each other, as long as there is room. */
-struct bytes {
-	unsigned char *p;
-	size_t	 n, size;
-};
-
-static void
-bytes_add(struct bytes *b, const void *data, size_t len)
-{
-	if (b->size - b->n < len)
-		return;
-	memcpy(b->p + b->n, data, len);
-	b->n += len;
-}
-
-static void
-bytes_add_number(struct bytes *b, uint32_t value, size_t len)
-{
-	unsigned char data[4] = { 0 };
-	size_t i;
-
-	for (i = 0; i < len; i++)
-		data[i] = (unsigned char)(value >> 8 * (len - 1 - i));
-	bytes_add(b, data, len);
-}
-
-/* A type, a length, and text: all of it, or nothing. */
-static void
-bytes_add_tlv(struct bytes *b, int type, const char *text)
-{
-	size_t len = text != NULL ? strlen(text) : 0;
-
-	if (len == 0 || b->size - b->n < 3 + len)
-		return;
-	bytes_add_number(b, (uint32_t)type, 1);
-	bytes_add_number(b, (uint32_t)len, 2);
-	bytes_add(b, text, len);
-}
-
-static void
-bytes_set_length(struct bytes *b, size_t at)
-{
-	b->p[at] = (unsigned char)((b->n - at - 2) >> 8);
-	b->p[at + 1] = (unsigned char)(b->n - at - 2);
-}
-
-static void
-add_tlvs(struct bytes *b, const struct tls_agreed *a)
-{
-	int client = CLIENT_SSL;
-	size_t at;
-
-	if (a->client != NULL)
-		client |= CLIENT_CERT_SESS | (a->resumed ? 0 :
-		    CLIENT_CERT_CONN);
-	bytes_add_tlv(b, TLV_ALPN, a->alpn);
-	bytes_add_tlv(b, TLV_AUTHORITY, a->name);
-	bytes_add_number(b, TLV_SSL, 1);
-	at = b->n;
-	bytes_add_number(b, 0, 2);
-	bytes_add_number(b, (uint32_t)client, 1);
-	bytes_add_number(b, a->client == NULL, 4);
-	bytes_add_tlv(b, TLV_SSL_VERSION, a->version);
-	bytes_add_tlv(b, TLV_SSL_CIPHER, a->cipher);
-	bytes_add_tlv(b, TLV_SSL_CN, a->common_name);
-	bytes_set_length(b, at);
-}
-
-static size_t
-proxy_make_v2(unsigned char *p, size_t size, const struct ends *ends,
-    const struct tls_agreed *agreed)
-{
-	const struct family *f = family_of(ends);
-	const char *from = (const void *)&ends->from;
-	const char *to = (const void *)&ends->to;
-	struct bytes b = { .p = p, .size = size };
-	size_t at;
-
-	bytes_add(&b, proxy_v2, sizeof(proxy_v2));
-	bytes_add_number(&b, PROXY_PROXY, 1);
-	bytes_add_number(&b, (uint32_t)f->code, 1);
-	at = b.n;
-	bytes_add_number(&b, 0, 2);
-	bytes_add(&b, from + f->address, f->address_len);
-	bytes_add(&b, to + f->address, f->address_len);
-	bytes_add(&b, from + f->port, f->port_len);
-	bytes_add(&b, to + f->port, f->port_len);
-	add_tlvs(&b, agreed);
-	bytes_set_length(&b, at);
-	return b.n;
+	else
+		net_endpoints(ss->fd, ends);
 }
 
 /* The header for a session's service, if it is to have one; -1: no memory. */
 static int
-proxy_make(struct session *ss)
+session_header(struct session *ss)
 {
-	int64_t version = ss->worker->service->cfg.number[PROXY_PROTOCOL];
-	struct tls_agreed agreed;
-	struct ends ends;
-	struct proxy *p;
+	int version = (int)ss->worker->service->cfg.number[PROXY_PROTOCOL];
+	struct tls_agreed a;
+	struct endpoints ends;
 
 	if (version == PROXY_OFF)
 		return 0;
-	if (ss->proxy == NULL && (ss->proxy = malloc(sizeof(*p))) == NULL)
+	if (ss->proxy == NULL &&
+	    (ss->proxy = malloc(sizeof(*ss->proxy))) == NULL)
 		return -1;
-	p = ss->proxy;
-	p->done = 0;
-	find_ends(ss, &ends);
-	session_agreed(ss, &agreed);
-	p->len = version == PROXY_V1 ?
-	    proxy_make_v1((char *)p->data, PROXY_HEADER, &ends) :
-	    proxy_make_v2(p->data, PROXY_HEADER, &ends, &agreed);
+	find_endpoints(ss, &ends);
+	session_agreed(ss, &a);
+	proxy_make(ss->proxy, version, &ends, &(struct proxy_tls){
+	    .version = a.version, .cipher = a.cipher, .alpn = a.alpn,
+	    .name = a.name, .client = a.common_name,
+	    .has_client = a.client != NULL, .resumed = a.resumed });
 	return 0;
 }
 
 static void
-proxy_free(struct session *ss)
+session_free_header(struct session *ss)
 {
 	free(ss->proxy);
 	ss->proxy = NULL;
@@ -1293,24 +862,31 @@ static int
 backend_open(struct stream *s)
 {
 	struct session *ss = s->ctx;
-	struct proxy *p = ss->proxy;
-	ssize_t n = stream_plain.open(s);
+	int r = stream_plain_open(s);
 
-	while (n == 0 && p != NULL && p->done < p->len) {
-		n = s->ops->write(s, p->data + p->done, p->len - p->done);
-		if (n > 0) {
-			p->done += (size_t)n;
-			n = 0;
-		}
-	}
-	if (n == 0)
-		proxy_free(ss);
-	return (int)n;
+	if (r == 0 && ss->proxy != NULL)
+		r = proxy_write(ss->proxy, s);
+	if (r == 0)
+		session_free_header(ss);
+	return r;
 }
+
+static const struct stream_ops backend_ops = {
+	.open = backend_open,
+	.read = stream_plain_read,
+	.write = stream_plain_write,
+	.finish = stream_plain_finish,
+	.refuse = stream_reset,
+	.failed = stream_plain_failed,
+	.abort = stream_reset,
+	.flushed = stream_plain_flushed,
+	.pending = stream_plain_pending,
+	.error = stream_plain_error,
+};
 
 /* Why a session can't go on; STREAM_ERROR. */
 static int __attribute__((format(printf, 2, 3)))
-give_reason(struct session *ss, const char *fmt, ...)
+connection_fail(struct session *ss, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -1328,189 +904,24 @@ proxied_error(const struct stream *s)
 	return ss->worker->why;
 }
 
-/* Nothing more than its header, which has TLS behind it: how many bytes? */
-static size_t
-proxy_wants(const struct proxy *p)
-{
-	size_t len;
-
-	if (p->done < sizeof(proxy_v2))
-		return sizeof(proxy_v2) - p->done;
-	if (p->data[0] == 'P')
-		return p->data[p->done - 1] == '\n' ? 0 :
-		    PROXY_V1_MAX - p->done;
-	if (p->done < PROXY_V2_HEAD)
-		return PROXY_V2_HEAD - p->done;
-	len = (size_t)p->data[14] << 8 | p->data[15];
-	return len > PROXY_V2_BODY ? 0 : PROXY_V2_HEAD + len - p->done;
-}
-
+/* The client is who a balancer says; 0, or STREAM_ERROR. */
 static int
-is_proxy(const struct proxy *p)
+session_told(struct session *ss, const struct endpoints *ends)
 {
-	size_t n = p->done, v1 = strlen(proxy_v1);
+	struct address from = { .sa = ends->from.any,
+	    .len = sizeof(from.sa) };
+	char was[ADDRESS_SIZE];
 
-	return memcmp(p->data, proxy_v1, n < v1 ? n : v1) == 0 ||
-	    memcmp(p->data, proxy_v2, n < sizeof(proxy_v2) ? n :
-	    sizeof(proxy_v2)) == 0;
-}
-
-/* As many bytes as can be known to be the header's; or a stream's result. */
-static ssize_t
-proxy_recv(struct proxy *p, int fd)
-{
-	int is_line = p->done >= sizeof(proxy_v2) && p->data[0] == 'P';
-	unsigned char *to = p->data + p->done, *end;
-	ssize_t n;
-
-	do {
-		n = recv(fd, to, proxy_wants(p), is_line ? MSG_PEEK : 0);
-		if (n > 0 && is_line) {
-			end = memchr(to, '\n', (size_t)n);
-			n = recv(fd, to, end != NULL ? (size_t)(end - to) + 1 :
-			    (size_t)n, 0);
-		}
-	} while (n == -1 && errno == EINTR);
-	if (n != -1)
-		return n;
-	return errno == EAGAIN || errno == EWOULDBLOCK ? STREAM_WANT_READ :
-	    errno == ECONNRESET ? STREAM_RESET : STREAM_ERROR;
-}
-
-/* An address and a port as text, in one of the two families. */
-static int
-parse_end(union end *e, int family, const char *host, const char *port)
-{
-	struct address a = { .len = 0 };
-	int64_t number;
-
-	if (host == NULL || port == NULL ||
-	    parse_number(port, 0, 65535, &number) == -1 ||
-	    (port[0] == '0' && port[1] != '\0') ||
-	    address_numeric(&a, host, (in_port_t)number) == -1 ||
-	    a.sa.ss_family != family)
-		return -1;
-	e->any = a.sa;
-	return 0;
-}
-
-/* 1: it says that the connection is what it looks like. */
-static int
-proxy_parse_v1(char *line, struct ends *ends)
-{
-	char *word[6] = { NULL }, *end = strstr(line, "\r\n");
-	int family;
-	size_t n;
-
-	if (end == NULL || end[2] != '\0')
-		return -1;
-	*end = '\0';
-	for (n = 0; n < 6 && line != NULL; n++)
-		word[n] = strsep(&line, " ");
-	if (n > 1 && strcmp(word[1], "UNKNOWN") == 0)
-		return 1;
-	if (n < 6 || line != NULL)
-		return -1;
-	family = strcmp(word[1], "TCP4") == 0 ? AF_INET :
-	    strcmp(word[1], "TCP6") == 0 ? AF_INET6 : AF_UNSPEC;
-	return parse_end(&ends->from, family, word[2], word[4]) == -1 ||
-	    parse_end(&ends->to, family, word[3], word[5]) == -1 ? -1 : 0;
-}
-
-static int
-proxy_parse_v2(const unsigned char *p, size_t len, struct ends *ends)
-{
-	static const int useless[] = { PROXY_UNSPEC, PROXY_UDP4, PROXY_UDP6,
-	    PROXY_DGRAM };
-	char *from = (void *)&ends->from, *to = (void *)&ends->to;
-	const struct family *f = families;
-	int command = p[12], code = p[13];
-	size_t i;
-
-	len -= PROXY_V2_HEAD;
-	if (((size_t)p[14] << 8 | p[15]) != len ||
-	    (command != PROXY_LOCAL && command != PROXY_PROXY))
-		return -1;
-	if (command == PROXY_LOCAL)
-		return 1;
-	/* What is known, but of no use, is as if it were not told. */
-	for (i = 0; i < sizeof(useless) / sizeof(useless[0]); i++)
-		if (code == useless[i])
-			return 1;
-	while (f->code != PROXY_UNSPEC && f->code != code)
-		f++;
-	if (f->code == PROXY_UNSPEC ||
-	    len < 2 * f->address_len + 2 * f->port_len)
-		return -1;
-	p += PROXY_V2_HEAD;
-	ends->from.any.ss_family = ends->to.any.ss_family = f->family;
-	memcpy(from + f->address, p, f->address_len);
-	memcpy(to + f->address, p + f->address_len, f->address_len);
-	p += 2 * f->address_len;
-	memcpy(from + f->port, p, f->port_len);
-	memcpy(to + f->port, p + f->port_len, f->port_len);
-	return 0;
-}
-
-/* The header is there: who is the client?  0, or STREAM_ERROR. */
-static int
-proxy_take(struct session *ss)
-{
-	struct proxy *p = ss->proxy;
-	struct ends ends = { .from = { .any = { .ss_family = AF_UNSPEC } } };
-	struct address from = { .len = sizeof(from.sa) };
-	char text[2 * PROXY_V1_MAX];
-	int r;
-
-	p->data[p->done] = '\0';
-	r = p->data[0] == 'P' ? proxy_parse_v1((char *)p->data, &ends) :
-	    proxy_parse_v2(p->data, p->done, &ends);
-	if (r == -1) {
-		text_quote(text, sizeof(text), p->data, p->done);
-		return give_reason(ss, "bad PROXY header: %s", text);
-	}
-	proxy_free(ss);
-	if (r == 1)
-		return 0;
-	undress(&ends);
-	if ((ss->ends = malloc(sizeof(ends))) == NULL)
-		return give_reason(ss, "out of memory");
-	*ss->ends = ends;
-	from.sa = ends.from.any;
-	address_text(&from);
-	snprintf(text, sizeof(text), "%s", ss->peer);
+	if ((ss->ends = malloc(sizeof(*ends))) == NULL)
+		return connection_fail(ss, "out of memory");
+	*ss->ends = *ends;
+	net_normalize(&from);
+	ss->key = peer_key(&from.sa);
+	snprintf(was, sizeof(was), "%s", ss->peer);
 	if (set_peer(ss, &from) == -1)
-		return give_reason(ss, "out of memory");
-	log_debug("%s is %s", text, ss->peer);
+		return connection_fail(ss, "out of memory");
+	log_debug("%s is %s", was, ss->peer);
 	return 0;
-}
-
-/* Until the header is there, and taken: 0, or a stream's result. */
-static int
-proxy_read(struct session *ss)
-{
-	struct proxy *p = ss->proxy;
-	char first[64];
-	ssize_t n;
-
-	while (proxy_wants(p) > 0) {
-		n = proxy_recv(p, ss->fd);
-		if (n == 0)
-			return give_reason(ss, p->done == 0 ?
-			    "closed by the balancer before it sent a byte" :
-			    "closed by the balancer within the PROXY header");
-		if (n == STREAM_ERROR)
-			return give_reason(ss, "balancer: %s", strerror(errno));
-		if (n < 0)
-			return (int)n;
-		p->done += (size_t)n;
-		if (!is_proxy(p)) {
-			text_quote(first, sizeof(first), p->data, p->done);
-			return give_reason(ss, "no PROXY header: it began with "
-			    "%s", first);
-		}
-	}
-	return proxy_take(ss);
 }
 
 /*
@@ -1576,19 +987,35 @@ static int
 proxied_open(struct stream *s)
 {
 	struct session *ss = s->ctx;
-	struct ends ends;
-	int r = proxy_read(ss);
+	struct worker *w = ss->worker;
+	struct endpoints ends;
+	int r = proxy_read(ss->proxy, ss->fd, &ends, w->why, sizeof(w->why));
 
 	if (r != 0)
 		return r;
-	find_ends(ss, &ends);
-	ss->key = peer_key(&ends.from.any);
+	session_free_header(ss);
+	if (ends.from.any.ss_family != AF_UNSPEC &&
+	    session_told(ss, &ends) != 0)
+		return STREAM_ERROR;
 	if (session_admit(ss) == -1)
-		return give_reason(ss, "max_per_ip");
-	ss->tls = tls_new(ss->worker->service->tls, ss->fd, s);
+		return connection_fail(ss, "max_per_ip");
+	ss->tls = tls_new(w->service->tls, ss->fd, s);
 	return ss->tls != NULL ? s->ops->open(s) :
-	    give_reason(ss, "out of memory");
+	    connection_fail(ss, "out of memory");
 }
+
+static const struct stream_ops proxied_ops = {
+	.open = proxied_open,
+	.read = stream_plain_read,
+	.write = stream_plain_write,
+	.finish = stream_plain_finish,
+	.refuse = stream_reset,
+	.failed = stream_plain_failed,
+	.abort = stream_reset,
+	.flushed = stream_plain_flushed,
+	.pending = stream_plain_pending,
+	.error = proxied_error,
+};
 
 /* Has its client's stream a beginning?  -1: there is no memory for one. */
 static int
@@ -1600,7 +1027,7 @@ session_begin(struct session *ss, struct stream *client)
 		ss->tls = tls_new(w->service->tls, ss->fd, client);
 		return ss->tls != NULL ? 0 : -1;
 	}
-	client->ops = &w->proxied_ops;
+	client->ops = &proxied_ops;
 	client->ctx = ss;
 	ss->proxy = calloc(1, sizeof(*ss->proxy));
 	return ss->proxy != NULL ? 0 : -1;
@@ -1616,7 +1043,7 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 
 	memcpy(&peer.sa, sa, len);
 	peer.len = len;
-	address_text(&peer);
+	net_normalize(&peer);
 	w->counts->accepted++;
 	if ((ss = calloc(1, sizeof(*ss))) == NULL)
 		goto err;
@@ -1674,32 +1101,6 @@ next_address(struct session *ss)
 	return NULL;
 }
 
-/* Give a stream a socket that is connecting to an address; -1 with errno. */
-static int
-dial(struct stream *s, const struct address *a)
-{
-	const struct session *ss = s->ctx;
-
-	s->fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
-	    SOCK_CLOEXEC, 0);
-	if (s->fd == -1)
-		return -1;
-	tune(s->fd, &ss->worker->service->cfg);
-	stream_reset(s);
-	if (connect(s->fd, (const struct sockaddr *)&a->sa, a->len) == 0 ||
-	    errno == EINPROGRESS)
-		return 0;
-	s->fd = close_failed(s->fd);
-	return -1;
-}
-
-/* connect(2) says EAGAIN where a Unix socket has no room for another one. */
-static const char *
-dial_error(int error)
-{
-	return error == EAGAIN ? "its backlog is full" : strerror(error);
-}
-
 /* Remember what did not open, and begin with another one next time. */
 static void
 dial_failed(struct session *ss, const char *why)
@@ -1719,6 +1120,7 @@ session_dial(void *conn, struct stream *backend, const char *failed,
     const char **why)
 {
 	struct session *ss = conn;
+	const int64_t *number = ss->worker->service->cfg.number;
 	const struct address *to;
 	struct tls_agreed a;
 
@@ -1726,27 +1128,27 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	if (!ss->dialed) {
 		session_agreed(ss, &a);
 		ss->worker->counts->opened[is_tls13(&a)]++;
-		acknowledge(ss->fd);
+		net_acknowledge(ss->fd);
 	}
 	ss->dialed = 1;
-	if (proxy_make(ss) == -1) {
-		give_reason(ss, "out of memory");
+	if (session_header(ss) == -1) {
+		connection_fail(ss, "out of memory");
 		return -1;
 	}
 	if (ss->worker->service->cfg.command != NULL) {
 		if (failed == NULL)
-			return command_start(ss, backend);
-		give_reason(ss, "%s", failed);
+			return session_command(ss, backend);
+		connection_fail(ss, "%s", failed);
 		return -1;
 	}
 	if (failed != NULL)
 		dial_failed(ss, failed);
 	while ((to = next_address(ss)) != NULL) {
-		*backend = (struct stream){ .ops = &ss->worker->backend_ops,
-		    .ctx = ss };
-		if (dial(backend, to) == 0)
+		*backend = (struct stream){ .ops = &backend_ops,
+		    .ctx = ss, .fd = net_dial(to, number[KEEPALIVE]) };
+		if (backend->fd != -1)
 			return 0;
-		dial_failed(ss, dial_error(errno));
+		dial_failed(ss, net_dial_error(errno));
 	}
 	return -1;
 }
@@ -1919,14 +1321,11 @@ session_closed(void *conn, const struct forward_end *end)
 		n->silent++;
 		session_silent(ss, end);
 	}
-	if (ss->command != NULL) {
-		ss->command->left = 1;
-		command_close(ss->command);
-		commands_reap(w);
-	}
+	if (ss->command != NULL)
+		command_leave(&w->commands, ss->command);
 	scoreboard_leave(&w->service->board, &w->share, ss->key, ss->place);
 	tls_free(ss->tls);
-	proxy_free(ss);
+	session_free_header(ss);
 	free(ss->ends);
 	free(ss->peer);
 	free(ss);
@@ -2309,71 +1708,6 @@ log_open(const struct service *sv)
  * LISTENERS
  */
 
-/* A socket that nobody listens on any more is in the way: remove it. */
-static void
-remove_stale(const struct address *a)
-{
-	const struct sockaddr_un *un = (const void *)&a->sa;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
-	    0);
-	struct stat st;
-
-	if (fd == -1)
-		return;
-	if (lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-	    files_is_ours(&st) && connect(fd, (const struct sockaddr *)&a->sa,
-	    a->len) == -1 && errno == ECONNREFUSED)
-		unlink(un->sun_path);
-	close(fd);
-}
-
-static int
-listen_on(const struct address *a, int any)
-{
-	int fd, off = 0, on = 1;
-
-	if (a->sa.ss_family == AF_UNIX)
-		remove_stale(a);
-	fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
-	    SOCK_CLOEXEC, 0);
-	if (fd == -1)
-		return -1;
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (a->sa.ss_family == AF_INET6)
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? &off : &on,
-		    sizeof(on));
-	if (bind(fd, (const struct sockaddr *)&a->sa, a->len) == 0 &&
-	    listen(fd, BACKLOG) == 0)
-		return fd;
-	return close_failed(fd);
-}
-
-static int
-is_listening(int fd)
-{
-	int listening = 0;
-	socklen_t len = sizeof(listening);
-
-	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) ==
-	    0 && listening;
-}
-
-/*
- * A listening socket that somebody else has made for us.  As a standard
- * descriptor it would be in the way.
- */
-static int
-inherit(int fd)
-{
-	if (!is_listening(fd) || fcntl(fd, F_SETFL, O_NONBLOCK) == -1) {
-		errno = ENOTSOCK;
-		return -1;
-	}
-	if (fd <= STDERR_FILENO)
-		return fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	return fcntl(fd, F_SETFD, FD_CLOEXEC) == -1 ? -1 : fd;
-}
-
 /* On a Unix socket: is it what clients find at its path? */
 static int
 has_path(const struct listener *l)
@@ -2473,12 +1807,14 @@ open_listener(struct service *sv, struct service *old, const struct target *t,
 		errno = EBUSY;
 		return -1;
 	}
-	if ((l->fd = a != NULL ? listen_on(a, t->any) : inherit(t->fd)) == -1)
+	l->fd = a != NULL ? net_listen(a, t->any) : net_inherit(t->fd);
+	if (l->fd == -1)
 		return -1;
-	tune(l->fd, &sv->cfg);		/* inherited by what is accepted */
+	/* Inherited by what is accepted. */
+	net_set_socket_options(l->fd, sv->cfg.number[KEEPALIVE]);
 	l->bound.len = sizeof(l->bound.sa);
 	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
-	address_text(&l->bound);
+	net_normalize(&l->bound);
 	if (owns_path(l))
 		lstat(((const struct sockaddr_un *)(const void *)
 		    &l->bound.sa)->sun_path, &l->file);
@@ -2501,8 +1837,8 @@ open_listeners(struct service *sv, struct service *old)
 
 			if (open_listener(sv, old, t, a) == 0)
 				continue;
-			log_error("%s: accept %s: %s", t->value->where,
-			    a != NULL ? a->text : t->value->text,
+			log_error("%s: accept %s: %s", t->where,
+			    a != NULL ? a->text : t->given,
 			    why_no_listener(errno));
 			return -1;
 		}
@@ -2538,7 +1874,8 @@ tune_kept(const struct service *sv)
 
 	for (i = 0; i < sv->nlisteners; i++)
 		if (sv->listeners[i].kept)
-			tune(sv->listeners[i].fd, &sv->cfg);
+			net_set_socket_options(sv->listeners[i].fd,
+			    sv->cfg.number[KEEPALIVE]);
 }
 
 static void
@@ -3088,7 +2425,7 @@ worker_woken(void *arg)
 	int64_t drain_ms = w->service->cfg.number[DRAIN_TIMEOUT];
 
 	if (signal_taken(SIGCHLD))
-		commands_look(w);
+		commands_look(&w->commands);
 	if (signal_taken(SIGUSR1))
 		forward_list(w->engine);
 	if (w->repeats_until != 0 && clock_ms() >= w->repeats_until) {
@@ -3194,7 +2531,7 @@ worker_confine(const struct worker *w)
 		t = &sv->connects.list[j];
 		box.with_unix |= t->addrs[0].sa.ss_family == AF_UNIX;
 		for (i = 0; i < t->n; i++)
-			if ((port = address_port(&t->addrs[i])) != 0)
+			if ((port = net_address_port(&t->addrs[i])) != 0)
 				box.ports[box.nports++] = port;
 	}
 	r = sandbox_enter(&box);
@@ -3214,17 +2551,6 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	if (sv->board.peers != NULL)
 		w->share.unused = calloc(w->share.n,
 		    sizeof(*w->share.unused));
-	/* Whose members are no constants. */
-	w->proxied_ops = w->backend_ops = stream_plain;
-	w->proxied_ops.open = proxied_open;
-	w->proxied_ops.error = proxied_error;
-	w->backend_ops.open = backend_open;
-	w->command_ops = w->backend_ops;
-	w->command_ops.read = command_read;
-	w->command_ops.write = command_write;
-	w->command_ops.failed = command_failed;
-	w->command_ops.abort = command_abort;
-	w->command_ops.error = command_error;
 	/* A socket of its own: the others' can't be shut down through it. */
 	if (log_fd() == -1)
 		log_connect_syslog();
@@ -3257,7 +2583,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 static void
 await_commands(struct worker *w, const sigset_t *asleep)
 {
-	while (w->running > 0 && !w->stopping) {
+	while (w->commands.running > 0 && !w->stopping) {
 		ppoll(NULL, 0, NULL, asleep);
 		worker_woken(w);
 	}
@@ -3284,15 +2610,9 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 static void
 worker_free(struct worker *w)
 {
-	struct command *c;
-
 	forward_free(w->engine);
 	free(w->share.unused);
-	while ((c = w->commands) != NULL) {
-		w->commands = c->next;
-		command_close(c);
-		free(c);
-	}
+	commands_free(&w->commands);
 }
 
 /*
@@ -4898,7 +4218,7 @@ carry_address(struct parcel *x, struct address *a)
 	carry_number(x, &len, 0, sizeof(a->sa));
 	a->len = (socklen_t)len;
 	if (x->reads)
-		address_text(a);
+		net_normalize(a);
 }
 
 static void
@@ -4918,7 +4238,7 @@ carry_listener(struct parcel *x, struct listener *l, struct target *t)
 		carry_address(x, t->addrs);
 	carry_address(x, &l->bound);
 	carry(x, &l->file, sizeof(l->file));
-	if (x->bad == NULL && !is_listening(l->fd))
+	if (x->bad == NULL && !net_is_listening(l->fd))
 		x->bad = "a descriptor is not a listening socket";
 }
 
@@ -5227,7 +4547,8 @@ carry_passed(struct parcel *x, struct arguments *a)
 
 	carry_int(x, &a->passed, 0, FORWARD_LISTENERS);
 	for (i = 0; i < a->passed; i++) {
-		fd = x->reads || !is_listening(PASSED + i) ? -1 : PASSED + i;
+		fd = x->reads || !net_is_listening(PASSED + i) ? -1 :
+		    PASSED + i;
 		carry_fd(x, &fd);
 	}
 }
@@ -6079,13 +5400,13 @@ take_connection(struct incoming *in, int fd, const struct config *cfg)
 
 	in->len = sizeof(in->sa);
 	in->fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	if (is_listening(fd))
+	if (net_is_listening(fd))
 		why = "it is a listening socket (for inetd, it is \"nowait\")";
 	else if (in->fd == -1 || fcntl(in->fd, F_SETFL, O_NONBLOCK) == -1 ||
 	    getpeername(in->fd, (struct sockaddr *)&in->sa, &in->len) == -1)
 		why = strerror(errno);
 	if (why == NULL) {
-		tune(in->fd, cfg);
+		net_set_socket_options(in->fd, cfg->number[KEEPALIVE]);
 		return 0;
 	}
 	log_error("-i: descriptor %d is not a connected socket: %s", fd, why);
@@ -6233,9 +5554,9 @@ warn_of_sockets(const struct service *sv)
 	for (i = 0; i < sv->accepts.n; i++) {
 		const struct target *t = &sv->accepts.list[i];
 
-		if (t->fd != -1 && !is_listening(t->fd))
+		if (t->fd != -1 && !net_is_listening(t->fd))
 			log_warning("%s: accept: fd:%d is no listening socket "
-			    "here, where it can't be checked", t->value->where,
+			    "here, where it can't be checked", t->where,
 			    t->fd);
 	}
 }

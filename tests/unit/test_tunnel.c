@@ -234,144 +234,6 @@ test_daily_warning(void **state)
 	tls_config_free(sv.tls);
 }
 
-/* Addresses. */
-
-static void
-test_split_address(void **state)
-{
-	static const struct { const char *text, *host, *port; } good[] = {
-		{ "443", "", "443" }, { ":443", "", "443" },
-		{ "*:443", "", "443" }, { "host:443", "host", "443" },
-		{ "1.2.3.4:0", "1.2.3.4", "0" }, { "[::1]:80", "::1", "80" },
-		{ "[fe80::1%lo]:80", "fe80::1%lo", "80" },
-		{ "host:", "host", "" }, { "[::]:x", "::", "x" },
-	};
-	static const char *const bad[] = {
-		"::1:443", "::1", "a:b:c", "[::1]", "[::1:443", "::1]:443",
-		"[::1]x:443", "x[::1]:443"
-	};
-	char host[64], tiny[5];
-	const char *port;
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < LEN(good); i++) {
-		assert_int_equal(split_address(good[i].text, host,
-		    sizeof(host), &port), 0);
-		assert_string_equal(host, good[i].host);
-		assert_string_equal(port, good[i].port);
-	}
-	for (i = 0; i < LEN(bad); i++)
-		if (split_address(bad[i], host, sizeof(host), &port) != -1)
-			fail_msg("\"%s\" passed", bad[i]);
-	assert_int_equal(split_address("host:1", tiny, sizeof(tiny), &port), 0);
-	assert_int_equal(split_address("hosts:1", tiny, sizeof(tiny), &port),
-	    -1);
-}
-
-static int
-resolved(struct target *t, const char *text, int passive)
-{
-	static struct value v;
-	static char copy[512], where[] = WHERE;
-
-	snprintf(copy, sizeof(copy), "%s", text);
-	v = (struct value){ .text = copy, .where = where };
-	memset(t, 0, sizeof(*t));
-	return resolve(t, &v, passive);
-}
-
-static void
-test_resolve(void **state)
-{
-	static const struct { const char *text, *to; int passive; } good[] = {
-		{ "6379", "127.0.0.1:6379", 0 }, { "*:1", "127.0.0.1:1", 0 },
-		{ "10.1.2.3:65535", "10.1.2.3:65535", 0 },
-		{ "10.1.2.3:0", "10.1.2.3:0", 1 },
-		{ "[::1]:80", "[::1]:80", 0 },
-		{ "[2001:DB8:0:0::1]:80", "[2001:db8::1]:80", 0 },
-		{ "[::ffff:192.0.2.1]:80", "192.0.2.1:80", 0 },
-		{ "unix:/run/x y", "unix:/run/x y", 0 },
-		{ "0.0.0.0:5", "0.0.0.0:5", 1 },
-	};
-	struct target t;
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < LEN(good); i++) {
-		assert_int_equal(resolved(&t, good[i].text, good[i].passive),
-		    0);
-		assert_int_equal(t.n, 1);
-		assert_string_equal(t.addrs[0].text, good[i].to);
-		assert_int_equal(t.any, 0);
-	}
-	assert_int_equal(resolved(&t, "localhost:80", 0), 0);
-	assert_in_range(t.n, 1, ADDRESSES);
-	assert_int_equal(resolved(&t, "443", 1), 0);
-	assert_int_equal(t.any, 1);
-	assert_string_equal(t.addrs[0].text, has_ipv6() ? "[::]:443" :
-	    "0.0.0.0:443");
-	assert_int_equal(resolved(&t, "*:443", 1), 0);
-	assert_int_equal(t.any, 1);
-	expect_silence();
-}
-
-static void
-test_resolve_errors(void **state)
-{
-	static const char *const bad[] = {
-		"", ":", "host", "host:", "host:0", "host:65536", "host:-1",
-		"host:http", "::1:80", "[::1]", "[::1]:", "65536", "0", "80 ",
-		"1.2.3.4:80x", "host:99999999999999999999", "http://host:80/"
-	};
-	struct target t;
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < LEN(bad); i++) {
-		if (resolved(&t, bad[i], 0) != -1)
-			fail_msg("\"%s\" passed", bad[i]);
-		expect_said(WHERE, "[IPv6]:port");
-	}
-	assert_int_equal(resolved(&t, "nobody.invalid:80", 0), -1);
-	expect_said(WHERE, "nobody.invalid");
-}
-
-static void
-test_unix_paths(void **state)
-{
-	struct sockaddr_un un;
-	char text[sizeof(un.sun_path) + 8] = "unix:/";
-	struct target t;
-
-	(void)state;
-	assert_int_equal(resolved(&t, "unix:", 0), -1);
-	expect_said(WHERE, "107 bytes");
-	memset(text + 6, 'x', sizeof(un.sun_path) - 1);
-	assert_int_equal(strlen(text + 5), sizeof(un.sun_path));
-	assert_int_equal(resolved(&t, text, 1), -1);
-	expect_said(WHERE, "107 bytes");
-	text[strlen(text) - 1] = '\0';
-	assert_int_equal(resolved(&t, text, 1), 0);
-	assert_string_equal(t.addrs[0].text, text);
-	assert_true(t.addrs[0].len <= sizeof(un));
-	expect_silence();
-}
-
-/* A client on a Unix socket has no name. */
-static void
-test_address_text(void **state)
-{
-	struct address a;
-
-	(void)state;
-	memset(&a, 0, sizeof(a));
-	a.sa.ss_family = AF_UNIX;
-	a.len = sizeof(sa_family_t);
-	address_text(&a);
-	assert_string_equal(a.text, "unix:");
-}
-
 /* The log. */
 
 static void
@@ -409,23 +271,18 @@ test_escape(void **state)
 static int
 open_to_the_dead(int killed_by)
 {
-	struct proxy *header = calloc(1, sizeof(*header));
-	struct command command = { .over = 1, .signal = killed_by, .end = -1 };
-	struct session ss = { .command = &command, .proxy = header };
-	struct stream_ops ops = stream_plain;
-	struct stream s = { .ops = &ops, .ctx = &ss };
+	static const unsigned char header[16];
+	struct command command = { .over = 1, .signal = killed_by, .end = -1,
+	    .header = header, .nheader = sizeof(header) };
+	struct stream s = { .ops = &command_ops, .ctx = &command };
 	int fds[2], r;
 
-	assert_non_null(header);
-	header->len = 16;
-	ops.write = command_write;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0,
 	    fds), 0);
 	close(fds[1]);
 	s.fd = fds[0];
-	r = backend_open(&s);
+	r = s.ops->open(&s);
 	close(fds[0]);
-	proxy_free(&ss);
 	return r;
 }
 
@@ -451,7 +308,7 @@ test_command_that_does_not_open(void **state)
 	(void)state;
 	assert_int_equal(session_dial(&ss, &backend, "it is gone", &why), -1);
 	assert_string_equal(why, "it is gone");
-	assert_int_equal(w.running, 0);
+	assert_int_equal(w.commands.running, 0);
 }
 
 /* All that is there goes on, and so must be as it was. */
@@ -495,11 +352,6 @@ main(void)
 		TEST(test_backoff),
 		TEST(test_places_of_generations),
 		TEST(test_daily_warning),
-		TEST(test_split_address),
-		TEST(test_resolve),
-		TEST(test_resolve_errors),
-		TEST(test_unix_paths),
-		TEST(test_address_text),
 		TEST(test_escape),
 		TEST(test_not_to_be_handed_over),
 	};

@@ -387,6 +387,21 @@ struct stats {
 	char	*file;			/* that was written to; or NULL */
 };
 
+/* What is told: all of it as of now. */
+struct stats_report {
+	const char *config;		/* its file, which names us; or NULL */
+	const char *version, *library;
+	size_t	 workers;
+	uint64_t max_connections;
+	struct counts sum;
+	const char *path, *where;	/* stats_file, and what names it; NULL */
+	/* The process that writes asks why not to, and for certificates. */
+	const char *(*fault)(const void *arg, const char *path);
+	int	(*expiry)(const void *arg, size_t i, const char **file,
+		    int64_t *at);	/* of file i; -1: no such */
+	const void *arg;
+};
+
 /*
  * What sessions are resumed by, in memory of all processes: of two services
  * as well, where it fits both.
@@ -2648,7 +2663,7 @@ static const char *const failure_names[FAILURES] = {
 };
 
 static void
-counts_add(struct counts *sum, const volatile struct counts *n)
+stats_add(struct counts *sum, const volatile struct counts *n)
 {
 	size_t i;
 
@@ -2669,27 +2684,6 @@ counts_add(struct counts *sum, const volatile struct counts *n)
 	sum->lost += n->lost;
 }
 
-/* All of it, and how many workers there are. */
-static size_t
-stats_sum(const struct stats *st, const struct service *live,
-    struct counts *sum)
-{
-	const struct service *sv;
-	size_t i, workers = 0;
-
-	*sum = st->ended;
-	for (sv = live; sv != NULL; sv = sv->older) {
-		const struct workers *ws = &sv->workers;
-
-		for (i = 0; i < ws->nslots; i++)
-			if (ws->slots[i].pid != 0)
-				counts_add(sum,
-				    &sv->board.counts[ws->slots[i].row]);
-		workers += ws->n;
-	}
-	return workers;
-}
-
 static uint64_t
 refused_sum(const struct counts *n)
 {
@@ -2702,26 +2696,26 @@ refused_sum(const struct counts *n)
 }
 
 static void
-stats_say(const struct stats *st, const struct service *live)
+stats_log(const struct stats *st, const struct stats_report *r)
 {
-	struct counts sum;
-	size_t workers = stats_sum(st, live, &sum);
+	const struct counts *sum = &r->sum;
 
 	log_notice("statistics: up %llds, %zu worker%s, live=%llu "
 	    "max_connections=%lld accepted=%llu served=%llu resumed=%llu "
 	    "refused=%llu no_backend=%llu silent=%llu dropped=%llu "
 	    "over_max_per_ip=%llu lost=%llu in=%llu out=%llu",
-	    (long long)(clock_ms() - st->began) / 1000, workers,
-	    workers == 1 ? "" : "s", (unsigned long long)sum.live,
-	    (long long)live->cfg.number[MAX_CONNECTIONS],
-	    (unsigned long long)sum.accepted, (unsigned long long)sum.served,
-	    (unsigned long long)sum.resumed,
-	    (unsigned long long)refused_sum(&sum),
-	    (unsigned long long)sum.no_backend,
-	    (unsigned long long)sum.silent, (unsigned long long)sum.dropped,
-	    (unsigned long long)sum.over,
-	    (unsigned long long)sum.lost, (unsigned long long)sum.in,
-	    (unsigned long long)sum.out);
+	    (long long)(clock_ms() - st->began) / 1000, r->workers,
+	    r->workers == 1 ? "" : "s", (unsigned long long)sum->live,
+	    (long long)r->max_connections,
+	    (unsigned long long)sum->accepted,
+	    (unsigned long long)sum->served,
+	    (unsigned long long)sum->resumed,
+	    (unsigned long long)refused_sum(sum),
+	    (unsigned long long)sum->no_backend,
+	    (unsigned long long)sum->silent,
+	    (unsigned long long)sum->dropped, (unsigned long long)sum->over,
+	    (unsigned long long)sum->lost, (unsigned long long)sum->in,
+	    (unsigned long long)sum->out);
 }
 
 /* A label's value: printable ASCII, in the quotation of the format. */
@@ -2842,58 +2836,55 @@ print_handshakes(struct exposition *e, const struct counts *n)
 
 /* A file that is named twice must not make two series of one name. */
 static int
-is_named_before(const struct tls_config *tls, size_t i, const char *file)
+is_named_before(const struct stats_report *r, size_t i, const char *file)
 {
 	const char *other;
 	int64_t at;
 
 	while (i-- > 0)
-		if (tls_config_expiry(tls, i, &other, &at) == 0 &&
+		if (r->expiry(r->arg, i, &other, &at) == 0 &&
 		    strcmp(other, file) == 0)
 			return 1;
 	return 0;
 }
 
 static void
-print_certificates(struct exposition *e, const struct tls_config *tls)
+print_certificates(struct exposition *e, const struct stats_report *r)
 {
 	const char *file;
 	int64_t at;
 	size_t i;
 
-	for (i = 0; tls_config_expiry(tls, i, &file, &at) == 0; i++) {
+	for (i = 0; r->expiry(r->arg, i, &file, &at) == 0; i++) {
 		if (i == 0)
 			begin_metric(e, "certificate_expiry_timestamp_seconds",
 			    "gauge", "When the certificate expires.");
-		if (!is_named_before(tls, i, file))
+		if (!is_named_before(r, i, file))
 			print_sample(e, "file", file, at);
 	}
 }
 
 static void
-print_stats(FILE *fp, const struct stats *st, const struct service *live)
+print_stats(FILE *fp, const struct stats *st, const struct stats_report *r)
 {
-	struct exposition e = { .fp = fp, .file = live->file };
-	struct counts sum;
-	size_t workers = stats_sum(st, live, &sum);
+	struct exposition e = { .fp = fp, .file = r->config };
 
 	begin_metric(&e, "build_info", "gauge", "The version of tunnel.");
-	print_sample(&e, "version", VERSION, 1);
+	print_sample(&e, "version", r->version, 1);
 	begin_metric(&e, "library_info", "gauge", "The version of mbed TLS.");
-	print_sample(&e, "version", tls_version(), 1);
+	print_sample(&e, "version", r->library, 1);
 	print_metric(&e, "start_time_seconds", "gauge",
 	    "When it was started.", (uint64_t)st->began_at);
 	print_metric(&e, "workers", "gauge", "Processes that serve.",
-	    workers);
+	    r->workers);
 	print_metric(&e, "generation", "gauge",
 	    "Configurations put into effect since the start.",
 	    st->generation);
 	print_metric(&e, "max_connections", "gauge",
-	    "Connections that there may be.",
-	    (uint64_t)live->cfg.number[MAX_CONNECTIONS]);
-	print_connections(&e, &sum);
-	print_handshakes(&e, &sum);
-	print_certificates(&e, live->tls);
+	    "Connections that there may be.", r->max_connections);
+	print_connections(&e, &r->sum);
+	print_handshakes(&e, &r->sum);
+	print_certificates(&e, r);
 }
 
 /*
@@ -2901,24 +2892,23 @@ print_stats(FILE *fp, const struct stats *st, const struct service *live)
  * why not; then all is as it was.
  */
 static const char *
-stats_write(const struct stats *st, const struct service *live,
-    const char *path)
+replace_file(const struct stats *st, const struct stats_report *r)
 {
-	const char *why = files_fault(workers_user(live), STATS_FILE, path);
+	const char *why = r->fault(r->arg, r->path);
 	char fresh[PATH_MAX];
 	FILE *fp;
 	int n;
 
 	if (why != NULL)
 		return why;
-	n = snprintf(fresh, sizeof(fresh), "%s.new", path);
+	n = snprintf(fresh, sizeof(fresh), "%s.new", r->path);
 	if ((size_t)n >= sizeof(fresh))
 		return strerror(ENAMETOOLONG);
 	unlink(fresh);			/* one that was never finished */
 	if ((fp = files_create(fresh, 0644)) == NULL)
 		return strerror(errno);
-	print_stats(fp, st, live);
-	if (fclose(fp) == 0 && rename(fresh, path) == 0)
+	print_stats(fp, st, r);
+	if (fclose(fp) == 0 && rename(fresh, r->path) == 0)
 		return NULL;
 	why = strerror(errno);
 	unlink(fresh);
@@ -2927,32 +2917,32 @@ stats_write(const struct stats *st, const struct service *live,
 
 /* Replace what is there, or with no path, remove it: in a child. */
 static int
-stats_child(const struct stats *st, const struct service *live,
-    const char *path)
+writer_main(const struct stats *st, const struct stats_report *r)
 {
 	const char *why = NULL;
 
 	log_lost_take();		/* the master tells of its own */
 	/* One that hangs must not hold on to what is the master's. */
 	daemon_close_all_but(NULL, 0);
-	if (path != NULL)
-		why = stats_write(st, live, path);
+	if (r->path != NULL)
+		why = replace_file(st, r);
 	if (why != NULL && !st->failed)
-		log_warning("%s: stats_file %s: %s",
-		    config_where(&live->cfg, STATS_FILE), path, why);
-	if (st->file != NULL && (path == NULL || strcmp(path, st->file) != 0))
+		log_warning("%s: stats_file %s: %s", r->where, r->path, why);
+	if (st->file != NULL &&
+	    (r->path == NULL || strcmp(r->path, st->file) != 0))
 		unlink(st->file);
 	return why != NULL;
 }
 
 static void
-stats_start(struct stats *st, const struct service *live, const char *path)
+writer_start(struct stats *st, const struct stats_report *r)
 {
+	const char *path = r->path;
 	int64_t now = clock_ms();
 	pid_t pid = fork();
 
 	if (pid == 0)
-		_exit(stats_child(st, live, path));
+		_exit(writer_main(st, r));
 	st->write_at = now + STATS_EVERY_MS;
 	st->kill_at = now + STATS_MS;
 	if (pid == -1) {
@@ -2967,23 +2957,19 @@ stats_start(struct stats *st, const struct service *live, const char *path)
 	st->file = path != NULL ? strdup(path) : NULL;
 }
 
-/* When there is something to do for it; INT64_MAX: never. */
 static int64_t
-stats_due(const struct stats *st, const struct service *live)
+stats_due(const struct stats *st, int is_wanted)
 {
 	if (st->writer != 0)
 		return st->kill_at;
-	return live->cfg.given[STATS_FILE] != NULL || st->file != NULL ?
-	    st->write_at : INT64_MAX;
+	return is_wanted || st->file != NULL ? st->write_at : INT64_MAX;
 }
 
 static void
-stats_turn(struct stats *st, const struct service *live)
+stats_step(struct stats *st, const struct stats_report *r)
 {
-	if (clock_ms() < stats_due(st, live))
-		return;
 	if (st->writer == 0) {
-		stats_start(st, live, config_text(&live->cfg, STATS_FILE));
+		writer_start(st, r);
 		return;
 	}
 	st->kill_at = INT64_MAX;
@@ -2994,7 +2980,6 @@ stats_turn(struct stats *st, const struct service *live)
 	st->failed = 1;
 }
 
-/* Has a child that is no more been the writer? */
 static void
 stats_reaped(struct stats *st, pid_t pid, int status)
 {
@@ -3016,6 +3001,7 @@ static void
 stats_await(struct stats *st)
 {
 	int64_t until = clock_ms() + STATS_END_MS;
+
 	while (st->writer != 0 && waitpid(st->writer, NULL, WNOHANG) == 0) {
 		if (clock_ms() >= until) {
 			kill(st->writer, SIGKILL);
@@ -3026,15 +3012,80 @@ stats_await(struct stats *st)
 	st->writer = 0;
 }
 
-/* What it had to tell is over: a stop. */
 static void
 stats_end(struct stats *st)
 {
+	static const struct stats_report none = { .path = NULL };
+
 	stats_await(st);
 	if (st->file == NULL)
 		return;
-	stats_start(st, NULL, NULL);
+	writer_start(st, &none);
 	stats_await(st);
+}
+
+static const char *
+stats_fault(const void *arg, const char *path)
+{
+	return files_fault(workers_user(arg), STATS_FILE, path);
+}
+
+static int
+stats_expiry(const void *arg, size_t i, const char **file, int64_t *at)
+{
+	const struct service *sv = arg;
+
+	return tls_config_expiry(sv->tls, i, file, at);
+}
+
+/* Of all generations, and of workers that are no more. */
+static struct stats_report
+report(const struct stats *st, const struct service *live)
+{
+	struct stats_report r = { .config = live->file, .version = VERSION,
+	    .library = tls_version(), .sum = st->ended, .max_connections =
+	    (uint64_t)live->cfg.number[MAX_CONNECTIONS],
+	    .path = config_text(&live->cfg, STATS_FILE),
+	    .where = config_where(&live->cfg, STATS_FILE),
+	    .fault = stats_fault, .expiry = stats_expiry, .arg = live };
+	const struct service *sv;
+	size_t i;
+
+	for (sv = live; sv != NULL; sv = sv->older) {
+		const struct workers *ws = &sv->workers;
+
+		for (i = 0; i < ws->nslots; i++)
+			if (ws->slots[i].pid != 0)
+				stats_add(&r.sum,
+				    &sv->board.counts[ws->slots[i].row]);
+		r.workers += ws->n;
+	}
+	return r;
+}
+
+static int64_t
+statistics_due(const struct stats *st, const struct service *live)
+{
+	return stats_due(st, live->cfg.given[STATS_FILE] != NULL);
+}
+
+static void
+log_statistics(const struct stats *st, const struct service *live)
+{
+	const struct stats_report r = report(st, live);
+
+	stats_log(st, &r);
+}
+
+static void
+write_statistics(struct stats *st, const struct service *live)
+{
+	struct stats_report r;
+
+	if (clock_ms() < statistics_due(st, live))
+		return;
+	r = report(st, live);
+	stats_step(st, &r);
 }
 
 /*
@@ -3353,7 +3404,7 @@ clear_slot(struct master *m, struct service *sv, struct slot *slot)
 {
 	volatile struct counts *counts = &sv->board.counts[slot->row];
 
-	counts_add(&m->stats.ended, counts);
+	stats_add(&m->stats.ended, counts);
 	tell_unlogged(counts);
 	m->stats.ended.lost += m->stats.ended.live;
 	m->stats.ended.live = 0;
@@ -3729,7 +3780,7 @@ tell(struct master *m)
 {
 	const struct service *sv;
 
-	stats_say(&m->stats, m->live);
+	log_statistics(&m->stats, m->live);
 	m->stats.write_at = 0;
 	for (sv = m->live; sv != NULL; sv = sv->older)
 		workers_signal(&sv->workers, SIGUSR1);
@@ -4984,7 +5035,7 @@ sleep_ms(const struct master *m)
 	    !workers_are_full(&sv->workers) : sv->workers.retry_at > now) &&
 	    sv->workers.retry_at < until)
 		until = sv->workers.retry_at;
-	if ((due = stats_due(&m->stats, sv)) < until)
+	if ((due = statistics_due(&m->stats, sv)) < until)
 		until = due;
 	if ((due = slot_from(m)) < until && (due > now || m->waiting.fd != -1))
 		until = due;
@@ -5074,7 +5125,7 @@ supervise(struct master *m)
 		} while ((sv = sv->older) != NULL);
 			free_services(m);
 		refill(m);
-		stats_turn(&m->stats, m->live);
+		write_statistics(&m->stats, m->live);
 		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
 			beat(m);
 		upgrade_step(m);

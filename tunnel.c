@@ -36,6 +36,7 @@
 #include "daemon.h"
 #include "files.h"
 #include "forward.h"
+#include "listener.h"
 #include "log.h"
 #include "memory.h"
 #include "net.h"
@@ -60,7 +61,7 @@
 #define TEXT_SIZE	512
 #define HINT_SIZE	1024
 #define BURST		32		/* connections that use memory */
-#define SPARE_FDS	(32 + FORWARD_LISTENERS)	/* not connections' */
+#define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
 #define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
@@ -76,7 +77,7 @@
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
 
-_Static_assert(SOCKETS_MAX == FORWARD_LISTENERS, "each is listened on");
+_Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 
 /*
  * TLS, FROM THE CONFIGURATION
@@ -315,15 +316,6 @@ resolve_all(struct targets *all, const struct value *values, int passive)
  * A configuration put to work by the master, and the processes that serve.
  */
 
-struct listener {
-	int	 fd;
-	const struct target *target;	/* what asked for it, */
-	const struct address *address;	/* and which of its; NULL: fd:N */
-	struct address bound;
-	struct stat file;		/* what it has made, on a Unix socket */
-	int	 kept;			/* another service has it, too */
-};
-
 /* A worker, or room for one. */
 struct slot {
 	pid_t	 pid;			/* 0: empty */
@@ -403,8 +395,7 @@ struct service {
 	struct pool *pool;		/* or NULL */
 	struct kernel_tls kernel;
 	struct targets accepts, connects;
-	struct listener *listeners;
-	size_t	 nlisteners;
+	struct listeners listeners;
 	const struct rlimit *files, *core;	/* for commands */
 	const char *file;		/* of the configuration, or NULL */
 	struct identity identity;
@@ -1050,7 +1041,7 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 	if (++w->counts->live > w->peak)
 		w->peak = w->counts->live;
 	log_debug("%s accepted", ss->peer);
-	if (w->service->nlisteners > 0 && w->counts->live == w->share.n &&
+	if (w->service->listeners.n > 0 && w->counts->live == w->share.n &&
 	    scoreboard_is_full(&w->service->board))
 		scoreboard_warn_full(&w->service->board, FORWARD_DROP_MS);
 	return ss;
@@ -1385,189 +1376,6 @@ log_open(const struct service *sv)
 }
 
 /*
- * LISTENERS
- */
-
-/* On a Unix socket: is it what clients find at its path? */
-static int
-has_path(const struct listener *l)
-{
-	const struct sockaddr_un *un = (const void *)&l->bound.sa;
-	struct stat st;
-
-	return lstat(un->sun_path, &st) == 0 && st.st_ino == l->file.st_ino &&
-	    st.st_dev == l->file.st_dev;
-}
-
-/* A path that we have made.  One that was passed to us is none of ours. */
-static int
-owns_path(const struct listener *l)
-{
-	return l->address != NULL && l->bound.sa.ss_family == AF_UNIX;
-}
-
-/* Was it made for the same fd:N, or for the same address? */
-static int
-is_same_listener(const struct listener *a, const struct listener *b)
-{
-	if (a->address == NULL || b->address == NULL)
-		return a->address == b->address &&
-		    a->target->fd == b->target->fd;
-	return a->target->any == b->target->any &&
-	    a->address->len == b->address->len &&
-	    memcmp(&a->address->sa, &b->address->sa, sizeof(a->address->sa)) ==
-	    0;
-}
-
-static const char *
-why_no_listener(int error)
-{
-	_Static_assert(FORWARD_LISTENERS == 64, "it is said below");
-
-	switch (error) {
-	case E2BIG:
-		return "there are too many (allowed: 64 addresses in all)";
-	case EBUSY:
-		return "it was opened here, and not passed by whoever started "
-		    "this";
-	case EEXIST:
-		return "it is given twice";
-	case ENOTSOCK:
-		return "it is not the number of a listening socket";
-	default:
-		return strerror(error);
-	}
-}
-
-static int
-is_our_own(const struct service *sv, int fd)
-{
-	size_t i;
-
-	for (i = 0; sv != NULL && i < sv->nlisteners; i++)
-		if (sv->listeners[i].fd == fd)
-			return 1;
-	return 0;
-}
-
-/* Listen on an address of a target, or go on with the socket that old has. */
-static int
-open_listener(struct service *sv, struct service *old, const struct target *t,
-    const struct address *a)
-{
-	struct listener *l = &sv->listeners[sv->nlisteners];
-	size_t i;
-
-	if (sv->nlisteners == FORWARD_LISTENERS) {
-		errno = E2BIG;
-		return -1;
-	}
-	l->target = t;
-	l->address = a;
-	for (i = 0; old != NULL && i < old->nlisteners; i++) {
-		struct listener *o = &old->listeners[i];
-
-		if (!o->kept && is_same_listener(o, l) &&
-		    (!owns_path(o) || has_path(o))) {
-			l->fd = o->fd;
-			l->bound = o->bound;
-			l->file = o->file;
-			l->kept = o->kept = 1;
-			sv->nlisteners++;
-			return 0;
-		}
-	}
-	for (i = 0; a == NULL && i < sv->nlisteners; i++) {
-		if (is_same_listener(&sv->listeners[i], l)) {
-			errno = EEXIST;
-			return -1;
-		}
-	}
-	if (a == NULL && (is_our_own(sv, t->fd) || is_our_own(old, t->fd))) {
-		errno = EBUSY;
-		return -1;
-	}
-	l->fd = a != NULL ? net_listen(a, t->any) : net_inherit(t->fd);
-	if (l->fd == -1)
-		return -1;
-	/* Inherited by what is accepted. */
-	net_set_socket_options(l->fd, sv->cfg.number[KEEPALIVE]);
-	l->bound.len = sizeof(l->bound.sa);
-	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
-	net_normalize(&l->bound);
-	if (owns_path(l))
-		lstat(((const struct sockaddr_un *)(const void *)
-		    &l->bound.sa)->sun_path, &l->file);
-	sv->nlisteners++;
-	return 0;
-}
-
-/* All that accept asks for; -1 after one sentence. */
-static int
-open_listeners(struct service *sv, struct service *old)
-{
-	size_t i, j;
-
-	for (i = 0; i < sv->accepts.n; i++) {
-		const struct target *t = &sv->accepts.list[i];
-
-		for (j = 0; j < (t->fd != -1 ? 1 : t->n); j++) {
-			const struct address *a = t->fd != -1 ? NULL :
-			    &t->addrs[j];
-
-			if (open_listener(sv, old, t, a) == 0)
-				continue;
-			log_error("%s: accept %s: %s", t->where,
-			    a != NULL ? a->text : t->given,
-			    why_no_listener(errno));
-			return -1;
-		}
-	}
-	return 0;
-}
-
-/* But for those that another service has as well.  Only the master unlinks. */
-static void
-close_listeners(struct service *sv, int unlinks)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nlisteners; i++) {
-		struct listener *l = &sv->listeners[i];
-		const struct sockaddr_un *un = (const void *)&l->bound.sa;
-
-		if (l->kept)
-			continue;
-		/* In this order: once closed, another may have its name. */
-		if (unlinks && owns_path(l) && has_path(l))
-			unlink(un->sun_path);
-		close(l->fd);
-	}
-	sv->nlisteners = 0;
-}
-
-/* Those of before are as this configuration has it, from now on. */
-static void
-tune_kept(const struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nlisteners; i++)
-		if (sv->listeners[i].kept)
-			net_set_socket_options(sv->listeners[i].fd,
-			    sv->cfg.number[KEEPALIVE]);
-}
-
-static void
-keep_none(struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nlisteners; i++)
-		sv->listeners[i].kept = 0;
-}
-
-/*
  * PRIVILEGES
  * The master finds out what its workers are to be; they become it.
  */
@@ -1877,14 +1685,12 @@ service_close(struct service *sv)
 	struct config numbers = { .command = NULL };
 
 	memcpy(numbers.number, sv->cfg.number, sizeof(numbers.number));
-	free(sv->listeners);
+	listeners_free(&sv->listeners);
 	free(sv->accepts.list);
 	free(sv->connects.list);
 	tls_config_free(sv->tls);
 	pool_free(sv->pool);
 	config_free(&sv->cfg);
-	sv->listeners = NULL;
-	sv->nlisteners = 0;
 	sv->accepts = sv->connects = (struct targets){ .n = 0 };
 	sv->tls = NULL;
 	sv->pool = NULL;
@@ -1979,8 +1785,7 @@ service_alloc(const struct arguments *a)
 {
 	struct service *sv = calloc(1, sizeof(*sv));
 
-	if (sv == NULL || (sv->listeners = calloc(FORWARD_LISTENERS,
-	    sizeof(*sv->listeners))) == NULL) {
+	if (sv == NULL || listeners_new(&sv->listeners) == -1) {
 		free(sv);
 		return NULL;
 	}
@@ -1989,6 +1794,13 @@ service_alloc(const struct arguments *a)
 	sv->core = &a->core;
 	sv->file = a->file;
 	return sv;
+}
+
+static int
+service_listen(struct service *sv, struct service *old)
+{
+	return listeners_open(&sv->listeners, old != NULL ? &old->listeners :
+	    NULL, &sv->accepts, sv->cfg.number[KEEPALIVE]);
 }
 
 /*
@@ -2042,13 +1854,13 @@ struct incoming {
 static void
 accept_last(struct worker *w)
 {
-	const struct service *sv = w->service;
+	const struct listeners *ls = &w->service->listeners;
 	int64_t until = clock_ms() + LAST_MS;
 	size_t i;
 
-	for (i = 0; i < sv->nlisteners; i++)
-		if (sv->listeners[i].address != NULL)
-			forward_empty(w->engine, sv->listeners[i].fd, until);
+	for (i = 0; i < ls->n; i++)
+		if (ls->list[i].address != NULL)
+			forward_empty(w->engine, ls->list[i].fd, until);
 }
 
 /* A later call may bring the end forward. */
@@ -2061,7 +1873,7 @@ worker_drain(struct worker *w, int64_t ms, int is_cut)
 	if (w->stopping)
 		return;
 	w->stopping = 1;
-	close_listeners(w->service, 0);
+	listeners_close(&w->service->listeners, 0);
 	if (w->line != -1)
 		send(w->line, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
@@ -2137,6 +1949,7 @@ worker_engine(struct worker *w)
 		.starved = worker_starved,
 		.full = worker_full,
 	};
+	const struct listeners *ls = &w->service->listeners;
 	const int64_t *number = w->service->cfg.number;
 	struct forward_params params = {
 		.calls = &calls,
@@ -2154,9 +1967,8 @@ worker_engine(struct worker *w)
 
 	if ((w->engine = forward_new(&params)) == NULL)
 		return -1;
-	for (i = 0; i < w->service->nlisteners; i++)
-		if (forward_listen(w->engine, w->service->listeners[i].fd) ==
-		    -1)
+	for (i = 0; i < ls->n; i++)
+		if (forward_listen(w->engine, ls->list[i].fd) == -1)
 			return -1;
 	return 0;
 }
@@ -2170,8 +1982,8 @@ worker_engine(struct worker *w)
 static int
 set_apart(struct worker *w, size_t slot)
 {
-	struct service *sv = w->service;
-	rlim_t need = descriptors_of(sv, slot);
+	struct listeners *ls = &w->service->listeners;
+	rlim_t need = descriptors_of(w->service, slot);
 	struct rlimit limit;
 	size_t i;
 
@@ -2180,11 +1992,12 @@ set_apart(struct worker *w, size_t slot)
 	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
 		return -1;
 	limit.rlim_cur = (limit.rlim_cur < need ? limit.rlim_cur : need) -
-	    sv->nlisteners - 1;
+	    ls->n - 1;
 	if (daemon_move_fd(&w->line, (int)limit.rlim_cur) == -1)
 		return -1;
-	for (i = 0; i < sv->nlisteners; i++)
-		if (daemon_move_fd(&sv->listeners[i].fd, (int)limit.rlim_cur) == -1)
+	for (i = 0; i < ls->n; i++)
+		if (daemon_move_fd(&ls->list[i].fd,
+		    (int)limit.rlim_cur) == -1)
 			return -1;
 	return setrlimit(RLIMIT_NOFILE, &limit);
 }
@@ -2276,7 +2089,7 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 	if (in != NULL)
 		forward_add(w->engine, in->fd,
 		    (const struct sockaddr *)&in->sa, in->len);
-	if (w->service->nlisteners == 0)
+	if (w->service->listeners.n == 0)
 		forward_drain(w->engine, 0);
 	if (forward_run(w->engine, asleep) == -1) {
 		log_error("%s: %s", forward_poller, strerror(errno));
@@ -2746,8 +2559,8 @@ leave_master(const struct master *m, struct service *sv,
 
 	workers_close_channels(&sv->workers);
 	if (m->live != sv)
-		close_listeners(m->live, 0);
-	keep_none(sv);
+		listeners_close(&m->live->listeners, 0);
+	listeners_keep_none(&sv->listeners);
 	for (old = sv->older; old != NULL; old = old->older) {
 		close_fd(&old->board.fd);
 		workers_close_channels(&old->workers);
@@ -2755,7 +2568,7 @@ leave_master(const struct master *m, struct service *sv,
 		service_close(old);
 	}
 	if (sv->cfg.number[MODE] == FORK)
-		close_listeners(sv, 0);
+		listeners_close(&sv->listeners, 0);
 	if (in == NULL && m->waiting.fd != -1)
 		close(m->waiting.fd);
 	if (m->parent != -1)
@@ -2778,8 +2591,8 @@ lower_descriptors(struct worker *w, struct service *sv)
 	size_t i;
 
 	daemon_move_fd(&w->line, STDERR_FILENO + 1);
-	for (i = 0; i < sv->nlisteners; i++)
-		daemon_move_fd(&sv->listeners[i].fd, STDERR_FILENO + 1);
+	for (i = 0; i < sv->listeners.n; i++)
+		daemon_move_fd(&sv->listeners.list[i].fd, STDERR_FILENO + 1);
 	log_lower();
 }
 
@@ -2889,10 +2702,10 @@ count_waiting(const struct service *sv)
 	struct tcp_info info = { .tcpi_unacked = 0 };
 	size_t i, n = 0;
 
-	for (i = 0; i < sv->nlisteners; i++) {
+	for (i = 0; i < sv->listeners.n; i++) {
 		socklen_t len = sizeof(info);
 
-		if (getsockopt(sv->listeners[i].fd, IPPROTO_TCP, TCP_INFO,
+		if (getsockopt(sv->listeners.list[i].fd, IPPROTO_TCP, TCP_INFO,
 		    &info, &len) == 0)
 			n += info.tcpi_unacked;
 	}
@@ -3122,18 +2935,18 @@ let_go(struct service *sv)
 
 /* What is new, or gone. */
 static void
-tell_listeners(const struct service *sv, const struct service *old)
+tell_listeners(const struct listeners *ls, const struct listeners *old)
 {
 	size_t i;
 
-	for (i = 0; old != NULL && i < old->nlisteners; i++)
-		if (!old->listeners[i].kept)
+	for (i = 0; old != NULL && i < old->n; i++)
+		if (!old->list[i].kept)
 			log_notice("no longer listening on %s",
-			    old->listeners[i].bound.text);
-	for (i = 0; i < sv->nlisteners; i++)
-		if (!sv->listeners[i].kept)
+			    old->list[i].bound.text);
+	for (i = 0; i < ls->n; i++)
+		if (!ls->list[i].kept)
 			log_notice("listening on %s",
-			    sv->listeners[i].bound.text);
+			    ls->list[i].bound.text);
 }
 
 static void
@@ -3150,7 +2963,7 @@ announce(const struct service *sv, const struct service *old)
 {
 	char text[LOG_SIZE];
 
-	tell_listeners(sv, old);
+	tell_listeners(&sv->listeners, old != NULL ? &old->listeners : NULL);
 	kernel_text(&sv->kernel, text, sizeof(text));
 	if (old == NULL)
 		log_at(sv->kernel.can != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
@@ -3210,8 +3023,8 @@ warn_of_fixed(const struct service *sv, const struct service *old)
 static void
 give_up(struct master *m, struct service *sv)
 {
-	close_listeners(sv, 1);
-	keep_none(m->live);
+	listeners_close(&sv->listeners, 1);
+	listeners_keep_none(&m->live->listeners);
 	workers_dismiss(&sv->workers);
 	workers_abort(&sv->workers);
 	sv->older = m->live->older;
@@ -3285,16 +3098,16 @@ replace(struct master *m)
 		return -1;
 	sv->older = old;
 	prepare(sv);
-	if (open_listeners(sv, old) == -1 || log_open(sv) == -1 ||
+	if (service_listen(sv, old) == -1 || log_open(sv) == -1 ||
 	    start_workers(m, sv) == -1) {
 		give_up(m, sv);
 		return -1;
 	}
 	warn_of_fixed(sv, old);
 	announce(sv, old);
-	close_listeners(old, 1);
-	tune_kept(sv);
-	keep_none(sv);
+	listeners_close(&old->listeners, 1);
+	listeners_tune(&sv->listeners, sv->cfg.number[KEEPALIVE]);
+	listeners_keep_none(&sv->listeners);
 	m->live = sv;
 	warn_daily(m);
 	m->stats.generation++;
@@ -3337,10 +3150,10 @@ serve_last(struct master *m)
 	int64_t until = clock_ms() + LAST_MS;
 	size_t i;
 
-	for (i = 0; i < sv->nlisteners; i++)
-		while (sv->listeners[i].address != NULL && may_serve(m) &&
+	for (i = 0; i < sv->listeners.n; i++)
+		while (sv->listeners.list[i].address != NULL && may_serve(m) &&
 		    !workers_are_full(&sv->workers) && clock_ms() < until &&
-		    accept_one(m, sv->listeners[i].fd))
+		    accept_one(m, sv->listeners.list[i].fd))
 			serve_waiting(m);
 }
 
@@ -3357,7 +3170,7 @@ stop(struct master *m, int at_once)
 	if (!at_once && m->waiting.fd == -1)
 		serve_last(m);
 	scoreboard_stop(&m->live->board);
-	close_listeners(m->live, 1);
+	listeners_close(&m->live->listeners, 1);
 	drop_waiting(m);
 	m->stopping = 1;
 	for (sv = m->live; sv != NULL; sv = sv->older) {
@@ -3587,14 +3400,14 @@ carry_listeners(struct parcel *x, struct service *sv)
 {
 	size_t i;
 
-	carry_size(x, &sv->nlisteners, FORWARD_LISTENERS);
+	carry_size(x, &sv->listeners.n, LISTENERS_MAX);
 	if (x->reads) {
-		sv->accepts.n = sv->nlisteners;
-		sv->accepts.list = calloc(sv->nlisteners + 1,
+		sv->accepts.n = sv->listeners.n;
+		sv->accepts.list = calloc(sv->listeners.n + 1,
 		    sizeof(*sv->accepts.list));
 	}
-	for (i = 0; i < sv->nlisteners && x->bad == NULL; i++) {
-		struct listener *l = &sv->listeners[i];
+	for (i = 0; i < sv->listeners.n && x->bad == NULL; i++) {
+		struct listener *l = &sv->listeners.list[i];
 		struct target t;
 
 		if (x->reads && sv->accepts.list == NULL) {
@@ -3885,7 +3698,7 @@ carry_passed(struct parcel *x, struct arguments *a)
 {
 	int i, fd;
 
-	carry_int(x, &a->passed, 0, FORWARD_LISTENERS);
+	carry_int(x, &a->passed, 0, LISTENERS_MAX);
 	for (i = 0; i < a->passed; i++) {
 		fd = x->reads || !net_is_listening(PASSED + i) ? -1 :
 		    PASSED + i;
@@ -4364,17 +4177,17 @@ go_on(struct master *m, struct arguments *a)
 	a->again = &was->cfg;
 	sv = service_new(a, was);
 	a->again = NULL;
-	if (sv == NULL || open_listeners(sv, was) == -1) {
+	if (sv == NULL || service_listen(sv, was) == -1) {
 		if (sv != NULL)
-			close_listeners(sv, 1);
+			listeners_close(&sv->listeners, 1);
 		service_free(sv);
-		keep_none(was);
+		listeners_keep_none(&was->listeners);
 		was->workers.retry_at = m->renew_at = INT64_MAX;
 		log_error("no worker will be started before a reload is "
 		    "right");
 	} else {
-		close_listeners(was, 1);
-		keep_none(sv);
+		listeners_close(&was->listeners, 1);
+		listeners_keep_none(&sv->listeners);
 		prepare(sv);
 		take_workers(sv, was);
 		sv->older = was->older;
@@ -4651,18 +4464,18 @@ static void
 sleep_until_due(struct master *m)
 {
 	const struct service *sv = m->live;
-	struct pollfd p[FORWARD_LISTENERS];
+	struct pollfd p[LISTENERS_MAX];
 	int ms = sleep_ms(m), ready;
 	struct timespec ts = { .tv_sec = ms / 1000,
 	    .tv_nsec = ms % 1000 * 1000000L };
 	nfds_t i, n = 0;
 
 	if (m->waiting.fd == -1 && slot_from(m) <= clock_ms())
-		n = sv->nlisteners;
+		n = sv->listeners.n;
 	for (i = 0; i < n; i++)
 		p[i] = (struct pollfd){ .events = POLLIN, .fd =
-		    sv->listeners[(m->next_listener + i) %
-		    sv->nlisteners].fd };
+		    sv->listeners.list[(m->next_listener + i) %
+		    sv->listeners.n].fd };
 	ready = ppoll(p, n, ms == -1 ? NULL : &ts, &m->asleep);
 	deliver_pending_signals(&m->asleep);
 	for (i = 0; ready > 0 && i < n; i++)
@@ -4871,7 +4684,7 @@ run_service(struct arguments *a)
 	m.pid = getpid();
 	prepare(m.live);
 	signals_catch(&m.asleep);
-	if (open_listeners(m.live, NULL) == -1)
+	if (service_listen(m.live, NULL) == -1)
 		r = exit_status(errno);
 	else if (write_pidfile(&m) == 0 && log_open(m.live) == 0)
 		r = serve(&m);
@@ -4880,7 +4693,7 @@ out:
 		unlink(m.pidfile_name);
 	free(m.pidfile_name);
 	upgrade_free(&m);
-	close_listeners(m.live, 1);
+	listeners_close(&m.live->listeners, 1);
 	service_free(m.live);
 	return r;
 }

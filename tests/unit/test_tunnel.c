@@ -132,8 +132,8 @@ test_asked_again(void **state)
 	if ((slot.pid = fork()) == 0) {
 		for (i = 0; i < 2; i++)
 			if (sigtimedwait(&set, NULL, &limit) != SIGHUP ||
-			    take_order(line[1], &o, &fd) == -1 ||
-			    o.what != MAKE_ROOM)
+			    control_receive(line[1], &o, &fd) == -1 ||
+			    o.what != ORDER_MAKE_ROOM)
 				_exit(1);
 		_exit(0);
 	}

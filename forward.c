@@ -38,12 +38,12 @@ enum { CLIENT, BACKEND, SIDES };
 #define ONLY(side)	(1u << (side))
 #define BOTH		(ONLY(CLIENT) | ONLY(BACKEND))
 
-/* A descriptor in the poller: a listener's, or one side of a connection. */
+/* A descriptor, and what the poller knows of it; 0 is what is not yet set. */
 struct source {
-	struct conn *conn;	/* NULL: a listener */
+	void	*owner;		/* the caller's */
 	int	 fd;
-	int	 hung_up;	/* both directions have ended, in order */
-	int	 watched;	/* what the poller knows of it: */
+	bool	 is_shared;	/* a listener that others have in a poller */
+	bool	 is_watched;	/* the poller's, from here on */
 	short	 events;
 	size_t	 slot;		/* its index there, for poll(2) */
 };
@@ -82,6 +82,7 @@ struct conn {
 	struct half halves[SIDES];	/* by the side that they read from */
 	enum phase phase;
 	short	 revents[SIDES];	/* reported since the last step */
+	bool	 hung_up[SIDES];	/* the poller has no more to tell */
 	short	 open_on;		/* what OPENING and DIALING wait for */
 	bool	 busy;			/* is in the list of those to step */
 	bool	 is_refused;		/* the client gets a fatal alert */
@@ -115,25 +116,24 @@ struct forward {
 	unsigned char fill[FILL_SIZE];
 };
 
-static void	 report(struct forward *, struct source *, short);
-static void	 accept_later(struct forward *, int);
-
 /*
  * THE POLLER
- * Level-triggered, behind five functions.  A source is watched for events (0:
+ * Level-triggered, behind six functions.  A source is watched for events (0:
  * for errors and hang-ups alone) until it is dropped.
  */
 
-#ifndef FORWARD_POLL
+#ifndef POLLER_POLL
 #include <sys/epoll.h>
 
-const char *const forward_poller = "epoll";
+const char *const poller_name = "epoll";
 
 static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLERR == POLLERR
     && EPOLLHUP == POLLHUP, "epoll's bits are poll's");
 
 struct poller {
 	int	 fd;
+	int	 at, n;			/* of those that are ready */
+	struct epoll_event ready[EVENTS];
 };
 
 static struct poller *
@@ -162,16 +162,16 @@ poller_watch(struct poller *p, struct source *s, short events)
 {
 	struct epoll_event ev = { .events = (uint32_t)events,
 	    .data.ptr = s };
-	int op = s->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+	int op = s->is_watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
 
-	if (s->watched && s->events == events)
+	if (s->is_watched && s->events == events)
 		return 0;
 	/* Of those who share a listener, one is woken for a connection. */
-	if (s->conn == NULL)
+	if (s->is_shared)
 		ev.events |= EPOLLEXCLUSIVE;
 	if (epoll_ctl(p->fd, op, s->fd, &ev) == -1)
 		return -1;
-	s->watched = 1;
+	s->is_watched = 1;
 	s->events = events;
 	return 0;
 }
@@ -180,34 +180,40 @@ poller_watch(struct poller *p, struct source *s, short events)
 static void
 poller_drop(struct poller *p, struct source *s)
 {
-	if (s->watched)
+	if (s->is_watched)
 		epoll_ctl(p->fd, EPOLL_CTL_DEL, s->fd, NULL);
-	s->watched = 0;
+	s->is_watched = 0;
 }
 
 static int
-poller_wait(struct forward *f, int timeout, const sigset_t *mask)
+poller_wait(struct poller *p, int timeout, const sigset_t *mask)
 {
-	struct epoll_event ev[EVENTS];
-	int error, i, n;
+	p->at = 0;
+	p->n = epoll_pwait(p->fd, p->ready, EVENTS, timeout, mask);
+	return p->n;
+}
 
-	n = epoll_pwait(f->poller->fd, ev, EVENTS, timeout, mask);
-	error = errno;
-	f->now = clock_ms();
-	for (i = 0; i < n; i++)
-		report(f, ev[i].data.ptr, (short)ev[i].events);
-	errno = error;
-	return n;
+static struct source *
+poller_next(struct poller *p, short *revents)
+{
+	const struct epoll_event *ev = &p->ready[p->at];
+
+	if (p->at >= p->n)
+		return NULL;
+	p->at++;
+	*revents = (short)ev->events;
+	return ev->data.ptr;
 }
 
 #else
 
-const char *const forward_poller = "poll";
+const char *const poller_name = "poll";
 
 struct poller {
 	struct pollfd *fds;
 	struct source **sources;
 	size_t	 n, size;
+	size_t	 left;			/* to be looked at, if ready */
 };
 
 static struct poller *
@@ -245,14 +251,14 @@ poller_grow(struct poller *p)
 static int
 poller_watch(struct poller *p, struct source *s, short events)
 {
-	if (!s->watched) {
+	if (!s->is_watched) {
 		if (p->n == p->size && poller_grow(p) == -1)
 			return -1;
 		s->slot = p->n++;
 		p->sources[s->slot] = s;
 		p->fds[s->slot].fd = s->fd;
 		p->fds[s->slot].revents = 0;
-		s->watched = 1;
+		s->is_watched = 1;
 	}
 	p->fds[s->slot].events = events;
 	s->events = events;
@@ -262,38 +268,39 @@ poller_watch(struct poller *p, struct source *s, short events)
 static void
 poller_drop(struct poller *p, struct source *s)
 {
-	if (!s->watched)
+	if (!s->is_watched)
 		return;
 	p->n--;
 	p->fds[s->slot] = p->fds[p->n];
 	p->sources[s->slot] = p->sources[p->n];
 	p->sources[s->slot]->slot = s->slot;
-	s->watched = 0;
+	s->is_watched = 0;
 }
 
 static int
-poller_wait(struct forward *f, int timeout, const sigset_t *mask)
+poller_wait(struct poller *p, int timeout, const sigset_t *mask)
 {
 	struct timespec ts = { .tv_sec = timeout / 1000,
 	    .tv_nsec = timeout % 1000 * 1000000L };
-	struct poller *p = f->poller;
-	int error, n;
-	size_t i;
+	int n;
 
 	n = ppoll(p->fds, (nfds_t)p->n, timeout < 0 ? NULL : &ts, mask);
-	error = errno;
-	f->now = clock_ms();
-	/* More than there may be descriptors: listeners are past that limit. */
-	if (n == -1 && error == EINVAL && f->starved_until <= f->now) {
-		accept_later(f, EMFILE);
-		error = EINTR;
-	}
-	/* Backwards: the last one takes the place of one that is dropped. */
-	for (i = n > 0 ? p->n : 0; i-- > 0;)
-		if (p->fds[i].revents != 0)
-			report(f, p->sources[i], p->fds[i].revents);
-	errno = error;
+	p->left = n > 0 ? p->n : 0;
+	if (n == -1 && errno == EINVAL)
+		errno = EMFILE;
 	return n;
+}
+
+/* Backwards: the last one takes the place of one that is dropped. */
+static struct source *
+poller_next(struct poller *p, short *revents)
+{
+	while (p->left > 0) {
+		*revents = p->fds[--p->left].revents;
+		if (*revents != 0)
+			return p->sources[p->left];
+	}
+	return NULL;
 }
 
 #endif
@@ -823,7 +830,7 @@ conn_trouble(struct forward *f, struct conn *c, int side)
 		conn_fail(f, c, side, r);
 		return;
 	}
-	c->sources[side].hung_up = 1;
+	c->hung_up[side] = 1;
 	poller_drop(f->poller, &c->sources[side]);
 }
 
@@ -835,7 +842,7 @@ conn_watch(struct forward *f, struct conn *c, int side)
 	struct half *h = &c->halves[side];
 	short events = interest(c, side);
 
-	if (c->streams[side].fd == -1 || (events == 0 && s->hung_up))
+	if (c->streams[side].fd == -1 || (events == 0 && c->hung_up[side]))
 		return;
 	if (poller_watch(f->poller, s, events) == -1) {
 		conn_blame(c, "poll: %s", strerror(errno));
@@ -945,7 +952,7 @@ conn_init(struct conn *c)
 
 	for (side = 0; side < SIDES; side++) {
 		c->streams[side].fd = -1;
-		c->sources[side].conn = c;
+		c->sources[side].owner = c;
 		c->halves[side].src = &c->streams[side];
 		c->halves[side].dst = &c->streams[!side];
 		c->halves[side].read_on = POLLIN;
@@ -1110,9 +1117,9 @@ forward_empty(struct forward *f, int listener, int64_t until)
 static void
 report(struct forward *f, struct source *s, short revents)
 {
-	struct conn *c = s->conn;
+	struct conn *c = s->owner;
 
-	if (c == NULL) {
+	if (c == NULL) {	/* a listener */
 		accept_some(f, s->fd);
 		poller_drop(f->poller, s);
 		return;
@@ -1220,6 +1227,26 @@ sleep_ms(const struct forward *f)
 	return clock_timeout(f->now, until);
 }
 
+/* Sleep until then, or until there is something to do; and take the time. */
+static int
+wait_for_events(struct forward *f, const sigset_t *mask)
+{
+	int n = poller_wait(f->poller, sleep_ms(f), mask), error = errno;
+	struct source *s;
+	short revents;
+
+	f->now = clock_ms();
+	/* More than there may be descriptors: listeners are past that limit. */
+	if (n == -1 && error == EMFILE && f->starved_until <= f->now) {
+		accept_later(f, EMFILE);
+		error = EINTR;
+	}
+	while ((s = poller_next(f->poller, &revents)) != NULL)
+		report(f, s, revents);
+	errno = error;
+	return n;
+}
+
 int
 forward_run(struct forward *f, const sigset_t *mask)
 {
@@ -1229,7 +1256,7 @@ forward_run(struct forward *f, const sigset_t *mask)
 	while (!f->draining || f->nconns > 0) {
 		watch_listeners(f);
 		before = clock_ms();
-		n = poller_wait(f, sleep_ms(f), mask);
+		n = wait_for_events(f, mask);
 		if (n == -1 && errno != EINTR)
 			return -1;
 		if (n == -1 || f->now > before)
@@ -1296,6 +1323,7 @@ forward_listen(struct forward *f, int fd)
 		return -1;
 	}
 	s->fd = fd;
+	s->is_shared = true;
 	if (poller_watch(f->poller, s, POLLIN) == -1)
 		return -1;
 	f->nlisteners++;

@@ -5960,7 +5960,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	else if (sv->peers != NULL && w->unused == NULL)
 		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
-		why = forward_poller;
+		why = poller_name;
 	else if (drop_privileges(sv) == -1)
 		why = "user, group, chroot";
 	if (why == NULL && w->has_master)
@@ -6000,7 +6000,7 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 	if (w->service->nlisteners == 0)
 		forward_drain(w->engine, 0);
 	if (forward_run(w->engine, asleep) == -1) {
-		log_error("%s: %s", forward_poller, strerror(errno));
+		log_error("%s: %s", poller_name, strerror(errno));
 		return EXIT_FAILURE;
 	}
 	if (in != NULL)
@@ -9167,7 +9167,7 @@ run_version(void)
 	try_kernel(&kernel, KTLS_AUTO);
 	kernel_text(&kernel, text, sizeof(text));
 	printf("tunnel %s (%s, %s)\n%s\n", VERSION, tls_version(),
-	    forward_poller, text);
+	    poller_name, text);
 }
 
 int

@@ -76,7 +76,7 @@ def test_clang_tidy():
     need("clang-tidy")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(clang_tidy, source) for source in SOURCES]
-        jobs.append(pool.submit(clang_tidy, POLLER, "-DFORWARD_POLL"))
+        jobs.append(pool.submit(clang_tidy, POLLER, "-DPOLLER_POLL"))
         if not why_no_accel():
             jobs.append(pool.submit(
                 clang_tidy, ACCEL, "-DMBEDTLS_GCM_ALT",

@@ -29,7 +29,7 @@
 
 #include <cmocka.h>
 
-#ifndef FORWARD_POLL
+#ifndef POLLER_POLL
 #include <sys/epoll.h>
 #endif
 
@@ -210,7 +210,7 @@ turned(int n, int timeout)
 	return n;
 }
 
-#ifdef FORWARD_POLL
+#ifdef POLLER_POLL
 static int
 fake_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts,
     const sigset_t *mask)
@@ -257,7 +257,7 @@ fake_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 #define accept4		fake_accept4
 #define malloc		fake_malloc
 #define calloc		fake_calloc
-#ifdef FORWARD_POLL
+#ifdef POLLER_POLL
 #define ppoll		fake_ppoll
 #define realloc		fake_realloc
 #else
@@ -2933,7 +2933,7 @@ expect_reports(const short *expected)
 	}
 	bench.f->busy = NULL;
 	world.moved = 1;
-	poller_wait(bench.f, 0, NULL);
+	wait_for_events(bench.f, NULL);
 	for (i = 0; i < POLLED; i++) {
 		assert_int_equal(polled[i].revents[CLIENT], expected[i]);
 		assert_int_equal(polled[i].busy, expected[i] != 0);
@@ -2947,7 +2947,7 @@ drop_and_expect(int i, short *expected)
 {
 	poller_drop(bench.f->poller, &polled[i].sources[CLIENT]);
 	poller_drop(bench.f->poller, &polled[i].sources[CLIENT]);
-	assert_int_equal(polled[i].sources[CLIENT].watched, 0);
+	assert_int_equal(polled[i].sources[CLIENT].is_watched, 0);
 	expected[i] = 0;
 	expect_reports(expected);
 }
@@ -3012,10 +3012,10 @@ static void
 test_poller_name(void **state)
 {
 	(void)state;
-#ifdef FORWARD_POLL
-	assert_string_equal(forward_poller, "poll");
+#ifdef POLLER_POLL
+	assert_string_equal(poller_name, "poll");
 #else
-	assert_string_equal(forward_poller, "epoll");
+	assert_string_equal(poller_name, "epoll");
 #endif
 }
 

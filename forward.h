@@ -80,9 +80,6 @@ struct forward_params {
 
 struct forward;
 
-/* The name of the poller this was built with: "epoll" or "poll". */
-extern const char *const poller_name;
-
 /* The parameters are copied.  NULL with errno on failure. */
 struct forward *forward_new(const struct forward_params *);
 

@@ -34,6 +34,7 @@
 
 #include "forward.h"
 #include "log.h"
+#include "poller.h"
 #include "stream.h"
 #include "tls.h"
 #include "util.h"

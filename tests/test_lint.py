@@ -11,7 +11,7 @@ from support import TOP, run, why_no_accel
 
 SOURCES = [*run("make", "-s", "-C", TOP, "sources").decode().split(),
            "mbedtls/alloc.c"]
-POLLER = "forward.c"
+POLLER = "lib/poller.c"
 ACCEL = "mbedtls/ipsec-mb/aead.c"
 DEFINES = ["-D_GNU_SOURCE", '-DVERSION="0"', "-I.", "-Ilib"]
 CHECKS = [

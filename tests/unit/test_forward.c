@@ -266,6 +266,7 @@ fake_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 #endif
 
 #include "../../forward.c"
+#include "../../lib/poller.c"
 #include "../../lib/stream.c"
 #include "../../lib/util.c"
 

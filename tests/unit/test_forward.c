@@ -281,61 +281,7 @@ fake_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 #undef epoll_pwait
 #undef epoll_ctl
 
-/* Sockets. */
-
-static int listener = -1;	/* where both ends of a TCP pair come from */
-static struct sockaddr_in listener_addr;
-
-static int
-listener_new(struct sockaddr_in *sin)
-{
-	socklen_t len = sizeof(*sin);
-	int fd;
-
-	memset(sin, 0, sizeof(*sin));
-	sin->sin_family = AF_INET;
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	CHECK(fd != -1);
-	CHECK(bind(fd, (struct sockaddr *)sin, sizeof(*sin)) == 0);
-	CHECK(listen(fd, 64) == 0);
-	CHECK(getsockname(fd, (struct sockaddr *)sin, &len) == 0);
-	sin->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	return fd;
-}
-
-static void
-nonblock(int fd)
-{
-	CHECK(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
-}
-
-/* All of 127.0.0.0/8 is us: with many addresses, ports never run out. */
-static void
-tcp_pair(int fds[2])
-{
-	static uint32_t host;
-	struct sockaddr_in sin = listener_addr;
-	int i, on = 1;
-
-	sin.sin_addr.s_addr = htonl(0x7f000001 + (host++ & 0xffff));
-	fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	CHECK(fds[0] != -1);
-	CHECK(connect(fds[0], (struct sockaddr *)&sin, sizeof(sin)) == 0);
-	fds[1] = accept(listener, NULL, NULL);
-	CHECK(fds[1] != -1);
-	for (i = 0; i < 2; i++) {
-		CHECK(setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &on,
-		    sizeof(on)) == 0);
-		nonblock(fds[i]);
-	}
-}
-
-static void
-unix_pair(int fds[2])
-{
-	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
-	    0, fds) == 0);
-}
+#include "sockets.h"
 
 static int
 count_fds(void)
@@ -348,14 +294,6 @@ count_fds(void)
 		n++;
 	closedir(d);
 	return n;
-}
-
-static int
-is_ready(int fd, short events, int ms)
-{
-	struct pollfd p = { .fd = fd, .events = events };
-
-	return poll(&p, 1, ms) == 1;
 }
 
 /*
@@ -1555,21 +1493,6 @@ bench_accepted(void *arg, int fd, const struct sockaddr *addr, socklen_t len,
 	return &bench;
 }
 
-/* A socket that is going to be refused: its port was another's just now. */
-static int
-dial_nobody(void)
-{
-	struct sockaddr_in sin;
-	int fd;
-
-	close(listener_new(&sin));
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	assert_int_equal(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), -1);
-	assert_int_equal(errno, EINPROGRESS);
-	assert_true(is_ready(fd, POLLOUT, 1000));
-	return fd;
-}
-
 static int
 bench_dial(void *conn, struct stream *backend, const char *failure,
     const char **why)
@@ -2712,25 +2635,6 @@ block_usr1(int how)
 	sigprocmask(how, &set, NULL);
 }
 
-static void
-test_let_signals_in(void **state)
-{
-	sigset_t none, now;
-
-	(void)state;
-	signal(SIGUSR1, on_usr1);
-	block_usr1(SIG_BLOCK);
-	got_usr1 = 0;
-	raise(SIGUSR1);
-	assert_int_equal(got_usr1, 0);
-	sigemptyset(&none);
-	deliver_pending_signals(&none);
-	assert_int_equal(got_usr1, 1);
-	sigprocmask(SIG_BLOCK, NULL, &now);
-	assert_true(sigismember(&now, SIGUSR1));
-	block_usr1(SIG_UNBLOCK);
-}
-
 static ssize_t
 flood_read(struct stream *s, void *buf, size_t len)
 {
@@ -2915,213 +2819,12 @@ test_wants(void **state)
 	assert_int_equal(events, POLLOUT);
 }
 
-/* The poller. */
-
-#define POLLED	40
-
-static struct conn polled[POLLED];
-static int far_ends[POLLED];
-
-/* What it reports, and of whom: exactly what is expected of each. */
-static void
-expect_reports(const short *expected)
-{
-	int i;
-
-	for (i = 0; i < POLLED; i++) {
-		polled[i].revents[CLIENT] = 0;
-		polled[i].busy = 0;
-	}
-	bench.f->busy = NULL;
-	world.moved = 1;
-	wait_for_events(bench.f, NULL);
-	for (i = 0; i < POLLED; i++) {
-		assert_int_equal(polled[i].revents[CLIENT], expected[i]);
-		assert_int_equal(polled[i].busy, expected[i] != 0);
-		assert_int_equal(polled[i].revents[BACKEND], 0);
-	}
-	bench.f->busy = NULL;
-}
-
-static void
-drop_and_expect(int i, short *expected)
-{
-	poller_drop(bench.f->poller, &polled[i].sources[CLIENT]);
-	poller_drop(bench.f->poller, &polled[i].sources[CLIENT]);
-	assert_int_equal(polled[i].sources[CLIENT].is_watched, 0);
-	expected[i] = 0;
-	expect_reports(expected);
-}
-
-static void
-watch(int i, short events)
-{
-	assert_int_equal(poller_watch(bench.f->poller,
-	    &polled[i].sources[CLIENT], events), 0);
-}
-
-static void
-test_poller(void **state)
-{
-	short expected[POLLED] = { 0 };
-	int i, fds[2];
-
-	(void)state;
-	bench_new((struct forward_params){ .max_connections = 1 });
-	memset(polled, 0, sizeof(polled));
-	for (i = 0; i < POLLED; i++) {
-		unix_pair(fds);
-		conn_init(&polled[i]);
-		polled[i].streams[CLIENT].fd = fds[0];
-		polled[i].sources[CLIENT].fd = fds[0];
-		far_ends[i] = fds[1];
-		watch(i, POLLIN);
-	}
-	expect_reports(expected);
-	for (i = 0; i < POLLED; i += 3) {
-		say_to(far_ends[i]);
-		expected[i] = POLLIN;
-	}
-	expect_reports(expected);
-	/* The first, the last, one between: others keep their own slots. */
-	drop_and_expect(0, expected);
-	drop_and_expect(POLLED - 1, expected);
-	drop_and_expect(21, expected);
-	watch(21, POLLIN | POLLOUT);
-	expected[21] = POLLIN | POLLOUT;
-	watch(3, POLLOUT);
-	expected[3] = POLLOUT;
-	watch(6, 0);
-	expected[6] = 0;
-	expect_reports(expected);
-	/* A hang-up is told, wanted or not. */
-	close(far_ends[6]);
-	expected[6] = POLLHUP | POLLIN | POLLOUT;
-	expect_reports(expected);
-	for (i = 0; i < POLLED; i++) {
-		poller_drop(bench.f->poller, &polled[i].sources[CLIENT]);
-		close(polled[i].streams[CLIENT].fd);
-		if (i != 6)
-			close(far_ends[i]);
-	}
-	memset(expected, 0, sizeof(expected));
-	expect_reports(expected);
-	forward_free(bench.f);
-}
-
-static void
-test_poller_name(void **state)
-{
-	(void)state;
-#ifdef POLLER_POLL
-	assert_string_equal(poller_name, "poll");
-#else
-	assert_string_equal(poller_name, "epoll");
-#endif
-}
-
-/* The plain stream. */
-
-static void
-test_plain(void **state)
-{
-	struct stream s = { .ops = &stream_plain };
-	char buf[8];
-	int fds[2], i;
-
-	(void)state;
-	world_reset(0);
-	world.eintr = 2;
-	unix_pair(fds);
-	s.fd = fds[0];
-	assert_int_equal(stream_plain.open(&s), 0);
-	for (i = 0; i < 20; i++) {
-		assert_int_equal(stream_plain.read(&s, buf, 8),
-		    STREAM_WANT_READ);
-		assert_int_equal(stream_plain.write(&s, "ab", 2), 2);
-		assert_int_equal(recv(fds[1], buf, 8, 0), 2);
-		say_to(fds[1]);
-		assert_int_equal(stream_plain.read(&s, buf, 8), 1);
-	}
-	assert_int_equal(stream_plain.pending(&s), 0);
-	while (stream_plain.write(&s, noise, sizeof(noise)) > 0)
-		continue;
-	assert_int_equal(stream_plain.write(&s, buf, 1), STREAM_WANT_WRITE);
-	assert_int_equal(stream_plain.finish(&s), 0);
-	assert_int_equal(stream_plain.write(&s, buf, 1), STREAM_RESET);
-	shutdown(fds[1], SHUT_WR);
-	assert_int_equal(stream_plain.read(&s, buf, 8), STREAM_EOF);
-	close(fds[1]);
-	close(s.fd);
-	assert_int_equal(stream_plain.read(&s, buf, 8), STREAM_ERROR);
-	assert_int_equal(s.err, EBADF);
-	assert_string_equal(stream_plain.error(&s), strerror(EBADF));
-}
-
-static void
-test_plain_resets(void **state)
-{
-	struct stream s = { .ops = &stream_plain };
-	char buf[8];
-	int fds[2];
-
-	(void)state;
-	world_reset(0);
-	tcp_pair(fds);
-	s.fd = fds[0];
-	reset(&fds[1]);
-	assert_true(is_ready(s.fd, POLLIN, 1000));
-	assert_int_equal(stream_plain.read(&s, buf, 8), STREAM_RESET);
-	/* Not an error of ours either, if it is noticed only at the end. */
-	assert_int_equal(stream_plain.finish(&s), STREAM_RESET);
-	close(s.fd);
-	tcp_pair(fds);
-	s.fd = fds[0];
-	stream_plain.abort(&s);
-	close(s.fd);
-	assert_true(is_ready(fds[1], POLLIN, 1000));
-	assert_int_equal(recv(fds[1], buf, 8, 0), -1);
-	assert_int_equal(errno, ECONNRESET);
-	close(fds[1]);
-	s.fd = dial_nobody();
-	assert_int_equal(stream_plain.open(&s), STREAM_ERROR);
-	assert_string_equal(stream_plain.error(&s), strerror(ECONNREFUSED));
-	close(s.fd);
-	/* In progress, as far as it knows: no peer, and no error. */
-	s.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(stream_plain.open(&s), STREAM_WANT_WRITE);
-	close(s.fd);
-}
-
-/* TCP does that, where the port of a service is one for whoever connects. */
-static void
-test_connected_to_itself(void **state)
-{
-	struct sockaddr_in sin = { .sin_family = AF_INET,
-	    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct sockaddr *sa = (struct sockaddr *)&sin;
-	struct stream s = { .fd = socket(AF_INET, SOCK_STREAM, 0) };
-	socklen_t len = sizeof(sin);
-
-	(void)state;
-	assert_int_equal(bind(s.fd, sa, len), 0);
-	assert_int_equal(getsockname(s.fd, sa, &len), 0);
-	assert_int_equal(connect(s.fd, sa, len), 0);
-	assert_int_equal(stream_plain.open(&s), STREAM_ERROR);
-	assert_int_equal(s.err, ECONNREFUSED);
-	close(s.fd);
-}
-
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_poller_name),
 		cmocka_unit_test(test_wants),
 		cmocka_unit_test(test_interest),
-		cmocka_unit_test(test_poller),
-		cmocka_unit_test(test_plain),
-		cmocka_unit_test(test_plain_resets),
 		cmocka_unit_test(test_handshake_timeout),
 		cmocka_unit_test(test_dial_timeout),
 		cmocka_unit_test(test_discard_until_client_closes),
@@ -3154,12 +2857,10 @@ main(void)
 		cmocka_unit_test(test_too_many_listeners),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_asking_costs_little),
-		cmocka_unit_test(test_let_signals_in),
 		cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_want_is_forgotten),
 		cmocka_unit_test(test_signal_ends_sleep),
 		cmocka_unit_test(test_seeds),
-		cmocka_unit_test(test_connected_to_itself),
 	};
 
 	signal(SIGALRM, on_alarm);

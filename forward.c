@@ -17,7 +17,7 @@
 #define ACCEPTS		4		/* the same for a listener */
 #define STARVED_MS	100		/* no descriptors: try again after */
 #define SIGNALS_MS	50		/* a busy loop takes them so often */
-#define DISCARD_MS	500		/* for a refusal to be read */
+#define LINGERING_CLOSE_MS 500		/* for a refusal to be read */
 #define DELIVER_MS	30000		/* for an abort to wait, at most */
 #define FLUSH_MS	10		/* TCP announces no acknowledgment */
 #define FLUSH_MANY	128		/* that are asked so often */
@@ -46,7 +46,13 @@ struct half {
  * phase, which is in order of deadlines since all in it wait equally long.
  */
 enum phase {
-	OPENING, DIALING, FLOWING, LINGERING, DELIVERING, FLUSHING, DISCARDING,
+	OPENING,		/* the client's handshake */
+	DIALING,		/* a backend is tried */
+	FLOWING,		/* neither side has ended */
+	HALF_CLOSED,		/* one side has ended */
+	DELIVERING,		/* one has failed; what it sent before moves on */
+	FLUSHING,		/* the same, until that is acknowledged */
+	LINGERING_CLOSE,	/* the client is refused, and may read why */
 	ENDED
 };
 
@@ -145,7 +151,7 @@ conn_busy(struct forward *f, struct conn *c)
 static int
 flows(const struct conn *c)
 {
-	return c->phase == FLOWING || c->phase == LINGERING ||
+	return c->phase == FLOWING || c->phase == HALF_CLOSED ||
 	    c->phase == DELIVERING;
 }
 
@@ -237,7 +243,7 @@ conn_refuse(struct forward *f, struct conn *c)
 	up->read_on = POLLIN;
 	if (down->state == FLOW)
 		down->state = FINISH;
-	conn_enter(f, c, DISCARDING);
+	conn_enter(f, c, LINGERING_CLOSE);
 }
 
 /* Nothing will be moved any more: the other side is told of an abort. */
@@ -289,7 +295,7 @@ conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 		to->state = is_told ? DONE : FINISH;
 	}
 	c->broken = side;
-	if (c->phase == FLOWING || c->phase == LINGERING)
+	if (c->phase == FLOWING || c->phase == HALF_CLOSED)
 		conn_enter(f, c, DELIVERING);
 	else
 		conn_abort(f, c);
@@ -518,7 +524,7 @@ conn_flowing(struct forward *f, struct conn *c)
 	if (up->state == DONE && down->state == DONE)
 		conn_end(f, c, 0, "closed");
 	else if (phase == FLOWING && (up->state == DONE || down->state == DONE))
-		conn_enter(f, c, LINGERING);
+		conn_enter(f, c, HALF_CLOSED);
 	else if (moved)
 		conn_enter(f, c, phase);
 }
@@ -555,7 +561,7 @@ conn_flushing(struct forward *f, struct conn *c)
  * until it closes.
  */
 static void
-conn_discarding(struct forward *f, struct conn *c)
+conn_lingering_close(struct forward *f, struct conn *c)
 {
 	struct half *up = &c->halves[CLIENT], *down = &c->halves[BACKEND];
 	struct stream *client = &c->streams[CLIENT];
@@ -565,7 +571,7 @@ conn_discarding(struct forward *f, struct conn *c)
 		if (!wants(client->ops->finish(client), &down->write_on))
 			down->state = DONE;
 		else if (c->revents[CLIENT] & POLLOUT)
-			conn_enter(f, c, DISCARDING);
+			conn_enter(f, c, LINGERING_CLOSE);
 	}
 	if (up->state == FLOW)
 		n = stream_plain.read(client, f->fill, sizeof(f->fill));
@@ -587,9 +593,9 @@ interest(const struct conn *c, int side)
 	case DIALING:
 		return side == BACKEND ? c->open_on : 0;
 	case FLOWING:
-	case LINGERING:
+	case HALF_CLOSED:
 	case DELIVERING:
-	case DISCARDING:
+	case LINGERING_CLOSE:
 		return (short)(half_reads(&c->halves[side]) |
 		    half_writes(&c->halves[!side]));
 	case FLUSHING:
@@ -616,7 +622,7 @@ conn_trouble(struct forward *f, struct conn *c, int side)
 		return;
 	if (c->revents[side] & POLLERR)
 		r = s->ops->failed(s);
-	if (r == STREAM_RESET || (r != 0 && c->phase != DISCARDING)) {
+	if (r == STREAM_RESET || (r != 0 && c->phase != LINGERING_CLOSE)) {
 		conn_fail(f, c, side, r);
 		return;
 	}
@@ -662,7 +668,7 @@ conn_step(struct forward *f, struct conn *c)
 			conn_dialing(f, c);
 			break;
 		case FLOWING:
-		case LINGERING:
+		case HALF_CLOSED:
 			conn_flowing(f, c);
 			break;
 		case DELIVERING:
@@ -671,8 +677,8 @@ conn_step(struct forward *f, struct conn *c)
 		case FLUSHING:
 			conn_flushing(f, c);
 			break;
-		case DISCARDING:
-			conn_discarding(f, c);
+		case LINGERING_CLOSE:
+			conn_lingering_close(f, c);
 			break;
 		case ENDED:
 			conn_free(f, c);
@@ -714,7 +720,7 @@ conn_timeout(struct forward *f, struct conn *c)
 	case FLOWING:
 		conn_end(f, c, BOTH, "idle timeout");
 		break;
-	case LINGERING:
+	case HALF_CLOSED:
 		/* Who was told of the end has a right to its last bytes. */
 		for (side = 0; side < SIDES; side++)
 			if (c->halves[!side].state != DONE)
@@ -727,7 +733,7 @@ conn_timeout(struct forward *f, struct conn *c)
 	case FLUSHING:
 		conn_ask_again(f, c);
 		break;
-	case DISCARDING:
+	case LINGERING_CLOSE:
 	case ENDED:
 		conn_end(f, c, 0, "closed");
 		break;
@@ -798,7 +804,7 @@ is_full(const struct forward *f)
 static struct conn *
 next_to_drop(const struct forward *f, int64_t *from)
 {
-	struct conn *c = f->queues[DISCARDING].head;
+	struct conn *c = f->queues[LINGERING_CLOSE].head;
 
 	*from = f->now;
 	if (c == NULL && (c = f->queues[OPENING].head) != NULL)
@@ -938,14 +944,14 @@ static int
 has_flows(const struct forward *f)
 {
 	return f->queues[FLOWING].head != NULL ||
-	    f->queues[LINGERING].head != NULL;
+	    f->queues[HALF_CLOSED].head != NULL;
 }
 
 /* The system itself would try to reach them for a quarter of an hour. */
 static void
 look_for_dead(struct forward *f)
 {
-	static const enum phase phases[] = { FLOWING, LINGERING };
+	static const enum phase phases[] = { FLOWING, HALF_CLOSED };
 	struct conn *c, *next;
 	int i, side;
 
@@ -973,7 +979,7 @@ expire(struct forward *f)
 			conn_timeout(f, c);
 	}
 	if (f->draining && f->drain_deadline <= f->now)
-		forward_cut(f);
+		forward_abort_all(f);
 	if (f->p.answer_ms > 0 && f->look_at <= f->now)
 		look_for_dead(f);
 }
@@ -1081,11 +1087,12 @@ forward_new(const struct forward_params *params)
 	f->queues[OPENING].ms = params->open_ms;
 	f->queues[DIALING].ms = params->dial_ms;
 	f->queues[FLOWING].ms = params->idle_ms;
-	f->queues[LINGERING].ms = params->linger_ms;
-	f->queues[DELIVERING].ms = params->linger_ms > 0 &&
-	    params->linger_ms < DELIVER_MS ? params->linger_ms : DELIVER_MS;
+	f->queues[HALF_CLOSED].ms = params->half_close_ms;
+	f->queues[DELIVERING].ms = params->half_close_ms > 0 &&
+	    params->half_close_ms < DELIVER_MS ? params->half_close_ms :
+	    DELIVER_MS;
 	f->queues[FLUSHING].ms = FLUSH_MS;
-	f->queues[DISCARDING].ms = DISCARD_MS;
+	f->queues[LINGERING_CLOSE].ms = LINGERING_CLOSE_MS;
 	return f;
 }
 
@@ -1096,7 +1103,7 @@ forward_free(struct forward *f)
 
 	if (f == NULL)
 		return;
-	forward_cut(f);
+	forward_abort_all(f);
 	step_busy(f);
 	poller_free(f->poller);
 	free(f);
@@ -1132,7 +1139,7 @@ forward_drain(struct forward *f, int64_t ms)
 }
 
 void
-forward_cut(struct forward *f)
+forward_abort_all(struct forward *f)
 {
 	struct conn *c;
 	int phase;
@@ -1152,10 +1159,10 @@ forward_list(struct forward *f)
 		[OPENING] = "opening",
 		[DIALING] = "dialing",
 		[FLOWING] = "flowing",
-		[LINGERING] = "lingering",
+		[HALF_CLOSED] = "lingering",
 		[DELIVERING] = "delivering",
 		[FLUSHING] = "flushing",
-		[DISCARDING] = "discarding",
+		[LINGERING_CLOSE] = "discarding",
 	};
 	const struct conn *c;
 	struct forward_end how;

@@ -68,7 +68,7 @@ struct forward_params {
 	int64_t	 open_ms;		/* a client's handshake */
 	int64_t	 dial_ms;		/* each backend that is tried */
 	int64_t	 idle_ms;		/* since the last byte either way */
-	int64_t	 linger_ms;		/* the same, once one side has ended */
+	int64_t	 half_close_ms;		/* the same, once one side has ended */
 	/*
 	 * For a peer on TCP to answer, when it is sent something: one that does
 	 * not is dead.  Who is sent nothing is SO_KEEPALIVE's to find out.
@@ -130,7 +130,7 @@ void	 forward_empty(struct forward *, int listener, int64_t until);
 void	 forward_drain(struct forward *, int64_t ms);
 
 /* Cut every connection, both ways, now. */
-void	 forward_cut(struct forward *);
+void	 forward_abort_all(struct forward *);
 
 /* Have each connection told to the listed callback. */
 void	 forward_list(struct forward *);

@@ -5850,7 +5850,7 @@ worker_woken(void *arg)
 		worker_drain(w, drain_ms, got_cut);
 	if (taken(&got_cut)) {
 		worker_drain(w, drain_ms, 1);
-		forward_cut(w->engine);
+		forward_abort_all(w->engine);
 	}
 }
 
@@ -5874,7 +5874,7 @@ worker_engine(struct worker *w)
 		.open_ms = number[HANDSHAKE_TIMEOUT],
 		.dial_ms = number[CONNECT_TIMEOUT],
 		.idle_ms = number[IDLE_TIMEOUT],
-		.linger_ms = number[LINGER_TIMEOUT],
+		.half_close_ms = number[LINGER_TIMEOUT],
 		.answer_ms = number[KEEPALIVE],
 		.in = &w->counts->in,
 		.out = &w->counts->out,

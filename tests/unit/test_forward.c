@@ -1170,7 +1170,7 @@ plan(struct forward_params *p)
 		.open_ms = some_time(timed),
 		.dial_ms = some_time(timed),
 		.idle_ms = some_time(timed),
-		.linger_ms = some_time(timed),
+		.half_close_ms = some_time(timed),
 	};
 	if (!polite && !timed)
 		sim.drain_ms = 500 + (int64_t)rnd(1000);
@@ -1717,7 +1717,7 @@ test_dial_timeout(void **state)
 	assert_int_equal(bench.refused, 1);
 	assert_int_equal(bench.finishes[CLIENT], 1);
 	/* The client never closed: what it might say was waited for. */
-	assert_int_equal(since(), 3 * 50 + DISCARD_MS);
+	assert_int_equal(since(), 3 * 50 + LINGERING_CLOSE_MS);
 }
 
 static void
@@ -1781,7 +1781,7 @@ test_client_error(void **state)
 	assert_int_equal(bench.refused, 0);
 	assert_int_equal(bench.finishes[CLIENT], 1);
 	assert_int_equal(bench.aborts[CLIENT], 0);
-	assert_int_equal(since(), DISCARD_MS);
+	assert_int_equal(since(), LINGERING_CLOSE_MS);
 }
 
 static int
@@ -1827,7 +1827,7 @@ static void
 test_idle_timeout(void **state)
 {
 	(void)state;
-	bench_new((struct forward_params){ .idle_ms = 500, .linger_ms = 1 });
+	bench_new((struct forward_params){ .idle_ms = 500, .half_close_ms = 1 });
 	bench.step = talk_each_400;
 	bench_one();
 	assert_string_equal(bench.reason, "idle timeout");
@@ -1853,10 +1853,10 @@ end_then_reply(void)
 }
 
 static void
-test_linger_timeout(void **state)
+test_half_close_timeout(void **state)
 {
 	(void)state;
-	bench_new((struct forward_params){ .linger_ms = 300 });
+	bench_new((struct forward_params){ .half_close_ms = 300 });
 	bench.step = end_then_reply;
 	bench_one();
 	assert_string_equal(bench.reason, "linger timeout");
@@ -2033,7 +2033,7 @@ test_reset_while_stuck_for_ever(void **state)
 {
 	(void)state;
 	bench_new((struct forward_params){ .max_connections = 1,
-	    .linger_ms = 700 });
+	    .half_close_ms = 700 });
 	bench.tcp = 1;
 	bench.ops[CLIENT].write = never_write;
 	bench.step = backend_talks_and_resets;
@@ -2047,12 +2047,13 @@ test_reset_while_stuck_for_ever(void **state)
 static void
 test_delivery_is_bounded(void **state)
 {
-	static const int64_t linger[] = { 0, 2 * DELIVER_MS };
+	static const int64_t half_close[] = { 0, 2 * DELIVER_MS };
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < 2; i++) {
-		bench_new((struct forward_params){ .linger_ms = linger[i] });
+		bench_new((struct forward_params){
+		    .half_close_ms = half_close[i] });
 		assert_int_equal(bench.f->queues[DELIVERING].ms, DELIVER_MS);
 		forward_free(bench.f);
 	}
@@ -2097,7 +2098,7 @@ stuck_then_free(void)
 		assert_null(c->halves[BACKEND].stuck);
 		assert_null(c->halves[CLIENT].stuck);
 		assert_int_equal(recv(bench.client, c64, sizeof(c64), 0), 1);
-		forward_cut(bench.f);
+		forward_abort_all(bench.f);
 		break;
 	}
 }
@@ -2194,7 +2195,7 @@ bench_listen(int n)
 static void
 cut_and_drain(void)
 {
-	forward_cut(bench.f);
+	forward_abort_all(bench.f);
 	forward_drain(bench.f, 0);
 	bench.stage = 99;
 }
@@ -2496,7 +2497,7 @@ cut_when_quiet(void)
 		return;
 	}
 	assert_non_null(bench.f->queues[bench.stage].head);
-	forward_cut(bench.f);
+	forward_abort_all(bench.f);
 }
 
 static ssize_t
@@ -2585,20 +2586,20 @@ cut_in(enum phase phase)
 	else if (phase == FLUSHING) {
 		bench.ops[BACKEND].read = reset_read;
 		bench.ops[CLIENT].flushed = never_flushed;
-	} else if (phase == DISCARDING)
+	} else if (phase == LINGERING_CLOSE)
 		bench.max_dials = 0;
 	bench_add();
-	if (phase == LINGERING)
+	if (phase == HALF_CLOSED)
 		shutdown(bench.client, SHUT_WR);
 	forward_drain(bench.f, 0);
 	bench_run();
 	assert_int_equal(bench.closed, 1);
-	assert_string_equal(bench.reason, phase == DISCARDING ?
+	assert_string_equal(bench.reason, phase == LINGERING_CLOSE ?
 	    "no backend: none left" : phase == DELIVERING ? "client reset" :
 	    phase == FLUSHING ? "backend reset" : "cut");
 	assert_int_equal(bench.aborts[CLIENT], 1);
 	assert_int_equal(bench.aborts[BACKEND],
-	    phase != OPENING && phase != DISCARDING);
+	    phase != OPENING && phase != LINGERING_CLOSE);
 	assert_int_equal(since(), 0);
 }
 
@@ -2672,7 +2673,7 @@ flooded(void)
 	}
 	if (++bench.stage == 2 * SIGNALS_MS) {
 		assert_int_equal(got_usr1, 1);
-		forward_cut(bench.f);
+		forward_abort_all(bench.f);
 	}
 }
 
@@ -2715,7 +2716,7 @@ static void
 cut_in_the_end(void)
 {
 	if (world.quiet >= 3)
-		forward_cut(bench.f);
+		forward_abort_all(bench.f);
 }
 
 /* A want is for one call; the next begins with what is usual. */
@@ -2770,7 +2771,7 @@ test_interest(void **state)
 	c.phase = DIALING;
 	assert_int_equal(interest(&c, CLIENT), 0);
 	assert_int_equal(interest(&c, BACKEND), POLLIN | POLLOUT);
-	for (c.phase = FLOWING; c.phase <= DISCARDING; c.phase++) {
+	for (c.phase = FLOWING; c.phase <= LINGERING_CLOSE; c.phase++) {
 		if (c.phase == FLUSHING)
 			continue;
 		up->state = down->state = FLOW;
@@ -2831,7 +2832,7 @@ main(void)
 		cmocka_unit_test(test_client_error),
 		cmocka_unit_test(test_alert_waits_for_room),
 		cmocka_unit_test(test_idle_timeout),
-		cmocka_unit_test(test_linger_timeout),
+		cmocka_unit_test(test_half_close_timeout),
 		cmocka_unit_test(test_drain_deadline),
 		cmocka_unit_test(test_drained_at_once),
 		cmocka_unit_test(test_no_limits),

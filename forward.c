@@ -968,6 +968,20 @@ look_for_dead(struct forward *f)
 }
 
 static void
+abort_all(struct forward *f, const char *why)
+{
+	struct conn *c;
+	int phase;
+
+	for (phase = 0; phase < PHASES; phase++) {
+		while ((c = f->queues[phase].head) != NULL) {
+			conn_end(f, c, BOTH, why);
+			conn_busy(f, c);
+		}
+	}
+}
+
+static void
 expire(struct forward *f)
 {
 	struct conn *c;
@@ -979,7 +993,7 @@ expire(struct forward *f)
 			conn_timeout(f, c);
 	}
 	if (f->draining && f->drain_deadline <= f->now)
-		forward_abort_all(f);
+		abort_all(f, "drain timeout");
 	if (f->p.answer_ms > 0 && f->look_at <= f->now)
 		look_for_dead(f);
 }
@@ -1103,7 +1117,7 @@ forward_free(struct forward *f)
 
 	if (f == NULL)
 		return;
-	forward_abort_all(f);
+	abort_all(f, "aborted");
 	step_busy(f);
 	poller_free(f->poller);
 	free(f);
@@ -1141,15 +1155,7 @@ forward_drain(struct forward *f, int64_t ms)
 void
 forward_abort_all(struct forward *f)
 {
-	struct conn *c;
-	int phase;
-
-	for (phase = 0; phase < PHASES; phase++) {
-		while ((c = f->queues[phase].head) != NULL) {
-			conn_end(f, c, BOTH, "cut");
-			conn_busy(f, c);
-		}
-	}
+	abort_all(f, "aborted");
 }
 
 void

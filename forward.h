@@ -83,7 +83,7 @@ struct forward;
 /* The parameters are copied.  NULL with errno on failure. */
 struct forward *forward_new(const struct forward_params *);
 
-/* Connections that are left are cut.  NULL is fine.  errno is kept. */
+/* Connections that are left are aborted.  NULL is fine.  errno is kept. */
 void	 forward_free(struct forward *);
 
 /* As many listeners can there be. */
@@ -124,12 +124,13 @@ void	 forward_wake(struct forward *, int64_t at);
 void	 forward_empty(struct forward *, int listener, int64_t until);
 
 /*
- * Accept no more.  Connections may finish within ms (0: no limit), then they
- * are cut.  A later call may bring that moment forward, never put it off.
+ * Accept no more.  Connections may finish within ms (0: no limit); then they
+ * are aborted: "drain timeout".  A later call may bring that moment forward,
+ * never put it off.
  */
 void	 forward_drain(struct forward *, int64_t ms);
 
-/* Cut every connection, both ways, now. */
+/* Abort every connection, towards both sides, now: "aborted". */
 void	 forward_abort_all(struct forward *);
 
 /* Have each connection told to the listed callback. */

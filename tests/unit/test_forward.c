@@ -1291,7 +1291,7 @@ check_reason(const struct link *l)
 		CHECK(l->fakes[CLIENT].fault == HANGS);
 	else if (strcmp(why, "out of memory") == 0)
 		CHECK(world.malloc_failed);
-	else if (strcmp(why, "cut") == 0)
+	else if (strcmp(why, "drain timeout") == 0)
 		CHECK(sim.drain_ms != 0);
 	else if (!l->no_backend || strcmp(why, text) != 0)
 		die("reason: %s", why);
@@ -1337,7 +1337,7 @@ static struct {
 } reasons[] = {
 	{ "closed", 0 }, { "truncated", 0 }, { "client reset", 0 },
 	{ "backend reset", 0 }, { "injected", 0 }, { "backend: injected", 0 },
-	{ "idle timeout", 0 }, { "linger timeout", 0 }, { "cut", 0 },
+	{ "idle timeout", 0 }, { "linger timeout", 0 }, { "drain timeout", 0 },
 	{ "handshake timeout", 0 }, { "out of memory", 0 },
 	{ "no backend: 0 failed", 0 }, { "no backend: 4 failed", 0 },
 };
@@ -1881,7 +1881,7 @@ test_drain_deadline(void **state)
 	forward_drain(bench.f, 0);
 	bench_run();
 	assert_int_equal(bench.closed, 1);
-	assert_string_equal(bench.reason, "cut");
+	assert_string_equal(bench.reason, "drain timeout");
 	assert_int_equal(since(), 300);
 	assert_int_equal(bench.aborts[CLIENT], 1);
 	assert_int_equal(bench.aborts[BACKEND], 1);
@@ -2193,7 +2193,7 @@ bench_listen(int n)
 }
 
 static void
-cut_and_drain(void)
+abort_and_drain(void)
 {
 	forward_abort_all(bench.f);
 	forward_drain(bench.f, 0);
@@ -2220,7 +2220,7 @@ two_of_three(void)
 		bench.stage = 1;
 	} else if (bench.stage == 1 && bench.accepted == 3) {
 		assert_int_equal(bench.closed, 1);
-		cut_and_drain();
+		abort_and_drain();
 	}
 }
 
@@ -2250,7 +2250,7 @@ check_third(int64_t ms, int dropped, const char *reason)
 	assert_int_equal(bench.closed, 1);
 	assert_int_equal(bench.dropped, dropped);
 	assert_string_equal(bench.reason, reason);
-	cut_and_drain();
+	abort_and_drain();
 }
 
 static void
@@ -2348,7 +2348,7 @@ wake_then_drain(void)
 		assert_int_equal(since(), 300);
 		assert_int_equal(bench.closed, 0);
 		forward_wake(bench.f, INT64_MAX);
-		cut_and_drain();
+		abort_and_drain();
 	}
 }
 
@@ -2363,14 +2363,14 @@ test_wake(void **state)
 	bench_add();
 	bench_run();
 	assert_int_equal(bench.stage, 99);
-	assert_string_equal(bench.reason, "cut");
+	assert_string_equal(bench.reason, "aborted");
 }
 
 static void
-cut_when_accepted(void)
+abort_when_accepted(void)
 {
 	if (bench.accepted == 1 && bench.stage == 0)
-		cut_and_drain();
+		abort_and_drain();
 }
 
 static void
@@ -2382,7 +2382,7 @@ starve(int error, int times)
 	fd = bench_listen(1);
 	world.accept_error = error;
 	world.accept_errors = times;
-	bench.step = cut_when_accepted;
+	bench.step = abort_when_accepted;
 	bench_listened(fd, 1);
 	assert_int_equal(bench.accepted, 1);
 	assert_int_equal(bench.closed, 1);
@@ -2429,7 +2429,7 @@ test_no_memory_to_accept(void **state)
 	bench_new((struct forward_params){ .max_connections = 2 });
 	fd = bench_listen(2);
 	world.calloc_fails = 1;
-	bench.step = cut_when_accepted;
+	bench.step = abort_when_accepted;
 	bench_listened(fd, 2);
 	assert_int_equal(bench.starved, 1);
 	assert_int_equal(bench.starved_error, ENOMEM);
@@ -2460,7 +2460,7 @@ test_drain_accepts_nobody(void **state)
 	bench.step = drain_while_one_waits;
 	bench_listened(fd, 2);
 	assert_int_equal(bench.accepted, 1);
-	assert_string_equal(bench.reason, "cut");
+	assert_string_equal(bench.reason, "drain timeout");
 	assert_int_equal(since(), 50);
 }
 
@@ -2485,10 +2485,10 @@ test_too_many_listeners(void **state)
 		close(fds[i]);
 }
 
-/* Being cut, in each phase. */
+/* Aborted, in each phase. */
 
 static void
-cut_when_quiet(void)
+abort_when_quiet(void)
 {
 	if (world.quiet < 3)
 		return;
@@ -2572,11 +2572,11 @@ test_asking_costs_little(void **state)
 }
 
 static void
-cut_in(enum phase phase)
+abort_in(enum phase phase)
 {
 	bench_new((struct forward_params){ .max_connections = 1 });
 	bench.stage = (int)phase;
-	bench.step = cut_when_quiet;
+	bench.step = abort_when_quiet;
 	if (phase == OPENING)
 		bench.ops[CLIENT].open = never;
 	else if (phase == DIALING)
@@ -2596,7 +2596,7 @@ cut_in(enum phase phase)
 	assert_int_equal(bench.closed, 1);
 	assert_string_equal(bench.reason, phase == LINGERING_CLOSE ?
 	    "no backend: none left" : phase == DELIVERING ? "client reset" :
-	    phase == FLUSHING ? "backend reset" : "cut");
+	    phase == FLUSHING ? "backend reset" : "aborted");
 	assert_int_equal(bench.aborts[CLIENT], 1);
 	assert_int_equal(bench.aborts[BACKEND],
 	    phase != OPENING && phase != LINGERING_CLOSE);
@@ -2604,13 +2604,13 @@ cut_in(enum phase phase)
 }
 
 static void
-test_cut(void **state)
+test_abort_all(void **state)
 {
 	int phase, before = count_fds();
 
 	(void)state;
 	for (phase = 0; phase < PHASES; phase++) {
-		cut_in((enum phase)phase);
+		abort_in((enum phase)phase);
 		assert_int_equal(count_fds(), before);
 	}
 }
@@ -2692,7 +2692,7 @@ test_flood(void **state)
 	bench.step = flooded;
 	bench_one();
 	assert_int_equal(bench.stage, 2 * SIGNALS_MS);
-	assert_string_equal(bench.reason, "cut");
+	assert_string_equal(bench.reason, "aborted");
 	assert_true(bench.in >= FILL_SIZE * (SIGNALS_MS - 1));
 	block_usr1(SIG_UNBLOCK);
 }
@@ -2713,7 +2713,7 @@ reluctant_read(struct stream *s, void *buf, size_t len)
 }
 
 static void
-cut_in_the_end(void)
+abort_in_the_end(void)
 {
 	if (world.quiet >= 3)
 		forward_abort_all(bench.f);
@@ -2726,7 +2726,7 @@ test_want_is_forgotten(void **state)
 	(void)state;
 	bench_new((struct forward_params){ .max_connections = 1 });
 	bench.ops[CLIENT].read = reluctant_read;
-	bench.step = cut_in_the_end;
+	bench.step = abort_in_the_end;
 	bench_add();
 	say_to(bench.client);
 	forward_drain(bench.f, 0);
@@ -2856,7 +2856,7 @@ main(void)
 		cmocka_unit_test(test_no_memory_to_accept),
 		cmocka_unit_test(test_drain_accepts_nobody),
 		cmocka_unit_test(test_too_many_listeners),
-		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_abort_all),
 		cmocka_unit_test(test_asking_costs_little),
 		cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_want_is_forgotten),

@@ -15,7 +15,6 @@
 #define FILL_SIZE	(80 * 1024)	/* the knee, and a record of TLS */
 #define TURNS		4		/* fills in a row before others run */
 #define ACCEPTS		4		/* the same for a listener */
-#define STARVED_MS	100		/* no descriptors: try again after */
 #define SIGNALS_MS	50		/* a busy loop takes them so often */
 #define LINGERING_CLOSE_MS 500		/* for a refusal to be read */
 #define DELIVER_MS	30000		/* for an abort to wait, at most */
@@ -828,7 +827,7 @@ accept_from(const struct forward *f)
 	/* Others who have room don't tell when they have no more. */
 	if (room <= f->now && c->phase == OPENING &&
 	    !f->p.calls->full(f->p.arg))
-		room = f->now + STARVED_MS;
+		room = f->now + ACCEPT_PAUSE_MS;
 	return room > from ? room : from;
 }
 
@@ -861,7 +860,7 @@ forward_wake(struct forward *f, int64_t at)
 static void
 accept_later(struct forward *f, int error)
 {
-	f->starved_until = f->now + STARVED_MS;
+	f->starved_until = f->now + ACCEPT_PAUSE_MS;
 	f->p.calls->starved(f->p.arg, error);
 }
 
@@ -870,15 +869,14 @@ static int
 accept_next(struct forward *f, int listener)
 {
 	struct sockaddr_storage addr;
-	struct sockaddr *sa = (struct sockaddr *)&addr;
-	socklen_t len = sizeof(addr);
-	int fd = accept4(listener, sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	socklen_t len;
+	int fd = accept_connection(listener, &addr, &len);
 
-	if (fd != -1 && forward_add(f, fd, sa, len) == 0)
+	if (fd != -1 && forward_add(f, fd, (struct sockaddr *)&addr, len) == 0)
 		return 1;
-	if (fd == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
+	if (fd == -1 && errno == EAGAIN)
 		return 0;
-	if (fd == -1 && accept_error_is_transient(errno))
+	if (fd == -1 && errno == EINTR)
 		return 1;
 	accept_later(f, errno);
 	return 0;
@@ -936,7 +934,7 @@ watch_listeners(struct forward *f)
 			poller_drop(f->poller, &f->listeners[i]);
 		else if (poller_watch(f->poller, &f->listeners[i], POLLIN) ==
 		    -1)
-			f->starved_until = f->now + STARVED_MS;
+			f->starved_until = f->now + ACCEPT_PAUSE_MS;
 	}
 }
 

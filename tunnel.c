@@ -6877,10 +6877,8 @@ accept_one(struct master *m, int listener)
 {
 	struct incoming *in = &m->waiting;
 
-	in->len = sizeof(in->sa);
-	in->fd = accept4(listener, (struct sockaddr *)&in->sa, &in->len,
-	    SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (in->fd == -1 && !accept_error_is_transient(errno))
+	in->fd = accept_connection(listener, &in->sa, &in->len);
+	if (in->fd == -1 && errno != EAGAIN && errno != EINTR)
 		starve(m);
 	return in->fd != -1;
 }

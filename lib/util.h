@@ -1,10 +1,11 @@
-/* util: clock, text and numbers, for all rooms. */
+/* util: clock, text, numbers and accept(2), for all rooms. */
 #ifndef UTIL_H
 #define UTIL_H
 
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 /* CLOCK_MONOTONIC. */
 int64_t	 clock_us(void);
@@ -20,10 +21,15 @@ int	 clock_timeout(int64_t now, int64_t until);
 void	 deliver_pending_signals(const sigset_t *mask);
 
 /*
- * Does an error of accept(2) concern one connection alone?  Or there was none;
- * accept(2), "Error handling".
+ * Accept a connection, non-blocking and close-on-exec, with its peer's address.
+ * -1 with errno.  EAGAIN: none waits.  EINTR: one failed, call again for the
+ * next (accept(2), "Error handling").  Anything else, such as EMFILE, lasts:
+ * pause for ACCEPT_PAUSE_MS.
  */
-int	 accept_error_is_transient(int error);
+int	 accept_connection(int listener, struct sockaddr_storage *,
+	    socklen_t *);
+
+#define ACCEPT_PAUSE_MS	100
 
 /*
  * A text that came from outside, fit for a line of the log: what is not

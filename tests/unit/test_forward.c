@@ -2280,7 +2280,7 @@ test_full_of_handshakes(void **state)
 static void
 third_when_all_are_full(void)
 {
-	check_third(FORWARD_DROP_MS + 3 * STARVED_MS, 1,
+	check_third(FORWARD_DROP_MS + 3 * ACCEPT_PAUSE_MS, 1,
 	    "handshake dropped: full");
 }
 
@@ -2399,7 +2399,7 @@ test_starved(void **state)
 		starve(errors[i], 3);
 		assert_int_equal(bench.starved, 3);
 		assert_int_equal(bench.starved_error, errors[i]);
-		assert_int_equal(since(), 3 * STARVED_MS);
+		assert_int_equal(since(), 3 * ACCEPT_PAUSE_MS);
 		/* One call in vain each time, and one that finds no more. */
 		assert_in_range(world.accepts, 4, 5);
 	}
@@ -2433,7 +2433,7 @@ test_no_memory_to_accept(void **state)
 	bench_listened(fd, 2);
 	assert_int_equal(bench.starved, 1);
 	assert_int_equal(bench.starved_error, ENOMEM);
-	assert_int_equal(since(), STARVED_MS);
+	assert_int_equal(since(), ACCEPT_PAUSE_MS);
 	assert_int_equal(bench.accepted, 1);
 	assert_int_equal(count_fds(), before);
 }

@@ -1,14 +1,32 @@
-/* Unit tests of clock, text and numbers. */
+/* Unit tests of clock, text, numbers and accept(2). */
+#include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <cmocka.h>
 
+static int accept_error;
+
+static int
+fake_accept4(int fd, struct sockaddr *sa, socklen_t *len, int flags)
+{
+	if (accept_error == 0)
+		return accept4(fd, sa, len, flags);
+	errno = accept_error;
+	return -1;
+}
+
+#define accept4	fake_accept4
 #include "../../lib/util.c"
+#undef accept4
+
+#define CHECK	assert_true
+#include "sockets.h"
 
 #define LEN(a)	(sizeof(a) / sizeof((a)[0]))
 
@@ -78,17 +96,53 @@ test_pending_signals(void **state)
 static void
 test_accept_errors(void **state)
 {
-	static const int transient[] = { EAGAIN, EINTR, ECONNABORTED, EPROTO,
+	static const int transient[] = { EINTR, ECONNABORTED, EPROTO,
 	    ENETDOWN, EHOSTUNREACH };
-	static const int lasting[] = { EMFILE, ENFILE, ENOBUFS, ENOMEM, EBADF,
-	    EINVAL };
+	static const int lasting[] = { EAGAIN, EMFILE, ENFILE, ENOBUFS,
+	    ENOMEM, EBADF, EINVAL };
+	struct sockaddr_storage addr;
+	socklen_t len;
 	size_t i;
 
 	(void)state;
-	for (i = 0; i < LEN(transient); i++)
-		assert_int_equal(accept_error_is_transient(transient[i]), 1);
-	for (i = 0; i < LEN(lasting); i++)
-		assert_int_equal(accept_error_is_transient(lasting[i]), 0);
+	for (i = 0; i < LEN(transient); i++) {
+		accept_error = transient[i];
+		assert_int_equal(accept_connection(0, &addr, &len), -1);
+		assert_int_equal(errno, EINTR);
+	}
+	for (i = 0; i < LEN(lasting); i++) {
+		accept_error = lasting[i];
+		assert_int_equal(accept_connection(0, &addr, &len), -1);
+		assert_int_equal(errno, lasting[i]);
+	}
+	accept_error = 0;
+}
+
+static void
+test_accept(void **state)
+{
+	struct sockaddr_storage addr, own;
+	socklen_t len, own_len = sizeof(own);
+	int client, fd, listening = listener_new(&listener_addr);
+
+	(void)state;
+	nonblock(listening);
+	assert_int_equal(accept_connection(listening, &addr, &len), -1);
+	assert_int_equal(errno, EAGAIN);
+	client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(client, (struct sockaddr *)&listener_addr,
+	    sizeof(listener_addr)), 0);
+	fd = accept_connection(listening, &addr, &len);
+	assert_int_not_equal(fd, -1);
+	assert_int_equal(getsockname(client, (struct sockaddr *)&own,
+	    &own_len), 0);
+	assert_int_equal(len, own_len);
+	assert_memory_equal(&addr, &own, len);
+	assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+	close(fd);
+	close(client);
+	close(listening);
 }
 
 static void
@@ -248,6 +302,7 @@ main(void)
 		cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_pending_signals),
 		cmocka_unit_test(test_accept_errors),
+		cmocka_unit_test(test_accept),
 		cmocka_unit_test(test_text_escape),
 		cmocka_unit_test(test_text_quote),
 		cmocka_unit_test(test_text_add),

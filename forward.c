@@ -1,3 +1,8 @@
+/*
+ * forward: the engine.  A connection goes from phase to phase; in those where
+ * data flows, it has two halves, one for each direction.  The loop steps what
+ * the poller reports, and what has reached its deadline.
+ */
 #include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -12,15 +17,15 @@
 #include "stream.h"
 #include "util.h"
 
-#define FILL_SIZE	(80 * 1024)	/* the knee, and a record of TLS */
+#define FILL_SIZE	(80 * 1024)	/* more gains little */
 #define TURNS		4		/* fills in a row before others run */
 #define ACCEPTS		4		/* the same for a listener */
-#define SIGNALS_MS	50		/* a busy loop takes them so often */
-#define LINGERING_CLOSE_MS 500		/* for a refusal to be read */
-#define DELIVER_MS	30000		/* for an abort to wait, at most */
-#define FLUSH_MS	10		/* TCP announces no acknowledgment */
-#define FLUSH_MANY	128		/* that are asked so often */
-#define LOOKS		10		/* for a dead peer, in its time */
+#define SIGNALS_MS	50		/* a busy loop takes signals as often */
+#define LINGERING_CLOSE_MS 500		/* for a client to read its alert */
+#define DELIVER_MS	30000		/* an abort waits for data, at most */
+#define FLUSH_MS	10		/* flushed() is asked as often, if */
+#define FLUSH_MANY	128		/* not for more than as many */
+#define LOOKS		10		/* for dead peers, in answer_ms */
 
 enum { CLIENT, BACKEND, SIDES };
 
@@ -41,15 +46,15 @@ struct half {
 };
 
 /*
- * Where a connection stands.  In all but ENDED it is in the queue of its
- * phase, which is in order of deadlines since all in it wait equally long.
+ * In all phases but ENDED, a connection is in the queue of its phase.  That is
+ * in order of deadlines, since all in it wait equally long.
  */
 enum phase {
 	OPENING,		/* the client's handshake */
 	DIALING,		/* a backend is tried */
 	FLOWING,		/* neither side has ended */
 	HALF_CLOSED,		/* one side has ended */
-	DELIVERING,		/* one has failed; what it sent before moves on */
+	DELIVERING,		/* one has failed: what it sent moves on */
 	FLUSHING,		/* the same, until that is acknowledged */
 	LINGERING_CLOSE,	/* the client is refused, and may read why */
 	ENDED
@@ -59,27 +64,27 @@ enum phase {
 
 struct conn {
 	struct conn *prev, *next;	/* in its phase's queue */
-	struct conn *next_busy;
+	struct conn *next_busy;		/* in the list of those to step */
 	int64_t	 began, deadline;
-	int64_t	 flush_until;
-	void	*user;
+	int64_t	 flush_until;		/* FLUSHING, at the latest */
+	void	*user;			/* for the callbacks */
 	struct stream streams[SIDES];
 	struct source sources[SIDES];
 	struct half halves[SIDES];	/* by the side that they read from */
 	enum phase phase;
 	short	 revents[SIDES];	/* reported since the last step */
-	bool	 hung_up[SIDES];	/* the poller has no more to tell */
+	bool	 hung_up[SIDES];	/* no more events are to be expected */
 	short	 open_on;		/* what OPENING and DIALING wait for */
-	bool	 busy;			/* is in the list of those to step */
+	bool	 busy;			/* is to be stepped */
 	bool	 is_refused;		/* the client gets a fatal alert */
 	bool	 served, dropped;
-	int	 broken;		/* side; in DELIVERING and FLUSHING */
+	int	 broken;		/* the side that failed */
 	char	*reason;		/* once there is one */
 };
 
 struct queue {
 	struct conn *head, *tail;
-	int64_t	 ms;
+	int64_t	 ms;			/* to stay in the phase; 0: no limit */
 	unsigned n;
 };
 
@@ -89,7 +94,7 @@ struct forward {
 	struct source listeners[FORWARD_LISTENERS];
 	size_t	 nlisteners;
 	int	 draining;
-	int64_t	 starved_until;
+	int64_t	 starved_until;		/* accepting pauses */
 	int64_t	 drain_deadline;
 	int64_t	 wake_at;		/* for woken; or INT64_MAX */
 	int64_t	 look_at;		/* for peers that do not answer */
@@ -123,7 +128,7 @@ queue_append(struct queue *q, struct conn *c)
 	q->n++;
 }
 
-/* Begin a phase, or begin its time again. */
+/* Enter a phase, or have its time begin again. */
 static void
 conn_enter(struct forward *f, struct conn *c, enum phase phase)
 {
@@ -154,7 +159,7 @@ flows(const struct conn *c)
 	    c->phase == DELIVERING;
 }
 
-/* Why it ends: the first reason counts. */
+/* Note why it ends; the first reason counts. */
 static void __attribute__((format(printf, 2, 3)))
 conn_blame(struct conn *c, const char *fmt, ...)
 {
@@ -168,7 +173,7 @@ conn_blame(struct conn *c, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* It is over; conn_step() frees it.  aborts: the sides that are told so. */
+/* End it; conn_step() frees it.  aborts: the sides that see an abort. */
 static void
 conn_end(struct forward *f, struct conn *c, unsigned aborts, const char *why)
 {
@@ -195,7 +200,7 @@ conn_close(struct forward *f, struct conn *c, int side)
 }
 
 static struct forward_end
-conn_tell(const struct forward *f, const struct conn *c, const char *reason)
+conn_summary(const struct forward *f, const struct conn *c, const char *reason)
 {
 	return (struct forward_end){
 		.reason = reason,
@@ -210,7 +215,7 @@ conn_tell(const struct forward *f, const struct conn *c, const char *reason)
 static void
 conn_free(struct forward *f, struct conn *c)
 {
-	struct forward_end end = conn_tell(f, c, c->reason != NULL ?
+	struct forward_end end = conn_summary(f, c, c->reason != NULL ?
 	    c->reason : "out of memory");
 	int side;
 
@@ -225,9 +230,9 @@ conn_free(struct forward *f, struct conn *c)
 }
 
 /*
- * The client is owed a fatal alert, which finish sends.  To close behind it
- * would reset the connection if the client has sent more meanwhile, and lose
- * the alert on its way: what comes is discarded until the client closes.
+ * Send the client a fatal alert, by finish.  A close right after it would reset
+ * the connection if the client has sent more meanwhile, and the alert would be
+ * lost.  So what comes is read and discarded until the client closes.
  */
 static void
 conn_refuse(struct forward *f, struct conn *c)
@@ -245,7 +250,7 @@ conn_refuse(struct forward *f, struct conn *c)
 	conn_enter(f, c, LINGERING_CLOSE);
 }
 
-/* Nothing will be moved any more: the other side is told of an abort. */
+/* No more data will move: abort, or refuse the client with an alert. */
 static void
 conn_abort(struct forward *f, struct conn *c)
 {
@@ -265,10 +270,10 @@ half_stop(struct half *h)
 }
 
 /*
- * A stream failed: the other side is told of an abort, never of an end.  But
- * what the failed one has sent before, as an early answer, is the other's, and
- * a reset would overtake it on its way.  So the abort waits until all of it is
- * moved and acknowledged, within DELIVER_MS.
+ * A stream failed: the other side sees an abort, never an end.  But what the
+ * failed one sent before, an early answer for instance, has to arrive there,
+ * and a reset would overtake it.  So the abort waits until all of it is moved
+ * and acknowledged, for DELIVER_MS at most.
  */
 static void
 conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
@@ -300,7 +305,7 @@ conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 		conn_abort(f, c);
 }
 
-/* Of what it has sent, nothing more will come. */
+/* A peer that does not answer: nothing more will arrive from it. */
 static void
 conn_died(struct forward *f, struct conn *c, int side)
 {
@@ -312,7 +317,7 @@ conn_died(struct forward *f, struct conn *c, int side)
 	conn_busy(f, c);
 }
 
-/* Did the stream want to wait?  The one place that maps wants to events. */
+/* The event that a result wants, in *events; 0: it is not a want. */
 static int
 wants(ssize_t result, short *events)
 {
@@ -327,11 +332,12 @@ wants(ssize_t result, short *events)
 
 /*
  * HALVES
- * One direction each, written once.  A step answers 1 if the half moved on, and
- * 0 if it has to stop: it waits, it is done, or the connection has failed.
+ * One direction each; the code is the same for both.  Drain, fill and finish
+ * return 1 if the half moved on, and 0 if it has to stop: it waits, it is done,
+ * or the connection has failed.
  */
 
-/* What the half needs of its source, and of its destination, to move on. */
+/* The events that a half waits for, of its source and of its destination. */
 static short
 half_reads(const struct half *h)
 {
@@ -395,7 +401,7 @@ half_fill(struct forward *f, struct conn *c, int from)
 	h->write_on = POLLOUT;
 	h->off = 0;
 	h->len = (size_t)n;
-	/* Less than it could have been: there is no more at the moment. */
+	/* A short read: there is no more at the moment. */
 	if (half_drain(f, c, from, f->fill))
 		return (size_t)n == size;
 	if (h->len == 0)	/* dst has failed */
@@ -493,7 +499,7 @@ conn_dialing(struct forward *f, struct conn *c)
 		conn_dial(f, c, backend->ops->error(backend));
 }
 
-/* Step both directions; 1 if bytes were moved.  The phase may change. */
+/* Step both directions; 1 if bytes moved.  The phase may have changed. */
 static int
 conn_move(struct forward *f, struct conn *c)
 {
@@ -528,7 +534,7 @@ conn_flowing(struct forward *f, struct conn *c)
 		conn_enter(f, c, phase);
 }
 
-/* What the side that failed has sent still moves, and an alert to it does. */
+/* Still moves: what the failed side sent, and an alert to that side. */
 static void
 conn_delivering(struct forward *f, struct conn *c)
 {
@@ -544,7 +550,7 @@ conn_delivering(struct forward *f, struct conn *c)
 		conn_enter(f, c, DELIVERING);
 }
 
-/* Has it arrived?  Asked at first, and then by conn_ask_again(). */
+/* Abort, once all has arrived.  conn_ask_again() has it asked again. */
 static void
 conn_flushing(struct forward *f, struct conn *c)
 {
@@ -555,9 +561,9 @@ conn_flushing(struct forward *f, struct conn *c)
 }
 
 /*
- * A client that makes room for its alert is given the time to.  One whose
- * bytes can't be read, since the kernel does not decrypt them, is left alone
- * until it closes.
+ * The time begins again when a client makes room for its alert.  If its bytes
+ * can't be read, because the kernel fails to decrypt them, only its close is
+ * waited for.
  */
 static void
 conn_lingering_close(struct forward *f, struct conn *c)
@@ -582,7 +588,7 @@ conn_lingering_close(struct forward *f, struct conn *c)
 		conn_end(f, c, 0, "closed");
 }
 
-/* What a side waits for, always derived, never stored. */
+/* The events that a side waits for: always derived, never stored. */
 static short
 interest(const struct conn *c, int side)
 {
@@ -605,10 +611,10 @@ interest(const struct conn *c, int side)
 }
 
 /*
- * A level-triggered poller tells of errors and hang-ups wanted or not.  Where
- * nothing waits for the side, an error may end the connection, if not one that
- * has failed; and a hang-up (both directions ended, in order) has been dealt
- * with already.
+ * A level-triggered poller reports errors and hang-ups, wanted or not.  On a
+ * side that waits for nothing, an error may end the connection.  A hang-up
+ * there says only that both directions have ended, in order, which is known:
+ * the side is dropped from the poller, or the loop would spin.
  */
 static void
 conn_trouble(struct forward *f, struct conn *c, int side)
@@ -629,7 +635,7 @@ conn_trouble(struct forward *f, struct conn *c, int side)
 	poller_drop(f->poller, &c->sources[side]);
 }
 
-/* Have the poller, or the library that has read ahead, tell of a side. */
+/* Watch a side; step it again at once if its stream has read ahead. */
 static void
 conn_watch(struct forward *f, struct conn *c, int side)
 {
@@ -691,8 +697,9 @@ conn_step(struct forward *f, struct conn *c)
 }
 
 /*
- * Every FLUSH_MS, or as much later as there are more: whoever acknowledges
- * nothing must not have the others wait, however many connections it has.
+ * TCP announces no acknowledgment, so it is asked every FLUSH_MS.  The more
+ * connections are asked, the more rarely: peers that acknowledge nothing must
+ * not slow the loop down, however many they are.
  */
 static void
 conn_ask_again(struct forward *f, struct conn *c)
@@ -720,7 +727,7 @@ conn_timeout(struct forward *f, struct conn *c)
 		conn_end(f, c, BOTH, "idle timeout");
 		break;
 	case HALF_CLOSED:
-		/* Who was told of the end has a right to its last bytes. */
+		/* A side that was told of the end keeps its last bytes. */
 		for (side = 0; side < SIDES; side++)
 			if (c->halves[!side].state != DONE)
 				unfinished |= ONLY(side);
@@ -796,9 +803,9 @@ is_full(const struct forward *f)
 }
 
 /*
- * When full: whose place a new connection takes, and from when on.  NULL:
- * nobody's.  Who was refused goes first, then the oldest handshake, in which
- * the client has not yet shown that it is more than an open socket.
+ * When full: the connection that a new one may replace, and from when on; or
+ * NULL.  Refused ones go first, then the oldest handshake: such a client has
+ * not yet shown that it is more than an open socket.
  */
 static struct conn *
 next_to_drop(const struct forward *f, int64_t *from)
@@ -811,7 +818,7 @@ next_to_drop(const struct forward *f, int64_t *from)
 	return c;
 }
 
-/* From when on another connection can be accepted; INT64_MAX: who knows. */
+/* From when on a connection can be accepted; INT64_MAX: not foreseeable. */
 static int64_t
 accept_from(const struct forward *f)
 {
@@ -824,7 +831,7 @@ accept_from(const struct forward *f)
 		return from;
 	if ((c = next_to_drop(f, &room)) == NULL)
 		return INT64_MAX;
-	/* Others who have room don't tell when they have no more. */
+	/* Another process has room; it won't say when that is gone: ask. */
 	if (room <= f->now && c->phase == OPENING &&
 	    !f->p.calls->full(f->p.arg))
 		room = f->now + ACCEPT_PAUSE_MS;
@@ -864,7 +871,7 @@ accept_later(struct forward *f, int error)
 	f->p.calls->starved(f->p.arg, error);
 }
 
-/* The next one that waits; 0: none does, or accepting has to pause. */
+/* Accept one; 0: none waits, or accepting has to pause. */
 static int
 accept_next(struct forward *f, int listener)
 {
@@ -904,9 +911,9 @@ forward_empty(struct forward *f, int listener, int64_t until)
 }
 
 /*
- * The poller has something to tell of a source.  Who has accepted from a
- * listener goes to the end of the line of those who share it, by watching it
- * anew; else the same process would be woken each time.
+ * Act on events.  A listener is dropped after accepting, and watched anew by
+ * watch_listeners(): that puts this process at the end of the line of those
+ * that share it.  Else the same one would be woken each time.
  */
 static void
 report(struct forward *f, struct source *s, short revents)
@@ -945,7 +952,7 @@ has_flows(const struct forward *f)
 	    f->queues[HALF_CLOSED].head != NULL;
 }
 
-/* The system itself would try to reach them for a quarter of an hour. */
+/* The kernel itself would try to reach them for a quarter of an hour. */
 static void
 look_for_dead(struct forward *f)
 {
@@ -957,10 +964,12 @@ look_for_dead(struct forward *f)
 	for (i = 0; i < 2; i++) {
 		for (c = f->queues[phases[i]].head; c != NULL; c = next) {
 			next = c->next;
-			for (side = 0; side < SIDES && flows(c); side++)
-				if (stream_is_dead(&c->streams[side],
-			    f->p.answer_ms))
-					conn_died(f, c, side);
+			for (side = 0; side < SIDES && flows(c); side++) {
+				if (!stream_is_dead(&c->streams[side],
+				    f->p.answer_ms))
+					continue;
+				conn_died(f, c, side);
+			}
 		}
 	}
 }
@@ -1010,7 +1019,7 @@ step_busy(struct forward *f)
 	}
 }
 
-/* To the next deadline. */
+/* To the next deadline, as poll(2) takes it. */
 static int
 sleep_ms(const struct forward *f)
 {
@@ -1035,7 +1044,7 @@ sleep_ms(const struct forward *f)
 	return clock_timeout(f->now, until);
 }
 
-/* Sleep until then, or until there is something to do; and take the time. */
+/* Sleep until an event or a deadline; take the time; act on the events. */
 static int
 wait_for_events(struct forward *f, const sigset_t *mask)
 {
@@ -1044,7 +1053,7 @@ wait_for_events(struct forward *f, const sigset_t *mask)
 	short revents;
 
 	f->now = clock_ms();
-	/* More than there may be descriptors: listeners are past that limit. */
+	/* Too many for poll(2): it does without the listeners for a while. */
 	if (n == -1 && error == EMFILE && f->starved_until <= f->now) {
 		accept_later(f, EMFILE);
 		error = EINTR;
@@ -1058,7 +1067,7 @@ wait_for_events(struct forward *f, const sigset_t *mask)
 int
 forward_run(struct forward *f, const sigset_t *mask)
 {
-	int64_t asleep = f->now, before;	/* when it last slept */
+	int64_t before, asleep = f->now;	/* when it last slept */
 	int n;
 
 	while (!f->draining || f->nconns > 0) {
@@ -1174,7 +1183,7 @@ forward_list(struct forward *f)
 
 	for (phase = 0; phase < PHASES; phase++) {
 		for (c = f->queues[phase].head; c != NULL; c = c->next) {
-			how = conn_tell(f, c, names[phase]);
+			how = conn_summary(f, c, names[phase]);
 			f->p.calls->listed(c->user, &how);
 		}
 	}

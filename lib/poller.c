@@ -55,7 +55,7 @@ poller_watch(struct poller *p, struct source *s, short events)
 
 	if (s->is_watched && s->events == events)
 		return 0;
-	/* Of those who share a listener, one is woken for a connection. */
+	/* Else a connection would wake all that share the listener. */
 	if (s->is_shared)
 		ev.events |= EPOLLEXCLUSIVE;
 	if (epoll_ctl(p->fd, op, s->fd, &ev) == -1)
@@ -65,7 +65,7 @@ poller_watch(struct poller *p, struct source *s, short events)
 	return 0;
 }
 
-/* close(2) alone would not do: a child may hold the same socket for a while. */
+/* close(2) is not enough: a child may hold the same socket for a while. */
 void
 poller_drop(struct poller *p, struct source *s)
 {
@@ -175,12 +175,12 @@ poller_wait(struct poller *p, int timeout, const sigset_t *mask)
 
 	n = ppoll(p->fds, (nfds_t)p->n, timeout < 0 ? NULL : &ts, mask);
 	p->left = n > 0 ? p->n : 0;
-	if (n == -1 && errno == EINVAL)
+	if (n == -1 && errno == EINVAL)		/* poll(2), ERRORS */
 		errno = EMFILE;
 	return n;
 }
 
-/* Backwards: the last one takes the place of one that is dropped. */
+/* Backwards: if one is dropped, the last one moves to its slot. */
 struct source *
 poller_next(struct poller *p, short *revents)
 {

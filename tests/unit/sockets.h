@@ -1,4 +1,4 @@
-/* sockets: pairs of them, for unit tests; CHECK(condition) is the includer's. */
+/* sockets, for unit tests.  CHECK(condition) is the includer's. */
 #ifndef SOCKETS_H
 #define SOCKETS_H
 

@@ -1827,7 +1827,8 @@ static void
 test_idle_timeout(void **state)
 {
 	(void)state;
-	bench_new((struct forward_params){ .idle_ms = 500, .half_close_ms = 1 });
+	bench_new((struct forward_params){ .idle_ms = 500,
+	    .half_close_ms = 1 });
 	bench.step = talk_each_400;
 	bench_one();
 	assert_string_equal(bench.reason, "idle timeout");
@@ -2492,7 +2493,8 @@ abort_when_quiet(void)
 {
 	if (world.quiet < 3)
 		return;
-	if (bench.stage == DELIVERING && bench.f->queues[FLOWING].head != NULL) {
+	if (bench.stage == DELIVERING &&
+	    bench.f->queues[FLOWING].head != NULL) {
 		say_to(bench.backends[0]);
 		return;
 	}

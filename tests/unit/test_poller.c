@@ -237,7 +237,7 @@ test_signal(void **state)
 	sigprocmask(SIG_UNBLOCK, &usr1, NULL);
 }
 
-/* poll(2) refuses more than there may be descriptors; epoll_wait(2) does not. */
+/* More sources than there may be descriptors: poll(2) refuses, epoll does not. */
 static void
 test_past_the_limit(void **state)
 {

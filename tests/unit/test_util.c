@@ -274,7 +274,7 @@ test_parse_number(void **state)
 static void
 test_big_endian(void **state)
 {
-	static const unsigned char expected[] = { 0xee, 0x01, 0x02, 0x03, 0xee };
+	static const unsigned char expected[] = { 0xee, 1, 2, 3, 0xee };
 	unsigned char p[16];
 	size_t n;
 

@@ -237,7 +237,7 @@ test_signal(void **state)
 	sigprocmask(SIG_UNBLOCK, &usr1, NULL);
 }
 
-/* More sources than there may be descriptors: poll(2) refuses, epoll does not. */
+/* More sources than descriptors are allowed: poll(2) refuses, epoll does not. */
 static void
 test_past_the_limit(void **state)
 {

@@ -17,14 +17,14 @@
 #include "stream.h"
 #include "util.h"
 
-#define FILL_SIZE	(80 * 1024)	/* more gains little */
+#define FILL_SIZE	(80 * 1024)	/* measured: more gains little */
 #define TURNS		4		/* fills in a row before others run */
 #define ACCEPTS		4		/* the same for a listener */
-#define SIGNALS_MS	50		/* a busy loop takes signals as often */
+#define SIGNALS_MS	50		/* between signals, in a busy loop */
 #define LINGERING_CLOSE_MS 500		/* for a client to read its alert */
 #define DELIVER_MS	30000		/* an abort waits for data, at most */
-#define FLUSH_MS	10		/* flushed() is asked as often, if */
-#define FLUSH_MANY	128		/* not for more than as many */
+#define FLUSH_MS	10		/* from one flushed() to the next */
+#define FLUSH_MANY	128		/* with more connections, rarer */
 #define LOOKS		10		/* for dead peers, in answer_ms */
 
 enum { CLIENT, BACKEND, SIDES };

@@ -45,16 +45,6 @@ deliver_pending_signals(const sigset_t *mask)
 }
 
 int
-close_failed(int fd)
-{
-	int saved = errno;
-
-	close(fd);
-	errno = saved;
-	return -1;
-}
-
-int
 accept_error_is_transient(int error)
 {
 	static const int passing[] = {
@@ -151,4 +141,22 @@ be_get(const unsigned char *p, size_t n)
 	for (; n > 0; n--)
 		value = value << 8 | *p++;
 	return value;
+}
+
+void
+close_fd(int *fd)
+{
+	if (*fd != -1)
+		close(*fd);
+	*fd = -1;
+}
+
+int
+close_failed(int fd)
+{
+	int saved = errno;
+
+	close(fd);
+	errno = saved;
+	return -1;
 }

@@ -12,6 +12,6 @@
 void
 fuzz_begin(void)
 {
-	logging.fd = open("/dev/null", O_WRONLY);
-	logging.level = LEVEL_DEBUG;
+	log_to(open("/dev/null", O_WRONLY), -1);
+	log_set_state(&(struct log_state){ .level = LEVEL_DEBUG });
 }

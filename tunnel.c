@@ -38,8 +38,10 @@
 #include "arguments.h"
 #include "command.h"
 #include "config.h"
+#include "files.h"
 #include "forward.h"
 #include "ktls_probe.h"
+#include "listener.h"
 #include "log.h"
 #include "memory.h"
 #include "net.h"
@@ -63,7 +65,7 @@
 #define TEXT_SIZE	512
 #define HINT_SIZE	1024
 #define BURST		32		/* connections that use memory */
-#define SPARE_FDS	(32 + FORWARD_LISTENERS)	/* not connections' */
+#define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
 #define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
@@ -82,7 +84,7 @@
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
 
-_Static_assert(SOCKETS_MAX == FORWARD_LISTENERS, "each is listened on");
+_Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 
 /*
  * THE SIGNALS
@@ -332,15 +334,6 @@ resolve_all(struct targets *all, const struct value *values, int passive)
  * A configuration put to work by the master, and the processes that serve.
  */
 
-struct listener {
-	int	 fd;
-	const struct target *target;	/* what asked for it, */
-	const struct address *address;	/* and which of its; NULL: fd:N */
-	struct address bound;
-	struct stat file;		/* what it has made, on a Unix socket */
-	int	 kept;			/* another service has it, too */
-};
-
 /* A worker, or room for one. */
 struct slot {
 	pid_t	 pid;			/* 0: empty */
@@ -426,8 +419,7 @@ struct service {
 	struct pool *pool;		/* or NULL */
 	struct ktls_probe kernel;
 	struct targets accepts, connects;
-	struct listener *listeners;
-	size_t	 nlisteners;
+	struct listeners listeners;
 	const struct rlimit *files, *core;	/* for commands */
 	const char *file;		/* of the configuration, or NULL */
 	struct identity identity;
@@ -806,7 +798,7 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 	if (++w->counts->live > w->peak)
 		w->peak = w->counts->live;
 	log_debug("%s accepted", ss->peer);
-	if (w->service->nlisteners > 0 && w->counts->live == w->share.n &&
+	if (w->service->listeners.n > 0 && w->counts->live == w->share.n &&
 	    scoreboard_is_full(&w->service->board))
 		scoreboard_warn_full(&w->service->board, FORWARD_DROP_MS);
 	return ss;
@@ -1102,312 +1094,6 @@ worker_full(void *arg)
 }
 
 /*
- * FILES
- * What the master writes to, or believes, nobody but root and the user that it
- * runs as may replace by something else.
- */
-
-/* Who else can replace what is in a directory. */
-enum writer {
-	NOBODY_ELSE, WORKERS_USER, ANYBODY, ANOTHER_USER, ANOTHER_GROUP
-};
-
-static const char *const writers[] = {
-	"nobody else", "the workers' user", "anybody", "another user",
-	"another group"
-};
-
-/* Whom the workers run as. */
-struct files_user {
-	uid_t	 uid;
-	gid_t	 gid;
-};
-
-/* The directory that a file is in. */
-struct place {
-	char	 directory[PATH_MAX];	/* without links */
-	char	 culprit[PATH_MAX];	/* it or one above: who can write */
-	enum writer writer;		/* to that */
-	int	 is_open;		/* all users can get there */
-};
-
-static int
-files_is_ours(const struct stat *st)
-{
-	return st->st_uid == 0 || st->st_uid == geteuid();
-}
-
-static enum writer
-writer_of(struct files_user user, const struct stat *st)
-{
-	int by_group = (st->st_mode & S_IWGRP) != 0;
-
-	if (user.uid != geteuid() && (st->st_uid == user.uid ||
-	    (by_group && st->st_gid == user.gid)))
-		return WORKERS_USER;
-	if (!(st->st_mode & S_ISVTX) && (st->st_mode & S_IWOTH))
-		return ANYBODY;
-	if (!files_is_ours(st))
-		return ANOTHER_USER;
-	if (!(st->st_mode & S_ISVTX) && by_group && st->st_gid != 0 &&
-	    st->st_gid != getegid())
-		return ANOTHER_GROUP;
-	return NOBODY_ELSE;
-}
-
-static int
-is_refused(enum writer w)
-{
-	return w == WORKERS_USER || w == ANYBODY;
-}
-
-/* One more directory on the way: the first counts, unless one is worse. */
-static void
-look_at(struct files_user user, const char *directory, struct place *p)
-{
-	enum writer w = NOBODY_ELSE;
-	struct stat st;
-
-	/* Who made a link may lead it elsewhere; its mode says nothing. */
-	if (lstat(directory, &st) == 0 && S_ISLNK(st.st_mode)) {
-		st.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
-		w = writer_of(user, &st);
-	}
-	if (w == NOBODY_ELSE && stat(directory, &st) == 0) {
-		w = writer_of(user, &st);
-		p->is_open &= (st.st_mode & S_IXOTH) != 0;
-	}
-	if (w == NOBODY_ELSE || is_refused(p->writer) ||
-	    (p->writer != NOBODY_ELSE && !is_refused(w)))
-		return;
-	p->writer = w;
-	snprintf(p->culprit, sizeof(p->culprit), "%s", directory);
-}
-
-static void
-look_along(struct files_user user, const char *path, struct place *p)
-{
-	size_t n = 0;
-
-	snprintf(p->directory, sizeof(p->directory), "%s",
-	    *path == '/' ? "/" : ".");
-	for (;;) {
-		look_at(user, p->directory, p);
-		n += 1 + strcspn(path + n + 1, "/");
-		if (path[n] == '\0')
-			break;
-		snprintf(p->directory, sizeof(p->directory), "%.*s", (int)n,
-		    path);
-	}
-}
-
-/*
- * Who else can replace the file, as a clause; or NULL.  Each directory on the
- * way counts, also on the one that links lead to: with it, all that is in it is
- * replaced.  One that can't be looked at keeps the file from being opened, too.
- */
-static const char *
-find_place(struct files_user user, const char *path, struct place *p)
-{
-	static char text[PATH_MAX + 64];
-	char real[PATH_MAX];
-
-	p->writer = NOBODY_ELSE;
-	p->culprit[0] = '\0';
-	p->is_open = 1;
-	look_along(user, path, p);
-	if (realpath(p->directory, real) != NULL) {
-		look_along(user, real, p);
-		look_at(user, real, p);
-		snprintf(p->directory, sizeof(p->directory), "%s", real);
-	}
-	snprintf(text, sizeof(text), "%s can write to the directory %s",
-	    writers[p->writer], p->culprit);
-	return p->writer != NOBODY_ELSE ? text : NULL;
-}
-
-/* Why what is there is not for this option; or NULL. */
-static const char *
-file_fault(int option, const struct stat *st)
-{
-	if (S_ISLNK(st->st_mode) || (S_ISREG(st->st_mode) && st->st_nlink > 1))
-		return "it is a link";
-	if (!files_is_ours(st))
-		return "it belongs to another user";
-	if (S_ISREG(st->st_mode) || (option == LOG &&
-	    (S_ISFIFO(st->st_mode) || S_ISCHR(st->st_mode))))
-		return NULL;
-	return "it is not a regular file";
-}
-
-/* Why it can't be opened, or is not to be; or NULL.  Nothing is made. */
-static const char *
-files_fault(struct files_user user, int option, const char *path)
-{
-	int is_read = option == TICKET_KEYS;	/* and may be a link */
-	struct place place;
-	const char *why = find_place(user, path, &place);
-	struct stat st;
-
-	if (is_refused(place.writer))
-		return why;
-	if (option == ACCEPT)
-		return NULL;
-	if ((is_read ? stat : lstat)(path, &st) == 0) {
-		if ((why = file_fault(option, &st)) != NULL)
-			return why;
-		if (is_read && is_refused(writer_of(user, &st)))
-			return "others can write to it";
-	} else if (errno == ENOENT)
-		path = place.directory;
-	if (option == STATS_FILE)
-		path = place.directory;	/* where a new one takes its place */
-	return access(path, is_read ? R_OK : W_OK) == -1 ? strerror(errno) :
-	    NULL;
-}
-
-/* The standard descriptor that log names; -1: syslog, 0: it is a file. */
-static int
-log_stream(const char *log)
-{
-	if (strcmp(log, "syslog") == 0)
-		return -1;
-	if (strcmp(log, "/dev/stdout") == 0)
-		return STDOUT_FILENO;
-	return strcmp(log, "stderr") == 0 || strcmp(log, "/dev/stderr") == 0 ?
-	    STDERR_FILENO : 0;
-}
-
-/* The path that a value of this option names, or NULL. */
-static const char *
-path_of(int option, const char *text)
-{
-	if (option == ACCEPT)
-		return strncmp(text, "unix:", 5) == 0 && text[5] != '\0' ?
-		    text + 5 : NULL;
-	return option == LOG && log_stream(text) != 0 ? NULL : text;
-}
-
-/*
- * What others must not be able to replace: -1 after sentences.  As warnings,
- * what they can replace, though that may be as it was meant to be.
- */
-static int
-files_check(const struct config *cfg, struct files_user user,
-    enum log_level level)
-{
-	static const int checked[] = {
-		ACCEPT, TICKET_KEYS, PIDFILE, LOG, STATS_FILE
-	};
-	struct place place;
-	const char *path, *why;
-	const struct value *v;
-	size_t i;
-	int r = 0;
-
-	for (i = 0; i < sizeof(checked) / sizeof(checked[0]); i++) {
-		for (v = cfg->given[checked[i]]; v != NULL; v = v->next) {
-			if ((path = path_of(checked[i], v->text)) == NULL)
-				continue;
-			if (level == LEVEL_ERROR &&
-			    cfg->is_wrong[checked[i]])
-				continue;
-			why = level == LEVEL_ERROR ?
-			    files_fault(user, checked[i], path) :
-			    find_place(user, path, &place);
-			if (why == NULL)
-				continue;
-			log_at(level, "%s: %s %s: %s", v->where,
-			    options[checked[i]].name, v->text, why);
-			if (level == LEVEL_ERROR)
-				r = -1;
-		}
-	}
-	return r;
-}
-
-/* Secrets that more than their owner and group can read. */
-static void
-files_warn_of_readers(const struct config *cfg)
-{
-	/* Who can write there is another question. */
-	const struct files_user nobody = { geteuid(), getegid() };
-	const int secrets[] = { cfg->given[KEY] != NULL ? KEY : CERT,
-	    KEY_PASSWORD_FILE, TICKET_KEYS };
-	struct place place;
-	const struct value *v;
-	char path[PATH_MAX];
-	struct stat st;
-	size_t i;
-
-	for (i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++) {
-		for (v = cfg->given[secrets[i]]; v != NULL; v = v->next) {
-			if (realpath(v->text, path) == NULL ||
-			    stat(path, &st) == -1)
-				continue;
-			find_place(nobody, path, &place);
-			if (place.is_open && (st.st_mode & S_IRWXO) != 0)
-				log_warning("%s: %s %s: other users have "
-				    "access to it (mode %04o)", v->where,
-				    options[secrets[i]].name, v->text,
-				    (unsigned)st.st_mode & 07777);
-		}
-	}
-}
-
-/* A file that is not there yet, to write to; NULL with errno. */
-static FILE *
-files_create(const char *name, mode_t mode)
-{
-	int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW |
-	    O_CLOEXEC, mode);
-	FILE *fp = NULL;
-	int saved;
-
-	if (fd != -1 && (fchmod(fd, mode) == -1 ||
-	    (fp = fdopen(fd, "w")) == NULL)) {
-		saved = errno;
-		unlink(name);
-		close(fd);
-		errno = saved;
-	}
-	return fp;
-}
-
-/*
- * To write to it, made with this mode if need be; -1 after one sentence.  A
- * FIFO that nobody reads yet can only be opened while somebody does.
- */
-static int
-files_open(const struct config *cfg, struct files_user user, int option,
-    int flags, mode_t mode)
-{
-	const char *name = config_text(cfg, option);
-	const char *why = files_fault(user, option, name);
-	int fd = -1, reader = -1;
-	struct stat st;
-
-	flags |= O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-	if (why == NULL && (fd = open(name, flags, mode)) == -1 &&
-	    errno == ENXIO) {
-		reader = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-		fd = open(name, flags, mode);
-	}
-	if (reader != -1)
-		close(reader);
-	if (why == NULL)
-		why = fd == -1 || fstat(fd, &st) == -1 ? strerror(errno) :
-		    file_fault(option, &st);
-	if (why == NULL)
-		return fd;
-	log_error("%s: %s %s: %s", config_where(cfg, option),
-	    options[option].name, name, why);
-	if (fd != -1)
-		close(fd);
-	return -1;
-}
-
-/*
  * THE LOG, OPENED
  */
 
@@ -1444,189 +1130,6 @@ log_open(const struct service *sv)
 	log_configure(strcmp(to, "stderr") != 0,
 	    (enum log_level)sv->cfg.number[LOG_LEVEL]);
 	return 0;
-}
-
-/*
- * LISTENERS
- */
-
-/* On a Unix socket: is it what clients find at its path? */
-static int
-has_path(const struct listener *l)
-{
-	const struct sockaddr_un *un = (const void *)&l->bound.sa;
-	struct stat st;
-
-	return lstat(un->sun_path, &st) == 0 && st.st_ino == l->file.st_ino &&
-	    st.st_dev == l->file.st_dev;
-}
-
-/* A path that we have made.  One that was passed to us is none of ours. */
-static int
-owns_path(const struct listener *l)
-{
-	return l->address != NULL && l->bound.sa.ss_family == AF_UNIX;
-}
-
-/* Was it made for the same fd:N, or for the same address? */
-static int
-is_same_listener(const struct listener *a, const struct listener *b)
-{
-	if (a->address == NULL || b->address == NULL)
-		return a->address == b->address &&
-		    a->target->fd == b->target->fd;
-	return a->target->any == b->target->any &&
-	    a->address->len == b->address->len &&
-	    memcmp(&a->address->sa, &b->address->sa, sizeof(a->address->sa)) ==
-	    0;
-}
-
-static const char *
-why_no_listener(int error)
-{
-	_Static_assert(FORWARD_LISTENERS == 64, "it is said below");
-
-	switch (error) {
-	case E2BIG:
-		return "there are too many (allowed: 64 addresses in all)";
-	case EBUSY:
-		return "it was opened here, and not passed by whoever started "
-		    "this";
-	case EEXIST:
-		return "it is given twice";
-	case ENOTSOCK:
-		return "it is not the number of a listening socket";
-	default:
-		return strerror(error);
-	}
-}
-
-static int
-is_our_own(const struct service *sv, int fd)
-{
-	size_t i;
-
-	for (i = 0; sv != NULL && i < sv->nlisteners; i++)
-		if (sv->listeners[i].fd == fd)
-			return 1;
-	return 0;
-}
-
-/* Listen on an address of a target, or go on with the socket that old has. */
-static int
-open_listener(struct service *sv, struct service *old, const struct target *t,
-    const struct address *a)
-{
-	struct listener *l = &sv->listeners[sv->nlisteners];
-	size_t i;
-
-	if (sv->nlisteners == FORWARD_LISTENERS) {
-		errno = E2BIG;
-		return -1;
-	}
-	l->target = t;
-	l->address = a;
-	for (i = 0; old != NULL && i < old->nlisteners; i++) {
-		struct listener *o = &old->listeners[i];
-
-		if (!o->kept && is_same_listener(o, l) &&
-		    (!owns_path(o) || has_path(o))) {
-			l->fd = o->fd;
-			l->bound = o->bound;
-			l->file = o->file;
-			l->kept = o->kept = 1;
-			sv->nlisteners++;
-			return 0;
-		}
-	}
-	for (i = 0; a == NULL && i < sv->nlisteners; i++) {
-		if (is_same_listener(&sv->listeners[i], l)) {
-			errno = EEXIST;
-			return -1;
-		}
-	}
-	if (a == NULL && (is_our_own(sv, t->fd) || is_our_own(old, t->fd))) {
-		errno = EBUSY;
-		return -1;
-	}
-	l->fd = a != NULL ? net_listen(a, t->any) : net_inherit(t->fd);
-	if (l->fd == -1)
-		return -1;
-	/* Inherited by what is accepted. */
-	net_set_socket_options(l->fd, sv->cfg.number[KEEPALIVE]);
-	l->bound.len = sizeof(l->bound.sa);
-	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
-	net_normalize(&l->bound);
-	if (owns_path(l))
-		lstat(((const struct sockaddr_un *)(const void *)
-		    &l->bound.sa)->sun_path, &l->file);
-	sv->nlisteners++;
-	return 0;
-}
-
-/* All that accept asks for; -1 after one sentence. */
-static int
-open_listeners(struct service *sv, struct service *old)
-{
-	size_t i, j;
-
-	for (i = 0; i < sv->accepts.n; i++) {
-		const struct target *t = &sv->accepts.list[i];
-
-		for (j = 0; j < (t->fd != -1 ? 1 : t->n); j++) {
-			const struct address *a = t->fd != -1 ? NULL :
-			    &t->addrs[j];
-
-			if (open_listener(sv, old, t, a) == 0)
-				continue;
-			log_error("%s: accept %s: %s", t->where,
-			    a != NULL ? a->text : t->given,
-			    why_no_listener(errno));
-			return -1;
-		}
-	}
-	return 0;
-}
-
-/* But for those that another service has as well.  Only the master unlinks. */
-static void
-close_listeners(struct service *sv, int unlinks)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nlisteners; i++) {
-		struct listener *l = &sv->listeners[i];
-		const struct sockaddr_un *un = (const void *)&l->bound.sa;
-
-		if (l->kept)
-			continue;
-		/* In this order: once closed, another may have its name. */
-		if (unlinks && owns_path(l) && has_path(l))
-			unlink(un->sun_path);
-		close(l->fd);
-	}
-	sv->nlisteners = 0;
-}
-
-/* Those of before are as this configuration has it, from now on. */
-static void
-tune_kept(const struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nlisteners; i++)
-		if (sv->listeners[i].kept)
-			net_set_socket_options(sv->listeners[i].fd,
-			    sv->cfg.number[KEEPALIVE]);
-}
-
-static void
-keep_none(struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nlisteners; i++)
-		sv->listeners[i].kept = 0;
 }
 
 /*
@@ -1986,14 +1489,12 @@ service_close(struct service *sv)
 	struct config numbers = { .command = NULL };
 
 	memcpy(numbers.number, sv->cfg.number, sizeof(numbers.number));
-	free(sv->listeners);
+	listeners_free(&sv->listeners);
 	free(sv->accepts.list);
 	free(sv->connects.list);
 	tls_config_free(sv->tls);
 	pool_free(sv->pool);
 	config_free(&sv->cfg);
-	sv->listeners = NULL;
-	sv->nlisteners = 0;
 	sv->accepts = sv->connects = (struct targets){ .n = 0 };
 	sv->tls = NULL;
 	sv->pool = NULL;
@@ -2088,8 +1589,7 @@ service_alloc(const struct arguments *a)
 {
 	struct service *sv = calloc(1, sizeof(*sv));
 
-	if (sv == NULL || (sv->listeners = calloc(FORWARD_LISTENERS,
-	    sizeof(*sv->listeners))) == NULL) {
+	if (sv == NULL || listeners_new(&sv->listeners) == -1) {
 		free(sv);
 		return NULL;
 	}
@@ -2098,6 +1598,13 @@ service_alloc(const struct arguments *a)
 	sv->core = &a->core;
 	sv->file = a->file;
 	return sv;
+}
+
+static int
+service_listen(struct service *sv, struct service *old)
+{
+	return listeners_open(&sv->listeners, old != NULL ? &old->listeners :
+	    NULL, &sv->accepts, sv->cfg.number[KEEPALIVE]);
 }
 
 /*
@@ -2255,13 +1762,13 @@ struct incoming {
 static void
 accept_last(struct worker *w)
 {
-	const struct service *sv = w->service;
+	const struct listeners *ls = &w->service->listeners;
 	int64_t until = clock_ms() + LAST_MS;
 	size_t i;
 
-	for (i = 0; i < sv->nlisteners; i++)
-		if (sv->listeners[i].address != NULL)
-			forward_empty(w->engine, sv->listeners[i].fd, until);
+	for (i = 0; i < ls->n; i++)
+		if (ls->list[i].address != NULL)
+			forward_empty(w->engine, ls->list[i].fd, until);
 }
 
 /* A later call may bring the end forward. */
@@ -2274,7 +1781,7 @@ worker_drain(struct worker *w, int64_t ms, int is_cut)
 	if (w->stopping)
 		return;
 	w->stopping = 1;
-	close_listeners(w->service, 0);
+	listeners_close(&w->service->listeners, 0);
 	if (w->line != -1)
 		send(w->line, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
@@ -2350,6 +1857,7 @@ worker_engine(struct worker *w)
 		.starved = worker_starved,
 		.full = worker_full,
 	};
+	const struct listeners *ls = &w->service->listeners;
 	const int64_t *number = w->service->cfg.number;
 	struct forward_params params = {
 		.calls = &calls,
@@ -2367,9 +1875,8 @@ worker_engine(struct worker *w)
 
 	if ((w->engine = forward_new(&params)) == NULL)
 		return -1;
-	for (i = 0; i < w->service->nlisteners; i++)
-		if (forward_listen(w->engine, w->service->listeners[i].fd) ==
-		    -1)
+	for (i = 0; i < ls->n; i++)
+		if (forward_listen(w->engine, ls->list[i].fd) == -1)
 			return -1;
 	return 0;
 }
@@ -2396,8 +1903,8 @@ move_fd(int *fd, int from)
 static int
 set_apart(struct worker *w, size_t slot)
 {
-	struct service *sv = w->service;
-	rlim_t need = descriptors_of(sv, slot);
+	struct listeners *ls = &w->service->listeners;
+	rlim_t need = descriptors_of(w->service, slot);
 	struct rlimit limit;
 	size_t i;
 
@@ -2406,11 +1913,11 @@ set_apart(struct worker *w, size_t slot)
 	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
 		return -1;
 	limit.rlim_cur = (limit.rlim_cur < need ? limit.rlim_cur : need) -
-	    sv->nlisteners - 1;
+	    ls->n - 1;
 	if (move_fd(&w->line, (int)limit.rlim_cur) == -1)
 		return -1;
-	for (i = 0; i < sv->nlisteners; i++)
-		if (move_fd(&sv->listeners[i].fd, (int)limit.rlim_cur) == -1)
+	for (i = 0; i < ls->n; i++)
+		if (move_fd(&ls->list[i].fd, (int)limit.rlim_cur) == -1)
 			return -1;
 	return setrlimit(RLIMIT_NOFILE, &limit);
 }
@@ -2502,7 +2009,7 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 	if (in != NULL)
 		forward_add(w->engine, in->fd,
 		    (const struct sockaddr *)&in->sa, in->len);
-	if (w->service->nlisteners == 0)
+	if (w->service->listeners.n == 0)
 		forward_drain(w->engine, 0);
 	if (forward_run(w->engine, asleep) == -1) {
 		log_error("%s: %s", forward_poller, strerror(errno));
@@ -3352,8 +2859,8 @@ leave_master(const struct master *m, struct service *sv,
 
 	workers_close_channels(&sv->workers);
 	if (m->live != sv)
-		close_listeners(m->live, 0);
-	keep_none(sv);
+		listeners_close(&m->live->listeners, 0);
+	listeners_keep_none(&sv->listeners);
 	for (old = sv->older; old != NULL; old = old->older) {
 		close_fd(&old->board.fd);
 		workers_close_channels(&old->workers);
@@ -3361,7 +2868,7 @@ leave_master(const struct master *m, struct service *sv,
 		service_close(old);
 	}
 	if (sv->cfg.number[MODE] == FORK)
-		close_listeners(sv, 0);
+		listeners_close(&sv->listeners, 0);
 	if (in == NULL && m->waiting.fd != -1)
 		close(m->waiting.fd);
 	if (m->parent != -1)
@@ -3384,8 +2891,8 @@ lower_descriptors(struct worker *w, struct service *sv)
 	size_t i;
 
 	move_fd(&w->line, STDERR_FILENO + 1);
-	for (i = 0; i < sv->nlisteners; i++)
-		move_fd(&sv->listeners[i].fd, STDERR_FILENO + 1);
+	for (i = 0; i < sv->listeners.n; i++)
+		move_fd(&sv->listeners.list[i].fd, STDERR_FILENO + 1);
 	log_lower();
 }
 
@@ -3495,10 +3002,10 @@ count_waiting(const struct service *sv)
 	struct tcp_info info = { .tcpi_unacked = 0 };
 	size_t i, n = 0;
 
-	for (i = 0; i < sv->nlisteners; i++) {
+	for (i = 0; i < sv->listeners.n; i++) {
 		socklen_t len = sizeof(info);
 
-		if (getsockopt(sv->listeners[i].fd, IPPROTO_TCP, TCP_INFO,
+		if (getsockopt(sv->listeners.list[i].fd, IPPROTO_TCP, TCP_INFO,
 		    &info, &len) == 0)
 			n += info.tcpi_unacked;
 	}
@@ -3728,18 +3235,18 @@ let_go(struct service *sv)
 
 /* What is new, or gone. */
 static void
-tell_listeners(const struct service *sv, const struct service *old)
+tell_listeners(const struct listeners *ls, const struct listeners *old)
 {
 	size_t i;
 
-	for (i = 0; old != NULL && i < old->nlisteners; i++)
-		if (!old->listeners[i].kept)
+	for (i = 0; old != NULL && i < old->n; i++)
+		if (!old->list[i].kept)
 			log_notice("no longer listening on %s",
-			    old->listeners[i].bound.text);
-	for (i = 0; i < sv->nlisteners; i++)
-		if (!sv->listeners[i].kept)
+			    old->list[i].bound.text);
+	for (i = 0; i < ls->n; i++)
+		if (!ls->list[i].kept)
 			log_notice("listening on %s",
-			    sv->listeners[i].bound.text);
+			    ls->list[i].bound.text);
 }
 
 static void
@@ -3756,7 +3263,7 @@ announce(const struct service *sv, const struct service *old)
 {
 	char text[LOG_SIZE];
 
-	tell_listeners(sv, old);
+	tell_listeners(&sv->listeners, old != NULL ? &old->listeners : NULL);
 	ktls_probe_text(&sv->kernel, text, sizeof(text));
 	if (old == NULL)
 		log_at(sv->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
@@ -3815,8 +3322,8 @@ warn_of_fixed(const struct service *sv, const struct service *old)
 static void
 give_up(struct master *m, struct service *sv)
 {
-	close_listeners(sv, 1);
-	keep_none(m->live);
+	listeners_close(&sv->listeners, 1);
+	listeners_keep_none(&m->live->listeners);
 	workers_dismiss(&sv->workers);
 	workers_abort(&sv->workers);
 	sv->older = m->live->older;
@@ -3890,16 +3397,16 @@ replace(struct master *m)
 		return -1;
 	sv->older = old;
 	prepare(sv);
-	if (open_listeners(sv, old) == -1 || log_open(sv) == -1 ||
+	if (service_listen(sv, old) == -1 || log_open(sv) == -1 ||
 	    start_workers(m, sv) == -1) {
 		give_up(m, sv);
 		return -1;
 	}
 	warn_of_fixed(sv, old);
 	announce(sv, old);
-	close_listeners(old, 1);
-	tune_kept(sv);
-	keep_none(sv);
+	listeners_close(&old->listeners, 1);
+	listeners_tune(&sv->listeners, sv->cfg.number[KEEPALIVE]);
+	listeners_keep_none(&sv->listeners);
 	m->live = sv;
 	warn_daily(m);
 	m->stats.generation++;
@@ -3942,10 +3449,10 @@ serve_last(struct master *m)
 	int64_t until = clock_ms() + LAST_MS;
 	size_t i;
 
-	for (i = 0; i < sv->nlisteners; i++)
-		while (sv->listeners[i].address != NULL && may_serve(m) &&
+	for (i = 0; i < sv->listeners.n; i++)
+		while (sv->listeners.list[i].address != NULL && may_serve(m) &&
 		    !workers_are_full(&sv->workers) && clock_ms() < until &&
-		    accept_one(m, sv->listeners[i].fd))
+		    accept_one(m, sv->listeners.list[i].fd))
 			serve_waiting(m);
 }
 
@@ -3962,7 +3469,7 @@ stop(struct master *m, int at_once)
 	if (!at_once && m->waiting.fd == -1)
 		serve_last(m);
 	scoreboard_stop(&m->live->board);
-	close_listeners(m->live, 1);
+	listeners_close(&m->live->listeners, 1);
 	drop_waiting(m);
 	m->stopping = 1;
 	for (sv = m->live; sv != NULL; sv = sv->older) {
@@ -4192,14 +3699,14 @@ carry_listeners(struct parcel *x, struct service *sv)
 {
 	size_t i;
 
-	carry_size(x, &sv->nlisteners, FORWARD_LISTENERS);
+	carry_size(x, &sv->listeners.n, LISTENERS_MAX);
 	if (x->reads) {
-		sv->accepts.n = sv->nlisteners;
-		sv->accepts.list = calloc(sv->nlisteners + 1,
+		sv->accepts.n = sv->listeners.n;
+		sv->accepts.list = calloc(sv->listeners.n + 1,
 		    sizeof(*sv->accepts.list));
 	}
-	for (i = 0; i < sv->nlisteners && x->bad == NULL; i++) {
-		struct listener *l = &sv->listeners[i];
+	for (i = 0; i < sv->listeners.n && x->bad == NULL; i++) {
+		struct listener *l = &sv->listeners.list[i];
 		struct target t;
 
 		if (x->reads && sv->accepts.list == NULL) {
@@ -4490,7 +3997,7 @@ carry_passed(struct parcel *x, struct arguments *a)
 {
 	int i, fd;
 
-	carry_int(x, &a->passed, 0, FORWARD_LISTENERS);
+	carry_int(x, &a->passed, 0, LISTENERS_MAX);
 	for (i = 0; i < a->passed; i++) {
 		fd = x->reads || !net_is_listening(PASSED + i) ? -1 :
 		    PASSED + i;
@@ -4987,17 +4494,17 @@ go_on(struct master *m, struct arguments *a)
 	a->again = &was->cfg;
 	sv = service_new(a, was);
 	a->again = NULL;
-	if (sv == NULL || open_listeners(sv, was) == -1) {
+	if (sv == NULL || service_listen(sv, was) == -1) {
 		if (sv != NULL)
-			close_listeners(sv, 1);
+			listeners_close(&sv->listeners, 1);
 		service_free(sv);
-		keep_none(was);
+		listeners_keep_none(&was->listeners);
 		was->workers.retry_at = m->renew_at = INT64_MAX;
 		log_error("no worker will be started before a reload is "
 		    "right");
 	} else {
-		close_listeners(was, 1);
-		keep_none(sv);
+		listeners_close(&was->listeners, 1);
+		listeners_keep_none(&sv->listeners);
 		prepare(sv);
 		take_workers(sv, was);
 		sv->older = was->older;
@@ -5274,18 +4781,18 @@ static void
 sleep_until_due(struct master *m)
 {
 	const struct service *sv = m->live;
-	struct pollfd p[FORWARD_LISTENERS];
+	struct pollfd p[LISTENERS_MAX];
 	int ms = sleep_ms(m), ready;
 	struct timespec ts = { .tv_sec = ms / 1000,
 	    .tv_nsec = ms % 1000 * 1000000L };
 	nfds_t i, n = 0;
 
 	if (m->waiting.fd == -1 && slot_from(m) <= clock_ms())
-		n = sv->nlisteners;
+		n = sv->listeners.n;
 	for (i = 0; i < n; i++)
 		p[i] = (struct pollfd){ .events = POLLIN, .fd =
-		    sv->listeners[(m->next_listener + i) %
-		    sv->nlisteners].fd };
+		    sv->listeners.list[(m->next_listener + i) %
+		    sv->listeners.n].fd };
 	ready = ppoll(p, n, ms == -1 ? NULL : &ts, &m->asleep);
 	deliver_pending_signals(&m->asleep);
 	for (i = 0; ready > 0 && i < n; i++)
@@ -5579,7 +5086,7 @@ run_service(struct arguments *a)
 	m.pid = getpid();
 	prepare(m.live);
 	catch_signals(&m.asleep);
-	if (open_listeners(m.live, NULL) == -1)
+	if (service_listen(m.live, NULL) == -1)
 		r = exit_status(errno);
 	else if (write_pidfile(&m) == 0 && log_open(m.live) == 0)
 		r = serve(&m);
@@ -5588,7 +5095,7 @@ out:
 		unlink(m.pidfile_name);
 	free(m.pidfile_name);
 	upgrade_free(&m);
-	close_listeners(m.live, 1);
+	listeners_close(&m.live->listeners, 1);
 	service_free(m.live);
 	return r;
 }

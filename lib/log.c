@@ -228,6 +228,17 @@ log_open_stream(int stream)
 	return fd != -1 ? fd : stream;
 }
 
+int
+log_stream(const char *log)
+{
+	if (strcmp(log, "syslog") == 0)
+		return -1;
+	if (strcmp(log, "/dev/stdout") == 0)
+		return STDOUT_FILENO;
+	return strcmp(log, "stderr") == 0 || strcmp(log, "/dev/stderr") == 0 ?
+	    STDERR_FILENO : 0;
+}
+
 void
 log_to(int fd, int stream)
 {

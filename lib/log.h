@@ -90,6 +90,9 @@ enum log_level log_get_level(void);
  */
 int	 log_open_stream(int stream);
 
+/* The standard descriptor that log names; -1: syslog, 0: it is a file. */
+int	 log_stream(const char *log);
+
 /* Now, since what comes may have no access to it. */
 void	 log_connect_syslog(void);
 

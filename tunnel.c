@@ -62,7 +62,6 @@
 #define EXIT_CONFIG	2
 #define LOG_SIZE	2048
 #define TEXT_SIZE	512
-#define HINT_SIZE	1024
 #define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
 #define STARVED_EVERY	10		/* seconds between two complaints */

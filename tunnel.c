@@ -31,11 +31,13 @@
 #endif
 
 #include "arguments.h"
+#include "command.h"
 #include "config.h"
 #include "control.h"
 #include "daemon.h"
 #include "files.h"
 #include "forward.h"
+#include "ktls_probe.h"
 #include "listener.h"
 #include "log.h"
 #include "memory.h"
@@ -377,13 +379,6 @@ struct pool {
 	unsigned services;
 };
 
-/* What the kernel can do of TLS: see KERNEL TLS. */
-struct kernel_tls {
-	unsigned can;			/* in bits of tls.h */
-	int	 spins;			/* over half a record */
-	char	 why[TEXT_SIZE];	/* if it can't do anything */
-};
-
 /*
  * One generation: a reload makes another, and this one leaves.  What is left of
  * it then is small, and goes with its last worker: see let_go().
@@ -393,7 +388,7 @@ struct service {
 	struct config cfg;
 	struct tls_config *tls;
 	struct pool *pool;		/* or NULL */
-	struct kernel_tls kernel;
+	struct ktls_probe kernel;
 	struct targets accepts, connects;
 	struct listeners listeners;
 	const struct rlimit *files, *core;	/* for commands */
@@ -401,33 +396,6 @@ struct service {
 	struct identity identity;
 	struct workers workers;
 	struct scoreboard board;
-};
-
-struct command {
-	struct command *next;
-	pid_t	 pid;			/* and its group's; not yet reused */
-	int	 over;
-	int	 signal;		/* that has killed it; or 0 */
-	int	 end;			/* its end of the socket pair, or -1 */
-	int	 left;			/* its connection is over */
-	const unsigned char *header;	/* what of it is still to be told */
-	size_t	 nheader;
-};
-
-/* Those of a worker. */
-struct commands {
-	struct command *list;
-	size_t	 running;
-};
-
-struct command_params {
-	char	*const *argv;		/* ends with NULL */
-	const char *peer;		/* the client's address, as text */
-	const struct rlimit *files, *core;	/* its limits */
-	size_t	 max;			/* that may be running */
-	const unsigned char *header;	/* it is told first; or NULL */
-	size_t	 nheader;
-	void	(*reset_signals)(void);	/* in the child: as before us */
 };
 
 /* A process that serves. */
@@ -503,269 +471,7 @@ is_tls13(const struct tls_agreed *a)
 
 /*
  * COMMANDS
- * The parent keeps the child's end of the socket pair open until it has its
- * exit status: by the time the end of file is seen, it is known whether the
- * command ended or was killed, and the latter is no end at all.
  */
-
-static int
-command_died(const struct stream *s)
-{
-	const struct command *c = s->ctx;
-
-	return c->over && c->signal != 0;
-}
-
-/* What a command did not wait for, it did not want: that is no reset. */
-static int
-command_left(const struct stream *s, ssize_t result)
-{
-	const struct command *c = s->ctx;
-
-	return result == STREAM_RESET && c->over && !command_died(s);
-}
-
-static ssize_t
-command_read(struct stream *s, void *buf, size_t len)
-{
-	ssize_t n = stream_plain_read(s, buf, len);
-
-	if (command_left(s, n))
-		return STREAM_EOF;
-	return n == STREAM_EOF && command_died(s) ? STREAM_ERROR : n;
-}
-
-static ssize_t
-command_write(struct stream *s, const void *buf, size_t len)
-{
-	ssize_t n = stream_plain_write(s, buf, len);
-
-	return command_left(s, n) ? (ssize_t)len : n;
-}
-
-/* A command is open once it has been told who the client is. */
-static int
-command_open(struct stream *s)
-{
-	struct command *c = s->ctx;
-	ssize_t n = stream_plain_open(s);
-
-	while (n == 0 && c->nheader > 0) {
-		n = command_write(s, c->header, c->nheader);
-		if (n > 0) {
-			c->header += n;
-			c->nheader -= (size_t)n;
-			n = 0;
-		}
-	}
-	return (int)n;
-}
-
-static int
-command_failed(struct stream *s)
-{
-	int r = stream_plain_failed(s);
-
-	return command_left(s, r) ? 0 : r;
-}
-
-/*
- * An abort must not look like the end of the input, to any of its group.  What
- * a command that is over has left behind is none of ours, if nobody has the
- * socket any more.
- */
-static void
-command_abort(struct stream *s)
-{
-	const struct command *c = s->ctx;
-	struct pollfd p = { .fd = s->fd };
-
-	if (!c->over || poll(&p, 1, 0) != 1 || !(p.revents & POLLHUP))
-		kill(-c->pid, SIGTERM);
-}
-
-static const char *
-command_error(const struct stream *s)
-{
-	const struct command *c = s->ctx;
-	static char text[64];
-
-	if (!command_died(s))
-		return stream_plain_error(s);
-	snprintf(text, sizeof(text), "command killed by signal %d (%s)",
-	    c->signal, strsignal(c->signal));
-	return text;
-}
-
-static const struct stream_ops command_ops = {
-	.open = command_open,
-	.read = command_read,
-	.write = command_write,
-	.finish = stream_plain_finish,
-	.refuse = stream_reset,
-	.failed = command_failed,
-	.abort = command_abort,
-	.flushed = stream_plain_flushed,
-	.pending = stream_plain_pending,
-	.error = command_error,
-};
-
-/*
- * What a service manager has for us alone is not for a command, nor is what
- * makes the dynamic linker load other libraries.
- */
-static void
-command_environment(const char *peer)
-{
-	static const char *const without[] = {
-		"LISTEN_", "NOTIFY_SOCKET=", "WATCHDOG_", "LD_",
-		"REMOTE_HOST=", "REMOTE_PORT="
-	};
-	char host[ADDRESS_SIZE], **from, **to = environ;
-	const char *port;
-	size_t i;
-
-	for (from = environ; from != NULL && *from != NULL; from++) {
-		for (i = 0; i < sizeof(without) / sizeof(without[0]); i++)
-			if (strncmp(*from, without[i], strlen(without[i])) ==
-			    0)
-				break;
-		if (i == sizeof(without) / sizeof(without[0]))
-			*to++ = *from;
-	}
-	if (to != NULL)
-		*to = NULL;
-	if (strncmp(peer, "unix:", 5) != 0 &&
-	    net_split_address(peer, host, sizeof(host), &port) == 0) {
-		setenv("REMOTE_HOST", host, 1);
-		setenv("REMOTE_PORT", port, 1);
-	}
-}
-
-/* In the child: become the command, with the socket as its 0 and 1. */
-static void __attribute__((noreturn))
-command_run(const struct command_params *p, int fd)
-{
-	command_environment(p->peer);
-	setpgid(0, 0);
-	setrlimit(RLIMIT_NOFILE, p->files);
-	setrlimit(RLIMIT_CORE, p->core);
-	p->reset_signals();
-	if (dup2(fd, STDIN_FILENO) != -1 && dup2(fd, STDOUT_FILENO) != -1)
-		execvp(p->argv[0], p->argv);
-	log_error("%s: %s", p->argv[0], strerror(errno));
-	kill(getpid(), SIGKILL);	/* no output is not an empty one */
-	_exit(127);
-}
-
-static struct command *
-command_start(struct commands *all, const struct command_params *p,
-    struct stream *backend, char *why, size_t size)
-{
-	const char *name = p->argv[0];
-	struct command *c;
-	int fds[2] = { -1, -1 };
-
-	/* They may outlive their connections, and still count. */
-	if (all->running >= p->max) {
-		snprintf(why, size, "%s: %zu commands are still running", name,
-		    all->running);
-		return NULL;
-	}
-	if ((c = calloc(1, sizeof(*c))) == NULL ||
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == -1 ||
-	    fcntl(fds[0], F_SETFL, O_NONBLOCK) == -1 ||
-	    (c->pid = fork()) == -1) {
-		snprintf(why, size, "%s: %s", name, strerror(errno));
-		if (fds[0] != -1) {
-			close(fds[0]);
-			close(fds[1]);
-		}
-		free(c);
-		return NULL;
-	}
-	if (c->pid == 0)
-		command_run(p, fds[1]);
-	setpgid(c->pid, c->pid);	/* whichever of the two comes first */
-	c->end = fds[1];
-	c->header = p->header;
-	c->nheader = p->nheader;
-	c->next = all->list;
-	all->list = c;
-	all->running++;
-	*backend = (struct stream){ .ops = &command_ops, .ctx = c,
-	    .fd = fds[0] };
-	return c;
-}
-
-static void
-command_close(struct command *c)
-{
-	if (c->end != -1)
-		close(c->end);
-	c->end = -1;
-}
-
-/*
- * Reap the commands that are over, if their connections are as well: until
- * then, their numbers can't become those of other groups.
- */
-static void
-commands_reap(struct commands *all)
-{
-	struct command **link = &all->list, *c;
-
-	while ((c = *link) != NULL) {
-		if (c->over && c->left) {
-			waitpid(c->pid, NULL, 0);
-			*link = c->next;
-			free(c);
-		} else
-			link = &c->next;
-	}
-}
-
-/* Find those that are over.  They stay zombies until they are reaped. */
-static void
-commands_look(struct commands *all)
-{
-	struct command *c;
-
-	for (c = all->list; c != NULL; c = c->next) {
-		siginfo_t si = { .si_pid = 0 };
-
-		if (c->over || waitid(P_PID, (id_t)c->pid, &si, WEXITED |
-		    WNOHANG | WNOWAIT) == -1 || si.si_pid == 0)
-			continue;
-		c->over = 1;
-		c->signal = si.si_code == CLD_EXITED ? 0 : si.si_status;
-		log_debug("command %d ended: %s %d", (int)c->pid,
-		    c->signal != 0 ? "signal" : "status", si.si_status);
-		all->running--;
-		command_close(c);
-	}
-	commands_reap(all);
-}
-
-static void
-command_leave(struct commands *all, struct command *c)
-{
-	c->left = 1;
-	command_close(c);
-	commands_reap(all);
-}
-
-static void
-commands_free(struct commands *all)
-{
-	struct command *c;
-
-	while ((c = all->list) != NULL) {
-		all->list = c->next;
-		command_close(c);
-		free(c);
-	}
-}
 
 /* Start the command of a session; -1: the reason is given. */
 static int
@@ -1434,84 +1140,9 @@ close_strays(const struct config *cfg, const struct arguments *a)
 
 /*
  * KERNEL TLS
- * What the kernel can do of it is tried by the master, before there are
- * connections to be moved there.
  */
 
 enum { KTLS_AUTO, KTLS_OFF, KTLS_REQUIRE };
-
-/* Both ends of a connection within this host, or -1; -1 with errno. */
-static int
-tcp_pair(int pair[2])
-{
-	struct sockaddr_in in = { .sin_family = AF_INET,
-	    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct sockaddr *sa = (struct sockaddr *)&in;
-	socklen_t len = sizeof(in);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	pair[1] = -1;
-	pair[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd != -1 && pair[0] != -1 && bind(fd, sa, len) == 0 &&
-	    listen(fd, 1) == 0 && getsockname(fd, sa, &len) == 0 &&
-	    connect(pair[0], sa, len) == 0)
-		pair[1] = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-	if (fd != -1)
-		close_failed(fd);
-	return pair[1] == -1 ? -1 : 0;
-}
-
-/* Is half a record taken for something to be read, as by Linux 6.1? */
-static int
-is_spinning(const int pair[2])
-{
-	struct pollfd p = { .fd = pair[0], .events = POLLIN };
-
-	return send(pair[1], "\x17\x03\x03", 3, MSG_NOSIGNAL) == 3 &&
-	    poll(&p, 1, 1) == 1;
-}
-
-/* Where the first one fails, so would the others.  mode: as of ktls. */
-static void
-try_kernel(struct kernel_tls *k, int64_t mode)
-{
-	unsigned can, i;
-	int pair[2];
-
-	*k = (struct kernel_tls){ .can = 0 };
-	for (i = 0; i < TLS_KERNEL_TRIES && (i == 0 || k->can != 0); i++) {
-		errno = 0;
-		can = tcp_pair(pair) == 0 ? tls_kernel_try(i, pair[0]) : 0;
-		if (can == 0 && i == 0)
-			snprintf(k->why, sizeof(k->why), "%s", errno == ENOENT ?
-			    "this kernel has none, or no module \"tls\"" :
-			    strerror(errno));
-		if (can != 0 && i == 0)
-			k->spins = is_spinning(pair);
-		k->can |= can;
-		if (pair[0] != -1)
-			close(pair[0]);
-		if (pair[1] != -1)
-			close(pair[1]);
-	}
-	if (k->spins && mode == KTLS_AUTO) {
-		k->can = 0;
-		snprintf(k->why, sizeof(k->why), "not used: this kernel keeps "
-		    "a worker busy over half a record (Linux 6.12 does not)");
-	}
-}
-
-/* What came of it, in a few words. */
-static void
-kernel_text(const struct kernel_tls *k, char *text, size_t size)
-{
-	char can[TEXT_SIZE];
-
-	tls_kernel_text(k->can, can, sizeof(can));
-	snprintf(text, size, "kernel TLS: %s%s", k->can == 0 ? k->why : can,
-	    k->can != 0 && k->spins ? "; but it keeps a worker busy over half "
-	    "a record" : "");
-}
 
 /* -1 after one sentence. */
 static int
@@ -1523,13 +1154,13 @@ load_kernel(struct service *sv)
 		snprintf(sv->kernel.why, sizeof(sv->kernel.why), "off");
 		return 0;
 	}
-	try_kernel(&sv->kernel, mode);
-	if (mode == KTLS_REQUIRE && sv->kernel.can == 0) {
+	ktls_probe(&sv->kernel, mode == KTLS_AUTO);
+	if (mode == KTLS_REQUIRE && sv->kernel.caps == 0) {
 		log_error("%s: ktls = require: %s (allowed: auto, off)",
 		    config_where(&sv->cfg, KTLS), sv->kernel.why);
 		return -1;
 	}
-	tls_config_kernel(sv->tls, sv->kernel.can);
+	tls_config_kernel(sv->tls, sv->kernel.caps);
 	return 0;
 }
 
@@ -2011,7 +1642,7 @@ worker_confine(const struct worker *w)
 	struct sandbox box = { .log = log_fd(),
 	    .control = w->line != -1 ? w->line : INT_MAX,
 	    .runs_command = sv->cfg.command != NULL,
-	    .with_ktls = sv->kernel.can != 0 };
+	    .with_ktls = sv->kernel.caps != 0 };
 	in_port_t port;
 	size_t i, j;
 	int r;
@@ -2964,9 +2595,9 @@ announce(const struct service *sv, const struct service *old)
 	char text[LOG_SIZE];
 
 	tell_listeners(&sv->listeners, old != NULL ? &old->listeners : NULL);
-	kernel_text(&sv->kernel, text, sizeof(text));
+	ktls_probe_text(&sv->kernel, text, sizeof(text));
 	if (old == NULL)
-		log_at(sv->kernel.can != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
+		log_at(sv->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
 		    text);
 	if (old == NULL && sv->identity.uid == 0)
 		log_notice("workers keep the user root (user names another)");
@@ -4722,7 +4353,7 @@ report_service(const struct service *sv)
 
 	config_print(&sv->cfg, stdout);
 	tls_config_print(sv->tls, stdout);
-	kernel_text(&sv->kernel, text, sizeof(text));
+	ktls_probe_text(&sv->kernel, text, sizeof(text));
 	printf("# %s\n", text);
 	for (i = 0; tls_config_report(sv->tls, i, stdout) == 0; i++)
 		continue;
@@ -4830,11 +4461,11 @@ run_ticket_key(const char *file)
 static void
 run_version(void)
 {
-	struct kernel_tls kernel;
+	struct ktls_probe kernel;
 	char text[LOG_SIZE];
 
-	try_kernel(&kernel, KTLS_AUTO);
-	kernel_text(&kernel, text, sizeof(text));
+	ktls_probe(&kernel, 1);
+	ktls_probe_text(&kernel, text, sizeof(text));
 	printf("tunnel %s (%s, %s)\n%s\n", VERSION, tls_version(),
 	    forward_poller, text);
 }

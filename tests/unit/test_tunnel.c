@@ -267,33 +267,6 @@ test_escape(void **state)
 	assert_string_equal(small, "");
 }
 
-/* A command that ended, or was killed, before it was told of the client. */
-static int
-open_to_the_dead(int killed_by)
-{
-	static const unsigned char header[16];
-	struct command command = { .over = 1, .signal = killed_by, .end = -1,
-	    .header = header, .nheader = sizeof(header) };
-	struct stream s = { .ops = &command_ops, .ctx = &command };
-	int fds[2], r;
-
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0,
-	    fds), 0);
-	close(fds[1]);
-	s.fd = fds[0];
-	r = s.ops->open(&s);
-	close(fds[0]);
-	return r;
-}
-
-static void
-test_command_that_is_not_told(void **state)
-{
-	(void)state;
-	assert_int_equal(open_to_the_dead(0), 0);
-	assert_int_equal(open_to_the_dead(SIGKILL), STREAM_RESET);
-}
-
 /* It is not begun a second time. */
 static void
 test_command_that_does_not_open(void **state)
@@ -345,7 +318,6 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_parse_number),
 		TEST(test_exit_code),
-		TEST(test_command_that_is_not_told),
 		TEST(test_command_that_does_not_open),
 		TEST(test_slots),
 		TEST(test_asked_again),

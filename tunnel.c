@@ -44,6 +44,7 @@
 #include "net.h"
 #include "options.h"
 #include "peer.h"
+#include "poller.h"
 #include "privileges.h"
 #include "proxy.h"
 #include "repeats.h"
@@ -64,7 +65,6 @@
 #define HINT_SIZE	1024
 #define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
-#define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
 #define ASK_AT_ONCE	16		/* as many */
@@ -1565,7 +1565,7 @@ worker_woken(void *arg)
 		worker_drain(w, drain_ms, signal_has_come(SIGQUIT));
 	if (signal_taken(SIGQUIT)) {
 		worker_drain(w, drain_ms, 1);
-		forward_cut(w->engine);
+		forward_abort_all(w->engine);
 	}
 }
 
@@ -1590,7 +1590,7 @@ worker_engine(struct worker *w)
 		.open_ms = number[HANDSHAKE_TIMEOUT],
 		.dial_ms = number[CONNECT_TIMEOUT],
 		.idle_ms = number[IDLE_TIMEOUT],
-		.linger_ms = number[LINGER_TIMEOUT],
+		.half_close_ms = number[LINGER_TIMEOUT],
 		.answer_ms = number[KEEPALIVE],
 		.in = &w->counts->in,
 		.out = &w->counts->out,
@@ -1684,7 +1684,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	else if (sv->board.peers != NULL && w->share.unused == NULL)
 		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
-		why = forward_poller;
+		why = poller_name;
 	else if (privileges_drop(&sv->identity) == -1)
 		why = "user, group, chroot";
 	if (why == NULL && w->has_master)
@@ -1724,7 +1724,7 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 	if (w->service->listeners.n == 0)
 		forward_drain(w->engine, 0);
 	if (forward_run(w->engine, asleep) == -1) {
-		log_error("%s: %s", forward_poller, strerror(errno));
+		log_error("%s: %s", poller_name, strerror(errno));
 		return EXIT_FAILURE;
 	}
 	if (in != NULL)
@@ -2377,7 +2377,7 @@ static void
 starve(struct master *m)
 {
 	complain(&m->complained, errno);
-	m->starved_until = clock_ms() + STARVED_MS;
+	m->starved_until = clock_ms() + ACCEPT_PAUSE_MS;
 }
 
 /* mode = fork: the next connection; 1 if there was one. */
@@ -2386,10 +2386,8 @@ accept_one(struct master *m, int listener)
 {
 	struct incoming *in = &m->waiting;
 
-	in->len = sizeof(in->sa);
-	in->fd = accept4(listener, (struct sockaddr *)&in->sa, &in->len,
-	    SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (in->fd == -1 && !accept_error_is_transient(errno))
+	in->fd = accept_connection(listener, &in->sa, &in->len);
+	if (in->fd == -1 && errno != EAGAIN && errno != EINTR)
 		starve(m);
 	return in->fd != -1;
 }
@@ -4468,7 +4466,7 @@ run_version(void)
 	ktls_probe(&kernel, 1);
 	ktls_probe_text(&kernel, text, sizeof(text));
 	printf("tunnel %s (%s, %s)\n%s\n", VERSION, tls_version(),
-	    forward_poller, text);
+	    poller_name, text);
 }
 
 int

@@ -1085,10 +1085,10 @@ log_open(const struct service *sv)
  * The master finds out what its workers are to be; they become it.
  */
 
-static struct wanted
-wanted(const struct config *cfg, int option)
+static struct privilege
+privilege(const struct config *cfg, int option)
 {
-	return (struct wanted){ .text = config_text(cfg, option),
+	return (struct privilege){ .text = config_text(cfg, option),
 	    .where = config_where(cfg, option) };
 }
 
@@ -1096,10 +1096,11 @@ wanted(const struct config *cfg, int option)
 static int
 load_privileges(struct service *sv)
 {
-	const struct wanted user = wanted(&sv->cfg, USER),
-	    group = wanted(&sv->cfg, GROUP), root = wanted(&sv->cfg, CHROOT);
+	const struct privileges p = { .user = privilege(&sv->cfg, USER),
+	    .group = privilege(&sv->cfg, GROUP),
+	    .root = privilege(&sv->cfg, CHROOT) };
 
-	return privileges_find(&sv->identity, &user, &group, &root);
+	return privileges_find(&sv->identity, &p);
 }
 
 /*

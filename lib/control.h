@@ -1,6 +1,6 @@
 /*
- * control: the channel between the master and each worker.  It is of a handover
- * to another program, too: orders stay what they are.
+ * control: the channel between the master and each worker.  Workers outlive an
+ * upgrade of the program: the layout of an order does not change.
  */
 #ifndef CONTROL_H
 #define CONTROL_H

@@ -146,16 +146,30 @@ close_at_once(unsigned from, unsigned to)
 
 #endif
 
-/* One by one, on kernels before Linux 5.9. */
+/* From one on and below another.  One by one, before Linux 5.9. */
 static void
-close_between(unsigned from, unsigned to)
+close_between(int from, int below)
 {
-	unsigned end = (unsigned)sysconf(_SC_OPEN_MAX);
+	int end = (int)sysconf(_SC_OPEN_MAX);
 
-	if (close_at_once(from, to) == 0)
+	if (from >= below ||
+	    close_at_once((unsigned)from, (unsigned)below - 1) == 0)
 		return;
-	for (; from <= to && from < end; from++)
-		close((int)from);
+	for (; from < below && from < end; from++)
+		close(from);
+}
+
+/* The same, but for the log. */
+static void
+close_others(int from, int below)
+{
+	int log = log_fd();
+
+	if (log >= from && log < below) {
+		close_between(from, log);
+		from = log + 1;
+	}
+	close_between(from, below);
 }
 
 static int
@@ -164,20 +178,6 @@ compare_fds(const void *a, const void *b)
 	const int *x = a, *y = b;
 
 	return (*x > *y) - (*x < *y);
-}
-
-/* All from one on and below another, but for the log. */
-static void
-close_others(int from, int below)
-{
-	int log = log_fd();
-
-	if (log >= from && log < below) {
-		close_others(from, log);
-		from = log + 1;
-	}
-	if (from < below)
-		close_between((unsigned)from, (unsigned)below - 1);
 }
 
 void

@@ -32,7 +32,7 @@ struct stats_report {
 	size_t	 workers;
 	uint64_t max_connections;
 	struct counts sum;
-	const char *path, *where;	/* stats_file, and what names it; NULL */
+	const char *path, *where;	/* stats_file; or NULL */
 	/* The process that writes asks why not to, and for certificates. */
 	const char *(*fault)(const void *arg, const char *path);
 	int	(*expiry)(const void *arg, size_t i, const char **file,

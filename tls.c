@@ -122,7 +122,7 @@ static const struct {
 #define UNKNOWN_ENCRYPTION \
 	"encrypted in a way that this mbed TLS does not know"
 
-/* Faults that the library has no code of their own for; see fault(). */
+/* Faults that the library has no code of their own for; see refine(). */
 enum {
 	RECORD_TYPE = 1, RECORD_VERSION, RECORD_SIZE, RECORD_BODY, MESSAGE_SIZE,
 	BAD_SIGNATURE, BAD_FINISHED
@@ -303,7 +303,7 @@ find_outcome(int code)
 
 /* A code in a person's words; valid until the next call. */
 static const char *
-explain(int code)
+tls_error_text(int code)
 {
 	static char text[128];
 	const struct outcome *o = find_outcome(code);
@@ -347,7 +347,7 @@ tls_outcome(int code, unsigned char *alert)
 
 /* The client is not to be served: what it is told, and why. */
 static void __attribute__((format(printf, 3, 4)))
-refuse(struct tls *t, unsigned char alert, const char *fmt, ...)
+tls_reject(struct tls *t, unsigned char alert, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -362,7 +362,7 @@ refuse(struct tls *t, unsigned char alert, const char *fmt, ...)
 
 /* It is to be served after all: its end is a proper one. */
 static void
-forgive(struct tls *t)
+tls_reject_undo(struct tls *t)
 {
 	t->refused = 0;
 	t->issuers = 0;
@@ -436,7 +436,7 @@ is_second_flight(const struct tls *t)
  * the record, and what we had got to, tell which it is.
  */
 static int
-fault(const struct tls *t, int r)
+refine(const struct tls *t, int r)
 {
 	int error = -r & 0x7f80;	/* without what of ASN.1 is in it */
 
@@ -501,7 +501,7 @@ is_record(const unsigned char *p, size_t len)
 }
 
 static const char *
-tls_error(const struct stream *s)
+tls_error_reason(const struct stream *s)
 {
 	struct tls *t = s->ctx;
 	struct tls_config *cfg = t->cfg;
@@ -533,7 +533,7 @@ tls_error(const struct stream *s)
 	else if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
 		tls_fail(cfg, "%s: the client sent a fatal alert", during);
 	else
-		tls_fail(cfg, "%s: %s", during, explain(t->failed));
+		tls_fail(cfg, "%s: %s", during, tls_error_text(t->failed));
 	return cfg->error;
 }
 
@@ -805,10 +805,10 @@ choose_certs(mbedtls_ssl_context *ssl)
 	if (n > 0 || !t->cfg->strict_names)
 		return 0;
 	if (t->sni == NULL)
-		refuse(t, MBEDTLS_SSL_ALERT_MSG_UNRECOGNIZED_NAME,
+		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_UNRECOGNIZED_NAME,
 		    "no server name was sent");
 	else
-		refuse(t, MBEDTLS_SSL_ALERT_MSG_UNRECOGNIZED_NAME,
+		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_UNRECOGNIZED_NAME,
 		    "no certificate for the name \"%s\"", s.name);
 	return MBEDTLS_ERR_SSL_UNRECOGNIZED_NAME;
 }
@@ -1222,7 +1222,8 @@ cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 	if (l.refused[0] != '\0')
 		return tls_fail(cfg, "%s", l.refused);
 	if ((s = find_shape(WITHIN, der->p, der->len)) == NULL)
-		return tls_fail(cfg, "it can't be read (%s)", explain(r));
+		return tls_fail(cfg, "it can't be read (%s)",
+		    tls_error_text(r));
 	return tls_fail(cfg, "it %s %s" UNKNOWN_KEY, r ==
 	    MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + MBEDTLS_ERR_OID_NOT_FOUND ?
 	    "is signed with" : "has", s->what);
@@ -1256,7 +1257,7 @@ block_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 	int r;
 
 	if ((r = decode_block(b, &pem)) != 0) {
-		r = tls_fail(cfg, "it is damaged (%s)", explain(r));
+		r = tls_fail(cfg, "it is damaged (%s)", tls_error_text(r));
 	} else {
 		der.p = (unsigned char *)(uintptr_t)mbedtls_pem_get_buffer(
 		    &pem, &der.len);
@@ -1381,14 +1382,14 @@ key_refused(struct tls_config *cfg, const char *name, int error,
 	s = key_shape(text, size, &b);
 	if (error == MBEDTLS_ERR_PK_PASSWORD_REQUIRED ||
 	    error == MBEDTLS_ERR_PK_PASSWORD_MISMATCH)
-		return tls_fail(cfg, "%s: %s", name, explain(error));
+		return tls_fail(cfg, "%s: %s", name, tls_error_text(error));
 	if (s != NULL)
 		return fail_shape(cfg, name, s, "it is %s%s", s->what,
 		    s->by != NULL ? UNKNOWN : UNKNOWN_KEY);
 	if (b.text == NULL)
 		return fail_to_find(cfg, name, "private key", text, size);
 	return tls_fail(cfg, "%s: its private key can't be read (%s)", name,
-	    explain(error));
+	    tls_error_text(error));
 }
 
 static int
@@ -1609,7 +1610,7 @@ crl_load(struct tls_config *cfg, const char *name)
 	if (r != 0 && (may_be_der(text, size - 1) || strstr((char *)text,
 	    BEGIN "X509 CRL-----") != NULL))
 		r = tls_fail(cfg, "%s: its revocation list can't be read (%s)",
-		    name, explain(r));
+		    name, tls_error_text(r));
 	else if (r != 0)
 		r = fail_to_find(cfg, name, "revocation list", (char *)text,
 		    size);
@@ -2241,7 +2242,7 @@ issuer_flags(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 
 /* The first one among flags, which are not 0. */
 static const struct fault *
-find_fault(uint32_t flags)
+tls_error_fault(uint32_t flags)
 {
 	const struct fault *f = faults;
 
@@ -2391,7 +2392,7 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 		if ((flags = issuer_flags(cfg, crt)) != 0)
 			warn(w, "no client of \"%s\" is served: %s",
 			    dn_text(&crt->subject, dn, sizeof(dn)),
-			    find_fault(flags)->text);
+			    tls_error_fault(flags)->text);
 	for (i = 0; i < cfg->npassed && i < PASSED_MAX; i++)
 		warn(w, "%s; it is passed over", cfg->passed[i]);
 	if (cfg->npassed > i)
@@ -2670,7 +2671,7 @@ fault_text(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
     uint32_t flags, char *text, size_t size)
 {
 	const mbedtls_x509_crl *crl = &cfg->crl;
-	const struct fault *f = find_fault(flags);
+	const struct fault *f = tls_error_fault(flags);
 	char dn[DN_SIZE];
 
 	if (f->text != NULL) {
@@ -2703,10 +2704,10 @@ blame_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 	    sizeof(text));
 
 	if (f->flags & (MBEDTLS_X509_BADCERT_NOT_TRUSTED | CERT_CHAIN_TOO_LONG))
-		refuse(t, f->alert, "%s", text);
+		tls_reject(t, f->alert, "%s", text);
 	else
-		refuse(t, f->alert, "issuer \"%s\": %s", dn_text(&crt->subject,
-		    dn, sizeof(dn)), text);
+		tls_reject(t, f->alert, "issuer \"%s\": %s",
+		    dn_text(&crt->subject, dn, sizeof(dn)), text);
 }
 
 /* The flags are against it, or against its issuers, who are blamed already. */
@@ -2722,7 +2723,7 @@ refuse_client(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 	else
 		snprintf(text, sizeof(text), "%s", t->why != NULL ? t->why :
 		    "one of its issuers");
-	refuse(t, alert, "client certificate \"%s\": %s",
+	tls_reject(t, alert, "client certificate \"%s\": %s",
 	    dn_text(&crt->subject, dn, sizeof(dn)), text);
 }
 
@@ -2875,7 +2876,7 @@ refuse_extension(struct tls *t, const mbedtls_x509_crt *crt)
 	mbedtls_x509_crt_init(&again);
 	if (mbedtls_x509_crt_parse_der_with_ext_cb(&again, crt->raw.p,
 	    crt->raw.len, 1, judge_extension, &l) != 0 && l.refused[0] != '\0')
-		refuse(t, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
 		    "client certificate %s", l.refused);
 	mbedtls_x509_crt_free(&again);
 	return 0;
@@ -2920,7 +2921,7 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 	}
 	*flags |= t->issuers;
 	if (*flags == 0) {
-		forgive(t);
+		tls_reject_undo(t);
 		return remember_client(t, crt);
 	}
 	refuse_client(t, crt, *flags);
@@ -2948,14 +2949,14 @@ judge(struct tls *t)
 		forget_client(t);
 	} else if (flags != 0) {
 		/* What it finds by itself, behind check_client(). */
-		f = find_fault(flags);
-		refuse(t, f->alert, "client certificate \"%s\": %s",
+		f = tls_error_fault(flags);
+		tls_reject(t, f->alert, "client certificate \"%s\": %s",
 		    t->client != NULL ? t->client : "", f->text != NULL ?
 		    f->text : "not valid");
 	}
 	if (t->client == NULL && t->cfg->verify == REQUIRED &&
 	    (flags != 0 || mbedtls_ssl_is_handshake_over(t->ssl)))
-		refuse(t, is_tls13(t) ? CERTIFICATE_REQUIRED :
+		tls_reject(t, is_tls13(t) ? CERTIFICATE_REQUIRED :
 		    MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
 		    "no client certificate");
 	return t->refused;
@@ -3180,7 +3181,7 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 		r = -1;
 	mbedtls_x509_crt_free(&chain);
 	/* If it would not, a full handshake is to tell why. */
-	forgive(t);
+	tls_reject_undo(t);
 	return r;
 }
 
@@ -3717,7 +3718,7 @@ tls_generate(const char *names, FILE *fp, char *text, size_t size)
 	    (r = fill_certificate(&w, &key, first)) != 0 ||
 	    (r = mbedtls_x509write_crt_set_subject_alternative_name(&w,
 	    &san[n - 1])) != 0 || (r = write_pem(fp, &w, &key)) != 0)
-		snprintf(text, size, "%s", explain(r));
+		snprintf(text, size, "%s", tls_error_text(r));
 	else if (fflush(fp) != 0 || ferror(fp)) {
 		snprintf(text, size, "%s", strerror(errno));
 		r = -1;
@@ -3923,7 +3924,7 @@ watch_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 	t->resumed = !is_tls13 || has_psk;
 	/* The client has not offered it again: RFC 7627 section 5.3. */
 	if (!is_tls13 && !t->extended && t->born != 0)
-		refuse(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
+		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
 		    "its session has an extended master secret, which it "
 		    "does not offer any more");
 }
@@ -4119,7 +4120,7 @@ encrypted_alert(const struct tls *t)
  * what ends our side, see tls_finish(), unless it has been told already.
  */
 static int
-result(struct tls *t, int r)
+tls_result(struct tls *t, int r)
 {
 	unsigned char alert;
 	int end = tls_outcome(r, &alert);
@@ -4127,7 +4128,7 @@ result(struct tls *t, int r)
 	if (end != STREAM_ERROR &&
 	    (t->open || (end != STREAM_EOF && end != STREAM_TRUNCATED)))
 		return end;
-	t->failed = fault(t, r);
+	t->failed = refine(t, r);
 	if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE && t->ssl != NULL)
 		t->heard = is_fatal_alert(&t->in) ? t->in.body[1] :
 		    encrypted_alert(t);
@@ -4154,7 +4155,7 @@ handshake(struct tls *t)
 		t->sent = 0;
 		r = mbedtls_ssl_handshake_step(t->ssl);
 		mbedtls_ssl_conf_ciphersuites(&t->cfg->ssl, t->cfg->suites);
-		end = r == 0 ? 0 : result(t, r);
+		end = r == 0 ? 0 : tls_result(t, r);
 		if (judge(t) && (!is_tls13(t) || end == STREAM_ERROR ||
 		    mbedtls_ssl_is_handshake_over(t->ssl)))
 			return STREAM_ERROR;
@@ -4170,7 +4171,7 @@ handshake(struct tls *t)
 	t->sent = 0;
 	r = mbedtls_ssl_handshake(t->ssl);
 	t->holding = 0;
-	return r == 0 ? 0 : result(t, r);
+	return r == 0 ? 0 : tls_result(t, r);
 }
 
 /* Data are next. */
@@ -4227,7 +4228,7 @@ read_end(struct tls *t)
 		return STREAM_RESET;
 	if (t->ended == MBEDTLS_ERR_SSL_CONN_EOF && t->cfg->truncation_is_eof)
 		return STREAM_EOF;
-	return result(t, t->ended);
+	return tls_result(t, t->ended);
 }
 
 /*
@@ -4262,7 +4263,7 @@ tls_read(struct stream *s, void *buf, size_t len)
 		t->ended = keep_ahead(t);
 	if (got > 0)
 		return (ssize_t)got;
-	return t->ended != 0 ? read_end(t) : result(t, r);
+	return t->ended != 0 ? read_end(t) : tls_result(t, r);
 }
 
 /*
@@ -4305,14 +4306,14 @@ tls_write(struct stream *s, const void *buf, size_t len)
 	ssize_t n, sent;
 
 	if (send_held(t, t->unsent > 0 ? 0 : MSG_MORE) == -1)
-		return result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
+		return tls_result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 		    MBEDTLS_ERR_NET_SEND_FAILED));
 	if ((n = (ssize_t)t->unsent) > 0) {
 		t->unsent = 0;
 		return n;
 	}
 	if ((n = encrypt_some(t, buf, len, &last)) < 0)
-		return result(t, (int)n);
+		return tls_result(t, (int)n);
 	while (at < cfg->nout && (sent = bio_put(t, cfg->out + at,
 	    cfg->nout - at, 0)) != -1)
 		at += (size_t)sent;
@@ -4325,7 +4326,7 @@ tls_write(struct stream *s, const void *buf, size_t len)
 		sent = MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	t->unsent = last;
 	return n > (ssize_t)last && sent == MBEDTLS_ERR_SSL_WANT_WRITE ?
-	    n - (ssize_t)last : result(t, (int)sent);
+	    n - (ssize_t)last : tls_result(t, (int)sent);
 }
 
 static unsigned char
@@ -4366,9 +4367,9 @@ tls_finish(struct stream *s)
 	int r;
 
 	if (!t->notified && (r = hold_alert(t)) != 0)
-		return result(t, r);
+		return tls_result(t, r);
 	if (send_held(t, 0) == -1)
-		return result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
+		return tls_result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 		    MBEDTLS_ERR_NET_SEND_FAILED));
 	shutdown(t->fd, SHUT_WR);
 	return 0;
@@ -4420,7 +4421,7 @@ static const struct stream_ops tls_ops = {
 	.abort = stream_reset,
 	.flushed = tls_flushed,
 	.pending = tls_pending,
-	.error = tls_error,
+	.error = tls_error_reason,
 };
 
 /*
@@ -4743,7 +4744,7 @@ kernel_ready(struct tls *t)
 static int
 kernel_failed(struct tls *t)
 {
-	return result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
+	return tls_result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 	    MBEDTLS_ERR_NET_SEND_FAILED));
 }
 
@@ -4930,7 +4931,7 @@ static const struct stream_ops kernel_ops = {
 	.abort = stream_reset,
 	.flushed = kernel_flushed,
 	.pending = kernel_pending,
-	.error = tls_error,
+	.error = tls_error_reason,
 };
 
 /* mbedtls_ssl_export_keys_t: of a handshake's secrets, those for data. */

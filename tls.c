@@ -649,7 +649,7 @@ prefer(int *suites)
  */
 
 static int
-is_host_name(const char *s)
+tls_names_is_host(const char *s)
 {
 	return *s != '\0' && strlen(s) < NAME_SIZE && strspn(s,
 	    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -658,7 +658,7 @@ is_host_name(const char *s)
 
 /* Each alternative name, given to f until it answers other than 0. */
 static int
-each_name(const mbedtls_x509_crt *crt,
+tls_names_each(const mbedtls_x509_crt *crt,
     int (*f)(void *, int kind, const char *, size_t), void *arg)
 {
 	const mbedtls_x509_sequence *s = &crt->subject_alt_names;
@@ -681,7 +681,7 @@ each_name(const mbedtls_x509_crt *crt,
 
 /* A distinguished name as text. */
 static const char *
-dn_text(const mbedtls_x509_name *dn, char *text, size_t size)
+tls_names_dn(const mbedtls_x509_name *dn, char *text, size_t size)
 {
 	/* Of an empty one nothing is written. */
 	text[0] = '\0';
@@ -691,14 +691,14 @@ dn_text(const mbedtls_x509_name *dn, char *text, size_t size)
 }
 
 static int
-has_names(const mbedtls_x509_crt *crt)
+tls_names_has_san(const mbedtls_x509_crt *crt)
 {
 	return crt->subject_alt_names.buf.p != NULL;
 }
 
 /* The subject's last common name; NULL: it has none. */
 static const mbedtls_x509_buf *
-common_name(const mbedtls_x509_crt *crt)
+tls_names_common(const mbedtls_x509_crt *crt)
 {
 	const mbedtls_x509_name *n;
 	const mbedtls_x509_buf *found = NULL;
@@ -710,14 +710,15 @@ common_name(const mbedtls_x509_crt *crt)
 }
 
 static int
-is_same(const char *a, const char *b, size_t len)
+tls_names_equal(const char *a, const char *b, size_t len)
 {
 	return strlen(a) == len && strncasecmp(a, b, len) == 0;
 }
 
 /* Is it a pattern's "*.example.org" with one label in the star's place? */
 static int
-is_below(const char *pattern, size_t plen, const char *name, size_t len)
+tls_names_matches_wildcard(const char *pattern, size_t plen, const char *name,
+    size_t len)
 {
 	const char *dot = memchr(name, '.', len);
 	size_t label = dot != NULL ? (size_t)(dot - name) : 0;
@@ -728,36 +729,36 @@ is_below(const char *pattern, size_t plen, const char *name, size_t len)
 }
 
 /* A name that a client asks for. */
-struct sought {
+struct name_query {
 	const char *name;
 	int	 by_pattern;
 };
 
 static int
-is_sought(void *arg, int kind, const char *name, size_t len)
+answers_query(void *arg, int kind, const char *name, size_t len)
 {
-	const struct sought *s = arg;
+	const struct name_query *s = arg;
 
 	if (kind != MBEDTLS_X509_SAN_DNS_NAME)
 		return 0;
-	return s->by_pattern ? is_below(name, len, s->name, strlen(s->name)) :
-	    is_same(s->name, name, len);
+	return s->by_pattern ? tls_names_matches_wildcard(name, len, s->name,
+	    strlen(s->name)) : tls_names_equal(s->name, name, len);
 }
 
 /* RFC 6125 section 6.4: a common name counts if there is no other. */
 static int
-has_name(const mbedtls_x509_crt *crt, struct sought *s)
+tls_names_has(const mbedtls_x509_crt *crt, struct name_query *s)
 {
-	const mbedtls_x509_buf *cn = common_name(crt);
+	const mbedtls_x509_buf *cn = tls_names_common(crt);
 
-	if (has_names(crt))
-		return each_name(crt, is_sought, s);
-	return cn != NULL && is_sought(s, MBEDTLS_X509_SAN_DNS_NAME,
+	if (tls_names_has_san(crt))
+		return tls_names_each(crt, answers_query, s);
+	return cn != NULL && answers_query(s, MBEDTLS_X509_SAN_DNS_NAME,
 	    (const char *)cn->p, cn->len);
 }
 
 static int
-remember_name(mbedtls_ssl_context *ssl)
+tls_names_remember(mbedtls_ssl_context *ssl)
 {
 	struct tls *t = mbedtls_ssl_get_user_data_p(ssl);
 	const unsigned char *name;
@@ -769,7 +770,7 @@ remember_name(mbedtls_ssl_context *ssl)
 	t->sni = strndup((const char *)name, len < NAME_SIZE ? len : NAME_SIZE);
 	if (t->sni == NULL)
 		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-	if (strlen(t->sni) != len || !is_host_name(t->sni))
+	if (strlen(t->sni) != len || !tls_names_is_host(t->sni))
 		t->sni[0] = '\0';
 	else if (len > 1 && t->sni[len - 1] == '.')	/* the root's */
 		t->sni[len - 1] = '\0';
@@ -784,17 +785,17 @@ static int
 choose_certs(mbedtls_ssl_context *ssl)
 {
 	struct tls *t = mbedtls_ssl_get_user_data_p(ssl);
-	struct sought s = { .by_pattern = 0 };
+	struct name_query s = { .by_pattern = 0 };
 	struct cert *c;
 	int r, n = 0;
 
-	if ((r = remember_name(ssl)) != 0)
+	if ((r = tls_names_remember(ssl)) != 0)
 		return r;
 	s.name = t->sni != NULL ? t->sni : "";
 	for (; n == 0 && s.by_pattern < 2; s.by_pattern++) {
 		for (c = t->cfg->certs; c != NULL && *s.name != '\0';
 		    c = c->next) {
-			if (!has_name(&c->chain, &s))
+			if (!tls_names_has(&c->chain, &s))
 				continue;
 			if ((r = mbedtls_ssl_set_hs_own_cert(ssl, &c->chain,
 			    &c->key)) != 0)
@@ -1168,7 +1169,7 @@ judge_extension(void *arg, const mbedtls_x509_crt *crt,
 	if (l->use == OWN || !is_critical)
 		return 0;
 	snprintf(l->refused, sizeof(l->refused), "\"%s\": its critical "
-	    "extension %s is not supported", dn_text(&crt->subject, dn,
+	    "extension %s is not supported", tls_names_dn(&crt->subject, dn,
 	    sizeof(dn)), extension_name(oid, number, sizeof(number)));
 	return MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE;
 }
@@ -1192,7 +1193,8 @@ has_trust_settings(const unsigned char *der, size_t len)
 }
 
 static int
-is_in(const mbedtls_x509_crt *list, const unsigned char *der, size_t len)
+tls_cert_is_in(const mbedtls_x509_crt *list, const unsigned char *der,
+    size_t len)
 {
 	for (; list != NULL; list = list->next)
 		if (list->raw.len == len && memcmp(list->raw.p, der, len) == 0)
@@ -1214,7 +1216,7 @@ cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 		    "it says what it is to be trusted for, which "
 		    "is not heeded here; to convert it: openssl x509 -in %s "
 		    "-out %s.pem", name, name);
-	if (use == ISSUER && is_in(chain, der->p, der->len))
+	if (use == ISSUER && tls_cert_is_in(chain, der->p, der->len))
 		return 0;
 	if ((r = mbedtls_x509_crt_parse_der_with_ext_cb(chain, der->p,
 	    der->len, 1, judge_extension, &l)) == 0)
@@ -1648,7 +1650,7 @@ rule_parse(struct rule *r, const char *text)
 		    (const unsigned char *)text + n, strlen(text + n)) == 0 &&
 		    r->len == sizeof(r->bytes) ? 0 : -1;
 	case DNS:
-		if (!is_host_name(text) || strrchr(text, '*') > text ||
+		if (!tls_names_is_host(text) || strrchr(text, '*') > text ||
 		    (text[0] == '*' && (text[1] != '.' || text[2] == '\0')))
 			return -1;
 		/* FALLTHROUGH */
@@ -2105,7 +2107,7 @@ cert_at(const struct tls_config *cfg, size_t i)
 }
 
 static time_t
-utc(const mbedtls_x509_time *t)
+tls_cert_utc(const mbedtls_x509_time *t)
 {
 	struct tm tm = { .tm_year = t->year - 1900, .tm_mon = t->mon - 1,
 	    .tm_mday = t->day, .tm_hour = t->hour, .tm_min = t->min,
@@ -2114,14 +2116,14 @@ utc(const mbedtls_x509_time *t)
 	return timegm(&tm);
 }
 
-enum dates { IN_TIME, ENDS_SOON, EXPIRED, NOT_YET };
+enum cert_dates { IN_TIME, ENDS_SOON, EXPIRED, NOT_YET };
 
 /* What there is to say of such dates, as "expired 3 days ago". */
-static enum dates
-dates(const mbedtls_x509_time *from, const mbedtls_x509_time *to, int days,
-    char *text, size_t size)
+static enum cert_dates
+tls_cert_dates(const mbedtls_x509_time *from, const mbedtls_x509_time *to,
+    int days, char *text, size_t size)
 {
-	time_t now = time(NULL), left = utc(to) - now;
+	time_t now = time(NULL), left = tls_cert_utc(to) - now;
 	long long far = left < 0 ? -left : left;
 	long long seconds = far < 2 * HOUR ? 60 : far < 2 * DAY ? HOUR : DAY;
 	const char *unit = seconds == 60 ? "minutes" : seconds == HOUR ?
@@ -2132,7 +2134,7 @@ dates(const mbedtls_x509_time *from, const mbedtls_x509_time *to, int days,
 		snprintf(text, size, "expired %lld %s ago", far, unit);
 		return EXPIRED;
 	}
-	if (utc(from) > now) {
+	if (tls_cert_utc(from) > now) {
 		snprintf(text, size, "not valid before %04d-%02d-%02d",
 		    from->year, from->mon, from->day);
 		return NOT_YET;
@@ -2142,22 +2144,22 @@ dates(const mbedtls_x509_time *from, const mbedtls_x509_time *to, int days,
 }
 
 static int
-is_same_buf(const mbedtls_x509_buf *a, const mbedtls_x509_buf *b)
+tls_cert_same(const mbedtls_x509_buf *a, const mbedtls_x509_buf *b)
 {
 	return a->len == b->len && memcmp(a->p, b->p, a->len) == 0;
 }
 
 static int
-is_issuer(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
+tls_cert_is_issuer(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
 {
-	return is_same_buf(&issuer->subject_raw, &crt->issuer_raw);
+	return tls_cert_same(&issuer->subject_raw, &crt->issuer_raw);
 }
 
 static int
 has_issuer(const mbedtls_x509_crt *list, const mbedtls_x509_crt *crt)
 {
 	for (; list != NULL; list = list->next)
-		if (list->raw.p != NULL && is_issuer(list, crt))
+		if (list->raw.p != NULL && tls_cert_is_issuer(list, crt))
 			return 1;
 	return 0;
 }
@@ -2176,7 +2178,7 @@ has_issuer(const mbedtls_x509_crt *list, const mbedtls_x509_crt *crt)
 
 /* What is behind such an identifier in the extensions; NULL: it is not in. */
 static unsigned char *
-find_oid(const mbedtls_x509_crt *crt, const char *oid)
+tls_cert_find_oid(const mbedtls_x509_crt *crt, const char *oid)
 {
 	unsigned char *p = crt->v3_ext.p;
 
@@ -2222,7 +2224,8 @@ is_ours(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 static int
 may_issue(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
-	return is_ours(cfg, crt) ? crt->version == 3 || is_issuer(crt, crt) :
+	return is_ours(cfg, crt) ?
+	    crt->version == 3 || tls_cert_is_issuer(crt, crt) :
 	    mbedtls_x509_crt_has_ext_type(crt, MBEDTLS_X509_EXT_KEY_USAGE);
 }
 
@@ -2235,7 +2238,7 @@ issuer_flags(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 		flags |= CERT_NO_ISSUER;
 	if (!is_for_clients(crt))
 		flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
-	if (find_oid(crt, NAME_CONSTRAINTS) != NULL)
+	if (tls_cert_find_oid(crt, NAME_CONSTRAINTS) != NULL)
 		flags |= CERT_CONSTRAINED;
 	return flags;
 }
@@ -2265,22 +2268,22 @@ check_chain(const struct tls_config *cfg, const mbedtls_x509_crt *chain,
 	int n = 1;
 
 	for (; crt->next != NULL; crt = crt->next, n++) {
-		if (is_issuer(crt->next, crt))
+		if (tls_cert_is_issuer(crt->next, crt))
 			continue;
 		snprintf(text, size, "%s: certificate %d was not issued by "
 		    "certificate %d, but by \"%s\"", has_issuer(chain, crt) ?
 		    "the chain is in the wrong order" :
 		    "an intermediate certificate is missing", n, n + 1,
-		    dn_text(&crt->issuer, dn, sizeof(dn)));
+		    tls_names_dn(&crt->issuer, dn, sizeof(dn)));
 		return 0;
 	}
-	if (n > 1 || is_issuer(crt, crt) || has_issuer(&cfg->ca, crt))
+	if (n > 1 || tls_cert_is_issuer(crt, crt) || has_issuer(&cfg->ca, crt))
 		return n;
 	snprintf(text, size, "an intermediate certificate is missing: that of "
 	    "\"%s\", unless it is a root that clients know",
-	    dn_text(&crt->issuer, dn, sizeof(dn)));
+	    tls_names_dn(&crt->issuer, dn, sizeof(dn)));
 	/* It tells where that is to be had, as one of a public CA does. */
-	return find_oid(crt, CA_ISSUERS) != NULL ? 0 : -1;
+	return tls_cert_find_oid(crt, CA_ISSUERS) != NULL ? 0 : -1;
 }
 
 /* Where to, and what the warning is about. */
@@ -2339,8 +2342,8 @@ warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 	const char *which = is_leaf ? "certificate" : "chain's certificate";
 	const char *alg = "";
 	char text[64];
-	enum dates d = dates(&crt->valid_from, &crt->valid_to, WARN_DAYS, text,
-	    sizeof(text));
+	enum cert_dates d = tls_cert_dates(&crt->valid_from, &crt->valid_to,
+	    WARN_DAYS, text, sizeof(text));
 
 	if (d != IN_TIME)
 		warn(w, "the %s %s%s", which, d == NOT_YET ? "is " : "", text);
@@ -2353,12 +2356,12 @@ warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 		warn(w, "the %s has a key on %s, which many clients refuse "
 		    "(all take secp256r1)", which, odd_curve(&crt->pk));
 	/* On a root it means nothing. */
-	if (is_leaf || !is_issuer(crt, crt))
+	if (is_leaf || !tls_cert_is_issuer(crt, crt))
 		mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);
 	if (strstr(alg, "SHA1") != NULL || strstr(alg, "MD5") != NULL)
 		warn(w, "the %s is signed with %s, which clients refuse",
 		    which, strstr(alg, "MD5") != NULL ? "MD5" : "SHA-1");
-	if (is_leaf && find_oid(crt, MUST_STAPLE) != NULL)
+	if (is_leaf && tls_cert_find_oid(crt, MUST_STAPLE) != NULL)
 		warn(w, "the %s asks for OCSP stapling (must-staple), which "
 		    "there is none of here: some clients refuse it", which);
 }
@@ -2391,7 +2394,7 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 	    crt != NULL; crt = crt->next)
 		if ((flags = issuer_flags(cfg, crt)) != 0)
 			warn(w, "no client of \"%s\" is served: %s",
-			    dn_text(&crt->subject, dn, sizeof(dn)),
+			    tls_names_dn(&crt->subject, dn, sizeof(dn)),
 			    tls_error_fault(flags)->text);
 	for (i = 0; i < cfg->npassed && i < PASSED_MAX; i++)
 		warn(w, "%s; it is passed over", cfg->passed[i]);
@@ -2400,10 +2403,10 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 	w->about = "peer";
 	for (r = cfg->rules; r != NULL; r = r->next)
 		for (crt = r->certs; crt != NULL; crt = crt->next)
-			if (dates(&crt->valid_from, &crt->valid_to, WARN_DAYS,
-			    text, sizeof(text)) != IN_TIME)
+			if (tls_cert_dates(&crt->valid_from, &crt->valid_to,
+			    WARN_DAYS, text, sizeof(text)) != IN_TIME)
 				warn(w, "%s: the certificate of \"%s\": %s",
-				    r->text, dn_text(&crt->subject, dn,
+				    r->text, tls_names_dn(&crt->subject, dn,
 				    sizeof(dn)), text);
 }
 
@@ -2423,18 +2426,18 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 			warn_of_cert(&w, crt, crt == &c->chain);
 		if (check_chain(cfg, &c->chain, text, sizeof(text)) == 0)
 			warn(&w, "%s", text);
-		if (!has_names(&c->chain))
+		if (!tls_names_has_san(&c->chain))
 			warn(&w, "it has no subject alternative name, and "
 			    "clients go by nothing else");
-		each_name(&c->chain, warn_of_name, &w);
+		tls_names_each(&c->chain, warn_of_name, &w);
 	}
 	warn_of_trust(cfg, &w);
 	w.about = "crl";
 	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next)
-		if (dates(&crl->this_update, &crl->next_update, CRL_WARN_DAYS,
-		    text, sizeof(text)) != IN_TIME)
+		if (tls_cert_dates(&crl->this_update, &crl->next_update,
+		    CRL_WARN_DAYS, text, sizeof(text)) != IN_TIME)
 			warn(&w, "the list of \"%s\": %s",
-			    dn_text(&crl->issuer, dn, sizeof(dn)), text);
+			    tls_names_dn(&crl->issuer, dn, sizeof(dn)), text);
 	w.about = "ciphers";
 	if (cfg->left_out != 0)
 		warn(&w, "TLS 1.%d is not offered: no suite of the list can be "
@@ -2495,7 +2498,7 @@ print_names(FILE *fp, const mbedtls_x509_crt *crt)
 {
 	struct printer p = { .fp = fp, .comma = "" };
 
-	each_name(crt, print_name, &p);
+	tls_names_each(crt, print_name, &p);
 	fprintf(fp, "%s\n", *p.comma == '\0' ? "(none)" : "");
 }
 
@@ -2528,14 +2531,14 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 	crt = &c->chain;
 	fprintf(fp, "certificate %s\n", c->name);
 	fprintf(fp, "\tsubject    %s\n\tnames      ",
-	    dn_text(&crt->subject, text, sizeof(text)));
+	    tls_names_dn(&crt->subject, text, sizeof(text)));
 	print_names(fp, crt);
 	fprintf(fp, "\tissuer     %s\n\tserial     ",
-	    dn_text(&crt->issuer, text, sizeof(text)));
+	    tls_names_dn(&crt->issuer, text, sizeof(text)));
 	/* A number; DER has a zero before it lest it be negative. */
 	len = crt->serial.len > 1 && crt->serial.p[0] == 0;
 	print_hex(fp, crt->serial.p + len, crt->serial.len - len);
-	dates(&crt->valid_from, &crt->valid_to, 0, text, sizeof(text));
+	tls_cert_dates(&crt->valid_from, &crt->valid_to, 0, text, sizeof(text));
 	fprintf(fp, "\tvalid      %04d-%02d-%02d to %04d-%02d-%02d (%s)\n",
 	    crt->valid_from.year, crt->valid_from.mon, crt->valid_from.day,
 	    crt->valid_to.year, crt->valid_to.mon, crt->valid_to.day, text);
@@ -2561,7 +2564,7 @@ tls_config_expiry(const struct tls_config *cfg, size_t i, const char **file,
 	if (c == NULL)
 		return -1;
 	*file = c->name;
-	*at = utc(&c->chain.valid_to);
+	*at = tls_cert_utc(&c->chain.valid_to);
 	return 0;
 }
 
@@ -2584,19 +2587,19 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	for (i = 0; cfg->groups[i] != 0; i++)
 		fprintf(fp, "#\t%s\n", group_name(cfg->groups[i]));
 	for (crt = &cfg->ca; cfg->has_ca && crt != NULL; crt = crt->next)
-		fprintf(fp, "# clients by \"%s\"\n", dn_text(&crt->subject, dn,
-		    sizeof(dn)));
+		fprintf(fp, "# clients by \"%s\"\n", tls_names_dn(&crt->subject,
+		    dn, sizeof(dn)));
 	for (r = cfg->rules; r != NULL; r = r->next)
 		for (crt = r->certs; crt != NULL; crt = crt->next) {
-			fprintf(fp, "# the client \"%s\", sha256 ", dn_text(
-			    &crt->subject, dn, sizeof(dn)));
+			fprintf(fp, "# the client \"%s\", sha256 ",
+			    tls_names_dn(&crt->subject, dn, sizeof(dn)));
 			print_hash(fp, &crt->raw);
 		}
 	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next) {
-		dates(&crl->this_update, &crl->next_update, 0, name,
+		tls_cert_dates(&crl->this_update, &crl->next_update, 0, name,
 		    sizeof(name));
 		fprintf(fp, "# but for those revoked by \"%s\" (the list "
-		    "%s)\n", dn_text(&crl->issuer, dn, sizeof(dn)), name);
+		    "%s)\n", tls_names_dn(&crl->issuer, dn, sizeof(dn)), name);
 	}
 }
 
@@ -2614,8 +2617,9 @@ is_ruled(void *arg, int kind, const char *name, size_t len)
 	switch ((*r)->kind) {
 	case DNS:
 		return kind == MBEDTLS_X509_SAN_DNS_NAME &&
-		    (is_same((*r)->text, name, len) || is_below((*r)->text,
-		    strlen((*r)->text), name, len));
+		    (tls_names_equal((*r)->text, name, len) ||
+		    tls_names_matches_wildcard((*r)->text, strlen((*r)->text),
+		    name, len));
 	case IP:
 		return kind == MBEDTLS_X509_SAN_IP_ADDRESS &&
 		    len == (*r)->len && memcmp(name, (*r)->bytes, len) == 0;
@@ -2629,7 +2633,7 @@ is_ruled(void *arg, int kind, const char *name, size_t len)
 static int
 matches(const struct rule *r, const mbedtls_x509_crt *crt)
 {
-	const mbedtls_x509_buf *cn = common_name(crt);
+	const mbedtls_x509_buf *cn = tls_names_common(crt);
 	unsigned char hash[HASH_SIZE];
 	size_t len;
 
@@ -2642,9 +2646,9 @@ matches(const struct rule *r, const mbedtls_x509_crt *crt)
 		    crt->pk_raw.len, hash, sizeof(hash), &len) ==
 		    PSA_SUCCESS && memcmp(hash, r->bytes, sizeof(hash)) == 0;
 	case CERT:
-		return is_in(r->certs, crt->raw.p, crt->raw.len);
+		return tls_cert_is_in(r->certs, crt->raw.p, crt->raw.len);
 	default:
-		return each_name(crt, is_ruled, &r);
+		return tls_names_each(crt, is_ruled, &r);
 	}
 }
 
@@ -2678,14 +2682,14 @@ fault_text(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
 		snprintf(text, size, "%s", f->text);
 	} else if (f->flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) {
 		snprintf(text, size, "unknown issuer \"%s\"",
-		    dn_text(&crt->issuer, dn, sizeof(dn)));
+		    tls_names_dn(&crt->issuer, dn, sizeof(dn)));
 	} else if (f->flags & MBEDTLS_X509_BADCERT_EXPIRED) {
-		dates(&crt->valid_from, &crt->valid_to, 0, text, size);
+		tls_cert_dates(&crt->valid_from, &crt->valid_to, 0, text, size);
 	} else {
 		/* Of several for an issuer, one is not valid. */
-		while (dates(&crl->this_update, &crl->next_update, 0, dn,
-		    sizeof(dn)) == IN_TIME || !is_same_buf(&crl->issuer_raw,
-		    &crt->issuer_raw)) {
+		while (tls_cert_dates(&crl->this_update, &crl->next_update, 0,
+		    dn, sizeof(dn)) == IN_TIME ||
+		    !tls_cert_same(&crl->issuer_raw, &crt->issuer_raw)) {
 			if (crl->next == NULL)
 				break;
 			crl = crl->next;
@@ -2707,7 +2711,7 @@ blame_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 		tls_reject(t, f->alert, "%s", text);
 	else
 		tls_reject(t, f->alert, "issuer \"%s\": %s",
-		    dn_text(&crt->subject, dn, sizeof(dn)), text);
+		    tls_names_dn(&crt->subject, dn, sizeof(dn)), text);
 }
 
 /* The flags are against it, or against its issuers, who are blamed already. */
@@ -2724,7 +2728,7 @@ refuse_client(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 		snprintf(text, sizeof(text), "%s", t->why != NULL ? t->why :
 		    "one of its issuers");
 	tls_reject(t, alert, "client certificate \"%s\": %s",
-	    dn_text(&crt->subject, dn, sizeof(dn)), text);
+	    tls_names_dn(&crt->subject, dn, sizeof(dn)), text);
 }
 
 static void
@@ -2762,11 +2766,11 @@ keep_chain(struct tls *t, const mbedtls_x509_crt *chain)
 static int
 remember_client(struct tls *t, const mbedtls_x509_crt *crt)
 {
-	const mbedtls_x509_buf *cn = common_name(crt);
+	const mbedtls_x509_buf *cn = tls_names_common(crt);
 	char dn[DN_SIZE];
 
 	forget_client(t);
-	t->client = strdup(dn_text(&crt->subject, dn, sizeof(dn)));
+	t->client = strdup(tls_names_dn(&crt->subject, dn, sizeof(dn)));
 	/* With a zero in it, it would be cut off there: take it for none. */
 	if (cn != NULL && memchr(cn->p, '\0', cn->len) != NULL)
 		cn = NULL;
@@ -2780,7 +2784,7 @@ remember_client(struct tls *t, const mbedtls_x509_crt *crt)
 static int
 is_for_netscape(const mbedtls_x509_crt *crt)
 {
-	unsigned char *p = find_oid(crt, NS_CERT_TYPE);
+	unsigned char *p = tls_cert_find_oid(crt, NS_CERT_TYPE);
 	const unsigned char *end;
 	mbedtls_asn1_bitstring bits;
 	int is_critical;
@@ -2802,7 +2806,8 @@ may_authenticate(const mbedtls_x509_crt *crt)
 {
 	return mbedtls_x509_crt_check_key_usage(crt,
 	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE) == 0 && is_for_clients(crt) &&
-	    is_for_netscape(crt) && find_oid(crt, PROXY_CERT_INFO) == NULL;
+	    is_for_netscape(crt) && tls_cert_find_oid(crt, PROXY_CERT_INFO) ==
+	    NULL;
 }
 
 /* Is that the issuer which its authorityKeyIdentifier, if any, tells of? */
@@ -2813,15 +2818,15 @@ is_key_of(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
 	const mbedtls_x509_sequence *s;
 
 	if (a->keyIdentifier.p != NULL && issuer->subject_key_id.p != NULL &&
-	    !is_same_buf(&a->keyIdentifier, &issuer->subject_key_id))
+	    !tls_cert_same(&a->keyIdentifier, &issuer->subject_key_id))
 		return 0;
-	if (a->authorityCertSerialNumber.p != NULL && !is_same_buf(
+	if (a->authorityCertSerialNumber.p != NULL && !tls_cert_same(
 	    &a->authorityCertSerialNumber, &issuer->serial))
 		return 0;
 	for (s = &a->authorityCertIssuer; s != NULL; s = s->next)
 		if (s->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC |
 		    MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_X509_SAN_DIRECTORY_NAME))
-			return is_same_buf(&s->buf, &issuer->issuer_raw);
+			return tls_cert_same(&s->buf, &issuer->issuer_raw);
 	return 1;
 }
 
@@ -2836,12 +2841,12 @@ has_come_from(const struct tls_config *cfg, const mbedtls_x509_crt *issuer,
 {
 	const mbedtls_x509_crt *ca = cfg->has_ca ? &cfg->ca : NULL;
 
-	if (is_issuer(crt, crt) && is_key_of(crt, crt))
+	if (tls_cert_is_issuer(crt, crt) && is_key_of(crt, crt))
 		return 0;		/* but from itself */
 	if (is_key_of(issuer, crt))
 		return 1;
-	while (ca != NULL && !(is_issuer(ca, crt) && is_key_of(ca, crt) &&
-	    is_same_buf(&ca->pk_raw, &issuer->pk_raw) &&
+	while (ca != NULL && !(tls_cert_is_issuer(ca, crt) && is_key_of(ca,
+	    crt) && tls_cert_same(&ca->pk_raw, &issuer->pk_raw) &&
 	    issuer_flags(cfg, ca) == 0 &&
 	    !mbedtls_x509_time_is_past(&ca->valid_to) &&
 	    !mbedtls_x509_time_is_future(&ca->valid_from)))
@@ -3151,7 +3156,7 @@ static int
 is_named(const struct tls *t, const unsigned char *name, size_t len)
 {
 	return t->sni == NULL ? len == 0 :
-	    len > 0 && is_same(t->sni, (const char *)name, len);
+	    len > 0 && tls_names_equal(t->sni, (const char *)name, len);
 }
 
 /* Would the client pass today, with the certificates that it had then? */
@@ -3324,7 +3329,7 @@ ticket_parse(void *arg, mbedtls_ssl_session *session, unsigned char *buf,
 	struct tls *t = cfg->current;
 
 	/* A client has one or two; each may cost the checks of a chain. */
-	if (t->ntickets >= TICKETS_TRIED || remember_name(t->ssl) != 0)
+	if (t->ntickets >= TICKETS_TRIED || tls_names_remember(t->ssl) != 0)
 		return MBEDTLS_ERR_SSL_INVALID_MAC;
 	t->ntickets++;
 	return session_unseal(t, session, buf, len) == 0 ? 0 :
@@ -3592,7 +3597,7 @@ san_entry(mbedtls_x509_san_list *entry, char *name, unsigned char *ip)
 		b->len = v4 ? 4 : 16;
 		return 0;
 	}
-	if (!is_host_name(name))
+	if (!tls_names_is_host(name))
 		return -1;
 	entry->node.type = MBEDTLS_X509_SAN_DNS_NAME;
 	b->p = (unsigned char *)name;

@@ -1,7 +1,7 @@
 /*
- * A rule or none, a name (each up to a zero), and a certificate: does the rule match
- * it, does the certificate have the name, and what is said of it?  Rules and
- * names are held against what RFC 6125 and README.md say, in other words.
+ * A rule or none, a name (each up to a zero), and a certificate: does the rule
+ * match it, does the certificate have the name, and what is said of it?  Rules
+ * and names are held against what RFC 6125 and README.md say, in other words.
  */
 #include "fuzz_tls.h"
 
@@ -69,26 +69,26 @@ check_rule(const struct tls_config *cfg, const char *text,
 		    "a rule for a name");
 	if (r == NULL || strncmp(text, "cn:", 3) != 0)
 		return;
-	must(common_name(crt) != NULL && is_equal(text + 3, strlen(text + 3),
-	    (const char *)common_name(crt)->p, common_name(crt)->len),
-	    "a rule for a common name");
+	must(tls_names_common(crt) != NULL && is_equal(text + 3, strlen(text +
+	    3), (const char *)tls_names_common(crt)->p,
+	    tls_names_common(crt)->len), "a rule for a common name");
 }
 
 static void
 check_name(const char *name, const mbedtls_x509_crt *crt)
 {
-	struct sought s = { .name = name };
+	struct name_query s = { .name = name };
 	int has;
 
-	if (!is_host_name(name))
+	if (!tls_names_is_host(name))
 		return;
-	has = has_name(crt, &s);
+	has = tls_names_has(crt, &s);
 	s.by_pattern = 1;
-	has |= has_name(crt, &s);
-	if (has_names(crt))
+	has |= tls_names_has(crt, &s);
+	if (tls_names_has_san(crt))
 		must(has == has_dns(crt, name, 0), "a name");
 	else
-		must(!has || common_name(crt) != NULL, "no name at all");
+		must(!has || tls_names_common(crt) != NULL, "no name at all");
 }
 
 /* It is a client's. */

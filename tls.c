@@ -23,7 +23,9 @@
 
 #include "stream.h"
 #include "tls.h"
+#include "tls_cert.h"
 #include "tls_internal.h"
+#include "tls_names.h"
 #include "util.h"
 
 /*
@@ -644,140 +646,6 @@ prefer(int *suites)
 }
 
 /*
- * NAMES
- * Those in a certificate, and those it is to be found by.
- */
-
-static int
-tls_names_is_host(const char *s)
-{
-	return *s != '\0' && strlen(s) < NAME_SIZE && strspn(s,
-	    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-	    "-._*") == strlen(s);
-}
-
-/* Each alternative name, given to f until it answers other than 0. */
-static int
-tls_names_each(const mbedtls_x509_crt *crt,
-    int (*f)(void *, int kind, const char *, size_t), void *arg)
-{
-	const mbedtls_x509_sequence *s = &crt->subject_alt_names;
-	mbedtls_x509_subject_alternative_name san;
-	int r = 0;
-
-	for (; s != NULL && s->buf.p != NULL && r == 0; s = s->next) {
-		const mbedtls_x509_buf *b = &san.san.unstructured_name;
-
-		if (mbedtls_x509_parse_subject_alt_name(&s->buf, &san) != 0)
-			continue;
-		if (san.type == MBEDTLS_X509_SAN_DNS_NAME ||
-		    san.type == MBEDTLS_X509_SAN_IP_ADDRESS ||
-		    san.type == MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER)
-			r = f(arg, san.type, (const char *)b->p, b->len);
-		mbedtls_x509_free_subject_alt_name(&san);
-	}
-	return r;
-}
-
-/* A distinguished name as text. */
-static const char *
-tls_names_dn(const mbedtls_x509_name *dn, char *text, size_t size)
-{
-	/* Of an empty one nothing is written. */
-	text[0] = '\0';
-	if (mbedtls_x509_dn_gets(text, size, dn) < 0)
-		snprintf(text, size, "(too long)");
-	return text;
-}
-
-static int
-tls_names_has_san(const mbedtls_x509_crt *crt)
-{
-	return crt->subject_alt_names.buf.p != NULL;
-}
-
-/* The subject's last common name; NULL: it has none. */
-static const mbedtls_x509_buf *
-tls_names_common(const mbedtls_x509_crt *crt)
-{
-	const mbedtls_x509_name *n;
-	const mbedtls_x509_buf *found = NULL;
-
-	for (n = &crt->subject; n != NULL; n = n->next)
-		if (MBEDTLS_OID_CMP(MBEDTLS_OID_AT_CN, &n->oid) == 0)
-			found = &n->val;
-	return found;
-}
-
-static int
-tls_names_equal(const char *a, const char *b, size_t len)
-{
-	return strlen(a) == len && strncasecmp(a, b, len) == 0;
-}
-
-/* Is it a pattern's "*.example.org" with one label in the star's place? */
-static int
-tls_names_matches_wildcard(const char *pattern, size_t plen, const char *name,
-    size_t len)
-{
-	const char *dot = memchr(name, '.', len);
-	size_t label = dot != NULL ? (size_t)(dot - name) : 0;
-
-	return plen > 2 && pattern[0] == '*' && pattern[1] == '.' &&
-	    label > 0 && len - label == plen - 1 &&
-	    strncasecmp(pattern + 1, dot, plen - 1) == 0;
-}
-
-/* A name that a client asks for. */
-struct name_query {
-	const char *name;
-	int	 by_pattern;
-};
-
-static int
-answers_query(void *arg, int kind, const char *name, size_t len)
-{
-	const struct name_query *s = arg;
-
-	if (kind != MBEDTLS_X509_SAN_DNS_NAME)
-		return 0;
-	return s->by_pattern ? tls_names_matches_wildcard(name, len, s->name,
-	    strlen(s->name)) : tls_names_equal(s->name, name, len);
-}
-
-/* RFC 6125 section 6.4: a common name counts if there is no other. */
-static int
-tls_names_has(const mbedtls_x509_crt *crt, struct name_query *s)
-{
-	const mbedtls_x509_buf *cn = tls_names_common(crt);
-
-	if (tls_names_has_san(crt))
-		return tls_names_each(crt, answers_query, s);
-	return cn != NULL && answers_query(s, MBEDTLS_X509_SAN_DNS_NAME,
-	    (const char *)cn->p, cn->len);
-}
-
-static int
-tls_names_remember(mbedtls_ssl_context *ssl)
-{
-	struct tls *t = mbedtls_ssl_get_user_data_p(ssl);
-	const unsigned char *name;
-	size_t len;
-
-	name = mbedtls_ssl_get_hs_sni(ssl, &len);
-	if (name == NULL || t->sni != NULL)
-		return 0;
-	t->sni = strndup((const char *)name, len < NAME_SIZE ? len : NAME_SIZE);
-	if (t->sni == NULL)
-		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-	if (strlen(t->sni) != len || !tls_names_is_host(t->sni))
-		t->sni[0] = '\0';
-	else if (len > 1 && t->sni[len - 1] == '.')	/* the root's */
-		t->sni[len - 1] = '\0';
-	return 0;
-}
-
-/*
  * The certificates of the name that the client asks for.  Where there are
  * none, the library takes all of them, in their order.
  */
@@ -1190,16 +1058,6 @@ has_trust_settings(const unsigned char *der, size_t len)
 		return 0;
 	p += len;
 	return mbedtls_asn1_get_tag(&p, end, &len, sequence) == 0 && len > 0;
-}
-
-static int
-tls_cert_is_in(const mbedtls_x509_crt *list, const unsigned char *der,
-    size_t len)
-{
-	for (; list != NULL; list = list->next)
-		if (list->raw.len == len && memcmp(list->raw.p, der, len) == 0)
-			return 1;
-	return 0;
 }
 
 /* One certificate more; -1: it is not to be used, and why, as a clause. */
@@ -2106,55 +1964,6 @@ cert_at(const struct tls_config *cfg, size_t i)
 	return c;
 }
 
-static time_t
-tls_cert_utc(const mbedtls_x509_time *t)
-{
-	struct tm tm = { .tm_year = t->year - 1900, .tm_mon = t->mon - 1,
-	    .tm_mday = t->day, .tm_hour = t->hour, .tm_min = t->min,
-	    .tm_sec = t->sec };
-
-	return timegm(&tm);
-}
-
-enum cert_dates { IN_TIME, ENDS_SOON, EXPIRED, NOT_YET };
-
-/* What there is to say of such dates, as "expired 3 days ago". */
-static enum cert_dates
-tls_cert_dates(const mbedtls_x509_time *from, const mbedtls_x509_time *to,
-    int days, char *text, size_t size)
-{
-	time_t now = time(NULL), left = tls_cert_utc(to) - now;
-	long long far = left < 0 ? -left : left;
-	long long seconds = far < 2 * HOUR ? 60 : far < 2 * DAY ? HOUR : DAY;
-	const char *unit = seconds == 60 ? "minutes" : seconds == HOUR ?
-	    "hours" : "days";
-
-	far /= seconds;
-	if (left < 0) {
-		snprintf(text, size, "expired %lld %s ago", far, unit);
-		return EXPIRED;
-	}
-	if (tls_cert_utc(from) > now) {
-		snprintf(text, size, "not valid before %04d-%02d-%02d",
-		    from->year, from->mon, from->day);
-		return NOT_YET;
-	}
-	snprintf(text, size, "expires in %lld %s", far, unit);
-	return left < (time_t)days * DAY ? ENDS_SOON : IN_TIME;
-}
-
-static int
-tls_cert_same(const mbedtls_x509_buf *a, const mbedtls_x509_buf *b)
-{
-	return a->len == b->len && memcmp(a->p, b->p, a->len) == 0;
-}
-
-static int
-tls_cert_is_issuer(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
-{
-	return tls_cert_same(&issuer->subject_raw, &crt->issuer_raw);
-}
-
 static int
 has_issuer(const mbedtls_x509_crt *list, const mbedtls_x509_crt *crt)
 {
@@ -2162,29 +1971,6 @@ has_issuer(const mbedtls_x509_crt *list, const mbedtls_x509_crt *crt)
 		if (list->raw.p != NULL && tls_cert_is_issuer(list, crt))
 			return 1;
 	return 0;
-}
-
-/*
- * Extensions, and what is in one, that the library makes nothing of: their
- * object identifiers, each behind the byte that its length ends with.  RFC 5280
- * sections 4.2.2.1 and 4.2.1.10, RFC 7633, Netscape's of 1998, RFC 3820 section
- * 3.8.
- */
-#define CA_ISSUERS	"\x08" MBEDTLS_OID_PKIX "\x30\x02"
-#define MUST_STAPLE	"\x08" MBEDTLS_OID_PKIX "\x01\x18"
-#define NAME_CONSTRAINTS "\x03" MBEDTLS_OID_NAME_CONSTRAINTS
-#define NS_CERT_TYPE	"\x09" MBEDTLS_OID_NS_CERT_TYPE
-#define PROXY_CERT_INFO	"\x08" MBEDTLS_OID_PKIX "\x01\x0e"
-
-/* What is behind such an identifier in the extensions; NULL: it is not in. */
-static unsigned char *
-tls_cert_find_oid(const mbedtls_x509_crt *crt, const char *oid)
-{
-	unsigned char *p = crt->v3_ext.p;
-
-	if (p != NULL)
-		p = memmem(p, crt->v3_ext.len, oid, strlen(oid));
-	return p != NULL ? p + strlen(oid) : NULL;
 }
 
 /*

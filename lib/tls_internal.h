@@ -272,6 +272,14 @@ struct tls {
 	int64_t	 born;			/* the session that it resumes */
 };
 
+/* Only while the library has the connection. */
+static inline int
+is_tls13(const struct tls *t)
+{
+	return mbedtls_ssl_get_version_number(t->ssl) ==
+	    MBEDTLS_SSL_VERSION_TLS1_3;
+}
+
 /*
  * Say in cfg->error what is wrong with a configuration; -1.  Of several the
  * last one stays.

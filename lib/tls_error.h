@@ -1,0 +1,49 @@
+/*
+ * tls_error: the codes of mbed TLS, and our own beside them, as text and as
+ * results; alerts; and what is wrong with certificates.
+ */
+#ifndef TLS_ERROR_H
+#define TLS_ERROR_H
+
+#include <stdint.h>
+
+struct stream;
+struct tls;
+
+/* Faults that the library has no code of their own for; see refine(). */
+enum {
+	RECORD_TYPE = 1, RECORD_VERSION, RECORD_SIZE, RECORD_BODY, MESSAGE_SIZE,
+	BAD_SIGNATURE, BAD_FINISHED
+};
+
+/* What is wrong with a certificate. */
+struct fault {
+	uint32_t flags;
+	unsigned char alert;
+	const char *text;		/* NULL: see fault_text() */
+};
+
+/* A code in a person's words; valid until the next call. */
+const char *tls_error_text(int code);
+
+/* The first fault among flags against a certificate, which are not 0. */
+const struct fault *tls_error_fault(uint32_t flags);
+
+/*
+ * What mbed TLS answered, as an enum stream_result.  An error is kept: its text
+ * for tls_error_reason(), its alert for the end of our side, unless the client
+ * has been told already.
+ */
+int	 tls_result(struct tls *, int code);
+
+/* The error operation of both TLS streams. */
+const char *tls_error_reason(const struct stream *);
+
+/* The client is not to be served: the alert it is sent, and why. */
+void	 tls_reject(struct tls *, unsigned char alert, const char *fmt, ...)
+	    __attribute__((format(printf, 3, 4)));
+
+/* It is to be served after all: its end is a proper one. */
+void	 tls_reject_undo(struct tls *);
+
+#endif

@@ -266,11 +266,11 @@ choose_certs(mbedtls_ssl_context *ssl)
 #define UNKNOWN_KEY	UNKNOWN " (RSA, secp256r1 and secp384r1 will do)"
 
 /* Where a shape shows: at a file's start, in a label of PEM, or anywhere. */
-enum place { AT_START, AT_LABEL, WITHIN };
+enum shape_place { AT_START, AT_LABEL, WITHIN };
 
 /* An object identifier is behind the byte that its length ends with. */
-static const struct shape {
-	enum place place;
+static const struct pem_shape {
+	enum shape_place place;
 	const char *mark;		/* at the start, ? is any byte */
 	size_t	 len;			/* of it */
 	const char *what;
@@ -329,7 +329,7 @@ static const struct shape {
 };
 
 static int
-has_shape(const struct shape *s, const char *p, size_t len)
+has_shape(const struct pem_shape *s, const char *p, size_t len)
 {
 	size_t i, n = s->len;
 
@@ -345,8 +345,8 @@ has_shape(const struct shape *s, const char *p, size_t len)
 }
 
 /* The first one that it has; or NULL. */
-static const struct shape *
-find_shape(enum place place, const void *p, size_t len)
+static const struct pem_shape *
+tls_pem_find_shape(enum shape_place place, const void *p, size_t len)
 {
 	size_t i;
 
@@ -357,14 +357,14 @@ find_shape(enum place place, const void *p, size_t len)
 }
 
 /* A block of PEM, RFC 7468: where it begins, and its label. */
-struct block {
+struct pem_block {
 	const char *text;
 	char	 label[48];
 };
 
 /* The next one in a text; 0: there is none. */
 static int
-find_block(const char *text, struct block *b)
+tls_pem_next(const char *text, struct pem_block *b)
 {
 	const char *label, *end;
 
@@ -380,14 +380,14 @@ find_block(const char *text, struct block *b)
 
 /* How much of a file is to be parsed: the zero behind it is for PEM alone. */
 static size_t
-parse_size(const unsigned char *text, size_t size)
+tls_pem_parse_size(const unsigned char *text, size_t size)
 {
 	return strstr((const char *)text, BEGIN) != NULL ? size : size - 1;
 }
 
 /* Does it end before another one begins?  The parser would look on and on. */
 static int
-has_end(const struct block *b)
+has_end(const struct pem_block *b)
 {
 	const char *p = strstr(b->text + strlen(BEGIN), "-----");
 
@@ -396,7 +396,7 @@ has_end(const struct block *b)
 }
 
 static int
-decode_block(const struct block *b, mbedtls_pem_context *pem)
+tls_pem_decode(const struct pem_block *b, mbedtls_pem_context *pem)
 {
 	char begin[64], end[64];
 	size_t len;
@@ -411,7 +411,7 @@ decode_block(const struct block *b, mbedtls_pem_context *pem)
 }
 
 static int
-is_cert_label(const char *label)
+tls_pem_is_cert(const char *label)
 {
 	return strcmp(label, "CERTIFICATE") == 0 ||
 	    strcmp(label, "X509 CERTIFICATE") == 0 ||
@@ -483,7 +483,7 @@ read_whole(int fd, unsigned char *p, size_t len)
 
 /* A whole file and a NUL behind it, as the PEM parser wants it; or NULL. */
 static unsigned char *
-slurp(struct tls_config *cfg, const char *name, size_t *size)
+tls_pem_read(struct tls_config *cfg, const char *name, size_t *size)
 {
 	unsigned char *buf = NULL;
 	struct stat st;
@@ -517,8 +517,8 @@ slurp(struct tls_config *cfg, const char *name, size_t *size)
 
 /* How a shape is told of a file, after the words before it. */
 static int __attribute__((format(printf, 4, 5)))
-fail_shape(struct tls_config *cfg, const char *name, const struct shape *s,
-    const char *fmt, ...)
+tls_pem_fail_shape(struct tls_config *cfg, const char *name,
+    const struct pem_shape *s, const char *fmt, ...)
 {
 	char text[ERROR_SIZE / 4];
 	va_list ap;
@@ -538,32 +538,33 @@ fail_shape(struct tls_config *cfg, const char *name, const struct shape *s,
 
 /* There is nothing in a file of what was wanted: what is, then? */
 static int
-fail_to_find(struct tls_config *cfg, const char *name, const char *wanted,
-    const char *text, size_t size)
+tls_pem_fail_to_find(struct tls_config *cfg, const char *name,
+    const char *wanted, const char *text, size_t size)
 {
-	struct block b, found = { .text = NULL };
-	const struct shape *s;
+	struct pem_block b, found = { .text = NULL };
+	const struct pem_shape *s;
 
-	for (; find_block(text, &b); text = b.text + 1)
-		if (found.text == NULL || !is_cert_label(b.label))
+	for (; tls_pem_next(text, &b); text = b.text + 1)
+		if (found.text == NULL || !tls_pem_is_cert(b.label))
 			found = b;
 	if (found.text == NULL) {
-		s = find_shape(AT_START, text, size);
-		return fail_shape(cfg, name, s, s != NULL ? "it is %s, and no "
-		    "PEM" : "no %s in PEM format", s != NULL ? s->what :
-		    wanted);
+		s = tls_pem_find_shape(AT_START, text, size);
+		return tls_pem_fail_shape(cfg, name, s, s != NULL ?
+		    "it is %s, and no PEM" : "no %s in PEM format",
+		    s != NULL ? s->what : wanted);
 	}
-	s = find_shape(AT_LABEL, found.label, strlen(found.label));
-	return fail_shape(cfg, name, s, "there is no %s in it, but %s%s%s",
-	    wanted, s != NULL ? "" : "a block of \"", s != NULL ? s->what :
-	    found.label, s != NULL ? "" : "\"");
+	s = tls_pem_find_shape(AT_LABEL, found.label, strlen(found.label));
+	return tls_pem_fail_shape(cfg, name, s,
+	    "there is no %s in it, but %s%s%s", wanted,
+	    s != NULL ? "" : "a block of \"",
+	    s != NULL ? s->what : found.label, s != NULL ? "" : "\"");
 }
 
 /* What a certificate is read for. */
-enum use { OWN, ISSUER, PINNED };
+enum cert_use { OWN, ISSUER, PINNED };
 
-struct loading {
-	enum use use;
+struct cert_loading {
+	enum cert_use use;
 	char	 refused[DN_SIZE + NAME_SIZE];	/* why it is, as a clause */
 };
 
@@ -594,11 +595,11 @@ extension_name(const mbedtls_x509_buf *oid, char *text, size_t size)
  * client that judges our own chain; of others, what is critical counts.
  */
 static int
-judge_extension(void *arg, const mbedtls_x509_crt *crt,
+tls_files_check_extension(void *arg, const mbedtls_x509_crt *crt,
     const mbedtls_x509_buf *oid, int is_critical, const unsigned char *p,
     const unsigned char *end)
 {
-	struct loading *l = arg;
+	struct cert_loading *l = arg;
 	char dn[DN_SIZE], number[64];
 
 	(void)p;
@@ -631,11 +632,11 @@ has_trust_settings(const unsigned char *der, size_t len)
 
 /* One certificate more; -1: it is not to be used, and why, as a clause. */
 static int
-cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
+cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
     const char *name, const mbedtls_x509_buf *der)
 {
-	struct loading l = { .use = use };
-	const struct shape *s;
+	struct cert_loading l = { .use = use };
+	const struct pem_shape *s;
 	int r;
 
 	if (use == ISSUER && has_trust_settings(der->p, der->len))
@@ -646,11 +647,11 @@ cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 	if (use == ISSUER && tls_cert_is_in(chain, der->p, der->len))
 		return 0;
 	if ((r = mbedtls_x509_crt_parse_der_with_ext_cb(chain, der->p,
-	    der->len, 1, judge_extension, &l)) == 0)
+	    der->len, 1, tls_files_check_extension, &l)) == 0)
 		return 0;
 	if (l.refused[0] != '\0')
 		return tls_fail(cfg, "%s", l.refused);
-	if ((s = find_shape(WITHIN, der->p, der->len)) == NULL)
+	if ((s = tls_pem_find_shape(WITHIN, der->p, der->len)) == NULL)
 		return tls_fail(cfg, "it can't be read (%s)",
 		    tls_error_text(r));
 	return tls_fail(cfg, "it %s %s" UNKNOWN_KEY, r ==
@@ -670,7 +671,7 @@ pass_over(struct tls_config *cfg)
 }
 
 static void
-forget_passed(struct tls_config *cfg, size_t n)
+tls_files_forget_passed(struct tls_config *cfg, size_t n)
 {
 	while (cfg->npassed > n)
 		if (--cfg->npassed < PASSED_MAX)
@@ -678,14 +679,14 @@ forget_passed(struct tls_config *cfg, size_t n)
 }
 
 static int
-block_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
-    const char *name, const struct block *b)
+block_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
+    const char *name, const struct pem_block *b)
 {
 	mbedtls_pem_context pem;
 	mbedtls_x509_buf der;
 	int r;
 
-	if ((r = decode_block(b, &pem)) != 0) {
+	if ((r = tls_pem_decode(b, &pem)) != 0) {
 		r = tls_fail(cfg, "it is damaged (%s)", tls_error_text(r));
 	} else {
 		der.p = (unsigned char *)(uintptr_t)mbedtls_pem_get_buffer(
@@ -698,16 +699,16 @@ block_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 
 /* The certificates of a text: how many there are, or -1. */
 static int
-certs_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
+certs_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
     const char *name, const char *text)
 {
 	char why[ERROR_SIZE];
 	size_t before = cfg->npassed;
-	struct block b;
+	struct pem_block b;
 	int n = 0, used = 0;
 
-	for (; find_block(text, &b); text = b.text + 1) {
-		if (!is_cert_label(b.label))
+	for (; tls_pem_next(text, &b); text = b.text + 1) {
+		if (!tls_pem_is_cert(b.label))
 			continue;
 		n++;
 		if (block_add(cfg, chain, use, name, &b) == 0) {
@@ -721,26 +722,27 @@ certs_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 	}
 	if (used > 0 || n == 0)
 		return used;
-	forget_passed(cfg, before);
+	tls_files_forget_passed(cfg, before);
 	return -1;
 }
 
 /* What is neither PEM nor anything else that is known may be DER. */
 static int
-may_be_der(const unsigned char *p, size_t len)
+tls_pem_may_be_der(const unsigned char *p, size_t len)
 {
 	return len > 0 && p[0] == (MBEDTLS_ASN1_CONSTRUCTED |
-	    MBEDTLS_ASN1_SEQUENCE) && find_shape(AT_START, p, len) == NULL;
+	    MBEDTLS_ASN1_SEQUENCE) && tls_pem_find_shape(AT_START, p, len) ==
+	    NULL;
 }
 
 /* One in DER, if it is one; as above. */
 static int
-der_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
+der_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
     const char *name, const mbedtls_x509_buf *der)
 {
 	char why[ERROR_SIZE];
 
-	if (!may_be_der(der->p, der->len))
+	if (!tls_pem_may_be_der(der->p, der->len))
 		return 0;
 	if (cert_add(cfg, chain, use, name, der) == 0)
 		return 1;
@@ -750,21 +752,21 @@ der_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 }
 
 static int
-cert_load(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
-    const char *name)
+tls_files_certs(struct tls_config *cfg, mbedtls_x509_crt *chain,
+    enum cert_use use, const char *name)
 {
 	mbedtls_x509_buf der;
 	size_t size;
 	int r;
 
-	if ((der.p = slurp(cfg, name, &size)) == NULL)
+	if ((der.p = tls_pem_read(cfg, name, &size)) == NULL)
 		return -1;
 	der.len = size - 1;
 	if ((r = certs_add(cfg, chain, use, name, (char *)der.p)) == 0)
 		r = der_add(cfg, chain, use, name, &der);
 	if (r == 0)
-		r = fail_to_find(cfg, name, "certificate", (char *)der.p,
-		    size);
+		r = tls_pem_fail_to_find(cfg, name, "certificate",
+		    (char *)der.p, size);
 	mbedtls_platform_zeroize(der.p, size);
 	free(der.p);
 	return r > 0 ? 0 : -1;
@@ -780,19 +782,19 @@ is_key_label(const char *label)
 }
 
 /* Of what kind a key is that the library does not take; or NULL. */
-static const struct shape *
-key_shape(const char *text, size_t size, const struct block *b)
+static const struct pem_shape *
+key_shape(const char *text, size_t size, const struct pem_block *b)
 {
-	const struct shape *s = find_shape(WITHIN, text, size);
+	const struct pem_shape *s = tls_pem_find_shape(WITHIN, text, size);
 	mbedtls_pem_context pem;
 	const unsigned char *der;
 	size_t len;
 
 	if (s != NULL || b->text == NULL)
 		return s;
-	if (decode_block(b, &pem) == 0) {
+	if (tls_pem_decode(b, &pem) == 0) {
 		der = mbedtls_pem_get_buffer(&pem, &len);
-		s = find_shape(WITHIN, der, len);
+		s = tls_pem_find_shape(WITHIN, der, len);
 	}
 	mbedtls_pem_free(&pem);
 	return s;
@@ -802,36 +804,37 @@ static int
 key_refused(struct tls_config *cfg, const char *name, int error,
     const char *text, size_t size)
 {
-	struct block b = { .text = NULL };
-	const struct shape *s;
+	struct pem_block b = { .text = NULL };
+	const struct pem_shape *s;
 	const char *p = text;
 
-	while (find_block(p, &b) && !is_key_label(b.label))
+	while (tls_pem_next(p, &b) && !is_key_label(b.label))
 		p = b.text + 1;
 	s = key_shape(text, size, &b);
 	if (error == MBEDTLS_ERR_PK_PASSWORD_REQUIRED ||
 	    error == MBEDTLS_ERR_PK_PASSWORD_MISMATCH)
 		return tls_fail(cfg, "%s: %s", name, tls_error_text(error));
 	if (s != NULL)
-		return fail_shape(cfg, name, s, "it is %s%s", s->what,
+		return tls_pem_fail_shape(cfg, name, s, "it is %s%s", s->what,
 		    s->by != NULL ? UNKNOWN : UNKNOWN_KEY);
 	if (b.text == NULL)
-		return fail_to_find(cfg, name, "private key", text, size);
+		return tls_pem_fail_to_find(cfg, name, "private key", text,
+		    size);
 	return tls_fail(cfg, "%s: its private key can't be read (%s)", name,
 	    tls_error_text(error));
 }
 
 static int
-key_load(struct tls_config *cfg, struct cert *c, const char *name,
+tls_files_key(struct tls_config *cfg, struct cert *c, const char *name,
     const char *password)
 {
 	unsigned char *text;
 	size_t size;
 	int r;
 
-	if ((text = slurp(cfg, name, &size)) == NULL)
+	if ((text = tls_pem_read(cfg, name, &size)) == NULL)
 		return -1;
-	r = mbedtls_pk_parse_key(&c->key, text, parse_size(text, size),
+	r = mbedtls_pk_parse_key(&c->key, text, tls_pem_parse_size(text, size),
 	    (const unsigned char *)password,
 	    password != NULL ? strlen(password) : 0, RNG);
 	if (r != 0)
@@ -892,7 +895,7 @@ tls_config_free(struct tls_config *cfg)
 		free(c->name);
 		free(c);
 	}
-	forget_passed(cfg, 0);
+	tls_files_forget_passed(cfg, 0);
 	while ((r = cfg->rules) != NULL) {
 		cfg->rules = r->next;
 		mbedtls_x509_crt_free(r->certs);
@@ -946,7 +949,7 @@ tls_config_cert(struct tls_config *cfg, const char *name)
 	*last = c;
 	if ((c->name = strdup(name)) == NULL)
 		return tls_fail(cfg, "out of memory");
-	if (cert_load(cfg, &c->chain, OWN, name) == -1)
+	if (tls_files_certs(cfg, &c->chain, OWN, name) == -1)
 		return -1;
 	return chain_fits(cfg, c);
 }
@@ -958,7 +961,7 @@ tls_config_key(struct tls_config *cfg, const char *name, const char *password)
 
 	while (c->next != NULL)
 		c = c->next;
-	if (key_load(cfg, c, name, password) == -1)
+	if (tls_files_key(cfg, c, name, password) == -1)
 		return -1;
 	if (mbedtls_ssl_conf_own_cert(&cfg->ssl, &c->chain, &c->key) != 0)
 		return tls_fail(cfg, "out of memory");
@@ -978,7 +981,7 @@ is_directory(const char *path)
  * is one enough?
  */
 static int
-each_file(struct tls_config *cfg, const char *name,
+tls_files_each(struct tls_config *cfg, const char *name,
     int (*load)(struct tls_config *, const char *), int one_will_do)
 {
 	char path[PATH_MAX];
@@ -1004,7 +1007,7 @@ each_file(struct tls_config *cfg, const char *name,
 		r = tls_fail(cfg, "%s: %s", name, strerror(errno));
 	closedir(dir);
 	if (r == 0 && n == 0) {
-		forget_passed(cfg, before);
+		tls_files_forget_passed(cfg, before);
 		r = -1;
 	}
 	return r;
@@ -1013,36 +1016,37 @@ each_file(struct tls_config *cfg, const char *name,
 static int
 ca_load(struct tls_config *cfg, const char *name)
 {
-	return cert_load(cfg, &cfg->ca, ISSUER, name);
+	return tls_files_certs(cfg, &cfg->ca, ISSUER, name);
 }
 
 int
 tls_config_ca(struct tls_config *cfg, const char *name)
 {
 	cfg->has_ca = 1;
-	return name == NULL ? 0 : each_file(cfg, name, ca_load, 1);
+	return name == NULL ? 0 : tls_files_each(cfg, name, ca_load, 1);
 }
 
 static int
-crl_load(struct tls_config *cfg, const char *name)
+tls_files_crl(struct tls_config *cfg, const char *name)
 {
 	unsigned char *text;
 	size_t size;
 	int r;
 
-	if ((text = slurp(cfg, name, &size)) == NULL)
+	if ((text = tls_pem_read(cfg, name, &size)) == NULL)
 		return -1;
-	r = mbedtls_x509_crl_parse(&cfg->crl, text, parse_size(text, size));
+	r = mbedtls_x509_crl_parse(&cfg->crl, text,
+	    tls_pem_parse_size(text, size));
 	/* Text behind the last one is as good as text before it. */
 	if (r == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT)
 		r = 0;
-	if (r != 0 && (may_be_der(text, size - 1) || strstr((char *)text,
-	    BEGIN "X509 CRL-----") != NULL))
+	if (r != 0 && (tls_pem_may_be_der(text, size - 1) ||
+	    strstr((char *)text, BEGIN "X509 CRL-----") != NULL))
 		r = tls_fail(cfg, "%s: its revocation list can't be read (%s)",
 		    name, tls_error_text(r));
 	else if (r != 0)
-		r = fail_to_find(cfg, name, "revocation list", (char *)text,
-		    size);
+		r = tls_pem_fail_to_find(cfg, name, "revocation list",
+		    (char *)text, size);
 	free(text);
 	return r;
 }
@@ -1053,7 +1057,7 @@ tls_config_crl(struct tls_config *cfg, const char *name)
 	if (!cfg->has_ca)
 		return tls_fail(cfg,
 		    "it needs ca, whose certificates it revokes");
-	if (each_file(cfg, name, crl_load, 0) == -1)
+	if (tls_files_each(cfg, name, tls_files_crl, 0) == -1)
 		return -1;
 	cfg->has_crl = 1;
 	return 0;
@@ -1091,7 +1095,7 @@ rule_parse(struct rule *r, const char *text)
 
 /* Does it hold for certificates that nobody has to vouch for? */
 static int
-is_pin(const struct rule *r)
+tls_rules_is_pin(const struct rule *r)
 {
 	return r->kind == PIN || r->kind == CERT;
 }
@@ -1102,7 +1106,7 @@ rule_load(struct tls_config *cfg, struct rule *r)
 	if ((r->certs = calloc(1, sizeof(*r->certs))) == NULL)
 		return tls_fail(cfg, "out of memory");
 	mbedtls_x509_crt_init(r->certs);
-	return cert_load(cfg, r->certs, PINNED, r->text);
+	return tls_files_certs(cfg, r->certs, PINNED, r->text);
 }
 
 int
@@ -1127,11 +1131,11 @@ tls_config_peer(struct tls_config *cfg, const char *text)
 		return tls_fail(cfg, "\"%s\" is not a rule (allowed: cn:NAME, "
 		    "dns:NAME or dns:*.NAME, ip:ADDRESS, uri:URI, "
 		    "pin:sha256/BASE64, cert:FILE; a * for dns alone)", text);
-	if (!is_pin(r) && !cfg->has_ca)
+	if (!tls_rules_is_pin(r) && !cfg->has_ca)
 		return tls_fail(cfg,
 		    "\"%s\" needs ca: without one, anybody can "
 		    "make such a certificate", text);
-	cfg->has_pin |= is_pin(r);
+	cfg->has_pin |= tls_rules_is_pin(r);
 	return r->kind == CERT ? rule_load(cfg, r) : 0;
 }
 
@@ -1200,7 +1204,7 @@ suite_id(const char *iana)
 }
 
 static void
-suite_name(const char *library, char *name, size_t size)
+tls_suites_name(const char *library, char *name, size_t size)
 {
 	size_t i;
 
@@ -1212,7 +1216,7 @@ suite_name(const char *library, char *name, size_t size)
 }
 
 static int
-is_tls13_suite(int suite)
+tls_suites_is_tls13(int suite)
 {
 	return strncmp(mbedtls_ssl_get_ciphersuite_name(suite), "TLS1-3-",
 	    7) == 0;
@@ -1313,8 +1317,8 @@ translate_suites(const char *names, char *text, size_t size)
 	if (text[0] == '\0' || strstr(text, "TLS_AES_") != NULL ||
 	    strstr(text, "TLS_CHACHA20_") != NULL)
 		return;
-	for (i = 0; is_tls13_suite(default_suites[i]); i++) {
-		suite_name(mbedtls_ssl_get_ciphersuite_name(default_suites[i]),
+	for (i = 0; tls_suites_is_tls13(default_suites[i]); i++) {
+		tls_suites_name(mbedtls_ssl_get_ciphersuite_name(default_suites[i]),
 		    iana, sizeof(iana));
 		list_name(text, size, iana);
 	}
@@ -1442,7 +1446,7 @@ tls_config_alpn(struct tls_config *cfg, const char *names)
 
 /* Is there a key for it?  In TLS 1.3 any will do. */
 static int
-has_key(const struct tls_config *cfg, int suite)
+tls_suites_has_key(const struct tls_config *cfg, int suite)
 {
 	const char *name = mbedtls_ssl_get_ciphersuite_name(suite);
 	mbedtls_pk_type_t type = strstr(name, "-ECDSA-") != NULL ||
@@ -1450,7 +1454,7 @@ has_key(const struct tls_config *cfg, int suite)
 	    strstr(name, "-RSA-") != NULL ? MBEDTLS_PK_RSA : MBEDTLS_PK_NONE;
 	const struct cert *c = cfg->certs;
 
-	while (c != NULL && !is_tls13_suite(suite) &&
+	while (c != NULL && !tls_suites_is_tls13(suite) &&
 	    !mbedtls_pk_can_do(&c->key, type))
 		c = c->next;
 	return c != NULL;
@@ -1468,8 +1472,8 @@ tls_config_ready(struct tls_config *cfg)
 	size_t i;
 
 	for (i = 0; cfg->suites[i] != 0; i++)
-		with[is_tls13_suite(cfg->suites[i])] |=
-		    has_key(cfg, cfg->suites[i]);
+		with[tls_suites_is_tls13(cfg->suites[i])] |=
+		    tls_suites_has_key(cfg, cfg->suites[i]);
 	if (!with[0])
 		cfg->min = 13;
 	if (!with[1])
@@ -1491,7 +1495,7 @@ tls_config_ready(struct tls_config *cfg)
 }
 
 static const char *
-group_name(int id)
+tls_suites_group(int id)
 {
 	size_t i;
 
@@ -1585,7 +1589,8 @@ may_issue(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 }
 
 static uint32_t
-issuer_flags(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
+tls_verify_issuer_flags(const struct tls_config *cfg,
+    const mbedtls_x509_crt *crt)
 {
 	uint32_t flags = 0;
 
@@ -1716,8 +1721,9 @@ warn_of_suite(const struct warning *w, int suite)
 {
 	char name[NAME_SIZE];
 
-	suite_name(mbedtls_ssl_get_ciphersuite_name(suite), name, sizeof(name));
-	if (!is_tls13_suite(suite) && strstr(name, "DHE_") == NULL)
+	tls_suites_name(mbedtls_ssl_get_ciphersuite_name(suite), name,
+	    sizeof(name));
+	if (!tls_suites_is_tls13(suite) && strstr(name, "DHE_") == NULL)
 		warn(w, "%s has no forward secrecy%s", name, strncmp(name,
 		    "TLS_RSA_", 8) == 0 ? ", and its RSA decryption is open to "
 		    "attacks (CVE-2026-50587)" : "");
@@ -1736,7 +1742,7 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 	w->about = "ca";
 	for (crt = &cfg->ca; cfg->verify != NOT_ASKED && cfg->has_ca &&
 	    crt != NULL; crt = crt->next)
-		if ((flags = issuer_flags(cfg, crt)) != 0)
+		if ((flags = tls_verify_issuer_flags(cfg, crt)) != 0)
 			warn(w, "no client of \"%s\" is served: %s",
 			    tls_names_dn(&crt->subject, dn, sizeof(dn)),
 			    tls_error_fault(flags)->text);
@@ -1924,12 +1930,12 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	fprintf(fp, "# TLS 1.%d to 1.%d, with these suites and groups:\n",
 	    cfg->min % 10, cfg->max % 10);
 	for (i = 0; cfg->suites[i] != 0; i++) {
-		suite_name(mbedtls_ssl_get_ciphersuite_name(cfg->suites[i]),
+		tls_suites_name(mbedtls_ssl_get_ciphersuite_name(cfg->suites[i]),
 		    name, sizeof(name));
 		fprintf(fp, "#\t%s\n", name);
 	}
 	for (i = 0; cfg->groups[i] != 0; i++)
-		fprintf(fp, "#\t%s\n", group_name(cfg->groups[i]));
+		fprintf(fp, "#\t%s\n", tls_suites_group(cfg->groups[i]));
 	for (crt = &cfg->ca; cfg->has_ca && crt != NULL; crt = crt->next)
 		fprintf(fp, "# clients by \"%s\"\n", tls_names_dn(&crt->subject,
 		    dn, sizeof(dn)));
@@ -1954,7 +1960,7 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
  */
 
 static int
-is_ruled(void *arg, int kind, const char *name, size_t len)
+matches_name(void *arg, int kind, const char *name, size_t len)
 {
 	const struct rule *const *r = arg;
 
@@ -1992,7 +1998,7 @@ matches(const struct rule *r, const mbedtls_x509_crt *crt)
 	case CERT:
 		return tls_cert_is_in(r->certs, crt->raw.p, crt->raw.len);
 	default:
-		return tls_names_each(crt, is_ruled, &r);
+		return tls_names_each(crt, matches_name, &r);
 	}
 }
 
@@ -2001,13 +2007,13 @@ matches(const struct rule *r, const mbedtls_x509_crt *crt)
  * that nobody vouches for match none: there may be thousands of them.
  */
 static const struct rule *
-find_rule(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
+tls_rules_find(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
     int is_trusted)
 {
 	const struct rule *r, *found = NULL;
 
 	for (r = cfg->rules; r != NULL; r = r->next)
-		if ((is_pin(r) || (is_trusted && found == NULL)) &&
+		if ((tls_rules_is_pin(r) || (is_trusted && found == NULL)) &&
 		    matches(r, crt))
 			found = r;
 	return found;
@@ -2045,7 +2051,7 @@ fault_text(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
 
 /* The flags are against one of the client's issuers. */
 static void
-blame_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
+reject_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 {
 	char text[ERROR_SIZE], dn[DN_SIZE];
 	const struct fault *f = fault_text(t->cfg, crt, flags, text,
@@ -2060,7 +2066,7 @@ blame_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 
 /* The flags are against it, or against its issuers, who are blamed already. */
 static void
-refuse_client(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
+reject_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 {
 	unsigned char alert = t->alert;
 	char text[ERROR_SIZE], dn[DN_SIZE];
@@ -2076,7 +2082,7 @@ refuse_client(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 }
 
 static void
-forget_client(struct tls *t)
+tls_verify_forget(struct tls *t)
 {
 	free(t->client);
 	free(t->cn);
@@ -2113,7 +2119,7 @@ remember_client(struct tls *t, const mbedtls_x509_crt *crt)
 	const mbedtls_x509_buf *cn = tls_names_common(crt);
 	char dn[DN_SIZE];
 
-	forget_client(t);
+	tls_verify_forget(t);
 	t->client = strdup(tls_names_dn(&crt->subject, dn, sizeof(dn)));
 	/* With a zero in it, it would be cut off there: take it for none. */
 	if (cn != NULL && memchr(cn->p, '\0', cn->len) != NULL)
@@ -2191,7 +2197,7 @@ has_come_from(const struct tls_config *cfg, const mbedtls_x509_crt *issuer,
 		return 1;
 	while (ca != NULL && !(tls_cert_is_issuer(ca, crt) && is_key_of(ca,
 	    crt) && tls_cert_same(&ca->pk_raw, &issuer->pk_raw) &&
-	    issuer_flags(cfg, ca) == 0 &&
+	    tls_verify_issuer_flags(cfg, ca) == 0 &&
 	    !mbedtls_x509_time_is_past(&ca->valid_to) &&
 	    !mbedtls_x509_time_is_future(&ca->valid_from)))
 		ca = ca->next;
@@ -2217,14 +2223,15 @@ exceeded(const mbedtls_x509_crt *crt, int depth)
  * patched: whose it is, and which.
  */
 static int
-refuse_extension(struct tls *t, const mbedtls_x509_crt *crt)
+reject_extension(struct tls *t, const mbedtls_x509_crt *crt)
 {
-	struct loading l = { .use = PINNED };
+	struct cert_loading l = { .use = PINNED };
 	mbedtls_x509_crt again;
 
 	mbedtls_x509_crt_init(&again);
 	if (mbedtls_x509_crt_parse_der_with_ext_cb(&again, crt->raw.p,
-	    crt->raw.len, 1, judge_extension, &l) != 0 && l.refused[0] != '\0')
+	    crt->raw.len, 1, tls_files_check_extension, &l) != 0 &&
+	    l.refused[0] != '\0')
 		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
 		    "client certificate %s", l.refused);
 	mbedtls_x509_crt_free(&again);
@@ -2236,22 +2243,22 @@ refuse_extension(struct tls *t, const mbedtls_x509_crt *crt)
  * last, with its flags.  A pin stands in for all issuers.
  */
 static int
-check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
+tls_verify_cert(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 {
 	struct tls *t = arg;
 	const struct rule *r;
 
 	if (depth < 0)
-		return refuse_extension(t, crt);
+		return reject_extension(t, crt);
 	if (!is_ours(t->cfg, crt))
 		*flags |= exceeded(crt, depth);
 	if (t->issuer != NULL && !has_come_from(t->cfg, t->issuer, crt))
 		*flags |= MBEDTLS_X509_BADCERT_NOT_TRUSTED;
 	t->issuer = depth > 0 ? crt : NULL;
 	if (depth > 0) {
-		*flags |= issuer_flags(t->cfg, crt);
+		*flags |= tls_verify_issuer_flags(t->cfg, crt);
 		if (t->issuers == 0 && *flags != 0)
-			blame_issuer(t, crt, *flags);
+			reject_issuer(t, crt, *flags);
 		t->issuers |= *flags;
 		*flags = 0;
 		return 0;
@@ -2260,11 +2267,11 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 		*flags |= CERT_SIGNED_ODDLY;
 	if (!may_authenticate(crt))
 		*flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
-	r = find_rule(t->cfg, crt, ((*flags | t->issuers) &
+	r = tls_rules_find(t->cfg, crt, ((*flags | t->issuers) &
 	    MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0);
 	if (r == NULL && t->cfg->rules != NULL)
 		*flags |= MBEDTLS_X509_BADCERT_OTHER;
-	if (!t->cfg->has_ca || (r != NULL && is_pin(r))) {
+	if (!t->cfg->has_ca || (r != NULL && tls_rules_is_pin(r))) {
 		*flags &= ~(uint32_t)MBEDTLS_X509_BADCERT_NOT_TRUSTED;
 		t->issuers = 0;
 	}
@@ -2273,7 +2280,7 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 		tls_reject_undo(t);
 		return remember_client(t, crt);
 	}
-	refuse_client(t, crt, *flags);
+	reject_peer(t, crt, *flags);
 	t->issuers = 0;
 	return 0;
 }
@@ -2283,7 +2290,7 @@ check_client(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
  * told to go on whatever it finds.
  */
 static int
-judge(struct tls *t)
+tls_verify_check_verdict(struct tls *t)
 {
 	uint32_t flags = mbedtls_ssl_get_verify_result(t->ssl);
 	const struct fault *f;
@@ -2295,9 +2302,9 @@ judge(struct tls *t)
 		flags = 0;
 	/* There may be one of a session that was not resumed after all. */
 	if (flags & MBEDTLS_X509_BADCERT_MISSING) {
-		forget_client(t);
+		tls_verify_forget(t);
 	} else if (flags != 0) {
-		/* What it finds by itself, behind check_client(). */
+		/* What it finds by itself, behind tls_verify_cert(). */
 		f = tls_error_fault(flags);
 		tls_reject(t, f->alert, "client certificate \"%s\": %s",
 		    t->client != NULL ? t->client : "", f->text != NULL ?
@@ -2325,7 +2332,7 @@ keys_now(const struct tls_config *cfg, struct keys *keys)
 	struct shared *s = cfg->sessions->shared;
 	unsigned before, i;
 
-	for (i = 0; i < TORN; i++) {
+	for (i = 0; i < SEQLOCK_TRIES; i++) {
 		before = atomic_load(&s->version);
 		memcpy(keys, &s->keys, sizeof(*keys));
 		atomic_thread_fence(memory_order_acquire);
@@ -2379,8 +2386,8 @@ static const unsigned char nonce[12];		/* its key is used once */
  * 0 if there can be none.
  */
 static size_t
-seal(const struct tls_config *cfg, const unsigned char *plain, size_t len,
-    unsigned char *ticket, size_t size)
+tls_ticket_seal(const struct tls_config *cfg, const unsigned char *plain,
+    size_t len, unsigned char *ticket, size_t size)
 {
 	struct keys keys;
 	psa_key_id_t id;
@@ -2405,8 +2412,8 @@ seal(const struct tls_config *cfg, const unsigned char *plain, size_t len,
 
 /* What is in a ticket; its length, or 0: it is none of ours. */
 static size_t
-unseal(const struct tls_config *cfg, const unsigned char *ticket, size_t len,
-    unsigned char *plain, size_t size)
+tls_ticket_unseal(const struct tls_config *cfg, const unsigned char *ticket,
+    size_t len, unsigned char *plain, size_t size)
 {
 	struct keys keys;
 	psa_key_id_t id;
@@ -2513,7 +2520,7 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 	size_t n;
 	int r = 0;
 
-	forget_client(t);
+	tls_verify_forget(t);
 	if (cfg->verify == NOT_ASKED || (len == 0 && cfg->verify == ASKED))
 		return 0;
 	mbedtls_x509_crt_init(&chain);
@@ -2525,8 +2532,8 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 	}
 	if (r != 0 || len != 0 || chain.raw.p == NULL ||
 	    mbedtls_x509_crt_verify(&chain, cfg->has_ca ? &cfg->ca : NULL,
-	    cfg->has_crl ? &cfg->crl : NULL, NULL, &flags, check_client, t) !=
-	    0)
+	    cfg->has_crl ? &cfg->crl : NULL, NULL, &flags, tls_verify_cert,
+	    t) != 0)
 		r = -1;
 	mbedtls_x509_crt_free(&chain);
 	/* If it would not, a full handshake is to tell why. */
@@ -2540,7 +2547,7 @@ is_usable(const struct tls_config *cfg, int suite)
 {
 	size_t i;
 
-	for (i = 0; has_key(cfg, suite) && cfg->suites[i] != 0; i++)
+	for (i = 0; tls_suites_has_key(cfg, suite) && cfg->suites[i] != 0; i++)
 		if (cfg->suites[i] == suite)
 			return 1;
 	return 0;
@@ -2615,7 +2622,7 @@ session_seal(const struct tls *t, const mbedtls_ssl_session *session,
 		len = 0;
 	else if (salt != NULL)
 		memcpy(ticket + KEY_NAME_SIZE, salt, SALT_SIZE);
-	len = seal(t->cfg, plain, len, ticket, size);
+	len = tls_ticket_seal(t->cfg, plain, len, ticket, size);
 	mbedtls_platform_zeroize(plain, sizeof(plain));
 	return len;
 }
@@ -2627,7 +2634,7 @@ session_unseal(struct tls *t, mbedtls_ssl_session *session,
 	unsigned char plain[TICKET_MAX];
 	int r = -1;
 
-	len = unseal(t->cfg, ticket, len, plain, sizeof(plain));
+	len = tls_ticket_unseal(t->cfg, ticket, len, plain, sizeof(plain));
 	if (len > 0)
 		r = session_unpack(t, session, plain, len);
 	mbedtls_platform_zeroize(plain, sizeof(plain));
@@ -2896,7 +2903,7 @@ tls_config_ticket_keys(struct tls_config *cfg, const char *name)
 	size_t size;
 	int r;
 
-	if ((text = slurp(cfg, name, &size)) == NULL)
+	if ((text = tls_pem_read(cfg, name, &size)) == NULL)
 		return -1;
 	/* It is text: nothing in it shall be its end, nor be a key. */
 	while ((nul = memchr(text, '\0', size - 1)) != NULL)
@@ -3448,7 +3455,8 @@ handshake(struct tls *t)
 		r = mbedtls_ssl_handshake_step(t->ssl);
 		mbedtls_ssl_conf_ciphersuites(&t->cfg->ssl, t->cfg->suites);
 		end = r == 0 ? 0 : tls_result(t, r);
-		if (judge(t) && (!is_tls13(t) || end == STREAM_ERROR ||
+		if (tls_verify_check_verdict(t) && (!is_tls13(t) ||
+		    end == STREAM_ERROR ||
 		    mbedtls_ssl_is_handshake_over(t->ssl)))
 			return STREAM_ERROR;
 	}
@@ -4314,7 +4322,7 @@ to_kernel(struct tls *t, struct stream *s)
 	if (k == NULL)
 		return;
 	k->cipher = find_cipher(t->suite);
-	k->is_13 = is_tls13_suite(t->suite);
+	k->is_13 = tls_suites_is_tls13(t->suite);
 	k->seq = t->out.count;
 	if (!may_move(t) || setsockopt(t->fd, IPPROTO_TCP, TCP_ULP, "tls",
 	    sizeof("tls")) == -1 ||
@@ -4427,7 +4435,7 @@ tls_new(struct tls_config *cfg, int fd, struct stream *s)
 		return NULL;
 	}
 	mbedtls_ssl_set_user_data_p(t->ssl, t);
-	mbedtls_ssl_set_verify(t->ssl, check_client, t);
+	mbedtls_ssl_set_verify(t->ssl, tls_verify_cert, t);
 	mbedtls_ssl_set_bio(t->ssl, t, bio_send, bio_recv, NULL);
 	if (kernel_new(t) == -1) {
 		tls_free(t);
@@ -4445,7 +4453,7 @@ tls_free(struct tls *t)
 		return;
 	library_free(t);
 	kernel_free(t);
-	forget_client(t);
+	tls_verify_forget(t);
 	free(t->sni);
 	free(t->why);
 	free(t->held);
@@ -4467,11 +4475,11 @@ tls_agreed(const struct tls *t, struct tls_agreed *a)
 	*a = (struct tls_agreed){ .name = t->sni };
 	if (!t->open)
 		return;
-	suite_name(mbedtls_ssl_get_ciphersuite_name(t->suite), cipher,
+	tls_suites_name(mbedtls_ssl_get_ciphersuite_name(t->suite), cipher,
 	    sizeof(cipher));
-	a->version = is_tls13_suite(t->suite) ? "TLSv1.3" : "TLSv1.2";
+	a->version = tls_suites_is_tls13(t->suite) ? "TLSv1.3" : "TLSv1.2";
 	a->cipher = cipher;
-	a->group = group_name(t->group);
+	a->group = tls_suites_group(t->group);
 	a->alpn = t->alpn;
 	a->in_kernel = t->ssl == NULL;
 	a->client = t->client;

@@ -74,7 +74,7 @@ struct stream;
 #define WAYS		8		/* places in the cache for an ID */
 #define SLOT_SIZE	512		/* of a place there */
 #define SLOT_WITH_CLIENT 4096
-#define TORN		100		/* keys, read while they are written */
+#define SEQLOCK_TRIES	100		/* keys, read while they are written */
 #define CERTIFICATE_REQUIRED 116	/* RFC 8446 section 6.2 */
 #define HS_KEY_UPDATE	24		/* RFC 8446 section 4 */
 #define SECRET_SIZE	48		/* the master's, or of SHA-384 */

@@ -62,7 +62,7 @@ static void
 check_rule(const struct tls_config *cfg, const char *text,
     const mbedtls_x509_crt *crt)
 {
-	const struct rule *r = find_rule(cfg, crt, 1);
+	const struct rule *r = tls_rules_find(cfg, crt, 1);
 
 	if (strncmp(text, "dns:", 4) == 0)
 		must((r != NULL) == has_dns(crt, text + 4, 1),
@@ -100,7 +100,7 @@ check_holder(struct tls_config *cfg, mbedtls_x509_crt *crt)
 
 	must(t != NULL, "out of memory");
 	t->cfg = cfg;
-	check_client(t, crt, 0, &flags);
+	tls_verify_cert(t, crt, 0, &flags);
 	must(t->refused == (flags != 0) && t->refused == (t->client == NULL),
 	    "is it refused?");
 	must(t->client == NULL || strpbrk(t->client, "\r\n") == NULL,

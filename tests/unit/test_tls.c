@@ -295,7 +295,7 @@ test_suites(void **state)
 		const struct cipher *c = find_cipher(default_suites[i]);
 
 		assert_non_null(c);
-		bit = kernel_bit(c, is_tls13_suite(default_suites[i]));
+		bit = kernel_bit(c, tls_suites_is_tls13(default_suites[i]));
 		assert_in_range(bit, 1, TLS_KERNEL_REKEYS - 1);
 		all |= bit;
 	}

@@ -214,6 +214,20 @@ prefer(int *suites)
 	suites[n] = 0;
 }
 
+/* Without a list of the administrator's. */
+static void
+tls_suites_default(struct tls_config *cfg)
+{
+	size_t i, n = 0;
+
+	prefer(cfg->suites);
+	mbedtls_ssl_conf_ciphersuites(&cfg->ssl, cfg->suites);
+	for (i = 0; groups[i].name != NULL; i++)
+		if (groups[i].by_default)
+			cfg->groups[n++] = groups[i].id;
+	mbedtls_ssl_conf_groups(&cfg->ssl, cfg->groups);
+}
+
 /*
  * The certificates of the name that the client asks for.  Where there are
  * none, the library takes all of them, in their order.
@@ -852,11 +866,24 @@ tls_files_key(struct tls_config *cfg, struct cert *c, const char *name,
  * CONFIGURATION
  */
 
+static void
+tls_rules_free(struct rule *r)
+{
+	struct rule *next;
+
+	for (; r != NULL; r = next) {
+		next = r->next;
+		mbedtls_x509_crt_free(r->certs);
+		free(r->certs);
+		free(r->text);
+		free(r);
+	}
+}
+
 struct tls_config *
 tls_config_new(void)
 {
 	struct tls_config *cfg;
-	size_t i, n = 0;
 
 	if ((cfg = calloc(1, sizeof(*cfg))) == NULL)
 		return NULL;
@@ -870,12 +897,7 @@ tls_config_new(void)
 	}
 	mbedtls_ssl_conf_rng(&cfg->ssl, RNG);
 	mbedtls_ssl_conf_cert_cb(&cfg->ssl, choose_certs);
-	prefer(cfg->suites);
-	mbedtls_ssl_conf_ciphersuites(&cfg->ssl, cfg->suites);
-	for (i = 0; groups[i].name != NULL; i++)
-		if (groups[i].by_default)
-			cfg->groups[n++] = groups[i].id;
-	mbedtls_ssl_conf_groups(&cfg->ssl, cfg->groups);
+	tls_suites_default(cfg);
 	return cfg;
 }
 
@@ -883,7 +905,6 @@ void
 tls_config_free(struct tls_config *cfg)
 {
 	struct cert *c;
-	struct rule *r;
 	size_t i;
 
 	if (cfg == NULL)
@@ -896,13 +917,7 @@ tls_config_free(struct tls_config *cfg)
 		free(c);
 	}
 	tls_files_forget_passed(cfg, 0);
-	while ((r = cfg->rules) != NULL) {
-		cfg->rules = r->next;
-		mbedtls_x509_crt_free(r->certs);
-		free(r->certs);
-		free(r->text);
-		free(r);
-	}
+	tls_rules_free(cfg->rules);
 	mbedtls_x509_crt_free(&cfg->ca);
 	mbedtls_x509_crl_free(&cfg->crl);
 	mbedtls_platform_zeroize(&cfg->keys, sizeof(cfg->keys));
@@ -1204,8 +1219,9 @@ suite_id(const char *iana)
 }
 
 static void
-tls_suites_name(const char *library, char *name, size_t size)
+tls_suites_name(int suite, char *name, size_t size)
 {
+	const char *library = mbedtls_ssl_get_ciphersuite_name(suite);
 	size_t i;
 
 	snprintf(name, size, "TLS_%s", library +
@@ -1318,8 +1334,7 @@ translate_suites(const char *names, char *text, size_t size)
 	    strstr(text, "TLS_CHACHA20_") != NULL)
 		return;
 	for (i = 0; tls_suites_is_tls13(default_suites[i]); i++) {
-		tls_suites_name(mbedtls_ssl_get_ciphersuite_name(default_suites[i]),
-		    iana, sizeof(iana));
+		tls_suites_name(default_suites[i], iana, sizeof(iana));
 		list_name(text, size, iana);
 	}
 }
@@ -1721,8 +1736,7 @@ warn_of_suite(const struct warning *w, int suite)
 {
 	char name[NAME_SIZE];
 
-	tls_suites_name(mbedtls_ssl_get_ciphersuite_name(suite), name,
-	    sizeof(name));
+	tls_suites_name(suite, name, sizeof(name));
 	if (!tls_suites_is_tls13(suite) && strstr(name, "DHE_") == NULL)
 		warn(w, "%s has no forward secrecy%s", name, strncmp(name,
 		    "TLS_RSA_", 8) == 0 ? ", and its RSA decryption is open to "
@@ -1930,8 +1944,7 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	fprintf(fp, "# TLS 1.%d to 1.%d, with these suites and groups:\n",
 	    cfg->min % 10, cfg->max % 10);
 	for (i = 0; cfg->suites[i] != 0; i++) {
-		tls_suites_name(mbedtls_ssl_get_ciphersuite_name(cfg->suites[i]),
-		    name, sizeof(name));
+		tls_suites_name(cfg->suites[i], name, sizeof(name));
 		fprintf(fp, "#\t%s\n", name);
 	}
 	for (i = 0; cfg->groups[i] != 0; i++)
@@ -4475,8 +4488,7 @@ tls_agreed(const struct tls *t, struct tls_agreed *a)
 	*a = (struct tls_agreed){ .name = t->sni };
 	if (!t->open)
 		return;
-	tls_suites_name(mbedtls_ssl_get_ciphersuite_name(t->suite), cipher,
-	    sizeof(cipher));
+	tls_suites_name(t->suite, cipher, sizeof(cipher));
 	a->version = tls_suites_is_tls13(t->suite) ? "TLSv1.3" : "TLSv1.2";
 	a->cipher = cipher;
 	a->group = tls_suites_group(t->group);

@@ -1,9 +1,8 @@
 /*
- * Unit tests of what TLS in the kernel needs, and of tickets: tls.c is
+ * Unit tests of what TLS in the kernel needs: tls.c is
  * included, to reach what is static, and the kernel is played by the functions
  * here.  tests/vm has the real one.
  */
-#define MBEDTLS_ALLOW_PRIVATE_ACCESS	/* a session, without a handshake */
 #include <sys/socket.h>
 
 #include <stdarg.h>
@@ -13,19 +12,16 @@
 
 #include <psa/crypto.h>
 
-static psa_status_t fake_random(unsigned char *, size_t);
 static int	 fake_setsockopt(int, int, int, const void *, socklen_t);
 static int	 fake_getsockopt(int, int, int, void *, socklen_t *);
 static ssize_t	 fake_recvmsg(int, struct msghdr *, int);
 static ssize_t	 fake_sendmsg(int, const struct msghdr *, int);
 
-#define psa_generate_random fake_random
 #define setsockopt	fake_setsockopt
 #define getsockopt	fake_getsockopt
 #define recvmsg		fake_recvmsg
 #define sendmsg		fake_sendmsg
 #include "../../tls.c"
-#undef psa_generate_random
 #undef setsockopt
 #undef getsockopt
 #undef recvmsg
@@ -286,16 +282,17 @@ test_crypto_info(void **state)
 static void
 test_suites(void **state)
 {
+	struct tls_config *fresh = tls_config_new();
 	unsigned all = 0, bit;
 	size_t i;
 
 	(void)state;
 	/* All that are offered by default, and no others. */
-	for (i = 0; default_suites[i] != 0; i++) {
-		const struct cipher *c = find_cipher(default_suites[i]);
+	for (i = 0; fresh->suites[i] != 0; i++) {
+		const struct cipher *c = find_cipher(fresh->suites[i]);
 
 		assert_non_null(c);
-		bit = kernel_bit(c, tls_suites_is_tls13(default_suites[i]));
+		bit = kernel_bit(c, tls_suites_is_tls13(fresh->suites[i]));
 		assert_in_range(bit, 1, TLS_KERNEL_REKEYS - 1);
 		all |= bit;
 	}
@@ -304,6 +301,7 @@ test_suites(void **state)
 	assert_null(find_cipher(
 	    MBEDTLS_TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256));
 	assert_null(find_cipher(0));
+	tls_config_free(fresh);
 }
 
 /* However it comes in pieces. */
@@ -611,209 +609,10 @@ test_no_key_update(void **state)
 	assert_int_equal(kernel.rx, 0);
 }
 
-/*
- * A connection in TLS 1.2 whose session is to be kept, and to be resumed.
- */
-
-static mbedtls_ssl_session session;
-static unsigned char plain[TICKET_MAX];
-static int	 has_random;
-
-static psa_status_t
-fake_random(unsigned char *p, size_t len)
-{
-	return has_random ? psa_generate_random(p, len) :
-	    PSA_ERROR_INSUFFICIENT_ENTROPY;
-}
-
-static int
-begin_session(void **state)
-{
-	(void)state;
-	has_random = 1;
-	cfg = tls_config_new();
-	cfg->certs = calloc(1, sizeof(*cfg->certs));
-	mbedtls_pk_setup(&cfg->certs->key,
-	    mbedtls_pk_info_from_type(MBEDTLS_PK_ECKEY));
-	tls_config_sessions(cfg, tls_sessions_new(calloc(1,
-	    tls_sessions_size(0, 0)), 0, 0), 1, HOUR);
-	tls_config_renew(cfg);
-	moved = calloc(1, sizeof(*moved));
-	moved->cfg = cfg;
-	moved->ssl = calloc(1, sizeof(*moved->ssl));
-	moved->extended = 1;
-	cfg->current = moved;
-	mbedtls_ssl_session_init(&session);
-	session.tls_version = MBEDTLS_SSL_VERSION_TLS1_2;
-	session.endpoint = MBEDTLS_SSL_IS_SERVER;
-	session.ciphersuite =
-	    MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
-	return 0;
-}
-
-static int
-end_session(void **state)
-{
-	struct tls_sessions *s = cfg->sessions;
-
-	(void)state;
-	mbedtls_ssl_session_free(&session);
-	tls_free(moved);
-	tls_config_free(cfg);
-	free(s->shared);
-	tls_sessions_free(s);
-	return 0;
-}
-
-static void
-ask_for(const char *name)
-{
-	free(moved->sni);
-	moved->sni = name != NULL ? strdup(name) : NULL;
-}
-
-/* Of so much of it, in memory that ends there. */
-static int
-unpack(size_t len)
-{
-	unsigned char *copy = malloc(len + (len == 0));
-	mbedtls_ssl_session s;
-	int r;
-
-	memcpy(copy, plain, len);
-	mbedtls_ssl_session_init(&s);
-	r = session_unpack(moved, &s, copy, len);
-	mbedtls_ssl_session_free(&s);
-	free(copy);
-	return r;
-}
-
-static size_t
-pack(void)
-{
-	return session_pack(moved, &session, plain, sizeof(plain));
-}
-
-static void
-test_times_of_a_ticket(void **state)
-{
-	static const uint64_t bad[] = { UINT64_MAX, UINT64_C(1) << 63,
-	    (UINT64_C(1) << 63) + 1 };
-	static const size_t at[] = { AT_BORN, AT_SAVED };
-	size_t i, j, len;
-
-	(void)state;
-	for (i = 0; i < LEN(at); i++) {
-		for (j = 0; j < LEN(bad); j++) {
-			len = pack();
-			assert_int_equal(unpack(len), 0);
-			be_put(plain + at[i], bad[j], 8);
-			assert_int_equal(unpack(len), -1);
-		}
-		/* By a clock that is ahead: it has just begun. */
-		be_put(plain + at[i], INT64_MAX, 8);
-		assert_int_equal(unpack(len), 0);
-	}
-}
-
-static void
-test_name_of_a_ticket(void **state)
-{
-	static const char *const names[] = { "a.example.org", "b.example.org",
-	    "a.example.or", "org", NULL };
-	size_t i, j, len;
-
-	(void)state;
-	for (i = 0; i < LEN(names); i++) {
-		ask_for(names[i]);
-		len = pack();
-		for (j = 0; j < LEN(names); j++) {
-			ask_for(names[j]);
-			assert_int_equal(unpack(len), i == j ? 0 : -1);
-		}
-		ask_for("");		/* no host's */
-		assert_int_equal(unpack(len), -1);
-	}
-	assert_int_equal(pack(), 0);
-	ask_for("A.example.ORG");
-	len = pack();
-	ask_for("a.EXAMPLE.org");
-	assert_int_equal(unpack(len), 0);
-}
-
-static void
-test_length_of_a_ticket(void **state)
-{
-	size_t i, len;
-
-	(void)state;
-	ask_for("a.example.org");
-	len = pack();
-	for (i = 0; i < len; i++)
-		assert_int_equal(unpack(i), -1);
-	assert_int_equal(unpack(len), 0);
-	for (i = 0; i < 256; i++) {
-		plain[AT_NAME] = (unsigned char)i;
-		assert_int_equal(unpack(len), i == 13 ? 0 : -1);
-	}
-}
-
-static void
-test_old_master_secret(void **state)
-{
-	(void)state;
-	assert_int_not_equal(pack(), 0);
-	moved->extended = 0;
-	assert_int_equal(pack(), 0);
-}
-
-/* Of a ticket that can't be written nothing is sent. */
-static void
-test_no_ticket(void **state)
-{
-	unsigned char buf[TICKET_MAX];
-	uint32_t lifetime = 0;
-	size_t len = 0;
-
-	(void)state;
-	assert_int_equal(ticket_write(cfg, &session, buf, buf + sizeof(buf),
-	    &len, &lifetime), 0);
-	assert_int_not_equal(len, 0);
-	assert_int_not_equal(lifetime, 0);
-	len = 0;
-	assert_int_not_equal(ticket_write(cfg, &session, buf, buf +
-	    TICKET_HEAD - 1, &len, &lifetime), 0);
-	has_random = 0;
-	assert_int_not_equal(ticket_write(cfg, &session, buf, buf +
-	    sizeof(buf), &len, &lifetime), 0);
-	assert_int_equal(len, 0);
-	assert_int_equal(lifetime, 0);
-}
-
-/* One name may begin another one: it is not in the list by that. */
-static void
-test_list_of_names(void **state)
-{
-	char text[64] = "";
-
-	(void)state;
-	list_name(text, sizeof(text), "TLS_CCM_8");
-	list_name(text, sizeof(text), "TLS_CCM");
-	list_name(text, sizeof(text), "TLS_CCM");
-	list_name(text, sizeof(text), "TLS_CCM_8");
-	assert_string_equal(text, "TLS_CCM_8:TLS_CCM");
-	list_name(text, sizeof("TLS_CCM_8:TLS_CCM:x") - 1, "x");
-	assert_string_equal(text, "TLS_CCM_8:TLS_CCM");
-	list_name(text, sizeof("TLS_CCM_8:TLS_CCM:x"), "x");
-	assert_string_equal(text, "TLS_CCM_8:TLS_CCM:x");
-}
-
 int
 main(void)
 {
 #define TEST(f)	cmocka_unit_test_setup_teardown(f, begin, end)
-#define SESSION(f) cmocka_unit_test_setup_teardown(f, begin_session, \
-    end_session)
 	const struct CMUnitTest tests[] = {
 		TEST(test_traffic_keys),
 		TEST(test_key_block),
@@ -830,12 +629,6 @@ main(void)
 		TEST(test_key_update),
 		TEST(test_key_update_behind_data),
 		TEST(test_no_key_update),
-		cmocka_unit_test(test_list_of_names),
-		SESSION(test_times_of_a_ticket),
-		SESSION(test_name_of_a_ticket),
-		SESSION(test_length_of_a_ticket),
-		SESSION(test_old_master_secret),
-		SESSION(test_no_ticket),
 	};
 
 	if (tls_init() != NULL)

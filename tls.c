@@ -3656,7 +3656,7 @@ handshake(struct tls *t)
 		t->sent = 0;
 		r = mbedtls_ssl_handshake_step(t->ssl);
 		mbedtls_ssl_conf_ciphersuites(&t->cfg->ssl, t->cfg->suites);
-		end = r == 0 ? 0 : tls_result(t, r);
+		end = r == 0 ? 0 : tls_library_result(t, r);
 		if (judge(t) && (!is_tls13(t) || end == STREAM_ERROR ||
 		    mbedtls_ssl_is_handshake_over(t->ssl)))
 			return STREAM_ERROR;
@@ -3672,7 +3672,7 @@ handshake(struct tls *t)
 	t->sent = 0;
 	r = mbedtls_ssl_handshake(t->ssl);
 	t->holding = 0;
-	return r == 0 ? 0 : tls_result(t, r);
+	return r == 0 ? 0 : tls_library_result(t, r);
 }
 
 /* Data are next. */
@@ -3719,17 +3719,17 @@ library_free(struct tls *t)
 }
 
 /*
- * How reading ended, told as often as it is asked.  A socket tells of a reset
- * once, maybe to who has sent, and after that of an end.
+ * The code that reading ended with, told as often as it is asked.  A socket
+ * tells of a reset once, maybe to who has sent, and after that of an end.
  */
-static ssize_t
-read_end(struct tls *t)
+static int
+read_end(const struct tls *t)
 {
 	if (t->ended == MBEDTLS_ERR_SSL_CONN_EOF && t->err == ECONNRESET)
-		return STREAM_RESET;
+		return MBEDTLS_ERR_NET_CONN_RESET;
 	if (t->ended == MBEDTLS_ERR_SSL_CONN_EOF && t->cfg->truncation_is_eof)
-		return STREAM_EOF;
-	return tls_result(t, t->ended);
+		return MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY;
+	return t->ended;
 }
 
 /*
@@ -3764,7 +3764,7 @@ tls_read(struct stream *s, void *buf, size_t len)
 		t->ended = keep_ahead(t);
 	if (got > 0)
 		return (ssize_t)got;
-	return t->ended != 0 ? read_end(t) : tls_result(t, r);
+	return tls_library_result(t, t->ended != 0 ? read_end(t) : r);
 }
 
 /*
@@ -3793,6 +3793,13 @@ encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 	return r < 0 ? r : (ssize_t)done;
 }
 
+static int
+send_failed(struct tls *t)
+{
+	return tls_library_result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
+	    MBEDTLS_ERR_NET_SEND_FAILED));
+}
+
 /*
  * Several records leave at once.  Where not all of them can, the rest is kept,
  * and all but the last one are as good as written: that is to be retried, and
@@ -3807,14 +3814,13 @@ tls_write(struct stream *s, const void *buf, size_t len)
 	ssize_t n, sent;
 
 	if (send_held(t, t->unsent > 0 ? 0 : MSG_MORE) == -1)
-		return tls_result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
-		    MBEDTLS_ERR_NET_SEND_FAILED));
+		return send_failed(t);
 	if ((n = (ssize_t)t->unsent) > 0) {
 		t->unsent = 0;
 		return n;
 	}
 	if ((n = encrypt_some(t, buf, len, &last)) < 0)
-		return tls_result(t, (int)n);
+		return tls_library_result(t, (int)n);
 	while (at < cfg->nout && (sent = bio_put(t, cfg->out + at,
 	    cfg->nout - at, 0)) != -1)
 		at += (size_t)sent;
@@ -3827,7 +3833,7 @@ tls_write(struct stream *s, const void *buf, size_t len)
 		sent = MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	t->unsent = last;
 	return n > (ssize_t)last && sent == MBEDTLS_ERR_SSL_WANT_WRITE ?
-	    n - (ssize_t)last : tls_result(t, (int)sent);
+	    n - (ssize_t)last : tls_library_result(t, (int)sent);
 }
 
 static unsigned char
@@ -3868,10 +3874,9 @@ tls_finish(struct stream *s)
 	int r;
 
 	if (!t->notified && (r = hold_alert(t)) != 0)
-		return tls_result(t, r);
+		return tls_library_result(t, r);
 	if (send_held(t, 0) == -1)
-		return tls_result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
-		    MBEDTLS_ERR_NET_SEND_FAILED));
+		return send_failed(t);
 	shutdown(t->fd, SHUT_WR);
 	return 0;
 }
@@ -4373,7 +4378,7 @@ kernel_read(struct stream *s, void *buf, size_t len)
 	t->kernel->unread = hides && r != MBEDTLS_ERR_SSL_WANT_READ;
 	if (got > 0)
 		return (ssize_t)got;
-	return t->ended != 0 ? read_end(t) : STREAM_WANT_READ;
+	return t->ended != 0 ? tls_result(t, read_end(t)) : STREAM_WANT_READ;
 }
 
 static ssize_t

@@ -3293,7 +3293,7 @@ out:
  * mbed TLS over recv(2) and send(2), in the engine's words.
  */
 
-static void	 to_kernel(struct tls *, struct stream *);
+static void	 ktls_enable(struct tls *, struct stream *);
 
 static int
 bio_failed(struct tls *t, int want, int other)
@@ -3306,7 +3306,7 @@ bio_failed(struct tls *t, int want, int other)
 }
 
 static void
-follow_header(struct record *r, unsigned char c)
+track_header(struct record *r, unsigned char c)
 {
 	if (r->nhead == HEADER_SIZE)
 		r->nhead = 0;
@@ -3320,13 +3320,13 @@ follow_header(struct record *r, unsigned char c)
 }
 
 static void
-follow(struct record *r, const unsigned char *p, size_t len)
+track_records(struct record *r, const unsigned char *p, size_t len)
 {
 	size_t i, n;
 
 	for (; len > 0; p += n, len -= n) {
 		if ((n = r->left) == 0) {
-			follow_header(r, *p);
+			track_header(r, *p);
 			n = 1;
 			continue;
 		}
@@ -3356,7 +3356,7 @@ bio_get(struct tls *t, unsigned char *buf, size_t len)
 static int
 pass(struct tls *t, const unsigned char *p, size_t len)
 {
-	follow(&t->in, p, len);
+	track_records(&t->in, p, len);
 	return is_tls13(t) && t->in.left > RECORD_MAX + RECORD_EXTRA ?
 	    MBEDTLS_ERR_SSL_INVALID_RECORD : (int)len;
 }
@@ -3454,7 +3454,7 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
  * follows; and the client has offered an extended master secret if it is there.
  */
 static void
-watch_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
+sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 {
 	int is_tls13 = 0, has_psk = 0;
 
@@ -3493,15 +3493,15 @@ watch_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
  * p, before that is encrypted.
  */
 static void
-watch(struct tls *t, const unsigned char *p, size_t len)
+sniff_handshake(struct tls *t, const unsigned char *p, size_t len)
 {
 	if (p[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC && !is_tls13(t))
-		t->hidden = 1;
-	if (t->hidden || len <= HELLO_SESSION_ID ||
+		t->encrypted = 1;
+	if (t->encrypted || len <= HELLO_SESSION_ID ||
 	    p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
 		return;
 	if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_HELLO)
-		watch_hello(t, p + HELLO_SESSION_ID, p + len);
+		sniff_hello(t, p + HELLO_SESSION_ID, p + len);
 	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_CERTIFICATE)
 		t->resumed = 0;
 	/* RFC 8422 section 5.4 */
@@ -3512,18 +3512,18 @@ watch(struct tls *t, const unsigned char *p, size_t len)
 
 /* Keep it for the next time that there is something to be sent. */
 static int
-hold(struct tls *t, const unsigned char *buf, size_t len)
+defer(struct tls *t, const unsigned char *buf, size_t len)
 {
 	unsigned char *p;
 
-	if (t->nheld + len > HELD_MAX ||
-	    (p = realloc(t->held, t->nheld + len)) == NULL)
+	if (t->ndeferred + len > DEFERRED_MAX ||
+	    (p = realloc(t->deferred, t->ndeferred + len)) == NULL)
 		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-	memcpy(p + t->nheld, buf, len);
+	memcpy(p + t->ndeferred, buf, len);
 	if (!t->open)
-		follow(&t->out, buf, len);
-	t->held = p;
-	t->nheld += len;
+		track_records(&t->out, buf, len);
+	t->deferred = p;
+	t->ndeferred += len;
 	return (int)len;
 }
 
@@ -3551,19 +3551,19 @@ bio_put(struct tls *t, const unsigned char *buf, size_t len, int flags)
 
 /* flags: MSG_MORE if more follows at once.  -1 with errno. */
 static int
-send_held(struct tls *t, int flags)
+send_deferred(struct tls *t, int flags)
 {
 	ssize_t n;
 
-	while (t->nheld > 0) {
-		n = bio_put(t, t->held, t->nheld, flags);
+	while (t->ndeferred > 0) {
+		n = bio_put(t, t->deferred, t->ndeferred, flags);
 		if (n == -1)
 			return -1;
-		t->nheld -= (size_t)n;
-		memmove(t->held, t->held + n, t->nheld);
+		t->ndeferred -= (size_t)n;
+		memmove(t->deferred, t->deferred + n, t->ndeferred);
 	}
-	free(t->held);
-	t->held = NULL;
+	free(t->deferred);
+	t->deferred = NULL;
 	return 0;
 }
 
@@ -3577,12 +3577,12 @@ fragment_size(const struct tls *t, const unsigned char *p)
 {
 	int max = mbedtls_ssl_get_max_out_record_payload(t->ssl);
 
-	return t->hidden || max <= 0 || p[0] != MBEDTLS_SSL_MSG_HANDSHAKE ?
+	return t->encrypted || max <= 0 || p[0] != MBEDTLS_SSL_MSG_HANDSHAKE ?
 	    RECORD_MAX : (size_t)max;
 }
 
 static int
-hold_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
+defer_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
 {
 	unsigned char head[HEADER_SIZE];
 	size_t at, n;
@@ -3591,7 +3591,7 @@ hold_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
 	for (at = HEADER_SIZE; at < len; at += n) {
 		n = len - at < max ? len - at : max;
 		be_put(head + 3, n, 2);
-		if (hold(t, head, sizeof(head)) < 0 || hold(t, p + at, n) < 0)
+		if (defer(t, head, sizeof(head)) < 0 || defer(t, p + at, n) < 0)
 			return MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	}
 	return (int)len;
@@ -3603,8 +3603,8 @@ send_record(struct tls *t, const unsigned char *p, size_t len)
 {
 	size_t max = fragment_size(t, p);
 
-	watch(t, p, len);
-	return len > HEADER_SIZE + max ? hold_fragments(t, p, len, max) : 0;
+	sniff_handshake(t, p, len);
+	return len > HEADER_SIZE + max ? defer_fragments(t, p, len, max) : 0;
 }
 
 /*
@@ -3620,24 +3620,24 @@ bio_send(void *ctx, const unsigned char *buf, size_t len)
 
 	if (t->gathering)
 		return gather(t->cfg, buf, len);
-	if (t->holding)
-		return hold(t, buf, len);
+	if (t->deferring)
+		return defer(t, buf, len);
 	if (!t->open && !t->partly) {
 		t->sent = 1;
 		if ((r = send_record(t, buf, len)) != 0)
 			return r;
 	}
-	if (send_held(t, MSG_MORE) == 0)
+	if (send_deferred(t, MSG_MORE) == 0)
 		n = bio_put(t, buf, len, 0);
 	t->partly = n != (ssize_t)len;
 	if (n == -1) {
 		r = bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 		    MBEDTLS_ERR_NET_SEND_FAILED);
 		return t->open && r == MBEDTLS_ERR_SSL_WANT_WRITE ?
-		    hold(t, buf, len) : r;
+		    defer(t, buf, len) : r;
 	}
 	if (!t->open)
-		follow(&t->out, buf, (size_t)n);
+		track_records(&t->out, buf, (size_t)n);
 	return (int)n;
 }
 
@@ -3668,10 +3668,10 @@ handshake(struct tls *t)
 	 * data for the client: one that only writes, and closes, would answer
 	 * it with a reset, and what it has written might be lost.
 	 */
-	t->holding = 1;
+	t->deferring = 1;
 	t->sent = 0;
 	r = mbedtls_ssl_handshake(t->ssl);
-	t->holding = 0;
+	t->deferring = 0;
 	return r == 0 ? 0 : tls_library_result(t, r);
 }
 
@@ -3685,12 +3685,12 @@ opened(struct tls *t, struct stream *s)
 	t->suite = mbedtls_ssl_get_ciphersuite_id_from_ssl(t->ssl);
 	t->alpn = mbedtls_ssl_get_alpn_protocol(t->ssl);
 	t->record = record > 0 ? (size_t)record : RECORD_MAX;
-	s->piece = sizeof(t->cfg->out) / (HEADER_SIZE + RECORD_EXTRA +
+	s->write_size = sizeof(t->cfg->out) / (HEADER_SIZE + RECORD_EXTRA +
 	    t->record) * t->record;
 	free(t->chain);
 	t->chain = NULL;
 	t->chain_len = 0;
-	to_kernel(t, s);
+	ktls_enable(t, s);
 }
 
 static int
@@ -3813,7 +3813,7 @@ tls_write(struct stream *s, const void *buf, size_t len)
 	size_t at = 0, last = 0;
 	ssize_t n, sent;
 
-	if (send_held(t, t->unsent > 0 ? 0 : MSG_MORE) == -1)
+	if (send_deferred(t, t->unsent > 0 ? 0 : MSG_MORE) == -1)
 		return send_failed(t);
 	if ((n = (ssize_t)t->unsent) > 0) {
 		t->unsent = 0;
@@ -3829,7 +3829,7 @@ tls_write(struct stream *s, const void *buf, size_t len)
 	sent = bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
 	    MBEDTLS_ERR_NET_SEND_FAILED);
 	if (sent == MBEDTLS_ERR_SSL_WANT_WRITE &&
-	    hold(t, cfg->out + at, cfg->nout - at) < 0)
+	    defer(t, cfg->out + at, cfg->nout - at) < 0)
 		sent = MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	t->unsent = last;
 	return n > (ssize_t)last && sent == MBEDTLS_ERR_SSL_WANT_WRITE ?
@@ -3855,15 +3855,15 @@ send_alert(struct tls *t)
  * sends that for the alert.
  */
 static int
-hold_alert(struct tls *t)
+defer_alert(struct tls *t)
 {
 	int r;
 
-	t->notified = t->holding = 1;
+	t->notified = t->deferring = 1;
 	r = send_alert(t);
 	if (r == 0 && !t->open && t->out.head[0] == MBEDTLS_SSL_MSG_HANDSHAKE)
 		r = send_alert(t);
-	t->holding = 0;
+	t->deferring = 0;
 	return r;
 }
 
@@ -3873,9 +3873,9 @@ tls_finish(struct stream *s)
 	struct tls *t = s->ctx;
 	int r;
 
-	if (!t->notified && (r = hold_alert(t)) != 0)
+	if (!t->notified && (r = defer_alert(t)) != 0)
 		return tls_library_result(t, r);
-	if (send_held(t, 0) == -1)
+	if (send_deferred(t, 0) == -1)
 		return send_failed(t);
 	shutdown(t->fd, SHUT_WR);
 	return 0;
@@ -4043,7 +4043,7 @@ expand_block(psa_algorithm_t hash, const union secrets *s,
 
 /* The keys of a direction, TLS_TX or TLS_RX. */
 static int
-derive_traffic(const struct kernel *k, int direction, struct traffic *tr)
+derive_traffic(const struct ktls *k, int direction, struct traffic *tr)
 {
 	const struct cipher *c = k->cipher;
 	size_t n = c->key, fixed = c->salt != 0 ? c->salt : c->iv;
@@ -4067,7 +4067,7 @@ derive_traffic(const struct kernel *k, int direction, struct traffic *tr)
 
 /* struct tls12_crypto_info_*, which are all alike; 0, or -1 with errno. */
 static int
-give_keys(int fd, int direction, const struct kernel *k,
+ktls_set_keys(int fd, int direction, const struct ktls *k,
     const struct traffic *tr)
 {
 	const struct cipher *c = k->cipher;
@@ -4093,14 +4093,14 @@ give_keys(int fd, int direction, const struct kernel *k,
 
 /* Its keys, from those secrets: a direction is the kernel's from here on. */
 static int
-turn_over(struct tls *t, int direction, uint64_t seq)
+ktls_install(struct tls *t, int direction, uint64_t seq)
 {
 	struct traffic tr = { .seq = seq };
-	int r = derive_traffic(t->kernel, direction, &tr);
+	int r = derive_traffic(t->ktls, direction, &tr);
 
 	errno = ENOMEM;
 	if (r == 0)
-		r = give_keys(t->fd, direction, t->kernel, &tr);
+		r = ktls_set_keys(t->fd, direction, t->ktls, &tr);
 	mbedtls_platform_zeroize(&tr, sizeof(tr));
 	return r;
 }
@@ -4127,7 +4127,7 @@ send_control(struct tls *t, unsigned char type, const unsigned char *p,
 		n = sendmsg(t->fd, &m, MSG_NOSIGNAL);
 	} while (n == -1 && errno == EINTR);
 	if (n != -1)
-		t->kernel->given += len;
+		t->ktls->given += len;
 	return n == -1 ? -1 : 0;
 }
 
@@ -4152,7 +4152,7 @@ bytes_in_tcp(int fd)
 static uint64_t
 next_record(const struct tls *t)
 {
-	const struct cipher *c = t->kernel->cipher;
+	const struct cipher *c = t->ktls->cipher;
 	socklen_t len = (socklen_t)(sizeof(struct tls_crypto_info) + c->iv +
 	    c->key + c->salt + SEQ_SIZE);
 	unsigned char info[INFO_SIZE];
@@ -4171,7 +4171,7 @@ next_record(const struct tls *t)
 static int
 is_flushed(const struct tls *t)
 {
-	const struct kernel *k = t->kernel;
+	const struct ktls *k = t->ktls;
 	uint64_t each = HEADER_SIZE + TAG_SIZE +
 	    (k->is_13 ? 1 : k->cipher->salt != 0 ? k->cipher->iv : 0);
 
@@ -4180,7 +4180,7 @@ is_flushed(const struct tls *t)
 }
 
 static void
-forget_secrets(struct kernel *k)
+forget_secrets(struct ktls *k)
 {
 	if (k->secrets != NULL)
 		mbedtls_platform_zeroize(k->secrets, sizeof(*k->secrets));
@@ -4192,14 +4192,14 @@ forget_secrets(struct kernel *k)
 static int
 kernel_sends(struct tls *t)
 {
-	struct kernel *k = t->kernel;
+	struct ktls *k = t->ktls;
 
 	if (k->sends)
 		return 0;
-	if (send_held(t, 0) == -1)
+	if (send_deferred(t, 0) == -1)
 		return -1;
 	k->base = bytes_in_tcp(t->fd);
-	if (turn_over(t, TLS_TX, k->seq) == -1)
+	if (ktls_install(t, TLS_TX, k->seq) == -1)
 		return -1;
 	k->records = -k->seq;	/* which were the library's */
 	k->sends = 1;
@@ -4212,7 +4212,7 @@ kernel_sends(struct tls *t)
 static int
 next_keys(struct tls *t, int direction)
 {
-	const struct kernel *k = t->kernel;
+	const struct ktls *k = t->ktls;
 	unsigned char *secret = k->secrets->traffic[direction == TLS_TX];
 	unsigned char next[SECRET_SIZE];
 	size_t len = PSA_HASH_LENGTH(k->cipher->hash);
@@ -4222,7 +4222,7 @@ next_keys(struct tls *t, int direction)
 	r = expand_label(k->cipher->hash, secret, "traffic upd", next, len);
 	if (r == 0) {
 		memcpy(secret, next, len);
-		r = turn_over(t, direction, 0);
+		r = ktls_install(t, direction, 0);
 	}
 	mbedtls_platform_zeroize(next, sizeof(next));
 	return r;
@@ -4233,7 +4233,7 @@ static int
 kernel_ready(struct tls *t)
 {
 	static const unsigned char update[] = { HS_KEY_UPDATE, 0, 0, 1, 0 };
-	struct kernel *k = t->kernel;
+	struct ktls *k = t->ktls;
 
 	if (kernel_sends(t) == -1)
 		return -1;
@@ -4272,7 +4272,7 @@ kernel_alert(struct tls *t, unsigned char level, unsigned char code)
 static int
 take_handshake(struct tls *t, const unsigned char *p, size_t len)
 {
-	struct kernel *k = t->kernel;
+	struct ktls *k = t->ktls;
 
 	if (!k->is_13 && len > 0 && p[0] == MBEDTLS_SSL_HS_CLIENT_HELLO)
 		return kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_WARNING,
@@ -4355,7 +4355,7 @@ static ssize_t
 kernel_read(struct stream *s, void *buf, size_t len)
 {
 	struct tls *t = s->ctx;
-	int hides = t->kernel->is_13 && t->cfg->kernel & TLS_KERNEL_REKEYS;
+	int hides = t->ktls->is_13 && t->cfg->kernel & TLS_KERNEL_REKEYS;
 	unsigned char *p = buf;
 	size_t got = 0;
 	int i, r = 0, type;
@@ -4375,7 +4375,7 @@ kernel_read(struct stream *s, void *buf, size_t len)
 			break;
 		t->ended = r;
 	}
-	t->kernel->unread = hides && r != MBEDTLS_ERR_SSL_WANT_READ;
+	t->ktls->unread = hides && r != MBEDTLS_ERR_SSL_WANT_READ;
 	if (got > 0)
 		return (ssize_t)got;
 	return t->ended != 0 ? tls_result(t, read_end(t)) : STREAM_WANT_READ;
@@ -4389,7 +4389,7 @@ kernel_write(struct stream *s, const void *buf, size_t len)
 
 	if (kernel_ready(t) == -1 || (n = bio_put(t, buf, len, 0)) == -1)
 		return kernel_failed(t);
-	t->kernel->given += (uint64_t)n;
+	t->ktls->given += (uint64_t)n;
 	return n;
 }
 
@@ -4423,7 +4423,7 @@ kernel_pending(const struct stream *s)
 {
 	const struct tls *t = s->ctx;
 
-	return t->ended != 0 || t->kernel->unread;
+	return t->ended != 0 || t->ktls->unread;
 }
 
 /* It is open already. */
@@ -4469,13 +4469,13 @@ export_keys(void *ctx, mbedtls_ssl_key_export_type type,
 }
 
 static int
-kernel_new(struct tls *t)
+ktls_new(struct tls *t)
 {
-	struct kernel *k;
+	struct ktls *k;
 
 	if (t->cfg->kernel == 0)
 		return 0;
-	if ((k = t->kernel = calloc(1, sizeof(*k))) == NULL ||
+	if ((k = t->ktls = calloc(1, sizeof(*k))) == NULL ||
 	    (k->secrets = calloc(1, sizeof(*k->secrets))) == NULL)
 		return -1;
 	mbedtls_ssl_set_export_keys_cb(t->ssl, export_keys, k->secrets);
@@ -4483,15 +4483,15 @@ kernel_new(struct tls *t)
 }
 
 static void
-kernel_free(struct tls *t)
+ktls_free(struct tls *t)
 {
-	if (t->kernel == NULL)
+	if (t->ktls == NULL)
 		return;
 	if (t->ssl != NULL)
 		mbedtls_ssl_set_export_keys_cb(t->ssl, NULL, NULL);
-	forget_secrets(t->kernel);
-	free(t->kernel);
-	t->kernel = NULL;
+	forget_secrets(t->ktls);
+	free(t->ktls);
+	t->ktls = NULL;
 }
 
 static int
@@ -4504,7 +4504,7 @@ is_whole(const struct record *r)
 static int
 may_move(const struct tls *t)
 {
-	const struct kernel *k = t->kernel;
+	const struct ktls *k = t->ktls;
 
 	return k->cipher != NULL && t->record >= RECORD_MIN &&
 	    t->cfg->kernel & kernel_bit(k->cipher, k->is_13) &&
@@ -4520,9 +4520,9 @@ may_move(const struct tls *t)
  * this was tried at the start.
  */
 static void
-to_kernel(struct tls *t, struct stream *s)
+ktls_enable(struct tls *t, struct stream *s)
 {
-	struct kernel *k = t->kernel;
+	struct ktls *k = t->ktls;
 	int on = 1;
 
 	if (k == NULL)
@@ -4532,16 +4532,16 @@ to_kernel(struct tls *t, struct stream *s)
 	k->seq = t->out.count;
 	if (!may_move(t) || setsockopt(t->fd, IPPROTO_TCP, TCP_ULP, "tls",
 	    sizeof("tls")) == -1 ||
-	    turn_over(t, TLS_RX, k->is_13 ? 0 : t->in.count) == -1) {
-		kernel_free(t);
+	    ktls_install(t, TLS_RX, k->is_13 ? 0 : t->in.count) == -1) {
+		ktls_free(t);
 		return;
 	}
 	/* Only a hint, in TLS 1.3, that records are not padded. */
 	setsockopt(t->fd, SOL_TLS, TLS_RX_EXPECT_NO_PAD, &on, sizeof(on));
 	library_free(t);
 	s->ops = &kernel_ops;
-	s->piece = 0;
-	if (t->nheld == 0 && kernel_sends(t) == -1)
+	s->write_size = 0;
+	if (t->ndeferred == 0 && kernel_sends(t) == -1)
 		t->ended = MBEDTLS_ERR_SSL_ALLOC_FAILED;
 }
 
@@ -4550,18 +4550,18 @@ unsigned
 tls_kernel_try(unsigned i, int fd)
 {
 	const struct traffic tr = { .seq = 0 };
-	struct kernel k = { .cipher = &ciphers[i / 2], .is_13 = i % 2 == 0 };
+	struct ktls k = { .cipher = &ciphers[i / 2], .is_13 = i % 2 == 0 };
 
 	if (setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")) == -1 ||
-	    give_keys(fd, TLS_RX, &k, &tr) == -1 ||
-	    give_keys(fd, TLS_TX, &k, &tr) == -1)
+	    ktls_set_keys(fd, TLS_RX, &k, &tr) == -1 ||
+	    ktls_set_keys(fd, TLS_TX, &k, &tr) == -1)
 		return 0;
 	return kernel_bit(k.cipher, k.is_13) | (k.is_13 &&
-	    give_keys(fd, TLS_RX, &k, &tr) == 0 ? TLS_KERNEL_REKEYS : 0);
+	    ktls_set_keys(fd, TLS_RX, &k, &tr) == 0 ? TLS_KERNEL_REKEYS : 0);
 }
 
 void
-tls_kernel_text(unsigned can, char *text, size_t size)
+tls_kernel_text(unsigned caps, char *text, size_t size)
 {
 	size_t i, n = 0;
 	int is_13;
@@ -4571,7 +4571,7 @@ tls_kernel_text(unsigned can, char *text, size_t size)
 		n += (size_t)snprintf(text + n, size - n, "%sTLSv1.%d with",
 		    n > 0 ? ", " : "", is_13 ? 3 : 2);
 		for (i = 0; i < CIPHERS && n < size; i++)
-			if (can & kernel_bit(&ciphers[i], is_13))
+			if (caps & kernel_bit(&ciphers[i], is_13))
 				n += (size_t)snprintf(text + n, size - n,
 				    " %s", ciphers[i].name);
 	}
@@ -4582,20 +4582,20 @@ tls_kernel_text(unsigned can, char *text, size_t size)
 /* No other system is known here to do it. */
 
 static int
-kernel_new(struct tls *t)
+ktls_new(struct tls *t)
 {
 	(void)t;
 	return 0;
 }
 
 static void
-kernel_free(struct tls *t)
+ktls_free(struct tls *t)
 {
 	(void)t;
 }
 
 static void
-to_kernel(struct tls *t, struct stream *s)
+ktls_enable(struct tls *t, struct stream *s)
 {
 	(void)t;
 	(void)s;
@@ -4611,9 +4611,9 @@ tls_kernel_try(unsigned i, int fd)
 }
 
 void
-tls_kernel_text(unsigned can, char *text, size_t size)
+tls_kernel_text(unsigned caps, char *text, size_t size)
 {
-	snprintf(text, size, "%s", can != 0 ? "?" : "");
+	snprintf(text, size, "%s", caps != 0 ? "?" : "");
 }
 
 #endif
@@ -4643,7 +4643,7 @@ tls_new(struct tls_config *cfg, int fd, struct stream *s)
 	mbedtls_ssl_set_user_data_p(t->ssl, t);
 	mbedtls_ssl_set_verify(t->ssl, check_client, t);
 	mbedtls_ssl_set_bio(t->ssl, t, bio_send, bio_recv, NULL);
-	if (kernel_new(t) == -1) {
+	if (ktls_new(t) == -1) {
 		tls_free(t);
 		return NULL;
 	}
@@ -4658,11 +4658,11 @@ tls_free(struct tls *t)
 	if (t == NULL)
 		return;
 	library_free(t);
-	kernel_free(t);
+	ktls_free(t);
 	forget_client(t);
 	free(t->sni);
 	free(t->why);
-	free(t->held);
+	free(t->deferred);
 	free(t->ahead);
 	free(t);
 }

@@ -3293,16 +3293,30 @@ out:
  * mbed TLS over recv(2) and send(2), in the engine's words.
  */
 
-static void	 ktls_enable(struct tls *, struct stream *);
+static int	 ktls_enable(struct tls *, struct stream *);
 
 static int
-bio_failed(struct tls *t, int want, int other)
+bio_error(struct tls *t, int want, int other)
 {
 	if (errno == EAGAIN || errno == EWOULDBLOCK)
 		return want;
 	t->err = errno;
 	return errno == ECONNRESET || errno == EPIPE ?
 	    MBEDTLS_ERR_NET_CONN_RESET : other;
+}
+
+static int
+tls_bio_recv_error(struct tls *t)
+{
+	return bio_error(t, MBEDTLS_ERR_SSL_WANT_READ,
+	    MBEDTLS_ERR_NET_RECV_FAILED);
+}
+
+static int
+tls_bio_send_error(struct tls *t)
+{
+	return bio_error(t, MBEDTLS_ERR_SSL_WANT_WRITE,
+	    MBEDTLS_ERR_NET_SEND_FAILED);
 }
 
 static void
@@ -3338,6 +3352,18 @@ track_records(struct record *r, const unsigned char *p, size_t len)
 		}
 		r->left = (uint16_t)(r->left - n);
 	}
+}
+
+static int
+is_whole(const struct record *r)
+{
+	return r->left == 0 && r->nhead % HEADER_SIZE == 0;
+}
+
+static int
+tls_bio_is_whole(const struct tls *t)
+{
+	return is_whole(&t->in) && is_whole(&t->out);
 }
 
 static ssize_t
@@ -3376,8 +3402,7 @@ recv_ahead(struct tls *t, unsigned char *buf, size_t len)
 			return MBEDTLS_ERR_SSL_WANT_READ;
 		n = bio_get(t, cfg->ahead, sizeof(cfg->ahead));
 		if (n == -1)
-			return bio_failed(t, MBEDTLS_ERR_SSL_WANT_READ,
-			    MBEDTLS_ERR_NET_RECV_FAILED);
+			return tls_bio_recv_error(t);
 		t->drained = n > 0 && (size_t)n < sizeof(cfg->ahead);
 		cfg->ahead_at = 0;
 		cfg->ahead_end = (size_t)n;
@@ -3391,7 +3416,7 @@ recv_ahead(struct tls *t, unsigned char *buf, size_t len)
 
 /* What is left in there, for want of room for what comes of it, is kept. */
 static int
-keep_ahead(struct tls *t)
+tls_bio_keep_ahead(struct tls *t)
 {
 	struct tls_config *cfg = t->cfg;
 
@@ -3407,7 +3432,7 @@ keep_ahead(struct tls *t)
 }
 
 static void
-take_ahead(struct tls *t)
+tls_bio_take_ahead(struct tls *t)
 {
 	struct tls_config *cfg = t->cfg;
 
@@ -3425,7 +3450,7 @@ take_ahead(struct tls *t)
  * goes on as long as it is given records, be they empty or to be ignored.
  */
 static int
-bio_recv(void *ctx, unsigned char *buf, size_t len)
+tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
 {
 	struct tls *t = ctx;
 	ssize_t i, n;
@@ -3435,8 +3460,7 @@ bio_recv(void *ctx, unsigned char *buf, size_t len)
 	if (t->open)
 		return recv_ahead(t, buf, len);
 	if ((n = bio_get(t, buf, len)) == -1)
-		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_READ,
-		    MBEDTLS_ERR_NET_RECV_FAILED);
+		return tls_bio_recv_error(t);
 	if (t->flight == 1)
 		t->flight = 2;
 	for (i = 0; i < n && t->nfirst < sizeof(t->first); i++)
@@ -3527,7 +3551,7 @@ defer(struct tls *t, const unsigned char *buf, size_t len)
 	return (int)len;
 }
 
-/* There is room: tls_write() sees to it. */
+/* There is room: encrypt_some() sees to it. */
 static int
 gather(struct tls_config *cfg, const unsigned char *buf, size_t len)
 {
@@ -3538,25 +3562,49 @@ gather(struct tls_config *cfg, const unsigned char *buf, size_t len)
 	return (int)len;
 }
 
+static size_t
+most_of_record(const struct tls *t)
+{
+	return HEADER_SIZE + t->record + RECORD_EXTRA;
+}
+
+static size_t
+tls_bio_write_size(const struct tls *t)
+{
+	return sizeof(t->cfg->out) / most_of_record(t) * t->record;
+}
+
+static void
+tls_bio_gather(struct tls *t)
+{
+	t->cfg->nout = 0;
+	t->gathering = 1;
+}
+
+static int
+tls_bio_has_room(const struct tls *t)
+{
+	return sizeof(t->cfg->out) - t->cfg->nout >= most_of_record(t);
+}
+
 static ssize_t
-bio_put(struct tls *t, const unsigned char *buf, size_t len, int flags)
+tls_bio_put(struct tls *t, const unsigned char *buf, size_t len, int more)
 {
 	ssize_t n;
 
 	do {
-		n = send(t->fd, buf, len, MSG_NOSIGNAL | flags);
+		n = send(t->fd, buf, len, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
 	} while (n == -1 && errno == EINTR);
 	return n;
 }
 
-/* flags: MSG_MORE if more follows at once.  -1 with errno. */
 static int
-send_deferred(struct tls *t, int flags)
+tls_bio_send_deferred(struct tls *t, int more)
 {
 	ssize_t n;
 
 	while (t->ndeferred > 0) {
-		n = bio_put(t, t->deferred, t->ndeferred, flags);
+		n = tls_bio_put(t, t->deferred, t->ndeferred, more);
 		if (n == -1)
 			return -1;
 		t->ndeferred -= (size_t)n;
@@ -3565,6 +3613,26 @@ send_deferred(struct tls *t, int flags)
 	free(t->deferred);
 	t->deferred = NULL;
 	return 0;
+}
+
+static int
+tls_bio_send_gathered(struct tls *t)
+{
+	struct tls_config *cfg = t->cfg;
+	size_t at = 0;
+	ssize_t n;
+	int r;
+
+	while (at < cfg->nout &&
+	    (n = tls_bio_put(t, cfg->out + at, cfg->nout - at, 0)) != -1)
+		at += (size_t)n;
+	if (at == cfg->nout)
+		return 0;
+	r = tls_bio_send_error(t);
+	if (r == MBEDTLS_ERR_SSL_WANT_WRITE &&
+	    defer(t, cfg->out + at, cfg->nout - at) < 0)
+		r = MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	return r;
 }
 
 /*
@@ -3612,7 +3680,7 @@ send_record(struct tls *t, const unsigned char *p, size_t len)
  * would take the next write for the retry of that, and forget the data.
  */
 static int
-bio_send(void *ctx, const unsigned char *buf, size_t len)
+tls_bio_send(void *ctx, const unsigned char *buf, size_t len)
 {
 	struct tls *t = ctx;
 	ssize_t n = -1;
@@ -3627,12 +3695,11 @@ bio_send(void *ctx, const unsigned char *buf, size_t len)
 		if ((r = send_record(t, buf, len)) != 0)
 			return r;
 	}
-	if (send_deferred(t, MSG_MORE) == 0)
-		n = bio_put(t, buf, len, 0);
+	if (tls_bio_send_deferred(t, 1) == 0)
+		n = tls_bio_put(t, buf, len, 0);
 	t->partly = n != (ssize_t)len;
 	if (n == -1) {
-		r = bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
-		    MBEDTLS_ERR_NET_SEND_FAILED);
+		r = tls_bio_send_error(t);
 		return t->open && r == MBEDTLS_ERR_SSL_WANT_WRITE ?
 		    defer(t, buf, len) : r;
 	}
@@ -3675,6 +3742,15 @@ handshake(struct tls *t)
 	return r == 0 ? 0 : tls_library_result(t, r);
 }
 
+static void
+library_free(struct tls *t)
+{
+	if (t->ssl != NULL)
+		mbedtls_ssl_free(t->ssl);
+	free(t->ssl);
+	t->ssl = NULL;
+}
+
 /* Data are next. */
 static void
 opened(struct tls *t, struct stream *s)
@@ -3685,12 +3761,12 @@ opened(struct tls *t, struct stream *s)
 	t->suite = mbedtls_ssl_get_ciphersuite_id_from_ssl(t->ssl);
 	t->alpn = mbedtls_ssl_get_alpn_protocol(t->ssl);
 	t->record = record > 0 ? (size_t)record : RECORD_MAX;
-	s->write_size = sizeof(t->cfg->out) / (HEADER_SIZE + RECORD_EXTRA +
-	    t->record) * t->record;
+	s->write_size = tls_bio_write_size(t);
 	free(t->chain);
 	t->chain = NULL;
 	t->chain_len = 0;
-	ktls_enable(t, s);
+	if (ktls_enable(t, s) == 0)
+		library_free(t);
 }
 
 static int
@@ -3705,17 +3781,8 @@ tls_open(struct stream *s)
 		opened(t, s);
 	/* The library stops at a bad header; the text shows a little more. */
 	if (r == STREAM_ERROR && t->nfirst < sizeof(t->first))
-		bio_recv(t, more, sizeof(t->first) - t->nfirst);
+		tls_bio_recv(t, more, sizeof(t->first) - t->nfirst);
 	return r;
-}
-
-static void
-library_free(struct tls *t)
-{
-	if (t->ssl != NULL)
-		mbedtls_ssl_free(t->ssl);
-	free(t->ssl);
-	t->ssl = NULL;
 }
 
 /*
@@ -3723,7 +3790,7 @@ library_free(struct tls *t)
  * tells of a reset once, maybe to who has sent, and after that of an end.
  */
 static int
-read_end(const struct tls *t)
+tls_bio_read_end(const struct tls *t)
 {
 	if (t->ended == MBEDTLS_ERR_SSL_CONN_EOF && t->err == ECONNRESET)
 		return MBEDTLS_ERR_NET_CONN_RESET;
@@ -3747,7 +3814,7 @@ tls_read(struct stream *s, void *buf, size_t len)
 
 	t->budget = 2 * RECORDS;	/* a header, and a body */
 	t->drained = 0;
-	take_ahead(t);
+	tls_bio_take_ahead(t);
 	while (t->ended == 0 && (got == 0 || len - got >= RECORD_MAX)) {
 		r = mbedtls_ssl_read(t->ssl, p + got, len - got);
 		if (r > 0)
@@ -3761,10 +3828,10 @@ tls_read(struct stream *s, void *buf, size_t len)
 			t->ended = r == 0 ? MBEDTLS_ERR_SSL_CONN_EOF : r;
 	}
 	if (t->ended == 0)
-		t->ended = keep_ahead(t);
+		t->ended = tls_bio_keep_ahead(t);
 	if (got > 0)
 		return (ssize_t)got;
-	return tls_library_result(t, t->ended != 0 ? read_end(t) : r);
+	return tls_library_result(t, t->ended != 0 ? tls_bio_read_end(t) : r);
 }
 
 /*
@@ -3774,14 +3841,11 @@ tls_read(struct stream *s, void *buf, size_t len)
 static ssize_t
 encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 {
-	struct tls_config *cfg = t->cfg;
 	size_t done = 0;
 	int r = 0;
 
-	cfg->nout = 0;
-	t->gathering = 1;
-	while (done < len && sizeof(cfg->out) - cfg->nout >=
-	    HEADER_SIZE + t->record + RECORD_EXTRA) {
+	tls_bio_gather(t);
+	while (done < len && tls_bio_has_room(t)) {
 		r = mbedtls_ssl_write(t->ssl, p + done,
 		    len - done < t->record ? len - done : t->record);
 		if (r <= 0)
@@ -3793,13 +3857,6 @@ encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 	return r < 0 ? r : (ssize_t)done;
 }
 
-static int
-send_failed(struct tls *t)
-{
-	return tls_library_result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
-	    MBEDTLS_ERR_NET_SEND_FAILED));
-}
-
 /*
  * Several records leave at once.  Where not all of them can, the rest is kept,
  * and all but the last one are as good as written: that is to be retried, and
@@ -3809,35 +3866,27 @@ static ssize_t
 tls_write(struct stream *s, const void *buf, size_t len)
 {
 	struct tls *t = s->ctx;
-	struct tls_config *cfg = t->cfg;
-	size_t at = 0, last = 0;
-	ssize_t n, sent;
+	size_t last = 0;
+	ssize_t n;
+	int r;
 
-	if (send_deferred(t, t->unsent > 0 ? 0 : MSG_MORE) == -1)
-		return send_failed(t);
+	if (tls_bio_send_deferred(t, t->unsent == 0) == -1)
+		return tls_library_result(t, tls_bio_send_error(t));
 	if ((n = (ssize_t)t->unsent) > 0) {
 		t->unsent = 0;
 		return n;
 	}
 	if ((n = encrypt_some(t, buf, len, &last)) < 0)
 		return tls_library_result(t, (int)n);
-	while (at < cfg->nout && (sent = bio_put(t, cfg->out + at,
-	    cfg->nout - at, 0)) != -1)
-		at += (size_t)sent;
-	if (at == cfg->nout)
+	if ((r = tls_bio_send_gathered(t)) == 0)
 		return n;
-	sent = bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
-	    MBEDTLS_ERR_NET_SEND_FAILED);
-	if (sent == MBEDTLS_ERR_SSL_WANT_WRITE &&
-	    defer(t, cfg->out + at, cfg->nout - at) < 0)
-		sent = MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	t->unsent = last;
-	return n > (ssize_t)last && sent == MBEDTLS_ERR_SSL_WANT_WRITE ?
-	    n - (ssize_t)last : tls_library_result(t, (int)sent);
+	return n > (ssize_t)last && r == MBEDTLS_ERR_SSL_WANT_WRITE ?
+	    n - (ssize_t)last : tls_library_result(t, r);
 }
 
 static unsigned char
-alert_level(const struct tls *t)
+tls_alert_level(const struct tls *t)
 {
 	return t->alert == MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY ?
 	    MBEDTLS_SSL_ALERT_LEVEL_WARNING : MBEDTLS_SSL_ALERT_LEVEL_FATAL;
@@ -3846,7 +3895,8 @@ alert_level(const struct tls *t)
 static int
 send_alert(struct tls *t)
 {
-	return mbedtls_ssl_send_alert_message(t->ssl, alert_level(t), t->alert);
+	return mbedtls_ssl_send_alert_message(t->ssl, tls_alert_level(t),
+	    t->alert);
 }
 
 /*
@@ -3875,8 +3925,8 @@ tls_finish(struct stream *s)
 
 	if (!t->notified && (r = defer_alert(t)) != 0)
 		return tls_library_result(t, r);
-	if (send_deferred(t, 0) == -1)
-		return send_failed(t);
+	if (tls_bio_send_deferred(t, 0) == -1)
+		return tls_library_result(t, tls_bio_send_error(t));
 	shutdown(t->fd, SHUT_WR);
 	return 0;
 }
@@ -3890,22 +3940,16 @@ tls_refuse(struct stream *s)
 }
 
 static int
-tls_failed(struct stream *s)
+tls_bio_failed(struct stream *s)
 {
 	struct tls *t = s->ctx;
-	int r = stream_plain.failed(s);
+	int r = stream_plain_failed(s);
 
 	if (r != 0)
 		t->err = s->err;
 	if (r == STREAM_ERROR)
 		t->failed = MBEDTLS_ERR_NET_RECV_FAILED;
 	return r;
-}
-
-static int
-tls_flushed(const struct stream *s)
-{
-	return stream_plain.flushed(s);
 }
 
 static int
@@ -3923,9 +3967,9 @@ static const struct stream_ops tls_ops = {
 	.write = tls_write,
 	.finish = tls_finish,
 	.refuse = tls_refuse,
-	.failed = tls_failed,
+	.failed = tls_bio_failed,
 	.abort = stream_reset,
-	.flushed = tls_flushed,
+	.flushed = stream_plain_flushed,
 	.pending = tls_pending,
 	.error = tls_error_reason,
 };
@@ -4196,7 +4240,7 @@ kernel_sends(struct tls *t)
 
 	if (k->sends)
 		return 0;
-	if (send_deferred(t, 0) == -1)
+	if (tls_bio_send_deferred(t, 0) == -1)
 		return -1;
 	k->base = bytes_in_tcp(t->fd);
 	if (ktls_install(t, TLS_TX, k->seq) == -1)
@@ -4250,8 +4294,7 @@ kernel_ready(struct tls *t)
 static int
 kernel_failed(struct tls *t)
 {
-	return tls_result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
-	    MBEDTLS_ERR_NET_SEND_FAILED));
+	return tls_result(t, tls_bio_send_error(t));
 }
 
 static int
@@ -4262,6 +4305,19 @@ kernel_alert(struct tls *t, unsigned char level, unsigned char code)
 	if (kernel_ready(t) == -1)
 		return -1;
 	return send_control(t, MBEDTLS_SSL_MSG_ALERT, alert, sizeof(alert));
+}
+
+/* It is only a warning: if there is no room for it, none is sent. */
+static int
+refuse_renegotiation(struct tls *t)
+{
+	int r;
+
+	if (kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_WARNING,
+	    MBEDTLS_SSL_ALERT_MSG_NO_RENEGOTIATION) == 0)
+		return 0;
+	r = tls_bio_send_error(t);
+	return r == MBEDTLS_ERR_SSL_WANT_WRITE ? 0 : r;
 }
 
 /*
@@ -4275,9 +4331,7 @@ take_handshake(struct tls *t, const unsigned char *p, size_t len)
 	struct ktls *k = t->ktls;
 
 	if (!k->is_13 && len > 0 && p[0] == MBEDTLS_SSL_HS_CLIENT_HELLO)
-		return kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_WARNING,
-		    MBEDTLS_SSL_ALERT_MSG_NO_RENEGOTIATION) == 0 ? 0 :
-		    bio_failed(t, 0, MBEDTLS_ERR_NET_SEND_FAILED);
+		return refuse_renegotiation(t);
 	if (!k->is_13 || !(t->cfg->kernel & TLS_KERNEL_REKEYS) || len == 0 ||
 	    p[0] != HS_KEY_UPDATE)
 		return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
@@ -4318,8 +4372,7 @@ recv_error(struct tls *t)
 	case EINVAL:
 		return RECORD_VERSION;
 	default:
-		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_READ,
-		    MBEDTLS_ERR_NET_RECV_FAILED);
+		return tls_bio_recv_error(t);
 	}
 }
 
@@ -4378,7 +4431,8 @@ kernel_read(struct stream *s, void *buf, size_t len)
 	t->ktls->unread = hides && r != MBEDTLS_ERR_SSL_WANT_READ;
 	if (got > 0)
 		return (ssize_t)got;
-	return t->ended != 0 ? tls_result(t, read_end(t)) : STREAM_WANT_READ;
+	return t->ended == 0 ? STREAM_WANT_READ :
+	    tls_result(t, tls_bio_read_end(t));
 }
 
 static ssize_t
@@ -4387,7 +4441,7 @@ kernel_write(struct stream *s, const void *buf, size_t len)
 	struct tls *t = s->ctx;
 	ssize_t n;
 
-	if (kernel_ready(t) == -1 || (n = bio_put(t, buf, len, 0)) == -1)
+	if (kernel_ready(t) == -1 || (n = tls_bio_put(t, buf, len, 0)) == -1)
 		return kernel_failed(t);
 	t->ktls->given += (uint64_t)n;
 	return n;
@@ -4401,8 +4455,8 @@ kernel_finish(struct stream *s)
 	int r;
 
 	if (!t->notified && t->alert != 0)
-		stream_plain.failed(&(struct stream){ .fd = t->fd });
-	if (!t->notified && kernel_alert(t, alert_level(t), t->alert) == -1)
+		stream_plain_failed(&(struct stream){ .fd = t->fd });
+	if (!t->notified && kernel_alert(t, tls_alert_level(t), t->alert) == -1)
 		return kernel_failed(t);
 	t->notified = 1;
 	/* Nothing may be sent any more that would tell of a reset. */
@@ -4415,7 +4469,7 @@ kernel_finish(struct stream *s)
 static int
 kernel_flushed(const struct stream *s)
 {
-	return is_flushed(s->ctx) && stream_plain.flushed(s);
+	return is_flushed(s->ctx) && stream_plain_flushed(s);
 }
 
 static int
@@ -4433,7 +4487,7 @@ static const struct stream_ops kernel_ops = {
 	.write = kernel_write,
 	.finish = kernel_finish,
 	.refuse = tls_refuse,
-	.failed = tls_failed,
+	.failed = tls_bio_failed,
 	.abort = stream_reset,
 	.flushed = kernel_flushed,
 	.pending = kernel_pending,
@@ -4494,12 +4548,6 @@ ktls_free(struct tls *t)
 	t->ktls = NULL;
 }
 
-static int
-is_whole(const struct record *r)
-{
-	return r->left == 0 && r->nhead % HEADER_SIZE == 0;
-}
-
 /* Is it a suite that the kernel knows, and nothing still on its way? */
 static int
 may_move(const struct tls *t)
@@ -4508,7 +4556,7 @@ may_move(const struct tls *t)
 
 	return k->cipher != NULL && t->record >= RECORD_MIN &&
 	    t->cfg->kernel & kernel_bit(k->cipher, k->is_13) &&
-	    is_whole(&t->in) && is_whole(&t->out) &&
+	    tls_bio_is_whole(t) &&
 	    !mbedtls_ssl_check_pending(t->ssl) &&
 	    mbedtls_ssl_get_bytes_avail(t->ssl) == 0;
 }
@@ -4519,30 +4567,30 @@ may_move(const struct tls *t)
  * then on there is no way back, but no error is to be expected either: all of
  * this was tried at the start.
  */
-static void
+static int
 ktls_enable(struct tls *t, struct stream *s)
 {
 	struct ktls *k = t->ktls;
 	int on = 1;
 
 	if (k == NULL)
-		return;
+		return -1;
 	k->cipher = find_cipher(t->suite);
-	k->is_13 = is_tls13_suite(t->suite);
+	k->is_13 = is_tls13(t);
 	k->seq = t->out.count;
 	if (!may_move(t) || setsockopt(t->fd, IPPROTO_TCP, TCP_ULP, "tls",
 	    sizeof("tls")) == -1 ||
 	    ktls_install(t, TLS_RX, k->is_13 ? 0 : t->in.count) == -1) {
 		ktls_free(t);
-		return;
+		return -1;
 	}
 	/* Only a hint, in TLS 1.3, that records are not padded. */
 	setsockopt(t->fd, SOL_TLS, TLS_RX_EXPECT_NO_PAD, &on, sizeof(on));
-	library_free(t);
 	s->ops = &kernel_ops;
 	s->write_size = 0;
 	if (t->ndeferred == 0 && kernel_sends(t) == -1)
 		t->ended = MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	return 0;
 }
 
 /* With keys that are no secret: of all zeros. */
@@ -4594,11 +4642,12 @@ ktls_free(struct tls *t)
 	(void)t;
 }
 
-static void
+static int
 ktls_enable(struct tls *t, struct stream *s)
 {
 	(void)t;
 	(void)s;
+	return -1;
 }
 
 unsigned
@@ -4642,7 +4691,7 @@ tls_new(struct tls_config *cfg, int fd, struct stream *s)
 	}
 	mbedtls_ssl_set_user_data_p(t->ssl, t);
 	mbedtls_ssl_set_verify(t->ssl, check_client, t);
-	mbedtls_ssl_set_bio(t->ssl, t, bio_send, bio_recv, NULL);
+	mbedtls_ssl_set_bio(t->ssl, t, tls_bio_send, tls_bio_recv, NULL);
 	if (ktls_new(t) == -1) {
 		tls_free(t);
 		return NULL;

@@ -245,6 +245,21 @@ tls_reject_undo(struct tls *t)
 	t->alert = MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY;
 }
 
+void
+tls_refuse(struct stream *s)
+{
+	struct tls *t = s->ctx;
+
+	t->alert = MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR;
+}
+
+unsigned char
+tls_alert_level(const struct tls *t)
+{
+	return t->alert == MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY ?
+	    MBEDTLS_SSL_ALERT_LEVEL_WARNING : MBEDTLS_SSL_ALERT_LEVEL_FATAL;
+}
+
 static const char *
 alert_name(int code)
 {

@@ -57,4 +57,10 @@ void	 tls_reject(struct tls *, unsigned char alert, const char *fmt, ...)
 /* It is to be served after all: its end is a proper one. */
 void	 tls_reject_undo(struct tls *);
 
+/* The refuse operation of both TLS streams. */
+void	 tls_refuse(struct stream *);
+
+/* The level of the alert that is due at our end; RFC 8446 section 6. */
+unsigned char tls_alert_level(const struct tls *);
+
 #endif

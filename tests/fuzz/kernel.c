@@ -21,6 +21,7 @@ static ssize_t	 fake_sendmsg(int, const struct msghdr *, int);
 #define setsockopt	fake_setsockopt
 #include "../../tls.c"
 #include "../../lib/stream.c"
+#include "../../lib/tls_bio.c"
 #include "../../lib/util.c"
 #undef getsockopt
 #undef recvmsg

@@ -4,6 +4,7 @@
  * sent, of which the longest name is our own, but whose length may lie.
  */
 #include "fuzz_tls.h"
+#include "../../lib/tls_error.c"
 
 /* Of whole records: how many since the last ChangeCipherSpec? */
 static void

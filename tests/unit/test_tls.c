@@ -306,40 +306,6 @@ test_suites(void **state)
 	assert_null(find_cipher(0));
 }
 
-/* However it comes in pieces. */
-static void
-test_records_are_counted(void **state)
-{
-	static const unsigned char flight[] = {
-		22, 3, 3, 0, 3, 'a', 'b', 'c',
-		22, 3, 3, 0, 0,
-		20, 3, 3, 0, 1, 1,
-		23, 3, 3, 0, 2, 20, 3,
-		23, 3, 3, 1, 4,
-	};
-	unsigned char body[0x104] = { 0 };
-	size_t size, at, n;
-
-	(void)state;
-	for (size = 1; size <= sizeof(flight); size++) {
-		struct record r = { .count = 0 };
-
-		for (at = 0; at < sizeof(flight); at += n) {
-			n = sizeof(flight) - at < size ? sizeof(flight) - at :
-			    size;
-			track_records(&r, flight + at, n);
-			if (at + n == 13)
-				assert_int_equal(r.count, 2);
-		}
-		assert_int_equal(r.count, 2);	/* since the 20 */
-		assert_false(is_whole(&r));
-		track_records(&r, body, sizeof(body));
-		assert_true(is_whole(&r));
-		track_records(&r, flight, 4);
-		assert_false(is_whole(&r));
-	}
-}
-
 /* No such protocol, no such cipher: it is for the library, as before. */
 static void
 test_what_a_kernel_can_do(void **state)
@@ -819,7 +785,6 @@ main(void)
 		TEST(test_key_block),
 		TEST(test_crypto_info),
 		TEST(test_suites),
-		TEST(test_records_are_counted),
 		TEST(test_what_a_kernel_can_do),
 		TEST(test_nothing_is_left_behind),
 		TEST(test_sending_begins),

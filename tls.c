@@ -17,6 +17,7 @@
 
 #include "stream.h"
 #include "tls.h"
+#include "tls_bio.h"
 #include "tls_error.h"
 #include "tls_internal.h"
 #include "tls_suites.h"
@@ -114,353 +115,7 @@ tls_init(void)
  * mbed TLS over recv(2) and send(2), in the engine's words.
  */
 
-static void	 to_kernel(struct tls *, struct stream *);
-
-static int
-bio_failed(struct tls *t, int want, int other)
-{
-	if (errno == EAGAIN || errno == EWOULDBLOCK)
-		return want;
-	t->err = errno;
-	return errno == ECONNRESET || errno == EPIPE ?
-	    MBEDTLS_ERR_NET_CONN_RESET : other;
-}
-
-static void
-follow_header(struct record *r, unsigned char c)
-{
-	if (r->nhead == HEADER_SIZE)
-		r->nhead = 0;
-	r->head[r->nhead++] = c;
-	if (r->nhead < HEADER_SIZE)
-		return;
-	r->left = (uint16_t)be_get(r->head + 3, 2);
-	r->count++;
-	if (r->head[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC)
-		r->count = 0;
-}
-
-static void
-follow(struct record *r, const unsigned char *p, size_t len)
-{
-	size_t i, n;
-
-	for (; len > 0; p += n, len -= n) {
-		if ((n = r->left) == 0) {
-			follow_header(r, *p);
-			n = 1;
-			continue;
-		}
-		if (n > len)
-			n = len;
-		for (i = n > 2 ? n - 2 : 0; i < n; i++) {
-			r->body[0] = r->body[1];
-			r->body[1] = p[i];
-		}
-		r->left = (uint16_t)(r->left - n);
-	}
-}
-
-static ssize_t
-bio_get(struct tls *t, unsigned char *buf, size_t len)
-{
-	ssize_t n;
-
-	do {
-		n = recv(t->fd, buf, len, 0);
-	} while (n == -1 && errno == EINTR);
-	t->fin = n == 0;
-	return n;
-}
-
-/* What the library gets, which has room for more than RFC 8446 5.2 allows. */
-static int
-pass(struct tls *t, const unsigned char *p, size_t len)
-{
-	follow(&t->in, p, len);
-	return is_tls13(t) && t->in.left > RECORD_MAX + RECORD_EXTRA ?
-	    MBEDTLS_ERR_SSL_INVALID_RECORD : (int)len;
-}
-
-/*
- * Of data, as much is received at once as there is; the library asks for it
- * in small pieces.
- */
-static int
-recv_ahead(struct tls *t, unsigned char *buf, size_t len)
-{
-	struct tls_config *cfg = t->cfg;
-	ssize_t n;
-
-	if (cfg->ahead_at == cfg->ahead_end) {
-		if (t->drained)
-			return MBEDTLS_ERR_SSL_WANT_READ;
-		n = bio_get(t, cfg->ahead, sizeof(cfg->ahead));
-		if (n == -1)
-			return bio_failed(t, MBEDTLS_ERR_SSL_WANT_READ,
-			    MBEDTLS_ERR_NET_RECV_FAILED);
-		t->drained = n > 0 && (size_t)n < sizeof(cfg->ahead);
-		cfg->ahead_at = 0;
-		cfg->ahead_end = (size_t)n;
-	}
-	if (len > cfg->ahead_end - cfg->ahead_at)
-		len = cfg->ahead_end - cfg->ahead_at;
-	memcpy(buf, cfg->ahead + cfg->ahead_at, len);
-	cfg->ahead_at += len;
-	return pass(t, buf, len);
-}
-
-/* What is left in there, for want of room for what comes of it, is kept. */
-static int
-keep_ahead(struct tls *t)
-{
-	struct tls_config *cfg = t->cfg;
-
-	t->nahead = cfg->ahead_end - cfg->ahead_at;
-	if (t->nahead == 0)
-		return 0;
-	if ((t->ahead = malloc(t->nahead)) == NULL) {
-		t->nahead = 0;
-		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-	}
-	memcpy(t->ahead, cfg->ahead + cfg->ahead_at, t->nahead);
-	return 0;
-}
-
-static void
-take_ahead(struct tls *t)
-{
-	struct tls_config *cfg = t->cfg;
-
-	cfg->ahead_at = 0;
-	cfg->ahead_end = t->nahead;
-	if (t->nahead > 0)
-		memcpy(cfg->ahead, t->ahead, t->nahead);
-	free(t->ahead);
-	t->ahead = NULL;
-	t->nahead = 0;
-}
-
-/*
- * A peer that always has more to send must not keep us for ever: the library
- * goes on as long as it is given records, be they empty or to be ignored.
- */
-static int
-bio_recv(void *ctx, unsigned char *buf, size_t len)
-{
-	struct tls *t = ctx;
-	ssize_t i, n;
-
-	if (t->budget-- <= 0)
-		return MBEDTLS_ERR_SSL_WANT_READ;
-	if (t->open)
-		return recv_ahead(t, buf, len);
-	if ((n = bio_get(t, buf, len)) == -1)
-		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_READ,
-		    MBEDTLS_ERR_NET_RECV_FAILED);
-	if (t->flight == 1)
-		t->flight = 2;
-	for (i = 0; i < n && t->nfirst < sizeof(t->first); i++)
-		t->first[t->nfirst++] = buf[i];
-	/* Its Finished is the last before our keys for data; RFC 8446 4.4.4. */
-	if (is_tls13(t))
-		t->out.count = 0;
-	return pass(t, buf, (size_t)n);
-}
-
-/*
- * In a ServerHello, behind the session ID, are suite, compression, and the
- * extensions: in TLS 1.3 (RFC 8446 section 4.2) the group of the key_share, and
- * whether a session is resumed.  In TLS 1.2 it is, unless a Certificate
- * follows; and the client has offered an extended master secret if it is there.
- */
-static void
-watch_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
-{
-	int is_tls13 = 0, has_psk = 0;
-
-	t->flight = 1;
-	if (end - p < 1 + p[0] + 5)
-		return;
-	for (p += 1 + p[0] + 5; end - p >= 6; p += 4 + be_get(p + 2, 2)) {
-		switch (be_get(p, 2)) {
-		case MBEDTLS_TLS_EXT_KEY_SHARE:
-			t->group = (int)be_get(p + 4, 2);
-			break;
-		case MBEDTLS_TLS_EXT_PRE_SHARED_KEY:
-			has_psk = 1;
-			break;
-		case MBEDTLS_TLS_EXT_SUPPORTED_VERSIONS:
-			is_tls13 = 1;
-			break;
-		case MBEDTLS_TLS_EXT_EXTENDED_MASTER_SECRET:
-			t->extended = 1;
-			break;
-		default:
-			break;
-		}
-	}
-	t->resumed = !is_tls13 || has_psk;
-	/* The client has not offered it again: RFC 7627 section 5.3. */
-	if (!is_tls13 && !t->extended && t->born != 0)
-		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
-		    "its session has an extended master secret, which it "
-		    "does not offer any more");
-}
-
-/*
- * The library does not tell the group that was agreed upon, nor whether a
- * session was resumed.  It stands in the clear in what it sends, a record at
- * p, before that is encrypted.
- */
-static void
-watch(struct tls *t, const unsigned char *p, size_t len)
-{
-	if (p[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC && !is_tls13(t))
-		t->hidden = 1;
-	if (t->hidden || len <= HELLO_SESSION_ID ||
-	    p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
-		return;
-	if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_HELLO)
-		watch_hello(t, p + HELLO_SESSION_ID, p + len);
-	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_CERTIFICATE)
-		t->resumed = 0;
-	/* RFC 8422 section 5.4 */
-	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE &&
-	    p[9] == MBEDTLS_ECP_TLS_NAMED_CURVE)
-		t->group = (int)be_get(p + 10, 2);
-}
-
-/* Keep it for the next time that there is something to be sent. */
-static int
-hold(struct tls *t, const unsigned char *buf, size_t len)
-{
-	unsigned char *p;
-
-	if (t->nheld + len > HELD_MAX ||
-	    (p = realloc(t->held, t->nheld + len)) == NULL)
-		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-	memcpy(p + t->nheld, buf, len);
-	if (!t->open)
-		follow(&t->out, buf, len);
-	t->held = p;
-	t->nheld += len;
-	return (int)len;
-}
-
-/* There is room: tls_write() sees to it. */
-static int
-gather(struct tls_config *cfg, const unsigned char *buf, size_t len)
-{
-	if (len > sizeof(cfg->out) - cfg->nout)
-		return MBEDTLS_ERR_SSL_INTERNAL_ERROR;
-	memcpy(cfg->out + cfg->nout, buf, len);
-	cfg->nout += len;
-	return (int)len;
-}
-
-static ssize_t
-bio_put(struct tls *t, const unsigned char *buf, size_t len, int flags)
-{
-	ssize_t n;
-
-	do {
-		n = send(t->fd, buf, len, MSG_NOSIGNAL | flags);
-	} while (n == -1 && errno == EINTR);
-	return n;
-}
-
-/* flags: MSG_MORE if more follows at once.  -1 with errno. */
-static int
-send_held(struct tls *t, int flags)
-{
-	ssize_t n;
-
-	while (t->nheld > 0) {
-		n = bio_put(t, t->held, t->nheld, flags);
-		if (n == -1)
-			return -1;
-		t->nheld -= (size_t)n;
-		memmove(t->held, t->held + n, t->nheld);
-	}
-	free(t->held);
-	t->held = NULL;
-	return 0;
-}
-
-/*
- * The library keeps to a client's max_fragment_length (RFC 6066 section 4) with
- * data alone.  A record of the handshake may as well be several ones, as long
- * as it is in the clear; all that is sent encrypted, in TLS 1.2, is short.
- */
-static size_t
-fragment_size(const struct tls *t, const unsigned char *p)
-{
-	int max = mbedtls_ssl_get_max_out_record_payload(t->ssl);
-
-	return t->hidden || max <= 0 || p[0] != MBEDTLS_SSL_MSG_HANDSHAKE ?
-	    RECORD_MAX : (size_t)max;
-}
-
-static int
-hold_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
-{
-	unsigned char head[HEADER_SIZE];
-	size_t at, n;
-
-	memcpy(head, p, sizeof(head));
-	for (at = HEADER_SIZE; at < len; at += n) {
-		n = len - at < max ? len - at : max;
-		be_put(head + 3, n, 2);
-		if (hold(t, head, sizeof(head)) < 0 || hold(t, p + at, n) < 0)
-			return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-	}
-	return (int)len;
-}
-
-/* In the handshake the library sends one whole record after the other. */
-static int
-send_record(struct tls *t, const unsigned char *p, size_t len)
-{
-	size_t max = fragment_size(t, p);
-
-	watch(t, p, len);
-	return len > HEADER_SIZE + max ? hold_fragments(t, p, len, max) : 0;
-}
-
-/*
- * Once data flow, the library must not be left with anything to be sent: it
- * would take the next write for the retry of that, and forget the data.
- */
-static int
-bio_send(void *ctx, const unsigned char *buf, size_t len)
-{
-	struct tls *t = ctx;
-	ssize_t n = -1;
-	int r;
-
-	if (t->gathering)
-		return gather(t->cfg, buf, len);
-	if (t->holding)
-		return hold(t, buf, len);
-	if (!t->open && !t->partly) {
-		t->sent = 1;
-		if ((r = send_record(t, buf, len)) != 0)
-			return r;
-	}
-	if (send_held(t, MSG_MORE) == 0)
-		n = bio_put(t, buf, len, 0);
-	t->partly = n != (ssize_t)len;
-	if (n == -1) {
-		r = bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
-		    MBEDTLS_ERR_NET_SEND_FAILED);
-		return t->open && r == MBEDTLS_ERR_SSL_WANT_WRITE ?
-		    hold(t, buf, len) : r;
-	}
-	if (!t->open)
-		follow(&t->out, buf, (size_t)n);
-	return (int)n;
-}
+static int	 ktls_enable(struct tls *, struct stream *);
 
 /*
  * Step by step: what the client has shown may be a reason to end it.  In TLS
@@ -477,7 +132,7 @@ handshake(struct tls *t)
 		t->sent = 0;
 		r = mbedtls_ssl_handshake_step(t->ssl);
 		mbedtls_ssl_conf_ciphersuites(&t->cfg->ssl, t->cfg->suites);
-		end = r == 0 ? 0 : tls_result(t, r);
+		end = r == 0 ? 0 : tls_library_result(t, r);
 		if (tls_verify_check_verdict(t) && (!is_tls13(t) ||
 		    end == STREAM_ERROR ||
 		    mbedtls_ssl_is_handshake_over(t->ssl)))
@@ -490,11 +145,20 @@ handshake(struct tls *t)
 	 * data for the client: one that only writes, and closes, would answer
 	 * it with a reset, and what it has written might be lost.
 	 */
-	t->holding = 1;
+	t->deferring = 1;
 	t->sent = 0;
 	r = mbedtls_ssl_handshake(t->ssl);
-	t->holding = 0;
-	return r == 0 ? 0 : tls_result(t, r);
+	t->deferring = 0;
+	return r == 0 ? 0 : tls_library_result(t, r);
+}
+
+static void
+library_free(struct tls *t)
+{
+	if (t->ssl != NULL)
+		mbedtls_ssl_free(t->ssl);
+	free(t->ssl);
+	t->ssl = NULL;
 }
 
 /* Data are next. */
@@ -507,12 +171,12 @@ opened(struct tls *t, struct stream *s)
 	t->suite = mbedtls_ssl_get_ciphersuite_id_from_ssl(t->ssl);
 	t->alpn = mbedtls_ssl_get_alpn_protocol(t->ssl);
 	t->record = record > 0 ? (size_t)record : RECORD_MAX;
-	s->piece = sizeof(t->cfg->out) / (HEADER_SIZE + RECORD_EXTRA +
-	    t->record) * t->record;
+	s->write_size = tls_bio_write_size(t);
 	free(t->chain);
 	t->chain = NULL;
 	t->chain_len = 0;
-	to_kernel(t, s);
+	if (ktls_enable(t, s) == 0)
+		library_free(t);
 }
 
 static int
@@ -527,31 +191,8 @@ tls_open(struct stream *s)
 		opened(t, s);
 	/* The library stops at a bad header; the text shows a little more. */
 	if (r == STREAM_ERROR && t->nfirst < sizeof(t->first))
-		bio_recv(t, more, sizeof(t->first) - t->nfirst);
+		tls_bio_recv(t, more, sizeof(t->first) - t->nfirst);
 	return r;
-}
-
-static void
-library_free(struct tls *t)
-{
-	if (t->ssl != NULL)
-		mbedtls_ssl_free(t->ssl);
-	free(t->ssl);
-	t->ssl = NULL;
-}
-
-/*
- * How reading ended, told as often as it is asked.  A socket tells of a reset
- * once, maybe to who has sent, and after that of an end.
- */
-static ssize_t
-read_end(struct tls *t)
-{
-	if (t->ended == MBEDTLS_ERR_SSL_CONN_EOF && t->err == ECONNRESET)
-		return STREAM_RESET;
-	if (t->ended == MBEDTLS_ERR_SSL_CONN_EOF && t->cfg->truncation_is_eof)
-		return STREAM_EOF;
-	return tls_result(t, t->ended);
 }
 
 /*
@@ -569,7 +210,7 @@ tls_read(struct stream *s, void *buf, size_t len)
 
 	t->budget = 2 * RECORDS;	/* a header, and a body */
 	t->drained = 0;
-	take_ahead(t);
+	tls_bio_take_ahead(t);
 	while (t->ended == 0 && (got == 0 || len - got >= RECORD_MAX)) {
 		r = mbedtls_ssl_read(t->ssl, p + got, len - got);
 		if (r > 0)
@@ -583,10 +224,10 @@ tls_read(struct stream *s, void *buf, size_t len)
 			t->ended = r == 0 ? MBEDTLS_ERR_SSL_CONN_EOF : r;
 	}
 	if (t->ended == 0)
-		t->ended = keep_ahead(t);
+		t->ended = tls_bio_keep_ahead(t);
 	if (got > 0)
 		return (ssize_t)got;
-	return t->ended != 0 ? read_end(t) : tls_result(t, r);
+	return tls_library_result(t, t->ended != 0 ? tls_bio_read_end(t) : r);
 }
 
 /*
@@ -596,14 +237,11 @@ tls_read(struct stream *s, void *buf, size_t len)
 static ssize_t
 encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 {
-	struct tls_config *cfg = t->cfg;
 	size_t done = 0;
 	int r = 0;
 
-	cfg->nout = 0;
-	t->gathering = 1;
-	while (done < len && sizeof(cfg->out) - cfg->nout >=
-	    HEADER_SIZE + t->record + RECORD_EXTRA) {
+	tls_bio_gather(t);
+	while (done < len && tls_bio_has_room(t)) {
 		r = mbedtls_ssl_write(t->ssl, p + done,
 		    len - done < t->record ? len - done : t->record);
 		if (r <= 0)
@@ -624,45 +262,30 @@ static ssize_t
 tls_write(struct stream *s, const void *buf, size_t len)
 {
 	struct tls *t = s->ctx;
-	struct tls_config *cfg = t->cfg;
-	size_t at = 0, last = 0;
-	ssize_t n, sent;
+	size_t last = 0;
+	ssize_t n;
+	int r;
 
-	if (send_held(t, t->unsent > 0 ? 0 : MSG_MORE) == -1)
-		return tls_result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
-		    MBEDTLS_ERR_NET_SEND_FAILED));
+	if (tls_bio_send_deferred(t, t->unsent == 0) == -1)
+		return tls_library_result(t, tls_bio_send_error(t));
 	if ((n = (ssize_t)t->unsent) > 0) {
 		t->unsent = 0;
 		return n;
 	}
 	if ((n = encrypt_some(t, buf, len, &last)) < 0)
-		return tls_result(t, (int)n);
-	while (at < cfg->nout && (sent = bio_put(t, cfg->out + at,
-	    cfg->nout - at, 0)) != -1)
-		at += (size_t)sent;
-	if (at == cfg->nout)
+		return tls_library_result(t, (int)n);
+	if ((r = tls_bio_send_gathered(t)) == 0)
 		return n;
-	sent = bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
-	    MBEDTLS_ERR_NET_SEND_FAILED);
-	if (sent == MBEDTLS_ERR_SSL_WANT_WRITE &&
-	    hold(t, cfg->out + at, cfg->nout - at) < 0)
-		sent = MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	t->unsent = last;
-	return n > (ssize_t)last && sent == MBEDTLS_ERR_SSL_WANT_WRITE ?
-	    n - (ssize_t)last : tls_result(t, (int)sent);
-}
-
-static unsigned char
-alert_level(const struct tls *t)
-{
-	return t->alert == MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY ?
-	    MBEDTLS_SSL_ALERT_LEVEL_WARNING : MBEDTLS_SSL_ALERT_LEVEL_FATAL;
+	return n > (ssize_t)last && r == MBEDTLS_ERR_SSL_WANT_WRITE ?
+	    n - (ssize_t)last : tls_library_result(t, r);
 }
 
 static int
 send_alert(struct tls *t)
 {
-	return mbedtls_ssl_send_alert_message(t->ssl, alert_level(t), t->alert);
+	return mbedtls_ssl_send_alert_message(t->ssl, tls_alert_level(t),
+	    t->alert);
 }
 
 /*
@@ -671,15 +294,15 @@ send_alert(struct tls *t)
  * sends that for the alert.
  */
 static int
-hold_alert(struct tls *t)
+defer_alert(struct tls *t)
 {
 	int r;
 
-	t->notified = t->holding = 1;
+	t->notified = t->deferring = 1;
 	r = send_alert(t);
 	if (r == 0 && !t->open && t->out.head[0] == MBEDTLS_SSL_MSG_HANDSHAKE)
 		r = send_alert(t);
-	t->holding = 0;
+	t->deferring = 0;
 	return r;
 }
 
@@ -689,40 +312,12 @@ tls_finish(struct stream *s)
 	struct tls *t = s->ctx;
 	int r;
 
-	if (!t->notified && (r = hold_alert(t)) != 0)
-		return tls_result(t, r);
-	if (send_held(t, 0) == -1)
-		return tls_result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
-		    MBEDTLS_ERR_NET_SEND_FAILED));
+	if (!t->notified && (r = defer_alert(t)) != 0)
+		return tls_library_result(t, r);
+	if (tls_bio_send_deferred(t, 0) == -1)
+		return tls_library_result(t, tls_bio_send_error(t));
 	shutdown(t->fd, SHUT_WR);
 	return 0;
-}
-
-static void
-tls_refuse(struct stream *s)
-{
-	struct tls *t = s->ctx;
-
-	t->alert = MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR;
-}
-
-static int
-tls_failed(struct stream *s)
-{
-	struct tls *t = s->ctx;
-	int r = stream_plain.failed(s);
-
-	if (r != 0)
-		t->err = s->err;
-	if (r == STREAM_ERROR)
-		t->failed = MBEDTLS_ERR_NET_RECV_FAILED;
-	return r;
-}
-
-static int
-tls_flushed(const struct stream *s)
-{
-	return stream_plain.flushed(s);
 }
 
 static int
@@ -740,9 +335,9 @@ static const struct stream_ops tls_ops = {
 	.write = tls_write,
 	.finish = tls_finish,
 	.refuse = tls_refuse,
-	.failed = tls_failed,
+	.failed = tls_bio_failed,
 	.abort = stream_reset,
-	.flushed = tls_flushed,
+	.flushed = stream_plain_flushed,
 	.pending = tls_pending,
 	.error = tls_error_reason,
 };
@@ -860,7 +455,7 @@ expand_block(psa_algorithm_t hash, const union secrets *s,
 
 /* The keys of a direction, TLS_TX or TLS_RX. */
 static int
-derive_traffic(const struct kernel *k, int direction, struct traffic *tr)
+derive_traffic(const struct ktls *k, int direction, struct traffic *tr)
 {
 	const struct cipher *c = k->cipher;
 	size_t n = c->key, fixed = c->salt != 0 ? c->salt : c->iv;
@@ -884,7 +479,7 @@ derive_traffic(const struct kernel *k, int direction, struct traffic *tr)
 
 /* struct tls12_crypto_info_*, which are all alike; 0, or -1 with errno. */
 static int
-give_keys(int fd, int direction, const struct kernel *k,
+ktls_set_keys(int fd, int direction, const struct ktls *k,
     const struct traffic *tr)
 {
 	const struct cipher *c = k->cipher;
@@ -910,14 +505,14 @@ give_keys(int fd, int direction, const struct kernel *k,
 
 /* Its keys, from those secrets: a direction is the kernel's from here on. */
 static int
-turn_over(struct tls *t, int direction, uint64_t seq)
+ktls_install(struct tls *t, int direction, uint64_t seq)
 {
 	struct traffic tr = { .seq = seq };
-	int r = derive_traffic(t->kernel, direction, &tr);
+	int r = derive_traffic(t->ktls, direction, &tr);
 
 	errno = ENOMEM;
 	if (r == 0)
-		r = give_keys(t->fd, direction, t->kernel, &tr);
+		r = ktls_set_keys(t->fd, direction, t->ktls, &tr);
 	mbedtls_platform_zeroize(&tr, sizeof(tr));
 	return r;
 }
@@ -944,7 +539,7 @@ send_control(struct tls *t, unsigned char type, const unsigned char *p,
 		n = sendmsg(t->fd, &m, MSG_NOSIGNAL);
 	} while (n == -1 && errno == EINTR);
 	if (n != -1)
-		t->kernel->given += len;
+		t->ktls->given += len;
 	return n == -1 ? -1 : 0;
 }
 
@@ -969,7 +564,7 @@ bytes_in_tcp(int fd)
 static uint64_t
 next_record(const struct tls *t)
 {
-	const struct cipher *c = t->kernel->cipher;
+	const struct cipher *c = t->ktls->cipher;
 	socklen_t len = (socklen_t)(sizeof(struct tls_crypto_info) + c->iv +
 	    c->key + c->salt + SEQ_SIZE);
 	unsigned char info[INFO_SIZE];
@@ -988,7 +583,7 @@ next_record(const struct tls *t)
 static int
 is_flushed(const struct tls *t)
 {
-	const struct kernel *k = t->kernel;
+	const struct ktls *k = t->ktls;
 	uint64_t each = HEADER_SIZE + TAG_SIZE +
 	    (k->is_13 ? 1 : k->cipher->salt != 0 ? k->cipher->iv : 0);
 
@@ -997,7 +592,7 @@ is_flushed(const struct tls *t)
 }
 
 static void
-forget_secrets(struct kernel *k)
+forget_secrets(struct ktls *k)
 {
 	if (k->secrets != NULL)
 		mbedtls_platform_zeroize(k->secrets, sizeof(*k->secrets));
@@ -1009,14 +604,14 @@ forget_secrets(struct kernel *k)
 static int
 kernel_sends(struct tls *t)
 {
-	struct kernel *k = t->kernel;
+	struct ktls *k = t->ktls;
 
 	if (k->sends)
 		return 0;
-	if (send_held(t, 0) == -1)
+	if (tls_bio_send_deferred(t, 0) == -1)
 		return -1;
 	k->base = bytes_in_tcp(t->fd);
-	if (turn_over(t, TLS_TX, k->seq) == -1)
+	if (ktls_install(t, TLS_TX, k->seq) == -1)
 		return -1;
 	k->records = -k->seq;	/* which were the library's */
 	k->sends = 1;
@@ -1029,7 +624,7 @@ kernel_sends(struct tls *t)
 static int
 next_keys(struct tls *t, int direction)
 {
-	const struct kernel *k = t->kernel;
+	const struct ktls *k = t->ktls;
 	unsigned char *secret = k->secrets->traffic[direction == TLS_TX];
 	unsigned char next[SECRET_SIZE];
 	size_t len = PSA_HASH_LENGTH(k->cipher->hash);
@@ -1039,7 +634,7 @@ next_keys(struct tls *t, int direction)
 	r = expand_label(k->cipher->hash, secret, "traffic upd", next, len);
 	if (r == 0) {
 		memcpy(secret, next, len);
-		r = turn_over(t, direction, 0);
+		r = ktls_install(t, direction, 0);
 	}
 	mbedtls_platform_zeroize(next, sizeof(next));
 	return r;
@@ -1050,7 +645,7 @@ static int
 kernel_ready(struct tls *t)
 {
 	static const unsigned char update[] = { HS_KEY_UPDATE, 0, 0, 1, 0 };
-	struct kernel *k = t->kernel;
+	struct ktls *k = t->ktls;
 
 	if (kernel_sends(t) == -1)
 		return -1;
@@ -1067,8 +662,7 @@ kernel_ready(struct tls *t)
 static int
 kernel_failed(struct tls *t)
 {
-	return tls_result(t, bio_failed(t, MBEDTLS_ERR_SSL_WANT_WRITE,
-	    MBEDTLS_ERR_NET_SEND_FAILED));
+	return tls_result(t, tls_bio_send_error(t));
 }
 
 static int
@@ -1081,6 +675,19 @@ kernel_alert(struct tls *t, unsigned char level, unsigned char code)
 	return send_control(t, MBEDTLS_SSL_MSG_ALERT, alert, sizeof(alert));
 }
 
+/* It is only a warning: if there is no room for it, none is sent. */
+static int
+refuse_renegotiation(struct tls *t)
+{
+	int r;
+
+	if (kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_WARNING,
+	    MBEDTLS_SSL_ALERT_MSG_NO_RENEGOTIATION) == 0)
+		return 0;
+	r = tls_bio_send_error(t);
+	return r == MBEDTLS_ERR_SSL_WANT_WRITE ? 0 : r;
+}
+
 /*
  * A KeyUpdate, RFC 8446 section 4.6.3; answered with the next thing that is
  * sent.  Whatever else a client may send at this point is none of it, but for
@@ -1089,12 +696,10 @@ kernel_alert(struct tls *t, unsigned char level, unsigned char code)
 static int
 take_handshake(struct tls *t, const unsigned char *p, size_t len)
 {
-	struct kernel *k = t->kernel;
+	struct ktls *k = t->ktls;
 
 	if (!k->is_13 && len > 0 && p[0] == MBEDTLS_SSL_HS_CLIENT_HELLO)
-		return kernel_alert(t, MBEDTLS_SSL_ALERT_LEVEL_WARNING,
-		    MBEDTLS_SSL_ALERT_MSG_NO_RENEGOTIATION) == 0 ? 0 :
-		    bio_failed(t, 0, MBEDTLS_ERR_NET_SEND_FAILED);
+		return refuse_renegotiation(t);
 	if (!k->is_13 || !(t->cfg->kernel & TLS_KERNEL_REKEYS) || len == 0 ||
 	    p[0] != HS_KEY_UPDATE)
 		return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
@@ -1135,8 +740,7 @@ recv_error(struct tls *t)
 	case EINVAL:
 		return RECORD_VERSION;
 	default:
-		return bio_failed(t, MBEDTLS_ERR_SSL_WANT_READ,
-		    MBEDTLS_ERR_NET_RECV_FAILED);
+		return tls_bio_recv_error(t);
 	}
 }
 
@@ -1172,7 +776,7 @@ static ssize_t
 kernel_read(struct stream *s, void *buf, size_t len)
 {
 	struct tls *t = s->ctx;
-	int hides = t->kernel->is_13 && t->cfg->kernel & TLS_KERNEL_REKEYS;
+	int hides = t->ktls->is_13 && t->cfg->kernel & TLS_KERNEL_REKEYS;
 	unsigned char *p = buf;
 	size_t got = 0;
 	int i, r = 0, type;
@@ -1192,10 +796,11 @@ kernel_read(struct stream *s, void *buf, size_t len)
 			break;
 		t->ended = r;
 	}
-	t->kernel->unread = hides && r != MBEDTLS_ERR_SSL_WANT_READ;
+	t->ktls->unread = hides && r != MBEDTLS_ERR_SSL_WANT_READ;
 	if (got > 0)
 		return (ssize_t)got;
-	return t->ended != 0 ? read_end(t) : STREAM_WANT_READ;
+	return t->ended == 0 ? STREAM_WANT_READ :
+	    tls_result(t, tls_bio_read_end(t));
 }
 
 static ssize_t
@@ -1204,9 +809,9 @@ kernel_write(struct stream *s, const void *buf, size_t len)
 	struct tls *t = s->ctx;
 	ssize_t n;
 
-	if (kernel_ready(t) == -1 || (n = bio_put(t, buf, len, 0)) == -1)
+	if (kernel_ready(t) == -1 || (n = tls_bio_put(t, buf, len, 0)) == -1)
 		return kernel_failed(t);
-	t->kernel->given += (uint64_t)n;
+	t->ktls->given += (uint64_t)n;
 	return n;
 }
 
@@ -1218,8 +823,8 @@ kernel_finish(struct stream *s)
 	int r;
 
 	if (!t->notified && t->alert != 0)
-		stream_plain.failed(&(struct stream){ .fd = t->fd });
-	if (!t->notified && kernel_alert(t, alert_level(t), t->alert) == -1)
+		stream_plain_failed(&(struct stream){ .fd = t->fd });
+	if (!t->notified && kernel_alert(t, tls_alert_level(t), t->alert) == -1)
 		return kernel_failed(t);
 	t->notified = 1;
 	/* Nothing may be sent any more that would tell of a reset. */
@@ -1232,7 +837,7 @@ kernel_finish(struct stream *s)
 static int
 kernel_flushed(const struct stream *s)
 {
-	return is_flushed(s->ctx) && stream_plain.flushed(s);
+	return is_flushed(s->ctx) && stream_plain_flushed(s);
 }
 
 static int
@@ -1240,7 +845,7 @@ kernel_pending(const struct stream *s)
 {
 	const struct tls *t = s->ctx;
 
-	return t->ended != 0 || t->kernel->unread;
+	return t->ended != 0 || t->ktls->unread;
 }
 
 /* It is open already. */
@@ -1250,7 +855,7 @@ static const struct stream_ops kernel_ops = {
 	.write = kernel_write,
 	.finish = kernel_finish,
 	.refuse = tls_refuse,
-	.failed = tls_failed,
+	.failed = tls_bio_failed,
 	.abort = stream_reset,
 	.flushed = kernel_flushed,
 	.pending = kernel_pending,
@@ -1286,13 +891,13 @@ export_keys(void *ctx, mbedtls_ssl_key_export_type type,
 }
 
 static int
-kernel_new(struct tls *t)
+ktls_new(struct tls *t)
 {
-	struct kernel *k;
+	struct ktls *k;
 
 	if (t->cfg->kernel == 0)
 		return 0;
-	if ((k = t->kernel = calloc(1, sizeof(*k))) == NULL ||
+	if ((k = t->ktls = calloc(1, sizeof(*k))) == NULL ||
 	    (k->secrets = calloc(1, sizeof(*k->secrets))) == NULL)
 		return -1;
 	mbedtls_ssl_set_export_keys_cb(t->ssl, export_keys, k->secrets);
@@ -1300,32 +905,26 @@ kernel_new(struct tls *t)
 }
 
 static void
-kernel_free(struct tls *t)
+ktls_free(struct tls *t)
 {
-	if (t->kernel == NULL)
+	if (t->ktls == NULL)
 		return;
 	if (t->ssl != NULL)
 		mbedtls_ssl_set_export_keys_cb(t->ssl, NULL, NULL);
-	forget_secrets(t->kernel);
-	free(t->kernel);
-	t->kernel = NULL;
-}
-
-static int
-is_whole(const struct record *r)
-{
-	return r->left == 0 && r->nhead % HEADER_SIZE == 0;
+	forget_secrets(t->ktls);
+	free(t->ktls);
+	t->ktls = NULL;
 }
 
 /* Is it a suite that the kernel knows, and nothing still on its way? */
 static int
 may_move(const struct tls *t)
 {
-	const struct kernel *k = t->kernel;
+	const struct ktls *k = t->ktls;
 
 	return k->cipher != NULL && t->record >= RECORD_MIN &&
 	    t->cfg->kernel & kernel_bit(k->cipher, k->is_13) &&
-	    is_whole(&t->in) && is_whole(&t->out) &&
+	    tls_bio_is_whole(t) &&
 	    !mbedtls_ssl_check_pending(t->ssl) &&
 	    mbedtls_ssl_get_bytes_avail(t->ssl) == 0;
 }
@@ -1336,30 +935,30 @@ may_move(const struct tls *t)
  * then on there is no way back, but no error is to be expected either: all of
  * this was tried at the start.
  */
-static void
-to_kernel(struct tls *t, struct stream *s)
+static int
+ktls_enable(struct tls *t, struct stream *s)
 {
-	struct kernel *k = t->kernel;
+	struct ktls *k = t->ktls;
 	int on = 1;
 
 	if (k == NULL)
-		return;
+		return -1;
 	k->cipher = find_cipher(t->suite);
-	k->is_13 = tls_suites_is_tls13(t->suite);
+	k->is_13 = is_tls13(t);
 	k->seq = t->out.count;
 	if (!may_move(t) || setsockopt(t->fd, IPPROTO_TCP, TCP_ULP, "tls",
 	    sizeof("tls")) == -1 ||
-	    turn_over(t, TLS_RX, k->is_13 ? 0 : t->in.count) == -1) {
-		kernel_free(t);
-		return;
+	    ktls_install(t, TLS_RX, k->is_13 ? 0 : t->in.count) == -1) {
+		ktls_free(t);
+		return -1;
 	}
 	/* Only a hint, in TLS 1.3, that records are not padded. */
 	setsockopt(t->fd, SOL_TLS, TLS_RX_EXPECT_NO_PAD, &on, sizeof(on));
-	library_free(t);
 	s->ops = &kernel_ops;
-	s->piece = 0;
-	if (t->nheld == 0 && kernel_sends(t) == -1)
+	s->write_size = 0;
+	if (t->ndeferred == 0 && kernel_sends(t) == -1)
 		t->ended = MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	return 0;
 }
 
 /* With keys that are no secret: of all zeros. */
@@ -1367,18 +966,18 @@ unsigned
 tls_kernel_try(unsigned i, int fd)
 {
 	const struct traffic tr = { .seq = 0 };
-	struct kernel k = { .cipher = &ciphers[i / 2], .is_13 = i % 2 == 0 };
+	struct ktls k = { .cipher = &ciphers[i / 2], .is_13 = i % 2 == 0 };
 
 	if (setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")) == -1 ||
-	    give_keys(fd, TLS_RX, &k, &tr) == -1 ||
-	    give_keys(fd, TLS_TX, &k, &tr) == -1)
+	    ktls_set_keys(fd, TLS_RX, &k, &tr) == -1 ||
+	    ktls_set_keys(fd, TLS_TX, &k, &tr) == -1)
 		return 0;
 	return kernel_bit(k.cipher, k.is_13) | (k.is_13 &&
-	    give_keys(fd, TLS_RX, &k, &tr) == 0 ? TLS_KERNEL_REKEYS : 0);
+	    ktls_set_keys(fd, TLS_RX, &k, &tr) == 0 ? TLS_KERNEL_REKEYS : 0);
 }
 
 void
-tls_kernel_text(unsigned can, char *text, size_t size)
+tls_kernel_text(unsigned caps, char *text, size_t size)
 {
 	size_t i, n = 0;
 	int is_13;
@@ -1388,7 +987,7 @@ tls_kernel_text(unsigned can, char *text, size_t size)
 		n += (size_t)snprintf(text + n, size - n, "%sTLSv1.%d with",
 		    n > 0 ? ", " : "", is_13 ? 3 : 2);
 		for (i = 0; i < CIPHERS && n < size; i++)
-			if (can & kernel_bit(&ciphers[i], is_13))
+			if (caps & kernel_bit(&ciphers[i], is_13))
 				n += (size_t)snprintf(text + n, size - n,
 				    " %s", ciphers[i].name);
 	}
@@ -1399,23 +998,24 @@ tls_kernel_text(unsigned can, char *text, size_t size)
 /* No other system is known here to do it. */
 
 static int
-kernel_new(struct tls *t)
+ktls_new(struct tls *t)
 {
 	(void)t;
 	return 0;
 }
 
 static void
-kernel_free(struct tls *t)
+ktls_free(struct tls *t)
 {
 	(void)t;
 }
 
-static void
-to_kernel(struct tls *t, struct stream *s)
+static int
+ktls_enable(struct tls *t, struct stream *s)
 {
 	(void)t;
 	(void)s;
+	return -1;
 }
 
 unsigned
@@ -1428,9 +1028,9 @@ tls_kernel_try(unsigned i, int fd)
 }
 
 void
-tls_kernel_text(unsigned can, char *text, size_t size)
+tls_kernel_text(unsigned caps, char *text, size_t size)
 {
-	snprintf(text, size, "%s", can != 0 ? "?" : "");
+	snprintf(text, size, "%s", caps != 0 ? "?" : "");
 }
 
 #endif
@@ -1459,8 +1059,8 @@ tls_new(struct tls_config *cfg, int fd, struct stream *s)
 	}
 	mbedtls_ssl_set_user_data_p(t->ssl, t);
 	mbedtls_ssl_set_verify(t->ssl, tls_verify_cert, t);
-	mbedtls_ssl_set_bio(t->ssl, t, bio_send, bio_recv, NULL);
-	if (kernel_new(t) == -1) {
+	mbedtls_ssl_set_bio(t->ssl, t, tls_bio_send, tls_bio_recv, NULL);
+	if (ktls_new(t) == -1) {
 		tls_free(t);
 		return NULL;
 	}
@@ -1475,11 +1075,11 @@ tls_free(struct tls *t)
 	if (t == NULL)
 		return;
 	library_free(t);
-	kernel_free(t);
+	ktls_free(t);
 	tls_verify_forget(t);
 	free(t->sni);
 	free(t->why);
-	free(t->held);
+	free(t->deferred);
 	free(t->ahead);
 	free(t);
 }

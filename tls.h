@@ -143,10 +143,10 @@ int	 tls_generate_ticket_key(FILE *);
 unsigned tls_kernel_try(unsigned i, int fd);
 
 /* What such bits stand for. */
-void	 tls_kernel_text(unsigned can, char *text, size_t size);
+void	 tls_kernel_text(unsigned caps, char *text, size_t size);
 
 /* Have it do that.  (Nothing.) */
-void	 tls_config_kernel(struct tls_config *, unsigned can);
+void	 tls_config_kernel(struct tls_config *, unsigned caps);
 
 /*
  * WHAT IS SAID OF A CONFIGURATION

@@ -199,11 +199,7 @@ tls_error_text(int code)
 	return text;
 }
 
-/*
- * What a code of the library's, or one of our own, is for the engine; and the
- * alert that an error asks for, or 0.
- */
-static int
+int
 tls_outcome(int code, unsigned char *alert)
 {
 	const struct outcome *o = find_outcome(code);
@@ -247,6 +243,21 @@ tls_reject_undo(struct tls *t)
 	t->refused = 0;
 	t->issuers = 0;
 	t->alert = MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY;
+}
+
+void
+tls_refuse(struct stream *s)
+{
+	struct tls *t = s->ctx;
+
+	t->alert = MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR;
+}
+
+unsigned char
+tls_alert_level(const struct tls *t)
+{
+	return t->alert == MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY ?
+	    MBEDTLS_SSL_ALERT_LEVEL_WARNING : MBEDTLS_SSL_ALERT_LEVEL_FATAL;
 }
 
 static const char *
@@ -320,8 +331,6 @@ refine(const struct tls *t, int r)
 {
 	int error = -r & 0x7f80;	/* without what of ASN.1 is in it */
 
-	if (t->ssl == NULL || r > 0)	/* the kernel's are clear */
-		return r;
 	if (!t->open && is_fatal_alert(&t->in))
 		return MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE;
 	/* There is no room for a record, or for one more fragment. */
@@ -436,8 +445,6 @@ tls_error_fault(uint32_t flags)
 static int
 is_told(const struct tls *t, int r)
 {
-	if (t->ssl == NULL)
-		return 0;
 	if (t->open)
 		return r == MBEDTLS_ERR_SSL_INVALID_MAC;
 	return t->sent && (t->out.head[0] == MBEDTLS_SSL_MSG_ALERT ||
@@ -459,27 +466,44 @@ encrypted_alert(const struct tls *t)
 }
 #endif
 
-/*
- * What mbed TLS said, as the engine's word.  Of an error the client is told by
- * what ends our side, see tls_finish(), unless it has been told already.
- */
-int
-tls_result(struct tls *t, int r)
+/* It is kept for tls_error_reason(), and its alert for the end of our side. */
+static int
+keep_error(struct tls *t, int code)
 {
 	unsigned char alert;
-	int end = tls_outcome(r, &alert);
+
+	tls_outcome(code, &alert);
+	t->failed = code;
+	if (!t->refused)
+		t->alert = alert;
+	if (alert == 0)
+		t->notified = 1;
+	return STREAM_ERROR;
+}
+
+int
+tls_result(struct tls *t, int code)
+{
+	unsigned char alert;
+	int end = tls_outcome(code, &alert);
+
+	return end == STREAM_ERROR ? keep_error(t, code) : end;
+}
+
+int
+tls_library_result(struct tls *t, int r)
+{
+	unsigned char alert;
+	int end = tls_outcome(r, &alert), code;
 
 	if (end != STREAM_ERROR &&
 	    (t->open || (end != STREAM_EOF && end != STREAM_TRUNCATED)))
 		return end;
-	t->failed = refine(t, r);
-	if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE && t->ssl != NULL)
+	code = refine(t, r);
+	if (code == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
 		t->heard = is_fatal_alert(&t->in) ? t->in.body[1] :
 		    encrypted_alert(t);
-	tls_outcome(t->failed, &alert);
-	if (!t->refused)
-		t->alert = alert;
-	if (alert == 0 || is_told(t, r))
+	if (is_told(t, r))
 		t->notified = 1;
-	return STREAM_ERROR;
+	return keep_error(t, code);
 }

@@ -30,11 +30,22 @@ const char *tls_error_text(int code);
 const struct fault *tls_error_fault(uint32_t flags);
 
 /*
- * What mbed TLS answered, as an enum stream_result.  An error is kept: its text
- * for tls_error_reason(), its alert for the end of our side, unless the client
- * has been told already.
+ * What a code, mbed TLS's or one of the above, is as an enum stream_result; and
+ * the alert that an error asks for, RFC 8446 section 6.2, or 0.
+ */
+int	 tls_outcome(int code, unsigned char *alert);
+
+/*
+ * The same, and an error is kept: its text for tls_error_reason(), its alert
+ * for the stream to send when it ends our side.
  */
 int	 tls_result(struct tls *, int code);
+
+/*
+ * Of what mbed TLS answers on this connection, which may mean several things.
+ * During the handshake any end is an error; and it may have sent the alert.
+ */
+int	 tls_library_result(struct tls *, int r);
 
 /* The error operation of both TLS streams. */
 const char *tls_error_reason(const struct stream *);
@@ -45,5 +56,11 @@ void	 tls_reject(struct tls *, unsigned char alert, const char *fmt, ...)
 
 /* It is to be served after all: its end is a proper one. */
 void	 tls_reject_undo(struct tls *);
+
+/* The refuse operation of both TLS streams. */
+void	 tls_refuse(struct stream *);
+
+/* The level of the alert that is due at our end; RFC 8446 section 6. */
+unsigned char tls_alert_level(const struct tls *);
 
 #endif

@@ -43,7 +43,7 @@ struct stream;
 #define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
 #define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
 #define OUT_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
-#define HELD_MAX	(OUT_SIZE + 4096)
+#define DEFERRED_MAX	(OUT_SIZE + 4096)
 #define FILE_MAX	(1024 * 1024)	/* of a PEM file */
 #define LIST_MAX	32		/* names in a list */
 #define SUITES_MAX	64
@@ -211,7 +211,7 @@ union secrets {
 };
 
 /* For the kernel to do it. */
-struct kernel {
+struct ktls {
 	const struct cipher *cipher;
 	union secrets *secrets;		/* NULL: no more keys will be made */
 	int	 is_13;
@@ -226,7 +226,7 @@ struct kernel {
 
 struct tls {
 	mbedtls_ssl_context *ssl;	/* NULL: the kernel does it now */
-	struct kernel *kernel;		/* NULL: it won't */
+	struct ktls *ktls;		/* NULL: it won't */
 	struct tls_config *cfg;
 	int	 fd;
 	int	 err;			/* errno of a failed recv or send */
@@ -240,12 +240,12 @@ struct tls {
 	bool	 drained;		/* there was less than could be */
 	bool	 gathering;		/* a write is going on */
 	bool	 notified;		/* the client, of our end */
-	bool	 holding;		/* what is sent now */
+	bool	 deferring;		/* what is sent now */
 	bool	 sent;			/* it has sent something, this step, */
 	bool	 partly;		/* and not all of it */
 	bool	 resumed;
 	bool	 extended;		/* its master secret, RFC 7627 */
-	bool	 hidden;		/* what is sent is encrypted */
+	bool	 encrypted;		/* what is sent by now */
 	bool	 refused;
 	unsigned char flight;		/* 1: our hello, 2: what follows it */
 	unsigned char ntickets;		/* that were tried */
@@ -255,8 +255,8 @@ struct tls {
 	size_t	 nahead;		/* and how much that is */
 	size_t	 record;		/* bytes of data in one, at most */
 	size_t	 unsent;		/* of a write that is to be retried */
-	unsigned char *held;		/* to be sent with what comes next */
-	size_t	 nheld;
+	unsigned char *deferred;	/* to be sent with what comes next */
+	size_t	 ndeferred;
 	struct record in, out;		/* out: of the handshake */
 	unsigned char first[8];		/* what the client sent first, */
 	size_t	 nfirst;		/* and how much that is */

@@ -20,6 +20,7 @@ static int	 fake_shutdown(int, int);
 #define shutdown	fake_shutdown
 #include "../../tls.c"
 #include "../../lib/stream.c"
+#include "../../lib/tls_bio.c"
 #include "../../lib/util.c"
 #undef clock_gettime
 #undef recv

@@ -5,7 +5,6 @@
 #ifndef TLS_INTERNAL_H
 #define TLS_INTERNAL_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -128,37 +127,12 @@ struct rule {
 };
 
 /* The first one encrypts tickets, all of them decrypt. */
-struct keys {
+struct ticket_keys {
 	size_t	 n;
 	struct {
 		unsigned char name[KEY_NAME_SIZE];
 		unsigned char secret[KEY_SIZE];
 	} list[KEYS_MAX];
-};
-
-/*
- * A place in the cache.  Nobody waits for one: what two processes write at a
- * time, or one that is killed, is no ticket for that ID, and as good as none.
- */
-struct slot {
-	uint64_t used;			/* greater: later; 0: never */
-	unsigned char id[ID_SIZE];
-	uint32_t len;
-	unsigned char ticket[];
-};
-
-/* In memory of all processes: no pointers, and no sizes to be trusted. */
-struct shared {
-	atomic_uint version;		/* of the keys; odd: being written */
-	struct keys keys;
-	_Atomic uint64_t clock;		/* counts what is stored */
-	unsigned char slots[];
-};
-
-struct tls_sessions {
-	struct shared *shared;
-	size_t	 nslots;
-	size_t	 slot_size;
 };
 
 struct tls_config {
@@ -172,7 +146,8 @@ struct tls_config {
 	int	 has_ca, has_crl, has_pin;
 	enum { NOT_ASKED, ASKED, REQUIRED } verify;
 	int	 strict_names;
-	struct keys keys;		/* of a file; or none */
+	struct ticket_keys keys;	/* of a file; or none */
+	struct ticket_store *tickets;	/* of all processes; or NULL */
 	struct tls_sessions *sessions;	/* or NULL */
 	int	 lifetime;		/* of sessions, in seconds */
 	struct tls *current;		/* whose handshake is going on */

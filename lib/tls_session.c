@@ -3,19 +3,41 @@
  * when they come back.  With a session go the client's certificates, since
  * they are to be verified anew.
  */
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "tls.h"
 #include "tls_error.h"
-#include "tls_internal.h"
 #include "tls_names.h"
 #include "tls_suites.h"
 #include "tls_ticket.h"
 #include "tls_verify.h"
 #include "util.h"
+
+/*
+ * A place in the cache.  Nobody waits for one: what two processes write at a
+ * time, or one that is killed, is no ticket for that ID, and as good as none.
+ */
+struct slot {
+	uint64_t used;			/* greater: later; 0: never */
+	unsigned char id[ID_SIZE];
+	uint32_t len;
+	unsigned char ticket[];
+};
+
+/* In memory of all processes: no pointers, and no sizes to be trusted. */
+struct shared {
+	struct ticket_store tickets;
+	_Atomic uint64_t clock;		/* counts what is stored */
+	unsigned char slots[];
+};
+
+struct tls_sessions {
+	struct shared *shared;
+	size_t	 nslots;
+	size_t	 slot_size;
+};
 
 /*
  * In a ticket, in front of the session: is it of TLS 1.3, when did it begin
@@ -377,7 +399,7 @@ tls_sessions_free(struct tls_sessions *s)
 void
 tls_sessions_adopt(struct tls_sessions *s, const struct tls_sessions *other)
 {
-	s->shared->keys = other->shared->keys;
+	s->shared->tickets.keys = other->shared->tickets.keys;
 }
 
 void
@@ -385,6 +407,7 @@ tls_config_sessions(struct tls_config *cfg, struct tls_sessions *s,
     int with_tickets, int lifetime)
 {
 	cfg->sessions = s;
+	cfg->tickets = &s->shared->tickets;
 	cfg->lifetime = lifetime;
 	/* Never without a fresh key exchange. */
 	mbedtls_ssl_conf_tls13_key_exchange_modes(&cfg->ssl,

@@ -1,21 +1,18 @@
 /* tls_ticket: the keys of tickets, and what is sealed with them. */
 #include <ctype.h>
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tls_ticket.h"
 #include "tls.h"
-#include "tls_internal.h"
 #include "tls_pem.h"
 
 /* A copy of the keys as they are now; -1: there are none. */
 static int
-keys_now(const struct tls_config *cfg, struct keys *keys)
+keys_now(struct ticket_store *s, struct ticket_keys *keys)
 {
-	struct shared *s = cfg->sessions->shared;
 	unsigned before, i;
 
 	for (i = 0; i < SEQLOCK_TRIES; i++) {
@@ -71,12 +68,12 @@ size_t
 tls_ticket_seal(const struct tls_config *cfg, const unsigned char *plain,
     size_t len, unsigned char *ticket, size_t size)
 {
-	struct keys keys;
+	struct ticket_keys keys;
 	psa_key_id_t id;
 	size_t n = 0;
 
 	if (len == 0 || size < TICKET_HEAD + len + TAG_SIZE ||
-	    keys_now(cfg, &keys) == -1)
+	    keys_now(cfg->tickets, &keys) == -1)
 		return 0;
 	memcpy(ticket, keys.list[0].name, KEY_NAME_SIZE);
 	if (derive(keys.list[0].secret, ticket + KEY_NAME_SIZE,
@@ -96,11 +93,12 @@ size_t
 tls_ticket_unseal(const struct tls_config *cfg, const unsigned char *ticket,
     size_t len, unsigned char *plain, size_t size)
 {
-	struct keys keys;
+	struct ticket_keys keys;
 	psa_key_id_t id;
 	size_t i, n = 0;
 
-	if (len < TICKET_HEAD + TAG_SIZE || keys_now(cfg, &keys) == -1)
+	if (len < TICKET_HEAD + TAG_SIZE ||
+	    keys_now(cfg->tickets, &keys) == -1)
 		return 0;
 	for (i = 0; i < keys.n && memcmp(ticket, keys.list[i].name,
 	    KEY_NAME_SIZE) != 0; i++)
@@ -119,7 +117,7 @@ tls_ticket_unseal(const struct tls_config *cfg, const unsigned char *ticket,
 
 /* A key has its hash for a name. */
 static int
-key_add(struct keys *keys, const unsigned char *secret)
+key_add(struct ticket_keys *keys, const unsigned char *secret)
 {
 	unsigned char hash[HASH_SIZE];
 	size_t len;
@@ -136,9 +134,9 @@ key_add(struct keys *keys, const unsigned char *secret)
 const char *
 tls_config_renew(struct tls_config *cfg)
 {
-	struct shared *s = cfg->sessions->shared;
+	struct ticket_store *s = cfg->tickets;
 	unsigned char secret[KEY_SIZE];
-	struct keys keys = cfg->keys;
+	struct ticket_keys keys = cfg->keys;
 	const char *why = NULL;
 
 	if (keys.n == 0) {

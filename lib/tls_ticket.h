@@ -5,9 +5,15 @@
 #ifndef TLS_TICKET_H
 #define TLS_TICKET_H
 
-#include <stddef.h>
+#include <stdatomic.h>
 
-struct tls_config;
+#include "tls_internal.h"
+
+/* The keys in effect, in memory of all processes.  Nobody waits for them. */
+struct ticket_store {
+	atomic_uint version;		/* odd: being written */
+	struct ticket_keys keys;
+};
 
 /*
  * A ticket of size bytes at most, whose salt is there already.  Its length, or

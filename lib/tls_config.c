@@ -11,6 +11,8 @@
 #include "tls_rules.h"
 #include "tls_suites.h"
 
+#define REQUEST_HEAD	128		/* before issuers, RFC 5246 7.4.4 */
+
 /*
  * The certificates of the name that the client asks for.  Where there are
  * none, the library takes all of them, in their order.

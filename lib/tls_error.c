@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <mbedtls/pem.h>
+
 #include "tls_error.h"
 #include "stream.h"
 #include "tls_internal.h"

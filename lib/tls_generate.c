@@ -11,6 +11,8 @@
 #include "tls_internal.h"
 #include "tls_names.h"
 
+#define GENERATED_DAYS	825		/* more, and Apple's clients balk */
+
 /* One name as a SAN entry; ip holds an address, 16 bytes. */
 static int
 san_entry(mbedtls_x509_san_list *entry, char *name, unsigned char *ip)

@@ -9,13 +9,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <mbedtls/base64.h>
 #include <mbedtls/error.h>
 #include <mbedtls/net_sockets.h>
 #include <mbedtls/oid.h>
-#include <mbedtls/pem.h>
 #include <mbedtls/pkcs5.h>
-#include <mbedtls/platform_time.h>
 #include <mbedtls/platform_util.h>
 #include <mbedtls/psa_util.h>
 #include <mbedtls/ssl.h>
@@ -32,7 +29,10 @@
 #endif
 #endif
 
+struct rule;
 struct stream;
+struct ticket_store;
+struct tls_sessions;
 
 #define HELLO_SESSION_ID 43		/* its offset in a hello's record */
 #define HEADER_SIZE	5		/* of a record */
@@ -43,38 +43,19 @@ struct stream;
 #define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
 #define OUT_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
 #define DEFERRED_MAX	(OUT_SIZE + 4096)
-#define FILE_MAX	(1024 * 1024)	/* of a PEM file */
 #define LIST_MAX	32		/* names in a list */
 #define SUITES_MAX	64
 #define NAME_SIZE	256
 #define ERROR_SIZE	1024
 #define DN_SIZE		512		/* of a distinguished name, as text */
 #define PASSED_MAX	8		/* that are told of */
-#define WARN_DAYS	30
-#define CRL_WARN_DAYS	3		/* some are good for a week alone */
-#define RSA_BITS	2048
-#define CLIENT_RSA_MAX	4096		/* bits of a key that a client sends */
-#define REQUEST_HEAD	128		/* before issuers, RFC 5246 7.4.4 */
-#define CHAIN_MAX	5		/* certificates that a client sends */
-#define GENERATED_DAYS	825		/* more, and Apple's clients balk */
 #define HOUR		(60 * 60)
 #define DAY		(24 * HOUR)
-#define SEPARATORS	" \t,:"
 #define HASH_SIZE	32		/* SHA-256 */
 #define KEYS_MAX	16		/* for tickets */
 #define KEY_SIZE	32
 #define KEY_NAME_SIZE	16
-#define SALT_SIZE	16
 #define TAG_SIZE	16
-#define TICKET_HEAD	(KEY_NAME_SIZE + SALT_SIZE)
-#define TICKET_MAX	8192		/* of what is in it */
-#define TICKETS_TRIED	4		/* in a handshake */
-#define ID_SIZE		32		/* of a session */
-#define WAYS		8		/* places in the cache for an ID */
-#define SLOT_SIZE	512		/* of a place there */
-#define SLOT_WITH_CLIENT 4096
-#define SEQLOCK_TRIES	100		/* keys, read while they are written */
-#define CERTIFICATE_REQUIRED 116	/* RFC 8446 section 6.2 */
 #define HS_KEY_UPDATE	24		/* RFC 8446 section 4 */
 #define SECRET_SIZE	48		/* the master's, or of SHA-384 */
 #define IV_SIZE		12		/* of all suites that the kernel has */
@@ -112,18 +93,6 @@ struct cert {
 	char	*name;			/* its file's */
 	mbedtls_x509_crt chain;
 	mbedtls_pk_context key;
-};
-
-enum kind { CN, DNS, IP, URI, PIN, CERT };
-
-/* What a client's certificate may be. */
-struct rule {
-	struct rule *next;
-	enum kind kind;
-	char	*text;			/* of a CN, DNS, URI or CERT */
-	unsigned char bytes[HASH_SIZE];	/* of an IP or a PIN */
-	size_t	 len;			/* of them */
-	mbedtls_x509_crt *certs;	/* in a CERT's file */
 };
 
 /* The first one encrypts tickets, all of them decrypt. */

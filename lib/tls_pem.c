@@ -14,6 +14,7 @@
 
 #include "tls_pem.h"
 
+#define FILE_MAX	(1024 * 1024)	/* of a PEM file */
 #define PEM_END		"-----END "
 #define NO_WAY		NULL, NULL
 #define BY_PKEY		"openssl pkey -aes256 -in", "-out"

@@ -5,6 +5,8 @@
 #ifndef TLS_PEM_H
 #define TLS_PEM_H
 
+#include <mbedtls/pem.h>
+
 #include "tls_internal.h"
 
 #define PEM_BEGIN	"-----BEGIN "

@@ -9,13 +9,20 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <mbedtls/base64.h>
+
 #include "tls.h"
 #include "tls_cert.h"
 #include "tls_error.h"
 #include "tls_internal.h"
 #include "tls_names.h"
+#include "tls_rules.h"
 #include "tls_suites.h"
 #include "tls_verify.h"
+
+#define WARN_DAYS	30
+#define CRL_WARN_DAYS	3		/* some are good for a week alone */
+#define RSA_BITS	2048
 
 static const struct cert *
 cert_at(const struct tls_config *cfg, size_t i)

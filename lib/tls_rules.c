@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <mbedtls/base64.h>
+
 #include "tls_rules.h"
 #include "tls.h"
 #include "tls_cert.h"
@@ -70,7 +72,7 @@ tls_config_peer(struct tls_config *cfg, const char *text)
 	for (i = CN; i < CERT && strncmp(text, kinds[i], strlen(kinds[i])) != 0;
 	    i++)
 		continue;
-	r->kind = (enum kind)i;
+	r->kind = (enum rule_kind)i;
 	if (strncmp(text, kinds[i], strlen(kinds[i])) != 0 ||
 	    rule_parse(r, text + strlen(kinds[i])) == -1)
 		return tls_fail(cfg, "\"%s\" is not a rule (allowed: cn:NAME, "

@@ -4,6 +4,18 @@
 
 #include "tls_internal.h"
 
+enum rule_kind { CN, DNS, IP, URI, PIN, CERT };
+
+/* What a client's certificate may be. */
+struct rule {
+	struct rule *next;
+	enum rule_kind kind;
+	char	*text;			/* of a CN, DNS, URI or CERT */
+	unsigned char bytes[HASH_SIZE];	/* of an IP or a PIN */
+	size_t	 len;			/* of them */
+	mbedtls_x509_crt *certs;	/* in a CERT's file */
+};
+
 /* Does it hold for certificates that nobody has to vouch for? */
 int	 tls_rules_is_pin(const struct rule *);
 

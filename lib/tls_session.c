@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include <mbedtls/platform_time.h>
+
 #include "tls.h"
 #include "tls_error.h"
 #include "tls_names.h"
@@ -14,6 +16,13 @@
 #include "tls_ticket.h"
 #include "tls_verify.h"
 #include "util.h"
+
+#define TICKET_MAX	8192		/* of what is in it */
+#define TICKETS_TRIED	4		/* in a handshake */
+#define ID_SIZE		32		/* of a session */
+#define WAYS		8		/* places in the cache for an ID */
+#define SLOT_SIZE	512		/* of a place there */
+#define SLOT_WITH_CLIENT 4096
 
 /*
  * A place in the cache.  Nobody waits for one: what two processes write at a

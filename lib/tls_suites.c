@@ -14,6 +14,8 @@
 #include "tls_internal.h"
 #include "util.h"
 
+#define SEPARATORS	" \t,:"
+
 /* Our order among the suites that are both safe and fast; see prefer(). */
 static const int default_suites[] = {
 	MBEDTLS_TLS1_3_AES_128_GCM_SHA256,

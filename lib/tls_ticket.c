@@ -9,6 +9,8 @@
 #include "tls.h"
 #include "tls_pem.h"
 
+#define SEQLOCK_TRIES	100		/* keys, read while they are written */
+
 /* A copy of the keys as they are now; -1: there are none. */
 static int
 keys_now(struct ticket_store *s, struct ticket_keys *keys)

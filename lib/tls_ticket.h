@@ -9,6 +9,9 @@
 
 #include "tls_internal.h"
 
+#define SALT_SIZE	16
+#define TICKET_HEAD	(KEY_NAME_SIZE + SALT_SIZE)
+
 /* The keys in effect, in memory of all processes.  Nobody waits for them. */
 struct ticket_store {
 	atomic_uint version;		/* odd: being written */

@@ -11,6 +11,10 @@
 #include "tls_rules.h"
 #include "util.h"
 
+#define CLIENT_RSA_MAX	4096		/* bits of a key that a client sends */
+#define CHAIN_MAX	5		/* certificates that a client sends */
+#define CERTIFICATE_REQUIRED 116	/* RFC 8446 section 6.2 */
+
 /*
  * The extended key usage of an issuer binds what it issues, and any usage
  * (RFC 5280 section 4.2.1.12) is not this one: both as in OpenSSL.

@@ -346,10 +346,11 @@ tls_translate_groups(const char *names, char *text, size_t size)
 static int
 add_group(struct tls_config *cfg, const char *name, size_t n)
 {
-	char allowed[NAME_SIZE] = "";	/* all of them fit */
+	char allowed[NAME_SIZE];	/* all of them fit */
+	struct text list = { .p = allowed, .size = sizeof(allowed) };
 	const char *other = translate_group(name);
 	const struct group *g = find_group(name);
-	size_t i, len = 0;
+	size_t i;
 
 	if (g != NULL) {
 		cfg->groups[n] = g->id;
@@ -357,8 +358,7 @@ add_group(struct tls_config *cfg, const char *name, size_t n)
 		return 0;
 	}
 	for (i = 0; groups[i].name != NULL; i++)
-		len += (size_t)snprintf(allowed + len, sizeof(allowed) - len,
-		    "%s%s", i > 0 ? ", " : "", groups[i].name);
+		text_add(&list, "%s%s", i > 0 ? ", " : "", groups[i].name);
 	return tls_fail(cfg, "unknown group \"%s\" (allowed: %s%s%s)", name,
 	    allowed, other != name ? "; its name here is " : "",
 	    other != name ? other : "");

@@ -1,5 +1,4 @@
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -32,8 +31,15 @@
 #define malloc_trim(pad)	((void)0)
 #endif
 
+#include "arguments.h"
+#include "config.h"
 #include "forward.h"
 #include "log.h"
+#include "memory.h"
+#include "options.h"
+#include "peer.h"
+#include "repeats.h"
+#include "scoreboard.h"
 #include "stream.h"
 #include "tls.h"
 #include "util.h"
@@ -43,19 +49,12 @@
 #endif
 
 #define EXIT_CONFIG	2
-#define LINE_MAX_LEN	4096		/* of a configuration file */
 #define LOG_SIZE	2048
-#define BOM		"\xef\xbb\xbf"	/* of UTF-8, as some editors put it */
 #define TEXT_SIZE	512
 #define HINT_SIZE	1024
-#define WORD_SIZE	32		/* of one that may be misspelt */
-#define ERRORS_READ	1000		/* and for which it is read on */
 #define ADDRESS_SIZE	128		/* of an address as text */
 #define ADDRESSES	16		/* of one name */
-#define COMMAND_WORDS	63
 #define BACKLOG		1024
-#define PATIENCE	1000		/* with a lock, in sched_yield(2) */
-#define PROBES		1024		/* of a table: more are a fault */
 #define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + FORWARD_LISTENERS)	/* not connections' */
 #define PROXY_V1_MAX	107		/* bytes, with the end of the line */
@@ -65,23 +64,15 @@
 #define PROXY_HEADER	2048		/* at most, that is made */
 #define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
-#define FULL_EVERY_MS	60000		/* the same, of max_connections */
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
 #define ASK_AT_ONCE	16		/* as many */
-#define REASON_SIZE	96		/* of lines that may repeat */
-#define REPEATS		5		/* of one reason and address, */
-#define REPEATS_ALL	100		/* and in sum, are logged in */
-#define REPEATS_MS	10000		/* as long; others are counted */
 #define DAY		(24 * 60 * 60)
-#define WORKERS_MAX	256
-#define PASSED		3		/* systemd's first descriptor */
 #define HEALTHY_MS	5000		/* without a failure: all is well */
 #define GRACE_MS	5000		/* to leave in, when all time is up */
 #define DEAF_MS		1000		/* for it to accept no more */
 #define KEEPALIVE_PROBES 5		/* to a peer that says nothing */
 #define LAST_MS		1000		/* to accept what waits at a stop */
 #define START_MS	3000		/* for a worker to get ready */
-#define BEATS		4		/* of a worker, in WATCHDOG_USEC */
 #define TRIAL_MS	60000		/* for a new program's -t */
 #define TAKEOVER_FDS	16		/* to take over, or to go back, with */
 #define STATS_EVERY_MS	10000		/* they are written, within */
@@ -89,6 +80,8 @@
 #define STATS_END_MS	1000
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
+
+_Static_assert(SOCKETS_MAX == FORWARD_LISTENERS, "each is listened on");
 
 /*
  * THE SIGNALS
@@ -100,1482 +93,6 @@ static const int signals[SIGNALS] = {
 };
 static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_usr2,
     got_child;
-
-/*
- * THE OPTIONS
- * One row each; the man page and the example are held against them by a test.
- */
-
-enum {
-	ACCEPT, CONNECT, EXEC, PROXY_PROTOCOL, ACCEPT_PROXY, CERT, KEY,
-	KEY_PASSWORD_FILE, SNI_STRICT, CA, CRL, VERIFY, PEER, TLS_MIN, TLS_MAX,
-	CIPHERS, GROUPS, ALPN, TRUNCATION, KTLS, SESSION_TICKETS,
-	TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE, MAX_CONNECTIONS,
-	MAX_PER_IP, HANDSHAKE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT,
-	LINGER_TIMEOUT, DRAIN_TIMEOUT, RELOAD_TIMEOUT, KEEPALIVE, MODE,
-	WORKERS, USER, GROUP, CHROOT, SANDBOX, DAEMON, PIDFILE, LOG, LOG_LEVEL,
-	STATS_FILE, OPTIONS
-};
-
-enum type { TEXT, LIST, NUMBER, TIME, CHOICE };
-
-static const char *const no_yes[] = { "no", "yes", NULL };
-static const char *const verifies[] = {
-	"none", "request", "require", NULL
-};
-static const char *const proxies[] = { "off", "v1", "v2", NULL };
-static const char *const versions[] = { "1.2", "1.3", NULL };
-static const char *const truncations[] = { "reset", "eof", NULL };
-static const char *const kernels[] = { "auto", "off", "require", NULL };
-static const char *const modes[] = { "poll", "fork", NULL };
-static const char *const or_off[] = { "off", NULL };
-static const char *const or_auto[] = { "auto", NULL };
-
-static const struct option {
-	const char *name;
-	enum type type;
-	const char *fallback;		/* NULL: none */
-	const char *const *choices;	/* of a CHOICE; else: words for 0 */
-	int64_t	 min, max;		/* of a NUMBER; of a TIME in seconds */
-	const char *help;
-} options[OPTIONS] = {
-	[ACCEPT] = { "accept", LIST, NULL, NULL, 0, 0,
-	    "[host:]port, unix:/path or fd:N to accept TLS on" },
-	[CONNECT] = { "connect", LIST, NULL, NULL, 0, 0,
-	    "[host:]port or unix:/path of the plaintext service" },
-	[EXEC] = { "exec", TEXT, NULL, NULL, 0, 0,
-	    "command to run for each connection, instead of connect" },
-	[PROXY_PROTOCOL] = { "proxy_protocol", CHOICE, "off", proxies, 0, 0,
-	    "tell the service who the client is, in that version" },
-	[ACCEPT_PROXY] = { "accept_proxy", CHOICE, "no", no_yes, 0, 0,
-	    "take the client's address from a balancer in front" },
-	[CERT] = { "cert", LIST, NULL, NULL, 0, 0,
-	    "PEM file with a certificate chain, leaf first" },
-	[KEY] = { "key", LIST, NULL, NULL, 0, 0,
-	    "PEM file with its private key, if not in cert" },
-	[KEY_PASSWORD_FILE] = { "key_password_file", TEXT, NULL, NULL, 0, 0,
-	    "file with the password of an encrypted key" },
-	[SNI_STRICT] = { "sni_strict", CHOICE, "no", no_yes, 0, 0,
-	    "refuse clients that ask for no name of a certificate" },
-	[CA] = { "ca", TEXT, NULL, NULL, 0, 0,
-	    "PEM file or directory: who issues clients' certificates" },
-	[CRL] = { "crl", TEXT, NULL, NULL, 0, 0,
-	    "PEM file or directory: which of them are revoked" },
-	[VERIFY] = { "verify", CHOICE, "none", verifies, 0, 0,
-	    "ask clients for a certificate, or insist on one" },
-	[PEER] = { "peer", LIST, NULL, NULL, 0, 0,
-	    "cn:, dns:, ip:, uri:, pin:sha256/ or cert: it has to fit" },
-	[TLS_MIN] = { "tls_min", CHOICE, "1.2", versions, 0, 0,
-	    "oldest TLS version" },
-	[TLS_MAX] = { "tls_max", CHOICE, "1.3", versions, 0, 0,
-	    "newest TLS version" },
-	[CIPHERS] = { "ciphers", TEXT, NULL, NULL, 0, 0,
-	    "cipher suites to accept, best first" },
-	[GROUPS] = { "groups", TEXT, NULL, NULL, 0, 0,
-	    "key exchange groups to accept, best first" },
-	[ALPN] = { "alpn", TEXT, NULL, NULL, 0, 0,
-	    "application protocols to accept, best first" },
-	[TRUNCATION] = { "truncation", CHOICE, "reset", truncations, 0, 0,
-	    "what a client's end without close_notify is taken for" },
-	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
-	    "let the kernel do TLS, once a handshake is over" },
-	[SESSION_TICKETS] = { "session_tickets", CHOICE, "yes", no_yes, 0, 0,
-	    "let clients resume sessions" },
-	[TICKET_LIFETIME] = { "ticket_lifetime", TIME, "12h", NULL, 1, 604800,
-	    "for how long, after the full handshake" },
-	[TICKET_KEYS] = { "ticket_keys", TEXT, NULL, NULL, 0, 0,
-	    "file with keys (tunnel -k), if not made here" },
-	[SESSION_CACHE] = { "session_cache", NUMBER, "1024", or_off,
-	    1, 1000000, "sessions of TLS 1.2 clients without tickets" },
-	[MAX_CONNECTIONS] = { "max_connections", NUMBER, "1000", NULL,
-	    1, 1000000, "maximum number of concurrent connections" },
-	[MAX_PER_IP] = { "max_per_ip", NUMBER, "off", or_off, 1, 1000000,
-	    "connections of one IPv4 address or IPv6 /64" },
-	[HANDSHAKE_TIMEOUT] = { "handshake_timeout", TIME, "10s", or_off,
-	    1, 3600, "for a client's TLS handshake" },
-	[CONNECT_TIMEOUT] = { "connect_timeout", TIME, "5s", or_off,
-	    1, 3600, "for each address of the service" },
-	[IDLE_TIMEOUT] = { "idle_timeout", TIME, "off", or_off,
-	    1, 31536000, "without a byte either way" },
-	[LINGER_TIMEOUT] = { "linger_timeout", TIME, "60s", or_off,
-	    1, 31536000, "the same, once one side has ended" },
-	[DRAIN_TIMEOUT] = { "drain_timeout", TIME, "30s", or_off,
-	    1, 31536000, "for connections to finish at a stop" },
-	[RELOAD_TIMEOUT] = { "reload_timeout", TIME, "off", or_off,
-	    1, 31536000, "the same, at a reload" },
-	[KEEPALIVE] = { "keepalive", TIME, "5m", or_off,
-	    6, 64800, "until a dead peer is found, on TCP" },
-	[MODE] = { "mode", CHOICE, "poll", modes, 0, 0,
-	    "workers with many connections, or a process for each" },
-	[WORKERS] = { "workers", NUMBER, "1", or_auto, 1, WORKERS_MAX,
-	    "processes that share the connections; auto: one per CPU" },
-	[USER] = { "user", TEXT, NULL, NULL, 0, 0,
-	    "user that workers run as" },
-	[GROUP] = { "group", TEXT, NULL, NULL, 0, 0,
-	    "group that workers run as, if not the user's" },
-	[CHROOT] = { "chroot", TEXT, NULL, NULL, 0, 0,
-	    "directory that workers are locked in" },
-	[SANDBOX] = { "sandbox", CHOICE, "yes", no_yes, 0, 0,
-	    "keep workers from all they have no need of" },
-	[DAEMON] = { "daemon", CHOICE, "no", no_yes, 0, 0,
-	    "go into the background once started" },
-	[PIDFILE] = { "pidfile", TEXT, NULL, NULL, 0, 0,
-	    "file to write the process ID to" },
-	[LOG] = { "log", TEXT, "stderr", NULL, 0, 0,
-	    "stderr, syslog, or a file" },
-	[LOG_LEVEL] = { "log_level", CHOICE, "info", log_levels, 0, 0,
-	    "how much to log" },
-	[STATS_FILE] = { "stats_file", TEXT, NULL, NULL, 0, 0,
-	    "file for counters, in the text format of Prometheus" },
-};
-
-/*
- * What users of stunnel will write, and what it is here.  Advice follows the
- * name of our key; a value that is copied, if ours takes such a one.
- */
-static const struct theirs {
-	const char *theirs;
-	const char *value;		/* that the row is about; NULL: any */
-	const char *ours;		/* NULL: no key is like it */
-	const char *advice;
-	int	 is_copied;
-	const char *covers;		/* keys that are not missed with it */
-} stunnel[] = {
-	{ "CAengine", .advice = "keys and certificates are PEM files" },
-	{ "CAfile", .ours = "ca", .is_copied = 1, .advice =
-	    "; with verifyPeer = yes it is peer = cert:FILE, and no ca",
-	    .covers = "peer" },
-	{ "CApath", .ours = "ca", .is_copied = 1, .covers = "peer" },
-	{ "checkEmail", .advice = "no rule of peer is about mail addresses" },
-	{ "checkHost", .ours = "peer", .advice = ": peer = dns:NAME" },
-	{ "checkIP", .ours = "peer", .advice = ": peer = ip:ADDRESS" },
-	{ "ciphersuites", .advice = "ciphers is one list for TLS 1.2 and "
-	    "1.3" },
-	{ "client", "no", .advice =
-	    "it is always the server: delete the line" },
-	{ "client", .advice = "the other end, plaintext in and TLS out, is "
-	    "not in this version", .covers = "cert" },
-	{ "compression", .advice = "there is none: delete the line" },
-	{ "config", .advice = "there is no OpenSSL here: delete the line" },
-	{ "CRLfile", .ours = "crl", .is_copied = 1 },
-	{ "CRLpath", .ours = "crl", .is_copied = 1 },
-	{ "curve", .ours = "groups", .is_copied = 1 },
-	{ "curves", .ours = "groups", .is_copied = 1 },
-	{ "debug", .ours = "log_level", .advice = ": 0 to 3 are error, 4 is "
-	    "warning, 5 notice, 6 info, 7 debug" },
-	{ "delay", .advice = "names are looked up at start and at a reload: "
-	    "delete the line" },
-	{ "EGD", .advice = "the kernel has random numbers: delete the line" },
-	{ "engine", .advice = "keys are PEM files, not of an engine" },
-	{ "engineCtrl", .advice = "there are no engines: delete the line" },
-	{ "engineDefault", .advice = "there are no engines: delete the line" },
-	{ "engineId", .advice = "keys are PEM files, not of an engine" },
-	{ "engineNum", .advice = "keys are PEM files, not of an engine" },
-	{ "execArgs", .ours = "exec", .advice = ": exec = PROGRAM ARGUMENT "
-	    "..., without the name that execArgs begins with" },
-	{ "failover", .ours = "connect", .advice = ": several take turns, and "
-	    "the next one is tried on failure; delete the line" },
-	{ "fips", "no", .advice = "that is how it is: delete the line" },
-	{ "fips", .advice = "mbed TLS has no FIPS validation" },
-	{ "foreground", "no", .ours = "daemon", .advice = ": daemon = yes" },
-	{ "foreground", .ours = "daemon", .advice = ", the other way round, "
-	    "and no by default: delete the line" },
-	{ "ident", .advice = "it asks no ident service" },
-	{ "include", .advice = "there are no includes: one file for each "
-	    "service" },
-	{ "libwrap", .advice = "there are no TCP wrappers (a packet filter "
-	    "can do it): delete the line" },
-	{ "local", .advice = "the source address can't be chosen" },
-	{ "logId", .advice = "a connection's line in the log has the client's "
-	    "address and port: delete the line" },
-	{ "OCSP", .advice = "there is no OCSP (crl has revocation lists)" },
-	{ "OCSPaia", .advice = "there is no OCSP (crl has revocation lists)" },
-	{ "OCSPflag", .advice = "there is no OCSP: delete the line" },
-	{ "OCSPnonce", .advice = "there is no OCSP: delete the line" },
-	{ "OCSPrequire", .advice = "there is no OCSP: delete the line" },
-	{ "options", .advice = "there is no OpenSSL here, and no TLS below "
-	    "1.2: delete the line (NO_TLSv1_2 is tls_min = 1.3, NO_TLSv1_3 "
-	    "is tls_max = 1.2)" },
-	{ "output", .ours = "log", .is_copied = 1 },
-	{ "pid", .ours = "pidfile", .is_copied = 1, .advice = "; another one "
-	    "for each service, or none under a service manager" },
-	{ "protocol", "proxy", .ours = "proxy_protocol", .advice =
-	    ": proxy_protocol = v1" },
-	{ "protocol", .advice = "STARTTLS and its like are not spoken: TLS "
-	    "comes first, as on the ports 465, 993 and 995" },
-	{ "provider", .advice = "keys are PEM files, not of a provider" },
-	{ "PSKidentity", .advice = "shared keys are not in this version",
-	    .covers = "cert ciphers" },
-	{ "PSKsecrets", .advice = "shared keys are not in this version",
-	    .covers = "cert ciphers" },
-	{ "pty", .advice = "a command gets a socket, not a terminal" },
-	{ "redirect", .advice = "a client that fails is refused" },
-	{ "renegotiation", .advice = "there is none: delete the line" },
-	{ "requireCert", .ours = "verify", .advice = ": yes is verify = "
-	    "require, no is verify = request", .covers = "verify" },
-	{ "reset", .advice = "an abort is always told as one: delete the "
-	    "line" },
-	{ "retry", .advice = "a command is run for each connection" },
-	{ "RNDbytes", .advice = "the kernel has random numbers: delete the "
-	    "line" },
-	{ "RNDfile", .advice = "the kernel has random numbers: delete the "
-	    "line" },
-	{ "RNDoverwrite", .advice = "the kernel has random numbers: delete "
-	    "the line" },
-	{ "securityLevel", .advice = "there is no OpenSSL here: delete the "
-	    "line" },
-	{ "service", .advice = "the name in syslog is tunnel: delete the "
-	    "line" },
-	{ "sessionCacheSize", .ours = "session_cache", .is_copied = 1 },
-	{ "sessionCacheTimeout", .ours = "ticket_lifetime", .is_copied = 1 },
-	{ "sessiond", .advice = "ticket_keys are for several hosts" },
-	{ "sessionResume", .ours = "session_tickets and session_cache",
-	    .advice = ": yes is the default, no is no and off" },
-	{ "setgid", .ours = "group", .is_copied = 1 },
-	{ "setuid", .ours = "user", .is_copied = 1 },
-	{ "sni", .advice = "a service is not chosen by the server's name "
-	    "(HAProxy and nginx do that); several cert are, for one service" },
-	{ "socket", .advice = "TCP_NODELAY, SO_KEEPALIVE and SO_REUSEADDR are "
-	    "set anyway: delete the line" },
-	{ "sslVersion", .ours = "tls_min and tls_max", .advice = ": TLSv1.2 "
-	    "is tls_max = 1.2, TLSv1.3 is tls_min = 1.3; for all others "
-	    "delete the line" },
-	{ "sslVersionMax", .ours = "tls_max", .advice = ": 1.2 or 1.3" },
-	{ "sslVersionMin", .ours = "tls_min", .advice = ": 1.2 or 1.3" },
-	{ "stack", .advice = "there are no threads: delete the line" },
-	{ "syslog", "no", .ours = "log", .advice = ", stderr by default: "
-	    "delete the line" },
-	{ "syslog", .ours = "log", .advice = ": log = syslog" },
-	{ "ticketKeySecret", .ours = "ticket_keys", .advice =
-	    ", a file (tunnel -k makes its lines)" },
-	{ "ticketMacSecret", .ours = "ticket_keys", .advice =
-	    ", a file (tunnel -k makes its lines)" },
-	{ "TIMEOUTbusy", .ours = "handshake_timeout", .is_copied = 1 },
-	{ "TIMEOUTclose", .ours = "linger_timeout", .advice =
-	    ": delete the line (here it bounds half-closed connections, which "
-	    "may have data to come)" },
-	{ "TIMEOUTconnect", .ours = "connect_timeout", .is_copied = 1 },
-	{ "TIMEOUTidle", .ours = "idle_timeout", .is_copied = 1 },
-	{ "TIMEOUTocsp", .advice = "there is no OCSP: delete the line" },
-	{ "transparent", .advice = "proxy_protocol tells the service the "
-	    "client's address" },
-	{ "verifyChain", "no", .ours = "verify", .advice =
-	    ": delete the line" },
-	{ "verifyChain", .ours = "verify", .advice = ": verify = require" },
-	{ "verifyPeer", "no", .ours = "peer", .advice = ": delete the line" },
-	{ "verifyPeer", .ours = "peer", .advice = ": peer = cert:FILE, with "
-	    "CAfile's FILE, and verify = require", .covers = "ca verify" },
-};
-
-/* Values that mean something else there. */
-static const struct {
-	int	 option;
-	const char *value, *advice;
-} their_values[] = {
-	{ VERIFY, "0", "stunnel's 0 is none" },
-	{ VERIFY, "1", "stunnel's 1 is request" },
-	{ VERIFY, "2", "stunnel's 2 is require" },
-	{ VERIFY, "3", "stunnel's 3 is require, with peer = cert:FILE in "
-	    "place of ca" },
-	{ VERIFY, "4", "stunnel's 4 is require, with peer = cert:FILE in "
-	    "place of ca" },
-	{ LOG, "append", "stunnel's append is what is always done: delete the "
-	    "line" },
-	{ LOG, "overwrite", "a log is always appended to: delete the line" },
-};
-
-/*
- * THE CONFIGURATION
- * What was given, and from where.
- */
-
-/* A value as it was given, and where: "tunnel.conf:12". */
-struct value {
-	struct value *next;
-	char	*text;
-	char	*where;
-	int	 rank;			/* of its source; the higher one wins */
-};
-
-enum { FROM_FILE, FROM_ARGUMENT };
-enum { POLL, FORK };			/* modes */
-enum { NONE, REQUEST, REQUIRE };	/* verify */
-
-/* All that was configured, as a value: another may stand beside it. */
-struct config {
-	struct value *given[OPTIONS];
-	int64_t	 number[OPTIONS];	/* NUMBER; CHOICE: index; TIME: ms */
-	char	**command;		/* NULL: none; ends with NULL */
-	char	*exec;			/* its words, if it is of the file */
-	int	 is_wrong[OPTIONS];	/* there was an error about it */
-	int	 sections;		/* that are not to be */
-};
-
-static void
-values_free(struct value *v)
-{
-	struct value *next;
-
-	for (; v != NULL; v = next) {
-		next = v->next;
-		free(v->text);
-		free(v->where);
-		free(v);
-	}
-}
-
-static void
-config_free(struct config *cfg)
-{
-	size_t i;
-
-	for (i = 0; i < OPTIONS; i++)
-		values_free(cfg->given[i]);
-	free(cfg->command);
-	free(cfg->exec);
-	memset(cfg, 0, sizeof(*cfg));
-}
-
-/* The text of an option, or NULL. */
-static const char *
-config_text(const struct config *cfg, int option)
-{
-	return cfg->given[option] != NULL ? cfg->given[option]->text :
-	    options[option].fallback;
-}
-
-static const char *
-config_where(const struct config *cfg, int option)
-{
-	return cfg->given[option] != NULL ? cfg->given[option]->where :
-	    "default";
-}
-
-/* 30s, 5m, 12h or 7d, as milliseconds. */
-static int
-parse_time(const char *text, int64_t min, int64_t max, int64_t *ms)
-{
-	static const struct { char unit; int64_t seconds; } units[] = {
-		{ 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 }
-	};
-	char digits[16];
-	size_t i, n = strlen(text);
-	int64_t count;
-
-	if (n < 2 || n > sizeof(digits))
-		return -1;
-	snprintf(digits, sizeof(digits), "%.*s", (int)n - 1, text);
-	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
-		if (units[i].unit != text[n - 1])
-			continue;
-		if (parse_number(digits, 0, max, &count) == -1 ||
-		    count * units[i].seconds < min ||
-		    count * units[i].seconds > max)
-			return -1;
-		*ms = count * units[i].seconds * 1000;
-		return 0;
-	}
-	return -1;
-}
-
-static int
-parse_choice(const char *text, const char *const *choices, int64_t *choice)
-{
-	int64_t i;
-
-	for (i = 0; choices[i] != NULL; i++) {
-		if (strcmp(choices[i], text) == 0) {
-			*choice = i;
-			return 0;
-		}
-	}
-	return -1;
-}
-
-/*
- * HINTS
- * What somebody may have meant.
- */
-
-/* Letters and digits alone, in lower case; not of a word that is too long. */
-static size_t
-fold(char *out, const char *in)
-{
-	size_t n = 0;
-
-	for (; *in != '\0' && n < WORD_SIZE; in++)
-		if (isalnum((unsigned char)*in))
-			out[n++] = (char)tolower((unsigned char)*in);
-	n = n < WORD_SIZE ? n : 0;
-	out[n] = '\0';
-	return n;
-}
-
-static size_t
-least(size_t a, size_t b, size_t c)
-{
-	return a < b ? (a < c ? a : c) : b < c ? b : c;
-}
-
-/*
- * How many letters were left out, put in, mistaken or exchanged with the next
- * one: Damerau's and Levenshtein's distance, three rows of its table at a time.
- */
-static size_t
-distance(const char *a, const char *b)
-{
-	size_t rows[3][WORD_SIZE], i, j, n = strlen(b);
-
-	for (j = 0; j <= n; j++)
-		rows[0][j] = j;
-	for (i = 1; a[i - 1] != '\0'; i++) {
-		size_t *row = rows[i % 3], *above = rows[(i + 2) % 3];
-
-		row[0] = i;
-		for (j = 1; j <= n; j++) {
-			row[j] = least(row[j - 1] + 1, above[j] + 1,
-			    above[j - 1] + (a[i - 1] != b[j - 1]));
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] &&
-			    a[i - 2] == b[j - 1])
-				row[j] = least(row[j], row[j],
-				    rows[(i + 1) % 3][j - 2] + 1);
-		}
-	}
-	return rows[(i + 2) % 3][n];
-}
-
-/* How far a word is from another one; SIZE_MAX: too far to be it. */
-static size_t
-misspelt(const char *text, const char *word)
-{
-	char a[WORD_SIZE + 1], b[WORD_SIZE + 1];
-	size_t m = fold(a, text), n = fold(b, word), d;
-	size_t shorter = m < n ? m : n;
-
-	if (shorter < 2)
-		return SIZE_MAX;
-	d = distance(a, b);
-	if (d <= (shorter < 5 ? shorter > 2 : 2))
-		return d;
-	return shorter > 2 && strncmp(a, b, shorter) == 0 ? WORD_SIZE :
-	    SIZE_MAX;
-}
-
-/* The option that a name is nearest to, or -1. */
-static int
-option_near(const char *name)
-{
-	size_t best = SIZE_MAX, d;
-	int i, near = -1;
-
-	for (i = 0; i < OPTIONS; i++) {
-		d = misspelt(name, options[i].name);
-		if (d < best) {
-			best = d;
-			near = i;
-		}
-	}
-	return near;
-}
-
-/* The same of the values that an option may have; or NULL. */
-static const char *
-choice_near(const char *const *choices, const char *text)
-{
-	static const char *const truths[] = { "false", "off", "0", NULL },
-	    *const falses[] = { "true", "on", "1", NULL };
-	const char *near = NULL;
-	size_t best = SIZE_MAX, d, i;
-	int64_t ignored;
-
-	if (choices == no_yes && parse_choice(text, truths, &ignored) == 0)
-		return "no";
-	if (choices == no_yes && parse_choice(text, falses, &ignored) == 0)
-		return "yes";
-	for (i = 0; choices != NULL && choices[i] != NULL; i++) {
-		d = misspelt(text, choices[i]);
-		if (d < best) {
-			best = d;
-			near = choices[i];
-		}
-	}
-	return near;
-}
-
-/* What a value would mean to stunnel, if that is something else; or NULL. */
-static const char *
-their_value(const struct option *o, const char *text)
-{
-	size_t i;
-
-	for (i = 0; i < sizeof(their_values) / sizeof(their_values[0]); i++)
-		if (&options[their_values[i].option] == o &&
-		    strcasecmp(their_values[i].value, text) == 0)
-			return their_values[i].advice;
-	return NULL;
-}
-
-/* What follows "allowed: ..." of a value that is not; may be empty. */
-static void
-value_hint(const struct option *o, const char *text, char *hint, size_t size)
-{
-	const char *near = choice_near(o->choices, text);
-	const char *theirs = their_value(o, text);
-	char seconds[WORD_SIZE];
-	int64_t ms;
-
-	hint[0] = '\0';
-	snprintf(seconds, sizeof(seconds), "%ss", text);
-	if (near == NULL && o->type == TIME &&
-	    parse_time(seconds, o->min, o->max, &ms) == 0)
-		near = seconds;
-	if (theirs != NULL)
-		snprintf(hint, size, "; %s", theirs);
-	else if (near != NULL)
-		snprintf(hint, size, "; did you mean %s?", near);
-}
-
-/* The values that there are, as text. */
-static void
-option_allowed(const struct option *o, char *text, size_t size)
-{
-	char words[TEXT_SIZE / 4] = "";
-
-	if (o->choices != NULL)
-		text_join(words, sizeof(words), o->choices);
-	if (o->type == NUMBER)
-		snprintf(text, size, "%s%s%lld to %lld", words,
-		    words[0] != '\0' ? ", or " : "", (long long)o->min,
-		    (long long)o->max);
-	else if (o->type == TIME)
-		snprintf(text, size, "%s, or a number with its unit s, m, h or "
-		    "d, %llds to %llds", words, (long long)o->min,
-		    (long long)o->max);
-	else if (o->type == CHOICE)
-		snprintf(text, size, "%s", words);
-	else
-		snprintf(text, size, "%s", o->help);
-}
-
-/* The number behind a text, if it has one; -1: it is none of this option's. */
-static int
-option_number(const struct option *o, const char *text, int64_t *number)
-{
-	if (their_value(o, text) != NULL)
-		return -1;
-	if (o->choices != NULL && parse_choice(text, o->choices, number) == 0)
-		return 0;
-	switch (o->type) {
-	case NUMBER:
-		return parse_number(text, o->min, o->max, number);
-	case TIME:
-		return parse_time(text, o->min, o->max, number);
-	case CHOICE:
-		return -1;
-	default:
-		return 0;
-	}
-}
-
-/* The same; -1 after one sentence. */
-static int
-option_parse(const struct option *o, const char *text, const char *where,
-    int64_t *number)
-{
-	char allowed[TEXT_SIZE], hint[TEXT_SIZE / 4];
-
-	if (option_number(o, text, number) == 0)
-		return 0;
-	option_allowed(o, allowed, sizeof(allowed));
-	value_hint(o, text, hint, sizeof(hint));
-	log_error("%s: %s = \"%s\" is not valid (allowed: %s%s)", where,
-	    o->name, text, allowed, hint);
-	return -1;
-}
-
-static int
-option_find(const char *name)
-{
-	int i;
-
-	for (i = 0; i < OPTIONS; i++)
-		if (strcmp(options[i].name, name) == 0)
-			return i;
-	return -1;
-}
-
-/* What follows from an error about these keys is no other one. */
-static void
-config_blame(struct config *cfg, const char *keys)
-{
-	char name[WORD_SIZE];
-	size_t n;
-	int i;
-
-	for (; keys != NULL && *keys != '\0'; keys += n + (keys[n] != '\0')) {
-		n = strcspn(keys, " ");
-		snprintf(name, sizeof(name), "%.*s", (int)n, keys);
-		if ((i = option_find(name)) != -1)
-			cfg->is_wrong[i] = 1;
-	}
-}
-
-/* Nobody knows what was lost. */
-static void
-config_blame_all(struct config *cfg)
-{
-	size_t i;
-
-	for (i = 0; i < OPTIONS; i++)
-		cfg->is_wrong[i] = 1;
-}
-
-/* stunnel's value as a line of ours; or empty. */
-static void
-copied_line(const struct theirs *t, const char *text, char *line, size_t size)
-{
-	int i = t->is_copied ? option_find(t->ours) : -1;
-	char value[TEXT_SIZE];
-	int64_t ignored;
-
-	line[0] = '\0';
-	if (i == -1 || strlen(text) + 1 >= sizeof(value))
-		return;
-	snprintf(value, sizeof(value), "%s", text);
-	if (options[i].type == TIME && *text != '\0' &&
-	    strspn(text, "0123456789") == strlen(text))
-		snprintf(value, sizeof(value), "%ss", text);
-	else if (i == GROUPS)
-		tls_translate_groups(text, value, sizeof(value));
-	if (*text == '\0')
-		snprintf(line, size, ": delete the line");
-	else if (value[0] == '\0')
-		snprintf(line, size, ", without \"%s\": delete the line", text);
-	else if (option_number(&options[i], value, &ignored) == 0)
-		snprintf(line, size, ": %s = %s", t->ours, value);
-}
-
-/* The first row for such a line, in which case and with what marks ever. */
-static const struct theirs *
-find_theirs(const char *name, const char *text)
-{
-	char key[WORD_SIZE + 1], other[WORD_SIZE + 1];
-	size_t i;
-
-	fold(key, name);
-	for (i = 0; i < sizeof(stunnel) / sizeof(stunnel[0]); i++) {
-		fold(other, stunnel[i].theirs);
-		if (strcmp(key, other) == 0 && (stunnel[i].value == NULL ||
-		    strcasecmp(stunnel[i].value, text) == 0))
-			return &stunnel[i];
-	}
-	return NULL;
-}
-
-static int
-unknown_key(struct config *cfg, const char *where, const char *name,
-    const char *text)
-{
-	const struct theirs *t = find_theirs(name, text);
-	char line[HINT_SIZE];
-	int near;
-
-	if (t != NULL && t->ours == NULL) {
-		log_error("%s: unknown key \"%s\" (stunnel's %s: %s)", where,
-		    name, t->theirs, t->advice);
-	} else if (t != NULL) {
-		copied_line(t, text, line, sizeof(line));
-		log_error("%s: unknown key \"%s\" (stunnel's %s is \"%s\" "
-		    "here%s%s)", where, name, t->theirs, t->ours, line,
-		    t->advice != NULL ? t->advice : "");
-		config_blame(cfg, t->ours);
-	} else if ((near = option_near(name)) != -1) {
-		log_error("%s: unknown key \"%s\" (did you mean \"%s\"?)",
-		    where, name, options[near].name);
-		cfg->is_wrong[near] = 1;
-	} else
-		log_error("%s: unknown key \"%s\" (tunnel -h lists them all)",
-		    where, name);
-	if (t != NULL)
-		config_blame(cfg, t->covers);
-	return -1;
-}
-
-/* At the end; -1 after one sentence. */
-static int
-values_add(struct value **list, int rank, const char *where, const char *text)
-{
-	struct value *v;
-
-	if ((v = calloc(1, sizeof(*v))) == NULL ||
-	    (v->text = strdup(text)) == NULL ||
-	    (v->where = strdup(where)) == NULL) {
-		log_error("%s: out of memory", where);
-		values_free(v);
-		return -1;
-	}
-	v->rank = rank;
-	while (*list != NULL)
-		list = &(*list)->next;
-	*list = v;
-	return 0;
-}
-
-/*
- * key = value from where; -1 after one sentence.  Arguments are first.  Of
- * several sections each may set a key.
- */
-static int
-config_set(struct config *cfg, int rank, const char *where, const char *key,
-    const char *text)
-{
-	int i = option_find(key);
-	int64_t ignored;
-	const struct value *v;
-
-	if (i == -1)
-		return unknown_key(cfg, where, key, text);
-	v = cfg->given[i];
-	if (*text == '\0') {
-		log_error("%s: %s has no value (%s)", where, key,
-		    options[i].help);
-	} else if (v != NULL && v->rank > rank) {
-		return option_parse(&options[i], text, where, &ignored);
-	} else if (v != NULL && options[i].type != LIST && cfg->sections < 2) {
-		log_error("%s: %s is already set at %s, and can be set once",
-		    where, key, v->where);
-	} else if (option_parse(&options[i], text, where, &cfg->number[i]) ==
-	    0)
-		return values_add(&cfg->given[i], rank, where, text);
-	cfg->is_wrong[i] = 1;
-	return -1;
-}
-
-/* "  key = value  " in place: the key, and its value behind it. */
-static char *
-split(char *line, char **value)
-{
-	char *end, *eq;
-
-	line += strspn(line, " \t");
-	for (end = line + strlen(line); end > line &&
-	    isspace((unsigned char)end[-1]); end--)
-		end[-1] = '\0';
-	if ((eq = strchr(line, '=')) == NULL)
-		return NULL;
-	*value = eq + 1 + strspn(eq + 1, " \t");
-	while (eq > line && isspace((unsigned char)eq[-1]))
-		eq--;
-	*eq = '\0';
-	return line;
-}
-
-/* What a line must not hold, be it of a file or an argument. */
-static int
-line_check(const char *where, const char *line, size_t len)
-{
-	size_t i;
-
-	for (i = 0; i < len; i++) {
-		if (line[i] == '\t' || !iscntrl((unsigned char)line[i]))
-			continue;
-		log_error("%s: %s (allowed: plain text, and LF alone at the "
-		    "end of a line)", where, line[i] == '\0' ? "a NUL byte" :
-		    line[i] == '\r' ? "a carriage return" :
-		    "a control character");
-		return -1;
-	}
-	if (len > LINE_MAX_LEN) {
-		log_error("%s: a line of %zu bytes (allowed: up to %d)",
-		    where, len, LINE_MAX_LEN);
-		return -1;
-	}
-	return 0;
-}
-
-/* [section]: -1 after one sentence. */
-static int
-refuse_section(struct config *cfg, const char *where, const char *line)
-{
-	char name[WORD_SIZE * 2];
-	size_t i;
-
-	cfg->sections++;
-	snprintf(name, sizeof(name), "%.*s", (int)strcspn(line + 1, "]"),
-	    line + 1);
-	for (i = 0; name[i] != '\0'; i++)
-		if (!isalnum((unsigned char)name[i]) &&
-		    strchr("-_.", name[i]) == NULL)
-			name[i] = '-';
-	log_error("%s: there are no [sections], but one file and one instance "
-	    "for each service: what is below this line, and what is above the "
-	    "first such line, goes into /etc/tunnel/%s.conf, for \"systemctl "
-	    "enable --now tunnel@%s\"", where, name, name);
-	return -1;
-}
-
-/* Neither a setting nor a comment. */
-static int
-refuse_line(struct config *cfg, const char *where, const char *line)
-{
-	char word[WORD_SIZE];
-	int near;
-
-	/* Not more of it: this may be a file of secrets. */
-	log_error("%s: \"%.20s%s\" is not key = value (a comment begins with "
-	    "# or ;)", where, line, strlen(line) > 20 ? "..." : "");
-	snprintf(word, sizeof(word), "%.*s", (int)strcspn(line, " \t:"), line);
-	if ((near = option_near(word)) != -1)
-		cfg->is_wrong[near] = 1;
-	return -1;
-}
-
-/* key = value; line is len bytes, a NUL behind them, and changed. */
-static int
-config_line(struct config *cfg, int rank, const char *where, char *line,
-    size_t len)
-{
-	char *key, *value;
-
-	if (line_check(where, line, len) == -1) {
-		config_blame_all(cfg);
-		return -1;
-	}
-	line += strspn(line, " \t");
-	if (*line == '\0' || *line == '#' || *line == ';')
-		return 0;
-	if (*line == '[')
-		return refuse_section(cfg, where, line);
-	if ((key = split(line, &value)) == NULL)
-		return refuse_line(cfg, where, line);
-	if (strstr(value, " #") != NULL || strstr(value, "\t#") != NULL) {
-		log_error("%s: a comment behind a value (allowed: on a line "
-		    "of its own)", where);
-		config_blame(cfg, key);
-		return -1;
-	}
-	return config_set(cfg, rank, where, key, value);
-}
-
-/*
- * A file to be read; NULL, with the reason.  One that is a FIFO could have a
- * start or a reload wait for whoever writes to it.
- */
-static FILE *
-open_to_read(const char *name, const char **why)
-{
-	int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	FILE *fp = NULL;
-	struct stat st;
-
-	*why = "not a regular file";
-	if (fd == -1 || fstat(fd, &st) == -1 || (S_ISREG(st.st_mode) &&
-	    (fp = fdopen(fd, "r")) == NULL))
-		*why = strerror(errno);
-	if (fp == NULL && fd != -1)
-		close(fd);
-	return fp;
-}
-
-/* A file of another system has one at the end of each line: told once. */
-static int
-cut_cr(const char *where, char *line, ssize_t *len, int *told)
-{
-	if (*len == 0 || line[*len - 1] != '\r')
-		return 0;
-	line[--*len] = '\0';
-	if ((*told)++ > 0)
-		return 0;
-	log_error("%s: a carriage return (allowed: LF alone at the end of a "
-	    "line; dos2unix makes it so of all)", where);
-	return -1;
-}
-
-/*
- * A certificate or a key in the place of a configuration: not each line of it
- * is to be in an error.
- */
-static int
-is_pem(const char *line)
-{
-	return strncmp(line + strspn(line, " \t"), "-----BEGIN ", 11) == 0;
-}
-
-/* All of its lines, unless they make no sense. */
-static int
-config_file(struct config *cfg, const char *name)
-{
-	const char *why;
-	char where[PATH_MAX + 32], *line = NULL;
-	size_t size = 0, number = 0, bom;
-	int r = 0, told = 0;
-	ssize_t len;
-	FILE *fp;
-
-	if ((fp = open_to_read(name, &why)) == NULL) {
-		log_error("%s: %s", name, why);
-		config_blame_all(cfg);
-		return -1;
-	}
-	while (logging.errors < ERRORS_READ &&
-	    (errno = 0, len = getline(&line, &size, fp)) != -1) {
-		snprintf(where, sizeof(where), "%s:%zu", name, ++number);
-		if (line[len - 1] == '\n')
-			line[--len] = '\0';
-		r |= cut_cr(where, line, &len, &told);
-		bom = number == 1 && strncmp(line, BOM, strlen(BOM)) == 0 ?
-		    strlen(BOM) : 0;
-		if (is_pem(line + bom)) {
-			log_error("%s: this is PEM, and no configuration "
-			    "(cert and key name such files)", where);
-			config_blame_all(cfg);
-			r = -1;
-			break;
-		}
-		r |= config_line(cfg, FROM_FILE, where, line + bom,
-		    (size_t)len - bom);
-	}
-	if (ferror(fp) || errno == ENOMEM) {
-		log_error("%s: %s", name, strerror(errno));
-		config_blame_all(cfg);
-		r = -1;
-	}
-	if (logging.errors >= ERRORS_READ)
-		config_blame_all(cfg);
-	free(line);
-	fclose(fp);
-	return r;
-}
-
-static int
-config_argument(struct config *cfg, const char *argument)
-{
-	char *copy;
-	int r;
-
-	if (strchr(argument, '=') == NULL) {
-		log_error("argument \"%s\" is not key=value (a file goes "
-		    "behind -c, a command behind --)", argument);
-		config_blame_all(cfg);
-		return -1;
-	}
-	if ((copy = strdup(argument)) == NULL) {
-		log_error("out of memory");
-		return -1;
-	}
-	r = config_line(cfg, FROM_ARGUMENT, "command line", copy,
-	    strlen(copy));
-	free(copy);
-	return r;
-}
-
-/* The command to run, if any: from the words behind --, or from exec. */
-static int
-config_command(struct config *cfg, char **words)
-{
-	const char *exec = config_text(cfg, EXEC);
-	char *word, *rest;
-	size_t n = 0;
-
-	if (exec == NULL && *words == NULL)
-		return 0;
-	if (exec != NULL && *words != NULL) {
-		log_error("%s: exec and a command behind -- exclude each "
-		    "other", config_where(cfg, EXEC));
-		return -1;
-	}
-	cfg->command = calloc(COMMAND_WORDS + 2, sizeof(char *));
-	cfg->exec = strdup(exec != NULL ? exec : "");
-	if (cfg->command == NULL || cfg->exec == NULL) {
-		log_error("out of memory");
-		return -1;
-	}
-	for (; *words != NULL && n <= COMMAND_WORDS; words++)
-		cfg->command[n++] = *words;
-	for (word = strtok_r(cfg->exec, " \t", &rest);
-	    word != NULL && n <= COMMAND_WORDS;
-	    word = strtok_r(NULL, " \t", &rest))
-		cfg->command[n++] = word;
-	if (n == 0 || n > COMMAND_WORDS) {
-		log_error("%s: a command of more than %d words, or of none (a "
-		    "script can hold a long one)", exec != NULL ?
-		    config_where(cfg, EXEC) : "command line", COMMAND_WORDS);
-		return -1;
-	}
-	return 0;
-}
-
-static void
-config_defaults(struct config *cfg)
-{
-	int i;
-
-	for (i = 0; i < OPTIONS; i++)
-		if (options[i].fallback != NULL)
-			option_parse(&options[i], options[i].fallback,
-			    "default", &cfg->number[i]);
-}
-
-static int
-is_program(const char *file)
-{
-	struct stat st;
-
-	return stat(file, &st) == 0 && S_ISREG(st.st_mode) &&
-	    access(file, X_OK) == 0;
-}
-
-/*
- * Where execvp(3) would find it; -1: nowhere.  inetd leaves no PATH, for which
- * there is a default.
- */
-static int
-find_runnable(const char *name, char *file, size_t size)
-{
-	const char *path = getenv("PATH");
-	char fallback[PATH_MAX] = "";
-
-	if (path == NULL && confstr(_CS_PATH, fallback, sizeof(fallback)) > 0)
-		path = fallback;
-	for (; path != NULL; path = strchr(path, ':')) {
-		path += *path == ':';
-		snprintf(file, size, "%.*s/%s", (int)strcspn(path, ":"), path,
-		    name);
-		if (is_program(file))
-			return 0;
-	}
-	return -1;
-}
-
-/* Better said now than at every connection. */
-static int
-is_runnable(const char *name)
-{
-	char file[PATH_MAX];
-
-	return strchr(name, '/') != NULL ? is_program(name) :
-	    find_runnable(name, file, sizeof(file)) == 0;
-}
-
-/* Its one connection is on descriptor 0, or on another that was passed. */
-static int
-is_for_inetd(const struct value *accept)
-{
-	return accept == NULL || (accept->next == NULL &&
-	    strncmp(accept->text, "fd:", 3) == 0);
-}
-
-/* What must be there. */
-static int
-check_missing(const struct config *cfg, int inetd)
-{
-	const struct {
-		int	 is_there;
-		const char *what;
-	} needed[] = {
-		{ inetd || cfg->given[ACCEPT] != NULL ||
-		    cfg->is_wrong[ACCEPT], "accept = [host:]port" },
-		{ cfg->given[CERT] != NULL || cfg->is_wrong[CERT],
-		    "cert = FILE (tunnel -g NAME -o FILE makes one)" },
-		{ cfg->given[CONNECT] != NULL || cfg->command != NULL ||
-		    cfg->is_wrong[CONNECT] || cfg->is_wrong[EXEC],
-		    "connect = [host:]port, or a command behind --" },
-	};
-	size_t i;
-	int r = 0;
-
-	for (i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
-		if (needed[i].is_there)
-			continue;
-		log_error("missing: %s", needed[i].what);
-		r = -1;
-	}
-	return r;
-}
-
-/* What is for clients' certificates alone. */
-static int
-check_trust(const struct config *cfg)
-{
-	static const int trust[] = { CA, CRL, PEER };
-	size_t i;
-	int r = 0;
-
-	for (i = 0; i < sizeof(trust) / sizeof(trust[0]); i++) {
-		if (cfg->given[trust[i]] == NULL || cfg->is_wrong[VERIFY] ||
-		    cfg->number[VERIFY] != NONE)
-			continue;
-		log_error("%s: %s is of no use while verify is none (allowed "
-		    "with it: request, require)", config_where(cfg, trust[i]),
-		    options[trust[i]].name);
-		r = -1;
-	}
-	return r;
-}
-
-/* What may not be together, of one service. */
-static int
-check_conflicts(const struct config *cfg, int inetd)
-{
-	int r = 0;
-
-	if (inetd && !is_for_inetd(cfg->given[ACCEPT])) {
-		log_error("%s: -i serves one connection that is there already "
-		    "(allowed: no accept, or accept = fd:N)",
-		    config_where(cfg, ACCEPT));
-		r = -1;
-	}
-	if (inetd && cfg->given[STATS_FILE] != NULL) {
-		log_error("%s: stats_file is written by a tunnel that stays, "
-		    "and with -i none does", config_where(cfg, STATS_FILE));
-		r = -1;
-	}
-	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
-		log_error("%s: connect and a command exclude each other",
-		    config_where(cfg, CONNECT));
-		r = -1;
-	}
-	if (!inetd && cfg->number[MODE] == POLL && !cfg->is_wrong[MODE] &&
-	    !cfg->is_wrong[WORKERS] && !cfg->is_wrong[MAX_CONNECTIONS] &&
-	    cfg->number[MAX_CONNECTIONS] < cfg->number[WORKERS]) {
-		log_error("%s: workers = %lld are more than max_connections = "
-		    "%lld", config_where(cfg, WORKERS),
-		    (long long)cfg->number[WORKERS],
-		    (long long)cfg->number[MAX_CONNECTIONS]);
-		r = -1;
-	}
-	return r;
-}
-
-/* -1 after a sentence for each thing that is missing or does not fit. */
-static int
-config_check(const struct config *cfg, int inetd)
-{
-	int r = check_missing(cfg, inetd);
-
-	r |= check_trust(cfg);
-	if (cfg->sections < 2)
-		r |= check_conflicts(cfg, inetd);
-	if (cfg->command != NULL && !cfg->is_wrong[EXEC] &&
-	    cfg->given[CHROOT] == NULL && !is_runnable(cfg->command[0])) {
-		log_error("%s: command %s: %s", cfg->given[EXEC] != NULL ?
-		    config_where(cfg, EXEC) : "command line", cfg->command[0],
-		    "not found, or not executable");
-		r = -1;
-	}
-	return r;
-}
-
-static void
-config_print(const struct config *cfg, FILE *fp)
-{
-	const struct value *v;
-	size_t i;
-
-	for (i = 0; i < OPTIONS; i++) {
-		if (cfg->given[i] == NULL && options[i].fallback != NULL)
-			fprintf(fp, "%s = %s\n", options[i].name,
-			    options[i].fallback);
-		for (v = cfg->given[i]; v != NULL; v = v->next)
-			fprintf(fp, "%s = %s\n", options[i].name, v->text);
-	}
-	for (i = 0; cfg->command != NULL && cfg->command[i] != NULL; i++)
-		fprintf(fp, "%s%s", i == 0 ? "# command: " : " ",
-		    cfg->command[i]);
-	if (cfg->command != NULL)
-		fputc('\n', fp);
-}
-
-/*
- * THE COMMAND LINE
- */
-
-/* How this process was started, to be looked at again at a reload. */
-struct arguments {
-	const char *file;
-	const char *names;		/* of -g */
-	const char *output;		/* of -o */
-	int	 help, inetd, key, quiet, test, version;
-	const char **settings;		/* key=value, allocated */
-	size_t	 nsettings;
-	char	**command;		/* what is behind -- */
-	int	 passed;		/* sockets of systemd */
-	const char *notify;		/* where it wants to be told, or NULL */
-	int64_t	 watchdog;		/* it is to be told in as many ms; 0 */
-	struct rlimit files, core;	/* as they were: for commands */
-	char	**argv;
-	/* See THE UPGRADE; descriptors are -1 where there is none. */
-	int	 state;			/* what is handed over, by */
-	int	 before;		/* the old program; -1: this is it */
-	const struct config *again;	/* to be used instead of the files */
-};
-
-static void
-usage(FILE *fp)
-{
-	fprintf(fp, "usage: tunnel [-dhiqtvV] [-c file] [key=value ...] "
-	    "[-- command [argument ...]]\n"
-	    "       tunnel -g name[,name ...] [-o file]\n"
-	    "       tunnel -k [-o file]\n");
-}
-
-static int
-misused(void)
-{
-	usage(stderr);
-	fprintf(stderr, "tunnel -h explains all of it\n");
-	return -1;
-}
-
-/* A group of keys: those from one on, up to another. */
-static void
-help_keys(int from, int to, const char *title)
-{
-	int i, used = printf("  %-13s", title);
-
-	for (i = from; i < to; i++) {
-		if (used + 1 + (int)strlen(options[i].name) > 79) {
-			printf("\n");
-			used = printf("%15s", "");
-		}
-		used += printf(" %s", options[i].name);
-	}
-	printf("\n");
-}
-
-/* On a screen of 24 lines. */
-static void
-help(void)
-{
-	static const struct {
-		int	 from;
-		const char *title;
-	} groups[] = {
-		{ ACCEPT, "service" }, { CERT, "certificates" },
-		{ CA, "clients" }, { TLS_MIN, "TLS" },
-		{ SESSION_TICKETS, "resumption" },
-		{ MAX_CONNECTIONS, "limits" },
-		{ MODE, "processes" }, { DAEMON, "process, log" },
-		{ OPTIONS, NULL }
-	};
-	size_t i;
-
-	usage(stdout);
-	printf("\n  -c file  configuration file   "
-	    "-t        check it, describe certificates\n"
-	    "  -d       daemon=yes           "
-	    "-tq       check it, and tell only what is wrong\n"
-	    "  -i       serve descriptor 0   "
-	    "-g names  make a key and its certificate\n"
-	    "  -q       log_level=warning    "
-	    "-k        make a key for ticket_keys\n"
-	    "  -v       log_level=debug      "
-	    "-o file   write what -g or -k makes there\n"
-	    "  -V       version, features    -h        show this\n\n"
-	    "keys, as in the file; tunnel.conf(5) explains them:\n");
-	for (i = 0; groups[i].title != NULL; i++)
-		help_keys(groups[i].from, groups[i + 1].from, groups[i].title);
-}
-
-/* What -g, -k and -o may not be with; -1 after one sentence. */
-static int
-check_letters(const struct arguments *a)
-{
-	if (a->output != NULL && a->names == NULL && !a->key) {
-		log_error("-o has no effect without -g or -k");
-		return -1;
-	}
-	if ((a->names != NULL || a->key) && a->nsettings > 0) {
-		log_error("unexpected argument \"%s\" (allowed: -g "
-		    "NAME[,NAME ...] or -k, and -o FILE)", a->settings[0]);
-		return -1;
-	}
-	if ((a->names != NULL || a->key) && (a->file != NULL || a->inetd ||
-	    a->test || *a->command != NULL ||
-	    (a->names != NULL && a->key))) {
-		log_error("-g and -k each make one thing, and nothing else "
-		    "(allowed with them: -o FILE)");
-		return -1;
-	}
-	return 0;
-}
-
-/* What a letter stands for, if that is a setting; or NULL. */
-static const char *
-letter_setting(int letter)
-{
-	return letter == 'd' ? "daemon=yes" :
-	    letter == 'q' ? "log_level=warning" :
-	    letter == 'v' ? "log_level=debug" : NULL;
-}
-
-/* One of getopt(3); -1 after one sentence. */
-static int
-take_letter(struct arguments *a, int letter)
-{
-	switch (letter) {
-	case 'c':
-		if (a->file != NULL) {
-			log_error("-c is given twice");
-			return -1;
-		}
-		a->file = optarg;
-		return 0;
-	case 'g':
-		a->names = optarg;
-		return 0;
-	case 'o':
-		a->output = optarg;
-		return 0;
-	case '?':
-		return misused();
-	}
-	a->help |= letter == 'h';
-	a->inetd |= letter == 'i';
-	a->key |= letter == 'k';
-	a->quiet |= letter == 'q';
-	a->test |= letter == 't';
-	a->version |= letter == 'V';
-	return 0;
-}
-
-/* Letters and key=value in any order, up to "--". */
-static int
-parse_arguments(struct arguments *a, int argc, char **argv)
-{
-	static char *none[] = { NULL };
-	static char help_letter[] = "-h", version_letter[] = "-V";
-	size_t most = 0;		/* each letter may be a setting */
-	const char *setting;
-	int c, n;
-
-	for (n = 1; n < argc && strcmp(argv[n], "--") != 0; n++)
-		most += strlen(argv[n]) + 1;
-	a->command = n < argc ? &argv[n + 1] : none;
-	if ((a->settings = calloc(most + 1, sizeof(char *))) == NULL)
-		return -1;
-	while (optind < n) {
-		if (strcmp(argv[optind], "--help") == 0)
-			argv[optind] = help_letter;
-		else if (strcmp(argv[optind], "--version") == 0)
-			argv[optind] = version_letter;
-		if ((c = getopt(n, argv, "+c:dg:hiko:qtvV")) == -1)
-			setting = argv[optind++];
-		else if (take_letter(a, c) == -1)
-			return -1;
-		else
-			setting = letter_setting(c);
-		if (setting != NULL)
-			a->settings[a->nsettings++] = setting;
-	}
-	return check_letters(a);
-}
-
-/* The one that a variable names, which nobody else is to see; or -1. */
-static int
-take_descriptor(const char *variable)
-{
-	const char *text = getenv(variable);
-	int64_t fd;
-
-	if (text == NULL || parse_number(text, STDERR_FILENO + 1, INT32_MAX,
-	    &fd) == -1 || fcntl((int)fd, F_SETFD, FD_CLOEXEC) == -1)
-		fd = -1;
-	unsetenv(variable);
-	return (int)fd;
-}
-
-/* How often systemd wants a sign of life: sd_watchdog_enabled(3). */
-static int64_t
-take_watchdog(void)
-{
-	const char *pid = getenv("WATCHDOG_PID"), *usec =
-	    getenv("WATCHDOG_USEC");
-	int64_t number;
-
-	if (usec == NULL || (pid != NULL &&
-	    (parse_number(pid, 1, INT32_MAX, &number) == -1 ||
-	    number != getpid())) ||
-	    parse_number(usec, 1, INT64_MAX, &number) == -1)
-		return 0;
-	return number / 1000 > BEATS ? number / 1000 : BEATS;
-}
-
-/* What systemd passes, by sd_listen_fds(3) and sd_notify(3). */
-static void
-take_environment(struct arguments *a)
-{
-	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
-	int64_t number;
-	int fd;
-
-	if (pid != NULL && fds != NULL &&
-	    parse_number(pid, 1, INT32_MAX, &number) == 0 &&
-	    number == getpid() &&
-	    parse_number(fds, 1, FORWARD_LISTENERS, &number) == 0)
-		a->passed = (int)number;
-	for (fd = PASSED; fd < PASSED + a->passed; fd++)
-		fcntl(fd, F_SETFD, FD_CLOEXEC);
-	a->notify = getenv("NOTIFY_SOCKET");
-	a->watchdog = take_watchdog();
-	a->state = take_descriptor("TUNNEL_STATE");
-	a->before = take_descriptor("TUNNEL_BEFORE");
-	if (a->state == -1)
-		a->before = -1;		/* which could not go on without */
-	getrlimit(RLIMIT_NOFILE, &a->files);
-	getrlimit(RLIMIT_CORE, &a->core);
-}
-
-/* As it was given before. */
-static int
-configure_again(struct config *cfg, const struct arguments *a)
-{
-	const struct value *v;
-	int i;
-
-	for (i = 0; i < OPTIONS; i++)
-		for (v = a->again->given[i]; v != NULL; v = v->next)
-			if (config_set(cfg, v->rank, v->where,
-			    options[i].name, v->text) == -1)
-				return -1;
-	return config_command(cfg, a->command) == -1 ? -1 :
-	    config_check(cfg, a->inetd);
-}
-
-/* The whole configuration, anew; -1 after a sentence for each error. */
-static int
-configure(struct config *cfg, const struct arguments *a)
-{
-	int fd, last = PASSED + a->passed;
-	char text[32];
-	size_t i;
-	int r = 0;
-
-	config_defaults(cfg);
-	if (a->again != NULL)
-		return configure_again(cfg, a);
-	for (i = 0; i < a->nsettings; i++)
-		r |= config_argument(cfg, a->settings[i]);
-	if (a->file != NULL)
-		r |= config_file(cfg, a->file);
-	if (config_command(cfg, a->command) == -1) {
-		cfg->is_wrong[EXEC] = 1;
-		r = -1;
-	}
-	if (cfg->given[ACCEPT] != NULL)
-		last = PASSED;
-	for (fd = PASSED; fd < last; fd++) {
-		snprintf(text, sizeof(text), "fd:%d", fd);
-		r |= config_set(cfg, FROM_FILE, "LISTEN_FDS", "accept", text);
-	}
-	if (a->test && a->quiet && !a->inetd && cfg->given[ACCEPT] == NULL &&
-	    !cfg->is_wrong[ACCEPT]) {
-		log_warning("missing: accept (right if systemd passes the "
-		    "sockets)");
-		cfg->is_wrong[ACCEPT] = 1;
-	}
-	return config_check(cfg, a->inetd) == -1 ? -1 : r;
-}
 
 /*
  * TLS, FROM THE CONFIGURATION
@@ -1591,7 +108,7 @@ read_password(const char *name, const char *where)
 	FILE *fp;
 
 	/* Unbuffered: no copy is left behind. */
-	if ((fp = open_to_read(name, &why)) == NULL ||
+	if ((fp = config_open(name, &why)) == NULL ||
 	    setvbuf(fp, NULL, _IONBF, 0) != 0 ||
 	    getline(&line, &size, fp) == -1) {
 		log_error("%s: key_password_file %s: %s", where, name,
@@ -2067,66 +584,53 @@ struct listener {
 	int	 kept;			/* another service has it, too */
 };
 
-/* Why a handshake has failed, in few words: see failures[]. */
-enum failure {
-	FAILED_TIMEOUT, FAILED_NOT_TLS, FAILED_CERTIFICATE, FAILED_NAME,
-	FAILED_PROXY, FAILED_ALERT, FAILED_NOTHING_IN_COMMON, FAILED_CLOSED,
-	FAILED_OTHERWISE, FAILURES
-};
-
-/* What has become of connections.  Whose process it is alone writes. */
-struct counts {
-	uint64_t live, accepted, served, resumed, no_backend, silent;
-	uint64_t over, dropped;
-	uint64_t refused[FAILURES];
-	uint64_t opened[2];		/* in TLS 1.2 and 1.3: its handshake */
-	uint64_t in, out;
-	uint64_t lost;			/* with a worker that was killed */
-	uint64_t beat;			/* it was alive, at (ms) */
-	uint64_t unlogged;		/* lines it has lost, and not told: */
-	int	 unlogged_why, unlogged_cut;	/* as in logging */
-};
-
-/* How many connections an address has; see max_per_ip. */
-struct peer {
-	uint64_t key;			/* 0: this row is free */
-	uint64_t count;
-};
-
-/* Lines for one reason on one address: so many were logged, and counted. */
-struct repeat {
-	uint64_t key;			/* the address's, as above */
-	uint64_t logged, more;
-	enum log_level level;
-	char	 reason[REASON_SIZE];	/* of the first one */
-};
-
-/* What repeats itself in the log, in this period. */
-struct repeats {
-	uint64_t began;			/* 0: not yet */
-	uint64_t logged, more;		/* in sum */
-	struct repeat rows[REPEATS_ALL];
-};
-
-/* Memory of master and workers. */
-struct shared {
-	atomic_flag lock;		/* of all but the counts */
-	uint64_t warned;		/* that it is full, at */
-	volatile int stops;		/* no other generation follows */
-	struct repeats repeats;
-	struct counts counts[];		/* one for each seat */
-};
-
-/* A place for a worker, and what it has become; the master's. */
-struct seat {
+/* A worker, or room for one. */
+struct slot {
 	pid_t	 pid;			/* 0: empty */
-	int	 line;			/* to it: see ORDERS; or -1 */
-	uint32_t slot;			/* of its service's counts */
-	int	 begun;			/* it was told to, on this line */
-	int64_t	 drop_at;		/* fork mode: if it has not opened */
+	int	 control;		/* the channel to it; or -1 */
+	uint32_t row;			/* of the scoreboard */
+	int	 released;		/* it was told to begin */
+	int64_t	 drop_at;		/* for a connection: if not opened */
 };
 
-static const struct seat empty_seat = { .line = -1 };
+static const struct slot empty_slot = { .control = -1 };
+
+/* The processes of a generation, as the master sees them. */
+struct workers {
+	struct slot *slots;
+	size_t	 nslots;		/* once it leaves: those taken alone */
+	size_t	 n;			/* slots that are taken */
+	size_t	 next;			/* fork mode: to be looked at */
+	int64_t	 deadline;		/* for all to leave; or INT64_MAX */
+	unsigned failures;		/* in a row */
+	int64_t	 retry_at;		/* after one */
+};
+
+struct order;
+
+int workers_new(struct workers *ws, size_t nslots);
+void workers_free(struct workers *ws);
+size_t workers_next(struct workers *ws);
+struct slot *workers_find(const struct workers *ws, pid_t pid);
+void workers_clear(struct workers *ws, struct slot *slot);
+void workers_release(struct workers *ws);
+void workers_close_channels(const struct workers *ws);
+void workers_dismiss(struct workers *ws);
+void workers_await_deaf(const struct workers *ws);
+pid_t workers_fork(struct workers *ws, size_t slot, int for_connection,
+    int *control);
+int workers_await_ready(const struct workers *ws, size_t slot);
+int64_t workers_failed(struct workers *ws);
+int workers_are_full(const struct workers *ws);
+struct slot *workers_oldest_handshake(const struct workers *ws,
+    const struct scoreboard *b);
+int workers_tell(const struct slot *slot, const struct order *o, int fd);
+void workers_signal(const struct workers *ws, int sig);
+void workers_retire(struct workers *ws, int64_t ms);
+void workers_abort(struct workers *ws);
+void workers_tell_log(const struct workers *ws, const struct order *o, int fd);
+void workers_shrink(struct workers *ws);
+void workers_kill_late(struct workers *ws);
 
 /* What is counted, and the process that writes it to a file: STATISTICS. */
 struct stats {
@@ -2179,22 +683,8 @@ struct service {
 	uid_t	 uid;
 	gid_t	 gid;
 	int	 drops;			/* to the two of them */
-	struct seat *seats;
-	size_t	 nseats;		/* once it leaves: those taken alone */
-	size_t	 nslots;		/* rows of counts: a seat's for good */
-	size_t	 nworkers;		/* seats that are taken */
-	size_t	 next_seat;		/* fork mode: to be looked at */
-	struct shared *shared;
-	int	 shared_fd;		/* of it, to hand over; or -1 */
-	size_t	 shared_size;
-	volatile struct counts *counts;	/* in there; and behind them, */
-	volatile struct peer *peers;	/* for max_per_ip (-i: NULL): */
-	size_t	 npeers;		/* a table, a power of two, and */
-	volatile uint64_t *places;	/* keys, one for each connection */
-	uint64_t secret;		/* of the table: an odd number */
-	int64_t	 deadline;		/* for its workers to leave */
-	unsigned failures;		/* of workers, in a row */
-	int64_t	 retry_at;
+	struct workers workers;
+	struct scoreboard board;
 };
 
 struct command {
@@ -2213,11 +703,7 @@ struct worker {
 	int	 line;			/* to the master; or -1 */
 	struct forward *engine;
 	volatile struct counts *counts;
-	size_t	 first;			/* of its service->places */
-	size_t	 share;			/* of max_connections, and places */
-	size_t	 used;			/* of these, so many ever were, */
-	volatile uint64_t **unused;	/* and these are no longer */
-	size_t	 nunused;
+	struct share share;
 	size_t	 turn;			/* round robin over connects */
 	/* Plain, but for how they open, and how a command ends. */
 	struct stream_ops proxied_ops, backend_ops, command_ops;
@@ -2333,17 +819,6 @@ tune(int fd, const struct config *cfg)
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &alive, sizeof(alive));
 	if (alive)
 		keep_alive(fd, ms);
-}
-
-/* Give up a socket for the reason in errno. */
-static int
-close_failed(int fd)
-{
-	int saved = errno;
-
-	close(fd);
-	errno = saved;
-	return -1;
 }
 
 /*
@@ -2515,7 +990,7 @@ command_start(struct session *ss, struct stream *backend)
 	int fds[2] = { -1, -1 };
 
 	/* They may outlive their connections, and still count. */
-	if (w->running >= w->share) {
+	if (w->running >= w->share.n) {
 		snprintf(w->why, sizeof(w->why), "%s: %zu commands are still "
 		    "running", name, w->running);
 		return -1;
@@ -3064,328 +1539,8 @@ proxy_read(struct session *ss)
 }
 
 /*
- * WHO COMES TOO OFTEN
- * Connections are counted by address for max_per_ip, and lines of the log that
- * repeat themselves, in memory that all processes share.  It holds what a
- * process left there that was killed, or taken over: it is never trusted to
- * lead anywhere, and what is amiss gets right again by itself.
+ * THE ENGINE'S CALLBACKS
  */
-
-/*
- * What stands for an address: IPv4, or a /64 of IPv6; 0 is none.  An IPv4
- * client may be told of in two more ways (RFC 4291 section 2.5.5.2, RFC 6052
- * section 2.1).
- */
-static uint64_t
-peer_key(const struct sockaddr_storage *sa)
-{
-	static const uint8_t nat64[12] = { 0, 0x64, 0xff, 0x9b };
-	const struct sockaddr_in *in = (const void *)sa;
-	const struct sockaddr_in6 *in6 = (const void *)sa;
-	const uint8_t *b = in6->sin6_addr.s6_addr;
-	uint64_t key = 0;
-	size_t i;
-
-	if (sa->ss_family == AF_INET)
-		return UINT64_MAX << 32 | ntohl(in->sin_addr.s_addr);
-	if (sa->ss_family != AF_INET6)
-		return 0;
-	if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) ||
-	    memcmp(b, nat64, sizeof(nat64)) == 0)
-		return UINT64_MAX << 32 | (uint64_t)b[12] << 24 |
-		    (uint64_t)b[13] << 16 | (uint64_t)b[14] << 8 | b[15];
-	for (i = 0; i < 8; i++)
-		key = key << 8 | b[i];
-	return key != 0 ? key : 1;	/* ::1 and the like */
-}
-
-static void
-peer_text(uint64_t key, char *text, size_t size)
-{
-	struct in6_addr in6 = { .s6_addr = { 0 } };
-	struct in_addr in = { .s_addr = htonl((uint32_t)key) };
-	char host[INET6_ADDRSTRLEN];
-	size_t i;
-
-	for (i = 0; i < 8 && key > 1; i++)
-		in6.s6_addr[i] = (uint8_t)(key >> (56 - 8 * i));
-	if (key == 0)
-		snprintf(text, size, "unix:");
-	else if (key >> 32 == UINT32_MAX)
-		inet_ntop(AF_INET, &in, text, (socklen_t)size);
-	else
-		snprintf(text, size, "%s/64", inet_ntop(AF_INET6, &in6, host,
-		    sizeof(host)));
-}
-
-/*
- * Whoever has the lock may have been killed, or worse: patience has an end,
- * and the worst of it is a count that is wrong for a while.
- */
-static void
-lock_shared(struct shared *shared)
-{
-	int i;
-
-	for (i = 0; i < PATIENCE; i++) {
-		if (!atomic_flag_test_and_set(&shared->lock))
-			return;
-		sched_yield();
-	}
-}
-
-static void
-unlock_shared(struct shared *shared)
-{
-	atomic_flag_clear(&shared->lock);
-}
-
-/* Where a key belongs in the table; nobody else knows which share a row. */
-static size_t
-peer_home(const struct service *sv, uint64_t key)
-{
-	key *= sv->secret;
-	key = (key ^ key >> 32) * sv->secret;
-	return (size_t)(key >> 32) & (sv->npeers - 1);
-}
-
-/*
- * The row of a key, or the free one where it would be.  In a table that is not
- * in order it may be any: to search all of it for each would take for ever.
- */
-static size_t
-peer_find(const struct service *sv, uint64_t key)
-{
-	size_t i = peer_home(sv, key), n;
-
-	for (n = 0; n < PROBES && sv->peers[i].key != 0 &&
-	    sv->peers[i].key != key; n++)
-		i = (i + 1) & (sv->npeers - 1);
-	return i;
-}
-
-static void
-peer_add(struct service *sv, uint64_t key)
-{
-	volatile struct peer *p = &sv->peers[peer_find(sv, key)];
-
-	if (p->key != key)
-		p->count = 0;
-	p->key = key;
-	p->count++;
-}
-
-/* Its last one frees the row, and others move up that have been passed on. */
-static void
-peer_remove(struct service *sv, uint64_t key)
-{
-	size_t mask = sv->npeers - 1, i = peer_find(sv, key), free_row = i, n;
-
-	if (sv->peers[i].key != key || sv->peers[i].count-- > 1)
-		return;
-	for (n = 1; n < sv->npeers && n < PROBES; n++) {
-		i = (i + 1) & mask;
-		if (sv->peers[i].key == 0)
-			break;
-		if (((i - peer_home(sv, sv->peers[i].key)) & mask) <
-		    ((i - free_row) & mask))
-			continue;
-		sv->peers[free_row].key = sv->peers[i].key;
-		sv->peers[free_row].count = sv->peers[i].count;
-		free_row = i;
-	}
-	sv->peers[free_row].key = 0;
-}
-
-/*
- * A worker is no more: its places are free.  If it was killed, some are not,
- * and it may have been about to change the table.
- */
-static void
-peers_recount(struct service *sv, size_t first, size_t n)
-{
-	size_t i, max = (size_t)sv->cfg.number[MAX_CONNECTIONS];
-	uint64_t left = 0;
-
-	for (i = first; sv->peers != NULL && i < first + n; i++) {
-		left |= sv->places[i];
-		sv->places[i] = 0;
-	}
-	if (left == 0)
-		return;
-	lock_shared(sv->shared);
-	for (i = 0; i < sv->npeers; i++)
-		sv->peers[i].key = 0;
-	for (i = 0; i < max; i++)
-		if (sv->places[i] != 0)
-			peer_add(sv, sv->places[i]);
-	unlock_shared(sv->shared);
-}
-
-static uint64_t
-peer_count(const struct service *sv, uint64_t key)
-{
-	const volatile struct peer *p = &sv->peers[peer_find(sv, key)];
-
-	return p->key == key ? p->count : 0;
-}
-
-/*
- * What an address still has of the generations before, each of which has a
- * table of its own size.  Those take places no more, but for connections that
- * were accepted before the reload and tell their address only now.
- */
-static uint64_t
-peer_count_older(const struct service *sv, uint64_t key)
-{
-	uint64_t n = 0;
-
-	while ((sv = sv->older) != NULL) {
-		lock_shared(sv->shared);
-		n += peer_count(sv, key);
-		unlock_shared(sv->shared);
-	}
-	return n;
-}
-
-/*
- * A place for an address among those of the worker; -1: it has too many.  The
- * place is the first thing to be taken and the last to be left, so that a
- * table that is not in order has one to tell of it.  All are counted, as the
- * next generation may have a limit where this one has none.
- */
-static int
-take_place(struct worker *w, uint64_t key, volatile uint64_t **place)
-{
-	struct service *sv = w->service;
-	uint64_t max = (uint64_t)sv->cfg.number[MAX_PER_IP], older;
-
-	*place = NULL;
-	if (sv->peers == NULL || key == 0)
-		return 0;
-	older = max != 0 ? peer_count_older(sv, key) : 0;
-	lock_shared(sv->shared);
-	if (max == 0 || peer_count(sv, key) + older < max) {
-		*place = w->nunused > 0 ? w->unused[--w->nunused] :
-		    &sv->places[w->first + w->used++];
-		**place = key;
-		peer_add(sv, key);
-	}
-	unlock_shared(sv->shared);
-	return *place != NULL ? 0 : -1;
-}
-
-static void
-leave_place(struct worker *w, volatile uint64_t *place, uint64_t key)
-{
-	if (place == NULL)
-		return;
-	lock_shared(w->service->shared);
-	peer_remove(w->service, key);
-	*place = 0;
-	unlock_shared(w->service->shared);
-	w->unused[w->nunused++] = place;
-}
-
-/*
- * The row for such lines, which may be a free one; NULL: none is left.  Reasons
- * are the same up to what they quote of the client's, or to their end.
- */
-static struct repeat *
-repeat_find(struct repeats *r, uint64_t key, const char *reason)
-{
-	size_t i, n = strcspn(reason, "\"") + 1;
-
-	if (n > REASON_SIZE - 1)
-		n = REASON_SIZE - 1;
-	for (i = 0; i < REPEATS_ALL; i++)
-		if (r->rows[i].logged == 0 || (r->rows[i].key == key &&
-		    strncmp(r->rows[i].reason, reason, n) == 0))
-			return &r->rows[i];
-	return NULL;
-}
-
-/* One more line: is it to be logged? */
-static int
-repeat_count(struct repeats *r, enum log_level level, uint64_t key,
-    const char *reason)
-{
-	struct repeat *row = repeat_find(r, key, reason);
-	int allowed = row != NULL && row->logged < REPEATS &&
-	    r->logged < REPEATS_ALL;
-
-	if (r->began == 0)
-		r->began = (uint64_t)clock_ms();
-	if (allowed && row->logged == 0) {
-		row->key = key;
-		row->level = level;
-		snprintf(row->reason, REASON_SIZE, "%s", reason);
-	}
-	r->logged += (uint64_t)allowed;
-	r->more += !allowed;
-	if (row != NULL && row->logged + (uint64_t)allowed > 0) {
-		row->logged += (uint64_t)allowed;
-		row->more += !allowed;
-	}
-	return allowed;
-}
-
-/*
- * When the period is over; INT64_MAX: it has not begun.  Another process may
- * have begun it a moment ago, but not for much later.
- */
-static int64_t
-repeats_until(const struct service *sv, int64_t now)
-{
-	const volatile struct repeats *r = &sv->shared->repeats;
-	uint64_t began = r->began;
-
-	if (began > (uint64_t)now + REPEATS_MS)
-		return now;
-	return began == 0 ? INT64_MAX : (int64_t)began + REPEATS_MS;
-}
-
-/* What was counted instead of being logged. */
-static void
-repeats_log(const struct repeats *r)
-{
-	uint64_t s = ((uint64_t)clock_ms() - r->began + 500) / 1000;
-	uint64_t others = r->more;
-	char text[ADDRESS_SIZE];
-	size_t i;
-
-	for (i = 0; i < REPEATS_ALL; i++) {
-		const struct repeat *row = &r->rows[i];
-
-		if (row->more == 0)
-			continue;
-		others -= row->more;
-		peer_text(row->key, text, sizeof(text));
-		log_at(row->level, "%s: and %llu more in %llu s: %.*s", text,
-		    (unsigned long long)row->more, (unsigned long long)s,
-		    REASON_SIZE - 1, row->reason);
-	}
-	if (others != 0)
-		log_notice("other addresses: and %llu more in %llu s",
-		    (unsigned long long)others, (unsigned long long)s);
-}
-
-/* If the period is over, or at once. */
-static void
-repeats_end(struct service *sv, int at_once)
-{
-	struct repeats *shared = &sv->shared->repeats, r;
-	int64_t now = clock_ms();
-
-	if (!at_once && now < repeats_until(sv, now))
-		return;
-	lock_shared(sv->shared);
-	r = *shared;
-	memset(shared, 0, sizeof(*shared));
-	unlock_shared(sv->shared);
-	if (r.more > 0)
-		repeats_log(&r);
-}
 
 /*
  * May a line be logged that says why a client was not served?  It was counted
@@ -3395,57 +1550,33 @@ static int
 may_log(struct worker *w, enum log_level level, uint64_t key,
     const char *reason)
 {
-	struct shared *shared = w->service->shared;
-	int allowed;
+	struct repeats *r = w->service->board.repeats;
 
-	if (level > logging.level || logging.level == LEVEL_DEBUG)
+	if (repeats_may_log(r, level, key, reason))
 		return 1;
-	repeats_end(w->service, 0);
-	lock_shared(shared);
-	allowed = repeat_count(&shared->repeats, level, key, reason);
-	unlock_shared(shared);
-	if (!allowed) {
-		w->repeats_until = repeats_until(w->service, clock_ms());
-		forward_wake(w->engine, w->repeats_until);
-	}
-	return allowed;
-}
-
-/* mode = poll: has no worker room for another connection? */
-static int
-is_full_house(const struct service *sv)
-{
-	uint64_t live = 0;
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++)
-		live += sv->counts[i].live;
-	return live >= (uint64_t)sv->cfg.number[MAX_CONNECTIONS];
-}
-
-/* All processes together say so now and then. */
-static void
-warn_full(const struct service *sv)
-{
-	uint64_t now = (uint64_t)clock_ms();
-	int due;
-
-	lock_shared(sv->shared);
-	due = sv->shared->warned == 0 ||
-	    now - sv->shared->warned >= FULL_EVERY_MS;
-	if (due)
-		sv->shared->warned = now;
-	unlock_shared(sv->shared);
-	if (due)
-		log_warning("max_connections reached: %lld; one more takes "
-		    "the place of a handshake older than %d s, or waits",
-		    (long long)sv->cfg.number[MAX_CONNECTIONS],
-		    FORWARD_DROP_MS / 1000);
+	w->repeats_until = repeats_until(r, clock_ms());
+	forward_wake(w->engine, w->repeats_until);
+	return 0;
 }
 
 /*
- * THE ENGINE'S CALLBACKS
+ * As many connections an address may have of this generation.  All are counted,
+ * as the next one may have a limit where this one has none.  Those that it
+ * still has of the generations before take part; these have few new ones, which
+ * were accepted before the reload and tell their address only now.
  */
+static uint64_t
+may_have(const struct service *sv, uint64_t key)
+{
+	uint64_t max = (uint64_t)sv->cfg.number[MAX_PER_IP], n = 0;
+	struct service *old;
+
+	if (max == 0)
+		return UINT64_MAX;
+	for (old = sv->older; old != NULL; old = old->older)
+		n += scoreboard_count(&old->board, key);
+	return n < max ? max - n : 0;
+}
 
 /* May one more connection come from its address? */
 static int
@@ -3453,7 +1584,8 @@ session_admit(struct session *ss)
 {
 	struct worker *w = ss->worker;
 
-	if (take_place(w, ss->key, &ss->place) == 0)
+	if (scoreboard_enter(&w->service->board, &w->share, ss->key,
+	    may_have(w->service, ss->key), &ss->place) == 0)
 		return 0;
 	ss->over = 1;
 	w->counts->over++;
@@ -3530,16 +1662,17 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 	if (++w->counts->live > w->peak)
 		w->peak = w->counts->live;
 	log_debug("%s accepted", ss->peer);
-	if (w->service->nlisteners > 0 && w->counts->live == w->share &&
-	    is_full_house(w->service))
-		warn_full(w->service);
+	if (w->service->nlisteners > 0 && w->counts->live == w->share.n &&
+	    scoreboard_is_full(&w->service->board))
+		scoreboard_warn_full(&w->service->board, FORWARD_DROP_MS);
 	return ss;
 err:
 	if (may_log(w, LEVEL_WARNING, peer_key(&peer.sa), "out of memory"))
 		log_warning("a connection was turned away: out of memory");
 	w->counts->lost++;
 	if (ss != NULL) {
-		leave_place(w, ss->place, ss->key);
+		scoreboard_leave(&w->service->board, &w->share, ss->key,
+		    ss->place);
 		free(ss->peer);
 	}
 	free(ss);
@@ -3816,7 +1949,7 @@ session_closed(void *conn, const struct forward_end *end)
 		command_close(ss->command);
 		commands_reap(w);
 	}
-	leave_place(w, ss->place, ss->key);
+	scoreboard_leave(&w->service->board, &w->share, ss->key, ss->place);
 	tls_free(ss->tls);
 	proxy_free(ss);
 	free(ss->ends);
@@ -3849,7 +1982,7 @@ worker_full(void *arg)
 {
 	const struct worker *w = arg;
 
-	return is_full_house(w->service);
+	return scoreboard_is_full(&w->service->board);
 }
 
 /*
@@ -3868,6 +2001,12 @@ static const char *const writers[] = {
 	"another group"
 };
 
+/* Whom the workers run as. */
+struct files_user {
+	uid_t	 uid;
+	gid_t	 gid;
+};
+
 /* The directory that a file is in. */
 struct place {
 	char	 directory[PATH_MAX];	/* without links */
@@ -3877,22 +2016,22 @@ struct place {
 };
 
 static int
-is_ours(const struct stat *st)
+files_is_ours(const struct stat *st)
 {
 	return st->st_uid == 0 || st->st_uid == geteuid();
 }
 
 static enum writer
-writer_of(const struct service *sv, const struct stat *st)
+writer_of(struct files_user user, const struct stat *st)
 {
 	int by_group = (st->st_mode & S_IWGRP) != 0;
 
-	if (sv->uid != geteuid() && (st->st_uid == sv->uid ||
-	    (by_group && st->st_gid == sv->gid)))
+	if (user.uid != geteuid() && (st->st_uid == user.uid ||
+	    (by_group && st->st_gid == user.gid)))
 		return WORKERS_USER;
 	if (!(st->st_mode & S_ISVTX) && (st->st_mode & S_IWOTH))
 		return ANYBODY;
-	if (!is_ours(st))
+	if (!files_is_ours(st))
 		return ANOTHER_USER;
 	if (!(st->st_mode & S_ISVTX) && by_group && st->st_gid != 0 &&
 	    st->st_gid != getegid())
@@ -3908,7 +2047,7 @@ is_refused(enum writer w)
 
 /* One more directory on the way: the first counts, unless one is worse. */
 static void
-look_at(const struct service *sv, const char *directory, struct place *p)
+look_at(struct files_user user, const char *directory, struct place *p)
 {
 	enum writer w = NOBODY_ELSE;
 	struct stat st;
@@ -3916,10 +2055,10 @@ look_at(const struct service *sv, const char *directory, struct place *p)
 	/* Who made a link may lead it elsewhere; its mode says nothing. */
 	if (lstat(directory, &st) == 0 && S_ISLNK(st.st_mode)) {
 		st.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
-		w = writer_of(sv, &st);
+		w = writer_of(user, &st);
 	}
 	if (w == NOBODY_ELSE && stat(directory, &st) == 0) {
-		w = writer_of(sv, &st);
+		w = writer_of(user, &st);
 		p->is_open &= (st.st_mode & S_IXOTH) != 0;
 	}
 	if (w == NOBODY_ELSE || is_refused(p->writer) ||
@@ -3930,14 +2069,14 @@ look_at(const struct service *sv, const char *directory, struct place *p)
 }
 
 static void
-look_along(const struct service *sv, const char *path, struct place *p)
+look_along(struct files_user user, const char *path, struct place *p)
 {
 	size_t n = 0;
 
 	snprintf(p->directory, sizeof(p->directory), "%s",
 	    *path == '/' ? "/" : ".");
 	for (;;) {
-		look_at(sv, p->directory, p);
+		look_at(user, p->directory, p);
 		n += 1 + strcspn(path + n + 1, "/");
 		if (path[n] == '\0')
 			break;
@@ -3952,17 +2091,18 @@ look_along(const struct service *sv, const char *path, struct place *p)
  * replaced.  One that can't be looked at keeps the file from being opened, too.
  */
 static const char *
-find_place(const struct service *sv, const char *path, struct place *p)
+find_place(struct files_user user, const char *path, struct place *p)
 {
 	static char text[PATH_MAX + 64];
 	char real[PATH_MAX];
 
 	p->writer = NOBODY_ELSE;
+	p->culprit[0] = '\0';
 	p->is_open = 1;
-	look_along(sv, path, p);
+	look_along(user, path, p);
 	if (realpath(p->directory, real) != NULL) {
-		look_along(sv, real, p);
-		look_at(sv, real, p);
+		look_along(user, real, p);
+		look_at(user, real, p);
 		snprintf(p->directory, sizeof(p->directory), "%s", real);
 	}
 	snprintf(text, sizeof(text), "%s can write to the directory %s",
@@ -3976,7 +2116,7 @@ file_fault(int option, const struct stat *st)
 {
 	if (S_ISLNK(st->st_mode) || (S_ISREG(st->st_mode) && st->st_nlink > 1))
 		return "it is a link";
-	if (!is_ours(st))
+	if (!files_is_ours(st))
 		return "it belongs to another user";
 	if (S_ISREG(st->st_mode) || (option == LOG &&
 	    (S_ISFIFO(st->st_mode) || S_ISCHR(st->st_mode))))
@@ -3986,11 +2126,11 @@ file_fault(int option, const struct stat *st)
 
 /* Why it can't be opened, or is not to be; or NULL.  Nothing is made. */
 static const char *
-path_fault(const struct service *sv, int option, const char *path)
+files_fault(struct files_user user, int option, const char *path)
 {
 	int is_read = option == TICKET_KEYS;	/* and may be a link */
 	struct place place;
-	const char *why = find_place(sv, path, &place);
+	const char *why = find_place(user, path, &place);
 	struct stat st;
 
 	if (is_refused(place.writer))
@@ -4000,7 +2140,7 @@ path_fault(const struct service *sv, int option, const char *path)
 	if ((is_read ? stat : lstat)(path, &st) == 0) {
 		if ((why = file_fault(option, &st)) != NULL)
 			return why;
-		if (is_read && is_refused(writer_of(sv, &st)))
+		if (is_read && is_refused(writer_of(user, &st)))
 			return "others can write to it";
 	} else if (errno == ENOENT)
 		path = place.directory;
@@ -4037,7 +2177,8 @@ path_of(int option, const char *text)
  * what they can replace, though that may be as it was meant to be.
  */
 static int
-check_files(const struct service *sv, enum log_level level)
+files_check(const struct config *cfg, struct files_user user,
+    enum log_level level)
 {
 	static const int checked[] = {
 		ACCEPT, TICKET_KEYS, PIDFILE, LOG, STATS_FILE
@@ -4049,15 +2190,15 @@ check_files(const struct service *sv, enum log_level level)
 	int r = 0;
 
 	for (i = 0; i < sizeof(checked) / sizeof(checked[0]); i++) {
-		for (v = sv->cfg.given[checked[i]]; v != NULL; v = v->next) {
+		for (v = cfg->given[checked[i]]; v != NULL; v = v->next) {
 			if ((path = path_of(checked[i], v->text)) == NULL)
 				continue;
 			if (level == LEVEL_ERROR &&
-			    sv->cfg.is_wrong[checked[i]])
+			    cfg->is_wrong[checked[i]])
 				continue;
 			why = level == LEVEL_ERROR ?
-			    path_fault(sv, checked[i], path) :
-			    find_place(sv, path, &place);
+			    files_fault(user, checked[i], path) :
+			    find_place(user, path, &place);
 			if (why == NULL)
 				continue;
 			log_at(level, "%s: %s %s: %s", v->where,
@@ -4071,9 +2212,11 @@ check_files(const struct service *sv, enum log_level level)
 
 /* Secrets that more than their owner and group can read. */
 static void
-warn_of_readers(const struct service *sv)
+files_warn_of_readers(const struct config *cfg)
 {
-	const int secrets[] = { sv->cfg.given[KEY] != NULL ? KEY : CERT,
+	/* Who can write there is another question. */
+	const struct files_user nobody = { geteuid(), getegid() };
+	const int secrets[] = { cfg->given[KEY] != NULL ? KEY : CERT,
 	    KEY_PASSWORD_FILE, TICKET_KEYS };
 	struct place place;
 	const struct value *v;
@@ -4082,11 +2225,11 @@ warn_of_readers(const struct service *sv)
 	size_t i;
 
 	for (i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++) {
-		for (v = sv->cfg.given[secrets[i]]; v != NULL; v = v->next) {
+		for (v = cfg->given[secrets[i]]; v != NULL; v = v->next) {
 			if (realpath(v->text, path) == NULL ||
 			    stat(path, &st) == -1)
 				continue;
-			find_place(sv, path, &place);
+			find_place(nobody, path, &place);
 			if (place.is_open && (st.st_mode & S_IRWXO) != 0)
 				log_warning("%s: %s %s: other users have "
 				    "access to it (mode %04o)", v->where,
@@ -4098,16 +2241,19 @@ warn_of_readers(const struct service *sv)
 
 /* A file that is not there yet, to write to; NULL with errno. */
 static FILE *
-open_new(const char *name, mode_t mode)
+files_create(const char *name, mode_t mode)
 {
 	int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW |
 	    O_CLOEXEC, mode);
 	FILE *fp = NULL;
+	int saved;
 
 	if (fd != -1 && (fchmod(fd, mode) == -1 ||
 	    (fp = fdopen(fd, "w")) == NULL)) {
+		saved = errno;
 		unlink(name);
-		close_failed(fd);
+		close(fd);
+		errno = saved;
 	}
 	return fp;
 }
@@ -4117,10 +2263,11 @@ open_new(const char *name, mode_t mode)
  * FIFO that nobody reads yet can only be opened while somebody does.
  */
 static int
-open_file(const struct service *sv, int option, int flags, mode_t mode)
+files_open(const struct config *cfg, struct files_user user, int option,
+    int flags, mode_t mode)
 {
-	const char *name = config_text(&sv->cfg, option);
-	const char *why = path_fault(sv, option, name);
+	const char *name = config_text(cfg, option);
+	const char *why = files_fault(user, option, name);
 	int fd = -1, reader = -1;
 	struct stat st;
 
@@ -4137,11 +2284,21 @@ open_file(const struct service *sv, int option, int flags, mode_t mode)
 		    file_fault(option, &st);
 	if (why == NULL)
 		return fd;
-	log_error("%s: %s %s: %s", config_where(&sv->cfg, option),
+	log_error("%s: %s %s: %s", config_where(cfg, option),
 	    options[option].name, name, why);
 	if (fd != -1)
 		close(fd);
 	return -1;
+}
+
+/*
+ * THE LOG, OPENED
+ */
+
+static struct files_user
+workers_user(const struct service *sv)
+{
+	return (struct files_user){ sv->uid, sv->gid };
 }
 
 /* To where it says, anew if it is a file; -1: as before, with a sentence. */
@@ -4161,7 +2318,8 @@ log_open(const struct service *sv)
 	else if (stream != 0)
 		fd = stream == logging.stream ? logging.fd :
 		    log_open_stream(stream);
-	else if ((fd = open_file(sv, LOG, O_WRONLY | O_APPEND, 0640)) == -1)
+	else if ((fd = files_open(&sv->cfg, workers_user(sv), LOG,
+	    O_WRONLY | O_APPEND, 0640)) == -1)
 		return -1;
 	log_to(fd, stream);
 	logging.is_ours = strcmp(to, "stderr") != 0;
@@ -4186,7 +2344,7 @@ remove_stale(const struct address *a)
 	if (fd == -1)
 		return;
 	if (lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-	    is_ours(&st) && connect(fd, (const struct sockaddr *)&a->sa,
+	    files_is_ours(&st) && connect(fd, (const struct sockaddr *)&a->sa,
 	    a->len) == -1 && errno == ECONNREFUSED)
 		unlink(un->sun_path);
 	close(fd);
@@ -5239,7 +3397,7 @@ load_kernel(struct service *sv)
  */
 
 static size_t
-count_seats(const struct config *cfg, int inetd)
+count_slots(const struct config *cfg, int inetd)
 {
 	size_t max = (size_t)cfg->number[MAX_CONNECTIONS];
 	size_t n = (size_t)cfg->number[WORKERS];
@@ -5259,17 +3417,6 @@ count_seats(const struct config *cfg, int inetd)
 	return n > 0 ? n : 1;
 }
 
-/* How many of all connections are a slot's, and those before are others'. */
-static size_t
-share_of(const struct service *sv, size_t slot, size_t *before)
-{
-	size_t max = (size_t)sv->cfg.number[MAX_CONNECTIONS];
-	size_t each = max / sv->nslots, rest = max % sv->nslots;
-
-	*before = each * slot + (slot < rest ? slot : rest);
-	return each + (slot < rest);
-}
-
 /* Descriptors for as many connections as a worker may have. */
 static rlim_t
 descriptors_of(const struct service *sv, size_t slot)
@@ -5277,7 +3424,7 @@ descriptors_of(const struct service *sv, size_t slot)
 	rlim_t each = sv->cfg.command != NULL ? 3 : 2;
 	size_t before;
 
-	return share_of(sv, slot, &before) * each + SPARE_FDS;
+	return scoreboard_share(&sv->board, slot, &before) * each + SPARE_FDS;
 }
 
 /* The first worker may have most, or the master, which has all their lines. */
@@ -5289,7 +3436,7 @@ raise_limit(const struct service *sv)
 	struct rlimit l;
 
 	for (old = sv; old != NULL; old = old->older)
-		lines += old == sv ? old->nseats : old->nworkers + 1;
+		lines += old == sv ? old->workers.nslots : old->workers.n + 1;
 	if (need < lines)
 		need = lines;
 	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
@@ -5302,123 +3449,17 @@ raise_limit(const struct service *sv)
 		    (unsigned long long)l.rlim_cur);
 }
 
-static void
-close_fd(int *fd)
-{
-	if (*fd != -1)
-		close(*fd);
-	*fd = -1;
-}
-
-/* A file in memory; then, of that size for good.  -1 with errno. */
-#ifdef __linux__
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL	8u
-#endif
-
-static int
-memory_file(void)
-{
-	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-	int fd = memfd_create("tunnel", flags | MFD_NOEXEC_SEAL);
-
-	/* Before Linux 6.3, which may have been told to insist on it. */
-	return fd == -1 && errno == EINVAL ? memfd_create("tunnel", flags) :
-	    fd;
-}
-
-static int
-memory_seal(int fd, int writable)
-{
-	return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW |
-	    F_SEAL_SEAL | (writable ? 0 : F_SEAL_WRITE));
-}
-
-#else
-
-static int
-memory_file(void)
-{
-	errno = ENOSYS;
-	return -1;
-}
-
-static int
-memory_seal(int fd, int writable)
-{
-	(void)fd;
-	(void)writable;
-	return -1;
-}
-
-#endif
-
-/*
- * Memory that processes share, or MAP_FAILED.  *fd is what another program can
- * be handed it by, or -1 where there is no such thing, or no need (NULL).
- */
-static void *
-share_memory(size_t size, int *fd)
-{
-	int flags = MAP_SHARED;
-
-	if (fd != NULL && (*fd = memory_file()) != -1 &&
-	    (ftruncate(*fd, (off_t)size) == -1 || memory_seal(*fd, 1) == -1))
-		close_fd(fd);
-	if (fd == NULL || *fd == -1)
-		flags |= MAP_ANONYMOUS;
-	return mmap(NULL, size, PROT_READ | PROT_WRITE, flags,
-	    fd != NULL ? *fd : -1, 0);
-}
-
-/* How much of it there is to be. */
-static void
-measure_shared(struct service *sv, int inetd)
-{
-	size_t nplaces = 0;
-
-	if (!inetd) {
-		nplaces = (size_t)sv->cfg.number[MAX_CONNECTIONS];
-		/* At most half full, or it would take long to find a row. */
-		for (sv->npeers = 2; sv->npeers < 2 * nplaces;)
-			sv->npeers *= 2;
-	}
-	sv->shared_size = sizeof(*sv->shared) + nplaces * sizeof(*sv->places) +
-	    sv->npeers * sizeof(*sv->peers) + sv->nslots * sizeof(*sv->counts);
-}
-
-/* What is where in there, and seats that are empty. */
-static void
-lay_out(struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++)
-		sv->seats[i] = empty_seat;
-	sv->counts = sv->shared->counts;
-	if (sv->npeers > 0) {
-		sv->peers = (void *)(sv->counts + sv->nslots);
-		sv->places = (void *)(sv->peers + sv->npeers);
-	}
-}
-
 /* The places of the workers, and what they share with the master. */
 static int
-make_seats(struct service *sv, int inetd)
+make_workers(struct service *sv, int inetd)
 {
-	sv->nseats = sv->nslots = count_seats(&sv->cfg, inetd);
-	measure_shared(sv, inetd);
-	sv->shared = share_memory(sv->shared_size, inetd ? NULL :
-	    &sv->shared_fd);
-	sv->seats = calloc(sv->nseats, sizeof(*sv->seats));
-	if (sv->shared == MAP_FAILED || sv->seats == NULL ||
-	    getentropy(&sv->secret, sizeof(sv->secret)) == -1) {
+	size_t n = count_slots(&sv->cfg, inetd);
+
+	if (workers_new(&sv->workers, n) == -1 || scoreboard_new(&sv->board,
+	    (size_t)sv->cfg.number[MAX_CONNECTIONS], n, inetd) == -1) {
 		log_error("%s", strerror(errno));
 		return -1;
 	}
-	sv->secret |= 1;
-	lay_out(sv);
 	return 0;
 }
 
@@ -5458,7 +3499,7 @@ pool_new(size_t entries, int with_clients, int inetd)
 	p->with_clients = with_clients;
 	p->size = tls_sessions_size(entries, with_clients);
 	p->fd = -1;
-	p->memory = share_memory(p->size, inetd ? NULL : &p->fd);
+	p->memory = memory_share(p->size, inetd ? NULL : &p->fd);
 	if (p->memory != MAP_FAILED)
 		p->sessions = tls_sessions_new(p->memory, entries,
 		    with_clients);
@@ -5524,10 +3565,8 @@ service_free(struct service *sv)
 	if (sv == NULL)
 		return;
 	service_close(sv);
-	if (sv->shared != MAP_FAILED)
-		munmap(sv->shared, sv->shared_size);
-	close_fd(&sv->shared_fd);
-	free(sv->seats);
+	scoreboard_free(&sv->board);
+	workers_free(&sv->workers);
 	free(sv);
 }
 
@@ -5536,7 +3575,7 @@ service_free(struct service *sv)
 static int
 step_configure(struct service *sv, const struct arguments *a)
 {
-	int r = configure(&sv->cfg, a);
+	int r = arguments_configure(a, &sv->cfg);
 
 	return load_tls(&sv->tls, &sv->cfg) == -1 ? -1 : r;
 }
@@ -5568,7 +3607,8 @@ step_privileges(struct service *sv, const struct arguments *a)
 	int r = load_privileges(sv);
 
 	(void)a;
-	return check_files(sv, LEVEL_ERROR) == -1 ? -1 : r;
+	return files_check(&sv->cfg, workers_user(sv), LEVEL_ERROR) == -1 ?
+	    -1 : r;
 }
 
 /*
@@ -5611,9 +3651,7 @@ service_alloc(const struct arguments *a)
 		free(sv);
 		return NULL;
 	}
-	sv->shared = MAP_FAILED;
-	sv->shared_fd = -1;
-	sv->deadline = INT64_MAX;
+	sv->board = (struct scoreboard)SCOREBOARD_NONE;
 	sv->files = &a->files;
 	sv->core = &a->core;
 	sv->file = a->file;
@@ -5639,11 +3677,11 @@ service_new(const struct arguments *a, const struct service *old)
 	if (service_load(sv, a, old == NULL) == -1)
 		goto err;
 	errno = 0;
-	if (make_seats(sv, a->inetd) == -1 ||
+	if (make_workers(sv, a->inetd) == -1 ||
 	    make_pool(sv, old, a->inetd) == -1)
 		goto err;
 	if (old != NULL)
-		sv->shared->warned = old->shared->warned;
+		scoreboard_follow(&sv->board, &old->board);
 	return sv;
 err:
 	saved = errno;
@@ -5783,7 +3821,7 @@ accept_last(struct worker *w)
 static void
 worker_drain(struct worker *w, int64_t ms, int is_cut)
 {
-	if (!w->stopping && w->service->shared->stops && !is_cut)
+	if (!w->stopping && scoreboard_stops(&w->service->board) && !is_cut)
 		accept_last(w);
 	forward_drain(w->engine, ms);
 	if (w->stopping)
@@ -5838,7 +3876,7 @@ worker_woken(void *arg)
 		forward_list(w->engine);
 	if (w->repeats_until != 0 && clock_ms() >= w->repeats_until) {
 		w->repeats_until = 0;
-		repeats_end(w->service, 0);
+		repeats_end(w->service->board.repeats, 0);
 	}
 	if (w->repeats_until != 0)
 		forward_wake(w->engine, w->repeats_until);
@@ -5869,7 +3907,7 @@ worker_engine(struct worker *w)
 	struct forward_params params = {
 		.calls = &calls,
 		.arg = w,
-		.max_connections = (unsigned)w->share,
+		.max_connections = (unsigned)w->share.n,
 		.open_ms = number[HANDSHAKE_TIMEOUT],
 		.dial_ms = number[CONNECT_TIMEOUT],
 		.idle_ms = number[IDLE_TIMEOUT],
@@ -5937,10 +3975,11 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	const char *why = NULL;
 
 	w->service = sv;
-	w->counts = &sv->counts[slot];
-	w->share = share_of(sv, slot, &w->first);
-	if (sv->peers != NULL)
-		w->unused = calloc(w->share, sizeof(*w->unused));
+	w->counts = &sv->board.counts[slot];
+	w->share.n = scoreboard_share(&sv->board, slot, &w->share.first);
+	if (sv->board.peers != NULL)
+		w->share.unused = calloc(w->share.n,
+		    sizeof(*w->share.unused));
 	/* Whose members are no constants. */
 	w->proxied_ops = w->backend_ops = stream_plain;
 	w->proxied_ops.open = proxied_open;
@@ -5957,7 +3996,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 		log_connect_syslog();
 	if (set_apart(w, slot) == -1)
 		why = "descriptors";
-	else if (sv->peers != NULL && w->unused == NULL)
+	else if (sv->board.peers != NULL && w->share.unused == NULL)
 		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
 		why = forward_poller;
@@ -6014,12 +4053,329 @@ worker_free(struct worker *w)
 	struct command *c;
 
 	forward_free(w->engine);
-	free(w->unused);
+	free(w->share.unused);
 	while ((c = w->commands) != NULL) {
 		w->commands = c->next;
 		command_close(c);
 		free(c);
 	}
+}
+
+/*
+ * THE WORKERS
+ */
+
+int
+workers_new(struct workers *ws, size_t nslots)
+{
+	size_t i;
+
+	ws->deadline = INT64_MAX;
+	ws->nslots = nslots;
+	if ((ws->slots = calloc(nslots, sizeof(*ws->slots))) == NULL)
+		return -1;
+	for (i = 0; i < nslots; i++)
+		ws->slots[i] = empty_slot;
+	return 0;
+}
+
+/* In a child: what is left of them is nothing. */
+void
+workers_free(struct workers *ws)
+{
+	free(ws->slots);
+	ws->slots = NULL;
+	ws->nslots = 0;
+}
+
+size_t
+workers_next(struct workers *ws)
+{
+	while (ws->slots[ws->next % ws->nslots].pid != 0)
+		ws->next++;
+	return ws->next++ % ws->nslots;
+}
+
+struct slot *
+workers_find(const struct workers *ws, pid_t pid)
+{
+	size_t i;
+
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid == pid)
+			return &ws->slots[i];
+	return NULL;
+}
+
+void
+workers_clear(struct workers *ws, struct slot *slot)
+{
+	if (slot->control != -1)
+		close(slot->control);
+	*slot = empty_slot;
+	ws->n--;
+}
+
+/* Those that wait may begin, now that all have got there. */
+void
+workers_release(struct workers *ws)
+{
+	size_t i;
+
+	for (i = 0; i < ws->nslots; i++) {
+		struct slot *slot = &ws->slots[i];
+
+		if (slot->control != -1 && !slot->released)
+			send(slot->control, "", 1, MSG_NOSIGNAL);
+		slot->released = 1;
+	}
+}
+
+/* In a child, which writes to none of the slots: their pages stay shared. */
+void
+workers_close_channels(const struct workers *ws)
+{
+	size_t i;
+
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].control != -1)
+			close(ws->slots[i].control);
+}
+
+/* Those that wait are to leave, since not all have got there. */
+void
+workers_dismiss(struct workers *ws)
+{
+	size_t i;
+
+	workers_close_channels(ws);
+	for (i = 0; i < ws->nslots; i++)
+		ws->slots[i].control = -1;
+}
+
+/* Until those who were told to leave accept no more; but not for long. */
+void
+workers_await_deaf(const struct workers *ws)
+{
+	int64_t left, until = clock_ms() + DEAF_MS;
+	size_t i;
+	char byte;
+
+	for (i = 0; i < ws->nslots; i++) {
+		struct pollfd p = { .fd = ws->slots[i].control,
+		    .events = POLLIN };
+
+		left = until - clock_ms();
+		if (poll(&p, 1, left > 0 && p.fd != -1 ? (int)left : 0) == 1)
+			recv(p.fd, &byte, 1, MSG_DONTWAIT);
+	}
+}
+
+/* Has it got there? */
+static int
+is_ready(pid_t pid, int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	int n = poll(&p, 1, START_MS);
+	char byte;
+
+	if (n == 0)
+		log_warning("worker %d is not ready after %d s: killed",
+		    (int)pid, START_MS / 1000);
+	return n == 1 && read(fd, &byte, 1) == 1;
+}
+
+/*
+ * As fork(2), into a slot: in the child, *control is the channel to its master.
+ * If it is for a connection, it begins at once.
+ */
+pid_t
+workers_fork(struct workers *ws, size_t slot, int for_connection, int *control)
+{
+	int fds[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) == -1)
+		return -1;
+	if ((pid = fork()) == 0) {
+		close(fds[0]);
+		*control = fds[1];
+		return 0;
+	}
+	close_failed(fds[1]);
+	if (pid == -1)
+		return close_failed(fds[0]);
+	log_debug("worker %d started", (int)pid);
+	ws->slots[slot] = (struct slot){ .pid = pid, .control = fds[0],
+	    .row = (uint32_t)slot, .released = for_connection,
+	    .drop_at = for_connection ? clock_ms() + FORWARD_DROP_MS :
+	    INT64_MAX };
+	ws->n++;
+	return pid;
+}
+
+/* Until it is ready to begin; -1: it won't be, or can't be told to leave. */
+int
+workers_await_ready(const struct workers *ws, size_t slot)
+{
+	const struct slot *s = &ws->slots[slot];
+
+	if (!is_ready(s->pid, s->control)) {
+		kill(s->pid, SIGKILL);
+		return -1;
+	}
+	if (kill(s->pid, 0) == -1) {
+		log_error("a worker can't be told to leave: %s (with user, "
+		    "the master needs CAP_KILL)", strerror(errno));
+		return -1;
+	}
+	return 0;
+}
+
+/*
+ * How long to wait before the next try, after a failure.  Those that fail
+ * meanwhile are the same one.
+ */
+int64_t
+workers_failed(struct workers *ws)
+{
+	int64_t now = clock_ms(), ms = 0;
+
+	if (now < ws->retry_at)
+		return ws->retry_at - now;
+	if (now - ws->retry_at >= HEALTHY_MS)
+		ws->failures = 0;
+	if (ws->failures++ > 0)
+		ms = RETRY_MS << (ws->failures < 16 ? ws->failures - 2 : 14);
+	if (ms > RETRY_MAX_MS)
+		ms = RETRY_MAX_MS;
+	ws->retry_at = now + ms;
+	return ms;
+}
+
+int
+workers_are_full(const struct workers *ws)
+{
+	return ws->n == ws->nslots;
+}
+
+/*
+ * mode = fork, and full: the worker whose handshake goes on for longest, and
+ * that was not asked to make room just now; NULL: there is none.
+ */
+struct slot *
+workers_oldest_handshake(const struct workers *ws,
+    const struct scoreboard *b)
+{
+	struct slot *oldest = NULL;
+	const volatile struct counts *n;
+	size_t i;
+
+	for (i = 0; i < ws->nslots; i++) {
+		struct slot *slot = &ws->slots[i];
+
+		n = &b->counts[slot->row];
+		if (slot->pid != 0 && n->opened[0] + n->opened[1] == 0 &&
+		    (oldest == NULL || slot->drop_at < oldest->drop_at))
+			oldest = slot;
+	}
+	return oldest;
+}
+
+/* -1 with errno: EAGAIN if it does not take its orders; else, it has left. */
+int
+workers_tell(const struct slot *slot, const struct order *o, int fd)
+{
+	if (send_order(slot->control, o, fd) == -1)
+		return -1;
+	return kill(slot->pid, SIGHUP);
+}
+
+void
+workers_signal(const struct workers *ws, int sig)
+{
+	size_t i;
+
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid != 0)
+			kill(ws->slots[i].pid, sig);
+}
+
+/* Its workers are to be gone after as long; a deadline is never put off. */
+static void
+expect_end(struct workers *ws, int64_t ms)
+{
+	int64_t deadline = clock_ms() + ms + GRACE_MS;
+
+	if (deadline < ws->deadline)
+		ws->deadline = deadline;
+}
+
+/* Have its workers leave.  Connections may finish within ms; 0: no limit. */
+void
+workers_retire(struct workers *ws, int64_t ms)
+{
+	struct order o = { .what = DRAIN, .ms = ms };
+	size_t i;
+
+	if (ms != 0)
+		expect_end(ws, ms);
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid != 0 &&
+		    workers_tell(&ws->slots[i], &o, -1) == -1)
+			kill(ws->slots[i].pid, SIGTERM);
+}
+
+/* The same, and connections are cut. */
+void
+workers_abort(struct workers *ws)
+{
+	expect_end(ws, 0);
+	workers_signal(ws, SIGQUIT);
+}
+
+void
+workers_tell_log(const struct workers *ws, const struct order *o, int fd)
+{
+	size_t i;
+
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid != 0 &&
+		    workers_tell(&ws->slots[i], o, fd) == -1 &&
+		    errno == EAGAIN)
+			log_warning("worker %d does not hear of the log",
+			    (int)ws->slots[i].pid);
+}
+
+/* Of those who leave, the slots that are taken stay. */
+void
+workers_shrink(struct workers *ws)
+{
+	struct slot *slots;
+	size_t i, n = 0;
+
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid != 0)
+			ws->slots[n++] = ws->slots[i];
+	ws->nslots = n;
+	if (n > 0 && (slots = realloc(ws->slots, n * sizeof(*slots))) != NULL)
+		ws->slots = slots;
+}
+
+/* Those who should have left, and did not. */
+void
+workers_kill_late(struct workers *ws)
+{
+	size_t i;
+
+	if (ws->deadline > clock_ms())
+		return;
+	ws->deadline = INT64_MAX;
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid != 0)
+			log_warning("worker %d does not leave: killed",
+			    (int)ws->slots[i].pid);
+	workers_signal(ws, SIGKILL);
 }
 
 /*
@@ -6074,11 +4430,13 @@ stats_sum(const struct stats *st, const struct service *live,
 
 	*sum = st->ended;
 	for (sv = live; sv != NULL; sv = sv->older) {
-		for (i = 0; i < sv->nseats; i++)
-			if (sv->seats[i].pid != 0)
+		const struct workers *ws = &sv->workers;
+
+		for (i = 0; i < ws->nslots; i++)
+			if (ws->slots[i].pid != 0)
 				counts_add(sum,
-				    &sv->counts[sv->seats[i].slot]);
-		workers += sv->nworkers;
+				    &sv->board.counts[ws->slots[i].row]);
+		workers += ws->n;
 	}
 	return workers;
 }
@@ -6297,7 +4655,7 @@ static const char *
 stats_write(const struct stats *st, const struct service *live,
     const char *path)
 {
-	const char *why = path_fault(live, STATS_FILE, path);
+	const char *why = files_fault(workers_user(live), STATS_FILE, path);
 	char fresh[PATH_MAX];
 	FILE *fp;
 	int n;
@@ -6308,7 +4666,7 @@ stats_write(const struct stats *st, const struct service *live,
 	if ((size_t)n >= sizeof(fresh))
 		return strerror(ENAMETOOLONG);
 	unlink(fresh);			/* one that was never finished */
-	if ((fp = open_new(fresh, 0644)) == NULL)
+	if ((fp = files_create(fresh, 0644)) == NULL)
 		return strerror(errno);
 	print_stats(fp, st, live);
 	if (fclose(fp) == 0 && rename(fresh, path) == 0)
@@ -6519,61 +4877,6 @@ may_begin(int line)
 	return write(line, "", 1) == 1 && read(line, &byte, 1) == 1;
 }
 
-/* Those that wait may begin, now that all have got there. */
-static void
-begin(struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++) {
-		struct seat *seat = &sv->seats[i];
-
-		if (seat->line != -1 && !seat->begun)
-			send(seat->line, "", 1, MSG_NOSIGNAL);
-		seat->begun = 1;
-	}
-}
-
-/* In a child, which writes to none of the seats: their pages stay shared. */
-static void
-close_lines(const struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++)
-		if (sv->seats[i].line != -1)
-			close(sv->seats[i].line);
-}
-
-/* Those that wait are to leave, since not all have got there. */
-static void
-hang_up(struct service *sv)
-{
-	size_t i;
-
-	close_lines(sv);
-	for (i = 0; i < sv->nseats; i++)
-		sv->seats[i].line = -1;
-}
-
-/* Until those who were told to leave accept no more; but not for long. */
-static void
-await_end_of_accepting(const struct service *sv)
-{
-	int64_t left, until = clock_ms() + DEAF_MS;
-	size_t i;
-	char byte;
-
-	for (i = 0; i < sv->nseats && sv->cfg.number[MODE] == POLL; i++) {
-		struct pollfd p = { .fd = sv->seats[i].line,
-		    .events = POLLIN };
-
-		left = until - clock_ms();
-		if (poll(&p, 1, left > 0 && p.fd != -1 ? (int)left : 0) == 1)
-			recv(p.fd, &byte, 1, MSG_DONTWAIT);
-	}
-}
-
 static void upgrade_leave(const struct master *);
 static int upgrade_tried(struct master *, pid_t, int);
 
@@ -6587,16 +4890,14 @@ leave_master(const struct master *m, struct service *sv,
 {
 	struct service *old;
 
-	close_lines(sv);
+	workers_close_channels(&sv->workers);
 	if (m->live != sv)
 		close_listeners(m->live, 0);
 	keep_none(sv);
 	for (old = sv->older; old != NULL; old = old->older) {
-		close_fd(&old->shared_fd);
-		close_lines(old);
-		free(old->seats);
-		old->seats = NULL;
-		old->nseats = 0;
+		close_fd(&old->board.fd);
+		workers_close_channels(&old->workers);
+		workers_free(&old->workers);
 		service_close(old);
 	}
 	if (sv->cfg.number[MODE] == FORK)
@@ -6607,7 +4908,7 @@ leave_master(const struct master *m, struct service *sv,
 		close(m->parent);
 	if (m->pidfile != -1)
 		close(m->pidfile);
-	close_fd(&sv->shared_fd);
+	close_fd(&sv->board.fd);
 	if (sv->pool != NULL)
 		close_fd(&sv->pool->fd);
 	upgrade_leave(m);
@@ -6652,160 +4953,77 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 		r = in != NULL || may_begin(w.line) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
-	sv->counts[slot].unlogged = logging.lost;
-	sv->counts[slot].unlogged_why = logging.why;
-	sv->counts[slot].unlogged_cut = logging.is_cut;
+	sv->board.counts[slot].unlogged = logging.lost;
+	sv->board.counts[slot].unlogged_why = logging.why;
+	sv->board.counts[slot].unlogged_cut = logging.is_cut;
 	exit(r);
 }
 
-/* Has it got there? */
-static int
-is_ready(pid_t pid, int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	int n = poll(&p, 1, START_MS);
-	char byte;
-
-	if (n == 0)
-		log_warning("worker %d is not ready after %d s: killed",
-		    (int)pid, START_MS / 1000);
-	return n == 1 && read(fd, &byte, 1) == 1;
-}
-
 /*
- * How long to wait before the next try, after a failure.  Those that fail
- * meanwhile are the same one.
- */
-static int64_t
-worker_failed(struct service *sv)
-{
-	int64_t now = clock_ms(), ms = 0;
-
-	if (now < sv->retry_at)
-		return sv->retry_at - now;
-	if (now - sv->retry_at >= HEALTHY_MS)
-		sv->failures = 0;
-	if (sv->failures++ > 0)
-		ms = RETRY_MS << (sv->failures < 16 ? sv->failures - 2 : 14);
-	if (ms > RETRY_MAX_MS)
-		ms = RETRY_MAX_MS;
-	sv->retry_at = now + ms;
-	return ms;
-}
-
-/*
- * Fork a worker into a seat.  If it is for a connection, it begins at once;
- * if not, wait until it is ready to.  -1: it could not be forked, or won't be.
+ * A worker for a slot: for a connection, which it begins to serve at once, or
+ * one that waits to be released.  -1: it could not be forked, or won't be
+ * ready.
  */
 static int
-start_worker(struct master *m, struct service *sv, size_t seat,
+start_worker(struct master *m, struct service *sv, size_t slot,
     const struct incoming *in)
 {
-	int line[2];
-	pid_t pid;
+	int control;
+	pid_t pid = workers_fork(&sv->workers, slot, in != NULL, &control);
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line) == -1)
-		return -1;
-	if ((pid = fork()) == 0) {
-		close(line[0]);
-		worker_main(m, sv, seat, in, line[1]);
-	}
-	close_failed(line[1]);
+	if (pid == 0)
+		worker_main(m, sv, slot, in, control);
 	if (pid == -1)
-		return close_failed(line[0]);
-	log_debug("worker %d started", (int)pid);
-	sv->seats[seat] = (struct seat){ .pid = pid, .line = line[0],
-	    .slot = (uint32_t)seat, .begun = in != NULL,
-	    .drop_at = in != NULL ? clock_ms() + FORWARD_DROP_MS :
-	    INT64_MAX };
-	sv->nworkers++;
-	if (in != NULL)
-		return 0;
-	if (!is_ready(pid, line[0])) {
-		kill(pid, SIGKILL);
 		return -1;
-	}
-	if (kill(pid, 0) == -1) {
-		log_error("a worker can't be told to leave: %s (with user, "
-		    "the master needs CAP_KILL)", strerror(errno));
-		return -1;
-	}
-	return 0;
+	return in != NULL ? 0 : workers_await_ready(&sv->workers, slot);
 }
 
 /*
- * One in each seat that is empty.  In fork mode just one, that has nothing to
+ * One in each slot that is empty.  In fork mode just one, that has nothing to
  * do, to see whether it would be able to.
  */
 static int
 start_workers(struct master *m, struct service *sv)
 {
-	size_t i, n = sv->cfg.number[MODE] == FORK ? 1 : sv->nseats;
+	size_t i, n = sv->cfg.number[MODE] == FORK ? 1 : sv->workers.nslots;
 
 	for (i = 0; i < n; i++) {
-		if (sv->seats[i].pid != 0 ||
+		if (sv->workers.slots[i].pid != 0 ||
 		    start_worker(m, sv, i, NULL) == 0)
 			continue;
-		if (sv->seats[i].pid == 0) {
+		if (sv->workers.slots[i].pid == 0) {
 			log_warning("no worker can be started: %s",
 			    strerror(errno));
-			worker_failed(sv);
+			workers_failed(&sv->workers);
 		}
 		return -1;
 	}
 	return 0;
 }
 
-/* mode = fork: may it serve another one, if there is a seat? */
+/* mode = fork: may it serve another one, if there is a slot? */
 static int
 may_serve(const struct master *m)
 {
 	return m->live->cfg.number[MODE] == FORK && !m->stopping &&
 	    clock_ms() >= m->starved_until &&
-	    clock_ms() >= m->live->retry_at;
+	    clock_ms() >= m->live->workers.retry_at;
 }
 
-static int
-is_full(const struct service *sv)
-{
-	return sv->nworkers == sv->nseats;
-}
-
-/*
- * mode = fork, and full: the worker whose handshake goes on for longest, and
- * that was not asked to make room just now; NULL: there is none.
- */
-static struct seat *
-oldest_handshake(const struct service *sv)
-{
-	struct seat *oldest = NULL;
-	const volatile struct counts *n;
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++) {
-		struct seat *seat = &sv->seats[i];
-
-		n = &sv->counts[seat->slot];
-		if (seat->pid != 0 && n->opened[0] + n->opened[1] == 0 &&
-		    (oldest == NULL || seat->drop_at < oldest->drop_at))
-			oldest = seat;
-	}
-	return oldest;
-}
-
-/* mode = fork: when there is a seat for one more; INT64_MAX: who knows. */
+/* mode = fork: when there is a slot for one more; INT64_MAX: who knows. */
 static int64_t
-seat_from(const struct master *m)
+slot_from(const struct master *m)
 {
-	const struct seat *seat;
+	const struct slot *slot;
 
 	if (!may_serve(m))
 		return INT64_MAX;
-	if (!is_full(m->live))
+	if (!workers_are_full(&m->live->workers))
 		return 0;
-	if ((seat = oldest_handshake(m->live)) == NULL)
+	if ((slot = workers_oldest_handshake(&m->live->workers,
+		    &m->live->board)) == NULL)
 		return INT64_MAX;
-	return seat->drop_at > m->ask_at ? seat->drop_at : m->ask_at;
+	return slot->drop_at > m->ask_at ? slot->drop_at : m->ask_at;
 }
 
 /* How many wait to be accepted, as far as the system tells. */
@@ -6829,37 +5047,29 @@ count_waiting(const struct service *sv)
 #define count_waiting(sv)	((size_t)0)
 #endif
 
-/* -1 with errno: EAGAIN if it does not take its orders; else, it has left. */
-static int
-tell_worker(const struct seat *seat, const struct order *o, int fd)
-{
-	if (send_order(seat->line, o, fd) == -1)
-		return -1;
-	return kill(seat->pid, SIGHUP);
-}
-
 /*
  * One worker for each that waits: each sees for itself whether its handshake
  * still goes on, and leaves if so.  After a while, others are asked, and in the
  * end the same ones: for a worker that was slow to start, it was too early.
  */
 static void
-ask_for_seats(struct master *m)
+ask_for_room(struct master *m)
 {
 	const struct order o = { .what = MAKE_ROOM };
 	size_t n = 1 + count_waiting(m->live);
 	int64_t now = clock_ms();
-	struct seat *seat;
+	struct slot *slot;
 
 	if (now < m->ask_at)
 		return;
 	m->ask_at = now + ASK_EVERY_MS;
 	for (n = n < ASK_AT_ONCE ? n : ASK_AT_ONCE; n > 0; n--) {
-		seat = oldest_handshake(m->live);
-		if (seat == NULL || seat->drop_at > now)
+		slot = workers_oldest_handshake(&m->live->workers,
+		    &m->live->board);
+		if (slot == NULL || slot->drop_at > now)
 			break;
-		seat->drop_at = now + FORWARD_DROP_MS;
-		tell_worker(seat, &o, -1);
+		slot->drop_at = now + FORWARD_DROP_MS;
+		workers_tell(slot, &o, -1);
 	}
 }
 
@@ -6900,21 +5110,18 @@ serve_waiting(struct master *m)
 
 	if (m->waiting.fd == -1 || !may_serve(m))
 		return;
-	if (is_full(sv)) {
-		ask_for_seats(m);
+	if (workers_are_full(&sv->workers)) {
+		ask_for_room(m);
 		return;
 	}
-	while (sv->seats[sv->next_seat % sv->nseats].pid != 0)
-		sv->next_seat++;
-	if (start_worker(m, sv, sv->next_seat % sv->nseats, &m->waiting) ==
+	if (start_worker(m, sv, workers_next(&sv->workers), &m->waiting) ==
 	    -1) {
 		starve(m);
 		return;
 	}
-	sv->next_seat++;
 	drop_waiting(m);
-	if (is_full(sv))
-		warn_full(sv);
+	if (workers_are_full(&sv->workers))
+		scoreboard_warn_full(&sv->board, FORWARD_DROP_MS);
 }
 
 /*
@@ -6935,21 +5142,17 @@ tell_unlogged(const volatile struct counts *n)
 
 /* Whoever sits there next finds it empty; what was counted is kept. */
 static void
-clear_seat(struct master *m, struct service *sv, struct seat *seat)
+clear_slot(struct master *m, struct service *sv, struct slot *slot)
 {
-	volatile struct counts *counts = &sv->counts[seat->slot];
-	size_t first, n = share_of(sv, seat->slot, &first);
+	volatile struct counts *counts = &sv->board.counts[slot->row];
 
 	counts_add(&m->stats.ended, counts);
 	tell_unlogged(counts);
 	m->stats.ended.lost += m->stats.ended.live;
 	m->stats.ended.live = 0;
 	memset((void *)counts, 0, sizeof(*counts));
-	peers_recount(sv, first, n);
-	if (seat->line != -1)
-		close(seat->line);
-	*seat = empty_seat;
-	sv->nworkers--;
+	scoreboard_vacate(&sv->board, slot->row);
+	workers_clear(&sv->workers, slot);
 }
 
 /*
@@ -6958,26 +5161,26 @@ clear_seat(struct master *m, struct service *sv, struct seat *seat)
  * is the same in all of them: that is slowed down.
  */
 static void
-worker_ended(struct master *m, struct service *sv, struct seat *seat,
+worker_ended(struct master *m, struct service *sv, struct slot *slot,
     int status)
 {
 	int is_poll = sv->cfg.number[MODE] == POLL;
-	int goes_on = sv == m->live && !m->stopping && sv->retry_at !=
+	int goes_on = sv == m->live && !m->stopping && sv->workers.retry_at !=
 	    INT64_MAX;		/* see go_on() */
-	pid_t pid = seat->pid;
+	pid_t pid = slot->pid;
 	char next[TEXT_SIZE] = "";
 	int64_t ms = 0;
 
-	clear_seat(m, sv, seat);
+	clear_slot(m, sv, slot);
 	if (goes_on && (is_poll || WIFSIGNALED(status)))
-		ms = worker_failed(sv);
+		ms = workers_failed(&sv->workers);
 	if (goes_on && is_poll)
 		snprintf(next, sizeof(next), "; another takes its place");
 	if (ms > 0)
 		snprintf(next, sizeof(next), "; another %s in %lld.%lld s "
 		    "(%u in a row)", is_poll ? "takes its place" :
 		    "may be started", (long long)ms / 1000,
-		    (long long)ms / 100 % 10, sv->failures);
+		    (long long)ms / 100 % 10, sv->workers.failures);
 	if (WIFSIGNALED(status))
 		log_warning("worker %d was killed by signal %d (%s)%s",
 		    (int)pid, WTERMSIG(status), strsignal(WTERMSIG(status)),
@@ -6993,18 +5196,16 @@ static void
 reap(struct master *m)
 {
 	struct service *sv;
+	struct slot *slot;
 	int status;
-	size_t i;
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		stats_reaped(&m->stats, pid, status);
 		for (sv = upgrade_tried(m, pid, status) ? NULL : m->live;
 		    sv != NULL; sv = sv->older)
-			for (i = 0; i < sv->nseats; i++)
-				if (sv->seats[i].pid == pid)
-					worker_ended(m, sv, &sv->seats[i],
-					    status);
+			if ((slot = workers_find(&sv->workers, pid)) != NULL)
+				worker_ended(m, sv, slot, status);
 	}
 }
 
@@ -7015,9 +5216,9 @@ free_services(struct master *m)
 	struct service *sv, **link = &m->live->older;
 
 	while ((sv = *link) != NULL) {
-		if (sv->nworkers == 0) {
+		if (sv->workers.n == 0) {
 			*link = sv->older;
-			repeats_end(sv, 1);
+			repeats_end(sv->board.repeats, 1);
 			service_free(sv);
 			malloc_trim(0);
 		} else
@@ -7025,87 +5226,27 @@ free_services(struct master *m)
 	}
 }
 
-static void
-signal_workers(const struct service *sv, int sig)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nseats; i++)
-		if (sv->seats[i].pid != 0)
-			kill(sv->seats[i].pid, sig);
-}
-
-/* Its workers are to be gone after as long; a deadline is never put off. */
-static void
-expect_end(struct service *sv, int64_t ms)
-{
-	int64_t deadline = clock_ms() + ms + GRACE_MS;
-
-	if (deadline < sv->deadline)
-		sv->deadline = deadline;
-}
-
-/* Have its workers leave.  Connections may finish within ms; 0: no limit. */
-static void
-retire(struct service *sv, int64_t ms)
-{
-	struct order o = { .what = DRAIN, .ms = ms };
-	size_t i;
-
-	if (ms != 0)
-		expect_end(sv, ms);
-	for (i = 0; i < sv->nseats; i++)
-		if (sv->seats[i].pid != 0 &&
-		    tell_worker(&sv->seats[i], &o, -1) == -1)
-			kill(sv->seats[i].pid, SIGTERM);
-}
-
-/* The same, and connections are cut. */
-static void
-cut(struct service *sv)
-{
-	expect_end(sv, 0);
-	signal_workers(sv, SIGQUIT);
-}
-
 /* Workers of all generations are to log where the master does now. */
 static void
 tell_log(const struct master *m)
 {
 	const struct service *sv;
-	size_t i;
 	int fd;
 	struct order o = log_order(&fd);
 
 	for (sv = m->live; sv != NULL; sv = sv->older)
-		for (i = 0; i < sv->nseats; i++)
-			if (sv->seats[i].pid != 0 &&
-			    tell_worker(&sv->seats[i], &o, fd) == -1 &&
-			    errno == EAGAIN)
-				log_warning("worker %d does not hear of the "
-				    "log", (int)sv->seats[i].pid);
-}
-
-static uint64_t
-count_live(const struct service *sv)
-{
-	uint64_t n = 0;
-	size_t i;
-
-	for (i = 0; i < sv->nslots; i++)
-		n += sv->counts[i].live;
-	return n;
+		workers_tell_log(&sv->workers, &o, fd);
 }
 
 /* Of all generations before; whom a new configuration does not concern. */
 static void
 tell_remaining(const struct service *old)
 {
-	uint64_t n = count_live(old), more = 0;
+	uint64_t n = scoreboard_live(&old->board), more = 0;
 	char text[TEXT_SIZE] = "";
 
 	while ((old = old->older) != NULL)
-		more += count_live(old);
+		more += scoreboard_live(&old->board);
 	if (more > 0)
 		snprintf(text, sizeof(text), ", and %llu under earlier ones",
 		    (unsigned long long)more);
@@ -7116,42 +5257,15 @@ tell_remaining(const struct service *old)
 }
 
 /*
- * What the master keeps of a generation that leaves: its memory, and a seat
- * for each worker that is left: process, line, and slot.
+ * What the master keeps of a generation that leaves: its memory, and a slot for
+ * each worker that is left.
  */
 static void
 let_go(struct service *sv)
 {
-	struct seat *seats;
-	size_t i, n = 0;
-
-	for (i = 0; i < sv->nseats; i++)
-		if (sv->seats[i].pid != 0)
-			sv->seats[n++] = sv->seats[i];
-	sv->nseats = n;
-	if (n > 0 && (seats = realloc(sv->seats, n * sizeof(*seats))) != NULL)
-		sv->seats = seats;
+	workers_shrink(&sv->workers);
 	service_close(sv);
 	malloc_trim(0);
-}
-
-/* Those who should have left, and did not. */
-static void
-kill_late(struct master *m)
-{
-	struct service *sv;
-	size_t i;
-
-	for (sv = m->live; sv != NULL; sv = sv->older) {
-		if (sv->deadline > clock_ms())
-			continue;
-		sv->deadline = INT64_MAX;
-		for (i = 0; i < sv->nseats; i++)
-			if (sv->seats[i].pid != 0)
-				log_warning("worker %d does not leave: "
-				    "killed", (int)sv->seats[i].pid);
-		signal_workers(sv, SIGKILL);
-	}
 }
 
 /* What is new, or gone. */
@@ -7198,8 +5312,8 @@ announce(const struct service *sv, const struct service *old)
 		else if (sandbox_lacks() != NULL)
 			log_notice("sandbox: %s", sandbox_lacks());
 	}
-	check_files(sv, LEVEL_WARNING);
-	warn_of_readers(sv);
+	files_check(&sv->cfg, workers_user(sv), LEVEL_WARNING);
+	files_warn_of_readers(&sv->cfg);
 }
 
 static void
@@ -7211,14 +5325,14 @@ say_version(void)
 static void
 notify_ready(const struct master *m, const char *but)
 {
-	const struct service *sv = m->live;
+	size_t n = m->live->workers.nslots;
 
-	if (sv->cfg.number[MODE] == FORK)
+	if (m->live->cfg.number[MODE] == FORK)
 		notify(m, "READY=1\nSTATUS=serving, a process for each "
 		    "connection%s", but);
 	else
-		notify(m, "READY=1\nSTATUS=serving, %zu worker%s%s",
-		    sv->nseats, sv->nseats == 1 ? "" : "s", but);
+		notify(m, "READY=1\nSTATUS=serving, %zu worker%s%s", n,
+		    n == 1 ? "" : "s", but);
 }
 
 /* What can't be changed while it runs. */
@@ -7245,8 +5359,8 @@ give_up(struct master *m, struct service *sv)
 {
 	close_listeners(sv, 1);
 	keep_none(m->live);
-	hang_up(sv);
-	cut(sv);
+	workers_dismiss(&sv->workers);
+	workers_abort(&sv->workers);
 	sv->older = m->live->older;
 	m->live->older = sv;
 	let_go(sv);
@@ -7303,9 +5417,9 @@ take_over_keys(struct master *m, const struct service *old)
 static void
 retire_all(struct service *old, int64_t ms)
 {
-	retire(old, ms);
+	workers_retire(&old->workers, ms);
 	while ((old = old->older) != NULL && ms != 0)
-		retire(old, ms);
+		workers_retire(&old->workers, ms);
 }
 
 /* All that is new is made, and is ready to serve; only then the old leaves. */
@@ -7335,9 +5449,10 @@ replace(struct master *m)
 	take_over_keys(m, old);
 	if (sv->cfg.number[MODE] == POLL)
 		drop_waiting(m);
-	begin(sv);
+	workers_release(&sv->workers);
 	retire_all(old, sv->cfg.number[RELOAD_TIMEOUT]);
-	await_end_of_accepting(old);
+	if (old->cfg.number[MODE] == POLL)
+		workers_await_deaf(&old->workers);
 	tell_remaining(old);
 	let_go(old);
 	return 0;
@@ -7371,7 +5486,7 @@ serve_last(struct master *m)
 
 	for (i = 0; i < sv->nlisteners; i++)
 		while (sv->listeners[i].address != NULL && may_serve(m) &&
-		    !is_full(sv) && clock_ms() < until &&
+		    !workers_are_full(&sv->workers) && clock_ms() < until &&
 		    accept_one(m, sv->listeners[i].fd))
 			serve_waiting(m);
 }
@@ -7388,15 +5503,15 @@ stop(struct master *m, int at_once)
 	serve_waiting(m);
 	if (!at_once && m->waiting.fd == -1)
 		serve_last(m);
-	m->live->shared->stops = 1;
+	scoreboard_stop(&m->live->board);
 	close_listeners(m->live, 1);
 	drop_waiting(m);
 	m->stopping = 1;
 	for (sv = m->live; sv != NULL; sv = sv->older) {
 		if (at_once)
-			cut(sv);
+			workers_abort(&sv->workers);
 		else
-			retire(sv, ms);
+			workers_retire(&sv->workers, ms);
 	}
 }
 
@@ -7409,7 +5524,7 @@ tell(struct master *m)
 	stats_say(&m->stats, m->live);
 	m->stats.write_at = 0;
 	for (sv = m->live; sv != NULL; sv = sv->older)
-		signal_workers(sv, SIGUSR1);
+		workers_signal(&sv->workers, SIGUSR1);
 }
 
 /*
@@ -7658,7 +5773,7 @@ carry_value(struct parcel *x, struct config *cfg, int option, struct value v)
 		x->bad = "a value has no name";
 	if (x->reads) {
 		if (x->bad == NULL && (option = option_find(name)) != -1)
-			values_add(&cfg->given[option], v.rank, v.where,
+			config_add(&cfg->given[option], v.rank, v.where,
 			    v.text);
 		free(v.where);
 		free(v.text);
@@ -7692,38 +5807,38 @@ carry_values(struct parcel *x, struct config *cfg)
 
 /* It is ours, and if it has ended, it waits for us to see that. */
 static void
-carry_seat(struct parcel *x, struct seat *seat, size_t nslots)
+carry_slot(struct parcel *x, struct slot *slot, size_t nrows)
 {
-	size_t slot = seat->slot;
+	size_t row = slot->row;
 	siginfo_t info;
 
-	carry_int(x, &seat->pid, 1, INT_MAX);
-	carry_fd(x, &seat->line);
-	carry_size(x, &slot, nslots - 1);
-	seat->slot = (uint32_t)slot;
-	carry_int(x, &seat->begun, 0, 1);
-	carry_number(x, &seat->drop_at, 0, INT64_MAX);
-	if (x->bad == NULL && waitid(P_PID, (id_t)seat->pid, &info,
+	carry_int(x, &slot->pid, 1, INT_MAX);
+	carry_fd(x, &slot->control);
+	carry_size(x, &row, nrows - 1);
+	slot->row = (uint32_t)row;
+	carry_int(x, &slot->released, 0, 1);
+	carry_number(x, &slot->drop_at, 0, INT64_MAX);
+	if (x->bad == NULL && waitid(P_PID, (id_t)slot->pid, &info,
 	    WEXITED | WNOHANG | WNOWAIT) == -1)
 		x->bad = "a worker is not ours";
 }
 
 static void
-carry_seats(struct parcel *x, struct service *sv)
+carry_workers(struct parcel *x, struct workers *ws, size_t nrows)
 {
-	size_t i, n = sv->nworkers;
+	size_t i, n = ws->n;
 
-	carry_size(x, &n, sv->nseats);
-	for (i = 0; i < sv->nseats && n > 0 && x->bad == NULL; i++, n--) {
-		while (!x->reads && sv->seats[i].pid == 0)
+	carry_size(x, &n, ws->nslots);
+	for (i = 0; i < ws->nslots && n > 0 && x->bad == NULL; i++, n--) {
+		while (!x->reads && ws->slots[i].pid == 0)
 			i++;
-		carry_size(x, &i, sv->nseats - 1);
-		if (x->bad == NULL && x->reads && sv->seats[i].pid != 0)
-			x->bad = "a seat is taken twice";
+		carry_size(x, &i, ws->nslots - 1);
+		if (x->bad == NULL && x->reads && ws->slots[i].pid != 0)
+			x->bad = "a slot is taken twice";
 		if (x->bad == NULL)
-			carry_seat(x, &sv->seats[i], sv->nslots);
+			carry_slot(x, &ws->slots[i], nrows);
 		if (x->reads)
-			sv->nworkers++;
+			ws->n++;
 	}
 	if (x->bad == NULL && n > 0)
 		x->bad = "there are too many workers";
@@ -7733,26 +5848,8 @@ carry_seats(struct parcel *x, struct service *sv)
 static void
 check_shared(struct parcel *x, int fd, size_t size)
 {
-	struct stat st;
-
-	if (x->bad == NULL && (fd == -1 || fstat(fd, &st) == -1 ||
-	    st.st_size != (off_t)size))
-		x->bad = "shared memory is of another size";
-}
-
-/* That memory; or MAP_FAILED. */
-static void *
-map_shared(struct parcel *x, int fd, size_t size)
-{
-	void *p;
-
-	check_shared(x, fd, size);
-	if (x->bad != NULL)
-		return MAP_FAILED;
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (p == MAP_FAILED)
-		x->bad = strerror(errno);
-	return p;
+	if (x->bad == NULL)
+		x->bad = memory_fault(fd, size);
 }
 
 /* As read: that of another service, or a new one for its memory. */
@@ -7775,7 +5872,7 @@ pool_take(struct parcel *x, const struct master *m, const struct pool *like)
 	*p = *like;
 	p->services = 1;
 	p->size = tls_sessions_size(p->entries, p->with_clients);
-	p->memory = map_shared(x, p->fd, p->size);
+	x->bad = memory_map(p->fd, p->size, &p->memory);
 	if (x->bad == NULL && (p->sessions = tls_sessions_new(p->memory,
 	    p->entries, p->with_clients)) == NULL)
 		x->bad = "out of memory";
@@ -7802,6 +5899,20 @@ carry_pool(struct parcel *x, const struct master *m, struct service *sv)
 		sv->pool = pool_take(x, m, &p);
 }
 
+static void
+carry_board(struct parcel *x, struct scoreboard *b)
+{
+	carry_size(x, &b->max, 1000000);
+	carry_size(x, &b->nrows, 1000000);
+	if (x->bad == NULL && (b->max == 0 || b->nrows == 0))
+		x->bad = "a number is out of range";
+	carry(x, &b->secret, sizeof(b->secret));
+	carry_fd(x, &b->fd);
+	if (x->bad == NULL)
+		x->bad = x->reads ? scoreboard_attach(b) :
+		    memory_fault(b->fd, b->size);
+}
+
 /* What the master has to know of a generation, to look after it. */
 static void
 carry_service(struct parcel *x, const struct master *m, struct service *sv)
@@ -7814,25 +5925,16 @@ carry_service(struct parcel *x, const struct master *m, struct service *sv)
 	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
 		carry_number(x, &sv->cfg.number[numbers[i]], 0, INT64_C(1) <<
 		    40);
-	carry_size(x, &sv->nslots, 1000000);
-	if (x->bad == NULL && sv->nslots == 0)
-		x->bad = "a number is out of range";
-	carry_size(x, &sv->nseats, sv->nslots);
-	carry_number(x, &sv->deadline, 0, INT64_MAX);
-	carry(x, &sv->secret, sizeof(sv->secret));
-	carry_fd(x, &sv->shared_fd);
+	carry_board(x, &sv->board);
+	carry_size(x, &sv->workers.nslots, sv->board.nrows);
+	carry_number(x, &sv->workers.deadline, 0, INT64_MAX);
 	if (x->reads) {
-		measure_shared(sv, 0);
-		sv->shared = map_shared(x, sv->shared_fd, sv->shared_size);
-		sv->seats = calloc(sv->nseats + 1, sizeof(*sv->seats));
-		if (x->bad == NULL && sv->seats == NULL)
+		if (workers_new(&sv->workers, sv->workers.nslots) == -1 &&
+		    x->bad == NULL)
 			x->bad = "out of memory";
-		if (x->bad == NULL)
-			lay_out(sv);
-	} else
-		check_shared(x, sv->shared_fd, sv->shared_size);
+	}
 	if (x->bad == NULL)
-		carry_seats(x, sv);
+		carry_workers(x, &sv->workers, sv->board.nrows);
 	if (x->bad == NULL)
 		carry_pool(x, m, sv);
 }
@@ -8042,7 +6144,7 @@ find_program(const char *name)
 	int n = 0;
 
 	if (strchr(name, '/') == NULL)
-		find_runnable(name, path, sizeof(path));
+		config_find_runnable(name, path, sizeof(path));
 	else if (name[0] == '/' || getcwd(own, sizeof(own)) != NULL)
 		n = snprintf(path, sizeof(path), "%s%s%s", own,
 		    name[0] == '/' ? "" : "/", name);
@@ -8399,23 +6501,10 @@ take_workers(struct service *sv, struct service *was)
 {
 	struct service made = *sv;
 
-	sv->seats = was->seats;
-	sv->nseats = was->nseats;
-	sv->nslots = was->nslots;
-	sv->nworkers = was->nworkers;
-	sv->shared = was->shared;
-	sv->shared_fd = was->shared_fd;
-	sv->shared_size = was->shared_size;
-	sv->counts = was->counts;
-	sv->peers = was->peers;
-	sv->npeers = was->npeers;
-	sv->places = was->places;
-	sv->secret = was->secret;
-	sv->deadline = was->deadline;
-	was->seats = made.seats;
-	was->shared = made.shared;
-	was->shared_fd = made.shared_fd;
-	was->shared_size = made.shared_size;
+	sv->workers = was->workers;
+	sv->board = was->board;
+	was->workers = made.workers;
+	was->board = made.board;
 }
 
 /*
@@ -8438,7 +6527,7 @@ go_on(struct master *m, struct arguments *a)
 			close_listeners(sv, 1);
 		service_free(sv);
 		keep_none(was);
-		was->retry_at = m->renew_at = INT64_MAX;
+		was->workers.retry_at = m->renew_at = INT64_MAX;
 		log_error("no worker will be started before a reload is "
 		    "right");
 	} else {
@@ -8461,14 +6550,15 @@ go_on(struct master *m, struct arguments *a)
 static void
 tell_failed(struct master *m, struct service *sv)
 {
+	const struct workers *ws = &sv->workers;
 	int status;
 	size_t i;
 
-	signal_workers(sv, SIGKILL);
-	for (i = 0; i < sv->nseats; i++)
-		if (sv->seats[i].pid != 0 && waitpid(sv->seats[i].pid,
+	workers_signal(ws, SIGKILL);
+	for (i = 0; i < ws->nslots; i++)
+		if (ws->slots[i].pid != 0 && waitpid(ws->slots[i].pid,
 		    &status, 0) != -1 && status != 0 && status != SIGKILL)
-			worker_ended(m, sv, &sv->seats[i], status);
+			worker_ended(m, sv, &ws->slots[i], status);
 }
 
 /* The new program: as at a reload. */
@@ -8636,19 +6726,20 @@ go_back(const struct arguments *a)
  */
 
 /* mode = poll: a worker that is missing, or whose loop is stuck; or NULL. */
-static const struct seat *
+static const struct slot *
 find_lifeless(const struct master *m)
 {
 	const struct service *sv = m->live;
+	const struct workers *ws = &sv->workers;
 	uint64_t now = (uint64_t)clock_ms();
 	size_t i;
 
-	for (i = 0; i < sv->nseats && sv->cfg.number[MODE] == POLL; i++) {
-		const struct seat *seat = &sv->seats[i];
+	for (i = 0; i < ws->nslots && sv->cfg.number[MODE] == POLL; i++) {
+		const struct slot *slot = &ws->slots[i];
 
-		if (seat->pid == 0 || now - sv->counts[seat->slot].beat >=
+		if (slot->pid == 0 || now - sv->board.counts[slot->row].beat >=
 		    (uint64_t)m->args->watchdog)
-			return seat;
+			return slot;
 	}
 	return NULL;
 }
@@ -8660,12 +6751,12 @@ find_lifeless(const struct master *m)
 static void
 beat(struct master *m)
 {
-	const struct seat *seat = m->stopping ? NULL : find_lifeless(m);
+	const struct slot *slot = m->stopping ? NULL : find_lifeless(m);
 
 	m->beat_at = clock_ms() + m->args->watchdog / 2;
-	if (seat == NULL)
+	if (slot == NULL)
 		notify(m, "WATCHDOG=1");
-	else if (seat->pid == 0)
+	else if (slot->pid == 0)
 		log_at(m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING,
 		    "watchdog: a worker is "
 		    "missing, so WATCHDOG=1 is not sent");
@@ -8673,8 +6764,8 @@ beat(struct master *m)
 		log_at(m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING,
 		    "watchdog: worker %d "
 		    "stands still, so WATCHDOG=1 is not sent",
-		    (int)seat->pid);
-	m->is_silent = seat != NULL;
+		    (int)slot->pid);
+	m->is_silent = slot != NULL;
 }
 
 /* To the next thing that is due. */
@@ -8692,18 +6783,19 @@ sleep_ms(const struct master *m)
 		until = m->upgrade.until;
 	if (m->starved_until > now && m->starved_until < until)
 		until = m->starved_until;
-	if (!m->stopping && (sv->cfg.number[MODE] == POLL ? !is_full(sv) :
-	    sv->retry_at > now) && sv->retry_at < until)
-		until = sv->retry_at;
+	if (!m->stopping && (sv->cfg.number[MODE] == POLL ?
+	    !workers_are_full(&sv->workers) : sv->workers.retry_at > now) &&
+	    sv->workers.retry_at < until)
+		until = sv->workers.retry_at;
 	if ((due = stats_due(&m->stats, sv)) < until)
 		until = due;
-	if ((due = seat_from(m)) < until && (due > now || m->waiting.fd != -1))
+	if ((due = slot_from(m)) < until && (due > now || m->waiting.fd != -1))
 		until = due;
 	for (; sv != NULL; sv = sv->older) {
-		if (sv->deadline < until)
-			until = sv->deadline;
-		if (sv->shared->repeats.more > 0 &&
-		    (due = repeats_until(sv, now)) < until)
+		if (sv->workers.deadline < until)
+			until = sv->workers.deadline;
+		if (sv->board.repeats->period.more > 0 &&
+		    (due = repeats_until(sv->board.repeats, now)) < until)
 			until = due;
 	}
 	return clock_timeout(now, until);
@@ -8723,7 +6815,7 @@ sleep_until_due(struct master *m)
 	    .tv_nsec = ms % 1000 * 1000000L };
 	nfds_t i, n = 0;
 
-	if (m->waiting.fd == -1 && seat_from(m) <= clock_ms())
+	if (m->waiting.fd == -1 && slot_from(m) <= clock_ms())
 		n = sv->nlisteners;
 	for (i = 0; i < n; i++)
 		p[i] = (struct pollfd){ .events = POLLIN, .fd =
@@ -8745,10 +6837,11 @@ refill(struct master *m)
 	struct service *sv = m->live;
 
 	if (m->stopping || sv->cfg.number[MODE] == FORK ||
-	    sv->nworkers == sv->nseats || clock_ms() < sv->retry_at)
+	    workers_are_full(&sv->workers) ||
+	    clock_ms() < sv->workers.retry_at)
 		return;
 	start_workers(m, sv);
-	begin(sv);
+	workers_release(&sv->workers);
 }
 
 /* Until the last worker has left. */
@@ -8757,7 +6850,7 @@ supervise(struct master *m)
 {
 	struct service *sv;
 
-	while (!m->stopping || m->live->nworkers > 0 ||
+	while (!m->stopping || m->live->workers.n > 0 ||
 	    m->live->older != NULL) {
 		sleep_until_due(m);
 		if (taken(&got_child))
@@ -8778,18 +6871,18 @@ supervise(struct master *m)
 		if (!m->stopping && clock_ms() >= m->renew_at)
 			renew_keys(m);
 		sv = m->live;
-		do
-			repeats_end(sv, 0);
-		while ((sv = sv->older) != NULL);
-		kill_late(m);
-		free_services(m);
+		do {
+			repeats_end(sv->board.repeats, 0);
+			workers_kill_late(&sv->workers);
+		} while ((sv = sv->older) != NULL);
+			free_services(m);
 		refill(m);
 		stats_turn(&m->stats, m->live);
 		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
 			beat(m);
 		upgrade_step(m);
 	}
-	repeats_end(m->live, 1);
+	repeats_end(m->live->board.repeats, 1);
 	stats_end(&m->stats);
 }
 
@@ -8941,7 +7034,8 @@ write_pidfile(struct master *m)
 
 	if (name == NULL)
 		return 0;
-	if ((fd = open_file(m->live, PIDFILE, O_RDWR, 0600)) == -1)
+	if ((fd = files_open(cfg, workers_user(m->live), PIDFILE, O_RDWR,
+	    0600)) == -1)
 		return -1;
 	fchmod(fd, 0600);	/* one that was left over */
 	if (lock_file(fd, name) == -1)
@@ -8973,7 +7067,7 @@ serve(struct master *m)
 	if (renew_keys(m) == 0 && start_workers(m, m->live) == 0) {
 		announce(m->live, NULL);
 		warn_daily(m);
-		begin(m->live);
+		workers_release(&m->live->workers);
 		notify_ready(m, "");
 		if (m->parent != -1 && write(m->parent, "", 1) == 1)
 			close(m->parent);
@@ -8981,8 +7075,8 @@ serve(struct master *m)
 	} else {
 		r = EXIT_FAILURE;
 		m->stopping = 1;
-		hang_up(m->live);
-		cut(m->live);
+		workers_dismiss(&m->live->workers);
+		workers_abort(&m->live->workers);
 	}
 	supervise(m);
 	return r;
@@ -9072,8 +7166,8 @@ run_test(const struct arguments *a)
 		report_service(sv);
 	if (!a->inetd)
 		warn_of_sockets(sv);
-	check_files(sv, LEVEL_WARNING);
-	warn_of_readers(sv);
+	files_check(&sv->cfg, workers_user(sv), LEVEL_WARNING);
+	files_warn_of_readers(&sv->cfg);
 	tls_config_warn(sv->tls, say_warning);
 	service_free(sv);
 	if (a->state == -1 || upgrade_answer(a->state) == 0)
@@ -9093,7 +7187,7 @@ secret_open(const char *file)
 	FILE *fp = stdout;
 
 	if (file != NULL) {
-		if ((fp = open_new(file, 0600)) == NULL) {
+		if ((fp = files_create(file, 0600)) == NULL) {
 			log_error("-o %s: %s", file, strerror(errno));
 			return NULL;
 		}
@@ -9179,13 +7273,13 @@ main(int argc, char **argv)
 
 	hold_standard_descriptors();
 	log_init();
-	take_environment(&a);
+	arguments_environment(&a);
 	if (argc == 1) {
-		misused();
-	} else if (parse_arguments(&a, argc, argv) == -1) {
+		arguments_misused();
+	} else if (arguments_parse(&a, argc, argv) == -1) {
 		r = EXIT_CONFIG;
 	} else if (a.help) {
-		help();
+		arguments_help();
 		r = EXIT_SUCCESS;
 	} else if (a.version) {
 		run_version();

@@ -52,6 +52,12 @@ void	 text_join(char *out, size_t size, const char *const *words);
 /* Decimal digits alone, and a number of that range: 0, else -1. */
 int	 parse_number(const char *text, int64_t min, int64_t max, int64_t *);
 
+/* Close one that is not -1, which it is then. */
+void	 close_fd(int *);
+
+/* Give up a descriptor for the reason in errno, which is kept; -1. */
+int	 close_failed(int);
+
 /* A number of n bytes on the wire, in network byte order. */
 void	 be_put(unsigned char *, uint64_t value, size_t n);
 uint64_t be_get(const unsigned char *, size_t n);

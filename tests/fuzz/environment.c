@@ -58,7 +58,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		setenv(names[i], strcmp(text, "!") == 0 ? pid : text, 1);
 		free(text);
 	}
-	take_environment(&a);
+	arguments_environment(&a);
 	must(a.passed >= 0 && a.passed <= FORWARD_LISTENERS,
 	    "more listeners than there can be");
 	notify(&m, "READY=1");

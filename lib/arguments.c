@@ -1,0 +1,276 @@
+/* arguments: how this process was started, and what it is configured to do. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "arguments.h"
+#include "config.h"
+#include "log.h"
+#include "options.h"
+#include "util.h"
+
+static void
+usage(FILE *fp)
+{
+	fprintf(fp, "usage: tunnel [-dhiqtvV] [-c file] [key=value ...] "
+	    "[-- command [argument ...]]\n"
+	    "       tunnel -g name[,name ...] [-o file]\n"
+	    "       tunnel -k [-o file]\n");
+}
+
+int
+arguments_misused(void)
+{
+	usage(stderr);
+	fprintf(stderr, "tunnel -h explains all of it\n");
+	return -1;
+}
+
+/* A group of keys: those from one on, up to another. */
+static void
+help_keys(int from, int to, const char *title)
+{
+	int i, used = printf("  %-13s", title);
+
+	for (i = from; i < to; i++) {
+		if (used + 1 + (int)strlen(options[i].name) > 79) {
+			printf("\n");
+			used = printf("%15s", "");
+		}
+		used += printf(" %s", options[i].name);
+	}
+	printf("\n");
+}
+
+/* On a screen of 24 lines. */
+void
+arguments_help(void)
+{
+	static const struct {
+		int	 from;
+		const char *title;
+	} groups[] = {
+		{ ACCEPT, "service" }, { CERT, "certificates" },
+		{ CA, "clients" }, { TLS_MIN, "TLS" },
+		{ SESSION_TICKETS, "resumption" },
+		{ MAX_CONNECTIONS, "limits" },
+		{ MODE, "processes" }, { DAEMON, "process, log" },
+		{ OPTIONS, NULL }
+	};
+	size_t i;
+
+	usage(stdout);
+	printf("\n  -c file  configuration file   "
+	    "-t        check it, describe certificates\n"
+	    "  -d       daemon=yes           "
+	    "-tq       check it, and tell only what is wrong\n"
+	    "  -i       serve descriptor 0   "
+	    "-g names  make a key and its certificate\n"
+	    "  -q       log_level=warning    "
+	    "-k        make a key for ticket_keys\n"
+	    "  -v       log_level=debug      "
+	    "-o file   write what -g or -k makes there\n"
+	    "  -V       version, features    -h        show this\n\n"
+	    "keys, as in the file; tunnel.conf(5) explains them:\n");
+	for (i = 0; groups[i].title != NULL; i++)
+		help_keys(groups[i].from, groups[i + 1].from, groups[i].title);
+}
+
+/* What -g, -k and -o may not be with; -1 after one sentence. */
+static int
+check_letters(const struct arguments *a)
+{
+	if (a->output != NULL && a->names == NULL && !a->key) {
+		log_error("-o has no effect without -g or -k");
+		return -1;
+	}
+	if ((a->names != NULL || a->key) && a->nsettings > 0) {
+		log_error("unexpected argument \"%s\" (allowed: -g "
+		    "NAME[,NAME ...] or -k, and -o FILE)", a->settings[0]);
+		return -1;
+	}
+	if ((a->names != NULL || a->key) && (a->file != NULL || a->inetd ||
+	    a->test || *a->command != NULL ||
+	    (a->names != NULL && a->key))) {
+		log_error("-g and -k each make one thing, and nothing else "
+		    "(allowed with them: -o FILE)");
+		return -1;
+	}
+	return 0;
+}
+
+/* What a letter stands for, if that is a setting; or NULL. */
+static const char *
+letter_setting(int letter)
+{
+	return letter == 'd' ? "daemon=yes" :
+	    letter == 'q' ? "log_level=warning" :
+	    letter == 'v' ? "log_level=debug" : NULL;
+}
+
+/* One of getopt(3); -1 after one sentence. */
+static int
+take_letter(struct arguments *a, int letter)
+{
+	switch (letter) {
+	case 'c':
+		if (a->file != NULL) {
+			log_error("-c is given twice");
+			return -1;
+		}
+		a->file = optarg;
+		return 0;
+	case 'g':
+		a->names = optarg;
+		return 0;
+	case 'o':
+		a->output = optarg;
+		return 0;
+	case '?':
+		return arguments_misused();
+	}
+	a->help |= letter == 'h';
+	a->inetd |= letter == 'i';
+	a->key |= letter == 'k';
+	a->quiet |= letter == 'q';
+	a->test |= letter == 't';
+	a->version |= letter == 'V';
+	return 0;
+}
+
+int
+arguments_parse(struct arguments *a, int argc, char **argv)
+{
+	static char *none[] = { NULL };
+	static char help_letter[] = "-h", version_letter[] = "-V";
+	size_t most = 0;		/* each letter may be a setting */
+	const char *setting;
+	int c, n;
+
+	for (n = 1; n < argc && strcmp(argv[n], "--") != 0; n++)
+		most += strlen(argv[n]) + 1;
+	a->command = n < argc ? &argv[n + 1] : none;
+	if ((a->settings = calloc(most + 1, sizeof(char *))) == NULL)
+		return -1;
+	while (optind < n) {
+		if (strcmp(argv[optind], "--help") == 0)
+			argv[optind] = help_letter;
+		else if (strcmp(argv[optind], "--version") == 0)
+			argv[optind] = version_letter;
+		if ((c = getopt(n, argv, "+c:dg:hiko:qtvV")) == -1)
+			setting = argv[optind++];
+		else if (take_letter(a, c) == -1)
+			return -1;
+		else
+			setting = letter_setting(c);
+		if (setting != NULL)
+			a->settings[a->nsettings++] = setting;
+	}
+	return check_letters(a);
+}
+
+/* The one that a variable names, which nobody else is to see; or -1. */
+static int
+take_descriptor(const char *variable)
+{
+	const char *text = getenv(variable);
+	int64_t fd;
+
+	if (text == NULL || parse_number(text, STDERR_FILENO + 1, INT32_MAX,
+	    &fd) == -1 || fcntl((int)fd, F_SETFD, FD_CLOEXEC) == -1)
+		fd = -1;
+	unsetenv(variable);
+	return (int)fd;
+}
+
+/* How often systemd wants a sign of life: sd_watchdog_enabled(3). */
+static int64_t
+take_watchdog(void)
+{
+	const char *pid = getenv("WATCHDOG_PID"), *usec =
+	    getenv("WATCHDOG_USEC");
+	int64_t number;
+
+	if (usec == NULL || (pid != NULL &&
+	    (parse_number(pid, 1, INT32_MAX, &number) == -1 ||
+	    number != getpid())) ||
+	    parse_number(usec, 1, INT64_MAX, &number) == -1)
+		return 0;
+	return number / 1000 > BEATS ? number / 1000 : BEATS;
+}
+
+void
+arguments_environment(struct arguments *a)
+{
+	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+	int64_t number;
+	int fd;
+
+	if (pid != NULL && fds != NULL &&
+	    parse_number(pid, 1, INT32_MAX, &number) == 0 &&
+	    number == getpid() &&
+	    parse_number(fds, 1, SOCKETS_MAX, &number) == 0)
+		a->passed = (int)number;
+	for (fd = PASSED; fd < PASSED + a->passed; fd++)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+	a->notify = getenv("NOTIFY_SOCKET");
+	a->watchdog = take_watchdog();
+	a->state = take_descriptor("TUNNEL_STATE");
+	a->before = take_descriptor("TUNNEL_BEFORE");
+	if (a->state == -1)
+		a->before = -1;		/* which could not go on without */
+	getrlimit(RLIMIT_NOFILE, &a->files);
+	getrlimit(RLIMIT_CORE, &a->core);
+}
+
+/* As it was given before. */
+static int
+configure_again(const struct arguments *a, struct config *cfg)
+{
+	const struct value *v;
+	int i;
+
+	for (i = 0; i < OPTIONS; i++)
+		for (v = a->again->given[i]; v != NULL; v = v->next)
+			if (config_set(cfg, v->rank, v->where,
+			    options[i].name, v->text) == -1)
+				return -1;
+	return config_command(cfg, a->command) == -1 ? -1 :
+	    config_check(cfg, a->inetd);
+}
+
+int
+arguments_configure(const struct arguments *a, struct config *cfg)
+{
+	int fd, last = PASSED + a->passed;
+	char text[32];
+	size_t i;
+	int r = 0;
+
+	config_defaults(cfg);
+	if (a->again != NULL)
+		return configure_again(a, cfg);
+	for (i = 0; i < a->nsettings; i++)
+		r |= config_argument(cfg, a->settings[i]);
+	if (a->file != NULL)
+		r |= config_file(cfg, a->file);
+	if (config_command(cfg, a->command) == -1) {
+		cfg->is_wrong[EXEC] = 1;
+		r = -1;
+	}
+	if (cfg->given[ACCEPT] != NULL)
+		last = PASSED;
+	for (fd = PASSED; fd < last; fd++) {
+		snprintf(text, sizeof(text), "fd:%d", fd);
+		r |= config_set(cfg, FROM_FILE, "LISTEN_FDS", "accept", text);
+	}
+	if (a->test && a->quiet && !a->inetd && cfg->given[ACCEPT] == NULL &&
+	    !cfg->is_wrong[ACCEPT]) {
+		log_warning("missing: accept (right if systemd passes the "
+		    "sockets)");
+		cfg->is_wrong[ACCEPT] = 1;
+	}
+	return config_check(cfg, a->inetd) == -1 ? -1 : r;
+}

@@ -1,0 +1,585 @@
+/* config: what was configured, and where. */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "hints.h"
+#include "log.h"
+#include "options.h"
+
+#define LINE_MAX_LEN	4096		/* of a configuration file */
+#define BOM		"\xef\xbb\xbf"	/* of UTF-8, as some editors put it */
+#define TEXT_SIZE	512
+#define ERRORS_READ	1000		/* and for which it is read on */
+#define COMMAND_WORDS	63
+
+static void
+values_free(struct value *v)
+{
+	struct value *next;
+
+	for (; v != NULL; v = next) {
+		next = v->next;
+		free(v->text);
+		free(v->where);
+		free(v);
+	}
+}
+
+void
+config_free(struct config *cfg)
+{
+	size_t i;
+
+	for (i = 0; i < OPTIONS; i++)
+		values_free(cfg->given[i]);
+	free(cfg->command);
+	free(cfg->exec);
+	memset(cfg, 0, sizeof(*cfg));
+}
+
+const char *
+config_text(const struct config *cfg, int option)
+{
+	return cfg->given[option] != NULL ? cfg->given[option]->text :
+	    options[option].fallback;
+}
+
+const char *
+config_where(const struct config *cfg, int option)
+{
+	return cfg->given[option] != NULL ? cfg->given[option]->where :
+	    "default";
+}
+
+/* The number behind a value of this option; -1 after one sentence. */
+static int
+parse_value(const struct option *o, const char *text, const char *where,
+    int64_t *number)
+{
+	char allowed[TEXT_SIZE], hint[TEXT_SIZE / 4];
+
+	if (hint_theirs(o, text) == NULL && option_number(o, text, number) ==
+	    0)
+		return 0;
+	option_allowed(o, allowed, sizeof(allowed));
+	hint_value(o, text, hint, sizeof(hint));
+	log_error("%s: %s = \"%s\" is not valid (allowed: %s%s)", where,
+	    o->name, text, allowed, hint);
+	return -1;
+}
+
+/* What follows from an error about these keys is no other one. */
+static void
+config_blame(struct config *cfg, const char *keys)
+{
+	char name[WORD_SIZE];
+	size_t n;
+	int i;
+
+	for (; keys != NULL && *keys != '\0'; keys += n + (keys[n] != '\0')) {
+		n = strcspn(keys, " ");
+		snprintf(name, sizeof(name), "%.*s", (int)n, keys);
+		if ((i = option_find(name)) != -1)
+			cfg->is_wrong[i] = 1;
+	}
+}
+
+/* Nobody knows what was lost. */
+static void
+config_blame_all(struct config *cfg)
+{
+	size_t i;
+
+	for (i = 0; i < OPTIONS; i++)
+		cfg->is_wrong[i] = 1;
+}
+
+static int
+unknown_key(struct config *cfg, const char *where, const char *key,
+    const char *text)
+{
+	struct hint h;
+
+	hint_key(key, text, &h);
+	log_error("%s: unknown key \"%s\" (%s)", where, key, h.text);
+	config_blame(cfg, h.about);
+	config_blame(cfg, h.covers);
+	return -1;
+}
+
+int
+config_add(struct value **list, int rank, const char *where, const char *text)
+{
+	struct value *v;
+
+	if ((v = calloc(1, sizeof(*v))) == NULL ||
+	    (v->text = strdup(text)) == NULL ||
+	    (v->where = strdup(where)) == NULL) {
+		log_error("%s: out of memory", where);
+		values_free(v);
+		return -1;
+	}
+	v->rank = rank;
+	while (*list != NULL)
+		list = &(*list)->next;
+	*list = v;
+	return 0;
+}
+
+int
+config_set(struct config *cfg, int rank, const char *where, const char *key,
+    const char *text)
+{
+	int i = option_find(key);
+	int64_t ignored;
+	const struct value *v;
+
+	if (i == -1)
+		return unknown_key(cfg, where, key, text);
+	v = cfg->given[i];
+	if (*text == '\0') {
+		log_error("%s: %s has no value (%s)", where, key,
+		    options[i].help);
+	} else if (v != NULL && v->rank > rank) {
+		return parse_value(&options[i], text, where, &ignored);
+	} else if (v != NULL && options[i].type != LIST && cfg->sections < 2) {
+		log_error("%s: %s is already set at %s, and can be set once",
+		    where, key, v->where);
+	} else if (parse_value(&options[i], text, where, &cfg->number[i]) ==
+	    0)
+		return config_add(&cfg->given[i], rank, where, text);
+	cfg->is_wrong[i] = 1;
+	return -1;
+}
+
+/* "  key = value  " in place: the key, and its value behind it. */
+static char *
+split(char *line, char **value)
+{
+	char *end, *eq;
+
+	line += strspn(line, " \t");
+	for (end = line + strlen(line); end > line &&
+	    isspace((unsigned char)end[-1]); end--)
+		end[-1] = '\0';
+	if ((eq = strchr(line, '=')) == NULL)
+		return NULL;
+	*value = eq + 1 + strspn(eq + 1, " \t");
+	while (eq > line && isspace((unsigned char)eq[-1]))
+		eq--;
+	*eq = '\0';
+	return line;
+}
+
+/* What a line must not hold, be it of a file or an argument. */
+static int
+line_check(const char *where, const char *line, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len; i++) {
+		if (line[i] == '\t' || !iscntrl((unsigned char)line[i]))
+			continue;
+		log_error("%s: %s (allowed: plain text, and LF alone at the "
+		    "end of a line)", where, line[i] == '\0' ? "a NUL byte" :
+		    line[i] == '\r' ? "a carriage return" :
+		    "a control character");
+		return -1;
+	}
+	if (len > LINE_MAX_LEN) {
+		log_error("%s: a line of %zu bytes (allowed: up to %d)",
+		    where, len, LINE_MAX_LEN);
+		return -1;
+	}
+	return 0;
+}
+
+/* [section]: -1 after one sentence. */
+static int
+refuse_section(struct config *cfg, const char *where, const char *line)
+{
+	char name[WORD_SIZE * 2];
+	size_t i;
+
+	cfg->sections++;
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(line + 1, "]"),
+	    line + 1);
+	for (i = 0; name[i] != '\0'; i++)
+		if (!isalnum((unsigned char)name[i]) &&
+		    strchr("-_.", name[i]) == NULL)
+			name[i] = '-';
+	log_error("%s: there are no [sections], but one file and one instance "
+	    "for each service: what is below this line, and what is above the "
+	    "first such line, goes into /etc/tunnel/%s.conf, for \"systemctl "
+	    "enable --now tunnel@%s\"", where, name, name);
+	return -1;
+}
+
+/* Neither a setting nor a comment. */
+static int
+refuse_line(struct config *cfg, const char *where, const char *line)
+{
+	char word[WORD_SIZE];
+	int near;
+
+	/* Not more of it: this may be a file of secrets. */
+	log_error("%s: \"%.20s%s\" is not key = value (a comment begins with "
+	    "# or ;)", where, line, strlen(line) > 20 ? "..." : "");
+	snprintf(word, sizeof(word), "%.*s", (int)strcspn(line, " \t:"), line);
+	if ((near = hint_option(word)) != -1)
+		cfg->is_wrong[near] = 1;
+	return -1;
+}
+
+/* key = value; line is len bytes, a NUL behind them, and changed. */
+static int
+config_line(struct config *cfg, int rank, const char *where, char *line,
+    size_t len)
+{
+	char *key, *value;
+
+	if (line_check(where, line, len) == -1) {
+		config_blame_all(cfg);
+		return -1;
+	}
+	line += strspn(line, " \t");
+	if (*line == '\0' || *line == '#' || *line == ';')
+		return 0;
+	if (*line == '[')
+		return refuse_section(cfg, where, line);
+	if ((key = split(line, &value)) == NULL)
+		return refuse_line(cfg, where, line);
+	if (strstr(value, " #") != NULL || strstr(value, "\t#") != NULL) {
+		log_error("%s: a comment behind a value (allowed: on a line "
+		    "of its own)", where);
+		config_blame(cfg, key);
+		return -1;
+	}
+	return config_set(cfg, rank, where, key, value);
+}
+
+FILE *
+config_open(const char *name, const char **why)
+{
+	int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	FILE *fp = NULL;
+	struct stat st;
+
+	*why = "not a regular file";
+	if (fd == -1 || fstat(fd, &st) == -1 || (S_ISREG(st.st_mode) &&
+	    (fp = fdopen(fd, "r")) == NULL))
+		*why = strerror(errno);
+	if (fp == NULL && fd != -1)
+		close(fd);
+	return fp;
+}
+
+/* A file of another system has one at the end of each line: told once. */
+static int
+cut_cr(const char *where, char *line, ssize_t *len, int *told)
+{
+	if (*len == 0 || line[*len - 1] != '\r')
+		return 0;
+	line[--*len] = '\0';
+	if ((*told)++ > 0)
+		return 0;
+	log_error("%s: a carriage return (allowed: LF alone at the end of a "
+	    "line; dos2unix makes it so of all)", where);
+	return -1;
+}
+
+/*
+ * A certificate or a key in the place of a configuration: not each line of it
+ * is to be in an error.
+ */
+static int
+is_pem(const char *line)
+{
+	return strncmp(line + strspn(line, " \t"), "-----BEGIN ", 11) == 0;
+}
+
+int
+config_file(struct config *cfg, const char *name)
+{
+	const char *why;
+	char where[PATH_MAX + 32], *line = NULL;
+	size_t size = 0, number = 0, bom;
+	int r = 0, told = 0;
+	ssize_t len;
+	FILE *fp;
+
+	if ((fp = config_open(name, &why)) == NULL) {
+		log_error("%s: %s", name, why);
+		config_blame_all(cfg);
+		return -1;
+	}
+	while (logging.errors < ERRORS_READ &&
+	    (errno = 0, len = getline(&line, &size, fp)) != -1) {
+		snprintf(where, sizeof(where), "%s:%zu", name, ++number);
+		if (line[len - 1] == '\n')
+			line[--len] = '\0';
+		r |= cut_cr(where, line, &len, &told);
+		bom = number == 1 && strncmp(line, BOM, strlen(BOM)) == 0 ?
+		    strlen(BOM) : 0;
+		if (is_pem(line + bom)) {
+			log_error("%s: this is PEM, and no configuration "
+			    "(cert and key name such files)", where);
+			config_blame_all(cfg);
+			r = -1;
+			break;
+		}
+		r |= config_line(cfg, FROM_FILE, where, line + bom,
+		    (size_t)len - bom);
+	}
+	if (ferror(fp) || errno == ENOMEM) {
+		log_error("%s: %s", name, strerror(errno));
+		config_blame_all(cfg);
+		r = -1;
+	}
+	if (logging.errors >= ERRORS_READ)
+		config_blame_all(cfg);
+	free(line);
+	fclose(fp);
+	return r;
+}
+
+int
+config_argument(struct config *cfg, const char *argument)
+{
+	char *copy;
+	int r;
+
+	if (strchr(argument, '=') == NULL) {
+		log_error("argument \"%s\" is not key=value (a file goes "
+		    "behind -c, a command behind --)", argument);
+		config_blame_all(cfg);
+		return -1;
+	}
+	if ((copy = strdup(argument)) == NULL) {
+		log_error("out of memory");
+		return -1;
+	}
+	r = config_line(cfg, FROM_ARGUMENT, "command line", copy,
+	    strlen(copy));
+	free(copy);
+	return r;
+}
+
+int
+config_command(struct config *cfg, char **words)
+{
+	const char *exec = config_text(cfg, EXEC);
+	char *word, *rest;
+	size_t n = 0;
+
+	if (exec == NULL && *words == NULL)
+		return 0;
+	if (exec != NULL && *words != NULL) {
+		log_error("%s: exec and a command behind -- exclude each "
+		    "other", config_where(cfg, EXEC));
+		return -1;
+	}
+	cfg->command = calloc(COMMAND_WORDS + 2, sizeof(char *));
+	cfg->exec = strdup(exec != NULL ? exec : "");
+	if (cfg->command == NULL || cfg->exec == NULL) {
+		log_error("out of memory");
+		return -1;
+	}
+	for (; *words != NULL && n <= COMMAND_WORDS; words++)
+		cfg->command[n++] = *words;
+	for (word = strtok_r(cfg->exec, " \t", &rest);
+	    word != NULL && n <= COMMAND_WORDS;
+	    word = strtok_r(NULL, " \t", &rest))
+		cfg->command[n++] = word;
+	if (n == 0 || n > COMMAND_WORDS) {
+		log_error("%s: a command of more than %d words, or of none (a "
+		    "script can hold a long one)", exec != NULL ?
+		    config_where(cfg, EXEC) : "command line", COMMAND_WORDS);
+		return -1;
+	}
+	return 0;
+}
+
+void
+config_defaults(struct config *cfg)
+{
+	int i;
+
+	for (i = 0; i < OPTIONS; i++)
+		if (options[i].fallback != NULL)
+			parse_value(&options[i], options[i].fallback,
+			    "default", &cfg->number[i]);
+}
+
+static int
+is_program(const char *file)
+{
+	struct stat st;
+
+	return stat(file, &st) == 0 && S_ISREG(st.st_mode) &&
+	    access(file, X_OK) == 0;
+}
+
+int
+config_find_runnable(const char *name, char *file, size_t size)
+{
+	const char *path = getenv("PATH");
+	char fallback[PATH_MAX] = "";
+
+	if (path == NULL && confstr(_CS_PATH, fallback, sizeof(fallback)) > 0)
+		path = fallback;
+	for (; path != NULL; path = strchr(path, ':')) {
+		path += *path == ':';
+		snprintf(file, size, "%.*s/%s", (int)strcspn(path, ":"), path,
+		    name);
+		if (is_program(file))
+			return 0;
+	}
+	return -1;
+}
+
+/* Better said now than at every connection. */
+static int
+is_runnable(const char *name)
+{
+	char file[PATH_MAX];
+
+	return strchr(name, '/') != NULL ? is_program(name) :
+	    config_find_runnable(name, file, sizeof(file)) == 0;
+}
+
+/* Its one connection is on descriptor 0, or on another that was passed. */
+static int
+is_for_inetd(const struct value *accept)
+{
+	return accept == NULL || (accept->next == NULL &&
+	    strncmp(accept->text, "fd:", 3) == 0);
+}
+
+/* What must be there. */
+static int
+check_missing(const struct config *cfg, int inetd)
+{
+	const struct {
+		int	 is_there;
+		const char *what;
+	} needed[] = {
+		{ inetd || cfg->given[ACCEPT] != NULL ||
+		    cfg->is_wrong[ACCEPT], "accept = [host:]port" },
+		{ cfg->given[CERT] != NULL || cfg->is_wrong[CERT],
+		    "cert = FILE (tunnel -g NAME -o FILE makes one)" },
+		{ cfg->given[CONNECT] != NULL || cfg->command != NULL ||
+		    cfg->is_wrong[CONNECT] || cfg->is_wrong[EXEC],
+		    "connect = [host:]port, or a command behind --" },
+	};
+	size_t i;
+	int r = 0;
+
+	for (i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
+		if (needed[i].is_there)
+			continue;
+		log_error("missing: %s", needed[i].what);
+		r = -1;
+	}
+	return r;
+}
+
+/* What is for clients' certificates alone. */
+static int
+check_trust(const struct config *cfg)
+{
+	static const int trust[] = { CA, CRL, PEER };
+	size_t i;
+	int r = 0;
+
+	for (i = 0; i < sizeof(trust) / sizeof(trust[0]); i++) {
+		if (cfg->given[trust[i]] == NULL || cfg->is_wrong[VERIFY] ||
+		    cfg->number[VERIFY] != NONE)
+			continue;
+		log_error("%s: %s is of no use while verify is none (allowed "
+		    "with it: request, require)", config_where(cfg, trust[i]),
+		    options[trust[i]].name);
+		r = -1;
+	}
+	return r;
+}
+
+/* What may not be together, of one service. */
+static int
+check_conflicts(const struct config *cfg, int inetd)
+{
+	int r = 0;
+
+	if (inetd && !is_for_inetd(cfg->given[ACCEPT])) {
+		log_error("%s: -i serves one connection that is there already "
+		    "(allowed: no accept, or accept = fd:N)",
+		    config_where(cfg, ACCEPT));
+		r = -1;
+	}
+	if (inetd && cfg->given[STATS_FILE] != NULL) {
+		log_error("%s: stats_file is written by a tunnel that stays, "
+		    "and with -i none does", config_where(cfg, STATS_FILE));
+		r = -1;
+	}
+	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
+		log_error("%s: connect and a command exclude each other",
+		    config_where(cfg, CONNECT));
+		r = -1;
+	}
+	if (!inetd && cfg->number[MODE] == POLL && !cfg->is_wrong[MODE] &&
+	    !cfg->is_wrong[WORKERS] && !cfg->is_wrong[MAX_CONNECTIONS] &&
+	    cfg->number[MAX_CONNECTIONS] < cfg->number[WORKERS]) {
+		log_error("%s: workers = %lld are more than max_connections = "
+		    "%lld", config_where(cfg, WORKERS),
+		    (long long)cfg->number[WORKERS],
+		    (long long)cfg->number[MAX_CONNECTIONS]);
+		r = -1;
+	}
+	return r;
+}
+
+int
+config_check(const struct config *cfg, int inetd)
+{
+	int r = check_missing(cfg, inetd);
+
+	r |= check_trust(cfg);
+	if (cfg->sections < 2)
+		r |= check_conflicts(cfg, inetd);
+	if (cfg->command != NULL && !cfg->is_wrong[EXEC] &&
+	    cfg->given[CHROOT] == NULL && !is_runnable(cfg->command[0])) {
+		log_error("%s: command %s: %s", cfg->given[EXEC] != NULL ?
+		    config_where(cfg, EXEC) : "command line", cfg->command[0],
+		    "not found, or not executable");
+		r = -1;
+	}
+	return r;
+}
+
+void
+config_print(const struct config *cfg, FILE *fp)
+{
+	const struct value *v;
+	size_t i;
+
+	for (i = 0; i < OPTIONS; i++) {
+		if (cfg->given[i] == NULL && options[i].fallback != NULL)
+			fprintf(fp, "%s = %s\n", options[i].name,
+			    options[i].fallback);
+		for (v = cfg->given[i]; v != NULL; v = v->next)
+			fprintf(fp, "%s = %s\n", options[i].name, v->text);
+	}
+	for (i = 0; cfg->command != NULL && cfg->command[i] != NULL; i++)
+		fprintf(fp, "%s%s", i == 0 ? "# command: " : " ",
+		    cfg->command[i]);
+	if (cfg->command != NULL)
+		fputc('\n', fp);
+}

@@ -1,0 +1,96 @@
+/*
+ * config: what was configured, and where: the lines of a file, and arguments,
+ * as values.  A struct config is a value as well: another may stand beside it.
+ */
+#ifndef CONFIG_H
+#define CONFIG_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "options.h"
+
+/* A value as it was given, and where: "tunnel.conf:12". */
+struct value {
+	struct value *next;
+	char	*text;
+	char	*where;
+	int	 rank;			/* of its source; the higher one wins */
+};
+
+enum { FROM_FILE, FROM_ARGUMENT };
+enum { POLL, FORK };			/* modes */
+enum { NONE, REQUEST, REQUIRE };	/* verify */
+
+/* All zero at first; see config_defaults(). */
+struct config {
+	struct value *given[OPTIONS];
+	int64_t	 number[OPTIONS];	/* NUMBER; CHOICE: index; TIME: ms */
+	char	**command;		/* NULL: none; ends with NULL */
+	char	*exec;			/* its words, if it is of the file */
+	int	 is_wrong[OPTIONS];	/* there was an error about it */
+	int	 sections;		/* that are not to be */
+};
+
+/* Before anything else is set. */
+void	 config_defaults(struct config *);
+
+/* It is empty afterwards. */
+void	 config_free(struct config *);
+
+/*
+ * All of these: 0, or -1 with one sentence in the log for each error, and
+ * is_wrong for the options that it is about: what follows from it is no other
+ * error.
+ */
+
+/*
+ * key = value from where; rank is FROM_FILE or FROM_ARGUMENT.  Arguments are
+ * first.  Of several sections each may set a key.
+ */
+int	 config_set(struct config *, int rank, const char *where,
+	    const char *key, const char *text);
+
+/* All lines of a file, unless they make no sense. */
+int	 config_file(struct config *, const char *name);
+
+/* key=value, as an argument. */
+int	 config_argument(struct config *, const char *argument);
+
+/*
+ * The command to run, if any: from the words behind --, which end with NULL and
+ * stay the caller's, or from exec.
+ */
+int	 config_command(struct config *, char **words);
+
+/* Is something missing, or does it not fit?  inetd: it is for -i. */
+int	 config_check(const struct config *, int inetd);
+
+/* A value, at the end of a list. */
+int	 config_add(struct value **list, int rank, const char *where,
+	    const char *text);
+
+/* The text of an option, or of its default; NULL: it has none. */
+const char *config_text(const struct config *, int option);
+
+/* Where that is from, as log lines begin. */
+const char *config_where(const struct config *, int option);
+
+/* As a file of that configuration. */
+void	 config_print(const struct config *, FILE *);
+
+/*
+ * A file that is named in a configuration, to be read; NULL, with the reason.
+ * One that is a FIFO could have a start or a reload wait for whoever writes to
+ * it: it has to be a regular file.
+ */
+FILE	*config_open(const char *name, const char **why);
+
+/*
+ * Where execvp(3) would find a program; -1: nowhere.  inetd leaves no PATH, for
+ * which there is a default.
+ */
+int	 config_find_runnable(const char *name, char *file, size_t size);
+
+#endif

@@ -1,0 +1,375 @@
+/*
+ * hints: what somebody may have meant who wrote what there is not.  Most come
+ * from stunnel.
+ */
+#include <ctype.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "hints.h"
+#include "options.h"
+#include "tls.h"
+#include "util.h"
+
+#define TEXT_SIZE	512
+
+/*
+ * What users of stunnel will write, and what it is here.  Advice follows the
+ * name of our key; a value that is copied, if ours takes such a one.
+ */
+static const struct theirs {
+	const char *theirs;
+	const char *value;		/* that the row is about; NULL: any */
+	const char *ours;		/* NULL: no key is like it */
+	const char *advice;
+	int	 is_copied;
+	const char *covers;		/* keys that are not missed with it */
+} stunnel[] = {
+	{ "CAengine", .advice = "keys and certificates are PEM files" },
+	{ "CAfile", .ours = "ca", .is_copied = 1, .advice =
+	    "; with verifyPeer = yes it is peer = cert:FILE, and no ca",
+	    .covers = "peer" },
+	{ "CApath", .ours = "ca", .is_copied = 1, .covers = "peer" },
+	{ "checkEmail", .advice = "no rule of peer is about mail addresses" },
+	{ "checkHost", .ours = "peer", .advice = ": peer = dns:NAME" },
+	{ "checkIP", .ours = "peer", .advice = ": peer = ip:ADDRESS" },
+	{ "ciphersuites", .advice = "ciphers is one list for TLS 1.2 and "
+	    "1.3" },
+	{ "client", "no", .advice =
+	    "it is always the server: delete the line" },
+	{ "client", .advice = "the other end, plaintext in and TLS out, is "
+	    "not in this version", .covers = "cert" },
+	{ "compression", .advice = "there is none: delete the line" },
+	{ "config", .advice = "there is no OpenSSL here: delete the line" },
+	{ "CRLfile", .ours = "crl", .is_copied = 1 },
+	{ "CRLpath", .ours = "crl", .is_copied = 1 },
+	{ "curve", .ours = "groups", .is_copied = 1 },
+	{ "curves", .ours = "groups", .is_copied = 1 },
+	{ "debug", .ours = "log_level", .advice = ": 0 to 3 are error, 4 is "
+	    "warning, 5 notice, 6 info, 7 debug" },
+	{ "delay", .advice = "names are looked up at start and at a reload: "
+	    "delete the line" },
+	{ "EGD", .advice = "the kernel has random numbers: delete the line" },
+	{ "engine", .advice = "keys are PEM files, not of an engine" },
+	{ "engineCtrl", .advice = "there are no engines: delete the line" },
+	{ "engineDefault", .advice = "there are no engines: delete the line" },
+	{ "engineId", .advice = "keys are PEM files, not of an engine" },
+	{ "engineNum", .advice = "keys are PEM files, not of an engine" },
+	{ "execArgs", .ours = "exec", .advice = ": exec = PROGRAM ARGUMENT "
+	    "..., without the name that execArgs begins with" },
+	{ "failover", .ours = "connect", .advice = ": several take turns, and "
+	    "the next one is tried on failure; delete the line" },
+	{ "fips", "no", .advice = "that is how it is: delete the line" },
+	{ "fips", .advice = "mbed TLS has no FIPS validation" },
+	{ "foreground", "no", .ours = "daemon", .advice = ": daemon = yes" },
+	{ "foreground", .ours = "daemon", .advice = ", the other way round, "
+	    "and no by default: delete the line" },
+	{ "ident", .advice = "it asks no ident service" },
+	{ "include", .advice = "there are no includes: one file for each "
+	    "service" },
+	{ "libwrap", .advice = "there are no TCP wrappers (a packet filter "
+	    "can do it): delete the line" },
+	{ "local", .advice = "the source address can't be chosen" },
+	{ "logId", .advice = "a connection's line in the log has the client's "
+	    "address and port: delete the line" },
+	{ "OCSP", .advice = "there is no OCSP (crl has revocation lists)" },
+	{ "OCSPaia", .advice = "there is no OCSP (crl has revocation lists)" },
+	{ "OCSPflag", .advice = "there is no OCSP: delete the line" },
+	{ "OCSPnonce", .advice = "there is no OCSP: delete the line" },
+	{ "OCSPrequire", .advice = "there is no OCSP: delete the line" },
+	{ "options", .advice = "there is no OpenSSL here, and no TLS below "
+	    "1.2: delete the line (NO_TLSv1_2 is tls_min = 1.3, NO_TLSv1_3 "
+	    "is tls_max = 1.2)" },
+	{ "output", .ours = "log", .is_copied = 1 },
+	{ "pid", .ours = "pidfile", .is_copied = 1, .advice = "; another one "
+	    "for each service, or none under a service manager" },
+	{ "protocol", "proxy", .ours = "proxy_protocol", .advice =
+	    ": proxy_protocol = v1" },
+	{ "protocol", .advice = "STARTTLS and its like are not spoken: TLS "
+	    "comes first, as on the ports 465, 993 and 995" },
+	{ "provider", .advice = "keys are PEM files, not of a provider" },
+	{ "PSKidentity", .advice = "shared keys are not in this version",
+	    .covers = "cert ciphers" },
+	{ "PSKsecrets", .advice = "shared keys are not in this version",
+	    .covers = "cert ciphers" },
+	{ "pty", .advice = "a command gets a socket, not a terminal" },
+	{ "redirect", .advice = "a client that fails is refused" },
+	{ "renegotiation", .advice = "there is none: delete the line" },
+	{ "requireCert", .ours = "verify", .advice = ": yes is verify = "
+	    "require, no is verify = request", .covers = "verify" },
+	{ "reset", .advice = "an abort is always told as one: delete the "
+	    "line" },
+	{ "retry", .advice = "a command is run for each connection" },
+	{ "RNDbytes", .advice = "the kernel has random numbers: delete the "
+	    "line" },
+	{ "RNDfile", .advice = "the kernel has random numbers: delete the "
+	    "line" },
+	{ "RNDoverwrite", .advice = "the kernel has random numbers: delete "
+	    "the line" },
+	{ "securityLevel", .advice = "there is no OpenSSL here: delete the "
+	    "line" },
+	{ "service", .advice = "the name in syslog is tunnel: delete the "
+	    "line" },
+	{ "sessionCacheSize", .ours = "session_cache", .is_copied = 1 },
+	{ "sessionCacheTimeout", .ours = "ticket_lifetime", .is_copied = 1 },
+	{ "sessiond", .advice = "ticket_keys are for several hosts" },
+	{ "sessionResume", .ours = "session_tickets and session_cache",
+	    .advice = ": yes is the default, no is no and off" },
+	{ "setgid", .ours = "group", .is_copied = 1 },
+	{ "setuid", .ours = "user", .is_copied = 1 },
+	{ "sni", .advice = "a service is not chosen by the server's name "
+	    "(HAProxy and nginx do that); several cert are, for one service" },
+	{ "socket", .advice = "TCP_NODELAY, SO_KEEPALIVE and SO_REUSEADDR are "
+	    "set anyway: delete the line" },
+	{ "sslVersion", .ours = "tls_min and tls_max", .advice = ": TLSv1.2 "
+	    "is tls_max = 1.2, TLSv1.3 is tls_min = 1.3; for all others "
+	    "delete the line" },
+	{ "sslVersionMax", .ours = "tls_max", .advice = ": 1.2 or 1.3" },
+	{ "sslVersionMin", .ours = "tls_min", .advice = ": 1.2 or 1.3" },
+	{ "stack", .advice = "there are no threads: delete the line" },
+	{ "syslog", "no", .ours = "log", .advice = ", stderr by default: "
+	    "delete the line" },
+	{ "syslog", .ours = "log", .advice = ": log = syslog" },
+	{ "ticketKeySecret", .ours = "ticket_keys", .advice =
+	    ", a file (tunnel -k makes its lines)" },
+	{ "ticketMacSecret", .ours = "ticket_keys", .advice =
+	    ", a file (tunnel -k makes its lines)" },
+	{ "TIMEOUTbusy", .ours = "handshake_timeout", .is_copied = 1 },
+	{ "TIMEOUTclose", .ours = "linger_timeout", .advice =
+	    ": delete the line (here it bounds half-closed connections, which "
+	    "may have data to come)" },
+	{ "TIMEOUTconnect", .ours = "connect_timeout", .is_copied = 1 },
+	{ "TIMEOUTidle", .ours = "idle_timeout", .is_copied = 1 },
+	{ "TIMEOUTocsp", .advice = "there is no OCSP: delete the line" },
+	{ "transparent", .advice = "proxy_protocol tells the service the "
+	    "client's address" },
+	{ "verifyChain", "no", .ours = "verify", .advice =
+	    ": delete the line" },
+	{ "verifyChain", .ours = "verify", .advice = ": verify = require" },
+	{ "verifyPeer", "no", .ours = "peer", .advice = ": delete the line" },
+	{ "verifyPeer", .ours = "peer", .advice = ": peer = cert:FILE, with "
+	    "CAfile's FILE, and verify = require", .covers = "ca verify" },
+};
+
+/* Values that mean something else there. */
+static const struct {
+	int	 option;
+	const char *value, *advice;
+} their_values[] = {
+	{ VERIFY, "0", "stunnel's 0 is none" },
+	{ VERIFY, "1", "stunnel's 1 is request" },
+	{ VERIFY, "2", "stunnel's 2 is require" },
+	{ VERIFY, "3", "stunnel's 3 is require, with peer = cert:FILE in "
+	    "place of ca" },
+	{ VERIFY, "4", "stunnel's 4 is require, with peer = cert:FILE in "
+	    "place of ca" },
+	{ LOG, "append", "stunnel's append is what is always done: delete the "
+	    "line" },
+	{ LOG, "overwrite", "a log is always appended to: delete the line" },
+};
+
+/* Letters and digits alone, in lower case; not of a word that is too long. */
+static size_t
+fold(char *out, const char *in)
+{
+	size_t n = 0;
+
+	for (; *in != '\0' && n < WORD_SIZE; in++)
+		if (isalnum((unsigned char)*in))
+			out[n++] = (char)tolower((unsigned char)*in);
+	n = n < WORD_SIZE ? n : 0;
+	out[n] = '\0';
+	return n;
+}
+
+static size_t
+least(size_t a, size_t b, size_t c)
+{
+	return a < b ? (a < c ? a : c) : b < c ? b : c;
+}
+
+/*
+ * How many letters were left out, put in, mistaken or exchanged with the next
+ * one: Damerau's and Levenshtein's distance, three rows of its table at a time.
+ */
+static size_t
+distance(const char *a, const char *b)
+{
+	size_t rows[3][WORD_SIZE], i, j, n = strlen(b);
+
+	for (j = 0; j <= n; j++)
+		rows[0][j] = j;
+	for (i = 1; a[i - 1] != '\0'; i++) {
+		size_t *row = rows[i % 3], *above = rows[(i + 2) % 3];
+
+		row[0] = i;
+		for (j = 1; j <= n; j++) {
+			row[j] = least(row[j - 1] + 1, above[j] + 1,
+			    above[j - 1] + (a[i - 1] != b[j - 1]));
+			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] &&
+			    a[i - 2] == b[j - 1])
+				row[j] = least(row[j], row[j],
+				    rows[(i + 1) % 3][j - 2] + 1);
+		}
+	}
+	return rows[(i + 2) % 3][n];
+}
+
+/* How far a word is from another one; SIZE_MAX: too far to be it. */
+static size_t
+misspelt(const char *text, const char *word)
+{
+	char a[WORD_SIZE + 1], b[WORD_SIZE + 1];
+	size_t m = fold(a, text), n = fold(b, word), d;
+	size_t shorter = m < n ? m : n;
+
+	if (shorter < 2)
+		return SIZE_MAX;
+	d = distance(a, b);
+	if (d <= (shorter < 5 ? shorter > 2 : 2))
+		return d;
+	return shorter > 2 && strncmp(a, b, shorter) == 0 ? WORD_SIZE :
+	    SIZE_MAX;
+}
+
+int
+hint_option(const char *name)
+{
+	size_t best = SIZE_MAX, d;
+	int i, near = -1;
+
+	for (i = 0; i < OPTIONS; i++) {
+		d = misspelt(name, options[i].name);
+		if (d < best) {
+			best = d;
+			near = i;
+		}
+	}
+	return near;
+}
+
+/* The value nearest to one that an option does not have; or NULL. */
+static const char *
+choice_near(const char *const *choices, const char *text)
+{
+	static const char *const truths[] = { "false", "off", "0", NULL },
+	    *const falses[] = { "true", "on", "1", NULL };
+	const char *near = NULL;
+	size_t best = SIZE_MAX, d, i;
+	int64_t ignored;
+
+	if (choices == option_no_yes &&
+	    option_choice(text, truths, &ignored) == 0)
+		return "no";
+	if (choices == option_no_yes &&
+	    option_choice(text, falses, &ignored) == 0)
+		return "yes";
+	for (i = 0; choices != NULL && choices[i] != NULL; i++) {
+		d = misspelt(text, choices[i]);
+		if (d < best) {
+			best = d;
+			near = choices[i];
+		}
+	}
+	return near;
+}
+
+const char *
+hint_theirs(const struct option *o, const char *text)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(their_values) / sizeof(their_values[0]); i++)
+		if (&options[their_values[i].option] == o &&
+		    strcasecmp(their_values[i].value, text) == 0)
+			return their_values[i].advice;
+	return NULL;
+}
+
+void
+hint_value(const struct option *o, const char *text, char *hint, size_t size)
+{
+	const char *near = choice_near(o->choices, text);
+	const char *theirs = hint_theirs(o, text);
+	char seconds[WORD_SIZE];
+	int64_t ms;
+
+	hint[0] = '\0';
+	snprintf(seconds, sizeof(seconds), "%ss", text);
+	if (near == NULL && o->type == TIME &&
+	    option_number(o, seconds, &ms) == 0)
+		near = seconds;
+	if (theirs != NULL)
+		snprintf(hint, size, "; %s", theirs);
+	else if (near != NULL)
+		snprintf(hint, size, "; did you mean %s?", near);
+}
+
+/* stunnel's value as a line of ours, if it makes one. */
+static void
+add_line(struct text *out, const struct theirs *t, const char *text)
+{
+	int i = t->is_copied ? option_find(t->ours) : -1;
+	char value[TEXT_SIZE];
+	int64_t ignored;
+
+	if (i == -1 || strlen(text) + 1 >= sizeof(value))
+		return;
+	snprintf(value, sizeof(value), "%s", text);
+	if (options[i].type == TIME && *text != '\0' &&
+	    strspn(text, "0123456789") == strlen(text))
+		snprintf(value, sizeof(value), "%ss", text);
+	else if (i == GROUPS)
+		tls_translate_groups(text, value, sizeof(value));
+	if (*text == '\0')
+		text_add(out, ": delete the line");
+	else if (value[0] == '\0')
+		text_add(out, ", without \"%s\": delete the line", text);
+	else if (hint_theirs(&options[i], value) == NULL &&
+	    option_number(&options[i], value, &ignored) == 0)
+		text_add(out, ": %s = %s", t->ours, value);
+}
+
+/* The first row for such a line, in which case and with what marks ever. */
+static const struct theirs *
+find_theirs(const char *name, const char *text)
+{
+	char key[WORD_SIZE + 1], other[WORD_SIZE + 1];
+	size_t i;
+
+	fold(key, name);
+	for (i = 0; i < sizeof(stunnel) / sizeof(stunnel[0]); i++) {
+		fold(other, stunnel[i].theirs);
+		if (strcmp(key, other) == 0 && (stunnel[i].value == NULL ||
+		    strcasecmp(stunnel[i].value, text) == 0))
+			return &stunnel[i];
+	}
+	return NULL;
+}
+
+void
+hint_key(const char *key, const char *text, struct hint *h)
+{
+	const struct theirs *t = find_theirs(key, text);
+	struct text out = { h->text, sizeof(h->text), 0 };
+	int near = t == NULL ? hint_option(key) : -1;
+
+	h->about = near != -1 ? options[near].name : t != NULL ? t->ours :
+	    NULL;
+	h->covers = t != NULL ? t->covers : NULL;
+	if (near != -1)
+		text_add(&out, "did you mean \"%s\"?", h->about);
+	else if (t == NULL)
+		text_add(&out, "tunnel -h lists them all");
+	else if (t->ours == NULL)
+		text_add(&out, "stunnel's %s: %s", t->theirs, t->advice);
+	else {
+		text_add(&out, "stunnel's %s is \"%s\" here", t->theirs,
+		    t->ours);
+		add_line(&out, t, text);
+		if (t->advice != NULL)
+			text_add(&out, "%s", t->advice);
+	}
+}

@@ -1,0 +1,35 @@
+/*
+ * hints: what somebody may have meant who wrote what there is not: a slip, or
+ * what stunnel takes.
+ */
+#ifndef HINTS_H
+#define HINTS_H
+
+#include <stddef.h>
+
+struct option;
+
+#define HINT_SIZE	1024
+#define WORD_SIZE	32		/* of one that may be misspelt */
+
+/* What an unknown key may have been meant to be. */
+struct hint {
+	char	 text[HINT_SIZE];	/* a clause */
+	const char *about;		/* keys, with blanks between; or NULL */
+	const char *covers;		/* others that are not missed with it */
+};
+
+/* What key = text is, where there is no such key. */
+void	 hint_key(const char *key, const char *text, struct hint *);
+
+/* The option that a name is nearest to, or -1. */
+int	 hint_option(const char *name);
+
+/* What a value would mean to stunnel, if that is something else; or NULL. */
+const char *hint_theirs(const struct option *, const char *text);
+
+/* What follows "allowed: ..." of a value that is not; may be empty. */
+void	 hint_value(const struct option *, const char *text, char *hint,
+	    size_t size);
+
+#endif

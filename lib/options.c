@@ -1,0 +1,205 @@
+/*
+ * options: the keys of the configuration.  One row each; the man page and the
+ * example are held against them by a test.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "options.h"
+#include "log.h"
+#include "util.h"
+
+#define TEXT_SIZE	512
+
+const char *const option_no_yes[] = { "no", "yes", NULL };
+static const char *const verifies[] = {
+	"none", "request", "require", NULL
+};
+static const char *const proxies[] = { "off", "v1", "v2", NULL };
+static const char *const versions[] = { "1.2", "1.3", NULL };
+static const char *const truncations[] = { "reset", "eof", NULL };
+static const char *const kernels[] = { "auto", "off", "require", NULL };
+static const char *const modes[] = { "poll", "fork", NULL };
+static const char *const or_off[] = { "off", NULL };
+static const char *const or_auto[] = { "auto", NULL };
+
+const struct option options[OPTIONS] = {
+	[ACCEPT] = { "accept", LIST, NULL, NULL, 0, 0,
+	    "[host:]port, unix:/path or fd:N to accept TLS on" },
+	[CONNECT] = { "connect", LIST, NULL, NULL, 0, 0,
+	    "[host:]port or unix:/path of the plaintext service" },
+	[EXEC] = { "exec", TEXT, NULL, NULL, 0, 0,
+	    "command to run for each connection, instead of connect" },
+	[PROXY_PROTOCOL] = { "proxy_protocol", CHOICE, "off", proxies, 0, 0,
+	    "tell the service who the client is, in that version" },
+	[ACCEPT_PROXY] = { "accept_proxy", CHOICE, "no", option_no_yes, 0, 0,
+	    "take the client's address from a balancer in front" },
+	[CERT] = { "cert", LIST, NULL, NULL, 0, 0,
+	    "PEM file with a certificate chain, leaf first" },
+	[KEY] = { "key", LIST, NULL, NULL, 0, 0,
+	    "PEM file with its private key, if not in cert" },
+	[KEY_PASSWORD_FILE] = { "key_password_file", TEXT, NULL, NULL, 0, 0,
+	    "file with the password of an encrypted key" },
+	[SNI_STRICT] = { "sni_strict", CHOICE, "no", option_no_yes, 0, 0,
+	    "refuse clients that ask for no name of a certificate" },
+	[CA] = { "ca", TEXT, NULL, NULL, 0, 0,
+	    "PEM file or directory: who issues clients' certificates" },
+	[CRL] = { "crl", TEXT, NULL, NULL, 0, 0,
+	    "PEM file or directory: which of them are revoked" },
+	[VERIFY] = { "verify", CHOICE, "none", verifies, 0, 0,
+	    "ask clients for a certificate, or insist on one" },
+	[PEER] = { "peer", LIST, NULL, NULL, 0, 0,
+	    "cn:, dns:, ip:, uri:, pin:sha256/ or cert: it has to fit" },
+	[TLS_MIN] = { "tls_min", CHOICE, "1.2", versions, 0, 0,
+	    "oldest TLS version" },
+	[TLS_MAX] = { "tls_max", CHOICE, "1.3", versions, 0, 0,
+	    "newest TLS version" },
+	[CIPHERS] = { "ciphers", TEXT, NULL, NULL, 0, 0,
+	    "cipher suites to accept, best first" },
+	[GROUPS] = { "groups", TEXT, NULL, NULL, 0, 0,
+	    "key exchange groups to accept, best first" },
+	[ALPN] = { "alpn", TEXT, NULL, NULL, 0, 0,
+	    "application protocols to accept, best first" },
+	[TRUNCATION] = { "truncation", CHOICE, "reset", truncations, 0, 0,
+	    "what a client's end without close_notify is taken for" },
+	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
+	    "let the kernel do TLS, once a handshake is over" },
+	[SESSION_TICKETS] = { "session_tickets", CHOICE, "yes", option_no_yes,
+	    0, 0, "let clients resume sessions" },
+	[TICKET_LIFETIME] = { "ticket_lifetime", TIME, "12h", NULL, 1, 604800,
+	    "for how long, after the full handshake" },
+	[TICKET_KEYS] = { "ticket_keys", TEXT, NULL, NULL, 0, 0,
+	    "file with keys (tunnel -k), if not made here" },
+	[SESSION_CACHE] = { "session_cache", NUMBER, "1024", or_off,
+	    1, 1000000, "sessions of TLS 1.2 clients without tickets" },
+	[MAX_CONNECTIONS] = { "max_connections", NUMBER, "1000", NULL,
+	    1, 1000000, "maximum number of concurrent connections" },
+	[MAX_PER_IP] = { "max_per_ip", NUMBER, "off", or_off, 1, 1000000,
+	    "connections of one IPv4 address or IPv6 /64" },
+	[HANDSHAKE_TIMEOUT] = { "handshake_timeout", TIME, "10s", or_off,
+	    1, 3600, "for a client's TLS handshake" },
+	[CONNECT_TIMEOUT] = { "connect_timeout", TIME, "5s", or_off,
+	    1, 3600, "for each address of the service" },
+	[IDLE_TIMEOUT] = { "idle_timeout", TIME, "off", or_off,
+	    1, 31536000, "without a byte either way" },
+	[LINGER_TIMEOUT] = { "linger_timeout", TIME, "60s", or_off,
+	    1, 31536000, "the same, once one side has ended" },
+	[DRAIN_TIMEOUT] = { "drain_timeout", TIME, "30s", or_off,
+	    1, 31536000, "for connections to finish at a stop" },
+	[RELOAD_TIMEOUT] = { "reload_timeout", TIME, "off", or_off,
+	    1, 31536000, "the same, at a reload" },
+	[KEEPALIVE] = { "keepalive", TIME, "5m", or_off,
+	    6, 64800, "until a dead peer is found, on TCP" },
+	[MODE] = { "mode", CHOICE, "poll", modes, 0, 0,
+	    "workers with many connections, or a process for each" },
+	[WORKERS] = { "workers", NUMBER, "1", or_auto, 1, WORKERS_MAX,
+	    "processes that share the connections; auto: one per CPU" },
+	[USER] = { "user", TEXT, NULL, NULL, 0, 0,
+	    "user that workers run as" },
+	[GROUP] = { "group", TEXT, NULL, NULL, 0, 0,
+	    "group that workers run as, if not the user's" },
+	[CHROOT] = { "chroot", TEXT, NULL, NULL, 0, 0,
+	    "directory that workers are locked in" },
+	[SANDBOX] = { "sandbox", CHOICE, "yes", option_no_yes, 0, 0,
+	    "keep workers from all they have no need of" },
+	[DAEMON] = { "daemon", CHOICE, "no", option_no_yes, 0, 0,
+	    "go into the background once started" },
+	[PIDFILE] = { "pidfile", TEXT, NULL, NULL, 0, 0,
+	    "file to write the process ID to" },
+	[LOG] = { "log", TEXT, "stderr", NULL, 0, 0,
+	    "stderr, syslog, or a file" },
+	[LOG_LEVEL] = { "log_level", CHOICE, "info", log_levels, 0, 0,
+	    "how much to log" },
+	[STATS_FILE] = { "stats_file", TEXT, NULL, NULL, 0, 0,
+	    "file for counters, in the text format of Prometheus" },
+};
+
+/* 30s, 5m, 12h or 7d, as milliseconds. */
+static int
+parse_time(const char *text, int64_t min, int64_t max, int64_t *ms)
+{
+	static const struct { char unit; int64_t seconds; } units[] = {
+		{ 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 }
+	};
+	char digits[16];
+	size_t i, n = strlen(text);
+	int64_t count;
+
+	if (n < 2 || n > sizeof(digits))
+		return -1;
+	snprintf(digits, sizeof(digits), "%.*s", (int)n - 1, text);
+	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+		if (units[i].unit != text[n - 1])
+			continue;
+		if (parse_number(digits, 0, max, &count) == -1 ||
+		    count * units[i].seconds < min ||
+		    count * units[i].seconds > max)
+			return -1;
+		*ms = count * units[i].seconds * 1000;
+		return 0;
+	}
+	return -1;
+}
+
+int
+option_choice(const char *text, const char *const *choices, int64_t *choice)
+{
+	int64_t i;
+
+	for (i = 0; choices[i] != NULL; i++) {
+		if (strcmp(choices[i], text) == 0) {
+			*choice = i;
+			return 0;
+		}
+	}
+	return -1;
+}
+
+void
+option_allowed(const struct option *o, char *text, size_t size)
+{
+	char words[TEXT_SIZE / 4] = "";
+
+	if (o->choices != NULL)
+		text_join(words, sizeof(words), o->choices);
+	if (o->type == NUMBER)
+		snprintf(text, size, "%s%s%lld to %lld", words,
+		    words[0] != '\0' ? ", or " : "", (long long)o->min,
+		    (long long)o->max);
+	else if (o->type == TIME)
+		snprintf(text, size, "%s, or a number with its unit s, m, h or "
+		    "d, %llds to %llds", words, (long long)o->min,
+		    (long long)o->max);
+	else if (o->type == CHOICE)
+		snprintf(text, size, "%s", words);
+	else
+		snprintf(text, size, "%s", o->help);
+}
+
+int
+option_number(const struct option *o, const char *text, int64_t *number)
+{
+	if (o->choices != NULL && option_choice(text, o->choices, number) == 0)
+		return 0;
+	switch (o->type) {
+	case NUMBER:
+		return parse_number(text, o->min, o->max, number);
+	case TIME:
+		return parse_time(text, o->min, o->max, number);
+	case CHOICE:
+		return -1;
+	default:
+		return 0;
+	}
+}
+
+int
+option_find(const char *name)
+{
+	int i;
+
+	for (i = 0; i < OPTIONS; i++)
+		if (strcmp(options[i].name, name) == 0)
+			return i;
+	return -1;
+}

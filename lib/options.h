@@ -1,0 +1,52 @@
+/* options: the keys of the configuration, one row each. */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define WORKERS_MAX	256
+
+enum {
+	ACCEPT, CONNECT, EXEC, PROXY_PROTOCOL, ACCEPT_PROXY, CERT, KEY,
+	KEY_PASSWORD_FILE, SNI_STRICT, CA, CRL, VERIFY, PEER, TLS_MIN, TLS_MAX,
+	CIPHERS, GROUPS, ALPN, TRUNCATION, KTLS, SESSION_TICKETS,
+	TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE, MAX_CONNECTIONS,
+	MAX_PER_IP, HANDSHAKE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT,
+	LINGER_TIMEOUT, DRAIN_TIMEOUT, RELOAD_TIMEOUT, KEEPALIVE, MODE,
+	WORKERS, USER, GROUP, CHROOT, SANDBOX, DAEMON, PIDFILE, LOG, LOG_LEVEL,
+	STATS_FILE, OPTIONS
+};
+
+enum type { TEXT, LIST, NUMBER, TIME, CHOICE };
+
+struct option {
+	const char *name;
+	enum type type;
+	const char *fallback;		/* NULL: none */
+	const char *const *choices;	/* of a CHOICE; else: words for 0 */
+	int64_t	 min, max;		/* of a NUMBER; of a TIME in seconds */
+	const char *help;
+};
+
+extern const struct option options[OPTIONS];
+
+/* The choices of an option that is on or off. */
+extern const char *const option_no_yes[];
+
+/* The option of that name, or -1. */
+int	 option_find(const char *name);
+
+/*
+ * The number behind a text, in milliseconds if it is a time; untouched if the
+ * option has none.  -1: it is none of this option's.
+ */
+int	 option_number(const struct option *, const char *text, int64_t *);
+
+/* The index of a text among words, which end with NULL; -1: it is not there. */
+int	 option_choice(const char *text, const char *const *words, int64_t *);
+
+/* The values that there are, as text. */
+void	 option_allowed(const struct option *, char *text, size_t size);
+
+#endif

@@ -1,0 +1,112 @@
+/*
+ * said: the log leads to a file, and tests read that.  What is wrong with a
+ * configuration has to be said in one sentence that names the place.  It comes
+ * behind the file that is tested.
+ */
+#ifndef SAID_H
+#define SAID_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "../../lib/log.h"
+
+#define WHERE	"tunnel.conf:12"
+#define LEN(a)	(sizeof(a) / sizeof((a)[0]))
+
+/* What has been logged since the last call. */
+static inline const char *
+said(void)
+{
+	static char text[16384];
+	ssize_t n = pread(logging.fd, text, sizeof(text) - 1, 0);
+
+	assert_in_range(n, 0, sizeof(text) - 2);
+	text[n] = '\0';
+	assert_int_equal(ftruncate(logging.fd, 0), 0);
+	assert_int_equal(lseek(logging.fd, 0, SEEK_SET), 0);
+	return text;
+}
+
+static inline int
+is_sentence(const char *text)
+{
+	size_t len = strlen(text);
+
+	return strncmp(text, "tunnel: error: ", 15) == 0 && len > 16 &&
+	    strchr(text, '\n') == text + len - 1;
+}
+
+/* One sentence, from where, in which part is to be found. */
+static inline void
+expect_said(const char *where, const char *part)
+{
+	const char *text = said();
+
+	if (!is_sentence(text) || strncmp(text + 15, where, strlen(where)) !=
+	    0 || strstr(text, part) == NULL)
+		fail_msg("said: \"%s\", not one sentence with \"%s\" and "
+		    "\"%s\"", text, where, part);
+}
+
+/* Sentences, one of which begins with where, and has part in it. */
+static inline void
+expect_among(const char *where, const char *part)
+{
+	char begin[256], *at;
+	const char *text = said();
+
+	snprintf(begin, sizeof(begin), "tunnel: error: %s", where);
+	at = strstr(text, begin);
+	if (at == NULL || strstr(at, part) == NULL)
+		fail_msg("said: \"%s\", and not \"%s\" and \"%s\"", text,
+		    where, part);
+}
+
+static inline void
+expect_silence(void)
+{
+	assert_string_equal(said(), "");
+}
+
+/* How often it was said, of what was said since the last call. */
+static inline int
+times_said(const char *text, const char *part)
+{
+	int n = 0;
+
+	while ((text = strstr(text, part)) != NULL) {
+		text++;
+		n++;
+	}
+	return n;
+}
+
+/* Before each test: as the log is at first, and nothing in it. */
+static inline void
+said_reset(void)
+{
+	logging.level = LEVEL_INFO;
+	logging.has_time = logging.is_ours = logging.is_journal = 0;
+	said();
+}
+
+/* Before all of them; -1: it can't be. */
+static inline int
+said_init(void)
+{
+	unsetenv("JOURNAL_STREAM");
+	logging.fd = memfd_create("log", MFD_CLOEXEC);
+	return logging.fd == -1 ? -1 : 0;
+}
+
+#endif

@@ -1,0 +1,635 @@
+/*
+ * Unit tests of the configuration: lines, files, arguments.
+ *
+ * TUNNEL_RUNS	how many lines of garbage (30000)
+ * TUNNEL_SEED	the seed of the first (1), printed by one that fails
+ */
+#include "../../lib/config.c"
+
+#include "said.h"
+
+static char directory[] = "/tmp/test_config.XXXXXX";
+
+static int
+line_of(struct config *cfg, const char *where, const char *bytes, size_t len)
+{
+	char *copy = malloc(len + 1);	/* exactly: for the sanitizers */
+	int r;
+
+	assert_non_null(copy);
+	memcpy(copy, bytes, len);
+	copy[len] = '\0';
+	if (len > 0 && copy[len - 1] == '\n')
+		copy[--len] = '\0';
+	r = config_line(cfg, FROM_FILE, where, copy, len);
+	free(copy);
+	return r;
+}
+
+static int
+line(struct config *cfg, const char *text)
+{
+	return line_of(cfg, WHERE, text, strlen(text));
+}
+
+static const char *
+file_name(void)
+{
+	static char name[sizeof(directory) + 16];
+
+	snprintf(name, sizeof(name), "%s/conf", directory);
+	return name;
+}
+
+static const char *
+write_file(const char *bytes, size_t len)
+{
+	int fd;
+
+	fd = open(file_name(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	assert_true(fd != -1);
+	assert_int_equal(write(fd, bytes, len), len);
+	close(fd);
+	return file_name();
+}
+
+static int
+file(struct config *cfg, const char *text)
+{
+	return config_file(cfg, write_file(text, strlen(text)));
+}
+
+static int
+setup(void **state)
+{
+	static struct config cfg;
+
+	memset(&cfg, 0, sizeof(cfg));
+	config_defaults(&cfg);
+	*state = &cfg;
+	said_reset();
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	config_free(*state);
+	return 0;
+}
+
+static void
+test_defaults(void **state)
+{
+	const struct config *cfg = *state;
+
+	assert_int_equal(cfg->number[MAX_CONNECTIONS], 1000);
+	assert_int_equal(cfg->number[HANDSHAKE_TIMEOUT], 10000);
+	assert_int_equal(cfg->number[CONNECT_TIMEOUT], 5000);
+	assert_int_equal(cfg->number[IDLE_TIMEOUT], 0);
+	assert_int_equal(cfg->number[LINGER_TIMEOUT], 60000);
+	assert_int_equal(cfg->number[DRAIN_TIMEOUT], 30000);
+	assert_string_equal(config_text(cfg, LOG), "stderr");
+	assert_null(config_text(cfg, ACCEPT));
+	assert_string_equal(config_where(cfg, LOG), "default");
+	expect_silence();
+}
+
+/* A word in place of a number, where there is one, is 0. */
+static void
+test_words_for_zero(void **state)
+{
+	struct config *cfg = *state;
+
+	cfg->number[IDLE_TIMEOUT] = cfg->number[WORKERS] =
+	    cfg->number[MAX_PER_IP] = 9;
+	assert_int_equal(line(cfg, "idle_timeout = off"), 0);
+	assert_int_equal(line(cfg, "workers = auto"), 0);
+	assert_int_equal(line(cfg, "max_per_ip = off"), 0);
+	expect_silence();
+	assert_int_equal(cfg->number[IDLE_TIMEOUT], 0);
+	assert_int_equal(cfg->number[WORKERS], 0);
+	assert_int_equal(cfg->number[MAX_PER_IP], 0);
+}
+
+/* What is wrong, and what would have been right. */
+static void
+test_bad_values(void **state)
+{
+	static const char *const bad[][2] = {
+		{ "max_connections = 0", "1 to 1000000" },
+		{ "max_connections = 1000001", "1 to 1000000" },
+		{ "max_connections = many", "\"many\"" },
+		{ "idle_timeout = 5", "s, m, h or d" },
+		{ "idle_timeout = 0s", "off" },
+		{ "idle_timeout = auto", "off, or a number" },
+		{ "workers = 0", "auto, or 1 to 256" },
+		{ "workers = 257", "auto, or 1 to 256" },
+		{ "workers = off", "auto, or 1 to 256" },
+		{ "max_per_ip = 0", "off, or 1 to 1000000" },
+		{ "mode = threads", "poll, fork" },
+		{ "handshake_timeout = 2h", "1s to 3600s" },
+		{ "log_level = loud",
+		    "error, warning, notice, info, debug" },
+		{ "daemon = maybe", "no, yes" },
+		{ "tls_min = 1.1", "1.2, 1.3" },
+		{ "truncation = EOF", "reset, eof" },
+		{ "accept =", "has no value" },
+		{ "accept", "not key = value" },
+		{ "= 5", "unknown key \"\"" },
+		{ "=", "unknown key \"\"" },
+		{ "accept 443", "not key = value" },
+		{ "[service]", "there are no [sections]" },
+		{ "[a b]", "/etc/tunnel/a-b.conf" },
+		{ "[../x]", "/etc/tunnel/..-x.conf" },
+		{ "[", "there are no [sections]" },
+		{ "acc ept = 443", "unknown key \"acc ept\"" },
+		{ "Accept = 443", "unknown key \"Accept\"" },
+		{ "accept\x1b[2J = 443", "a control character" },
+	};
+	struct config *cfg = *state;
+	size_t i, j;
+
+	for (i = 0; i < LEN(bad); i++) {
+		assert_int_equal(line(cfg, bad[i][0]), -1);
+		expect_said(WHERE, bad[i][1]);
+	}
+	for (j = 0; j < OPTIONS; j++)
+		assert_null(cfg->given[j]);
+}
+
+/* Lines. */
+
+static void
+test_lines(void **state)
+{
+	static const char *const good[] = {
+		"accept=1:2\n", "accept = 1:2\n", "  accept\t=\t1:2  \n",
+		"\taccept =1:2\t\n", "accept = 1:2", "accept   =   1:2\n"
+	};
+	static const char *const empty[] = {
+		"", "\n", "   \n", "\t", "#", "# accept = 1", "  # x = y\n",
+		"#accept = 1\n"
+	};
+	struct config *cfg = *state;
+	const struct value *v;
+	size_t i;
+
+	for (i = 0; i < LEN(empty); i++)
+		assert_int_equal(line(cfg, empty[i]), 0);
+	assert_null(cfg->given[ACCEPT]);
+	for (i = 0; i < LEN(good); i++)
+		assert_int_equal(line(cfg, good[i]), 0);
+	for (i = 0, v = cfg->given[ACCEPT]; v != NULL; v = v->next, i++) {
+		assert_string_equal(v->text, "1:2");
+		assert_string_equal(v->where, WHERE);
+	}
+	assert_int_equal(i, LEN(good));
+	/* Only the first = divides, and only the start makes a comment. */
+	assert_int_equal(line(cfg, "exec = a=b#c\n"), 0);
+	assert_string_equal(config_text(cfg, EXEC), "a=b#c");
+	expect_silence();
+	assert_int_equal(line(cfg, "cert = a.pem # mine\n"), -1);
+	expect_said(WHERE, "comment");
+	assert_int_equal(line(cfg, "cert = a.pem\t# mine\n"), -1);
+	expect_said(WHERE, "comment");
+}
+
+static void
+test_not_text(void **state)
+{
+	static char longest[LINE_MAX_LEN + 2] = "exec = ";
+	struct config *cfg = *state;
+
+	assert_int_equal(line_of(cfg, WHERE, "acc\0ept = 1", 11), -1);
+	expect_said(WHERE, "NUL");
+	assert_int_equal(line_of(cfg, WHERE, "accept = 1\0", 11), -1);
+	expect_said(WHERE, "NUL");
+	assert_int_equal(line_of(cfg, WHERE, "\0\0\0", 3), -1);
+	expect_said(WHERE, "NUL");
+	assert_int_equal(line(cfg, "accept = 443\r\n"), -1);
+	expect_said(WHERE, "carriage return");
+	assert_int_equal(line(cfg, "\r\n"), -1);
+	expect_said(WHERE, "carriage return");
+	memset(longest + 7, 'x', sizeof(longest) - 8);
+	assert_int_equal(strlen(longest), LINE_MAX_LEN + 1);
+	assert_int_equal(line(cfg, longest), -1);
+	expect_said(WHERE, "4097 bytes");
+	longest[LINE_MAX_LEN] = '\0';
+	assert_int_equal(line(cfg, longest), 0);
+	assert_int_equal(strlen(config_text(cfg, EXEC)), LINE_MAX_LEN - 7);
+	/* What is quoted is cut, not the end of the sentence. */
+	memset(longest, 'y', LINE_MAX_LEN);
+	assert_int_equal(line(cfg, longest), -1);
+	expect_said(WHERE, "a comment begins with # or ;)");
+}
+
+static void
+test_once_or_often(void **state)
+{
+	struct config *cfg = *state;
+
+	assert_int_equal(line(cfg, "log = /a\n"), 0);
+	assert_int_equal(line_of(cfg, "tunnel.conf:13", "log = /a\n", 9), -1);
+	expect_said("tunnel.conf:13", "already set at " WHERE);
+	assert_int_equal(line(cfg, "connect = 1\n"), 0);
+	assert_int_equal(line(cfg, "connect = 2\n"), 0);
+	assert_string_equal(cfg->given[CONNECT]->text, "1");
+	assert_string_equal(cfg->given[CONNECT]->next->text, "2");
+	assert_null(cfg->given[CONNECT]->next->next);
+	expect_silence();
+}
+
+/* Files. */
+
+static void
+test_file(void **state)
+{
+	struct config *cfg = *state;
+	char where[sizeof(directory) + 16];
+
+	assert_int_equal(file(cfg, ""), 0);
+	assert_int_equal(file(cfg, "# all of it\n\naccept = 443\n\n"
+	    "max_connections = 7\ncert = a.pem"), 0);
+	expect_silence();
+	assert_string_equal(config_text(cfg, CERT), "a.pem");
+	assert_int_equal(cfg->number[MAX_CONNECTIONS], 7);
+	snprintf(where, sizeof(where), "%s/conf:3", directory);
+	assert_string_equal(config_where(cfg, ACCEPT), where);
+	snprintf(where, sizeof(where), "%s/conf:6", directory);
+	assert_string_equal(config_where(cfg, CERT), where);
+	/* All errors are told. */
+	assert_int_equal(file(cfg, "\n# x\nnonsense = 1\nworse\n"), -1);
+	snprintf(where, sizeof(where), "%s/conf:4: ", directory);
+	expect_among(where, "\"worse\"");
+	assert_int_equal(file(cfg, "\n# x\nnonsense = 1\nworse\n"), -1);
+	snprintf(where, sizeof(where), "%s/conf:3: ", directory);
+	expect_among(where, "\"nonsense\"");
+	assert_int_equal(file(cfg, "key = a\nkey = b\r\n"), -1);
+	snprintf(where, sizeof(where), "%s/conf:2: ", directory);
+	expect_said(where, "carriage return");
+}
+
+static void
+test_file_not_text(void **state)
+{
+	static char big[1024 * 1024 + 8];
+	char where[sizeof(directory) + 16], name[sizeof(directory) + 16];
+	struct config *cfg = *state;
+
+	snprintf(where, sizeof(where), "%s/conf:2: ", directory);
+	memset(big, 'x', sizeof(big));
+	memcpy(big, "#\nlog = ", 8);
+	assert_int_equal(config_file(cfg, write_file(big, sizeof(big))), -1);
+	expect_said(where, "a line of 1048582 bytes");
+	memset(big, 0, sizeof(big));
+	memcpy(big, "#\n", 2);
+	assert_int_equal(config_file(cfg, write_file(big, sizeof(big))), -1);
+	expect_said(where, "NUL");
+	snprintf(name, sizeof(name), "%s/none", directory);
+	assert_int_equal(config_file(cfg, name), -1);
+	expect_said(name, strerror(ENOENT));
+	assert_int_equal(config_file(cfg, directory), -1);
+	expect_said(directory, "not a regular file");
+}
+
+/* The place is named even where the path to it is long. */
+static void
+test_file_with_long_path(void **state)
+{
+	char name[1024], where[1040];
+	size_t n;
+
+	write_file("nonsense = 1\n", 13);
+	n = (size_t)snprintf(name, sizeof(name), "%s", directory);
+	while (n < 600)
+		n += (size_t)snprintf(name + n, sizeof(name) - n, "/.");
+	snprintf(name + n, sizeof(name) - n, "/conf");
+	snprintf(where, sizeof(where), "%s:1: ", name);
+	assert_int_equal(config_file(*state, name), -1);
+	expect_said(where, "nonsense");
+}
+
+/* Arguments. */
+
+static void
+test_arguments_win(void **state)
+{
+	struct config *cfg = *state;
+
+	assert_int_equal(config_argument(cfg, "log=/arg"), 0);
+	assert_int_equal(config_argument(cfg, "connect=1"), 0);
+	assert_int_equal(config_argument(cfg, "connect=2"), 0);
+	assert_int_equal(config_argument(cfg, "idle_timeout=3s"), 0);
+	assert_int_equal(file(cfg, "log = /file\nconnect = 9\n"
+	    "idle_timeout = 9s\nlinger_timeout = 8s\n"), 0);
+	expect_silence();
+	assert_string_equal(config_text(cfg, LOG), "/arg");
+	assert_string_equal(config_where(cfg, LOG), "command line");
+	assert_string_equal(cfg->given[CONNECT]->text, "1");
+	assert_string_equal(cfg->given[CONNECT]->next->text, "2");
+	assert_null(cfg->given[CONNECT]->next->next);
+	assert_int_equal(cfg->number[IDLE_TIMEOUT], 3000);
+	assert_int_equal(cfg->number[LINGER_TIMEOUT], 8000);
+	/* What is overridden must be right all the same. */
+	assert_int_equal(line(cfg, "idle_timeout = 9\n"), -1);
+	expect_said(WHERE, "idle_timeout = \"9\"");
+	assert_int_equal(cfg->number[IDLE_TIMEOUT], 3000);
+}
+
+static void
+test_argument_errors(void **state)
+{
+	struct config *cfg = *state;
+
+	assert_int_equal(config_argument(cfg, "tunnel.conf"), -1);
+	expect_said("argument \"tunnel.conf\"", "-c");
+	assert_int_equal(config_argument(cfg, ""), -1);
+	expect_said("argument \"\"", "not key=value");
+	assert_int_equal(config_argument(cfg, "acept=1"), -1);
+	expect_said("command line", "\"acept\"");
+	assert_int_equal(config_argument(cfg, "accept="), -1);
+	expect_said("command line", "no value");
+	assert_int_equal(config_argument(cfg, "log=a"), 0);
+	assert_int_equal(config_argument(cfg, "log=b"), -1);
+	expect_said("command line", "already set");
+}
+
+/* What has to be there. */
+
+static void
+test_check(void **state)
+{
+	struct config *cfg = *state;
+	char *command[] = { "true", "x", NULL };
+
+	assert_int_equal(config_check(cfg, 0), -1);
+	expect_among("missing: accept =", "");
+	assert_int_equal(config_check(cfg, 0), -1);
+	expect_among("missing: connect =", "");
+	cfg->is_wrong[CONNECT] = 1;
+	assert_int_equal(config_check(cfg, 1), -1);
+	expect_said("missing", "cert =");
+	cfg->is_wrong[CONNECT] = 0;
+	assert_int_equal(line(cfg, "accept = 1"), 0);
+	assert_int_equal(line(cfg, "cert = x"), 0);
+	assert_int_equal(config_check(cfg, 0), -1);
+	expect_said("missing", "connect =");
+	assert_int_equal(line(cfg, "connect = 2"), 0);
+	assert_int_equal(config_check(cfg, 0), 0);
+	expect_silence();
+	assert_int_equal(config_command(cfg, command), 0);
+	assert_int_equal(config_check(cfg, 0), -1);
+	expect_said(WHERE, "exclude each other");
+}
+
+static void
+test_command(void **state)
+{
+	char *none[] = { NULL }, *many[COMMAND_WORDS + 2];
+	struct config *cfg = *state;
+	size_t i;
+
+	assert_int_equal(config_command(cfg, none), 0);
+	assert_null(cfg->command);
+	assert_int_equal(line(cfg, "exec = /bin/echo  a\tb=c "), 0);
+	assert_int_equal(config_command(cfg, none), 0);
+	assert_string_equal(cfg->command[0], "/bin/echo");
+	assert_string_equal(cfg->command[1], "a");
+	assert_string_equal(cfg->command[2], "b=c");
+	assert_null(cfg->command[3]);
+	config_free(cfg);
+	for (i = 0; i < LEN(many); i++)
+		many[i] = i < COMMAND_WORDS - 1 ? "w" : NULL;
+	assert_int_equal(config_command(cfg, many), 0);
+	config_free(cfg);
+	many[COMMAND_WORDS - 1] = many[COMMAND_WORDS] = "w";
+	assert_int_equal(config_command(cfg, many), -1);
+	expect_said("command line", "more than 63 words");
+}
+
+/* Printed, it is a configuration again, and the same one. */
+
+static void
+print_to_file(const struct config *cfg)
+{
+	FILE *fp = fopen(file_name(), "w");
+
+	assert_non_null(fp);
+	config_print(cfg, fp);
+	assert_int_equal(fclose(fp), 0);
+}
+
+static void
+same_again(const struct config *cfg)
+{
+	const struct value *v, *w;
+	struct config again = { 0 };
+	size_t i;
+
+	print_to_file(cfg);
+	config_defaults(&again);
+	assert_int_equal(config_file(&again, file_name()), 0);
+	expect_silence();
+	for (i = 0; i < OPTIONS; i++) {
+		assert_true(cfg->number[i] == again.number[i]);
+		v = cfg->given[i];
+		w = again.given[i];
+		if (v == NULL && w != NULL)
+			assert_string_equal(w->text, options[i].fallback);
+		for (; v != NULL; v = v->next, w = w->next) {
+			assert_non_null(w);
+			assert_string_equal(v->text, w->text);
+			assert_true((v->next == NULL) == (w->next == NULL));
+		}
+	}
+	config_free(&again);
+}
+
+static void
+test_print(void **state)
+{
+	struct config *cfg = *state;
+	size_t i;
+
+	/* Defaults are told as well, and no more than that. */
+	same_again(cfg);
+	config_free(cfg);
+	config_defaults(cfg);
+	print_to_file(cfg);
+	assert_int_equal(config_file(cfg, file_name()), 0);
+	for (i = 0; i < OPTIONS; i++)
+		assert_true((cfg->given[i] != NULL) ==
+		    (options[i].fallback != NULL));
+	config_free(cfg);
+	config_defaults(cfg);
+	assert_int_equal(file(cfg, "accept = [::1]:443\naccept = unix:/a b\n"
+	    "connect = 6379\ncert = a#b = c\nidle_timeout = 12h\n"
+	    "max_connections = 00012\ntls_min = 1.3\ndaemon = yes\n"
+	    "log_level = debug\nexec = cat -n\n"), 0);
+	assert_int_equal(config_argument(cfg, "connect=7"), 0);
+	expect_silence();
+	same_again(cfg);
+}
+
+/* An argument is held to what a line could say, or else can't be printed. */
+static void
+test_print_arguments(void **state)
+{
+	static char argument[LINE_MAX_LEN + 100] = "log=";
+	static const char *const odd[] = {
+		"log=/a\nnonsense = 1", "log=/a # b", "log=/a\rb", argument
+	};
+	struct config cfg;
+	size_t i;
+
+	(void)state;
+	memset(argument + 4, 'x', sizeof(argument) - 5);
+	for (i = 0; i < LEN(odd); i++) {
+		memset(&cfg, 0, sizeof(cfg));
+		config_defaults(&cfg);
+		if (config_argument(&cfg, odd[i]) == 0)
+			same_again(&cfg);
+		else
+			expect_said("command line", "");
+		config_free(&cfg);
+	}
+}
+
+/* Garbage: thousands of lines, from a seed. */
+
+static uint64_t rnd_state;
+
+static size_t
+rnd(size_t n)
+{
+	rnd_state ^= rnd_state >> 12;
+	rnd_state ^= rnd_state << 25;
+	rnd_state ^= rnd_state >> 27;
+	return (size_t)((rnd_state * 0x2545f4914f6cdd1du) >> 32) % n;
+}
+
+static unsigned long
+setting(const char *name, unsigned long fallback)
+{
+	const char *text = getenv(name);
+
+	return text != NULL ? strtoul(text, NULL, 10) : fallback;
+}
+
+static size_t
+some_value(char *out, size_t size)
+{
+	static const char *const values[] = {
+		"off", "1s", "0", "99999999999999999999", "yes", "1.2", "%s%n",
+		"unix:/x", "[::1]:443", "-1", "443", "\"", "debug", "=", "#"
+	};
+	static const char alphabet[] = " \t=#\"\\%-0129smhdxyz:/[]\r\x01\xff";
+	size_t i, n;
+
+	if (rnd(2) == 0)
+		return (size_t)snprintf(out, size, "%s",
+		    values[rnd(LEN(values))]);
+	n = rnd(rnd(8) == 0 ? size : 24);
+	for (i = 0; i < n; i++)
+		out[i] = alphabet[rnd(sizeof(alphabet) - 1)];
+	return n;
+}
+
+/* Of three kinds: bytes; letters that could pass; a key, and then those. */
+static size_t
+some_line(char *out, size_t size)
+{
+	static const char *const others[] = {
+		"CAfile", "client", "curves", "debug", "options", "output",
+		"socket", "sslVersion", "TIMEOUTidle", "verifyPeer"
+	};
+	size_t i, n = 0;
+
+	switch (rnd(3)) {
+	case 0:
+		n = rnd(rnd(8) == 0 ? size : 40);
+		for (i = 0; i < n; i++)
+			out[i] = (char)rnd(256);
+		break;
+	case 1:
+		n = some_value(out, size);
+		break;
+	default:
+		n = (size_t)snprintf(out, size, "%s%s", rnd(4) != 0 ?
+		    options[rnd(OPTIONS)].name : others[rnd(LEN(others))],
+		    rnd(8) == 0 ? " " : " = ");
+		n += some_value(out + n, size - n);
+		break;
+	}
+	if (n > 0 && rnd(16) == 0)
+		out[rnd(n)] = (char)rnd(256);
+	if (n < size && rnd(2) == 0)
+		out[n++] = '\n';
+	return n;
+}
+
+static void
+test_garbage(void **state)
+{
+	unsigned long i, n = setting("TUNNEL_RUNS", 30000), taken = 0;
+	unsigned long first = setting("TUNNEL_SEED", 1);
+	char bytes[2 * LINE_MAX_LEN];
+	struct config cfg;
+	const char *text;
+	size_t len;
+	int r;
+
+	(void)state;
+	for (i = 0; i < n; i++) {
+		rnd_state = (first + i) * 0x9e3779b97f4a7c15u + 99;
+		memset(&cfg, 0, sizeof(cfg));
+		config_defaults(&cfg);
+		len = some_line(bytes, sizeof(bytes));
+		r = line_of(&cfg, WHERE, bytes, len);
+		text = said();
+		if (r == 0 ? *text != '\0' : r != -1 || !is_sentence(text) ||
+		    strstr(text, WHERE ": ") != text + 15)
+			fail_msg("TUNNEL_SEED=%lu: %d, \"%s\"", first + i, r,
+			    text);
+		if (r == 0)
+			same_again(&cfg);
+		taken += r == 0;
+		config_free(&cfg);
+	}
+	/* Both ways are taken often, or this tests too little. */
+	assert_true(taken >= n / 50 && taken <= n / 2);
+}
+
+#define TEST(f)	cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_defaults),
+		TEST(test_words_for_zero),
+		TEST(test_bad_values),
+		TEST(test_lines),
+		TEST(test_not_text),
+		TEST(test_once_or_often),
+		TEST(test_file),
+		TEST(test_file_not_text),
+		TEST(test_file_with_long_path),
+		TEST(test_arguments_win),
+		TEST(test_argument_errors),
+		TEST(test_check),
+		TEST(test_command),
+		TEST(test_print),
+		TEST(test_print_arguments),
+		TEST(test_garbage),
+	};
+	int r;
+
+	if (said_init() == -1 || mkdtemp(directory) == NULL)
+		return 1;
+	r = cmocka_run_group_tests(tests, NULL, NULL);
+	unlink(file_name());
+	rmdir(directory);
+	return r;
+}

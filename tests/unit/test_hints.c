@@ -1,0 +1,96 @@
+/* Unit tests of the hints. */
+#include "../../lib/hints.c"
+
+#include "said.h"
+
+/* "tls_min and tls_max", "daemon, ...": what is named must be there. */
+static void
+check_hint(const char *hint)
+{
+	char copy[64], *word, *rest;
+	int is_key = 1;
+
+	snprintf(copy, sizeof(copy), "%s", hint);
+	for (word = strtok_r(copy, " ,", &rest); word != NULL;
+	    word = strtok_r(NULL, " ,", &rest)) {
+		if (is_key && option_find(word) == -1)
+			fail_msg("there is no %s", word);
+		is_key = strcmp(word, "and") == 0;
+	}
+}
+
+/* Each hint names what is there; each foreign key is foreign. */
+static void
+test_stunnel_hints(void **state)
+{
+	char text[128];
+	struct hint h;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(stunnel); i++) {
+		assert_int_equal(option_find(stunnel[i].theirs), -1);
+		hint_key(stunnel[i].theirs, "1", &h);
+		snprintf(text, sizeof(text), "stunnel's %s",
+		    stunnel[i].theirs);
+		assert_ptr_equal(strstr(h.text, text), h.text);
+		if (stunnel[i].ours != NULL)
+			check_hint(stunnel[i].ours);
+	}
+	hint_key("timeoutIDLE", "3", &h);
+	assert_non_null(strstr(h.text, "\"idle_timeout\" here"));
+	assert_string_equal(h.about, "idle_timeout");
+	hint_key("acept", "3", &h);
+	assert_string_equal(h.text, "did you mean \"accept\"?");
+	assert_string_equal(h.about, "accept");
+	assert_null(h.covers);
+}
+
+/* One letter more, fewer or another, or two turned around. */
+static void
+test_distance(void **state)
+{
+	static const struct { const char *a, *b; size_t n; } pairs[] = {
+		{ "", "", 0 }, { "a", "", 1 }, { "", "abc", 3 },
+		{ "connect", "connect", 0 }, { "conect", "connect", 1 },
+		{ "connnect", "connect", 1 }, { "cunnect", "connect", 1 },
+		{ "conncet", "connect", 1 }, { "acb", "abc", 1 },
+		{ "ca", "abc", 3 }, { "kitten", "sitting", 3 },
+	};
+	static const struct { const char *name; int option; } near[] = {
+		{ "conect", CONNECT }, { "idle-timeout", IDLE_TIMEOUT },
+		{ "idle timeout", IDLE_TIMEOUT }, { "Accept", ACCEPT },
+		{ "IdleTimeout", IDLE_TIMEOUT }, { "certificate", CERT },
+		{ "CA", CA }, { "cat", -1 }, { "", -1 }, { "_", -1 },
+		{ "colour", -1 }, { "ticket_key", TICKET_KEYS },
+		{ "a very long name of a key that nobody has", -1 },
+	};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(pairs); i++) {
+		assert_int_equal(distance(pairs[i].a, pairs[i].b), pairs[i].n);
+		assert_int_equal(distance(pairs[i].b, pairs[i].a), pairs[i].n);
+	}
+	for (i = 0; i < LEN(near); i++)
+		if (hint_option(near[i].name) != near[i].option)
+			fail_msg("%s: %d", near[i].name,
+			    hint_option(near[i].name));
+	assert_string_equal(choice_near(options[TRUNCATION].choices, "EOF"),
+	    "eof");
+	assert_string_equal(choice_near(option_no_yes, "true"), "yes");
+	assert_string_equal(choice_near(option_no_yes, "0"), "no");
+	assert_null(choice_near(options[MODE].choices, "threads"));
+	assert_null(choice_near(NULL, "x"));
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_distance),
+		cmocka_unit_test(test_stunnel_hints),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

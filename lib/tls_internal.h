@@ -145,28 +145,7 @@ struct record {
 	uint16_t count;			/* of those that are encrypted alike */
 };
 
-/* What the keys of a connection come from. */
-union secrets {
-	unsigned char traffic[2][SECRET_SIZE];	/* TLS 1.3: client's, ours */
-	struct {
-		unsigned char secret[SECRET_SIZE];
-		unsigned char seed[64];
-	} master;				/* TLS 1.2 */
-};
-
-/* For the kernel to do it. */
-struct ktls {
-	const struct cipher *cipher;
-	union secrets *secrets;		/* NULL: no more keys will be made */
-	int	 is_13;
-	int	 sends;			/* it has our keys, not only theirs */
-	int	 update_due;		/* the client has asked for new keys */
-	int	 unread;		/* it may have more, and not tell */
-	uint64_t seq;			/* of its first record */
-	uint64_t base;			/* bytes that TCP had until then */
-	uint64_t given;			/* bytes that it was to send since */
-	uint64_t records;		/* to be added to its record's number */
-};
+struct ktls;
 
 struct tls {
 	mbedtls_ssl_context *ssl;	/* NULL: the kernel does it now */

@@ -19,9 +19,10 @@ static ssize_t	 fake_sendmsg(int, const struct msghdr *, int);
 #define send		fake_send
 #define sendmsg		fake_sendmsg
 #define setsockopt	fake_setsockopt
-#include "../../tls.c"
 #include "../../lib/stream.c"
 #include "../../lib/tls_bio.c"
+#include "../../lib/tls_kernel.c"
+#include "../../lib/tls_kernel_keys.c"
 #include "../../lib/util.c"
 #undef getsockopt
 #undef recvmsg

@@ -100,17 +100,39 @@ void	 tls_config_strict_names(struct tls_config *, int is_strict);
  * RESUMPTION
  * All processes that were forked with a struct tls_sessions resume each
  * other's sessions: by tickets (RFC 5077, RFC 8446 section 4.6.1), whose keys
- * it holds, or, in TLS 1.2, out of a cache.  Both lie in shared memory of the
- * caller's, of tls_sessions_size() bytes, all of them zero at first.  Nobody
+ * it holds, or, in TLS 1.2, out of a cache.  Both lie in shared memory.  Nobody
  * ever waits for another one there.
  */
 
-/* For a cache of so many; with_clients: their certificates need room, too. */
-size_t	 tls_sessions_size(size_t entries, int with_clients);
-struct tls_sessions *tls_sessions_new(void *memory, size_t entries,
-	    int with_clients);
-/* The memory stays the caller's; no tls_config may use it any more. */
+/*
+ * One for a cache of so many; with_clients: their certificates need room, too.
+ * can_move: another program may be handed its memory, where there is such a
+ * thing.  It has one user.  NULL: there is no memory.
+ */
+struct tls_sessions *tls_sessions_new(size_t entries, int with_clients,
+	    int can_move);
+/* One user more, and one less: the last one frees it, or NULL. */
+struct tls_sessions *tls_sessions_ref(struct tls_sessions *);
 void	 tls_sessions_free(struct tls_sessions *);
+
+/* Its memory, as another program can be told of it. */
+struct tls_sessions_memory {
+	int	 fd;			/* the store's; or -1 */
+	size_t	 size;			/* what fd stands for */
+	size_t	 entries;
+	int	 with_clients;
+};
+const struct tls_sessions_memory *tls_sessions_memory(
+	    const struct tls_sessions *);
+/*
+ * One in the memory of another program, by its descriptor, entries and
+ * with_clients; the descriptor is the store's, also if it fails.  NULL, or why.
+ */
+const char *tls_sessions_map(const struct tls_sessions_memory *,
+	    struct tls_sessions **);
+/* In this process it is handed to none any more; it may be NULL. */
+void	 tls_sessions_keep(struct tls_sessions *);
+
 /* The keys of another one are to be good here as well. */
 void	 tls_sessions_adopt(struct tls_sessions *, const struct tls_sessions *);
 

@@ -645,19 +645,6 @@ struct stats {
 	char	*file;			/* that was written to; or NULL */
 };
 
-/*
- * What sessions are resumed by, in memory of all processes: of two services
- * as well, where it fits both.
- */
-struct pool {
-	struct tls_sessions *sessions;
-	void	*memory;
-	int	 fd;			/* of it, to hand over; or -1 */
-	size_t	 size, entries;
-	int	 with_clients;
-	unsigned services;
-};
-
 /* What the kernel can do of TLS: see KERNEL TLS. */
 struct kernel_tls {
 	unsigned can;			/* in bits of tls.h */
@@ -673,7 +660,7 @@ struct service {
 	struct service *older;
 	struct config cfg;
 	struct tls_config *tls;
-	struct pool *pool;		/* or NULL */
+	struct tls_sessions *sessions;	/* or NULL; of others as well */
 	struct kernel_tls kernel;
 	struct targets accepts, connects;
 	struct listener *listeners;
@@ -3465,7 +3452,7 @@ make_workers(struct service *sv, int inetd)
 
 /* Is there a use for it?  inetd's children share nothing but a file of keys. */
 static int
-needs_pool(const struct config *cfg, int inetd)
+needs_sessions(const struct config *cfg, int inetd)
 {
 	if (inetd)
 		return cfg->number[SESSION_TICKETS] == 1 &&
@@ -3474,61 +3461,27 @@ needs_pool(const struct config *cfg, int inetd)
 	    cfg->number[SESSION_CACHE] != 0;
 }
 
-static void
-pool_free(struct pool *p)
-{
-	if (p == NULL || --p->services > 0)
-		return;
-	tls_sessions_free(p->sessions);
-	if (p->memory != MAP_FAILED)
-		munmap(p->memory, p->size);
-	close_fd(&p->fd);
-	free(p);
-}
-
-/* For one service; NULL: there is no memory for it. */
-static struct pool *
-pool_new(size_t entries, int with_clients, int inetd)
-{
-	struct pool *p;
-
-	if ((p = calloc(1, sizeof(*p))) == NULL)
-		return NULL;
-	p->services = 1;
-	p->entries = entries;
-	p->with_clients = with_clients;
-	p->size = tls_sessions_size(entries, with_clients);
-	p->fd = -1;
-	p->memory = memory_share(p->size, inetd ? NULL : &p->fd);
-	if (p->memory != MAP_FAILED)
-		p->sessions = tls_sessions_new(p->memory, entries,
-		    with_clients);
-	if (p->sessions != NULL)
-		return p;
-	pool_free(p);
-	return NULL;
-}
-
-/* That of the service before, or one of its own, with the same keys. */
+/* Those of the service before, or of its own, with the same keys. */
 static int
-make_pool(struct service *sv, const struct service *old, int inetd)
+make_sessions(struct service *sv, const struct service *old, int inetd)
 {
 	size_t n = inetd ? 0 : (size_t)sv->cfg.number[SESSION_CACHE];
 	int with_clients = sv->cfg.number[VERIFY] != NONE;
-	struct pool *before = old != NULL ? old->pool : NULL;
+	struct tls_sessions *before = old != NULL ? old->sessions : NULL;
+	const struct tls_sessions_memory *m = before != NULL ?
+	    tls_sessions_memory(before) : NULL;
 
-	if (!needs_pool(&sv->cfg, inetd))
+	if (!needs_sessions(&sv->cfg, inetd))
 		return 0;
-	if (before != NULL && before->entries == n &&
-	    before->with_clients == with_clients) {
-		sv->pool = before;
-		before->services++;
-	} else if ((sv->pool = pool_new(n, with_clients, inetd)) == NULL) {
+	if (m != NULL && m->entries == n && m->with_clients == with_clients) {
+		sv->sessions = tls_sessions_ref(before);
+	} else if ((sv->sessions = tls_sessions_new(n, with_clients,
+	    !inetd)) == NULL) {
 		log_error("out of memory");
 		return -1;
 	} else if (before != NULL)
-		tls_sessions_adopt(sv->pool->sessions, before->sessions);
-	tls_config_sessions(sv->tls, sv->pool->sessions,
+		tls_sessions_adopt(sv->sessions, before);
+	tls_config_sessions(sv->tls, sv->sessions,
 	    sv->cfg.number[SESSION_TICKETS] == 1,
 	    (int)(sv->cfg.number[TICKET_LIFETIME] / 1000));
 	return 0;
@@ -3548,13 +3501,13 @@ service_close(struct service *sv)
 	free(sv->accepts.list);
 	free(sv->connects.list);
 	tls_config_free(sv->tls);
-	pool_free(sv->pool);
+	tls_sessions_free(sv->sessions);
 	config_free(&sv->cfg);
 	sv->listeners = NULL;
 	sv->nlisteners = 0;
 	sv->accepts = sv->connects = (struct targets){ .n = 0 };
 	sv->tls = NULL;
-	sv->pool = NULL;
+	sv->sessions = NULL;
 	sv->cfg = numbers;
 }
 
@@ -3678,7 +3631,7 @@ service_new(const struct arguments *a, const struct service *old)
 		goto err;
 	errno = 0;
 	if (make_workers(sv, a->inetd) == -1 ||
-	    make_pool(sv, old, a->inetd) == -1)
+	    make_sessions(sv, old, a->inetd) == -1)
 		goto err;
 	if (old != NULL)
 		scoreboard_follow(&sv->board, &old->board);
@@ -4909,8 +4862,7 @@ leave_master(const struct master *m, struct service *sv,
 	if (m->pidfile != -1)
 		close(m->pidfile);
 	close_fd(&sv->board.fd);
-	if (sv->pool != NULL)
-		close_fd(&sv->pool->fd);
+	tls_sessions_keep(sv->sessions);
 	upgrade_leave(m);
 }
 
@@ -5386,7 +5338,7 @@ renew_keys(struct master *m)
 	const char *why;
 
 	m->renew_at = INT64_MAX;
-	if (sv->pool == NULL)
+	if (sv->sessions == NULL)
 		return 0;
 	if (sv->cfg.given[TICKET_KEYS] == NULL)
 		m->renew_at = clock_ms() + sv->cfg.number[TICKET_LIFETIME] / 2;
@@ -5404,7 +5356,7 @@ take_over_keys(struct master *m, const struct service *old)
 	int64_t next = clock_ms() + sv->cfg.number[TICKET_LIFETIME] / 2;
 
 	if (sv->cfg.given[TICKET_KEYS] != NULL ||
-	    old->cfg.given[TICKET_KEYS] != NULL || old->pool == NULL)
+	    old->cfg.given[TICKET_KEYS] != NULL || old->sessions == NULL)
 		renew_keys(m);
 	else if (next < m->renew_at)
 		m->renew_at = next;
@@ -5853,50 +5805,39 @@ check_shared(struct parcel *x, int fd, size_t size)
 }
 
 /* As read: that of another service, or a new one for its memory. */
-static struct pool *
-pool_take(struct parcel *x, const struct master *m, const struct pool *like)
+static struct tls_sessions *
+sessions_take(struct parcel *x, const struct master *m,
+    const struct tls_sessions_memory *memory)
 {
 	const struct service *sv;
-	struct pool *p;
+	struct tls_sessions *s;
 
-	for (sv = m->live; sv != NULL; sv = sv->older) {
-		if (sv->pool != NULL && sv->pool->fd == like->fd) {
-			sv->pool->services++;
-			return sv->pool;
-		}
-	}
-	if ((p = calloc(1, sizeof(*p))) == NULL) {
-		x->bad = "out of memory";
-		return NULL;
-	}
-	*p = *like;
-	p->services = 1;
-	p->size = tls_sessions_size(p->entries, p->with_clients);
-	x->bad = memory_map(p->fd, p->size, &p->memory);
-	if (x->bad == NULL && (p->sessions = tls_sessions_new(p->memory,
-	    p->entries, p->with_clients)) == NULL)
-		x->bad = "out of memory";
-	return p;
+	for (sv = m->live; sv != NULL; sv = sv->older)
+		if (sv->sessions != NULL &&
+		    tls_sessions_memory(sv->sessions)->fd == memory->fd)
+			return tls_sessions_ref(sv->sessions);
+	x->bad = tls_sessions_map(memory, &s);
+	return s;
 }
 
 static void
-carry_pool(struct parcel *x, const struct master *m, struct service *sv)
+carry_sessions(struct parcel *x, const struct master *m, struct service *sv)
 {
-	struct pool p = { .fd = -1 };
-	int is_there = sv->pool != NULL;
+	struct tls_sessions_memory memory = { .fd = -1 };
+	int is_there = sv->sessions != NULL;
 
 	if (is_there)
-		p = *sv->pool;
+		memory = *tls_sessions_memory(sv->sessions);
 	carry_int(x, &is_there, 0, 1);
 	if (!is_there)
 		return;
-	carry_fd(x, &p.fd);
-	carry_size(x, &p.entries, 1000000);
-	carry_int(x, &p.with_clients, 0, 1);
+	carry_fd(x, &memory.fd);
+	carry_size(x, &memory.entries, 1000000);
+	carry_int(x, &memory.with_clients, 0, 1);
 	if (!x->reads)
-		check_shared(x, p.fd, p.size);
+		check_shared(x, memory.fd, memory.size);
 	else if (x->bad == NULL)
-		sv->pool = pool_take(x, m, &p);
+		sv->sessions = sessions_take(x, m, &memory);
 }
 
 static void
@@ -5936,7 +5877,7 @@ carry_service(struct parcel *x, const struct master *m, struct service *sv)
 	if (x->bad == NULL)
 		carry_workers(x, &sv->workers, sv->board.nrows);
 	if (x->bad == NULL)
-		carry_pool(x, m, sv);
+		carry_sessions(x, m, sv);
 }
 
 static void
@@ -6968,7 +6909,7 @@ run_inetd(const struct arguments *a)
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
 	r = EXIT_FAILURE;
-	if (sv->pool != NULL)
+	if (sv->sessions != NULL)
 		tls_config_renew(sv->tls);
 	if (worker_init(&w, sv, 0) == 0)
 		r = worker_run(&w, &in, &asleep);

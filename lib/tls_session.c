@@ -5,10 +5,12 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include <mbedtls/platform_time.h>
 
+#include "memory.h"
 #include "tls.h"
 #include "tls_error.h"
 #include "tls_names.h"
@@ -44,8 +46,10 @@ struct shared {
 
 struct tls_sessions {
 	struct shared *shared;
+	struct tls_sessions_memory memory;
 	size_t	 nslots;
 	size_t	 slot_size;
+	unsigned users;
 };
 
 /*
@@ -380,29 +384,85 @@ slot_size(int with_clients)
 	return with_clients ? SLOT_WITH_CLIENT : SLOT_SIZE;
 }
 
-size_t
-tls_sessions_size(size_t entries, int with_clients)
-{
-	return sizeof(struct shared) + entries * slot_size(with_clients);
-}
-
-struct tls_sessions *
-tls_sessions_new(void *memory, size_t entries, int with_clients)
+/* One without its memory. */
+static struct tls_sessions *
+sessions_alloc(size_t entries, int with_clients, int fd)
 {
 	struct tls_sessions *s;
 
 	if ((s = calloc(1, sizeof(*s))) == NULL)
 		return NULL;
-	s->shared = memory;
+	s->users = 1;
+	s->shared = MAP_FAILED;
 	s->nslots = entries;
 	s->slot_size = slot_size(with_clients);
+	s->memory = (struct tls_sessions_memory){ .fd = fd,
+	    .size = sizeof(struct shared) + entries * s->slot_size,
+	    .entries = entries, .with_clients = with_clients };
+	return s;
+}
+
+struct tls_sessions *
+tls_sessions_new(size_t entries, int with_clients, int can_move)
+{
+	struct tls_sessions *s = sessions_alloc(entries, with_clients, -1);
+
+	if (s == NULL)
+		return NULL;
+	s->shared = memory_share(s->memory.size, can_move ? &s->memory.fd :
+	    NULL);
+	if (s->shared != MAP_FAILED)
+		return s;
+	tls_sessions_free(s);
+	return NULL;
+}
+
+const char *
+tls_sessions_map(const struct tls_sessions_memory *m, struct tls_sessions **s)
+{
+	const char *why;
+	void *p;
+
+	if ((*s = sessions_alloc(m->entries, m->with_clients, m->fd)) == NULL)
+		return "out of memory";
+	if ((why = memory_map(m->fd, (*s)->memory.size, &p)) == NULL) {
+		(*s)->shared = p;
+		return NULL;
+	}
+	tls_sessions_free(*s);
+	*s = NULL;
+	return why;
+}
+
+struct tls_sessions *
+tls_sessions_ref(struct tls_sessions *s)
+{
+	s->users++;
 	return s;
 }
 
 void
 tls_sessions_free(struct tls_sessions *s)
 {
+	if (s == NULL || --s->users > 0)
+		return;
+	if (s->shared != MAP_FAILED)
+		munmap(s->shared, s->memory.size);
+	close_fd(&s->memory.fd);
 	free(s);
+}
+
+const struct tls_sessions_memory *
+tls_sessions_memory(const struct tls_sessions *s)
+{
+	return &s->memory;
+}
+
+void
+tls_sessions_keep(struct tls_sessions *s)
+{
+	if (s != NULL)
+		close_fd(&s->memory.fd);
 }
 
 void

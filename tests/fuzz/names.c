@@ -5,6 +5,11 @@
  */
 #include "fuzz_tls.h"
 
+#include <ctype.h>
+
+#include "tls_names.h"
+#include "tls_rules.h"
+
 static FILE *null;
 
 void

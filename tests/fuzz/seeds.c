@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "fuzz_tls.h"
+#include "tls_pem.h"
 
 static const char *directory;
 

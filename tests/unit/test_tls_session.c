@@ -48,8 +48,7 @@ begin(void **state)
 	cfg->certs = calloc(1, sizeof(*cfg->certs));
 	mbedtls_pk_setup(&cfg->certs->key,
 	    mbedtls_pk_info_from_type(MBEDTLS_PK_ECKEY));
-	tls_config_sessions(cfg, tls_sessions_new(calloc(1,
-	    tls_sessions_size(0, 0)), 0, 0), 1, HOUR);
+	tls_config_sessions(cfg, tls_sessions_new(0, 0, 0), 1, HOUR);
 	tls_config_renew(cfg);
 	t = calloc(1, sizeof(*t));
 	t->cfg = cfg;
@@ -73,7 +72,6 @@ end(void **state)
 	mbedtls_ssl_session_free(&session);
 	tls_free(t);
 	tls_config_free(cfg);
-	free(s->shared);
 	tls_sessions_free(s);
 	return 0;
 }

@@ -185,11 +185,6 @@ struct tls_config {
 	int	 truncation_is_eof;
 	unsigned kernel;		/* what it can do, for us */
 	char	 error[ERROR_SIZE];
-	/* Of whichever stream is read from, or written to, at the moment. */
-	size_t	 ahead_at, ahead_end;
-	size_t	 nout;
-	unsigned char ahead[AHEAD_SIZE];	/* received, not decrypted */
-	unsigned char out[OUT_SIZE];		/* encrypted, not sent */
 };
 
 /* The record that passes by; RFC 8446 section 5.1. */
@@ -230,7 +225,7 @@ struct tls {
 	unsigned char ntickets;		/* that were tried */
 	unsigned char alert;		/* that is due at our end */
 	unsigned char heard;		/* the client's; 0: not known */
-	unsigned char *ahead;		/* what was left of cfg->ahead, */
+	unsigned char *ahead;		/* what was left of it, */
 	size_t	 nahead;		/* and how much that is */
 	size_t	 record;		/* bytes of data in one, at most */
 	size_t	 unsent;		/* of a write that is to be retried */

@@ -51,6 +51,8 @@
 ALLOW_OLD_MBEDTLS=1 takes it, if its distribution has the fix in it"
 #endif
 
+#define RECVS		64		/* in a row, before others run */
+
 /* The configuration of our own build says that it has mbedtls/patches. */
 #ifdef TUNNEL_PATCHES
 #define PATCHED		", patched"

@@ -10,6 +10,16 @@
 #include "tls_internal.h"
 #include "util.h"
 
+#define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
+#define HELLO_SESSION_ID 43		/* its offset in a hello's record */
+#define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
+#define OUT_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
+#define DEFERRED_MAX	(OUT_SIZE + 4096)
+
+#ifndef MSG_MORE
+#define MSG_MORE	0
+#endif
+
 /*
  * Of whichever stream is read from, or written to, at the moment.  One does for
  * a process, which touches no more of it than it needs: a page that nothing has

@@ -25,25 +25,11 @@
 #include <mbedtls/x509_crt.h>
 #include <psa/crypto.h>
 
-#ifdef __linux__
-#include <linux/tcp.h>
-#include <linux/tls.h>
-#ifndef TLS_RX_EXPECT_NO_PAD
-#define TLS_RX_EXPECT_NO_PAD	4	/* of Linux 6.0 */
-#endif
-#endif
-
 struct stream;
 
-#define HELLO_SESSION_ID 43		/* its offset in a hello's record */
 #define HEADER_SIZE	5		/* of a record */
-#define RECVS		64		/* in a row, before others run */
 #define RECORDS		512		/* likewise, of data */
-#define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
-#define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
 #define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
-#define OUT_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
-#define DEFERRED_MAX	(OUT_SIZE + 4096)
 #define FILE_MAX	(1024 * 1024)	/* of a PEM file */
 #define LIST_MAX	32		/* names in a list */
 #define SUITES_MAX	64
@@ -76,35 +62,6 @@ struct stream;
 #define SLOT_WITH_CLIENT 4096
 #define TORN		100		/* keys, read while they are written */
 #define CERTIFICATE_REQUIRED 116	/* RFC 8446 section 6.2 */
-#define HS_KEY_UPDATE	24		/* RFC 8446 section 4 */
-#define SECRET_SIZE	48		/* the master's, or of SHA-384 */
-#define IV_SIZE		12		/* of all suites that the kernel has */
-#define SEQ_SIZE	8
-#define INFO_SIZE	(4 + IV_SIZE + 32 + SEQ_SIZE)	/* for the kernel */
-
-/* Flags against a certificate, beside MBEDTLS_X509_BADCERT_... */
-#define CERT_NO_ISSUER	(UINT32_C(1) << 30)
-#define CERT_CONSTRAINED (UINT32_C(1) << 29)
-#define CERT_CHAIN_TOO_LONG (UINT32_C(1) << 28)
-#define CERT_KEY_TOO_LONG (UINT32_C(1) << 27)
-#define CERT_SIGNED_ODDLY (UINT32_C(1) << 26)
-
-/*
- * The kernel's records are full; a client that can't have that is not its.  It
- * is told by what the library's are to hold, if it has room for more than the
- * greatest max_fragment_length.
- */
-#if defined(MBEDTLS_SSL_MAX_FRAGMENT_LENGTH) || \
-    defined(MBEDTLS_SSL_RECORD_SIZE_LIMIT)
-#define RECORD_MIN	(MBEDTLS_SSL_OUT_CONTENT_LEN > 4097 ? \
-    MBEDTLS_SSL_OUT_CONTENT_LEN - 1 : 4097)
-#else
-#define RECORD_MIN	1
-#endif
-
-#ifndef MSG_MORE
-#define MSG_MORE	0
-#endif
 
 #define RNG		mbedtls_psa_get_random, MBEDTLS_PSA_RANDOM_STATE
 

@@ -3577,11 +3577,11 @@ tls_heard(const struct tls *t)
 }
 
 void
-tls_agreed(const struct tls *t, struct tls_agreed *a)
+tls_conninfo(const struct tls *t, struct tls_conninfo *a)
 {
 	static char cipher[NAME_SIZE];
 
-	*a = (struct tls_agreed){ .name = t->sni };
+	*a = (struct tls_conninfo){ .name = t->sni };
 	if (!t->open)
 		return;
 	suite_name(mbedtls_ssl_get_ciphersuite_name(t->suite), cipher,

@@ -47,6 +47,8 @@
 ALLOW_OLD_MBEDTLS=1 takes it, if its distribution has the fix in it"
 #endif
 
+#define RECVS		64		/* in a row, before others run */
+
 /* The configuration of our own build says that it has mbedtls/patches. */
 #ifdef TUNNEL_PATCHES
 #define PATCHED		", patched"
@@ -397,11 +399,11 @@ tls_heard(const struct tls *t)
 }
 
 void
-tls_agreed(const struct tls *t, struct tls_agreed *a)
+tls_conninfo(const struct tls *t, struct tls_conninfo *a)
 {
 	static char cipher[NAME_SIZE];
 
-	*a = (struct tls_agreed){ .name = t->sni };
+	*a = (struct tls_conninfo){ .name = t->sni };
 	if (!t->open)
 		return;
 	tls_suites_name(t->suite, cipher, sizeof(cipher));

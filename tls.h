@@ -215,8 +215,8 @@ void	 tls_free(struct tls *);
 /* Has the client sent anything at all? */
 int	 tls_heard(const struct tls *);
 
-/* What was agreed upon, as text; NULL: unknown, or there is none. */
-struct tls_agreed {
+/* What was negotiated, as text; NULL: unknown, or there is none. */
+struct tls_conninfo {
 	const char *version;		/* "TLSv1.3"; the handshake is over */
 	const char *cipher;		/* IANA's name for it */
 	const char *group;		/* of the key exchange */
@@ -229,6 +229,6 @@ struct tls_agreed {
 };
 
 /* Valid until the next call of anything here. */
-void	 tls_agreed(const struct tls *, struct tls_agreed *);
+void	 tls_conninfo(const struct tls *, struct tls_conninfo *);
 
 #endif

@@ -765,15 +765,15 @@ set_peer(struct session *ss, const struct address *a)
 
 /* Nothing, as long as there is no TLS. */
 static void
-session_agreed(const struct session *ss, struct tls_agreed *a)
+session_agreed(const struct session *ss, struct tls_conninfo *a)
 {
-	*a = (struct tls_agreed){ .resumed = 0 };
+	*a = (struct tls_conninfo){ .resumed = 0 };
 	if (ss->tls != NULL)
-		tls_agreed(ss->tls, a);
+		tls_conninfo(ss->tls, a);
 }
 
 static int
-is_tls13(const struct tls_agreed *a)
+is_tls13(const struct tls_conninfo *a)
 {
 	return a->version != NULL && strcmp(a->version, "TLSv1.3") == 0;
 }
@@ -1225,7 +1225,7 @@ bytes_set_length(struct bytes *b, size_t at)
 }
 
 static void
-add_tlvs(struct bytes *b, const struct tls_agreed *a)
+add_tlvs(struct bytes *b, const struct tls_conninfo *a)
 {
 	int client = CLIENT_SSL;
 	size_t at;
@@ -1248,7 +1248,7 @@ add_tlvs(struct bytes *b, const struct tls_agreed *a)
 
 static size_t
 proxy_make_v2(unsigned char *p, size_t size, const struct ends *ends,
-    const struct tls_agreed *agreed)
+    const struct tls_conninfo *agreed)
 {
 	const struct family *f = family_of(ends);
 	const char *from = (const void *)&ends->from;
@@ -1275,7 +1275,7 @@ static int
 proxy_make(struct session *ss)
 {
 	int64_t version = ss->worker->service->cfg.number[PROXY_PROTOCOL];
-	struct tls_agreed agreed;
+	struct tls_conninfo agreed;
 	struct ends ends;
 	struct proxy *p;
 
@@ -1732,7 +1732,7 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 {
 	struct session *ss = conn;
 	const struct address *to;
-	struct tls_agreed a;
+	struct tls_conninfo a;
 
 	*why = ss->worker->why;
 	if (!ss->dialed) {
@@ -1779,7 +1779,7 @@ append(char *text, size_t size, size_t *n, const char *fmt, ...)
 static void
 agreed_text(const struct session *ss, char *text, size_t size)
 {
-	struct tls_agreed a;
+	struct tls_conninfo a;
 	size_t n = 0;
 
 	session_agreed(ss, &a);
@@ -1908,7 +1908,7 @@ session_closed(void *conn, const struct forward_end *end)
 	struct session *ss = conn;
 	struct worker *w = ss->worker;
 	volatile struct counts *n = w->counts;
-	struct tls_agreed a;
+	struct tls_conninfo a;
 
 	session_agreed(ss, &a);
 	n->live--;

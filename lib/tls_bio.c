@@ -10,6 +10,28 @@
 #include "tls_internal.h"
 #include "util.h"
 
+#define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
+#define HELLO_SESSION_ID 43		/* its offset in a hello's record */
+#define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
+#define OUT_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
+#define DEFERRED_MAX	(OUT_SIZE + 4096)
+
+#ifndef MSG_MORE
+#define MSG_MORE	0
+#endif
+
+/*
+ * Of whichever stream is read from, or written to, at the moment.  One does for
+ * a process, which touches no more of it than it needs: a page that nothing has
+ * been read to takes no memory.
+ */
+static struct tls_io {
+	size_t	 ahead_at, ahead_end;
+	size_t	 nout;
+	unsigned char ahead[AHEAD_SIZE];	/* received, not decrypted */
+	unsigned char out[OUT_SIZE];		/* encrypted, not sent */
+} io;
+
 static int
 bio_error(struct tls *t, int want, int other)
 {
@@ -109,23 +131,22 @@ pass(struct tls *t, const unsigned char *p, size_t len)
 static int
 recv_ahead(struct tls *t, unsigned char *buf, size_t len)
 {
-	struct tls_config *cfg = t->cfg;
 	ssize_t n;
 
-	if (cfg->ahead_at == cfg->ahead_end) {
+	if (io.ahead_at == io.ahead_end) {
 		if (t->drained)
 			return MBEDTLS_ERR_SSL_WANT_READ;
-		n = bio_get(t, cfg->ahead, sizeof(cfg->ahead));
+		n = bio_get(t, io.ahead, sizeof(io.ahead));
 		if (n == -1)
 			return tls_bio_recv_error(t);
-		t->drained = n > 0 && (size_t)n < sizeof(cfg->ahead);
-		cfg->ahead_at = 0;
-		cfg->ahead_end = (size_t)n;
+		t->drained = n > 0 && (size_t)n < sizeof(io.ahead);
+		io.ahead_at = 0;
+		io.ahead_end = (size_t)n;
 	}
-	if (len > cfg->ahead_end - cfg->ahead_at)
-		len = cfg->ahead_end - cfg->ahead_at;
-	memcpy(buf, cfg->ahead + cfg->ahead_at, len);
-	cfg->ahead_at += len;
+	if (len > io.ahead_end - io.ahead_at)
+		len = io.ahead_end - io.ahead_at;
+	memcpy(buf, io.ahead + io.ahead_at, len);
+	io.ahead_at += len;
 	return pass(t, buf, len);
 }
 
@@ -133,28 +154,24 @@ recv_ahead(struct tls *t, unsigned char *buf, size_t len)
 int
 tls_bio_keep_ahead(struct tls *t)
 {
-	struct tls_config *cfg = t->cfg;
-
-	t->nahead = cfg->ahead_end - cfg->ahead_at;
+	t->nahead = io.ahead_end - io.ahead_at;
 	if (t->nahead == 0)
 		return 0;
 	if ((t->ahead = malloc(t->nahead)) == NULL) {
 		t->nahead = 0;
 		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	}
-	memcpy(t->ahead, cfg->ahead + cfg->ahead_at, t->nahead);
+	memcpy(t->ahead, io.ahead + io.ahead_at, t->nahead);
 	return 0;
 }
 
 void
 tls_bio_take_ahead(struct tls *t)
 {
-	struct tls_config *cfg = t->cfg;
-
-	cfg->ahead_at = 0;
-	cfg->ahead_end = t->nahead;
+	io.ahead_at = 0;
+	io.ahead_end = t->nahead;
 	if (t->nahead > 0)
-		memcpy(cfg->ahead, t->ahead, t->nahead);
+		memcpy(io.ahead, t->ahead, t->nahead);
 	free(t->ahead);
 	t->ahead = NULL;
 	t->nahead = 0;
@@ -268,12 +285,12 @@ defer(struct tls *t, const unsigned char *buf, size_t len)
 
 /* There is room: encrypt_some() sees to it. */
 static int
-gather(struct tls_config *cfg, const unsigned char *buf, size_t len)
+gather(const unsigned char *buf, size_t len)
 {
-	if (len > sizeof(cfg->out) - cfg->nout)
+	if (len > sizeof(io.out) - io.nout)
 		return MBEDTLS_ERR_SSL_INTERNAL_ERROR;
-	memcpy(cfg->out + cfg->nout, buf, len);
-	cfg->nout += len;
+	memcpy(io.out + io.nout, buf, len);
+	io.nout += len;
 	return (int)len;
 }
 
@@ -286,20 +303,20 @@ most_of_record(const struct tls *t)
 size_t
 tls_bio_write_size(const struct tls *t)
 {
-	return sizeof(t->cfg->out) / most_of_record(t) * t->record;
+	return sizeof(io.out) / most_of_record(t) * t->record;
 }
 
 void
 tls_bio_gather(struct tls *t)
 {
-	t->cfg->nout = 0;
+	io.nout = 0;
 	t->gathering = 1;
 }
 
 int
 tls_bio_has_room(const struct tls *t)
 {
-	return sizeof(t->cfg->out) - t->cfg->nout >= most_of_record(t);
+	return sizeof(io.out) - io.nout >= most_of_record(t);
 }
 
 ssize_t
@@ -333,19 +350,18 @@ tls_bio_send_deferred(struct tls *t, int more)
 int
 tls_bio_send_gathered(struct tls *t)
 {
-	struct tls_config *cfg = t->cfg;
 	size_t at = 0;
 	ssize_t n;
 	int r;
 
-	while (at < cfg->nout &&
-	    (n = tls_bio_put(t, cfg->out + at, cfg->nout - at, 0)) != -1)
+	while (at < io.nout &&
+	    (n = tls_bio_put(t, io.out + at, io.nout - at, 0)) != -1)
 		at += (size_t)n;
-	if (at == cfg->nout)
+	if (at == io.nout)
 		return 0;
 	r = tls_bio_send_error(t);
 	if (r == MBEDTLS_ERR_SSL_WANT_WRITE &&
-	    defer(t, cfg->out + at, cfg->nout - at) < 0)
+	    defer(t, io.out + at, io.nout - at) < 0)
 		r = MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	return r;
 }
@@ -402,7 +418,7 @@ tls_bio_send(void *ctx, const unsigned char *buf, size_t len)
 	int r;
 
 	if (t->gathering)
-		return gather(t->cfg, buf, len);
+		return gather(buf, len);
 	if (t->deferring)
 		return defer(t, buf, len);
 	if (!t->open && !t->partly) {

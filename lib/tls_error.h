@@ -16,6 +16,13 @@ enum {
 	BAD_SIGNATURE, BAD_FINISHED
 };
 
+/* Flags against a certificate, beside MBEDTLS_X509_BADCERT_... */
+#define CERT_NO_ISSUER	(UINT32_C(1) << 30)
+#define CERT_CONSTRAINED (UINT32_C(1) << 29)
+#define CERT_CHAIN_TOO_LONG (UINT32_C(1) << 28)
+#define CERT_KEY_TOO_LONG (UINT32_C(1) << 27)
+#define CERT_SIGNED_ODDLY (UINT32_C(1) << 26)
+
 /* What is wrong with a certificate. */
 struct fault {
 	uint32_t flags;

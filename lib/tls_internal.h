@@ -21,28 +21,14 @@
 #include <mbedtls/x509_crt.h>
 #include <psa/crypto.h>
 
-#ifdef __linux__
-#include <linux/tcp.h>
-#include <linux/tls.h>
-#ifndef TLS_RX_EXPECT_NO_PAD
-#define TLS_RX_EXPECT_NO_PAD	4	/* of Linux 6.0 */
-#endif
-#endif
-
 struct rule;
 struct stream;
 struct ticket_store;
 struct tls_sessions;
 
-#define HELLO_SESSION_ID 43		/* its offset in a hello's record */
 #define HEADER_SIZE	5		/* of a record */
-#define RECVS		64		/* in a row, before others run */
 #define RECORDS		512		/* likewise, of data */
-#define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
-#define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
 #define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
-#define OUT_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
-#define DEFERRED_MAX	(OUT_SIZE + 4096)
 #define LIST_MAX	32		/* names in a list */
 #define SUITES_MAX	64
 #define NAME_SIZE	256
@@ -56,35 +42,6 @@ struct tls_sessions;
 #define KEY_SIZE	32
 #define KEY_NAME_SIZE	16
 #define TAG_SIZE	16
-#define HS_KEY_UPDATE	24		/* RFC 8446 section 4 */
-#define SECRET_SIZE	48		/* the master's, or of SHA-384 */
-#define IV_SIZE		12		/* of all suites that the kernel has */
-#define SEQ_SIZE	8
-#define INFO_SIZE	(4 + IV_SIZE + 32 + SEQ_SIZE)	/* for the kernel */
-
-/* Flags against a certificate, beside MBEDTLS_X509_BADCERT_... */
-#define CERT_NO_ISSUER	(UINT32_C(1) << 30)
-#define CERT_CONSTRAINED (UINT32_C(1) << 29)
-#define CERT_CHAIN_TOO_LONG (UINT32_C(1) << 28)
-#define CERT_KEY_TOO_LONG (UINT32_C(1) << 27)
-#define CERT_SIGNED_ODDLY (UINT32_C(1) << 26)
-
-/*
- * The kernel's records are full; a client that can't have that is not its.  It
- * is told by what the library's are to hold, if it has room for more than the
- * greatest max_fragment_length.
- */
-#if defined(MBEDTLS_SSL_MAX_FRAGMENT_LENGTH) || \
-    defined(MBEDTLS_SSL_RECORD_SIZE_LIMIT)
-#define RECORD_MIN	(MBEDTLS_SSL_OUT_CONTENT_LEN > 4097 ? \
-    MBEDTLS_SSL_OUT_CONTENT_LEN - 1 : 4097)
-#else
-#define RECORD_MIN	1
-#endif
-
-#ifndef MSG_MORE
-#define MSG_MORE	0
-#endif
 
 #define RNG		mbedtls_psa_get_random, MBEDTLS_PSA_RANDOM_STATE
 
@@ -129,11 +86,6 @@ struct tls_config {
 	int	 truncation_is_eof;
 	unsigned kernel;		/* what it can do, for us */
 	char	 error[ERROR_SIZE];
-	/* Of whichever stream is read from, or written to, at the moment. */
-	size_t	 ahead_at, ahead_end;
-	size_t	 nout;
-	unsigned char ahead[AHEAD_SIZE];	/* received, not decrypted */
-	unsigned char out[OUT_SIZE];		/* encrypted, not sent */
 };
 
 /* The record that passes by; RFC 8446 section 5.1. */
@@ -174,7 +126,7 @@ struct tls {
 	unsigned char ntickets;		/* that were tried */
 	unsigned char alert;		/* that is due at our end */
 	unsigned char heard;		/* the client's; 0: not known */
-	unsigned char *ahead;		/* what was left of cfg->ahead, */
+	unsigned char *ahead;		/* what was left of it, */
 	size_t	 nahead;		/* and how much that is */
 	size_t	 record;		/* bytes of data in one, at most */
 	size_t	 unsent;		/* of a write that is to be retried */

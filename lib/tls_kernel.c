@@ -4,7 +4,6 @@
  * take stays with the library.
  */
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,6 +18,27 @@
 #include "util.h"
 
 #ifdef __linux__
+#include <linux/tcp.h>
+#include <linux/tls.h>
+#include <netinet/in.h>
+
+#define HS_KEY_UPDATE	24		/* RFC 8446 section 4 */
+#ifndef TLS_RX_EXPECT_NO_PAD
+#define TLS_RX_EXPECT_NO_PAD	4	/* of Linux 6.0 */
+#endif
+
+/*
+ * The kernel's records are full; a client that can't have that is not its.  It
+ * is told by what the library's are to hold, if it has room for more than the
+ * greatest max_fragment_length.
+ */
+#if defined(MBEDTLS_SSL_MAX_FRAGMENT_LENGTH) || \
+    defined(MBEDTLS_SSL_RECORD_SIZE_LIMIT)
+#define RECORD_MIN	(MBEDTLS_SSL_OUT_CONTENT_LEN > 4097 ? \
+    MBEDTLS_SSL_OUT_CONTENT_LEN - 1 : 4097)
+#else
+#define RECORD_MIN	1
+#endif
 
 /* A record that is not of data, in the clear; -1 with errno. */
 static int

@@ -4,7 +4,6 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,13 @@
 #include "util.h"
 
 #ifdef __linux__
+#include <linux/tcp.h>
+#include <linux/tls.h>
+#include <netinet/in.h>
+
+#define IV_SIZE		12		/* of all suites that the kernel has */
+#define SEQ_SIZE	8
+#define INFO_SIZE	(4 + IV_SIZE + 32 + SEQ_SIZE)	/* for the kernel */
 
 static const struct cipher {
 	const char *name;

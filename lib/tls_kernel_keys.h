@@ -10,6 +10,8 @@
 
 #include "tls_internal.h"
 
+#define SECRET_SIZE	48		/* the master's, or of SHA-384 */
+
 /* What the keys of a connection come from. */
 union secrets {
 	unsigned char traffic[2][SECRET_SIZE];	/* TLS 1.3: client's, ours */

@@ -43,7 +43,7 @@ header_size(const uint8_t *p, size_t n)
 static void
 check_told(const struct ends *ends)
 {
-	const struct tls_agreed agreed = { .version = "TLSv1.3",
+	const struct tls_conninfo agreed = { .version = "TLSv1.3",
 	    .cipher = "TLS_AES_128_GCM_SHA256", .alpn = "h2",
 	    .name = "www.example.org", .client = "CN=x", .common_name = "x" };
 	struct ends v1 = { .from = { .any = { .ss_family = AF_UNSPEC } } };

@@ -1,19 +1,7 @@
-#include <arpa/inet.h>
-#include <assert.h>
-#include <ctype.h>
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdarg.h>
-#include <stdatomic.h>
-#include <stdbool.h>
+/* tls: the TLS stream, and its life. */
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "stream.h"
 #include "tls.h"
@@ -23,7 +11,6 @@
 #include "tls_kernel.h"
 #include "tls_suites.h"
 #include "tls_verify.h"
-#include "util.h"
 
 /*
  * Below 3.6.7, malformed basicConstraints make a certificate an authority's

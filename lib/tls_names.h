@@ -4,7 +4,7 @@
 
 #include "tls_internal.h"
 
-/* May it be one, or a pattern for some? */
+/* Can it be a host's name, or a pattern for such? */
 int	 tls_names_is_host(const char *);
 
 /* Without regard to case; b is of len bytes. */

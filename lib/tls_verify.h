@@ -17,12 +17,12 @@ int	 tls_verify_cert(void *, mbedtls_x509_crt *, int depth,
 	    uint32_t *flags);
 
 /*
- * After a step of the handshake: is the client to be refused?  The library was
- * told to go on whatever it finds.
+ * After a step of the handshake: 1 if the client is to be refused, see
+ * tls_reject().  The library was told to go on whatever it finds.
  */
 int	 tls_verify_check_verdict(struct tls *);
 
-/* Who the client is, which may have been of a session only. */
+/* Forget who the client is, and its certificates. */
 void	 tls_verify_forget(struct tls *);
 
 /* What is wrong with it as an issuer of clients' certificates: flags. */

@@ -24,6 +24,10 @@
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#endif
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -32,13 +36,21 @@
 #endif
 
 #include "arguments.h"
+#include "command.h"
 #include "config.h"
+#include "files.h"
 #include "forward.h"
+#include "ktls_probe.h"
+#include "listener.h"
 #include "log.h"
 #include "memory.h"
+#include "net.h"
 #include "options.h"
 #include "peer.h"
+#include "privileges.h"
+#include "proxy.h"
 #include "repeats.h"
+#include "sandbox.h"
 #include "scoreboard.h"
 #include "stream.h"
 #include "tls.h"
@@ -52,16 +64,8 @@
 #define LOG_SIZE	2048
 #define TEXT_SIZE	512
 #define HINT_SIZE	1024
-#define ADDRESS_SIZE	128		/* of an address as text */
-#define ADDRESSES	16		/* of one name */
-#define BACKLOG		1024
 #define BURST		32		/* connections that use memory */
-#define SPARE_FDS	(32 + FORWARD_LISTENERS)	/* not connections' */
-#define PROXY_V1_MAX	107		/* bytes, with the end of the line */
-#define PROXY_V2_HEAD	16
-#define PROXY_V2_BODY	2048		/* at most, that is taken */
-#define PROXY_UNIX	108		/* bytes of a path */
-#define PROXY_HEADER	2048		/* at most, that is made */
+#define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
 #define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
@@ -70,7 +74,6 @@
 #define HEALTHY_MS	5000		/* without a failure: all is well */
 #define GRACE_MS	5000		/* to leave in, when all time is up */
 #define DEAF_MS		1000		/* for it to accept no more */
-#define KEEPALIVE_PROBES 5		/* to a peer that says nothing */
 #define LAST_MS		1000		/* to accept what waits at a stop */
 #define START_MS	3000		/* for a worker to get ready */
 #define TRIAL_MS	60000		/* for a new program's -t */
@@ -81,7 +84,7 @@
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
 
-_Static_assert(SOCKETS_MAX == FORWARD_LISTENERS, "each is listened on");
+_Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 
 /*
  * THE SIGNALS
@@ -294,258 +297,8 @@ say_warning(const char *text)
 
 /*
  * ADDRESSES
+ * Those that the configuration names.
  */
-
-struct address {
-	struct sockaddr_storage sa;
-	socklen_t len;
-	char	 text[ADDRESS_SIZE];
-};
-
-/* Fill in the text; by hand, since getnameinfo(3) is large. */
-static void
-address_text(struct address *a)
-{
-	const struct sockaddr_in *in = (const void *)&a->sa;
-	const struct sockaddr_in6 *in6 = (const void *)&a->sa;
-	const struct sockaddr_un *un = (const void *)&a->sa;
-	char host[INET6_ADDRSTRLEN] = "";
-
-	if (a->sa.ss_family == AF_INET) {
-		inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
-		snprintf(a->text, sizeof(a->text), "%s:%d", host,
-		    ntohs(in->sin_port));
-	} else if (a->sa.ss_family == AF_INET6) {
-		int mapped = IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
-
-		inet_ntop(mapped ? AF_INET : AF_INET6,
-		    in6->sin6_addr.s6_addr + (mapped ? 12 : 0), host,
-		    sizeof(host));
-		snprintf(a->text, sizeof(a->text), mapped ? "%s:%d" :
-		    "[%s]:%d", host, ntohs(in6->sin6_port));
-	} else
-		snprintf(a->text, sizeof(a->text), "unix:%s",
-		    a->len > offsetof(struct sockaddr_un, sun_path) ?
-		    un->sun_path : "");
-}
-
-/* 0: it is not TCP. */
-static in_port_t
-address_port(const struct address *a)
-{
-	const struct sockaddr_in *in = (const void *)&a->sa;
-	const struct sockaddr_in6 *in6 = (const void *)&a->sa;
-
-	return a->sa.ss_family == AF_INET ? ntohs(in->sin_port) :
-	    a->sa.ss_family == AF_INET6 ? ntohs(in6->sin6_port) : 0;
-}
-
-/* An address in figures; -1 if it is not one. */
-static int
-address_numeric(struct address *a, const char *host, in_port_t port)
-{
-	struct sockaddr_in *in = (void *)&a->sa;
-	struct sockaddr_in6 *in6 = (void *)&a->sa;
-
-	if (inet_pton(AF_INET, host, &in->sin_addr) == 1) {
-		in->sin_family = AF_INET;
-		in->sin_port = htons(port);
-		a->len = sizeof(*in);
-	} else if (inet_pton(AF_INET6, host, &in6->sin6_addr) == 1) {
-		in6->sin6_family = AF_INET6;
-		in6->sin6_port = htons(port);
-		a->len = sizeof(*in6);
-	} else
-		return -1;
-	address_text(a);
-	return 0;
-}
-
-/* What one accept or connect names. */
-struct target {
-	struct address addrs[ADDRESSES];
-	size_t	 n;
-	size_t	 first;			/* to be tried: the last that opened */
-	int	 any;			/* no host was named */
-	int	 fd;			/* of fd:N, then without addresses */
-	const struct value *value;
-};
-
-struct targets {
-	struct target *list;
-	size_t	 n;
-};
-
-static int
-resolve_unix(struct target *t, const char *path)
-{
-	struct sockaddr_un *un = (void *)&t->addrs->sa;
-
-	if (strlen(path) >= sizeof(un->sun_path) || *path == '\0') {
-		log_error("%s: \"%s\" is not a path of up to %zu bytes",
-		    t->value->where, path, sizeof(un->sun_path) - 1);
-		return -1;
-	}
-	un->sun_family = AF_UNIX;
-	memcpy(un->sun_path, path, strlen(path) + 1);
-	t->addrs->len = sizeof(*un);
-	address_text(t->addrs);
-	return 0;
-}
-
-/* A host's name; the addresses come in the order of getaddrinfo(3). */
-static int
-resolve_name(struct target *t, const char *host, const char *port)
-{
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *ai;
-	size_t i, n = 0;
-	int r;
-
-	if ((r = getaddrinfo(host, port, &hints, &list)) != 0) {
-		log_error("%s: %s: %s", t->value->where, host,
-		    gai_strerror(r));
-		errno = r == EAI_AGAIN ? EAGAIN : 0;
-		return -1;
-	}
-	for (ai = list; ai != NULL && n < ADDRESSES; ai = ai->ai_next) {
-		for (i = 0; i < n; i++)		/* a file may have it twice */
-			if (t->addrs[i].len == ai->ai_addrlen &&
-			    memcmp(&t->addrs[i].sa, ai->ai_addr,
-			    ai->ai_addrlen) == 0)
-				break;
-		if (i < n)
-			continue;
-		memcpy(&t->addrs[n].sa, ai->ai_addr, ai->ai_addrlen);
-		t->addrs[n].len = ai->ai_addrlen;
-		address_text(&t->addrs[n++]);
-	}
-	t->n = n;
-	freeaddrinfo(list);
-	return 0;
-}
-
-/* host and port of "[host:]port"; host is empty when there is none. */
-static int
-split_address(const char *text, char *host, size_t size, const char **port)
-{
-	const char *colon = strrchr(text, ':');
-	size_t len = colon != NULL ? (size_t)(colon - text) : 0;
-
-	*port = colon != NULL ? colon + 1 : text;
-	/* An IPv6 address has brackets, and nothing else does. */
-	if (len > 1 && text[0] == '[' && text[len - 1] == ']') {
-		text++;
-		len -= 2;
-		if (memchr(text, ':', len) == NULL)
-			return -1;
-	} else if (memchr(text, ':', len) != NULL)
-		return -1;
-	if (len >= size)
-		return -1;
-	memcpy(host, text, len);
-	host[len] = '\0';
-	if (strcmp(host, "*") == 0)
-		host[0] = '\0';
-	return 0;
-}
-
-static int
-has_ipv6(void)
-{
-	int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (fd == -1)
-		return 0;
-	close(fd);
-	return 1;
-}
-
-/* fd:N, a listening socket that somebody else has made. */
-static int
-resolve_fd(struct target *t, const char *number)
-{
-	int64_t fd;
-
-	if (parse_number(number, 0, INT32_MAX, &fd) == -1) {
-		log_error("%s: \"fd:%s\" is not the number of a listening "
-		    "socket", t->value->where, number);
-		return -1;
-	}
-	t->n = 0;
-	t->fd = (int)fd;
-	return 0;
-}
-
-/*
- * What may be meant by one that is none: a path, the name of a port, or an
- * IPv6 address without its brackets.  As a clause, or empty.
- */
-static void
-address_hint(const char *text, int passive, char *hint, size_t size)
-{
-	const char *colon = strrchr(text, ':');
-	const char *port = colon != NULL ? colon + 1 : text;
-	const struct servent *known = getservbyname(port, "tcp");
-	char host[INET6_ADDRSTRLEN] = "", number[8];
-	struct in6_addr ignored;
-	int64_t any;
-
-	hint[0] = '\0';
-	snprintf(number, sizeof(number), "%.6s", port);
-	if (known != NULL)
-		snprintf(number, sizeof(number), "%d",
-		    ntohs((in_port_t)known->s_port));
-	if (colon != NULL && colon - text < (ptrdiff_t)sizeof(host))
-		memcpy(host, text, (size_t)(colon - text));
-	if (*text == '/')
-		snprintf(hint, size, "; did you mean unix:%s?", text);
-	else if (parse_number(number, passive ? 0 : 1, 65535, &any) == -1)
-		return;
-	else if (strcmp(host, "::") == 0)
-		snprintf(hint, size, "; did you mean %s%s?", passive ? "" :
-		    "[::1]:", number);
-	else if (inet_pton(AF_INET6, host, &ignored) == 1)
-		snprintf(hint, size, "; did you mean [%s]:%s?", host, number);
-	else if (known != NULL)
-		snprintf(hint, size, "; did you mean %.*s%s?",
-		    (int)(port - text), text, number);
-}
-
-/*
- * All the addresses that a value names.  No host is every address of this
- * machine to accept on, and 127.0.0.1 to connect to.
- */
-static int
-resolve(struct target *t, const struct value *v, int passive)
-{
-	char host[NI_MAXHOST], hint[HINT_SIZE];
-	const char *port;
-	int64_t number;
-
-	t->value = v;
-	t->n = 1;
-	t->fd = -1;
-	if (passive && strncmp(v->text, "fd:", 3) == 0)
-		return resolve_fd(t, v->text + 3);
-	if (strncmp(v->text, "unix:", 5) == 0)
-		return resolve_unix(t, v->text + 5);
-	if (split_address(v->text, host, sizeof(host), &port) == -1 ||
-	    parse_number(port, passive ? 0 : 1, 65535, &number) == -1) {
-		address_hint(v->text, passive, hint, sizeof(hint));
-		log_error("%s: \"%s\" is not an address (allowed: "
-		    "[host:]port with a port of %d to 65535, [IPv6]:port, "
-		    "unix:/path%s%s)", v->where, v->text, passive ? 0 : 1,
-		    passive ? ", fd:N" : "", hint);
-		return -1;
-	}
-	t->any = passive && host[0] == '\0';
-	if (host[0] == '\0')
-		snprintf(host, sizeof(host), "%s", !passive ? "127.0.0.1" :
-		    has_ipv6() ? "::" : "0.0.0.0");
-	if (address_numeric(t->addrs, host, (in_port_t)number) == 0)
-		return 0;
-	return resolve_name(t, host, port);
-}
 
 /* -1 with errno: EAGAIN if all that failed may be right in a minute. */
 static int
@@ -553,6 +306,7 @@ resolve_all(struct targets *all, const struct value *values, int passive)
 {
 	size_t n = values_count(values);
 	const struct value *v;
+	char why[NET_ERROR_SIZE];
 	int r = 0, for_good = 0;
 
 	if (n > 0 && (all->list = calloc(n, sizeof(*all->list))) == NULL) {
@@ -560,10 +314,15 @@ resolve_all(struct targets *all, const struct value *values, int passive)
 		return -1;
 	}
 	for (v = values; v != NULL; v = v->next) {
+		struct target *t = &all->list[all->n++];
+
+		t->given = v->text;
+		t->where = v->where;
 		errno = 0;
-		if (resolve(&all->list[all->n++], v, passive) == 0)
+		if (net_resolve(t, passive, why, sizeof(why)) == 0)
 			continue;
 		for_good |= errno != EAGAIN;
+		log_error("%s: %s", t->where, why);
 		r = -1;
 	}
 	errno = for_good ? 0 : EAGAIN;
@@ -574,15 +333,6 @@ resolve_all(struct targets *all, const struct value *values, int passive)
  * THE SERVICE
  * A configuration put to work by the master, and the processes that serve.
  */
-
-struct listener {
-	int	 fd;
-	const struct target *target;	/* what asked for it, */
-	const struct address *address;	/* and which of its; NULL: fd:N */
-	struct address bound;
-	struct stat file;		/* what it has made, on a Unix socket */
-	int	 kept;			/* another service has it, too */
-};
 
 /* A worker, or room for one. */
 struct slot {
@@ -645,13 +395,6 @@ struct stats {
 	char	*file;			/* that was written to; or NULL */
 };
 
-/* What the kernel can do of TLS: see KERNEL TLS. */
-struct kernel_tls {
-	unsigned can;			/* in bits of tls.h */
-	int	 spins;			/* over half a record */
-	char	 why[TEXT_SIZE];	/* if it can't do anything */
-};
-
 /*
  * One generation: a reload makes another, and this one leaves.  What is left of
  * it then is small, and goes with its last worker: see let_go().
@@ -661,26 +404,14 @@ struct service {
 	struct config cfg;
 	struct tls_config *tls;
 	struct tls_sessions *sessions;	/* or NULL; of others as well */
-	struct kernel_tls kernel;
+	struct ktls_probe kernel;
 	struct targets accepts, connects;
-	struct listener *listeners;
-	size_t	 nlisteners;
+	struct listeners listeners;
 	const struct rlimit *files, *core;	/* for commands */
 	const char *file;		/* of the configuration, or NULL */
-	uid_t	 uid;
-	gid_t	 gid;
-	int	 drops;			/* to the two of them */
+	struct identity identity;
 	struct workers workers;
 	struct scoreboard board;
-};
-
-struct command {
-	struct command *next;
-	pid_t	 pid;			/* and its group's; not yet reused */
-	int	 over;
-	int	 signal;		/* that has killed it; or 0 */
-	int	 end;			/* its end of the socket pair, or -1 */
-	int	 left;			/* its connection is over */
 };
 
 /* A process that serves. */
@@ -692,10 +423,7 @@ struct worker {
 	volatile struct counts *counts;
 	struct share share;
 	size_t	 turn;			/* round robin over connects */
-	/* Plain, but for how they open, and how a command ends. */
-	struct stream_ops proxied_ops, backend_ops, command_ops;
-	struct command *commands;
-	size_t	 running;		/* of them */
+	struct commands commands;
 	uint64_t peak;			/* of live connections; see trim() */
 	char	 why[TEXT_SIZE];	/* the last dial failed */
 	int	 stopping;
@@ -703,18 +431,6 @@ struct worker {
 	int64_t	 repeats_until;		/* when to log repeats; 0: never */
 	int64_t	 beat_every;		/* ms, to show that it is alive, or */
 	int64_t	 beat_at;		/* 0: nobody wants to know */
-};
-
-/* Whose a connection is, and where to; see the PROXY protocol. */
-union end {
-	struct sockaddr_storage any;
-	struct sockaddr_in in;
-	struct sockaddr_in6 in6;
-	struct sockaddr_un un;
-};
-
-struct ends {
-	union end from, to;
 };
 
 /* One connection, as the engine's callbacks see it. */
@@ -725,7 +441,7 @@ struct session {
 	int	 dialed;
 	char	*peer;			/* its address, as text, */
 	uint64_t key;			/* and as that; see peer_key() */
-	struct ends *ends;		/* as a balancer has told, or NULL */
+	struct endpoints *ends;		/* as a balancer has told, or NULL */
 	struct proxy *proxy;		/* its header, or the service's */
 	volatile uint64_t *place;	/* among service->places, or NULL */
 	int	 over;			/* there was none: max_per_ip */
@@ -735,6 +451,7 @@ struct session {
 	size_t	 which;			/* and which address of it */
 	struct command *command;
 };
+
 
 static int
 taken(volatile sig_atomic_t *flag)
@@ -778,523 +495,85 @@ is_tls13(const struct tls_conninfo *a)
 	return a->version != NULL && strcmp(a->version, "TLSv1.3") == 0;
 }
 
-/* Idle for half of the time or a little longer, and then the probes. */
-#ifdef TCP_KEEPIDLE
-static void
-keep_alive(int fd, int64_t ms)
-{
-	int n = KEEPALIVE_PROBES, seconds = (int)(ms / 1000);
-	int every = seconds / (2 * n) > 0 ? seconds / (2 * n) : 1;
-	int idle = seconds - n * every;
-
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof(every));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &n, sizeof(n));
-}
-#else
-#define keep_alive(fd, ms)	((void)0)
-#endif
-
-static void
-tune(int fd, const struct config *cfg)
-{
-	int64_t ms = cfg->number[KEEPALIVE];
-	int on = 1, alive = ms != 0;
-
-	/* None is there on a Unix socket, and none is missed. */
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &alive, sizeof(alive));
-	if (alive)
-		keep_alive(fd, ms);
-}
-
-/*
- * In TLS 1.3 the client has the last word of the handshake.  A client that
- * waits for its acknowledgement before it sends more shall not wait long.
- */
-#ifdef TCP_QUICKACK
-static void
-acknowledge(int fd)
-{
-	int on = 1;
-
-	setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
-}
-#else
-#define acknowledge(fd)	((void)(fd))
-#endif
-
 /*
  * COMMANDS
- * The parent keeps the child's end of the socket pair open until it has its
- * exit status: by the time the end of file is seen, it is known whether the
- * command ended or was killed, and the latter is no end at all.
  */
 
-static const struct command *
-command_of(const struct stream *s)
-{
-	const struct session *ss = s->ctx;
-
-	return ss->command;
-}
-
-static int
-command_died(const struct stream *s)
-{
-	const struct command *c = command_of(s);
-
-	return c->over && c->signal != 0;
-}
-
-/* What a command did not wait for, it did not want: that is no reset. */
-static int
-command_left(const struct stream *s, ssize_t result)
-{
-	const struct command *c = command_of(s);
-
-	return result == STREAM_RESET && c->over && !command_died(s);
-}
-
-static ssize_t
-command_read(struct stream *s, void *buf, size_t len)
-{
-	ssize_t n = stream_plain.read(s, buf, len);
-
-	if (command_left(s, n))
-		return STREAM_EOF;
-	return n == STREAM_EOF && command_died(s) ? STREAM_ERROR : n;
-}
-
-static ssize_t
-command_write(struct stream *s, const void *buf, size_t len)
-{
-	ssize_t n = stream_plain.write(s, buf, len);
-
-	return command_left(s, n) ? (ssize_t)len : n;
-}
-
-static int
-command_failed(struct stream *s)
-{
-	int r = stream_plain.failed(s);
-
-	return command_left(s, r) ? 0 : r;
-}
-
-/*
- * An abort must not look like the end of the input, to any of its group.  What
- * a command that is over has left behind is none of ours, if nobody has the
- * socket any more.
- */
+/* An abort that is waiting already must not end in our handler. */
 static void
-command_abort(struct stream *s)
+reset_signals(void)
 {
-	const struct command *c = command_of(s);
-	struct pollfd p = { .fd = s->fd };
-
-	if (!c->over || poll(&p, 1, 0) != 1 || !(p.revents & POLLHUP))
-		kill(-c->pid, SIGTERM);
-}
-
-static const char *
-command_error(const struct stream *s)
-{
-	const struct command *c = command_of(s);
-	static char text[64];
-
-	if (!command_died(s))
-		return stream_plain.error(s);
-	snprintf(text, sizeof(text), "command killed by signal %d (%s)",
-	    c->signal, strsignal(c->signal));
-	return text;
-}
-
-/*
- * What a service manager has for us alone is not for a command, nor is what
- * makes the dynamic linker load other libraries.
- */
-static void
-command_environment(const char *peer)
-{
-	static const char *const without[] = {
-		"LISTEN_", "NOTIFY_SOCKET=", "WATCHDOG_", "LD_",
-		"REMOTE_HOST=", "REMOTE_PORT="
-	};
-	char host[ADDRESS_SIZE], **from, **to = environ;
-	const char *port;
-	size_t i;
-
-	for (from = environ; from != NULL && *from != NULL; from++) {
-		for (i = 0; i < sizeof(without) / sizeof(without[0]); i++)
-			if (strncmp(*from, without[i], strlen(without[i])) ==
-			    0)
-				break;
-		if (i == sizeof(without) / sizeof(without[0]))
-			*to++ = *from;
-	}
-	if (to != NULL)
-		*to = NULL;
-	if (strncmp(peer, "unix:", 5) != 0 &&
-	    split_address(peer, host, sizeof(host), &port) == 0) {
-		setenv("REMOTE_HOST", host, 1);
-		setenv("REMOTE_PORT", port, 1);
-	}
-}
-
-/* In the child: become the command, with the socket as its 0 and 1. */
-static void __attribute__((noreturn))
-command_run(const struct session *ss, int fd)
-{
-	const struct service *sv = ss->worker->service;
-	char **argv = sv->cfg.command;
 	sigset_t none;
 	size_t i;
 
-	command_environment(ss->peer);
-	setpgid(0, 0);
-	setrlimit(RLIMIT_NOFILE, sv->files);
-	setrlimit(RLIMIT_CORE, sv->core);
-	/* An abort that is waiting already must not end in our handler. */
 	for (i = 0; i < SIGNALS; i++)
 		signal(signals[i], SIG_DFL);
 	signal(SIGPIPE, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (dup2(fd, STDIN_FILENO) != -1 && dup2(fd, STDOUT_FILENO) != -1)
-		execvp(argv[0], argv);
-	log_error("%s: %s", argv[0], strerror(errno));
-	kill(getpid(), SIGKILL);	/* no output is not an empty one */
-	_exit(127);
 }
 
+/* Start the command of a session; -1: the reason is given. */
 static int
-command_start(struct session *ss, struct stream *backend)
+session_command(struct session *ss, struct stream *backend)
 {
 	struct worker *w = ss->worker;
-	const char *name = w->service->cfg.command[0];
-	struct command *c;
-	int fds[2] = { -1, -1 };
+	const struct command_params params = {
+		.argv = w->service->cfg.command,
+		.peer = ss->peer,
+		.files = w->service->files,
+		.core = w->service->core,
+		.max = w->share.n,
+		.header = ss->proxy != NULL ? ss->proxy->data : NULL,
+		.nheader = ss->proxy != NULL ? ss->proxy->len : 0,
+		.reset_signals = reset_signals,
+	};
 
-	/* They may outlive their connections, and still count. */
-	if (w->running >= w->share.n) {
-		snprintf(w->why, sizeof(w->why), "%s: %zu commands are still "
-		    "running", name, w->running);
-		return -1;
-	}
-	if ((c = calloc(1, sizeof(*c))) == NULL ||
-	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == -1 ||
-	    fcntl(fds[0], F_SETFL, O_NONBLOCK) == -1 ||
-	    (c->pid = fork()) == -1) {
-		snprintf(w->why, sizeof(w->why), "%s: %s", name,
-		    strerror(errno));
-		if (fds[0] != -1) {
-			close(fds[0]);
-			close(fds[1]);
-		}
-		free(c);
-		return -1;
-	}
-	if (c->pid == 0)
-		command_run(ss, fds[1]);
-	setpgid(c->pid, c->pid);	/* whichever of the two comes first */
-	c->end = fds[1];
-	c->next = w->commands;
-	w->commands = c;
-	w->running++;
-	ss->command = c;
-	*backend = (struct stream){ .ops = &w->command_ops, .ctx = ss,
-	    .fd = fds[0] };
-	return 0;
-}
-
-static void
-command_close(struct command *c)
-{
-	if (c->end != -1)
-		close(c->end);
-	c->end = -1;
-}
-
-/*
- * Reap the commands that are over, if their connections are as well: until
- * then, their numbers can't become those of other groups.
- */
-static void
-commands_reap(struct worker *w)
-{
-	struct command **link = &w->commands, *c;
-
-	while ((c = *link) != NULL) {
-		if (c->over && c->left) {
-			waitpid(c->pid, NULL, 0);
-			*link = c->next;
-			free(c);
-		} else
-			link = &c->next;
-	}
-}
-
-/* Find those that are over.  They stay zombies until they are reaped. */
-static void
-commands_look(struct worker *w)
-{
-	struct command *c;
-
-	for (c = w->commands; c != NULL; c = c->next) {
-		siginfo_t si = { .si_pid = 0 };
-
-		if (c->over || waitid(P_PID, (id_t)c->pid, &si, WEXITED |
-		    WNOHANG | WNOWAIT) == -1 || si.si_pid == 0)
-			continue;
-		c->over = 1;
-		c->signal = si.si_code == CLD_EXITED ? 0 : si.si_status;
-		log_debug("command %d ended: %s %d", (int)c->pid,
-		    c->signal != 0 ? "signal" : "status", si.si_status);
-		w->running--;
-		command_close(c);
-	}
-	commands_reap(w);
+	ss->command = command_start(&w->commands, &params, backend, w->why,
+	    sizeof(w->why));
+	return ss->command != NULL ? 0 : -1;
 }
 
 /*
  * THE PROXY PROTOCOL
- * https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt: who the client
- * is, in front of its stream.  Told to the service as part of opening it, and
- * taken from a balancer as part of opening the client's.
+ * Told to the service as part of opening it, and taken from a balancer as part
+ * of opening the client's.
  */
-
-enum { PROXY_OFF, PROXY_V1, PROXY_V2 };
-enum { PROXY_LOCAL = 0x20, PROXY_PROXY };
-enum { PROXY_UNSPEC, PROXY_TCP4 = 0x11, PROXY_TCP6 = 0x21,
-    PROXY_STREAM = 0x31, PROXY_UDP4 = 0x12, PROXY_UDP6 = 0x22,
-    PROXY_DGRAM = 0x32 };
-enum { TLV_ALPN = 1, TLV_AUTHORITY = 2, TLV_SSL = 0x20, TLV_SSL_VERSION,
-    TLV_SSL_CN, TLV_SSL_CIPHER };
-enum { CLIENT_SSL = 1, CLIENT_CERT_CONN = 2, CLIENT_CERT_SESS = 4 };
-
-static const unsigned char proxy_v2[12] = "\r\n\r\n\0\r\nQUIT\n";
-static const char proxy_v1[] = "PROXY ";
-
-/* A header on its way: out, or in. */
-struct proxy {
-	size_t	 done;			/* bytes of it */
-	size_t	 len;			/* of one that goes out */
-	unsigned char data[PROXY_V2_HEAD + PROXY_V2_BODY + 1];
-};
-
-/* The families, and where in version 2 what of them is told. */
-static const struct family {
-	sa_family_t family;
-	int	 code;
-	const char *name;		/* in version 1; or NULL */
-	size_t	 address, address_len;	/* in union end */
-	size_t	 port, port_len;
-} families[] = {
-	{ AF_INET, PROXY_TCP4, "TCP4",
-	    offsetof(struct sockaddr_in, sin_addr), 4,
-	    offsetof(struct sockaddr_in, sin_port), 2 },
-	{ AF_INET6, PROXY_TCP6, "TCP6",
-	    offsetof(struct sockaddr_in6, sin6_addr), 16,
-	    offsetof(struct sockaddr_in6, sin6_port), 2 },
-	{ AF_UNIX, PROXY_STREAM, NULL,
-	    offsetof(struct sockaddr_un, sun_path), PROXY_UNIX, 0, 0 },
-	{ AF_UNSPEC, PROXY_UNSPEC, NULL, 0, 0, 0, 0 },
-};
-
-static const struct family *
-family_of(const struct ends *ends)
-{
-	const struct family *f = families;
-
-	while (f->family != AF_UNSPEC && f->family != ends->from.any.ss_family)
-		f++;
-	return f;
-}
-
-static int
-is_mapped(const union end *e)
-{
-	return e->any.ss_family == AF_INET6 &&
-	    IN6_IS_ADDR_V4MAPPED(&e->in6.sin6_addr);
-}
-
-static void
-unmap(union end *e)
-{
-	const struct sockaddr_in6 in6 = e->in6;
-
-	memset(e, 0, sizeof(*e));
-	e->in.sin_family = AF_INET;
-	e->in.sin_port = in6.sin6_port;
-	memcpy(&e->in.sin_addr, in6.sin6_addr.s6_addr + 12, 4);
-}
-
-/* IPv4 in IPv6's clothes is IPv4, if both ends are. */
-static void
-undress(struct ends *ends)
-{
-	if (is_mapped(&ends->from) && is_mapped(&ends->to)) {
-		unmap(&ends->from);
-		unmap(&ends->to);
-	}
-}
 
 /* Both ends of the client's connection, as far as they are known. */
 static void
-find_ends(const struct session *ss, struct ends *ends)
+find_endpoints(const struct session *ss, struct endpoints *ends)
 {
-	socklen_t len = sizeof(ends->from);
-
-	memset(ends, 0, sizeof(*ends));
-	if (ss->ends != NULL) {
+	if (ss->ends != NULL)
 		*ends = *ss->ends;
-		return;
-	}
-	if (getpeername(ss->fd, (struct sockaddr *)&ends->from, &len) == -1)
-		return;
-	len = sizeof(ends->to);
-	if (getsockname(ss->fd, (struct sockaddr *)&ends->to, &len) == -1 ||
-	    ends->to.any.ss_family != ends->from.any.ss_family)
-		ends->from.any.ss_family = AF_UNSPEC;
-	undress(ends);
-}
-
-static size_t
-proxy_make_v1(char *p, size_t size, const struct ends *ends)
-{
-	const struct family *f = family_of(ends);
-	char from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN];
-
-	if (f->name == NULL)
-		return (size_t)snprintf(p, size, "PROXY UNKNOWN\r\n");
-	inet_ntop(f->family, (const char *)&ends->from + f->address, from,
-	    sizeof(from));
-	inet_ntop(f->family, (const char *)&ends->to + f->address, to,
-	    sizeof(to));
-	/* The port is at the same place in both. */
-	return (size_t)snprintf(p, size, "PROXY %s %s %s %d %d\r\n", f->name,
-	    from, to, ntohs(ends->from.in.sin_port),
-	    ntohs(ends->to.in.sin_port));
-}
-
-/* Where bytes are added behind each other, as long as there is room. */
-struct bytes {
-	unsigned char *p;
-	size_t	 n, size;
-};
-
-static void
-bytes_add(struct bytes *b, const void *data, size_t len)
-{
-	if (b->size - b->n < len)
-		return;
-	memcpy(b->p + b->n, data, len);
-	b->n += len;
-}
-
-static void
-bytes_add_number(struct bytes *b, uint32_t value, size_t len)
-{
-	unsigned char data[4] = { 0 };
-	size_t i;
-
-	for (i = 0; i < len; i++)
-		data[i] = (unsigned char)(value >> 8 * (len - 1 - i));
-	bytes_add(b, data, len);
-}
-
-/* A type, a length, and text: all of it, or nothing. */
-static void
-bytes_add_tlv(struct bytes *b, int type, const char *text)
-{
-	size_t len = text != NULL ? strlen(text) : 0;
-
-	if (len == 0 || b->size - b->n < 3 + len)
-		return;
-	bytes_add_number(b, (uint32_t)type, 1);
-	bytes_add_number(b, (uint32_t)len, 2);
-	bytes_add(b, text, len);
-}
-
-static void
-bytes_set_length(struct bytes *b, size_t at)
-{
-	b->p[at] = (unsigned char)((b->n - at - 2) >> 8);
-	b->p[at + 1] = (unsigned char)(b->n - at - 2);
-}
-
-static void
-add_tlvs(struct bytes *b, const struct tls_conninfo *a)
-{
-	int client = CLIENT_SSL;
-	size_t at;
-
-	if (a->client != NULL)
-		client |= CLIENT_CERT_SESS | (a->resumed ? 0 :
-		    CLIENT_CERT_CONN);
-	bytes_add_tlv(b, TLV_ALPN, a->alpn);
-	bytes_add_tlv(b, TLV_AUTHORITY, a->name);
-	bytes_add_number(b, TLV_SSL, 1);
-	at = b->n;
-	bytes_add_number(b, 0, 2);
-	bytes_add_number(b, (uint32_t)client, 1);
-	bytes_add_number(b, a->client == NULL, 4);
-	bytes_add_tlv(b, TLV_SSL_VERSION, a->version);
-	bytes_add_tlv(b, TLV_SSL_CIPHER, a->cipher);
-	bytes_add_tlv(b, TLV_SSL_CN, a->common_name);
-	bytes_set_length(b, at);
-}
-
-static size_t
-proxy_make_v2(unsigned char *p, size_t size, const struct ends *ends,
-    const struct tls_conninfo *agreed)
-{
-	const struct family *f = family_of(ends);
-	const char *from = (const void *)&ends->from;
-	const char *to = (const void *)&ends->to;
-	struct bytes b = { .p = p, .size = size };
-	size_t at;
-
-	bytes_add(&b, proxy_v2, sizeof(proxy_v2));
-	bytes_add_number(&b, PROXY_PROXY, 1);
-	bytes_add_number(&b, (uint32_t)f->code, 1);
-	at = b.n;
-	bytes_add_number(&b, 0, 2);
-	bytes_add(&b, from + f->address, f->address_len);
-	bytes_add(&b, to + f->address, f->address_len);
-	bytes_add(&b, from + f->port, f->port_len);
-	bytes_add(&b, to + f->port, f->port_len);
-	add_tlvs(&b, agreed);
-	bytes_set_length(&b, at);
-	return b.n;
+	else
+		net_endpoints(ss->fd, ends);
 }
 
 /* The header for a session's service, if it is to have one; -1: no memory. */
 static int
-proxy_make(struct session *ss)
+session_header(struct session *ss)
 {
-	int64_t version = ss->worker->service->cfg.number[PROXY_PROTOCOL];
-	struct tls_conninfo agreed;
-	struct ends ends;
-	struct proxy *p;
+	int version = (int)ss->worker->service->cfg.number[PROXY_PROTOCOL];
+	struct tls_conninfo a;
+	struct endpoints ends;
 
 	if (version == PROXY_OFF)
 		return 0;
-	if (ss->proxy == NULL && (ss->proxy = malloc(sizeof(*p))) == NULL)
+	if (ss->proxy == NULL &&
+	    (ss->proxy = malloc(sizeof(*ss->proxy))) == NULL)
 		return -1;
-	p = ss->proxy;
-	p->done = 0;
-	find_ends(ss, &ends);
-	session_agreed(ss, &agreed);
-	p->len = version == PROXY_V1 ?
-	    proxy_make_v1((char *)p->data, PROXY_HEADER, &ends) :
-	    proxy_make_v2(p->data, PROXY_HEADER, &ends, &agreed);
+	find_endpoints(ss, &ends);
+	session_agreed(ss, &a);
+	proxy_make(ss->proxy, version, &ends, &(struct proxy_tls){
+	    .version = a.version, .cipher = a.cipher, .alpn = a.alpn,
+	    .name = a.name, .client = a.common_name,
+	    .has_client = a.client != NULL, .resumed = a.resumed });
 	return 0;
 }
 
 static void
-proxy_free(struct session *ss)
+session_free_header(struct session *ss)
 {
 	free(ss->proxy);
 	ss->proxy = NULL;
@@ -1305,24 +584,31 @@ static int
 backend_open(struct stream *s)
 {
 	struct session *ss = s->ctx;
-	struct proxy *p = ss->proxy;
-	ssize_t n = stream_plain.open(s);
+	int r = stream_plain_open(s);
 
-	while (n == 0 && p != NULL && p->done < p->len) {
-		n = s->ops->write(s, p->data + p->done, p->len - p->done);
-		if (n > 0) {
-			p->done += (size_t)n;
-			n = 0;
-		}
-	}
-	if (n == 0)
-		proxy_free(ss);
-	return (int)n;
+	if (r == 0 && ss->proxy != NULL)
+		r = proxy_write(ss->proxy, s);
+	if (r == 0)
+		session_free_header(ss);
+	return r;
 }
+
+static const struct stream_ops backend_ops = {
+	.open = backend_open,
+	.read = stream_plain_read,
+	.write = stream_plain_write,
+	.finish = stream_plain_finish,
+	.refuse = stream_reset,
+	.failed = stream_plain_failed,
+	.abort = stream_reset,
+	.flushed = stream_plain_flushed,
+	.pending = stream_plain_pending,
+	.error = stream_plain_error,
+};
 
 /* Why a session can't go on; STREAM_ERROR. */
 static int __attribute__((format(printf, 2, 3)))
-give_reason(struct session *ss, const char *fmt, ...)
+connection_fail(struct session *ss, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -1340,189 +626,24 @@ proxied_error(const struct stream *s)
 	return ss->worker->why;
 }
 
-/* Nothing more than its header, which has TLS behind it: how many bytes? */
-static size_t
-proxy_wants(const struct proxy *p)
-{
-	size_t len;
-
-	if (p->done < sizeof(proxy_v2))
-		return sizeof(proxy_v2) - p->done;
-	if (p->data[0] == 'P')
-		return p->data[p->done - 1] == '\n' ? 0 :
-		    PROXY_V1_MAX - p->done;
-	if (p->done < PROXY_V2_HEAD)
-		return PROXY_V2_HEAD - p->done;
-	len = (size_t)p->data[14] << 8 | p->data[15];
-	return len > PROXY_V2_BODY ? 0 : PROXY_V2_HEAD + len - p->done;
-}
-
+/* The client is who a balancer says; 0, or STREAM_ERROR. */
 static int
-is_proxy(const struct proxy *p)
+session_told(struct session *ss, const struct endpoints *ends)
 {
-	size_t n = p->done, v1 = strlen(proxy_v1);
+	struct address from = { .sa = ends->from.any,
+	    .len = sizeof(from.sa) };
+	char was[ADDRESS_SIZE];
 
-	return memcmp(p->data, proxy_v1, n < v1 ? n : v1) == 0 ||
-	    memcmp(p->data, proxy_v2, n < sizeof(proxy_v2) ? n :
-	    sizeof(proxy_v2)) == 0;
-}
-
-/* As many bytes as can be known to be the header's; or a stream's result. */
-static ssize_t
-proxy_recv(struct proxy *p, int fd)
-{
-	int is_line = p->done >= sizeof(proxy_v2) && p->data[0] == 'P';
-	unsigned char *to = p->data + p->done, *end;
-	ssize_t n;
-
-	do {
-		n = recv(fd, to, proxy_wants(p), is_line ? MSG_PEEK : 0);
-		if (n > 0 && is_line) {
-			end = memchr(to, '\n', (size_t)n);
-			n = recv(fd, to, end != NULL ? (size_t)(end - to) + 1 :
-			    (size_t)n, 0);
-		}
-	} while (n == -1 && errno == EINTR);
-	if (n != -1)
-		return n;
-	return errno == EAGAIN || errno == EWOULDBLOCK ? STREAM_WANT_READ :
-	    errno == ECONNRESET ? STREAM_RESET : STREAM_ERROR;
-}
-
-/* An address and a port as text, in one of the two families. */
-static int
-parse_end(union end *e, int family, const char *host, const char *port)
-{
-	struct address a = { .len = 0 };
-	int64_t number;
-
-	if (host == NULL || port == NULL ||
-	    parse_number(port, 0, 65535, &number) == -1 ||
-	    (port[0] == '0' && port[1] != '\0') ||
-	    address_numeric(&a, host, (in_port_t)number) == -1 ||
-	    a.sa.ss_family != family)
-		return -1;
-	e->any = a.sa;
-	return 0;
-}
-
-/* 1: it says that the connection is what it looks like. */
-static int
-proxy_parse_v1(char *line, struct ends *ends)
-{
-	char *word[6] = { NULL }, *end = strstr(line, "\r\n");
-	int family;
-	size_t n;
-
-	if (end == NULL || end[2] != '\0')
-		return -1;
-	*end = '\0';
-	for (n = 0; n < 6 && line != NULL; n++)
-		word[n] = strsep(&line, " ");
-	if (n > 1 && strcmp(word[1], "UNKNOWN") == 0)
-		return 1;
-	if (n < 6 || line != NULL)
-		return -1;
-	family = strcmp(word[1], "TCP4") == 0 ? AF_INET :
-	    strcmp(word[1], "TCP6") == 0 ? AF_INET6 : AF_UNSPEC;
-	return parse_end(&ends->from, family, word[2], word[4]) == -1 ||
-	    parse_end(&ends->to, family, word[3], word[5]) == -1 ? -1 : 0;
-}
-
-static int
-proxy_parse_v2(const unsigned char *p, size_t len, struct ends *ends)
-{
-	static const int useless[] = { PROXY_UNSPEC, PROXY_UDP4, PROXY_UDP6,
-	    PROXY_DGRAM };
-	char *from = (void *)&ends->from, *to = (void *)&ends->to;
-	const struct family *f = families;
-	int command = p[12], code = p[13];
-	size_t i;
-
-	len -= PROXY_V2_HEAD;
-	if (((size_t)p[14] << 8 | p[15]) != len ||
-	    (command != PROXY_LOCAL && command != PROXY_PROXY))
-		return -1;
-	if (command == PROXY_LOCAL)
-		return 1;
-	/* What is known, but of no use, is as if it were not told. */
-	for (i = 0; i < sizeof(useless) / sizeof(useless[0]); i++)
-		if (code == useless[i])
-			return 1;
-	while (f->code != PROXY_UNSPEC && f->code != code)
-		f++;
-	if (f->code == PROXY_UNSPEC ||
-	    len < 2 * f->address_len + 2 * f->port_len)
-		return -1;
-	p += PROXY_V2_HEAD;
-	ends->from.any.ss_family = ends->to.any.ss_family = f->family;
-	memcpy(from + f->address, p, f->address_len);
-	memcpy(to + f->address, p + f->address_len, f->address_len);
-	p += 2 * f->address_len;
-	memcpy(from + f->port, p, f->port_len);
-	memcpy(to + f->port, p + f->port_len, f->port_len);
-	return 0;
-}
-
-/* The header is there: who is the client?  0, or STREAM_ERROR. */
-static int
-proxy_take(struct session *ss)
-{
-	struct proxy *p = ss->proxy;
-	struct ends ends = { .from = { .any = { .ss_family = AF_UNSPEC } } };
-	struct address from = { .len = sizeof(from.sa) };
-	char text[2 * PROXY_V1_MAX];
-	int r;
-
-	p->data[p->done] = '\0';
-	r = p->data[0] == 'P' ? proxy_parse_v1((char *)p->data, &ends) :
-	    proxy_parse_v2(p->data, p->done, &ends);
-	if (r == -1) {
-		text_quote(text, sizeof(text), p->data, p->done);
-		return give_reason(ss, "bad PROXY header: %s", text);
-	}
-	proxy_free(ss);
-	if (r == 1)
-		return 0;
-	undress(&ends);
-	if ((ss->ends = malloc(sizeof(ends))) == NULL)
-		return give_reason(ss, "out of memory");
-	*ss->ends = ends;
-	from.sa = ends.from.any;
-	address_text(&from);
-	snprintf(text, sizeof(text), "%s", ss->peer);
+	if ((ss->ends = malloc(sizeof(*ends))) == NULL)
+		return connection_fail(ss, "out of memory");
+	*ss->ends = *ends;
+	net_normalize(&from);
+	ss->key = peer_key(&from.sa);
+	snprintf(was, sizeof(was), "%s", ss->peer);
 	if (set_peer(ss, &from) == -1)
-		return give_reason(ss, "out of memory");
-	log_debug("%s is %s", text, ss->peer);
+		return connection_fail(ss, "out of memory");
+	log_debug("%s is %s", was, ss->peer);
 	return 0;
-}
-
-/* Until the header is there, and taken: 0, or a stream's result. */
-static int
-proxy_read(struct session *ss)
-{
-	struct proxy *p = ss->proxy;
-	char first[64];
-	ssize_t n;
-
-	while (proxy_wants(p) > 0) {
-		n = proxy_recv(p, ss->fd);
-		if (n == 0)
-			return give_reason(ss, p->done == 0 ?
-			    "closed by the balancer before it sent a byte" :
-			    "closed by the balancer within the PROXY header");
-		if (n == STREAM_ERROR)
-			return give_reason(ss, "balancer: %s", strerror(errno));
-		if (n < 0)
-			return (int)n;
-		p->done += (size_t)n;
-		if (!is_proxy(p)) {
-			text_quote(first, sizeof(first), p->data, p->done);
-			return give_reason(ss, "no PROXY header: it began with "
-			    "%s", first);
-		}
-	}
-	return proxy_take(ss);
 }
 
 /*
@@ -1588,19 +709,35 @@ static int
 proxied_open(struct stream *s)
 {
 	struct session *ss = s->ctx;
-	struct ends ends;
-	int r = proxy_read(ss);
+	struct worker *w = ss->worker;
+	struct endpoints ends;
+	int r = proxy_read(ss->proxy, ss->fd, &ends, w->why, sizeof(w->why));
 
 	if (r != 0)
 		return r;
-	find_ends(ss, &ends);
-	ss->key = peer_key(&ends.from.any);
+	session_free_header(ss);
+	if (ends.from.any.ss_family != AF_UNSPEC &&
+	    session_told(ss, &ends) != 0)
+		return STREAM_ERROR;
 	if (session_admit(ss) == -1)
-		return give_reason(ss, "max_per_ip");
-	ss->tls = tls_new(ss->worker->service->tls, ss->fd, s);
+		return connection_fail(ss, "max_per_ip");
+	ss->tls = tls_new(w->service->tls, ss->fd, s);
 	return ss->tls != NULL ? s->ops->open(s) :
-	    give_reason(ss, "out of memory");
+	    connection_fail(ss, "out of memory");
 }
+
+static const struct stream_ops proxied_ops = {
+	.open = proxied_open,
+	.read = stream_plain_read,
+	.write = stream_plain_write,
+	.finish = stream_plain_finish,
+	.refuse = stream_reset,
+	.failed = stream_plain_failed,
+	.abort = stream_reset,
+	.flushed = stream_plain_flushed,
+	.pending = stream_plain_pending,
+	.error = proxied_error,
+};
 
 /* Has its client's stream a beginning?  -1: there is no memory for one. */
 static int
@@ -1612,7 +749,7 @@ session_begin(struct session *ss, struct stream *client)
 		ss->tls = tls_new(w->service->tls, ss->fd, client);
 		return ss->tls != NULL ? 0 : -1;
 	}
-	client->ops = &w->proxied_ops;
+	client->ops = &proxied_ops;
 	client->ctx = ss;
 	ss->proxy = calloc(1, sizeof(*ss->proxy));
 	return ss->proxy != NULL ? 0 : -1;
@@ -1628,7 +765,7 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 
 	memcpy(&peer.sa, sa, len);
 	peer.len = len;
-	address_text(&peer);
+	net_normalize(&peer);
 	w->counts->accepted++;
 	if ((ss = calloc(1, sizeof(*ss))) == NULL)
 		goto err;
@@ -1649,7 +786,7 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 	if (++w->counts->live > w->peak)
 		w->peak = w->counts->live;
 	log_debug("%s accepted", ss->peer);
-	if (w->service->nlisteners > 0 && w->counts->live == w->share.n &&
+	if (w->service->listeners.n > 0 && w->counts->live == w->share.n &&
 	    scoreboard_is_full(&w->service->board))
 		scoreboard_warn_full(&w->service->board, FORWARD_DROP_MS);
 	return ss;
@@ -1686,32 +823,6 @@ next_address(struct session *ss)
 	return NULL;
 }
 
-/* Give a stream a socket that is connecting to an address; -1 with errno. */
-static int
-dial(struct stream *s, const struct address *a)
-{
-	const struct session *ss = s->ctx;
-
-	s->fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
-	    SOCK_CLOEXEC, 0);
-	if (s->fd == -1)
-		return -1;
-	tune(s->fd, &ss->worker->service->cfg);
-	stream_reset(s);
-	if (connect(s->fd, (const struct sockaddr *)&a->sa, a->len) == 0 ||
-	    errno == EINPROGRESS)
-		return 0;
-	s->fd = close_failed(s->fd);
-	return -1;
-}
-
-/* connect(2) says EAGAIN where a Unix socket has no room for another one. */
-static const char *
-dial_error(int error)
-{
-	return error == EAGAIN ? "its backlog is full" : strerror(error);
-}
-
 /* Remember what did not open, and begin with another one next time. */
 static void
 dial_failed(struct session *ss, const char *why)
@@ -1731,6 +842,7 @@ session_dial(void *conn, struct stream *backend, const char *failed,
     const char **why)
 {
 	struct session *ss = conn;
+	const int64_t *number = ss->worker->service->cfg.number;
 	const struct address *to;
 	struct tls_conninfo a;
 
@@ -1738,27 +850,27 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	if (!ss->dialed) {
 		session_agreed(ss, &a);
 		ss->worker->counts->opened[is_tls13(&a)]++;
-		acknowledge(ss->fd);
+		net_acknowledge(ss->fd);
 	}
 	ss->dialed = 1;
-	if (proxy_make(ss) == -1) {
-		give_reason(ss, "out of memory");
+	if (session_header(ss) == -1) {
+		connection_fail(ss, "out of memory");
 		return -1;
 	}
 	if (ss->worker->service->cfg.command != NULL) {
 		if (failed == NULL)
-			return command_start(ss, backend);
-		give_reason(ss, "%s", failed);
+			return session_command(ss, backend);
+		connection_fail(ss, "%s", failed);
 		return -1;
 	}
 	if (failed != NULL)
 		dial_failed(ss, failed);
 	while ((to = next_address(ss)) != NULL) {
-		*backend = (struct stream){ .ops = &ss->worker->backend_ops,
-		    .ctx = ss };
-		if (dial(backend, to) == 0)
+		*backend = (struct stream){ .ops = &backend_ops,
+		    .ctx = ss, .fd = net_dial(to, number[KEEPALIVE]) };
+		if (backend->fd != -1)
 			return 0;
-		dial_failed(ss, dial_error(errno));
+		dial_failed(ss, net_dial_error(errno));
 	}
 	return -1;
 }
@@ -1931,14 +1043,11 @@ session_closed(void *conn, const struct forward_end *end)
 		n->silent++;
 		session_silent(ss, end);
 	}
-	if (ss->command != NULL) {
-		ss->command->left = 1;
-		command_close(ss->command);
-		commands_reap(w);
-	}
+	if (ss->command != NULL)
+		command_leave(&w->commands, ss->command);
 	scoreboard_leave(&w->service->board, &w->share, ss->key, ss->place);
 	tls_free(ss->tls);
-	proxy_free(ss);
+	session_free_header(ss);
 	free(ss->ends);
 	free(ss->peer);
 	free(ss);
@@ -1973,319 +1082,14 @@ worker_full(void *arg)
 }
 
 /*
- * FILES
- * What the master writes to, or believes, nobody but root and the user that it
- * runs as may replace by something else.
- */
-
-/* Who else can replace what is in a directory. */
-enum writer {
-	NOBODY_ELSE, WORKERS_USER, ANYBODY, ANOTHER_USER, ANOTHER_GROUP
-};
-
-static const char *const writers[] = {
-	"nobody else", "the workers' user", "anybody", "another user",
-	"another group"
-};
-
-/* Whom the workers run as. */
-struct files_user {
-	uid_t	 uid;
-	gid_t	 gid;
-};
-
-/* The directory that a file is in. */
-struct place {
-	char	 directory[PATH_MAX];	/* without links */
-	char	 culprit[PATH_MAX];	/* it or one above: who can write */
-	enum writer writer;		/* to that */
-	int	 is_open;		/* all users can get there */
-};
-
-static int
-files_is_ours(const struct stat *st)
-{
-	return st->st_uid == 0 || st->st_uid == geteuid();
-}
-
-static enum writer
-writer_of(struct files_user user, const struct stat *st)
-{
-	int by_group = (st->st_mode & S_IWGRP) != 0;
-
-	if (user.uid != geteuid() && (st->st_uid == user.uid ||
-	    (by_group && st->st_gid == user.gid)))
-		return WORKERS_USER;
-	if (!(st->st_mode & S_ISVTX) && (st->st_mode & S_IWOTH))
-		return ANYBODY;
-	if (!files_is_ours(st))
-		return ANOTHER_USER;
-	if (!(st->st_mode & S_ISVTX) && by_group && st->st_gid != 0 &&
-	    st->st_gid != getegid())
-		return ANOTHER_GROUP;
-	return NOBODY_ELSE;
-}
-
-static int
-is_refused(enum writer w)
-{
-	return w == WORKERS_USER || w == ANYBODY;
-}
-
-/* One more directory on the way: the first counts, unless one is worse. */
-static void
-look_at(struct files_user user, const char *directory, struct place *p)
-{
-	enum writer w = NOBODY_ELSE;
-	struct stat st;
-
-	/* Who made a link may lead it elsewhere; its mode says nothing. */
-	if (lstat(directory, &st) == 0 && S_ISLNK(st.st_mode)) {
-		st.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
-		w = writer_of(user, &st);
-	}
-	if (w == NOBODY_ELSE && stat(directory, &st) == 0) {
-		w = writer_of(user, &st);
-		p->is_open &= (st.st_mode & S_IXOTH) != 0;
-	}
-	if (w == NOBODY_ELSE || is_refused(p->writer) ||
-	    (p->writer != NOBODY_ELSE && !is_refused(w)))
-		return;
-	p->writer = w;
-	snprintf(p->culprit, sizeof(p->culprit), "%s", directory);
-}
-
-static void
-look_along(struct files_user user, const char *path, struct place *p)
-{
-	size_t n = 0;
-
-	snprintf(p->directory, sizeof(p->directory), "%s",
-	    *path == '/' ? "/" : ".");
-	for (;;) {
-		look_at(user, p->directory, p);
-		n += 1 + strcspn(path + n + 1, "/");
-		if (path[n] == '\0')
-			break;
-		snprintf(p->directory, sizeof(p->directory), "%.*s", (int)n,
-		    path);
-	}
-}
-
-/*
- * Who else can replace the file, as a clause; or NULL.  Each directory on the
- * way counts, also on the one that links lead to: with it, all that is in it is
- * replaced.  One that can't be looked at keeps the file from being opened, too.
- */
-static const char *
-find_place(struct files_user user, const char *path, struct place *p)
-{
-	static char text[PATH_MAX + 64];
-	char real[PATH_MAX];
-
-	p->writer = NOBODY_ELSE;
-	p->culprit[0] = '\0';
-	p->is_open = 1;
-	look_along(user, path, p);
-	if (realpath(p->directory, real) != NULL) {
-		look_along(user, real, p);
-		look_at(user, real, p);
-		snprintf(p->directory, sizeof(p->directory), "%s", real);
-	}
-	snprintf(text, sizeof(text), "%s can write to the directory %s",
-	    writers[p->writer], p->culprit);
-	return p->writer != NOBODY_ELSE ? text : NULL;
-}
-
-/* Why what is there is not for this option; or NULL. */
-static const char *
-file_fault(int option, const struct stat *st)
-{
-	if (S_ISLNK(st->st_mode) || (S_ISREG(st->st_mode) && st->st_nlink > 1))
-		return "it is a link";
-	if (!files_is_ours(st))
-		return "it belongs to another user";
-	if (S_ISREG(st->st_mode) || (option == LOG &&
-	    (S_ISFIFO(st->st_mode) || S_ISCHR(st->st_mode))))
-		return NULL;
-	return "it is not a regular file";
-}
-
-/* Why it can't be opened, or is not to be; or NULL.  Nothing is made. */
-static const char *
-files_fault(struct files_user user, int option, const char *path)
-{
-	int is_read = option == TICKET_KEYS;	/* and may be a link */
-	struct place place;
-	const char *why = find_place(user, path, &place);
-	struct stat st;
-
-	if (is_refused(place.writer))
-		return why;
-	if (option == ACCEPT)
-		return NULL;
-	if ((is_read ? stat : lstat)(path, &st) == 0) {
-		if ((why = file_fault(option, &st)) != NULL)
-			return why;
-		if (is_read && is_refused(writer_of(user, &st)))
-			return "others can write to it";
-	} else if (errno == ENOENT)
-		path = place.directory;
-	if (option == STATS_FILE)
-		path = place.directory;	/* where a new one takes its place */
-	return access(path, is_read ? R_OK : W_OK) == -1 ? strerror(errno) :
-	    NULL;
-}
-
-/* The standard descriptor that log names; -1: syslog, 0: it is a file. */
-static int
-log_stream(const char *log)
-{
-	if (strcmp(log, "syslog") == 0)
-		return -1;
-	if (strcmp(log, "/dev/stdout") == 0)
-		return STDOUT_FILENO;
-	return strcmp(log, "stderr") == 0 || strcmp(log, "/dev/stderr") == 0 ?
-	    STDERR_FILENO : 0;
-}
-
-/* The path that a value of this option names, or NULL. */
-static const char *
-path_of(int option, const char *text)
-{
-	if (option == ACCEPT)
-		return strncmp(text, "unix:", 5) == 0 && text[5] != '\0' ?
-		    text + 5 : NULL;
-	return option == LOG && log_stream(text) != 0 ? NULL : text;
-}
-
-/*
- * What others must not be able to replace: -1 after sentences.  As warnings,
- * what they can replace, though that may be as it was meant to be.
- */
-static int
-files_check(const struct config *cfg, struct files_user user,
-    enum log_level level)
-{
-	static const int checked[] = {
-		ACCEPT, TICKET_KEYS, PIDFILE, LOG, STATS_FILE
-	};
-	struct place place;
-	const char *path, *why;
-	const struct value *v;
-	size_t i;
-	int r = 0;
-
-	for (i = 0; i < sizeof(checked) / sizeof(checked[0]); i++) {
-		for (v = cfg->given[checked[i]]; v != NULL; v = v->next) {
-			if ((path = path_of(checked[i], v->text)) == NULL)
-				continue;
-			if (level == LEVEL_ERROR &&
-			    cfg->is_wrong[checked[i]])
-				continue;
-			why = level == LEVEL_ERROR ?
-			    files_fault(user, checked[i], path) :
-			    find_place(user, path, &place);
-			if (why == NULL)
-				continue;
-			log_at(level, "%s: %s %s: %s", v->where,
-			    options[checked[i]].name, v->text, why);
-			if (level == LEVEL_ERROR)
-				r = -1;
-		}
-	}
-	return r;
-}
-
-/* Secrets that more than their owner and group can read. */
-static void
-files_warn_of_readers(const struct config *cfg)
-{
-	/* Who can write there is another question. */
-	const struct files_user nobody = { geteuid(), getegid() };
-	const int secrets[] = { cfg->given[KEY] != NULL ? KEY : CERT,
-	    KEY_PASSWORD_FILE, TICKET_KEYS };
-	struct place place;
-	const struct value *v;
-	char path[PATH_MAX];
-	struct stat st;
-	size_t i;
-
-	for (i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++) {
-		for (v = cfg->given[secrets[i]]; v != NULL; v = v->next) {
-			if (realpath(v->text, path) == NULL ||
-			    stat(path, &st) == -1)
-				continue;
-			find_place(nobody, path, &place);
-			if (place.is_open && (st.st_mode & S_IRWXO) != 0)
-				log_warning("%s: %s %s: other users have "
-				    "access to it (mode %04o)", v->where,
-				    options[secrets[i]].name, v->text,
-				    (unsigned)st.st_mode & 07777);
-		}
-	}
-}
-
-/* A file that is not there yet, to write to; NULL with errno. */
-static FILE *
-files_create(const char *name, mode_t mode)
-{
-	int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW |
-	    O_CLOEXEC, mode);
-	FILE *fp = NULL;
-	int saved;
-
-	if (fd != -1 && (fchmod(fd, mode) == -1 ||
-	    (fp = fdopen(fd, "w")) == NULL)) {
-		saved = errno;
-		unlink(name);
-		close(fd);
-		errno = saved;
-	}
-	return fp;
-}
-
-/*
- * To write to it, made with this mode if need be; -1 after one sentence.  A
- * FIFO that nobody reads yet can only be opened while somebody does.
- */
-static int
-files_open(const struct config *cfg, struct files_user user, int option,
-    int flags, mode_t mode)
-{
-	const char *name = config_text(cfg, option);
-	const char *why = files_fault(user, option, name);
-	int fd = -1, reader = -1;
-	struct stat st;
-
-	flags |= O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-	if (why == NULL && (fd = open(name, flags, mode)) == -1 &&
-	    errno == ENXIO) {
-		reader = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-		fd = open(name, flags, mode);
-	}
-	if (reader != -1)
-		close(reader);
-	if (why == NULL)
-		why = fd == -1 || fstat(fd, &st) == -1 ? strerror(errno) :
-		    file_fault(option, &st);
-	if (why == NULL)
-		return fd;
-	log_error("%s: %s %s: %s", config_where(cfg, option),
-	    options[option].name, name, why);
-	if (fd != -1)
-		close(fd);
-	return -1;
-}
-
-/*
  * THE LOG, OPENED
  */
 
 static struct files_user
 workers_user(const struct service *sv)
 {
-	return (struct files_user){ sv->uid, sv->gid };
+	return (struct files_user){ sv->identity.uid,
+	    sv->identity.gid };
 }
 
 /* To where it says, anew if it is a file; -1: as before, with a sentence. */
@@ -2293,9 +1097,11 @@ static int
 log_open(const struct service *sv)
 {
 	const char *to = config_text(&sv->cfg, LOG);
+	struct log_state state;
 	int fd = -1, stream;
 
-	if (logging.is_daemon && sv->cfg.given[LOG] == NULL)
+	log_get_state(&state);
+	if (state.is_daemon && sv->cfg.given[LOG] == NULL)
 		to = "syslog";
 	stream = log_stream(to);
 	/* Workers will find neither the time zone nor syslog's socket. */
@@ -2303,261 +1109,15 @@ log_open(const struct service *sv)
 	if (stream == -1)
 		log_connect_syslog();
 	else if (stream != 0)
-		fd = stream == logging.stream ? logging.fd :
+		fd = stream == state.stream ? log_fd() :
 		    log_open_stream(stream);
 	else if ((fd = files_open(&sv->cfg, workers_user(sv), LOG,
 	    O_WRONLY | O_APPEND, 0640)) == -1)
 		return -1;
 	log_to(fd, stream);
-	logging.is_ours = strcmp(to, "stderr") != 0;
-	logging.has_time = logging.is_ours || !logging.is_journal;
-	logging.level = (enum log_level)sv->cfg.number[LOG_LEVEL];
+	log_configure(strcmp(to, "stderr") != 0,
+	    (enum log_level)sv->cfg.number[LOG_LEVEL]);
 	return 0;
-}
-
-/*
- * LISTENERS
- */
-
-/* A socket that nobody listens on any more is in the way: remove it. */
-static void
-remove_stale(const struct address *a)
-{
-	const struct sockaddr_un *un = (const void *)&a->sa;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
-	    0);
-	struct stat st;
-
-	if (fd == -1)
-		return;
-	if (lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-	    files_is_ours(&st) && connect(fd, (const struct sockaddr *)&a->sa,
-	    a->len) == -1 && errno == ECONNREFUSED)
-		unlink(un->sun_path);
-	close(fd);
-}
-
-static int
-listen_on(const struct address *a, int any)
-{
-	int fd, off = 0, on = 1;
-
-	if (a->sa.ss_family == AF_UNIX)
-		remove_stale(a);
-	fd = socket(a->sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK |
-	    SOCK_CLOEXEC, 0);
-	if (fd == -1)
-		return -1;
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (a->sa.ss_family == AF_INET6)
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, any ? &off : &on,
-		    sizeof(on));
-	if (bind(fd, (const struct sockaddr *)&a->sa, a->len) == 0 &&
-	    listen(fd, BACKLOG) == 0)
-		return fd;
-	return close_failed(fd);
-}
-
-static int
-is_listening(int fd)
-{
-	int listening = 0;
-	socklen_t len = sizeof(listening);
-
-	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) ==
-	    0 && listening;
-}
-
-/*
- * A listening socket that somebody else has made for us.  As a standard
- * descriptor it would be in the way.
- */
-static int
-inherit(int fd)
-{
-	if (!is_listening(fd) || fcntl(fd, F_SETFL, O_NONBLOCK) == -1) {
-		errno = ENOTSOCK;
-		return -1;
-	}
-	if (fd <= STDERR_FILENO)
-		return fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	return fcntl(fd, F_SETFD, FD_CLOEXEC) == -1 ? -1 : fd;
-}
-
-/* On a Unix socket: is it what clients find at its path? */
-static int
-has_path(const struct listener *l)
-{
-	const struct sockaddr_un *un = (const void *)&l->bound.sa;
-	struct stat st;
-
-	return lstat(un->sun_path, &st) == 0 && st.st_ino == l->file.st_ino &&
-	    st.st_dev == l->file.st_dev;
-}
-
-/* A path that we have made.  One that was passed to us is none of ours. */
-static int
-owns_path(const struct listener *l)
-{
-	return l->address != NULL && l->bound.sa.ss_family == AF_UNIX;
-}
-
-/* Was it made for the same fd:N, or for the same address? */
-static int
-is_same_listener(const struct listener *a, const struct listener *b)
-{
-	if (a->address == NULL || b->address == NULL)
-		return a->address == b->address &&
-		    a->target->fd == b->target->fd;
-	return a->target->any == b->target->any &&
-	    a->address->len == b->address->len &&
-	    memcmp(&a->address->sa, &b->address->sa, sizeof(a->address->sa)) ==
-	    0;
-}
-
-static const char *
-why_no_listener(int error)
-{
-	_Static_assert(FORWARD_LISTENERS == 64, "it is said below");
-
-	switch (error) {
-	case E2BIG:
-		return "there are too many (allowed: 64 addresses in all)";
-	case EBUSY:
-		return "it was opened here, and not passed by whoever started "
-		    "this";
-	case EEXIST:
-		return "it is given twice";
-	case ENOTSOCK:
-		return "it is not the number of a listening socket";
-	default:
-		return strerror(error);
-	}
-}
-
-static int
-is_our_own(const struct service *sv, int fd)
-{
-	size_t i;
-
-	for (i = 0; sv != NULL && i < sv->nlisteners; i++)
-		if (sv->listeners[i].fd == fd)
-			return 1;
-	return 0;
-}
-
-/* Listen on an address of a target, or go on with the socket that old has. */
-static int
-open_listener(struct service *sv, struct service *old, const struct target *t,
-    const struct address *a)
-{
-	struct listener *l = &sv->listeners[sv->nlisteners];
-	size_t i;
-
-	if (sv->nlisteners == FORWARD_LISTENERS) {
-		errno = E2BIG;
-		return -1;
-	}
-	l->target = t;
-	l->address = a;
-	for (i = 0; old != NULL && i < old->nlisteners; i++) {
-		struct listener *o = &old->listeners[i];
-
-		if (!o->kept && is_same_listener(o, l) &&
-		    (!owns_path(o) || has_path(o))) {
-			l->fd = o->fd;
-			l->bound = o->bound;
-			l->file = o->file;
-			l->kept = o->kept = 1;
-			sv->nlisteners++;
-			return 0;
-		}
-	}
-	for (i = 0; a == NULL && i < sv->nlisteners; i++) {
-		if (is_same_listener(&sv->listeners[i], l)) {
-			errno = EEXIST;
-			return -1;
-		}
-	}
-	if (a == NULL && (is_our_own(sv, t->fd) || is_our_own(old, t->fd))) {
-		errno = EBUSY;
-		return -1;
-	}
-	if ((l->fd = a != NULL ? listen_on(a, t->any) : inherit(t->fd)) == -1)
-		return -1;
-	tune(l->fd, &sv->cfg);		/* inherited by what is accepted */
-	l->bound.len = sizeof(l->bound.sa);
-	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
-	address_text(&l->bound);
-	if (owns_path(l))
-		lstat(((const struct sockaddr_un *)(const void *)
-		    &l->bound.sa)->sun_path, &l->file);
-	sv->nlisteners++;
-	return 0;
-}
-
-/* All that accept asks for; -1 after one sentence. */
-static int
-open_listeners(struct service *sv, struct service *old)
-{
-	size_t i, j;
-
-	for (i = 0; i < sv->accepts.n; i++) {
-		const struct target *t = &sv->accepts.list[i];
-
-		for (j = 0; j < (t->fd != -1 ? 1 : t->n); j++) {
-			const struct address *a = t->fd != -1 ? NULL :
-			    &t->addrs[j];
-
-			if (open_listener(sv, old, t, a) == 0)
-				continue;
-			log_error("%s: accept %s: %s", t->value->where,
-			    a != NULL ? a->text : t->value->text,
-			    why_no_listener(errno));
-			return -1;
-		}
-	}
-	return 0;
-}
-
-/* But for those that another service has as well.  Only the master unlinks. */
-static void
-close_listeners(struct service *sv, int unlinks)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nlisteners; i++) {
-		struct listener *l = &sv->listeners[i];
-		const struct sockaddr_un *un = (const void *)&l->bound.sa;
-
-		if (l->kept)
-			continue;
-		/* In this order: once closed, another may have its name. */
-		if (unlinks && owns_path(l) && has_path(l))
-			unlink(un->sun_path);
-		close(l->fd);
-	}
-	sv->nlisteners = 0;
-}
-
-/* Those of before are as this configuration has it, from now on. */
-static void
-tune_kept(const struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nlisteners; i++)
-		if (sv->listeners[i].kept)
-			tune(sv->listeners[i].fd, &sv->cfg);
-}
-
-static void
-keep_none(struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->nlisteners; i++)
-		sv->listeners[i].kept = 0;
 }
 
 /*
@@ -2623,529 +1183,24 @@ leave_signals(void)
  * The master finds out what its workers are to be; they become it.
  */
 
-/* alone: no group is named, and it is the user's. */
-static int
-load_user(struct service *sv, const char *user, int alone)
+static struct wanted
+wanted(const struct config *cfg, int option)
 {
-	const char *where = config_where(&sv->cfg, USER);
-	const struct passwd *pw;
-	int64_t number;
-
-	if (parse_number(user, 0, UINT32_MAX - 1, &number) == 0) {
-		sv->uid = (uid_t)number;
-		if (!alone)
-			return 0;
-		if ((pw = getpwuid(sv->uid)) == NULL) {
-			log_error("%s: user %s is not known, so its group "
-			    "must be given, too", where, user);
-			return -1;
-		}
-	} else if ((pw = getpwnam(user)) == NULL) {
-		log_error("%s: user \"%s\" is not known", where, user);
-		return -1;
-	}
-	sv->uid = pw->pw_uid;
-	sv->gid = pw->pw_gid;
-	return 0;
-}
-
-static int
-load_group(struct service *sv, const char *group)
-{
-	const struct group *gr;
-	int64_t number;
-
-	if (parse_number(group, 0, UINT32_MAX - 1, &number) == 0) {
-		sv->gid = (gid_t)number;
-	} else if ((gr = getgrnam(group)) != NULL) {
-		sv->gid = gr->gr_gid;
-	} else {
-		log_error("%s: group \"%s\" is not known",
-		    config_where(&sv->cfg, GROUP), group);
-		return -1;
-	}
-	return 0;
+	return (struct wanted){ .text = config_text(cfg, option),
+	    .where = config_where(cfg, option) };
 }
 
 /* user, group and chroot; -1 after a sentence for each that can't be. */
 static int
 load_privileges(struct service *sv)
 {
-	const char *user = config_text(&sv->cfg, USER);
-	const char *group = config_text(&sv->cfg, GROUP);
-	const char *root = config_text(&sv->cfg, CHROOT);
-	int key = user != NULL ? USER : group != NULL ? GROUP : CHROOT;
-	struct stat st;
-	int r = 0;
+	const struct wanted user = wanted(&sv->cfg, USER),
+	    group = wanted(&sv->cfg, GROUP), root = wanted(&sv->cfg, CHROOT);
 
-	sv->uid = geteuid();
-	sv->gid = getegid();
-	if (user != NULL)
-		r |= load_user(sv, user, group == NULL);
-	if (group != NULL)
-		r |= load_group(sv, group);
-	if (root != NULL && (stat(root, &st) == -1 || !S_ISDIR(st.st_mode))) {
-		log_error("%s: chroot %s: it is not a directory",
-		    config_where(&sv->cfg, CHROOT), root);
-		r = -1;
-	}
-	sv->drops = geteuid() == 0 && (user != NULL || group != NULL);
-	if (geteuid() != 0 && (root != NULL || sv->uid != geteuid() ||
-	    sv->gid != getegid())) {
-		log_error("%s: only root can do that: %s = %s",
-		    config_where(&sv->cfg, key), options[key].name,
-		    config_text(&sv->cfg, key));
-		r = -1;
-	}
-	return r;
+	return privileges_find(&sv->identity, &user, &group, &root);
 }
 
-/* For good: there is no way back.  -1 with errno. */
-static int
-drop_privileges(const struct service *sv)
-{
-	const char *root = config_text(&sv->cfg, CHROOT);
-
-	if (root != NULL && (chroot(root) == -1 || chdir("/") == -1))
-		return -1;
-	if (!sv->drops)
-		return 0;
-	if (setgroups(1, &sv->gid) == -1 ||
-	    setresgid(sv->gid, sv->gid, sv->gid) == -1 ||
-	    setresuid(sv->uid, sv->uid, sv->uid) == -1)
-		return -1;
-	if (sv->uid != 0 && setuid(0) == 0) {
-		errno = EPERM;
-		return -1;
-	}
-	return 0;
-}
-
-/*
- * THE SANDBOX
- * What a worker never does, it must not be able to do.
- */
-
-static void
-no_core_dumps(void)
-{
-	struct rlimit l;
-
-	getrlimit(RLIMIT_CORE, &l);
-	l.rlim_cur = 0;
-	setrlimit(RLIMIT_CORE, &l);
-}
-
-#if defined(__linux__)
-#include <linux/audit.h>
-#include <linux/capability.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <linux/tls.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-
-/*
- * Landlock, Documentation/userspace-api/landlock.rst, by its numbers: the
- * headers may be older than the kernel.
- */
-#ifndef SYS_landlock_create_ruleset
-#define SYS_landlock_create_ruleset	444
-#define SYS_landlock_add_rule		445
-#define SYS_landlock_restrict_self	446
-#endif
-#define TYPE_MASK	15		/* of socket(2), without its flags */
-#ifndef TLS_RX_EXPECT_NO_PAD
-#define TLS_RX_EXPECT_NO_PAD		4
-#endif
-#define LANDLOCK_VERSION	1u
-#define LANDLOCK_NET_PORT	2	/* a type of rule */
-#define LANDLOCK_TCP_BIND	1u
-#define LANDLOCK_TCP_CONNECT	2u
-#define LANDLOCK_SCOPES		3u	/* abstract Unix sockets, signals */
-enum { LANDLOCK_WITH_TCP = 4, LANDLOCK_WITH_SCOPES = 6 };
-
-/* What is to be denied. */
-struct landlock_ruleset {
-	uint64_t files, tcp, scopes;
-};
-
-struct landlock_port {
-	uint64_t allowed, port;
-};
-
-/* 0: there is none. */
-static long
-landlock_abi(void)
-{
-	long abi = syscall(SYS_landlock_create_ruleset, NULL, (size_t)0,
-	    LANDLOCK_VERSION);
-
-	return abi < 0 ? 0 : abi;
-}
-
-static int
-landlock_allow(int fd, const struct targets *connects)
-{
-	size_t i, j;
-
-	for (i = 0; i < connects->n; i++) {
-		const struct target *t = &connects->list[i];
-
-		for (j = 0; j < t->n; j++) {
-			struct landlock_port p = { LANDLOCK_TCP_CONNECT,
-			    address_port(&t->addrs[j]) };
-
-			if (p.port != 0 && syscall(SYS_landlock_add_rule, fd,
-			    LANDLOCK_NET_PORT, &p, 0u) == -1)
-				return -1;
-		}
-	}
-	return 0;
-}
-
-/* No files at all, and TCP to the service's ports alone. */
-static int
-landlock_enter(const struct service *sv)
-{
-	static const uint64_t files[] = { 0, 0x1fff, 0x3fff, 0x7fff, 0x7fff,
-	    0xffff };
-	struct landlock_ruleset rules = { 0 };
-	long abi = landlock_abi();
-	int fd, r = -1;
-
-	if (abi == 0)
-		return 0;
-	rules.files = files[abi < 5 ? abi : 5];
-	if (abi >= LANDLOCK_WITH_TCP)
-		rules.tcp = LANDLOCK_TCP_BIND | LANDLOCK_TCP_CONNECT;
-	if (abi >= LANDLOCK_WITH_SCOPES)
-		rules.scopes = LANDLOCK_SCOPES;
-	fd = (int)syscall(SYS_landlock_create_ruleset, &rules, sizeof(rules),
-	    0u);
-	if (fd == -1)
-		return -1;
-	if (rules.tcp == 0 || landlock_allow(fd, &sv->connects) == 0)
-		r = (int)syscall(SYS_landlock_restrict_self, fd, 0u);
-	if (r == -1)
-		return close_failed(fd);
-	close(fd);
-	return 0;
-}
-
-static int
-drop_capabilities(void)
-{
-	struct __user_cap_header_struct head = {
-		.version = _LINUX_CAPABILITY_VERSION_3
-	};
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
-
-	return (int)syscall(SYS_capset, &head, none);
-}
-
-/*
- * The system calls of a worker, and their likes that another libc may prefer.
- * All others are answered with ENOSYS, on which a libc that knows newer ones
- * falls back to these.
- */
-#if defined(__x86_64__) || defined(__aarch64__)
-#ifdef __x86_64__
-#define OUR_ARCH	AUDIT_ARCH_X86_64
-#define OLD_CALLS	SYS_poll, SYS_epoll_wait, SYS_accept, SYS_time
-#else
-#define OUR_ARCH	AUDIT_ARCH_AARCH64
-#define OLD_CALLS	SYS_accept
-#endif
-
-static const int allowed[] = {
-	SYS_epoll_pwait, SYS_recvfrom, SYS_sendto, SYS_epoll_ctl, SYS_read,
-	SYS_write, SYS_readv, SYS_writev, SYS_ppoll, SYS_accept4, SYS_socket,
-	SYS_connect, SYS_close, SYS_shutdown, SYS_getsockopt, SYS_setsockopt,
-	SYS_getsockname, SYS_getpeername, SYS_rt_sigprocmask,
-	SYS_rt_sigreturn, SYS_restart_syscall, SYS_clock_gettime,
-	SYS_gettimeofday, SYS_getrandom, SYS_getpid, SYS_gettid, SYS_brk,
-	SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_madvise,
-	SYS_futex, SYS_sched_yield, SYS_exit, SYS_exit_group, OLD_CALLS,
-	SYS_recvmsg, SYS_dup3
-};
-
-/*
- * With kernel TLS, recvmsg(2) is for more than the line to the master.  The two
- * can also pass descriptors: to a process outside of the sandbox, or to
- * oneself, as a second number for a listener.
- */
-static const int allowed_with_tls[] = { SYS_sendmsg };
-
-/* Options of sockets: what a worker may set, and ask for. */
-struct socket_option {
-	int	 level, name;
-};
-
-static const struct socket_option may_set[] = {
-	{ IPPROTO_TCP, TCP_NODELAY }, { IPPROTO_TCP, TCP_QUICKACK },
-	{ IPPROTO_TCP, TCP_KEEPIDLE }, { IPPROTO_TCP, TCP_KEEPINTVL },
-	{ IPPROTO_TCP, TCP_KEEPCNT },
-	{ SOL_SOCKET, SO_KEEPALIVE }, { SOL_SOCKET, SO_LINGER },
-	/* With kernel TLS. */
-	{ IPPROTO_TCP, TCP_ULP }, { SOL_TLS, TLS_TX }, { SOL_TLS, TLS_RX },
-	{ SOL_TLS, TLS_RX_EXPECT_NO_PAD }
-};
-#define MAY_SET	7		/* without it */
-
-static const struct socket_option may_get[] = {
-	{ SOL_SOCKET, SO_ERROR }, { IPPROTO_TCP, TCP_INFO },
-	/* With kernel TLS. */
-	{ SOL_TLS, TLS_TX }
-};
-#define MAY_GET	2
-
-/* What changes the socket itself, for all processes that have it. */
-static const int acting[] = { SYS_connect, SYS_shutdown, SYS_setsockopt };
-
-#define VALUES	3
-
-/*
- * And of these an argument, masked, has to be one of the values, up to the
- * first one of 0 behind another.
- */
-struct limit {
-	int	 call;
-	uint32_t argument;
-	uint32_t mask;
-	uint32_t values[VALUES];
-};
-
-#define LENGTH(array)	(sizeof(array) / sizeof((array)[0]))
-
-struct filter {
-	struct sock_filter code[256];
-	unsigned short n;
-};
-
-/* Where there is no room, it stays incomplete: the kernel refuses it. */
-static void
-filter_add(struct filter *f, unsigned short code, uint32_t k)
-{
-	if (f->n < LENGTH(f->code))
-		f->code[f->n++] = (struct sock_filter){ .code = code, .k = k };
-}
-
-static void
-filter_load(struct filter *f, size_t offset)
-{
-	filter_add(f, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset);
-}
-
-static void
-filter_return(struct filter *f, uint32_t what)
-{
-	filter_add(f, BPF_RET | BPF_K, what);
-}
-
-static void
-filter_argument(struct filter *f, uint32_t n)
-{
-	filter_load(f, (uint32_t)offsetof(struct seccomp_data, args) +
-	    n * (uint32_t)sizeof(uint64_t));
-}
-
-/* What was loaded: skip so many if it is at least that, so many if not. */
-static void
-filter_split(struct filter *f, uint32_t value, uint8_t least, uint8_t other)
-{
-	filter_add(f, BPF_JMP | BPF_JGE | BPF_K, value);
-	f->code[f->n - 1].jt = least;
-	f->code[f->n - 1].jf = other;
-}
-
-/* The same if it is equal. */
-static void
-filter_skip(struct filter *f, uint32_t value, uint8_t equal, uint8_t other)
-{
-	filter_split(f, value, equal, other);
-	f->code[f->n - 1].code = BPF_JMP | BPF_JEQ | BPF_K;
-}
-
-/* Of a call for which nothing was found that allows it; go on with others. */
-static void
-filter_deny(struct filter *f)
-{
-	filter_return(f, SECCOMP_RET_ERRNO | EPERM);
-	filter_load(f, offsetof(struct seccomp_data, nr));
-}
-
-static void
-filter_limit(struct filter *f, const struct limit *l)
-{
-	uint8_t i, n = 1;
-
-	while (n < VALUES && l->values[n] != 0)
-		n++;
-	filter_skip(f, (uint32_t)l->call, 0, (uint8_t)(n + 4));
-	filter_argument(f, l->argument);
-	filter_add(f, BPF_ALU | BPF_AND | BPF_K, l->mask);
-	for (i = 0; i < n; i++)
-		filter_skip(f, l->values[i], (uint8_t)(n - i), 0);
-	filter_deny(f);
-}
-
-/* The number of an option says nothing without its level. */
-static void
-filter_options(struct filter *f, int call, const struct socket_option *o,
-    uint8_t n)
-{
-	filter_skip(f, (uint32_t)call, 0, (uint8_t)(4 * n + 2));
-	for (; n > 0; n--, o++) {
-		filter_argument(f, 1);
-		filter_skip(f, (uint32_t)o->level, 0, 2);
-		filter_argument(f, 2);
-		filter_skip(f, (uint32_t)o->name, (uint8_t)(4 * n - 3), 0);
-	}
-	filter_deny(f);
-}
-
-/* The first descriptor past the limit. */
-static uint32_t
-filter_number(rlim_t limit)
-{
-	return limit < INT_MAX ? (uint32_t)limit : INT_MAX;
-}
-
-/*
- * Deny a call on what other processes share: the standard descriptors and the
- * log, which a worker never closes, and listeners, which are past the limit.
- */
-static void
-filter_shared(struct filter *f, int call, rlim_t limit)
-{
-	filter_skip(f, (uint32_t)call, 0, 6);
-	filter_argument(f, 0);
-	filter_split(f, STDERR_FILENO + 1, 0, 2);
-	filter_skip(f, (uint32_t)logging.fd, 1, 0);
-	filter_split(f, filter_number(limit), 0, 1);
-	filter_deny(f);
-}
-
-static void
-filter_calls(struct filter *f, const int *calls, size_t n)
-{
-	for (; n > 0; n--, calls++) {
-		filter_skip(f, (uint32_t)*calls, 0, 1);
-		filter_return(f, SECCOMP_RET_ALLOW);
-	}
-}
-
-/*
- * Documentation/userspace-api/seccomp_filter.rst.  No code is made.  Sockets
- * are streams of two families, or three, and leave no way around Landlock's
- * ports.
- */
-static void
-filter_make(struct filter *f, uint32_t third, int with_tls, rlim_t limit)
-{
-	const struct limit limits[] = {
-		{ SYS_mmap, 2, PROT_EXEC, { 0 } },
-		{ SYS_mprotect, 2, PROT_EXEC, { 0 } },
-		{ SYS_socket, 0, UINT32_MAX, { AF_INET, AF_INET6, third } },
-		{ SYS_socket, 1, TYPE_MASK, { SOCK_STREAM } },
-		{ SYS_socket, 2, UINT32_MAX, { 0, IPPROTO_TCP } },
-		{ SYS_sendto, 3, MSG_FASTOPEN, { 0 } },
-		{ SYS_sendto, 5, UINT32_MAX, { 0 } },	/* to no address */
-		{ SYS_sendmsg, 2, MSG_FASTOPEN, { 0 } },
-		/* A log that was opened anew, in the place of the other. */
-		{ SYS_dup3, 1, UINT32_MAX, { (uint32_t)logging.fd } },
-		{ SYS_recvmsg, 0, with_tls ? 0 : UINT32_MAX, {
-		    with_tls ? 0 : filter_number(limit) } },
-	};
-	size_t i;
-
-	filter_load(f, offsetof(struct seccomp_data, arch));
-	filter_skip(f, OUR_ARCH, 1, 0);
-	filter_return(f, SECCOMP_RET_KILL_PROCESS);
-	filter_load(f, offsetof(struct seccomp_data, nr));
-	for (i = 0; i < LENGTH(limits); i++)
-		filter_limit(f, &limits[i]);
-	filter_options(f, SYS_setsockopt, may_set, with_tls ?
-	    LENGTH(may_set) : MAY_SET);
-	filter_options(f, SYS_getsockopt, may_get, with_tls ?
-	    LENGTH(may_get) : MAY_GET);
-	for (i = 0; i < LENGTH(acting); i++)
-		filter_shared(f, acting[i], limit);
-	filter_calls(f, allowed, LENGTH(allowed));
-	filter_calls(f, allowed_with_tls, with_tls ?
-	    LENGTH(allowed_with_tls) : 0);
-	filter_return(f, SECCOMP_RET_ERRNO | ENOSYS);
-}
-
-static int
-filter_enter(const struct service *sv)
-{
-	const struct targets *connects = &sv->connects;
-	struct filter f = { .n = 0 };
-	struct sock_fprog program = { .filter = f.code };
-	uint32_t family = AF_INET;
-	struct rlimit limit;
-	size_t i;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
-		return -1;
-	for (i = 0; i < connects->n; i++)
-		if (connects->list[i].addrs[0].sa.ss_family == AF_UNIX)
-			family = AF_UNIX;
-	filter_make(&f, family, sv->kernel.can != 0, limit.rlim_cur);
-	program.len = f.n;
-	/* No other program's code runs here: none to guard against. */
-	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
-	    SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program);
-}
-
-static int
-has_filter(void)
-{
-	uint32_t action = SECCOMP_RET_KILL_PROCESS;
-
-	return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0u, &action) ==
-	    0;
-}
-
-#else
-
-static int
-filter_enter(const struct service *sv)
-{
-	(void)sv;
-	return 0;
-}
-
-static int
-has_filter(void)
-{
-	return 0;
-}
-
-#endif
-
-/* What the system can't keep a worker from; NULL: nothing. */
-static const char *
-sandbox_lacks(void)
-{
-	if (landlock_abi() == 0)
-		return "this kernel has no Landlock, files are not denied";
-	if (landlock_abi() < LANDLOCK_WITH_TCP)
-		return "this kernel's Landlock is too old to deny TCP ports";
-	if (!has_filter())
-		return "there is no filter of system calls here";
-	return NULL;
-}
-
-/* Nor may another process of the same user look into this one. */
-static void
-hide(void)
-{
-	no_core_dumps();
-	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-}
+#ifdef __linux__
 
 /* Leave when the master is gone, as if it had said so. */
 static void
@@ -3154,45 +1209,11 @@ follow_master(void)
 	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
 }
 
-/* A command must be able to do what it is there for.  -1 with errno. */
-static int
-sandbox_enter(const struct service *sv)
-{
-	hide();
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
-		return -1;
-	if (sv->cfg.command != NULL)
-		return 0;
-	if (drop_capabilities() == -1 || landlock_enter(sv) == -1)
-		return -1;
-	return has_filter() ? filter_enter(sv) : 0;
-}
-
 #else
-
-static void
-hide(void)
-{
-	no_core_dumps();
-}
 
 static void
 follow_master(void)
 {
-}
-
-static const char *
-sandbox_lacks(void)
-{
-	return "none is known here for this system";
-}
-
-static int
-sandbox_enter(const struct service *sv)
-{
-	(void)sv;
-	hide();
-	return 0;
 }
 
 #endif
@@ -3249,8 +1270,8 @@ next_of_use(const struct config *cfg, const struct arguments *a, unsigned from)
 
 	if (from < (unsigned)(PASSED + a->passed))
 		return from;
-	if (logging.fd >= (int)from)
-		next = (unsigned)logging.fd;
+	if (log_fd() >= (int)from)
+		next = (unsigned)log_fd();
 	if (a->state >= (int)from && (unsigned)a->state < next)
 		next = (unsigned)a->state;
 	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
@@ -3274,90 +1295,15 @@ close_strays(const struct config *cfg, const struct arguments *a)
 		if (next > from)
 			close_between(from, next - 1);
 	}
-	if (logging.fd == -1)
+	if (log_fd() == -1)
 		log_connect_syslog();	/* its socket was one of them */
 }
 
 /*
  * KERNEL TLS
- * What the kernel can do of it is tried by the master, before there are
- * connections to be moved there.
  */
 
 enum { KTLS_AUTO, KTLS_OFF, KTLS_REQUIRE };
-
-/* Both ends of a connection within this host, or -1; -1 with errno. */
-static int
-tcp_pair(int pair[2])
-{
-	struct sockaddr_in in = { .sin_family = AF_INET,
-	    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct sockaddr *sa = (struct sockaddr *)&in;
-	socklen_t len = sizeof(in);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	pair[1] = -1;
-	pair[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd != -1 && pair[0] != -1 && bind(fd, sa, len) == 0 &&
-	    listen(fd, 1) == 0 && getsockname(fd, sa, &len) == 0 &&
-	    connect(pair[0], sa, len) == 0)
-		pair[1] = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-	if (fd != -1)
-		close_failed(fd);
-	return pair[1] == -1 ? -1 : 0;
-}
-
-/* Is half a record taken for something to be read, as by Linux 6.1? */
-static int
-is_spinning(const int pair[2])
-{
-	struct pollfd p = { .fd = pair[0], .events = POLLIN };
-
-	return send(pair[1], "\x17\x03\x03", 3, MSG_NOSIGNAL) == 3 &&
-	    poll(&p, 1, 1) == 1;
-}
-
-/* Where the first one fails, so would the others.  mode: as of ktls. */
-static void
-try_kernel(struct kernel_tls *k, int64_t mode)
-{
-	unsigned can, i;
-	int pair[2];
-
-	*k = (struct kernel_tls){ .can = 0 };
-	for (i = 0; i < TLS_KERNEL_TRIES && (i == 0 || k->can != 0); i++) {
-		errno = 0;
-		can = tcp_pair(pair) == 0 ? tls_kernel_try(i, pair[0]) : 0;
-		if (can == 0 && i == 0)
-			snprintf(k->why, sizeof(k->why), "%s", errno == ENOENT ?
-			    "this kernel has none, or no module \"tls\"" :
-			    strerror(errno));
-		if (can != 0 && i == 0)
-			k->spins = is_spinning(pair);
-		k->can |= can;
-		if (pair[0] != -1)
-			close(pair[0]);
-		if (pair[1] != -1)
-			close(pair[1]);
-	}
-	if (k->spins && mode == KTLS_AUTO) {
-		k->can = 0;
-		snprintf(k->why, sizeof(k->why), "not used: this kernel keeps "
-		    "a worker busy over half a record (Linux 6.12 does not)");
-	}
-}
-
-/* What came of it, in a few words. */
-static void
-kernel_text(const struct kernel_tls *k, char *text, size_t size)
-{
-	char can[TEXT_SIZE];
-
-	tls_kernel_text(k->can, can, sizeof(can));
-	snprintf(text, size, "kernel TLS: %s%s", k->can == 0 ? k->why : can,
-	    k->can != 0 && k->spins ? "; but it keeps a worker busy over half "
-	    "a record" : "");
-}
 
 /* -1 after one sentence. */
 static int
@@ -3369,13 +1315,13 @@ load_kernel(struct service *sv)
 		snprintf(sv->kernel.why, sizeof(sv->kernel.why), "off");
 		return 0;
 	}
-	try_kernel(&sv->kernel, mode);
-	if (mode == KTLS_REQUIRE && sv->kernel.can == 0) {
+	ktls_probe(&sv->kernel, mode == KTLS_AUTO);
+	if (mode == KTLS_REQUIRE && sv->kernel.caps == 0) {
 		log_error("%s: ktls = require: %s (allowed: auto, off)",
 		    config_where(&sv->cfg, KTLS), sv->kernel.why);
 		return -1;
 	}
-	tls_config_kernel(sv->tls, sv->kernel.can);
+	tls_config_kernel(sv->tls, sv->kernel.caps);
 	return 0;
 }
 
@@ -3497,14 +1443,12 @@ service_close(struct service *sv)
 	struct config numbers = { .command = NULL };
 
 	memcpy(numbers.number, sv->cfg.number, sizeof(numbers.number));
-	free(sv->listeners);
+	listeners_free(&sv->listeners);
 	free(sv->accepts.list);
 	free(sv->connects.list);
 	tls_config_free(sv->tls);
 	tls_sessions_free(sv->sessions);
 	config_free(&sv->cfg);
-	sv->listeners = NULL;
-	sv->nlisteners = 0;
 	sv->accepts = sv->connects = (struct targets){ .n = 0 };
 	sv->tls = NULL;
 	sv->sessions = NULL;
@@ -3599,8 +1543,7 @@ service_alloc(const struct arguments *a)
 {
 	struct service *sv = calloc(1, sizeof(*sv));
 
-	if (sv == NULL || (sv->listeners = calloc(FORWARD_LISTENERS,
-	    sizeof(*sv->listeners))) == NULL) {
+	if (sv == NULL || listeners_new(&sv->listeners) == -1) {
 		free(sv);
 		return NULL;
 	}
@@ -3609,6 +1552,13 @@ service_alloc(const struct arguments *a)
 	sv->core = &a->core;
 	sv->file = a->file;
 	return sv;
+}
+
+static int
+service_listen(struct service *sv, struct service *old)
+{
+	return listeners_open(&sv->listeners, old != NULL ? &old->listeners :
+	    NULL, &sv->accepts, sv->cfg.number[KEEPALIVE]);
 }
 
 /*
@@ -3657,7 +1607,7 @@ struct order {
 	int32_t	 what;
 	int32_t	 log;			/* -1: syslog, 0: it is passed along; */
 					/* or a standard descriptor */
-	int32_t	 has_time, is_ours;	/* as in logging */
+	int32_t	 has_time, is_ours;	/* as in the log */
 	int64_t	 ms;			/* for connections to finish */
 };
 
@@ -3712,11 +1662,13 @@ take_order(int line, struct order *o, int *fd)
 static struct order
 log_order(int *fd)
 {
-	int is_passed = logging.fd > STDERR_FILENO;
+	int is_passed = log_fd() > STDERR_FILENO;
+	struct log_state state;
 
-	*fd = is_passed ? logging.fd : -1;
-	return (struct order){ .what = LOG_TO, .has_time = logging.has_time,
-	    .is_ours = logging.is_ours, .log = is_passed ? 0 : logging.fd };
+	log_get_state(&state);
+	*fd = is_passed ? log_fd() : -1;
+	return (struct order){ .what = LOG_TO, .has_time = state.has_time,
+	    .is_ours = state.is_ours, .log = is_passed ? 0 : log_fd() };
 }
 
 /*
@@ -3729,17 +1681,20 @@ static void
 log_moved(const struct order *o, int fd)
 {
 	int to = fd != -1 ? fd : o->log;
+	struct log_state state;
 
 	if (to <= 0)
 		return;
-	if (logging.fd <= STDERR_FILENO ||
-	    dup3(to, logging.fd, O_CLOEXEC) == -1)
+	if (log_fd() <= STDERR_FILENO ||
+	    dup3(to, log_fd(), O_CLOEXEC) == -1)
 		log_to(to, o->log);
 	else if (fd != -1)
 		close(fd);
-	logging.has_time = o->has_time;
-	logging.is_ours = o->is_ours;
-	logging.is_cut = 0;
+	log_get_state(&state);
+	state.has_time = o->has_time;
+	state.is_ours = o->is_ours;
+	state.lost.is_cut = 0;
+	log_set_state(&state);
 }
 
 /*
@@ -3761,13 +1716,13 @@ struct incoming {
 static void
 accept_last(struct worker *w)
 {
-	const struct service *sv = w->service;
+	const struct listeners *ls = &w->service->listeners;
 	int64_t until = clock_ms() + LAST_MS;
 	size_t i;
 
-	for (i = 0; i < sv->nlisteners; i++)
-		if (sv->listeners[i].address != NULL)
-			forward_empty(w->engine, sv->listeners[i].fd, until);
+	for (i = 0; i < ls->n; i++)
+		if (ls->list[i].address != NULL)
+			forward_empty(w->engine, ls->list[i].fd, until);
 }
 
 /* A later call may bring the end forward. */
@@ -3780,7 +1735,7 @@ worker_drain(struct worker *w, int64_t ms, int is_cut)
 	if (w->stopping)
 		return;
 	w->stopping = 1;
-	close_listeners(w->service, 0);
+	listeners_close(&w->service->listeners, 0);
 	if (w->line != -1)
 		send(w->line, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
@@ -3824,7 +1779,7 @@ worker_woken(void *arg)
 	int64_t drain_ms = w->service->cfg.number[DRAIN_TIMEOUT];
 
 	if (taken(&got_child))
-		commands_look(w);
+		commands_look(&w->commands);
 	if (taken(&got_usr1))
 		forward_list(w->engine);
 	if (w->repeats_until != 0 && clock_ms() >= w->repeats_until) {
@@ -3856,6 +1811,7 @@ worker_engine(struct worker *w)
 		.starved = worker_starved,
 		.full = worker_full,
 	};
+	const struct listeners *ls = &w->service->listeners;
 	const int64_t *number = w->service->cfg.number;
 	struct forward_params params = {
 		.calls = &calls,
@@ -3873,9 +1829,8 @@ worker_engine(struct worker *w)
 
 	if ((w->engine = forward_new(&params)) == NULL)
 		return -1;
-	for (i = 0; i < w->service->nlisteners; i++)
-		if (forward_listen(w->engine, w->service->listeners[i].fd) ==
-		    -1)
+	for (i = 0; i < ls->n; i++)
+		if (forward_listen(w->engine, ls->list[i].fd) == -1)
 			return -1;
 	return 0;
 }
@@ -3902,8 +1857,8 @@ move_fd(int *fd, int from)
 static int
 set_apart(struct worker *w, size_t slot)
 {
-	struct service *sv = w->service;
-	rlim_t need = descriptors_of(sv, slot);
+	struct listeners *ls = &w->service->listeners;
+	rlim_t need = descriptors_of(w->service, slot);
 	struct rlimit limit;
 	size_t i;
 
@@ -3912,13 +1867,43 @@ set_apart(struct worker *w, size_t slot)
 	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
 		return -1;
 	limit.rlim_cur = (limit.rlim_cur < need ? limit.rlim_cur : need) -
-	    sv->nlisteners - 1;
+	    ls->n - 1;
 	if (move_fd(&w->line, (int)limit.rlim_cur) == -1)
 		return -1;
-	for (i = 0; i < sv->nlisteners; i++)
-		if (move_fd(&sv->listeners[i].fd, (int)limit.rlim_cur) == -1)
+	for (i = 0; i < ls->n; i++)
+		if (move_fd(&ls->list[i].fd, (int)limit.rlim_cur) == -1)
 			return -1;
 	return setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* Into the sandbox, with what is needed there.  -1 with errno. */
+static int
+worker_confine(const struct worker *w)
+{
+	const struct service *sv = w->service;
+	const struct target *t;
+	struct sandbox box = { .log = log_fd(),
+	    .control = w->line != -1 ? w->line : INT_MAX,
+	    .runs_command = sv->cfg.command != NULL,
+	    .with_ktls = sv->kernel.caps != 0 };
+	in_port_t port;
+	size_t i, j;
+	int r;
+
+	privileges_disable_dumps();
+	if ((box.ports = calloc(sv->connects.n + 1, sizeof(t->addrs) /
+	    sizeof(t->addrs[0]) * sizeof(*box.ports))) == NULL)
+		return -1;
+	for (j = 0; j < sv->connects.n; j++) {
+		t = &sv->connects.list[j];
+		box.with_unix |= t->addrs[0].sa.ss_family == AF_UNIX;
+		for (i = 0; i < t->n; i++)
+			if ((port = net_address_port(&t->addrs[i])) != 0)
+				box.ports[box.nports++] = port;
+	}
+	r = sandbox_enter(&box);
+	free(box.ports);
+	return r;
 }
 
 /* Become a worker that is fit for the network; -1 after one sentence. */
@@ -3933,19 +1918,8 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	if (sv->board.peers != NULL)
 		w->share.unused = calloc(w->share.n,
 		    sizeof(*w->share.unused));
-	/* Whose members are no constants. */
-	w->proxied_ops = w->backend_ops = stream_plain;
-	w->proxied_ops.open = proxied_open;
-	w->proxied_ops.error = proxied_error;
-	w->backend_ops.open = backend_open;
-	w->command_ops = w->backend_ops;
-	w->command_ops.read = command_read;
-	w->command_ops.write = command_write;
-	w->command_ops.failed = command_failed;
-	w->command_ops.abort = command_abort;
-	w->command_ops.error = command_error;
 	/* A socket of its own: the others' can't be shut down through it. */
-	if (logging.fd == -1)
+	if (log_fd() == -1)
 		log_connect_syslog();
 	if (set_apart(w, slot) == -1)
 		why = "descriptors";
@@ -3953,12 +1927,12 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
 		why = forward_poller;
-	else if (drop_privileges(sv) == -1)
+	else if (privileges_drop(&sv->identity) == -1)
 		why = "user, group, chroot";
 	if (why == NULL && w->has_master)
 		follow_master();
 	if (why == NULL && sv->cfg.number[SANDBOX] == 1 &&
-	    sandbox_enter(sv) == -1)
+	    worker_confine(w) == -1)
 		why = "sandbox";
 	if (why != NULL) {
 		log_error("%s: %s", why, strerror(errno));
@@ -3976,7 +1950,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 static void
 await_commands(struct worker *w, const sigset_t *asleep)
 {
-	while (w->running > 0 && !w->stopping) {
+	while (w->commands.running > 0 && !w->stopping) {
 		ppoll(NULL, 0, NULL, asleep);
 		worker_woken(w);
 	}
@@ -3989,7 +1963,7 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 	if (in != NULL)
 		forward_add(w->engine, in->fd,
 		    (const struct sockaddr *)&in->sa, in->len);
-	if (w->service->nlisteners == 0)
+	if (w->service->listeners.n == 0)
 		forward_drain(w->engine, 0);
 	if (forward_run(w->engine, asleep) == -1) {
 		log_error("%s: %s", forward_poller, strerror(errno));
@@ -4003,15 +1977,9 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 static void
 worker_free(struct worker *w)
 {
-	struct command *c;
-
 	forward_free(w->engine);
 	free(w->share.unused);
-	while ((c = w->commands) != NULL) {
-		w->commands = c->next;
-		command_close(c);
-		free(c);
-	}
+	commands_free(&w->commands);
 }
 
 /*
@@ -4633,7 +2601,7 @@ stats_write(const struct stats *st, const struct service *live,
 static void
 close_all_but_log(void)
 {
-	unsigned log = logging.fd > STDERR_FILENO ? (unsigned)logging.fd :
+	unsigned log = log_fd() > STDERR_FILENO ? (unsigned)log_fd() :
 	    STDERR_FILENO;
 
 	closelog();
@@ -4649,7 +2617,7 @@ stats_child(const struct stats *st, const struct service *live,
 {
 	const char *why = NULL;
 
-	logging.lost = 0;		/* the master tells of its own */
+	log_lost_take();		/* the master tells of its own */
 	close_all_but_log();
 	if (path != NULL)
 		why = stats_write(st, live, path);
@@ -4845,8 +2813,8 @@ leave_master(const struct master *m, struct service *sv,
 
 	workers_close_channels(&sv->workers);
 	if (m->live != sv)
-		close_listeners(m->live, 0);
-	keep_none(sv);
+		listeners_close(&m->live->listeners, 0);
+	listeners_keep_none(&sv->listeners);
 	for (old = sv->older; old != NULL; old = old->older) {
 		close_fd(&old->board.fd);
 		workers_close_channels(&old->workers);
@@ -4854,7 +2822,7 @@ leave_master(const struct master *m, struct service *sv,
 		service_close(old);
 	}
 	if (sv->cfg.number[MODE] == FORK)
-		close_listeners(sv, 0);
+		listeners_close(&sv->listeners, 0);
 	if (in == NULL && m->waiting.fd != -1)
 		close(m->waiting.fd);
 	if (m->parent != -1)
@@ -4876,10 +2844,9 @@ lower_descriptors(struct worker *w, struct service *sv)
 	size_t i;
 
 	move_fd(&w->line, STDERR_FILENO + 1);
-	for (i = 0; i < sv->nlisteners; i++)
-		move_fd(&sv->listeners[i].fd, STDERR_FILENO + 1);
-	if (logging.fd > STDERR_FILENO)
-		move_fd(&logging.fd, STDERR_FILENO + 1);
+	for (i = 0; i < sv->listeners.n; i++)
+		move_fd(&sv->listeners.list[i].fd, STDERR_FILENO + 1);
+	log_lower();
 }
 
 /* In the child: serve, and never come back. */
@@ -4890,9 +2857,10 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	struct worker w = { .has_master = 1, .line = line, .turn = slot,
 	    .beat_every = in == NULL ? m->args->watchdog / BEATS : 0 };
 	struct incoming connection;
+	struct log_lost lost;
 	int r = EXIT_FAILURE;
 
-	logging.lost = 0;		/* the master tells of its own */
+	log_lost_take();		/* the master tells of its own */
 	leave_signals();
 	leave_master(m, sv, in);
 	if (in != NULL) {
@@ -4905,9 +2873,10 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 		r = in != NULL || may_begin(w.line) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
-	sv->board.counts[slot].unlogged = logging.lost;
-	sv->board.counts[slot].unlogged_why = logging.why;
-	sv->board.counts[slot].unlogged_cut = logging.is_cut;
+	lost = log_lost_take();
+	sv->board.counts[slot].unlogged = lost.lines;
+	sv->board.counts[slot].unlogged_why = lost.why;
+	sv->board.counts[slot].unlogged_cut = lost.is_cut;
 	exit(r);
 }
 
@@ -4986,10 +2955,10 @@ count_waiting(const struct service *sv)
 	struct tcp_info info = { .tcpi_unacked = 0 };
 	size_t i, n = 0;
 
-	for (i = 0; i < sv->nlisteners; i++) {
+	for (i = 0; i < sv->listeners.n; i++) {
 		socklen_t len = sizeof(info);
 
-		if (getsockopt(sv->listeners[i].fd, IPPROTO_TCP, TCP_INFO,
+		if (getsockopt(sv->listeners.list[i].fd, IPPROTO_TCP, TCP_INFO,
 		    &info, &len) == 0)
 			n += info.tcpi_unacked;
 	}
@@ -5083,13 +3052,10 @@ serve_waiting(struct master *m)
 static void
 tell_unlogged(const volatile struct counts *n)
 {
-	if (n->unlogged > 0) {
-		logging.lost += n->unlogged;
-		logging.why = n->unlogged_why;
-		logging.is_cut |= n->unlogged_cut != 0;
-	}
-	if (logging.lost > 0)
-		log_is_stuck();
+	const struct log_lost lost = { .lines = n->unlogged,
+	    .why = n->unlogged_why, .is_cut = n->unlogged_cut };
+
+	log_lost_add(&lost);
 }
 
 /* Whoever sits there next finds it empty; what was counted is kept. */
@@ -5222,18 +3188,18 @@ let_go(struct service *sv)
 
 /* What is new, or gone. */
 static void
-tell_listeners(const struct service *sv, const struct service *old)
+tell_listeners(const struct listeners *ls, const struct listeners *old)
 {
 	size_t i;
 
-	for (i = 0; old != NULL && i < old->nlisteners; i++)
-		if (!old->listeners[i].kept)
+	for (i = 0; old != NULL && i < old->n; i++)
+		if (!old->list[i].kept)
 			log_notice("no longer listening on %s",
-			    old->listeners[i].bound.text);
-	for (i = 0; i < sv->nlisteners; i++)
-		if (!sv->listeners[i].kept)
+			    old->list[i].bound.text);
+	for (i = 0; i < ls->n; i++)
+		if (!ls->list[i].kept)
 			log_notice("listening on %s",
-			    sv->listeners[i].bound.text);
+			    ls->list[i].bound.text);
 }
 
 static void
@@ -5250,12 +3216,12 @@ announce(const struct service *sv, const struct service *old)
 {
 	char text[LOG_SIZE];
 
-	tell_listeners(sv, old);
-	kernel_text(&sv->kernel, text, sizeof(text));
+	tell_listeners(&sv->listeners, old != NULL ? &old->listeners : NULL);
+	ktls_probe_text(&sv->kernel, text, sizeof(text));
 	if (old == NULL)
-		log_at(sv->kernel.can != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
+		log_at(sv->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
 		    text);
-	if (old == NULL && sv->uid == 0)
+	if (old == NULL && sv->identity.uid == 0)
 		log_notice("workers keep the user root (user names another)");
 	if (old == NULL && sv->cfg.number[SANDBOX] == 1) {
 		if (sv->cfg.command != NULL)
@@ -5309,8 +3275,8 @@ warn_of_fixed(const struct service *sv, const struct service *old)
 static void
 give_up(struct master *m, struct service *sv)
 {
-	close_listeners(sv, 1);
-	keep_none(m->live);
+	listeners_close(&sv->listeners, 1);
+	listeners_keep_none(&m->live->listeners);
 	workers_dismiss(&sv->workers);
 	workers_abort(&sv->workers);
 	sv->older = m->live->older;
@@ -5324,7 +3290,7 @@ prepare(const struct service *sv)
 {
 	raise_limit(sv);
 	if (sv->cfg.number[SANDBOX] == 1)
-		hide();
+		privileges_disable_dumps();
 }
 
 /*
@@ -5384,16 +3350,16 @@ replace(struct master *m)
 		return -1;
 	sv->older = old;
 	prepare(sv);
-	if (open_listeners(sv, old) == -1 || log_open(sv) == -1 ||
+	if (service_listen(sv, old) == -1 || log_open(sv) == -1 ||
 	    start_workers(m, sv) == -1) {
 		give_up(m, sv);
 		return -1;
 	}
 	warn_of_fixed(sv, old);
 	announce(sv, old);
-	close_listeners(old, 1);
-	tune_kept(sv);
-	keep_none(sv);
+	listeners_close(&old->listeners, 1);
+	listeners_tune(&sv->listeners, sv->cfg.number[KEEPALIVE]);
+	listeners_keep_none(&sv->listeners);
 	m->live = sv;
 	warn_daily(m);
 	m->stats.generation++;
@@ -5436,10 +3402,10 @@ serve_last(struct master *m)
 	int64_t until = clock_ms() + LAST_MS;
 	size_t i;
 
-	for (i = 0; i < sv->nlisteners; i++)
-		while (sv->listeners[i].address != NULL && may_serve(m) &&
+	for (i = 0; i < sv->listeners.n; i++)
+		while (sv->listeners.list[i].address != NULL && may_serve(m) &&
 		    !workers_are_full(&sv->workers) && clock_ms() < until &&
-		    accept_one(m, sv->listeners[i].fd))
+		    accept_one(m, sv->listeners.list[i].fd))
 			serve_waiting(m);
 }
 
@@ -5456,7 +3422,7 @@ stop(struct master *m, int at_once)
 	if (!at_once && m->waiting.fd == -1)
 		serve_last(m);
 	scoreboard_stop(&m->live->board);
-	close_listeners(m->live, 1);
+	listeners_close(&m->live->listeners, 1);
 	drop_waiting(m);
 	m->stopping = 1;
 	for (sv = m->live; sv != NULL; sv = sv->older) {
@@ -5657,7 +3623,7 @@ carry_address(struct parcel *x, struct address *a)
 	carry_number(x, &len, 0, sizeof(a->sa));
 	a->len = (socklen_t)len;
 	if (x->reads)
-		address_text(a);
+		net_normalize(a);
 }
 
 static void
@@ -5677,7 +3643,7 @@ carry_listener(struct parcel *x, struct listener *l, struct target *t)
 		carry_address(x, t->addrs);
 	carry_address(x, &l->bound);
 	carry(x, &l->file, sizeof(l->file));
-	if (x->bad == NULL && !is_listening(l->fd))
+	if (x->bad == NULL && !net_is_listening(l->fd))
 		x->bad = "a descriptor is not a listening socket";
 }
 
@@ -5686,14 +3652,14 @@ carry_listeners(struct parcel *x, struct service *sv)
 {
 	size_t i;
 
-	carry_size(x, &sv->nlisteners, FORWARD_LISTENERS);
+	carry_size(x, &sv->listeners.n, LISTENERS_MAX);
 	if (x->reads) {
-		sv->accepts.n = sv->nlisteners;
-		sv->accepts.list = calloc(sv->nlisteners + 1,
+		sv->accepts.n = sv->listeners.n;
+		sv->accepts.list = calloc(sv->listeners.n + 1,
 		    sizeof(*sv->accepts.list));
 	}
-	for (i = 0; i < sv->nlisteners && x->bad == NULL; i++) {
-		struct listener *l = &sv->listeners[i];
+	for (i = 0; i < sv->listeners.n && x->bad == NULL; i++) {
+		struct listener *l = &sv->listeners.list[i];
 		struct target t;
 
 		if (x->reads && sv->accepts.list == NULL) {
@@ -5912,32 +3878,38 @@ static void
 log_again(struct master *m)
 {
 	int fd = m->upgrade.log;
+	struct log_state state;
 
 	if (fd == -1)
 		log_connect_syslog();
 	else if (fd > STDERR_FILENO)
 		fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	log_to(fd, logging.stream);
+	log_get_state(&state);
+	log_to(fd, state.stream);
 }
 
 static void
 carry_log(struct parcel *x, struct master *m)
 {
-	int level = (int)logging.level, fd = logging.fd;
+	struct log_state state;
+	int level, fd = log_fd();
 
 	if (x->bad != NULL)
 		return;
+	log_get_state(&state);
+	level = (int)state.level;
 	carry_fd(x, &fd);
-	carry_int(x, &logging.stream, -1, STDERR_FILENO);
-	carry_int(x, &logging.has_time, 0, 1);
-	carry_int(x, &logging.is_ours, 0, 1);
-	carry_int(x, &logging.is_journal, 0, 1);
-	carry_int(x, &logging.is_daemon, 0, 1);
+	carry_int(x, &state.stream, -1, STDERR_FILENO);
+	carry_int(x, &state.has_time, 0, 1);
+	carry_int(x, &state.is_ours, 0, 1);
+	carry_int(x, &state.is_journal, 0, 1);
+	carry_int(x, &state.is_daemon, 0, 1);
 	carry_int(x, &level, LEVEL_ERROR, LEVEL_DEBUG);
-	carry(x, &logging.lost, sizeof(logging.lost));
-	carry(x, &logging.why, sizeof(logging.why));
-	carry_int(x, &logging.is_cut, 0, 1);
-	logging.level = (enum log_level)level;
+	carry(x, &state.lost.lines, sizeof(state.lost.lines));
+	carry(x, &state.lost.why, sizeof(state.lost.why));
+	carry_int(x, &state.lost.is_cut, 0, 1);
+	state.level = (enum log_level)level;
+	log_set_state(&state);
 	if (!x->reads)
 		return;
 	m->upgrade.log = fd;
@@ -5967,9 +3939,10 @@ carry_passed(struct parcel *x, struct arguments *a)
 {
 	int i, fd;
 
-	carry_int(x, &a->passed, 0, FORWARD_LISTENERS);
+	carry_int(x, &a->passed, 0, LISTENERS_MAX);
 	for (i = 0; i < a->passed; i++) {
-		fd = x->reads || !is_listening(PASSED + i) ? -1 : PASSED + i;
+		fd = x->reads || !net_is_listening(PASSED + i) ? -1 :
+		    PASSED + i;
 		carry_fd(x, &fd);
 	}
 }
@@ -6401,7 +4374,7 @@ close_others(struct parcel *x, const struct master *m,
     const struct arguments *a)
 {
 	const int ours[] = { m->upgrade.program, a->state, a->before,
-	    logging.fd };
+	    log_fd() };
 	size_t i, n = x->nfds, more = sizeof(ours) / sizeof(ours[0]);
 	int next = PASSED, *fds = malloc((n + more) * sizeof(*fds));
 
@@ -6419,7 +4392,7 @@ close_others(struct parcel *x, const struct master *m,
 	}
 	close_between((unsigned)next, INT_MAX);
 	free(fds);
-	if (logging.fd == -1)
+	if (log_fd() == -1)
 		log_connect_syslog();	/* whose socket was none of these */
 }
 
@@ -6463,17 +4436,17 @@ go_on(struct master *m, struct arguments *a)
 	a->again = &was->cfg;
 	sv = service_new(a, was);
 	a->again = NULL;
-	if (sv == NULL || open_listeners(sv, was) == -1) {
+	if (sv == NULL || service_listen(sv, was) == -1) {
 		if (sv != NULL)
-			close_listeners(sv, 1);
+			listeners_close(&sv->listeners, 1);
 		service_free(sv);
-		keep_none(was);
+		listeners_keep_none(&was->listeners);
 		was->workers.retry_at = m->renew_at = INT64_MAX;
 		log_error("no worker will be started before a reload is "
 		    "right");
 	} else {
-		close_listeners(was, 1);
-		keep_none(sv);
+		listeners_close(&was->listeners, 1);
+		listeners_keep_none(&sv->listeners);
 		prepare(sv);
 		take_workers(sv, was);
 		sv->older = was->older;
@@ -6750,18 +4723,18 @@ static void
 sleep_until_due(struct master *m)
 {
 	const struct service *sv = m->live;
-	struct pollfd p[FORWARD_LISTENERS];
+	struct pollfd p[LISTENERS_MAX];
 	int ms = sleep_ms(m), ready;
 	struct timespec ts = { .tv_sec = ms / 1000,
 	    .tv_nsec = ms % 1000 * 1000000L };
 	nfds_t i, n = 0;
 
 	if (m->waiting.fd == -1 && slot_from(m) <= clock_ms())
-		n = sv->nlisteners;
+		n = sv->listeners.n;
 	for (i = 0; i < n; i++)
 		p[i] = (struct pollfd){ .events = POLLIN, .fd =
-		    sv->listeners[(m->next_listener + i) %
-		    sv->nlisteners].fd };
+		    sv->listeners.list[(m->next_listener + i) %
+		    sv->listeners.n].fd };
 	ready = ppoll(p, n, ms == -1 ? NULL : &ts, &m->asleep);
 	deliver_pending_signals(&m->asleep);
 	for (i = 0; ready > 0 && i < n; i++)
@@ -6849,9 +4822,11 @@ static void
 silence(void)
 {
 	int fd, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct log_state log;
 
+	log_get_state(&log);
 	for (fd = STDIN_FILENO; fd <= STDERR_FILENO && null != -1; fd++)
-		if (fd != logging.stream)
+		if (fd != log.stream)
 			dup2(null, fd);
 	if (null > STDERR_FILENO)
 		close(null);
@@ -6865,13 +4840,13 @@ take_connection(struct incoming *in, int fd, const struct config *cfg)
 
 	in->len = sizeof(in->sa);
 	in->fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	if (is_listening(fd))
+	if (net_is_listening(fd))
 		why = "it is a listening socket (for inetd, it is \"nowait\")";
 	else if (in->fd == -1 || fcntl(in->fd, F_SETFL, O_NONBLOCK) == -1 ||
 	    getpeername(in->fd, (struct sockaddr *)&in->sa, &in->len) == -1)
 		why = strerror(errno);
 	if (why == NULL) {
-		tune(in->fd, cfg);
+		net_set_socket_options(in->fd, cfg->number[KEEPALIVE]);
 		return 0;
 	}
 	log_error("-i: descriptor %d is not a connected socket: %s", fd, why);
@@ -6926,6 +4901,7 @@ out:
 static int
 background(void)
 {
+	struct log_state log;
 	int fds[2], status;
 	pid_t pid;
 	char byte;
@@ -6937,7 +4913,9 @@ background(void)
 	if (pid == 0) {
 		close(fds[0]);
 		setsid();
-		logging.is_daemon = 1;
+		log_get_state(&log);
+		log.is_daemon = 1;
+		log_set_state(&log);
 		return fds[1];
 	}
 	close(fds[1]);
@@ -7050,7 +5028,7 @@ run_service(struct arguments *a)
 	m.pid = getpid();
 	prepare(m.live);
 	catch_signals(&m.asleep);
-	if (open_listeners(m.live, NULL) == -1)
+	if (service_listen(m.live, NULL) == -1)
 		r = exit_status(errno);
 	else if (write_pidfile(&m) == 0 && log_open(m.live) == 0)
 		r = serve(&m);
@@ -7059,7 +5037,7 @@ out:
 		unlink(m.pidfile_name);
 	free(m.pidfile_name);
 	upgrade_free(&m);
-	close_listeners(m.live, 1);
+	listeners_close(&m.live->listeners, 1);
 	service_free(m.live);
 	return r;
 }
@@ -7073,9 +5051,9 @@ warn_of_sockets(const struct service *sv)
 	for (i = 0; i < sv->accepts.n; i++) {
 		const struct target *t = &sv->accepts.list[i];
 
-		if (t->fd != -1 && !is_listening(t->fd))
+		if (t->fd != -1 && !net_is_listening(t->fd))
 			log_warning("%s: accept: fd:%d is no listening socket "
-			    "here, where it can't be checked", t->value->where,
+			    "here, where it can't be checked", t->where,
 			    t->fd);
 	}
 }
@@ -7088,7 +5066,7 @@ report_service(const struct service *sv)
 
 	config_print(&sv->cfg, stdout);
 	tls_config_print(sv->tls, stdout);
-	kernel_text(&sv->kernel, text, sizeof(text));
+	ktls_probe_text(&sv->kernel, text, sizeof(text));
 	printf("# %s\n", text);
 	for (i = 0; tls_config_report(sv->tls, i, stdout) == 0; i++)
 		continue;
@@ -7196,11 +5174,11 @@ run_ticket_key(const char *file)
 static void
 run_version(void)
 {
-	struct kernel_tls kernel;
+	struct ktls_probe kernel;
 	char text[LOG_SIZE];
 
-	try_kernel(&kernel, KTLS_AUTO);
-	kernel_text(&kernel, text, sizeof(text));
+	ktls_probe(&kernel, 1);
+	ktls_probe_text(&kernel, text, sizeof(text));
 	printf("tunnel %s (%s, %s)\n%s\n", VERSION, tls_version(),
 	    forward_poller, text);
 }

@@ -321,7 +321,7 @@ config_file(struct config *cfg, const char *name)
 		config_blame_all(cfg);
 		return -1;
 	}
-	while (logging.errors < ERRORS_READ &&
+	while (log_errors() < ERRORS_READ &&
 	    (errno = 0, len = getline(&line, &size, fp)) != -1) {
 		snprintf(where, sizeof(where), "%s:%zu", name, ++number);
 		if (line[len - 1] == '\n')
@@ -344,7 +344,7 @@ config_file(struct config *cfg, const char *name)
 		config_blame_all(cfg);
 		r = -1;
 	}
-	if (logging.errors >= ERRORS_READ)
+	if (log_errors() >= ERRORS_READ)
 		config_blame_all(cfg);
 	free(line);
 	fclose(fp);

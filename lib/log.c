@@ -19,8 +19,13 @@
 #define LOG_SIZE	2048		/* of a line */
 #define TEXT_SIZE	512
 
-struct logging logging = { .level = LEVEL_INFO, .fd = STDERR_FILENO,
+static struct log_state state = { .level = LEVEL_INFO,
     .stream = STDERR_FILENO };
+static struct {
+	int	 fd;			/* where to; -1: syslog */
+	int	 is_bounded;		/* a configuration is checked: so many */
+	size_t	 errors;		/* there were */
+} logging = { .fd = STDERR_FILENO };
 
 const char *const log_levels[] = {
 	"error", "warning", "notice", "info", "debug", NULL
@@ -36,7 +41,7 @@ log_line(const char *fmt, ...)
 	char line[LOG_SIZE + 64];
 	ssize_t n;
 	va_list ap;
-	int len = logging.is_cut;
+	int len = state.lost.is_cut;
 
 	line[0] = '\n';
 	va_start(ap, fmt);
@@ -49,12 +54,12 @@ log_line(const char *fmt, ...)
 			n = write(logging.fd, line, (size_t)len);
 	} while (n == -1 && errno == EINTR);
 	if (n == len) {
-		logging.is_cut = 0;
+		state.lost.is_cut = 0;
 		return 0;
 	}
 	if (n > 0)
-		logging.is_cut = line[n - 1] != '\n';
-	logging.why = n >= 0 ? ENOSPC : errno == EPIPE ? EAGAIN : errno;
+		state.lost.is_cut = line[n - 1] != '\n';
+	state.lost.why = n >= 0 ? ENOSPC : errno == EPIPE ? EAGAIN : errno;
 	return -1;
 }
 
@@ -73,14 +78,14 @@ log_text(enum log_level level, const char *text)
 		syslog(priorities[level], "%s", text);
 		return 0;
 	}
-	if (logging.has_time) {
+	if (state.has_time) {
 		now = time(NULL);
 		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ ",
 		    gmtime_r(&now, &tm));
 	}
-	if (logging.is_ours)
+	if (state.is_ours)
 		return log_line("%s%s: %s\n", stamp, log_levels[level], text);
-	if (logging.is_journal)
+	if (state.is_journal)
 		return log_line("<%d>%s\n", priorities[level], text);
 	return log_line("%stunnel: %s%s%s\n", stamp, level <= LEVEL_WARNING ?
 	    log_levels[level] : "", level <= LEVEL_WARNING ? ": " : "", text);
@@ -90,31 +95,31 @@ log_text(enum log_level level, const char *text)
  * Whoever reads the log may have stopped, or gone, or the disk is full.  Rather
  * lose lines than stop as well, and say so here when there is room again.
  */
-int
-log_is_stuck(void)
+static int
+is_stuck(void)
 {
 	struct pollfd p = { .fd = logging.fd, .events = POLLOUT };
 	char text[TEXT_SIZE];
 
 	if (logging.fd == -1) {
-		logging.lost = 0;
+		state.lost.lines = 0;
 		return 0;
 	}
 	if (poll(&p, 1, 0) == 0) {
-		logging.why = EAGAIN;
+		state.lost.why = EAGAIN;
 		return 1;
 	}
-	if (logging.lost == 0)
+	if (state.lost.lines == 0)
 		return 0;
 	snprintf(text, sizeof(text), "%llu lines lost here%s",
-	    (unsigned long long)logging.lost, logging.why == EAGAIN ?
+	    (unsigned long long)state.lost.lines, state.lost.why == EAGAIN ?
 	    ", as nobody read the log" : ": ");
-	if (logging.why != EAGAIN)
+	if (state.lost.why != EAGAIN)
 		snprintf(text + strlen(text), sizeof(text) - strlen(text),
-		    "%s", strerror(logging.why));
+		    "%s", strerror(state.lost.why));
 	if (log_text(LEVEL_WARNING, text) == -1)
 		return 1;
-	logging.lost = 0;
+	state.lost.lines = 0;
 	return 0;
 }
 
@@ -125,7 +130,7 @@ log_at(enum log_level level, const char *fmt, ...)
 	int saved = errno;
 	va_list ap;
 
-	if (level > logging.level)
+	if (level > state.level)
 		return;
 	if (level == LEVEL_ERROR && logging.is_bounded &&
 	    ++logging.errors > ERRORS_MAX)
@@ -134,12 +139,11 @@ log_at(enum log_level level, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	text_escape(clean, sizeof(clean), text);
-	if (log_is_stuck() || log_text(level, clean) == -1)
-		logging.lost++;
+	if (is_stuck() || log_text(level, clean) == -1)
+		state.lost.lines++;
 	errno = saved;
 }
 
-/* From here on the errors are those of one configuration. */
 void
 log_errors_begin(void)
 {
@@ -153,6 +157,51 @@ log_errors_end(void)
 	logging.is_bounded = 0;
 	if (logging.errors > ERRORS_MAX)
 		log_error("and %zu more", logging.errors - ERRORS_MAX);
+}
+
+size_t
+log_errors(void)
+{
+	return logging.errors;
+}
+
+struct log_lost
+log_lost_take(void)
+{
+	struct log_lost lost = state.lost;
+
+	state.lost.lines = 0;
+	return lost;
+}
+
+void
+log_lost_add(const struct log_lost *lost)
+{
+	if (lost->lines > 0) {
+		state.lost.lines += lost->lines;
+		state.lost.why = lost->why;
+		state.lost.is_cut |= lost->is_cut != 0;
+	}
+	if (state.lost.lines > 0)
+		is_stuck();
+}
+
+void
+log_get_state(struct log_state *to)
+{
+	*to = state;
+}
+
+void
+log_set_state(const struct log_state *from)
+{
+	state = *from;
+}
+
+int
+log_fd(void)
+{
+	return logging.fd;
 }
 
 /*
@@ -179,17 +228,50 @@ log_open_stream(int stream)
 	return fd != -1 ? fd : stream;
 }
 
-/* From now on, to this descriptor. */
+int
+log_stream(const char *log)
+{
+	if (strcmp(log, "syslog") == 0)
+		return -1;
+	if (strcmp(log, "/dev/stdout") == 0)
+		return STDOUT_FILENO;
+	return strcmp(log, "stderr") == 0 || strcmp(log, "/dev/stderr") == 0 ?
+	    STDERR_FILENO : 0;
+}
+
 void
 log_to(int fd, int stream)
 {
 	if (logging.fd > STDERR_FILENO && logging.fd != fd)
 		close(logging.fd);
 	logging.fd = fd;
-	logging.stream = fd != -1 && stream > 0 ? stream : -1;
+	state.stream = fd != -1 && stream > 0 ? stream : -1;
 }
 
-/* Until the configuration is known. */
+void
+log_lower(void)
+{
+	int fd;
+
+	if (logging.fd > STDERR_FILENO && (fd = fcntl(logging.fd,
+	    F_DUPFD_CLOEXEC, STDERR_FILENO + 1)) != -1)
+		log_to(fd, state.stream);
+}
+
+enum log_level
+log_get_level(void)
+{
+	return state.level;
+}
+
+void
+log_configure(int is_ours, enum log_level level)
+{
+	state.is_ours = is_ours;
+	state.has_time = is_ours || !state.is_journal;
+	state.level = level;
+}
+
 void
 log_init(void)
 {
@@ -202,7 +284,7 @@ log_init(void)
 	if (fstat(STDERR_FILENO, &st) == 0) {
 		snprintf(stream, sizeof(stream), "%ju:%ju",
 		    (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
-		logging.is_journal = journal != NULL &&
+		state.is_journal = journal != NULL &&
 		    strcmp(journal, stream) == 0;
 	}
 	log_to(log_open_stream(STDERR_FILENO), STDERR_FILENO);

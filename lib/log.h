@@ -35,22 +35,35 @@ void	 log_at(enum log_level, const char *fmt, ...)
 void	 log_errors_begin(void);
 void	 log_errors_end(void);
 
-struct logging {
+/* So many there were by now. */
+size_t	 log_errors(void);
+
+/* Lines since the last report of them. */
+struct log_lost {
+	uint64_t lines;
+	int	 why;		/* an errno; EAGAIN: nobody reads them */
+	int	 is_cut;	/* the last one there has no end */
+};
+
+/* They are not reported here, but by who takes them. */
+struct log_lost log_lost_take(void);
+
+/* Lost by another process: reported with those lost here, now if possible. */
+void	 log_lost_add(const struct log_lost *);
+
+/* All but the descriptor, to be handed over to another program. */
+struct log_state {
 	enum log_level level;
-	int	 fd;		/* where to; -1: syslog */
 	int	 stream;	/* the standard descriptor it is, or -1 */
 	int	 has_time;	/* lines begin with it */
 	int	 is_ours;	/* so they need no name, but a level */
 	int	 is_journal;	/* stderr is systemd's journal: priorities */
 	int	 is_daemon;	/* without log, it goes to syslog */
-	uint64_t lost;		/* lines since the last report of them, */
-	int	 why;		/* by this errno; EAGAIN: nobody reads them */
-	int	 is_cut;	/* the last one there has no end */
-	int	 is_bounded;	/* a configuration is checked: so many */
-	size_t	 errors;	/* there were */
+	struct log_lost lost;
 };
 
-extern struct logging logging;
+void	 log_get_state(struct log_state *);
+void	 log_set_state(const struct log_state *);
 
 /* To stderr, until the configuration is known. */
 void	 log_init(void);
@@ -58,16 +71,29 @@ void	 log_init(void);
 /* To that descriptor, which is the log's from here on; -1: syslog. */
 void	 log_to(int fd, int stream);
 
+/* That descriptor. */
+int	 log_fd(void);
+
+/* It becomes the first number that is free past the standard ones. */
+void	 log_lower(void);
+
+/*
+ * The least important lines there are to be; is_ours: no other program logs
+ * there, so that they have the time and the level, and no name.
+ */
+void	 log_configure(int is_ours, enum log_level);
+enum log_level log_get_level(void);
+
 /*
  * A standard descriptor, to log to.  It does not block; -1: it is the
  * connection that inetd has passed, and syslog is the log.
  */
 int	 log_open_stream(int stream);
 
+/* The standard descriptor that log names; -1: syslog, 0: it is a file. */
+int	 log_stream(const char *log);
+
 /* Now, since what comes may have no access to it. */
 void	 log_connect_syslog(void);
-
-/* Is there no room for a line?  If lines were lost before, that is said. */
-int	 log_is_stuck(void);
 
 #endif

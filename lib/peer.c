@@ -20,8 +20,7 @@ peer_key(const struct sockaddr_storage *sa)
 		return UINT64_MAX << 32 | ntohl(in->sin_addr.s_addr);
 	if (sa->ss_family != AF_INET6)
 		return 0;
-	if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) ||
-	    memcmp(b, nat64, sizeof(nat64)) == 0)
+	if (memcmp(b, nat64, sizeof(nat64)) == 0)
 		return UINT64_MAX << 32 | (uint64_t)b[12] << 24 |
 		    (uint64_t)b[13] << 16 | (uint64_t)b[14] << 8 | b[15];
 	for (i = 0; i < 8; i++)

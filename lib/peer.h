@@ -7,8 +7,8 @@
 #include <sys/socket.h>
 
 /*
- * IPv4, or a /64 of IPv6; 0 is none.  An IPv4 address may come in two more
- * forms (RFC 4291 section 2.5.5.2, RFC 6052 section 2.1).
+ * Of a normalized address: IPv4, or a /64 of IPv6; 0 is none.  An IPv4 address
+ * may come in one more form (RFC 6052 section 2.1).
  */
 uint64_t peer_key(const struct sockaddr_storage *);
 

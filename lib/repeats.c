@@ -115,7 +115,7 @@ repeats_may_log(struct repeats *r, enum log_level level, uint64_t key,
 {
 	int allowed;
 
-	if (level > logging.level || logging.level == LEVEL_DEBUG)
+	if (level > log_get_level() || log_get_level() == LEVEL_DEBUG)
 		return 1;
 	repeats_end(r, 0);
 	memory_lock(&r->lock);

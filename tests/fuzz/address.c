@@ -2,27 +2,28 @@
  * An address to accept on, or to connect to.  The text that is made of one
  * names the same one.
  */
-#include "fuzz_tunnel.h"
+#include <stdlib.h>
+
+#include "fuzz.h"
+#include "fuzz_net.h"
 
 static void
 try_address(const char *text, int passive)
 {
-	const struct value given = { .text = (char *)(uintptr_t)text,
-	    .where = (char[]){ "" } };
-	struct value own = { .where = (char[]){ "" } };
 	static struct target first, second;
+	char why[NET_ERROR_SIZE];
 
-	first = second = (struct target){ .n = 0 };
-	if (resolve(&first, &given, passive) == -1 || first.n == 0)
+	first = (struct target){ .given = text };
+	if (net_resolve(&first, passive, why, sizeof(why)) == -1 ||
+	    first.n == 0)
 		return;
-	peer_key(&first.addrs->sa);
-	own.text = first.addrs->text;
-	must(resolve(&second, &own, passive) == 0 && second.n == 1,
-	    "its text is no address");
+	second = (struct target){ .given = first.addrs->text };
+	must(net_resolve(&second, passive, why, sizeof(why)) == 0 &&
+	    second.n == 1, "its text is no address");
 	must(strcmp(first.addrs->text, second.addrs->text) == 0,
 	    "its text is another address");
 	must(first.addrs->sa.ss_family == AF_UNIX || passive ||
-	    address_port(first.addrs) != 0, "port 0 to connect to");
+	    net_address_port(first.addrs) != 0, "port 0 to connect to");
 }
 
 int

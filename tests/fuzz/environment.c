@@ -11,6 +11,7 @@ static ssize_t	 fake_sendto(int, const void *, size_t, int,
 
 #define fcntl	fake_fcntl
 #define sendto	fake_sendto
+#include "../../lib/arguments.c"
 #include "fuzz_tunnel.h"
 #undef fcntl
 #undef sendto
@@ -20,7 +21,7 @@ static int
 fake_fcntl(int fd, int command, ...)
 {
 	(void)command;
-	must(fd >= PASSED && fd < PASSED + FORWARD_LISTENERS,
+	must(fd >= PASSED && fd < PASSED + SOCKETS_MAX,
 	    "not a descriptor of systemd's");
 	return 0;
 }
@@ -59,7 +60,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		free(text);
 	}
 	arguments_environment(&a);
-	must(a.passed >= 0 && a.passed <= FORWARD_LISTENERS,
+	must(a.passed >= 0 && a.passed <= SOCKETS_MAX,
 	    "more listeners than there can be");
 	notify(&m, "READY=1");
 	return 0;

@@ -28,12 +28,12 @@ static inline const char *
 said(void)
 {
 	static char text[16384];
-	ssize_t n = pread(logging.fd, text, sizeof(text) - 1, 0);
+	ssize_t n = pread(log_fd(), text, sizeof(text) - 1, 0);
 
 	assert_in_range(n, 0, sizeof(text) - 2);
 	text[n] = '\0';
-	assert_int_equal(ftruncate(logging.fd, 0), 0);
-	assert_int_equal(lseek(logging.fd, 0, SEEK_SET), 0);
+	assert_int_equal(ftruncate(log_fd(), 0), 0);
+	assert_int_equal(lseek(log_fd(), 0, SEEK_SET), 0);
 	return text;
 }
 
@@ -95,8 +95,8 @@ times_said(const char *text, const char *part)
 static inline void
 said_reset(void)
 {
-	logging.level = LEVEL_INFO;
-	logging.has_time = logging.is_ours = logging.is_journal = 0;
+	log_set_state(&(struct log_state){ .level = LEVEL_INFO,
+	    .stream = -1 });
 	said();
 }
 
@@ -104,9 +104,11 @@ said_reset(void)
 static inline int
 said_init(void)
 {
+	int fd = memfd_create("log", MFD_CLOEXEC);
+
 	unsetenv("JOURNAL_STREAM");
-	logging.fd = memfd_create("log", MFD_CLOEXEC);
-	return logging.fd == -1 ? -1 : 0;
+	log_to(fd, -1);
+	return fd == -1 ? -1 : 0;
 }
 
 #endif

@@ -102,7 +102,7 @@ test_environment(void **state)
 	struct arguments a = { 0 };
 
 	(void)state;
-	snprintf(text, sizeof(text), "%d", logging.fd);
+	snprintf(text, sizeof(text), "%d", log_fd());
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	snprintf(other, sizeof(other), "%d", (int)getppid());
 	setenv("LISTEN_PID", other, 1);
@@ -127,8 +127,8 @@ test_environment(void **state)
 	setenv("TUNNEL_STATE", text, 1);
 	setenv("TUNNEL_BEFORE", text, 1);
 	arguments_environment(&a);
-	assert_int_equal(a.state, logging.fd);
-	assert_int_equal(a.before, logging.fd);
+	assert_int_equal(a.state, log_fd());
+	assert_int_equal(a.before, log_fd());
 	assert_null(getenv("TUNNEL_STATE"));
 	assert_null(getenv("TUNNEL_BEFORE"));
 	unsetenv("LISTEN_PID");

@@ -96,14 +96,14 @@ test_repeats_for_debug(void **state)
 	struct repeats r = { .period = { .began = 0 } };
 
 	(void)state;
-	logging.level = LEVEL_DEBUG;
+	log_configure(0, LEVEL_DEBUG);
 	refuse(&r, "192.0.2.1", "handshake timeout", 50);
-	logging.level = LEVEL_INFO;
+	log_configure(0, LEVEL_INFO);
 	assert_int_equal(times_said(said(), "\n"), 50);
 	/* What would not be logged is not counted either. */
-	logging.level = LEVEL_WARNING;
+	log_configure(0, LEVEL_WARNING);
 	refuse(&r, "192.0.2.1", "handshake timeout", 50);
-	logging.level = LEVEL_INFO;
+	log_configure(0, LEVEL_INFO);
 	repeats_end(&r, 1);
 	assert_string_equal(said(), "");
 }

@@ -1,0 +1,291 @@
+/*
+ * command: a command as the backend.  The parent keeps the child's end of the
+ * socket pair open until it has its exit status: by the time the end of file is
+ * seen, it is known whether the command ended or was killed, and the latter is
+ * no end at all.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "command.h"
+#include "log.h"
+#include "net.h"
+#include "stream.h"
+
+struct command {
+	struct command *next;
+	pid_t	 pid;			/* and its group's; not yet reused */
+	int	 over;
+	int	 signal;		/* that has killed it; or 0 */
+	int	 end;			/* its end of the socket pair, or -1 */
+	int	 left;			/* its connection is over */
+	const unsigned char *header;	/* what of it is still to be told */
+	size_t	 nheader;
+};
+
+static int
+command_died(const struct stream *s)
+{
+	const struct command *c = s->ctx;
+
+	return c->over && c->signal != 0;
+}
+
+/* What a command did not wait for, it did not want: that is no reset. */
+static int
+command_left(const struct stream *s, ssize_t result)
+{
+	const struct command *c = s->ctx;
+
+	return result == STREAM_RESET && c->over && !command_died(s);
+}
+
+static ssize_t
+command_read(struct stream *s, void *buf, size_t len)
+{
+	ssize_t n = stream_plain_read(s, buf, len);
+
+	if (command_left(s, n))
+		return STREAM_EOF;
+	return n == STREAM_EOF && command_died(s) ? STREAM_ERROR : n;
+}
+
+static ssize_t
+command_write(struct stream *s, const void *buf, size_t len)
+{
+	ssize_t n = stream_plain_write(s, buf, len);
+
+	return command_left(s, n) ? (ssize_t)len : n;
+}
+
+/* A command is open once it has been told who the client is. */
+static int
+command_open(struct stream *s)
+{
+	struct command *c = s->ctx;
+	ssize_t n = stream_plain_open(s);
+
+	while (n == 0 && c->nheader > 0) {
+		n = command_write(s, c->header, c->nheader);
+		if (n > 0) {
+			c->header += n;
+			c->nheader -= (size_t)n;
+			n = 0;
+		}
+	}
+	return (int)n;
+}
+
+static int
+command_failed(struct stream *s)
+{
+	int r = stream_plain_failed(s);
+
+	return command_left(s, r) ? 0 : r;
+}
+
+/*
+ * An abort must not look like the end of the input, to any of its group.  What
+ * a command that is over has left behind is none of ours, if nobody has the
+ * socket any more.
+ */
+static void
+command_abort(struct stream *s)
+{
+	const struct command *c = s->ctx;
+	struct pollfd p = { .fd = s->fd };
+
+	if (!c->over || poll(&p, 1, 0) != 1 || !(p.revents & POLLHUP))
+		kill(-c->pid, SIGTERM);
+}
+
+static const char *
+command_error(const struct stream *s)
+{
+	const struct command *c = s->ctx;
+	static char text[64];
+
+	if (!command_died(s))
+		return stream_plain_error(s);
+	snprintf(text, sizeof(text), "command killed by signal %d (%s)",
+	    c->signal, strsignal(c->signal));
+	return text;
+}
+
+static const struct stream_ops command_ops = {
+	.open = command_open,
+	.read = command_read,
+	.write = command_write,
+	.finish = stream_plain_finish,
+	.refuse = stream_reset,
+	.failed = command_failed,
+	.abort = command_abort,
+	.flushed = stream_plain_flushed,
+	.pending = stream_plain_pending,
+	.error = command_error,
+};
+
+/*
+ * What a service manager has for us alone is not for a command, nor is what
+ * makes the dynamic linker load other libraries.
+ */
+static void
+command_environment(const char *peer)
+{
+	static const char *const without[] = {
+		"LISTEN_", "NOTIFY_SOCKET=", "WATCHDOG_", "LD_",
+		"REMOTE_HOST=", "REMOTE_PORT="
+	};
+	char host[ADDRESS_SIZE], **from, **to = environ;
+	const char *port;
+	size_t i;
+
+	for (from = environ; from != NULL && *from != NULL; from++) {
+		for (i = 0; i < sizeof(without) / sizeof(without[0]); i++)
+			if (strncmp(*from, without[i], strlen(without[i])) ==
+			    0)
+				break;
+		if (i == sizeof(without) / sizeof(without[0]))
+			*to++ = *from;
+	}
+	if (to != NULL)
+		*to = NULL;
+	if (strncmp(peer, "unix:", 5) != 0 &&
+	    net_split_address(peer, host, sizeof(host), &port) == 0) {
+		setenv("REMOTE_HOST", host, 1);
+		setenv("REMOTE_PORT", port, 1);
+	}
+}
+
+/* In the child: become the command, with the socket as its 0 and 1. */
+static void __attribute__((noreturn))
+command_run(const struct command_params *p, int fd)
+{
+	command_environment(p->peer);
+	setpgid(0, 0);
+	setrlimit(RLIMIT_NOFILE, p->files);
+	setrlimit(RLIMIT_CORE, p->core);
+	p->reset_signals();
+	if (dup2(fd, STDIN_FILENO) != -1 && dup2(fd, STDOUT_FILENO) != -1)
+		execvp(p->argv[0], p->argv);
+	log_error("%s: %s", p->argv[0], strerror(errno));
+	kill(getpid(), SIGKILL);	/* no output is not an empty one */
+	_exit(127);
+}
+
+struct command *
+command_start(struct commands *all, const struct command_params *p,
+    struct stream *backend, char *why, size_t size)
+{
+	const char *name = p->argv[0];
+	struct command *c;
+	int fds[2] = { -1, -1 };
+
+	/* They may outlive their connections, and still count. */
+	if (all->running >= p->max) {
+		snprintf(why, size, "%s: %zu commands are still running", name,
+		    all->running);
+		return NULL;
+	}
+	if ((c = calloc(1, sizeof(*c))) == NULL ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == -1 ||
+	    fcntl(fds[0], F_SETFL, O_NONBLOCK) == -1 ||
+	    (c->pid = fork()) == -1) {
+		snprintf(why, size, "%s: %s", name, strerror(errno));
+		if (fds[0] != -1) {
+			close(fds[0]);
+			close(fds[1]);
+		}
+		free(c);
+		return NULL;
+	}
+	if (c->pid == 0)
+		command_run(p, fds[1]);
+	setpgid(c->pid, c->pid);	/* whichever of the two comes first */
+	c->end = fds[1];
+	c->header = p->header;
+	c->nheader = p->nheader;
+	c->next = all->list;
+	all->list = c;
+	all->running++;
+	*backend = (struct stream){ .ops = &command_ops, .ctx = c,
+	    .fd = fds[0] };
+	return c;
+}
+
+static void
+command_close(struct command *c)
+{
+	if (c->end != -1)
+		close(c->end);
+	c->end = -1;
+}
+
+/*
+ * Reap the commands that are over, if their connections are as well: until
+ * then, their numbers can't become those of other groups.
+ */
+static void
+commands_reap(struct commands *all)
+{
+	struct command **link = &all->list, *c;
+
+	while ((c = *link) != NULL) {
+		if (c->over && c->left) {
+			waitpid(c->pid, NULL, 0);
+			*link = c->next;
+			free(c);
+		} else
+			link = &c->next;
+	}
+}
+
+void
+commands_look(struct commands *all)
+{
+	struct command *c;
+
+	for (c = all->list; c != NULL; c = c->next) {
+		siginfo_t si = { .si_pid = 0 };
+
+		if (c->over || waitid(P_PID, (id_t)c->pid, &si, WEXITED |
+		    WNOHANG | WNOWAIT) == -1 || si.si_pid == 0)
+			continue;
+		c->over = 1;
+		c->signal = si.si_code == CLD_EXITED ? 0 : si.si_status;
+		log_debug("command %d ended: %s %d", (int)c->pid,
+		    c->signal != 0 ? "signal" : "status", si.si_status);
+		all->running--;
+		command_close(c);
+	}
+	commands_reap(all);
+}
+
+void
+command_leave(struct commands *all, struct command *c)
+{
+	c->left = 1;
+	command_close(c);
+	commands_reap(all);
+}
+
+void
+commands_free(struct commands *all)
+{
+	struct command *c;
+
+	while ((c = all->list) != NULL) {
+		all->list = c->next;
+		command_close(c);
+		free(c);
+	}
+}

@@ -1,0 +1,54 @@
+/*
+ * listener: the listening sockets of a generation.  Those that the next one has
+ * as well are passed on to it, with what waits in their queues.
+ */
+#ifndef LISTENER_H
+#define LISTENER_H
+
+#include <sys/stat.h>
+
+#include "net.h"
+
+#define LISTENERS_MAX	64
+
+struct listener {
+	int	 fd;
+	const struct target *target;	/* what asked for it, */
+	const struct address *address;	/* and which of its; NULL: fd:N */
+	struct address bound;
+	struct stat file;		/* what it has made, on a Unix socket */
+	int	 kept;			/* another generation has it, too */
+};
+
+struct listeners {
+	struct listener *list;		/* room for LISTENERS_MAX */
+	size_t	 n;
+};
+
+/* None.  -1: out of memory. */
+int	 listeners_new(struct listeners *);
+
+/* Closes none of them. */
+void	 listeners_free(struct listeners *);
+
+/*
+ * All that accept asks for, which has to stay as long as they do; from old, or
+ * NULL, what it has of these.  keepalive_ms: see net_set_socket_options().  -1
+ * after one sentence.
+ */
+int	 listeners_open(struct listeners *, struct listeners *old,
+	    const struct targets *accepts, int64_t keepalive_ms);
+
+/*
+ * But for those that another generation has as well.  Paths of Unix sockets are
+ * removed if unlinks, which is the master's to do.
+ */
+void	 listeners_close(struct listeners *, int unlinks);
+
+/* Those of before are as this generation has it, from now on. */
+void	 listeners_tune(const struct listeners *, int64_t keepalive_ms);
+
+/* No other generation has any of them. */
+void	 listeners_keep_none(struct listeners *);
+
+#endif

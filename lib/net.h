@@ -1,0 +1,120 @@
+/* net: addresses and sockets; text in, text out. */
+#ifndef NET_H
+#define NET_H
+
+#include <netinet/in.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define ADDRESS_SIZE	128		/* of an address as text */
+#define ADDRESSES	16		/* of one name */
+#define NET_ERROR_SIZE	2048		/* of what is wrong with one */
+
+struct address {
+	struct sockaddr_storage sa;
+	socklen_t len;
+	char	 text[ADDRESS_SIZE];
+};
+
+/* What one accept or connect names. */
+struct target {
+	struct address addrs[ADDRESSES];
+	size_t	 n;
+	size_t	 first;			/* to be tried: the last that opened */
+	int	 any;			/* no host was named */
+	int	 fd;			/* of fd:N, then without addresses */
+	const char *given;		/* its text, and where that stands: */
+	const char *where;		/* "tunnel.conf:12"; the caller's */
+};
+
+struct targets {
+	struct target *list;
+	size_t	 n;
+};
+
+/*
+ * Both ends of a peer's connection, who may be told of by a balancer.  Where
+ * they are not known, the family of from is AF_UNSPEC.
+ */
+union endpoint {
+	struct sockaddr_storage any;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+	struct sockaddr_un un;
+};
+
+struct endpoints {
+	union endpoint from, to;
+};
+
+/*
+ * Bring an address, whoever has told it, into its one form, and fill in its
+ * text: "1.2.3.4:5", "[::1]:5", "unix:/path".  What is IPv4-mapped (RFC 4291
+ * section 2.5.5.2) becomes IPv4.
+ */
+void	 net_normalize(struct address *);
+
+/* The same of two endpoints, if both are mapped: they are of one family. */
+void	 net_unmap_v4(struct endpoints *);
+
+/* Those of a connected socket, normalized. */
+void	 net_endpoints(int fd, struct endpoints *);
+
+/* In host byte order; 0: it is not TCP. */
+in_port_t net_address_port(const struct address *);
+
+/*
+ * Host and port of "[host:]port": host is empty when there is none, port
+ * points into the text.  0, or -1: it is no such thing, or host has no room.
+ */
+int	 net_split_address(const char *text, char *host, size_t size,
+	    const char **port);
+
+/*
+ * Fill in what target->given names; the rest of it is zero before that.  No
+ * host is every address of this machine to accept on (passive), and 127.0.0.1
+ * to connect to.  A name is looked up, which may take long.  -1 with what is
+ * wrong as a clause in why, and errno EAGAIN if it may be right in a minute.
+ */
+int	 net_resolve(struct target *, int passive, char *why, size_t size);
+
+/*
+ * TCP_NODELAY, and keepalive: ms until a peer that does not answer is given
+ * up; 0: never.
+ */
+void	 net_set_socket_options(int fd, int64_t keepalive_ms);
+
+/*
+ * Acknowledge at once what has been read.  In TLS 1.3 the client has the last
+ * word of the handshake: one that waits for its acknowledgement before it
+ * sends more shall not wait long.
+ */
+void	 net_acknowledge(int fd);
+
+/*
+ * A socket that is connecting to an address: non-blocking, with the options
+ * above, and aborted by close(2) as by stream_reset().  -1 with errno.
+ */
+int	 net_dial(const struct address *, int64_t keepalive_ms);
+
+/* The text of its errno. */
+const char *net_dial_error(int error);
+
+/*
+ * A socket that listens on an address, non-blocking; any: on IPv4 as well.  On
+ * a Unix socket's path, one that nobody listens on any more is removed, if it
+ * is root's or ours.  -1 with errno.
+ */
+int	 net_listen(const struct address *, int any);
+
+int	 net_is_listening(int fd);
+
+/*
+ * Make a listening socket ours that somebody else has passed.  Its number,
+ * which may be another one now, or -1 with errno; ENOTSOCK: it is none.
+ */
+int	 net_inherit(int fd);
+
+#endif

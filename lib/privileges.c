@@ -1,0 +1,141 @@
+/*
+ * privileges: the master finds out what its workers are to be; they become it.
+ */
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
+#include "log.h"
+#include "privileges.h"
+#include "util.h"
+
+/* alone: no group is named, and it is the user's. */
+static int
+find_user(struct identity *id, const struct wanted *user, int alone)
+{
+	const struct passwd *pw;
+	int64_t number;
+
+	if (parse_number(user->text, 0, UINT32_MAX - 1, &number) == 0) {
+		id->uid = (uid_t)number;
+		if (!alone)
+			return 0;
+		if ((pw = getpwuid(id->uid)) == NULL) {
+			log_error("%s: user %s is not known, so its group "
+			    "must be given, too", user->where, user->text);
+			return -1;
+		}
+	} else if ((pw = getpwnam(user->text)) == NULL) {
+		log_error("%s: user \"%s\" is not known", user->where,
+		    user->text);
+		return -1;
+	}
+	id->uid = pw->pw_uid;
+	id->gid = pw->pw_gid;
+	return 0;
+}
+
+static int
+find_group(struct identity *id, const struct wanted *group)
+{
+	const struct group *gr;
+	int64_t number;
+
+	if (parse_number(group->text, 0, UINT32_MAX - 1, &number) == 0) {
+		id->gid = (gid_t)number;
+	} else if ((gr = getgrnam(group->text)) != NULL) {
+		id->gid = gr->gr_gid;
+	} else {
+		log_error("%s: group \"%s\" is not known", group->where,
+		    group->text);
+		return -1;
+	}
+	return 0;
+}
+
+int
+privileges_find(struct identity *id, const struct wanted *user,
+    const struct wanted *group, const struct wanted *root)
+{
+	const struct wanted *first = user->text != NULL ? user :
+	    group->text != NULL ? group : root;
+	const char *name = first == user ? "user" : first == group ? "group" :
+	    "chroot";
+	struct stat st;
+	int r = 0;
+
+	*id = (struct identity){ .uid = geteuid(), .gid = getegid(),
+	    .root = root->text };
+	if (user->text != NULL)
+		r |= find_user(id, user, group->text == NULL);
+	if (group->text != NULL)
+		r |= find_group(id, group);
+	if (id->root != NULL && (stat(id->root, &st) == -1 ||
+	    !S_ISDIR(st.st_mode))) {
+		log_error("%s: chroot %s: it is not a directory", root->where,
+		    id->root);
+		r = -1;
+	}
+	id->drops = geteuid() == 0 && first != root;
+	if (geteuid() != 0 && (id->root != NULL || id->uid != geteuid() ||
+	    id->gid != getegid())) {
+		log_error("%s: only root can do that: %s = %s", first->where,
+		    name, first->text);
+		r = -1;
+	}
+	return r;
+}
+
+/* There is no way back, which is tried. */
+int
+privileges_drop(const struct identity *id)
+{
+	if (id->root != NULL && (chroot(id->root) == -1 || chdir("/") == -1))
+		return -1;
+	if (!id->drops)
+		return 0;
+	if (setgroups(1, &id->gid) == -1 ||
+	    setresgid(id->gid, id->gid, id->gid) == -1 ||
+	    setresuid(id->uid, id->uid, id->uid) == -1)
+		return -1;
+	if (id->uid != 0 && setuid(0) == 0) {
+		errno = EPERM;
+		return -1;
+	}
+	return 0;
+}
+
+#ifdef __linux__
+
+static void
+hide_from_others(void)
+{
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+#else
+
+static void
+hide_from_others(void)
+{
+}
+
+#endif
+
+void
+privileges_disable_dumps(void)
+{
+	struct rlimit l;
+
+	getrlimit(RLIMIT_CORE, &l);
+	l.rlim_cur = 0;
+	setrlimit(RLIMIT_CORE, &l);
+	hide_from_others();
+}

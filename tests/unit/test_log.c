@@ -1,0 +1,95 @@
+/* Unit tests of the log: how lines look, and what becomes of lost ones. */
+#include "../../lib/log.c"
+
+#include <ctype.h>
+
+#include "said.h"
+
+static int
+setup(void **arg)
+{
+	(void)arg;
+	said_reset();
+	return 0;
+}
+
+static void
+test_log_lines(void **arg)
+{
+	char stamp[32];
+	const char *text;
+	int i;
+
+	(void)arg;
+	log_info("hello %d", 5);
+	assert_string_equal(said(), "tunnel: hello 5\n");
+	log_notice("a\nb");
+	assert_string_equal(said(), "tunnel: a\\x0ab\n");
+	log_warning("w");
+	assert_string_equal(said(), "tunnel: warning: w\n");
+	log_error("e");
+	assert_string_equal(said(), "tunnel: error: e\n");
+	log_debug("d");
+	expect_silence();
+	state.level = LEVEL_WARNING;
+	log_notice("n");
+	expect_silence();
+	state.level = LEVEL_DEBUG;
+	state.is_journal = 1;
+	log_debug("d");
+	assert_string_equal(said(), "<7>d\n");
+	log_error("e");
+	assert_string_equal(said(), "<3>e\n");
+	state.is_journal = 0;
+	state.has_time = 1;
+	log_info("on stderr");
+	text = said();
+	for (i = 0; i < 20; i++)
+		stamp[i] = isdigit((unsigned char)text[i]) ? '0' : text[i];
+	stamp[20] = '\0';
+	assert_string_equal(stamp, "0000-00-00T00:00:00Z");
+	assert_string_equal(text + 20, " tunnel: on stderr\n");
+	state.is_ours = 1;
+	log_info("in a file");
+	assert_string_equal(said() + 20, " info: in a file\n");
+}
+
+static void
+test_log_keeps_errno(void **arg)
+{
+	static char huge[10000];
+	const char *text;
+	int fd = logging.fd;
+
+	(void)arg;
+	/* Even where it can't be written. */
+	logging.fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	errno = EDOM;
+	log_error("x");
+	assert_int_equal(errno, EDOM);
+	close(logging.fd);
+	logging.fd = fd;
+	log_error("y");
+	text = said();
+	assert_non_null(strstr(text, "1 lines lost here: Bad file descriptor"));
+	assert_non_null(strstr(text, "error: y\n"));
+	memset(huge, '\n', sizeof(huge) - 1);
+	log_error("%s", huge);
+	text = said();
+	assert_true(is_sentence(text));
+	assert_in_range(strlen(text), LOG_SIZE - 8, LOG_SIZE + 32);
+}
+
+#define TEST(name)	cmocka_unit_test_setup(name, setup)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_log_lines),
+		TEST(test_log_keeps_errno),
+	};
+
+	return said_init() == -1 ? 1 :
+	    cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,115 @@
+/* Unit tests of privileges: who workers are to be, and whether they are it. */
+#include "../../lib/privileges.c"
+
+#include <sys/wait.h>
+
+#include "said.h"
+
+static int
+setup(void **state)
+{
+	(void)state;
+	said_reset();
+	return 0;
+}
+
+static const struct wanted none = { NULL, "default" };
+
+static int
+find(struct identity *id, const char *user, const char *group,
+    const char *root)
+{
+	const struct wanted u = { user, "a:1" }, g = { group, "a:2" },
+	    r = { root, "a:3" };
+
+	return privileges_find(id, &u, &g, &r);
+}
+
+static void
+test_nothing_wanted(void **state)
+{
+	struct identity id;
+
+	(void)state;
+	assert_int_equal(privileges_find(&id, &none, &none, &none), 0);
+	assert_int_equal(id.uid, geteuid());
+	assert_int_equal(id.gid, getegid());
+	assert_false(id.drops);
+	assert_null(id.root);
+	assert_int_equal(privileges_drop(&id), 0);
+	expect_silence();
+}
+
+static void
+test_unknown(void **state)
+{
+	struct identity id;
+
+	(void)state;
+	assert_int_equal(find(&id, "no such user", "0", NULL), -1);
+	expect_among("a:1: ", "user \"no such user\" is not known");
+	assert_int_equal(find(&id, "4000000", NULL, NULL), -1);
+	expect_among("a:1: ", "so its group must be given");
+	assert_int_equal(find(&id, NULL, "no such group", NULL), -1);
+	expect_among("a:2: ", "group \"no such group\" is not known");
+	assert_int_equal(find(&id, NULL, NULL, "/dev/null"), -1);
+	expect_among("a:3: ", "chroot /dev/null: it is not a directory");
+}
+
+static void
+test_only_root(void **state)
+{
+	struct identity id;
+
+	(void)state;
+	if (geteuid() == 0)
+		skip();
+	assert_int_equal(find(&id, "0", "0", NULL), -1);
+	expect_said("a:1: ", "only root can do that: user = 0");
+	assert_int_equal(find(&id, NULL, NULL, "/"), -1);
+	expect_said("a:3: ", "only root can do that: chroot = /");
+}
+
+/* For good: a child, which could not become root again. */
+static void
+test_drop(void **state)
+{
+	struct identity id;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(find(&id, "65533", "65534", "/"), 0);
+	assert_int_equal(id.uid, 65533);
+	assert_int_equal(id.gid, 65534);
+	assert_true(id.drops);
+	if ((pid = fork()) == 0) {
+		gid_t groups[2];
+		int ok = privileges_drop(&id) == 0 && getuid() == 65533 &&
+		    getgid() == 65534 && getgroups(2, groups) == 1 &&
+		    groups[0] == 65534 && setuid(0) == -1;
+
+		_exit(ok ? 0 : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	expect_silence();
+}
+
+#define TEST(name)	cmocka_unit_test_setup(name, setup)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_nothing_wanted),
+		TEST(test_unknown),
+		TEST(test_only_root),
+		TEST(test_drop),
+	};
+
+	return said_init() == -1 ? 1 :
+	    cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -366,19 +366,6 @@ void workers_shrink(struct workers *ws);
 void workers_kill_late(struct workers *ws);
 
 /*
- * What sessions are resumed by, in memory of all processes: of two services
- * as well, where it fits both.
- */
-struct pool {
-	struct tls_sessions *sessions;
-	void	*memory;
-	int	 fd;			/* of it, to hand over; or -1 */
-	size_t	 size, entries;
-	int	 with_clients;
-	unsigned services;
-};
-
-/*
  * One generation: a reload makes another, and this one leaves.  What is left of
  * it then is small, and goes with its last worker: see let_go().
  */
@@ -386,7 +373,7 @@ struct service {
 	struct service *older;
 	struct config cfg;
 	struct tls_config *tls;
-	struct pool *pool;		/* or NULL */
+	struct tls_sessions *sessions;	/* or NULL; of others as well */
 	struct ktls_probe kernel;
 	struct targets accepts, connects;
 	struct listeners listeners;
@@ -455,15 +442,15 @@ set_peer(struct session *ss, const struct address *a)
 
 /* Nothing, as long as there is no TLS. */
 static void
-session_agreed(const struct session *ss, struct tls_agreed *a)
+session_agreed(const struct session *ss, struct tls_conninfo *a)
 {
-	*a = (struct tls_agreed){ .resumed = 0 };
+	*a = (struct tls_conninfo){ .resumed = 0 };
 	if (ss->tls != NULL)
-		tls_agreed(ss->tls, a);
+		tls_conninfo(ss->tls, a);
 }
 
 static int
-is_tls13(const struct tls_agreed *a)
+is_tls13(const struct tls_conninfo *a)
 {
 	return a->version != NULL && strcmp(a->version, "TLSv1.3") == 0;
 }
@@ -515,7 +502,7 @@ static int
 session_header(struct session *ss)
 {
 	int version = (int)ss->worker->service->cfg.number[PROXY_PROTOCOL];
-	struct tls_agreed a;
+	struct tls_conninfo a;
 	struct endpoints ends;
 
 	if (version == PROXY_OFF)
@@ -804,7 +791,7 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	struct session *ss = conn;
 	const int64_t *number = ss->worker->service->cfg.number;
 	const struct address *to;
-	struct tls_agreed a;
+	struct tls_conninfo a;
 
 	*why = ss->worker->why;
 	if (!ss->dialed) {
@@ -851,7 +838,7 @@ append(char *text, size_t size, size_t *n, const char *fmt, ...)
 static void
 agreed_text(const struct session *ss, char *text, size_t size)
 {
-	struct tls_agreed a;
+	struct tls_conninfo a;
 	size_t n = 0;
 
 	session_agreed(ss, &a);
@@ -980,7 +967,7 @@ session_closed(void *conn, const struct forward_end *end)
 	struct session *ss = conn;
 	struct worker *w = ss->worker;
 	volatile struct counts *n = w->counts;
-	struct tls_agreed a;
+	struct tls_conninfo a;
 
 	session_agreed(ss, &a);
 	n->live--;
@@ -1237,7 +1224,7 @@ make_workers(struct service *sv, int inetd)
 
 /* Is there a use for it?  inetd's children share nothing but a file of keys. */
 static int
-needs_pool(const struct config *cfg, int inetd)
+needs_sessions(const struct config *cfg, int inetd)
 {
 	if (inetd)
 		return cfg->number[SESSION_TICKETS] == 1 &&
@@ -1246,61 +1233,27 @@ needs_pool(const struct config *cfg, int inetd)
 	    cfg->number[SESSION_CACHE] != 0;
 }
 
-static void
-pool_free(struct pool *p)
-{
-	if (p == NULL || --p->services > 0)
-		return;
-	tls_sessions_free(p->sessions);
-	if (p->memory != MAP_FAILED)
-		munmap(p->memory, p->size);
-	close_fd(&p->fd);
-	free(p);
-}
-
-/* For one service; NULL: there is no memory for it. */
-static struct pool *
-pool_new(size_t entries, int with_clients, int inetd)
-{
-	struct pool *p;
-
-	if ((p = calloc(1, sizeof(*p))) == NULL)
-		return NULL;
-	p->services = 1;
-	p->entries = entries;
-	p->with_clients = with_clients;
-	p->size = tls_sessions_size(entries, with_clients);
-	p->fd = -1;
-	p->memory = memory_share(p->size, inetd ? NULL : &p->fd);
-	if (p->memory != MAP_FAILED)
-		p->sessions = tls_sessions_new(p->memory, entries,
-		    with_clients);
-	if (p->sessions != NULL)
-		return p;
-	pool_free(p);
-	return NULL;
-}
-
-/* That of the service before, or one of its own, with the same keys. */
+/* Those of the service before, or of its own, with the same keys. */
 static int
-make_pool(struct service *sv, const struct service *old, int inetd)
+make_sessions(struct service *sv, const struct service *old, int inetd)
 {
 	size_t n = inetd ? 0 : (size_t)sv->cfg.number[SESSION_CACHE];
 	int with_clients = sv->cfg.number[VERIFY] != NONE;
-	struct pool *before = old != NULL ? old->pool : NULL;
+	struct tls_sessions *before = old != NULL ? old->sessions : NULL;
+	const struct tls_sessions_memory *m = before != NULL ?
+	    tls_sessions_memory(before) : NULL;
 
-	if (!needs_pool(&sv->cfg, inetd))
+	if (!needs_sessions(&sv->cfg, inetd))
 		return 0;
-	if (before != NULL && before->entries == n &&
-	    before->with_clients == with_clients) {
-		sv->pool = before;
-		before->services++;
-	} else if ((sv->pool = pool_new(n, with_clients, inetd)) == NULL) {
+	if (m != NULL && m->entries == n && m->with_clients == with_clients) {
+		sv->sessions = tls_sessions_ref(before);
+	} else if ((sv->sessions = tls_sessions_new(n, with_clients,
+	    !inetd)) == NULL) {
 		log_error("out of memory");
 		return -1;
 	} else if (before != NULL)
-		tls_sessions_adopt(sv->pool->sessions, before->sessions);
-	tls_config_sessions(sv->tls, sv->pool->sessions,
+		tls_sessions_adopt(sv->sessions, before);
+	tls_config_sessions(sv->tls, sv->sessions,
 	    sv->cfg.number[SESSION_TICKETS] == 1,
 	    (int)(sv->cfg.number[TICKET_LIFETIME] / 1000));
 	return 0;
@@ -1320,11 +1273,11 @@ service_close(struct service *sv)
 	free(sv->accepts.list);
 	free(sv->connects.list);
 	tls_config_free(sv->tls);
-	pool_free(sv->pool);
+	tls_sessions_free(sv->sessions);
 	config_free(&sv->cfg);
 	sv->accepts = sv->connects = (struct targets){ .n = 0 };
 	sv->tls = NULL;
-	sv->pool = NULL;
+	sv->sessions = NULL;
 	sv->cfg = numbers;
 }
 
@@ -1454,7 +1407,7 @@ service_new(const struct arguments *a, const struct service *old)
 		goto err;
 	errno = 0;
 	if (make_workers(sv, a->inetd) == -1 ||
-	    make_pool(sv, old, a->inetd) == -1)
+	    make_sessions(sv, old, a->inetd) == -1)
 		goto err;
 	if (old != NULL)
 		scoreboard_follow(&sv->board, &old->board);
@@ -2207,8 +2160,7 @@ leave_master(const struct master *m, struct service *sv,
 	if (m->pidfile != -1)
 		close(m->pidfile);
 	close_fd(&sv->board.fd);
-	if (sv->pool != NULL)
-		close_fd(&sv->pool->fd);
+	tls_sessions_keep(sv->sessions);
 	upgrade_leave(m);
 }
 
@@ -2681,7 +2633,7 @@ renew_keys(struct master *m)
 	const char *why;
 
 	m->renew_at = INT64_MAX;
-	if (sv->pool == NULL)
+	if (sv->sessions == NULL)
 		return 0;
 	if (sv->cfg.given[TICKET_KEYS] == NULL)
 		m->renew_at = clock_ms() + sv->cfg.number[TICKET_LIFETIME] / 2;
@@ -2699,7 +2651,7 @@ take_over_keys(struct master *m, const struct service *old)
 	int64_t next = clock_ms() + sv->cfg.number[TICKET_LIFETIME] / 2;
 
 	if (sv->cfg.given[TICKET_KEYS] != NULL ||
-	    old->cfg.given[TICKET_KEYS] != NULL || old->pool == NULL)
+	    old->cfg.given[TICKET_KEYS] != NULL || old->sessions == NULL)
 		renew_keys(m);
 	else if (next < m->renew_at)
 		m->renew_at = next;
@@ -3148,50 +3100,39 @@ check_shared(struct parcel *x, int fd, size_t size)
 }
 
 /* As read: that of another service, or a new one for its memory. */
-static struct pool *
-pool_take(struct parcel *x, const struct master *m, const struct pool *like)
+static struct tls_sessions *
+sessions_take(struct parcel *x, const struct master *m,
+    const struct tls_sessions_memory *memory)
 {
 	const struct service *sv;
-	struct pool *p;
+	struct tls_sessions *s;
 
-	for (sv = m->live; sv != NULL; sv = sv->older) {
-		if (sv->pool != NULL && sv->pool->fd == like->fd) {
-			sv->pool->services++;
-			return sv->pool;
-		}
-	}
-	if ((p = calloc(1, sizeof(*p))) == NULL) {
-		x->bad = "out of memory";
-		return NULL;
-	}
-	*p = *like;
-	p->services = 1;
-	p->size = tls_sessions_size(p->entries, p->with_clients);
-	x->bad = memory_map(p->fd, p->size, &p->memory);
-	if (x->bad == NULL && (p->sessions = tls_sessions_new(p->memory,
-	    p->entries, p->with_clients)) == NULL)
-		x->bad = "out of memory";
-	return p;
+	for (sv = m->live; sv != NULL; sv = sv->older)
+		if (sv->sessions != NULL &&
+		    tls_sessions_memory(sv->sessions)->fd == memory->fd)
+			return tls_sessions_ref(sv->sessions);
+	x->bad = tls_sessions_map(memory, &s);
+	return s;
 }
 
 static void
-carry_pool(struct parcel *x, const struct master *m, struct service *sv)
+carry_sessions(struct parcel *x, const struct master *m, struct service *sv)
 {
-	struct pool p = { .fd = -1 };
-	int is_there = sv->pool != NULL;
+	struct tls_sessions_memory memory = { .fd = -1 };
+	int is_there = sv->sessions != NULL;
 
 	if (is_there)
-		p = *sv->pool;
+		memory = *tls_sessions_memory(sv->sessions);
 	carry_int(x, &is_there, 0, 1);
 	if (!is_there)
 		return;
-	carry_fd(x, &p.fd);
-	carry_size(x, &p.entries, 1000000);
-	carry_int(x, &p.with_clients, 0, 1);
+	carry_fd(x, &memory.fd);
+	carry_size(x, &memory.entries, 1000000);
+	carry_int(x, &memory.with_clients, 0, 1);
 	if (!x->reads)
-		check_shared(x, p.fd, p.size);
+		check_shared(x, memory.fd, memory.size);
 	else if (x->bad == NULL)
-		sv->pool = pool_take(x, m, &p);
+		sv->sessions = sessions_take(x, m, &memory);
 }
 
 static void
@@ -3231,7 +3172,7 @@ carry_service(struct parcel *x, const struct master *m, struct service *sv)
 	if (x->bad == NULL)
 		carry_workers(x, &sv->workers, sv->board.nrows);
 	if (x->bad == NULL)
-		carry_pool(x, m, sv);
+		carry_sessions(x, m, sv);
 }
 
 static void
@@ -4226,7 +4167,7 @@ run_inetd(const struct arguments *a)
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
 	r = EXIT_FAILURE;
-	if (sv->pool != NULL)
+	if (sv->sessions != NULL)
 		tls_config_renew(sv->tls);
 	if (worker_init(&w, sv, 0) == 0)
 		r = worker_run(&w, &in, &asleep);

@@ -1,31 +1,25 @@
 /*
- * Unit tests of what TLS in the kernel needs, and of tickets: tls.c is
- * included, to reach what is static, and the kernel is played by the functions
- * here.  tests/vm has the real one.
+ * Unit tests of TLS in the kernel, which is played by the functions here: what
+ * has to do with it is included.  tests/vm has the real one.
  */
-#define MBEDTLS_ALLOW_PRIVATE_ACCESS	/* a session, without a handshake */
 #include <sys/socket.h>
 
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+#include <unistd.h>
 
-#include <psa/crypto.h>
-
-static psa_status_t fake_random(unsigned char *, size_t);
 static int	 fake_setsockopt(int, int, int, const void *, socklen_t);
 static int	 fake_getsockopt(int, int, int, void *, socklen_t *);
 static ssize_t	 fake_recvmsg(int, struct msghdr *, int);
 static ssize_t	 fake_sendmsg(int, const struct msghdr *, int);
 
-#define psa_generate_random fake_random
 #define setsockopt	fake_setsockopt
 #define getsockopt	fake_getsockopt
 #define recvmsg		fake_recvmsg
 #define sendmsg		fake_sendmsg
-#include "../../tls.c"
-#undef psa_generate_random
+#include "../../lib/tls_kernel.c"
+#include "../../lib/tls_kernel_keys.c"
 #undef setsockopt
 #undef getsockopt
 #undef recvmsg
@@ -151,10 +145,10 @@ begin(void **state)
 	moved->cfg = cfg;
 	moved->fd = FD;
 	moved->open = 1;
-	moved->kernel = calloc(1, sizeof(*moved->kernel));
-	moved->kernel->secrets = calloc(1, sizeof(*moved->kernel->secrets));
-	moved->kernel->cipher = &ciphers[0];
-	moved->kernel->is_13 = 1;
+	moved->ktls = calloc(1, sizeof(*moved->ktls));
+	moved->ktls->secrets = calloc(1, sizeof(*moved->ktls->secrets));
+	moved->ktls->cipher = &ciphers[0];
+	moved->ktls->is_13 = 1;
 	stream = (struct stream){ .ops = &kernel_ops, .ctx = moved,
 	    .fd = FD };
 	return 0;
@@ -201,10 +195,10 @@ test_traffic_keys(void **state)
 
 	(void)state;
 	for (i = 0; i < LEN(vectors); i++) {
-		unhex(vectors[i][0], moved->kernel->secrets->traffic[1]);
+		unhex(vectors[i][0], moved->ktls->secrets->traffic[1]);
 		unhex(vectors[i][1], key);
 		unhex(vectors[i][2], iv);
-		assert_int_equal(derive_traffic(moved->kernel, TLS_TX, &tr), 0);
+		assert_int_equal(derive_traffic(moved->ktls, TLS_TX, &tr), 0);
 		assert_memory_equal(tr.key, key, sizeof(key));
 		assert_memory_equal(tr.iv, iv, sizeof(iv));
 	}
@@ -218,7 +212,7 @@ test_key_block(void **state)
 		MBEDTLS_SSL_TLS_PRF_SHA256, MBEDTLS_SSL_TLS_PRF_SHA384,
 		MBEDTLS_SSL_TLS_PRF_SHA256
 	};
-	struct kernel *k = moved->kernel;
+	struct ktls *k = moved->ktls;
 	unsigned char block[88];
 	size_t i;
 
@@ -253,7 +247,7 @@ test_key_block(void **state)
 	const struct tls12_crypto_info_##cipher *info =			\
 	    (const void *)kernel.info;					\
 									\
-	assert_int_equal(give_keys(FD, TLS_RX, moved->kernel, &tr), 0);	\
+	assert_int_equal(ktls_set_keys(FD, TLS_RX, moved->ktls, &tr), 0);	\
 	assert_int_equal(kernel.len, sizeof(*info));			\
 	assert_int_equal(info->info.version, v);			\
 	assert_int_equal(info->info.cipher_type, type);			\
@@ -274,11 +268,11 @@ test_crypto_info(void **state)
 	(void)state;
 	EXPECT_INFO(aes_gcm_128, TLS_1_3_VERSION, TLS_CIPHER_AES_GCM_128,
 	    "ABCD", "EFGHIJK");
-	moved->kernel->cipher = &ciphers[1];
-	moved->kernel->is_13 = 0;
+	moved->ktls->cipher = &ciphers[1];
+	moved->ktls->is_13 = 0;
 	EXPECT_INFO(aes_gcm_256, TLS_1_2_VERSION, TLS_CIPHER_AES_GCM_256,
 	    "ABCD", "EFGHIJK");
-	moved->kernel->cipher = &ciphers[2];
+	moved->ktls->cipher = &ciphers[2];
 	EXPECT_INFO(chacha20_poly1305, TLS_1_2_VERSION,
 	    TLS_CIPHER_CHACHA20_POLY1305, "", "ABCDEFGHIJK");
 }
@@ -286,58 +280,28 @@ test_crypto_info(void **state)
 static void
 test_suites(void **state)
 {
+	struct tls_config *usual = tls_config_new();
 	unsigned all = 0, bit;
 	size_t i;
 
 	(void)state;
 	/* All that are offered by default, and no others. */
-	for (i = 0; default_suites[i] != 0; i++) {
-		const struct cipher *c = find_cipher(default_suites[i]);
+	for (i = 0; usual->suites[i] != 0; i++) {
+		const struct cipher *c = ktls_find_cipher(usual->suites[i]);
+		const char *name = mbedtls_ssl_get_ciphersuite_name(
+		    usual->suites[i]);
 
 		assert_non_null(c);
-		bit = kernel_bit(c, is_tls13_suite(default_suites[i]));
+		bit = ktls_cap(c, strncmp(name, "TLS1-3-", 7) == 0);
 		assert_in_range(bit, 1, TLS_KERNEL_REKEYS - 1);
 		all |= bit;
 	}
+	tls_config_free(usual);
 	assert_int_equal(all, TLS_KERNEL_REKEYS - 1);
-	assert_null(find_cipher(MBEDTLS_TLS1_3_AES_128_CCM_SHA256));
-	assert_null(find_cipher(
+	assert_null(ktls_find_cipher(MBEDTLS_TLS1_3_AES_128_CCM_SHA256));
+	assert_null(ktls_find_cipher(
 	    MBEDTLS_TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256));
-	assert_null(find_cipher(0));
-}
-
-/* However it comes in pieces. */
-static void
-test_records_are_counted(void **state)
-{
-	static const unsigned char flight[] = {
-		22, 3, 3, 0, 3, 'a', 'b', 'c',
-		22, 3, 3, 0, 0,
-		20, 3, 3, 0, 1, 1,
-		23, 3, 3, 0, 2, 20, 3,
-		23, 3, 3, 1, 4,
-	};
-	unsigned char body[0x104] = { 0 };
-	size_t size, at, n;
-
-	(void)state;
-	for (size = 1; size <= sizeof(flight); size++) {
-		struct record r = { .count = 0 };
-
-		for (at = 0; at < sizeof(flight); at += n) {
-			n = sizeof(flight) - at < size ? sizeof(flight) - at :
-			    size;
-			follow(&r, flight + at, n);
-			if (at + n == 13)
-				assert_int_equal(r.count, 2);
-		}
-		assert_int_equal(r.count, 2);	/* since the 20 */
-		assert_false(is_whole(&r));
-		follow(&r, body, sizeof(body));
-		assert_true(is_whole(&r));
-		follow(&r, flight, 4);
-		assert_false(is_whole(&r));
-	}
+	assert_null(ktls_find_cipher(0));
 }
 
 /* No such protocol, no such cipher: it is for the library, as before. */
@@ -377,7 +341,7 @@ test_nothing_is_left_behind(void **state)
 		{ 0, 1, 22 }, { 2, 1, 22 }, { 0, 0, 29 }, { 1, 0, 29 },
 		{ 2, 0, 21 }
 	};
-	struct kernel *k = moved->kernel;
+	struct ktls *k = moved->ktls;
 	size_t i;
 
 	(void)state;
@@ -402,7 +366,7 @@ static void
 test_sending_begins(void **state)
 {
 	static const unsigned char goodbye[] = { 21, 1, 0 };
-	struct kernel *k = moved->kernel;
+	struct ktls *k = moved->ktls;
 	int pair[2];
 
 	(void)state;
@@ -463,9 +427,9 @@ test_secrets_are_forgotten(void **state)
 {
 	(void)state;
 	cfg->kernel &= ~TLS_KERNEL_REKEYS;
-	assert_non_null(moved->kernel->secrets);
+	assert_non_null(moved->ktls->secrets);
 	assert_int_equal(kernel_ready(moved), 0);
-	assert_null(moved->kernel->secrets);
+	assert_null(moved->ktls->secrets);
 }
 
 #define DATA	{ 23, 3, "abc", 0 }
@@ -516,7 +480,7 @@ test_reading(void **state)
 	for (i = 0; i < LEN(rows); i++) {
 		end(state);
 		begin(state);
-		moved->kernel->is_13 = !rows[i].is_12;
+		moved->ktls->is_13 = !rows[i].is_12;
 		kernel.replies = rows[i].replies;
 		if (kernel_read(&stream, buf, sizeof(buf)) != rows[i].result)
 			fail_msg("row %zu", i);
@@ -543,21 +507,21 @@ test_key_update(void **state)
 	unsigned char before[SECRET_SIZE], buf[64];
 
 	(void)state;
-	memcpy(before, moved->kernel->secrets->traffic[1], sizeof(before));
+	memcpy(before, moved->ktls->secrets->traffic[1], sizeof(before));
 	kernel.replies = replies;
 	assert_int_equal(kernel_read(&stream, buf, sizeof(buf)), 3);
 	assert_int_equal(kernel.rx, 3);
 	assert_int_equal(kernel.nsent, 0);
-	assert_memory_equal(before, moved->kernel->secrets->traffic[1],
+	assert_memory_equal(before, moved->ktls->secrets->traffic[1],
 	    sizeof(before));
 	assert_int_equal(kernel_ready(moved), 0);
 	assert_int_equal(kernel.nsent, sizeof(answer));
 	assert_memory_equal(kernel.sent, answer, sizeof(answer));
 	assert_int_equal(kernel.tx, 2);
-	assert_memory_not_equal(before, moved->kernel->secrets->traffic[1],
+	assert_memory_not_equal(before, moved->ktls->secrets->traffic[1],
 	    PSA_HASH_LENGTH(PSA_ALG_SHA_256));
 	/* The one record with the old keys still counts. */
-	assert_int_equal(moved->kernel->records, 1);
+	assert_int_equal(moved->ktls->records, 1);
 	assert_int_equal(kernel_ready(moved), 0);
 	assert_int_equal(kernel.nsent, sizeof(answer));
 }
@@ -611,280 +575,15 @@ test_no_key_update(void **state)
 	assert_int_equal(kernel.rx, 0);
 }
 
-/* Each code of the library is something for the engine, and for the client. */
-static void
-test_outcomes(void **state)
-{
-	static const struct {
-		int	 code, result, alert;
-	} rows[] = {
-		{ MBEDTLS_ERR_SSL_WANT_READ, STREAM_WANT_READ, 0 },
-		{ MBEDTLS_ERR_SSL_WANT_WRITE, STREAM_WANT_WRITE, 0 },
-		{ MBEDTLS_ERR_NET_CONN_RESET, STREAM_RESET, 0 },
-		{ MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY, STREAM_EOF, 0 },
-		{ MBEDTLS_ERR_SSL_CONN_EOF, STREAM_TRUNCATED, 0 },
-		{ MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE, STREAM_ERROR, 0 },
-		{ MBEDTLS_ERR_NET_RECV_FAILED, STREAM_ERROR, 0 },
-		{ MBEDTLS_ERR_NET_SEND_FAILED, STREAM_ERROR, 0 },
-		{ MBEDTLS_ERR_SSL_DECODE_ERROR, STREAM_ERROR, 50 },
-		{ MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER, STREAM_ERROR, 47 },
-		{ MBEDTLS_ERR_SSL_ALLOC_FAILED, STREAM_ERROR, 80 },
-		{ MBEDTLS_ERR_SSL_INTERNAL_ERROR, STREAM_ERROR, 80 },
-		{ MBEDTLS_ERR_SSL_COUNTER_WRAPPING, STREAM_ERROR, 80 },
-		{ MBEDTLS_ERR_PLATFORM_HW_ACCEL_FAILED, STREAM_ERROR, 80 },
-		{ BAD_SIGNATURE, STREAM_ERROR, 51 },
-	};
-	unsigned char alert;
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < LEN(rows); i++) {
-		assert_int_equal(tls_outcome(rows[i].code, &alert),
-		    rows[i].result);
-		assert_int_equal(alert, rows[i].alert);
-	}
-}
-
-/* What the library calls a bad record. */
-static void
-test_record_faults(void **state)
-{
-	static const struct {
-		struct record record;
-		int	 fault;
-	} rows[] = {
-		{ { .head = { 24, 3, 3, 0, 9 }, .left = 9 }, RECORD_TYPE },
-		{ { .head = { 19, 3, 3, 0, 0 }, .left = 0 }, RECORD_TYPE },
-		{ { .head = { 23, 4, 0, 0, 9 }, .left = 9 }, RECORD_VERSION },
-		{ { .head = { 23, 3, 3, 0, 0 }, .left = 0 },
-		    MBEDTLS_ERR_SSL_INVALID_RECORD },
-		{ { .head = { 23, 3, 3, 0x50, 0 }, .left = 0x5000 },
-		    RECORD_SIZE },
-		{ { .head = { 23, 3, 3, 0x40, 0x18 }, .left = 0 },
-		    RECORD_SIZE },
-		{ { .head = { 21, 3, 3, 0, 3 }, .left = 0 }, RECORD_BODY },
-		{ { .head = { 22, 3, 3, 0, 3 }, .left = 0 }, RECORD_BODY },
-		{ { .head = { 20, 3, 3, 0, 2 }, .left = 0 },
-		    MBEDTLS_ERR_SSL_INVALID_RECORD },
-		{ { .head = { 23, 3, 3, 0, 17 }, .left = 0 },
-		    MBEDTLS_ERR_SSL_INVALID_RECORD },
-	};
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < LEN(rows); i++)
-		assert_int_equal(record_fault(&rows[i].record), rows[i].fault);
-}
-
-/*
- * A connection in TLS 1.2 whose session is to be kept, and to be resumed.
- */
-
-static mbedtls_ssl_session session;
-static unsigned char plain[TICKET_MAX];
-static int	 has_random;
-
-static psa_status_t
-fake_random(unsigned char *p, size_t len)
-{
-	return has_random ? psa_generate_random(p, len) :
-	    PSA_ERROR_INSUFFICIENT_ENTROPY;
-}
-
-static int
-begin_session(void **state)
-{
-	(void)state;
-	has_random = 1;
-	cfg = tls_config_new();
-	cfg->certs = calloc(1, sizeof(*cfg->certs));
-	mbedtls_pk_setup(&cfg->certs->key,
-	    mbedtls_pk_info_from_type(MBEDTLS_PK_ECKEY));
-	tls_config_sessions(cfg, tls_sessions_new(calloc(1,
-	    tls_sessions_size(0, 0)), 0, 0), 1, HOUR);
-	tls_config_renew(cfg);
-	moved = calloc(1, sizeof(*moved));
-	moved->cfg = cfg;
-	moved->ssl = calloc(1, sizeof(*moved->ssl));
-	moved->extended = 1;
-	cfg->current = moved;
-	mbedtls_ssl_session_init(&session);
-	session.tls_version = MBEDTLS_SSL_VERSION_TLS1_2;
-	session.endpoint = MBEDTLS_SSL_IS_SERVER;
-	session.ciphersuite =
-	    MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
-	return 0;
-}
-
-static int
-end_session(void **state)
-{
-	struct tls_sessions *s = cfg->sessions;
-
-	(void)state;
-	mbedtls_ssl_session_free(&session);
-	tls_free(moved);
-	tls_config_free(cfg);
-	free(s->shared);
-	tls_sessions_free(s);
-	return 0;
-}
-
-static void
-ask_for(const char *name)
-{
-	free(moved->sni);
-	moved->sni = name != NULL ? strdup(name) : NULL;
-}
-
-/* Of so much of it, in memory that ends there. */
-static int
-unpack(size_t len)
-{
-	unsigned char *copy = malloc(len + (len == 0));
-	mbedtls_ssl_session s;
-	int r;
-
-	memcpy(copy, plain, len);
-	mbedtls_ssl_session_init(&s);
-	r = session_unpack(moved, &s, copy, len);
-	mbedtls_ssl_session_free(&s);
-	free(copy);
-	return r;
-}
-
-static size_t
-pack(void)
-{
-	return session_pack(moved, &session, plain, sizeof(plain));
-}
-
-static void
-test_times_of_a_ticket(void **state)
-{
-	static const uint64_t bad[] = { UINT64_MAX, UINT64_C(1) << 63,
-	    (UINT64_C(1) << 63) + 1 };
-	static const size_t at[] = { AT_BORN, AT_SAVED };
-	size_t i, j, len;
-
-	(void)state;
-	for (i = 0; i < LEN(at); i++) {
-		for (j = 0; j < LEN(bad); j++) {
-			len = pack();
-			assert_int_equal(unpack(len), 0);
-			be_put(plain + at[i], bad[j], 8);
-			assert_int_equal(unpack(len), -1);
-		}
-		/* By a clock that is ahead: it has just begun. */
-		be_put(plain + at[i], INT64_MAX, 8);
-		assert_int_equal(unpack(len), 0);
-	}
-}
-
-static void
-test_name_of_a_ticket(void **state)
-{
-	static const char *const names[] = { "a.example.org", "b.example.org",
-	    "a.example.or", "org", NULL };
-	size_t i, j, len;
-
-	(void)state;
-	for (i = 0; i < LEN(names); i++) {
-		ask_for(names[i]);
-		len = pack();
-		for (j = 0; j < LEN(names); j++) {
-			ask_for(names[j]);
-			assert_int_equal(unpack(len), i == j ? 0 : -1);
-		}
-		ask_for("");		/* no host's */
-		assert_int_equal(unpack(len), -1);
-	}
-	assert_int_equal(pack(), 0);
-	ask_for("A.example.ORG");
-	len = pack();
-	ask_for("a.EXAMPLE.org");
-	assert_int_equal(unpack(len), 0);
-}
-
-static void
-test_length_of_a_ticket(void **state)
-{
-	size_t i, len;
-
-	(void)state;
-	ask_for("a.example.org");
-	len = pack();
-	for (i = 0; i < len; i++)
-		assert_int_equal(unpack(i), -1);
-	assert_int_equal(unpack(len), 0);
-	for (i = 0; i < 256; i++) {
-		plain[AT_NAME] = (unsigned char)i;
-		assert_int_equal(unpack(len), i == 13 ? 0 : -1);
-	}
-}
-
-static void
-test_old_master_secret(void **state)
-{
-	(void)state;
-	assert_int_not_equal(pack(), 0);
-	moved->extended = 0;
-	assert_int_equal(pack(), 0);
-}
-
-/* Of a ticket that can't be written nothing is sent. */
-static void
-test_no_ticket(void **state)
-{
-	unsigned char buf[TICKET_MAX];
-	uint32_t lifetime = 0;
-	size_t len = 0;
-
-	(void)state;
-	assert_int_equal(ticket_write(cfg, &session, buf, buf + sizeof(buf),
-	    &len, &lifetime), 0);
-	assert_int_not_equal(len, 0);
-	assert_int_not_equal(lifetime, 0);
-	len = 0;
-	assert_int_not_equal(ticket_write(cfg, &session, buf, buf +
-	    TICKET_HEAD - 1, &len, &lifetime), 0);
-	has_random = 0;
-	assert_int_not_equal(ticket_write(cfg, &session, buf, buf +
-	    sizeof(buf), &len, &lifetime), 0);
-	assert_int_equal(len, 0);
-	assert_int_equal(lifetime, 0);
-}
-
-/* One name may begin another one: it is not in the list by that. */
-static void
-test_list_of_names(void **state)
-{
-	char text[64] = "";
-
-	(void)state;
-	list_name(text, sizeof(text), "TLS_CCM_8");
-	list_name(text, sizeof(text), "TLS_CCM");
-	list_name(text, sizeof(text), "TLS_CCM");
-	list_name(text, sizeof(text), "TLS_CCM_8");
-	assert_string_equal(text, "TLS_CCM_8:TLS_CCM");
-	list_name(text, sizeof("TLS_CCM_8:TLS_CCM:x") - 1, "x");
-	assert_string_equal(text, "TLS_CCM_8:TLS_CCM");
-	list_name(text, sizeof("TLS_CCM_8:TLS_CCM:x"), "x");
-	assert_string_equal(text, "TLS_CCM_8:TLS_CCM:x");
-}
-
 int
 main(void)
 {
 #define TEST(f)	cmocka_unit_test_setup_teardown(f, begin, end)
-#define SESSION(f) cmocka_unit_test_setup_teardown(f, begin_session, \
-    end_session)
 	const struct CMUnitTest tests[] = {
 		TEST(test_traffic_keys),
 		TEST(test_key_block),
 		TEST(test_crypto_info),
 		TEST(test_suites),
-		TEST(test_records_are_counted),
 		TEST(test_what_a_kernel_can_do),
 		TEST(test_nothing_is_left_behind),
 		TEST(test_sending_begins),
@@ -895,14 +594,6 @@ main(void)
 		TEST(test_key_update),
 		TEST(test_key_update_behind_data),
 		TEST(test_no_key_update),
-		cmocka_unit_test(test_outcomes),
-		cmocka_unit_test(test_record_faults),
-		cmocka_unit_test(test_list_of_names),
-		SESSION(test_times_of_a_ticket),
-		SESSION(test_name_of_a_ticket),
-		SESSION(test_length_of_a_ticket),
-		SESSION(test_old_master_secret),
-		SESSION(test_no_ticket),
 	};
 
 	if (tls_init() != NULL)

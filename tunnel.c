@@ -54,6 +54,7 @@
 #include "stream.h"
 #include "tls.h"
 #include "util.h"
+#include "workers.h"
 
 #ifndef VERSION
 #define VERSION		"0"
@@ -68,15 +69,9 @@
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
 #define ASK_AT_ONCE	16		/* as many */
 #define DAY		(24 * 60 * 60)
-#define HEALTHY_MS	5000		/* without a failure: all is well */
-#define GRACE_MS	5000		/* to leave in, when all time is up */
-#define DEAF_MS		1000		/* for it to accept no more */
 #define LAST_MS		1000		/* to accept what waits at a stop */
-#define START_MS	3000		/* for a worker to get ready */
 #define TRIAL_MS	60000		/* for a new program's -t */
 #define TAKEOVER_FDS	16		/* to take over, or to go back, with */
-#define RETRY_MS	100		/* a crash loop: doubled each time, */
-#define RETRY_MAX_MS	30000		/* up to this */
 
 _Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 
@@ -316,54 +311,6 @@ resolve_all(struct targets *all, const struct value *values, int passive)
  * THE SERVICE
  * A configuration put to work by the master, and the processes that serve.
  */
-
-/* A worker, or room for one. */
-struct slot {
-	pid_t	 pid;			/* 0: empty */
-	int	 control;		/* the channel to it; or -1 */
-	uint32_t row;			/* of the scoreboard */
-	int	 released;		/* it was told to begin */
-	int64_t	 drop_at;		/* for a connection: if not opened */
-};
-
-static const struct slot empty_slot = { .control = -1 };
-
-/* The processes of a generation, as the master sees them. */
-struct workers {
-	struct slot *slots;
-	size_t	 nslots;		/* once it leaves: those taken alone */
-	size_t	 n;			/* slots that are taken */
-	size_t	 next;			/* fork mode: to be looked at */
-	int64_t	 deadline;		/* for all to leave; or INT64_MAX */
-	unsigned failures;		/* in a row */
-	int64_t	 retry_at;		/* after one */
-};
-
-struct order;
-
-int workers_new(struct workers *ws, size_t nslots);
-void workers_free(struct workers *ws);
-size_t workers_next(struct workers *ws);
-struct slot *workers_find(const struct workers *ws, pid_t pid);
-void workers_clear(struct workers *ws, struct slot *slot);
-void workers_release(struct workers *ws);
-void workers_close_channels(const struct workers *ws);
-void workers_dismiss(struct workers *ws);
-void workers_await_deaf(const struct workers *ws);
-pid_t workers_fork(struct workers *ws, size_t slot, int for_connection,
-    int *control);
-int workers_await_ready(const struct workers *ws, size_t slot);
-int64_t workers_failed(struct workers *ws);
-int workers_are_full(const struct workers *ws);
-struct slot *workers_oldest_handshake(const struct workers *ws,
-    const struct scoreboard *b);
-int workers_tell(const struct slot *slot, const struct order *o, int fd);
-void workers_signal(const struct workers *ws, int sig);
-void workers_retire(struct workers *ws, int64_t ms);
-void workers_abort(struct workers *ws);
-void workers_tell_log(const struct workers *ws, const struct order *o, int fd);
-void workers_shrink(struct workers *ws);
-void workers_kill_late(struct workers *ws);
 
 /*
  * One generation: a reload makes another, and this one leaves.  What is left of
@@ -1693,323 +1640,6 @@ worker_free(struct worker *w)
 }
 
 /*
- * THE WORKERS
- */
-
-int
-workers_new(struct workers *ws, size_t nslots)
-{
-	size_t i;
-
-	ws->deadline = INT64_MAX;
-	ws->nslots = nslots;
-	if ((ws->slots = calloc(nslots, sizeof(*ws->slots))) == NULL)
-		return -1;
-	for (i = 0; i < nslots; i++)
-		ws->slots[i] = empty_slot;
-	return 0;
-}
-
-/* In a child: what is left of them is nothing. */
-void
-workers_free(struct workers *ws)
-{
-	free(ws->slots);
-	ws->slots = NULL;
-	ws->nslots = 0;
-}
-
-size_t
-workers_next(struct workers *ws)
-{
-	while (ws->slots[ws->next % ws->nslots].pid != 0)
-		ws->next++;
-	return ws->next++ % ws->nslots;
-}
-
-struct slot *
-workers_find(const struct workers *ws, pid_t pid)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid == pid)
-			return &ws->slots[i];
-	return NULL;
-}
-
-void
-workers_clear(struct workers *ws, struct slot *slot)
-{
-	if (slot->control != -1)
-		close(slot->control);
-	*slot = empty_slot;
-	ws->n--;
-}
-
-/* Those that wait may begin, now that all have got there. */
-void
-workers_release(struct workers *ws)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++) {
-		struct slot *slot = &ws->slots[i];
-
-		if (slot->control != -1 && !slot->released)
-			send(slot->control, "", 1, MSG_NOSIGNAL);
-		slot->released = 1;
-	}
-}
-
-/* In a child, which writes to none of the slots: their pages stay shared. */
-void
-workers_close_channels(const struct workers *ws)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].control != -1)
-			close(ws->slots[i].control);
-}
-
-/* Those that wait are to leave, since not all have got there. */
-void
-workers_dismiss(struct workers *ws)
-{
-	size_t i;
-
-	workers_close_channels(ws);
-	for (i = 0; i < ws->nslots; i++)
-		ws->slots[i].control = -1;
-}
-
-/* Until those who were told to leave accept no more; but not for long. */
-void
-workers_await_deaf(const struct workers *ws)
-{
-	int64_t left, until = clock_ms() + DEAF_MS;
-	size_t i;
-	char byte;
-
-	for (i = 0; i < ws->nslots; i++) {
-		struct pollfd p = { .fd = ws->slots[i].control,
-		    .events = POLLIN };
-
-		left = until - clock_ms();
-		if (poll(&p, 1, left > 0 && p.fd != -1 ? (int)left : 0) == 1)
-			recv(p.fd, &byte, 1, MSG_DONTWAIT);
-	}
-}
-
-/* Has it got there? */
-static int
-is_ready(pid_t pid, int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	int n = poll(&p, 1, START_MS);
-	char byte;
-
-	if (n == 0)
-		log_warning("worker %d is not ready after %d s: killed",
-		    (int)pid, START_MS / 1000);
-	return n == 1 && read(fd, &byte, 1) == 1;
-}
-
-/*
- * As fork(2), into a slot: in the child, *control is the channel to its master.
- * If it is for a connection, it begins at once.
- */
-pid_t
-workers_fork(struct workers *ws, size_t slot, int for_connection, int *control)
-{
-	int fds[2];
-	pid_t pid;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) == -1)
-		return -1;
-	if ((pid = fork()) == 0) {
-		close(fds[0]);
-		*control = fds[1];
-		return 0;
-	}
-	close_failed(fds[1]);
-	if (pid == -1)
-		return close_failed(fds[0]);
-	log_debug("worker %d started", (int)pid);
-	ws->slots[slot] = (struct slot){ .pid = pid, .control = fds[0],
-	    .row = (uint32_t)slot, .released = for_connection,
-	    .drop_at = for_connection ? clock_ms() + FORWARD_DROP_MS :
-	    INT64_MAX };
-	ws->n++;
-	return pid;
-}
-
-/* Until it is ready to begin; -1: it won't be, or can't be told to leave. */
-int
-workers_await_ready(const struct workers *ws, size_t slot)
-{
-	const struct slot *s = &ws->slots[slot];
-
-	if (!is_ready(s->pid, s->control)) {
-		kill(s->pid, SIGKILL);
-		return -1;
-	}
-	if (kill(s->pid, 0) == -1) {
-		log_error("a worker can't be told to leave: %s (with user, "
-		    "the master needs CAP_KILL)", strerror(errno));
-		return -1;
-	}
-	return 0;
-}
-
-/*
- * How long to wait before the next try, after a failure.  Those that fail
- * meanwhile are the same one.
- */
-int64_t
-workers_failed(struct workers *ws)
-{
-	int64_t now = clock_ms(), ms = 0;
-
-	if (now < ws->retry_at)
-		return ws->retry_at - now;
-	if (now - ws->retry_at >= HEALTHY_MS)
-		ws->failures = 0;
-	if (ws->failures++ > 0)
-		ms = RETRY_MS << (ws->failures < 16 ? ws->failures - 2 : 14);
-	if (ms > RETRY_MAX_MS)
-		ms = RETRY_MAX_MS;
-	ws->retry_at = now + ms;
-	return ms;
-}
-
-int
-workers_are_full(const struct workers *ws)
-{
-	return ws->n == ws->nslots;
-}
-
-/*
- * mode = fork, and full: the worker whose handshake goes on for longest, and
- * that was not asked to make room just now; NULL: there is none.
- */
-struct slot *
-workers_oldest_handshake(const struct workers *ws,
-    const struct scoreboard *b)
-{
-	struct slot *oldest = NULL;
-	const volatile struct counts *n;
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++) {
-		struct slot *slot = &ws->slots[i];
-
-		n = &b->counts[slot->row];
-		if (slot->pid != 0 && n->opened[0] + n->opened[1] == 0 &&
-		    (oldest == NULL || slot->drop_at < oldest->drop_at))
-			oldest = slot;
-	}
-	return oldest;
-}
-
-/* -1 with errno: EAGAIN if it does not take its orders; else, it has left. */
-int
-workers_tell(const struct slot *slot, const struct order *o, int fd)
-{
-	if (control_send(slot->control, o, fd) == -1)
-		return -1;
-	return kill(slot->pid, SIGHUP);
-}
-
-void
-workers_signal(const struct workers *ws, int sig)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0)
-			kill(ws->slots[i].pid, sig);
-}
-
-/* Its workers are to be gone after as long; a deadline is never put off. */
-static void
-expect_end(struct workers *ws, int64_t ms)
-{
-	int64_t deadline = clock_ms() + ms + GRACE_MS;
-
-	if (deadline < ws->deadline)
-		ws->deadline = deadline;
-}
-
-/* Have its workers leave.  Connections may finish within ms; 0: no limit. */
-void
-workers_retire(struct workers *ws, int64_t ms)
-{
-	struct order o = { .what = ORDER_DRAIN, .ms = ms };
-	size_t i;
-
-	if (ms != 0)
-		expect_end(ws, ms);
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0 &&
-		    workers_tell(&ws->slots[i], &o, -1) == -1)
-			kill(ws->slots[i].pid, SIGTERM);
-}
-
-/* The same, and connections are cut. */
-void
-workers_abort(struct workers *ws)
-{
-	expect_end(ws, 0);
-	workers_signal(ws, SIGQUIT);
-}
-
-void
-workers_tell_log(const struct workers *ws, const struct order *o, int fd)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0 &&
-		    workers_tell(&ws->slots[i], o, fd) == -1 &&
-		    errno == EAGAIN)
-			log_warning("worker %d does not hear of the log",
-			    (int)ws->slots[i].pid);
-}
-
-/* Of those who leave, the slots that are taken stay. */
-void
-workers_shrink(struct workers *ws)
-{
-	struct slot *slots;
-	size_t i, n = 0;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0)
-			ws->slots[n++] = ws->slots[i];
-	ws->nslots = n;
-	if (n > 0 && (slots = realloc(ws->slots, n * sizeof(*slots))) != NULL)
-		ws->slots = slots;
-}
-
-/* Those who should have left, and did not. */
-void
-workers_kill_late(struct workers *ws)
-{
-	size_t i;
-
-	if (ws->deadline > clock_ms())
-		return;
-	ws->deadline = INT64_MAX;
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0)
-			log_warning("worker %d does not leave: killed",
-			    (int)ws->slots[i].pid);
-	workers_signal(ws, SIGKILL);
-}
-
-/*
  * STATISTICS
  * The sum of what all workers count, those of older generations and those that
  * are no more as well.
@@ -2220,7 +1850,8 @@ start_worker(struct master *m, struct service *sv, size_t slot,
     const struct incoming *in)
 {
 	int control;
-	pid_t pid = workers_fork(&sv->workers, slot, in != NULL, &control);
+	pid_t pid = workers_fork(&sv->workers, slot, in != NULL ?
+	    FORWARD_DROP_MS : 0, &control);
 
 	if (pid == 0)
 		worker_main(m, sv, slot, in, control);
@@ -2699,7 +2330,7 @@ replace(struct master *m)
 	workers_release(&sv->workers);
 	retire_all(old, sv->cfg.number[RELOAD_TIMEOUT]);
 	if (old->cfg.number[MODE] == POLL)
-		workers_await_deaf(&old->workers);
+		workers_await_accept_stop(&old->workers);
 	tell_remaining(old);
 	let_go(old);
 	return 0;

@@ -196,7 +196,7 @@ check-all: check check-more
 
 # Kernel TLS, in virtual machines whose kernels have it.
 check-vm: $(TUNNEL)
-	$(PYTEST) tests/test_vm.py
+	$(PYTEST) tests/build/test_vm.py
 
 # What that costs, in instructions, next to other servers.
 bench-vm: $(TUNNEL)

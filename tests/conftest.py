@@ -10,7 +10,10 @@ import tempfile
 import pytest
 
 sys.dont_write_bytecode = True
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+# Some files take from those of other folders.
+sys.path[:0] = [HERE, *(entry.path for entry in os.scandir(HERE)
+                        if entry.is_dir())]
 
 import support  # noqa: E402
 

@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import datetime
 import fcntl
+import glob
 import hashlib
 import itertools
 import os
@@ -90,6 +91,14 @@ def run(*command, status=0, stdin=b"", timeout=DEADLINE, **keywords):
         f"{' '.join(map(str, command))}\nexit status {p.returncode}\n"
         f"{p.stdout.decode(errors='replace')}")
     return p.stdout
+
+
+def files_of(names):
+    """The paths of test files, each by its name without test_ and .py."""
+    found = [glob.glob(os.path.join(TESTS, "*", f"test_{name}.py"))
+             for name in names]
+    assert all(len(paths) == 1 for paths in found), (names, found)
+    return [path for paths in found for path in paths]
 
 
 def why_no_accel():

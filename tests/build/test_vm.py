@@ -9,12 +9,13 @@ import sys
 
 import pytest
 
-from support import SANITIZED, TESTS, TOP, TUNNEL, UNDER, Task, run
+from support import (SANITIZED, TESTS, TOP, TUNNEL, UNDER, Task, files_of,
+                     run)
 
 # By the releases of Debian that they come from, and the tests that each has:
 # beside those of kernel TLS, of what has to be as it is without.
 KERNELS = {"6.1": "bookworm", "newest": "trixie-backports"}
-SCENARIOS = {"6.1": ["ktls", "end_of_stream", "service_sides"],
+SCENARIOS = {"6.1": ["ktls", "end_of_stream", "endpoints"],
              "newest": ["ktls", "end_of_stream", "transfer"]}
 SECONDS = 1500  # for all of them
 
@@ -42,8 +43,7 @@ def scenarios(kernel):
          "env", *(f"{k}={v}" for k, v in environment.items()),
          sys.executable, "-B", "-m", "pytest", "-q", "--color=no",
          "--tb=short", "-p", "no:cacheprovider", "-k", "not many_conn",
-         *(os.path.join(TESTS, f"test_{x}.py")
-           for x in SCENARIOS[kernel])],
+         *files_of(SCENARIOS[kernel])],
         cwd=TOP, stdout=subprocess.PIPE, text=True,
         stderr=subprocess.STDOUT, timeout=SECONDS + 300)
     assert p.returncode == 0, p.stdout[-20000:]

@@ -18,9 +18,9 @@ import pytest
 
 import support
 from support import read_all, run, text_of, wait_for
-from test_bad_input import complaint, tunnel
+from test_errors import complaint, tunnel
 from test_log import drain, echoes
-from test_service_sides import assert_echoes
+from test_endpoints import assert_echoes
 
 NOBODY = pwd.getpwnam("nobody")
 AS_NOBODY = {"user": NOBODY.pw_uid, "group": NOBODY.pw_gid,

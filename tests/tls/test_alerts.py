@@ -11,7 +11,7 @@ import pytest
 
 import support
 from support import Task, read_all, read_exactly
-from test_hostile import ByHand, client_hello, encrypt
+from test_hostile_peers import ByHand, client_hello, encrypt
 
 # RFC 8446 section 6.
 NUMBERS = {"unexpected_message": 10, "bad_record_mac": 20,

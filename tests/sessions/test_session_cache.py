@@ -13,8 +13,8 @@ import pytest
 
 import support
 from support import Task, wait_for
-from test_bad_input import complaint, tunnel
-from test_churn import by_default, memory
+from test_errors import complaint, tunnel
+from test_leaks import by_default, memory
 from test_reload import Configured
 from test_resumption import is_resumed, newcomer, visit
 from test_tickets_hostile import LOOKED_INTO, answer, answers, hello_of

@@ -23,7 +23,7 @@ def test_patch_says_why(name):
     title, blank, *rest = head.splitlines()
     assert title and blank == "" and max(map(len, rest)) < 80
     assert re.search("^Upstream: ", head, re.M)
-    tests = re.search(r"^Test: tests/(test_\w+\.py)(.*)", head,
+    tests = re.search(r"^Test: tests/(\w+/test_\w+\.py)(.*)", head,
                       re.M | re.S)
     assert tests
     with open(os.path.join(TESTS, tests.group(1))) as f:

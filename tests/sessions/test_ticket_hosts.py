@@ -8,7 +8,7 @@ import pytest
 
 import support
 from support import Task, run
-from test_processes import Daemon
+from test_daemon import Daemon
 from test_resumption import (LIFETIME, TICKETS, ends_in_time, is_resumed,
                              newcomer, visit)
 

@@ -11,7 +11,7 @@ import pytest
 
 import support
 from support import run, wait_for
-from test_bad_input import complaint, tunnel
+from test_errors import complaint, tunnel
 from test_reload import (ROOT, Configured, configured,  # noqa: F401
                          is_echoed, uid)
 from test_resumption import KINDS, TICKETS, is_resumed, newcomer, visit

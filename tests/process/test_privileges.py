@@ -23,7 +23,7 @@ import pytest
 
 import support
 from support import Task, read_exactly, run, wait_for
-from test_service_sides import assert_echoes
+from test_endpoints import assert_echoes
 from test_supervisors import Supervisor, need
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

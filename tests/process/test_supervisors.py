@@ -21,7 +21,7 @@ import pytest
 
 import support
 from support import TOP, Task, read_exactly, run
-from test_service_sides import assert_echoes
+from test_endpoints import assert_echoes
 
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 ENV = "/usr/bin/env"

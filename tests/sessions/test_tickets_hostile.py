@@ -16,8 +16,8 @@ import pytest
 
 import support
 from support import Task, run
-from test_churn import memory
-from test_hostile import encrypt, sha256
+from test_leaks import memory
+from test_hostile_peers import encrypt, sha256
 from test_log import LINE, lines_of_connections
 from test_random import RETRY, Reader, message, messages, record
 from test_reload import Configured

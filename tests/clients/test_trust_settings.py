@@ -10,7 +10,7 @@ import pytest
 
 import support
 from support import DAY, HOUR, run, text_of
-from test_bad_input import GOOD, complaint, tunnel
+from test_errors import GOOD, complaint, tunnel
 from test_client_certs import (REVOKED, UNKNOWN, UNKNOWN_CA, is_first,
                                refusal, refused)
 

@@ -21,7 +21,7 @@ import pytest
 import support
 from support import Task, read_all, read_exactly, run, wait_for
 from test_alerts import RECORDS, name_of
-from test_hostile import ByHand, client_hello
+from test_hostile_peers import ByHand, client_hello
 from test_transfer import BLOCK, digest_of, echo_at_once, receive, send
 
 # What a user sees of it: in a connection's line, and at start.

@@ -10,12 +10,12 @@ import threading
 
 import pytest
 
-from support import TESTS, TOP, UNDER, Task, run, why_no_accel
+from support import TOP, UNDER, Task, files_of, run, why_no_accel
 
-SCENARIOS = ["end_of_stream", "early_answers", "transfer", "clients", "redis",
-             "apache", "service_sides", "tls", "bad_input", "reports",
-             "processes", "log", "limits", "hostile"]
-PROCESSES = ["workers", "reload", "supervisors", "privileges", "flood",
+SCENARIOS = ["end_of_stream", "early_answers", "transfer", "tls_clients", "redis",
+             "apache", "endpoints", "negotiation", "errors", "reports",
+             "daemon", "log", "timeouts", "hostile_peers"]
+PROCESSES = ["workers", "reload", "supervisors", "privileges", "crowds",
              "files", "inherited"]
 TRUST = ["client_certs", "chain_verdicts", "client_sessions",
          "session_binding", "peer_rules", "trust_settings",
@@ -25,7 +25,7 @@ TRUST = ["client_certs", "chain_verdicts", "client_sessions",
          "alerts"]
 
 # Which of these, where a variant may make a difference to them.
-MORE = {"sanitize": PROCESSES + TRUST, "poll": ["workers", "flood", "accept_proxy"],
+MORE = {"sanitize": PROCESSES + TRUST, "poll": ["workers", "crowds", "accept_proxy"],
         "clang": ["reload", "client_sessions"],
         "static": ["privileges", "resumption", "hardening"],
         "stock": ["workers", "random", "hardening"] + TRUST,
@@ -83,12 +83,12 @@ def scenarios(variant):
             environment["TUNNEL_SLOW"] = "5"
         if variant == "valgrind":
             environment.update(TUNNEL_SLOW="6", TUNNEL_UNDER=VALGRIND)
-            names = ["end_of_stream", "service_sides"]
+            names = ["end_of_stream", "endpoints"]
             arguments = ["-k", FOR_VALGRIND]
         p = subprocess.run(
             [sys.executable, "-B", "-m", "pytest", "-q", "--tb=short",
              "-p", "no:cacheprovider", *arguments,
-             *(os.path.join(TESTS, f"test_{name}.py") for name in names)],
+             *files_of(names)],
             cwd=TOP, env=environment, stdout=subprocess.PIPE, text=True,
             stderr=subprocess.STDOUT, timeout=SECONDS)
         assert p.returncode == 0, p.stdout[-20000:]

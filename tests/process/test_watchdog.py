@@ -9,7 +9,7 @@ import pytest
 
 import support
 from support import is_alive, wait_for
-from test_service_sides import assert_echoes
+from test_endpoints import assert_echoes
 from test_supervisors import Supervisor
 
 USEC = int(400_000 * support.SLOW)  # in which there is to be a sign

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from support import TOP
+
 TESTED = "# Comment.\n3.6.7\n3.6.6\tCVE-2026-49300: it is bad\n"
 PATCH = """\
 A reason.

@@ -8,9 +8,10 @@ import subprocess
 
 import pytest
 
+from support import TOP
+
 pytestmark = pytest.mark.seconds(120)
 
-TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def make(*words):

@@ -10,7 +10,7 @@ import pytest
 
 import support
 from support import wait_for
-from test_service_sides import assert_echoes
+from test_endpoints import assert_echoes
 
 # A number below and one above those that are opened here.
 NUMBERS = 7, 300

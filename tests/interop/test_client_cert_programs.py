@@ -9,7 +9,7 @@ import pytest
 import der
 import support
 from support import run
-from test_clients import commands, curl, need
+from test_tls_clients import commands, curl, need
 from test_redis import redis, tls_flags  # noqa: F401
 from test_reload import Configured
 

@@ -10,6 +10,8 @@ from support import TOP, run
 
 OUT = "build/check"
 
+pytestmark = pytest.mark.more
+
 
 @pytest.mark.seconds(900)
 def test_every_figure_is_obtained():

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 import support
+from certificates import PASSWORD, Authority
 from support import TOP, run
 
 MANUALS = [os.path.join(TOP, "man", name)
@@ -87,7 +88,7 @@ def test_example_shows_the_defaults(defaults):
 @pytest.fixture
 def in_place(room, certs):
     """A text, with files that there are in place of those that it names."""
-    authority = support.Authority(room.dir)
+    authority = Authority(room.dir)
     keys = run(support.TUNNEL, "-k").decode()
     files = {"tunnel.pem": certs.server, "www.pem": certs.server,
              "ecdsa-chain.pem": certs.path("server.crt"),
@@ -95,7 +96,7 @@ def in_place(room, certs):
              "rsa-chain.pem": certs.path("rsa.crt"),
              "rsa-key.pem": certs.path("rsa.key"),
              "key.pem": certs.path("server.key"),
-             "password": room.write("password", support.PASSWORD),
+             "password": room.write("password", PASSWORD),
              "peers.pem": authority.crt,
              "clients.pem": authority.crt, "clients.crl": authority.crl(),
              "tickets": room.write("tickets", keys)}

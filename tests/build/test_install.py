@@ -13,7 +13,6 @@ from support import TOP
 pytestmark = pytest.mark.seconds(120)
 
 
-
 def make(*words):
     return subprocess.run(["make", "-C", TOP, "O=build/install",
                            "TUNNEL=build/install/tunnel", *words],

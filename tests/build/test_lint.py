@@ -2,11 +2,10 @@
 
 import glob
 import os
-import shutil
 
 import pytest
 
-from support import TOP, Task, run, why_no_accel
+from support import TOP, Task, need, run, why_no_accel
 
 SOURCES = ["tunnel.c", "tls.c", "forward.c", "mbedtls/alloc.c"]
 ACCEL = "mbedtls/ipsec-mb/aead.c"
@@ -37,11 +36,6 @@ def mbedtls():
     """Our own library's headers, of whatever machine."""
     found = glob.glob(os.path.join(TOP, "build", "library", "*", "include"))
     return ["-isystem", found[0]] if found else []
-
-
-def need(program):
-    if not shutil.which(program):
-        pytest.skip(f"{program} is not installed")
 
 
 @pytest.mark.seconds(120)

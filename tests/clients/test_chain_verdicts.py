@@ -15,8 +15,9 @@ import tempfile
 import pytest
 
 import support
-from conftest import open_room
-from support import DAY, HOUR, run
+from certificates import DAY, HOUR, utc
+from rooms import open_room
+from support import run
 
 # The keys and certificates take a while, on a busy machine.
 pytestmark = pytest.mark.seconds(240)
@@ -71,7 +72,7 @@ def subject(cn):
 
 
 def when(after, edit=str):
-    return tlv(23, edit(support.utc(after)[2:]).encode())
+    return tlv(23, edit(utc(after)[2:]).encode())
 
 
 def extension(number, value, critical=False):

@@ -10,17 +10,11 @@ import types
 import pytest
 
 import support
-from support import DAY, HOUR, run, read_exactly
-from test_log import LINE
-
-# Alerts, by the names that RFC 8446, section 6, has for them.
-REQUIRED = {"1.2": "HANDSHAKE_FAILURE", "1.3": "CERTIFICATE_REQUIRED"}
-UNSUPPORTED = "UNSUPPORTED_CERTIFICATE"
-REVOKED = "CERTIFICATE_REVOKED"
-EXPIRED = "CERTIFICATE_EXPIRED"
-UNKNOWN = "CERTIFICATE_UNKNOWN"
-UNKNOWN_CA = "UNKNOWN_CA"
-DENIED = "ACCESS_DENIED"
+from certificates import (AUTHORITY, DAY, EC, HOUR, RSA, Authority,
+                          concatenate, pin)
+from support import LINE, read_exactly, run
+from verdicts import (DENIED, EXPIRED, REQUIRED, REVOKED, UNKNOWN, UNKNOWN_CA,
+                      UNSUPPORTED, alert_of, is_first, refusal, refused)
 
 
 def names_of(app):
@@ -37,7 +31,7 @@ def pki(authority):
     def leaf(**keywords):
         return authority.leaf("bad", **keywords)
 
-    other = support.Authority(authority.dir, "Other CA")
+    other = Authority(authority.dir, "Other CA")
     sub = authority.sub()
     old = authority.sub("Old CA", starts=-9 * DAY, ends=-3 * DAY - HOUR)
     revoked_sub = authority.sub("Revoked CA")
@@ -49,7 +43,7 @@ def pki(authority):
     return types.SimpleNamespace(
         ca=authority.crt, other_ca=other.crt, sub_ca=sub.crt,
         app1=app1, app2=authority.leaf("app2", san=names_of("app2")),
-        rsa=authority.leaf("app3", key=support.RSA), other=other.leaf("bad"),
+        rsa=authority.leaf("app3", key=RSA), other=other.leaf("bad"),
         crl=authority.crl(revoked, revoked_sub.crt),
         old_crl=authority.crl(starts=-9 * DAY, ends=-3 * DAY - HOUR),
         other_crl=other.crl(), revoked=revoked, under_other=under_other,
@@ -60,28 +54,28 @@ def pki(authority):
         for_any=leaf(usage="anyExtendedKeyUsage"),
         for_both=authority.leaf("app4", usage="serverAuth, clientAuth"),
         for_nothing_special=authority.leaf("app4", usage="", key_usage=""),
-        no_signature=leaf(key=support.RSA, key_usage="keyEncipherment"),
+        no_signature=leaf(key=RSA, key_usage="keyEncipherment"),
         missing=sub.leaf("bad"), under=sub.leaf("app5", send=[sub]),
         under_old=old.leaf("bad", send=[old]),
         under_revoked=revoked_sub.leaf("bad", send=[revoked_sub]),
         under_leaf=false_authority(authority, app1),
         under_servers=below(authority, "Server CA",
-                            support.AUTHORITY + "extendedKeyUsage=serverAuth"),
+                            AUTHORITY + "extendedKeyUsage=serverAuth"),
         under_unsaid=below(authority, "Unsaid CA",
                            "basicConstraints=critical, CA:TRUE"),
         under_constrained=below(
-            authority, "Constrained CA", support.AUTHORITY +
+            authority, "Constrained CA", AUTHORITY +
             "nameConstraints=permitted;DNS:example.org"),
         weak_key=leaf(key=("-newkey", "rsa:1024")),
         weak_signature=leaf(digest="sha1"),
-        impostor=support.Authority(authority.dir, authority.name).leaf("bad"),
-        pin1=support.pin(app1), pin_other=support.pin(
-            other.leaf("nobody")), pin_under_other=support.pin(under_other))
+        impostor=Authority(authority.dir, authority.name).leaf("bad"),
+        pin1=pin(app1), pin_other=pin(
+            other.leaf("nobody")), pin_under_other=pin(under_other))
 
 
 def false_authority(authority, pem):
     """A certificate that a client has signed by its own."""
-    false = support.Authority(authority.dir, "app1")
+    false = Authority(authority.dir, "app1")
     false.crt = pem.removesuffix(".pem") + ".crt"
     false.key = pem.removesuffix(".pem") + ".key"
     return false.leaf("bad", send=[false])
@@ -101,55 +95,6 @@ def start(pki, tunnel):
         return tunnel(*keys.format(**vars(pki)).split(), *arguments)
 
     return call
-
-
-def refusal(room, to, version=None, session=None, **keywords):
-    """How the handshake ends for a client, or, in TLS 1.3, what it reads
-    after it: an alert's name.  Nothing was resumed, nor can be later.
-    """
-    ctx = session.ctx if session else support.context(room.certs, version,
-                                                      **keywords)
-    to = to.address if isinstance(to, support.Tunnel) else to
-    client = room.keep(support.Client(to, ctx, session=session))
-    try:
-        client.handshake()
-        assert client.tls.version() == "TLSv1.3"
-        data, end = client.read_all()
-        assert data == b""
-        assert not client.resumable
-    except ssl.SSLError as e:
-        end = e.reason
-    assert not client.resumed
-    client.close()
-    return alert_of(end)
-
-
-def alert_of(word):
-    """OpenSSL has it as TLSV1_ALERT_UNKNOWN_CA, say."""
-    return re.sub(r"^\w+_ALERT_", "", word)
-
-
-def refused(t, reason, count=1):
-    """The line about it, the last of so many, taken apart."""
-    line = LINE.fullmatch(t.wait_log(rf" -> - .*\d\.\d{{3}}s "
-                                     rf"{re.escape(reason)}$", count))
-    assert line and line["reason"] == reason, t.log()
-    assert (line["in"], line["out"]) == ("0", "0")
-    return line
-
-
-def is_first(room, t, backend, **keywords):
-    """Is this client the first one that the service hears of?"""
-    client = room.client(t, **keywords)
-    client.send(b"hello")
-    server = room.keep(backend.accept())
-    assert read_exactly(server, 5) == b"hello"
-    server.sendall(b"and bye")
-    server.close()
-    assert client.read_all() == (b"and bye", "close_notify")
-    client.close_notify()
-    client.close()
-    return True
 
 
 # The keys, and whose certificate: verify=require if not said otherwise.
@@ -394,7 +339,7 @@ def test_many_at_once(room, pki, start, backend, version):
 @pytest.mark.parametrize("trusted", [True, False])
 def test_subject_forges_nothing(room, authority, start, backend, subject,
                                 trusted):
-    by = authority if trusted else support.Authority(room.dir, subject)
+    by = authority if trusted else Authority(room.dir, subject)
     pem = by.leaf(subject)
     t = start("ca={ca}")
     if trusted:
@@ -417,7 +362,7 @@ def test_subject_forges_nothing(room, authority, start, backend, subject,
 @pytest.mark.parametrize("trusted", [True, False])
 def test_empty_subject(room, authority, start, backend, trusted):
     """Its names may all be alternative ones."""
-    by = authority if trusted else support.Authority(room.dir, "other")
+    by = authority if trusted else Authority(room.dir, "other")
     t = start("ca={ca}")
     pem = by.leaf(subject="/", san="URI:spiffe://example.org/app1")
     if trusted:
@@ -444,7 +389,7 @@ def test_long_subject_leaves_room(room, authority, start, backend, trusted,
     """For the reason."""
     keys = "CN", "O", "OU", "L", "ST", "title", "GN", "SN"
     name = "".join(f"/{key}={'x' * 64}" for key in keys[:fields])
-    by = authority if trusted else support.Authority(room.dir, "x" * 64)
+    by = authority if trusted else Authority(room.dir, "x" * 64)
     t = start("ca={ca}")
     pem = by.leaf(subject=name)
     if trusted:
@@ -471,10 +416,10 @@ def test_critical_extension_is_told(room, authority, tunnel, backend, version,
                                     extension):
     """Of an issuer, and of the client itself; without it, they are served."""
     line = f"{extension} = critical, {CRITICAL[extension]}\n"
-    sub = authority.sub(extensions=support.AUTHORITY + line)
-    stem = authority.request("/CN=own", support.EC)
+    sub = authority.sub(extensions=AUTHORITY + line)
+    stem = authority.request("/CN=own", EC)
     authority.sign(stem, line)
-    support.concatenate(stem + ".pem", stem + ".crt", stem + ".key")
+    concatenate(stem + ".pem", stem + ".crt", stem + ".key")
     t = tunnel("verify=request", f"ca={authority.crt}")
     for whose, pem in (("Sub CA", sub.leaf("bad", send=[sub])),
                        ("own", stem + ".pem")):
@@ -495,10 +440,10 @@ def test_odd_signature_is_told(room, authority, tunnel, version, rule):
     odd = room.path("odd")
     run("openssl", "req", "-x509", "-nodes", "-newkey", "ed25519", "-subj",
         "/CN=odd", "-keyout", odd + ".key", "-out", odd + ".crt")
-    stem = authority.request("/CN=app1", support.EC)
+    stem = authority.request("/CN=app1", EC)
     run("openssl", "x509", "-req", "-in", stem + ".csr", "-CA", odd + ".crt",
         "-CAkey", odd + ".key", "-out", stem + ".crt")
-    support.concatenate(stem + ".pem", stem + ".crt", stem + ".key")
+    concatenate(stem + ".pem", stem + ".crt", stem + ".key")
     t = tunnel("verify=request", f"ca={authority.crt}" if rule == "ca" else
                f"peer=cert:{authority.leaf('app2')}")
     end = refusal(room, t, version, client=stem + ".pem")
@@ -514,7 +459,7 @@ def test_certificate_of_another(room, authority, tunnel, backend):
             len(der_of(thief := authority.leaf("evil"))):
         pass
     t = tunnel("verify=require", f"ca={authority.crt}", "peer=cn:app1",
-               f"peer={support.pin(app1)}")
+               f"peer={pin(app1)}")
     client = room.keep(support.Client(t.address, support.context(
         room.certs, "1.2", client=thief)))
     swapped = 0

@@ -17,15 +17,11 @@ import time
 import pytest
 
 import support
-from support import read_exactly, statistics, wait_until_alone
+from support import WAYS, read_exactly, statistics, wait_until_alone
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
 GARBAGE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 IPV6_FREEBIND = 78
-
-# A run that has a mode of its own from outside has it here as well.
-WAYS = [support.ARGS] if support.ARGS else [
-    ["workers=1"], ["workers=4"], ["mode=fork"]]
 
 
 @pytest.fixture(params=WAYS, ids=",".join)

@@ -3,7 +3,6 @@ cost a worker little, whatever is in them.
 """
 
 import os
-import ssl
 import statistics
 import types
 
@@ -11,11 +10,11 @@ import pytest
 
 import der
 import support
+from certificates import Authority, concatenate
 from der import certificate, forged, name, rsa_key, signed_by
 from support import run
-from test_client_certs import alert_of, is_first, refusal
+from verdicts import TIMES, handshake_cost, is_first, refusal
 
-TIMES = 3  # what an honest handshake costs: more is too much
 ROUNDS = 5
 
 patched = pytest.mark.skipif(
@@ -88,23 +87,6 @@ def chains(certs, authority):
         with open(files[what], "w") as f, open(key) as private:
             f.write(der.pem(*chain) + private.read())
     return files
-
-
-def handshake_cost(room, t, version, pem=None):
-    """What it costs the tunnel, in CPU seconds, and how it ends."""
-    before, lines = t.cpu_seconds(), t.log().count(" in=")
-    client = support.Client(t.address, support.context(room.certs, version,
-                                                       client=pem))
-    try:
-        client.handshake()
-        client.close_notify()
-        end = client.read_all()[1]
-    except ssl.SSLError as e:
-        end = e.reason
-    finally:
-        client.close()
-    t.wait_log(" in=", lines + 1)
-    return t.cpu_seconds() - before, alert_of(end)
 
 
 def times_an_honest_one(room, t, chains, version, what):
@@ -220,7 +202,7 @@ def new_ca(authority):
     """Its key has changed: the old one has signed a certificate for it.
     The identifiers tell that it has not signed itself.
     """
-    new = support.Authority(authority.dir, authority.name)
+    new = Authority(authority.dir, authority.name)
     key = der.public_key(new.key)
     cross = certificate(name(authority.name), name(authority.name), key,
                         signed_by(authority.key), der.CA,
@@ -235,7 +217,7 @@ def test_cross_signed_authority(room, authority, backend, tunnel, version,
     """By the old one or by the new one, and where a sub CA is between."""
     sub = new_ca.new.sub("Sub CA")
     ca = room.path("ca.pem")
-    support.concatenate(ca, *{
+    concatenate(ca, *{
         "old": [authority.crt], "new": [new_ca.new.crt],
         "both": [authority.crt, new_ca.new.crt]}[trusted])
     t = tunnel("verify=require", f"ca={ca}")
@@ -299,6 +281,6 @@ def test_client_is_no_authority(room, authority, backend, tunnel, version,
     t = tunnel("verify=require", f"ca={authority.crt}",
                "peer=dns:alice.example.org")
     end = handshake_cost(room, t, version, write(room, "alice", key, alice,
-                                        mallory))[1]
+                                                 mallory))[1]
     assert end != "close_notify"
     t.wait_log(" -> - ")

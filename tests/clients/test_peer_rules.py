@@ -7,9 +7,10 @@ import pytest
 
 import der as encoding
 import support
-from support import DAY, HOUR, run, text_of
-from test_client_certs import (DENIED, EXPIRED, REVOKED, UNSUPPORTED, is_first,
-                               refusal, refused)
+from certificates import DAY, EC, HOUR, RSA, Authority, concatenate, pin
+from support import run, text_of
+from verdicts import (DENIED, EXPIRED, REVOKED, UNSUPPORTED, is_first, refusal,
+                      refused)
 
 APP = {"name": "app1", "san": "DNS:app1.example.org, DNS:Second.Example.ORG, "
        "DNS:*.wild.example.org, DNS:198.51.100.1, IP:192.0.2.1, "
@@ -220,15 +221,15 @@ def test_odd_names(room, authority, start, backend, san):
 
 # Pins.
 
-@pytest.mark.parametrize("key", [support.EC, support.RSA], ids=["EC", "RSA"])
+@pytest.mark.parametrize("key", [EC, RSA], ids=["EC", "RSA"])
 def test_pin_of_a_certificate_that_signs_itself(room, start, backend, version,
                                                 key):
     """By openssl-req(1ssl), which makes it an authority as well."""
     pem = room.path("self.pem")
     run("openssl", "req", "-x509", "-nodes", *key, "-subj", "/CN=admin",
         "-keyout", pem + ".key", "-out", pem + ".crt", "-days", "3")
-    support.concatenate(pem, pem + ".crt", pem + ".key")
-    t = start(support.pin(pem), ca=None)
+    concatenate(pem, pem + ".crt", pem + ".key")
+    t = start(pin(pem), ca=None)
     assert is_first(room, t, backend, version=version, client=pem)
     t.wait_log(' client="CN=admin" in=')
 
@@ -236,13 +237,13 @@ def test_pin_of_a_certificate_that_signs_itself(room, start, backend, version,
 def test_pin_outlives_a_certificate(room, authority, start, backend):
     """A new one for the same key, by another authority."""
     old = authority.leaf("app1")
-    other = support.Authority(room.dir, "Other CA")
+    other = Authority(room.dir, "Other CA")
     stem = room.path("new")
     os.link(old.removesuffix(".pem") + ".csr", stem + ".csr")
     other.sign(stem, "extendedKeyUsage = clientAuth\n")
-    support.concatenate(stem + ".pem", stem + ".crt",
-                        old.removesuffix(".pem") + ".key")
-    t = start(support.pin(old))
+    concatenate(stem + ".pem", stem + ".crt",
+                old.removesuffix(".pem") + ".key")
+    t = start(pin(old))
     assert is_first(room, t, backend, client=old)
     assert is_first(room, t, backend, client=stem + ".pem")
 
@@ -252,7 +253,7 @@ def test_pin_is_the_clients_own(room, authority, start, backend, known):
     """Not its issuer's: what that has signed is not pinned."""
     sub = authority.sub()
     pem = sub.leaf("app1", send=[sub, authority])
-    t = start(support.pin(sub.crt), support.pin(authority.crt), "cn:x",
+    t = start(pin(sub.crt), pin(authority.crt), "cn:x",
               *([] if known else []), ca=authority.crt)
     assert refusal(room, t, client=pem) == DENIED
     refused(t, 'client certificate "CN=app1": no rule matched')
@@ -269,7 +270,7 @@ def test_pin_is_the_clients_own(room, authority, start, backend, known):
 def test_pin_does_not_help(room, authority, start, leaf, reason, alert, known):
     """What is wrong by itself stays wrong, with its CA known or not."""
     pem = authority.leaf("app1", **leaf)
-    t = start(support.pin(pem), ca=authority.crt if known else None)
+    t = start(pin(pem), ca=authority.crt if known else None)
     assert refusal(room, t, client=pem) == alert
     refused(t, f'client certificate "CN=app1": {reason}')
 
@@ -277,17 +278,17 @@ def test_pin_does_not_help(room, authority, start, leaf, reason, alert, known):
 def test_pin_of_what_is_revoked(room, authority, tunnel, version):
     pem = authority.leaf("app1")
     t = tunnel("verify=require", f"ca={authority.crt}",
-               f"crl={authority.crl(pem)}", f"peer={support.pin(pem)}")
+               f"crl={authority.crl(pem)}", f"peer={pin(pem)}")
     assert refusal(room, t, version, client=pem) == REVOKED
     refused(t, 'client certificate "CN=app1": revoked')
 
 
 def test_pin_beside_a_crl_of_another(room, authority, tunnel, backend):
     """Of a certificate whose CA is not known, no list can tell."""
-    other = support.Authority(room.dir, "Other CA")
+    other = Authority(room.dir, "Other CA")
     pem = other.leaf("app1")
     t = tunnel("verify=require", f"ca={authority.crt}",
-               f"crl={authority.crl()}", f"peer={support.pin(pem)}")
+               f"crl={authority.crl()}", f"peer={pin(pem)}")
     assert is_first(room, t, backend, client=pem)
 
 
@@ -295,16 +296,16 @@ def test_pin_takes_the_key_itself(room, authority, start):
     """To send the pinned certificate is not enough: TLS wants a signature."""
     app1, thief = authority.leaf("app1"), authority.leaf("thief")
     stolen = room.path("stolen.pem")
-    support.concatenate(stolen, app1.removesuffix(".pem") + ".crt",
-                        thief.removesuffix(".pem") + ".key")
+    concatenate(stolen, app1.removesuffix(".pem") + ".crt",
+                thief.removesuffix(".pem") + ".key")
     with pytest.raises(support.ssl.SSLError, match="KEY_VALUES_MISMATCH"):
         support.context(room.certs, client=stolen)
     # And with its own key, as the second of its chain.
     chain = room.path("chain.pem")
-    support.concatenate(chain, thief.removesuffix(".pem") + ".crt",
-                        app1.removesuffix(".pem") + ".crt",
-                        thief.removesuffix(".pem") + ".key")
-    t = start(support.pin(app1))
+    concatenate(chain, thief.removesuffix(".pem") + ".crt",
+                app1.removesuffix(".pem") + ".crt",
+                thief.removesuffix(".pem") + ".key")
+    t = start(pin(app1))
     assert refusal(room, t, client=chain) == DENIED
     refused(t, 'client certificate "CN=thief": no rule matched')
 
@@ -317,10 +318,10 @@ def admin(room):
     and a client below it, which sends both.
     """
     pem = room.path("admin.pem")
-    run("openssl", "req", "-x509", "-nodes", *support.EC, "-subj", "/CN=admin",
+    run("openssl", "req", "-x509", "-nodes", *EC, "-subj", "/CN=admin",
         "-addext", "keyUsage=digitalSignature,keyCertSign",
         "-keyout", pem + ".key", "-out", pem + ".crt", "-days", "90")
-    support.concatenate(pem, pem + ".crt", pem + ".key")
+    concatenate(pem, pem + ".crt", pem + ".key")
     evil = room.path("evil.pem")
     key = encoding.public_key(pem + ".key")
     with open(evil, "w") as f:
@@ -345,11 +346,11 @@ def test_certificate_is_pinned_itself(room, start, backend, version, admin):
 
 def test_each_certificate_of_a_file(room, authority, start, backend):
     """Whoever issued it; what else is in the file does not count."""
-    other = support.Authority(room.dir, "Other CA")
+    other = Authority(room.dir, "Other CA")
     pems = [authority.leaf("app1"), other.leaf("app2"), other.leaf("app3")]
     both = room.path("both.pem")
-    support.concatenate(both, *(pem.removesuffix(".pem") + ".crt"
-                                for pem in pems[:2]))
+    concatenate(both, *(pem.removesuffix(".pem") + ".crt"
+                        for pem in pems[:2]))
     t = start(f"cert:{both}", "cert:" + pems[2], ca=None)
     for pem in pems:
         assert is_first(room, t, backend, client=pem)
@@ -363,8 +364,8 @@ def test_certificate_is_pinned_to_the_byte(room, authority, start, backend):
     stem = room.path("new")
     os.link(old.removesuffix(".pem") + ".csr", stem + ".csr")
     authority.sign(stem, text_of(old.removesuffix(".pem") + ".ext"))
-    support.concatenate(stem + ".pem", stem + ".crt",
-                        old.removesuffix(".pem") + ".key")
+    concatenate(stem + ".pem", stem + ".crt",
+                old.removesuffix(".pem") + ".key")
     t = start(f"cert:{old}", ca=None)
     assert refusal(room, t, client=stem + ".pem") == DENIED
     assert is_first(room, t, backend, client=old)

@@ -8,11 +8,9 @@ import signal
 
 import pytest
 
-import support
-from support import DAY, HOUR, run, text_of
-from test_errors import GOOD, complaint, tunnel
-from test_client_certs import (REVOKED, UNKNOWN, UNKNOWN_CA, is_first,
-                               refusal, refused)
+from certificates import AUTHORITY, DAY, HOUR, Authority, concatenate
+from support import GOOD, complaint, run, run_tunnel, text_of
+from verdicts import REVOKED, UNKNOWN, UNKNOWN_CA, is_first, refusal, refused
 
 PIN = "pin:sha256/" + "A" * 43 + "="
 
@@ -33,8 +31,8 @@ def wrong(room, configuration):
     """The complaint about such lines, by -t and by a start alike."""
     def call(*lines):
         path = configuration(*lines)
-        message = complaint(tunnel("-c", path))
-        assert complaint(tunnel("-t", "-c", path)) == message
+        message = complaint(run_tunnel("-c", path))
+        assert complaint(run_tunnel("-t", "-c", path)) == message
         return message.replace(room.dir + "/", "")
 
     return call
@@ -177,7 +175,7 @@ def test_file_in_a_directory_that_is_passed_over(room, authority,
     room.write("d/bad.pem", "nonsense\n")
     os.symlink("nowhere", room.path("d/broken.pem"))
     os.mkfifo(room.path("d/fifo"))
-    found = warnings_of(tunnel("-t", "-c", configuration(
+    found = warnings_of(run_tunnel("-t", "-c", configuration(
         "verify = require", f"ca = {d}")))
     assert sorted(found) == [
         f"ca: {d}/bad.pem: no certificate in PEM format; it is passed over",
@@ -192,7 +190,7 @@ def test_many_files_that_are_passed_over(room, authority, configuration):
     d = directory(room, authority.crt)
     for i in range(40):
         room.write(f"d/bad{i}.pem", "nonsense\n")
-    found = warnings_of(tunnel("-t", "-c", configuration(
+    found = warnings_of(run_tunnel("-t", "-c", configuration(
         "verify = require", f"ca = {d}")))
     assert len(found) == 9 and found[-1] == "ca: 32 more are passed over"
 
@@ -209,16 +207,16 @@ def test_directory_as_a_system_has_it(room, authority, tunnel_with):
     t, backend = tunnel_with("verify=require", f"ca={d}")
     assert is_first(room, t, backend, client=authority.leaf("good"))
     assert "passed over" not in t.log()
-    out = tunnel("-t", "accept=0", "connect=1", f"cert={authority.leaf()}",
-                 "verify=require", f"ca={d}").stdout
+    out = run_tunnel("-t", "accept=0", "connect=1", f"cert={authority.leaf()}",
+                     "verify=require", f"ca={d}").stdout
     assert out.count('# clients by "CN=Test CA"') == 1
 
 
 @pytest.mark.skipif(not os.path.isdir("/etc/ssl/certs"),
                     reason="no such directory here")
 def test_directory_of_this_system(configuration):
-    p = tunnel("-t", "-c", configuration("verify = require",
-                                         "ca = /etc/ssl/certs"))
+    p = run_tunnel("-t", "-c", configuration("verify = require",
+                                             "ca = /etc/ssl/certs"))
     if "there is no file in it" in p.stderr:
         pytest.skip("it is empty")
     assert p.returncode == 0, p.stderr
@@ -240,15 +238,15 @@ CRITICAL = {
 def test_issuer_with_a_critical_extension(room, authority, configuration,
                                           wrong, tunnel_with, extension):
     """Alone, it is refused; among others, it is passed over."""
-    other = support.Authority(
+    other = Authority(
         room.dir, "Other CA",
-        extensions=support.AUTHORITY + f"{extension} = {CRITICAL[extension]}\n")
+        extensions=AUTHORITY + f"{extension} = {CRITICAL[extension]}\n")
     why = (f'certificate 1: "CN=Other CA": its critical extension {extension} '
            "is not supported")
     assert wrong("verify = require", f"ca = {other.crt}").endswith(
         f"ca: {other.crt.replace(room.dir + '/', '')}: {why}")
     both = in_one_file(room, other.crt, authority.crt)
-    assert warnings_of(tunnel("-t", "-c", configuration(
+    assert warnings_of(run_tunnel("-t", "-c", configuration(
         "verify = require", f"ca = {both}"))) == [
             f"ca: {both}: {why}; it is passed over"]
     t, backend = tunnel_with("verify=require", f"ca={both}")
@@ -283,9 +281,9 @@ def test_file_that_may_not_be_read(room, wrong):
 
 def test_argument_that_is_wrong(certs, authority):
     good = "accept=127.0.0.1:0", "connect=1", f"cert={certs.server}"
-    assert "verify" in complaint(tunnel(*good, "verify=require"))
-    message = complaint(tunnel(*good, "verify=require", f"ca={authority.crt}",
-                               "peer=app1"))
+    assert "verify" in complaint(run_tunnel(*good, "verify=require"))
+    message = complaint(run_tunnel(*good, "verify=require",
+                                   f"ca={authority.crt}", "peer=app1"))
     assert '"app1"' in message and "cn:" in message
 
 
@@ -320,7 +318,7 @@ def tunnel_with(room):
 
 @pytest.fixture
 def authorities(room):
-    return [support.Authority(room.dir, f"CA {i}") for i in range(4)]
+    return [Authority(room.dir, f"CA {i}") for i in range(4)]
 
 
 def directory(room, *files):
@@ -332,7 +330,7 @@ def directory(room, *files):
 
 def in_one_file(room, *files):
     path = room.path("all.pem")
-    support.concatenate(path, *files)
+    concatenate(path, *files)
     return path
 
 
@@ -350,7 +348,7 @@ def test_several_cas(room, authorities, tunnel_with, version, how):
 def test_several_crls(room, authorities, tunnel_with, version, how):
     """One for each of two authorities, none for the third."""
     ca = room.path("ca.pem")
-    support.concatenate(ca, *(a.crt for a in authorities))
+    concatenate(ca, *(a.crt for a in authorities))
     bad = [a.leaf("bad") for a in authorities]
     crl = how(room, *(a.crl(pem) for a, pem in zip(authorities[:2], bad)))
     t, backend = tunnel_with("verify=require", f"ca={ca}", f"crl={crl}")
@@ -384,8 +382,8 @@ def test_hidden_files_in_a_directory_are_none(room, authority, tunnel_with):
 def test_many_cas(room, authority, tunnel_with, version):
     """The list of their names is longer than a record."""
     path, name = room.path("many.pem"), "x" * 50
-    others = [support.Authority(room.dir, f"{name} {i}") for i in range(30)]
-    support.concatenate(path, *[a.crt for a in others] * 10, authority.crt)
+    others = [Authority(room.dir, f"{name} {i}") for i in range(30)]
+    concatenate(path, *[a.crt for a in others] * 10, authority.crt)
     t, backend = tunnel_with("verify=require", f"ca={path}")
     assert is_first(room, t, backend, version=version,
                     client=authority.leaf("good"))
@@ -413,7 +411,7 @@ def test_list_beside_an_older_one(room, authority, tunnel_with, order):
 def test_list_by_somebody_else(room, authority, tunnel_with):
     """By the name of the authority, without its key: it revokes nobody."""
     good = authority.leaf("good")
-    crl = support.Authority(room.dir, authority.name).crl(good)
+    crl = Authority(room.dir, authority.name).crl(good)
     t, _ = tunnel_with("verify=require", f"ca={authority.crt}", f"crl={crl}")
     end = refusal(room, t, client=good)
     line = t.wait_log(" -> - ")
@@ -443,7 +441,7 @@ def test_files_are_read_as_root(room, authority, backend, certs):
 # What -t says.
 
 def report(configuration, *lines):
-    p = tunnel("-t", "-c", configuration(*lines))
+    p = run_tunnel("-t", "-c", configuration(*lines))
     assert p.returncode == 0, p.stderr
     return p.stdout
 
@@ -453,7 +451,7 @@ def test_keys_are_printed(configuration, authority):
     rules = [f"peer = {rule}" for rule in (
         "cn:app 1", "dns:*.example.org", "ip:2001:db8::1", "uri:a:b#c", PIN)]
     out = report(configuration, "verify = request", "ca = CA",
-                      f"crl = {crl}", *rules)
+                 f"crl = {crl}", *rules)
     lines = out.splitlines()
     for line in "verify = request", f"ca = {authority.crt}", f"crl = {crl}":
         assert lines.count(line) == 1, out
@@ -462,10 +460,10 @@ def test_keys_are_printed(configuration, authority):
 
 def test_printed_keys_can_be_read_again(room, configuration, authority):
     out = report(configuration, "verify = require", "ca = CA",
-                    f"crl = {authority.crl()}", "peer = cn:app 1",
-                    f"peer = {PIN}")
+                 f"crl = {authority.crl()}", "peer = cn:app 1",
+                 f"peer = {PIN}")
     head = out.split("certificate ")[0]
-    p = tunnel("-t", "-c", room.write("again.conf", head))
+    p = run_tunnel("-t", "-c", room.write("again.conf", head))
     assert p.returncode == 0
     assert sorted(p.stdout.splitlines()) == sorted(out.splitlines())
 
@@ -479,7 +477,7 @@ def test_defaults_are_printed(configuration):
 def test_pin_that_is_printed_is_the_rule(room, certs, authority, backend):
     """What -t says of a certificate can be given to peer."""
     pem = authority.leaf("app1")
-    p = tunnel("-t", "accept=0", "connect=1", f"cert={pem}")
+    p = run_tunnel("-t", "accept=0", "connect=1", f"cert={pem}")
     pin = re.search(r"^\tpin +(\S+)$", p.stdout, re.M).group(1)
     t = room.tunnel(f"connect={backend.address}", "verify=require",
                     f"peer=pin:{pin}")

@@ -13,7 +13,7 @@ import tempfile
 import pytest
 
 import support
-from support import DAY, HOUR
+from certificates import AUTHORITY, DAY, EC, HOUR, RSA, Authority, concatenate
 
 
 class Files:
@@ -23,7 +23,7 @@ class Files:
 
     def __init__(self, certs):
         self.dir = tempfile.mkdtemp(prefix="warnings.", dir=certs.dir)
-        self.root = support.Authority(self.dir, "Root CA")
+        self.root = Authority(self.dir, "Root CA")
         self.sub = self.root.sub("Sub CA")
         self.made = {}
 
@@ -32,7 +32,7 @@ class Files:
             self.made[name] = getattr(self, "make_" + name)()
         return self.made[name]
 
-    def leaf(self, issuer, *send, san="DNS:a.example.org", key=support.EC,
+    def leaf(self, issuer, *send, san="DNS:a.example.org", key=EC,
              url="", more="", **how):
         """send: whose certificates are to be there as well.  url: where that
         of the issuer is, as "caIssuers;URI:http://a.example".  more: lines.
@@ -43,9 +43,9 @@ class Files:
                  "authorityInfoAccess": url}
         issuer.sign(stem, more + "".join(f"{name} = {value}\n" for name, value
                                          in lines.items() if value), **how)
-        support.concatenate(stem + ".pem", stem + ".crt",
-                            *(authority.crt for authority in send),
-                            stem + ".key")
+        concatenate(stem + ".pem", stem + ".crt",
+                    *(authority.crt for authority in send),
+                    stem + ".key")
         return stem + ".pem"
 
     # Nothing is wrong with these.
@@ -65,7 +65,7 @@ class Files:
         return path
 
     def make_rsa(self):
-        return self.leaf(self.sub, self.sub, key=support.RSA)
+        return self.leaf(self.sub, self.sub, key=RSA)
 
     def make_addresses(self):
         return self.leaf(self.sub, self.sub, san="IP:192.0.2.1")
@@ -79,7 +79,7 @@ class Files:
 
     def make_sha1_root(self):
         """How it is signed means nothing: it is known or it is not."""
-        root = support.Authority(self.dir, "Old Root CA", digest="sha1")
+        root = Authority(self.dir, "Old Root CA", digest="sha1")
         return self.leaf(root, root)
 
     def make_of_a_private_root(self):
@@ -106,7 +106,7 @@ class Files:
 
     def constrained(self, extensions):
         """An issuer with these: that is for clients to judge."""
-        sub = self.root.sub("Bound CA", extensions=support.AUTHORITY +
+        sub = self.root.sub("Bound CA", extensions=AUTHORITY +
                             extensions + "\n")
         return self.leaf(sub, sub)
 
@@ -329,8 +329,8 @@ def test_chain_for_clients_to_judge(room, files, version, name):
     ("extendedKeyUsage = serverAuth", "not for client authentication"),
     ("extendedKeyUsage = clientAuth, serverAuth", None)])
 def test_issuer_of_no_client(room, files, extension, words):
-    ca = support.Authority(files.dir, "Bad CA",
-                           extensions=support.AUTHORITY + extension + "\n")
+    ca = Authority(files.dir, "Bad CA",
+                   extensions=AUTHORITY + extension + "\n")
     arguments = (f"cert={files.get('chain')}", "verify=request",
                  f"ca={ca.crt}")
     expected = words and [f'ca: no client of "CN=Bad CA" is served: {words}']
@@ -407,7 +407,7 @@ def test_each_of_several_lists(room, files, lists, as_directory):
         where = room.path("lists")
     else:
         where = room.path("lists.pem")
-        support.concatenate(where, old[0], good, old[1])
+        concatenate(where, old[0], good, old[1])
     found = sorted(warned(*lists(where)))
     assert len(found) == 2
     assert re.fullmatch("crl.*Root CA.*expired 3 days ago", found[0])

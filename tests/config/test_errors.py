@@ -9,24 +9,7 @@ import socket
 import pytest
 
 import support
-
-GOOD = "accept = 127.0.0.1:0\nconnect = 1\ncert = {server}\n"
-
-
-def tunnel(*arguments, **keywords):
-    keywords.setdefault("stdin", support.subprocess.DEVNULL)
-    return support.subprocess.run(
-        [*support.UNDER, support.TUNNEL, *arguments], capture_output=True,
-        text=True, timeout=support.DEADLINE, **keywords)
-
-
-def complaint(p, status=2):
-    """The one sentence that it ended with."""
-    assert p.returncode == status, p
-    assert p.stdout == ""
-    assert p.stderr.startswith("tunnel: error: "), p.stderr
-    assert p.stderr.count("\n") == 1 and p.stderr.endswith("\n"), p.stderr
-    return p.stderr[len("tunnel: error: "):-1]
+from support import GOOD, complaint, run_tunnel
 
 
 @pytest.fixture
@@ -37,7 +20,7 @@ def in_file(room):
         if isinstance(text, str):
             text = text.encode()
         path = room.write("tunnel.conf", text)
-        return complaint(tunnel("-c", path, *arguments)).replace(
+        return complaint(run_tunnel("-c", path, *arguments)).replace(
             room.dir + "/", "")
 
     return call
@@ -124,7 +107,7 @@ def test_line_of_1_mb(in_file, good):
 def test_binary_file(room):
     """The errors are bounded, and what can't be known is not missed."""
     path = room.write("tunnel.conf", b"\x01 \n" * 1234)
-    p = tunnel("-c", path)
+    p = run_tunnel("-c", path)
     assert p.returncode == 2
     lines = p.stderr.splitlines()
     assert len(lines) == 51
@@ -133,7 +116,7 @@ def test_binary_file(room):
 
 
 def test_random_file(room):
-    p = tunnel("-c", room.write("tunnel.conf", os.urandom(50000) + b"\n"))
+    p = run_tunnel("-c", room.write("tunnel.conf", os.urandom(50000) + b"\n"))
     assert p.returncode == 2
     assert 1 <= p.stderr.count("\n") <= 51
     assert p.stderr.startswith(f"tunnel: error: {room.path('tunnel.conf')}:")
@@ -186,26 +169,26 @@ def test_bad_address(in_file, good, key, value, test_only):
 
 
 def test_missing_file(room):
-    p = tunnel("-c", room.path("missing.conf"))
+    p = run_tunnel("-c", room.path("missing.conf"))
     assert complaint(p) == \
         room.path("missing.conf") + ": No such file or directory"
 
 
 def test_directory_for_a_file(room):
-    assert room.dir in complaint(tunnel("-c", room.dir))
+    assert room.dir in complaint(run_tunnel("-c", room.dir))
 
 
 # The command line.
 
 def test_nothing_at_all():
-    p = tunnel()
+    p = run_tunnel()
     assert p.returncode == 2
     assert p.stderr.startswith("usage: tunnel ")
 
 
 @pytest.mark.parametrize("flag", ["-x", "-c", "-g", "-o", "--hel"])
 def test_bad_flag(flag):
-    p = tunnel(flag)
+    p = run_tunnel(flag)
     assert p.returncode == 2
     assert "usage: tunnel " in p.stderr
 
@@ -213,11 +196,11 @@ def test_bad_flag(flag):
 @pytest.mark.parametrize("argument", ["junk", "", "/etc/tunnel.conf"])
 def test_junk_argument(argument):
     assert f'argument "{argument}" is not key=value' in complaint(
-        tunnel(argument))
+        run_tunnel(argument))
 
 
 def test_unknown_key_as_an_argument():
-    assert tunnel("CAfile=x").stderr.startswith(
+    assert run_tunnel("CAfile=x").stderr.startswith(
         'tunnel: error: command line: unknown key "CAfile"')
 
 
@@ -230,7 +213,7 @@ def test_file_is_checked_below_an_argument(in_file, good):
 # Certificates and keys.
 
 def loading(certs, *arguments):
-    return complaint(tunnel("accept=127.0.0.1:0", "connect=1", *arguments))
+    return complaint(run_tunnel("accept=127.0.0.1:0", "connect=1", *arguments))
 
 
 def test_certificate_missing(certs):
@@ -309,9 +292,9 @@ def test_fifo_that_nobody_writes_to(room, certs, key):
     """Nobody waits for that, at a start nor, in the master, at a reload."""
     os.mkfifo(path := room.path("fifo"), 0o600)
     given = ["-c", path] if key == "-c" else [f"{key}={path}"]
-    p = tunnel("accept=127.0.0.1:0", "connect=1", "verify=request",
-               *([] if key == "ca" else [f"ca={certs.ca}"]),
-               *([] if key == "cert" else [f"cert={certs.server}"]), *given)
+    p = run_tunnel("accept=127.0.0.1:0", "connect=1", "verify=request",
+                   *([] if key == "ca" else [f"ca={certs.ca}"]),
+                   *([] if key == "cert" else [f"cert={certs.server}"]), *given)
     assert "not a regular file" in complaint(p)
 
 
@@ -332,9 +315,9 @@ def lost(room, certs):
     """What fails late, and the files that it must not leave."""
 
     def call(*arguments, status=2, **keywords):
-        p = tunnel(f"accept=unix:{room.path('socket')}", "connect=1",
-                   f"pidfile={room.path('pidfile')}", f"cert={certs.server}",
-                   *arguments, **keywords)
+        p = run_tunnel(f"accept=unix:{room.path('socket')}", "connect=1",
+                       f"pidfile={room.path('pidfile')}",
+                       f"cert={certs.server}", *arguments, **keywords)
         message = complaint(p, status)
         assert not os.path.exists(room.path("socket"))
         assert not os.path.exists(room.path("pidfile"))
@@ -365,7 +348,7 @@ def test_two_accept_on_one_port(lost):
 
 def test_unix_socket_in_use(room, certs):
     backend = room.backend(family=socket.AF_UNIX, to=room.path("used"))
-    message = complaint(tunnel(
+    message = complaint(run_tunnel(
         f"accept={backend.address}", "connect=1", f"cert={certs.server}"),
         status=1)
     assert re.search(support.IN_USE, message)
@@ -374,7 +357,7 @@ def test_unix_socket_in_use(room, certs):
 
 def test_unix_socket_would_replace_a_file(room, certs):
     path = room.write("file", "precious")
-    message = complaint(tunnel(
+    message = complaint(run_tunnel(
         f"accept=unix:{path}", "connect=1", f"cert={certs.server}"), status=1)
     assert re.search(support.IN_USE, message)
     assert open(path).read() == "precious"
@@ -415,23 +398,23 @@ def test_descriptor_that_does_not_listen(lost):
 def test_pidfile_impossible(room, certs):
     for flags in [], ["-d"]:
         assert "pidfile /nowhere/pid: No such file or directory" in complaint(
-            tunnel(f"accept=unix:{room.path('socket')}", "connect=1",
-                   "pidfile=/nowhere/pid", f"cert={certs.server}", *flags))
+            run_tunnel(f"accept=unix:{room.path('socket')}", "connect=1",
+                       "pidfile=/nowhere/pid", f"cert={certs.server}", *flags))
         assert not os.path.exists(room.path("socket"))
 
 
 def test_pidfile_of_a_live_tunnel(room, certs):
     path = room.path("pidfile")
     t = room.tunnel("connect=1", f"pidfile={path}")
-    message = complaint(tunnel("accept=127.0.0.1:0", "connect=1",
-                               f"cert={certs.server}", f"pidfile={path}"))
+    message = complaint(run_tunnel("accept=127.0.0.1:0", "connect=1",
+                                   f"cert={certs.server}", f"pidfile={path}"))
     assert f"pidfile {path}: another tunnel holds it" in message
     assert open(path).read() == f"{t.pid}\n"
 
 
 def test_command_missing(lost, certs):
-    p = tunnel("accept=127.0.0.1:0", f"cert={certs.server}", "--",
-               "/no/command")
+    p = run_tunnel("accept=127.0.0.1:0", f"cert={certs.server}", "--",
+                   "/no/command")
     assert "/no/command" in complaint(p)
 
 
@@ -440,7 +423,7 @@ def test_command_missing(lost, certs):
 @pytest.mark.parametrize("names", ["", ",", "a b$", "x" * 300, "a\nb",
                                    ",".join(f"n{i}" for i in range(40))])
 def test_generate_for_bad_names(names):
-    assert complaint(tunnel("-g", names)).startswith("-g: ")
+    assert complaint(run_tunnel("-g", names)).startswith("-g: ")
 
 
 # Letters and words.
@@ -448,7 +431,7 @@ def test_generate_for_bad_names(names):
 @pytest.mark.parametrize("words", [["-g", "a", "b"], ["-g", "a", "b=c"],
                                    ["-k", "b"]])
 def test_unexpected_argument(words):
-    assert complaint(tunnel(*words)).startswith(
+    assert complaint(run_tunnel(*words)).startswith(
         f'unexpected argument "{words[-1]}" (allowed: -g NAME')
 
 
@@ -456,26 +439,26 @@ def test_unexpected_argument(words):
     ["-g", "a", "-k"], ["-t", "-g", "a"], ["-k", "-i"], ["-k", "-c", "x"],
     ["-g", "a", "--", "cat"]])
 def test_what_makes_a_secret_does_nothing_else(words):
-    assert complaint(tunnel(*words)).startswith("-g and -k each make one ")
+    assert complaint(run_tunnel(*words)).startswith("-g and -k each make one ")
 
 
 @pytest.mark.parametrize("letter,word", [("-h", "--help"), ("-V", "--version")])
 def test_long_words(letter, word):
-    p = tunnel(word)
+    p = run_tunnel(word)
     assert p.returncode == 0
-    assert p.stdout == tunnel(letter).stdout != ""
+    assert p.stdout == run_tunnel(letter).stdout != ""
 
 
 @pytest.mark.parametrize("words", [[], ["-x"]])
 def test_usage_leads_to_help(words):
-    p = tunnel(*words)
+    p = run_tunnel(*words)
     assert p.returncode == 2
     assert p.stderr.endswith("tunnel -h explains all of it\n")
 
 
 @pytest.mark.parametrize("accept", [["127.0.0.1:0"], ["fd:0", "fd:3"]])
 def test_inetd_and_accept(certs, accept):
-    message = complaint(tunnel(
+    message = complaint(run_tunnel(
         "-i", "connect=1", f"cert={certs.server}",
         *(f"accept={a}" for a in accept)))
     assert "-i serves one connection that is there already" in message

@@ -12,6 +12,7 @@ import tempfile
 import pytest
 
 import support
+from certificates import EC, concatenate
 from support import run, text_of
 
 NAME = ("-subj", "/CN=shape", "-addext", "subjectAltName=DNS:a.example.org",
@@ -25,10 +26,10 @@ class Shapes:
     def __init__(self, certs):
         self.dir = tempfile.mkdtemp(prefix="shapes.", dir=certs.dir)
         self.key, self.crt = self.path("key"), self.path("crt")
-        run("openssl", "req", "-x509", "-nodes", *support.EC, "-keyout",
+        run("openssl", "req", "-x509", "-nodes", *EC, "-keyout",
             self.key, "-out", self.crt, *NAME)
         self.both = self.path("both")
-        support.concatenate(self.both, self.crt, self.key)
+        concatenate(self.both, self.crt, self.key)
         self.password = self.write("password", SECRET + "\n")
 
     def path(self, name):

@@ -11,6 +11,7 @@ import pytest
 
 import der
 import support
+from certificates import DAY, Authority, concatenate, pin
 from support import run
 
 
@@ -100,8 +101,8 @@ def test_chain_of_one_that_signs_itself(generated, check):
 ])
 def test_chain_that_is_none(room, certs, check, names, words):
     path = room.path("wrong.pem")
-    support.concatenate(path, *(certs.path(name + ".crt") for name in names),
-                        certs.path("under.key"))
+    concatenate(path, *(certs.path(name + ".crt") for name in names),
+                certs.path("under.key"))
     report, _ = check(path, warning=f"{path}: {words}: ")
     assert report["chain"] == words + ": certificate 1 was not issued by " \
         'certificate 2, but by "O=tunnel, CN=sub"'
@@ -119,7 +120,7 @@ def test_names_forge_no_line(room, check):
             der.extension("2.5.29.17", der.tlv(
                 der.SEQUENCE, der.tlv(0x82, b"x\x1b]0;x\7\n\tnames x\0y"),
                 der.tlv(0x86, b"a:\xff"), der.tlv(0x82, b"")))))
-            + key.read())
+                + key.read())
     os.chmod(path, 0o600)
     report, _ = check(path)
     assert report["names"] == (r"x\x1b]0;x\x07\x0a\x09names x\x00y, a:\xff, ")
@@ -182,11 +183,11 @@ def test_command_is_printed(certs):
 
 def test_what_is_said_of_clients(room, certs):
     """Their authorities and lists by name; and it can be read again."""
-    authority = support.Authority(room.dir, "Some CA")
+    authority = Authority(room.dir, "Some CA")
     leaf = authority.leaf()
     given = {"verify": ["request"], "ca": [authority.crt],
-             "crl": [authority.crl(ends=9.5 * support.DAY)],
-             "peer": ["cn:a b", "ip:::1", support.pin(leaf)]}
+             "crl": [authority.crl(ends=9.5 * DAY)],
+             "peer": ["cn:a b", "ip:::1", pin(leaf)]}
     out = tunnel("-t", "accept=0", "connect=1", f"cert={certs.server}",
                  *(f"{key}={x}" for key, values in given.items()
                    for x in values))

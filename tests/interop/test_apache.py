@@ -1,77 +1,27 @@
 """Apache behind the tunnel, seen through curl."""
 
+import functools
 import hashlib
-import os
 import random
-import shutil
 
 import pytest
 
-import support
-from support import run
+import programs
 
-SERVER = "/usr/sbin/apache2"
-CONF = """
-ServerRoot {dir}
-ServerName localhost
-DocumentRoot {dir}/htdocs
-PidFile {dir}/apache.pid
-ErrorLog {dir}/apache-error.log
-LogLevel warn
-Listen {address}
-KeepAlive On
-LoadModule mpm_event_module {modules}/mod_mpm_event.so
-LoadModule authz_core_module {modules}/mod_authz_core.so
-LoadModule reflector_module {modules}/mod_reflector.so
-<Location /reflect>
-    SetHandler reflector
-</Location>
-"""
 BIG_FILE = random.Random(4).randbytes(30 * 1024 * 1024)
 
 
 @pytest.fixture
 def apache(room):
     """A tunnel in front of it."""
-    if not os.path.exists(SERVER):
-        pytest.skip("apache2-bin is not installed")
-    os.chmod(room.dir, 0o755)
-    os.mkdir(room.path("htdocs"))
-    room.write("htdocs/small.txt", "a small file\n")
+    address = programs.apache(room)
     room.write("htdocs/big.bin", BIG_FILE)
-    # It can't be told to choose a port.
-    address = support.free_port()
-    conf = room.write("apache.conf", CONF.format(
-        dir=room.dir, address=address, modules="/usr/lib/apache2/modules"))
-    if os.getuid() == 0:
-        with open(conf, "a") as f:
-            f.write("User nobody\nGroup nogroup\n")
-    server = room.start("apache", [SERVER, "-X", "-f", conf])
-
-    def serves():
-        assert server.alive(), "apache2 does not start"
-        try:
-            support.connect(address).close()
-        except ConnectionRefusedError:
-            return False
-        return True
-
-    support.wait_for(serves, "apache2 to listen")
     return room.tunnel(f"connect={address}")
 
 
 @pytest.fixture
 def curl(room, apache):
-    if not shutil.which("curl"):
-        pytest.skip("curl is not installed")
-    port = apache.address.split(":")[1]
-
-    def call(*arguments, **keywords):
-        return run("curl", "-sS", "-4", "--cacert", room.certs.ca, *(
-            a.replace("URL", f"https://localhost:{port}") for a in arguments),
-            **keywords)
-
-    return call
+    return functools.partial(programs.curl, room, apache)
 
 
 def test_keep_alive(apache, curl):

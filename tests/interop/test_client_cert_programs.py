@@ -8,10 +8,10 @@ import pytest
 
 import der
 import support
-from support import run
-from test_tls_clients import commands, curl, need
-from test_redis import redis, tls_flags  # noqa: F401
-from test_reload import Configured
+from certificates import DAY, RSA, Authority, pin
+from programs import commands, curl, tls_flags
+from reloads import Configured
+from support import need, run
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +20,11 @@ def pki(authority):
     app1, revoked = authority.leaf("app1"), authority.leaf("bad")
     sub = authority.sub()
     return {
-        "app1": app1, "RSA": authority.leaf("app1", key=support.RSA),
+        "app1": app1, "RSA": authority.leaf("app1", key=RSA),
         "sub": sub.leaf("app1", send=[sub]), "missing": sub.leaf("bad"),
-        "other": support.Authority(authority.dir, "Other CA").leaf("bad"),
-        "expired": authority.leaf("bad", starts=-9 * support.DAY,
-                                  ends=-support.DAY),
+        "other": Authority(authority.dir, "Other CA").leaf("bad"),
+        "expired": authority.leaf("bad", starts=-9 * DAY,
+                                  ends=-DAY),
         "for servers": authority.leaf("bad", usage="serverAuth"),
         "revoked": revoked, "crl": authority.crl(revoked), "none": None,
         "rule": authority.leaf("bad2"),
@@ -156,7 +156,8 @@ def test_openssl_is_told_nothing_that_keeps_a_pin_away(
         room, certs, authority, backend, pki, version):
     """Clients may send only what those named have issued (RFC 5246, 7.4.4)."""
     t = room.tunnel(f"connect={backend.address}", "verify=require",
-                    f"ca={authority.crt}", f"peer={support.pin(pki['other'])}")
+                    f"ca={authority.crt}",
+                    f"peer={pin(pki['other'])}")
     out = s_client(certs, t, version, None, "-ign_eof", status=1)
     assert "No client certificate CA names sent" in out, out
 
@@ -194,7 +195,7 @@ def test_gnutls_with_a_pinned_certificate(room, certs, authority, backend, pki,
     backend.serve(support.http)
     t = room.tunnel(f"connect={backend.address}", "verify=require",
                     f"ca={authority.crt}", "peer=cn:app1",
-                    f"peer={support.pin(pki['other'])}")
+                    f"peer={pin(pki['other'])}")
     out = gnutls(certs, t, version, pki["other"],
                  stdin=b"GET /5 HTTP/1.0\r\n\r\n")
     t.wait_log(' client="CN=bad" ')

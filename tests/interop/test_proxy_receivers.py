@@ -2,18 +2,15 @@
 mod_remoteip, and haproxy.
 """
 
-import os
-import shutil
-
 import pytest
 
+import programs
 import proxy
 import support
-import test_apache
-from support import run
+from support import need, run
 
 CLIENT = "127.0.0.77"
-REMOTEIP = test_apache.CONF + """
+REMOTEIP = """
 LoadModule remoteip_module {modules}/mod_remoteip.so
 RemoteIPProxyProtocol On
 LogFormat "%a %{{remote}}p %{{c}}a %U" who
@@ -33,26 +30,8 @@ def apache(room):
     """One that knows its clients by headers alone; a tunnel in front of it,
     once it is called.
     """
-    modules = "/usr/lib/apache2/modules"
-    if not shutil.which("curl"):
-        pytest.skip("curl is not installed")
-    if not os.path.exists(modules + "/mod_remoteip.so"):
-        pytest.skip("apache2-bin is not installed")
-    os.chmod(room.dir, 0o755)
-    os.mkdir(room.path("htdocs"))
-    room.write("htdocs/small.txt", "a small file\n")
-    address = support.free_port()
-    text = REMOTEIP.format(dir=room.dir, address=address, modules=modules)
-    if os.getuid() == 0:
-        text += "User nobody\nGroup nogroup\n"
-    server = room.start("apache", [test_apache.SERVER, "-X", "-f",
-                                   room.write("apache.conf", text)])
-
-    def listens():
-        assert server.alive(), "apache2 does not start"
-        return not support.is_refused(address)
-
-    support.wait_for(listens, "apache2 to listen")
+    need("curl")
+    address = programs.apache(room, REMOTEIP, "mod_remoteip")
     return lambda *arguments: room.tunnel(f"connect={address}", *arguments)
 
 

@@ -5,29 +5,8 @@ import random
 import pytest
 
 import support
+from programs import tls_flags
 from support import run
-
-# The server is the same binary; so no package that starts one is needed.
-SERVER = "/usr/bin/redis-check-rdb"
-
-
-@pytest.fixture
-def redis(room):
-    try:
-        run("redis-cli", "--version")
-    except FileNotFoundError:
-        pytest.skip("redis-tools is not installed")
-    path = room.path("redis.sock")
-    server = room.start("redis-server", [
-        "redis-server", "--port", "0", "--unixsocket", path, "--save", "",
-        "--dir", room.dir], executable=SERVER)
-    server.wait_log("[Rr]eady to accept connections")
-    return room.tunnel(f"connect=unix:{path}")
-
-
-def tls_flags(room, t):
-    host, port = t.address.split(":")
-    return ["-h", host, "-p", port, "--tls", "--cacert", room.certs.ca]
 
 
 @pytest.fixture

@@ -1,32 +1,12 @@
 """The TLS clients that people have: OpenSSL's, GnuTLS's, and curl."""
 
-import shutil
 import subprocess
 
 import pytest
 
 import support
-from support import run
-
-
-def need(program):
-    if not shutil.which(program):
-        pytest.skip(f"{program} is not installed")
-
-
-def commands(certs, port):
-    """How each is told to talk over a version, as a filter."""
-    return {
-        "openssl": lambda v: [
-            "openssl", "s_client", "-quiet", "-verify_return_error",
-            "-CAfile", certs.ca, "-verify_hostname", "localhost",
-            "-servername", "localhost", "-tls" + v.replace(".", "_"),
-            "-connect", "127.0.0.1:" + port],
-        "gnutls-cli": lambda v: [
-            "gnutls-cli", "--logfile=/dev/null", "--x509cafile=" + certs.ca,
-            "--priority=NORMAL:-VERS-ALL:+VERS-TLS" + v, "--port=" + port,
-            "localhost"],
-    }
+from programs import commands, curl
+from support import need
 
 
 @pytest.fixture(params=["openssl", "gnutls-cli"])
@@ -66,14 +46,6 @@ def test_reply_to_its_end(room, command, version):
     assert p.popen.returncode == 0
     line = t.wait_log(rf" TLSv{version} .* (closed|truncated)$")
     assert line.endswith(" closed") or "gnutls-cli" in command(t)
-
-
-def curl(room, t, *arguments, **keywords):
-    need("curl")
-    port = t.address.rsplit(":", 1)[1]
-    return run("curl", "-sS", "-4", "--cacert", room.certs.ca, *(
-        a.replace("URL", f"https://localhost:{port}") for a in arguments),
-        **keywords)
 
 
 def test_curl(room, version):

@@ -12,49 +12,8 @@ import subprocess
 import pytest
 
 import support
+from launchers import Daemon
 from support import Task, read_all, read_exactly, text_of
-
-
-class Daemon:
-    """A tunnel in the background: no child of ours, known by its pidfile."""
-
-    def __init__(self, room, *arguments, accept="127.0.0.1:0", before=(),
-                 log="daemon.log", stdin=subprocess.DEVNULL):
-        """before: the words of a command that executes what follows."""
-        self.pidfile = room.path("pidfile")
-        self.log_file = room.path(log)
-        self.p = subprocess.run(
-            [*before, *support.command(
-                f"accept={accept}", f"pidfile={self.pidfile}",
-                f"cert={room.certs.server}", f"log={self.log_file}",
-                "log_level=debug", *arguments)],
-            stdin=stdin, capture_output=True, text=True,
-            timeout=support.DEADLINE)
-        self.pid = None
-        if self.p.returncode == 0:
-            with open(self.pidfile) as f:
-                self.pid = int(f.read())
-            room.keep(self)
-
-    def log(self):
-        with open(self.log_file) as f:
-            return f.read()
-
-    @property
-    def address(self):
-        return re.search(r"listening on (\S+)", self.log()).group(1)
-
-    def alive(self):
-        try:
-            with open(f"/proc/{self.pid}/stat") as f:
-                return f.read().rsplit(")", 1)[1].split()[0] != "Z"
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-
-    def close(self):
-        if self.alive():
-            os.kill(self.pid, signal.SIGTERM)
-            support.wait_for(lambda: not self.alive(), "the daemon's end")
 
 
 # In the background.

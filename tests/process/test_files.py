@@ -8,7 +8,6 @@ import os
 import pwd
 import re
 import resource
-import select
 import signal
 import socket
 import stat
@@ -17,10 +16,9 @@ import subprocess
 import pytest
 
 import support
-from support import read_all, run, text_of, wait_for
-from test_errors import complaint, tunnel
-from test_log import drain, echoes
-from test_endpoints import assert_echoes
+from certificates import PASSWORD
+from support import (assert_echoes, complaint, drain, read_all, run,
+                     run_tunnel, text_of, wait_for)
 
 NOBODY = pwd.getpwnam("nobody")
 AS_NOBODY = {"user": NOBODY.pw_uid, "group": NOBODY.pw_gid,
@@ -48,7 +46,7 @@ def refused(room):
     def call(*words):
         words = ["accept=127.0.0.1:0", "connect=1",
                  f"cert={room.certs.server}", *words]
-        said = {complaint(tunnel(*flags, *words)) for flags in ([], ["-t"])}
+        said = {complaint(run_tunnel(*flags, *words)) for flags in ([], ["-t"])}
         assert len(said) == 1
         return said.pop()
 
@@ -210,7 +208,7 @@ def test_socket_of_another_user_is_left_alone(room, place, refused):
     os.chown(f"{place}/socket", NOBODY.pw_uid, 0)
     word = f"accept=unix:{place}/socket"
     assert re.search(support.IN_USE, complaint(
-        tunnel(word, "connect=1", f"cert={room.certs.server}"), status=1))
+        run_tunnel(word, "connect=1", f"cert={room.certs.server}"), status=1))
     assert os.path.exists(f"{place}/socket")
 
 
@@ -330,7 +328,7 @@ def test_check_tries_permissions(room, place, monkeypatch, key):
     run("cp", room.certs.server, cert)
     os.chown(cert, NOBODY.pw_uid, 0)
     monkeypatch.setattr(support, "TUNNEL", program)
-    assert f"{key} {place}/it: Permission denied" in complaint(tunnel(
+    assert f"{key} {place}/it: Permission denied" in complaint(run_tunnel(
         "-t", "accept=0", "connect=1", f"cert={cert}", f"{key}={place}/it",
         **AS_NOBODY))
 
@@ -373,10 +371,10 @@ def test_log_that_nobody_reads(room, place, echo, kind):
         ours = os.open(f"{place}/log", os.O_RDONLY | os.O_NONBLOCK)
     reader = room.keep(os.fdopen(ours, "rb", buffering=0))
     knock(port, 1500)
-    assert echoes(room, port)
+    assert_echoes(room, port)
     log = bytearray()
     drain(reader, log, lambda: log)
-    assert echoes(room, port)
+    assert_echoes(room, port)
     drain(reader, log, lambda: b" lines lost" in log and
           b" closed\n" in log)
     assert lines_and_lost(log) >= 2 * 1501
@@ -393,10 +391,10 @@ def test_fifo_whose_reader_comes_again(room, place, echo):
                 f"accept={address}", ready=False)
     with os.fdopen(reader, "rb", buffering=0) as f:
         drain(f, log := bytearray(), lambda: b"listening on" in log)
-    assert echoes(room, address)
+    assert_echoes(room, address)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(reader, "rb", buffering=0) as f:
-        assert echoes(room, address)
+        assert_echoes(room, address)
         drain(f, log := bytearray(), lambda: b" closed\n" in log and
               re.search(rb"warning: [1-9]\d* lines lost", log))
 
@@ -419,14 +417,14 @@ def test_log_on_a_full_disk(room, place, echo, how):
                 while f.write(b"x" * 512):
                     pass
             for _ in range(40):
-                assert echoes(room, address)
+                assert_echoes(room, address)
             f.truncate(0)
         served, looked = 40, 0
 
         def all_told():
             nonlocal served, looked
             if looked % 20 == 0:  # the last line may be a moment late
-                assert echoes(room, address)
+                assert_echoes(room, address)
                 served += 1
             looked += 1
             with open(f"{disk}/log") as f:
@@ -454,7 +452,7 @@ def test_log_to_a_standard_output_that_is_a_socket(room, echo):
     text = b""
     while not (found := re.search(rb" listening on (\S+)\n", text)):
         text += ours.recv(4096)
-    assert echoes(room, found[1].decode())
+    assert_echoes(room, found[1].decode())
 
 
 def test_log_to_standard_output_in_the_background(room, echo):
@@ -566,7 +564,7 @@ def test_output_that_is_private_will_do(room, secret):
 
 
 def test_new_file_for_nothing(room):
-    p = tunnel("-o", room.path("it"), "accept=0")
+    p = run_tunnel("-o", room.path("it"), "accept=0")
     assert complaint(p) == "-o has no effect without -g or -k"
 
 
@@ -577,7 +575,7 @@ def test_warning_of_secrets_that_others_can_read(room, place, echo):
     key, cert = f"{place}/key", room.certs.path("server.crt")
     password, tickets = f"{place}/password", f"{place}/tickets"
     run("cp", room.certs.encrypted, key)
-    room.write("place/password", support.PASSWORD)
+    room.write("place/password", PASSWORD)
     run(support.TUNNEL, "-k", "-o", tickets)
     words = [f"cert={cert}", f"key={key}", f"key_password_file={password}",
              f"ticket_keys={tickets}", f"connect={echo.address}"]

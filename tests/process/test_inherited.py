@@ -9,8 +9,7 @@ import subprocess
 import pytest
 
 import support
-from support import wait_for
-from test_endpoints import assert_echoes
+from support import assert_echoes, wait_for
 
 # A number below and one above those that are opened here.
 NUMBERS = 7, 300

@@ -1,17 +1,13 @@
 """Many come and go, and leave nothing behind."""
 
 import os
-import re
 import ssl
 
 import pytest
 
 import support
-from support import Task, statistics, wait_for, wait_until_alone
-
-by_default = pytest.mark.skipif(
-    support.SANITIZED or bool(support.UNDER),
-    reason="sanitizers and valgrind take time and memory of their own")
+from support import (Task, by_default, memory, statistics, wait_for,
+                     wait_until_alone)
 
 GARBAGE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -90,15 +86,6 @@ class Visitors:
             return n["live"] == 0 and n["accepted"] == len(self.made) and \
                 not (t.forks and t.workers())
         wait_for(is_over, "all to be over")
-
-
-def memory(t):
-    """kB that are its processes' own, or shared among them."""
-    kb = 0
-    for pid in t.pids():
-        with open(f"/proc/{pid}/smaps_rollup") as f:
-            kb += int(re.search(r"Pss_Anon: +(\d+) kB", f.read())[1])
-    return kb
 
 
 @pytest.fixture

@@ -2,30 +2,13 @@
 
 import os
 import re
-import select
 import socket
 
 import pytest
 
 import support
-from support import read_all, read_exactly
-
-LINE = re.compile(
-    r"tunnel: (warning: )?(?P<client>127\.0\.0\.1:\d+|unix:) -> (?P<backend>\S+)"
-    r"( (?P<version>TLSv1\.[23]) (?P<suite>TLS_[A-Z0-9_]+)"
-    r"( (?P<group>x25519|x448|secp\w+|ffdhe\d+))?( resumed)?)?"
-    r"( sni=(?P<sni>\S+))?( alpn=(?P<alpn>\S+))?( client=\"[^\"]*\")?"
-    r" in=(?P<in>\d+) out=(?P<out>\d+) (?P<seconds>\d+\.\d{3})s"
-    r" (?P<reason>.+)")
-
-# What the master says of itself, and not of connections.
-PROCESSES = re.compile(
-    r"tunnel: (tunnel [\d.]+, |listening on |worker \d+ |workers keep |"
-    "sandbox: |kernel TLS: )")
-
-
-def lines_of_connections(t):
-    return [x for x in t.log().splitlines() if not PROCESSES.match(x)]
+from support import (LINE, PROCESSES, assert_echoes, drain,
+                     lines_of_connections, read_all, read_exactly)
 
 
 def last_line(t, reason):
@@ -298,10 +281,10 @@ def test_stderr_that_nobody_reads(room, backend):
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
         read_all(sock)
         sock.close()
-    assert echoes(room, address)
+    assert_echoes(room, address)
     log = bytearray()
     drain(reader, log, lambda: log)
-    assert echoes(room, address)
+    assert_echoes(room, address)
 
     def lines():
         """Of the 3002: one when accepted, one when closed."""
@@ -315,28 +298,6 @@ def test_stderr_that_nobody_reads(room, backend):
     assert all(re.match(f"{support.TIME} tunnel: ", line)
                for line in log.decode().splitlines())
     assert t.alive()
-
-
-def echoes(room, address):
-    client = room.client(address)
-    client.send(b"hello")
-    data = read_exactly(client, 5)
-    client.close_notify()
-    assert client.read_all() == (b"", "close_notify")
-    client.close()
-    return data == b"hello"
-
-
-def drain(reader, log, condition):
-    """Read on until what was read will do."""
-
-    def enough():
-        readable = select.select([reader], [], [], 0)[0]
-        if readable:
-            log.extend(os.read(reader.fileno(), 1 << 16))
-        return not readable and condition()
-
-    support.wait_for(enough, "the log's next lines")
 
 
 @pytest.mark.parametrize("first,name", [

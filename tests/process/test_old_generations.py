@@ -12,11 +12,15 @@ import time
 import pytest
 
 import support
-from support import Task, is_alive, text_of, wait_for
-from test_reload import (Configured, backend, configured,  # noqa: F401
-                         end, is_echoed, pump)
+from reloads import Configured, pump
+from support import Task, end, is_alive, is_echoed, text_of, wait_for
 
 MODES = ["poll", "fork"]
+
+
+@pytest.fixture
+def backend(room):
+    return room.backend().serve(support.echo)
 
 
 @pytest.fixture(params=MODES)

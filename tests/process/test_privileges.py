@@ -22,9 +22,8 @@ import subprocess
 import pytest
 
 import support
-from support import Task, read_exactly, run, wait_for
-from test_endpoints import assert_echoes
-from test_supervisors import Supervisor, need
+from launchers import IN_A_DEV_OF_ITS_OWN, Supervisor, datagrams, dynamic
+from support import Task, assert_echoes, need, read_exactly, run, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -32,14 +31,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 confined = pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
                               reason="needs a plain build")
 
-
-def is_static():
-    return os.path.exists(support.TUNNEL) and shutil.which("readelf") and \
-        b"INTERP" not in run("readelf", "-lW", support.TUNNEL)
-
-
-# glibc looks names up, and an imitation is preloaded, by shared libraries.
-dynamic = pytest.mark.skipif(bool(is_static()), reason="linked statically")
 
 NOBODY = pwd.getpwnam("nobody")
 AS_NOBODY = {"user": NOBODY.pw_uid, "group": NOBODY.pw_gid,
@@ -589,25 +580,6 @@ def test_sandbox_and_a_log_file(room, echo, mode):
         room.client(f"unix:{path}").reset()
     support.wait_for(lambda: f" -> {echo.address} " in open(log).read(),
                      "the connection's line")
-
-
-IN_A_DEV_OF_ITS_OWN = """
-set -e
-mount --bind /dev/null "$0/null"
-mount --bind /dev/urandom "$0/urandom"
-mount --bind "$0" /dev
-exec "$@"
-"""
-
-
-def datagrams(pid):
-    """Of the sockets of a process, those for datagrams to Unix sockets."""
-    with open("/proc/net/unix") as f:
-        inodes = {fields[6] for fields in map(str.split, f)
-                  if fields[4] == "0002"}
-    found = [inode for inode in support.sockets(pid) if inode in inodes]
-    assert found
-    return found
 
 
 @confined

@@ -2,10 +2,8 @@
 no connection is lost by it, and none refused.
 """
 
-import hashlib
 import os
 import pwd
-import random
 import re
 import signal
 import socket
@@ -16,100 +14,18 @@ import time
 import pytest
 
 import support
-from support import (Task, is_alive, is_connected, is_refused, read_all,
-                     read_exactly, text_of, wait_for)
-from test_privileges import dynamic
+from certificates import PASSWORD
+from launchers import dynamic
+from reloads import ROOT, pump, uid
+from support import (Task, end, is_alive, is_connected, is_echoed, is_refused,
+                     read_all, read_exactly, serves, text_of, wait_for)
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
-ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-class Configured:
-    """A tunnel with a file, which may be changed."""
-
-    def __init__(self, room, *arguments, keywords=None, **values):
-        self.room = room
-        self.values = {"accept": "127.0.0.1:0", "cert": room.certs.server,
-                       "log_level": "debug"}
-        self.path = room.path("tunnel.conf")
-        self.write(**values)
-        self.t = room.tunnel("-c", self.path, *arguments, **(keywords or {}))
-
-    def write(self, **values):
-        """value: a text, a list of texts, or None for no such line."""
-        self.values.update(values)
-        text = "".join(
-            f"{key} = {value}\n" for key, of in self.values.items()
-            for value in (of if isinstance(of, list) else [of])
-            if value is not None)
-        os.rename(self.room.write("new.conf", text), self.path)
-
-    def hup(self, words):
-        """The lines about one reload, up to the one with these words."""
-        log = self.t.log()
-        self.t.signal(signal.SIGHUP)
-        self.t.wait_log(words, count=len(re.findall(words, log, re.M)) + 1)
-        return self.t.log()[len(log):].splitlines()
-
-    def reload(self, **values):
-        self.write(**values)
-        old, listeners = self.t.workers(), support.sockets(self.t.pid)
-        lines = self.hup("tunnel: reloaded$")
-        assert "tunnel: reloading" in lines
-        # Until they have heard of it, they may accept as well.
-        wait_for(lambda: not any(x in listeners for pid in old
-                                 for x in support.sockets(pid)),
-                 "the old ones to drain")
-        return lines
-
-    def refuse(self, **values):
-        """The sentence that says what is wrong with them."""
-        self.write(**values)
-        return self.refused()
-
-    def refused(self):
-        lines = self.hup("not reloaded: ")
-        errors = [x for x in lines if x.startswith("tunnel: error: ")]
-        assert len(errors) == 2, errors
-        assert errors[1] == \
-            "tunnel: error: not reloaded: all stays as it was"
-        return errors[0].removeprefix("tunnel: error: ").replace(
-            self.room.dir + "/", "")
-
-    def client(self, **keywords):
-        return self.room.client(self.t.address, **keywords)
 
 
 @pytest.fixture
 def backend(room):
     return room.backend().serve(support.echo)
-
-
-@pytest.fixture
-def configured(room, backend):
-    def start(*arguments, **values):
-        values.setdefault("connect", backend.address)
-        return Configured(room, *arguments, **values)
-
-    return start
-
-
-def is_echoed(client, data=b"hello"):
-    client.send(data)
-    return read_exactly(client, len(data)) == data
-
-
-def serves(room, address):
-    client = room.client(address)
-    assert is_echoed(client)
-    client.close()
-    return True
-
-
-def end(client):
-    client.close_notify()
-    assert client.read_all() == (b"", "close_notify")
-    client.close()
 
 
 # Each key takes effect, for connections that come.
@@ -164,7 +80,7 @@ def test_certificate_that_expires(certs, configured):
 def test_key_and_its_password(room, certs, configured):
     c = configured()
     c.reload(cert=certs.path("server.crt"), key=certs.encrypted,
-             key_password_file=room.write("password", support.PASSWORD))
+             key_password_file=room.write("password", PASSWORD))
     assert is_echoed(c.client())
 
 
@@ -333,14 +249,6 @@ def test_user(configured):
     c.reload(user=None)
     wait_for(lambda: 0 in users(), "workers of root")
     assert is_echoed(c.client())
-
-
-def uid(pid):
-    try:
-        with open(f"/proc/{pid}/status") as f:
-            return int(re.search(r"^Uid:\s+(\d+)", f.read(), re.M)[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return None
 
 
 def test_arguments_win_over_the_file(configured):
@@ -570,24 +478,6 @@ def test_log_is_opened_anew_all_the_same(room, configured):
 
 
 # Nothing is lost.
-
-def pump(client, number, stop):
-    """Send and receive until told to stop; digests of both."""
-    rng = random.Random(number)
-    sent, received = hashlib.sha256(), hashlib.sha256()
-    rounds = 0
-    while not stop() or rounds < 3:
-        data = rng.randbytes(200000)
-        sending = Task(client.send, data)
-        sent.update(data)
-        received.update(read_exactly(client, len(data)))
-        sending.result()
-        rounds += 1
-        time.sleep(0.01)  # its pace, or there is nothing left for the rest
-    client.close_notify()
-    assert client.read_all() == (b"", "close_notify")
-    return rounds, sent.hexdigest(), received.hexdigest()
-
 
 def test_five_reloads_under_ten_connections(room, configured):
     """Every byte of theirs arrives."""

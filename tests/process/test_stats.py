@@ -16,8 +16,8 @@ import subprocess
 import pytest
 
 import support
+from launchers import Program
 from support import TOP, read_exactly, run, wait_for
-from test_upgrade import Program
 
 PROMTOOL = [os.path.join(TOP, "build/promtool/usr/bin/promtool"),
             "/usr/bin/promtool"]

@@ -8,30 +8,19 @@ systemd, start-stop-daemon is in dpkg.
 """
 
 import os
-import pwd
 import re
-import shutil
 import signal
 import socket
-import struct
 import subprocess
 import time
 
 import pytest
 
 import support
-from support import TOP, Task, read_exactly, run
-from test_endpoints import assert_echoes
+from launchers import Supervisor
+from support import PATH, TOP, Task, assert_echoes, need, read_exactly, run
 
-PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 ENV = "/usr/bin/env"
-
-
-def need(*programs):
-    for program in programs:
-        if not shutil.which(program, path=PATH):
-            pytest.skip(f"{program} is not installed")
-    return shutil.which(programs[0], path=PATH)
 
 
 def wait_text(path, pattern):
@@ -50,66 +39,6 @@ def echo(room):
 
 
 # inetd.
-
-INETD = [os.path.join(TOP, "build/inetd/usr/sbin/inetd"), "/usr/sbin/inetd"]
-
-
-class Inetd:
-    """As root it would write /run/inetd.pid, which another may have: so it is
-    somebody else's then, as is what it works with.
-    """
-
-    def __init__(self, room, program):
-        self.room = room
-        self.user = pwd.getpwuid(os.geteuid())
-        self.keywords = {}
-        if os.geteuid() == 0:
-            self.user = pwd.getpwnam("nobody")
-            self.keywords = {"user": self.user.pw_uid,
-                             "group": self.user.pw_gid, "extra_groups": []}
-        os.chmod(room.dir, 0o755)
-        os.chown(room.dir, self.user.pw_uid, self.user.pw_gid)
-        self.program = self.own(shutil.copy(program, room.path("inetd")))
-        self.tunnel = self.own(shutil.copy(support.TUNNEL,
-                                           room.path("tunnel")))
-        self.cert = self.own(shutil.copy(room.certs.server,
-                                         room.path("cert.pem")))
-        self.log = self.own(room.write("tunnel.log", ""))
-
-    def own(self, path):
-        os.chown(path, self.user.pw_uid, self.user.pw_gid)
-        return path
-
-    def start(self, line):
-        """With this line of inetd.conf, on a port that is added to it."""
-        address = support.free_port()
-        conf = self.own(self.room.write("inetd.conf", f"{address} {line}\n"))
-        self.room.start("inetd", [self.program, "-d", conf], **self.keywords)
-        support.wait_for(lambda: self.listens(address), "inetd to listen")
-        return address
-
-    @staticmethod
-    def listens(address):
-        """Without a connection, which would start something."""
-        port = int(address.split(":")[1])
-        with open("/proc/net/tcp") as f:
-            return f" 0100007F:{port:04X} 00000000:0000 0A " in f.read()
-
-    def serve(self, *words, wait="nowait"):
-        ours = support.words(["-i", f"cert={self.cert}", f"log={self.log}",
-                              "log_level=debug", *words])
-        return self.start(" ".join([
-            "stream tcp", wait, self.user.pw_name, self.tunnel, "tunnel",
-            *ours]))
-
-
-@pytest.fixture
-def inetd(room):
-    for program in INETD:
-        if os.path.exists(program):
-            return Inetd(room, program)
-    pytest.skip("no inetd: make deps check unpacks it in build/inetd")
-
 
 def test_inetd_in_front_of_a_backend(room, inetd, echo, version):
     address = inetd.serve(f"connect={echo.address}")
@@ -366,53 +295,6 @@ def test_what_was_passed_is_no_listener(room, echo, number):
 
 
 # NOTIFY_SOCKET.
-
-class Supervisor:
-    """Who is told how things are."""
-
-    def __init__(self, address):
-        """address: as it is in the environment."""
-        self.address = address
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self.sock.bind(re.sub("^@", "\0", address))
-        self.sock.settimeout(support.DEADLINE)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        self.sock.close()
-
-    def next(self):
-        """The next message, as a dictionary, and who sent it."""
-        text, ancillary, _, _ = self.sock.recvmsg(4096, 256)
-        (_, _, credentials), = ancillary
-        pid, _, _ = struct.unpack("3i", credentials)
-        return dict(line.split("=", 1)
-                    for line in text.decode().splitlines()), pid
-
-    def wait(self, word):
-        """Until this is said, and nothing of another kind before it."""
-        said, pid = self.next()
-        assert said.get(word) == "1", said
-        return said, pid
-
-    def rest(self):
-        """What else was said."""
-        self.sock.setblocking(False)
-        said = b""
-        try:
-            while True:
-                said += self.sock.recv(4096)
-        except BlockingIOError:
-            return said
-        finally:
-            self.sock.settimeout(support.DEADLINE)
-
 
 @pytest.fixture(params=["path", "abstract"])
 def supervisor(request, room):

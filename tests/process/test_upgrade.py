@@ -12,49 +12,18 @@ import signal
 import socket
 import struct
 import subprocess
-import time
 
 import pytest
 
 import support
-from support import (DEADLINE, Task, is_alive, is_refused, read_exactly, run,
-                     statistics, wait_for)
-from test_privileges import IN_A_DEV_OF_ITS_OWN, datagrams
-from test_reload import Configured, end, is_echoed, serves
-from test_resumption import KINDS, newcomer, visit
-from test_supervisors import Supervisor
+from launchers import IN_A_DEV_OF_ITS_OWN, Program, Supervisor, datagrams
+from reloads import Configured
+from resuming import KINDS, newcomer, visit
+from support import (DEADLINE, Task, end, is_alive, is_echoed, read_exactly,
+                     run, serves, statistics, wait_for)
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 MODES = ["workers=1", "workers=3", "mode=fork"]
-
-
-class Program:
-    """The file that tunnels are started from here, and what is put there."""
-
-    def __init__(self, room):
-        self.room = room
-        os.chmod(room.dir, 0o755)
-        self.real = support.TUNNEL
-        self.path = room.path("tunnel")
-        self.put()
-
-    def put(self):
-        """Another file, with the same program in it."""
-        shutil.copy(self.real, self.room.path("new"))
-        os.rename(self.room.path("new"), self.path)
-
-    def script(self, text, mode=0o755):
-        new = self.room.write("new", text.replace("REAL", self.real))
-        os.chmod(new, mode)
-        os.rename(new, self.path)
-
-    def but(self, text):
-        """With -t it is as it was, and without it, this."""
-        self.script(f'#!/bin/sh\n[ "$1" = -t ] && exec REAL "$@"\n{text}\n')
-
-    def runs_in(self, t):
-        """Is what is there what has become of a tunnel?"""
-        return os.path.samefile(f"/proc/{t.pid}/exe", self.path)
 
 
 @pytest.fixture

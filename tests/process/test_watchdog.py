@@ -8,9 +8,8 @@ import signal
 import pytest
 
 import support
-from support import is_alive, wait_for
-from test_endpoints import assert_echoes
-from test_supervisors import Supervisor
+from launchers import Supervisor
+from support import assert_echoes, wait_for
 
 USEC = int(400_000 * support.SLOW)  # in which there is to be a sign
 

@@ -9,10 +9,11 @@ import types
 import pytest
 
 import support
-from support import DAY, HOUR, read_exactly, wait_for
-from test_client_certs import (DENIED, EXPIRED, REQUIRED, REVOKED, UNKNOWN,
-                               UNKNOWN_CA, refusal, refused)
-from test_reload import Configured, configured  # noqa: F401
+from certificates import DAY, EC, HOUR, RSA, Authority, concatenate, pin
+from reloads import Configured
+from support import read_exactly, wait_for
+from verdicts import (DENIED, EXPIRED, REQUIRED, REVOKED, UNKNOWN, UNKNOWN_CA,
+                      refusal, refused)
 
 KINDS = {"1.2 ticket": ("1.2", True), "1.2 ID": ("1.2", False),
          "1.3 ticket": ("1.3", True)}
@@ -101,7 +102,7 @@ def test_session_of_a_session(room, authority, tunnel, kind):
         assert ' client="CN=app1" in=5 ' in line_of(t, n)
 
 
-@pytest.mark.parametrize("key", [support.EC, support.RSA], ids=["EC", "RSA"])
+@pytest.mark.parametrize("key", [EC, RSA], ids=["EC", "RSA"])
 def test_chain_is_kept(room, authority, tunnel, kind, key):
     """An intermediate that was sent once is known at a resumption."""
     sub = authority.sub(key=key).sub("Sub sub CA")
@@ -126,8 +127,8 @@ def test_chain_too_long_to_be_kept(room, authority, tunnel, kind):
 
 
 def test_pinned(room, authority, tunnel, kind):
-    pem = support.Authority(room.dir, "Other CA").leaf("app1")
-    t = tunnel("verify=require", f"peer={support.pin(pem)}")
+    pem = Authority(room.dir, "Other CA").leaf("app1")
+    t = tunnel("verify=require", f"peer={pin(pem)}")
     session = session_of(room, t, kind, pem)
     assert is_resumed(room, t, session)
     assert ' client="CN=app1" in=5 ' in line_of(t, 2)
@@ -163,13 +164,13 @@ def test_sessions_of_several_clients(room, authority, tunnel, kind):
 @pytest.fixture(scope="module")
 def pki(authority):
     app1, app2 = authority.leaf("app1"), authority.leaf("app2")
-    other = support.Authority(authority.dir, "Other CA")
+    other = Authority(authority.dir, "Other CA")
     return types.SimpleNamespace(
         ca=authority.crt, other_ca=other.crt, app1=app1, app2=app2,
         app3=other.leaf("app3"), crl1=authority.crl(app1),
         crl2=authority.crl(app2),
         old_crl=authority.crl(starts=-9 * DAY, ends=-3 * DAY - HOUR),
-        pin1=support.pin(app1), pin2=support.pin(app2))
+        pin1=pin(app1), pin2=pin(app2))
 
 
 # The keys before and after, why app1 is not served any more, the alert, and
@@ -308,8 +309,8 @@ def test_end_of_its_time(room, authority, configured, served, what):
     end = datetime.datetime.now() + life
     ca = room.path("ca.pem")
     # Its list counts only for an authority that is trusted by itself.
-    support.concatenate(ca, authority.crt,
-                        *([sub.crt] if what == "CRL" else []))
+    concatenate(ca, authority.crt,
+                *([sub.crt] if what == "CRL" else []))
     c = configured(verify="require", ca=ca, crl=crl)
     sessions = [session_of(room, c.t, kind, pem) for kind in KINDS.values()]
     assert all([is_resumed(room, c.t, session) for session in sessions])

@@ -7,89 +7,18 @@ import re
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import time
 
 import pytest
 
 import support
-import test_supervisors
-from support import Task, read_all, wait_for
-from test_reload import configured, end, is_echoed  # noqa: F401
+from certificates import RSA
+from resuming import (KINDS, LATE, LIFETIME, TICKETS, ends_in_time, is_resumed,
+                      newcomer, somebody, visit)
+from support import Task, end, is_echoed, read_all, wait_for
 
-LATE = 1.0 * support.SLOW  # something may be done this much late
 MANY = 2000 if not support.SANITIZED and not support.UNDER else 200
-LIFETIME = 3  # seconds; of a key, too, and at half of it there is another
-MODES = support.ARGS or ["workers=1", "workers=4", "mode=fork"]
-
-# The version, and whether the client knows tickets.
-KINDS = {"ticket-1.2": ("1.2", True), "ticket-1.3": ("1.3", True),
-         "id-1.2": ("1.2", False)}
-TICKETS = list(KINDS)[:2]
-
-inetd = test_supervisors.inetd
-
-
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return request.param
-
-
-@pytest.fixture(params=TICKETS)
-def ticket(request):
-    return request.param
-
-
-@pytest.fixture(params=MODES)
-def mode(request):
-    return request.param
-
-
-@pytest.fixture
-def backend(room):
-    return room.backend().serve(support.echo)
-
-
-def newcomer(certs, kind, **keywords):
-    """Who has no session yet."""
-    version, tickets = KINDS[kind]
-    return support.context(certs, version, tickets=tickets, **keywords)
-
-
-def somebody(who, to=None):
-    """A client.  who: a newcomer, or a session."""
-    if isinstance(who, support.Session):
-        return support.Client(to, None, session=who)
-    return support.Client(to, who)
-
-
-def visit(to, who):
-    """A connection on which a word is echoed, from its beginning to its end;
-    the client, as it was then.  who: a newcomer, a session, or a client that
-    has not connected yet.
-    """
-    client = who if isinstance(who, support.Client) else somebody(who)
-    client.sock = support.connect(to)
-    with client.sock:
-        client.handshake()
-        assert is_echoed(client)
-        end(client)
-    return client
-
-
-def is_resumed(to, who):
-    return visit(to, who).resumed
-
-
-def prepare(session):
-    """A client whose hello is written now: OpenSSL does not offer what has
-    become too old.
-    """
-    client = somebody(session)
-    with pytest.raises(ssl.SSLWantReadError):
-        client.tls.do_handshake()
-    return client
 
 
 # Each of many.
@@ -307,7 +236,7 @@ def test_long_chains(room, certs, backend, authority, kind):
     """What is too long to be kept is asked for each time, and no worse."""
     t = room.tunnel(f"connect={backend.address}", "verify=require",
                     f"ca={authority.crt}")
-    sub = authority.sub(key=support.RSA)
+    sub = authority.sub(key=RSA)
     for copies in 1, 2, 4, 8, 16:
         pem = sub.leaf(f"app{copies}", send=[sub] * copies)
         client = visit(t.address, newcomer(certs, kind, client=pem))
@@ -345,22 +274,6 @@ def keep_coming(kind, certs, to):
 
 def test_session_outlives_the_making_of_another_key(certs, mortal):
     for_all(keep_coming, certs, mortal.address)
-
-
-def ends_in_time(kind, certs, to, elsewhere=None):
-    """No longer resumed is never resumed again."""
-    session = visit(to, newcomer(certs, kind)).session
-    clients = iter([prepare(session) for _ in range(200)])
-    begin = last = time.monotonic()
-    for client in clients:
-        if not is_resumed(elsewhere or to, client):
-            break
-        last = time.monotonic()
-        assert last - begin < LIFETIME + LATE
-        time.sleep(0.05)  # the clients' pace
-    assert last - begin > LIFETIME / 2 - LATE
-    for _ in range(5):
-        assert not is_resumed(elsewhere or to, next(clients))
 
 
 def test_session_ends(certs, mortal):

@@ -9,17 +9,13 @@ import ssl
 import pytest
 
 import support
-import test_resumption
-from test_resumption import KINDS, newcomer, visit
-from test_tickets_hostile import TICKET, Hello, answer, hello_of, vector
+from resuming import KINDS, hello_of, newcomer, visit
+from wire import TICKET, Hello, answer, vector
 
 SERVER_NAME, MASTER_SECRET = 0, 23  # RFC 6066, section 3; RFC 7627, 5.1
 HANDSHAKE_FAILURE = 40
 KINDS_1_2 = [kind for kind in KINDS if kind.endswith("1.2")]
 LONGEST = ".".join(["a" * 60] * 4) + ".example"
-
-
-kind = test_resumption.kind
 
 
 @pytest.fixture(params=KINDS_1_2)

@@ -12,25 +12,12 @@ import time
 import pytest
 
 import support
-from support import Task, wait_for
-from test_errors import complaint, tunnel
-from test_leaks import by_default, memory
-from test_reload import Configured
-from test_resumption import is_resumed, newcomer, visit
-from test_tickets_hostile import LOOKED_INTO, answer, answers, hello_of
+from reloads import Configured
+from resuming import LOOKED_INTO, hello_of, is_resumed, newcomer, visit
+from support import Task, by_default, complaint, memory, run_tunnel, wait_for
+from wire import answer, answers
 
 MANY = 3000 if not support.SANITIZED and not support.UNDER else 500
-MODES = support.ARGS or ["workers=1", "workers=4", "mode=fork"]
-
-
-@pytest.fixture(params=MODES)
-def mode(request):
-    return request.param
-
-
-@pytest.fixture
-def backend(room):
-    return room.backend().serve(support.echo)
 
 
 @pytest.fixture
@@ -76,9 +63,9 @@ def test_default_is_enough_for_hundreds(certs, start, mode):
 
 @pytest.mark.parametrize("entries", [0, -1, "many", 2000001])
 def test_bad_number(certs, entries):
-    message = complaint(tunnel("accept=127.0.0.1:0", "connect=1",
-                               f"cert={certs.server}",
-                               f"session_cache={entries}"))
+    message = complaint(run_tunnel("accept=127.0.0.1:0", "connect=1",
+                                   f"cert={certs.server}",
+                                   f"session_cache={entries}"))
     assert f'session_cache = "{entries}" ' in message
     assert "off" in message
 

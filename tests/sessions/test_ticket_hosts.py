@@ -7,10 +7,10 @@ import subprocess
 import pytest
 
 import support
+from launchers import Daemon
+from resuming import (LIFETIME, TICKETS, ends_in_time, is_resumed, newcomer,
+                      visit)
 from support import Task, run
-from test_daemon import Daemon
-from test_resumption import (LIFETIME, TICKETS, ends_in_time, is_resumed,
-                             newcomer, visit)
 
 UPTIME = 500000  # seconds that another host has been up for longer
 ELSEWHERE = ["unshare", "--time", "--boottime", f"{UPTIME}", "--fork"]

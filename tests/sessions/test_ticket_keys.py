@@ -10,25 +10,10 @@ import subprocess
 import pytest
 
 import support
-from support import run, wait_for
-from test_errors import complaint, tunnel
-from test_reload import (ROOT, Configured, configured,  # noqa: F401
-                         is_echoed, uid)
-from test_resumption import KINDS, TICKETS, is_resumed, newcomer, visit
-
-
-def new_key():
-    return run(support.TUNNEL, "-k").decode().strip()
-
-
-@pytest.fixture(params=TICKETS)
-def ticket(request):
-    return request.param
-
-
-@pytest.fixture
-def backend(room):
-    return room.backend().serve(support.echo)
+from reloads import ROOT, uid
+from resuming import (KINDS, TICKETS, Rotated, is_resumed, new_key, newcomer,
+                      visit)
+from support import complaint, is_echoed, run, run_tunnel, wait_for
 
 
 @pytest.fixture
@@ -114,30 +99,6 @@ def test_ids_are_not_of_these_keys(certs, keyed):
 
 
 # Others come in their place.
-
-class Rotated:
-    """A tunnel whose keys change."""
-
-    def __init__(self, room, backend, *arguments, **values):
-        self.room = room
-        self.path = room.path("keys")
-        self.write(new_key())
-        self.c = Configured(room, *arguments, connect=backend.address,
-                            ticket_keys=self.path, **values)
-
-    def write(self, *keys):
-        self.keys = keys
-        os.rename(self.room.write("new keys", "\n".join(keys) + "\n"),
-                  self.path)
-        os.chmod(self.path, 0o600)
-
-    def rotate(self, *keys):
-        self.write(*keys)
-        self.c.reload()
-
-    def visit(self, who):
-        return visit(self.c.t.address, who)
-
 
 @pytest.mark.parametrize("mode", support.ARGS or ["workers=2", "mode=fork"])
 def test_rotation(room, certs, backend, ticket, mode):
@@ -226,13 +187,14 @@ def write_bad(room, bad, key):
 def test_bad_file(room, certs, bad, flags):
     key = new_key()
     path = write_bad(room, bad, key)
-    message = complaint(tunnel(*flags, "accept=127.0.0.1:0", "connect=1",
-                               f"cert={certs.server}", f"ticket_keys={path}"))
+    message = complaint(run_tunnel(
+        *flags, "accept=127.0.0.1:0", "connect=1", f"cert={certs.server}",
+        f"ticket_keys={path}"))
     assert_tells(message.replace(room.dir + "/", ""), bad, key)
 
 
 def test_directory_for_a_file(room, certs):
-    assert f"{room.dir}: not a regular file" in complaint(tunnel(
+    assert f"{room.dir}: not a regular file" in complaint(run_tunnel(
         "accept=127.0.0.1:0", "connect=1", f"cert={certs.server}",
         f"ticket_keys={room.dir}"))
 
@@ -258,8 +220,8 @@ def test_keys_are_not_told(room, certs, backend):
     """Not by -t, nor by the log."""
     key = new_key()
     path = room.write("keys", key + "\n")
-    p = tunnel("-t", "accept=127.0.0.1:0", "connect=1",
-               f"cert={certs.server}", f"ticket_keys={path}")
+    p = run_tunnel("-t", "accept=127.0.0.1:0", "connect=1",
+                   f"cert={certs.server}", f"ticket_keys={path}")
     assert p.returncode == 0
     assert f"ticket_keys = {path}\n" in p.stdout
     t = room.tunnel(f"connect={backend.address}", f"ticket_keys={path}",

@@ -10,18 +10,9 @@ import subprocess
 import pytest
 
 import support
-from support import Task, read_all, read_exactly
+from support import Task, assert_echoes, read_all, read_exactly
 
 PYTHON = "/usr/bin/python3"
-
-
-def assert_echoes(room, to, **keywords):
-    client = room.client(to, **keywords)
-    client.send(b"hello")
-    assert read_exactly(client, 5) == b"hello"
-    client.close_notify()
-    assert client.read_all() == (b"", "close_notify")
-    return client
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import pytest
 
 import proxy
 import support
+from certificates import pin
 from proxy import (ALPN, AUTHORITY, IN_SESSION, ON_CONNECTION, inet_block,
                    ssl_tlv, tlv)
 from support import read_exactly, run
@@ -112,7 +113,7 @@ def test_certificate_that_was_not_asked_for(room, backend, start, app1,
 
 def test_certificate_that_is_pinned(room, backend, start, app1, version):
     """No authority vouches for it, and it is verified all the same."""
-    t = start("verify=require", "peer=" + support.pin(app1))
+    t = start("verify=require", "peer=" + pin(app1))
     client = room.client(t, version, client=app1)
     assert tlvs_of(backend, client) == NAME + ssl_tlv(client, "app1", BOTH)
 

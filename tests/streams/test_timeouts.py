@@ -7,7 +7,7 @@ import time
 import pytest
 
 import support
-from support import Task, read_all, read_exactly
+from support import Dribble, Task, read_all, read_exactly
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
 
@@ -104,20 +104,6 @@ def test_slow_client_in_time(room, backend, tunnel, version):
     server = room.keep(backend.accept())
     client.send(b"hello")
     assert read_exactly(server, 5) == b"hello"
-
-
-class Dribble:
-    """A socket that sends single bytes."""
-
-    def __init__(self, sock):
-        self.sock = sock
-
-    def sendall(self, data):
-        for i in range(len(data)):
-            self.sock.sendall(data[i:i + 1])
-
-    def __getattr__(self, name):
-        return getattr(self.sock, name)
 
 
 @pytest.fixture

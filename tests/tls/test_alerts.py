@@ -3,15 +3,17 @@ for it, the backend by a reset, and the administrator by its name.
 """
 
 import os
-import re
 import ssl
 import struct
 
 import pytest
 
 import support
+from certificates import LEAF, RSA, concatenate
 from support import Task, read_all, read_exactly
-from test_hostile_peers import ByHand, client_hello, encrypt
+from wire import (ALERT, BAD, CCS, DATA, HANDSHAKE, MALFORMED, RECORDS,
+                  UNEXPECTED, ByHand, client_hello, name_of, plain, with_type,
+                  with_version)
 
 # RFC 8446 section 6.
 NUMBERS = {"unexpected_message": 10, "bad_record_mac": 20,
@@ -19,19 +21,6 @@ NUMBERS = {"unexpected_message": 10, "bad_record_mac": 20,
            "bad_certificate": 42, "illegal_parameter": 47, "decode_error": 50,
            "decrypt_error": 51, "protocol_version": 70, "internal_error": 80,
            "missing_extension": 109}
-
-
-def name_of(word):
-    """An alert's, where OpenSSL says TLSV1_ALERT_DECODE_ERROR, say."""
-    return re.sub(r"^\w+_ALERT_", "", word).lower()
-
-
-def plain(kind, data, version=0x303):
-    """A record that is not encrypted."""
-    return struct.pack(">BHH", kind, version, len(data)) + data
-
-
-CCS, ALERT, HANDSHAKE, DATA = 20, 21, 22, 23
 
 
 def records(data):
@@ -45,82 +34,6 @@ def records(data):
 
 
 # Once data flow.
-
-def with_version(record):
-    return record[:1] + b"\4\0" + record[3:]
-
-
-def with_type(record, kind):
-    return bytes([kind]) + record[1:]
-
-
-def forged(record):
-    return record[:-1] + bytes([record[-1] ^ 1])
-
-
-KEY_UPDATE = bytes([24, 0, 0, 1, 0])
-HELLO = bytes([1, 0, 0, 40])  # and how it begins
-MALFORMED, BAD = "a record of a wrong length", "bad record"
-UNEXPECTED = "unexpected message"
-
-# What is sent, the alert, and what the log says; or both for each version.
-RECORDS = {
-    "alert-of-0": (lambda h: h.record(ALERT, b""), {
-        "1.2": ("decode_error", MALFORMED),
-        "1.3": ("unexpected_message", BAD)}),
-    "alert-of-1": (lambda h: h.record(ALERT, b"\1"), {
-        "1.2": ("decode_error", MALFORMED),
-        "1.3": ("unexpected_message", BAD)}),
-    "alert-of-3": (lambda h: h.record(ALERT, b"\1\0\1"), {
-        "1.2": ("decode_error", MALFORMED),
-        "1.3": ("unexpected_message", BAD)}),
-    "handshake-of-0": (lambda h: h.handshake(b""), {
-        "1.2": ("decode_error", MALFORMED),
-        "1.3": ("unexpected_message", BAD)}),
-    "handshake-of-3": (lambda h: h.handshake(HELLO[:3]), {
-        "1.2": ("decode_error", MALFORMED),
-        "1.3": ("unexpected_message", BAD)}),
-    "handshake-cut": (lambda h: h.handshake(HELLO) + h.data(b"x"),
-                      ("unexpected_message", UNEXPECTED)),
-    "key-update-of-1": (lambda h: h.handshake(KEY_UPDATE[:1]), {
-        "1.3": ("unexpected_message", BAD)}),
-    "key-update-of-3": (lambda h: h.handshake(KEY_UPDATE[:3]), {
-        "1.3": ("unexpected_message", BAD)}),
-    "key-update": (lambda h: h.handshake(KEY_UPDATE),
-                   ("unexpected_message", UNEXPECTED)),
-    "finished": (lambda h: h.handshake(bytes([20, 0, 0, 12]) + bytes(12)),
-                 ("unexpected_message", UNEXPECTED)),
-    "data-too-long": (lambda h: h.data(bytes(16385)),
-                      ("record_overflow", "a record that is too long")),
-    "record-too-long": (lambda h: plain(DATA, bytes(16384 + 2049)),
-                        ("record_overflow", "a record that is too long")),
-    "record-too-long-1.3": (lambda h: plain(DATA, bytes(16384 + 257)), {
-        "1.3": ("record_overflow", "a record that is too long")}),
-    "record-empty": (lambda h: plain(DATA, b""),
-                     ("unexpected_message", BAD)),
-    "record-short": (lambda h: plain(DATA, b"x"),
-                     ("bad_record_mac", "bad record MAC")),
-    "version": (lambda h: with_version(h.data(b"x")),
-                ("protocol_version", "a record of an unknown version")),
-    "type-below": (lambda h: with_type(h.data(b"x"), 19),
-                   ("unexpected_message", "a record of an unknown type")),
-    "type-above": (lambda h: with_type(h.data(b"x"), 25),
-                   ("unexpected_message", "a record of an unknown type")),
-    "hidden-type": (lambda h: h.record(25, b"x"), {
-        "1.3": ("unexpected_message", f"({UNEXPECTED}|{BAD})")}),
-    "no-type": (lambda h: h.record(0, b"\0\0"), {
-        "1.3": ("unexpected_message", BAD)}),
-    "ccs": (lambda h: h.record(CCS, b"\1"), {
-        "1.2": ("unexpected_message", UNEXPECTED)}),
-    "ccs-of-2": (lambda h: h.record(CCS, b"\1\1"), {
-        "1.2": ("unexpected_message", BAD),
-        "1.3": ("unexpected_message", BAD)}),
-    "forged": (lambda h: forged(h.data(b"x")),
-               ("bad_record_mac", "bad record MAC")),
-    "four-empty": (lambda h: b"".join(h.data(b"") for _ in range(4)),
-                   ("bad_record_mac", "four empty records in a row")),
-}
-
 
 def expected(rows):
     """Of such a table: each that there is, with each version it is for."""
@@ -574,7 +487,7 @@ def test_second_flight(room, tunnel, authority, app, version, change, alert,
 
 @pytest.fixture(scope="module")
 def rsa_app(authority):
-    return authority.leaf(key=support.RSA)
+    return authority.leaf(key=RSA)
 
 
 @pytest.mark.parametrize("key", ["app", "rsa_app"])
@@ -681,9 +594,9 @@ def long_chain(certs):
     """Five KB, in one certificate."""
     names = ", ".join(f"DNS:host-{i:03d}.dept.example.org" for i in range(150))
     to = certs.path("long")
-    certs.issue("long", support.LEAF.replace("DNS:localhost",
-                                             "DNS:localhost, " + names), to=to)
-    support.concatenate(to + ".pem", to + ".crt", to + ".key")
+    certs.issue("long", LEAF.replace("DNS:localhost",
+                                     "DNS:localhost, " + names), to=to)
+    concatenate(to + ".pem", to + ".crt", to + ".key")
     return to + ".pem"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import support
 from support import read_exactly, wait_for
-from test_hostile_certs import TIMES, handshake_cost
+from verdicts import TIMES, handshake_cost
 
 pytestmark = [
     pytest.mark.skipif(not support.PATCHED,

@@ -19,10 +19,9 @@ import time
 import pytest
 
 import support
-from support import Task, read_all, read_exactly, run, wait_for
-from test_alerts import RECORDS, name_of
-from test_hostile_peers import ByHand, client_hello
-from test_transfer import BLOCK, digest_of, echo_at_once, receive, send
+from support import (BLOCK, Task, digest_of, echo_at_once, read_all,
+                     read_exactly, receive, run, send, wait_for)
+from wire import RECORDS, ByHand, client_hello, name_of
 
 # What a user sees of it: in a connection's line, and at start.
 MOVED = " ktls "

@@ -8,6 +8,7 @@ import warnings
 import pytest
 
 import support
+from certificates import PASSWORD
 from support import run
 
 
@@ -92,7 +93,7 @@ def test_chain_is_sent_whole(room, tunnel, version):
 
 
 def test_encrypted_key(room, tunnel):
-    password = room.write("password", support.PASSWORD + "\n")
+    password = room.write("password", PASSWORD + "\n")
     t = tunnel(f"cert={room.certs.path('server.crt')}",
                f"key={room.certs.encrypted}", f"key_password_file={password}")
     assert subject(room.client(t)) == "server"

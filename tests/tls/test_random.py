@@ -2,19 +2,17 @@
 sends in the clear never repeats.
 """
 
-import hashlib
 import os
 import signal
 import socket
-import struct
 from collections import namedtuple
 
 import pytest
 
 import support
+from wire import RETRY, message, messages, record
 
 MANY = 16
-RETRY = hashlib.sha256(b"HelloRetryRequest").digest()  # RFC 8446, 4.1.3
 
 
 # What of a server's flight is not encrypted.
@@ -33,49 +31,6 @@ class Recording:
 
     def __getattr__(self, name):
         return getattr(self.sock, name)
-
-
-class Reader:
-    """Fields, one after the other."""
-
-    def __init__(self, data):
-        self.data, self.at = bytes(data), 0
-
-    def __bool__(self):
-        return self.at < len(self.data)
-
-    def take(self, size):
-        part = self.data[self.at:self.at + size]
-        assert len(part) == size, "cut short"
-        self.at += size
-        return part
-
-    def number(self, size):
-        return int.from_bytes(self.take(size), "big")
-
-    def vector(self, size):
-        """With its length before it, in that many bytes."""
-        return Reader(self.take(self.number(size)))
-
-    def rest(self):
-        return self.take(len(self.data) - self.at)
-
-
-def messages(data):
-    """(type, body) of the handshake messages until all is encrypted: in 1.2
-    a ChangeCipherSpec says so, in 1.3 the type of a record.
-    """
-    records, plain = Reader(data), b""
-    while records:
-        kind, _ = records.number(1), records.number(2)
-        part = records.vector(2).rest()
-        if kind == 22:
-            plain += part
-        elif kind != 20 or RETRY not in plain:
-            break
-    handshake = Reader(plain)
-    while handshake:
-        yield handshake.number(1), handshake.vector(3)
 
 
 Hello = namedtuple("Hello", "version random session share")
@@ -124,14 +79,6 @@ HELLO_1_3 = bytes.fromhex(  # RFC 8448, section 3
     "692800130100002e00330024001d0020c9828876112095fe66762bdbf7c672e156d6cc25"
     "3b833df1dd69b1b04e751f0f002b00020304")
 RANDOM = bytes(range(32))
-
-
-def record(kind, data):
-    return struct.pack(">BHH", kind, 0x303, len(data)) + data
-
-
-def message(kind, body):
-    return struct.pack(">I", kind << 24 | len(body)) + body
 
 
 def test_reader_1_3():

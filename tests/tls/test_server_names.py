@@ -10,6 +10,7 @@ import tempfile
 import pytest
 
 import support
+from certificates import EC, LEAF, RSA, concatenate
 from support import read_exactly, run
 
 
@@ -21,7 +22,7 @@ class Shelf:
         self.dir = tempfile.mkdtemp(prefix="names.", dir=certs.dir)
         self.made = {}
 
-    def get(self, cn, *names, key=support.EC):
+    def get(self, cn, *names, key=EC):
         """The argument for it.  names: as "DNS:a.example"; without any, it
         has no subject alternative name.
         """
@@ -31,10 +32,10 @@ class Shelf:
 
     def make(self, cn, names, key):
         san = "subjectAltName = " + ", ".join(names) + "\n" if names else ""
-        extensions = re.sub("subjectAltName = .*\n", san, support.LEAF)
+        extensions = re.sub("subjectAltName = .*\n", san, LEAF)
         stem = os.path.join(self.dir, str(len(self.made)))
         self.certs.issue(cn, extensions, key=key, to=stem)
-        support.concatenate(stem + ".pem", stem + ".crt", stem + ".key")
+        concatenate(stem + ".pem", stem + ".crt", stem + ".key")
         return stem + ".pem"
 
 
@@ -238,10 +239,10 @@ def pair(shelf, tunnel):
     first of a kind is that of the wrong name.
     """
     return tunnel(
-        shelf.get("other-rsa", "DNS:other.example.org", key=support.RSA),
+        shelf.get("other-rsa", "DNS:other.example.org", key=RSA),
         shelf.get("other-ecdsa", "DNS:other.example.org"),
         shelf.get("ecdsa", "DNS:a.example.org"),
-        shelf.get("rsa", "DNS:a.example.org", key=support.RSA))
+        shelf.get("rsa", "DNS:a.example.org", key=RSA))
 
 
 @pytest.mark.parametrize("kind,algorithms", KINDS)
@@ -281,7 +282,7 @@ def test_order_of_a_client_that_knows_both(room, pair, order):
 def test_kind_that_a_name_does_not_have(room, shelf, tunnel, version):
     """Another name's certificate would be refused by any client."""
     t = tunnel(shelf.get("a", "DNS:a.example.org"),
-               shelf.get("b-rsa", "DNS:b.example.org", key=support.RSA))
+               shelf.get("b-rsa", "DNS:b.example.org", key=RSA))
     out = s_client(room, t, "a.example.org", version, "-sigalgs", KINDS[1][1],
                    status=1)
     assert "alert handshake failure" in out

@@ -13,7 +13,8 @@ import support
 from proxy import (AUTHORITY, LOCAL, PROXY, SIGNATURE, TCP4, TCP6, UNIX,
                    UNSPEC, bound, client_behind, inet_block, ssl_tlv, tlv, v1,
                    v2, v2_header)
-from support import WAYS, Dribble, read_all, read_exactly
+from support import WAYS, read_all, read_exactly
+from transfers import Dribble
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
 CLIENT, SERVER = ("192.0.2.77", 51234), ("198.51.100.1", 443)

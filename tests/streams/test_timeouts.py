@@ -7,7 +7,8 @@ import time
 import pytest
 
 import support
-from support import Dribble, Task, read_all, read_exactly
+from support import Task, read_all, read_exactly
+from transfers import Dribble
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
 

@@ -3,8 +3,8 @@
 import pytest
 
 import support
-from support import (BIG, BLOCK, Task, digest_of, echo_at_once, read_exactly,
-                     receive, send)
+from support import BIG, Task, read_exactly
+from transfers import BLOCK, digest_of, echo_at_once, receive, send
 
 MB = 1024 * 1024
 

@@ -19,8 +19,8 @@ import time
 import pytest
 
 import support
-from support import (BLOCK, Task, digest_of, echo_at_once, read_all,
-                     read_exactly, receive, run, send, wait_for)
+from support import Task, read_all, read_exactly, run, wait_for
+from transfers import BLOCK, digest_of, echo_at_once, receive, send
 from wire import RECORDS, ByHand, client_hello, name_of
 
 # What a user sees of it: in a connection's line, and at start.

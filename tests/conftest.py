@@ -11,7 +11,7 @@ import pytest
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 pytest.register_assert_rewrite("certificates", "der", "launchers", "programs",
-                               "proxy", "reloads", "resuming", "rooms",
+                               "privileged", "proxy", "reloads", "resuming", "rooms",
                                "support", "transfers", "verdicts", "wire")
 
 import certificates  # noqa: E402
@@ -93,6 +93,12 @@ def room(certs):
 @pytest.fixture
 def backend(room):
     return room.backend()
+
+
+@pytest.fixture
+def echo(room):
+    """One that returns what it gets."""
+    return room.backend().serve(support.echo)
 
 
 @pytest.fixture

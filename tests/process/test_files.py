@@ -27,11 +27,6 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 @pytest.fixture
-def echo(room):
-    return room.backend().serve(support.echo)
-
-
-@pytest.fixture
 def place(room):
     """A directory for such files, on a way that is open to all."""
     os.chmod(room.dir, 0o755)

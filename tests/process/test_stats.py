@@ -31,11 +31,6 @@ def mode(request):
 
 
 @pytest.fixture
-def echo(room):
-    return room.backend().serve(support.echo)
-
-
-@pytest.fixture
 def begin(room, echo):
     """A tunnel with such a file, which is there."""
 

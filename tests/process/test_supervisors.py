@@ -33,11 +33,6 @@ def wait_text(path, pattern):
     return support.wait_for(found, f"{pattern!r} in {path}")
 
 
-@pytest.fixture
-def echo(room):
-    return room.backend().serve(support.echo)
-
-
 # inetd.
 
 def test_inetd_in_front_of_a_backend(room, inetd, echo, version):

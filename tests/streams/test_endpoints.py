@@ -15,11 +15,6 @@ from support import Task, assert_echoes, read_all, read_exactly
 PYTHON = "/usr/bin/python3"
 
 
-@pytest.fixture
-def echo(room):
-    return room.backend().serve(support.echo)
-
-
 # The accepting side.
 
 def test_accept_ipv4(room, echo):

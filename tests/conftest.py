@@ -10,9 +10,9 @@ import pytest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-pytest.register_assert_rewrite("certificates", "der", "launchers", "programs",
-                               "privileged", "proxy", "reloads", "resuming", "rooms",
-                               "support", "transfers", "verdicts", "wire")
+pytest.register_assert_rewrite(
+    "certificates", "der", "launchers", "privileged", "programs", "proxy",
+    "reloads", "resuming", "rooms", "support", "transfers", "verdicts", "wire")
 
 import certificates  # noqa: E402
 import launchers  # noqa: E402
@@ -99,6 +99,21 @@ def backend(room):
 def echo(room):
     """One that returns what it gets."""
     return room.backend().serve(support.echo)
+
+
+@pytest.fixture
+def lonely(room):
+    """A backend that is called by nobody, and a tunnel in front of it."""
+    backend = room.backend()
+    backend.sock.settimeout(0)
+
+    def start(*arguments):
+        return room.tunnel(f"connect={backend.address}", "accept_proxy=yes",
+                           *arguments)
+
+    yield start
+    with pytest.raises(BlockingIOError):
+        backend.accept()
 
 
 @pytest.fixture

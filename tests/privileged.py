@@ -10,7 +10,6 @@ import pytest
 import support
 from support import run, wait_for
 
-
 NOBODY = pwd.getpwnam("nobody")
 LIBC = ctypes.CDLL(None, use_errno=True)
 # The ways in.
@@ -63,8 +62,6 @@ def begin(room, mode, *words, **keywords):
         t = room.tunnel("-i", *words, ready=False, stdin=sock, **keywords)
     return t, room.client(peer), t.pid
 
-
-# It is for nobody else to look into, not even for its own user.
 
 LOOK = """
 import ctypes, os, sys

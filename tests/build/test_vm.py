@@ -15,8 +15,8 @@ from support import (SANITIZED, TESTS, TOP, TUNNEL, UNDER, Task, files_of,
 # By the releases of Debian that they come from, and the tests that each has:
 # beside those of kernel TLS, of what has to be as it is without.
 KERNELS = {"6.1": "bookworm", "newest": "trixie-backports"}
-SCENARIOS = {"6.1": ["ktls", "end_of_stream", "endpoints"],
-             "newest": ["ktls", "end_of_stream", "transfer"]}
+SCENARIOS = {"6.1": ["ktls", "ktls_records", "end_of_stream", "endpoints"],
+             "newest": ["ktls", "ktls_records", "end_of_stream", "transfer"]}
 SECONDS = 1500  # for all of them
 
 pytestmark = [

@@ -1,4 +1,4 @@
-"""What the tests of privileges share."""
+"""What the tests of processes share."""
 
 import fcntl
 import os
@@ -9,6 +9,7 @@ import struct
 import pytest
 
 import support
+from launchers import Program
 from privileged import LIBC, NOBODY, system
 
 
@@ -44,3 +45,10 @@ def jail(room, monkeypatch):
     os.chmod(room.dir, 0o755)
     os.mkdir(room.path("jail"))
     return room.path("jail")
+
+
+@pytest.fixture
+def program(room, monkeypatch):
+    p = Program(room)
+    monkeypatch.setattr(support, "TUNNEL", p.path)
+    return p

@@ -25,8 +25,6 @@ def mode(request):
     return request.param
 
 
-# What somebody could do who has brought code of his own into a worker.
-
 REGISTERS = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi " \
     "orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
 PTRACE = {"step": 9, "getregs": 12, "setregs": 13, "attach": 16, "detach": 17}

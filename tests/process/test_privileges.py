@@ -1,7 +1,5 @@
-"""What the processes of a tunnel may do to the system: users, groups, chroot,
-capabilities, and the sandbox, which has to be seen from outside.
-
-strace and systemd-analyze are used where they are installed.
+"""Whom a worker becomes, and where: users, groups, chroot, capabilities; and
+what the master can do all the same.
 """
 
 import os

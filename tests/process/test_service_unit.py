@@ -18,8 +18,6 @@ def mode(request):
     return request.param
 
 
-# The service unit, as far as it goes without systemd.
-
 @pytest.fixture
 def unit(network, room):
     """What it says, and the words that make a tunnel on port 443."""

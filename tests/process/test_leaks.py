@@ -6,10 +6,9 @@ import ssl
 import pytest
 
 import support
+from crowds import GARBAGE
 from support import (Task, by_default, memory, statistics, wait_for,
                      wait_until_alone)
-
-GARBAGE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Visitors:
@@ -150,3 +149,27 @@ def all_children(t):
     """Those that are dead and not waited for as well."""
     with open(f"/proc/{t.pid}/task/{t.pid}/children") as f:
         return f.read().split()
+
+
+def test_descriptors_are_not_leaked(room, backend):
+    backend.serve(support.echo)
+    refusing = support.closed_port()
+    t = room.tunnel(f"connect={backend.address}")
+    lost = room.tunnel(f"connect={refusing}")
+
+    def descriptors():
+        return t.descriptors() + lost.descriptors()
+
+    if support.MODE == "fork":  # one tries it out, and ends
+        support.wait_for(lambda: not t.workers() + lost.workers(), "its end")
+    before = descriptors()
+    for n in range(20):
+        client = room.client(t)
+        if n % 2:
+            client.close_notify()
+            client.read_all()
+        client.close()
+        room.client(lost).close()
+        support.reset(support.connect(t.address))
+    support.wait_for(lambda: descriptors() == before,
+                     "all descriptors to be closed")

@@ -6,14 +6,13 @@ one for itself.
 import os
 import re
 import signal
-import socket
-import subprocess
 import time
 
 import pytest
 
 import support
-from support import (Task, is_alive, is_refused, read_all, read_exactly,
+from crowds import count, idle, spread, workers
+from support import (Task, is_alive, is_echoed, is_refused, read_exactly,
                      wait_for)
 
 LATE = 1.0 * support.SLOW  # what should be done within a second
@@ -22,55 +21,6 @@ LATE = 1.0 * support.SLOW  # what should be done within a second
 @pytest.fixture
 def backend(room):
     return room.backend().serve(support.echo)
-
-
-def is_echoed(client, data=b"hello"):
-    client.send(data)
-    return read_exactly(client, len(data)) == data
-
-
-def workers(t, number):
-    """Wait until there are that many of them."""
-    wait_for(lambda: len(t.workers()) == number, f"{number} workers", LATE)
-    return t.workers()
-
-
-def count(pid):
-    return len(support.sockets(pid))
-
-
-def idle(t):
-    """Wait until all have begun, and have no socket but the listener and the
-    line to the master.
-    """
-    wait_for(lambda: all(count(pid) == 2 for pid in t.workers()), "a start")
-
-
-class Crowd:
-    """Clients, and which worker serves each of them."""
-
-    def __init__(self, room, t, number):
-        idle(t)
-        self.of = {pid: [] for pid in t.workers()}
-        before = {pid: count(pid) for pid in self.of}
-        for _ in range(number):
-            client = room.client(t)
-            assert is_echoed(client)
-            after = {pid: count(pid) for pid in self.of}
-            pid, = (pid for pid in self.of if after[pid] > before[pid])
-            self.of[pid].append(client)
-            before = after
-
-    def others(self, pid):
-        return [c for p, clients in self.of.items() if p != pid
-                for c in clients]
-
-
-def crowd(room, t, number):
-    """Of at least a client for each worker."""
-    c = Crowd(room, t, number)
-    assert all(c.of.values()), "a worker has nothing to do"
-    return c
 
 
 # Many of them.
@@ -119,24 +69,8 @@ def test_master_has_no_connection(room, backend):
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
     before = count(t.pid)
-    crowd(room, t, 20)
+    spread(room, t, 20)
     assert count(t.pid) == before
-
-
-def test_max_connections_is_for_all_workers(room, backend):
-    t = room.tunnel(f"connect={backend.address}", "workers=4",
-                    "max_connections=10")
-    workers(t, 4)
-    clients = [room.client(t) for _ in range(10)]
-    assert all(is_echoed(client) for client in clients)
-    waiting = Task(room.client, t)
-    before = t.cpu_seconds()
-    time.sleep(0.3)  # a span to measure
-    assert t.cpu_seconds() - before <= 0.02 * support.SLOW
-    assert waiting.running()
-    assert t.log().count(" accepted\n") == 10
-    clients[0].reset()
-    assert is_echoed(waiting.result())
 
 
 # A worker that dies.
@@ -145,7 +79,7 @@ def test_killed_worker_is_replaced(room, backend):
     """Within a second; the connections of the others never notice."""
     t = room.tunnel(f"connect={backend.address}", "workers=4")
     workers(t, 4)
-    c = crowd(room, t, 40)
+    c = spread(room, t, 40)
     victim = t.workers()[0]
     os.kill(victim, signal.SIGKILL)
     start = time.monotonic()
@@ -230,7 +164,7 @@ def test_worker_that_ends_by_itself(room, backend):
     """SIGTERM to a worker: it drains, and another takes its place."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
-    c = crowd(room, t, 20)
+    c = spread(room, t, 20)
     pid = t.workers()[0]
     for _ in range(3):  # repeated, it changes nothing
         os.kill(pid, signal.SIGTERM)
@@ -250,7 +184,7 @@ def test_worker_that_ends_by_itself(room, backend):
 def test_worker_that_is_cut(room, backend):
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
-    c = crowd(room, t, 20)
+    c = spread(room, t, 20)
     pid = t.workers()[0]
     os.kill(pid, signal.SIGQUIT)
     for client in c.of[pid]:
@@ -280,7 +214,7 @@ def test_master_is_killed(room, backend):
                  f"pidfile={room.path('pidfile')}")
     t = room.tunnel(*arguments)
     pids = workers(t, 2)
-    c = crowd(room, t, 20)
+    c = spread(room, t, 20)
     t.signal(signal.SIGKILL)
     t.wait()
     wait_for(lambda: is_refused(t.address), "the listener to be closed")
@@ -393,119 +327,6 @@ def statistics(t):
     return counters, found
 
 
-def test_statistics(room, mode):
-    """Of each kind of connection one more than of the last, and exactly."""
-    backend = room.backend().serve(support.echo)
-    t = room.tunnel(f"connect={backend.address}", mode, "log_level=debug")
-    before = statistics(t)[0]
-    assert before.pop("max_connections") == 1000
-    assert set(before.values()) == {0}
-    live = [room.client(t)]
-    assert is_echoed(live[0])
-    for n in (1, 2):
-        client = room.client(t)
-        assert is_echoed(client, b"x" * 1000 * n)
-        client.close_notify()
-        assert client.read_all() == (b"", "close_notify")
-        client.close()
-    for _ in range(3):
-        sock = room.connect(t.address)
-        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        read_all(sock)
-        sock.close()
-    for _ in range(4):
-        room.connect(t.address).close()
-    backend.close()
-    for _ in range(5):
-        client = room.client(t)
-        client.read_all()
-        client.close()
-    t.wait_log(r"tunnel: (warning: )?[\d.:]+ -> .* \d+\.\d{3}s ",
-               count=2 + 3 + 4 + 5)
-    counters, lines = statistics(t)
-    assert counters == {
-        "live": 1, "max_connections": 1000, "accepted": 15, "served": 2,
-        "resumed": 0, "refused": 3, "silent": 4, "dropped": 0,
-        "no_backend": 5, "over_max_per_ip": 0, "lost": 0, "in": 3005,
-        "out": 3005}
-    host, port = live[0].sock.getsockname()
-    assert re.fullmatch(
-        rf"tunnel: live: {host}:{port} -> {backend.address} TLSv1\.3 .* "
-        r"in=5 out=5 \d+\.\d{3}s flowing", lines[0])
-
-
-def test_statistics_tell_the_phase(room, mode):
-    listener = room.backend(backlog=0)  # a SYN gets no answer once it is full
-    t = room.tunnel(f"connect={listener.address}", mode,
-                    "connect_timeout=60s", "drain_timeout=1s")
-
-    def phases():
-        return sorted(x.split()[-1] for x in statistics(t)[1])
-
-    client = room.client(t)
-    server = room.keep(listener.accept())
-    wait_for(lambda: phases() == ["flowing"], "data to flow")
-    client.close_notify()
-    wait_for(lambda: phases() == ["lingering"], "the first end")
-    assert read_all(server) == (b"", "eof")
-    for _ in range(4):
-        s = room.keep(socket.socket())
-        s.setblocking(False)
-        s.connect_ex(listener.sock.getsockname())
-    room.client(t)
-    wait_for(lambda: phases() == ["dialing", "lingering"], "the dialing")
-    room.connect(t.address)
-    t.wait_log(" accepted$", count=3)
-    wait_for(lambda: phases() == ["dialing", "lingering", "opening"],
-             "the opening")
-
-
-def test_statistics_of_the_dead(room, backend):
-    """What a worker did is not forgotten when it is killed."""
-    t = room.tunnel(f"connect={backend.address}", "workers=2")
-    workers(t, 2)
-    for n in range(1, 4):
-        client = room.client(t)
-        assert is_echoed(client)
-        client.close_notify()
-        client.read_all()
-        client.close()
-        t.wait_log(" closed$", count=n)
-        victim = t.workers()[0]
-        os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: victim not in t.workers(), "its end")
-    workers(t, 2)
-    counters, _ = statistics(t)
-    assert (counters["accepted"], counters["served"]) == (3, 3)
-    assert (counters["in"], counters["out"]) == (15, 15)
-
-
-def test_statistics_of_killed_connections(room, backend):
-    """They are live no more, but lost."""
-    t = room.tunnel(f"connect={backend.address}", "workers=2")
-    workers(t, 2)
-    c = crowd(room, t, 20)
-    victim = t.workers()[0]
-    os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: victim not in t.workers(), "its end")
-    counters = wait_for(
-        lambda: (found := statistics(t)[0])["live"] < 20 and found,
-        "its connections to be counted")
-    assert counters["live"] == 20 - len(c.of[victim])
-    assert counters["lost"] == len(c.of[victim])
-
-
-def test_statistics_in_a_storm(room, backend, mode):
-    """However often they are asked for, and all at once: each is complete."""
-    t = room.tunnel(f"connect={backend.address}", mode)
-    clients = [room.client(t) for _ in range(10)]
-    for _ in range(50):
-        t.signal(signal.SIGUSR1)
-    assert all(is_echoed(client) for client in clients)
-    counters, lines = statistics(t)
-    assert counters["live"] == len(lines) == 10
-
-
 # mode = fork
 
 @pytest.fixture
@@ -530,21 +351,6 @@ def test_fork_has_a_process_for_each_connection(room, forking):
         client.close()
     wait_for(lambda: not t.workers(), "the children's end")
     assert "takes its place" not in t.log()
-
-
-def test_fork_max_connections_is_for_children(room, forking):
-    t = forking("max_connections=2")
-    first, second = room.client(t), room.client(t)
-    third = Task(room.client, t)
-    before = t.cpu_seconds()
-    time.sleep(0.3)  # a span to measure
-    assert t.cpu_seconds() - before <= 0.02 * support.SLOW
-    assert third.running()
-    assert len(t.workers()) == 2
-    first.reset()
-    assert is_echoed(third.result())
-    assert is_echoed(second)
-    assert len(t.workers()) == 2
 
 
 def test_fork_killed_child(room, forking):
@@ -643,19 +449,6 @@ def test_fork_churn(room, forking):
         task.result()
     wait_for(lambda: t.descriptors() <= before, "the children's end")
     assert statistics(t)[0]["served"] == 101
-
-
-# A start that fails.
-
-def test_fewer_connections_than_workers(certs):
-    p = subprocess.run(
-        [support.TUNNEL, "accept=127.0.0.1:0", "connect=1", "workers=4",
-         f"cert={certs.server}", "max_connections=3"], capture_output=True,
-        text=True, timeout=support.DEADLINE)
-    assert p.returncode == 2
-    assert p.stderr.startswith("tunnel: error: ")
-    assert "max_connections" in p.stderr and "workers" in p.stderr
-    assert p.stderr.count("\n") == 1
 
 
 # What is the master's alone.

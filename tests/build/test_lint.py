@@ -2,14 +2,16 @@
 
 import glob
 import os
+import re
 
 import pytest
 
-from support import TOP, Task, need, run, why_no_accel
+from support import TOP, need, run, why_no_accel
 
-SOURCES = ["tunnel.c", "tls.c", "forward.c", "mbedtls/alloc.c"]
+SOURCES = [*sorted(glob.glob("*.c", root_dir=TOP)),
+           *sorted(glob.glob("lib/*.c", root_dir=TOP)), "mbedtls/alloc.c"]
 ACCEL = "mbedtls/ipsec-mb/aead.c"
-DEFINES = ["-D_GNU_SOURCE", '-DVERSION="0"']
+DEFINES = ["-D_GNU_SOURCE", '-DVERSION="0"', "-I.", "-Ilib"]
 CHECKS = [
     "bugprone-*", "cert-*", "clang-analyzer-*", "misc-redundant-expression",
     "performance-*",
@@ -27,6 +29,16 @@ CHECKS = [
     "-bugprone-assignment-in-if-condition",
     # Off: memcpy_s() and its kind are nowhere to be had.
     "-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling",
+    # Off: a call that succeeds leaves errno as it was, on Linux.
+    "-clang-analyzer-unix.Errno",
+    # Off: what -1 for a descriptor gives is EBADF, and is meant to be.
+    "-clang-analyzer-unix.StdCLibraryFunctions",
+    # Off: an enum is a number with names, and may be had from one.
+    "-clang-analyzer-optin.core.EnumCastOutOfRange", "-cert-int09-c",
+    # Off: what a switch has no case for is left alone.
+    "-bugprone-switch-missing-default-case",
+    # Off: void * on the way from one sockaddr to another says it is aligned.
+    "-bugprone-casting-through-void",
     # Off: return values of printf() and of clean-up, and _exit() in signals.
     "-cert-err33-c", "-bugprone-unused-return-value",
 ]
@@ -36,6 +48,17 @@ def mbedtls():
     """Our own library's headers, of whatever machine."""
     found = glob.glob(os.path.join(TOP, "build", "library", "*", "include"))
     return ["-isystem", found[0]] if found else []
+
+
+def oids():
+    """What mbed TLS has for strings within strings, which cppcheck has to
+    know to be that.
+    """
+    found = set()
+    for source in SOURCES:
+        with open(os.path.join(TOP, source)) as f:
+            found |= set(re.findall(r"\bMBEDTLS_OID_\w+\b(?!\()", f.read()))
+    return sorted(found)
 
 
 @pytest.mark.seconds(120)
@@ -52,23 +75,23 @@ def test_cppcheck():
         "--suppress=getgrnamCalled", "--suppress=readdirCalled",
         "--suppress=getservbynameCalled", *DEFINES,
         "-DMBEDTLS_VERSION_NUMBER=0x03060700",
-        '-DMBEDTLS_VERSION_STRING_FULL="mbed TLS"', *SOURCES, ACCEL, cwd=TOP,
+        '-DMBEDTLS_VERSION_STRING_FULL="mbed TLS"',
+        *(f'-D{name}="x"' for name in oids()), *SOURCES, ACCEL, cwd=TOP,
         timeout=120).decode())
 
 
-def clang_tidy(source, *flags):
-    return run("clang-tidy", "--quiet", "--warnings-as-errors=*",
-               "--checks=-*," + ",".join(CHECKS), source, "--", "-std=c11",
-               *DEFINES, *flags, *mbedtls(), cwd=TOP, timeout=900).decode()
-
-
-@pytest.mark.seconds(900)
-def test_clang_tidy():
+@pytest.mark.seconds(300)
+@pytest.mark.parametrize("source,flags", [
+    *((source, []) for source in SOURCES),
+    ("lib/poller.c" if "lib/poller.c" in SOURCES else "forward.c",
+     ["-DFORWARD_POLL"]),
+    (ACCEL, ["-DMBEDTLS_GCM_ALT", "-DMBEDTLS_CHACHAPOLY_ALT",
+             "-Imbedtls/ipsec-mb"]),
+], ids=lambda value: value if isinstance(value, str) else " ".join(value))
+def test_clang_tidy(source, flags):
     need("clang-tidy")
-    jobs = [Task(clang_tidy, source) for source in SOURCES]
-    jobs.append(Task(clang_tidy, "forward.c", "-DFORWARD_POLL"))
-    if not why_no_accel():
-        jobs.append(Task(clang_tidy, ACCEL, "-DMBEDTLS_GCM_ALT",
-                         "-DMBEDTLS_CHACHAPOLY_ALT", "-Imbedtls/ipsec-mb"))
-    for job in jobs:
-        print(job.result(900))
+    if source == ACCEL and why_no_accel():
+        pytest.skip(why_no_accel())
+    print(run("clang-tidy", "--quiet", "--warnings-as-errors=*",
+              "--checks=-*," + ",".join(CHECKS), source, "--", "-std=c11",
+              *DEFINES, *flags, *mbedtls(), cwd=TOP, timeout=300).decode())

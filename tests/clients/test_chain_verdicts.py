@@ -657,8 +657,13 @@ def visit(to, ctx, session=None):
 @pytest.mark.parametrize("what", CHAINS)
 def test_verdict(certs, pki, peers, version, what):
     case = pki.cases[what]
-    ctx = support.context(certs, version, client=case.pem,
-                          ciphers="DEFAULT:@SECLEVEL=0")
+    try:
+        ctx = support.context(certs, version, client=case.pem,
+                              ciphers="DEFAULT:@SECLEVEL=0")
+    except ssl.SSLError as e:
+        if not what.startswith("date "):
+            raise
+        pytest.skip(f"this OpenSSL takes no such file: {e}")
     client = visit(peers.strict, ctx)
     served = case.objection is None and what not in STRICTER
     if what in PATCHED and not support.PATCHED or \

@@ -153,6 +153,14 @@ def test_bad_names(in_file, good, key, value, hint):
     assert hint in message
 
 
+def names_are_answered():
+    try:
+        socket.getaddrinfo("nowhere.invalid", 1)
+    except socket.gaierror as e:
+        return e.errno != socket.EAI_AGAIN
+    return True
+
+
 @pytest.mark.parametrize("test_only", [True, False])
 @pytest.mark.parametrize("key,value", [
     ("accept", "99999"), ("accept", "127.0.0.1"), ("accept", "::1:4000"),
@@ -163,6 +171,8 @@ def test_bad_names(in_file, good, key, value, hint):
 ])
 def test_bad_address(in_file, good, key, value, test_only):
     """-t finds it as well."""
+    if value.endswith((".invalid:1", ".5:6")) and not names_are_answered():
+        pytest.skip("nobody here says which names there are")
     message = in_file(good + f"{key} = {value}\n",
                       *["-t"] * test_only)
     assert message.startswith("tunnel.conf:4: ")

@@ -104,6 +104,8 @@ def test_musl_is_small_and_needs_nothing(room, make):
     built = make("musl", "MUSL=1", timeout=240)
     small = room.path("tunnel")
     run("strip", "-o", small, built)
-    assert os.path.getsize(small) <= 456 * 1024
+    gcc = int(run("musl-gcc", "-dumpversion").split(b".")[0])
+    # What newer ones make is a little larger.
+    assert os.path.getsize(small) <= (456 if gcc < 13 else 460) * 1024
     assert b"INTERP" not in run("readelf", "-lW", built)
     assert b"no dynamic section" in run("readelf", "-d", built)

@@ -505,7 +505,7 @@ def test_certificate_verify_altered_anywhere(request, room, tunnel, authority,
         size = sum(len(data) - 4 for kind, data, _ in flight.records
                    if kind == HANDSHAKE and data[0] == VERIFY)
         flight.alter(VERIFY, flip(at)).send()
-        told.append((at, name_read(flight)))
+        told.append((at % size, name_read(flight)))  # it may be shorter
         flight.client.close()
         at += 1 if key == "app" or at < 8 else 8
     assert len(told) > 36

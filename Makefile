@@ -190,7 +190,7 @@ check: $(TUNNEL)
 # What that leaves out: the other ways to build it, virtual machines, the next
 # Debian.  Each of these files keeps two processors busy by itself.
 check-more: $(TUNNEL)
-	$(PYTEST) -m more tests
+	$(PYTEST) -m more --durations=20 --durations-min=10 tests
 
 check-all: check check-more
 

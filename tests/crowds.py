@@ -68,7 +68,8 @@ def greet_when_let(client):
 
 def workers(t, number):
     """Wait until there are that many of them."""
-    wait_for(lambda: len(t.workers()) == number, f"{number} workers", support.SLOW)
+    wait_for(lambda: len(t.workers()) == number, f"{number} workers",
+             support.SLOW)
     return t.workers()
 
 

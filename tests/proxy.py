@@ -13,6 +13,7 @@ import struct
 
 import pytest
 
+import peers
 import support
 from support import TOP, read_exactly, run
 
@@ -138,8 +139,8 @@ def client_behind(room, to, header, version=None, name="localhost"):
     """A TLS client whose balancer has sent this header for it, both in one
     segment.
     """
-    ctx = support.context(room.certs, version)
-    client = room.keep(support.Client(to, ctx, name))
+    ctx = peers.context(room.certs, version)
+    client = room.keep(peers.Client(to, ctx, name))
     client.sock.sendall(header + hello_of(client))
     return client.handshake()
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import peers
 import support
 from reloads import Configured
 from support import end, is_echoed, run
@@ -22,14 +23,14 @@ TICKETS = list(KINDS)[:2]
 def newcomer(certs, kind, **keywords):
     """Who has no session yet."""
     version, tickets = KINDS[kind]
-    return support.context(certs, version, tickets=tickets, **keywords)
+    return peers.context(certs, version, tickets=tickets, **keywords)
 
 
 def somebody(who, to=None):
     """A client.  who: a newcomer, or a session."""
-    if isinstance(who, support.Session):
-        return support.Client(to, None, session=who)
-    return support.Client(to, who)
+    if isinstance(who, peers.Session):
+        return peers.Client(to, None, session=who)
+    return peers.Client(to, who)
 
 
 def visit(to, who):
@@ -37,7 +38,7 @@ def visit(to, who):
     the client, as it was then.  who: a newcomer, a session, or a client that
     has not connected yet.
     """
-    client = who if isinstance(who, support.Client) else somebody(who)
+    client = who if isinstance(who, peers.Client) else somebody(who)
     client.sock = support.connect(to)
     with client.sock:
         client.handshake()

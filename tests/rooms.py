@@ -5,6 +5,7 @@ import re
 import shutil
 import tempfile
 
+import peers
 import support
 
 
@@ -68,10 +69,10 @@ class Room:
         or a connected socket.  session: what an earlier client's .session
         was; it then has that client's version and certificate, too.
         """
-        ctx = session.ctx if session else support.context(
+        ctx = session.ctx if session else peers.context(
             self.certs, version, **keywords)
         to = to.address if isinstance(to, support.Tunnel) else to
-        client = self.keep(support.Client(to, ctx, name, rcvbuf, session))
+        client = self.keep(peers.Client(to, ctx, name, rcvbuf, session))
         return client.handshake()
 
     def read_logs(self):

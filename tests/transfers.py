@@ -3,7 +3,7 @@
 import hashlib
 import random
 
-import support
+import peers
 from support import read_exactly
 
 BLOCK = random.Random(2).randbytes(1000003)  # a prime: no two records alike
@@ -25,7 +25,7 @@ def digest_of(size):
 
 def send(peer, size):
     """peer, here and below: a socket or a Client."""
-    write = peer.send if isinstance(peer, support.Client) else peer.sendall
+    write = peer.send if isinstance(peer, peers.Client) else peer.sendall
     for block in blocks(size):
         write(block)
 

@@ -3,6 +3,7 @@
 import re
 import ssl
 
+import peers
 import support
 from support import LINE, read_exactly
 
@@ -20,10 +21,10 @@ def refusal(room, to, version=None, session=None, **keywords):
     """How the handshake ends for a client, or, in TLS 1.3, what it reads
     after it: an alert's name.  Nothing was resumed, nor can be later.
     """
-    ctx = session.ctx if session else support.context(room.certs, version,
-                                                      **keywords)
+    ctx = session.ctx if session else peers.context(room.certs, version,
+                                                    **keywords)
     to = to.address if isinstance(to, support.Tunnel) else to
-    client = room.keep(support.Client(to, ctx, session=session))
+    client = room.keep(peers.Client(to, ctx, session=session))
     try:
         client.handshake()
         assert client.tls.version() == "TLSv1.3"
@@ -71,8 +72,8 @@ TIMES = 3  # what an honest handshake costs: more is too much
 def handshake_cost(room, t, version, pem=None):
     """What it costs the tunnel, in CPU seconds, and how it ends."""
     before, lines = t.cpu_seconds(), t.log().count(" in=")
-    client = support.Client(t.address, support.context(room.certs, version,
-                                                       client=pem))
+    client = peers.Client(t.address, peers.context(room.certs, version,
+                                                   client=pem))
     try:
         client.handshake()
         client.close_notify()

@@ -10,6 +10,7 @@ import struct
 
 import pytest
 
+import peers
 import support
 from support import Task
 
@@ -128,10 +129,10 @@ class ByHand:
                "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256")
 
     def __init__(self, room, t, version, **keywords):
-        ctx = support.context(room.certs, version)
+        ctx = peers.context(room.certs, version)
         ctx.keylog_filename = room.path("keylog")
         self.version = version
-        self.client = room.keep(support.Client(t.address, ctx, **keywords))
+        self.client = room.keep(peers.Client(t.address, ctx, **keywords))
         with pytest.raises(ssl.SSLWantReadError):
             self.client.tls.do_handshake()
         self.client.flush()

@@ -7,6 +7,7 @@ import ssl
 
 import pytest
 
+import peers
 import support
 from support import Task, read_exactly
 
@@ -42,8 +43,8 @@ def test_client_tells_ends_apart(room, version, end):
 def test_client_ends_its_direction_alone(room, version):
     """close_notify without FIN, and reading goes on; then FIN."""
     backend = room.backend()
-    client = room.keep(support.Client(backend.address,
-                                      support.context(room.certs, version)))
+    client = room.keep(peers.Client(backend.address,
+                                    peers.context(room.certs, version)))
     shaking = Task(client.handshake)
     ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ctx.load_cert_chain(room.certs.server)
@@ -70,8 +71,8 @@ def test_client_truncates(room, version):
     ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ctx.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     ctx.load_cert_chain(room.certs.server)
-    client = room.keep(support.Client(backend.address,
-                                      support.context(room.certs, version)))
+    client = room.keep(peers.Client(backend.address,
+                                    peers.context(room.certs, version)))
     shaking = Task(client.handshake)
     server = room.keep(ctx.wrap_socket(backend.accept(), server_side=True,
                                        suppress_ragged_eofs=False))

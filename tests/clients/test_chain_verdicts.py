@@ -14,6 +14,7 @@ import tempfile
 
 import pytest
 
+import peers
 import support
 from certificates import DAY, HOUR, utc
 from rooms import open_room
@@ -638,13 +639,13 @@ class Peers:
 
 
 @pytest.fixture(scope="module")
-def peers(room, pki):
+def tunnels(room, pki):
     return Peers(room, pki)
 
 
 def visit(to, ctx, session=None):
     """A client that was served, or None."""
-    client = support.Client(to.address, ctx, session=session)
+    client = peers.Client(to.address, ctx, session=session)
     try:
         client.handshake().send(b"hello")
         return client if client.recv(5) == b"hello" else None
@@ -655,23 +656,23 @@ def visit(to, ctx, session=None):
 
 
 @pytest.mark.parametrize("what", CHAINS)
-def test_verdict(certs, pki, peers, version, what):
+def test_verdict(certs, pki, tunnels, version, what):
     case = pki.cases[what]
     try:
-        ctx = support.context(certs, version, client=case.pem,
-                              ciphers="DEFAULT:@SECLEVEL=0")
+        ctx = peers.context(certs, version, client=case.pem,
+                            ciphers="DEFAULT:@SECLEVEL=0")
     except ssl.SSLError as e:
         if not what.startswith("date "):
             raise
         pytest.skip(f"this OpenSSL takes no such file: {e}")
-    client = visit(peers.strict, ctx)
+    client = visit(tunnels.strict, ctx)
     served = case.objection is None and what not in STRICTER
     if what in PATCHED and not support.PATCHED or \
             what in SINCE_3_6_7 and b" 3.6.6" in run(support.TUNNEL, "-V"):
         pytest.skip("this mbed TLS takes it")
     assert (client is not None) == served, case.objection
-    if client := client or visit(peers.lax, ctx):
-        again = visit(peers.strict, None, client.session)
+    if client := client or visit(tunnels.lax, ctx):
+        again = visit(tunnels.strict, None, client.session)
         assert (again is not None and again.resumed) == served
 
 

@@ -9,6 +9,7 @@ import types
 
 import pytest
 
+import peers
 import support
 from certificates import (AUTHORITY, DAY, EC, HOUR, RSA, Authority,
                           concatenate, pin)
@@ -291,7 +292,7 @@ def test_refused_under_inetd(room, pki, backend, version):
 def test_alert_reaches_a_client_that_talks_on(room, pki, start, backend, size):
     """In TLS 1.3 it may send before it can know that it is refused."""
     t = start("ca={ca}")
-    client = room.keep(support.Client(t.address, support.context(
+    client = room.keep(peers.Client(t.address, peers.context(
         room.certs, "1.3", client=pki.other)))
     client.handshake()
     client.send(bytes(size))
@@ -311,8 +312,8 @@ def test_many_at_once(room, pki, start, backend, version):
              ({"client": pki.app1}, b"hello"), ({"client": pki.app2}, b"hello")]
 
     def one(keywords):
-        ctx = support.context(room.certs, version, **keywords)
-        client = room.keep(support.Client(t.address, ctx))
+        ctx = peers.context(room.certs, version, **keywords)
+        client = room.keep(peers.Client(t.address, ctx))
         try:
             client.handshake().send(b"hello")
             return client.recv(5) or alert_of(client.end)
@@ -460,7 +461,7 @@ def test_certificate_of_another(room, authority, tunnel, backend):
         pass
     t = tunnel("verify=require", f"ca={authority.crt}", "peer=cn:app1",
                f"peer={pin(app1)}")
-    client = room.keep(support.Client(t.address, support.context(
+    client = room.keep(peers.Client(t.address, peers.context(
         room.certs, "1.2", client=thief)))
     swapped = 0
     with pytest.raises(ssl.SSLError):

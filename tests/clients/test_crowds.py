@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+import peers
 import support
 from crowds import (GARBAGE, come, crowd, ended, greet, greet_when_let,
                     is_fork, is_served, spends_nothing)
@@ -230,8 +231,8 @@ def test_nobody_is_dropped_in_vain(room, start, way):
     assert not ended(silent)
     served += [is_served(room, t.address) for _ in range(2)]
     assert len(ended(silent)) == 2
-    waiting = support.Task(greet_when_let, room.keep(support.Client(
-        t.address, support.context(room.certs))))
+    waiting = support.Task(greet_when_let, room.keep(peers.Client(
+        t.address, peers.context(room.certs))))
     spends_nothing(t, 1.5)
     assert waiting.running()
     for client in served:
@@ -347,7 +348,7 @@ def hello(room):
     """The first record of a client."""
     out = ssl.MemoryBIO()
     with pytest.raises(ssl.SSLWantReadError):
-        support.context(room.certs).wrap_bio(
+        peers.context(room.certs).wrap_bio(
             ssl.MemoryBIO(), out, server_hostname="localhost").do_handshake()
     return out.read()
 

@@ -1,15 +1,17 @@
-"""What runs out, such as descriptors, processes and memory, is soon there again,
+"""What runs out, such as descriptors, processes and memory, is there again soon,
 and nothing else suffers meanwhile.
 """
 
 import os
 import resource
 import shutil
+import ssl
 import tempfile
 import time
 
 import pytest
 
+import peers
 import support
 from crowds import (crowd, ended, greet, greet_when_let, is_fork, is_served,
                     spends_nothing)
@@ -56,8 +58,8 @@ def test_descriptors_return(room, start, way):
     stays = is_served(room, t.address)
     for pid in accepting(t, way):
         limit([pid], resource.RLIMIT_NOFILE, lowest_free(pid))
-    client = room.keep(support.Client(
-        t.address, support.context(room.certs)))
+    client = room.keep(peers.Client(
+        t.address, peers.context(room.certs)))
     waiting = waits_for_room(t, client)
     t.wait_log(f"accepting pauses: {support.NO_DESCRIPTORS}$")
     greet(stays)
@@ -120,8 +122,8 @@ def test_out_of_processes(room, as_user):
     t = as_user("mode=fork", preexec_fn=lambda: resource.setrlimit(
         resource.RLIMIT_NPROC, (4, 4)))
     clients = [greet(room.client(t)) for _ in range(3)]
-    waiting = waits_for_room(t, room.keep(support.Client(
-        t.address, support.context(room.certs))))
+    waiting = waits_for_room(t, room.keep(peers.Client(
+        t.address, peers.context(room.certs))))
     assert len(t.workers()) == 3
     assert greet(clients[1])
     clients[0].close()
@@ -215,7 +217,7 @@ def test_out_of_descriptors_for_the_backend(room, backend):
     while True:
         try:
             client = room.client(t)
-        except (OSError, support.ssl.SSLError):
+        except (OSError, ssl.SSLError):
             break
         client.send(b"hello")
         if client.recv() != b"hello":

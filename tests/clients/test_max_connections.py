@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import peers
 import support
 from crowds import workers
 from support import Task, is_echoed, read_exactly
@@ -51,7 +52,7 @@ def test_many_come_and_go_past_it(room, backend, tunnel):
     t = tunnel(f"max_connections={max(3, support.WORKERS)}")
 
     def visit():
-        client = support.Client(t.address, support.context(room.certs))
+        client = peers.Client(t.address, peers.context(room.certs))
         client.handshake()
         client.send(b"hello")
         data = read_exactly(client, 5)

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import ssl
+import subprocess
 
 import pytest
 
 import der as encoding
+import peers
 import support
 from certificates import DAY, EC, HOUR, RSA, Authority, concatenate, pin
 from support import run, text_of
@@ -298,8 +301,8 @@ def test_pin_takes_the_key_itself(room, authority, start):
     stolen = room.path("stolen.pem")
     concatenate(stolen, app1.removesuffix(".pem") + ".crt",
                 thief.removesuffix(".pem") + ".key")
-    with pytest.raises(support.ssl.SSLError, match="KEY_VALUES_MISMATCH"):
-        support.context(room.certs, client=stolen)
+    with pytest.raises(ssl.SSLError, match="KEY_VALUES_MISMATCH"):
+        peers.context(room.certs, client=stolen)
     # And with its own key, as the second of its chain.
     chain = room.path("chain.pem")
     concatenate(chain, thief.removesuffix(".pem") + ".crt",
@@ -398,7 +401,7 @@ def test_pinned_certificate_has_to_be_good(room, authority, start, leaf, reason,
 
 def test_pinned_certificates_are_told(room, certs, authority):
     pem = authority.leaf("app1", ends=9.5 * DAY)
-    p = support.subprocess.run(
+    p = subprocess.run(
         [support.TUNNEL, "-t", "accept=0", "connect=1", f"cert={certs.server}",
          "verify=require", f"peer=cert:{pem}"], capture_output=True, text=True)
     hash_ = run("openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in",

@@ -4,6 +4,8 @@ nothing that follows from another error.
 
 import os
 import re
+import signal
+import socket
 import subprocess
 
 import pytest
@@ -74,7 +76,7 @@ def test_all_at_once(room, how):
     if how == RELOAD:
         t = room.tunnel("-c", path)
         room.write("tunnel.conf", MANY)
-        t.signal(support.signal.SIGHUP)
+        t.signal(signal.SIGHUP)
         t.wait_log("not reloaded: all stays as it was")
         said = t.log()
         assert t.alive()
@@ -249,7 +251,7 @@ def test_hint(check, line, hint):
 def test_name_of_a_port(check):
     """Of those that /etc/services has."""
     try:
-        support.socket.getservbyname("imaps", "tcp")
+        socket.getservbyname("imaps", "tcp")
     except OSError:
         pytest.skip("/etc/services is not there")
     assert "did you mean 127.0.0.1:993?" in check(
@@ -368,7 +370,7 @@ def test_quiet_test_without_the_sockets(room):
     assert (p.returncode, p.stdout) == (0, "")
     assert "fd:77 is no listening socket here" in p.stderr
     assert complaints(tunnel("-t", *good)) == ["missing: accept = [host:]port"]
-    with support.socket.create_server(("127.0.0.1", 0)) as s:
+    with socket.create_server(("127.0.0.1", 0)) as s:
         p = subprocess.run(
             [*support.UNDER, support.TUNNEL, "-tq", *good,
              f"accept=fd:{s.fileno()}"], capture_output=True, text=True,

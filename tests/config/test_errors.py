@@ -5,6 +5,7 @@ nothing is left behind.
 import os
 import re
 import socket
+import subprocess
 
 import pytest
 
@@ -269,7 +270,7 @@ def test_key_unreadable_for_its_user(room, certs):
     copy = support.shutil.copy(support.TUNNEL, room.path("tunnel"))
     cert = support.shutil.copy(certs.path("server.crt"), room.dir)
     os.chmod(cert, 0o644)
-    p = support.subprocess.run(
+    p = subprocess.run(
         [copy, "accept=127.0.0.1:0", "connect=1",
          f"cert={cert}", f"key={key}"],
         capture_output=True, text=True, user="nobody",
@@ -382,14 +383,14 @@ def test_address_of_another_machine(lost):
 def test_name_that_can_not_be_looked_up_now(certs, flags):
     """Without a network, as it is early in the start of a machine."""
     alone = ["unshare", "-n"]
-    if support.subprocess.run([*alone, "true"]).returncode != 0:
+    if subprocess.run([*alone, "true"]).returncode != 0:
         pytest.skip("no network namespace can be made here")
     accept = [] if "-i" in flags else ["accept=127.0.0.1:0"]
-    p = support.subprocess.run(
+    p = subprocess.run(
         [*alone, *support.UNDER, support.TUNNEL, *flags, *accept,
          "connect=backend.example.org:1", f"cert={certs.server}"],
         capture_output=True, text=True, timeout=support.DEADLINE,
-        stdin=support.subprocess.DEVNULL)
+        stdin=subprocess.DEVNULL)
     assert "backend.example.org: " in complaint(p, 1)
 
 

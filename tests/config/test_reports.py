@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -169,7 +170,7 @@ def test_lists_of_arguments_replace_those_of_the_file(room, certs):
 
 def test_check_binds_nothing(room, certs):
     path = room.path("socket")
-    with support.socket.create_server(("127.0.0.1", 0)) as s:
+    with socket.create_server(("127.0.0.1", 0)) as s:
         tunnel("-t", f"accept={support.tcp_address(s)}",
                f"accept=unix:{path}", "connect=1", f"cert={certs.server}",
                f"pidfile={room.path('pid')}")

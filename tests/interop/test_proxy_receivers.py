@@ -4,6 +4,7 @@ mod_remoteip, and haproxy.
 
 import pytest
 
+import peers
 import programs
 import proxy
 import support
@@ -180,11 +181,11 @@ def test_haproxy_takes_a_header_with_all_there_is(room, haproxy, authority,
     name = ".".join(["x" * 63] * 3 + ["x" * 61])
     t = haproxy("%[src] %[fc_pp_authority]", "proxy_protocol=v2",
                 "alpn=http/1.1", "verify=require", f"ca={authority.crt}")
-    ctx = support.context(
+    ctx = peers.context(
         room.certs, version, alpn=["http/1.1"],
         client=authority.leaf("\N{FROG FACE}" * 64))
     ctx.check_hostname = False
-    client = room.keep(support.Client(
+    client = room.keep(peers.Client(
         proxy.bound(room, t.address, CLIENT), ctx, name)).handshake()
     assert get(client) == [CLIENT, name]
 

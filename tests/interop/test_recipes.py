@@ -7,6 +7,7 @@ import stat
 
 import pytest
 
+import peers
 import proxy
 import support
 from support import TOP, read_exactly, run
@@ -73,10 +74,10 @@ def made(shell):
 
 def visit(room, t, version, *chain):
     """A client with this certificate, if any, that was served an echo."""
-    ctx = support.context(room.certs, version)
+    ctx = peers.context(room.certs, version)
     if chain:
         ctx.load_cert_chain(*map(room.path, chain))
-    client = room.keep(support.Client(t.address, ctx)).handshake()
+    client = room.keep(peers.Client(t.address, ctx)).handshake()
     client.send(b"hello")
     data = read_exactly(client, 5)
     client.close()

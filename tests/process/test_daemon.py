@@ -8,9 +8,11 @@ import re
 import signal
 import socket
 import subprocess
+import time
 
 import pytest
 
+import peers
 import support
 from launchers import Daemon
 from support import Task, read_all, read_exactly, text_of
@@ -249,8 +251,8 @@ def test_log_level(room, backend, argument, level):
 def connected(room, path):
     """A socket's file is there some time before it listens."""
     try:
-        ctx = support.context(room.certs)
-        return room.keep(support.Client("unix:" + path, ctx))
+        ctx = peers.context(room.certs)
+        return room.keep(peers.Client("unix:" + path, ctx))
     except (ConnectionRefusedError, FileNotFoundError):
         return None
 
@@ -328,9 +330,9 @@ def test_drain_timeout_cuts(room, backend):
     client = room.client(t)
     server = room.keep(backend.accept())
     t.signal(signal.SIGTERM)
-    start = support.time.monotonic()
+    start = time.monotonic()
     assert client.read_all() == (b"", "reset")
-    assert 0.8 < support.time.monotonic() - start < 1.5 * support.SLOW
+    assert 0.8 < time.monotonic() - start < 1.5 * support.SLOW
     assert read_all(server) == (b"", "reset")
     assert t.wait() == 0
 

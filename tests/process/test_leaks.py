@@ -5,6 +5,7 @@ import ssl
 
 import pytest
 
+import peers
 import support
 from crowds import GARBAGE
 from support import (Task, by_default, memory, statistics, wait_for,
@@ -16,7 +17,7 @@ class Visitors:
 
     def __init__(self, certs, address):
         self.address = address
-        self.contexts = [support.context(certs, version)
+        self.contexts = [peers.context(certs, version)
                          for version in ("1.2", "1.3")]
         out = ssl.MemoryBIO()
         try:

@@ -3,9 +3,11 @@
 import os
 import re
 import socket
+import ssl
 
 import pytest
 
+import peers
 import support
 from support import (LINE, PROCESSES, assert_echoes, drain,
                      lines_of_connections, read_all, read_exactly)
@@ -207,9 +209,9 @@ def test_server_name_is_escaped(room, backend, version, evil):
     """OpenSSL would not send such a name: put it into its ClientHello."""
     t = room.tunnel(f"connect={backend.address}")
     name = "x" * len(evil)
-    ctx = support.context(room.certs, version)
-    client = room.keep(support.Client(t.address, ctx, name))
-    with pytest.raises(support.ssl.SSLWantReadError):
+    ctx = peers.context(room.certs, version)
+    client = room.keep(peers.Client(t.address, ctx, name))
+    with pytest.raises(ssl.SSLWantReadError):
         client.tls.do_handshake()
     hello = client.outgoing.read()
     head = b"\0" + len(evil).to_bytes(2, "big")  # random bytes are no name

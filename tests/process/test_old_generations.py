@@ -7,10 +7,12 @@ import re
 import resource
 import signal
 import socket
+import ssl
 import time
 
 import pytest
 
+import peers
 import support
 from reloads import Configured, pump
 from support import Task, end, is_alive, is_echoed, text_of, wait_for
@@ -404,9 +406,9 @@ def test_master_without_descriptors_for_lines(room, backend):
 # How many of one address there are.
 
 def refused(c):
-    client = support.Client(c.t.address, support.context(c.room.certs))
+    client = peers.Client(c.t.address, peers.context(c.room.certs))
     try:
-        with pytest.raises((OSError, support.ssl.SSLError)):
+        with pytest.raises((OSError, ssl.SSLError)):
             client.handshake()
     finally:
         client.close()
@@ -416,10 +418,10 @@ def refused(c):
 def admitted(c):
     """A client, once there is room for it."""
     def one():
-        client = support.Client(c.t.address, support.context(c.room.certs))
+        client = peers.Client(c.t.address, peers.context(c.room.certs))
         try:
             client.handshake()
-        except (OSError, support.ssl.SSLError):
+        except (OSError, ssl.SSLError):
             client.close()
             return None
         return c.room.keep(client)

@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+import peers
 import support
 from certificates import PASSWORD
 from launchers import dynamic
@@ -501,13 +502,13 @@ def test_five_reloads_under_ten_connections(room, configured):
 def test_connect_storm_across_reloads(room, configured, mode):
     """At no moment is anybody refused, or reset."""
     c = configured(log_level="notice", mode=mode)
-    address, ctx = c.t.address, support.context(room.certs)
+    address, ctx = c.t.address, peers.context(room.certs)
     done = []
 
     def visits():
         n = 0
         while not done:
-            client = support.Client(address, ctx)
+            client = peers.Client(address, ctx)
             client.handshake()
             assert is_echoed(client)
             end(client)

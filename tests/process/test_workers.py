@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import peers
 import support
 from crowds import count, idle, spread, workers
 from support import (Task, is_alive, is_echoed, is_refused, read_exactly,
@@ -36,8 +37,8 @@ def test_every_worker_serves(room, backend, how):
     if how == "one by one":
         clients = [room.client(t) for _ in range(200)]
     else:
-        clients = [support.Client(room.connect(t.address),
-                                  support.context(room.certs))
+        clients = [peers.Client(room.connect(t.address),
+                                peers.context(room.certs))
                    for _ in range(200)]
         for task in [Task(client.handshake) for client in clients]:
             task.result()
@@ -438,7 +439,7 @@ def test_fork_churn(room, forking):
 
     def visit():
         for _ in range(20):
-            client = support.Client(t.address, support.context(room.certs))
+            client = peers.Client(t.address, peers.context(room.certs))
             client.handshake()
             assert is_echoed(client)
             client.close_notify()

@@ -15,6 +15,7 @@ import time
 
 import pytest
 
+import peers
 import proxy
 import support
 from support import Task, read_exactly, run, wait_for
@@ -184,15 +185,15 @@ class Fleet:
         return sock
 
     def newcomer(self, version=None):
-        return support.context(self.room.certs, version)
+        return peers.context(self.room.certs, version)
 
     def visit(self, who, source=CLIENTS[0]):
         """From the beginning to the end; the client, as it was then.  who: a
         newcomer, or a session.
         """
-        session = who if isinstance(who, support.Session) else None
+        session = who if isinstance(who, peers.Session) else None
         with self.connect(source) as sock:
-            client = support.Client(sock, who, session=session).handshake()
+            client = peers.Client(sock, who, session=session).handshake()
             sending = Task(client.send, DATA)
             data = read_exactly(client, len(DATA))
             sending.result()
@@ -252,7 +253,7 @@ class Load:
                 # OpenSSL does not resume one that was cut off.
                 who = self.fleet.newcomer()
                 continue
-            if isinstance(who, support.Session) and not client.resumed:
+            if isinstance(who, peers.Session) and not client.resumed:
                 self.full.append(began)
             who = client.session
             self.done.append(began)
@@ -288,7 +289,7 @@ def test_all_of_them_serve(fleet):
 def test_clients_address_is_that_of_the_log(fleet):
     f = fleet()
     with f.connect(CLIENTS[2]) as sock:
-        client = support.Client(sock, f.newcomer()).handshake()
+        client = peers.Client(sock, f.newcomer()).handshake()
         client.send(b"hello")
         assert read_exactly(client, 5) == b"hello"
         peer = support.tcp_address(sock)
@@ -302,7 +303,7 @@ def test_clients_address_is_passed_on(fleet):
     """Together with the one that it has connected to."""
     f = fleet(proxy_protocol="v1")
     with f.connect(CLIENTS[1]) as sock:
-        client = support.Client(sock, f.newcomer()).handshake()
+        client = peers.Client(sock, f.newcomer()).handshake()
         port = sock.getsockname()[1]
         client.close_notify()
         assert client.read_all() == (
@@ -371,7 +372,7 @@ class Lasting:
         for _ in range(2 * len(HOSTS)):
             sock = fleet.room.keep(fleet.connect())
             self.clients.append(
-                support.Client(sock, fleet.newcomer()).handshake())
+                peers.Client(sock, fleet.newcomer()).handshake())
 
     def greet(self):
         for client in self.clients:

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+import peers
 import support
 from certificates import RSA
 from resuming import (KINDS, LATE, LIFETIME, TICKETS, ends_in_time, is_resumed,
@@ -368,7 +369,7 @@ def test_inetd_mode_without_keys(room, certs, backend, ticket):
     with theirs:
         t = room.tunnel("-i", f"connect={backend.address}", ready=False,
                         stdin=theirs)
-    client = room.keep(support.Client(ours, newcomer(certs, ticket)))
+    client = room.keep(peers.Client(ours, newcomer(certs, ticket)))
     assert is_echoed(client.handshake())
     assert not client.tls.session.has_ticket
     end(client)

@@ -8,6 +8,7 @@ import ssl
 
 import pytest
 
+import peers
 import support
 from resuming import KINDS, hello_of, newcomer, visit
 from wire import TICKET, Hello, answer, vector
@@ -37,7 +38,7 @@ def client(certs, kind, name, session=None, extended=True):
         ctx.check_hostname = False
         if not extended:
             ctx.options |= 1  # SSL_OP_NO_EXTENDED_MASTER_SECRET
-    return support.Client(None, ctx, name, session=session)
+    return peers.Client(None, ctx, name, session=session)
 
 
 def session(t, certs, kind, name="localhost", **keywords):

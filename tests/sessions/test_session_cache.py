@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+import peers
 import support
 from reloads import Configured
 from resuming import LOOKED_INTO, hello_of, is_resumed, newcomer, visit
@@ -271,7 +272,7 @@ class Sleeper:
 
     def sleep(self):
         self.stop(self.other)
-        client = support.Client(self.t.address, self.ctx)
+        client = peers.Client(self.t.address, self.ctx)
         with client.sock as sock:
             while not self.has_said_all(client):
                 client.fill()

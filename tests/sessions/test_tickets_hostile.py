@@ -11,9 +11,11 @@ import re
 import shutil
 import ssl
 import struct
+import subprocess
 
 import pytest
 
+import peers
 import support
 from reloads import Configured
 from resuming import (KINDS, LOOKED_INTO, TICKETS, Rotated, hello_of,
@@ -70,7 +72,7 @@ def test_hello_is_what_it_was(certs, target):
     assert len(target.ticket) > 100
     if target.kind == "ticket-1.2":
         assert target.ticket in data
-    full = support.Client(None, newcomer(certs, target.kind))
+    full = peers.Client(None, newcomer(certs, target.kind))
     with pytest.raises(ssl.SSLWantReadError):
         full.tls.do_handshake()
     hello = Hello(full.outgoing.read())
@@ -279,7 +281,7 @@ class SClient:
             "-CAfile", self.target.room.certs.ca, "-verify_return_error",
             "-servername", "localhost",
             "-tls" + KINDS[self.target.kind][0].replace(".", "_"),
-            *arguments], stdin=support.subprocess.PIPE)
+            *arguments], stdin=subprocess.PIPE)
         before = p.log().count("\nhello\n")
         p.popen.stdin.write(b"hello\n")
         p.popen.stdin.flush()

@@ -3,10 +3,12 @@
 import re
 import signal
 import socket
+import ssl
 import time
 
 import pytest
 
+import peers
 import proxy
 import support
 from proxy import (ALL_HEADERS, AUTHORITY, CLIENT, CLIENT6, HEADERS, LOCAL,
@@ -52,8 +54,8 @@ def test_in_one_segment(room, start, backend, version, header, peer):
 def test_byte_by_byte(room, start, backend, header, peer, version, mode):
     """All of it, the handshake too, in separate segments."""
     t = start(mode)
-    ctx = support.context(room.certs, version)
-    client = room.keep(support.Client(t.address, ctx))
+    ctx = peers.context(room.certs, version)
+    client = room.keep(peers.Client(t.address, ctx))
     client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     client.sock = Dribble(client.sock)
     client.sock.sendall(header)
@@ -70,8 +72,8 @@ def test_split_anywhere(room, start, name):
     header, peer = HEADERS[name]
     t = start()
     for i in range(1, len(header) + 1):
-        client = room.keep(support.Client(
-            t.address, support.context(room.certs)))
+        client = room.keep(peers.Client(
+            t.address, peers.context(room.certs)))
         client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.sock.sendall(header[:i])
         time.sleep(0.002)  # the balancer's pace
@@ -85,7 +87,7 @@ def test_split_anywhere(room, start, name):
 def test_longest_one_byte_by_byte(room, start):
     header, peer = MORE_HEADERS["v2 longest"]
     t = start()
-    client = room.keep(support.Client(t.address, support.context(room.certs)))
+    client = room.keep(peers.Client(t.address, peers.context(room.certs)))
     client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     Dribble(client.sock).sendall(header)
     client.handshake()
@@ -181,7 +183,7 @@ def comes(room, t, host, port, kind=v1):
     header = kind((host, port), SERVER6 if ":" in host else SERVER)
     try:
         assert is_echoed(client_behind(room, t.address, header))
-    except (ConnectionError, support.ssl.SSLError):
+    except (ConnectionError, ssl.SSLError):
         return False
     return True
 
@@ -225,7 +227,7 @@ def test_max_per_ip_of_a_balancer(room, start, way):
         assert comes(room, t, f"192.0.2.{n}", 1000)
     local = v2_header(LOCAL, UNSPEC, b"")
     assert is_echoed(client_behind(room, t.address, local))
-    with pytest.raises((ConnectionError, support.ssl.SSLError)):
+    with pytest.raises((ConnectionError, ssl.SSLError)):
         assert is_echoed(client_behind(room, t.address, b"PROXY UNKNOWN\r\n"))
     t.wait_log(r"127.0.0.1:\d+ refused: its address has 1 connections? "
                r"already \(max_per_ip\)$")
@@ -245,7 +247,7 @@ def test_max_per_ip_of_an_ipv4_address_in_ipv6(room, start, way):
     t = start("max_per_ip=1", *way)
     assert comes(room, t, "192.0.2.1", 1000)
     header = v2(("::ffff:192.0.2.1", 1001), ("::ffff:198.51.100.1", 443))
-    with pytest.raises((ConnectionError, support.ssl.SSLError)):
+    with pytest.raises((ConnectionError, ssl.SSLError)):
         assert is_echoed(client_behind(room, t.address, header))
 
 
@@ -408,7 +410,7 @@ def test_reload(room, backend):
     for client in clients:
         assert is_echoed(client)
     for answer, sock in waiting:  # as it was before that reload
-        client = room.keep(support.Client(sock, support.context(room.certs)))
+        client = room.keep(peers.Client(sock, peers.context(room.certs)))
         sock.sendall((b"" if answer == "yes" else V1) +
                      proxy.hello_of(client))
         assert is_echoed(client.handshake())

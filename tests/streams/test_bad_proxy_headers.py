@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import peers
 import proxy
 import support
 from proxy import (ALL_HEADERS, CLIENT, CLIENT6, HEADERS, HELLO_FIRST, LOCAL,
@@ -139,7 +140,7 @@ def assert_serves(room, t):
     answer; so it goes no further than to the handshake.)
     """
     with support.connect(t.address) as sock:
-        client = support.Client(sock, support.context(room.certs, "1.2"))
+        client = peers.Client(sock, peers.context(room.certs, "1.2"))
         sock.sendall(v1(("192.0.2.250", 1), SERVER) + proxy.hello_of(client))
         assert sock.recv(1) == b"\x16"
 
@@ -148,8 +149,8 @@ def refusal(room, t, data):
     """The line of a connection that sends this, and a ClientHello after it;
     and what it was sent itself.
     """
-    client = support.Client(room.connect(t.address),
-                            support.context(room.certs))
+    client = peers.Client(room.connect(t.address),
+                          peers.context(room.certs))
     address = own_address(client)
     workers = t.workers()
     try:

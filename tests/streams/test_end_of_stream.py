@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import time
 
 import pytest
@@ -271,7 +272,7 @@ def test_backend_eof(pair, data):
 
     def reply():
         server.sendall(data)
-        server.shutdown(support.socket.SHUT_WR)
+        server.shutdown(socket.SHUT_WR)
 
     replying = Task(reply)
     arrive(client.sock, data)
@@ -293,7 +294,7 @@ def test_backend_eof(pair, data):
 def test_closed_before_the_backend_has_read(pair, size):
     """Both directions have ended: what the system still has arrives."""
     t, client, server = pair()
-    server.shutdown(support.socket.SHUT_WR)
+    server.shutdown(socket.SHUT_WR)
     assert client.read_all() == (b"", "close_notify")
     data = NOISE[:min(size, ON_THE_WAY)]
     client.send(data)
@@ -384,7 +385,7 @@ def request_under_way(client, server, data=NOISE[:1000]):
 
 
 def request_behind_the_reply(client, server):
-    server.shutdown(support.socket.SHUT_WR)
+    server.shutdown(socket.SHUT_WR)
     assert client.read_all() == (b"", "close_notify")
     request_under_way(client, server)
 

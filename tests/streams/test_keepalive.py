@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import struct
 
@@ -57,7 +58,7 @@ def test_a_reload_changes_them(room, backend, listener):
                     **passing(listener, 9))
     assert options(listener) == (1, 1800, 5, 360)
     room.write("tunnel.conf", "keepalive = 20s\n")
-    t.signal(support.signal.SIGHUP)
+    t.signal(signal.SIGHUP)
     t.wait_log("reloaded$")
     assert options(listener) == (1, 10, 5, 2)
 

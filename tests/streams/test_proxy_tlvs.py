@@ -2,6 +2,7 @@
 
 import pytest
 
+import peers
 import proxy
 import support
 from certificates import pin
@@ -36,13 +37,13 @@ def app1(authority):
 
 def unchecked(room, *arguments, **keywords):
     """A context for clients that want another name than the server's."""
-    ctx = support.context(room.certs, *arguments, **keywords)
+    ctx = peers.context(room.certs, *arguments, **keywords)
     ctx.check_hostname = False
     return ctx
 
 
 def connect(room, t, ctx, name):
-    return room.keep(support.Client(t.address, ctx, name)).handshake()
+    return room.keep(peers.Client(t.address, ctx, name)).handshake()
 
 
 # ALPN and authority.

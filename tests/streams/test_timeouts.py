@@ -1,10 +1,12 @@
 """Limits in time, in connections, in descriptors; and idleness that is free."""
 
 import socket
+import ssl
 import time
 
 import pytest
 
+import peers
 import support
 from support import Task, read_all, read_exactly
 from transfers import Dribble
@@ -79,9 +81,9 @@ def test_handshake_timeout_of_a_silent_client(room, tunnel):
 def test_handshake_timeout_of_a_slow_client(room, tunnel):
     """A byte now and then does not push it back."""
     t = tunnel("handshake_timeout=1s")
-    client = room.keep(support.Client(
-        t.address, support.context(room.certs)))
-    with pytest.raises(support.ssl.SSLWantReadError):
+    client = room.keep(peers.Client(
+        t.address, peers.context(room.certs)))
+    with pytest.raises(ssl.SSLWantReadError):
         client.tls.do_handshake()
     hello = client.outgoing.read()
     start = time.monotonic()
@@ -96,8 +98,8 @@ def test_handshake_timeout_of_a_slow_client(room, tunnel):
 def test_slow_client_in_time(room, backend, tunnel, version):
     """Byte by byte, in separate segments: every record is put together."""
     t = tunnel()
-    client = room.keep(support.Client(
-        t.address, support.context(room.certs, version)))
+    client = room.keep(peers.Client(
+        t.address, peers.context(room.certs, version)))
     client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     client.sock = Dribble(client.sock)
     client.handshake()

@@ -1,5 +1,7 @@
 """Whatever is sent arrives: byte for byte, each way, both ways at once."""
 
+import socket
+
 import pytest
 
 import support
@@ -65,8 +67,8 @@ def test_one_byte_writes(room, version):
     backend = room.backend().serve(support.echo)
     t = room.tunnel(f"connect={backend.address}")
     client = room.client(t, version)
-    client.sock.setsockopt(support.socket.IPPROTO_TCP,
-                           support.socket.TCP_NODELAY, 1)
+    client.sock.setsockopt(socket.IPPROTO_TCP,
+                           socket.TCP_NODELAY, 1)
     data = BLOCK[:2000]
     echoed = Task(read_exactly, client, len(data))
     for i in range(len(data)):
@@ -79,8 +81,8 @@ def test_one_byte_writes_of_the_backend(room, version):
     t = room.tunnel(f"connect={backend.address}")
     client = room.client(t, version)
     server = room.keep(backend.accept())
-    server.setsockopt(support.socket.IPPROTO_TCP,
-                      support.socket.TCP_NODELAY, 1)
+    server.setsockopt(socket.IPPROTO_TCP,
+                      socket.TCP_NODELAY, 1)
     data = BLOCK[:2000]
     received = Task(read_exactly, client, len(data))
     for i in range(len(data)):

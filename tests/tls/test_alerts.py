@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+import peers
 import support
 from certificates import LEAF, RSA, concatenate
 from support import Task, read_all, read_exactly
@@ -88,7 +89,7 @@ def test_refused_renegotiation_is_no_end(room, backend, tunnel):
     t = tunnel(ByHand.CIPHERS)
     hand = ByHand(room, t, "1.2")
     server = room.keep(backend.accept())
-    hello = client_hello(support.context(room.certs, "1.2"))[5:]
+    hello = client_hello(peers.context(room.certs, "1.2"))[5:]
     hand.client.sock.sendall(hand.handshake(hello) +
                              hand.record(ALERT, b"\1"))
     sent, end = read_all(hand.client.sock)
@@ -242,7 +243,7 @@ def read_alert(sock):
 def test_hello_is_told(room, tunnel, version, make, alert, text):
     t = tunnel()
     sock = room.connect(t.address)
-    ctx = support.context(room.certs, version)
+    ctx = peers.context(room.certs, version)
     sock.sendall(make(Hello(ctx)) + bytes(100000))
     assert read_alert(sock) == NUMBERS[alert]
     t.wait_log(f" -> - .* (handshake: )?{text}")
@@ -265,7 +266,7 @@ def test_record_that_no_handshake_begins_with(room, tunnel, data, text):
 def test_hello_cut_anywhere_is_told(room, tunnel, version):
     """And goes on nowhere."""
     t = tunnel()
-    body = Hello(support.context(room.certs, version)).body()
+    body = Hello(peers.context(room.certs, version)).body()
     told = 0
     for size in range(len(body)):
         sock = support.connect(t.address)
@@ -290,10 +291,10 @@ class Flight(ByHand):
     """
 
     def __init__(self, room, t, version, **keywords):
-        ctx = support.context(room.certs, version, **keywords)
+        ctx = peers.context(room.certs, version, **keywords)
         ctx.keylog_filename = room.path("keylog")
         self.version, self.sequence = version, 0
-        self.client = room.keep(support.Client(t.address, ctx))
+        self.client = room.keep(peers.Client(t.address, ctx))
         self.step()
         self.client.flush()
         hello = support.wait_for(self.server_hello, "a ServerHello")
@@ -556,7 +557,7 @@ def test_alert_in_the_handshake_is_named(room, tunnel, version, number,
 def test_end_of_the_client_is_not_answered(room, tunnel, version):
     t = tunnel()
     sock = room.connect(t.address)
-    sock.sendall(client_hello(support.context(room.certs, version)))
+    sock.sendall(client_hello(peers.context(room.certs, version)))
     sock.shutdown(1)
     sent, end = read_all(sock)
     assert end == "eof" and ALERT not in [kind for kind, _ in records(sent)]

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import peers
 import support
 from support import Task, read_all, read_exactly
 from wire import ByHand, client_hello, encrypt
@@ -58,7 +59,7 @@ def flood(request, room):
     version, record = RECORDS[request.param]
 
     def start(t):
-        hello = client_hello(support.context(room.certs, version))
+        hello = client_hello(peers.context(room.certs, version))
         flood = room.keep(Flood(t.address, hello, bytes.fromhex(record)))
         support.wait_for(lambda: flood.sent > 1 << 18, "the flood")
         return flood
@@ -165,7 +166,7 @@ def test_renegotiation_alters_nothing(room, backend, tunnel):
     workers = t.workers()
     support.kill(workers, signal.SIGSTOP)
     try:
-        hello = client_hello(support.context(room.certs, "1.2"))[5:]
+        hello = client_hello(peers.context(room.certs, "1.2"))[5:]
         hand.client.sock.sendall(hand.handshake(hello))
         got = read_what_is_there(hand.client)
     finally:

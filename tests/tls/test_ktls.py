@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+import peers
 import support
 from kernel_tls import (KERNEL, MOVED, SUITES, available, end, needs_ktls,
                         version_of)
@@ -175,8 +176,8 @@ def eager(request, room):
             session = client.session
             client.reset()
             t.wait_log(" client reset$")
-        ctx = None if resumed else support.context(room.certs, version)
-        return room.keep(support.Client(t.address, ctx, session=session))
+        ctx = None if resumed else peers.context(room.certs, version)
+        return room.keep(peers.Client(t.address, ctx, session=session))
 
     return make
 

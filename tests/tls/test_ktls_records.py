@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+import peers
 import support
 from kernel_tls import KERNEL, SUITES, needs_ktls, version_of
 from support import Task, read_all, read_exactly
@@ -179,7 +180,7 @@ def test_renegotiation_alters_nothing(room, tunnel, by_hand):
     hand = ByHand(room, t, "1.2")
     server = room.keep(by_hand.accept())
     ours.expect_received(1)
-    hello = client_hello(support.context(room.certs, "1.2"))[5:]
+    hello = client_hello(peers.context(room.certs, "1.2"))[5:]
     hand.client.sock.sendall(hand.data(b"before") + hand.handshake(hello) +
                              hand.data(b"behind"))
     assert read_exactly(server, 12) == b"beforebehind"

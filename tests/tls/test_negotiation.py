@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 
+import peers
 import support
 from certificates import PASSWORD
 from support import run
@@ -122,13 +123,13 @@ def test_best_version(room, tunnel):
 @pytest.mark.parametrize("old", ["TLSv1", "TLSv1_1"])
 def test_old_versions_are_refused(room, tunnel, old):
     t = tunnel()
-    ctx = support.context(room.certs)
+    ctx = peers.context(room.certs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         ctx.minimum_version = ctx.maximum_version = getattr(
             ssl.TLSVersion, old)
     ctx.set_ciphers("ALL:@SECLEVEL=0")
-    client = room.keep(support.Client(t.address, ctx))
+    client = room.keep(peers.Client(t.address, ctx))
     with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
         client.handshake()
     client.close()
@@ -272,9 +273,9 @@ def test_alpn_of_a_server_without(room, tunnel, version):
 
 def test_sni_is_logged(room, tunnel, version):
     t = tunnel()
-    ctx = support.context(room.certs, version)
+    ctx = peers.context(room.certs, version)
     ctx.check_hostname = False
-    client = room.keep(support.Client(t.address, ctx, "db.example.org"))
+    client = room.keep(peers.Client(t.address, ctx, "db.example.org"))
     client.handshake().close()
     t.wait_log(f" TLSv{version} .* sni=db.example.org ")
 
@@ -295,8 +296,8 @@ def test_client_that_does_not_trust_us(room, tunnel, version):
     """The usual mistake, so the log has to name it."""
     t = tunnel()
     ctx = ssl.create_default_context()
-    ctx.maximum_version = ctx.minimum_version = support.VERSIONS[version]
-    client = room.keep(support.Client(t.address, ctx))
+    ctx.maximum_version = ctx.minimum_version = peers.VERSIONS[version]
+    client = room.keep(peers.Client(t.address, ctx))
     with pytest.raises(ssl.SSLCertVerificationError):
         client.handshake()
     client.fin()

@@ -9,6 +9,7 @@ from collections import namedtuple
 
 import pytest
 
+import peers
 import support
 from wire import RETRY, message, messages, record
 
@@ -125,11 +126,11 @@ class Seen:
 
     def client(self, to):
         """A handshake, and what it showed.  Both curves in turn."""
-        ctx = support.context(self.room.certs, self.version)
+        ctx = peers.context(self.room.certs, self.version)
         if len(self.hellos) % 2:
             ctx.set_ecdh_curve("prime256v1")
         sock = Recording(support.connect(to) if isinstance(to, str) else to)
-        client = support.Client(self.room.keep(sock), ctx).handshake()
+        client = peers.Client(self.room.keep(sock), ctx).handshake()
         hello = in_the_clear(sock.data)
         assert hello.version == {"1.2": 0x303, "1.3": 0x304}[self.version]
         assert len(hello.share) == (65 if len(self.hellos) % 2 else 32)
@@ -221,7 +222,7 @@ def test_hello_retry_request_is_no_random(tunnel, room):
     """The reader sees a real one as well: OpenSSL offers no such share."""
     t = tunnel("groups=secp384r1")
     sock = Recording(support.connect(t.address))
-    ctx = support.context(room.certs, "1.3")
-    support.Client(room.keep(sock), ctx).handshake()
+    ctx = peers.context(room.certs, "1.3")
+    peers.Client(room.keep(sock), ctx).handshake()
     assert RETRY in sock.data
     assert len(in_the_clear(sock.data).share) == 97

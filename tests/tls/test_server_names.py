@@ -9,6 +9,7 @@ import tempfile
 
 import pytest
 
+import peers
 import support
 from certificates import EC, LEAF, RSA, concatenate
 from support import read_exactly, run
@@ -55,10 +56,10 @@ def ask(room, t, name, version=None, session=None, **keywords):
     """A client that asks for this name, or for none, and takes what it gets;
     its handshake is still to come.
     """
-    ctx = session.ctx if session else support.context(room.certs, version,
-                                                      **keywords)
+    ctx = session.ctx if session else peers.context(room.certs, version,
+                                                    **keywords)
     ctx.check_hostname = False
-    return room.keep(support.Client(t.address, ctx, name, session=session))
+    return room.keep(peers.Client(t.address, ctx, name, session=session))
 
 
 def served(room, t, name, version=None, **keywords):

@@ -45,8 +45,7 @@ $(others): deps ; @:
 
 else
 
-SRCS	= tunnel.c tls.c forward.c
-HDRS	= tls.h forward.h
+SRCS	= tunnel.c tls.c forward.c $(wildcard lib/*.c)
 OBJS	= $(SRCS:%.c=$(O)/%.o)
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes \
@@ -128,8 +127,8 @@ FEATURES += -DFORWARD_POLL
 endif
 
 compile	= $(CC) -std=c11 -D_GNU_SOURCE -DVERSION='"$(VERSION)"' $(FEATURES) \
-	$(WARNINGS) $(HARDENING) $(SMALL) $(SANITIZE) $(CPPFLAGS) $(MBEDTLS_CPPFLAGS) \
-	$(CFLAGS)
+	$(WARNINGS) $(HARDENING) $(SMALL) $(SANITIZE) -I. -Ilib -MMD -MP \
+	$(CPPFLAGS) $(MBEDTLS_CPPFLAGS) $(CFLAGS)
 link	= $(CC) $(LINK) $(HARDENING_LD) $(SMALL_LD) $(SANITIZE) $(CFLAGS) $(LDFLAGS) \
 	$(MBEDTLS_LDFLAGS)
 libs	= -lmbedtls -lmbedx509 -lmbedcrypto $(ACCEL_LIBS) $(LDLIBS)
@@ -139,15 +138,18 @@ all: $(TUNNEL)
 $(TUNNEL): $(OBJS)
 	$(link) -o $@ $(OBJS) $(libs)
 
-$(OBJS): $(O)/%.o: %.c $(HDRS) $(O)/flags $(LIBRARY) | mbedtls-is-fit
+$(OBJS): $(O)/%.o: %.c $(O)/flags $(LIBRARY) | mbedtls-is-fit
 	$(compile) -c -o $@ $<
+
+# Which headers each object was made with.
+-include $(wildcard $(OBJS:.o=.d) $(O)/test_*.d)
 
 # What is done for an event or a record, not a byte, had better be small.
 $(OBJS): private CFLAGS = $(SIZED) -g
 
 # Other flags, other objects.
 $(O)/flags: FORCE
-	@mkdir -p $(O)
+	@mkdir -p $(O)/lib
 	@echo '$(subst ','\'',$(compile) $(link))' | cmp -s - $@ || \
 	    echo '$(subst ','\'',$(compile) $(link))' > $@
 
@@ -172,11 +174,15 @@ endif
 # Is it there, and new enough?  What that is, tls.c says in an #error.
 mbedtls-is-fit: $(LIBRARY)
 	@said=$$(export LC_ALL=C; { $(LIBRARY_DIR:%=ls %/include/mbedtls &&) \
-	    $(compile) -E tls.c; } 2>&1 >/dev/null) || { \
+	    $(filter-out -MMD -MP,$(compile)) -E tls.c; } 2>&1 >/dev/null) || { \
 	    why=$$(echo "$$said" | sed -n -e 's|.*error: .*"\(.*\)"|\1|p' \
 	    -e 's|.*mbedtls.*No such file.*|there is no mbed TLS; leave \
 	MBEDTLS out to build our own|p'); \
 	    echo "make: $(MBEDTLS:%=MBEDTLS=%: )$${why:-$$said}" >&2; exit 1; }
+
+# For what reads them.
+sources:
+	@echo $(SRCS)
 
 demo: $(TUNNEL)
 	tests/demo
@@ -202,20 +208,21 @@ check-vm: $(TUNNEL)
 bench-vm: $(TUNNEL)
 	tests/vm/bench
 
-# The unit tests include the files they test, to reach what is static.
-unit: $(O)/test_forward $(O)/test_tls $(O)/test_tunnel $(O)/test_alloc
-	$(O)/test_alloc
-	$(O)/test_forward
-	$(O)/test_tls
-	$(O)/test_tunnel
+# The unit tests include the files they test, to reach what is static; of the
+# others the linker takes what is missing.
+UNIT	= $(filter-out accel,$(patsubst tests/unit/test_%.c,%,\
+	$(wildcard tests/unit/test_*.c)))
 
-$(O)/test_%: tests/test_%.c $(SRCS) $(HDRS) $(O)/flags | mbedtls-is-fit
-	$(compile) -I. -o $@ $< $(filter %.o,$^) $(link:$(CC)%=%) -lcmocka \
+unit: $(UNIT:%=$(O)/test_%)
+	@for test in $^; do echo "$$test" && "$$test" || exit 1; done
+
+$(O)/test_%: tests/unit/test_%.c $(O)/objects.a $(O)/flags | mbedtls-is-fit
+	$(compile) -o $@ $< $(O)/objects.a $(link:$(CC)%=%) -lcmocka \
 	    $(libs) $(if $(filter accel,$*),-lcrypto)
-$(O)/test_tls: $(O)/forward.o
-$(O)/test_tunnel: $(O)/tls.o $(O)/forward.o
-$(O)/test_alloc: mbedtls/alloc.c mbedtls/alloc.h
-$(O)/test_accel: mbedtls/ipsec-mb/aead.c
+
+$(O)/objects.a: $(OBJS)
+	@rm -f $@
+	$(AR) rcs $@ $^
 
 # With libFuzzer, for so many SECONDS each; FUZZ=NAME: of that alone.
 fuzz:
@@ -239,10 +246,9 @@ bench-%:
 	    TUNNEL=$(O)/bench/$*/tunnel $(BENCH_$*) $(O)/bench/$*/tunnel \
 	    $(O)/bench/$*/crypto
 
-$(O)/bench/%: tests/bench/%.c $(HDRS) $(O)/forward.o $(O)/flags
+$(O)/bench/%: tests/bench/%.c $(O)/objects.a $(O)/flags
 	@mkdir -p $(@D)
-	$(compile) -I. -o $@ $< $(link:$(CC)%=%) \
-	    $(if $(filter copy,$*),$(O)/forward.o) \
+	$(compile) -o $@ $< $(O)/objects.a $(link:$(CC)%=%) \
 	    $(if $(filter load,$*),-lssl -lcrypto)
 
 $(O)/crypto: tests/bench/crypto.c $(O)/flags | mbedtls-is-fit
@@ -295,7 +301,7 @@ clean:
 
 FORCE:
 
-.PHONY: all demo check check-more check-all check-vm unit fuzz bench bench-vm \
+.PHONY: all sources demo check check-more check-all check-vm unit fuzz bench bench-vm \
 	install uninstall \
 	clean mbedtls-is-fit FORCE
 

@@ -17,6 +17,8 @@
 #endif
 
 #include "forward.h"
+#include "stream.h"
+#include "util.h"
 
 #define FILL_SIZE	(80 * 1024)	/* the knee, and a record of TLS */
 #define TURNS		4		/* fills in a row before others run */
@@ -29,7 +31,6 @@
 #define FLUSH_MS	10		/* TCP announces no acknowledgment */
 #define FLUSH_MANY	128		/* that are asked so often */
 #define LOOKS		10		/* for a dead peer, in its time */
-#define UNANSWERED	3		/* times at least: that is no chance */
 
 enum { CLIENT, BACKEND, SIDES };
 
@@ -116,7 +117,6 @@ struct forward {
 
 static void	 report(struct forward *, struct source *, short);
 static void	 accept_later(struct forward *, int);
-static int64_t	 clock_ms(void);
 
 /*
  * THE POLLER
@@ -299,226 +299,9 @@ poller_wait(struct forward *f, int timeout, const sigset_t *mask)
 #endif
 
 /*
- * THE PLAIN STREAM
- * A socket, as it is.
- */
-
-static ssize_t
-plain_failed(struct stream *s, ssize_t want)
-{
-	if (errno == EAGAIN || errno == EWOULDBLOCK)
-		return want;
-	s->err = errno;
-	return errno == ECONNRESET || errno == EPIPE || errno == ENOTCONN ?
-	    STREAM_RESET : STREAM_ERROR;
-}
-
-/*
- * Nobody listens on a port of those that are given to whoever connects, and so
- * it was given to us: TCP connects a socket to itself (RFC 9293 section 3.5).
- */
-static int
-is_connected_to_itself(int fd, const struct sockaddr_storage *peer)
-{
-	struct sockaddr_storage own;
-	socklen_t len = sizeof(own);
-
-	return peer->ss_family != AF_UNIX &&
-	    getsockname(fd, (struct sockaddr *)&own, &len) == 0 &&
-	    memcmp(&own, peer, len) == 0;
-}
-
-/* Connected means having a peer; no event is needed to find that out. */
-static int
-plain_open(struct stream *s)
-{
-	struct sockaddr_storage peer = { .ss_family = AF_UNSPEC };
-	socklen_t len = sizeof(s->err);
-
-	if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &s->err, &len) == -1)
-		s->err = errno;
-	if (s->err != 0)
-		return STREAM_ERROR;
-	len = sizeof(peer);
-	if (getpeername(s->fd, (struct sockaddr *)&peer, &len) == 0) {
-		if (!is_connected_to_itself(s->fd, &peer))
-			return 0;
-		errno = ECONNREFUSED;
-	}
-	if (errno == ENOTCONN)
-		return STREAM_WANT_WRITE;
-	s->err = errno;
-	return STREAM_ERROR;
-}
-
-static ssize_t
-plain_read(struct stream *s, void *buf, size_t len)
-{
-	ssize_t n;
-
-	do {
-		n = recv(s->fd, buf, len, 0);
-	} while (n == -1 && errno == EINTR);
-	/* A socket tells of a reset once, and after that of an end. */
-	if (n == 0 && s->err == ECONNRESET)
-		return STREAM_RESET;
-	return n >= 0 ? n : plain_failed(s, STREAM_WANT_READ);
-}
-
-static ssize_t
-plain_write(struct stream *s, const void *buf, size_t len)
-{
-	ssize_t n;
-
-	do {
-		n = send(s->fd, buf, len, MSG_NOSIGNAL);
-	} while (n == -1 && errno == EINTR);
-	return n >= 0 ? n : plain_failed(s, STREAM_WANT_WRITE);
-}
-
-/* Shall close(2), by whatever the process ends, send RST? */
-static void
-reset_on_close(const struct stream *s, int on)
-{
-	struct linger l = { .l_onoff = on, .l_linger = 0 };
-
-	setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
-}
-
-void
-stream_reset(struct stream *s)
-{
-	reset_on_close(s, 1);
-}
-
-/* What has been written must arrive, and then the end: no RST any more. */
-static int
-plain_finish(struct stream *s)
-{
-	reset_on_close(s, 0);
-	return shutdown(s->fd, SHUT_WR) == 0 ? 0 :
-	    (int)plain_failed(s, STREAM_WANT_WRITE);
-}
-
-static int
-plain_socket_error(struct stream *s)
-{
-	socklen_t len = sizeof(int);
-	int err = 0;
-
-	if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0 &&
-	    err == 0)
-		return 0;
-	errno = err != 0 ? err : errno;
-	return (int)plain_failed(s, STREAM_ERROR);
-}
-
-#ifdef __linux__
-static int
-plain_flushed(const struct stream *s)
-{
-	struct tcp_info ti = { .tcpi_unacked = 0 };
-	socklen_t len = sizeof(ti);
-
-	/* Elsewhere than on TCP, what is written has arrived. */
-	if (getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &ti, &len) == -1)
-		return errno == EOPNOTSUPP;
-	return ti.tcpi_unacked == 0 && ti.tcpi_notsent_bytes == 0;
-}
-
-/*
- * Has its host not acknowledged anything for that long, though it was sent data
- * or asked for its window again and again?  TCP_USER_TIMEOUT would end those as
- * well who answer each time, but have no room for more.
- */
-static int
-is_dead(const struct stream *s, int64_t ms)
-{
-	struct tcp_info ti = { .tcpi_unacked = 0 };
-	socklen_t len = sizeof(ti);
-
-	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &ti, &len) == 0 &&
-	    ti.tcpi_last_ack_recv >= ms &&
-	    ti.tcpi_retransmits + ti.tcpi_probes >= UNANSWERED;
-}
-#else
-static int
-is_dead(const struct stream *s, int64_t ms)
-{
-	(void)s;
-	(void)ms;
-	return 0;
-}
-
-static int
-plain_flushed(const struct stream *s)
-{
-	(void)s;
-	return 1;
-}
-#endif
-
-static int
-plain_pending(const struct stream *s)
-{
-	(void)s;
-	return 0;
-}
-
-static const char *
-plain_error(const struct stream *s)
-{
-	return strerror(s->err);
-}
-
-const struct stream_ops stream_plain = {
-	.open = plain_open,
-	.read = plain_read,
-	.write = plain_write,
-	.finish = plain_finish,
-	.refuse = stream_reset,
-	.failed = plain_socket_error,
-	.abort = stream_reset,
-	.flushed = plain_flushed,
-	.pending = plain_pending,
-	.error = plain_error,
-};
-
-void
-stream_quote(char *out, size_t size, const unsigned char *p, size_t n)
-{
-	size_t i, used = 0;
-
-	for (i = 0; i < n && used + 8 < size; i++) {
-		const char *fmt = isprint(p[i]) && p[i] != '"' && p[i] != '\\' ?
-		    "%s%c" : "%s\\x%02x";
-		int w = snprintf(out + used, size - used, fmt,
-		    i == 0 ? "\"" : "", p[i]);
-
-		used += (size_t)w;
-	}
-	snprintf(out + used, size - used, "%s", i == 0 ? "\"\"" : "\"");
-}
-
-/*
  * CONNECTIONS
  * Queues and phases, and the one way to end.
  */
-
-int64_t
-forward_clock_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
-
-static int64_t
-clock_ms(void)
-{
-	return forward_clock_us() / 1000;
-}
 
 static void
 queue_remove(struct queue *q, struct conn *c)
@@ -1272,21 +1055,6 @@ forward_wake(struct forward *f, int64_t at)
 		f->wake_at = at;
 }
 
-int
-forward_is_passing(int error)
-{
-	static const int passing[] = {
-		EAGAIN, EWOULDBLOCK, EINTR, ECONNABORTED, EPROTO, ENETDOWN,
-		ENOPROTOOPT, EHOSTDOWN, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH
-	};
-	size_t i;
-
-	for (i = 0; i < sizeof(passing) / sizeof(passing[0]); i++)
-		if (passing[i] == error)
-			return 1;
-	return 0;
-}
-
 static void
 accept_later(struct forward *f, int error)
 {
@@ -1307,7 +1075,7 @@ accept_next(struct forward *f, int listener)
 		return 1;
 	if (fd == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
 		return 0;
-	if (fd == -1 && forward_is_passing(errno))
+	if (fd == -1 && accept_error_is_transient(errno))
 		return 1;
 	accept_later(f, errno);
 	return 0;
@@ -1389,7 +1157,8 @@ look_for_dead(struct forward *f)
 		for (c = f->queues[phases[i]].head; c != NULL; c = next) {
 			next = c->next;
 			for (side = 0; side < SIDES && flows(c); side++)
-				if (is_dead(&c->streams[side], f->p.answer_ms))
+				if (stream_is_dead(&c->streams[side],
+			    f->p.answer_ms))
 					conn_died(f, c, side);
 		}
 	}
@@ -1426,16 +1195,6 @@ step_busy(struct forward *f)
 	}
 }
 
-int
-forward_timeout(int64_t now, int64_t until)
-{
-	if (until == INT64_MAX)
-		return -1;
-	if (until <= now)
-		return 0;
-	return until - now > INT_MAX ? INT_MAX : (int)(until - now);
-}
-
 /* To the next deadline. */
 static int
 sleep_ms(const struct forward *f)
@@ -1458,16 +1217,7 @@ sleep_ms(const struct forward *f)
 		if (c != NULL && c->deadline < until)
 			until = c->deadline;
 	}
-	return forward_timeout(f->now, until);
-}
-
-void
-forward_let_signals_in(const sigset_t *mask)
-{
-	sigset_t blocked;
-
-	sigprocmask(SIG_SETMASK, mask, &blocked);
-	sigprocmask(SIG_SETMASK, &blocked, NULL);
+	return clock_timeout(f->now, until);
 }
 
 int
@@ -1485,7 +1235,7 @@ forward_run(struct forward *f, const sigset_t *mask)
 		if (n == -1 || f->now > before)
 			asleep = f->now;
 		if (f->now - asleep >= SIGNALS_MS) {
-			forward_let_signals_in(mask);
+			deliver_pending_signals(mask);
 			asleep = f->now;
 		}
 		if (f->wake_at <= f->now)

@@ -15,31 +15,16 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <mbedtls/base64.h>
-#include <mbedtls/error.h>
-#include <mbedtls/net_sockets.h>
-#include <mbedtls/oid.h>
-#include <mbedtls/pem.h>
-#include <mbedtls/pkcs5.h>
-#include <mbedtls/platform_time.h>
-#include <mbedtls/platform_util.h>
-#include <mbedtls/psa_util.h>
-#include <mbedtls/ssl.h>
-#include <mbedtls/version.h>
-#include <mbedtls/x509_crl.h>
-#include <mbedtls/x509_crt.h>
-#include <psa/crypto.h>
-
-#ifdef __linux__
-#include <linux/tcp.h>
-#include <linux/tls.h>
-#ifndef TLS_RX_EXPECT_NO_PAD
-#define TLS_RX_EXPECT_NO_PAD	4	/* of Linux 6.0 */
-#endif
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#elif defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
-#include "forward.h"
+#include "stream.h"
 #include "tls.h"
+#include "tls_internal.h"
+#include "util.h"
 
 /*
  * Below 3.6.7, malformed basicConstraints make a certificate an authority's
@@ -69,243 +54,6 @@ ALLOW_OLD_MBEDTLS=1 takes it, if its distribution has the fix in it"
 #else
 #define PATCHED		""
 #endif
-
-#define HELLO_SESSION_ID 43		/* its offset in a hello's record */
-#define HEADER_SIZE	5		/* of a record */
-#define RECVS		64		/* in a row, before others run */
-#define RECORDS		512		/* likewise, of data */
-#define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
-#define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
-#define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
-#define OUT_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
-#define HELD_MAX	(OUT_SIZE + 4096)
-#define FILE_MAX	(1024 * 1024)	/* of a PEM file */
-#define LIST_MAX	32		/* names in a list */
-#define SUITES_MAX	64
-#define NAME_SIZE	256
-#define ERROR_SIZE	1024
-#define DN_SIZE		512		/* of a distinguished name, as text */
-#define PASSED_MAX	8		/* that are told of */
-#define WARN_DAYS	30
-#define CRL_WARN_DAYS	3		/* some are good for a week alone */
-#define RSA_BITS	2048
-#define CLIENT_RSA_MAX	4096		/* bits of a key that a client sends */
-#define REQUEST_HEAD	128		/* before issuers, RFC 5246 7.4.4 */
-#define CHAIN_MAX	5		/* certificates that a client sends */
-#define GENERATED_DAYS	825		/* more, and Apple's clients balk */
-#define HOUR		(60 * 60)
-#define DAY		(24 * HOUR)
-#define SEPARATORS	" \t,:"
-#define HASH_SIZE	32		/* SHA-256 */
-#define KEYS_MAX	16		/* for tickets */
-#define KEY_SIZE	32
-#define KEY_NAME_SIZE	16
-#define SALT_SIZE	16
-#define TAG_SIZE	16
-#define TICKET_HEAD	(KEY_NAME_SIZE + SALT_SIZE)
-#define TICKET_MAX	8192		/* of what is in it */
-#define TICKETS_TRIED	4		/* in a handshake */
-#define ID_SIZE		32		/* of a session */
-#define WAYS		8		/* places in the cache for an ID */
-#define SLOT_SIZE	512		/* of a place there */
-#define SLOT_WITH_CLIENT 4096
-#define TORN		100		/* keys, read while they are written */
-#define CERTIFICATE_REQUIRED 116	/* RFC 8446 section 6.2 */
-#define HS_KEY_UPDATE	24		/* RFC 8446 section 4 */
-#define SECRET_SIZE	48		/* the master's, or of SHA-384 */
-#define IV_SIZE		12		/* of all suites that the kernel has */
-#define SEQ_SIZE	8
-#define INFO_SIZE	(4 + IV_SIZE + 32 + SEQ_SIZE)	/* for the kernel */
-
-/* Flags against a certificate, beside MBEDTLS_X509_BADCERT_... */
-#define CERT_NO_ISSUER	(UINT32_C(1) << 30)
-#define CERT_CONSTRAINED (UINT32_C(1) << 29)
-#define CERT_CHAIN_TOO_LONG (UINT32_C(1) << 28)
-#define CERT_KEY_TOO_LONG (UINT32_C(1) << 27)
-#define CERT_SIGNED_ODDLY (UINT32_C(1) << 26)
-
-/*
- * The kernel's records are full; a client that can't have that is not its.  It
- * is told by what the library's are to hold, if it has room for more than the
- * greatest max_fragment_length.
- */
-#if defined(MBEDTLS_SSL_MAX_FRAGMENT_LENGTH) || \
-    defined(MBEDTLS_SSL_RECORD_SIZE_LIMIT)
-#define RECORD_MIN	(MBEDTLS_SSL_OUT_CONTENT_LEN > 4097 ? \
-    MBEDTLS_SSL_OUT_CONTENT_LEN - 1 : 4097)
-#else
-#define RECORD_MIN	1
-#endif
-
-#ifndef MSG_MORE
-#define MSG_MORE	0
-#endif
-
-#define RNG		mbedtls_psa_get_random, MBEDTLS_PSA_RANDOM_STATE
-
-struct cert {
-	struct cert *next;
-	char	*name;			/* its file's */
-	mbedtls_x509_crt chain;
-	mbedtls_pk_context key;
-};
-
-enum kind { CN, DNS, IP, URI, PIN, CERT };
-
-/* What a client's certificate may be. */
-struct rule {
-	struct rule *next;
-	enum kind kind;
-	char	*text;			/* of a CN, DNS, URI or CERT */
-	unsigned char bytes[HASH_SIZE];	/* of an IP or a PIN */
-	size_t	 len;			/* of them */
-	mbedtls_x509_crt *certs;	/* in a CERT's file */
-};
-
-/* The first one encrypts tickets, all of them decrypt. */
-struct keys {
-	size_t	 n;
-	struct {
-		unsigned char name[KEY_NAME_SIZE];
-		unsigned char secret[KEY_SIZE];
-	} list[KEYS_MAX];
-};
-
-/*
- * A place in the cache.  Nobody waits for one: what two processes write at a
- * time, or one that is killed, is no ticket for that ID, and as good as none.
- */
-struct slot {
-	uint64_t used;			/* greater: later; 0: never */
-	unsigned char id[ID_SIZE];
-	uint32_t len;
-	unsigned char ticket[];
-};
-
-/* In memory of all processes: no pointers, and no sizes to be trusted. */
-struct shared {
-	atomic_uint version;		/* of the keys; odd: being written */
-	struct keys keys;
-	_Atomic uint64_t clock;		/* counts what is stored */
-	unsigned char slots[];
-};
-
-struct tls_sessions {
-	struct shared *shared;
-	size_t	 nslots;
-	size_t	 slot_size;
-};
-
-struct tls_config {
-	mbedtls_ssl_config ssl;
-	struct cert *certs;
-	mbedtls_x509_crt ca;
-	mbedtls_x509_crl crl;
-	struct rule *rules;
-	char	*passed[PASSED_MAX];	/* what is not used of ca, and why */
-	size_t	 npassed;
-	int	 has_ca, has_crl, has_pin;
-	enum { NOT_ASKED, ASKED, REQUIRED } verify;
-	int	 strict_names;
-	struct keys keys;		/* of a file; or none */
-	struct tls_sessions *sessions;	/* or NULL */
-	int	 lifetime;		/* of sessions, in seconds */
-	struct tls *current;		/* whose handshake is going on */
-	int	 suites[SUITES_MAX + 1];	/* ends with 0, as all here */
-	int	 suites_now[SUITES_MAX + 2];	/* for insist_on() */
-	uint16_t groups[LIST_MAX + 1];
-	const char *alpn[LIST_MAX + 1];		/* allocated */
-	int	 min, max;		/* 12 or 13 */
-	int	 left_out;		/* the same: no suite is for it; or 0 */
-	int	 truncation_is_eof;
-	unsigned kernel;		/* what it can do, for us */
-	char	 error[ERROR_SIZE];
-	/* Of whichever stream is read from, or written to, at the moment. */
-	size_t	 ahead_at, ahead_end;
-	size_t	 nout;
-	unsigned char ahead[AHEAD_SIZE];	/* received, not decrypted */
-	unsigned char out[OUT_SIZE];		/* encrypted, not sent */
-};
-
-/* The record that passes by; RFC 8446 section 5.1. */
-struct record {
-	unsigned char head[HEADER_SIZE];
-	unsigned char nhead;
-	unsigned char body[2];		/* the end of what came of it */
-	uint16_t left;			/* of its body */
-	uint16_t count;			/* of those that are encrypted alike */
-};
-
-/* What the keys of a connection come from. */
-union secrets {
-	unsigned char traffic[2][SECRET_SIZE];	/* TLS 1.3: client's, ours */
-	struct {
-		unsigned char secret[SECRET_SIZE];
-		unsigned char seed[64];
-	} master;				/* TLS 1.2 */
-};
-
-/* For the kernel to do it. */
-struct kernel {
-	const struct cipher *cipher;
-	union secrets *secrets;		/* NULL: no more keys will be made */
-	int	 is_13;
-	int	 sends;			/* it has our keys, not only theirs */
-	int	 update_due;		/* the client has asked for new keys */
-	int	 unread;		/* it may have more, and not tell */
-	uint64_t seq;			/* of its first record */
-	uint64_t base;			/* bytes that TCP had until then */
-	uint64_t given;			/* bytes that it was to send since */
-	uint64_t records;		/* to be added to its record's number */
-};
-
-struct tls {
-	mbedtls_ssl_context *ssl;	/* NULL: the kernel does it now */
-	struct kernel *kernel;		/* NULL: it won't */
-	struct tls_config *cfg;
-	int	 fd;
-	int	 err;			/* errno of a failed recv or send */
-	int	 failed;		/* mbed TLS's last error */
-	int	 ended;			/* what ended reading, kept: or 0 */
-	int	 budget;		/* recv(2)s that are left to it */
-	int	 suite;			/* once it is open */
-	int	 group;			/* or 0 */
-	bool	 open;			/* the handshake is over */
-	bool	 fin;			/* recv(2) has answered 0 */
-	bool	 drained;		/* there was less than could be */
-	bool	 gathering;		/* a write is going on */
-	bool	 notified;		/* the client, of our end */
-	bool	 holding;		/* what is sent now */
-	bool	 sent;			/* it has sent something, this step, */
-	bool	 partly;		/* and not all of it */
-	bool	 resumed;
-	bool	 extended;		/* its master secret, RFC 7627 */
-	bool	 hidden;		/* what is sent is encrypted */
-	bool	 refused;
-	unsigned char flight;		/* 1: our hello, 2: what follows it */
-	unsigned char ntickets;		/* that were tried */
-	unsigned char alert;		/* that is due at our end */
-	unsigned char heard;		/* the client's; 0: not known */
-	unsigned char *ahead;		/* what was left of cfg->ahead, */
-	size_t	 nahead;		/* and how much that is */
-	size_t	 record;		/* bytes of data in one, at most */
-	size_t	 unsent;		/* of a write that is to be retried */
-	unsigned char *held;		/* to be sent with what comes next */
-	size_t	 nheld;
-	struct record in, out;		/* out: of the handshake */
-	unsigned char first[8];		/* what the client sent first, */
-	size_t	 nfirst;		/* and how much that is */
-	const char *alpn;
-	char	*sni;			/* empty: not a host name */
-	char	*client;		/* who it is, once that is verified */
-	char	*cn;
-	unsigned char *chain;		/* its certificates; see keep_chain() */
-	size_t	 chain_len;
-	const mbedtls_x509_crt *issuer;	/* of the one to be checked next */
-	uint32_t issuers;		/* flags against them */
-	char	*why;			/* or no memory for it */
-	int64_t	 born;			/* the session that it resumes */
-};
 
 /* Our order among the suites that are both safe and fast; see prefer(). */
 static const int default_suites[] = {
@@ -520,24 +268,6 @@ static const struct fault {
 	{ UINT32_MAX, MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "not valid" },
 };
 
-/* A number on the wire, in network byte order. */
-static void
-put(unsigned char *p, uint64_t value, size_t n)
-{
-	for (; n > 0; value >>= 8)
-		p[--n] = (unsigned char)value;
-}
-
-static uint64_t
-get(const unsigned char *p, size_t n)
-{
-	uint64_t value = 0;
-
-	for (; n > 0; n--)
-		value = value << 8 | *p++;
-	return value;
-}
-
 static int
 is_tls13(const struct tls *t)
 {
@@ -549,8 +279,8 @@ is_tls13(const struct tls *t)
  * ERRORS AS TEXT
  */
 
-static int __attribute__((format(printf, 2, 3)))
-fail(struct tls_config *cfg, const char *fmt, ...)
+int
+tls_fail(struct tls_config *cfg, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -653,7 +383,7 @@ alert_name(int code)
 static size_t
 record_size(const struct record *r)
 {
-	return (size_t)get(r->head + 3, 2);
+	return (size_t)be_get(r->head + 3, 2);
 }
 
 /*
@@ -788,21 +518,22 @@ tls_error(const struct stream *s)
 		return "closed by the client during the handshake";
 	}
 	if (t->nfirst > 0 && !is_record(t->first, t->nfirst)) {
-		stream_quote(first, sizeof(first), t->first, t->nfirst);
+		text_quote(first, sizeof(first), t->first, t->nfirst);
 		name = protocol_name(t->first, t->nfirst);
-		fail(cfg, "not TLS%s%s: the client sent %s",
+		tls_fail(cfg, "not TLS%s%s: the client sent %s",
 		    name != NULL ? " but " : "", name != NULL ? name : "",
 		    first);
 	} else if (t->failed == MBEDTLS_ERR_NET_RECV_FAILED ||
 	    t->failed == MBEDTLS_ERR_NET_SEND_FAILED)
-		fail(cfg, "client: %s", strerror(t->err));
+		tls_fail(cfg, "client: %s", strerror(t->err));
 	else if (t->heard != 0)
-		fail(cfg, "%s: the client sent a fatal alert: %s (%d)", during,
+		tls_fail(cfg,
+		    "%s: the client sent a fatal alert: %s (%d)", during,
 		    alert_name(t->heard), t->heard);
 	else if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
-		fail(cfg, "%s: the client sent a fatal alert", during);
+		tls_fail(cfg, "%s: the client sent a fatal alert", during);
 	else
-		fail(cfg, "%s: %s", during, explain(t->failed));
+		tls_fail(cfg, "%s: %s", during, explain(t->failed));
 	return cfg->error;
 }
 
@@ -853,96 +584,51 @@ tls_forked(void)
 	    "the random generator has no entropy";
 }
 
-static int64_t
-clock_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
-
-/* Microseconds to encrypt a buffer, at best; very many when it can't be. */
-static int64_t
-cost(psa_key_type_t type, psa_algorithm_t alg)
-{
-	static const unsigned char nonce[12];
-	const size_t size = 4096, out_size = size + TAG_SIZE;
-	unsigned char *zeros;
-	psa_key_attributes_t attr = psa_key_attributes_init();
-	int64_t best = INT64_MAX, us;
-	psa_key_id_t key;
-	size_t len;
-	int i;
-
-	psa_set_key_type(&attr, type);
-	psa_set_key_algorithm(&attr, alg);
-	psa_set_key_usage_flags(&attr, PSA_KEY_USAGE_ENCRYPT);
-	if ((zeros = calloc(1, size + out_size)) == NULL)
-		return best;
-	if (psa_import_key(&attr, zeros, type == PSA_KEY_TYPE_AES ? 16 : 32,
-	    &key) == PSA_SUCCESS) {
-		for (i = 0; i < 3; i++) {
-			us = clock_us();
-			if (psa_aead_encrypt(key, alg, nonce, sizeof(nonce),
-			    NULL, 0, zeros, size, zeros + size, out_size,
-			    &len) != PSA_SUCCESS)
-				break;
-			us = clock_us() - us;
-			if (us < best)
-				best = us;
-		}
-		psa_destroy_key(key);
-	}
-	free(zeros);
-	return best;
-}
-
 /*
- * Which cipher is cheaper is measured: what a CPU can do does not say what a
- * library makes of it.  And it is measured once, as sessions are bound to what
- * was preferred when they began.
+ * Has this CPU instructions for AES, and the library code that uses them?
+ * Without them, ChaCha20 takes less time.
  */
-static int chacha_first;
+#if defined(MBEDTLS_AESNI_C) && (defined(__x86_64__) || defined(__i386__))
+static int
+has_fast_aes(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid(1, &a, &b, &c, &d) == 1 && (c & bit_AES) != 0;
+}
+#elif defined(MBEDTLS_AESCE_C) && defined(__aarch64__) && defined(__linux__)
+static int
+has_fast_aes(void)
+{
+	return (getauxval(AT_HWCAP) & HWCAP_AES) != 0;
+}
+#else
+static int
+has_fast_aes(void)
+{
+	return 0;
+}
+#endif
 
 const char *
 tls_init(void)
 {
-	int64_t chacha, aes;
-
 	if (is_too_old())
 		return "the mbed TLS library found is " TOO_OLD;
 	if (psa_crypto_init() != PSA_SUCCESS)
 		return "mbed TLS does not start: no entropy?";
-	chacha = cost(PSA_KEY_TYPE_CHACHA20, PSA_ALG_CHACHA20_POLY1305);
-	aes = cost(PSA_KEY_TYPE_AES, PSA_ALG_GCM);
-	if (chacha == INT64_MAX && aes == INT64_MAX)
-		return "mbed TLS can't encrypt on this CPU";
-	chacha_first = chacha < aes;
 	return NULL;
 }
 
-int
-tls_preference(void)
-{
-	return chacha_first;
-}
-
-void
-tls_prefer(int preference)
-{
-	chacha_first = preference;
-}
-
 /*
- * The default suites, the cheaper cipher on this machine first.  In TLS 1.3
+ * The default suites, the faster cipher on this machine first.  In TLS 1.3
  * the library follows the client's order all the same.
  */
 static void
 prefer(int *suites)
 {
+	int chacha_first = !has_fast_aes(), pass;
 	size_t i, n = 0;
-	int pass;
 
 	for (pass = 0; pass < 2; pass++) {
 		for (i = 0; default_suites[i] != 0; i++) {
@@ -1368,16 +1054,18 @@ slurp(struct tls_config *cfg, const char *name, size_t *size)
 	/* Not to wait for whoever writes to a FIFO. */
 	fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd == -1 || fstat(fd, &st) == -1)
-		r = fail(cfg, "%s: %s", name, strerror(errno));
+		r = tls_fail(cfg, "%s: %s", name, strerror(errno));
 	else if (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX)
-		r = fail(cfg, "%s: not a regular file of at most 1 MB", name);
+		r = tls_fail(cfg,
+		    "%s: not a regular file of at most 1 MB", name);
 	else if ((buf = calloc(1, *size = (size_t)st.st_size + 1)) == NULL)
-		r = fail(cfg, "%s: out of memory", name);
+		r = tls_fail(cfg, "%s: out of memory", name);
 	else if (read_whole(fd, buf, *size - 1) == -1)
-		r = fail(cfg, "%s: it can't be read to its end: %s", name,
+		r = tls_fail(cfg, "%s: it can't be read to its end: %s", name,
 		    strerror(errno));
 	else if (tidy((char *)buf, *size), is_cut((const char *)buf))
-		r = fail(cfg, "%s: it ends within a block of PEM: has it been "
+		r = tls_fail(cfg,
+		    "%s: it ends within a block of PEM: has it been "
 		    "cut off?", name);
 	if (r == -1 && buf != NULL) {
 		mbedtls_platform_zeroize(buf, *size);
@@ -1401,11 +1089,12 @@ fail_shape(struct tls_config *cfg, const char *name, const struct shape *s,
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	if (s == NULL || s->by == NULL)
-		return fail(cfg, "%s: %s", name, text);
+		return tls_fail(cfg, "%s: %s", name, text);
 	if (s->to == NULL)
-		return fail(cfg, "%s: %s; to convert it: %s %s", name, text,
+		return tls_fail(cfg, "%s: %s; to convert it: %s %s", name, text,
 		    s->by, name);
-	return fail(cfg, "%s: %s; to convert it: %s %s %s %s.pem", name, text,
+	return tls_fail(cfg,
+	    "%s: %s; to convert it: %s %s %s %s.pem", name, text,
 	    s->by, name, s->to, name);
 }
 
@@ -1521,7 +1210,8 @@ cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 	int r;
 
 	if (use == ISSUER && has_trust_settings(der->p, der->len))
-		return fail(cfg, "it says what it is to be trusted for, which "
+		return tls_fail(cfg,
+		    "it says what it is to be trusted for, which "
 		    "is not heeded here; to convert it: openssl x509 -in %s "
 		    "-out %s.pem", name, name);
 	if (use == ISSUER && is_in(chain, der->p, der->len))
@@ -1530,10 +1220,10 @@ cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 	    der->len, 1, judge_extension, &l)) == 0)
 		return 0;
 	if (l.refused[0] != '\0')
-		return fail(cfg, "%s", l.refused);
+		return tls_fail(cfg, "%s", l.refused);
 	if ((s = find_shape(WITHIN, der->p, der->len)) == NULL)
-		return fail(cfg, "it can't be read (%s)", explain(r));
-	return fail(cfg, "it %s %s" UNKNOWN_KEY, r ==
+		return tls_fail(cfg, "it can't be read (%s)", explain(r));
+	return tls_fail(cfg, "it %s %s" UNKNOWN_KEY, r ==
 	    MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + MBEDTLS_ERR_OID_NOT_FOUND ?
 	    "is signed with" : "has", s->what);
 }
@@ -1544,7 +1234,7 @@ pass_over(struct tls_config *cfg)
 {
 	if (cfg->npassed < PASSED_MAX && (cfg->passed[cfg->npassed] =
 	    strdup(cfg->error)) == NULL)
-		return fail(cfg, "out of memory");
+		return tls_fail(cfg, "out of memory");
 	cfg->npassed++;
 	return 0;
 }
@@ -1566,7 +1256,7 @@ block_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 	int r;
 
 	if ((r = decode_block(b, &pem)) != 0) {
-		r = fail(cfg, "it is damaged (%s)", explain(r));
+		r = tls_fail(cfg, "it is damaged (%s)", explain(r));
 	} else {
 		der.p = (unsigned char *)(uintptr_t)mbedtls_pem_get_buffer(
 		    &pem, &der.len);
@@ -1595,7 +1285,7 @@ certs_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 			continue;
 		}
 		snprintf(why, sizeof(why), "%s", cfg->error);
-		fail(cfg, "%s: certificate %d: %s", name, n, why);
+		tls_fail(cfg, "%s: certificate %d: %s", name, n, why);
 		if (use != ISSUER || pass_over(cfg) == -1)
 			return -1;
 	}
@@ -1625,7 +1315,8 @@ der_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum use use,
 	if (cert_add(cfg, chain, use, name, der) == 0)
 		return 1;
 	snprintf(why, sizeof(why), "%s", cfg->error);
-	return fail(cfg, "%s: taken for a certificate in DER, %s", name, why);
+	return tls_fail(cfg,
+	    "%s: taken for a certificate in DER, %s", name, why);
 }
 
 static int
@@ -1690,13 +1381,13 @@ key_refused(struct tls_config *cfg, const char *name, int error,
 	s = key_shape(text, size, &b);
 	if (error == MBEDTLS_ERR_PK_PASSWORD_REQUIRED ||
 	    error == MBEDTLS_ERR_PK_PASSWORD_MISMATCH)
-		return fail(cfg, "%s: %s", name, explain(error));
+		return tls_fail(cfg, "%s: %s", name, explain(error));
 	if (s != NULL)
 		return fail_shape(cfg, name, s, "it is %s%s", s->what,
 		    s->by != NULL ? UNKNOWN : UNKNOWN_KEY);
 	if (b.text == NULL)
 		return fail_to_find(cfg, name, "private key", text, size);
-	return fail(cfg, "%s: its private key can't be read (%s)", name,
+	return tls_fail(cfg, "%s: its private key can't be read (%s)", name,
 	    explain(error));
 }
 
@@ -1718,7 +1409,8 @@ key_load(struct tls_config *cfg, struct cert *c, const char *name,
 	mbedtls_platform_zeroize(text, size);
 	free(text);
 	if (r == 0 && mbedtls_pk_check_pair(&c->chain.pk, &c->key, RNG) != 0)
-		r = fail(cfg, "the key in %s does not fit the certificate in "
+		r = tls_fail(cfg,
+		    "the key in %s does not fit the certificate in "
 		    "%s", name, c->name);
 	return r;
 }
@@ -1804,7 +1496,8 @@ chain_fits(struct tls_config *cfg, const struct cert *c)
 		size += 3 + crt->raw.len + 2;
 	if (size <= MBEDTLS_SSL_OUT_CONTENT_LEN)
 		return 0;
-	return fail(cfg, "%s: its certificates take %zu bytes, and this mbed "
+	return tls_fail(cfg,
+	    "%s: its certificates take %zu bytes, and this mbed "
 	    "TLS is built to send %d", c->name, size,
 	    MBEDTLS_SSL_OUT_CONTENT_LEN);
 }
@@ -1815,14 +1508,14 @@ tls_config_cert(struct tls_config *cfg, const char *name)
 	struct cert *c, **last;
 
 	if ((c = calloc(1, sizeof(*c))) == NULL)
-		return fail(cfg, "out of memory");
+		return tls_fail(cfg, "out of memory");
 	mbedtls_x509_crt_init(&c->chain);
 	mbedtls_pk_init(&c->key);
 	for (last = &cfg->certs; *last != NULL; last = &(*last)->next)
 		continue;
 	*last = c;
 	if ((c->name = strdup(name)) == NULL)
-		return fail(cfg, "out of memory");
+		return tls_fail(cfg, "out of memory");
 	if (cert_load(cfg, &c->chain, OWN, name) == -1)
 		return -1;
 	return chain_fits(cfg, c);
@@ -1838,7 +1531,7 @@ tls_config_key(struct tls_config *cfg, const char *name, const char *password)
 	if (key_load(cfg, c, name, password) == -1)
 		return -1;
 	if (mbedtls_ssl_conf_own_cert(&cfg->ssl, &c->chain, &c->key) != 0)
-		return fail(cfg, "out of memory");
+		return tls_fail(cfg, "out of memory");
 	return 0;
 }
 
@@ -1866,8 +1559,8 @@ each_file(struct tls_config *cfg, const char *name,
 
 	if ((dir = opendir(name)) == NULL)
 		return errno == ENOTDIR ? load(cfg, name) :
-		    fail(cfg, "%s: %s", name, strerror(errno));
-	fail(cfg, "%s: there is no file in it", name);
+		    tls_fail(cfg, "%s: %s", name, strerror(errno));
+	tls_fail(cfg, "%s: there is no file in it", name);
 	while (r == 0 && (errno = 0, e = readdir(dir)) != NULL) {
 		snprintf(path, sizeof(path), "%s/%s", name, e->d_name);
 		if (e->d_name[0] == '.' || is_directory(path))
@@ -1878,7 +1571,7 @@ each_file(struct tls_config *cfg, const char *name,
 			r = one_will_do ? pass_over(cfg) : -1;
 	}
 	if (r == 0 && errno != 0)
-		r = fail(cfg, "%s: %s", name, strerror(errno));
+		r = tls_fail(cfg, "%s: %s", name, strerror(errno));
 	closedir(dir);
 	if (r == 0 && n == 0) {
 		forget_passed(cfg, before);
@@ -1915,7 +1608,7 @@ crl_load(struct tls_config *cfg, const char *name)
 		r = 0;
 	if (r != 0 && (may_be_der(text, size - 1) || strstr((char *)text,
 	    BEGIN "X509 CRL-----") != NULL))
-		r = fail(cfg, "%s: its revocation list can't be read (%s)",
+		r = tls_fail(cfg, "%s: its revocation list can't be read (%s)",
 		    name, explain(r));
 	else if (r != 0)
 		r = fail_to_find(cfg, name, "revocation list", (char *)text,
@@ -1928,7 +1621,8 @@ int
 tls_config_crl(struct tls_config *cfg, const char *name)
 {
 	if (!cfg->has_ca)
-		return fail(cfg, "it needs ca, whose certificates it revokes");
+		return tls_fail(cfg,
+		    "it needs ca, whose certificates it revokes");
 	if (each_file(cfg, name, crl_load, 0) == -1)
 		return -1;
 	cfg->has_crl = 1;
@@ -1976,7 +1670,7 @@ static int
 rule_load(struct tls_config *cfg, struct rule *r)
 {
 	if ((r->certs = calloc(1, sizeof(*r->certs))) == NULL)
-		return fail(cfg, "out of memory");
+		return tls_fail(cfg, "out of memory");
 	mbedtls_x509_crt_init(r->certs);
 	return cert_load(cfg, r->certs, PINNED, r->text);
 }
@@ -1990,7 +1684,7 @@ tls_config_peer(struct tls_config *cfg, const char *text)
 	int i;
 
 	if ((r = calloc(1, sizeof(*r))) == NULL)
-		return fail(cfg, "out of memory");
+		return tls_fail(cfg, "out of memory");
 	for (last = &cfg->rules; *last != NULL; last = &(*last)->next)
 		continue;
 	*last = r;
@@ -2000,11 +1694,12 @@ tls_config_peer(struct tls_config *cfg, const char *text)
 	r->kind = (enum kind)i;
 	if (strncmp(text, kinds[i], strlen(kinds[i])) != 0 ||
 	    rule_parse(r, text + strlen(kinds[i])) == -1)
-		return fail(cfg, "\"%s\" is not a rule (allowed: cn:NAME, "
+		return tls_fail(cfg, "\"%s\" is not a rule (allowed: cn:NAME, "
 		    "dns:NAME or dns:*.NAME, ip:ADDRESS, uri:URI, "
 		    "pin:sha256/BASE64, cert:FILE; a * for dns alone)", text);
 	if (!is_pin(r) && !cfg->has_ca)
-		return fail(cfg, "\"%s\" needs ca: without one, anybody can "
+		return tls_fail(cfg,
+		    "\"%s\" needs ca: without one, anybody can "
 		    "make such a certificate", text);
 	cfg->has_pin |= is_pin(r);
 	return r->kind == CERT ? rule_load(cfg, r) : 0;
@@ -2025,7 +1720,8 @@ int
 tls_config_verify(struct tls_config *cfg, int is_required)
 {
 	if (!cfg->has_ca && !cfg->has_pin)
-		return fail(cfg, "it needs ca, or peer = pin:sha256/BASE64 or "
+		return tls_fail(cfg,
+		    "it needs ca, or peer = pin:sha256/BASE64 or "
 		    "cert:FILE, to verify a certificate by");
 	cfg->verify = is_required ? REQUIRED : ASKED;
 	/* What is missing or wrong is found by tls_open(), in both cases. */
@@ -2047,7 +1743,7 @@ int
 tls_config_versions(struct tls_config *cfg, int min, int max)
 {
 	if (min > max)
-		return fail(cfg, "tls_min is above tls_max");
+		return tls_fail(cfg, "tls_min is above tls_max");
 	cfg->min = min;
 	cfg->max = max;
 	return 0;
@@ -2102,16 +1798,16 @@ each(struct tls_config *cfg, const char *names,
 	int r = 0;
 
 	if ((copy = strdup(names)) == NULL)
-		return fail(cfg, "out of memory");
+		return tls_fail(cfg, "out of memory");
 	for (name = strtok_r(copy, SEPARATORS, &rest); name != NULL && r == 0;
 	    name = strtok_r(NULL, SEPARATORS, &rest)) {
 		if (n == LIST_MAX)
-			r = fail(cfg, "more than %d names", LIST_MAX);
+			r = tls_fail(cfg, "more than %d names", LIST_MAX);
 		else
 			r = add(cfg, name, n++);
 	}
 	if (n == 0)
-		r = fail(cfg, "no name in the list");
+		r = tls_fail(cfg, "no name in the list");
 	free(copy);
 	return r;
 }
@@ -2198,7 +1894,7 @@ static int
 add_suite(struct tls_config *cfg, const char *name, size_t n)
 {
 	if ((cfg->suites[n] = suite_id(name)) == 0)
-		return fail(cfg, "unknown cipher suite \"%s\"", name);
+		return tls_fail(cfg, "unknown cipher suite \"%s\"", name);
 	cfg->suites[n + 1] = 0;
 	return 0;
 }
@@ -2215,9 +1911,10 @@ tls_config_ciphers(struct tls_config *cfg, const char *names)
 		return -1;
 	translate_suites(names, text, sizeof(text));
 	if (text[0] != '\0')
-		return fail(cfg, "%s (names are IANA's; those of the list that "
+		return tls_fail(cfg,
+		    "%s (names are IANA's; those of the list that "
 		    "there are, and TLS 1.3's: ciphers = %s)", why, text);
-	return fail(cfg, "%s (allowed: IANA's names, such as "
+	return tls_fail(cfg, "%s (allowed: IANA's names, such as "
 	    "TLS_AES_128_GCM_SHA256 or TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256; "
 	    "without ciphers, all that are safe)", why);
 }
@@ -2282,7 +1979,7 @@ add_group(struct tls_config *cfg, const char *name, size_t n)
 	for (i = 0; groups[i].name != NULL; i++)
 		len += (size_t)snprintf(allowed + len, sizeof(allowed) - len,
 		    "%s%s", i > 0 ? ", " : "", groups[i].name);
-	return fail(cfg, "unknown group \"%s\" (allowed: %s%s%s)", name,
+	return tls_fail(cfg, "unknown group \"%s\" (allowed: %s%s%s)", name,
 	    allowed, other != name ? "; its name here is " : "",
 	    other != name ? other : "");
 }
@@ -2297,9 +1994,9 @@ static int
 add_protocol(struct tls_config *cfg, const char *name, size_t n)
 {
 	if (strlen(name) > MBEDTLS_SSL_MAX_ALPN_NAME_LEN)
-		return fail(cfg, "ALPN name longer than 255 bytes");
+		return tls_fail(cfg, "ALPN name longer than 255 bytes");
 	if ((cfg->alpn[n] = strdup(name)) == NULL)
-		return fail(cfg, "out of memory");
+		return tls_fail(cfg, "out of memory");
 	return 0;
 }
 
@@ -2309,7 +2006,7 @@ tls_config_alpn(struct tls_config *cfg, const char *names)
 	if (each(cfg, names, add_protocol) == -1)
 		return -1;
 	if (mbedtls_ssl_conf_alpn_protocols(&cfg->ssl, cfg->alpn) != 0)
-		return fail(cfg, "ALPN names too long");
+		return tls_fail(cfg, "ALPN names too long");
 	return 0;
 }
 
@@ -2348,7 +2045,8 @@ tls_config_ready(struct tls_config *cfg)
 	if (!with[1])
 		cfg->max = 12;
 	if (cfg->min > cfg->max)
-		return fail(cfg, "no suite of the list can be used with tls_min"
+		return tls_fail(cfg,
+		    "no suite of the list can be used with tls_min"
 		    " = 1.%d, tls_max = 1.%d and %s (in TLS 1.2 those with "
 		    "ECDSA in their name need an EC key, those with RSA an RSA "
 		    "key)", min % 10, max % 10, cfg->certs->next != NULL ?
@@ -3053,7 +2751,7 @@ keep_chain(struct tls *t, const mbedtls_x509_crt *chain)
 		return -1;
 	t->chain_len = len;
 	for (crt = chain; crt != NULL; crt = crt->next) {
-		put(p, crt->raw.len, 3);
+		be_put(p, crt->raw.len, 3);
 		memcpy(p + 3, crt->raw.p, crt->raw.len);
 		p += 3 + crt->raw.len;
 	}
@@ -3408,7 +3106,7 @@ find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
 	if (mbedtls_ssl_session_get_ticket_creation_time(
 	    (mbedtls_ssl_session *)(uintptr_t)session, &ms) != 0)
 		return 0;
-	put(created, (uint64_t)ms, sizeof(created));
+	be_put(created, (uint64_t)ms, sizeof(created));
 	for (i = 1; i + sizeof(created) <= len; i++)
 		if (memcmp(saved + i, created, sizeof(created)) == 0)
 			return i;
@@ -3434,12 +3132,12 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	    size - head, &len) != 0 || size - head - len < t->chain_len)
 		return 0;
 	p[AT_TLS13] = (unsigned char)is_tls13(t);
-	put(p + AT_BORN, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
-	put(p + AT_SAVED, (uint64_t)now, 8);
-	put(p + AT_TIME, is_tls13(t) ? find_time(session, p + head, len) : 0,
+	be_put(p + AT_BORN, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
+	be_put(p + AT_SAVED, (uint64_t)now, 8);
+	be_put(p + AT_TIME, is_tls13(t) ? find_time(session, p + head, len) : 0,
 	    2);
-	put(p + AT_LENGTH, len, 2);
-	put(p + AT_NAME, name, 1);
+	be_put(p + AT_LENGTH, len, 2);
+	be_put(p + AT_NAME, name, 1);
 	if (name > 0)
 		memcpy(p + SESSION_HEAD, t->sni, name);
 	if (t->chain_len > 0)
@@ -3469,7 +3167,7 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 	if (cfg->verify == NOT_ASKED || (len == 0 && cfg->verify == ASKED))
 		return 0;
 	mbedtls_x509_crt_init(&chain);
-	for (; r == 0 && len > 3 && (n = (size_t)get(p, 3)) <= len - 3;
+	for (; r == 0 && len > 3 && (n = (size_t)be_get(p, 3)) <= len - 3;
 	    p += n) {
 		p += 3;
 		len -= 3 + n;
@@ -3526,20 +3224,20 @@ session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
 	int suite;
 
 	if (len < SESSION_HEAD || p[AT_TLS13] != is_tls13(t) ||
-	    (n = (size_t)get(p + AT_LENGTH, 2)) + p[AT_NAME] > len -
+	    (n = (size_t)be_get(p + AT_LENGTH, 2)) + p[AT_NAME] > len -
 	    SESSION_HEAD || !is_named(t, name, p[AT_NAME]))
 		return -1;
-	born = (int64_t)get(p + AT_BORN, 8);
-	saved = (int64_t)get(p + AT_SAVED, 8);
+	born = (int64_t)be_get(p + AT_BORN, 8);
+	saved = (int64_t)be_get(p + AT_SAVED, 8);
 	if (born > now / 1000)		/* by a clock that is ahead */
 		born = now / 1000;
 	if (born < 0 || saved < 0 || now / 1000 - born >= t->cfg->lifetime)
 		return -1;
 	age = now - saved;
-	at = (size_t)get(p + AT_TIME, 2);
+	at = (size_t)be_get(p + AT_TIME, 2);
 	p = name + p[AT_NAME];
 	if (at != 0 && at + 8 <= n)
-		put(p + at, (uint64_t)(mbedtls_ms_time() -
+		be_put(p + at, (uint64_t)(mbedtls_ms_time() -
 		    (age > 0 ? age : 0)), 8);
 	if (mbedtls_ssl_session_load(session, p, n) != 0)
 		return -1;
@@ -3637,7 +3335,7 @@ static struct slot *
 slot_for(const struct tls_sessions *s, const unsigned char *id, size_t i)
 {
 	size_t sets = (s->nslots + WAYS - 1) / WAYS;
-	size_t n = (size_t)get(id, 4) % sets * WAYS + i;
+	size_t n = (size_t)be_get(id, 4) % sets * WAYS + i;
 
 	return i < WAYS && n < s->nslots ?
 	    (void *)(s->shared->slots + n * s->slot_size) : NULL;
@@ -3825,18 +3523,19 @@ parse_keys(struct tls_config *cfg, const char *name, char *text)
 		if (*line == '\0' || *line == '#')
 			continue;
 		if (cfg->keys.n == KEYS_MAX)
-			r = fail(cfg, "%s:%d: more than %d keys", name, n,
+			r = tls_fail(cfg, "%s:%d: more than %d keys", name, n,
 			    KEYS_MAX);
 		else if (parse_key(line, secret) == -1)
-			r = fail(cfg, "%s:%d: not a key (allowed: %d "
+			r = tls_fail(cfg, "%s:%d: not a key (allowed: %d "
 			    "hexadecimal digits on a line, as tunnel -k "
 			    "makes them)", name, n, 2 * KEY_SIZE);
 		else if (key_add(&cfg->keys, secret) == -1)
-			r = fail(cfg, "%s:%d: out of memory", name, n);
+			r = tls_fail(cfg, "%s:%d: out of memory", name, n);
 	}
 	mbedtls_platform_zeroize(secret, sizeof(secret));
 	if (r == 0 && cfg->keys.n == 0)
-		r = fail(cfg, "%s: no key in it (tunnel -k makes one)", name);
+		r = tls_fail(cfg,
+		    "%s: no key in it (tunnel -k makes one)", name);
 	return r;
 }
 
@@ -4203,10 +3902,10 @@ watch_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 	t->flight = 1;
 	if (end - p < 1 + p[0] + 5)
 		return;
-	for (p += 1 + p[0] + 5; end - p >= 6; p += 4 + get(p + 2, 2)) {
-		switch (get(p, 2)) {
+	for (p += 1 + p[0] + 5; end - p >= 6; p += 4 + be_get(p + 2, 2)) {
+		switch (be_get(p, 2)) {
 		case MBEDTLS_TLS_EXT_KEY_SHARE:
-			t->group = (int)get(p + 4, 2);
+			t->group = (int)be_get(p + 4, 2);
 			break;
 		case MBEDTLS_TLS_EXT_PRE_SHARED_KEY:
 			has_psk = 1;
@@ -4249,7 +3948,7 @@ watch(struct tls *t, const unsigned char *p, size_t len)
 	/* RFC 8422 section 5.4 */
 	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE &&
 	    p[9] == MBEDTLS_ECP_TLS_NAMED_CURVE)
-		t->group = (int)get(p + 10, 2);
+		t->group = (int)be_get(p + 10, 2);
 }
 
 /* Keep it for the next time that there is something to be sent. */
@@ -4332,7 +4031,7 @@ hold_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
 	memcpy(head, p, sizeof(head));
 	for (at = HEADER_SIZE; at < len; at += n) {
 		n = len - at < max ? len - at : max;
-		put(head + 3, n, 2);
+		be_put(head + 3, n, 2);
 		if (hold(t, head, sizeof(head)) < 0 || hold(t, p + at, n) < 0)
 			return MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	}
@@ -4796,7 +4495,7 @@ expand_label(psa_algorithm_t hash, const unsigned char *secret,
 
 	n = snprintf((char *)info + 2, sizeof(info) - 2, "%ctls13 %s%c",
 	    (int)(strlen("tls13 ") + strlen(label)), label, 0);
-	put(info, len, 2);
+	be_put(info, len, 2);
 	if ((r = psa_key_derivation_setup(&op, PSA_ALG_HKDF_EXPAND(hash))) ==
 	    PSA_SUCCESS &&
 	    (r = psa_key_derivation_input_bytes(&op,
@@ -4854,7 +4553,7 @@ derive_traffic(const struct kernel *k, int direction, struct traffic *tr)
 	memcpy(tr->iv, block + 2 * n + (ours ? fixed : 0), fixed);
 	/* The part of a nonce that is sent along: any, but never twice. */
 	if (c->salt != 0)
-		put(tr->iv + c->salt, tr->seq, c->iv);
+		be_put(tr->iv + c->salt, tr->seq, c->iv);
 	mbedtls_platform_zeroize(block, sizeof(block));
 	return r;
 }
@@ -4878,7 +4577,7 @@ give_keys(int fd, int direction, const struct kernel *k,
 	p += c->key;
 	memcpy(p, tr->iv, c->salt);
 	p += c->salt;
-	put(p, tr->seq, SEQ_SIZE);
+	be_put(p, tr->seq, SEQ_SIZE);
 	p += SEQ_SIZE;
 	r = setsockopt(fd, SOL_TLS, direction, info, (socklen_t)(p - info));
 	mbedtls_platform_zeroize(info, sizeof(info));
@@ -4953,7 +4652,7 @@ next_record(const struct tls *t)
 	uint64_t seq = 0;
 
 	if (getsockopt(t->fd, SOL_TLS, TLS_TX, info, &len) == 0)
-		seq = get(info + len - SEQ_SIZE, SEQ_SIZE);
+		seq = be_get(info + len - SEQ_SIZE, SEQ_SIZE);
 	mbedtls_platform_zeroize(info, sizeof(info));
 	return seq;
 }
@@ -5075,7 +4774,7 @@ take_handshake(struct tls *t, const unsigned char *p, size_t len)
 	if (!k->is_13 || !(t->cfg->kernel & TLS_KERNEL_REKEYS) || len == 0 ||
 	    p[0] != HS_KEY_UPDATE)
 		return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
-	if (len != 5 || get(p + 1, 3) != 1)
+	if (len != 5 || be_get(p + 1, 3) != 1)
 		return MBEDTLS_ERR_SSL_DECODE_ERROR;
 	if (p[4] > 1)
 		return MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER;

@@ -22,13 +22,6 @@ struct tls_sessions;
 const char *tls_init(void);
 
 /*
- * Which cipher that has found to be cheaper.  Sessions are bound to it, so the
- * program that takes the place of another one is told.
- */
-int	 tls_preference(void);
-void	 tls_prefer(int);
-
-/*
  * In the child after each fork(2), lest it shares its random numbers with its
  * parent and siblings.  NULL, or why there are none.
  */

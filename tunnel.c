@@ -33,7 +33,10 @@
 #endif
 
 #include "forward.h"
+#include "log.h"
+#include "stream.h"
 #include "tls.h"
+#include "util.h"
 
 #ifndef VERSION
 #define VERSION		"0"
@@ -46,7 +49,6 @@
 #define TEXT_SIZE	512
 #define HINT_SIZE	1024
 #define WORD_SIZE	32		/* of one that may be misspelt */
-#define ERRORS_MAX	50		/* of a configuration, that are told */
 #define ERRORS_READ	1000		/* and for which it is read on */
 #define ADDRESS_SIZE	128		/* of an address as text */
 #define ADDRESSES	16		/* of one name */
@@ -89,182 +91,15 @@
 #define RETRY_MAX_MS	30000		/* up to this */
 
 /*
- * THE LOG
- * The one thing here that is global, next to the signals' flags.
+ * THE SIGNALS
  */
 
-static const char *const levels[] = {
-	"error", "warning", "notice", "info", "debug", NULL
-};
-
-enum level { ERROR, WARNING, NOTICE, INFO, DEBUG };
-
-static struct {
-	enum level level;
-	int	 fd;		/* where to; -1: syslog */
-	int	 stream;	/* the standard descriptor it is, or -1 */
-	int	 has_time;	/* lines begin with it */
-	int	 is_ours;	/* so they need no name, but a level */
-	int	 is_journal;	/* stderr is systemd's journal: priorities */
-	int	 is_daemon;	/* without log, it goes to syslog */
-	uint64_t lost;		/* lines since the last report of them, */
-	int	 why;		/* by this errno; EAGAIN: nobody reads them */
-	int	 is_cut;	/* the last one there has no end */
-	int	 is_bounded;	/* a configuration is checked: so many */
-	size_t	 errors;	/* there were */
-} logging = { .level = INFO, .fd = STDERR_FILENO, .stream = STDERR_FILENO };
-
-enum { SIGNALS = 8 };
+enum { SIGNALS = 7 };
 static const int signals[SIGNALS] = {
-	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD, SIGALRM
+	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD
 };
 static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_usr2,
-    got_child, got_alarm;
-
-/* Text that comes from a peer must not forge a line, nor move a cursor. */
-static void
-escape(char *out, size_t size, const char *in)
-{
-	size_t n = 0;
-
-	for (; *in != '\0' && n + 5 < size; in++) {
-		if (*in < ' ' || *in > '~')
-			n += (size_t)snprintf(out + n, size - n, "\\x%02x",
-			    (unsigned char)*in);
-		else
-			out[n++] = *in;
-	}
-	out[n] = '\0';
-}
-
-/*
- * In one piece, since several processes share the log; -1: it is lost.  Of one
- * that a full disk has cut, the rest is a line of its own.
- */
-static int __attribute__((format(printf, 1, 2)))
-log_line(const char *fmt, ...)
-{
-	char line[LOG_SIZE + 64];
-	ssize_t n;
-	va_list ap;
-	int len = logging.is_cut;
-
-	line[0] = '\n';
-	va_start(ap, fmt);
-	len += vsnprintf(line + len, sizeof(line) - (size_t)len, fmt, ap);
-	va_end(ap);
-	do {
-		n = send(logging.fd, line, (size_t)len, MSG_DONTWAIT |
-		    MSG_NOSIGNAL);
-		if (n == -1 && errno == ENOTSOCK)
-			n = write(logging.fd, line, (size_t)len);
-	} while (n == -1 && errno == EINTR);
-	if (n == len) {
-		logging.is_cut = 0;
-		return 0;
-	}
-	if (n > 0)
-		logging.is_cut = line[n - 1] != '\n';
-	logging.why = n >= 0 ? ENOSPC : errno == EPIPE ? EAGAIN : errno;
-	return -1;
-}
-
-/* As the log has its lines; -1: it is lost. */
-static int
-log_text(enum level level, const char *text)
-{
-	static const int priorities[] = {
-		LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG
-	};
-	char stamp[40] = "";
-	time_t now;
-	struct tm tm;
-
-	if (logging.fd == -1) {
-		syslog(priorities[level], "%s", text);
-		return 0;
-	}
-	if (logging.has_time) {
-		now = time(NULL);
-		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ ",
-		    gmtime_r(&now, &tm));
-	}
-	if (logging.is_ours)
-		return log_line("%s%s: %s\n", stamp, levels[level], text);
-	if (logging.is_journal)
-		return log_line("<%d>%s\n", priorities[level], text);
-	return log_line("%stunnel: %s%s%s\n", stamp, level <= WARNING ?
-	    levels[level] : "", level <= WARNING ? ": " : "", text);
-}
-
-/*
- * Whoever reads the log may have stopped, or gone, or the disk is full.  Rather
- * lose lines than stop as well, and say so here when there is room again.
- */
-static int
-log_is_stuck(void)
-{
-	struct pollfd p = { .fd = logging.fd, .events = POLLOUT };
-	char text[TEXT_SIZE];
-
-	if (logging.fd == -1) {
-		logging.lost = 0;
-		return 0;
-	}
-	if (poll(&p, 1, 0) == 0) {
-		logging.why = EAGAIN;
-		return 1;
-	}
-	if (logging.lost == 0)
-		return 0;
-	snprintf(text, sizeof(text), "%llu lines lost here%s",
-	    (unsigned long long)logging.lost, logging.why == EAGAIN ?
-	    ", as nobody read the log" : ": ");
-	if (logging.why != EAGAIN)
-		snprintf(text + strlen(text), sizeof(text) - strlen(text),
-		    "%s", strerror(logging.why));
-	if (log_text(WARNING, text) == -1)
-		return 1;
-	logging.lost = 0;
-	return 0;
-}
-
-static void __attribute__((format(printf, 2, 3)))
-say(enum level level, const char *fmt, ...)
-{
-	char text[LOG_SIZE], clean[LOG_SIZE];
-	int saved = errno;
-	va_list ap;
-
-	if (level > logging.level)
-		return;
-	if (level == ERROR && logging.is_bounded &&
-	    ++logging.errors > ERRORS_MAX)
-		return;
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	escape(clean, sizeof(clean), text);
-	if (log_is_stuck() || log_text(level, clean) == -1)
-		logging.lost++;
-	errno = saved;
-}
-
-/* From here on the errors are those of one configuration. */
-static void
-errors_begin(void)
-{
-	logging.errors = 0;
-	logging.is_bounded = 1;
-}
-
-static void
-errors_end(void)
-{
-	logging.is_bounded = 0;
-	if (logging.errors > ERRORS_MAX)
-		say(ERROR, "and %zu more", logging.errors - ERRORS_MAX);
-}
+    got_child;
 
 /*
  * THE OPTIONS
@@ -388,7 +223,7 @@ static const struct option {
 	    "file to write the process ID to" },
 	[LOG] = { "log", TEXT, "stderr", NULL, 0, 0,
 	    "stderr, syslog, or a file" },
-	[LOG_LEVEL] = { "log_level", CHOICE, "info", levels, 0, 0,
+	[LOG_LEVEL] = { "log_level", CHOICE, "info", log_levels, 0, 0,
 	    "how much to log" },
 	[STATS_FILE] = { "stats_file", TEXT, NULL, NULL, 0, 0,
 	    "file for counters, in the text format of Prometheus" },
@@ -616,17 +451,6 @@ config_where(const struct config *cfg, int option)
 	    "default";
 }
 
-static int
-parse_number(const char *text, int64_t min, int64_t max, int64_t *number)
-{
-	char *end;
-
-	errno = 0;
-	*number = strtoll(text, &end, 10);
-	return isdigit((unsigned char)*text) && *end == '\0' && errno == 0 &&
-	    *number >= min && *number <= max ? 0 : -1;
-}
-
 /* 30s, 5m, 12h or 7d, as milliseconds. */
 static int
 parse_time(const char *text, int64_t min, int64_t max, int64_t *ms)
@@ -666,17 +490,6 @@ parse_choice(const char *text, const char *const *choices, int64_t *choice)
 		}
 	}
 	return -1;
-}
-
-static void
-join(char *text, size_t size, const char *const *words)
-{
-	size_t i, n = 0;
-
-	text[0] = '\0';
-	for (i = 0; words[i] != NULL && n < size; i++)
-		n += (size_t)snprintf(text + n, size - n, "%s%s",
-		    i == 0 ? "" : ", ", words[i]);
 }
 
 /*
@@ -829,7 +642,7 @@ option_allowed(const struct option *o, char *text, size_t size)
 	char words[TEXT_SIZE / 4] = "";
 
 	if (o->choices != NULL)
-		join(words, sizeof(words), o->choices);
+		text_join(words, sizeof(words), o->choices);
 	if (o->type == NUMBER)
 		snprintf(text, size, "%s%s%lld to %lld", words,
 		    words[0] != '\0' ? ", or " : "", (long long)o->min,
@@ -875,7 +688,7 @@ option_parse(const struct option *o, const char *text, const char *where,
 		return 0;
 	option_allowed(o, allowed, sizeof(allowed));
 	value_hint(o, text, hint, sizeof(hint));
-	say(ERROR, "%s: %s = \"%s\" is not valid (allowed: %s%s)", where,
+	log_error("%s: %s = \"%s\" is not valid (allowed: %s%s)", where,
 	    o->name, text, allowed, hint);
 	return -1;
 }
@@ -968,20 +781,20 @@ unknown_key(struct config *cfg, const char *where, const char *name,
 	int near;
 
 	if (t != NULL && t->ours == NULL) {
-		say(ERROR, "%s: unknown key \"%s\" (stunnel's %s: %s)", where,
+		log_error("%s: unknown key \"%s\" (stunnel's %s: %s)", where,
 		    name, t->theirs, t->advice);
 	} else if (t != NULL) {
 		copied_line(t, text, line, sizeof(line));
-		say(ERROR, "%s: unknown key \"%s\" (stunnel's %s is \"%s\" "
+		log_error("%s: unknown key \"%s\" (stunnel's %s is \"%s\" "
 		    "here%s%s)", where, name, t->theirs, t->ours, line,
 		    t->advice != NULL ? t->advice : "");
 		config_blame(cfg, t->ours);
 	} else if ((near = option_near(name)) != -1) {
-		say(ERROR, "%s: unknown key \"%s\" (did you mean \"%s\"?)",
+		log_error("%s: unknown key \"%s\" (did you mean \"%s\"?)",
 		    where, name, options[near].name);
 		cfg->is_wrong[near] = 1;
 	} else
-		say(ERROR, "%s: unknown key \"%s\" (tunnel -h lists them all)",
+		log_error("%s: unknown key \"%s\" (tunnel -h lists them all)",
 		    where, name);
 	if (t != NULL)
 		config_blame(cfg, t->covers);
@@ -997,7 +810,7 @@ values_add(struct value **list, int rank, const char *where, const char *text)
 	if ((v = calloc(1, sizeof(*v))) == NULL ||
 	    (v->text = strdup(text)) == NULL ||
 	    (v->where = strdup(where)) == NULL) {
-		say(ERROR, "%s: out of memory", where);
+		log_error("%s: out of memory", where);
 		values_free(v);
 		return -1;
 	}
@@ -1024,12 +837,12 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
 		return unknown_key(cfg, where, key, text);
 	v = cfg->given[i];
 	if (*text == '\0') {
-		say(ERROR, "%s: %s has no value (%s)", where, key,
+		log_error("%s: %s has no value (%s)", where, key,
 		    options[i].help);
 	} else if (v != NULL && v->rank > rank) {
 		return option_parse(&options[i], text, where, &ignored);
 	} else if (v != NULL && options[i].type != LIST && cfg->sections < 2) {
-		say(ERROR, "%s: %s is already set at %s, and can be set once",
+		log_error("%s: %s is already set at %s, and can be set once",
 		    where, key, v->where);
 	} else if (option_parse(&options[i], text, where, &cfg->number[i]) ==
 	    0)
@@ -1066,14 +879,14 @@ line_check(const char *where, const char *line, size_t len)
 	for (i = 0; i < len; i++) {
 		if (line[i] == '\t' || !iscntrl((unsigned char)line[i]))
 			continue;
-		say(ERROR, "%s: %s (allowed: plain text, and LF alone at the "
+		log_error("%s: %s (allowed: plain text, and LF alone at the "
 		    "end of a line)", where, line[i] == '\0' ? "a NUL byte" :
 		    line[i] == '\r' ? "a carriage return" :
 		    "a control character");
 		return -1;
 	}
 	if (len > LINE_MAX_LEN) {
-		say(ERROR, "%s: a line of %zu bytes (allowed: up to %d)",
+		log_error("%s: a line of %zu bytes (allowed: up to %d)",
 		    where, len, LINE_MAX_LEN);
 		return -1;
 	}
@@ -1094,7 +907,7 @@ refuse_section(struct config *cfg, const char *where, const char *line)
 		if (!isalnum((unsigned char)name[i]) &&
 		    strchr("-_.", name[i]) == NULL)
 			name[i] = '-';
-	say(ERROR, "%s: there are no [sections], but one file and one instance "
+	log_error("%s: there are no [sections], but one file and one instance "
 	    "for each service: what is below this line, and what is above the "
 	    "first such line, goes into /etc/tunnel/%s.conf, for \"systemctl "
 	    "enable --now tunnel@%s\"", where, name, name);
@@ -1109,7 +922,7 @@ refuse_line(struct config *cfg, const char *where, const char *line)
 	int near;
 
 	/* Not more of it: this may be a file of secrets. */
-	say(ERROR, "%s: \"%.20s%s\" is not key = value (a comment begins with "
+	log_error("%s: \"%.20s%s\" is not key = value (a comment begins with "
 	    "# or ;)", where, line, strlen(line) > 20 ? "..." : "");
 	snprintf(word, sizeof(word), "%.*s", (int)strcspn(line, " \t:"), line);
 	if ((near = option_near(word)) != -1)
@@ -1136,7 +949,7 @@ config_line(struct config *cfg, int rank, const char *where, char *line,
 	if ((key = split(line, &value)) == NULL)
 		return refuse_line(cfg, where, line);
 	if (strstr(value, " #") != NULL || strstr(value, "\t#") != NULL) {
-		say(ERROR, "%s: a comment behind a value (allowed: on a line "
+		log_error("%s: a comment behind a value (allowed: on a line "
 		    "of its own)", where);
 		config_blame(cfg, key);
 		return -1;
@@ -1173,7 +986,7 @@ cut_cr(const char *where, char *line, ssize_t *len, int *told)
 	line[--*len] = '\0';
 	if ((*told)++ > 0)
 		return 0;
-	say(ERROR, "%s: a carriage return (allowed: LF alone at the end of a "
+	log_error("%s: a carriage return (allowed: LF alone at the end of a "
 	    "line; dos2unix makes it so of all)", where);
 	return -1;
 }
@@ -1200,7 +1013,7 @@ config_file(struct config *cfg, const char *name)
 	FILE *fp;
 
 	if ((fp = open_to_read(name, &why)) == NULL) {
-		say(ERROR, "%s: %s", name, why);
+		log_error("%s: %s", name, why);
 		config_blame_all(cfg);
 		return -1;
 	}
@@ -1213,7 +1026,7 @@ config_file(struct config *cfg, const char *name)
 		bom = number == 1 && strncmp(line, BOM, strlen(BOM)) == 0 ?
 		    strlen(BOM) : 0;
 		if (is_pem(line + bom)) {
-			say(ERROR, "%s: this is PEM, and no configuration "
+			log_error("%s: this is PEM, and no configuration "
 			    "(cert and key name such files)", where);
 			config_blame_all(cfg);
 			r = -1;
@@ -1223,7 +1036,7 @@ config_file(struct config *cfg, const char *name)
 		    (size_t)len - bom);
 	}
 	if (ferror(fp) || errno == ENOMEM) {
-		say(ERROR, "%s: %s", name, strerror(errno));
+		log_error("%s: %s", name, strerror(errno));
 		config_blame_all(cfg);
 		r = -1;
 	}
@@ -1241,13 +1054,13 @@ config_argument(struct config *cfg, const char *argument)
 	int r;
 
 	if (strchr(argument, '=') == NULL) {
-		say(ERROR, "argument \"%s\" is not key=value (a file goes "
+		log_error("argument \"%s\" is not key=value (a file goes "
 		    "behind -c, a command behind --)", argument);
 		config_blame_all(cfg);
 		return -1;
 	}
 	if ((copy = strdup(argument)) == NULL) {
-		say(ERROR, "out of memory");
+		log_error("out of memory");
 		return -1;
 	}
 	r = config_line(cfg, FROM_ARGUMENT, "command line", copy,
@@ -1267,14 +1080,14 @@ config_command(struct config *cfg, char **words)
 	if (exec == NULL && *words == NULL)
 		return 0;
 	if (exec != NULL && *words != NULL) {
-		say(ERROR, "%s: exec and a command behind -- exclude each "
+		log_error("%s: exec and a command behind -- exclude each "
 		    "other", config_where(cfg, EXEC));
 		return -1;
 	}
 	cfg->command = calloc(COMMAND_WORDS + 2, sizeof(char *));
 	cfg->exec = strdup(exec != NULL ? exec : "");
 	if (cfg->command == NULL || cfg->exec == NULL) {
-		say(ERROR, "out of memory");
+		log_error("out of memory");
 		return -1;
 	}
 	for (; *words != NULL && n <= COMMAND_WORDS; words++)
@@ -1284,7 +1097,7 @@ config_command(struct config *cfg, char **words)
 	    word = strtok_r(NULL, " \t", &rest))
 		cfg->command[n++] = word;
 	if (n == 0 || n > COMMAND_WORDS) {
-		say(ERROR, "%s: a command of more than %d words, or of none (a "
+		log_error("%s: a command of more than %d words, or of none (a "
 		    "script can hold a long one)", exec != NULL ?
 		    config_where(cfg, EXEC) : "command line", COMMAND_WORDS);
 		return -1;
@@ -1374,7 +1187,7 @@ check_missing(const struct config *cfg, int inetd)
 	for (i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
 		if (needed[i].is_there)
 			continue;
-		say(ERROR, "missing: %s", needed[i].what);
+		log_error("missing: %s", needed[i].what);
 		r = -1;
 	}
 	return r;
@@ -1392,7 +1205,7 @@ check_trust(const struct config *cfg)
 		if (cfg->given[trust[i]] == NULL || cfg->is_wrong[VERIFY] ||
 		    cfg->number[VERIFY] != NONE)
 			continue;
-		say(ERROR, "%s: %s is of no use while verify is none (allowed "
+		log_error("%s: %s is of no use while verify is none (allowed "
 		    "with it: request, require)", config_where(cfg, trust[i]),
 		    options[trust[i]].name);
 		r = -1;
@@ -1407,25 +1220,25 @@ check_conflicts(const struct config *cfg, int inetd)
 	int r = 0;
 
 	if (inetd && !is_for_inetd(cfg->given[ACCEPT])) {
-		say(ERROR, "%s: -i serves one connection that is there already "
+		log_error("%s: -i serves one connection that is there already "
 		    "(allowed: no accept, or accept = fd:N)",
 		    config_where(cfg, ACCEPT));
 		r = -1;
 	}
 	if (inetd && cfg->given[STATS_FILE] != NULL) {
-		say(ERROR, "%s: stats_file is written by a tunnel that stays, "
+		log_error("%s: stats_file is written by a tunnel that stays, "
 		    "and with -i none does", config_where(cfg, STATS_FILE));
 		r = -1;
 	}
 	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
-		say(ERROR, "%s: connect and a command exclude each other",
+		log_error("%s: connect and a command exclude each other",
 		    config_where(cfg, CONNECT));
 		r = -1;
 	}
 	if (!inetd && cfg->number[MODE] == POLL && !cfg->is_wrong[MODE] &&
 	    !cfg->is_wrong[WORKERS] && !cfg->is_wrong[MAX_CONNECTIONS] &&
 	    cfg->number[MAX_CONNECTIONS] < cfg->number[WORKERS]) {
-		say(ERROR, "%s: workers = %lld are more than max_connections = "
+		log_error("%s: workers = %lld are more than max_connections = "
 		    "%lld", config_where(cfg, WORKERS),
 		    (long long)cfg->number[WORKERS],
 		    (long long)cfg->number[MAX_CONNECTIONS]);
@@ -1445,7 +1258,7 @@ config_check(const struct config *cfg, int inetd)
 		r |= check_conflicts(cfg, inetd);
 	if (cfg->command != NULL && !cfg->is_wrong[EXEC] &&
 	    cfg->given[CHROOT] == NULL && !is_runnable(cfg->command[0])) {
-		say(ERROR, "%s: command %s: %s", cfg->given[EXEC] != NULL ?
+		log_error("%s: command %s: %s", cfg->given[EXEC] != NULL ?
 		    config_where(cfg, EXEC) : "command line", cfg->command[0],
 		    "not found, or not executable");
 		r = -1;
@@ -1569,18 +1382,18 @@ static int
 check_letters(const struct arguments *a)
 {
 	if (a->output != NULL && a->names == NULL && !a->key) {
-		say(ERROR, "-o has no effect without -g or -k");
+		log_error("-o has no effect without -g or -k");
 		return -1;
 	}
 	if ((a->names != NULL || a->key) && a->nsettings > 0) {
-		say(ERROR, "unexpected argument \"%s\" (allowed: -g "
+		log_error("unexpected argument \"%s\" (allowed: -g "
 		    "NAME[,NAME ...] or -k, and -o FILE)", a->settings[0]);
 		return -1;
 	}
 	if ((a->names != NULL || a->key) && (a->file != NULL || a->inetd ||
 	    a->test || *a->command != NULL ||
 	    (a->names != NULL && a->key))) {
-		say(ERROR, "-g and -k each make one thing, and nothing else "
+		log_error("-g and -k each make one thing, and nothing else "
 		    "(allowed with them: -o FILE)");
 		return -1;
 	}
@@ -1603,7 +1416,7 @@ take_letter(struct arguments *a, int letter)
 	switch (letter) {
 	case 'c':
 		if (a->file != NULL) {
-			say(ERROR, "-c is given twice");
+			log_error("-c is given twice");
 			return -1;
 		}
 		a->file = optarg;
@@ -1757,7 +1570,7 @@ configure(struct config *cfg, const struct arguments *a)
 	}
 	if (a->test && a->quiet && !a->inetd && cfg->given[ACCEPT] == NULL &&
 	    !cfg->is_wrong[ACCEPT]) {
-		say(WARNING, "missing: accept (right if systemd passes the "
+		log_warning("missing: accept (right if systemd passes the "
 		    "sockets)");
 		cfg->is_wrong[ACCEPT] = 1;
 	}
@@ -1781,7 +1594,7 @@ read_password(const char *name, const char *where)
 	if ((fp = open_to_read(name, &why)) == NULL ||
 	    setvbuf(fp, NULL, _IONBF, 0) != 0 ||
 	    getline(&line, &size, fp) == -1) {
-		say(ERROR, "%s: key_password_file %s: %s", where, name,
+		log_error("%s: key_password_file %s: %s", where, name,
 		    fp == NULL ? why : "it is empty");
 		free(line);
 		line = NULL;
@@ -1808,11 +1621,11 @@ load_cert(struct tls_config *tls, const struct value *cert,
     const struct value *key, const char *password)
 {
 	if (tls_config_cert(tls, cert->text) == -1) {
-		say(ERROR, "%s: cert: %s", cert->where, tls_config_error(tls));
+		log_error("%s: cert: %s", cert->where, tls_config_error(tls));
 		return -1;
 	}
 	if (key != NULL && tls_config_key(tls, key->text, password) == -1) {
-		say(ERROR, "%s: key: %s", key->where, tls_config_error(tls));
+		log_error("%s: key: %s", key->where, tls_config_error(tls));
 		return -1;
 	}
 	return 0;
@@ -1829,7 +1642,7 @@ load_certs(struct tls_config *tls, const struct config *cfg,
 
 	if (!fit && cfg->sections < 2 && !cfg->is_wrong[CERT] &&
 	    !cfg->is_wrong[KEY]) {
-		say(ERROR, "%s: there are %zu cert and %zu key (allowed: a key "
+		log_error("%s: there are %zu cert and %zu key (allowed: a key "
 		    "for each, in the same order, or none, with the keys in "
 		    "the cert files)", key->where, values_count(cert),
 		    values_count(key));
@@ -1895,7 +1708,7 @@ load_values(struct tls_config *tls, struct config *cfg)
 			if (values[i].set(tls, v->text) == 0 ||
 			    (key == CIPHERS && cfg->is_wrong[CIPHERS]))
 				continue;
-			say(ERROR, "%s: %s: %s", v->where, options[key].name,
+			log_error("%s: %s: %s", v->where, options[key].name,
 			    tls_config_error(tls));
 			cfg->is_wrong[key] = 1;
 			r = -1;
@@ -1921,7 +1734,7 @@ load_whole(struct tls_config *tls, const struct config *cfg)
 		key = CIPHERS;
 	if (key == -1)
 		return 0;
-	say(ERROR, "%s: %s: %s", config_where(cfg, key), options[key].name,
+	log_error("%s: %s: %s", config_where(cfg, key), options[key].name,
 	    tls_config_error(tls));
 	return -1;
 }
@@ -1932,7 +1745,7 @@ load_verify(struct tls_config *tls, const struct config *cfg)
 	if (cfg->number[VERIFY] == NONE || cfg->is_wrong[PEER] ||
 	    tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
 		return 0;
-	say(ERROR, "%s: verify: %s", config_where(cfg, VERIFY),
+	log_error("%s: verify: %s", config_where(cfg, VERIFY),
 	    tls_config_error(tls));
 	return -1;
 }
@@ -1944,7 +1757,7 @@ load_tls(struct tls_config **tls, struct config *cfg)
 	int r;
 
 	if ((*tls = tls_config_new()) == NULL) {
-		say(ERROR, "out of memory");
+		log_error("out of memory");
 		return -1;
 	}
 	r = load_keys(*tls, cfg);
@@ -1959,7 +1772,7 @@ load_tls(struct tls_config **tls, struct config *cfg)
 static void
 say_warning(const char *text)
 {
-	say(WARNING, "%s", text);
+	log_warning("%s", text);
 }
 
 /*
@@ -2052,7 +1865,7 @@ resolve_unix(struct target *t, const char *path)
 	struct sockaddr_un *un = (void *)&t->addrs->sa;
 
 	if (strlen(path) >= sizeof(un->sun_path) || *path == '\0') {
-		say(ERROR, "%s: \"%s\" is not a path of up to %zu bytes",
+		log_error("%s: \"%s\" is not a path of up to %zu bytes",
 		    t->value->where, path, sizeof(un->sun_path) - 1);
 		return -1;
 	}
@@ -2072,7 +1885,7 @@ resolve_name(struct target *t, const char *host, const char *port)
 	int r;
 
 	if ((r = getaddrinfo(host, port, &hints, &list)) != 0) {
-		say(ERROR, "%s: %s: %s", t->value->where, host,
+		log_error("%s: %s: %s", t->value->where, host,
 		    gai_strerror(r));
 		errno = r == EAI_AGAIN ? EAGAIN : 0;
 		return -1;
@@ -2137,7 +1950,7 @@ resolve_fd(struct target *t, const char *number)
 	int64_t fd;
 
 	if (parse_number(number, 0, INT32_MAX, &fd) == -1) {
-		say(ERROR, "%s: \"fd:%s\" is not the number of a listening "
+		log_error("%s: \"fd:%s\" is not the number of a listening "
 		    "socket", t->value->where, number);
 		return -1;
 	}
@@ -2202,7 +2015,7 @@ resolve(struct target *t, const struct value *v, int passive)
 	if (split_address(v->text, host, sizeof(host), &port) == -1 ||
 	    parse_number(port, passive ? 0 : 1, 65535, &number) == -1) {
 		address_hint(v->text, passive, hint, sizeof(hint));
-		say(ERROR, "%s: \"%s\" is not an address (allowed: "
+		log_error("%s: \"%s\" is not an address (allowed: "
 		    "[host:]port with a port of %d to 65535, [IPv6]:port, "
 		    "unix:/path%s%s)", v->where, v->text, passive ? 0 : 1,
 		    passive ? ", fd:N" : "", hint);
@@ -2226,7 +2039,7 @@ resolve_all(struct targets *all, const struct value *values, int passive)
 	int r = 0, for_good = 0;
 
 	if (n > 0 && (all->list = calloc(n, sizeof(*all->list))) == NULL) {
-		say(ERROR, "out of memory");
+		log_error("out of memory");
 		return -1;
 	}
 	for (v = values; v != NULL; v = v->next) {
@@ -2284,7 +2097,7 @@ struct peer {
 struct repeat {
 	uint64_t key;			/* the address's, as above */
 	uint64_t logged, more;
-	enum level level;
+	enum log_level level;
 	char	 reason[REASON_SIZE];	/* of the first one */
 };
 
@@ -2492,12 +2305,6 @@ is_tls13(const struct tls_agreed *a)
 	return a->version != NULL && strcmp(a->version, "TLSv1.3") == 0;
 }
 
-static int64_t
-clock_ms(void)
-{
-	return forward_clock_us() / 1000;
-}
-
 /* Idle for half of the time or a little longer, and then the probes. */
 #ifdef TCP_KEEPIDLE
 static void
@@ -2694,7 +2501,7 @@ command_run(const struct session *ss, int fd)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (dup2(fd, STDIN_FILENO) != -1 && dup2(fd, STDOUT_FILENO) != -1)
 		execvp(argv[0], argv);
-	say(ERROR, "%s: %s", argv[0], strerror(errno));
+	log_error("%s: %s", argv[0], strerror(errno));
 	kill(getpid(), SIGKILL);	/* no output is not an empty one */
 	_exit(127);
 }
@@ -2780,7 +2587,7 @@ commands_look(struct worker *w)
 			continue;
 		c->over = 1;
 		c->signal = si.si_code == CLD_EXITED ? 0 : si.si_status;
-		say(DEBUG, "command %d ended: %s %d", (int)c->pid,
+		log_debug("command %d ended: %s %d", (int)c->pid,
 		    c->signal != 0 ? "signal" : "status", si.si_status);
 		w->running--;
 		command_close(c);
@@ -3209,7 +3016,7 @@ proxy_take(struct session *ss)
 	r = p->data[0] == 'P' ? proxy_parse_v1((char *)p->data, &ends) :
 	    proxy_parse_v2(p->data, p->done, &ends);
 	if (r == -1) {
-		stream_quote(text, sizeof(text), p->data, p->done);
+		text_quote(text, sizeof(text), p->data, p->done);
 		return give_reason(ss, "bad PROXY header: %s", text);
 	}
 	proxy_free(ss);
@@ -3224,7 +3031,7 @@ proxy_take(struct session *ss)
 	snprintf(text, sizeof(text), "%s", ss->peer);
 	if (set_peer(ss, &from) == -1)
 		return give_reason(ss, "out of memory");
-	say(DEBUG, "%s is %s", text, ss->peer);
+	log_debug("%s is %s", text, ss->peer);
 	return 0;
 }
 
@@ -3248,7 +3055,7 @@ proxy_read(struct session *ss)
 			return (int)n;
 		p->done += (size_t)n;
 		if (!is_proxy(p)) {
-			stream_quote(first, sizeof(first), p->data, p->done);
+			text_quote(first, sizeof(first), p->data, p->done);
 			return give_reason(ss, "no PROXY header: it began with "
 			    "%s", first);
 		}
@@ -3500,7 +3307,7 @@ repeat_find(struct repeats *r, uint64_t key, const char *reason)
 
 /* One more line: is it to be logged? */
 static int
-repeat_count(struct repeats *r, enum level level, uint64_t key,
+repeat_count(struct repeats *r, enum log_level level, uint64_t key,
     const char *reason)
 {
 	struct repeat *row = repeat_find(r, key, reason);
@@ -3554,12 +3361,12 @@ repeats_log(const struct repeats *r)
 			continue;
 		others -= row->more;
 		peer_text(row->key, text, sizeof(text));
-		say(row->level, "%s: and %llu more in %llu s: %.*s", text,
+		log_at(row->level, "%s: and %llu more in %llu s: %.*s", text,
 		    (unsigned long long)row->more, (unsigned long long)s,
 		    REASON_SIZE - 1, row->reason);
 	}
 	if (others != 0)
-		say(NOTICE, "other addresses: and %llu more in %llu s",
+		log_notice("other addresses: and %llu more in %llu s",
 		    (unsigned long long)others, (unsigned long long)s);
 }
 
@@ -3585,12 +3392,13 @@ repeats_end(struct service *sv, int at_once)
  * if not.
  */
 static int
-may_log(struct worker *w, enum level level, uint64_t key, const char *reason)
+may_log(struct worker *w, enum log_level level, uint64_t key,
+    const char *reason)
 {
 	struct shared *shared = w->service->shared;
 	int allowed;
 
-	if (level > logging.level || logging.level == DEBUG)
+	if (level > logging.level || logging.level == LEVEL_DEBUG)
 		return 1;
 	repeats_end(w->service, 0);
 	lock_shared(shared);
@@ -3629,7 +3437,7 @@ warn_full(const struct service *sv)
 		sv->shared->warned = now;
 	unlock_shared(sv->shared);
 	if (due)
-		say(WARNING, "max_connections reached: %lld; one more takes "
+		log_warning("max_connections reached: %lld; one more takes "
 		    "the place of a handshake older than %d s, or waits",
 		    (long long)sv->cfg.number[MAX_CONNECTIONS],
 		    FORWARD_DROP_MS / 1000);
@@ -3649,8 +3457,8 @@ session_admit(struct session *ss)
 		return 0;
 	ss->over = 1;
 	w->counts->over++;
-	if (may_log(w, INFO, ss->key, options[MAX_PER_IP].name))
-		say(INFO, "%s refused: its address has %lld connections "
+	if (may_log(w, LEVEL_INFO, ss->key, options[MAX_PER_IP].name))
+		log_info("%s refused: its address has %lld connections "
 		    "already (max_per_ip)", ss->peer,
 		    (long long)w->service->cfg.number[MAX_PER_IP]);
 	return -1;
@@ -3721,14 +3529,14 @@ session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 		goto err;
 	if (++w->counts->live > w->peak)
 		w->peak = w->counts->live;
-	say(DEBUG, "%s accepted", ss->peer);
+	log_debug("%s accepted", ss->peer);
 	if (w->service->nlisteners > 0 && w->counts->live == w->share &&
 	    is_full_house(w->service))
 		warn_full(w->service);
 	return ss;
 err:
-	if (may_log(w, WARNING, peer_key(&peer.sa), "out of memory"))
-		say(WARNING, "a connection was turned away: out of memory");
+	if (may_log(w, LEVEL_WARNING, peer_key(&peer.sa), "out of memory"))
+		log_warning("a connection was turned away: out of memory");
 	w->counts->lost++;
 	if (ss != NULL) {
 		leave_place(w, ss->place, ss->key);
@@ -3793,8 +3601,8 @@ dial_failed(struct session *ss, const char *why)
 
 	snprintf(w->why, sizeof(w->why), "%s: %s", t->addrs[ss->which].text,
 	    why);
-	if (may_log(w, INFO, ss->key, w->why))
-		say(INFO, "%s -> %s", ss->peer, w->why);
+	if (may_log(w, LEVEL_INFO, ss->key, w->why))
+		log_info("%s -> %s", ss->peer, w->why);
 	t->first = (ss->which + 1) % t->n;
 }
 
@@ -3875,7 +3683,7 @@ agreed_text(const struct session *ss, char *text, size_t size)
 
 /* The line of a connection, at its end or meanwhile. */
 static void
-session_say(const struct session *ss, enum level level, const char *what,
+session_say(const struct session *ss, enum log_level level, const char *what,
     const struct forward_end *end)
 {
 	const char *to = "-";
@@ -3886,7 +3694,7 @@ session_say(const struct session *ss, enum level level, const char *what,
 	else if (end->served)
 		to = ss->target->addrs[ss->which].text;
 	agreed_text(ss, agreed, sizeof(agreed));
-	say(level, "%s%s -> %s%s in=%llu out=%llu %lld.%03ds %s", what,
+	log_at(level, "%s%s -> %s%s in=%llu out=%llu %lld.%03ds %s", what,
 	    ss->peer, to, agreed, (unsigned long long)end->in,
 	    (unsigned long long)end->out, (long long)(end->ms / 1000),
 	    (int)(end->ms % 1000), end->reason);
@@ -3894,7 +3702,7 @@ session_say(const struct session *ss, enum level level, const char *what,
 
 /* The same, unless it was not served, as many others were not. */
 static void
-session_say_why(const struct session *ss, enum level level,
+session_say_why(const struct session *ss, enum log_level level,
     const struct forward_end *end)
 {
 	if (may_log(ss->worker, level, ss->key, end->reason))
@@ -3904,7 +3712,7 @@ session_say_why(const struct session *ss, enum level level,
 static void
 session_listed(void *conn, const struct forward_end *how)
 {
-	session_say(conn, NOTICE, "live: ", how);
+	session_say(conn, LEVEL_NOTICE, "live: ", how);
 }
 
 /* Has the client said anything? */
@@ -3935,12 +3743,12 @@ session_silent(const struct session *ss, const struct forward_end *end)
 	struct forward_end why = *end;
 
 	if (strcmp(end->reason, "handshake timeout") != 0) {
-		session_say(ss, DEBUG, "", end);
+		session_say(ss, LEVEL_DEBUG, "", end);
 		return;
 	}
 	why.reason = "handshake timeout: the client sent nothing (it may wait "
 	    "for a greeting: this port expects TLS at once)";
-	session_say_why(ss, NOTICE, &why);
+	session_say_why(ss, LEVEL_NOTICE, &why);
 }
 
 /* Of a reason in the log, what it begins with: statistics have few of them. */
@@ -3987,18 +3795,18 @@ session_closed(void *conn, const struct forward_end *end)
 	if (end->served) {
 		n->served++;
 		n->resumed += (uint64_t)a.resumed;
-		session_say(ss, INFO, "", end);
+		session_say(ss, LEVEL_INFO, "", end);
 	} else if (ss->dialed) {
 		n->no_backend++;
-		session_say_why(ss, WARNING, end);
+		session_say_why(ss, LEVEL_WARNING, end);
 	} else if (end->dropped) {
 		n->dropped++;
-		session_say_why(ss, NOTICE, end);
+		session_say_why(ss, LEVEL_NOTICE, end);
 	} else if (ss->over) {
-		session_say(ss, DEBUG, "", end);
+		session_say(ss, LEVEL_DEBUG, "", end);
 	} else if (session_heard(ss)) {
 		n->refused[failure_of(end->reason)]++;
-		session_say_why(ss, NOTICE, end);
+		session_say_why(ss, LEVEL_NOTICE, end);
 	} else {
 		n->silent++;
 		session_silent(ss, end);
@@ -4025,7 +3833,7 @@ complain(time_t *complained, int error)
 	if (now - *complained < STARVED_EVERY)
 		return;
 	*complained = now;
-	say(WARNING, "accepting pauses: %s", strerror(error));
+	log_warning("accepting pauses: %s", strerror(error));
 }
 
 static void
@@ -4229,7 +4037,7 @@ path_of(int option, const char *text)
  * what they can replace, though that may be as it was meant to be.
  */
 static int
-check_files(const struct service *sv, enum level level)
+check_files(const struct service *sv, enum log_level level)
 {
 	static const int checked[] = {
 		ACCEPT, TICKET_KEYS, PIDFILE, LOG, STATS_FILE
@@ -4244,16 +4052,17 @@ check_files(const struct service *sv, enum level level)
 		for (v = sv->cfg.given[checked[i]]; v != NULL; v = v->next) {
 			if ((path = path_of(checked[i], v->text)) == NULL)
 				continue;
-			if (level == ERROR && sv->cfg.is_wrong[checked[i]])
+			if (level == LEVEL_ERROR &&
+			    sv->cfg.is_wrong[checked[i]])
 				continue;
-			why = level == ERROR ?
+			why = level == LEVEL_ERROR ?
 			    path_fault(sv, checked[i], path) :
 			    find_place(sv, path, &place);
 			if (why == NULL)
 				continue;
-			say(level, "%s: %s %s: %s", v->where,
+			log_at(level, "%s: %s %s: %s", v->where,
 			    options[checked[i]].name, v->text, why);
-			if (level == ERROR)
+			if (level == LEVEL_ERROR)
 				r = -1;
 		}
 	}
@@ -4279,7 +4088,7 @@ warn_of_readers(const struct service *sv)
 				continue;
 			find_place(sv, path, &place);
 			if (place.is_open && (st.st_mode & S_IRWXO) != 0)
-				say(WARNING, "%s: %s %s: other users have "
+				log_warning("%s: %s %s: other users have "
 				    "access to it (mode %04o)", v->where,
 				    options[secrets[i]].name, v->text,
 				    (unsigned)st.st_mode & 07777);
@@ -4328,75 +4137,11 @@ open_file(const struct service *sv, int option, int flags, mode_t mode)
 		    file_fault(option, &st);
 	if (why == NULL)
 		return fd;
-	say(ERROR, "%s: %s %s: %s", config_where(&sv->cfg, option),
+	log_error("%s: %s %s: %s", config_where(&sv->cfg, option),
 	    options[option].name, name, why);
 	if (fd != -1)
 		close(fd);
 	return -1;
-}
-
-/*
- * THE LOG, OPENED
- */
-
-/*
- * A standard descriptor, to log to.  inetd gives its children the connection
- * as 0, 1 and 2: then it would go to the client, and -1 is syslog.  A pipe that
- * nobody reads is to block none of the processes that write to it, and those
- * of others not to change: it is opened anew.
- */
-static int
-open_stream(int stream)
-{
-	struct stat in, out;
-	char name[16];
-	int fd = -1;
-
-	if (fstat(stream, &out) == -1)
-		return stream;
-	if (fstat(STDIN_FILENO, &in) == 0 && S_ISSOCK(in.st_mode) &&
-	    in.st_ino == out.st_ino && in.st_dev == out.st_dev)
-		return -1;
-	snprintf(name, sizeof(name), "/dev/fd/%d", stream);
-	if (S_ISFIFO(out.st_mode))
-		fd = open(name, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-	return fd != -1 ? fd : stream;
-}
-
-/* From now on, to this descriptor. */
-static void
-log_to(int fd, int stream)
-{
-	if (logging.fd > STDERR_FILENO && logging.fd != fd)
-		close(logging.fd);
-	logging.fd = fd;
-	logging.stream = fd != -1 && stream > 0 ? stream : -1;
-}
-
-/* Until the configuration is known. */
-static void
-log_init(void)
-{
-	const char *journal = getenv("JOURNAL_STREAM");
-	char stream[64];
-	struct stat st;
-
-	signal(SIGPIPE, SIG_IGN);
-	openlog("tunnel", LOG_PID, LOG_DAEMON);
-	if (fstat(STDERR_FILENO, &st) == 0) {
-		snprintf(stream, sizeof(stream), "%ju:%ju",
-		    (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
-		logging.is_journal = journal != NULL &&
-		    strcmp(journal, stream) == 0;
-	}
-	log_to(open_stream(STDERR_FILENO), STDERR_FILENO);
-}
-
-static void
-connect_syslog(void)
-{
-	closelog();
-	openlog("tunnel", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 }
 
 /* To where it says, anew if it is a file; -1: as before, with a sentence. */
@@ -4412,16 +4157,16 @@ log_open(const struct service *sv)
 	/* Workers will find neither the time zone nor syslog's socket. */
 	tzset();
 	if (stream == -1)
-		connect_syslog();
+		log_connect_syslog();
 	else if (stream != 0)
 		fd = stream == logging.stream ? logging.fd :
-		    open_stream(stream);
+		    log_open_stream(stream);
 	else if ((fd = open_file(sv, LOG, O_WRONLY | O_APPEND, 0640)) == -1)
 		return -1;
 	log_to(fd, stream);
 	logging.is_ours = strcmp(to, "stderr") != 0;
 	logging.has_time = logging.is_ours || !logging.is_journal;
-	logging.level = (enum level)sv->cfg.number[LOG_LEVEL];
+	logging.level = (enum log_level)sv->cfg.number[LOG_LEVEL];
 	return 0;
 }
 
@@ -4621,7 +4366,7 @@ open_listeners(struct service *sv, struct service *old)
 
 			if (open_listener(sv, old, t, a) == 0)
 				continue;
-			say(ERROR, "%s: accept %s: %s", t->value->where,
+			log_error("%s: accept %s: %s", t->value->where,
 			    a != NULL ? a->text : t->value->text,
 			    why_no_listener(errno));
 			return -1;
@@ -4694,9 +4439,6 @@ on_signal(int sig)
 	case SIGCHLD:
 		got_child = 1;
 		break;
-	case SIGALRM:
-		got_alarm = 1;
-		break;
 	default:
 		got_stop = 1;
 	}
@@ -4721,18 +4463,14 @@ catch_signals(sigset_t *asleep)
 
 /*
  * In a worker: what a terminal or killall(1) sends to all of them is for the
- * master to act on; SIGHUP only has it look at its line.  SIGALRM is not where
- * the master may ask for room by it.
+ * master to act on; SIGHUP only has it look at its line.
  */
 static void
-leave_signals(int may_be_asked)
+leave_signals(void)
 {
 	signal(SIGINT, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
-	if (!may_be_asked)
-		signal(SIGALRM, SIG_IGN);
-	got_stop = got_cut = got_hup = got_usr1 = got_usr2 = got_child =
-	    got_alarm = 0;
+	got_stop = got_cut = got_hup = got_usr1 = got_usr2 = got_child = 0;
 }
 
 /*
@@ -4753,12 +4491,12 @@ load_user(struct service *sv, const char *user, int alone)
 		if (!alone)
 			return 0;
 		if ((pw = getpwuid(sv->uid)) == NULL) {
-			say(ERROR, "%s: user %s is not known, so its group "
+			log_error("%s: user %s is not known, so its group "
 			    "must be given, too", where, user);
 			return -1;
 		}
 	} else if ((pw = getpwnam(user)) == NULL) {
-		say(ERROR, "%s: user \"%s\" is not known", where, user);
+		log_error("%s: user \"%s\" is not known", where, user);
 		return -1;
 	}
 	sv->uid = pw->pw_uid;
@@ -4777,7 +4515,7 @@ load_group(struct service *sv, const char *group)
 	} else if ((gr = getgrnam(group)) != NULL) {
 		sv->gid = gr->gr_gid;
 	} else {
-		say(ERROR, "%s: group \"%s\" is not known",
+		log_error("%s: group \"%s\" is not known",
 		    config_where(&sv->cfg, GROUP), group);
 		return -1;
 	}
@@ -4802,14 +4540,14 @@ load_privileges(struct service *sv)
 	if (group != NULL)
 		r |= load_group(sv, group);
 	if (root != NULL && (stat(root, &st) == -1 || !S_ISDIR(st.st_mode))) {
-		say(ERROR, "%s: chroot %s: it is not a directory",
+		log_error("%s: chroot %s: it is not a directory",
 		    config_where(&sv->cfg, CHROOT), root);
 		r = -1;
 	}
 	sv->drops = geteuid() == 0 && (user != NULL || group != NULL);
 	if (geteuid() != 0 && (root != NULL || sv->uid != geteuid() ||
 	    sv->gid != getegid())) {
-		say(ERROR, "%s: only root can do that: %s = %s",
+		log_error("%s: only root can do that: %s = %s",
 		    config_where(&sv->cfg, key), options[key].name,
 		    config_text(&sv->cfg, key));
 		r = -1;
@@ -5298,25 +5036,6 @@ follow_master(void)
 {
 }
 
-#if defined(__OpenBSD__)
-
-static const char *
-sandbox_lacks(void)
-{
-	return NULL;
-}
-
-static int
-sandbox_enter(const struct service *sv)
-{
-	hide();
-	return pledge(sv->cfg.command != NULL ?
-	    "stdio rpath inet unix proc exec recvfd" :
-	    "stdio inet unix recvfd", NULL);
-}
-
-#else
-
 static const char *
 sandbox_lacks(void)
 {
@@ -5331,7 +5050,6 @@ sandbox_enter(const struct service *sv)
 	return 0;
 }
 
-#endif
 #endif
 
 /*
@@ -5412,7 +5130,7 @@ close_strays(const struct config *cfg, const struct arguments *a)
 			close_between(from, next - 1);
 	}
 	if (logging.fd == -1)
-		connect_syslog();	/* its socket was one of them */
+		log_connect_syslog();	/* its socket was one of them */
 }
 
 /*
@@ -5508,7 +5226,7 @@ load_kernel(struct service *sv)
 	}
 	try_kernel(&sv->kernel, mode);
 	if (mode == KTLS_REQUIRE && sv->kernel.can == 0) {
-		say(ERROR, "%s: ktls = require: %s (allowed: auto, off)",
+		log_error("%s: ktls = require: %s (allowed: auto, off)",
 		    config_where(&sv->cfg, KTLS), sv->kernel.why);
 		return -1;
 	}
@@ -5579,7 +5297,7 @@ raise_limit(const struct service *sv)
 	l.rlim_cur = l.rlim_max < need ? l.rlim_max : need;
 	setrlimit(RLIMIT_NOFILE, &l);
 	if (l.rlim_cur < need)
-		say(WARNING, "max_connections needs %llu descriptors, and "
+		log_warning("max_connections needs %llu descriptors, and "
 		    "%llu are allowed (ulimit -n)", (unsigned long long)need,
 		    (unsigned long long)l.rlim_cur);
 }
@@ -5696,7 +5414,7 @@ make_seats(struct service *sv, int inetd)
 	sv->seats = calloc(sv->nseats, sizeof(*sv->seats));
 	if (sv->shared == MAP_FAILED || sv->seats == NULL ||
 	    getentropy(&sv->secret, sizeof(sv->secret)) == -1) {
-		say(ERROR, "%s", strerror(errno));
+		log_error("%s", strerror(errno));
 		return -1;
 	}
 	sv->secret |= 1;
@@ -5765,7 +5483,7 @@ make_pool(struct service *sv, const struct service *old, int inetd)
 		sv->pool = before;
 		before->services++;
 	} else if ((sv->pool = pool_new(n, with_clients, inetd)) == NULL) {
-		say(ERROR, "out of memory");
+		log_error("out of memory");
 		return -1;
 	} else if (before != NULL)
 		tls_sessions_adopt(sv->pool->sessions, before->sessions);
@@ -5850,7 +5568,7 @@ step_privileges(struct service *sv, const struct arguments *a)
 	int r = load_privileges(sv);
 
 	(void)a;
-	return check_files(sv, ERROR) == -1 ? -1 : r;
+	return check_files(sv, LEVEL_ERROR) == -1 ? -1 : r;
 }
 
 /*
@@ -5868,7 +5586,7 @@ service_load(struct service *sv, const struct arguments *a, int is_first)
 	int r = 0, for_good = 0;
 	size_t i;
 
-	errors_begin();
+	log_errors_begin();
 	for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
 		errno = 0;
 		if (steps[i](sv, a) == -1) {
@@ -5878,7 +5596,7 @@ service_load(struct service *sv, const struct arguments *a, int is_first)
 		if (i == 0 && r == 0 && is_first)
 			close_strays(&sv->cfg, a);
 	}
-	errors_end();
+	log_errors_end();
 	errno = for_good ? 0 : EAGAIN;
 	return r;
 }
@@ -5915,7 +5633,7 @@ service_new(const struct arguments *a, const struct service *old)
 
 	errno = 0;
 	if ((sv = service_alloc(a)) == NULL) {
-		say(ERROR, "out of memory");
+		log_error("out of memory");
 		return NULL;
 	}
 	if (service_load(sv, a, old == NULL) == -1)
@@ -5942,7 +5660,7 @@ err:
  * The master sends orders, and SIGHUP to have them looked for.
  */
 
-enum { DRAIN, LOG_TO };
+enum { DRAIN, LOG_TO, MAKE_ROOM };
 
 struct order {
 	int32_t	 what;
@@ -6087,6 +5805,8 @@ worker_obey(struct worker *w)
 			worker_drain(w, o.ms, 0);
 		else if (o.what == LOG_TO)
 			log_moved(&o, fd);
+		else if (o.what == MAKE_ROOM)
+			forward_make_room(w->engine);
 	}
 }
 
@@ -6116,8 +5836,6 @@ worker_woken(void *arg)
 		commands_look(w);
 	if (taken(&got_usr1))
 		forward_list(w->engine);
-	if (taken(&got_alarm))
-		forward_make_room(w->engine);
 	if (w->repeats_until != 0 && clock_ms() >= w->repeats_until) {
 		w->repeats_until = 0;
 		repeats_end(w->service, 0);
@@ -6236,7 +5954,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	w->command_ops.error = command_error;
 	/* A socket of its own: the others' can't be shut down through it. */
 	if (logging.fd == -1)
-		connect_syslog();
+		log_connect_syslog();
 	if (set_apart(w, slot) == -1)
 		why = "descriptors";
 	else if (sv->peers != NULL && w->unused == NULL)
@@ -6251,11 +5969,11 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	    sandbox_enter(sv) == -1)
 		why = "sandbox";
 	if (why != NULL) {
-		say(ERROR, "%s: %s", why, strerror(errno));
+		log_error("%s: %s", why, strerror(errno));
 		return -1;
 	}
 	if ((why = tls_forked()) != NULL) {
-		say(ERROR, "%s", why);
+		log_error("%s", why);
 		return -1;
 	}
 	worker_beat(w);
@@ -6282,7 +6000,7 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 	if (w->service->nlisteners == 0)
 		forward_drain(w->engine, 0);
 	if (forward_run(w->engine, asleep) == -1) {
-		say(ERROR, "%s: %s", forward_poller, strerror(errno));
+		log_error("%s: %s", forward_poller, strerror(errno));
 		return EXIT_FAILURE;
 	}
 	if (in != NULL)
@@ -6382,7 +6100,7 @@ stats_say(const struct stats *st, const struct service *live)
 	struct counts sum;
 	size_t workers = stats_sum(st, live, &sum);
 
-	say(NOTICE, "statistics: up %llds, %zu worker%s, live=%llu "
+	log_notice("statistics: up %llds, %zu worker%s, live=%llu "
 	    "max_connections=%lld accepted=%llu served=%llu resumed=%llu "
 	    "refused=%llu no_backend=%llu silent=%llu dropped=%llu "
 	    "over_max_per_ip=%llu lost=%llu in=%llu out=%llu",
@@ -6625,7 +6343,7 @@ stats_child(const struct stats *st, const struct service *live,
 	if (path != NULL)
 		why = stats_write(st, live, path);
 	if (why != NULL && !st->failed)
-		say(WARNING, "%s: stats_file %s: %s",
+		log_warning("%s: stats_file %s: %s",
 		    config_where(&live->cfg, STATS_FILE), path, why);
 	if (st->file != NULL && (path == NULL || strcmp(path, st->file) != 0))
 		unlink(st->file);
@@ -6643,7 +6361,7 @@ stats_start(struct stats *st, const struct service *live, const char *path)
 	st->write_at = now + STATS_EVERY_MS;
 	st->kill_at = now + STATS_MS;
 	if (pid == -1) {
-		say(WARNING, "stats_file can't be written: %s",
+		log_warning("stats_file can't be written: %s",
 		    strerror(errno));
 		return;
 	}
@@ -6676,7 +6394,7 @@ stats_turn(struct stats *st, const struct service *live)
 	st->kill_at = INT64_MAX;
 	kill(st->writer, SIGKILL);
 	if (!st->failed)
-		say(WARNING, "stats_file %s: not written within %d s", st->file,
+		log_warning("stats_file %s: not written within %d s", st->file,
 		    STATS_MS / 1000);
 	st->failed = 1;
 }
@@ -6691,7 +6409,7 @@ stats_reaped(struct stats *st, pid_t pid, int status)
 		return;
 	st->writer = 0;
 	if (st->failed && !failed)
-		say(NOTICE, "stats_file %s: written again", st->file);
+		log_notice("stats_file %s: written again", st->file);
 	st->failed = failed;
 }
 
@@ -6755,6 +6473,7 @@ struct master {
 	struct incoming waiting;	/* fork mode: for a process; or -1 */
 	size_t	 next_listener;		/* fork mode */
 	int64_t	 renew_at;		/* keys for tickets */
+	int64_t	 warn_at;		/* of certificates, again */
 	int64_t	 starved_until;
 	int64_t	 ask_at;		/* fork mode: others to make room */
 	int64_t	 beat_at;		/* the next sign of life */
@@ -6787,7 +6506,7 @@ notify(const struct master *m, const char *fmt, ...)
 	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL,
 	    (const struct sockaddr *)&un, (socklen_t)(offsetof(
 	    struct sockaddr_un, sun_path) + strlen(to))) == -1)
-		say(WARNING, "NOTIFY_SOCKET %s: %s", to, strerror(errno));
+		log_warning("NOTIFY_SOCKET %s: %s", to, strerror(errno));
 	close(fd);
 }
 
@@ -6921,7 +6640,7 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	int r = EXIT_FAILURE;
 
 	logging.lost = 0;		/* the master tells of its own */
-	leave_signals(in != NULL);
+	leave_signals();
 	leave_master(m, sv, in);
 	if (in != NULL) {
 		connection = *in;
@@ -6948,7 +6667,7 @@ is_ready(pid_t pid, int fd)
 	char byte;
 
 	if (n == 0)
-		say(WARNING, "worker %d is not ready after %d s: killed",
+		log_warning("worker %d is not ready after %d s: killed",
 		    (int)pid, START_MS / 1000);
 	return n == 1 && read(fd, &byte, 1) == 1;
 }
@@ -6994,7 +6713,7 @@ start_worker(struct master *m, struct service *sv, size_t seat,
 	close_failed(line[1]);
 	if (pid == -1)
 		return close_failed(line[0]);
-	say(DEBUG, "worker %d started", (int)pid);
+	log_debug("worker %d started", (int)pid);
 	sv->seats[seat] = (struct seat){ .pid = pid, .line = line[0],
 	    .slot = (uint32_t)seat, .begun = in != NULL,
 	    .drop_at = in != NULL ? clock_ms() + FORWARD_DROP_MS :
@@ -7007,7 +6726,7 @@ start_worker(struct master *m, struct service *sv, size_t seat,
 		return -1;
 	}
 	if (kill(pid, 0) == -1) {
-		say(ERROR, "a worker can't be told to leave: %s (with user, "
+		log_error("a worker can't be told to leave: %s (with user, "
 		    "the master needs CAP_KILL)", strerror(errno));
 		return -1;
 	}
@@ -7028,7 +6747,7 @@ start_workers(struct master *m, struct service *sv)
 		    start_worker(m, sv, i, NULL) == 0)
 			continue;
 		if (sv->seats[i].pid == 0) {
-			say(WARNING, "no worker can be started: %s",
+			log_warning("no worker can be started: %s",
 			    strerror(errno));
 			worker_failed(sv);
 		}
@@ -7110,6 +6829,15 @@ count_waiting(const struct service *sv)
 #define count_waiting(sv)	((size_t)0)
 #endif
 
+/* -1 with errno: EAGAIN if it does not take its orders; else, it has left. */
+static int
+tell_worker(const struct seat *seat, const struct order *o, int fd)
+{
+	if (send_order(seat->line, o, fd) == -1)
+		return -1;
+	return kill(seat->pid, SIGHUP);
+}
+
 /*
  * One worker for each that waits: each sees for itself whether its handshake
  * still goes on, and leaves if so.  After a while, others are asked, and in the
@@ -7118,6 +6846,7 @@ count_waiting(const struct service *sv)
 static void
 ask_for_seats(struct master *m)
 {
+	const struct order o = { .what = MAKE_ROOM };
 	size_t n = 1 + count_waiting(m->live);
 	int64_t now = clock_ms();
 	struct seat *seat;
@@ -7130,7 +6859,7 @@ ask_for_seats(struct master *m)
 		if (seat == NULL || seat->drop_at > now)
 			break;
 		seat->drop_at = now + FORWARD_DROP_MS;
-		kill(seat->pid, SIGALRM);
+		tell_worker(seat, &o, -1);
 	}
 }
 
@@ -7150,7 +6879,7 @@ accept_one(struct master *m, int listener)
 	in->len = sizeof(in->sa);
 	in->fd = accept4(listener, (struct sockaddr *)&in->sa, &in->len,
 	    SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (in->fd == -1 && !forward_is_passing(errno))
+	if (in->fd == -1 && !accept_error_is_transient(errno))
 		starve(m);
 	return in->fd != -1;
 }
@@ -7250,14 +6979,14 @@ worker_ended(struct master *m, struct service *sv, struct seat *seat,
 		    "may be started", (long long)ms / 1000,
 		    (long long)ms / 100 % 10, sv->failures);
 	if (WIFSIGNALED(status))
-		say(WARNING, "worker %d was killed by signal %d (%s)%s",
+		log_warning("worker %d was killed by signal %d (%s)%s",
 		    (int)pid, WTERMSIG(status), strsignal(WTERMSIG(status)),
 		    next);
 	else if (WEXITSTATUS(status) != 0)
-		say(WARNING, "worker %d ended with status %d%s", (int)pid,
+		log_warning("worker %d ended with status %d%s", (int)pid,
 		    WEXITSTATUS(status), next);
 	else
-		say(DEBUG, "worker %d ended%s", (int)pid, next);
+		log_debug("worker %d ended%s", (int)pid, next);
 }
 
 static void
@@ -7304,15 +7033,6 @@ signal_workers(const struct service *sv, int sig)
 	for (i = 0; i < sv->nseats; i++)
 		if (sv->seats[i].pid != 0)
 			kill(sv->seats[i].pid, sig);
-}
-
-/* -1 with errno: EAGAIN if it does not take its orders; else, it has left. */
-static int
-tell_worker(const struct seat *seat, const struct order *o, int fd)
-{
-	if (send_order(seat->line, o, fd) == -1)
-		return -1;
-	return kill(seat->pid, SIGHUP);
 }
 
 /* Its workers are to be gone after as long; a deadline is never put off. */
@@ -7362,7 +7082,7 @@ tell_log(const struct master *m)
 			if (sv->seats[i].pid != 0 &&
 			    tell_worker(&sv->seats[i], &o, fd) == -1 &&
 			    errno == EAGAIN)
-				say(WARNING, "worker %d does not hear of the "
+				log_warning("worker %d does not hear of the "
 				    "log", (int)sv->seats[i].pid);
 }
 
@@ -7390,7 +7110,7 @@ tell_remaining(const struct service *old)
 		snprintf(text, sizeof(text), ", and %llu under earlier ones",
 		    (unsigned long long)more);
 	if (n + more > 0)
-		say(NOTICE, "%llu connection%s continue%s under the previous "
+		log_notice("%llu connection%s continue%s under the previous "
 		    "configuration%s", (unsigned long long)n,
 		    n == 1 ? "" : "s", n == 1 ? "s" : "", text);
 }
@@ -7428,7 +7148,7 @@ kill_late(struct master *m)
 		sv->deadline = INT64_MAX;
 		for (i = 0; i < sv->nseats; i++)
 			if (sv->seats[i].pid != 0)
-				say(WARNING, "worker %d does not leave: "
+				log_warning("worker %d does not leave: "
 				    "killed", (int)sv->seats[i].pid);
 		signal_workers(sv, SIGKILL);
 	}
@@ -7442,20 +7162,20 @@ tell_listeners(const struct service *sv, const struct service *old)
 
 	for (i = 0; old != NULL && i < old->nlisteners; i++)
 		if (!old->listeners[i].kept)
-			say(NOTICE, "no longer listening on %s",
+			log_notice("no longer listening on %s",
 			    old->listeners[i].bound.text);
 	for (i = 0; i < sv->nlisteners; i++)
 		if (!sv->listeners[i].kept)
-			say(NOTICE, "listening on %s",
+			log_notice("listening on %s",
 			    sv->listeners[i].bound.text);
 }
 
 static void
-warn_daily(const struct service *sv)
+warn_daily(struct master *m)
 {
-	if (sv->tls != NULL)
-		tls_config_warn(sv->tls, say_warning);
-	alarm(DAY);
+	if (m->live->tls != NULL)
+		tls_config_warn(m->live->tls, say_warning);
+	m->warn_at = clock_ms() + DAY * INT64_C(1000);
 }
 
 /* What an administrator should know: what is new, and what is wrong. */
@@ -7467,25 +7187,25 @@ announce(const struct service *sv, const struct service *old)
 	tell_listeners(sv, old);
 	kernel_text(&sv->kernel, text, sizeof(text));
 	if (old == NULL)
-		say(sv->kernel.can != 0 ? INFO : DEBUG, "%s", text);
+		log_at(sv->kernel.can != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
+		    text);
 	if (old == NULL && sv->uid == 0)
-		say(NOTICE, "workers keep the user root (user names another)");
+		log_notice("workers keep the user root (user names another)");
 	if (old == NULL && sv->cfg.number[SANDBOX] == 1) {
 		if (sv->cfg.command != NULL)
-			say(NOTICE, "sandbox: a command needs the system, so "
+			log_notice("sandbox: a command needs the system, so "
 			    "the workers that run it are not confined");
 		else if (sandbox_lacks() != NULL)
-			say(NOTICE, "sandbox: %s", sandbox_lacks());
+			log_notice("sandbox: %s", sandbox_lacks());
 	}
-	check_files(sv, WARNING);
+	check_files(sv, LEVEL_WARNING);
 	warn_of_readers(sv);
-	warn_daily(sv);
 }
 
 static void
 say_version(void)
 {
-	say(NOTICE, "tunnel %s, %s", VERSION, tls_version());
+	log_notice("tunnel %s, %s", VERSION, tls_version());
 }
 
 static void
@@ -7513,7 +7233,7 @@ warn_of_fixed(const struct service *sv, const struct service *old)
 		const char *b = config_text(&sv->cfg, fixed[i]);
 
 		if (strcmp(a != NULL ? a : "", b != NULL ? b : "") != 0)
-			say(WARNING, "%s: %s changes with the next start alone",
+			log_warning("%s: %s changes with the next start alone",
 			    config_where(&sv->cfg, fixed[i]),
 			    options[fixed[i]].name);
 	}
@@ -7558,7 +7278,7 @@ renew_keys(struct master *m)
 		m->renew_at = clock_ms() + sv->cfg.number[TICKET_LIFETIME] / 2;
 	if ((why = tls_config_renew(sv->tls)) == NULL)
 		return 0;
-	say(ERROR, "session tickets: %s", why);
+	log_error("session tickets: %s", why);
 	return -1;
 }
 
@@ -7609,6 +7329,7 @@ replace(struct master *m)
 	tune_kept(sv);
 	keep_none(sv);
 	m->live = sv;
+	warn_daily(m);
 	m->stats.generation++;
 	m->stats.write_at = 0;
 	take_over_keys(m, old);
@@ -7626,15 +7347,15 @@ static void
 reload(struct master *m)
 {
 	log_open(m->live);
-	say(NOTICE, "reloading");
+	log_notice("reloading");
 	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
-	    (long long)forward_clock_us());
+	    (long long)clock_us());
 	if (replace(m) == 0) {
-		say(NOTICE, "reloaded");
+		log_notice("reloaded");
 		notify_ready(m, "");
 	} else {
 		log_open(m->live);
-		say(ERROR, "not reloaded: all stays as it was");
+		log_error("not reloaded: all stays as it was");
 		notify_ready(m, "; the last reload failed, see the log");
 	}
 	tell_log(m);
@@ -7661,7 +7382,7 @@ stop(struct master *m, int at_once)
 	int64_t ms = m->live->cfg.number[DRAIN_TIMEOUT];
 	struct service *sv;
 
-	say(NOTICE, at_once ? "stopping at once" :
+	log_notice(at_once ? "stopping at once" :
 	    "stopping, connections may finish");
 	notify(m, "STOPPING=1");
 	serve_waiting(m);
@@ -8150,7 +7871,7 @@ log_again(struct master *m)
 	int fd = m->upgrade.log;
 
 	if (fd == -1)
-		connect_syslog();
+		log_connect_syslog();
 	else if (fd > STDERR_FILENO)
 		fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	log_to(fd, logging.stream);
@@ -8169,11 +7890,11 @@ carry_log(struct parcel *x, struct master *m)
 	carry_int(x, &logging.is_ours, 0, 1);
 	carry_int(x, &logging.is_journal, 0, 1);
 	carry_int(x, &logging.is_daemon, 0, 1);
-	carry_int(x, &level, ERROR, DEBUG);
+	carry_int(x, &level, LEVEL_ERROR, LEVEL_DEBUG);
 	carry(x, &logging.lost, sizeof(logging.lost));
 	carry(x, &logging.why, sizeof(logging.why));
 	carry_int(x, &logging.is_cut, 0, 1);
-	logging.level = (enum level)level;
+	logging.level = (enum log_level)level;
 	if (!x->reads)
 		return;
 	m->upgrade.log = fd;
@@ -8230,11 +7951,7 @@ carry_stats(struct parcel *x, struct stats *st)
 static void
 carry_master(struct parcel *x, struct master *m, struct arguments *a)
 {
-	int preference = tls_preference();
-
 	carry_start(x, &m->upgrade);
-	carry_int(x, &preference, 0, 1);
-	tls_prefer(preference);
 	carry_int(x, &m->pid, 1, INT_MAX);
 	if (x->bad == NULL && m->pid != getpid())
 		x->bad = "it is another process's (a script must use exec)";
@@ -8247,6 +7964,7 @@ carry_master(struct parcel *x, struct master *m, struct arguments *a)
 	carry_text(x, &m->pidfile_name);
 	carry_fd(x, &m->waiting.fd);
 	carry_number(x, &m->renew_at, 0, INT64_MAX);
+	carry_number(x, &m->warn_at, 0, INT64_MAX);
 	carry_stats(x, &m->stats);
 	if (x->bad == NULL)
 		carry_services(x, m);
@@ -8474,7 +8192,7 @@ upgrade_try(struct master *m)
 	struct upgrade *u = &m->upgrade;
 
 	if (u->trial != 0) {
-		say(NOTICE, "an upgrade has begun already");
+		log_notice("an upgrade has begun already");
 		return;
 	}
 	u->trial = -1;
@@ -8486,14 +8204,14 @@ upgrade_try(struct master *m)
 	if (u->trial == 0)
 		try_main(m);
 	if (u->trial == -1) {
-		say(ERROR, "not upgraded: %s", strerror(errno));
+		log_error("not upgraded: %s", strerror(errno));
 		close_fd(&u->output);
 		close_fd(&u->answer);
 		u->trial = 0;
 		return;
 	}
 	u->until = clock_ms() + TRIAL_MS;
-	say(NOTICE, "upgrading: trying %s -t", u->path);
+	log_notice("upgrading: trying %s -t", u->path);
 }
 
 /* What the trial complained of, line by line, and not all too much. */
@@ -8513,7 +8231,7 @@ tell_trial(const struct upgrade *u)
 		if (strstr(line, "warning: ") != NULL)
 			continue;
 		error = strstr(line, "error: ");
-		say(ERROR, "%s -t: %s", u->path, error != NULL ? error +
+		log_error("%s -t: %s", u->path, error != NULL ? error +
 		    strlen("error: ") : line);
 	}
 }
@@ -8524,13 +8242,13 @@ end_trial(struct upgrade *u, pid_t pid, int status)
 	const char *why;
 
 	if (WIFSIGNALED(status))
-		say(ERROR, "not upgraded: %s -t was killed by signal %d (%s)",
+		log_error("not upgraded: %s -t was killed by signal %d (%s)",
 		    u->path, WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else if (WEXITSTATUS(status) != 0)
-		say(ERROR, "not upgraded: %s -t failed (status %d)", u->path,
+		log_error("not upgraded: %s -t failed (status %d)", u->path,
 		    WEXITSTATUS(status));
 	else if ((why = find_fault(u->answer, pid)) != NULL)
-		say(ERROR, "not upgraded: %s: %s", u->path, why);
+		log_error("not upgraded: %s: %s", u->path, why);
 	else
 		u->is_due = 1;
 }
@@ -8580,9 +8298,9 @@ hand_over(struct master *m)
 	int fd = -1;
 
 	stats_await(&m->stats);		/* or two would write */
-	say(NOTICE, "upgrading: %s takes over", u->path);
+	log_notice("upgrading: %s takes over", u->path);
 	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
-	    (long long)forward_clock_us());
+	    (long long)clock_us());
 	carry_master(&x, m, &a);
 	if (x.bad == NULL && (fd = parcel_seal(&x)) != -1 &&
 	    check_room(fd) == 0 &&
@@ -8595,7 +8313,7 @@ hand_over(struct master *m)
 		parcel_expose(&x, FD_CLOEXEC);
 		fcntl(u->program, F_SETFD, FD_CLOEXEC);
 	}
-	say(ERROR, "not upgraded: %s", x.bad != NULL ? x.bad :
+	log_error("not upgraded: %s", x.bad != NULL ? x.bad :
 	    strerror(errno));
 	free(env);
 	if (fd != -1)
@@ -8612,7 +8330,7 @@ upgrade_step(struct master *m)
 
 	if (u->trial != 0 && (m->stopping || clock_ms() >= u->until)) {
 		if (!m->stopping)
-			say(WARNING, "%s -t has taken %d s: killed", u->path,
+			log_warning("%s -t has taken %d s: killed", u->path,
 			    TRIAL_MS / 1000);
 		u->until = INT64_MAX;
 		kill(u->trial, SIGKILL);
@@ -8659,7 +8377,7 @@ close_others(struct parcel *x, const struct master *m,
 	close_between((unsigned)next, INT_MAX);
 	free(fds);
 	if (logging.fd == -1)
-		connect_syslog();	/* whose socket was none of these */
+		log_connect_syslog();	/* whose socket was none of these */
 }
 
 /* All that was handed over is ours now, and there is no way back. */
@@ -8721,7 +8439,7 @@ go_on(struct master *m, struct arguments *a)
 		service_free(sv);
 		keep_none(was);
 		was->retry_at = m->renew_at = INT64_MAX;
-		say(ERROR, "no worker will be started before a reload is "
+		log_error("no worker will be started before a reload is "
 		    "right");
 	} else {
 		close_listeners(was, 1);
@@ -8732,7 +8450,7 @@ go_on(struct master *m, struct arguments *a)
 		m->live = sv;
 		service_free(was);
 	}
-	say(ERROR, "not upgraded: all stays as it was");
+	log_error("not upgraded: all stays as it was");
 	notify_ready(m, "; the last upgrade failed, see the log");
 }
 
@@ -8761,7 +8479,7 @@ take_over(struct master *m)
 
 	say_version();
 	if (replace(m) == 0) {
-		say(NOTICE, "upgraded");
+		log_notice("upgraded");
 		notify_ready(m, "");
 		tell_log(m);
 		return 0;
@@ -8799,7 +8517,7 @@ upgrade_end(struct master *m, struct arguments *a)
 	parcel_open(&x, a->state);
 	carry_master(&x, m, a);
 	if (x.bad != NULL)
-		say(ERROR, "what the program before has handed over is of no "
+		log_error("what the program before has handed over is of no "
 		    "use: %s", x.bad);
 	else
 		close_others(&x, m, a);
@@ -8828,14 +8546,14 @@ go_back(const struct arguments *a)
 	char **env;
 	struct parcel x;
 
-	say(ERROR, "not upgraded: back to the program before");
+	log_error("not upgraded: back to the program before");
 	parcel_open(&x, a->state);
 	carry_start(&x, &u);
 	fcntl(a->state, F_SETFD, 0);
 	env = environment(x.bad == NULL ? u.env : environ, a->state, -1);
 	if (env != NULL)
 		fexecve(a->before, x.bad == NULL ? u.argv : a->argv, env);
-	say(ERROR, "it can't be started: %s", strerror(errno));
+	log_error("it can't be started: %s", strerror(errno));
 	free(env);
 	free(u.path);
 	free_texts(u.argv);
@@ -8869,7 +8587,7 @@ static void
 upgrade_try(struct master *m)
 {
 	(void)m;
-	say(ERROR, "not upgraded: this system has no files in memory "
+	log_error("not upgraded: this system has no files in memory "
 	    "(memfd_create) to hand things over in");
 }
 
@@ -8900,7 +8618,7 @@ upgrade_end(struct master *m, struct arguments *a)
 {
 	(void)m;
 	(void)a;
-	say(ERROR, "nothing can be handed over on this system");
+	log_error("nothing can be handed over on this system");
 	return -1;
 }
 
@@ -8948,10 +8666,12 @@ beat(struct master *m)
 	if (seat == NULL)
 		notify(m, "WATCHDOG=1");
 	else if (seat->pid == 0)
-		say(m->is_silent ? DEBUG : WARNING, "watchdog: a worker is "
+		log_at(m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING,
+		    "watchdog: a worker is "
 		    "missing, so WATCHDOG=1 is not sent");
 	else
-		say(m->is_silent ? DEBUG : WARNING, "watchdog: worker %d "
+		log_at(m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING,
+		    "watchdog: worker %d "
 		    "stands still, so WATCHDOG=1 is not sent",
 		    (int)seat->pid);
 	m->is_silent = seat != NULL;
@@ -8965,7 +8685,7 @@ sleep_ms(const struct master *m)
 	int64_t now = clock_ms(), until = INT64_MAX, due;
 
 	if (!m->stopping)
-		until = m->renew_at;
+		until = m->renew_at < m->warn_at ? m->renew_at : m->warn_at;
 	if (m->args->watchdog != 0 && m->beat_at < until)
 		until = m->beat_at;
 	if (m->upgrade.trial != 0 && m->upgrade.until < until)
@@ -8986,7 +8706,7 @@ sleep_ms(const struct master *m)
 		    (due = repeats_until(sv, now)) < until)
 			until = due;
 	}
-	return forward_timeout(now, until);
+	return clock_timeout(now, until);
 }
 
 /*
@@ -9010,7 +8730,7 @@ sleep_until_due(struct master *m)
 		    sv->listeners[(m->next_listener + i) %
 		    sv->nlisteners].fd };
 	ready = ppoll(p, n, ms == -1 ? NULL : &ts, &m->asleep);
-	forward_let_signals_in(&m->asleep);
+	deliver_pending_signals(&m->asleep);
 	for (i = 0; ready > 0 && i < n; i++)
 		if (p[i].revents != 0 && accept_one(m, p[i].fd)) {
 			m->next_listener += i + 1;
@@ -9053,8 +8773,8 @@ supervise(struct master *m)
 			tell(m);
 		if (taken(&got_usr2) && !m->stopping)
 			upgrade_try(m);
-		if (taken(&got_alarm))
-			warn_daily(m->live);
+		if (!m->stopping && clock_ms() >= m->warn_at)
+			warn_daily(m);
 		if (!m->stopping && clock_ms() >= m->renew_at)
 			renew_keys(m);
 		sv = m->live;
@@ -9120,7 +8840,7 @@ take_connection(struct incoming *in, int fd, const struct config *cfg)
 		tune(in->fd, cfg);
 		return 0;
 	}
-	say(ERROR, "-i: descriptor %d is not a connected socket: %s", fd, why);
+	log_error("-i: descriptor %d is not a connected socket: %s", fd, why);
 	return -1;
 }
 
@@ -9177,7 +8897,7 @@ background(void)
 	char byte;
 
 	if (pipe2(fds, O_CLOEXEC) == -1 || (pid = fork()) == -1) {
-		say(ERROR, "daemon: %s", strerror(errno));
+		log_error("daemon: %s", strerror(errno));
 		return -1;
 	}
 	if (pid == 0) {
@@ -9235,7 +8955,7 @@ write_pidfile(struct master *m)
 		m->pidfile_name = strdup(name);
 		return 0;
 	}
-	say(ERROR, "%s: pidfile %s: %s", config_where(cfg, PIDFILE), name,
+	log_error("%s: pidfile %s: %s", config_where(cfg, PIDFILE), name,
 	    why);
 	close(fd);
 	return -1;
@@ -9252,6 +8972,7 @@ serve(struct master *m)
 		silence();
 	if (renew_keys(m) == 0 && start_workers(m, m->live) == 0) {
 		announce(m->live, NULL);
+		warn_daily(m);
 		begin(m->live);
 		notify_ready(m, "");
 		if (m->parent != -1 && write(m->parent, "", 1) == 1)
@@ -9318,7 +9039,7 @@ warn_of_sockets(const struct service *sv)
 		const struct target *t = &sv->accepts.list[i];
 
 		if (t->fd != -1 && !is_listening(t->fd))
-			say(WARNING, "%s: accept: fd:%d is no listening socket "
+			log_warning("%s: accept: fd:%d is no listening socket "
 			    "here, where it can't be checked", t->value->where,
 			    t->fd);
 	}
@@ -9351,13 +9072,13 @@ run_test(const struct arguments *a)
 		report_service(sv);
 	if (!a->inetd)
 		warn_of_sockets(sv);
-	check_files(sv, WARNING);
+	check_files(sv, LEVEL_WARNING);
 	warn_of_readers(sv);
 	tls_config_warn(sv->tls, say_warning);
 	service_free(sv);
 	if (a->state == -1 || upgrade_answer(a->state) == 0)
 		return EXIT_SUCCESS;
-	say(ERROR, "TUNNEL_STATE: %s", strerror(errno));
+	log_error("TUNNEL_STATE: %s", strerror(errno));
 	return EXIT_FAILURE;
 }
 
@@ -9373,12 +9094,12 @@ secret_open(const char *file)
 
 	if (file != NULL) {
 		if ((fp = open_new(file, 0600)) == NULL) {
-			say(ERROR, "-o %s: %s", file, strerror(errno));
+			log_error("-o %s: %s", file, strerror(errno));
 			return NULL;
 		}
 	} else if (fstat(STDOUT_FILENO, &st) == 0 && S_ISREG(st.st_mode) &&
 	    (st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-		say(ERROR, "standard output is a file that others can read "
+		log_error("standard output is a file that others can read "
 		    "(mode %04o): use -o FILE, which makes one for you alone",
 		    (unsigned)st.st_mode & 07777);
 		return NULL;
@@ -9394,7 +9115,7 @@ secret_close(FILE *fp, const char *file, int status)
 	if (file == NULL)
 		return status;
 	if (status == EXIT_SUCCESS && fsync(fileno(fp)) == -1) {
-		say(ERROR, "-o %s: %s", file, strerror(errno));
+		log_error("-o %s: %s", file, strerror(errno));
 		status = EXIT_FAILURE;
 	}
 	fclose(fp);
@@ -9414,7 +9135,7 @@ run_generate(const char *names, const char *file)
 	if (fp == NULL)
 		return EXIT_FAILURE;
 	if (tls_generate(names, fp, text, sizeof(text)) == -1) {
-		say(ERROR, "-g: %s", text);
+		log_error("-g: %s", text);
 		r = ferror(fp) ? EXIT_FAILURE : EXIT_CONFIG;
 	}
 	return secret_close(fp, file, r);
@@ -9430,7 +9151,7 @@ run_ticket_key(const char *file)
 	if (fp == NULL)
 		return EXIT_FAILURE;
 	if (tls_generate_ticket_key(fp) == -1) {
-		say(ERROR, "-k: %s", strerror(errno));
+		log_error("-k: %s", strerror(errno));
 		r = EXIT_FAILURE;
 	}
 	return secret_close(fp, file, r);
@@ -9470,7 +9191,7 @@ main(int argc, char **argv)
 		run_version();
 		r = EXIT_SUCCESS;
 	} else if ((why = tls_init()) != NULL) {
-		say(ERROR, "%s", why);
+		log_error("%s", why);
 		r = EXIT_FAILURE;
 	} else if (a.names != NULL) {
 		r = run_generate(a.names, a.output);

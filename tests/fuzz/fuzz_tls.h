@@ -19,6 +19,8 @@ static int	 fake_shutdown(int, int);
 #define send		fake_send
 #define shutdown	fake_shutdown
 #include "../../tls.c"
+#include "../../lib/stream.c"
+#include "../../lib/util.c"
 #undef clock_gettime
 #undef recv
 #undef send

@@ -27,5 +27,5 @@ void
 fuzz_begin(void)
 {
 	logging.fd = open("/dev/null", O_WRONLY);
-	logging.level = DEBUG;
+	logging.level = LEVEL_DEBUG;
 }

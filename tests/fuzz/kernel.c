@@ -20,6 +20,8 @@ static ssize_t	 fake_sendmsg(int, const struct msghdr *, int);
 #define sendmsg		fake_sendmsg
 #define setsockopt	fake_setsockopt
 #include "../../tls.c"
+#include "../../lib/stream.c"
+#include "../../lib/util.c"
 #undef getsockopt
 #undef recvmsg
 #undef send

@@ -70,7 +70,7 @@ save_certificates(void)
 		save("names", list[i].rule, strlen(list[i].rule) + 1,
 		    list[i].name, strlen(list[i].name) + 1, der->p, der->len,
 		    NULL);
-		put(length, der->len, 2);
+		be_put(length, der->len, 2);
 		for (flags = 0; flags < 4; flags++)
 			save("clientcert", &flags, (size_t)1, length,
 			    sizeof(length), der->p, der->len, NULL);

@@ -265,7 +265,9 @@ fake_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 #define epoll_ctl	fake_epoll_ctl
 #endif
 
-#include "../forward.c"
+#include "../../forward.c"
+#include "../../lib/stream.c"
+#include "../../lib/util.c"
 
 #undef clock_gettime
 #undef recv
@@ -2721,7 +2723,7 @@ test_let_signals_in(void **state)
 	raise(SIGUSR1);
 	assert_int_equal(got_usr1, 0);
 	sigemptyset(&none);
-	forward_let_signals_in(&none);
+	deliver_pending_signals(&none);
 	assert_int_equal(got_usr1, 1);
 	sigprocmask(SIG_BLOCK, NULL, &now);
 	assert_true(sigismember(&now, SIGUSR1));

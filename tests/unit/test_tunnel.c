@@ -7,7 +7,7 @@
  * TUNNEL_SEED	the seed of the first (1), printed by one that fails
  */
 #define main tunnel_main
-#include "../tunnel.c"
+#include "../../tunnel.c"
 #undef main
 
 #include <setjmp.h>
@@ -135,7 +135,7 @@ setup(void **state)
 	memset(&cfg, 0, sizeof(cfg));
 	config_defaults(&cfg);
 	*state = &cfg;
-	logging.level = INFO;
+	logging.level = LEVEL_INFO;
 	logging.has_time = logging.is_ours = logging.is_journal = 0;
 	said();
 	return 0;
@@ -680,7 +680,7 @@ test_configure_again(void **state)
 	assert_string_equal(cfg->given[ACCEPT]->text, "1");
 	assert_null(cfg->given[ACCEPT]->next);
 	assert_string_equal(cfg->given[CONNECT]->text, "2");
-	assert_int_equal(cfg->number[LOG_LEVEL], DEBUG);
+	assert_int_equal(cfg->number[LOG_LEVEL], LEVEL_DEBUG);
 	expect_silence();
 }
 
@@ -868,16 +868,21 @@ test_asked_again(void **state)
 	struct master m = { .live = &sv };
 	const struct timespec limit = { .tv_sec = 3 };
 	int64_t until = clock_ms() + 10000;
+	int line[2], fd, i;
+	struct order o;
 	sigset_t set;
-	int i;
 
 	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, line), 0);
+	seat.line = line[0];
 	sigemptyset(&set);
-	sigaddset(&set, SIGALRM);
+	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	if ((seat.pid = fork()) == 0) {
 		for (i = 0; i < 2; i++)
-			if (sigtimedwait(&set, NULL, &limit) != SIGALRM)
+			if (sigtimedwait(&set, NULL, &limit) != SIGHUP ||
+			    take_order(line[1], &o, &fd) == -1 ||
+			    o.what != MAKE_ROOM)
 				_exit(1);
 		_exit(0);
 	}
@@ -887,6 +892,8 @@ test_asked_again(void **state)
 		poll(NULL, 0, 10);
 	}
 	assert_true(WIFEXITED(i) && WEXITSTATUS(i) == 0);
+	close(line[0]);
+	close(line[1]);
 }
 
 /* A crash loop is slowed down; a single crash is not. */
@@ -1224,8 +1231,8 @@ static void
 refuse(struct worker *w, const char *address, const char *reason, int times)
 {
 	while (times-- > 0)
-		if (may_log(w, NOTICE, key_of(address), reason))
-			say(NOTICE, "%s %s", address, reason);
+		if (may_log(w, LEVEL_NOTICE, key_of(address), reason))
+			log_notice("%s %s", address, reason);
 }
 
 /* How often it was said, of what was said since the last call. */
@@ -1317,14 +1324,14 @@ test_repeats_for_debug(void **state)
 
 	(void)state;
 	assert_non_null(sv.shared);
-	logging.level = DEBUG;
+	logging.level = LEVEL_DEBUG;
 	refuse(&w, "192.0.2.1", "handshake timeout", 50);
-	logging.level = INFO;
+	logging.level = LEVEL_INFO;
 	assert_int_equal(times_said(said(), "\n"), 50);
 	/* What would not be logged is not counted either. */
-	logging.level = WARNING;
+	logging.level = LEVEL_WARNING;
 	refuse(&w, "192.0.2.1", "handshake timeout", 50);
-	logging.level = INFO;
+	logging.level = LEVEL_INFO;
 	repeats_end(&sv, 1);
 	assert_string_equal(said(), "");
 	forward_free(w.engine);
@@ -1379,11 +1386,13 @@ static void
 test_daily_warning(void **state)
 {
 	struct service sv = { .tls = tls_config_new() };
+	struct master m = { .live = &sv };
+	const int64_t day = DAY * INT64_C(1000);
 
 	(void)state;
 	assert_non_null(sv.tls);
-	warn_daily(&sv);
-	assert_in_range(alarm(0), DAY - 10, DAY);
+	warn_daily(&m);
+	assert_in_range(m.warn_at - clock_ms(), day - 10000, day);
 	tls_config_free(sv.tls);
 }
 
@@ -1561,7 +1570,7 @@ child_of_sandbox(const struct service *sv, int port)
 	MUST(clock_ms() > 0);
 	MUST(snprintf(text, sizeof(text), "%d", 5) == 1);
 	free(malloc(1 << 20));
-	say(INFO, "still here");
+	log_info("still here");
 }
 
 static void
@@ -1820,7 +1829,7 @@ test_escape(void **state)
 	for (i = 0; i < 255; i++)
 		all[i] = (char)(i + 1);
 	all[255] = '\0';
-	escape(out, sizeof(out), all);
+	text_escape(out, sizeof(out), all);
 	for (i = 0; out[i] != '\0'; i++)
 		assert_in_range(out[i], ' ', '~');
 	assert_true(strstr(out, "\\x01\\x02") == out);
@@ -1830,14 +1839,14 @@ test_escape(void **state)
 	assert_non_null(strstr(out, "xyz"));
 	/* Eight bits are controls as well, somewhere. */
 	assert_non_null(strstr(out, "\\x9b"));
-	escape(out, sizeof(out), "a b~\xc3\xa9");
+	text_escape(out, sizeof(out), "a b~\xc3\xa9");
 	assert_string_equal(out, "a b~\\xc3\\xa9");
 	/* Never past its end, and never half of an escape. */
 	memset(small, 'z', sizeof(small));
-	escape(small, sizeof(small) - 2, "\n\n\n\n\n\n");
+	text_escape(small, sizeof(small) - 2, "\n\n\n\n\n\n");
 	assert_string_equal(small, "\\x0a\\x0a");
 	assert_int_equal(small[10], 'z');
-	escape(small, 1, "a");
+	text_escape(small, 1, "a");
 	assert_string_equal(small, "");
 }
 
@@ -1849,28 +1858,28 @@ test_log_lines(void **state)
 	int i;
 
 	(void)state;
-	say(INFO, "hello %d", 5);
+	log_info("hello %d", 5);
 	assert_string_equal(said(), "tunnel: hello 5\n");
-	say(NOTICE, "a\nb");
+	log_notice("a\nb");
 	assert_string_equal(said(), "tunnel: a\\x0ab\n");
-	say(WARNING, "w");
+	log_warning("w");
 	assert_string_equal(said(), "tunnel: warning: w\n");
-	say(ERROR, "e");
+	log_error("e");
 	assert_string_equal(said(), "tunnel: error: e\n");
-	say(DEBUG, "d");
+	log_debug("d");
 	expect_silence();
-	logging.level = WARNING;
-	say(NOTICE, "n");
+	logging.level = LEVEL_WARNING;
+	log_notice("n");
 	expect_silence();
-	logging.level = DEBUG;
+	logging.level = LEVEL_DEBUG;
 	logging.is_journal = 1;
-	say(DEBUG, "d");
+	log_debug("d");
 	assert_string_equal(said(), "<7>d\n");
-	say(ERROR, "e");
+	log_error("e");
 	assert_string_equal(said(), "<3>e\n");
 	logging.is_journal = 0;
 	logging.has_time = 1;
-	say(INFO, "on stderr");
+	log_info("on stderr");
 	text = said();
 	for (i = 0; i < 20; i++)
 		stamp[i] = isdigit((unsigned char)text[i]) ? '0' : text[i];
@@ -1878,7 +1887,7 @@ test_log_lines(void **state)
 	assert_string_equal(stamp, "0000-00-00T00:00:00Z");
 	assert_string_equal(text + 20, " tunnel: on stderr\n");
 	logging.is_ours = 1;
-	say(INFO, "in a file");
+	log_info("in a file");
 	assert_string_equal(said() + 20, " info: in a file\n");
 }
 
@@ -1893,16 +1902,16 @@ test_log_keeps_errno(void **state)
 	/* Even where it can't be written. */
 	logging.fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	errno = EDOM;
-	say(ERROR, "x");
+	log_error("x");
 	assert_int_equal(errno, EDOM);
 	close(logging.fd);
 	logging.fd = fd;
-	say(ERROR, "y");
+	log_error("y");
 	text = said();
 	assert_non_null(strstr(text, "1 lines lost here: Bad file descriptor"));
 	assert_non_null(strstr(text, "error: y\n"));
 	memset(huge, '\n', sizeof(huge) - 1);
-	say(ERROR, "%s", huge);
+	log_error("%s", huge);
 	text = said();
 	assert_true(is_sentence(text));
 	assert_in_range(strlen(text), LOG_SIZE - 8, LOG_SIZE + 32);

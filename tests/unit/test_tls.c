@@ -24,7 +24,7 @@ static ssize_t	 fake_sendmsg(int, const struct msghdr *, int);
 #define getsockopt	fake_getsockopt
 #define recvmsg		fake_recvmsg
 #define sendmsg		fake_sendmsg
-#include "../tls.c"
+#include "../../tls.c"
 #undef psa_generate_random
 #undef setsockopt
 #undef getsockopt
@@ -87,7 +87,7 @@ fake_getsockopt(int fd, int level, int name, void *p, socklen_t *len)
 		memcpy(p, &kernel.tcp, *len);
 	} else if (level == SOL_TLS) {
 		memset(p, 0, *len);
-		put((unsigned char *)p + *len - SEQ_SIZE, kernel.next,
+		be_put((unsigned char *)p + *len - SEQ_SIZE, kernel.next,
 		    SEQ_SIZE);
 	}
 	return 0;
@@ -772,11 +772,11 @@ test_times_of_a_ticket(void **state)
 		for (j = 0; j < LEN(bad); j++) {
 			len = pack();
 			assert_int_equal(unpack(len), 0);
-			put(plain + at[i], bad[j], 8);
+			be_put(plain + at[i], bad[j], 8);
 			assert_int_equal(unpack(len), -1);
 		}
 		/* By a clock that is ahead: it has just begun. */
-		put(plain + at[i], INT64_MAX, 8);
+		be_put(plain + at[i], INT64_MAX, 8);
 		assert_int_equal(unpack(len), 0);
 	}
 }

@@ -1,0 +1,216 @@
+/* log: lines for stderr, syslog, systemd's journal or a file. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "util.h"
+
+#define LOG_SIZE	2048		/* of a line */
+#define TEXT_SIZE	512
+
+struct logging logging = { .level = LEVEL_INFO, .fd = STDERR_FILENO,
+    .stream = STDERR_FILENO };
+
+const char *const log_levels[] = {
+	"error", "warning", "notice", "info", "debug", NULL
+};
+
+/*
+ * In one piece, since several processes share the log; -1: it is lost.  Of one
+ * that a full disk has cut, the rest is a line of its own.
+ */
+static int __attribute__((format(printf, 1, 2)))
+log_line(const char *fmt, ...)
+{
+	char line[LOG_SIZE + 64];
+	ssize_t n;
+	va_list ap;
+	int len = logging.is_cut;
+
+	line[0] = '\n';
+	va_start(ap, fmt);
+	len += vsnprintf(line + len, sizeof(line) - (size_t)len, fmt, ap);
+	va_end(ap);
+	do {
+		n = send(logging.fd, line, (size_t)len, MSG_DONTWAIT |
+		    MSG_NOSIGNAL);
+		if (n == -1 && errno == ENOTSOCK)
+			n = write(logging.fd, line, (size_t)len);
+	} while (n == -1 && errno == EINTR);
+	if (n == len) {
+		logging.is_cut = 0;
+		return 0;
+	}
+	if (n > 0)
+		logging.is_cut = line[n - 1] != '\n';
+	logging.why = n >= 0 ? ENOSPC : errno == EPIPE ? EAGAIN : errno;
+	return -1;
+}
+
+/* As the log has its lines; -1: it is lost. */
+static int
+log_text(enum log_level level, const char *text)
+{
+	static const int priorities[] = {
+		LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG
+	};
+	char stamp[40] = "";
+	time_t now;
+	struct tm tm;
+
+	if (logging.fd == -1) {
+		syslog(priorities[level], "%s", text);
+		return 0;
+	}
+	if (logging.has_time) {
+		now = time(NULL);
+		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ ",
+		    gmtime_r(&now, &tm));
+	}
+	if (logging.is_ours)
+		return log_line("%s%s: %s\n", stamp, log_levels[level], text);
+	if (logging.is_journal)
+		return log_line("<%d>%s\n", priorities[level], text);
+	return log_line("%stunnel: %s%s%s\n", stamp, level <= LEVEL_WARNING ?
+	    log_levels[level] : "", level <= LEVEL_WARNING ? ": " : "", text);
+}
+
+/*
+ * Whoever reads the log may have stopped, or gone, or the disk is full.  Rather
+ * lose lines than stop as well, and say so here when there is room again.
+ */
+int
+log_is_stuck(void)
+{
+	struct pollfd p = { .fd = logging.fd, .events = POLLOUT };
+	char text[TEXT_SIZE];
+
+	if (logging.fd == -1) {
+		logging.lost = 0;
+		return 0;
+	}
+	if (poll(&p, 1, 0) == 0) {
+		logging.why = EAGAIN;
+		return 1;
+	}
+	if (logging.lost == 0)
+		return 0;
+	snprintf(text, sizeof(text), "%llu lines lost here%s",
+	    (unsigned long long)logging.lost, logging.why == EAGAIN ?
+	    ", as nobody read the log" : ": ");
+	if (logging.why != EAGAIN)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text),
+		    "%s", strerror(logging.why));
+	if (log_text(LEVEL_WARNING, text) == -1)
+		return 1;
+	logging.lost = 0;
+	return 0;
+}
+
+void
+log_at(enum log_level level, const char *fmt, ...)
+{
+	char text[LOG_SIZE], clean[LOG_SIZE];
+	int saved = errno;
+	va_list ap;
+
+	if (level > logging.level)
+		return;
+	if (level == LEVEL_ERROR && logging.is_bounded &&
+	    ++logging.errors > ERRORS_MAX)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	text_escape(clean, sizeof(clean), text);
+	if (log_is_stuck() || log_text(level, clean) == -1)
+		logging.lost++;
+	errno = saved;
+}
+
+/* From here on the errors are those of one configuration. */
+void
+log_errors_begin(void)
+{
+	logging.errors = 0;
+	logging.is_bounded = 1;
+}
+
+void
+log_errors_end(void)
+{
+	logging.is_bounded = 0;
+	if (logging.errors > ERRORS_MAX)
+		log_error("and %zu more", logging.errors - ERRORS_MAX);
+}
+
+/*
+ * A standard descriptor, to log to.  inetd gives its children the connection
+ * as 0, 1 and 2: then it would go to the client, and -1 is syslog.  A pipe that
+ * nobody reads is to block none of the processes that write to it, and those
+ * of others not to change: it is opened anew.
+ */
+int
+log_open_stream(int stream)
+{
+	struct stat in, out;
+	char name[16];
+	int fd = -1;
+
+	if (fstat(stream, &out) == -1)
+		return stream;
+	if (fstat(STDIN_FILENO, &in) == 0 && S_ISSOCK(in.st_mode) &&
+	    in.st_ino == out.st_ino && in.st_dev == out.st_dev)
+		return -1;
+	snprintf(name, sizeof(name), "/dev/fd/%d", stream);
+	if (S_ISFIFO(out.st_mode))
+		fd = open(name, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	return fd != -1 ? fd : stream;
+}
+
+/* From now on, to this descriptor. */
+void
+log_to(int fd, int stream)
+{
+	if (logging.fd > STDERR_FILENO && logging.fd != fd)
+		close(logging.fd);
+	logging.fd = fd;
+	logging.stream = fd != -1 && stream > 0 ? stream : -1;
+}
+
+/* Until the configuration is known. */
+void
+log_init(void)
+{
+	const char *journal = getenv("JOURNAL_STREAM");
+	char stream[64];
+	struct stat st;
+
+	signal(SIGPIPE, SIG_IGN);
+	openlog("tunnel", LOG_PID, LOG_DAEMON);
+	if (fstat(STDERR_FILENO, &st) == 0) {
+		snprintf(stream, sizeof(stream), "%ju:%ju",
+		    (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+		logging.is_journal = journal != NULL &&
+		    strcmp(journal, stream) == 0;
+	}
+	log_to(log_open_stream(STDERR_FILENO), STDERR_FILENO);
+}
+
+void
+log_connect_syslog(void)
+{
+	closelog();
+	openlog("tunnel", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+}

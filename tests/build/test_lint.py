@@ -92,4 +92,5 @@ def test_clang_tidy(source, flags):
         pytest.skip(why_no_accel())
     print(run("clang-tidy", "--quiet", "--warnings-as-errors=*",
               "--checks=-*," + ",".join(CHECKS), source, "--", "-std=c11",
-              *DEFINES, *flags.split(), *mbedtls(), cwd=TOP, timeout=300).decode())
+              *DEFINES, *flags.split(), *mbedtls(), cwd=TOP,
+              timeout=300).decode())

@@ -90,7 +90,7 @@ def scenarios(variant):
     with PLACES:
         out = f"build/{variant}"
         run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={out}/tunnel",
-            *VARIANTS[variant], timeout=240)
+            *VARIANTS[variant], timeout=480)
         environment = {**os.environ, "TUNNEL_VARIANT": variant,
                        "TUNNEL": os.path.join(TOP, out, "tunnel"),
                        "TUNNEL_MB": "20", "TUNNEL_SLOW": "2",

@@ -212,7 +212,7 @@ tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
 static void
 sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 {
-	int is_tls13 = 0, has_psk = 0;
+	int is_13 = 0, has_psk = 0;
 
 	t->flight = 1;
 	if (end - p < 1 + p[0] + 5)
@@ -226,7 +226,7 @@ sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 			has_psk = 1;
 			break;
 		case MBEDTLS_TLS_EXT_SUPPORTED_VERSIONS:
-			is_tls13 = 1;
+			is_13 = 1;
 			break;
 		case MBEDTLS_TLS_EXT_EXTENDED_MASTER_SECRET:
 			t->extended = 1;
@@ -235,9 +235,9 @@ sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 			break;
 		}
 	}
-	t->resumed = !is_tls13 || has_psk;
+	t->resumed = !is_13 || has_psk;
 	/* The client has not offered it again: RFC 7627 section 5.3. */
-	if (!is_tls13 && !t->extended && t->born != 0)
+	if (!is_13 && !t->extended && t->born != 0)
 		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
 		    "its session has an extended master secret, which it "
 		    "does not offer any more");

@@ -1,4 +1,7 @@
-/* tls_bio: records between mbed TLS and the socket, and what they show. */
+/*
+ * tls_bio: records between mbed TLS and the socket, and what they show.  Codes
+ * are mbed TLS's.
+ */
 #ifndef TLS_BIO_H
 #define TLS_BIO_H
 
@@ -15,7 +18,10 @@ struct tls;
 int	 tls_bio_recv(void *, unsigned char *, size_t);
 int	 tls_bio_send(void *, const unsigned char *, size_t);
 
-/* What errno of a failed recv(2) or send(2) is, as a code; it is kept. */
+/*
+ * What errno of a failed recv(2) or send(2) is, as a code: a WANT, or an error,
+ * whose errno is kept in t->err.
+ */
 int	 tls_bio_recv_error(struct tls *);
 int	 tls_bio_send_error(struct tls *);
 

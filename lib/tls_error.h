@@ -10,7 +10,7 @@
 struct stream;
 struct tls;
 
-/* Faults that the library has no code of their own for; see refine(). */
+/* Faults that the library has no code of their own for. */
 enum {
 	RECORD_TYPE = 1, RECORD_VERSION, RECORD_SIZE, RECORD_BODY, MESSAGE_SIZE,
 	BAD_SIGNATURE, BAD_FINISHED

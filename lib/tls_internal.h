@@ -27,7 +27,7 @@ struct ticket_store;
 struct tls_sessions;
 
 #define HEADER_SIZE	5		/* of a record */
-#define RECORDS		512		/* likewise, of data */
+#define RECORDS		512		/* read in a row, before others run */
 #define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
 #define LIST_MAX	32		/* names in a list */
 #define SUITES_MAX	64
@@ -120,13 +120,13 @@ struct tls {
 	bool	 partly;		/* and not all of it */
 	bool	 resumed;
 	bool	 extended;		/* its master secret, RFC 7627 */
-	bool	 encrypted;		/* what is sent by now */
+	bool	 encrypted;		/* what we send, from here on */
 	bool	 refused;
 	unsigned char flight;		/* 1: our hello, 2: what follows it */
 	unsigned char ntickets;		/* that were tried */
 	unsigned char alert;		/* that is due at our end */
 	unsigned char heard;		/* the client's; 0: not known */
-	unsigned char *ahead;		/* what was left of it, */
+	unsigned char *ahead;		/* received, and not taken yet, */
 	size_t	 nahead;		/* and how much that is */
 	size_t	 record;		/* bytes of data in one, at most */
 	size_t	 unsent;		/* of a write that is to be retried */

@@ -123,7 +123,7 @@ LINK	= $(if $(STATIC),$(if $(findstring /,$(shell $(CC) \
 	-print-file-name=rcrt1.o)),-static-pie,-static),-pie)
 endif
 ifeq ($(POLLER),poll)
-FEATURES += -DFORWARD_POLL
+FEATURES += -DPOLLER_POLL
 endif
 
 compile	= $(CC) -std=c11 -D_GNU_SOURCE -DVERSION='"$(VERSION)"' $(FEATURES) \

@@ -1,52 +1,37 @@
-#include <assert.h>
-#include <ctype.h>
+/*
+ * forward: the engine.  A connection goes from phase to phase; in those where
+ * data flows, it has two halves, one for each direction.  The loop steps what
+ * the poller reports, and what has reached its deadline.
+ */
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#ifdef __linux__
-#include <linux/tcp.h>
-#include <netinet/in.h>
-#endif
-
 #include "forward.h"
+#include "poller.h"
 #include "stream.h"
 #include "util.h"
 
-#define FILL_SIZE	(80 * 1024)	/* the knee, and a record of TLS */
+#define FILL_SIZE	(80 * 1024)	/* measured: more gains little */
 #define TURNS		4		/* fills in a row before others run */
 #define ACCEPTS		4		/* the same for a listener */
-#define EVENTS		64		/* taken from the poller at once */
-#define STARVED_MS	100		/* no descriptors: try again after */
-#define SIGNALS_MS	50		/* a busy loop takes them so often */
-#define DISCARD_MS	500		/* for a refusal to be read */
-#define DELIVER_MS	30000		/* for an abort to wait, at most */
-#define FLUSH_MS	10		/* TCP announces no acknowledgment */
-#define FLUSH_MANY	128		/* that are asked so often */
-#define LOOKS		10		/* for a dead peer, in its time */
+#define SIGNALS_MS	50		/* between signals, in a busy loop */
+#define LINGERING_CLOSE_MS 500		/* for a client to read its alert */
+#define DELIVER_MS	30000		/* an abort waits for data, at most */
+#define FLUSH_MS	10		/* from one flushed() to the next */
+#define FLUSH_MANY	128		/* with more connections, rarer */
+#define LOOKS		10		/* for dead peers, in answer_ms */
 
 enum { CLIENT, BACKEND, SIDES };
 
 /* Bits of a set of sides. */
 #define ONLY(side)	(1u << (side))
 #define BOTH		(ONLY(CLIENT) | ONLY(BACKEND))
-
-/* A descriptor in the poller: a listener's, or one side of a connection. */
-struct source {
-	struct conn *conn;	/* NULL: a listener */
-	int	 fd;
-	int	 hung_up;	/* both directions have ended, in order */
-	int	 watched;	/* what the poller knows of it: */
-	short	 events;
-	size_t	 slot;		/* its index there, for poll(2) */
-};
 
 /* One direction: fill from src when empty, drain into dst until empty. */
 struct half {
@@ -61,11 +46,17 @@ struct half {
 };
 
 /*
- * Where a connection stands.  In all but ENDED it is in the queue of its
- * phase, which is in order of deadlines since all in it wait equally long.
+ * In all phases but ENDED, a connection is in the queue of its phase.  That is
+ * in order of deadlines, since all in it wait equally long.
  */
 enum phase {
-	OPENING, DIALING, FLOWING, LINGERING, DELIVERING, FLUSHING, DISCARDING,
+	OPENING,		/* the client's handshake */
+	DIALING,		/* a backend is tried */
+	FLOWING,		/* neither side has ended */
+	HALF_CLOSED,		/* one side has ended */
+	DELIVERING,		/* one has failed: what it sent moves on */
+	FLUSHING,		/* the same, until that is acknowledged */
+	LINGERING_CLOSE,	/* the client is refused, and may read why */
 	ENDED
 };
 
@@ -73,30 +64,29 @@ enum phase {
 
 struct conn {
 	struct conn *prev, *next;	/* in its phase's queue */
-	struct conn *next_busy;
+	struct conn *next_busy;		/* in the list of those to step */
 	int64_t	 began, deadline;
-	int64_t	 flush_until;
-	void	*user;
+	int64_t	 flush_until;		/* FLUSHING, at the latest */
+	void	*user;			/* for the callbacks */
 	struct stream streams[SIDES];
 	struct source sources[SIDES];
 	struct half halves[SIDES];	/* by the side that they read from */
 	enum phase phase;
 	short	 revents[SIDES];	/* reported since the last step */
+	bool	 hung_up[SIDES];	/* no more events are to be expected */
 	short	 open_on;		/* what OPENING and DIALING wait for */
-	bool	 busy;			/* is in the list of those to step */
+	bool	 busy;			/* is to be stepped */
 	bool	 is_refused;		/* the client gets a fatal alert */
 	bool	 served, dropped;
-	int	 broken;		/* side; in DELIVERING and FLUSHING */
+	int	 broken;		/* the side that failed */
 	char	*reason;		/* once there is one */
 };
 
 struct queue {
 	struct conn *head, *tail;
-	int64_t	 ms;
+	int64_t	 ms;			/* to stay in the phase; 0: no limit */
 	unsigned n;
 };
-
-struct poller;
 
 struct forward {
 	struct forward_params p;
@@ -104,7 +94,7 @@ struct forward {
 	struct source listeners[FORWARD_LISTENERS];
 	size_t	 nlisteners;
 	int	 draining;
-	int64_t	 starved_until;
+	int64_t	 starved_until;		/* accepting pauses */
 	int64_t	 drain_deadline;
 	int64_t	 wake_at;		/* for woken; or INT64_MAX */
 	int64_t	 look_at;		/* for peers that do not answer */
@@ -114,189 +104,6 @@ struct forward {
 	struct conn *busy;
 	unsigned char fill[FILL_SIZE];
 };
-
-static void	 report(struct forward *, struct source *, short);
-static void	 accept_later(struct forward *, int);
-
-/*
- * THE POLLER
- * Level-triggered, behind five functions.  A source is watched for events (0:
- * for errors and hang-ups alone) until it is dropped.
- */
-
-#ifndef FORWARD_POLL
-#include <sys/epoll.h>
-
-const char *const forward_poller = "epoll";
-
-static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLERR == POLLERR
-    && EPOLLHUP == POLLHUP, "epoll's bits are poll's");
-
-struct poller {
-	int	 fd;
-};
-
-static struct poller *
-poller_new(void)
-{
-	struct poller *p;
-
-	if ((p = calloc(1, sizeof(*p))) == NULL)
-		return NULL;
-	if ((p->fd = epoll_create1(EPOLL_CLOEXEC)) == -1) {
-		free(p);
-		return NULL;
-	}
-	return p;
-}
-
-static void
-poller_free(struct poller *p)
-{
-	close(p->fd);
-	free(p);
-}
-
-static int
-poller_watch(struct poller *p, struct source *s, short events)
-{
-	struct epoll_event ev = { .events = (uint32_t)events,
-	    .data.ptr = s };
-	int op = s->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-
-	if (s->watched && s->events == events)
-		return 0;
-	/* Of those who share a listener, one is woken for a connection. */
-	if (s->conn == NULL)
-		ev.events |= EPOLLEXCLUSIVE;
-	if (epoll_ctl(p->fd, op, s->fd, &ev) == -1)
-		return -1;
-	s->watched = 1;
-	s->events = events;
-	return 0;
-}
-
-/* close(2) alone would not do: a child may hold the same socket for a while. */
-static void
-poller_drop(struct poller *p, struct source *s)
-{
-	if (s->watched)
-		epoll_ctl(p->fd, EPOLL_CTL_DEL, s->fd, NULL);
-	s->watched = 0;
-}
-
-static int
-poller_wait(struct forward *f, int timeout, const sigset_t *mask)
-{
-	struct epoll_event ev[EVENTS];
-	int error, i, n;
-
-	n = epoll_pwait(f->poller->fd, ev, EVENTS, timeout, mask);
-	error = errno;
-	f->now = clock_ms();
-	for (i = 0; i < n; i++)
-		report(f, ev[i].data.ptr, (short)ev[i].events);
-	errno = error;
-	return n;
-}
-
-#else
-
-const char *const forward_poller = "poll";
-
-struct poller {
-	struct pollfd *fds;
-	struct source **sources;
-	size_t	 n, size;
-};
-
-static struct poller *
-poller_new(void)
-{
-	return calloc(1, sizeof(struct poller));
-}
-
-static void
-poller_free(struct poller *p)
-{
-	free(p->fds);
-	free(p->sources);
-	free(p);
-}
-
-static int
-poller_grow(struct poller *p)
-{
-	size_t size = p->size == 0 ? 16 : p->size * 2;
-	struct source **sources;
-	struct pollfd *fds;
-
-	if ((fds = realloc(p->fds, size * sizeof(*fds))) == NULL)
-		return -1;
-	p->fds = fds;
-	sources = realloc(p->sources, size * sizeof(*sources));
-	if (sources == NULL)
-		return -1;
-	p->sources = sources;
-	p->size = size;
-	return 0;
-}
-
-static int
-poller_watch(struct poller *p, struct source *s, short events)
-{
-	if (!s->watched) {
-		if (p->n == p->size && poller_grow(p) == -1)
-			return -1;
-		s->slot = p->n++;
-		p->sources[s->slot] = s;
-		p->fds[s->slot].fd = s->fd;
-		p->fds[s->slot].revents = 0;
-		s->watched = 1;
-	}
-	p->fds[s->slot].events = events;
-	s->events = events;
-	return 0;
-}
-
-static void
-poller_drop(struct poller *p, struct source *s)
-{
-	if (!s->watched)
-		return;
-	p->n--;
-	p->fds[s->slot] = p->fds[p->n];
-	p->sources[s->slot] = p->sources[p->n];
-	p->sources[s->slot]->slot = s->slot;
-	s->watched = 0;
-}
-
-static int
-poller_wait(struct forward *f, int timeout, const sigset_t *mask)
-{
-	struct timespec ts = { .tv_sec = timeout / 1000,
-	    .tv_nsec = timeout % 1000 * 1000000L };
-	struct poller *p = f->poller;
-	int error, n;
-	size_t i;
-
-	n = ppoll(p->fds, (nfds_t)p->n, timeout < 0 ? NULL : &ts, mask);
-	error = errno;
-	f->now = clock_ms();
-	/* More than there may be descriptors: listeners are past that limit. */
-	if (n == -1 && error == EINVAL && f->starved_until <= f->now) {
-		accept_later(f, EMFILE);
-		error = EINTR;
-	}
-	/* Backwards: the last one takes the place of one that is dropped. */
-	for (i = n > 0 ? p->n : 0; i-- > 0;)
-		if (p->fds[i].revents != 0)
-			report(f, p->sources[i], p->fds[i].revents);
-	errno = error;
-	return n;
-}
-
-#endif
 
 /*
  * CONNECTIONS
@@ -321,7 +128,7 @@ queue_append(struct queue *q, struct conn *c)
 	q->n++;
 }
 
-/* Begin a phase, or begin its time again. */
+/* Enter a phase, or have its time begin again. */
 static void
 conn_enter(struct forward *f, struct conn *c, enum phase phase)
 {
@@ -348,11 +155,11 @@ conn_busy(struct forward *f, struct conn *c)
 static int
 flows(const struct conn *c)
 {
-	return c->phase == FLOWING || c->phase == LINGERING ||
+	return c->phase == FLOWING || c->phase == HALF_CLOSED ||
 	    c->phase == DELIVERING;
 }
 
-/* Why it ends: the first reason counts. */
+/* Note why it ends; the first reason counts. */
 static void __attribute__((format(printf, 2, 3)))
 conn_blame(struct conn *c, const char *fmt, ...)
 {
@@ -366,7 +173,7 @@ conn_blame(struct conn *c, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* It is over; conn_step() frees it.  aborts: the sides that are told so. */
+/* End it; conn_step() frees it.  aborts: the sides that see an abort. */
 static void
 conn_end(struct forward *f, struct conn *c, unsigned aborts, const char *why)
 {
@@ -393,7 +200,7 @@ conn_close(struct forward *f, struct conn *c, int side)
 }
 
 static struct forward_end
-conn_tell(const struct forward *f, const struct conn *c, const char *reason)
+conn_summary(const struct forward *f, const struct conn *c, const char *reason)
 {
 	return (struct forward_end){
 		.reason = reason,
@@ -408,7 +215,7 @@ conn_tell(const struct forward *f, const struct conn *c, const char *reason)
 static void
 conn_free(struct forward *f, struct conn *c)
 {
-	struct forward_end end = conn_tell(f, c, c->reason != NULL ?
+	struct forward_end end = conn_summary(f, c, c->reason != NULL ?
 	    c->reason : "out of memory");
 	int side;
 
@@ -423,9 +230,9 @@ conn_free(struct forward *f, struct conn *c)
 }
 
 /*
- * The client is owed a fatal alert, which finish sends.  To close behind it
- * would reset the connection if the client has sent more meanwhile, and lose
- * the alert on its way: what comes is discarded until the client closes.
+ * Send the client a fatal alert, by finish.  A close right after it would reset
+ * the connection if the client has sent more meanwhile, and the alert would be
+ * lost.  So what comes is read and discarded until the client closes.
  */
 static void
 conn_refuse(struct forward *f, struct conn *c)
@@ -440,10 +247,10 @@ conn_refuse(struct forward *f, struct conn *c)
 	up->read_on = POLLIN;
 	if (down->state == FLOW)
 		down->state = FINISH;
-	conn_enter(f, c, DISCARDING);
+	conn_enter(f, c, LINGERING_CLOSE);
 }
 
-/* Nothing will be moved any more: the other side is told of an abort. */
+/* No more data will move: abort, or refuse the client with an alert. */
 static void
 conn_abort(struct forward *f, struct conn *c)
 {
@@ -463,10 +270,10 @@ half_stop(struct half *h)
 }
 
 /*
- * A stream failed: the other side is told of an abort, never of an end.  But
- * what the failed one has sent before, as an early answer, is the other's, and
- * a reset would overtake it on its way.  So the abort waits until all of it is
- * moved and acknowledged, within DELIVER_MS.
+ * A stream failed: the other side sees an abort, never an end.  But what the
+ * failed one sent before, an early answer for instance, has to arrive there,
+ * and a reset would overtake it.  So the abort waits until all of it is moved
+ * and acknowledged, for DELIVER_MS at most.
  */
 static void
 conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
@@ -492,13 +299,13 @@ conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 		to->state = is_told ? DONE : FINISH;
 	}
 	c->broken = side;
-	if (c->phase == FLOWING || c->phase == LINGERING)
+	if (c->phase == FLOWING || c->phase == HALF_CLOSED)
 		conn_enter(f, c, DELIVERING);
 	else
 		conn_abort(f, c);
 }
 
-/* Of what it has sent, nothing more will come. */
+/* A peer that does not answer: nothing more will arrive from it. */
 static void
 conn_died(struct forward *f, struct conn *c, int side)
 {
@@ -510,7 +317,7 @@ conn_died(struct forward *f, struct conn *c, int side)
 	conn_busy(f, c);
 }
 
-/* Did the stream want to wait?  The one place that maps wants to events. */
+/* The event that a result wants, in *events; 0: it is not a want. */
 static int
 wants(ssize_t result, short *events)
 {
@@ -525,11 +332,12 @@ wants(ssize_t result, short *events)
 
 /*
  * HALVES
- * One direction each, written once.  A step answers 1 if the half moved on, and
- * 0 if it has to stop: it waits, it is done, or the connection has failed.
+ * One direction each; the code is the same for both.  Drain, fill and finish
+ * return 1 if the half moved on, and 0 if it has to stop: it waits, it is done,
+ * or the connection has failed.
  */
 
-/* What the half needs of its source, and of its destination, to move on. */
+/* The events that a half waits for, of its source and of its destination. */
 static short
 half_reads(const struct half *h)
 {
@@ -593,7 +401,7 @@ half_fill(struct forward *f, struct conn *c, int from)
 	h->write_on = POLLOUT;
 	h->off = 0;
 	h->len = (size_t)n;
-	/* Less than it could have been: there is no more at the moment. */
+	/* A short read: there is no more at the moment. */
 	if (half_drain(f, c, from, f->fill))
 		return (size_t)n == size;
 	if (h->len == 0)	/* dst has failed */
@@ -691,7 +499,7 @@ conn_dialing(struct forward *f, struct conn *c)
 		conn_dial(f, c, backend->ops->error(backend));
 }
 
-/* Step both directions; 1 if bytes were moved.  The phase may change. */
+/* Step both directions; 1 if bytes moved.  The phase may have changed. */
 static int
 conn_move(struct forward *f, struct conn *c)
 {
@@ -721,12 +529,12 @@ conn_flowing(struct forward *f, struct conn *c)
 	if (up->state == DONE && down->state == DONE)
 		conn_end(f, c, 0, "closed");
 	else if (phase == FLOWING && (up->state == DONE || down->state == DONE))
-		conn_enter(f, c, LINGERING);
+		conn_enter(f, c, HALF_CLOSED);
 	else if (moved)
 		conn_enter(f, c, phase);
 }
 
-/* What the side that failed has sent still moves, and an alert to it does. */
+/* Still moves: what the failed side sent, and an alert to that side. */
 static void
 conn_delivering(struct forward *f, struct conn *c)
 {
@@ -742,7 +550,7 @@ conn_delivering(struct forward *f, struct conn *c)
 		conn_enter(f, c, DELIVERING);
 }
 
-/* Has it arrived?  Asked at first, and then by conn_ask_again(). */
+/* Abort, once all has arrived.  conn_ask_again() has it asked again. */
 static void
 conn_flushing(struct forward *f, struct conn *c)
 {
@@ -753,12 +561,12 @@ conn_flushing(struct forward *f, struct conn *c)
 }
 
 /*
- * A client that makes room for its alert is given the time to.  One whose
- * bytes can't be read, since the kernel does not decrypt them, is left alone
- * until it closes.
+ * The time begins again when a client makes room for its alert.  If its bytes
+ * can't be read, because the kernel fails to decrypt them, only its close is
+ * waited for.
  */
 static void
-conn_discarding(struct forward *f, struct conn *c)
+conn_lingering_close(struct forward *f, struct conn *c)
 {
 	struct half *up = &c->halves[CLIENT], *down = &c->halves[BACKEND];
 	struct stream *client = &c->streams[CLIENT];
@@ -768,7 +576,7 @@ conn_discarding(struct forward *f, struct conn *c)
 		if (!wants(client->ops->finish(client), &down->write_on))
 			down->state = DONE;
 		else if (c->revents[CLIENT] & POLLOUT)
-			conn_enter(f, c, DISCARDING);
+			conn_enter(f, c, LINGERING_CLOSE);
 	}
 	if (up->state == FLOW)
 		n = stream_plain.read(client, f->fill, sizeof(f->fill));
@@ -780,7 +588,7 @@ conn_discarding(struct forward *f, struct conn *c)
 		conn_end(f, c, 0, "closed");
 }
 
-/* What a side waits for, always derived, never stored. */
+/* The events that a side waits for: always derived, never stored. */
 static short
 interest(const struct conn *c, int side)
 {
@@ -790,9 +598,9 @@ interest(const struct conn *c, int side)
 	case DIALING:
 		return side == BACKEND ? c->open_on : 0;
 	case FLOWING:
-	case LINGERING:
+	case HALF_CLOSED:
 	case DELIVERING:
-	case DISCARDING:
+	case LINGERING_CLOSE:
 		return (short)(half_reads(&c->halves[side]) |
 		    half_writes(&c->halves[!side]));
 	case FLUSHING:
@@ -803,10 +611,10 @@ interest(const struct conn *c, int side)
 }
 
 /*
- * A level-triggered poller tells of errors and hang-ups wanted or not.  Where
- * nothing waits for the side, an error may end the connection, if not one that
- * has failed; and a hang-up (both directions ended, in order) has been dealt
- * with already.
+ * A level-triggered poller reports errors and hang-ups, wanted or not.  On a
+ * side that waits for nothing, an error may end the connection.  A hang-up
+ * there says only that both directions have ended, in order, which is known:
+ * the side is dropped from the poller, or the loop would spin.
  */
 static void
 conn_trouble(struct forward *f, struct conn *c, int side)
@@ -819,15 +627,15 @@ conn_trouble(struct forward *f, struct conn *c, int side)
 		return;
 	if (c->revents[side] & POLLERR)
 		r = s->ops->failed(s);
-	if (r == STREAM_RESET || (r != 0 && c->phase != DISCARDING)) {
+	if (r == STREAM_RESET || (r != 0 && c->phase != LINGERING_CLOSE)) {
 		conn_fail(f, c, side, r);
 		return;
 	}
-	c->sources[side].hung_up = 1;
+	c->hung_up[side] = 1;
 	poller_drop(f->poller, &c->sources[side]);
 }
 
-/* Have the poller, or the library that has read ahead, tell of a side. */
+/* Watch a side; step it again at once if its stream has read ahead. */
 static void
 conn_watch(struct forward *f, struct conn *c, int side)
 {
@@ -835,7 +643,7 @@ conn_watch(struct forward *f, struct conn *c, int side)
 	struct half *h = &c->halves[side];
 	short events = interest(c, side);
 
-	if (c->streams[side].fd == -1 || (events == 0 && s->hung_up))
+	if (c->streams[side].fd == -1 || (events == 0 && c->hung_up[side]))
 		return;
 	if (poller_watch(f->poller, s, events) == -1) {
 		conn_blame(c, "poll: %s", strerror(errno));
@@ -865,7 +673,7 @@ conn_step(struct forward *f, struct conn *c)
 			conn_dialing(f, c);
 			break;
 		case FLOWING:
-		case LINGERING:
+		case HALF_CLOSED:
 			conn_flowing(f, c);
 			break;
 		case DELIVERING:
@@ -874,8 +682,8 @@ conn_step(struct forward *f, struct conn *c)
 		case FLUSHING:
 			conn_flushing(f, c);
 			break;
-		case DISCARDING:
-			conn_discarding(f, c);
+		case LINGERING_CLOSE:
+			conn_lingering_close(f, c);
 			break;
 		case ENDED:
 			conn_free(f, c);
@@ -889,8 +697,9 @@ conn_step(struct forward *f, struct conn *c)
 }
 
 /*
- * Every FLUSH_MS, or as much later as there are more: whoever acknowledges
- * nothing must not have the others wait, however many connections it has.
+ * TCP announces no acknowledgment, so it is asked every FLUSH_MS.  The more
+ * connections are asked, the more rarely: peers that acknowledge nothing must
+ * not slow the loop down, however many they are.
  */
 static void
 conn_ask_again(struct forward *f, struct conn *c)
@@ -917,8 +726,8 @@ conn_timeout(struct forward *f, struct conn *c)
 	case FLOWING:
 		conn_end(f, c, BOTH, "idle timeout");
 		break;
-	case LINGERING:
-		/* Who was told of the end has a right to its last bytes. */
+	case HALF_CLOSED:
+		/* A side that was told of the end keeps its last bytes. */
 		for (side = 0; side < SIDES; side++)
 			if (c->halves[!side].state != DONE)
 				unfinished |= ONLY(side);
@@ -930,7 +739,7 @@ conn_timeout(struct forward *f, struct conn *c)
 	case FLUSHING:
 		conn_ask_again(f, c);
 		break;
-	case DISCARDING:
+	case LINGERING_CLOSE:
 	case ENDED:
 		conn_end(f, c, 0, "closed");
 		break;
@@ -945,7 +754,7 @@ conn_init(struct conn *c)
 
 	for (side = 0; side < SIDES; side++) {
 		c->streams[side].fd = -1;
-		c->sources[side].conn = c;
+		c->sources[side].owner = c;
 		c->halves[side].src = &c->streams[side];
 		c->halves[side].dst = &c->streams[!side];
 		c->halves[side].read_on = POLLIN;
@@ -994,14 +803,14 @@ is_full(const struct forward *f)
 }
 
 /*
- * When full: whose place a new connection takes, and from when on.  NULL:
- * nobody's.  Who was refused goes first, then the oldest handshake, in which
- * the client has not yet shown that it is more than an open socket.
+ * When full: the connection that a new one may replace, and from when on; or
+ * NULL.  Refused ones go first, then the oldest handshake: such a client has
+ * not yet shown that it is more than an open socket.
  */
 static struct conn *
 next_to_drop(const struct forward *f, int64_t *from)
 {
-	struct conn *c = f->queues[DISCARDING].head;
+	struct conn *c = f->queues[LINGERING_CLOSE].head;
 
 	*from = f->now;
 	if (c == NULL && (c = f->queues[OPENING].head) != NULL)
@@ -1009,7 +818,7 @@ next_to_drop(const struct forward *f, int64_t *from)
 	return c;
 }
 
-/* From when on another connection can be accepted; INT64_MAX: who knows. */
+/* From when on a connection can be accepted; INT64_MAX: not foreseeable. */
 static int64_t
 accept_from(const struct forward *f)
 {
@@ -1022,10 +831,10 @@ accept_from(const struct forward *f)
 		return from;
 	if ((c = next_to_drop(f, &room)) == NULL)
 		return INT64_MAX;
-	/* Others who have room don't tell when they have no more. */
+	/* Another process has room; it won't say when that is gone: ask. */
 	if (room <= f->now && c->phase == OPENING &&
 	    !f->p.calls->full(f->p.arg))
-		room = f->now + STARVED_MS;
+		room = f->now + ACCEPT_PAUSE_MS;
 	return room > from ? room : from;
 }
 
@@ -1058,24 +867,23 @@ forward_wake(struct forward *f, int64_t at)
 static void
 accept_later(struct forward *f, int error)
 {
-	f->starved_until = f->now + STARVED_MS;
+	f->starved_until = f->now + ACCEPT_PAUSE_MS;
 	f->p.calls->starved(f->p.arg, error);
 }
 
-/* The next one that waits; 0: none does, or accepting has to pause. */
+/* Accept one; 0: none waits, or accepting has to pause. */
 static int
 accept_next(struct forward *f, int listener)
 {
 	struct sockaddr_storage addr;
-	struct sockaddr *sa = (struct sockaddr *)&addr;
-	socklen_t len = sizeof(addr);
-	int fd = accept4(listener, sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	socklen_t len;
+	int fd = accept_connection(listener, &addr, &len);
 
-	if (fd != -1 && forward_add(f, fd, sa, len) == 0)
+	if (fd != -1 && forward_add(f, fd, (struct sockaddr *)&addr, len) == 0)
 		return 1;
-	if (fd == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
+	if (fd == -1 && errno == EAGAIN)
 		return 0;
-	if (fd == -1 && accept_error_is_transient(errno))
+	if (fd == -1 && errno == EINTR)
 		return 1;
 	accept_later(f, errno);
 	return 0;
@@ -1103,16 +911,16 @@ forward_empty(struct forward *f, int listener, int64_t until)
 }
 
 /*
- * The poller has something to tell of a source.  Who has accepted from a
- * listener goes to the end of the line of those who share it, by watching it
- * anew; else the same process would be woken each time.
+ * Act on events.  A listener is dropped after accepting, and watched anew by
+ * watch_listeners(): that puts this process at the end of the line of those
+ * that share it.  Else the same one would be woken each time.
  */
 static void
 report(struct forward *f, struct source *s, short revents)
 {
-	struct conn *c = s->conn;
+	struct conn *c = s->owner;
 
-	if (c == NULL) {
+	if (c == NULL) {	/* a listener */
 		accept_some(f, s->fd);
 		poller_drop(f->poller, s);
 		return;
@@ -1133,7 +941,7 @@ watch_listeners(struct forward *f)
 			poller_drop(f->poller, &f->listeners[i]);
 		else if (poller_watch(f->poller, &f->listeners[i], POLLIN) ==
 		    -1)
-			f->starved_until = f->now + STARVED_MS;
+			f->starved_until = f->now + ACCEPT_PAUSE_MS;
 	}
 }
 
@@ -1141,14 +949,14 @@ static int
 has_flows(const struct forward *f)
 {
 	return f->queues[FLOWING].head != NULL ||
-	    f->queues[LINGERING].head != NULL;
+	    f->queues[HALF_CLOSED].head != NULL;
 }
 
-/* The system itself would try to reach them for a quarter of an hour. */
+/* The kernel itself would try to reach them for a quarter of an hour. */
 static void
 look_for_dead(struct forward *f)
 {
-	static const enum phase phases[] = { FLOWING, LINGERING };
+	static const enum phase phases[] = { FLOWING, HALF_CLOSED };
 	struct conn *c, *next;
 	int i, side;
 
@@ -1156,10 +964,26 @@ look_for_dead(struct forward *f)
 	for (i = 0; i < 2; i++) {
 		for (c = f->queues[phases[i]].head; c != NULL; c = next) {
 			next = c->next;
-			for (side = 0; side < SIDES && flows(c); side++)
-				if (stream_is_dead(&c->streams[side],
-			    f->p.answer_ms))
-					conn_died(f, c, side);
+			for (side = 0; side < SIDES && flows(c); side++) {
+				if (!stream_is_dead(&c->streams[side],
+				    f->p.answer_ms))
+					continue;
+				conn_died(f, c, side);
+			}
+		}
+	}
+}
+
+static void
+abort_all(struct forward *f, const char *why)
+{
+	struct conn *c;
+	int phase;
+
+	for (phase = 0; phase < PHASES; phase++) {
+		while ((c = f->queues[phase].head) != NULL) {
+			conn_end(f, c, BOTH, why);
+			conn_busy(f, c);
 		}
 	}
 }
@@ -1176,7 +1000,7 @@ expire(struct forward *f)
 			conn_timeout(f, c);
 	}
 	if (f->draining && f->drain_deadline <= f->now)
-		forward_cut(f);
+		abort_all(f, "drain timeout");
 	if (f->p.answer_ms > 0 && f->look_at <= f->now)
 		look_for_dead(f);
 }
@@ -1195,7 +1019,7 @@ step_busy(struct forward *f)
 	}
 }
 
-/* To the next deadline. */
+/* To the next deadline, as poll(2) takes it. */
 static int
 sleep_ms(const struct forward *f)
 {
@@ -1220,16 +1044,36 @@ sleep_ms(const struct forward *f)
 	return clock_timeout(f->now, until);
 }
 
+/* Sleep until an event or a deadline; take the time; act on the events. */
+static int
+wait_for_events(struct forward *f, const sigset_t *mask)
+{
+	int n = poller_wait(f->poller, sleep_ms(f), mask), error = errno;
+	struct source *s;
+	short revents;
+
+	f->now = clock_ms();
+	/* Too many for poll(2): it does without the listeners for a while. */
+	if (n == -1 && error == EMFILE && f->starved_until <= f->now) {
+		accept_later(f, EMFILE);
+		error = EINTR;
+	}
+	while ((s = poller_next(f->poller, &revents)) != NULL)
+		report(f, s, revents);
+	errno = error;
+	return n;
+}
+
 int
 forward_run(struct forward *f, const sigset_t *mask)
 {
-	int64_t asleep = f->now, before;	/* when it last slept */
+	int64_t before, asleep = f->now;	/* when it last slept */
 	int n;
 
 	while (!f->draining || f->nconns > 0) {
 		watch_listeners(f);
 		before = clock_ms();
-		n = poller_wait(f, sleep_ms(f), mask);
+		n = wait_for_events(f, mask);
 		if (n == -1 && errno != EINTR)
 			return -1;
 		if (n == -1 || f->now > before)
@@ -1264,11 +1108,12 @@ forward_new(const struct forward_params *params)
 	f->queues[OPENING].ms = params->open_ms;
 	f->queues[DIALING].ms = params->dial_ms;
 	f->queues[FLOWING].ms = params->idle_ms;
-	f->queues[LINGERING].ms = params->linger_ms;
-	f->queues[DELIVERING].ms = params->linger_ms > 0 &&
-	    params->linger_ms < DELIVER_MS ? params->linger_ms : DELIVER_MS;
+	f->queues[HALF_CLOSED].ms = params->half_close_ms;
+	f->queues[DELIVERING].ms = params->half_close_ms > 0 &&
+	    params->half_close_ms < DELIVER_MS ? params->half_close_ms :
+	    DELIVER_MS;
 	f->queues[FLUSHING].ms = FLUSH_MS;
-	f->queues[DISCARDING].ms = DISCARD_MS;
+	f->queues[LINGERING_CLOSE].ms = LINGERING_CLOSE_MS;
 	return f;
 }
 
@@ -1279,7 +1124,7 @@ forward_free(struct forward *f)
 
 	if (f == NULL)
 		return;
-	forward_cut(f);
+	abort_all(f, "aborted");
 	step_busy(f);
 	poller_free(f->poller);
 	free(f);
@@ -1296,6 +1141,7 @@ forward_listen(struct forward *f, int fd)
 		return -1;
 	}
 	s->fd = fd;
+	s->is_shared = true;
 	if (poller_watch(f->poller, s, POLLIN) == -1)
 		return -1;
 	f->nlisteners++;
@@ -1314,17 +1160,9 @@ forward_drain(struct forward *f, int64_t ms)
 }
 
 void
-forward_cut(struct forward *f)
+forward_abort_all(struct forward *f)
 {
-	struct conn *c;
-	int phase;
-
-	for (phase = 0; phase < PHASES; phase++) {
-		while ((c = f->queues[phase].head) != NULL) {
-			conn_end(f, c, BOTH, "cut");
-			conn_busy(f, c);
-		}
-	}
+	abort_all(f, "aborted");
 }
 
 void
@@ -1334,10 +1172,10 @@ forward_list(struct forward *f)
 		[OPENING] = "opening",
 		[DIALING] = "dialing",
 		[FLOWING] = "flowing",
-		[LINGERING] = "lingering",
+		[HALF_CLOSED] = "lingering",
 		[DELIVERING] = "delivering",
 		[FLUSHING] = "flushing",
-		[DISCARDING] = "discarding",
+		[LINGERING_CLOSE] = "discarding",
 	};
 	const struct conn *c;
 	struct forward_end how;
@@ -1345,7 +1183,7 @@ forward_list(struct forward *f)
 
 	for (phase = 0; phase < PHASES; phase++) {
 		for (c = f->queues[phase].head; c != NULL; c = c->next) {
-			how = conn_tell(f, c, names[phase]);
+			how = conn_summary(f, c, names[phase]);
 			f->p.calls->listed(c->user, &how);
 		}
 	}

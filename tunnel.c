@@ -1,13 +1,11 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <pwd.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -15,18 +13,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #endif
 
 #ifdef __GLIBC__
@@ -38,6 +33,8 @@
 #include "arguments.h"
 #include "command.h"
 #include "config.h"
+#include "control.h"
+#include "daemon.h"
 #include "files.h"
 #include "forward.h"
 #include "ktls_probe.h"
@@ -47,11 +44,13 @@
 #include "net.h"
 #include "options.h"
 #include "peer.h"
+#include "poller.h"
 #include "privileges.h"
 #include "proxy.h"
 #include "repeats.h"
 #include "sandbox.h"
 #include "scoreboard.h"
+#include "stats.h"
 #include "stream.h"
 #include "tls.h"
 #include "util.h"
@@ -63,10 +62,8 @@
 #define EXIT_CONFIG	2
 #define LOG_SIZE	2048
 #define TEXT_SIZE	512
-#define HINT_SIZE	1024
 #define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
-#define STARVED_MS	100		/* accepting pauses for */
 #define STARVED_EVERY	10		/* seconds between two complaints */
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
 #define ASK_AT_ONCE	16		/* as many */
@@ -78,24 +75,10 @@
 #define START_MS	3000		/* for a worker to get ready */
 #define TRIAL_MS	60000		/* for a new program's -t */
 #define TAKEOVER_FDS	16		/* to take over, or to go back, with */
-#define STATS_EVERY_MS	10000		/* they are written, within */
-#define STATS_MS	5000		/* and at the end, removed within */
-#define STATS_END_MS	1000
 #define RETRY_MS	100		/* a crash loop: doubled each time, */
 #define RETRY_MAX_MS	30000		/* up to this */
 
 _Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
-
-/*
- * THE SIGNALS
- */
-
-enum { SIGNALS = 7 };
-static const int signals[SIGNALS] = {
-	SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD
-};
-static volatile sig_atomic_t got_stop, got_cut, got_hup, got_usr1, got_usr2,
-    got_child;
 
 /*
  * TLS, FROM THE CONFIGURATION
@@ -382,19 +365,6 @@ void workers_tell_log(const struct workers *ws, const struct order *o, int fd);
 void workers_shrink(struct workers *ws);
 void workers_kill_late(struct workers *ws);
 
-/* What is counted, and the process that writes it to a file: STATISTICS. */
-struct stats {
-	struct counts ended;		/* of workers that are no more */
-	int64_t	 began;			/* on our clock, */
-	time_t	 began_at;		/* and on everybody's */
-	unsigned generation;		/* of the configuration: 1, 2, ... */
-	pid_t	 writer;		/* 0: there is none now */
-	int64_t	 write_at;		/* the next one, */
-	int64_t	 kill_at;		/* and the end of this one's time */
-	int	 failed;		/* the last one, and that was said */
-	char	*file;			/* that was written to; or NULL */
-};
-
 /*
  * One generation: a reload makes another, and this one leaves.  What is left of
  * it then is small, and goes with its last worker: see let_go().
@@ -452,16 +422,6 @@ struct session {
 	struct command *command;
 };
 
-
-static int
-taken(volatile sig_atomic_t *flag)
-{
-	int was = *flag;
-
-	*flag = 0;
-	return was;
-}
-
 /*
  * A client's path must not look like several words of the log.  -1: there is
  * no memory for it.
@@ -499,20 +459,6 @@ is_tls13(const struct tls_conninfo *a)
  * COMMANDS
  */
 
-/* An abort that is waiting already must not end in our handler. */
-static void
-reset_signals(void)
-{
-	sigset_t none;
-	size_t i;
-
-	for (i = 0; i < SIGNALS; i++)
-		signal(signals[i], SIG_DFL);
-	signal(SIGPIPE, SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 /* Start the command of a session; -1: the reason is given. */
 static int
 session_command(struct session *ss, struct stream *backend)
@@ -526,7 +472,8 @@ session_command(struct session *ss, struct stream *backend)
 		.max = w->share.n,
 		.header = ss->proxy != NULL ? ss->proxy->data : NULL,
 		.nheader = ss->proxy != NULL ? ss->proxy->len : 0,
-		.reset_signals = reset_signals,
+		/* An abort that waits already must not end in our handler. */
+		.reset_signals = signals_reset,
 	};
 
 	ss->command = command_start(&w->commands, &params, backend, w->why,
@@ -1121,72 +1068,14 @@ log_open(const struct service *sv)
 }
 
 /*
- * SIGNALS
- * They arrive while a process sleeps, and at no other time.
- */
-
-static void
-on_signal(int sig)
-{
-	switch (sig) {
-	case SIGQUIT:
-		got_cut = 1;
-		break;
-	case SIGHUP:
-		got_hup = 1;
-		break;
-	case SIGUSR1:
-		got_usr1 = 1;
-		break;
-	case SIGUSR2:
-		got_usr2 = 1;
-		break;
-	case SIGCHLD:
-		got_child = 1;
-		break;
-	default:
-		got_stop = 1;
-	}
-}
-
-static void
-catch_signals(sigset_t *asleep)
-{
-	struct sigaction sa = { .sa_handler = on_signal };
-	sigset_t awake;
-	size_t i;
-
-	sigemptyset(&awake);
-	for (i = 0; i < SIGNALS; i++) {
-		sigaction(signals[i], &sa, NULL);
-		sigaddset(&awake, signals[i]);
-	}
-	sigprocmask(SIG_BLOCK, &awake, asleep);
-	for (i = 0; i < SIGNALS; i++)
-		sigdelset(asleep, signals[i]);
-}
-
-/*
- * In a worker: what a terminal or killall(1) sends to all of them is for the
- * master to act on; SIGHUP only has it look at its line.
- */
-static void
-leave_signals(void)
-{
-	signal(SIGINT, SIG_IGN);
-	signal(SIGUSR2, SIG_IGN);
-	got_stop = got_cut = got_hup = got_usr1 = got_usr2 = got_child = 0;
-}
-
-/*
  * PRIVILEGES
  * The master finds out what its workers are to be; they become it.
  */
 
-static struct wanted
-wanted(const struct config *cfg, int option)
+static struct privilege
+privilege(const struct config *cfg, int option)
 {
-	return (struct wanted){ .text = config_text(cfg, option),
+	return (struct privilege){ .text = config_text(cfg, option),
 	    .where = config_where(cfg, option) };
 }
 
@@ -1194,29 +1083,12 @@ wanted(const struct config *cfg, int option)
 static int
 load_privileges(struct service *sv)
 {
-	const struct wanted user = wanted(&sv->cfg, USER),
-	    group = wanted(&sv->cfg, GROUP), root = wanted(&sv->cfg, CHROOT);
+	const struct privileges p = { .user = privilege(&sv->cfg, USER),
+	    .group = privilege(&sv->cfg, GROUP),
+	    .root = privilege(&sv->cfg, CHROOT) };
 
-	return privileges_find(&sv->identity, &user, &group, &root);
+	return privileges_find(&sv->identity, &p);
 }
-
-#ifdef __linux__
-
-/* Leave when the master is gone, as if it had said so. */
-static void
-follow_master(void)
-{
-	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
-}
-
-#else
-
-static void
-follow_master(void)
-{
-}
-
-#endif
 
 /*
  * DESCRIPTORS
@@ -1224,79 +1096,33 @@ follow_master(void)
  * workers.
  */
 
-#if defined(__linux__)
-
-#ifndef SYS_close_range
-#define SYS_close_range		436
-#endif
-
-static int
-close_at_once(unsigned from, unsigned to)
-{
-	return (int)syscall(SYS_close_range, from, to, 0u);
-}
-
-#else
-
-static int
-close_at_once(unsigned from, unsigned to)
-{
-	(void)from;
-	(void)to;
-	return -1;
-}
-
-#endif
-
-/* One by one, on kernels before Linux 5.9. */
-static void
-close_between(unsigned from, unsigned to)
-{
-	unsigned end = (unsigned)sysconf(_SC_OPEN_MAX);
-
-	if (close_at_once(from, to) == 0)
-		return;
-	for (; from <= to && from < end; from++)
-		close((int)from);
-}
-
-/* The first from this one on that is of use, now or after a reload. */
-static unsigned
-next_of_use(const struct config *cfg, const struct arguments *a, unsigned from)
-{
-	const struct value *v;
-	unsigned next = INT_MAX;
-	int64_t fd;
-
-	if (from < (unsigned)(PASSED + a->passed))
-		return from;
-	if (log_fd() >= (int)from)
-		next = (unsigned)log_fd();
-	if (a->state >= (int)from && (unsigned)a->state < next)
-		next = (unsigned)a->state;
-	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
-		if (strncmp(v->text, "fd:", 3) == 0 && parse_number(v->text + 3,
-		    from, next, &fd) == 0)
-			next = (unsigned)fd;
-	return next;
-}
-
 /*
  * When the files have been read, which may be among them (/dev/fd/N), and
- * before anything is opened to stay.
+ * before anything is opened to stay.  Those that are of use now, or may be
+ * after a reload, are kept.
  */
 static void
 close_strays(const struct config *cfg, const struct arguments *a)
 {
-	unsigned from, next;
+	size_t n = 0, room = (size_t)a->passed + 1 +
+	    values_count(cfg->given[ACCEPT]);
+	int *fds = calloc(room, sizeof(*fds));
+	const struct value *v;
+	int64_t fd;
 
-	for (from = PASSED; from < INT_MAX; from = next + 1) {
-		next = next_of_use(cfg, a, from);
-		if (next > from)
-			close_between(from, next - 1);
+	if (fds == NULL)
+		return;
+	while (n < (size_t)a->passed) {
+		fds[n] = PASSED + (int)n;
+		n++;
 	}
-	if (log_fd() == -1)
-		log_connect_syslog();	/* its socket was one of them */
+	fds[n++] = a->state;
+	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
+		if (strncmp(v->text, "fd:", 3) == 0 &&
+		    parse_number(v->text + 3, 0, INT_MAX - 1, &fd) == 0)
+			fds[n++] = (int)fd;
+	daemon_close_all_but(fds, n);
+	free(fds);
 }
 
 /*
@@ -1594,110 +1420,6 @@ err:
 }
 
 /*
- * ORDERS
- * Between the master and each worker there is a line: a pair of sockets.  The
- * worker sends a byte when it is ready, and waits for one before it begins; in
- * fork mode, it does neither.  It sends another byte when it accepts no more.
- * The master sends orders, and SIGHUP to have them looked for.
- */
-
-enum { DRAIN, LOG_TO, MAKE_ROOM };
-
-struct order {
-	int32_t	 what;
-	int32_t	 log;			/* -1: syslog, 0: it is passed along; */
-					/* or a standard descriptor */
-	int32_t	 has_time, is_ours;	/* as in the log */
-	int64_t	 ms;			/* for connections to finish */
-};
-
-/* Room for one descriptor beside a message. */
-union passed {
-	struct cmsghdr head;
-	char	 room[CMSG_SPACE(sizeof(int))];
-};
-
-/* With a descriptor, or -1.  -1 with errno: EAGAIN if there is no room. */
-static int
-send_order(int line, const struct order *o, int fd)
-{
-	struct iovec iov = { .iov_base = (void *)(uintptr_t)o,
-	    .iov_len = sizeof(*o) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	union passed passed = { .room = { 0 } };
-
-	if (fd != -1) {
-		passed.head.cmsg_level = SOL_SOCKET;
-		passed.head.cmsg_type = SCM_RIGHTS;
-		passed.head.cmsg_len = CMSG_LEN(sizeof(fd));
-		memcpy(CMSG_DATA(&passed.head), &fd, sizeof(fd));
-		msg.msg_control = &passed;
-		msg.msg_controllen = sizeof(passed.room);
-	}
-	return sendmsg(line, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == -1 ? -1 :
-	    0;
-}
-
-/* The next one, with a descriptor or -1; -1: there is none. */
-static int
-take_order(int line, struct order *o, int *fd)
-{
-	struct iovec iov = { .iov_base = o, .iov_len = sizeof(*o) };
-	union passed passed = { .room = { 0 } };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1,
-	    .msg_control = &passed, .msg_controllen = sizeof(passed.room) };
-	const struct cmsghdr *c;
-
-	*fd = -1;
-	if (recvmsg(line, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) !=
-	    (ssize_t)sizeof(*o))
-		return -1;
-	if ((c = CMSG_FIRSTHDR(&msg)) != NULL &&
-	    c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-		memcpy(fd, CMSG_DATA(c), sizeof(*fd));
-	return 0;
-}
-
-/* Where the log is now, as an order, and the descriptor to pass along. */
-static struct order
-log_order(int *fd)
-{
-	int is_passed = log_fd() > STDERR_FILENO;
-	struct log_state state;
-
-	log_get_state(&state);
-	*fd = is_passed ? log_fd() : -1;
-	return (struct order){ .what = LOG_TO, .has_time = state.has_time,
-	    .is_ours = state.is_ours, .log = is_passed ? 0 : log_fd() };
-}
-
-/*
- * The sandbox knows the number that the log had at first, which no other
- * descriptor may get; it allows dup3(2) to that alone.  Syslog's socket can't
- * be opened in there: a file goes on, and so it does if there was no number
- * left for the new one.
- */
-static void
-log_moved(const struct order *o, int fd)
-{
-	int to = fd != -1 ? fd : o->log;
-	struct log_state state;
-
-	if (to <= 0)
-		return;
-	if (log_fd() <= STDERR_FILENO ||
-	    dup3(to, log_fd(), O_CLOEXEC) == -1)
-		log_to(to, o->log);
-	else if (fd != -1)
-		close(fd);
-	log_get_state(&state);
-	state.has_time = o->has_time;
-	state.is_ours = o->is_ours;
-	state.lost.is_cut = 0;
-	log_set_state(&state);
-}
-
-/*
  * A WORKER
  * What serves, in a process of its own: forked by the master, or by inetd.
  */
@@ -1746,12 +1468,12 @@ worker_obey(struct worker *w)
 	struct order o;
 	int fd;
 
-	while (w->line != -1 && take_order(w->line, &o, &fd) == 0) {
-		if (o.what == DRAIN)
+	while (w->line != -1 && control_receive(w->line, &o, &fd) == 0) {
+		if (o.what == ORDER_DRAIN)
 			worker_drain(w, o.ms, 0);
-		else if (o.what == LOG_TO)
-			log_moved(&o, fd);
-		else if (o.what == MAKE_ROOM)
+		else if (o.what == ORDER_LOG)
+			control_obey_log(&o, fd);
+		else if (o.what == ORDER_MAKE_ROOM)
 			forward_make_room(w->engine);
 	}
 }
@@ -1778,9 +1500,9 @@ worker_woken(void *arg)
 	struct worker *w = arg;
 	int64_t drain_ms = w->service->cfg.number[DRAIN_TIMEOUT];
 
-	if (taken(&got_child))
+	if (signal_taken(SIGCHLD))
 		commands_look(&w->commands);
-	if (taken(&got_usr1))
+	if (signal_taken(SIGUSR1))
 		forward_list(w->engine);
 	if (w->repeats_until != 0 && clock_ms() >= w->repeats_until) {
 		w->repeats_until = 0;
@@ -1789,13 +1511,13 @@ worker_woken(void *arg)
 	if (w->repeats_until != 0)
 		forward_wake(w->engine, w->repeats_until);
 	worker_beat(w);
-	if (taken(&got_hup))
+	if (signal_taken(SIGHUP))
 		worker_obey(w);
-	if (taken(&got_stop))
-		worker_drain(w, drain_ms, got_cut);
-	if (taken(&got_cut)) {
+	if (signal_taken(SIGTERM))
+		worker_drain(w, drain_ms, signal_has_come(SIGQUIT));
+	if (signal_taken(SIGQUIT)) {
 		worker_drain(w, drain_ms, 1);
-		forward_cut(w->engine);
+		forward_abort_all(w->engine);
 	}
 }
 
@@ -1820,7 +1542,7 @@ worker_engine(struct worker *w)
 		.open_ms = number[HANDSHAKE_TIMEOUT],
 		.dial_ms = number[CONNECT_TIMEOUT],
 		.idle_ms = number[IDLE_TIMEOUT],
-		.linger_ms = number[LINGER_TIMEOUT],
+		.half_close_ms = number[LINGER_TIMEOUT],
 		.answer_ms = number[KEEPALIVE],
 		.in = &w->counts->in,
 		.out = &w->counts->out,
@@ -1832,19 +1554,6 @@ worker_engine(struct worker *w)
 	for (i = 0; i < ls->n; i++)
 		if (forward_listen(w->engine, ls->list[i].fd) == -1)
 			return -1;
-	return 0;
-}
-
-/* To the first number that is free from this one on; -1 with errno. */
-static int
-move_fd(int *fd, int from)
-{
-	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, from);
-
-	if (moved == -1)
-		return -1;
-	close(*fd);
-	*fd = moved;
 	return 0;
 }
 
@@ -1868,10 +1577,11 @@ set_apart(struct worker *w, size_t slot)
 		return -1;
 	limit.rlim_cur = (limit.rlim_cur < need ? limit.rlim_cur : need) -
 	    ls->n - 1;
-	if (move_fd(&w->line, (int)limit.rlim_cur) == -1)
+	if (daemon_move_fd(&w->line, (int)limit.rlim_cur) == -1)
 		return -1;
 	for (i = 0; i < ls->n; i++)
-		if (move_fd(&ls->list[i].fd, (int)limit.rlim_cur) == -1)
+		if (daemon_move_fd(&ls->list[i].fd,
+		    (int)limit.rlim_cur) == -1)
 			return -1;
 	return setrlimit(RLIMIT_NOFILE, &limit);
 }
@@ -1926,11 +1636,11 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	else if (sv->board.peers != NULL && w->share.unused == NULL)
 		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
-		why = forward_poller;
+		why = poller_name;
 	else if (privileges_drop(&sv->identity) == -1)
 		why = "user, group, chroot";
 	if (why == NULL && w->has_master)
-		follow_master();
+		daemon_follow_master();
 	if (why == NULL && sv->cfg.number[SANDBOX] == 1 &&
 	    worker_confine(w) == -1)
 		why = "sandbox";
@@ -1966,7 +1676,7 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 	if (w->service->listeners.n == 0)
 		forward_drain(w->engine, 0);
 	if (forward_run(w->engine, asleep) == -1) {
-		log_error("%s: %s", forward_poller, strerror(errno));
+		log_error("%s: %s", poller_name, strerror(errno));
 		return EXIT_FAILURE;
 	}
 	if (in != NULL)
@@ -2207,7 +1917,7 @@ workers_oldest_handshake(const struct workers *ws,
 int
 workers_tell(const struct slot *slot, const struct order *o, int fd)
 {
-	if (send_order(slot->control, o, fd) == -1)
+	if (control_send(slot->control, o, fd) == -1)
 		return -1;
 	return kill(slot->pid, SIGHUP);
 }
@@ -2236,7 +1946,7 @@ expect_end(struct workers *ws, int64_t ms)
 void
 workers_retire(struct workers *ws, int64_t ms)
 {
-	struct order o = { .what = DRAIN, .ms = ms };
+	struct order o = { .what = ORDER_DRAIN, .ms = ms };
 	size_t i;
 
 	if (ms != 0)
@@ -2302,423 +2012,71 @@ workers_kill_late(struct workers *ws)
 /*
  * STATISTICS
  * The sum of what all workers count, those of older generations and those that
- * are no more as well: for the log at SIGUSR1, and for a program that reads
- * stats_file.  A process of its own writes that, lest a disk that hangs keeps
- * the master from looking after its workers.
+ * are no more as well.
  */
 
-static const char *const failure_names[FAILURES] = {
-	[FAILED_TIMEOUT] = "timeout",
-	[FAILED_NOT_TLS] = "not_tls",
-	[FAILED_CERTIFICATE] = "client_certificate",
-	[FAILED_NAME] = "server_name",
-	[FAILED_PROXY] = "proxy_header",
-	[FAILED_ALERT] = "client_alert",
-	[FAILED_NOTHING_IN_COMMON] = "nothing_in_common",
-	[FAILED_CLOSED] = "closed",
-	[FAILED_OTHERWISE] = "other",
-};
-
-static void
-counts_add(struct counts *sum, const volatile struct counts *n)
+static const char *
+stats_fault(const void *arg, const char *path)
 {
-	size_t i;
-
-	sum->live += n->live;
-	sum->accepted += n->accepted;
-	sum->served += n->served;
-	sum->resumed += n->resumed;
-	for (i = 0; i < FAILURES; i++)
-		sum->refused[i] += n->refused[i];
-	sum->opened[0] += n->opened[0];
-	sum->opened[1] += n->opened[1];
-	sum->no_backend += n->no_backend;
-	sum->silent += n->silent;
-	sum->over += n->over;
-	sum->dropped += n->dropped;
-	sum->in += n->in;
-	sum->out += n->out;
-	sum->lost += n->lost;
+	return files_fault(workers_user(arg), STATS_FILE, path);
 }
 
-/* All of it, and how many workers there are. */
-static size_t
-stats_sum(const struct stats *st, const struct service *live,
-    struct counts *sum)
+static int
+stats_expiry(const void *arg, size_t i, const char **file, int64_t *at)
 {
-	const struct service *sv;
-	size_t i, workers = 0;
+	const struct service *sv = arg;
 
-	*sum = st->ended;
+	return tls_config_expiry(sv->tls, i, file, at);
+}
+
+/* Of all generations, and of workers that are no more. */
+static struct stats_report
+report(const struct stats *st, const struct service *live)
+{
+	struct stats_report r = { .config = live->file, .version = VERSION,
+	    .library = tls_version(), .sum = st->ended, .max_connections =
+	    (uint64_t)live->cfg.number[MAX_CONNECTIONS],
+	    .path = config_text(&live->cfg, STATS_FILE),
+	    .where = config_where(&live->cfg, STATS_FILE),
+	    .fault = stats_fault, .expiry = stats_expiry, .arg = live };
+	const struct service *sv;
+	size_t i;
+
 	for (sv = live; sv != NULL; sv = sv->older) {
 		const struct workers *ws = &sv->workers;
 
 		for (i = 0; i < ws->nslots; i++)
 			if (ws->slots[i].pid != 0)
-				counts_add(sum,
+				stats_add(&r.sum,
 				    &sv->board.counts[ws->slots[i].row]);
-		workers += ws->n;
+		r.workers += ws->n;
 	}
-	return workers;
+	return r;
 }
 
-static uint64_t
-refused_sum(const struct counts *n)
-{
-	uint64_t sum = 0;
-	size_t i;
-
-	for (i = 0; i < FAILURES; i++)
-		sum += n->refused[i];
-	return sum;
-}
-
-static void
-stats_say(const struct stats *st, const struct service *live)
-{
-	struct counts sum;
-	size_t workers = stats_sum(st, live, &sum);
-
-	log_notice("statistics: up %llds, %zu worker%s, live=%llu "
-	    "max_connections=%lld accepted=%llu served=%llu resumed=%llu "
-	    "refused=%llu no_backend=%llu silent=%llu dropped=%llu "
-	    "over_max_per_ip=%llu lost=%llu in=%llu out=%llu",
-	    (long long)(clock_ms() - st->began) / 1000, workers,
-	    workers == 1 ? "" : "s", (unsigned long long)sum.live,
-	    (long long)live->cfg.number[MAX_CONNECTIONS],
-	    (unsigned long long)sum.accepted, (unsigned long long)sum.served,
-	    (unsigned long long)sum.resumed,
-	    (unsigned long long)refused_sum(&sum),
-	    (unsigned long long)sum.no_backend,
-	    (unsigned long long)sum.silent, (unsigned long long)sum.dropped,
-	    (unsigned long long)sum.over,
-	    (unsigned long long)sum.lost, (unsigned long long)sum.in,
-	    (unsigned long long)sum.out);
-}
-
-/* A label's value: printable ASCII, in the quotation of the format. */
-static void
-print_value(FILE *fp, const char *text, size_t len)
-{
-	for (; len > 0 && *text != '\0'; text++, len--) {
-		if (*text < ' ' || *text > '~')
-			fprintf(fp, "\\\\x%02x", (unsigned char)*text);
-		else
-			fprintf(fp, "%s%c", *text == '"' || *text == '\\' ?
-			    "\\" : "", *text);
-	}
-}
-
-/*
- * One host may have several services, and they are told apart by the name of
- * the configuration's file, without .conf.
- */
-static void
-print_service(FILE *fp, const char *file)
-{
-	const char *name = file != NULL ? strrchr(file, '/') : NULL;
-	size_t len;
-
-	name = name != NULL ? name + 1 : file != NULL ? file : "tunnel";
-	len = strlen(name);
-	if (len > 5 && strcmp(name + len - 5, ".conf") == 0)
-		len -= 5;
-	print_value(fp, name, len);
-}
-
-/* What is printed, of one metric at a time. */
-struct exposition {
-	FILE	*fp;
-	const char *file;		/* of the configuration, or NULL */
-	const char *metric;
-};
-
-static void
-begin_metric(struct exposition *e, const char *name, const char *type,
-    const char *help)
-{
-	e->metric = name;
-	fprintf(e->fp, "# HELP tunnel_%s %s\n# TYPE tunnel_%s %s\n", name,
-	    help, name, type);
-}
-
-/* With a label beside that of the service, if it has a name. */
-static void
-print_sample(const struct exposition *e, const char *label,
-    const char *value, int64_t n)
-{
-	fprintf(e->fp, "tunnel_%s{service=\"", e->metric);
-	print_service(e->fp, e->file);
-	if (label != NULL) {
-		fprintf(e->fp, "\",%s=\"", label);
-		print_value(e->fp, value, SIZE_MAX);
-	}
-	fprintf(e->fp, "\"} %lld\n", (long long)n);
-}
-
-static void
-print_metric(struct exposition *e, const char *name, const char *type,
-    const char *help, uint64_t n)
-{
-	begin_metric(e, name, type, help);
-	print_sample(e, NULL, NULL, (int64_t)n);
-}
-
-static void
-print_connections(struct exposition *e, const struct counts *n)
-{
-	const struct {
-		const char *reason;
-		uint64_t count;
-	} unserved[] = {
-		{ "handshake", refused_sum(n) }, { "silent", n->silent },
-		{ "full", n->dropped }, { "max_per_ip", n->over },
-		{ "no_backend", n->no_backend }, { "lost", n->lost },
-	};
-	size_t i;
-
-	print_metric(e, "connections", "gauge", "Connections at this moment.",
-	    n->live);
-	print_metric(e, "connections_accepted_total", "counter",
-	    "Connections accepted.", n->accepted);
-	print_metric(e, "connections_served_total", "counter",
-	    "Connections that reached the service, and are over.", n->served);
-	print_metric(e, "connections_resumed_total", "counter",
-	    "Those of them that had resumed a session.", n->resumed);
-	begin_metric(e, "connections_refused_total", "counter",
-	    "Connections not served, or lost with a worker.");
-	for (i = 0; i < sizeof(unserved) / sizeof(unserved[0]); i++)
-		print_sample(e, "reason", unserved[i].reason,
-		    (int64_t)unserved[i].count);
-	print_metric(e, "received_bytes_total", "counter",
-	    "Bytes of data from clients to the service.", n->in);
-	print_metric(e, "sent_bytes_total", "counter",
-	    "Bytes of data from the service to clients.", n->out);
-}
-
-static void
-print_handshakes(struct exposition *e, const struct counts *n)
-{
-	size_t i;
-
-	begin_metric(e, "handshakes_total", "counter",
-	    "Handshakes completed, by version of TLS.");
-	print_sample(e, "version", "TLSv1.2", (int64_t)n->opened[0]);
-	print_sample(e, "version", "TLSv1.3", (int64_t)n->opened[1]);
-	begin_metric(e, "handshake_failures_total", "counter",
-	    "Handshakes that failed.");
-	for (i = 0; i < FAILURES; i++)
-		print_sample(e, "reason", failure_names[i],
-		    (int64_t)n->refused[i]);
-}
-
-/* A file that is named twice must not make two series of one name. */
-static int
-is_named_before(const struct tls_config *tls, size_t i, const char *file)
-{
-	const char *other;
-	int64_t at;
-
-	while (i-- > 0)
-		if (tls_config_expiry(tls, i, &other, &at) == 0 &&
-		    strcmp(other, file) == 0)
-			return 1;
-	return 0;
-}
-
-static void
-print_certificates(struct exposition *e, const struct tls_config *tls)
-{
-	const char *file;
-	int64_t at;
-	size_t i;
-
-	for (i = 0; tls_config_expiry(tls, i, &file, &at) == 0; i++) {
-		if (i == 0)
-			begin_metric(e, "certificate_expiry_timestamp_seconds",
-			    "gauge", "When the certificate expires.");
-		if (!is_named_before(tls, i, file))
-			print_sample(e, "file", file, at);
-	}
-}
-
-static void
-print_stats(FILE *fp, const struct stats *st, const struct service *live)
-{
-	struct exposition e = { .fp = fp, .file = live->file };
-	struct counts sum;
-	size_t workers = stats_sum(st, live, &sum);
-
-	begin_metric(&e, "build_info", "gauge", "The version of tunnel.");
-	print_sample(&e, "version", VERSION, 1);
-	begin_metric(&e, "library_info", "gauge", "The version of mbed TLS.");
-	print_sample(&e, "version", tls_version(), 1);
-	print_metric(&e, "start_time_seconds", "gauge",
-	    "When it was started.", (uint64_t)st->began_at);
-	print_metric(&e, "workers", "gauge", "Processes that serve.",
-	    workers);
-	print_metric(&e, "generation", "gauge",
-	    "Configurations put into effect since the start.",
-	    st->generation);
-	print_metric(&e, "max_connections", "gauge",
-	    "Connections that there may be.",
-	    (uint64_t)live->cfg.number[MAX_CONNECTIONS]);
-	print_connections(&e, &sum);
-	print_handshakes(&e, &sum);
-	print_certificates(&e, live->tls);
-}
-
-/*
- * A reader finds the old file or the new one, and each of them whole.  NULL, or
- * why not; then all is as it was.
- */
-static const char *
-stats_write(const struct stats *st, const struct service *live,
-    const char *path)
-{
-	const char *why = files_fault(workers_user(live), STATS_FILE, path);
-	char fresh[PATH_MAX];
-	FILE *fp;
-	int n;
-
-	if (why != NULL)
-		return why;
-	n = snprintf(fresh, sizeof(fresh), "%s.new", path);
-	if ((size_t)n >= sizeof(fresh))
-		return strerror(ENAMETOOLONG);
-	unlink(fresh);			/* one that was never finished */
-	if ((fp = files_create(fresh, 0644)) == NULL)
-		return strerror(errno);
-	print_stats(fp, st, live);
-	if (fclose(fp) == 0 && rename(fresh, path) == 0)
-		return NULL;
-	why = strerror(errno);
-	unlink(fresh);
-	return why;
-}
-
-/* A child that hangs must not hold on to what is the master's. */
-static void
-close_all_but_log(void)
-{
-	unsigned log = log_fd() > STDERR_FILENO ? (unsigned)log_fd() :
-	    STDERR_FILENO;
-
-	closelog();
-	if (log > PASSED)
-		close_between(PASSED, log - 1);
-	close_between(log + 1, INT_MAX);
-}
-
-/* Replace what is there, or with no path, remove it: in a child. */
-static int
-stats_child(const struct stats *st, const struct service *live,
-    const char *path)
-{
-	const char *why = NULL;
-
-	log_lost_take();		/* the master tells of its own */
-	close_all_but_log();
-	if (path != NULL)
-		why = stats_write(st, live, path);
-	if (why != NULL && !st->failed)
-		log_warning("%s: stats_file %s: %s",
-		    config_where(&live->cfg, STATS_FILE), path, why);
-	if (st->file != NULL && (path == NULL || strcmp(path, st->file) != 0))
-		unlink(st->file);
-	return why != NULL;
-}
-
-static void
-stats_start(struct stats *st, const struct service *live, const char *path)
-{
-	int64_t now = clock_ms();
-	pid_t pid = fork();
-
-	if (pid == 0)
-		_exit(stats_child(st, live, path));
-	st->write_at = now + STATS_EVERY_MS;
-	st->kill_at = now + STATS_MS;
-	if (pid == -1) {
-		log_warning("stats_file can't be written: %s",
-		    strerror(errno));
-		return;
-	}
-	st->writer = pid;
-	if (path != NULL && st->file != NULL && strcmp(path, st->file) == 0)
-		return;
-	free(st->file);
-	st->file = path != NULL ? strdup(path) : NULL;
-}
-
-/* When there is something to do for it; INT64_MAX: never. */
 static int64_t
-stats_due(const struct stats *st, const struct service *live)
+statistics_due(const struct stats *st, const struct service *live)
 {
-	if (st->writer != 0)
-		return st->kill_at;
-	return live->cfg.given[STATS_FILE] != NULL || st->file != NULL ?
-	    st->write_at : INT64_MAX;
+	return stats_due(st, live->cfg.given[STATS_FILE] != NULL);
 }
 
 static void
-stats_turn(struct stats *st, const struct service *live)
+log_statistics(const struct stats *st, const struct service *live)
 {
-	if (clock_ms() < stats_due(st, live))
-		return;
-	if (st->writer == 0) {
-		stats_start(st, live, config_text(&live->cfg, STATS_FILE));
-		return;
-	}
-	st->kill_at = INT64_MAX;
-	kill(st->writer, SIGKILL);
-	if (!st->failed)
-		log_warning("stats_file %s: not written within %d s", st->file,
-		    STATS_MS / 1000);
-	st->failed = 1;
+	const struct stats_report r = report(st, live);
+
+	stats_log(st, &r);
 }
 
-/* Has a child that is no more been the writer? */
 static void
-stats_reaped(struct stats *st, pid_t pid, int status)
+write_statistics(struct stats *st, const struct service *live)
 {
-	int failed = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+	struct stats_report r;
 
-	if (pid != st->writer)
+	if (clock_ms() < statistics_due(st, live))
 		return;
-	st->writer = 0;
-	if (st->failed && !failed)
-		log_notice("stats_file %s: written again", st->file);
-	st->failed = failed;
-}
-
-/*
- * Until the writer is no more; but not for long.  Signals have to wait: another
- * program may be the one to act on them.
- */
-static void
-stats_await(struct stats *st)
-{
-	int64_t until = clock_ms() + STATS_END_MS;
-	while (st->writer != 0 && waitpid(st->writer, NULL, WNOHANG) == 0) {
-		if (clock_ms() >= until) {
-			kill(st->writer, SIGKILL);
-			break;
-		}
-		poll(NULL, 0, 10);
-	}
-	st->writer = 0;
-}
-
-/* What it had to tell is over: a stop. */
-static void
-stats_end(struct stats *st)
-{
-	stats_await(st);
-	if (st->file == NULL)
-		return;
-	stats_start(st, NULL, NULL);
-	stats_await(st);
+	r = report(st, live);
+	stats_step(st, &r);
 }
 
 /*
@@ -2760,34 +2118,6 @@ struct master {
 	time_t	 complained;
 	struct upgrade upgrade;
 };
-
-/* sd_notify(3): a datagram to a Unix socket, abstract ones with an @. */
-static void __attribute__((format(printf, 2, 3)))
-notify(const struct master *m, const char *fmt, ...)
-{
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
-	const char *to = m->args->notify;
-	char text[TEXT_SIZE];
-	va_list ap;
-	int fd;
-
-	if (to == NULL || strlen(to) >= sizeof(un.sun_path) ||
-	    (*to != '/' && *to != '@'))
-		return;
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	memcpy(un.sun_path, to, strlen(to));
-	if (*to == '@')
-		un.sun_path[0] = '\0';
-	if ((fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) == -1)
-		return;
-	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL,
-	    (const struct sockaddr *)&un, (socklen_t)(offsetof(
-	    struct sockaddr_un, sun_path) + strlen(to))) == -1)
-		log_warning("NOTIFY_SOCKET %s: %s", to, strerror(errno));
-	close(fd);
-}
 
 /* It is ready.  May it begin?  Not if the others can't. */
 static int
@@ -2843,9 +2173,9 @@ lower_descriptors(struct worker *w, struct service *sv)
 {
 	size_t i;
 
-	move_fd(&w->line, STDERR_FILENO + 1);
+	daemon_move_fd(&w->line, STDERR_FILENO + 1);
 	for (i = 0; i < sv->listeners.n; i++)
-		move_fd(&sv->listeners.list[i].fd, STDERR_FILENO + 1);
+		daemon_move_fd(&sv->listeners.list[i].fd, STDERR_FILENO + 1);
 	log_lower();
 }
 
@@ -2861,12 +2191,12 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	int r = EXIT_FAILURE;
 
 	log_lost_take();		/* the master tells of its own */
-	leave_signals();
+	signals_leave();
 	leave_master(m, sv, in);
 	if (in != NULL) {
 		connection = *in;
 		in = &connection;
-		move_fd(&connection.fd, STDERR_FILENO + 1);
+		daemon_move_fd(&connection.fd, STDERR_FILENO + 1);
 	}
 	lower_descriptors(&w, sv);
 	if (worker_init(&w, sv, slot) == 0)
@@ -2976,7 +2306,7 @@ count_waiting(const struct service *sv)
 static void
 ask_for_room(struct master *m)
 {
-	const struct order o = { .what = MAKE_ROOM };
+	const struct order o = { .what = ORDER_MAKE_ROOM };
 	size_t n = 1 + count_waiting(m->live);
 	int64_t now = clock_ms();
 	struct slot *slot;
@@ -2998,7 +2328,7 @@ static void
 starve(struct master *m)
 {
 	complain(&m->complained, errno);
-	m->starved_until = clock_ms() + STARVED_MS;
+	m->starved_until = clock_ms() + ACCEPT_PAUSE_MS;
 }
 
 /* mode = fork: the next connection; 1 if there was one. */
@@ -3007,10 +2337,8 @@ accept_one(struct master *m, int listener)
 {
 	struct incoming *in = &m->waiting;
 
-	in->len = sizeof(in->sa);
-	in->fd = accept4(listener, (struct sockaddr *)&in->sa, &in->len,
-	    SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (in->fd == -1 && !accept_error_is_transient(errno))
+	in->fd = accept_connection(listener, &in->sa, &in->len);
+	if (in->fd == -1 && errno != EAGAIN && errno != EINTR)
 		starve(m);
 	return in->fd != -1;
 }
@@ -3064,7 +2392,7 @@ clear_slot(struct master *m, struct service *sv, struct slot *slot)
 {
 	volatile struct counts *counts = &sv->board.counts[slot->row];
 
-	counts_add(&m->stats.ended, counts);
+	stats_add(&m->stats.ended, counts);
 	tell_unlogged(counts);
 	m->stats.ended.lost += m->stats.ended.live;
 	m->stats.ended.live = 0;
@@ -3150,7 +2478,7 @@ tell_log(const struct master *m)
 {
 	const struct service *sv;
 	int fd;
-	struct order o = log_order(&fd);
+	struct order o = control_log_order(&fd);
 
 	for (sv = m->live; sv != NULL; sv = sv->older)
 		workers_tell_log(&sv->workers, &o, fd);
@@ -3244,13 +2572,14 @@ static void
 notify_ready(const struct master *m, const char *but)
 {
 	size_t n = m->live->workers.nslots;
+	const char *to = m->args->notify;
 
 	if (m->live->cfg.number[MODE] == FORK)
-		notify(m, "READY=1\nSTATUS=serving, a process for each "
-		    "connection%s", but);
+		daemon_notify(to, "READY=1\nSTATUS=serving, a process for "
+		    "each connection%s", but);
 	else
-		notify(m, "READY=1\nSTATUS=serving, %zu worker%s%s", n,
-		    n == 1 ? "" : "s", but);
+		daemon_notify(to, "READY=1\nSTATUS=serving, %zu worker%s%s",
+		    n, n == 1 ? "" : "s", but);
 }
 
 /* What can't be changed while it runs. */
@@ -3381,7 +2710,7 @@ reload(struct master *m)
 {
 	log_open(m->live);
 	log_notice("reloading");
-	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
+	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)clock_us());
 	if (replace(m) == 0) {
 		log_notice("reloaded");
@@ -3417,7 +2746,7 @@ stop(struct master *m, int at_once)
 
 	log_notice(at_once ? "stopping at once" :
 	    "stopping, connections may finish");
-	notify(m, "STOPPING=1");
+	daemon_notify(m->args->notify, "STOPPING=1");
 	serve_waiting(m);
 	if (!at_once && m->waiting.fd == -1)
 		serve_last(m);
@@ -3439,7 +2768,7 @@ tell(struct master *m)
 {
 	const struct service *sv;
 
-	stats_say(&m->stats, m->live);
+	log_statistics(&m->stats, m->live);
 	m->stats.write_at = 0;
 	for (sv = m->live; sv != NULL; sv = sv->older)
 		workers_signal(&sv->workers, SIGUSR1);
@@ -4315,7 +3644,7 @@ hand_over(struct master *m)
 
 	stats_await(&m->stats);		/* or two would write */
 	log_notice("upgrading: %s takes over", u->path);
-	notify(m, "RELOADING=1\nMONOTONIC_USEC=%lld",
+	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)clock_us());
 	carry_master(&x, m, &a);
 	if (x.bad == NULL && (fd = parcel_seal(&x)) != -1 &&
@@ -4360,40 +3689,22 @@ upgrade_step(struct master *m)
  * IN THE NEW PROGRAM, or in the one before, again.
  */
 
-static int
-compare_fds(const void *a, const void *b)
-{
-	const int *x = a, *y = b;
-
-	return (*x > *y) - (*x < *y);
-}
-
 /* What a script has left open on the way must not get to workers. */
 static void
-close_others(struct parcel *x, const struct master *m,
+close_others_than(const struct parcel *x, const struct master *m,
     const struct arguments *a)
 {
-	const int ours[] = { m->upgrade.program, a->state, a->before,
-	    log_fd() };
-	size_t i, n = x->nfds, more = sizeof(ours) / sizeof(ours[0]);
-	int next = PASSED, *fds = malloc((n + more) * sizeof(*fds));
+	const int ours[] = { m->upgrade.program, a->state, a->before };
+	size_t more = sizeof(ours) / sizeof(ours[0]);
+	int *fds = malloc(sizeof(ours) + x->nfds * sizeof(*fds));
 
 	if (fds == NULL)
 		return;
 	memcpy(fds, ours, sizeof(ours));
-	if (n > 0)
-		memcpy(fds + more, x->fds, n * sizeof(*fds));
-	qsort(fds, n + more, sizeof(*fds), compare_fds);
-	for (i = 0; i < n + more; i++) {
-		if (fds[i] > next)
-			close_between((unsigned)next, (unsigned)fds[i] - 1);
-		if (fds[i] >= next)
-			next = fds[i] + 1;
-	}
-	close_between((unsigned)next, INT_MAX);
+	if (x->nfds > 0)
+		memcpy(fds + more, x->fds, x->nfds * sizeof(*fds));
+	daemon_close_all_but(fds, more + x->nfds);
 	free(fds);
-	if (log_fd() == -1)
-		log_connect_syslog();	/* whose socket was none of these */
 }
 
 /* All that was handed over is ours now, and there is no way back. */
@@ -4406,7 +3717,7 @@ settle(struct master *m, struct arguments *a, struct parcel *x)
 	if (m->upgrade.log > STDERR_FILENO)
 		close(m->upgrade.log);
 	m->upgrade.log = -1;
-	got_child = 1;		/* some may have ended meanwhile */
+	raise(SIGCHLD);		/* some may have ended meanwhile */
 }
 
 /* Others leave it here, whose workers go on in it. */
@@ -4515,7 +3826,7 @@ upgrade_end(struct master *m, struct arguments *a)
 	struct incoming *in = &m->waiting;
 	struct parcel x;
 
-	catch_signals(&m->asleep);
+	signals_catch(&m->asleep);
 	free(m->upgrade.path);
 	m->upgrade.path = NULL;
 	parcel_open(&x, a->state);
@@ -4524,7 +3835,7 @@ upgrade_end(struct master *m, struct arguments *a)
 		log_error("what the program before has handed over is of no "
 		    "use: %s", x.bad);
 	else
-		close_others(&x, m, a);
+		close_others_than(&x, m, a);
 	in->len = sizeof(in->sa);
 	if (in->fd != -1 && getpeername(in->fd, (struct sockaddr *)&in->sa,
 	    &in->len) == -1)
@@ -4669,7 +3980,7 @@ beat(struct master *m)
 
 	m->beat_at = clock_ms() + m->args->watchdog / 2;
 	if (slot == NULL)
-		notify(m, "WATCHDOG=1");
+		daemon_notify(m->args->notify, "WATCHDOG=1");
 	else if (slot->pid == 0)
 		log_at(m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING,
 		    "watchdog: a worker is "
@@ -4701,7 +4012,7 @@ sleep_ms(const struct master *m)
 	    !workers_are_full(&sv->workers) : sv->workers.retry_at > now) &&
 	    sv->workers.retry_at < until)
 		until = sv->workers.retry_at;
-	if ((due = stats_due(&m->stats, sv)) < until)
+	if ((due = statistics_due(&m->stats, sv)) < until)
 		until = due;
 	if ((due = slot_from(m)) < until && (due > now || m->waiting.fd != -1))
 		until = due;
@@ -4767,18 +4078,18 @@ supervise(struct master *m)
 	while (!m->stopping || m->live->workers.n > 0 ||
 	    m->live->older != NULL) {
 		sleep_until_due(m);
-		if (taken(&got_child))
+		if (signal_taken(SIGCHLD))
 			reap(m);
 		serve_waiting(m);
-		if (taken(&got_cut))
+		if (signal_taken(SIGQUIT))
 			stop(m, 1);
-		if (taken(&got_stop))
+		if (signal_taken(SIGTERM))
 			stop(m, m->stopping);
-		if (taken(&got_hup) && !m->stopping)
+		if (signal_taken(SIGHUP) && !m->stopping)
 			reload(m);
-		if (taken(&got_usr1))
+		if (signal_taken(SIGUSR1))
 			tell(m);
-		if (taken(&got_usr2) && !m->stopping)
+		if (signal_taken(SIGUSR2) && !m->stopping)
 			upgrade_try(m);
 		if (!m->stopping && clock_ms() >= m->warn_at)
 			warn_daily(m);
@@ -4791,7 +4102,7 @@ supervise(struct master *m)
 		} while ((sv = sv->older) != NULL);
 			free_services(m);
 		refill(m);
-		stats_turn(&m->stats, m->live);
+		write_statistics(&m->stats, m->live);
 		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
 			beat(m);
 		upgrade_step(m);
@@ -4803,34 +4114,6 @@ supervise(struct master *m)
 /*
  * THE WAYS TO RUN
  */
-
-/* Where one of 0 to 2 is closed, it must not become a connection's. */
-static void
-hold_standard_descriptors(void)
-{
-	int fd;
-
-	do {
-		fd = open("/dev/null", O_RDWR);
-	} while (fd != -1 && fd <= STDERR_FILENO);
-	if (fd != -1)
-		close(fd);
-}
-
-/* Let go of the standard descriptors, but for one that is the log. */
-static void
-silence(void)
-{
-	int fd, null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	struct log_state log;
-
-	log_get_state(&log);
-	for (fd = STDIN_FILENO; fd <= STDERR_FILENO && null != -1; fd++)
-		if (fd != log.stream)
-			dup2(null, fd);
-	if (null > STDERR_FILENO)
-		close(null);
-}
 
 /* The connection that inetd(8) has accepted; -1 after one sentence. */
 static int
@@ -4879,8 +4162,8 @@ run_inetd(const struct arguments *a)
 		goto out;
 	if (fd > STDERR_FILENO)
 		close(fd);
-	silence();
-	catch_signals(&asleep);
+	daemon_release_descriptors();
+	signals_catch(&asleep);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
 	r = EXIT_FAILURE;
@@ -4894,56 +4177,6 @@ out:
 	return r;
 }
 
-/*
- * Into the background: the parent stays until the child has started, so that
- * it can exit as the child does.  The descriptor to report on, or -1.
- */
-static int
-background(void)
-{
-	struct log_state log;
-	int fds[2], status;
-	pid_t pid;
-	char byte;
-
-	if (pipe2(fds, O_CLOEXEC) == -1 || (pid = fork()) == -1) {
-		log_error("daemon: %s", strerror(errno));
-		return -1;
-	}
-	if (pid == 0) {
-		close(fds[0]);
-		setsid();
-		log_get_state(&log);
-		log.is_daemon = 1;
-		log_set_state(&log);
-		return fds[1];
-	}
-	close(fds[1]);
-	if (read(fds[0], &byte, 1) == 1)
-		_exit(EXIT_SUCCESS);
-	if (waitpid(pid, &status, 0) == -1 || !WIFEXITED(status))
-		_exit(EXIT_FAILURE);
-	_exit(WEXITSTATUS(status));
-}
-
-/* Locked, and still the file of that name? */
-static int
-lock_file(int fd, const char *name)
-{
-	struct stat ours, there;
-
-	if (flock(fd, LOCK_EX | LOCK_NB) == -1)
-		return -1;
-	errno = 0;
-	return fstat(fd, &ours) == 0 && stat(name, &there) == 0 &&
-	    ours.st_ino == there.st_ino && ours.st_dev == there.st_dev ? 0 :
-	    -1;
-}
-
-/*
- * The file stays locked, which tells a live tunnel from a file left over; and
- * nobody else can open it, and so lock it.
- */
 static int
 write_pidfile(struct master *m)
 {
@@ -4956,14 +4189,7 @@ write_pidfile(struct master *m)
 	if ((fd = files_open(cfg, workers_user(m->live), PIDFILE, O_RDWR,
 	    0600)) == -1)
 		return -1;
-	fchmod(fd, 0600);	/* one that was left over */
-	if (lock_file(fd, name) == -1)
-		why = errno == EWOULDBLOCK ? "another tunnel holds it" :
-		    "another tunnel has just removed it";
-	else if (ftruncate(fd, 0) == -1 ||
-	    dprintf(fd, "%d\n", (int)m->pid) < 0)
-		why = strerror(errno);
-	else {
+	if ((why = daemon_write_pidfile(fd, name, m->pid)) == NULL) {
 		m->pidfile = fd;
 		m->pidfile_name = strdup(name);
 		return 0;
@@ -4982,7 +4208,7 @@ serve(struct master *m)
 
 	say_version();
 	if (m->parent != -1)
-		silence();
+		daemon_release_descriptors();
 	if (renew_keys(m) == 0 && start_workers(m, m->live) == 0) {
 		announce(m->live, NULL);
 		warn_daily(m);
@@ -5021,13 +4247,13 @@ run_service(struct arguments *a)
 		return exit_status(errno);
 	upgrade_init(&m);
 	if (m.live->cfg.number[DAEMON] == 1 &&
-	    (m.parent = background()) == -1) {
+	    (m.parent = daemon_background()) == -1) {
 		r = EXIT_FAILURE;
 		goto out;
 	}
 	m.pid = getpid();
 	prepare(m.live);
-	catch_signals(&m.asleep);
+	signals_catch(&m.asleep);
 	if (service_listen(m.live, NULL) == -1)
 		r = exit_status(errno);
 	else if (write_pidfile(&m) == 0 && log_open(m.live) == 0)
@@ -5180,7 +4406,7 @@ run_version(void)
 	ktls_probe(&kernel, 1);
 	ktls_probe_text(&kernel, text, sizeof(text));
 	printf("tunnel %s (%s, %s)\n%s\n", VERSION, tls_version(),
-	    forward_poller, text);
+	    poller_name, text);
 }
 
 int
@@ -5190,7 +4416,7 @@ main(int argc, char **argv)
 	const char *why;
 	int r = EXIT_CONFIG;
 
-	hold_standard_descriptors();
+	daemon_hold_descriptors();
 	log_init();
 	arguments_environment(&a);
 	if (argc == 1) {

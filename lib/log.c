@@ -23,8 +23,8 @@ static struct log_state state = { .level = LEVEL_INFO,
     .stream = STDERR_FILENO };
 static struct {
 	int	 fd;			/* where to; -1: syslog */
-	int	 is_bounded;		/* a configuration is checked: so many */
-	size_t	 errors;		/* there were */
+	int	 is_bounded;		/* one configuration's errors: */
+	size_t	 errors;		/* so many */
 } logging = { .fd = STDERR_FILENO };
 
 const char *const log_levels[] = {

@@ -7,6 +7,7 @@
 
 #define WORKERS_MAX	256
 
+/* Indexes of options[], in the order of -h and -t. */
 enum {
 	ACCEPT, CONNECT, EXEC, PROXY_PROTOCOL, ACCEPT_PROXY, CERT, KEY,
 	KEY_PASSWORD_FILE, SNI_STRICT, CA, CRL, VERIFY, PEER, TLS_MIN, TLS_MAX,
@@ -18,11 +19,11 @@ enum {
 	STATS_FILE, OPTIONS
 };
 
-enum type { TEXT, LIST, NUMBER, TIME, CHOICE };
+enum option_type { TEXT, LIST, NUMBER, TIME, CHOICE };
 
 struct option {
 	const char *name;
-	enum type type;
+	enum option_type type;
 	const char *fallback;		/* NULL: none */
 	const char *const *choices;	/* of a CHOICE; else: words for 0 */
 	int64_t	 min, max;		/* of a NUMBER; of a TIME in seconds */

@@ -18,7 +18,7 @@
 
 /* alone: no group is named, and it is the user's. */
 static int
-find_user(struct identity *id, const struct wanted *user, int alone)
+find_user(struct identity *id, const struct privilege *user, int alone)
 {
 	const struct passwd *pw;
 	int64_t number;
@@ -43,7 +43,7 @@ find_user(struct identity *id, const struct wanted *user, int alone)
 }
 
 static int
-find_group(struct identity *id, const struct wanted *group)
+find_group(struct identity *id, const struct privilege *group)
 {
 	const struct group *gr;
 	int64_t number;
@@ -61,10 +61,11 @@ find_group(struct identity *id, const struct wanted *group)
 }
 
 int
-privileges_find(struct identity *id, const struct wanted *user,
-    const struct wanted *group, const struct wanted *root)
+privileges_find(struct identity *id, const struct privileges *p)
 {
-	const struct wanted *first = user->text != NULL ? user :
+	const struct privilege *user = &p->user, *group = &p->group,
+	    *root = &p->root;
+	const struct privilege *first = user->text != NULL ? user :
 	    group->text != NULL ? group : root;
 	const char *name = first == user ? "user" : first == group ? "group" :
 	    "chroot";

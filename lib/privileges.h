@@ -6,6 +6,15 @@
 
 #include <sys/types.h>
 
+/* What was configured, and where: "tunnel.conf:12"; NULL: nothing. */
+struct privilege {
+	const char *text, *where;
+};
+
+struct privileges {
+	struct privilege user, group, root;
+};
+
 /* Who workers are. */
 struct identity {
 	uid_t	 uid;
@@ -14,17 +23,11 @@ struct identity {
 	const char *root;		/* to be locked in; or NULL */
 };
 
-/* What was configured, and where: "tunnel.conf:12"; NULL: nothing. */
-struct wanted {
-	const char *text, *where;
-};
-
 /*
- * Who workers are, by user, group and chroot; root is the caller's.  -1, having
- * logged each of these that can't be.
+ * Find out who that is; the text of root is the caller's still.  -1, having
+ * logged each of them that can't be.
  */
-int	 privileges_find(struct identity *, const struct wanted *user,
-	    const struct wanted *group, const struct wanted *root);
+int	 privileges_find(struct identity *, const struct privileges *);
 
 /* Become that, for good.  -1 with errno. */
 int	 privileges_drop(const struct identity *);

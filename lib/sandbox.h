@@ -13,7 +13,7 @@ struct sandbox {
 	int	 with_ktls;		/* kernel TLS */
 	int	 runs_command;		/* which may need anything */
 	int	 log;			/* its descriptor; or -1 */
-	int	 control;		/* the channel's; listeners' are higher */
+	int	 control;		/* the channel's; listeners follow */
 };
 
 /*

@@ -1,4 +1,4 @@
-/* stream: the plain one, a socket as it is. */
+/* stream: the plain stream, a socket without TLS. */
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,7 +10,7 @@
 
 #include "stream.h"
 
-#define UNANSWERED	3		/* times at least: that is no chance */
+#define UNANSWERED	3		/* segments: fewer may be mere loss */
 
 static ssize_t
 plain_failed(struct stream *s, ssize_t want)
@@ -23,8 +23,9 @@ plain_failed(struct stream *s, ssize_t want)
 }
 
 /*
- * Nobody listens on a port of those that are given to whoever connects, and so
- * it was given to us: TCP connects a socket to itself (RFC 9293 section 3.5).
+ * If nobody listens on a port of the ephemeral range, connect(2) may be given
+ * that very port as its own: then TCP connects the socket to itself, by a
+ * simultaneous open (RFC 9293 section 3.5).
  */
 static int
 is_connected_to_itself(int fd, const struct sockaddr_storage *peer)
@@ -37,7 +38,7 @@ is_connected_to_itself(int fd, const struct sockaddr_storage *peer)
 	    memcmp(&own, peer, len) == 0;
 }
 
-/* Connected means having a peer; no event is needed to find that out. */
+/* It is connected if it has a peer: that can be asked without an event. */
 int
 stream_plain_open(struct stream *s)
 {
@@ -68,7 +69,7 @@ stream_plain_read(struct stream *s, void *buf, size_t len)
 	do {
 		n = recv(s->fd, buf, len, 0);
 	} while (n == -1 && errno == EINTR);
-	/* A socket tells of a reset once, and after that of an end. */
+	/* A socket reports a reset once, and an end after that. */
 	if (n == 0 && s->err == ECONNRESET)
 		return STREAM_RESET;
 	return n >= 0 ? n : plain_failed(s, STREAM_WANT_READ);
@@ -85,7 +86,6 @@ stream_plain_write(struct stream *s, const void *buf, size_t len)
 	return n >= 0 ? n : plain_failed(s, STREAM_WANT_WRITE);
 }
 
-/* Shall close(2), by whatever the process ends, send RST? */
 static void
 reset_on_close(const struct stream *s, int on)
 {
@@ -100,7 +100,7 @@ stream_reset(struct stream *s)
 	reset_on_close(s, 1);
 }
 
-/* What has been written must arrive, and then the end: no RST any more. */
+/* All that was written has to arrive, and then the end: no RST any more. */
 int
 stream_plain_finish(struct stream *s)
 {
@@ -129,16 +129,15 @@ stream_plain_flushed(const struct stream *s)
 	struct tcp_info ti = { .tcpi_unacked = 0 };
 	socklen_t len = sizeof(ti);
 
-	/* Elsewhere than on TCP, what is written has arrived. */
+	/* Not on TCP: what is written has arrived. */
 	if (getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &ti, &len) == -1)
 		return errno == EOPNOTSUPP;
 	return ti.tcpi_unacked == 0 && ti.tcpi_notsent_bytes == 0;
 }
 
 /*
- * Has its host not acknowledged anything for that long, though it was sent data
- * or asked for its window again and again?  TCP_USER_TIMEOUT would end those as
- * well who answer each time, but have no room for more.
+ * TCP_USER_TIMEOUT would not do: it also ends peers that answer each time, but
+ * have no room for more.
  */
 int
 stream_is_dead(const struct stream *s, int64_t ms)

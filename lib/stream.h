@@ -1,6 +1,6 @@
 /*
- * stream: one end of a connection, as the engine sees it; and the plain one, a
- * socket as it is.
+ * stream: one end of a connection, as the engine sees it; and the plain stream,
+ * a socket without TLS.
  */
 #ifndef STREAM_H
 #define STREAM_H
@@ -10,17 +10,16 @@
 #include <sys/types.h>
 
 /*
- * What an operation answers when it has no byte count to give.  A stream
- * that wants may want either way whatever it was asked to do: TLS may have
- * to read in order to write.
+ * What an operation returns in place of a byte count.  Any operation may want
+ * either: TLS may have to read in order to write.
  */
 enum stream_result {
 	STREAM_EOF = 0,		/* read: the peer ended its side in order */
 	STREAM_WANT_READ = -1,	/* call again when the descriptor is readable */
 	STREAM_WANT_WRITE = -2,	/* call again when the descriptor is writable */
-	STREAM_TRUNCATED = -3,	/* the peer ended without saying so */
+	STREAM_TRUNCATED = -3,	/* it ended, but TLS did not say so */
 	STREAM_RESET = -4,	/* the peer reset the connection */
-	STREAM_ERROR = -5	/* anything else; the error operation tells */
+	STREAM_ERROR = -5	/* anything else: see error() */
 };
 
 /*
@@ -54,26 +53,26 @@ struct stream_ops {
 	 * that has failed, or is refused, the peer is told that instead.
 	 */
 	int	(*finish)(struct stream *);
-	/* The client of an established stream can't be served: see finish. */
+	/* The client can't be served: have finish tell it so. */
 	void	(*refuse)(struct stream *);
 	/*
-	 * The descriptor has an error, and no other operation is due.  0 if
-	 * the stream can do with it, or what has become of the stream.
+	 * The poller reports an error, and no other operation is due.  0 if
+	 * the stream goes on nevertheless, else a result that ends it.
 	 */
 	int	(*failed)(struct stream *);
-	/* See to it that the coming close(2) reaches the peer as an abort. */
+	/* Make the coming close(2) an abort, as the peer sees it. */
 	void	(*abort)(struct stream *);
-	/* Has the peer's host acknowledged all that was written? */
+	/* 1 if the peer's host has acknowledged all that was written. */
 	int	(*flushed)(const struct stream *);
-	/* Is there something to read that the descriptor will not announce? */
+	/* 1 if there are bytes to read that no event will announce. */
 	int	(*pending)(const struct stream *);
-	/* Why the last one answered STREAM_ERROR; valid until the next. */
+	/* Why the last operation failed; valid until the next one. */
 	const char *(*error)(const struct stream *);
 };
 
 /*
- * A stream without a protocol of its own: a socket, as it is.  Its operations
- * are for the tables of others as well.
+ * A socket without TLS.  Its operations are exported for other tables, which
+ * replace some of them.
  */
 extern const struct stream_ops stream_plain;
 
@@ -87,15 +86,15 @@ int	 stream_plain_pending(const struct stream *);
 const char *stream_plain_error(const struct stream *);
 
 /*
- * The abort of every stream on TCP: close(2) shall send RST (SO_LINGER 0), also
- * the one that the system makes if this process is killed.  stream_plain's
- * finish takes it back.
+ * The abort of every stream on TCP: close(2) sends RST (SO_LINGER 0), also if
+ * it is the kernel's because this process is killed.  stream_plain_finish()
+ * takes it back.
  */
 void	 stream_reset(struct stream *);
 
 /*
- * Has its host, on TCP, not acknowledged anything for ms, though it was sent
- * data, or asked for its window, again and again?
+ * 1 if the peer's host, on TCP, has acknowledged nothing for ms, though it was
+ * sent data, or window probes, repeatedly.
  */
 int	 stream_is_dead(const struct stream *, int64_t ms);
 

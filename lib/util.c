@@ -1,4 +1,4 @@
-/* util: clock, text and numbers, for all rooms. */
+/* util: clock, text, numbers and accept(2), for all rooms. */
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
@@ -44,19 +44,35 @@ deliver_pending_signals(const sigset_t *mask)
 	sigprocmask(SIG_SETMASK, &blocked, NULL);
 }
 
-int
+/* Does it concern that connection alone? */
+static int
 accept_error_is_transient(int error)
 {
-	static const int passing[] = {
-		EAGAIN, EWOULDBLOCK, EINTR, ECONNABORTED, EPROTO, ENETDOWN,
-		ENOPROTOOPT, EHOSTDOWN, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH
+	static const int transient[] = {
+		EINTR, ECONNABORTED, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN,
+		EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH
 	};
 	size_t i;
 
-	for (i = 0; i < sizeof(passing) / sizeof(passing[0]); i++)
-		if (passing[i] == error)
+	for (i = 0; i < sizeof(transient) / sizeof(transient[0]); i++)
+		if (transient[i] == error)
 			return 1;
 	return 0;
+}
+
+int
+accept_connection(int listener, struct sockaddr_storage *addr, socklen_t *len)
+{
+	int fd;
+
+	*len = sizeof(*addr);
+	fd = accept4(listener, (struct sockaddr *)addr, len,
+	    SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd == -1 && errno == EWOULDBLOCK)
+		errno = EAGAIN;
+	else if (fd == -1 && accept_error_is_transient(errno))
+		errno = EINTR;
+	return fd;
 }
 
 void

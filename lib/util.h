@@ -1,43 +1,49 @@
-/* util: clock, text and numbers, for all rooms. */
+/* util: clock, text, numbers and accept(2), for all rooms. */
 #ifndef UTIL_H
 #define UTIL_H
 
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 /* CLOCK_MONOTONIC. */
 int64_t	 clock_us(void);
 int64_t	 clock_ms(void);
 
-/* From now to until (ms; INT64_MAX: never), as poll(2) takes a timeout. */
+/* From now to until (in ms; INT64_MAX: never), as a timeout of poll(2). */
 int	 clock_timeout(int64_t now, int64_t until);
 
 /*
- * Let those signals in that wait, and that the mask does not block: a poller
- * that finds events ready takes none.
+ * Run the handlers of pending signals that mask does not block: ppoll(2) and
+ * epoll_pwait(2) do so only if they find no events.
  */
 void	 deliver_pending_signals(const sigset_t *mask);
 
 /*
- * Does an error of accept(2) concern one connection alone?  Or there was none;
- * accept(2), "Error handling".
+ * Accept a connection, non-blocking and close-on-exec, with its peer's address.
+ * -1 with errno.  EAGAIN: none waits.  EINTR: one failed, call again for the
+ * next (accept(2), "Error handling").  Anything else, such as EMFILE, lasts:
+ * pause for ACCEPT_PAUSE_MS.
  */
-int	 accept_error_is_transient(int error);
+int	 accept_connection(int listener, struct sockaddr_storage *,
+	    socklen_t *);
+
+#define ACCEPT_PAUSE_MS	100
 
 /*
- * A text that came from outside, fit for a line of the log: what is not
- * printable ASCII becomes \xNN.  It is cut at size.
+ * A text from outside, made fit for the log: what is not printable ASCII
+ * becomes \xNN.  It is cut to fit into size bytes.
  */
 void	 text_escape(char *out, size_t size, const char *in);
 
 /*
- * A peer's bytes, as many as there is room for, fit to be logged: between
- * quotation marks, and escaped.
+ * A peer's bytes, as many as fit, made fit for the log: escaped, and between
+ * quotation marks.
  */
 void	 text_quote(char *out, size_t size, const unsigned char *p, size_t n);
 
-/* A text that is put together; it ends with NUL, and is cut at size. */
+/* A text that is built piece by piece, and cut to fit into size bytes. */
 struct text {
 	char	*p;
 	size_t	 size, n;
@@ -46,10 +52,10 @@ struct text {
 void	 text_add(struct text *, const char *fmt, ...)
 	    __attribute__((format(printf, 2, 3)));
 
-/* The words, which end with NULL, with commas between them. */
+/* The words, NULL at their end, joined with commas. */
 void	 text_join(char *out, size_t size, const char *const *words);
 
-/* Decimal digits alone, and a number of that range: 0, else -1. */
+/* Nothing but decimal digits, and a number in that range: 0; else -1. */
 int	 parse_number(const char *text, int64_t min, int64_t max, int64_t *);
 
 /* Close one that is not -1, which it is then. */
@@ -58,7 +64,7 @@ void	 close_fd(int *);
 /* Give up a descriptor for the reason in errno, which is kept; -1. */
 int	 close_failed(int);
 
-/* A number of n bytes on the wire, in network byte order. */
+/* A number of n bytes in network byte order. */
 void	 be_put(unsigned char *, uint64_t value, size_t n);
 uint64_t be_get(const unsigned char *, size_t n);
 

@@ -11,7 +11,7 @@ from support import TOP, run, why_no_accel
 
 SOURCES = [*run("make", "-s", "-C", TOP, "sources").decode().split(),
            "mbedtls/alloc.c"]
-POLLER = "forward.c"
+POLLER = "lib/poller.c"
 ACCEL = "mbedtls/ipsec-mb/aead.c"
 DEFINES = ["-D_GNU_SOURCE", '-DVERSION="0"', "-I.", "-Ilib"]
 CHECKS = [
@@ -76,7 +76,7 @@ def test_clang_tidy():
     need("clang-tidy")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(clang_tidy, source) for source in SOURCES]
-        jobs.append(pool.submit(clang_tidy, POLLER, "-DFORWARD_POLL"))
+        jobs.append(pool.submit(clang_tidy, POLLER, "-DPOLLER_POLL"))
         if not why_no_accel():
             jobs.append(pool.submit(
                 clang_tidy, ACCEL, "-DMBEDTLS_GCM_ALT",

@@ -49,7 +49,7 @@ def test_reload_timeout(configured, mode):
     c.reload(reload_timeout="1s", drain_timeout="1h")
     after = c.client()
     assert_is_cut([before])
-    c.t.wait_log(" cut$")
+    c.t.wait_log(" drain timeout$")
     assert is_echoed(after)
 
 

@@ -361,7 +361,7 @@ def test_second_signal_cuts(room, backend):
     assert read_all(server) == (b"", "reset")
     assert t.wait() == 0
     assert "stopping at once" in t.log()
-    assert " cut\n" in t.log()
+    assert " aborted\n" in t.log()
 
 
 def test_drain_timeout_cuts(room, backend):

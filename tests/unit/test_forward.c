@@ -29,7 +29,7 @@
 
 #include <cmocka.h>
 
-#ifndef FORWARD_POLL
+#ifndef POLLER_POLL
 #include <sys/epoll.h>
 #endif
 
@@ -210,7 +210,7 @@ turned(int n, int timeout)
 	return n;
 }
 
-#ifdef FORWARD_POLL
+#ifdef POLLER_POLL
 static int
 fake_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts,
     const sigset_t *mask)
@@ -257,7 +257,7 @@ fake_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 #define accept4		fake_accept4
 #define malloc		fake_malloc
 #define calloc		fake_calloc
-#ifdef FORWARD_POLL
+#ifdef POLLER_POLL
 #define ppoll		fake_ppoll
 #define realloc		fake_realloc
 #else
@@ -266,6 +266,7 @@ fake_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 #endif
 
 #include "../../forward.c"
+#include "../../lib/poller.c"
 #include "../../lib/stream.c"
 #include "../../lib/util.c"
 
@@ -280,61 +281,7 @@ fake_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 #undef epoll_pwait
 #undef epoll_ctl
 
-/* Sockets. */
-
-static int listener = -1;	/* where both ends of a TCP pair come from */
-static struct sockaddr_in listener_addr;
-
-static int
-listener_new(struct sockaddr_in *sin)
-{
-	socklen_t len = sizeof(*sin);
-	int fd;
-
-	memset(sin, 0, sizeof(*sin));
-	sin->sin_family = AF_INET;
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	CHECK(fd != -1);
-	CHECK(bind(fd, (struct sockaddr *)sin, sizeof(*sin)) == 0);
-	CHECK(listen(fd, 64) == 0);
-	CHECK(getsockname(fd, (struct sockaddr *)sin, &len) == 0);
-	sin->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	return fd;
-}
-
-static void
-nonblock(int fd)
-{
-	CHECK(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
-}
-
-/* All of 127.0.0.0/8 is us: with many addresses, ports never run out. */
-static void
-tcp_pair(int fds[2])
-{
-	static uint32_t host;
-	struct sockaddr_in sin = listener_addr;
-	int i, on = 1;
-
-	sin.sin_addr.s_addr = htonl(0x7f000001 + (host++ & 0xffff));
-	fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	CHECK(fds[0] != -1);
-	CHECK(connect(fds[0], (struct sockaddr *)&sin, sizeof(sin)) == 0);
-	fds[1] = accept(listener, NULL, NULL);
-	CHECK(fds[1] != -1);
-	for (i = 0; i < 2; i++) {
-		CHECK(setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &on,
-		    sizeof(on)) == 0);
-		nonblock(fds[i]);
-	}
-}
-
-static void
-unix_pair(int fds[2])
-{
-	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
-	    0, fds) == 0);
-}
+#include "sockets.h"
 
 static int
 count_fds(void)
@@ -347,14 +294,6 @@ count_fds(void)
 		n++;
 	closedir(d);
 	return n;
-}
-
-static int
-is_ready(int fd, short events, int ms)
-{
-	struct pollfd p = { .fd = fd, .events = events };
-
-	return poll(&p, 1, ms) == 1;
 }
 
 /*
@@ -1231,7 +1170,7 @@ plan(struct forward_params *p)
 		.open_ms = some_time(timed),
 		.dial_ms = some_time(timed),
 		.idle_ms = some_time(timed),
-		.linger_ms = some_time(timed),
+		.half_close_ms = some_time(timed),
 	};
 	if (!polite && !timed)
 		sim.drain_ms = 500 + (int64_t)rnd(1000);
@@ -1352,7 +1291,7 @@ check_reason(const struct link *l)
 		CHECK(l->fakes[CLIENT].fault == HANGS);
 	else if (strcmp(why, "out of memory") == 0)
 		CHECK(world.malloc_failed);
-	else if (strcmp(why, "cut") == 0)
+	else if (strcmp(why, "drain timeout") == 0)
 		CHECK(sim.drain_ms != 0);
 	else if (!l->no_backend || strcmp(why, text) != 0)
 		die("reason: %s", why);
@@ -1398,7 +1337,7 @@ static struct {
 } reasons[] = {
 	{ "closed", 0 }, { "truncated", 0 }, { "client reset", 0 },
 	{ "backend reset", 0 }, { "injected", 0 }, { "backend: injected", 0 },
-	{ "idle timeout", 0 }, { "linger timeout", 0 }, { "cut", 0 },
+	{ "idle timeout", 0 }, { "linger timeout", 0 }, { "drain timeout", 0 },
 	{ "handshake timeout", 0 }, { "out of memory", 0 },
 	{ "no backend: 0 failed", 0 }, { "no backend: 4 failed", 0 },
 };
@@ -1552,21 +1491,6 @@ bench_accepted(void *arg, int fd, const struct sockaddr *addr, socklen_t len,
 	client->ops = &bench.ops[CLIENT];
 	client->ctx = &sides[CLIENT];
 	return &bench;
-}
-
-/* A socket that is going to be refused: its port was another's just now. */
-static int
-dial_nobody(void)
-{
-	struct sockaddr_in sin;
-	int fd;
-
-	close(listener_new(&sin));
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	assert_int_equal(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), -1);
-	assert_int_equal(errno, EINPROGRESS);
-	assert_true(is_ready(fd, POLLOUT, 1000));
-	return fd;
 }
 
 static int
@@ -1793,7 +1717,7 @@ test_dial_timeout(void **state)
 	assert_int_equal(bench.refused, 1);
 	assert_int_equal(bench.finishes[CLIENT], 1);
 	/* The client never closed: what it might say was waited for. */
-	assert_int_equal(since(), 3 * 50 + DISCARD_MS);
+	assert_int_equal(since(), 3 * 50 + LINGERING_CLOSE_MS);
 }
 
 static void
@@ -1857,7 +1781,7 @@ test_client_error(void **state)
 	assert_int_equal(bench.refused, 0);
 	assert_int_equal(bench.finishes[CLIENT], 1);
 	assert_int_equal(bench.aborts[CLIENT], 0);
-	assert_int_equal(since(), DISCARD_MS);
+	assert_int_equal(since(), LINGERING_CLOSE_MS);
 }
 
 static int
@@ -1903,7 +1827,8 @@ static void
 test_idle_timeout(void **state)
 {
 	(void)state;
-	bench_new((struct forward_params){ .idle_ms = 500, .linger_ms = 1 });
+	bench_new((struct forward_params){ .idle_ms = 500,
+	    .half_close_ms = 1 });
 	bench.step = talk_each_400;
 	bench_one();
 	assert_string_equal(bench.reason, "idle timeout");
@@ -1929,10 +1854,10 @@ end_then_reply(void)
 }
 
 static void
-test_linger_timeout(void **state)
+test_half_close_timeout(void **state)
 {
 	(void)state;
-	bench_new((struct forward_params){ .linger_ms = 300 });
+	bench_new((struct forward_params){ .half_close_ms = 300 });
 	bench.step = end_then_reply;
 	bench_one();
 	assert_string_equal(bench.reason, "linger timeout");
@@ -1957,7 +1882,7 @@ test_drain_deadline(void **state)
 	forward_drain(bench.f, 0);
 	bench_run();
 	assert_int_equal(bench.closed, 1);
-	assert_string_equal(bench.reason, "cut");
+	assert_string_equal(bench.reason, "drain timeout");
 	assert_int_equal(since(), 300);
 	assert_int_equal(bench.aborts[CLIENT], 1);
 	assert_int_equal(bench.aborts[BACKEND], 1);
@@ -2109,7 +2034,7 @@ test_reset_while_stuck_for_ever(void **state)
 {
 	(void)state;
 	bench_new((struct forward_params){ .max_connections = 1,
-	    .linger_ms = 700 });
+	    .half_close_ms = 700 });
 	bench.tcp = 1;
 	bench.ops[CLIENT].write = never_write;
 	bench.step = backend_talks_and_resets;
@@ -2123,12 +2048,13 @@ test_reset_while_stuck_for_ever(void **state)
 static void
 test_delivery_is_bounded(void **state)
 {
-	static const int64_t linger[] = { 0, 2 * DELIVER_MS };
+	static const int64_t half_close[] = { 0, 2 * DELIVER_MS };
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < 2; i++) {
-		bench_new((struct forward_params){ .linger_ms = linger[i] });
+		bench_new((struct forward_params){
+		    .half_close_ms = half_close[i] });
 		assert_int_equal(bench.f->queues[DELIVERING].ms, DELIVER_MS);
 		forward_free(bench.f);
 	}
@@ -2173,7 +2099,7 @@ stuck_then_free(void)
 		assert_null(c->halves[BACKEND].stuck);
 		assert_null(c->halves[CLIENT].stuck);
 		assert_int_equal(recv(bench.client, c64, sizeof(c64), 0), 1);
-		forward_cut(bench.f);
+		forward_abort_all(bench.f);
 		break;
 	}
 }
@@ -2268,9 +2194,9 @@ bench_listen(int n)
 }
 
 static void
-cut_and_drain(void)
+abort_and_drain(void)
 {
-	forward_cut(bench.f);
+	forward_abort_all(bench.f);
 	forward_drain(bench.f, 0);
 	bench.stage = 99;
 }
@@ -2295,7 +2221,7 @@ two_of_three(void)
 		bench.stage = 1;
 	} else if (bench.stage == 1 && bench.accepted == 3) {
 		assert_int_equal(bench.closed, 1);
-		cut_and_drain();
+		abort_and_drain();
 	}
 }
 
@@ -2325,7 +2251,7 @@ check_third(int64_t ms, int dropped, const char *reason)
 	assert_int_equal(bench.closed, 1);
 	assert_int_equal(bench.dropped, dropped);
 	assert_string_equal(bench.reason, reason);
-	cut_and_drain();
+	abort_and_drain();
 }
 
 static void
@@ -2355,7 +2281,7 @@ test_full_of_handshakes(void **state)
 static void
 third_when_all_are_full(void)
 {
-	check_third(FORWARD_DROP_MS + 3 * STARVED_MS, 1,
+	check_third(FORWARD_DROP_MS + 3 * ACCEPT_PAUSE_MS, 1,
 	    "handshake dropped: full");
 }
 
@@ -2423,7 +2349,7 @@ wake_then_drain(void)
 		assert_int_equal(since(), 300);
 		assert_int_equal(bench.closed, 0);
 		forward_wake(bench.f, INT64_MAX);
-		cut_and_drain();
+		abort_and_drain();
 	}
 }
 
@@ -2438,14 +2364,14 @@ test_wake(void **state)
 	bench_add();
 	bench_run();
 	assert_int_equal(bench.stage, 99);
-	assert_string_equal(bench.reason, "cut");
+	assert_string_equal(bench.reason, "aborted");
 }
 
 static void
-cut_when_accepted(void)
+abort_when_accepted(void)
 {
 	if (bench.accepted == 1 && bench.stage == 0)
-		cut_and_drain();
+		abort_and_drain();
 }
 
 static void
@@ -2457,7 +2383,7 @@ starve(int error, int times)
 	fd = bench_listen(1);
 	world.accept_error = error;
 	world.accept_errors = times;
-	bench.step = cut_when_accepted;
+	bench.step = abort_when_accepted;
 	bench_listened(fd, 1);
 	assert_int_equal(bench.accepted, 1);
 	assert_int_equal(bench.closed, 1);
@@ -2474,7 +2400,7 @@ test_starved(void **state)
 		starve(errors[i], 3);
 		assert_int_equal(bench.starved, 3);
 		assert_int_equal(bench.starved_error, errors[i]);
-		assert_int_equal(since(), 3 * STARVED_MS);
+		assert_int_equal(since(), 3 * ACCEPT_PAUSE_MS);
 		/* One call in vain each time, and one that finds no more. */
 		assert_in_range(world.accepts, 4, 5);
 	}
@@ -2504,11 +2430,11 @@ test_no_memory_to_accept(void **state)
 	bench_new((struct forward_params){ .max_connections = 2 });
 	fd = bench_listen(2);
 	world.calloc_fails = 1;
-	bench.step = cut_when_accepted;
+	bench.step = abort_when_accepted;
 	bench_listened(fd, 2);
 	assert_int_equal(bench.starved, 1);
 	assert_int_equal(bench.starved_error, ENOMEM);
-	assert_int_equal(since(), STARVED_MS);
+	assert_int_equal(since(), ACCEPT_PAUSE_MS);
 	assert_int_equal(bench.accepted, 1);
 	assert_int_equal(count_fds(), before);
 }
@@ -2535,7 +2461,7 @@ test_drain_accepts_nobody(void **state)
 	bench.step = drain_while_one_waits;
 	bench_listened(fd, 2);
 	assert_int_equal(bench.accepted, 1);
-	assert_string_equal(bench.reason, "cut");
+	assert_string_equal(bench.reason, "drain timeout");
 	assert_int_equal(since(), 50);
 }
 
@@ -2560,19 +2486,20 @@ test_too_many_listeners(void **state)
 		close(fds[i]);
 }
 
-/* Being cut, in each phase. */
+/* Aborted, in each phase. */
 
 static void
-cut_when_quiet(void)
+abort_when_quiet(void)
 {
 	if (world.quiet < 3)
 		return;
-	if (bench.stage == DELIVERING && bench.f->queues[FLOWING].head != NULL) {
+	if (bench.stage == DELIVERING &&
+	    bench.f->queues[FLOWING].head != NULL) {
 		say_to(bench.backends[0]);
 		return;
 	}
 	assert_non_null(bench.f->queues[bench.stage].head);
-	forward_cut(bench.f);
+	forward_abort_all(bench.f);
 }
 
 static ssize_t
@@ -2647,11 +2574,11 @@ test_asking_costs_little(void **state)
 }
 
 static void
-cut_in(enum phase phase)
+abort_in(enum phase phase)
 {
 	bench_new((struct forward_params){ .max_connections = 1 });
 	bench.stage = (int)phase;
-	bench.step = cut_when_quiet;
+	bench.step = abort_when_quiet;
 	if (phase == OPENING)
 		bench.ops[CLIENT].open = never;
 	else if (phase == DIALING)
@@ -2661,31 +2588,31 @@ cut_in(enum phase phase)
 	else if (phase == FLUSHING) {
 		bench.ops[BACKEND].read = reset_read;
 		bench.ops[CLIENT].flushed = never_flushed;
-	} else if (phase == DISCARDING)
+	} else if (phase == LINGERING_CLOSE)
 		bench.max_dials = 0;
 	bench_add();
-	if (phase == LINGERING)
+	if (phase == HALF_CLOSED)
 		shutdown(bench.client, SHUT_WR);
 	forward_drain(bench.f, 0);
 	bench_run();
 	assert_int_equal(bench.closed, 1);
-	assert_string_equal(bench.reason, phase == DISCARDING ?
+	assert_string_equal(bench.reason, phase == LINGERING_CLOSE ?
 	    "no backend: none left" : phase == DELIVERING ? "client reset" :
-	    phase == FLUSHING ? "backend reset" : "cut");
+	    phase == FLUSHING ? "backend reset" : "aborted");
 	assert_int_equal(bench.aborts[CLIENT], 1);
 	assert_int_equal(bench.aborts[BACKEND],
-	    phase != OPENING && phase != DISCARDING);
+	    phase != OPENING && phase != LINGERING_CLOSE);
 	assert_int_equal(since(), 0);
 }
 
 static void
-test_cut(void **state)
+test_abort_all(void **state)
 {
 	int phase, before = count_fds();
 
 	(void)state;
 	for (phase = 0; phase < PHASES; phase++) {
-		cut_in((enum phase)phase);
+		abort_in((enum phase)phase);
 		assert_int_equal(count_fds(), before);
 	}
 }
@@ -2709,25 +2636,6 @@ block_usr1(int how)
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	sigprocmask(how, &set, NULL);
-}
-
-static void
-test_let_signals_in(void **state)
-{
-	sigset_t none, now;
-
-	(void)state;
-	signal(SIGUSR1, on_usr1);
-	block_usr1(SIG_BLOCK);
-	got_usr1 = 0;
-	raise(SIGUSR1);
-	assert_int_equal(got_usr1, 0);
-	sigemptyset(&none);
-	deliver_pending_signals(&none);
-	assert_int_equal(got_usr1, 1);
-	sigprocmask(SIG_BLOCK, NULL, &now);
-	assert_true(sigismember(&now, SIGUSR1));
-	block_usr1(SIG_UNBLOCK);
 }
 
 static ssize_t
@@ -2767,7 +2675,7 @@ flooded(void)
 	}
 	if (++bench.stage == 2 * SIGNALS_MS) {
 		assert_int_equal(got_usr1, 1);
-		forward_cut(bench.f);
+		forward_abort_all(bench.f);
 	}
 }
 
@@ -2786,7 +2694,7 @@ test_flood(void **state)
 	bench.step = flooded;
 	bench_one();
 	assert_int_equal(bench.stage, 2 * SIGNALS_MS);
-	assert_string_equal(bench.reason, "cut");
+	assert_string_equal(bench.reason, "aborted");
 	assert_true(bench.in >= FILL_SIZE * (SIGNALS_MS - 1));
 	block_usr1(SIG_UNBLOCK);
 }
@@ -2807,10 +2715,10 @@ reluctant_read(struct stream *s, void *buf, size_t len)
 }
 
 static void
-cut_in_the_end(void)
+abort_in_the_end(void)
 {
 	if (world.quiet >= 3)
-		forward_cut(bench.f);
+		forward_abort_all(bench.f);
 }
 
 /* A want is for one call; the next begins with what is usual. */
@@ -2820,7 +2728,7 @@ test_want_is_forgotten(void **state)
 	(void)state;
 	bench_new((struct forward_params){ .max_connections = 1 });
 	bench.ops[CLIENT].read = reluctant_read;
-	bench.step = cut_in_the_end;
+	bench.step = abort_in_the_end;
 	bench_add();
 	say_to(bench.client);
 	forward_drain(bench.f, 0);
@@ -2865,7 +2773,7 @@ test_interest(void **state)
 	c.phase = DIALING;
 	assert_int_equal(interest(&c, CLIENT), 0);
 	assert_int_equal(interest(&c, BACKEND), POLLIN | POLLOUT);
-	for (c.phase = FLOWING; c.phase <= DISCARDING; c.phase++) {
+	for (c.phase = FLOWING; c.phase <= LINGERING_CLOSE; c.phase++) {
 		if (c.phase == FLUSHING)
 			continue;
 		up->state = down->state = FLOW;
@@ -2914,220 +2822,19 @@ test_wants(void **state)
 	assert_int_equal(events, POLLOUT);
 }
 
-/* The poller. */
-
-#define POLLED	40
-
-static struct conn polled[POLLED];
-static int far_ends[POLLED];
-
-/* What it reports, and of whom: exactly what is expected of each. */
-static void
-expect_reports(const short *expected)
-{
-	int i;
-
-	for (i = 0; i < POLLED; i++) {
-		polled[i].revents[CLIENT] = 0;
-		polled[i].busy = 0;
-	}
-	bench.f->busy = NULL;
-	world.moved = 1;
-	poller_wait(bench.f, 0, NULL);
-	for (i = 0; i < POLLED; i++) {
-		assert_int_equal(polled[i].revents[CLIENT], expected[i]);
-		assert_int_equal(polled[i].busy, expected[i] != 0);
-		assert_int_equal(polled[i].revents[BACKEND], 0);
-	}
-	bench.f->busy = NULL;
-}
-
-static void
-drop_and_expect(int i, short *expected)
-{
-	poller_drop(bench.f->poller, &polled[i].sources[CLIENT]);
-	poller_drop(bench.f->poller, &polled[i].sources[CLIENT]);
-	assert_int_equal(polled[i].sources[CLIENT].watched, 0);
-	expected[i] = 0;
-	expect_reports(expected);
-}
-
-static void
-watch(int i, short events)
-{
-	assert_int_equal(poller_watch(bench.f->poller,
-	    &polled[i].sources[CLIENT], events), 0);
-}
-
-static void
-test_poller(void **state)
-{
-	short expected[POLLED] = { 0 };
-	int i, fds[2];
-
-	(void)state;
-	bench_new((struct forward_params){ .max_connections = 1 });
-	memset(polled, 0, sizeof(polled));
-	for (i = 0; i < POLLED; i++) {
-		unix_pair(fds);
-		conn_init(&polled[i]);
-		polled[i].streams[CLIENT].fd = fds[0];
-		polled[i].sources[CLIENT].fd = fds[0];
-		far_ends[i] = fds[1];
-		watch(i, POLLIN);
-	}
-	expect_reports(expected);
-	for (i = 0; i < POLLED; i += 3) {
-		say_to(far_ends[i]);
-		expected[i] = POLLIN;
-	}
-	expect_reports(expected);
-	/* The first, the last, one between: others keep their own slots. */
-	drop_and_expect(0, expected);
-	drop_and_expect(POLLED - 1, expected);
-	drop_and_expect(21, expected);
-	watch(21, POLLIN | POLLOUT);
-	expected[21] = POLLIN | POLLOUT;
-	watch(3, POLLOUT);
-	expected[3] = POLLOUT;
-	watch(6, 0);
-	expected[6] = 0;
-	expect_reports(expected);
-	/* A hang-up is told, wanted or not. */
-	close(far_ends[6]);
-	expected[6] = POLLHUP | POLLIN | POLLOUT;
-	expect_reports(expected);
-	for (i = 0; i < POLLED; i++) {
-		poller_drop(bench.f->poller, &polled[i].sources[CLIENT]);
-		close(polled[i].streams[CLIENT].fd);
-		if (i != 6)
-			close(far_ends[i]);
-	}
-	memset(expected, 0, sizeof(expected));
-	expect_reports(expected);
-	forward_free(bench.f);
-}
-
-static void
-test_poller_name(void **state)
-{
-	(void)state;
-#ifdef FORWARD_POLL
-	assert_string_equal(forward_poller, "poll");
-#else
-	assert_string_equal(forward_poller, "epoll");
-#endif
-}
-
-/* The plain stream. */
-
-static void
-test_plain(void **state)
-{
-	struct stream s = { .ops = &stream_plain };
-	char buf[8];
-	int fds[2], i;
-
-	(void)state;
-	world_reset(0);
-	world.eintr = 2;
-	unix_pair(fds);
-	s.fd = fds[0];
-	assert_int_equal(stream_plain.open(&s), 0);
-	for (i = 0; i < 20; i++) {
-		assert_int_equal(stream_plain.read(&s, buf, 8),
-		    STREAM_WANT_READ);
-		assert_int_equal(stream_plain.write(&s, "ab", 2), 2);
-		assert_int_equal(recv(fds[1], buf, 8, 0), 2);
-		say_to(fds[1]);
-		assert_int_equal(stream_plain.read(&s, buf, 8), 1);
-	}
-	assert_int_equal(stream_plain.pending(&s), 0);
-	while (stream_plain.write(&s, noise, sizeof(noise)) > 0)
-		continue;
-	assert_int_equal(stream_plain.write(&s, buf, 1), STREAM_WANT_WRITE);
-	assert_int_equal(stream_plain.finish(&s), 0);
-	assert_int_equal(stream_plain.write(&s, buf, 1), STREAM_RESET);
-	shutdown(fds[1], SHUT_WR);
-	assert_int_equal(stream_plain.read(&s, buf, 8), STREAM_EOF);
-	close(fds[1]);
-	close(s.fd);
-	assert_int_equal(stream_plain.read(&s, buf, 8), STREAM_ERROR);
-	assert_int_equal(s.err, EBADF);
-	assert_string_equal(stream_plain.error(&s), strerror(EBADF));
-}
-
-static void
-test_plain_resets(void **state)
-{
-	struct stream s = { .ops = &stream_plain };
-	char buf[8];
-	int fds[2];
-
-	(void)state;
-	world_reset(0);
-	tcp_pair(fds);
-	s.fd = fds[0];
-	reset(&fds[1]);
-	assert_true(is_ready(s.fd, POLLIN, 1000));
-	assert_int_equal(stream_plain.read(&s, buf, 8), STREAM_RESET);
-	/* Not an error of ours either, if it is noticed only at the end. */
-	assert_int_equal(stream_plain.finish(&s), STREAM_RESET);
-	close(s.fd);
-	tcp_pair(fds);
-	s.fd = fds[0];
-	stream_plain.abort(&s);
-	close(s.fd);
-	assert_true(is_ready(fds[1], POLLIN, 1000));
-	assert_int_equal(recv(fds[1], buf, 8, 0), -1);
-	assert_int_equal(errno, ECONNRESET);
-	close(fds[1]);
-	s.fd = dial_nobody();
-	assert_int_equal(stream_plain.open(&s), STREAM_ERROR);
-	assert_string_equal(stream_plain.error(&s), strerror(ECONNREFUSED));
-	close(s.fd);
-	/* In progress, as far as it knows: no peer, and no error. */
-	s.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(stream_plain.open(&s), STREAM_WANT_WRITE);
-	close(s.fd);
-}
-
-/* TCP does that, where the port of a service is one for whoever connects. */
-static void
-test_connected_to_itself(void **state)
-{
-	struct sockaddr_in sin = { .sin_family = AF_INET,
-	    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct sockaddr *sa = (struct sockaddr *)&sin;
-	struct stream s = { .fd = socket(AF_INET, SOCK_STREAM, 0) };
-	socklen_t len = sizeof(sin);
-
-	(void)state;
-	assert_int_equal(bind(s.fd, sa, len), 0);
-	assert_int_equal(getsockname(s.fd, sa, &len), 0);
-	assert_int_equal(connect(s.fd, sa, len), 0);
-	assert_int_equal(stream_plain.open(&s), STREAM_ERROR);
-	assert_int_equal(s.err, ECONNREFUSED);
-	close(s.fd);
-}
-
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_poller_name),
 		cmocka_unit_test(test_wants),
 		cmocka_unit_test(test_interest),
-		cmocka_unit_test(test_poller),
-		cmocka_unit_test(test_plain),
-		cmocka_unit_test(test_plain_resets),
 		cmocka_unit_test(test_handshake_timeout),
 		cmocka_unit_test(test_dial_timeout),
 		cmocka_unit_test(test_discard_until_client_closes),
 		cmocka_unit_test(test_client_error),
 		cmocka_unit_test(test_alert_waits_for_room),
 		cmocka_unit_test(test_idle_timeout),
-		cmocka_unit_test(test_linger_timeout),
+		cmocka_unit_test(test_half_close_timeout),
 		cmocka_unit_test(test_drain_deadline),
 		cmocka_unit_test(test_drained_at_once),
 		cmocka_unit_test(test_no_limits),
@@ -3151,14 +2858,12 @@ main(void)
 		cmocka_unit_test(test_no_memory_to_accept),
 		cmocka_unit_test(test_drain_accepts_nobody),
 		cmocka_unit_test(test_too_many_listeners),
-		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_abort_all),
 		cmocka_unit_test(test_asking_costs_little),
-		cmocka_unit_test(test_let_signals_in),
 		cmocka_unit_test(test_flood),
 		cmocka_unit_test(test_want_is_forgotten),
 		cmocka_unit_test(test_signal_ends_sleep),
 		cmocka_unit_test(test_seeds),
-		cmocka_unit_test(test_connected_to_itself),
 	};
 
 	signal(SIGALRM, on_alarm);

@@ -80,6 +80,82 @@ test_log_keeps_errno(void **arg)
 	assert_in_range(strlen(text), LOG_SIZE - 8, LOG_SIZE + 32);
 }
 
+/* Lines of a process that could not report them are those of another one. */
+static void
+test_lost_lines(void **arg)
+{
+	const struct log_lost none = { .lines = 0, .why = EIO },
+	    two = { .lines = 2, .why = ENOSPC, .is_cut = 1 };
+	struct log_lost lost;
+
+	(void)arg;
+	log_lost_add(&none);
+	expect_silence();
+	log_lost_add(&two);
+	assert_non_null(strstr(said(), "2 lines lost here: No space left"));
+	log_info("x");
+	assert_string_equal(said(), "tunnel: x\n");
+	state.lost.lines = 3;
+	lost = log_lost_take();
+	assert_int_equal(lost.lines, 3);
+	assert_int_equal(lost.why, ENOSPC);
+	assert_int_equal(log_lost_take().lines, 0);
+	log_info("y");
+	assert_string_equal(said(), "tunnel: y\n");
+}
+
+static void
+test_state(void **arg)
+{
+	struct log_state was, now;
+
+	(void)arg;
+	log_get_state(&was);
+	log_configure(1, LEVEL_DEBUG);
+	log_get_state(&now);
+	assert_true(now.is_ours && now.has_time);
+	assert_int_equal(log_get_level(), LEVEL_DEBUG);
+	log_set_state(&was);
+	assert_int_equal(log_get_level(), LEVEL_INFO);
+	log_info("z");
+	assert_string_equal(said(), "tunnel: z\n");
+}
+
+/* It goes on by the first number that is free. */
+static void
+test_lower(void **arg)
+{
+	int was = log_fd(), high = fcntl(was, F_DUPFD_CLOEXEC, 100);
+
+	(void)arg;
+	log_to(high, -1);
+	log_lower();
+	assert_in_range(log_fd(), STDERR_FILENO + 1, was);
+	assert_int_equal(fcntl(high, F_GETFD), -1);
+	log_info("low");
+	assert_string_equal(said(), "tunnel: low\n");
+}
+
+/* Of a wrong configuration, as many errors as somebody reads. */
+static void
+test_errors(void **arg)
+{
+	int i;
+
+	(void)arg;
+	log_errors_begin();
+	for (i = 0; i < ERRORS_MAX + 7; i++)
+		log_error("e");
+	assert_int_equal(log_errors(), ERRORS_MAX + 7);
+	assert_int_equal(times_said(said(), "\n"), ERRORS_MAX);
+	log_errors_end();
+	assert_string_equal(said(), "tunnel: error: and 7 more\n");
+	log_errors_begin();
+	assert_int_equal(log_errors(), 0);
+	log_errors_end();
+	expect_silence();
+}
+
 #define TEST(name)	cmocka_unit_test_setup(name, setup)
 
 int
@@ -88,6 +164,10 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_log_lines),
 		TEST(test_log_keeps_errno),
+		TEST(test_lost_lines),
+		TEST(test_state),
+		TEST(test_lower),
+		TEST(test_errors),
 	};
 
 	return said_init() == -1 ? 1 :

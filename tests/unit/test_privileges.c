@@ -13,16 +13,14 @@ setup(void **state)
 	return 0;
 }
 
-static const struct wanted none = { NULL, "default" };
-
 static int
 find(struct identity *id, const char *user, const char *group,
     const char *root)
 {
-	const struct wanted u = { user, "a:1" }, g = { group, "a:2" },
-	    r = { root, "a:3" };
+	const struct privileges p = { { user, "a:1" }, { group, "a:2" },
+	    { root, "a:3" } };
 
-	return privileges_find(id, &u, &g, &r);
+	return privileges_find(id, &p);
 }
 
 static void
@@ -31,7 +29,7 @@ test_nothing_wanted(void **state)
 	struct identity id;
 
 	(void)state;
-	assert_int_equal(privileges_find(&id, &none, &none, &none), 0);
+	assert_int_equal(find(&id, NULL, NULL, NULL), 0);
 	assert_int_equal(id.uid, geteuid());
 	assert_int_equal(id.gid, getegid());
 	assert_false(id.drops);

@@ -32,35 +32,6 @@ teardown(void **state)
 }
 
 static void
-test_parse_number(void **state)
-{
-	static const char *const bad[] = {
-		"", " ", "-1", "+1", " 1", "1 ", "1x", "x", "0x10", "1.0",
-		"1e3", "--", "101", "9223372036854775807",
-		"9223372036854775808", "99999999999999999999999999999999999",
-		"-9223372036854775809", "1,0", "\xd9\xa1", "4"
-	};
-	int64_t n = -7;
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < LEN(bad); i++)
-		if (parse_number(bad[i], 5, 100, &n) != -1)
-			fail_msg("\"%s\" passed", bad[i]);
-	assert_int_equal(parse_number("5", 5, 100, &n), 0);
-	assert_int_equal(n, 5);
-	assert_int_equal(parse_number("100", 5, 100, &n), 0);
-	assert_int_equal(n, 100);
-	assert_int_equal(parse_number("007", 5, 100, &n), 0);
-	assert_int_equal(n, 7);
-	assert_int_equal(parse_number("9223372036854775807", 0, INT64_MAX, &n),
-	    0);
-	assert_true(n == INT64_MAX);
-	assert_int_equal(parse_number("9223372036854775808", 0, INT64_MAX,
-	    &n), -1);
-}
-
-static void
 test_exit_code(void **state)
 {
 	static const struct { char *argument; const char *part; } bad[] = {
@@ -132,8 +103,8 @@ test_asked_again(void **state)
 	if ((slot.pid = fork()) == 0) {
 		for (i = 0; i < 2; i++)
 			if (sigtimedwait(&set, NULL, &limit) != SIGHUP ||
-			    take_order(line[1], &o, &fd) == -1 ||
-			    o.what != MAKE_ROOM)
+			    control_receive(line[1], &o, &fd) == -1 ||
+			    o.what != ORDER_MAKE_ROOM)
 				_exit(1);
 		_exit(0);
 	}
@@ -236,37 +207,6 @@ test_daily_warning(void **state)
 
 /* The log. */
 
-static void
-test_escape(void **state)
-{
-	char all[256], out[2048], small[12];
-	size_t i;
-
-	(void)state;
-	for (i = 0; i < 255; i++)
-		all[i] = (char)(i + 1);
-	all[255] = '\0';
-	text_escape(out, sizeof(out), all);
-	for (i = 0; out[i] != '\0'; i++)
-		assert_in_range(out[i], ' ', '~');
-	assert_true(strstr(out, "\\x01\\x02") == out);
-	assert_non_null(strstr(out, "\\x0a"));
-	assert_non_null(strstr(out, "\\x1b"));
-	assert_non_null(strstr(out, "~\\x7f"));
-	assert_non_null(strstr(out, "xyz"));
-	/* Eight bits are controls as well, somewhere. */
-	assert_non_null(strstr(out, "\\x9b"));
-	text_escape(out, sizeof(out), "a b~\xc3\xa9");
-	assert_string_equal(out, "a b~\\xc3\\xa9");
-	/* Never past its end, and never half of an escape. */
-	memset(small, 'z', sizeof(small));
-	text_escape(small, sizeof(small) - 2, "\n\n\n\n\n\n");
-	assert_string_equal(small, "\\x0a\\x0a");
-	assert_int_equal(small[10], 'z');
-	text_escape(small, 1, "a");
-	assert_string_equal(small, "");
-}
-
 /* It is not begun a second time. */
 static void
 test_command_that_does_not_open(void **state)
@@ -316,7 +256,6 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_parse_number),
 		TEST(test_exit_code),
 		TEST(test_command_that_does_not_open),
 		TEST(test_slots),
@@ -324,7 +263,6 @@ main(void)
 		TEST(test_backoff),
 		TEST(test_places_of_generations),
 		TEST(test_daily_warning),
-		TEST(test_escape),
 		TEST(test_not_to_be_handed_over),
 	};
 

@@ -1,0 +1,65 @@
+/*
+ * stats: what connections there were, for the log and for a program that reads
+ * stats_file, in the text format of Prometheus.
+ */
+#ifndef STATS_H
+#define STATS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "scoreboard.h"
+
+/* What is counted, and the process that writes it to a file. */
+struct stats {
+	struct counts ended;		/* of workers that are no more */
+	int64_t	 began;			/* on our clock, */
+	time_t	 began_at;		/* and on everybody's */
+	unsigned generation;		/* of the configuration: 1, 2, ... */
+	pid_t	 writer;		/* 0: there is none now */
+	int64_t	 write_at;		/* the next one, */
+	int64_t	 kill_at;		/* and the end of this one's time */
+	int	 failed;		/* the last one, and that was said */
+	char	*file;			/* that was written to; or NULL */
+};
+
+/* What is told: all of it as of now. */
+struct stats_report {
+	const char *config;		/* its file, which names us; or NULL */
+	const char *version, *library;
+	size_t	 workers;
+	uint64_t max_connections;
+	struct counts sum;
+	const char *path, *where;	/* stats_file; or NULL */
+	/* The process that writes asks why not to, and for certificates. */
+	const char *(*fault)(const void *arg, const char *path);
+	int	(*expiry)(const void *arg, size_t i, const char **file,
+		    int64_t *at);	/* of file i; -1: no such */
+	const void *arg;
+};
+
+void	 stats_add(struct counts *sum, const volatile struct counts *);
+
+void	 stats_log(const struct stats *, const struct stats_report *);
+
+/* When there is something to do (ms); INT64_MAX: never. */
+int64_t	 stats_due(const struct stats *, int is_wanted);
+
+/*
+ * That is due: have the file written, or end who does not get there.  It is
+ * replaced as a whole; one of another name before it is removed.
+ */
+void	 stats_step(struct stats *, const struct stats_report *);
+
+/* A child is no more.  Was it the one that writes? */
+void	 stats_reaped(struct stats *, pid_t, int status);
+
+/* Until nobody writes; but not for long. */
+void	 stats_await(struct stats *);
+
+/* A stop: the file is removed, since what it tells is over. */
+void	 stats_end(struct stats *);
+
+#endif

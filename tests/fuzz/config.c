@@ -1,17 +1,7 @@
 /* A configuration file, and what is made of it before another is opened. */
-#include <fcntl.h>
-
-#include "fuzz.h"
+#include "fuzz_log.h"
 #include "fuzz_net.h"
 #include "../../lib/service.c"
-
-/* What is logged, at any level, goes where it costs least. */
-void
-fuzz_begin(void)
-{
-	log_to(open("/dev/null", O_WRONLY), -1);
-	log_set_state(&(struct log_state){ .level = LEVEL_DEBUG });
-}
 
 static void
 use(struct config *cfg)

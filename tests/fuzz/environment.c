@@ -12,7 +12,7 @@ static ssize_t	 fake_sendto(int, const void *, size_t, int,
 #define fcntl	fake_fcntl
 #define sendto	fake_sendto
 #include "../../lib/arguments.c"
-#include "fuzz_tunnel.h"
+#include "fuzz_log.h"
 #undef fcntl
 #undef sendto
 

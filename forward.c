@@ -380,7 +380,7 @@ static int
 half_fill(struct forward *f, struct conn *c, int from)
 {
 	struct half *h = &c->halves[from];
-	size_t piece = h->dst->piece, size = sizeof(f->fill);
+	size_t piece = h->dst->write_size, size = sizeof(f->fill);
 	ssize_t n;
 
 	if (piece > 0 && piece < size)

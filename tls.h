@@ -35,6 +35,10 @@ const char *tls_forked(void);
 const char *tls_version(void);
 
 /*
+ * A CONFIGURATION (lib/tls_config)
+ */
+
+/*
  * A configuration: filled by the calls below, then used for any number of
  * streams, which must be freed before it.  NULL when out of memory.
  */
@@ -44,7 +48,10 @@ void	 tls_config_free(struct tls_config *);
 /* Why the last call on it failed, as one clause; valid until the next. */
 const char *tls_config_error(const struct tls_config *);
 
-/* All of these: 0, or -1 with tls_config_error(). */
+/*
+ * All tls_config_*() that return an int: 0, or -1 with tls_config_error(),
+ * where nothing else is said.
+ */
 
 /*
  * A PEM chain, or one certificate in DER, leaf first; then its key, from the
@@ -58,14 +65,6 @@ int	 tls_config_key(struct tls_config *, const char *file,
 	    const char *password);
 /* 12 for TLS 1.2 (RFC 5246), 13 for TLS 1.3 (RFC 8446). */
 int	 tls_config_versions(struct tls_config *, int min, int max);
-/*
- * IANA's names, separated by blanks, commas or colons, best first.  In TLS 1.3
- * it is the client's order that decides among those named.
- */
-int	 tls_config_ciphers(struct tls_config *, const char *names);
-int	 tls_config_groups(struct tls_config *, const char *names);
-int	 tls_config_alpn(struct tls_config *, const char *names);
-
 /*
  * Clients' certificates.  PEM files, or directories of them, with those who
  * may have issued one and with their revocation lists (RFC 5280); then rules,
@@ -82,41 +81,42 @@ int	 tls_config_crl(struct tls_config *, const char *name);
 int	 tls_config_peer(struct tls_config *, const char *rule);
 int	 tls_config_verify(struct tls_config *, int is_required);
 
+/* The last of those that return an int, and needed: do they fit together? */
+int	 tls_config_ready(struct tls_config *);
+
+/* A FIN without close_notify passes as an end of file.  Default: no. */
+void	 tls_config_truncation(struct tls_config *, int is_eof);
+/* A client that asks for no name of ours is refused.  Default: no. */
+void	 tls_config_strict_names(struct tls_config *, int is_strict);
+
+/*
+ * SUITES, GROUPS AND PROTOCOLS (lib/tls_suites)
+ */
+
+/*
+ * IANA's names, separated by blanks, commas or colons, best first.  In TLS 1.3
+ * it is the client's order that decides among those named.
+ */
+int	 tls_config_ciphers(struct tls_config *, const char *names);
+int	 tls_config_groups(struct tls_config *, const char *names);
+int	 tls_config_alpn(struct tls_config *, const char *names);
+
+/*
+ * Other names for groups, as OpenSSL has them, as a list of IANA's, of those
+ * that are there; empty: none of them is.
+ */
+void	 tls_translate_groups(const char *names, char *text, size_t size);
+
+/*
+ * TICKETS' KEYS (lib/tls_ticket)
+ */
+
 /*
  * The keys to encrypt tickets with, from a file of lines of 64 hexadecimal
  * digits; the first one encrypts.  tls_config_renew() puts them in effect.
  */
 int	 tls_config_ticket_keys(struct tls_config *, const char *file);
 
-/* Last of them, and needed: do they fit together? */
-int	 tls_config_ready(struct tls_config *);
-
-/* Shall a FIN without close_notify pass as an end of file?  (No.) */
-void	 tls_config_truncation(struct tls_config *, int is_eof);
-/* Shall a client that asks for no name of ours be refused?  (No.) */
-void	 tls_config_strict_names(struct tls_config *, int is_strict);
-
-/*
- * RESUMPTION
- * All processes that were forked with a struct tls_sessions resume each
- * other's sessions: by tickets (RFC 5077, RFC 8446 section 4.6.1), whose keys
- * it holds, or, in TLS 1.2, out of a cache.  Both lie in shared memory of the
- * caller's, of tls_sessions_size() bytes, all of them zero at first.  Nobody
- * ever waits for another one there.
- */
-
-/* For a cache of so many; with_clients: their certificates need room, too. */
-size_t	 tls_sessions_size(size_t entries, int with_clients);
-struct tls_sessions *tls_sessions_new(void *memory, size_t entries,
-	    int with_clients);
-/* The memory stays the caller's; no tls_config may use it any more. */
-void	 tls_sessions_free(struct tls_sessions *);
-/* The keys of another one are to be good here as well. */
-void	 tls_sessions_adopt(struct tls_sessions *, const struct tls_sessions *);
-
-/* Resume sessions, up to so many seconds after their full handshake. */
-void	 tls_config_sessions(struct tls_config *, struct tls_sessions *,
-	    int with_tickets, int lifetime);
 /*
  * Encrypt with the keys of the file, if there is one, or else with a new one
  * from here on, the one before being good still.  NULL, or why it can't be.
@@ -127,7 +127,51 @@ const char *tls_config_renew(struct tls_config *);
 int	 tls_generate_ticket_key(FILE *);
 
 /*
- * KERNEL TLS
+ * SESSIONS (lib/tls_session)
+ * All processes that were forked with a struct tls_sessions resume each
+ * other's sessions: by tickets (RFC 5077, RFC 8446 section 4.6.1), whose keys
+ * it holds, or, in TLS 1.2, out of a cache.  Both lie in shared memory.  Nobody
+ * ever waits for another one there.
+ */
+
+/*
+ * One for a cache of so many; with_clients: their certificates need room, too.
+ * can_move: another program may be handed its memory, where there is such a
+ * thing.  It has one user.  NULL: there is no memory.
+ */
+struct tls_sessions *tls_sessions_new(size_t entries, int with_clients,
+	    int can_move);
+/* One user more, and one less: the last one frees it, or NULL. */
+struct tls_sessions *tls_sessions_ref(struct tls_sessions *);
+void	 tls_sessions_free(struct tls_sessions *);
+
+/* Its memory, as another program can be told of it. */
+struct tls_sessions_memory {
+	int	 fd;			/* the store's; or -1 */
+	size_t	 size;			/* what fd stands for */
+	size_t	 entries;
+	int	 with_clients;
+};
+const struct tls_sessions_memory *tls_sessions_memory(
+	    const struct tls_sessions *);
+/*
+ * One in the memory of another program, by its descriptor, entries and
+ * with_clients; the descriptor is the store's, also if it fails.  NULL, or why.
+ */
+const char *tls_sessions_map(const struct tls_sessions_memory *,
+	    struct tls_sessions **);
+/* In this process it is handed to none any more; it may be NULL. */
+void	 tls_sessions_keep(struct tls_sessions *);
+
+/* The keys of another one are to be good here as well. */
+void	 tls_sessions_adopt(struct tls_sessions *, const struct tls_sessions *);
+
+/* Resume sessions, up to so many seconds after their full handshake. */
+void	 tls_config_sessions(struct tls_config *, struct tls_sessions *,
+	    int with_tickets, int lifetime);
+
+/*
+ * KERNEL TLS (lib/tls_kernel)
  * Linux, Documentation/networking/tls.rst.  After the handshake a connection
  * is moved to the kernel, where that can take it; where not, it stays.
  */
@@ -143,13 +187,13 @@ int	 tls_generate_ticket_key(FILE *);
 unsigned tls_kernel_try(unsigned i, int fd);
 
 /* What such bits stand for. */
-void	 tls_kernel_text(unsigned can, char *text, size_t size);
+void	 tls_kernel_text(unsigned caps, char *text, size_t size);
 
-/* Have it do that.  (Nothing.) */
-void	 tls_config_kernel(struct tls_config *, unsigned can);
+/* Have it do that.  Default: nothing. */
+void	 tls_config_kernel(struct tls_config *, unsigned caps);
 
 /*
- * WHAT IS SAID OF A CONFIGURATION
+ * WHAT IS SAID OF A CONFIGURATION (lib/tls_report)
  */
 
 /* The versions, suites and groups in effect, as lines of comment. */
@@ -172,16 +216,18 @@ int	 tls_config_expiry(const struct tls_config *, size_t i,
 void	 tls_config_warn(const struct tls_config *, void (*warn)(const char *));
 
 /*
+ * A CERTIFICATE, MADE HERE (lib/tls_generate)
+ */
+
+/*
  * Write a new P-256 key and a certificate that it signs itself, for names
  * (DNS names or addresses, separated as above), as PEM.  0, or -1 with text.
  */
 int	 tls_generate(const char *names, FILE *, char *text, size_t size);
 
 /*
- * Other names for groups, as OpenSSL has them, as a list of IANA's, of those
- * that are there; empty: none of them is.
+ * THE STREAM
  */
-void	 tls_translate_groups(const char *names, char *text, size_t size);
 
 /*
  * The server's side of a connection on fd, handshake still to come.  Fills in
@@ -193,8 +239,8 @@ void	 tls_free(struct tls *);
 /* Has the client sent anything at all? */
 int	 tls_heard(const struct tls *);
 
-/* What was agreed upon, as text; NULL: unknown, or there is none. */
-struct tls_agreed {
+/* What was negotiated, as text; NULL: unknown, or there is none. */
+struct tls_conninfo {
 	const char *version;		/* "TLSv1.3"; the handshake is over */
 	const char *cipher;		/* IANA's name for it */
 	const char *group;		/* of the key exchange */
@@ -207,6 +253,6 @@ struct tls_agreed {
 };
 
 /* Valid until the next call of anything here. */
-void	 tls_agreed(const struct tls *, struct tls_agreed *);
+void	 tls_conninfo(const struct tls *, struct tls_conninfo *);
 
 #endif

@@ -54,6 +54,7 @@
 #include "stream.h"
 #include "tls.h"
 #include "util.h"
+#include "workers.h"
 
 #ifndef VERSION
 #define VERSION		"0"
@@ -62,22 +63,15 @@
 #define EXIT_CONFIG	2
 #define LOG_SIZE	2048
 #define TEXT_SIZE	512
-#define HINT_SIZE	1024
 #define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
 #define STARVED_EVERY	10		/* seconds between two complaints */
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
 #define ASK_AT_ONCE	16		/* as many */
 #define DAY		(24 * 60 * 60)
-#define HEALTHY_MS	5000		/* without a failure: all is well */
-#define GRACE_MS	5000		/* to leave in, when all time is up */
-#define DEAF_MS		1000		/* for it to accept no more */
 #define LAST_MS		1000		/* to accept what waits at a stop */
-#define START_MS	3000		/* for a worker to get ready */
 #define TRIAL_MS	60000		/* for a new program's -t */
 #define TAKEOVER_FDS	16		/* to take over, or to go back, with */
-#define RETRY_MS	100		/* a crash loop: doubled each time, */
-#define RETRY_MAX_MS	30000		/* up to this */
 
 _Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 
@@ -318,67 +312,6 @@ resolve_all(struct targets *all, const struct value *values, int passive)
  * A configuration put to work by the master, and the processes that serve.
  */
 
-/* A worker, or room for one. */
-struct slot {
-	pid_t	 pid;			/* 0: empty */
-	int	 control;		/* the channel to it; or -1 */
-	uint32_t row;			/* of the scoreboard */
-	int	 released;		/* it was told to begin */
-	int64_t	 drop_at;		/* for a connection: if not opened */
-};
-
-static const struct slot empty_slot = { .control = -1 };
-
-/* The processes of a generation, as the master sees them. */
-struct workers {
-	struct slot *slots;
-	size_t	 nslots;		/* once it leaves: those taken alone */
-	size_t	 n;			/* slots that are taken */
-	size_t	 next;			/* fork mode: to be looked at */
-	int64_t	 deadline;		/* for all to leave; or INT64_MAX */
-	unsigned failures;		/* in a row */
-	int64_t	 retry_at;		/* after one */
-};
-
-struct order;
-
-int workers_new(struct workers *ws, size_t nslots);
-void workers_free(struct workers *ws);
-size_t workers_next(struct workers *ws);
-struct slot *workers_find(const struct workers *ws, pid_t pid);
-void workers_clear(struct workers *ws, struct slot *slot);
-void workers_release(struct workers *ws);
-void workers_close_channels(const struct workers *ws);
-void workers_dismiss(struct workers *ws);
-void workers_await_deaf(const struct workers *ws);
-pid_t workers_fork(struct workers *ws, size_t slot, int for_connection,
-    int *control);
-int workers_await_ready(const struct workers *ws, size_t slot);
-int64_t workers_failed(struct workers *ws);
-int workers_are_full(const struct workers *ws);
-struct slot *workers_oldest_handshake(const struct workers *ws,
-    const struct scoreboard *b);
-int workers_tell(const struct slot *slot, const struct order *o, int fd);
-void workers_signal(const struct workers *ws, int sig);
-void workers_retire(struct workers *ws, int64_t ms);
-void workers_abort(struct workers *ws);
-void workers_tell_log(const struct workers *ws, const struct order *o, int fd);
-void workers_shrink(struct workers *ws);
-void workers_kill_late(struct workers *ws);
-
-/*
- * What sessions are resumed by, in memory of all processes: of two services
- * as well, where it fits both.
- */
-struct pool {
-	struct tls_sessions *sessions;
-	void	*memory;
-	int	 fd;			/* of it, to hand over; or -1 */
-	size_t	 size, entries;
-	int	 with_clients;
-	unsigned services;
-};
-
 /*
  * One generation: a reload makes another, and this one leaves.  What is left of
  * it then is small, and goes with its last worker: see let_go().
@@ -387,7 +320,7 @@ struct service {
 	struct service *older;
 	struct config cfg;
 	struct tls_config *tls;
-	struct pool *pool;		/* or NULL */
+	struct tls_sessions *sessions;	/* or NULL; of others as well */
 	struct ktls_probe kernel;
 	struct targets accepts, connects;
 	struct listeners listeners;
@@ -456,15 +389,15 @@ set_peer(struct session *ss, const struct address *a)
 
 /* Nothing, as long as there is no TLS. */
 static void
-session_agreed(const struct session *ss, struct tls_agreed *a)
+session_agreed(const struct session *ss, struct tls_conninfo *a)
 {
-	*a = (struct tls_agreed){ .resumed = 0 };
+	*a = (struct tls_conninfo){ .resumed = 0 };
 	if (ss->tls != NULL)
-		tls_agreed(ss->tls, a);
+		tls_conninfo(ss->tls, a);
 }
 
 static int
-is_tls13(const struct tls_agreed *a)
+is_tls13(const struct tls_conninfo *a)
 {
 	return a->version != NULL && strcmp(a->version, "TLSv1.3") == 0;
 }
@@ -516,7 +449,7 @@ static int
 session_header(struct session *ss)
 {
 	int version = (int)ss->worker->service->cfg.number[PROXY_PROTOCOL];
-	struct tls_agreed a;
+	struct tls_conninfo a;
 	struct endpoints ends;
 
 	if (version == PROXY_OFF)
@@ -805,7 +738,7 @@ session_dial(void *conn, struct stream *backend, const char *failed,
 	struct session *ss = conn;
 	const int64_t *number = ss->worker->service->cfg.number;
 	const struct address *to;
-	struct tls_agreed a;
+	struct tls_conninfo a;
 
 	*why = ss->worker->why;
 	if (!ss->dialed) {
@@ -852,7 +785,7 @@ append(char *text, size_t size, size_t *n, const char *fmt, ...)
 static void
 agreed_text(const struct session *ss, char *text, size_t size)
 {
-	struct tls_agreed a;
+	struct tls_conninfo a;
 	size_t n = 0;
 
 	session_agreed(ss, &a);
@@ -981,7 +914,7 @@ session_closed(void *conn, const struct forward_end *end)
 	struct session *ss = conn;
 	struct worker *w = ss->worker;
 	volatile struct counts *n = w->counts;
-	struct tls_agreed a;
+	struct tls_conninfo a;
 
 	session_agreed(ss, &a);
 	n->live--;
@@ -1238,7 +1171,7 @@ make_workers(struct service *sv, int inetd)
 
 /* Is there a use for it?  inetd's children share nothing but a file of keys. */
 static int
-needs_pool(const struct config *cfg, int inetd)
+needs_sessions(const struct config *cfg, int inetd)
 {
 	if (inetd)
 		return cfg->number[SESSION_TICKETS] == 1 &&
@@ -1247,61 +1180,27 @@ needs_pool(const struct config *cfg, int inetd)
 	    cfg->number[SESSION_CACHE] != 0;
 }
 
-static void
-pool_free(struct pool *p)
-{
-	if (p == NULL || --p->services > 0)
-		return;
-	tls_sessions_free(p->sessions);
-	if (p->memory != MAP_FAILED)
-		munmap(p->memory, p->size);
-	close_fd(&p->fd);
-	free(p);
-}
-
-/* For one service; NULL: there is no memory for it. */
-static struct pool *
-pool_new(size_t entries, int with_clients, int inetd)
-{
-	struct pool *p;
-
-	if ((p = calloc(1, sizeof(*p))) == NULL)
-		return NULL;
-	p->services = 1;
-	p->entries = entries;
-	p->with_clients = with_clients;
-	p->size = tls_sessions_size(entries, with_clients);
-	p->fd = -1;
-	p->memory = memory_share(p->size, inetd ? NULL : &p->fd);
-	if (p->memory != MAP_FAILED)
-		p->sessions = tls_sessions_new(p->memory, entries,
-		    with_clients);
-	if (p->sessions != NULL)
-		return p;
-	pool_free(p);
-	return NULL;
-}
-
-/* That of the service before, or one of its own, with the same keys. */
+/* Those of the service before, or of its own, with the same keys. */
 static int
-make_pool(struct service *sv, const struct service *old, int inetd)
+make_sessions(struct service *sv, const struct service *old, int inetd)
 {
 	size_t n = inetd ? 0 : (size_t)sv->cfg.number[SESSION_CACHE];
 	int with_clients = sv->cfg.number[VERIFY] != NONE;
-	struct pool *before = old != NULL ? old->pool : NULL;
+	struct tls_sessions *before = old != NULL ? old->sessions : NULL;
+	const struct tls_sessions_memory *m = before != NULL ?
+	    tls_sessions_memory(before) : NULL;
 
-	if (!needs_pool(&sv->cfg, inetd))
+	if (!needs_sessions(&sv->cfg, inetd))
 		return 0;
-	if (before != NULL && before->entries == n &&
-	    before->with_clients == with_clients) {
-		sv->pool = before;
-		before->services++;
-	} else if ((sv->pool = pool_new(n, with_clients, inetd)) == NULL) {
+	if (m != NULL && m->entries == n && m->with_clients == with_clients) {
+		sv->sessions = tls_sessions_ref(before);
+	} else if ((sv->sessions = tls_sessions_new(n, with_clients,
+	    !inetd)) == NULL) {
 		log_error("out of memory");
 		return -1;
 	} else if (before != NULL)
-		tls_sessions_adopt(sv->pool->sessions, before->sessions);
-	tls_config_sessions(sv->tls, sv->pool->sessions,
+		tls_sessions_adopt(sv->sessions, before);
+	tls_config_sessions(sv->tls, sv->sessions,
 	    sv->cfg.number[SESSION_TICKETS] == 1,
 	    (int)(sv->cfg.number[TICKET_LIFETIME] / 1000));
 	return 0;
@@ -1321,11 +1220,11 @@ service_close(struct service *sv)
 	free(sv->accepts.list);
 	free(sv->connects.list);
 	tls_config_free(sv->tls);
-	pool_free(sv->pool);
+	tls_sessions_free(sv->sessions);
 	config_free(&sv->cfg);
 	sv->accepts = sv->connects = (struct targets){ .n = 0 };
 	sv->tls = NULL;
-	sv->pool = NULL;
+	sv->sessions = NULL;
 	sv->cfg = numbers;
 }
 
@@ -1455,7 +1354,7 @@ service_new(const struct arguments *a, const struct service *old)
 		goto err;
 	errno = 0;
 	if (make_workers(sv, a->inetd) == -1 ||
-	    make_pool(sv, old, a->inetd) == -1)
+	    make_sessions(sv, old, a->inetd) == -1)
 		goto err;
 	if (old != NULL)
 		scoreboard_follow(&sv->board, &old->board);
@@ -1741,323 +1640,6 @@ worker_free(struct worker *w)
 }
 
 /*
- * THE WORKERS
- */
-
-int
-workers_new(struct workers *ws, size_t nslots)
-{
-	size_t i;
-
-	ws->deadline = INT64_MAX;
-	ws->nslots = nslots;
-	if ((ws->slots = calloc(nslots, sizeof(*ws->slots))) == NULL)
-		return -1;
-	for (i = 0; i < nslots; i++)
-		ws->slots[i] = empty_slot;
-	return 0;
-}
-
-/* In a child: what is left of them is nothing. */
-void
-workers_free(struct workers *ws)
-{
-	free(ws->slots);
-	ws->slots = NULL;
-	ws->nslots = 0;
-}
-
-size_t
-workers_next(struct workers *ws)
-{
-	while (ws->slots[ws->next % ws->nslots].pid != 0)
-		ws->next++;
-	return ws->next++ % ws->nslots;
-}
-
-struct slot *
-workers_find(const struct workers *ws, pid_t pid)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid == pid)
-			return &ws->slots[i];
-	return NULL;
-}
-
-void
-workers_clear(struct workers *ws, struct slot *slot)
-{
-	if (slot->control != -1)
-		close(slot->control);
-	*slot = empty_slot;
-	ws->n--;
-}
-
-/* Those that wait may begin, now that all have got there. */
-void
-workers_release(struct workers *ws)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++) {
-		struct slot *slot = &ws->slots[i];
-
-		if (slot->control != -1 && !slot->released)
-			send(slot->control, "", 1, MSG_NOSIGNAL);
-		slot->released = 1;
-	}
-}
-
-/* In a child, which writes to none of the slots: their pages stay shared. */
-void
-workers_close_channels(const struct workers *ws)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].control != -1)
-			close(ws->slots[i].control);
-}
-
-/* Those that wait are to leave, since not all have got there. */
-void
-workers_dismiss(struct workers *ws)
-{
-	size_t i;
-
-	workers_close_channels(ws);
-	for (i = 0; i < ws->nslots; i++)
-		ws->slots[i].control = -1;
-}
-
-/* Until those who were told to leave accept no more; but not for long. */
-void
-workers_await_deaf(const struct workers *ws)
-{
-	int64_t left, until = clock_ms() + DEAF_MS;
-	size_t i;
-	char byte;
-
-	for (i = 0; i < ws->nslots; i++) {
-		struct pollfd p = { .fd = ws->slots[i].control,
-		    .events = POLLIN };
-
-		left = until - clock_ms();
-		if (poll(&p, 1, left > 0 && p.fd != -1 ? (int)left : 0) == 1)
-			recv(p.fd, &byte, 1, MSG_DONTWAIT);
-	}
-}
-
-/* Has it got there? */
-static int
-is_ready(pid_t pid, int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	int n = poll(&p, 1, START_MS);
-	char byte;
-
-	if (n == 0)
-		log_warning("worker %d is not ready after %d s: killed",
-		    (int)pid, START_MS / 1000);
-	return n == 1 && read(fd, &byte, 1) == 1;
-}
-
-/*
- * As fork(2), into a slot: in the child, *control is the channel to its master.
- * If it is for a connection, it begins at once.
- */
-pid_t
-workers_fork(struct workers *ws, size_t slot, int for_connection, int *control)
-{
-	int fds[2];
-	pid_t pid;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) == -1)
-		return -1;
-	if ((pid = fork()) == 0) {
-		close(fds[0]);
-		*control = fds[1];
-		return 0;
-	}
-	close_failed(fds[1]);
-	if (pid == -1)
-		return close_failed(fds[0]);
-	log_debug("worker %d started", (int)pid);
-	ws->slots[slot] = (struct slot){ .pid = pid, .control = fds[0],
-	    .row = (uint32_t)slot, .released = for_connection,
-	    .drop_at = for_connection ? clock_ms() + FORWARD_DROP_MS :
-	    INT64_MAX };
-	ws->n++;
-	return pid;
-}
-
-/* Until it is ready to begin; -1: it won't be, or can't be told to leave. */
-int
-workers_await_ready(const struct workers *ws, size_t slot)
-{
-	const struct slot *s = &ws->slots[slot];
-
-	if (!is_ready(s->pid, s->control)) {
-		kill(s->pid, SIGKILL);
-		return -1;
-	}
-	if (kill(s->pid, 0) == -1) {
-		log_error("a worker can't be told to leave: %s (with user, "
-		    "the master needs CAP_KILL)", strerror(errno));
-		return -1;
-	}
-	return 0;
-}
-
-/*
- * How long to wait before the next try, after a failure.  Those that fail
- * meanwhile are the same one.
- */
-int64_t
-workers_failed(struct workers *ws)
-{
-	int64_t now = clock_ms(), ms = 0;
-
-	if (now < ws->retry_at)
-		return ws->retry_at - now;
-	if (now - ws->retry_at >= HEALTHY_MS)
-		ws->failures = 0;
-	if (ws->failures++ > 0)
-		ms = RETRY_MS << (ws->failures < 16 ? ws->failures - 2 : 14);
-	if (ms > RETRY_MAX_MS)
-		ms = RETRY_MAX_MS;
-	ws->retry_at = now + ms;
-	return ms;
-}
-
-int
-workers_are_full(const struct workers *ws)
-{
-	return ws->n == ws->nslots;
-}
-
-/*
- * mode = fork, and full: the worker whose handshake goes on for longest, and
- * that was not asked to make room just now; NULL: there is none.
- */
-struct slot *
-workers_oldest_handshake(const struct workers *ws,
-    const struct scoreboard *b)
-{
-	struct slot *oldest = NULL;
-	const volatile struct counts *n;
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++) {
-		struct slot *slot = &ws->slots[i];
-
-		n = &b->counts[slot->row];
-		if (slot->pid != 0 && n->opened[0] + n->opened[1] == 0 &&
-		    (oldest == NULL || slot->drop_at < oldest->drop_at))
-			oldest = slot;
-	}
-	return oldest;
-}
-
-/* -1 with errno: EAGAIN if it does not take its orders; else, it has left. */
-int
-workers_tell(const struct slot *slot, const struct order *o, int fd)
-{
-	if (control_send(slot->control, o, fd) == -1)
-		return -1;
-	return kill(slot->pid, SIGHUP);
-}
-
-void
-workers_signal(const struct workers *ws, int sig)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0)
-			kill(ws->slots[i].pid, sig);
-}
-
-/* Its workers are to be gone after as long; a deadline is never put off. */
-static void
-expect_end(struct workers *ws, int64_t ms)
-{
-	int64_t deadline = clock_ms() + ms + GRACE_MS;
-
-	if (deadline < ws->deadline)
-		ws->deadline = deadline;
-}
-
-/* Have its workers leave.  Connections may finish within ms; 0: no limit. */
-void
-workers_retire(struct workers *ws, int64_t ms)
-{
-	struct order o = { .what = ORDER_DRAIN, .ms = ms };
-	size_t i;
-
-	if (ms != 0)
-		expect_end(ws, ms);
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0 &&
-		    workers_tell(&ws->slots[i], &o, -1) == -1)
-			kill(ws->slots[i].pid, SIGTERM);
-}
-
-/* The same, and connections are cut. */
-void
-workers_abort(struct workers *ws)
-{
-	expect_end(ws, 0);
-	workers_signal(ws, SIGQUIT);
-}
-
-void
-workers_tell_log(const struct workers *ws, const struct order *o, int fd)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0 &&
-		    workers_tell(&ws->slots[i], o, fd) == -1 &&
-		    errno == EAGAIN)
-			log_warning("worker %d does not hear of the log",
-			    (int)ws->slots[i].pid);
-}
-
-/* Of those who leave, the slots that are taken stay. */
-void
-workers_shrink(struct workers *ws)
-{
-	struct slot *slots;
-	size_t i, n = 0;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0)
-			ws->slots[n++] = ws->slots[i];
-	ws->nslots = n;
-	if (n > 0 && (slots = realloc(ws->slots, n * sizeof(*slots))) != NULL)
-		ws->slots = slots;
-}
-
-/* Those who should have left, and did not. */
-void
-workers_kill_late(struct workers *ws)
-{
-	size_t i;
-
-	if (ws->deadline > clock_ms())
-		return;
-	ws->deadline = INT64_MAX;
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0)
-			log_warning("worker %d does not leave: killed",
-			    (int)ws->slots[i].pid);
-	workers_signal(ws, SIGKILL);
-}
-
-/*
  * STATISTICS
  * The sum of what all workers count, those of older generations and those that
  * are no more as well.
@@ -2208,8 +1790,7 @@ leave_master(const struct master *m, struct service *sv,
 	if (m->pidfile != -1)
 		close(m->pidfile);
 	close_fd(&sv->board.fd);
-	if (sv->pool != NULL)
-		close_fd(&sv->pool->fd);
+	tls_sessions_keep(sv->sessions);
 	upgrade_leave(m);
 }
 
@@ -2265,7 +1846,8 @@ start_worker(struct master *m, struct service *sv, size_t slot,
     const struct incoming *in)
 {
 	int control;
-	pid_t pid = workers_fork(&sv->workers, slot, in != NULL, &control);
+	pid_t pid = workers_fork(&sv->workers, slot, in != NULL ?
+	    FORWARD_DROP_MS : 0, &control);
 
 	if (pid == 0)
 		worker_main(m, sv, slot, in, control);
@@ -2667,7 +2249,7 @@ renew_keys(struct master *m)
 	const char *why;
 
 	m->renew_at = INT64_MAX;
-	if (sv->pool == NULL)
+	if (sv->sessions == NULL)
 		return 0;
 	if (sv->cfg.given[TICKET_KEYS] == NULL)
 		m->renew_at = clock_ms() + sv->cfg.number[TICKET_LIFETIME] / 2;
@@ -2685,7 +2267,7 @@ take_over_keys(struct master *m, const struct service *old)
 	int64_t next = clock_ms() + sv->cfg.number[TICKET_LIFETIME] / 2;
 
 	if (sv->cfg.given[TICKET_KEYS] != NULL ||
-	    old->cfg.given[TICKET_KEYS] != NULL || old->pool == NULL)
+	    old->cfg.given[TICKET_KEYS] != NULL || old->sessions == NULL)
 		renew_keys(m);
 	else if (next < m->renew_at)
 		m->renew_at = next;
@@ -2733,7 +2315,7 @@ replace(struct master *m)
 	workers_release(&sv->workers);
 	retire_all(old, sv->cfg.number[RELOAD_TIMEOUT]);
 	if (old->cfg.number[MODE] == POLL)
-		workers_await_deaf(&old->workers);
+		workers_await_accept_stop(&old->workers);
 	tell_remaining(old);
 	let_go(old);
 	return 0;
@@ -3134,50 +2716,39 @@ check_shared(struct parcel *x, int fd, size_t size)
 }
 
 /* As read: that of another service, or a new one for its memory. */
-static struct pool *
-pool_take(struct parcel *x, const struct master *m, const struct pool *like)
+static struct tls_sessions *
+sessions_take(struct parcel *x, const struct master *m,
+    const struct tls_sessions_memory *memory)
 {
 	const struct service *sv;
-	struct pool *p;
+	struct tls_sessions *s;
 
-	for (sv = m->live; sv != NULL; sv = sv->older) {
-		if (sv->pool != NULL && sv->pool->fd == like->fd) {
-			sv->pool->services++;
-			return sv->pool;
-		}
-	}
-	if ((p = calloc(1, sizeof(*p))) == NULL) {
-		x->bad = "out of memory";
-		return NULL;
-	}
-	*p = *like;
-	p->services = 1;
-	p->size = tls_sessions_size(p->entries, p->with_clients);
-	x->bad = memory_map(p->fd, p->size, &p->memory);
-	if (x->bad == NULL && (p->sessions = tls_sessions_new(p->memory,
-	    p->entries, p->with_clients)) == NULL)
-		x->bad = "out of memory";
-	return p;
+	for (sv = m->live; sv != NULL; sv = sv->older)
+		if (sv->sessions != NULL &&
+		    tls_sessions_memory(sv->sessions)->fd == memory->fd)
+			return tls_sessions_ref(sv->sessions);
+	x->bad = tls_sessions_map(memory, &s);
+	return s;
 }
 
 static void
-carry_pool(struct parcel *x, const struct master *m, struct service *sv)
+carry_sessions(struct parcel *x, const struct master *m, struct service *sv)
 {
-	struct pool p = { .fd = -1 };
-	int is_there = sv->pool != NULL;
+	struct tls_sessions_memory memory = { .fd = -1 };
+	int is_there = sv->sessions != NULL;
 
 	if (is_there)
-		p = *sv->pool;
+		memory = *tls_sessions_memory(sv->sessions);
 	carry_int(x, &is_there, 0, 1);
 	if (!is_there)
 		return;
-	carry_fd(x, &p.fd);
-	carry_size(x, &p.entries, 1000000);
-	carry_int(x, &p.with_clients, 0, 1);
+	carry_fd(x, &memory.fd);
+	carry_size(x, &memory.entries, 1000000);
+	carry_int(x, &memory.with_clients, 0, 1);
 	if (!x->reads)
-		check_shared(x, p.fd, p.size);
+		check_shared(x, memory.fd, memory.size);
 	else if (x->bad == NULL)
-		sv->pool = pool_take(x, m, &p);
+		sv->sessions = sessions_take(x, m, &memory);
 }
 
 static void
@@ -3217,7 +2788,7 @@ carry_service(struct parcel *x, const struct master *m, struct service *sv)
 	if (x->bad == NULL)
 		carry_workers(x, &sv->workers, sv->board.nrows);
 	if (x->bad == NULL)
-		carry_pool(x, m, sv);
+		carry_sessions(x, m, sv);
 }
 
 static void
@@ -4212,7 +3783,7 @@ run_inetd(const struct arguments *a)
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
 	r = EXIT_FAILURE;
-	if (sv->pool != NULL)
+	if (sv->sessions != NULL)
 		tls_config_renew(sv->tls);
 	if (worker_init(&w, sv, 0) == 0)
 		r = worker_run(&w, &in, &asleep);

@@ -35,8 +35,8 @@ struct targets {
 };
 
 /*
- * Both ends of a peer's connection, who may be told of by a balancer.  Where
- * they are not known, the family of from is AF_UNSPEC.
+ * Both ends of a client's connection, as its socket or a balancer tells them.
+ * Where they are not known, the family of from is AF_UNSPEC.
  */
 union endpoint {
 	struct sockaddr_storage any;
@@ -50,13 +50,13 @@ struct endpoints {
 };
 
 /*
- * Bring an address, whoever has told it, into its one form, and fill in its
+ * Bring an address, wherever it comes from, into its one form, and fill in its
  * text: "1.2.3.4:5", "[::1]:5", "unix:/path".  What is IPv4-mapped (RFC 4291
  * section 2.5.5.2) becomes IPv4.
  */
 void	 net_normalize(struct address *);
 
-/* The same of two endpoints, if both are mapped: they are of one family. */
+/* Make IPv4 of both endpoints, if both are mapped: they stay of one family. */
 void	 net_unmap_v4(struct endpoints *);
 
 /* Those of a connected socket, normalized. */

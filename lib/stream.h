@@ -31,7 +31,7 @@ struct stream {
 	void	*ctx;		/* for the operations, never for the engine */
 	int	 fd;		/* or -1 */
 	int	 err;		/* errno of the last failure; stream_plain's */
-	size_t	 piece;		/* as much is best written at once; 0: any */
+	size_t	 write_size;	/* as much is best written at once; 0: any */
 };
 
 /*

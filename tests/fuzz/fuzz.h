@@ -1,7 +1,7 @@
 /*
  * What all harnesses share.  Each is a file with LLVMFuzzerTestOneInput(), as
  * libFuzzer, AFL++ and honggfuzz call it, and perhaps fuzz_begin(); it includes
- * tunnel.c or tls.c, to reach what is static.  What is wrong ends in abort(3).
+ * a .c file, to reach what is static.  What is wrong ends in abort(3).
  */
 #ifndef FUZZ_H
 #define FUZZ_H

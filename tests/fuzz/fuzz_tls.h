@@ -20,6 +20,8 @@ static int	 fake_shutdown(int, int);
 #define shutdown	fake_shutdown
 #include "../../tls.c"
 #include "../../lib/stream.c"
+#include "../../lib/tls_bio.c"
+#include "../../lib/tls_session.c"
 #include "../../lib/util.c"
 #undef clock_gettime
 #undef recv
@@ -135,8 +137,7 @@ static struct tls_config *
 server_new(int verify)
 {
 	struct tls_config *cfg = tls_config_new();
-	struct tls_sessions *s = tls_sessions_new(calloc(1,
-	    tls_sessions_size(CACHED, 1)), CACHED, 1);
+	struct tls_sessions *s = tls_sessions_new(CACHED, 1, 0);
 
 	must(cfg != NULL && s != NULL && tls_init() == NULL, "tls_init");
 	must(tls_config_cert(cfg, PKI "ec.pem") == 0 &&

@@ -17,10 +17,10 @@ serve(struct stream *s)
 {
 	const struct tls *t = s->ctx;
 	static char buf[4 * RECORD_MAX];
-	struct tls_agreed a;
+	struct tls_conninfo a;
 	ssize_t n;
 
-	tls_agreed(t, &a);
+	tls_conninfo(t, &a);
 	must(a.version != NULL && a.cipher != NULL, "nothing was agreed upon");
 	must(t->cfg->verify != REQUIRED || a.client != NULL, "who is it?");
 	must(t->cfg->verify != NOT_ASKED || a.client == NULL, "who asked?");

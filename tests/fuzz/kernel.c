@@ -19,8 +19,10 @@ static ssize_t	 fake_sendmsg(int, const struct msghdr *, int);
 #define send		fake_send
 #define sendmsg		fake_sendmsg
 #define setsockopt	fake_setsockopt
-#include "../../tls.c"
 #include "../../lib/stream.c"
+#include "../../lib/tls_bio.c"
+#include "../../lib/tls_kernel.c"
+#include "../../lib/tls_kernel_keys.c"
 #include "../../lib/util.c"
 #undef getsockopt
 #undef recvmsg
@@ -119,17 +121,17 @@ moved(struct tls_config *cfg, unsigned flags)
 
 	cfg->kernel = (TLS_KERNEL_REKEYS - 1) |
 	    (flags & REKEYS ? TLS_KERNEL_REKEYS : 0);
-	must(t != NULL && (t->kernel = calloc(1, sizeof(*t->kernel))) != NULL &&
-	    (t->kernel->secrets = calloc(1, sizeof(*t->kernel->secrets))) !=
+	must(t != NULL && (t->ktls = calloc(1, sizeof(*t->ktls))) != NULL &&
+	    (t->ktls->secrets = calloc(1, sizeof(*t->ktls->secrets))) !=
 	    NULL, "out of memory");
 	t->cfg = cfg;
 	t->fd = -1;
 	t->open = 1;
-	t->kernel->is_13 = (flags & IS_TLS13) != 0;
-	t->kernel->cipher = &ciphers[(flags & CIPHER) / 2 % CIPHERS];
+	t->ktls->is_13 = (flags & IS_TLS13) != 0;
+	t->ktls->cipher = &ciphers[(flags & CIPHER) / 2 % CIPHERS];
 	if (flags & HOLDS) {
-		must((t->held = calloc(1, 100)) != NULL, "out of memory");
-		t->nheld = 100;
+		must((t->deferred = calloc(1, 100)) != NULL, "out of memory");
+		t->ndeferred = 100;
 	}
 	return t;
 }

@@ -1,9 +1,14 @@
 /*
- * A rule or none, a name (each up to a zero), and a certificate: does the rule match
- * it, does the certificate have the name, and what is said of it?  Rules and
- * names are held against what RFC 6125 and README.md say, in other words.
+ * A rule or none, a name (each up to a zero), and a certificate: does the rule
+ * match it, does the certificate have the name, and what is said of it?  Rules
+ * and names are held against what RFC 6125 and README.md say, in other words.
  */
 #include "fuzz_tls.h"
+
+#include <ctype.h>
+
+#include "tls_names.h"
+#include "tls_rules.h"
 
 static FILE *null;
 
@@ -62,33 +67,33 @@ static void
 check_rule(const struct tls_config *cfg, const char *text,
     const mbedtls_x509_crt *crt)
 {
-	const struct rule *r = find_rule(cfg, crt, 1);
+	const struct rule *r = tls_rules_find(cfg, crt, 1);
 
 	if (strncmp(text, "dns:", 4) == 0)
 		must((r != NULL) == has_dns(crt, text + 4, 1),
 		    "a rule for a name");
 	if (r == NULL || strncmp(text, "cn:", 3) != 0)
 		return;
-	must(common_name(crt) != NULL && is_equal(text + 3, strlen(text + 3),
-	    (const char *)common_name(crt)->p, common_name(crt)->len),
-	    "a rule for a common name");
+	must(tls_names_common(crt) != NULL && is_equal(text + 3, strlen(text +
+	    3), (const char *)tls_names_common(crt)->p,
+	    tls_names_common(crt)->len), "a rule for a common name");
 }
 
 static void
 check_name(const char *name, const mbedtls_x509_crt *crt)
 {
-	struct sought s = { .name = name };
+	struct name_query s = { .name = name };
 	int has;
 
-	if (!is_host_name(name))
+	if (!tls_names_is_host(name))
 		return;
-	has = has_name(crt, &s);
+	has = tls_names_has(crt, &s);
 	s.by_pattern = 1;
-	has |= has_name(crt, &s);
-	if (has_names(crt))
+	has |= tls_names_has(crt, &s);
+	if (tls_names_has_san(crt))
 		must(has == has_dns(crt, name, 0), "a name");
 	else
-		must(!has || common_name(crt) != NULL, "no name at all");
+		must(!has || tls_names_common(crt) != NULL, "no name at all");
 }
 
 /* It is a client's. */
@@ -100,7 +105,7 @@ check_holder(struct tls_config *cfg, mbedtls_x509_crt *crt)
 
 	must(t != NULL, "out of memory");
 	t->cfg = cfg;
-	check_client(t, crt, 0, &flags);
+	tls_verify_cert(t, crt, 0, &flags);
 	must(t->refused == (flags != 0) && t->refused == (t->client == NULL),
 	    "is it refused?");
 	must(t->client == NULL || strpbrk(t->client, "\r\n") == NULL,

@@ -4,6 +4,7 @@
  * sent, of which the longest name is our own, but whose length may lie.
  */
 #include "fuzz_tls.h"
+#include "../../lib/tls_error.c"
 
 /* Of whole records: how many since the last ChangeCipherSpec? */
 static void
@@ -33,7 +34,7 @@ watch_sent(struct input in)
 
 	must(copy != NULL, "out of memory");
 	memcpy(copy, in.p, in.n);
-	watch(&t, copy, in.n);
+	sniff_handshake(&t, copy, in.n);
 	free(copy);
 }
 
@@ -44,10 +45,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct input in = { data, size }, left, some;
 	size_t n = take(&in) + 1;
 
-	follow(&whole, in.p, in.n);
+	track_records(&whole, in.p, in.n);
 	for (left = in; left.n > 0; ) {
 		some = take_some(&left, n);
-		follow(&parts, some.p, some.n);
+		track_records(&parts, some.p, some.n);
 	}
 	must(memcmp(&whole, &parts, sizeof(whole)) == 0,
 	    "in parts it is something else");

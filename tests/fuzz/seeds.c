@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "fuzz_tls.h"
+#include "tls_pem.h"
 
 static const char *directory;
 
@@ -36,7 +37,7 @@ save_file(int kind, const char *name)
 	unsigned char *p;
 	size_t size;
 
-	must((p = slurp(cfg, name, &size)) != NULL, name);
+	must((p = tls_pem_read(cfg, name, &size)) != NULL, name);
 	save("files", &digit, (size_t)1, p, size - 1, NULL);
 	free(p);
 	tls_config_free(cfg);
@@ -102,7 +103,7 @@ save_ticket(const struct tls_config *cfg, unsigned char flags,
     const mbedtls_ssl_session *session)
 {
 	unsigned char plain[TICKET_MAX];
-	size_t len = unseal(cfg, session->MBEDTLS_PRIVATE(ticket),
+	size_t len = tls_ticket_unseal(cfg, session->MBEDTLS_PRIVATE(ticket),
 	    session->MBEDTLS_PRIVATE(ticket_len), plain, sizeof(plain));
 
 	must(len > 0, "no ticket of ours");

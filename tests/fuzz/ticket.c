@@ -50,7 +50,8 @@ resume(struct tls_config *cfg, struct tls *t, struct input plain,
 {
 	unsigned char ticket[TICKET_MAX + TICKET_HEAD + TAG_SIZE] = { 0 };
 	mbedtls_ssl_session session;
-	size_t len = seal(cfg, plain.p, plain.n, ticket, sizeof(ticket));
+	size_t len = tls_ticket_seal(cfg, plain.p, plain.n, ticket,
+	    sizeof(ticket));
 
 	if (len == 0)
 		return;

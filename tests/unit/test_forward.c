@@ -918,7 +918,7 @@ sim_accepted(void *arg, int fd, const struct sockaddr *addr, socklen_t len,
 	CHECK(l != NULL);
 	client->ops = &sim_ops;
 	client->ctx = &l->fakes[CLIENT];
-	client->piece = l->fakes[CLIENT].piece;
+	client->write_size = l->fakes[CLIENT].piece;
 	world.moved = 1;
 	return l;
 }
@@ -944,7 +944,7 @@ sim_dial(void *conn, struct stream *backend, const char *failure,
 	link_pair(l, fds);
 	backend->ops = &sim_ops;
 	backend->ctx = k;
-	backend->piece = k->piece;
+	backend->write_size = k->piece;
 	backend->fd = fds[0];
 	k->injected = 0;
 	memset(k->waiting, 0, sizeof(k->waiting));

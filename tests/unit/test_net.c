@@ -1,6 +1,7 @@
 /* Unit tests of lib/net.c, included to reach what is static. */
 #include "../../lib/net.c"
 
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -166,6 +167,38 @@ test_address_text(void **state)
 	assert_string_equal(a.text, "unix:");
 }
 
+/* A listener, and a connection to it, as both of its ends see it. */
+static void
+test_sockets(void **state)
+{
+	struct target t = { .given = "127.0.0.1:0" };
+	struct address *a = t.addrs;
+	struct pollfd p = { .events = POLLIN };
+	struct endpoints e;
+	int fd, peer;
+
+	(void)state;
+	assert_int_equal(net_resolve(&t, 1, wrong, sizeof(wrong)), 0);
+	assert_true((p.fd = net_listen(a, 0)) != -1);
+	assert_true(net_is_listening(p.fd));
+	assert_int_equal(net_inherit(p.fd), p.fd);
+	a->len = sizeof(a->sa);
+	assert_int_equal(getsockname(p.fd, (struct sockaddr *)&a->sa,
+	    &a->len), 0);
+	assert_true((fd = net_dial(a, 1000)) != -1);
+	assert_false(net_is_listening(fd));
+	assert_int_equal(net_inherit(fd), -1);
+	assert_int_equal(errno, ENOTSOCK);
+	assert_int_equal(poll(&p, 1, 5000), 1);
+	assert_true((peer = accept(p.fd, NULL, NULL)) != -1);
+	net_endpoints(peer, &e);
+	assert_int_equal(e.to.in.sin_port, htons(net_address_port(a)));
+	assert_int_equal(e.from.in.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+	close(fd);
+	close(peer);
+	close(p.fd);
+}
+
 int
 main(void)
 {
@@ -176,6 +209,7 @@ main(void)
 		cmocka_unit_test(test_unix_paths),
 		cmocka_unit_test(test_v4_mapped),
 		cmocka_unit_test(test_address_text),
+		cmocka_unit_test(test_sockets),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -118,34 +118,6 @@ test_asked_again(void **state)
 	close(line[1]);
 }
 
-/* A crash loop is slowed down; a single crash is not. */
-static void
-test_backoff(void **state)
-{
-	struct workers ws = { .n = 0 };
-	int64_t before = clock_ms(), ms, last = 0;
-	int i;
-
-	(void)state;
-	assert_int_equal(workers_failed(&ws), 0);
-	ws.retry_at = before;
-	assert_int_equal(workers_failed(&ws), RETRY_MS);
-	/* Those that fail meanwhile are the same one. */
-	assert_in_range(workers_failed(&ws), 1, RETRY_MS);
-	assert_int_equal(ws.failures, 2);
-	for (i = 0; i < 100; i++) {
-		ws.retry_at = before;
-		ms = workers_failed(&ws);
-		assert_in_range(ms, last, RETRY_MAX_MS);
-		assert_true(ms > last || ms == RETRY_MAX_MS);
-		assert_true(ws.retry_at >= before + ms);
-		last = ms;
-	}
-	assert_int_equal(last, RETRY_MAX_MS);
-	ws.retry_at = before - HEALTHY_MS;
-	assert_int_equal(workers_failed(&ws), 0);
-}
-
 /* An address takes part of its limit along, over generations of any size. */
 static int
 enter(struct service *sv, struct share *w, volatile uint64_t **place)
@@ -260,7 +232,6 @@ main(void)
 		TEST(test_command_that_does_not_open),
 		TEST(test_slots),
 		TEST(test_asked_again),
-		TEST(test_backoff),
 		TEST(test_places_of_generations),
 		TEST(test_daily_warning),
 		TEST(test_not_to_be_handed_over),

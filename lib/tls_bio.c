@@ -1,0 +1,467 @@
+/* tls_bio: records between mbed TLS and the socket, and what they show. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "tls_bio.h"
+#include "stream.h"
+#include "tls_error.h"
+#include "tls_internal.h"
+#include "util.h"
+
+#define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
+#define HELLO_SESSION_ID 43		/* its offset in a hello's record */
+#define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
+#define OUT_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
+#define DEFERRED_MAX	(OUT_SIZE + 4096)
+
+#ifndef MSG_MORE
+#define MSG_MORE	0
+#endif
+
+/*
+ * Of whichever stream is read from, or written to, at the moment.  One does for
+ * a process, which touches no more of it than it needs: a page that nothing has
+ * been read to takes no memory.
+ */
+static struct tls_io {
+	size_t	 ahead_at, ahead_end;
+	size_t	 nout;
+	unsigned char ahead[AHEAD_SIZE];	/* received, not decrypted */
+	unsigned char out[OUT_SIZE];		/* encrypted, not sent */
+} io;
+
+static int
+bio_error(struct tls *t, int want, int other)
+{
+	if (errno == EAGAIN || errno == EWOULDBLOCK)
+		return want;
+	t->err = errno;
+	return errno == ECONNRESET || errno == EPIPE ?
+	    MBEDTLS_ERR_NET_CONN_RESET : other;
+}
+
+int
+tls_bio_recv_error(struct tls *t)
+{
+	return bio_error(t, MBEDTLS_ERR_SSL_WANT_READ,
+	    MBEDTLS_ERR_NET_RECV_FAILED);
+}
+
+int
+tls_bio_send_error(struct tls *t)
+{
+	return bio_error(t, MBEDTLS_ERR_SSL_WANT_WRITE,
+	    MBEDTLS_ERR_NET_SEND_FAILED);
+}
+
+static void
+track_header(struct record *r, unsigned char c)
+{
+	if (r->nhead == HEADER_SIZE)
+		r->nhead = 0;
+	r->head[r->nhead++] = c;
+	if (r->nhead < HEADER_SIZE)
+		return;
+	r->left = (uint16_t)be_get(r->head + 3, 2);
+	r->count++;
+	if (r->head[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC)
+		r->count = 0;
+}
+
+static void
+track_records(struct record *r, const unsigned char *p, size_t len)
+{
+	size_t i, n;
+
+	for (; len > 0; p += n, len -= n) {
+		if ((n = r->left) == 0) {
+			track_header(r, *p);
+			n = 1;
+			continue;
+		}
+		if (n > len)
+			n = len;
+		for (i = n > 2 ? n - 2 : 0; i < n; i++) {
+			r->body[0] = r->body[1];
+			r->body[1] = p[i];
+		}
+		r->left = (uint16_t)(r->left - n);
+	}
+}
+
+static int
+is_whole(const struct record *r)
+{
+	return r->left == 0 && r->nhead % HEADER_SIZE == 0;
+}
+
+int
+tls_bio_is_whole(const struct tls *t)
+{
+	return is_whole(&t->in) && is_whole(&t->out);
+}
+
+static ssize_t
+bio_get(struct tls *t, unsigned char *buf, size_t len)
+{
+	ssize_t n;
+
+	do {
+		n = recv(t->fd, buf, len, 0);
+	} while (n == -1 && errno == EINTR);
+	t->fin = n == 0;
+	return n;
+}
+
+/* What the library gets, which has room for more than RFC 8446 5.2 allows. */
+static int
+pass(struct tls *t, const unsigned char *p, size_t len)
+{
+	track_records(&t->in, p, len);
+	return is_tls13(t) && t->in.left > RECORD_MAX + RECORD_EXTRA ?
+	    MBEDTLS_ERR_SSL_INVALID_RECORD : (int)len;
+}
+
+/*
+ * Of data, as much is received at once as there is; the library asks for it
+ * in small pieces.
+ */
+static int
+recv_ahead(struct tls *t, unsigned char *buf, size_t len)
+{
+	ssize_t n;
+
+	if (io.ahead_at == io.ahead_end) {
+		if (t->drained)
+			return MBEDTLS_ERR_SSL_WANT_READ;
+		n = bio_get(t, io.ahead, sizeof(io.ahead));
+		if (n == -1)
+			return tls_bio_recv_error(t);
+		t->drained = n > 0 && (size_t)n < sizeof(io.ahead);
+		io.ahead_at = 0;
+		io.ahead_end = (size_t)n;
+	}
+	if (len > io.ahead_end - io.ahead_at)
+		len = io.ahead_end - io.ahead_at;
+	memcpy(buf, io.ahead + io.ahead_at, len);
+	io.ahead_at += len;
+	return pass(t, buf, len);
+}
+
+/* What is left in there, for want of room for what comes of it, is kept. */
+int
+tls_bio_keep_ahead(struct tls *t)
+{
+	t->nahead = io.ahead_end - io.ahead_at;
+	if (t->nahead == 0)
+		return 0;
+	if ((t->ahead = malloc(t->nahead)) == NULL) {
+		t->nahead = 0;
+		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	}
+	memcpy(t->ahead, io.ahead + io.ahead_at, t->nahead);
+	return 0;
+}
+
+void
+tls_bio_take_ahead(struct tls *t)
+{
+	io.ahead_at = 0;
+	io.ahead_end = t->nahead;
+	if (t->nahead > 0)
+		memcpy(io.ahead, t->ahead, t->nahead);
+	free(t->ahead);
+	t->ahead = NULL;
+	t->nahead = 0;
+}
+
+/*
+ * A peer that always has more to send must not keep us for ever: the library
+ * goes on as long as it is given records, be they empty or to be ignored.
+ */
+int
+tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
+{
+	struct tls *t = ctx;
+	ssize_t i, n;
+
+	if (t->budget-- <= 0)
+		return MBEDTLS_ERR_SSL_WANT_READ;
+	if (t->open)
+		return recv_ahead(t, buf, len);
+	if ((n = bio_get(t, buf, len)) == -1)
+		return tls_bio_recv_error(t);
+	if (t->flight == 1)
+		t->flight = 2;
+	for (i = 0; i < n && t->nfirst < sizeof(t->first); i++)
+		t->first[t->nfirst++] = buf[i];
+	/* Its Finished is the last before our keys for data; RFC 8446 4.4.4. */
+	if (is_tls13(t))
+		t->out.count = 0;
+	return pass(t, buf, (size_t)n);
+}
+
+/*
+ * In a ServerHello, behind the session ID, are suite, compression, and the
+ * extensions: in TLS 1.3 (RFC 8446 section 4.2) the group of the key_share, and
+ * whether a session is resumed.  In TLS 1.2 it is, unless a Certificate
+ * follows; and the client has offered an extended master secret if it is there.
+ */
+static void
+sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
+{
+	int is_13 = 0, has_psk = 0;
+
+	t->flight = 1;
+	if (end - p < 1 + p[0] + 5)
+		return;
+	for (p += 1 + p[0] + 5; end - p >= 6; p += 4 + be_get(p + 2, 2)) {
+		switch (be_get(p, 2)) {
+		case MBEDTLS_TLS_EXT_KEY_SHARE:
+			t->group = (int)be_get(p + 4, 2);
+			break;
+		case MBEDTLS_TLS_EXT_PRE_SHARED_KEY:
+			has_psk = 1;
+			break;
+		case MBEDTLS_TLS_EXT_SUPPORTED_VERSIONS:
+			is_13 = 1;
+			break;
+		case MBEDTLS_TLS_EXT_EXTENDED_MASTER_SECRET:
+			t->extended = 1;
+			break;
+		default:
+			break;
+		}
+	}
+	t->resumed = !is_13 || has_psk;
+	/* The client has not offered it again: RFC 7627 section 5.3. */
+	if (!is_13 && !t->extended && t->born != 0)
+		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
+		    "its session has an extended master secret, which it "
+		    "does not offer any more");
+}
+
+/*
+ * The library does not tell the group that was agreed upon, nor whether a
+ * session was resumed.  It stands in the clear in what it sends, a record at
+ * p, before that is encrypted.
+ */
+static void
+sniff_handshake(struct tls *t, const unsigned char *p, size_t len)
+{
+	if (p[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC && !is_tls13(t))
+		t->encrypted = 1;
+	if (t->encrypted || len <= HELLO_SESSION_ID ||
+	    p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
+		return;
+	if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_HELLO)
+		sniff_hello(t, p + HELLO_SESSION_ID, p + len);
+	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_CERTIFICATE)
+		t->resumed = 0;
+	/* RFC 8422 section 5.4 */
+	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE &&
+	    p[9] == MBEDTLS_ECP_TLS_NAMED_CURVE)
+		t->group = (int)be_get(p + 10, 2);
+}
+
+/* Keep it for the next time that there is something to be sent. */
+static int
+defer(struct tls *t, const unsigned char *buf, size_t len)
+{
+	unsigned char *p;
+
+	if (t->ndeferred + len > DEFERRED_MAX ||
+	    (p = realloc(t->deferred, t->ndeferred + len)) == NULL)
+		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	memcpy(p + t->ndeferred, buf, len);
+	if (!t->open)
+		track_records(&t->out, buf, len);
+	t->deferred = p;
+	t->ndeferred += len;
+	return (int)len;
+}
+
+/* There is room: encrypt_some() sees to it. */
+static int
+gather(const unsigned char *buf, size_t len)
+{
+	if (len > sizeof(io.out) - io.nout)
+		return MBEDTLS_ERR_SSL_INTERNAL_ERROR;
+	memcpy(io.out + io.nout, buf, len);
+	io.nout += len;
+	return (int)len;
+}
+
+static size_t
+most_of_record(const struct tls *t)
+{
+	return HEADER_SIZE + t->record + RECORD_EXTRA;
+}
+
+size_t
+tls_bio_write_size(const struct tls *t)
+{
+	return sizeof(io.out) / most_of_record(t) * t->record;
+}
+
+void
+tls_bio_gather(struct tls *t)
+{
+	io.nout = 0;
+	t->gathering = 1;
+}
+
+int
+tls_bio_has_room(const struct tls *t)
+{
+	return sizeof(io.out) - io.nout >= most_of_record(t);
+}
+
+ssize_t
+tls_bio_put(struct tls *t, const unsigned char *buf, size_t len, int more)
+{
+	ssize_t n;
+
+	do {
+		n = send(t->fd, buf, len, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+	} while (n == -1 && errno == EINTR);
+	return n;
+}
+
+int
+tls_bio_send_deferred(struct tls *t, int more)
+{
+	ssize_t n;
+
+	while (t->ndeferred > 0) {
+		n = tls_bio_put(t, t->deferred, t->ndeferred, more);
+		if (n == -1)
+			return -1;
+		t->ndeferred -= (size_t)n;
+		memmove(t->deferred, t->deferred + n, t->ndeferred);
+	}
+	free(t->deferred);
+	t->deferred = NULL;
+	return 0;
+}
+
+int
+tls_bio_send_gathered(struct tls *t)
+{
+	size_t at = 0;
+	ssize_t n;
+	int r;
+
+	while (at < io.nout &&
+	    (n = tls_bio_put(t, io.out + at, io.nout - at, 0)) != -1)
+		at += (size_t)n;
+	if (at == io.nout)
+		return 0;
+	r = tls_bio_send_error(t);
+	if (r == MBEDTLS_ERR_SSL_WANT_WRITE &&
+	    defer(t, io.out + at, io.nout - at) < 0)
+		r = MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	return r;
+}
+
+/*
+ * The library keeps to a client's max_fragment_length (RFC 6066 section 4) with
+ * data alone.  A record of the handshake may as well be several ones, as long
+ * as it is in the clear; all that is sent encrypted, in TLS 1.2, is short.
+ */
+static size_t
+fragment_size(const struct tls *t, const unsigned char *p)
+{
+	int max = mbedtls_ssl_get_max_out_record_payload(t->ssl);
+
+	return t->encrypted || max <= 0 || p[0] != MBEDTLS_SSL_MSG_HANDSHAKE ?
+	    RECORD_MAX : (size_t)max;
+}
+
+static int
+defer_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
+{
+	unsigned char head[HEADER_SIZE];
+	size_t at, n;
+
+	memcpy(head, p, sizeof(head));
+	for (at = HEADER_SIZE; at < len; at += n) {
+		n = len - at < max ? len - at : max;
+		be_put(head + 3, n, 2);
+		if (defer(t, head, sizeof(head)) < 0 || defer(t, p + at, n) < 0)
+			return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	}
+	return (int)len;
+}
+
+/* In the handshake the library sends one whole record after the other. */
+static int
+send_record(struct tls *t, const unsigned char *p, size_t len)
+{
+	size_t max = fragment_size(t, p);
+
+	sniff_handshake(t, p, len);
+	return len > HEADER_SIZE + max ? defer_fragments(t, p, len, max) : 0;
+}
+
+/*
+ * Once data flow, the library must not be left with anything to be sent: it
+ * would take the next write for the retry of that, and forget the data.
+ */
+int
+tls_bio_send(void *ctx, const unsigned char *buf, size_t len)
+{
+	struct tls *t = ctx;
+	ssize_t n = -1;
+	int r;
+
+	if (t->gathering)
+		return gather(buf, len);
+	if (t->deferring)
+		return defer(t, buf, len);
+	if (!t->open && !t->partly) {
+		t->sent = 1;
+		if ((r = send_record(t, buf, len)) != 0)
+			return r;
+	}
+	if (tls_bio_send_deferred(t, 1) == 0)
+		n = tls_bio_put(t, buf, len, 0);
+	t->partly = n != (ssize_t)len;
+	if (n == -1) {
+		r = tls_bio_send_error(t);
+		return t->open && r == MBEDTLS_ERR_SSL_WANT_WRITE ?
+		    defer(t, buf, len) : r;
+	}
+	if (!t->open)
+		track_records(&t->out, buf, (size_t)n);
+	return (int)n;
+}
+
+/*
+ * A socket tells of a reset once, maybe to who has sent, and after that of an
+ * end.
+ */
+int
+tls_bio_read_end(const struct tls *t)
+{
+	if (t->ended == MBEDTLS_ERR_SSL_CONN_EOF && t->err == ECONNRESET)
+		return MBEDTLS_ERR_NET_CONN_RESET;
+	if (t->ended == MBEDTLS_ERR_SSL_CONN_EOF && t->cfg->truncation_is_eof)
+		return MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY;
+	return t->ended;
+}
+
+int
+tls_bio_failed(struct stream *s)
+{
+	struct tls *t = s->ctx;
+	int r = stream_plain_failed(s);
+
+	if (r != 0)
+		t->err = s->err;
+	if (r == STREAM_ERROR)
+		t->failed = MBEDTLS_ERR_NET_RECV_FAILED;
+	return r;
+}

@@ -1,0 +1,511 @@
+/* tls_error: codes, alerts and faults, as text and as results. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <mbedtls/pem.h>
+
+#include "tls_error.h"
+#include "stream.h"
+#include "tls_internal.h"
+#include "util.h"
+
+/* RFC 8446 section 6, those that a server gets to see. */
+static const struct {
+	unsigned char code;
+	char	 name[24];
+} alerts[] = {
+	{ 10, "unexpected_message" }, { 20, "bad_record_mac" },
+	{ 22, "record_overflow" }, { 40, "handshake_failure" },
+	{ 42, "bad_certificate" },
+	{ 43, "unsupported_certificate" }, { 44, "certificate_revoked" },
+	{ 45, "certificate_expired" }, { 46, "certificate_unknown" },
+	{ 47, "illegal_parameter" }, { 48, "unknown_ca" },
+	{ 49, "access_denied" }, { 50, "decode_error" },
+	{ 51, "decrypt_error" }, { 70, "protocol_version" },
+	{ 71, "insufficient_security" }, { 80, "internal_error" },
+	{ 86, "inappropriate_fallback" }, { 90, "user_canceled" },
+	{ 109, "missing_extension" }, { 110, "unsupported_extension" },
+	{ 112, "unrecognized_name" }, { 116, "certificate_required" },
+	{ 120, "no_application_protocol" },
+};
+
+#define CHAIN_TOO_LONG	"a chain of more than 5 certificates"
+#define ODD_SIGNATURE	"an unknown kind of signature"
+#define CRITICAL_EXTENSION \
+	"a certificate's critical extension is not supported"
+#define UNKNOWN_ENCRYPTION \
+	"encrypted in a way that this mbed TLS does not know"
+
+/*
+ * What the codes stand for: the alert that the client is told, by RFC 8446
+ * section 6, and a person's words.
+ */
+static const struct outcome {
+	int	 code;
+	unsigned char alert;		/* 0: none is due */
+	char	 text[52];		/* empty: the library's */
+} outcomes[] = {
+	{ RECORD_TYPE, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE,
+	    "a record of an unknown type" },
+	{ RECORD_VERSION, MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION,
+	    "a record of an unknown version" },
+	{ RECORD_SIZE, MBEDTLS_SSL_ALERT_MSG_RECORD_OVERFLOW,
+	    "a record that is too long" },
+	{ RECORD_BODY, MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR,
+	    "a record of a wrong length" },
+	{ MBEDTLS_ERR_SSL_INVALID_RECORD,
+	    MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE, "bad record" },
+	{ MBEDTLS_ERR_SSL_INVALID_MAC, MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC,
+	    "bad record MAC, or four empty records in a row" },
+	{ BAD_SIGNATURE, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
+	    "signature verification failed" },
+	{ BAD_FINISHED, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
+	    "bad CertificateVerify or Finished" },
+	{ MBEDTLS_ERR_SSL_BAD_PROTOCOL_VERSION,
+	    MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION,
+	    "no TLS version in common" },
+	{ MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE,
+	    MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
+	    "no cipher suite, group or signature in common" },
+	{ MBEDTLS_ERR_SSL_NO_APPLICATION_PROTOCOL,
+	    MBEDTLS_SSL_ALERT_MSG_NO_APPLICATION_PROTOCOL,
+	    "no ALPN protocol in common" },
+	{ MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE,
+	    MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE, "unexpected message" },
+	{ MBEDTLS_ERR_SSL_DECODE_ERROR, MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR,
+	    "malformed message" },
+	{ MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER,
+	    MBEDTLS_SSL_ALERT_MSG_ILLEGAL_PARAMETER, "illegal parameter" },
+	{ MBEDTLS_ERR_SSL_BAD_INPUT_DATA,
+	    MBEDTLS_SSL_ALERT_MSG_ILLEGAL_PARAMETER, "illegal parameter" },
+	{ MESSAGE_SIZE, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "a handshake message above 16 KB" },
+	{ MBEDTLS_ERR_SSL_ALLOC_FAILED, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "out of memory" },
+	{ MBEDTLS_ERR_X509_ALLOC_FAILED, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "out of memory" },
+	{ MBEDTLS_ERR_PK_ALLOC_FAILED, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "out of memory" },
+	{ MBEDTLS_ERR_X509_FATAL_ERROR, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    CHAIN_TOO_LONG },
+	{ MBEDTLS_ERR_PK_INVALID_PUBKEY, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "invalid public key, or RSA exponent above 64 bits" },
+	{ MBEDTLS_ERR_X509_BAD_INPUT_DATA, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "a certificate that can't be read" },
+	{ MBEDTLS_ERR_X509_INVALID_FORMAT, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "a certificate that can't be read" },
+	{ MBEDTLS_ERR_X509_INVALID_EXTENSIONS + MBEDTLS_ERR_ASN1_UNEXPECTED_TAG,
+	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
+	{ MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE,
+	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
+	{ MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + MBEDTLS_ERR_OID_NOT_FOUND,
+	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "a certificate with " ODD_SIGNATURE },
+	{ MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE,
+	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "a key on a curve that this mbed TLS does not have" },
+	/* Of our own files. */
+	{ MBEDTLS_ERR_PK_PASSWORD_REQUIRED,
+	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "it is encrypted; set key_password_file" },
+	{ MBEDTLS_ERR_PK_PASSWORD_MISMATCH,
+	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "wrong password in key_password_file" },
+	{ MBEDTLS_ERR_PKCS5_FEATURE_UNAVAILABLE,
+	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR, UNKNOWN_ENCRYPTION },
+	{ MBEDTLS_ERR_PEM_FEATURE_UNAVAILABLE,
+	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR, UNKNOWN_ENCRYPTION },
+	{ MBEDTLS_ERR_PK_KEY_INVALID_FORMAT,
+	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "no private key in PEM format" },
+	/* To these there is no answer. */
+	{ MBEDTLS_ERR_SSL_CONN_EOF, 0, "" },
+	{ MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY, 0, "" },
+	{ MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE, 0, "" },
+	{ MBEDTLS_ERR_NET_RECV_FAILED, 0, "" },
+	{ MBEDTLS_ERR_NET_SEND_FAILED, 0, "" },
+};
+
+/* What may be wrong with a client's certificate; the first one counts. */
+static const struct fault faults[] = {
+	{ CERT_SIGNED_ODDLY, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "it has " ODD_SIGNATURE },
+	{ CERT_CHAIN_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    CHAIN_TOO_LONG },
+	{ MBEDTLS_X509_BADCERT_NOT_TRUSTED, MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA,
+	    NULL },
+	{ MBEDTLS_X509_BADCERT_REVOKED, MBEDTLS_SSL_ALERT_MSG_CERT_REVOKED,
+	    "revoked" },
+	{ MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE,
+	    MBEDTLS_SSL_ALERT_MSG_CERT_EXPIRED, NULL },
+	{ MBEDTLS_X509_BADCERT_KEY_USAGE | MBEDTLS_X509_BADCERT_EXT_KEY_USAGE,
+	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "not for client authentication" },
+	{ CERT_KEY_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "its RSA key has more than 4096 bits" },
+	{ CERT_NO_ISSUER, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "not for issuing certificates" },
+	{ CERT_CONSTRAINED, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "its name constraints are not supported" },
+	{ MBEDTLS_X509_BADCERT_BAD_KEY | MBEDTLS_X509_BADCERT_BAD_PK,
+	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "its key is too weak, or of a kind that is not accepted" },
+	{ MBEDTLS_X509_BADCERT_BAD_MD, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "its signature is too weak" },
+	{ MBEDTLS_X509_BADCRL_EXPIRED | MBEDTLS_X509_BADCRL_FUTURE,
+	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, NULL },
+	{ MBEDTLS_X509_BADCRL_NOT_TRUSTED | MBEDTLS_X509_BADCRL_BAD_MD |
+	    MBEDTLS_X509_BADCRL_BAD_PK | MBEDTLS_X509_BADCRL_BAD_KEY,
+	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "its CRL is not trusted" },
+	{ MBEDTLS_X509_BADCERT_OTHER, MBEDTLS_SSL_ALERT_MSG_ACCESS_DENIED,
+	    "no rule matched" },
+	{ UINT32_MAX, MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "not valid" },
+};
+
+int
+tls_fail(struct tls_config *cfg, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(cfg->error, sizeof(cfg->error), fmt, ap);
+	va_end(ap);
+	return -1;
+}
+
+static const struct outcome *
+find_outcome(int code)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(outcomes) / sizeof(outcomes[0]); i++)
+		if (outcomes[i].code == code)
+			return &outcomes[i];
+	return NULL;
+}
+
+const char *
+tls_error_text(int code)
+{
+	static char text[128];
+	const struct outcome *o = find_outcome(code);
+
+	if (o != NULL && o->text[0] != '\0')
+		return o->text;
+	mbedtls_strerror(code, text, sizeof(text));
+	if (text[0] == '\0')	/* a small library has no texts */
+		snprintf(text, sizeof(text), "mbed TLS error -0x%04X",
+		    (unsigned)-code);
+	return text;
+}
+
+int
+tls_outcome(int code, unsigned char *alert)
+{
+	const struct outcome *o = find_outcome(code);
+
+	*alert = 0;
+	switch (code) {
+	case MBEDTLS_ERR_SSL_WANT_READ:
+		return STREAM_WANT_READ;
+	case MBEDTLS_ERR_SSL_WANT_WRITE:
+		return STREAM_WANT_WRITE;
+	case MBEDTLS_ERR_NET_CONN_RESET:
+		return STREAM_RESET;
+	case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY:
+		return STREAM_EOF;
+	case MBEDTLS_ERR_SSL_CONN_EOF:
+		return STREAM_TRUNCATED;
+	default:
+		*alert = o != NULL ? o->alert :
+		    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR;
+		return STREAM_ERROR;
+	}
+}
+
+void
+tls_reject(struct tls *t, unsigned char alert, const char *fmt, ...)
+{
+	va_list ap;
+
+	t->refused = 1;
+	t->alert = alert;
+	free(t->why);
+	va_start(ap, fmt);
+	if (vasprintf(&t->why, fmt, ap) == -1)
+		t->why = NULL;
+	va_end(ap);
+}
+
+void
+tls_reject_undo(struct tls *t)
+{
+	t->refused = 0;
+	t->issuers = 0;
+	t->alert = MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY;
+}
+
+void
+tls_refuse(struct stream *s)
+{
+	struct tls *t = s->ctx;
+
+	t->alert = MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR;
+}
+
+unsigned char
+tls_alert_level(const struct tls *t)
+{
+	return t->alert == MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY ?
+	    MBEDTLS_SSL_ALERT_LEVEL_WARNING : MBEDTLS_SSL_ALERT_LEVEL_FATAL;
+}
+
+static const char *
+alert_name(int code)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(alerts) / sizeof(alerts[0]); i++)
+		if (alerts[i].code == code)
+			return alerts[i].name;
+	return "unknown";
+}
+
+static size_t
+record_size(const struct record *r)
+{
+	return (size_t)be_get(r->head + 3, 2);
+}
+
+/*
+ * A fatal alert in the clear is two bytes, its level and its code.  In TLS 1.3
+ * some clients send one where the library expects ciphertext, and is at a loss.
+ */
+static int
+is_fatal_alert(const struct record *r)
+{
+	return r->nhead == HEADER_SIZE && r->left == 0 &&
+	    r->head[0] == MBEDTLS_SSL_MSG_ALERT && record_size(r) == 2 &&
+	    r->body[0] == MBEDTLS_SSL_ALERT_LEVEL_FATAL;
+}
+
+/*
+ * For the library a bad record is a bad record.  Its type is in the clear but
+ * in TLS 1.3, where one without content is the likeliest: for that RFC 8446
+ * section 5.4 wants unexpected_message.
+ */
+static int
+record_fault(const struct record *r)
+{
+	unsigned char type = r->head[0];
+
+	if (r->left == record_size(r)) {	/* its header was enough */
+		if (type < MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC ||
+		    type > MBEDTLS_SSL_MSG_APPLICATION_DATA)
+			return RECORD_TYPE;
+		if (r->left == 0)
+			return MBEDTLS_ERR_SSL_INVALID_RECORD;
+		return r->left > RECORD_MAX ? RECORD_SIZE : RECORD_VERSION;
+	}
+	if (record_size(r) > RECORD_MAX)
+		return RECORD_SIZE;
+	return type == MBEDTLS_SSL_MSG_ALERT ||
+	    type == MBEDTLS_SSL_MSG_HANDSHAKE ? RECORD_BODY :
+	    MBEDTLS_ERR_SSL_INVALID_RECORD;
+}
+
+/* Is it what the client has answered our hello with?  RFC 8446 section 2. */
+static int
+is_second_flight(const struct tls *t)
+{
+	return t->flight == 2 && (!is_tls13(t) ||
+	    t->in.head[0] == MBEDTLS_SSL_MSG_APPLICATION_DATA);
+}
+
+/*
+ * The library's code for an error, or ours where that has several meanings:
+ * the record, and what we had got to, tell which it is.
+ */
+static int
+refine(const struct tls *t, int r)
+{
+	int error = -r & 0x7f80;	/* without what of ASN.1 is in it */
+
+	if (!t->open && is_fatal_alert(&t->in))
+		return MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE;
+	/* There is no room for a record, or for one more fragment. */
+	if (r == MBEDTLS_ERR_SSL_BAD_INPUT_DATA && t->in.left > 0)
+		return t->in.left > RECORD_MAX ? RECORD_SIZE : MESSAGE_SIZE;
+	if (r == MBEDTLS_ERR_SSL_INVALID_RECORD)
+		return record_fault(&t->in);
+	if (r == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE && is_second_flight(t))
+		return BAD_FINISHED;
+	/* From PK to ECP: what verifies a signature has many. */
+	if (find_outcome(r) == NULL &&
+	    error >= -MBEDTLS_ERR_PK_SIG_LEN_MISMATCH &&
+	    error <= -MBEDTLS_ERR_ECP_BAD_INPUT_DATA)
+		return BAD_SIGNATURE;
+	return r;
+}
+
+/* A protocol by its first bytes, of which a ? stands for any; or NULL. */
+static const char *
+protocol_name(const unsigned char *p, size_t len)
+{
+	static const struct {
+		unsigned char len;
+		char	 first[9];
+		char	 name[11];
+	} known[] = {
+		{ 4, "GET ", "HTTP" }, { 5, "POST ", "HTTP" },
+		{ 5, "HEAD ", "HTTP" }, { 4, "PUT ", "HTTP" },
+		{ 8, "OPTIONS ", "HTTP" }, { 8, "CONNECT ", "HTTP" },
+		{ 6, "PRI * ", "HTTP/2" }, { 4, "SSH-", "SSH" },
+		{ 6, "PROXY ", "PROXY" },
+		/* SSLRequest, a TPKT with X.224's CR, an SSLv2 CLIENT-HELLO */
+		{ 8, "\0\0\0\010\004\322\026\057", "PostgreSQL" },
+		{ 6, "\003\0???\340", "RDP" }, { 4, "\200?\001\003", "SSLv2" },
+	};
+	size_t i, j;
+
+	for (i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		for (j = 0; j < known[i].len && j < len &&
+		    (known[i].first[j] == '?' ||
+		    (unsigned char)known[i].first[j] == p[j]); j++)
+			continue;
+		if (j == known[i].len)
+			return known[i].name;
+	}
+	return NULL;
+}
+
+/* Do a client's first bytes begin a record of TLS, be it a wrong one? */
+static int
+is_record(const unsigned char *p, size_t len)
+{
+	return p[0] == MBEDTLS_SSL_MSG_HANDSHAKE || (len > 1 &&
+	    p[0] >= MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC &&
+	    p[0] <= MBEDTLS_SSL_MSG_APPLICATION_DATA &&
+	    p[1] == MBEDTLS_SSL_MAJOR_VERSION_3);
+}
+
+const char *
+tls_error_reason(const struct stream *s)
+{
+	struct tls *t = s->ctx;
+	struct tls_config *cfg = t->cfg;
+	const char *during = t->open ? "TLS" : "handshake";
+	const char *name;
+	char first[64];
+
+	if (t->refused)
+		return t->why != NULL ? t->why : "refused: out of memory";
+	if (t->failed == MBEDTLS_ERR_SSL_CONN_EOF ||
+	    t->failed == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) {
+		if (t->nfirst == 0)
+			return "closed by the client before it sent a byte";
+		return "closed by the client during the handshake";
+	}
+	if (t->nfirst > 0 && !is_record(t->first, t->nfirst)) {
+		text_quote(first, sizeof(first), t->first, t->nfirst);
+		name = protocol_name(t->first, t->nfirst);
+		tls_fail(cfg, "not TLS%s%s: the client sent %s",
+		    name != NULL ? " but " : "", name != NULL ? name : "",
+		    first);
+	} else if (t->failed == MBEDTLS_ERR_NET_RECV_FAILED ||
+	    t->failed == MBEDTLS_ERR_NET_SEND_FAILED)
+		tls_fail(cfg, "client: %s", strerror(t->err));
+	else if (t->heard != 0)
+		tls_fail(cfg,
+		    "%s: the client sent a fatal alert: %s (%d)", during,
+		    alert_name(t->heard), t->heard);
+	else if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
+		tls_fail(cfg, "%s: the client sent a fatal alert", during);
+	else
+		tls_fail(cfg, "%s: %s", during, tls_error_text(t->failed));
+	return cfg->error;
+}
+
+const struct fault *
+tls_error_fault(uint32_t flags)
+{
+	const struct fault *f = faults;
+
+	while ((f->flags & flags) == 0)
+		f++;
+	return f;
+}
+
+/*
+ * Has the library told the client of an error itself?  Then the last record of
+ * a failed step of the handshake is an alert; encrypted in TLS 1.3, it looks
+ * like data.  Once data flow it tells of a bad MAC alone.  (A refused
+ * renegotiation is a warning.)
+ */
+static int
+is_told(const struct tls *t, int r)
+{
+	if (t->open)
+		return r == MBEDTLS_ERR_SSL_INVALID_MAC;
+	return t->sent && (t->out.head[0] == MBEDTLS_SSL_MSG_ALERT ||
+	    t->out.head[0] == MBEDTLS_SSL_MSG_APPLICATION_DATA);
+}
+
+#ifdef TUNNEL_PATCHES
+static unsigned char
+encrypted_alert(const struct tls *t)
+{
+	return mbedtls_ssl_get_fatal_alert(t->ssl);
+}
+#else
+static unsigned char
+encrypted_alert(const struct tls *t)
+{
+	(void)t;
+	return 0;
+}
+#endif
+
+/* It is kept for tls_error_reason(), and its alert for the end of our side. */
+static int
+keep_error(struct tls *t, int code)
+{
+	unsigned char alert;
+
+	tls_outcome(code, &alert);
+	t->failed = code;
+	if (!t->refused)
+		t->alert = alert;
+	if (alert == 0)
+		t->notified = 1;
+	return STREAM_ERROR;
+}
+
+int
+tls_result(struct tls *t, int code)
+{
+	unsigned char alert;
+	int end = tls_outcome(code, &alert);
+
+	return end == STREAM_ERROR ? keep_error(t, code) : end;
+}
+
+int
+tls_library_result(struct tls *t, int r)
+{
+	unsigned char alert;
+	int end = tls_outcome(r, &alert), code;
+
+	if (end != STREAM_ERROR &&
+	    (t->open || (end != STREAM_EOF && end != STREAM_TRUNCATED)))
+		return end;
+	code = refine(t, r);
+	if (code == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
+		t->heard = is_fatal_alert(&t->in) ? t->in.body[1] :
+		    encrypted_alert(t);
+	if (is_told(t, r))
+		t->notified = 1;
+	return keep_error(t, code);
+}

@@ -1,0 +1,73 @@
+/*
+ * tls_error: the codes of mbed TLS, and our own beside them, as text and as
+ * results; alerts; and what is wrong with certificates.
+ */
+#ifndef TLS_ERROR_H
+#define TLS_ERROR_H
+
+#include <stdint.h>
+
+struct stream;
+struct tls;
+
+/* Faults that the library has no code of their own for. */
+enum {
+	RECORD_TYPE = 1, RECORD_VERSION, RECORD_SIZE, RECORD_BODY, MESSAGE_SIZE,
+	BAD_SIGNATURE, BAD_FINISHED
+};
+
+/* Flags against a certificate, beside MBEDTLS_X509_BADCERT_... */
+#define CERT_NO_ISSUER	(UINT32_C(1) << 30)
+#define CERT_CONSTRAINED (UINT32_C(1) << 29)
+#define CERT_CHAIN_TOO_LONG (UINT32_C(1) << 28)
+#define CERT_KEY_TOO_LONG (UINT32_C(1) << 27)
+#define CERT_SIGNED_ODDLY (UINT32_C(1) << 26)
+
+/* What is wrong with a certificate. */
+struct fault {
+	uint32_t flags;
+	unsigned char alert;
+	const char *text;		/* NULL: see fault_text() */
+};
+
+/* A code in a person's words; valid until the next call. */
+const char *tls_error_text(int code);
+
+/* The first fault among flags against a certificate, which are not 0. */
+const struct fault *tls_error_fault(uint32_t flags);
+
+/*
+ * What a code, mbed TLS's or one of the above, is as an enum stream_result; and
+ * the alert that an error asks for, RFC 8446 section 6.2, or 0.
+ */
+int	 tls_outcome(int code, unsigned char *alert);
+
+/*
+ * The same, and an error is kept: its text for tls_error_reason(), its alert
+ * for the stream to send when it ends our side.
+ */
+int	 tls_result(struct tls *, int code);
+
+/*
+ * Of what mbed TLS answers on this connection, which may mean several things.
+ * During the handshake any end is an error; and it may have sent the alert.
+ */
+int	 tls_library_result(struct tls *, int r);
+
+/* The error operation of both TLS streams. */
+const char *tls_error_reason(const struct stream *);
+
+/* The client is not to be served: the alert it is sent, and why. */
+void	 tls_reject(struct tls *, unsigned char alert, const char *fmt, ...)
+	    __attribute__((format(printf, 3, 4)));
+
+/* It is to be served after all: its end is a proper one. */
+void	 tls_reject_undo(struct tls *);
+
+/* The refuse operation of both TLS streams. */
+void	 tls_refuse(struct stream *);
+
+/* The level of the alert that is due at our end; RFC 8446 section 6. */
+unsigned char tls_alert_level(const struct tls *);
+
+#endif

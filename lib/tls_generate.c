@@ -1,0 +1,165 @@
+/* tls_generate: a key and a certificate, made here. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tls.h"
+#include "tls_error.h"
+#include "tls_internal.h"
+#include "tls_names.h"
+
+#define GENERATED_DAYS	825		/* more, and Apple's clients balk */
+
+/* One name as a SAN entry; ip holds an address, 16 bytes. */
+static int
+san_entry(mbedtls_x509_san_list *entry, char *name, unsigned char *ip)
+{
+	mbedtls_x509_buf *b = &entry->node.san.unstructured_name;
+	int v4 = inet_pton(AF_INET, name, ip) == 1;
+
+	if (v4 || inet_pton(AF_INET6, name, ip) == 1) {
+		entry->node.type = MBEDTLS_X509_SAN_IP_ADDRESS;
+		b->p = ip;
+		b->len = v4 ? 4 : 16;
+		return 0;
+	}
+	if (!tls_names_is_host(name))
+		return -1;
+	entry->node.type = MBEDTLS_X509_SAN_DNS_NAME;
+	b->p = (unsigned char *)name;
+	b->len = strlen(name);
+	return 0;
+}
+
+static int
+make_key(mbedtls_pk_context *key)
+{
+	psa_key_attributes_t attr = psa_key_attributes_init();
+	psa_key_id_t id;
+	int r;
+
+	psa_set_key_type(&attr,
+	    PSA_KEY_TYPE_ECC_KEY_PAIR(PSA_ECC_FAMILY_SECP_R1));
+	psa_set_key_bits(&attr, 256);
+	psa_set_key_usage_flags(&attr,
+	    PSA_KEY_USAGE_SIGN_HASH | PSA_KEY_USAGE_EXPORT);
+	psa_set_key_algorithm(&attr, PSA_ALG_ECDSA(PSA_ALG_ANY_HASH));
+	if (psa_generate_key(&attr, &id) != PSA_SUCCESS)
+		return -1;
+	r = mbedtls_pk_copy_from_psa(id, key);
+	psa_destroy_key(id);
+	return r;
+}
+
+/* Everything but the key and the names that is in it; 0 or an error. */
+static int
+fill_certificate(mbedtls_x509write_cert *w, mbedtls_pk_context *key,
+    const char *name)
+{
+	unsigned char serial[16];
+	char subject[NAME_SIZE + 4], from[16], to[16];
+	time_t t = time(NULL) - DAY;	/* a client's clock may be behind */
+	mbedtls_asn1_sequence usage = { .buf = { .tag = MBEDTLS_ASN1_OID,
+	    .p = (unsigned char *)(uintptr_t)MBEDTLS_OID_SERVER_AUTH,
+	    .len = sizeof(MBEDTLS_OID_SERVER_AUTH) - 1 } };
+	struct tm tm;
+	int r;
+
+	snprintf(subject, sizeof(subject), "CN=%.64s", name);
+	gmtime_r(&t, &tm);
+	strftime(from, sizeof(from), "%Y%m%d%H%M%S", &tm);
+	t += (time_t)(GENERATED_DAYS) * DAY;
+	gmtime_r(&t, &tm);
+	strftime(to, sizeof(to), "%Y%m%d%H%M%S", &tm);
+	mbedtls_x509write_crt_set_version(w, MBEDTLS_X509_CRT_VERSION_3);
+	mbedtls_x509write_crt_set_md_alg(w, MBEDTLS_MD_SHA256);
+	mbedtls_x509write_crt_set_subject_key(w, key);
+	mbedtls_x509write_crt_set_issuer_key(w, key);
+	if (psa_generate_random(serial, sizeof(serial)) != PSA_SUCCESS)
+		return MBEDTLS_ERR_PK_ALLOC_FAILED;
+	serial[0] = (serial[0] & 0x7f) | 0x40;	/* positive, and 16 bytes */
+	if ((r = mbedtls_x509write_crt_set_serial_raw(w, serial,
+	    sizeof(serial))) != 0 ||
+	    (r = mbedtls_x509write_crt_set_validity(w, from, to)) != 0 ||
+	    (r = mbedtls_x509write_crt_set_subject_name(w, subject)) != 0 ||
+	    (r = mbedtls_x509write_crt_set_issuer_name(w, subject)) != 0 ||
+	    (r = mbedtls_x509write_crt_set_basic_constraints(w, 0, -1)) != 0 ||
+	    (r = mbedtls_x509write_crt_set_key_usage(w,
+	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE)) != 0 ||
+	    (r = mbedtls_x509write_crt_set_ext_key_usage(w, &usage)) != 0 ||
+	    (r = mbedtls_x509write_crt_set_subject_key_identifier(w)) != 0)
+		return r;
+	return mbedtls_x509write_crt_set_authority_key_identifier(w);
+}
+
+static int
+write_pem(FILE *fp, mbedtls_x509write_cert *w, mbedtls_pk_context *key)
+{
+	unsigned char pem[8192];
+	int r;
+
+	if ((r = mbedtls_pk_write_key_pem(key, pem, sizeof(pem))) == 0) {
+		fputs((char *)pem, fp);
+		r = mbedtls_x509write_crt_pem(w, pem, sizeof(pem), RNG);
+	}
+	if (r == 0)
+		fputs((char *)pem, fp);
+	mbedtls_platform_zeroize(pem, sizeof(pem));
+	return r;
+}
+
+int
+tls_generate(const char *names, FILE *fp, char *text, size_t size)
+{
+	mbedtls_x509_san_list san[LIST_MAX] = { 0 };
+	unsigned char ip[LIST_MAX][16];
+	mbedtls_x509write_cert w;
+	mbedtls_pk_context key;
+	char *copy, *first = NULL, *name, *rest;
+	size_t n = 0;
+	int r = -1;
+
+	mbedtls_x509write_crt_init(&w);
+	mbedtls_pk_init(&key);
+	if ((copy = strdup(names)) == NULL) {
+		snprintf(text, size, "out of memory");
+		goto out;
+	}
+	/* An IPv6 address has colons of its own: they separate nothing here. */
+	for (name = strtok_r(copy, " \t,", &rest); name != NULL;
+	    name = strtok_r(NULL, " \t,", &rest)) {
+		if (n == LIST_MAX || san_entry(&san[n], name, ip[n]) == -1) {
+			snprintf(text, size, "\"%s\" is not a DNS name or an "
+			    "address (at most %d, separated by commas)", name,
+			    LIST_MAX);
+			goto out;
+		}
+		/* The list is written from its end. */
+		if (n > 0)
+			san[n].next = &san[n - 1];
+		else
+			first = name;
+		n++;
+	}
+	if (n == 0) {
+		snprintf(text, size, "no name given");
+		goto out;
+	}
+	if ((r = make_key(&key)) != 0 ||
+	    (r = fill_certificate(&w, &key, first)) != 0 ||
+	    (r = mbedtls_x509write_crt_set_subject_alternative_name(&w,
+	    &san[n - 1])) != 0 || (r = write_pem(fp, &w, &key)) != 0)
+		snprintf(text, size, "%s", tls_error_text(r));
+	else if (fflush(fp) != 0 || ferror(fp)) {
+		snprintf(text, size, "%s", strerror(errno));
+		r = -1;
+	}
+out:
+	mbedtls_x509write_crt_free(&w);
+	mbedtls_pk_free(&key);
+	free(copy);
+	return r == 0 ? 0 : -1;
+}

@@ -1,0 +1,22 @@
+/* tls_kernel: TLS in the kernel, after the handshake. */
+#ifndef TLS_KERNEL_H
+#define TLS_KERNEL_H
+
+struct stream;
+struct tls;
+
+/*
+ * Before the handshake, whose secrets are kept if its configuration wants the
+ * kernel to take over.  0, or -1 when out of memory.  To be freed before the
+ * library's context, or once the kernel has the connection.
+ */
+int	 ktls_new(struct tls *);
+void	 ktls_free(struct tls *);
+
+/*
+ * The last step of opening.  0: the kernel has it, the stream's operations are
+ * changed, and the library is done with; -1: it stays with the library.
+ */
+int	 ktls_enable(struct tls *, struct stream *);
+
+#endif

@@ -1,0 +1,48 @@
+/* tls_names: the names in a certificate, and those it is to be found by. */
+#ifndef TLS_NAMES_H
+#define TLS_NAMES_H
+
+#include "tls_internal.h"
+
+/* Can it be a host's name, or a pattern for such? */
+int	 tls_names_is_host(const char *);
+
+/* Without regard to case; b is of len bytes. */
+int	 tls_names_equal(const char *a, const char *b, size_t len);
+
+/* Is it a pattern's "*.example.org" with one label in the star's place? */
+int	 tls_names_matches_wildcard(const char *pattern, size_t plen,
+	    const char *name, size_t len);
+
+/*
+ * Each alternative name that is a DNS name, an address or a URI, given to f
+ * with its MBEDTLS_X509_SAN_... until f answers other than 0; what it answered
+ * last.
+ */
+int	 tls_names_each(const mbedtls_x509_crt *,
+	    int (*f)(void *, int kind, const char *, size_t), void *arg);
+
+int	 tls_names_has_san(const mbedtls_x509_crt *);
+
+/* The subject's last common name; NULL: it has none. */
+const mbedtls_x509_buf *tls_names_common(const mbedtls_x509_crt *);
+
+/* A distinguished name as text, which is returned. */
+const char *tls_names_dn(const mbedtls_x509_name *, char *text, size_t size);
+
+/* A name that a client asks for. */
+struct name_query {
+	const char *name;
+	int	 by_pattern;
+};
+
+/* RFC 6125 section 6.4: a common name counts if there is no other. */
+int	 tls_names_has(const mbedtls_x509_crt *, struct name_query *);
+
+/*
+ * Keep in t->sni the name that the client asks for (RFC 6066 section 3), once;
+ * empty: it is no host's.  0, or an error of the library's.
+ */
+int	 tls_names_remember(mbedtls_ssl_context *);
+
+#endif

@@ -1,0 +1,392 @@
+/*
+ * tls_report: what is said of a configuration: its certificates described,
+ * and what there is to warn of.
+ */
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <mbedtls/base64.h>
+
+#include "tls.h"
+#include "tls_cert.h"
+#include "tls_error.h"
+#include "tls_internal.h"
+#include "tls_names.h"
+#include "tls_rules.h"
+#include "tls_suites.h"
+#include "tls_verify.h"
+
+#define WARN_DAYS	30
+#define CRL_WARN_DAYS	3		/* some are good for a week alone */
+#define RSA_BITS	2048
+
+static const struct cert *
+cert_at(const struct tls_config *cfg, size_t i)
+{
+	const struct cert *c;
+
+	for (c = cfg->certs; c != NULL && i > 0; c = c->next)
+		i--;
+	return c;
+}
+
+static int
+has_issuer(const mbedtls_x509_crt *list, const mbedtls_x509_crt *crt)
+{
+	for (; list != NULL; list = list->next)
+		if (list->raw.p != NULL && tls_cert_is_issuer(list, crt))
+			return 1;
+	return 0;
+}
+
+/*
+ * Does every certificate of a chain come from the one behind it, and the last
+ * from one that clients may know?  Their number, 0 with what is wrong, or -1
+ * with what may be.
+ */
+static int
+check_chain(const struct tls_config *cfg, const mbedtls_x509_crt *chain,
+    char *text, size_t size)
+{
+	const mbedtls_x509_crt *crt = chain;
+	char dn[DN_SIZE];
+	int n = 1;
+
+	for (; crt->next != NULL; crt = crt->next, n++) {
+		if (tls_cert_is_issuer(crt->next, crt))
+			continue;
+		snprintf(text, size, "%s: certificate %d was not issued by "
+		    "certificate %d, but by \"%s\"", has_issuer(chain, crt) ?
+		    "the chain is in the wrong order" :
+		    "an intermediate certificate is missing", n, n + 1,
+		    tls_names_dn(&crt->issuer, dn, sizeof(dn)));
+		return 0;
+	}
+	if (n > 1 || tls_cert_is_issuer(crt, crt) || has_issuer(&cfg->ca, crt))
+		return n;
+	snprintf(text, size, "an intermediate certificate is missing: that of "
+	    "\"%s\", unless it is a root that clients know",
+	    tls_names_dn(&crt->issuer, dn, sizeof(dn)));
+	/* It tells where that is to be had, as one of a public CA does. */
+	return tls_cert_find_oid(crt, CA_ISSUERS) != NULL ? 0 : -1;
+}
+
+/* Where to, and what the warning is about. */
+struct warning {
+	void	(*warn)(const char *);
+	const char *about;
+};
+
+static void __attribute__((format(printf, 2, 3)))
+warn(const struct warning *w, const char *fmt, ...)
+{
+	char what[ERROR_SIZE], text[ERROR_SIZE + PATH_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	snprintf(text, sizeof(text), "%s: %s", w->about, what);
+	w->warn(text);
+}
+
+/* A star is the whole first label of three or more, or clients pass it by. */
+static int
+warn_of_name(void *arg, int kind, const char *name, size_t len)
+{
+	const char *star = memchr(name, '*', len), *dot;
+
+	if (kind != MBEDTLS_X509_SAN_DNS_NAME || star == NULL)
+		return 0;
+	dot = len > 2 ? memchr(name + 2, '.', len - 2) : NULL;
+	if (star != name || name[1] != '.' || dot == NULL ||
+	    memchr(name + 1, '*', len - 1) != NULL)
+		warn(arg, "its name \"%.*s\" can match no host", (int)len,
+		    name);
+	return 0;
+}
+
+/* The curve of a key that many clients have no use for; or NULL. */
+static const char *
+odd_curve(const mbedtls_pk_context *pk)
+{
+	mbedtls_ecp_group_id id;
+
+	if (!mbedtls_pk_can_do(pk, MBEDTLS_PK_ECKEY))
+		return NULL;
+	id = mbedtls_ecp_keypair_get_group_id(mbedtls_pk_ec(*pk));
+	return id == MBEDTLS_ECP_DP_SECP256R1 ||
+	    id == MBEDTLS_ECP_DP_SECP384R1 ? NULL :
+	    mbedtls_ecp_curve_info_from_grp_id(id)->name;
+}
+
+/* Against one of a chain, or the first. */
+static void
+warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
+{
+	const char *which = is_leaf ? "certificate" : "chain's certificate";
+	const char *alg = "";
+	char text[64];
+	enum cert_dates d = tls_cert_dates(&crt->valid_from, &crt->valid_to,
+	    WARN_DAYS, text, sizeof(text));
+
+	if (d != IN_TIME)
+		warn(w, "the %s %s%s", which, d == NOT_YET ? "is " : "", text);
+	if (mbedtls_pk_can_do(&crt->pk, MBEDTLS_PK_RSA) &&
+	    mbedtls_pk_get_bitlen(&crt->pk) < RSA_BITS)
+		warn(w, "the %s has an RSA key of %zu bits (clients refuse "
+		    "less than %d)", which, mbedtls_pk_get_bitlen(&crt->pk),
+		    RSA_BITS);
+	if (odd_curve(&crt->pk) != NULL)
+		warn(w, "the %s has a key on %s, which many clients refuse "
+		    "(all take secp256r1)", which, odd_curve(&crt->pk));
+	/* On a root it means nothing. */
+	if (is_leaf || !tls_cert_is_issuer(crt, crt))
+		mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);
+	if (strstr(alg, "SHA1") != NULL || strstr(alg, "MD5") != NULL)
+		warn(w, "the %s is signed with %s, which clients refuse",
+		    which, strstr(alg, "MD5") != NULL ? "MD5" : "SHA-1");
+	if (is_leaf && tls_cert_find_oid(crt, MUST_STAPLE) != NULL)
+		warn(w, "the %s asks for OCSP stapling (must-staple), which "
+		    "there is none of here: some clients refuse it", which);
+}
+
+/* One that uses the certificate's key to agree on others, not to sign. */
+static void
+warn_of_suite(const struct warning *w, int suite)
+{
+	char name[NAME_SIZE];
+
+	tls_suites_name(suite, name, sizeof(name));
+	if (!tls_suites_is_tls13(suite) && strstr(name, "DHE_") == NULL)
+		warn(w, "%s has no forward secrecy%s", name, strncmp(name,
+		    "TLS_RSA_", 8) == 0 ? ", and its RSA decryption is open to "
+		    "attacks (CVE-2026-50587)" : "");
+}
+
+/* Against those that clients come from, or come with. */
+static void
+warn_of_trust(const struct tls_config *cfg, struct warning *w)
+{
+	const mbedtls_x509_crt *crt;
+	const struct rule *r;
+	char text[NAME_SIZE], dn[DN_SIZE];
+	uint32_t flags;
+	size_t i;
+
+	w->about = "ca";
+	for (crt = &cfg->ca; cfg->verify != NOT_ASKED && cfg->has_ca &&
+	    crt != NULL; crt = crt->next)
+		if ((flags = tls_verify_issuer_flags(cfg, crt)) != 0)
+			warn(w, "no client of \"%s\" is served: %s",
+			    tls_names_dn(&crt->subject, dn, sizeof(dn)),
+			    tls_error_fault(flags)->text);
+	for (i = 0; i < cfg->npassed && i < PASSED_MAX; i++)
+		warn(w, "%s; it is passed over", cfg->passed[i]);
+	if (cfg->npassed > i)
+		warn(w, "%zu more are passed over", cfg->npassed - i);
+	w->about = "peer";
+	for (r = cfg->rules; r != NULL; r = r->next)
+		for (crt = r->certs; crt != NULL; crt = crt->next)
+			if (tls_cert_dates(&crt->valid_from, &crt->valid_to,
+			    WARN_DAYS, text, sizeof(text)) != IN_TIME)
+				warn(w, "%s: the certificate of \"%s\": %s",
+				    r->text, tls_names_dn(&crt->subject, dn,
+				    sizeof(dn)), text);
+}
+
+void
+tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
+{
+	struct warning w = { .warn = f };
+	const mbedtls_x509_crt *crt;
+	const mbedtls_x509_crl *crl;
+	const struct cert *c;
+	char text[ERROR_SIZE], dn[DN_SIZE];
+	size_t i;
+
+	for (c = cfg->certs; c != NULL; c = c->next) {
+		w.about = c->name;
+		for (crt = &c->chain; crt != NULL; crt = crt->next)
+			warn_of_cert(&w, crt, crt == &c->chain);
+		if (check_chain(cfg, &c->chain, text, sizeof(text)) == 0)
+			warn(&w, "%s", text);
+		if (!tls_names_has_san(&c->chain))
+			warn(&w, "it has no subject alternative name, and "
+			    "clients go by nothing else");
+		tls_names_each(&c->chain, warn_of_name, &w);
+	}
+	warn_of_trust(cfg, &w);
+	w.about = "crl";
+	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next)
+		if (tls_cert_dates(&crl->this_update, &crl->next_update,
+		    CRL_WARN_DAYS, text, sizeof(text)) != IN_TIME)
+			warn(&w, "the list of \"%s\": %s",
+			    tls_names_dn(&crl->issuer, dn, sizeof(dn)), text);
+	w.about = "ciphers";
+	if (cfg->left_out != 0)
+		warn(&w, "TLS 1.%d is not offered: no suite of the list can be "
+		    "used with it", cfg->left_out % 10);
+	for (i = 0; cfg->suites[i] != 0; i++)
+		warn_of_suite(&w, cfg->suites[i]);
+}
+
+static void
+print_hex(FILE *fp, const unsigned char *p, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		fprintf(fp, "%s%02X", i == 0 ? "" : ":", p[i]);
+	fputc('\n', fp);
+}
+
+static void
+print_hash(FILE *fp, const mbedtls_x509_buf *b)
+{
+	unsigned char hash[HASH_SIZE];
+	size_t len;
+
+	psa_hash_compute(PSA_ALG_SHA_256, b->p, b->len, hash, sizeof(hash),
+	    &len);
+	print_hex(fp, hash, sizeof(hash));
+}
+
+/* Where to, and what stands between two names. */
+struct printer {
+	FILE	*fp;
+	const char *comma;
+};
+
+static int
+print_name(void *arg, int kind, const char *name, size_t len)
+{
+	struct printer *p = arg;
+	char text[INET6_ADDRSTRLEN];
+
+	fputs(p->comma, p->fp);
+	p->comma = ", ";
+	if (kind == MBEDTLS_X509_SAN_IP_ADDRESS) {
+		fputs(inet_ntop(len == 4 ? AF_INET : AF_INET6, name, text,
+		    sizeof(text)), p->fp);
+		return 0;
+	}
+	/* Whoever made it must not forge a line, nor move a cursor. */
+	for (; len > 0; name++, len--)
+		fprintf(p->fp, isprint((unsigned char)*name) ? "%c" :
+		    "\\x%02x", (unsigned char)*name);
+	return 0;
+}
+
+static void
+print_names(FILE *fp, const mbedtls_x509_crt *crt)
+{
+	struct printer p = { .fp = fp, .comma = "" };
+
+	tls_names_each(crt, print_name, &p);
+	fprintf(fp, "%s\n", *p.comma == '\0' ? "(none)" : "");
+}
+
+static void
+print_chain(FILE *fp, const struct tls_config *cfg,
+    const mbedtls_x509_crt *crt)
+{
+	char text[ERROR_SIZE];
+	int n = check_chain(cfg, crt, text, sizeof(text));
+
+	if (n <= 0)
+		fprintf(fp, "%s\n", text);
+	else
+		fprintf(fp, "%d certificate%s, fit\n", n,
+		    n == 1 ? "" : "s, in order");
+}
+
+int
+tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
+{
+	const struct cert *c = cert_at(cfg, i);
+	const mbedtls_x509_crt *crt;
+	const char *alg = "unknown";
+	unsigned char hash[32], pin[64];
+	char text[1024];
+	size_t len;
+
+	if (c == NULL)
+		return -1;
+	crt = &c->chain;
+	fprintf(fp, "certificate %s\n", c->name);
+	fprintf(fp, "\tsubject    %s\n\tnames      ",
+	    tls_names_dn(&crt->subject, text, sizeof(text)));
+	print_names(fp, crt);
+	fprintf(fp, "\tissuer     %s\n\tserial     ",
+	    tls_names_dn(&crt->issuer, text, sizeof(text)));
+	/* A number; DER has a zero before it lest it be negative. */
+	len = crt->serial.len > 1 && crt->serial.p[0] == 0;
+	print_hex(fp, crt->serial.p + len, crt->serial.len - len);
+	tls_cert_dates(&crt->valid_from, &crt->valid_to, 0, text, sizeof(text));
+	fprintf(fp, "\tvalid      %04d-%02d-%02d to %04d-%02d-%02d (%s)\n",
+	    crt->valid_from.year, crt->valid_from.mon, crt->valid_from.day,
+	    crt->valid_to.year, crt->valid_to.mon, crt->valid_to.day, text);
+	fprintf(fp, "\tkey        %s, %zu bits, fits\n",
+	    mbedtls_pk_get_name(&crt->pk), mbedtls_pk_get_bitlen(&crt->pk));
+	mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);
+	fprintf(fp, "\tsignature  %s\n\tsha256     ", alg);
+	print_hash(fp, &crt->raw);
+	psa_hash_compute(PSA_ALG_SHA_256, crt->pk_raw.p, crt->pk_raw.len,
+	    hash, sizeof(hash), &len);
+	mbedtls_base64_encode(pin, sizeof(pin), &len, hash, sizeof(hash));
+	fprintf(fp, "\tpin        sha256/%s\n\tchain      ", pin);
+	print_chain(fp, cfg, crt);
+	return 0;
+}
+
+int
+tls_config_expiry(const struct tls_config *cfg, size_t i, const char **file,
+    int64_t *at)
+{
+	const struct cert *c = cert_at(cfg, i);
+
+	if (c == NULL)
+		return -1;
+	*file = c->name;
+	*at = tls_cert_utc(&c->chain.valid_to);
+	return 0;
+}
+
+void
+tls_config_print(const struct tls_config *cfg, FILE *fp)
+{
+	const mbedtls_x509_crt *crt;
+	const mbedtls_x509_crl *crl;
+	const struct rule *r;
+	char name[NAME_SIZE], dn[DN_SIZE];
+	size_t i;
+
+	fprintf(fp, "# TLS 1.%d to 1.%d, with these suites and groups:\n",
+	    cfg->min % 10, cfg->max % 10);
+	for (i = 0; cfg->suites[i] != 0; i++) {
+		tls_suites_name(cfg->suites[i], name, sizeof(name));
+		fprintf(fp, "#\t%s\n", name);
+	}
+	for (i = 0; cfg->groups[i] != 0; i++)
+		fprintf(fp, "#\t%s\n", tls_suites_group(cfg->groups[i]));
+	for (crt = &cfg->ca; cfg->has_ca && crt != NULL; crt = crt->next)
+		fprintf(fp, "# clients by \"%s\"\n", tls_names_dn(&crt->subject,
+		    dn, sizeof(dn)));
+	for (r = cfg->rules; r != NULL; r = r->next)
+		for (crt = r->certs; crt != NULL; crt = crt->next) {
+			fprintf(fp, "# the client \"%s\", sha256 ",
+			    tls_names_dn(&crt->subject, dn, sizeof(dn)));
+			print_hash(fp, &crt->raw);
+		}
+	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next) {
+		tls_cert_dates(&crl->this_update, &crl->next_update, 0, name,
+		    sizeof(name));
+		fprintf(fp, "# but for those revoked by \"%s\" (the list "
+		    "%s)\n", tls_names_dn(&crl->issuer, dn, sizeof(dn)), name);
+	}
+}

@@ -1,0 +1,32 @@
+/* tls_rules: who a peer may be, by the rules of a configuration. */
+#ifndef TLS_RULES_H
+#define TLS_RULES_H
+
+#include "tls_internal.h"
+
+enum rule_kind { CN, DNS, IP, URI, PIN, CERT };
+
+/* What a client's certificate may be. */
+struct rule {
+	struct rule *next;
+	enum rule_kind kind;
+	char	*text;			/* of a CN, DNS, URI or CERT */
+	unsigned char bytes[HASH_SIZE];	/* of an IP or a PIN */
+	size_t	 len;			/* of them */
+	mbedtls_x509_crt *certs;	/* in a CERT's file */
+};
+
+/* Does it hold for certificates that nobody has to vouch for? */
+int	 tls_rules_is_pin(const struct rule *);
+
+/*
+ * The rule that a certificate matches, a pin if there is one; or NULL.  Names
+ * that nobody vouches for match none: there may be thousands of them.
+ */
+const struct rule *tls_rules_find(const struct tls_config *,
+	    const mbedtls_x509_crt *, int is_trusted);
+
+/* All of a list. */
+void	 tls_rules_free(struct rule *);
+
+#endif

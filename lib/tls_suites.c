@@ -1,0 +1,406 @@
+/* tls_suites: cipher suites, groups and protocols, in lists and by name. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#elif defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+#include "tls_suites.h"
+#include "tls.h"
+#include "tls_internal.h"
+#include "util.h"
+
+#define SEPARATORS	" \t,:"
+
+/* Our order among the suites that are both safe and fast; see prefer(). */
+static const int default_suites[] = {
+	MBEDTLS_TLS1_3_AES_128_GCM_SHA256,
+	MBEDTLS_TLS1_3_CHACHA20_POLY1305_SHA256,
+	MBEDTLS_TLS1_3_AES_256_GCM_SHA384,
+	MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	MBEDTLS_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+	MBEDTLS_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	MBEDTLS_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	0
+};
+
+/*
+ * What the library has been built with; the order is the default preference,
+ * and the finite-field ones are costly.
+ */
+static const struct group {
+	const char *name;
+	uint16_t id;
+	int	 by_default;
+} groups[] = {
+	{ "x25519", MBEDTLS_SSL_IANA_TLS_GROUP_X25519, 1 },
+	{ "secp256r1", MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1, 1 },
+	{ "secp384r1", MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1, 1 },
+#ifdef PSA_WANT_ECC_SECP_R1_521
+	{ "secp521r1", MBEDTLS_SSL_IANA_TLS_GROUP_SECP521R1, 1 },
+#endif
+#ifdef PSA_WANT_ECC_MONTGOMERY_448
+	{ "x448", MBEDTLS_SSL_IANA_TLS_GROUP_X448, 0 },
+#endif
+#ifdef PSA_WANT_DH_RFC7919_2048
+	{ "ffdhe2048", MBEDTLS_SSL_IANA_TLS_GROUP_FFDHE2048, 0 },
+	{ "ffdhe3072", MBEDTLS_SSL_IANA_TLS_GROUP_FFDHE3072, 0 },
+	{ "ffdhe4096", MBEDTLS_SSL_IANA_TLS_GROUP_FFDHE4096, 0 },
+#endif
+	{ NULL, 0, 0 }
+};
+
+/*
+ * Has this CPU instructions for AES, and the library code that uses them?
+ * Without them, ChaCha20 takes less time.
+ */
+#if defined(MBEDTLS_AESNI_C) && (defined(__x86_64__) || defined(__i386__))
+static int
+has_fast_aes(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid(1, &a, &b, &c, &d) == 1 && (c & bit_AES) != 0;
+}
+#elif defined(MBEDTLS_AESCE_C) && defined(__aarch64__) && defined(__linux__)
+static int
+has_fast_aes(void)
+{
+	return (getauxval(AT_HWCAP) & HWCAP_AES) != 0;
+}
+#else
+static int
+has_fast_aes(void)
+{
+	return 0;
+}
+#endif
+
+/*
+ * The default suites, the faster cipher on this machine first.  In TLS 1.3
+ * the library follows the client's order all the same.
+ */
+static void
+prefer(int *suites)
+{
+	int chacha_first = !has_fast_aes(), pass;
+	size_t i, n = 0;
+
+	for (pass = 0; pass < 2; pass++) {
+		for (i = 0; default_suites[i] != 0; i++) {
+			const char *name = mbedtls_ssl_get_ciphersuite_name(
+			    default_suites[i]);
+			int chacha = strstr(name, "CHACHA20") != NULL;
+
+			if ((chacha == chacha_first) == (pass == 0))
+				suites[n++] = default_suites[i];
+		}
+	}
+	suites[n] = 0;
+}
+
+void
+tls_suites_default(struct tls_config *cfg)
+{
+	size_t i, n = 0;
+
+	prefer(cfg->suites);
+	mbedtls_ssl_conf_ciphersuites(&cfg->ssl, cfg->suites);
+	for (i = 0; groups[i].name != NULL; i++)
+		if (groups[i].by_default)
+			cfg->groups[n++] = groups[i].id;
+	mbedtls_ssl_conf_groups(&cfg->ssl, cfg->groups);
+}
+
+/*
+ * The suites have IANA's names to the world.  The library's differ: hyphens
+ * for underscores, and TLS1-3- where TLS 1.3 has none but TLS_.
+ */
+static int
+suite_id(const char *iana)
+{
+	char name[NAME_SIZE];
+	size_t i;
+
+	if (strncmp(iana, "TLS_", 4) != 0)
+		return 0;
+	snprintf(name, sizeof(name), "%s%s", strstr(iana, "_WITH_") != NULL ?
+	    "TLS-" : "TLS1-3-", iana + 4);
+	for (i = 0; name[i] != '\0'; i++)
+		if (name[i] == '_')
+			name[i] = '-';
+	return mbedtls_ssl_get_ciphersuite_id(name);
+}
+
+void
+tls_suites_name(int suite, char *name, size_t size)
+{
+	const char *library = mbedtls_ssl_get_ciphersuite_name(suite);
+	size_t i;
+
+	snprintf(name, size, "TLS_%s", library +
+	    (strncmp(library, "TLS1-3-", 7) == 0 ? 7 : 4));
+	for (i = 0; name[i] != '\0'; i++)
+		if (name[i] == '-')
+			name[i] = '_';
+}
+
+int
+tls_suites_is_tls13(int suite)
+{
+	return strncmp(mbedtls_ssl_get_ciphersuite_name(suite), "TLS1-3-",
+	    7) == 0;
+}
+
+const char *
+tls_suites_group(int id)
+{
+	size_t i;
+
+	for (i = 0; groups[i].name != NULL; i++)
+		if (groups[i].id == id)
+			return groups[i].name;
+	return NULL;
+}
+
+/* Each name in a list, given to add() with its position. */
+static int
+each(struct tls_config *cfg, const char *names,
+    int (*add)(struct tls_config *, const char *, size_t))
+{
+	char *copy, *name, *rest;
+	size_t n = 0;
+	int r = 0;
+
+	if ((copy = strdup(names)) == NULL)
+		return tls_fail(cfg, "out of memory");
+	for (name = strtok_r(copy, SEPARATORS, &rest); name != NULL && r == 0;
+	    name = strtok_r(NULL, SEPARATORS, &rest)) {
+		if (n == LIST_MAX)
+			r = tls_fail(cfg, "more than %d names", LIST_MAX);
+		else
+			r = add(cfg, name, n++);
+	}
+	if (n == 0)
+		r = tls_fail(cfg, "no name in the list");
+	free(copy);
+	return r;
+}
+
+/*
+ * OpenSSL's name of a suite as IANA's: ECDHE-RSA-AES256-GCM-SHA384 and its
+ * like.  Suites without forward secrecy or AEAD have none, as they are not to
+ * be recommended.
+ */
+static int
+translate_suite(const char *name, char *iana, size_t size)
+{
+	static const struct {
+		const char *theirs, *ours;
+	} parts[] = {
+		{ "AES128-GCM-SHA256", "AES_128_GCM_SHA256" },
+		{ "AES256-GCM-SHA384", "AES_256_GCM_SHA384" },
+		{ "CHACHA20-POLY1305", "CHACHA20_POLY1305_SHA256" },
+		{ "AES128-CCM", "AES_128_CCM" },
+		{ "AES256-CCM", "AES_256_CCM" },
+	}, keys[] = {
+		{ "ECDHE-ECDSA-", "ECDHE_ECDSA" },
+		{ "ECDHE-RSA-", "ECDHE_RSA" },
+		{ "DHE-RSA-", "DHE_RSA" },
+	};
+	size_t i, j, n;
+
+	for (i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		n = strlen(keys[i].theirs);
+		if (strncmp(name, keys[i].theirs, n) != 0)
+			continue;
+		for (j = 0; j < sizeof(parts) / sizeof(parts[0]); j++) {
+			if (strcmp(name + n, parts[j].theirs) != 0)
+				continue;
+			snprintf(iana, size, "TLS_%s_WITH_%s", keys[i].ours,
+			    parts[j].ours);
+			return suite_id(iana) != 0;
+		}
+	}
+	snprintf(iana, size, "%s", name);
+	return suite_id(iana) != 0;
+}
+
+/* One more name in a list of text, unless it is there or finds no room. */
+static void
+list_name(char *text, size_t size, const char *name)
+{
+	size_t n = strlen(text), len = strlen(name);
+	const char *p = text;
+
+	while ((p = strstr(p, name)) != NULL && p[len] != ':' && p[len] != '\0')
+		p += len;
+	if (p == NULL && n + len + 2 <= size)
+		snprintf(text + n, size - n, "%s%s", n > 0 ? ":" : "", name);
+}
+
+/*
+ * The same of a list: as TLS 1.3 has suites of its own, which OpenSSL does not
+ * count among these, they are put in.  Empty: none of them is there.
+ */
+static void
+translate_suites(const char *names, char *text, size_t size)
+{
+	char copy[ERROR_SIZE], iana[NAME_SIZE], *name, *rest;
+	size_t i;
+
+	text[0] = '\0';
+	snprintf(copy, sizeof(copy), "%s", names);
+	for (name = strtok_r(copy, SEPARATORS, &rest); name != NULL;
+	    name = strtok_r(NULL, SEPARATORS, &rest))
+		if (translate_suite(name, iana, sizeof(iana)))
+			list_name(text, size, iana);
+	if (text[0] == '\0' || strstr(text, "TLS_AES_") != NULL ||
+	    strstr(text, "TLS_CHACHA20_") != NULL)
+		return;
+	for (i = 0; tls_suites_is_tls13(default_suites[i]); i++) {
+		tls_suites_name(default_suites[i], iana, sizeof(iana));
+		list_name(text, size, iana);
+	}
+}
+
+static int
+add_suite(struct tls_config *cfg, const char *name, size_t n)
+{
+	if ((cfg->suites[n] = suite_id(name)) == 0)
+		return tls_fail(cfg, "unknown cipher suite \"%s\"", name);
+	cfg->suites[n + 1] = 0;
+	return 0;
+}
+
+int
+tls_config_ciphers(struct tls_config *cfg, const char *names)
+{
+	char why[ERROR_SIZE], text[ERROR_SIZE / 2];
+
+	if (each(cfg, names, add_suite) == 0)
+		return 0;
+	snprintf(why, sizeof(why), "%.300s", cfg->error);
+	if (strncmp(why, "unknown", 7) != 0)
+		return -1;
+	translate_suites(names, text, sizeof(text));
+	if (text[0] != '\0')
+		return tls_fail(cfg,
+		    "%s (names are IANA's; those of the list that "
+		    "there are, and TLS 1.3's: ciphers = %s)", why, text);
+	return tls_fail(cfg, "%s (allowed: IANA's names, such as "
+	    "TLS_AES_128_GCM_SHA256 or TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256; "
+	    "without ciphers, all that are safe)", why);
+}
+
+/* IANA's name of a group that has another one, such as OpenSSL's. */
+static const char *
+translate_group(const char *name)
+{
+	static const struct {
+		const char *theirs, *ours;
+	} names[] = {
+		{ "prime256v1", "secp256r1" }, { "P-256", "secp256r1" },
+		{ "P-384", "secp384r1" }, { "P-521", "secp521r1" },
+		{ "curve25519", "x25519" },
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcasecmp(names[i].theirs, name) == 0)
+			return names[i].ours;
+	return name;
+}
+
+static const struct group *
+find_group(const char *name)
+{
+	size_t i;
+
+	for (i = 0; groups[i].name != NULL; i++)
+		if (strcasecmp(groups[i].name, name) == 0)
+			return &groups[i];
+	return NULL;
+}
+
+void
+tls_translate_groups(const char *names, char *text, size_t size)
+{
+	char copy[ERROR_SIZE], *name, *rest;
+	const struct group *g;
+
+	text[0] = '\0';
+	snprintf(copy, sizeof(copy), "%s", names);
+	for (name = strtok_r(copy, SEPARATORS, &rest); name != NULL;
+	    name = strtok_r(NULL, SEPARATORS, &rest))
+		if ((g = find_group(translate_group(name))) != NULL)
+			list_name(text, size, g->name);
+}
+
+static int
+add_group(struct tls_config *cfg, const char *name, size_t n)
+{
+	char allowed[NAME_SIZE];	/* all of them fit */
+	struct text list = { .p = allowed, .size = sizeof(allowed) };
+	const char *other = translate_group(name);
+	const struct group *g = find_group(name);
+	size_t i;
+
+	if (g != NULL) {
+		cfg->groups[n] = g->id;
+		cfg->groups[n + 1] = 0;
+		return 0;
+	}
+	for (i = 0; groups[i].name != NULL; i++)
+		text_add(&list, "%s%s", i > 0 ? ", " : "", groups[i].name);
+	return tls_fail(cfg, "unknown group \"%s\" (allowed: %s%s%s)", name,
+	    allowed, other != name ? "; its name here is " : "",
+	    other != name ? other : "");
+}
+
+int
+tls_config_groups(struct tls_config *cfg, const char *names)
+{
+	return each(cfg, names, add_group);
+}
+
+static int
+add_protocol(struct tls_config *cfg, const char *name, size_t n)
+{
+	if (strlen(name) > MBEDTLS_SSL_MAX_ALPN_NAME_LEN)
+		return tls_fail(cfg, "ALPN name longer than 255 bytes");
+	if ((cfg->alpn[n] = strdup(name)) == NULL)
+		return tls_fail(cfg, "out of memory");
+	return 0;
+}
+
+int
+tls_config_alpn(struct tls_config *cfg, const char *names)
+{
+	if (each(cfg, names, add_protocol) == -1)
+		return -1;
+	if (mbedtls_ssl_conf_alpn_protocols(&cfg->ssl, cfg->alpn) != 0)
+		return tls_fail(cfg, "ALPN names too long");
+	return 0;
+}
+
+int
+tls_suites_has_key(const struct tls_config *cfg, int suite)
+{
+	const char *name = mbedtls_ssl_get_ciphersuite_name(suite);
+	mbedtls_pk_type_t type = strstr(name, "-ECDSA-") != NULL ||
+	    strstr(name, "TLS-ECDH-") != NULL ? MBEDTLS_PK_ECDSA :
+	    strstr(name, "-RSA-") != NULL ? MBEDTLS_PK_RSA : MBEDTLS_PK_NONE;
+	const struct cert *c = cfg->certs;
+
+	while (c != NULL && !tls_suites_is_tls13(suite) &&
+	    !mbedtls_pk_can_do(&c->key, type))
+		c = c->next;
+	return c != NULL;
+}

@@ -1,0 +1,364 @@
+/* tls_verify: is the peer who it has to be? */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tls_verify.h"
+#include "tls_cert.h"
+#include "tls_error.h"
+#include "tls_files.h"
+#include "tls_names.h"
+#include "tls_rules.h"
+#include "util.h"
+
+#define CLIENT_RSA_MAX	4096		/* bits of a key that a client sends */
+#define CHAIN_MAX	5		/* certificates that a client sends */
+#define CERTIFICATE_REQUIRED 116	/* RFC 8446 section 6.2 */
+
+/*
+ * The extended key usage of an issuer binds what it issues, and any usage
+ * (RFC 5280 section 4.2.1.12) is not this one: both as in OpenSSL.
+ */
+static int
+is_for_clients(const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_sequence *s;
+
+	if (!mbedtls_x509_crt_has_ext_type(crt,
+	    MBEDTLS_X509_EXT_EXTENDED_KEY_USAGE))
+		return 1;
+	for (s = &crt->ext_key_usage; s != NULL; s = s->next)
+		if (MBEDTLS_OID_CMP(MBEDTLS_OID_CLIENT_AUTH, &s->buf) == 0)
+			return 1;
+	return 0;
+}
+
+/* Is it one of our authorities', and not just sent by the client? */
+static int
+is_ours(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_crt *ca = cfg->has_ca ? &cfg->ca : NULL;
+
+	while (ca != NULL && ca != crt)
+		ca = ca->next;
+	return ca != NULL;
+}
+
+/*
+ * The library has seen to basicConstraints, unless it is an old one in ca.
+ * One that a client sends has to say that it may issue, RFC 5280 section
+ * 4.2.1.3: a flaw in the former is not enough.
+ */
+static int
+may_issue(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
+{
+	return is_ours(cfg, crt) ?
+	    crt->version == 3 || tls_cert_is_issuer(crt, crt) :
+	    mbedtls_x509_crt_has_ext_type(crt, MBEDTLS_X509_EXT_KEY_USAGE);
+}
+
+uint32_t
+tls_verify_issuer_flags(const struct tls_config *cfg,
+    const mbedtls_x509_crt *crt)
+{
+	uint32_t flags = 0;
+
+	if (!may_issue(cfg, crt))
+		flags |= CERT_NO_ISSUER;
+	if (!is_for_clients(crt))
+		flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
+	if (tls_cert_find_oid(crt, NAME_CONSTRAINTS) != NULL)
+		flags |= CERT_CONSTRAINED;
+	return flags;
+}
+
+/* The flags' first fault, as text about crt. */
+static const struct fault *
+fault_text(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
+    uint32_t flags, char *text, size_t size)
+{
+	const mbedtls_x509_crl *crl = &cfg->crl;
+	const struct fault *f = tls_error_fault(flags);
+	char dn[DN_SIZE];
+
+	if (f->text != NULL) {
+		snprintf(text, size, "%s", f->text);
+	} else if (f->flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) {
+		snprintf(text, size, "unknown issuer \"%s\"",
+		    tls_names_dn(&crt->issuer, dn, sizeof(dn)));
+	} else if (f->flags & MBEDTLS_X509_BADCERT_EXPIRED) {
+		tls_cert_dates(&crt->valid_from, &crt->valid_to, 0, text, size);
+	} else {
+		/* Of several for an issuer, one is not valid. */
+		while (tls_cert_dates(&crl->this_update, &crl->next_update, 0,
+		    dn, sizeof(dn)) == IN_TIME ||
+		    !tls_cert_same(&crl->issuer_raw, &crt->issuer_raw)) {
+			if (crl->next == NULL)
+				break;
+			crl = crl->next;
+		}
+		snprintf(text, size, "CRL %s", dn);
+	}
+	return f;
+}
+
+/* The flags are against one of the client's issuers. */
+static void
+reject_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
+{
+	char text[ERROR_SIZE], dn[DN_SIZE];
+	const struct fault *f = fault_text(t->cfg, crt, flags, text,
+	    sizeof(text));
+
+	if (f->flags & (MBEDTLS_X509_BADCERT_NOT_TRUSTED | CERT_CHAIN_TOO_LONG))
+		tls_reject(t, f->alert, "%s", text);
+	else
+		tls_reject(t, f->alert, "issuer \"%s\": %s",
+		    tls_names_dn(&crt->subject, dn, sizeof(dn)), text);
+}
+
+/* The flags are against it, or against its issuers, who are blamed already. */
+static void
+reject_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
+{
+	unsigned char alert = t->alert;
+	char text[ERROR_SIZE], dn[DN_SIZE];
+
+	if (t->issuers == 0)
+		alert = fault_text(t->cfg, crt, flags, text,
+		    sizeof(text))->alert;
+	else
+		snprintf(text, sizeof(text), "%s", t->why != NULL ? t->why :
+		    "one of its issuers");
+	tls_reject(t, alert, "client certificate \"%s\": %s",
+	    tls_names_dn(&crt->subject, dn, sizeof(dn)), text);
+}
+
+void
+tls_verify_forget(struct tls *t)
+{
+	free(t->client);
+	free(t->cn);
+	free(t->chain);
+	t->client = t->cn = NULL;
+	t->chain = NULL;
+	t->chain_len = 0;
+}
+
+/* Its certificates, as in RFC 8446 section 4.4.2: 3 bytes of length each. */
+static int
+keep_chain(struct tls *t, const mbedtls_x509_crt *chain)
+{
+	const mbedtls_x509_crt *crt;
+	unsigned char *p;
+	size_t len = 3 + chain->raw.len;
+
+	for (crt = chain->next; crt != NULL; crt = crt->next)
+		len += 3 + crt->raw.len;
+	if ((t->chain = p = calloc(1, len)) == NULL)
+		return -1;
+	t->chain_len = len;
+	for (crt = chain; crt != NULL; crt = crt->next) {
+		be_put(p, crt->raw.len, 3);
+		memcpy(p + 3, crt->raw.p, crt->raw.len);
+		p += 3 + crt->raw.len;
+	}
+	return 0;
+}
+
+static int
+remember_client(struct tls *t, const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_buf *cn = tls_names_common(crt);
+	char dn[DN_SIZE];
+
+	tls_verify_forget(t);
+	t->client = strdup(tls_names_dn(&crt->subject, dn, sizeof(dn)));
+	/* With a zero in it, it would be cut off there: take it for none. */
+	if (cn != NULL && memchr(cn->p, '\0', cn->len) != NULL)
+		cn = NULL;
+	if (cn != NULL)
+		t->cn = strndup((const char *)cn->p, cn->len);
+	return t->client == NULL || (cn != NULL && t->cn == NULL) ||
+	    keep_chain(t, crt) == -1 ? MBEDTLS_ERR_X509_ALLOC_FAILED : 0;
+}
+
+/* Netscape's extension of before, if there is one: its first bit. */
+static int
+is_for_netscape(const mbedtls_x509_crt *crt)
+{
+	unsigned char *p = tls_cert_find_oid(crt, NS_CERT_TYPE);
+	const unsigned char *end;
+	mbedtls_asn1_bitstring bits;
+	int is_critical;
+	size_t len;
+
+	if (p == NULL)
+		return 1;
+	end = crt->v3_ext.p + crt->v3_ext.len;
+	mbedtls_asn1_get_bool(&p, end, &is_critical);	/* or it is not there */
+	return mbedtls_asn1_get_tag(&p, end, &len,
+	    MBEDTLS_ASN1_OCTET_STRING) == 0 &&
+	    mbedtls_asn1_get_bitstring(&p, p + len, &bits) == 0 &&
+	    bits.len > 0 &&
+	    (bits.p[0] & MBEDTLS_X509_NS_CERT_TYPE_SSL_CLIENT) != 0;
+}
+
+static int
+may_authenticate(const mbedtls_x509_crt *crt)
+{
+	return mbedtls_x509_crt_check_key_usage(crt,
+	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE) == 0 && is_for_clients(crt) &&
+	    is_for_netscape(crt) && tls_cert_find_oid(crt, PROXY_CERT_INFO) ==
+	    NULL;
+}
+
+/* Is that the issuer which its authorityKeyIdentifier, if any, tells of? */
+static int
+is_key_of(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_authority *a = &crt->authority_key_id;
+	const mbedtls_x509_sequence *s;
+
+	if (a->keyIdentifier.p != NULL && issuer->subject_key_id.p != NULL &&
+	    !tls_cert_same(&a->keyIdentifier, &issuer->subject_key_id))
+		return 0;
+	if (a->authorityCertSerialNumber.p != NULL && !tls_cert_same(
+	    &a->authorityCertSerialNumber, &issuer->serial))
+		return 0;
+	for (s = &a->authorityCertIssuer; s != NULL; s = s->next)
+		if (s->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC |
+		    MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_X509_SAN_DIRECTORY_NAME))
+			return tls_cert_same(&s->buf, &issuer->issuer_raw);
+	return 1;
+}
+
+/*
+ * Did it come from the issuer that the library has found for it?  That goes by
+ * name and key, which several certificates of an authority have in common, if
+ * it was renewed: one of them is enough.
+ */
+static int
+has_come_from(const struct tls_config *cfg, const mbedtls_x509_crt *issuer,
+    const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_crt *ca = cfg->has_ca ? &cfg->ca : NULL;
+
+	if (tls_cert_is_issuer(crt, crt) && is_key_of(crt, crt))
+		return 0;		/* but from itself */
+	if (is_key_of(issuer, crt))
+		return 1;
+	while (ca != NULL && !(tls_cert_is_issuer(ca, crt) && is_key_of(ca,
+	    crt) && tls_cert_same(&ca->pk_raw, &issuer->pk_raw) &&
+	    tls_verify_issuer_flags(cfg, ca) == 0 &&
+	    !mbedtls_x509_time_is_past(&ca->valid_to) &&
+	    !mbedtls_x509_time_is_future(&ca->valid_from)))
+		ca = ca->next;
+	return ca != NULL;
+}
+
+/* What a client may not send, for what it would cost us: flags. */
+static uint32_t
+exceeded(const mbedtls_x509_crt *crt, int depth)
+{
+	uint32_t flags = 0;
+
+	if (depth >= CHAIN_MAX)
+		flags |= CERT_CHAIN_TOO_LONG;
+	if (mbedtls_pk_can_do(&crt->pk, MBEDTLS_PK_RSA) &&
+	    mbedtls_pk_get_bitlen(&crt->pk) > CLIENT_RSA_MAX)
+		flags |= CERT_KEY_TOO_LONG;
+	return flags;
+}
+
+/*
+ * The library is about to refuse one for an extension, and shows it, if it is
+ * patched: whose it is, and which.
+ */
+static int
+reject_extension(struct tls *t, const mbedtls_x509_crt *crt)
+{
+	struct cert_loading l = { .use = PINNED };
+	mbedtls_x509_crt again;
+
+	mbedtls_x509_crt_init(&again);
+	if (mbedtls_x509_crt_parse_der_with_ext_cb(&again, crt->raw.p,
+	    crt->raw.len, 1, tls_files_check_extension, &l) != 0 &&
+	    l.refused[0] != '\0')
+		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+		    "client certificate %s", l.refused);
+	mbedtls_x509_crt_free(&again);
+	return 0;
+}
+
+int
+tls_verify_cert(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
+{
+	struct tls *t = arg;
+	const struct rule *r;
+
+	if (depth < 0)
+		return reject_extension(t, crt);
+	if (!is_ours(t->cfg, crt))
+		*flags |= exceeded(crt, depth);
+	if (t->issuer != NULL && !has_come_from(t->cfg, t->issuer, crt))
+		*flags |= MBEDTLS_X509_BADCERT_NOT_TRUSTED;
+	t->issuer = depth > 0 ? crt : NULL;
+	if (depth > 0) {
+		*flags |= tls_verify_issuer_flags(t->cfg, crt);
+		if (t->issuers == 0 && *flags != 0)
+			reject_issuer(t, crt, *flags);
+		t->issuers |= *flags;
+		*flags = 0;
+		return 0;
+	}
+	if (crt->raw.p == NULL)		/* in TLS 1.2, left out for that */
+		*flags |= CERT_SIGNED_ODDLY;
+	if (!may_authenticate(crt))
+		*flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
+	r = tls_rules_find(t->cfg, crt, ((*flags | t->issuers) &
+	    MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0);
+	if (r == NULL && t->cfg->rules != NULL)
+		*flags |= MBEDTLS_X509_BADCERT_OTHER;
+	if (!t->cfg->has_ca || (r != NULL && tls_rules_is_pin(r))) {
+		*flags &= ~(uint32_t)MBEDTLS_X509_BADCERT_NOT_TRUSTED;
+		t->issuers = 0;
+	}
+	*flags |= t->issuers;
+	if (*flags == 0) {
+		tls_reject_undo(t);
+		return remember_client(t, crt);
+	}
+	reject_peer(t, crt, *flags);
+	t->issuers = 0;
+	return 0;
+}
+
+int
+tls_verify_check_verdict(struct tls *t)
+{
+	uint32_t flags = mbedtls_ssl_get_verify_result(t->ssl);
+	const struct fault *f;
+
+	if (t->refused || t->cfg->verify == NOT_ASKED)
+		return t->refused;
+	/* All of them: there is no result yet. */
+	if (flags == UINT32_MAX || flags == MBEDTLS_X509_BADCERT_SKIP_VERIFY)
+		flags = 0;
+	/* There may be one of a session that was not resumed after all. */
+	if (flags & MBEDTLS_X509_BADCERT_MISSING) {
+		tls_verify_forget(t);
+	} else if (flags != 0) {
+		/* What it finds by itself, behind tls_verify_cert(). */
+		f = tls_error_fault(flags);
+		tls_reject(t, f->alert, "client certificate \"%s\": %s",
+		    t->client != NULL ? t->client : "", f->text != NULL ?
+		    f->text : "not valid");
+	}
+	if (t->client == NULL && t->cfg->verify == REQUIRED &&
+	    (flags != 0 || mbedtls_ssl_is_handshake_over(t->ssl)))
+		tls_reject(t, is_tls13(t) ? CERTIFICATE_REQUIRED :
+		    MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
+		    "no client certificate");
+	return t->refused;
+}

@@ -1181,7 +1181,6 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	struct worker w = { .has_master = 1, .line = line, .turn = slot,
 	    .beat_every = in == NULL ? m->args->watchdog / BEATS : 0 };
 	struct incoming connection;
-	struct log_lost lost;
 	int r = EXIT_FAILURE;
 
 	log_lost_take();		/* the master tells of its own */
@@ -1197,10 +1196,7 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 		r = in != NULL || may_begin(w.line) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
-	lost = log_lost_take();
-	sv->board.counts[slot].unlogged = lost.lines;
-	sv->board.counts[slot].unlogged_why = lost.why;
-	sv->board.counts[slot].unlogged_cut = lost.is_cut;
+	sv->board.counts[slot].unlogged = log_lost_take();
 	exit(r);
 }
 
@@ -1368,27 +1364,16 @@ serve_waiting(struct master *m)
 		scoreboard_warn_full(&sv->board, FORWARD_DROP_MS);
 }
 
-/*
- * A worker has left, and could not tell of lines that it has lost: in fork
- * mode, each has one line to log, at its end.
- */
-static void
-tell_unlogged(const volatile struct counts *n)
-{
-	const struct log_lost lost = { .lines = n->unlogged,
-	    .why = n->unlogged_why, .is_cut = n->unlogged_cut };
-
-	log_lost_add(&lost);
-}
-
 /* Whoever sits there next finds it empty; what was counted is kept. */
 static void
 clear_slot(struct master *m, struct service *sv, struct slot *slot)
 {
 	volatile struct counts *counts = &sv->board.counts[slot->row];
+	const struct log_lost lost = counts->unlogged;
 
 	stats_add(&m->stats.ended, counts);
-	tell_unlogged(counts);
+	/* In fork mode, each has one line to log, at its end. */
+	log_lost_add(&lost);
 	m->stats.ended.lost += m->stats.ended.live;
 	m->stats.ended.live = 0;
 	memset((void *)counts, 0, sizeof(*counts));

@@ -50,6 +50,7 @@
 #include "repeats.h"
 #include "sandbox.h"
 #include "scoreboard.h"
+#include "secret.h"
 #include "service.h"
 #include "stats.h"
 #include "stream.h"
@@ -1067,18 +1068,6 @@ write_statistics(struct stats *st, const struct service *live)
 	stats_step(st, &r);
 }
 
-/*
- * THE MASTER
- * It has the privileges, the listeners and the workers, and reads nothing that
- * comes from the network.
- */
-
-static void
-say_warning(const char *text)
-{
-	log_warning("%s", text);
-}
-
 /* See THE UPGRADE. */
 struct upgrade {
 	char	*path;			/* of the program, old and new, */
@@ -1464,24 +1453,6 @@ tell_log(const struct master *m)
 		workers_tell_log(&sv->workers, &o, fd);
 }
 
-/* Of all generations before; whom a new configuration does not concern. */
-static void
-tell_remaining(const struct service *old)
-{
-	uint64_t n = scoreboard_live(&old->board), more = 0;
-	char text[TEXT_SIZE] = "";
-
-	while ((old = old->older) != NULL)
-		more += scoreboard_live(&old->board);
-	if (more > 0)
-		snprintf(text, sizeof(text), ", and %llu under earlier ones",
-		    (unsigned long long)more);
-	if (n + more > 0)
-		log_notice("%llu connection%s continue%s under the previous "
-		    "configuration%s", (unsigned long long)n,
-		    n == 1 ? "" : "s", n == 1 ? "s" : "", text);
-}
-
 /*
  * What the master keeps of a generation that leaves: its memory, and a slot for
  * each worker that is left.
@@ -1494,52 +1465,11 @@ let_go(struct service *sv)
 	malloc_trim(0);
 }
 
-/* What is new, or gone. */
-static void
-tell_listeners(const struct listeners *ls, const struct listeners *old)
-{
-	size_t i;
-
-	for (i = 0; old != NULL && i < old->n; i++)
-		if (!old->list[i].kept)
-			log_notice("no longer listening on %s",
-			    old->list[i].bound.text);
-	for (i = 0; i < ls->n; i++)
-		if (!ls->list[i].kept)
-			log_notice("listening on %s",
-			    ls->list[i].bound.text);
-}
-
 static void
 warn_daily(struct master *m)
 {
-	if (m->live->tls != NULL)
-		tls_config_warn(m->live->tls, say_warning);
+	service_warn_of_certificates(m->live);
 	m->warn_at = clock_ms() + DAY * INT64_C(1000);
-}
-
-/* What an administrator should know: what is new, and what is wrong. */
-static void
-announce(const struct service *sv, const struct service *old)
-{
-	char text[LOG_SIZE];
-
-	tell_listeners(&sv->listeners, old != NULL ? &old->listeners : NULL);
-	ktls_probe_text(&sv->kernel, text, sizeof(text));
-	if (old == NULL)
-		log_at(sv->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
-		    text);
-	if (old == NULL && sv->identity.uid == 0)
-		log_notice("workers keep the user root (user names another)");
-	if (old == NULL && sv->cfg.number[SANDBOX] == 1) {
-		if (sv->cfg.command != NULL)
-			log_notice("sandbox: a command needs the system, so "
-			    "the workers that run it are not confined");
-		else if (sandbox_lacks() != NULL)
-			log_notice("sandbox: %s", sandbox_lacks());
-	}
-	files_check(&sv->cfg, service_user(sv), LEVEL_WARNING);
-	files_warn_of_readers(&sv->cfg);
 }
 
 static void
@@ -1560,24 +1490,6 @@ notify_ready(const struct master *m, const char *but)
 	else
 		daemon_notify(to, "READY=1\nSTATUS=serving, %zu worker%s%s",
 		    n, n == 1 ? "" : "s", but);
-}
-
-/* What can't be changed while it runs. */
-static void
-warn_of_fixed(const struct service *sv, const struct service *old)
-{
-	static const int fixed[] = { DAEMON, PIDFILE };
-	size_t i;
-
-	for (i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
-		const char *a = config_text(&old->cfg, fixed[i]);
-		const char *b = config_text(&sv->cfg, fixed[i]);
-
-		if (strcmp(a != NULL ? a : "", b != NULL ? b : "") != 0)
-			log_warning("%s: %s changes with the next start alone",
-			    config_where(&sv->cfg, fixed[i]),
-			    options[fixed[i]].name);
-	}
 }
 
 /* Take all back: listeners that are its own, and workers that never began. */
@@ -1664,8 +1576,8 @@ replace(struct master *m)
 		give_up(m, sv);
 		return -1;
 	}
-	warn_of_fixed(sv, old);
-	announce(sv, old);
+	service_warn_of_fixed(sv, old);
+	service_announce(sv, old);
 	listeners_close(&old->listeners, 1);
 	listeners_tune(&sv->listeners, sv->cfg.number[KEEPALIVE]);
 	listeners_keep_none(&sv->listeners);
@@ -1680,7 +1592,7 @@ replace(struct master *m)
 	retire_all(old, sv->cfg.number[RELOAD_TIMEOUT]);
 	if (old->cfg.number[MODE] == POLL)
 		workers_await_accept_stop(&old->workers);
-	tell_remaining(old);
+	service_announce_remaining(old);
 	let_go(old);
 	return 0;
 }
@@ -3190,7 +3102,7 @@ serve(struct master *m)
 	if (m->parent != -1)
 		daemon_release_descriptors();
 	if (renew_keys(m) == 0 && start_workers(m, m->live) == 0) {
-		announce(m->live, NULL);
+		service_announce(m->live, NULL);
 		warn_daily(m);
 		workers_release(&m->live->workers);
 		notify_ready(m, "");
@@ -3248,37 +3160,6 @@ out:
 	return r;
 }
 
-/* What somebody else is to pass, who has not started this. */
-static void
-warn_of_sockets(const struct service *sv)
-{
-	size_t i;
-
-	for (i = 0; i < sv->accepts.n; i++) {
-		const struct target *t = &sv->accepts.list[i];
-
-		if (t->fd != -1 && !net_is_listening(t->fd))
-			log_warning("%s: accept: fd:%d is no listening socket "
-			    "here, where it can't be checked", t->where,
-			    t->fd);
-	}
-}
-
-static void
-report_service(const struct service *sv)
-{
-	char text[LOG_SIZE];
-	size_t i;
-
-	config_print(&sv->cfg, stdout);
-	tls_config_print(sv->tls, stdout);
-	ktls_probe_text(&sv->kernel, text, sizeof(text));
-	printf("# %s\n", text);
-	for (i = 0; tls_config_report(sv->tls, i, stdout) == 0; i++)
-		continue;
-	fflush(stdout);
-}
-
 /* -t: all but the binding, and what came of it. */
 static int
 run_test(const struct arguments *a)
@@ -3288,59 +3169,16 @@ run_test(const struct arguments *a)
 	if ((sv = service_new(a, NULL)) == NULL)
 		return exit_status(errno);
 	if (!a->quiet)
-		report_service(sv);
+		service_print(sv);
 	if (!a->inetd)
-		warn_of_sockets(sv);
-	files_check(&sv->cfg, service_user(sv), LEVEL_WARNING);
-	files_warn_of_readers(&sv->cfg);
-	tls_config_warn(sv->tls, say_warning);
+		service_warn_of_sockets(sv);
+	service_warn_of_files(sv);
+	service_warn_of_certificates(sv);
 	service_free(sv);
 	if (a->state == -1 || upgrade_answer(a->state) == 0)
 		return EXIT_SUCCESS;
 	log_error("TUNNEL_STATE: %s", strerror(errno));
 	return EXIT_FAILURE;
-}
-
-/*
- * Where to write a secret: a new file, or standard output, unless that is a
- * file that others can read.  NULL after one sentence.
- */
-static FILE *
-secret_open(const char *file)
-{
-	struct stat st;
-	FILE *fp = stdout;
-
-	if (file != NULL) {
-		if ((fp = files_create(file, 0600)) == NULL) {
-			log_error("-o %s: %s", file, strerror(errno));
-			return NULL;
-		}
-	} else if (fstat(STDOUT_FILENO, &st) == 0 && S_ISREG(st.st_mode) &&
-	    (st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-		log_error("standard output is a file that others can read "
-		    "(mode %04o): use -o FILE, which makes one for you alone",
-		    (unsigned)st.st_mode & 07777);
-		return NULL;
-	}
-	setvbuf(fp, NULL, _IONBF, 0);	/* no copy is left behind */
-	return fp;
-}
-
-/* What is not whole is removed; an exit status. */
-static int
-secret_close(FILE *fp, const char *file, int status)
-{
-	if (file == NULL)
-		return status;
-	if (status == EXIT_SUCCESS && fsync(fileno(fp)) == -1) {
-		log_error("-o %s: %s", file, strerror(errno));
-		status = EXIT_FAILURE;
-	}
-	fclose(fp);
-	if (status != EXIT_SUCCESS)
-		unlink(file);
-	return status;
 }
 
 /* -g */

@@ -50,10 +50,12 @@
 #include "repeats.h"
 #include "sandbox.h"
 #include "scoreboard.h"
+#include "service.h"
 #include "stats.h"
 #include "stream.h"
 #include "tls.h"
 #include "util.h"
+#include "workers.h"
 
 #ifndef VERSION
 #define VERSION		"0"
@@ -317,72 +319,7 @@ resolve_all(struct targets *all, const struct value *values, int passive)
  * A configuration put to work by the master, and the processes that serve.
  */
 
-/* A worker, or room for one. */
-struct slot {
-	pid_t	 pid;			/* 0: empty */
-	int	 control;		/* the channel to it; or -1 */
-	uint32_t row;			/* of the scoreboard */
-	int	 released;		/* it was told to begin */
-	int64_t	 drop_at;		/* for a connection: if not opened */
-};
-
 static const struct slot empty_slot = { .control = -1 };
-
-/* The processes of a generation, as the master sees them. */
-struct workers {
-	struct slot *slots;
-	size_t	 nslots;		/* once it leaves: those taken alone */
-	size_t	 n;			/* slots that are taken */
-	size_t	 next;			/* fork mode: to be looked at */
-	int64_t	 deadline;		/* for all to leave; or INT64_MAX */
-	unsigned failures;		/* in a row */
-	int64_t	 retry_at;		/* after one */
-};
-
-struct order;
-
-int workers_new(struct workers *ws, size_t nslots);
-void workers_free(struct workers *ws);
-size_t workers_next(struct workers *ws);
-struct slot *workers_find(const struct workers *ws, pid_t pid);
-void workers_clear(struct workers *ws, struct slot *slot);
-void workers_release(struct workers *ws);
-void workers_close_channels(const struct workers *ws);
-void workers_dismiss(struct workers *ws);
-void workers_await_deaf(const struct workers *ws);
-pid_t workers_fork(struct workers *ws, size_t slot, int for_connection,
-    int *control);
-int workers_await_ready(const struct workers *ws, size_t slot);
-int64_t workers_failed(struct workers *ws);
-int workers_are_full(const struct workers *ws);
-struct slot *workers_oldest_handshake(const struct workers *ws,
-    const struct scoreboard *b);
-int workers_tell(const struct slot *slot, const struct order *o, int fd);
-void workers_signal(const struct workers *ws, int sig);
-void workers_retire(struct workers *ws, int64_t ms);
-void workers_abort(struct workers *ws);
-void workers_tell_log(const struct workers *ws, const struct order *o, int fd);
-void workers_shrink(struct workers *ws);
-void workers_kill_late(struct workers *ws);
-
-/*
- * One generation: a reload makes another, and this one leaves.  What is left of
- * it then is small, and goes with its last worker: see let_go().
- */
-struct service {
-	struct service *older;
-	struct config cfg;
-	struct tls_config *tls;
-	struct tls_sessions *sessions;	/* or NULL; of others as well */
-	struct ktls_probe kernel;
-	struct targets accepts, connects;
-	struct listeners listeners;
-	const struct rlimit *files, *core;	/* for commands */
-	const char *file;		/* of the configuration, or NULL */
-	struct identity identity;
-	struct workers workers;
-	struct scoreboard board;
-};
 
 /* A process that serves. */
 struct worker {
@@ -1176,9 +1113,8 @@ count_slots(const struct config *cfg, int inetd)
 	return n > 0 ? n : 1;
 }
 
-/* Descriptors for as many connections as a worker may have. */
-static rlim_t
-descriptors_of(const struct service *sv, size_t slot)
+rlim_t
+service_descriptors(const struct service *sv, size_t slot)
 {
 	rlim_t each = sv->cfg.command != NULL ? 3 : 2;
 	size_t before;
@@ -1190,7 +1126,7 @@ descriptors_of(const struct service *sv, size_t slot)
 static void
 raise_limit(const struct service *sv)
 {
-	rlim_t need = descriptors_of(sv, 0), lines = SPARE_FDS;
+	rlim_t need = service_descriptors(sv, 0), lines = SPARE_FDS;
 	const struct service *old;
 	struct rlimit l;
 
@@ -1567,7 +1503,7 @@ static int
 set_apart(struct worker *w, size_t slot)
 {
 	struct listeners *ls = &w->service->listeners;
-	rlim_t need = descriptors_of(w->service, slot);
+	rlim_t need = service_descriptors(w->service, slot);
 	struct rlimit limit;
 	size_t i;
 

@@ -341,7 +341,7 @@ struct worker {
 };
 
 /* One connection, as the engine's callbacks see it. */
-struct session {
+struct connection {
 	struct worker *worker;
 	struct tls *tls;		/* NULL: before TLS */
 	int	 fd;			/* the client's */
@@ -364,7 +364,7 @@ struct session {
  * no memory for it.
  */
 static int
-set_peer(struct session *ss, const struct address *a)
+set_peer(struct connection *c, const struct address *a)
 {
 	char *text = strdup(a->text), *blank = text;
 
@@ -372,18 +372,18 @@ set_peer(struct session *ss, const struct address *a)
 		return -1;
 	while ((blank = strchr(blank, ' ')) != NULL)
 		*blank = '_';
-	free(ss->peer);
-	ss->peer = text;
+	free(c->peer);
+	c->peer = text;
 	return 0;
 }
 
 /* Nothing, as long as there is no TLS. */
 static void
-session_agreed(const struct session *ss, struct tls_conninfo *a)
+connection_conninfo(const struct connection *c, struct tls_conninfo *a)
 {
 	*a = (struct tls_conninfo){ .resumed = 0 };
-	if (ss->tls != NULL)
-		tls_conninfo(ss->tls, a);
+	if (c->tls != NULL)
+		tls_conninfo(c->tls, a);
 }
 
 static int
@@ -396,60 +396,60 @@ is_tls13(const struct tls_conninfo *a)
  * COMMANDS
  */
 
-/* Start the command of a session; -1: the reason is given. */
+/* Start the command of a connection; -1: the reason is given. */
 static int
-session_command(struct session *ss, struct stream *backend)
+connection_command(struct connection *c, struct stream *backend)
 {
-	struct worker *w = ss->worker;
+	struct worker *w = c->worker;
 	const struct command_params params = {
 		.argv = w->service->cfg.command,
-		.peer = ss->peer,
+		.peer = c->peer,
 		.files = w->service->files,
 		.core = w->service->core,
 		.max = w->share.n,
-		.header = ss->proxy != NULL ? ss->proxy->data : NULL,
-		.nheader = ss->proxy != NULL ? ss->proxy->len : 0,
+		.header = c->proxy != NULL ? c->proxy->data : NULL,
+		.nheader = c->proxy != NULL ? c->proxy->len : 0,
 		/* An abort that waits already must not end in our handler. */
 		.reset_signals = signals_reset,
 	};
 
-	ss->command = command_start(&w->commands, &params, backend, w->why,
+	c->command = command_start(&w->commands, &params, backend, w->why,
 	    sizeof(w->why));
-	return ss->command != NULL ? 0 : -1;
+	return c->command != NULL ? 0 : -1;
 }
 
 /*
  * THE PROXY PROTOCOL
- * Told to the service as part of opening it, and taken from a balancer as part
+ * Told to the backend as part of opening it, and taken from a balancer as part
  * of opening the client's.
  */
 
 /* Both ends of the client's connection, as far as they are known. */
 static void
-find_endpoints(const struct session *ss, struct endpoints *ends)
+find_endpoints(const struct connection *c, struct endpoints *ends)
 {
-	if (ss->ends != NULL)
-		*ends = *ss->ends;
+	if (c->ends != NULL)
+		*ends = *c->ends;
 	else
-		net_endpoints(ss->fd, ends);
+		net_endpoints(c->fd, ends);
 }
 
-/* The header for a session's service, if it is to have one; -1: no memory. */
+/* The header for its backend, if there is to be one; -1: out of memory. */
 static int
-session_header(struct session *ss)
+connection_header(struct connection *c)
 {
-	int version = (int)ss->worker->service->cfg.number[PROXY_PROTOCOL];
+	int version = (int)c->worker->service->cfg.number[PROXY_PROTOCOL];
 	struct tls_conninfo a;
 	struct endpoints ends;
 
 	if (version == PROXY_OFF)
 		return 0;
-	if (ss->proxy == NULL &&
-	    (ss->proxy = malloc(sizeof(*ss->proxy))) == NULL)
+	if (c->proxy == NULL &&
+	    (c->proxy = malloc(sizeof(*c->proxy))) == NULL)
 		return -1;
-	find_endpoints(ss, &ends);
-	session_agreed(ss, &a);
-	proxy_make(ss->proxy, version, &ends, &(struct proxy_tls){
+	find_endpoints(c, &ends);
+	connection_conninfo(c, &a);
+	proxy_make(c->proxy, version, &ends, &(struct proxy_tls){
 	    .version = a.version, .cipher = a.cipher, .alpn = a.alpn,
 	    .name = a.name, .client = a.common_name,
 	    .has_client = a.client != NULL, .resumed = a.resumed });
@@ -457,23 +457,23 @@ session_header(struct session *ss)
 }
 
 static void
-session_free_header(struct session *ss)
+connection_free_header(struct connection *c)
 {
-	free(ss->proxy);
-	ss->proxy = NULL;
+	free(c->proxy);
+	c->proxy = NULL;
 }
 
-/* A service is open once it has been told who the client is. */
+/* A backend is open once it has been told who the client is. */
 static int
 backend_open(struct stream *s)
 {
-	struct session *ss = s->ctx;
+	struct connection *c = s->ctx;
 	int r = stream_plain_open(s);
 
-	if (r == 0 && ss->proxy != NULL)
-		r = proxy_write(ss->proxy, s);
+	if (r == 0 && c->proxy != NULL)
+		r = proxy_write(c->proxy, s);
 	if (r == 0)
-		session_free_header(ss);
+		connection_free_header(c);
 	return r;
 }
 
@@ -490,14 +490,14 @@ static const struct stream_ops backend_ops = {
 	.error = stream_plain_error,
 };
 
-/* Why a session can't go on; STREAM_ERROR. */
+/* Why a connection can't go on; STREAM_ERROR. */
 static int __attribute__((format(printf, 2, 3)))
-connection_fail(struct session *ss, const char *fmt, ...)
+connection_fail(struct connection *c, const char *fmt, ...)
 {
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(ss->worker->why, sizeof(ss->worker->why), fmt, ap);
+	vsnprintf(c->worker->why, sizeof(c->worker->why), fmt, ap);
 	va_end(ap);
 	return STREAM_ERROR;
 }
@@ -505,28 +505,28 @@ connection_fail(struct session *ss, const char *fmt, ...)
 static const char *
 proxied_error(const struct stream *s)
 {
-	const struct session *ss = s->ctx;
+	const struct connection *c = s->ctx;
 
-	return ss->worker->why;
+	return c->worker->why;
 }
 
 /* The client is who a balancer says; 0, or STREAM_ERROR. */
 static int
-session_told(struct session *ss, const struct endpoints *ends)
+connection_told(struct connection *c, const struct endpoints *ends)
 {
 	struct address from = { .sa = ends->from.any,
 	    .len = sizeof(from.sa) };
 	char was[ADDRESS_SIZE];
 
-	if ((ss->ends = malloc(sizeof(*ends))) == NULL)
-		return connection_fail(ss, "out of memory");
-	*ss->ends = *ends;
+	if ((c->ends = malloc(sizeof(*ends))) == NULL)
+		return connection_fail(c, "out of memory");
+	*c->ends = *ends;
 	net_normalize(&from);
-	ss->key = peer_key(&from.sa);
-	snprintf(was, sizeof(was), "%s", ss->peer);
-	if (set_peer(ss, &from) == -1)
-		return connection_fail(ss, "out of memory");
-	log_debug("%s is %s", was, ss->peer);
+	c->key = peer_key(&from.sa);
+	snprintf(was, sizeof(was), "%s", c->peer);
+	if (set_peer(c, &from) == -1)
+		return connection_fail(c, "out of memory");
+	log_debug("%s is %s", was, c->peer);
 	return 0;
 }
 
@@ -572,18 +572,18 @@ may_have(const struct service *sv, uint64_t key)
 
 /* May one more connection come from its address? */
 static int
-session_admit(struct session *ss)
+connection_admit(struct connection *c)
 {
-	struct worker *w = ss->worker;
+	struct worker *w = c->worker;
 
-	if (scoreboard_enter(&w->service->board, &w->share, ss->key,
-	    may_have(w->service, ss->key), &ss->place) == 0)
+	if (scoreboard_enter(&w->service->board, &w->share, c->key,
+	    may_have(w->service, c->key), &c->place) == 0)
 		return 0;
-	ss->over = 1;
+	c->over = 1;
 	w->counts->over++;
-	if (may_log(w, LEVEL_INFO, ss->key, options[MAX_PER_IP].name))
+	if (may_log(w, LEVEL_INFO, c->key, options[MAX_PER_IP].name))
 		log_info("%s refused: its address has %lld connections "
-		    "already (max_per_ip)", ss->peer,
+		    "already (max_per_ip)", c->peer,
 		    (long long)w->service->cfg.number[MAX_PER_IP]);
 	return -1;
 }
@@ -592,22 +592,22 @@ session_admit(struct session *ss)
 static int
 proxied_open(struct stream *s)
 {
-	struct session *ss = s->ctx;
-	struct worker *w = ss->worker;
+	struct connection *c = s->ctx;
+	struct worker *w = c->worker;
 	struct endpoints ends;
-	int r = proxy_read(ss->proxy, ss->fd, &ends, w->why, sizeof(w->why));
+	int r = proxy_read(c->proxy, c->fd, &ends, w->why, sizeof(w->why));
 
 	if (r != 0)
 		return r;
-	session_free_header(ss);
+	connection_free_header(c);
 	if (ends.from.any.ss_family != AF_UNSPEC &&
-	    session_told(ss, &ends) != 0)
+	    connection_told(c, &ends) != 0)
 		return STREAM_ERROR;
-	if (session_admit(ss) == -1)
-		return connection_fail(ss, "max_per_ip");
-	ss->tls = tls_new(w->service->tls, ss->fd, s);
-	return ss->tls != NULL ? s->ops->open(s) :
-	    connection_fail(ss, "out of memory");
+	if (connection_admit(c) == -1)
+		return connection_fail(c, "max_per_ip");
+	c->tls = tls_new(w->service->tls, c->fd, s);
+	return c->tls != NULL ? s->ops->open(s) :
+	    connection_fail(c, "out of memory");
 }
 
 static const struct stream_ops proxied_ops = {
@@ -625,82 +625,82 @@ static const struct stream_ops proxied_ops = {
 
 /* Has its client's stream a beginning?  -1: there is no memory for one. */
 static int
-session_begin(struct session *ss, struct stream *client)
+connection_begin(struct connection *c, struct stream *client)
 {
-	struct worker *w = ss->worker;
+	struct worker *w = c->worker;
 
 	if (w->service->cfg.number[ACCEPT_PROXY] == 0) {
-		ss->tls = tls_new(w->service->tls, ss->fd, client);
-		return ss->tls != NULL ? 0 : -1;
+		c->tls = tls_new(w->service->tls, c->fd, client);
+		return c->tls != NULL ? 0 : -1;
 	}
 	client->ops = &proxied_ops;
-	client->ctx = ss;
-	ss->proxy = calloc(1, sizeof(*ss->proxy));
-	return ss->proxy != NULL ? 0 : -1;
+	client->ctx = c;
+	c->proxy = calloc(1, sizeof(*c->proxy));
+	return c->proxy != NULL ? 0 : -1;
 }
 
 static void *
-session_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
-    struct stream *client)
+connection_accepted(void *arg, int fd, const struct sockaddr *sa,
+    socklen_t len, struct stream *client)
 {
 	struct address peer = { .len = 0 };
 	struct worker *w = arg;
-	struct session *ss;
+	struct connection *c;
 
 	memcpy(&peer.sa, sa, len);
 	peer.len = len;
 	net_normalize(&peer);
 	w->counts->accepted++;
-	if ((ss = calloc(1, sizeof(*ss))) == NULL)
+	if ((c = calloc(1, sizeof(*c))) == NULL)
 		goto err;
-	ss->worker = w;
-	ss->fd = fd;
-	ss->key = peer_key(&peer.sa);
-	ss->turn = w->turn++;
-	if (set_peer(ss, &peer) == -1)
+	c->worker = w;
+	c->fd = fd;
+	c->key = peer_key(&peer.sa);
+	c->turn = w->turn++;
+	if (set_peer(c, &peer) == -1)
 		goto err;
 	if (w->service->cfg.number[ACCEPT_PROXY] == 0 &&
-	    session_admit(ss) == -1) {
-		free(ss->peer);
-		free(ss);
+	    connection_admit(c) == -1) {
+		free(c->peer);
+		free(c);
 		return NULL;
 	}
-	if (session_begin(ss, client) == -1)
+	if (connection_begin(c, client) == -1)
 		goto err;
 	if (++w->counts->live > w->peak)
 		w->peak = w->counts->live;
-	log_debug("%s accepted", ss->peer);
+	log_debug("%s accepted", c->peer);
 	if (w->service->listeners.n > 0 && w->counts->live == w->share.n &&
 	    scoreboard_is_full(&w->service->board))
 		scoreboard_warn_full(&w->service->board, FORWARD_DROP_MS);
-	return ss;
+	return c;
 err:
 	if (may_log(w, LEVEL_WARNING, peer_key(&peer.sa), "out of memory"))
 		log_warning("a connection was turned away: out of memory");
 	w->counts->lost++;
-	if (ss != NULL) {
-		scoreboard_leave(&w->service->board, &w->share, ss->key,
-		    ss->place);
-		free(ss->peer);
+	if (c != NULL) {
+		scoreboard_leave(&w->service->board, &w->share, c->key,
+		    c->place);
+		free(c->peer);
 	}
-	free(ss);
+	free(c);
 	return NULL;
 }
 
 /* The next address to try; NULL when all have been. */
 static const struct address *
-next_address(struct session *ss)
+next_address(struct connection *c)
 {
-	const struct targets *all = &ss->worker->service->connects;
-	size_t i, n = ss->tried++;
+	const struct targets *all = &c->worker->service->connects;
+	size_t i, n = c->tried++;
 
 	for (i = 0; i < all->n; i++) {
-		struct target *t = &all->list[(ss->turn + i) % all->n];
+		struct target *t = &all->list[(c->turn + i) % all->n];
 
 		if (n < t->n) {
-			ss->target = t;
-			ss->which = (n == 0 ? t->first : ss->which + 1) % t->n;
-			return &t->addrs[ss->which];
+			c->target = t;
+			c->which = (n == 0 ? t->first : c->which + 1) % t->n;
+			return &t->addrs[c->which];
 		}
 		n -= t->n;
 	}
@@ -709,52 +709,52 @@ next_address(struct session *ss)
 
 /* Remember what did not open, and begin with another one next time. */
 static void
-dial_failed(struct session *ss, const char *why)
+dial_failed(struct connection *c, const char *why)
 {
-	struct worker *w = ss->worker;
-	struct target *t = ss->target;
+	struct worker *w = c->worker;
+	struct target *t = c->target;
 
-	snprintf(w->why, sizeof(w->why), "%s: %s", t->addrs[ss->which].text,
+	snprintf(w->why, sizeof(w->why), "%s: %s", t->addrs[c->which].text,
 	    why);
-	if (may_log(w, LEVEL_INFO, ss->key, w->why))
-		log_info("%s -> %s", ss->peer, w->why);
-	t->first = (ss->which + 1) % t->n;
+	if (may_log(w, LEVEL_INFO, c->key, w->why))
+		log_info("%s -> %s", c->peer, w->why);
+	t->first = (c->which + 1) % t->n;
 }
 
 static int
-session_dial(void *conn, struct stream *backend, const char *failed,
+connection_dial(void *conn, struct stream *backend, const char *failed,
     const char **why)
 {
-	struct session *ss = conn;
-	const int64_t *number = ss->worker->service->cfg.number;
+	struct connection *c = conn;
+	const int64_t *number = c->worker->service->cfg.number;
 	const struct address *to;
 	struct tls_conninfo a;
 
-	*why = ss->worker->why;
-	if (!ss->dialed) {
-		session_agreed(ss, &a);
-		ss->worker->counts->opened[is_tls13(&a)]++;
-		net_acknowledge(ss->fd);
+	*why = c->worker->why;
+	if (!c->dialed) {
+		connection_conninfo(c, &a);
+		c->worker->counts->opened[is_tls13(&a)]++;
+		net_acknowledge(c->fd);
 	}
-	ss->dialed = 1;
-	if (session_header(ss) == -1) {
-		connection_fail(ss, "out of memory");
+	c->dialed = 1;
+	if (connection_header(c) == -1) {
+		connection_fail(c, "out of memory");
 		return -1;
 	}
-	if (ss->worker->service->cfg.command != NULL) {
+	if (c->worker->service->cfg.command != NULL) {
 		if (failed == NULL)
-			return session_command(ss, backend);
-		connection_fail(ss, "%s", failed);
+			return connection_command(c, backend);
+		connection_fail(c, "%s", failed);
 		return -1;
 	}
 	if (failed != NULL)
-		dial_failed(ss, failed);
-	while ((to = next_address(ss)) != NULL) {
+		dial_failed(c, failed);
+	while ((to = next_address(c)) != NULL) {
 		*backend = (struct stream){ .ops = &backend_ops,
-		    .ctx = ss, .fd = net_dial(to, number[KEEPALIVE]) };
+		    .ctx = c, .fd = net_dial(to, number[KEEPALIVE]) };
 		if (backend->fd != -1)
 			return 0;
-		dial_failed(ss, net_dial_error(errno));
+		dial_failed(c, net_dial_error(errno));
 	}
 	return -1;
 }
@@ -773,12 +773,12 @@ append(char *text, size_t size, size_t *n, const char *fmt, ...)
 
 /* What client and tunnel have agreed upon, a blank before each word. */
 static void
-agreed_text(const struct session *ss, char *text, size_t size)
+conninfo_text(const struct connection *c, char *text, size_t size)
 {
 	struct tls_conninfo a;
 	size_t n = 0;
 
-	session_agreed(ss, &a);
+	connection_conninfo(c, &a);
 	text[0] = '\0';
 	if (a.version != NULL)
 		append(text, size, &n, " %s %s", a.version, a.cipher);
@@ -799,44 +799,44 @@ agreed_text(const struct session *ss, char *text, size_t size)
 
 /* The line of a connection, at its end or meanwhile. */
 static void
-session_say(const struct session *ss, enum log_level level, const char *what,
-    const struct forward_end *end)
+connection_log(const struct connection *c, enum log_level level,
+    const char *what, const struct forward_end *end)
 {
 	const char *to = "-";
 	char agreed[LOG_SIZE / 2];
 
-	if (ss->command != NULL)
-		to = ss->worker->service->cfg.command[0];
+	if (c->command != NULL)
+		to = c->worker->service->cfg.command[0];
 	else if (end->served)
-		to = ss->target->addrs[ss->which].text;
-	agreed_text(ss, agreed, sizeof(agreed));
+		to = c->target->addrs[c->which].text;
+	conninfo_text(c, agreed, sizeof(agreed));
 	log_at(level, "%s%s -> %s%s in=%llu out=%llu %lld.%03ds %s", what,
-	    ss->peer, to, agreed, (unsigned long long)end->in,
+	    c->peer, to, agreed, (unsigned long long)end->in,
 	    (unsigned long long)end->out, (long long)(end->ms / 1000),
 	    (int)(end->ms % 1000), end->reason);
 }
 
 /* The same, unless it was not served, as many others were not. */
 static void
-session_say_why(const struct session *ss, enum log_level level,
+connection_log_why(const struct connection *c, enum log_level level,
     const struct forward_end *end)
 {
-	if (may_log(ss->worker, level, ss->key, end->reason))
-		session_say(ss, level, "", end);
+	if (may_log(c->worker, level, c->key, end->reason))
+		connection_log(c, level, "", end);
 }
 
 static void
-session_listed(void *conn, const struct forward_end *how)
+connection_listed(void *conn, const struct forward_end *how)
 {
-	session_say(conn, LEVEL_NOTICE, "live: ", how);
+	connection_log(conn, LEVEL_NOTICE, "live: ", how);
 }
 
 /* Has the client said anything? */
 static int
-session_heard(const struct session *ss)
+connection_heard(const struct connection *c)
 {
-	return ss->tls != NULL ? tls_heard(ss->tls) : ss->proxy != NULL &&
-	    ss->proxy->done > 0;
+	return c->tls != NULL ? tls_heard(c->tls) : c->proxy != NULL &&
+	    c->proxy->done > 0;
 }
 
 /*
@@ -854,17 +854,17 @@ trim(struct worker *w)
 
 /* A client that says nothing, and stays, is one of another protocol. */
 static void
-session_silent(const struct session *ss, const struct forward_end *end)
+connection_silent(const struct connection *c, const struct forward_end *end)
 {
 	struct forward_end why = *end;
 
 	if (strcmp(end->reason, "handshake timeout") != 0) {
-		session_say(ss, LEVEL_DEBUG, "", end);
+		connection_log(c, LEVEL_DEBUG, "", end);
 		return;
 	}
 	why.reason = "handshake timeout: the client sent nothing (it may wait "
 	    "for a greeting: this port expects TLS at once)";
-	session_say_why(ss, LEVEL_NOTICE, &why);
+	connection_log_why(c, LEVEL_NOTICE, &why);
 }
 
 /* Of a reason in the log, what it begins with: statistics have few of them. */
@@ -899,42 +899,42 @@ failure_of(const char *reason)
 }
 
 static void
-session_closed(void *conn, const struct forward_end *end)
+connection_closed(void *conn, const struct forward_end *end)
 {
-	struct session *ss = conn;
-	struct worker *w = ss->worker;
+	struct connection *c = conn;
+	struct worker *w = c->worker;
 	volatile struct counts *n = w->counts;
 	struct tls_conninfo a;
 
-	session_agreed(ss, &a);
+	connection_conninfo(c, &a);
 	n->live--;
 	if (end->served) {
 		n->served++;
 		n->resumed += (uint64_t)a.resumed;
-		session_say(ss, LEVEL_INFO, "", end);
-	} else if (ss->dialed) {
+		connection_log(c, LEVEL_INFO, "", end);
+	} else if (c->dialed) {
 		n->no_backend++;
-		session_say_why(ss, LEVEL_WARNING, end);
+		connection_log_why(c, LEVEL_WARNING, end);
 	} else if (end->dropped) {
 		n->dropped++;
-		session_say_why(ss, LEVEL_NOTICE, end);
-	} else if (ss->over) {
-		session_say(ss, LEVEL_DEBUG, "", end);
-	} else if (session_heard(ss)) {
+		connection_log_why(c, LEVEL_NOTICE, end);
+	} else if (c->over) {
+		connection_log(c, LEVEL_DEBUG, "", end);
+	} else if (connection_heard(c)) {
 		n->refused[failure_of(end->reason)]++;
-		session_say_why(ss, LEVEL_NOTICE, end);
+		connection_log_why(c, LEVEL_NOTICE, end);
 	} else {
 		n->silent++;
-		session_silent(ss, end);
+		connection_silent(c, end);
 	}
-	if (ss->command != NULL)
-		command_leave(&w->commands, ss->command);
-	scoreboard_leave(&w->service->board, &w->share, ss->key, ss->place);
-	tls_free(ss->tls);
-	session_free_header(ss);
-	free(ss->ends);
-	free(ss->peer);
-	free(ss);
+	if (c->command != NULL)
+		command_leave(&w->commands, c->command);
+	scoreboard_leave(&w->service->board, &w->share, c->key, c->place);
+	tls_free(c->tls);
+	connection_free_header(c);
+	free(c->ends);
+	free(c->peer);
+	free(c);
 	trim(w);
 }
 
@@ -1461,10 +1461,10 @@ static int
 worker_engine(struct worker *w)
 {
 	static const struct forward_calls calls = {
-		.accepted = session_accepted,
-		.dial = session_dial,
-		.closed = session_closed,
-		.listed = session_listed,
+		.accepted = connection_accepted,
+		.dial = connection_dial,
+		.closed = connection_closed,
+		.listed = connection_listed,
 		.woken = worker_woken,
 		.starved = worker_starved,
 		.full = worker_full,

@@ -64,9 +64,9 @@
 #define EXIT_CONFIG	2
 #define LOG_SIZE	2048
 #define TEXT_SIZE	512
+#define WHY_SIZE	512
 #define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
-#define STARVED_EVERY	10		/* seconds between two complaints */
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
 #define ASK_AT_ONCE	16		/* as many */
 #define DAY		(24 * 60 * 60)
@@ -321,28 +321,22 @@ resolve_all(struct targets *all, const struct value *values, int passive)
 
 static const struct slot empty_slot = { .control = -1 };
 
-/* A process that serves. */
-struct worker {
+/* What all connections of a process share. */
+struct connections {
 	struct service *service;
-	int	 has_master;		/* not so with -i */
-	int	 line;			/* to the master; or -1 */
 	struct forward *engine;
 	volatile struct counts *counts;
 	struct share share;
 	size_t	 turn;			/* round robin over connects */
 	struct commands commands;
-	uint64_t peak;			/* of live connections; see trim() */
-	char	 why[TEXT_SIZE];	/* the last dial failed */
-	int	 stopping;
-	time_t	 complained;		/* of want of resources */
+	uint64_t peak;			/* of those that live; see trim() */
+	char	 why[WHY_SIZE];		/* the last dial failed */
 	int64_t	 repeats_until;		/* when to log repeats; 0: never */
-	int64_t	 beat_every;		/* ms, to show that it is alive, or */
-	int64_t	 beat_at;		/* 0: nobody wants to know */
 };
 
 /* One connection, as the engine's callbacks see it. */
 struct connection {
-	struct worker *worker;
+	struct connections *all;
 	struct tls *tls;		/* NULL: before TLS */
 	int	 fd;			/* the client's */
 	int	 dialed;
@@ -400,21 +394,21 @@ is_tls13(const struct tls_conninfo *a)
 static int
 connection_command(struct connection *c, struct stream *backend)
 {
-	struct worker *w = c->worker;
+	struct connections *all = c->all;
 	const struct command_params params = {
-		.argv = w->service->cfg.command,
+		.argv = all->service->cfg.command,
 		.peer = c->peer,
-		.files = w->service->files,
-		.core = w->service->core,
-		.max = w->share.n,
+		.files = all->service->files,
+		.core = all->service->core,
+		.max = all->share.n,
 		.header = c->proxy != NULL ? c->proxy->data : NULL,
 		.nheader = c->proxy != NULL ? c->proxy->len : 0,
 		/* An abort that waits already must not end in our handler. */
 		.reset_signals = signals_reset,
 	};
 
-	c->command = command_start(&w->commands, &params, backend, w->why,
-	    sizeof(w->why));
+	c->command = command_start(&all->commands, &params, backend, all->why,
+	    sizeof(all->why));
 	return c->command != NULL ? 0 : -1;
 }
 
@@ -438,7 +432,7 @@ find_endpoints(const struct connection *c, struct endpoints *ends)
 static int
 connection_header(struct connection *c)
 {
-	int version = (int)c->worker->service->cfg.number[PROXY_PROTOCOL];
+	int version = (int)c->all->service->cfg.number[PROXY_PROTOCOL];
 	struct tls_conninfo a;
 	struct endpoints ends;
 
@@ -497,7 +491,7 @@ connection_fail(struct connection *c, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(c->worker->why, sizeof(c->worker->why), fmt, ap);
+	vsnprintf(c->all->why, sizeof(c->all->why), fmt, ap);
 	va_end(ap);
 	return STREAM_ERROR;
 }
@@ -507,7 +501,7 @@ proxied_error(const struct stream *s)
 {
 	const struct connection *c = s->ctx;
 
-	return c->worker->why;
+	return c->all->why;
 }
 
 /* The client is who a balancer says; 0, or STREAM_ERROR. */
@@ -539,15 +533,15 @@ connection_told(struct connection *c, const struct endpoints *ends)
  * if not.
  */
 static int
-may_log(struct worker *w, enum log_level level, uint64_t key,
+may_log(struct connections *all, enum log_level level, uint64_t key,
     const char *reason)
 {
-	struct repeats *r = w->service->board.repeats;
+	struct repeats *r = all->service->board.repeats;
 
 	if (repeats_may_log(r, level, key, reason))
 		return 1;
-	w->repeats_until = repeats_until(r, clock_ms());
-	forward_wake(w->engine, w->repeats_until);
+	all->repeats_until = repeats_until(r, clock_ms());
+	forward_wake(all->engine, all->repeats_until);
 	return 0;
 }
 
@@ -574,17 +568,17 @@ may_have(const struct service *sv, uint64_t key)
 static int
 connection_admit(struct connection *c)
 {
-	struct worker *w = c->worker;
+	struct connections *all = c->all;
 
-	if (scoreboard_enter(&w->service->board, &w->share, c->key,
-	    may_have(w->service, c->key), &c->place) == 0)
+	if (scoreboard_enter(&all->service->board, &all->share, c->key,
+	    may_have(all->service, c->key), &c->place) == 0)
 		return 0;
 	c->over = 1;
-	w->counts->over++;
-	if (may_log(w, LEVEL_INFO, c->key, options[MAX_PER_IP].name))
+	all->counts->over++;
+	if (may_log(all, LEVEL_INFO, c->key, options[MAX_PER_IP].name))
 		log_info("%s refused: its address has %lld connections "
 		    "already (max_per_ip)", c->peer,
-		    (long long)w->service->cfg.number[MAX_PER_IP]);
+		    (long long)all->service->cfg.number[MAX_PER_IP]);
 	return -1;
 }
 
@@ -593,9 +587,9 @@ static int
 proxied_open(struct stream *s)
 {
 	struct connection *c = s->ctx;
-	struct worker *w = c->worker;
+	struct connections *all = c->all;
 	struct endpoints ends;
-	int r = proxy_read(c->proxy, c->fd, &ends, w->why, sizeof(w->why));
+	int r = proxy_read(c->proxy, c->fd, &ends, all->why, sizeof(all->why));
 
 	if (r != 0)
 		return r;
@@ -605,7 +599,7 @@ proxied_open(struct stream *s)
 		return STREAM_ERROR;
 	if (connection_admit(c) == -1)
 		return connection_fail(c, "max_per_ip");
-	c->tls = tls_new(w->service->tls, c->fd, s);
+	c->tls = tls_new(all->service->tls, c->fd, s);
 	return c->tls != NULL ? s->ops->open(s) :
 	    connection_fail(c, "out of memory");
 }
@@ -627,10 +621,10 @@ static const struct stream_ops proxied_ops = {
 static int
 connection_begin(struct connection *c, struct stream *client)
 {
-	struct worker *w = c->worker;
+	struct connections *all = c->all;
 
-	if (w->service->cfg.number[ACCEPT_PROXY] == 0) {
-		c->tls = tls_new(w->service->tls, c->fd, client);
+	if (all->service->cfg.number[ACCEPT_PROXY] == 0) {
+		c->tls = tls_new(all->service->tls, c->fd, client);
 		return c->tls != NULL ? 0 : -1;
 	}
 	client->ops = &proxied_ops;
@@ -640,26 +634,25 @@ connection_begin(struct connection *c, struct stream *client)
 }
 
 static void *
-connection_accepted(void *arg, int fd, const struct sockaddr *sa,
+connection_accept(struct connections *all, int fd, const struct sockaddr *sa,
     socklen_t len, struct stream *client)
 {
 	struct address peer = { .len = 0 };
-	struct worker *w = arg;
 	struct connection *c;
 
 	memcpy(&peer.sa, sa, len);
 	peer.len = len;
 	net_normalize(&peer);
-	w->counts->accepted++;
+	all->counts->accepted++;
 	if ((c = calloc(1, sizeof(*c))) == NULL)
 		goto err;
-	c->worker = w;
+	c->all = all;
 	c->fd = fd;
 	c->key = peer_key(&peer.sa);
-	c->turn = w->turn++;
+	c->turn = all->turn++;
 	if (set_peer(c, &peer) == -1)
 		goto err;
-	if (w->service->cfg.number[ACCEPT_PROXY] == 0 &&
+	if (all->service->cfg.number[ACCEPT_PROXY] == 0 &&
 	    connection_admit(c) == -1) {
 		free(c->peer);
 		free(c);
@@ -667,19 +660,20 @@ connection_accepted(void *arg, int fd, const struct sockaddr *sa,
 	}
 	if (connection_begin(c, client) == -1)
 		goto err;
-	if (++w->counts->live > w->peak)
-		w->peak = w->counts->live;
+	if (++all->counts->live > all->peak)
+		all->peak = all->counts->live;
 	log_debug("%s accepted", c->peer);
-	if (w->service->listeners.n > 0 && w->counts->live == w->share.n &&
-	    scoreboard_is_full(&w->service->board))
-		scoreboard_warn_full(&w->service->board, FORWARD_DROP_MS);
+	if (all->service->listeners.n > 0 &&
+	    all->counts->live == all->share.n &&
+	    scoreboard_is_full(&all->service->board))
+		scoreboard_warn_full(&all->service->board, FORWARD_DROP_MS);
 	return c;
 err:
-	if (may_log(w, LEVEL_WARNING, peer_key(&peer.sa), "out of memory"))
+	if (may_log(all, LEVEL_WARNING, peer_key(&peer.sa), "out of memory"))
 		log_warning("a connection was turned away: out of memory");
-	w->counts->lost++;
+	all->counts->lost++;
 	if (c != NULL) {
-		scoreboard_leave(&w->service->board, &w->share, c->key,
+		scoreboard_leave(&all->service->board, &all->share, c->key,
 		    c->place);
 		free(c->peer);
 	}
@@ -691,11 +685,11 @@ err:
 static const struct address *
 next_address(struct connection *c)
 {
-	const struct targets *all = &c->worker->service->connects;
+	const struct targets *to = &c->all->service->connects;
 	size_t i, n = c->tried++;
 
-	for (i = 0; i < all->n; i++) {
-		struct target *t = &all->list[(c->turn + i) % all->n];
+	for (i = 0; i < to->n; i++) {
+		struct target *t = &to->list[(c->turn + i) % to->n];
 
 		if (n < t->n) {
 			c->target = t;
@@ -711,13 +705,13 @@ next_address(struct connection *c)
 static void
 dial_failed(struct connection *c, const char *why)
 {
-	struct worker *w = c->worker;
+	struct connections *all = c->all;
 	struct target *t = c->target;
 
-	snprintf(w->why, sizeof(w->why), "%s: %s", t->addrs[c->which].text,
+	snprintf(all->why, sizeof(all->why), "%s: %s", t->addrs[c->which].text,
 	    why);
-	if (may_log(w, LEVEL_INFO, c->key, w->why))
-		log_info("%s -> %s", c->peer, w->why);
+	if (may_log(all, LEVEL_INFO, c->key, all->why))
+		log_info("%s -> %s", c->peer, all->why);
 	t->first = (c->which + 1) % t->n;
 }
 
@@ -726,14 +720,14 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
     const char **why)
 {
 	struct connection *c = conn;
-	const int64_t *number = c->worker->service->cfg.number;
+	const int64_t *number = c->all->service->cfg.number;
 	const struct address *to;
 	struct tls_conninfo a;
 
-	*why = c->worker->why;
+	*why = c->all->why;
 	if (!c->dialed) {
 		connection_conninfo(c, &a);
-		c->worker->counts->opened[is_tls13(&a)]++;
+		c->all->counts->opened[is_tls13(&a)]++;
 		net_acknowledge(c->fd);
 	}
 	c->dialed = 1;
@@ -741,7 +735,7 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 		connection_fail(c, "out of memory");
 		return -1;
 	}
-	if (c->worker->service->cfg.command != NULL) {
+	if (c->all->service->cfg.command != NULL) {
 		if (failed == NULL)
 			return connection_command(c, backend);
 		connection_fail(c, "%s", failed);
@@ -806,7 +800,7 @@ connection_log(const struct connection *c, enum log_level level,
 	char agreed[LOG_SIZE / 2];
 
 	if (c->command != NULL)
-		to = c->worker->service->cfg.command[0];
+		to = c->all->service->cfg.command[0];
 	else if (end->served)
 		to = c->target->addrs[c->which].text;
 	conninfo_text(c, agreed, sizeof(agreed));
@@ -821,7 +815,7 @@ static void
 connection_log_why(const struct connection *c, enum log_level level,
     const struct forward_end *end)
 {
-	if (may_log(c->worker, level, c->key, end->reason))
+	if (may_log(c->all, level, c->key, end->reason))
 		connection_log(c, level, "", end);
 }
 
@@ -844,12 +838,12 @@ connection_heard(const struct connection *c)
  * given back whenever half of them have gone.
  */
 static void
-trim(struct worker *w)
+trim(struct connections *all)
 {
-	if (w->peak < BURST || w->counts->live > w->peak / 2)
+	if (all->peak < BURST || all->counts->live > all->peak / 2)
 		return;
 	malloc_trim(0);
-	w->peak = w->counts->live;
+	all->peak = all->counts->live;
 }
 
 /* A client that says nothing, and stays, is one of another protocol. */
@@ -902,8 +896,8 @@ static void
 connection_closed(void *conn, const struct forward_end *end)
 {
 	struct connection *c = conn;
-	struct worker *w = c->worker;
-	volatile struct counts *n = w->counts;
+	struct connections *all = c->all;
+	volatile struct counts *n = all->counts;
 	struct tls_conninfo a;
 
 	connection_conninfo(c, &a);
@@ -928,41 +922,14 @@ connection_closed(void *conn, const struct forward_end *end)
 		connection_silent(c, end);
 	}
 	if (c->command != NULL)
-		command_leave(&w->commands, c->command);
-	scoreboard_leave(&w->service->board, &w->share, c->key, c->place);
+		command_leave(&all->commands, c->command);
+	scoreboard_leave(&all->service->board, &all->share, c->key, c->place);
 	tls_free(c->tls);
 	connection_free_header(c);
 	free(c->ends);
 	free(c->peer);
 	free(c);
-	trim(w);
-}
-
-static void
-complain(time_t *complained, int error)
-{
-	time_t now = time(NULL);
-
-	if (now - *complained < STARVED_EVERY)
-		return;
-	*complained = now;
-	log_warning("accepting pauses: %s", strerror(error));
-}
-
-static void
-worker_starved(void *arg, int error)
-{
-	struct worker *w = arg;
-
-	complain(&w->complained, error);
-}
-
-static int
-worker_full(void *arg)
-{
-	const struct worker *w = arg;
-
-	return scoreboard_is_full(&w->service->board);
+	trim(all);
 }
 
 /*
@@ -1367,6 +1334,17 @@ struct incoming {
 	socklen_t len;
 };
 
+/* A process that serves. */
+struct worker {
+	struct connections all;
+	int	 has_master;		/* not so with -i */
+	int	 control;		/* the channel to it; or -1 */
+	int	 stopping;
+	time_t	 complained;		/* of want of resources */
+	int64_t	 beat_every;		/* ms, to show that it is alive, or */
+	int64_t	 beat_at;		/* 0: nobody wants to know */
+};
+
 /*
  * What the kernel has accepted already would be reset as its listener closes.
  * Who has passed a listener keeps it, and its queue, for the next one to serve.
@@ -1374,28 +1352,28 @@ struct incoming {
 static void
 accept_last(struct worker *w)
 {
-	const struct listeners *ls = &w->service->listeners;
+	const struct listeners *ls = &w->all.service->listeners;
 	int64_t until = clock_ms() + LAST_MS;
 	size_t i;
 
 	for (i = 0; i < ls->n; i++)
 		if (ls->list[i].address != NULL)
-			forward_empty(w->engine, ls->list[i].fd, until);
+			forward_empty(w->all.engine, ls->list[i].fd, until);
 }
 
 /* A later call may bring the end forward. */
 static void
 worker_drain(struct worker *w, int64_t ms, int is_cut)
 {
-	if (!w->stopping && scoreboard_stops(&w->service->board) && !is_cut)
+	if (!w->stopping && scoreboard_stops(&w->all.service->board) && !is_cut)
 		accept_last(w);
-	forward_drain(w->engine, ms);
+	forward_drain(w->all.engine, ms);
 	if (w->stopping)
 		return;
 	w->stopping = 1;
-	listeners_close(&w->service->listeners, 0);
-	if (w->line != -1)
-		send(w->line, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	listeners_close(&w->all.service->listeners, 0);
+	if (w->control != -1)
+		send(w->control, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 static void
@@ -1404,13 +1382,13 @@ worker_obey(struct worker *w)
 	struct order o;
 	int fd;
 
-	while (w->line != -1 && control_receive(w->line, &o, &fd) == 0) {
+	while (w->control != -1 && control_receive(w->control, &o, &fd) == 0) {
 		if (o.what == ORDER_DRAIN)
 			worker_drain(w, o.ms, 0);
 		else if (o.what == ORDER_LOG)
 			control_obey_log(&o, fd);
 		else if (o.what == ORDER_MAKE_ROOM)
-			forward_make_room(w->engine);
+			forward_make_room(w->all.engine);
 	}
 }
 
@@ -1424,28 +1402,28 @@ worker_beat(struct worker *w)
 		return;
 	now = clock_ms();
 	if (now >= w->beat_at) {
-		w->counts->beat = (uint64_t)now;
+		w->all.counts->beat = (uint64_t)now;
 		w->beat_at = now + w->beat_every;
 	}
-	forward_wake(w->engine, w->beat_at);
+	forward_wake(w->all.engine, w->beat_at);
 }
 
 static void
 worker_woken(void *arg)
 {
 	struct worker *w = arg;
-	int64_t drain_ms = w->service->cfg.number[DRAIN_TIMEOUT];
+	int64_t drain_ms = w->all.service->cfg.number[DRAIN_TIMEOUT];
 
 	if (signal_taken(SIGCHLD))
-		commands_look(&w->commands);
+		commands_look(&w->all.commands);
 	if (signal_taken(SIGUSR1))
-		forward_list(w->engine);
-	if (w->repeats_until != 0 && clock_ms() >= w->repeats_until) {
-		w->repeats_until = 0;
-		repeats_end(w->service->board.repeats, 0);
+		forward_list(w->all.engine);
+	if (w->all.repeats_until != 0 && clock_ms() >= w->all.repeats_until) {
+		w->all.repeats_until = 0;
+		repeats_end(w->all.service->board.repeats, 0);
 	}
-	if (w->repeats_until != 0)
-		forward_wake(w->engine, w->repeats_until);
+	if (w->all.repeats_until != 0)
+		forward_wake(w->all.engine, w->all.repeats_until);
 	worker_beat(w);
 	if (signal_taken(SIGHUP))
 		worker_obey(w);
@@ -1453,15 +1431,40 @@ worker_woken(void *arg)
 		worker_drain(w, drain_ms, signal_has_come(SIGQUIT));
 	if (signal_taken(SIGQUIT)) {
 		worker_drain(w, drain_ms, 1);
-		forward_abort_all(w->engine);
+		forward_abort_all(w->all.engine);
 	}
+}
+
+static void *
+worker_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
+    struct stream *client)
+{
+	struct worker *w = arg;
+
+	return connection_accept(&w->all, fd, sa, len, client);
+}
+
+static void
+worker_starved(void *arg, int error)
+{
+	struct worker *w = arg;
+
+	listeners_log_pause(&w->complained, error);
+}
+
+static int
+worker_full(void *arg)
+{
+	const struct worker *w = arg;
+
+	return scoreboard_is_full(&w->all.service->board);
 }
 
 static int
 worker_engine(struct worker *w)
 {
 	static const struct forward_calls calls = {
-		.accepted = connection_accepted,
+		.accepted = worker_accepted,
 		.dial = connection_dial,
 		.closed = connection_closed,
 		.listed = connection_listed,
@@ -1469,26 +1472,26 @@ worker_engine(struct worker *w)
 		.starved = worker_starved,
 		.full = worker_full,
 	};
-	const struct listeners *ls = &w->service->listeners;
-	const int64_t *number = w->service->cfg.number;
+	const struct listeners *ls = &w->all.service->listeners;
+	const int64_t *number = w->all.service->cfg.number;
 	struct forward_params params = {
 		.calls = &calls,
 		.arg = w,
-		.max_connections = (unsigned)w->share.n,
+		.max_connections = (unsigned)w->all.share.n,
 		.open_ms = number[HANDSHAKE_TIMEOUT],
 		.dial_ms = number[CONNECT_TIMEOUT],
 		.idle_ms = number[IDLE_TIMEOUT],
 		.half_close_ms = number[LINGER_TIMEOUT],
 		.answer_ms = number[KEEPALIVE],
-		.in = &w->counts->in,
-		.out = &w->counts->out,
+		.in = &w->all.counts->in,
+		.out = &w->all.counts->out,
 	};
 	size_t i;
 
-	if ((w->engine = forward_new(&params)) == NULL)
+	if ((w->all.engine = forward_new(&params)) == NULL)
 		return -1;
 	for (i = 0; i < ls->n; i++)
-		if (forward_listen(w->engine, ls->list[i].fd) == -1)
+		if (forward_listen(w->all.engine, ls->list[i].fd) == -1)
 			return -1;
 	return 0;
 }
@@ -1502,8 +1505,8 @@ worker_engine(struct worker *w)
 static int
 set_apart(struct worker *w, size_t slot)
 {
-	struct listeners *ls = &w->service->listeners;
-	rlim_t need = service_descriptors(w->service, slot);
+	struct listeners *ls = &w->all.service->listeners;
+	rlim_t need = service_descriptors(w->all.service, slot);
 	struct rlimit limit;
 	size_t i;
 
@@ -1513,7 +1516,7 @@ set_apart(struct worker *w, size_t slot)
 		return -1;
 	limit.rlim_cur = (limit.rlim_cur < need ? limit.rlim_cur : need) -
 	    ls->n - 1;
-	if (daemon_move_fd(&w->line, (int)limit.rlim_cur) == -1)
+	if (daemon_move_fd(&w->control, (int)limit.rlim_cur) == -1)
 		return -1;
 	for (i = 0; i < ls->n; i++)
 		if (daemon_move_fd(&ls->list[i].fd,
@@ -1526,10 +1529,10 @@ set_apart(struct worker *w, size_t slot)
 static int
 worker_confine(const struct worker *w)
 {
-	const struct service *sv = w->service;
+	const struct service *sv = w->all.service;
 	const struct target *t;
 	struct sandbox box = { .log = log_fd(),
-	    .control = w->line != -1 ? w->line : INT_MAX,
+	    .control = w->control != -1 ? w->control : INT_MAX,
 	    .runs_command = sv->cfg.command != NULL,
 	    .with_ktls = sv->kernel.caps != 0 };
 	in_port_t port;
@@ -1558,18 +1561,19 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 {
 	const char *why = NULL;
 
-	w->service = sv;
-	w->counts = &sv->board.counts[slot];
-	w->share.n = scoreboard_share(&sv->board, slot, &w->share.first);
+	w->all.service = sv;
+	w->all.counts = &sv->board.counts[slot];
+	w->all.share.n = scoreboard_share(&sv->board, slot,
+	    &w->all.share.first);
 	if (sv->board.peers != NULL)
-		w->share.unused = calloc(w->share.n,
-		    sizeof(*w->share.unused));
+		w->all.share.unused = calloc(w->all.share.n,
+		    sizeof(*w->all.share.unused));
 	/* A socket of its own: the others' can't be shut down through it. */
 	if (log_fd() == -1)
 		log_connect_syslog();
 	if (set_apart(w, slot) == -1)
 		why = "descriptors";
-	else if (sv->board.peers != NULL && w->share.unused == NULL)
+	else if (sv->board.peers != NULL && w->all.share.unused == NULL)
 		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
 		why = poller_name;
@@ -1596,7 +1600,7 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 static void
 await_commands(struct worker *w, const sigset_t *asleep)
 {
-	while (w->commands.running > 0 && !w->stopping) {
+	while (w->all.commands.running > 0 && !w->stopping) {
 		ppoll(NULL, 0, NULL, asleep);
 		worker_woken(w);
 	}
@@ -1607,11 +1611,11 @@ static int
 worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 {
 	if (in != NULL)
-		forward_add(w->engine, in->fd,
+		forward_add(w->all.engine, in->fd,
 		    (const struct sockaddr *)&in->sa, in->len);
-	if (w->service->listeners.n == 0)
-		forward_drain(w->engine, 0);
-	if (forward_run(w->engine, asleep) == -1) {
+	if (w->all.service->listeners.n == 0)
+		forward_drain(w->all.engine, 0);
+	if (forward_run(w->all.engine, asleep) == -1) {
 		log_error("%s: %s", poller_name, strerror(errno));
 		return EXIT_FAILURE;
 	}
@@ -1623,9 +1627,9 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 static void
 worker_free(struct worker *w)
 {
-	forward_free(w->engine);
-	free(w->share.unused);
-	commands_free(&w->commands);
+	forward_free(w->all.engine);
+	free(w->all.share.unused);
+	commands_free(&w->all.commands);
 }
 
 /*
@@ -2109,7 +2113,7 @@ lower_descriptors(struct worker *w, struct service *sv)
 {
 	size_t i;
 
-	daemon_move_fd(&w->line, STDERR_FILENO + 1);
+	daemon_move_fd(&w->control, STDERR_FILENO + 1);
 	for (i = 0; i < sv->listeners.n; i++)
 		daemon_move_fd(&sv->listeners.list[i].fd, STDERR_FILENO + 1);
 	log_lower();
@@ -2118,9 +2122,10 @@ lower_descriptors(struct worker *w, struct service *sv)
 /* In the child: serve, and never come back. */
 static void __attribute__((noreturn))
 worker_main(const struct master *m, struct service *sv, size_t slot,
-    const struct incoming *in, int line)
+    const struct incoming *in, int control)
 {
-	struct worker w = { .has_master = 1, .line = line, .turn = slot,
+	struct worker w = { .has_master = 1, .control = control,
+	    .all = { .turn = slot },
 	    .beat_every = in == NULL ? m->args->watchdog / BEATS : 0 };
 	struct incoming connection;
 	struct log_lost lost;
@@ -2136,7 +2141,7 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 	}
 	lower_descriptors(&w, sv);
 	if (worker_init(&w, sv, slot) == 0)
-		r = in != NULL || may_begin(w.line) ?
+		r = in != NULL || may_begin(w.control) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
 	lost = log_lost_take();
@@ -2263,7 +2268,7 @@ ask_for_room(struct master *m)
 static void
 starve(struct master *m)
 {
-	complain(&m->complained, errno);
+	listeners_log_pause(&m->complained, errno);
 	m->starved_until = clock_ms() + ACCEPT_PAUSE_MS;
 }
 
@@ -4084,7 +4089,8 @@ static int
 run_inetd(const struct arguments *a)
 {
 	struct service *sv = service_new(a, NULL);
-	struct worker w = { .line = -1, .turn = (size_t)getpid() };
+	struct worker w = { .control = -1,
+	    .all = { .turn = (size_t)getpid() } };
 	struct incoming in = { .fd = -1 };
 	int fd, r = EXIT_CONFIG;
 	sigset_t asleep;

@@ -213,15 +213,15 @@ test_command_that_does_not_open(void **state)
 {
 	static char name[] = "true", *command[] = { name, NULL };
 	struct service sv = { .cfg.command = command };
-	struct worker w = { .service = &sv, .share = { .n = 1 } };
-	struct connection c = { .worker = &w, .dialed = 1, .fd = -1 };
+	struct connections all = { .service = &sv, .share = { .n = 1 } };
+	struct connection c = { .all = &all, .dialed = 1, .fd = -1 };
 	struct stream backend = { .fd = -1 };
 	const char *why = NULL;
 
 	(void)state;
 	assert_int_equal(connection_dial(&c, &backend, "it is gone", &why), -1);
 	assert_string_equal(why, "it is gone");
-	assert_int_equal(w.commands.running, 0);
+	assert_int_equal(all.commands.running, 0);
 }
 
 /* All that is there goes on, and so must be as it was. */

@@ -65,6 +65,7 @@
 #define LOG_SIZE	2048
 #define TEXT_SIZE	512
 #define WHY_SIZE	512
+#define CONNINFO_SIZE	1024
 #define BURST		32		/* connections that use memory */
 #define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
@@ -753,42 +754,30 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 	return -1;
 }
 
-static void __attribute__((format(printf, 4, 5)))
-append(char *text, size_t size, size_t *n, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (*n >= size)
-		return;
-	va_start(ap, fmt);
-	*n += (size_t)vsnprintf(text + *n, size - *n, fmt, ap);
-	va_end(ap);
-}
-
-/* What client and tunnel have agreed upon, a blank before each word. */
+/* What client and tunnel have negotiated, a blank before each word. */
 static void
-conninfo_text(const struct connection *c, char *text, size_t size)
+conninfo_text(const struct connection *c, char *out, size_t size)
 {
 	struct tls_conninfo a;
-	size_t n = 0;
+	struct text text = { .p = out, .size = size };
 
 	connection_conninfo(c, &a);
-	text[0] = '\0';
+	out[0] = '\0';
 	if (a.version != NULL)
-		append(text, size, &n, " %s %s", a.version, a.cipher);
+		text_add(&text, " %s %s", a.version, a.cipher);
 	if (a.group != NULL)
-		append(text, size, &n, " %s", a.group);
+		text_add(&text, " %s", a.group);
 	if (a.in_kernel)
-		append(text, size, &n, " ktls");
+		text_add(&text, " ktls");
 	if (a.resumed)
-		append(text, size, &n, " resumed");
+		text_add(&text, " resumed");
 	if (a.name != NULL)
-		append(text, size, &n, " sni=%s", *a.name != '\0' ? a.name :
+		text_add(&text, " sni=%s", *a.name != '\0' ? a.name :
 		    "(invalid)");
 	if (a.alpn != NULL)
-		append(text, size, &n, " alpn=%s", a.alpn);
+		text_add(&text, " alpn=%s", a.alpn);
 	if (a.client != NULL)
-		append(text, size, &n, " client=\"%s\"", a.client);
+		text_add(&text, " client=\"%s\"", a.client);
 }
 
 /* The line of a connection, at its end or meanwhile. */
@@ -797,15 +786,15 @@ connection_log(const struct connection *c, enum log_level level,
     const char *what, const struct forward_end *end)
 {
 	const char *to = "-";
-	char agreed[LOG_SIZE / 2];
+	char negotiated[CONNINFO_SIZE];
 
 	if (c->command != NULL)
 		to = c->all->service->cfg.command[0];
 	else if (end->served)
 		to = c->target->addrs[c->which].text;
-	conninfo_text(c, agreed, sizeof(agreed));
+	conninfo_text(c, negotiated, sizeof(negotiated));
 	log_at(level, "%s%s -> %s%s in=%llu out=%llu %lld.%03ds %s", what,
-	    c->peer, to, agreed, (unsigned long long)end->in,
+	    c->peer, to, negotiated, (unsigned long long)end->in,
 	    (unsigned long long)end->out, (long long)(end->ms / 1000),
 	    (int)(end->ms % 1000), end->reason);
 }

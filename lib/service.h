@@ -51,7 +51,7 @@ struct service *service_alloc(const struct arguments *);
 /* Open its listeners; see listeners_open(). */
 int	 service_listen(struct service *, struct service *old);
 
-/* Log where it says, anew if that is a file; -1: as before, having logged why. */
+/* Log where it says, anew if that is a file; -1: as before, and why is logged. */
 int	 service_open_log(const struct service *);
 
 /* Whom its workers run as. */

@@ -89,7 +89,8 @@ service_announce(const struct service *sv, const struct service *old)
 {
 	char text[TEXT_SIZE];
 
-	announce_listeners(&sv->listeners, old != NULL ? &old->listeners : NULL);
+	announce_listeners(&sv->listeners, old != NULL ? &old->listeners :
+	    NULL);
 	ktls_probe_text(&sv->kernel, text, sizeof(text));
 	if (old == NULL)
 		log_at(sv->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",

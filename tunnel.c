@@ -2416,8 +2416,6 @@ tell(struct master *m)
  * with the same file, and goes on.
  */
 
-#if defined(__linux__)
-
 /*
  * Another one with each change of what is carried, of what lies in memory that
  * processes share, and of orders to workers, which stay what they were.
@@ -3507,75 +3505,6 @@ go_back(const struct arguments *a)
 	parcel_free(&x);
 	return EXIT_FAILURE;
 }
-
-#else
-
-static void
-upgrade_init(struct master *m)
-{
-	m->upgrade.program = m->upgrade.log = -1;
-	m->upgrade.output = m->upgrade.answer = -1;
-}
-
-static void
-upgrade_free(struct master *m)
-{
-	(void)m;
-}
-
-static void
-upgrade_leave(const struct master *m)
-{
-	(void)m;
-}
-
-static void
-upgrade_try(struct master *m)
-{
-	(void)m;
-	log_error("not upgraded: this system has no files in memory "
-	    "(memfd_create) to hand things over in");
-}
-
-static int
-upgrade_tried(struct master *m, pid_t pid, int status)
-{
-	(void)m;
-	(void)pid;
-	(void)status;
-	return 0;
-}
-
-static void
-upgrade_step(struct master *m)
-{
-	(void)m;
-}
-
-static int
-upgrade_answer(int fd)
-{
-	(void)fd;
-	return 0;
-}
-
-static int
-upgrade_end(struct master *m, struct arguments *a)
-{
-	(void)m;
-	(void)a;
-	log_error("nothing can be handed over on this system");
-	return -1;
-}
-
-static int
-go_back(const struct arguments *a)
-{
-	(void)a;
-	return EXIT_FAILURE;
-}
-
-#endif
 
 /*
  * THE LOOP OF THE MASTER

@@ -2424,7 +2424,7 @@ tell(struct master *m)
 #define HANDOVER_MAX	(64 << 20)
 
 /* What is being written or, the other way, read: by the same functions. */
-struct parcel {
+struct handover {
 	int	 reads;
 	unsigned char *p;
 	size_t	 size, at;
@@ -2435,7 +2435,7 @@ struct parcel {
 
 /* Room for as many bytes more, and nothing left of where they were. */
 static void
-parcel_grow(struct parcel *x, size_t len)
+grow(struct handover *x, size_t len)
 {
 	size_t size = 2 * x->size + len;
 	unsigned char *p = malloc(size);
@@ -2454,13 +2454,13 @@ parcel_grow(struct parcel *x, size_t len)
 }
 
 static void
-carry(struct parcel *x, void *data, size_t len)
+handover_bytes(struct handover *x, void *data, size_t len)
 {
 	if (x->bad == NULL && len > x->size - x->at) {
 		if (x->reads)
 			x->bad = "it is too short";
 		else
-			parcel_grow(x, len);
+			grow(x, len);
 	}
 	if (x->bad != NULL || x->p == NULL)
 		return;
@@ -2472,9 +2472,9 @@ carry(struct parcel *x, void *data, size_t len)
 }
 
 static void
-carry_number(struct parcel *x, int64_t *n, int64_t min, int64_t max)
+handover_number(struct handover *x, int64_t *n, int64_t min, int64_t max)
 {
-	carry(x, n, sizeof(*n));
+	handover_bytes(x, n, sizeof(*n));
 	if (x->bad == NULL && (*n < min || *n > max))
 		x->bad = "a number is out of range";
 	if (x->bad != NULL && x->reads)
@@ -2482,30 +2482,30 @@ carry_number(struct parcel *x, int64_t *n, int64_t min, int64_t max)
 }
 
 static void
-carry_int(struct parcel *x, int *n, int min, int max)
+handover_int(struct handover *x, int *n, int min, int max)
 {
 	int64_t number = *n;
 
-	carry_number(x, &number, min, max);
+	handover_number(x, &number, min, max);
 	*n = (int)number;
 }
 
 static void
-carry_size(struct parcel *x, size_t *n, size_t max)
+handover_size(struct handover *x, size_t *n, size_t max)
 {
 	int64_t number = (int64_t)*n;
 
-	carry_number(x, &number, 0, (int64_t)max);
+	handover_number(x, &number, 0, (int64_t)max);
 	*n = (size_t)number;
 }
 
 /* A descriptor, or -1.  The standard ones are there anyway. */
 static void
-carry_fd(struct parcel *x, int *fd)
+handover_fd(struct handover *x, int *fd)
 {
 	int *fds;
 
-	carry_int(x, fd, -1, INT_MAX);
+	handover_int(x, fd, -1, INT_MAX);
 	if (x->bad != NULL && x->reads)
 		*fd = -1;
 	if (x->bad != NULL || *fd <= STDERR_FILENO)
@@ -2523,12 +2523,12 @@ carry_fd(struct parcel *x, int *fd)
 
 /* Allocated, where it is read; or NULL. */
 static void
-carry_text(struct parcel *x, char **text)
+handover_text(struct handover *x, char **text)
 {
 	char *p = x->reads ? NULL : *text;
 	int64_t len = p != NULL ? (int64_t)strlen(p) : -1;
 
-	carry_number(x, &len, -1, HANDOVER_MAX);
+	handover_number(x, &len, -1, HANDOVER_MAX);
 	*text = p;
 	if (x->bad != NULL || len == -1)
 		return;
@@ -2537,7 +2537,7 @@ carry_text(struct parcel *x, char **text)
 	else if (p == NULL && (p = calloc(1, (size_t)len + 1)) == NULL)
 		x->bad = "out of memory";
 	else
-		carry(x, p, (size_t)len);
+		handover_bytes(x, p, (size_t)len);
 	if (p != NULL && x->bad == NULL && strlen(p) != (size_t)len)
 		x->bad = "a text is none";
 	*text = p;
@@ -2545,25 +2545,25 @@ carry_text(struct parcel *x, char **text)
 
 /* With a NULL behind them.  Allocated, where they are read. */
 static void
-carry_texts(struct parcel *x, char ***texts)
+handover_texts(struct handover *x, char ***texts)
 {
 	char **p = x->reads ? NULL : *texts;
 	size_t i, n = 0;
 
 	while (p != NULL && p[n] != NULL)
 		n++;
-	carry_size(x, &n, HANDOVER_MAX / sizeof(*p));
+	handover_size(x, &n, HANDOVER_MAX / sizeof(*p));
 	if (p == NULL && (p = calloc(n + 1, sizeof(*p))) == NULL) {
 		x->bad = "out of memory";
 		return;
 	}
 	*texts = p;
 	for (i = 0; i < n && x->bad == NULL; i++)
-		carry_text(x, &p[i]);
+		handover_text(x, &p[i]);
 }
 
 static void
-free_texts(char **texts)
+handover_free_texts(char **texts)
 {
 	size_t i;
 
@@ -2573,26 +2573,26 @@ free_texts(char **texts)
 }
 
 static void
-carry_address(struct parcel *x, struct address *a)
+carry_address(struct handover *x, struct address *a)
 {
 	int64_t len = a->len;
 
-	carry(x, &a->sa, sizeof(a->sa));
-	carry_number(x, &len, 0, sizeof(a->sa));
+	handover_bytes(x, &a->sa, sizeof(a->sa));
+	handover_number(x, &len, 0, sizeof(a->sa));
 	a->len = (socklen_t)len;
 	if (x->reads)
 		net_normalize(a);
 }
 
 static void
-carry_listener(struct parcel *x, struct listener *l, struct target *t)
+carry_listener(struct handover *x, struct listener *l, struct target *t)
 {
 	int is_named = l->address != NULL;
 
-	carry_fd(x, &l->fd);
-	carry_int(x, &t->fd, -1, INT_MAX);
-	carry_int(x, &t->any, 0, 1);
-	carry_int(x, &is_named, 0, 1);
+	handover_fd(x, &l->fd);
+	handover_int(x, &t->fd, -1, INT_MAX);
+	handover_int(x, &t->any, 0, 1);
+	handover_int(x, &is_named, 0, 1);
 	if (x->reads) {
 		l->target = t;
 		l->address = is_named ? t->addrs : NULL;
@@ -2600,17 +2600,17 @@ carry_listener(struct parcel *x, struct listener *l, struct target *t)
 	if (is_named)
 		carry_address(x, t->addrs);
 	carry_address(x, &l->bound);
-	carry(x, &l->file, sizeof(l->file));
+	handover_bytes(x, &l->file, sizeof(l->file));
 	if (x->bad == NULL && !net_is_listening(l->fd))
 		x->bad = "a descriptor is not a listening socket";
 }
 
 static void
-carry_listeners(struct parcel *x, struct service *sv)
+carry_listeners(struct handover *x, struct service *sv)
 {
 	size_t i;
 
-	carry_size(x, &sv->listeners.n, LISTENERS_MAX);
+	handover_size(x, &sv->listeners.n, LISTENERS_MAX);
 	if (x->reads) {
 		sv->accepts.n = sv->listeners.n;
 		sv->accepts.list = calloc(sv->listeners.n + 1,
@@ -2636,14 +2636,14 @@ carry_listeners(struct parcel *x, struct service *sv)
 }
 
 static void
-carry_value(struct parcel *x, struct config *cfg, int option, struct value v)
+carry_value(struct handover *x, struct config *cfg, int option, struct value v)
 {
 	char *name = x->reads ? NULL : strdup(options[option].name);
 
-	carry_text(x, &name);
-	carry_text(x, &v.where);
-	carry_text(x, &v.text);
-	carry_int(x, &v.rank, 0, FROM_ARGUMENT);
+	handover_text(x, &name);
+	handover_text(x, &v.where);
+	handover_text(x, &v.text);
+	handover_int(x, &v.rank, 0, FROM_ARGUMENT);
 	if (x->bad == NULL && (name == NULL || v.where == NULL ||
 	    v.text == NULL))
 		x->bad = "a value has no name";
@@ -2662,7 +2662,7 @@ carry_value(struct parcel *x, struct config *cfg, int option, struct value v)
  * come to that.  Another one knows by it what has changed.
  */
 static void
-carry_values(struct parcel *x, struct config *cfg)
+carry_values(struct handover *x, struct config *cfg)
 {
 	const struct value *v;
 	size_t n = 0;
@@ -2670,7 +2670,7 @@ carry_values(struct parcel *x, struct config *cfg)
 
 	for (i = 0; i < OPTIONS; i++)
 		n += values_count(cfg->given[i]);
-	carry_size(x, &n, HANDOVER_MAX);
+	handover_size(x, &n, HANDOVER_MAX);
 	if (x->reads) {
 		for (; n > 0 && x->bad == NULL; n--)
 			carry_value(x, cfg, -1, (struct value){ .rank = 0 });
@@ -2683,32 +2683,32 @@ carry_values(struct parcel *x, struct config *cfg)
 
 /* It is ours, and if it has ended, it waits for us to see that. */
 static void
-carry_slot(struct parcel *x, struct slot *slot, size_t nrows)
+carry_slot(struct handover *x, struct slot *slot, size_t nrows)
 {
 	size_t row = slot->row;
 	siginfo_t info;
 
-	carry_int(x, &slot->pid, 1, INT_MAX);
-	carry_fd(x, &slot->control);
-	carry_size(x, &row, nrows - 1);
+	handover_int(x, &slot->pid, 1, INT_MAX);
+	handover_fd(x, &slot->control);
+	handover_size(x, &row, nrows - 1);
 	slot->row = (uint32_t)row;
-	carry_int(x, &slot->released, 0, 1);
-	carry_number(x, &slot->drop_at, 0, INT64_MAX);
+	handover_int(x, &slot->released, 0, 1);
+	handover_number(x, &slot->drop_at, 0, INT64_MAX);
 	if (x->bad == NULL && waitid(P_PID, (id_t)slot->pid, &info,
 	    WEXITED | WNOHANG | WNOWAIT) == -1)
 		x->bad = "a worker is not ours";
 }
 
 static void
-carry_workers(struct parcel *x, struct workers *ws, size_t nrows)
+carry_workers(struct handover *x, struct workers *ws, size_t nrows)
 {
 	size_t i, n = ws->n;
 
-	carry_size(x, &n, ws->nslots);
+	handover_size(x, &n, ws->nslots);
 	for (i = 0; i < ws->nslots && n > 0 && x->bad == NULL; i++, n--) {
 		while (!x->reads && ws->slots[i].pid == 0)
 			i++;
-		carry_size(x, &i, ws->nslots - 1);
+		handover_size(x, &i, ws->nslots - 1);
 		if (x->bad == NULL && x->reads && ws->slots[i].pid != 0)
 			x->bad = "a slot is taken twice";
 		if (x->bad == NULL)
@@ -2722,7 +2722,7 @@ carry_workers(struct parcel *x, struct workers *ws, size_t nrows)
 
 /* Does a descriptor stand for memory of this size? */
 static void
-check_shared(struct parcel *x, int fd, size_t size)
+check_shared(struct handover *x, int fd, size_t size)
 {
 	if (x->bad == NULL)
 		x->bad = memory_fault(fd, size);
@@ -2730,7 +2730,7 @@ check_shared(struct parcel *x, int fd, size_t size)
 
 /* As read: that of another service, or a new one for its memory. */
 static struct tls_sessions *
-sessions_take(struct parcel *x, const struct master *m,
+sessions_take(struct handover *x, const struct master *m,
     const struct tls_sessions_memory *memory)
 {
 	const struct service *sv;
@@ -2745,19 +2745,19 @@ sessions_take(struct parcel *x, const struct master *m,
 }
 
 static void
-carry_sessions(struct parcel *x, const struct master *m, struct service *sv)
+carry_sessions(struct handover *x, const struct master *m, struct service *sv)
 {
 	struct tls_sessions_memory memory = { .fd = -1 };
 	int is_there = sv->sessions != NULL;
 
 	if (is_there)
 		memory = *tls_sessions_memory(sv->sessions);
-	carry_int(x, &is_there, 0, 1);
+	handover_int(x, &is_there, 0, 1);
 	if (!is_there)
 		return;
-	carry_fd(x, &memory.fd);
-	carry_size(x, &memory.entries, 1000000);
-	carry_int(x, &memory.with_clients, 0, 1);
+	handover_fd(x, &memory.fd);
+	handover_size(x, &memory.entries, 1000000);
+	handover_int(x, &memory.with_clients, 0, 1);
 	if (!x->reads)
 		check_shared(x, memory.fd, memory.size);
 	else if (x->bad == NULL)
@@ -2765,14 +2765,14 @@ carry_sessions(struct parcel *x, const struct master *m, struct service *sv)
 }
 
 static void
-carry_board(struct parcel *x, struct scoreboard *b)
+carry_scoreboard(struct handover *x, struct scoreboard *b)
 {
-	carry_size(x, &b->max, 1000000);
-	carry_size(x, &b->nrows, 1000000);
+	handover_size(x, &b->max, 1000000);
+	handover_size(x, &b->nrows, 1000000);
 	if (x->bad == NULL && (b->max == 0 || b->nrows == 0))
 		x->bad = "a number is out of range";
-	carry(x, &b->secret, sizeof(b->secret));
-	carry_fd(x, &b->fd);
+	handover_bytes(x, &b->secret, sizeof(b->secret));
+	handover_fd(x, &b->fd);
 	if (x->bad == NULL)
 		x->bad = x->reads ? scoreboard_attach(b) :
 		    memory_fault(b->fd, b->size);
@@ -2780,7 +2780,7 @@ carry_board(struct parcel *x, struct scoreboard *b)
 
 /* What the master has to know of a generation, to look after it. */
 static void
-carry_service(struct parcel *x, const struct master *m, struct service *sv)
+carry_service(struct handover *x, const struct master *m, struct service *sv)
 {
 	static const int numbers[] = {
 		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS
@@ -2788,11 +2788,11 @@ carry_service(struct parcel *x, const struct master *m, struct service *sv)
 	size_t i;
 
 	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-		carry_number(x, &sv->cfg.number[numbers[i]], 0, INT64_C(1) <<
+		handover_number(x, &sv->cfg.number[numbers[i]], 0, INT64_C(1) <<
 		    40);
-	carry_board(x, &sv->board);
-	carry_size(x, &sv->workers.nslots, sv->board.nrows);
-	carry_number(x, &sv->workers.deadline, 0, INT64_MAX);
+	carry_scoreboard(x, &sv->board);
+	handover_size(x, &sv->workers.nslots, sv->board.nrows);
+	handover_number(x, &sv->workers.deadline, 0, INT64_MAX);
 	if (x->reads) {
 		if (workers_new(&sv->workers, sv->workers.nslots) == -1 &&
 		    x->bad == NULL)
@@ -2805,14 +2805,14 @@ carry_service(struct parcel *x, const struct master *m, struct service *sv)
 }
 
 static void
-carry_services(struct parcel *x, struct master *m)
+carry_services(struct handover *x, struct master *m)
 {
 	struct service *sv, **link = &m->live;
 	size_t n = 0;
 
 	for (sv = m->live; sv != NULL; sv = sv->older)
 		n++;
-	carry_size(x, &n, HANDOVER_MAX);
+	handover_size(x, &n, HANDOVER_MAX);
 	for (; n > 0 && x->bad == NULL; n--) {
 		if (*link == NULL)
 			*link = service_alloc(m->args);
@@ -2847,7 +2847,7 @@ log_again(struct master *m)
 }
 
 static void
-carry_log(struct parcel *x, struct master *m)
+carry_log(struct handover *x, struct master *m)
 {
 	struct log_state state;
 	int level, fd = log_fd();
@@ -2856,16 +2856,16 @@ carry_log(struct parcel *x, struct master *m)
 		return;
 	log_get_state(&state);
 	level = (int)state.level;
-	carry_fd(x, &fd);
-	carry_int(x, &state.stream, -1, STDERR_FILENO);
-	carry_int(x, &state.has_time, 0, 1);
-	carry_int(x, &state.is_ours, 0, 1);
-	carry_int(x, &state.is_journal, 0, 1);
-	carry_int(x, &state.is_daemon, 0, 1);
-	carry_int(x, &level, LEVEL_ERROR, LEVEL_DEBUG);
-	carry(x, &state.lost.lines, sizeof(state.lost.lines));
-	carry(x, &state.lost.why, sizeof(state.lost.why));
-	carry_int(x, &state.lost.is_cut, 0, 1);
+	handover_fd(x, &fd);
+	handover_int(x, &state.stream, -1, STDERR_FILENO);
+	handover_int(x, &state.has_time, 0, 1);
+	handover_int(x, &state.is_ours, 0, 1);
+	handover_int(x, &state.is_journal, 0, 1);
+	handover_int(x, &state.is_daemon, 0, 1);
+	handover_int(x, &level, LEVEL_ERROR, LEVEL_DEBUG);
+	handover_bytes(x, &state.lost.lines, sizeof(state.lost.lines));
+	handover_bytes(x, &state.lost.why, sizeof(state.lost.why));
+	handover_int(x, &state.lost.is_cut, 0, 1);
 	state.level = (enum log_level)level;
 	log_set_state(&state);
 	if (!x->reads)
@@ -2877,68 +2877,68 @@ carry_log(struct parcel *x, struct master *m)
 
 /* How to start the program again, which a script may have changed since. */
 static void
-carry_start(struct parcel *x, struct upgrade *u)
+upgrade_carry(struct handover *x, struct upgrade *u)
 {
 	char text[sizeof(HANDOVER)] = HANDOVER;
 
-	carry(x, text, sizeof(text));
+	handover_bytes(x, text, sizeof(text));
 	if (x->bad == NULL && memcmp(text, HANDOVER, sizeof(text)) != 0)
 		x->bad = "it is of another version";
-	carry_text(x, &u->path);
-	carry_texts(x, &u->argv);
-	carry_texts(x, &u->env);
+	handover_text(x, &u->path);
+	handover_texts(x, &u->argv);
+	handover_texts(x, &u->env);
 	if (x->bad == NULL && (u->path == NULL || *u->argv == NULL))
 		x->bad = "it has no program";
 }
 
 /* A reload may name one that is of no use now. */
 static void
-carry_passed(struct parcel *x, struct arguments *a)
+carry_passed(struct handover *x, struct arguments *a)
 {
 	int i, fd;
 
-	carry_int(x, &a->passed, 0, LISTENERS_MAX);
+	handover_int(x, &a->passed, 0, LISTENERS_MAX);
 	for (i = 0; i < a->passed; i++) {
 		fd = x->reads || !net_is_listening(PASSED + i) ? -1 :
 		    PASSED + i;
-		carry_fd(x, &fd);
+		handover_fd(x, &fd);
 	}
 }
 
 /* Counters go on, and the file is known, should it have another name now. */
 static void
-carry_stats(struct parcel *x, struct stats *st)
+carry_stats(struct handover *x, struct stats *st)
 {
 	int64_t began_at = st->began_at;
 	int generation = (int)st->generation;
 
-	carry_number(x, &st->began, 0, INT64_MAX);
-	carry_number(x, &began_at, 0, INT64_MAX);
-	carry_int(x, &generation, 1, INT_MAX);
-	carry(x, &st->ended, sizeof(st->ended));
-	carry_int(x, &st->failed, 0, 1);
-	carry_text(x, &st->file);
+	handover_number(x, &st->began, 0, INT64_MAX);
+	handover_number(x, &began_at, 0, INT64_MAX);
+	handover_int(x, &generation, 1, INT_MAX);
+	handover_bytes(x, &st->ended, sizeof(st->ended));
+	handover_int(x, &st->failed, 0, 1);
+	handover_text(x, &st->file);
 	st->began_at = (time_t)began_at;
 	st->generation = (unsigned)generation;
 }
 
 static void
-carry_master(struct parcel *x, struct master *m, struct arguments *a)
+carry_master(struct handover *x, struct master *m, struct arguments *a)
 {
-	carry_start(x, &m->upgrade);
-	carry_int(x, &m->pid, 1, INT_MAX);
+	upgrade_carry(x, &m->upgrade);
+	handover_int(x, &m->pid, 1, INT_MAX);
 	if (x->bad == NULL && m->pid != getpid())
 		x->bad = "it is another process's (a script must use exec)";
 	carry_log(x, m);
-	carry(x, &a->files, sizeof(a->files));
-	carry(x, &a->core, sizeof(a->core));
+	handover_bytes(x, &a->files, sizeof(a->files));
+	handover_bytes(x, &a->core, sizeof(a->core));
 	carry_passed(x, a);
-	carry_number(x, &a->watchdog, 0, INT64_MAX);
-	carry_fd(x, &m->pidfile);
-	carry_text(x, &m->pidfile_name);
-	carry_fd(x, &m->waiting.fd);
-	carry_number(x, &m->renew_at, 0, INT64_MAX);
-	carry_number(x, &m->warn_at, 0, INT64_MAX);
+	handover_number(x, &a->watchdog, 0, INT64_MAX);
+	handover_fd(x, &m->pidfile);
+	handover_text(x, &m->pidfile_name);
+	handover_fd(x, &m->waiting.fd);
+	handover_number(x, &m->renew_at, 0, INT64_MAX);
+	handover_number(x, &m->warn_at, 0, INT64_MAX);
 	carry_stats(x, &m->stats);
 	if (x->bad == NULL)
 		carry_services(x, m);
@@ -2948,7 +2948,7 @@ carry_master(struct parcel *x, struct master *m, struct arguments *a)
 
 /* Handed over, or (FD_CLOEXEC) not. */
 static void
-parcel_expose(const struct parcel *x, int flag)
+handover_expose(const struct handover *x, int flag)
 {
 	size_t i;
 
@@ -2957,7 +2957,7 @@ parcel_expose(const struct parcel *x, int flag)
 }
 
 static void
-parcel_free(struct parcel *x)
+handover_free(struct handover *x)
 {
 	if (x->reads && x->p != NULL)
 		munmap(x->p, x->size);
@@ -2970,7 +2970,7 @@ parcel_free(struct parcel *x)
 
 /* What was written, as a file that nobody can change; -1 with errno. */
 static int
-parcel_seal(const struct parcel *x)
+handover_seal(const struct handover *x)
 {
 	int fd = memory_file();
 
@@ -2982,14 +2982,14 @@ parcel_seal(const struct parcel *x)
 
 /* Such a file, to be read. */
 static void
-parcel_open(struct parcel *x, int fd)
+handover_open(struct handover *x, int fd)
 {
 	int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
 	int seals = fcntl(fd, F_GET_SEALS);
 	struct stat st;
 	void *p;
 
-	*x = (struct parcel){ .reads = 1 };
+	*x = (struct handover){ .reads = 1 };
 	if (seals == -1 || (seals & sealed) != sealed)
 		x->bad = "it is not sealed";
 	else if (fstat(fd, &st) == -1 || st.st_size > HANDOVER_MAX)
@@ -3051,8 +3051,8 @@ upgrade_free(struct master *m)
 
 	free(u->path);
 	if (u->argv != m->args->argv) {
-		free_texts(u->argv);
-		free_texts(u->env);
+		handover_free_texts(u->argv);
+		handover_free_texts(u->env);
 	}
 	if (u->program != -1)
 		close(u->program);
@@ -3267,7 +3267,7 @@ hand_over(struct master *m)
 {
 	const struct upgrade *u = &m->upgrade;
 	struct arguments a = *m->args;
-	struct parcel x = { .reads = 0 };
+	struct handover x = { .reads = 0 };
 	char **env = NULL;
 	int fd = -1;
 
@@ -3276,15 +3276,15 @@ hand_over(struct master *m)
 	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)clock_us());
 	carry_master(&x, m, &a);
-	if (x.bad == NULL && (fd = parcel_seal(&x)) != -1 &&
+	if (x.bad == NULL && (fd = handover_seal(&x)) != -1 &&
 	    check_room(fd) == 0 &&
 	    (env = environment(u->env, fd, u->program)) != NULL) {
-		parcel_expose(&x, 0);
+		handover_expose(&x, 0);
 		fcntl(fd, F_SETFD, 0);
 		fcntl(u->program, F_SETFD, 0);
 		execve(u->path, u->argv, env);
 		x.bad = strerror(errno);
-		parcel_expose(&x, FD_CLOEXEC);
+		handover_expose(&x, FD_CLOEXEC);
 		fcntl(u->program, F_SETFD, FD_CLOEXEC);
 	}
 	log_error("not upgraded: %s", x.bad != NULL ? x.bad :
@@ -3292,7 +3292,7 @@ hand_over(struct master *m)
 	free(env);
 	if (fd != -1)
 		close(fd);
-	parcel_free(&x);
+	handover_free(&x);
 	notify_ready(m, "; the last upgrade failed, see the log");
 }
 
@@ -3320,7 +3320,7 @@ upgrade_step(struct master *m)
 
 /* What a script has left open on the way must not get to workers. */
 static void
-close_others_than(const struct parcel *x, const struct master *m,
+close_others_than(const struct handover *x, const struct master *m,
     const struct arguments *a)
 {
 	const int ours[] = { m->upgrade.program, a->state, a->before };
@@ -3338,9 +3338,9 @@ close_others_than(const struct parcel *x, const struct master *m,
 
 /* All that was handed over is ours now, and there is no way back. */
 static void
-settle(struct master *m, struct arguments *a, struct parcel *x)
+settle(struct master *m, struct arguments *a, struct handover *x)
 {
-	parcel_free(x);
+	handover_free(x);
 	close_fd(&a->state);
 	close_fd(&a->before);
 	if (m->upgrade.log > STDERR_FILENO)
@@ -3453,12 +3453,12 @@ static int
 upgrade_end(struct master *m, struct arguments *a)
 {
 	struct incoming *in = &m->waiting;
-	struct parcel x;
+	struct handover x;
 
 	signals_catch(&m->asleep);
 	free(m->upgrade.path);
 	m->upgrade.path = NULL;
-	parcel_open(&x, a->state);
+	handover_open(&x, a->state);
 	carry_master(&x, m, a);
 	if (x.bad != NULL)
 		log_error("what the program before has handed over is of no "
@@ -3475,8 +3475,8 @@ upgrade_end(struct master *m, struct arguments *a)
 		settle(m, a, &x);
 		return 0;
 	}
-	parcel_expose(&x, 0);
-	parcel_free(&x);
+	handover_expose(&x, 0);
+	handover_free(&x);
 	if (a->before == -1)
 		drop_all(m);
 	return -1;
@@ -3484,15 +3484,15 @@ upgrade_end(struct master *m, struct arguments *a)
 
 /* This can't take over: start the program before again, as it was started. */
 static int
-go_back(const struct arguments *a)
+upgrade_go_back(const struct arguments *a)
 {
 	struct upgrade u = { .path = NULL };
 	char **env;
-	struct parcel x;
+	struct handover x;
 
 	log_error("not upgraded: back to the program before");
-	parcel_open(&x, a->state);
-	carry_start(&x, &u);
+	handover_open(&x, a->state);
+	upgrade_carry(&x, &u);
 	fcntl(a->state, F_SETFD, 0);
 	env = environment(x.bad == NULL ? u.env : environ, a->state, -1);
 	if (env != NULL)
@@ -3500,9 +3500,9 @@ go_back(const struct arguments *a)
 	log_error("it can't be started: %s", strerror(errno));
 	free(env);
 	free(u.path);
-	free_texts(u.argv);
-	free_texts(u.env);
-	parcel_free(&x);
+	handover_free_texts(u.argv);
+	handover_free_texts(u.env);
+	handover_free(&x);
 	return EXIT_FAILURE;
 }
 
@@ -4001,7 +4001,7 @@ main(int argc, char **argv)
 		    run_service(&a);
 	}
 	if (a.before != -1)
-		r = go_back(&a);
+		r = upgrade_go_back(&a);
 	free(a.settings);
 	return r;
 }

@@ -1759,8 +1759,8 @@ may_begin(int line)
 	return write(line, "", 1) == 1 && read(line, &byte, 1) == 1;
 }
 
-static void upgrade_leave(const struct master *);
-static int upgrade_tried(struct master *, pid_t, int);
+static void upgrade_leave(const struct upgrade *, int, int);
+static int upgrade_tried(struct upgrade *, pid_t, int);
 
 /*
  * In the child: let go of all that is the master's alone.  A worker has no
@@ -1792,7 +1792,7 @@ leave_master(const struct master *m, struct service *sv,
 		close(m->pidfile);
 	close_fd(&sv->board.fd);
 	tls_sessions_keep(sv->sessions);
-	upgrade_leave(m);
+	upgrade_leave(&m->upgrade, m->args->state, m->args->before);
 }
 
 /*
@@ -2080,7 +2080,7 @@ reap(struct master *m)
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		stats_reaped(&m->stats, pid, status);
-		for (sv = upgrade_tried(m, pid, status) ? NULL : m->live;
+		for (sv = upgrade_tried(&m->upgrade, pid, status) ? NULL : m->live;
 		    sv != NULL; sv = sv->older)
 			if ((slot = workers_find(&sv->workers, pid)) != NULL)
 				worker_ended(m, sv, slot, status);
@@ -2827,24 +2827,20 @@ find_program(const char *name)
 
 /* At the start, while all is as it was then. */
 static void
-upgrade_init(struct master *m)
+upgrade_init(struct upgrade *u, char **argv)
 {
-	struct upgrade *u = &m->upgrade;
-
 	u->log = u->output = u->answer = -1;
-	u->path = find_program(m->args->argv[0]);
-	u->argv = m->args->argv;
+	u->path = find_program(argv[0]);
+	u->argv = argv;
 	u->env = environ;
 	u->program = open("/proc/self/exe", O_PATH | O_CLOEXEC);
 }
 
 static void
-upgrade_free(struct master *m)
+upgrade_free(struct upgrade *u, char **argv)
 {
-	struct upgrade *u = &m->upgrade;
-
 	free(u->path);
-	if (u->argv != m->args->argv) {
+	if (u->argv != argv) {
 		handover_free_texts(u->argv);
 		handover_free_texts(u->env);
 	}
@@ -2854,11 +2850,10 @@ upgrade_free(struct master *m)
 
 /* In a child: what is of no use to it. */
 static void
-upgrade_leave(const struct master *m)
+upgrade_leave(const struct upgrade *u, int state, int before)
 {
-	const int fds[] = { m->upgrade.program, m->upgrade.output,
-	    m->upgrade.answer, m->upgrade.log, m->args->state,
-	    m->args->before };
+	const int fds[] = { u->program, u->output, u->answer, u->log, state,
+	    before };
 	size_t i;
 
 	for (i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
@@ -2921,33 +2916,33 @@ find_fault(int fd, pid_t pid)
 
 /* In the child: the program, as it would be started, but with -t. */
 static void __attribute__((noreturn))
-try_main(const struct master *m)
+try_main(const struct upgrade *u, int first, int n, const sigset_t *mask)
 {
 	static char letter[] = "-t";
-	const struct upgrade *u = &m->upgrade;
 	char **argv, pid[32];
-	int fd, n = 0;
+	size_t len = 0;
+	int fd;
 
-	while (u->argv[n] != NULL)
-		n++;
-	if ((argv = calloc((size_t)n + 2, sizeof(*argv))) == NULL)
+	while (u->argv[len] != NULL)
+		len++;
+	if ((argv = calloc(len + 2, sizeof(*argv))) == NULL)
 		_exit(127);
 	argv[0] = u->argv[0];
 	argv[1] = letter;
-	memcpy(argv + 2, u->argv + 1, (size_t)n * sizeof(*argv));
+	memcpy(argv + 2, u->argv + 1, len * sizeof(*argv));
 	if ((environ = environment(u->env, u->answer, -1)) == NULL)
 		_exit(127);
 	fcntl(u->answer, F_SETFD, 0);
-	for (fd = PASSED; fd < PASSED + m->args->passed; fd++)
+	for (fd = first; fd < first + n; fd++)
 		fcntl(fd, F_SETFD, 0);
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
-	if (m->args->passed > 0)
+	if (n > 0)
 		setenv("LISTEN_PID", pid, 1);
 	close(STDIN_FILENO);	/* or there might be no number left */
 	open("/dev/null", O_RDWR);
 	dup2(STDIN_FILENO, STDOUT_FILENO);
 	dup2(u->output, STDERR_FILENO);
-	sigprocmask(SIG_SETMASK, &m->asleep, NULL);
+	sigprocmask(SIG_SETMASK, mask, NULL);
 	execv(u->path, argv);
 	dprintf(STDERR_FILENO, "error: %s\n", strerror(errno));
 	_exit(127);
@@ -2955,10 +2950,8 @@ try_main(const struct master *m)
 
 /* SIGUSR2: try the new program.  The service goes on meanwhile. */
 static void
-upgrade_try(struct master *m)
+upgrade_try(struct upgrade *u, int first, int n, const sigset_t *mask)
 {
-	struct upgrade *u = &m->upgrade;
-
 	if (u->trial != 0) {
 		log_notice("an upgrade has begun already");
 		return;
@@ -2970,7 +2963,7 @@ upgrade_try(struct master *m)
 	    (u->answer = memory_file()) != -1)
 		u->trial = fork();
 	if (u->trial == 0)
-		try_main(m);
+		try_main(u, first, n, mask);
 	if (u->trial == -1) {
 		log_error("not upgraded: %s", strerror(errno));
 		close_fd(&u->output);
@@ -3023,10 +3016,8 @@ end_trial(struct upgrade *u, pid_t pid, int status)
 
 /* A child has ended.  Was it the trial? */
 static int
-upgrade_tried(struct master *m, pid_t pid, int status)
+upgrade_tried(struct upgrade *u, pid_t pid, int status)
 {
-	struct upgrade *u = &m->upgrade;
-
 	if (pid != u->trial)
 		return 0;
 	u->trial = 0;
@@ -3055,57 +3046,63 @@ check_room(int fd)
 	return r;
 }
 
-/* Become the new program, which finds all it needs; or else, go on. */
+/* Become the new program, which finds all it needs; or log why not. */
 static void
-hand_over(struct master *m)
+upgrade_exec(const struct upgrade *u, struct handover *x)
 {
-	const struct upgrade *u = &m->upgrade;
-	struct arguments a = *m->args;
-	struct handover x = { .reads = 0 };
 	char **env = NULL;
 	int fd = -1;
 
-	stats_await(&m->stats);		/* or two would write */
-	log_notice("upgrading: %s takes over", u->path);
-	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
-	    (long long)clock_us());
-	carry_master(&x, m, &a);
-	if (x.bad == NULL && (fd = handover_seal(&x)) != -1 &&
+	if (x->bad == NULL && (fd = handover_seal(x)) != -1 &&
 	    check_room(fd) == 0 &&
 	    (env = environment(u->env, fd, u->program)) != NULL) {
-		handover_expose(&x, 0);
+		handover_expose(x, 0);
 		fcntl(fd, F_SETFD, 0);
 		fcntl(u->program, F_SETFD, 0);
 		execve(u->path, u->argv, env);
-		x.bad = strerror(errno);
-		handover_expose(&x, FD_CLOEXEC);
+		x->bad = strerror(errno);
+		handover_expose(x, FD_CLOEXEC);
 		fcntl(u->program, F_SETFD, FD_CLOEXEC);
 	}
-	log_error("not upgraded: %s", x.bad != NULL ? x.bad :
+	log_error("not upgraded: %s", x->bad != NULL ? x->bad :
 	    strerror(errno));
 	free(env);
 	if (fd != -1)
 		close(fd);
+}
+
+/* The same, as long as no file of statistics is being written: two would. */
+static void
+hand_over(struct master *m)
+{
+	struct arguments a = *m->args;
+	struct handover x = { .reads = 0 };
+
+	stats_await(&m->stats);
+	log_notice("upgrading: %s takes over", m->upgrade.path);
+	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
+	    (long long)clock_us());
+	carry_master(&x, m, &a);
+	upgrade_exec(&m->upgrade, &x);
 	handover_free(&x);
 	notify_ready(m, "; the last upgrade failed, see the log");
 }
 
-/* What is due by now. */
-static void
-upgrade_step(struct master *m)
+/* End a trial that is past its time, or of no use.  Did the last go well? */
+static int
+upgrade_step(struct upgrade *u, int stopping)
 {
-	struct upgrade *u = &m->upgrade;
+	int is_due = u->is_due && !stopping;
 
-	if (u->trial != 0 && (m->stopping || clock_ms() >= u->until)) {
-		if (!m->stopping)
+	if (u->trial != 0 && (stopping || clock_ms() >= u->until)) {
+		if (!stopping)
 			log_warning("%s -t has taken %d s: killed", u->path,
 			    TRIAL_MS / 1000);
 		u->until = INT64_MAX;
 		kill(u->trial, SIGKILL);
 	}
-	if (u->is_due && !m->stopping)
-		hand_over(m);
 	u->is_due = 0;
+	return is_due;
 }
 
 /*
@@ -3114,10 +3111,10 @@ upgrade_step(struct master *m)
 
 /* What a script has left open on the way must not get to workers. */
 static void
-close_others_than(const struct handover *x, const struct master *m,
-    const struct arguments *a)
+upgrade_close_others(const struct upgrade *u, const struct handover *x,
+    int state, int before)
 {
-	const int ours[] = { m->upgrade.program, a->state, a->before };
+	const int ours[] = { u->program, state, before };
 	size_t more = sizeof(ours) / sizeof(ours[0]);
 	int *fds = malloc(sizeof(ours) + x->nfds * sizeof(*fds));
 
@@ -3239,7 +3236,7 @@ drop_all(struct master *m)
 		service_free(sv);
 	}
 	free(m->pidfile_name);
-	upgrade_free(m);
+	upgrade_free(&m->upgrade, m->args->argv);
 }
 
 /* Go on as the master that another program was; -1: that is not possible. */
@@ -3258,7 +3255,7 @@ upgrade_end(struct master *m, struct arguments *a)
 		log_error("what the program before has handed over is of no "
 		    "use: %s", x.bad);
 	else
-		close_others_than(&x, m, a);
+		upgrade_close_others(&m->upgrade, &x, a->state, a->before);
 	in->len = sizeof(in->sa);
 	if (in->fd != -1 && getpeername(in->fd, (struct sockaddr *)&in->sa,
 	    &in->len) == -1)
@@ -3278,19 +3275,19 @@ upgrade_end(struct master *m, struct arguments *a)
 
 /* This can't take over: start the program before again, as it was started. */
 static int
-upgrade_go_back(const struct arguments *a)
+upgrade_go_back(int state, int before, char **argv)
 {
 	struct upgrade u = { .path = NULL };
 	char **env;
 	struct handover x;
 
 	log_error("not upgraded: back to the program before");
-	handover_open(&x, a->state);
+	handover_open(&x, state);
 	upgrade_carry(&x, &u);
-	fcntl(a->state, F_SETFD, 0);
-	env = environment(x.bad == NULL ? u.env : environ, a->state, -1);
+	fcntl(state, F_SETFD, 0);
+	env = environment(x.bad == NULL ? u.env : environ, state, -1);
 	if (env != NULL)
-		fexecve(a->before, x.bad == NULL ? u.argv : a->argv, env);
+		fexecve(before, x.bad == NULL ? u.argv : argv, env);
 	log_error("it can't be started: %s", strerror(errno));
 	free(env);
 	free(u.path);
@@ -3444,7 +3441,8 @@ supervise(struct master *m)
 		if (signal_taken(SIGUSR1))
 			tell(m);
 		if (signal_taken(SIGUSR2) && !m->stopping)
-			upgrade_try(m);
+			upgrade_try(&m->upgrade, PASSED, m->args->passed,
+			    &m->asleep);
 		if (!m->stopping && clock_ms() >= m->warn_at)
 			warn_daily(m);
 		if (!m->stopping && clock_ms() >= m->renew_at)
@@ -3459,7 +3457,8 @@ supervise(struct master *m)
 		write_statistics(&m->stats, m->live);
 		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
 			beat(m);
-		upgrade_step(m);
+		if (upgrade_step(&m->upgrade, m->stopping))
+			hand_over(m);
 	}
 	repeats_end(m->live->board.repeats, 1);
 	stats_end(&m->stats);
@@ -3590,7 +3589,7 @@ run_service(struct arguments *a)
 	int r = EXIT_CONFIG;
 
 	if (a->state != -1) {
-		upgrade_init(&m);
+		upgrade_init(&m.upgrade, a->argv);
 		if (upgrade_end(&m, a) == -1)
 			return EXIT_FAILURE;
 		supervise(&m);
@@ -3599,7 +3598,7 @@ run_service(struct arguments *a)
 	}
 	if ((m.live = service_new(a, NULL)) == NULL)
 		return exit_status(errno);
-	upgrade_init(&m);
+	upgrade_init(&m.upgrade, a->argv);
 	if (m.live->cfg.number[DAEMON] == 1 &&
 	    (m.parent = daemon_background()) == -1) {
 		r = EXIT_FAILURE;
@@ -3616,7 +3615,7 @@ out:
 	if (m.pidfile != -1)
 		unlink(m.pidfile_name);
 	free(m.pidfile_name);
-	upgrade_free(&m);
+	upgrade_free(&m.upgrade, a->argv);
 	listeners_close(&m.live->listeners, 1);
 	service_free(m.live);
 	return r;
@@ -3795,7 +3794,7 @@ main(int argc, char **argv)
 		    run_service(&a);
 	}
 	if (a.before != -1)
-		r = upgrade_go_back(&a);
+		r = upgrade_go_back(a.state, a.before, argv);
 	free(a.settings);
 	return r;
 }

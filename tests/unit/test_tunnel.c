@@ -57,25 +57,6 @@ test_exit_code(void **state)
 	close(standard);
 }
 
-/* Workers and their shares. */
-
-static void
-test_slots(void **state)
-{
-	struct config *cfg = *state;
-
-	cfg->number[MAX_CONNECTIONS] = 50;
-	assert_int_equal(count_slots(cfg, 0), 1);
-	cfg->number[WORKERS] = 0;
-	assert_in_range(count_slots(cfg, 0), 1, 50);
-	cfg->number[WORKERS] = 7;
-	assert_int_equal(count_slots(cfg, 0), 7);
-	assert_int_equal(count_slots(cfg, 1), 1);
-	cfg->number[MODE] = FORK;
-	assert_int_equal(count_slots(cfg, 0), 50);
-	assert_int_equal(count_slots(cfg, 1), 1);
-}
-
 /*
  * mode = fork: a worker may have been asked to make room too early by its own
  * clock, if it was slow to start.
@@ -230,7 +211,6 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_exit_code),
 		TEST(test_command_that_does_not_open),
-		TEST(test_slots),
 		TEST(test_asked_again),
 		TEST(test_places_of_generations),
 		TEST(test_daily_warning),

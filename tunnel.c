@@ -1799,26 +1799,26 @@ carry_listener(struct handover *x, struct listener *l, struct target *t)
 }
 
 static void
-carry_listeners(struct handover *x, struct service *sv)
+carry_listeners(struct handover *x, struct listeners *ls,
+    struct targets *accepts)
 {
 	size_t i;
 
-	handover_size(x, &sv->listeners.n, LISTENERS_MAX);
+	handover_size(x, &ls->n, LISTENERS_MAX);
 	if (x->reads) {
-		sv->accepts.n = sv->listeners.n;
-		sv->accepts.list = calloc(sv->listeners.n + 1,
-		    sizeof(*sv->accepts.list));
+		accepts->n = ls->n;
+		accepts->list = calloc(ls->n + 1, sizeof(*accepts->list));
 	}
-	for (i = 0; i < sv->listeners.n && x->bad == NULL; i++) {
-		struct listener *l = &sv->listeners.list[i];
+	for (i = 0; i < ls->n && x->bad == NULL; i++) {
+		struct listener *l = &ls->list[i];
 		struct target t;
 
-		if (x->reads && sv->accepts.list == NULL) {
+		if (x->reads && accepts->list == NULL) {
 			x->bad = "out of memory";
 			return;
 		}
 		if (x->reads) {
-			carry_listener(x, l, &sv->accepts.list[i]);
+			carry_listener(x, l, &accepts->list[i]);
 			continue;
 		}
 		t = *l->target;
@@ -1923,13 +1923,13 @@ check_shared(struct handover *x, int fd, size_t size)
 
 /* As read: that of another service, or a new one for its memory. */
 static struct tls_sessions *
-sessions_take(struct handover *x, const struct master *m,
+sessions_take(struct handover *x, const struct service *live,
     const struct tls_sessions_memory *memory)
 {
 	const struct service *sv;
 	struct tls_sessions *s;
 
-	for (sv = m->live; sv != NULL; sv = sv->older)
+	for (sv = live; sv != NULL; sv = sv->older)
 		if (sv->sessions != NULL &&
 		    tls_sessions_memory(sv->sessions)->fd == memory->fd)
 			return tls_sessions_ref(sv->sessions);
@@ -1938,7 +1938,8 @@ sessions_take(struct handover *x, const struct master *m,
 }
 
 static void
-carry_sessions(struct handover *x, const struct master *m, struct service *sv)
+carry_sessions(struct handover *x, const struct service *live,
+    struct service *sv)
 {
 	struct tls_sessions_memory memory = { .fd = -1 };
 	int is_there = sv->sessions != NULL;
@@ -1954,7 +1955,7 @@ carry_sessions(struct handover *x, const struct master *m, struct service *sv)
 	if (!x->reads)
 		check_shared(x, memory.fd, memory.size);
 	else if (x->bad == NULL)
-		sv->sessions = sessions_take(x, m, &memory);
+		sv->sessions = sessions_take(x, live, &memory);
 }
 
 static void
@@ -1973,7 +1974,8 @@ carry_scoreboard(struct handover *x, struct scoreboard *b)
 
 /* What the master has to know of a generation, to look after it. */
 static void
-carry_service(struct handover *x, const struct master *m, struct service *sv)
+carry_service(struct handover *x, const struct service *live,
+    struct service *sv)
 {
 	static const int numbers[] = {
 		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS
@@ -1994,41 +1996,41 @@ carry_service(struct handover *x, const struct master *m, struct service *sv)
 	if (x->bad == NULL)
 		carry_workers(x, &sv->workers, sv->board.nrows);
 	if (x->bad == NULL)
-		carry_sessions(x, m, sv);
+		carry_sessions(x, live, sv);
 }
 
 static void
-carry_services(struct handover *x, struct master *m)
+carry_services(struct handover *x, struct service **live,
+    const struct arguments *a)
 {
-	struct service *sv, **link = &m->live;
+	struct service *sv, **link = live;
 	size_t n = 0;
 
-	for (sv = m->live; sv != NULL; sv = sv->older)
+	for (sv = *live; sv != NULL; sv = sv->older)
 		n++;
 	handover_size(x, &n, HANDOVER_MAX);
 	for (; n > 0 && x->bad == NULL; n--) {
 		if (*link == NULL)
-			*link = service_alloc(m->args);
+			*link = service_alloc(a);
 		if ((sv = *link) == NULL) {
 			x->bad = "out of memory";
 			return;
 		}
-		carry_service(x, m, sv);
+		carry_service(x, *live, sv);
 		link = &sv->older;
 	}
-	if (x->bad == NULL && m->live == NULL)
+	if (x->bad == NULL && *live == NULL)
 		x->bad = "there is no service";
 	if (x->bad != NULL)
 		return;
-	carry_listeners(x, m->live);
-	carry_values(x, &m->live->cfg);
+	carry_listeners(x, &(*live)->listeners, &(*live)->accepts);
+	carry_values(x, &(*live)->cfg);
 }
 
 /* To go on where the other one logged, by a descriptor of our own. */
 static void
-log_again(struct master *m)
+log_again(int fd)
 {
-	int fd = m->upgrade.log;
 	struct log_state state;
 
 	if (fd == -1)
@@ -2040,7 +2042,7 @@ log_again(struct master *m)
 }
 
 static void
-carry_log(struct handover *x, struct master *m)
+carry_log(struct handover *x, int *log)
 {
 	struct log_state state;
 	int level, fd = log_fd();
@@ -2063,9 +2065,9 @@ carry_log(struct handover *x, struct master *m)
 	log_set_state(&state);
 	if (!x->reads)
 		return;
-	m->upgrade.log = fd;
+	*log = fd;
 	if (x->bad == NULL)
-		log_again(m);
+		log_again(fd);
 }
 
 /* A reload may name one that is of no use now. */
@@ -2080,6 +2082,16 @@ carry_passed(struct handover *x, struct arguments *a)
 		    PASSED + i;
 		handover_fd(x, &fd);
 	}
+}
+
+/* What is not in argv: that the environment said, and limits as they were. */
+static void
+carry_arguments(struct handover *x, struct arguments *a)
+{
+	handover_bytes(x, &a->files, sizeof(a->files));
+	handover_bytes(x, &a->core, sizeof(a->core));
+	carry_passed(x, a);
+	handover_number(x, &a->watchdog, 0, INT64_MAX);
 }
 
 /* Counters go on, and the file is known, should it have another name now. */
@@ -2106,11 +2118,8 @@ carry_master(struct handover *x, struct master *m, struct arguments *a)
 	handover_int(x, &m->pid, 1, INT_MAX);
 	if (x->bad == NULL && m->pid != getpid())
 		x->bad = "it is another process's (a script must use exec)";
-	carry_log(x, m);
-	handover_bytes(x, &a->files, sizeof(a->files));
-	handover_bytes(x, &a->core, sizeof(a->core));
-	carry_passed(x, a);
-	handover_number(x, &a->watchdog, 0, INT64_MAX);
+	carry_log(x, &m->upgrade.log);
+	carry_arguments(x, a);
 	handover_fd(x, &m->pidfile);
 	handover_text(x, &m->pidfile_name);
 	handover_fd(x, &m->waiting.fd);
@@ -2118,7 +2127,7 @@ carry_master(struct handover *x, struct master *m, struct arguments *a)
 	handover_number(x, &m->warn_at, 0, INT64_MAX);
 	carry_stats(x, &m->stats);
 	if (x->bad == NULL)
-		carry_services(x, m);
+		carry_services(x, &m->live, m->args);
 	if (x->bad == NULL && x->reads && x->at != x->size)
 		x->bad = "it is too long";
 }
@@ -2236,7 +2245,7 @@ take_over(struct master *m)
 		tell_log(m);
 		return 0;
 	}
-	log_again(m);
+	log_again(m->upgrade.log);
 	if (m->live->older != older)
 		tell_failed(m, m->live->older);
 	return -1;

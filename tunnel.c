@@ -2027,20 +2027,6 @@ carry_services(struct handover *x, struct service **live,
 	carry_values(x, &(*live)->cfg);
 }
 
-/* To go on where the other one logged, by a descriptor of our own. */
-static void
-log_again(int fd)
-{
-	struct log_state state;
-
-	if (fd == -1)
-		log_connect_syslog();
-	else if (fd > STDERR_FILENO)
-		fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	log_get_state(&state);
-	log_to(fd, state.stream);
-}
-
 static void
 carry_log(struct handover *x, int *log)
 {

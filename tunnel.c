@@ -42,7 +42,6 @@
 #include "ktls_probe.h"
 #include "listener.h"
 #include "log.h"
-#include "memory.h"
 #include "net.h"
 #include "options.h"
 #include "peer.h"
@@ -1787,14 +1786,14 @@ carry_master(struct handover *x, struct master *m, struct arguments *a)
 		x->bad = "it is too long";
 }
 
-/* The same, as long as no file of statistics is being written: two would. */
+/* Become the new program, which finds all it needs; or else, go on. */
 static void
 hand_over(struct master *m)
 {
 	struct arguments a = *m->args;
 	struct handover x = { .reads = 0 };
 
-	stats_await(&m->stats);
+	stats_await(&m->stats);		/* or two would write */
 	log_notice("upgrading: %s takes over", m->upgrade.path);
 	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)clock_us());

@@ -1921,7 +1921,7 @@ drop_all(struct master *m)
 
 /* Go on as the master that another program was; -1: that is not possible. */
 static int
-upgrade_end(struct master *m, struct arguments *a)
+resume(struct master *m, struct arguments *a)
 {
 	struct incoming *in = &m->waiting;
 	struct handover x;
@@ -2246,7 +2246,7 @@ run_service(struct arguments *a)
 
 	if (a->state != -1) {
 		upgrade_init(&m.upgrade, a->argv);
-		if (upgrade_end(&m, a) == -1)
+		if (resume(&m, a) == -1)
 			return EXIT_FAILURE;
 		supervise(&m);
 		r = EXIT_SUCCESS;

@@ -42,7 +42,6 @@
 #include "ktls_probe.h"
 #include "listener.h"
 #include "log.h"
-#include "memory.h"
 #include "net.h"
 #include "options.h"
 #include "poller.h"
@@ -764,14 +763,14 @@ carry_master(struct handover *x, struct master *m, struct arguments *a)
 		x->bad = "it is too long";
 }
 
-/* The same, as long as no file of statistics is being written: two would. */
+/* Become the new program, which finds all it needs; or else, go on. */
 static void
 hand_over(struct master *m)
 {
 	struct arguments a = *m->args;
 	struct handover x = { .reads = 0 };
 
-	stats_await(&m->stats);
+	stats_await(&m->stats);		/* or two would write */
 	log_notice("upgrading: %s takes over", m->upgrade.path);
 	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)clock_us());
@@ -899,7 +898,7 @@ drop_all(struct master *m)
 
 /* Go on as the master that another program was; -1: that is not possible. */
 static int
-upgrade_end(struct master *m, struct arguments *a)
+resume(struct master *m, struct arguments *a)
 {
 	struct incoming *in = &m->waiting;
 	struct handover x;
@@ -1225,7 +1224,7 @@ run_service(struct arguments *a)
 
 	if (a->state != -1) {
 		upgrade_init(&m.upgrade, a->argv);
-		if (upgrade_end(&m, a) == -1)
+		if (resume(&m, a) == -1)
 			return EXIT_FAILURE;
 		supervise(&m);
 		r = EXIT_SUCCESS;

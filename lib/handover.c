@@ -129,10 +129,8 @@ handover_texts(struct handover *x, char ***texts)
 	while (p != NULL && p[n] != NULL)
 		n++;
 	handover_size(x, &n, HANDOVER_MAX / sizeof(*p));
-	if (p == NULL && (p = calloc(n + 1, sizeof(*p))) == NULL) {
+	if (p == NULL && (p = calloc(n + 1, sizeof(*p))) == NULL)
 		x->bad = "out of memory";
-		return;
-	}
 	*texts = p;
 	for (i = 0; i < n && x->bad == NULL; i++)
 		handover_text(x, &p[i]);

@@ -114,35 +114,6 @@ test_daily_warning(void **state)
 	tls_config_free(sv.tls);
 }
 
-/* All that is there goes on, and so must be as it was. */
-static void
-test_not_to_be_handed_over(void **state)
-{
-	const struct service was = {
-		.workers = { .nslots = 2, .deadline = 7 },
-		.board = { .max = 2, .nrows = 2, .fd = -1, .size = 4096,
-		    .secret = 9 }
-	};
-	const struct master none = { .pidfile = -1 };
-	struct handover x = { .reads = 0 };
-	struct service sv = was;
-	int64_t number = 5;
-	int fd = 4, i;
-
-	(void)state;
-	for (i = 0; i < 2; i++) {
-		carry_service(&x, &none, &sv);
-		assert_string_equal(x.bad, "shared memory is of another size");
-		assert_memory_equal(&sv, &was, sizeof(sv));
-		handover_number(&x, &number, 6, 7);
-		handover_fd(&x, &fd);
-	}
-	assert_int_equal(number, 5);
-	assert_int_equal(fd, 4);
-	assert_int_equal(x.nfds, 0);
-	handover_free(&x);
-}
-
 #define TEST(f)	cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -152,7 +123,6 @@ main(void)
 		TEST(test_exit_code),
 		TEST(test_asked_again),
 		TEST(test_daily_warning),
-		TEST(test_not_to_be_handed_over),
 	};
 
 	return said_init() == -1 ? 1 :

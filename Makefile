@@ -193,16 +193,16 @@ PYTEST	= $(PYTHON) -B -m pytest -q -p no:cacheprovider
 check: $(TUNNEL)
 	$(PYTEST) -n 3 --dist loadfile -m "not more" tests
 
-# What that leaves out: the other ways to build it, and virtual machines.  Each
-# of these files keeps two processors busy by itself.
+# What that leaves out: the other ways to build it, virtual machines, the next
+# Debian.  Each of these files keeps two processors busy by itself.
 check-more: $(TUNNEL)
-	$(PYTEST) -m more tests
+	$(PYTEST) -m more --durations=20 --durations-min=10 tests
 
 check-all: check check-more
 
 # Kernel TLS, in virtual machines whose kernels have it.
 check-vm: $(TUNNEL)
-	$(PYTEST) tests/test_vm.py
+	$(PYTEST) tests/build/test_vm.py
 
 # What that costs, in instructions, next to other servers.
 bench-vm: $(TUNNEL)
@@ -292,7 +292,7 @@ uninstall:
 	-@rmdir $(DESTDIR)$(SYSCONFDIR)/tunnel 2>/dev/null || :
 
 # What tests/deps has put there is kept: it is not made from anything here.
-KEPT	= build/mbedtls build/mbedtls-source build/mbedtls-source.apt \
+KEPT	= build/debian13 build/mbedtls build/mbedtls-source build/mbedtls-source.apt \
 	build/inetd build/haproxy build/hitch build/nginx build/promtool \
 	build/stunnel build/traffic_server build/vm
 

@@ -61,961 +61,13 @@
 #define EXIT_CONFIG	2
 #define LOG_SIZE	2048
 #define TEXT_SIZE	512
-#define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
 #define ASK_AT_ONCE	16		/* as many */
 #define DAY		(24 * 60 * 60)
-#define HEALTHY_MS	5000		/* without a failure: all is well */
-#define GRACE_MS	5000		/* to leave in, when all time is up */
-#define DEAF_MS		1000		/* for it to accept no more */
-#define START_MS	3000		/* for a worker to get ready */
 #define TRIAL_MS	60000		/* for a new program's -t */
 #define TAKEOVER_FDS	16		/* to take over, or to go back, with */
-#define RETRY_MS	100		/* a crash loop: doubled each time, */
-#define RETRY_MAX_MS	30000		/* up to this */
 
 _Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
-
-/*
- * TLS, FROM THE CONFIGURATION
- */
-
-/* The first line of a file, without its end; NULL after one sentence. */
-static char *
-read_password(const char *name, const char *where)
-{
-	char *line = NULL;
-	size_t size = 0;
-	const char *why;
-	FILE *fp;
-
-	/* Unbuffered: no copy is left behind. */
-	if ((fp = config_open(name, &why)) == NULL ||
-	    setvbuf(fp, NULL, _IONBF, 0) != 0 ||
-	    getline(&line, &size, fp) == -1) {
-		log_error("%s: key_password_file %s: %s", where, name,
-		    fp == NULL ? why : "it is empty");
-		free(line);
-		line = NULL;
-	} else
-		line[strcspn(line, "\r\n")] = '\0';
-	if (fp != NULL)
-		fclose(fp);
-	return line;
-}
-
-static size_t
-values_count(const struct value *v)
-{
-	size_t n;
-
-	for (n = 0; v != NULL; v = v->next)
-		n++;
-	return n;
-}
-
-/* One certificate and its key, or NULL if that is nobody's guess. */
-static int
-load_cert(struct tls_config *tls, const struct value *cert,
-    const struct value *key, const char *password)
-{
-	if (tls_config_cert(tls, cert->text) == -1) {
-		log_error("%s: cert: %s", cert->where, tls_config_error(tls));
-		return -1;
-	}
-	if (key != NULL && tls_config_key(tls, key->text, password) == -1) {
-		log_error("%s: key: %s", key->where, tls_config_error(tls));
-		return -1;
-	}
-	return 0;
-}
-
-/* The certificates and, in the same order, the keys if they have their own. */
-static int
-load_certs(struct tls_config *tls, const struct config *cfg,
-    const char *password)
-{
-	const struct value *cert = cfg->given[CERT], *key = cfg->given[KEY];
-	int fit = key == NULL || values_count(key) == values_count(cert);
-	int r = 0;
-
-	if (!fit && cfg->sections < 2 && !cfg->is_wrong[CERT] &&
-	    !cfg->is_wrong[KEY]) {
-		log_error("%s: there are %zu cert and %zu key (allowed: a key "
-		    "for each, in the same order, or none, with the keys in "
-		    "the cert files)", key->where, values_count(cert),
-		    values_count(key));
-		r = -1;
-	}
-	for (; cert != NULL; cert = cert->next) {
-		r |= load_cert(tls, cert, cfg->is_wrong[KEY] || !fit ? NULL :
-		    key != NULL ? key : cert, password);
-		key = key != NULL ? key->next : NULL;
-	}
-	return r;
-}
-
-static int
-load_keys(struct tls_config *tls, struct config *cfg)
-{
-	const char *file = config_text(cfg, KEY_PASSWORD_FILE);
-	char *password = NULL;
-	int r = 0;
-
-	if (file != NULL && (password = read_password(file,
-	    config_where(cfg, KEY_PASSWORD_FILE))) == NULL) {
-		cfg->is_wrong[KEY] = 1;
-		r = -1;
-	}
-	r |= load_certs(tls, cfg, password);
-	if (password != NULL)
-		explicit_bzero(password, strlen(password));
-	free(password);
-	if (r == -1)
-		cfg->is_wrong[CERT] = 1;
-	return r;
-}
-
-/* All values of the options that are for the library; in this order. */
-static int
-load_values(struct tls_config *tls, struct config *cfg)
-{
-	static const struct {
-		int	 option;
-		int	 (*set)(struct tls_config *, const char *);
-	} values[] = {
-		{ CIPHERS, tls_config_ciphers },
-		{ GROUPS, tls_config_groups },
-		{ ALPN, tls_config_alpn },
-		{ CA, tls_config_ca },
-		{ CRL, tls_config_crl },
-		{ PEER, tls_config_peer },
-		{ TICKET_KEYS, tls_config_ticket_keys },
-	};
-	const struct value *v;
-	size_t i;
-	int r = 0;
-
-	/* Without verify, that is what was said of these. */
-	if (cfg->is_wrong[CA] || (cfg->number[VERIFY] == NONE &&
-	    (cfg->given[CRL] != NULL || cfg->given[PEER] != NULL)))
-		tls_config_ca(tls, NULL);
-	for (i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
-		int key = values[i].option;
-
-		for (v = cfg->given[key]; v != NULL; v = v->next) {
-			if (values[i].set(tls, v->text) == 0 ||
-			    (key == CIPHERS && cfg->is_wrong[CIPHERS]))
-				continue;
-			log_error("%s: %s: %s", v->where, options[key].name,
-			    tls_config_error(tls));
-			cfg->is_wrong[key] = 1;
-			r = -1;
-		}
-	}
-	return r;
-}
-
-/* What all of that makes together, where none of it is wrong already. */
-static int
-load_whole(struct tls_config *tls, const struct config *cfg)
-{
-	const int *wrong = cfg->is_wrong;
-	int key = -1;
-
-	if (wrong[TLS_MIN] || wrong[TLS_MAX])
-		return 0;
-	if (tls_config_versions(tls, (int)cfg->number[TLS_MIN] + 12,
-	    (int)cfg->number[TLS_MAX] + 12) == -1)
-		key = cfg->given[TLS_MIN] != NULL ? TLS_MIN : TLS_MAX;
-	else if (!wrong[CERT] && cfg->given[CERT] != NULL && !wrong[CIPHERS] &&
-	    tls_config_ready(tls) == -1)
-		key = CIPHERS;
-	if (key == -1)
-		return 0;
-	log_error("%s: %s: %s", config_where(cfg, key), options[key].name,
-	    tls_config_error(tls));
-	return -1;
-}
-
-static int
-load_verify(struct tls_config *tls, const struct config *cfg)
-{
-	if (cfg->number[VERIFY] == NONE || cfg->is_wrong[PEER] ||
-	    tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
-		return 0;
-	log_error("%s: verify: %s", config_where(cfg, VERIFY),
-	    tls_config_error(tls));
-	return -1;
-}
-
-/* -1 after a sentence for each error; tls may be NULL then. */
-static int
-load_tls(struct tls_config **tls, struct config *cfg)
-{
-	int r;
-
-	if ((*tls = tls_config_new()) == NULL) {
-		log_error("out of memory");
-		return -1;
-	}
-	r = load_keys(*tls, cfg);
-	r |= load_values(*tls, cfg);
-	r |= load_whole(*tls, cfg);
-	r |= load_verify(*tls, cfg);
-	tls_config_truncation(*tls, cfg->number[TRUNCATION] == 1);
-	tls_config_strict_names(*tls, cfg->number[SNI_STRICT] == 1);
-	return r;
-}
-
-static void
-say_warning(const char *text)
-{
-	log_warning("%s", text);
-}
-
-/*
- * ADDRESSES
- * Those that the configuration names.
- */
-
-/* -1 with errno: EAGAIN if all that failed may be right in a minute. */
-static int
-resolve_all(struct targets *all, const struct value *values, int passive)
-{
-	size_t n = values_count(values);
-	const struct value *v;
-	char why[NET_ERROR_SIZE];
-	int r = 0, for_good = 0;
-
-	if (n > 0 && (all->list = calloc(n, sizeof(*all->list))) == NULL) {
-		log_error("out of memory");
-		return -1;
-	}
-	for (v = values; v != NULL; v = v->next) {
-		struct target *t = &all->list[all->n++];
-
-		t->given = v->text;
-		t->where = v->where;
-		errno = 0;
-		if (net_resolve(t, passive, why, sizeof(why)) == 0)
-			continue;
-		for_good |= errno != EAGAIN;
-		log_error("%s: %s", t->where, why);
-		r = -1;
-	}
-	errno = for_good ? 0 : EAGAIN;
-	return r;
-}
-
-static const struct slot empty_slot = { .control = -1 };
-
-/*
- * THE LOG, OPENED
- */
-
-static struct files_user
-workers_user(const struct service *sv)
-{
-	return (struct files_user){ sv->identity.uid,
-	    sv->identity.gid };
-}
-
-/* To where it says, anew if it is a file; -1: as before, with a sentence. */
-static int
-log_open(const struct service *sv)
-{
-	const char *to = config_text(&sv->cfg, LOG);
-	struct log_state state;
-	int fd = -1, stream;
-
-	log_get_state(&state);
-	if (state.is_daemon && sv->cfg.given[LOG] == NULL)
-		to = "syslog";
-	stream = log_stream(to);
-	/* Workers will find neither the time zone nor syslog's socket. */
-	tzset();
-	if (stream == -1)
-		log_connect_syslog();
-	else if (stream != 0)
-		fd = stream == state.stream ? log_fd() :
-		    log_open_stream(stream);
-	else if ((fd = files_open(&sv->cfg, workers_user(sv), LOG,
-	    O_WRONLY | O_APPEND, 0640)) == -1)
-		return -1;
-	log_to(fd, stream);
-	log_configure(strcmp(to, "stderr") != 0,
-	    (enum log_level)sv->cfg.number[LOG_LEVEL]);
-	return 0;
-}
-
-/*
- * PRIVILEGES
- * The master finds out what its workers are to be; they become it.
- */
-
-static struct privilege
-privilege(const struct config *cfg, int option)
-{
-	return (struct privilege){ .text = config_text(cfg, option),
-	    .where = config_where(cfg, option) };
-}
-
-/* user, group and chroot; -1 after a sentence for each that can't be. */
-static int
-load_privileges(struct service *sv)
-{
-	const struct privileges p = { .user = privilege(&sv->cfg, USER),
-	    .group = privilege(&sv->cfg, GROUP),
-	    .root = privilege(&sv->cfg, CHROOT) };
-
-	return privileges_find(&sv->identity, &p);
-}
-
-/*
- * DESCRIPTORS
- * Those that whoever started this has left open by mistake must not get to
- * workers.
- */
-
-/*
- * When the files have been read, which may be among them (/dev/fd/N), and
- * before anything is opened to stay.  Those that are of use now, or may be
- * after a reload, are kept.
- */
-static void
-close_strays(const struct config *cfg, const struct arguments *a)
-{
-	size_t n = 0, room = (size_t)a->passed + 1 +
-	    values_count(cfg->given[ACCEPT]);
-	int *fds = calloc(room, sizeof(*fds));
-	const struct value *v;
-	int64_t fd;
-
-	if (fds == NULL)
-		return;
-	while (n < (size_t)a->passed) {
-		fds[n] = PASSED + (int)n;
-		n++;
-	}
-	fds[n++] = a->state;
-	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
-		if (strncmp(v->text, "fd:", 3) == 0 &&
-		    parse_number(v->text + 3, 0, INT_MAX - 1, &fd) == 0)
-			fds[n++] = (int)fd;
-	daemon_close_all_but(fds, n);
-	free(fds);
-}
-
-/*
- * KERNEL TLS
- */
-
-enum { KTLS_AUTO, KTLS_OFF, KTLS_REQUIRE };
-
-/* -1 after one sentence. */
-static int
-load_kernel(struct service *sv)
-{
-	int64_t mode = sv->cfg.number[KTLS];
-
-	if (mode == KTLS_OFF) {
-		snprintf(sv->kernel.why, sizeof(sv->kernel.why), "off");
-		return 0;
-	}
-	ktls_probe(&sv->kernel, mode == KTLS_AUTO);
-	if (mode == KTLS_REQUIRE && sv->kernel.caps == 0) {
-		log_error("%s: ktls = require: %s (allowed: auto, off)",
-		    config_where(&sv->cfg, KTLS), sv->kernel.why);
-		return -1;
-	}
-	tls_config_kernel(sv->tls, sv->kernel.caps);
-	return 0;
-}
-
-/*
- * FROM A CONFIGURATION TO A SERVICE
- */
-
-static size_t
-count_slots(const struct config *cfg, int inetd)
-{
-	size_t max = (size_t)cfg->number[MAX_CONNECTIONS];
-	size_t n = (size_t)cfg->number[WORKERS];
-	long cpus;
-
-	if (inetd)
-		return 1;
-	if (cfg->number[MODE] == FORK)
-		return max;
-	if (n == 0) {
-		cpus = sysconf(_SC_NPROCESSORS_ONLN);
-		n = cpus < 1 ? 1 : cpus > WORKERS_MAX ? WORKERS_MAX :
-		    (size_t)cpus;
-	}
-	if (n > max)
-		n = max;
-	return n > 0 ? n : 1;
-}
-
-rlim_t
-service_descriptors(const struct service *sv, size_t slot)
-{
-	rlim_t each = sv->cfg.command != NULL ? 3 : 2;
-	size_t before;
-
-	return scoreboard_share(&sv->board, slot, &before) * each + SPARE_FDS;
-}
-
-/* The first worker may have most, or the master, which has all their lines. */
-static void
-raise_limit(const struct service *sv)
-{
-	rlim_t need = service_descriptors(sv, 0), lines = SPARE_FDS;
-	const struct service *old;
-	struct rlimit l;
-
-	for (old = sv; old != NULL; old = old->older)
-		lines += old == sv ? old->workers.nslots : old->workers.n + 1;
-	if (need < lines)
-		need = lines;
-	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
-		return;
-	l.rlim_cur = l.rlim_max < need ? l.rlim_max : need;
-	setrlimit(RLIMIT_NOFILE, &l);
-	if (l.rlim_cur < need)
-		log_warning("max_connections needs %llu descriptors, and "
-		    "%llu are allowed (ulimit -n)", (unsigned long long)need,
-		    (unsigned long long)l.rlim_cur);
-}
-
-/* The places of the workers, and what they share with the master. */
-static int
-make_workers(struct service *sv, int inetd)
-{
-	size_t n = count_slots(&sv->cfg, inetd);
-
-	if (workers_new(&sv->workers, n) == -1 || scoreboard_new(&sv->board,
-	    (size_t)sv->cfg.number[MAX_CONNECTIONS], n, inetd) == -1) {
-		log_error("%s", strerror(errno));
-		return -1;
-	}
-	return 0;
-}
-
-/* Is there a use for it?  inetd's children share nothing but a file of keys. */
-static int
-needs_sessions(const struct config *cfg, int inetd)
-{
-	if (inetd)
-		return cfg->number[SESSION_TICKETS] == 1 &&
-		    cfg->given[TICKET_KEYS] != NULL;
-	return cfg->number[SESSION_TICKETS] == 1 ||
-	    cfg->number[SESSION_CACHE] != 0;
-}
-
-/* Those of the service before, or of its own, with the same keys. */
-static int
-make_sessions(struct service *sv, const struct service *old, int inetd)
-{
-	size_t n = inetd ? 0 : (size_t)sv->cfg.number[SESSION_CACHE];
-	int with_clients = sv->cfg.number[VERIFY] != NONE;
-	struct tls_sessions *before = old != NULL ? old->sessions : NULL;
-	const struct tls_sessions_memory *m = before != NULL ?
-	    tls_sessions_memory(before) : NULL;
-
-	if (!needs_sessions(&sv->cfg, inetd))
-		return 0;
-	if (m != NULL && m->entries == n && m->with_clients == with_clients) {
-		sv->sessions = tls_sessions_ref(before);
-	} else if ((sv->sessions = tls_sessions_new(n, with_clients,
-	    !inetd)) == NULL) {
-		log_error("out of memory");
-		return -1;
-	} else if (before != NULL)
-		tls_sessions_adopt(sv->sessions, before);
-	tls_config_sessions(sv->tls, sv->sessions,
-	    sv->cfg.number[SESSION_TICKETS] == 1,
-	    (int)(sv->cfg.number[TICKET_LIFETIME] / 1000));
-	return 0;
-}
-
-/*
- * It serves no more.  What stays is what its workers and the master share, and
- * the numbers of the configuration.
- */
-static void
-service_close(struct service *sv)
-{
-	struct config numbers = { .command = NULL };
-
-	memcpy(numbers.number, sv->cfg.number, sizeof(numbers.number));
-	listeners_free(&sv->listeners);
-	free(sv->accepts.list);
-	free(sv->connects.list);
-	tls_config_free(sv->tls);
-	tls_sessions_free(sv->sessions);
-	config_free(&sv->cfg);
-	sv->accepts = sv->connects = (struct targets){ .n = 0 };
-	sv->tls = NULL;
-	sv->sessions = NULL;
-	sv->cfg = numbers;
-}
-
-/* It has no workers, or this is one. */
-static void
-service_free(struct service *sv)
-{
-	if (sv == NULL)
-		return;
-	service_close(sv);
-	scoreboard_free(&sv->board);
-	workers_free(&sv->workers);
-	free(sv);
-}
-
-/* Steps from a configuration to a service: -1 after sentences. */
-
-static int
-step_configure(struct service *sv, const struct arguments *a)
-{
-	int r = arguments_configure(a, &sv->cfg);
-
-	return load_tls(&sv->tls, &sv->cfg) == -1 ? -1 : r;
-}
-
-static int
-step_kernel(struct service *sv, const struct arguments *a)
-{
-	(void)a;
-	return sv->tls != NULL ? load_kernel(sv) : 0;
-}
-
-static int
-step_accept(struct service *sv, const struct arguments *a)
-{
-	(void)a;
-	return resolve_all(&sv->accepts, sv->cfg.given[ACCEPT], 1);
-}
-
-static int
-step_connect(struct service *sv, const struct arguments *a)
-{
-	(void)a;
-	return resolve_all(&sv->connects, sv->cfg.given[CONNECT], 0);
-}
-
-static int
-step_privileges(struct service *sv, const struct arguments *a)
-{
-	int r = load_privileges(sv);
-
-	(void)a;
-	return files_check(&sv->cfg, workers_user(sv), LEVEL_ERROR) == -1 ?
-	    -1 : r;
-}
-
-/*
- * Each is taken though another has failed, to tell all errors at once.  -1
- * with errno: EAGAIN if all that failed may be right in a minute.
- */
-static int
-service_load(struct service *sv, const struct arguments *a, int is_first)
-{
-	static int (*const steps[])(struct service *,
-	    const struct arguments *) = {
-		step_configure, step_kernel, step_accept, step_connect,
-		step_privileges,
-	};
-	int r = 0, for_good = 0;
-	size_t i;
-
-	log_errors_begin();
-	for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
-		errno = 0;
-		if (steps[i](sv, a) == -1) {
-			for_good |= errno != EAGAIN;
-			r = -1;
-		}
-		if (i == 0 && r == 0 && is_first)
-			close_strays(&sv->cfg, a);
-	}
-	log_errors_end();
-	errno = for_good ? 0 : EAGAIN;
-	return r;
-}
-
-static struct service *
-service_alloc(const struct arguments *a)
-{
-	struct service *sv = calloc(1, sizeof(*sv));
-
-	if (sv == NULL || listeners_new(&sv->listeners) == -1) {
-		free(sv);
-		return NULL;
-	}
-	sv->board = (struct scoreboard)SCOREBOARD_NONE;
-	sv->files = &a->files;
-	sv->core = &a->core;
-	sv->file = a->file;
-	return sv;
-}
-
-static int
-service_listen(struct service *sv, struct service *old)
-{
-	return listeners_open(&sv->listeners, old != NULL ? &old->listeners :
-	    NULL, &sv->accepts, sv->cfg.number[KEEPALIVE]);
-}
-
-/*
- * All but its listeners and workers; old is the one before, or NULL.  NULL
- * after a sentence for each error, with errno: EAGAIN if it may be right in a
- * minute.
- */
-static struct service *
-service_new(const struct arguments *a, const struct service *old)
-{
-	struct service *sv;
-	int saved;
-
-	errno = 0;
-	if ((sv = service_alloc(a)) == NULL) {
-		log_error("out of memory");
-		return NULL;
-	}
-	if (service_load(sv, a, old == NULL) == -1)
-		goto err;
-	errno = 0;
-	if (make_workers(sv, a->inetd) == -1 ||
-	    make_sessions(sv, old, a->inetd) == -1)
-		goto err;
-	if (old != NULL)
-		scoreboard_follow(&sv->board, &old->board);
-	return sv;
-err:
-	saved = errno;
-	service_free(sv);
-	errno = saved;
-	return NULL;
-}
-
-/*
- * THE WORKERS
- */
-
-int
-workers_new(struct workers *ws, size_t nslots)
-{
-	size_t i;
-
-	ws->deadline = INT64_MAX;
-	ws->nslots = nslots;
-	if ((ws->slots = calloc(nslots, sizeof(*ws->slots))) == NULL)
-		return -1;
-	for (i = 0; i < nslots; i++)
-		ws->slots[i] = empty_slot;
-	return 0;
-}
-
-/* In a child: what is left of them is nothing. */
-void
-workers_free(struct workers *ws)
-{
-	free(ws->slots);
-	ws->slots = NULL;
-	ws->nslots = 0;
-}
-
-size_t
-workers_next(struct workers *ws)
-{
-	while (ws->slots[ws->next % ws->nslots].pid != 0)
-		ws->next++;
-	return ws->next++ % ws->nslots;
-}
-
-struct slot *
-workers_find(const struct workers *ws, pid_t pid)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid == pid)
-			return &ws->slots[i];
-	return NULL;
-}
-
-void
-workers_clear(struct workers *ws, struct slot *slot)
-{
-	if (slot->control != -1)
-		close(slot->control);
-	*slot = empty_slot;
-	ws->n--;
-}
-
-/* Those that wait may begin, now that all have got there. */
-void
-workers_release(struct workers *ws)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++) {
-		struct slot *slot = &ws->slots[i];
-
-		if (slot->control != -1 && !slot->released)
-			send(slot->control, "", 1, MSG_NOSIGNAL);
-		slot->released = 1;
-	}
-}
-
-/* In a child, which writes to none of the slots: their pages stay shared. */
-void
-workers_close_channels(const struct workers *ws)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].control != -1)
-			close(ws->slots[i].control);
-}
-
-/* Those that wait are to leave, since not all have got there. */
-void
-workers_dismiss(struct workers *ws)
-{
-	size_t i;
-
-	workers_close_channels(ws);
-	for (i = 0; i < ws->nslots; i++)
-		ws->slots[i].control = -1;
-}
-
-/* Until those who were told to leave accept no more; but not for long. */
-void
-workers_await_deaf(const struct workers *ws)
-{
-	int64_t left, until = clock_ms() + DEAF_MS;
-	size_t i;
-	char byte;
-
-	for (i = 0; i < ws->nslots; i++) {
-		struct pollfd p = { .fd = ws->slots[i].control,
-		    .events = POLLIN };
-
-		left = until - clock_ms();
-		if (poll(&p, 1, left > 0 && p.fd != -1 ? (int)left : 0) == 1)
-			recv(p.fd, &byte, 1, MSG_DONTWAIT);
-	}
-}
-
-/* Has it got there? */
-static int
-is_ready(pid_t pid, int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	int n = poll(&p, 1, START_MS);
-	char byte;
-
-	if (n == 0)
-		log_warning("worker %d is not ready after %d s: killed",
-		    (int)pid, START_MS / 1000);
-	return n == 1 && read(fd, &byte, 1) == 1;
-}
-
-/*
- * As fork(2), into a slot: in the child, *control is the channel to its master.
- * If it is for a connection, it begins at once.
- */
-pid_t
-workers_fork(struct workers *ws, size_t slot, int for_connection, int *control)
-{
-	int fds[2];
-	pid_t pid;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) == -1)
-		return -1;
-	if ((pid = fork()) == 0) {
-		close(fds[0]);
-		*control = fds[1];
-		return 0;
-	}
-	close_failed(fds[1]);
-	if (pid == -1)
-		return close_failed(fds[0]);
-	log_debug("worker %d started", (int)pid);
-	ws->slots[slot] = (struct slot){ .pid = pid, .control = fds[0],
-	    .row = (uint32_t)slot, .released = for_connection,
-	    .drop_at = for_connection ? clock_ms() + FORWARD_DROP_MS :
-	    INT64_MAX };
-	ws->n++;
-	return pid;
-}
-
-/* Until it is ready to begin; -1: it won't be, or can't be told to leave. */
-int
-workers_await_ready(const struct workers *ws, size_t slot)
-{
-	const struct slot *s = &ws->slots[slot];
-
-	if (!is_ready(s->pid, s->control)) {
-		kill(s->pid, SIGKILL);
-		return -1;
-	}
-	if (kill(s->pid, 0) == -1) {
-		log_error("a worker can't be told to leave: %s (with user, "
-		    "the master needs CAP_KILL)", strerror(errno));
-		return -1;
-	}
-	return 0;
-}
-
-/*
- * How long to wait before the next try, after a failure.  Those that fail
- * meanwhile are the same one.
- */
-int64_t
-workers_failed(struct workers *ws)
-{
-	int64_t now = clock_ms(), ms = 0;
-
-	if (now < ws->retry_at)
-		return ws->retry_at - now;
-	if (now - ws->retry_at >= HEALTHY_MS)
-		ws->failures = 0;
-	if (ws->failures++ > 0)
-		ms = RETRY_MS << (ws->failures < 16 ? ws->failures - 2 : 14);
-	if (ms > RETRY_MAX_MS)
-		ms = RETRY_MAX_MS;
-	ws->retry_at = now + ms;
-	return ms;
-}
-
-int
-workers_are_full(const struct workers *ws)
-{
-	return ws->n == ws->nslots;
-}
-
-/*
- * mode = fork, and full: the worker whose handshake goes on for longest, and
- * that was not asked to make room just now; NULL: there is none.
- */
-struct slot *
-workers_oldest_handshake(const struct workers *ws,
-    const struct scoreboard *b)
-{
-	struct slot *oldest = NULL;
-	const volatile struct counts *n;
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++) {
-		struct slot *slot = &ws->slots[i];
-
-		n = &b->counts[slot->row];
-		if (slot->pid != 0 && n->opened[0] + n->opened[1] == 0 &&
-		    (oldest == NULL || slot->drop_at < oldest->drop_at))
-			oldest = slot;
-	}
-	return oldest;
-}
-
-/* -1 with errno: EAGAIN if it does not take its orders; else, it has left. */
-int
-workers_tell(const struct slot *slot, const struct order *o, int fd)
-{
-	if (control_send(slot->control, o, fd) == -1)
-		return -1;
-	return kill(slot->pid, SIGHUP);
-}
-
-void
-workers_signal(const struct workers *ws, int sig)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0)
-			kill(ws->slots[i].pid, sig);
-}
-
-/* Its workers are to be gone after as long; a deadline is never put off. */
-static void
-expect_end(struct workers *ws, int64_t ms)
-{
-	int64_t deadline = clock_ms() + ms + GRACE_MS;
-
-	if (deadline < ws->deadline)
-		ws->deadline = deadline;
-}
-
-/* Have its workers leave.  Connections may finish within ms; 0: no limit. */
-void
-workers_retire(struct workers *ws, int64_t ms)
-{
-	struct order o = { .what = ORDER_DRAIN, .ms = ms };
-	size_t i;
-
-	if (ms != 0)
-		expect_end(ws, ms);
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0 &&
-		    workers_tell(&ws->slots[i], &o, -1) == -1)
-			kill(ws->slots[i].pid, SIGTERM);
-}
-
-/* The same, and connections are cut. */
-void
-workers_abort(struct workers *ws)
-{
-	expect_end(ws, 0);
-	workers_signal(ws, SIGQUIT);
-}
-
-void
-workers_tell_log(const struct workers *ws, const struct order *o, int fd)
-{
-	size_t i;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0 &&
-		    workers_tell(&ws->slots[i], o, fd) == -1 &&
-		    errno == EAGAIN)
-			log_warning("worker %d does not hear of the log",
-			    (int)ws->slots[i].pid);
-}
-
-/* Of those who leave, the slots that are taken stay. */
-void
-workers_shrink(struct workers *ws)
-{
-	struct slot *slots;
-	size_t i, n = 0;
-
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0)
-			ws->slots[n++] = ws->slots[i];
-	ws->nslots = n;
-	if (n > 0 && (slots = realloc(ws->slots, n * sizeof(*slots))) != NULL)
-		ws->slots = slots;
-}
-
-/* Those who should have left, and did not. */
-void
-workers_kill_late(struct workers *ws)
-{
-	size_t i;
-
-	if (ws->deadline > clock_ms())
-		return;
-	ws->deadline = INT64_MAX;
-	for (i = 0; i < ws->nslots; i++)
-		if (ws->slots[i].pid != 0)
-			log_warning("worker %d does not leave: killed",
-			    (int)ws->slots[i].pid);
-	workers_signal(ws, SIGKILL);
-}
 
 /*
  * STATISTICS
@@ -1026,7 +78,7 @@ workers_kill_late(struct workers *ws)
 static const char *
 stats_fault(const void *arg, const char *path)
 {
-	return files_fault(workers_user(arg), STATS_FILE, path);
+	return files_fault(service_user(arg), STATS_FILE, path);
 }
 
 static int
@@ -1092,6 +144,12 @@ write_statistics(struct stats *st, const struct service *live)
  * It has the privileges, the listeners and the workers, and reads nothing that
  * comes from the network.
  */
+
+static void
+say_warning(const char *text)
+{
+	log_warning("%s", text);
+}
 
 /* See THE UPGRADE. */
 struct upgrade {
@@ -1229,7 +287,8 @@ start_worker(struct master *m, struct service *sv, size_t slot,
     const struct incoming *in)
 {
 	int control;
-	pid_t pid = workers_fork(&sv->workers, slot, in != NULL, &control);
+	pid_t pid = workers_fork(&sv->workers, slot, in != NULL ?
+	    FORWARD_DROP_MS : 0, &control);
 
 	if (pid == 0)
 		worker_main(m, sv, slot, in, control);
@@ -1567,7 +626,7 @@ announce(const struct service *sv, const struct service *old)
 		else if (sandbox_lacks() != NULL)
 			log_notice("sandbox: %s", sandbox_lacks());
 	}
-	files_check(&sv->cfg, workers_user(sv), LEVEL_WARNING);
+	files_check(&sv->cfg, service_user(sv), LEVEL_WARNING);
 	files_warn_of_readers(&sv->cfg);
 }
 
@@ -1626,7 +685,7 @@ give_up(struct master *m, struct service *sv)
 static void
 prepare(const struct service *sv)
 {
-	raise_limit(sv);
+	service_raise_limit(sv);
 	if (sv->cfg.number[SANDBOX] == 1)
 		privileges_disable_dumps();
 }
@@ -1688,7 +747,7 @@ replace(struct master *m)
 		return -1;
 	sv->older = old;
 	prepare(sv);
-	if (service_listen(sv, old) == -1 || log_open(sv) == -1 ||
+	if (service_listen(sv, old) == -1 || service_open_log(sv) == -1 ||
 	    start_workers(m, sv) == -1) {
 		give_up(m, sv);
 		return -1;
@@ -1708,7 +767,7 @@ replace(struct master *m)
 	workers_release(&sv->workers);
 	retire_all(old, sv->cfg.number[RELOAD_TIMEOUT]);
 	if (old->cfg.number[MODE] == POLL)
-		workers_await_deaf(&old->workers);
+		workers_await_accept_stop(&old->workers);
 	tell_remaining(old);
 	let_go(old);
 	return 0;
@@ -1717,7 +776,7 @@ replace(struct master *m)
 static void
 reload(struct master *m)
 {
-	log_open(m->live);
+	service_open_log(m->live);
 	log_notice("reloading");
 	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)clock_us());
@@ -1725,7 +784,7 @@ reload(struct master *m)
 		log_notice("reloaded");
 		notify_ready(m, "");
 	} else {
-		log_open(m->live);
+		service_open_log(m->live);
 		log_error("not reloaded: all stays as it was");
 		notify_ready(m, "; the last reload failed, see the log");
 	}
@@ -2049,7 +1108,7 @@ carry_values(struct parcel *x, struct config *cfg)
 	int i;
 
 	for (i = 0; i < OPTIONS; i++)
-		n += values_count(cfg->given[i]);
+		n += config_count(cfg->given[i]);
 	carry_size(x, &n, HANDOVER_MAX);
 	if (x->reads) {
 		for (; n > 0 && x->bad == NULL; n--)
@@ -3165,7 +2224,7 @@ run_inetd(const struct arguments *a)
 
 	if (sv == NULL)
 		return exit_status(errno);
-	if (log_open(sv) == -1)
+	if (service_open_log(sv) == -1)
 		goto out;
 	fd = sv->accepts.n > 0 ? sv->accepts.list[0].fd : STDIN_FILENO;
 	if (take_connection(&in, fd, &sv->cfg) == -1)
@@ -3196,7 +2255,7 @@ write_pidfile(struct master *m)
 
 	if (name == NULL)
 		return 0;
-	if ((fd = files_open(cfg, workers_user(m->live), PIDFILE, O_RDWR,
+	if ((fd = files_open(cfg, service_user(m->live), PIDFILE, O_RDWR,
 	    0600)) == -1)
 		return -1;
 	if ((why = daemon_write_pidfile(fd, name, m->pid)) == NULL) {
@@ -3266,7 +2325,7 @@ run_service(struct arguments *a)
 	signals_catch(&m.asleep);
 	if (service_listen(m.live, NULL) == -1)
 		r = exit_status(errno);
-	else if (write_pidfile(&m) == 0 && log_open(m.live) == 0)
+	else if (write_pidfile(&m) == 0 && service_open_log(m.live) == 0)
 		r = serve(&m);
 out:
 	if (m.pidfile != -1)
@@ -3321,7 +2380,7 @@ run_test(const struct arguments *a)
 		report_service(sv);
 	if (!a->inetd)
 		warn_of_sockets(sv);
-	files_check(&sv->cfg, workers_user(sv), LEVEL_WARNING);
+	files_check(&sv->cfg, service_user(sv), LEVEL_WARNING);
 	files_warn_of_readers(&sv->cfg);
 	tls_config_warn(sv->tls, say_warning);
 	service_free(sv);

@@ -583,3 +583,13 @@ config_print(const struct config *cfg, FILE *fp)
 	if (cfg->command != NULL)
 		fputc('\n', fp);
 }
+
+size_t
+config_count(const struct value *v)
+{
+	size_t n;
+
+	for (n = 0; v != NULL; v = v->next)
+		n++;
+	return n;
+}

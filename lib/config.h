@@ -71,6 +71,9 @@ int	 config_check(const struct config *, int inetd);
 int	 config_add(struct value **list, int rank, const char *where,
 	    const char *text);
 
+/* How many values there are in a list. */
+size_t	 config_count(const struct value *);
+
 /* The text of an option, or of its default; NULL: it has none. */
 const char *config_text(const struct config *, int option);
 

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "config.h"
+#include "files.h"
 #include "ktls_probe.h"
 #include "listener.h"
 #include "net.h"
@@ -13,12 +14,13 @@
 #include "scoreboard.h"
 #include "workers.h"
 
+struct arguments;
 struct tls_config;
 struct tls_sessions;
 
 /*
  * One generation: a reload makes another, and this one leaves.  What is left of
- * it then is small, and goes with its last worker: see let_go().
+ * it then is small, and goes with its last worker.
  */
 struct service {
 	struct service *older;
@@ -35,7 +37,48 @@ struct service {
 	struct scoreboard board;
 };
 
-/* Descriptors for as many connections as a worker may have. */
-rlim_t	 service_descriptors(const struct service *, size_t slot);
+/*
+ * All but its listeners and workers; old is the one before, or NULL.  It is to
+ * be freed; the arguments have to stay.  NULL after a sentence for each error,
+ * with errno: EAGAIN if it may be right in a minute.
+ */
+struct service *service_new(const struct arguments *,
+	    const struct service *old);
+
+/* One that is nothing yet, or NULL. */
+struct service *service_alloc(const struct arguments *);
+
+/* Open its listeners; see listeners_open(). */
+int	 service_listen(struct service *, struct service *old);
+
+/* Log where it says, anew if that is a file; -1: as before, having logged why. */
+int	 service_open_log(const struct service *);
+
+/* Whom its workers run as. */
+struct files_user service_user(const struct service *);
+
+/* Descriptors for as many connections as the worker of a row may have. */
+rlim_t	 service_descriptors(const struct service *, size_t row);
+
+/*
+ * Allow this process what the first worker, which may have most, needs, or the
+ * master, which has the channels of all generations.
+ */
+void	 service_raise_limit(const struct service *);
+
+/*
+ * It serves no more.  What stays is what its workers and the master share, and
+ * the numbers of the configuration.
+ */
+void	 service_close(struct service *);
+
+/* It has no workers, or this is one.  NULL is fine. */
+void	 service_free(struct service *);
+
+/*
+ * What the TLS rooms have of the configuration.  -1 after a sentence for each
+ * error; *tls may be NULL then.
+ */
+int	 service_load_tls(struct tls_config **tls, struct config *);
 
 #endif

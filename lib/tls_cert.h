@@ -16,13 +16,14 @@ time_t	 tls_cert_utc(const mbedtls_x509_time *);
 enum cert_dates tls_cert_dates(const mbedtls_x509_time *from,
 	    const mbedtls_x509_time *to, int days, char *text, size_t size);
 
+/* 1 if they hold the same bytes. */
 int	 tls_cert_same(const mbedtls_x509_buf *, const mbedtls_x509_buf *);
 
-/* By its name alone. */
+/* 1 if it is that, going by names alone. */
 int	 tls_cert_is_issuer(const mbedtls_x509_crt *issuer,
 	    const mbedtls_x509_crt *);
 
-/* Is that certificate, in DER, in the list? */
+/* 1 if that certificate, in DER, is in the list. */
 int	 tls_cert_is_in(const mbedtls_x509_crt *list, const unsigned char *der,
 	    size_t len);
 
@@ -38,7 +39,7 @@ int	 tls_cert_is_in(const mbedtls_x509_crt *list, const unsigned char *der,
 #define NS_CERT_TYPE	"\x09" MBEDTLS_OID_NS_CERT_TYPE
 #define PROXY_CERT_INFO	"\x08" MBEDTLS_OID_PKIX "\x01\x0e"
 
-/* What is behind such an identifier in the extensions; NULL: it is not in. */
+/* What follows such an identifier in the extensions, or NULL. */
 unsigned char *tls_cert_find_oid(const mbedtls_x509_crt *, const char *oid);
 
 #endif

@@ -1,4 +1,4 @@
-/* tls_config: what streams are made by: its certificates, and what it allows. */
+/* tls_config: what streams are made by: certificates, and what is allowed. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,7 @@
 #define REQUEST_HEAD	128		/* before issuers, RFC 5246 7.4.4 */
 
 /*
- * The certificates of the name that the client asks for.  Where there are
+ * The certificates for the name that the client asks for.  Where there are
  * none, the library takes all of them, in their order.
  */
 static int
@@ -103,7 +103,7 @@ tls_config_error(const struct tls_config *cfg)
 	return cfg->error;
 }
 
-/* The library sends a chain as one message, and has so much room for one. */
+/* The library sends a chain as one message, whose size is limited. */
 static int
 chain_fits(struct tls_config *cfg, const struct cert *c)
 {
@@ -178,7 +178,7 @@ tls_config_crl(struct tls_config *cfg, const char *name)
 	return 0;
 }
 
-/* Do the names of all issuers go into a request for certificates? */
+/* 1 if a request for certificates has room for the names of all issuers. */
 static int
 names_fit(const mbedtls_x509_crt *ca)
 {
@@ -203,8 +203,8 @@ tls_config_verify(struct tls_config *cfg, int is_required)
 		mbedtls_ssl_conf_ca_chain(&cfg->ssl, &cfg->ca,
 		    cfg->has_crl ? &cfg->crl : NULL);
 	/*
-	 * Who is told of issuers sends no certificate that has another one,
-	 * and the library tells of those alone that there is room for.
+	 * A client that is sent names of issuers sends no certificate of
+	 * another one, and the library sends only those it has room for.
 	 */
 	if (cfg->has_pin || !names_fit(&cfg->ca))
 		mbedtls_ssl_conf_cert_req_ca_list(&cfg->ssl,
@@ -223,9 +223,9 @@ tls_config_versions(struct tls_config *cfg, int min, int max)
 }
 
 /*
- * A version without a suite that a key can be used with is not offered: were
- * it agreed upon, the handshake would fail where the other version could have
- * served.
+ * A version without a suite that a key can be used with is not offered: if it
+ * were negotiated, the handshake would fail where the other version would have
+ * done.
  */
 int
 tls_config_ready(struct tls_config *cfg)

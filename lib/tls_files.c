@@ -100,7 +100,7 @@ cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
 	    "is signed with" : "has", s->what);
 }
 
-/* For the warnings: the error is of one among others, which will do. */
+/* Keep the error for the warnings: others will do. */
 static int
 pass_over(struct tls_config *cfg)
 {
@@ -213,7 +213,7 @@ is_key_label(const char *label)
 	    strcmp(label, "EC PRIVATE KEY") == 0;
 }
 
-/* Of what kind a key is that the library does not take; or NULL. */
+/* The kind of a key that the library does not take; or NULL. */
 static const struct pem_shape *
 key_shape(const char *text, size_t size, const struct pem_block *b)
 {

@@ -14,8 +14,8 @@ struct cert_loading {
 
 /*
  * The library's callback for an extension that it does not know; the argument
- * is a struct cert_loading.  It is the client that judges our own chain; of
- * others, what is critical counts.
+ * is a struct cert_loading.  Our own chain is for clients to judge; others are
+ * refused if the extension is critical.
  */
 int	 tls_files_check_extension(void *, const mbedtls_x509_crt *,
 	    const mbedtls_x509_buf *oid, int is_critical,
@@ -30,7 +30,7 @@ int	 tls_files_check_extension(void *, const mbedtls_x509_crt *,
 int	 tls_files_certs(struct tls_config *, mbedtls_x509_crt *chain,
 	    enum cert_use, const char *file);
 
-/* Its key, which is held against its certificate; password may be NULL. */
+/* A certificate's key, which has to match it; password may be NULL. */
 int	 tls_files_key(struct tls_config *, struct cert *, const char *file,
 	    const char *password);
 
@@ -38,13 +38,13 @@ int	 tls_files_key(struct tls_config *, struct cert *, const char *file,
 int	 tls_files_crl(struct tls_config *, const char *file);
 
 /*
- * The file of that name, or all that are in the directory, loaded.  Of several,
- * is one enough?
+ * Load the file of that name, or all that are in the directory; one_will_do: of
+ * those, one is enough.
  */
 int	 tls_files_each(struct tls_config *, const char *name,
 	    int (*load)(struct tls_config *, const char *), int one_will_do);
 
-/* All but the first n of cfg->passed. */
+/* Forget all but the first n of cfg->passed. */
 void	 tls_files_forget_passed(struct tls_config *, size_t n);
 
 #endif

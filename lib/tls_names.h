@@ -4,13 +4,13 @@
 
 #include "tls_internal.h"
 
-/* Can it be a host's name, or a pattern for such? */
+/* 1 if it can be a host's name, or a wildcard for some. */
 int	 tls_names_is_host(const char *);
 
-/* Without regard to case; b is of len bytes. */
+/* 1 if they are the same but for case; b has len bytes. */
 int	 tls_names_equal(const char *a, const char *b, size_t len);
 
-/* Is it a pattern's "*.example.org" with one label in the star's place? */
+/* 1 if a pattern "*.example.org" has it, with one label in the star's place. */
 int	 tls_names_matches_wildcard(const char *pattern, size_t plen,
 	    const char *name, size_t len);
 
@@ -22,6 +22,7 @@ int	 tls_names_matches_wildcard(const char *pattern, size_t plen,
 int	 tls_names_each(const mbedtls_x509_crt *,
 	    int (*f)(void *, int kind, const char *, size_t), void *arg);
 
+/* 1 if it has any alternative name at all. */
 int	 tls_names_has_san(const mbedtls_x509_crt *);
 
 /* The subject's last common name; NULL: it has none. */

@@ -121,7 +121,7 @@ tls_pem_parse_size(const unsigned char *text, size_t size)
 	return strstr((const char *)text, PEM_BEGIN) != NULL ? size : size - 1;
 }
 
-/* Does it end before another one begins?  The parser would look on and on. */
+/* 1 if it ends before another one begins: the parser would search on. */
 static int
 has_end(const struct pem_block *b)
 {
@@ -186,7 +186,7 @@ tidy(char *text, size_t size)
 }
 
 /*
- * Does it end within a block of PEM, as a file does that is still written?
+ * 1 if it ends within a block of PEM, like a file that is still being written.
  * The parsers would be content with the blocks before.
  */
 static int
@@ -224,7 +224,7 @@ tls_pem_read(struct tls_config *cfg, const char *name, size_t *size)
 	struct stat st;
 	int fd, r = 0;
 
-	/* Not to wait for whoever writes to a FIFO. */
+	/* Do not wait for a writer of a FIFO. */
 	fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd == -1 || fstat(fd, &st) == -1)
 		r = tls_fail(cfg, "%s: %s", name, strerror(errno));

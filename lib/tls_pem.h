@@ -42,7 +42,7 @@ unsigned char *tls_pem_read(struct tls_config *, const char *file,
 /* How much of it is to be parsed: the NUL behind it is for PEM alone. */
 size_t	 tls_pem_parse_size(const unsigned char *text, size_t size);
 
-/* Is it neither PEM nor anything else that is known? */
+/* 1 if it is neither PEM nor anything else that is known. */
 int	 tls_pem_may_be_der(const unsigned char *, size_t len);
 
 /* The next block in a text; 0: there is none. */
@@ -54,10 +54,10 @@ int	 tls_pem_next(const char *text, struct pem_block *);
  */
 int	 tls_pem_decode(const struct pem_block *, mbedtls_pem_context *);
 
-/* Is it the label of a certificate? */
+/* 1 if it is a label of certificates. */
 int	 tls_pem_is_cert(const char *label);
 
-/* The first one that it has; or NULL. */
+/* The first shape that it has, or NULL. */
 const struct pem_shape *tls_pem_find_shape(enum shape_place, const void *,
 	    size_t len);
 

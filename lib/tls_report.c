@@ -71,7 +71,7 @@ check_chain(const struct tls_config *cfg, const mbedtls_x509_crt *chain,
 	snprintf(text, size, "an intermediate certificate is missing: that of "
 	    "\"%s\", unless it is a root that clients know",
 	    tls_names_dn(&crt->issuer, dn, sizeof(dn)));
-	/* It tells where that is to be had, as one of a public CA does. */
+	/* Certificates of public CAs say where to get their issuer's. */
 	return tls_cert_find_oid(crt, CA_ISSUERS) != NULL ? 0 : -1;
 }
 
@@ -94,7 +94,7 @@ warn(const struct warning *w, const char *fmt, ...)
 	w->warn(text);
 }
 
-/* A star is the whole first label of three or more, or clients pass it by. */
+/* Clients accept a star only as the whole first label of three or more. */
 static int
 warn_of_name(void *arg, int kind, const char *name, size_t len)
 {
@@ -155,7 +155,7 @@ warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 		    "there is none of here: some clients refuse it", which);
 }
 
-/* One that uses the certificate's key to agree on others, not to sign. */
+/* Suites whose key exchange uses the certificate's key. */
 static void
 warn_of_suite(const struct warning *w, int suite)
 {
@@ -168,7 +168,7 @@ warn_of_suite(const struct warning *w, int suite)
 		    "attacks (CVE-2026-50587)" : "");
 }
 
-/* Against those that clients come from, or come with. */
+/* Against issuers of clients' certificates, and pinned ones. */
 static void
 warn_of_trust(const struct tls_config *cfg, struct warning *w)
 {

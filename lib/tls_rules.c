@@ -11,7 +11,7 @@
 #include "tls_files.h"
 #include "tls_names.h"
 
-/* What is behind the colon; -1 if it is not as it should be. */
+/* The value, behind the colon; -1 if it is malformed. */
 static int
 rule_parse(struct rule *r, const char *text)
 {

@@ -16,17 +16,17 @@ struct rule {
 	mbedtls_x509_crt *certs;	/* in a CERT's file */
 };
 
-/* Does it hold for certificates that nobody has to vouch for? */
+/* 1 if it is for certificates that need no trusted issuer. */
 int	 tls_rules_is_pin(const struct rule *);
 
 /*
- * The rule that a certificate matches, a pin if there is one; or NULL.  Names
- * that nobody vouches for match none: there may be thousands of them.
+ * The rule that a certificate matches, a pin if there is one; or NULL.  Without
+ * a trusted issuer its names match none: there may be thousands of them.
  */
 const struct rule *tls_rules_find(const struct tls_config *,
 	    const mbedtls_x509_crt *, int is_trusted);
 
-/* All of a list. */
+/* A whole list. */
 void	 tls_rules_free(struct rule *);
 
 #endif

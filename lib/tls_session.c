@@ -128,7 +128,7 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	return head + len + t->chain_len;
 }
 
-/* Does the client ask for the name that its session was made for? */
+/* 1 if the client asks for the name that its session was made for. */
 static int
 is_named(const struct tls *t, const unsigned char *name, size_t len)
 {
@@ -136,7 +136,7 @@ is_named(const struct tls *t, const unsigned char *name, size_t len)
 	    len > 0 && tls_names_equal(t->sni, (const char *)name, len);
 }
 
-/* Would the client pass today, with the certificates that it had then? */
+/* 0 if the client's certificates of then would be accepted now. */
 static int
 verify_again(struct tls *t, const unsigned char *p, size_t len)
 {
@@ -167,7 +167,7 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 	return r;
 }
 
-/* Is there a key for it, and is it allowed at all? */
+/* 1 if it is configured, and there is a key for it. */
 static int
 is_usable(const struct tls_config *cfg, int suite)
 {

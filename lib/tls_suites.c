@@ -57,8 +57,8 @@ static const struct group {
 };
 
 /*
- * Has this CPU instructions for AES, and the library code that uses them?
- * Without them, ChaCha20 takes less time.
+ * 1 if this CPU has instructions for AES, and the library code that uses them.
+ * Without them, ChaCha20 is faster.
  */
 #if defined(MBEDTLS_AESNI_C) && (defined(__x86_64__) || defined(__i386__))
 static int
@@ -119,7 +119,7 @@ tls_suites_default(struct tls_config *cfg)
 }
 
 /*
- * The suites have IANA's names to the world.  The library's differ: hyphens
+ * Suites are known by IANA's names.  The library's differ: hyphens
  * for underscores, and TLS1-3- where TLS 1.3 has none but TLS_.
  */
 static int
@@ -246,8 +246,8 @@ list_name(char *text, size_t size, const char *name)
 }
 
 /*
- * The same of a list: as TLS 1.3 has suites of its own, which OpenSSL does not
- * count among these, they are put in.  Empty: none of them is there.
+ * The same for a list, without those that are unknown here.  TLS 1.3 has suites
+ * of its own, which OpenSSL configures elsewhere: they are added.
  */
 static void
 translate_suites(const char *names, char *text, size_t size)

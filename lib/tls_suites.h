@@ -12,12 +12,12 @@ void	 tls_suites_default(struct tls_config *);
 /* IANA's name. */
 void	 tls_suites_name(int suite, char *name, size_t size);
 
-/* IANA's name of a group; NULL: it is none of those that are there. */
+/* IANA's name of a group, or NULL. */
 const char *tls_suites_group(int id);
 
 int	 tls_suites_is_tls13(int suite);
 
-/* Is there a key for it?  In TLS 1.3 any will do. */
+/* 1 if there is a key for it.  In TLS 1.3 any will do. */
 int	 tls_suites_has_key(const struct tls_config *, int suite);
 
 #endif

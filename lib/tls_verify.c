@@ -33,7 +33,7 @@ is_for_clients(const mbedtls_x509_crt *crt)
 	return 0;
 }
 
-/* Is it one of our authorities', and not just sent by the client? */
+/* 1 if it is in ca, and not merely sent by the client. */
 static int
 is_ours(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
@@ -117,7 +117,7 @@ reject_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 		    tls_names_dn(&crt->subject, dn, sizeof(dn)), text);
 }
 
-/* The flags are against it, or against its issuers, who are blamed already. */
+/* The flags are against it, or its issuers, who have been rejected before. */
 static void
 reject_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 {
@@ -213,7 +213,7 @@ may_authenticate(const mbedtls_x509_crt *crt)
 	    NULL;
 }
 
-/* Is that the issuer which its authorityKeyIdentifier, if any, tells of? */
+/* 1 if its authorityKeyIdentifier, if any, is that of the issuer. */
 static int
 is_key_of(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
 {
@@ -234,9 +234,9 @@ is_key_of(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
 }
 
 /*
- * Did it come from the issuer that the library has found for it?  That goes by
- * name and key, which several certificates of an authority have in common, if
- * it was renewed: one of them is enough.
+ * 1 if it was issued by what the library has found to be its issuer.  That goes
+ * by name and key, which are the same in all certificates of an authority that
+ * was renewed: one of them is enough.
  */
 static int
 has_come_from(const struct tls_config *cfg, const mbedtls_x509_crt *issuer,
@@ -257,7 +257,7 @@ has_come_from(const struct tls_config *cfg, const mbedtls_x509_crt *issuer,
 	return ca != NULL;
 }
 
-/* What a client may not send, for what it would cost us: flags. */
+/* Flags for what would cost too much to verify. */
 static uint32_t
 exceeded(const mbedtls_x509_crt *crt, int depth)
 {

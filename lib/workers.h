@@ -1,4 +1,8 @@
-/* workers: the processes of a generation, as the master sees them. */
+/*
+ * workers: the processes of a generation, as the master sees them: slots, the
+ * control channel of each, back-off, deadlines.  It knows no TLS, no socket to
+ * listen on and no configuration.
+ */
 #ifndef WORKERS_H
 #define WORKERS_H
 
@@ -18,7 +22,6 @@ struct slot {
 	int64_t	 drop_at;		/* for a connection: if not opened */
 };
 
-/* The processes of a generation, as the master sees them. */
 struct workers {
 	struct slot *slots;
 	size_t	 nslots;		/* once it leaves: those taken alone */
@@ -29,29 +32,81 @@ struct workers {
 	int64_t	 retry_at;		/* after one */
 };
 
-int	 workers_new(struct workers *ws, size_t nslots);
-void	 workers_free(struct workers *ws);
-size_t	 workers_next(struct workers *ws);
-struct slot *workers_find(const struct workers *ws, pid_t pid);
-void	 workers_clear(struct workers *ws, struct slot *slot);
-void	 workers_release(struct workers *ws);
-void	 workers_close_channels(const struct workers *ws);
-void	 workers_dismiss(struct workers *ws);
-void	 workers_await_deaf(const struct workers *ws);
-pid_t	 workers_fork(struct workers *ws, size_t slot, int for_connection,
+/* As many empty slots.  -1: out of memory. */
+int	 workers_new(struct workers *, size_t nslots);
+void	 workers_free(struct workers *);
+
+/*
+ * As fork(2), into an empty slot: in the child, *control is the channel to its
+ * master.  It waits to be released; not so with drop_ms, for one connection:
+ * after that time, its handshake may be asked to make room.
+ */
+pid_t	 workers_fork(struct workers *, size_t slot, int64_t drop_ms,
 	    int *control);
-int	 workers_await_ready(const struct workers *ws, size_t slot);
-int64_t	 workers_failed(struct workers *ws);
-int	 workers_are_full(const struct workers *ws);
-struct slot *workers_oldest_handshake(const struct workers *ws,
-	    const struct scoreboard *b);
-int	 workers_tell(const struct slot *slot, const struct order *o, int fd);
-void	 workers_signal(const struct workers *ws, int sig);
-void	 workers_retire(struct workers *ws, int64_t ms);
-void	 workers_abort(struct workers *ws);
-void	 workers_tell_log(const struct workers *ws, const struct order *o,
-	    int fd);
-void	 workers_shrink(struct workers *ws);
-void	 workers_kill_late(struct workers *ws);
+
+/* Until it is ready; -1: it was killed, as it is not, or can't be signalled. */
+int	 workers_await_ready(const struct workers *, size_t slot);
+
+/* Those that are ready may begin, now that all are. */
+void	 workers_release(struct workers *);
+
+/* Those that are ready are to leave, since not all are. */
+void	 workers_dismiss(struct workers *);
+
+/* In a child: close them.  No slot is written to, whose pages stay shared. */
+void	 workers_close_channels(const struct workers *);
+
+/* An empty slot: not the one that was used last.  There has to be one. */
+size_t	 workers_next(struct workers *);
+int	 workers_are_full(const struct workers *);
+
+/* The slot of a process; or NULL. */
+struct slot *workers_find(const struct workers *, pid_t);
+
+/* Its process is no more. */
+void	 workers_clear(struct workers *, struct slot *);
+
+/*
+ * One could not be started, or was killed.  How long to wait before the next
+ * try; those that fail meanwhile are the same failure.
+ */
+int64_t	 workers_failed(struct workers *);
+
+/*
+ * The worker for one connection whose handshake goes on for longest, and that
+ * was not asked to make room just now; NULL: there is none.
+ */
+struct slot *workers_oldest_handshake(const struct workers *,
+	    const struct scoreboard *);
+
+/*
+ * Send an order, and with it a descriptor, or -1.  -1 with errno: EAGAIN if the
+ * worker does not take its orders; else, it has left.
+ */
+int	 workers_tell(const struct slot *, const struct order *, int fd);
+
+/* The same to all, about the log; who does not take it is logged. */
+void	 workers_tell_log(const struct workers *, const struct order *, int fd);
+
+/* kill(2) all. */
+void	 workers_signal(const struct workers *, int sig);
+
+/*
+ * Have all leave.  Connections may finish within ms; 0: no limit.  A deadline
+ * is brought forward, never put off.
+ */
+void	 workers_retire(struct workers *, int64_t ms);
+
+/* The same, and connections are aborted. */
+void	 workers_abort(struct workers *);
+
+/* Until those who were told to leave accept no more; but not for long. */
+void	 workers_await_accept_stop(const struct workers *);
+
+/* Kill those that are past the deadline, if it is. */
+void	 workers_kill_late(struct workers *);
+
+/* They leave for good: no memory is kept for empty slots. */
+void	 workers_shrink(struct workers *);
 
 #endif

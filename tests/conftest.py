@@ -1,5 +1,4 @@
 import os
-import re
 import shutil
 import signal
 import socket
@@ -11,7 +10,15 @@ import pytest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+pytest.register_assert_rewrite(
+    "certificates", "crowds", "der", "kernel_tls", "launchers", "peers",
+    "privileged", "programs", "proxy", "reloads", "resuming", "rooms",
+    "support", "transfers", "upgrades", "verdicts", "wire")
 
+import certificates  # noqa: E402
+import launchers  # noqa: E402
+import reloads  # noqa: E402
+import rooms  # noqa: E402
 import support  # noqa: E402
 
 SECONDS = 30  # that a test may take, unless it is marked with others
@@ -66,125 +73,22 @@ def pytest_runtest_makereport(item, call):
             report.sections.append((f"log of {name}", log[-20000:]))
 
 
-class Room:
-    """A private directory, and what was started or opened in it."""
-
-    def __init__(self, certs):
-        self.dir = tempfile.mkdtemp(prefix="tunnel-test.")
-        self.certs = certs
-        self.processes = []
-        self.opened = []
-        self.logs = []  # once the directory is gone
-
-    def path(self, name):
-        return os.path.join(self.dir, name)
-
-    def write(self, name, text):
-        mode = "wb" if isinstance(text, bytes) else "w"
-        with open(self.path(name), mode) as f:
-            f.write(text)
-        return self.path(name)
-
-    def keep(self, opened):
-        """Close this at the end."""
-        self.opened.append(opened)
-        return opened
-
-    def start(self, name, command, **keywords):
-        p = support.Process(self.dir, name, command, **keywords)
-        self.processes.append(p)
-        return p
-
-    def tunnel(self, *arguments, ready=True, **keywords):
-        """Start one, with an address, a certificate and a log that tells
-        much, where the arguments don't say otherwise.
-        """
-        words = list(arguments)
-        ours = words[:words.index("--")] if "--" in words else words
-        given = {word.split("=")[0] for word in ours}
-        before = []
-        if not given & {"accept", "-i", "-c"}:
-            before.append("accept=127.0.0.1:0")
-        if not given & {"cert", "-c"}:
-            before.append(f"cert={self.certs.server}")
-        if not given & {"log_level", "-q", "-v", "-c"}:
-            before.append("log_level=debug")
-        name = f"tunnel{len(self.processes)}"
-        t = support.Tunnel(self.dir, name, [*before, *arguments], **keywords)
-        self.processes.append(t)
-        return t.wait_ready() if ready else t
-
-    def backend(self, **keywords):
-        return self.keep(support.Backend(**keywords))
-
-    def connect(self, address, **keywords):
-        return self.keep(support.connect(address, **keywords))
-
-    def client(self, to, version=None, name="localhost", rcvbuf=None,
-               session=None, **keywords):
-        """A TLS client that has done its handshake, to a tunnel, an address
-        or a connected socket.  session: what an earlier client's .session
-        was; it then has that client's version and certificate, too.
-        """
-        ctx = session.ctx if session else support.context(
-            self.certs, version, **keywords)
-        to = to.address if isinstance(to, support.Tunnel) else to
-        client = self.keep(support.Client(to, ctx, name, rcvbuf, session))
-        return client.handshake()
-
-    def read_logs(self):
-        return [(p.name, p.log()) for p in self.processes]
-
-    def close(self):
-        """Every tunnel has to end well: leaks and races show here too."""
-        for x in reversed(self.opened):
-            x.close()
-        bad = []
-        for p in reversed(self.processes):
-            ended_before = not p.alive()
-            workers = p.workers()
-            status = p.stop()
-            left = [pid for pid in workers if support.is_alive(pid)]
-            if isinstance(p, support.Tunnel) and left:
-                bad.append(f"{p.name}: {left} are left behind")
-                support.kill(left)
-            if not ended_before and isinstance(p, support.Tunnel) and status:
-                bad.append(f"{p.name}: exit status {status} after SIGTERM")
-            # SIGKILL is what tests send, and 99 what valgrind complains by.
-            if re.search(r"worker \d+ (was killed by signal (?!9\b)|"
-                         "ended with status 99)", p.log()):
-                bad.append(f"{p.name}: a worker crashed")
-            if "Sanitizer" in p.log() or "runtime error:" in p.log():
-                bad.append(f"{p.name}: a sanitizer complains")
-        return bad
-
-
 @pytest.fixture(scope="session")
 def certs():
     directory = tempfile.mkdtemp(prefix="tunnel-certs.")
-    yield support.Certs(directory)
+    yield certificates.Certs(directory)
     shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")
 def authority(certs):
     """Whom the clients' certificates come from."""
-    return support.Authority(certs.dir)
-
-
-def open_room(certs):
-    """A fixture's body; most want one for each test."""
-    room = Room(certs)
-    yield room
-    bad = room.close()
-    room.logs = room.read_logs()
-    shutil.rmtree(room.dir)
-    assert not bad, "; ".join(bad)
+    return certificates.Authority(certs.dir)
 
 
 @pytest.fixture
 def room(certs):
-    yield from open_room(certs)
+    yield from rooms.open_room(certs)
 
 
 @pytest.fixture
@@ -193,10 +97,50 @@ def backend(room):
 
 
 @pytest.fixture
+def echo(room):
+    """One that returns what it gets."""
+    return room.backend().serve(support.echo)
+
+
+@pytest.fixture
+def lonely(room):
+    """A backend that is called by nobody, and a tunnel in front of it."""
+    backend = room.backend()
+    backend.sock.settimeout(0)
+
+    def start(*arguments):
+        return room.tunnel(f"connect={backend.address}", "accept_proxy=yes",
+                           *arguments)
+
+    yield start
+    with pytest.raises(BlockingIOError):
+        backend.accept()
+
+
+@pytest.fixture
 def tunnel(room, backend):
     """Start one in front of the backend, which a file may have its own of."""
     return lambda *arguments: room.tunnel(f"connect={backend.address}",
                                           *arguments)
+
+
+@pytest.fixture
+def configured(room, backend):
+    """The same, with a file of its configuration."""
+
+    def start(*arguments, **values):
+        values.setdefault("connect", backend.address)
+        return reloads.Configured(room, *arguments, **values)
+
+    return start
+
+
+@pytest.fixture
+def inetd(room):
+    for program in launchers.INETD:
+        if os.path.exists(program):
+            return launchers.Inetd(room, program)
+    pytest.skip("no inetd: make deps check unpacks it in build/inetd")
 
 
 @pytest.fixture(params=["1.2", "1.3"])

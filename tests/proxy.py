@@ -13,6 +13,7 @@ import struct
 
 import pytest
 
+import peers
 import support
 from support import TOP, read_exactly, run
 
@@ -138,8 +139,8 @@ def client_behind(room, to, header, version=None, name="localhost"):
     """A TLS client whose balancer has sent this header for it, both in one
     segment.
     """
-    ctx = support.context(room.certs, version)
-    client = room.keep(support.Client(to, ctx, name))
+    ctx = peers.context(room.certs, version)
+    client = room.keep(peers.Client(to, ctx, name))
     client.sock.sendall(header + hello_of(client))
     return client.handshake()
 
@@ -217,3 +218,71 @@ class Haproxy:
         with support.connect("unix:" + self.socket) as sock:
             sock.sendall(words.encode() + b"\n")
             return support.read_all(sock)[0].decode()
+
+
+# For accept_proxy.
+
+CLIENT, SERVER = ("192.0.2.77", 51234), ("198.51.100.1", 443)
+CLIENT6, SERVER6 = ("2001:db8::4d", 51234), ("2001:db8::1", 443)
+V1 = b"PROXY TCP4 192.0.2.77 198.51.100.1 51234 443\r\n"
+V1_6 = b"PROXY TCP6 2001:db8::4d 2001:db8::1 51234 443\r\n"
+assert V1 == v1(CLIENT, SERVER) and V1_6 == v1(CLIENT6, SERVER6)
+UNIX_BLOCK = unix_block(b"/run/client", b"/run/server")
+TLVS = tlv(0x01, "h2") + tlv(AUTHORITY, "example.org") + \
+    tlv(0x05, b"unique\0id") + tlv(0x04, b"") + tlv(0xEE, bytes(range(99)))
+# Headers, and how the log has the client in them; None: as it connected.
+HEADERS = {
+    "v1 TCP4": (v1(CLIENT, SERVER), "192.0.2.77:51234"),
+    "v1 TCP6": (v1(CLIENT6, SERVER6), "[2001:db8::4d]:51234"),
+    "v2 TCP4": (v2(CLIENT, SERVER), "192.0.2.77:51234"),
+    "v2 TCP6": (v2(CLIENT6, SERVER6), "[2001:db8::4d]:51234"),
+    "v2 with TLVs": (v2(CLIENT, SERVER, TLVS), "192.0.2.77:51234"),
+    "v2 LOCAL": (v2_header(LOCAL, UNSPEC, b""), None),
+}
+MORE_HEADERS = {
+    "v1 ports": (v1(("0.0.0.0", 0), ("255.255.255.255", 65535)), "0.0.0.0:0"),
+    "v1 longest of IPv4": (
+        v1(("255.255.255.254", 65535), ("255.255.255.255", 65535)),
+        "255.255.255.254:65535"),
+    "v1 longest of IPv6": (
+        v1((":".join(["ffff"] * 8), 65535), (":".join(["fffe"] * 8), 65535)),
+        "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"),
+    "v1 in capitals": (v1(("2001:DB8::4D", 51234), SERVER6),
+                       "[2001:db8::4d]:51234"),
+    "v1 in full": (
+        v1(("2001:0db8:0000:0000:0000:0000:0000:004d", 51234), SERVER6),
+        "[2001:db8::4d]:51234"),
+    "v1 UNKNOWN": (b"PROXY UNKNOWN\r\n", None),
+    "v1 UNKNOWN with addresses": (
+        b"PROXY UNKNOWN 192.0.2.77 198.51.100.1 51234 443\r\n", None),
+    "v1 UNKNOWN with anything": (
+        b"PROXY UNKNOWN  \xff \x01 PROXY TCP4\r\r\n", None),
+    "v1 longest": (b"PROXY UNKNOWN " + b"x" * 91 + b"\r\n", None),
+    "v2 LOCAL with addresses": (
+        v2_header(LOCAL, TCP4, inet_block(CLIENT, SERVER)), None),
+    "v2 LOCAL of anything": (v2_header(LOCAL, 0xFF, b"anything"), None),
+    "v2 LOCAL with TLVs": (v2_header(LOCAL, UNSPEC, TLVS), None),
+    "v2 UNSPEC": (v2_header(PROXY, UNSPEC, b""), None),
+    "v2 UNSPEC with anything": (v2_header(PROXY, UNSPEC, b"anything"), None),
+    # The specification: those that aren't implemented are UNSPEC.
+    "v2 UDP4": (v2_header(PROXY, 0x12, inet_block(CLIENT, SERVER)), None),
+    "v2 UDP6": (v2_header(PROXY, 0x22, inet_block(CLIENT6, SERVER6)), None),
+    "v2 Unix datagrams": (v2_header(PROXY, 0x32, UNIX_BLOCK), None),
+    "v2 Unix": (v2_header(PROXY, UNIX, UNIX_BLOCK), "unix:/run/client"),
+    "v2 Unix with TLVs": (v2_header(PROXY, UNIX, UNIX_BLOCK + TLVS),
+                          "unix:/run/client"),
+    "v2 longest": (v2(CLIENT, SERVER, tlv(0x04, bytes(2048 - 12 - 3))),
+                   "192.0.2.77:51234"),
+    "v2 longest LOCAL": (v2_header(LOCAL, UNSPEC, bytes(2048)), None),
+}
+ALL_HEADERS = {**HEADERS, **MORE_HEADERS}
+HELLO_FIRST = r'no PROXY header: it began with "\\x16\\x03\\x01'
+
+
+def own_address(client):
+    return support.tcp_address(client.sock)
+
+
+def wait_line(t, peer, words):
+    """The line of a connection."""
+    return t.wait_log(f"tunnel: (warning: )?{re.escape(peer)} -> {words}")

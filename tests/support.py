@@ -1,5 +1,4 @@
-"""What the tests share: processes, certificates, and peers that show the ends
-of a stream as they are.
+"""What all tests share: processes, sockets and backends, and what to wait for.
 
 TUNNEL        the binary under test (../tunnel)
 TUNNEL_MB     megabytes of a big transfer (200)
@@ -9,27 +8,23 @@ TUNNEL_ARGS   words for every tunnel that has no value for their keys, such as
               workers=4 or mode=fork
 """
 
-import base64
 import contextlib
 import ctypes
-import datetime
 import fcntl
-import hashlib
-import itertools
+import glob
 import os
 import platform
 import re
+import select
 import shlex
 import shutil
 import signal
 import socket
-import ssl
 import struct
 import subprocess
 import termios
 import threading
 import time
-import typing
 
 import pytest
 
@@ -90,6 +85,14 @@ def run(*command, status=0, stdin=b"", timeout=DEADLINE, **keywords):
         f"{' '.join(map(str, command))}\nexit status {p.returncode}\n"
         f"{p.stdout.decode(errors='replace')}")
     return p.stdout
+
+
+def files_of(names):
+    """The paths of test files, each by its name without test_ and .py."""
+    found = [glob.glob(os.path.join(TESTS, "*", f"test_{name}.py"))
+             for name in names]
+    assert all(len(paths) == 1 for paths in found), (names, found)
+    return [path for paths in found for path in paths]
 
 
 def why_no_accel():
@@ -335,375 +338,6 @@ def closed_port():
 
 
 RESERVED = []
-
-
-# TLS.
-
-VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-
-
-def context(certs, version=None, ciphers=None, alpn=None, client=None,
-            tickets=True):
-    """client: the PEM file of its own certificate and key.  Without tickets,
-    sessions are those of TLS 1.2 that the server remembers by an ID.
-    """
-    c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    c.load_verify_locations(certs.ca)
-    if ciphers:
-        c.set_ciphers(ciphers)
-    if client:
-        c.load_cert_chain(client)
-    if not tickets:
-        c.options |= ssl.OP_NO_TICKET
-    # Python would take an end without close_notify for a proper one.
-    c.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
-    if version:
-        c.minimum_version = c.maximum_version = VERSIONS[version]
-    if alpn:
-        c.set_alpn_protocols(alpn)
-    return c
-
-
-class Session(typing.NamedTuple):
-    """What a client may resume by.  Python wants the same context for it,
-    which is what then has the client's certificate, should it be needed.
-    """
-
-    ctx: ssl.SSLContext
-    session: ssl.SSLSession
-
-
-class Client:
-    """A TLS client that lets the ends of a stream be told one by one, and
-    sees them as they came.  One thread may send while another receives.
-    """
-
-    def __init__(self, to, ctx, name="localhost", rcvbuf=None, session=None):
-        """to: an address, or a connected socket.  session: one to resume,
-        which takes the place of ctx.
-        """
-        self.sock = connect(to, rcvbuf) if isinstance(to, str) else to
-        self.lock = threading.Lock()
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.ctx = session.ctx if session else ctx
-        self.tls = self.ctx.wrap_bio(
-            self.incoming, self.outgoing, server_hostname=name,
-            session=session and session.session)
-        self.early = bytearray()  # read before it was asked for
-        self.end = None  # how receiving ended
-
-    @property
-    def resumable(self):
-        """In TLS 1.3, not before something was received."""
-        session = self.tls.session
-        return session is not None and (session.has_ticket or (
-            self.tls.version() == "TLSv1.2" and session.id != b""))
-
-    @property
-    def session(self):
-        """For a later client, which may come while this one is there."""
-        assert self.resumable
-        return Session(self.ctx, self.tls.session)
-
-    @property
-    def resumed(self):
-        return self.tls.session_reused
-
-    def handshake(self):
-        while True:
-            try:
-                self.tls.do_handshake()
-                self.flush()
-                return self
-            except ssl.SSLWantReadError:
-                self.flush()
-                self.fill()
-            except ssl.SSLError:
-                self.flush()
-                raise
-
-    def flush(self):
-        with self.lock:
-            data = self.outgoing.read()
-        if data:  # of nothing, a reset by then would be told all the same
-            self.sock.sendall(data)
-
-    def fill(self):
-        data = self.sock.recv(1 << 18)
-        with self.lock:
-            if data:
-                self.incoming.write(data)
-            else:
-                self.incoming.write_eof()
-
-    def encrypt(self, data):
-        """Records, for the caller to send."""
-        with self.lock:
-            self.tls.write(data)
-            return self.outgoing.read()
-
-    def send(self, data):
-        view = memoryview(data)
-        for i in range(0, len(view), 1 << 16):
-            self.sock.sendall(self.encrypt(view[i:i + (1 << 16)]))
-
-    def read(self, size):
-        """As recv(), but None where there is nothing yet."""
-        with self.lock:
-            data = bytes(self.early[:size])
-            del self.early[:size]
-            return data or self.decrypt(size)
-
-    def decrypt(self, size):
-        try:
-            data = self.tls.read(size)
-            self.end = None if data else "close_notify"
-            return data
-        except ssl.SSLWantReadError:
-            return None
-        except ssl.SSLZeroReturnError:
-            self.end = "close_notify"
-        except ssl.SSLEOFError:
-            self.end = "truncated"
-        except ssl.SSLError as e:
-            # Not every version of Python has an SSLEOFError for it.
-            self.end = "truncated" if "UNEXPECTED_EOF" in e.reason else \
-                e.reason
-        return b""
-
-    def recv(self, size=1 << 18):
-        """Some bytes, or none: then self.end tells how it ended."""
-        while (data := self.read(size)) is None:
-            try:
-                self.fill()
-            except ConnectionResetError:
-                self.end = "reset"
-                return b""
-        return data
-
-    def read_all(self):
-        """All there is to read, and how it ended: "close_notify",
-        "truncated", "reset", or OpenSSL's word for an alert.
-        """
-        data = bytearray()
-        while part := self.recv():
-            data += part
-        return bytes(data), self.end
-
-    def close_notify(self):
-        """End our direction, and that alone."""
-        with self.lock:
-            # unwrap() would take what is unread for an error.
-            while data := self.decrypt(1 << 18):
-                self.early += data
-            try:
-                self.tls.unwrap()
-            except ssl.SSLWantReadError:
-                pass
-        self.flush()
-
-    def fin(self):
-        self.sock.shutdown(socket.SHUT_WR)
-
-    def reset(self):
-        reset(self.sock)
-
-    def close(self):
-        self.sock.close()
-
-
-# Certificates.
-
-LEAF = """basicConstraints = critical, CA:FALSE
-keyUsage = digitalSignature, keyEncipherment
-extendedKeyUsage = serverAuth
-subjectAltName = DNS:localhost, IP:127.0.0.1, IP:::1
-"""
-AUTHORITY = """basicConstraints = critical, CA:TRUE
-keyUsage = critical, keyCertSign, cRLSign
-subjectKeyIdentifier = hash
-"""
-EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
-RSA = ("-newkey", "rsa:2048")
-PASSWORD = "open sesame"
-
-
-def concatenate(to, *names):
-    with open(to, "wb") as out:
-        for name in names:
-            with open(name, "rb") as f:
-                shutil.copyfileobj(f, out)
-
-
-class Certs:
-    """Files of an authority and of what it issued, in a directory."""
-
-    def __init__(self, directory):
-        self.dir = directory
-        self.ca = self.path("ca.crt")
-        self.issue("ca", AUTHORITY, issuer=None)
-        self.server = self.leaf("server")
-        self.rsa = self.leaf("rsa", key=RSA)
-        self.expired = self.leaf("expired", sign=self.sign_for_the_past)
-        self.soon = self.leaf("soon", days="10")
-        self.issue("sub", AUTHORITY)
-        self.issue("under", LEAF, issuer="sub")
-        self.chain = self.path("chain.pem")
-        concatenate(self.chain, self.path("under.crt"), self.path("sub.crt"),
-                    self.path("under.key"))
-        self.encrypted = self.path("encrypted.key")
-        run("openssl", "pkcs8", "-topk8", "-in", self.path("server.key"),
-            "-out", self.encrypted, "-passout", "pass:" + PASSWORD)
-
-    def path(self, name):
-        return os.path.join(self.dir, name)
-
-    def sign_for_the_past(self, csr, ext, crt):
-        """x509(1ssl) of OpenSSL 3.5 does no such thing, ca(1ssl) does."""
-        config = self.path("ca.conf")
-        with open(config, "w") as f:
-            f.write("[ca]\ndefault_ca = past\n[past]\nrand_serial = yes\n"
-                    "default_md = sha256\npolicy = any\n"
-                    f"database = {self.path('ca.index')}\n"
-                    f"new_certs_dir = {self.dir}\n"
-                    "[any]\norganizationName = optional\n"
-                    "commonName = supplied\n")
-        with open(self.path("ca.index"), "w"):
-            pass
-        day = datetime.timedelta(days=1)
-        now = datetime.datetime.now(datetime.timezone.utc)
-        run("openssl", "ca", "-batch", "-notext", "-config", config, "-in",
-            csr, "-extfile", ext, "-cert", self.ca, "-keyfile",
-            self.path("ca.key"), "-startdate", f"{now - 9 * day:%Y%m%d%H%M%SZ}",
-            "-enddate", f"{now - day:%Y%m%d%H%M%SZ}", "-out", crt)
-
-    def issue(self, name, extensions, issuer="ca", key=EC, days="365",
-              sign=None, to=None):
-        """name.crt and name.key; to: their path without that, if another."""
-        stem = to or self.path(name)
-        ext, csr = stem + ".ext", stem + ".csr"
-        with open(ext, "w") as f:
-            f.write(extensions)
-        run("openssl", "req", "-new", "-nodes", *key, "-subj",
-            f"/O=tunnel/CN={name}", "-keyout", stem + ".key",
-            "-out", csr, timeout=2 * DEADLINE)  # RSA takes its time
-        if sign is not None:
-            sign(csr, ext, stem + ".crt")
-            return
-        by = ("-key", self.path("ca.key")) if issuer is None else (
-            "-CA", self.path(issuer + ".crt"),
-            "-CAkey", self.path(issuer + ".key"))
-        run("openssl", "x509", "-req", "-in", csr, "-extfile", ext, "-days",
-            days, "-out", stem + ".crt", *by)
-
-    def leaf(self, name, **keywords):
-        """The same, and both in name.pem."""
-        self.issue(name, LEAF, **keywords)
-        pem = self.path(name + ".pem")
-        concatenate(pem, self.path(name + ".crt"), self.path(name + ".key"))
-        return pem
-
-
-DAY = datetime.timedelta(days=1)
-HOUR = datetime.timedelta(hours=1)
-
-
-def utc(after=datetime.timedelta()):
-    """A time that long after now, as openssl-ca(1ssl) reads it."""
-    now = datetime.datetime.now(datetime.timezone.utc)
-    return f"{now + after:%Y%m%d%H%M%SZ}"
-
-
-class Authority:
-    """One that issues certificates to clients, and revokes them.  Dates are
-    from now on: openssl-ca(1ssl) signs those of the past as well.
-    """
-
-    numbers = itertools.count(1)
-
-    def __init__(self, directory, name="Test CA", issuer=None, key=EC,
-                 extensions=AUTHORITY, **how):
-        self.dir, self.issuer = directory, issuer
-        self.name = name
-        stem = self.request(f"/CN={name}", key)
-        self.key, self.crt = stem + ".key", stem + ".crt"
-        (issuer or self).sign(stem, extensions, **how)
-
-    def request(self, subject, key):
-        stem = os.path.join(self.dir, f"client{next(self.numbers)}")
-        run("openssl", "req", "-new", "-nodes", *key, "-utf8", "-subj",
-            subject, "-keyout", stem + ".key", "-out", stem + ".csr")
-        return stem
-
-    def configure(self, revoked=()):
-        """revoked: serial numbers."""
-        stem = os.path.join(self.dir, f"client{next(self.numbers)}")
-        config, index = stem + ".conf", stem + ".index"
-        with open(config, "w") as f:
-            f.write("[ca]\ndefault_ca = it\n[it]\nrand_serial = yes\n"
-                    "default_md = sha256\npolicy = any\n"
-                    "unique_subject = no\n"
-                    f"database = {index}\nnew_certs_dir = {self.dir}\n"
-                    "[any]\ncommonName = optional\n"
-                    "organizationName = optional\n"
-                    "[crl]\nauthorityKeyIdentifier = keyid\n")
-        with open(index, "w") as f:
-            for serial in revoked:
-                f.write(f"R\t491231235959Z\t{utc(-HOUR)[2:]}\t{serial}\t"
-                        "unknown\t/CN=revoked\n")
-        return config
-
-    def sign(self, stem, extensions, starts=-DAY, ends=365 * DAY,
-             digest="sha256"):
-        with open(stem + ".ext", "w") as f:
-            f.write(extensions)
-        by = ("-cert", self.crt) if os.path.exists(self.crt) else (
-            "-selfsign",)
-        run("openssl", "ca", "-batch", "-notext", "-preserveDN", "-utf8",
-            "-config", self.configure(), "-in", stem + ".csr", "-extfile",
-            stem + ".ext", *by, "-keyfile", self.key, "-startdate",
-            utc(starts), "-enddate", utc(ends), "-md", digest, "-out",
-            stem + ".crt")
-
-    def leaf(self, name="app1", san="", usage="clientAuth", key_usage=
-             "digitalSignature", key=EC, subject=None, send=(), **how):
-        """A PEM file: the certificate, those of the authorities to send with
-        it, and the key.  san: as "DNS:a.example, IP:192.0.2.1".  usage and
-        key_usage: none, if empty.  how: starts=, ends=, digest=.
-        """
-        stem = self.request(subject or f"/CN={name}", key)
-        lines = {"basicConstraints": "critical, CA:FALSE",
-                 "keyUsage": key_usage, "extendedKeyUsage": usage,
-                 "subjectAltName": san}
-        self.sign(stem, "".join(f"{name} = {value}\n" for name, value
-                                in lines.items() if value), **how)
-        concatenate(stem + ".pem", stem + ".crt",
-                    *(authority.crt for authority in send), stem + ".key")
-        return stem + ".pem"
-
-    def sub(self, name="Sub CA", **keywords):
-        """An authority that this one has signed."""
-        return Authority(self.dir, name, issuer=self, **keywords)
-
-    def crl(self, *revoked, starts=-DAY, ends=30.5 * DAY):
-        """The file of a list.  revoked: the PEM files of certificates."""
-        serials = [run("openssl", "x509", "-noout", "-serial", "-in", pem)
-                   .decode().strip().removeprefix("serial=")
-                   for pem in revoked]
-        config = self.configure(serials)
-        out = config.removesuffix(".conf") + ".crl"
-        run("openssl", "ca", "-gencrl", "-config", config, "-cert", self.crt,
-            "-keyfile", self.key, "-crlexts", "crl", "-crl_lastupdate",
-            utc(starts), "-crl_nextupdate", utc(ends), "-out", out)
-        return out
-
-
-def pin(pem):
-    """The rule that a certificate's key satisfies."""
-    key = run("openssl", "x509", "-noout", "-pubkey", "-in", pem)
-    der = run("openssl", "pkey", "-pubin", "-outform", "DER", stdin=key)
-    return "pin:sha256/" + base64.b64encode(
-        hashlib.sha256(der).digest()).decode()
 
 
 # Processes.
@@ -958,3 +592,108 @@ class Tunnel(Process):
     @property
     def address(self):
         return self.addresses[0]
+
+
+def assert_echoes(room, to, **keywords):
+    client = room.client(to, **keywords)
+    client.send(b"hello")
+    assert read_exactly(client, 5) == b"hello"
+    client.close_notify()
+    assert client.read_all() == (b"", "close_notify")
+    return client
+
+
+GOOD = "accept = 127.0.0.1:0\nconnect = 1\ncert = {server}\n"
+
+
+def run_tunnel(*arguments, **keywords):
+    keywords.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.run(
+        [*UNDER, TUNNEL, *arguments], capture_output=True,
+        text=True, timeout=DEADLINE, **keywords)
+
+
+def complaint(p, status=2):
+    """The one sentence that it ended with."""
+    assert p.returncode == status, p
+    assert p.stdout == ""
+    assert p.stderr.startswith("tunnel: error: "), p.stderr
+    assert p.stderr.count("\n") == 1 and p.stderr.endswith("\n"), p.stderr
+    return p.stderr[len("tunnel: error: "):-1]
+
+
+LINE = re.compile(
+    r"tunnel: (warning: )?(?P<client>127\.0\.0\.1:\d+|unix:) -> (?P<backend>\S+)"
+    r"( (?P<version>TLSv1\.[23]) (?P<suite>TLS_[A-Z0-9_]+)"
+    r"( (?P<group>x25519|x448|secp\w+|ffdhe\d+))?( resumed)?)?"
+    r"( sni=(?P<sni>\S+))?( alpn=(?P<alpn>\S+))?( client=\"[^\"]*\")?"
+    r" in=(?P<in>\d+) out=(?P<out>\d+) (?P<seconds>\d+\.\d{3})s"
+    r" (?P<reason>.+)")
+# What the master says of itself, and not of connections.
+PROCESSES = re.compile(
+    r"tunnel: (tunnel [\d.]+, |listening on |worker \d+ |workers keep |"
+    "sandbox: |kernel TLS: )")
+
+
+def lines_of_connections(t):
+    return [x for x in t.log().splitlines() if not PROCESSES.match(x)]
+
+
+def drain(reader, log, condition):
+    """Read on until what was read will do."""
+
+    def enough():
+        readable = select.select([reader], [], [], 0)[0]
+        if readable:
+            log.extend(os.read(reader.fileno(), 1 << 16))
+        return not readable and condition()
+
+    wait_for(enough, "the log's next lines")
+
+
+by_default = pytest.mark.skipif(
+    SANITIZED or bool(UNDER),
+    reason="sanitizers and valgrind take time and memory of their own")
+
+
+def memory(t):
+    """kB that are its processes' own, or shared among them."""
+    kb = 0
+    for pid in t.pids():
+        with open(f"/proc/{pid}/smaps_rollup") as f:
+            kb += int(re.search(r"Pss_Anon: +(\d+) kB", f.read())[1])
+    return kb
+
+
+# A run that has a mode of its own from outside has it here as well.
+WAYS = [ARGS] if ARGS else [
+    ["workers=1"], ["workers=4"], ["mode=fork"]]
+
+
+def is_echoed(client, data=b"hello"):
+    client.send(data)
+    return read_exactly(client, len(data)) == data
+
+
+def serves(room, address):
+    client = room.client(address)
+    assert is_echoed(client)
+    client.close()
+    return True
+
+
+def end(client):
+    client.close_notify()
+    assert client.read_all() == (b"", "close_notify")
+    client.close()
+
+
+PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
+
+
+def need(*programs):
+    """Where the first of them is; the test is skipped if one is missing."""
+    for program in programs:
+        if not shutil.which(program, path=PATH):
+            pytest.skip(f"{program} is not installed")
+    return shutil.which(programs[0], path=PATH)

@@ -10,11 +10,13 @@ static ssize_t	 fake_sendto(int, const void *, size_t, int,
 		    const struct sockaddr *, socklen_t);
 
 #define fcntl	fake_fcntl
-#define sendto	fake_sendto
 #include "../../lib/arguments.c"
-#include "fuzz_tunnel.h"
 #undef fcntl
+#define sendto	fake_sendto
+#include "../../lib/daemon.c"
 #undef sendto
+
+#include "fuzz_log.h"
 
 /* None but those that may be systemd's. */
 static int
@@ -49,7 +51,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	};
 	struct input in = { data, size };
 	struct arguments a = { .passed = 0 };
-	const struct master m = { .args = &a };
 	char pid[16], *text;
 	size_t i;
 
@@ -62,6 +63,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	arguments_environment(&a);
 	must(a.passed >= 0 && a.passed <= SOCKETS_MAX,
 	    "more listeners than there can be");
-	notify(&m, "READY=1");
+	daemon_notify(a.notify, "READY=1");
 	return 0;
 }

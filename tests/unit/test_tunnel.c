@@ -57,25 +57,6 @@ test_exit_code(void **state)
 	close(standard);
 }
 
-/* Workers and their shares. */
-
-static void
-test_slots(void **state)
-{
-	struct config *cfg = *state;
-
-	cfg->number[MAX_CONNECTIONS] = 50;
-	assert_int_equal(count_slots(cfg, 0), 1);
-	cfg->number[WORKERS] = 0;
-	assert_in_range(count_slots(cfg, 0), 1, 50);
-	cfg->number[WORKERS] = 7;
-	assert_int_equal(count_slots(cfg, 0), 7);
-	assert_int_equal(count_slots(cfg, 1), 1);
-	cfg->number[MODE] = FORK;
-	assert_int_equal(count_slots(cfg, 0), 50);
-	assert_int_equal(count_slots(cfg, 1), 1);
-}
-
 /*
  * mode = fork: a worker may have been asked to make room too early by its own
  * clock, if it was slow to start.
@@ -116,34 +97,6 @@ test_asked_again(void **state)
 	assert_true(WIFEXITED(i) && WEXITSTATUS(i) == 0);
 	close(line[0]);
 	close(line[1]);
-}
-
-/* A crash loop is slowed down; a single crash is not. */
-static void
-test_backoff(void **state)
-{
-	struct workers ws = { .n = 0 };
-	int64_t before = clock_ms(), ms, last = 0;
-	int i;
-
-	(void)state;
-	assert_int_equal(workers_failed(&ws), 0);
-	ws.retry_at = before;
-	assert_int_equal(workers_failed(&ws), RETRY_MS);
-	/* Those that fail meanwhile are the same one. */
-	assert_in_range(workers_failed(&ws), 1, RETRY_MS);
-	assert_int_equal(ws.failures, 2);
-	for (i = 0; i < 100; i++) {
-		ws.retry_at = before;
-		ms = workers_failed(&ws);
-		assert_in_range(ms, last, RETRY_MAX_MS);
-		assert_true(ms > last || ms == RETRY_MAX_MS);
-		assert_true(ws.retry_at >= before + ms);
-		last = ms;
-	}
-	assert_int_equal(last, RETRY_MAX_MS);
-	ws.retry_at = before - HEALTHY_MS;
-	assert_int_equal(workers_failed(&ws), 0);
 }
 
 /* And the next day again. */
@@ -194,9 +147,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_exit_code),
-		TEST(test_slots),
 		TEST(test_asked_again),
-		TEST(test_backoff),
 		TEST(test_daily_warning),
 		TEST(test_not_to_be_handed_over),
 	};

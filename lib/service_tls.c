@@ -1,0 +1,186 @@
+/* service_tls: from the configuration to what the TLS rooms have of it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config.h"
+#include "log.h"
+#include "service.h"
+#include "tls.h"
+
+/* The first line of a file, without its end; NULL after one sentence. */
+static char *
+read_password(const char *name, const char *where)
+{
+	char *line = NULL;
+	size_t size = 0;
+	const char *why;
+	FILE *fp;
+
+	/* Unbuffered: no copy is left behind. */
+	if ((fp = config_open(name, &why)) == NULL ||
+	    setvbuf(fp, NULL, _IONBF, 0) != 0 ||
+	    getline(&line, &size, fp) == -1) {
+		log_error("%s: key_password_file %s: %s", where, name,
+		    fp == NULL ? why : "it is empty");
+		free(line);
+		line = NULL;
+	} else
+		line[strcspn(line, "\r\n")] = '\0';
+	if (fp != NULL)
+		fclose(fp);
+	return line;
+}
+
+/* One certificate and its key, or NULL if that is nobody's guess. */
+static int
+load_cert(struct tls_config *tls, const struct value *cert,
+    const struct value *key, const char *password)
+{
+	if (tls_config_cert(tls, cert->text) == -1) {
+		log_error("%s: cert: %s", cert->where, tls_config_error(tls));
+		return -1;
+	}
+	if (key != NULL && tls_config_key(tls, key->text, password) == -1) {
+		log_error("%s: key: %s", key->where, tls_config_error(tls));
+		return -1;
+	}
+	return 0;
+}
+
+/* The certificates and, in the same order, the keys if they have their own. */
+static int
+load_certs(struct tls_config *tls, const struct config *cfg,
+    const char *password)
+{
+	const struct value *cert = cfg->given[CERT], *key = cfg->given[KEY];
+	int fit = key == NULL || config_count(key) == config_count(cert);
+	int r = 0;
+
+	if (!fit && cfg->sections < 2 && !cfg->is_wrong[CERT] &&
+	    !cfg->is_wrong[KEY]) {
+		log_error("%s: there are %zu cert and %zu key (allowed: a key "
+		    "for each, in the same order, or none, with the keys in "
+		    "the cert files)", key->where, config_count(cert),
+		    config_count(key));
+		r = -1;
+	}
+	for (; cert != NULL; cert = cert->next) {
+		r |= load_cert(tls, cert, cfg->is_wrong[KEY] || !fit ? NULL :
+		    key != NULL ? key : cert, password);
+		key = key != NULL ? key->next : NULL;
+	}
+	return r;
+}
+
+static int
+load_keys(struct tls_config *tls, struct config *cfg)
+{
+	const char *file = config_text(cfg, KEY_PASSWORD_FILE);
+	char *password = NULL;
+	int r = 0;
+
+	if (file != NULL && (password = read_password(file,
+	    config_where(cfg, KEY_PASSWORD_FILE))) == NULL) {
+		cfg->is_wrong[KEY] = 1;
+		r = -1;
+	}
+	r |= load_certs(tls, cfg, password);
+	if (password != NULL)
+		explicit_bzero(password, strlen(password));
+	free(password);
+	if (r == -1)
+		cfg->is_wrong[CERT] = 1;
+	return r;
+}
+
+/* All values of the options that are for the library; in this order. */
+static int
+load_values(struct tls_config *tls, struct config *cfg)
+{
+	static const struct {
+		int	 option;
+		int	 (*set)(struct tls_config *, const char *);
+	} values[] = {
+		{ CIPHERS, tls_config_ciphers },
+		{ GROUPS, tls_config_groups },
+		{ ALPN, tls_config_alpn },
+		{ CA, tls_config_ca },
+		{ CRL, tls_config_crl },
+		{ PEER, tls_config_peer },
+		{ TICKET_KEYS, tls_config_ticket_keys },
+	};
+	const struct value *v;
+	size_t i;
+	int r = 0;
+
+	/* Without verify, that is what was said of these. */
+	if (cfg->is_wrong[CA] || (cfg->number[VERIFY] == NONE &&
+	    (cfg->given[CRL] != NULL || cfg->given[PEER] != NULL)))
+		tls_config_ca(tls, NULL);
+	for (i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+		int key = values[i].option;
+
+		for (v = cfg->given[key]; v != NULL; v = v->next) {
+			if (values[i].set(tls, v->text) == 0 ||
+			    (key == CIPHERS && cfg->is_wrong[CIPHERS]))
+				continue;
+			log_error("%s: %s: %s", v->where, options[key].name,
+			    tls_config_error(tls));
+			cfg->is_wrong[key] = 1;
+			r = -1;
+		}
+	}
+	return r;
+}
+
+/* What all of that makes together, where none of it is wrong already. */
+static int
+load_whole(struct tls_config *tls, const struct config *cfg)
+{
+	const int *wrong = cfg->is_wrong;
+	int key = -1;
+
+	if (wrong[TLS_MIN] || wrong[TLS_MAX])
+		return 0;
+	if (tls_config_versions(tls, (int)cfg->number[TLS_MIN] + 12,
+	    (int)cfg->number[TLS_MAX] + 12) == -1)
+		key = cfg->given[TLS_MIN] != NULL ? TLS_MIN : TLS_MAX;
+	else if (!wrong[CERT] && cfg->given[CERT] != NULL && !wrong[CIPHERS] &&
+	    tls_config_ready(tls) == -1)
+		key = CIPHERS;
+	if (key == -1)
+		return 0;
+	log_error("%s: %s: %s", config_where(cfg, key), options[key].name,
+	    tls_config_error(tls));
+	return -1;
+}
+
+static int
+load_verify(struct tls_config *tls, const struct config *cfg)
+{
+	if (cfg->number[VERIFY] == NONE || cfg->is_wrong[PEER] ||
+	    tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
+		return 0;
+	log_error("%s: verify: %s", config_where(cfg, VERIFY),
+	    tls_config_error(tls));
+	return -1;
+}
+
+int
+service_load_tls(struct tls_config **tls, struct config *cfg)
+{
+	int r;
+
+	if ((*tls = tls_config_new()) == NULL) {
+		log_error("out of memory");
+		return -1;
+	}
+	r = load_keys(*tls, cfg);
+	r |= load_values(*tls, cfg);
+	r |= load_whole(*tls, cfg);
+	r |= load_verify(*tls, cfg);
+	tls_config_truncation(*tls, cfg->number[TRUNCATION] == 1);
+	tls_config_strict_names(*tls, cfg->number[SNI_STRICT] == 1);
+	return r;
+}

@@ -1,0 +1,11 @@
+"""The unit tests, in C."""
+
+import pytest
+
+from support import TOP, run
+
+
+@pytest.mark.seconds(120)
+def test_unit():
+    print(run("make", "-j2", "-C", TOP, "unit", "O=build/unit",
+              "TUNNEL=build/unit/tunnel", timeout=120).decode())

@@ -1,0 +1,132 @@
+"""The same scenarios against every way to build it, so that none rots; and
+some of them under valgrind.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from support import TOP, UNDER, Task, files_of, run, why_no_accel
+
+# What each file tests is made by one part of the program above all: a variant
+# repeats those whose part it may alter, and no others.
+STREAMS = ["end_of_stream", "early_answers", "transfer", "endpoints",
+           "timeouts", "hostile_peers"]
+PROCESSES = ["workers", "daemon", "log", "statistics", "reload", "supervisors",
+             "privileges", "sandbox", "confinement", "files", "inherited"]
+CROWDS = ["crowds", "exhaustion", "max_connections", "max_per_ip"]
+LIBRARY = ["negotiation", "alerts", "early_data", "client_certs",
+           "chain_verdicts", "hostile_certs", "peer_rules", "trust_settings",
+           "server_names", "cert_warnings", "client_sessions",
+           "session_binding", "resumption", "session_cache", "ticket_keys",
+           "tickets_hostile"]
+PROXY = ["proxy_protocol", "proxy_tlvs", "accept_proxy", "bad_proxy_headers"]
+
+SCENARIOS = {
+    # Memory, of all that there is.
+    "sanitize": STREAMS + PROCESSES + CROWDS + LIBRARY + PROXY + [
+        "errors", "reports", "tls_clients", "client_cert_programs"],
+    # Events.
+    "poll": STREAMS + ["workers", *CROWDS, "accept_proxy"],
+    # Another compiler, and how it links.
+    "clang": STREAMS + ["negotiation", "daemon", "log", "reload",
+                        "client_sessions"],
+    "static": STREAMS + ["daemon", "log", "privileges", "resumption",
+                         "hardening"],
+    # mbed TLS without our patches, and without our configuration.
+    "stock": ["end_of_stream", "hostile_peers", "random", "reports",
+              "hardening", *LIBRARY],
+    # The C library, and the memory that mbed TLS allocates.
+    "musl": STREAMS + PROCESSES + [
+        "errors", "reports", "random", "hardening", "library", "negotiation",
+        "chain_verdicts", "hostile_certs", "trust_settings", "resumption",
+        "session_cache", "tickets_hostile", "proxy_protocol"],
+    # The ciphers.
+    "accel": ["transfer", "end_of_stream", "hostile_peers", "negotiation",
+              "alerts", "ticket_keys", "workers", "library"],
+    "valgrind": ["end_of_stream", "endpoints"],
+}
+
+STOCK = os.path.join(TOP, "build", "mbedtls")
+
+# What to give to make.  Those that take longest come first.
+VARIANTS = {
+    "sanitize": ["SANITIZE=-fsanitize=address,undefined "
+                 "-fno-sanitize-recover=all", "HARDENING=-fPIE",
+                 "HARDENING_LD=", "CFLAGS=-O1 -g"],
+    "musl": ["MUSL=1"],
+    "stock": [f"MBEDTLS={STOCK}", "ALLOW_OLD_MBEDTLS=1"],
+    "static": ["STATIC=1"],
+    "poll": ["POLLER=poll"],
+    "clang": ["CC=clang"],
+    "accel": ["ACCEL=ipsec-mb"],
+    "valgrind": [],
+}
+# How those of a test run that does not choose.
+ARGUMENTS = {"clang": "workers=4", "static": "mode=fork", "accel": "workers=2"}
+VALGRIND = "valgrind -q --error-exitcode=99 --leak-check=full " \
+    "--show-leak-kinds=definite,indirect " \
+    "--errors-for-leak-kinds=definite,indirect"
+FOR_VALGRIND = "small or no_backend or second_backend or command_cat or inetd_on"
+
+SECONDS = 2400  # for all of them
+PLACES = threading.Semaphore(3)  # they wait more than they work
+
+# No variant of a variant.
+pytestmark = [
+    pytest.mark.more,
+    pytest.mark.skipif("TUNNEL_VARIANT" in os.environ or bool(UNDER),
+                       reason="runs inside of a variant"),
+    pytest.mark.seconds(SECONDS),
+]
+
+
+def scenarios(variant):
+    """Build it, and run pytest anew against it."""
+    with PLACES:
+        out = f"build/{variant}"
+        run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={out}/tunnel",
+            *VARIANTS[variant], timeout=480)
+        environment = {**os.environ, "TUNNEL_VARIANT": variant,
+                       "TUNNEL": os.path.join(TOP, out, "tunnel"),
+                       "TUNNEL_MB": "20", "TUNNEL_SLOW": "2",
+                       "TUNNEL_ARGS": ARGUMENTS.get(variant, "")}
+        arguments = ["-k", "not thousands"]
+        if variant == "sanitize":
+            environment["TUNNEL_SLOW"] = "5"
+        if variant == "valgrind":
+            environment.update(TUNNEL_SLOW="6", TUNNEL_UNDER=VALGRIND)
+            arguments = ["-k", FOR_VALGRIND]
+        p = subprocess.run(
+            [sys.executable, "-B", "-m", "pytest", "-q", "--tb=short",
+             "-p", "no:cacheprovider", *arguments,
+             *files_of(SCENARIOS[variant])],
+            cwd=TOP, env=environment, stdout=subprocess.PIPE, text=True,
+            stderr=subprocess.STDOUT, timeout=SECONDS)
+        assert p.returncode == 0, p.stdout[-20000:]
+        return p.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def runs(request):
+    """All that are wanted, begun at once."""
+    wanted = [item.callspec.params["variant"] for item in request.session.items
+              if item.module is request.module]
+    return {variant: Task(scenarios, variant) for variant in wanted}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variant(runs, variant, capsys):
+    if variant in ("clang", "valgrind") and not shutil.which(variant):
+        pytest.skip(f"{variant} is not installed")
+    if variant == "accel" and why_no_accel():
+        pytest.skip(why_no_accel())
+    if variant == "stock" and not os.path.isdir(STOCK):
+        pytest.skip("there is no mbed TLS as it comes in build/mbedtls")
+    told = runs[variant].result(SECONDS)
+    with capsys.disabled():
+        print(f"\n{variant}: {told}")

@@ -1,0 +1,203 @@
+"""Which mbed TLS will do, when it is built and when it is run, and that it is
+told.
+"""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+import support
+from support import TOP, run
+
+STOCK = os.path.join(TOP, "build", "mbedtls")
+CVE = "CVE-2026-49300"
+
+own_builds = pytest.mark.skipif(
+    "TUNNEL_VARIANT" in os.environ or bool(support.UNDER),
+    reason="it makes its own builds")
+with_stock = pytest.mark.skipif(
+    not os.path.isdir(os.path.join(STOCK, "shared")),
+    reason="there is no mbed TLS as it comes in build/mbedtls")
+
+
+def is_old():
+    """Is it 3.6.6 that Debian has, and no newer one?"""
+    try:
+        with open(os.path.join(STOCK, "include/mbedtls/build_info.h")) as f:
+            return '_STRING         "3.6.6"' in f.read()
+    except FileNotFoundError:
+        return False
+
+
+with_new_stock = pytest.mark.skipif(
+    is_old(), reason="the mbed TLS in build/mbedtls is 3.6.6")
+
+
+def make(*words):
+    return subprocess.run(["make", "-s", "-C", TOP, *words], text=True,
+                          capture_output=True, timeout=60 * support.SLOW)
+
+
+@pytest.fixture
+def prefix(tmp_path):
+    """Where there is an mbed TLS of some release, as far as its headers say."""
+
+    def call(release):
+        number = "".join(f"{int(n):02X}" for n in release.split("."))
+        headers = tmp_path / release / "include" / "mbedtls"
+        headers.mkdir(parents=True)
+        for name in os.listdir(os.path.join(STOCK, "include", "mbedtls")):
+            os.symlink(os.path.join(STOCK, "include", "mbedtls", name),
+                       headers / name)
+        os.symlink(os.path.join(STOCK, "include", "psa"),
+                   tmp_path / release / "include" / "psa")
+        with open(headers / "build_info.h") as f:
+            text = f.read()
+        os.remove(headers / "build_info.h")
+        (headers / "build_info.h").write_text(re.sub(
+            r"(#define MBEDTLS_VERSION_NUMBER +)0x\w+", rf"\g<1>0x{number}00",
+            text))
+        return tmp_path / release
+
+    return call
+
+
+@own_builds
+@with_stock
+@pytest.mark.parametrize("release,allowed,said", [
+    ("3.6.7", False, None),
+    ("3.6.8", False, None),
+    ("3.6.6", False, CVE),
+    ("3.6.6", True, None),
+    ("3.6.5", False, CVE),
+    ("3.6.5", True, CVE),
+    ("2.28.3", True, CVE),
+    ("4.1.0", True, "newer than 3.6"),
+])
+def test_what_is_built_with(prefix, tmp_path, release, allowed, said):
+    where = prefix(release)
+    p = make(f"MBEDTLS={where}", f"O={tmp_path}/o", "mbedtls-is-fit",
+             *(["ALLOW_OLD_MBEDTLS=1"] if allowed else []))
+    if said is None:
+        assert p.returncode == 0, p.stderr
+        return
+    lines = [line for line in p.stderr.splitlines() if "***" not in line]
+    assert p.returncode == 2
+    assert len(lines) == 1
+    assert lines[0].startswith(f"make: MBEDTLS={where}: this mbed TLS is ")
+    assert said in lines[0]
+    assert ("ALLOW_OLD_MBEDTLS=1" in lines[0]) == (release == "3.6.6")
+
+
+@own_builds
+def test_our_own_says_what_it_is_missing(tmp_path):
+    p = make(f"O={tmp_path}/o", f"LIBRARY_DIR={tmp_path}/lib",
+             f"SOURCE={tmp_path}/none", f"TUNNEL={tmp_path}/tunnel")
+    lines = [line for line in p.stderr.splitlines() if "***" not in line]
+    assert p.returncode == 2
+    assert len(lines) == 1
+    for way in ('run "make deps"', "MBEDTLS=system", "MBEDTLS=/prefix"):
+        assert way in lines[0]
+
+
+@own_builds
+@pytest.mark.parametrize("word", ["MUSL=1", "ACCEL=ipsec-mb"])
+def test_ways_that_exclude_each_other(tmp_path, word):
+    p = make("MBEDTLS=system", word, f"O={tmp_path}/o")
+    assert p.returncode == 2
+    assert "MUSL and ACCEL take an mbed TLS of our own" in p.stderr \
+        or "ACCEL can be ipsec-mb" in p.stderr
+
+
+@own_builds
+def test_our_own_is_built_once_for_each_source(tmp_path):
+    """And again after "make deps" has brought a newer one."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    library = out / "lib" / "libmbedtls.a"
+
+    def build():
+        p = make(f"LIBRARY_DIR={out}", f"SOURCE={source}", str(library),
+                 f"build_library=mkdir -p {library.parent}; touch {library}; "
+                 "echo built")
+        assert p.returncode == 0, p.stderr
+        return p.stdout
+
+    assert build() == "built\n"
+    assert build() == ""
+    after = os.stat(library).st_mtime + 1
+    os.utime(source, (after, after))
+    assert build() == "built\n"
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """Builds with a shared library, and what to set for another release."""
+    out = os.path.join("build", "versions")
+    libraries = os.path.join(STOCK, "shared")
+
+    def call(release, *words):
+        tunnel = os.path.join(out, "tunnel")
+        run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={tunnel}",
+            f"MBEDTLS={STOCK}", f"MBEDTLS_LDFLAGS=-L{libraries} "
+            f"-Wl,-rpath,{libraries}", *words, timeout=60 * support.SLOW)
+        number = "".join(f"{int(n):02x}" for n in release.split("."))
+        source = os.path.join(TOP, out, "release.c")
+        with open(source, "w") as f:
+            f.write("unsigned int mbedtls_version_get_number(void);\n"
+                    "unsigned int mbedtls_version_get_number(void)\n"
+                    f"{{\n\treturn 0x{number}00;\n}}\n")
+        run("cc", "-shared", "-fPIC", "-o", source[:-1] + "so", source)
+        return subprocess.run(
+            [os.path.join(TOP, tunnel), "-t", "accept=0", "connect=1"],
+            env={**os.environ, "LD_PRELOAD": source[:-1] + "so"}, text=True,
+            stderr=subprocess.PIPE, timeout=support.DEADLINE)
+
+    return call
+
+
+@own_builds
+@with_stock
+@with_new_stock
+@pytest.mark.seconds(120)
+def test_what_is_run_with(shared):
+    """A shared library may be another one than when it was built."""
+    missing = "missing: cert"
+    assert missing in shared("3.6.7").stderr
+    old = shared("3.6.6")
+    assert old.returncode == 1
+    assert old.stderr == ("tunnel: error: the mbed TLS library found is older "
+                          f"than 3.6.7, and open to {CVE}\n")
+    allowed = "ALLOW_OLD_MBEDTLS=1"
+    assert missing in shared("3.6.6", allowed).stderr
+    assert "older than 3.6.6" in shared("3.6.5", allowed).stderr
+
+
+@own_builds
+@with_stock
+@with_new_stock
+@pytest.mark.seconds(120)
+def test_a_library_that_can_not_tell_its_version(tmp_path):
+    """Without MBEDTLS_VERSION_C nothing can be asked when it is run."""
+    without = tmp_path / "without.h"
+    without.write_text("#undef MBEDTLS_VERSION_C\n"
+                       "#undef MBEDTLS_VERSION_FEATURES\n")
+    out = os.path.join("build", "untold")
+    run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={out}/tunnel",
+        f"MBEDTLS={STOCK}",
+        f'CPPFLAGS=-DMBEDTLS_USER_CONFIG_FILE="\\"{without}\\""',
+        timeout=60 * support.SLOW)
+    binary = os.path.join(TOP, out, "tunnel")
+    assert b"(built against Mbed TLS 3.6." in run(binary, "-V")
+    assert b"mbedtls_version" not in run("nm", binary)
+
+
+def test_the_version_is_the_first_that_is_logged(room):
+    version = run(support.TUNNEL, "-V").decode()
+    found = re.match(r"tunnel (\S+) \((Mbed TLS 3\.6\.\d+(?:, patched)?), ",
+                     version)
+    t = room.tunnel("connect=127.0.0.1:1")
+    assert t.log().splitlines()[0] == (
+        f"tunnel: tunnel {found.group(1)}, {found.group(2)}")

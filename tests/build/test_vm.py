@@ -1,0 +1,62 @@
+"""Kernel TLS, in virtual machines with kernels that have it: one of the first
+that are good for it, where it has its faults, and the newest.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from support import (SANITIZED, TESTS, TOP, TUNNEL, UNDER, Task, files_of,
+                     run)
+
+# By the releases of Debian that they come from, and the tests that each has:
+# beside those of kernel TLS, of what has to be as it is without.
+KERNELS = {"6.1": "bookworm", "newest": "trixie-backports"}
+SCENARIOS = {"6.1": ["ktls", "ktls_records", "end_of_stream", "endpoints"],
+             "newest": ["ktls", "ktls_records", "transfer"]}
+SECONDS = 1500  # for all of them
+
+pytestmark = [
+    pytest.mark.more,
+    pytest.mark.skipif(platform.machine() != "x86_64",
+                       reason="the kernels are for x86-64"),
+    pytest.mark.skipif(SANITIZED or bool(UNDER) or
+                       "TUNNEL_VARIANT" in os.environ,
+                       reason="runs beside the variants"),
+    pytest.mark.seconds(SECONDS + 300),
+]
+
+
+def scenarios(kernel):
+    release = KERNELS[kernel]
+    run(os.path.join(TESTS, "vm", "kernel"), release, timeout=120)
+    environment = {
+        "TUNNEL_VM": "yes", "TUNNEL": TUNNEL, "TUNNEL_MB": "20",
+        "TUNNEL_SLOW": "4", "TUNNEL_ARGS": "ktls=require",
+        "TUNNEL_TRANSFERS": "42",  # 1,008 by all ways, in both kernels
+    }
+    p = subprocess.run(
+        [os.path.join(TESTS, "vm", "boot"), "-t", str(SECONDS), release,
+         "env", *(f"{k}={v}" for k, v in environment.items()),
+         sys.executable, "-B", "-m", "pytest", "-q", "--color=no",
+         "--tb=short", "-p", "no:cacheprovider", "-k", "not many_conn",
+         *files_of(SCENARIOS[kernel])],
+        cwd=TOP, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.STDOUT, timeout=SECONDS + 300)
+    assert p.returncode == 0, p.stdout[-20000:]
+
+
+@pytest.fixture(scope="module")
+def runs(request):
+    """All that are wanted, begun at once."""
+    wanted = [item.callspec.params["kernel"] for item in request.session.items
+              if item.module is request.module]
+    return {kernel: Task(scenarios, kernel) for kernel in wanted}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernel(runs, kernel):
+    runs[kernel].result(SECONDS + 300)

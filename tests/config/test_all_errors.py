@@ -1,0 +1,391 @@
+"""All that is wrong with a configuration is told in one run, once each, and
+nothing that follows from another error.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+
+import pytest
+
+import support
+
+START, TEST, RELOAD = "start", "-t", "reload"
+
+
+def tunnel(*arguments):
+    return subprocess.run(
+        [*support.UNDER, support.TUNNEL, *arguments], capture_output=True,
+        text=True, stdin=subprocess.DEVNULL, timeout=support.DEADLINE)
+
+
+def complaints(p, status=2):
+    assert p.returncode == status, p
+    assert p.stdout == ""
+    lines = p.stderr.splitlines()
+    assert all(x.startswith("tunnel: error: ") for x in lines), lines
+    return [x[len("tunnel: error: "):] for x in lines]
+
+
+@pytest.fixture
+def check(room):
+    """The complaints about a file, without its directory; "{cert}" is one."""
+
+    def call(text, *arguments, status=2):
+        text = text.replace("{cert}", room.certs.server)
+        path = room.write("tunnel.conf", text)
+        said = complaints(tunnel("-t", "-c", path, *arguments), status)
+        return [x.replace(room.dir + "/", "") for x in said]
+
+    return call
+
+
+GOOD = "accept = 127.0.0.1:0\nconnect = 1\ncert = {cert}\n"
+
+
+def places(said):
+    return [re.match(r"tunnel\.conf:\d+|command line|missing", x).group()
+            for x in said]
+
+
+# Errors of all kinds, one on each line.
+MANY = """accept = 99999
+accept = 127.0.0.1
+connect = 0
+cert = /no/cert.pem
+idle_timeout = 5
+conect = 2
+tls_min = 1.1
+groups = prime256v1
+alpn = h2 # no
+user = nobody-of-that-name
+pidfile = /nowhere/pid
+log = /nowhere/log
+"""
+LINES = list(range(1, 13))
+
+
+@pytest.mark.parametrize("how", [START, TEST, RELOAD])
+def test_all_at_once(room, how):
+    """At a start, with -t, and in the log at a reload."""
+    good = (f"accept = 127.0.0.1:0\nconnect = 1\n"
+            f"cert = {room.certs.server}\n")
+    path = room.write("tunnel.conf", good if how == RELOAD else MANY)
+    if how == RELOAD:
+        t = room.tunnel("-c", path)
+        room.write("tunnel.conf", MANY)
+        t.signal(signal.SIGHUP)
+        t.wait_log("not reloaded: all stays as it was")
+        said = t.log()
+        assert t.alive()
+    else:
+        p = tunnel(*[TEST] * (how == TEST), "-c", path)
+        assert (p.returncode, p.stdout) == (2, "")
+        said = p.stderr
+    found = [int(n) for n in re.findall(r"error: \S*tunnel\.conf:(\d+): ",
+                                        said)]
+    if os.getuid() != 0:
+        found = [n for i, n in enumerate(found) if n not in found[:i]]
+    assert sorted(found) == LINES, said
+
+
+def test_command_line_and_file(check):
+    said = check(GOOD + "tls_max = 1.1\n", "mode=x", "junk=1",
+                 "idle_timeout=7")
+    assert places(said) == ["command line"] * 3 + ["tunnel.conf:4"]
+
+
+def test_what_is_missing(check):
+    assert places(check("log_level = info\n")) == ["missing"] * 3
+
+
+@pytest.mark.parametrize("line,follows", [
+    # What is wrong, and what would be noise.
+    ("conect = 1", "connect ="), ("connect", "connect ="),
+    ("connect: 1", "connect ="), ("connect =", "connect ="),
+    ("CERT = x.pem", "cert ="), ("cert = a # b", "cert ="),
+    ("accept", "accept ="), ("acept = 1", "accept ="),
+    ("exec = " + "x " * 100, "connect ="),
+])
+def test_what_is_wrong_is_not_missing(check, line, follows):
+    said = check(GOOD.replace([x for x in GOOD.splitlines() if x.startswith(
+        follows)][0] + "\n", "") + line + "\n")
+    assert places(said) == ["tunnel.conf:3"], said
+
+
+@pytest.mark.parametrize("lines", [
+    ["verify = 2", "ca = {ca}"], ["verify = requir", "peer = pin:sha256/x"],
+    ["verify = require", "ca = /no/ca.pem"],
+    ["verify = require", "ca = /no/ca.pem", "crl = {ca}.crl"],
+    ["verify = require", "CAfile = /no/ca.pem", "peer = dns:a.example"],
+    ["verify = require", "verifyPeer = yes"],
+    ["verify = require", "peer = dns:"],
+    ["verify = require", "ca"],
+    ["tls_min = 1.9", "tls_max = 1.2"], ["tls_max = 1,2", "tls_min = 1.3"],
+    ["workers = many", "max_connections = 1"],
+    ["max_connections = 0", "workers = 2"],
+    ["ciphers = AES128-SHA"], ["key = /no/key.pem"],
+    ["cert = /no/cert.pem"], ["key_password_file = /no/password"],
+    ["peer = dns:a.example"], ["crl = {ca}.crl"],
+    ["ticket_keys = /no/tickets"], ["ticket_keys = /etc"],
+])
+def test_one_cause_one_sentence(check, authority, lines):
+    text = "\n".join(lines).replace("{ca}.crl", authority.crl()).replace(
+        "{ca}", authority.crt)
+    if "peer = pin" in text:
+        text = text.replace("sha256/x", "sha256/" + "A" * 43 + "=")
+    said = check(GOOD + text + "\n")
+    assert len(said) == 1, said
+
+
+def test_file_that_is_not_there(room):
+    assert complaints(tunnel("-t", "-c", room.path("no.conf"))) == [
+        room.path("no.conf") + ": No such file or directory"]
+
+
+def test_carriage_returns_are_told_once(check):
+    """And hide nothing."""
+    said = check((GOOD + "colour = red\n").replace("\n", "\r\n"))
+    assert len(said) == 2
+    assert said[0].startswith("tunnel.conf:1: a carriage return")
+    assert said[1].startswith('tunnel.conf:4: unknown key "colour"')
+
+
+def test_no_more_than_fifty(check):
+    said = check(GOOD + "colour = red\n" * 60)
+    assert len(said) == 51
+    assert said[-1] == "and 10 more"
+
+
+@pytest.mark.seconds(60)
+def test_two_transient_causes(room):
+    """All of them have to be for status 1."""
+    alone = ["unshare", "-n"]
+    if subprocess.run([*alone, "true"]).returncode != 0:
+        pytest.skip("no network namespace can be made here")
+    good = ["accept=127.0.0.1:0", f"cert={room.certs.server}",
+            "connect=a.example.org:1"]
+
+    def run(*arguments):
+        return subprocess.run(
+            [*alone, *support.UNDER, support.TUNNEL, "-t", *good, *arguments],
+            capture_output=True, text=True, timeout=4 * support.DEADLINE)
+
+    # musl takes five seconds for each name.
+    assert len(complaints(run("connect=b.example.org:1"), 1)) == 2
+    assert len(complaints(run("tls_min=1", "connect=0"), 2)) == 3
+
+
+# What was meant.
+
+@pytest.mark.parametrize("line,hint", [
+    ("conect = 1", 'did you mean "connect"?'),
+    ("idle-timeout = 5s", 'did you mean "idle_timeout"?'),
+    ("idle timeout = 5s", 'did you mean "idle_timeout"?'),
+    ("Accept = 1", 'did you mean "accept"?'),
+    ("max_conections = 1", 'did you mean "max_connections"?'),
+    ("log_file = x", 'did you mean "log"?'),
+    ("idle_timeout = 300", "did you mean 300s?"),
+    ("truncation = EOF", "did you mean eof?"),
+    ("log_level = warn", "did you mean warning?"),
+    ("mode = forked", "did you mean fork?"),
+    ("daemon = true", "did you mean yes?"),
+    ("sandbox = off", "did you mean no?"),
+    ("verify = 2", "stunnel's 2 is require"),
+    ("verify = 4", "stunnel's 4 is require, with peer = cert:FILE"),
+    ("log = overwrite", "delete the line"),
+    ("accept = :::443", "did you mean 443?"),
+    ("accept = ::1:443", "did you mean [::1]:443?"),
+    ("connect = :::443", "did you mean [::1]:443?"),
+    ("connect = 2001:db8::1:80", "did you mean [2001:db8::1]:80?"),
+    ("connect = /run/x", "did you mean unix:/run/x?"),
+    ("groups = prime256v1:x25519", "its name here is secp256r1"),
+    ("groups = P-384", "its name here is secp384r1"),
+    ("ciphers = ECDHE-RSA-AES256-GCM-SHA384:AES128-SHA",
+     "ciphers = TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:"
+     "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384)"),
+    ("ciphers = ECDHE-ECDSA-CHACHA20-POLY1305, TLS_AES_256_GCM_SHA384",
+     "ciphers = TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256:"
+     "TLS_AES_256_GCM_SHA384)"),
+    ("ciphers = HIGH:!aNULL", "without ciphers, all that are safe"),
+    ("client = no", "it is always the server: delete the line"),
+    ("client = yes", "not in this version"),
+    ("PSKsecrets = x", "shared keys are not in this version"),
+    ("protocol = imap", "as on the ports 465, 993 and 995"),
+    ("protocol = proxy", "proxy_protocol = v1"),
+    ("fips = no", "delete the line"), ("fips = yes", "no FIPS validation"),
+    ("compression = zlib", "there is none: delete the line"),
+    ("sslVersion = TLSv1.2", "TLSv1.2 is tls_max = 1.2"),
+    ("options = NO_SSLv2", "delete the line"),
+    ("foreground = yes", "delete the line"),
+    ("foreground = no", "daemon = yes"),
+    ("setuid = nobody", ": user = nobody)"),
+    ("setgid = 0", ": group = 0)"),
+    ("pid = /run/x.pid", ": pidfile = /run/x.pid;"),
+    ("pid =", '"pidfile" here: delete the line;'),
+    ("output = /x/log", ": log = /x/log)"),
+    ("debug = 7", "7 debug"),
+    ("TIMEOUTidle = 70", ": idle_timeout = 70s)"),
+    ("TIMEOUTbusy = 0", '"handshake_timeout" here)'),
+    ("curve = P-384", ": groups = secp384r1)"),
+    ("curve = secp160k1", 'without "secp160k1": delete the line'),
+    ("CAfile = /x.pem", ": ca = /x.pem; with verifyPeer = yes it is peer = "
+     "cert:FILE, and no ca)"),
+    ("verifyPeer = yes", ": peer = cert:FILE, with CAfile's FILE, and verify "
+     "= require)"),
+    ("verifyChain = yes", ": verify = require)"),
+    ("sni = a:b", "a service is not chosen by the server's name"),
+    ("[imaps]", "one file and one instance for each service: what is below "
+     "this line, and what is above the first such line, goes into "
+     '/etc/tunnel/imaps.conf, for "systemctl enable --now tunnel@imaps"'),
+])
+def test_hint(check, line, hint):
+    said = check(GOOD + line + "\n")
+    assert len(said) == 1, said
+    assert said[0].startswith("tunnel.conf:4: ")
+    assert hint in said[0]
+
+
+def test_name_of_a_port(check):
+    """Of those that /etc/services has."""
+    try:
+        socket.getservbyname("imaps", "tcp")
+    except OSError:
+        pytest.skip("/etc/services is not there")
+    assert "did you mean 127.0.0.1:993?" in check(
+        GOOD + "accept = 127.0.0.1:imaps\n")[0]
+
+
+def test_key_in_the_place_of_a_file(check, room):
+    """Or pasted into one: none of its lines gets into a log."""
+    with open(room.certs.path("server.key")) as f:
+        key = f.read()
+    for text in key, "\ufeff" + key, GOOD + "conect = 1\n  " + key:
+        said = check(text)
+        number = text.count("\n") - key.count("\n") + 1
+        assert said[-1] == (f"tunnel.conf:{number}: this is PEM, and no "
+                            "configuration (cert and key name such files)")
+        assert len(said) == 1 + text.count("conect")
+
+
+def test_secrets_in_the_place_of_a_file(check):
+    """As tunnel -k makes them."""
+    key = "0123456789abcdef" * 4
+    assert check(key + "\n", "connect=1")[0] == (
+        f'tunnel.conf:1: "{key[:20]}..." is not key = value (a comment begins '
+        "with # or ;)")
+
+
+@pytest.mark.parametrize("line", [
+    "cert = {cert}x", "connect = 80 x", "accept = :::", "accept = ::1:",
+    "accept = :::443x", "accept = ::1:65536", "connect = ::1:0"])
+def test_no_hint_where_there_is_none(check, line):
+    said = check(GOOD + line + "\n")
+    assert len(said) == 1
+    assert "did you mean" not in said[0]
+
+
+# Suites, and the key that they need.
+
+ECDSA = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
+RSA = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
+TLS13 = "TLS_AES_128_GCM_SHA256"
+
+
+@pytest.mark.parametrize("key,words", [
+    ("rsa", [f"ciphers={ECDSA}"]), ("server", [f"ciphers={RSA}"]),
+    ("rsa", [f"ciphers={ECDSA},{TLS13}", "tls_max=1.2"]),
+    ("rsa", [f"ciphers={RSA}", "tls_min=1.3"]),
+])
+def test_suites_that_the_key_can_not_use(room, key, words):
+    good = ["accept=127.0.0.1:0", "connect=1",
+            f"cert={room.certs.path(key + '.crt')}",
+            f"key={room.certs.path(key + '.key')}"]
+    for flags in [], ["-t"]:
+        said = complaints(tunnel(*flags, *good, *words))
+        assert len(said) == 1
+        assert said[0].startswith("command line: ciphers: no suite of the "
+                                  "list can be used with tls_min = 1.")
+
+
+@pytest.mark.parametrize("key,words,lacks", [
+    ("rsa", [f"ciphers={ECDSA},{TLS13}"], 2), ("rsa", [f"ciphers={TLS13}"], 2),
+    ("rsa", [f"ciphers={RSA}"], 3),
+    ("rsa", [f"ciphers={RSA}", "tls_max=1.2"], None),
+    ("rsa", [f"ciphers={TLS13}", "tls_min=1.3"], None), ("rsa", [], None),
+    ("server", [f"ciphers={RSA},{ECDSA},{TLS13}"], None),
+])
+def test_version_that_is_left_without_a_suite(room, key, words, lacks):
+    p = tunnel("-tq", "accept=127.0.0.1:0", "connect=1",
+               f"cert={room.certs.path(key + '.crt')}",
+               f"key={room.certs.path(key + '.key')}", *words)
+    assert p.returncode == 0
+    warned = re.findall(r"ciphers: TLS 1\.(.) is not offered", p.stderr)
+    assert warned == ([str(lacks)] if lacks else [])
+
+
+def test_one_of_two_keys_is_enough(room):
+    certs = room.certs
+    p = tunnel("-tq", "accept=127.0.0.1:0", "connect=1", "tls_max=1.2",
+               f"cert={certs.server}", f"cert={certs.path('rsa.crt')}",
+               f"key={certs.path('server.key')}",
+               f"key={certs.path('rsa.key')}", f"ciphers={ECDSA}")
+    assert p.returncode == 0, p
+
+
+# -tq, as before a reload.
+
+def test_silent_when_all_is_well(room, tmp_path):
+    good = ["accept=127.0.0.1:0", "connect=1",
+            f"pidfile={room.path('pid')}", f"log={room.path('log')}"]
+    # From our own program: no warning is due.
+    pem = room.path("new.pem")
+    assert tunnel("-g", "localhost", "-o", pem).returncode == 0
+    p = tunnel("-tq", *good, f"cert={pem}")
+    assert (p.returncode, p.stdout, p.stderr) == (0, "", "")
+    assert os.listdir(room.dir) == ["new.pem"]
+    p = tunnel("-t", *good, f"cert={pem}")
+    assert "accept = 127.0.0.1:0\n" in p.stdout
+
+
+def test_quiet_test_of_a_live_tunnel(room):
+    """It holds its pidfile, and goes on to."""
+    words = ["connect=1", f"pidfile={room.path('pid')}"]
+    t = room.tunnel(*words)
+    p = tunnel("-tq", *words, "accept=127.0.0.1:0",
+               f"cert={room.certs.server}")
+    assert (p.returncode, p.stdout) == (0, "")
+    assert open(room.path("pid")).read() == f"{t.pid}\n"
+
+
+def test_quiet_test_without_the_sockets(room):
+    """Those of systemd are not passed to ExecReload."""
+    good = ["connect=1", f"cert={room.certs.server}"]
+    p = tunnel("-tq", *good)
+    assert (p.returncode, p.stdout) == (0, "")
+    assert "tunnel: warning: missing: accept" in p.stderr
+    p = tunnel("-tq", *good, "accept=fd:77")
+    assert (p.returncode, p.stdout) == (0, "")
+    assert "fd:77 is no listening socket here" in p.stderr
+    assert complaints(tunnel("-t", *good)) == ["missing: accept = [host:]port"]
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        p = subprocess.run(
+            [*support.UNDER, support.TUNNEL, "-tq", *good,
+             f"accept=fd:{s.fileno()}"], capture_output=True, text=True,
+            pass_fds=[s.fileno()], timeout=support.DEADLINE)
+    assert "fd:" not in p.stderr
+
+
+def test_quiet_test_tells_errors():
+    said = complaints(tunnel("-tq", "accept=127.0.0.1:0", "connect=1",
+                             "cert=/no.pem"))
+    assert said == ["command line: cert: /no.pem: No such file or directory"]
+
+
+def test_many_letters():
+    """As many settings as there are letters."""
+    p = tunnel("-" + "v" * 500, "cert=/no.pem")
+    assert p.returncode == 2
+    assert "log_level is already set" in p.stderr

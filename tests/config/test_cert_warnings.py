@@ -1,0 +1,414 @@
+"""What clients will not like of a certificate, or the tunnel of an issuer or a
+revocation list, is a warning, and so are weak suites: with -t, at the start,
+and at a reload; and nothing else is.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+
+import pytest
+
+import support
+from certificates import AUTHORITY, DAY, EC, HOUR, RSA, Authority, concatenate
+
+
+class Files:
+    """PEM files by name, made when they are asked for.  Their issuers are an
+    authority of their own, and one below it.
+    """
+
+    def __init__(self, certs):
+        self.dir = tempfile.mkdtemp(prefix="warnings.", dir=certs.dir)
+        self.root = Authority(self.dir, "Root CA")
+        self.sub = self.root.sub("Sub CA")
+        self.made = {}
+
+    def get(self, name):
+        if name not in self.made:
+            self.made[name] = getattr(self, "make_" + name)()
+        return self.made[name]
+
+    def leaf(self, issuer, *send, san="DNS:a.example.org", key=EC,
+             url="", more="", **how):
+        """send: whose certificates are to be there as well.  url: where that
+        of the issuer is, as "caIssuers;URI:http://a.example".  more: lines.
+        """
+        stem = issuer.request("/CN=server", key)
+        lines = {"basicConstraints": "critical, CA:FALSE",
+                 "extendedKeyUsage": "serverAuth", "subjectAltName": san,
+                 "authorityInfoAccess": url}
+        issuer.sign(stem, more + "".join(f"{name} = {value}\n" for name, value
+                                         in lines.items() if value), **how)
+        concatenate(stem + ".pem", stem + ".crt",
+                    *(authority.crt for authority in send),
+                    stem + ".key")
+        return stem + ".pem"
+
+    # Nothing is wrong with these.
+
+    def make_chain(self):
+        return self.leaf(self.sub, self.sub)
+
+    def make_chain_with_the_root(self):
+        return self.leaf(self.sub, self.sub, self.root)
+
+    def make_under_the_root(self):
+        return self.leaf(self.root, self.root)
+
+    def make_self_signed(self):
+        path = os.path.join(self.dir, "generated.pem")
+        support.run(support.TUNNEL, "-g", "a.example.org", "-o", path)
+        return path
+
+    def make_rsa(self):
+        return self.leaf(self.sub, self.sub, key=RSA)
+
+    def make_addresses(self):
+        return self.leaf(self.sub, self.sub, san="IP:192.0.2.1")
+
+    def make_wildcard(self):
+        return self.leaf(self.sub, self.sub,
+                         san="DNS:*.example.org, DNS:*.a.example.org")
+
+    def make_a_month_left(self):
+        return self.leaf(self.sub, self.sub, ends=31 * DAY)
+
+    def make_sha1_root(self):
+        """How it is signed means nothing: it is known or it is not."""
+        root = Authority(self.dir, "Old Root CA", digest="sha1")
+        return self.leaf(root, root)
+
+    def make_of_a_private_root(self):
+        """Such clients know it, and nobody else has to."""
+        return self.leaf(self.root)
+
+    def make_of_one_that_is_not_to_be_fetched(self):
+        return self.leaf(self.sub, url="OCSP;URI:http://ocsp.example.org/")
+
+    def make_name_constraints(self):
+        return self.constrained("nameConstraints = critical, "
+                                "permitted;DNS:example.org")
+
+    def make_policy_constraints(self):
+        return self.constrained("policyConstraints = critical, "
+                                "requireExplicitPolicy:0\n"
+                                "inhibitAnyPolicy = critical, 1")
+
+    def make_policies(self):
+        return self.constrained("certificatePolicies = critical, 1.2.3.4")
+
+    def make_extension_of_ones_own(self):
+        return self.constrained("1.2.3.4.5 = critical, ASN1:NULL")
+
+    def constrained(self, extensions):
+        """An issuer with these: that is for clients to judge."""
+        sub = self.root.sub("Bound CA", extensions=AUTHORITY +
+                            extensions + "\n")
+        return self.leaf(sub, sub)
+
+    # These have one fault each.
+
+    def make_must_staple(self):
+        return self.leaf(self.sub, self.sub, more="tlsfeature = "
+                         "status_request\n")
+
+    def make_expired(self):
+        return self.leaf(self.sub, self.sub, starts=-9 * DAY, ends=-3 * DAY -
+                         HOUR)
+
+    def make_expired_today(self):
+        return self.leaf(self.sub, self.sub, starts=-9 * DAY, ends=-5.5 * HOUR)
+
+    def make_soon(self):
+        return self.leaf(self.sub, self.sub, ends=10.5 * DAY)
+
+    def make_not_yet(self):
+        return self.leaf(self.sub, self.sub, starts=3 * DAY)
+
+    def make_intermediate_expired(self):
+        sub = self.root.sub("Late CA", starts=-9 * DAY, ends=-4.5 * DAY)
+        return self.leaf(sub, sub)
+
+    def make_intermediate_soon(self):
+        sub = self.root.sub("Soon CA", ends=20.5 * DAY)
+        return self.leaf(sub, sub)
+
+    def make_lone(self):
+        """A public one: these tell where their issuer's certificate is."""
+        return self.leaf(
+            self.sub, url="OCSP;URI:http://ocsp.example.org/, "
+            "caIssuers;URI:http://ca.example.org/sub.crt")
+
+    def make_gap(self):
+        return self.leaf(self.sub, self.root)
+
+    def make_gap_further_on(self):
+        lower = self.sub.sub("Lower CA")
+        return self.leaf(lower, lower, self.root)
+
+    def make_order(self):
+        return self.leaf(self.sub, self.root, self.sub)
+
+    def make_no_names(self):
+        return self.leaf(self.sub, self.sub, san="")
+
+    def make_inner_star(self):
+        return self.leaf(self.sub, self.sub,
+                         san="DNS:a.example.org, DNS:www.*.org")
+
+    def make_two_stars(self):
+        return self.leaf(self.sub, self.sub,
+                         san="DNS:*.*.example.org, DNS:a.example.org")
+
+    def make_lone_star(self):
+        return self.leaf(self.sub, self.sub, san="DNS:*, DNS:a.example.org")
+
+    def make_star_of_all(self):
+        return self.leaf(self.sub, self.sub, san="DNS:a.example.org, DNS:*.org")
+
+    def make_short_rsa(self):
+        return self.leaf(self.sub, self.sub, key=("-newkey", "rsa:1024"))
+
+    def make_sha1(self):
+        return self.leaf(self.sub, self.sub, digest="sha1")
+
+    def make_sha1_intermediate(self):
+        sub = self.root.sub("Old Sub CA", digest="sha1")
+        return self.leaf(sub, sub)
+
+
+CLEAN = ["chain", "chain_with_the_root", "under_the_root", "self_signed",
+         "rsa", "addresses", "wildcard", "a_month_left", "sha1_root",
+         "of_a_private_root", "of_one_that_is_not_to_be_fetched",
+         "name_constraints", "policy_constraints", "policies",
+         "extension_of_ones_own"]
+FAULTS = {
+    "must_staple": r"the certificate asks for OCSP stapling \(must-staple\), .*",
+    "expired": "the certificate expired 3 days ago",
+    "expired_today": "the certificate expired 5 hours ago",
+    "soon": "the certificate expires in 10 days",
+    "not_yet": r"the certificate is not valid before \d{4}-\d\d-\d\d",
+    "intermediate_expired": "the chain's certificate expired 4 days ago",
+    "intermediate_soon": "the chain's certificate expires in 20 days",
+    "lone": "an intermediate certificate is missing: .*CN=Sub CA.*",
+    "gap": "an intermediate certificate is missing: .*CN=Sub CA.*",
+    "gap_further_on": "an intermediate certificate is missing: .*CN=Sub CA.*",
+    "order": "the chain is in the wrong order: .*",
+    "no_names": "it has no subject alternative name, .*",
+    "inner_star": r'its name "www\.\*\.org" can match no host',
+    "two_stars": r'its name "\*\.\*\.example\.org" can match no host',
+    "lone_star": r'its name "\*" can match no host',
+    "star_of_all": r'its name "\*\.org" can match no host',
+    "short_rsa": ".* RSA key .*1024 bits.*",
+    "sha1": "the certificate is signed with SHA-1, .*",
+    "sha1_intermediate": "the chain's certificate is signed with SHA-1, .*",
+}
+
+
+@pytest.fixture(scope="session")
+def files(certs):
+    files = Files(certs)
+    yield files
+    shutil.rmtree(files.dir)
+
+
+def warned(*arguments):
+    """The warnings of -t, which succeeds, and says nothing else there."""
+    p = subprocess.run([*support.UNDER, support.TUNNEL, "-t", "accept=0",
+                        "connect=1", *arguments], capture_output=True,
+                       text=True, timeout=support.DEADLINE)
+    assert p.returncode == 0, p.stderr
+    lines = p.stderr.splitlines()
+    assert all(line.startswith("tunnel: warning: ") for line in lines), lines
+    return [line.removeprefix("tunnel: warning: ") for line in lines]
+
+
+def logged(t):
+    """The same, in the log of one that has come to its end."""
+    assert t.stop() == 0
+    return re.findall("^tunnel: warning: (.*)$", t.log(), re.M)
+
+
+def is_about(lines, path, fault):
+    """It is that one warning."""
+    return len(lines) == 1 and re.fullmatch(
+        f"{re.escape(path)}: {FAULTS[fault]}", lines[0])
+
+
+# Certificates.
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_nothing_to_say(room, files, name):
+    path = files.get(name)
+    assert warned(f"cert={path}") == []
+    assert logged(room.tunnel("connect=1", f"cert={path}")) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_told_when_asked(files, fault):
+    path = files.get(fault)
+    lines = warned(f"cert={path}")
+    assert is_about(lines, path, fault), lines
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_told_at_the_start(room, files, fault):
+    """And it starts."""
+    path = files.get(fault)
+    t = room.tunnel("connect=1", f"cert={path}")
+    assert is_about(logged(t), path, fault), t.log()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_told_at_a_reload(room, files, fault):
+    """At each one again; and it is reloaded."""
+    def write(cert):
+        return room.write("tunnel.conf", "accept = 127.0.0.1:0\nconnect = 1\n"
+                          f"cert = {cert}\n")
+
+    path = files.get(fault)
+    t = room.tunnel("-c", write(files.get("chain")))
+    write(path)
+    for count in 1, 2:
+        t.signal(signal.SIGHUP)
+        t.wait_log("tunnel: reloaded", count)
+    lines = logged(t)
+    assert len(lines) == 2 and lines[0] == lines[1], lines
+    assert is_about(lines[:1], path, fault), lines
+
+
+def test_each_fault_of_each_certificate(files):
+    paths = [files.get(name) for name in ("chain", "no_names", "soon", "gap")]
+    lines = warned(*(f"cert={path}" for path in paths))
+    assert [line.split(": ")[0] for line in lines] == paths[1:]
+    leaf = files.leaf(files.sub, files.root, san="", ends=5.5 * DAY,
+                      key=("-newkey", "rsa:1024"))
+    assert len(warned(f"cert={leaf}")) == 4
+
+
+@pytest.mark.parametrize("as_directory", [False, True])
+def test_issuer_that_is_known_as_a_client_s(room, files, as_directory):
+    """Then it need not be sent to them."""
+    path = files.get("lone")
+    where = files.sub.crt
+    if as_directory:
+        os.mkdir(room.path("ca"))
+        where = os.path.dirname(shutil.copy(where, room.path("ca")))
+    assert warned(f"cert={path}", "verify=request", f"ca={where}") == []
+    lines = warned(f"cert={path}", "verify=request", f"ca={files.root.crt}")
+    assert is_about(lines, path, "lone")
+
+
+@pytest.mark.parametrize("name", ["name_constraints", "policy_constraints",
+                                  "policies", "extension_of_ones_own"])
+def test_chain_for_clients_to_judge(room, files, version, name):
+    """Each of it is sent, with what mbed TLS does not know."""
+    backend = room.backend().serve(support.echo)
+    path = files.get(name)
+    t = room.tunnel(f"connect={backend.address}", f"cert={path}")
+    out = support.run("openssl", "s_client", "-connect", t.address,
+                      "-showcerts", "-CAfile", files.root.crt,
+                      "-tls" + version.replace(".", "_")).decode()
+    sent = re.findall("(?s)-----BEGIN.*?-----END.*?-----", out)
+    given = re.findall("(?s)-----BEGIN CERT.*?-----END.*?-----",
+                       support.text_of(path))
+    assert len(given) == 2 and sent[:2] == given
+    ok = name != "extension_of_ones_own"
+    assert ("Verify return code: 0 (ok)" in out) == ok, out
+
+
+# Issuers of clients who would all be refused.
+
+@pytest.mark.parametrize("extension,words", [
+    ("nameConstraints = permitted;DNS:example.org",
+     "its name constraints are not supported"),
+    ("extendedKeyUsage = serverAuth", "not for client authentication"),
+    ("extendedKeyUsage = clientAuth, serverAuth", None)])
+def test_issuer_of_no_client(room, files, extension, words):
+    ca = Authority(files.dir, "Bad CA",
+                   extensions=AUTHORITY + extension + "\n")
+    arguments = (f"cert={files.get('chain')}", "verify=request",
+                 f"ca={ca.crt}")
+    expected = words and [f'ca: no client of "CN=Bad CA" is served: {words}']
+    assert warned(*arguments) == (expected or [])
+    assert logged(room.tunnel("connect=1", *arguments)) == (expected or [])
+
+
+# Suites, of which our own library has none such.
+
+@pytest.mark.parametrize("suite,words", [
+    ("TLS_RSA_WITH_AES_128_GCM_SHA256", "has no forward secrecy, and its RSA "
+     "decryption is open to attacks (CVE-2026-50587)"),
+    ("TLS_ECDH_RSA_WITH_AES_128_GCM_SHA256", "has no forward secrecy")])
+def test_suite_without_forward_secrecy(room, files, suite, words):
+    good = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_AES_128_GCM_SHA256"
+    arguments = [f"cert={files.get('rsa')}", f"ciphers={suite},{good}"]
+    p = subprocess.run([support.TUNNEL, "-t", "accept=0", "connect=1",
+                        *arguments], capture_output=True, text=True)
+    if "unknown cipher suite" in p.stderr:
+        pytest.skip("this mbed TLS has no such suite")
+    assert warned(*arguments) == [f"ciphers: {suite} {words}"]
+    t = room.tunnel("connect=1", *arguments)
+    t.signal(signal.SIGHUP)
+    t.wait_log("tunnel: reloaded")
+    assert logged(t) == [f"ciphers: {suite} {words}"] * 2
+
+
+# Revocation lists.
+
+@pytest.fixture
+def lists(files):
+    """Arguments that have no fault but those of the lists."""
+    def call(path):
+        return (f"cert={files.get('chain')}", "verify=request",
+                f"ca={files.root.crt}", f"crl={path}")
+    return call
+
+
+CRL_FAULTS = [
+    ({"starts": -9 * DAY, "ends": -3.5 * DAY}, "expired 3 days ago"),
+    ({"starts": -9 * DAY, "ends": -4.5 * HOUR}, "expired 4 hours ago"),
+    ({"ends": 2.5 * DAY}, "expires in 2 days"),
+    ({"starts": DAY}, r"not valid before \d{4}-\d\d-\d\d"),
+]
+
+
+@pytest.mark.parametrize("dates,words", CRL_FAULTS)
+def test_list_out_of_date(room, files, lists, dates, words):
+    arguments = lists(files.root.crl(**dates))
+    pattern = f"crl.*: .*Root CA.*{words}"
+    lines = warned(*arguments)
+    assert len(lines) == 1 and re.fullmatch(pattern, lines[0]), lines
+    t = room.tunnel("connect=1", *arguments)
+    t.signal(signal.SIGHUP)
+    t.wait_log("tunnel: reloaded")
+    assert logged(t) == lines * 2
+
+
+def test_list_of_today(room, files, lists):
+    arguments = lists(files.root.crl(ends=30 * DAY))
+    assert warned(*arguments) == []
+    assert logged(room.tunnel("connect=1", *arguments)) == []
+
+
+@pytest.mark.parametrize("as_directory", [False, True])
+def test_each_of_several_lists(room, files, lists, as_directory):
+    old = [files.root.crl(starts=-9 * DAY, ends=-3.5 * DAY),
+           files.sub.crl(starts=-9 * DAY, ends=-5.5 * DAY)]
+    good = files.root.crl()
+    if as_directory:
+        os.mkdir(room.path("lists"))
+        for path in [*old, good]:
+            shutil.copy(path, room.path("lists"))
+        where = room.path("lists")
+    else:
+        where = room.path("lists.pem")
+        concatenate(where, old[0], good, old[1])
+    found = sorted(warned(*lists(where)))
+    assert len(found) == 2
+    assert re.fullmatch("crl.*Root CA.*expired 3 days ago", found[0])
+    assert re.fullmatch("crl.*Sub CA.*expired 5 days ago", found[1])

@@ -1,0 +1,22 @@
+"""The servers that several tests have behind a tunnel."""
+
+import pytest
+
+from support import run
+
+# The server is the same binary; so no package that starts one is needed.
+REDIS = "/usr/bin/redis-check-rdb"
+
+
+@pytest.fixture
+def redis(room):
+    try:
+        run("redis-cli", "--version")
+    except FileNotFoundError:
+        pytest.skip("redis-tools is not installed")
+    path = room.path("redis.sock")
+    server = room.start("redis-server", [
+        "redis-server", "--port", "0", "--unixsocket", path, "--save", "",
+        "--dir", room.dir], executable=REDIS)
+    server.wait_log("[Rr]eady to accept connections")
+    return room.tunnel(f"connect=unix:{path}")

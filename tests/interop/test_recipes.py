@@ -1,0 +1,190 @@
+"""What the README and the manual tell to type does what they say it does."""
+
+import os
+import re
+import ssl
+import stat
+
+import pytest
+
+import peers
+import proxy
+import support
+from support import TOP, read_exactly, run
+
+
+def read(*path):
+    with open(os.path.join(TOP, *path)) as f:
+        return f.read()
+
+
+def blocks(heading, language="sh"):
+    """The blocks of code under a heading of the README."""
+    section = read("README.md").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)
+
+
+def displays(heading):
+    """The same, of tunnel(8)."""
+    section = read("man", "tunnel.8").split(f".Sh {heading}\n")[1]
+    return re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$",
+                      section.split("\n.Sh ")[0], re.M | re.S)
+
+
+# Other hosts are directories, and so is /etc/tunnel; a reload is a line in a
+# file there.
+STUBS = {
+    "tunnel": f'exec {support.TUNNEL} "$@"',
+    "systemctl": 'echo "$*" >> reloads',
+    "scp": '[ "$1" = -pq ] && cp -p "$2" "$ROOT/${3%%:*}/${3##*/}"',
+    "ssh": 'cd "$ROOT/$1" && sh -ec "$(echo "$2" | sed "s,$ROOT/etc,.,")"',
+}
+
+
+@pytest.fixture
+def shell(room):
+    """Run a script like that, in the private directory; its output."""
+    os.mkdir(room.path("bin"))
+    for name, text in STUBS.items():
+        os.chmod(room.write(f"bin/{name}", f"#!/bin/sh\n{text}\n"), 0o755)
+    for name in "etc", "a.example.org", "b.example.org":
+        os.mkdir(room.path(name))
+    environment = {**os.environ, "ROOT": room.dir,
+                   "PATH": room.path("bin") + ":" + os.environ["PATH"]}
+
+    def call(script):
+        script = script.replace("/etc/tunnel", room.path("etc"))
+        return run("sh", "-euc", script, cwd=room.dir,
+                   env=environment).decode()
+
+    return call
+
+
+# Certificates of clients.
+
+@pytest.fixture
+def made(shell):
+    """All that the section has made; what the step printed that tells a pin."""
+    make, use, pin, revoke = blocks("Certificates of clients")
+    assert "verify=require ca=ca.pem" in use and "--cert app1.pem" in use
+    shell(make)
+    told = shell(pin).split()[-1]
+    return lambda: shell(revoke), told
+
+
+def visit(room, t, version, *chain):
+    """A client with this certificate, if any, that was served an echo."""
+    ctx = peers.context(room.certs, version)
+    if chain:
+        ctx.load_cert_chain(*map(room.path, chain))
+    client = room.keep(peers.Client(t.address, ctx)).handshake()
+    client.send(b"hello")
+    data = read_exactly(client, 5)
+    client.close()
+    return data
+
+
+def is_refused(room, t, version, *chain):
+    try:
+        visit(room, t, version, *chain)
+    except (ssl.SSLError, AssertionError, ConnectionError):
+        return True
+    return False
+
+
+@pytest.fixture
+def echo(room):
+    backend = room.backend().serve(support.echo)
+    return lambda *words: room.tunnel(f"connect={backend.address}", *words)
+
+
+def test_certificate_by_an_authority(room, echo, made, version):
+    t = echo("verify=require", f"ca={room.path('ca.pem')}")
+    assert visit(room, t, version, "app1.pem") == b"hello"
+    t.wait_log(' client="CN=app1" ')
+    assert is_refused(room, t, version)
+    t.wait_log("no client certificate$")
+    assert is_refused(room, t, version, "admin.crt", "admin.key")
+
+
+def test_pinned_key(room, echo, made, version):
+    t = echo("verify=require", f"peer=pin:sha256/{made[1]}")
+    assert visit(room, t, version, "admin.crt", "admin.key") == b"hello"
+    t.wait_log(' client="CN=admin" ')
+    assert is_refused(room, t, version, "app1.pem")
+
+
+def test_revocation(room, echo, made, version):
+    made[0]()
+    t = echo("verify=request", f"ca={room.path('ca.pem')}",
+             f"crl={room.path('crl.pem')}")
+    assert is_refused(room, t, version, "app1.pem")
+    t.wait_log('client certificate "CN=app1": revoked$')
+    assert visit(room, t, version) == b"hello"
+    assert "warning: crl" not in t.log()
+
+
+# Keys for tickets.
+
+def keys(room, where):
+    path = room.path(where)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    with open(path) as f:
+        lines = f.read().splitlines()
+    assert all(re.fullmatch("[0-9a-f]{64}", line) for line in lines)
+    return lines
+
+
+def begun(room, shell, begin):
+    """The file as the README has it made; and it is good for a start."""
+    shell(begin)
+    run(support.TUNNEL, "-t", "accept=0", "connect=1",
+        f"cert={room.certs.server}",
+        f"ticket_keys={room.path('etc/tickets')}")
+    return keys(room, "etc/tickets")
+
+
+def test_keys_of_one_machine(room, shell):
+    """Again and again, and even if a turn was cut short in between."""
+    first = begun(room, shell, blocks("Sessions")[0].splitlines()[0])
+    assert len(first) == 1
+    rotate = displays("TICKET KEYS")[0]
+    room.write("etc/new", "half of a file")
+    for count in range(1, 4):
+        shell(rotate)
+        now = keys(room, "etc/tickets")
+        assert len(now) == 2 and now[1] == first[0] and now[0] not in first
+        assert support.text_of(room.path("etc/reloads")) == \
+            "reload tunnel\n" * count
+        first = now
+
+
+def test_keys_of_several_machines(room, shell):
+    """All encrypt by what all had before the turn; and what was encrypted by
+    before is still there.
+    """
+    begin, rotate = blocks("More than one machine")
+    before = begun(room, shell, begin)
+    assert len(set(before)) == 3
+    for count in range(1, 4):
+        shell(rotate)
+        now = keys(room, "a.example.org/tickets")
+        assert now == keys(room, "b.example.org/tickets")
+        assert now[0] == before[1] and now[2] == before[0]
+        assert now[1] not in before
+        for host in "a.example.org", "b.example.org":
+            assert support.text_of(room.path(host + "/reloads")) == \
+                "reload tunnel\n" * count
+        before = now
+
+
+def test_manual_and_readme_have_the_same_lines():
+    assert blocks("More than one machine") == displays("TICKET KEYS")[1:]
+
+
+# The load balancer.
+
+def test_configuration_of_haproxy(room):
+    conf = room.write("haproxy.cfg", blocks("More than one machine", "")[0])
+    out = run(proxy.haproxy_program(), "-c", "-f", conf).decode()
+    assert "WARNING" not in out

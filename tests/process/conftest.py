@@ -1,0 +1,54 @@
+"""What the tests of processes share."""
+
+import fcntl
+import os
+import shutil
+import socket
+import struct
+
+import pytest
+
+import support
+from launchers import Program
+from privileged import LIBC, NOBODY, system
+
+
+@pytest.fixture
+def network():
+    """One of our own, with every port free, for what this thread starts."""
+    with open("/proc/thread-self/ns/net") as old:
+        try:
+            system(LIBC.unshare(0x40000000), "CLONE_NEWNET")
+        except OSError as e:
+            pytest.skip(f"no network of our own: {e}")
+        with socket.socket() as s:
+            up = struct.pack("16sh14x", b"lo", 1)
+            fcntl.ioctl(s, 0x8914, up)  # SIOCSIFFLAGS, IFF_UP
+        yield
+        system(LIBC.setns(old.fileno(), 0), "setns")
+
+
+@pytest.fixture
+def everyone(room, monkeypatch):
+    """A user's own tunnel and certificate, in a directory open to all."""
+    os.chmod(room.dir, 0o755)
+    program = shutil.copy(support.TUNNEL, room.path("tunnel"))
+    cert = shutil.copy(room.certs.server, room.path("cert.pem"))
+    os.chown(cert, NOBODY.pw_uid, NOBODY.pw_gid)
+    monkeypatch.setattr(support, "TUNNEL", program)
+    return f"cert={cert}"
+
+
+@pytest.fixture
+def jail(room, monkeypatch):
+    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # it needs a /proc
+    os.chmod(room.dir, 0o755)
+    os.mkdir(room.path("jail"))
+    return room.path("jail")
+
+
+@pytest.fixture
+def program(room, monkeypatch):
+    p = Program(room)
+    monkeypatch.setattr(support, "TUNNEL", p.path)
+    return p

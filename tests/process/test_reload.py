@@ -1,0 +1,653 @@
+"""SIGHUP: everything is read anew, and takes effect as a whole or not at all;
+no connection is lost by it, and none refused.
+"""
+
+import os
+import pwd
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import time
+
+import pytest
+
+import peers
+import support
+from certificates import PASSWORD
+from launchers import dynamic
+from reloads import ROOT, pump, uid
+from support import (Task, end, is_alive, is_connected, is_echoed, is_refused,
+                     read_all, read_exactly, serves, text_of, wait_for)
+
+LATE = 1.0 * support.SLOW  # a timeout may be this much late
+
+
+@pytest.fixture
+def backend(room):
+    return room.backend().serve(support.echo)
+
+
+# Each key takes effect, for connections that come.
+
+def subject(client):
+    return dict(rdn[0] for rdn in client.tls.getpeercert()["subject"])[
+        "commonName"]
+
+
+def test_nothing_changed(configured):
+    """It is not nothing that is done: the workers are others."""
+    c = configured()
+    client = c.client()
+    before = set(c.t.workers())
+    for _ in range(3):
+        c.reload()
+    if support.MODE != "fork":
+        assert not before & set(c.t.workers()[-support.WORKERS:])
+    assert is_echoed(client)
+    assert is_echoed(c.client())
+
+
+def test_certificate(room, certs, configured):
+    c = configured()
+    before = c.client()
+    assert subject(before) == "server"
+    c.reload(cert=certs.rsa)
+    assert subject(c.client()) == "rsa"
+    assert is_echoed(before)
+
+
+def test_certificate_that_was_renewed(room, certs):
+    """The same words, and another content of the file; no file of ours."""
+    pem = room.path("site.pem")
+    support.shutil.copy(certs.server, pem)
+    backend = room.backend().serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}", f"cert={pem}")
+    assert subject(room.client(t)) == "server"
+    support.shutil.copy(certs.rsa, pem)
+    t.signal(signal.SIGHUP)
+    t.wait_log("reloaded$")
+    assert subject(room.client(t)) == "rsa"
+
+
+def test_certificate_that_expires(certs, configured):
+    c = configured()
+    lines = c.reload(cert=certs.soon)
+    assert any(re.search("warning: .* expires in (9|10) days", x)
+               for x in lines)
+
+
+def test_key_and_its_password(room, certs, configured):
+    c = configured()
+    c.reload(cert=certs.path("server.crt"), key=certs.encrypted,
+             key_password_file=room.write("password", PASSWORD))
+    assert is_echoed(c.client())
+
+
+def test_password_that_nobody_writes(room, certs, configured):
+    c = configured()
+    os.mkfifo(path := room.path("password"), 0o600)
+    assert "not a regular file" in c.refuse(
+        cert=certs.path("server.crt"), key=certs.encrypted,
+        key_password_file=path)
+
+
+def test_connect(room, configured):
+    first, second = room.backend(), room.backend()
+    c = configured(connect=first.address)
+    before = c.client()
+    at_first = room.keep(first.accept())
+    c.reload(connect=second.address)
+    after = c.client()
+    at_second = room.keep(second.accept())
+    for client, server in (before, at_first), (after, at_second):
+        client.send(b"hello")
+        assert read_exactly(server, 5) == b"hello"
+
+
+def test_connect_to_a_command_and_back(configured, backend):
+    c = configured()
+    c.reload(connect=None, exec="echo a command")
+    assert c.client().read_all() == (b"a command\n", "close_notify")
+    c.reload(connect=backend.address, exec=None)
+    assert is_echoed(c.client())
+
+
+def test_tls_min(configured):
+    c = configured()
+    assert is_echoed(c.client(version="1.2"))
+    c.reload(tls_min="1.3")
+    with pytest.raises(ssl.SSLError):
+        c.client(version="1.2")
+    assert is_echoed(c.client(version="1.3"))
+
+
+def test_ciphers(configured):
+    c = configured()
+    for suite in "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256":
+        c.reload(ciphers=suite)
+        assert c.client().tls.cipher()[0] == suite
+
+
+def test_alpn(configured):
+    c = configured()
+    c.reload(alpn="h2")
+    assert c.client(alpn=["h2"]).tls.selected_alpn_protocol() == "h2"
+
+
+def test_max_connections(configured):
+    """Those that an older generation has still are not counted."""
+    n = support.WORKERS
+    c = configured(max_connections=f"{n}")
+    for times in 1, 2:
+        clients = [c.client() for _ in range(n * times)]
+        waiting = Task(c.client)
+        assert all(is_echoed(client) for client in clients)
+        assert waiting.running()
+        end(clients[0])
+        assert is_echoed(waiting.result())
+        if times == 1:
+            c.reload(max_connections=f"{2 * n}")
+
+
+@pytest.mark.parametrize("key,reason", [
+    ("idle_timeout", "idle timeout"), ("handshake_timeout", "handshake "),
+])
+def test_timeout(room, configured, key, reason):
+    """For those that come; the others have what they began with."""
+    c = configured()
+    before = c.client()
+    c.reload(**{key: "1s"})
+    start = time.monotonic()
+    if key == "handshake_timeout":
+        assert read_all(room.connect(c.t.address)) == (b"", "eof")
+    else:
+        assert c.client().read_all() == (b"", "reset")
+    assert time.monotonic() - start < 1 + LATE
+    c.t.wait_log(reason)
+    assert is_echoed(before)
+
+
+def test_truncation(room, configured):
+    backend = room.backend()
+    c = configured(connect=backend.address)
+    for how in "reset", "eof":
+        c.reload(truncation=how)
+        c.client().fin()
+        assert read_all(room.keep(backend.accept())) == (b"", how)
+
+
+def test_log(room, configured):
+    c = configured()
+    assert is_echoed(c.client())
+    c.write(log=room.path("log"))
+    c.t.signal(signal.SIGHUP)
+    wait_for(lambda: "reloaded" in text_of(room.path("log")), "the new log")
+    end(c.client())
+    wait_for(lambda: " closed\n" in text_of(room.path("log")),
+             "the connection")
+    assert " closed\n" not in c.t.log()
+
+
+def test_log_level(configured):
+    c = configured(log_level="notice")
+    end(c.client())
+    c.reload(log_level="debug")
+    end(c.client())
+    c.t.wait_log(" closed$")
+    assert c.t.log().count(" accepted\n") == 1
+    assert c.t.log().count(" closed\n") == 1
+
+
+def test_workers(configured):
+    """More of them, and fewer."""
+    c = configured(workers="1")
+    client = c.client()
+    assert is_echoed(client)
+    for n in 4, 2, 3, 1:
+        c.reload(workers=f"{n}")
+        wait_for(lambda: len(c.t.workers()) == n + 1, f"{n} workers")
+        assert is_echoed(c.client())
+        assert is_echoed(client)
+        end(c.room.opened[-1])
+    end(client)
+    wait_for(lambda: len(c.t.workers()) == 1, "the old one's end")
+
+
+def test_mode(configured):
+    """poll to fork, and back; each has a connection that stays."""
+    c = configured(mode="poll")
+    clients = [c.client()]
+    c.reload(mode="fork")
+    wait_for(lambda: len(c.t.workers()) == 1, "the old worker alone")
+    clients += [c.client() for _ in range(3)]
+    assert all(is_echoed(client) for client in clients)
+    wait_for(lambda: len(c.t.workers()) == 4, "one process for each")
+    c.reload(mode="poll")
+    clients.append(c.client())
+    assert all(is_echoed(client) for client in clients)
+    wait_for(lambda: len(c.t.workers()) == 5, "another worker")
+    for client in clients:
+        end(client)
+    wait_for(lambda: len(c.t.workers()) == 1, "the one worker")
+
+
+@ROOT
+def test_user(configured):
+    if support.MODE == "fork":
+        pytest.skip("its processes are as short as a connection")
+    c = configured()
+    assert {os.stat(f"/proc/{pid}").st_uid for pid in c.t.workers()} == {0}
+    c.reload(user="nobody", sandbox="no")
+    nobody = pwd.getpwnam("nobody").pw_uid
+
+    def users():
+        return {uid(pid) for pid in c.t.workers()} - {None}
+
+    wait_for(lambda: users() == {nobody}, "workers of nobody")
+    assert is_echoed(c.client())
+    c.reload(user=None)
+    wait_for(lambda: 0 in users(), "workers of root")
+    assert is_echoed(c.client())
+
+
+def test_arguments_win_over_the_file(configured):
+    """After a reload as before."""
+    c = configured("tls_min=1.3", tls_min="1.2")
+    c.reload(alpn="h2")
+    with pytest.raises(ssl.SSLError):
+        c.client(version="1.2")
+    assert is_echoed(c.client())
+
+
+def test_command_of_the_command_line_stays(room, configured):
+    c = configured("--", "echo", "as ever", connect=None)
+    c.reload()
+    assert c.client().read_all() == (b"as ever\n", "close_notify")
+
+
+@pytest.mark.parametrize("key", ["pidfile", "daemon"])
+def test_key_that_cannot_change(room, configured, key):
+    """It is only warned about, and the others take effect."""
+    c = configured(pidfile=room.path("pidfile"))
+    lines = c.reload(**{key: {"pidfile": room.path("other"),
+                              "daemon": "yes"}[key]}, alpn="h2")
+    assert len([x for x in lines
+                if x.startswith("tunnel: warning: ") and key in x]) == 1
+    client = c.client(alpn=["h2"])
+    assert client.tls.selected_alpn_protocol() == "h2"
+    end(client)
+    assert text_of(room.path("pidfile")) == f"{c.t.pid}\n"
+    assert not os.path.exists(room.path("other"))
+    assert c.t.stop() == 0
+    assert not os.path.exists(room.path("pidfile"))
+
+
+# Where it accepts.
+
+def test_accept_is_kept(room, configured):
+    """The very socket, in whatever order; also one that could not be had
+    again.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        accept = ["127.0.0.1:0", f"unix:{room.path('socket')}",
+                  f"fd:{s.fileno()}", "127.0.0.1:0"]
+        c = configured(accept=accept, keywords={"pass_fds": [s.fileno()]})
+    c.t.wait_log("listening on", count=4)
+    before, inode = c.t.addresses, os.stat(room.path("socket")).st_ino
+    for order in accept, accept[::-1]:
+        c.reload(accept=order)
+    assert c.t.addresses == before
+    assert "no longer listening" not in c.t.log()
+    assert os.stat(room.path("socket")).st_ino == inode
+    assert all(serves(room, address) for address in before)
+
+
+def test_accept_is_added_and_removed(room, configured):
+    c = configured()
+    first, unix = c.t.address, f"unix:{room.path('socket')}"
+    c.reload(accept=["127.0.0.1:0", unix])
+    assert serves(room, first) and serves(room, unix)
+    lines = c.reload(accept=unix)
+    assert f"tunnel: no longer listening on {first}" in lines
+    wait_for(lambda: is_refused(first), "the first to be closed")
+    assert serves(room, unix)
+    lines = c.reload(accept="127.0.0.1:0")
+    assert f"tunnel: no longer listening on {unix}" in lines
+    assert not os.path.exists(room.path("socket"))
+    assert c.t.log().count(" listening on ") == 3 + 2
+    assert serves(room, c.t.addresses[2])
+
+
+def test_removed_accept_is_closed_by_all(room, configured):
+    """Old workers with connections do not keep it: another may have it."""
+    c = configured()
+    client = c.client()
+    first = c.t.address
+    c.reload(accept=f"unix:{room.path('socket')}")
+    with socket.create_server(("127.0.0.1", int(first.split(":")[1]))):
+        support.connect(first).close()
+    assert is_echoed(client)
+
+
+def test_port_is_handed_over(room, configured, backend):
+    """From one tunnel to another, by two reloads."""
+    first = configured()
+    address = first.t.address
+    second = room.tunnel(f"connect={backend.address}")
+    first.reload(accept=f"unix:{room.path('socket')}")
+    third = room.tunnel(f"accept={address}", f"connect={backend.address}")
+    assert serves(room, third.address)
+    assert serves(room, second.address)
+
+
+# What is wrong with it is said, and all stays as it was.
+
+@pytest.mark.parametrize("values,words", [
+    ({"colour": "red"}, 'tunnel.conf:5: unknown key "colour"'),
+    ({"idle_timeout": "5"}, 'tunnel.conf:5: idle_timeout = "5" '),
+    ({"cert": "/no.pem"}, "/no.pem: No such file or directory"),
+    ({"key": "/no.key"}, "/no.key: No such file or directory"),
+    ({"connect": "nowhere.invalid:1"}, "tunnel.conf:4: "),
+    ({"accept": "192.0.2.1:0"}, f"tunnel.conf:1: .*{support.NOT_HERE}"),
+    ({"accept": "fd:999"}, "tunnel.conf:1: .*not the number of a listening"),
+    ({"cert": None}, "cert"),
+    ({"tls_min": "1.3", "tls_max": "1.2"}, "tls_min is above tls_max"),
+    pytest.param({"user": "nobodyx"}, 'conf:5: user "nobodyx" is not known',
+                 marks=dynamic),
+    pytest.param({"group": "nobodyx"}, 'conf:5: group "nobodyx" is not known',
+                 marks=dynamic),
+    ({"chroot": "/nowhere"}, "tunnel.conf:5: .*/nowhere"),
+    ({"log": "/nowhere/log"}, "/nowhere/log: No such file or directory"),
+], ids=lambda x: "+".join(x) if isinstance(x, dict) else "")
+def test_broken(configured, values, words):
+    c = configured()
+    # The order of the lines is that of the first four.
+    order = ["accept", "cert", "log_level", "connect"]
+    assert list(c.values) == order
+    client = c.client()
+    good, before = dict(c.values), c.t.workers()
+    assert re.search(words, c.refuse(**values)), c.t.log()
+    if support.MODE != "fork":
+        assert c.t.workers() == before
+    assert is_echoed(client)
+    assert is_echoed(c.client())
+    c.values = good
+    c.reload(alpn="h2")
+    assert c.client(alpn=["h2"]).tls.selected_alpn_protocol() == "h2"
+
+
+@pytest.mark.parametrize("mode", ["poll", "fork"])
+def test_its_own_socket_is_none_that_was_passed(configured, mode):
+    """By its number in the master: it would be closed with the old service."""
+    c = configured(mode=mode)
+    own, = [fd for fd, link in support.open_files(c.t.pid).items()
+            if link in listening(c.t.address)]
+    said = c.refuse(accept=f"fd:{own}")
+    assert re.search(f"tunnel.conf:1: accept fd:{own}: it was opened here",
+                     said), said
+    assert is_echoed(c.client())
+
+
+def listening(address):
+    """The socket that listens there, as /proc/PID/fd has it."""
+    host, port = address.split(":")
+    number = "%08X:%04X" % (int.from_bytes(socket.inet_aton(host), "little"),
+                            int(port))
+    with open("/proc/net/tcp") as f:
+        return [f"socket:[{x.split()[9]}]" for x in f
+                if f" {number} 00000000:0000 0A" in x]
+
+
+def test_fewer_connections_than_workers(configured):
+    c = configured(mode="poll", workers="4")
+    message = c.refuse(max_connections="3")
+    assert "workers" in message and "max_connections" in message
+    assert is_echoed(c.client())
+
+
+@pytest.mark.parametrize("text", ["", "junk\n", "-----BEGIN CERTIFICATE-----\n"
+                                  "AAAA\n-----END CERTIFICATE-----\n"])
+def test_broken_certificate(room, certs, configured, text):
+    """Found on the disk as it is renewed: half a file."""
+    pem = room.path("site.pem")
+    support.shutil.copy(certs.server, pem)
+    c = configured(cert=pem)
+    room.write("site.pem", text)
+    assert c.refused().startswith("tunnel.conf:2: cert: site.pem: ")
+    assert subject(c.client()) == "server"
+
+
+def test_key_that_does_not_fit(certs, configured):
+    c = configured(cert=certs.path("server.crt"),
+                   key=certs.path("server.key"))
+    assert "does not fit" in c.refuse(cert=certs.path("rsa.crt"))
+    assert subject(c.client()) == "server"
+
+
+def test_file_that_is_gone(configured):
+    c = configured()
+    os.unlink(c.path)
+    assert c.refused() == "tunnel.conf: No such file or directory"
+    assert is_echoed(c.client())
+
+
+def test_port_in_use(room, configured):
+    """Nothing of it is done: what was to be opened before it is closed, and
+    what was to be closed is open.
+    """
+    unix, other = (f"unix:{room.path(name)}" for name in ("socket", "other"))
+    c = configured(accept=["127.0.0.1:0", unix])
+    c.t.wait_log("listening on", count=2)
+    free = support.free_port()
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        used = support.tcp_address(s)
+        message = c.refuse(accept=["127.0.0.1:0", other, free, used])
+    assert message.startswith("tunnel.conf:4: ")
+    assert re.search(f"{used}: {support.IN_USE}", message)
+    assert is_refused(free)
+    assert not os.path.exists(room.path("other"))
+    assert serves(room, c.t.address) and serves(room, unix)
+    assert "no longer listening" not in c.t.log()
+
+
+def test_address_that_overlaps(configured):
+    """The old one is open until the new one is."""
+    c = configured(accept=support.free_port())
+    message = c.refuse(accept=c.t.address.split(":")[1])
+    assert re.search(support.IN_USE, message)
+    assert is_echoed(c.client())
+
+
+def test_log_is_opened_anew_all_the_same(room, configured):
+    """Or a mistake would let the disk fill up: logrotate goes on."""
+    path = room.path("log")
+    backend = room.backend().serve(support.echo)
+    conf = room.write("tunnel.conf", f"accept = 127.0.0.1:0\nlog = {path}\n"
+                      f"cert = {room.certs.server}\n"
+                      f"connect = {backend.address}\n")
+    t = room.tunnel("-c", conf, ready=False)
+    wait_for(lambda: "listening on" in text_of(path), "a log")
+    address = re.search(r"listening on (\S+)", text_of(path))[1]
+    room.write("tunnel.conf", text_of(conf) + "colour = red\n")
+    os.rename(path, path + ".1")
+    t.signal(signal.SIGHUP)
+    wait_for(lambda: "not reloaded: " in text_of(path), "the new file")
+    assert "tunnel.conf:5: unknown key" in text_of(path)
+    assert serves(room, address)
+
+
+# Nothing is lost.
+
+def test_five_reloads_under_ten_connections(room, configured):
+    """Every byte of theirs arrives."""
+    c = configured()
+    clients = [c.client(version=("1.2", "1.3")[n % 2]) for n in range(10)]
+    done = []
+    tasks = [Task(pump, client, n, lambda: done)
+             for n, client in enumerate(clients)]
+    for _ in range(5):
+        c.reload()
+        wait_for(lambda: is_echoed(c.client()), "a client after it")
+    done.append(True)
+    for task in tasks:
+        rounds, sent, received = task.result()
+        assert rounds >= 3
+        assert sent == received
+    assert c.t.log().count("reloaded\n") == 5
+
+
+@pytest.mark.parametrize("mode", ["poll", "fork"])
+def test_connect_storm_across_reloads(room, configured, mode):
+    """At no moment is anybody refused, or reset."""
+    c = configured(log_level="notice", mode=mode)
+    address, ctx = c.t.address, peers.context(room.certs)
+    done = []
+
+    def visits():
+        n = 0
+        while not done:
+            client = peers.Client(address, ctx)
+            client.handshake()
+            assert is_echoed(client)
+            end(client)
+            n += 1
+        return n
+
+    def knocks():
+        """Without a handshake, which would slow it down."""
+        n = 0
+        while not done:
+            support.connect(address).close()
+            n += 1
+        return n
+
+    tasks = [Task(visits) for _ in range(4)] + [Task(knocks)]
+    for _ in range(30):
+        c.reload()
+    done.append(True)
+    for task in tasks:
+        assert task.result() > 0
+
+
+def test_queued_connections_are_served(room, configured, backend):
+    """Those that wait in the listener's queue while nobody accepts."""
+    n = support.WORKERS
+    c = configured(max_connections=f"{n}")
+    busy = [c.client() for _ in range(n)]
+    waiting = [Task(c.client) for _ in range(20)]
+    c.reload(max_connections="1000")
+    assert all(is_echoed(task.result()) for task in waiting)
+    assert all(is_echoed(client) for client in busy)
+
+
+# Signals that come together.
+
+def test_sighup_in_a_storm(configured):
+    """Many are as good as one; and each is after all that was written."""
+    c = configured()
+    for n in range(20):
+        c.write(alpn=f"p{n}")
+        c.t.signal(signal.SIGHUP)
+
+    def is_last():
+        try:
+            return bool(c.client(alpn=["p19"]))
+        except ssl.SSLError:
+            return False
+
+    wait_for(is_last, "the last to be read")
+
+
+def test_sighup_while_stopping(configured):
+    """It is late for that."""
+    c = configured()
+    client = c.client()
+    c.t.signal(signal.SIGTERM)
+    c.t.wait_log("stopping, connections may finish")
+    c.t.signal(signal.SIGHUP)
+    assert is_echoed(client)
+    end(client)
+    assert c.t.wait() == 0
+    assert "reload" not in c.t.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_end_after_a_reload(configured, number):
+    """Both generations end."""
+    c = configured()
+    before = c.client()
+    c.reload()
+    after = c.client()
+    pids = c.t.workers()
+    c.t.signal(number)
+    for client in before, after:
+        if number == signal.SIGTERM:
+            assert is_echoed(client)
+            end(client)
+        else:
+            assert client.read_all() == (b"", "reset")
+    assert c.t.wait() == 0
+    assert not any(map(is_alive, pids))
+
+
+def test_end_in_the_middle_of_a_reload(configured):
+    for n in range(5):
+        c = configured()
+        c.t.signal(signal.SIGHUP)
+        time.sleep(0.002 * n)  # somewhere in it
+        c.t.signal(signal.SIGTERM)
+        assert c.t.wait() == 0
+
+
+def test_worker_of_the_old_that_is_killed(configured):
+    """Nobody takes its place."""
+    c = configured(mode="poll", workers="2")
+    client = c.client()
+    assert is_echoed(client)
+    c.reload()
+    wait_for(lambda: len(c.t.workers()) == 3, "two and an old one")
+    old, = (pid for pid in c.t.workers() if is_connected(pid))
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: not is_alive(old), "its end")
+    assert client.read_all()[1] in ("reset", "truncated")
+    c.reload()
+    wait_for(lambda: len(c.t.workers()) == 2, "two workers")
+    assert "takes its place" not in c.t.log()
+
+
+def test_worker_of_the_new_that_is_killed(configured):
+    """Its place is taken by one of its own kind."""
+    c = configured(mode="poll", workers="1")
+    c.reload(alpn="h2")
+    new = wait_for(lambda: len(c.t.workers()) == 1 and c.t.workers(),
+                   "the new worker")[0]
+    os.kill(new, signal.SIGKILL)
+    assert c.client(alpn=["h2"]).tls.selected_alpn_protocol() == "h2"
+
+
+# In the background.
+
+def test_daemon_reloads_from_a_relative_configuration(room, backend):
+    room.write("tunnel.conf", "accept = 127.0.0.1:0\ncert = server.pem\n"
+               f"connect = {backend.address}\nlog = daemon.log\n"
+               "pidfile = pidfile\ndaemon = yes\n")
+    support.shutil.copy(room.certs.server, room.path("server.pem"))
+    subprocess.run(support.command("-c", "tunnel.conf"), cwd=room.dir,
+                   check=True, timeout=support.DEADLINE)
+    pid = int(text_of(room.path("pidfile")))
+    try:
+        support.shutil.copy(room.certs.rsa, room.path("server.pem"))
+        os.kill(pid, signal.SIGHUP)
+        wait_for(lambda: "reload" in text_of(room.path("daemon.log")).split(
+            "reloading")[-1], "the reload")
+        address = re.search(r"listening on (\S+)",
+                            text_of(room.path("daemon.log")))[1]
+        client = room.client(address)
+        assert subject(client) == "rsa"
+        client.close()
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not os.path.exists(room.path("pidfile")),
+                 "the daemon's end")

@@ -1,0 +1,155 @@
+"""The line of statistics that SIGUSR1 gives."""
+
+import os
+import re
+import signal
+import socket
+
+import pytest
+
+import support
+from crowds import spread, workers
+from support import is_echoed, read_all, wait_for
+
+
+@pytest.fixture
+def backend(room):
+    return room.backend().serve(support.echo)
+
+
+MODES = support.ARGS or ["workers=1", "workers=4", "mode=fork"]
+
+
+@pytest.fixture(params=MODES)
+def mode(request):
+    return request.param
+
+
+def statistics(t):
+    """What SIGUSR1 tells: the counters, and the lines of live connections."""
+    counters = support.statistics(t)
+
+    def lines():
+        rest = t.log().split("statistics: ")[-1].splitlines()[1:]
+        found = [x for x in rest if x.startswith("tunnel: live: ")]
+        return found if len(found) >= counters["live"] else None
+
+    found = wait_for(lines, "the live connections") if counters["live"] else []
+    assert len(found) == counters["live"]
+    assert counters["accepted"] == sum(
+        counters[k] for k in ("live", "served", "refused", "no_backend",
+                              "silent", "dropped", "over_max_per_ip", "lost"))
+    return counters, found
+
+
+def test_statistics(room, mode):
+    """Of each kind of connection one more than of the last, and exactly."""
+    backend = room.backend().serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}", mode, "log_level=debug")
+    before = statistics(t)[0]
+    assert before.pop("max_connections") == 1000
+    assert set(before.values()) == {0}
+    live = [room.client(t)]
+    assert is_echoed(live[0])
+    for n in (1, 2):
+        client = room.client(t)
+        assert is_echoed(client, b"x" * 1000 * n)
+        client.close_notify()
+        assert client.read_all() == (b"", "close_notify")
+        client.close()
+    for _ in range(3):
+        sock = room.connect(t.address)
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        read_all(sock)
+        sock.close()
+    for _ in range(4):
+        room.connect(t.address).close()
+    backend.close()
+    for _ in range(5):
+        client = room.client(t)
+        client.read_all()
+        client.close()
+    t.wait_log(r"tunnel: (warning: )?[\d.:]+ -> .* \d+\.\d{3}s ",
+               count=2 + 3 + 4 + 5)
+    counters, lines = statistics(t)
+    assert counters == {
+        "live": 1, "max_connections": 1000, "accepted": 15, "served": 2,
+        "resumed": 0, "refused": 3, "silent": 4, "dropped": 0,
+        "no_backend": 5, "over_max_per_ip": 0, "lost": 0, "in": 3005,
+        "out": 3005}
+    host, port = live[0].sock.getsockname()
+    assert re.fullmatch(
+        rf"tunnel: live: {host}:{port} -> {backend.address} TLSv1\.3 .* "
+        r"in=5 out=5 \d+\.\d{3}s flowing", lines[0])
+
+
+def test_statistics_tell_the_phase(room, mode):
+    listener = room.backend(backlog=0)  # a SYN gets no answer once it is full
+    t = room.tunnel(f"connect={listener.address}", mode,
+                    "connect_timeout=60s", "drain_timeout=1s")
+
+    def phases():
+        return sorted(x.split()[-1] for x in statistics(t)[1])
+
+    client = room.client(t)
+    server = room.keep(listener.accept())
+    wait_for(lambda: phases() == ["flowing"], "data to flow")
+    client.close_notify()
+    wait_for(lambda: phases() == ["lingering"], "the first end")
+    assert read_all(server) == (b"", "eof")
+    for _ in range(4):
+        s = room.keep(socket.socket())
+        s.setblocking(False)
+        s.connect_ex(listener.sock.getsockname())
+    room.client(t)
+    wait_for(lambda: phases() == ["dialing", "lingering"], "the dialing")
+    room.connect(t.address)
+    t.wait_log(" accepted$", count=3)
+    wait_for(lambda: phases() == ["dialing", "lingering", "opening"],
+             "the opening")
+
+
+def test_statistics_of_the_dead(room, backend):
+    """What a worker did is not forgotten when it is killed."""
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    workers(t, 2)
+    for n in range(1, 4):
+        client = room.client(t)
+        assert is_echoed(client)
+        client.close_notify()
+        client.read_all()
+        client.close()
+        t.wait_log(" closed$", count=n)
+        victim = t.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: victim not in t.workers(), "its end")
+    workers(t, 2)
+    counters, _ = statistics(t)
+    assert (counters["accepted"], counters["served"]) == (3, 3)
+    assert (counters["in"], counters["out"]) == (15, 15)
+
+
+def test_statistics_of_killed_connections(room, backend):
+    """They are live no more, but lost."""
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    workers(t, 2)
+    c = spread(room, t, 20)
+    victim = t.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: victim not in t.workers(), "its end")
+    counters = wait_for(
+        lambda: (found := statistics(t)[0])["live"] < 20 and found,
+        "its connections to be counted")
+    assert counters["live"] == 20 - len(c.of[victim])
+    assert counters["lost"] == len(c.of[victim])
+
+
+def test_statistics_in_a_storm(room, backend, mode):
+    """However often they are asked for, and all at once: each is complete."""
+    t = room.tunnel(f"connect={backend.address}", mode)
+    clients = [room.client(t) for _ in range(10)]
+    for _ in range(50):
+        t.signal(signal.SIGUSR1)
+    assert all(is_echoed(client) for client in clients)
+    counters, lines = statistics(t)
+    assert counters["live"] == len(lines) == 10

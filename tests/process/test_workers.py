@@ -1,0 +1,507 @@
+"""Workers: all of them serve, none is missed for long, and what one of them
+suffers is nothing to the others.  And mode = fork, where each connection has
+one for itself.
+"""
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+import peers
+import support
+from crowds import count, idle, spread, workers
+from support import (Task, is_alive, is_echoed, is_refused, read_exactly,
+                     wait_for)
+
+LATE = 1.0 * support.SLOW  # what should be done within a second
+
+
+@pytest.fixture
+def backend(room):
+    return room.backend().serve(support.echo)
+
+
+# Many of them.
+
+@pytest.mark.parametrize("how", ["one by one", "at once"])
+def test_every_worker_serves(room, backend, how):
+    """Even where each client waits for its turn, which could always be the
+    turn of the same worker.
+    """
+    t = room.tunnel(f"connect={backend.address}", "workers=4")
+    pids = workers(t, 4)
+    idle(t)
+    if how == "one by one":
+        clients = [room.client(t) for _ in range(200)]
+    else:
+        clients = [peers.Client(room.connect(t.address),
+                                peers.context(room.certs))
+                   for _ in range(200)]
+        for task in [Task(client.handshake) for client in clients]:
+            task.result()
+    for client in clients:
+        assert is_echoed(client)
+    served = [(count(pid) - 1) // 2 for pid in pids]
+    assert sum(served) == 200
+    assert min(served) >= 10, served
+    assert max(served) <= 100, served
+
+
+def test_workers_auto(room, backend):
+    """One for each processor."""
+    t = room.tunnel(f"connect={backend.address}", "workers=auto")
+    workers(t, os.cpu_count())
+
+
+def test_idle_workers_cost_nothing(room, backend):
+    t = room.tunnel(f"connect={backend.address}", "workers=4")
+    workers(t, 4)
+    idle(t)
+    before = t.cpu_seconds()
+    time.sleep(0.5)  # a span to measure
+    assert t.cpu_seconds() - before <= 0.01
+
+
+def test_master_has_no_connection(room, backend):
+    """It never even sees what comes from the network."""
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    workers(t, 2)
+    before = count(t.pid)
+    spread(room, t, 20)
+    assert count(t.pid) == before
+
+
+# A worker that dies.
+
+def test_killed_worker_is_replaced(room, backend):
+    """Within a second; the connections of the others never notice."""
+    t = room.tunnel(f"connect={backend.address}", "workers=4")
+    workers(t, 4)
+    c = spread(room, t, 40)
+    victim = t.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    start = time.monotonic()
+    wait_for(lambda: victim not in t.workers() and len(t.workers()) == 4,
+             "another worker")
+    assert time.monotonic() - start < LATE
+    t.wait_log(rf"warning: worker {victim} was killed by signal 9 \(Killed\); "
+               "another takes its place$")
+    for client in c.others(victim):
+        assert is_echoed(client)
+    for client in c.of[victim]:
+        assert client.read_all() in [(b"", "reset"), (b"", "truncated")]
+    for pid in t.workers():
+        wait_for(lambda: is_echoed(room.client(t)) and count(pid) > 4,
+                 "the new one to serve")
+
+
+def test_only_worker_is_killed(room, backend):
+    """Who comes while there is none waits for the next."""
+    t = room.tunnel(f"connect={backend.address}", "workers=1")
+    for _ in range(3):
+        victim, = workers(t, 1)
+        os.kill(victim, signal.SIGKILL)
+        assert is_echoed(room.client(t))
+        wait_for(lambda: not is_alive(victim), "its end")
+
+
+class Murderer:
+    """Kill each worker but one as soon as it shows up."""
+
+    def __init__(self, t, spared):
+        self.t, self.spared = t, spared
+        self.killed = []
+        self.stop = False
+        self.task = Task(self.body)
+
+    def body(self):
+        while not self.stop:
+            for pid in self.t.workers():
+                if pid != self.spared:
+                    self.killed.append(time.monotonic())
+                    os.kill(pid, signal.SIGKILL)
+                    wait_for(lambda: not is_alive(pid), "its end")
+            time.sleep(0.001)
+
+    def close(self):
+        self.stop = True
+        self.task.result()
+
+
+def test_crash_loop_is_backed_off(room, backend):
+    """0, 0.1, 0.2, 0.4, ... seconds; the log says so, and another serves."""
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    spared, _ = workers(t, 2)
+    murderer = room.keep(Murderer(t, spared))
+    t.wait_log(r"another takes its place in 0\.4 s \(\d in a row\)$")
+    t.wait_log(r"another takes its place in 0\.8 s \(\d in a row\)$")
+    before, deaths = t.cpu_seconds(), len(murderer.killed)
+    assert is_echoed(room.client(t))
+    time.sleep(0.3)  # a span to measure, of the 0.8 s
+    assert t.cpu_seconds() - before <= 0.05 * support.SLOW
+    assert len(murderer.killed) == deaths
+    gaps = [b - a for a, b in zip(murderer.killed, murderer.killed[1:])]
+    for gap, least in zip(gaps[1:], (0.1, 0.2, 0.4)):
+        assert gap >= 0.9 * least
+    murderer.close()
+    assert len(workers(t, 2)) == 2
+    assert "3 in a row" in t.log()
+
+
+def test_end_while_a_crash_loop_is_backed_off(room, backend):
+    t = room.tunnel(f"connect={backend.address}", "workers=1")
+    workers(t, 1)
+    murderer = room.keep(Murderer(t, None))
+    t.wait_log(r"another takes its place in 0\.4 s")
+    murderer.close()
+    t.signal(signal.SIGTERM)
+    assert t.wait() == 0
+
+
+def test_worker_that_ends_by_itself(room, backend):
+    """SIGTERM to a worker: it drains, and another takes its place."""
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    workers(t, 2)
+    c = spread(room, t, 20)
+    pid = t.workers()[0]
+    for _ in range(3):  # repeated, it changes nothing
+        os.kill(pid, signal.SIGTERM)
+    for client in c.of[pid]:
+        assert is_echoed(client)
+    assert is_alive(pid)
+    for client in c.of[pid]:
+        client.close_notify()
+        assert client.read_all() == (b"", "close_notify")
+        client.close()
+    wait_for(lambda: not is_alive(pid), "its end")
+    t.wait_log(f"worker {pid} ended")
+    workers(t, 2)
+    assert all(is_echoed(client) for client in c.others(pid))
+
+
+def test_worker_that_is_cut(room, backend):
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    workers(t, 2)
+    c = spread(room, t, 20)
+    pid = t.workers()[0]
+    os.kill(pid, signal.SIGQUIT)
+    for client in c.of[pid]:
+        assert client.read_all() == (b"", "reset")
+    wait_for(lambda: pid not in t.workers() and len(t.workers()) == 2,
+             "another worker")
+    assert all(is_echoed(client) for client in c.others(pid))
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_worker_does_not_mind(room, backend, number):
+    """What killall(1) sends to all, or a terminal, is for the master."""
+    t = room.tunnel(f"connect={backend.address}", "workers=1")
+    pid, = workers(t, 1)
+    client = room.client(t)
+    os.kill(pid, number)
+    assert is_echoed(client)
+    assert is_echoed(room.client(t))
+    assert t.workers() == [pid]
+
+
+def test_master_is_killed(room, backend):
+    """Its workers leave, when their connections have ended; and nothing of
+    theirs keeps another from taking its place.
+    """
+    arguments = (f"connect={backend.address}", "workers=2",
+                 f"pidfile={room.path('pidfile')}")
+    t = room.tunnel(*arguments)
+    pids = workers(t, 2)
+    c = spread(room, t, 20)
+    t.signal(signal.SIGKILL)
+    t.wait()
+    wait_for(lambda: is_refused(t.address), "the listener to be closed")
+    second = room.tunnel(f"accept={t.address}", *arguments)
+    for clients in c.of.values():
+        for client in clients:
+            assert is_echoed(client)
+    assert all(map(is_alive, pids))
+    for clients in c.of.values():
+        for client in clients:
+            client.close_notify()
+            assert client.read_all() == (b"", "close_notify")
+            client.close()
+    wait_for(lambda: not any(map(is_alive, pids)), "the workers' end")
+    assert is_echoed(room.client(second))
+
+
+# Stopping.
+
+MODES = support.ARGS or ["workers=1", "workers=4", "mode=fork"]
+
+
+@pytest.fixture(params=MODES)
+def mode(request):
+    return request.param
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_the_whole_group(room, backend, mode, number):
+    """As a terminal sends it: connections may finish all the same."""
+    t = room.tunnel(f"connect={backend.address}", mode,
+                    start_new_session=True)
+    clients = [room.client(t) for _ in range(10)]
+    assert all(is_echoed(client) for client in clients)
+    os.killpg(t.pid, number)
+    t.wait_log("stopping, connections may finish")
+    wait_for(lambda: is_refused(t.address), "the listener to be closed")
+    for client in clients:
+        assert is_echoed(client)
+        client.close_notify()
+        assert client.read_all() == (b"", "close_notify")
+        client.close()
+    assert t.wait() == 0
+
+
+@pytest.mark.parametrize("numbers", [
+    (signal.SIGQUIT,), (signal.SIGTERM, signal.SIGTERM),
+    (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGQUIT),
+])
+def test_all_are_cut(room, backend, mode, numbers):
+    t = room.tunnel(f"connect={backend.address}", mode)
+    clients = [room.client(t) for _ in range(10)]
+    assert all(is_echoed(client) for client in clients)
+    for number in numbers:
+        if number != numbers[0]:
+            t.wait_log("stopping, connections may finish")
+        t.signal(number)
+        if len(numbers) == 2 and numbers[0] == numbers[1]:
+            t.wait_log("stopping, ")
+    for client in clients:
+        assert client.read_all() == (b"", "reset")
+    assert t.wait() == 0
+    t.wait_log("stopping at once")
+
+
+def test_drain_timeout_of_all(room, backend, mode):
+    t = room.tunnel(f"connect={backend.address}", mode, "drain_timeout=1s")
+    clients = [room.client(t) for _ in range(10)]
+    assert all(is_echoed(client) for client in clients)
+    t.signal(signal.SIGTERM)
+    start = time.monotonic()
+    for client in clients:
+        assert client.read_all() == (b"", "reset")
+    assert t.wait() == 0
+    assert 0.8 < time.monotonic() - start < 1 + LATE
+
+
+def test_worker_that_does_not_leave_is_killed(room, backend):
+    """It is stopped, and hears of nothing."""
+    t = room.tunnel(f"connect={backend.address}", "workers=2")
+    pid, other = workers(t, 2)
+    os.kill(pid, signal.SIGSTOP)
+    t.signal(signal.SIGTERM)
+    t.wait_log("stopping, connections may finish")
+    wait_for(lambda: not is_alive(other), "the other's end")
+    start = time.monotonic()
+    t.signal(signal.SIGTERM)
+    assert t.wait() == 0
+    assert 4 < time.monotonic() - start < 5 + LATE
+    assert f"warning: worker {pid} does not leave: killed\n" in t.log()
+    assert not is_alive(pid)
+
+
+# Statistics.
+
+def statistics(t):
+    """What SIGUSR1 tells: the counters, and the lines of live connections."""
+    counters = support.statistics(t)
+
+    def lines():
+        rest = t.log().split("statistics: ")[-1].splitlines()[1:]
+        found = [x for x in rest if x.startswith("tunnel: live: ")]
+        return found if len(found) >= counters["live"] else None
+
+    found = wait_for(lines, "the live connections") if counters["live"] else []
+    assert len(found) == counters["live"]
+    assert counters["accepted"] == sum(
+        counters[k] for k in ("live", "served", "refused", "no_backend",
+                              "silent", "dropped", "over_max_per_ip", "lost"))
+    return counters, found
+
+
+# mode = fork
+
+@pytest.fixture
+def forking(room, backend):
+    def start(*arguments):
+        t = room.tunnel("mode=fork", f"connect={backend.address}", *arguments)
+        workers(t, 0)  # but for one that tries it out, and ends
+        return t
+
+    return start
+
+
+def test_fork_has_a_process_for_each_connection(room, forking):
+    t = forking()
+    clients = [room.client(t) for _ in range(5)]
+    assert all(is_echoed(client) for client in clients)
+    pids = t.workers()
+    assert len(pids) == len(clients)
+    for client in clients:
+        client.close_notify()
+        assert client.read_all() == (b"", "close_notify")
+        client.close()
+    wait_for(lambda: not t.workers(), "the children's end")
+    assert "takes its place" not in t.log()
+
+
+def test_fork_killed_child(room, forking):
+    """It takes its own connection along, and no other."""
+    t = forking()
+    victim = room.client(t)
+    assert is_echoed(victim)
+    pid, = t.workers()
+    others = [room.client(t) for _ in range(5)]
+    os.kill(pid, signal.SIGKILL)
+    assert victim.read_all() in [(b"", "reset"), (b"", "truncated")]
+    assert all(is_echoed(client) for client in others)
+    t.wait_log(f"worker {pid} was killed by signal 9")
+    assert len(t.workers()) == 5
+    assert is_echoed(room.client(t))
+    assert "takes its place" not in t.log()
+
+
+def test_fork_with_a_command(room, version):
+    t = room.tunnel("mode=fork", "--", "cat")
+    data = os.urandom(1 << 20)
+    clients = [room.client(t, version) for _ in range(3)]
+
+    def request(client):
+        client.send(data)
+        client.close_notify()
+
+    sending = [Task(request, client) for client in clients]
+    for client in clients:
+        assert client.read_all() == (data, "close_notify")
+        client.close()
+    for task in sending:
+        task.result()
+    t.wait_log(" in=1048576 out=1048576 .* closed$", count=3)
+    wait_for(lambda: not t.workers(), "the children's end")
+
+
+def test_fork_counts_commands_that_stay(room):
+    """Their clients come, and leave at once: a place is free when a command
+    has ended.
+    """
+    t = room.tunnel("mode=fork", "max_connections=3", "--", "sh", "-c",
+                    "trap '' TERM; echo ready; exec sleep 60")
+    begun = []
+    for _ in range(3):
+        client = room.client(t)
+        assert read_exactly(client, 6) == b"ready\n"
+        begun = list(set(begun) | set(t.commands()))
+        client.reset()
+    try:
+        t.wait_log(" client reset$", count=3)
+        assert len(begun) == 3 and all(map(is_alive, begun))
+        waiting = Task(room.client, t)
+        time.sleep(0.3)  # a span to measure
+        assert waiting.running()
+    finally:
+        support.kill(begun)
+    t.wait_log("command .* ended: signal 9")
+    assert read_exactly(waiting.result(), 6) == b"ready\n"
+    support.kill(t.commands())
+
+
+def test_fork_children_know_nothing_of_each_other(room, forking):
+    """Nor of the listener: each has the sockets of its own connection."""
+    t = forking()
+    clients = [room.client(t) for _ in range(5)]
+    assert all(is_echoed(client) for client in clients)
+    assert len({count(pid) for pid in t.workers()}) == 1
+    t.signal(signal.SIGKILL)
+    t.wait()
+    wait_for(lambda: is_refused(t.address), "the listener to be closed")
+    for client in clients:
+        assert is_echoed(client)
+        client.close_notify()
+        assert client.read_all() == (b"", "close_notify")
+
+
+def test_fork_churn(room, forking):
+    """Nothing is left of what has been."""
+    t = forking()
+    assert is_echoed(room.client(t))
+    room.opened[-1].close()
+    t.wait_log(r"worker \d+ ended")
+    before = t.descriptors()
+
+    def visit():
+        for _ in range(20):
+            client = peers.Client(t.address, peers.context(room.certs))
+            client.handshake()
+            assert is_echoed(client)
+            client.close_notify()
+            assert client.read_all() == (b"", "close_notify")
+            client.close()
+
+    for task in [Task(visit) for _ in range(5)]:
+        task.result()
+    wait_for(lambda: t.descriptors() <= before, "the children's end")
+    assert statistics(t)[0]["served"] == 101
+
+
+# What is the master's alone.
+
+@pytest.mark.parametrize("mode", ["workers=3", "mode=fork"])
+def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
+    """Listeners, a poller, the log and a line to it are all that it has; in
+    fork mode the connection in their place.  So for those that a reload starts.
+    """
+    conf = room.write("conf", "max_connections = 9\n")
+    t = room.tunnel("-c", conf, f"cert={room.certs.server}", mode,
+                    "accept=127.0.0.1:0", f"connect={backend.address}",
+                    f"accept=unix:{room.path('accept')}",
+                    f"log={room.path('log')}", f"pidfile={room.path('pid')}",
+                    ready=False)
+
+    def kinds(pid):
+        links = support.open_files(pid).values()
+        known = "/dev/null", room.path("log"), t.log_file, \
+            "anon_inode:[eventpoll]"
+        return [link.split(":")[0] for link in links if link not in known]
+
+    def log():
+        return open(room.path("log")).read()
+
+    wait_for(lambda: os.path.exists(room.path("log")) and "listening" in log(),
+             "the start")
+    for n in range(3):
+        if mode == "mode=fork":
+            room.connect(t.address if t.addresses else re.search(
+                r"listening on (127\S+)", log()).group(1))
+            wait_for(lambda: len(t.workers()) > n, "its process")
+            expected = ["socket"] * 2
+        else:
+            wait_for(lambda: len(t.workers()) == 3, "the workers")
+            expected = ["socket"] * 3
+        wait_for(lambda: [kinds(pid) for pid in t.workers()] ==
+                 [expected] * len(t.workers()) != [],
+                 f"{expected} in all of them")
+        t.signal(signal.SIGHUP)
+        wait_for(lambda: log().count("reloaded") == n + 1, "a reload")
+
+
+def test_fork_slows_down_what_crashes_in_a_row(room, backend):
+    """Each is a guess at a memory that is the same in all of them."""
+    backend.serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}", "mode=fork")
+    wait_for(lambda: not t.workers(), "the trial to be over")
+    clients = [room.client(t) for _ in range(3)]
+    for n, pid in enumerate(t.workers(), 1):
+        os.kill(pid, signal.SIGKILL)
+        t.wait_log(f"worker {pid} was killed")
+    t.wait_log(r"; another may be started in 0\.\d s \(2 in a row\)")
+    assert is_echoed(room.client(t))
+    assert len(clients) == n == 3

@@ -1,0 +1,112 @@
+"""Where a test has its files, and all that it started: none of it is left."""
+
+import os
+import re
+import shutil
+import tempfile
+
+import peers
+import support
+
+
+class Room:
+    """A private directory, and what was started or opened in it."""
+
+    def __init__(self, certs):
+        self.dir = tempfile.mkdtemp(prefix="tunnel-test.")
+        self.certs = certs
+        self.processes = []
+        self.opened = []
+        self.logs = []  # once the directory is gone
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def write(self, name, text):
+        mode = "wb" if isinstance(text, bytes) else "w"
+        with open(self.path(name), mode) as f:
+            f.write(text)
+        return self.path(name)
+
+    def keep(self, opened):
+        """Close this at the end."""
+        self.opened.append(opened)
+        return opened
+
+    def start(self, name, command, **keywords):
+        p = support.Process(self.dir, name, command, **keywords)
+        self.processes.append(p)
+        return p
+
+    def tunnel(self, *arguments, ready=True, **keywords):
+        """Start one, with an address, a certificate and a log that tells
+        much, where the arguments don't say otherwise.
+        """
+        words = list(arguments)
+        ours = words[:words.index("--")] if "--" in words else words
+        given = {word.split("=")[0] for word in ours}
+        before = []
+        if not given & {"accept", "-i", "-c"}:
+            before.append("accept=127.0.0.1:0")
+        if not given & {"cert", "-c"}:
+            before.append(f"cert={self.certs.server}")
+        if not given & {"log_level", "-q", "-v", "-c"}:
+            before.append("log_level=debug")
+        name = f"tunnel{len(self.processes)}"
+        t = support.Tunnel(self.dir, name, [*before, *arguments], **keywords)
+        self.processes.append(t)
+        return t.wait_ready() if ready else t
+
+    def backend(self, **keywords):
+        return self.keep(support.Backend(**keywords))
+
+    def connect(self, address, **keywords):
+        return self.keep(support.connect(address, **keywords))
+
+    def client(self, to, version=None, name="localhost", rcvbuf=None,
+               session=None, **keywords):
+        """A TLS client that has done its handshake, to a tunnel, an address
+        or a connected socket.  session: what an earlier client's .session
+        was; it then has that client's version and certificate, too.
+        """
+        ctx = session.ctx if session else peers.context(
+            self.certs, version, **keywords)
+        to = to.address if isinstance(to, support.Tunnel) else to
+        client = self.keep(peers.Client(to, ctx, name, rcvbuf, session))
+        return client.handshake()
+
+    def read_logs(self):
+        return [(p.name, p.log()) for p in self.processes]
+
+    def close(self):
+        """Every tunnel has to end well: leaks and races show here too."""
+        for x in reversed(self.opened):
+            x.close()
+        bad = []
+        for p in reversed(self.processes):
+            ended_before = not p.alive()
+            workers = p.workers()
+            status = p.stop()
+            left = [pid for pid in workers if support.is_alive(pid)]
+            if isinstance(p, support.Tunnel) and left:
+                bad.append(f"{p.name}: {left} are left behind")
+                support.kill(left)
+            if not ended_before and isinstance(p, support.Tunnel) and status:
+                bad.append(f"{p.name}: exit status {status} after SIGTERM")
+            # SIGKILL is what tests send, and 99 what valgrind complains by.
+            if re.search(r"worker \d+ (was killed by signal (?!9\b)|"
+                         "ended with status 99)", p.log()):
+                bad.append(f"{p.name}: a worker crashed")
+            if "Sanitizer" in p.log() or "runtime error:" in p.log():
+                bad.append(f"{p.name}: a sanitizer complains")
+        return bad
+
+
+def open_room(certs):
+    """A fixture's body; most want one for each test."""
+    room = Room(certs)
+    yield room
+    bad = room.close()
+    room.logs = room.read_logs()
+    shutil.rmtree(room.dir)
+    assert not bad, "; ".join(bad)

@@ -1,0 +1,105 @@
+"""Several hosts with one file of keys: a session that began with one of them is
+resumed by another, though each has been up for another time.
+"""
+
+import subprocess
+
+import pytest
+
+import support
+from launchers import Daemon
+from resuming import (LIFETIME, TICKETS, ends_in_time, is_resumed, newcomer,
+                      visit)
+from support import Task, run
+
+UPTIME = 500000  # seconds that another host has been up for longer
+ELSEWHERE = ["unshare", "--time", "--boottime", f"{UPTIME}", "--fork"]
+
+
+@pytest.fixture(params=TICKETS)
+def ticket(request):
+    return request.param
+
+
+@pytest.fixture
+def words(room):
+    """Each as if on a host of its own: with its certificate and backend."""
+    keys = room.write("keys", run(support.TUNNEL, "-k"))
+
+    def call(cert):
+        backend = room.backend().serve(support.echo)
+        return [f"connect={backend.address}", f"ticket_keys={keys}",
+                f"cert={cert}"]
+
+    return call
+
+
+def assert_shared(certs, ticket, a, b):
+    """Of each one's sessions the other can tell; again and again."""
+    for here, there in (a, b), (b, a):
+        session = visit(here, newcomer(certs, ticket)).session
+        for to in there, here, there:
+            assert is_resumed(to, session)
+        renewed = visit(there, session).session
+        for to in here, there:
+            assert is_resumed(to, renewed)
+
+
+def test_hosts(room, certs, words, ticket):
+    a, b = (room.tunnel(*words(cert)) for cert in (certs.server, certs.soon))
+    assert_shared(certs, ticket, a.address, b.address)
+
+
+def test_hosts_with_keys_of_another_kind(room, certs, words, ticket):
+    """A suite of TLS 1.2 names the kind of the certificate's key: then the
+    other host can't have the session's, and begins another one.
+    """
+    a, b = (room.tunnel(*words(cert)) for cert in (certs.server, certs.rsa))
+    session = visit(a.address, newcomer(certs, ticket)).session
+    client = visit(b.address, session)
+    assert client.resumed == (ticket == "ticket-1.3")
+    assert is_resumed(b.address, client.session)
+    assert is_resumed(a.address, session)
+
+
+def test_hosts_in_other_modes(room, certs, words, ticket):
+    a = room.tunnel("workers=3", *words(certs.server))
+    b = room.tunnel("mode=fork", *words(certs.server))
+    assert_shared(certs, ticket, a.address, b.address)
+
+
+@pytest.fixture
+def elsewhere(room):
+    """Start one on a host that has been up for longer."""
+    try:
+        p = subprocess.run([*ELSEWHERE, "cat", "/proc/uptime"], text=True,
+                           capture_output=True, timeout=support.DEADLINE)
+    except FileNotFoundError:
+        pytest.skip("unshare is not installed")
+    if p.returncode != 0:
+        pytest.skip(f"no other time to be had: {p.stderr.strip()}")
+    with open("/proc/uptime") as f:
+        ours = float(f.read().split()[0])
+    assert float(p.stdout.split()[0]) > ours + UPTIME - 60
+    return lambda *arguments: Daemon(room, "-d", *arguments, before=ELSEWHERE)
+
+
+@pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
+def test_hosts_with_other_clocks(room, certs, words, ticket, elsewhere, mode):
+    """The clock that runs from a host's start on is no measure among them."""
+    a = room.tunnel(*words(certs.server), mode)
+    b = elsewhere(*words(certs.server), mode)
+    assert b.p.returncode == 0, b.p.stderr
+    assert_shared(certs, ticket, a.address, b.address)
+    support.wait_for(lambda: (a.log() + b.log()).count(" resumed ") == 12,
+                     "the lines of all")
+
+
+def test_session_ends_on_every_host(room, certs, words, elsewhere):
+    """Its age is what it is on the host where it began."""
+    a = room.tunnel(*words(certs.server), f"ticket_lifetime={LIFETIME}s")
+    b = elsewhere(*words(certs.server), f"ticket_lifetime={LIFETIME}s")
+    tasks = [Task(ends_in_time, ticket, certs, here.address, there.address)
+             for here, there in ((a, b), (b, a)) for ticket in TICKETS]
+    for task in tasks:
+        task.result(3 * LIFETIME + support.DEADLINE)

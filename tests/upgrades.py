@@ -1,0 +1,99 @@
+"""Programs that others become by SIGUSR2, or fail to."""
+
+import os
+import re
+import shutil
+import signal
+import struct
+
+import pytest
+
+from launchers import is_static
+from support import run
+
+
+def upgrade(t, words="tunnel: upgraded$", number=signal.SIGUSR2):
+    """The lines about it, up to the one with these words."""
+    log = t.log()
+    t.signal(number)
+    t.wait_log(words, count=len(re.findall(words, log, re.M)) + 1)
+    return t.log()[len(log):]
+
+
+def refused(t):
+    return upgrade(t, "not upgraded: .*(failed|all stays|killed by|take over)")
+
+
+def inode(t):
+    return os.stat(f"/proc/{t.pid}/exe").st_ino
+
+
+CRASH = """
+#include <stdarg.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+int prctl(int option, ...)
+{
+	if (option == PR_SET_PDEATHSIG)
+		_exit(3);
+	return 0;
+}
+"""
+
+
+def crashing(room):
+    """A library with which a worker does not get ready."""
+    if is_static():
+        pytest.skip("nothing can be loaded into a program that is static")
+    source = room.write("crash.c", CRASH)
+    run("cc", "-shared", "-fPIC", "-o", room.path("crash.so"), source)
+    return ("export ASAN_OPTIONS=verify_asan_link_order=0\n"
+            f"LD_PRELOAD={room.path('crash.so')} exec REAL \"$@\"")
+
+
+def fail(room, program, how):
+    """The new program fails like that; what is said of it."""
+    if how == "not executable":
+        program.script("#!/bin/sh\n", mode=0o644)
+        return "-t: Permission denied"
+    if how == "no program":
+        program.script("nonsense\n")
+        return "-t: Exec format error"
+    if how == "gone":
+        os.unlink(program.path)
+        return "-t: No such file or directory"
+    if how == "crashes":
+        program.script("#!/bin/sh\nkill -SEGV $$\n")
+        return "-t was killed by signal 11"
+    if how == "-t fails":
+        program.script("#!/bin/sh\necho tunnel: warning: not that >&2\n"
+                       "echo tunnel: error: too late >&2; exit 2\n")
+        return "tunnel -t: too late\n"
+    if how == "user unknown":
+        program.but('exec REAL "$@" user=nobody-of-this-name')
+        return 'user "nobody-of-this-name" is not known'
+    if how == "unknown argument":
+        program.but('exec REAL -Z "$@"')
+        return "not upgraded: back to the program before"
+    if how == "another process":
+        program.script('#!/bin/sh\nREAL "$@"\n')
+        return "a script must use exec"
+    if how == "another program":
+        shutil.copy("/bin/true", room.path("new"))
+        os.rename(room.path("new"), program.path)
+        return "it is another program"
+    if how == "another version":
+        program.script("#!/bin/sh\nprintf 'tunnel handover 2\\000..pid.' "
+                       "> /proc/self/fd/$TUNNEL_STATE\n")
+        return "it can't take over from this version: a restart is needed"
+    assert how == "workers crash"
+    program.but(crashing(room))
+    return "ended with status 3"
+
+
+def number(n):
+    return struct.pack("q", n)
+
+
+def text(s):
+    return number(len(s)) + s.encode()

@@ -35,7 +35,6 @@
 #include "control.h"
 #include "daemon.h"
 #include "files.h"
-#include "forward.h"
 #include "ktls_probe.h"
 #include "listener.h"
 #include "log.h"
@@ -288,7 +287,7 @@ start_worker(struct master *m, struct service *sv, size_t slot,
 {
 	int control;
 	pid_t pid = workers_fork(&sv->workers, slot, in != NULL ?
-	    FORWARD_DROP_MS : 0, &control);
+	    WORKER_DROP_MS : 0, &control);
 
 	if (pid == 0)
 		worker_main(m, sv, slot, in, control);
@@ -387,7 +386,7 @@ ask_for_room(struct master *m)
 		    &m->live->board);
 		if (slot == NULL || slot->drop_at > now)
 			break;
-		slot->drop_at = now + FORWARD_DROP_MS;
+		slot->drop_at = now + WORKER_DROP_MS;
 		workers_tell(slot, &o, -1);
 	}
 }
@@ -438,7 +437,7 @@ serve_waiting(struct master *m)
 	}
 	drop_waiting(m);
 	if (workers_are_full(&sv->workers))
-		scoreboard_warn_full(&sv->board, FORWARD_DROP_MS);
+		scoreboard_warn_full(&sv->board, WORKER_DROP_MS);
 }
 
 /*

@@ -25,6 +25,8 @@
 #include "tls.h"
 #include "util.h"
 
+_Static_assert(WORKER_DROP_MS == FORWARD_DROP_MS, "the engine does it");
+
 /*
  * What the kernel has accepted already would be reset as its listener closes.
  * Who has passed a listener keeps it, and its queue, for the next one to serve.
@@ -178,9 +180,9 @@ worker_engine(struct worker *w)
 
 /*
  * All workers and the master have the same listeners, and it is by number that
- * the sandbox keeps a worker from changing them, and knows its line.  Past the
- * limit, no other descriptor will ever have that number, whatever is closed.
- * The line comes first.  -1 with errno.
+ * the sandbox keeps a worker from changing them, and knows the control channel.
+ * Past the limit, no other descriptor will ever have that number, whatever is
+ * closed.  The channel comes first.  -1 with errno.
  */
 static int
 set_apart(struct worker *w, size_t slot)

@@ -12,6 +12,7 @@
 struct service;
 
 #define WORKER_LAST_MS	1000		/* to accept what waits at a stop */
+#define WORKER_DROP_MS	1000		/* a handshake is left in peace */
 
 /* A connection that was there before its process. */
 struct incoming {

@@ -184,15 +184,6 @@ struct master {
 	struct upgrade upgrade;
 };
 
-/* It is ready.  May it begin?  Not if the others can't. */
-static int
-may_begin(int line)
-{
-	char byte;
-
-	return write(line, "", 1) == 1 && read(line, &byte, 1) == 1;
-}
-
 static void upgrade_leave(const struct master *);
 static int upgrade_tried(struct master *, pid_t, int);
 
@@ -229,21 +220,6 @@ leave_master(const struct master *m, struct service *sv,
 	upgrade_leave(m);
 }
 
-/*
- * In the child: among the lines of a master with many workers, the numbers of
- * those that it keeps may be past its own limit, or the first one past it.
- */
-static void
-lower_descriptors(struct worker *w, struct service *sv)
-{
-	size_t i;
-
-	daemon_move_fd(&w->control, STDERR_FILENO + 1);
-	for (i = 0; i < sv->listeners.n; i++)
-		daemon_move_fd(&sv->listeners.list[i].fd, STDERR_FILENO + 1);
-	log_lower();
-}
-
 /* In the child: serve, and never come back. */
 static void __attribute__((noreturn))
 worker_main(const struct master *m, struct service *sv, size_t slot,
@@ -264,9 +240,9 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 		in = &connection;
 		daemon_move_fd(&connection.fd, STDERR_FILENO + 1);
 	}
-	lower_descriptors(&w, sv);
+	worker_lower_descriptors(&w, sv);
 	if (worker_init(&w, sv, slot) == 0)
-		r = in != NULL || may_begin(w.control) ?
+		r = in != NULL || worker_await_release(&w) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
 	lost = log_lost_take();

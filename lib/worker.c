@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "worker.h"
 #include "control.h"
@@ -237,6 +238,17 @@ worker_confine(const struct worker *w)
 	return r;
 }
 
+void
+worker_lower_descriptors(struct worker *w, struct service *sv)
+{
+	size_t i;
+
+	daemon_move_fd(&w->control, STDERR_FILENO + 1);
+	for (i = 0; i < sv->listeners.n; i++)
+		daemon_move_fd(&sv->listeners.list[i].fd, STDERR_FILENO + 1);
+	log_lower();
+}
+
 int
 worker_init(struct worker *w, struct service *sv, size_t slot)
 {
@@ -275,6 +287,14 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	}
 	worker_beat(w);
 	return 0;
+}
+
+int
+worker_await_release(const struct worker *w)
+{
+	char byte;
+
+	return write(w->control, "", 1) == 1 && read(w->control, &byte, 1) == 1;
 }
 
 /* A command that outlives the connection of its process still counts. */

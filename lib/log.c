@@ -296,3 +296,13 @@ log_connect_syslog(void)
 	closelog();
 	openlog("tunnel", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 }
+
+void
+log_again(int fd)
+{
+	if (fd == -1)
+		log_connect_syslog();
+	else if (fd > STDERR_FILENO)
+		fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	log_to(fd, state.stream);
+}

@@ -71,6 +71,12 @@ void	 log_init(void);
 /* To that descriptor, which is the log's from here on; -1: syslog. */
 void	 log_to(int fd, int stream);
 
+/*
+ * Where another program logged, by a descriptor of our own; -1: syslog.  Its
+ * state was set before.
+ */
+void	 log_again(int fd);
+
 /* That descriptor. */
 int	 log_fd(void);
 

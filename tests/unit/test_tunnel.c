@@ -118,10 +118,13 @@ test_daily_warning(void **state)
 static void
 test_not_to_be_handed_over(void **state)
 {
-	const struct service was = { .workers = { .nslots = 2, .deadline = 7 }, .board = {
-	    .max = 2, .nrows = 2, .fd = -1, .size = 4096, .secret = 9 } };
+	const struct service was = {
+		.workers = { .nslots = 2, .deadline = 7 },
+		.board = { .max = 2, .nrows = 2, .fd = -1, .size = 4096,
+		    .secret = 9 }
+	};
 	const struct master none = { .pidfile = -1 };
-	struct parcel x = { .reads = 0 };
+	struct handover x = { .reads = 0 };
 	struct service sv = was;
 	int64_t number = 5;
 	int fd = 4, i;
@@ -131,13 +134,13 @@ test_not_to_be_handed_over(void **state)
 		carry_service(&x, &none, &sv);
 		assert_string_equal(x.bad, "shared memory is of another size");
 		assert_memory_equal(&sv, &was, sizeof(sv));
-		carry_number(&x, &number, 6, 7);
-		carry_fd(&x, &fd);
+		handover_number(&x, &number, 6, 7);
+		handover_fd(&x, &fd);
 	}
 	assert_int_equal(number, 5);
 	assert_int_equal(fd, 4);
 	assert_int_equal(x.nfds, 0);
-	parcel_free(&x);
+	handover_free(&x);
 }
 
 #define TEST(f)	cmocka_unit_test_setup_teardown(f, setup, teardown)

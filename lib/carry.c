@@ -1,0 +1,352 @@
+/* carry: the master's state, handed over. */
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "carry.h"
+#include "arguments.h"
+#include "config.h"
+#include "handover.h"
+#include "listener.h"
+#include "log.h"
+#include "memory.h"
+#include "net.h"
+#include "options.h"
+#include "scoreboard.h"
+#include "service.h"
+#include "stats.h"
+#include "tls.h"
+#include "workers.h"
+
+static void
+carry_address(struct handover *x, struct address *a)
+{
+	int64_t len = a->len;
+
+	handover_bytes(x, &a->sa, sizeof(a->sa));
+	handover_number(x, &len, 0, sizeof(a->sa));
+	a->len = (socklen_t)len;
+	if (x->reads)
+		net_normalize(a);
+}
+
+static void
+carry_listener(struct handover *x, struct listener *l, struct target *t)
+{
+	int is_named = l->address != NULL;
+
+	handover_fd(x, &l->fd);
+	handover_int(x, &t->fd, -1, INT_MAX);
+	handover_int(x, &t->any, 0, 1);
+	handover_int(x, &is_named, 0, 1);
+	if (x->reads) {
+		l->target = t;
+		l->address = is_named ? t->addrs : NULL;
+	}
+	if (is_named)
+		carry_address(x, t->addrs);
+	carry_address(x, &l->bound);
+	handover_bytes(x, &l->file, sizeof(l->file));
+	if (x->bad == NULL && !net_is_listening(l->fd))
+		x->bad = "a descriptor is not a listening socket";
+}
+
+static void
+carry_listeners(struct handover *x, struct listeners *ls,
+    struct targets *accepts)
+{
+	size_t i;
+
+	handover_size(x, &ls->n, LISTENERS_MAX);
+	if (x->reads) {
+		accepts->n = ls->n;
+		accepts->list = calloc(ls->n + 1, sizeof(*accepts->list));
+	}
+	for (i = 0; i < ls->n && x->bad == NULL; i++) {
+		struct listener *l = &ls->list[i];
+		struct target t;
+
+		if (x->reads && accepts->list == NULL) {
+			x->bad = "out of memory";
+			return;
+		}
+		if (x->reads) {
+			carry_listener(x, l, &accepts->list[i]);
+			continue;
+		}
+		t = *l->target;
+		if (l->address != NULL)
+			t.addrs[0] = *l->address;
+		carry_listener(x, l, &t);
+	}
+}
+
+static void
+carry_value(struct handover *x, struct config *cfg, int option, struct value v)
+{
+	char *name = x->reads ? NULL : strdup(options[option].name);
+
+	handover_text(x, &name);
+	handover_text(x, &v.where);
+	handover_text(x, &v.text);
+	handover_int(x, &v.rank, 0, FROM_ARGUMENT);
+	if (x->bad == NULL && (name == NULL || v.where == NULL ||
+	    v.text == NULL))
+		x->bad = "a value has no name";
+	if (x->reads) {
+		if (x->bad == NULL && (option = option_find(name)) != -1)
+			config_add(&cfg->given[option], v.rank, v.where,
+			    v.text);
+		free(v.where);
+		free(v.text);
+	}
+	free(name);
+}
+
+/*
+ * What was given, as it was: it is for the same program to parse, should it
+ * come to that.  Another one knows by it what has changed.
+ */
+static void
+carry_values(struct handover *x, struct config *cfg)
+{
+	const struct value *v;
+	size_t n = 0;
+	int i;
+
+	for (i = 0; i < OPTIONS; i++)
+		n += config_count(cfg->given[i]);
+	handover_size(x, &n, HANDOVER_MAX);
+	if (x->reads) {
+		for (; n > 0 && x->bad == NULL; n--)
+			carry_value(x, cfg, -1, (struct value){ .rank = 0 });
+		return;
+	}
+	for (i = 0; i < OPTIONS; i++)
+		for (v = cfg->given[i]; v != NULL; v = v->next)
+			carry_value(x, cfg, i, *v);
+}
+
+/* It is ours, and if it has ended, it waits for us to see that. */
+static void
+carry_slot(struct handover *x, struct slot *slot, size_t nrows)
+{
+	size_t row = slot->row;
+	siginfo_t info;
+
+	handover_int(x, &slot->pid, 1, INT_MAX);
+	handover_fd(x, &slot->control);
+	handover_size(x, &row, nrows - 1);
+	slot->row = (uint32_t)row;
+	handover_int(x, &slot->released, 0, 1);
+	handover_number(x, &slot->drop_at, 0, INT64_MAX);
+	if (x->bad == NULL && waitid(P_PID, (id_t)slot->pid, &info,
+	    WEXITED | WNOHANG | WNOWAIT) == -1)
+		x->bad = "a worker is not ours";
+}
+
+static void
+carry_workers(struct handover *x, struct workers *ws, size_t nrows)
+{
+	size_t i, n = ws->n;
+
+	handover_size(x, &n, ws->nslots);
+	for (i = 0; i < ws->nslots && n > 0 && x->bad == NULL; i++, n--) {
+		while (!x->reads && ws->slots[i].pid == 0)
+			i++;
+		handover_size(x, &i, ws->nslots - 1);
+		if (x->bad == NULL && x->reads && ws->slots[i].pid != 0)
+			x->bad = "a slot is taken twice";
+		if (x->bad == NULL)
+			carry_slot(x, &ws->slots[i], nrows);
+		if (x->reads)
+			ws->n++;
+	}
+	if (x->bad == NULL && n > 0)
+		x->bad = "there are too many workers";
+}
+
+/* Does a descriptor stand for memory of this size? */
+static void
+check_shared(struct handover *x, int fd, size_t size)
+{
+	if (x->bad == NULL)
+		x->bad = memory_fault(fd, size);
+}
+
+/* As read: that of another service, or a new one for its memory. */
+static struct tls_sessions *
+sessions_take(struct handover *x, const struct service *live,
+    const struct tls_sessions_memory *memory)
+{
+	const struct service *sv;
+	struct tls_sessions *s;
+
+	for (sv = live; sv != NULL; sv = sv->older)
+		if (sv->sessions != NULL &&
+		    tls_sessions_memory(sv->sessions)->fd == memory->fd)
+			return tls_sessions_ref(sv->sessions);
+	x->bad = tls_sessions_map(memory, &s);
+	return s;
+}
+
+static void
+carry_sessions(struct handover *x, const struct service *live,
+    struct service *sv)
+{
+	struct tls_sessions_memory memory = { .fd = -1 };
+	int is_there = sv->sessions != NULL;
+
+	if (is_there)
+		memory = *tls_sessions_memory(sv->sessions);
+	handover_int(x, &is_there, 0, 1);
+	if (!is_there)
+		return;
+	handover_fd(x, &memory.fd);
+	handover_size(x, &memory.entries, 1000000);
+	handover_int(x, &memory.with_clients, 0, 1);
+	if (!x->reads)
+		check_shared(x, memory.fd, memory.size);
+	else if (x->bad == NULL)
+		sv->sessions = sessions_take(x, live, &memory);
+}
+
+static void
+carry_scoreboard(struct handover *x, struct scoreboard *b)
+{
+	handover_size(x, &b->max, 1000000);
+	handover_size(x, &b->nrows, 1000000);
+	if (x->bad == NULL && (b->max == 0 || b->nrows == 0))
+		x->bad = "a number is out of range";
+	handover_bytes(x, &b->secret, sizeof(b->secret));
+	handover_fd(x, &b->fd);
+	if (x->bad == NULL)
+		x->bad = x->reads ? scoreboard_attach(b) :
+		    memory_fault(b->fd, b->size);
+}
+
+/* What the master has to know of a generation, to look after it. */
+static void
+carry_service(struct handover *x, const struct service *live,
+    struct service *sv)
+{
+	static const int numbers[] = {
+		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		handover_number(x, &sv->cfg.number[numbers[i]], 0, INT64_C(1) <<
+		    40);
+	carry_scoreboard(x, &sv->board);
+	handover_size(x, &sv->workers.nslots, sv->board.nrows);
+	handover_number(x, &sv->workers.deadline, 0, INT64_MAX);
+	if (x->reads) {
+		if (workers_new(&sv->workers, sv->workers.nslots) == -1 &&
+		    x->bad == NULL)
+			x->bad = "out of memory";
+	}
+	if (x->bad == NULL)
+		carry_workers(x, &sv->workers, sv->board.nrows);
+	if (x->bad == NULL)
+		carry_sessions(x, live, sv);
+}
+
+void
+carry_services(struct handover *x, struct service **live,
+    const struct arguments *a)
+{
+	struct service *sv, **link = live;
+	size_t n = 0;
+
+	for (sv = *live; sv != NULL; sv = sv->older)
+		n++;
+	handover_size(x, &n, HANDOVER_MAX);
+	for (; n > 0 && x->bad == NULL; n--) {
+		if (*link == NULL)
+			*link = service_alloc(a);
+		if ((sv = *link) == NULL) {
+			x->bad = "out of memory";
+			return;
+		}
+		carry_service(x, *live, sv);
+		link = &sv->older;
+	}
+	if (x->bad == NULL && *live == NULL)
+		x->bad = "there is no service";
+	if (x->bad != NULL)
+		return;
+	carry_listeners(x, &(*live)->listeners, &(*live)->accepts);
+	carry_values(x, &(*live)->cfg);
+}
+
+void
+carry_log(struct handover *x, int *log)
+{
+	struct log_state state;
+	int level, fd = log_fd();
+
+	if (x->bad != NULL)
+		return;
+	log_get_state(&state);
+	level = (int)state.level;
+	handover_fd(x, &fd);
+	handover_int(x, &state.stream, -1, STDERR_FILENO);
+	handover_int(x, &state.has_time, 0, 1);
+	handover_int(x, &state.is_ours, 0, 1);
+	handover_int(x, &state.is_journal, 0, 1);
+	handover_int(x, &state.is_daemon, 0, 1);
+	handover_int(x, &level, LEVEL_ERROR, LEVEL_DEBUG);
+	handover_bytes(x, &state.lost.lines, sizeof(state.lost.lines));
+	handover_bytes(x, &state.lost.why, sizeof(state.lost.why));
+	handover_int(x, &state.lost.is_cut, 0, 1);
+	state.level = (enum log_level)level;
+	log_set_state(&state);
+	if (!x->reads)
+		return;
+	*log = fd;
+	if (x->bad == NULL)
+		log_again(fd);
+}
+
+/* A reload may name one that is of no use now. */
+static void
+carry_passed(struct handover *x, struct arguments *a)
+{
+	int i, fd;
+
+	handover_int(x, &a->passed, 0, LISTENERS_MAX);
+	for (i = 0; i < a->passed; i++) {
+		fd = x->reads || !net_is_listening(PASSED + i) ? -1 :
+		    PASSED + i;
+		handover_fd(x, &fd);
+	}
+}
+
+void
+carry_arguments(struct handover *x, struct arguments *a)
+{
+	handover_bytes(x, &a->files, sizeof(a->files));
+	handover_bytes(x, &a->core, sizeof(a->core));
+	carry_passed(x, a);
+	handover_number(x, &a->watchdog, 0, INT64_MAX);
+}
+
+void
+carry_stats(struct handover *x, struct stats *st)
+{
+	int64_t began_at = st->began_at;
+	int generation = (int)st->generation;
+
+	handover_number(x, &st->began, 0, INT64_MAX);
+	handover_number(x, &began_at, 0, INT64_MAX);
+	handover_int(x, &generation, 1, INT_MAX);
+	handover_bytes(x, &st->ended, sizeof(st->ended));
+	handover_int(x, &st->failed, 0, 1);
+	handover_text(x, &st->file);
+	st->began_at = (time_t)began_at;
+	st->generation = (unsigned)generation;
+}

@@ -1,0 +1,59 @@
+/*
+ * handover: what a program hands over to the one that takes its place: numbers,
+ * texts and descriptors, in a sealed file in memory.
+ */
+#ifndef HANDOVER_H
+#define HANDOVER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define HANDOVER_MAX	(64 << 20)	/* bytes */
+
+/*
+ * What is being written or, the other way, read: by the same functions, so that
+ * both agree.  All zero, it is to be written.
+ */
+struct handover {
+	int	 reads;
+	unsigned char *p;
+	size_t	 size, at;
+	int	*fds;			/* that are handed over */
+	size_t	 nfds;
+	const char *bad;		/* why it is of no use; or NULL */
+};
+
+/* What was written, as a file that nobody can change; -1 with errno. */
+int	 handover_seal(const struct handover *);
+
+/* Such a file, to be read.  The descriptor stays the caller's. */
+void	 handover_open(struct handover *, int fd);
+void	 handover_free(struct handover *);
+
+/*
+ * Each writes a thing, or reads it.  The first fault is kept in bad, and what
+ * comes later does nothing: a number that is read is its minimum then, a
+ * descriptor is -1, a text is NULL.
+ */
+void	 handover_bytes(struct handover *, void *, size_t len);
+
+/* It is a fault if they are not in that range, which for a size begins at 0. */
+void	 handover_number(struct handover *, int64_t *, int64_t min,
+	    int64_t max);
+void	 handover_int(struct handover *, int *, int min, int max);
+void	 handover_size(struct handover *, size_t *, size_t max);
+
+/* A descriptor, or -1.  The standard ones are there anyway. */
+void	 handover_fd(struct handover *, int *);
+
+/* Allocated, where it is read, fault or not; or NULL. */
+void	 handover_text(struct handover *, char **);
+
+/* With a NULL behind them.  Allocated, where they are read. */
+void	 handover_texts(struct handover *, char ***);
+void	 handover_free_texts(char **);
+
+/* Let execve(2) keep the descriptors (0) or not (FD_CLOEXEC). */
+void	 handover_expose(const struct handover *, int flag);
+
+#endif

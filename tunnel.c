@@ -32,12 +32,10 @@
 
 #include "arguments.h"
 #include "carry.h"
-#include "command.h"
 #include "config.h"
 #include "control.h"
 #include "daemon.h"
 #include "files.h"
-#include "forward.h"
 #include "handover.h"
 #include "ktls_probe.h"
 #include "listener.h"
@@ -68,6 +66,7 @@
 #define ASK_EVERY_MS	20		/* workers to make room, and up to */
 #define ASK_AT_ONCE	16		/* as many */
 #define DAY		(24 * 60 * 60)
+
 _Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 
 /*
@@ -168,16 +167,6 @@ struct master {
 	struct upgrade upgrade;
 };
 
-/* It is ready.  May it begin?  Not if the others can't. */
-static int
-may_begin(int line)
-{
-	char byte;
-
-	return write(line, "", 1) == 1 && read(line, &byte, 1) == 1;
-}
-
-
 /*
  * In the child: let go of all that is the master's alone.  A worker has no
  * business with the keys of the others; but who their clients are is counted.
@@ -211,21 +200,6 @@ leave_master(const struct master *m, struct service *sv,
 	upgrade_leave(&m->upgrade, m->args->state, m->args->before);
 }
 
-/*
- * In the child: among the lines of a master with many workers, the numbers of
- * those that it keeps may be past its own limit, or the first one past it.
- */
-static void
-lower_descriptors(struct worker *w, struct service *sv)
-{
-	size_t i;
-
-	daemon_move_fd(&w->control, STDERR_FILENO + 1);
-	for (i = 0; i < sv->listeners.n; i++)
-		daemon_move_fd(&sv->listeners.list[i].fd, STDERR_FILENO + 1);
-	log_lower();
-}
-
 /* In the child: serve, and never come back. */
 static void __attribute__((noreturn))
 worker_main(const struct master *m, struct service *sv, size_t slot,
@@ -245,9 +219,9 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 		in = &connection;
 		daemon_move_fd(&connection.fd, STDERR_FILENO + 1);
 	}
-	lower_descriptors(&w, sv);
+	worker_lower_descriptors(&w, sv);
 	if (worker_init(&w, sv, slot) == 0)
-		r = in != NULL || may_begin(w.control) ?
+		r = in != NULL || worker_await_release(&w) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
 	sv->board.counts[slot].unlogged = log_lost_take();
@@ -265,7 +239,7 @@ start_worker(struct master *m, struct service *sv, size_t slot,
 {
 	int control;
 	pid_t pid = workers_fork(&sv->workers, slot, in != NULL ?
-	    FORWARD_DROP_MS : 0, &control);
+	    WORKER_DROP_MS : 0, &control);
 
 	if (pid == 0)
 		worker_main(m, sv, slot, in, control);
@@ -364,7 +338,7 @@ ask_for_room(struct master *m)
 		    &m->live->board);
 		if (slot == NULL || slot->drop_at > now)
 			break;
-		slot->drop_at = now + FORWARD_DROP_MS;
+		slot->drop_at = now + WORKER_DROP_MS;
 		workers_tell(slot, &o, -1);
 	}
 }
@@ -415,7 +389,7 @@ serve_waiting(struct master *m)
 	}
 	drop_waiting(m);
 	if (workers_are_full(&sv->workers))
-		scoreboard_warn_full(&sv->board, FORWARD_DROP_MS);
+		scoreboard_warn_full(&sv->board, WORKER_DROP_MS);
 }
 
 /* Whoever sits there next finds it empty; what was counted is kept. */

@@ -42,8 +42,8 @@ struct connection {
 	char	*peer;			/* its address, as text, */
 	uint64_t key;			/* and as that; see peer_key() */
 	struct endpoints *ends;		/* as a balancer has told, or NULL */
-	struct proxy *proxy;		/* its header, or the service's */
-	volatile uint64_t *place;	/* among service->places, or NULL */
+	struct proxy *proxy;		/* its header, or the backend's */
+	volatile uint64_t *place;	/* on the scoreboard; or NULL */
 	int	 over;			/* there was none: max_per_ip */
 	size_t	 turn;			/* the target it began with */
 	size_t	 tried;			/* addresses, over all targets */

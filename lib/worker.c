@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "worker.h"
 #include "control.h"
@@ -24,6 +25,8 @@
 #include "service.h"
 #include "tls.h"
 #include "util.h"
+
+_Static_assert(WORKER_DROP_MS == FORWARD_DROP_MS, "the engine does it");
 
 /*
  * What the kernel has accepted already would be reset as its listener closes.
@@ -178,9 +181,9 @@ worker_engine(struct worker *w)
 
 /*
  * All workers and the master have the same listeners, and it is by number that
- * the sandbox keeps a worker from changing them, and knows its line.  Past the
- * limit, no other descriptor will ever have that number, whatever is closed.
- * The line comes first.  -1 with errno.
+ * the sandbox keeps a worker from changing them, and knows the control channel.
+ * Past the limit, no other descriptor will ever have that number, whatever is
+ * closed.  The channel comes first.  -1 with errno.
  */
 static int
 set_apart(struct worker *w, size_t slot)
@@ -235,6 +238,17 @@ worker_confine(const struct worker *w)
 	return r;
 }
 
+void
+worker_lower_descriptors(struct worker *w, struct service *sv)
+{
+	size_t i;
+
+	daemon_move_fd(&w->control, STDERR_FILENO + 1);
+	for (i = 0; i < sv->listeners.n; i++)
+		daemon_move_fd(&sv->listeners.list[i].fd, STDERR_FILENO + 1);
+	log_lower();
+}
+
 int
 worker_init(struct worker *w, struct service *sv, size_t slot)
 {
@@ -273,6 +287,14 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 	}
 	worker_beat(w);
 	return 0;
+}
+
+int
+worker_await_release(const struct worker *w)
+{
+	char byte;
+
+	return write(w->control, "", 1) == 1 && read(w->control, &byte, 1) == 1;
 }
 
 /* A command that outlives the connection of its process still counts. */

@@ -81,7 +81,7 @@ def test_cppcheck():
         timeout=120).decode())
 
 
-@pytest.mark.seconds(300)
+@pytest.mark.seconds(600)
 @pytest.mark.parametrize("source,flags", [
     *((source, "") for source in SOURCES), (POLLER, "-DPOLLER_POLL"),
     (ACCEL, "-DMBEDTLS_GCM_ALT -DMBEDTLS_CHACHAPOLY_ALT -Imbedtls/ipsec-mb"),
@@ -93,4 +93,4 @@ def test_clang_tidy(source, flags):
     print(run("clang-tidy", "--quiet", "--warnings-as-errors=*",
               "--checks=-*," + ",".join(CHECKS), source, "--", "-std=c11",
               *DEFINES, *flags.split(), *mbedtls(), cwd=TOP,
-              timeout=300).decode())
+              timeout=600).decode())

@@ -2,6 +2,9 @@
 nothing: against a server that is Python's.
 """
 
+import glob
+import os
+import re
 import socket
 import ssl
 
@@ -9,7 +12,7 @@ import pytest
 
 import peers
 import support
-from support import Task, read_exactly
+from support import TESTS, Task, read_exactly
 
 
 def serve(backend, certs, end):
@@ -80,3 +83,11 @@ def test_client_truncates(room, version):
     client.fin()
     with pytest.raises(ssl.SSLError, match="(?i)eof"):
         server.recv(1)
+
+
+def test_no_test_takes_from_another():
+    """What several need is in the modules beside conftest.py."""
+    for path in glob.glob(os.path.join(TESTS, "**", "*.py"), recursive=True):
+        with open(path) as f:
+            assert not re.search(r"^(from|import) (test_|conftest)", f.read(),
+                                 re.M), path

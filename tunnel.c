@@ -24,12 +24,6 @@
 #include <sys/prctl.h>
 #endif
 
-#ifdef __GLIBC__
-#include <malloc.h>
-#else
-#define malloc_trim(pad)	((void)0)
-#endif
-
 #include "arguments.h"
 #include "carry.h"
 #include "config.h"
@@ -474,7 +468,7 @@ free_services(struct master *m)
 			*link = sv->older;
 			repeats_end(sv->board.repeats, 1);
 			service_free(sv);
-			malloc_trim(0);
+			heap_trim();
 		} else
 			link = &sv->older;
 	}
@@ -501,7 +495,7 @@ let_go(struct service *sv)
 {
 	workers_shrink(&sv->workers);
 	service_close(sv);
-	malloc_trim(0);
+	heap_trim();
 }
 
 static void

@@ -10,11 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#else
-#define malloc_trim(pad)	((void)0)
-#endif
 
 #include "connection.h"
 #include "daemon.h"
@@ -515,7 +510,7 @@ trim(struct connections *all)
 {
 	if (all->peak < TRIM_THRESHOLD || all->counts->live > all->peak / 2)
 		return;
-	malloc_trim(0);
+	heap_trim();
 	all->peak = all->counts->live;
 }
 

@@ -7,6 +7,11 @@
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#else
+#define malloc_trim(pad)	((void)0)
+#endif
 
 #include "util.h"
 
@@ -175,4 +180,10 @@ close_failed(int fd)
 	close(fd);
 	errno = saved;
 	return -1;
+}
+
+void
+heap_trim(void)
+{
+	malloc_trim(0);
 }

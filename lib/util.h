@@ -68,4 +68,7 @@ int	 close_failed(int);
 void	 be_put(unsigned char *, uint64_t value, size_t n);
 uint64_t be_get(const unsigned char *, size_t n);
 
+/* Give back what the C library keeps of memory that was freed. */
+void	 heap_trim(void);
+
 #endif

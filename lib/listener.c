@@ -7,6 +7,8 @@
 #include "listener.h"
 #include "log.h"
 
+#define PAUSE_LOG_EVERY	10		/* seconds */
+
 /* On a Unix socket: is it what clients find at its path? */
 static int
 has_path(const struct listener *l)
@@ -221,4 +223,15 @@ listeners_keep_none(struct listeners *ls)
 
 	for (i = 0; i < ls->n; i++)
 		ls->list[i].kept = 0;
+}
+
+void
+listeners_log_pause(time_t *last, int error)
+{
+	time_t now = time(NULL);
+
+	if (now - *last < PAUSE_LOG_EVERY)
+		return;
+	*last = now;
+	log_warning("accepting pauses: %s", strerror(error));
 }

@@ -6,6 +6,7 @@
 #define LISTENER_H
 
 #include <sys/stat.h>
+#include <time.h>
 
 #include "net.h"
 
@@ -47,6 +48,12 @@ void	 listeners_close(struct listeners *, int unlinks);
 
 /* Those of before are as this generation has it, from now on. */
 void	 listeners_tune(const struct listeners *, int64_t keepalive_ms);
+
+/*
+ * Log why accepting pauses, an errno, unless that was done not long ago: at
+ * *last, which is 0 at first.
+ */
+void	 listeners_log_pause(time_t *last, int error);
 
 /* No other generation has any of them. */
 void	 listeners_keep_none(struct listeners *);

@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "log.h"
+
 struct repeats;
 
 /* Why a handshake has failed, in few words: see failures[]. */
@@ -29,8 +31,7 @@ struct counts {
 	uint64_t in, out;
 	uint64_t lost;			/* with a worker that was killed */
 	uint64_t beat;			/* it was alive, at (ms) */
-	uint64_t unlogged;		/* lines it has lost, and not told: */
-	int	 unlogged_why, unlogged_cut;	/* as in logging */
+	struct log_lost unlogged;	/* lines that it could not report */
 };
 
 /*

@@ -51,7 +51,7 @@ struct service *service_alloc(const struct arguments *);
 /* Open its listeners; see listeners_open(). */
 int	 service_listen(struct service *, struct service *old);
 
-/* Log where it says, anew if that is a file; -1: as before, having logged why. */
+/* Log where it says, anew if that is a file; -1: as before, and why is logged. */
 int	 service_open_log(const struct service *);
 
 /* Whom its workers run as. */
@@ -74,6 +74,28 @@ void	 service_close(struct service *);
 
 /* It has no workers, or this is one.  NULL is fine. */
 void	 service_free(struct service *);
+
+/* Log what is new in a generation that goes to work, and what is wrong. */
+void	 service_announce(const struct service *, const struct service *old);
+
+/* Log how many connections all of these still have, which are left behind. */
+void	 service_announce_remaining(const struct service *old);
+
+/* Warn of certificates that expire, or have. */
+void	 service_warn_of_certificates(const struct service *);
+
+/* Warn of files that others can replace, or read. */
+void	 service_warn_of_files(const struct service *);
+
+/* Warn of what a reload does not change. */
+void	 service_warn_of_fixed(const struct service *,
+	    const struct service *old);
+
+/* Warn of what somebody else is to pass, who has not started this. */
+void	 service_warn_of_sockets(const struct service *);
+
+/* -t: the configuration, and what came of it, on stdout. */
+void	 service_print(const struct service *);
 
 /*
  * What the TLS rooms have of the configuration.  -1 after a sentence for each

@@ -56,12 +56,19 @@ def parse(text):
 
 
 def fresh(t, path):
-    """What SIGUSR1 has written; the file's number is another one then."""
-    before = os.stat(path).st_ino
+    """What SIGUSR1 has written.  A file system gives a number again, so that a
+    file is another one by its time as well.
+    """
+
+    def identity():
+        st = os.stat(path)
+        return st.st_ino, st.st_mtime_ns
+
+    before = identity()
     for _ in range(2):  # the first one may find a writer that is at it
         t.signal(signal.SIGUSR1)
-        before = wait_for(lambda: os.stat(path).st_ino not in (before, 0) and
-                          os.stat(path).st_ino, "a new file")
+        wait_for(lambda: identity() != before, "a new file")
+        before = identity()
     return parse(support.text_of(path))
 
 

@@ -1,0 +1,606 @@
+/*
+ * connection: one connection, as the engine's callbacks see it: admitted, its
+ * client's stream opened, its backend dialed, its line written to the log.
+ *
+ * The PROXY protocol is told to the backend as part of opening it, and taken
+ * from a balancer as part of opening the client's stream.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#else
+#define malloc_trim(pad)	((void)0)
+#endif
+
+#include "connection.h"
+#include "daemon.h"
+#include "forward.h"
+#include "log.h"
+#include "net.h"
+#include "options.h"
+#include "peer.h"
+#include "proxy.h"
+#include "repeats.h"
+#include "service.h"
+#include "stream.h"
+#include "tls.h"
+#include "util.h"
+
+#define CONNINFO_SIZE	1024		/* what was negotiated, as text */
+#define TRIM_THRESHOLD	32		/* connections that use memory */
+
+/* One connection, as the engine's callbacks see it. */
+struct connection {
+	struct connections *all;
+	struct tls *tls;		/* NULL: before TLS */
+	int	 fd;			/* the client's */
+	int	 dialed;
+	char	*peer;			/* its address, as text, */
+	uint64_t key;			/* and as that; see peer_key() */
+	struct endpoints *ends;		/* as a balancer has told, or NULL */
+	struct proxy *proxy;		/* its header, or the service's */
+	volatile uint64_t *place;	/* among service->places, or NULL */
+	int	 over;			/* there was none: max_per_ip */
+	size_t	 turn;			/* the target it began with */
+	size_t	 tried;			/* addresses, over all targets */
+	struct target *target;		/* the one being tried, */
+	size_t	 which;			/* and which address of it */
+	struct command *command;
+};
+
+/*
+ * A client's path must not look like several words of the log.  -1: there is
+ * no memory for it.
+ */
+static int
+set_peer(struct connection *c, const struct address *a)
+{
+	char *text = strdup(a->text), *blank = text;
+
+	if (text == NULL)
+		return -1;
+	while ((blank = strchr(blank, ' ')) != NULL)
+		*blank = '_';
+	free(c->peer);
+	c->peer = text;
+	return 0;
+}
+
+/* Nothing, as long as there is no TLS. */
+static void
+connection_conninfo(const struct connection *c, struct tls_conninfo *a)
+{
+	*a = (struct tls_conninfo){ .resumed = 0 };
+	if (c->tls != NULL)
+		tls_conninfo(c->tls, a);
+}
+
+static int
+is_tls13(const struct tls_conninfo *a)
+{
+	return a->version != NULL && strcmp(a->version, "TLSv1.3") == 0;
+}
+
+/* Start the command of a connection; -1: the reason is given. */
+static int
+connection_command(struct connection *c, struct stream *backend)
+{
+	struct connections *all = c->all;
+	const struct command_params params = {
+		.argv = all->service->cfg.command,
+		.peer = c->peer,
+		.files = all->service->files,
+		.core = all->service->core,
+		.max = all->share.n,
+		.header = c->proxy != NULL ? c->proxy->data : NULL,
+		.nheader = c->proxy != NULL ? c->proxy->len : 0,
+		/* An abort that waits already must not end in our handler. */
+		.reset_signals = signals_reset,
+	};
+
+	c->command = command_start(&all->commands, &params, backend, all->why,
+	    sizeof(all->why));
+	return c->command != NULL ? 0 : -1;
+}
+
+/* Both ends of the client's connection, as far as they are known. */
+static void
+find_endpoints(const struct connection *c, struct endpoints *ends)
+{
+	if (c->ends != NULL)
+		*ends = *c->ends;
+	else
+		net_endpoints(c->fd, ends);
+}
+
+/* The header for its backend, if there is to be one; -1: out of memory. */
+static int
+connection_header(struct connection *c)
+{
+	int version = (int)c->all->service->cfg.number[PROXY_PROTOCOL];
+	struct tls_conninfo a;
+	struct endpoints ends;
+
+	if (version == PROXY_OFF)
+		return 0;
+	if (c->proxy == NULL &&
+	    (c->proxy = malloc(sizeof(*c->proxy))) == NULL)
+		return -1;
+	find_endpoints(c, &ends);
+	connection_conninfo(c, &a);
+	proxy_make(c->proxy, version, &ends, &(struct proxy_tls){
+	    .version = a.version, .cipher = a.cipher, .alpn = a.alpn,
+	    .name = a.name, .client = a.common_name,
+	    .has_client = a.client != NULL, .resumed = a.resumed });
+	return 0;
+}
+
+static void
+connection_free_header(struct connection *c)
+{
+	free(c->proxy);
+	c->proxy = NULL;
+}
+
+/* A backend is open once it has been told who the client is. */
+static int
+backend_open(struct stream *s)
+{
+	struct connection *c = s->ctx;
+	int r = stream_plain_open(s);
+
+	if (r == 0 && c->proxy != NULL)
+		r = proxy_write(c->proxy, s);
+	if (r == 0)
+		connection_free_header(c);
+	return r;
+}
+
+static const struct stream_ops backend_ops = {
+	.open = backend_open,
+	.read = stream_plain_read,
+	.write = stream_plain_write,
+	.finish = stream_plain_finish,
+	.refuse = stream_reset,
+	.failed = stream_plain_failed,
+	.abort = stream_reset,
+	.flushed = stream_plain_flushed,
+	.pending = stream_plain_pending,
+	.error = stream_plain_error,
+};
+
+/* Why a connection can't go on; STREAM_ERROR. */
+static int __attribute__((format(printf, 2, 3)))
+connection_fail(struct connection *c, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(c->all->why, sizeof(c->all->why), fmt, ap);
+	va_end(ap);
+	return STREAM_ERROR;
+}
+
+static const char *
+proxied_error(const struct stream *s)
+{
+	const struct connection *c = s->ctx;
+
+	return c->all->why;
+}
+
+/* The client is who a balancer says; 0, or STREAM_ERROR. */
+static int
+connection_told(struct connection *c, const struct endpoints *ends)
+{
+	struct address from = { .sa = ends->from.any,
+	    .len = sizeof(from.sa) };
+	char was[ADDRESS_SIZE];
+
+	if ((c->ends = malloc(sizeof(*ends))) == NULL)
+		return connection_fail(c, "out of memory");
+	*c->ends = *ends;
+	net_normalize(&from);
+	c->key = peer_key(&from.sa);
+	snprintf(was, sizeof(was), "%s", c->peer);
+	if (set_peer(c, &from) == -1)
+		return connection_fail(c, "out of memory");
+	log_debug("%s is %s", was, c->peer);
+	return 0;
+}
+
+/*
+ * May a line be logged that says why a client was not served?  It was counted
+ * if not.
+ */
+static int
+may_log(struct connections *all, enum log_level level, uint64_t key,
+    const char *reason)
+{
+	struct repeats *r = all->service->board.repeats;
+
+	if (repeats_may_log(r, level, key, reason))
+		return 1;
+	all->repeats_until = repeats_until(r, clock_ms());
+	forward_wake(all->engine, all->repeats_until);
+	return 0;
+}
+
+/*
+ * As many connections an address may have of this generation.  All are counted,
+ * as the next one may have a limit where this one has none.  Those that it
+ * still has of the generations before take part; these have few new ones, which
+ * were accepted before the reload and tell their address only now.
+ */
+static uint64_t
+may_have(const struct service *sv, uint64_t key)
+{
+	uint64_t max = (uint64_t)sv->cfg.number[MAX_PER_IP], n = 0;
+	struct service *old;
+
+	if (max == 0)
+		return UINT64_MAX;
+	for (old = sv->older; old != NULL; old = old->older)
+		n += scoreboard_count(&old->board, key);
+	return n < max ? max - n : 0;
+}
+
+/* May one more connection come from its address? */
+static int
+connection_admit(struct connection *c)
+{
+	struct connections *all = c->all;
+
+	if (scoreboard_enter(&all->service->board, &all->share, c->key,
+	    may_have(all->service, c->key), &c->place) == 0)
+		return 0;
+	c->over = 1;
+	all->counts->over++;
+	if (may_log(all, LEVEL_INFO, c->key, options[MAX_PER_IP].name))
+		log_info("%s refused: its address has %lld connections "
+		    "already (max_per_ip)", c->peer,
+		    (long long)all->service->cfg.number[MAX_PER_IP]);
+	return -1;
+}
+
+/* What a balancer has in front of TLS comes first. */
+static int
+proxied_open(struct stream *s)
+{
+	struct connection *c = s->ctx;
+	struct connections *all = c->all;
+	struct endpoints ends;
+	int r = proxy_read(c->proxy, c->fd, &ends, all->why, sizeof(all->why));
+
+	if (r != 0)
+		return r;
+	connection_free_header(c);
+	if (ends.from.any.ss_family != AF_UNSPEC &&
+	    connection_told(c, &ends) != 0)
+		return STREAM_ERROR;
+	if (connection_admit(c) == -1)
+		return connection_fail(c, "max_per_ip");
+	c->tls = tls_new(all->service->tls, c->fd, s);
+	return c->tls != NULL ? s->ops->open(s) :
+	    connection_fail(c, "out of memory");
+}
+
+static const struct stream_ops proxied_ops = {
+	.open = proxied_open,
+	.read = stream_plain_read,
+	.write = stream_plain_write,
+	.finish = stream_plain_finish,
+	.refuse = stream_reset,
+	.failed = stream_plain_failed,
+	.abort = stream_reset,
+	.flushed = stream_plain_flushed,
+	.pending = stream_plain_pending,
+	.error = proxied_error,
+};
+
+/* Has its client's stream a beginning?  -1: there is no memory for one. */
+static int
+connection_begin(struct connection *c, struct stream *client)
+{
+	struct connections *all = c->all;
+
+	if (all->service->cfg.number[ACCEPT_PROXY] == 0) {
+		c->tls = tls_new(all->service->tls, c->fd, client);
+		return c->tls != NULL ? 0 : -1;
+	}
+	client->ops = &proxied_ops;
+	client->ctx = c;
+	c->proxy = calloc(1, sizeof(*c->proxy));
+	return c->proxy != NULL ? 0 : -1;
+}
+
+void *
+connection_accept(struct connections *all, int fd, const struct sockaddr *sa,
+    socklen_t len, struct stream *client)
+{
+	struct address peer = { .len = 0 };
+	struct connection *c;
+
+	memcpy(&peer.sa, sa, len);
+	peer.len = len;
+	net_normalize(&peer);
+	all->counts->accepted++;
+	if ((c = calloc(1, sizeof(*c))) == NULL)
+		goto err;
+	c->all = all;
+	c->fd = fd;
+	c->key = peer_key(&peer.sa);
+	c->turn = all->turn++;
+	if (set_peer(c, &peer) == -1)
+		goto err;
+	if (all->service->cfg.number[ACCEPT_PROXY] == 0 &&
+	    connection_admit(c) == -1) {
+		free(c->peer);
+		free(c);
+		return NULL;
+	}
+	if (connection_begin(c, client) == -1)
+		goto err;
+	if (++all->counts->live > all->peak)
+		all->peak = all->counts->live;
+	log_debug("%s accepted", c->peer);
+	if (all->service->listeners.n > 0 &&
+	    all->counts->live == all->share.n &&
+	    scoreboard_is_full(&all->service->board))
+		scoreboard_warn_full(&all->service->board, FORWARD_DROP_MS);
+	return c;
+err:
+	if (may_log(all, LEVEL_WARNING, peer_key(&peer.sa), "out of memory"))
+		log_warning("a connection was turned away: out of memory");
+	all->counts->lost++;
+	if (c != NULL) {
+		scoreboard_leave(&all->service->board, &all->share, c->key,
+		    c->place);
+		free(c->peer);
+	}
+	free(c);
+	return NULL;
+}
+
+/* The next address to try; NULL when all have been. */
+static const struct address *
+next_address(struct connection *c)
+{
+	const struct targets *to = &c->all->service->connects;
+	size_t i, n = c->tried++;
+
+	for (i = 0; i < to->n; i++) {
+		struct target *t = &to->list[(c->turn + i) % to->n];
+
+		if (n < t->n) {
+			c->target = t;
+			c->which = (n == 0 ? t->first : c->which + 1) % t->n;
+			return &t->addrs[c->which];
+		}
+		n -= t->n;
+	}
+	return NULL;
+}
+
+/* Remember what did not open, and begin with another one next time. */
+static void
+dial_failed(struct connection *c, const char *why)
+{
+	struct connections *all = c->all;
+	struct target *t = c->target;
+
+	snprintf(all->why, sizeof(all->why), "%s: %s", t->addrs[c->which].text,
+	    why);
+	if (may_log(all, LEVEL_INFO, c->key, all->why))
+		log_info("%s -> %s", c->peer, all->why);
+	t->first = (c->which + 1) % t->n;
+}
+
+int
+connection_dial(void *conn, struct stream *backend, const char *failed,
+    const char **why)
+{
+	struct connection *c = conn;
+	const int64_t *number = c->all->service->cfg.number;
+	const struct address *to;
+	struct tls_conninfo a;
+
+	*why = c->all->why;
+	if (!c->dialed) {
+		connection_conninfo(c, &a);
+		c->all->counts->opened[is_tls13(&a)]++;
+		net_acknowledge(c->fd);
+	}
+	c->dialed = 1;
+	if (connection_header(c) == -1) {
+		connection_fail(c, "out of memory");
+		return -1;
+	}
+	if (c->all->service->cfg.command != NULL) {
+		if (failed == NULL)
+			return connection_command(c, backend);
+		connection_fail(c, "%s", failed);
+		return -1;
+	}
+	if (failed != NULL)
+		dial_failed(c, failed);
+	while ((to = next_address(c)) != NULL) {
+		*backend = (struct stream){ .ops = &backend_ops,
+		    .ctx = c, .fd = net_dial(to, number[KEEPALIVE]) };
+		if (backend->fd != -1)
+			return 0;
+		dial_failed(c, net_dial_error(errno));
+	}
+	return -1;
+}
+
+/* What client and tunnel have negotiated, a blank before each word. */
+static void
+conninfo_text(const struct connection *c, char *out, size_t size)
+{
+	struct tls_conninfo a;
+	struct text text = { .p = out, .size = size };
+
+	connection_conninfo(c, &a);
+	out[0] = '\0';
+	if (a.version != NULL)
+		text_add(&text, " %s %s", a.version, a.cipher);
+	if (a.group != NULL)
+		text_add(&text, " %s", a.group);
+	if (a.in_kernel)
+		text_add(&text, " ktls");
+	if (a.resumed)
+		text_add(&text, " resumed");
+	if (a.name != NULL)
+		text_add(&text, " sni=%s", *a.name != '\0' ? a.name :
+		    "(invalid)");
+	if (a.alpn != NULL)
+		text_add(&text, " alpn=%s", a.alpn);
+	if (a.client != NULL)
+		text_add(&text, " client=\"%s\"", a.client);
+}
+
+/* The line of a connection, at its end or meanwhile. */
+static void
+connection_log(const struct connection *c, enum log_level level,
+    const char *what, const struct forward_end *end)
+{
+	const char *to = "-";
+	char negotiated[CONNINFO_SIZE];
+
+	if (c->command != NULL)
+		to = c->all->service->cfg.command[0];
+	else if (end->served)
+		to = c->target->addrs[c->which].text;
+	conninfo_text(c, negotiated, sizeof(negotiated));
+	log_at(level, "%s%s -> %s%s in=%llu out=%llu %lld.%03ds %s", what,
+	    c->peer, to, negotiated, (unsigned long long)end->in,
+	    (unsigned long long)end->out, (long long)(end->ms / 1000),
+	    (int)(end->ms % 1000), end->reason);
+}
+
+/* The same, unless it was not served, as many others were not. */
+static void
+connection_log_why(const struct connection *c, enum log_level level,
+    const struct forward_end *end)
+{
+	if (may_log(c->all, level, c->key, end->reason))
+		connection_log(c, level, "", end);
+}
+
+void
+connection_listed(void *conn, const struct forward_end *how)
+{
+	connection_log(conn, LEVEL_NOTICE, "live: ", how);
+}
+
+/* Has the client said anything? */
+static int
+connection_heard(const struct connection *c)
+{
+	return c->tls != NULL ? tls_heard(c->tls) : c->proxy != NULL &&
+	    c->proxy->done > 0;
+}
+
+/*
+ * What a burst of connections has used would be kept by the C library: it is
+ * given back whenever half of them have gone.
+ */
+static void
+trim(struct connections *all)
+{
+	if (all->peak < TRIM_THRESHOLD || all->counts->live > all->peak / 2)
+		return;
+	malloc_trim(0);
+	all->peak = all->counts->live;
+}
+
+/* A client that says nothing, and stays, is one of another protocol. */
+static void
+connection_silent(const struct connection *c, const struct forward_end *end)
+{
+	struct forward_end why = *end;
+
+	if (strcmp(end->reason, "handshake timeout") != 0) {
+		connection_log(c, LEVEL_DEBUG, "", end);
+		return;
+	}
+	why.reason = "handshake timeout: the client sent nothing (it may wait "
+	    "for a greeting: this port expects TLS at once)";
+	connection_log_why(c, LEVEL_NOTICE, &why);
+}
+
+/* Of a reason in the log, what it begins with: statistics have few of them. */
+static const struct {
+	const char *begins;
+	enum failure failure;
+} failures[] = {
+	{ "handshake timeout", FAILED_TIMEOUT },
+	{ "not TLS", FAILED_NOT_TLS },
+	{ "no client certificate", FAILED_CERTIFICATE },
+	{ "client certificate", FAILED_CERTIFICATE },
+	{ "no certificate for the name", FAILED_NAME },
+	{ "no server name", FAILED_NAME },
+	{ "no PROXY header", FAILED_PROXY },
+	{ "bad PROXY header", FAILED_PROXY },
+	{ "handshake: the client sent a fatal alert", FAILED_ALERT },
+	{ "handshake: no ", FAILED_NOTHING_IN_COMMON },
+	{ "closed by the client", FAILED_CLOSED },
+	{ "client reset", FAILED_CLOSED },
+};
+
+static enum failure
+failure_of(const char *reason)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(failures) / sizeof(failures[0]); i++)
+		if (strncmp(reason, failures[i].begins,
+		    strlen(failures[i].begins)) == 0)
+			return failures[i].failure;
+	return FAILED_OTHERWISE;
+}
+
+void
+connection_closed(void *conn, const struct forward_end *end)
+{
+	struct connection *c = conn;
+	struct connections *all = c->all;
+	volatile struct counts *n = all->counts;
+	struct tls_conninfo a;
+
+	connection_conninfo(c, &a);
+	n->live--;
+	if (end->served) {
+		n->served++;
+		n->resumed += (uint64_t)a.resumed;
+		connection_log(c, LEVEL_INFO, "", end);
+	} else if (c->dialed) {
+		n->no_backend++;
+		connection_log_why(c, LEVEL_WARNING, end);
+	} else if (end->dropped) {
+		n->dropped++;
+		connection_log_why(c, LEVEL_NOTICE, end);
+	} else if (c->over) {
+		connection_log(c, LEVEL_DEBUG, "", end);
+	} else if (connection_heard(c)) {
+		n->refused[failure_of(end->reason)]++;
+		connection_log_why(c, LEVEL_NOTICE, end);
+	} else {
+		n->silent++;
+		connection_silent(c, end);
+	}
+	if (c->command != NULL)
+		command_leave(&all->commands, c->command);
+	scoreboard_leave(&all->service->board, &all->share, c->key, c->place);
+	tls_free(c->tls);
+	connection_free_header(c);
+	free(c->ends);
+	free(c->peer);
+	free(c);
+	trim(all);
+}

@@ -1,0 +1,311 @@
+/* worker: a process that serves, forked by the master or by inetd(8). */
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include "worker.h"
+#include "control.h"
+#include "daemon.h"
+#include "forward.h"
+#include "listener.h"
+#include "log.h"
+#include "net.h"
+#include "options.h"
+#include "poller.h"
+#include "privileges.h"
+#include "repeats.h"
+#include "sandbox.h"
+#include "scoreboard.h"
+#include "service.h"
+#include "tls.h"
+#include "util.h"
+
+/*
+ * What the kernel has accepted already would be reset as its listener closes.
+ * Who has passed a listener keeps it, and its queue, for the next one to serve.
+ */
+static void
+accept_last(struct worker *w)
+{
+	const struct listeners *ls = &w->all.service->listeners;
+	int64_t until = clock_ms() + WORKER_LAST_MS;
+	size_t i;
+
+	for (i = 0; i < ls->n; i++)
+		if (ls->list[i].address != NULL)
+			forward_empty(w->all.engine, ls->list[i].fd, until);
+}
+
+/* A later call may bring the end forward. */
+static void
+worker_drain(struct worker *w, int64_t ms, int is_cut)
+{
+	if (!w->stopping && scoreboard_stops(&w->all.service->board) && !is_cut)
+		accept_last(w);
+	forward_drain(w->all.engine, ms);
+	if (w->stopping)
+		return;
+	w->stopping = 1;
+	listeners_close(&w->all.service->listeners, 0);
+	if (w->control != -1)
+		send(w->control, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void
+worker_obey(struct worker *w)
+{
+	struct order o;
+	int fd;
+
+	while (w->control != -1 && control_receive(w->control, &o, &fd) == 0) {
+		if (o.what == ORDER_DRAIN)
+			worker_drain(w, o.ms, 0);
+		else if (o.what == ORDER_LOG)
+			control_obey_log(&o, fd);
+		else if (o.what == ORDER_MAKE_ROOM)
+			forward_make_room(w->all.engine);
+	}
+}
+
+/* Show the master that this loop goes round, if it has to know. */
+static void
+worker_beat(struct worker *w)
+{
+	int64_t now;
+
+	if (w->beat_every == 0)
+		return;
+	now = clock_ms();
+	if (now >= w->beat_at) {
+		w->all.counts->beat = (uint64_t)now;
+		w->beat_at = now + w->beat_every;
+	}
+	forward_wake(w->all.engine, w->beat_at);
+}
+
+static void
+worker_woken(void *arg)
+{
+	struct worker *w = arg;
+	int64_t drain_ms = w->all.service->cfg.number[DRAIN_TIMEOUT];
+
+	if (signal_taken(SIGCHLD))
+		commands_look(&w->all.commands);
+	if (signal_taken(SIGUSR1))
+		forward_list(w->all.engine);
+	if (w->all.repeats_until != 0 && clock_ms() >= w->all.repeats_until) {
+		w->all.repeats_until = 0;
+		repeats_end(w->all.service->board.repeats, 0);
+	}
+	if (w->all.repeats_until != 0)
+		forward_wake(w->all.engine, w->all.repeats_until);
+	worker_beat(w);
+	if (signal_taken(SIGHUP))
+		worker_obey(w);
+	if (signal_taken(SIGTERM))
+		worker_drain(w, drain_ms, signal_has_come(SIGQUIT));
+	if (signal_taken(SIGQUIT)) {
+		worker_drain(w, drain_ms, 1);
+		forward_abort_all(w->all.engine);
+	}
+}
+
+static void *
+worker_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
+    struct stream *client)
+{
+	struct worker *w = arg;
+
+	return connection_accept(&w->all, fd, sa, len, client);
+}
+
+static void
+worker_starved(void *arg, int error)
+{
+	struct worker *w = arg;
+
+	listeners_log_pause(&w->complained, error);
+}
+
+static int
+worker_full(void *arg)
+{
+	const struct worker *w = arg;
+
+	return scoreboard_is_full(&w->all.service->board);
+}
+
+static int
+worker_engine(struct worker *w)
+{
+	static const struct forward_calls calls = {
+		.accepted = worker_accepted,
+		.dial = connection_dial,
+		.closed = connection_closed,
+		.listed = connection_listed,
+		.woken = worker_woken,
+		.starved = worker_starved,
+		.full = worker_full,
+	};
+	const struct listeners *ls = &w->all.service->listeners;
+	const int64_t *number = w->all.service->cfg.number;
+	struct forward_params params = {
+		.calls = &calls,
+		.arg = w,
+		.max_connections = (unsigned)w->all.share.n,
+		.open_ms = number[HANDSHAKE_TIMEOUT],
+		.dial_ms = number[CONNECT_TIMEOUT],
+		.idle_ms = number[IDLE_TIMEOUT],
+		.half_close_ms = number[LINGER_TIMEOUT],
+		.answer_ms = number[KEEPALIVE],
+		.in = &w->all.counts->in,
+		.out = &w->all.counts->out,
+	};
+	size_t i;
+
+	if ((w->all.engine = forward_new(&params)) == NULL)
+		return -1;
+	for (i = 0; i < ls->n; i++)
+		if (forward_listen(w->all.engine, ls->list[i].fd) == -1)
+			return -1;
+	return 0;
+}
+
+/*
+ * All workers and the master have the same listeners, and it is by number that
+ * the sandbox keeps a worker from changing them, and knows its line.  Past the
+ * limit, no other descriptor will ever have that number, whatever is closed.
+ * The line comes first.  -1 with errno.
+ */
+static int
+set_apart(struct worker *w, size_t slot)
+{
+	struct listeners *ls = &w->all.service->listeners;
+	rlim_t need = service_descriptors(w->all.service, slot);
+	struct rlimit limit;
+	size_t i;
+
+	if (!w->has_master)
+		return 0;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
+		return -1;
+	limit.rlim_cur = (limit.rlim_cur < need ? limit.rlim_cur : need) -
+	    ls->n - 1;
+	if (daemon_move_fd(&w->control, (int)limit.rlim_cur) == -1)
+		return -1;
+	for (i = 0; i < ls->n; i++)
+		if (daemon_move_fd(&ls->list[i].fd,
+		    (int)limit.rlim_cur) == -1)
+			return -1;
+	return setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* Into the sandbox, with what is needed there.  -1 with errno. */
+static int
+worker_confine(const struct worker *w)
+{
+	const struct service *sv = w->all.service;
+	const struct target *t;
+	struct sandbox box = { .log = log_fd(),
+	    .control = w->control != -1 ? w->control : INT_MAX,
+	    .runs_command = sv->cfg.command != NULL,
+	    .with_ktls = sv->kernel.caps != 0 };
+	in_port_t port;
+	size_t i, j;
+	int r;
+
+	privileges_disable_dumps();
+	if ((box.ports = calloc(sv->connects.n + 1, sizeof(t->addrs) /
+	    sizeof(t->addrs[0]) * sizeof(*box.ports))) == NULL)
+		return -1;
+	for (j = 0; j < sv->connects.n; j++) {
+		t = &sv->connects.list[j];
+		box.with_unix |= t->addrs[0].sa.ss_family == AF_UNIX;
+		for (i = 0; i < t->n; i++)
+			if ((port = net_address_port(&t->addrs[i])) != 0)
+				box.ports[box.nports++] = port;
+	}
+	r = sandbox_enter(&box);
+	free(box.ports);
+	return r;
+}
+
+int
+worker_init(struct worker *w, struct service *sv, size_t slot)
+{
+	const char *why = NULL;
+
+	w->all.service = sv;
+	w->all.counts = &sv->board.counts[slot];
+	w->all.share.n = scoreboard_share(&sv->board, slot,
+	    &w->all.share.first);
+	if (sv->board.peers != NULL)
+		w->all.share.unused = calloc(w->all.share.n,
+		    sizeof(*w->all.share.unused));
+	/* A socket of its own: the others' can't be shut down through it. */
+	if (log_fd() == -1)
+		log_connect_syslog();
+	if (set_apart(w, slot) == -1)
+		why = "descriptors";
+	else if (sv->board.peers != NULL && w->all.share.unused == NULL)
+		why = "max_per_ip";
+	else if (worker_engine(w) == -1)
+		why = poller_name;
+	else if (privileges_drop(&sv->identity) == -1)
+		why = "user, group, chroot";
+	if (why == NULL && w->has_master)
+		daemon_follow_master();
+	if (why == NULL && sv->cfg.number[SANDBOX] == 1 &&
+	    worker_confine(w) == -1)
+		why = "sandbox";
+	if (why != NULL) {
+		log_error("%s: %s", why, strerror(errno));
+		return -1;
+	}
+	if ((why = tls_forked()) != NULL) {
+		log_error("%s", why);
+		return -1;
+	}
+	worker_beat(w);
+	return 0;
+}
+
+/* A command that outlives the connection of its process still counts. */
+static void
+await_commands(struct worker *w, const sigset_t *asleep)
+{
+	while (w->all.commands.running > 0 && !w->stopping) {
+		ppoll(NULL, 0, NULL, asleep);
+		worker_woken(w);
+	}
+}
+
+int
+worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
+{
+	if (in != NULL)
+		forward_add(w->all.engine, in->fd,
+		    (const struct sockaddr *)&in->sa, in->len);
+	if (w->all.service->listeners.n == 0)
+		forward_drain(w->all.engine, 0);
+	if (forward_run(w->all.engine, asleep) == -1) {
+		log_error("%s: %s", poller_name, strerror(errno));
+		return EXIT_FAILURE;
+	}
+	if (in != NULL)
+		await_commands(w, asleep);
+	return EXIT_SUCCESS;
+}
+
+void
+worker_free(struct worker *w)
+{
+	forward_free(w->all.engine);
+	free(w->all.share.unused);
+	commands_free(&w->all.commands);
+}

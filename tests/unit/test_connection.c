@@ -1,0 +1,80 @@
+/*
+ * Unit tests of a connection's way: connection.c is included, to reach what is
+ * static.
+ */
+#include "../../lib/connection.c"
+
+#include "said.h"
+
+/* An address takes part of its limit along, over generations of any size. */
+static int
+enter(struct service *sv, struct share *w, volatile uint64_t **place)
+{
+	return scoreboard_enter(&sv->board, w, 7, may_have(sv, 7), place);
+}
+
+static void
+test_places_of_generations(void **state)
+{
+	struct service sv[3];
+	struct share w[3] = { { .used = 0 } };
+	volatile uint64_t *first, *place;
+	int64_t limits[3] = { 0, 9, 4 };
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 3; i++) {
+		sv[i] = (struct service){ .board = SCOREBOARD_NONE,
+		    .older = i > 0 ? &sv[i - 1] : NULL };
+		sv[i].cfg.number[MAX_PER_IP] = limits[i];
+		assert_int_equal(scoreboard_new(&sv[i].board, 6 << 4 * i, 1,
+		    0), 0);
+		w[i].unused = calloc(6 << 4 * i, sizeof(*w[i].unused));
+		assert_non_null(w[i].unused);
+	}
+	assert_int_equal(enter(&sv[0], &w[0], &first), 0);
+	assert_int_equal(enter(&sv[0], &w[0], &place), 0);
+	assert_int_equal(enter(&sv[1], &w[1], &place), 0);
+	assert_int_equal(enter(&sv[2], &w[2], &place), 0);
+	/* The fifth, which one that leaves makes room for: any way it does. */
+	assert_int_equal(enter(&sv[2], &w[2], &place), -1);
+	scoreboard_leave(&sv[0].board, &w[0], 7, first);
+	assert_int_equal(enter(&sv[2], &w[2], &place), 0);
+	assert_int_equal(enter(&sv[2], &w[2], &place), -1);
+	scoreboard_vacate(&sv[0].board, 0);
+	assert_int_equal(enter(&sv[2], &w[2], &place), 0);
+	assert_int_equal(enter(&sv[2], &w[2], &place), -1);
+	for (i = 0; i < 3; i++) {
+		scoreboard_free(&sv[i].board);
+		free(w[i].unused);
+	}
+}
+
+/* It is not begun a second time. */
+static void
+test_command_that_does_not_open(void **state)
+{
+	static char name[] = "true", *command[] = { name, NULL };
+	struct service sv = { .cfg.command = command };
+	struct connections all = { .service = &sv, .share = { .n = 1 } };
+	struct connection c = { .all = &all, .dialed = 1, .fd = -1 };
+	struct stream backend = { .fd = -1 };
+	const char *why = NULL;
+
+	(void)state;
+	assert_int_equal(connection_dial(&c, &backend, "it is gone", &why), -1);
+	assert_string_equal(why, "it is gone");
+	assert_int_equal(all.commands.running, 0);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_places_of_generations),
+		cmocka_unit_test(test_command_that_does_not_open),
+	};
+
+	return said_init() == -1 ? 1 :
+	    cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -40,7 +40,7 @@ void	 upgrade_leave(const struct upgrade *, int state, int before);
  */
 void	 upgrade_try(struct upgrade *, int first, int n, const sigset_t *mask);
 
-/* In the program that is tried: leave word that it can take over.  -1: errno. */
+/* In the program that is tried: say that it can take over; -1 with errno. */
 int	 upgrade_answer(int fd);
 
 /* A child has ended.  Was it the trial? */

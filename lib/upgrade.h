@@ -68,4 +68,10 @@ void	 upgrade_close_others(const struct upgrade *, const struct handover *,
  */
 int	 upgrade_go_back(int state, int before, char **argv);
 
+/*
+ * In the one before, again: what ps(1) calls it.  It would be the number of the
+ * descriptor that it was started by.
+ */
+void	 upgrade_restore_name(const struct upgrade *);
+
 #endif

@@ -20,9 +20,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#ifdef __linux__
-#include <sys/prctl.h>
-#endif
 
 #include "arguments.h"
 #include "carry.h"
@@ -785,10 +782,8 @@ static void
 go_on(struct master *m, struct arguments *a)
 {
 	struct service *was = m->live, *sv;
-	const char *name = strrchr(m->upgrade.path, '/');
 
-	/* It would be a descriptor's number. */
-	prctl(PR_SET_NAME, name != NULL ? name + 1 : m->upgrade.path, 0, 0, 0);
+	upgrade_restore_name(&m->upgrade);
 	a->again = &was->cfg;
 	sv = service_new(a, was);
 	a->again = NULL;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -343,6 +344,14 @@ upgrade_close_others(const struct upgrade *u, const struct handover *x,
 		memcpy(fds + more, x->fds, x->nfds * sizeof(*fds));
 	daemon_close_all_but(fds, more + x->nfds);
 	free(fds);
+}
+
+void
+upgrade_restore_name(const struct upgrade *u)
+{
+	const char *name = strrchr(u->path, '/');
+
+	prctl(PR_SET_NAME, name != NULL ? name + 1 : u->path, 0, 0, 0);
 }
 
 int

@@ -40,7 +40,7 @@ void	 upgrade_leave(const struct upgrade *, int state, int before);
  */
 void	 upgrade_try(struct upgrade *, int first, int n, const sigset_t *mask);
 
-/* In the program that is tried: leave word that it can take over.  -1: errno. */
+/* In the program that is tried: say that it can take over; -1 with errno. */
 int	 upgrade_answer(int fd);
 
 /* A child has ended.  Was it the trial? */
@@ -67,5 +67,11 @@ void	 upgrade_close_others(const struct upgrade *, const struct handover *,
  * argv is for when nobody knows how.  An exit status, if that fails.
  */
 int	 upgrade_go_back(int state, int before, char **argv);
+
+/*
+ * In the one before, again: what ps(1) calls it.  It would be the number of the
+ * descriptor that it was started by.
+ */
+void	 upgrade_restore_name(const struct upgrade *);
 
 #endif

@@ -39,7 +39,7 @@
 #include "sandbox.h"
 #include "scoreboard.h"
 #include "secret.h"
-#include "service.h"
+#include "generation.h"
 #include "stats.h"
 #include "tls.h"
 #include "upgrade.h"
@@ -69,50 +69,50 @@ _Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 static const char *
 stats_fault(const void *arg, const char *path)
 {
-	return files_fault(service_user(arg), STATS_FILE, path);
+	return files_fault(generation_user(arg), STATS_FILE, path);
 }
 
 static int
 stats_expiry(const void *arg, size_t i, const char **file, int64_t *at)
 {
-	const struct service *sv = arg;
+	const struct generation *g = arg;
 
-	return tls_config_expiry(sv->tls, i, file, at);
+	return tls_config_expiry(g->tls, i, file, at);
 }
 
 /* Of all generations, and of workers that are no more. */
 static struct stats_report
-report(const struct stats *st, const struct service *live)
+report(const struct stats *st, const struct generation *live)
 {
 	struct stats_report r = { .config = live->file, .version = VERSION,
 	    .library = tls_version(), .sum = st->ended, .max_connections =
-	    (uint64_t)live->cfg.number[MAX_CONNECTIONS],
-	    .path = config_text(&live->cfg, STATS_FILE),
-	    .where = config_where(&live->cfg, STATS_FILE),
+	    (uint64_t)live->config.number[MAX_CONNECTIONS],
+	    .path = config_text(&live->config, STATS_FILE),
+	    .where = config_where(&live->config, STATS_FILE),
 	    .fault = stats_fault, .expiry = stats_expiry, .arg = live };
-	const struct service *sv;
+	const struct generation *g;
 	size_t i;
 
-	for (sv = live; sv != NULL; sv = sv->older) {
-		const struct workers *ws = &sv->workers;
+	for (g = live; g != NULL; g = g->older) {
+		const struct workers *ws = &g->workers;
 
 		for (i = 0; i < ws->nslots; i++)
 			if (ws->slots[i].pid != 0)
 				stats_add(&r.sum,
-				    &sv->board.counts[ws->slots[i].row]);
+				    &g->board.counts[ws->slots[i].row]);
 		r.workers += ws->n;
 	}
 	return r;
 }
 
 static int64_t
-statistics_due(const struct stats *st, const struct service *live)
+statistics_due(const struct stats *st, const struct generation *live)
 {
-	return stats_due(st, live->cfg.given[STATS_FILE] != NULL);
+	return stats_due(st, live->config.given[STATS_FILE] != NULL);
 }
 
 static void
-log_statistics(const struct stats *st, const struct service *live)
+log_statistics(const struct stats *st, const struct generation *live)
 {
 	const struct stats_report r = report(st, live);
 
@@ -120,7 +120,7 @@ log_statistics(const struct stats *st, const struct service *live)
 }
 
 static void
-write_statistics(struct stats *st, const struct service *live)
+write_statistics(struct stats *st, const struct generation *live)
 {
 	struct stats_report r;
 
@@ -138,7 +138,7 @@ write_statistics(struct stats *st, const struct service *live)
 
 struct master {
 	const struct arguments *args;
-	struct service *live;		/* and behind it those that leave */
+	struct generation *live;	/* and behind it those that leave */
 	struct stats stats;
 	sigset_t asleep;
 	pid_t	 pid;
@@ -163,37 +163,37 @@ struct master {
  * business with the keys of the others; but who their clients are is counted.
  */
 static void
-leave_master(const struct master *m, struct service *sv,
+leave_master(const struct master *m, struct generation *g,
     const struct incoming *in)
 {
-	struct service *old;
+	struct generation *old;
 
-	workers_close_channels(&sv->workers);
-	if (m->live != sv)
+	workers_close_channels(&g->workers);
+	if (m->live != g)
 		listeners_close(&m->live->listeners, 0);
-	listeners_keep_none(&sv->listeners);
-	for (old = sv->older; old != NULL; old = old->older) {
+	listeners_keep_none(&g->listeners);
+	for (old = g->older; old != NULL; old = old->older) {
 		close_fd(&old->board.fd);
 		workers_close_channels(&old->workers);
 		workers_free(&old->workers);
-		service_close(old);
+		generation_close(old);
 	}
-	if (sv->cfg.number[MODE] == FORK)
-		listeners_close(&sv->listeners, 0);
+	if (g->config.number[MODE] == FORK)
+		listeners_close(&g->listeners, 0);
 	if (in == NULL && m->waiting.fd != -1)
 		close(m->waiting.fd);
 	if (m->parent != -1)
 		close(m->parent);
 	if (m->pidfile != -1)
 		close(m->pidfile);
-	close_fd(&sv->board.fd);
-	tls_sessions_keep(sv->sessions);
+	close_fd(&g->board.fd);
+	tls_sessions_keep(g->sessions);
 	upgrade_leave(&m->upgrade, m->args->state, m->args->before);
 }
 
 /* In the child: serve, and never come back. */
 static void __attribute__((noreturn))
-worker_main(const struct master *m, struct service *sv, size_t slot,
+worker_main(const struct master *m, struct generation *g, size_t slot,
     const struct incoming *in, int control)
 {
 	struct worker w = { .has_master = 1, .control = control,
@@ -204,18 +204,18 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
 
 	log_lost_take();		/* the master tells of its own */
 	signals_leave();
-	leave_master(m, sv, in);
+	leave_master(m, g, in);
 	if (in != NULL) {
 		connection = *in;
 		in = &connection;
 		daemon_move_fd(&connection.fd, STDERR_FILENO + 1);
 	}
-	worker_lower_descriptors(&w, sv);
-	if (worker_init(&w, sv, slot) == 0)
+	worker_lower_descriptors(&w, g);
+	if (worker_init(&w, g, slot) == 0)
 		r = in != NULL || worker_await_release(&w) ?
 		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
 	worker_free(&w);
-	sv->board.counts[slot].unlogged = log_lost_take();
+	g->board.counts[slot].unlogged = log_lost_take();
 	exit(r);
 }
 
@@ -225,18 +225,18 @@ worker_main(const struct master *m, struct service *sv, size_t slot,
  * ready.
  */
 static int
-start_worker(struct master *m, struct service *sv, size_t slot,
+start_worker(struct master *m, struct generation *g, size_t slot,
     const struct incoming *in)
 {
 	int control;
-	pid_t pid = workers_fork(&sv->workers, slot, in != NULL ?
+	pid_t pid = workers_fork(&g->workers, slot, in != NULL ?
 	    WORKER_DROP_MS : 0, &control);
 
 	if (pid == 0)
-		worker_main(m, sv, slot, in, control);
+		worker_main(m, g, slot, in, control);
 	if (pid == -1)
 		return -1;
-	return in != NULL ? 0 : workers_await_ready(&sv->workers, slot);
+	return in != NULL ? 0 : workers_await_ready(&g->workers, slot);
 }
 
 /*
@@ -244,18 +244,18 @@ start_worker(struct master *m, struct service *sv, size_t slot,
  * do, to see whether it would be able to.
  */
 static int
-start_workers(struct master *m, struct service *sv)
+start_workers(struct master *m, struct generation *g)
 {
-	size_t i, n = sv->cfg.number[MODE] == FORK ? 1 : sv->workers.nslots;
+	size_t i, n = g->config.number[MODE] == FORK ? 1 : g->workers.nslots;
 
 	for (i = 0; i < n; i++) {
-		if (sv->workers.slots[i].pid != 0 ||
-		    start_worker(m, sv, i, NULL) == 0)
+		if (g->workers.slots[i].pid != 0 ||
+		    start_worker(m, g, i, NULL) == 0)
 			continue;
-		if (sv->workers.slots[i].pid == 0) {
+		if (g->workers.slots[i].pid == 0) {
 			log_warning("no worker can be started: %s",
 			    strerror(errno));
-			workers_failed(&sv->workers);
+			workers_failed(&g->workers);
 		}
 		return -1;
 	}
@@ -266,7 +266,7 @@ start_workers(struct master *m, struct service *sv)
 static int
 may_serve(const struct master *m)
 {
-	return m->live->cfg.number[MODE] == FORK && !m->stopping &&
+	return m->live->config.number[MODE] == FORK && !m->stopping &&
 	    clock_ms() >= m->starved_until &&
 	    clock_ms() >= m->live->workers.retry_at;
 }
@@ -290,22 +290,22 @@ slot_from(const struct master *m)
 /* How many wait to be accepted, as far as the system tells. */
 #ifdef __linux__
 static size_t
-count_waiting(const struct service *sv)
+count_waiting(const struct generation *g)
 {
 	struct tcp_info info = { .tcpi_unacked = 0 };
 	size_t i, n = 0;
 
-	for (i = 0; i < sv->listeners.n; i++) {
+	for (i = 0; i < g->listeners.n; i++) {
 		socklen_t len = sizeof(info);
 
-		if (getsockopt(sv->listeners.list[i].fd, IPPROTO_TCP, TCP_INFO,
+		if (getsockopt(g->listeners.list[i].fd, IPPROTO_TCP, TCP_INFO,
 		    &info, &len) == 0)
 			n += info.tcpi_unacked;
 	}
 	return n;
 }
 #else
-#define count_waiting(sv)	((size_t)0)
+#define count_waiting(g)	((size_t)0)
 #endif
 
 /*
@@ -365,29 +365,29 @@ drop_waiting(struct master *m)
 static void
 serve_waiting(struct master *m)
 {
-	struct service *sv = m->live;
+	struct generation *g = m->live;
 
 	if (m->waiting.fd == -1 || !may_serve(m))
 		return;
-	if (workers_are_full(&sv->workers)) {
+	if (workers_are_full(&g->workers)) {
 		ask_for_room(m);
 		return;
 	}
-	if (start_worker(m, sv, workers_next(&sv->workers), &m->waiting) ==
+	if (start_worker(m, g, workers_next(&g->workers), &m->waiting) ==
 	    -1) {
 		starve(m);
 		return;
 	}
 	drop_waiting(m);
-	if (workers_are_full(&sv->workers))
-		scoreboard_warn_full(&sv->board, WORKER_DROP_MS);
+	if (workers_are_full(&g->workers))
+		scoreboard_warn_full(&g->board, WORKER_DROP_MS);
 }
 
 /* Whoever sits there next finds it empty; what was counted is kept. */
 static void
-clear_slot(struct master *m, struct service *sv, struct slot *slot)
+clear_slot(struct master *m, struct generation *g, struct slot *slot)
 {
-	volatile struct counts *counts = &sv->board.counts[slot->row];
+	volatile struct counts *counts = &g->board.counts[slot->row];
 	const struct log_lost lost = counts->unlogged;
 
 	stats_add(&m->stats.ended, counts);
@@ -396,8 +396,8 @@ clear_slot(struct master *m, struct service *sv, struct slot *slot)
 	m->stats.ended.lost += m->stats.ended.live;
 	m->stats.ended.live = 0;
 	memset((void *)counts, 0, sizeof(*counts));
-	scoreboard_vacate(&sv->board, slot->row);
-	workers_clear(&sv->workers, slot);
+	scoreboard_vacate(&g->board, slot->row);
+	workers_clear(&g->workers, slot);
 }
 
 /*
@@ -406,26 +406,26 @@ clear_slot(struct master *m, struct service *sv, struct slot *slot)
  * is the same in all of them: that is slowed down.
  */
 static void
-worker_ended(struct master *m, struct service *sv, struct slot *slot,
+worker_ended(struct master *m, struct generation *g, struct slot *slot,
     int status)
 {
-	int is_poll = sv->cfg.number[MODE] == POLL;
-	int goes_on = sv == m->live && !m->stopping && sv->workers.retry_at !=
+	int is_poll = g->config.number[MODE] == POLL;
+	int goes_on = g == m->live && !m->stopping && g->workers.retry_at !=
 	    INT64_MAX;		/* see go_on() */
 	pid_t pid = slot->pid;
 	char next[TEXT_SIZE] = "";
 	int64_t ms = 0;
 
-	clear_slot(m, sv, slot);
+	clear_slot(m, g, slot);
 	if (goes_on && (is_poll || WIFSIGNALED(status)))
-		ms = workers_failed(&sv->workers);
+		ms = workers_failed(&g->workers);
 	if (goes_on && is_poll)
 		snprintf(next, sizeof(next), "; another takes its place");
 	if (ms > 0)
 		snprintf(next, sizeof(next), "; another %s in %lld.%lld s "
 		    "(%u in a row)", is_poll ? "takes its place" :
 		    "may be started", (long long)ms / 1000,
-		    (long long)ms / 100 % 10, sv->workers.failures);
+		    (long long)ms / 100 % 10, g->workers.failures);
 	if (WIFSIGNALED(status))
 		log_warning("worker %d was killed by signal %d (%s)%s",
 		    (int)pid, WTERMSIG(status), strsignal(WTERMSIG(status)),
@@ -440,34 +440,35 @@ worker_ended(struct master *m, struct service *sv, struct slot *slot,
 static void
 reap(struct master *m)
 {
-	struct service *sv;
+	struct generation *g;
 	struct slot *slot;
 	int status;
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		stats_reaped(&m->stats, pid, status);
-		for (sv = upgrade_tried(&m->upgrade, pid, status) ? NULL : m->live;
-		    sv != NULL; sv = sv->older)
-			if ((slot = workers_find(&sv->workers, pid)) != NULL)
-				worker_ended(m, sv, slot, status);
+		if (upgrade_tried(&m->upgrade, pid, status))
+			continue;
+		for (g = m->live; g != NULL; g = g->older)
+			if ((slot = workers_find(&g->workers, pid)) != NULL)
+				worker_ended(m, g, slot, status);
 	}
 }
 
 /* Those that all have left, and what the C library would keep of them. */
 static void
-free_services(struct master *m)
+free_generations(struct master *m)
 {
-	struct service *sv, **link = &m->live->older;
+	struct generation *g, **link = &m->live->older;
 
-	while ((sv = *link) != NULL) {
-		if (sv->workers.n == 0) {
-			*link = sv->older;
-			repeats_end(sv->board.repeats, 1);
-			service_free(sv);
+	while ((g = *link) != NULL) {
+		if (g->workers.n == 0) {
+			*link = g->older;
+			repeats_end(g->board.repeats, 1);
+			generation_free(g);
 			heap_trim();
 		} else
-			link = &sv->older;
+			link = &g->older;
 	}
 }
 
@@ -475,12 +476,12 @@ free_services(struct master *m)
 static void
 tell_log(const struct master *m)
 {
-	const struct service *sv;
+	const struct generation *g;
 	int fd;
 	struct order o = control_log_order(&fd);
 
-	for (sv = m->live; sv != NULL; sv = sv->older)
-		workers_tell_log(&sv->workers, &o, fd);
+	for (g = m->live; g != NULL; g = g->older)
+		workers_tell_log(&g->workers, &o, fd);
 }
 
 /*
@@ -488,17 +489,17 @@ tell_log(const struct master *m)
  * each worker that is left.
  */
 static void
-let_go(struct service *sv)
+let_go(struct generation *g)
 {
-	workers_shrink(&sv->workers);
-	service_close(sv);
+	workers_shrink(&g->workers);
+	generation_close(g);
 	heap_trim();
 }
 
 static void
 warn_daily(struct master *m)
 {
-	service_warn_of_certificates(m->live);
+	generation_warn_of_certificates(m->live);
 	m->warn_at = clock_ms() + DAY * INT64_C(1000);
 }
 
@@ -514,7 +515,7 @@ notify_ready(const struct master *m, const char *but)
 	size_t n = m->live->workers.nslots;
 	const char *to = m->args->notify;
 
-	if (m->live->cfg.number[MODE] == FORK)
+	if (m->live->config.number[MODE] == FORK)
 		daemon_notify(to, "READY=1\nSTATUS=serving, a process for "
 		    "each connection%s", but);
 	else
@@ -524,23 +525,23 @@ notify_ready(const struct master *m, const char *but)
 
 /* Take all back: listeners that are its own, and workers that never began. */
 static void
-give_up(struct master *m, struct service *sv)
+give_up(struct master *m, struct generation *g)
 {
-	listeners_close(&sv->listeners, 1);
+	listeners_close(&g->listeners, 1);
 	listeners_keep_none(&m->live->listeners);
-	workers_dismiss(&sv->workers);
-	workers_abort(&sv->workers);
-	sv->older = m->live->older;
-	m->live->older = sv;
-	let_go(sv);
+	workers_dismiss(&g->workers);
+	workers_abort(&g->workers);
+	g->older = m->live->older;
+	m->live->older = g;
+	let_go(g);
 }
 
-/* What the master itself does for a service. */
+/* What the master itself does for a generation. */
 static void
-prepare(const struct service *sv)
+prepare(const struct generation *g)
 {
-	service_raise_limit(sv);
-	if (sv->cfg.number[SANDBOX] == 1)
+	generation_raise_limit(g);
+	if (g->config.number[SANDBOX] == 1)
 		privileges_disable_dumps();
 }
 
@@ -551,15 +552,16 @@ prepare(const struct service *sv)
 static int
 renew_keys(struct master *m)
 {
-	const struct service *sv = m->live;
+	const struct generation *g = m->live;
 	const char *why;
 
 	m->renew_at = INT64_MAX;
-	if (sv->sessions == NULL)
+	if (g->sessions == NULL)
 		return 0;
-	if (sv->cfg.given[TICKET_KEYS] == NULL)
-		m->renew_at = clock_ms() + sv->cfg.number[TICKET_LIFETIME] / 2;
-	if ((why = tls_config_renew(sv->tls)) == NULL)
+	if (g->config.given[TICKET_KEYS] == NULL)
+		m->renew_at = clock_ms() +
+		    g->config.number[TICKET_LIFETIME] / 2;
+	if ((why = tls_config_renew(g->tls)) == NULL)
 		return 0;
 	log_error("session tickets: %s", why);
 	return -1;
@@ -567,13 +569,13 @@ renew_keys(struct master *m)
 
 /* After a reload: keys that were made here go on, until their time is up. */
 static void
-take_over_keys(struct master *m, const struct service *old)
+take_over_keys(struct master *m, const struct generation *old)
 {
-	const struct service *sv = m->live;
-	int64_t next = clock_ms() + sv->cfg.number[TICKET_LIFETIME] / 2;
+	const struct generation *g = m->live;
+	int64_t next = clock_ms() + g->config.number[TICKET_LIFETIME] / 2;
 
-	if (sv->cfg.given[TICKET_KEYS] != NULL ||
-	    old->cfg.given[TICKET_KEYS] != NULL || old->sessions == NULL)
+	if (g->config.given[TICKET_KEYS] != NULL ||
+	    old->config.given[TICKET_KEYS] != NULL || old->sessions == NULL)
 		renew_keys(m);
 	else if (next < m->renew_at)
 		m->renew_at = next;
@@ -584,7 +586,7 @@ take_over_keys(struct master *m, const struct service *old)
  * if it may be sooner for them now.
  */
 static void
-retire_all(struct service *old, int64_t ms)
+retire_all(struct generation *old, int64_t ms)
 {
 	workers_retire(&old->workers, ms);
 	while ((old = old->older) != NULL && ms != 0)
@@ -595,34 +597,34 @@ retire_all(struct service *old, int64_t ms)
 static int
 replace(struct master *m)
 {
-	struct service *old = m->live, *sv;
+	struct generation *old = m->live, *g;
 
-	if ((sv = service_new(m->args, old)) == NULL)
+	if ((g = generation_load(m->args, old)) == NULL)
 		return -1;
-	sv->older = old;
-	prepare(sv);
-	if (service_listen(sv, old) == -1 || service_open_log(sv) == -1 ||
-	    start_workers(m, sv) == -1) {
-		give_up(m, sv);
+	g->older = old;
+	prepare(g);
+	if (generation_listen(g, old) == -1 || generation_open_log(g) == -1 ||
+	    start_workers(m, g) == -1) {
+		give_up(m, g);
 		return -1;
 	}
-	service_warn_of_fixed(sv, old);
-	service_announce(sv, old);
+	generation_warn_of_fixed(g, old);
+	generation_announce(g, old);
 	listeners_close(&old->listeners, 1);
-	listeners_tune(&sv->listeners, sv->cfg.number[KEEPALIVE]);
-	listeners_keep_none(&sv->listeners);
-	m->live = sv;
+	listeners_tune(&g->listeners, g->config.number[KEEPALIVE]);
+	listeners_keep_none(&g->listeners);
+	m->live = g;
 	warn_daily(m);
 	m->stats.generation++;
 	m->stats.write_at = 0;
 	take_over_keys(m, old);
-	if (sv->cfg.number[MODE] == POLL)
+	if (g->config.number[MODE] == POLL)
 		drop_waiting(m);
-	workers_release(&sv->workers);
-	retire_all(old, sv->cfg.number[RELOAD_TIMEOUT]);
-	if (old->cfg.number[MODE] == POLL)
+	workers_release(&g->workers);
+	retire_all(old, g->config.number[RELOAD_TIMEOUT]);
+	if (old->config.number[MODE] == POLL)
 		workers_await_accept_stop(&old->workers);
-	service_announce_remaining(old);
+	generation_announce_remaining(old);
 	let_go(old);
 	return 0;
 }
@@ -630,7 +632,7 @@ replace(struct master *m)
 static void
 reload(struct master *m)
 {
-	service_open_log(m->live);
+	generation_open_log(m->live);
 	log_notice("reloading");
 	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)clock_us());
@@ -638,7 +640,7 @@ reload(struct master *m)
 		log_notice("reloaded");
 		notify_ready(m, "");
 	} else {
-		service_open_log(m->live);
+		generation_open_log(m->live);
 		log_error("not reloaded: all stays as it was");
 		notify_ready(m, "; the last reload failed, see the log");
 	}
@@ -649,22 +651,22 @@ reload(struct master *m)
 static void
 serve_last(struct master *m)
 {
-	const struct service *sv = m->live;
+	const struct generation *g = m->live;
 	int64_t until = clock_ms() + WORKER_LAST_MS;
 	size_t i;
 
-	for (i = 0; i < sv->listeners.n; i++)
-		while (sv->listeners.list[i].address != NULL && may_serve(m) &&
-		    !workers_are_full(&sv->workers) && clock_ms() < until &&
-		    accept_one(m, sv->listeners.list[i].fd))
+	for (i = 0; i < g->listeners.n; i++)
+		while (g->listeners.list[i].address != NULL && may_serve(m) &&
+		    !workers_are_full(&g->workers) && clock_ms() < until &&
+		    accept_one(m, g->listeners.list[i].fd))
 			serve_waiting(m);
 }
 
 static void
 stop(struct master *m, int at_once)
 {
-	int64_t ms = m->live->cfg.number[DRAIN_TIMEOUT];
-	struct service *sv;
+	int64_t ms = m->live->config.number[DRAIN_TIMEOUT];
+	struct generation *g;
 
 	log_notice(at_once ? "stopping at once" :
 	    "stopping, connections may finish");
@@ -676,11 +678,11 @@ stop(struct master *m, int at_once)
 	listeners_close(&m->live->listeners, 1);
 	drop_waiting(m);
 	m->stopping = 1;
-	for (sv = m->live; sv != NULL; sv = sv->older) {
+	for (g = m->live; g != NULL; g = g->older) {
 		if (at_once)
-			workers_abort(&sv->workers);
+			workers_abort(&g->workers);
 		else
-			workers_retire(&sv->workers, ms);
+			workers_retire(&g->workers, ms);
 	}
 }
 
@@ -688,12 +690,12 @@ stop(struct master *m, int at_once)
 static void
 tell(struct master *m)
 {
-	const struct service *sv;
+	const struct generation *g;
 
 	log_statistics(&m->stats, m->live);
 	m->stats.write_at = 0;
-	for (sv = m->live; sv != NULL; sv = sv->older)
-		workers_signal(&sv->workers, SIGUSR1);
+	for (g = m->live; g != NULL; g = g->older)
+		workers_signal(&g->workers, SIGUSR1);
 }
 
 /*
@@ -702,7 +704,7 @@ tell(struct master *m)
  * by now, is tried with -t, and then takes the place of this one by execve(2).
  * It is the same process: the workers are its children still.  All that it
  * can't find out by itself is handed over in a file in memory.  To it, that is
- * the service before a reload: its workers leave when others are ready.  If
+ * the generation before a reload: its workers leave when others are ready.  If
  * these don't get there, the program before is started again by a descriptor,
  * with the same file, and goes on.
  */
@@ -723,7 +725,7 @@ carry_master(struct handover *x, struct master *m, struct arguments *a)
 	handover_number(x, &m->warn_at, 0, INT64_MAX);
 	carry_stats(x, &m->stats);
 	if (x->bad == NULL)
-		carry_services(x, &m->live, m->args);
+		carry_generations(x, &m->live, m->args);
 	if (x->bad == NULL && x->reads && x->at != x->size)
 		x->bad = "it is too long";
 }
@@ -764,45 +766,45 @@ settle(struct master *m, struct arguments *a, struct handover *x)
 
 /* Others leave it here, whose workers go on in it. */
 static void
-take_workers(struct service *sv, struct service *was)
+take_workers(struct generation *g, struct generation *was)
 {
-	struct service made = *sv;
+	struct generation made = *g;
 
-	sv->workers = was->workers;
-	sv->board = was->board;
+	g->workers = was->workers;
+	g->board = was->board;
 	was->workers = made.workers;
 	was->board = made.board;
 }
 
 /*
- * The program before: the service becomes what it was, with the workers that
+ * The program before: the generation becomes what it was, with the workers that
  * have served all the time.  If its files are gone by now, they go on alone.
  */
 static void
 go_on(struct master *m, struct arguments *a)
 {
-	struct service *was = m->live, *sv;
+	struct generation *was = m->live, *g;
 
 	upgrade_restore_name(&m->upgrade);
-	a->again = &was->cfg;
-	sv = service_new(a, was);
+	a->again = &was->config;
+	g = generation_load(a, was);
 	a->again = NULL;
-	if (sv == NULL || service_listen(sv, was) == -1) {
-		if (sv != NULL)
-			listeners_close(&sv->listeners, 1);
-		service_free(sv);
+	if (g == NULL || generation_listen(g, was) == -1) {
+		if (g != NULL)
+			listeners_close(&g->listeners, 1);
+		generation_free(g);
 		listeners_keep_none(&was->listeners);
 		was->workers.retry_at = m->renew_at = INT64_MAX;
 		log_error("no worker will be started before a reload is "
 		    "right");
 	} else {
 		listeners_close(&was->listeners, 1);
-		listeners_keep_none(&sv->listeners);
-		prepare(sv);
-		take_workers(sv, was);
-		sv->older = was->older;
-		m->live = sv;
-		service_free(was);
+		listeners_keep_none(&g->listeners);
+		prepare(g);
+		take_workers(g, was);
+		g->older = was->older;
+		m->live = g;
+		generation_free(was);
 	}
 	log_error("not upgraded: all stays as it was");
 	notify_ready(m, "; the last upgrade failed, see the log");
@@ -813,9 +815,9 @@ go_on(struct master *m, struct arguments *a)
  * the end by itself.
  */
 static void
-tell_failed(struct master *m, struct service *sv)
+tell_failed(struct master *m, struct generation *g)
 {
-	const struct workers *ws = &sv->workers;
+	const struct workers *ws = &g->workers;
 	int status;
 	size_t i;
 
@@ -823,14 +825,14 @@ tell_failed(struct master *m, struct service *sv)
 	for (i = 0; i < ws->nslots; i++)
 		if (ws->slots[i].pid != 0 && waitpid(ws->slots[i].pid,
 		    &status, 0) != -1 && status != 0 && status != SIGKILL)
-			worker_ended(m, sv, &ws->slots[i], status);
+			worker_ended(m, g, &ws->slots[i], status);
 }
 
 /* The new program: as at a reload. */
 static int
 take_over(struct master *m)
 {
-	const struct service *older = m->live->older;
+	const struct generation *older = m->live->older;
 
 	say_version();
 	if (replace(m) == 0) {
@@ -849,11 +851,11 @@ take_over(struct master *m)
 static void
 drop_all(struct master *m)
 {
-	struct service *sv;
+	struct generation *g;
 
-	while ((sv = m->live) != NULL) {
-		m->live = sv->older;
-		service_free(sv);
+	while ((g = m->live) != NULL) {
+		m->live = g->older;
+		generation_free(g);
 	}
 	free(m->pidfile_name);
 	upgrade_free(&m->upgrade, m->args->argv);
@@ -901,15 +903,15 @@ resume(struct master *m, struct arguments *a)
 static const struct slot *
 find_lifeless(const struct master *m)
 {
-	const struct service *sv = m->live;
-	const struct workers *ws = &sv->workers;
+	const struct generation *g = m->live;
+	const struct workers *ws = &g->workers;
 	uint64_t now = (uint64_t)clock_ms();
 	size_t i;
 
-	for (i = 0; i < ws->nslots && sv->cfg.number[MODE] == POLL; i++) {
+	for (i = 0; i < ws->nslots && g->config.number[MODE] == POLL; i++) {
 		const struct slot *slot = &ws->slots[i];
 
-		if (slot->pid == 0 || now - sv->board.counts[slot->row].beat >=
+		if (slot->pid == 0 || now - g->board.counts[slot->row].beat >=
 		    (uint64_t)m->args->watchdog)
 			return slot;
 	}
@@ -944,7 +946,7 @@ beat(struct master *m)
 static int
 sleep_ms(const struct master *m)
 {
-	const struct service *sv = m->live;
+	const struct generation *g = m->live;
 	int64_t now = clock_ms(), until = INT64_MAX, due;
 
 	if (!m->stopping)
@@ -955,19 +957,19 @@ sleep_ms(const struct master *m)
 		until = m->upgrade.until;
 	if (m->starved_until > now && m->starved_until < until)
 		until = m->starved_until;
-	if (!m->stopping && (sv->cfg.number[MODE] == POLL ?
-	    !workers_are_full(&sv->workers) : sv->workers.retry_at > now) &&
-	    sv->workers.retry_at < until)
-		until = sv->workers.retry_at;
-	if ((due = statistics_due(&m->stats, sv)) < until)
+	if (!m->stopping && (g->config.number[MODE] == POLL ?
+	    !workers_are_full(&g->workers) : g->workers.retry_at > now) &&
+	    g->workers.retry_at < until)
+		until = g->workers.retry_at;
+	if ((due = statistics_due(&m->stats, g)) < until)
 		until = due;
 	if ((due = slot_from(m)) < until && (due > now || m->waiting.fd != -1))
 		until = due;
-	for (; sv != NULL; sv = sv->older) {
-		if (sv->workers.deadline < until)
-			until = sv->workers.deadline;
-		if (sv->board.repeats->period.more > 0 &&
-		    (due = repeats_until(sv->board.repeats, now)) < until)
+	for (; g != NULL; g = g->older) {
+		if (g->workers.deadline < until)
+			until = g->workers.deadline;
+		if (g->board.repeats->period.more > 0 &&
+		    (due = repeats_until(g->board.repeats, now)) < until)
 			until = due;
 	}
 	return clock_timeout(now, until);
@@ -980,7 +982,7 @@ sleep_ms(const struct master *m)
 static void
 sleep_until_due(struct master *m)
 {
-	const struct service *sv = m->live;
+	const struct generation *g = m->live;
 	struct pollfd p[LISTENERS_MAX];
 	int ms = sleep_ms(m), ready;
 	struct timespec ts = { .tv_sec = ms / 1000,
@@ -988,11 +990,11 @@ sleep_until_due(struct master *m)
 	nfds_t i, n = 0;
 
 	if (m->waiting.fd == -1 && slot_from(m) <= clock_ms())
-		n = sv->listeners.n;
+		n = g->listeners.n;
 	for (i = 0; i < n; i++)
 		p[i] = (struct pollfd){ .events = POLLIN, .fd =
-		    sv->listeners.list[(m->next_listener + i) %
-		    sv->listeners.n].fd };
+		    g->listeners.list[(m->next_listener + i) %
+		    g->listeners.n].fd };
 	ready = ppoll(p, n, ms == -1 ? NULL : &ts, &m->asleep);
 	deliver_pending_signals(&m->asleep);
 	for (i = 0; ready > 0 && i < n; i++)
@@ -1006,21 +1008,21 @@ sleep_until_due(struct master *m)
 static void
 refill(struct master *m)
 {
-	struct service *sv = m->live;
+	struct generation *g = m->live;
 
-	if (m->stopping || sv->cfg.number[MODE] == FORK ||
-	    workers_are_full(&sv->workers) ||
-	    clock_ms() < sv->workers.retry_at)
+	if (m->stopping || g->config.number[MODE] == FORK ||
+	    workers_are_full(&g->workers) ||
+	    clock_ms() < g->workers.retry_at)
 		return;
-	start_workers(m, sv);
-	workers_release(&sv->workers);
+	start_workers(m, g);
+	workers_release(&g->workers);
 }
 
 /* Until the last worker has left. */
 static void
 supervise(struct master *m)
 {
-	struct service *sv;
+	struct generation *g;
 
 	while (!m->stopping || m->live->workers.n > 0 ||
 	    m->live->older != NULL) {
@@ -1043,12 +1045,12 @@ supervise(struct master *m)
 			warn_daily(m);
 		if (!m->stopping && clock_ms() >= m->renew_at)
 			renew_keys(m);
-		sv = m->live;
+		g = m->live;
 		do {
-			repeats_end(sv->board.repeats, 0);
-			workers_kill_late(&sv->workers);
-		} while ((sv = sv->older) != NULL);
-			free_services(m);
+			repeats_end(g->board.repeats, 0);
+			workers_kill_late(&g->workers);
+		} while ((g = g->older) != NULL);
+			free_generations(m);
 		refill(m);
 		write_statistics(&m->stats, m->live);
 		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
@@ -1096,19 +1098,19 @@ exit_status(int error)
 static int
 run_inetd(const struct arguments *a)
 {
-	struct service *sv = service_new(a, NULL);
+	struct generation *g = generation_load(a, NULL);
 	struct worker w = { .control = -1,
 	    .all = { .turn = (size_t)getpid() } };
 	struct incoming in = { .fd = -1 };
 	int fd, r = EXIT_CONFIG;
 	sigset_t asleep;
 
-	if (sv == NULL)
+	if (g == NULL)
 		return exit_status(errno);
-	if (service_open_log(sv) == -1)
+	if (generation_open_log(g) == -1)
 		goto out;
-	fd = sv->accepts.n > 0 ? sv->accepts.list[0].fd : STDIN_FILENO;
-	if (take_connection(&in, fd, &sv->cfg) == -1)
+	fd = g->accepts.n > 0 ? g->accepts.list[0].fd : STDIN_FILENO;
+	if (take_connection(&in, fd, &g->config) == -1)
 		goto out;
 	if (fd > STDERR_FILENO)
 		close(fd);
@@ -1117,26 +1119,26 @@ run_inetd(const struct arguments *a)
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
 	r = EXIT_FAILURE;
-	if (sv->sessions != NULL)
-		tls_config_renew(sv->tls);
-	if (worker_init(&w, sv, 0) == 0)
+	if (g->sessions != NULL)
+		tls_config_renew(g->tls);
+	if (worker_init(&w, g, 0) == 0)
 		r = worker_run(&w, &in, &asleep);
 	worker_free(&w);
 out:
-	service_free(sv);
+	generation_free(g);
 	return r;
 }
 
 static int
 write_pidfile(struct master *m)
 {
-	const struct config *cfg = &m->live->cfg;
+	const struct config *cfg = &m->live->config;
 	const char *name = config_text(cfg, PIDFILE), *why;
 	int fd;
 
 	if (name == NULL)
 		return 0;
-	if ((fd = files_open(cfg, service_user(m->live), PIDFILE, O_RDWR,
+	if ((fd = files_open(cfg, generation_user(m->live), PIDFILE, O_RDWR,
 	    0600)) == -1)
 		return -1;
 	if ((why = daemon_write_pidfile(fd, name, m->pid)) == NULL) {
@@ -1160,7 +1162,7 @@ serve(struct master *m)
 	if (m->parent != -1)
 		daemon_release_descriptors();
 	if (renew_keys(m) == 0 && start_workers(m, m->live) == 0) {
-		service_announce(m->live, NULL);
+		generation_announce(m->live, NULL);
 		warn_daily(m);
 		workers_release(&m->live->workers);
 		notify_ready(m, "");
@@ -1193,10 +1195,10 @@ run_service(struct arguments *a)
 		r = EXIT_SUCCESS;
 		goto out;
 	}
-	if ((m.live = service_new(a, NULL)) == NULL)
+	if ((m.live = generation_load(a, NULL)) == NULL)
 		return exit_status(errno);
 	upgrade_init(&m.upgrade, a->argv);
-	if (m.live->cfg.number[DAEMON] == 1 &&
+	if (m.live->config.number[DAEMON] == 1 &&
 	    (m.parent = daemon_background()) == -1) {
 		r = EXIT_FAILURE;
 		goto out;
@@ -1204,9 +1206,9 @@ run_service(struct arguments *a)
 	m.pid = getpid();
 	prepare(m.live);
 	signals_catch(&m.asleep);
-	if (service_listen(m.live, NULL) == -1)
+	if (generation_listen(m.live, NULL) == -1)
 		r = exit_status(errno);
-	else if (write_pidfile(&m) == 0 && service_open_log(m.live) == 0)
+	else if (write_pidfile(&m) == 0 && generation_open_log(m.live) == 0)
 		r = serve(&m);
 out:
 	if (m.pidfile != -1)
@@ -1214,7 +1216,7 @@ out:
 	free(m.pidfile_name);
 	upgrade_free(&m.upgrade, a->argv);
 	listeners_close(&m.live->listeners, 1);
-	service_free(m.live);
+	generation_free(m.live);
 	return r;
 }
 
@@ -1222,17 +1224,17 @@ out:
 static int
 run_test(const struct arguments *a)
 {
-	struct service *sv;
+	struct generation *g;
 
-	if ((sv = service_new(a, NULL)) == NULL)
+	if ((g = generation_load(a, NULL)) == NULL)
 		return exit_status(errno);
 	if (!a->quiet)
-		service_print(sv);
+		generation_print(g);
 	if (!a->inetd)
-		service_warn_of_sockets(sv);
-	service_warn_of_files(sv);
-	service_warn_of_certificates(sv);
-	service_free(sv);
+		generation_warn_of_sockets(g);
+	generation_warn_of_files(g);
+	generation_warn_of_certificates(g);
+	generation_free(g);
 	if (a->state == -1 || upgrade_answer(a->state) == 0)
 		return EXIT_SUCCESS;
 	log_error("TUNNEL_STATE: %s", strerror(errno));

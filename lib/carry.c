@@ -16,7 +16,7 @@
 #include "net.h"
 #include "options.h"
 #include "scoreboard.h"
-#include "service.h"
+#include "generation.h"
 #include "stats.h"
 #include "tls.h"
 #include "workers.h"
@@ -177,31 +177,31 @@ check_shared(struct handover *x, int fd, size_t size)
 		x->bad = memory_fault(fd, size);
 }
 
-/* As read: that of another service, or a new one for its memory. */
+/* As read: that of another generation, or a new one for its memory. */
 static struct tls_sessions *
-sessions_take(struct handover *x, const struct service *live,
+sessions_take(struct handover *x, const struct generation *live,
     const struct tls_sessions_memory *memory)
 {
-	const struct service *sv;
+	const struct generation *g;
 	struct tls_sessions *s;
 
-	for (sv = live; sv != NULL; sv = sv->older)
-		if (sv->sessions != NULL &&
-		    tls_sessions_memory(sv->sessions)->fd == memory->fd)
-			return tls_sessions_ref(sv->sessions);
+	for (g = live; g != NULL; g = g->older)
+		if (g->sessions != NULL &&
+		    tls_sessions_memory(g->sessions)->fd == memory->fd)
+			return tls_sessions_ref(g->sessions);
 	x->bad = tls_sessions_map(memory, &s);
 	return s;
 }
 
 static void
-carry_sessions(struct handover *x, const struct service *live,
-    struct service *sv)
+carry_sessions(struct handover *x, const struct generation *live,
+    struct generation *g)
 {
 	struct tls_sessions_memory memory = { .fd = -1 };
-	int is_there = sv->sessions != NULL;
+	int is_there = g->sessions != NULL;
 
 	if (is_there)
-		memory = *tls_sessions_memory(sv->sessions);
+		memory = *tls_sessions_memory(g->sessions);
 	handover_int(x, &is_there, 0, 1);
 	if (!is_there)
 		return;
@@ -211,7 +211,7 @@ carry_sessions(struct handover *x, const struct service *live,
 	if (!x->reads)
 		check_shared(x, memory.fd, memory.size);
 	else if (x->bad == NULL)
-		sv->sessions = sessions_take(x, live, &memory);
+		g->sessions = sessions_take(x, live, &memory);
 }
 
 static void
@@ -230,8 +230,8 @@ carry_scoreboard(struct handover *x, struct scoreboard *b)
 
 /* What the master has to know of a generation, to look after it. */
 static void
-carry_service(struct handover *x, const struct service *live,
-    struct service *sv)
+carry_generation(struct handover *x, const struct generation *live,
+    struct generation *g)
 {
 	static const int numbers[] = {
 		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS
@@ -239,48 +239,48 @@ carry_service(struct handover *x, const struct service *live,
 	size_t i;
 
 	for (i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-		handover_number(x, &sv->cfg.number[numbers[i]], 0, INT64_C(1) <<
-		    40);
-	carry_scoreboard(x, &sv->board);
-	handover_size(x, &sv->workers.nslots, sv->board.nrows);
-	handover_number(x, &sv->workers.deadline, 0, INT64_MAX);
+		handover_number(x, &g->config.number[numbers[i]], 0,
+		    INT64_C(1) << 40);
+	carry_scoreboard(x, &g->board);
+	handover_size(x, &g->workers.nslots, g->board.nrows);
+	handover_number(x, &g->workers.deadline, 0, INT64_MAX);
 	if (x->reads) {
-		if (workers_new(&sv->workers, sv->workers.nslots) == -1 &&
+		if (workers_new(&g->workers, g->workers.nslots) == -1 &&
 		    x->bad == NULL)
 			x->bad = "out of memory";
 	}
 	if (x->bad == NULL)
-		carry_workers(x, &sv->workers, sv->board.nrows);
+		carry_workers(x, &g->workers, g->board.nrows);
 	if (x->bad == NULL)
-		carry_sessions(x, live, sv);
+		carry_sessions(x, live, g);
 }
 
 void
-carry_services(struct handover *x, struct service **live,
+carry_generations(struct handover *x, struct generation **live,
     const struct arguments *a)
 {
-	struct service *sv, **link = live;
+	struct generation *g, **link = live;
 	size_t n = 0;
 
-	for (sv = *live; sv != NULL; sv = sv->older)
+	for (g = *live; g != NULL; g = g->older)
 		n++;
 	handover_size(x, &n, HANDOVER_MAX);
 	for (; n > 0 && x->bad == NULL; n--) {
 		if (*link == NULL)
-			*link = service_alloc(a);
-		if ((sv = *link) == NULL) {
+			*link = generation_new(a);
+		if ((g = *link) == NULL) {
 			x->bad = "out of memory";
 			return;
 		}
-		carry_service(x, *live, sv);
-		link = &sv->older;
+		carry_generation(x, *live, g);
+		link = &g->older;
 	}
 	if (x->bad == NULL && *live == NULL)
-		x->bad = "there is no service";
+		x->bad = "there is no generation";
 	if (x->bad != NULL)
 		return;
 	carry_listeners(x, &(*live)->listeners, &(*live)->accepts);
-	carry_values(x, &(*live)->cfg);
+	carry_values(x, &(*live)->config);
 }
 
 void

@@ -7,14 +7,14 @@
 
 struct arguments;
 struct handover;
-struct service;
+struct generation;
 struct stats;
 
 /*
  * All generations, the newest first, which alone has listeners and values.
  * Read, they are for the master to look after, and to be freed in any case.
  */
-void	 carry_services(struct handover *, struct service **live,
+void	 carry_generations(struct handover *, struct generation **live,
 	    const struct arguments *);
 
 /*

@@ -20,7 +20,7 @@
 #include "peer.h"
 #include "proxy.h"
 #include "repeats.h"
-#include "service.h"
+#include "generation.h"
 #include "stream.h"
 #include "tls.h"
 #include "util.h"
@@ -86,10 +86,10 @@ connection_command(struct connection *c, struct stream *backend)
 {
 	struct connections *all = c->all;
 	const struct command_params params = {
-		.argv = all->service->cfg.command,
+		.argv = all->generation->config.command,
 		.peer = c->peer,
-		.files = all->service->files,
-		.core = all->service->core,
+		.files = all->generation->files,
+		.core = all->generation->core,
 		.max = all->share.n,
 		.header = c->proxy != NULL ? c->proxy->data : NULL,
 		.nheader = c->proxy != NULL ? c->proxy->len : 0,
@@ -116,7 +116,7 @@ find_endpoints(const struct connection *c, struct endpoints *ends)
 static int
 connection_header(struct connection *c)
 {
-	int version = (int)c->all->service->cfg.number[PROXY_PROTOCOL];
+	int version = (int)c->all->generation->config.number[PROXY_PROTOCOL];
 	struct tls_conninfo a;
 	struct endpoints ends;
 
@@ -216,7 +216,7 @@ static int
 may_log(struct connections *all, enum log_level level, uint64_t key,
     const char *reason)
 {
-	struct repeats *r = all->service->board.repeats;
+	struct repeats *r = all->generation->board.repeats;
 
 	if (repeats_may_log(r, level, key, reason))
 		return 1;
@@ -232,14 +232,14 @@ may_log(struct connections *all, enum log_level level, uint64_t key,
  * were accepted before the reload and tell their address only now.
  */
 static uint64_t
-may_have(const struct service *sv, uint64_t key)
+may_have(const struct generation *g, uint64_t key)
 {
-	uint64_t max = (uint64_t)sv->cfg.number[MAX_PER_IP], n = 0;
-	struct service *old;
+	uint64_t max = (uint64_t)g->config.number[MAX_PER_IP], n = 0;
+	struct generation *old;
 
 	if (max == 0)
 		return UINT64_MAX;
-	for (old = sv->older; old != NULL; old = old->older)
+	for (old = g->older; old != NULL; old = old->older)
 		n += scoreboard_count(&old->board, key);
 	return n < max ? max - n : 0;
 }
@@ -250,15 +250,15 @@ connection_admit(struct connection *c)
 {
 	struct connections *all = c->all;
 
-	if (scoreboard_enter(&all->service->board, &all->share, c->key,
-	    may_have(all->service, c->key), &c->place) == 0)
+	if (scoreboard_enter(&all->generation->board, &all->share, c->key,
+	    may_have(all->generation, c->key), &c->place) == 0)
 		return 0;
 	c->over = 1;
 	all->counts->over++;
 	if (may_log(all, LEVEL_INFO, c->key, options[MAX_PER_IP].name))
 		log_info("%s refused: its address has %lld connections "
 		    "already (max_per_ip)", c->peer,
-		    (long long)all->service->cfg.number[MAX_PER_IP]);
+		    (long long)all->generation->config.number[MAX_PER_IP]);
 	return -1;
 }
 
@@ -279,7 +279,7 @@ proxied_open(struct stream *s)
 		return STREAM_ERROR;
 	if (connection_admit(c) == -1)
 		return connection_fail(c, "max_per_ip");
-	c->tls = tls_new(all->service->tls, c->fd, s);
+	c->tls = tls_new(all->generation->tls, c->fd, s);
 	return c->tls != NULL ? s->ops->open(s) :
 	    connection_fail(c, "out of memory");
 }
@@ -303,8 +303,8 @@ connection_begin(struct connection *c, struct stream *client)
 {
 	struct connections *all = c->all;
 
-	if (all->service->cfg.number[ACCEPT_PROXY] == 0) {
-		c->tls = tls_new(all->service->tls, c->fd, client);
+	if (all->generation->config.number[ACCEPT_PROXY] == 0) {
+		c->tls = tls_new(all->generation->tls, c->fd, client);
 		return c->tls != NULL ? 0 : -1;
 	}
 	client->ops = &proxied_ops;
@@ -332,7 +332,7 @@ connection_accept(struct connections *all, int fd, const struct sockaddr *sa,
 	c->turn = all->turn++;
 	if (set_peer(c, &peer) == -1)
 		goto err;
-	if (all->service->cfg.number[ACCEPT_PROXY] == 0 &&
+	if (all->generation->config.number[ACCEPT_PROXY] == 0 &&
 	    connection_admit(c) == -1) {
 		free(c->peer);
 		free(c);
@@ -343,17 +343,17 @@ connection_accept(struct connections *all, int fd, const struct sockaddr *sa,
 	if (++all->counts->live > all->peak)
 		all->peak = all->counts->live;
 	log_debug("%s accepted", c->peer);
-	if (all->service->listeners.n > 0 &&
+	if (all->generation->listeners.n > 0 &&
 	    all->counts->live == all->share.n &&
-	    scoreboard_is_full(&all->service->board))
-		scoreboard_warn_full(&all->service->board, FORWARD_DROP_MS);
+	    scoreboard_is_full(&all->generation->board))
+		scoreboard_warn_full(&all->generation->board, FORWARD_DROP_MS);
 	return c;
 err:
 	if (may_log(all, LEVEL_WARNING, peer_key(&peer.sa), "out of memory"))
 		log_warning("a connection was turned away: out of memory");
 	all->counts->lost++;
 	if (c != NULL) {
-		scoreboard_leave(&all->service->board, &all->share, c->key,
+		scoreboard_leave(&all->generation->board, &all->share, c->key,
 		    c->place);
 		free(c->peer);
 	}
@@ -365,7 +365,7 @@ err:
 static const struct address *
 next_address(struct connection *c)
 {
-	const struct targets *to = &c->all->service->connects;
+	const struct targets *to = &c->all->generation->backends;
 	size_t i, n = c->tried++;
 
 	for (i = 0; i < to->n; i++) {
@@ -400,7 +400,7 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
     const char **why)
 {
 	struct connection *c = conn;
-	const int64_t *number = c->all->service->cfg.number;
+	const int64_t *number = c->all->generation->config.number;
 	const struct address *to;
 	struct tls_conninfo a;
 
@@ -415,7 +415,7 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 		connection_fail(c, "out of memory");
 		return -1;
 	}
-	if (c->all->service->cfg.command != NULL) {
+	if (c->all->generation->config.command != NULL) {
 		if (failed == NULL)
 			return connection_command(c, backend);
 		connection_fail(c, "%s", failed);
@@ -468,7 +468,7 @@ connection_log(const struct connection *c, enum log_level level,
 	char negotiated[CONNINFO_SIZE];
 
 	if (c->command != NULL)
-		to = c->all->service->cfg.command[0];
+		to = c->all->generation->config.command[0];
 	else if (end->served)
 		to = c->target->addrs[c->which].text;
 	conninfo_text(c, negotiated, sizeof(negotiated));
@@ -591,7 +591,8 @@ connection_closed(void *conn, const struct forward_end *end)
 	}
 	if (c->command != NULL)
 		command_leave(&all->commands, c->command);
-	scoreboard_leave(&all->service->board, &all->share, c->key, c->place);
+	scoreboard_leave(&all->generation->board, &all->share, c->key,
+	    c->place);
 	tls_free(c->tls);
 	connection_free_header(c);
 	free(c->ends);

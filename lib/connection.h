@@ -14,14 +14,14 @@
 
 struct forward;
 struct forward_end;
-struct service;
+struct generation;
 struct stream;
 
 #define WHY_SIZE	512		/* of why a dial has failed */
 
 /* What all connections of a process share. */
 struct connections {
-	struct service *service;
+	struct generation *generation;
 	struct forward *engine;
 	volatile struct counts *counts;
 	struct share share;

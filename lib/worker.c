@@ -22,7 +22,7 @@
 #include "repeats.h"
 #include "sandbox.h"
 #include "scoreboard.h"
-#include "service.h"
+#include "generation.h"
 #include "tls.h"
 #include "util.h"
 
@@ -35,7 +35,7 @@ _Static_assert(WORKER_DROP_MS == FORWARD_DROP_MS, "the engine does it");
 static void
 accept_last(struct worker *w)
 {
-	const struct listeners *ls = &w->all.service->listeners;
+	const struct listeners *ls = &w->all.generation->listeners;
 	int64_t until = clock_ms() + WORKER_LAST_MS;
 	size_t i;
 
@@ -48,13 +48,14 @@ accept_last(struct worker *w)
 static void
 worker_drain(struct worker *w, int64_t ms, int is_cut)
 {
-	if (!w->stopping && scoreboard_stops(&w->all.service->board) && !is_cut)
+	if (!w->stopping && !is_cut &&
+	    scoreboard_stops(&w->all.generation->board))
 		accept_last(w);
 	forward_drain(w->all.engine, ms);
 	if (w->stopping)
 		return;
 	w->stopping = 1;
-	listeners_close(&w->all.service->listeners, 0);
+	listeners_close(&w->all.generation->listeners, 0);
 	if (w->control != -1)
 		send(w->control, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
@@ -95,7 +96,7 @@ static void
 worker_woken(void *arg)
 {
 	struct worker *w = arg;
-	int64_t drain_ms = w->all.service->cfg.number[DRAIN_TIMEOUT];
+	int64_t drain_ms = w->all.generation->config.number[DRAIN_TIMEOUT];
 
 	if (signal_taken(SIGCHLD))
 		commands_look(&w->all.commands);
@@ -103,7 +104,7 @@ worker_woken(void *arg)
 		forward_list(w->all.engine);
 	if (w->all.repeats_until != 0 && clock_ms() >= w->all.repeats_until) {
 		w->all.repeats_until = 0;
-		repeats_end(w->all.service->board.repeats, 0);
+		repeats_end(w->all.generation->board.repeats, 0);
 	}
 	if (w->all.repeats_until != 0)
 		forward_wake(w->all.engine, w->all.repeats_until);
@@ -140,7 +141,7 @@ worker_full(void *arg)
 {
 	const struct worker *w = arg;
 
-	return scoreboard_is_full(&w->all.service->board);
+	return scoreboard_is_full(&w->all.generation->board);
 }
 
 static int
@@ -155,8 +156,8 @@ worker_engine(struct worker *w)
 		.starved = worker_starved,
 		.full = worker_full,
 	};
-	const struct listeners *ls = &w->all.service->listeners;
-	const int64_t *number = w->all.service->cfg.number;
+	const struct listeners *ls = &w->all.generation->listeners;
+	const int64_t *number = w->all.generation->config.number;
 	struct forward_params params = {
 		.calls = &calls,
 		.arg = w,
@@ -188,8 +189,8 @@ worker_engine(struct worker *w)
 static int
 set_apart(struct worker *w, size_t slot)
 {
-	struct listeners *ls = &w->all.service->listeners;
-	rlim_t need = service_descriptors(w->all.service, slot);
+	struct listeners *ls = &w->all.generation->listeners;
+	rlim_t need = generation_descriptors(w->all.generation, slot);
 	struct rlimit limit;
 	size_t i;
 
@@ -212,22 +213,22 @@ set_apart(struct worker *w, size_t slot)
 static int
 worker_confine(const struct worker *w)
 {
-	const struct service *sv = w->all.service;
+	const struct generation *g = w->all.generation;
 	const struct target *t;
 	struct sandbox box = { .log = log_fd(),
 	    .control = w->control != -1 ? w->control : INT_MAX,
-	    .runs_command = sv->cfg.command != NULL,
-	    .with_ktls = sv->kernel.caps != 0 };
+	    .runs_command = g->config.command != NULL,
+	    .with_ktls = g->kernel.caps != 0 };
 	in_port_t port;
 	size_t i, j;
 	int r;
 
 	privileges_disable_dumps();
-	if ((box.ports = calloc(sv->connects.n + 1, sizeof(t->addrs) /
+	if ((box.ports = calloc(g->backends.n + 1, sizeof(t->addrs) /
 	    sizeof(t->addrs[0]) * sizeof(*box.ports))) == NULL)
 		return -1;
-	for (j = 0; j < sv->connects.n; j++) {
-		t = &sv->connects.list[j];
+	for (j = 0; j < g->backends.n; j++) {
+		t = &g->backends.list[j];
 		box.with_unix |= t->addrs[0].sa.ss_family == AF_UNIX;
 		for (i = 0; i < t->n; i++)
 			if ((port = net_address_port(&t->addrs[i])) != 0)
@@ -239,26 +240,26 @@ worker_confine(const struct worker *w)
 }
 
 void
-worker_lower_descriptors(struct worker *w, struct service *sv)
+worker_lower_descriptors(struct worker *w, struct generation *g)
 {
 	size_t i;
 
 	daemon_move_fd(&w->control, STDERR_FILENO + 1);
-	for (i = 0; i < sv->listeners.n; i++)
-		daemon_move_fd(&sv->listeners.list[i].fd, STDERR_FILENO + 1);
+	for (i = 0; i < g->listeners.n; i++)
+		daemon_move_fd(&g->listeners.list[i].fd, STDERR_FILENO + 1);
 	log_lower();
 }
 
 int
-worker_init(struct worker *w, struct service *sv, size_t slot)
+worker_init(struct worker *w, struct generation *g, size_t slot)
 {
 	const char *why = NULL;
 
-	w->all.service = sv;
-	w->all.counts = &sv->board.counts[slot];
-	w->all.share.n = scoreboard_share(&sv->board, slot,
+	w->all.generation = g;
+	w->all.counts = &g->board.counts[slot];
+	w->all.share.n = scoreboard_share(&g->board, slot,
 	    &w->all.share.first);
-	if (sv->board.peers != NULL)
+	if (g->board.peers != NULL)
 		w->all.share.unused = calloc(w->all.share.n,
 		    sizeof(*w->all.share.unused));
 	/* A socket of its own: the others' can't be shut down through it. */
@@ -266,15 +267,15 @@ worker_init(struct worker *w, struct service *sv, size_t slot)
 		log_connect_syslog();
 	if (set_apart(w, slot) == -1)
 		why = "descriptors";
-	else if (sv->board.peers != NULL && w->all.share.unused == NULL)
+	else if (g->board.peers != NULL && w->all.share.unused == NULL)
 		why = "max_per_ip";
 	else if (worker_engine(w) == -1)
 		why = poller_name;
-	else if (privileges_drop(&sv->identity) == -1)
+	else if (privileges_drop(&g->identity) == -1)
 		why = "user, group, chroot";
 	if (why == NULL && w->has_master)
 		daemon_follow_master();
-	if (why == NULL && sv->cfg.number[SANDBOX] == 1 &&
+	if (why == NULL && g->config.number[SANDBOX] == 1 &&
 	    worker_confine(w) == -1)
 		why = "sandbox";
 	if (why != NULL) {
@@ -313,7 +314,7 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 	if (in != NULL)
 		forward_add(w->all.engine, in->fd,
 		    (const struct sockaddr *)&in->sa, in->len);
-	if (w->all.service->listeners.n == 0)
+	if (w->all.generation->listeners.n == 0)
 		forward_drain(w->all.engine, 0);
 	if (forward_run(w->all.engine, asleep) == -1) {
 		log_error("%s: %s", poller_name, strerror(errno));

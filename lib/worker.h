@@ -9,7 +9,7 @@
 
 #include "connection.h"
 
-struct service;
+struct generation;
 
 #define WORKER_LAST_MS	1000		/* to accept what waits at a stop */
 #define WORKER_DROP_MS	1000		/* a handshake is left in peace */
@@ -37,15 +37,15 @@ struct worker {
  * that a worker keeps may be past its own limit, or the first one past it: they
  * become low ones.
  */
-void	 worker_lower_descriptors(struct worker *, struct service *);
+void	 worker_lower_descriptors(struct worker *, struct generation *);
 
 /*
- * Become a worker that is fit for the network, in this slot of the service: it
+ * Become a worker that is fit for the network, in this slot of a generation: it
  * drops its privileges for good.  The initializer names has_master, control,
  * beat_every and the turn that connections begin with.  -1, having logged why;
  * either way it is to be freed.
  */
-int	 worker_init(struct worker *, struct service *, size_t slot);
+int	 worker_init(struct worker *, struct generation *, size_t slot);
 
 /* It is ready.  May it begin?  Not if the others can't: then it is to leave. */
 int	 worker_await_release(const struct worker *);

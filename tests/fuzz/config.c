@@ -1,7 +1,7 @@
 /* A configuration file, and what is made of it before another is opened. */
 #include "fuzz_log.h"
 #include "fuzz_net.h"
-#include "../../lib/service.c"
+#include "../../lib/generation.c"
 
 static void
 use(struct config *cfg)

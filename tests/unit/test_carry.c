@@ -7,19 +7,19 @@
 static void
 test_not_to_be_handed_over(void **state)
 {
-	const struct service was = { .workers = { .nslots = 2,
+	const struct generation was = { .workers = { .nslots = 2,
 	    .deadline = 7 }, .board = { .max = 2, .nrows = 2, .fd = -1,
 	    .size = 4096, .secret = 9 } };
 	struct handover x = { .reads = 0 };
-	struct service sv = was;
+	struct generation g = was;
 	int64_t number = 5;
 	int fd = 4, i;
 
 	(void)state;
 	for (i = 0; i < 2; i++) {
-		carry_service(&x, NULL, &sv);
+		carry_generation(&x, NULL, &g);
 		assert_string_equal(x.bad, "shared memory is of another size");
-		assert_memory_equal(&sv, &was, sizeof(sv));
+		assert_memory_equal(&g, &was, sizeof(g));
 		handover_number(&x, &number, 6, 7);
 		handover_fd(&x, &fd);
 	}

@@ -8,15 +8,15 @@
 
 /* An address takes part of its limit along, over generations of any size. */
 static int
-enter(struct service *sv, struct share *w, volatile uint64_t **place)
+enter(struct generation *g, struct share *w, volatile uint64_t **place)
 {
-	return scoreboard_enter(&sv->board, w, 7, may_have(sv, 7), place);
+	return scoreboard_enter(&g->board, w, 7, may_have(g, 7), place);
 }
 
 static void
 test_places_of_generations(void **state)
 {
-	struct service sv[3];
+	struct generation g[3];
 	struct share w[3] = { { .used = 0 } };
 	volatile uint64_t *first, *place;
 	int64_t limits[3] = { 0, 9, 4 };
@@ -24,28 +24,28 @@ test_places_of_generations(void **state)
 
 	(void)state;
 	for (i = 0; i < 3; i++) {
-		sv[i] = (struct service){ .board = SCOREBOARD_NONE,
-		    .older = i > 0 ? &sv[i - 1] : NULL };
-		sv[i].cfg.number[MAX_PER_IP] = limits[i];
-		assert_int_equal(scoreboard_new(&sv[i].board, 6 << 4 * i, 1,
+		g[i] = (struct generation){ .board = SCOREBOARD_NONE,
+		    .older = i > 0 ? &g[i - 1] : NULL };
+		g[i].config.number[MAX_PER_IP] = limits[i];
+		assert_int_equal(scoreboard_new(&g[i].board, 6 << 4 * i, 1,
 		    0), 0);
 		w[i].unused = calloc(6 << 4 * i, sizeof(*w[i].unused));
 		assert_non_null(w[i].unused);
 	}
-	assert_int_equal(enter(&sv[0], &w[0], &first), 0);
-	assert_int_equal(enter(&sv[0], &w[0], &place), 0);
-	assert_int_equal(enter(&sv[1], &w[1], &place), 0);
-	assert_int_equal(enter(&sv[2], &w[2], &place), 0);
+	assert_int_equal(enter(&g[0], &w[0], &first), 0);
+	assert_int_equal(enter(&g[0], &w[0], &place), 0);
+	assert_int_equal(enter(&g[1], &w[1], &place), 0);
+	assert_int_equal(enter(&g[2], &w[2], &place), 0);
 	/* The fifth, which one that leaves makes room for: any way it does. */
-	assert_int_equal(enter(&sv[2], &w[2], &place), -1);
-	scoreboard_leave(&sv[0].board, &w[0], 7, first);
-	assert_int_equal(enter(&sv[2], &w[2], &place), 0);
-	assert_int_equal(enter(&sv[2], &w[2], &place), -1);
-	scoreboard_vacate(&sv[0].board, 0);
-	assert_int_equal(enter(&sv[2], &w[2], &place), 0);
-	assert_int_equal(enter(&sv[2], &w[2], &place), -1);
+	assert_int_equal(enter(&g[2], &w[2], &place), -1);
+	scoreboard_leave(&g[0].board, &w[0], 7, first);
+	assert_int_equal(enter(&g[2], &w[2], &place), 0);
+	assert_int_equal(enter(&g[2], &w[2], &place), -1);
+	scoreboard_vacate(&g[0].board, 0);
+	assert_int_equal(enter(&g[2], &w[2], &place), 0);
+	assert_int_equal(enter(&g[2], &w[2], &place), -1);
 	for (i = 0; i < 3; i++) {
-		scoreboard_free(&sv[i].board);
+		scoreboard_free(&g[i].board);
 		free(w[i].unused);
 	}
 }
@@ -55,8 +55,8 @@ static void
 test_command_that_does_not_open(void **state)
 {
 	static char name[] = "true", *command[] = { name, NULL };
-	struct service sv = { .cfg.command = command };
-	struct connections all = { .service = &sv, .share = { .n = 1 } };
+	struct generation g = { .config.command = command };
+	struct connections all = { .generation = &g, .share = { .n = 1 } };
 	struct connection c = { .all = &all, .dialed = 1, .fd = -1 };
 	struct stream backend = { .fd = -1 };
 	const char *why = NULL;

@@ -129,7 +129,8 @@ test_places_at_random(void **state)
 		i = rnd >> 33 & 1;
 		at = (rnd >> 34) % (SOME / 2);
 		if (places[i][at] != NULL) {
-			scoreboard_leave(&board, &w[i], keys[i][at], places[i][at]);
+			scoreboard_leave(&board, &w[i], keys[i][at],
+			    places[i][at]);
 			places[i][at] = NULL;
 			counts[keys[i][at]]--;
 		} else {

@@ -66,9 +66,10 @@ test_asked_again(void **state)
 {
 	struct counts counts = { .live = 1 };
 	struct slot slot = { .control = -1 };
-	struct service sv = { .workers = { .slots = &slot, .nslots = 1, .n = 1 },
+	struct generation g = { .workers = { .slots = &slot, .nslots = 1,
+	    .n = 1 },
 	    .board = { .counts = &counts } };
-	struct master m = { .live = &sv };
+	struct master m = { .live = &g };
 	const struct timespec limit = { .tv_sec = 3 };
 	int64_t until = clock_ms() + 10000;
 	int line[2], fd, i;
@@ -103,15 +104,15 @@ test_asked_again(void **state)
 static void
 test_daily_warning(void **state)
 {
-	struct service sv = { .tls = tls_config_new() };
-	struct master m = { .live = &sv };
+	struct generation g = { .tls = tls_config_new() };
+	struct master m = { .live = &g };
 	const int64_t day = DAY * INT64_C(1000);
 
 	(void)state;
-	assert_non_null(sv.tls);
+	assert_non_null(g.tls);
 	warn_daily(&m);
 	assert_in_range(m.warn_at - clock_ms(), day - 10000, day);
-	tls_config_free(sv.tls);
+	tls_config_free(g.tls);
 }
 
 #define TEST(f)	cmocka_unit_test_setup_teardown(f, setup, teardown)

@@ -1,5 +1,5 @@
 /* Unit tests of what a service is made of. */
-#include "../../lib/service.c"
+#include "../../lib/generation.c"
 
 #include "said.h"
 

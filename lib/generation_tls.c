@@ -1,11 +1,11 @@
-/* service_tls: from the configuration to what the TLS rooms have of it. */
+/* generation_tls: from the configuration to what the TLS rooms have of it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "config.h"
 #include "log.h"
-#include "service.h"
+#include "generation.h"
 #include "tls.h"
 
 /* The first line of a file, without its end; NULL after one sentence. */
@@ -168,7 +168,7 @@ load_verify(struct tls_config *tls, const struct config *cfg)
 }
 
 int
-service_load_tls(struct tls_config **tls, struct config *cfg)
+generation_load_tls(struct tls_config **tls, struct config *cfg)
 {
 	int r;
 

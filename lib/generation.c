@@ -1,4 +1,4 @@
-/* service: a configuration put to work by the master. */
+/* generation: one load of the configuration, put to work by the master. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -12,7 +12,7 @@
 #include "daemon.h"
 #include "files.h"
 #include "log.h"
-#include "service.h"
+#include "generation.h"
 #include "tls.h"
 #include "util.h"
 
@@ -48,21 +48,21 @@ resolve_all(struct targets *all, const struct value *values, int passive)
 }
 
 struct files_user
-service_user(const struct service *sv)
+generation_user(const struct generation *g)
 {
-	return (struct files_user){ sv->identity.uid,
-	    sv->identity.gid };
+	return (struct files_user){ g->identity.uid,
+	    g->identity.gid };
 }
 
 int
-service_open_log(const struct service *sv)
+generation_open_log(const struct generation *g)
 {
-	const char *to = config_text(&sv->cfg, LOG);
+	const char *to = config_text(&g->config, LOG);
 	struct log_state state;
 	int fd = -1, stream;
 
 	log_get_state(&state);
-	if (state.is_daemon && sv->cfg.given[LOG] == NULL)
+	if (state.is_daemon && g->config.given[LOG] == NULL)
 		to = "syslog";
 	stream = log_stream(to);
 	/* Workers will find neither the time zone nor syslog's socket. */
@@ -72,12 +72,12 @@ service_open_log(const struct service *sv)
 	else if (stream != 0)
 		fd = stream == state.stream ? log_fd() :
 		    log_open_stream(stream);
-	else if ((fd = files_open(&sv->cfg, service_user(sv), LOG,
+	else if ((fd = files_open(&g->config, generation_user(g), LOG,
 	    O_WRONLY | O_APPEND, 0640)) == -1)
 		return -1;
 	log_to(fd, stream);
 	log_configure(strcmp(to, "stderr") != 0,
-	    (enum log_level)sv->cfg.number[LOG_LEVEL]);
+	    (enum log_level)g->config.number[LOG_LEVEL]);
 	return 0;
 }
 
@@ -90,13 +90,13 @@ privilege(const struct config *cfg, int option)
 
 /* user, group and chroot; -1 after a sentence for each that can't be. */
 static int
-load_privileges(struct service *sv)
+load_privileges(struct generation *g)
 {
-	const struct privileges p = { .user = privilege(&sv->cfg, USER),
-	    .group = privilege(&sv->cfg, GROUP),
-	    .root = privilege(&sv->cfg, CHROOT) };
+	const struct privileges p = { .user = privilege(&g->config, USER),
+	    .group = privilege(&g->config, GROUP),
+	    .root = privilege(&g->config, CHROOT) };
 
-	return privileges_find(&sv->identity, &p);
+	return privileges_find(&g->identity, &p);
 }
 
 /*
@@ -133,21 +133,21 @@ enum { KTLS_AUTO, KTLS_OFF, KTLS_REQUIRE };
 
 /* -1 after one sentence. */
 static int
-load_kernel(struct service *sv)
+load_kernel(struct generation *g)
 {
-	int64_t mode = sv->cfg.number[KTLS];
+	int64_t mode = g->config.number[KTLS];
 
 	if (mode == KTLS_OFF) {
-		snprintf(sv->kernel.why, sizeof(sv->kernel.why), "off");
+		snprintf(g->kernel.why, sizeof(g->kernel.why), "off");
 		return 0;
 	}
-	ktls_probe(&sv->kernel, mode == KTLS_AUTO);
-	if (mode == KTLS_REQUIRE && sv->kernel.caps == 0) {
+	ktls_probe(&g->kernel, mode == KTLS_AUTO);
+	if (mode == KTLS_REQUIRE && g->kernel.caps == 0) {
 		log_error("%s: ktls = require: %s (allowed: auto, off)",
-		    config_where(&sv->cfg, KTLS), sv->kernel.why);
+		    config_where(&g->config, KTLS), g->kernel.why);
 		return -1;
 	}
-	tls_config_kernel(sv->tls, sv->kernel.caps);
+	tls_config_kernel(g->tls, g->kernel.caps);
 	return 0;
 }
 
@@ -173,23 +173,23 @@ count_slots(const struct config *cfg, int inetd)
 }
 
 rlim_t
-service_descriptors(const struct service *sv, size_t slot)
+generation_descriptors(const struct generation *g, size_t slot)
 {
-	rlim_t each = sv->cfg.command != NULL ? 3 : 2;
+	rlim_t each = g->config.command != NULL ? 3 : 2;
 	size_t before;
 
-	return scoreboard_share(&sv->board, slot, &before) * each + SPARE_FDS;
+	return scoreboard_share(&g->board, slot, &before) * each + SPARE_FDS;
 }
 
 void
-service_raise_limit(const struct service *sv)
+generation_raise_limit(const struct generation *g)
 {
-	rlim_t need = service_descriptors(sv, 0), lines = SPARE_FDS;
-	const struct service *old;
+	rlim_t need = generation_descriptors(g, 0), lines = SPARE_FDS;
+	const struct generation *old;
 	struct rlimit l;
 
-	for (old = sv; old != NULL; old = old->older)
-		lines += old == sv ? old->workers.nslots : old->workers.n + 1;
+	for (old = g; old != NULL; old = old->older)
+		lines += old == g ? old->workers.nslots : old->workers.n + 1;
 	if (need < lines)
 		need = lines;
 	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
@@ -204,12 +204,12 @@ service_raise_limit(const struct service *sv)
 
 /* The places of the workers, and what they share with the master. */
 static int
-make_workers(struct service *sv, int inetd)
+make_workers(struct generation *g, int inetd)
 {
-	size_t n = count_slots(&sv->cfg, inetd);
+	size_t n = count_slots(&g->config, inetd);
 
-	if (workers_new(&sv->workers, n) == -1 || scoreboard_new(&sv->board,
-	    (size_t)sv->cfg.number[MAX_CONNECTIONS], n, inetd) == -1) {
+	if (workers_new(&g->workers, n) == -1 || scoreboard_new(&g->board,
+	    (size_t)g->config.number[MAX_CONNECTIONS], n, inetd) == -1) {
 		log_error("%s", strerror(errno));
 		return -1;
 	}
@@ -227,99 +227,99 @@ needs_sessions(const struct config *cfg, int inetd)
 	    cfg->number[SESSION_CACHE] != 0;
 }
 
-/* Those of the service before, or of its own, with the same keys. */
+/* Those of the generation before, or of its own, with the same keys. */
 static int
-make_sessions(struct service *sv, const struct service *old, int inetd)
+make_sessions(struct generation *g, const struct generation *old, int inetd)
 {
-	size_t n = inetd ? 0 : (size_t)sv->cfg.number[SESSION_CACHE];
-	int with_clients = sv->cfg.number[VERIFY] != NONE;
+	size_t n = inetd ? 0 : (size_t)g->config.number[SESSION_CACHE];
+	int with_clients = g->config.number[VERIFY] != NONE;
 	struct tls_sessions *before = old != NULL ? old->sessions : NULL;
 	const struct tls_sessions_memory *m = before != NULL ?
 	    tls_sessions_memory(before) : NULL;
 
-	if (!needs_sessions(&sv->cfg, inetd))
+	if (!needs_sessions(&g->config, inetd))
 		return 0;
 	if (m != NULL && m->entries == n && m->with_clients == with_clients) {
-		sv->sessions = tls_sessions_ref(before);
-	} else if ((sv->sessions = tls_sessions_new(n, with_clients,
+		g->sessions = tls_sessions_ref(before);
+	} else if ((g->sessions = tls_sessions_new(n, with_clients,
 	    !inetd)) == NULL) {
 		log_error("out of memory");
 		return -1;
 	} else if (before != NULL)
-		tls_sessions_adopt(sv->sessions, before);
-	tls_config_sessions(sv->tls, sv->sessions,
-	    sv->cfg.number[SESSION_TICKETS] == 1,
-	    (int)(sv->cfg.number[TICKET_LIFETIME] / 1000));
+		tls_sessions_adopt(g->sessions, before);
+	tls_config_sessions(g->tls, g->sessions,
+	    g->config.number[SESSION_TICKETS] == 1,
+	    (int)(g->config.number[TICKET_LIFETIME] / 1000));
 	return 0;
 }
 
 void
-service_close(struct service *sv)
+generation_close(struct generation *g)
 {
 	struct config numbers = { .command = NULL };
 
-	memcpy(numbers.number, sv->cfg.number, sizeof(numbers.number));
-	listeners_free(&sv->listeners);
-	free(sv->accepts.list);
-	free(sv->connects.list);
-	tls_config_free(sv->tls);
-	tls_sessions_free(sv->sessions);
-	config_free(&sv->cfg);
-	sv->accepts = sv->connects = (struct targets){ .n = 0 };
-	sv->tls = NULL;
-	sv->sessions = NULL;
-	sv->cfg = numbers;
+	memcpy(numbers.number, g->config.number, sizeof(numbers.number));
+	listeners_free(&g->listeners);
+	free(g->accepts.list);
+	free(g->backends.list);
+	tls_config_free(g->tls);
+	tls_sessions_free(g->sessions);
+	config_free(&g->config);
+	g->accepts = g->backends = (struct targets){ .n = 0 };
+	g->tls = NULL;
+	g->sessions = NULL;
+	g->config = numbers;
 }
 
 void
-service_free(struct service *sv)
+generation_free(struct generation *g)
 {
-	if (sv == NULL)
+	if (g == NULL)
 		return;
-	service_close(sv);
-	scoreboard_free(&sv->board);
-	workers_free(&sv->workers);
-	free(sv);
+	generation_close(g);
+	scoreboard_free(&g->board);
+	workers_free(&g->workers);
+	free(g);
 }
 
-/* Steps from a configuration to a service: -1 after sentences. */
+/* Steps from a configuration to a generation: -1 after sentences. */
 
 static int
-step_configure(struct service *sv, const struct arguments *a)
+step_configure(struct generation *g, const struct arguments *a)
 {
-	int r = arguments_configure(a, &sv->cfg);
+	int r = arguments_configure(a, &g->config);
 
-	return service_load_tls(&sv->tls, &sv->cfg) == -1 ? -1 : r;
+	return generation_load_tls(&g->tls, &g->config) == -1 ? -1 : r;
 }
 
 static int
-step_kernel(struct service *sv, const struct arguments *a)
-{
-	(void)a;
-	return sv->tls != NULL ? load_kernel(sv) : 0;
-}
-
-static int
-step_accept(struct service *sv, const struct arguments *a)
+step_kernel(struct generation *g, const struct arguments *a)
 {
 	(void)a;
-	return resolve_all(&sv->accepts, sv->cfg.given[ACCEPT], 1);
+	return g->tls != NULL ? load_kernel(g) : 0;
 }
 
 static int
-step_connect(struct service *sv, const struct arguments *a)
+step_accept(struct generation *g, const struct arguments *a)
 {
 	(void)a;
-	return resolve_all(&sv->connects, sv->cfg.given[CONNECT], 0);
+	return resolve_all(&g->accepts, g->config.given[ACCEPT], 1);
 }
 
 static int
-step_privileges(struct service *sv, const struct arguments *a)
+step_connect(struct generation *g, const struct arguments *a)
 {
-	int r = load_privileges(sv);
+	(void)a;
+	return resolve_all(&g->backends, g->config.given[CONNECT], 0);
+}
+
+static int
+step_privileges(struct generation *g, const struct arguments *a)
+{
+	int r = load_privileges(g);
 
 	(void)a;
-	return files_check(&sv->cfg, service_user(sv), LEVEL_ERROR) == -1 ?
+	return files_check(&g->config, generation_user(g), LEVEL_ERROR) == -1 ?
 	    -1 : r;
 }
 
@@ -328,9 +328,9 @@ step_privileges(struct service *sv, const struct arguments *a)
  * with errno: EAGAIN if all that failed may be right in a minute.
  */
 static int
-service_load(struct service *sv, const struct arguments *a, int is_first)
+load(struct generation *g, const struct arguments *a, int is_first)
 {
-	static int (*const steps[])(struct service *,
+	static int (*const steps[])(struct generation *,
 	    const struct arguments *) = {
 		step_configure, step_kernel, step_accept, step_connect,
 		step_privileges,
@@ -341,64 +341,64 @@ service_load(struct service *sv, const struct arguments *a, int is_first)
 	log_errors_begin();
 	for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
 		errno = 0;
-		if (steps[i](sv, a) == -1) {
+		if (steps[i](g, a) == -1) {
 			for_good |= errno != EAGAIN;
 			r = -1;
 		}
 		if (i == 0 && r == 0 && is_first)
-			close_strays(&sv->cfg, a);
+			close_strays(&g->config, a);
 	}
 	log_errors_end();
 	errno = for_good ? 0 : EAGAIN;
 	return r;
 }
 
-struct service *
-service_alloc(const struct arguments *a)
+struct generation *
+generation_new(const struct arguments *a)
 {
-	struct service *sv = calloc(1, sizeof(*sv));
+	struct generation *g = calloc(1, sizeof(*g));
 
-	if (sv == NULL || listeners_new(&sv->listeners) == -1) {
-		free(sv);
+	if (g == NULL || listeners_new(&g->listeners) == -1) {
+		free(g);
 		return NULL;
 	}
-	sv->board = (struct scoreboard)SCOREBOARD_NONE;
-	sv->files = &a->files;
-	sv->core = &a->core;
-	sv->file = a->file;
-	return sv;
+	g->board = (struct scoreboard)SCOREBOARD_NONE;
+	g->files = &a->files;
+	g->core = &a->core;
+	g->file = a->file;
+	return g;
 }
 
 int
-service_listen(struct service *sv, struct service *old)
+generation_listen(struct generation *g, struct generation *old)
 {
-	return listeners_open(&sv->listeners, old != NULL ? &old->listeners :
-	    NULL, &sv->accepts, sv->cfg.number[KEEPALIVE]);
+	return listeners_open(&g->listeners, old != NULL ? &old->listeners :
+	    NULL, &g->accepts, g->config.number[KEEPALIVE]);
 }
 
-struct service *
-service_new(const struct arguments *a, const struct service *old)
+struct generation *
+generation_load(const struct arguments *a, const struct generation *old)
 {
-	struct service *sv;
+	struct generation *g;
 	int saved;
 
 	errno = 0;
-	if ((sv = service_alloc(a)) == NULL) {
+	if ((g = generation_new(a)) == NULL) {
 		log_error("out of memory");
 		return NULL;
 	}
-	if (service_load(sv, a, old == NULL) == -1)
+	if (load(g, a, old == NULL) == -1)
 		goto err;
 	errno = 0;
-	if (make_workers(sv, a->inetd) == -1 ||
-	    make_sessions(sv, old, a->inetd) == -1)
+	if (make_workers(g, a->inetd) == -1 ||
+	    make_sessions(g, old, a->inetd) == -1)
 		goto err;
 	if (old != NULL)
-		scoreboard_follow(&sv->board, &old->board);
-	return sv;
+		scoreboard_follow(&g->board, &old->board);
+	return g;
 err:
 	saved = errno;
-	service_free(sv);
+	generation_free(g);
 	errno = saved;
 	return NULL;
 }

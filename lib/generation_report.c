@@ -1,11 +1,11 @@
-/* service_report: what an administrator should know of a generation. */
+/* generation_report: what an administrator should know of a generation. */
 #include <stdio.h>
 #include <string.h>
 
 #include "files.h"
 #include "log.h"
 #include "sandbox.h"
-#include "service.h"
+#include "generation.h"
 #include "tls.h"
 
 #define TEXT_SIZE	2048
@@ -23,26 +23,26 @@ say_warning(const char *text)
 }
 
 void
-service_warn_of_certificates(const struct service *sv)
+generation_warn_of_certificates(const struct generation *g)
 {
-	if (sv->tls != NULL)
-		tls_config_warn(sv->tls, say_warning);
+	if (g->tls != NULL)
+		tls_config_warn(g->tls, say_warning);
 }
 
 void
-service_warn_of_files(const struct service *sv)
+generation_warn_of_files(const struct generation *g)
 {
-	files_check(&sv->cfg, service_user(sv), LEVEL_WARNING);
-	files_warn_of_readers(&sv->cfg);
+	files_check(&g->config, generation_user(g), LEVEL_WARNING);
+	files_warn_of_readers(&g->config);
 }
 
 void
-service_warn_of_sockets(const struct service *sv)
+generation_warn_of_sockets(const struct generation *g)
 {
 	size_t i;
 
-	for (i = 0; i < sv->accepts.n; i++) {
-		const struct target *t = &sv->accepts.list[i];
+	for (i = 0; i < g->accepts.n; i++) {
+		const struct target *t = &g->accepts.list[i];
 
 		if (t->fd != -1 && !net_is_listening(t->fd))
 			log_warning("%s: accept: fd:%d is no listening socket "
@@ -52,18 +52,19 @@ service_warn_of_sockets(const struct service *sv)
 }
 
 void
-service_warn_of_fixed(const struct service *sv, const struct service *old)
+generation_warn_of_fixed(const struct generation *g,
+    const struct generation *old)
 {
 	static const int fixed[] = { DAEMON, PIDFILE };
 	size_t i;
 
 	for (i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
-		const char *a = config_text(&old->cfg, fixed[i]);
-		const char *b = config_text(&sv->cfg, fixed[i]);
+		const char *a = config_text(&old->config, fixed[i]);
+		const char *b = config_text(&g->config, fixed[i]);
 
 		if (strcmp(a != NULL ? a : "", b != NULL ? b : "") != 0)
 			log_warning("%s: %s changes with the next start alone",
-			    config_where(&sv->cfg, fixed[i]),
+			    config_where(&g->config, fixed[i]),
 			    options[fixed[i]].name);
 	}
 }
@@ -85,30 +86,30 @@ announce_listeners(const struct listeners *ls, const struct listeners *old)
 }
 
 void
-service_announce(const struct service *sv, const struct service *old)
+generation_announce(const struct generation *g, const struct generation *old)
 {
 	char text[TEXT_SIZE];
 
-	announce_listeners(&sv->listeners, old != NULL ? &old->listeners :
+	announce_listeners(&g->listeners, old != NULL ? &old->listeners :
 	    NULL);
-	ktls_probe_text(&sv->kernel, text, sizeof(text));
+	ktls_probe_text(&g->kernel, text, sizeof(text));
 	if (old == NULL)
-		log_at(sv->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
+		log_at(g->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
 		    text);
-	if (old == NULL && sv->identity.uid == 0)
+	if (old == NULL && g->identity.uid == 0)
 		log_notice("workers keep the user root (user names another)");
-	if (old == NULL && sv->cfg.number[SANDBOX] == 1) {
-		if (sv->cfg.command != NULL)
+	if (old == NULL && g->config.number[SANDBOX] == 1) {
+		if (g->config.command != NULL)
 			log_notice("sandbox: a command needs the system, so "
 			    "the workers that run it are not confined");
 		else if (sandbox_lacks() != NULL)
 			log_notice("sandbox: %s", sandbox_lacks());
 	}
-	service_warn_of_files(sv);
+	generation_warn_of_files(g);
 }
 
 void
-service_announce_remaining(const struct service *old)
+generation_announce_remaining(const struct generation *old)
 {
 	uint64_t n = scoreboard_live(&old->board), more = 0;
 	char text[TEXT_SIZE] = "";
@@ -125,16 +126,16 @@ service_announce_remaining(const struct service *old)
 }
 
 void
-service_print(const struct service *sv)
+generation_print(const struct generation *g)
 {
 	char text[TEXT_SIZE];
 	size_t i;
 
-	config_print(&sv->cfg, stdout);
-	tls_config_print(sv->tls, stdout);
-	ktls_probe_text(&sv->kernel, text, sizeof(text));
+	config_print(&g->config, stdout);
+	tls_config_print(g->tls, stdout);
+	ktls_probe_text(&g->kernel, text, sizeof(text));
 	printf("# %s\n", text);
-	for (i = 0; tls_config_report(sv->tls, i, stdout) == 0; i++)
+	for (i = 0; tls_config_report(g->tls, i, stdout) == 0; i++)
 		continue;
 	fflush(stdout);
 }

@@ -6,9 +6,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "carry.h"
 #include "arguments.h"
+#include "carry.h"
 #include "config.h"
+#include "generation.h"
 #include "handover.h"
 #include "listener.h"
 #include "log.h"
@@ -16,7 +17,6 @@
 #include "net.h"
 #include "options.h"
 #include "scoreboard.h"
-#include "generation.h"
 #include "stats.h"
 #include "tls.h"
 #include "workers.h"

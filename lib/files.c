@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "files.h"
 #include "config.h"
+#include "files.h"
 #include "log.h"
 #include "options.h"
 

@@ -11,8 +11,8 @@
 #include "arguments.h"
 #include "daemon.h"
 #include "files.h"
-#include "log.h"
 #include "generation.h"
+#include "log.h"
 #include "tls.h"
 #include "util.h"
 

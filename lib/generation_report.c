@@ -3,9 +3,9 @@
 #include <string.h>
 
 #include "files.h"
+#include "generation.h"
 #include "log.h"
 #include "sandbox.h"
-#include "generation.h"
 #include "tls.h"
 
 #define TEXT_SIZE	2048

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "config.h"
-#include "log.h"
 #include "generation.h"
+#include "log.h"
 #include "tls.h"
 
 /* The first line of a file, without its end; NULL after one sentence. */

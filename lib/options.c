@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "options.h"
 #include "log.h"
+#include "options.h"
 #include "util.h"
 
 #define TEXT_SIZE	512

@@ -1,5 +1,4 @@
 /* scoreboard: memory of the master and its workers. */
-#include <errno.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>

@@ -4,8 +4,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "tls_bio.h"
 #include "stream.h"
+#include "tls_bio.h"
 #include "tls_error.h"
 #include "tls_internal.h"
 #include "util.h"

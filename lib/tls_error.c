@@ -6,8 +6,8 @@
 
 #include <mbedtls/pem.h>
 
-#include "tls_error.h"
 #include "stream.h"
+#include "tls_error.h"
 #include "tls_internal.h"
 #include "util.h"
 

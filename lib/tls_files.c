@@ -7,9 +7,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "tls_files.h"
 #include "tls_cert.h"
 #include "tls_error.h"
+#include "tls_files.h"
 #include "tls_names.h"
 #include "tls_pem.h"
 

@@ -8,12 +8,12 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "tls_kernel.h"
 #include "stream.h"
 #include "tls.h"
 #include "tls_bio.h"
 #include "tls_error.h"
 #include "tls_internal.h"
+#include "tls_kernel.h"
 #include "tls_kernel_keys.h"
 #include "util.h"
 

@@ -9,9 +9,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "tls_kernel_keys.h"
 #include "tls.h"
 #include "tls_internal.h"
+#include "tls_kernel_keys.h"
 #include "util.h"
 
 #ifdef __linux__

@@ -5,11 +5,11 @@
 
 #include <mbedtls/base64.h>
 
-#include "tls_rules.h"
 #include "tls.h"
 #include "tls_cert.h"
 #include "tls_files.h"
 #include "tls_names.h"
+#include "tls_rules.h"
 
 /* The value, behind the colon; -1 if it is malformed. */
 static int

@@ -9,9 +9,9 @@
 #include <sys/auxv.h>
 #endif
 
-#include "tls_suites.h"
 #include "tls.h"
 #include "tls_internal.h"
+#include "tls_suites.h"
 #include "util.h"
 
 #define SEPARATORS	" \t,:"

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tls_ticket.h"
 #include "tls.h"
 #include "tls_pem.h"
+#include "tls_ticket.h"
 
 #define SEQLOCK_TRIES	100		/* keys, read while they are written */
 

@@ -3,12 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tls_verify.h"
 #include "tls_cert.h"
 #include "tls_error.h"
 #include "tls_files.h"
 #include "tls_names.h"
 #include "tls_rules.h"
+#include "tls_verify.h"
 #include "util.h"
 
 #define CLIENT_RSA_MAX	4096		/* bits of a key that a client sends */

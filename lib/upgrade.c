@@ -11,12 +11,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "upgrade.h"
 #include "config.h"
 #include "daemon.h"
 #include "handover.h"
 #include "log.h"
 #include "memory.h"
+#include "upgrade.h"
 #include "util.h"
 
 #define TRIAL_MS	60000		/* for a new program's -t */

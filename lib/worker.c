@@ -9,22 +9,21 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "worker.h"
 #include "control.h"
 #include "daemon.h"
 #include "forward.h"
+#include "generation.h"
 #include "listener.h"
 #include "log.h"
 #include "net.h"
-#include "options.h"
 #include "poller.h"
 #include "privileges.h"
 #include "repeats.h"
 #include "sandbox.h"
 #include "scoreboard.h"
-#include "generation.h"
 #include "tls.h"
 #include "util.h"
+#include "worker.h"
 
 _Static_assert(WORKER_DROP_MS == FORWARD_DROP_MS, "the engine does it");
 

@@ -1,0 +1,56 @@
+/*
+ * dispatch: with mode = fork, a worker for each connection.  The master accepts
+ * one at a time, as long as a worker may be forked for it.  Past
+ * max_connections, handshakes that take long make room.
+ */
+#ifndef DISPATCH_H
+#define DISPATCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "worker.h"
+
+struct generation;
+struct pollfd;
+
+struct dispatch {
+	/* Fork a worker into a slot; -1: it could not be. */
+	int	(*start)(void *arg, struct generation *, size_t slot,
+		    const struct incoming *);
+	void	*arg;
+	struct incoming waiting;	/* for a worker; its fd is -1 if none */
+	size_t	 next_listener;		/* they take turns */
+	int64_t	 starved_until;		/* nothing is accepted */
+	int64_t	 ask_at;		/* others to make room */
+	time_t	 complained;
+	int	 stopped;
+};
+
+/* When to call dispatch_serve() at the latest (ms); INT64_MAX: never. */
+int64_t	 dispatch_due(const struct dispatch *, const struct generation *);
+
+/*
+ * Fill in the listeners to be polled, of which there are LISTENERS_MAX at most;
+ * how many.  None if no connection can be served now, or with mode = poll.
+ */
+size_t	 dispatch_poll(const struct dispatch *, const struct generation *,
+	    struct pollfd *);
+
+/* They have been polled: accept a connection. */
+void	 dispatch_polled(struct dispatch *, const struct pollfd *, size_t n);
+
+/* Start a worker for the connection that waits, or ask others to make room. */
+void	 dispatch_serve(struct dispatch *, struct generation *);
+
+/*
+ * At a stop: what the kernel has accepted already would be reset as its
+ * listener closes.  Who has passed a listener keeps it, and its queue.
+ */
+void	 dispatch_serve_last(struct dispatch *, struct generation *);
+
+/* Close the connection that waits, if any. */
+void	 dispatch_drop(struct dispatch *);
+
+#endif

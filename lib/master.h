@@ -1,0 +1,103 @@
+/*
+ * master: the process with the privileges, the listeners and the workers.
+ * It reads nothing that comes from the network.
+ */
+#ifndef MASTER_H
+#define MASTER_H
+
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "dispatch.h"
+#include "stats.h"
+#include "upgrade.h"
+
+struct arguments;
+struct generation;
+struct slot;
+
+struct master {
+	const struct arguments *args;
+	struct generation *live;	/* and behind it those that leave */
+	struct stats stats;
+	sigset_t asleep;
+	pid_t	 pid;
+	int	 parent;		/* waits for the start; or -1 */
+	int	 pidfile;		/* or -1 */
+	char	*pidfile_name;
+	int	 stopping;
+	struct dispatch dispatch;
+	int64_t	 renew_at;		/* keys for tickets */
+	int64_t	 warn_at;		/* of certificates, again */
+	int64_t	 beat_at;		/* the next sign of life */
+	int	 is_silent;		/* there was none */
+	struct upgrade upgrade;
+};
+
+/* Log which program this is. */
+void	 master_log_version(void);
+
+/* Tell the service manager that it serves; but what is wrong all the same. */
+void	 master_notify_ready(const struct master *, const char *but);
+
+/* What the master itself does for a generation, before it has workers. */
+void	 master_prepare(const struct generation *);
+
+/*
+ * A worker for an empty slot: for a connection, which it begins to serve at
+ * once, or (NULL) one that waits to be released.  -1: it could not be forked,
+ * or is not ready.
+ */
+int	 master_start_worker(void *master, struct generation *, size_t slot,
+	    const struct incoming *);
+
+/*
+ * One in each slot that is empty.  With mode = fork just one, that has nothing
+ * to do, to see whether it would be able to.  -1, having logged why.
+ */
+int	 master_start_workers(struct master *, struct generation *);
+
+/* SIGCHLD: find out who has ended. */
+void	 master_reap(struct master *);
+
+/* A worker has ended with that status: log it, and clear its slot. */
+void	 master_worker_ended(struct master *, struct generation *,
+	    struct slot *, int status);
+
+/* Those that all workers have left. */
+void	 master_free_generations(struct master *);
+
+/*
+ * The keys for tickets: those of a file as they are now, or another one from
+ * time to time, while the one before is good still.  -1, having logged why.
+ */
+int	 master_renew_keys(struct master *);
+
+/* Warn of certificates; again in a day. */
+void	 master_warn_daily(struct master *);
+
+/*
+ * The configuration anew: all that is new is made, and is ready to serve; only
+ * then the old leaves.  -1, having logged why: all stays as it was.
+ */
+int	 master_replace(struct master *);
+
+/* SIGHUP: the same, and what becomes of it is told. */
+void	 master_reload(struct master *);
+
+/* Workers of all generations are to log where the master does now. */
+void	 master_tell_log(const struct master *);
+
+/* SIGTERM and, at once, a second one: have all workers leave. */
+void	 master_stop(struct master *, int at_once);
+
+/* SIGUSR1: the sum here, and each worker has its connections listed. */
+void	 master_tell(struct master *);
+
+/* stats_file: when it is to be written (ms), and that, if it is due. */
+int64_t	 master_stats_due(const struct master *);
+void	 master_write_stats(struct master *);
+
+#endif

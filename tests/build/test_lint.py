@@ -83,7 +83,7 @@ def test_cppcheck():
 
 @pytest.mark.seconds(600)
 @pytest.mark.parametrize("source,flags", [
-    *((source, "") for source in SOURCES), (POLLER, "-DFORWARD_POLL"),
+    *((source, "") for source in SOURCES), (POLLER, "-DFORWARD_POLL -DPOLLER_POLL"),
     (ACCEL, "-DMBEDTLS_GCM_ALT -DMBEDTLS_CHACHAPOLY_ALT -Imbedtls/ipsec-mb"),
 ])
 def test_clang_tidy(source, flags):

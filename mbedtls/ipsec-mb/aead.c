@@ -142,7 +142,7 @@ hold(struct imb_aead *a, const unsigned char *data, size_t size)
 	unsigned char *held = a->held;
 
 	if (size > a->held_room - a->held_size) {
-		if ((held = realloc(held, a->held_size + size)) == NULL)
+		if ((held = realloc(a->held, a->held_size + size)) == NULL)
 			return MBEDTLS_ERR_CIPHER_ALLOC_FAILED;
 		a->held = held;
 		a->held_room = a->held_size + size;

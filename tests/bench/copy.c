@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "forward.h"
+#include "stream.h"
 
 static struct sockaddr_in backend_addr;
 

@@ -731,7 +731,7 @@ conn_timeout(struct forward *f, struct conn *c)
 		for (side = 0; side < SIDES; side++)
 			if (c->halves[!side].state != DONE)
 				unfinished |= ONLY(side);
-		conn_end(f, c, unfinished, "linger timeout");
+		conn_end(f, c, unfinished, "half-close timeout");
 		break;
 	case DELIVERING:
 		conn_abort(f, c);
@@ -1172,10 +1172,10 @@ forward_list(struct forward *f)
 		[OPENING] = "opening",
 		[DIALING] = "dialing",
 		[FLOWING] = "flowing",
-		[HALF_CLOSED] = "lingering",
+		[HALF_CLOSED] = "half-closed",
 		[DELIVERING] = "delivering",
 		[FLUSHING] = "flushing",
-		[LINGERING_CLOSE] = "discarding",
+		[LINGERING_CLOSE] = "lingering-close",
 	};
 	const struct conn *c;
 	struct forward_end how;

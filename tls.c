@@ -31,7 +31,7 @@
 #error "this mbed TLS is older than 3.6.6, and open to CVE-2026-49300 and worse"
 #elif MBEDTLS_VERSION_NUMBER < VERSION_NEEDED
 #error "this mbed TLS is older than 3.6.7, and open to CVE-2026-49300: \
-ALLOW_OLD_MBEDTLS=1 takes it, if its distribution has the fix in it"
+ALLOW_OLD_MBEDTLS=1 accepts it, if its distribution backported the fix"
 #endif
 
 #define RECVS		64		/* in a row, before others run */
@@ -87,16 +87,16 @@ tls_forked(void)
 
 	/* A generator that is not mbed TLS's own is not copied by fork(2). */
 	return r == PSA_SUCCESS || r == PSA_ERROR_NOT_SUPPORTED ? NULL :
-	    "the random generator has no entropy";
+	    "the random number generator has no entropy";
 }
 
 const char *
 tls_init(void)
 {
 	if (is_too_old())
-		return "the mbed TLS library found is " TOO_OLD;
+		return "the mbed TLS library is " TOO_OLD;
 	if (psa_crypto_init() != PSA_SUCCESS)
-		return "mbed TLS does not start: no entropy?";
+		return "mbed TLS cannot be initialized: no entropy?";
 	return NULL;
 }
 

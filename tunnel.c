@@ -60,7 +60,7 @@ carry_master(struct handover *x, struct master *m, struct arguments *a)
 	upgrade_carry(x, &m->upgrade);
 	handover_int(x, &m->pid, 1, INT_MAX);
 	if (x->bad == NULL && m->pid != getpid())
-		x->bad = "it is another process's (a script must use exec)";
+		x->bad = "it is for another process (a script must use exec)";
 	carry_log(x, &m->upgrade.log);
 	carry_arguments(x, a);
 	handover_fd(x, &m->pidfile);
@@ -140,8 +140,7 @@ go_on(struct master *m, struct arguments *a)
 		generation_free(g);
 		listeners_keep_none(&was->listeners);
 		was->workers.retry_at = m->renew_at = INT64_MAX;
-		log_error("no worker will be started before a reload is "
-		    "right");
+		log_error("no worker is started until a reload succeeds");
 	} else {
 		listeners_close(&was->listeners, 1);
 		listeners_keep_none(&g->listeners);
@@ -151,7 +150,7 @@ go_on(struct master *m, struct arguments *a)
 		m->live = g;
 		generation_free(was);
 	}
-	log_error("not upgraded: all stays as it was");
+	log_error("upgrade failed, keeping the running program");
 	master_notify_ready(m, "; the last upgrade failed, see the log");
 }
 
@@ -219,8 +218,8 @@ resume(struct master *m, struct arguments *a)
 	handover_open(&x, a->state);
 	carry_master(&x, m, a);
 	if (x.bad != NULL)
-		log_error("what the program before has handed over is of no "
-		    "use: %s", x.bad);
+		log_error("the handover from the previous program is unusable: "
+		    "%s", x.bad);
 	else
 		upgrade_close_others(&m->upgrade, &x, a->state, a->before);
 	in->len = sizeof(in->sa);
@@ -281,8 +280,7 @@ beat(struct master *m)
 		    "missing, so WATCHDOG=1 is not sent");
 	else
 		log_at(m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING,
-		    "watchdog: worker %d "
-		    "stands still, so WATCHDOG=1 is not sent",
+		    "watchdog: worker %d hangs, so WATCHDOG=1 is not sent",
 		    (int)slot->pid);
 	m->is_silent = slot != NULL;
 }
@@ -399,7 +397,7 @@ supervise(struct master *m)
  * THE WAYS TO RUN
  */
 
-/* The connection that inetd(8) has accepted; -1 after one sentence. */
+/* The connection that inetd(8) has accepted; -1, having logged why. */
 static int
 take_connection(struct incoming *in, int fd, const struct config *cfg)
 {
@@ -408,7 +406,7 @@ take_connection(struct incoming *in, int fd, const struct config *cfg)
 	in->len = sizeof(in->sa);
 	in->fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	if (net_is_listening(fd))
-		why = "it is a listening socket (for inetd, it is \"nowait\")";
+		why = "it is a listening socket (inetd needs \"nowait\")";
 	else if (in->fd == -1 || fcntl(in->fd, F_SETFL, O_NONBLOCK) == -1 ||
 	    getpeername(in->fd, (struct sockaddr *)&in->sa, &in->len) == -1)
 		why = strerror(errno);

@@ -52,7 +52,7 @@ arguments_help(void)
 		int	 from;
 		const char *title;
 	} groups[] = {
-		{ ACCEPT, "service" }, { CERT, "certificates" },
+		{ ACCEPT, "addresses" }, { CERT, "certificates" },
 		{ CA, "clients" }, { TLS_MIN, "TLS" },
 		{ SESSION_TICKETS, "resumption" },
 		{ MAX_CONNECTIONS, "limits" },
@@ -65,20 +65,20 @@ arguments_help(void)
 	printf("\n  -c file  configuration file   "
 	    "-t        check it, describe certificates\n"
 	    "  -d       daemon=yes           "
-	    "-tq       check it, and tell only what is wrong\n"
+	    "-tq       check it, print only problems\n"
 	    "  -i       serve descriptor 0   "
-	    "-g names  make a key and its certificate\n"
+	    "-g names  make a key and a certificate\n"
 	    "  -q       log_level=warning    "
 	    "-k        make a key for ticket_keys\n"
 	    "  -v       log_level=debug      "
-	    "-o file   write what -g or -k makes there\n"
+	    "-o file   output file for -g or -k\n"
 	    "  -V       version, features    -h        show this\n\n"
 	    "keys, as in the file; tunnel.conf(5) explains them:\n");
 	for (i = 0; groups[i].title != NULL; i++)
 		help_keys(groups[i].from, groups[i + 1].from, groups[i].title);
 }
 
-/* What -g, -k and -o may not be with; -1 after one sentence. */
+/* What -g, -k and -o may not be with; -1, having logged why. */
 static int
 check_letters(const struct arguments *a)
 {
@@ -94,8 +94,8 @@ check_letters(const struct arguments *a)
 	if ((a->names != NULL || a->key) && (a->file != NULL || a->inetd ||
 	    a->test || *a->command != NULL ||
 	    (a->names != NULL && a->key))) {
-		log_error("-g and -k each make one thing, and nothing else "
-		    "(allowed with them: -o FILE)");
+		log_error("-g and -k cannot be combined with anything else "
+		    "(allowed: -o FILE)");
 		return -1;
 	}
 	return 0;
@@ -110,7 +110,7 @@ letter_setting(int letter)
 	    letter == 'v' ? "log_level=debug" : NULL;
 }
 
-/* One of getopt(3); -1 after one sentence. */
+/* One of getopt(3); -1, having logged why. */
 static int
 take_letter(struct arguments *a, int letter)
 {
@@ -268,7 +268,7 @@ arguments_configure(const struct arguments *a, struct config *cfg)
 	}
 	if (a->test && a->quiet && !a->inetd && cfg->given[ACCEPT] == NULL &&
 	    !cfg->is_wrong[ACCEPT]) {
-		log_warning("missing: accept (right if systemd passes the "
+		log_warning("missing: accept (not needed if systemd passes the "
 		    "sockets)");
 		cfg->is_wrong[ACCEPT] = 1;
 	}

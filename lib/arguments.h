@@ -43,7 +43,7 @@ struct arguments {
 void	 arguments_environment(struct arguments *);
 
 /*
- * Letters and key=value in any order, up to "--".  0, or -1 after one sentence,
+ * Letters and key=value in any order, up to "--".  0, or -1, having logged why,
  * or how to use it.  It keeps pointers into argv, which getopt(3) changes;
  * settings are to be freed in any case.
  */
@@ -55,7 +55,7 @@ int	 arguments_misused(void);
 /* -h: the same and more, on stdout. */
 void	 arguments_help(void);
 
-/* The whole configuration, anew; -1 after a sentence for each error. */
+/* The whole configuration, anew; -1, having logged each error. */
 int	 arguments_configure(const struct arguments *, struct config *);
 
 #endif

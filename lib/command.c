@@ -262,7 +262,7 @@ commands_look(struct commands *all)
 			continue;
 		c->over = 1;
 		c->signal = si.si_code == CLD_EXITED ? 0 : si.si_status;
-		log_debug("command %d ended: %s %d", (int)c->pid,
+		log_debug("command %d exited: %s %d", (int)c->pid,
 		    c->signal != 0 ? "signal" : "status", si.si_status);
 		all->running--;
 		command_close(c);

@@ -59,7 +59,7 @@ config_where(const struct config *cfg, int option)
 	    "default";
 }
 
-/* The number behind a value of this option; -1 after one sentence. */
+/* The number behind a value of this option; -1, having logged why. */
 static int
 parse_value(const struct option *o, const char *text, const char *where,
     int64_t *number)
@@ -151,7 +151,8 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
 	} else if (v != NULL && v->rank > rank) {
 		return parse_value(&options[i], text, where, &ignored);
 	} else if (v != NULL && options[i].type != LIST && cfg->sections < 2) {
-		log_error("%s: %s is already set at %s, and can be set once",
+		log_error("%s: %s is already set at %s, and can be set only "
+		    "once",
 		    where, key, v->where);
 	} else if (parse_value(&options[i], text, where, &cfg->number[i]) ==
 	    0)
@@ -202,7 +203,7 @@ line_check(const char *where, const char *line, size_t len)
 	return 0;
 }
 
-/* [section]: -1 after one sentence. */
+/* [section]: -1, having logged why. */
 static int
 refuse_section(struct config *cfg, const char *where, const char *line)
 {
@@ -216,9 +217,9 @@ refuse_section(struct config *cfg, const char *where, const char *line)
 		if (!isalnum((unsigned char)name[i]) &&
 		    strchr("-_.", name[i]) == NULL)
 			name[i] = '-';
-	log_error("%s: there are no [sections], but one file and one instance "
-	    "for each service: what is below this line, and what is above the "
-	    "first such line, goes into /etc/tunnel/%s.conf, for \"systemctl "
+	log_error("%s: there are no [sections]: use one file and one instance "
+	    "for each service; the lines below this one, and those above the "
+	    "first section, go into /etc/tunnel/%s.conf, for \"systemctl "
 	    "enable --now tunnel@%s\"", where, name, name);
 	return -1;
 }
@@ -258,8 +259,8 @@ config_line(struct config *cfg, int rank, const char *where, char *line,
 	if ((key = split(line, &value)) == NULL)
 		return refuse_line(cfg, where, line);
 	if (strstr(value, " #") != NULL || strstr(value, "\t#") != NULL) {
-		log_error("%s: a comment behind a value (allowed: on a line "
-		    "of its own)", where);
+		log_error("%s: a comment after a value (allowed: on a line of "
+		    "its own)", where);
 		config_blame(cfg, key);
 		return -1;
 	}
@@ -292,7 +293,7 @@ cut_cr(const char *where, char *line, ssize_t *len, int *told)
 	if ((*told)++ > 0)
 		return 0;
 	log_error("%s: a carriage return (allowed: LF alone at the end of a "
-	    "line; dos2unix makes it so of all)", where);
+	    "line; dos2unix converts the file)", where);
 	return -1;
 }
 
@@ -330,8 +331,8 @@ config_file(struct config *cfg, const char *name)
 		bom = number == 1 && strncmp(line, BOM, strlen(BOM)) == 0 ?
 		    strlen(BOM) : 0;
 		if (is_pem(line + bom)) {
-			log_error("%s: this is PEM, and no configuration "
-			    "(cert and key name such files)", where);
+			log_error("%s: this is PEM, not a configuration (cert "
+			    "and key name such files)", where);
 			config_blame_all(cfg);
 			r = -1;
 			break;
@@ -358,8 +359,8 @@ config_argument(struct config *cfg, const char *argument)
 	int r;
 
 	if (strchr(argument, '=') == NULL) {
-		log_error("argument \"%s\" is not key=value (a file goes "
-		    "behind -c, a command behind --)", argument);
+		log_error("argument \"%s\" is not key=value (a file goes after "
+		    "-c, a command after --)", argument);
 		config_blame_all(cfg);
 		return -1;
 	}
@@ -383,8 +384,8 @@ config_command(struct config *cfg, char **words)
 	if (exec == NULL && *words == NULL)
 		return 0;
 	if (exec != NULL && *words != NULL) {
-		log_error("%s: exec and a command behind -- exclude each "
-		    "other", config_where(cfg, EXEC));
+		log_error("%s: exec and a command after -- are mutually "
+		    "exclusive", config_where(cfg, EXEC));
 		return -1;
 	}
 	cfg->command = calloc(COMMAND_WORDS + 2, sizeof(char *));
@@ -400,8 +401,8 @@ config_command(struct config *cfg, char **words)
 	    word = strtok_r(NULL, " \t", &rest))
 		cfg->command[n++] = word;
 	if (n == 0 || n > COMMAND_WORDS) {
-		log_error("%s: a command of more than %d words, or of none (a "
-		    "script can hold a long one)", exec != NULL ?
+		log_error("%s: a command of more than %d words, or of none "
+		    "(use a script for a long one)", exec != NULL ?
 		    config_where(cfg, EXEC) : "command line", COMMAND_WORDS);
 		return -1;
 	}
@@ -478,7 +479,7 @@ check_missing(const struct config *cfg, int inetd)
 		    "cert = FILE (tunnel -g NAME -o FILE makes one)" },
 		{ cfg->given[CONNECT] != NULL || cfg->command != NULL ||
 		    cfg->is_wrong[CONNECT] || cfg->is_wrong[EXEC],
-		    "connect = [host:]port, or a command behind --" },
+		    "connect = [host:]port, or a command after --" },
 	};
 	size_t i;
 	int r = 0;
@@ -504,8 +505,8 @@ check_trust(const struct config *cfg)
 		if (cfg->given[trust[i]] == NULL || cfg->is_wrong[VERIFY] ||
 		    cfg->number[VERIFY] != NONE)
 			continue;
-		log_error("%s: %s is of no use while verify is none (allowed "
-		    "with it: request, require)", config_where(cfg, trust[i]),
+		log_error("%s: %s has no effect with verify = none (allowed: "
+		    "request, require)", config_where(cfg, trust[i]),
 		    options[trust[i]].name);
 		r = -1;
 	}
@@ -519,26 +520,26 @@ check_conflicts(const struct config *cfg, int inetd)
 	int r = 0;
 
 	if (inetd && !is_for_inetd(cfg->given[ACCEPT])) {
-		log_error("%s: -i serves one connection that is there already "
+		log_error("%s: -i serves a connection that it inherits "
 		    "(allowed: no accept, or accept = fd:N)",
 		    config_where(cfg, ACCEPT));
 		r = -1;
 	}
 	if (inetd && cfg->given[STATS_FILE] != NULL) {
-		log_error("%s: stats_file is written by a tunnel that stays, "
-		    "and with -i none does", config_where(cfg, STATS_FILE));
+		log_error("%s: stats_file cannot be used with -i",
+		    config_where(cfg, STATS_FILE));
 		r = -1;
 	}
 	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
-		log_error("%s: connect and a command exclude each other",
+		log_error("%s: connect and a command are mutually exclusive",
 		    config_where(cfg, CONNECT));
 		r = -1;
 	}
 	if (!inetd && cfg->number[MODE] == POLL && !cfg->is_wrong[MODE] &&
 	    !cfg->is_wrong[WORKERS] && !cfg->is_wrong[MAX_CONNECTIONS] &&
 	    cfg->number[MAX_CONNECTIONS] < cfg->number[WORKERS]) {
-		log_error("%s: workers = %lld are more than max_connections = "
-		    "%lld", config_where(cfg, WORKERS),
+		log_error("%s: workers = %lld exceeds max_connections = %lld",
+		    config_where(cfg, WORKERS),
 		    (long long)cfg->number[WORKERS],
 		    (long long)cfg->number[MAX_CONNECTIONS]);
 		r = -1;

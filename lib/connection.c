@@ -204,7 +204,7 @@ connection_told(struct connection *c, const struct endpoints *ends)
 	snprintf(was, sizeof(was), "%s", c->peer);
 	if (set_peer(c, &from) == -1)
 		return connection_fail(c, "out of memory");
-	log_debug("%s is %s", was, c->peer);
+	log_debug("%s: PROXY header from client %s", was, c->peer);
 	return 0;
 }
 
@@ -256,8 +256,8 @@ connection_admit(struct connection *c)
 	c->over = 1;
 	all->counts->over++;
 	if (may_log(all, LEVEL_INFO, c->key, options[MAX_PER_IP].name))
-		log_info("%s refused: its address has %lld connections "
-		    "already (max_per_ip)", c->peer,
+		log_info("%s refused: its address already has %lld connections "
+		    "(max_per_ip)", c->peer,
 		    (long long)all->generation->config.number[MAX_PER_IP]);
 	return -1;
 }
@@ -350,7 +350,7 @@ connection_accept(struct connections *all, int fd, const struct sockaddr *sa,
 	return c;
 err:
 	if (may_log(all, LEVEL_WARNING, peer_key(&peer.sa), "out of memory"))
-		log_warning("a connection was turned away: out of memory");
+		log_warning("connection refused: out of memory");
 	all->counts->lost++;
 	if (c != NULL) {
 		scoreboard_leave(&all->generation->board, &all->share, c->key,
@@ -524,8 +524,8 @@ connection_silent(const struct connection *c, const struct forward_end *end)
 		connection_log(c, LEVEL_DEBUG, "", end);
 		return;
 	}
-	why.reason = "handshake timeout: the client sent nothing (it may wait "
-	    "for a greeting: this port expects TLS at once)";
+	why.reason = "handshake timeout: the client sent nothing (it may be "
+	    "waiting for a greeting: this port expects TLS at once)";
 	connection_log_why(c, LEVEL_NOTICE, &why);
 }
 
@@ -544,7 +544,7 @@ static const struct {
 	{ "bad PROXY header", FAILED_PROXY },
 	{ "handshake: the client sent a fatal alert", FAILED_ALERT },
 	{ "handshake: no ", FAILED_NOTHING_IN_COMMON },
-	{ "closed by the client", FAILED_CLOSED },
+	{ "client closed", FAILED_CLOSED },
 	{ "client reset", FAILED_CLOSED },
 };
 

@@ -134,13 +134,13 @@ static const char *
 file_fault(int option, const struct stat *st)
 {
 	if (S_ISLNK(st->st_mode) || (S_ISREG(st->st_mode) && st->st_nlink > 1))
-		return "it is a link";
+		return "is a link";
 	if (!files_is_ours(st))
-		return "it belongs to another user";
+		return "owned by another user";
 	if (S_ISREG(st->st_mode) || (option == LOG &&
 	    (S_ISFIFO(st->st_mode) || S_ISCHR(st->st_mode))))
 		return NULL;
-	return "it is not a regular file";
+	return "not a regular file";
 }
 
 const char *
@@ -159,7 +159,7 @@ files_fault(struct files_user user, int option, const char *path)
 		if ((why = file_fault(option, &st)) != NULL)
 			return why;
 		if (is_read && is_refused(writer_of(user, &st)))
-			return "others can write to it";
+			return "writable by other users";
 	} else if (errno == ENOENT)
 		path = place.directory;
 	if (option == STATS_FILE)
@@ -232,8 +232,8 @@ files_warn_of_readers(const struct config *cfg)
 				continue;
 			find_place(nobody, path, &place);
 			if (place.is_open && (st.st_mode & S_IRWXO) != 0)
-				log_warning("%s: %s %s: other users have "
-				    "access to it (mode %04o)", v->where,
+				log_warning("%s: %s %s: accessible to other "
+				    "users (mode %04o)", v->where,
 				    options[secrets[i]].name, v->text,
 				    (unsigned)st.st_mode & 07777);
 		}

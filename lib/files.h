@@ -29,7 +29,7 @@ int	 files_is_ours(const struct stat *);
 const char *files_fault(struct files_user, int option, const char *path);
 
 /*
- * What others must not be able to replace: -1 after sentences, with
+ * What others must not be able to replace: -1, having logged why, with
  * LEVEL_ERROR.  With LEVEL_WARNING, what they can replace, though that may be
  * as it was meant to be.
  */
@@ -43,7 +43,7 @@ FILE	*files_create(const char *name, mode_t mode);
 
 /*
  * The file that this option names, with these flags of open(2), made with this
- * mode if need be; -1 after one sentence.  The descriptor is the caller's.
+ * mode if need be; -1, having logged why.  The descriptor is the caller's.
  */
 int	 files_open(const struct config *, struct files_user, int option,
 	    int flags, mode_t mode);

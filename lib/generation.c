@@ -88,7 +88,7 @@ privilege(const struct config *cfg, int option)
 	    .where = config_where(cfg, option) };
 }
 
-/* user, group and chroot; -1 after a sentence for each that can't be. */
+/* user, group and chroot; -1, having logged each that can't be. */
 static int
 load_privileges(struct generation *g)
 {
@@ -131,7 +131,7 @@ close_strays(const struct config *cfg, const struct arguments *a)
 
 enum { KTLS_AUTO, KTLS_OFF, KTLS_REQUIRE };
 
-/* -1 after one sentence. */
+/* -1, having logged why. */
 static int
 load_kernel(struct generation *g)
 {
@@ -197,8 +197,8 @@ generation_raise_limit(const struct generation *g)
 	l.rlim_cur = l.rlim_max < need ? l.rlim_max : need;
 	setrlimit(RLIMIT_NOFILE, &l);
 	if (l.rlim_cur < need)
-		log_warning("max_connections needs %llu descriptors, and "
-		    "%llu are allowed (ulimit -n)", (unsigned long long)need,
+		log_warning("max_connections needs %llu file descriptors, but "
+		    "the limit is %llu (ulimit -n)", (unsigned long long)need,
 		    (unsigned long long)l.rlim_cur);
 }
 
@@ -282,7 +282,7 @@ generation_free(struct generation *g)
 	free(g);
 }
 
-/* Steps from a configuration to a generation: -1 after sentences. */
+/* Steps from a configuration to a generation: -1, having logged why. */
 
 static int
 step_configure(struct generation *g, const struct arguments *a)

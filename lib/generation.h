@@ -42,7 +42,7 @@ struct generation {
 
 /*
  * All but its listeners and workers; old is the one before, or NULL.  It is to
- * be freed; the arguments have to stay.  NULL after a sentence for each error,
+ * be freed; the arguments have to stay.  NULL, having logged each error,
  * with errno: EAGAIN if it may be right in a minute.
  */
 struct generation *generation_load(const struct arguments *,
@@ -102,7 +102,7 @@ void	 generation_warn_of_sockets(const struct generation *);
 void	 generation_print(const struct generation *);
 
 /*
- * What the TLS rooms have of the configuration.  -1 after a sentence for each
+ * What the TLS rooms have of the configuration.  -1, having logged each
  * error; *tls may be NULL then.
  */
 int	 generation_load_tls(struct tls_config **tls, struct config *);

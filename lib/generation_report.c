@@ -45,8 +45,8 @@ generation_warn_of_sockets(const struct generation *g)
 		const struct target *t = &g->accepts.list[i];
 
 		if (t->fd != -1 && !net_is_listening(t->fd))
-			log_warning("%s: accept: fd:%d is no listening socket "
-			    "here, where it can't be checked", t->where,
+			log_warning("%s: accept: fd:%d is not a listening "
+			    "socket here, so it cannot be checked", t->where,
 			    t->fd);
 	}
 }
@@ -63,7 +63,8 @@ generation_warn_of_fixed(const struct generation *g,
 		const char *b = config_text(&g->config, fixed[i]);
 
 		if (strcmp(a != NULL ? a : "", b != NULL ? b : "") != 0)
-			log_warning("%s: %s changes with the next start alone",
+			log_warning("%s: %s cannot be changed by a reload; "
+			    "restart to apply",
 			    config_where(&g->config, fixed[i]),
 			    options[fixed[i]].name);
 	}
@@ -97,11 +98,11 @@ generation_announce(const struct generation *g, const struct generation *old)
 		log_at(g->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
 		    text);
 	if (old == NULL && g->identity.uid == 0)
-		log_notice("workers keep the user root (user names another)");
+		log_notice("workers run as root (set user to another)");
 	if (old == NULL && g->config.number[SANDBOX] == 1) {
 		if (g->config.command != NULL)
-			log_notice("sandbox: a command needs the system, so "
-			    "the workers that run it are not confined");
+			log_notice("sandbox: workers that run a command are "
+			    "not confined");
 		else if (sandbox_lacks() != NULL)
 			log_notice("sandbox: %s", sandbox_lacks());
 	}

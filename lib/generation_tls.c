@@ -8,7 +8,7 @@
 #include "log.h"
 #include "tls.h"
 
-/* The first line of a file, without its end; NULL after one sentence. */
+/* The first line of a file, without its end; NULL, having logged why. */
 static char *
 read_password(const char *name, const char *where)
 {
@@ -22,7 +22,7 @@ read_password(const char *name, const char *where)
 	    setvbuf(fp, NULL, _IONBF, 0) != 0 ||
 	    getline(&line, &size, fp) == -1) {
 		log_error("%s: key_password_file %s: %s", where, name,
-		    fp == NULL ? why : "it is empty");
+		    fp == NULL ? why : "empty file");
 		free(line);
 		line = NULL;
 	} else
@@ -59,9 +59,9 @@ load_certs(struct tls_config *tls, const struct config *cfg,
 
 	if (!fit && cfg->sections < 2 && !cfg->is_wrong[CERT] &&
 	    !cfg->is_wrong[KEY]) {
-		log_error("%s: there are %zu cert and %zu key (allowed: a key "
-		    "for each, in the same order, or none, with the keys in "
-		    "the cert files)", key->where, config_count(cert),
+		log_error("%s: %zu cert but %zu key (allowed: one key for each "
+		    "cert, in the same order, or none, with the keys in the "
+		    "cert files)", key->where, config_count(cert),
 		    config_count(key));
 		r = -1;
 	}

@@ -116,7 +116,7 @@ handover_text(struct handover *x, char **text)
 	else
 		handover_bytes(x, p, (size_t)len);
 	if (p != NULL && x->bad == NULL && strlen(p) != (size_t)len)
-		x->bad = "a text is none";
+		x->bad = "a text is malformed";
 	*text = p;
 }
 

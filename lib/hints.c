@@ -32,16 +32,16 @@ static const struct theirs {
 	    "; with verifyPeer = yes it is peer = cert:FILE, and no ca",
 	    .covers = "peer" },
 	{ "CApath", .ours = "ca", .is_copied = 1, .covers = "peer" },
-	{ "checkEmail", .advice = "no rule of peer is about mail addresses" },
+	{ "checkEmail", .advice = "peer has no rule for mail addresses" },
 	{ "checkHost", .ours = "peer", .advice = ": peer = dns:NAME" },
 	{ "checkIP", .ours = "peer", .advice = ": peer = ip:ADDRESS" },
 	{ "ciphersuites", .advice = "ciphers is one list for TLS 1.2 and "
 	    "1.3" },
 	{ "client", "no", .advice =
-	    "it is always the server: delete the line" },
-	{ "client", .advice = "the other end, plaintext in and TLS out, is "
-	    "not in this version", .covers = "cert" },
-	{ "compression", .advice = "there is none: delete the line" },
+	    "tunnel is always the server: delete the line" },
+	{ "client", .advice = "client mode, plaintext in and TLS out, is not "
+	    "in this version", .covers = "cert" },
+	{ "compression", .advice = "not supported: delete the line" },
 	{ "config", .advice = "there is no OpenSSL here: delete the line" },
 	{ "CRLfile", .ours = "crl", .is_copied = 1 },
 	{ "CRLpath", .ours = "crl", .is_copied = 1 },
@@ -51,7 +51,8 @@ static const struct theirs {
 	    "warning, 5 notice, 6 info, 7 debug" },
 	{ "delay", .advice = "names are looked up at start and at a reload: "
 	    "delete the line" },
-	{ "EGD", .advice = "the kernel has random numbers: delete the line" },
+	{ "EGD", .advice = "random numbers come from the kernel: delete the "
+	    "line" },
 	{ "engine", .advice = "keys are PEM files, not of an engine" },
 	{ "engineCtrl", .advice = "there are no engines: delete the line" },
 	{ "engineDefault", .advice = "there are no engines: delete the line" },
@@ -59,20 +60,20 @@ static const struct theirs {
 	{ "engineNum", .advice = "keys are PEM files, not of an engine" },
 	{ "execArgs", .ours = "exec", .advice = ": exec = PROGRAM ARGUMENT "
 	    "..., without the name that execArgs begins with" },
-	{ "failover", .ours = "connect", .advice = ": several take turns, and "
-	    "the next one is tried on failure; delete the line" },
-	{ "fips", "no", .advice = "that is how it is: delete the line" },
+	{ "failover", .ours = "connect", .advice = ": repeated, it means round "
+	    "robin with failover; delete the line" },
+	{ "fips", "no", .advice = "there is no FIPS mode: delete the line" },
 	{ "fips", .advice = "mbed TLS has no FIPS validation" },
 	{ "foreground", "no", .ours = "daemon", .advice = ": daemon = yes" },
-	{ "foreground", .ours = "daemon", .advice = ", the other way round, "
-	    "and no by default: delete the line" },
-	{ "ident", .advice = "it asks no ident service" },
+	{ "foreground", .ours = "daemon", .advice = ", with the opposite "
+	    "meaning and no by default: delete the line" },
+	{ "ident", .advice = "ident lookups are not supported" },
 	{ "include", .advice = "there are no includes: one file for each "
 	    "service" },
-	{ "libwrap", .advice = "there are no TCP wrappers (a packet filter "
-	    "can do it): delete the line" },
-	{ "local", .advice = "the source address can't be chosen" },
-	{ "logId", .advice = "a connection's line in the log has the client's "
+	{ "libwrap", .advice = "there are no TCP wrappers (use a packet "
+	    "filter): delete the line" },
+	{ "local", .advice = "the source address cannot be chosen" },
+	{ "logId", .advice = "each connection's log line has the client's "
 	    "address and port: delete the line" },
 	{ "OCSP", .advice = "there is no OCSP (crl has revocation lists)" },
 	{ "OCSPaia", .advice = "there is no OCSP (crl has revocation lists)" },
@@ -83,44 +84,44 @@ static const struct theirs {
 	    "1.2: delete the line (NO_TLSv1_2 is tls_min = 1.3, NO_TLSv1_3 "
 	    "is tls_max = 1.2)" },
 	{ "output", .ours = "log", .is_copied = 1 },
-	{ "pid", .ours = "pidfile", .is_copied = 1, .advice = "; another one "
-	    "for each service, or none under a service manager" },
+	{ "pid", .ours = "pidfile", .is_copied = 1, .advice = "; one per "
+	    "instance, or none under a service manager" },
 	{ "protocol", "proxy", .ours = "proxy_protocol", .advice =
 	    ": proxy_protocol = v1" },
-	{ "protocol", .advice = "STARTTLS and its like are not spoken: TLS "
-	    "comes first, as on the ports 465, 993 and 995" },
+	{ "protocol", .advice = "STARTTLS and the like are not supported: TLS "
+	    "comes first, as on ports 465, 993 and 995" },
 	{ "provider", .advice = "keys are PEM files, not of a provider" },
-	{ "PSKidentity", .advice = "shared keys are not in this version",
+	{ "PSKidentity", .advice = "pre-shared keys are not in this version",
 	    .covers = "cert ciphers" },
-	{ "PSKsecrets", .advice = "shared keys are not in this version",
+	{ "PSKsecrets", .advice = "pre-shared keys are not in this version",
 	    .covers = "cert ciphers" },
 	{ "pty", .advice = "a command gets a socket, not a terminal" },
-	{ "redirect", .advice = "a client that fails is refused" },
-	{ "renegotiation", .advice = "there is none: delete the line" },
+	{ "redirect", .advice = "a client that fails verification is refused" },
+	{ "renegotiation", .advice = "not supported: delete the line" },
 	{ "requireCert", .ours = "verify", .advice = ": yes is verify = "
 	    "require, no is verify = request", .covers = "verify" },
-	{ "reset", .advice = "an abort is always told as one: delete the "
-	    "line" },
-	{ "retry", .advice = "a command is run for each connection" },
-	{ "RNDbytes", .advice = "the kernel has random numbers: delete the "
-	    "line" },
-	{ "RNDfile", .advice = "the kernel has random numbers: delete the "
-	    "line" },
-	{ "RNDoverwrite", .advice = "the kernel has random numbers: delete "
+	{ "reset", .advice = "an abort is always passed on as a reset: delete "
 	    "the line" },
+	{ "retry", .advice = "a command is run for each connection" },
+	{ "RNDbytes", .advice = "random numbers come from the kernel: delete "
+	    "the line" },
+	{ "RNDfile", .advice = "random numbers come from the kernel: delete "
+	    "the line" },
+	{ "RNDoverwrite", .advice = "random numbers come from the kernel: "
+	    "delete the line" },
 	{ "securityLevel", .advice = "there is no OpenSSL here: delete the "
 	    "line" },
 	{ "service", .advice = "the name in syslog is tunnel: delete the "
 	    "line" },
 	{ "sessionCacheSize", .ours = "session_cache", .is_copied = 1 },
 	{ "sessionCacheTimeout", .ours = "ticket_lifetime", .is_copied = 1 },
-	{ "sessiond", .advice = "ticket_keys are for several hosts" },
+	{ "sessiond", .advice = "ticket_keys shares sessions between hosts" },
 	{ "sessionResume", .ours = "session_tickets and session_cache",
 	    .advice = ": yes is the default, no is no and off" },
 	{ "setgid", .ours = "group", .is_copied = 1 },
 	{ "setuid", .ours = "user", .is_copied = 1 },
-	{ "sni", .advice = "a service is not chosen by the server's name "
-	    "(HAProxy and nginx do that); several cert are, for one service" },
+	{ "sni", .advice = "the backend is not chosen by server name (HAProxy "
+	    "and nginx do that), but the certificate is: repeat cert" },
 	{ "socket", .advice = "TCP_NODELAY, SO_KEEPALIVE and SO_REUSEADDR are "
 	    "set anyway: delete the line" },
 	{ "sslVersion", .ours = "tls_min and tls_max", .advice = ": TLSv1.2 "
@@ -137,14 +138,14 @@ static const struct theirs {
 	{ "ticketMacSecret", .ours = "ticket_keys", .advice =
 	    ", a file (tunnel -k makes its lines)" },
 	{ "TIMEOUTbusy", .ours = "handshake_timeout", .is_copied = 1 },
-	{ "TIMEOUTclose", .ours = "linger_timeout", .advice =
-	    ": delete the line (here it bounds half-closed connections, which "
-	    "may have data to come)" },
+	{ "TIMEOUTclose", .ours = "half_close_timeout", .advice =
+	    ": delete the line (here it limits half-closed connections, which "
+	    "may still carry data)" },
 	{ "TIMEOUTconnect", .ours = "connect_timeout", .is_copied = 1 },
 	{ "TIMEOUTidle", .ours = "idle_timeout", .is_copied = 1 },
 	{ "TIMEOUTocsp", .advice = "there is no OCSP: delete the line" },
-	{ "transparent", .advice = "proxy_protocol tells the service the "
-	    "client's address" },
+	{ "transparent", .advice = "proxy_protocol passes the client's address "
+	    "to the backend" },
 	{ "verifyChain", "no", .ours = "verify", .advice =
 	    ": delete the line" },
 	{ "verifyChain", .ours = "verify", .advice = ": verify = require" },
@@ -165,8 +166,7 @@ static const struct {
 	    "place of ca" },
 	{ VERIFY, "4", "stunnel's 4 is require, with peer = cert:FILE in "
 	    "place of ca" },
-	{ LOG, "append", "stunnel's append is what is always done: delete the "
-	    "line" },
+	{ LOG, "append", "stunnel's append is the default: delete the line" },
 	{ LOG, "overwrite", "a log is always appended to: delete the line" },
 };
 

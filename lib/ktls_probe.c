@@ -58,7 +58,8 @@ ktls_probe(struct ktls_probe *k, int unless_spinning)
 		caps = tcp_pair(pair) == 0 ? tls_kernel_try(i, pair[0]) : 0;
 		if (caps == 0 && i == 0)
 			snprintf(k->why, sizeof(k->why), "%s", errno == ENOENT ?
-			    "this kernel has none, or no module \"tls\"" :
+			    "not supported by this kernel, or module \"tls\" "
+			    "is not loaded" :
 			    strerror(errno));
 		if (caps != 0 && i == 0)
 			k->spins = is_spinning(pair);
@@ -70,8 +71,9 @@ ktls_probe(struct ktls_probe *k, int unless_spinning)
 	}
 	if (k->spins && unless_spinning) {
 		k->caps = 0;
-		snprintf(k->why, sizeof(k->why), "not used: this kernel keeps "
-		    "a worker busy over half a record (Linux 6.12 does not)");
+		snprintf(k->why, sizeof(k->why), "not used: a partial record "
+		    "keeps a worker busy on this kernel (use Linux 6.12 or "
+		    "newer)");
 	}
 }
 
@@ -82,6 +84,6 @@ ktls_probe_text(const struct ktls_probe *k, char *text, size_t size)
 
 	tls_kernel_text(k->caps, caps, sizeof(caps));
 	snprintf(text, size, "kernel TLS: %s%s", k->caps == 0 ? k->why : caps,
-	    k->caps != 0 && k->spins ? "; but it keeps a worker busy over half "
-	    "a record" : "");
+	    k->caps != 0 && k->spins ? "; but a partial record keeps a worker "
+	    "busy" : "");
 }

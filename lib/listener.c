@@ -47,14 +47,13 @@ why_no_listener(int error)
 
 	switch (error) {
 	case E2BIG:
-		return "there are too many (allowed: 64 addresses in all)";
+		return "too many addresses (allowed: 64 in all)";
 	case EBUSY:
-		return "it was opened here, and not passed by whoever started "
-		    "this";
+		return "not inherited: opened by tunnel itself";
 	case EEXIST:
-		return "it is given twice";
+		return "given twice";
 	case ENOTSOCK:
-		return "it is not the number of a listening socket";
+		return "not the number of a listening socket";
 	default:
 		return strerror(error);
 	}
@@ -233,5 +232,5 @@ listeners_log_pause(time_t *last, int error)
 	if (now - *last < PAUSE_LOG_EVERY)
 		return;
 	*last = now;
-	log_warning("accepting pauses: %s", strerror(error));
+	log_warning("not accepting connections: %s", strerror(error));
 }

@@ -34,8 +34,8 @@ void	 listeners_free(struct listeners *);
 
 /*
  * All that accept asks for, which has to stay as long as they do; from old, or
- * NULL, what it has of these.  keepalive_ms: see net_set_socket_options().  -1
- * after one sentence.
+ * NULL, what it has of these.  keepalive_ms: see net_set_socket_options().  -1,
+ * having logged why.
  */
 int	 listeners_open(struct listeners *, struct listeners *old,
 	    const struct targets *accepts, int64_t keepalive_ms);

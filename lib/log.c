@@ -111,9 +111,9 @@ is_stuck(void)
 	}
 	if (state.lost.lines == 0)
 		return 0;
-	snprintf(text, sizeof(text), "%llu lines lost here%s",
+	snprintf(text, sizeof(text), "%llu log lines dropped%s",
 	    (unsigned long long)state.lost.lines, state.lost.why == EAGAIN ?
-	    ", as nobody read the log" : ": ");
+	    ": nobody reads the log" : ": ");
 	if (state.lost.why != EAGAIN)
 		snprintf(text + strlen(text), sizeof(text) - strlen(text),
 		    "%s", strerror(state.lost.why));

@@ -180,7 +180,7 @@ master_start_workers(struct master *m, struct generation *g)
 		    master_start_worker(m, g, i, NULL) == 0)
 			continue;
 		if (g->workers.slots[i].pid == 0) {
-			log_warning("no worker can be started: %s",
+			log_warning("cannot start worker: %s",
 			    strerror(errno));
 			workers_failed(&g->workers);
 		}
@@ -237,10 +237,10 @@ master_worker_ended(struct master *m, struct generation *g, struct slot *slot,
 		    (int)pid, WTERMSIG(status), strsignal(WTERMSIG(status)),
 		    next);
 	else if (WEXITSTATUS(status) != 0)
-		log_warning("worker %d ended with status %d%s", (int)pid,
+		log_warning("worker %d exited with status %d%s", (int)pid,
 		    WEXITSTATUS(status), next);
 	else
-		log_debug("worker %d ended%s", (int)pid, next);
+		log_debug("worker %d exited%s", (int)pid, next);
 }
 
 void
@@ -322,8 +322,8 @@ master_notify_ready(const struct master *m, const char *but)
 	const char *to = m->args->notify;
 
 	if (m->live->config.number[MODE] == FORK)
-		daemon_notify(to, "READY=1\nSTATUS=serving, a process for "
-		    "each connection%s", but);
+		daemon_notify(to, "READY=1\nSTATUS=serving, one process per "
+		    "connection%s", but);
 	else
 		daemon_notify(to, "READY=1\nSTATUS=serving, %zu worker%s%s",
 		    n, n == 1 ? "" : "s", but);
@@ -447,7 +447,7 @@ master_reload(struct master *m)
 		master_notify_ready(m, "");
 	} else {
 		generation_open_log(m->live);
-		log_error("not reloaded: all stays as it was");
+		log_error("reload failed, keeping the running configuration");
 		master_notify_ready(m, "; the last reload failed, see the log");
 	}
 	master_tell_log(m);
@@ -459,8 +459,8 @@ master_stop(struct master *m, int at_once)
 	int64_t ms = m->live->config.number[DRAIN_TIMEOUT];
 	struct generation *g;
 
-	log_notice(at_once ? "stopping at once" :
-	    "stopping, connections may finish");
+	log_notice(at_once ? "shutting down: aborting connections" :
+	    "shutting down: draining connections");
 	daemon_notify(m->args->notify, "STOPPING=1");
 	dispatch_serve(&m->dispatch, m->live);
 	if (!at_once)

@@ -358,7 +358,7 @@ net_endpoints(int fd, struct endpoints *e)
 const char *
 net_dial_error(int error)
 {
-	return error == EAGAIN ? "its backlog is full" : strerror(error);
+	return error == EAGAIN ? "listen queue full" : strerror(error);
 }
 
 /* A socket that nobody listens on any more is in the way: remove it. */

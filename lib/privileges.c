@@ -28,12 +28,12 @@ find_user(struct identity *id, const struct privilege *user, int alone)
 		if (!alone)
 			return 0;
 		if ((pw = getpwuid(id->uid)) == NULL) {
-			log_error("%s: user %s is not known, so its group "
-			    "must be given, too", user->where, user->text);
+			log_error("%s: unknown user ID %s, so group must be "
+			    "set as well", user->where, user->text);
 			return -1;
 		}
 	} else if ((pw = getpwnam(user->text)) == NULL) {
-		log_error("%s: user \"%s\" is not known", user->where,
+		log_error("%s: unknown user \"%s\"", user->where,
 		    user->text);
 		return -1;
 	}
@@ -53,7 +53,7 @@ find_group(struct identity *id, const struct privilege *group)
 	} else if ((gr = getgrnam(group->text)) != NULL) {
 		id->gid = gr->gr_gid;
 	} else {
-		log_error("%s: group \"%s\" is not known", group->where,
+		log_error("%s: unknown group \"%s\"", group->where,
 		    group->text);
 		return -1;
 	}
@@ -80,14 +80,14 @@ privileges_find(struct identity *id, const struct privileges *p)
 		r |= find_group(id, group);
 	if (id->root != NULL && (stat(id->root, &st) == -1 ||
 	    !S_ISDIR(st.st_mode))) {
-		log_error("%s: chroot %s: it is not a directory", root->where,
+		log_error("%s: chroot %s: not a directory", root->where,
 		    id->root);
 		r = -1;
 	}
 	id->drops = geteuid() == 0 && first != root;
 	if (geteuid() != 0 && (id->root != NULL || id->uid != geteuid() ||
 	    id->gid != getegid())) {
-		log_error("%s: only root can do that: %s = %s", first->where,
+		log_error("%s: only root can set %s = %s", first->where,
 		    name, first->text);
 		r = -1;
 	}

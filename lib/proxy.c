@@ -342,8 +342,8 @@ proxy_read(struct proxy *p, int fd, struct endpoints *ends, char *why,
 		n = proxy_recv(p, fd);
 		if (n == 0) {
 			snprintf(why, size, p->done == 0 ?
-			    "closed by the balancer before it sent a byte" :
-			    "closed by the balancer within the PROXY header");
+			    "balancer closed without sending anything" :
+			    "balancer closed within the PROXY header");
 			return STREAM_ERROR;
 		}
 		if (n == STREAM_ERROR)
@@ -353,8 +353,8 @@ proxy_read(struct proxy *p, int fd, struct endpoints *ends, char *why,
 		p->done += (size_t)n;
 		if (!is_proxy(p)) {
 			text_quote(first, sizeof(first), p->data, p->done);
-			snprintf(why, size, "no PROXY header: it began with "
-			    "%s", first);
+			snprintf(why, size, "no PROXY header: connection began "
+			    "with %s", first);
 			return STREAM_ERROR;
 		}
 	}

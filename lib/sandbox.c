@@ -392,11 +392,13 @@ const char *
 sandbox_lacks(void)
 {
 	if (landlock_abi() == 0)
-		return "this kernel has no Landlock, files are not denied";
+		return "this kernel has no Landlock: file access is not "
+		    "restricted";
 	if (landlock_abi() < LANDLOCK_WITH_TCP)
-		return "this kernel's Landlock is too old to deny TCP ports";
+		return "this kernel's Landlock is too old to restrict TCP "
+		    "ports";
 	if (!has_filter())
-		return "there is no filter of system calls here";
+		return "system calls are not filtered on this platform";
 	return NULL;
 }
 
@@ -417,7 +419,7 @@ sandbox_enter(const struct sandbox *box)
 const char *
 sandbox_lacks(void)
 {
-	return "none is known here for this system";
+	return "not available on this system";
 }
 
 int

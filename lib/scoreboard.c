@@ -259,8 +259,8 @@ scoreboard_warn_full(struct scoreboard *b, int drop_ms)
 		b->shared->warned = now;
 	memory_unlock(&b->shared->lock);
 	if (due)
-		log_warning("max_connections reached: %zu; one more takes "
-		    "the place of a handshake older than %d s, or waits",
+		log_warning("max_connections reached: %zu; new connections "
+		    "replace handshakes older than %d s, or wait",
 		    b->max, drop_ms / 1000);
 }
 

@@ -23,7 +23,8 @@ secret_open(const char *file)
 	} else if (fstat(STDOUT_FILENO, &st) == 0 && S_ISREG(st.st_mode) &&
 	    (st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
 		log_error("standard output is a file that others can read "
-		    "(mode %04o): use -o FILE, which makes one for you alone",
+		    "(mode %04o): use -o FILE, which makes one that only you "
+		    "can read",
 		    (unsigned)st.st_mode & 07777);
 		return NULL;
 	}

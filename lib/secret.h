@@ -6,7 +6,7 @@
 
 /*
  * A new file, or standard output (NULL), unless that is a file that others can
- * read.  Unbuffered.  NULL after one sentence.
+ * read.  Unbuffered.  NULL, having logged why.
  */
 FILE	*secret_open(const char *file);
 

@@ -172,23 +172,23 @@ print_connections(struct exposition *e, const struct counts *n)
 	};
 	size_t i;
 
-	print_metric(e, "connections", "gauge", "Connections at this moment.",
+	print_metric(e, "connections", "gauge", "Current connections.",
 	    n->live);
 	print_metric(e, "connections_accepted_total", "counter",
 	    "Connections accepted.", n->accepted);
 	print_metric(e, "connections_served_total", "counter",
-	    "Connections that reached the service, and are over.", n->served);
+	    "Connections that reached the backend and have ended.", n->served);
 	print_metric(e, "connections_resumed_total", "counter",
-	    "Those of them that had resumed a session.", n->resumed);
+	    "Served connections that resumed a session.", n->resumed);
 	begin_metric(e, "connections_refused_total", "counter",
 	    "Connections not served, or lost with a worker.");
 	for (i = 0; i < sizeof(unserved) / sizeof(unserved[0]); i++)
 		print_sample(e, "reason", unserved[i].reason,
 		    (int64_t)unserved[i].count);
 	print_metric(e, "received_bytes_total", "counter",
-	    "Bytes of data from clients to the service.", n->in);
+	    "Bytes of data received from clients.", n->in);
 	print_metric(e, "sent_bytes_total", "counter",
-	    "Bytes of data from the service to clients.", n->out);
+	    "Bytes of data sent to clients.", n->out);
 }
 
 static void
@@ -197,7 +197,7 @@ print_handshakes(struct exposition *e, const struct counts *n)
 	size_t i;
 
 	begin_metric(e, "handshakes_total", "counter",
-	    "Handshakes completed, by version of TLS.");
+	    "Handshakes completed, by TLS version.");
 	print_sample(e, "version", "TLSv1.2", (int64_t)n->opened[0]);
 	print_sample(e, "version", "TLSv1.3", (int64_t)n->opened[1]);
 	begin_metric(e, "handshake_failures_total", "counter",
@@ -247,14 +247,14 @@ print_stats(FILE *fp, const struct stats *st, const struct stats_report *r)
 	begin_metric(&e, "library_info", "gauge", "The version of mbed TLS.");
 	print_sample(&e, "version", r->library, 1);
 	print_metric(&e, "start_time_seconds", "gauge",
-	    "When it was started.", (uint64_t)st->began_at);
-	print_metric(&e, "workers", "gauge", "Processes that serve.",
+	    "When the master was started.", (uint64_t)st->began_at);
+	print_metric(&e, "workers", "gauge", "Worker processes.",
 	    r->workers);
 	print_metric(&e, "generation", "gauge",
-	    "Configurations put into effect since the start.",
+	    "Configurations loaded since the start.",
 	    st->generation);
 	print_metric(&e, "max_connections", "gauge",
-	    "Connections that there may be.", r->max_connections);
+	    "Maximum number of concurrent connections.", r->max_connections);
 	print_connections(&e, &r->sum);
 	print_handshakes(&e, &r->sum);
 	print_certificates(&e, r);
@@ -319,7 +319,7 @@ writer_start(struct stats *st, const struct stats_report *r)
 	st->write_at = now + STATS_EVERY_MS;
 	st->kill_at = now + STATS_MS;
 	if (pid == -1) {
-		log_warning("stats_file can't be written: %s",
+		log_warning("stats_file cannot be written: %s",
 		    strerror(errno));
 		return;
 	}

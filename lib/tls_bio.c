@@ -239,8 +239,7 @@ sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 	/* The client has not offered it again: RFC 7627 section 5.3. */
 	if (!is_13 && !t->extended && t->born != 0)
 		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
-		    "its session has an extended master secret, which it "
-		    "does not offer any more");
+		    "session resumed without its extended master secret");
 }
 
 /*

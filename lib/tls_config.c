@@ -115,8 +115,8 @@ chain_fits(struct tls_config *cfg, const struct cert *c)
 	if (size <= MBEDTLS_SSL_OUT_CONTENT_LEN)
 		return 0;
 	return tls_fail(cfg,
-	    "%s: its certificates take %zu bytes, and this mbed "
-	    "TLS is built to send %d", c->name, size,
+	    "%s: the chain has %zu bytes, but this mbed TLS can send only %d",
+	    c->name, size,
 	    MBEDTLS_SSL_OUT_CONTENT_LEN);
 }
 
@@ -194,8 +194,8 @@ tls_config_verify(struct tls_config *cfg, int is_required)
 {
 	if (!cfg->has_ca && !cfg->has_pin)
 		return tls_fail(cfg,
-		    "it needs ca, or peer = pin:sha256/BASE64 or "
-		    "cert:FILE, to verify a certificate by");
+		    "it needs ca, or peer = pin:sha256/BASE64 or cert:FILE, to "
+		    "verify certificates against");
 	cfg->verify = is_required ? REQUIRED : ASKED;
 	/* What is missing or wrong is found by tls_open(), in both cases. */
 	mbedtls_ssl_conf_authmode(&cfg->ssl, MBEDTLS_SSL_VERIFY_OPTIONAL);
@@ -242,10 +242,10 @@ tls_config_ready(struct tls_config *cfg)
 		cfg->max = 12;
 	if (cfg->min > cfg->max)
 		return tls_fail(cfg,
-		    "no suite of the list can be used with tls_min"
-		    " = 1.%d, tls_max = 1.%d and %s (in TLS 1.2 those with "
-		    "ECDSA in their name need an EC key, those with RSA an RSA "
-		    "key)", min % 10, max % 10, cfg->certs->next != NULL ?
+		    "no suite in the list can be used with tls_min = 1.%d, "
+		    "tls_max = 1.%d and %s (in TLS 1.2 those with ECDSA in "
+		    "their name need an EC key, those with RSA an RSA key)",
+		    min % 10, max % 10, cfg->certs->next != NULL ?
 		    "these keys" : mbedtls_pk_can_do(&cfg->certs->key,
 		    MBEDTLS_PK_RSA) ? "an RSA key" : "an EC key");
 	cfg->left_out = min < cfg->min ? 12 : max > cfg->max ? 13 : 0;

@@ -32,11 +32,11 @@ static const struct {
 };
 
 #define CHAIN_TOO_LONG	"a chain of more than 5 certificates"
-#define ODD_SIGNATURE	"an unknown kind of signature"
+#define ODD_SIGNATURE	"an unknown signature algorithm"
 #define CRITICAL_EXTENSION \
 	"a certificate's critical extension is not supported"
 #define UNKNOWN_ENCRYPTION \
-	"encrypted in a way that this mbed TLS does not know"
+	"an encryption that this mbed TLS does not support"
 
 /*
  * What the codes stand for: the alert that the client is told, by RFC 8446
@@ -48,13 +48,13 @@ static const struct outcome {
 	char	 text[52];		/* empty: the library's */
 } outcomes[] = {
 	{ RECORD_TYPE, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE,
-	    "a record of an unknown type" },
+	    "unknown record type" },
 	{ RECORD_VERSION, MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION,
-	    "a record of an unknown version" },
+	    "unknown record version" },
 	{ RECORD_SIZE, MBEDTLS_SSL_ALERT_MSG_RECORD_OVERFLOW,
-	    "a record that is too long" },
+	    "record too long" },
 	{ RECORD_BODY, MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR,
-	    "a record of a wrong length" },
+	    "bad record length" },
 	{ MBEDTLS_ERR_SSL_INVALID_RECORD,
 	    MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE, "bad record" },
 	{ MBEDTLS_ERR_SSL_INVALID_MAC, MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC,
@@ -93,9 +93,9 @@ static const struct outcome {
 	{ MBEDTLS_ERR_PK_INVALID_PUBKEY, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
 	    "invalid public key, or RSA exponent above 64 bits" },
 	{ MBEDTLS_ERR_X509_BAD_INPUT_DATA, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
-	    "a certificate that can't be read" },
+	    "malformed certificate" },
 	{ MBEDTLS_ERR_X509_INVALID_FORMAT, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
-	    "a certificate that can't be read" },
+	    "malformed certificate" },
 	{ MBEDTLS_ERR_X509_INVALID_EXTENSIONS + MBEDTLS_ERR_ASN1_UNEXPECTED_TAG,
 	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
 	{ MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE,
@@ -105,7 +105,7 @@ static const struct outcome {
 	    "a certificate with " ODD_SIGNATURE },
 	{ MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "a key on a curve that this mbed TLS does not have" },
+	    "a key on a curve that this mbed TLS lacks" },
 	/* Of our own files. */
 	{ MBEDTLS_ERR_PK_PASSWORD_REQUIRED,
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
@@ -405,8 +405,8 @@ tls_error_reason(const struct stream *s)
 	if (t->failed == MBEDTLS_ERR_SSL_CONN_EOF ||
 	    t->failed == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) {
 		if (t->nfirst == 0)
-			return "closed by the client before it sent a byte";
-		return "closed by the client during the handshake";
+			return "client closed without sending anything";
+		return "client closed during the handshake";
 	}
 	if (t->nfirst > 0 && !is_record(t->first, t->nfirst)) {
 		text_quote(first, sizeof(first), t->first, t->nfirst);

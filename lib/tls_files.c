@@ -82,9 +82,9 @@ cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
 
 	if (use == ISSUER && has_trust_settings(der->p, der->len))
 		return tls_fail(cfg,
-		    "it says what it is to be trusted for, which "
-		    "is not heeded here; to convert it: openssl x509 -in %s "
-		    "-out %s.pem", name, name);
+		    "it has OpenSSL trust settings, which are not supported; "
+		    "to convert it: openssl x509 -in %s -out %s.pem", name,
+		    name);
 	if (use == ISSUER && tls_cert_is_in(chain, der->p, der->len))
 		return 0;
 	if ((r = mbedtls_x509_crt_parse_der_with_ext_cb(chain, der->p,
@@ -93,7 +93,7 @@ cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
 	if (l.refused[0] != '\0')
 		return tls_fail(cfg, "%s", l.refused);
 	if ((s = tls_pem_find_shape(WITHIN, der->p, der->len)) == NULL)
-		return tls_fail(cfg, "it can't be read (%s)",
+		return tls_fail(cfg, "it cannot be read (%s)",
 		    tls_error_text(r));
 	return tls_fail(cfg, "it %s %s" UNKNOWN_KEY, r ==
 	    MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + MBEDTLS_ERR_OID_NOT_FOUND ?
@@ -180,7 +180,7 @@ der_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
 		return 1;
 	snprintf(why, sizeof(why), "%s", cfg->error);
 	return tls_fail(cfg,
-	    "%s: taken for a certificate in DER, %s", name, why);
+	    "%s: read as a DER certificate, %s", name, why);
 }
 
 int
@@ -252,7 +252,7 @@ key_refused(struct tls_config *cfg, const char *name, int error,
 	if (b.text == NULL)
 		return tls_pem_fail_to_find(cfg, name, "private key", text,
 		    size);
-	return tls_fail(cfg, "%s: its private key can't be read (%s)", name,
+	return tls_fail(cfg, "%s: its private key cannot be read (%s)", name,
 	    tls_error_text(error));
 }
 
@@ -275,8 +275,8 @@ tls_files_key(struct tls_config *cfg, struct cert *c, const char *name,
 	free(text);
 	if (r == 0 && mbedtls_pk_check_pair(&c->chain.pk, &c->key, RNG) != 0)
 		r = tls_fail(cfg,
-		    "the key in %s does not fit the certificate in "
-		    "%s", name, c->name);
+		    "the key in %s does not match the certificate in %s", name,
+		    c->name);
 	return r;
 }
 
@@ -296,7 +296,7 @@ tls_files_crl(struct tls_config *cfg, const char *name)
 		r = 0;
 	if (r != 0 && (tls_pem_may_be_der(text, size - 1) ||
 	    strstr((char *)text, PEM_BEGIN "X509 CRL-----") != NULL))
-		r = tls_fail(cfg, "%s: its revocation list can't be read (%s)",
+		r = tls_fail(cfg, "%s: its revocation list cannot be read (%s)",
 		    name, tls_error_text(r));
 	else if (r != 0)
 		r = tls_pem_fail_to_find(cfg, name, "revocation list",
@@ -326,7 +326,7 @@ tls_files_each(struct tls_config *cfg, const char *name,
 	if ((dir = opendir(name)) == NULL)
 		return errno == ENOTDIR ? load(cfg, name) :
 		    tls_fail(cfg, "%s: %s", name, strerror(errno));
-	tls_fail(cfg, "%s: there is no file in it", name);
+	tls_fail(cfg, "%s: no file in this directory", name);
 	while (r == 0 && (errno = 0, e = readdir(dir)) != NULL) {
 		snprintf(path, sizeof(path), "%s/%s", name, e->d_name);
 		if (e->d_name[0] == '.' || is_directory(path))

@@ -31,13 +31,13 @@ static const struct pem_shape shapes[] = {
 	    "-destkeystore" },
 	{ AT_START, MARK("\xff\xfe"), "text in UTF-16",
 	    "iconv -f UTF-16 -t UTF-8", ">" },
-	{ AT_LABEL, MARK("OPENSSH PRIVATE KEY"), "a key of OpenSSH's",
+	{ AT_LABEL, MARK("OPENSSH PRIVATE KEY"), "an OpenSSH key",
 	    "ssh-keygen -p -m PKCS8 -f", NULL },
 	{ AT_LABEL, MARK("DSA PRIVATE KEY"), "a DSA key", NO_WAY },
 	{ AT_LABEL, MARK("PKCS7"), "a PKCS #7 bundle",
 	    "openssl pkcs7 -print_certs -in", "-out" },
 	{ AT_LABEL, MARK("REQUEST"),
-	    "a request for a certificate, which an authority has yet to sign",
+	    "a certificate request, not signed by a CA yet",
 	    NO_WAY },
 	{ AT_LABEL, MARK("PUBLIC KEY"), "a public key", NO_WAY },
 	{ AT_LABEL, MARK("PRIVATE KEY"), "a private key", NO_WAY },
@@ -51,9 +51,9 @@ static const struct pem_shape shapes[] = {
 	{ WITHIN, MARK("\x0a" MBEDTLS_OID_PKCS "\x0c\1"),
 	    "a key encrypted as in PKCS #12", BY_PKEY },
 	{ WITHIN, MARK("Proc-Type: 4,ENCRYPTED"),
-	    "a key encrypted in OpenSSL's old way", BY_PKEY },
+	    "a key encrypted in OpenSSL's old format", BY_PKEY },
 	{ WITHIN, MARK("\7" MBEDTLS_OID_ANSI_X9_62_PRIME_FIELD),
-	    "a key whose curve is spelled out instead of named",
+	    "a key with explicit curve parameters",
 	    "openssl pkey -ec_param_enc named_curve -in", "-out" },
 	{ WITHIN, MARK("\3\x2b\x65\x70"), "an Ed25519 key", NO_WAY },
 	{ WITHIN, MARK("\3\x2b\x65\x71"), "an Ed448 key", NO_WAY },
@@ -70,7 +70,7 @@ static const struct pem_shape shapes[] = {
 	    "a key on a brainpool curve", NO_WAY },
 	{ WITHIN, MARK("\x09" MBEDTLS_OID_PKCS1_MD5), "MD5", NO_WAY },
 	{ WITHIN, MARK("\x09" MBEDTLS_OID_RSASSA_PSS),
-	    "a key for RSA-PSS alone", NO_WAY },
+	    "an RSA-PSS key", NO_WAY },
 };
 
 static int
@@ -234,12 +234,12 @@ tls_pem_read(struct tls_config *cfg, const char *name, size_t *size)
 	else if ((buf = calloc(1, *size = (size_t)st.st_size + 1)) == NULL)
 		r = tls_fail(cfg, "%s: out of memory", name);
 	else if (read_whole(fd, buf, *size - 1) == -1)
-		r = tls_fail(cfg, "%s: it can't be read to its end: %s", name,
+		r = tls_fail(cfg, "%s: cannot be read to the end: %s", name,
 		    strerror(errno));
 	else if (tidy((char *)buf, *size), is_cut((const char *)buf))
 		r = tls_fail(cfg,
-		    "%s: it ends within a block of PEM: has it been "
-		    "cut off?", name);
+		    "%s: it ends within a PEM block: has it been truncated?",
+		    name);
 	if (r == -1 && buf != NULL) {
 		mbedtls_platform_zeroize(buf, *size);
 		free(buf);
@@ -283,12 +283,12 @@ tls_pem_fail_to_find(struct tls_config *cfg, const char *name,
 	if (found.text == NULL) {
 		s = tls_pem_find_shape(AT_START, text, size);
 		return tls_pem_fail_shape(cfg, name, s, s != NULL ?
-		    "it is %s, and no PEM" : "no %s in PEM format",
+		    "it is %s, not PEM" : "no %s in PEM format",
 		    s != NULL ? s->what : wanted);
 	}
 	s = tls_pem_find_shape(AT_LABEL, found.label, strlen(found.label));
 	return tls_pem_fail_shape(cfg, name, s,
-	    "there is no %s in it, but %s%s%s", wanted,
+	    "no %s found, but %s%s%s", wanted,
 	    s != NULL ? "" : "a block of \"",
 	    s != NULL ? s->what : found.label, s != NULL ? "" : "\"");
 }

@@ -105,7 +105,7 @@ warn_of_name(void *arg, int kind, const char *name, size_t len)
 	dot = len > 2 ? memchr(name + 2, '.', len - 2) : NULL;
 	if (star != name || name[1] != '.' || dot == NULL ||
 	    memchr(name + 1, '*', len - 1) != NULL)
-		warn(arg, "its name \"%.*s\" can match no host", (int)len,
+		warn(arg, "its name \"%.*s\" matches no host", (int)len,
 		    name);
 	return 0;
 }
@@ -143,7 +143,7 @@ warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 		    RSA_BITS);
 	if (odd_curve(&crt->pk) != NULL)
 		warn(w, "the %s has a key on %s, which many clients refuse "
-		    "(all take secp256r1)", which, odd_curve(&crt->pk));
+		    "(all accept secp256r1)", which, odd_curve(&crt->pk));
 	/* On a root it means nothing. */
 	if (is_leaf || !tls_cert_is_issuer(crt, crt))
 		mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);
@@ -151,8 +151,8 @@ warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 		warn(w, "the %s is signed with %s, which clients refuse",
 		    which, strstr(alg, "MD5") != NULL ? "MD5" : "SHA-1");
 	if (is_leaf && tls_cert_find_oid(crt, MUST_STAPLE) != NULL)
-		warn(w, "the %s asks for OCSP stapling (must-staple), which "
-		    "there is none of here: some clients refuse it", which);
+		warn(w, "the %s requires OCSP stapling (must-staple), which is "
+		    "not supported: some clients refuse it", which);
 }
 
 /* Suites whose key exchange uses the certificate's key. */
@@ -182,13 +182,13 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 	for (crt = &cfg->ca; cfg->verify != NOT_ASKED && cfg->has_ca &&
 	    crt != NULL; crt = crt->next)
 		if ((flags = tls_verify_issuer_flags(cfg, crt)) != 0)
-			warn(w, "no client of \"%s\" is served: %s",
+			warn(w, "clients of \"%s\" are refused: %s",
 			    tls_names_dn(&crt->subject, dn, sizeof(dn)),
 			    tls_error_fault(flags)->text);
 	for (i = 0; i < cfg->npassed && i < PASSED_MAX; i++)
-		warn(w, "%s; it is passed over", cfg->passed[i]);
+		warn(w, "%s; skipped", cfg->passed[i]);
 	if (cfg->npassed > i)
-		warn(w, "%zu more are passed over", cfg->npassed - i);
+		warn(w, "%zu more skipped", cfg->npassed - i);
 	w->about = "peer";
 	for (r = cfg->rules; r != NULL; r = r->next)
 		for (crt = r->certs; crt != NULL; crt = crt->next)
@@ -217,7 +217,7 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 			warn(&w, "%s", text);
 		if (!tls_names_has_san(&c->chain))
 			warn(&w, "it has no subject alternative name, and "
-			    "clients go by nothing else");
+			    "clients check no other name");
 		tls_names_each(&c->chain, warn_of_name, &w);
 	}
 	warn_of_trust(cfg, &w);
@@ -225,11 +225,11 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next)
 		if (tls_cert_dates(&crl->this_update, &crl->next_update,
 		    CRL_WARN_DAYS, text, sizeof(text)) != IN_TIME)
-			warn(&w, "the list of \"%s\": %s",
+			warn(&w, "the CRL of \"%s\": %s",
 			    tls_names_dn(&crl->issuer, dn, sizeof(dn)), text);
 	w.about = "ciphers";
 	if (cfg->left_out != 0)
-		warn(&w, "TLS 1.%d is not offered: no suite of the list can be "
+		warn(&w, "TLS 1.%d is not offered: no suite in the list can be "
 		    "used with it", cfg->left_out % 10);
 	for (i = 0; cfg->suites[i] != 0; i++)
 		warn_of_suite(&w, cfg->suites[i]);
@@ -301,7 +301,7 @@ print_chain(FILE *fp, const struct tls_config *cfg,
 	if (n <= 0)
 		fprintf(fp, "%s\n", text);
 	else
-		fprintf(fp, "%d certificate%s, fit\n", n,
+		fprintf(fp, "%d certificate%s\n", n,
 		    n == 1 ? "" : "s, in order");
 }
 
@@ -331,7 +331,7 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 	fprintf(fp, "\tvalid      %04d-%02d-%02d to %04d-%02d-%02d (%s)\n",
 	    crt->valid_from.year, crt->valid_from.mon, crt->valid_from.day,
 	    crt->valid_to.year, crt->valid_to.mon, crt->valid_to.day, text);
-	fprintf(fp, "\tkey        %s, %zu bits, fits\n",
+	fprintf(fp, "\tkey        %s, %zu bits, matches the certificate\n",
 	    mbedtls_pk_get_name(&crt->pk), mbedtls_pk_get_bitlen(&crt->pk));
 	mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);
 	fprintf(fp, "\tsignature  %s\n\tsha256     ", alg);
@@ -375,18 +375,18 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	for (i = 0; cfg->groups[i] != 0; i++)
 		fprintf(fp, "#\t%s\n", tls_suites_group(cfg->groups[i]));
 	for (crt = &cfg->ca; cfg->has_ca && crt != NULL; crt = crt->next)
-		fprintf(fp, "# clients by \"%s\"\n", tls_names_dn(&crt->subject,
+		fprintf(fp, "# client CA \"%s\"\n", tls_names_dn(&crt->subject,
 		    dn, sizeof(dn)));
 	for (r = cfg->rules; r != NULL; r = r->next)
 		for (crt = r->certs; crt != NULL; crt = crt->next) {
-			fprintf(fp, "# the client \"%s\", sha256 ",
+			fprintf(fp, "# pinned client \"%s\", sha256 ",
 			    tls_names_dn(&crt->subject, dn, sizeof(dn)));
 			print_hash(fp, &crt->raw);
 		}
 	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next) {
 		tls_cert_dates(&crl->this_update, &crl->next_update, 0, name,
 		    sizeof(name));
-		fprintf(fp, "# but for those revoked by \"%s\" (the list "
-		    "%s)\n", tls_names_dn(&crl->issuer, dn, sizeof(dn)), name);
+		fprintf(fp, "# CRL of \"%s\" (%s)\n", tls_names_dn(&crl->issuer,
+		    dn, sizeof(dn)), name);
 	}
 }

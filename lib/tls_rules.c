@@ -77,7 +77,7 @@ tls_config_peer(struct tls_config *cfg, const char *text)
 	    rule_parse(r, text + strlen(kinds[i])) == -1)
 		return tls_fail(cfg, "\"%s\" is not a rule (allowed: cn:NAME, "
 		    "dns:NAME or dns:*.NAME, ip:ADDRESS, uri:URI, "
-		    "pin:sha256/BASE64, cert:FILE; a * for dns alone)", text);
+		    "pin:sha256/BASE64, cert:FILE; a * in dns: only)", text);
 	if (!tls_rules_is_pin(r) && !cfg->has_ca)
 		return tls_fail(cfg,
 		    "\"%s\" needs ca: without one, anybody can "

@@ -292,11 +292,11 @@ tls_config_ciphers(struct tls_config *cfg, const char *names)
 	translate_suites(names, text, sizeof(text));
 	if (text[0] != '\0')
 		return tls_fail(cfg,
-		    "%s (names are IANA's; those of the list that "
-		    "there are, and TLS 1.3's: ciphers = %s)", why, text);
-	return tls_fail(cfg, "%s (allowed: IANA's names, such as "
+		    "%s (use IANA names; the known ones of this list, with TLS "
+		    "1.3's: ciphers = %s)", why, text);
+	return tls_fail(cfg, "%s (allowed: IANA names, such as "
 	    "TLS_AES_128_GCM_SHA256 or TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256; "
-	    "without ciphers, all that are safe)", why);
+	    "default: all that are safe)", why);
 }
 
 /* IANA's name of a group that has another one, such as OpenSSL's. */

@@ -144,7 +144,7 @@ tls_config_renew(struct tls_config *cfg)
 	if (keys.n == 0) {
 		if (psa_generate_random(secret, sizeof(secret)) !=
 		    PSA_SUCCESS || key_add(&keys, secret) == -1)
-			why = "the random generator has no entropy";
+			why = "the random number generator has no entropy";
 		else if (s->keys.n > 0)
 			keys.list[keys.n++] = s->keys.list[0];
 		mbedtls_platform_zeroize(secret, sizeof(secret));
@@ -203,7 +203,7 @@ parse_keys(struct tls_config *cfg, const char *name, char *text)
 	mbedtls_platform_zeroize(secret, sizeof(secret));
 	if (r == 0 && cfg->keys.n == 0)
 		r = tls_fail(cfg,
-		    "%s: no key in it (tunnel -k makes one)", name);
+		    "%s: no key in this file (tunnel -k makes one)", name);
 	return r;
 }
 

@@ -150,13 +150,13 @@ find_fault(int fd, pid_t pid)
 	struct answer a = { .pid = 0 };
 
 	if (pread(fd, &a, sizeof(a), 0) != sizeof(a))
-		return "it can't take over: it is another program, or one "
-		    "from before there were upgrades";
+		return "it cannot take over: another program, or a version "
+		    "without upgrades";
 	if (memcmp(a.version, HANDOVER, sizeof(a.version)) != 0)
-		return "it can't take over from this version: a restart is "
+		return "it cannot take over from this version: a restart is "
 		    "needed";
-	return a.pid == pid ? NULL : "it can't take over: it is run in "
-	    "another process (a script must use exec)";
+	return a.pid == pid ? NULL : "it cannot take over: it runs in another "
+	    "process (a script must use exec)";
 }
 
 /* In the child: the program, as it would be started, but with -t. */
@@ -197,7 +197,7 @@ void
 upgrade_try(struct upgrade *u, int first, int n, const sigset_t *mask)
 {
 	if (u->trial != 0) {
-		log_notice("an upgrade has begun already");
+		log_notice("an upgrade is already in progress");
 		return;
 	}
 	u->trial = -1;
@@ -209,7 +209,7 @@ upgrade_try(struct upgrade *u, int first, int n, const sigset_t *mask)
 	if (u->trial == 0)
 		try_main(u, first, n, mask);
 	if (u->trial == -1) {
-		log_error("not upgraded: %s", strerror(errno));
+		log_error("upgrade failed: %s", strerror(errno));
 		close_fd(&u->output);
 		close_fd(&u->answer);
 		u->trial = 0;
@@ -247,13 +247,13 @@ end_trial(struct upgrade *u, pid_t pid, int status)
 	const char *why;
 
 	if (WIFSIGNALED(status))
-		log_error("not upgraded: %s -t was killed by signal %d (%s)",
+		log_error("upgrade failed: %s -t was killed by signal %d (%s)",
 		    u->path, WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else if (WEXITSTATUS(status) != 0)
-		log_error("not upgraded: %s -t failed (status %d)", u->path,
+		log_error("upgrade failed: %s -t failed (status %d)", u->path,
 		    WEXITSTATUS(status));
 	else if ((why = find_fault(u->answer, pid)) != NULL)
-		log_error("not upgraded: %s: %s", u->path, why);
+		log_error("upgrade failed: %s: %s", u->path, why);
 	else
 		u->is_due = 1;
 }
@@ -279,7 +279,8 @@ upgrade_step(struct upgrade *u, int stopping)
 
 	if (u->trial != 0 && (stopping || clock_ms() >= u->until)) {
 		if (!stopping)
-			log_warning("%s -t has taken %d s: killed", u->path,
+			log_warning("%s -t took more than %d s: killed",
+			    u->path,
 			    TRIAL_MS / 1000);
 		u->until = INT64_MAX;
 		kill(u->trial, SIGKILL);
@@ -322,7 +323,7 @@ upgrade_exec(const struct upgrade *u, struct handover *x)
 		handover_expose(x, FD_CLOEXEC);
 		fcntl(u->program, F_SETFD, FD_CLOEXEC);
 	}
-	log_error("not upgraded: %s", x->bad != NULL ? x->bad :
+	log_error("upgrade failed: %s", x->bad != NULL ? x->bad :
 	    strerror(errno));
 	free(env);
 	if (fd != -1)
@@ -361,14 +362,14 @@ upgrade_go_back(int state, int before, char **argv)
 	char **env;
 	struct handover x;
 
-	log_error("not upgraded: back to the program before");
+	log_error("upgrade failed: back to the previous program");
 	handover_open(&x, state);
 	upgrade_carry(&x, &u);
 	fcntl(state, F_SETFD, 0);
 	env = environment(x.bad == NULL ? u.env : environ, state, -1);
 	if (env != NULL)
 		fexecve(before, x.bad == NULL ? u.argv : argv, env);
-	log_error("it can't be started: %s", strerror(errno));
+	log_error("it cannot be started: %s", strerror(errno));
 	free(env);
 	free(u.path);
 	handover_free_texts(u.argv);

@@ -164,7 +164,7 @@ worker_engine(struct worker *w)
 		.open_ms = number[HANDSHAKE_TIMEOUT],
 		.dial_ms = number[CONNECT_TIMEOUT],
 		.idle_ms = number[IDLE_TIMEOUT],
-		.half_close_ms = number[LINGER_TIMEOUT],
+		.half_close_ms = number[HALF_CLOSE_TIMEOUT],
 		.answer_ms = number[KEEPALIVE],
 		.in = &w->all.counts->in,
 		.out = &w->all.counts->out,

@@ -171,8 +171,8 @@ workers_await_ready(const struct workers *ws, size_t slot)
 		return -1;
 	}
 	if (kill(s->pid, 0) == -1) {
-		log_error("a worker can't be told to leave: %s (with user, "
-		    "the master needs CAP_KILL)", strerror(errno));
+		log_error("cannot signal worker: %s (with user, the master "
+		    "needs CAP_KILL)", strerror(errno));
 		return -1;
 	}
 	return 0;
@@ -278,7 +278,8 @@ workers_tell_log(const struct workers *ws, const struct order *o, int fd)
 		if (ws->slots[i].pid != 0 &&
 		    workers_tell(&ws->slots[i], o, fd) == -1 &&
 		    errno == EAGAIN)
-			log_warning("worker %d does not hear of the log",
+			log_warning("worker %d is not responding: it keeps the "
+			    "old log",
 			    (int)ws->slots[i].pid);
 }
 
@@ -306,7 +307,7 @@ workers_kill_late(struct workers *ws)
 	ws->deadline = INT64_MAX;
 	for (i = 0; i < ws->nslots; i++)
 		if (ws->slots[i].pid != 0)
-			log_warning("worker %d does not leave: killed",
+			log_warning("worker %d does not exit: killed",
 			    (int)ws->slots[i].pid);
 	workers_signal(ws, SIGKILL);
 }

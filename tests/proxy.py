@@ -276,7 +276,7 @@ MORE_HEADERS = {
     "v2 longest LOCAL": (v2_header(LOCAL, UNSPEC, bytes(2048)), None),
 }
 ALL_HEADERS = {**HEADERS, **MORE_HEADERS}
-HELLO_FIRST = r'no PROXY header: it began with "\\x16\\x03\\x01'
+HELLO_FIRST = r'no PROXY header: connection began with "\\x16\\x03\\x01'
 
 
 def own_address(client):

@@ -59,11 +59,11 @@ class Configured:
         return self.refused()
 
     def refused(self):
-        lines = self.hup("not reloaded: ")
+        lines = self.hup("reload failed, ")
         errors = [x for x in lines if x.startswith("tunnel: error: ")]
         assert len(errors) == 2, errors
         assert errors[1] == \
-            "tunnel: error: not reloaded: all stays as it was"
+            "tunnel: error: reload failed, keeping the running configuration"
         return errors[0].removeprefix("tunnel: error: ").replace(
             self.room.dir + "/", "")
 

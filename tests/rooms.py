@@ -95,7 +95,7 @@ class Room:
                 bad.append(f"{p.name}: exit status {status} after SIGTERM")
             # SIGKILL is what tests send, and 99 what valgrind complains by.
             if re.search(r"worker \d+ (was killed by signal (?!9\b)|"
-                         "ended with status 99)", p.log()):
+                         "exited with status 99)", p.log()):
                 bad.append(f"{p.name}: a worker crashed")
             if "Sanitizer" in p.log() or "runtime error:" in p.log():
                 bad.append(f"{p.name}: a sanitizer complains")

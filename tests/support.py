@@ -247,7 +247,7 @@ CLONE_NEWNET = 0x40000000
 
 
 class Backend:
-    """A plaintext service whose connections the test accepts by hand."""
+    """A plaintext backend whose connections the test accepts by hand."""
 
     def __init__(self, family=socket.AF_INET, to=("127.0.0.1", 0), rcvbuf=None,
                  backlog=512):
@@ -631,7 +631,7 @@ LINE = re.compile(
     r" (?P<reason>.+)")
 # What the master says of itself, and not of connections.
 PROCESSES = re.compile(
-    r"tunnel: (tunnel [\d.]+, |listening on |worker \d+ |workers keep |"
+    r"tunnel: (tunnel [\d.]+, |listening on |worker \d+ |workers run as |"
     "sandbox: |kernel TLS: )")
 
 

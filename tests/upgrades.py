@@ -21,7 +21,8 @@ def upgrade(t, words="tunnel: upgraded$", number=signal.SIGUSR2):
 
 
 def refused(t):
-    return upgrade(t, "not upgraded: .*(failed|all stays|killed by|take over)")
+    return upgrade(t, "upgrade failed(, keeping|: .*(failed|killed by|"
+                      "take over))")
 
 
 def inode(t):
@@ -71,24 +72,24 @@ def fail(room, program, how):
         return "tunnel -t: too late\n"
     if how == "user unknown":
         program.but('exec REAL "$@" user=nobody-of-this-name')
-        return 'user "nobody-of-this-name" is not known'
+        return 'unknown user "nobody-of-this-name"'
     if how == "unknown argument":
         program.but('exec REAL -Z "$@"')
-        return "not upgraded: back to the program before"
+        return "upgrade failed: back to the previous program"
     if how == "another process":
         program.script('#!/bin/sh\nREAL "$@"\n')
         return "a script must use exec"
     if how == "another program":
         shutil.copy("/bin/true", room.path("new"))
         os.rename(room.path("new"), program.path)
-        return "it is another program"
+        return "another program, or"
     if how == "another version":
         program.script("#!/bin/sh\nprintf 'tunnel handover 2\\000..pid.' "
                        "> /proc/self/fd/$TUNNEL_STATE\n")
-        return "it can't take over from this version: a restart is needed"
+        return "it cannot take over from this version: a restart is needed"
     assert how == "workers crash"
     program.but(crashing(room))
-    return "ended with status 3"
+    return "exited with status 3"
 
 
 def number(n):

@@ -53,7 +53,7 @@ def refused(t, reason, count=1):
 
 
 def is_first(room, t, backend, **keywords):
-    """Is this client the first one that the service hears of?"""
+    """Is this client the first one that the backend sees?"""
     client = room.client(t, **keywords)
     client.send(b"hello")
     server = room.keep(backend.accept())

@@ -356,7 +356,7 @@ def forged(record):
 
 KEY_UPDATE = bytes([24, 0, 0, 1, 0])
 HELLO = bytes([1, 0, 0, 40])  # and how it begins
-MALFORMED, BAD = "a record of a wrong length", "bad record"
+MALFORMED, BAD = "bad record length", "bad record"
 UNEXPECTED = "unexpected message"
 # What is sent, the alert, and what the log says; or both for each version.
 RECORDS = {
@@ -386,21 +386,21 @@ RECORDS = {
     "finished": (lambda h: h.handshake(bytes([20, 0, 0, 12]) + bytes(12)),
                  ("unexpected_message", UNEXPECTED)),
     "data-too-long": (lambda h: h.data(bytes(16385)),
-                      ("record_overflow", "a record that is too long")),
+                      ("record_overflow", "record too long")),
     "record-too-long": (lambda h: plain(DATA, bytes(16384 + 2049)),
-                        ("record_overflow", "a record that is too long")),
+                        ("record_overflow", "record too long")),
     "record-too-long-1.3": (lambda h: plain(DATA, bytes(16384 + 257)), {
-        "1.3": ("record_overflow", "a record that is too long")}),
+        "1.3": ("record_overflow", "record too long")}),
     "record-empty": (lambda h: plain(DATA, b""),
                      ("unexpected_message", BAD)),
     "record-short": (lambda h: plain(DATA, b"x"),
                      ("bad_record_mac", "bad record MAC")),
     "version": (lambda h: with_version(h.data(b"x")),
-                ("protocol_version", "a record of an unknown version")),
+                ("protocol_version", "unknown record version")),
     "type-below": (lambda h: with_type(h.data(b"x"), 19),
-                   ("unexpected_message", "a record of an unknown type")),
+                   ("unexpected_message", "unknown record type")),
     "type-above": (lambda h: with_type(h.data(b"x"), 25),
-                   ("unexpected_message", "a record of an unknown type")),
+                   ("unexpected_message", "unknown record type")),
     "hidden-type": (lambda h: h.record(25, b"x"), {
         "1.3": ("unexpected_message", f"({UNEXPECTED}|{BAD})")}),
     "no-type": (lambda h: h.record(0, b"\0\0"), {

@@ -168,7 +168,7 @@ def test_what_is_run_with(shared):
     assert missing in shared("3.6.7").stderr
     old = shared("3.6.6")
     assert old.returncode == 1
-    assert old.stderr == ("tunnel: error: the mbed TLS library found is older "
+    assert old.stderr == ("tunnel: error: the mbed TLS library is older "
                           f"than 3.6.7, and open to {CVE}\n")
     allowed = "ALLOW_OLD_MBEDTLS=1"
     assert missing in shared("3.6.6", allowed).stderr

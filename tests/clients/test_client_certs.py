@@ -1,5 +1,5 @@
 """Clients show certificates: who is served and who is refused, how each side
-is told why, and that the service never hears of those who are refused.
+is told why, and that the backend never sees those who are refused.
 """
 
 import re
@@ -449,7 +449,7 @@ def test_odd_signature_is_told(room, authority, tunnel, version, rule):
                f"peer=cert:{authority.leaf('app2')}")
     end = refusal(room, t, version, client=stem + ".pem")
     assert end == "UNSUPPORTED_CERTIFICATE" or not support.PATCHED
-    t.wait_log(" -> - .* certificate .*an unknown kind of signature$")
+    t.wait_log(" -> - .* certificate .*an unknown signature algorithm$")
 
 
 def test_certificate_of_another(room, authority, tunnel, backend):

@@ -123,7 +123,7 @@ def test_storm_on_one_of_two_listeners(room, start):
     assert statistics(t)["accepted"] > 0
     client.close()
     t.signal(signal.SIGTERM)
-    t.wait_log("stopping, connections may finish")
+    t.wait_log("shutting down: draining connections")
     assert time.monotonic() - began < 2 * support.SLOW
     assert t.wait() == 0
     assert storm.close() > 0

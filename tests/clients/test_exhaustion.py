@@ -46,7 +46,7 @@ def accepting(t, way):
 def waits_for_room(t, first):
     """Nobody is served until there is room again: then first is."""
     waiting = support.Task(greet_when_let, first)
-    t.wait_log("accepting pauses: ")
+    t.wait_log("not accepting connections: ")
     spends_nothing(t)
     assert waiting.running()
     return waiting
@@ -61,11 +61,11 @@ def test_descriptors_return(room, start, way):
     client = room.keep(peers.Client(
         t.address, peers.context(room.certs)))
     waiting = waits_for_room(t, client)
-    t.wait_log(f"accepting pauses: {support.NO_DESCRIPTORS}$")
+    t.wait_log(f"not accepting connections: {support.NO_DESCRIPTORS}$")
     greet(stays)
     limit(accepting(t, way), resource.RLIMIT_NOFILE, 1000)
     waiting.result()
-    pauses = t.log().count("accepting pauses")
+    pauses = t.log().count("not accepting connections")
     assert pauses <= len(accepting(t, way))
     is_served(room, t.address)
 
@@ -80,7 +80,7 @@ def test_crowd_beyond_the_descriptors(room, start, way):
     t = start(preexec_fn=lambda: resource.setrlimit(
         resource.RLIMIT_NOFILE, (24, 24)))
     some = crowd(room, t.address, 150)
-    t.wait_log(f"accepting pauses: {support.NO_DESCRIPTORS}$")
+    t.wait_log(f"not accepting connections: {support.NO_DESCRIPTORS}$")
     spends_nothing(t)
     for sock in some:
         sock.close()
@@ -144,7 +144,8 @@ def test_out_of_memory(room, start, way):
     for pid in workers:
         limit([pid], resource.RLIMIT_AS, address_space(pid) + (1 << 18))
     some = crowd(room, t.address, 300)
-    support.wait_for(lambda: ended(some) or "accepting pauses" in t.log(),
+    support.wait_for(lambda: ended(some) or
+                     "not accepting connections" in t.log(),
                      "memory to run out")
     spends_nothing(t)
     greet(stays)
@@ -174,7 +175,7 @@ def test_out_of_descriptors(room, backend):
                     preexec_fn=no_more_than(20))
     t.wait_log("warning: max_connections needs")
     crowd = [support.connect(t.address) for _ in range(40)]
-    t.wait_log(f"warning: accepting pauses: {support.NO_DESCRIPTORS}")
+    t.wait_log(f"warning: not accepting connections: {support.NO_DESCRIPTORS}")
     before = t.cpu_seconds()
     time.sleep(1)  # a span to measure
     assert t.cpu_seconds() - before <= 0.03 * support.SLOW
@@ -183,7 +184,7 @@ def test_out_of_descriptors(room, backend):
     client = room.client(t)
     client.send(b"hello")
     assert read_exactly(client, 5) == b"hello"
-    assert t.log().count("accepting pauses") == 1
+    assert t.log().count("not accepting connections") == 1
 
 
 def test_out_of_descriptors_with_many_listeners(room, backend):
@@ -198,13 +199,13 @@ def test_out_of_descriptors_with_many_listeners(room, backend):
         client.send(b"hello")
         assert read_exactly(client, 5) == b"hello"
     crowd = [room.connect(t.address) for _ in range(30)]
-    t.wait_log(f"warning: accepting pauses: {support.NO_DESCRIPTORS}")
+    t.wait_log(f"warning: not accepting connections: {support.NO_DESCRIPTORS}")
     for sock in crowd:
         sock.close()
     for client in [*served, room.client(t)]:
         client.send(b"hello")
         assert read_exactly(client, 5) == b"hello"
-    assert " ended with status" not in t.log()
+    assert " exited with status" not in t.log()
 
 
 def test_out_of_descriptors_for_the_backend(room, backend):

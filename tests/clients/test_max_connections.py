@@ -98,7 +98,7 @@ def test_commands_that_stay_count(room):
     client.close()
     t.wait_log(" no backend: sh: 5 commands are still running$")
     stubborn.kill()
-    t.wait_log("command .* ended: signal 9", count=5)
+    t.wait_log("command .* exited: signal 9", count=5)
     client = room.client(t)
     assert read_exactly(client, 6) == b"ready\n"
 

@@ -35,8 +35,8 @@ def test_max_per_ip_is_exact(room, start):
     t = start("max_per_ip=10")
     some = crowd(room, t.address, 40)
     support.wait_for(lambda: len(ended(some)) == 30, "30 to be refused")
-    t.wait_log("127.0.0.1:[0-9]+ refused: its address has 10 connections "
-               r"already \(max_per_ip\)$", count=30)
+    t.wait_log("127.0.0.1:[0-9]+ refused: its address already has 10"
+               r" connections \(max_per_ip\)$", count=30)
     for _ in range(10):
         is_served(room, t.address, "127.0.0.2")
     is_refused(room, t.address, "127.0.0.2")

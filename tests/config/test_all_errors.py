@@ -77,7 +77,7 @@ def test_all_at_once(room, how):
         t = room.tunnel("-c", path)
         room.write("tunnel.conf", MANY)
         t.signal(signal.SIGHUP)
-        t.wait_log("not reloaded: all stays as it was")
+        t.wait_log("reload failed, keeping the running configuration")
         said = t.log()
         assert t.alive()
     else:
@@ -209,14 +209,14 @@ def test_two_transient_causes(room):
     ("ciphers = ECDHE-ECDSA-CHACHA20-POLY1305, TLS_AES_256_GCM_SHA384",
      "ciphers = TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256:"
      "TLS_AES_256_GCM_SHA384)"),
-    ("ciphers = HIGH:!aNULL", "without ciphers, all that are safe"),
-    ("client = no", "it is always the server: delete the line"),
+    ("ciphers = HIGH:!aNULL", "default: all that are safe"),
+    ("client = no", "tunnel is always the server: delete the line"),
     ("client = yes", "not in this version"),
-    ("PSKsecrets = x", "shared keys are not in this version"),
-    ("protocol = imap", "as on the ports 465, 993 and 995"),
+    ("PSKsecrets = x", "pre-shared keys are not in this version"),
+    ("protocol = imap", "as on ports 465, 993 and 995"),
     ("protocol = proxy", "proxy_protocol = v1"),
     ("fips = no", "delete the line"), ("fips = yes", "no FIPS validation"),
-    ("compression = zlib", "there is none: delete the line"),
+    ("compression = zlib", "not supported: delete the line"),
     ("sslVersion = TLSv1.2", "TLSv1.2 is tls_max = 1.2"),
     ("options = NO_SSLv2", "delete the line"),
     ("foreground = yes", "delete the line"),
@@ -236,10 +236,11 @@ def test_two_transient_causes(room):
     ("verifyPeer = yes", ": peer = cert:FILE, with CAfile's FILE, and verify "
      "= require)"),
     ("verifyChain = yes", ": verify = require)"),
-    ("sni = a:b", "a service is not chosen by the server's name"),
-    ("[imaps]", "one file and one instance for each service: what is below "
-     "this line, and what is above the first such line, goes into "
-     '/etc/tunnel/imaps.conf, for "systemctl enable --now tunnel@imaps"'),
+    ("sni = a:b", "the backend is not chosen by server name"),
+    ("[imaps]", "use one file and one instance for each service; the lines "
+                "below this one, and those above the first section, go into "
+                '/etc/tunnel/imaps.conf, for "systemctl enable --now '
+                'tunnel@imaps"'),
 ])
 def test_hint(check, line, hint):
     said = check(GOOD + line + "\n")
@@ -265,8 +266,8 @@ def test_key_in_the_place_of_a_file(check, room):
     for text in key, "\ufeff" + key, GOOD + "conect = 1\n  " + key:
         said = check(text)
         number = text.count("\n") - key.count("\n") + 1
-        assert said[-1] == (f"tunnel.conf:{number}: this is PEM, and no "
-                            "configuration (cert and key name such files)")
+        assert said[-1] == (f"tunnel.conf:{number}: this is PEM, not a "
+                            f"configuration (cert and key name such files)")
         assert len(said) == 1 + text.count("conect")
 
 
@@ -306,8 +307,8 @@ def test_suites_that_the_key_can_not_use(room, key, words):
     for flags in [], ["-t"]:
         said = complaints(tunnel(*flags, *good, *words))
         assert len(said) == 1
-        assert said[0].startswith("command line: ciphers: no suite of the "
-                                  "list can be used with tls_min = 1.")
+        assert said[0].startswith("command line: ciphers: no suite in the list "
+                                  "can be used with tls_min = 1.")
 
 
 @pytest.mark.parametrize("key,words,lacks", [
@@ -368,7 +369,7 @@ def test_quiet_test_without_the_sockets(room):
     assert "tunnel: warning: missing: accept" in p.stderr
     p = tunnel("-tq", *good, "accept=fd:77")
     assert (p.returncode, p.stdout) == (0, "")
-    assert "fd:77 is no listening socket here" in p.stderr
+    assert "fd:77 is not a listening socket here" in p.stderr
     assert complaints(tunnel("-t", *good)) == ["missing: accept = [host:]port"]
     with socket.create_server(("127.0.0.1", 0)) as s:
         p = subprocess.run(

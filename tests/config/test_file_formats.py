@@ -149,7 +149,7 @@ def test_trusted_certificate_of_an_authority(shapes, settings, taken):
     p = check(shapes.both, None, "verify=require", f"ca={path}")
     assert (p.returncode == 0) == taken
     if not taken:
-        assert "it says what it is to be trusted for" in complaint(p)
+        assert "it has OpenSSL trust settings" in complaint(p)
         p = convert(complaint(p), "")
         assert is_taken(check(shapes.both, None, "verify=require",
                               f"ca={path}.pem"))
@@ -169,7 +169,7 @@ def test_file_that_is_cut_off(shapes):
     """In any shape."""
     for shape in "indented", "literal ends", "CRLF":
         path = shapes.edited("cut", lambda text: BOTH[shape](text)[:-40])
-        assert "it ends within a block of PEM" in complaint(check(path))
+        assert "it ends within a PEM block" in complaint(check(path))
 
 
 # What is converted.
@@ -256,12 +256,12 @@ KEYS = {
         s, "des3", "pkcs8", "-topk8", "-v2", "des3"), BY_PKEY),
     "a key encrypted as in PKCS #12": (lambda s: encrypted(
         s, "pbe", "pkcs8", "-topk8", "-v1", "PBE-SHA1-3DES"), BY_PKEY),
-    "a key encrypted in OpenSSL's old way": (lambda s: encrypted(
+    "a key encrypted in OpenSSL's old format": (lambda s: encrypted(
         s, "old", "ec", "-aes256"), BY_PKEY),
-    "a key whose curve is spelled out": (lambda s: s.made(
+    "a key with explicit curve": (lambda s: s.made(
         "explicit", "openssl", "ec", "-param_enc", "explicit", "-in", s.key,
         "-out"), ""),
-    "a key of OpenSSH's": (of_openssh, "-P '' -N ''"),
+    "an OpenSSH key": (of_openssh, "-P '' -N ''"),
 }
 
 
@@ -297,9 +297,9 @@ def test_key_on_another_curve(shapes, curve):
                          "which many clients refuse", p.stderr)
         return
     assert complaint(p) == (
-        f"command line: cert: {crt}: certificate 1: it has a key on "
-        f"{CURVES[curve]}, which this mbed TLS does not know (RSA, secp256r1 "
-        "and secp384r1 will do)")
+        f"command line: cert: {crt}: certificate 1: it has a key "
+        f"on {CURVES[curve]}, which this mbed TLS does not support (allowed: "
+        f"RSA, secp256r1, secp384r1)")
     assert (f"key: {key}: it is a key on {CURVES[curve]}, which" in
             complaint(check(shapes.crt, key)))
 
@@ -308,24 +308,24 @@ def test_key_on_another_curve(shapes, curve):
     (["ed25519"], "an Ed25519 key", "is signed with"),
     (["ed448"], "an Ed448 key", "is signed with"),
     (["rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048"],
-     "a key for RSA-PSS alone", "has")], ids=["Ed25519", "Ed448", "RSA-PSS"])
+     "an RSA-PSS key", "has")], ids=["Ed25519", "Ed448", "RSA-PSS"])
 def test_key_of_another_kind(shapes, kind, what, does):
     crt, key = shapes.pair(kind[0], *kind)
     assert (f"cert: {crt}: certificate 1: it {does} {what}, which this mbed "
-            "TLS does not know") in complaint(check(crt, key))
-    assert (f"key: {key}: it is {what}, which this mbed TLS does not know" in
+            f"TLS does not support") in complaint(check(crt, key))
+    assert (f"key: {key}: it is {what}, which this mbed TLS does not support" in
             complaint(check(shapes.crt, key)))
 
 
 def test_certificate_whose_curve_is_spelled_out(shapes):
     """Its authority has to issue another."""
-    key = KEYS["a key whose curve is spelled out"][0](shapes)
+    key = KEYS["a key with explicit curve"][0](shapes)
     crt = shapes.made("explicit.crt", "openssl", "req", "-new", "-x509",
                       "-key", key, *NAME, "-out")
     p = check(crt, key)
     if p.returncode == 0:
         pytest.skip("this mbed TLS takes it")
-    assert "certificate 1: it has a key whose curve is spelled out" in \
+    assert "certificate 1: it has a key with explicit curve" in \
         complaint(p)
 
 
@@ -335,7 +335,7 @@ WRONG = {
     "a private key": lambda s: s.key,
     "a public key": lambda s: s.made("public", "openssl", "pkey", "-in", s.key,
                                      "-pubout", "-out"),
-    "a request for a certificate, which an authority has yet to sign":
+    "a certificate request, not signed by a CA yet":
         lambda s: s.made("csr", "openssl", "req", "-new", "-key", s.key,
                          "-subj", "/CN=a", "-out"),
     "a certificate": lambda s: s.crt,
@@ -359,14 +359,14 @@ def test_something_else(shapes, authority, what):
         if what == "a " + wanted:
             assert p.returncode == 0, p.stderr
             continue
-        assert complaint(p) == (f"command line: {key}: {path}: there is no "
-                                f"{wanted} in it, but {what}")
+        assert complaint(p) == (f"command line: {key}: {path}: no {wanted} "
+                                f"found, but {what}")
 
 
 def test_list_in_the_place_of_a_certificate(shapes, authority):
     path = authority.crl()
     assert complaint(check(path)).endswith(
-        f"{path}: there is no certificate in it, but a revocation list")
+        f"{path}: no certificate found, but a revocation list")
 
 
 def test_list_in_der(shapes, authority):
@@ -376,7 +376,7 @@ def test_list_in_der(shapes, authority):
     p = check(shapes.both, None, "verify=require", f"ca={authority.crt}",
               f"crl={der}")
     assert p.returncode == 0, p.stderr
-    assert 'revoked by "CN=Test CA"' in p.stdout
+    assert 'CRL of "CN=Test CA"' in p.stdout
 
 
 @pytest.mark.parametrize("form", ["PEM", "DER"])
@@ -392,7 +392,7 @@ def test_list_that_is_not_read(shapes, authority, form):
         "-out", path)
     if form == "DER":
         run("openssl", "crl", "-in", path, "-outform", form, "-out", path)
-    assert (f"crl: {path}: its revocation list can't be read (" in complaint(
+    assert (f"crl: {path}: its revocation list cannot be read (" in complaint(
         check(shapes.both, None, "verify=require", f"ca={authority.crt}",
               f"crl={path}")))
 
@@ -403,8 +403,8 @@ def test_list_that_is_not_read(shapes, authority, form):
     ("-----BEGIN CERTIFICATE-----\nA?A=\n-----END CERTIFICATE-----\n",
      "certificate 1: it is damaged ("),
     ("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n",
-     "certificate 1: it can't be read ("),
-    ("0\0", "taken for a certificate in DER, it can't be read ("),
+     "certificate 1: it cannot be read ("),
+    ("0\0", "read as a DER certificate, it cannot be read ("),
     # Of each such block the parser would look for the end in all others.
     ("-----BEGIN CERTIFICATE-----\nMAA=\n" * 2 +
      "-----END CERTIFICATE-----\n",
@@ -419,5 +419,5 @@ def test_key_that_is_damaged(shapes):
     path = shapes.write("damaged", text_of(shapes.crt) +
                         "-----BEGIN PRIVATE KEY-----\nMAA=\n"
                         "-----END PRIVATE KEY-----\n")
-    assert f"key: {path}: its private key can't be read (" in complaint(
+    assert f"key: {path}: its private key cannot be read (" in complaint(
         check(shapes.crt, path))

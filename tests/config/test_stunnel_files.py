@@ -240,8 +240,8 @@ def test_what_is_made_of_it_is_right(room, fill, name, part):
 
 
 @pytest.mark.parametrize("text,line,words", [
-    (PSK, "PSKsecrets", "shared keys are not in this version"),
-    (SNI, "sni", "a service is not chosen by the server's name"),
+    (PSK, "PSKsecrets", "pre-shared keys are not in this version"),
+    (SNI, "sni", "the backend is not chosen by server name"),
     (CLIENT, "client", "not in this version"),
 ])
 def test_what_can_not_be(said, text, line, words):

@@ -1,6 +1,6 @@
 /*
  * A PROXY header, that comes in pieces of so many bytes, with TLS behind it.
- * Not a byte of that is taken; and what was told is told to a service as it
+ * Not a byte of that is taken; and what was told is told to a backend as it
  * was, in both versions.
  */
 #include <errno.h>

@@ -127,7 +127,7 @@ check_replay(struct tls_config *cfg)
 	do
 		r = s.ops->open(&s);
 	while (r == STREAM_WANT_READ && from_client.at != from_client.end);
-	must(r == 0, "it can't be replayed");
+	must(r == 0, "it cannot be replayed");
 	tls_free(t);
 }
 

@@ -60,12 +60,12 @@ def shell(room):
     return call
 
 
-# Certificates of clients.
+# Client certificates.
 
 @pytest.fixture
 def made(shell):
     """All that the section has made; what the step printed that tells a pin."""
-    make, use, pin, revoke = blocks("Certificates of clients")
+    make, use, pin, revoke = blocks("Client certificates")
     assert "verify=require ca=ca.pem" in use and "--cert app1.pem" in use
     shell(make)
     told = shell(pin).split()[-1]

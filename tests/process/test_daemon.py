@@ -295,7 +295,7 @@ def test_end_lets_connections_finish(room, backend, version, number):
     client = room.client(t, version)
     server = room.keep(backend.accept())
     t.signal(number)
-    t.wait_log("stopping, connections may finish")
+    t.wait_log("shutting down: draining connections")
     support.wait_for(lambda: support.is_refused(t.address),
                      "the listener to be closed")
     data = os.urandom(1 << 20)
@@ -316,12 +316,12 @@ def test_second_signal_cuts(room, backend):
     client = room.client(t)
     server = room.keep(backend.accept())
     t.signal(signal.SIGTERM)
-    t.wait_log("stopping, connections may finish")
+    t.wait_log("shutting down: draining connections")
     t.signal(signal.SIGTERM)
     assert client.read_all() == (b"", "reset")
     assert read_all(server) == (b"", "reset")
     assert t.wait() == 0
-    assert "stopping at once" in t.log()
+    assert "shutting down: aborting connections" in t.log()
     assert " aborted\n" in t.log()
 
 
@@ -351,7 +351,7 @@ def test_signal_under_full_load(room, backend):
 
     pouring, draining = Task(pour), Task(client.read_all)
     t.signal(signal.SIGTERM)
-    t.wait_log("stopping, connections may finish")
+    t.wait_log("shutting down: draining connections")
     t.signal(signal.SIGTERM)
     assert t.wait() == 0
     assert draining.result()[1] == "reset"

@@ -111,7 +111,7 @@ def test_files_that_are_gone_by_then(room, program, backend, mode):
     client = c.client()
     assert is_echoed(client)
     program.but(f'mv {cert} {cert}.gone; exec REAL "$@"')
-    assert "no worker will be started" in refused(c.t)
+    assert "no worker is started until" in refused(c.t)
     assert is_echoed(client)
     assert "cert.pem" in refused(c.t)
     os.rename(cert + ".gone", cert)
@@ -132,7 +132,7 @@ def test_too_few_descriptors(room, program, tunnel, mode):
     limits = resource.prlimit(t.pid, resource.RLIMIT_NOFILE)
     few = len(support.open_files(t.pid)) + 3    # or there is no trial
     resource.prlimit(t.pid, resource.RLIMIT_NOFILE, (few, limits[1]))
-    upgrade(t, "not upgraded: Too many open files")
+    upgrade(t, "upgrade failed: Too many open files")
     assert "cert = " not in t.log()
     resource.prlimit(t.pid, resource.RLIMIT_NOFILE, limits)
     assert serves(room, t.address)
@@ -144,7 +144,7 @@ def test_worker_that_no_other_can_follow(room, program, backend):
     cert = shutil.copy(room.certs.server, room.path("cert.pem"))
     c = Configured(room, connect=backend.address, cert=cert)
     program.but(f'mv {cert} {cert}.gone; exec REAL "$@"')
-    assert "no worker will be started" in refused(c.t)
+    assert "no worker is started until" in refused(c.t)
     os.kill(c.t.workers()[0], signal.SIGKILL)
     c.t.wait_log(r"was killed by signal 9 \(Killed\)$")
 
@@ -186,7 +186,8 @@ START = HEAD + text("/x") + number(1) + text("x") + number(0)
 ])
 def test_bad_handover(room, data, why, keywords):
     said = handed(room, data, **keywords)
-    assert said.startswith("tunnel: error: what the program before has handed")
+    assert said.startswith("tunnel: error: the handover from the previous "
+                           "program")
     assert why in said
 
 
@@ -197,7 +198,7 @@ def test_log_after_a_failure(room, program, tunnel):
     wait_for(lambda: "listening on" in support.text_of(log), "a start")
     fail(room, program, "user unknown")
     t.signal(signal.SIGUSR2)
-    wait_for(lambda: "not upgraded: all stays" in support.text_of(log),
+    wait_for(lambda: "upgrade failed, keeping" in support.text_of(log),
              "no upgrade")
     os.kill(t.workers()[0], signal.SIGKILL)
     wait_for(lambda: "was killed by" in support.text_of(log), "its end")

@@ -95,17 +95,17 @@ def test_statistics_tell_the_phase(room, mode):
     server = room.keep(listener.accept())
     wait_for(lambda: phases() == ["flowing"], "data to flow")
     client.close_notify()
-    wait_for(lambda: phases() == ["lingering"], "the first end")
+    wait_for(lambda: phases() == ["half-closed"], "the first end")
     assert read_all(server) == (b"", "eof")
     for _ in range(4):
         s = room.keep(socket.socket())
         s.setblocking(False)
         s.connect_ex(listener.sock.getsockname())
     room.client(t)
-    wait_for(lambda: phases() == ["dialing", "lingering"], "the dialing")
+    wait_for(lambda: phases() == ["dialing", "half-closed"], "the dialing")
     room.connect(t.address)
     t.wait_log(" accepted$", count=3)
-    wait_for(lambda: phases() == ["dialing", "lingering", "opening"],
+    wait_for(lambda: phases() == ["dialing", "half-closed", "opening"],
              "the opening")
 
 

@@ -331,7 +331,7 @@ def test_notify_of_a_reload_that_fails(room, supervisor, echo):
     t.signal(signal.SIGHUP)
     supervisor.wait("RELOADING")
     supervisor.wait("READY")
-    t.wait_log("not reloaded")
+    t.wait_log("reload failed")
     assert_echoes(room, t)
 
 

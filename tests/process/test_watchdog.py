@@ -59,7 +59,7 @@ def test_worker_that_stands_still(room, supervisor, watched):
     victim = t.workers()[1]
     os.kill(victim, signal.SIGSTOP)
     try:
-        silence(t, supervisor, f"worker {victim} stands still")
+        silence(t, supervisor, f"worker {victim} hangs")
     finally:
         os.kill(victim, signal.SIGCONT)
     for _ in range(3):
@@ -134,7 +134,7 @@ def test_over_a_reload_an_upgrade_and_a_stop(room, supervisor, watched):
         for _ in range(3):
             supervisor.wait("WATCHDOG")
     t.signal(signal.SIGTERM)
-    t.wait_log("stopping")
+    t.wait_log("shutting down: ")
     supervisor.rest()
     for _ in range(3):
         supervisor.wait("WATCHDOG")

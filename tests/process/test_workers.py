@@ -177,7 +177,7 @@ def test_worker_that_ends_by_itself(room, backend):
         assert client.read_all() == (b"", "close_notify")
         client.close()
     wait_for(lambda: not is_alive(pid), "its end")
-    t.wait_log(f"worker {pid} ended")
+    t.wait_log(f"worker {pid} exited")
     workers(t, 2)
     assert all(is_echoed(client) for client in c.others(pid))
 
@@ -251,7 +251,7 @@ def test_signal_to_the_whole_group(room, backend, mode, number):
     clients = [room.client(t) for _ in range(10)]
     assert all(is_echoed(client) for client in clients)
     os.killpg(t.pid, number)
-    t.wait_log("stopping, connections may finish")
+    t.wait_log("shutting down: draining connections")
     wait_for(lambda: is_refused(t.address), "the listener to be closed")
     for client in clients:
         assert is_echoed(client)
@@ -271,14 +271,14 @@ def test_all_are_cut(room, backend, mode, numbers):
     assert all(is_echoed(client) for client in clients)
     for number in numbers:
         if number != numbers[0]:
-            t.wait_log("stopping, connections may finish")
+            t.wait_log("shutting down: draining connections")
         t.signal(number)
         if len(numbers) == 2 and numbers[0] == numbers[1]:
-            t.wait_log("stopping, ")
+            t.wait_log("shutting down: ")
     for client in clients:
         assert client.read_all() == (b"", "reset")
     assert t.wait() == 0
-    t.wait_log("stopping at once")
+    t.wait_log("shutting down: aborting connections")
 
 
 def test_drain_timeout_of_all(room, backend, mode):
@@ -299,13 +299,13 @@ def test_worker_that_does_not_leave_is_killed(room, backend):
     pid, other = workers(t, 2)
     os.kill(pid, signal.SIGSTOP)
     t.signal(signal.SIGTERM)
-    t.wait_log("stopping, connections may finish")
+    t.wait_log("shutting down: draining connections")
     wait_for(lambda: not is_alive(other), "the other's end")
     start = time.monotonic()
     t.signal(signal.SIGTERM)
     assert t.wait() == 0
     assert 4 < time.monotonic() - start < 5 + LATE
-    assert f"warning: worker {pid} does not leave: killed\n" in t.log()
+    assert f"warning: worker {pid} does not exit: killed\n" in t.log()
     assert not is_alive(pid)
 
 
@@ -409,7 +409,7 @@ def test_fork_counts_commands_that_stay(room):
         assert waiting.running()
     finally:
         support.kill(begun)
-    t.wait_log("command .* ended: signal 9")
+    t.wait_log("command .* exited: signal 9")
     assert read_exactly(waiting.result(), 6) == b"ready\n"
     support.kill(t.commands())
 
@@ -434,7 +434,7 @@ def test_fork_churn(room, forking):
     t = forking()
     assert is_echoed(room.client(t))
     room.opened[-1].close()
-    t.wait_log(r"worker \d+ ended")
+    t.wait_log(r"worker \d+ exited")
     before = t.descriptors()
 
     def visit():

@@ -26,7 +26,7 @@ def kind(request):
 
 
 class Served(list):
-    """The connections that a service has seen.  They were accepted in their
+    """The connections that a backend has seen.  They were accepted in their
     order: once one is echoed, those before it are here.
     """
 

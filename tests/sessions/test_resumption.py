@@ -83,7 +83,7 @@ def test_every_process_resumes(room, certs, backend, kind, mode):
 
 
 def test_log_tells(room, certs, backend, kind):
-    """In TLS 1.2 no key is agreed upon anew, by no group."""
+    """In TLS 1.2 no key is negotiated anew, with no group."""
     t = room.tunnel(f"connect={backend.address}")
     session = visit(t.address, newcomer(certs, kind, alpn=["h2"])).session
     t.wait_log(r"-> \S+ TLSv1\.\d \w+ \w+ sni=localhost in=5 .* closed$")

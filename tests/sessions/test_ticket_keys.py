@@ -149,8 +149,8 @@ def test_keys_for_root_alone_are_rotated(room, certs, backend, ticket):
 
 BAD = {
     "missing": (None, "keys: No such file or directory"),
-    "empty": ("", "keys: no key in it"),
-    "comments": ("# none\n\n", "keys: no key in it"),
+    "empty": ("", "keys: no key in this file"),
+    "comments": ("# none\n\n", "keys: no key in this file"),
     "word": ("{key}\n\nsecret\n", "keys:3: "),
     "short": ("{key:.63}\n", "keys:1: "),
     "long": ("# new\n{key}0\n", "keys:2: "),

@@ -438,7 +438,7 @@ def test_end_told_by_a_worker_before_it_is_killed(doomed, size, way):
 
     def is_told():
         t.signal(signal.SIGUSR1)
-        return " lingering\n" in t.log()
+        return " half-closed\n" in t.log()
 
     support.wait_for(is_told, "the end to be told")
     assert support.unread(server) < len(data) or size < MB

@@ -178,7 +178,7 @@ def test_command_ends_before_its_input_does(room):
     client.send(b"once\n")
     assert read_exactly(client, 5) == b"once\n"
     assert client.read_all() == (b"", "close_notify")
-    t.wait_log("command .* ended: status 0")
+    t.wait_log("command .* exited: status 0")
     client.send(b"x" * 100000)
     client.close_notify()
     client.fin()
@@ -201,7 +201,7 @@ def test_command_that_leaves_its_socket_to_a_child(room, version):
     t = room.tunnel("--", PYTHON, "-c", LEADER, room.path("go"))
     client = room.client(t, version)
     client.send(b"before")
-    t.wait_log("command .* ended: status 0")
+    t.wait_log("command .* exited: status 0")
     client.send(b" and after")
     room.write("go", "")
     assert read_exactly(client, 16) == b"before and after"
@@ -232,7 +232,7 @@ def test_command_ends_before_its_output_has_left(room, version):
     t = room.tunnel("--", PYTHON, "-c", FULL, path)
     client = room.client(t, version, rcvbuf=65536)
     client.send(b"nobody reads this" * 5000)
-    t.wait_log("command .* ended: status 0")
+    t.wait_log("command .* exited: status 0")
     with open(path) as f:
         written = int(f.read())
     client.send(b"nor this" * 5000)
@@ -271,7 +271,7 @@ def test_command_never_sees_a_truncation_as_an_end(room, version):
     # Its start takes a while, and it shall be there to see the end.
     support.wait_for(t.commands, "the command")
     client.fin()
-    t.wait_log("command .* ended: signal 15")
+    t.wait_log("command .* exited: signal 15")
     t.wait_log(" truncated$")
     assert not os.path.exists(room.path("eof"))
 
@@ -288,8 +288,8 @@ def test_command_that_has_just_begun_sees_no_end(room, end):
             client.fin()
         else:
             client.reset()
-        t.wait_log("command .* ended: ", count=n)
-    assert t.log().count(" ended: signal 15\n") == 50
+        t.wait_log("command .* exited: ", count=n)
+    assert t.log().count(" exited: signal 15\n") == 50
     assert not os.path.exists(room.path("eof"))
 
 
@@ -301,7 +301,7 @@ def test_command_never_sees_a_reset_as_an_end(room):
     support.wait_for(lambda: os.path.exists(room.path("part")) and
                      os.path.getsize(room.path("part")), "the first part")
     client.reset()
-    t.wait_log("command .* ended: signal 15")
+    t.wait_log("command .* exited: signal 15")
     assert not os.path.exists(room.path("eof"))
 
 
@@ -342,7 +342,7 @@ def test_child_of_a_command_never_sees_an_abort_as_an_end(room, apart, end):
     client.send(b"half a job")
     support.wait_for(lambda: support.text_of(room.path("part")),
                      "the first part")
-    t.wait_log("command .* ended: status 0")
+    t.wait_log("command .* exited: status 0")
     client.fin() if end == "fin" else client.reset()
     support.wait_for(lambda: os.path.exists(room.path("term")) or
                      os.path.exists(room.path("eof")), "an end")
@@ -364,7 +364,7 @@ def test_what_a_command_has_left_behind_is_not_aborted(room, apart):
     t = apart("--", "sh", "-c", DAEMON, room.dir)
     client = room.client(t)
     assert client.read_all() == (b"begun\n", "close_notify")
-    t.wait_log("command .* ended: status 0")
+    t.wait_log("command .* exited: status 0")
     client.reset()
     t.wait_log(" client reset$")
     room.write("go", "")
@@ -412,7 +412,7 @@ def test_commands_are_reaped(room):
             client.close()
         else:
             client.reset()
-        t.wait_log("command .* ended: ", count=n)
+        t.wait_log("command .* exited: ", count=n)
 
     def begun():  # zombies, too
         with open(f"/proc/{worker}/task/{worker}/children") as f:

@@ -1,4 +1,4 @@
-"""proxy_protocol: the service is told who its client is, in a header that
+"""proxy_protocol: the backend is told who its client is, in a header that
 comes first, and once.
 """
 

@@ -1,4 +1,4 @@
-"""What proxy_protocol=v2 tells of the TLS that the service does not see."""
+"""What proxy_protocol=v2 tells of the TLS that the backend does not see."""
 
 import pytest
 
@@ -82,7 +82,7 @@ def test_alpn(room, backend, start, version):
         NAME + ssl_tlv(client)
 
 
-def test_alpn_that_was_not_agreed_upon(room, backend, start, version):
+def test_alpn_that_was_not_negotiated(room, backend, start, version):
     """A client that offers none is not said to speak any."""
     client = room.client(start("alpn=h2"), version)
     assert tlvs_of(backend, client) == NAME + ssl_tlv(client)

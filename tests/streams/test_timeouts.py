@@ -74,8 +74,8 @@ def test_handshake_timeout_of_a_silent_client(room, tunnel):
     sock = room.connect(t.address)
     with Elapsed(1):
         assert read_all(sock) == (b"", "eof")
-    t.wait_log(r" handshake timeout: the client sent nothing \(it may wait for "
-               r"a greeting: this port expects TLS at once\)$")
+    t.wait_log(r" handshake timeout: the client sent nothing \(it may be "
+               r"waiting for a greeting: this port expects TLS at once\)$")
 
 
 def test_handshake_timeout_of_a_slow_client(room, tunnel):
@@ -141,7 +141,7 @@ def test_connect_to_a_unix_socket_with_a_full_backlog(room):
     client = room.client(t)
     assert client.read_all() == (b"", "TLSV1_ALERT_INTERNAL_ERROR")
     client.close()
-    t.wait_log(f" no backend: {listener.address}: .*backlog")
+    t.wait_log(f" no backend: {listener.address}: .*listen queue full")
 
 
 def test_connect_timeout_is_for_each_address(room, backend, full):
@@ -161,36 +161,36 @@ def test_client_that_leaves_while_the_backend_is_dialed(room, full):
     t.wait_log(" client reset$")
 
 
-def test_linger_timeout_after_the_client(room, backend, tunnel, version):
+def test_half_close_timeout_after_the_client(room, backend, tunnel, version):
     """A backend that never ends is not waited for for ever."""
-    t = tunnel("linger_timeout=1s")
+    t = tunnel("half_close_timeout=1s")
     client = room.client(t, version)
     server = room.keep(backend.accept())
     client.close_notify()
     with Elapsed(1):
         assert read_all(server) == (b"", "eof")
         assert client.read_all() == (b"", "reset")
-    t.wait_log(" linger timeout$")
+    t.wait_log(" half-close timeout$")
     with pytest.raises(OSError):
         for _ in range(3):
             server.sendall(b"x")
             time.sleep(0.01)  # for the answer to come back
 
 
-def test_linger_timeout_after_the_backend(room, backend, tunnel):
+def test_half_close_timeout_after_the_backend(room, backend, tunnel):
     """A client that never closes had all of its reply."""
-    t = tunnel("linger_timeout=1s")
+    t = tunnel("half_close_timeout=1s")
     client = room.client(t)
     server = room.keep(backend.accept())
     server.sendall(b"reply")
     server.close()
     with Elapsed(1):
         assert client.read_all() == (b"reply", "close_notify")
-        t.wait_log(" linger timeout$")
+        t.wait_log(" half-close timeout$")
 
 
-def test_linger_timeout_is_pushed_back_by_every_byte(room, backend, tunnel):
-    t = tunnel("linger_timeout=1s")
+def test_half_close_timeout_is_pushed_back_by_every_byte(room, backend, tunnel):
+    t = tunnel("half_close_timeout=1s")
     client = room.client(t)
     server = room.keep(backend.accept())
     client.close_notify()
@@ -204,7 +204,7 @@ def test_linger_timeout_is_pushed_back_by_every_byte(room, backend, tunnel):
 
 def test_idle_timeout_off(room, backend, tunnel):
     """Off is the default: an idle connection is left alone."""
-    t = tunnel("linger_timeout=1s")
+    t = tunnel("half_close_timeout=1s")
     client = room.client(t)
     server = room.keep(backend.accept())
     time.sleep(1.5)  # longer than any timeout that is set

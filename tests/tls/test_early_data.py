@@ -85,7 +85,7 @@ WAYS = pytest.mark.parametrize("way", [AT_ONCE, AFTER_A_RETRY],
 @pytest.mark.parametrize("middlebox", ["-middlebox", "-no_middlebox"])
 def test_rejected_early_data_is_skipped(room, backend, tunnel, ticket, way,
                                         size, middlebox):
-    """What follows is a full handshake, and none of it reaches the service.
+    """What follows is a full handshake, and none of it reaches the backend.
     A client that is kind to middleboxes has a ChangeCipherSpec in between.
     """
     t = tunnel(GROUPS)

@@ -1,4 +1,4 @@
-"""What is agreed upon: certificates, versions, cipher suites, groups, ALPN."""
+"""What is negotiated: certificates, versions, cipher suites, groups, ALPN."""
 
 import os
 import re

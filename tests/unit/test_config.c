@@ -87,7 +87,7 @@ test_defaults(void **state)
 	assert_int_equal(cfg->number[HANDSHAKE_TIMEOUT], 10000);
 	assert_int_equal(cfg->number[CONNECT_TIMEOUT], 5000);
 	assert_int_equal(cfg->number[IDLE_TIMEOUT], 0);
-	assert_int_equal(cfg->number[LINGER_TIMEOUT], 60000);
+	assert_int_equal(cfg->number[HALF_CLOSE_TIMEOUT], 60000);
 	assert_int_equal(cfg->number[DRAIN_TIMEOUT], 30000);
 	assert_string_equal(config_text(cfg, LOG), "stderr");
 	assert_null(config_text(cfg, ACCEPT));
@@ -322,7 +322,7 @@ test_arguments_win(void **state)
 	assert_int_equal(config_argument(cfg, "connect=2"), 0);
 	assert_int_equal(config_argument(cfg, "idle_timeout=3s"), 0);
 	assert_int_equal(file(cfg, "log = /file\nconnect = 9\n"
-	    "idle_timeout = 9s\nlinger_timeout = 8s\n"), 0);
+	    "idle_timeout = 9s\nhalf_close_timeout = 8s\n"), 0);
 	expect_silence();
 	assert_string_equal(config_text(cfg, LOG), "/arg");
 	assert_string_equal(config_where(cfg, LOG), "command line");
@@ -330,7 +330,7 @@ test_arguments_win(void **state)
 	assert_string_equal(cfg->given[CONNECT]->next->text, "2");
 	assert_null(cfg->given[CONNECT]->next->next);
 	assert_int_equal(cfg->number[IDLE_TIMEOUT], 3000);
-	assert_int_equal(cfg->number[LINGER_TIMEOUT], 8000);
+	assert_int_equal(cfg->number[HALF_CLOSE_TIMEOUT], 8000);
 	/* What is overridden must be right all the same. */
 	assert_int_equal(line(cfg, "idle_timeout = 9\n"), -1);
 	expect_said(WHERE, "idle_timeout = \"9\"");
@@ -380,7 +380,7 @@ test_check(void **state)
 	expect_silence();
 	assert_int_equal(config_command(cfg, command), 0);
 	assert_int_equal(config_check(cfg, 0), -1);
-	expect_said(WHERE, "exclude each other");
+	expect_said(WHERE, "are mutually exclusive");
 }
 
 static void

@@ -1231,7 +1231,7 @@ check_aborts(const struct link *l)
 		CHECK(!client->aborted || sim.drain_ms != 0 ||
 		    l->failures == 2 || world.malloc_failed);
 		CHECK(!dialed || backend->aborted);
-	} else if (strcmp(why, "linger timeout") == 0) {
+	} else if (strcmp(why, "half-close timeout") == 0) {
 		CHECK(!client->finished == !!client->aborted);
 		CHECK(!backend->finished == !!backend->aborted);
 	} else {
@@ -1285,7 +1285,7 @@ check_reason(const struct link *l)
 		CHECK(l->peers[side].manner == CUTS ||
 		    l->peers[side].manner == RESETS);
 	else if (strcmp(why, "idle timeout") == 0 ||
-	    strcmp(why, "linger timeout") == 0)
+	    strcmp(why, "half-close timeout") == 0)
 		CHECK(has(l, STALLS));
 	else if (strcmp(why, "handshake timeout") == 0)
 		CHECK(l->fakes[CLIENT].fault == HANGS);
@@ -1337,7 +1337,8 @@ static struct {
 } reasons[] = {
 	{ "closed", 0 }, { "truncated", 0 }, { "client reset", 0 },
 	{ "backend reset", 0 }, { "injected", 0 }, { "backend: injected", 0 },
-	{ "idle timeout", 0 }, { "linger timeout", 0 }, { "drain timeout", 0 },
+	{ "idle timeout", 0 }, { "half-close timeout", 0 }, { "drain timeout",
+	    0 },
 	{ "handshake timeout", 0 }, { "out of memory", 0 },
 	{ "no backend: 0 failed", 0 }, { "no backend: 4 failed", 0 },
 };
@@ -1860,7 +1861,7 @@ test_half_close_timeout(void **state)
 	bench_new((struct forward_params){ .half_close_ms = 300 });
 	bench.step = end_then_reply;
 	bench_one();
-	assert_string_equal(bench.reason, "linger timeout");
+	assert_string_equal(bench.reason, "half-close timeout");
 	assert_int_equal(since(), 350 + 300);
 	assert_int_equal(bench.out, 1);
 	/* Who was told of the end is not told of an abort. */

@@ -131,7 +131,7 @@ test_of_no_use(void **state)
 
 	open_number(&x, 2, "a\0", 2);
 	handover_text(&x, &text);
-	assert_string_equal(x.bad, "a text is none");
+	assert_string_equal(x.bad, "a text is malformed");
 	free(text);
 	handover_free(&x);
 

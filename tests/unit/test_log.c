@@ -71,7 +71,8 @@ test_log_keeps_errno(void **arg)
 	logging.fd = fd;
 	log_error("y");
 	text = said();
-	assert_non_null(strstr(text, "1 lines lost here: Bad file descriptor"));
+	assert_non_null(strstr(text, "1 log lines dropped: Bad file "
+	    "descriptor"));
 	assert_non_null(strstr(text, "error: y\n"));
 	memset(huge, '\n', sizeof(huge) - 1);
 	log_error("%s", huge);
@@ -92,7 +93,7 @@ test_lost_lines(void **arg)
 	log_lost_add(&none);
 	expect_silence();
 	log_lost_add(&two);
-	assert_non_null(strstr(said(), "2 lines lost here: No space left"));
+	assert_non_null(strstr(said(), "2 log lines dropped: No space left"));
 	log_info("x");
 	assert_string_equal(said(), "tunnel: x\n");
 	state.lost.lines = 3;

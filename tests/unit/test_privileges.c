@@ -45,13 +45,13 @@ test_unknown(void **state)
 
 	(void)state;
 	assert_int_equal(find(&id, "no such user", "0", NULL), -1);
-	expect_among("a:1: ", "user \"no such user\" is not known");
+	expect_among("a:1: ", "unknown user \"no such user\"");
 	assert_int_equal(find(&id, "4000000", NULL, NULL), -1);
-	expect_among("a:1: ", "so its group must be given");
+	expect_among("a:1: ", "so group must be set");
 	assert_int_equal(find(&id, NULL, "no such group", NULL), -1);
-	expect_among("a:2: ", "group \"no such group\" is not known");
+	expect_among("a:2: ", "unknown group \"no such group\"");
 	assert_int_equal(find(&id, NULL, NULL, "/dev/null"), -1);
-	expect_among("a:3: ", "chroot /dev/null: it is not a directory");
+	expect_among("a:3: ", "chroot /dev/null: not a directory");
 }
 
 static void
@@ -63,9 +63,9 @@ test_only_root(void **state)
 	if (geteuid() == 0)
 		skip();
 	assert_int_equal(find(&id, "0", "0", NULL), -1);
-	expect_said("a:1: ", "only root can do that: user = 0");
+	expect_said("a:1: ", "only root can set user = 0");
 	assert_int_equal(find(&id, NULL, NULL, "/"), -1);
-	expect_said("a:3: ", "only root can do that: chroot = /");
+	expect_said("a:3: ", "only root can set chroot = /");
 }
 
 /* For good: a child, which could not become root again. */

@@ -28,7 +28,7 @@ some_fault(const void *arg, const char *name)
 {
 	(void)arg;
 	(void)name;
-	return "it is a link";
+	return "is a link";
 }
 
 /* Three certificates, two of which are in one file. */

@@ -5,7 +5,7 @@ import pytest
 from support import TOP, run
 
 
-@pytest.mark.seconds(120)
+@pytest.mark.seconds(400)
 def test_unit():
     print(run("make", "-j2", "-C", TOP, "unit", "O=build/unit",
-              "TUNNEL=build/unit/tunnel", timeout=120).decode())
+              "TUNNEL=build/unit/tunnel", timeout=400).decode())

@@ -33,6 +33,8 @@ class Frozen:
     def __init__(self, t):
         self.t, self.workers = t, t.workers()
         for pid in t.pids():
+            # Awake, it might go on to accept before it takes a signal.
+            wait_for(lambda: support.state(pid) == "S", f"{pid} to sleep")
             os.kill(pid, signal.SIGSTOP)
             wait_for(lambda: support.state(pid) == "T", f"{pid} to stop")
 

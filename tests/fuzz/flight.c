@@ -152,7 +152,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	editing = &c.ssl;
 	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
 	if ((r = do_handshake(&s, &c)) == 0) {
-		must(t->config->verify != REQUIRED || t->client != NULL,
+		must(t->cfg->verify != REQUIRED || t->client != NULL,
 		    "who is it?");
 		must(flags & HAS_CERT || t->client == NULL,
 		    "it has shown nothing");

@@ -22,8 +22,8 @@ serve(struct stream *s)
 
 	tls_conninfo(t, &a);
 	must(a.version != NULL && a.cipher != NULL, "nothing was agreed upon");
-	must(t->config->verify != REQUIRED || a.client != NULL, "who is it?");
-	must(t->config->verify != NOT_ASKED || a.client == NULL, "who asked?");
+	must(t->cfg->verify != REQUIRED || a.client != NULL, "who is it?");
+	must(t->cfg->verify != NOT_ASKED || a.client == NULL, "who asked?");
 	s->ops->write(s, "hello", 5);
 	n = s->ops->read(s, buf, sizeof(buf));
 	must(n <= (ssize_t)sizeof(buf), "more than there is room for");

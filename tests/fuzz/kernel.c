@@ -124,7 +124,7 @@ moved(struct tls_config *cfg, unsigned flags)
 	must(t != NULL && (t->ktls = calloc(1, sizeof(*t->ktls))) != NULL &&
 	    (t->ktls->secrets = calloc(1, sizeof(*t->ktls->secrets))) !=
 	    NULL, "out of memory");
-	t->config = cfg;
+	t->cfg = cfg;
 	t->fd = -1;
 	t->open = 1;
 	t->ktls->is_13 = (flags & IS_TLS13) != 0;

@@ -104,7 +104,7 @@ check_holder(struct tls_config *cfg, mbedtls_x509_crt *crt)
 	uint32_t flags = 0;
 
 	must(t != NULL, "out of memory");
-	t->config = cfg;
+	t->cfg = cfg;
 	tls_verify_cert(t, crt, 0, &flags);
 	must(t->refused == (flags != 0) && t->refused == (t->client == NULL),
 	    "is it refused?");

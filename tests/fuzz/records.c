@@ -29,7 +29,7 @@ watch_sent(struct input in)
 {
 	static struct tls_config cfg;
 	static mbedtls_ssl_context ssl;
-	struct tls t = { .config = &cfg, .ssl = &ssl };
+	struct tls t = { .cfg = &cfg, .ssl = &ssl };
 	unsigned char *copy = malloc(in.n);
 
 	must(copy != NULL, "out of memory");

@@ -19,8 +19,15 @@ setup(void **state)
 	return 0;
 }
 
-#define MUST(condition)	do { if (!(condition)) _exit(__LINE__ % 255 + 1); } \
+#define MUST(condition)	do { if (!(condition)) leave(__LINE__ % 255 + 1); } \
 	while (0)
+
+/* Not by _exit(3): a sanitizer prepares for that by calls that are denied. */
+static void
+leave(int status)
+{
+	syscall(SYS_exit_group, status);
+}
 
 static void
 in_child(void (*function)(const struct sandbox *), const struct sandbox *box)
@@ -30,7 +37,7 @@ in_child(void (*function)(const struct sandbox *), const struct sandbox *box)
 
 	if ((pid = fork()) == 0) {
 		function(box);
-		_exit(0);
+		leave(0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	if (status != 0)

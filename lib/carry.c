@@ -234,7 +234,7 @@ carry_generation(struct handover *x, const struct generation *live,
     struct generation *g)
 {
 	static const int numbers[] = {
-		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS
+		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS, LOG_LEVEL
 	};
 	size_t i;
 

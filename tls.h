@@ -156,7 +156,8 @@ const struct tls_sessions_memory *tls_sessions_memory(
 	    const struct tls_sessions *);
 /*
  * One in the memory of another program, by its descriptor, entries and
- * with_clients; the descriptor is the store's, also if it fails.  NULL, or why.
+ * with_clients; the descriptor is the store's.  NULL, or why not: then the
+ * descriptor stays open, and the store is NULL.
  */
 const char *tls_sessions_map(const struct tls_sessions_memory *,
 	    struct tls_sessions **);

@@ -234,7 +234,7 @@ carry_generation(struct handover *x, const struct generation *live,
     struct generation *g)
 {
 	static const int numbers[] = {
-		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS
+		MODE, DRAIN_TIMEOUT, MAX_CONNECTIONS, LOG_LEVEL
 	};
 	size_t i;
 
@@ -243,12 +243,11 @@ carry_generation(struct handover *x, const struct generation *live,
 		    INT64_C(1) << 40);
 	carry_scoreboard(x, &g->board);
 	handover_size(x, &g->workers.nslots, g->board.nrows);
+	if (x->reads && workers_new(&g->workers, g->workers.nslots) == -1 &&
+	    x->bad == NULL)
+		x->bad = "out of memory";
+	/* Not before there are slots, which begin without one. */
 	handover_number(x, &g->workers.deadline, 0, INT64_MAX);
-	if (x->reads) {
-		if (workers_new(&g->workers, g->workers.nslots) == -1 &&
-		    x->bad == NULL)
-			x->bad = "out of memory";
-	}
 	if (x->bad == NULL)
 		carry_workers(x, &g->workers, g->board.nrows);
 	if (x->bad == NULL)

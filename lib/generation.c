@@ -363,6 +363,9 @@ generation_new(const struct arguments *a)
 		return NULL;
 	}
 	g->board = (struct scoreboard)SCOREBOARD_NONE;
+	/* Until it is known who else: see files_fault(). */
+	g->identity.uid = geteuid();
+	g->identity.gid = getegid();
 	g->files = &a->files;
 	g->core = &a->core;
 	g->file = a->file;

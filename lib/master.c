@@ -38,7 +38,8 @@ stats_expiry(const void *arg, size_t i, const char **file, int64_t *at)
 {
 	const struct generation *g = arg;
 
-	return tls_config_expiry(g->tls, i, file, at);
+	/* There is none while files are gone: see go_on(). */
+	return g->tls != NULL ? tls_config_expiry(g->tls, i, file, at) : -1;
 }
 
 /* Of all generations, and of workers that are no more. */

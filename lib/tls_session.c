@@ -429,6 +429,7 @@ tls_sessions_map(const struct tls_sessions_memory *m, struct tls_sessions **s)
 		(*s)->shared = p;
 		return NULL;
 	}
+	(*s)->memory.fd = -1;		/* another program may need it */
 	tls_sessions_free(*s);
 	*s = NULL;
 	return why;

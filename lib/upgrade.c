@@ -27,7 +27,7 @@
  * Another one with each change of what is carried, of what lies in memory that
  * processes share, and of orders to workers, which stay what they were.
  */
-#define HANDOVER	"tunnel handover 1"
+#define HANDOVER	"tunnel handover 2"
 
 /*
  * The path that this program was started by, for good: what is there later may

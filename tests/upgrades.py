@@ -84,7 +84,7 @@ def fail(room, program, how):
         os.rename(room.path("new"), program.path)
         return "another program, or"
     if how == "another version":
-        program.script("#!/bin/sh\nprintf 'tunnel handover 2\\000..pid.' "
+        program.script("#!/bin/sh\nprintf 'tunnel handover 9\\000..pid.' "
                        "> /proc/self/fd/$TUNNEL_STATE\n")
         return "it cannot take over from this version: a restart is needed"
     assert how == "workers crash"

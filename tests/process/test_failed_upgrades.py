@@ -149,6 +149,23 @@ def test_worker_that_no_other_can_follow(room, program, backend):
     c.t.wait_log(r"was killed by signal 9 \(Killed\)$")
 
 
+def test_what_is_told_without_files(room, program, backend):
+    """The log has all its lines, and counters go on, while files are gone."""
+    cert = shutil.copy(room.certs.server, room.path("cert.pem"))
+    stats = room.path("stats.prom")
+    c = Configured(room, connect=backend.address, cert=cert, stats_file=stats)
+    wait_for(lambda: os.path.exists(stats), "counters")
+    program.but(f'mv {cert} {cert}.gone; exec REAL "$@"')
+    assert "no worker is started until" in refused(c.t)
+    lines = c.hup("reload failed, ")
+    assert lines[0] == "tunnel: reloading"
+    os.unlink(stats)
+    c.t.signal(signal.SIGUSR1)
+    wait_for(lambda: os.path.exists(stats), "counters")
+    os.kill(c.t.workers()[0], signal.SIGKILL)
+    c.t.wait_log(r"was killed by signal 9 \(Killed\)$")
+
+
 # What is handed over is not trusted.
 
 def handed(room, data, seals=True, size=None):
@@ -170,14 +187,14 @@ def handed(room, data, seals=True, size=None):
     return p.log().splitlines()[-1]
 
 
-HEAD = b"tunnel handover 1\0"
+HEAD = b"tunnel handover 2\0"
 START = HEAD + text("/x") + number(1) + text("x") + number(0)
 
 
 @pytest.mark.parametrize("data,why,keywords", [
     (b"", "Invalid argument", {}), (b"x", "too short", {}),
     (HEAD, "too short", {}), (HEAD, "not sealed", {"seals": False}),
-    (HEAD.replace(b"1", b"9") + b"\0" * 99, "another version", {}),
+    (HEAD.replace(b"2", b"9") + b"\0" * 99, "another version", {}),
     (HEAD + number(1 << 40), "out of range", {}),
     (HEAD + text("/x") + number(0) * 2, "no program", {}),
     (START + number(1), "another process", {}),

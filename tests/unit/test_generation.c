@@ -22,11 +22,30 @@ test_slots(void **state)
 	assert_int_equal(count_slots(cfg, 1), 1);
 }
 
+/* One that was handed over, whose files are gone, writes as who it is. */
+static void
+test_user_before_it_is_known(void **state)
+{
+	const struct arguments a = { .file = NULL };
+	const uid_t was = geteuid();
+	struct generation *g;
+
+	(void)state;
+	if (was == 0)
+		assert_int_equal(seteuid(65534), 0);
+	assert_non_null(g = generation_new(&a));
+	assert_int_equal(generation_user(g).uid, geteuid());
+	assert_int_equal(generation_user(g).gid, getegid());
+	generation_free(g);
+	assert_int_equal(seteuid(was), 0);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_slots),
+		cmocka_unit_test(test_user_before_it_is_known),
 	};
 
 	return said_init() == -1 ? 1 :

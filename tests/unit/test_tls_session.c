@@ -201,6 +201,22 @@ test_no_ticket(void **state)
 	assert_int_equal(lifetime, 0);
 }
 
+/* Who hands it over must be able to go on with it. */
+static void
+test_memory_that_is_of_no_use(void **state)
+{
+	struct tls_sessions_memory memory = { .entries = 3 };
+	struct tls_sessions *store = NULL;
+
+	(void)state;
+	memory.fd = memory_file();
+	assert_int_not_equal(memory.fd, -1);
+	assert_string_equal(tls_sessions_map(&memory, &store),
+	    "shared memory is of another size");
+	assert_null(store);
+	assert_int_equal(close(memory.fd), 0);
+}
+
 int
 main(void)
 {
@@ -211,6 +227,7 @@ main(void)
 		TEST(test_length_of_a_ticket),
 		TEST(test_old_master_secret),
 		TEST(test_no_ticket),
+		cmocka_unit_test(test_memory_that_is_of_no_use),
 	};
 
 	if (tls_init() != NULL)

@@ -16,7 +16,7 @@
 
 #define LINE_MAX_LEN	4096		/* of a configuration file */
 #define BOM		"\xef\xbb\xbf"	/* of UTF-8, as some editors put it */
-#define TEXT_SIZE	512
+#define ALLOWED_SIZE	512		/* of the values that are allowed */
 #define ERRORS_READ	1000		/* and for which it is read on */
 #define COMMAND_WORDS	63
 
@@ -64,7 +64,7 @@ static int
 parse_value(const struct option *o, const char *text, const char *where,
     int64_t *number)
 {
-	char allowed[TEXT_SIZE], hint[TEXT_SIZE / 4];
+	char allowed[ALLOWED_SIZE], hint[ALLOWED_SIZE / 4];
 
 	if (hint_theirs(o, text) == NULL && option_number(o, text, number) ==
 	    0)

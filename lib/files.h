@@ -11,16 +11,12 @@
 #include "log.h"
 
 struct config;
-struct stat;
 
 /* Whom the workers run as. */
 struct files_user {
 	uid_t	 uid;
 	gid_t	 gid;
 };
-
-/* Does it belong to root, or to the user of this process? */
-int	 files_is_ours(const struct stat *);
 
 /*
  * Why the path of this option can't be opened, or is not to be; or NULL.

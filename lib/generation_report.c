@@ -8,13 +8,7 @@
 #include "sandbox.h"
 #include "tls.h"
 
-#define TEXT_SIZE	2048
-
-/*
- * THE MASTER
- * It has the privileges, the listeners and the workers, and reads nothing that
- * comes from the network.
- */
+#define CLAUSE_SIZE	64
 
 static void
 say_warning(const char *text)
@@ -89,7 +83,7 @@ announce_listeners(const struct listeners *ls, const struct listeners *old)
 void
 generation_announce(const struct generation *g, const struct generation *old)
 {
-	char text[TEXT_SIZE];
+	char text[KTLS_LINE_SIZE];
 
 	announce_listeners(&g->listeners, old != NULL ? &old->listeners :
 	    NULL);
@@ -113,7 +107,7 @@ void
 generation_announce_remaining(const struct generation *old)
 {
 	uint64_t n = scoreboard_live(&old->board), more = 0;
-	char text[TEXT_SIZE] = "";
+	char text[CLAUSE_SIZE] = "";
 
 	while ((old = old->older) != NULL)
 		more += scoreboard_live(&old->board);
@@ -129,7 +123,7 @@ generation_announce_remaining(const struct generation *old)
 void
 generation_print(const struct generation *g)
 {
-	char text[TEXT_SIZE];
+	char text[KTLS_LINE_SIZE];
 	size_t i;
 
 	config_print(&g->config, stdout);

@@ -13,7 +13,7 @@
 #include "tls.h"
 #include "util.h"
 
-#define TEXT_SIZE	512
+#define VALUE_SIZE	512
 
 /*
  * What users of stunnel will write, and what it is here.  Advice follows the
@@ -312,7 +312,7 @@ static void
 add_line(struct text *out, const struct theirs *t, const char *text)
 {
 	int i = t->is_copied ? option_find(t->ours) : -1;
-	char value[TEXT_SIZE];
+	char value[VALUE_SIZE];
 	int64_t ignored;
 
 	if (i == -1 || strlen(text) + 1 >= sizeof(value))

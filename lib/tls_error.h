@@ -30,21 +30,16 @@ struct fault {
 	const char *text;		/* NULL: see fault_text() */
 };
 
-/* A code in a person's words; valid until the next call. */
+/* A code as text; valid until the next call. */
 const char *tls_error_text(int code);
 
 /* The first fault among flags against a certificate, which are not 0. */
 const struct fault *tls_error_fault(uint32_t flags);
 
 /*
- * What a code, mbed TLS's or one of the above, is as an enum stream_result; and
- * the alert that an error asks for, RFC 8446 section 6.2, or 0.
- */
-int	 tls_outcome(int code, unsigned char *alert);
-
-/*
- * The same, and an error is kept: its text for tls_error_reason(), its alert
- * for the stream to send when it ends our side.
+ * What a code, mbed TLS's or one of the above, is as an enum stream_result.  An
+ * error is kept: its text for tls_error_reason(), its alert for the stream to
+ * send when it ends our side.
  */
 int	 tls_result(struct tls *, int code);
 

@@ -29,7 +29,7 @@ _Static_assert(WORKER_DROP_MS == FORWARD_DROP_MS, "the engine does it");
 
 /*
  * What the kernel has accepted already would be reset as its listener closes.
- * Who has passed a listener keeps it, and its queue, for the next one to serve.
+ * Not so with one that was passed to us: its queue waits for the next service.
  */
 static void
 accept_last(struct worker *w)
@@ -75,7 +75,7 @@ worker_obey(struct worker *w)
 	}
 }
 
-/* Show the master that this loop goes round, if it has to know. */
+/* Show the master, if it watches, that this loop goes round. */
 static void
 worker_beat(struct worker *w)
 {

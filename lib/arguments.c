@@ -1,4 +1,4 @@
-/* arguments: how this process was started, and what it is configured to do. */
+/* arguments: command line and environment, and the configuration by them. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -225,7 +225,7 @@ arguments_environment(struct arguments *a)
 	getrlimit(RLIMIT_CORE, &a->core);
 }
 
-/* As it was given before. */
+/* From the values that were handed over. */
 static int
 configure_again(const struct arguments *a, struct config *cfg)
 {

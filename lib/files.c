@@ -1,6 +1,6 @@
 /*
- * files: what the master writes to, or believes.  Who else can write to each
- * directory on the way decides.
+ * files: who else can replace the files that the master writes to, or trusts.
+ * It depends on who can write to each directory on the way.
  */
 #include <errno.h>
 #include <fcntl.h>

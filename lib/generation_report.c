@@ -1,4 +1,4 @@
-/* generation_report: what an administrator should know of a generation. */
+/* generation_report: what is logged, warned of and printed of a generation. */
 #include <stdio.h>
 #include <string.h>
 

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <mbedtls/error.h>
 #include <mbedtls/pem.h>
+#include <mbedtls/pkcs5.h>
 
 #include "stream.h"
 #include "tls_error.h"
@@ -39,8 +41,8 @@ static const struct {
 	"an encryption that this mbed TLS does not support"
 
 /*
- * What the codes stand for: the alert that the client is told, by RFC 8446
- * section 6, and a person's words.
+ * What the codes stand for: the alert that the client is sent, by RFC 8446
+ * section 6, and a text.
  */
 static const struct outcome {
 	int	 code;

@@ -1,6 +1,6 @@
 /*
- * tls_pem: files as text, in the shapes that people have them in; and of what
- * the library can't read, what it is, and what would convert it.
+ * tls_pem: files read as text, in all the shapes that are found in the wild;
+ * and, where the library can't read one, what it is and how to convert it.
  */
 #include <ctype.h>
 #include <errno.h>

@@ -35,7 +35,7 @@ const char *tls_forked(void);
 const char *tls_version(void);
 
 /*
- * A CONFIGURATION (lib/tls_config)
+ * A CONFIGURATION (lib/tls_config, lib/tls_rules)
  */
 
 /*
@@ -171,7 +171,7 @@ void	 tls_config_sessions(struct tls_config *, struct tls_sessions *,
 	    int with_tickets, int lifetime);
 
 /*
- * KERNEL TLS (lib/tls_kernel)
+ * KERNEL TLS (lib/tls_kernel, lib/tls_kernel_keys)
  * Linux, Documentation/networking/tls.rst.  After the handshake a connection
  * is moved to the kernel, where that can take it; where not, it stays.
  */
@@ -248,7 +248,7 @@ struct tls_conninfo {
 	const char *name;		/* asked for; "": not a host's */
 	const char *client;		/* the subject of its certificate, */
 	const char *common_name;	/* and that alone */
-	int	 resumed;		/* from a session of before */
+	int	 resumed;		/* an earlier session */
 	int	 in_kernel;		/* which has the keys, and does TLS */
 };
 

@@ -125,7 +125,7 @@ take_workers(struct generation *g, struct generation *was)
  * workers go on, and none is started in their place.
  */
 static void
-go_on(struct master *m, struct arguments *a)
+restore_previous(struct master *m, struct arguments *a)
 {
 	struct generation *was = m->live, *g;
 
@@ -158,7 +158,7 @@ go_on(struct master *m, struct arguments *a)
  * previous program to reap.
  */
 static void
-tell_failed(struct master *m, struct generation *g)
+log_failed_workers(struct master *m, struct generation *g)
 {
 	const struct workers *ws = &g->workers;
 	int status;
@@ -186,7 +186,7 @@ take_over(struct master *m)
 	}
 	log_again(m->upgrade.log);
 	if (m->live->older != older)
-		tell_failed(m, m->live->older);
+		log_failed_workers(m, m->live->older);
 	return -1;
 }
 
@@ -226,7 +226,7 @@ resume(struct master *m, struct arguments *a)
 	    &in->len) == -1)
 		dispatch_drop(&m->dispatch);
 	if (x.bad == NULL && a->before == -1)
-		go_on(m, a);
+		restore_previous(m, a);
 	if (x.bad == NULL && (a->before == -1 || take_over(m) == 0)) {
 		settle(m, a, &x);
 		return 0;
@@ -367,10 +367,10 @@ supervise(struct master *m)
 		if (signal_taken(SIGHUP) && !m->stopping)
 			master_reload(m);
 		if (signal_taken(SIGUSR1))
-			master_tell(m);
+			master_log_statistics(m);
 		if (signal_taken(SIGUSR2) && !m->stopping)
-			upgrade_try(&m->upgrade, PASSED, m->args->passed,
-			    &m->asleep);
+			upgrade_try(&m->upgrade, SD_LISTEN_FDS_START,
+			    m->args->passed, &m->asleep);
 		if (!m->stopping && clock_ms() >= m->warn_at)
 			master_warn_daily(m);
 		if (!m->stopping && clock_ms() >= m->renew_at)

@@ -11,7 +11,7 @@
 
 struct config;
 
-#define PASSED		3		/* systemd's first descriptor */
+#define SD_LISTEN_FDS_START 3		/* systemd's first descriptor */
 #define SOCKETS_MAX	64		/* that it may pass */
 #define BEATS		4		/* of a worker within WATCHDOG_USEC */
 

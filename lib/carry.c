@@ -320,8 +320,9 @@ carry_passed(struct handover *x, struct arguments *a)
 
 	handover_int(x, &a->passed, 0, LISTENERS_MAX);
 	for (i = 0; i < a->passed; i++) {
-		fd = x->reads || !net_is_listening(PASSED + i) ? -1 :
-		    PASSED + i;
+		fd = SD_LISTEN_FDS_START + i;
+		if (x->reads || !net_is_listening(fd))
+			fd = -1;
 		handover_fd(x, &fd);
 	}
 }

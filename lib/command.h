@@ -21,7 +21,7 @@ struct command_params {
 	size_t	 max;			/* that may be running */
 	const unsigned char *header;	/* it is told first; or NULL */
 	size_t	 nheader;
-	void	(*reset_signals)(void);	/* in the child: as before us */
+	void	(*reset_signals)(void);	/* in the child */
 };
 
 /*

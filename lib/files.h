@@ -25,9 +25,9 @@ struct files_user {
 const char *files_fault(struct files_user, int option, const char *path);
 
 /*
- * Check the files of a configuration.  LEVEL_ERROR: -1, having logged all with a
- * files_fault(), such as those that workers can replace.  LEVEL_WARNING: log
- * those that any other user can replace, which may be intended.
+ * Check the files of a configuration.  LEVEL_ERROR: -1, having logged each that
+ * has a files_fault().  LEVEL_WARNING: log those that any other user can
+ * replace, which may be intended.
  */
 int	 files_check(const struct config *, struct files_user, enum log_level);
 

@@ -117,7 +117,7 @@ close_strays(const struct config *cfg, const struct arguments *a)
 	if (fds == NULL)
 		return;
 	while (n < (size_t)a->passed) {
-		fds[n] = PASSED + (int)n;
+		fds[n] = SD_LISTEN_FDS_START + (int)n;
 		n++;
 	}
 	fds[n++] = a->state;

@@ -11,7 +11,7 @@
 #define CLAUSE_SIZE	64
 
 static void
-say_warning(const char *text)
+warn(const char *text)
 {
 	log_warning("%s", text);
 }
@@ -20,7 +20,7 @@ void
 generation_warn_of_certificates(const struct generation *g)
 {
 	if (g->tls != NULL)
-		tls_config_warn(g->tls, say_warning);
+		tls_config_warn(g->tls, warn);
 }
 
 void

@@ -23,7 +23,7 @@ struct handover {
 	const char *bad;		/* why it is of no use; or NULL */
 };
 
-/* What was written, as a file that nobody can change; -1 with errno. */
+/* A sealed file of what was written; -1 with errno. */
 int	 handover_seal(const struct handover *);
 
 /* Such a file, to be read.  The descriptor stays the caller's. */

@@ -17,6 +17,7 @@
 #include "util.h"
 
 #define LINE_SIZE	2048
+#define ERRORS_MAX	50		/* of one configuration */
 #define DROPPED_SIZE	512		/* of a line that tells of lost ones */
 
 static struct log_state state = { .level = LEVEL_INFO,

@@ -28,10 +28,9 @@ void	 log_at(enum log_level, const char *fmt, ...)
 #define log_debug(...)		log_at(LEVEL_DEBUG, __VA_ARGS__)
 
 /*
- * Until log_errors_end() the errors are those of one configuration: of more
- * than ERRORS_MAX, the rest is counted.
+ * Until log_errors_end() the errors are those of one configuration: the first
+ * 50 are logged, the rest is counted.
  */
-#define ERRORS_MAX	50
 void	 log_errors_begin(void);
 void	 log_errors_end(void);
 
@@ -41,7 +40,7 @@ size_t	 log_errors(void);
 /* Lines since the last report of them. */
 struct log_lost {
 	uint64_t lines;
-	int	 why;		/* an errno; EAGAIN: nobody reads them */
+	int	 why;		/* an errno; EAGAIN: the log has no reader */
 	int	 is_cut;	/* the last one there has no end */
 };
 

@@ -458,7 +458,7 @@ master_stop(struct master *m, int at_once)
 }
 
 void
-master_tell(struct master *m)
+master_log_statistics(struct master *m)
 {
 	const struct stats_report r = report(&m->stats, m->live);
 	const struct generation *g;

@@ -98,7 +98,7 @@ void	 master_tell_log(const struct master *);
 void	 master_stop(struct master *, int at_once);
 
 /* SIGUSR1: log the totals, and have each worker list its connections. */
-void	 master_tell(struct master *);
+void	 master_log_statistics(struct master *);
 
 /* stats_file: when it is due (ms); and write it, if it is. */
 int64_t	 master_stats_due(const struct master *);

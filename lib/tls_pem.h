@@ -10,8 +10,9 @@
 #include "tls_internal.h"
 
 #define PEM_BEGIN	"-----BEGIN "
-#define UNKNOWN		", which this mbed TLS does not support"
-#define UNKNOWN_KEY	UNKNOWN " (allowed: RSA, secp256r1, secp384r1)"
+#define PEM_UNSUPPORTED	", which this mbed TLS does not support"
+#define PEM_UNSUPPORTED_KEY \
+	PEM_UNSUPPORTED " (allowed: RSA, secp256r1, secp384r1)"
 
 /* Where a shape shows: at a file's start, in a label of PEM, or anywhere. */
 enum shape_place { AT_START, AT_LABEL, WITHIN };

@@ -221,7 +221,7 @@ upgrade_try(struct upgrade *u, int first, int n, const sigset_t *mask)
 
 /* Log what the trial complained of, line by line, up to a limit. */
 static void
-tell_trial(const struct upgrade *u)
+log_complaints(const struct upgrade *u)
 {
 	char text[COMPLAINTS_MAX], *line, *rest = NULL, *error;
 	ssize_t n = pread(u->output, text, sizeof(text) - 1, 0);
@@ -265,7 +265,7 @@ upgrade_tried(struct upgrade *u, pid_t pid, int status)
 		return 0;
 	u->trial = 0;
 	if (status != 0)
-		tell_trial(u);
+		log_complaints(u);
 	end_trial(u, pid, status);
 	close_fd(&u->output);
 	close_fd(&u->answer);

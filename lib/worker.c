@@ -43,11 +43,14 @@ accept_last(struct worker *w)
 			forward_empty(w->all.engine, ls->list[i].fd, until);
 }
 
-/* A later call may bring the end forward. */
+/*
+ * Accept no more.  A later call may bring the end forward.  is_abort: an abort
+ * follows, so nothing more is accepted before it.
+ */
 static void
-worker_drain(struct worker *w, int64_t ms, int is_cut)
+worker_drain(struct worker *w, int64_t ms, int is_abort)
 {
-	if (!w->stopping && !is_cut &&
+	if (!w->stopping && !is_abort &&
 	    scoreboard_stops(&w->all.generation->board))
 		accept_last(w);
 	forward_drain(w->all.engine, ms);

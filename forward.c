@@ -380,11 +380,11 @@ static int
 half_fill(struct forward *f, struct conn *c, int from)
 {
 	struct half *h = &c->halves[from];
-	size_t piece = h->dst->write_size, size = sizeof(f->fill);
+	size_t best = h->dst->write_size, size = sizeof(f->fill);
 	ssize_t n;
 
-	if (piece > 0 && piece < size)
-		size = piece;
+	if (best > 0 && best < size)
+		size = best;
 	n = h->src->ops->read(h->src, f->fill, size);
 	if (n == STREAM_EOF) {
 		h->state = FINISH;
@@ -952,7 +952,7 @@ has_flows(const struct forward *f)
 	    f->queues[HALF_CLOSED].head != NULL;
 }
 
-/* The kernel itself would try to reach them for a quarter of an hour. */
+/* End connections to dead peers; the kernel would try for 15 minutes. */
 static void
 look_for_dead(struct forward *f)
 {
@@ -1019,7 +1019,7 @@ step_busy(struct forward *f)
 	}
 }
 
-/* To the next deadline, as poll(2) takes it. */
+/* How long to sleep until the next deadline; -1: for ever. */
 static int
 sleep_ms(const struct forward *f)
 {

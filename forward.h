@@ -8,7 +8,6 @@
 #define FORWARD_H
 
 #include <signal.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/types.h>

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include <mbedtls/version.h>
+
 #include "stream.h"
 #include "tls.h"
 #include "tls_bio.h"
@@ -45,7 +47,7 @@ ALLOW_OLD_MBEDTLS=1 accepts it, if its distribution backported the fix"
 
 /*
  * THE LIBRARY
- * Its start, and what it is good at on this machine.
+ * Its start, and its version.
  */
 
 #ifdef MBEDTLS_VERSION_C
@@ -102,7 +104,7 @@ tls_init(void)
 
 /*
  * THE STREAM
- * mbed TLS over recv(2) and send(2), in the engine's words.
+ * mbed TLS over recv(2) and send(2), as the operations of a struct stream.
  */
 
 /*
@@ -149,7 +151,7 @@ library_free(struct tls *t)
 	t->ssl = NULL;
 }
 
-/* Data are next. */
+/* The handshake is over: prepare for data, in the kernel if it can. */
 static void
 opened(struct tls *t, struct stream *s)
 {
@@ -277,9 +279,9 @@ send_alert(struct tls *t)
 }
 
 /*
- * Our end, be it a proper one or not, is the next to be sent.  Where a step of
- * the handshake has failed with its message written and not sent, the library
- * sends that for the alert.
+ * Have our last alert, close_notify or a fatal one, sent next.  If a handshake
+ * step has failed with a message written but not sent, the library answers the
+ * first call by sending that message instead: it is called again.
  */
 static int
 defer_alert(struct tls *t)

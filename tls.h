@@ -35,7 +35,7 @@ const char *tls_forked(void);
 const char *tls_version(void);
 
 /*
- * A CONFIGURATION (lib/tls_config)
+ * A CONFIGURATION (lib/tls_config, lib/tls_rules)
  */
 
 /*
@@ -108,7 +108,7 @@ int	 tls_config_alpn(struct tls_config *, const char *names);
 void	 tls_translate_groups(const char *names, char *text, size_t size);
 
 /*
- * TICKETS' KEYS (lib/tls_ticket)
+ * TICKET KEYS (lib/tls_ticket)
  */
 
 /*
@@ -145,7 +145,7 @@ struct tls_sessions *tls_sessions_new(size_t entries, int with_clients,
 struct tls_sessions *tls_sessions_ref(struct tls_sessions *);
 void	 tls_sessions_free(struct tls_sessions *);
 
-/* Its memory, as another program can be told of it. */
+/* Its memory, as it is described to another program. */
 struct tls_sessions_memory {
 	int	 fd;			/* the store's; or -1 */
 	size_t	 size;			/* what fd stands for */
@@ -161,10 +161,10 @@ const struct tls_sessions_memory *tls_sessions_memory(
  */
 const char *tls_sessions_map(const struct tls_sessions_memory *,
 	    struct tls_sessions **);
-/* In this process it is handed to none any more; it may be NULL. */
+/* In a worker, which hands it to nobody: close its memory's descriptor. */
 void	 tls_sessions_keep(struct tls_sessions *);
 
-/* The keys of another one are to be good here as well. */
+/* Use the keys of another one. */
 void	 tls_sessions_adopt(struct tls_sessions *, const struct tls_sessions *);
 
 /* Resume sessions, up to so many seconds after their full handshake. */
@@ -172,7 +172,7 @@ void	 tls_config_sessions(struct tls_config *, struct tls_sessions *,
 	    int with_tickets, int lifetime);
 
 /*
- * KERNEL TLS (lib/tls_kernel)
+ * KERNEL TLS (lib/tls_kernel, lib/tls_kernel_keys)
  * Linux, Documentation/networking/tls.rst.  After the handshake a connection
  * is moved to the kernel, where that can take it; where not, it stays.
  */
@@ -187,14 +187,14 @@ void	 tls_config_sessions(struct tls_config *, struct tls_sessions *,
 #define TLS_KERNEL_REKEYS	(1u << TLS_KERNEL_TRIES)
 unsigned tls_kernel_try(unsigned i, int fd);
 
-/* What such bits stand for. */
+/* Such bits as text. */
 void	 tls_kernel_text(unsigned caps, char *text, size_t size);
 
-/* Have it do that.  Default: nothing. */
+/* Use the kernel for what these bits say.  Default: for nothing. */
 void	 tls_config_kernel(struct tls_config *, unsigned caps);
 
 /*
- * WHAT IS SAID OF A CONFIGURATION (lib/tls_report)
+ * REPORTS AND WARNINGS (lib/tls_report)
  */
 
 /* The versions, suites and groups in effect, as lines of comment. */
@@ -217,7 +217,7 @@ int	 tls_config_expiry(const struct tls_config *, size_t i,
 void	 tls_config_warn(const struct tls_config *, void (*warn)(const char *));
 
 /*
- * A CERTIFICATE, MADE HERE (lib/tls_generate)
+ * SELF-SIGNED CERTIFICATES (lib/tls_generate)
  */
 
 /*
@@ -249,7 +249,7 @@ struct tls_conninfo {
 	const char *name;		/* asked for; "": not a host's */
 	const char *client;		/* the subject of its certificate, */
 	const char *common_name;	/* and that alone */
-	int	 resumed;		/* from a session of before */
+	int	 resumed;		/* an earlier session */
 	int	 in_kernel;		/* which has the keys, and does TLS */
 };
 

@@ -1,3 +1,7 @@
+/*
+ * tunnel: the process: main(), the ways to run, the master's loop and its way
+ * through an upgrade.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -32,14 +36,8 @@
 #include "worker.h"
 #include "workers.h"
 
-#ifndef VERSION
-#define VERSION		"0"
-#endif
-
 #define EXIT_CONFIG	2
-#define LOG_SIZE	2048
-#define TEXT_SIZE	512
-#define DAY		(24 * 60 * 60)
+#define WHY_SIZE	512		/* of why -g failed */
 
 _Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 
@@ -96,7 +94,7 @@ hand_over(struct master *m)
  * IN THE NEW PROGRAM, or in the one before, again.
  */
 
-/* All that was handed over is ours now, and there is no way back. */
+/* What was handed over is ours now: drop the way back. */
 static void
 settle(struct master *m, struct arguments *a, struct handover *x)
 {
@@ -106,10 +104,10 @@ settle(struct master *m, struct arguments *a, struct handover *x)
 	if (m->upgrade.log > STDERR_FILENO)
 		close(m->upgrade.log);
 	m->upgrade.log = -1;
-	raise(SIGCHLD);		/* some may have ended meanwhile */
+	raise(SIGCHLD);		/* a worker may have ended meanwhile */
 }
 
-/* Others leave it here, whose workers go on in it. */
+/* Exchange workers and scoreboard: those of was are the ones that serve. */
 static void
 take_workers(struct generation *g, struct generation *was)
 {
@@ -122,11 +120,12 @@ take_workers(struct generation *g, struct generation *was)
 }
 
 /*
- * The program before: the generation becomes what it was, with the workers that
- * have served all the time.  If its files are gone by now, they go on alone.
+ * In the previous program: load the generation again as it was, and give it the
+ * workers, which have served all the time.  If its files are gone by now, these
+ * workers go on, and none is started in their place.
  */
 static void
-go_on(struct master *m, struct arguments *a)
+restore_previous(struct master *m, struct arguments *a)
 {
 	struct generation *was = m->live, *g;
 
@@ -155,11 +154,11 @@ go_on(struct master *m, struct arguments *a)
 }
 
 /*
- * Why its workers did not get there.  Of others, the program before has to see
- * the end by itself.
+ * Log why the new program's workers did not get ready.  All others are for the
+ * previous program to reap.
  */
 static void
-tell_failed(struct master *m, struct generation *g)
+log_failed_workers(struct master *m, struct generation *g)
 {
 	const struct workers *ws = &g->workers;
 	int status;
@@ -187,11 +186,11 @@ take_over(struct master *m)
 	}
 	log_again(m->upgrade.log);
 	if (m->live->older != older)
-		tell_failed(m, m->live->older);
+		log_failed_workers(m, m->live->older);
 	return -1;
 }
 
-/* It was of no use, to the program before either. */
+/* Neither program can go on: free what was handed over. */
 static void
 drop_all(struct master *m)
 {
@@ -205,7 +204,7 @@ drop_all(struct master *m)
 	upgrade_free(&m->upgrade, m->args->argv);
 }
 
-/* Go on as the master that another program was; -1: that is not possible. */
+/* Go on as the master that another program was; -1, having logged why. */
 static int
 resume(struct master *m, struct arguments *a)
 {
@@ -227,7 +226,7 @@ resume(struct master *m, struct arguments *a)
 	    &in->len) == -1)
 		dispatch_drop(&m->dispatch);
 	if (x.bad == NULL && a->before == -1)
-		go_on(m, a);
+		restore_previous(m, a);
 	if (x.bad == NULL && (a->before == -1 || take_over(m) == 0)) {
 		settle(m, a, &x);
 		return 0;
@@ -285,7 +284,7 @@ beat(struct master *m)
 	m->is_silent = slot != NULL;
 }
 
-/* To the next thing that is due. */
+/* How long to sleep until something is due; -1: for ever. */
 static int
 sleep_ms(const struct master *m)
 {
@@ -317,8 +316,8 @@ sleep_ms(const struct master *m)
 }
 
 /*
- * Until a signal, a deadline or, in fork mode, a connection: the listeners
- * take turns.
+ * Sleep until a signal, a deadline or, in fork mode, a connection: there the
+ * listeners take turns.
  */
 static void
 sleep_until_due(struct master *m)
@@ -335,7 +334,7 @@ sleep_until_due(struct master *m)
 		dispatch_polled(&m->dispatch, p, n);
 }
 
-/* Another worker for each that is no more, but not too fast. */
+/* Replace workers that have exited, but not too fast. */
 static void
 refill(struct master *m)
 {
@@ -368,10 +367,10 @@ supervise(struct master *m)
 		if (signal_taken(SIGHUP) && !m->stopping)
 			master_reload(m);
 		if (signal_taken(SIGUSR1))
-			master_tell(m);
+			master_log_statistics(m);
 		if (signal_taken(SIGUSR2) && !m->stopping)
-			upgrade_try(&m->upgrade, PASSED, m->args->passed,
-			    &m->asleep);
+			upgrade_try(&m->upgrade, SD_LISTEN_FDS_START,
+			    m->args->passed, &m->asleep);
 		if (!m->stopping && clock_ms() >= m->warn_at)
 			master_warn_daily(m);
 		if (!m->stopping && clock_ms() >= m->renew_at)
@@ -381,7 +380,7 @@ supervise(struct master *m)
 			repeats_end(g->board.repeats, 0);
 			workers_kill_late(&g->workers);
 		} while ((g = g->older) != NULL);
-			master_free_generations(m);
+		master_free_generations(m);
 		refill(m);
 		master_write_stats(m);
 		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
@@ -483,7 +482,7 @@ write_pidfile(struct master *m)
 	return -1;
 }
 
-/* Start the workers, tell so, and look after them; an exit status. */
+/* Start the workers, notify, and supervise; an exit status. */
 static int
 serve(struct master *m)
 {
@@ -580,7 +579,7 @@ run_generate(const char *names, const char *file)
 {
 	FILE *fp = secret_open(file);
 	int r = EXIT_SUCCESS;
-	char text[TEXT_SIZE];
+	char text[WHY_SIZE];
 
 	if (fp == NULL)
 		return EXIT_FAILURE;
@@ -612,7 +611,7 @@ static void
 run_version(void)
 {
 	struct ktls_probe kernel;
-	char text[LOG_SIZE];
+	char text[KTLS_LINE_SIZE];
 
 	ktls_probe(&kernel, 1);
 	ktls_probe_text(&kernel, text, sizeof(text));

@@ -1,4 +1,4 @@
-/* arguments: how this process was started, and what it is configured to do. */
+/* arguments: command line and environment, and the configuration by them. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,7 +213,8 @@ arguments_environment(struct arguments *a)
 	    number == getpid() &&
 	    parse_number(fds, 1, SOCKETS_MAX, &number) == 0)
 		a->passed = (int)number;
-	for (fd = PASSED; fd < PASSED + a->passed; fd++)
+	for (fd = SD_LISTEN_FDS_START;
+	    fd < SD_LISTEN_FDS_START + a->passed; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 	a->notify = getenv("NOTIFY_SOCKET");
 	a->watchdog = take_watchdog();
@@ -225,7 +226,7 @@ arguments_environment(struct arguments *a)
 	getrlimit(RLIMIT_CORE, &a->core);
 }
 
-/* As it was given before. */
+/* From the values that were handed over. */
 static int
 configure_again(const struct arguments *a, struct config *cfg)
 {
@@ -244,7 +245,7 @@ configure_again(const struct arguments *a, struct config *cfg)
 int
 arguments_configure(const struct arguments *a, struct config *cfg)
 {
-	int fd, last = PASSED + a->passed;
+	int fd, last = SD_LISTEN_FDS_START + a->passed;
 	char text[32];
 	size_t i;
 	int r = 0;
@@ -261,8 +262,8 @@ arguments_configure(const struct arguments *a, struct config *cfg)
 		r = -1;
 	}
 	if (cfg->given[ACCEPT] != NULL)
-		last = PASSED;
-	for (fd = PASSED; fd < last; fd++) {
+		last = SD_LISTEN_FDS_START;
+	for (fd = SD_LISTEN_FDS_START; fd < last; fd++) {
 		snprintf(text, sizeof(text), "fd:%d", fd);
 		r |= config_set(cfg, FROM_FILE, "LISTEN_FDS", "accept", text);
 	}

@@ -11,9 +11,9 @@
 
 struct config;
 
-#define PASSED		3		/* systemd's first descriptor */
+#define SD_LISTEN_FDS_START 3		/* systemd's first descriptor */
 #define SOCKETS_MAX	64		/* that it may pass */
-#define BEATS		4		/* of a worker, in WATCHDOG_USEC */
+#define BEATS		4		/* of a worker within WATCHDOG_USEC */
 
 /* How this process was started, to be looked at again at a reload. */
 struct arguments {
@@ -25,8 +25,8 @@ struct arguments {
 	size_t	 nsettings;
 	char	**command;		/* what is behind -- */
 	int	 passed;		/* sockets of systemd */
-	const char *notify;		/* where it wants to be told, or NULL */
-	int64_t	 watchdog;		/* it is to be told in as many ms; 0 */
+	const char *notify;		/* NOTIFY_SOCKET, or NULL */
+	int64_t	 watchdog;		/* WATCHDOG_USEC, in ms; 0: none */
 	struct rlimit files, core;	/* as they were: for commands */
 	char	**argv;
 	/* Of an upgrade; descriptors are -1 where there is none. */
@@ -37,8 +37,8 @@ struct arguments {
 
 /*
  * What systemd passes, by sd_listen_fds(3), sd_notify(3) and
- * sd_watchdog_enabled(3), and another tunnel, whose variables are removed; and
- * the limits of this process.
+ * sd_watchdog_enabled(3); what another tunnel passes, whose variables are
+ * removed; and the limits of this process.
  */
 void	 arguments_environment(struct arguments *);
 
@@ -49,10 +49,10 @@ void	 arguments_environment(struct arguments *);
  */
 int	 arguments_parse(struct arguments *, int argc, char **argv);
 
-/* On stderr, how to use it; -1. */
+/* Print the usage on stderr; -1. */
 int	 arguments_misused(void);
 
-/* -h: the same and more, on stdout. */
+/* -h: usage and keys, on stdout. */
 void	 arguments_help(void);
 
 /* The whole configuration, anew; -1, having logged each error. */

@@ -1,4 +1,4 @@
-/* carry: the master's state, handed over. */
+/* carry: state of the rooms, handed over. */
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -107,8 +107,8 @@ carry_value(struct handover *x, struct config *cfg, int option, struct value v)
 }
 
 /*
- * What was given, as it was: it is for the same program to parse, should it
- * come to that.  Another one knows by it what has changed.
+ * Values as they were given: for the same program to parse again, if it has to
+ * go on, and for another one to tell what has changed.
  */
 static void
 carry_values(struct handover *x, struct config *cfg)
@@ -130,7 +130,7 @@ carry_values(struct handover *x, struct config *cfg)
 			carry_value(x, cfg, i, *v);
 }
 
-/* It is ours, and if it has ended, it waits for us to see that. */
+/* The worker must be our child, running or not yet reaped. */
 static void
 carry_slot(struct handover *x, struct slot *slot, size_t nrows)
 {
@@ -177,7 +177,7 @@ check_shared(struct handover *x, int fd, size_t size)
 		x->bad = memory_fault(fd, size);
 }
 
-/* As read: that of another generation, or a new one for its memory. */
+/* The one read: shared with another generation, or mapped anew. */
 static struct tls_sessions *
 sessions_take(struct handover *x, const struct generation *live,
     const struct tls_sessions_memory *memory)
@@ -311,7 +311,7 @@ carry_log(struct handover *x, int *log)
 		log_again(fd);
 }
 
-/* A reload may name one that is of no use now. */
+/* Also those that are not listened on now: a reload may name them. */
 static void
 carry_passed(struct handover *x, struct arguments *a)
 {
@@ -319,8 +319,9 @@ carry_passed(struct handover *x, struct arguments *a)
 
 	handover_int(x, &a->passed, 0, LISTENERS_MAX);
 	for (i = 0; i < a->passed; i++) {
-		fd = x->reads || !net_is_listening(PASSED + i) ? -1 :
-		    PASSED + i;
+		fd = SD_LISTEN_FDS_START + i;
+		if (x->reads || !net_is_listening(fd))
+			fd = -1;
 		handover_fd(x, &fd);
 	}
 }

@@ -18,15 +18,15 @@ void	 carry_generations(struct handover *, struct generation **live,
 	    const struct arguments *);
 
 /*
- * Where it is logged, and how: read, that is so at once.  *fd, if it is read,
- * is the descriptor that was handed over, or -1, and stays the caller's.
+ * Where to log, and how; once read, it is in effect.  *fd is then the
+ * descriptor that was handed over, or -1, and stays the caller's.
  */
 void	 carry_log(struct handover *, int *fd);
 
-/* What argv does not tell: sockets passed, limits as they were, a watchdog. */
+/* What argv does not have: sockets passed, original limits, the watchdog. */
 void	 carry_arguments(struct handover *, struct arguments *);
 
-/* Counters go on, and the file is known, should it have another name now. */
+/* Counters, and the file's name, which may have changed. */
 void	 carry_stats(struct handover *, struct stats *);
 
 #endif

@@ -40,7 +40,7 @@ command_died(const struct stream *s)
 	return c->over && c->signal != 0;
 }
 
-/* What a command did not wait for, it did not want: that is no reset. */
+/* A command that exits before it has read all is no reset. */
 static int
 command_left(const struct stream *s, ssize_t result)
 {

@@ -8,7 +8,7 @@ struct command;
 struct rlimit;
 struct stream;
 
-/* Those of a process: all zero at first. */
+/* The commands of a process: all zero at first. */
 struct commands {
 	struct command *list;
 	size_t	 running;
@@ -21,7 +21,7 @@ struct command_params {
 	size_t	 max;			/* that may be running */
 	const unsigned char *header;	/* it is told first; or NULL */
 	size_t	 nheader;
-	void	(*reset_signals)(void);	/* in the child: as before us */
+	void	(*reset_signals)(void);	/* in the child */
 };
 
 /*
@@ -33,7 +33,7 @@ struct command_params {
 struct command *command_start(struct commands *, const struct command_params *,
 	    struct stream *, char *why, size_t size);
 
-/* Its connection is over, and so is its stream; it may go on running. */
+/* Its connection and its stream are over; the command may go on running. */
 void	 command_leave(struct commands *, struct command *);
 
 /*
@@ -42,7 +42,7 @@ void	 command_leave(struct commands *, struct command *);
  */
 void	 commands_look(struct commands *);
 
-/* Forget them all; they go on running. */
+/* Free the list; commands go on running. */
 void	 commands_free(struct commands *);
 
 #endif

@@ -1,4 +1,4 @@
-/* config: what was configured, and where. */
+/* config: lines and arguments, parsed and checked. */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -16,8 +16,8 @@
 
 #define LINE_MAX_LEN	4096		/* of a configuration file */
 #define BOM		"\xef\xbb\xbf"	/* of UTF-8, as some editors put it */
-#define TEXT_SIZE	512
-#define ERRORS_READ	1000		/* and for which it is read on */
+#define ALLOWED_SIZE	512		/* of the values that are allowed */
+#define ERRORS_READ	1000		/* then the rest is not read */
 #define COMMAND_WORDS	63
 
 static void
@@ -64,7 +64,7 @@ static int
 parse_value(const struct option *o, const char *text, const char *where,
     int64_t *number)
 {
-	char allowed[TEXT_SIZE], hint[TEXT_SIZE / 4];
+	char allowed[ALLOWED_SIZE], hint[ALLOWED_SIZE / 4];
 
 	if (hint_theirs(o, text) == NULL && option_number(o, text, number) ==
 	    0)
@@ -76,7 +76,7 @@ parse_value(const struct option *o, const char *text, const char *where,
 	return -1;
 }
 
-/* What follows from an error about these keys is no other one. */
+/* An error concerns these keys: don't report its consequences. */
 static void
 config_blame(struct config *cfg, const char *keys)
 {
@@ -92,7 +92,7 @@ config_blame(struct config *cfg, const char *keys)
 	}
 }
 
-/* Nobody knows what was lost. */
+/* An error may concern any key. */
 static void
 config_blame_all(struct config *cfg)
 {
@@ -180,7 +180,7 @@ split(char *line, char **value)
 	return line;
 }
 
-/* What a line must not hold, be it of a file or an argument. */
+/* What no line may have in it, of a file or an argument. */
 static int
 line_check(const char *where, const char *line, size_t len)
 {
@@ -283,7 +283,7 @@ config_open(const char *name, const char **why)
 	return fp;
 }
 
-/* A file of another system has one at the end of each line: told once. */
+/* Windows ends each line with one: reported once for a file. */
 static int
 cut_cr(const char *where, char *line, ssize_t *len, int *told)
 {
@@ -447,7 +447,7 @@ config_find_runnable(const char *name, char *file, size_t size)
 	return -1;
 }
 
-/* Better said now than at every connection. */
+/* To be reported at start rather than for each connection. */
 static int
 is_runnable(const char *name)
 {
@@ -465,7 +465,7 @@ is_for_inetd(const struct value *accept)
 	    strncmp(accept->text, "fd:", 3) == 0);
 }
 
-/* What must be there. */
+/* Options that are needed. */
 static int
 check_missing(const struct config *cfg, int inetd)
 {
@@ -493,7 +493,7 @@ check_missing(const struct config *cfg, int inetd)
 	return r;
 }
 
-/* What is for clients' certificates alone. */
+/* Options that only client certificates use. */
 static int
 check_trust(const struct config *cfg)
 {
@@ -513,7 +513,7 @@ check_trust(const struct config *cfg)
 	return r;
 }
 
-/* What may not be together, of one service. */
+/* Options that conflict. */
 static int
 check_conflicts(const struct config *cfg, int inetd)
 {

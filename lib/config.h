@@ -23,14 +23,14 @@ enum { FROM_FILE, FROM_ARGUMENT };
 enum { POLL, FORK };			/* modes */
 enum { NONE, REQUEST, REQUIRE };	/* verify */
 
-/* All zero at first; see config_defaults(). */
+/* All zero before config_defaults(). */
 struct config {
 	struct value *given[OPTIONS];
 	int64_t	 number[OPTIONS];	/* NUMBER; CHOICE: index; TIME: ms */
 	char	**command;		/* NULL: none; ends with NULL */
-	char	*exec;			/* its words, if it is of the file */
+	char	*exec;			/* its words, if exec has it */
 	int	 is_wrong[OPTIONS];	/* there was an error about it */
-	int	 sections;		/* that are not to be */
+	int	 sections;		/* [sections], which are refused */
 };
 
 /* Before anything else is set. */
@@ -40,9 +40,8 @@ void	 config_defaults(struct config *);
 void	 config_free(struct config *);
 
 /*
- * All of these: 0, or -1 with one sentence in the log for each error, and
- * is_wrong for the options that it is about: what follows from it is no other
- * error.
+ * All of these: 0, or -1, having logged one line for each error, and having set
+ * is_wrong for the options concerned: consequences of it are not reported.
  */
 
 /*
@@ -52,7 +51,7 @@ void	 config_free(struct config *);
 int	 config_set(struct config *, int rank, const char *where,
 	    const char *key, const char *text);
 
-/* All lines of a file, unless they make no sense. */
+/* All lines of a file. */
 int	 config_file(struct config *, const char *name);
 
 /* key=value, as an argument. */
@@ -64,10 +63,10 @@ int	 config_argument(struct config *, const char *argument);
  */
 int	 config_command(struct config *, char **words);
 
-/* Is something missing, or does it not fit?  inetd: it is for -i. */
+/* Is anything missing, or in conflict?  inetd: it is for -i. */
 int	 config_check(const struct config *, int inetd);
 
-/* A value, at the end of a list. */
+/* Add a copy of a value at the end of a list.  -1, having logged why. */
 int	 config_add(struct value **list, int rank, const char *where,
 	    const char *text);
 
@@ -77,16 +76,16 @@ size_t	 config_count(const struct value *);
 /* The text of an option, or of its default; NULL: it has none. */
 const char *config_text(const struct config *, int option);
 
-/* Where that is from, as log lines begin. */
+/* Where that was set, "tunnel.conf:12" or "default". */
 const char *config_where(const struct config *, int option);
 
-/* As a file of that configuration. */
+/* Print it as a configuration file. */
 void	 config_print(const struct config *, FILE *);
 
 /*
- * A file that is named in a configuration, to be read; NULL, with the reason.
- * One that is a FIFO could have a start or a reload wait for whoever writes to
- * it: it has to be a regular file.
+ * Open a file that is named in a configuration, to read it; NULL, with the
+ * reason.  It has to be a regular file: a FIFO could block a start or a reload
+ * until somebody writes to it.
  */
 FILE	*config_open(const char *name, const char **why);
 

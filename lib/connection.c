@@ -34,8 +34,8 @@ struct connection {
 	struct tls *tls;		/* NULL: before TLS */
 	int	 fd;			/* the client's */
 	int	 dialed;
-	char	*peer;			/* its address, as text, */
-	uint64_t key;			/* and as that; see peer_key() */
+	char	*peer;			/* its address, as text */
+	uint64_t key;			/* and as peer_key() has it */
 	struct endpoints *ends;		/* as a balancer has told, or NULL */
 	struct proxy *proxy;		/* its header, or the backend's */
 	volatile uint64_t *place;	/* on the scoreboard; or NULL */
@@ -65,7 +65,7 @@ set_peer(struct connection *c, const struct address *a)
 	return 0;
 }
 
-/* Nothing, as long as there is no TLS. */
+/* All zero before TLS. */
 static void
 connection_conninfo(const struct connection *c, struct tls_conninfo *a)
 {
@@ -297,7 +297,7 @@ static const struct stream_ops proxied_ops = {
 	.error = proxied_error,
 };
 
-/* Has its client's stream a beginning?  -1: there is no memory for one. */
+/* Fill in the client's stream; -1: out of memory. */
 static int
 connection_begin(struct connection *c, struct stream *client)
 {
@@ -478,7 +478,7 @@ connection_log(const struct connection *c, enum log_level level,
 	    (int)(end->ms % 1000), end->reason);
 }
 
-/* The same, unless it was not served, as many others were not. */
+/* The same, unless it repeats itself: then it is only counted. */
 static void
 connection_log_why(const struct connection *c, enum log_level level,
     const struct forward_end *end)
@@ -502,8 +502,8 @@ connection_heard(const struct connection *c)
 }
 
 /*
- * What a burst of connections has used would be kept by the C library: it is
- * given back whenever half of them have gone.
+ * The C library would keep the memory of a burst of connections: it is given
+ * back whenever half of them have gone.
  */
 static void
 trim(struct connections *all)
@@ -529,7 +529,7 @@ connection_silent(const struct connection *c, const struct forward_end *end)
 	connection_log_why(c, LEVEL_NOTICE, &why);
 }
 
-/* Of a reason in the log, what it begins with: statistics have few of them. */
+/* The class that a logged reason has in statistics, by its first words. */
 static const struct {
 	const char *begins;
 	enum failure failure;

@@ -17,8 +17,6 @@ struct forward_end;
 struct generation;
 struct stream;
 
-#define WHY_SIZE	512		/* of why a dial has failed */
-
 /* What all connections of a process share. */
 struct connections {
 	struct generation *generation;
@@ -27,8 +25,8 @@ struct connections {
 	struct share share;
 	size_t	 turn;			/* round robin over connects */
 	struct commands commands;
-	uint64_t peak;			/* of those that live; see trim() */
-	char	 why[WHY_SIZE];		/* the last dial failed */
+	uint64_t peak;			/* of live ones, since the last trim */
+	char	 why[512];		/* of the last failure */
 	int64_t	 repeats_until;		/* when to log repeats; 0: never */
 };
 

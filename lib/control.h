@@ -18,12 +18,12 @@ struct order {
 };
 
 /*
- * With a descriptor, which is the caller's still, or -1.  -1 with errno: EAGAIN
- * if there is no room.
+ * Send an order, and with it a descriptor, which stays the caller's, or -1.  -1
+ * with errno: EAGAIN if there is no room.
  */
 int	 control_send(int channel, const struct order *, int fd);
 
-/* The next one, with a descriptor or -1; -1: there is none. */
+/* The next order, and the descriptor with it, or -1.  -1: there is none. */
 int	 control_receive(int channel, struct order *, int *fd);
 
 /* Where the log is now, as an order, and the descriptor to send with it. */

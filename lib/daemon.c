@@ -1,7 +1,4 @@
-/*
- * daemon: what a process that stays has to do with the system: signals,
- * descriptors, the background, its pidfile, the service manager.
- */
+/* daemon: signals, descriptors, background, pidfile, service manager. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -146,7 +143,7 @@ close_at_once(unsigned from, unsigned to)
 
 #endif
 
-/* From one on and below another.  One by one, before Linux 5.9. */
+/* Close from one on and below another; one by one, before Linux 5.9. */
 static void
 close_between(int from, int below)
 {

@@ -1,6 +1,6 @@
 /*
- * daemon: what a process that stays has to do with the system: signals,
- * descriptors, the background, its pidfile, the service manager.
+ * daemon: what a process that stays needs of the system: signals, descriptors,
+ * the background, its pidfile, the service manager.
  */
 #ifndef DAEMON_H
 #define DAEMON_H
@@ -16,8 +16,9 @@
 void	 signals_catch(sigset_t *asleep);
 
 /*
- * In a worker, where none has come yet.  What a terminal or killall(1) sends to
- * all processes is for the master to act on.
+ * In a new worker: forget signals that the master got, and ignore SIGINT and
+ * SIGUSR2, which a terminal or killall(1) sends to all processes: the master
+ * acts on them.
  */
 void	 signals_leave(void);
 
@@ -28,7 +29,7 @@ void	 signals_reset(void);
 int	 signal_has_come(int sig);
 int	 signal_taken(int sig);
 
-/* Where one of 0 to 2 is closed, it must not become a connection's. */
+/* Open /dev/null as each of 0 to 2 that is closed: no connection may be one. */
 void	 daemon_hold_descriptors(void);
 
 /* Let go of the standard descriptors, but for one that is the log. */
@@ -40,31 +41,31 @@ void	 daemon_release_descriptors(void);
  */
 void	 daemon_close_all_but(int *fds, size_t n);
 
-/* To the first number that is free from this one on; -1 with errno. */
+/* Move *fd to the first number that is free from this one on; -1 with errno. */
 int	 daemon_move_fd(int *fd, int from);
 
 /*
- * Into the background.  The parent stays until the child has started, so that
- * it can exit as the child does.  The descriptor to write a byte to by then; or
- * -1, having logged why.
+ * Go into the background.  The parent stays, to exit as the child's start ends:
+ * the child gets the descriptor to write a byte to once it has started; or -1,
+ * having logged why.
  */
 int	 daemon_background(void);
 
 /*
- * Write to the file, opened with that name, and lock it, which tells a live
- * tunnel from a file left over; nobody else can open it, and so lock it.  NULL,
- * or why not.
+ * Lock the file, which was opened by that name, and write to it; the lock tells
+ * a live tunnel from a file left over.  Its mode keeps others from locking it.
+ * NULL, or why not; the descriptor stays the caller's.
  */
 const char *daemon_write_pidfile(int fd, const char *name, pid_t);
 
 /*
  * sd_notify(3): a datagram to a Unix socket, abstract ones with an @; to is
- * NOTIFY_SOCKET, or NULL: nobody wants to know.
+ * NOTIFY_SOCKET, or NULL: nobody listens.
  */
 void	 daemon_notify(const char *to, const char *fmt, ...)
 	    __attribute__((format(printf, 2, 3)));
 
-/* Leave when the master is gone, as if it had said so. */
+/* Get SIGTERM when the master is gone. */
 void	 daemon_follow_master(void);
 
 #endif

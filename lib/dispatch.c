@@ -26,7 +26,7 @@ may_serve(const struct dispatch *d, const struct generation *g)
 	    clock_ms() >= g->workers.retry_at;
 }
 
-/* When there is a slot for one more; INT64_MAX: who knows. */
+/* When there is a slot for one more; INT64_MAX: unknown. */
 static int64_t
 slot_from(const struct dispatch *d, const struct generation *g)
 {
@@ -42,7 +42,7 @@ slot_from(const struct dispatch *d, const struct generation *g)
 	return slot->drop_at > d->ask_at ? slot->drop_at : d->ask_at;
 }
 
-/* How many wait to be accepted, as far as the system tells. */
+/* How many wait to be accepted, where the system tells. */
 #ifdef __linux__
 static size_t
 count_waiting(const struct generation *g)
@@ -64,9 +64,9 @@ count_waiting(const struct generation *g)
 #endif
 
 /*
- * One worker for each that waits: each sees for itself whether its handshake
- * still goes on, and leaves if so.  After a while, others are asked, and in the
- * end the same ones: for a worker that was slow to start, it was too early.
+ * Ask one worker for each connection that waits: a worker checks whether its
+ * handshake still goes on, and leaves if so.  Later, others are asked, and at
+ * last the same ones again: a worker that was slow to start missed the first.
  */
 static void
 ask_for_room(struct dispatch *d, const struct generation *g)

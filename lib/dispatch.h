@@ -24,7 +24,7 @@ struct dispatch {
 	size_t	 next_listener;		/* they take turns */
 	int64_t	 starved_until;		/* nothing is accepted */
 	int64_t	 ask_at;		/* others to make room */
-	time_t	 complained;
+	time_t	 complained;		/* when a pause was logged */
 	int	 stopped;
 };
 
@@ -38,15 +38,16 @@ int64_t	 dispatch_due(const struct dispatch *, const struct generation *);
 size_t	 dispatch_poll(const struct dispatch *, const struct generation *,
 	    struct pollfd *);
 
-/* They have been polled: accept a connection. */
+/* After poll(2) on these: accept a connection. */
 void	 dispatch_polled(struct dispatch *, const struct pollfd *, size_t n);
 
 /* Start a worker for the connection that waits, or ask others to make room. */
 void	 dispatch_serve(struct dispatch *, struct generation *);
 
 /*
- * At a stop: what the kernel has accepted already would be reset as its
- * listener closes.  Who has passed a listener keeps it, and its queue.
+ * At a stop: serve what the kernel has accepted already, which would be reset
+ * as its listener closes.  A listener that was passed to us stays open with its
+ * passer, and so does its queue.
  */
 void	 dispatch_serve_last(struct dispatch *, struct generation *);
 

@@ -1,6 +1,6 @@
 /*
- * files: what the master writes to, or believes.  Who else can write to each
- * directory on the way decides.
+ * files: who else can replace the files that the master writes to, or trusts.
+ * It depends on who can write to each directory on the way.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,8 +34,9 @@ struct place {
 	int	 is_open;		/* all users can get there */
 };
 
-int
-files_is_ours(const struct stat *st)
+/* Does it belong to root, or to the user of this process? */
+static int
+is_ours(const struct stat *st)
 {
 	return st->st_uid == 0 || st->st_uid == geteuid();
 }
@@ -50,7 +51,7 @@ writer_of(struct files_user user, const struct stat *st)
 		return WORKERS_USER;
 	if (!(st->st_mode & S_ISVTX) && (st->st_mode & S_IWOTH))
 		return ANYBODY;
-	if (!files_is_ours(st))
+	if (!is_ours(st))
 		return ANOTHER_USER;
 	if (!(st->st_mode & S_ISVTX) && by_group && st->st_gid != 0 &&
 	    st->st_gid != getegid())
@@ -135,7 +136,7 @@ file_fault(int option, const struct stat *st)
 {
 	if (S_ISLNK(st->st_mode) || (S_ISREG(st->st_mode) && st->st_nlink > 1))
 		return "is a link";
-	if (!files_is_ours(st))
+	if (!is_ours(st))
 		return "owned by another user";
 	if (S_ISREG(st->st_mode) || (option == LOG &&
 	    (S_ISFIFO(st->st_mode) || S_ISCHR(st->st_mode))))

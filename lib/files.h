@@ -1,6 +1,6 @@
 /*
- * files: what the master writes to, or believes, nobody but root and the user
- * that it runs as may replace by something else.
+ * files: nobody but root and the master's own user may be able to replace the
+ * files that the master writes to, or trusts.
  */
 #ifndef FILES_H
 #define FILES_H
@@ -11,16 +11,12 @@
 #include "log.h"
 
 struct config;
-struct stat;
 
 /* Whom the workers run as. */
 struct files_user {
 	uid_t	 uid;
 	gid_t	 gid;
 };
-
-/* Does it belong to root, or to the user of this process? */
-int	 files_is_ours(const struct stat *);
 
 /*
  * Why the path of this option can't be opened, or is not to be; or NULL.
@@ -29,16 +25,16 @@ int	 files_is_ours(const struct stat *);
 const char *files_fault(struct files_user, int option, const char *path);
 
 /*
- * What others must not be able to replace: -1, having logged why, with
- * LEVEL_ERROR.  With LEVEL_WARNING, what they can replace, though that may be
- * as it was meant to be.
+ * Check the files of a configuration.  LEVEL_ERROR: -1, having logged each that
+ * has a files_fault().  LEVEL_WARNING: log those that any other user can
+ * replace, which may be intended.
  */
 int	 files_check(const struct config *, struct files_user, enum log_level);
 
 /* Warn of secrets that more than their owner and group can read. */
 void	 files_warn_of_readers(const struct config *);
 
-/* A file that is not there yet, to write to; NULL with errno. */
+/* Create a file, which must not exist yet, to write to; NULL with errno. */
 FILE	*files_create(const char *name, mode_t mode);
 
 /*

@@ -117,7 +117,7 @@ close_strays(const struct config *cfg, const struct arguments *a)
 	if (fds == NULL)
 		return;
 	while (n < (size_t)a->passed) {
-		fds[n] = PASSED + (int)n;
+		fds[n] = SD_LISTEN_FDS_START + (int)n;
 		n++;
 	}
 	fds[n++] = a->state;
@@ -202,7 +202,7 @@ generation_raise_limit(const struct generation *g)
 		    (unsigned long long)l.rlim_cur);
 }
 
-/* The places of the workers, and what they share with the master. */
+/* Slots for the workers, and the memory they share with the master. */
 static int
 make_workers(struct generation *g, int inetd)
 {
@@ -216,7 +216,7 @@ make_workers(struct generation *g, int inetd)
 	return 0;
 }
 
-/* Is there a use for it?  inetd's children share nothing but a file of keys. */
+/* Can sessions be resumed?  inetd's children share only a file of keys. */
 static int
 needs_sessions(const struct config *cfg, int inetd)
 {
@@ -227,7 +227,7 @@ needs_sessions(const struct config *cfg, int inetd)
 	    cfg->number[SESSION_CACHE] != 0;
 }
 
-/* Those of the generation before, or of its own, with the same keys. */
+/* The sessions of the previous generation, or new ones with its keys. */
 static int
 make_sessions(struct generation *g, const struct generation *old, int inetd)
 {

@@ -48,7 +48,7 @@ struct generation {
 struct generation *generation_load(const struct arguments *,
 	    const struct generation *old);
 
-/* One that is nothing yet, or NULL. */
+/* An empty one; NULL: out of memory. */
 struct generation *generation_new(const struct arguments *);
 
 /* Open its listeners; see listeners_open(). */
@@ -75,14 +75,14 @@ void	 generation_raise_limit(const struct generation *);
  */
 void	 generation_close(struct generation *);
 
-/* It has no workers, or this is one.  NULL is fine. */
+/* Free it, in the master once it has no workers.  NULL is fine. */
 void	 generation_free(struct generation *);
 
 /* Log what is new in a generation that goes to work, and what is wrong. */
 void	 generation_announce(const struct generation *,
 	    const struct generation *old);
 
-/* Log how many connections all of these still have, which are left behind. */
+/* Log how many connections this one and older ones still have. */
 void	 generation_announce_remaining(const struct generation *old);
 
 /* Warn of certificates that expire, or have. */
@@ -95,15 +95,15 @@ void	 generation_warn_of_files(const struct generation *);
 void	 generation_warn_of_fixed(const struct generation *,
 	    const struct generation *old);
 
-/* Warn of what somebody else is to pass, who has not started this. */
+/* Warn of fd:N that are no listening sockets in this process. */
 void	 generation_warn_of_sockets(const struct generation *);
 
 /* -t: the configuration, and what came of it, on stdout. */
 void	 generation_print(const struct generation *);
 
 /*
- * What the TLS rooms have of the configuration.  -1, having logged each
- * error; *tls may be NULL then.
+ * Make *tls, which is to be freed, from the configuration.  -1, having logged
+ * each error; *tls may be NULL then.
  */
 int	 generation_load_tls(struct tls_config **tls, struct config *);
 

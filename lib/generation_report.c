@@ -1,4 +1,4 @@
-/* generation_report: what an administrator should know of a generation. */
+/* generation_report: what is logged, warned of and printed of a generation. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,16 +8,10 @@
 #include "sandbox.h"
 #include "tls.h"
 
-#define TEXT_SIZE	2048
-
-/*
- * THE MASTER
- * It has the privileges, the listeners and the workers, and reads nothing that
- * comes from the network.
- */
+#define CLAUSE_SIZE	64
 
 static void
-say_warning(const char *text)
+warn(const char *text)
 {
 	log_warning("%s", text);
 }
@@ -26,7 +20,7 @@ void
 generation_warn_of_certificates(const struct generation *g)
 {
 	if (g->tls != NULL)
-		tls_config_warn(g->tls, say_warning);
+		tls_config_warn(g->tls, warn);
 }
 
 void
@@ -89,7 +83,7 @@ announce_listeners(const struct listeners *ls, const struct listeners *old)
 void
 generation_announce(const struct generation *g, const struct generation *old)
 {
-	char text[TEXT_SIZE];
+	char text[KTLS_LINE_SIZE];
 
 	announce_listeners(&g->listeners, old != NULL ? &old->listeners :
 	    NULL);
@@ -113,7 +107,7 @@ void
 generation_announce_remaining(const struct generation *old)
 {
 	uint64_t n = scoreboard_live(&old->board), more = 0;
-	char text[TEXT_SIZE] = "";
+	char text[CLAUSE_SIZE] = "";
 
 	while ((old = old->older) != NULL)
 		more += scoreboard_live(&old->board);
@@ -129,7 +123,7 @@ generation_announce_remaining(const struct generation *old)
 void
 generation_print(const struct generation *g)
 {
-	char text[TEXT_SIZE];
+	char text[KTLS_LINE_SIZE];
 	size_t i;
 
 	config_print(&g->config, stdout);

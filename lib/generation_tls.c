@@ -1,4 +1,4 @@
-/* generation_tls: from the configuration to what the TLS rooms have of it. */
+/* generation_tls: the TLS part of a generation, from the configuration. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +32,7 @@ read_password(const char *name, const char *where)
 	return line;
 }
 
-/* One certificate and its key, or NULL if that is nobody's guess. */
+/* One certificate and its key; NULL: which key it is can't be told. */
 static int
 load_cert(struct tls_config *tls, const struct value *cert,
     const struct value *key, const char *password)
@@ -134,7 +134,7 @@ load_values(struct tls_config *tls, struct config *cfg)
 	return r;
 }
 
-/* What all of that makes together, where none of it is wrong already. */
+/* Check that all of it fits together, unless part of it is wrong already. */
 static int
 load_whole(struct tls_config *tls, const struct config *cfg)
 {

@@ -12,7 +12,7 @@
 #include "memory.h"
 #include "util.h"
 
-/* Room for as many bytes more, and nothing left of where they were. */
+/* Make room for as many bytes more; the old copy is overwritten. */
 static void
 grow(struct handover *x, size_t len)
 {

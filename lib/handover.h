@@ -23,7 +23,7 @@ struct handover {
 	const char *bad;		/* why it is of no use; or NULL */
 };
 
-/* What was written, as a file that nobody can change; -1 with errno. */
+/* A sealed file of what was written; -1 with errno. */
 int	 handover_seal(const struct handover *);
 
 /* Such a file, to be read.  The descriptor stays the caller's. */
@@ -31,13 +31,13 @@ void	 handover_open(struct handover *, int fd);
 void	 handover_free(struct handover *);
 
 /*
- * Each writes a thing, or reads it.  The first fault is kept in bad, and what
- * comes later does nothing: a number that is read is its minimum then, a
- * descriptor is -1, a text is NULL.
+ * Each of these writes or reads one thing.  The first fault is kept in bad, and
+ * later calls do nothing: a number read is then its minimum, a descriptor -1,
+ * a text NULL.
  */
 void	 handover_bytes(struct handover *, void *, size_t len);
 
-/* It is a fault if they are not in that range, which for a size begins at 0. */
+/* A number out of range is a fault; a size begins at 0. */
 void	 handover_number(struct handover *, int64_t *, int64_t min,
 	    int64_t max);
 void	 handover_int(struct handover *, int *, int min, int max);
@@ -53,7 +53,7 @@ void	 handover_text(struct handover *, char **);
 void	 handover_texts(struct handover *, char ***);
 void	 handover_free_texts(char **);
 
-/* Let execve(2) keep the descriptors (0) or not (FD_CLOEXEC). */
+/* Have execve(2) keep the descriptors (0) or close them (FD_CLOEXEC). */
 void	 handover_expose(const struct handover *, int flag);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * hints: what somebody may have meant who wrote what there is not.  Most come
- * from stunnel.
+ * hints: what may be meant by a key or a value that does not exist.  Most users
+ * come from stunnel.
  */
 #include <ctype.h>
 #include <stdint.h>
@@ -13,7 +13,7 @@
 #include "tls.h"
 #include "util.h"
 
-#define TEXT_SIZE	512
+#define VALUE_SIZE	512
 
 /*
  * What users of stunnel will write, and what it is here.  Advice follows the
@@ -25,7 +25,7 @@ static const struct theirs {
 	const char *ours;		/* NULL: no key is like it */
 	const char *advice;
 	int	 is_copied;
-	const char *covers;		/* keys that are not missed with it */
+	const char *covers;		/* keys that may then be missing */
 } stunnel[] = {
 	{ "CAengine", .advice = "keys and certificates are PEM files" },
 	{ "CAfile", .ours = "ca", .is_copied = 1, .advice =
@@ -170,7 +170,7 @@ static const struct {
 	{ LOG, "overwrite", "a log is always appended to: delete the line" },
 };
 
-/* Letters and digits alone, in lower case; not of a word that is too long. */
+/* Letters and digits alone, in lower case; empty if the word is too long. */
 static size_t
 fold(char *out, const char *in)
 {
@@ -312,7 +312,7 @@ static void
 add_line(struct text *out, const struct theirs *t, const char *text)
 {
 	int i = t->is_copied ? option_find(t->ours) : -1;
-	char value[TEXT_SIZE];
+	char value[VALUE_SIZE];
 	int64_t ignored;
 
 	if (i == -1 || strlen(text) + 1 >= sizeof(value))
@@ -332,7 +332,7 @@ add_line(struct text *out, const struct theirs *t, const char *text)
 		text_add(out, ": %s = %s", t->ours, value);
 }
 
-/* The first row for such a line, in which case and with what marks ever. */
+/* The first row for such a line; case and punctuation don't count. */
 static const struct theirs *
 find_theirs(const char *name, const char *text)
 {

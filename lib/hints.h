@@ -1,6 +1,6 @@
 /*
- * hints: what somebody may have meant who wrote what there is not: a slip, or
- * what stunnel takes.
+ * hints: what may be meant by a key or a value that does not exist: a slip, or
+ * a setting of stunnel.
  */
 #ifndef HINTS_H
 #define HINTS_H
@@ -16,19 +16,19 @@ struct option;
 struct hint {
 	char	 text[HINT_SIZE];	/* a clause */
 	const char *about;		/* keys, with blanks between; or NULL */
-	const char *covers;		/* others that are not missed with it */
+	const char *covers;		/* keys that may then be missing */
 };
 
-/* What key = text is, where there is no such key. */
+/* What key = text may mean, where there is no such key. */
 void	 hint_key(const char *key, const char *text, struct hint *);
 
-/* The option that a name is nearest to, or -1. */
+/* The option whose name is nearest, or -1. */
 int	 hint_option(const char *name);
 
 /* What a value would mean to stunnel, if that is something else; or NULL. */
 const char *hint_theirs(const struct option *, const char *text);
 
-/* What follows "allowed: ..." of a value that is not; may be empty. */
+/* What to add to "allowed: ..." for a wrong value; may be empty. */
 void	 hint_value(const struct option *, const char *text, char *hint,
 	    size_t size);
 

@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #define KTLS_TEXT_SIZE	512
+#define KTLS_LINE_SIZE	2048		/* of ktls_probe_text() */
 
 struct ktls_probe {
 	unsigned caps;			/* in bits of tls.h */

@@ -26,27 +26,27 @@ struct listeners {
 	size_t	 n;
 };
 
-/* None.  -1: out of memory. */
+/* An empty list.  -1: out of memory. */
 int	 listeners_new(struct listeners *);
 
-/* Closes none of them. */
+/* Free the list; nothing is closed. */
 void	 listeners_free(struct listeners *);
 
 /*
- * All that accept asks for, which has to stay as long as they do; from old, or
- * NULL, what it has of these.  keepalive_ms: see net_set_socket_options().  -1,
- * having logged why.
+ * Listen on all of accepts, which has to stay as long as they do; sockets that
+ * old has already (or NULL) are shared with it.  keepalive_ms: as in
+ * net_set_socket_options().  -1, having logged why.
  */
 int	 listeners_open(struct listeners *, struct listeners *old,
 	    const struct targets *accepts, int64_t keepalive_ms);
 
 /*
- * But for those that another generation has as well.  Paths of Unix sockets are
- * removed if unlinks, which is the master's to do.
+ * Close those that no other generation has.  unlinks: also remove the paths of
+ * Unix sockets, which is the master's to do.
  */
 void	 listeners_close(struct listeners *, int unlinks);
 
-/* Those of before are as this generation has it, from now on. */
+/* Set keepalive on those that came from another generation. */
 void	 listeners_tune(const struct listeners *, int64_t keepalive_ms);
 
 /*
@@ -55,7 +55,7 @@ void	 listeners_tune(const struct listeners *, int64_t keepalive_ms);
  */
 void	 listeners_log_pause(time_t *last, int error);
 
-/* No other generation has any of them. */
+/* No other generation has them any more. */
 void	 listeners_keep_none(struct listeners *);
 
 #endif

@@ -16,8 +16,9 @@
 #include "log.h"
 #include "util.h"
 
-#define LOG_SIZE	2048		/* of a line */
-#define TEXT_SIZE	512
+#define LINE_SIZE	2048
+#define ERRORS_MAX	50		/* of one configuration */
+#define DROPPED_SIZE	512		/* of a line that tells of lost ones */
 
 static struct log_state state = { .level = LEVEL_INFO,
     .stream = STDERR_FILENO };
@@ -38,7 +39,7 @@ const char *const log_levels[] = {
 static int __attribute__((format(printf, 1, 2)))
 log_line(const char *fmt, ...)
 {
-	char line[LOG_SIZE + 64];
+	char line[LINE_SIZE + 64];
 	ssize_t n;
 	va_list ap;
 	int len = state.lost.is_cut;
@@ -92,14 +93,14 @@ log_text(enum log_level level, const char *text)
 }
 
 /*
- * Whoever reads the log may have stopped, or gone, or the disk is full.  Rather
- * lose lines than stop as well, and say so here when there is room again.
+ * The log's reader may have stopped, or gone, or the disk is full.  Rather lose
+ * lines than stop as well, and report them here when there is room again.
  */
 static int
 is_stuck(void)
 {
 	struct pollfd p = { .fd = logging.fd, .events = POLLOUT };
-	char text[TEXT_SIZE];
+	char text[DROPPED_SIZE];
 
 	if (logging.fd == -1) {
 		state.lost.lines = 0;
@@ -126,7 +127,7 @@ is_stuck(void)
 void
 log_at(enum log_level level, const char *fmt, ...)
 {
-	char text[LOG_SIZE], clean[LOG_SIZE];
+	char text[LINE_SIZE], clean[LINE_SIZE];
 	int saved = errno;
 	va_list ap;
 
@@ -205,10 +206,9 @@ log_fd(void)
 }
 
 /*
- * A standard descriptor, to log to.  inetd gives its children the connection
- * as 0, 1 and 2: then it would go to the client, and -1 is syslog.  A pipe that
- * nobody reads is to block none of the processes that write to it, and those
- * of others not to change: it is opened anew.
+ * inetd gives its children the connection as 0, 1 and 2: the log would go to
+ * the client.  A pipe that nobody reads must block none of its writers; opened
+ * anew, it can be non-blocking without a change to others' descriptors.
  */
 int
 log_open_stream(int stream)

@@ -28,24 +28,23 @@ void	 log_at(enum log_level, const char *fmt, ...)
 #define log_debug(...)		log_at(LEVEL_DEBUG, __VA_ARGS__)
 
 /*
- * Until log_errors_end() the errors are those of one configuration: of more
- * than ERRORS_MAX, the rest is counted.
+ * Until log_errors_end() the errors are those of one configuration: the first
+ * 50 are logged, the rest is counted.
  */
-#define ERRORS_MAX	50
 void	 log_errors_begin(void);
 void	 log_errors_end(void);
 
-/* So many there were by now. */
+/* How many there have been. */
 size_t	 log_errors(void);
 
 /* Lines since the last report of them. */
 struct log_lost {
 	uint64_t lines;
-	int	 why;		/* an errno; EAGAIN: nobody reads them */
+	int	 why;		/* an errno; EAGAIN: the log has no reader */
 	int	 is_cut;	/* the last one there has no end */
 };
 
-/* They are not reported here, but by who takes them. */
+/* Take over the count of lost lines: the caller is to report them. */
 struct log_lost log_lost_take(void);
 
 /* Lost by another process: reported with those lost here, now if possible. */
@@ -77,10 +76,10 @@ void	 log_to(int fd, int stream);
  */
 void	 log_again(int fd);
 
-/* That descriptor. */
+/* The log's descriptor; -1: syslog. */
 int	 log_fd(void);
 
-/* It becomes the first number that is free past the standard ones. */
+/* Move it to the first number that is free past the standard ones. */
 void	 log_lower(void);
 
 /*
@@ -99,7 +98,7 @@ int	 log_open_stream(int stream);
 /* The standard descriptor that log names; -1: syslog, 0: it is a file. */
 int	 log_stream(const char *log);
 
-/* Now, since what comes may have no access to it. */
+/* Connect to it now: a sandbox or chroot may have no access to it. */
 void	 log_connect_syslog(void);
 
 #endif

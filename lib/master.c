@@ -20,11 +20,7 @@
 #include "util.h"
 #include "worker.h"
 
-#ifndef VERSION
-#define VERSION		"0"
-#endif
-
-#define TEXT_SIZE	512
+#define NEXT_SIZE	512		/* of what comes next, as a clause */
 #define DAY		(24 * 60 * 60)
 
 static const char *
@@ -42,7 +38,7 @@ stats_expiry(const void *arg, size_t i, const char **file, int64_t *at)
 	return g->tls != NULL ? tls_config_expiry(g->tls, i, file, at) : -1;
 }
 
-/* Of all generations, and of workers that are no more. */
+/* Over all generations, with workers that have exited. */
 static struct stats_report
 report(const struct stats *st, const struct generation *live)
 {
@@ -86,8 +82,8 @@ master_write_stats(struct master *m)
 }
 
 /*
- * In the child: let go of all that is the master's alone.  A worker has no
- * business with the keys of the others; but who their clients are is counted.
+ * In the child: let go of all that is the master's alone.  A worker needs no
+ * keys of other generations, only their count of connections by address.
  */
 static void
 leave_master(const struct master *m, struct generation *g,
@@ -146,11 +142,6 @@ worker_main(const struct master *m, struct generation *g, size_t slot,
 	exit(r);
 }
 
-/*
- * A worker for a slot: for a connection, which it begins to serve at once, or
- * one that waits to be released.  -1: it could not be forked, or won't be
- * ready.
- */
 int
 master_start_worker(void *master, struct generation *g, size_t slot,
     const struct incoming *in)
@@ -167,10 +158,6 @@ master_start_worker(void *master, struct generation *g, size_t slot,
 	return in != NULL ? 0 : workers_await_ready(&g->workers, slot);
 }
 
-/*
- * One in each slot that is empty.  In fork mode just one, that has nothing to
- * do, to see whether it would be able to.
- */
 int
 master_start_workers(struct master *m, struct generation *g)
 {
@@ -190,7 +177,7 @@ master_start_workers(struct master *m, struct generation *g)
 	return 0;
 }
 
-/* Whoever sits there next finds it empty; what was counted is kept. */
+/* The slot is free again, its row empty; what was counted is kept. */
 static void
 clear_slot(struct master *m, struct generation *g, struct slot *slot)
 {
@@ -208,19 +195,20 @@ clear_slot(struct master *m, struct generation *g, struct slot *slot)
 }
 
 /*
- * In poll mode another one takes the place.  In fork mode none has to; but
- * what crashes again and again may be somebody's guesses at our memory, which
- * is the same in all of them: that is slowed down.
+ * In poll mode, another worker takes its place.  In fork mode, none has to; but
+ * repeated crashes may be an attacker's guesses at the memory layout, which all
+ * workers share: they are slowed down.
  */
 void
 master_worker_ended(struct master *m, struct generation *g, struct slot *slot,
     int status)
 {
 	int is_poll = g->config.number[MODE] == POLL;
+	/* INT64_MAX: after a failed upgrade, only a reload starts workers. */
 	int goes_on = g == m->live && !m->stopping && g->workers.retry_at !=
-	    INT64_MAX;		/* see go_on() */
+	    INT64_MAX;
 	pid_t pid = slot->pid;
-	char next[TEXT_SIZE] = "";
+	char next[NEXT_SIZE] = "";
 	int64_t ms = 0;
 
 	clear_slot(m, g, slot);
@@ -262,7 +250,6 @@ master_reap(struct master *m)
 	}
 }
 
-/* Those that all have left, and what the C library would keep of them. */
 void
 master_free_generations(struct master *m)
 {
@@ -279,7 +266,6 @@ master_free_generations(struct master *m)
 	}
 }
 
-/* Workers of all generations are to log where the master does now. */
 void
 master_tell_log(const struct master *m)
 {
@@ -292,8 +278,8 @@ master_tell_log(const struct master *m)
 }
 
 /*
- * What the master keeps of a generation that leaves: its memory, and a slot for
- * each worker that is left.
+ * Of a generation that leaves, the master keeps the shared memory, and a slot
+ * for each worker that is left.
  */
 static void
 let_go(struct generation *g)
@@ -330,7 +316,7 @@ master_notify_ready(const struct master *m, const char *but)
 		    n, n == 1 ? "" : "s", but);
 }
 
-/* Take all back: listeners that are its own, and workers that never began. */
+/* Undo a failed load: close its own listeners, end its unreleased workers. */
 static void
 give_up(struct master *m, struct generation *g)
 {
@@ -343,7 +329,6 @@ give_up(struct master *m, struct generation *g)
 	let_go(g);
 }
 
-/* What the master itself does for a generation. */
 void
 master_prepare(const struct generation *g)
 {
@@ -352,10 +337,6 @@ master_prepare(const struct generation *g)
 		privileges_disable_dumps();
 }
 
-/*
- * The keys for tickets: those of a file as they are now, or another one from
- * time to time, while the one before is good still.
- */
 int
 master_renew_keys(struct master *m)
 {
@@ -374,7 +355,7 @@ master_renew_keys(struct master *m)
 	return -1;
 }
 
-/* After a reload: keys that were made here go on, until their time is up. */
+/* After a reload: keys made here stay in use until their time is up. */
 static void
 take_over_keys(struct master *m, const struct generation *old)
 {
@@ -389,8 +370,8 @@ take_over_keys(struct master *m, const struct generation *old)
 }
 
 /*
- * At a reload.  Those of earlier ones were told before, and are told again only
- * if it may be sooner for them now.
+ * At a reload.  Workers of earlier generations have been told to leave; they
+ * are told again if there is a limit now, which may end them sooner.
  */
 static void
 retire_all(struct generation *old, int64_t ms)
@@ -400,7 +381,6 @@ retire_all(struct generation *old, int64_t ms)
 		workers_retire(&old->workers, ms);
 }
 
-/* All that is new is made, and is ready to serve; only then the old leaves. */
 int
 master_replace(struct master *m)
 {
@@ -478,9 +458,8 @@ master_stop(struct master *m, int at_once)
 	}
 }
 
-/* SIGUSR1: the sum here, and each worker has its connections listed. */
 void
-master_tell(struct master *m)
+master_log_statistics(struct master *m)
 {
 	const struct stats_report r = report(&m->stats, m->live);
 	const struct generation *g;

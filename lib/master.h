@@ -18,28 +18,32 @@ struct arguments;
 struct generation;
 struct slot;
 
+#ifndef VERSION
+#define VERSION		"0"		/* the Makefile has it */
+#endif
+
 struct master {
 	const struct arguments *args;
-	struct generation *live;	/* and behind it those that leave */
+	struct generation *live;	/* older ones behind it, which leave */
 	struct stats stats;
 	sigset_t asleep;
 	pid_t	 pid;
-	int	 parent;		/* waits for the start; or -1 */
+	int	 parent;		/* told once we serve; or -1 */
 	int	 pidfile;		/* or -1 */
 	char	*pidfile_name;
 	int	 stopping;
 	struct dispatch dispatch;
-	int64_t	 renew_at;		/* keys for tickets */
-	int64_t	 warn_at;		/* of certificates, again */
+	int64_t	 renew_at;		/* ticket keys */
+	int64_t	 warn_at;		/* of certificates */
 	int64_t	 beat_at;		/* the next sign of life */
-	int	 is_silent;		/* there was none */
+	int	 is_silent;		/* the last one was withheld */
 	struct upgrade upgrade;
 };
 
 /* Log which program this is. */
 void	 master_log_version(void);
 
-/* Tell the service manager that it serves; but what is wrong all the same. */
+/* Tell the service manager that it serves; but: what to add to its status. */
 void	 master_notify_ready(const struct master *, const char *but);
 
 /* What the master itself does for a generation, before it has workers. */
@@ -66,7 +70,7 @@ void	 master_reap(struct master *);
 void	 master_worker_ended(struct master *, struct generation *,
 	    struct slot *, int status);
 
-/* Those that all workers have left. */
+/* Free generations that all workers have left. */
 void	 master_free_generations(struct master *);
 
 /*
@@ -80,11 +84,11 @@ void	 master_warn_daily(struct master *);
 
 /*
  * The configuration anew: all that is new is made, and is ready to serve; only
- * then the old leaves.  -1, having logged why: all stays as it was.
+ * then the old leaves.  -1, having logged why, and the old one stays.
  */
 int	 master_replace(struct master *);
 
-/* SIGHUP: the same, and what becomes of it is told. */
+/* SIGHUP: the same, with its outcome logged and notified. */
 void	 master_reload(struct master *);
 
 /* Workers of all generations are to log where the master does now. */
@@ -93,10 +97,10 @@ void	 master_tell_log(const struct master *);
 /* SIGTERM and, at once, a second one: have all workers leave. */
 void	 master_stop(struct master *, int at_once);
 
-/* SIGUSR1: the sum here, and each worker has its connections listed. */
-void	 master_tell(struct master *);
+/* SIGUSR1: log the totals, and have each worker list its connections. */
+void	 master_log_statistics(struct master *);
 
-/* stats_file: when it is to be written (ms), and that, if it is due. */
+/* stats_file: when it is due (ms); and write it, if it is. */
 int64_t	 master_stats_due(const struct master *);
 void	 master_write_stats(struct master *);
 

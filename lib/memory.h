@@ -25,8 +25,8 @@ const char *memory_map(int fd, size_t size, void **);
 const char *memory_fault(int fd, size_t size);
 
 /*
- * A lock in shared memory.  Who has it may have been killed, or taken over:
- * waiting has an end, after which it is taken for free.
+ * A lock in shared memory.  Its holder may have been killed, or taken over:
+ * after a while it counts as free.
  */
 void	 memory_lock(atomic_flag *);
 void	 memory_unlock(atomic_flag *);

@@ -13,7 +13,7 @@
 #include "net.h"
 #include "util.h"
 
-#define HINT_SIZE	1024
+#define ADDRESS_HINT_SIZE 1024
 #define BACKLOG		1024
 #define KEEPALIVE_PROBES 5		/* to a peer that says nothing */
 
@@ -82,7 +82,7 @@ net_address_port(const struct address *a)
 	    a->sa.ss_family == AF_INET6 ? ntohs(in6->sin6_port) : 0;
 }
 
-/* An address in figures; -1 if it is not one. */
+/* A numeric address; -1 if it is not one. */
 static int
 address_numeric(struct address *a, const char *host, in_port_t port)
 {
@@ -240,7 +240,7 @@ address_hint(const char *text, int passive, char *hint, size_t size)
 int
 net_resolve(struct target *t, int passive, char *why, size_t size)
 {
-	char host[NI_MAXHOST], hint[HINT_SIZE];
+	char host[NI_MAXHOST], hint[ADDRESS_HINT_SIZE];
 	const char *text = t->given, *port;
 	int64_t number;
 
@@ -268,7 +268,7 @@ net_resolve(struct target *t, int passive, char *why, size_t size)
 	return resolve_name(t, host, port, why, size);
 }
 
-/* Idle for half of the time or a little longer, and then the probes. */
+/* Half of the time, or a little more, is for idling, the rest for probes. */
 #ifdef TCP_KEEPIDLE
 static void
 keep_alive(int fd, int64_t ms)

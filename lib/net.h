@@ -62,7 +62,7 @@ void	 net_unmap_v4(struct endpoints *);
 /* Those of a connected socket, normalized. */
 void	 net_endpoints(int fd, struct endpoints *);
 
-/* In host byte order; 0: it is not TCP. */
+/* The port, in host byte order; 0: it is not TCP. */
 in_port_t net_address_port(const struct address *);
 
 /*
@@ -99,7 +99,7 @@ void	 net_acknowledge(int fd);
  */
 int	 net_dial(const struct address *, int64_t keepalive_ms);
 
-/* The text of its errno. */
+/* The text of an errno of net_dial(), or of its connection. */
 const char *net_dial_error(int error);
 
 /*
@@ -109,11 +109,12 @@ const char *net_dial_error(int error);
  */
 int	 net_listen(const struct address *, int any);
 
+/* 1 if it is a listening socket. */
 int	 net_is_listening(int fd);
 
 /*
- * Make a listening socket ours that somebody else has passed.  Its number,
- * which may be another one now, or -1 with errno; ENOTSOCK: it is none.
+ * Take over a listening socket that was passed to us.  Its number, which may be
+ * another one now, or -1 with errno; ENOTSOCK: it is none.
  */
 int	 net_inherit(int fd);
 

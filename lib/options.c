@@ -9,7 +9,7 @@
 #include "options.h"
 #include "util.h"
 
-#define TEXT_SIZE	512
+#define WORDS_SIZE	128		/* of the words that a value may be */
 
 const char *const option_no_yes[] = { "no", "yes", NULL };
 static const char *const verifies[] = {
@@ -159,7 +159,7 @@ option_choice(const char *text, const char *const *choices, int64_t *choice)
 void
 option_allowed(const struct option *o, char *text, size_t size)
 {
-	char words[TEXT_SIZE / 4] = "";
+	char words[WORDS_SIZE] = "";
 
 	if (o->choices != NULL)
 		text_join(words, sizeof(words), o->choices);

@@ -39,15 +39,15 @@ extern const char *const option_no_yes[];
 int	 option_find(const char *name);
 
 /*
- * The number behind a text, in milliseconds if it is a time; untouched if the
- * option has none.  -1: it is none of this option's.
+ * The number that a value stands for, in milliseconds if it is a time; left as
+ * it is if the option has none.  -1: not a value of this option.
  */
 int	 option_number(const struct option *, const char *text, int64_t *);
 
-/* The index of a text among words, which end with NULL; -1: it is not there. */
+/* The index of a text among words, which end with NULL; -1: not there. */
 int	 option_choice(const char *text, const char *const *words, int64_t *);
 
-/* The values that there are, as text. */
+/* The values that are allowed, as text. */
 void	 option_allowed(const struct option *, char *text, size_t size);
 
 #endif

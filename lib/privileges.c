@@ -1,6 +1,4 @@
-/*
- * privileges: the master finds out what its workers are to be; they become it.
- */
+/* privileges: user, group and chroot of the workers. */
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
@@ -94,7 +92,7 @@ privileges_find(struct identity *id, const struct privileges *p)
 	return r;
 }
 
-/* There is no way back, which is tried. */
+/* Try that there is no way back. */
 int
 privileges_drop(const struct identity *id)
 {

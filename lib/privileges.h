@@ -1,5 +1,6 @@
 /*
- * privileges: the master finds out what its workers are to be; they become it.
+ * privileges: user, group and chroot of the workers.  The master looks them up;
+ * workers take them on.
  */
 #ifndef PRIVILEGES_H
 #define PRIVILEGES_H
@@ -15,7 +16,7 @@ struct privileges {
 	struct privilege user, group, root;
 };
 
-/* Who workers are. */
+/* What workers run as. */
 struct identity {
 	uid_t	 uid;
 	gid_t	 gid;			/* the only group */
@@ -24,12 +25,12 @@ struct identity {
 };
 
 /*
- * Find out who that is; the text of root is the caller's still.  -1, having
- * logged each of them that can't be.
+ * Look up what is configured; the text of root stays the caller's.  -1, having
+ * logged each error.
  */
 int	 privileges_find(struct identity *, const struct privileges *);
 
-/* Become that, for good.  -1 with errno. */
+/* Take it on, for good.  -1 with errno. */
 int	 privileges_drop(const struct identity *);
 
 /* No core, and no other process of the same user looks into this one. */

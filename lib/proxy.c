@@ -24,7 +24,7 @@ enum { CLIENT_SSL = 1, CLIENT_CERT_CONN = 2, CLIENT_CERT_SESS = 4 };
 static const unsigned char proxy_v2[12] = "\r\n\r\n\0\r\nQUIT\n";
 static const char proxy_v1[] = "PROXY ";
 
-/* The families, and where in version 2 what of them is told. */
+/* Address families, and where version 2 has their addresses and ports. */
 static const struct family {
 	sa_family_t family;
 	int	 code;
@@ -185,7 +185,7 @@ proxy_write(struct proxy *p, struct stream *s)
 	return (int)n;
 }
 
-/* Nothing more than its header, which has TLS behind it: how many bytes? */
+/* How many bytes may be read without taking what is behind the header. */
 static size_t
 proxy_wants(const struct proxy *p)
 {

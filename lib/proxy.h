@@ -16,13 +16,13 @@ struct stream;
 
 enum { PROXY_OFF, PROXY_V1, PROXY_V2 };
 
-/* What of TLS is told in version 2; texts may be NULL. */
+/* What version 2 tells of TLS; texts may be NULL. */
 struct proxy_tls {
 	const char *version, *cipher, *alpn;
 	const char *name;		/* that was asked for */
 	const char *client;		/* the common name of its certificate */
 	int	 has_client;		/* it has one, */
-	int	 resumed;		/* from a session of before */
+	int	 resumed;		/* the session was resumed */
 };
 
 /* A header on its way: out, or in. */

@@ -12,7 +12,6 @@
 
 #define REPEATS		5		/* of one reason and address */
 #define REPEATS_MS	10000		/* a period */
-#define ADDRESS_SIZE	128
 
 /*
  * The row for such lines, which may be a free one; NULL: none is left.  Reasons
@@ -74,7 +73,7 @@ period_log(const struct period *r)
 {
 	uint64_t s = ((uint64_t)clock_ms() - r->began + 500) / 1000;
 	uint64_t others = r->more;
-	char text[ADDRESS_SIZE];
+	char text[PEER_TEXT_SIZE];
 	size_t i;
 
 	for (i = 0; i < REPEATS_ALL; i++) {

@@ -3,7 +3,6 @@
  * it from files and ports, seccomp(2) from system calls.
  */
 #include <errno.h>
-#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>

@@ -17,13 +17,13 @@ struct sandbox {
 };
 
 /*
- * For good: files, other ports and descriptors, all but some system calls.
+ * Deny for good: files, other ports and descriptors, all but some system calls.
  * Where a command is run, only what gains privileges by execve(2) is denied.
  * -1 with errno.
  */
 int	 sandbox_enter(const struct sandbox *);
 
-/* What this system can't keep a worker from, as a clause; NULL: nothing. */
+/* What this system can't restrict, as a clause; NULL: nothing. */
 const char *sandbox_lacks(void);
 
 #endif

@@ -24,7 +24,7 @@ struct shared {
 	uint64_t warned;		/* that it is full, at */
 	volatile int stops;
 	struct repeats repeats;
-	struct counts counts[];		/* one for each seat */
+	struct counts counts[];		/* one for each worker */
 };
 
 /* Sizes, as max and nrows have it; alone: one process has no use for places. */

@@ -1,9 +1,8 @@
 /*
  * scoreboard: memory of the master and its workers.  What has become of
  * connections is counted there by worker; and how many each address has, for
- * max_per_ip.  It holds what a process left there that was killed, or taken
- * over: it is never trusted to lead anywhere, and what is amiss gets right
- * again by itself.
+ * max_per_ip.  A process that was killed, or taken over, may leave anything
+ * there: no address or index in it is trusted, and faults mend themselves.
  */
 #ifndef SCOREBOARD_H
 #define SCOREBOARD_H
@@ -15,14 +14,14 @@
 
 struct repeats;
 
-/* Why a handshake has failed, in few words: see failures[]. */
+/* Why a handshake has failed, in the classes of statistics. */
 enum failure {
 	FAILED_TIMEOUT, FAILED_NOT_TLS, FAILED_CERTIFICATE, FAILED_NAME,
 	FAILED_PROXY, FAILED_ALERT, FAILED_NOTHING_IN_COMMON, FAILED_CLOSED,
 	FAILED_OTHERWISE, FAILURES
 };
 
-/* What has become of connections.  Whose process it is alone writes. */
+/* What has become of connections.  Only the process they are of writes. */
 struct counts {
 	uint64_t live, accepted, served, resumed, no_backend, silent;
 	uint64_t over, dropped;
@@ -60,7 +59,7 @@ struct share {
 	size_t	 nunused;
 };
 
-/* As one has to be that is nothing yet. */
+/* The initializer, before scoreboard_new() or scoreboard_attach(). */
 #define SCOREBOARD_NONE	{ .shared = (void *)-1, .fd = -1 }
 
 /*
@@ -71,8 +70,8 @@ int	 scoreboard_new(struct scoreboard *, size_t max, size_t nrows,
 	    int alone);
 
 /*
- * The one that max, nrows, secret and fd are those of.  NULL, or why there is
- * no such memory.
+ * Map the memory of another program, by max, nrows, secret and fd, which are
+ * set.  NULL, or why it can't be.
  */
 const char *scoreboard_attach(struct scoreboard *);
 void	 scoreboard_free(struct scoreboard *);

@@ -10,7 +10,10 @@
  */
 FILE	*secret_open(const char *file);
 
-/* A file that is not whole is removed.  The exit status, which may change. */
+/*
+ * Close the file; remove it if the exit status is not EXIT_SUCCESS, or becomes
+ * another one here, having logged why.  That status.
+ */
 int	 secret_close(FILE *, const char *file, int status);
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * stats: what connections there were, for the log at SIGUSR1, and for a program
- * that reads stats_file.  A process of its own writes that, lest a disk that
- * hangs keeps the master from looking after its workers.
+ * stats: what connections there were, for the log and for stats_file.  A child
+ * writes the file, lest a disk that hangs keeps the master from looking after
+ * its workers.
  */
 #include <errno.h>
 #include <limits.h>
@@ -366,7 +366,7 @@ stats_reaped(struct stats *st, pid_t pid, int status)
 	st->failed = failed;
 }
 
-/* Signals have to wait: another program may be the one to act on them. */
+/* Not woken by signals: after an upgrade, the next program acts on them. */
 void
 stats_await(struct stats *st)
 {

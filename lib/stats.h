@@ -25,7 +25,7 @@ struct stats {
 	char	*file;			/* that was written to; or NULL */
 };
 
-/* What is told: all of it as of now. */
+/* What is reported: all of it as of now. */
 struct stats_report {
 	const char *config;		/* its file, which names us; or NULL */
 	const char *version, *library;
@@ -40,26 +40,29 @@ struct stats_report {
 	const void *arg;
 };
 
+/* Add a worker's counts to a sum. */
 void	 stats_add(struct counts *sum, const volatile struct counts *);
 
+/* The line for SIGUSR1. */
 void	 stats_log(const struct stats *, const struct stats_report *);
 
 /* When there is something to do (ms); INT64_MAX: never. */
 int64_t	 stats_due(const struct stats *, int is_wanted);
 
 /*
- * That is due: have the file written, or end who does not get there.  It is
- * replaced as a whole; one of another name before it is removed.
+ * When that is due: start a process that writes the file, or kill one that
+ * takes too long.  The file is replaced as a whole; if it had another name
+ * before, that one is removed.
  */
 void	 stats_step(struct stats *, const struct stats_report *);
 
-/* A child is no more.  Was it the one that writes? */
+/* A child has ended: note it, if it was the one that writes. */
 void	 stats_reaped(struct stats *, pid_t, int status);
 
-/* Until nobody writes; but not for long. */
+/* Wait until nobody writes; but not for long. */
 void	 stats_await(struct stats *);
 
-/* A stop: the file is removed, since what it tells is over. */
+/* At a stop: remove the file. */
 void	 stats_end(struct stats *);
 
 #endif

@@ -17,7 +17,7 @@ enum stream_result {
 	STREAM_EOF = 0,		/* read: the peer ended its side in order */
 	STREAM_WANT_READ = -1,	/* call again when the descriptor is readable */
 	STREAM_WANT_WRITE = -2,	/* call again when the descriptor is writable */
-	STREAM_TRUNCATED = -3,	/* it ended, but TLS did not say so */
+	STREAM_TRUNCATED = -3,	/* it ended without TLS's close_notify */
 	STREAM_RESET = -4,	/* the peer reset the connection */
 	STREAM_ERROR = -5	/* anything else: see error() */
 };
@@ -31,7 +31,7 @@ struct stream {
 	void	*ctx;		/* for the operations, never for the engine */
 	int	 fd;		/* or -1 */
 	int	 err;		/* errno of the last failure; stream_plain's */
-	size_t	 write_size;	/* as much is best written at once; 0: any */
+	size_t	 write_size;	/* the best size of a write; 0: any */
 };
 
 /*

@@ -21,9 +21,9 @@
 #endif
 
 /*
- * Of whichever stream is read from, or written to, at the moment.  One does for
- * a process, which touches no more of it than it needs: a page that nothing has
- * been read to takes no memory.
+ * The buffers of the stream that is read from, or written to, at the moment:
+ * one pair for the whole process.  Pages that were never touched take no
+ * memory.
  */
 static struct tls_io {
 	size_t	 ahead_at, ahead_end;
@@ -150,7 +150,7 @@ recv_ahead(struct tls *t, unsigned char *buf, size_t len)
 	return pass(t, buf, len);
 }
 
-/* What is left in there, for want of room for what comes of it, is kept. */
+/* What the reader had no room for is kept. */
 int
 tls_bio_keep_ahead(struct tls *t)
 {
@@ -243,9 +243,9 @@ sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 }
 
 /*
- * The library does not tell the group that was agreed upon, nor whether a
- * session was resumed.  It stands in the clear in what it sends, a record at
- * p, before that is encrypted.
+ * The library does not tell which group was negotiated, nor whether a session
+ * was resumed.  Both are in the clear in what it sends, a record at p, until
+ * encryption starts.
  */
 static void
 sniff_handshake(struct tls *t, const unsigned char *p, size_t len)
@@ -282,7 +282,7 @@ defer(struct tls *t, const unsigned char *buf, size_t len)
 	return (int)len;
 }
 
-/* There is room: encrypt_some() sees to it. */
+/* There is room: the writer asks tls_bio_has_room() before each record. */
 static int
 gather(const unsigned char *buf, size_t len)
 {
@@ -439,8 +439,8 @@ tls_bio_send(void *ctx, const unsigned char *buf, size_t len)
 }
 
 /*
- * A socket tells of a reset once, maybe to who has sent, and after that of an
- * end.
+ * A socket reports a reset only once, perhaps to a send(2); to reads after that
+ * it looks like an end.
  */
 int
 tls_bio_read_end(const struct tls *t)

@@ -32,27 +32,30 @@ int	 tls_bio_send_error(struct tls *);
 void	 tls_bio_take_ahead(struct tls *);
 int	 tls_bio_keep_ahead(struct tls *);
 
-/* The code that reading ended with, told as often as it is asked. */
+/* The code that reading ended with. */
 int	 tls_bio_read_end(const struct tls *);
 
-/* Is nothing of a record on its way, in or out? */
+/* Are we between records, in both directions? */
 int	 tls_bio_is_whole(const struct tls *);
 
-/* send(2), which is told whether more follows at once. */
+/* send(2), with MSG_MORE if more follows at once. */
 ssize_t	 tls_bio_put(struct tls *, const unsigned char *, size_t, int more);
 
-/* Send what was deferred until there is something else: 0, or -1 with errno. */
+/*
+ * Send what was deferred; more: other data follow at once.  0, or -1 with
+ * errno.
+ */
 int	 tls_bio_send_deferred(struct tls *, int more);
 
 /*
- * Of a write, records are gathered while one more has room, and then sent as
- * one.  0, or a code; MBEDTLS_ERR_SSL_WANT_WRITE: the rest is deferred.
+ * A write gathers records while there is room for one more, and then sends them
+ * at once.  0, or a code; MBEDTLS_ERR_SSL_WANT_WRITE: the rest is deferred.
  */
 void	 tls_bio_gather(struct tls *);
 int	 tls_bio_has_room(const struct tls *);
 int	 tls_bio_send_gathered(struct tls *);
 
-/* How many bytes of data have room there. */
+/* How many bytes of data one write can gather. */
 size_t	 tls_bio_write_size(const struct tls *);
 
 /* The failed operation of both TLS streams. */

@@ -19,7 +19,7 @@ enum cert_dates tls_cert_dates(const mbedtls_x509_time *from,
 /* 1 if they hold the same bytes. */
 int	 tls_cert_same(const mbedtls_x509_buf *, const mbedtls_x509_buf *);
 
-/* 1 if it is that, going by names alone. */
+/* 1 if it is the issuer, going by names alone. */
 int	 tls_cert_is_issuer(const mbedtls_x509_crt *issuer,
 	    const mbedtls_x509_crt *);
 

@@ -197,7 +197,7 @@ tls_config_verify(struct tls_config *cfg, int is_required)
 		    "it needs ca, or peer = pin:sha256/BASE64 or cert:FILE, to "
 		    "verify certificates against");
 	cfg->verify = is_required ? REQUIRED : ASKED;
-	/* What is missing or wrong is found by tls_open(), in both cases. */
+	/* tls_verify_check_verdict() refuses what is missing or wrong. */
 	mbedtls_ssl_conf_authmode(&cfg->ssl, MBEDTLS_SSL_VERIFY_OPTIONAL);
 	if (cfg->has_ca)
 		mbedtls_ssl_conf_ca_chain(&cfg->ssl, &cfg->ca,
@@ -263,9 +263,9 @@ tls_config_truncation(struct tls_config *cfg, int is_eof)
 }
 
 void
-tls_config_kernel(struct tls_config *cfg, unsigned can)
+tls_config_kernel(struct tls_config *cfg, unsigned caps)
 {
-	cfg->kernel = can;
+	cfg->kernel = caps;
 }
 
 void

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <mbedtls/error.h>
 #include <mbedtls/pem.h>
+#include <mbedtls/pkcs5.h>
 
 #include "stream.h"
 #include "tls_error.h"
@@ -39,8 +41,8 @@ static const struct {
 	"an encryption that this mbed TLS does not support"
 
 /*
- * What the codes stand for: the alert that the client is told, by RFC 8446
- * section 6, and a person's words.
+ * What the codes stand for: the alert that the client is sent, by RFC 8446
+ * section 6, and a text.
  */
 static const struct outcome {
 	int	 code;
@@ -201,8 +203,12 @@ tls_error_text(int code)
 	return text;
 }
 
-int
-tls_outcome(int code, unsigned char *alert)
+/*
+ * A code as an enum stream_result; and the alert that an error asks for, RFC
+ * 8446 section 6.2, or 0.
+ */
+static int
+outcome_of(int code, unsigned char *alert)
 {
 	const struct outcome *o = find_outcome(code);
 
@@ -474,7 +480,7 @@ keep_error(struct tls *t, int code)
 {
 	unsigned char alert;
 
-	tls_outcome(code, &alert);
+	outcome_of(code, &alert);
 	t->failed = code;
 	if (!t->refused)
 		t->alert = alert;
@@ -487,7 +493,7 @@ int
 tls_result(struct tls *t, int code)
 {
 	unsigned char alert;
-	int end = tls_outcome(code, &alert);
+	int end = outcome_of(code, &alert);
 
 	return end == STREAM_ERROR ? keep_error(t, code) : end;
 }
@@ -496,7 +502,7 @@ int
 tls_library_result(struct tls *t, int r)
 {
 	unsigned char alert;
-	int end = tls_outcome(r, &alert), code;
+	int end = outcome_of(r, &alert), code;
 
 	if (end != STREAM_ERROR &&
 	    (t->open || (end != STREAM_EOF && end != STREAM_TRUNCATED)))

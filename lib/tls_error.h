@@ -27,30 +27,26 @@ enum {
 struct fault {
 	uint32_t flags;
 	unsigned char alert;
-	const char *text;		/* NULL: see fault_text() */
+	const char *text;		/* NULL: it needs the certificate */
 };
 
-/* A code in a person's words; valid until the next call. */
+/* A code as text; valid until the next call. */
 const char *tls_error_text(int code);
 
 /* The first fault among flags against a certificate, which are not 0. */
 const struct fault *tls_error_fault(uint32_t flags);
 
 /*
- * What a code, mbed TLS's or one of the above, is as an enum stream_result; and
- * the alert that an error asks for, RFC 8446 section 6.2, or 0.
- */
-int	 tls_outcome(int code, unsigned char *alert);
-
-/*
- * The same, and an error is kept: its text for tls_error_reason(), its alert
- * for the stream to send when it ends our side.
+ * What a code, mbed TLS's or one of the above, is as an enum stream_result.  An
+ * error is kept: its text for tls_error_reason(), its alert for the stream to
+ * send when it ends our side.
  */
 int	 tls_result(struct tls *, int code);
 
 /*
- * Of what mbed TLS answers on this connection, which may mean several things.
- * During the handshake any end is an error; and it may have sent the alert.
+ * The same for what mbed TLS answers on this connection: a code of several
+ * meanings is told apart, any end during the handshake is an error, and an
+ * alert that the library has sent itself is not sent again.
  */
 int	 tls_library_result(struct tls *, int r);
 
@@ -61,7 +57,7 @@ const char *tls_error_reason(const struct stream *);
 void	 tls_reject(struct tls *, unsigned char alert, const char *fmt, ...)
 	    __attribute__((format(printf, 3, 4)));
 
-/* It is to be served after all: its end is a proper one. */
+/* It is to be served after all: our end is a close_notify again. */
 void	 tls_reject_undo(struct tls *);
 
 /* The refuse operation of both TLS streams. */

@@ -95,7 +95,7 @@ cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
 	if ((s = tls_pem_find_shape(WITHIN, der->p, der->len)) == NULL)
 		return tls_fail(cfg, "it cannot be read (%s)",
 		    tls_error_text(r));
-	return tls_fail(cfg, "it %s %s" UNKNOWN_KEY, r ==
+	return tls_fail(cfg, "it %s %s" PEM_UNSUPPORTED_KEY, r ==
 	    MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + MBEDTLS_ERR_OID_NOT_FOUND ?
 	    "is signed with" : "has", s->what);
 }
@@ -248,7 +248,7 @@ key_refused(struct tls_config *cfg, const char *name, int error,
 		return tls_fail(cfg, "%s: %s", name, tls_error_text(error));
 	if (s != NULL)
 		return tls_pem_fail_shape(cfg, name, s, "it is %s%s", s->what,
-		    s->by != NULL ? UNKNOWN : UNKNOWN_KEY);
+		    s->by != NULL ? PEM_UNSUPPORTED : PEM_UNSUPPORTED_KEY);
 	if (b.text == NULL)
 		return tls_pem_fail_to_find(cfg, name, "private key", text,
 		    size);

@@ -1,4 +1,4 @@
-/* tls_generate: a key and a certificate, made here. */
+/* tls_generate: a new key, and a certificate signed with it. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>

@@ -9,14 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <mbedtls/error.h>
 #include <mbedtls/net_sockets.h>
 #include <mbedtls/oid.h>
-#include <mbedtls/pkcs5.h>
 #include <mbedtls/platform_util.h>
 #include <mbedtls/psa_util.h>
 #include <mbedtls/ssl.h>
-#include <mbedtls/version.h>
 #include <mbedtls/x509_crl.h>
 #include <mbedtls/x509_crt.h>
 #include <psa/crypto.h>
@@ -78,13 +75,13 @@ struct tls_config {
 	int	 lifetime;		/* of sessions, in seconds */
 	struct tls *current;		/* whose handshake is going on */
 	int	 suites[SUITES_MAX + 1];	/* ends with 0, as all here */
-	int	 suites_now[SUITES_MAX + 2];	/* for insist_on() */
+	int	 suites_now[SUITES_MAX + 2];	/* with a resumed one first */
 	uint16_t groups[LIST_MAX + 1];
 	const char *alpn[LIST_MAX + 1];		/* allocated */
 	int	 min, max;		/* 12 or 13 */
 	int	 left_out;		/* the same: no suite is for it; or 0 */
 	int	 truncation_is_eof;
-	unsigned kernel;		/* what it can do, for us */
+	unsigned kernel;		/* bits of tls_kernel_try() */
 	char	 error[ERROR_SIZE];
 };
 
@@ -104,7 +101,7 @@ struct tls {
 	struct ktls *ktls;		/* NULL: it won't */
 	struct tls_config *cfg;
 	int	 fd;
-	int	 err;			/* errno of a failed recv or send */
+	int	 err;			/* errno of a failed recv(2), send(2) */
 	int	 failed;		/* mbed TLS's last error */
 	int	 ended;			/* what ended reading, kept: or 0 */
 	int	 budget;		/* recv(2)s that are left to it */
@@ -139,11 +136,11 @@ struct tls {
 	char	*sni;			/* empty: not a host name */
 	char	*client;		/* who it is, once that is verified */
 	char	*cn;
-	unsigned char *chain;		/* its certificates; see keep_chain() */
-	size_t	 chain_len;
+	unsigned char *chain;		/* its certificates, each behind its */
+	size_t	 chain_len;		/* length of 3 bytes, as in TLS */
 	const mbedtls_x509_crt *issuer;	/* of the one to be checked next */
 	uint32_t issuers;		/* flags against them */
-	char	*why;			/* or no memory for it */
+	char	*why;			/* it is refused; NULL: no memory */
 	int64_t	 born;			/* the session that it resumes */
 };
 

@@ -28,9 +28,9 @@
 #endif
 
 /*
- * The kernel's records are full; a client that can't have that is not its.  It
- * is told by what the library's are to hold, if it has room for more than the
- * greatest max_fragment_length.
+ * The kernel makes full records; a client that asked for shorter ones stays
+ * with the library.  It is known by the library's limit for its records, if
+ * the limit for others is above the greatest max_fragment_length.
  */
 #if defined(MBEDTLS_SSL_MAX_FRAGMENT_LENGTH) || \
     defined(MBEDTLS_SSL_RECORD_SIZE_LIMIT)
@@ -83,7 +83,7 @@ bytes_in_tcp(int fd)
 	    info.tcpi_notsent_bytes;
 }
 
-/* Has all that it was to send, record by record, left for TCP? */
+/* Has TCP been given every record, with all that was to be sent? */
 static int
 is_flushed(const struct tls *t)
 {
@@ -93,7 +93,7 @@ is_flushed(const struct tls *t)
 	    (k->records + ktls_next_record(t)) * ktls_overhead(k);
 }
 
-/* Sending becomes the kernel's when what the library has left is gone. */
+/* Hand over sending, once what the library has deferred is sent. */
 static int
 kernel_sends(struct tls *t)
 {
@@ -218,7 +218,7 @@ recv_error(struct tls *t)
 	}
 }
 
-/* Its type is 0 if there is none, as at the end of the connection. */
+/* *type is 0 where there is no record, as at the end of the connection. */
 static ssize_t
 recv_record(struct tls *t, void *buf, size_t len, int *type)
 {
@@ -289,7 +289,7 @@ kernel_write(struct stream *s, const void *buf, size_t len)
 	return n;
 }
 
-/* Who sends is told of an error in what was received, unless it is taken. */
+/* A pending error of the socket would fail the send: take it first. */
 static int
 kernel_finish(struct stream *s)
 {
@@ -301,7 +301,7 @@ kernel_finish(struct stream *s)
 	if (!t->notified && kernel_alert(t, tls_alert_level(t), t->alert) == -1)
 		return kernel_failed(t);
 	t->notified = 1;
-	/* Nothing may be sent any more that would tell of a reset. */
+	/* Until then only failed() would notice a reset. */
 	if (!is_flushed(t))
 		return (r = s->ops->failed(s)) != 0 ? r : STREAM_WANT_WRITE;
 	shutdown(t->fd, SHUT_WR);
@@ -376,10 +376,10 @@ may_move(const struct tls *t)
 }
 
 /*
- * Receiving is handed over first, since what a ticket waits for (see tls.c's
- * handshake()) sending has to wait for as well.  From then on there is no way
- * back, but no error is to be expected either: all of this was tried at the
- * start.
+ * Receiving is handed over first.  Sending may have to wait: a ticket that was
+ * deferred leaves with the first data, by the library's keys.  From then on
+ * there is no way back, but no error is to be expected either: all of this was
+ * tried at the start.
  */
 int
 ktls_enable(struct tls *t, struct stream *s)
@@ -409,7 +409,7 @@ ktls_enable(struct tls *t, struct stream *s)
 
 #else
 
-/* No other system is known here to do it. */
+/* Only Linux has it. */
 
 int
 ktls_new(struct tls *t)

@@ -6,9 +6,8 @@ struct stream;
 struct tls;
 
 /*
- * Before the handshake, whose secrets are kept if its configuration wants the
- * kernel to take over.  0, or -1 when out of memory.  To be freed before the
- * library's context, or once the kernel has the connection.
+ * Before the handshake: keep its secrets, if its configuration wants the kernel
+ * to take over.  0, or -1 when out of memory.  Freed in any state.
  */
 int	 ktls_new(struct tls *);
 void	 ktls_free(struct tls *);

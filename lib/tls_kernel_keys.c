@@ -67,7 +67,6 @@ ktls_find_cipher(int suite)
 	return NULL;
 }
 
-/* The bit of a suite among those that the kernel can do. */
 unsigned
 ktls_cap(const struct cipher *c, int is_13)
 {
@@ -175,7 +174,6 @@ ktls_set_keys(int fd, int direction, const struct ktls *k,
 	return r;
 }
 
-/* Its keys, from those secrets: a direction is the kernel's from here on. */
 int
 ktls_install(struct tls *t, int direction, uint64_t seq)
 {

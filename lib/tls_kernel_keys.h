@@ -21,7 +21,7 @@ union secrets {
 	} master;				/* TLS 1.2 */
 };
 
-/* For the kernel to do it. */
+/* Kernel TLS on one connection. */
 struct ktls {
 	const struct cipher *cipher;
 	union secrets *secrets;		/* NULL: no more keys will be made */
@@ -35,7 +35,7 @@ struct ktls {
 	uint64_t records;		/* to be added to its record's number */
 };
 
-/* The one of a suite, or NULL; and its bit in what tls_kernel_try() answers. */
+/* The cipher of a suite, or NULL; and its bit, as of tls_kernel_try(). */
 const struct cipher *ktls_find_cipher(int suite);
 unsigned ktls_cap(const struct cipher *, int is_13);
 
@@ -56,10 +56,10 @@ void	 ktls_export_keys(void *, mbedtls_ssl_key_export_type,
 	    const unsigned char client[32], const unsigned char server[32],
 	    mbedtls_tls_prf_types);
 
-/* The number of the next record that it makes, by its keys of now. */
+/* The number of the next record that it sends with its present keys. */
 uint64_t ktls_next_record(const struct tls *);
 
-/* What a record is longer by than what is in it. */
+/* How much longer a record is than the data in it. */
 uint64_t ktls_overhead(const struct ktls *);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * tls_pem: files as text, in the shapes that people have them in; and of what
- * the library can't read, what it is, and what would convert it.
+ * tls_pem: files read as text, in all the shapes that are found in the wild;
+ * and, where the library can't read one, what it is and how to convert it.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -190,7 +190,7 @@ tidy(char *text, size_t size)
  * The parsers would be content with the blocks before.
  */
 static int
-is_cut(const char *text)
+is_truncated(const char *text)
 {
 	const char *begin, *last = NULL, *end;
 
@@ -236,7 +236,7 @@ tls_pem_read(struct tls_config *cfg, const char *name, size_t *size)
 	else if (read_whole(fd, buf, *size - 1) == -1)
 		r = tls_fail(cfg, "%s: cannot be read to the end: %s", name,
 		    strerror(errno));
-	else if (tidy((char *)buf, *size), is_cut((const char *)buf))
+	else if (tidy((char *)buf, *size), is_truncated((const char *)buf))
 		r = tls_fail(cfg,
 		    "%s: it ends within a PEM block: has it been truncated?",
 		    name);

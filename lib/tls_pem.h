@@ -1,6 +1,6 @@
 /*
- * tls_pem: files as text, in the shapes that people have them in; and of what
- * the library can't read, what it is, and what would convert it.
+ * tls_pem: files read as text, in all the shapes that are found in the wild;
+ * and, where the library can't read one, what it is and how to convert it.
  */
 #ifndef TLS_PEM_H
 #define TLS_PEM_H
@@ -10,8 +10,9 @@
 #include "tls_internal.h"
 
 #define PEM_BEGIN	"-----BEGIN "
-#define UNKNOWN		", which this mbed TLS does not support"
-#define UNKNOWN_KEY	UNKNOWN " (allowed: RSA, secp256r1, secp384r1)"
+#define PEM_UNSUPPORTED	", which this mbed TLS does not support"
+#define PEM_UNSUPPORTED_KEY \
+	PEM_UNSUPPORTED " (allowed: RSA, secp256r1, secp384r1)"
 
 /* Where a shape shows: at a file's start, in a label of PEM, or anywhere. */
 enum shape_place { AT_START, AT_LABEL, WITHIN };
@@ -66,7 +67,7 @@ int	 tls_pem_fail_shape(struct tls_config *, const char *file,
 	    const struct pem_shape *, const char *fmt, ...)
 	    __attribute__((format(printf, 4, 5)));
 
-/* tls_fail(): there is nothing in a text of what was wanted, but what is? */
+/* tls_fail(): what was wanted is not in a text; tell what is. */
 int	 tls_pem_fail_to_find(struct tls_config *, const char *file,
 	    const char *wanted, const char *text, size_t size);
 

@@ -1,5 +1,5 @@
 /*
- * tls_report: what is said of a configuration: its certificates described,
+ * tls_report: what -t prints of a configuration, its certificates described,
  * and what there is to warn of.
  */
 #include <arpa/inet.h>
@@ -75,7 +75,7 @@ check_chain(const struct tls_config *cfg, const mbedtls_x509_crt *chain,
 	return tls_cert_find_oid(crt, CA_ISSUERS) != NULL ? 0 : -1;
 }
 
-/* Where to, and what the warning is about. */
+/* Where warnings go, and what they are about. */
 struct warning {
 	void	(*warn)(const char *);
 	const char *about;
@@ -124,7 +124,7 @@ odd_curve(const mbedtls_pk_context *pk)
 	    mbedtls_ecp_curve_info_from_grp_id(id)->name;
 }
 
-/* Against one of a chain, or the first. */
+/* About one certificate of a chain; is_leaf: the first. */
 static void
 warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 {
@@ -168,7 +168,7 @@ warn_of_suite(const struct warning *w, int suite)
 		    "attacks (CVE-2026-50587)" : "");
 }
 
-/* Against issuers of clients' certificates, and pinned ones. */
+/* About issuers of client certificates, and pinned certificates. */
 static void
 warn_of_trust(const struct tls_config *cfg, struct warning *w)
 {
@@ -275,7 +275,7 @@ print_name(void *arg, int kind, const char *name, size_t len)
 		    sizeof(text)), p->fp);
 		return 0;
 	}
-	/* Whoever made it must not forge a line, nor move a cursor. */
+	/* Its maker must not forge a line, nor move a cursor. */
 	for (; len > 0; name++, len--)
 		fprintf(p->fp, isprint((unsigned char)*name) ? "%c" :
 		    "\\x%02x", (unsigned char)*name);

@@ -16,7 +16,7 @@
 
 #define SEPARATORS	" \t,:"
 
-/* Our order among the suites that are both safe and fast; see prefer(). */
+/* The suites that are both safe and fast; prefer() puts them in order. */
 static const int default_suites[] = {
 	MBEDTLS_TLS1_3_AES_128_GCM_SHA256,
 	MBEDTLS_TLS1_3_CHACHA20_POLY1305_SHA256,

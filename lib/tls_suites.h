@@ -6,15 +6,16 @@
 
 struct tls_config;
 
-/* The lists of a configuration, where nobody has set them. */
+/* Set the default lists of suites and groups. */
 void	 tls_suites_default(struct tls_config *);
 
-/* IANA's name. */
+/* IANA's name of a suite. */
 void	 tls_suites_name(int suite, char *name, size_t size);
 
 /* IANA's name of a group, or NULL. */
 const char *tls_suites_group(int id);
 
+/* 1 if it is of TLS 1.3; 0: of TLS 1.2. */
 int	 tls_suites_is_tls13(int suite);
 
 /* 1 if there is a key for it.  In TLS 1.3 any will do. */

@@ -1,6 +1,7 @@
 /*
- * tls_ticket: a ticket is the name of a key, salt, and what is encrypted for
- * that salt alone, so that a key is good for any number of them.
+ * tls_ticket: ticket keys, and tickets sealed with them.  A ticket is the name
+ * of a key, a salt, and what is encrypted with a key derived for that salt, so
+ * that a key is good for any number of tickets.
  */
 #ifndef TLS_TICKET_H
 #define TLS_TICKET_H

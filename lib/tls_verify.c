@@ -102,7 +102,7 @@ fault_text(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
 	return f;
 }
 
-/* The flags are against one of the client's issuers. */
+/* Keep why one of the client's issuers, with these flags, is not accepted. */
 static void
 reject_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 {
@@ -117,7 +117,7 @@ reject_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 		    tls_names_dn(&crt->subject, dn, sizeof(dn)), text);
 }
 
-/* The flags are against it, or its issuers, who have been rejected before. */
+/* The same for the client's own; rejected issuers are the reason, if any. */
 static void
 reject_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 {
@@ -183,7 +183,7 @@ remember_client(struct tls *t, const mbedtls_x509_crt *crt)
 	    keep_chain(t, crt) == -1 ? MBEDTLS_ERR_X509_ALLOC_FAILED : 0;
 }
 
-/* Netscape's extension of before, if there is one: its first bit. */
+/* Netscape's old nsCertType, if there is one: its first bit. */
 static int
 is_for_netscape(const mbedtls_x509_crt *crt)
 {

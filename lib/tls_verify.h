@@ -25,7 +25,7 @@ int	 tls_verify_check_verdict(struct tls *);
 /* Forget who the client is, and its certificates. */
 void	 tls_verify_forget(struct tls *);
 
-/* What is wrong with it as an issuer of clients' certificates: flags. */
+/* What is wrong with it as an issuer of client certificates: flags. */
 uint32_t tls_verify_issuer_flags(const struct tls_config *,
 	    const mbedtls_x509_crt *);
 

@@ -1,4 +1,4 @@
-/* upgrade: the program's next version, which is tried, and takes its place. */
+/* upgrade: the next version of the program is tried, and takes its place. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -24,8 +24,8 @@
 #define COMPLAINTS_MAX	2048		/* bytes of them that are logged */
 
 /*
- * Another one with each change of what is carried, of what lies in memory that
- * processes share, and of orders to workers, which stay what they were.
+ * Changes with what is handed over, with the layout of shared memory, and with
+ * orders, since workers of the old version go on.
  */
 #define HANDOVER	"tunnel handover 2"
 
@@ -127,8 +127,8 @@ environment(char **from, int state, int before)
 }
 
 /*
- * What a program that is tried has to leave, or it is not one that could take
- * over, or not in this process.
+ * What a program that is tried leaves behind, to show that it could take over,
+ * in this very process.
  */
 struct answer {
 	char	 version[sizeof(HANDOVER)];
@@ -219,9 +219,9 @@ upgrade_try(struct upgrade *u, int first, int n, const sigset_t *mask)
 	log_notice("upgrading: trying %s -t", u->path);
 }
 
-/* What the trial complained of, line by line, and not all too much. */
+/* Log what the trial complained of, line by line, up to a limit. */
 static void
-tell_trial(const struct upgrade *u)
+log_complaints(const struct upgrade *u)
 {
 	char text[COMPLAINTS_MAX], *line, *rest = NULL, *error;
 	ssize_t n = pread(u->output, text, sizeof(text) - 1, 0);
@@ -265,7 +265,7 @@ upgrade_tried(struct upgrade *u, pid_t pid, int status)
 		return 0;
 	u->trial = 0;
 	if (status != 0)
-		tell_trial(u);
+		log_complaints(u);
 	end_trial(u, pid, status);
 	close_fd(&u->output);
 	close_fd(&u->answer);
@@ -289,7 +289,7 @@ upgrade_step(struct upgrade *u, int stopping)
 	return is_due;
 }
 
-/* Would it find the descriptors that it takes?  -1 with errno. */
+/* Are there enough free descriptors to take over?  -1 with errno. */
 static int
 check_room(int fd)
 {

@@ -1,8 +1,8 @@
 /*
  * upgrade: the program's next version, which is tried with -t, and then takes
- * the place of this one by execve(2).  It is the same process: its children are
- * its children still.  If it can't go on, it starts the program before again,
- * by a descriptor.  What the two hand over is for others to say.
+ * the place of this one by execve(2), in the same process, which keeps its
+ * children.  If it can't go on, it starts the previous program again, by a
+ * descriptor.  What else is handed over is up to the caller.
  */
 #ifndef UPGRADE_H
 #define UPGRADE_H
@@ -20,7 +20,7 @@ struct upgrade {
 	pid_t	 trial;			/* of the new one; or 0 */
 	int	 output, answer;	/* what it says; or -1 */
 	int64_t	 until;			/* it is killed */
-	int	 is_due;		/* it went well */
+	int	 is_due;		/* the trial went well */
 	int	 log;			/* of the program before; or -1 */
 };
 
@@ -31,12 +31,12 @@ struct upgrade {
 void	 upgrade_init(struct upgrade *, char **argv);
 void	 upgrade_free(struct upgrade *, char **argv);
 
-/* In a child: close what is of no use to it, these as well. */
+/* In a child: close all descriptors of the upgrade, and these. */
 void	 upgrade_leave(const struct upgrade *, int state, int before);
 
 /*
- * Try the new program; what becomes of it is logged.  The n descriptors from
- * first on are systemd's, for it as well; mask is that of signals.
+ * Try the new program, and log how that ends.  It gets the n descriptors from
+ * first on, which are systemd's; mask is its signal mask.
  */
 void	 upgrade_try(struct upgrade *, int first, int n, const sigset_t *mask);
 
@@ -46,31 +46,31 @@ int	 upgrade_answer(int fd);
 /* A child has ended.  Was it the trial? */
 int	 upgrade_tried(struct upgrade *, pid_t, int status);
 
-/* End a trial that is past its time, or of no use.  Did the last go well? */
+/* Kill a trial that is past its time, or at a stop.  1: take over is due. */
 int	 upgrade_step(struct upgrade *, int stopping);
 
 /* Become the new program, which finds what is handed over; or log why not. */
 void	 upgrade_exec(const struct upgrade *, struct handover *);
 
 /*
- * The first of what is handed over: its version, and how to start the program
- * again, which a script may have changed since.
+ * Hand over, first of all, a version, and how to start the program again, which
+ * a script may have changed since.
  */
 void	 upgrade_carry(struct handover *, struct upgrade *);
 
-/* In the new program: what a script has left open must not get to workers. */
+/* In the new program: close what a script left open, lest workers get it. */
 void	 upgrade_close_others(const struct upgrade *, const struct handover *,
 	    int state, int before);
 
 /*
- * This program can't take over: start the one before again, as it was started.
- * argv is for when nobody knows how.  An exit status, if that fails.
+ * This program can't take over: start the previous one again, as it was
+ * started, or with argv if that can't be read.  An exit status, if that fails.
  */
 int	 upgrade_go_back(int state, int before, char **argv);
 
 /*
- * In the one before, again: what ps(1) calls it.  It would be the number of the
- * descriptor that it was started by.
+ * In the previous program, started again: restore what ps(1) calls it, in place
+ * of the descriptor that it was started by.
  */
 void	 upgrade_restore_name(const struct upgrade *);
 

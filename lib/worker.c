@@ -29,7 +29,7 @@ _Static_assert(WORKER_DROP_MS == FORWARD_DROP_MS, "the engine does it");
 
 /*
  * What the kernel has accepted already would be reset as its listener closes.
- * Who has passed a listener keeps it, and its queue, for the next one to serve.
+ * Not so with one that was passed to us: its queue waits for the next service.
  */
 static void
 accept_last(struct worker *w)
@@ -43,11 +43,14 @@ accept_last(struct worker *w)
 			forward_empty(w->all.engine, ls->list[i].fd, until);
 }
 
-/* A later call may bring the end forward. */
+/*
+ * Accept no more.  A later call may bring the end forward.  is_abort: an abort
+ * follows, so nothing more is accepted before it.
+ */
 static void
-worker_drain(struct worker *w, int64_t ms, int is_cut)
+worker_drain(struct worker *w, int64_t ms, int is_abort)
 {
-	if (!w->stopping && !is_cut &&
+	if (!w->stopping && !is_abort &&
 	    scoreboard_stops(&w->all.generation->board))
 		accept_last(w);
 	forward_drain(w->all.engine, ms);
@@ -75,7 +78,7 @@ worker_obey(struct worker *w)
 	}
 }
 
-/* Show the master that this loop goes round, if it has to know. */
+/* Show the master, if it watches, that this loop goes round. */
 static void
 worker_beat(struct worker *w)
 {

@@ -12,7 +12,7 @@
 struct generation;
 
 #define WORKER_LAST_MS	1000		/* to accept what waits at a stop */
-#define WORKER_DROP_MS	1000		/* a handshake is left in peace */
+#define WORKER_DROP_MS	1000		/* then a handshake may be dropped */
 
 /* A connection that was there before its process. */
 struct incoming {
@@ -27,9 +27,9 @@ struct worker {
 	int	 has_master;		/* not so with -i */
 	int	 control;		/* the channel to it; or -1 */
 	int	 stopping;
-	time_t	 complained;		/* of want of resources */
-	int64_t	 beat_every;		/* ms, to show that it is alive, or */
-	int64_t	 beat_at;		/* 0: nobody wants to know */
+	time_t	 complained;		/* when a pause was logged */
+	int64_t	 beat_every;		/* ms between signs of life; 0: none */
+	int64_t	 beat_at;		/* the next one */
 };
 
 /*
@@ -47,7 +47,10 @@ void	 worker_lower_descriptors(struct worker *, struct generation *);
  */
 int	 worker_init(struct worker *, struct generation *, size_t slot);
 
-/* It is ready.  May it begin?  Not if the others can't: then it is to leave. */
+/*
+ * Tell the master that it is ready, and wait.  1: serve; 0: others failed to
+ * start, so leave.
+ */
 int	 worker_await_release(const struct worker *);
 
 /*

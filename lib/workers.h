@@ -24,7 +24,7 @@ struct slot {
 
 struct workers {
 	struct slot *slots;
-	size_t	 nslots;		/* once it leaves: those taken alone */
+	size_t	 nslots;		/* once it leaves: the taken ones */
 	size_t	 n;			/* slots that are taken */
 	size_t	 next;			/* fork mode: to be looked at */
 	int64_t	 deadline;		/* for all to leave; or INT64_MAX */
@@ -44,16 +44,16 @@ void	 workers_free(struct workers *);
 pid_t	 workers_fork(struct workers *, size_t slot, int64_t drop_ms,
 	    int *control);
 
-/* Until it is ready; -1: it was killed, as it is not, or can't be signalled. */
+/* Wait until it is ready.  -1: it was killed instead, or can't be signalled. */
 int	 workers_await_ready(const struct workers *, size_t slot);
 
-/* Those that are ready may begin, now that all are. */
+/* All are ready: let them begin. */
 void	 workers_release(struct workers *);
 
-/* Those that are ready are to leave, since not all are. */
+/* Not all are ready: have the others leave. */
 void	 workers_dismiss(struct workers *);
 
-/* In a child: close them.  No slot is written to, whose pages stay shared. */
+/* In a child: close all channels.  Slots stay as they are: shared pages. */
 void	 workers_close_channels(const struct workers *);
 
 /* An empty slot: not the one that was used last.  There has to be one. */
@@ -63,7 +63,7 @@ int	 workers_are_full(const struct workers *);
 /* The slot of a process; or NULL. */
 struct slot *workers_find(const struct workers *, pid_t);
 
-/* Its process is no more. */
+/* Its process has ended: empty the slot. */
 void	 workers_clear(struct workers *, struct slot *);
 
 /*
@@ -85,7 +85,7 @@ struct slot *workers_oldest_handshake(const struct workers *,
  */
 int	 workers_tell(const struct slot *, const struct order *, int fd);
 
-/* The same to all, about the log; who does not take it is logged. */
+/* Send all an order about the log; log which don't take it. */
 void	 workers_tell_log(const struct workers *, const struct order *, int fd);
 
 /* kill(2) all. */
@@ -100,13 +100,13 @@ void	 workers_retire(struct workers *, int64_t ms);
 /* The same, and connections are aborted. */
 void	 workers_abort(struct workers *);
 
-/* Until those who were told to leave accept no more; but not for long. */
+/* Wait until those told to leave accept no more; but not for long. */
 void	 workers_await_accept_stop(const struct workers *);
 
-/* Kill those that are past the deadline, if it is. */
+/* Kill all, if their deadline is past. */
 void	 workers_kill_late(struct workers *);
 
-/* They leave for good: no memory is kept for empty slots. */
+/* All are to leave: free the memory of empty slots. */
 void	 workers_shrink(struct workers *);
 
 #endif

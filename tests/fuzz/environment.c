@@ -23,7 +23,8 @@ static int
 fake_fcntl(int fd, int command, ...)
 {
 	(void)command;
-	must(fd >= PASSED && fd < PASSED + SOCKETS_MAX,
+	must(fd >= SD_LISTEN_FDS_START &&
+	    fd < SD_LISTEN_FDS_START + SOCKETS_MAX,
 	    "not a descriptor of systemd's");
 	return 0;
 }

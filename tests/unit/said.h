@@ -1,7 +1,6 @@
 /*
- * said: the log leads to a file, and tests read that.  What is wrong with a
- * configuration has to be said in one sentence that names the place.  It comes
- * behind the file that is tested.
+ * said: the log goes to a file, which tests read: an error is one line that
+ * names its place.  Included after the file that is tested, and with cmocka.
  */
 #ifndef SAID_H
 #define SAID_H

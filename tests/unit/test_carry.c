@@ -1,4 +1,4 @@
-/* Unit tests of what carries the rooms' state. */
+/* Unit tests of state that is handed over. */
 #include "../../lib/carry.c"
 
 #include "said.h"

@@ -1,5 +1,5 @@
 /*
- * Unit tests of a connection's way: connection.c is included, to reach what is
+ * Unit tests of a connection: connection.c is included, to reach what is
  * static.
  */
 #include "../../lib/connection.c"

@@ -1,4 +1,4 @@
-/* Unit tests of a worker for each connection. */
+/* Unit tests of dispatch: a worker for each connection. */
 #include "../../lib/dispatch.c"
 
 #include <signal.h>

@@ -106,7 +106,7 @@ test_create(void **state)
 	assert_non_null(fp);
 	assert_int_equal(fstat(fileno(fp), &st), 0);
 	assert_int_equal(st.st_mode & 07777, 0600);
-	assert_true(files_is_ours(&st));
+	assert_true(is_ours(&st));
 	fclose(fp);
 	assert_null(files_create(path("secret"), 0600));
 	assert_int_equal(errno, EEXIST);

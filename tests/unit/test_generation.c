@@ -1,4 +1,4 @@
-/* Unit tests of what a service is made of. */
+/* Unit tests of a generation: how many slots it has. */
 #include "../../lib/generation.c"
 
 #include "said.h"

@@ -1,4 +1,4 @@
-/* Unit tests of the hints. */
+/* Unit tests of hints: slips, and what stunnel takes. */
 #include "../../lib/hints.c"
 
 #include "said.h"

@@ -78,7 +78,7 @@ test_log_keeps_errno(void **arg)
 	log_error("%s", huge);
 	text = said();
 	assert_true(is_sentence(text));
-	assert_in_range(strlen(text), LOG_SIZE - 8, LOG_SIZE + 32);
+	assert_in_range(strlen(text), LINE_SIZE - 8, LINE_SIZE + 32);
 }
 
 /* Lines of a process that could not report them are those of another one. */

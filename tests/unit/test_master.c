@@ -1,9 +1,8 @@
-/* Unit tests of the master. */
+/* Unit tests of the master: what it does once a day. */
 #include "../../lib/master.c"
 
 #include "said.h"
 
-/* And the next day again. */
 static void
 test_daily_warning(void **state)
 {

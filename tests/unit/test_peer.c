@@ -1,4 +1,4 @@
-/* Unit tests of what stands for an address. */
+/* Unit tests of the keys of addresses. */
 #include "../../lib/peer.c"
 
 #include "said.h"

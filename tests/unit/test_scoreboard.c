@@ -1,4 +1,4 @@
-/* Unit tests of the memory that master and workers share. */
+/* Unit tests of the scoreboard: counts, and connections by address. */
 #include "../../lib/scoreboard.c"
 
 #include "said.h"

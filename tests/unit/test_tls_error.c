@@ -39,7 +39,7 @@ test_outcomes(void **state)
 
 	(void)state;
 	for (i = 0; i < LEN(rows); i++) {
-		assert_int_equal(tls_outcome(rows[i].code, &alert),
+		assert_int_equal(outcome_of(rows[i].code, &alert),
 		    rows[i].result);
 		assert_int_equal(alert, rows[i].alert);
 	}

@@ -1,4 +1,4 @@
-/* Unit tests of lists by name. */
+/* Unit tests of lists of suites and groups. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-/* Unit tests of the processes of a generation. */
+/* Unit tests of workers: slots, back-off, orders. */
 #include "../../lib/workers.c"
 
 #include "said.h"

@@ -390,4 +390,7 @@ def test_crowd_of_silent_and_slow_is_cut(room, many_descriptors, start, way):
     assert sum(len(client.hello) > 0 for client in clients) == 100
     t.wait_log(" handshake timeout(: the client sent nothing .*)?$", count=600)
     is_served(room, t.address)
-    assert statistics(t)["silent"] == 500
+    # A process that is slow to start may not see the first bytes in time.
+    counted = statistics(t)
+    assert counted["silent"] + counted["refused"] == 600
+    assert counted["silent"] == 500 or is_fork(way)

@@ -407,6 +407,10 @@ def test_log_on_a_full_disk(room, place, echo, how):
                         f"connect={echo.address}", f"accept={address}",
                         ready=False)
         wait_for(lambda: not support.is_refused(address), "the start")
+        assert_echoes(room, address)
+        # All that is logged at a start comes before that.
+        wait_for(lambda: support.text_of(f"{disk}/log").endswith(" closed\n"),
+                 "its line")
         with open(f"{disk}/rest", "wb", buffering=0) as f:
             with contextlib.suppress(OSError):
                 while f.write(b"x" * 512):
@@ -414,7 +418,7 @@ def test_log_on_a_full_disk(room, place, echo, how):
             for _ in range(40):
                 assert_echoes(room, address)
             f.truncate(0)
-        served, looked = 40, 0
+        served, looked = 41, 0
 
         def all_told():
             nonlocal served, looked

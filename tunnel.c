@@ -43,13 +43,13 @@ _Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 
 /*
  * THE UPGRADE
- * At SIGUSR2 the file that this program was started from, which may be another
- * by now, is tried with -t, and then takes the place of this one by execve(2).
- * It is the same process: the workers are its children still.  All that it
- * can't find out by itself is handed over in a file in memory.  To it, that is
- * the generation before a reload: its workers leave when others are ready.  If
- * these don't get there, the program before is started again by a descriptor,
- * with the same file, and goes on.
+ * At SIGUSR2 the file that this program was started from, which may have been
+ * replaced, is tried with -t, and then takes over by execve(2), in the same
+ * process, which keeps its children.  What the new program can't find out by
+ * itself is handed over in a file in memory.  It goes on as at a reload: the
+ * workers that were handed over leave when its own are ready.  If these fail to
+ * start, the previous program is started again by a descriptor, with the same
+ * file in memory, and goes on.
  */
 
 static void
@@ -73,7 +73,7 @@ carry_master(struct handover *x, struct master *m, struct arguments *a)
 		x->bad = "it is too long";
 }
 
-/* Become the new program, which finds all it needs; or else, go on. */
+/* Become the new program; if that fails, go on. */
 static void
 hand_over(struct master *m)
 {
@@ -91,7 +91,7 @@ hand_over(struct master *m)
 }
 
 /*
- * IN THE NEW PROGRAM, or in the one before, again.
+ * AFTER AN UPGRADE, in the new program or in the previous one, started again.
  */
 
 /* What was handed over is ours now: drop the way back. */
@@ -171,7 +171,7 @@ log_failed_workers(struct master *m, struct generation *g)
 			master_worker_ended(m, g, &ws->slots[i], status);
 }
 
-/* The new program: as at a reload. */
+/* In the new program: as at a reload.  -1, having logged why. */
 static int
 take_over(struct master *m)
 {
@@ -263,7 +263,7 @@ find_lifeless(const struct master *m)
 
 /*
  * systemd's watchdog: a sign of life, twice in the time it allows.  In fork
- * mode it is the master's alone: what a worker does is one connection's affair.
+ * mode only the master's counts: a worker that hangs concerns one connection.
  */
 static void
 beat(struct master *m)
@@ -348,7 +348,7 @@ refill(struct master *m)
 	workers_release(&g->workers);
 }
 
-/* Until the last worker has left. */
+/* The master's loop, until the last worker has left. */
 static void
 supervise(struct master *m)
 {
@@ -417,7 +417,7 @@ take_connection(struct incoming *in, int fd, const struct config *cfg)
 	return -1;
 }
 
-/* Of a start that failed: may it be right in a minute, as it is? */
+/* The exit status of a failed start: EXIT_FAILURE if a retry may succeed. */
 static int
 exit_status(int error)
 {
@@ -552,7 +552,7 @@ out:
 	return r;
 }
 
-/* -t: all but the binding, and what came of it. */
+/* -t: load everything, bind nothing, and print the result. */
 static int
 run_test(const struct arguments *a)
 {

@@ -44,7 +44,7 @@ help_keys(int from, int to, const char *title)
 	printf("\n");
 }
 
-/* On a screen of 24 lines. */
+/* It fits on a screen of 24 lines. */
 void
 arguments_help(void)
 {
@@ -171,7 +171,7 @@ arguments_parse(struct arguments *a, int argc, char **argv)
 	return check_letters(a);
 }
 
-/* The one that a variable names, which nobody else is to see; or -1. */
+/* The descriptor that a variable names, which is removed; or -1. */
 static int
 take_descriptor(const char *variable)
 {

@@ -94,9 +94,9 @@ command_failed(struct stream *s)
 }
 
 /*
- * An abort must not look like the end of the input, to any of its group.  What
- * a command that is over has left behind is none of ours, if nobody has the
- * socket any more.
+ * An abort must not look like the end of input to any process of its group.
+ * If the command is over and nobody has the socket any more, what is left of
+ * the group has nothing to do with the connection.
  */
 static void
 command_abort(struct stream *s)

@@ -298,8 +298,8 @@ cut_cr(const char *where, char *line, ssize_t *len, int *told)
 }
 
 /*
- * A certificate or a key in the place of a configuration: not each line of it
- * is to be in an error.
+ * A certificate or a key in place of a configuration: it is one error, not one
+ * for each line.
  */
 static int
 is_pem(const char *line)

@@ -80,7 +80,7 @@ is_tls13(const struct tls_conninfo *a)
 	return a->version != NULL && strcmp(a->version, "TLSv1.3") == 0;
 }
 
-/* Start the command of a connection; -1: the reason is given. */
+/* Start the command of a connection; -1 with the reason in all->why. */
 static int
 connection_command(struct connection *c, struct stream *backend)
 {
@@ -188,7 +188,7 @@ proxied_error(const struct stream *s)
 	return c->all->why;
 }
 
-/* The client is who a balancer says; 0, or STREAM_ERROR. */
+/* Take the client's address from a balancer; 0, or STREAM_ERROR. */
 static int
 connection_told(struct connection *c, const struct endpoints *ends)
 {
@@ -209,8 +209,8 @@ connection_told(struct connection *c, const struct endpoints *ends)
 }
 
 /*
- * May a line be logged that says why a client was not served?  It was counted
- * if not.
+ * May a line be logged that says why a client was not served?  If not, it has
+ * been counted.
  */
 static int
 may_log(struct connections *all, enum log_level level, uint64_t key,
@@ -226,10 +226,10 @@ may_log(struct connections *all, enum log_level level, uint64_t key,
 }
 
 /*
- * As many connections an address may have of this generation.  All are counted,
- * as the next one may have a limit where this one has none.  Those that it
- * still has of the generations before take part; these have few new ones, which
- * were accepted before the reload and tell their address only now.
+ * How many connections of this generation an address may have.  All are
+ * counted, as the next generation may have a limit where this one has none.
+ * Those of older generations count as well; these get few new ones, which were
+ * accepted before the reload and whose PROXY header comes only now.
  */
 static uint64_t
 may_have(const struct generation *g, uint64_t key)
@@ -262,7 +262,7 @@ connection_admit(struct connection *c)
 	return -1;
 }
 
-/* What a balancer has in front of TLS comes first. */
+/* The PROXY header is in front of TLS. */
 static int
 proxied_open(struct stream *s)
 {
@@ -381,7 +381,7 @@ next_address(struct connection *c)
 	return NULL;
 }
 
-/* Remember what did not open, and begin with another one next time. */
+/* Note why an address failed; other connections begin with the next one. */
 static void
 dial_failed(struct connection *c, const char *why)
 {

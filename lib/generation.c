@@ -18,7 +18,7 @@
 
 #define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
 
-/* -1 with errno: EAGAIN if all that failed may be right in a minute. */
+/* -1, having logged why, with errno: EAGAIN if a retry may succeed. */
 static int
 resolve_all(struct targets *all, const struct value *values, int passive)
 {
@@ -100,10 +100,10 @@ load_privileges(struct generation *g)
 }
 
 /*
- * Descriptors that whoever started this has left open by mistake must not get
- * to workers.  It is time when the files have been read, which may be among
- * them (/dev/fd/N), and before anything is opened to stay.  Those that are of
- * use now, or may be after a reload, are kept.
+ * Close descriptors that the program that started us has left open by mistake,
+ * lest workers get them.  The files of the configuration, which may be among
+ * them (/dev/fd/N), have been read by now, and nothing was opened to stay.
+ * Those that are used, or may be after a reload, are kept.
  */
 static void
 close_strays(const struct config *cfg, const struct arguments *a)
@@ -324,8 +324,8 @@ step_privileges(struct generation *g, const struct arguments *a)
 }
 
 /*
- * Each is taken though another has failed, to tell all errors at once.  -1
- * with errno: EAGAIN if all that failed may be right in a minute.
+ * Take all steps, though one has failed, to report all errors at once.  -1 with
+ * errno: EAGAIN if a retry may succeed.
  */
 static int
 load(struct generation *g, const struct arguments *a, int is_first)

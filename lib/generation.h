@@ -43,7 +43,7 @@ struct generation {
 /*
  * All but its listeners and workers; old is the one before, or NULL.  It is to
  * be freed; the arguments have to stay.  NULL, having logged each error,
- * with errno: EAGAIN if it may be right in a minute.
+ * with errno: EAGAIN if a retry may succeed.
  */
 struct generation *generation_load(const struct arguments *,
 	    const struct generation *old);

@@ -94,7 +94,7 @@ load_keys(struct tls_config *tls, struct config *cfg)
 	return r;
 }
 
-/* All values of the options that are for the library; in this order. */
+/* Set the options of TLS that are texts, in this order. */
 static int
 load_values(struct tls_config *tls, struct config *cfg)
 {

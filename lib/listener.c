@@ -20,7 +20,7 @@ has_path(const struct listener *l)
 	    st.st_dev == l->file.st_dev;
 }
 
-/* A path that we have made.  One that was passed to us is none of ours. */
+/* Did we make its path?  One that was passed to us is not ours to remove. */
 static int
 owns_path(const struct listener *l)
 {
@@ -70,7 +70,7 @@ is_our_own(const struct listeners *ls, int fd)
 	return 0;
 }
 
-/* Go on with the socket that old has; 0: it has none. */
+/* Use the socket that old has for it; 0: it has none. */
 static int
 adopt(struct listener *l, struct listeners *old)
 {

@@ -361,7 +361,7 @@ net_dial_error(int error)
 	return error == EAGAIN ? "listen queue full" : strerror(error);
 }
 
-/* A socket that nobody listens on any more is in the way: remove it. */
+/* Remove a socket that nobody listens on any more. */
 static void
 remove_stale(const struct address *a)
 {

@@ -54,7 +54,7 @@ struct landlock_port {
 	uint64_t allowed, port;
 };
 
-/* 0: there is none. */
+/* The version of Landlock; 0: there is none. */
 static long
 landlock_abi(void)
 {
@@ -182,8 +182,8 @@ static const int acting[] = { SYS_connect, SYS_shutdown, SYS_setsockopt };
 #define VALUES	3
 
 /*
- * And of these an argument, masked, has to be one of the values, up to the
- * first one of 0 behind another.
+ * An allowed call of which an argument, masked, has to be one of the values; a
+ * 0 behind another value ends them.
  */
 struct limit {
 	int	 call;
@@ -199,7 +199,7 @@ struct filter {
 	unsigned short n;
 };
 
-/* Where there is no room, it stays incomplete: the kernel refuses it. */
+/* Without room the program stays incomplete, and the kernel refuses it. */
 static void
 filter_add(struct filter *f, unsigned short code, uint32_t k)
 {
@@ -226,7 +226,7 @@ filter_argument(struct filter *f, uint32_t n)
 	    n * (uint32_t)sizeof(uint64_t));
 }
 
-/* What was loaded: skip so many if it is at least that, so many if not. */
+/* Skip least instructions if what was loaded is at least value, else other. */
 static void
 filter_split(struct filter *f, uint32_t value, uint8_t least, uint8_t other)
 {
@@ -243,7 +243,7 @@ filter_skip(struct filter *f, uint32_t value, uint8_t equal, uint8_t other)
 	f->code[f->n - 1].code = BPF_JMP | BPF_JEQ | BPF_K;
 }
 
-/* Of a call for which nothing was found that allows it; go on with others. */
+/* Deny the call, and go on with the number of the others. */
 static void
 filter_deny(struct filter *f)
 {

@@ -1,4 +1,4 @@
-/* scoreboard: memory of the master and its workers. */
+/* scoreboard: counts, and connections by address, in shared memory. */
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -40,7 +40,7 @@ scoreboard_measure(struct scoreboard *b, int alone)
 	    b->npeers * sizeof(*b->peers) + b->nrows * sizeof(*b->counts);
 }
 
-/* What is where in there. */
+/* Set the pointers into it. */
 static void
 scoreboard_lay_out(struct scoreboard *b)
 {
@@ -106,7 +106,7 @@ scoreboard_live(const struct scoreboard *b)
 	return n;
 }
 
-/* Where a key belongs in the table; nobody else knows which share a row. */
+/* Where a key belongs; by a secret, lest clients choose keys that collide. */
 static size_t
 peer_home(const struct scoreboard *b, uint64_t key)
 {
@@ -116,8 +116,8 @@ peer_home(const struct scoreboard *b, uint64_t key)
 }
 
 /*
- * The row of a key, or the free one where it would be.  In a table that is not
- * in order it may be any: to search all of it for each would take for ever.
+ * The row of a key, or the free one where it would be.  In a table that was
+ * damaged it may be any row: searching all of it would take too long.
  */
 static size_t
 peer_find(const struct scoreboard *b, uint64_t key)
@@ -141,7 +141,7 @@ peer_add(struct scoreboard *b, uint64_t key)
 	p->count++;
 }
 
-/* Its last one frees the row, and others move up that have been passed on. */
+/* The last connection frees the row, and displaced rows move up. */
 static void
 peer_remove(struct scoreboard *b, uint64_t key)
 {
@@ -163,7 +163,7 @@ peer_remove(struct scoreboard *b, uint64_t key)
 	b->peers[free_row].key = 0;
 }
 
-/* If it was killed, it may have been about to change the table. */
+/* A worker that was killed may have left the table half changed: rebuild it. */
 void
 scoreboard_vacate(struct scoreboard *b, size_t row)
 {
@@ -205,8 +205,8 @@ scoreboard_count(struct scoreboard *b, uint64_t key)
 }
 
 /*
- * The place is the first thing to be taken and the last to be left, so that a
- * table that is not in order has one to tell of it.
+ * The place is taken first and left last: if the process is killed in between,
+ * scoreboard_vacate() finds the place, and rebuilds the table.
  */
 int
 scoreboard_enter(struct scoreboard *b, struct share *share, uint64_t key,

@@ -445,7 +445,7 @@ tls_error_fault(uint32_t flags)
 }
 
 /*
- * Has the library told the client of an error itself?  Then the last record of
+ * Has the library sent an alert for an error itself?  Then the last record of
  * a failed step of the handshake is an alert; encrypted in TLS 1.3, it looks
  * like data.  Once data flow it tells of a bad MAC alone.  (A refused
  * renegotiation is a warning.)

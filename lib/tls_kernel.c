@@ -162,9 +162,9 @@ refuse_renegotiation(struct tls *t)
 }
 
 /*
- * A KeyUpdate, RFC 8446 section 4.6.3; answered with the next thing that is
- * sent.  Whatever else a client may send at this point is none of it, but for
- * the wish for a new handshake in TLS 1.2.
+ * A KeyUpdate, RFC 8446 section 4.6.3; it is answered before the next record
+ * that is sent.  Any other message is unexpected, but for a ClientHello in TLS
+ * 1.2, which asks for renegotiation.
  */
 static int
 take_handshake(struct tls *t, const unsigned char *p, size_t len)
@@ -242,9 +242,9 @@ recv_record(struct tls *t, void *buf, size_t len, int *type)
 }
 
 /*
- * Empty records are none, and many of them keep nobody for ever.  A kernel that
- * renews keys may have a KeyUpdate behind the data, of which poll(2) does not
- * tell: it is asked until there is nothing.
+ * Empty records are skipped, up to a limit in a row.  A kernel that renews keys
+ * may have a KeyUpdate behind the data, which poll(2) does not report: so it is
+ * read until nothing is left.
  */
 static ssize_t
 kernel_read(struct stream *s, void *buf, size_t len)

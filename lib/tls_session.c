@@ -27,8 +27,8 @@
 #define SLOT_WITH_CLIENT 4096
 
 /*
- * A place in the cache.  Nobody waits for one: what two processes write at a
- * time, or one that is killed, is no ticket for that ID, and as good as none.
+ * A place in the cache.  It has no lock: what two processes write at once, or
+ * one that is killed, does not unseal for that ID, and counts as empty.
  */
 struct slot {
 	uint64_t used;			/* greater: later; 0: never */
@@ -53,9 +53,9 @@ struct tls_sessions {
 };
 
 /*
- * In a ticket, in front of the session: is it of TLS 1.3, when did it begin
- * (s), when was it saved (ms), where is its time, how long is it, and how long
- * is the name in between, which it was made for?
+ * The head of a ticket's plaintext, in front of the server name and the
+ * session: 1 for TLS 1.3; when the session began (s); when it was saved (ms);
+ * the offset of the library's own time in it; its length; and the name's.
  */
 enum {
 	AT_TLS13, AT_BORN = 1, AT_SAVED = 9, AT_TIME = 17, AT_LENGTH = 19,
@@ -97,10 +97,11 @@ find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
 }
 
 /*
- * What is in a ticket: its head, the server's name, the session, and the
- * client's certificates.  The length of all that, or 0: it does not fit, or is
- * not to be resumed: nobody could tell later what a name was that is none, nor
- * is a TLS 1.2 master secret of the old kind safe (RFC 7627 section 5.3).
+ * Make the plaintext of a ticket: its head, the server name, the session, and
+ * the client's certificates.  Its length, or 0: it does not fit, or is not to
+ * be resumed.  That is so for a name that is not a host's, which can't be
+ * compared later, and in TLS 1.2 without an extended master secret (RFC 7627
+ * section 5.3).
  */
 static size_t
 session_pack(const struct tls *t, const mbedtls_ssl_session *session,
@@ -136,7 +137,7 @@ is_named(const struct tls *t, const unsigned char *name, size_t len)
 	    len > 0 && tls_names_equal(t->sni, (const char *)name, len);
 }
 
-/* 0 if the client's certificates of then would be accepted now. */
+/* 0 if the certificates that the client had then would be accepted now. */
 static int
 verify_again(struct tls *t, const unsigned char *p, size_t len)
 {
@@ -193,9 +194,9 @@ insist_on(struct tls_config *cfg, int suite)
 }
 
 /*
- * What session_pack() has made, as a session; 0 if it may be resumed.  Several
- * may be offered, and one that is refused changes nothing, or leaves nobody:
- * that is why whose it is comes last.
+ * Load what session_pack() has made; 0 if it may be resumed.  Several may be
+ * offered.  One that is refused must leave no client identity behind, so the
+ * client is verified last.
  */
 static int
 session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
@@ -235,7 +236,7 @@ session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
 	return 0;
 }
 
-/* The salt is an ID's, to which the ticket is bound by that, or NULL. */
+/* salt: of a session ID, which binds the ticket to it; NULL: a random one. */
 static size_t
 session_seal(const struct tls *t, const mbedtls_ssl_session *session,
     const unsigned char *salt, unsigned char *ticket, size_t size)
@@ -384,7 +385,7 @@ slot_size(int with_clients)
 	return with_clients ? SLOT_WITH_CLIENT : SLOT_SIZE;
 }
 
-/* One without its memory. */
+/* Allocate one, its memory not yet mapped. */
 static struct tls_sessions *
 sessions_alloc(size_t entries, int with_clients, int fd)
 {

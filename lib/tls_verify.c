@@ -272,8 +272,8 @@ exceeded(const mbedtls_x509_crt *crt, int depth)
 }
 
 /*
- * The library is about to refuse one for an extension, and shows it, if it is
- * patched: whose it is, and which.
+ * A patched library shows a certificate that it is about to refuse for an
+ * extension: keep whose certificate it is, and which extension.
  */
 static int
 reject_extension(struct tls *t, const mbedtls_x509_crt *crt)

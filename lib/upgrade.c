@@ -30,8 +30,8 @@
 #define HANDOVER	"tunnel handover 2"
 
 /*
- * The path that this program was started by, for good: what is there later may
- * be another file.  It is no link's target, which may be an older version.
+ * The absolute path that this program was started by, where its next version
+ * will be found.  Links are not followed: the target is the old version's.
  */
 static char *
 find_program(const char *name)
@@ -143,7 +143,7 @@ upgrade_answer(int fd)
 	return write(fd, &a, sizeof(a)) == sizeof(a) ? 0 : -1;
 }
 
-/* Why this is not the answer of a process; or NULL. */
+/* Why the trial's answer is not good enough; or NULL. */
 static const char *
 find_fault(int fd, pid_t pid)
 {

@@ -183,10 +183,10 @@ worker_engine(struct worker *w)
 }
 
 /*
- * All workers and the master have the same listeners, and it is by number that
- * the sandbox keeps a worker from changing them, and knows the control channel.
- * Past the limit, no other descriptor will ever have that number, whatever is
- * closed.  The channel comes first.  -1 with errno.
+ * Move the control channel and, behind it, the listeners past the limit of
+ * descriptors: the sandbox knows them by number, to keep a worker from changing
+ * what all share, and no other descriptor can ever get such a number.  -1 with
+ * errno.
  */
 static int
 set_apart(struct worker *w, size_t slot)
@@ -211,7 +211,7 @@ set_apart(struct worker *w, size_t slot)
 	return setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-/* Into the sandbox, with what is needed there.  -1 with errno. */
+/* Enter the sandbox.  -1 with errno. */
 static int
 worker_confine(const struct worker *w)
 {

@@ -123,7 +123,7 @@ workers_await_accept_stop(const struct workers *ws)
 	}
 }
 
-/* Has it got there? */
+/* Wait for its byte: 1 if it is ready. */
 static int
 is_ready(pid_t pid, int fd)
 {
@@ -238,7 +238,7 @@ workers_signal(const struct workers *ws, int sig)
 			kill(ws->slots[i].pid, sig);
 }
 
-/* Its workers are to be gone after as long; a deadline is never put off. */
+/* All are to be gone ms and a grace period from now, or earlier. */
 static void
 expect_end(struct workers *ws, int64_t ms)
 {

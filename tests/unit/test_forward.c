@@ -282,6 +282,7 @@ fake_epoll_ctl(int fd, int op, int what, struct epoll_event *ev)
 #undef epoll_ctl
 
 #include "sockets.h"
+#include "usr1.h"
 
 static int
 count_fds(void)
@@ -2619,25 +2620,6 @@ test_abort_all(void **state)
 }
 
 /* The loop: signals, and nobody's share too large. */
-
-static volatile sig_atomic_t got_usr1;
-
-static void
-on_usr1(int sig)
-{
-	(void)sig;
-	got_usr1 = 1;
-}
-
-static void
-block_usr1(int how)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGUSR1);
-	sigprocmask(how, &set, NULL);
-}
 
 static ssize_t
 flood_read(struct stream *s, void *buf, size_t len)

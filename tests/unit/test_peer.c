@@ -1,22 +1,8 @@
 /* Unit tests of the keys of addresses. */
 #include "../../lib/peer.c"
 
+#include "keys.h"
 #include "said.h"
-
-static uint64_t
-key_of(const char *text)
-{
-	struct sockaddr_storage sa = { .ss_family = AF_INET };
-	struct sockaddr_in *in = (void *)&sa;
-	struct sockaddr_in6 *in6 = (void *)&sa;
-
-	if (inet_pton(AF_INET, text, &in->sin_addr) != 1) {
-		sa.ss_family = AF_INET6;
-		assert_int_equal(inet_pton(AF_INET6, text, &in6->sin6_addr),
-		    1);
-	}
-	return peer_key(&sa);
-}
 
 /* IPv4 by address; IPv6 by /64; nothing else. */
 static void

@@ -1,25 +1,8 @@
 /* Unit tests of lines that repeat themselves. */
 #include "../../lib/repeats.c"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-
+#include "keys.h"
 #include "said.h"
-
-static uint64_t
-key_of(const char *text)
-{
-	struct sockaddr_storage sa = { .ss_family = AF_INET };
-	struct sockaddr_in *in = (void *)&sa;
-	struct sockaddr_in6 *in6 = (void *)&sa;
-
-	if (inet_pton(AF_INET, text, &in->sin_addr) != 1) {
-		sa.ss_family = AF_INET6;
-		assert_int_equal(inet_pton(AF_INET6, text, &in6->sin6_addr),
-		    1);
-	}
-	return peer_key(&sa);
-}
 
 static void
 refuse(struct repeats *r, const char *address, const char *reason, int times)

@@ -27,6 +27,7 @@ fake_accept4(int fd, struct sockaddr *sa, socklen_t *len, int flags)
 
 #define CHECK	assert_true
 #include "sockets.h"
+#include "usr1.h"
 
 #define LEN(a)	(sizeof(a) / sizeof((a)[0]))
 
@@ -53,25 +54,6 @@ test_clock(void **state)
 	assert_true(us > 0);
 	assert_true(ms >= us / 1000);
 	assert_true(clock_us() >= us);
-}
-
-static volatile sig_atomic_t got_usr1;
-
-static void
-on_usr1(int sig)
-{
-	(void)sig;
-	got_usr1 = 1;
-}
-
-static void
-block_usr1(int how)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGUSR1);
-	sigprocmask(how, &set, NULL);
 }
 
 static void

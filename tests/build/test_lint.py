@@ -56,7 +56,7 @@ def oids():
     know to be that.
     """
     found = set()
-    for source in SOURCES:
+    for source in [*SOURCES, *glob.glob("lib/*.h", root_dir=TOP)]:
         with open(os.path.join(TOP, source)) as f:
             found |= set(re.findall(r"\bMBEDTLS_OID_\w+\b(?!\()", f.read()))
     return sorted(found)

@@ -269,18 +269,17 @@ static void
 beat(struct master *m)
 {
 	const struct slot *slot = m->stopping ? NULL : find_lifeless(m);
+	enum log_level level = m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING;
 
 	m->beat_at = clock_ms() + m->args->watchdog / 2;
 	if (slot == NULL)
 		daemon_notify(m->args->notify, "WATCHDOG=1");
 	else if (slot->pid == 0)
-		log_at(m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING,
-		    "watchdog: a worker is "
-		    "missing, so WATCHDOG=1 is not sent");
+		log_at(level, "watchdog: a worker is missing, so WATCHDOG=1 is "
+		    "not sent");
 	else
-		log_at(m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING,
-		    "watchdog: worker %d hangs, so WATCHDOG=1 is not sent",
-		    (int)slot->pid);
+		log_at(level, "watchdog: worker %d hangs, so WATCHDOG=1 is not "
+		    "sent", (int)slot->pid);
 	m->is_silent = slot != NULL;
 }
 

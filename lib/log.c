@@ -112,12 +112,9 @@ is_stuck(void)
 	}
 	if (state.lost.lines == 0)
 		return 0;
-	snprintf(text, sizeof(text), "%llu log lines dropped%s",
+	snprintf(text, sizeof(text), "%llu log lines dropped: %s",
 	    (unsigned long long)state.lost.lines, state.lost.why == EAGAIN ?
-	    ": nobody reads the log" : ": ");
-	if (state.lost.why != EAGAIN)
-		snprintf(text + strlen(text), sizeof(text) - strlen(text),
-		    "%s", strerror(state.lost.why));
+	    "nobody reads the log" : strerror(state.lost.why));
 	if (log_text(LEVEL_WARNING, text) == -1)
 		return 1;
 	state.lost.lines = 0;

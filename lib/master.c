@@ -34,7 +34,7 @@ stats_expiry(const void *arg, size_t i, const char **file, int64_t *at)
 {
 	const struct generation *g = arg;
 
-	/* There is none while files are gone: see go_on(). */
+	/* There is none after a failed upgrade whose files are gone. */
 	return g->tls != NULL ? tls_config_expiry(g->tls, i, file, at) : -1;
 }
 

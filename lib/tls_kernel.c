@@ -40,7 +40,7 @@
 #define RECORD_MIN	1
 #endif
 
-/* A record that is not of data, in the clear; -1 with errno. */
+/* Have the kernel send a record other than data; -1 with errno. */
 static int
 send_control(struct tls *t, unsigned char type, const unsigned char *p,
     size_t len)
@@ -185,7 +185,7 @@ take_handshake(struct tls *t, const unsigned char *p, size_t len)
 	    MBEDTLS_ERR_NET_RECV_FAILED;
 }
 
-/* A record that is not of data; 0, or what ends reading. */
+/* The kernel has received one; 0, or what ends reading. */
 static int
 take_control(struct tls *t, int type, const unsigned char *p, size_t len)
 {

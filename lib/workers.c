@@ -279,8 +279,7 @@ workers_tell_log(const struct workers *ws, const struct order *o, int fd)
 		    workers_tell(&ws->slots[i], o, fd) == -1 &&
 		    errno == EAGAIN)
 			log_warning("worker %d is not responding: it keeps the "
-			    "old log",
-			    (int)ws->slots[i].pid);
+			    "old log", (int)ws->slots[i].pid);
 }
 
 void

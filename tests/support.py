@@ -378,6 +378,23 @@ def statistics(t):
     return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", line)}
 
 
+def statistics_and_live(t):
+    """The same, and the lines of live connections."""
+    counters = statistics(t)
+
+    def lines():
+        rest = t.log().split("statistics: ")[-1].splitlines()[1:]
+        found = [x for x in rest if x.startswith("tunnel: live: ")]
+        return found if len(found) >= counters["live"] else None
+
+    found = wait_for(lines, "the live connections") if counters["live"] else []
+    assert len(found) == counters["live"]
+    assert counters["accepted"] == sum(
+        counters[k] for k in ("live", "served", "refused", "no_backend",
+                              "silent", "dropped", "over_max_per_ip", "lost"))
+    return counters, found
+
+
 def wait_until_alone(t):
     """Until no connection is left."""
     wait_for(lambda: statistics(t)["live"] == 0, "all to be over")

@@ -22,19 +22,6 @@ from support import WAYS, statistics, wait_until_alone
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
 
 
-@pytest.fixture(params=WAYS, ids=",".join)
-def way(request):
-    return request.param
-
-
-@pytest.fixture
-def start(room, backend, way):
-    """A tunnel that goes that way, in front of an echo."""
-    backend.serve(support.echo)
-    return lambda *arguments, **keywords: room.tunnel(
-        f"connect={backend.address}", *way, *arguments, **keywords)
-
-
 @pytest.fixture
 def many_descriptors():
     """For our own ends, and those of the tunnel."""

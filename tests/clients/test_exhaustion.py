@@ -15,20 +15,7 @@ import peers
 import support
 from crowds import (crowd, ended, greet, greet_when_let, is_fork, is_served,
                     spends_nothing)
-from support import WAYS, read_exactly
-
-
-@pytest.fixture(params=WAYS, ids=",".join)
-def way(request):
-    return request.param
-
-
-@pytest.fixture
-def start(room, backend, way):
-    """A tunnel that goes that way, in front of an echo."""
-    backend.serve(support.echo)
-    return lambda *arguments, **keywords: room.tunnel(
-        f"connect={backend.address}", *way, *arguments, **keywords)
+from support import read_exactly
 
 
 def limit(pids, what, value):

@@ -7,22 +7,9 @@ import pytest
 
 import support
 from crowds import GARBAGE, come, crowd, ended, greet, is_fork, is_served
-from support import WAYS, statistics, wait_until_alone
+from support import statistics, wait_until_alone
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
-
-
-@pytest.fixture(params=WAYS, ids=",".join)
-def way(request):
-    return request.param
-
-
-@pytest.fixture
-def start(room, backend, way):
-    """A tunnel that goes that way, in front of an echo."""
-    backend.serve(support.echo)
-    return lambda *arguments, **keywords: room.tunnel(
-        f"connect={backend.address}", *way, *arguments, **keywords)
 
 
 def is_refused(room, address, source=None):

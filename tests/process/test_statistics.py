@@ -9,7 +9,7 @@ import pytest
 
 import support
 from crowds import spread, workers
-from support import is_echoed, read_all, wait_for
+from support import is_echoed, read_all, statistics_and_live, wait_for
 
 
 @pytest.fixture
@@ -25,28 +25,11 @@ def mode(request):
     return request.param
 
 
-def statistics(t):
-    """What SIGUSR1 tells: the counters, and the lines of live connections."""
-    counters = support.statistics(t)
-
-    def lines():
-        rest = t.log().split("statistics: ")[-1].splitlines()[1:]
-        found = [x for x in rest if x.startswith("tunnel: live: ")]
-        return found if len(found) >= counters["live"] else None
-
-    found = wait_for(lines, "the live connections") if counters["live"] else []
-    assert len(found) == counters["live"]
-    assert counters["accepted"] == sum(
-        counters[k] for k in ("live", "served", "refused", "no_backend",
-                              "silent", "dropped", "over_max_per_ip", "lost"))
-    return counters, found
-
-
 def test_statistics(room, mode):
     """Of each kind of connection one more than of the last, and exactly."""
     backend = room.backend().serve(support.echo)
     t = room.tunnel(f"connect={backend.address}", mode, "log_level=debug")
-    before = statistics(t)[0]
+    before = statistics_and_live(t)[0]
     assert before.pop("max_connections") == 1000
     assert set(before.values()) == {0}
     live = [room.client(t)]
@@ -71,7 +54,7 @@ def test_statistics(room, mode):
         client.close()
     t.wait_log(r"tunnel: (warning: )?[\d.:]+ -> .* \d+\.\d{3}s ",
                count=2 + 3 + 4 + 5)
-    counters, lines = statistics(t)
+    counters, lines = statistics_and_live(t)
     assert counters == {
         "live": 1, "max_connections": 1000, "accepted": 15, "served": 2,
         "resumed": 0, "refused": 3, "silent": 4, "dropped": 0,
@@ -89,7 +72,7 @@ def test_statistics_tell_the_phase(room, mode):
                     "connect_timeout=60s", "drain_timeout=1s")
 
     def phases():
-        return sorted(x.split()[-1] for x in statistics(t)[1])
+        return sorted(x.split()[-1] for x in statistics_and_live(t)[1])
 
     client = room.client(t)
     server = room.keep(listener.accept())
@@ -124,7 +107,7 @@ def test_statistics_of_the_dead(room, backend):
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: victim not in t.workers(), "its end")
     workers(t, 2)
-    counters, _ = statistics(t)
+    counters, _ = statistics_and_live(t)
     assert (counters["accepted"], counters["served"]) == (3, 3)
     assert (counters["in"], counters["out"]) == (15, 15)
 
@@ -138,7 +121,7 @@ def test_statistics_of_killed_connections(room, backend):
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: victim not in t.workers(), "its end")
     counters = wait_for(
-        lambda: (found := statistics(t)[0])["live"] < 20 and found,
+        lambda: (found := statistics_and_live(t)[0])["live"] < 20 and found,
         "its connections to be counted")
     assert counters["live"] == 20 - len(c.of[victim])
     assert counters["lost"] == len(c.of[victim])
@@ -151,5 +134,5 @@ def test_statistics_in_a_storm(room, backend, mode):
     for _ in range(50):
         t.signal(signal.SIGUSR1)
     assert all(is_echoed(client) for client in clients)
-    counters, lines = statistics(t)
+    counters, lines = statistics_and_live(t)
     assert counters["live"] == len(lines) == 10

@@ -14,7 +14,7 @@ import peers
 import support
 from crowds import count, idle, spread, workers
 from support import (Task, is_alive, is_echoed, is_refused, read_exactly,
-                     wait_for)
+                     statistics_and_live, wait_for)
 
 LATE = 1.0 * support.SLOW  # what should be done within a second
 
@@ -309,25 +309,6 @@ def test_worker_that_does_not_leave_is_killed(room, backend):
     assert not is_alive(pid)
 
 
-# Statistics.
-
-def statistics(t):
-    """What SIGUSR1 tells: the counters, and the lines of live connections."""
-    counters = support.statistics(t)
-
-    def lines():
-        rest = t.log().split("statistics: ")[-1].splitlines()[1:]
-        found = [x for x in rest if x.startswith("tunnel: live: ")]
-        return found if len(found) >= counters["live"] else None
-
-    found = wait_for(lines, "the live connections") if counters["live"] else []
-    assert len(found) == counters["live"]
-    assert counters["accepted"] == sum(
-        counters[k] for k in ("live", "served", "refused", "no_backend",
-                              "silent", "dropped", "over_max_per_ip", "lost"))
-    return counters, found
-
-
 # mode = fork
 
 @pytest.fixture
@@ -449,7 +430,7 @@ def test_fork_churn(room, forking):
     for task in [Task(visit) for _ in range(5)]:
         task.result()
     wait_for(lambda: t.descriptors() <= before, "the children's end")
-    assert statistics(t)[0]["served"] == 101
+    assert statistics_and_live(t)[0]["served"] == 101
 
 
 # What is the master's alone.

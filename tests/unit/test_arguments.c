@@ -1,26 +1,8 @@
 /* Unit tests of the arguments: the command line, and the environment. */
 #include "../../lib/arguments.c"
 
+#include "defaults.h"
 #include "said.h"
-
-static int
-setup(void **state)
-{
-	static struct config cfg;
-
-	memset(&cfg, 0, sizeof(cfg));
-	config_defaults(&cfg);
-	*state = &cfg;
-	said_reset();
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	config_free(*state);
-	return 0;
-}
 
 /* The letters, mixed with keys, up to --. */
 static void

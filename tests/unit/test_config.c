@@ -6,6 +6,7 @@
  */
 #include "../../lib/config.c"
 
+#include "defaults.h"
 #include "said.h"
 
 static char directory[] = "/tmp/test_config.XXXXXX";
@@ -57,25 +58,6 @@ static int
 file(struct config *cfg, const char *text)
 {
 	return config_file(cfg, write_file(text, strlen(text)));
-}
-
-static int
-setup(void **state)
-{
-	static struct config cfg;
-
-	memset(&cfg, 0, sizeof(cfg));
-	config_defaults(&cfg);
-	*state = &cfg;
-	said_reset();
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	config_free(*state);
-	return 0;
 }
 
 static void

@@ -217,7 +217,7 @@ int	 tls_config_expiry(const struct tls_config *, size_t i,
 void	 tls_config_warn(const struct tls_config *, void (*warn)(const char *));
 
 /*
- * SELF-SIGNED CERTIFICATES (lib/tls_generate)
+ * NEW KEYS, AND WHAT IS SIGNED WITH THEM (lib/tls_generate)
  */
 
 /*
@@ -225,6 +225,13 @@ void	 tls_config_warn(const struct tls_config *, void (*warn)(const char *));
  * (DNS names or addresses, separated as above), as PEM.  0, or -1 with text.
  */
 int	 tls_generate(const char *names, FILE *, char *text, size_t size);
+
+/*
+ * Likewise, but instead of a certificate a request for one goes to the other
+ * file: RFC 2986, with the names as RFC 2985 section 5.4.2 has them.
+ */
+int	 tls_generate_request(const char *names, FILE *key, FILE *request,
+	    char *text, size_t size);
 
 /*
  * THE STREAM

@@ -37,7 +37,7 @@
 #include "workers.h"
 
 #define EXIT_CONFIG	2
-#define WHY_SIZE	512		/* of why -g failed */
+#define WHY_SIZE	512		/* of why -g or -r failed */
 
 _Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 
@@ -589,6 +589,24 @@ run_generate(const char *names, const char *file)
 	return secret_close(fp, file, r);
 }
 
+/* -r: the key goes into the file alone, lest it is mailed with the request. */
+static int
+run_request(const char *names, const char *file)
+{
+	FILE *key = secret_open(file);
+	int r = EXIT_SUCCESS;
+	char text[WHY_SIZE];
+
+	if (key == NULL)
+		return EXIT_FAILURE;
+	if (tls_generate_request(names, key, stdout, text, sizeof(text)) ==
+	    -1) {
+		log_error("-r: %s", text);
+		r = ferror(key) || ferror(stdout) ? EXIT_FAILURE : EXIT_CONFIG;
+	}
+	return secret_close(key, file, r);
+}
+
 /* -k */
 static int
 run_ticket_key(const char *file)
@@ -643,6 +661,8 @@ main(int argc, char **argv)
 		r = EXIT_FAILURE;
 	} else if (a.names != NULL) {
 		r = run_generate(a.names, a.output);
+	} else if (a.requested != NULL) {
+		r = run_request(a.requested, a.output);
 	} else if (a.key) {
 		r = run_ticket_key(a.output);
 	} else {

@@ -17,6 +17,7 @@ usage(FILE *fp)
 	fprintf(fp, "usage: tunnel [-dhiqtvV] [-c file] [key=value ...] "
 	    "[-- command [argument ...]]\n"
 	    "       tunnel -g name[,name ...] [-o file]\n"
+	    "       tunnel -r name[,name ...] -o file\n"
 	    "       tunnel -k [-o file]\n");
 }
 
@@ -69,33 +70,43 @@ arguments_help(void)
 	    "  -i       serve descriptor 0   "
 	    "-g names  make a key and a certificate\n"
 	    "  -q       log_level=warning    "
-	    "-k        make a key for ticket_keys\n"
+	    "-r names  make a key and a request to a CA\n"
 	    "  -v       log_level=debug      "
-	    "-o file   output file for -g or -k\n"
-	    "  -V       version, features    -h        show this\n\n"
+	    "-k        make a key for ticket_keys\n"
+	    "  -V       version, features    "
+	    "-o file   output file for -g, -r or -k\n"
+	    "  -h       show this\n\n"
 	    "keys, as in the file; tunnel.conf(5) explains them:\n");
 	for (i = 0; groups[i].title != NULL; i++)
 		help_keys(groups[i].from, groups[i + 1].from, groups[i].title);
 }
 
-/* What -g, -k and -o may not be with; -1, having logged why. */
+/* What -g, -r, -k and -o may not be with; -1, having logged why. */
 static int
 check_letters(const struct arguments *a)
 {
-	if (a->output != NULL && a->names == NULL && !a->key) {
-		log_error("-o has no effect without -g or -k");
+	int makes = (a->names != NULL) + (a->requested != NULL) +
+	    (a->key != 0);
+
+	if (a->output != NULL && makes == 0) {
+		log_error("-o has no effect without -g, -r or -k");
 		return -1;
 	}
-	if ((a->names != NULL || a->key) && a->nsettings > 0) {
+	if (makes > 0 && a->nsettings > 0) {
 		log_error("unexpected argument \"%s\" (allowed: -g "
-		    "NAME[,NAME ...] or -k, and -o FILE)", a->settings[0]);
+		    "NAME[,NAME ...], -r NAME[,NAME ...] or -k, and -o FILE)",
+		    a->settings[0]);
 		return -1;
 	}
-	if ((a->names != NULL || a->key) && (a->file != NULL || a->inetd ||
-	    a->test || *a->command != NULL ||
-	    (a->names != NULL && a->key))) {
-		log_error("-g and -k cannot be combined with anything else "
+	if (makes > 1 || (makes == 1 && (a->file != NULL || a->inetd ||
+	    a->test || *a->command != NULL))) {
+		log_error("-g, -r and -k cannot be combined with anything else "
 		    "(allowed: -o FILE)");
+		return -1;
+	}
+	if (a->requested != NULL && a->output == NULL) {
+		log_error("-r needs -o FILE: the key is written there, and the "
+		    "request to standard output");
 		return -1;
 	}
 	return 0;
@@ -128,6 +139,9 @@ take_letter(struct arguments *a, int letter)
 	case 'o':
 		a->output = optarg;
 		return 0;
+	case 'r':
+		a->requested = optarg;
+		return 0;
 	case '?':
 		return arguments_misused();
 	}
@@ -159,7 +173,7 @@ arguments_parse(struct arguments *a, int argc, char **argv)
 			argv[optind] = help_letter;
 		else if (strcmp(argv[optind], "--version") == 0)
 			argv[optind] = version_letter;
-		if ((c = getopt(n, argv, "+c:dg:hiko:qtvV")) == -1)
+		if ((c = getopt(n, argv, "+c:dg:hiko:qr:tvV")) == -1)
 			setting = argv[optind++];
 		else if (take_letter(a, c) == -1)
 			return -1;

@@ -19,6 +19,7 @@ struct config;
 struct arguments {
 	const char *file;
 	const char *names;		/* of -g */
+	const char *requested;		/* names of -r */
 	const char *output;		/* of -o */
 	int	 help, inetd, key, quiet, test, version;
 	const char **settings;		/* key=value, allocated */

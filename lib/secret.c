@@ -1,4 +1,4 @@
-/* secret: files that only their owner can read, for -g and -k. */
+/* secret: files that only their owner can read, for -g, -r and -k. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

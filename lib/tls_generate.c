@@ -1,4 +1,4 @@
-/* tls_generate: a new key, and a certificate signed with it. */
+/* tls_generate: a new key, and a certificate or a request signed with it. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
@@ -6,12 +6,23 @@
 #include <string.h>
 #include <time.h>
 
+#include <mbedtls/x509_csr.h>
+
 #include "tls.h"
 #include "tls_error.h"
 #include "tls_internal.h"
 #include "tls_names.h"
 
 #define GENERATED_DAYS	825		/* more, and Apple's clients balk */
+#define PEM_SIZE	(16 * 1024)	/* for LIST_MAX names of 253 bytes */
+
+struct names {
+	mbedtls_x509_san_list san[LIST_MAX];
+	unsigned char ip[LIST_MAX][16];
+	char	*copy;			/* that san points into, allocated */
+	size_t	 n;
+	char	 subject[NAME_SIZE + 4];	/* with the first one */
+};
 
 /* One name as a SAN entry; ip holds an address, 16 bytes. */
 static int
@@ -34,6 +45,42 @@ san_entry(mbedtls_x509_san_list *entry, char *name, unsigned char *ip)
 	return 0;
 }
 
+/* -1: text says why not. */
+static int
+parse_names(struct names *names, const char *list, char *text, size_t size)
+{
+	char *name, *rest;
+	size_t n = 0;
+
+	memset(names, 0, sizeof(*names));
+	if ((names->copy = strdup(list)) == NULL) {
+		snprintf(text, size, "out of memory");
+		return -1;
+	}
+	/* An IPv6 address has colons of its own: they separate nothing here. */
+	for (name = strtok_r(names->copy, " \t,", &rest); name != NULL;
+	    name = strtok_r(NULL, " \t,", &rest)) {
+		if (n == LIST_MAX ||
+		    san_entry(&names->san[n], name, names->ip[n]) == -1) {
+			snprintf(text, size, "\"%s\" is not a DNS name or an "
+			    "address (at most %d, separated by commas)", name,
+			    LIST_MAX);
+			return -1;
+		}
+		/* The list is written from its end. */
+		if (n > 0)
+			names->san[n].next = &names->san[n - 1];
+		else
+			snprintf(names->subject, sizeof(names->subject),
+			    "CN=%.64s", name);
+		n++;
+	}
+	if (n == 0)
+		snprintf(text, size, "no name given");
+	names->n = n;
+	return n == 0 ? -1 : 0;
+}
+
 static int
 make_key(mbedtls_pk_context *key)
 {
@@ -54,13 +101,13 @@ make_key(mbedtls_pk_context *key)
 	return r;
 }
 
-/* Everything but the key and the names that is in it; 0 or an error. */
+/* Everything that is in it; 0 or an error. */
 static int
 fill_certificate(mbedtls_x509write_cert *w, mbedtls_pk_context *key,
-    const char *name)
+    struct names *names)
 {
 	unsigned char serial[16];
-	char subject[NAME_SIZE + 4], from[16], to[16];
+	char from[16], to[16];
 	time_t t = time(NULL) - DAY;	/* a client's clock may be behind */
 	mbedtls_asn1_sequence usage = { .buf = { .tag = MBEDTLS_ASN1_OID,
 	    .p = (unsigned char *)(uintptr_t)MBEDTLS_OID_SERVER_AUTH,
@@ -68,7 +115,6 @@ fill_certificate(mbedtls_x509write_cert *w, mbedtls_pk_context *key,
 	struct tm tm;
 	int r;
 
-	snprintf(subject, sizeof(subject), "CN=%.64s", name);
 	gmtime_r(&t, &tm);
 	strftime(from, sizeof(from), "%Y%m%d%H%M%S", &tm);
 	t += (time_t)(GENERATED_DAYS) * DAY;
@@ -84,82 +130,106 @@ fill_certificate(mbedtls_x509write_cert *w, mbedtls_pk_context *key,
 	if ((r = mbedtls_x509write_crt_set_serial_raw(w, serial,
 	    sizeof(serial))) != 0 ||
 	    (r = mbedtls_x509write_crt_set_validity(w, from, to)) != 0 ||
-	    (r = mbedtls_x509write_crt_set_subject_name(w, subject)) != 0 ||
-	    (r = mbedtls_x509write_crt_set_issuer_name(w, subject)) != 0 ||
+	    (r = mbedtls_x509write_crt_set_subject_name(w,
+	    names->subject)) != 0 ||
+	    (r = mbedtls_x509write_crt_set_issuer_name(w,
+	    names->subject)) != 0 ||
 	    (r = mbedtls_x509write_crt_set_basic_constraints(w, 0, -1)) != 0 ||
 	    (r = mbedtls_x509write_crt_set_key_usage(w,
 	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE)) != 0 ||
 	    (r = mbedtls_x509write_crt_set_ext_key_usage(w, &usage)) != 0 ||
-	    (r = mbedtls_x509write_crt_set_subject_key_identifier(w)) != 0)
+	    (r = mbedtls_x509write_crt_set_subject_key_identifier(w)) != 0 ||
+	    (r = mbedtls_x509write_crt_set_subject_alternative_name(w,
+	    &names->san[names->n - 1])) != 0)
 		return r;
 	return mbedtls_x509write_crt_set_authority_key_identifier(w);
 }
 
 static int
-write_pem(FILE *fp, mbedtls_x509write_cert *w, mbedtls_pk_context *key)
+write_key(FILE *fp, mbedtls_pk_context *key, unsigned char *pem, size_t size)
 {
-	unsigned char pem[8192];
-	int r;
+	int r = mbedtls_pk_write_key_pem(key, pem, size);
 
-	if ((r = mbedtls_pk_write_key_pem(key, pem, sizeof(pem))) == 0) {
-		fputs((char *)pem, fp);
-		r = mbedtls_x509write_crt_pem(w, pem, sizeof(pem), RNG);
-	}
 	if (r == 0)
 		fputs((char *)pem, fp);
-	mbedtls_platform_zeroize(pem, sizeof(pem));
+	mbedtls_platform_zeroize(pem, size);
 	return r;
+}
+
+static int
+write_certificate(FILE *fp, mbedtls_pk_context *key, struct names *names,
+    unsigned char *pem, size_t size)
+{
+	mbedtls_x509write_cert w;
+	int r;
+
+	mbedtls_x509write_crt_init(&w);
+	if ((r = fill_certificate(&w, key, names)) == 0 &&
+	    (r = mbedtls_x509write_crt_pem(&w, pem, size, RNG)) == 0)
+		fputs((char *)pem, fp);
+	mbedtls_x509write_crt_free(&w);
+	return r;
+}
+
+static int
+write_request(FILE *fp, mbedtls_pk_context *key, struct names *names,
+    unsigned char *pem, size_t size)
+{
+	mbedtls_x509write_csr w;
+	int r;
+
+	mbedtls_x509write_csr_init(&w);
+	mbedtls_x509write_csr_set_md_alg(&w, MBEDTLS_MD_SHA256);
+	mbedtls_x509write_csr_set_key(&w, key);
+	if ((r = mbedtls_x509write_csr_set_subject_name(&w,
+	    names->subject)) == 0 &&
+	    (r = mbedtls_x509write_csr_set_key_usage(&w,
+	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE)) == 0 &&
+	    (r = mbedtls_x509write_csr_set_subject_alternative_name(&w,
+	    &names->san[names->n - 1])) == 0 &&
+	    (r = mbedtls_x509write_csr_pem(&w, pem, size, RNG)) == 0)
+		fputs((char *)pem, fp);
+	mbedtls_x509write_csr_free(&w);
+	return r;
+}
+
+/* A file without which the other one is of no use is written first. */
+static int
+generate(const char *list, FILE *secret, FILE *other,
+    int (*sign)(FILE *, mbedtls_pk_context *, struct names *, unsigned char *,
+    size_t), char *text, size_t size)
+{
+	unsigned char pem[PEM_SIZE];
+	mbedtls_pk_context key;
+	struct names names;
+	int r;
+
+	mbedtls_pk_init(&key);
+	if ((r = parse_names(&names, list, text, size)) == -1)
+		goto out;
+	if ((r = make_key(&key)) != 0 ||
+	    (r = write_key(secret, &key, pem, sizeof(pem))) != 0 ||
+	    (r = sign(other, &key, &names, pem, sizeof(pem))) != 0) {
+		snprintf(text, size, "%s", tls_error_text(r));
+	} else if (ferror(secret) || fflush(other) != 0 || ferror(other)) {
+		snprintf(text, size, "%s", strerror(errno));
+		r = -1;
+	}
+out:
+	mbedtls_pk_free(&key);
+	free(names.copy);
+	return r == 0 ? 0 : -1;
 }
 
 int
 tls_generate(const char *names, FILE *fp, char *text, size_t size)
 {
-	mbedtls_x509_san_list san[LIST_MAX] = { 0 };
-	unsigned char ip[LIST_MAX][16];
-	mbedtls_x509write_cert w;
-	mbedtls_pk_context key;
-	char *copy, *first = NULL, *name, *rest;
-	size_t n = 0;
-	int r = -1;
+	return generate(names, fp, fp, write_certificate, text, size);
+}
 
-	mbedtls_x509write_crt_init(&w);
-	mbedtls_pk_init(&key);
-	if ((copy = strdup(names)) == NULL) {
-		snprintf(text, size, "out of memory");
-		goto out;
-	}
-	/* An IPv6 address has colons of its own: they separate nothing here. */
-	for (name = strtok_r(copy, " \t,", &rest); name != NULL;
-	    name = strtok_r(NULL, " \t,", &rest)) {
-		if (n == LIST_MAX || san_entry(&san[n], name, ip[n]) == -1) {
-			snprintf(text, size, "\"%s\" is not a DNS name or an "
-			    "address (at most %d, separated by commas)", name,
-			    LIST_MAX);
-			goto out;
-		}
-		/* The list is written from its end. */
-		if (n > 0)
-			san[n].next = &san[n - 1];
-		else
-			first = name;
-		n++;
-	}
-	if (n == 0) {
-		snprintf(text, size, "no name given");
-		goto out;
-	}
-	if ((r = make_key(&key)) != 0 ||
-	    (r = fill_certificate(&w, &key, first)) != 0 ||
-	    (r = mbedtls_x509write_crt_set_subject_alternative_name(&w,
-	    &san[n - 1])) != 0 || (r = write_pem(fp, &w, &key)) != 0)
-		snprintf(text, size, "%s", tls_error_text(r));
-	else if (fflush(fp) != 0 || ferror(fp)) {
-		snprintf(text, size, "%s", strerror(errno));
-		r = -1;
-	}
-out:
-	mbedtls_x509write_crt_free(&w);
-	mbedtls_pk_free(&key);
-	free(copy);
-	return r == 0 ? 0 : -1;
+int
+tls_generate_request(const char *names, FILE *key, FILE *request, char *text,
+    size_t size)
+{
+	return generate(names, key, request, write_request, text, size);
 }

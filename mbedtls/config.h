@@ -109,12 +109,13 @@
 /* One more than a client may send, to tell it so: see CHAIN_MAX in tls.c. */
 #define MBEDTLS_X509_MAX_INTERMEDIATE_CA	5
 
-/* "tunnel -g" writes a key and its certificate. */
+/* "tunnel -g" writes a key and its certificate, "tunnel -r" a request. */
 #define MBEDTLS_ASN1_WRITE_C
 #define MBEDTLS_PEM_WRITE_C
 #define MBEDTLS_PK_WRITE_C
 #define MBEDTLS_X509_CREATE_C
 #define MBEDTLS_X509_CRT_WRITE_C
+#define MBEDTLS_X509_CSR_WRITE_C
 
 /* TLS 1.3 stands on PSA; its keys are as many as there are connections. */
 #define MBEDTLS_PSA_CRYPTO_C

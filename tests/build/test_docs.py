@@ -153,7 +153,7 @@ def test_example_of_the_manual_is_valid(room, in_place, text):
 def test_usage_is_that_of_the_manual():
     """The flags of tunnel(8) are those of -h."""
     out = run(support.TUNNEL, "-h").decode()
-    flags = set(re.search(r"\[-([A-Za-z]+)\]", out).group(1)) | set("cgko")
+    flags = set(re.search(r"\[-([A-Za-z]+)\]", out).group(1)) | set("cgkor")
     items = re.findall(r"^\.It Fl (\w)\b", read("man", "tunnel.8"), re.M)
     assert set(items) == flags
     assert len(items) == len(flags)

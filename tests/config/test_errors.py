@@ -440,7 +440,7 @@ def test_generate_for_bad_names(names):
 # Letters and words.
 
 @pytest.mark.parametrize("words", [["-g", "a", "b"], ["-g", "a", "b=c"],
-                                   ["-k", "b"]])
+                                   ["-k", "b"], ["-r", "a", "b"]])
 def test_unexpected_argument(words):
     assert complaint(run_tunnel(*words)).startswith(
         f'unexpected argument "{words[-1]}" (allowed: -g NAME')
@@ -448,10 +448,14 @@ def test_unexpected_argument(words):
 
 @pytest.mark.parametrize("words", [
     ["-g", "a", "-k"], ["-t", "-g", "a"], ["-k", "-i"], ["-k", "-c", "x"],
-    ["-g", "a", "--", "cat"]])
+    ["-g", "a", "--", "cat"], ["-r", "a", "-k"], ["-r", "a", "-g", "a"]])
 def test_what_makes_a_secret_does_nothing_else(words):
     assert complaint(run_tunnel(*words)).startswith(
-        "-g and -k cannot be combined ")
+        "-g, -r and -k cannot be combined ")
+
+
+def test_request_and_key_do_not_go_to_one_place():
+    assert complaint(run_tunnel("-r", "a")).startswith("-r needs -o FILE")
 
 
 @pytest.mark.parametrize("letter,word", [("-h", "--help"), ("-V", "--version")])

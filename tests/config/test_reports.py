@@ -294,3 +294,40 @@ def test_generated_certificate_to_a_full_disk():
                            stderr=subprocess.PIPE)
     assert p.returncode != 0
     assert p.stderr.count(b"\n") == 1
+
+
+def test_most_names(room):
+    """Each as long as it may be."""
+    names = [f"{i:02}" + ".".join(["a" * 60] * 4)[:250] for i in range(32)]
+    out = tunnel("-g", ",".join(names)).encode()
+    text = run("openssl", "x509", "-noout", "-text", stdin=out).decode()
+    assert all("DNS:" + name in text for name in names)
+    out = tunnel("-r", ",".join(names), "-o", room.path("key")).encode()
+    text = run("openssl", "req", "-noout", "-text", stdin=out).decode()
+    assert all("DNS:" + name in text for name in names)
+
+
+# -r
+
+def test_request_becomes_a_certificate(room):
+    """By a CA that was made on the spot; the client trusts that alone."""
+    ca, ca_key = room.path("ca.pem"), room.path("ca.key")
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+        "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=CA", "-days", "9",
+        "-keyout", ca_key, "-out", ca)
+    key = room.path("key.pem")
+    request = tunnel("-r", "localhost,127.0.0.1,::1", "-o", key)
+    assert "PRIVATE" not in request
+    assert request.startswith("-----BEGIN CERTIFICATE REQUEST-----\n")
+    run("openssl", "req", "-verify", "-noout", stdin=request.encode())
+    cert = room.write("cert.pem", run(
+        "openssl", "x509", "-req", "-copy_extensions", "copy", "-days", "9",
+        "-CA", ca, "-CAkey", ca_key, stdin=request.encode()).decode())
+    assert "DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1" \
+        in x509(cert, "-ext", "subjectAltName").decode()
+    t = room.tunnel(f"connect={room.backend().serve(support.http).address}",
+                    f"cert={cert}", f"key={key}")
+    out = run("openssl", "s_client", "-quiet", "-verify_return_error",
+              "-CAfile", ca, "-verify_hostname", "localhost", "-connect",
+              t.address, stdin=b"GET /5 HTTP/1.0\r\n\r\n")
+    assert out.endswith(b"xxxxx")

@@ -491,10 +491,17 @@ def test_log_is_not_the_connection(room, echo, log):
 # Secrets that are made.
 
 SECRETS = [["-g", "a.example"], ["-k"]]
+REQUEST = ["-r", "a.example"]           # which has two files
 
 
 @pytest.fixture(params=SECRETS, ids=["key", "ticket_keys"])
 def secret(request):
+    return [support.TUNNEL, *request.param]
+
+
+@pytest.fixture(params=[*SECRETS, REQUEST],
+                ids=["key", "ticket_keys", "requested"])
+def secret_in_file(request):
     return [support.TUNNEL, *request.param]
 
 
@@ -506,37 +513,46 @@ def error(words, status=1, **keywords):
 
 
 @pytest.mark.parametrize("umask", [0, 0o022])
-def test_new_file_is_private(room, secret, umask):
+def test_new_file_is_private(room, secret_in_file, umask):
     """From its first moment: others can't have opened it before a chmod."""
     path = room.path("it")
-    run(*secret, "-o", path, umask=umask)
+    run(*secret_in_file, "-o", path, umask=umask)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     assert os.path.getsize(path) >= 65
 
 
-def test_new_file_replaces_none(room, secret):
+def test_new_file_replaces_none(room, secret_in_file):
     """Nor does it go where a link leads."""
     path = room.write("it", "precious")
-    assert f"-o {path}: File exists" in error([*secret, "-o", path])
+    assert f"-o {path}: File exists" in error([*secret_in_file, "-o", path])
     assert text_of(path) == "precious"
     os.symlink(room.path("target"), room.path("link"))
-    assert "File exists" in error([*secret, "-o", room.path("link")])
+    assert "File exists" in error([*secret_in_file, "-o", room.path("link")])
     assert not os.path.exists(room.path("target"))
 
 
-def test_new_file_that_is_not_whole_is_removed(room, secret):
+def test_new_file_that_is_not_whole_is_removed(room, secret_in_file):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
 
-    message = error([*secret, "-o", room.path("it")], preexec_fn=limit,
+    message = error([*secret_in_file, "-o", room.path("it")], preexec_fn=limit,
                     restore_signals=False,  # SIGXFSZ stays ignored
                     status=1)
     assert "File too large" in message
     assert os.listdir(room.dir) == []
 
 
-def test_new_file_for_a_bad_name(room):
-    error([support.TUNNEL, "-g", "a b$", "-o", room.path("it")], status=2)
+@pytest.mark.parametrize("letter", ["-g", "-r"])
+def test_new_file_for_a_bad_name(room, letter):
+    error([support.TUNNEL, letter, "a b$", "-o", room.path("it")], status=2)
+    assert os.listdir(room.dir) == []
+
+
+def test_key_of_a_request_that_nobody_got_is_removed(room):
+    with open("/dev/full", "wb") as f:
+        message = error([support.TUNNEL, *REQUEST, "-o", room.path("it")],
+                        stdout=f)
+    assert "-r: No space left on device" in message
     assert os.listdir(room.dir) == []
 
 
@@ -564,7 +580,7 @@ def test_output_that_is_private_will_do(room, secret):
 
 def test_new_file_for_nothing(room):
     p = run_tunnel("-o", room.path("it"), "accept=0")
-    assert complaint(p) == "-o has no effect without -g or -k"
+    assert complaint(p) == "-o has no effect without -g, -r or -k"
 
 
 # Secrets that others can read.

@@ -19,7 +19,6 @@
 
 #define FILL_SIZE	(80 * 1024)	/* measured: more gains little */
 #define TURNS		4		/* fills in a row before others run */
-#define ACCEPTS		4		/* the same for a listener */
 #define SIGNALS_MS	50		/* between signals, in a busy loop */
 #define LINGERING_CLOSE_MS 500		/* for a client to read its alert */
 #define DELIVER_MS	30000		/* an abort waits for data, at most */
@@ -64,7 +63,7 @@ enum phase {
 
 struct conn {
 	struct conn *prev, *next;	/* in its phase's queue */
-	struct conn *next_busy;		/* in the list of those to step */
+	struct conn *next_busy;		/* in the line of those to step */
 	int64_t	 began, deadline;
 	int64_t	 flush_until;		/* FLUSHING, at the latest */
 	void	*user;			/* for the callbacks */
@@ -80,6 +79,12 @@ struct conn {
 	bool	 served, dropped;
 	int	 broken;		/* the side that failed */
 	char	*reason;		/* once there is one */
+};
+
+/* Those that are to be stepped, in the order in which they were reported. */
+struct line {
+	struct conn *head, **last;
+	unsigned n;
 };
 
 struct queue {
@@ -101,7 +106,8 @@ struct forward {
 	int64_t	 now;			/* CLOCK_MONOTONIC, at this turn */
 	unsigned nconns;
 	struct queue queues[PHASES];
-	struct conn *busy;
+	struct line busy, handshakes;
+	unsigned ahead;			/* handshakes, before one is accepted */
 	unsigned char fill[FILL_SIZE];
 };
 
@@ -142,14 +148,19 @@ conn_enter(struct forward *f, struct conn *c, enum phase phase)
 	queue_append(&f->queues[phase], c);
 }
 
+/* Have it stepped: a handshake, which takes long, is in a line of its own. */
 static void
 conn_busy(struct forward *f, struct conn *c)
 {
+	struct line *l = c->phase == OPENING ? &f->handshakes : &f->busy;
+
 	if (c->busy)
 		return;
 	c->busy = 1;
-	c->next_busy = f->busy;
-	f->busy = c;
+	c->next_busy = NULL;
+	*(l->head != NULL ? l->last : &l->head) = c;
+	l->last = &c->next_busy;
+	l->n++;
 }
 
 static int
@@ -194,8 +205,7 @@ conn_close(struct forward *f, struct conn *c, int side)
 {
 	if (c->streams[side].fd == -1)
 		return;
-	poller_drop(f->poller, &c->sources[side]);
-	close(c->streams[side].fd);
+	poller_close(f->poller, &c->sources[side]);
 	c->streams[side].fd = -1;
 }
 
@@ -635,15 +645,21 @@ conn_trouble(struct forward *f, struct conn *c, int side)
 	poller_drop(f->poller, &c->sources[side]);
 }
 
-/* Watch a side; step it again at once if its stream has read ahead. */
+/*
+ * Watch a side; step it again at once if its stream has read ahead.  One that
+ * waits for nothing is silenced if it was reported nevertheless, or surely will
+ * be, as there is no room for what it sends.
+ */
 static void
-conn_watch(struct forward *f, struct conn *c, int side)
+conn_watch(struct forward *f, struct conn *c, int side, int is_unwanted)
 {
 	struct source *s = &c->sources[side];
 	struct half *h = &c->halves[side];
 	short events = interest(c, side);
 
-	if (c->streams[side].fd == -1 || (events == 0 && c->hung_up[side]))
+	if (c->streams[side].fd == -1 || (events == 0 &&
+	    (c->hung_up[side] || (s->is_watched && !is_unwanted &&
+	    h->len == 0))))
 		return;
 	if (poller_watch(f->poller, s, events) == -1) {
 		conn_blame(c, "poll: %s", strerror(errno));
@@ -659,11 +675,15 @@ conn_watch(struct forward *f, struct conn *c, int side)
 static void
 conn_step(struct forward *f, struct conn *c)
 {
+	int side, is_unwanted[SIDES];
 	enum phase phase;
-	int side;
 
-	for (side = 0; side < SIDES && c->phase != ENDED; side++)
-		conn_trouble(f, c, side);
+	for (side = 0; side < SIDES; side++) {
+		is_unwanted[side] = c->revents[side] != 0 &&
+		    interest(c, side) == 0;
+		if (c->phase != ENDED)
+			conn_trouble(f, c, side);
+	}
 	do {
 		switch (phase = c->phase) {
 		case OPENING:
@@ -692,7 +712,7 @@ conn_step(struct forward *f, struct conn *c)
 	} while (c->phase != phase);
 	for (side = 0; side < SIDES; side++) {
 		c->revents[side] = 0;
-		conn_watch(f, c, side);
+		conn_watch(f, c, side, is_unwanted[side]);
 	}
 }
 
@@ -889,20 +909,6 @@ accept_next(struct forward *f, int listener)
 	return 0;
 }
 
-static void
-accept_some(struct forward *f, int listener)
-{
-	int i, more = 1;
-
-	for (i = 0; more && i < ACCEPTS && may_accept(f); i++) {
-		if (is_full(f)) {
-			forward_make_room(f);
-			return;
-		}
-		more = accept_next(f, listener);
-	}
-}
-
 void
 forward_empty(struct forward *f, int listener, int64_t until)
 {
@@ -911,18 +917,31 @@ forward_empty(struct forward *f, int listener, int64_t until)
 }
 
 /*
- * Act on events.  A listener is dropped after accepting, and watched anew by
- * watch_listeners(): that puts this process at the end of the line of those
- * that share it.  Else the same one would be woken each time.
+ * Accept one, once the handshakes before it have had their turns; else those
+ * would become ever more.  A listener that others share is dropped then, and
+ * watched anew by watch_listeners(): that puts this process at the end of the
+ * line of those.  Else the same one would be woken each time.
  */
+static void
+report_listener(struct forward *f, struct source *s)
+{
+	if (f->ahead > 0 || !may_accept(f))
+		return;
+	if (is_full(f))
+		forward_make_room(f);
+	else
+		accept_next(f, s->fd);
+	if (f->p.takes_turns)
+		poller_drop(f->poller, s);
+}
+
 static void
 report(struct forward *f, struct source *s, short revents)
 {
 	struct conn *c = s->owner;
 
-	if (c == NULL) {	/* a listener */
-		accept_some(f, s->fd);
-		poller_drop(f->poller, s);
+	if (c == NULL) {
+		report_listener(f, s);
 		return;
 	}
 	if (revents & (POLLERR | POLLHUP))
@@ -1005,17 +1024,43 @@ expire(struct forward *f)
 		look_for_dead(f);
 }
 
+/* Step the first of a line; 1 if it was in its handshake. */
+static int
+step_first(struct forward *f, struct line *l)
+{
+	struct conn *c = l->head;
+	int is_opening = c->phase == OPENING;
+
+	l->head = c->next_busy;
+	l->n--;
+	c->busy = 0;
+	conn_step(f, c);
+	return is_opening;
+}
+
+/*
+ * A handshake takes as long as many round trips.  So streams that are open come
+ * first, and after one handshake the poller is asked for those again.  But
+ * handshakes get no less time than they do.
+ */
 static void
 step_busy(struct forward *f)
 {
-	struct conn *c, *next;
+	unsigned n = f->busy.n;
+	int64_t now, share;
 
-	c = f->busy;
-	f->busy = NULL;
-	for (; c != NULL; c = next) {
-		next = c->next_busy;
-		c->busy = 0;
-		conn_step(f, c);
+	while (n-- > 0)
+		step_first(f, &f->busy);
+	if (f->ahead == 0)
+		f->ahead = f->handshakes.n;
+	if (f->ahead == 0)
+		return;
+	now = clock_ms();
+	share = now - f->now;
+	while (f->handshakes.n > 0) {
+		f->ahead -= f->ahead > 0;
+		if (step_first(f, &f->handshakes) && clock_ms() - now >= share)
+			return;
 	}
 }
 
@@ -1027,7 +1072,7 @@ sleep_ms(const struct forward *f)
 	int64_t from = accept_from(f);
 	int phase;
 
-	if (f->busy != NULL)
+	if (f->busy.n + f->handshakes.n > 0)
 		return 0;
 	if (f->wake_at < until)
 		until = f->wake_at;
@@ -1098,7 +1143,7 @@ forward_new(const struct forward_params *params)
 
 	if ((f = calloc(1, sizeof(*f))) == NULL)
 		return NULL;
-	if ((f->poller = poller_new()) == NULL) {
+	if ((f->poller = poller_new(params->shares_descriptors)) == NULL) {
 		free(f);
 		return NULL;
 	}
@@ -1125,7 +1170,8 @@ forward_free(struct forward *f)
 	if (f == NULL)
 		return;
 	abort_all(f, "aborted");
-	step_busy(f);
+	while (f->busy.n + f->handshakes.n > 0)
+		step_busy(f);
 	poller_free(f->poller);
 	free(f);
 	errno = saved;

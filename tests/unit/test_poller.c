@@ -104,7 +104,7 @@ setup(void **state)
 	int i, fds[2];
 
 	(void)state;
-	assert_non_null(poller = poller_new());
+	assert_non_null(poller = poller_new(false));
 	memset(polled, 0, sizeof(polled));
 	for (i = 0; i < POLLED; i++) {
 		unix_pair(fds);
@@ -199,7 +199,7 @@ test_no_memory(void **state)
 	for (i = 0; i < POLLED; i++)
 		poller_drop(poller, &polled[i]);
 	poller_free(poller);
-	assert_non_null(poller = poller_new());
+	assert_non_null(poller = poller_new(false));
 	fails = 1;
 	assert_int_equal(poller_watch(poller, &polled[0], POLLIN), -1);
 	assert_int_equal(errno, ENOMEM);

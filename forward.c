@@ -491,6 +491,8 @@ conn_opening(struct forward *f, struct conn *c)
 
 	if ((r = client->ops->open(client)) == 0)
 		conn_dial(f, c, NULL);
+	else if (r == STREAM_WANT_TURN)
+		conn_busy(f, c);
 	else if (!wants(r, &c->open_on))
 		conn_fail(f, c, CLIENT, r);
 }

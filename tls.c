@@ -13,6 +13,7 @@
 #include "tls_kernel.h"
 #include "tls_suites.h"
 #include "tls_verify.h"
+#include "util.h"
 
 /*
  * Below 3.6.7, malformed basicConstraints make a certificate an authority's
@@ -37,6 +38,7 @@ ALLOW_OLD_MBEDTLS=1 accepts it, if its distribution backported the fix"
 #endif
 
 #define RECVS		64		/* in a row, before others run */
+#define SLICE_US	100		/* of a handshake, likewise */
 
 /* The configuration of our own build says that it has mbedtls/patches. */
 #ifdef TUNNEL_PATCHES
@@ -115,6 +117,7 @@ tls_init(void)
 static int
 handshake(struct tls *t)
 {
+	int64_t until = clock_us() + SLICE_US;
 	int r = 0, end = 0;
 
 	t->cfg->current = t;
@@ -127,6 +130,10 @@ handshake(struct tls *t)
 		    end == STREAM_ERROR ||
 		    mbedtls_ssl_is_handshake_over(t->ssl)))
 			return STREAM_ERROR;
+		/* One step agrees on a key, another one signs. */
+		if (r == 0 && !mbedtls_ssl_is_handshake_over(t->ssl) &&
+		    clock_us() >= until)
+			return STREAM_WANT_TURN;
 	}
 	if (r != 0)
 		return end;

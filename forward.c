@@ -623,10 +623,10 @@ interest(const struct conn *c, int side)
 }
 
 /*
- * A level-triggered poller reports errors and hang-ups, wanted or not.  On a
- * side that waits for nothing, an error may end the connection.  A hang-up
- * there says only that both directions have ended, in order, which is known:
- * the side is dropped from the poller, or the loop would spin.
+ * A side is reported that waits for nothing: it is silenced, or the loop would
+ * spin.  But errors and hang-ups are reported all the same.  An error may end
+ * the connection; a hang-up says only that both directions have ended, in
+ * order, which is known: the side is dropped from the poller.
  */
 static void
 conn_trouble(struct forward *f, struct conn *c, int side)
@@ -634,9 +634,12 @@ conn_trouble(struct forward *f, struct conn *c, int side)
 	struct stream *s = &c->streams[side];
 	int r = 0;
 
-	if (s->fd == -1 || !(c->revents[side] & (POLLERR | POLLHUP)) ||
-	    interest(c, side) != 0)
+	if (s->fd == -1 || c->revents[side] == 0 || interest(c, side) != 0)
 		return;
+	if (!(c->revents[side] & (POLLERR | POLLHUP))) {
+		poller_watch(f->poller, &c->sources[side], 0);
+		return;
+	}
 	if (c->revents[side] & POLLERR)
 		r = s->ops->failed(s);
 	if (r == STREAM_RESET || (r != 0 && c->phase != LINGERING_CLOSE)) {
@@ -649,19 +652,17 @@ conn_trouble(struct forward *f, struct conn *c, int side)
 
 /*
  * Watch a side; step it again at once if its stream has read ahead.  One that
- * waits for nothing is silenced if it was reported nevertheless, or surely will
- * be, as there is no room for what it sends.
+ * waits for nothing most likely has nothing to report, unless it is paused.
  */
 static void
-conn_watch(struct forward *f, struct conn *c, int side, int is_unwanted)
+conn_watch(struct forward *f, struct conn *c, int side)
 {
 	struct source *s = &c->sources[side];
 	struct half *h = &c->halves[side];
 	short events = interest(c, side);
 
 	if (c->streams[side].fd == -1 || (events == 0 &&
-	    (c->hung_up[side] || (s->is_watched && !is_unwanted &&
-	    h->len == 0))))
+	    (c->hung_up[side] || (s->is_watched && h->len == 0))))
 		return;
 	if (poller_watch(f->poller, s, events) == -1) {
 		conn_blame(c, "poll: %s", strerror(errno));
@@ -677,15 +678,11 @@ conn_watch(struct forward *f, struct conn *c, int side, int is_unwanted)
 static void
 conn_step(struct forward *f, struct conn *c)
 {
-	int side, is_unwanted[SIDES];
 	enum phase phase;
+	int side;
 
-	for (side = 0; side < SIDES; side++) {
-		is_unwanted[side] = c->revents[side] != 0 &&
-		    interest(c, side) == 0;
-		if (c->phase != ENDED)
-			conn_trouble(f, c, side);
-	}
+	for (side = 0; side < SIDES && c->phase != ENDED; side++)
+		conn_trouble(f, c, side);
 	do {
 		switch (phase = c->phase) {
 		case OPENING:
@@ -714,7 +711,7 @@ conn_step(struct forward *f, struct conn *c)
 	} while (c->phase != phase);
 	for (side = 0; side < SIDES; side++) {
 		c->revents[side] = 0;
-		conn_watch(f, c, side, is_unwanted[side]);
+		conn_watch(f, c, side);
 	}
 }
 
@@ -919,13 +916,13 @@ forward_empty(struct forward *f, int listener, int64_t until)
 }
 
 /*
- * Accept one, once the handshakes before it have had their turns; else those
- * would become ever more.  A listener that others share is dropped then, and
- * watched anew by watch_listeners(): that puts this process at the end of the
- * line of those.  Else the same one would be woken each time.
+ * Accept one, if the handshakes before it have had their turns: those must not
+ * become ever more.  Then a listener that others share is dropped, and watched
+ * anew by watch_listeners(): that puts this process at the end of their line.
+ * Else the same one would be woken each time.
  */
 static void
-report_listener(struct forward *f, struct source *s)
+accept_one(struct forward *f, struct source *s)
 {
 	if (f->ahead > 0 || !may_accept(f))
 		return;
@@ -943,7 +940,7 @@ report(struct forward *f, struct source *s, short revents)
 	struct conn *c = s->owner;
 
 	if (c == NULL) {
-		report_listener(f, s);
+		accept_one(f, s);
 		return;
 	}
 	if (revents & (POLLERR | POLLHUP))
@@ -977,13 +974,12 @@ has_flows(const struct forward *f)
 static void
 look_for_dead(struct forward *f)
 {
-	static const enum phase phases[] = { FLOWING, HALF_CLOSED };
 	struct conn *c, *next;
-	int i, side;
+	int phase, side;
 
 	f->look_at = f->now + f->p.answer_ms / LOOKS;
-	for (i = 0; i < 2; i++) {
-		for (c = f->queues[phases[i]].head; c != NULL; c = next) {
+	for (phase = FLOWING; phase <= HALF_CLOSED; phase++) {
+		for (c = f->queues[phase].head; c != NULL; c = next) {
 			next = c->next;
 			for (side = 0; side < SIDES && flows(c); side++) {
 				if (!stream_is_dead(&c->streams[side],
@@ -1026,18 +1022,15 @@ expire(struct forward *f)
 		look_for_dead(f);
 }
 
-/* Step the first of a line; 1 if it was in its handshake. */
-static int
+static void
 step_first(struct forward *f, struct line *l)
 {
 	struct conn *c = l->head;
-	int is_opening = c->phase == OPENING;
 
 	l->head = c->next_busy;
 	l->n--;
 	c->busy = 0;
 	conn_step(f, c);
-	return is_opening;
 }
 
 /*
@@ -1048,10 +1041,10 @@ step_first(struct forward *f, struct line *l)
 static void
 step_busy(struct forward *f)
 {
-	unsigned n = f->busy.n;
 	int64_t now, share;
+	unsigned n;
 
-	while (n-- > 0)
+	for (n = f->busy.n; n > 0; n--)
 		step_first(f, &f->busy);
 	if (f->ahead == 0)
 		f->ahead = f->handshakes.n;
@@ -1059,11 +1052,10 @@ step_busy(struct forward *f)
 		return;
 	now = clock_ms();
 	share = now - f->now;
-	while (f->handshakes.n > 0) {
+	do {
 		f->ahead -= f->ahead > 0;
-		if (step_first(f, &f->handshakes) && clock_ms() - now >= share)
-			return;
-	}
+		step_first(f, &f->handshakes);
+	} while (f->handshakes.n > 0 && clock_ms() - now < share);
 }
 
 /* How long to sleep until the next deadline; -1: for ever. */

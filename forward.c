@@ -19,7 +19,6 @@
 
 #define FILL_SIZE	(80 * 1024)	/* measured: more gains little */
 #define TURNS		4		/* fills in a row before others run */
-#define ACCEPTS		4		/* the same for a listener */
 #define SIGNALS_MS	50		/* between signals, in a busy loop */
 #define LINGERING_CLOSE_MS 500		/* for a client to read its alert */
 #define DELIVER_MS	30000		/* an abort waits for data, at most */
@@ -64,7 +63,7 @@ enum phase {
 
 struct conn {
 	struct conn *prev, *next;	/* in its phase's queue */
-	struct conn *next_busy;		/* in the list of those to step */
+	struct conn *next_busy;		/* in the line of those to step */
 	int64_t	 began, deadline;
 	int64_t	 flush_until;		/* FLUSHING, at the latest */
 	void	*user;			/* for the callbacks */
@@ -80,6 +79,12 @@ struct conn {
 	bool	 served, dropped;
 	int	 broken;		/* the side that failed */
 	char	*reason;		/* once there is one */
+};
+
+/* Those that are to be stepped, in the order in which they were reported. */
+struct line {
+	struct conn *head, **last;
+	unsigned n;
 };
 
 struct queue {
@@ -101,7 +106,8 @@ struct forward {
 	int64_t	 now;			/* CLOCK_MONOTONIC, at this turn */
 	unsigned nconns;
 	struct queue queues[PHASES];
-	struct conn *busy;
+	struct line busy, handshakes;
+	unsigned ahead;			/* handshakes, before one is accepted */
 	unsigned char fill[FILL_SIZE];
 };
 
@@ -142,14 +148,19 @@ conn_enter(struct forward *f, struct conn *c, enum phase phase)
 	queue_append(&f->queues[phase], c);
 }
 
+/* Have it stepped: a handshake, which takes long, is in a line of its own. */
 static void
 conn_busy(struct forward *f, struct conn *c)
 {
+	struct line *l = c->phase == OPENING ? &f->handshakes : &f->busy;
+
 	if (c->busy)
 		return;
 	c->busy = 1;
-	c->next_busy = f->busy;
-	f->busy = c;
+	c->next_busy = NULL;
+	*(l->head != NULL ? l->last : &l->head) = c;
+	l->last = &c->next_busy;
+	l->n++;
 }
 
 static int
@@ -194,8 +205,7 @@ conn_close(struct forward *f, struct conn *c, int side)
 {
 	if (c->streams[side].fd == -1)
 		return;
-	poller_drop(f->poller, &c->sources[side]);
-	close(c->streams[side].fd);
+	poller_close(f->poller, &c->sources[side]);
 	c->streams[side].fd = -1;
 }
 
@@ -481,6 +491,8 @@ conn_opening(struct forward *f, struct conn *c)
 
 	if ((r = client->ops->open(client)) == 0)
 		conn_dial(f, c, NULL);
+	else if (r == STREAM_WANT_TURN)
+		conn_busy(f, c);
 	else if (!wants(r, &c->open_on))
 		conn_fail(f, c, CLIENT, r);
 }
@@ -611,10 +623,10 @@ interest(const struct conn *c, int side)
 }
 
 /*
- * A level-triggered poller reports errors and hang-ups, wanted or not.  On a
- * side that waits for nothing, an error may end the connection.  A hang-up
- * there says only that both directions have ended, in order, which is known:
- * the side is dropped from the poller, or the loop would spin.
+ * A side is reported that waits for nothing: it is silenced, or the loop would
+ * spin.  But errors and hang-ups are reported all the same.  An error may end
+ * the connection; a hang-up says only that both directions have ended, in
+ * order, which is known: the side is dropped from the poller.
  */
 static void
 conn_trouble(struct forward *f, struct conn *c, int side)
@@ -622,9 +634,12 @@ conn_trouble(struct forward *f, struct conn *c, int side)
 	struct stream *s = &c->streams[side];
 	int r = 0;
 
-	if (s->fd == -1 || !(c->revents[side] & (POLLERR | POLLHUP)) ||
-	    interest(c, side) != 0)
+	if (s->fd == -1 || c->revents[side] == 0 || interest(c, side) != 0)
 		return;
+	if (!(c->revents[side] & (POLLERR | POLLHUP))) {
+		poller_watch(f->poller, &c->sources[side], 0);
+		return;
+	}
 	if (c->revents[side] & POLLERR)
 		r = s->ops->failed(s);
 	if (r == STREAM_RESET || (r != 0 && c->phase != LINGERING_CLOSE)) {
@@ -635,7 +650,10 @@ conn_trouble(struct forward *f, struct conn *c, int side)
 	poller_drop(f->poller, &c->sources[side]);
 }
 
-/* Watch a side; step it again at once if its stream has read ahead. */
+/*
+ * Watch a side; step it again at once if its stream has read ahead.  One that
+ * waits for nothing most likely has nothing to report, unless it is paused.
+ */
 static void
 conn_watch(struct forward *f, struct conn *c, int side)
 {
@@ -643,7 +661,8 @@ conn_watch(struct forward *f, struct conn *c, int side)
 	struct half *h = &c->halves[side];
 	short events = interest(c, side);
 
-	if (c->streams[side].fd == -1 || (events == 0 && c->hung_up[side]))
+	if (c->streams[side].fd == -1 || (events == 0 &&
+	    (c->hung_up[side] || (s->is_watched && h->len == 0))))
 		return;
 	if (poller_watch(f->poller, s, events) == -1) {
 		conn_blame(c, "poll: %s", strerror(errno));
@@ -889,20 +908,6 @@ accept_next(struct forward *f, int listener)
 	return 0;
 }
 
-static void
-accept_some(struct forward *f, int listener)
-{
-	int i, more = 1;
-
-	for (i = 0; more && i < ACCEPTS && may_accept(f); i++) {
-		if (is_full(f)) {
-			forward_make_room(f);
-			return;
-		}
-		more = accept_next(f, listener);
-	}
-}
-
 void
 forward_empty(struct forward *f, int listener, int64_t until)
 {
@@ -911,18 +916,31 @@ forward_empty(struct forward *f, int listener, int64_t until)
 }
 
 /*
- * Act on events.  A listener is dropped after accepting, and watched anew by
- * watch_listeners(): that puts this process at the end of the line of those
- * that share it.  Else the same one would be woken each time.
+ * Accept one, if the handshakes before it have had their turns: those must not
+ * become ever more.  Then a listener that others share is dropped, and watched
+ * anew by watch_listeners(): that puts this process at the end of their line.
+ * Else the same one would be woken each time.
  */
+static void
+accept_one(struct forward *f, struct source *s)
+{
+	if (f->ahead > 0 || !may_accept(f))
+		return;
+	if (is_full(f))
+		forward_make_room(f);
+	else
+		accept_next(f, s->fd);
+	if (f->p.takes_turns)
+		poller_drop(f->poller, s);
+}
+
 static void
 report(struct forward *f, struct source *s, short revents)
 {
 	struct conn *c = s->owner;
 
-	if (c == NULL) {	/* a listener */
-		accept_some(f, s->fd);
-		poller_drop(f->poller, s);
+	if (c == NULL) {
+		accept_one(f, s);
 		return;
 	}
 	if (revents & (POLLERR | POLLHUP))
@@ -956,13 +974,12 @@ has_flows(const struct forward *f)
 static void
 look_for_dead(struct forward *f)
 {
-	static const enum phase phases[] = { FLOWING, HALF_CLOSED };
 	struct conn *c, *next;
-	int i, side;
+	int phase, side;
 
 	f->look_at = f->now + f->p.answer_ms / LOOKS;
-	for (i = 0; i < 2; i++) {
-		for (c = f->queues[phases[i]].head; c != NULL; c = next) {
+	for (phase = FLOWING; phase <= HALF_CLOSED; phase++) {
+		for (c = f->queues[phase].head; c != NULL; c = next) {
 			next = c->next;
 			for (side = 0; side < SIDES && flows(c); side++) {
 				if (!stream_is_dead(&c->streams[side],
@@ -1006,17 +1023,39 @@ expire(struct forward *f)
 }
 
 static void
+step_first(struct forward *f, struct line *l)
+{
+	struct conn *c = l->head;
+
+	l->head = c->next_busy;
+	l->n--;
+	c->busy = 0;
+	conn_step(f, c);
+}
+
+/*
+ * A handshake takes as long as many round trips.  So streams that are open come
+ * first, and after one handshake the poller is asked for those again.  But
+ * handshakes get no less time than they do.
+ */
+static void
 step_busy(struct forward *f)
 {
-	struct conn *c, *next;
+	int64_t now, share;
+	unsigned n;
 
-	c = f->busy;
-	f->busy = NULL;
-	for (; c != NULL; c = next) {
-		next = c->next_busy;
-		c->busy = 0;
-		conn_step(f, c);
-	}
+	for (n = f->busy.n; n > 0; n--)
+		step_first(f, &f->busy);
+	if (f->ahead == 0)
+		f->ahead = f->handshakes.n;
+	if (f->ahead == 0)
+		return;
+	now = clock_ms();
+	share = now - f->now;
+	do {
+		f->ahead -= f->ahead > 0;
+		step_first(f, &f->handshakes);
+	} while (f->handshakes.n > 0 && clock_ms() - now < share);
 }
 
 /* How long to sleep until the next deadline; -1: for ever. */
@@ -1027,7 +1066,7 @@ sleep_ms(const struct forward *f)
 	int64_t from = accept_from(f);
 	int phase;
 
-	if (f->busy != NULL)
+	if (f->busy.n + f->handshakes.n > 0)
 		return 0;
 	if (f->wake_at < until)
 		until = f->wake_at;
@@ -1098,7 +1137,7 @@ forward_new(const struct forward_params *params)
 
 	if ((f = calloc(1, sizeof(*f))) == NULL)
 		return NULL;
-	if ((f->poller = poller_new()) == NULL) {
+	if ((f->poller = poller_new(params->shares_descriptors)) == NULL) {
 		free(f);
 		return NULL;
 	}
@@ -1125,7 +1164,8 @@ forward_free(struct forward *f)
 	if (f == NULL)
 		return;
 	abort_all(f, "aborted");
-	step_busy(f);
+	while (f->busy.n + f->handshakes.n > 0)
+		step_busy(f);
 	poller_free(f->poller);
 	free(f);
 	errno = saved;

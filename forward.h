@@ -73,6 +73,16 @@ struct forward_params {
 	 * something, is dead.  On an idle connection, SO_KEEPALIVE finds out.
 	 */
 	int64_t	 answer_ms;
+	/*
+	 * Several processes accept from its listeners, and take turns: with
+	 * poll(2), all are woken for each connection.
+	 */
+	int	 takes_turns;
+	/*
+	 * Other processes may hold a connection's descriptors when they are
+	 * closed: one that passed it on, or children until they exec.
+	 */
+	int	 shares_descriptors;
 	/* If not NULL: sums of forward_end's in and out, as bytes move. */
 	volatile uint64_t *in, *out;
 };
@@ -90,8 +100,7 @@ void	 forward_free(struct forward *);
 
 /*
  * Accept from fd, a non-blocking listening socket, which stays the caller's
- * and must stay open until forward_drain().  Other processes may share it:
- * with epoll they take turns.  0, or -1 with errno.
+ * and must stay open until forward_drain().  0, or -1 with errno.
  */
 int	 forward_listen(struct forward *, int fd);
 

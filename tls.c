@@ -13,6 +13,7 @@
 #include "tls_kernel.h"
 #include "tls_suites.h"
 #include "tls_verify.h"
+#include "util.h"
 
 /*
  * Below 3.6.7, malformed basicConstraints make a certificate an authority's
@@ -36,7 +37,7 @@
 ALLOW_OLD_MBEDTLS=1 accepts it, if its distribution backported the fix"
 #endif
 
-#define RECVS		64		/* in a row, before others run */
+#define SLICE_US	100		/* of a handshake, before others run */
 
 /* The configuration of our own build says that it has mbedtls/patches. */
 #ifdef TUNNEL_PATCHES
@@ -107,6 +108,14 @@ tls_init(void)
  * mbed TLS over recv(2) and send(2), as the operations of a struct stream.
  */
 
+static void
+begin_reading(struct tls *t)
+{
+	t->budget = 2 * RECORDS;	/* a header, and a body */
+	t->drained = 0;
+	tls_bio_take_ahead(t);
+}
+
 /*
  * Step by step: what the client has shown may be a reason to end it.  In TLS
  * 1.3 the client reads with the keys for data once it has shown it, so that
@@ -115,6 +124,7 @@ tls_init(void)
 static int
 handshake(struct tls *t)
 {
+	int64_t until = clock_us() + SLICE_US;
 	int r = 0, end = 0;
 
 	t->cfg->current = t;
@@ -127,18 +137,25 @@ handshake(struct tls *t)
 		    end == STREAM_ERROR ||
 		    mbedtls_ssl_is_handshake_over(t->ssl)))
 			return STREAM_ERROR;
+		/* One step agrees on a key, another one signs. */
+		if (r == 0 && !mbedtls_ssl_is_handshake_over(t->ssl) &&
+		    clock_us() >= until)
+			return (r = tls_bio_hold(t)) == 0 ? STREAM_WANT_TURN :
+			    tls_library_result(t, r);
 	}
 	if (r != 0)
 		return end;
+	/* In TLS 1.2 nothing is read after our Finished. */
+	t->sent = 0;
+	if ((r = tls_bio_flush(t)) != 0)
+		return tls_library_result(t, r);
 	/*
 	 * In TLS 1.3 a ticket is still to come.  It has time until there are
 	 * data for the client: one that only writes, and closes, would answer
 	 * it with a reset, and what it has written might be lost.
 	 */
-	t->deferring = 1;
-	t->sent = 0;
-	r = mbedtls_ssl_handshake(t->ssl);
-	t->deferring = 0;
+	if ((r = mbedtls_ssl_handshake(t->ssl)) == 0)
+		r = tls_bio_hold(t);
 	return r == 0 ? 0 : tls_library_result(t, r);
 }
 
@@ -169,20 +186,42 @@ opened(struct tls *t, struct stream *s)
 		library_free(t);
 }
 
+/* The library stops at a bad header; the text shows a little more. */
+static void
+fail(struct tls *t)
+{
+	unsigned char more[sizeof(t->first)];
+
+	if (t->nfirst < sizeof(t->first))
+		tls_bio_recv(t, more, sizeof(t->first) - t->nfirst);
+	tls_bio_flush(t);
+}
+
 static int
 tls_open(struct stream *s)
 {
 	struct tls *t = s->ctx;
-	unsigned char more[sizeof(t->first)];
-	int r;
+	int r, kept;
 
-	t->budget = RECVS;
+	begin_reading(t);
 	if ((r = handshake(t)) == 0)
 		opened(t, s);
-	/* The library stops at a bad header; the text shows a little more. */
-	if (r == STREAM_ERROR && t->nfirst < sizeof(t->first))
-		tls_bio_recv(t, more, sizeof(t->first) - t->nfirst);
-	return r;
+	if (r == STREAM_ERROR)
+		fail(t);
+	else if ((kept = tls_bio_keep_ahead(t)) != 0)
+		return tls_library_result(t, kept);
+	/* No event will tell of what is there already. */
+	return r == STREAM_WANT_READ && t->nahead > 0 ? STREAM_WANT_TURN : r;
+}
+
+/* It has sent an alert: an error, or a refusal to renegotiate. */
+static void
+answered(struct tls *t)
+{
+	int r = tls_bio_flush(t);
+
+	if (r != MBEDTLS_ERR_SSL_WANT_WRITE && t->ended == 0)
+		t->ended = r;
 }
 
 /*
@@ -198,9 +237,7 @@ tls_read(struct stream *s, void *buf, size_t len)
 	size_t got = 0;
 	int r = 0;
 
-	t->budget = 2 * RECORDS;	/* a header, and a body */
-	t->drained = 0;
-	tls_bio_take_ahead(t);
+	begin_reading(t);
 	while (t->ended == 0 && (got == 0 || len - got >= RECORD_MAX)) {
 		r = mbedtls_ssl_read(t->ssl, p + got, len - got);
 		if (r > 0)
@@ -215,6 +252,8 @@ tls_read(struct stream *s, void *buf, size_t len)
 	}
 	if (t->ended == 0)
 		t->ended = tls_bio_keep_ahead(t);
+	if (tls_bio_has_gathered())
+		answered(t);
 	if (got > 0)
 		return (ssize_t)got;
 	return tls_library_result(t, t->ended != 0 ? tls_bio_read_end(t) : r);
@@ -230,7 +269,6 @@ encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 	size_t done = 0;
 	int r = 0;
 
-	tls_bio_gather(t);
 	while (done < len && tls_bio_has_room(t)) {
 		r = mbedtls_ssl_write(t->ssl, p + done,
 		    len - done < t->record ? len - done : t->record);
@@ -239,7 +277,6 @@ encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 		*last = (size_t)r;
 		done += *last;
 	}
-	t->gathering = 0;
 	return r < 0 ? r : (ssize_t)done;
 }
 
@@ -256,16 +293,18 @@ tls_write(struct stream *s, const void *buf, size_t len)
 	ssize_t n;
 	int r;
 
-	if (tls_bio_send_deferred(t, t->unsent == 0) == -1)
-		return tls_library_result(t, tls_bio_send_error(t));
-	if ((n = (ssize_t)t->unsent) > 0) {
-		t->unsent = 0;
-		return n;
+	if (t->unsent > 0 || !tls_bio_has_room(t)) {
+		if ((r = tls_bio_flush(t)) != 0)
+			return tls_library_result(t, r);
+		if ((n = (ssize_t)t->unsent) > 0) {
+			t->unsent = 0;
+			return n;
+		}
 	}
-	if ((n = encrypt_some(t, buf, len, &last)) < 0)
-		return tls_library_result(t, (int)n);
-	if ((r = tls_bio_send_gathered(t)) == 0)
-		return n;
+	n = encrypt_some(t, buf, len, &last);
+	r = tls_bio_flush(t);
+	if (n < 0 || r == 0)
+		return n < 0 ? tls_library_result(t, (int)n) : n;
 	t->unsent = last;
 	return n > (ssize_t)last && r == MBEDTLS_ERR_SSL_WANT_WRITE ?
 	    n - (ssize_t)last : tls_library_result(t, r);
@@ -279,20 +318,19 @@ send_alert(struct tls *t)
 }
 
 /*
- * Have our last alert, close_notify or a fatal one, sent next.  If a handshake
- * step has failed with a message written but not sent, the library answers the
- * first call by sending that message instead: it is called again.
+ * Our last alert, close_notify or a fatal one.  If a handshake step has failed
+ * with a message written but not sent, the library answers the first call by
+ * sending that message instead: it is called again.
  */
 static int
-defer_alert(struct tls *t)
+send_last_alert(struct tls *t)
 {
 	int r;
 
-	t->notified = t->deferring = 1;
+	t->notified = 1;
 	r = send_alert(t);
 	if (r == 0 && !t->open && t->out.head[0] == MBEDTLS_SSL_MSG_HANDSHAKE)
 		r = send_alert(t);
-	t->deferring = 0;
 	return r;
 }
 
@@ -300,12 +338,13 @@ static int
 tls_finish(struct stream *s)
 {
 	struct tls *t = s->ctx;
-	int r;
+	int r, alerted = 0;
 
-	if (!t->notified && (r = defer_alert(t)) != 0)
-		return tls_library_result(t, r);
-	if (tls_bio_send_deferred(t, 0) == -1)
-		return tls_library_result(t, tls_bio_send_error(t));
+	if (!t->notified)
+		alerted = send_last_alert(t);
+	r = tls_bio_flush(t);
+	if (alerted != 0 || r != 0)
+		return tls_library_result(t, alerted != 0 ? alerted : r);
 	shutdown(t->fd, SHUT_WR);
 	return 0;
 }

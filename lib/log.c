@@ -24,6 +24,11 @@ static struct log_state state = { .level = LEVEL_INFO,
     .stream = STDERR_FILENO };
 static struct {
 	int	 fd;			/* where to; -1: syslog */
+	enum {
+		UNKNOWN,		/* not looked at yet */
+		ANYTHING,		/* a sandbox does not let us look */
+		SOCKET, REGULAR, PIPE	/* or a terminal */
+	} kind;
 	int	 is_bounded;		/* one configuration's errors: */
 	size_t	 errors;		/* so many */
 } logging = { .fd = STDERR_FILENO };
@@ -31,6 +36,34 @@ static struct {
 const char *const log_levels[] = {
 	"error", "warning", "notice", "info", "debug", NULL
 };
+
+static void
+look_at_log(void)
+{
+	struct stat st;
+
+	if (logging.kind != UNKNOWN)
+		return;
+	if (fstat(logging.fd, &st) == -1)
+		logging.kind = ANYTHING;
+	else
+		logging.kind = S_ISSOCK(st.st_mode) ? SOCKET :
+		    S_ISREG(st.st_mode) ? REGULAR : PIPE;
+}
+
+/* A socket may be one that blocks. */
+static ssize_t
+put(const char *line, size_t len)
+{
+	ssize_t n = -1;
+
+	if (logging.kind == SOCKET || logging.kind == ANYTHING) {
+		n = send(logging.fd, line, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n != -1 || errno != ENOTSOCK)
+			return n;
+	}
+	return write(logging.fd, line, len);
+}
 
 /*
  * In one piece, since several processes share the log; -1: it is lost.  Of one
@@ -49,10 +82,7 @@ log_line(const char *fmt, ...)
 	len += vsnprintf(line + len, sizeof(line) - (size_t)len, fmt, ap);
 	va_end(ap);
 	do {
-		n = send(logging.fd, line, (size_t)len, MSG_DONTWAIT |
-		    MSG_NOSIGNAL);
-		if (n == -1 && errno == ENOTSOCK)
-			n = write(logging.fd, line, (size_t)len);
+		n = put(line, (size_t)len);
 	} while (n == -1 && errno == EINTR);
 	if (n == len) {
 		state.lost.is_cut = 0;
@@ -106,7 +136,10 @@ is_stuck(void)
 		state.lost.lines = 0;
 		return 0;
 	}
-	if (poll(&p, 1, 0) == 0) {
+	look_at_log();
+	/* A pipe, or a terminal, may block; a file never has to be asked. */
+	if ((logging.kind == PIPE || logging.kind == ANYTHING) &&
+	    poll(&p, 1, 0) == 0) {
 		state.lost.why = EAGAIN;
 		return 1;
 	}
@@ -194,6 +227,7 @@ void
 log_set_state(const struct log_state *from)
 {
 	state = *from;
+	logging.kind = UNKNOWN;		/* it may be another by now */
 }
 
 int
@@ -242,6 +276,7 @@ log_to(int fd, int stream)
 	if (logging.fd > STDERR_FILENO && logging.fd != fd)
 		close(logging.fd);
 	logging.fd = fd;
+	logging.kind = UNKNOWN;
 	state.stream = fd != -1 && stream > 0 ? stream : -1;
 }
 

@@ -21,12 +21,13 @@ static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLERR == POLLERR
 
 struct poller {
 	int	 fd;
+	bool	 is_shared;
 	int	 at, n;			/* of those that are ready */
 	struct epoll_event ready[EVENTS];
 };
 
 struct poller *
-poller_new(void)
+poller_new(bool shared)
 {
 	struct poller *p;
 
@@ -36,6 +37,7 @@ poller_new(void)
 		free(p);
 		return NULL;
 	}
+	p->is_shared = shared;
 	return p;
 }
 
@@ -65,13 +67,22 @@ poller_watch(struct poller *p, struct source *s, short events)
 	return 0;
 }
 
-/* close(2) is not enough: a child may hold the same socket for a while. */
 void
 poller_drop(struct poller *p, struct source *s)
 {
 	if (s->is_watched)
 		epoll_ctl(p->fd, EPOLL_CTL_DEL, s->fd, NULL);
 	s->is_watched = 0;
+}
+
+/* The last close(2) of a socket ends its being watched. */
+void
+poller_close(struct poller *p, struct source *s)
+{
+	if (p->is_shared)
+		poller_drop(p, s);
+	s->is_watched = 0;
+	close(s->fd);
 }
 
 int
@@ -106,8 +117,9 @@ struct poller {
 };
 
 struct poller *
-poller_new(void)
+poller_new(bool shared)
 {
+	(void)shared;
 	return calloc(1, sizeof(struct poller));
 }
 
@@ -164,6 +176,13 @@ poller_drop(struct poller *p, struct source *s)
 	p->sources[s->slot] = p->sources[p->n];
 	p->sources[s->slot]->slot = s->slot;
 	s->is_watched = 0;
+}
+
+void
+poller_close(struct poller *p, struct source *s)
+{
+	poller_drop(p, s);
+	close(s->fd);
 }
 
 int

@@ -29,8 +29,11 @@ struct poller;
 /* "epoll" or "poll". */
 extern const char *const poller_name;
 
-/* NULL with errno on failure. */
-struct poller *poller_new(void);
+/*
+ * NULL with errno on failure.  shared: other processes may hold its sources'
+ * descriptors, or will for a while: children, until they exec.
+ */
+struct poller *poller_new(bool shared);
 
 /* The sources, watched or not, stay as they are. */
 void	 poller_free(struct poller *);
@@ -43,8 +46,11 @@ void	 poller_free(struct poller *);
  */
 int	 poller_watch(struct poller *, struct source *, short events);
 
-/* Watch it no more: needed before close(2).  One not watched is fine. */
+/* Watch it no more.  One not watched is fine. */
 void	 poller_drop(struct poller *, struct source *);
+
+/* The same, and close its descriptor: never by close(2) while it is watched. */
+void	 poller_close(struct poller *, struct source *);
 
 /*
  * Sleep until a source is ready, or for timeout ms (-1: no limit); meanwhile
@@ -55,7 +61,7 @@ int	 poller_wait(struct poller *, int timeout, const sigset_t *mask);
 
 /*
  * The next of those that are ready, and its events; NULL: that was the last.
- * Until then, only the source just returned may be dropped.
+ * Until then, only the source just returned may be dropped or closed.
  */
 struct source *poller_next(struct poller *, short *revents);
 

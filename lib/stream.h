@@ -19,7 +19,8 @@ enum stream_result {
 	STREAM_WANT_WRITE = -2,	/* call again when the descriptor is writable */
 	STREAM_TRUNCATED = -3,	/* it ended without TLS's close_notify */
 	STREAM_RESET = -4,	/* the peer reset the connection */
-	STREAM_ERROR = -5	/* anything else: see error() */
+	STREAM_ERROR = -5,	/* anything else: see error() */
+	STREAM_WANT_TURN = -6	/* open: call again when others had theirs */
 };
 
 /*
@@ -39,7 +40,10 @@ struct stream {
  * or an enum stream_result below 0.
  */
 struct stream_ops {
-	/* Establish the stream: a handshake, or the end of a connect(2). */
+	/*
+	 * Establish the stream: a handshake, or the end of a connect(2).  A
+	 * handshake that takes long wants a turn now and then, in between.
+	 */
 	int	(*open)(struct stream *);
 	/* Read at most len bytes; STREAM_EOF at the end. */
 	ssize_t	(*read)(struct stream *, void *buf, size_t len);

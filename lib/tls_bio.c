@@ -13,17 +13,14 @@
 #define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
 #define HELLO_SESSION_ID 43		/* its offset in a hello's record */
 #define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
-#define OUT_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
-#define DEFERRED_MAX	(OUT_SIZE + 4096)
-
-#ifndef MSG_MORE
-#define MSG_MORE	0
-#endif
+#define FLIGHT_AHEAD	4096		/* of the handshake */
+#define DATA_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
+#define OUT_SIZE	(DATA_SIZE + 4096)	/* tickets, and alerts */
 
 /*
  * The buffers of the stream that is read from, or written to, at the moment:
  * one pair for the whole process.  Pages that were never touched take no
- * memory.
+ * memory.  Between two operations there is nothing to be sent in it.
  */
 static struct tls_io {
 	size_t	 ahead_at, ahead_end;
@@ -98,9 +95,9 @@ is_whole(const struct record *r)
 }
 
 int
-tls_bio_is_whole(const struct tls *t)
+tls_bio_is_exact(const struct tls *t)
 {
-	return is_whole(&t->in) && is_whole(&t->out);
+	return is_whole(&t->in) && io.ahead_at == io.ahead_end;
 }
 
 static ssize_t
@@ -125,29 +122,33 @@ pass(struct tls *t, const unsigned char *p, size_t len)
 }
 
 /*
- * Of data, as much is received at once as there is; the library asks for it
- * in small pieces.
+ * The library asks for a header, and then for what it announces.  As much is
+ * received at once as there is; but what follows the handshake has to be left
+ * to the kernel, if it may take over.  As long as we have sent nothing, there
+ * can't be any of that.
  */
+static size_t
+ahead_size(const struct tls *t, size_t len)
+{
+	if (t->open)
+		return sizeof(io.ahead);
+	return t->ktls != NULL && t->out.nhead > 0 ? len : FLIGHT_AHEAD;
+}
+
+/* 0, or a code; there is nothing at the end of the connection. */
 static int
-recv_ahead(struct tls *t, unsigned char *buf, size_t len)
+receive(struct tls *t, size_t len)
 {
 	ssize_t n;
 
-	if (io.ahead_at == io.ahead_end) {
-		if (t->drained)
-			return MBEDTLS_ERR_SSL_WANT_READ;
-		n = bio_get(t, io.ahead, sizeof(io.ahead));
-		if (n == -1)
-			return tls_bio_recv_error(t);
-		t->drained = n > 0 && (size_t)n < sizeof(io.ahead);
-		io.ahead_at = 0;
-		io.ahead_end = (size_t)n;
-	}
-	if (len > io.ahead_end - io.ahead_at)
-		len = io.ahead_end - io.ahead_at;
-	memcpy(buf, io.ahead + io.ahead_at, len);
-	io.ahead_at += len;
-	return pass(t, buf, len);
+	if (t->drained)
+		return MBEDTLS_ERR_SSL_WANT_READ;
+	if ((n = bio_get(t, io.ahead, len)) == -1)
+		return tls_bio_recv_error(t);
+	t->drained = n > 0 && (size_t)n < len;
+	io.ahead_at = 0;
+	io.ahead_end = (size_t)n;
+	return 0;
 }
 
 /* What the reader had no room for is kept. */
@@ -177,30 +178,45 @@ tls_bio_take_ahead(struct tls *t)
 	t->nahead = 0;
 }
 
+static void
+saw_handshake(struct tls *t, const unsigned char *p, size_t len)
+{
+	size_t i;
+
+	if (t->flight == 1)
+		t->flight = 2;
+	for (i = 0; i < len && t->nfirst < sizeof(t->first); i++)
+		t->first[t->nfirst++] = p[i];
+	/* Its Finished is the last before our keys for data; RFC 8446 4.4.4. */
+	if (is_tls13(t))
+		t->out.count = 0;
+}
+
 /*
- * A peer that always has more to send must not keep us for ever: the library
- * goes on as long as it is given records, be they empty or to be ignored.
+ * Who is to answer our flight has to have it.  A peer that always has more to
+ * send must not keep us for ever: the library goes on as long as it is given
+ * records, be they empty or to be ignored.
  */
 int
 tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
 {
 	struct tls *t = ctx;
-	ssize_t i, n;
+	int r;
 
+	if (!t->open && (r = tls_bio_flush(t)) != 0)
+		return r;
 	if (t->budget-- <= 0)
 		return MBEDTLS_ERR_SSL_WANT_READ;
-	if (t->open)
-		return recv_ahead(t, buf, len);
-	if ((n = bio_get(t, buf, len)) == -1)
-		return tls_bio_recv_error(t);
-	if (t->flight == 1)
-		t->flight = 2;
-	for (i = 0; i < n && t->nfirst < sizeof(t->first); i++)
-		t->first[t->nfirst++] = buf[i];
-	/* Its Finished is the last before our keys for data; RFC 8446 4.4.4. */
-	if (is_tls13(t))
-		t->out.count = 0;
-	return pass(t, buf, (size_t)n);
+	if (io.ahead_at == io.ahead_end &&
+	    (r = receive(t, ahead_size(t, len))) != 0)
+		return r;
+	if (len > io.ahead_end - io.ahead_at)
+		len = io.ahead_end - io.ahead_at;
+	memcpy(buf, io.ahead + io.ahead_at, len);
+	io.ahead_at += len;
+	if (!t->open)
+		saw_handshake(t, buf, len);
+	return pass(t, buf, len);
 }
 
 /*
@@ -265,34 +281,6 @@ sniff_handshake(struct tls *t, const unsigned char *p, size_t len)
 		t->group = (int)be_get(p + 10, 2);
 }
 
-/* Keep it for the next time that there is something to be sent. */
-static int
-defer(struct tls *t, const unsigned char *buf, size_t len)
-{
-	unsigned char *p;
-
-	if (t->ndeferred + len > DEFERRED_MAX ||
-	    (p = realloc(t->deferred, t->ndeferred + len)) == NULL)
-		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-	memcpy(p + t->ndeferred, buf, len);
-	if (!t->open)
-		track_records(&t->out, buf, len);
-	t->deferred = p;
-	t->ndeferred += len;
-	return (int)len;
-}
-
-/* There is room: the writer asks tls_bio_has_room() before each record. */
-static int
-gather(const unsigned char *buf, size_t len)
-{
-	if (len > sizeof(io.out) - io.nout)
-		return MBEDTLS_ERR_SSL_INTERNAL_ERROR;
-	memcpy(io.out + io.nout, buf, len);
-	io.nout += len;
-	return (int)len;
-}
-
 static size_t
 most_of_record(const struct tls *t)
 {
@@ -302,44 +290,95 @@ most_of_record(const struct tls *t)
 size_t
 tls_bio_write_size(const struct tls *t)
 {
-	return sizeof(io.out) / most_of_record(t) * t->record;
-}
-
-void
-tls_bio_gather(struct tls *t)
-{
-	io.nout = 0;
-	t->gathering = 1;
+	return DATA_SIZE / most_of_record(t) * t->record;
 }
 
 int
 tls_bio_has_room(const struct tls *t)
 {
-	return sizeof(io.out) - io.nout >= most_of_record(t);
+	return io.nout + t->ndeferred + most_of_record(t) <= DATA_SIZE;
+}
+
+int
+tls_bio_has_gathered(void)
+{
+	return io.nout > 0;
+}
+
+/* What was deferred comes first; then nothing is. */
+static int
+gather(struct tls *t, const unsigned char *buf, size_t len)
+{
+	if (len > sizeof(io.out) - io.nout - t->ndeferred)
+		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	if (t->ndeferred > 0) {
+		memcpy(io.out, t->deferred, t->ndeferred);
+		io.nout = t->ndeferred;
+		free(t->deferred);
+		t->deferred = NULL;
+		t->ndeferred = 0;
+	}
+	memcpy(io.out + io.nout, buf, len);
+	io.nout += len;
+	if (!t->open)
+		track_records(&t->out, buf, len);
+	return (int)len;
 }
 
 ssize_t
-tls_bio_put(struct tls *t, const unsigned char *buf, size_t len, int more)
+tls_bio_put(struct tls *t, const unsigned char *buf, size_t len)
 {
 	ssize_t n;
 
 	do {
-		n = send(t->fd, buf, len, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+		n = send(t->fd, buf, len, MSG_NOSIGNAL);
 	} while (n == -1 && errno == EINTR);
 	return n;
 }
 
-int
-tls_bio_send_deferred(struct tls *t, int more)
+/* How much of it can be sent; errno says why not more. */
+static size_t
+put_most(struct tls *t, const unsigned char *p, size_t len)
 {
+	size_t at = 0;
 	ssize_t n;
 
-	while (t->ndeferred > 0) {
-		n = tls_bio_put(t, t->deferred, t->ndeferred, more);
-		if (n == -1)
-			return -1;
-		t->ndeferred -= (size_t)n;
-		memmove(t->deferred, t->deferred + n, t->ndeferred);
+	while (at < len && (n = tls_bio_put(t, p + at, len - at)) != -1)
+		at += (size_t)n;
+	return at;
+}
+
+/* Without memory it is lost, and no alert can follow a gap. */
+static int
+defer(struct tls *t, size_t at)
+{
+	size_t len = io.nout - at;
+
+	io.nout = 0;
+	if ((t->deferred = malloc(len)) == NULL) {
+		t->notified = 1;
+		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	}
+	memcpy(t->deferred, io.out + at, len);
+	t->ndeferred = len;
+	return 0;
+}
+
+int
+tls_bio_hold(struct tls *t)
+{
+	return io.nout > 0 ? defer(t, 0) : 0;
+}
+
+static int
+send_deferred(struct tls *t)
+{
+	size_t at = put_most(t, t->deferred, t->ndeferred);
+
+	t->ndeferred -= at;
+	if (t->ndeferred > 0) {
+		memmove(t->deferred, t->deferred + at, t->ndeferred);
+		return tls_bio_send_error(t);
 	}
 	free(t->deferred);
 	t->deferred = NULL;
@@ -347,21 +386,21 @@ tls_bio_send_deferred(struct tls *t, int more)
 }
 
 int
-tls_bio_send_gathered(struct tls *t)
+tls_bio_flush(struct tls *t)
 {
-	size_t at = 0;
-	ssize_t n;
+	size_t at;
 	int r;
 
-	while (at < io.nout &&
-	    (n = tls_bio_put(t, io.out + at, io.nout - at, 0)) != -1)
-		at += (size_t)n;
-	if (at == io.nout)
+	if (t->ndeferred > 0)
+		return send_deferred(t);
+	if ((at = put_most(t, io.out, io.nout)) == io.nout) {
+		io.nout = 0;
 		return 0;
+	}
 	r = tls_bio_send_error(t);
-	if (r == MBEDTLS_ERR_SSL_WANT_WRITE &&
-	    defer(t, io.out + at, io.nout - at) < 0)
-		r = MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	if (r == MBEDTLS_ERR_SSL_WANT_WRITE && defer(t, at) != 0)
+		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	io.nout = 0;
 	return r;
 }
 
@@ -380,7 +419,7 @@ fragment_size(const struct tls *t, const unsigned char *p)
 }
 
 static int
-defer_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
+gather_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
 {
 	unsigned char head[HEADER_SIZE];
 	size_t at, n;
@@ -389,53 +428,30 @@ defer_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
 	for (at = HEADER_SIZE; at < len; at += n) {
 		n = len - at < max ? len - at : max;
 		be_put(head + 3, n, 2);
-		if (defer(t, head, sizeof(head)) < 0 || defer(t, p + at, n) < 0)
+		if (gather(t, head, sizeof(head)) < 0 ||
+		    gather(t, p + at, n) < 0)
 			return MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	}
 	return (int)len;
 }
 
-/* In the handshake the library sends one whole record after the other. */
-static int
-send_record(struct tls *t, const unsigned char *p, size_t len)
-{
-	size_t max = fragment_size(t, p);
-
-	sniff_handshake(t, p, len);
-	return len > HEADER_SIZE + max ? defer_fragments(t, p, len, max) : 0;
-}
-
 /*
- * Once data flow, the library must not be left with anything to be sent: it
- * would take the next write for the retry of that, and forget the data.
+ * The library sends one whole record after the other, and must not be left with
+ * any: it would take the next write for the retry of that, and forget the data.
  */
 int
 tls_bio_send(void *ctx, const unsigned char *buf, size_t len)
 {
 	struct tls *t = ctx;
-	ssize_t n = -1;
-	int r;
+	size_t max;
 
-	if (t->gathering)
-		return gather(buf, len);
-	if (t->deferring)
-		return defer(t, buf, len);
-	if (!t->open && !t->partly) {
-		t->sent = 1;
-		if ((r = send_record(t, buf, len)) != 0)
-			return r;
-	}
-	if (tls_bio_send_deferred(t, 1) == 0)
-		n = tls_bio_put(t, buf, len, 0);
-	t->partly = n != (ssize_t)len;
-	if (n == -1) {
-		r = tls_bio_send_error(t);
-		return t->open && r == MBEDTLS_ERR_SSL_WANT_WRITE ?
-		    defer(t, buf, len) : r;
-	}
-	if (!t->open)
-		track_records(&t->out, buf, (size_t)n);
-	return (int)n;
+	if (t->open)
+		return gather(t, buf, len);
+	t->sent = 1;
+	sniff_handshake(t, buf, len);
+	max = fragment_size(t, buf);
+	return len > HEADER_SIZE + max ? gather_fragments(t, buf, len, max) :
+	    gather(t, buf, len);
 }
 
 /*

@@ -13,7 +13,11 @@ struct tls;
 
 /*
  * The callbacks of mbedtls_ssl_set_bio(), for a struct tls.  No more than
- * t->budget calls of recv(2) are made before one answers WANT_READ.
+ * t->budget calls are answered before one answers WANT_READ.  What the library
+ * sends is gathered, for the whole process: each operation that may have it
+ * send ends with tls_bio_flush(), or tls_bio_hold(), lest it goes to another
+ * stream.  In the handshake a call for more sends it first, and may answer
+ * WANT_WRITE.
  */
 int	 tls_bio_recv(void *, unsigned char *, size_t);
 int	 tls_bio_send(void *, const unsigned char *, size_t);
@@ -26,8 +30,8 @@ int	 tls_bio_recv_error(struct tls *);
 int	 tls_bio_send_error(struct tls *);
 
 /*
- * Data are received by more than the library asks for.  What is left of that
- * at the end of a read is kept until the next: 0, or a code.
+ * More is received than the library asks for.  What is left of that at the end
+ * of an operation is kept until the next: 0, or a code.
  */
 void	 tls_bio_take_ahead(struct tls *);
 int	 tls_bio_keep_ahead(struct tls *);
@@ -35,25 +39,25 @@ int	 tls_bio_keep_ahead(struct tls *);
 /* The code that reading ended with. */
 int	 tls_bio_read_end(const struct tls *);
 
-/* Are we between records, in both directions? */
-int	 tls_bio_is_whole(const struct tls *);
+/* Are we between records, and was nothing received beyond the last one? */
+int	 tls_bio_is_exact(const struct tls *);
 
-/* send(2), with MSG_MORE if more follows at once. */
-ssize_t	 tls_bio_put(struct tls *, const unsigned char *, size_t, int more);
-
-/*
- * Send what was deferred; more: other data follow at once.  0, or -1 with
- * errno.
- */
-int	 tls_bio_send_deferred(struct tls *, int more);
+/* send(2). */
+ssize_t	 tls_bio_put(struct tls *, const unsigned char *, size_t);
 
 /*
- * A write gathers records while there is room for one more, and then sends them
- * at once.  0, or a code; MBEDTLS_ERR_SSL_WANT_WRITE: the rest is deferred.
+ * Send what was gathered, at once.  0, or a code; at
+ * MBEDTLS_ERR_SSL_WANT_WRITE, with errno, the rest is deferred: a call for that
+ * alone, or with what is gathered next, sends it.
  */
-void	 tls_bio_gather(struct tls *);
+int	 tls_bio_flush(struct tls *);
+
+/* Defer it all.  0, or a code. */
+int	 tls_bio_hold(struct tls *);
+
+/* Is there anything?  Is there room for one more record of data? */
+int	 tls_bio_has_gathered(void);
 int	 tls_bio_has_room(const struct tls *);
-int	 tls_bio_send_gathered(struct tls *);
 
 /* How many bytes of data one write can gather. */
 size_t	 tls_bio_write_size(const struct tls *);

@@ -104,17 +104,14 @@ struct tls {
 	int	 err;			/* errno of a failed recv(2), send(2) */
 	int	 failed;		/* mbed TLS's last error */
 	int	 ended;			/* what ended reading, kept: or 0 */
-	int	 budget;		/* recv(2)s that are left to it */
+	int	 budget;		/* calls for more that are left to it */
 	int	 suite;			/* once it is open */
 	int	 group;			/* or 0 */
 	bool	 open;			/* the handshake is over */
 	bool	 fin;			/* recv(2) has answered 0 */
 	bool	 drained;		/* there was less than could be */
-	bool	 gathering;		/* a write is going on */
 	bool	 notified;		/* the client, of our end */
-	bool	 deferring;		/* what is sent now */
-	bool	 sent;			/* it has sent something, this step, */
-	bool	 partly;		/* and not all of it */
+	bool	 sent;			/* it has sent something, this step */
 	bool	 resumed;
 	bool	 extended;		/* its master secret, RFC 7627 */
 	bool	 encrypted;		/* what we send, from here on */
@@ -127,7 +124,7 @@ struct tls {
 	size_t	 nahead;		/* and how much that is */
 	size_t	 record;		/* bytes of data in one, at most */
 	size_t	 unsent;		/* of a write that is to be retried */
-	unsigned char *deferred;	/* to be sent with what comes next */
+	unsigned char *deferred;	/* to be sent before what comes next */
 	size_t	 ndeferred;
 	struct record in, out;		/* out: of the handshake */
 	unsigned char first[8];		/* what the client sent first, */

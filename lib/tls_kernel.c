@@ -101,7 +101,7 @@ kernel_sends(struct tls *t)
 
 	if (k->sends)
 		return 0;
-	if (tls_bio_send_deferred(t, 0) == -1)
+	if (tls_bio_flush(t) != 0)
 		return -1;
 	k->base = bytes_in_tcp(t->fd);
 	if (ktls_install(t, TLS_TX, k->seq) == -1)
@@ -283,7 +283,7 @@ kernel_write(struct stream *s, const void *buf, size_t len)
 	struct tls *t = s->ctx;
 	ssize_t n;
 
-	if (kernel_ready(t) == -1 || (n = tls_bio_put(t, buf, len, 0)) == -1)
+	if (kernel_ready(t) == -1 || (n = tls_bio_put(t, buf, len)) == -1)
 		return kernel_failed(t);
 	t->ktls->given += (uint64_t)n;
 	return n;
@@ -370,7 +370,7 @@ may_move(const struct tls *t)
 
 	return k->cipher != NULL && t->record >= RECORD_MIN &&
 	    t->cfg->kernel & ktls_cap(k->cipher, k->is_13) &&
-	    tls_bio_is_whole(t) &&
+	    tls_bio_is_exact(t) &&
 	    !mbedtls_ssl_check_pending(t->ssl) &&
 	    mbedtls_ssl_get_bytes_avail(t->ssl) == 0;
 }

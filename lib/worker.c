@@ -169,6 +169,9 @@ worker_engine(struct worker *w)
 		.idle_ms = number[IDLE_TIMEOUT],
 		.half_close_ms = number[HALF_CLOSE_TIMEOUT],
 		.answer_ms = number[KEEPALIVE],
+		.takes_turns = w->all.share.n < w->all.generation->board.max,
+		.shares_descriptors = ls->n == 0 ||
+		    w->all.generation->config.command != NULL,
 		.in = &w->all.counts->in,
 		.out = &w->all.counts->out,
 	};

@@ -260,9 +260,10 @@ do_handshake(struct stream *s, struct client *c)
 		if (!failed && !mbedtls_ssl_is_handshake_over(&c->ssl))
 			failed = client_handshake(c) !=
 			    MBEDTLS_ERR_SSL_WANT_READ;
-		if (r == STREAM_WANT_READ)
+		if (r == STREAM_WANT_READ || r == STREAM_WANT_TURN)
 			r = s->ops->open(s);
 	} while (before != from_client.end + to_client.end ||
+	    r == STREAM_WANT_TURN ||
 	    (r == STREAM_WANT_READ && from_client.at != from_client.end));
 	return r;
 }

@@ -52,7 +52,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
 	do
 		r = s.ops->open(&s);
-	while (r == STREAM_WANT_READ && from_client.at != from_client.end);
+	while (r == STREAM_WANT_TURN ||
+	    (r == STREAM_WANT_READ && from_client.at != from_client.end));
 	must(in.n == 0 || tls_heard(t), "it was not heard");
 	if (r == 0)
 		serve(&s);

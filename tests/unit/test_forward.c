@@ -1458,6 +1458,17 @@ static struct {
 
 static int sides[SIDES] = { CLIENT, BACKEND };
 
+static char went[64];		/* a: accepted; h: a step of a handshake */
+
+static void
+it_goes(char what)
+{
+	size_t len = strlen(went);
+
+	if (len < sizeof(went) - 1)
+		went[len] = what;
+}
+
 static void
 bench_abort(struct stream *s)
 {
@@ -1489,6 +1500,7 @@ bench_accepted(void *arg, int fd, const struct sockaddr *addr, socklen_t len,
 	if (bench.turn_away)
 		return NULL;
 	bench.accepted++;
+	it_goes('a');
 	world.moved = 1;
 	client->ops = &bench.ops[CLIENT];
 	client->ctx = &sides[CLIENT];
@@ -2174,7 +2186,7 @@ test_turned_away(void **state)
 
 /* Listeners. */
 
-static int clients[3];
+static int clients[8];
 static struct sockaddr_in bench_addr;
 
 /* A listener, and as many who want in. */
@@ -2682,6 +2694,144 @@ test_flood(void **state)
 	block_usr1(SIG_UNBLOCK);
 }
 
+/* Handshakes that take their time, and what else goes on meanwhile. */
+
+#define SLOW	6
+
+static int
+slow_open(struct stream *s)
+{
+	(void)s;
+	it_goes('h');
+	bench.reads++;
+	world.moved = 1;
+	return STREAM_WANT_TURN;
+}
+
+/* What the open stream was sent before has passed through it meanwhile. */
+static int
+slow_open_beside_stream(struct stream *s)
+{
+	char c;
+
+	if (bench.reads > 0)
+		CHECK(recv(bench.backends[0], &c, 1, MSG_DONTWAIT) == 1);
+	say_to(bench.client);
+	return slow_open(s);
+}
+
+static void
+add_slow_ones(void)
+{
+	int i, fds[2];
+
+	if (bench.dials == 0)
+		return;
+	if (bench.stage++ == 0) {
+		bench.ops[CLIENT].open = slow_open_beside_stream;
+		for (i = 0; i < SLOW; i++) {
+			unix_pair(fds);
+			clients[i] = fds[0];
+			CHECK(forward_add(bench.f, fds[1], NULL, 0) == 0);
+		}
+	} else if (bench.reads >= 3 * SLOW)
+		abort_and_drain();
+}
+
+/* However many handshakes are ready, a stream waits for one step of one. */
+static void
+test_streams_before_handshakes(void **state)
+{
+	int i;
+
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 10 });
+	bench.step = add_slow_ones;
+	bench_add();
+	bench_run();
+	for (i = 0; i < SLOW; i++)
+		close(clients[i]);
+	assert_int_equal(bench.reads, 3 * SLOW);
+	assert_int_equal(bench.closed, 1 + SLOW);
+}
+
+static ssize_t
+slow_read(struct stream *s, void *buf, size_t len)
+{
+	bench.reads = 0;
+	world.now += 2;
+	(void)s;
+	memset(buf, 'x', len);
+	return (ssize_t)len;
+}
+
+static int
+slow_open_takes_time(struct stream *s)
+{
+	world.now++;
+	return slow_open(s);
+}
+
+static void
+add_one_beside_flood(void)
+{
+	int fds[2];
+
+	if (bench.dials == 0)
+		return;
+	if (bench.stage == 0) {
+		bench.ops[CLIENT].open = slow_open_takes_time;
+		unix_pair(fds);
+		clients[0] = fds[0];
+		CHECK(forward_add(bench.f, fds[1], NULL, 0) == 0);
+		say_to(bench.client);
+	} else if (bench.stage > 1)
+		/* They have come to as much as the reads had taken. */
+		CHECK(bench.reads == 2 * TURNS);
+	if (bench.stage++ == 10)
+		abort_and_drain();
+}
+
+/* A stream that always has more leaves half of the time to handshakes. */
+static void
+test_handshakes_beside_a_flood(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 10 });
+	bench.ops[CLIENT].read = slow_read;
+	bench.ops[CLIENT].pending = flood_pending;
+	bench.ops[BACKEND].write = flood_write;
+	bench.step = add_one_beside_flood;
+	bench_add();
+	bench_run();
+	close(clients[0]);
+	assert_int_equal(bench.closed, 2);
+}
+
+static void
+until_much_went(void)
+{
+	if (strlen(went) >= 12)
+		abort_and_drain();
+}
+
+/* One is accepted when all before it have had a turn, and not sooner. */
+static void
+test_accepts_between_handshakes(void **state)
+{
+	int fd;
+
+	(void)state;
+	memset(went, 0, sizeof(went));
+	bench_new((struct forward_params){ .max_connections = 10 });
+	fd = bench_listen(3);
+	bench.ops[CLIENT].open = slow_open;
+	bench.step = until_much_went;
+	bench_listened(fd, 3);
+	went[12] = '\0';
+	assert_string_equal(went, "ahahhahhhhhh");
+}
+
 static void
 stop_by_signal(void)
 {
@@ -2801,6 +2951,7 @@ test_wants(void **state)
 	assert_int_equal(wants(STREAM_TRUNCATED, &events), 0);
 	assert_int_equal(wants(STREAM_RESET, &events), 0);
 	assert_int_equal(wants(STREAM_ERROR, &events), 0);
+	assert_int_equal(wants(STREAM_WANT_TURN, &events), 0);
 	assert_int_equal(wants(1, &events), 0);
 	assert_int_equal(events, POLLOUT);
 }
@@ -2844,6 +2995,9 @@ main(void)
 		cmocka_unit_test(test_abort_all),
 		cmocka_unit_test(test_asking_costs_little),
 		cmocka_unit_test(test_flood),
+		cmocka_unit_test(test_streams_before_handshakes),
+		cmocka_unit_test(test_handshakes_beside_a_flood),
+		cmocka_unit_test(test_accepts_between_handshakes),
 		cmocka_unit_test(test_want_is_forgotten),
 		cmocka_unit_test(test_signal_ends_sleep),
 		cmocka_unit_test(test_seeds),

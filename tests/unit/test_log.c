@@ -1,5 +1,24 @@
 /* Unit tests of the log: how lines look, and what becomes of lost ones. */
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The system calls that a line takes. */
+static struct {
+	int	 poll, send, write;
+} calls;
+static int	 may_look = 1;		/* a sandbox may not allow it */
+
+#define fstat(fd, st)	(may_look ? fstat(fd, st) : -1)
+#define poll(p, n, ms)	(calls.poll++, poll(p, n, ms))
+#define send(fd, p, len, flags)	(calls.send++, send(fd, p, len, flags))
+#define write(fd, p, len)	(calls.write++, write(fd, p, len))
 #include "../../lib/log.c"
+#undef fstat
+#undef poll
+#undef send
+#undef write
 
 #include <ctype.h>
 
@@ -137,6 +156,64 @@ test_lower(void **arg)
 	assert_string_equal(said(), "tunnel: low\n");
 }
 
+static void
+expect_calls(int polls, int sends, int writes)
+{
+	memset(&calls, 0, sizeof(calls));
+	log_info("x");
+	assert_int_equal(calls.poll, polls);
+	assert_int_equal(calls.send, sends);
+	assert_int_equal(calls.write, writes);
+}
+
+/* No more than what it is asks for; and all that, if that can't be known. */
+static void
+test_calls(void **arg)
+{
+	int kept = fcntl(log_fd(), F_DUPFD_CLOEXEC, 0), end[2], ends[2];
+
+	(void)arg;
+	assert_int_equal(pipe(end), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	expect_calls(0, 0, 1);
+	log_to(end[1], -1);
+	expect_calls(1, 0, 1);
+	log_to(ends[1], -1);
+	expect_calls(0, 1, 0);
+	may_look = 0;
+	log_to(kept, -1);
+	expect_calls(1, 1, 1);
+	/* A worker is told of a new log, which gets the number of the old. */
+	may_look = 1;
+	log_set_state(&state);
+	expect_calls(0, 0, 1);
+	assert_int_equal(dup2(ends[0], kept), kept);
+	log_set_state(&state);
+	expect_calls(0, 1, 0);
+	close(ends[0]);
+	close(end[0]);
+	log_to(memfd_create("log", MFD_CLOEXEC), -1);
+}
+
+/* Of a socket that blocks others, too. */
+static void
+test_full_socket_does_not_block(void **arg)
+{
+	int was = fcntl(log_fd(), F_DUPFD_CLOEXEC, 0), ends[2], i;
+
+	(void)arg;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	log_to(ends[1], -1);
+	for (i = 0; i < 1000000 && state.lost.lines == 0; i++)
+		log_info("x");
+	assert_int_equal(state.lost.lines, 1);
+	assert_int_equal(state.lost.why, EAGAIN);
+	log_to(was, -1);
+	log_info("y");
+	assert_non_null(strstr(said(), "1 log lines dropped: nobody reads"));
+	close(ends[0]);
+}
+
 /* Of a wrong configuration, as many errors as somebody reads. */
 static void
 test_errors(void **arg)
@@ -168,6 +245,8 @@ main(void)
 		TEST(test_lost_lines),
 		TEST(test_state),
 		TEST(test_lower),
+		TEST(test_calls),
+		TEST(test_full_socket_does_not_block),
 		TEST(test_errors),
 	};
 

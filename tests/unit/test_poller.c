@@ -104,7 +104,7 @@ setup(void **state)
 	int i, fds[2];
 
 	(void)state;
-	assert_non_null(poller = poller_new());
+	assert_non_null(poller = poller_new(false));
 	memset(polled, 0, sizeof(polled));
 	for (i = 0; i < POLLED; i++) {
 		unix_pair(fds);
@@ -188,6 +188,35 @@ test_drop_while_reported(void **state)
 	assert_null(poller_next(poller, &revents));
 }
 
+/* What is closed is reported no more, though another process may hold it. */
+static void
+test_close(void **state)
+{
+	struct poller *own = poller, *shared = poller_new(true);
+	short expected[POLLED] = { 0 };
+	int held;
+
+	(void)state;
+	say_to(far_ends[0]);
+	poller_close(poller, &polled[0]);
+	assert_int_equal(fcntl(polled[0].fd, F_GETFD), -1);
+	assert_false(polled[0].is_watched);
+	expect_reports(expected);
+	assert_non_null(shared);
+	poller_drop(poller, &polled[1]);
+	poller = shared;
+	watch(1, POLLIN);
+	held = dup(polled[1].fd);
+	say_to(far_ends[1]);
+	poller_close(poller, &polled[1]);
+	assert_int_equal(fcntl(polled[1].fd, F_GETFD), -1);
+	assert_false(polled[1].is_watched);
+	expect_reports(expected);
+	close(held);
+	poller_free(shared);
+	poller = own;
+}
+
 static void
 test_no_memory(void **state)
 {
@@ -199,7 +228,7 @@ test_no_memory(void **state)
 	for (i = 0; i < POLLED; i++)
 		poller_drop(poller, &polled[i]);
 	poller_free(poller);
-	assert_non_null(poller = poller_new());
+	assert_non_null(poller = poller_new(false));
 	fails = 1;
 	assert_int_equal(poller_watch(poller, &polled[0], POLLIN), -1);
 	assert_int_equal(errno, ENOMEM);
@@ -280,6 +309,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_reports),
 		TEST(test_drop_while_reported),
+		TEST(test_close),
 		TEST(test_no_memory),
 		TEST(test_signal),
 		TEST(test_past_the_limit),

@@ -108,6 +108,25 @@ tls_init(void)
  */
 
 /*
+ * Until its next call, the library holds no more than it needs.  0, or the
+ * code: there was no memory for that, and all is lost that it held.
+ */
+#ifdef MBEDTLS_SSL_RELEASE_BUFFERS
+static int
+release(struct tls *t)
+{
+	return t->ssl == NULL ? 0 : mbedtls_ssl_release_buffers(t->ssl);
+}
+#else
+static int
+release(struct tls *t)
+{
+	(void)t;
+	return 0;
+}
+#endif
+
+/*
  * Step by step: what the client has shown may be a reason to end it.  In TLS
  * 1.3 the client reads with the keys for data once it has shown it, so that
  * it can't be told before they are in use here, too.
@@ -174,11 +193,13 @@ tls_open(struct stream *s)
 {
 	struct tls *t = s->ctx;
 	unsigned char more[sizeof(t->first)];
-	int r;
+	int r, lost;
 
 	t->budget = RECVS;
 	if ((r = handshake(t)) == 0)
 		opened(t, s);
+	if ((lost = release(t)) != 0 && r != STREAM_ERROR)
+		r = tls_library_result(t, lost);
 	/* The library stops at a bad header; the text shows a little more. */
 	if (r == STREAM_ERROR && t->nfirst < sizeof(t->first))
 		tls_bio_recv(t, more, sizeof(t->first) - t->nfirst);
@@ -196,7 +217,7 @@ tls_read(struct stream *s, void *buf, size_t len)
 	struct tls *t = s->ctx;
 	unsigned char *p = buf;
 	size_t got = 0;
-	int r = 0;
+	int r = 0, lost;
 
 	t->budget = 2 * RECORDS;	/* a header, and a body */
 	t->drained = 0;
@@ -213,8 +234,10 @@ tls_read(struct stream *s, void *buf, size_t len)
 		else
 			t->ended = r == 0 ? MBEDTLS_ERR_SSL_CONN_EOF : r;
 	}
+	if ((lost = release(t)) == 0 && t->ended == 0)
+		lost = tls_bio_keep_ahead(t);
 	if (t->ended == 0)
-		t->ended = tls_bio_keep_ahead(t);
+		t->ended = lost;
 	if (got > 0)
 		return (ssize_t)got;
 	return tls_library_result(t, t->ended != 0 ? tls_bio_read_end(t) : r);
@@ -240,6 +263,7 @@ encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 		done += *last;
 	}
 	t->gathering = 0;
+	release(t);	/* of what is gathered, nothing is held */
 	return r < 0 ? r : (ssize_t)done;
 }
 
@@ -293,6 +317,7 @@ defer_alert(struct tls *t)
 	if (r == 0 && !t->open && t->out.head[0] == MBEDTLS_SSL_MSG_HANDSHAKE)
 		r = send_alert(t);
 	t->deferring = 0;
+	release(t);
 	return r;
 }
 

@@ -117,6 +117,25 @@ begin_reading(struct tls *t)
 }
 
 /*
+ * Until its next call, the library holds no more than it needs.  0, or the
+ * code: there was no memory for that, and all is lost that it held.
+ */
+#ifdef MBEDTLS_SSL_RELEASE_BUFFERS
+static int
+release(struct tls *t)
+{
+	return t->ssl == NULL ? 0 : mbedtls_ssl_release_buffers(t->ssl);
+}
+#else
+static int
+release(struct tls *t)
+{
+	(void)t;
+	return 0;
+}
+#endif
+
+/*
  * Step by step: what the client has shown may be a reason to end it.  In TLS
  * 1.3 the client reads with the keys for data once it has shown it, so that
  * it can't be told before they are in use here, too.
@@ -201,15 +220,20 @@ static int
 tls_open(struct stream *s)
 {
 	struct tls *t = s->ctx;
-	int r, kept;
+	int r, lost;
 
 	begin_reading(t);
 	if ((r = handshake(t)) == 0)
 		opened(t, s);
-	if (r == STREAM_ERROR)
+	lost = release(t);
+	if (r == STREAM_ERROR) {
 		fail(t);
-	else if ((kept = tls_bio_keep_ahead(t)) != 0)
-		return tls_library_result(t, kept);
+		return r;
+	}
+	if (lost == 0)
+		lost = tls_bio_keep_ahead(t);
+	if (lost != 0)
+		return tls_library_result(t, lost);
 	/* No event will tell of what is there already. */
 	return r == STREAM_WANT_READ && t->nahead > 0 ? STREAM_WANT_TURN : r;
 }
@@ -235,7 +259,7 @@ tls_read(struct stream *s, void *buf, size_t len)
 	struct tls *t = s->ctx;
 	unsigned char *p = buf;
 	size_t got = 0;
-	int r = 0;
+	int r = 0, lost;
 
 	begin_reading(t);
 	while (t->ended == 0 && (got == 0 || len - got >= RECORD_MAX)) {
@@ -250,8 +274,10 @@ tls_read(struct stream *s, void *buf, size_t len)
 		else
 			t->ended = r == 0 ? MBEDTLS_ERR_SSL_CONN_EOF : r;
 	}
+	if ((lost = release(t)) == 0 && t->ended == 0)
+		lost = tls_bio_keep_ahead(t);
 	if (t->ended == 0)
-		t->ended = tls_bio_keep_ahead(t);
+		t->ended = lost;
 	if (tls_bio_has_gathered())
 		answered(t);
 	if (got > 0)
@@ -277,6 +303,7 @@ encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 		*last = (size_t)r;
 		done += *last;
 	}
+	release(t);	/* of what is gathered, nothing is held */
 	return r < 0 ? r : (ssize_t)done;
 }
 
@@ -331,6 +358,7 @@ send_last_alert(struct tls *t)
 	r = send_alert(t);
 	if (r == 0 && !t->open && t->out.head[0] == MBEDTLS_SSL_MSG_HANDSHAKE)
 		r = send_alert(t);
+	release(t);
 	return r;
 }
 

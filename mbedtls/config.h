@@ -44,6 +44,7 @@
  * of certificates, too, for which tls.c looks.
  */
 #define MBEDTLS_SSL_OUT_CONTENT_LEN	6144
+#define MBEDTLS_SSL_RELEASE_BUFFERS
 
 /* Resumption, always with a fresh key exchange in TLS 1.3. */
 #define MBEDTLS_SSL_SESSION_TICKETS

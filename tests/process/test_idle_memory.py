@@ -1,0 +1,94 @@
+"""What a connection takes that waits, whatever it waits for."""
+
+import os
+import struct
+
+import pytest
+
+import peers
+import support
+from support import (by_default, is_echoed, memory, serves, statistics,
+                     wait_for)
+from wire import client_hello
+
+COUNT = 300
+FIRST = 20  # what is had once, they bring along
+
+pytestmark = [
+    by_default,
+    pytest.mark.seconds(60),
+    pytest.mark.skipif(support.MODE == "fork",
+                       reason="a process for each takes more than that"),
+    pytest.mark.skipif(os.environ.get("TUNNEL_VARIANT") in ("stock", "accel"), reason=
+                       "its library has buffers, or larger keys"),
+]
+
+
+def silent(room, t):
+    room.connect(t.address)
+
+
+def hello(room, t):
+    """The handshake goes no further."""
+    sock = room.connect(t.address)
+    sock.sendall(client_hello(peers.context(room.certs)))
+    assert sock.recv(1)
+
+
+def part_of_hello(room, t):
+    room.connect(t.address).sendall(
+        client_hello(peers.context(room.certs))[:200])
+
+
+def fragments_of_hello(room, t):
+    """Records of it, RFC 8446 section 5.1, and a part of one."""
+    data = client_hello(peers.context(room.certs))[5:]
+    sock = room.connect(t.address)
+    for i in range(0, 100, 50):
+        sock.sendall(struct.pack(">BHH", 22, 0x301, 50) + data[i:i + 50])
+    sock.sendall(struct.pack(">BHH", 22, 0x301, 50) + data[100:110])
+
+
+def established(version, ciphers=None):
+    def call(room, t):
+        client = room.keep(peers.Client(t.address, peers.context(
+            room.certs, version, ciphers))).handshake()
+        assert is_echoed(client)
+        return client
+    return call
+
+
+def part_of_record(size):
+    """Of one of 16 KB."""
+    def call(room, t):
+        client = established("1.3")(room, t)
+        client.sock.sendall(client.encrypt(bytes(16384))[:size])
+    return call
+
+
+@pytest.mark.parametrize(("come", "kb"), [
+    pytest.param(silent, 5, id="silent"),
+    pytest.param(part_of_hello, 5, id="part of a hello"),
+    pytest.param(fragments_of_hello, 5, id="fragments of a hello"),
+    pytest.param(hello, 10, id="hello"),
+    pytest.param(established("1.2", "ECDHE+AESGCM"), 4, id="1.2 GCM"),
+    pytest.param(established("1.2", "ECDHE+CHACHA20"), 3, id="1.2 ChaCha20"),
+    pytest.param(established("1.3"), 4, id="1.3"),
+    pytest.param(part_of_record(10), 4, id="head of a record"),
+    pytest.param(part_of_record(8000), 13, id="half a record"),
+])
+def test_idle_connection(room, backend, come, kb):
+    backend.serve(support.echo)
+    t = room.tunnel(f"connect={backend.address}", "workers=1",
+                    "log_level=notice")
+    for _ in range(FIRST):
+        come(room, t)
+    wait_for(lambda: statistics(t)["live"] == FIRST, "them")
+    before = memory(t)
+    for _ in range(COUNT):
+        come(room, t)
+    wait_for(lambda: statistics(t)["live"] == FIRST + COUNT, "all of them")
+    assert serves(room, t.address)  # once all before has been read
+    each = (memory(t) - before) / COUNT
+    print(f"{each:.2f} kB")
+    assert each < kb

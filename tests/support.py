@@ -13,7 +13,6 @@ import ctypes
 import fcntl
 import glob
 import os
-import platform
 import re
 import select
 import shlex
@@ -96,13 +95,13 @@ def files_of(names):
 
 
 def why_no_accel():
-    """Why a tunnel can't be built with ACCEL=ipsec-mb; None if it can."""
-    if platform.machine() != "x86_64":
-        return "libipsec-mb is for x86-64"
-    if not os.path.exists("/usr/include/intel-ipsec-mb.h"):
-        return "libipsec-mb-dev is not installed"
-    if not os.path.isdir(os.path.join(TOP, "build", "mbedtls-source")):
-        return "there is no source of mbed TLS in build/mbedtls-source"
+    """Why a tunnel can't be built with ACCEL=aws-lc; None if it can."""
+    if not shutil.which("cmake"):
+        return "cmake is not installed"
+    for name, source in (("AWS-LC", "aws-lc-source"),
+                         ("mbed TLS", "mbedtls-source")):
+        if not os.path.isdir(os.path.join(TOP, "build", source)):
+            return f"there is no source of {name} in build/{source}"
     return None
 
 

@@ -222,10 +222,19 @@ tls_config_versions(struct tls_config *cfg, int min, int max)
 	return 0;
 }
 
+/* In TLS 1.2 a suite with an ephemeral key on a curve needs a group. */
+static int
+is_usable(const struct tls_config *cfg, int suite)
+{
+	return tls_suites_has_key(cfg, suite) && (tls_suites_is_tls13(suite) ||
+	    tls_suites_has_group(cfg) ||
+	    strstr(mbedtls_ssl_get_ciphersuite_name(suite), "ECDHE") == NULL);
+}
+
 /*
- * A version without a suite that a key can be used with is not offered: if it
- * were negotiated, the handshake would fail where the other version would have
- * done.
+ * A version without a suite that a key and a group can be used with is not
+ * offered: if it were negotiated, the handshake would fail where the other
+ * version would have done.
  */
 int
 tls_config_ready(struct tls_config *cfg)
@@ -235,11 +244,14 @@ tls_config_ready(struct tls_config *cfg)
 
 	for (i = 0; cfg->suites[i] != 0; i++)
 		with[tls_suites_is_tls13(cfg->suites[i])] |=
-		    tls_suites_has_key(cfg, cfg->suites[i]);
+		    is_usable(cfg, cfg->suites[i]);
 	if (!with[0])
 		cfg->min = 13;
 	if (!with[1])
 		cfg->max = 12;
+	if (cfg->min > cfg->max && max == 12 && !tls_suites_has_group(cfg))
+		return tls_fail(cfg, "no group in the list can be used with "
+		    "tls_max = 1.2");
 	if (cfg->min > cfg->max)
 		return tls_fail(cfg,
 		    "no suite in the list can be used with tls_min = 1.%d, "

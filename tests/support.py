@@ -39,13 +39,18 @@ def is_sanitized():
         return b"__asan_init" in f.read()
 
 
-def is_patched():
-    """Has its mbed TLS what is in mbedtls/patches?"""
-    p = subprocess.run([TUNNEL, "-V"], capture_output=True, text=True)
-    return ", patched" in p.stdout
+def version():
+    """What it says of itself."""
+    if not os.path.exists(TUNNEL):
+        return ""
+    return subprocess.run([TUNNEL, "-V"], capture_output=True,
+                          text=True).stdout
 
 
-PATCHED = os.path.exists(TUNNEL) and is_patched()
+VERSION = version()
+# Has its mbed TLS what is in mbedtls/patches?
+PATCHED = ", patched" in VERSION
+GROUPS = re.findall(r"\w+", VERSION.partition("\ngroups: ")[2])
 SANITIZED = os.path.exists(TUNNEL) and is_sanitized()
 
 # What TUNNEL_ARGS makes of those that don't choose for themselves.
@@ -641,7 +646,7 @@ def complaint(p, status=2):
 LINE = re.compile(
     r"tunnel: (warning: )?(?P<client>127\.0\.0\.1:\d+|unix:) -> (?P<backend>\S+)"
     r"( (?P<version>TLSv1\.[23]) (?P<suite>TLS_[A-Z0-9_]+)"
-    r"( (?P<group>x25519|x448|secp\w+|ffdhe\d+))?( resumed)?)?"
+    r"( (?P<group>x25519(mlkem768)?|x448|secp\w+|ffdhe\d+))?( resumed)?)?"
     r"( sni=(?P<sni>\S+))?( alpn=(?P<alpn>\S+))?( client=\"[^\"]*\")?"
     r" in=(?P<in>\d+) out=(?P<out>\d+) (?P<seconds>\d+\.\d{3})s"
     r" (?P<reason>.+)")

@@ -39,13 +39,14 @@ def is_sanitized():
         return b"__asan_init" in f.read()
 
 
-def is_patched():
-    """Has its mbed TLS what is in mbedtls/patches?"""
+def is_made_with(what):
     p = subprocess.run([TUNNEL, "-V"], capture_output=True, text=True)
-    return ", patched" in p.stdout
+    return f", {what}" in p.stdout
 
 
-PATCHED = os.path.exists(TUNNEL) and is_patched()
+# Has its mbed TLS what is in mbedtls/patches, and AWS-LC to do its work?
+PATCHED = os.path.exists(TUNNEL) and is_made_with("patched")
+ACCEL = os.path.exists(TUNNEL) and is_made_with("AWS-LC ")
 SANITIZED = os.path.exists(TUNNEL) and is_sanitized()
 
 # What TUNNEL_ARGS makes of those that don't choose for themselves.

@@ -4,9 +4,9 @@
     dispatch.py TEMPLATE
 
 Its generator of driver wrappers does so for a few of them.  In the others the
-template has calls by hand, such as those of mbed TLS's own test driver.  Each
-of these calls of a transparent entry point is put behind a loop that makes the
-same for every driver that has the entry point.
+template has calls by hand, such as those of mbed TLS's own test driver.  Each of
+these, as far as it is a transparent driver's and needs no context, is put behind
+a loop that makes the same for every driver that has the entry point.
 """
 
 import re
@@ -31,8 +31,9 @@ def main(path):
 
     def with_loop(block):
         call, entry_point = block.groups()
-        if "opaque" in call or "operation" in call:
+        if "operation" in call:
             return block[0]
+        call = re.sub(r"(?s)\n[^\n]*\bmbedtls_test_opaque_.*", "\n", call)
         return LOOP % (entry_point, call.replace(
             "mbedtls_test_transparent_", "{{driver.prefix}}_{{driver.type}}_"
             )) + block[0]

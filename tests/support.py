@@ -48,8 +48,9 @@ def version():
 
 
 VERSION = version()
-# Has its mbed TLS what is in mbedtls/patches?
+# Has its mbed TLS what is in mbedtls/patches, and AWS-LC to do its work?
 PATCHED = ", patched" in VERSION
+ACCEL = ", AWS-LC " in VERSION
 GROUPS = re.findall(r"\w+", VERSION.partition("\ngroups: ")[2])
 SANITIZED = os.path.exists(TUNNEL) and is_sanitized()
 

@@ -195,7 +195,7 @@ def test_a_library_that_can_not_tell_its_version(tmp_path):
 
 def test_the_version_is_the_first_that_is_logged(room):
     version = run(support.TUNNEL, "-V").decode()
-    found = re.match(r"tunnel (\S+) \((Mbed TLS 3\.6\.\d+(?:, patched)?), ",
+    found = re.match(r"tunnel (\S+) \((Mbed TLS 3\.6\.\d+(?:, patched(?:, AWS-LC [\d.]+)?)?), ",
                      version)
     t = room.tunnel("connect=127.0.0.1:1")
     assert t.log().splitlines()[0] == (

@@ -34,6 +34,9 @@ const char *tls_forked(void);
  */
 const char *tls_version(void);
 
+/* The groups for the key exchange that it has, as a list of names. */
+void	 tls_groups(char *text, size_t size);
+
 /*
  * A CONFIGURATION (lib/tls_config, lib/tls_rules)
  */

@@ -628,12 +628,13 @@ static void
 run_version(void)
 {
 	struct ktls_probe kernel;
-	char text[KTLS_LINE_SIZE];
+	char text[KTLS_LINE_SIZE], groups[256];
 
 	ktls_probe(&kernel, 1);
 	ktls_probe_text(&kernel, text, sizeof(text));
-	printf("tunnel %s (%s, %s)\n%s\n", VERSION, tls_version(),
-	    poller_name, text);
+	tls_groups(groups, sizeof(groups));
+	printf("tunnel %s (%s, %s)\n%s\ngroups: %s\n", VERSION, tls_version(),
+	    poller_name, text, groups);
 }
 
 int

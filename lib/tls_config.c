@@ -7,6 +7,7 @@
 #include "tls_error.h"
 #include "tls_files.h"
 #include "tls_internal.h"
+#include "tls_key.h"
 #include "tls_names.h"
 #include "tls_rules.h"
 #include "tls_suites.h"
@@ -82,7 +83,7 @@ tls_config_free(struct tls_config *cfg)
 	while ((c = cfg->certs) != NULL) {
 		cfg->certs = c->next;
 		mbedtls_x509_crt_free(&c->chain);
-		mbedtls_pk_free(&c->key);
+		tls_key_free(c);
 		free(c->name);
 		free(c);
 	}
@@ -222,10 +223,19 @@ tls_config_versions(struct tls_config *cfg, int min, int max)
 	return 0;
 }
 
+/* In TLS 1.2 a suite with an ephemeral key on a curve needs a group. */
+static int
+is_usable(const struct tls_config *cfg, int suite)
+{
+	return tls_suites_has_key(cfg, suite) && (tls_suites_is_tls13(suite) ||
+	    tls_suites_has_group(cfg) ||
+	    strstr(mbedtls_ssl_get_ciphersuite_name(suite), "ECDHE") == NULL);
+}
+
 /*
- * A version without a suite that a key can be used with is not offered: if it
- * were negotiated, the handshake would fail where the other version would have
- * done.
+ * A version without a suite that a key and a group can be used with is not
+ * offered: if it were negotiated, the handshake would fail where the other
+ * version would have done.
  */
 int
 tls_config_ready(struct tls_config *cfg)
@@ -235,19 +245,22 @@ tls_config_ready(struct tls_config *cfg)
 
 	for (i = 0; cfg->suites[i] != 0; i++)
 		with[tls_suites_is_tls13(cfg->suites[i])] |=
-		    tls_suites_has_key(cfg, cfg->suites[i]);
+		    is_usable(cfg, cfg->suites[i]);
 	if (!with[0])
 		cfg->min = 13;
 	if (!with[1])
 		cfg->max = 12;
+	if (cfg->min > cfg->max && max == 12 && !tls_suites_has_group(cfg))
+		return tls_fail(cfg, "no group in the list can be used with "
+		    "tls_max = 1.2");
 	if (cfg->min > cfg->max)
 		return tls_fail(cfg,
 		    "no suite in the list can be used with tls_min = 1.%d, "
 		    "tls_max = 1.%d and %s (in TLS 1.2 those with ECDSA in "
 		    "their name need an EC key, those with RSA an RSA key)",
 		    min % 10, max % 10, cfg->certs->next != NULL ?
-		    "these keys" : mbedtls_pk_can_do(&cfg->certs->key,
-		    MBEDTLS_PK_RSA) ? "an RSA key" : "an EC key");
+		    "these keys" : mbedtls_pk_can_do(
+		    &cfg->certs->chain.pk, MBEDTLS_PK_RSA) ? "an RSA key" : "an EC key");
 	cfg->left_out = min < cfg->min ? 12 : max > cfg->max ? 13 : 0;
 	mbedtls_ssl_conf_min_tls_version(&cfg->ssl, cfg->min == 13 ?
 	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);

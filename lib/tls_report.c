@@ -199,6 +199,16 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 				    sizeof(dn)), text);
 }
 
+static void
+warn_of_version(const struct tls_config *cfg, struct warning *w)
+{
+	int has_group = cfg->left_out == 13 || tls_suites_has_group(cfg);
+
+	w->about = has_group ? "ciphers" : "groups";
+	warn(w, "TLS 1.%d is not offered: no %s in the list can be used with "
+	    "it", cfg->left_out % 10, has_group ? "suite" : "group");
+}
+
 void
 tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 {
@@ -227,10 +237,9 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 		    CRL_WARN_DAYS, text, sizeof(text)) != IN_TIME)
 			warn(&w, "the CRL of \"%s\": %s",
 			    tls_names_dn(&crl->issuer, dn, sizeof(dn)), text);
-	w.about = "ciphers";
 	if (cfg->left_out != 0)
-		warn(&w, "TLS 1.%d is not offered: no suite in the list can be "
-		    "used with it", cfg->left_out % 10);
+		warn_of_version(cfg, &w);
+	w.about = "ciphers";
 	for (i = 0; cfg->suites[i] != 0; i++)
 		warn_of_suite(&w, cfg->suites[i]);
 }

@@ -15,6 +15,7 @@
 #include "util.h"
 
 #define SEPARATORS	" \t,:"
+#define HYBRID		"x25519mlkem768"
 
 /* The suites that are both safe and fast; prefer() puts them in order. */
 static const int default_suites[] = {
@@ -37,23 +38,27 @@ static const int default_suites[] = {
 static const struct group {
 	const char *name;
 	uint16_t id;
-	int	 by_default;
+	bool	 by_default;
+	bool	 in_tls12;
 } groups[] = {
-	{ "x25519", MBEDTLS_SSL_IANA_TLS_GROUP_X25519, 1 },
-	{ "secp256r1", MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1, 1 },
-	{ "secp384r1", MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1, 1 },
+#ifdef MBEDTLS_SSL_TLS13_X25519MLKEM768
+	{ HYBRID, MBEDTLS_SSL_IANA_TLS_GROUP_X25519MLKEM768, true, false },
+#endif
+	{ "x25519", MBEDTLS_SSL_IANA_TLS_GROUP_X25519, true, true },
+	{ "secp256r1", MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1, true, true },
+	{ "secp384r1", MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1, true, true },
 #ifdef PSA_WANT_ECC_SECP_R1_521
-	{ "secp521r1", MBEDTLS_SSL_IANA_TLS_GROUP_SECP521R1, 1 },
+	{ "secp521r1", MBEDTLS_SSL_IANA_TLS_GROUP_SECP521R1, true, true },
 #endif
 #ifdef PSA_WANT_ECC_MONTGOMERY_448
-	{ "x448", MBEDTLS_SSL_IANA_TLS_GROUP_X448, 0 },
+	{ "x448", MBEDTLS_SSL_IANA_TLS_GROUP_X448, false, true },
 #endif
 #ifdef PSA_WANT_DH_RFC7919_2048
-	{ "ffdhe2048", MBEDTLS_SSL_IANA_TLS_GROUP_FFDHE2048, 0 },
-	{ "ffdhe3072", MBEDTLS_SSL_IANA_TLS_GROUP_FFDHE3072, 0 },
-	{ "ffdhe4096", MBEDTLS_SSL_IANA_TLS_GROUP_FFDHE4096, 0 },
+	{ "ffdhe2048", MBEDTLS_SSL_IANA_TLS_GROUP_FFDHE2048, false, false },
+	{ "ffdhe3072", MBEDTLS_SSL_IANA_TLS_GROUP_FFDHE3072, false, false },
+	{ "ffdhe4096", MBEDTLS_SSL_IANA_TLS_GROUP_FFDHE4096, false, false },
 #endif
-	{ NULL, 0, 0 }
+	{ NULL, 0, false, false }
 };
 
 /*
@@ -158,15 +163,33 @@ tls_suites_is_tls13(int suite)
 	    7) == 0;
 }
 
-const char *
-tls_suites_group(int id)
+static const struct group *
+group_by_id(int id)
 {
 	size_t i;
 
 	for (i = 0; groups[i].name != NULL; i++)
 		if (groups[i].id == id)
-			return groups[i].name;
+			return &groups[i];
 	return NULL;
+}
+
+const char *
+tls_suites_group(int id)
+{
+	const struct group *g = group_by_id(id);
+
+	return g != NULL ? g->name : NULL;
+}
+
+void
+tls_groups(char *text, size_t size)
+{
+	struct text list = { .p = text, .size = size };
+	size_t i;
+
+	for (i = 0; groups[i].name != NULL; i++)
+		text_add(&list, "%s%s", i > 0 ? ", " : "", groups[i].name);
 }
 
 /* Each name in a list, given to add() with its position. */
@@ -347,18 +370,18 @@ static int
 add_group(struct tls_config *cfg, const char *name, size_t n)
 {
 	char allowed[NAME_SIZE];	/* all of them fit */
-	struct text list = { .p = allowed, .size = sizeof(allowed) };
 	const char *other = translate_group(name);
 	const struct group *g = find_group(name);
-	size_t i;
 
 	if (g != NULL) {
 		cfg->groups[n] = g->id;
 		cfg->groups[n + 1] = 0;
 		return 0;
 	}
-	for (i = 0; groups[i].name != NULL; i++)
-		text_add(&list, "%s%s", i > 0 ? ", " : "", groups[i].name);
+	tls_groups(allowed, sizeof(allowed));
+	if (strcasecmp(name, HYBRID) == 0)
+		return tls_fail(cfg, "this build has no group \"%s\" (allowed: "
+		    "%s; ACCEL=aws-lc has it)", name, allowed);
 	return tls_fail(cfg, "unknown group \"%s\" (allowed: %s%s%s)", name,
 	    allowed, other != name ? "; its name here is " : "",
 	    other != name ? other : "");
@@ -391,6 +414,17 @@ tls_config_alpn(struct tls_config *cfg, const char *names)
 }
 
 int
+tls_suites_has_group(const struct tls_config *cfg)
+{
+	size_t i;
+
+	for (i = 0; cfg->groups[i] != 0; i++)
+		if (group_by_id(cfg->groups[i])->in_tls12)
+			return 1;
+	return 0;
+}
+
+int
 tls_suites_has_key(const struct tls_config *cfg, int suite)
 {
 	const char *name = mbedtls_ssl_get_ciphersuite_name(suite);
@@ -400,7 +434,7 @@ tls_suites_has_key(const struct tls_config *cfg, int suite)
 	const struct cert *c = cfg->certs;
 
 	while (c != NULL && !tls_suites_is_tls13(suite) &&
-	    !mbedtls_pk_can_do(&c->key, type))
+	    !mbedtls_pk_can_do(&c->chain.pk, type))
 		c = c->next;
 	return c != NULL;
 }

@@ -18,6 +18,9 @@ const char *tls_suites_group(int id);
 /* 1 if it is of TLS 1.3; 0: of TLS 1.2. */
 int	 tls_suites_is_tls13(int suite);
 
+/* 1 if one of the groups is of TLS 1.2.  In TLS 1.3 any will do. */
+int	 tls_suites_has_group(const struct tls_config *);
+
 /* 1 if there is a key for it.  In TLS 1.3 any will do. */
 int	 tls_suites_has_key(const struct tls_config *, int suite);
 

@@ -13,7 +13,6 @@ import ctypes
 import fcntl
 import glob
 import os
-import platform
 import re
 import select
 import shlex
@@ -40,13 +39,19 @@ def is_sanitized():
         return b"__asan_init" in f.read()
 
 
-def is_patched():
-    """Has its mbed TLS what is in mbedtls/patches?"""
-    p = subprocess.run([TUNNEL, "-V"], capture_output=True, text=True)
-    return ", patched" in p.stdout
+def version():
+    """What it says of itself."""
+    if not os.path.exists(TUNNEL):
+        return ""
+    return subprocess.run([TUNNEL, "-V"], capture_output=True,
+                          text=True).stdout
 
 
-PATCHED = os.path.exists(TUNNEL) and is_patched()
+VERSION = version()
+# Has its mbed TLS what is in mbedtls/patches, and AWS-LC to do its work?
+PATCHED = ", patched" in VERSION
+ACCEL = ", AWS-LC " in VERSION
+GROUPS = re.findall(r"\w+", VERSION.partition("\ngroups: ")[2])
 SANITIZED = os.path.exists(TUNNEL) and is_sanitized()
 
 # What TUNNEL_ARGS makes of those that don't choose for themselves.
@@ -96,13 +101,13 @@ def files_of(names):
 
 
 def why_no_accel():
-    """Why a tunnel can't be built with ACCEL=ipsec-mb; None if it can."""
-    if platform.machine() != "x86_64":
-        return "libipsec-mb is for x86-64"
-    if not os.path.exists("/usr/include/intel-ipsec-mb.h"):
-        return "libipsec-mb-dev is not installed"
-    if not os.path.isdir(os.path.join(TOP, "build", "mbedtls-source")):
-        return "there is no source of mbed TLS in build/mbedtls-source"
+    """Why a tunnel can't be built with ACCEL=aws-lc; None if it can."""
+    if not shutil.which("cmake"):
+        return "cmake is not installed"
+    for name, source in (("AWS-LC", "aws-lc-source"),
+                         ("mbed TLS", "mbedtls-source")):
+        if not os.path.isdir(os.path.join(TOP, "build", source)):
+            return f"there is no source of {name} in build/{source}"
     return None
 
 
@@ -642,7 +647,7 @@ def complaint(p, status=2):
 LINE = re.compile(
     r"tunnel: (warning: )?(?P<client>127\.0\.0\.1:\d+|unix:) -> (?P<backend>\S+)"
     r"( (?P<version>TLSv1\.[23]) (?P<suite>TLS_[A-Z0-9_]+)"
-    r"( (?P<group>x25519|x448|secp\w+|ffdhe\d+))?( resumed)?)?"
+    r"( (?P<group>x25519(mlkem768)?|x448|secp\w+|ffdhe\d+))?( resumed)?)?"
     r"( sni=(?P<sni>\S+))?( alpn=(?P<alpn>\S+))?( client=\"[^\"]*\")?"
     r" in=(?P<in>\d+) out=(?P<out>\d+) (?P<seconds>\d+\.\d{3})s"
     r" (?P<reason>.+)")

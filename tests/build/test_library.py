@@ -18,13 +18,21 @@ def refusal(room, *words):
 
 @pytest.mark.parametrize("key,value,said", [
     ("groups", "secp521r1",
-     'unknown group "secp521r1" (allowed: x25519, secp256r1, secp384r1)'),
+     f'unknown group "secp521r1" (allowed: {", ".join(support.GROUPS)})'),
     ("groups", "x448", 'unknown group "x448"'),
     ("ciphers", "TLS_RSA_WITH_AES_128_GCM_SHA256",
      'unknown cipher suite "TLS_RSA_WITH_AES_128_GCM_SHA256"'),
 ])
 def test_what_it_lacks_is_refused(room, key, value, said):
     assert said in refusal(room, f"cert={room.certs.server}", f"{key}={value}")
+
+
+def test_group_that_only_another_build_has(room):
+    if "x25519mlkem768" in support.GROUPS:
+        pytest.skip("this build has X25519MLKEM768")
+    said = refusal(room, f"cert={room.certs.server}", "groups=X25519MLKEM768")
+    assert ('this build has no group "X25519MLKEM768" (allowed: x25519, '
+            'secp256r1, secp384r1; ACCEL=aws-lc has it)') in said
 
 
 @pytest.mark.parametrize("curve,name", [

@@ -205,7 +205,8 @@ def test_what_is_said_of_clients(room, certs):
 
 def test_version():
     out = tunnel("-V")
-    assert re.fullmatch(r"tunnel \d+\.\d+\.\d+ \(.*\)\nkernel TLS: .+\n", out)
+    assert re.fullmatch(r"tunnel \d+\.\d+\.\d+ \(.*\)\nkernel TLS: .+\n"
+                        r"groups: (\w+, )+\w+\n", out)
     assert re.search(r"[Mm]bed TLS 3\.6\.\d+", out)
     assert re.search(r"\b(epoll|poll)\b", out)
 

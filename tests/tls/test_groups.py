@@ -1,0 +1,119 @@
+"""Which group a server of TLS 1.3 takes, and what it refuses of shares: with
+mbedtls/patches, by its own order, and as RFC 8446, 4.2.8, has it.
+"""
+
+import pytest
+
+import support
+from shares import P256, P384, POINT, X448, X25519, Alert, ByShares
+from wire import HANDSHAKE
+
+pytestmark = pytest.mark.skipif(
+    not support.PATCHED, reason="this mbed TLS lacks mbedtls/patches")
+ILLEGAL = 47  # illegal_parameter, RFC 8446 section 6
+
+
+@pytest.fixture
+def backend(room):
+    return room.backend().serve(support.echo)
+
+
+@pytest.fixture
+def by_shares(room):
+    def make(t, shares, groups=(P256, X25519), **keywords):
+        return room.keep(ByShares(t.address, shares, groups, **keywords))
+    return make
+
+
+def refused(client, *shares, number=ILLEGAL):
+    """That hello is, by that alert and no message in front of it."""
+    client.seen.clear()
+    client.send_hello(shares)
+    with pytest.raises(Alert) as told:
+        client.server_hello()
+    assert told.value.number == number
+    assert HANDSHAKE not in told.value.before
+
+
+@pytest.mark.parametrize("groups,taken", [
+    ("x25519,secp256r1", X25519), ("secp256r1,x25519", P256)])
+@pytest.mark.parametrize("shares", [(P256, X25519), (X25519, P256)])
+def test_order_of_the_server(tunnel, by_shares, groups, taken, shares):
+    """Not the client's."""
+    client = by_shares(tunnel("groups=" + groups), shares)
+    client.send_hello()
+    assert client.server_hello()[0] == taken
+
+
+@pytest.mark.parametrize("groups,asked", [
+    ("x25519,secp256r1", X25519), ("secp256r1,x25519", P256)])
+def test_order_of_what_is_asked_for(tunnel, by_shares, groups, asked):
+    client = by_shares(tunnel("groups=" + groups), [(X448, bytes(56))],
+                       (X448, P256, X25519, P384))
+    client.send_hello()
+    assert client.server_hello() == (asked, None)
+
+
+def test_share_is_worth_more_than_order(tunnel, by_shares):
+    """No further round trip for a group that is liked better."""
+    t = tunnel("groups=secp384r1,x25519")
+    assert by_shares(t, [X25519], (P384, X25519)).handshake() == X25519
+
+
+@pytest.fixture
+def asked(tunnel, by_shares):
+    """A client that has been asked for X25519."""
+    client = by_shares(tunnel("groups=x25519,secp256r1"), [],
+                       (P256, X25519))
+    client.send_hello()
+    assert client.server_hello() == (X25519, None)
+    return client
+
+
+def test_second_hello(asked):
+    asked.send_hello([asked.share(X25519)])
+    asked.finish(*asked.server_hello())
+    asked.send(b"hello")
+    assert asked.read() == b"hello"
+
+
+@pytest.mark.parametrize("shares", [
+    [(P256, POINT)], [(X25519, b"\2" * 32), (P256, POINT)],
+    [(P256, POINT), (X25519, b"\2" * 32)],
+    [(X25519, b"\2" * 32), (X25519, b"\2" * 32)], [(X448, bytes(56))]])
+def test_second_hello_with_other_shares(asked, shares):
+    refused(asked, *shares)
+
+
+def test_second_hello_without_a_share(asked):
+    """It would have to be asked again, which RFC 8446, 4.1.4, forbids."""
+    refused(asked, number=40)
+
+
+@pytest.mark.parametrize("shares", [
+    [(X25519, b"\2" * 32), (X25519, b"\3" * 32)],
+    [(P256, POINT), (X25519, b"\2" * 32), (X25519, b"\2" * 32)]])
+def test_share_twice(tunnel, by_shares, shares):
+    refused(by_shares(tunnel(), ()), *shares)
+
+
+@pytest.mark.parametrize("shares", [
+    [(X448, bytes(56)), (X448, bytes(56)), X25519],
+    [(0x2a2a, b"\0"), X25519]])
+def test_shares_that_are_unknown(tunnel, by_shares, shares):
+    """Nothing is known of them, RFC 8701 among it."""
+    assert by_shares(tunnel(), shares).handshake() == X25519
+
+
+# RFC 7748 section 6.1, and 8446 section 7.4.2: what has a small order.
+@pytest.mark.parametrize("group,share", [
+    (X25519, bytes(32)), (X25519, b"\1" + bytes(31)),
+    (X25519, b"\xec" + 30 * b"\xff" + b"\x7f"),
+    (X25519, b"\2" * 31), (X25519, b"\2" * 33), (X25519, b""),
+    (P256, b"\4" + b"\2" * 64), (P256, POINT[:-1]), (P256, b"\0"),
+    (P256, b"\2" + POINT[1:33])])
+def test_bad_share(tunnel, by_shares, group, share):
+    """The alert is all that is sent."""
+    t = tunnel()
+    refused(by_shares(t, (), (group,)), (group, share))
+    t.wait_log("handshake: illegal parameter$")

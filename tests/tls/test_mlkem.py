@@ -1,0 +1,244 @@
+"""X25519MLKEM768, draft-ietf-tls-ecdhe-mlkem, in builds that have it: with a
+client made by hand, whose ML-KEM is an implementation of its own.
+"""
+
+import re
+import ssl
+
+import pytest
+
+import mlkem
+import support
+from shares import HYBRID, P256, X25519, Alert, ByShares
+
+NAME = "x25519mlkem768"
+pytestmark = pytest.mark.skipif(NAME not in support.GROUPS, reason=
+                                "this build has no X25519MLKEM768")
+ILLEGAL = 47  # illegal_parameter, RFC 8446 section 6
+
+
+@pytest.fixture
+def backend(room):
+    return room.backend().serve(support.echo)
+
+
+@pytest.fixture
+def by_shares(room):
+    def make(t, shares, groups=(HYBRID, X25519), **keywords):
+        return room.keep(ByShares(t.address, shares, groups, **keywords))
+    return make
+
+
+def echoes(client):
+    client.send(b"hello")
+    return client.read() == b"hello"
+
+
+def test_handshake(tunnel, by_shares):
+    """The first of the default groups."""
+    t = tunnel()
+    client = by_shares(t, [HYBRID])
+    assert client.handshake() == HYBRID
+    assert echoes(client)
+    client.close()
+    t.wait_log(rf" TLSv1.3 TLS_CHACHA20_POLY1305_SHA256 {NAME} ")
+
+
+@pytest.mark.parametrize("shares", [(HYBRID, X25519), (X25519, HYBRID),
+                                    (P256, X25519, HYBRID)])
+def test_it_is_preferred(tunnel, by_shares, shares):
+    """Wherever it is among a client's shares."""
+    client = by_shares(tunnel(), shares, (P256, X25519, HYBRID))
+    assert client.handshake() == HYBRID and echoes(client)
+
+
+def test_client_without_a_share_is_not_asked_again(tunnel, by_shares):
+    client = by_shares(tunnel(), [X25519])
+    client.send_hello()
+    group, share = client.server_hello()
+    assert group == X25519 and share is not None
+
+
+def test_retry_to_it(tunnel, by_shares):
+    """There is nothing else."""
+    t = tunnel("groups=X25519MLKEM768")
+    client = by_shares(t, [X25519])
+    client.send_hello()
+    assert client.server_hello() == (HYBRID, None)
+    client.send_hello([client.share(HYBRID)])
+    client.finish(*client.server_hello())
+    assert echoes(client)
+
+
+def test_retry_from_it(tunnel, by_shares):
+    t = tunnel("groups=x25519")
+    client = by_shares(t, [HYBRID])
+    assert client.handshake() == X25519 and echoes(client)
+
+
+def test_client_that_does_not_know_it(tunnel, by_shares):
+    client = by_shares(tunnel(f"groups={NAME},x25519"), [], [X25519])
+    assert client.handshake() == X25519 and echoes(client)
+
+
+def test_none_in_common(tunnel, by_shares):
+    t = tunnel("groups=" + NAME)
+    with pytest.raises(Alert, match="^alert 40 "):
+        by_shares(t, [X25519], [X25519]).handshake()
+
+
+def test_resumption(tunnel, by_shares):
+    """With a key exchange of its own."""
+    t = tunnel()
+    client = by_shares(t, [HYBRID])
+    client.handshake()
+    assert echoes(client) and not client.resumed
+    for shares in [HYBRID], [X25519], []:
+        again = by_shares(t, shares, session=client.kept)
+        assert again.handshake() == (shares or [HYBRID])[0]
+        assert again.resumed and echoes(again)
+        again.close()
+    t.wait_log(f" {NAME} resumed ", count=2)
+
+
+def test_hello_in_pieces(tunnel, by_shares):
+    """Records of some bytes, and segments of one, for a while."""
+    t = tunnel()
+    client = by_shares(t, [HYBRID])
+    client.send_hello(size=100)
+    client.finish(*client.server_hello())
+    assert echoes(client)
+    client = by_shares(t, [HYBRID])
+    sock, client.sock = client.sock, Dribble(client.sock)
+    client.send_hello()
+    client.sock = sock
+    client.finish(*client.server_hello())
+    assert echoes(client)
+
+
+class Dribble:
+    """Sends byte by byte."""
+
+    def __init__(self, sock):
+        self.sock = sock
+
+    def sendall(self, data):
+        for i in range(len(data)):
+            self.sock.sendall(data[i:i + 1])
+
+
+def overflowing(ek):
+    """A coefficient that is no less than the modulus, FIPS 203 section 7.2."""
+    return (int.from_bytes(ek[:3], "little") | 0xfff).to_bytes(
+        3, "little") + ek[3:]
+
+
+EK = mlkem.EK
+BAD = {
+    "empty": lambda share: b"",
+    "short": lambda share: share[:-1],
+    "long": lambda share: share + b"\0",
+    "x25519-alone": lambda share: share[EK:],
+    "mlkem-alone": lambda share: share[:EK],
+    "too-short-for-x25519": lambda share: share[:31],
+    "a-ciphertext": lambda share: share[:mlkem.CT + 32],
+    "swapped": lambda share: share[EK:] + overflowing(share[:EK]),
+    "overflow": overflowing,
+    "overflow-at-the-end": lambda share: share[:1149] + b"\xff\xff\xff" +
+    share[1152:],
+    "modulus": lambda share: (int.from_bytes(share[:3], "little") &
+                              ~0xfff | mlkem.Q).to_bytes(3, "little") +
+    share[3:],
+    "zeros-of-x25519": lambda share: share[:EK] + bytes(32),
+    "one-of-x25519": lambda share: share[:EK] + b"\1" + bytes(31),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_share(tunnel, by_shares, name):
+    """The alert is all that is sent; and with a share beside it."""
+    t = tunnel()
+    for more in (), (X25519,):
+        client = by_shares(t, (HYBRID, *more))
+        group, share = client.shares[0]
+        client.shares[0] = group, BAD[name](share)
+        client.send_hello()
+        with pytest.raises(Alert) as told:
+            client.server_hello()
+        assert (told.value.number, told.value.before) == (ILLEGAL, [])
+        client.close()
+    t.wait_log("handshake: illegal parameter$", count=2)
+
+
+def test_greatest_coefficient_is_taken(tunnel, by_shares):
+    """One less than the modulus."""
+    client = by_shares(tunnel(), [HYBRID])
+    group, share = client.shares[0]
+    first = int.from_bytes(share[:3], "little") & ~0xfff | mlkem.Q - 1
+    client.shares[0] = group, first.to_bytes(3, "little") + share[3:]
+    client.send_hello()
+    assert client.server_hello()[0] == HYBRID
+
+
+@pytest.mark.parametrize("shares", [
+    [(HYBRID, bytes(EK + 32)), (HYBRID, bytes(EK + 32))],
+    [X25519, (HYBRID, bytes(EK + 32)), (HYBRID, b"\1")]])
+def test_share_twice(tunnel, by_shares, shares):
+    client = by_shares(tunnel(), shares)
+    client.send_hello()
+    with pytest.raises(Alert, match=rf"^alert {ILLEGAL} behind \[\]"):
+        client.server_hello()
+
+
+def test_second_hello_with_another_share(tunnel, by_shares):
+    client = by_shares(tunnel("groups=" + NAME), [X25519],
+                       (HYBRID, X25519))
+    client.send_hello()
+    assert client.server_hello() == (HYBRID, None)
+    client.send_hello([client.share(X25519)])
+    with pytest.raises(Alert, match=f"^alert {ILLEGAL} "):
+        client.server_hello()
+
+
+def test_tls12_has_none_of_it(room, tunnel):
+    """And goes on with what it has."""
+    t = tunnel(f"groups={NAME},secp384r1")
+    room.client(t, "1.2").close()
+    t.wait_log(r" TLSv1.2 \S+ secp384r1 ")
+
+
+# What is said of it.
+
+def checked(room, *words, status=0):
+    return support.run(support.TUNNEL, "-t", "accept=127.0.0.1:0",
+                       "connect=127.0.0.1:1", f"cert={room.certs.server}",
+                       *words, status=status).decode()
+
+
+def test_defaults_are_shown(room):
+    out = checked(room)
+    assert re.findall(r"^#\t([a-z]\S+)$", out, re.M)[0] == NAME
+
+
+WARNING = ("groups: TLS 1.2 is not offered: no group in the list can be used "
+           "with it")
+
+
+@pytest.mark.parametrize("words,warns", [
+    ([f"groups={NAME}"], True), (["groups=X25519MLKEM768"], True),
+    ([f"groups={NAME}", "tls_min=1.3"], False),
+    ([f"groups={NAME},secp256r1"], False)])
+def test_nothing_for_tls12(room, words, warns):
+    assert (WARNING in checked(room, *words)) == warns
+
+
+def test_nothing_for_tls12_alone(room):
+    out = checked(room, f"groups={NAME}", "tls_max=1.2", status=2)
+    assert "no group in the list can be used with tls_max = 1.2" in out
+
+
+def test_tls12_is_not_offered(room, tunnel):
+    """Such a client is told by the version, not by the group."""
+    t = tunnel("groups=" + NAME)
+    with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
+        room.client(t, "1.2")

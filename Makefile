@@ -16,7 +16,7 @@
 # STATIC=1         link statically             O=dir        build there
 # POLLER=poll      poll(2), not epoll
 # MUSL=1           one small file for any Linux
-# ACCEL=ipsec-mb   on x86-64: libipsec-mb does the ciphers
+# ACCEL=aws-lc     AWS-LC does the cryptography: larger, and much faster
 # MBEDTLS=system   use this system's mbed TLS, not one of our own, whose source
 #                  "make deps" fetches and keeps up to date
 # MBEDTLS=/prefix  or the one there
@@ -75,13 +75,19 @@ PIE	?= -fPIE
 
 machine	:= $(shell $(CC) -dumpmachine 2>/dev/null)
 
+# What AWS-LC does of mbed TLS's work, it does as a driver for PSA.
 ifdef ACCEL
-ifneq ($(strip $(ACCEL) $(findstring x86_64,$(machine)) $(MUSL)),ipsec-mb x86_64)
-$(error make: ACCEL can be ipsec-mb, for x86-64, and without MUSL)
+ifneq ($(ACCEL)$(MUSL),aws-lc)
+$(error make: ACCEL can be aws-lc, and without MUSL)
 endif
-LIBRARY_ADDS = $(wildcard mbedtls/ipsec-mb/*)
-LIBRARY_DEFINES = MBEDTLS_GCM_ALT MBEDTLS_CHACHAPOLY_ALT MBEDTLS_SELF_TEST
-ACCEL_LIBS = -lIPSec_MB
+AWS_LC	= build/aws-lc/$(machine)
+AWS_LC_SOURCE = build/aws-lc-source
+AWS_LC_LIBRARY = $(AWS_LC)/lib/libaws-lc.a
+LIBRARY_ADDS = $(wildcard mbedtls/aws-lc/*.[ch] mbedtls/aws-lc/*.json)
+LIBRARY_DEFINES = TUNNEL_AWS_LC MBEDTLS_USE_PSA_CRYPTO \
+	MBEDTLS_PSA_ASSUME_EXCLUSIVE_BUFFERS
+ACCEL_CPPFLAGS = -isystem $(CURDIR)/$(AWS_LC)/include
+ACCEL_LIBS = $(AWS_LC_LIBRARY)
 endif
 
 # What hardens our code, unless HARDENING says otherwise, and our library, which
@@ -105,7 +111,8 @@ LIBRARY_DIR = build/library/$(machine)$(MUSL:%=-musl)$(ACCEL:%=-%)
 SOURCE	= build/mbedtls-source
 LIBRARY	= $(LIBRARY_DIR)/lib/libmbedtls.a
 LIBRARY_ADDS += mbedtls/random.c $(wildcard mbedtls/everest_driver.*)
-LIBRARY_CFLAGS = $(SIZED) $(hardening) $(filter-out -fno-plt,$(SMALL))
+LIBRARY_CFLAGS = $(SIZED) $(hardening) $(filter-out -fno-plt,$(SMALL)) \
+	$(ACCEL_CPPFLAGS)
 else ifneq ($(MUSL)$(ACCEL),)
 $(error make: MUSL and ACCEL take an mbed TLS of our own, so no MBEDTLS)
 else
@@ -160,12 +167,29 @@ build_library = CC='$(CC)' CFLAGS='$(LIBRARY_CFLAGS)' CONFIG=mbedtls/config.h \
 	PATCHES='$(sort $(wildcard mbedtls/patches/*.patch))' \
 	mbedtls/build library $(SOURCE) $(LIBRARY_DIR) $(LIBRARY_ADDS)
 
-$(LIBRARY): $(SOURCE) $(wildcard mbedtls/* mbedtls/*/*) $(LIBRARY_DIR)/flags
+$(LIBRARY): $(SOURCE) $(wildcard mbedtls/* mbedtls/*/*) $(LIBRARY_DIR)/flags \
+    $(AWS_LC_LIBRARY)
 	$(build_library)
 
 $(LIBRARY_DIR)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo "$(build_library)" | cmp -s - $@ || echo "$(build_library)" > $@
+
+ifdef ACCEL
+build_aws_lc = CC='$(CC)' CFLAGS='$(SIZED) $(hardening)' mbedtls/build aws-lc \
+	$(AWS_LC_SOURCE) $(AWS_LC) $(AWS_LC_OPTIONS)
+
+$(AWS_LC_LIBRARY): $(AWS_LC_SOURCE) $(AWS_LC)/flags
+	$(build_aws_lc)
+
+$(AWS_LC)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo "$(build_aws_lc)" | cmp -s - $@ || echo "$(build_aws_lc)" > $@
+
+$(AWS_LC_SOURCE):
+	@echo "make: no source of AWS-LC is in $@: run \
+	\"make ACCEL=$(ACCEL) deps\"" >&2; exit 1
+endif
 
 $(SOURCE):
 	@echo "make: no source of mbed TLS is in $@: run \"make deps\", or use \
@@ -306,7 +330,7 @@ uninstall:
 	-@rmdir $(DESTDIR)$(SYSCONFDIR)/tunnel 2>/dev/null || :
 
 # What tests/deps has put there is kept: it is not made from anything here.
-KEPT	= build/debian13 build/mbedtls build/mbedtls-source build/mbedtls-source.apt \
+KEPT	= build/aws-lc-source build/aws-lc-source.apt build/debian13 build/mbedtls build/mbedtls-source build/mbedtls-source.apt \
 	build/inetd build/haproxy build/hitch build/nginx build/promtool \
 	build/stunnel build/traffic_server build/vm
 

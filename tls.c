@@ -4,6 +4,9 @@
 #include <sys/socket.h>
 
 #include <mbedtls/version.h>
+#ifdef TUNNEL_AWS_LC
+#include <awslc_driver.h>
+#endif
 
 #include "stream.h"
 #include "tls.h"
@@ -50,6 +53,13 @@ ALLOW_OLD_MBEDTLS=1 accepts it, if its distribution backported the fix"
  * Its start, and its version.
  */
 
+/* Who else does its work: as text behind its version; or NULL. */
+#ifdef TUNNEL_AWS_LC
+#define ACCELERATOR	awslc_version()
+#else
+#define ACCELERATOR	NULL
+#endif
+
 #ifdef MBEDTLS_VERSION_C
 static int
 is_too_old(void)
@@ -61,10 +71,12 @@ const char *
 tls_version(void)
 {
 	static char text[64];
+	const char *with = ACCELERATOR;
 	char number[32];
 
 	mbedtls_version_get_string_full(number);
-	snprintf(text, sizeof(text), "%s%s", number, PATCHED);
+	snprintf(text, sizeof(text), "%s%s%s%s", number, PATCHED,
+	    with != NULL ? ", " : "", with != NULL ? with : "");
 	return text;
 }
 #else

@@ -348,10 +348,12 @@ refine(const struct tls *t, int r)
 		return record_fault(&t->in);
 	if (r == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE && is_second_flight(t))
 		return BAD_FINISHED;
-	/* From PK to ECP: what verifies a signature has many. */
+	/* From PK to ECP: what verifies a signature has many; and ASN.1's. */
 	if (find_outcome(r) == NULL &&
-	    error >= -MBEDTLS_ERR_PK_SIG_LEN_MISMATCH &&
-	    error <= -MBEDTLS_ERR_ECP_BAD_INPUT_DATA)
+	    ((error >= -MBEDTLS_ERR_PK_SIG_LEN_MISMATCH &&
+	    error <= -MBEDTLS_ERR_ECP_BAD_INPUT_DATA) ||
+	    (r <= MBEDTLS_ERR_ASN1_OUT_OF_DATA &&
+	    r >= MBEDTLS_ERR_ASN1_BUF_TOO_SMALL)))
 		return BAD_SIGNATURE;
 	return r;
 }

@@ -10,6 +10,7 @@
 #include "tls_cert.h"
 #include "tls_error.h"
 #include "tls_files.h"
+#include "tls_key.h"
 #include "tls_names.h"
 #include "tls_pem.h"
 
@@ -277,6 +278,9 @@ tls_files_key(struct tls_config *cfg, struct cert *c, const char *name,
 		r = tls_fail(cfg,
 		    "the key in %s does not match the certificate in %s", name,
 		    c->name);
+	if (r == 0 && (r = tls_key_prepare(c)) != 0)
+		r = tls_fail(cfg, "%s: its private key cannot be used (%s)",
+		    name, tls_error_text(r));
 	return r;
 }
 

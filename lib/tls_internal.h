@@ -47,6 +47,7 @@ struct cert {
 	char	*name;			/* its file's */
 	mbedtls_x509_crt chain;
 	mbedtls_pk_context key;
+	mbedtls_svc_key_id_t id;	/* PSA's, if that has it; or 0 */
 };
 
 /* The first one encrypts tickets, all of them decrypt. */

@@ -400,7 +400,7 @@ tls_suites_has_key(const struct tls_config *cfg, int suite)
 	const struct cert *c = cfg->certs;
 
 	while (c != NULL && !tls_suites_is_tls13(suite) &&
-	    !mbedtls_pk_can_do(&c->key, type))
+	    !mbedtls_pk_can_do(&c->chain.pk, type))
 		c = c->next;
 	return c != NULL;
 }

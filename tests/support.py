@@ -13,7 +13,6 @@ import ctypes
 import fcntl
 import glob
 import os
-import platform
 import re
 import select
 import shlex
@@ -40,13 +39,14 @@ def is_sanitized():
         return b"__asan_init" in f.read()
 
 
-def is_patched():
-    """Has its mbed TLS what is in mbedtls/patches?"""
+def is_made_with(what):
     p = subprocess.run([TUNNEL, "-V"], capture_output=True, text=True)
-    return ", patched" in p.stdout
+    return f", {what}" in p.stdout
 
 
-PATCHED = os.path.exists(TUNNEL) and is_patched()
+# Has its mbed TLS what is in mbedtls/patches, and AWS-LC to do its work?
+PATCHED = os.path.exists(TUNNEL) and is_made_with("patched")
+ACCEL = os.path.exists(TUNNEL) and is_made_with("AWS-LC ")
 SANITIZED = os.path.exists(TUNNEL) and is_sanitized()
 
 # What TUNNEL_ARGS makes of those that don't choose for themselves.
@@ -96,13 +96,13 @@ def files_of(names):
 
 
 def why_no_accel():
-    """Why a tunnel can't be built with ACCEL=ipsec-mb; None if it can."""
-    if platform.machine() != "x86_64":
-        return "libipsec-mb is for x86-64"
-    if not os.path.exists("/usr/include/intel-ipsec-mb.h"):
-        return "libipsec-mb-dev is not installed"
-    if not os.path.isdir(os.path.join(TOP, "build", "mbedtls-source")):
-        return "there is no source of mbed TLS in build/mbedtls-source"
+    """Why a tunnel can't be built with ACCEL=aws-lc; None if it can."""
+    if not shutil.which("cmake"):
+        return "cmake is not installed"
+    for name, source in (("AWS-LC", "aws-lc-source"),
+                         ("mbed TLS", "mbedtls-source")):
+        if not os.path.isdir(os.path.join(TOP, "build", source)):
+            return f"there is no source of {name} in build/{source}"
     return None
 
 

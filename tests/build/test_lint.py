@@ -11,7 +11,7 @@ from support import TOP, need, run, why_no_accel
 SOURCES = [*run("make", "-s", "-C", TOP, "sources").decode().split(),
            "mbedtls/alloc.c"]
 POLLER = "lib/poller.c"
-ACCEL = "mbedtls/ipsec-mb/aead.c"
+ACCEL = "mbedtls/aws-lc/awslc_driver.c"
 DEFINES = ["-D_GNU_SOURCE", '-DVERSION="0"', "-I.", "-Ilib"]
 CHECKS = [
     "bugprone-*", "cert-*", "clang-analyzer-*", "misc-redundant-expression",
@@ -84,7 +84,7 @@ def test_cppcheck():
 @pytest.mark.seconds(600)
 @pytest.mark.parametrize("source,flags", [
     *((source, "") for source in SOURCES), (POLLER, "-DPOLLER_POLL"),
-    (ACCEL, "-DMBEDTLS_GCM_ALT -DMBEDTLS_CHACHAPOLY_ALT -Imbedtls/ipsec-mb"),
+    (ACCEL, "-Imbedtls/aws-lc -isystem build/aws-lc-source/aws-lc/include"),
 ])
 def test_clang_tidy(source, flags):
     need("clang-tidy")

@@ -63,7 +63,7 @@ VARIANTS = {
     "static": ["STATIC=1"],
     "poll": ["POLLER=poll"],
     "clang": ["CC=clang"],
-    "accel": ["ACCEL=ipsec-mb"],
+    "accel": ["ACCEL=aws-lc"],
     "valgrind": [],
 }
 # How those of a test run that does not choose.

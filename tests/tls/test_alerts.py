@@ -413,8 +413,11 @@ FLIGHTS = {
         "1.2": ("decode_error", SYNTAX)}),
     "key-exchange-cut": (alter(KEY_EXCHANGE, cut(1)), {
         "1.2": ("decode_error", SYNTAX)}),
-    "key-exchange-zeros": (alter(KEY_EXCHANGE, put(b"\x20" + bytes(32))), {
+    "key-exchange-long": (alter(KEY_EXCHANGE, more(b"x")), {
         "1.2": ("decode_error", SYNTAX)}),
+    "key-exchange-zeros": (alter(KEY_EXCHANGE, put(b"\x20" + bytes(32))), {
+        "1.2": ("illegal_parameter", "illegal parameter") if support.ACCEL
+        else ("decode_error", SYNTAX)}),
     "verify-empty": (alter(VERIFY, put(b"")), ("decode_error", SYNTAX)),
     "verify-cut": (alter(VERIFY, cut(1)), ("decode_error", SYNTAX)),
     "verify-long": (alter(VERIFY, more(b"x")), {

@@ -1,0 +1,74 @@
+/*
+ * tls_key: a private key in the form that signs at least cost.
+ *
+ * Where AWS-LC signs, the library hands it a key that it has parsed itself as
+ * bytes, each time: so PSA gets the key here, whose driver keeps what it makes
+ * of it, and the library has no more than its number.  A process that is forked
+ * later finds all of it.
+ */
+#include "tls_key.h"
+
+#ifdef TUNNEL_AWS_LC
+
+#include <awslc_driver.h>
+
+/* For which algorithms PSA will take it.  TLS 1.2 and 1.3 pad differently. */
+static int
+describe(const mbedtls_pk_context *key, psa_key_attributes_t *attr)
+{
+	int r = mbedtls_pk_get_psa_attributes(key, PSA_KEY_USAGE_SIGN_HASH,
+	    attr);
+
+	psa_set_key_usage_flags(attr, PSA_KEY_USAGE_SIGN_HASH);
+	if (PSA_KEY_TYPE_IS_RSA(psa_get_key_type(attr))) {
+		psa_set_key_algorithm(attr,
+		    PSA_ALG_RSA_PKCS1V15_SIGN(PSA_ALG_ANY_HASH));
+		psa_set_key_enrollment_algorithm(attr,
+		    PSA_ALG_RSA_PSS(PSA_ALG_ANY_HASH));
+	} else
+		psa_set_key_algorithm(attr, PSA_ALG_ECDSA(PSA_ALG_ANY_HASH));
+	return r;
+}
+
+int
+tls_key_prepare(struct cert *c)
+{
+	psa_key_attributes_t attr = psa_key_attributes_init();
+	mbedtls_pk_context prepared;
+	int r;
+
+	if ((r = describe(&c->key, &attr)) != 0 ||
+	    (r = mbedtls_pk_import_into_psa(&c->key, &attr, &c->id)) != 0)
+		return r;
+	mbedtls_pk_init(&prepared);
+	if ((r = mbedtls_pk_setup_opaque(&prepared, c->id)) != 0)
+		return r;
+	mbedtls_pk_free(&c->key);
+	c->key = prepared;
+	return 0;
+}
+
+void
+tls_key_free(struct cert *c)
+{
+	mbedtls_pk_free(&c->key);
+	awslc_forget_key(c->id);
+	psa_destroy_key(c->id);
+}
+
+#else
+
+int
+tls_key_prepare(struct cert *c)
+{
+	(void)c;
+	return 0;
+}
+
+void
+tls_key_free(struct cert *c)
+{
+	mbedtls_pk_free(&c->key);
+}
+
+#endif

@@ -1,0 +1,193 @@
+/*
+ * RSA's signatures.
+ *
+ * To parse a private key and to check it costs as much as half a signature, so
+ * what comes of it when PSA imports the key is kept, until it is forgotten or
+ * too many others have come: then it is parsed again for each signature.  No
+ * lock: this is for a program of one thread.
+ */
+#include <string.h>
+
+#include <openssl/crypto.h>
+#include <openssl/digest.h>
+#include <openssl/mem.h>
+#include <openssl/nid.h>
+#include <openssl/rsa.h>
+
+#include <awslc_internal.h>
+
+#define KEPT_MAX	64
+#define SALT_RECOVERED	(-2)		/* of RSA_verify_pss_mgf1() */
+
+/* A key of PSA's: an id may be another's later, so that is in der, too. */
+static struct kept {
+	RSA	*rsa;			/* NULL: none is here */
+	mbedtls_svc_key_id_t id;
+	uint8_t	*der;
+	size_t	 size;
+} kept[KEPT_MAX];
+
+static size_t oldest;			/* in kept, once that is full */
+
+/* AWS-LC clears what it frees. */
+static void
+forget(struct kept *k)
+{
+	RSA_free(k->rsa);
+	OPENSSL_free(k->der);
+	*k = (struct kept){ .rsa = NULL };
+}
+
+void
+awslc_forget_key(mbedtls_svc_key_id_t id)
+{
+	size_t i;
+
+	for (i = 0; i < KEPT_MAX; i++)
+		if (kept[i].rsa != NULL &&
+		    mbedtls_svc_key_id_equal(kept[i].id, id))
+			forget(&kept[i]);
+}
+
+void
+awslc_transparent_free(void)
+{
+	size_t i;
+
+	for (i = 0; i < KEPT_MAX; i++)
+		forget(&kept[i]);
+}
+
+/* The key becomes ours; 0: there is no memory. */
+static int
+keep(mbedtls_svc_key_id_t id, RSA *rsa, const uint8_t *der, size_t size)
+{
+	struct kept *k = kept;
+
+	awslc_forget_key(id);
+	while (k < kept + KEPT_MAX && k->rsa != NULL)
+		k++;
+	if (k == kept + KEPT_MAX) {
+		k = &kept[oldest];
+		oldest = (oldest + 1) % KEPT_MAX;
+		forget(k);
+	}
+	if ((k->der = OPENSSL_memdup(der, size)) == NULL) {
+		RSA_free(rsa);
+		return 0;
+	}
+	k->rsa = rsa;
+	k->id = id;
+	k->size = size;
+	return 1;
+}
+
+/* The private key, to be freed by RSA_free(); or NULL. */
+static RSA *
+private_key(mbedtls_svc_key_id_t id, const uint8_t *der, size_t size)
+{
+	const struct kept *k;
+
+	for (k = kept; k < kept + KEPT_MAX; k++)
+		if (k->rsa != NULL && mbedtls_svc_key_id_equal(k->id, id) &&
+		    k->size == size && CRYPTO_memcmp(k->der, der, size) == 0)
+			return RSA_up_ref(k->rsa) ? k->rsa : NULL;
+	return RSA_private_key_from_bytes(der, size);
+}
+
+/* A key that is not to AWS-LC's taste may be one for mbed TLS. */
+psa_status_t
+awslc_transparent_import_key(const psa_key_attributes_t *attributes,
+    const uint8_t *data, size_t data_size, uint8_t *key, size_t key_size,
+    size_t *key_length, size_t *bits)
+{
+	RSA *rsa;
+
+	if (psa_get_key_type(attributes) != PSA_KEY_TYPE_RSA_KEY_PAIR)
+		return PSA_ERROR_NOT_SUPPORTED;
+	if ((rsa = RSA_private_key_from_bytes(data, data_size)) == NULL)
+		return awslc_failed(PSA_ERROR_NOT_SUPPORTED);
+	if (key_size < data_size || RSA_bits(rsa) > PSA_VENDOR_RSA_MAX_KEY_BITS) {
+		RSA_free(rsa);
+		return PSA_ERROR_NOT_SUPPORTED;
+	}
+	*bits = RSA_bits(rsa);
+	*key_length = data_size;
+	memcpy(key, data, data_size);
+	return keep(psa_get_key_id(attributes), rsa, data, data_size) ?
+	    PSA_SUCCESS : awslc_failed(PSA_ERROR_INSUFFICIENT_MEMORY);
+}
+
+/* What the hash was made by, and that as PKCS #1 names it; or NULL. */
+static const EVP_MD *
+hash_of(psa_algorithm_t alg, int *nid)
+{
+	switch (PSA_ALG_SIGN_GET_HASH(alg)) {
+	case PSA_ALG_SHA_256:
+		*nid = NID_sha256;
+		return EVP_sha256();
+	case PSA_ALG_SHA_384:
+		*nid = NID_sha384;
+		return EVP_sha384();
+	case PSA_ALG_SHA_512:
+		*nid = NID_sha512;
+		return EVP_sha512();
+	}
+	return NULL;
+}
+
+psa_status_t
+awslc_rsa_sign(const psa_key_attributes_t *attributes, const uint8_t *key,
+    size_t key_size, psa_algorithm_t alg, const uint8_t *hash,
+    size_t hash_size, uint8_t *signature, size_t signature_size,
+    size_t *signature_length)
+{
+	const EVP_MD *md;
+	unsigned size = 0;
+	int nid, ok;
+	RSA *rsa;
+
+	if ((!PSA_ALG_IS_RSA_PSS(alg) && !PSA_ALG_IS_RSA_PKCS1V15_SIGN(alg)) ||
+	    (md = hash_of(alg, &nid)) == NULL || hash_size != EVP_MD_size(md))
+		return PSA_ERROR_NOT_SUPPORTED;
+	if (signature_size < PSA_BITS_TO_BYTES(psa_get_key_bits(attributes)))
+		return PSA_ERROR_BUFFER_TOO_SMALL;
+	rsa = private_key(psa_get_key_id(attributes), key, key_size);
+	if (rsa == NULL)
+		return awslc_failed(PSA_ERROR_NOT_SUPPORTED);
+	if (PSA_ALG_IS_RSA_PSS(alg))
+		ok = RSA_sign_pss_mgf1(rsa, signature_length, signature,
+		    signature_size, hash, hash_size, md, md,
+		    RSA_PSS_SALTLEN_DIGEST);
+	else {
+		ok = RSA_sign(nid, hash, hash_size, signature, &size, rsa);
+		*signature_length = size;
+	}
+	RSA_free(rsa);
+	return ok ? PSA_SUCCESS : awslc_failed(PSA_ERROR_GENERIC_ERROR);
+}
+
+psa_status_t
+awslc_rsa_verify(const uint8_t *key, size_t key_size, psa_algorithm_t alg,
+    const uint8_t *hash, size_t hash_size, const uint8_t *signature,
+    size_t signature_size)
+{
+	const EVP_MD *md;
+	int nid, ok;
+	RSA *rsa;
+
+	if ((!PSA_ALG_IS_RSA_PSS(alg) && !PSA_ALG_IS_RSA_PKCS1V15_SIGN(alg)) ||
+	    (md = hash_of(alg, &nid)) == NULL || hash_size != EVP_MD_size(md))
+		return PSA_ERROR_NOT_SUPPORTED;
+	if ((rsa = RSA_public_key_from_bytes(key, key_size)) == NULL)
+		return awslc_failed(PSA_ERROR_NOT_SUPPORTED);
+	if (PSA_ALG_IS_RSA_PSS(alg))
+		ok = RSA_verify_pss_mgf1(rsa, hash, hash_size, md, md,
+		    PSA_ALG_IS_RSA_PSS_ANY_SALT(alg) ? SALT_RECOVERED :
+		    RSA_PSS_SALTLEN_DIGEST, signature, signature_size);
+	else
+		ok = RSA_verify(nid, hash, hash_size, signature,
+		    signature_size, rsa);
+	RSA_free(rsa);
+	return ok ? PSA_SUCCESS : awslc_failed(PSA_ERROR_INVALID_SIGNATURE);
+}

@@ -8,6 +8,7 @@
 #   make                 build, with what is there; nothing is downloaded
 #   make deps fuzz       throw garbage at what parses; tests/fuzz/README.md
 #   make deps bench      measure it, next to other servers; QUICK=1: roughly
+#   make bench-debian13  the same in a bare Debian 13
 #   make install         PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR=
 #                        SYSTEMDDIR=PREFIX/lib/systemd/system
 #   make uninstall clean
@@ -256,23 +257,36 @@ fuzz:
 
 # The builds of tunnel to measure, and what make is told for each.  One that
 # can't be had here is left out.
-BENCH	= tunnel accel
+BENCH	= tunnel musl accel system
 BENCH_tunnel =
 BENCH_musl = MUSL=1
 BENCH_accel = ACCEL=aws-lc
+BENCH_system = MBEDTLS=system ALLOW_OLD_MBEDTLS=1
 
 bench: $(BENCH:%=bench-%) $(O)/bench/load $(O)/bench/service $(O)/bench/copy
-	tests/bench/bench $(if $(QUICK),--quick --out $(O)/bench) \
+	tests/bench/bench $(QUICK:%=--quick) --out $(BENCH_DIR) \
 	    --build $(O)/bench $(foreach b,$(BENCH),$b=$(O)/bench/$b)
 
-bench-%:
-	-@$(MAKE) --no-print-directory O=$(O)/bench/$* \
-	    TUNNEL=$(O)/bench/$*/tunnel $(BENCH_$*) $(O)/bench/$*/tunnel \
-	    $(O)/bench/$*/crypto
+# The same on the next Debian; its results come here, beside those of this one.
+bench-debian13:
+	tests/debian13 make deps bench $(QUICK:%=QUICK=%)
+	mkdir -p $(O)/bench
+	cp build/debian13/srv/tunnel/$(BENCH_DIR)/results-debian13.json $(BENCH_DIR)
+	tests/bench/tell $(BENCH_DIR)
 
+# Where results are kept, or those that are but rough.
+BENCH_DIR = $(if $(QUICK),$(O)/bench,tests/bench)
+
+$(BENCH:%=bench-%): bench-%:
+	@$(MAKE) --no-print-directory O=$(O)/bench/$* \
+	    TUNNEL=$(O)/bench/$*/tunnel $(BENCH_$*) $(O)/bench/$*/tunnel \
+	    $(O)/bench/$*/crypto || { rm -f $(O)/bench/$*/tunnel; \
+	    echo "make: BENCH=$* ($(BENCH_$*)) is left out" >&2; }
+
+$(O)/bench/load: tests/bench/load_many.c tests/bench/load.h
 $(O)/bench/%: tests/bench/%.c $(O)/objects.a $(O)/flags
 	@mkdir -p $(@D)
-	$(compile) -o $@ $< $(O)/objects.a $(link:$(CC)%=%) \
+	$(compile) -o $@ $(filter %.c,$^) $(O)/objects.a $(link:$(CC)%=%) \
 	    $(if $(filter load,$*),-lssl -lcrypto)
 
 $(O)/crypto: tests/bench/crypto.c $(O)/flags | mbedtls-is-fit
@@ -326,6 +340,7 @@ clean:
 FORCE:
 
 .PHONY: all sources demo check check-more check-all check-vm unit fuzz bench bench-vm \
+	bench-debian13 $(BENCH:%=bench-%) \
 	install uninstall \
 	clean mbedtls-is-fit FORCE
 

@@ -1,32 +1,36 @@
 /*
  * load: the client of the benchmark, on OpenSSL, in one process.
  *
- * load [-hnr] [-v version] [-s suite] [-c certificate] -p port WHAT
+ * load [-hnr] [-v version] [-s suite] [-g groups] [-c certificate] -p port WHAT
  *	connections N		connect, one byte there and back, close; N times
  *	down BYTES, up BYTES	on one connection
  *	trips N			of one byte there and back, on one connection
  *	hold N			that many connections, open until told
+ *	rush N, crowd N		N new connections with one round trip each, 32
+ *				at a time; a crowd stays
  *	latency SECONDS N TRIPS NEW
  *				with N connections open, so many round trips
  *				and new connections a second, at random moments
  *
  * -h: by HTTP.  -n: no TLS.  -r: sessions are resumed.  -v: 1.2 or 1.3.
+ * -g: how keys are exchanged; X25519 or P-256 unless that is said, and a key for
+ * the first is sent at once, whatever this OpenSSL would do.
  *
  * It says "ready", waits for a line, does it, says how that went in a line of
  * name=value, and waits for a line (hold: twice) before it closes and ends:
  * whoever started it has time to look at the server at each of these points.
  */
-#include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
 #include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,44 +39,26 @@
 #include <unistd.h>
 
 #include <openssl/err.h>
-#include <openssl/ssl.h>
+#include "load.h"
 
-#define PIECE		(64 * 1024)
-#define PATIENCE	20		/* seconds, for any answer */
-#define MAX_NEW		256		/* connections on their way at once */
+struct load load;
 
-struct conn {
-	int	 fd;
-	SSL	*ssl;			/* NULL: no TLS */
-	enum { IDLE, CONNECTING, HANDSHAKE, WAITING } state;
-	int64_t	 due;			/* when its round trip should begin */
-	struct conn *next;		/* in the list of those that are idle */
-};
-
-static struct {
-	int	 is_http, is_resuming, has_tls;
-	struct sockaddr_in server;
-	SSL_CTX	*ctx;
-	SSL_SESSION *session;
-	char	 piece[PIECE];
-} load;
-
-static void __attribute__((noreturn))
+void
 fail(const char *what)
 {
-	int error = errno;
+	const char *reason = ERR_reason_error_string(ERR_peek_last_error());
 
-	ERR_print_errors_fp(stderr);
-	errno = error;
+	if (reason != NULL)
+		errx(1, "%s: %s", what, reason);
 	err(1, "%s", what);
 }
 
-static int64_t
+int64_t
 clock_ns(void)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(CLOCK_REALTIME, &ts);
 	return ts.tv_sec * 1000000000LL + ts.tv_nsec;
 }
 
@@ -91,7 +77,8 @@ keep_session(SSL *ssl, SSL_SESSION *session)
 }
 
 static void
-tls_begin(const char *version, const char *suite, const char *certificate)
+tls_begin(const char *version, const char *suite, const char *groups,
+    const char *certificate)
 {
 	int v = strcmp(version, "1.2") == 0 ? TLS1_2_VERSION : TLS1_3_VERSION;
 
@@ -102,6 +89,8 @@ tls_begin(const char *version, const char *suite, const char *certificate)
 		fail("version");
 	if (suite != NULL && !SSL_CTX_set_ciphersuites(load.ctx, suite))
 		fail(suite);
+	if (!SSL_CTX_set1_groups_list(load.ctx, groups))
+		fail(groups);
 	if (certificate != NULL) {
 		if (!SSL_CTX_load_verify_file(load.ctx, certificate))
 			fail(certificate);
@@ -116,7 +105,7 @@ tls_begin(const char *version, const char *suite, const char *certificate)
 	    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 }
 
-static void
+void
 conn_socket(struct conn *c, int flags)
 {
 	struct timeval tv = { .tv_sec = PATIENCE };
@@ -133,7 +122,7 @@ conn_socket(struct conn *c, int flags)
 		fail("connect");
 }
 
-static void
+void
 conn_tls(struct conn *c)
 {
 	SSL_SESSION *session;
@@ -152,7 +141,7 @@ conn_tls(struct conn *c)
 	}
 }
 
-static void
+void
 conn_open(struct conn *c)
 {
 	conn_socket(c, 0);
@@ -162,7 +151,7 @@ conn_open(struct conn *c)
 }
 
 /* Bytes; 0: the end; -1: not now. */
-static ssize_t
+ssize_t
 conn_read(struct conn *c, void *buf, size_t len)
 {
 	ssize_t n;
@@ -211,7 +200,7 @@ conn_take(struct conn *c, uint64_t count)
 }
 
 /* In order: each direction is ended, and the server has the time it takes. */
-static void
+void
 conn_close(struct conn *c)
 {
 	if (c->ssl != NULL)
@@ -254,7 +243,7 @@ http_take(struct conn *c)
 	conn_take(c, count - len);
 }
 
-static void
+void
 ask(struct conn *c, char what, uint64_t count)
 {
 	char head[256] = { what };
@@ -282,7 +271,7 @@ answered(struct conn *c, uint64_t count)
 		conn_take(c, count);
 }
 
-static void
+void
 round_trip(struct conn *c)
 {
 	ask(c, 'E', 1);
@@ -293,7 +282,7 @@ round_trip(struct conn *c)
  * WHAT IS MEASURED
  */
 
-static void
+void
 await_word(const char *format, ...)
 {
 	char line[64];
@@ -365,7 +354,7 @@ run_trips(uint64_t count)
 	conn_close(&c);
 }
 
-static struct conn *
+struct conn *
 open_all(uint64_t count)
 {
 	struct conn *conns;
@@ -395,219 +384,6 @@ run_hold(uint64_t count)
 	free(conns);
 }
 
-/*
- * LATENCY
- * Round trips and new connections begin when they are due, whether or not
- * those before are over; and the time that one could not begin is counted.
- */
-
-struct samples {
-	int64_t *ns;
-	size_t	 n, size;
-	double	 mean_gap;		/* ns from one to the next; 0: none */
-	int64_t	 next;			/* when it is due */
-};
-
-static void
-samples_begin(struct samples *s, double seconds, double rate)
-{
-	s->size = (size_t)(seconds * rate * 2) + 1000;
-	s->n = 0;
-	s->next = rate == 0 ? INT64_MAX : clock_ns();
-	s->mean_gap = rate == 0 ? 0 : 1e9 / rate;
-	if ((s->ns = calloc(s->size, sizeof(*s->ns))) == NULL)
-		fail("calloc");
-}
-
-static void
-samples_add(struct samples *s, int64_t due)
-{
-	if (s->n < s->size)
-		s->ns[s->n++] = clock_ns() - due;
-}
-
-/* From a mean gap, evenly from half of it to one and a half. */
-static int64_t
-samples_due(struct samples *s)
-{
-	int64_t due = s->next;
-
-	s->next += (int64_t)(s->mean_gap * (0.5 + drand48()));
-	return due;
-}
-
-static int
-compare(const void *a, const void *b)
-{
-	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double
-samples_us(struct samples *s, double quantile)
-{
-	if (s->n == 0)
-		return 0;
-	qsort(s->ns, s->n, sizeof(*s->ns), compare);
-	return (double)s->ns[(size_t)((double)(s->n - 1) * quantile)] / 1e3;
-}
-
-struct latency {
-	int	 epoll;
-	struct conn *idle, **last;	/* those that can make a round trip */
-	struct samples trips, news;
-	uint64_t pending;		/* that have begun and are not over */
-};
-
-static void
-watch(struct latency *l, struct conn *c, int op, uint32_t events)
-{
-	struct epoll_event ev = { .events = events, .data.ptr = c };
-
-	if (epoll_ctl(l->epoll, op, c->fd, &ev) == -1)
-		fail("epoll_ctl");
-}
-
-static void
-begin_new(struct latency *l)
-{
-	struct conn *c = calloc(1, sizeof(*c));
-
-	if (c == NULL)
-		fail("calloc");
-	c->due = samples_due(&l->news);
-	conn_socket(c, SOCK_NONBLOCK);
-	conn_tls(c);
-	c->state = CONNECTING;
-	l->pending++;
-	watch(l, c, EPOLL_CTL_ADD, EPOLLOUT);
-}
-
-/* A new connection goes on. */
-static void
-step_new(struct latency *l, struct conn *c)
-{
-	int n;
-
-	if (c->state == CONNECTING) {
-		watch(l, c, EPOLL_CTL_MOD, EPOLLIN);
-		c->state = HANDSHAKE;
-	}
-	if (c->state == HANDSHAKE) {
-		if (c->ssl != NULL && (n = SSL_do_handshake(c->ssl)) != 1) {
-			if (SSL_get_error(c->ssl, n) != SSL_ERROR_WANT_READ)
-				fail("handshake");
-			return;
-		}
-		ask(c, 'E', 1);
-		c->state = WAITING;
-	}
-	if (conn_read(c, load.piece, sizeof(load.piece)) <= 0)
-		return;
-	samples_add(&l->news, c->due);
-	l->pending--;
-	if (c->ssl != NULL)
-		SSL_shutdown(c->ssl);
-	SSL_free(c->ssl);
-	close(c->fd);
-	free(c);
-}
-
-/* They take turns. */
-static void
-put_idle(struct latency *l, struct conn *c)
-{
-	if (l->idle == NULL)
-		l->last = &l->idle;
-	*l->last = c;
-	l->last = &c->next;
-	c->next = NULL;
-}
-
-static void
-begin_trip(struct latency *l)
-{
-	struct conn *c = l->idle;
-
-	l->idle = c->next;
-	c->due = samples_due(&l->trips);
-	c->state = IDLE;
-	l->pending++;
-	ask(c, 'E', 1);
-}
-
-static void
-step(struct latency *l, struct conn *c)
-{
-	if (c->state != IDLE) {
-		step_new(l, c);
-		return;
-	}
-	/* It may have been but a ticket. */
-	if (conn_read(c, load.piece, sizeof(load.piece)) <= 0)
-		return;
-	samples_add(&l->trips, c->due);
-	l->pending--;
-	put_idle(l, c);
-}
-
-static void
-run_latency_loop(struct latency *l, int64_t end)
-{
-	struct epoll_event ev[64];
-	struct timespec ts;
-	int64_t now, next;
-	int i, n;
-
-	while ((now = clock_ns()) < end || l->pending > 0) {
-		while (now < end && l->news.next <= now &&
-		    l->pending < MAX_NEW)
-			begin_new(l);
-		while (now < end && l->trips.next <= now && l->idle != NULL)
-			begin_trip(l);
-		if (now > end + PATIENCE * 1000000000LL)
-			errx(1, "%llu are without an answer",
-			    (unsigned long long)l->pending);
-		next = l->trips.next < l->news.next ? l->trips.next :
-		    l->news.next;
-		next = next < end && now < end ? next - clock_ns() : 10000000;
-		next = next < 0 ? 0 : next;
-		ts.tv_sec = next / 1000000000;
-		ts.tv_nsec = next % 1000000000;
-		if ((n = epoll_pwait2(l->epoll, ev, 64, &ts, NULL)) == -1)
-			fail("epoll_pwait2");
-		for (i = 0; i < n; i++)
-			step(l, ev[i].data.ptr);
-	}
-}
-
-static void
-run_latency(double seconds, uint64_t count, double trips, double news)
-{
-	struct latency l = { .epoll = epoll_create1(EPOLL_CLOEXEC) };
-	struct conn *conns = open_all(count);
-	uint64_t i;
-
-	for (i = 0; i < count; i++) {
-		if (fcntl(conns[i].fd, F_SETFL, O_NONBLOCK) == -1)
-			fail("fcntl");
-		watch(&l, &conns[i], EPOLL_CTL_ADD, EPOLLIN);
-		put_idle(&l, &conns[i]);
-	}
-	await_word("ready");
-	samples_begin(&l.trips, seconds, trips);
-	samples_begin(&l.news, seconds, news);
-	run_latency_loop(&l, clock_ns() + (int64_t)(seconds * 1e9));
-	await_word("trips=%zu trip_p50=%.1f trip_p99=%.1f "
-	    "new=%zu new_p50=%.1f new_p99=%.1f", l.trips.n,
-	    samples_us(&l.trips, 0.5), samples_us(&l.trips, 0.99), l.news.n,
-	    samples_us(&l.news, 0.5), samples_us(&l.news, 0.99));
-	free(l.trips.ns);
-	free(l.news.ns);
-	free(conns);
-}
-
 static uint64_t
 count_of(const char *word)
 {
@@ -622,6 +398,8 @@ run(int argc, char **argv)
 		    strtod(argv[3], NULL), strtod(argv[4], NULL));
 	else if (argc != 2)
 		return -1;
+	else if (strcmp(argv[0], "rush") == 0 || strcmp(argv[0], "crowd") == 0)
+		run_rush(count_of(argv[1]), argv[0][0] == 'c');
 	else if (strcmp(argv[0], "connections") == 0)
 		run_connections(count_of(argv[1]));
 	else if (strcmp(argv[0], "down") == 0)
@@ -641,14 +419,16 @@ int
 main(int argc, char **argv)
 {
 	const char *version = "1.3", *suite = NULL, *certificate = NULL;
+	const char *groups = "X25519:P-256";
 	int opt;
 
 	signal(SIGPIPE, SIG_IGN);
+	setpriority(PRIO_PROCESS, 0, 5);	/* the service goes first */
 	srand48(1);
 	load.has_tls = 1;
 	load.server.sin_family = AF_INET;
 	load.server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	while ((opt = getopt(argc, argv, "hnrv:s:c:p:")) != -1)
+	while ((opt = getopt(argc, argv, "hnrv:s:g:c:p:")) != -1)
 		switch (opt) {
 		case 'h':
 			load.is_http = 1;
@@ -665,6 +445,9 @@ main(int argc, char **argv)
 		case 's':
 			suite = optarg;
 			break;
+		case 'g':
+			groups = optarg;
+			break;
 		case 'c':
 			certificate = optarg;
 			break;
@@ -676,7 +459,7 @@ main(int argc, char **argv)
 			exit(2);
 		}
 	if (load.has_tls)
-		tls_begin(version, suite, certificate);
+		tls_begin(version, suite, groups, certificate);
 	if (run(argc - optind, argv + optind) == -1)
 		errx(2, "what shall be done?");
 	return 0;

@@ -1,6 +1,7 @@
 """What the table and the charts have in common: how results are told."""
 
 import json
+import re
 
 NAMES = {"default": "default suite", "aes128": "AES-128-GCM",
          "chacha": "ChaCha20-Poly1305"}
@@ -15,6 +16,8 @@ def number(value):
     """Three digits; four or more where there are thousands."""
     if value is None:
         return "-"
+    if not value:
+        return "0"
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".")
@@ -26,3 +29,32 @@ def title_of(figure, with_unit=True):
         words = words.replace(" " + short, ", " + name)
     unit = figure["unit"] if with_unit else ""
     return f"{words}, {unit}" if unit else words
+
+
+def rows_of(results, group):
+    return [f for f in results["figures"] if f["group"] == group]
+
+
+def value_of(results, figure, server):
+    for f in results["figures"]:
+        if f["name"] == figure:
+            return f["values"].get(server)
+    return None
+
+
+def names_of(results, kind, is_http=False):
+    """The servers of a table, those that are there."""
+    return [s["name"] for s in results["servers"]
+            if s["kind"] == kind and not s["missing"] and
+            s["http" if is_http else "streams"]]
+
+
+def best(values, peers):
+    """The peer with the lowest value, and that."""
+    found = [(values[p], p) for p in peers if p in values]
+    return min(found) if found else (None, None)
+
+
+def system_of(results):
+    """Debian 12"""
+    return re.sub(r"GNU/Linux | \(.*", "", results["machine"]["system"])

@@ -2,8 +2,9 @@
 
 Each has a way to find its program, and one to be configured: a function of the
 server, a directory, a port to listen on and the service's port, that writes the
-files it needs and returns the command.  They have one worker, and one thread
-where that is a choice; everything else is as it comes.  Another one is a
+files it needs and returns the command.  They have as many workers, or threads
+where that is a choice, and room for as many connections as the server's fields
+say, and the same groups; everything else is as it comes.  Another one is a
 function here and a row at the end.
 """
 
@@ -15,6 +16,18 @@ import subprocess
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
 PATIENCE = 300  # seconds, for anything, on a busy machine
+
+
+def has_hybrid():
+    """Has the OpenSSL of this system X25519MLKEM768?"""
+    p = subprocess.run(["openssl", "list", "-kem-algorithms"],
+                       capture_output=True, text=True)
+    return "X25519MLKEM768" in p.stdout
+
+
+# For those that would leave the hybrid out.
+GROUPS = ("X25519MLKEM768:" if has_hybrid() else "") + \
+    "X25519:P-256:P-384"
 
 
 class Missing(Exception):
@@ -30,7 +43,8 @@ def write(directory, name, text):
 
 def tunnel(s, d, port, service):
     return [s.program, f"accept=127.0.0.1:{port}",
-            f"connect=127.0.0.1:{service}", f"cert={d}/server.pem"]
+            f"connect=127.0.0.1:{service}", f"cert={d}/server.pem",
+            f"workers={s.workers}", f"max_connections={s.connections}"]
 
 
 def tunnel_inetd(s, d, service):
@@ -48,6 +62,7 @@ output = {d}/stunnel.log
 accept = 127.0.0.1:{port}
 connect = 127.0.0.1:{service}
 cert = {d}/server.pem
+curves = {GROUPS}
 """)]
 
 
@@ -65,24 +80,26 @@ def hitch(s, d, port, service):
 frontend = "[127.0.0.1]:{port}"
 backend = "[127.0.0.1]:{service}"
 pem-file = "{d}/server.pem"
-workers = 1
+workers = {s.workers}
 daemon = off
 tls-protos = TLSv1.2 TLSv1.3
+ecdh-curve = "{GROUPS}"
 """)] + (["--user=nobody"] if os.getuid() == 0 else [])
 
 
 def haproxy(s, d, port, service):
+    tls = f" ssl crt {d}/server.pem" if s.kind == "peer" else ""
     return [s.program, "-db", "-f", write(d, "haproxy.cfg", f"""\
 global
-    nbthread 1
-    maxconn 2000
+    nbthread {s.workers}
+    maxconn {s.connections}
 defaults
     mode tcp
     timeout connect 10s
     timeout client 1h
     timeout server 1h
 listen bench
-    bind 127.0.0.1:{port} ssl crt {d}/server.pem
+    bind 127.0.0.1:{port}{tls}
     server service 127.0.0.1:{service}
 """)]
 
@@ -90,19 +107,20 @@ listen bench
 def nginx(s, d, port, service):
     module = s.program.replace("sbin/nginx",
                                "lib/nginx/modules/ngx_stream_module.so")
+    tls = """ ssl;
+        ssl_certificate server.pem;
+        ssl_certificate_key server.pem;
+        ssl_protocols TLSv1.2 TLSv1.3""" if s.kind == "peer" else ""
     return [s.program, "-e", f"{d}/nginx.log", "-p", d, "-c",
             write(d, "nginx.conf", f"""\
 load_module {module};
 daemon off;
-worker_processes 1;
+worker_processes {s.workers};
 pid nginx.pid;
-events {{ worker_connections 4000; }}
+events {{ worker_connections {2 * s.connections + 20}; }}
 stream {{
     server {{
-        listen 127.0.0.1:{port} ssl;
-        ssl_certificate server.pem;
-        ssl_certificate_key server.pem;
-        ssl_protocols TLSv1.2 TLSv1.3;
+        listen 127.0.0.1:{port}{tls};
         proxy_pass 127.0.0.1:{service};
     }}
 }}
@@ -179,6 +197,9 @@ class Server:
         self.is_http = more.get("is_http", False)
         self.crypto = more.get("crypto")
         self.libraries = more.get("libraries")
+        self.has_workers = more.get("has_workers", True)
+        self.workers, self.connections = 1, 1000
+        self.certificate = "ec"
         self.missing = None  # or why it is
 
     def find(self):
@@ -214,17 +235,22 @@ def floor(program):
     return Server("copy", program, copy, [], kind="floor")
 
 
+HAPROXY = ["build/haproxy/usr/sbin/haproxy", "/usr/sbin/haproxy"]
+NGINX = ["build/nginx/usr/sbin/nginx", "/usr/sbin/nginx"]
+
 PEERS = [
     Server("stunnel", ["build/stunnel/usr/bin/stunnel", "/usr/bin/stunnel"],
-           stunnel, ["-version"], inetd=stunnel_inetd),
+           stunnel, ["-version"], inetd=stunnel_inetd, has_workers=False),
     Server("hitch", ["build/hitch/usr/sbin/hitch", "/usr/sbin/hitch"], hitch,
            ["--version"]),
-    Server("haproxy", ["build/haproxy/usr/sbin/haproxy", "/usr/sbin/haproxy"],
-           haproxy, ["-v"]),
-    Server("nginx", ["build/nginx/usr/sbin/nginx", "/usr/sbin/nginx"], nginx,
-           ["-v"]),
+    Server("haproxy", HAPROXY, haproxy, ["-v"]),
+    Server("nginx", NGINX, nginx, ["-v"]),
     Server("apache", "/usr/sbin/apache2", apache, ["-v"], is_http=True),
     Server("ats", ["build/traffic_server/usr/bin/traffic_server",
                    "/usr/bin/traffic_server"], traffic_server, ["-V"],
            is_http=True, libraries="../lib/trafficserver"),
 ]
+
+# The same without TLS, for those that can do that.
+PLAINS = [Server("haproxy plain", HAPROXY, haproxy, [], kind="floor"),
+          Server("nginx plain", NGINX, nginx, [], kind="floor")]

@@ -179,3 +179,7 @@ def test_readme_names_what_stunnel_has():
         message = subprocess.run([support.TUNNEL, f"{name}=x"],
                                  capture_output=True, text=True).stderr
         assert f"stunnel's {name}" in message
+
+
+def test_readme_and_charts_tell_what_was_measured():
+    run(os.path.join(TOP, "tests/bench/tell"), "--check")

@@ -1,10 +1,8 @@
-#!/usr/bin/python3 -B
-"""The results of a run, as text.  table results.json > results.txt"""
+"""The results of a run, as text."""
 
 import statistics
-import sys
 
-from results import NAMES, number, read, title_of
+from results import NAMES, best, names_of, number, rows_of, title_of, value_of
 
 FIRST, WIDTH = 40, 10
 TITLES = {
@@ -14,6 +12,9 @@ TITLES = {
             "by the client's suite",
     "trips": "Server CPU for a round trip of one byte",
     "latency": "Latency with 200 connections open, for the client",
+    "workers": "Full TLS 1.3 handshakes, 32 at a time: workers, and CPUs for "
+               "them",
+    "crowd": "Very many connections",
     "memory": "Memory, proportional share",
     "process": "Processes",
     "http": "HTTP through each of them, server CPU"}
@@ -25,28 +26,16 @@ AGREED = {"TLS_AES_256_GCM_SHA384": "AES-256-GCM",
 
 
 def ratio(value):
-    return "-" if value is None else f"{value:.2f}"
-
-
-def rows_of(results, group):
-    return [f for f in results["figures"] if f["group"] == group]
-
-
-def names_of(results, kind, is_http):
-    """The servers of a table, those that are there."""
-    return [s["name"] for s in results["servers"]
-            if s["kind"] == kind and not s["missing"] and
-            s["http" if is_http else "streams"]]
-
-
-def best(values, peers):
-    """The peer with the lowest value, and that."""
-    found = [(values[p], p) for p in peers if p in values]
-    return min(found) if found else (None, None)
+    if value is None:
+        return "-"
+    return "∞" if value == float("inf") else f"{value:.2f}"
 
 
 def divide(a, b):
-    return None if a is None or not b else a / b
+    """Of nothing and nothing, 1; of something and nothing, infinity."""
+    if a is None or b is None:
+        return None
+    return a / b if b else float("inf") if a else 1
 
 
 def line(title, cells):
@@ -59,6 +48,8 @@ def figures(results, groups, is_http=False):
     peers = names_of(results, "peer", is_http)
     for group in groups:
         rows = rows_of(results, group)
+        if not rows:
+            continue
         width = (len(ours) + len(peers)) * WIDTH + FIRST
         yield TITLES[group].ljust(width) + "  ÷ the best peer"
         yield line("", [*ours, *peers, *ours])
@@ -88,21 +79,14 @@ def ratios(results, groups, is_http=False):
         yield ""
 
 
-def value(results, figure, server):
-    for f in results["figures"]:
-        if f["name"] == figure:
-            return f["values"].get(server)
-    return None
-
-
 def bounds(results):
     """Bulk CPU over what crypto and copying take, which is the least."""
     yield "The floor: the engine without TLS, and cryptography without engine"
     yield line("CPU s/GB", ["bulk", "crypto", "copy", "÷both"])
-    for name in names_of(results, "tunnel", False):
+    for name in names_of(results, "tunnel"):
         for suite, way in ((s, w) for s in NAMES for w in ("down", "up")):
-            bulk = value(results, f"{way}_{suite}", name)
-            plain = value(results, f"{way}_default", "copy")
+            bulk = value_of(results, f"{way}_{suite}", name)
+            plain = value_of(results, f"{way}_default", "copy")
             agreed = results["suites"].get(f"{way}_{suite}", {}).get(name)
             crypto = results["crypto"].get(name, {}).get(agreed, {}).get(way)
             both = crypto + plain if crypto and plain else None
@@ -116,17 +100,25 @@ def bounds(results):
     yield ""
 
 
-def claims(results):
+def without_tls(results, figure, server):
+    """What the same server takes without TLS."""
+    kind = next(s["kind"] for s in results["servers"] if s["name"] == server)
+    return value_of(results, figure,
+                    "copy" if kind == "tunnel" else server + " plain")
+
+
+def plain(results):
     """A TLS connection in connections of plain TCP."""
-    plain = value(results, "full1.3", "copy")
+    names = names_of(results, "tunnel") + names_of(results, "peer")
+    plains = [without_tls(results, "full1.3", name) for name in names]
     yield "Server CPU of a TLS connection ÷ that of one through the same " \
         "engine without TLS"
-    names = names_of(results, "tunnel", False) + names_of(results, "peer",
-                                                          False)
-    yield line(f"({number(plain)} µs)", names)
+    yield line("", names)
+    yield line("without TLS, µs", map(number, plains))
     for f in rows_of(results, "handshakes"):
-        yield line(title_of(f, False), [ratio(divide(f["values"].get(n), plain))
-                                for n in names])
+        yield line(title_of(f, False),
+                   [ratio(divide(f["values"].get(name), without))
+                    for name, without in zip(names, plains)])
     yield ""
 
 
@@ -134,7 +126,7 @@ def spread(results):
     """How far apart rounds are: largest - smallest, over the median."""
     found = [(max(rounds) - min(rounds)) / statistics.median(rounds)
              for f in results["figures"] for rounds in f["rounds"].values()
-             if len(rounds) > 1]
+             if len(rounds) > 1 and statistics.median(rounds)]
     return statistics.median(found) if found else None
 
 
@@ -164,17 +156,18 @@ def about(results):
     yield ""
 
 
-def main():
-    results = read(sys.argv[1])
+def main_part(results):
+    """For who wants no more."""
     groups = [g for g in TITLES if g != "http"]
     for part in (about(results), figures(results, groups),
-                 figures(results, ["http"], True), bounds(results),
-                 claims(results), ratios(results, groups),
+                 figures(results, ["http"], True), plain(results)):
+        yield from part
+
+
+def table(results):
+    groups = [g for g in TITLES if g != "http"]
+    for part in (main_part(results), bounds(results), ratios(results, groups),
                  ratios(results, ["http"], True)):
-        print("\n".join(part))
+        yield from part
     for note in results["notes"]:
-        print(f"no {note['figure']} of {note['server']}: {note['why']}")
-
-
-if __name__ == "__main__":
-    main()
+        yield f"no {note['figure']} of {note['server']}: {note['why']}"

@@ -1,0 +1,160 @@
+"""The results of a run on each system, as charts: an SVG for each group of
+figures.  A panel for each figure, with bars for each server.
+"""
+
+from html import escape
+
+from results import best, names_of, number, rows_of, system_of, title_of
+
+GROUPS = {
+    "handshakes": ("Server CPU for a connection: handshake, one byte there and "
+                   "back, close", ["handshakes"]),
+    "bulk": ("Server CPU for bulk data, by the client's suite", ["bulk"]),
+    "latency": ("Round trips and new connections", ["trips", "latency"]),
+    "memory": ("Memory and size", ["memory"]),
+    "crowd": ("10,000 connections; handshakes as fast as can be, with one "
+              "worker and with two", ["crowd", "workers"])}
+ONE_SCALE = ("handshakes", "bulk")  # figures that can be compared
+
+WIDTH, COLUMNS = 860, 3
+MARGIN, GAP = 20, 24
+PANEL = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) / COLUMNS
+NAME, VALUE = 54, 40  # the room for them beside a bar
+BAR, PITCH = 8, 9
+TITLE, HEAD = 22, 72
+
+STYLE = """
+text { font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif;
+  fill: #1f2328 }
+.title { font-size: 15px; font-weight: 600 }
+.about, .name, .value { fill: #59636e }
+.about { font-size: 11px }
+.value { font-size: 9px; paint-order: stroke; stroke: #ffffff; stroke-width: 3px }
+.panel { font-weight: 600 }
+.name { text-anchor: end }
+.ours { font-weight: 600; fill: #1f2328 }
+.ground { fill: #ffffff }
+.bar { fill: #a9b4bf }
+.bar0 { fill: #0969da }
+.bar1 { fill: #1b8a5a }
+.bar2 { fill: #8250df }
+.bar3 { fill: #bf8700 }
+.old { opacity: .55 }
+.best { stroke: #59636e; stroke-dasharray: 2 2 }
+@media (prefers-color-scheme: dark) {
+  text, .ours { fill: #f0f6fc }
+  .about, .name, .value { fill: #9da7b3 }
+  .ours { fill: #f0f6fc }
+  .value { stroke: #0d1117 }
+  .ground { fill: #0d1117 }
+  .bar { fill: #57606a }
+  .bar0 { fill: #4493f8 }
+  .bar1 { fill: #3fb950 }
+  .bar2 { fill: #ab7df8 }
+  .bar3 { fill: #d29922 }
+  .best { stroke: #9da7b3 }
+}
+"""
+
+
+def text(x, y, what, kind):
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{escape(what)}</text>'
+
+
+def figure_of(results, name):
+    for f in results["figures"]:
+        if f["name"] == name and f["values"]:
+            return f
+    return None
+
+
+def servers_of(runs):
+    """Name -> kind, ours first, of those that are there in any."""
+    found = {s["name"]: s["kind"] for kind in ("tunnel", "peer") for r in runs
+             for s in r["servers"] if s["streams"] and s["kind"] == kind and
+             not s["missing"]}
+    return found
+
+
+def columns_of(runs, groups):
+    """The figures' names and titles, in their order; up below down."""
+    found = {f["name"]: title_of(f) for r in runs for group in groups
+             for f in rows_of(r, group) if f["values"]}
+    return sorted(found.items(), key=lambda item: item[0].startswith("up_"))
+
+
+def bar(left, y, length, kind, value, is_ours):
+    yield (f'<rect x="{left:.1f}" y="{y:.1f}" width="{length:.1f}" '
+           f'height="{BAR}" class="{kind}"/>')
+    yield text(left + length + 4, y + BAR - 1, number(value),
+               "value ours" if is_ours else "value")
+
+
+def panel(name, title, runs, x, y, top):
+    """A figure's bars: a group for each server, a bar for each system; top: the
+    value of the longest.
+    """
+    scale = (PANEL - NAME - VALUE) / top if top else 0
+    left = x + NAME
+    yield text(x, y + 12, title, "panel")
+    y += TITLE
+    servers = servers_of(runs)
+    step = len(runs) * PITCH + 6
+    for i, run in enumerate(runs):
+        values = (figure_of(run, name) or {"values": {}})["values"]
+        least = best(values, names_of(run, "peer"))[0]
+        if least is not None:
+            at = left + least * scale
+            yield (f'<line x1="{at:.1f}" y1="{y - 3}" x2="{at:.1f}" '
+                   f'y2="{y + len(servers) * step - 4}" class="best best{i}"/>')
+    ours = 0
+    for i, (server, kind) in enumerate(servers.items()):
+        is_ours = kind == "tunnel"
+        at = y + i * step
+        yield text(left - 6, at + len(runs) * PITCH / 2 + 4, server,
+                   "name ours" if is_ours else "name")
+        color = f"bar bar{ours % 4}" if is_ours else "bar"
+        ours += is_ours
+        for j, run in enumerate(runs):
+            value = (figure_of(run, name) or {"values": {}})["values"].get(
+                server)
+            if value is not None:
+                old = " old" if j < len(runs) - 1 else ""
+                yield from bar(left, at + j * PITCH, value * scale,
+                               color + old, value, is_ours)
+
+
+def legend(runs):
+    systems = [system_of(r) for r in runs]
+    where = systems[0] if len(runs) == 1 else ", ".join(
+        f"{word}: {system}" for word, system in zip(
+            ("upper bar, paler", "lower bar"), systems))
+    yield (f"{where}. Shorter is better; a dashed line is the best of the "
+           "others there.")
+    yield "; ".join(
+        f"{system_of(r)}: {r['machine']['cpu']}, {r['machine']['date']}"
+        + (", a quick run" if r["quick"] else "") for r in runs) + "."
+
+
+def chart(runs, group):
+    title, groups = GROUPS[group]
+    columns = columns_of(runs, groups)
+    tops = [max(value for r in runs if figure_of(r, name)
+                for server, value in figure_of(r, name)["values"].items()
+                if server in servers_of(runs)) for name, _ in columns]
+    if group in ONE_SCALE:
+        tops = [max(tops)] * len(tops)
+    step = TITLE + len(servers_of(runs)) * (len(runs) * PITCH + 6) + GAP
+    height = HEAD + MARGIN + step * -(-len(columns) // COLUMNS)
+    yield (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" '
+           f'height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">')
+    yield f"<title>{escape(title)}</title><style>{STYLE}</style>"
+    yield f'<rect width="{WIDTH}" height="{height}" class="ground" rx="6"/>'
+    yield text(MARGIN, 28, title, "title")
+    for i, words in enumerate(legend(runs)):
+        yield text(MARGIN, 46 + 15 * i, words, "about")
+    for i, (name, words) in enumerate(columns):
+        x = MARGIN + i % COLUMNS * (PANEL + GAP)
+        y = HEAD + 8 + i // COLUMNS * step
+        yield from panel(name, words, runs, x, y, tops[i])
+    yield "</svg>"

@@ -81,6 +81,7 @@ hand_over(struct master *m)
 	struct handover x = { .reads = 0 };
 
 	stats_await(&m->stats);		/* or two would write */
+	resolver_stop(&m->resolver);
 	log_notice("upgrading: %s takes over", m->upgrade.path);
 	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
 	    (long long)clock_us());
@@ -131,7 +132,7 @@ restore_previous(struct master *m, struct arguments *a)
 
 	upgrade_restore_name(&m->upgrade);
 	a->again = &was->config;
-	g = generation_load(a, was);
+	g = generation_load(a, was, 1);
 	a->again = NULL;
 	if (g == NULL || generation_listen(g, was) == -1) {
 		if (g != NULL)
@@ -294,13 +295,16 @@ sleep_ms(const struct master *m)
 		until = m->renew_at < m->warn_at ? m->renew_at : m->warn_at;
 	if (m->args->watchdog != 0 && m->beat_at < until)
 		until = m->beat_at;
-	if (m->upgrade.trial != 0 && m->upgrade.until < until)
+	if (m->upgrade.trial != 0 && m->next == NULL &&
+	    m->upgrade.until < until)
 		until = m->upgrade.until;
 	if (!m->stopping && (g->config.number[MODE] == POLL ?
 	    !workers_are_full(&g->workers) : g->workers.retry_at > now) &&
 	    g->workers.retry_at < until)
 		until = g->workers.retry_at;
 	if ((due = master_stats_due(m)) < until)
+		until = due;
+	if ((due = master_resolve_due(m)) < until)
 		until = due;
 	if ((due = dispatch_due(&m->dispatch, g)) < until)
 		until = due;
@@ -353,6 +357,7 @@ supervise(struct master *m)
 {
 	struct generation *g;
 
+	master_begin_resolving(m);
 	while (!m->stopping || m->live->workers.n > 0 ||
 	    m->live->older != NULL) {
 		sleep_until_due(m);
@@ -363,7 +368,7 @@ supervise(struct master *m)
 			master_stop(m, 1);
 		if (signal_taken(SIGTERM))
 			master_stop(m, m->stopping);
-		if (signal_taken(SIGHUP) && !m->stopping)
+		if (m->next == NULL && signal_taken(SIGHUP) && !m->stopping)
 			master_reload(m);
 		if (signal_taken(SIGUSR1))
 			master_log_statistics(m);
@@ -382,9 +387,10 @@ supervise(struct master *m)
 		master_free_generations(m);
 		refill(m);
 		master_write_stats(m);
+		master_resolve(m);
 		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
 			beat(m);
-		if (upgrade_step(&m->upgrade, m->stopping))
+		if (m->next == NULL && upgrade_step(&m->upgrade, m->stopping))
 			hand_over(m);
 	}
 	repeats_end(m->live->board.repeats, 1);
@@ -427,7 +433,7 @@ exit_status(int error)
 static int
 run_inetd(const struct arguments *a)
 {
-	struct generation *g = generation_load(a, NULL);
+	struct generation *g = generation_load(a, NULL, 1);
 	struct worker w = { .control = -1,
 	    .all = { .turn = (size_t)getpid() } };
 	struct incoming in = { .fd = -1 };
@@ -526,7 +532,7 @@ run_service(struct arguments *a)
 		r = EXIT_SUCCESS;
 		goto out;
 	}
-	if ((m.live = generation_load(a, NULL)) == NULL)
+	if ((m.live = generation_load(a, NULL, 1)) == NULL)
 		return exit_status(errno);
 	upgrade_init(&m.upgrade, a->argv);
 	if (m.live->config.number[DAEMON] == 1 &&
@@ -557,7 +563,7 @@ run_test(const struct arguments *a)
 {
 	struct generation *g;
 
-	if ((g = generation_load(a, NULL)) == NULL)
+	if ((g = generation_load(a, NULL, 1)) == NULL)
 		return exit_status(errno);
 	if (!a->quiet)
 		generation_print(g);

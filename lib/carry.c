@@ -16,6 +16,7 @@
 #include "memory.h"
 #include "net.h"
 #include "options.h"
+#include "resolver.h"
 #include "scoreboard.h"
 #include "stats.h"
 #include "tls.h"
@@ -33,21 +34,29 @@ carry_address(struct handover *x, struct address *a)
 		net_normalize(a);
 }
 
+/* Read: it has one address, and is for a target of its own. */
 static void
 carry_listener(struct handover *x, struct listener *l, struct target *t)
 {
+	struct address address = { .len = 0 };
 	int is_named = l->address != NULL;
 
+	if (is_named)
+		address = *l->address;
 	handover_fd(x, &l->fd);
 	handover_int(x, &t->fd, -1, INT_MAX);
 	handover_int(x, &t->any, 0, 1);
 	handover_int(x, &is_named, 0, 1);
-	if (x->reads) {
-		l->target = t;
-		l->address = is_named ? t->addrs : NULL;
-	}
 	if (is_named)
-		carry_address(x, t->addrs);
+		carry_address(x, &address);
+	if (x->reads)
+		l->target = t;
+	if (x->reads && is_named && (t->to = net_addresses(1)) != NULL) {
+		t->to->n = 1;
+		t->to->list[0] = address;
+		l->address = t->to->list;
+	} else if (x->reads && is_named && x->bad == NULL)
+		x->bad = "out of memory";
 	carry_address(x, &l->bound);
 	handover_bytes(x, &l->file, sizeof(l->file));
 	if (x->bad == NULL && !net_is_listening(l->fd))
@@ -58,29 +67,23 @@ static void
 carry_listeners(struct handover *x, struct listeners *ls,
     struct targets *accepts)
 {
+	struct target t;
 	size_t i;
 
 	handover_size(x, &ls->n, LISTENERS_MAX);
-	if (x->reads) {
-		accepts->n = ls->n;
-		accepts->list = calloc(ls->n + 1, sizeof(*accepts->list));
+	if (x->reads &&
+	    (accepts->list = calloc(ls->n + 1, sizeof(*accepts->list))) ==
+	    NULL) {
+		x->bad = "out of memory";
+		return;
 	}
+	if (x->reads)
+		accepts->n = ls->n;
 	for (i = 0; i < ls->n && x->bad == NULL; i++) {
-		struct listener *l = &ls->list[i];
-		struct target t;
-
-		if (x->reads && accepts->list == NULL) {
-			x->bad = "out of memory";
-			return;
-		}
-		if (x->reads) {
-			carry_listener(x, l, &accepts->list[i]);
-			continue;
-		}
-		t = *l->target;
-		if (l->address != NULL)
-			t.addrs[0] = *l->address;
-		carry_listener(x, l, &t);
+		if (!x->reads)
+			t = *ls->list[i].target;
+		carry_listener(x, &ls->list[i], x->reads ?
+		    &accepts->list[i] : &t);
 	}
 }
 
@@ -228,6 +231,23 @@ carry_scoreboard(struct handover *x, struct scoreboard *b)
 		    memory_fault(b->fd, b->size);
 }
 
+/* What its workers know of the addresses of names. */
+static void
+carry_names(struct handover *x, struct names *names)
+{
+	size_t n = names->n;
+
+	handover_size(x, &n, 1000000);
+	if (n == 0)
+		return;
+	handover_fd(x, &names->fd);
+	if (x->reads && x->bad == NULL) {
+		names->n = n;
+		x->bad = resolver_attach(names);
+	} else if (x->bad == NULL)
+		x->bad = resolver_fault(names);
+}
+
 /* What the master has to know of a generation, to look after it. */
 static void
 carry_generation(struct handover *x, const struct generation *live,
@@ -242,6 +262,7 @@ carry_generation(struct handover *x, const struct generation *live,
 		handover_number(x, &g->config.number[numbers[i]], 0,
 		    INT64_C(1) << 40);
 	carry_scoreboard(x, &g->board);
+	carry_names(x, &g->names);
 	handover_size(x, &g->workers.nslots, g->board.nrows);
 	if (x->reads && workers_new(&g->workers, g->workers.nslots) == -1 &&
 	    x->bad == NULL)

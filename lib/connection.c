@@ -21,6 +21,7 @@
 #include "peer.h"
 #include "proxy.h"
 #include "repeats.h"
+#include "resolver.h"
 #include "stream.h"
 #include "tls.h"
 #include "util.h"
@@ -41,9 +42,10 @@ struct connection {
 	volatile uint64_t *place;	/* on the scoreboard; or NULL */
 	int	 over;			/* there was none: max_per_ip */
 	size_t	 turn;			/* the target it began with */
-	size_t	 tried;			/* addresses, over all targets */
-	struct target *target;		/* the one being tried, */
-	size_t	 which;			/* and which address of it */
+	size_t	 tried;			/* targets, the present one as well */
+	struct addresses *to;		/* its addresses, or NULL: held; */
+	unsigned left;			/* so many are to be tried yet, */
+	unsigned which;			/* after this one */
 	struct command *command;
 };
 
@@ -361,24 +363,37 @@ err:
 	return NULL;
 }
 
-/* The next address to try; NULL when all have been. */
+/* Go on to the next target, with the addresses that it has now; 0: no more. */
+static int
+next_target(struct connection *c)
+{
+	const struct generation *g = c->all->generation;
+	struct target *t;
+
+	if (c->tried == g->backends.n)
+		return 0;
+	t = &g->backends.list[(c->turn + c->tried++) % g->backends.n];
+	resolver_refresh(&g->names, t);
+	net_release(c->to);
+	c->to = net_hold(t->to);
+	c->which = (unsigned)c->to->first;
+	c->left = (unsigned)c->to->n;
+	return 1;
+}
+
+/*
+ * The next address to try; NULL when all have been.  A name may have other ones
+ * by now: these are for connections that have not come to it yet.
+ */
 static const struct address *
 next_address(struct connection *c)
 {
-	const struct targets *to = &c->all->generation->backends;
-	size_t i, n = c->tried++;
-
-	for (i = 0; i < to->n; i++) {
-		struct target *t = &to->list[(c->turn + i) % to->n];
-
-		if (n < t->n) {
-			c->target = t;
-			c->which = (n == 0 ? t->first : c->which + 1) % t->n;
-			return &t->addrs[c->which];
-		}
-		n -= t->n;
-	}
-	return NULL;
+	if (c->left > 0)
+		c->which = (c->which + 1) % (unsigned)c->to->n;
+	else if (!next_target(c))
+		return NULL;
+	c->left--;
+	return &c->to->list[c->which];
 }
 
 /* Note why an address failed; other connections begin with the next one. */
@@ -386,13 +401,12 @@ static void
 dial_failed(struct connection *c, const char *why)
 {
 	struct connections *all = c->all;
-	struct target *t = c->target;
 
-	snprintf(all->why, sizeof(all->why), "%s: %s", t->addrs[c->which].text,
-	    why);
+	snprintf(all->why, sizeof(all->why), "%s: %s",
+	    c->to->list[c->which].text, why);
 	if (may_log(all, LEVEL_INFO, c->key, all->why))
 		log_info("%s -> %s", c->peer, all->why);
-	t->first = (c->which + 1) % t->n;
+	c->to->first = (c->which + 1) % c->to->n;
 }
 
 int
@@ -470,7 +484,7 @@ connection_log(const struct connection *c, enum log_level level,
 	if (c->command != NULL)
 		to = c->all->generation->config.command[0];
 	else if (end->served)
-		to = c->target->addrs[c->which].text;
+		to = c->to->list[c->which].text;
 	conninfo_text(c, negotiated, sizeof(negotiated));
 	log_at(level, "%s%s -> %s%s in=%llu out=%llu %lld.%03ds %s", what,
 	    c->peer, to, negotiated, (unsigned long long)end->in,
@@ -595,6 +609,7 @@ connection_closed(void *conn, const struct forward_end *end)
 	    c->place);
 	tls_free(c->tls);
 	connection_free_header(c);
+	net_release(c->to);
 	free(c->ends);
 	free(c->peer);
 	free(c);

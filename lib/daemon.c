@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,6 +22,7 @@
 
 #include "daemon.h"
 #include "log.h"
+#include "util.h"
 
 #define NOTIFY_SIZE	512
 
@@ -285,6 +287,21 @@ daemon_notify(const char *to, const char *fmt, ...)
 	    struct sockaddr_un, sun_path) + strlen(to))) == -1)
 		log_warning("NOTIFY_SOCKET %s: %s", to, strerror(errno));
 	close(fd);
+}
+
+void
+daemon_end_child(pid_t *child, int64_t ms)
+{
+	int64_t until = clock_ms() + ms;
+
+	while (*child != 0 && waitpid(*child, NULL, WNOHANG) == 0) {
+		if (clock_ms() >= until) {
+			kill(*child, SIGKILL);
+			break;
+		}
+		poll(NULL, 0, 10);
+	}
+	*child = 0;
 }
 
 #ifdef __linux__

@@ -7,6 +7,7 @@
 
 #include <signal.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /*
@@ -64,6 +65,13 @@ const char *daemon_write_pidfile(int fd, const char *name, pid_t);
  */
 void	 daemon_notify(const char *to, const char *fmt, ...)
 	    __attribute__((format(printf, 2, 3)));
+
+/*
+ * Wait for a child to end, up to ms, then kill it; 0: there is none, which it
+ * is then.  Not woken by signals: after an upgrade, the next program acts on
+ * them.
+ */
+void	 daemon_end_child(pid_t *, int64_t ms);
 
 /* Get SIGTERM when the master is gone. */
 void	 daemon_follow_master(void);

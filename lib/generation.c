@@ -18,14 +18,14 @@
 
 #define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
 
-/* -1, having logged why, with errno: EAGAIN if a retry may succeed. */
+/* -1, having logged why. */
 static int
-resolve_all(struct targets *all, const struct value *values, int passive)
+parse_all(struct targets *all, const struct value *values, int passive)
 {
 	size_t n = config_count(values);
 	const struct value *v;
 	char why[NET_ERROR_SIZE];
-	int r = 0, for_good = 0;
+	int r = 0;
 
 	if (n > 0 && (all->list = calloc(n, sizeof(*all->list))) == NULL) {
 		log_error("out of memory");
@@ -36,14 +36,11 @@ resolve_all(struct targets *all, const struct value *values, int passive)
 
 		t->given = v->text;
 		t->where = v->where;
-		errno = 0;
-		if (net_resolve(t, passive, why, sizeof(why)) == 0)
+		if (net_parse(t, passive, why, sizeof(why)) == 0)
 			continue;
-		for_good |= errno != EAGAIN;
 		log_error("%s: %s", t->where, why);
 		r = -1;
 	}
-	errno = for_good ? 0 : EAGAIN;
 	return r;
 }
 
@@ -216,6 +213,17 @@ make_workers(struct generation *g, int inetd)
 	return 0;
 }
 
+/* What its workers will learn from if the addresses of names change. */
+static int
+make_names(struct generation *g, int inetd)
+{
+	if (inetd || g->config.number[RESOLVE_INTERVAL] == 0 ||
+	    g->names.n > 0 || resolver_share(&g->names, &g->backends) == 0)
+		return 0;
+	log_error("%s", strerror(errno));
+	return -1;
+}
+
 /* Can sessions be resumed?  inetd's children share only a file of keys. */
 static int
 needs_sessions(const struct config *cfg, int inetd)
@@ -260,12 +268,12 @@ generation_close(struct generation *g)
 
 	memcpy(numbers.number, g->config.number, sizeof(numbers.number));
 	listeners_free(&g->listeners);
-	free(g->accepts.list);
-	free(g->backends.list);
+	net_free_targets(&g->accepts);
+	net_free_targets(&g->backends);
+	resolver_free(&g->names);
 	tls_config_free(g->tls);
 	tls_sessions_free(g->sessions);
 	config_free(&g->config);
-	g->accepts = g->backends = (struct targets){ .n = 0 };
 	g->tls = NULL;
 	g->sessions = NULL;
 	g->config = numbers;
@@ -303,14 +311,14 @@ static int
 step_accept(struct generation *g, const struct arguments *a)
 {
 	(void)a;
-	return resolve_all(&g->accepts, g->config.given[ACCEPT], 1);
+	return parse_all(&g->accepts, g->config.given[ACCEPT], 1);
 }
 
 static int
 step_connect(struct generation *g, const struct arguments *a)
 {
 	(void)a;
-	return resolve_all(&g->backends, g->config.given[CONNECT], 0);
+	return parse_all(&g->backends, g->config.given[CONNECT], 0);
 }
 
 static int
@@ -324,11 +332,29 @@ step_privileges(struct generation *g, const struct arguments *a)
 }
 
 /*
+ * After a failed upgrade, with the same configuration: go on with what the
+ * workers know.
+ */
+static void
+take_names(struct generation *g, struct generation *from)
+{
+	size_t i;
+
+	if (from->names.n != resolver_number(&g->backends))
+		return;
+	g->names = from->names;
+	from->names = (struct names)NAMES_NONE;
+	for (i = 0; i < g->backends.n; i++)
+		resolver_refresh(&g->names, &g->backends.list[i]);
+}
+
+/*
  * Take all steps, though one has failed, to report all errors at once.  -1 with
  * errno: EAGAIN if a retry may succeed.
  */
 static int
-load(struct generation *g, const struct arguments *a, int is_first)
+load(struct generation *g, const struct arguments *a, struct generation *old,
+    int waits)
 {
 	static int (*const steps[])(struct generation *,
 	    const struct arguments *) = {
@@ -345,8 +371,14 @@ load(struct generation *g, const struct arguments *a, int is_first)
 			for_good |= errno != EAGAIN;
 			r = -1;
 		}
-		if (i == 0 && r == 0 && is_first)
+		if (i == 0 && r == 0 && old == NULL)
 			close_strays(&g->config, a);
+	}
+	if (a->again != NULL)
+		take_names(g, old);
+	if (waits && generation_look_up(g, old) == -1) {
+		for_good |= errno != EAGAIN;
+		r = -1;
 	}
 	log_errors_end();
 	errno = for_good ? 0 : EAGAIN;
@@ -363,6 +395,7 @@ generation_new(const struct arguments *a)
 		return NULL;
 	}
 	g->board = (struct scoreboard)SCOREBOARD_NONE;
+	g->names = (struct names)NAMES_NONE;
 	/* Until it is known who else: see files_fault(). */
 	g->identity.uid = geteuid();
 	g->identity.gid = getegid();
@@ -380,7 +413,7 @@ generation_listen(struct generation *g, struct generation *old)
 }
 
 struct generation *
-generation_load(const struct arguments *a, const struct generation *old)
+generation_load(const struct arguments *a, struct generation *old, int waits)
 {
 	struct generation *g;
 	int saved;
@@ -390,10 +423,10 @@ generation_load(const struct arguments *a, const struct generation *old)
 		log_error("out of memory");
 		return NULL;
 	}
-	if (load(g, a, old == NULL) == -1)
+	if (load(g, a, old, waits) == -1)
 		goto err;
 	errno = 0;
-	if (make_workers(g, a->inetd) == -1 ||
+	if (make_workers(g, a->inetd) == -1 || make_names(g, a->inetd) == -1 ||
 	    make_sessions(g, old, a->inetd) == -1)
 		goto err;
 	if (old != NULL)

@@ -14,6 +14,7 @@
 #include "listener.h"
 #include "net.h"
 #include "privileges.h"
+#include "resolver.h"
 #include "scoreboard.h"
 #include "workers.h"
 
@@ -32,6 +33,7 @@ struct generation {
 	struct tls_sessions *sessions;	/* or NULL; of others as well */
 	struct ktls_probe kernel;
 	struct targets accepts, backends;
+	struct names names;		/* of backends, if they may change */
 	struct listeners listeners;
 	const struct rlimit *files, *core;	/* for commands */
 	const char *file;		/* of the configuration, or NULL */
@@ -42,11 +44,29 @@ struct generation {
 
 /*
  * All but its listeners and workers; old is the one before, or NULL.  It is to
- * be freed; the arguments have to stay.  NULL, having logged each error,
- * with errno: EAGAIN if a retry may succeed.
+ * be freed; the arguments have to stay.  waits: names are looked up, which may
+ * take long; otherwise, that is left to the caller.  NULL, having logged each
+ * error, with errno: EAGAIN if a retry may succeed.
  */
 struct generation *generation_load(const struct arguments *,
-	    const struct generation *old);
+	    struct generation *old, int waits);
+
+/* Its names, the first one at 0; NULL: no more. */
+struct target *generation_name(const struct generation *, size_t i,
+	    int with_accepts);
+
+/*
+ * Begin and end a lookup of one of them; live is the generation that serves, or
+ * NULL.  -1, having logged why, unless that repeats itself, with errno: EAGAIN
+ * if a retry may succeed.  The addresses of before are kept then.
+ */
+int	 generation_start_lookup(struct generation *, struct generation *live,
+	    struct target *, struct resolver *);
+int	 generation_end_lookup(struct generation *, struct target *,
+	    struct resolver *);
+
+/* Look up all that have no addresses yet, and wait for it; the same way. */
+int	 generation_look_up(struct generation *, struct generation *live);
 
 /* An empty one; NULL: out of memory. */
 struct generation *generation_new(const struct arguments *);

@@ -170,9 +170,9 @@ listeners_open(struct listeners *ls, struct listeners *old,
 	for (i = 0; i < accepts->n; i++) {
 		const struct target *t = &accepts->list[i];
 
-		for (j = 0; j < (t->fd != -1 ? 1 : t->n); j++) {
+		for (j = 0; j < (t->fd != -1 ? 1 : t->to->n); j++) {
 			const struct address *a = t->fd != -1 ? NULL :
-			    &t->addrs[j];
+			    &t->to->list[j];
 
 			if (open_listener(ls, old, t, a,
 			    keepalive_ms) == 0)

@@ -95,6 +95,10 @@ leave_master(const struct master *m, struct generation *g,
 	if (m->live != g)
 		listeners_close(&m->live->listeners, 0);
 	listeners_keep_none(&g->listeners);
+	if (m->resolver.child != 0)
+		close(m->resolver.fd);
+	generation_free(m->next);
+	resolver_leave(&g->names);
 	for (old = g->older; old != NULL; old = old->older) {
 		close_fd(&old->board.fd);
 		workers_close_channels(&old->workers);
@@ -233,24 +237,6 @@ master_worker_ended(struct master *m, struct generation *g, struct slot *slot,
 }
 
 void
-master_reap(struct master *m)
-{
-	struct generation *g;
-	struct slot *slot;
-	int status;
-	pid_t pid;
-
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		stats_reaped(&m->stats, pid, status);
-		if (upgrade_tried(&m->upgrade, pid, status))
-			continue;
-		for (g = m->live; g != NULL; g = g->older)
-			if ((slot = workers_find(&g->workers, pid)) != NULL)
-				master_worker_ended(m, g, slot, status);
-	}
-}
-
-void
 master_free_generations(struct master *m)
 {
 	struct generation *g, **link = &m->live->older;
@@ -381,13 +367,12 @@ retire_all(struct generation *old, int64_t ms)
 		workers_retire(&old->workers, ms);
 }
 
-int
-master_replace(struct master *m)
+/* A generation that was loaded is to serve; -1, having logged why not. */
+static int
+replace_by(struct master *m, struct generation *g)
 {
-	struct generation *old = m->live, *g;
+	struct generation *old = m->live;
 
-	if ((g = generation_load(m->args, old)) == NULL)
-		return -1;
 	g->older = old;
 	master_prepare(g);
 	if (generation_listen(g, old) == -1 || generation_open_log(g) == -1 ||
@@ -416,14 +401,27 @@ master_replace(struct master *m)
 	return 0;
 }
 
-void
-master_reload(struct master *m)
+int
+master_replace(struct master *m)
 {
-	generation_open_log(m->live);
-	log_notice("reloading");
-	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
-	    (long long)clock_us());
-	if (master_replace(m) == 0) {
+	struct generation *g = generation_load(m->args, m->live, 1);
+
+	return g != NULL ? replace_by(m, g) : -1;
+}
+
+void
+master_begin_resolving(struct master *m)
+{
+	int64_t every = m->live->config.number[RESOLVE_INTERVAL];
+
+	m->resolve_at = every == 0 || m->live->names.n == 0 || m->stopping ?
+	    INT64_MAX : clock_ms() + every;
+}
+
+static void
+end_reload(struct master *m, int is_done)
+{
+	if (is_done) {
 		log_notice("reloaded");
 		master_notify_ready(m, "");
 	} else {
@@ -432,6 +430,120 @@ master_reload(struct master *m)
 		master_notify_ready(m, "; the last reload failed, see the log");
 	}
 	master_tell_log(m);
+	master_begin_resolving(m);
+}
+
+/* Its names have been looked up. */
+static void
+go_on_reloading(struct master *m)
+{
+	struct generation *g = m->next;
+
+	m->next = NULL;
+	if (m->missed > 0)
+		generation_free(g);
+	end_reload(m, m->missed == 0 && replace_by(m, g) == 0);
+}
+
+/* The next name, of a generation that is loaded or serves, and so on. */
+static void
+look_up(struct master *m)
+{
+	struct generation *g = m->next != NULL ? m->next : m->live;
+	struct target *t;
+
+	while ((t = generation_name(g, m->name, g == m->next)) != NULL) {
+		if (generation_start_lookup(g, m->live, t, &m->resolver) == 0)
+			return;
+		m->missed++;
+		m->name++;
+	}
+	if (m->next != NULL)
+		go_on_reloading(m);
+	else
+		master_begin_resolving(m);
+}
+
+/* A name has been looked up. */
+static void
+looked_up(struct master *m)
+{
+	struct generation *g = m->next != NULL ? m->next : m->live;
+	struct target *t = generation_name(g, m->name++, 1);
+
+	if (generation_end_lookup(g, t, &m->resolver) == -1)
+		m->missed++;
+	look_up(m);
+}
+
+void
+master_reload(struct master *m)
+{
+	struct generation *g;
+
+	generation_open_log(m->live);
+	log_notice("reloading");
+	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
+	    (long long)clock_us());
+	if ((g = generation_load(m->args, m->live, 0)) == NULL) {
+		end_reload(m, 0);
+		return;
+	}
+	resolver_stop(&m->resolver);
+	m->next = g;
+	m->name = 0;
+	m->missed = 0;
+	look_up(m);
+}
+
+void
+master_reap(struct master *m)
+{
+	struct generation *g;
+	struct slot *slot;
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		stats_reaped(&m->stats, pid, status);
+		if (pid == m->resolver.child) {
+			looked_up(m);
+			continue;
+		}
+		if (upgrade_tried(&m->upgrade, pid, status))
+			continue;
+		for (g = m->live; g != NULL; g = g->older)
+			if ((slot = workers_find(&g->workers, pid)) != NULL)
+				master_worker_ended(m, g, slot, status);
+	}
+}
+
+int64_t
+master_resolve_due(const struct master *m)
+{
+	return m->resolver.child != 0 ? m->resolver.kill_at : m->resolve_at;
+}
+
+void
+master_resolve(struct master *m)
+{
+	if (clock_ms() < master_resolve_due(m))
+		return;
+	if (m->resolver.child != 0) {
+		resolver_kill(&m->resolver);
+		return;
+	}
+	m->name = 0;
+	look_up(m);
+}
+
+void
+master_end_resolving(struct master *m)
+{
+	resolver_stop(&m->resolver);
+	generation_free(m->next);
+	m->next = NULL;
+	m->resolve_at = INT64_MAX;
 }
 
 void
@@ -443,6 +555,7 @@ master_stop(struct master *m, int at_once)
 	log_notice(at_once ? "shutting down: aborting connections" :
 	    "shutting down: draining connections");
 	daemon_notify(m->args->notify, "STOPPING=1");
+	master_end_resolving(m);
 	dispatch_serve(&m->dispatch, m->live);
 	if (!at_once)
 		dispatch_serve_last(&m->dispatch, m->live);

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "dispatch.h"
+#include "resolver.h"
 #include "stats.h"
 #include "upgrade.h"
 
@@ -25,6 +26,7 @@ struct slot;
 struct master {
 	const struct arguments *args;
 	struct generation *live;	/* older ones behind it, which leave */
+	struct generation *next;	/* a reload waits for its names */
 	struct stats stats;
 	sigset_t asleep;
 	pid_t	 pid;
@@ -35,6 +37,10 @@ struct master {
 	struct dispatch dispatch;
 	int64_t	 renew_at;		/* ticket keys */
 	int64_t	 warn_at;		/* of certificates */
+	struct resolver resolver;
+	size_t	 name;			/* that it looks up, of next or live */
+	int	 missed;		/* names of next that were not found */
+	int64_t	 resolve_at;		/* those of live again */
 	int64_t	 beat_at;		/* the next sign of life */
 	int	 is_silent;		/* the last one was withheld */
 	struct upgrade upgrade;
@@ -88,8 +94,22 @@ void	 master_warn_daily(struct master *);
  */
 int	 master_replace(struct master *);
 
-/* SIGHUP: the same, with its outcome logged and notified. */
+/*
+ * SIGHUP: the same, with its outcome logged and notified; but if it has names,
+ * that is for later, as m->next shows: they are looked up first.
+ */
 void	 master_reload(struct master *);
+
+/*
+ * Names: from now on, when there is something to do (ms), and to do it, if that
+ * is due.
+ */
+void	 master_begin_resolving(struct master *);
+int64_t	 master_resolve_due(const struct master *);
+void	 master_resolve(struct master *);
+
+/* No lookup goes on, nor does a reload that has waited for it. */
+void	 master_end_resolving(struct master *);
 
 /* Workers of all generations are to log where the master does now. */
 void	 master_tell_log(const struct master *);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -67,6 +68,22 @@ memory_share(size_t size, int *fd)
 		flags |= MAP_ANONYMOUS;
 	return mmap(NULL, size, PROT_READ | PROT_WRITE, flags,
 	    fd != NULL ? *fd : -1, 0);
+}
+
+/* A mapping is as its descriptor was opened: mprotect(2) can't change that. */
+const void *
+memory_view(const void *p, size_t size, int fd)
+{
+	void *view = MAP_FAILED;
+	char name[32];
+	int again;
+
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+	if (fd != -1 && (again = open(name, O_RDONLY | O_CLOEXEC)) != -1) {
+		view = mmap(NULL, size, PROT_READ, MAP_SHARED, again, 0);
+		close(again);
+	}
+	return view != MAP_FAILED ? view : p;
 }
 
 const char *

@@ -18,6 +18,12 @@ int	 memory_seal(int fd, int writable);
  */
 void	*memory_share(size_t size, int *fd);
 
+/*
+ * The same memory, mapped once more, to be read and never to be written; or p
+ * itself, where that can't be had.
+ */
+const void *memory_view(const void *p, size_t size, int fd);
+
 /* The memory that a descriptor stands for.  NULL, or why not: MAP_FAILED. */
 const char *memory_map(int fd, size_t size, void **);
 

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -82,71 +83,115 @@ net_address_port(const struct address *a)
 	    a->sa.ss_family == AF_INET6 ? ntohs(in6->sin6_port) : 0;
 }
 
+struct addresses *
+net_addresses(size_t n)
+{
+	struct addresses *a = calloc(1, sizeof(*a) + n * sizeof(a->list[0]));
+
+	if (a != NULL)
+		a->refs = 1;
+	return a;
+}
+
+struct addresses *
+net_hold(struct addresses *a)
+{
+	a->refs++;
+	return a;
+}
+
+void
+net_release(struct addresses *a)
+{
+	if (a != NULL && --a->refs == 0)
+		free(a);
+}
+
+void
+net_free_targets(struct targets *all)
+{
+	while (all->n > 0)
+		net_release(all->list[--all->n].to);
+	free(all->list);
+	all->list = NULL;
+}
+
+/* An address of getaddrinfo(3), with a port. */
+static void
+take_address(struct address *a, const struct addrinfo *ai, in_port_t port)
+{
+	struct sockaddr_in *in = (void *)&a->sa;
+	struct sockaddr_in6 *in6 = (void *)&a->sa;
+
+	memset(a, 0, sizeof(*a));
+	memcpy(&a->sa, ai->ai_addr, ai->ai_addrlen);
+	a->len = ai->ai_addrlen;
+	*(ai->ai_family == AF_INET ? &in->sin_port : &in6->sin6_port) =
+	    htons(port);
+	net_normalize(a);
+}
+
 /* A numeric address; -1 if it is not one. */
 static int
 address_numeric(struct address *a, const char *host, in_port_t port)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET };
-	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
+	const struct addrinfo hints = { .ai_flags = AI_NUMERICHOST,
+	    .ai_socktype = SOCK_STREAM };
+	struct addrinfo *ai;
 
-	in.sin_port = in6.sin6_port = htons(port);
-	if (inet_pton(AF_INET, host, &in.sin_addr) == 1) {
-		memcpy(&a->sa, &in, sizeof(in));
-		a->len = sizeof(in);
-	} else if (inet_pton(AF_INET6, host, &in6.sin6_addr) == 1) {
-		memcpy(&a->sa, &in6, sizeof(in6));
-		a->len = sizeof(in6);
-	} else
+	if (getaddrinfo(host, NULL, &hints, &ai) != 0)
 		return -1;
-	net_normalize(a);
+	take_address(a, ai, port);
+	freeaddrinfo(ai);
 	return 0;
 }
 
 static int
-resolve_unix(struct target *t, const char *path, char *why, size_t size)
+parse_unix(struct target *t, const char *path, char *why, size_t size)
 {
-	struct sockaddr_un *un = (void *)&t->addrs->sa;
+	struct address *a = t->to->list;
+	struct sockaddr_un *un = (void *)&a->sa;
 
 	if (strlen(path) >= sizeof(un->sun_path) || *path == '\0') {
 		snprintf(why, size, "\"%s\" is not a path of up to %zu bytes",
 		    path, sizeof(un->sun_path) - 1);
 		return -1;
 	}
-	t->addrs->sa.ss_family = AF_UNIX;
+	a->sa.ss_family = AF_UNIX;
 	memcpy(un->sun_path, path, strlen(path) + 1);
-	t->addrs->len = sizeof(*un);
-	net_normalize(t->addrs);
+	a->len = sizeof(*un);
+	net_normalize(a);
 	return 0;
 }
 
-/* A host's name; the addresses come in the order of getaddrinfo(3). */
-static int
-resolve_name(struct target *t, const char *host, const char *port, char *why,
-    size_t size)
+int
+net_look_up(const struct target *t, struct address *list, size_t max,
+    size_t *n)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *ai;
-	size_t i, n = 0;
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
+	struct addrinfo *found, *ai;
+	char host[NI_MAXHOST];
+	struct address a;
+	const char *port;
+	size_t i;
 	int r;
 
-	if ((r = getaddrinfo(host, port, &hints, &list)) != 0) {
-		snprintf(why, size, "%s: %s", host, gai_strerror(r));
-		errno = r == EAI_AGAIN ? EAGAIN : 0;
-		return -1;
-	}
-	for (ai = list; ai != NULL && n < ADDRESSES; ai = ai->ai_next) {
-		for (i = 0; i < n; i++)		/* a file may have it twice */
-			if (t->addrs[i].len == ai->ai_addrlen &&
-			    memcmp(&t->addrs[i].sa, ai->ai_addr,
-			    ai->ai_addrlen) == 0)
+	if (net_split_address(t->given, host, sizeof(host), &port) == -1)
+		return EAI_NONAME;
+	if ((r = getaddrinfo(host, NULL, &hints, &found)) != 0)
+		return r;
+	*n = 0;
+	for (ai = found; ai != NULL && *n <= max; ai = ai->ai_next) {
+		take_address(&a, ai, t->port);
+		for (i = 0; i < *n && i < max; i++)	/* twice in a file? */
+			if (memcmp(&list[i], &a, sizeof(a)) == 0)
 				break;
-		if (i < n)
-			continue;
-		memcpy(&t->addrs[n].sa, ai->ai_addr, ai->ai_addrlen);
-		t->addrs[n].len = ai->ai_addrlen;
-		net_normalize(&t->addrs[n++]);
+		if (i == max)
+			++*n;
+		else if (i == *n)
+			list[(*n)++] = a;
 	}
-	t->n = n;
-	freeaddrinfo(list);
+	freeaddrinfo(found);
 	return 0;
 }
 
@@ -188,7 +233,7 @@ has_ipv6(void)
 
 /* fd:N, a listening socket that somebody else has made. */
 static int
-resolve_fd(struct target *t, const char *number, char *why, size_t size)
+parse_fd(struct target *t, const char *number, char *why, size_t size)
 {
 	int64_t fd;
 
@@ -197,7 +242,8 @@ resolve_fd(struct target *t, const char *number, char *why, size_t size)
 		    "listening socket", number);
 		return -1;
 	}
-	t->n = 0;
+	net_release(t->to);
+	t->to = NULL;
 	t->fd = (int)fd;
 	return 0;
 }
@@ -238,18 +284,23 @@ address_hint(const char *text, int passive, char *hint, size_t size)
 }
 
 int
-net_resolve(struct target *t, int passive, char *why, size_t size)
+net_parse(struct target *t, int passive, char *why, size_t size)
 {
 	char host[NI_MAXHOST], hint[ADDRESS_HINT_SIZE];
 	const char *text = t->given, *port;
 	int64_t number;
 
-	t->n = 1;
 	t->fd = -1;
+	t->row = SIZE_MAX;
+	if ((t->to = net_addresses(1)) == NULL) {
+		snprintf(why, size, "out of memory");
+		return -1;
+	}
+	t->to->n = 1;
 	if (passive && strncmp(text, "fd:", 3) == 0)
-		return resolve_fd(t, text + 3, why, size);
+		return parse_fd(t, text + 3, why, size);
 	if (strncmp(text, "unix:", 5) == 0)
-		return resolve_unix(t, text + 5, why, size);
+		return parse_unix(t, text + 5, why, size);
 	if (net_split_address(text, host, sizeof(host), &port) == -1 ||
 	    parse_number(port, passive ? 0 : 1, 65535, &number) == -1) {
 		address_hint(text, passive, hint, sizeof(hint));
@@ -259,13 +310,17 @@ net_resolve(struct target *t, int passive, char *why, size_t size)
 		    passive ? ", fd:N" : "", hint);
 		return -1;
 	}
+	t->port = (in_port_t)number;
 	t->any = passive && host[0] == '\0';
 	if (host[0] == '\0')
 		snprintf(host, sizeof(host), "%s", !passive ? "127.0.0.1" :
 		    has_ipv6() ? "::" : "0.0.0.0");
-	if (address_numeric(t->addrs, host, (in_port_t)number) == 0)
+	if (address_numeric(t->to->list, host, t->port) == 0)
 		return 0;
-	return resolve_name(t, host, port, why, size);
+	net_release(t->to);
+	t->to = NULL;
+	t->is_name = 1;
+	return 0;
 }
 
 /* Half of the time, or a little more, is for idling, the rest for probes. */

@@ -18,15 +18,30 @@ struct address {
 	char	 text[ADDRESS_SIZE];
 };
 
+/*
+ * The addresses of a target.  Those of a name may be replaced by others: who
+ * works with the old ones keeps them, by net_hold().
+ */
+struct addresses {
+	size_t	 refs;
+	size_t	 n;			/* at least one */
+	size_t	 first;			/* to be tried: the last that opened */
+	struct address list[];
+};
+
 /* What one accept or connect names. */
 struct target {
-	struct address addrs[ADDRESSES];
-	size_t	 n;
-	size_t	 first;			/* to be tried: the last that opened */
+	struct addresses *to;		/* NULL: fd:N, or not looked up yet */
+	in_port_t port;			/* in host byte order */
+	int	 is_name;		/* its host has to be looked up */
 	int	 any;			/* no host was named */
-	int	 fd;			/* of fd:N, then without addresses */
+	int	 fd;			/* of fd:N; or -1 */
 	const char *given;		/* its text, and where that stands: */
 	const char *where;		/* "tunnel.conf:12"; the caller's */
+	/* A name's: see lib/resolver. */
+	size_t	 row;			/* of what is shared; SIZE_MAX: none */
+	unsigned seen;			/* how often that was changed */
+	int	 is_failed, is_cut;	/* that has been logged */
 };
 
 struct targets {
@@ -72,13 +87,32 @@ in_port_t net_address_port(const struct address *);
 int	 net_split_address(const char *text, char *host, size_t size,
 	    const char **port);
 
+/* Room for n addresses, held once, with neither of them; or NULL. */
+struct addresses *net_addresses(size_t n);
+
+/* One more holds them; one no longer does, and the last frees them. */
+struct addresses *net_hold(struct addresses *);
+void	 net_release(struct addresses *);
+
 /*
- * Fill in what target->given names; the rest of it is zero before that.  No
- * host is every address of this machine to accept on (passive), and 127.0.0.1
- * to connect to.  A name is looked up, which may take long.  -1 with what is
- * wrong as a clause in why, and errno EAGAIN if it may be right in a minute.
+ * Fill in what target->given names; the rest of it is zero before that, and
+ * "to" is to be released.  No host is every address of this machine to accept
+ * on (passive), and 127.0.0.1 to connect to.  -1 with what is wrong as a clause
+ * in why.
  */
-int	 net_resolve(struct target *, int passive, char *why, size_t size);
+int	 net_parse(struct target *, int passive, char *why, size_t size);
+
+/* Release the addresses of all targets, and free the list. */
+void	 net_free_targets(struct targets *);
+
+/*
+ * Look a target's name up, in the order of getaddrinfo(3), which may take long:
+ * up to max addresses, with the target's port, none of them twice.  0, and how
+ * many there are in *n, with one that is left out counted as well; or the error
+ * of getaddrinfo(3).
+ */
+int	 net_look_up(const struct target *, struct address *list, size_t max,
+	    size_t *n);
 
 /*
  * TCP_NODELAY, and keepalive: ms until a peer that does not answer is given

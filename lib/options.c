@@ -28,6 +28,8 @@ const struct option options[OPTIONS] = {
 	    "[host:]port, unix:/path or fd:N to accept TLS on" },
 	[CONNECT] = { "connect", LIST, NULL, NULL, 0, 0,
 	    "[host:]port or unix:/path of the backend" },
+	[RESOLVE_INTERVAL] = { "resolve_interval", TIME, "60s", or_off,
+	    1, 86400, "how often names in connect are looked up again" },
 	[EXEC] = { "exec", TEXT, NULL, NULL, 0, 0,
 	    "command to run for each connection, instead of connect" },
 	[PROXY_PROTOCOL] = { "proxy_protocol", CHOICE, "off", proxies, 0, 0,

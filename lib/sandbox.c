@@ -402,6 +402,13 @@ sandbox_lacks(void)
 }
 
 int
+sandbox_renounce(void)
+{
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1 ? -1 :
+	    drop_capabilities();
+}
+
+int
 sandbox_enter(const struct sandbox *box)
 {
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
@@ -419,6 +426,12 @@ const char *
 sandbox_lacks(void)
 {
 	return "not available on this system";
+}
+
+int
+sandbox_renounce(void)
+{
+	return 0;
 }
 
 int

@@ -23,6 +23,12 @@ struct sandbox {
  */
 int	 sandbox_enter(const struct sandbox *);
 
+/*
+ * Give up all capabilities, for good: execve(2) gives none back.  -1 with
+ * errno.
+ */
+int	 sandbox_renounce(void);
+
 /* What this system can't restrict, as a clause; NULL: nothing. */
 const char *sandbox_lacks(void);
 

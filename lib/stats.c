@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -366,20 +365,10 @@ stats_reaped(struct stats *st, pid_t pid, int status)
 	st->failed = failed;
 }
 
-/* Not woken by signals: after an upgrade, the next program acts on them. */
 void
 stats_await(struct stats *st)
 {
-	int64_t until = clock_ms() + STATS_END_MS;
-
-	while (st->writer != 0 && waitpid(st->writer, NULL, WNOHANG) == 0) {
-		if (clock_ms() >= until) {
-			kill(st->writer, SIGKILL);
-			break;
-		}
-		poll(NULL, 0, 10);
-	}
-	st->writer = 0;
+	daemon_end_child(&st->writer, STATS_END_MS);
 }
 
 void

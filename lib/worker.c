@@ -224,20 +224,19 @@ worker_confine(const struct worker *w)
 	    .control = w->control != -1 ? w->control : INT_MAX,
 	    .runs_command = g->config.command != NULL,
 	    .with_ktls = g->kernel.caps != 0 };
-	in_port_t port;
-	size_t i, j;
+	size_t i;
 	int r;
 
 	privileges_disable_dumps();
-	if ((box.ports = calloc(g->backends.n + 1, sizeof(t->addrs) /
-	    sizeof(t->addrs[0]) * sizeof(*box.ports))) == NULL)
+	if ((box.ports = calloc(g->backends.n + 1, sizeof(*box.ports))) ==
+	    NULL)
 		return -1;
-	for (j = 0; j < g->backends.n; j++) {
-		t = &g->backends.list[j];
-		box.with_unix |= t->addrs[0].sa.ss_family == AF_UNIX;
-		for (i = 0; i < t->n; i++)
-			if ((port = net_address_port(&t->addrs[i])) != 0)
-				box.ports[box.nports++] = port;
+	for (i = 0; i < g->backends.n; i++) {
+		t = &g->backends.list[i];
+		if (t->port != 0)
+			box.ports[box.nports++] = t->port;
+		else
+			box.with_unix = 1;
 	}
 	r = sandbox_enter(&box);
 	free(box.ports);

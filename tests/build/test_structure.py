@@ -19,7 +19,8 @@ ROOMS = """
     repeats scoreboard control workers listener
     hints config arguments files secret
     handover privileges sandbox daemon proxy command ktls_probe
-    generation generation_tls generation_report stats
+    resolver
+    generation generation_tls generation_names generation_report stats
     connection worker dispatch carry upgrade master
     tunnel
 """.split()
@@ -32,6 +33,7 @@ NAMES = {
     "options": ("option",), "hints": ("hint_",), "listener": ("listeners_",),
     "command": ("command_", "commands_"), "daemon": ("daemon_", "signal"),
     "generation_tls": ("generation_",), "generation_report": ("generation_",),
+    "generation_names": ("generation_",),
 }
 
 

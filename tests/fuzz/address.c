@@ -10,20 +10,26 @@
 static void
 try_address(const char *text, int passive)
 {
-	static struct target first, second;
+	struct target first, second;
+	const struct address *a;
 	char why[NET_ERROR_SIZE];
 
-	first = (struct target){ .given = text };
-	if (net_resolve(&first, passive, why, sizeof(why)) == -1 ||
-	    first.n == 0)
+	first = second = (struct target){ .given = text };
+	if (net_parse(&first, passive, why, sizeof(why)) == -1 ||
+	    first.to == NULL) {
+		net_release(first.to);
 		return;
-	second = (struct target){ .given = first.addrs->text };
-	must(net_resolve(&second, passive, why, sizeof(why)) == 0 &&
-	    second.n == 1, "its text is no address");
-	must(strcmp(first.addrs->text, second.addrs->text) == 0,
+	}
+	a = first.to->list;
+	second.given = a->text;
+	must(net_parse(&second, passive, why, sizeof(why)) == 0 &&
+	    second.to != NULL, "its text is no address");
+	must(strcmp(a->text, second.to->list->text) == 0,
 	    "its text is another address");
-	must(first.addrs->sa.ss_family == AF_UNIX || passive ||
-	    net_address_port(first.addrs) != 0, "port 0 to connect to");
+	must(a->sa.ss_family == AF_UNIX || passive ||
+	    net_address_port(a) != 0, "port 0 to connect to");
+	net_release(first.to);
+	net_release(second.to);
 }
 
 int

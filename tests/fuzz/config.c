@@ -13,11 +13,11 @@ use(struct config *cfg)
 	config_check(cfg, 0);
 	config_check(cfg, 1);
 	config_print(cfg, null);
-	resolve_all(&accepts, cfg->given[ACCEPT], 1);
-	resolve_all(&connects, cfg->given[CONNECT], 0);
+	parse_all(&accepts, cfg->given[ACCEPT], 1);
+	parse_all(&connects, cfg->given[CONNECT], 0);
 	fclose(null);
-	free(accepts.list);
-	free(connects.list);
+	net_free_targets(&accepts);
+	net_free_targets(&connects);
 }
 
 int

@@ -45,16 +45,18 @@ test_split_address(void **state)
 
 static char wrong[NET_ERROR_SIZE];
 
+/* What the last test had is freed. */
 static int
-resolved(struct target *t, const char *text, int passive)
+parsed(struct target *t, const char *text, int passive)
 {
+	net_release(t->to);
 	memset(t, 0, sizeof(*t));
 	t->given = text;
-	return net_resolve(t, passive, wrong, sizeof(wrong));
+	return net_parse(t, passive, wrong, sizeof(wrong));
 }
 
 static void
-test_resolve(void **state)
+test_parse(void **state)
 {
 	static const struct { const char *text, *to; int passive; } good[] = {
 		{ "6379", "127.0.0.1:6379", 0 }, { "*:1", "127.0.0.1:1", 0 },
@@ -66,46 +68,98 @@ test_resolve(void **state)
 		{ "unix:/run/x y", "unix:/run/x y", 0 },
 		{ "0.0.0.0:5", "0.0.0.0:5", 1 },
 	};
-	struct target t;
+	struct target t = { .to = NULL };
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < LEN(good); i++) {
-		assert_int_equal(resolved(&t, good[i].text, good[i].passive),
+		assert_int_equal(parsed(&t, good[i].text, good[i].passive),
 		    0);
-		assert_int_equal(t.n, 1);
-		assert_string_equal(t.addrs[0].text, good[i].to);
+		assert_int_equal(t.to->n, 1);
+		assert_string_equal(t.to->list[0].text, good[i].to);
 		assert_int_equal(t.any, 0);
+		assert_false(t.is_name);
 	}
-	assert_int_equal(resolved(&t, "localhost:80", 0), 0);
-	assert_in_range(t.n, 1, ADDRESSES);
-	assert_int_equal(resolved(&t, "443", 1), 0);
+	assert_int_equal(parsed(&t, "443", 1), 0);
 	assert_int_equal(t.any, 1);
-	assert_string_equal(t.addrs[0].text, has_ipv6() ? "[::]:443" :
+	assert_string_equal(t.to->list[0].text, has_ipv6() ? "[::]:443" :
 	    "0.0.0.0:443");
-	assert_int_equal(resolved(&t, "*:443", 1), 0);
+	assert_int_equal(parsed(&t, "*:443", 1), 0);
 	assert_int_equal(t.any, 1);
+	net_release(t.to);
 }
 
 static void
-test_resolve_errors(void **state)
+test_parse_errors(void **state)
 {
 	static const char *const bad[] = {
 		"", ":", "host", "host:", "host:0", "host:65536", "host:-1",
 		"host:http", "::1:80", "[::1]", "[::1]:", "65536", "0", "80 ",
 		"1.2.3.4:80x", "host:99999999999999999999", "http://host:80/"
 	};
-	struct target t;
+	struct target t = { .to = NULL };
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < LEN(bad); i++) {
-		if (resolved(&t, bad[i], 0) != -1)
+		if (parsed(&t, bad[i], 0) != -1)
 			fail_msg("\"%s\" passed", bad[i]);
 		assert_non_null(strstr(wrong, "[IPv6]:port"));
 	}
-	assert_int_equal(resolved(&t, "nobody.invalid:80", 0), -1);
-	assert_non_null(strstr(wrong, "nobody.invalid"));
+	net_release(t.to);
+}
+
+/* A name has no addresses yet; numbers in any notation are none. */
+static void
+test_parse_names(void **state)
+{
+	static const struct { const char *text; int is_name; } texts[] = {
+		{ "localhost:80", 1 }, { "1.2.3.4.5:80", 1 },
+		{ "nobody.invalid:80", 1 }, { "127.1:80", 0 },
+		{ "[fe80::1%lo]:80", 0 }, { "[::g]:80", 1 },
+	};
+	struct target t = { .to = NULL };
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(texts); i++) {
+		assert_int_equal(parsed(&t, texts[i].text, 0), 0);
+		assert_int_equal(t.is_name, texts[i].is_name);
+		assert_int_equal(t.to == NULL, t.is_name);
+		assert_int_equal(t.port, 80);
+	}
+	net_release(t.to);
+}
+
+static void
+test_look_up(void **state)
+{
+	struct target t = { .to = NULL };
+	struct address list[4] = { { .len = 0 } };
+	size_t n;
+
+	(void)state;
+	assert_int_equal(parsed(&t, "localhost:80", 0), 0);
+	assert_int_equal(net_look_up(&t, list, LEN(list), &n), 0);
+	assert_in_range(n, 1, 2);
+	assert_int_equal(net_address_port(&list[0]), 80);
+	assert_int_not_equal(net_look_up(&(struct target){
+	    .given = "nobody.invalid:80" }, list, LEN(list), &n), 0);
+}
+
+/* Addresses are there until nobody holds them. */
+static void
+test_hold(void **state)
+{
+	struct addresses *a = net_addresses(2);
+
+	(void)state;
+	assert_non_null(a);
+	assert_ptr_equal(net_hold(a), a);
+	net_release(a);
+	a->list[1].len = 1;
+	net_release(a);
+	net_release(NULL);
 }
 
 static void
@@ -113,19 +167,20 @@ test_unix_paths(void **state)
 {
 	struct sockaddr_un un;
 	char text[sizeof(un.sun_path) + 8] = "unix:/";
-	struct target t;
+	struct target t = { .to = NULL };
 
 	(void)state;
-	assert_int_equal(resolved(&t, "unix:", 0), -1);
+	assert_int_equal(parsed(&t, "unix:", 0), -1);
 	assert_non_null(strstr(wrong, "107 bytes"));
 	memset(text + 6, 'x', sizeof(un.sun_path) - 1);
 	assert_int_equal(strlen(text + 5), sizeof(un.sun_path));
-	assert_int_equal(resolved(&t, text, 1), -1);
+	assert_int_equal(parsed(&t, text, 1), -1);
 	assert_non_null(strstr(wrong, "107 bytes"));
 	text[strlen(text) - 1] = '\0';
-	assert_int_equal(resolved(&t, text, 1), 0);
-	assert_string_equal(t.addrs[0].text, text);
-	assert_true(t.addrs[0].len <= sizeof(un));
+	assert_int_equal(parsed(&t, text, 1), 0);
+	assert_string_equal(t.to->list[0].text, text);
+	assert_true(t.to->list[0].len <= sizeof(un));
+	net_release(t.to);
 }
 
 /* Mapped is IPv4; but one of two endpoints is left as it is. */
@@ -171,14 +226,15 @@ test_address_text(void **state)
 static void
 test_sockets(void **state)
 {
-	struct target t = { .given = "127.0.0.1:0" };
-	struct address *a = t.addrs;
+	struct target t = { .to = NULL };
+	struct address *a;
 	struct pollfd p = { .events = POLLIN };
 	struct endpoints e;
 	int fd, peer;
 
 	(void)state;
-	assert_int_equal(net_resolve(&t, 1, wrong, sizeof(wrong)), 0);
+	assert_int_equal(parsed(&t, "127.0.0.1:0", 1), 0);
+	a = t.to->list;
 	assert_true((p.fd = net_listen(a, 0)) != -1);
 	assert_true(net_is_listening(p.fd));
 	assert_int_equal(net_inherit(p.fd), p.fd);
@@ -197,6 +253,7 @@ test_sockets(void **state)
 	close(fd);
 	close(peer);
 	close(p.fd);
+	net_release(t.to);
 }
 
 int
@@ -204,8 +261,11 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_split_address),
-		cmocka_unit_test(test_resolve),
-		cmocka_unit_test(test_resolve_errors),
+		cmocka_unit_test(test_parse),
+		cmocka_unit_test(test_parse_errors),
+		cmocka_unit_test(test_parse_names),
+		cmocka_unit_test(test_look_up),
+		cmocka_unit_test(test_hold),
 		cmocka_unit_test(test_unix_paths),
 		cmocka_unit_test(test_v4_mapped),
 		cmocka_unit_test(test_address_text),

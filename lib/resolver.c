@@ -1,0 +1,443 @@
+/* resolver: names are looked up by a child, and what it finds is shared. */
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "daemon.h"
+#include "log.h"
+#include "memory.h"
+#include "net.h"
+#include "privileges.h"
+#include "resolver.h"
+#include "sandbox.h"
+#include "util.h"
+
+#define NOBODY		65534		/* there need not be such a user */
+#define STOP_MS		1000		/* for a child that was killed */
+
+union inet {
+	struct sockaddr any;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+};
+
+struct list {
+	uint32_t n;
+	union inet to[ADDRESSES];
+};
+
+/*
+ * What a child says, in one write(2) to a pipe, which is atomic up to PIPE_BUF:
+ * there is all of it or nothing.
+ */
+struct answer {
+	int32_t	 error;			/* of getaddrinfo(3), or 0 */
+	int32_t	 system;		/* and errno */
+	uint32_t is_cut;
+	struct list list;
+};
+
+/*
+ * The list of a name, twice: one is read while the other is written, and the
+ * parity of turn says which.  A writer that is killed leaves the old one.
+ */
+struct row {
+	atomic_uint turn;
+	struct list lists[2];
+};
+
+/* Addresses in the form that is shared; NULL: they are none. */
+static struct addresses *
+take_list(const struct list *l, in_port_t port)
+{
+	struct addresses *a;
+
+	if (l->n == 0 || l->n > ADDRESSES ||
+	    (a = net_addresses(l->n)) == NULL)
+		return NULL;
+	for (; a->n < l->n; a->n++) {
+		struct address *to = &a->list[a->n];
+		union inet u = l->to[a->n];
+
+		if (u.any.sa_family == AF_INET) {
+			u.in.sin_port = htons(port);
+			to->len = sizeof(u.in);
+		} else if (u.any.sa_family == AF_INET6) {
+			u.in6.sin6_port = htons(port);
+			to->len = sizeof(u.in6);
+		} else
+			break;
+		memcpy(&to->sa, &u, to->len);
+		net_normalize(to);
+	}
+	if (a->n == l->n)
+		return a;
+	net_release(a);
+	return NULL;
+}
+
+static void
+give_list(struct list *l, const struct address *list, size_t n)
+{
+	for (l->n = 0; l->n < n; l->n++)
+		memcpy(&l->to[l->n], &list[l->n].sa, list[l->n].len);
+}
+
+/* The index of an address among others; n: it is not there. */
+static size_t
+find_address(const struct addresses *among, const struct address *a)
+{
+	size_t i = 0;
+
+	while (i < among->n && strcmp(among->list[i].text, a->text) != 0)
+		i++;
+	return i;
+}
+
+/* The order, which name servers change all the time, makes no difference. */
+static int
+are_same(const struct addresses *a, const struct addresses *b)
+{
+	size_t i;
+
+	if (a->n != b->n)
+		return 0;
+	for (i = 0; i < a->n; i++)
+		if (find_address(b, &a->list[i]) == b->n)
+			return 0;
+	return 1;
+}
+
+/* The one that was to be tried first still is, if it is still there. */
+static void
+replace(struct target *t, struct addresses *fresh)
+{
+	if (t->to != NULL)
+		fresh->first = find_address(fresh,
+		    &t->to->list[t->to->first]) % fresh->n;
+	net_release(t->to);
+	t->to = fresh;
+}
+
+/*
+ * THE CHILD
+ */
+
+/* None of these is needed, but for a few descriptors. */
+static void
+limit(void)
+{
+	static const struct {
+		int	 what;
+		rlim_t	 most;
+	} limits[] = {
+		{ RLIMIT_NOFILE, 64 }, { RLIMIT_NPROC, 0 },
+		{ RLIMIT_FSIZE, 0 }, { RLIMIT_CPU, RESOLVER_MS / 1000 },
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
+		setrlimit(limits[i].what, &(struct rlimit){
+		    limits[i].most, limits[i].most });
+}
+
+/*
+ * Become somebody without privileges; -1 with errno.  Root may not be allowed
+ * to, where it has no capabilities: then it is no more than others.
+ */
+static int
+drop(const struct identity *is)
+{
+	struct identity id = { .uid = is->uid != 0 ? is->uid : NOBODY,
+	    .gid = is->uid != 0 ? is->gid : NOBODY, .drops = geteuid() == 0 };
+
+	privileges_disable_dumps();
+	if (privileges_drop(&id) == -1 && is->uid != 0)
+		return -1;
+	return sandbox_renounce();
+}
+
+static void
+look_up(const struct target *t, struct answer *a)
+{
+	struct address *list = calloc(ADDRESSES, sizeof(*list));
+	size_t n = 0;
+
+	a->error = list == NULL ? EAI_MEMORY :
+	    net_look_up(t, list, ADDRESSES, &n);
+	a->system = errno;
+	if (a->error != 0)
+		return;
+	a->is_cut = n > ADDRESSES;
+	give_list(&a->list, list, n > ADDRESSES ? ADDRESSES : n);
+}
+
+/* Whatever becomes of the master, it ends by itself. */
+static void
+await_end(void)
+{
+	sigset_t others;
+
+	sigfillset(&others);
+	sigdelset(&others, SIGALRM);
+	signal(SIGALRM, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &others, NULL);
+	alarm(RESOLVER_MS / 1000 + 1);
+}
+
+/* It has its answer to give, and nothing else of the master's. */
+static void __attribute__((noreturn))
+child_main(const struct target *was, const struct identity *is, int fd,
+    void (*leave)(void *), void *arg)
+{
+	struct target t = { .given = strdup(was->given), .port = was->port };
+	const struct identity id = *is;
+	struct answer a;
+
+	memset(&a, 0, sizeof(a));
+	a.error = EAI_SYSTEM;
+	await_end();
+	log_to(STDERR_FILENO, -1);
+	daemon_release_descriptors();
+	daemon_close_all_but(&fd, 1);
+	leave(arg);
+	limit();
+	if (t.given == NULL || drop(&id) == -1)
+		a.system = errno;
+	else
+		look_up(&t, &a);
+	_exit(write(fd, &a, sizeof(a)) == sizeof(a) ? 0 : 1);
+}
+
+/*
+ * THE MASTER
+ */
+
+int
+resolver_start(struct resolver *r, const struct target *t,
+    const struct identity *id, void (*leave)(void *), void *arg)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) == -1)
+		return -1;
+	if ((r->child = fork()) == 0)
+		child_main(t, id, fds[1], leave, arg);
+	close_failed(fds[1]);
+	if (r->child == -1) {
+		r->child = 0;
+		return close_failed(fds[0]);
+	}
+	r->fd = fds[0];
+	r->kill_at = clock_ms() + RESOLVER_MS;
+	return 0;
+}
+
+void
+resolver_kill(struct resolver *r)
+{
+	r->kill_at = INT64_MAX;
+	kill(r->child, SIGKILL);
+}
+
+/* One that has answered has nothing left to do. */
+void
+resolver_await(struct resolver *r)
+{
+	struct pollfd p = { .fd = r->fd, .events = POLLIN };
+	int n;
+
+	while ((n = poll(&p, 1, clock_timeout(clock_ms(), r->kill_at))) == -1 &&
+	    errno == EINTR)
+		continue;
+	if (n == 0)
+		resolver_kill(r);
+	else
+		kill(r->child, SIGKILL);
+	waitpid(r->child, NULL, 0);
+}
+
+void
+resolver_stop(struct resolver *r)
+{
+	if (r->child == 0)
+		return;
+	resolver_kill(r);
+	daemon_end_child(&r->child, STOP_MS);
+	close(r->fd);
+}
+
+/* Why there is no answer, as a clause. */
+static void
+tell_failure(const struct resolver *r, const struct answer *a, char *why,
+    size_t size)
+{
+	if (a == NULL && r->kill_at == INT64_MAX)
+		snprintf(why, size, "no answer within %d s",
+		    RESOLVER_MS / 1000);
+	else if (a == NULL)
+		snprintf(why, size, "the lookup has failed");
+	else
+		snprintf(why, size, "%s", a->error == EAI_SYSTEM ?
+		    strerror(a->system) : gai_strerror(a->error));
+}
+
+/* Make a target's addresses known to all workers. */
+static void
+publish(struct names *names, struct target *t)
+{
+	struct row *row;
+
+	if (t->row >= names->n)
+		return;
+	row = &names->rows[t->row];
+	t->seen = atomic_load(&row->turn) + 1;
+	/* Who still reads the older list has to see that it gets another. */
+	atomic_thread_fence(memory_order_seq_cst);
+	give_list(&row->lists[t->seen % 2], t->to->list, t->to->n);
+	atomic_store(&row->turn, t->seen);
+}
+
+int
+resolver_take(struct resolver *r, struct target *t, struct names *names,
+    int *is_cut, char *why, size_t size)
+{
+	struct addresses *fresh = NULL;
+	struct answer a;
+	int is_whole = read(r->fd, &a, sizeof(a)) == sizeof(a);
+
+	close(r->fd);
+	r->child = 0;
+	if (is_whole && a.error == 0)
+		fresh = take_list(&a.list, t->port);
+	if (fresh == NULL) {
+		is_whole = is_whole && a.error != 0;
+		tell_failure(r, is_whole ? &a : NULL, why, size);
+		errno = !is_whole || a.error == EAI_AGAIN ? EAGAIN : 0;
+		return -1;
+	}
+	*is_cut = a.is_cut != 0;
+	if (t->to != NULL && are_same(t->to, fresh)) {
+		net_release(fresh);
+		return 0;
+	}
+	replace(t, fresh);
+	publish(names, t);
+	return 1;
+}
+
+/*
+ * WHAT IS SHARED
+ */
+
+size_t
+resolver_number(const struct targets *all)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < all->n; i++)
+		if (all->list[i].is_name)
+			all->list[i].row = n++;
+	return n;
+}
+
+int
+resolver_share(struct names *names, const struct targets *all)
+{
+	size_t i;
+
+	if ((names->n = resolver_number(all)) == 0)
+		return 0;
+	names->rows = memory_share(names->n * sizeof(*names->rows),
+	    &names->fd);
+	if (names->rows == MAP_FAILED) {
+		*names = (struct names)NAMES_NONE;
+		return -1;
+	}
+	names->seen = memory_view(names->rows, names->n *
+	    sizeof(*names->rows), names->fd);
+	for (i = 0; i < all->n; i++)
+		if (all->list[i].to != NULL)
+			publish(names, &all->list[i]);
+	return 0;
+}
+
+const char *
+resolver_attach(struct names *names)
+{
+	size_t size = names->n * sizeof(*names->rows);
+	const char *why = memory_map(names->fd, size, (void **)&names->rows);
+
+	if (why == NULL)
+		names->seen = memory_view(names->rows, size, names->fd);
+	else
+		names->rows = NULL;
+	return why;
+}
+
+const char *
+resolver_fault(const struct names *names)
+{
+	return memory_fault(names->fd, names->n * sizeof(*names->rows));
+}
+
+void
+resolver_leave(struct names *names)
+{
+	size_t size = names->n * sizeof(*names->rows);
+
+	close_fd(&names->fd);
+	if (names->rows == NULL)
+		return;
+	if (names->rows == names->seen)
+		mprotect(names->rows, size, PROT_READ);
+	else
+		munmap(names->rows, size);
+	names->rows = NULL;
+}
+
+void
+resolver_free(struct names *names)
+{
+	size_t size = names->n * sizeof(*names->rows);
+
+	if (names->seen != NULL && names->seen != names->rows)
+		munmap((void *)(uintptr_t)names->seen, size);
+	if (names->rows != NULL)
+		munmap(names->rows, size);
+	close_fd(&names->fd);
+	*names = (struct names)NAMES_NONE;
+}
+
+void
+resolver_refresh(const struct names *names, struct target *t)
+{
+	const struct row *row;
+	struct addresses *fresh;
+	struct list copy;
+	unsigned turn;
+
+	if (t->row >= names->n)
+		return;
+	row = &names->seen[t->row];
+	if ((turn = atomic_load(&row->turn)) == t->seen)
+		return;
+	memcpy(&copy, &row->lists[turn % 2], sizeof(copy));
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load(&row->turn) != turn ||
+	    (fresh = take_list(&copy, t->port)) == NULL)
+		return;
+	replace(t, fresh);
+	t->seen = turn;
+}

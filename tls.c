@@ -140,7 +140,7 @@ handshake(struct tls *t)
 		/* One step agrees on a key, another one signs. */
 		if (r == 0 && !mbedtls_ssl_is_handshake_over(t->ssl) &&
 		    clock_us() >= until) {
-			t->slow = 1;
+			t->slow = t->flight < 2;
 			return (r = tls_bio_hold(t)) == 0 ? STREAM_WANT_TURN :
 			    tls_library_result(t, r);
 		}

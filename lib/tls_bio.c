@@ -14,7 +14,7 @@
 #define HELLO_SESSION_ID 43		/* its offset in a hello's record */
 #define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
 #define FLIGHT_AHEAD	4096		/* of the handshake */
-#define WORTH_SENDING	120		/* a hello, or a certificate */
+#define WORTH_SENDING	256		/* of a flight: a certificate has it */
 #define DATA_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
 #define OUT_SIZE	(DATA_SIZE + 4096)	/* tickets, and alerts */
 
@@ -184,8 +184,10 @@ saw_handshake(struct tls *t, const unsigned char *p, size_t len)
 {
 	size_t i;
 
-	if (t->flight == 1)
+	if (t->flight == 1) {
 		t->flight = 2;
+		t->slow = 0;
+	}
 	for (i = 0; i < len && t->nfirst < sizeof(t->first); i++)
 		t->first[t->nfirst++] = p[i];
 	/* Its Finished is the last before our keys for data; RFC 8446 4.4.4. */

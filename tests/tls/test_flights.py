@@ -67,17 +67,18 @@ def newcomer(room, t, version, who):
     ("1.2", "new", 1), ("1.2", "resuming", 0), ("1.2", "certificate", 1)])
 def test_flight_is_one_segment(room, tunnel, version, who, more):
     """And so are a ticket of TLS 1.3 and the first data; the kernel would send
-    these by itself.
+    these by itself.  Where to sign takes long, what comes before may go ahead.
     """
     t = tunnel("ktls=off", f"ca={room.certs.ca}", "verify=request")
     client = newcomer(room, t, version, who)
     first_flight(client)
-    assert segments(client) == 1
+    first = segments(client)
+    assert first == 1 or (first == 2 and who != "resuming")
     client.handshake()
     assert client.resumed == (who == "resuming")
-    assert segments(client) == 1 + more
+    assert segments(client) == first + more
     assert is_echoed(client)
-    assert segments(client) == 2 + more
+    assert segments(client) == first + more + 1
 
 
 def test_hello_retry_request_does_not_wait(room, tunnel):

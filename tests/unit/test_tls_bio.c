@@ -217,7 +217,7 @@ static void
 test_slow_flight_leaves_early(void **state)
 {
 	static const unsigned char hello[WORTH_SENDING] = { 22, 3, 3, 0,
-	    WORTH_SENDING - HEADER_SIZE };
+	    WORTH_SENDING - HEADER_SIZE };	/* fits into a byte */
 
 	(void)state;
 	t->slow = 1;

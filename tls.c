@@ -170,9 +170,11 @@ handshake(struct tls *t)
 			return STREAM_ERROR;
 		/* One step agrees on a key, another one signs. */
 		if (r == 0 && !mbedtls_ssl_is_handshake_over(t->ssl) &&
-		    clock_us() >= until)
+		    clock_us() >= until) {
+			t->slow = t->flight < 2;
 			return (r = tls_bio_hold(t)) == 0 ? STREAM_WANT_TURN :
 			    tls_library_result(t, r);
+		}
 	}
 	if (r != 0)
 		return end;

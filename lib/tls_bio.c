@@ -14,6 +14,7 @@
 #define HELLO_SESSION_ID 43		/* its offset in a hello's record */
 #define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
 #define FLIGHT_AHEAD	4096		/* of the handshake */
+#define WORTH_SENDING	256		/* of a flight: a certificate has it */
 #define DATA_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
 #define OUT_SIZE	(DATA_SIZE + 4096)	/* tickets, and alerts */
 
@@ -183,8 +184,10 @@ saw_handshake(struct tls *t, const unsigned char *p, size_t len)
 {
 	size_t i;
 
-	if (t->flight == 1)
+	if (t->flight == 1) {
 		t->flight = 2;
+		t->slow = 0;
+	}
 	for (i = 0; i < len && t->nfirst < sizeof(t->first); i++)
 		t->first[t->nfirst++] = p[i];
 	/* Its Finished is the last before our keys for data; RFC 8446 4.4.4. */
@@ -436,6 +439,18 @@ gather_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
 }
 
 /*
+ * The peer has to compute as well: while we sign, it may agree on the key, and
+ * verify the certificate, if it has them.  0, or a code.
+ */
+static int
+send_early(struct tls *t)
+{
+	int r = t->slow && io.nout >= WORTH_SENDING ? tls_bio_flush(t) : 0;
+
+	return r == MBEDTLS_ERR_SSL_WANT_WRITE ? 0 : r;
+}
+
+/*
  * The library sends one whole record after the other, and must not be left with
  * any: it would take the next write for the retry of that, and forget the data.
  */
@@ -444,14 +459,16 @@ tls_bio_send(void *ctx, const unsigned char *buf, size_t len)
 {
 	struct tls *t = ctx;
 	size_t max;
+	int n, r;
 
 	if (t->open)
 		return gather(t, buf, len);
 	t->sent = 1;
 	sniff_handshake(t, buf, len);
 	max = fragment_size(t, buf);
-	return len > HEADER_SIZE + max ? gather_fragments(t, buf, len, max) :
+	n = len > HEADER_SIZE + max ? gather_fragments(t, buf, len, max) :
 	    gather(t, buf, len);
+	return n > 0 && (r = send_early(t)) != 0 ? r : n;
 }
 
 /*

@@ -111,6 +111,7 @@ struct tls {
 	bool	 open;			/* the handshake is over */
 	bool	 fin;			/* recv(2) has answered 0 */
 	bool	 drained;		/* there was less than could be */
+	bool	 slow;			/* our flight takes its time */
 	bool	 notified;		/* the client, of our end */
 	bool	 sent;			/* it has sent something, this step */
 	bool	 resumed;

@@ -123,6 +123,15 @@
 #define MBEDTLS_PSA_KEY_STORE_DYNAMIC
 #define PSA_CRYPTO_ACCELERATOR_DRIVER_PRESENT	/* see everest_driver.h */
 
+/*
+ * PSA need not copy what it is given, lest another process changes it
+ * meanwhile: we and the library give it memory of our own alone (what several
+ * processes share, ticket keys and sessions, is copied out first).  What it
+ * reads and what it writes do not overlap; or they are one and the same, a
+ * record that is encrypted in place, which every cipher can do.
+ */
+#define MBEDTLS_PSA_ASSUME_EXCLUSIVE_BUFFERS
+
 /* What is told to people: where size counts most, errors have numbers only. */
 #define MBEDTLS_VERSION_C
 #ifdef TUNNEL_SMALL

@@ -251,6 +251,12 @@ def namespace():
 CLONE_NEWNET = 0x40000000
 
 
+def limit_send_buffers(size):
+    """Of sockets that are made in this network from now on."""
+    with open("/proc/sys/net/ipv4/tcp_wmem", "w") as f:
+        f.write(f"{min(size, 4096)} {size} {size}")
+
+
 class Backend:
     """A plaintext backend whose connections the test accepts by hand."""
 

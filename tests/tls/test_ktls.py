@@ -57,12 +57,6 @@ def namespace():
         yield
 
 
-def limit_send_buffers(size):
-    """Of sockets that are made from now on."""
-    with open("/proc/sys/net/ipv4/tcp_wmem", "w") as f:
-        f.write(f"{min(size, 4096)} {size} {size}")
-
-
 def is_echoed(client, data=b"hello"):
     echoed = Task(read_exactly, client, len(data))
     client.send(data)
@@ -334,7 +328,7 @@ def test_nothing_is_lost_at_the_end(namespace, room, tunnel, suite, buffers):
     backend has ended: and who ends then, loses it.
     """
     if buffers:
-        limit_send_buffers(buffers)
+        support.limit_send_buffers(buffers)
     rng = random.Random(suite)
 
     def pour(sock):
@@ -372,7 +366,7 @@ def test_nothing_is_lost_at_the_end(namespace, room, tunnel, suite, buffers):
 @pytest.mark.parametrize("buffers", [4608, 16384])
 def test_no_standstill(namespace, room, tunnel, by_hand, version, buffers):
     """Through send buffers with less room than a record, both ways."""
-    limit_send_buffers(buffers)
+    support.limit_send_buffers(buffers)
     t, ours = tunnel(backend=by_hand)
     client = room.client(t, version)
     server = room.keep(by_hand.accept())

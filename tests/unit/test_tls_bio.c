@@ -212,6 +212,33 @@ test_flight_leaves_without_a_budget(void **state)
 	expect_came(flight, sizeof(flight));
 }
 
+/* The peer gets what it can work on while we do, if there is room for it. */
+static void
+test_slow_flight_leaves_early(void **state)
+{
+	static const unsigned char hello[WORTH_SENDING] = { 22, 3, 3, 0,
+	    WORTH_SENDING - HEADER_SIZE };	/* fits into a byte */
+
+	(void)state;
+	t->slow = 1;
+	send_records(flight, sizeof(flight));
+	assert_int_equal(sends, 0);
+	send_records(hello, sizeof(hello));
+	assert_int_equal(sends, 1);
+	assert_int_equal(ncame, sizeof(flight) + sizeof(hello));
+	ncame = 0;
+	room = 10;
+	send_records(hello, sizeof(hello));
+	assert_int_equal(ncame, 10);
+	room = SIZE_MAX;
+	send_records(hello, sizeof(hello));
+	assert_int_equal(ncame, 2 * sizeof(hello));
+	room = 0;
+	error = ECONNRESET;
+	assert_int_equal(tls_bio_send(t, hello, sizeof(hello)),
+	    MBEDTLS_ERR_NET_CONN_RESET);
+}
+
 /* Nothing is received before all is sent, in as many pieces as it takes. */
 static void
 test_short_writes_lose_nothing(void **state)
@@ -433,6 +460,7 @@ main(void)
 		cmocka_unit_test(test_records_are_counted),
 		WITH_TLS(test_flight_leaves_in_one_send),
 		WITH_TLS(test_flight_leaves_without_a_budget),
+		WITH_TLS(test_slow_flight_leaves_early),
 		WITH_TLS(test_short_writes_lose_nothing),
 		WITH_TLS(test_alert_follows_the_rest),
 		WITH_TLS(test_what_is_held_goes_with_the_next),

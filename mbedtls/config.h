@@ -39,12 +39,12 @@
 #define MBEDTLS_SSL_MAX_FRAGMENT_LENGTH
 
 /*
- * A connection holds a buffer for each direction: what comes in may be a whole
- * record, what goes out may as well be several small ones.  It limits a chain
- * of certificates, too, for which tls.c looks.
+ * All connections use the same two buffers in turn: see release() in tls.c.
+ * What comes in may be a whole record, what goes out may as well be several
+ * small ones.  That limits a chain of certificates, too: see lib/tls_config.c.
  */
-#define MBEDTLS_SSL_OUT_CONTENT_LEN	6144
 #define MBEDTLS_SSL_RELEASE_BUFFERS
+#define MBEDTLS_SSL_OUT_CONTENT_LEN	6144
 
 /* Resumption, always with a fresh key exchange in TLS 1.3. */
 #define MBEDTLS_SSL_SESSION_TICKETS
@@ -107,7 +107,7 @@
 #define MBEDTLS_X509_CRT_PARSE_C
 #define MBEDTLS_X509_CRL_PARSE_C
 
-/* One more than a client may send, to tell it so: see CHAIN_MAX in tls.c. */
+/* One more than a client may send, to tell it so: see lib/tls_verify.c. */
 #define MBEDTLS_X509_MAX_INTERMEDIATE_CA	5
 
 /* "tunnel -g" writes a key and its certificate, "tunnel -r" a request. */

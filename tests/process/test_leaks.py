@@ -139,7 +139,7 @@ def test_what_a_burst_has_used_is_given_back(room, start):
     wait_until_alone(t)
     kb = memory(t)
     clients = [visitors.tls(1) for _ in range(500)]
-    assert memory(t) - kb <= 43 * len(clients)
+    assert memory(t) - kb <= 5 * len(clients)
     for client in clients:
         client.close()
     wait_until_alone(t)

@@ -9,6 +9,7 @@ import pytest
 
 import mlkem
 import support
+from kernel_tls import MOVED, needs_ktls
 from shares import HYBRID, P256, X25519, Alert, ByShares
 
 NAME = "x25519mlkem768"
@@ -99,6 +100,18 @@ def test_resumption(tunnel, by_shares):
         assert again.resumed and echoes(again)
         again.close()
     t.wait_log(f" {NAME} resumed ", count=2)
+
+
+@needs_ktls
+def test_in_the_kernel(moved_tunnel, by_shares):
+    """Which gets the same keys as ever."""
+    t, ours = moved_tunnel()
+    client = by_shares(t, [HYBRID])
+    client.handshake()
+    assert echoes(client)
+    client.close()
+    assert MOVED in t.wait_log(rf" {NAME} .* ")
+    ours.expect(1)
 
 
 def test_hello_in_pieces(tunnel, by_shares):

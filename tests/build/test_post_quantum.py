@@ -129,6 +129,7 @@ def logged(said):
     ("", "-groups '*X25519/*X25519MLKEM768'", "x25519mlkem768"),
     ("", "-groups '*X25519/X25519MLKEM768'", "x25519"),
     ("", "-groups P-256", "secp256r1"),
+    ("", "-maxfraglen 512", "x25519mlkem768"),
     ("groups=x25519mlkem768", "-groups '*X25519/X25519MLKEM768'",
      "x25519mlkem768"),
     ("groups=x25519", "-groups '*X25519MLKEM768/X25519'", "x25519"),

@@ -430,6 +430,16 @@ do_zeros(unsigned char *p, size_t *len)
 		memset(share + CT, 0, 32);
 }
 
+/* A group that it was not asked for. */
+static void
+do_other_group(unsigned char *p, size_t *len)
+{
+	unsigned char *share = share_of(p, *len);
+
+	if (share != NULL)
+		share[-3] ^= 1;
+}
+
 static void
 put_more(unsigned char *p, int more)
 {
@@ -509,8 +519,8 @@ static void
 test_bad_answer(void **state)
 {
 	static void (*const ways[])(unsigned char *, size_t *) = {
-		do_zeros, do_shorten, do_lengthen, do_x25519_alone,
-		do_nothing_much,
+		do_other_group, do_zeros, do_shorten, do_lengthen,
+		do_x25519_alone, do_nothing_much,
 	};
 	size_t i;
 

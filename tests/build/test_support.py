@@ -1,8 +1,10 @@
 """The tests' own client tells ends of stream apart, or they would prove
-nothing: against a server that is Python's.
+nothing: against a server that is Python's.  And their own ML-KEM is that of
+FIPS 203.
 """
 
 import glob
+import hashlib
 import os
 import re
 import socket
@@ -10,6 +12,7 @@ import ssl
 
 import pytest
 
+import mlkem
 import peers
 import support
 from support import TESTS, Task, read_exactly
@@ -91,3 +94,35 @@ def test_no_test_takes_from_another():
         with open(path) as f:
             assert not re.search(r"^(from|import) (test_|conftest)", f.read(),
                                  re.M), path
+
+
+def test_mlkem_of_a_seed():
+    """NIST's ACVP, ML-KEM-keyGen-FIPS203, the first of ML-KEM-768."""
+    ek, dk = mlkem.generate(bytes.fromhex(
+        "e34a701c4c87582f42264ee422d3c684d97611f2523efe0c998af05056d693dc"
+        "a85768f3486bd32a01bf9a8f21ea938e648eae4e5448c34c3eb88820b159eedd"))
+    assert [hashlib.sha3_256(x).hexdigest() for x in (ek, dk)] == [
+        "e29020839d052fa372585627f8b59ee312ae414c979d825f06a6929a79625718",
+        "a4e8ba80bb7a745e936d47784c07ffa6a314caf5a8deb4648c5c2d6ae930ebcd"]
+
+
+def test_mlkem_accumulated():
+    """What SHAKE128 of nothing gives are seeds, secrets, and ciphertexts of
+    nobody; that of all that comes of 100 was published, with Go's.
+    """
+    given = hashlib.shake_128().digest(100 * (64 + 32 + mlkem.CT))
+    out = hashlib.shake_128()
+    for part in mlkem.parts(given, 64 + 32 + mlkem.CT):
+        ek, dk = mlkem.generate(part[:64])
+        ct, secret = mlkem.encapsulate(ek, part[64:96])
+        assert mlkem.decapsulate(dk, ct) == secret
+        out.update(ek + ct + secret + mlkem.decapsulate(dk, part[96:]))
+    assert out.digest(32).hex() == (
+        "1114b1b6699ed191734fa339376afa7e285c9e6acf6ff0177d346696ce564415")
+
+
+def test_x25519():
+    """RFC 7748, section 5.2."""
+    nine = bytes([9]) + bytes(31)
+    assert mlkem.x25519(nine, nine).hex() == (
+        "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079")

@@ -23,7 +23,7 @@ LIBRARY = ["negotiation", "alerts", "early_data", "client_certs",
            "chain_verdicts", "hostile_certs", "peer_rules", "trust_settings",
            "server_names", "cert_warnings", "client_sessions",
            "session_binding", "resumption", "session_cache", "ticket_keys",
-           "tickets_hostile"]
+           "tickets_hostile", "groups"]
 PROXY = ["proxy_protocol", "proxy_tlvs", "accept_proxy", "bad_proxy_headers"]
 
 SCENARIOS = {
@@ -47,7 +47,8 @@ SCENARIOS = {
         "session_cache", "tickets_hostile", "proxy_protocol"],
     # The ciphers.
     "accel": ["transfer", "end_of_stream", "hostile_peers", "negotiation",
-              "alerts", "ticket_keys", "workers", "library"],
+              "alerts", "ticket_keys", "workers", "library", "groups",
+              "mlkem", "reports"],
     "valgrind": ["end_of_stream", "endpoints"],
 }
 

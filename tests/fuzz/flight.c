@@ -15,7 +15,7 @@
 #define MESSAGE_HEAD	4
 #define MESSAGE_MAX	6000
 
-enum { VERIFY = 3, IS_TLS13 = 4, IN_PIECES = 8, HAS_CERT = 16 };
+enum { VERIFY = 3, IS_TLS13 = 4, IN_PIECES = 8, HAS_CERT = 16, HYBRID = 32 };
 enum { REPLACE, INSERT, DELETE, RETYPE };
 
 static struct edit {
@@ -147,7 +147,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	take_edits(&in);
 	start(cfg, flags & IN_PIECES ? 3 : SIZE_MAX);
-	client_new(&c, flags & IS_TLS13, flags & HAS_CERT ?
+	client_new(&c, flags & IS_TLS13, flags & HYBRID, flags & HAS_CERT ?
 	    &client_cert->chain : NULL);
 	editing = &c.ssl;
 	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");

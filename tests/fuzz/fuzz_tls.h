@@ -206,8 +206,12 @@ client_recv(void *arg, unsigned char *p, size_t len)
 
 /* crt: NULL, or the first of its chain. */
 static void
-client_new(struct client *c, int is_tls13, mbedtls_x509_crt *crt)
+client_new(struct client *c, int is_tls13, int is_hybrid, mbedtls_x509_crt *crt)
 {
+	static const uint16_t groups[] = {
+		MBEDTLS_SSL_IANA_TLS_GROUP_X25519MLKEM768,
+		MBEDTLS_SSL_IANA_TLS_GROUP_X25519, 0
+	};
 	mbedtls_ssl_protocol_version version = is_tls13 ?
 	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2;
 
@@ -221,6 +225,8 @@ client_new(struct client *c, int is_tls13, mbedtls_x509_crt *crt)
 	mbedtls_ssl_conf_max_tls_version(&c->conf, version);
 	mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(&c->conf,
 	    MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
+	if (is_hybrid)
+		mbedtls_ssl_conf_groups(&c->conf, groups);
 	if (crt != NULL)
 		mbedtls_ssl_conf_own_cert(&c->conf, crt,
 		    &client_cert->key);

@@ -132,9 +132,12 @@ check_replay(struct tls_config *cfg)
 	tls_free(t);
 }
 
+/* In which versions, and by which key exchange. */
+enum { TLS12, TLS13, HYBRID };
+
 /* A connection, from its beginning to its end; resumed, if there is one. */
 static int
-connection(struct tls_config *cfg, int is_tls13, mbedtls_ssl_session *session,
+connection(struct tls_config *cfg, int kind, mbedtls_ssl_session *session,
     int has_session)
 {
 	unsigned char verify = (unsigned char)cfg->verify, most = 255;
@@ -144,11 +147,13 @@ connection(struct tls_config *cfg, int is_tls13, mbedtls_ssl_session *session,
 
 	start(cfg, SIZE_MAX);
 	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
-	client_new(&c, is_tls13, &client_cert->chain);
+	client_new(&c, kind != TLS12, kind == HYBRID, &client_cert->chain);
 	if (has_session)
 		must(mbedtls_ssl_set_session(&c.ssl, session) == 0, "session");
 	must(do_handshake(&s, &c) == 0, "no handshake");
 	must(t->resumed == has_session, "is it resumed?");
+	must((t->group == MBEDTLS_SSL_IANA_TLS_GROUP_X25519MLKEM768) ==
+	    (kind == HYBRID), "another group");
 	has_session = talk(&s, &c, session);
 	save("hello", &verify, (size_t)1, from_client.p, from_client.end,
 	    NULL);
@@ -165,16 +170,16 @@ static void
 save_connections(void)
 {
 	mbedtls_ssl_session session;
-	int verify, is_tls13;
+	int verify, kind;
 
 	for (verify = NOT_ASKED; verify <= REQUIRED; verify++)
-		for (is_tls13 = 0; is_tls13 < 2; is_tls13++) {
+		for (kind = TLS12; kind <= HYBRID; kind++) {
 			mbedtls_ssl_session_init(&session);
-			must(connection(servers[verify], is_tls13, &session,
-			    0), "no session");
+			must(connection(servers[verify], kind, &session, 0),
+			    "no session");
 			save_ticket(servers[verify], (unsigned char)(verify |
-			    is_tls13 * 4), &session);
-			connection(servers[verify], is_tls13, &session, 1);
+			    (kind != TLS12) * 4), &session);
+			connection(servers[verify], kind, &session, 1);
 			mbedtls_ssl_session_free(&session);
 		}
 }
@@ -188,7 +193,7 @@ save_flights(void)
 	    0, 1, 0, 2, 1, 0 };
 	unsigned char flags, message, kind;
 
-	for (flags = 0; flags < 32; flags++) {
+	for (flags = 0; flags < 64; flags++) {
 		records[0] = flags;
 		save("flight", records, sizeof(records), NULL);
 		for (message = 0; message < 5; message++)

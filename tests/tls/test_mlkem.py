@@ -9,6 +9,7 @@ import pytest
 
 import mlkem
 import support
+from kernel_tls import MOVED, needs_ktls
 from shares import HYBRID, P256, X25519, Alert, ByShares
 
 NAME = "x25519mlkem768"
@@ -98,7 +99,32 @@ def test_resumption(tunnel, by_shares):
         assert again.handshake() == (shares or [HYBRID])[0]
         assert again.resumed and echoes(again)
         again.close()
-    t.wait_log(f" {NAME} resumed ", count=2)
+    t.wait_log(rf" {NAME} (ktls )?resumed ", count=2)
+
+
+@pytest.mark.parametrize("mode", ["mode=fork", "workers=4"])
+def test_no_answer_is_given_twice(tunnel, by_shares, mode):
+    """To the same key, by processes that have the same beginning."""
+    t, answers = tunnel(mode), set()
+    share = by_shares(t, [HYBRID]).shares[0]
+    for _ in range(12):
+        client = by_shares(t, [share])
+        client.send_hello()
+        group, answer = client.server_hello()
+        answers |= {(group, answer[:mlkem.CT]), answer[mlkem.CT:]}
+    assert len(answers) == 24
+
+
+@needs_ktls
+def test_in_the_kernel(moved_tunnel, by_shares):
+    """Which gets the same keys as ever."""
+    t, ours = moved_tunnel()
+    client = by_shares(t, [HYBRID])
+    client.handshake()
+    assert echoes(client)
+    client.close()
+    assert MOVED in t.wait_log(rf" {NAME} .* ")
+    ours.expect(1)
 
 
 def test_hello_in_pieces(tunnel, by_shares):

@@ -83,8 +83,7 @@ AWS_LC	= build/aws-lc/$(machine)
 AWS_LC_SOURCE = build/aws-lc-source
 AWS_LC_LIBRARY = $(AWS_LC)/lib/libaws-lc.a
 LIBRARY_ADDS = $(wildcard mbedtls/aws-lc/*.[ch] mbedtls/aws-lc/*.json)
-LIBRARY_DEFINES = TUNNEL_AWS_LC MBEDTLS_USE_PSA_CRYPTO \
-	MBEDTLS_PSA_ASSUME_EXCLUSIVE_BUFFERS
+LIBRARY_DEFINES = TUNNEL_AWS_LC
 ACCEL_CPPFLAGS = -isystem $(CURDIR)/$(AWS_LC)/include
 ACCEL_LIBS = $(AWS_LC_LIBRARY)
 endif

@@ -72,11 +72,11 @@ def test_mbedtls_suite(libraries, tmp_path):
     with open(os.path.join(tests, suite + ".data")) as f:
         cases = [case for case in f.read().split("\n\n")
                  if "maximum size exceeded" not in case]
-    (tmp_path / "data").write_text("\n\n".join(cases))
+    (tmp_path / (suite + ".data")).write_text("\n\n".join(cases))
     run(sys.executable, "-B", os.path.join(
         SOURCE, "framework", "scripts", "generate_test_code.py"),
         "-f", os.path.join(tests, suite + ".function"),
-        "-d", tmp_path / "data",
+        "-d", tmp_path / (suite + ".data"),
         "-t", os.path.join(tests, "main_test.function"),
         "-p", os.path.join(tests, "host_test.function"),
         "--helpers-file", os.path.join(tests, "helpers.function"),

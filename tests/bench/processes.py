@@ -35,6 +35,15 @@ class Process:
     def cpu_seconds(self):
         return sum(map(cpu_seconds, self.pids()))
 
+    def pin(self, cpus):
+        """All threads there are, whatever they chose for themselves."""
+        for pid in self.pids():
+            for tid in list_dir(f"/proc/{pid}/task"):
+                try:
+                    os.sched_setaffinity(int(tid), cpus)
+                except OSError:
+                    pass
+
     def cpu_by_thread(self):
         """(pid, thread) -> seconds, of those that are alive."""
         found = {}

@@ -12,8 +12,8 @@ GROUPS = {
     "bulk": ("Server CPU for bulk data, by the client's suite", ["bulk"]),
     "latency": ("Round trips and new connections", ["trips", "latency"]),
     "memory": ("Memory and size", ["memory"]),
-    "crowd": ("10,000 connections; handshakes as fast as can be, with one "
-              "worker and with two", ["crowd", "workers"])}
+    "crowd": ("Very many connections; full handshakes as fast as can be, with "
+              "one worker and with two", ["crowd", "workers"])}
 ONE_SCALE = ("handshakes", "bulk")  # figures that can be compared
 
 WIDTH, COLUMNS = 860, 3
@@ -126,9 +126,9 @@ def panel(name, title, runs, x, y, top):
 
 def legend(runs):
     systems = [system_of(r) for r in runs]
-    where = systems[0] if len(runs) == 1 else ", ".join(
-        f"{word}: {system}" for word, system in zip(
-            ("upper bar, paler", "lower bar"), systems))
+    where = systems[0] if len(runs) == 1 else \
+        f"The paler bars are those of {' and '.join(systems[:-1])}, the " \
+        f"others of {systems[-1]}"
     yield (f"{where}. Shorter is better; a dashed line is the best of the "
            "others there.")
     yield "; ".join(

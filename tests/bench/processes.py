@@ -35,6 +35,15 @@ class Process:
     def cpu_seconds(self):
         return sum(map(cpu_seconds, self.pids()))
 
+    def pin(self, cpus):
+        """All threads there are, whatever they chose for themselves."""
+        for pid in self.pids():
+            for tid in list_dir(f"/proc/{pid}/task"):
+                try:
+                    os.sched_setaffinity(int(tid), cpus)
+                except OSError:
+                    pass
+
     def cpu_by_thread(self):
         """(pid, thread) -> seconds, of those that are alive."""
         found = {}
@@ -47,12 +56,15 @@ class Process:
                     pass
         return found
 
-    def pss(self):
-        """Bytes of memory; what is shared is divided by who share it."""
+    def pss(self, of="Pss"):
+        """Bytes of memory; what is shared is divided by who share it.  Of
+        Pss_Anon, none belong to a file: only these are compared while clients
+        come and go, which map some of a server's libraries.
+        """
         total = 0
         for pid in self.pids():
             with open(f"/proc/{pid}/smaps_rollup") as f:
-                total += int(re.search(r"^Pss: +(\d+)", f.read(),
+                total += int(re.search(rf"^{of}: +(\d+)", f.read(),
                                        re.M).group(1))
         return total * 1024
 

@@ -4,7 +4,8 @@ Each has a way to find its program, and one to be configured: a function of the
 server, a directory, a port to listen on and the service's port, that writes the
 files it needs and returns the command.  They have as many workers, or threads
 where that is a choice, and room for as many connections as the server's fields
-say, and the same groups; everything else is as it comes.  Another one is a
+say, the same groups, and no line in a log for a connection, which only some of
+them write by default; everything else is as it comes.  Another one is a
 function here and a row at the end.
 """
 
@@ -44,12 +45,13 @@ def write(directory, name, text):
 def tunnel(s, d, port, service):
     return [s.program, f"accept=127.0.0.1:{port}",
             f"connect=127.0.0.1:{service}", f"cert={d}/server.pem",
-            f"workers={s.workers}", f"max_connections={s.connections}"]
+            f"workers={s.workers}", f"max_connections={s.connections}",
+            "log_level=warning"]
 
 
 def tunnel_inetd(s, d, service):
     return [s.program, "-i", f"connect=127.0.0.1:{service}",
-            f"cert={d}/server.pem", f"log={d}/inetd.log"]
+            f"cert={d}/server.pem", f"log={d}/inetd.log", "log_level=warning"]
 
 
 def stunnel(s, d, port, service):
@@ -58,6 +60,7 @@ foreground = yes
 pid =
 syslog = no
 output = {d}/stunnel.log
+debug = warning
 [bench]
 accept = 127.0.0.1:{port}
 connect = 127.0.0.1:{service}
@@ -70,6 +73,7 @@ def stunnel_inetd(s, d, service):
     return [s.program, write(d, "inetd.conf", f"""\
 syslog = no
 output = {d}/stunnel.log
+debug = warning
 connect = 127.0.0.1:{service}
 cert = {d}/server.pem
 """)]

@@ -84,8 +84,8 @@ generation_end_lookup(struct generation *g, struct target *t,
 		return -1;
 	}
 	if (is_cut && !t->is_cut)
-		log_warning("%s: %s has more than %d addresses: only so many "
-		    "are used", t->where, t->given, ADDRESSES);
+		log_warning("%s: %s has more than %d addresses: the others are "
+		    "not used", t->where, t->given, ADDRESSES);
 	t->is_cut |= is_cut;
 	if (!is_first && (changed || t->is_failed))
 		announce(t);

@@ -88,8 +88,8 @@ def names(room, network, monkeypatch):
                        for theirs, ours in files.items()
                        if os.path.exists(theirs))
     script = room.write("unshared", f"#!/bin/sh -e\n{mounts}\n"
-                        f"exec {support.TUNNEL} \"$@\"\n")
-    start = room.write("tunnel", "#!/bin/sh\nexec unshare -m "
+                        f"exec ${{UNDER-}} {support.TUNNEL} \"$@\"\n")
+    start = room.write("start", "#!/bin/sh\nexec unshare -m "
                        f"--propagation private {script} \"$@\"\n")
     for path in script, start:
         os.chmod(path, 0o755)
@@ -293,6 +293,21 @@ def test_child_has_no_privileges(room, names, begin, word):
         assert "memfd:" not in f.read()
 
 
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv(1)")
+def test_child_of_a_master_with_few_privileges(room, everyone, names, begin):
+    """As a service's own user, with a capability: of that, nothing is left."""
+    t = begin(everyone, env={**os.environ, "UNDER":
+              f"setpriv --reuid {NOBODY.pw_uid} --regid {NOBODY.pw_gid} "
+              "--clear-groups --inh-caps=+net_bind_service "
+              "--ambient-caps=+net_bind_service"})
+    assert int(status(t.pid)["CapEff"][0], 16) != 0
+    names.hang()
+    s = status(wait_for(lambda: lookup(t), "a lookup"))
+    for which in "CapInh", "CapPrm", "CapEff", "CapAmb":
+        assert int(s[which][0], 16) == 0, which
+    assert s["Uid"] == [str(NOBODY.pw_uid)] * 4
+
+
 def test_at_most_16(room, names, begin):
     """As many are used, and that is told once."""
     t = begin()
@@ -415,6 +430,26 @@ def test_upgrade(room, names, begin, mode):
         other = "127.0.0.2" if other.endswith("3") else "127.0.0.3"
         names.set(db=[other])
         until_at(room, t, other)
+
+
+def test_failed_upgrade(room, program, names, begin, mode):
+    """The workers of before are told of changes, as before."""
+    t = begin(mode)
+    until_at(room, t, "127.0.0.2")
+    program.but('exec REAL "$@" user=nobody-of-this-name')
+    for n, host in enumerate(["127.0.0.3", "127.0.0.2"], 1):
+        workers = t.workers()
+        t.signal(signal.SIGUSR2)
+        t.wait_log("upgrade failed, keeping", n)
+        if mode != "mode=fork":
+            assert set(workers) & set(t.workers())
+        names.set(db=[host])
+        until_at(room, t, host)
+    program.put()
+    names.set(db=["127.0.0.3"])
+    t.signal(signal.SIGUSR2)
+    t.wait_log("tunnel: upgraded$")
+    until_at(room, t, "127.0.0.3")
 
 
 def memory(pid):

@@ -244,8 +244,8 @@ carry_names(struct handover *x, struct names *names)
 	if (x->reads && x->bad == NULL) {
 		names->n = n;
 		x->bad = resolver_attach(names);
-	} else if (x->bad == NULL)
-		x->bad = resolver_fault(names);
+	} else if (x->bad == NULL && names->fd == -1)
+		x->bad = "the addresses of names are not in a file";
 }
 
 /* What the master has to know of a generation, to look after it. */

@@ -376,7 +376,7 @@ load(struct generation *g, const struct arguments *a, struct generation *old,
 	}
 	if (a->again != NULL)
 		take_names(g, old);
-	if (waits && generation_look_up(g, old) == -1) {
+	if (waits && generation_look_up(g) == -1) {
 		for_good |= errno != EAGAIN;
 		r = -1;
 	}
@@ -423,6 +423,7 @@ generation_load(const struct arguments *a, struct generation *old, int waits)
 		log_error("out of memory");
 		return NULL;
 	}
+	g->older = old;
 	if (load(g, a, old, waits) == -1)
 		goto err;
 	errno = 0;

@@ -56,17 +56,17 @@ struct target *generation_name(const struct generation *, size_t i,
 	    int with_accepts);
 
 /*
- * Begin and end a lookup of one of them; live is the generation that serves, or
- * NULL.  -1, having logged why, unless that repeats itself, with errno: EAGAIN
- * if a retry may succeed.  The addresses of before are kept then.
+ * Begin and end a lookup of one of them.  -1, having logged why, unless that
+ * repeats itself, with errno: EAGAIN if a retry may succeed.  The addresses of
+ * before are kept then.
  */
-int	 generation_start_lookup(struct generation *, struct generation *live,
-	    struct target *, struct resolver *);
+int	 generation_start_lookup(struct generation *, struct target *,
+	    struct resolver *);
 int	 generation_end_lookup(struct generation *, struct target *,
 	    struct resolver *);
 
 /* Look up all that have no addresses yet, and wait for it; the same way. */
-int	 generation_look_up(struct generation *, struct generation *live);
+int	 generation_look_up(struct generation *);
 
 /* An empty one; NULL: out of memory. */
 struct generation *generation_new(const struct arguments *);

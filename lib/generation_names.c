@@ -30,7 +30,7 @@ generation_name(const struct generation *g, size_t i, int with_accepts)
 	return t != NULL || !with_accepts ? t : find_name(&g->accepts, &i);
 }
 
-/* In the child: no secret, and nothing that others read. */
+/* In the child, of it and those before: no secret, nothing that others read. */
 static void
 forget(void *generation)
 {
@@ -42,82 +42,59 @@ forget(void *generation)
 	}
 }
 
-/* The same of one that is being loaded, and of those before it. */
-static void
-forget_both(void *generations)
-{
-	struct generation **both = generations;
-
-	forget(both[0]);
-	forget(both[1]);
-}
-
-/* Once, until it is found. */
-static void
-complain(struct target *t, const char *why)
-{
-	if (t->to == NULL)
-		log_error("%s: %s: %s", t->where, t->given, why);
-	else if (!t->is_failed)
-		log_warning("%s: %s: %s; the addresses of before are kept",
-		    t->where, t->given, why);
-	t->is_failed = 1;
-}
-
 int
-generation_start_lookup(struct generation *g, struct generation *live,
-    struct target *t, struct resolver *r)
+generation_start_lookup(struct generation *g, struct target *t,
+    struct resolver *r)
 {
-	struct generation *both[] = { g, g != live ? live : NULL };
-
-	if (resolver_start(r, t, &g->identity, forget_both, both) == 0)
+	if (resolver_start(r, t, &g->identity, forget, g) == 0)
 		return 0;
-	complain(t, strerror(errno));
-	errno = EAGAIN;
-	return -1;
+	r->fd = -1;
+	return generation_end_lookup(g, t, r);
 }
 
-/* Where a name is now; at a start, that goes without saying. */
+/* What it is now, unless that goes without saying. */
 static void
 announce(const struct target *t)
 {
-	char text[LIST_SIZE] = "";
-	struct text to = { .p = text, .size = sizeof(text) };
+	const char *texts[ADDRESSES + 1] = { NULL };
+	char text[LIST_SIZE];
 	size_t i;
 
 	for (i = 0; i < t->to->n; i++)
-		text_add(&to, " %s", t->to->list[i].text);
-	log_info("%s: %s is now%s", t->where, t->given, text);
+		texts[i] = t->to->list[i].text;
+	text_join(text, sizeof(text), texts);
+	log_info("%s: %s is now %s", t->where, t->given, text);
 }
 
 int
 generation_end_lookup(struct generation *g, struct target *t,
     struct resolver *r)
 {
-	int is_first = t->to == NULL, is_cut, changed, saved;
-	char why[NET_ERROR_SIZE];
+	int is_first = t->to == NULL, is_cut, changed;
+	const char *why;
 
-	changed = resolver_take(r, t, &g->names, &is_cut, why, sizeof(why));
+	changed = resolver_take(r, t, &g->names, &is_cut, &why);
 	if (changed == -1) {
-		saved = errno;
-		complain(t, why);
-		errno = saved;
+		if (is_first)
+			log_error("%s: %s: %s", t->where, t->given, why);
+		else if (!t->is_failed)
+			log_warning("%s: %s: %s; its addresses are kept",
+			    t->where, t->given, why);
+		t->is_failed = 1;
 		return -1;
 	}
 	if (is_cut && !t->is_cut)
-		log_warning("%s: %s has more than %d addresses: only so many "
-		    "are used", t->where, t->given, ADDRESSES);
+		log_warning("%s: %s has more than %d addresses: the others are "
+		    "not used", t->where, t->given, ADDRESSES);
 	t->is_cut |= is_cut;
-	if (t->is_failed && !is_first)
-		log_notice("%s: %s is found again", t->where, t->given);
-	t->is_failed = 0;
-	if (changed && !is_first)
+	if (!is_first && (changed || t->is_failed))
 		announce(t);
+	t->is_failed = 0;
 	return 0;
 }
 
 int
-generation_look_up(struct generation *g, struct generation *old)
+generation_look_up(struct generation *g)
 {
 	struct resolver r = { .child = 0 };
 	struct target *t;
@@ -127,7 +104,7 @@ generation_look_up(struct generation *g, struct generation *old)
 	for (i = 0; (t = generation_name(g, i, 1)) != NULL; i++) {
 		if (t->to != NULL)
 			continue;
-		if (generation_start_lookup(g, old, t, &r) == 0) {
+		if (generation_start_lookup(g, t, &r) == 0) {
 			resolver_await(&r);
 			if (generation_end_lookup(g, t, &r) == 0)
 				continue;

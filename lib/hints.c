@@ -49,8 +49,8 @@ static const struct theirs {
 	{ "curves", .ours = "groups", .is_copied = 1 },
 	{ "debug", .ours = "log_level", .advice = ": 0 to 3 are error, 4 is "
 	    "warning, 5 notice, 6 info, 7 debug" },
-	{ "delay", .advice = "names are looked up at start and at a reload: "
-	    "delete the line" },
+	{ "delay", .advice = "names are looked up again every "
+	    "resolve_interval: delete the line" },
 	{ "EGD", .advice = "random numbers come from the kernel: delete the "
 	    "line" },
 	{ "engine", .advice = "keys are PEM files, not of an engine" },

@@ -373,7 +373,6 @@ replace_by(struct master *m, struct generation *g)
 {
 	struct generation *old = m->live;
 
-	g->older = old;
 	master_prepare(g);
 	if (generation_listen(g, old) == -1 || generation_open_log(g) == -1 ||
 	    master_start_workers(m, g) == -1) {
@@ -453,7 +452,7 @@ look_up(struct master *m)
 	struct target *t;
 
 	while ((t = generation_name(g, m->name, g == m->next)) != NULL) {
-		if (generation_start_lookup(g, m->live, t, &m->resolver) == 0)
+		if (generation_start_lookup(g, t, &m->resolver) == 0)
 			return;
 		m->missed++;
 		m->name++;

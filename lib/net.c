@@ -116,19 +116,22 @@ net_free_targets(struct targets *all)
 	all->list = NULL;
 }
 
-/* An address of getaddrinfo(3), with a port. */
-static void
-take_address(struct address *a, const struct addrinfo *ai, in_port_t port)
+int
+net_take_address(struct address *a, const struct sockaddr *sa, in_port_t port)
 {
 	struct sockaddr_in *in = (void *)&a->sa;
-	struct sockaddr_in6 *in6 = (void *)&a->sa;
 
+	_Static_assert(offsetof(struct sockaddr_in, sin_port) ==
+	    offsetof(struct sockaddr_in6, sin6_port), "both are set");
 	memset(a, 0, sizeof(*a));
-	memcpy(&a->sa, ai->ai_addr, ai->ai_addrlen);
-	a->len = ai->ai_addrlen;
-	*(ai->ai_family == AF_INET ? &in->sin_port : &in6->sin6_port) =
-	    htons(port);
+	if (sa->sa_family != AF_INET && sa->sa_family != AF_INET6)
+		return -1;
+	a->len = sa->sa_family == AF_INET ? sizeof(struct sockaddr_in) :
+	    sizeof(struct sockaddr_in6);
+	memcpy(&a->sa, sa, a->len);
+	in->sin_port = htons(port);
 	net_normalize(a);
+	return 0;
 }
 
 /* A numeric address; -1 if it is not one. */
@@ -141,7 +144,7 @@ address_numeric(struct address *a, const char *host, in_port_t port)
 
 	if (getaddrinfo(host, NULL, &hints, &ai) != 0)
 		return -1;
-	take_address(a, ai, port);
+	net_take_address(a, ai->ai_addr, port);
 	freeaddrinfo(ai);
 	return 0;
 }
@@ -182,7 +185,7 @@ net_look_up(const struct target *t, struct address *list, size_t max,
 		return r;
 	*n = 0;
 	for (ai = found; ai != NULL && *n <= max; ai = ai->ai_next) {
-		take_address(&a, ai, t->port);
+		net_take_address(&a, ai->ai_addr, t->port);
 		for (i = 0; i < *n && i < max; i++)	/* twice in a file? */
 			if (memcmp(&list[i], &a, sizeof(a)) == 0)
 				break;

@@ -71,6 +71,12 @@ struct endpoints {
  */
 void	 net_normalize(struct address *);
 
+/*
+ * Make one of a socket's address, IPv4 or IPv6, with that port in host byte
+ * order.  -1: it is neither.
+ */
+int	 net_take_address(struct address *, const struct sockaddr *, in_port_t);
+
 /* Make IPv4 of both endpoints, if both are mapped: they stay of one family. */
 void	 net_unmap_v4(struct endpoints *);
 

@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -43,7 +42,6 @@ struct list {
  */
 struct answer {
 	int32_t	 error;			/* of getaddrinfo(3), or 0 */
-	int32_t	 system;		/* and errno */
 	uint32_t is_cut;
 	struct list list;
 };
@@ -66,21 +64,9 @@ take_list(const struct list *l, in_port_t port)
 	if (l->n == 0 || l->n > ADDRESSES ||
 	    (a = net_addresses(l->n)) == NULL)
 		return NULL;
-	for (; a->n < l->n; a->n++) {
-		struct address *to = &a->list[a->n];
-		union inet u = l->to[a->n];
-
-		if (u.any.sa_family == AF_INET) {
-			u.in.sin_port = htons(port);
-			to->len = sizeof(u.in);
-		} else if (u.any.sa_family == AF_INET6) {
-			u.in6.sin6_port = htons(port);
-			to->len = sizeof(u.in6);
-		} else
-			break;
-		memcpy(&to->sa, &u, to->len);
-		net_normalize(to);
-	}
+	while (a->n < l->n && net_take_address(&a->list[a->n],
+	    &l->to[a->n].any, port) == 0)
+		a->n++;
 	if (a->n == l->n)
 		return a;
 	net_release(a);
@@ -94,38 +80,21 @@ give_list(struct list *l, const struct address *list, size_t n)
 		memcpy(&l->to[l->n], &list[l->n].sa, list[l->n].len);
 }
 
-/* The index of an address among others; n: it is not there. */
-static size_t
-find_address(const struct addresses *among, const struct address *a)
-{
-	size_t i = 0;
-
-	while (i < among->n && strcmp(among->list[i].text, a->text) != 0)
-		i++;
-	return i;
-}
-
 /* The order, which name servers change all the time, makes no difference. */
 static int
 are_same(const struct addresses *a, const struct addresses *b)
 {
-	size_t i;
+	size_t i, j, n = 0;
 
-	if (a->n != b->n)
-		return 0;
 	for (i = 0; i < a->n; i++)
-		if (find_address(b, &a->list[i]) == b->n)
-			return 0;
-	return 1;
+		for (j = 0; j < b->n; j++)
+			n += strcmp(a->list[i].text, b->list[j].text) == 0;
+	return n == a->n && n == b->n;	/* no list has one twice */
 }
 
-/* The one that was to be tried first still is, if it is still there. */
 static void
 replace(struct target *t, struct addresses *fresh)
 {
-	if (t->to != NULL)
-		fresh->first = find_address(fresh,
-		    &t->to->list[t->to->first]) % fresh->n;
 	net_release(t->to);
 	t->to = fresh;
 }
@@ -176,24 +145,10 @@ look_up(const struct target *t, struct answer *a)
 
 	a->error = list == NULL ? EAI_MEMORY :
 	    net_look_up(t, list, ADDRESSES, &n);
-	a->system = errno;
 	if (a->error != 0)
 		return;
 	a->is_cut = n > ADDRESSES;
 	give_list(&a->list, list, n > ADDRESSES ? ADDRESSES : n);
-}
-
-/* Whatever becomes of the master, it ends by itself. */
-static void
-await_end(void)
-{
-	sigset_t others;
-
-	sigfillset(&others);
-	sigdelset(&others, SIGALRM);
-	signal(SIGALRM, SIG_DFL);
-	sigprocmask(SIG_SETMASK, &others, NULL);
-	alarm(RESOLVER_MS / 1000 + 1);
 }
 
 /* It has its answer to give, and nothing else of the master's. */
@@ -203,19 +158,15 @@ child_main(const struct target *was, const struct identity *is, int fd,
 {
 	struct target t = { .given = strdup(was->given), .port = was->port };
 	const struct identity id = *is;
-	struct answer a;
+	struct answer a = { .error = EAI_SYSTEM };
 
-	memset(&a, 0, sizeof(a));
-	a.error = EAI_SYSTEM;
-	await_end();
+	alarm(RESOLVER_MS / 1000 + 1);	/* if the master is no more */
 	log_to(STDERR_FILENO, -1);
 	daemon_release_descriptors();
 	daemon_close_all_but(&fd, 1);
 	leave(arg);
 	limit();
-	if (t.given == NULL || drop(&id) == -1)
-		a.system = errno;
-	else
+	if (t.given != NULL && drop(&id) == 0)
 		look_up(&t, &a);
 	_exit(write(fd, &a, sizeof(a)) == sizeof(a) ? 0 : 1);
 }
@@ -234,7 +185,7 @@ resolver_start(struct resolver *r, const struct target *t,
 		return -1;
 	if ((r->child = fork()) == 0)
 		child_main(t, id, fds[1], leave, arg);
-	close_failed(fds[1]);
+	close(fds[1]);
 	if (r->child == -1) {
 		r->child = 0;
 		return close_failed(fds[0]);
@@ -256,15 +207,9 @@ void
 resolver_await(struct resolver *r)
 {
 	struct pollfd p = { .fd = r->fd, .events = POLLIN };
-	int n;
 
-	while ((n = poll(&p, 1, clock_timeout(clock_ms(), r->kill_at))) == -1 &&
-	    errno == EINTR)
-		continue;
-	if (n == 0)
-		resolver_kill(r);
-	else
-		kill(r->child, SIGKILL);
+	poll(&p, 1, RESOLVER_MS);
+	resolver_kill(r);
 	waitpid(r->child, NULL, 0);
 }
 
@@ -276,21 +221,6 @@ resolver_stop(struct resolver *r)
 	resolver_kill(r);
 	daemon_end_child(&r->child, STOP_MS);
 	close(r->fd);
-}
-
-/* Why there is no answer, as a clause. */
-static void
-tell_failure(const struct resolver *r, const struct answer *a, char *why,
-    size_t size)
-{
-	if (a == NULL && r->kill_at == INT64_MAX)
-		snprintf(why, size, "no answer within %d s",
-		    RESOLVER_MS / 1000);
-	else if (a == NULL)
-		snprintf(why, size, "the lookup has failed");
-	else
-		snprintf(why, size, "%s", a->error == EAI_SYSTEM ?
-		    strerror(a->system) : gai_strerror(a->error));
 }
 
 /* Make a target's addresses known to all workers. */
@@ -311,20 +241,23 @@ publish(struct names *names, struct target *t)
 
 int
 resolver_take(struct resolver *r, struct target *t, struct names *names,
-    int *is_cut, char *why, size_t size)
+    int *is_cut, const char **why)
 {
 	struct addresses *fresh = NULL;
 	struct answer a;
-	int is_whole = read(r->fd, &a, sizeof(a)) == sizeof(a);
 
+	_Static_assert(RESOLVER_MS == 10000, "it is said below");
+	*why = r->fd == -1 ? strerror(errno) : "no valid answer within 10 s";
+	if (read(r->fd, &a, sizeof(a)) != sizeof(a))
+		a.error = EAI_AGAIN;
+	else if (a.error != 0)
+		*why = gai_strerror(a.error);
+	else if ((fresh = take_list(&a.list, t->port)) == NULL)
+		a.error = EAI_AGAIN;
 	close(r->fd);
 	r->child = 0;
-	if (is_whole && a.error == 0)
-		fresh = take_list(&a.list, t->port);
 	if (fresh == NULL) {
-		is_whole = is_whole && a.error != 0;
-		tell_failure(r, is_whole ? &a : NULL, why, size);
-		errno = !is_whole || a.error == EAI_AGAIN ? EAGAIN : 0;
+		errno = a.error == EAI_AGAIN ? EAGAIN : 0;
 		return -1;
 	}
 	*is_cut = a.is_cut != 0;
@@ -384,12 +317,6 @@ resolver_attach(struct names *names)
 	else
 		names->rows = NULL;
 	return why;
-}
-
-const char *
-resolver_fault(const struct names *names)
-{
-	return memory_fault(names->fd, names->n * sizeof(*names->rows));
 }
 
 void

@@ -61,7 +61,7 @@ void	 resolver_stop(struct resolver *);
  * there were more than ADDRESSES.
  */
 int	 resolver_take(struct resolver *, struct target *, struct names *,
-	    int *is_cut, char *why, size_t size);
+	    int *is_cut, const char **why);
 
 /* Give each name among these targets its row; how many there are. */
 size_t	 resolver_number(const struct targets *);
@@ -71,9 +71,6 @@ int	 resolver_share(struct names *, const struct targets *);
 
 /* The memory of another program, by n and fd, which are set; or why not. */
 const char *resolver_attach(struct names *);
-
-/* Why it can't be handed over; or NULL. */
-const char *resolver_fault(const struct names *);
 
 /* In a worker: from here on it can be read, and no more. */
 void	 resolver_leave(struct names *);

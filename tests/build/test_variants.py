@@ -29,7 +29,7 @@ PROXY = ["proxy_protocol", "proxy_tlvs", "accept_proxy", "bad_proxy_headers"]
 SCENARIOS = {
     # Memory, of all that there is.
     "sanitize": STREAMS + PROCESSES + CROWDS + LIBRARY + PROXY + [
-        "errors", "reports", "tls_clients", "client_cert_programs"],
+        "errors", "reports", "resolve", "tls_clients", "client_cert_programs"],
     # Events.
     "poll": STREAMS + ["workers", *CROWDS, "accept_proxy"],
     # Another compiler, and how it links.
@@ -43,6 +43,7 @@ SCENARIOS = {
     # The C library, and the memory that mbed TLS allocates.
     "musl": STREAMS + PROCESSES + [
         "errors", "reports", "random", "hardening", "library", "negotiation",
+        "resolve",
         "chain_verdicts", "hostile_certs", "trust_settings", "resumption",
         "session_cache", "tickets_hostile", "proxy_protocol"],
     # The ciphers.

@@ -391,7 +391,7 @@ def test_name_that_can_not_be_looked_up_now(certs, flags):
          "connect=backend.example.org:1", f"cert={certs.server}"],
         capture_output=True, text=True, timeout=support.DEADLINE,
         stdin=subprocess.DEVNULL)
-    assert "backend.example.org: " in complaint(p, 1)
+    assert "backend.example.org:1: " in complaint(p, 1)
 
 
 def test_log_file_impossible(lost, room):

@@ -67,12 +67,86 @@ test_command_that_does_not_open(void **state)
 	assert_int_equal(all.commands.running, 0);
 }
 
+/* Addresses with these last numbers, for a target. */
+static struct addresses *
+addresses(const char *numbers)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET };
+	struct addresses *a = net_addresses(strlen(numbers));
+
+	assert_non_null(a);
+	for (; a->n < strlen(numbers); a->n++) {
+		in.sin_addr.s_addr = htonl(0x0a000000u +
+		    (unsigned)(numbers[a->n] - '0'));
+		assert_int_equal(net_take_address(&a->list[a->n],
+		    (const struct sockaddr *)(const void *)&in, 80), 0);
+	}
+	return a;
+}
+
+static struct target targets[2];
+
+static void
+move(struct target *t, const char *numbers)
+{
+	net_release(t->to);
+	t->to = addresses(numbers);
+}
+
+/* The last numbers of up to n addresses that a connection tries in vain. */
+static const char *
+tried(struct connection *c, size_t n)
+{
+	static char numbers[16];
+	const struct address *a;
+	size_t i;
+
+	for (i = 0; i < n && (a = next_address(c)) != NULL; i++) {
+		numbers[i] = strchr(a->text, ':')[-1];
+		dial_failed(c, "refused");
+	}
+	numbers[i] = '\0';
+	return numbers;
+}
+
+/* Each address once, as the lists are when a connection comes to them. */
+static void
+test_addresses_that_change(void **state)
+{
+	struct repeats repeats = { .period = { .began = 0 } };
+	struct generation g = { .board.repeats = &repeats, .names = NAMES_NONE,
+	    .backends = { .list = targets, .n = 2 } };
+	struct connections all = { .generation = &g };
+	struct connection c = { .all = &all }, second = { .all = &all };
+	struct connection third = { .all = &all, .turn = 1 };
+
+	(void)state;
+	targets[0].row = targets[1].row = SIZE_MAX;
+	move(&targets[0], "123");
+	move(&targets[1], "45");
+	assert_string_equal(tried(&c, 2), "12");
+	assert_string_equal(tried(&second, 1), "3");
+	move(&targets[0], "67");
+	move(&targets[1], "8");
+	assert_string_equal(c.to->list[c.which].text, "10.0.0.2:80");
+	assert_string_equal(tried(&c, 9), "38");
+	assert_string_equal(tried(&second, 9), "128");
+	assert_string_equal(tried(&third, 9), "867");
+	assert_string_equal(tried(&third, 9), "");
+	net_release(c.to);
+	net_release(second.to);
+	net_release(third.to);
+	net_release(targets[0].to);
+	net_release(targets[1].to);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_places_of_generations),
 		cmocka_unit_test(test_command_that_does_not_open),
+		cmocka_unit_test(test_addresses_that_change),
 	};
 
 	return said_init() == -1 ? 1 :

@@ -147,21 +147,6 @@ test_look_up(void **state)
 	    .given = "nobody.invalid:80" }, list, LEN(list), &n), 0);
 }
 
-/* Addresses are there until nobody holds them. */
-static void
-test_hold(void **state)
-{
-	struct addresses *a = net_addresses(2);
-
-	(void)state;
-	assert_non_null(a);
-	assert_ptr_equal(net_hold(a), a);
-	net_release(a);
-	a->list[1].len = 1;
-	net_release(a);
-	net_release(NULL);
-}
-
 static void
 test_unix_paths(void **state)
 {
@@ -265,7 +250,6 @@ main(void)
 		cmocka_unit_test(test_parse_errors),
 		cmocka_unit_test(test_parse_names),
 		cmocka_unit_test(test_look_up),
-		cmocka_unit_test(test_hold),
 		cmocka_unit_test(test_unix_paths),
 		cmocka_unit_test(test_v4_mapped),
 		cmocka_unit_test(test_address_text),

@@ -74,8 +74,7 @@ arguments_help(void)
 	    "  -v       log_level=debug      "
 	    "-k        make a key for ticket_keys\n"
 	    "  -V       version, features    "
-	    "-o file   output file for -g, -r or -k\n"
-	    "  -h       show this\n\n"
+	    "-o file   output file for -g, -r or -k\n\n"
 	    "keys, as in the file; tunnel.conf(5) explains them:\n");
 	for (i = 0; groups[i].title != NULL; i++)
 		help_keys(groups[i].from, groups[i + 1].from, groups[i].title);

@@ -416,7 +416,7 @@ FLIGHTS = {
     # Without PSA, what is behind a key is not looked at: but it is hashed.
     "key-exchange-long": (alter(KEY_EXCHANGE, more(b"x")), {
         "1.2": ("decode_error", SYNTAX) if support.ACCEL
-        else ("decrypt_error", PROOF)}),
+        else ("decrypt_error", SIGNATURE)}),
     "key-exchange-zeros": (alter(KEY_EXCHANGE, put(b"\x20" + bytes(32))), {
         "1.2": ("illegal_parameter", "illegal parameter") if support.ACCEL
         else ("decode_error", SYNTAX)}),

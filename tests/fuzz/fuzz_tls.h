@@ -268,7 +268,6 @@ do_handshake(struct stream *s, struct client *c)
 		if (r == STREAM_WANT_READ || r == STREAM_WANT_WRITE)
 			r = s->ops->open(s);
 	} while (before != from_client.end + to_client.end ||
-	    (r == STREAM_WANT_READ && from_client.at != from_client.end) ||
-	    (r == STREAM_WANT_WRITE && is_full));
+	    (r == STREAM_WANT_READ && from_client.at != from_client.end));
 	return r;
 }

@@ -15,7 +15,7 @@ from support import Task, is_echoed, read_exactly
 MB = 1024 * 1024
 SIZE = 40 * MB
 # About 30 are needed; one call a record makes 150 to 250.
-PER_MB = {"up": 35, "down": 45}
+PER_MB = {"up": 32, "down": 45}
 TRIES = 8
 # From accept(2) to close(2), with a word that is echoed.
 PER_CONNECTION = {("1.3", "full"): 50, ("1.3", "resumed"): 47,

@@ -311,7 +311,7 @@ tls_bio_write_size(const struct tls *t)
 int
 tls_bio_has_room(const struct tls *t)
 {
-	return io.nout + t->ndeferred + most_of_record(t) <= DATA_SIZE;
+	return io.nout + t->ndeferred + most_of_record(t) <= OUT_SIZE;
 }
 
 int

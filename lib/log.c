@@ -277,6 +277,7 @@ log_to(int fd, int stream)
 		close(logging.fd);
 	logging.fd = fd;
 	logging.kind = UNKNOWN;
+	look_at_log();			/* before there is a sandbox */
 	state.stream = fd != -1 && stream > 0 ? stream : -1;
 }
 

@@ -12,7 +12,6 @@
 
 #define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
 #define HELLO_SESSION_ID 43		/* its offset in a hello's record */
-#define AHEAD_SIZE	(64 * 1024)	/* and a record: the engine's 80 KB */
 #define FLIGHT_AHEAD	4096		/* of the handshake */
 #define WORTH_SENDING	256		/* of a flight: a certificate has it */
 #define DATA_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
@@ -26,7 +25,7 @@
 static struct tls_io {
 	size_t	 ahead_at, ahead_end;
 	size_t	 nout;
-	unsigned char ahead[AHEAD_SIZE];	/* received, not decrypted */
+	unsigned char ahead[DATA_SIZE];		/* received, not decrypted */
 	unsigned char out[OUT_SIZE];		/* encrypted, not sent */
 } io;
 
@@ -123,6 +122,19 @@ pass(struct tls *t, const unsigned char *p, size_t len)
 }
 
 /*
+ * The rest of this record, and as many like it as there is room for: in a
+ * stream of equal ones, nothing is left over that would have to be kept.
+ */
+static size_t
+whole_records(const struct record *r)
+{
+	size_t one = HEADER_SIZE + (size_t)be_get(r->head + 3, 2);
+
+	return r->nhead < HEADER_SIZE ? sizeof(io.ahead) :
+	    r->left + (sizeof(io.ahead) - r->left) / one * one;
+}
+
+/*
  * The library asks for a header, and then for what it announces.  As much is
  * received at once as there is; but what follows the handshake has to be left
  * to the kernel, if it may take over.  As long as we have sent nothing, there
@@ -132,7 +144,7 @@ static size_t
 ahead_size(const struct tls *t, size_t len)
 {
 	if (t->open)
-		return sizeof(io.ahead);
+		return whole_records(&t->in);
 	return t->ktls != NULL && t->out.nhead > 0 ? len : FLIGHT_AHEAD;
 }
 
@@ -299,7 +311,7 @@ tls_bio_write_size(const struct tls *t)
 int
 tls_bio_has_room(const struct tls *t)
 {
-	return io.nout + t->ndeferred + most_of_record(t) <= DATA_SIZE;
+	return io.nout + t->ndeferred + most_of_record(t) <= OUT_SIZE;
 }
 
 int

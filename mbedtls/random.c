@@ -1,6 +1,8 @@
 /*
  * mbed TLS's random numbers, by MBEDTLS_PSA_CRYPTO_EXTERNAL_RNG: those of the
- * kernel.
+ * kernel.  None are kept in store: a machine that is cloned, or a process that
+ * is restored, would draw them twice, which only the kernel can see.  With
+ * Linux 6.11 and glibc 2.41, getrandom(3) seldom has to enter it.
  */
 #include <errno.h>
 #include <sys/random.h>

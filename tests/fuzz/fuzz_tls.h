@@ -34,7 +34,8 @@ static struct wire {
 	unsigned char p[1 << 17];
 	size_t	 at, end;
 } from_client, to_client;
-static size_t piece;			/* recv(2) has no more at a time */
+static size_t piece;			/* no more is there at a time, */
+static int is_full;			/* nor is taken, and then none */
 static int at_end;			/* its errno behind all of it; 0: FIN */
 static uint64_t client_random, server_random;
 
@@ -58,6 +59,7 @@ start(struct tls_config *cfg, size_t most)
 
 	from_client.at = from_client.end = to_client.at = to_client.end = 0;
 	piece = most;
+	is_full = 0;
 	at_end = EAGAIN;
 	client_random = 1;
 	server_random = 2;
@@ -106,7 +108,10 @@ fake_send(int fd, const void *p, size_t len, int flags)
 	(void)fd;
 	(void)flags;
 	errno = EAGAIN;
-	return wire_put(&to_client, p, len);
+	is_full = !is_full && len > piece;
+	if (len > piece && !is_full)
+		return -1;
+	return wire_put(&to_client, p, len < piece ? len : piece);
 }
 
 static int
@@ -266,7 +271,8 @@ do_handshake(struct stream *s, struct client *c)
 		if (!failed && !mbedtls_ssl_is_handshake_over(&c->ssl))
 			failed = client_handshake(c) !=
 			    MBEDTLS_ERR_SSL_WANT_READ;
-		if (r == STREAM_WANT_READ || r == STREAM_WANT_TURN)
+		if (r == STREAM_WANT_READ || r == STREAM_WANT_WRITE ||
+		    r == STREAM_WANT_TURN)
 			r = s->ops->open(s);
 	} while (before != from_client.end + to_client.end ||
 	    r == STREAM_WANT_TURN ||

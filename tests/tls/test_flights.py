@@ -146,6 +146,8 @@ def test_slow_client(stalled, version):
 
 def test_alert_follows_the_flight(stalled, version):
     """What deserves it is there before the flight has left."""
+    if version == "1.3" and not support.PATCHED:
+        pytest.skip("mbed TLS encrypts it by the wrong keys")
     t, client = stalled(version)
     client.sock.sendall(plain(UNKNOWN, b"?"))
     with pytest.raises(ssl.SSLError, match="(?i)unexpected.message"):

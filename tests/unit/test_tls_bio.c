@@ -451,6 +451,50 @@ test_nothing_is_taken_from_the_kernel(void **state)
 	assert_true(tls_bio_is_exact(t));
 }
 
+/* Take so many bytes, as the library does. */
+static void
+take(size_t len)
+{
+	unsigned char buf[256];
+	int n;
+
+	t->drained = 0;
+	for (; len > 0; len -= (size_t)n)
+		assert_in_range(n = tls_bio_recv(t, buf, len), 1, len);
+}
+
+/* Of data, records like the last one are asked for: none is left in part. */
+static void
+test_whole_records_are_received(void **state)
+{
+	static const unsigned char data[250] = {
+		[0] = 23, 3, 3, 0, 95, [100] = 23, 3, 3, 0, 95,
+		[200] = 23, 3, 3, 0, 95,
+	};
+
+	(void)state;
+	t->open = 1;
+	client = data;
+	nclient = sizeof(data);
+	take(HEADER_SIZE);
+	assert_int_equal(asked, sizeof(io.ahead));
+	take(95);
+	take(HEADER_SIZE);
+	take(95);
+	take(HEADER_SIZE);
+	take(45);
+	assert_int_equal(recvs, 1);
+	client = data + 50;
+	nclient = 50;
+	take(50);
+	assert_int_equal(asked, 50 + (sizeof(io.ahead) - 50) / 100 * 100);
+	client = data;
+	nclient = 100;
+	take(HEADER_SIZE);
+	assert_int_equal(asked, sizeof(io.ahead) / 100 * 100);
+	assert_int_equal(recvs, 3);
+}
+
 #define WITH_TLS(name)	cmocka_unit_test_setup_teardown(name, begin, end)
 
 int
@@ -470,6 +514,7 @@ main(void)
 		WITH_TLS(test_as_much_as_can_be_written_has_room),
 		WITH_TLS(test_handshake_is_received_ahead),
 		WITH_TLS(test_nothing_is_taken_from_the_kernel),
+		WITH_TLS(test_whole_records_are_received),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

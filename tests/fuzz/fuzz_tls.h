@@ -35,6 +35,7 @@ static struct wire {
 	size_t	 at, end;
 } from_client, to_client;
 static size_t piece;			/* recv(2) has no more at a time */
+static size_t received, sent;		/* and these no more, all in all */
 static int at_end;			/* its errno behind all of it; 0: FIN */
 static uint64_t client_random, server_random;
 
@@ -58,6 +59,7 @@ start(struct tls_config *cfg, size_t most)
 
 	from_client.at = from_client.end = to_client.at = to_client.end = 0;
 	piece = most;
+	received = sent = SIZE_MAX;
 	at_end = EAGAIN;
 	client_random = 1;
 	server_random = 2;
@@ -90,10 +92,13 @@ wire_put(struct wire *w, const void *p, size_t len)
 static ssize_t
 fake_recv(int fd, void *p, size_t len, int flags)
 {
-	ssize_t n = wire_get(&from_client, p, len < piece ? len : piece);
+	ssize_t n;
 
 	(void)fd;
 	(void)flags;
+	len = len < piece ? len : piece;
+	n = wire_get(&from_client, p, len < received ? len : received);
+	received -= (size_t)n;
 	if (n > 0 || at_end == 0)
 		return n;
 	errno = at_end;
@@ -106,7 +111,9 @@ fake_send(int fd, const void *p, size_t len, int flags)
 	(void)fd;
 	(void)flags;
 	errno = EAGAIN;
-	return wire_put(&to_client, p, len);
+	len = len < sent ? len : sent;
+	sent -= len;
+	return len == 0 ? -1 : wire_put(&to_client, p, len);
 }
 
 static int

@@ -36,6 +36,7 @@ static struct wire {
 } from_client, to_client;
 static size_t piece;			/* no more is there at a time, */
 static int is_full;			/* nor is taken, and then none */
+static size_t received, sent;		/* so many bytes each are left */
 static int at_end;			/* its errno behind all of it; 0: FIN */
 static uint64_t client_random, server_random;
 
@@ -60,6 +61,7 @@ start(struct tls_config *cfg, size_t most)
 	from_client.at = from_client.end = to_client.at = to_client.end = 0;
 	piece = most;
 	is_full = 0;
+	received = sent = SIZE_MAX;
 	at_end = EAGAIN;
 	client_random = 1;
 	server_random = 2;
@@ -92,10 +94,13 @@ wire_put(struct wire *w, const void *p, size_t len)
 static ssize_t
 fake_recv(int fd, void *p, size_t len, int flags)
 {
-	ssize_t n = wire_get(&from_client, p, len < piece ? len : piece);
+	ssize_t n;
 
 	(void)fd;
 	(void)flags;
+	len = len < piece ? len : piece;
+	n = wire_get(&from_client, p, len < received ? len : received);
+	received -= (size_t)n;
 	if (n > 0 || at_end == 0)
 		return n;
 	errno = at_end;
@@ -111,7 +116,10 @@ fake_send(int fd, const void *p, size_t len, int flags)
 	is_full = !is_full && len > piece;
 	if (len > piece && !is_full)
 		return -1;
-	return wire_put(&to_client, p, len < piece ? len : piece);
+	len = len < piece ? len : piece;
+	len = len < sent ? len : sent;
+	sent -= len;
+	return len == 0 ? -1 : wire_put(&to_client, p, len);
 }
 
 static int

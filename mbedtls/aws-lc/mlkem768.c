@@ -1,5 +1,5 @@
 /*
- * ML-KEM-768 for mbed TLS (mbedtls/mlkem768.h, of patches/95-x25519mlkem768),
+ * ML-KEM-768 for mbed TLS (mbedtls/mlkem768.h, of patches/97-x25519mlkem768),
  * by AWS-LC.  It does the checks of FIPS 203, sections 7.2 and 7.3, but for
  * lengths, and clears all that it frees.
  */

@@ -50,9 +50,7 @@ def library(aws_lc):
             "FLAGS": "mbedtls/flags.mk", "PYTHON": "/usr/bin/python3",
             "PATCHES": " ".join(f"mbedtls/patches/{x}" for x in patches),
             "CFLAGS": f"-O1 -g -isystem {TOP}/{aws_lc}/include",
-            "DEFINES": "TUNNEL_AWS_LC MBEDTLS_USE_PSA_CRYPTO "
-                       "MBEDTLS_PSA_ASSUME_EXCLUSIVE_BUFFERS "
-                       "MBEDTLS_SSL_TLS13_X25519MLKEM768 MBEDTLS_SSL_CLI_C"})
+            "DEFINES": "TUNNEL_AWS_LC MBEDTLS_SSL_CLI_C"})
     return f"{O}/library"
 
 

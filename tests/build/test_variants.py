@@ -46,10 +46,10 @@ SCENARIOS = {
         "resolve",
         "chain_verdicts", "hostile_certs", "trust_settings", "resumption",
         "session_cache", "tickets_hostile", "proxy_protocol"],
-    # The ciphers.
-    "accel": ["transfer", "end_of_stream", "hostile_peers", "negotiation",
-              "alerts", "ticket_keys", "workers", "library", "groups",
-              "mlkem", "reports"],
+    # All of cryptography, keys, and what is random after fork(2).
+    "accel": ["transfer", "end_of_stream", "hostile_peers", "workers",
+              "reload", "privileges", "sandbox", "confinement", "random",
+              "library", "mlkem", "reports", *LIBRARY],
     "valgrind": ["end_of_stream", "endpoints"],
 }
 

@@ -30,7 +30,8 @@ text { font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif;
 .title { font-size: 15px; font-weight: 600 }
 .about, .name, .value { fill: #59636e }
 .about { font-size: 11px }
-.value { font-size: 9px; paint-order: stroke; stroke: #ffffff; stroke-width: 3px }
+.value { font-size: 9px; paint-order: stroke; stroke: #ffffff;
+  stroke-width: 3px }
 .panel { font-weight: 600 }
 .name { text-anchor: end }
 .ours { font-weight: 600; fill: #1f2328 }

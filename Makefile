@@ -84,8 +84,7 @@ AWS_LC	= build/aws-lc/$(machine)
 AWS_LC_SOURCE = build/aws-lc-source
 AWS_LC_LIBRARY = $(AWS_LC)/lib/libaws-lc.a
 LIBRARY_ADDS = $(wildcard mbedtls/aws-lc/*.[ch] mbedtls/aws-lc/*.json)
-LIBRARY_DEFINES = TUNNEL_AWS_LC MBEDTLS_USE_PSA_CRYPTO \
-	MBEDTLS_PSA_ASSUME_EXCLUSIVE_BUFFERS
+LIBRARY_DEFINES = TUNNEL_AWS_LC
 ACCEL_CPPFLAGS = -isystem $(CURDIR)/$(AWS_LC)/include
 ACCEL_LIBS = $(AWS_LC_LIBRARY)
 endif
@@ -209,6 +208,10 @@ mbedtls-is-fit: $(LIBRARY)
 sources:
 	@echo $(SRCS)
 
+libraries:
+	@echo $(addprefix $(LIBRARY_DIR)/lib/,libmbedtls.a libmbedx509.a \
+	    libmbedcrypto.a) $(ACCEL_LIBS)
+
 demo: $(TUNNEL)
 	tests/demo
 
@@ -243,7 +246,7 @@ unit: $(UNIT:%=$(O)/test_%)
 
 $(O)/test_%: tests/unit/test_%.c $(O)/objects.a $(O)/flags | mbedtls-is-fit
 	$(compile) -o $@ $< $(O)/objects.a $(link:$(CC)%=%) -lcmocka \
-	    $(libs) $(if $(filter accel,$*),-lcrypto)
+	    $(libs)
 
 $(O)/objects.a: $(OBJS)
 	@rm -f $@
@@ -313,6 +316,8 @@ install: $(TUNNEL) $(UNITS)
 	install -m 644 man/tunnel.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -m 644 README.md SECURITY.md LICENSE tunnel.conf.example \
 	    $(DESTDIR)$(PREFIX)/share/doc/tunnel
+	$(if $(ACCEL),install -m 644 $(AWS_LC)/LICENSE \
+	    $(DESTDIR)$(PREFIX)/share/doc/tunnel/LICENSE.$(ACCEL))
 	install -m 644 $(UNITS) $(DESTDIR)$(SYSTEMDDIR)
 	install -m 644 lib/systemd/sysusers.conf \
 	    $(DESTDIR)$(PREFIX)/lib/sysusers.d/tunnel.conf
@@ -339,7 +344,7 @@ clean:
 
 FORCE:
 
-.PHONY: all sources demo check check-more check-all check-vm unit fuzz bench bench-vm \
+.PHONY: all sources libraries demo check check-more check-all check-vm unit fuzz bench bench-vm \
 	bench-debian13 $(BENCH:%=bench-%) \
 	install uninstall \
 	clean mbedtls-is-fit FORCE

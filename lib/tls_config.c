@@ -247,8 +247,8 @@ tls_config_ready(struct tls_config *cfg)
 		    "tls_max = 1.%d and %s (in TLS 1.2 those with ECDSA in "
 		    "their name need an EC key, those with RSA an RSA key)",
 		    min % 10, max % 10, cfg->certs->next != NULL ?
-		    "these keys" : mbedtls_pk_can_do(
-		    &cfg->certs->chain.pk, MBEDTLS_PK_RSA) ? "an RSA key" : "an EC key");
+		    "these keys" : mbedtls_pk_can_do(&cfg->certs->chain.pk,
+		    MBEDTLS_PK_RSA) ? "an RSA key" : "an EC key");
 	cfg->left_out = min < cfg->min ? 12 : max > cfg->max ? 13 : 0;
 	mbedtls_ssl_conf_min_tls_version(&cfg->ssl, cfg->min == 13 ?
 	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);

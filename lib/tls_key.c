@@ -2,9 +2,9 @@
  * tls_key: a private key in the form that signs at least cost.
  *
  * Where AWS-LC signs, the library hands it a key that it has parsed itself as
- * bytes, each time: so PSA gets the key here, whose driver keeps what it makes
- * of it, and the library has no more than its number.  A process that is forked
- * later finds all of it.
+ * bytes, each time.  So PSA gets the key here, and the library no more than its
+ * number; and it signs once, for the driver keeps what it makes of the key.  A
+ * process that is forked later finds that there.
  */
 #include "tls_key.h"
 
@@ -33,8 +33,11 @@ describe(const mbedtls_pk_context *key, psa_key_attributes_t *attr)
 int
 tls_key_prepare(struct cert *c)
 {
+	unsigned char nothing[HASH_SIZE] = { 0 };
+	unsigned char out[MBEDTLS_PK_SIGNATURE_MAX_SIZE];
 	psa_key_attributes_t attr = psa_key_attributes_init();
 	mbedtls_pk_context prepared;
+	size_t len;
 	int r;
 
 	if ((r = describe(&c->key, &attr)) != 0 ||
@@ -43,6 +46,11 @@ tls_key_prepare(struct cert *c)
 	mbedtls_pk_init(&prepared);
 	if ((r = mbedtls_pk_setup_opaque(&prepared, c->id)) != 0)
 		return r;
+	if ((r = mbedtls_pk_sign(&prepared, MBEDTLS_MD_SHA256, nothing,
+	    sizeof(nothing), out, sizeof(out), &len, RNG)) != 0) {
+		mbedtls_pk_free(&prepared);
+		return r;
+	}
 	mbedtls_pk_free(&c->key);
 	c->key = prepared;
 	return 0;

@@ -121,6 +121,17 @@
 #define MBEDTLS_PSA_KEY_STORE_DYNAMIC
 #define PSA_CRYPTO_ACCELERATOR_DRIVER_PRESENT	/* see everest_driver.h */
 
+/*
+ * What AWS-LC does, see aws-lc/awslc_driver.h, it does for PSA: so TLS and X.509
+ * go there for everything, with RSA keys as long as they may be without PSA.
+ */
+#ifdef TUNNEL_AWS_LC
+#define MBEDTLS_USE_PSA_CRYPTO
+#define MBEDTLS_PSA_ASSUME_EXCLUSIVE_BUFFERS
+#define MBEDTLS_ECP_DP_SECP521R1_ENABLED
+#define PSA_VENDOR_RSA_MAX_KEY_BITS	8192u
+#endif
+
 /* What is told to people: where size counts most, errors have numbers only. */
 #define MBEDTLS_VERSION_C
 #ifdef TUNNEL_SMALL

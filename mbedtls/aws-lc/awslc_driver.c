@@ -60,8 +60,8 @@ awslc_transparent_signature_verify_hash(const psa_key_attributes_t *attributes,
 	if (!PSA_KEY_TYPE_IS_PUBLIC_KEY(type))
 		return PSA_ERROR_NOT_SUPPORTED;
 	return PSA_KEY_TYPE_IS_RSA(type) ?
-	    awslc_rsa_verify(key, key_size, alg, hash, hash_size, signature,
-	    signature_size) :
+	    awslc_rsa_verify(attributes, key, key_size, alg, hash, hash_size,
+	    signature, signature_size) :
 	    awslc_ec_verify(attributes, key, key_size, alg, hash, hash_size,
 	    signature, signature_size);
 }

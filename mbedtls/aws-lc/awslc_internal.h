@@ -15,9 +15,9 @@ psa_status_t awslc_rsa_sign(const psa_key_attributes_t *, const uint8_t *key,
 	    size_t key_size, psa_algorithm_t, const uint8_t *hash,
 	    size_t hash_size, uint8_t *signature, size_t signature_size,
 	    size_t *signature_length);
-psa_status_t awslc_rsa_verify(const uint8_t *key, size_t key_size,
-	    psa_algorithm_t, const uint8_t *hash, size_t hash_size,
-	    const uint8_t *signature, size_t signature_size);
+psa_status_t awslc_rsa_verify(const psa_key_attributes_t *, const uint8_t *key,
+	    size_t key_size, psa_algorithm_t, const uint8_t *hash,
+	    size_t hash_size, const uint8_t *signature, size_t signature_size);
 
 /* And for those of elliptic curves. */
 psa_status_t awslc_ec_sign(const psa_key_attributes_t *, const uint8_t *key,

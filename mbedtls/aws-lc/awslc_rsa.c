@@ -1,15 +1,14 @@
 /*
  * RSA's signatures.
  *
- * To parse a private key and to check it costs as much as half a signature, so
- * what comes of it when PSA imports the key is kept, until it is forgotten or
- * too many others have come: then it is parsed again for each signature.  No
- * lock: this is for a program of one thread.
+ * To parse a private key, to check it, and what comes before its first use cost
+ * more than a signature.  So keys that have signed are kept, until they are
+ * forgotten or too many others have come.  No lock: this is for a program of one
+ * thread.
  */
-#include <string.h>
-
 #include <openssl/crypto.h>
 #include <openssl/digest.h>
+#include <openssl/err.h>
 #include <openssl/mem.h>
 #include <openssl/nid.h>
 #include <openssl/rsa.h>
@@ -58,8 +57,8 @@ awslc_transparent_free(void)
 		forget(&kept[i]);
 }
 
-/* The key becomes ours; 0: there is no memory. */
-static int
+/* If there is memory. */
+static void
 keep(mbedtls_svc_key_id_t id, RSA *rsa, const uint8_t *der, size_t size)
 {
 	struct kept *k = kept;
@@ -73,67 +72,61 @@ keep(mbedtls_svc_key_id_t id, RSA *rsa, const uint8_t *der, size_t size)
 		forget(k);
 	}
 	if ((k->der = OPENSSL_memdup(der, size)) == NULL) {
-		RSA_free(rsa);
-		return 0;
+		ERR_clear_error();
+		return;
 	}
+	RSA_up_ref(rsa);
 	k->rsa = rsa;
 	k->id = id;
 	k->size = size;
-	return 1;
 }
 
 /* The private key, to be freed by RSA_free(); or NULL. */
 static RSA *
 private_key(mbedtls_svc_key_id_t id, const uint8_t *der, size_t size)
 {
-	const struct kept *k;
+	struct kept *k;
+	RSA *rsa;
 
 	for (k = kept; k < kept + KEPT_MAX; k++)
 		if (k->rsa != NULL && mbedtls_svc_key_id_equal(k->id, id) &&
-		    k->size == size && CRYPTO_memcmp(k->der, der, size) == 0)
-			return RSA_up_ref(k->rsa) ? k->rsa : NULL;
-	return RSA_private_key_from_bytes(der, size);
+		    k->size == size && CRYPTO_memcmp(k->der, der, size) == 0) {
+			RSA_up_ref(k->rsa);
+			return k->rsa;
+		}
+	if ((rsa = RSA_private_key_from_bytes(der, size)) != NULL)
+		keep(id, rsa, der, size);
+	return rsa;
 }
 
-/* A key that is not to AWS-LC's taste may be one for mbed TLS. */
-psa_status_t
-awslc_transparent_import_key(const psa_key_attributes_t *attributes,
-    const uint8_t *data, size_t data_size, uint8_t *key, size_t key_size,
-    size_t *key_length, size_t *bits)
-{
-	RSA *rsa;
-
-	if (psa_get_key_type(attributes) != PSA_KEY_TYPE_RSA_KEY_PAIR)
-		return PSA_ERROR_NOT_SUPPORTED;
-	if ((rsa = RSA_private_key_from_bytes(data, data_size)) == NULL)
-		return awslc_failed(PSA_ERROR_NOT_SUPPORTED);
-	if (key_size < data_size || RSA_bits(rsa) > PSA_VENDOR_RSA_MAX_KEY_BITS) {
-		RSA_free(rsa);
-		return PSA_ERROR_NOT_SUPPORTED;
-	}
-	*bits = RSA_bits(rsa);
-	*key_length = data_size;
-	memcpy(key, data, data_size);
-	return keep(psa_get_key_id(attributes), rsa, data, data_size) ?
-	    PSA_SUCCESS : awslc_failed(PSA_ERROR_INSUFFICIENT_MEMORY);
-}
-
-/* What the hash was made by, and that as PKCS #1 names it; or NULL. */
+/*
+ * What the hash was made by, and that as PKCS #1 names it; or NULL, where it is
+ * mbed TLS's: so it is with a key too short for a salt of the hash's size.
+ */
 static const EVP_MD *
-hash_of(psa_algorithm_t alg, int *nid)
+hash_of(psa_algorithm_t alg, size_t hash_size, size_t key_bits, int *nid)
 {
+	const EVP_MD *md = NULL;
+
 	switch (PSA_ALG_SIGN_GET_HASH(alg)) {
 	case PSA_ALG_SHA_256:
 		*nid = NID_sha256;
-		return EVP_sha256();
+		md = EVP_sha256();
+		break;
 	case PSA_ALG_SHA_384:
 		*nid = NID_sha384;
-		return EVP_sha384();
+		md = EVP_sha384();
+		break;
 	case PSA_ALG_SHA_512:
 		*nid = NID_sha512;
-		return EVP_sha512();
+		md = EVP_sha512();
+		break;
 	}
-	return NULL;
+	if (md == NULL || hash_size != EVP_MD_size(md))
+		return NULL;
+	if (PSA_ALG_IS_RSA_PSS(alg))
+		return key_bits >= 8 * (2 * hash_size + 2) ? md : NULL;
+	return PSA_ALG_IS_RSA_PKCS1V15_SIGN(alg) ? md : NULL;
 }
 
 psa_status_t
@@ -142,18 +135,18 @@ awslc_rsa_sign(const psa_key_attributes_t *attributes, const uint8_t *key,
     size_t hash_size, uint8_t *signature, size_t signature_size,
     size_t *signature_length)
 {
-	const EVP_MD *md;
-	unsigned size = 0;
+	size_t bits = psa_get_key_bits(attributes);
 	int nid, ok;
+	const EVP_MD *md = hash_of(alg, hash_size, bits, &nid);
+	unsigned size = 0;
 	RSA *rsa;
 
-	if ((!PSA_ALG_IS_RSA_PSS(alg) && !PSA_ALG_IS_RSA_PKCS1V15_SIGN(alg)) ||
-	    (md = hash_of(alg, &nid)) == NULL || hash_size != EVP_MD_size(md))
+	if (md == NULL)
 		return PSA_ERROR_NOT_SUPPORTED;
-	if (signature_size < PSA_BITS_TO_BYTES(psa_get_key_bits(attributes)))
+	if (signature_size < PSA_BITS_TO_BYTES(bits))
 		return PSA_ERROR_BUFFER_TOO_SMALL;
 	rsa = private_key(psa_get_key_id(attributes), key, key_size);
-	if (rsa == NULL)
+	if (rsa == NULL)	/* but for mbed TLS it may be one */
 		return awslc_failed(PSA_ERROR_NOT_SUPPORTED);
 	if (PSA_ALG_IS_RSA_PSS(alg))
 		ok = RSA_sign_pss_mgf1(rsa, signature_length, signature,
@@ -168,16 +161,16 @@ awslc_rsa_sign(const psa_key_attributes_t *attributes, const uint8_t *key,
 }
 
 psa_status_t
-awslc_rsa_verify(const uint8_t *key, size_t key_size, psa_algorithm_t alg,
-    const uint8_t *hash, size_t hash_size, const uint8_t *signature,
-    size_t signature_size)
+awslc_rsa_verify(const psa_key_attributes_t *attributes, const uint8_t *key,
+    size_t key_size, psa_algorithm_t alg, const uint8_t *hash,
+    size_t hash_size, const uint8_t *signature, size_t signature_size)
 {
-	const EVP_MD *md;
 	int nid, ok;
+	const EVP_MD *md = hash_of(alg, hash_size,
+	    psa_get_key_bits(attributes), &nid);
 	RSA *rsa;
 
-	if ((!PSA_ALG_IS_RSA_PSS(alg) && !PSA_ALG_IS_RSA_PKCS1V15_SIGN(alg)) ||
-	    (md = hash_of(alg, &nid)) == NULL || hash_size != EVP_MD_size(md))
+	if (md == NULL)
 		return PSA_ERROR_NOT_SUPPORTED;
 	if ((rsa = RSA_public_key_from_bytes(key, key_size)) == NULL)
 		return awslc_failed(PSA_ERROR_NOT_SUPPORTED);

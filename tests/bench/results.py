@@ -18,7 +18,7 @@ def number(value):
         return "-"
     if not value:
         return "0"
-    if value >= 1000:
+    if value >= 999.5:
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".")
 

@@ -175,8 +175,9 @@ $(LIBRARY_DIR)/flags: FORCE
 	@echo "$(build_library)" | cmp -s - $@ || echo "$(build_library)" > $@
 
 ifdef ACCEL
+# The same for every build of a machine's.
 build_aws_lc = CC='$(CC)' CFLAGS='$(SIZED) $(hardening)' mbedtls/build aws-lc \
-	$(AWS_LC_SOURCE) $(AWS_LC) $(AWS_LC_OPTIONS)
+	$(AWS_LC_SOURCE) $(AWS_LC)
 
 $(AWS_LC_LIBRARY): $(AWS_LC_SOURCE) $(AWS_LC)/flags
 	$(build_aws_lc)

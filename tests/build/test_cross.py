@@ -19,19 +19,23 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("machine", MACHINES)
-def test_echo(room, monkeypatch, version, machine):
+@pytest.mark.parametrize("machine,accel", [
+    *((machine, "") for machine in MACHINES), ("aarch64-linux-gnu", "aws-lc")])
+def test_echo(room, monkeypatch, version, machine, accel):
     emulator = f"qemu-{MACHINES[machine]}"
     for program in emulator, f"{machine}-gcc":
         if not shutil.which(program):
             pytest.skip(f"{program} is not installed")
-    out = f"build/{machine}"
+    if accel and support.why_no_accel():
+        pytest.skip(support.why_no_accel())
+    out = f"build/{machine}{accel and '-' + accel}"
     run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={out}/tunnel", "STATIC=1",
-        f"CC={machine}-gcc", timeout=240)
+        f"CC={machine}-gcc", *(["ACCEL=" + accel] if accel else []),
+        timeout=240)
     binary = os.path.join(TOP, out, "tunnel")
     stripped = room.path("stripped")
     run(f"{machine}-strip", "-o", stripped, binary)
-    print(f"{machine}: {os.path.getsize(stripped)} bytes, stripped")
+    print(f"{out}: {os.path.getsize(stripped)} bytes, stripped")
 
     monkeypatch.setattr(support, "UNDER", [emulator])
     monkeypatch.setattr(support, "TUNNEL", binary)

@@ -45,9 +45,10 @@ SCENARIOS = {
         "errors", "reports", "random", "hardening", "library", "negotiation",
         "chain_verdicts", "hostile_certs", "trust_settings", "resumption",
         "session_cache", "tickets_hostile", "proxy_protocol"],
-    # The ciphers.
-    "accel": ["transfer", "end_of_stream", "hostile_peers", "negotiation",
-              "alerts", "ticket_keys", "workers", "library"],
+    # All of cryptography, keys, and what is random after fork(2).
+    "accel": ["transfer", "end_of_stream", "hostile_peers", "workers",
+              "reload", "privileges", "sandbox", "confinement", "random",
+              "library", *LIBRARY],
     "valgrind": ["end_of_stream", "endpoints"],
 }
 

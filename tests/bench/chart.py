@@ -4,7 +4,8 @@ figures.  A panel for each figure, with bars for each server.
 
 from html import escape
 
-from results import best, names_of, number, rows_of, system_of, title_of
+from results import (best, names_of, number, rows_of, system_of, title_of,
+                     value_of, values_of)
 
 GROUPS = {
     "handshakes": ("Server CPU for a connection: handshake, one byte there and "
@@ -29,7 +30,8 @@ text { font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif;
 .title { font-size: 15px; font-weight: 600 }
 .about, .name, .value { fill: #59636e }
 .about { font-size: 11px }
-.value { font-size: 9px; paint-order: stroke; stroke: #ffffff; stroke-width: 3px }
+.value { font-size: 9px; paint-order: stroke; stroke: #ffffff;
+  stroke-width: 3px }
 .panel { font-weight: 600 }
 .name { text-anchor: end }
 .ours { font-weight: 600; fill: #1f2328 }
@@ -61,19 +63,10 @@ def text(x, y, what, kind):
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{escape(what)}</text>'
 
 
-def figure_of(results, name):
-    for f in results["figures"]:
-        if f["name"] == name and f["values"]:
-            return f
-    return None
-
-
 def servers_of(runs):
     """Name -> kind, ours first, of those that are there in any."""
-    found = {s["name"]: s["kind"] for kind in ("tunnel", "peer") for r in runs
-             for s in r["servers"] if s["streams"] and s["kind"] == kind and
-             not s["missing"]}
-    return found
+    return {name: kind for kind in ("tunnel", "peer") for r in runs
+            for name in names_of(r, kind)}
 
 
 def columns_of(runs, groups):
@@ -100,13 +93,12 @@ def panel(name, title, runs, x, y, top):
     y += TITLE
     servers = servers_of(runs)
     step = len(runs) * PITCH + 6
-    for i, run in enumerate(runs):
-        values = (figure_of(run, name) or {"values": {}})["values"]
-        least = best(values, names_of(run, "peer"))[0]
+    for run in runs:
+        least = best(values_of(run, name), names_of(run, "peer"))[0]
         if least is not None:
             at = left + least * scale
             yield (f'<line x1="{at:.1f}" y1="{y - 3}" x2="{at:.1f}" '
-                   f'y2="{y + len(servers) * step - 4}" class="best best{i}"/>')
+                   f'y2="{y + len(servers) * step - 4}" class="best"/>')
     ours = 0
     for i, (server, kind) in enumerate(servers.items()):
         is_ours = kind == "tunnel"
@@ -116,8 +108,7 @@ def panel(name, title, runs, x, y, top):
         color = f"bar bar{ours % 4}" if is_ours else "bar"
         ours += is_ours
         for j, run in enumerate(runs):
-            value = (figure_of(run, name) or {"values": {}})["values"].get(
-                server)
+            value = value_of(run, name, server)
             if value is not None:
                 old = " old" if j < len(runs) - 1 else ""
                 yield from bar(left, at + j * PITCH, value * scale,
@@ -139,12 +130,13 @@ def legend(runs):
 def chart(runs, group):
     title, groups = GROUPS[group]
     columns = columns_of(runs, groups)
-    tops = [max(value for r in runs if figure_of(r, name)
-                for server, value in figure_of(r, name)["values"].items()
-                if server in servers_of(runs)) for name, _ in columns]
+    servers = servers_of(runs)
+    tops = [max(value for r in runs for server, value in
+                values_of(r, name).items() if server in servers)
+            for name, _ in columns]
     if group in ONE_SCALE:
         tops = [max(tops)] * len(tops)
-    step = TITLE + len(servers_of(runs)) * (len(runs) * PITCH + 6) + GAP
+    step = TITLE + len(servers) * (len(runs) * PITCH + 6) + GAP
     height = HEAD + MARGIN + step * -(-len(columns) // COLUMNS)
     yield (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" '
            f'height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">')

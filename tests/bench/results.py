@@ -18,7 +18,7 @@ def number(value):
         return "-"
     if not value:
         return "0"
-    if value >= 1000:
+    if value >= 999.5:
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".")
 
@@ -35,11 +35,15 @@ def rows_of(results, group):
     return [f for f in results["figures"] if f["group"] == group]
 
 
-def value_of(results, figure, server):
+def values_of(results, figure):
     for f in results["figures"]:
         if f["name"] == figure:
-            return f["values"].get(server)
-    return None
+            return f["values"]
+    return {}
+
+
+def value_of(results, figure, server):
+    return values_of(results, figure).get(server)
 
 
 def names_of(results, kind, is_http=False):

@@ -149,6 +149,8 @@ def about(results):
               if apart is not None else "") + ".")
     yield (f"The load of the machine was {m['load']:.1f} before. System calls "
            f"were counted by {results['counter'] or 'nothing'}.")
+    yield (f"Each latency is that of {results['samples']:,} samples or more in "
+           "a round.")
     agreed = results["suites"].get("down_default", {})
     for suite in sorted(set(agreed.values()) - {"none"}):
         yield (f"The client's default suite is {AGREED.get(suite, suite)} with "

@@ -103,22 +103,17 @@ replace(struct target *t, struct addresses *fresh)
  * THE CHILD
  */
 
-/* None of these is needed, but for a few descriptors. */
+/* No files, no processes, and not much of anything else. */
 static void
 limit(void)
 {
-	static const struct {
-		int	 what;
-		rlim_t	 most;
-	} limits[] = {
-		{ RLIMIT_NOFILE, 64 }, { RLIMIT_NPROC, 0 },
-		{ RLIMIT_FSIZE, 0 }, { RLIMIT_CPU, RESOLVER_MS / 1000 },
-	};
-	size_t i;
+	static const struct rlimit none = { 0, 0 }, few = { 64, 64 },
+	    seconds = { RESOLVER_MS / 1000, RESOLVER_MS / 1000 };
 
-	for (i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
-		setrlimit(limits[i].what, &(struct rlimit){
-		    limits[i].most, limits[i].most });
+	setrlimit(RLIMIT_FSIZE, &none);
+	setrlimit(RLIMIT_NPROC, &none);
+	setrlimit(RLIMIT_NOFILE, &few);
+	setrlimit(RLIMIT_CPU, &seconds);
 }
 
 /*

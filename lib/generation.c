@@ -41,6 +41,7 @@ parse_all(struct targets *all, const struct value *values, int passive)
 		log_error("%s: %s", t->where, why);
 		r = -1;
 	}
+	errno = 0;
 	return r;
 }
 

@@ -1,15 +1,11 @@
 /* generation_names: the names of a generation, and what is told of lookups. */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "generation.h"
 #include "log.h"
 #include "net.h"
 #include "resolver.h"
-#include "util.h"
-
-#define LIST_SIZE	1024		/* of addresses, as text */
 
 static struct target *
 find_name(const struct targets *all, size_t *i)
@@ -52,20 +48,6 @@ generation_start_lookup(struct generation *g, struct target *t,
 	return generation_end_lookup(g, t, r);
 }
 
-/* What it is now, unless that goes without saying. */
-static void
-announce(const struct target *t)
-{
-	const char *texts[ADDRESSES + 1] = { NULL };
-	char text[LIST_SIZE];
-	size_t i;
-
-	for (i = 0; i < t->to->n; i++)
-		texts[i] = t->to->list[i].text;
-	text_join(text, sizeof(text), texts);
-	log_info("%s: %s is now %s", t->where, t->given, text);
-}
-
 int
 generation_end_lookup(struct generation *g, struct target *t,
     struct resolver *r)
@@ -75,11 +57,10 @@ generation_end_lookup(struct generation *g, struct target *t,
 
 	changed = resolver_take(r, t, &g->names, &is_cut, &why);
 	if (changed == -1) {
-		if (is_first)
-			log_error("%s: %s: %s", t->where, t->given, why);
-		else if (!t->is_failed)
-			log_warning("%s: %s: %s; its addresses are kept",
-			    t->where, t->given, why);
+		if (is_first || !t->is_failed)
+			log_at(is_first ? LEVEL_ERROR : LEVEL_WARNING,
+			    "%s: %s: %s%s", t->where, t->given, why,
+			    is_first ? "" : "; its addresses are kept");
 		t->is_failed = 1;
 		return -1;
 	}
@@ -88,7 +69,8 @@ generation_end_lookup(struct generation *g, struct target *t,
 		    "not used", t->where, t->given, ADDRESSES);
 	t->is_cut |= is_cut;
 	if (!is_first && (changed || t->is_failed))
-		announce(t);
+		log_info("%s: %s is now %s%s", t->where, t->given,
+		    t->to->list[0].text, t->to->n > 1 ? ", ..." : "");
 	t->is_failed = 0;
 	return 0;
 }

@@ -174,7 +174,6 @@ net_look_up(const struct target *t, struct address *list, size_t max,
 	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
 	struct addrinfo *found, *ai;
 	char host[NI_MAXHOST];
-	struct address a;
 	const char *port;
 	size_t i;
 	int r;
@@ -184,15 +183,12 @@ net_look_up(const struct target *t, struct address *list, size_t max,
 	if ((r = getaddrinfo(host, NULL, &hints, &found)) != 0)
 		return r;
 	*n = 0;
-	for (ai = found; ai != NULL && *n <= max; ai = ai->ai_next) {
-		net_take_address(&a, ai->ai_addr, t->port);
-		for (i = 0; i < *n && i < max; i++)	/* twice in a file? */
-			if (memcmp(&list[i], &a, sizeof(a)) == 0)
-				break;
-		if (i == max)
-			++*n;
-		else if (i == *n)
-			list[(*n)++] = a;
+	for (ai = found; ai != NULL && *n < max; ai = ai->ai_next) {
+		net_take_address(&list[*n], ai->ai_addr, t->port);
+		/* A file may have it twice. */
+		for (i = 0; memcmp(&list[i], &list[*n], sizeof(*list)) != 0;)
+			i++;
+		*n += i == *n;
 	}
 	freeaddrinfo(found);
 	return 0;

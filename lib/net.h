@@ -113,9 +113,8 @@ void	 net_free_targets(struct targets *);
 
 /*
  * Look a target's name up, in the order of getaddrinfo(3), which may take long:
- * up to max addresses, with the target's port, none of them twice.  0, and how
- * many there are in *n, with one that is left out counted as well; or the error
- * of getaddrinfo(3).
+ * *n addresses, up to max, with the target's port, none of them twice.  0, or
+ * the error of getaddrinfo(3).
  */
 int	 net_look_up(const struct target *, struct address *list, size_t max,
 	    size_t *n);

@@ -103,22 +103,15 @@ replace(struct target *t, struct addresses *fresh)
  * THE CHILD
  */
 
-/* None of these is needed, but for a few descriptors. */
+/* No files, no processes, and not much of anything else. */
 static void
 limit(void)
 {
-	static const struct {
-		int	 what;
-		rlim_t	 most;
-	} limits[] = {
-		{ RLIMIT_NOFILE, 64 }, { RLIMIT_NPROC, 0 },
-		{ RLIMIT_FSIZE, 0 }, { RLIMIT_CPU, RESOLVER_MS / 1000 },
-	};
-	size_t i;
+	static const struct rlimit none = { 0, 0 }, few = { 64, 64 };
 
-	for (i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
-		setrlimit(limits[i].what, &(struct rlimit){
-		    limits[i].most, limits[i].most });
+	setrlimit(RLIMIT_FSIZE, &none);
+	setrlimit(RLIMIT_NPROC, &none);
+	setrlimit(RLIMIT_NOFILE, &few);
 }
 
 /*
@@ -140,18 +133,21 @@ drop(const struct identity *is)
 static void
 look_up(const struct target *t, struct answer *a)
 {
-	struct address *list = calloc(ADDRESSES, sizeof(*list));
+	struct address *list = calloc(ADDRESSES + 1, sizeof(*list));
 	size_t n = 0;
 
 	a->error = list == NULL ? EAI_MEMORY :
-	    net_look_up(t, list, ADDRESSES, &n);
+	    net_look_up(t, list, ADDRESSES + 1, &n);
 	if (a->error != 0)
 		return;
 	a->is_cut = n > ADDRESSES;
 	give_list(&a->list, list, n > ADDRESSES ? ADDRESSES : n);
 }
 
-/* It has its answer to give, and nothing else of the master's. */
+/*
+ * It has its answer to give, and nothing else of the master's.  In a service,
+ * the signals that the master acts on are blocked.
+ */
 static void __attribute__((noreturn))
 child_main(const struct target *was, const struct identity *is, int fd,
     void (*leave)(void *), void *arg)
@@ -160,7 +156,6 @@ child_main(const struct target *was, const struct identity *is, int fd,
 	const struct identity id = *is;
 	struct answer a = { .error = EAI_SYSTEM };
 
-	alarm(RESOLVER_MS / 1000 + 1);	/* if the master is no more */
 	log_to(STDERR_FILENO, -1);
 	daemon_release_descriptors();
 	daemon_close_all_but(&fd, 1);

@@ -17,7 +17,8 @@ from support import TOP, UNDER, Task, files_of, run, why_no_accel
 STREAMS = ["end_of_stream", "early_answers", "transfer", "endpoints",
            "timeouts", "hostile_peers", "flights"]
 PROCESSES = ["workers", "daemon", "log", "statistics", "reload", "supervisors",
-             "privileges", "sandbox", "confinement", "files", "inherited"]
+             "privileges", "sandbox", "confinement", "files", "inherited",
+             "resolve"]
 CROWDS = ["crowds", "exhaustion", "max_connections", "max_per_ip"]
 LIBRARY = ["negotiation", "alerts", "early_data", "client_certs",
            "chain_verdicts", "hostile_certs", "peer_rules", "trust_settings",
@@ -29,7 +30,7 @@ PROXY = ["proxy_protocol", "proxy_tlvs", "accept_proxy", "bad_proxy_headers"]
 SCENARIOS = {
     # Memory, of all that there is.
     "sanitize": STREAMS + PROCESSES + CROWDS + LIBRARY + PROXY + [
-        "errors", "reports", "resolve", "tls_clients", "client_cert_programs"],
+        "errors", "reports", "tls_clients", "client_cert_programs"],
     # Events.
     "poll": STREAMS + ["workers", *CROWDS, "accept_proxy"],
     # Another compiler, and how it links.
@@ -43,7 +44,6 @@ SCENARIOS = {
     # The C library, and the memory that mbed TLS allocates.
     "musl": STREAMS + PROCESSES + [
         "errors", "reports", "random", "hardening", "library", "negotiation",
-        "resolve",
         "chain_verdicts", "hostile_certs", "trust_settings", "resumption",
         "session_cache", "tickets_hostile", "proxy_protocol"],
     # All of cryptography, keys, and what is random after fork(2).

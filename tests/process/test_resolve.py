@@ -177,8 +177,7 @@ def test_both_families(room, names, begin, backends, ipv6):
     """One that refuses is left out, as ever."""
     t = begin()
     names.set(db=["127.0.0.9", "::1"])
-    t.wait_log(r"db.test:7000 is now .*\[::1\]:7000")
-    assert "127.0.0.9:7000" in t.log()
+    t.wait_log(r"db.test:7000 is now (127.0.0.9|\[::1\]):7000, \.\.\.$")
     backends("::1")
     until_at(room, t, "::1")
     names.set(db=["127.0.0.2"])
@@ -221,11 +220,16 @@ def test_name_that_is_gone_keeps_its_addresses(room, names, begin):
     assert t.log().count("is now") == 1
 
 
+def pipes(t):
+    """The master has one while a name is looked up."""
+    return sum(link.startswith("pipe:")
+               for link in support.open_files(t.pid).values())
+
+
 @pytest.mark.seconds(60)
 def test_hung_lookup(room, names, begin):
     """The master goes on meanwhile; there is one child, and it is killed."""
     t = begin("mode=fork")
-    files = len(support.open_files(t.pid))
     names.hang()
     child = wait_for(lambda: lookup(t), "a lookup")
     for _ in range(3):
@@ -237,11 +241,11 @@ def test_hung_lookup(room, names, begin):
     assert not support.is_alive(child)
     # The next one hangs as well, which is no news.
     wait_for(lambda: lookup(t), "another lookup")
-    assert len(support.open_files(t.pid)) <= files + 1
+    assert pipes(t) == 1
     names.go_on()
     t.wait_log("is now 127.0.0.2:7000$", seconds=LIMIT + support.DEADLINE)
     assert t.log().count("no valid answer within") == 1
-    wait_for(lambda: len(support.open_files(t.pid)) == files, "no pipe")
+    wait_for(lambda: pipes(t) == 0, "the end of its lookups")
 
 
 @pytest.mark.seconds(60)
@@ -308,13 +312,24 @@ def test_child_of_a_master_with_few_privileges(room, everyone, names, begin):
     assert s["Uid"] == [str(NOBODY.pw_uid)] * 4
 
 
+def attempts(room, t):
+    """How many addresses a connection tries before it gives up."""
+    client = room.client(t)
+    client.read_all()
+    client.close()
+    tried = re.findall(r"-> (127\.0\.1\.\d+:7000): Connection refused$",
+                       t.log(), re.M)
+    assert len(set(tried)) == len(tried)
+    return len(tried)
+
+
 def test_at_most_16(room, names, begin):
     """As many are used, and that is told once."""
     t = begin()
     hosts = [f"127.0.1.{n}" for n in range(40)]
     names.set(db=hosts)
-    line = t.wait_log("is now")
-    assert len(re.findall(r"127\.0\.1\.\d+:7000", line)) == 16
+    t.wait_log(r"is now 127\.0\.1\.\d+:7000, \.\.\.$")
+    assert attempts(room, t) == 16
     t.wait_log("warning: .*db.test:7000 has more than 16 addresses")
     names.await_queries(3)
     assert t.log().count("more than 16") == 1
@@ -326,7 +341,8 @@ def test_at_most_16(room, names, begin):
 def test_exactly_16(room, names, begin):
     t = begin()
     names.set(db=[f"127.0.1.{n}" for n in range(16)])
-    assert t.wait_log("is now").count(":7000") == 17
+    t.wait_log("is now")
+    assert attempts(room, t) == 16
     assert "more than" not in t.log()
 
 
@@ -406,12 +422,10 @@ def test_stop_while_a_lookup_hangs(room, names, begin, mode):
     assert not support.is_alive(child)
 
 
-@pytest.mark.parametrize("when", ["reload", "interval"])
-def test_stop_ends_what_waits(room, names, begin, when):
-    t = begin(interval="1h" if when == "reload" else "1s")
+def test_stop_while_a_reload_waits(room, names, begin):
+    t = begin(interval="1h")
     names.hang()
-    if when == "reload":
-        t.signal(signal.SIGHUP)
+    t.signal(signal.SIGHUP)
     wait_for(lambda: lookup(t), "a lookup")
     t.signal(signal.SIGTERM)
     assert t.wait() == 0

@@ -11,8 +11,13 @@
 
 #define PEM_BEGIN	"-----BEGIN "
 #define PEM_UNSUPPORTED	", which this mbed TLS does not support"
+#ifdef PSA_WANT_ECC_SECP_R1_521
+#define PEM_CURVES	"secp256r1, secp384r1, secp521r1"
+#else
+#define PEM_CURVES	"secp256r1, secp384r1"
+#endif
 #define PEM_UNSUPPORTED_KEY \
-	PEM_UNSUPPORTED " (allowed: RSA, secp256r1, secp384r1)"
+	PEM_UNSUPPORTED " (allowed: RSA, " PEM_CURVES ")"
 
 /* Where a shape shows: at a file's start, in a label of PEM, or anywhere. */
 enum shape_place { AT_START, AT_LABEL, WITHIN };

@@ -135,8 +135,11 @@
 /*
  * What AWS-LC does, see aws-lc/awslc_driver.h, it does for PSA: so TLS and X.509
  * go there for everything, with RSA keys as long as they may be without PSA.
+ * Hashes are the exception, see aws-lc/awslc_hash.c.
  */
 #ifdef TUNNEL_AWS_LC
+#define MBEDTLS_SHA256_PROCESS_ALT
+#define MBEDTLS_SHA512_PROCESS_ALT
 #define MBEDTLS_USE_PSA_CRYPTO
 #define MBEDTLS_ECP_DP_SECP521R1_ENABLED
 #define MBEDTLS_SSL_TLS13_X25519MLKEM768	/* see aws-lc/mlkem768.c */

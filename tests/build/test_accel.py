@@ -1,6 +1,6 @@
 """Where AWS-LC does the work of mbed TLS (make ACCEL=aws-lc): mbed TLS's own
-tests of PSA, with the vectors of NIST and of the RFCs, and ours, against
-OpenSSL.  What it makes of the tunnel is one of test_variants.py's variants.
+tests of PSA and of hashes, with the vectors of NIST and of the RFCs, and ours,
+against OpenSSL.  What it makes of the tunnel is one of test_variants.py's variants.
 """
 
 import json
@@ -64,11 +64,13 @@ def test_notices(tmp_path):
     assert not found.exists()
 
 
-def test_mbedtls_suite(libraries, tmp_path):
+@pytest.mark.parametrize("name,least", [("psa_crypto", 1000),
+                                        ("psa_crypto_hash", 50), ("shax", 30)])
+def test_mbedtls_suite(libraries, tmp_path, name, least):
     """Its tests of PSA, in our configuration, and so with the driver; but not
     of how large a key of RSA may be, which that says."""
     tests = os.path.join(SOURCE, "tests", "suites")
-    suite = "test_suite_psa_crypto"
+    suite = f"test_suite_{name}"
     with open(os.path.join(tests, suite + ".data")) as f:
         cases = [case for case in f.read().split("\n\n")
                  if "maximum size exceeded" not in case]
@@ -99,4 +101,4 @@ def test_mbedtls_suite(libraries, tmp_path):
     passed, skipped = map(int, re.search(
         r"PASSED \((\d+) / \d+ tests \((\d+) skipped\)\)", told).groups())
     print(told)
-    assert passed - skipped > 1000
+    assert passed - skipped > least

@@ -28,13 +28,15 @@ case $* in
 	exit "$(cat "$DEBIAN/fails")" ;;
 *" source "*)
 	for word; do :; done
-	version=${word#mbedtls=}
+	package=${word%=*}
+	version=${word#*=}
 	echo "$version" >>"$DEBIAN/fetched"
 	grep -q "^$version " "$DEBIAN/pool" || exit 100
-	mkdir mbedtls-0
-	cd mbedtls-0
-	mkdir 3rdparty debian framework include library scripts
-	echo "mbedtls ($version) sid; urgency=low" >debian/changelog
+	mkdir "$package-0"
+	cd "$package-0"
+	mkdir 3rdparty aws-lc debian framework include library scripts
+	! grep -q "^$version cmake" "$DEBIAN/pool" || : >aws-lc/CMakeLists.txt
+	echo "$package ($version) sid; urgency=low" >debian/changelog
 	grep "^$version " "$DEBIAN/pool" | cut -d ' ' -f 2- >library/a.c ;;
 esac
 """
@@ -47,9 +49,11 @@ cat "$DEBIAN/madison"
 class Debian:
     """Programs that stand for apt's, and a directory with all it knows."""
 
+    package, verb, name = "mbedtls", "source", "mbedtls-source"
+
     def __init__(self, top):
         self.top = str(top)
-        self.dir = os.path.join(top, "build", "mbedtls-source")
+        self.dir = os.path.join(top, "build", self.name)
         for name, text in (("apt-get", APT_GET), ("apt-cache", APT_CACHE)):
             self.write(f"bin/{name}", text)
             os.chmod(os.path.join(top, "bin", name), 0o755)
@@ -82,32 +86,32 @@ class Debian:
         """Packages, each "VERSION SUITE"; line: of their source."""
         split = [package.split() for package in packages]
         self.write("madison", "".join(
-            f"   mbedtls | {version:>10} | http://debian.example.org/debian "
+            f"   {self.package} | {version:>10} | http://debian.example.org/debian "
             f"{suite}/main Sources\n" for version, suite in split))
         self.write("pool", "".join(
             f"{version} {line}\n" for version, _ in split))
 
     def fetch(self, status=0):
-        """mbedtls/build source; what it said on its outputs."""
+        """What mbedtls/build said on its outputs."""
         if os.path.exists(os.path.join(self.top, "fetched")):
             os.remove(os.path.join(self.top, "fetched"))
         p = subprocess.run(
-            [os.path.join(self.top, "mbedtls", "build"), "source",
-             "build/mbedtls-source"],
+            [os.path.join(self.top, "mbedtls", "build"), self.verb,
+             f"build/{self.name}"],
             cwd=self.top, capture_output=True, text=True, timeout=60,
             env={**os.environ, "DEBIAN": self.top, "PATCHES": self.patch,
                  "PATH": os.path.join(self.top, "bin") + ":" +
                  os.environ["PATH"]})
         assert p.returncode == status, p.stderr
         assert sorted(os.listdir(os.path.join(self.top, "build"))) in (
-            ["mbedtls-source", "mbedtls-source.apt"], ["mbedtls-source.apt"])
+            [self.name, self.name + ".apt"], [self.name + ".apt"])
         return p.stdout, p.stderr
 
     def fetched(self):
         return self.read("fetched").split()
 
     def version(self):
-        changelog = self.read("build/mbedtls-source/debian/changelog")
+        changelog = self.read(f"build/{self.name}/debian/changelog")
         return changelog[changelog.find("(") + 1:changelog.find(")")]
 
 
@@ -245,6 +249,55 @@ def test_no_network_and_nothing_there(debian):
     debian.write("fails", "100\n")
     _, err = debian.fetch(status=1)
     assert "use MBEDTLS=system or MBEDTLS=/prefix" in err
+
+
+class DebianOfAwsLc(Debian):
+    package, verb, name = "rust-aws-lc-sys", "aws-lc-source", "aws-lc-source"
+
+    def has(self, *packages, line="cmake"):
+        super().has(*packages, line=line)
+
+
+@pytest.fixture
+def debian_of_aws_lc(tmp_path):
+    if not shutil.which("dpkg"):
+        pytest.skip("dpkg is not installed")
+    debian = DebianOfAwsLc(tmp_path)
+    debian.write("mbedtls/aws-lc/tested", "# Comment.\n0.42.0\n")
+    return debian
+
+
+def test_aws_lc_is_fetched_and_stays(debian_of_aws_lc):
+    debian = debian_of_aws_lc
+    debian.has("0.42.0+dfsg-1 sid", "0.41.0-1 sid")
+    told = "rust-aws-lc-sys 0.42.0+dfsg-1 {} build/aws-lc-source{}\n"
+    assert debian.fetch() == (told.format("from Debian sid is in", " now"), "")
+    assert debian.fetched() == [debian.version()] == ["0.42.0+dfsg-1"]
+    assert debian.fetch() == (told.format("stays in", ""), "")
+    assert debian.fetched() == []
+    debian.has()
+    debian.write("fails", "100\n")
+    out, _ = debian.fetch()
+    assert out.endswith(told.format("stays in", ""))
+
+
+def test_a_newer_aws_lc_is_taken_if_it_is_in_there(debian_of_aws_lc):
+    debian = debian_of_aws_lc
+    debian.has("1.0.0-1 sid", "0.43.0-1 sid", "0.42.0+dfsg-1 sid")
+    debian.write("pool", "1.0.0-1 nothing\n0.43.0-1 cmake\n")
+    out, err = debian.fetch()
+    assert "there is no AWS-LC in" in err
+    assert debian.version() == "0.43.0-1"
+    assert out.endswith("; tunnel has not been tested with it\n")
+
+
+@pytest.mark.parametrize("there", [[], ["0.41.0-1 trixie"]])
+def test_no_aws_lc_that_will_do(debian_of_aws_lc, there):
+    debian_of_aws_lc.has(*there)
+    _, err = debian_of_aws_lc.fetch(status=1)
+    assert err.splitlines()[-1] == (
+        "mbedtls/build: no rust-aws-lc-sys (AWS-LC) that will do can be had "
+        "from Debian: leave ACCEL=aws-lc out")
 
 
 def test_the_list_names_what_3_6_6_is_open_to():

@@ -103,6 +103,17 @@ def test_our_own_says_what_it_is_missing(tmp_path):
 
 
 @own_builds
+def test_aws_lc_says_that_its_source_is_missing(tmp_path):
+    p = make("ACCEL=aws-lc", f"O={tmp_path}/o", f"LIBRARY_DIR={tmp_path}/lib",
+             f"AWS_LC={tmp_path}/aws-lc", f"AWS_LC_SOURCE={tmp_path}/none",
+             f"TUNNEL={tmp_path}/tunnel")
+    lines = [line for line in p.stderr.splitlines() if "***" not in line]
+    assert p.returncode == 2
+    assert len(lines) == 1
+    assert 'run "make ACCEL=aws-lc deps"' in lines[0]
+
+
+@own_builds
 @pytest.mark.parametrize("word", ["MUSL=1", "ACCEL=aws-lc"])
 def test_ways_that_exclude_each_other(tmp_path, word):
     p = make("MBEDTLS=system", word, f"O={tmp_path}/o")
@@ -195,8 +206,9 @@ def test_a_library_that_can_not_tell_its_version(tmp_path):
 
 def test_the_version_is_the_first_that_is_logged(room):
     version = run(support.TUNNEL, "-V").decode()
-    found = re.match(r"tunnel (\S+) \((Mbed TLS 3\.6\.\d+(?:, patched(?:, AWS-LC [\d.]+)?)?), ",
-                     version)
+    found = re.match(
+        r"tunnel (\S+) \((Mbed TLS 3\.6\.\d+(, patched(, AWS-LC [\d.]+)?)?), ",
+        version)
     t = room.tunnel("connect=127.0.0.1:1")
     assert t.log().splitlines()[0] == (
         f"tunnel: tunnel {found.group(1)}, {found.group(2)}")

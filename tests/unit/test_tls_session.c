@@ -46,7 +46,7 @@ begin(void **state)
 	has_random = 1;
 	cfg = tls_config_new();
 	cfg->certs = calloc(1, sizeof(*cfg->certs));
-	mbedtls_pk_setup(&cfg->certs->key,
+	mbedtls_pk_setup(&cfg->certs->chain.pk,
 	    mbedtls_pk_info_from_type(MBEDTLS_PK_ECKEY));
 	tls_config_sessions(cfg, tls_sessions_new(0, 0, 0), 1, HOUR);
 	tls_config_renew(cfg);

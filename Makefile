@@ -179,7 +179,7 @@ ifdef ACCEL
 build_aws_lc = CC='$(CC)' CFLAGS='$(SIZED) $(hardening)' mbedtls/build aws-lc \
 	$(AWS_LC_SOURCE) $(AWS_LC)
 
-$(AWS_LC_LIBRARY): $(AWS_LC_SOURCE) $(AWS_LC)/flags
+$(AWS_LC_LIBRARY): $(AWS_LC_SOURCE) mbedtls/build $(AWS_LC)/flags
 	$(build_aws_lc)
 
 $(AWS_LC)/flags: FORCE

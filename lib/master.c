@@ -451,7 +451,7 @@ look_up(struct master *m)
 	struct generation *g = m->next != NULL ? m->next : m->live;
 	struct target *t;
 
-	while ((t = generation_name(g, m->name, g == m->next)) != NULL) {
+	while ((t = generation_name(g, m->name, m->next != NULL)) != NULL) {
 		if (generation_start_lookup(g, t, &m->resolver) == 0)
 			return;
 		m->missed++;

@@ -186,7 +186,7 @@ net_look_up(const struct target *t, struct address *list, size_t max,
 	for (ai = found; ai != NULL && *n < max; ai = ai->ai_next) {
 		net_take_address(&list[*n], ai->ai_addr, t->port);
 		/* A file may have it twice. */
-		for (i = 0; memcmp(&list[i], &list[*n], sizeof(*list)) != 0;)
+		for (i = 0; strcmp(list[i].text, list[*n].text) != 0;)
 			i++;
 		*n += i == *n;
 	}

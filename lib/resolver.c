@@ -240,14 +240,14 @@ resolver_take(struct resolver *r, struct target *t, struct names *names,
 {
 	struct addresses *fresh = NULL;
 	struct answer a;
+	int is_whole;
 
 	_Static_assert(RESOLVER_MS == 10000, "it is said below");
 	*why = r->fd == -1 ? strerror(errno) : "no valid answer within 10 s";
-	if (read(r->fd, &a, sizeof(a)) != sizeof(a))
-		a.error = EAI_AGAIN;
-	else if (a.error != 0)
+	is_whole = read(r->fd, &a, sizeof(a)) == sizeof(a);
+	if (is_whole && a.error != 0)
 		*why = gai_strerror(a.error);
-	else if ((fresh = take_list(&a.list, t->port)) == NULL)
+	else if (!is_whole || (fresh = take_list(&a.list, t->port)) == NULL)
 		a.error = EAI_AGAIN;
 	close(r->fd);
 	r->child = 0;

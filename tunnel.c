@@ -578,55 +578,31 @@ run_test(const struct arguments *a)
 	return EXIT_FAILURE;
 }
 
-/* -g */
+/*
+ * -g, -r, -k.  The key of -r goes into the file alone, lest it is mailed with
+ * the request.
+ */
 static int
-run_generate(const char *names, const char *file)
+run_generate(const struct arguments *a)
 {
-	FILE *fp = secret_open(file);
-	int r = EXIT_SUCCESS;
+	FILE *fp = secret_open(a->output);
+	int done, r = EXIT_SUCCESS;
 	char text[WHY_SIZE];
 
 	if (fp == NULL)
 		return EXIT_FAILURE;
-	if (tls_generate(names, fp, text, sizeof(text)) == -1) {
-		log_error("-g: %s", text);
-		r = ferror(fp) ? EXIT_FAILURE : EXIT_CONFIG;
+	done = a->names != NULL ?
+	    tls_generate(a->names, fp, text, sizeof(text)) :
+	    a->requested != NULL ? tls_generate_request(a->requested, fp,
+	    stdout, text, sizeof(text)) : tls_generate_ticket_key(fp);
+	if (done == -1) {
+		log_error("-%c: %s", a->names != NULL ? 'g' :
+		    a->requested != NULL ? 'r' : 'k',
+		    a->key ? strerror(errno) : text);
+		r = a->key || ferror(fp) || ferror(stdout) ? EXIT_FAILURE :
+		    EXIT_CONFIG;
 	}
-	return secret_close(fp, file, r);
-}
-
-/* -r: the key goes into the file alone, lest it is mailed with the request. */
-static int
-run_request(const char *names, const char *file)
-{
-	FILE *key = secret_open(file);
-	int r = EXIT_SUCCESS;
-	char text[WHY_SIZE];
-
-	if (key == NULL)
-		return EXIT_FAILURE;
-	if (tls_generate_request(names, key, stdout, text, sizeof(text)) ==
-	    -1) {
-		log_error("-r: %s", text);
-		r = ferror(key) || ferror(stdout) ? EXIT_FAILURE : EXIT_CONFIG;
-	}
-	return secret_close(key, file, r);
-}
-
-/* -k */
-static int
-run_ticket_key(const char *file)
-{
-	FILE *fp = secret_open(file);
-	int r = EXIT_SUCCESS;
-
-	if (fp == NULL)
-		return EXIT_FAILURE;
-	if (tls_generate_ticket_key(fp) == -1) {
-		log_error("-k: %s", strerror(errno));
-		r = EXIT_FAILURE;
-	}
-	return secret_close(fp, file, r);
+	return secret_close(fp, a->output, r);
 }
 
 /* -V */
@@ -666,12 +642,8 @@ main(int argc, char **argv)
 	} else if ((why = tls_init()) != NULL) {
 		log_error("%s", why);
 		r = EXIT_FAILURE;
-	} else if (a.names != NULL) {
-		r = run_generate(a.names, a.output);
-	} else if (a.requested != NULL) {
-		r = run_request(a.requested, a.output);
-	} else if (a.key) {
-		r = run_ticket_key(a.output);
+	} else if (a.names != NULL || a.requested != NULL || a.key) {
+		r = run_generate(&a);
 	} else {
 		r = a.test ? run_test(&a) : a.inetd ? run_inetd(&a) :
 		    run_service(&a);

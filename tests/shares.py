@@ -14,6 +14,7 @@ from wire import (ALERT, CCS, DATA, HANDSHAKE, RETRY, Reader, block,
                   vector)
 
 P256, P384, X25519, X448, HYBRID = 23, 24, 29, 30, 0x11ec
+ILLEGAL = 47  # illegal_parameter, RFC 8446 section 6
 # The generator: a point as good as any for who only wants to be answered.
 POINT = bytes.fromhex(
     "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"

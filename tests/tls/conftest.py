@@ -1,8 +1,9 @@
-"""What the tests of kernel TLS share."""
+"""What the tests of kernel TLS share, and those of groups."""
 
 import pytest
 
 from kernel_tls import Moved
+from shares import ByShares
 
 
 @pytest.fixture
@@ -23,3 +24,11 @@ def moved_tunnel(room, backend):
     return make
 
 
+@pytest.fixture
+def by_shares(room, request):
+    """A client that offers the test file's GROUPS, and these shares."""
+
+    def make(t, shares, groups=request.module.GROUPS, **keywords):
+        return room.keep(ByShares(t.address, shares, groups, **keywords))
+
+    return make

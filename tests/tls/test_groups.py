@@ -5,24 +5,17 @@ mbedtls/patches, by its own order, and as RFC 8446, 4.2.8, has it.
 import pytest
 
 import support
-from shares import P256, P384, POINT, X448, X25519, Alert, ByShares
+from shares import ILLEGAL, P256, P384, POINT, X448, X25519, Alert
 from wire import HANDSHAKE
 
 pytestmark = pytest.mark.skipif(
     not support.PATCHED, reason="this mbed TLS lacks mbedtls/patches")
-ILLEGAL = 47  # illegal_parameter, RFC 8446 section 6
+GROUPS = (P256, X25519)  # that a client offers
 
 
 @pytest.fixture
 def backend(room):
     return room.backend().serve(support.echo)
-
-
-@pytest.fixture
-def by_shares(room):
-    def make(t, shares, groups=(P256, X25519), **keywords):
-        return room.keep(ByShares(t.address, shares, groups, **keywords))
-    return make
 
 
 def refused(client, *shares, number=ILLEGAL):

@@ -10,24 +10,18 @@ import pytest
 import mlkem
 import support
 from kernel_tls import MOVED, needs_ktls
-from shares import HYBRID, P256, X25519, Alert, ByShares
+from shares import HYBRID, ILLEGAL, P256, X25519, Alert
+from transfers import Dribble
 
 NAME = "x25519mlkem768"
 pytestmark = pytest.mark.skipif(NAME not in support.GROUPS, reason=
                                 "this build has no X25519MLKEM768")
-ILLEGAL = 47  # illegal_parameter, RFC 8446 section 6
+GROUPS = (HYBRID, X25519)  # that a client offers
 
 
 @pytest.fixture
 def backend(room):
     return room.backend().serve(support.echo)
-
-
-@pytest.fixture
-def by_shares(room):
-    def make(t, shares, groups=(HYBRID, X25519), **keywords):
-        return room.keep(ByShares(t.address, shares, groups, **keywords))
-    return make
 
 
 def echoes(client):
@@ -140,17 +134,6 @@ def test_hello_in_pieces(tunnel, by_shares):
     client.sock = sock
     client.finish(*client.server_hello())
     assert echoes(client)
-
-
-class Dribble:
-    """Sends byte by byte."""
-
-    def __init__(self, sock):
-        self.sock = sock
-
-    def sendall(self, data):
-        for i in range(len(data)):
-            self.sock.sendall(data[i:i + 1])
 
 
 def overflowing(ek):

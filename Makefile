@@ -78,7 +78,7 @@ machine	:= $(shell $(CC) -dumpmachine 2>/dev/null)
 # What AWS-LC does of mbed TLS's work, it does as a driver for PSA.
 ifdef ACCEL
 ifneq ($(ACCEL)$(MUSL),aws-lc)
-$(error make: ACCEL can be aws-lc, and without MUSL)
+$(error make: ACCEL can only be aws-lc, and not together with MUSL)
 endif
 AWS_LC	= build/aws-lc/$(machine)
 AWS_LC_SOURCE = build/aws-lc-source

@@ -529,37 +529,29 @@ conn_move(struct forward *f, struct conn *c)
 	return c->halves[CLIENT].bytes + c->halves[BACKEND].bytes != before;
 }
 
+/*
+ * Once a side has failed, what it sent still moves, and an alert to it.  All of
+ * that is to be acknowledged.
+ */
 static void
 conn_flowing(struct forward *f, struct conn *c)
 {
-	const struct half *up = &c->halves[CLIENT], *down = &c->halves[BACKEND];
 	enum phase phase = c->phase;
-	int moved = conn_move(f, c);
+	int side, ended = 0, moved = conn_move(f, c);
 
 	if (c->phase != phase)
 		return;
-	if (up->state == DONE && down->state == DONE)
+	for (side = 0; side < SIDES; side++)
+		ended += c->halves[side].state == DONE;
+	if (ended == SIDES && phase == DELIVERING) {
+		c->flush_until = f->now + f->queues[DELIVERING].ms;
+		conn_enter(f, c, FLUSHING);
+	} else if (ended == SIDES)
 		conn_end(f, c, 0, "closed");
-	else if (phase == FLOWING && (up->state == DONE || down->state == DONE))
+	else if (ended > 0 && phase == FLOWING)
 		conn_enter(f, c, HALF_CLOSED);
 	else if (moved)
 		conn_enter(f, c, phase);
-}
-
-/* Still moves: what the failed side sent, and an alert to that side. */
-static void
-conn_delivering(struct forward *f, struct conn *c)
-{
-	int moved = conn_move(f, c);
-
-	if (c->phase != DELIVERING)
-		return;
-	if (c->halves[CLIENT].state == DONE &&
-	    c->halves[BACKEND].state == DONE) {
-		c->flush_until = f->now + f->queues[DELIVERING].ms;
-		conn_enter(f, c, FLUSHING);
-	} else if (moved)
-		conn_enter(f, c, DELIVERING);
 }
 
 /* Abort, once all has arrived.  conn_ask_again() has it asked again. */
@@ -693,10 +685,8 @@ conn_step(struct forward *f, struct conn *c)
 			break;
 		case FLOWING:
 		case HALF_CLOSED:
-			conn_flowing(f, c);
-			break;
 		case DELIVERING:
-			conn_delivering(f, c);
+			conn_flowing(f, c);
 			break;
 		case FLUSHING:
 			conn_flushing(f, c);
@@ -963,13 +953,6 @@ watch_listeners(struct forward *f)
 	}
 }
 
-static int
-has_flows(const struct forward *f)
-{
-	return f->queues[FLOWING].head != NULL ||
-	    f->queues[HALF_CLOSED].head != NULL;
-}
-
 /* End connections to dead peers; the kernel would try for 15 minutes. */
 static void
 look_for_dead(struct forward *f)
@@ -981,12 +964,10 @@ look_for_dead(struct forward *f)
 	for (phase = FLOWING; phase <= HALF_CLOSED; phase++) {
 		for (c = f->queues[phase].head; c != NULL; c = next) {
 			next = c->next;
-			for (side = 0; side < SIDES && flows(c); side++) {
-				if (!stream_is_dead(&c->streams[side],
+			for (side = 0; side < SIDES && flows(c); side++)
+				if (stream_is_dead(&c->streams[side],
 				    f->p.answer_ms))
-					continue;
-				conn_died(f, c, side);
-			}
+					conn_died(f, c, side);
 		}
 	}
 }
@@ -1064,6 +1045,7 @@ sleep_ms(const struct forward *f)
 {
 	int64_t until = f->draining ? f->drain_deadline : INT64_MAX;
 	int64_t from = accept_from(f);
+	unsigned flowing = f->queues[FLOWING].n + f->queues[HALF_CLOSED].n;
 	int phase;
 
 	if (f->busy.n + f->handshakes.n > 0)
@@ -1072,7 +1054,7 @@ sleep_ms(const struct forward *f)
 		until = f->wake_at;
 	if (f->nlisteners > 0 && from > f->now && from < until)
 		until = from;
-	if (f->p.answer_ms > 0 && has_flows(f) && f->look_at < until)
+	if (f->p.answer_ms > 0 && flowing > 0 && f->look_at < until)
 		until = f->look_at;
 	for (phase = 0; phase < PHASES; phase++) {
 		const struct conn *c = f->queues[phase].head;

@@ -77,8 +77,9 @@ void	 resolver_leave(struct names *);
 void	 resolver_free(struct names *);
 
 /*
- * Let a target have the addresses that its name has now.  Who holds the ones
- * before still has these.  If it can't be done at this moment, it keeps them.
+ * Let a target have the addresses that its name has now; connections that use
+ * the previous ones keep those.  If it can't be done at this moment, the target
+ * keeps them, too.
  */
 void	 resolver_refresh(const struct names *, struct target *);
 

@@ -208,9 +208,9 @@ saw_handshake(struct tls *t, const unsigned char *p, size_t len)
 }
 
 /*
- * Who is to answer our flight has to have it.  A peer that always has more to
- * send must not keep us for ever: the library goes on as long as it is given
- * records, be they empty or to be ignored.
+ * Before its answer can come, our flight has to be sent.  A peer that always
+ * has more to send must not keep us for ever: the library goes on as long as it
+ * is given records, even if they are empty or to be ignored.
  */
 int
 tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
@@ -421,8 +421,8 @@ tls_bio_flush(struct tls *t)
 
 /*
  * The library keeps to a client's max_fragment_length (RFC 6066 section 4) with
- * data alone.  A record of the handshake may as well be several ones, as long
- * as it is in the clear; all that is sent encrypted, in TLS 1.2, is short.
+ * data alone.  So a record of the handshake is split here, as long as it is in
+ * the clear; what TLS 1.2 sends encrypted in the handshake is short.
  */
 static size_t
 fragment_size(const struct tls *t, const unsigned char *p)

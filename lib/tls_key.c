@@ -1,10 +1,10 @@
 /*
  * tls_key: a private key in the form that signs at least cost.
  *
- * Where AWS-LC signs, the library hands it a key that it has parsed itself as
- * bytes, each time.  So PSA gets the key here, and the library no more than its
- * number; and it signs once, for the driver keeps what it makes of the key.  A
- * process that is forked later finds that there.
+ * Where AWS-LC signs, it would be given the key as bytes at each signature, and
+ * have to parse them.  So PSA gets the key here, and the library only its
+ * number.  Then it signs once, since the driver keeps a key that has signed in
+ * its own form.  Processes that are forked later have it as well.
  */
 #include "tls_key.h"
 

@@ -133,9 +133,9 @@
 #define MBEDTLS_PSA_ASSUME_EXCLUSIVE_BUFFERS
 
 /*
- * What AWS-LC does, see aws-lc/awslc_driver.h, it does for PSA: so TLS and X.509
+ * What AWS-LC does, it does for PSA (aws-lc/awslc_driver.h): so TLS and X.509
  * go there for everything, with RSA keys as long as they may be without PSA.
- * Hashes are the exception, see aws-lc/awslc_hash.c.
+ * Hashes are the exception (aws-lc/awslc_hash.c).
  */
 #ifdef TUNNEL_AWS_LC
 #define MBEDTLS_SHA256_PROCESS_ALT

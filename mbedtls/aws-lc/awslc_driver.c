@@ -25,8 +25,8 @@ awslc_version(void)
 }
 
 /*
- * That this names anything of AWS-LC's crypto.c has it linked, and what it finds
- * out of the CPU before main(): without that AES is 12 times slower.
+ * This call has AWS-LC's crypto.c linked, which finds out before main() what
+ * the CPU can do: without that, AES is 12 times slower.
  */
 psa_status_t
 awslc_transparent_init(void)
@@ -48,7 +48,7 @@ awslc_transparent_signature_sign_hash(const psa_key_attributes_t *attributes,
 	    signature, signature_size, signature_length);
 }
 
-/* With the public key of a pair nobody verifies here. */
+/* A key pair, whose public key would do, is left to mbed TLS. */
 psa_status_t
 awslc_transparent_signature_verify_hash(const psa_key_attributes_t *attributes,
     const uint8_t *key, size_t key_size, psa_algorithm_t alg,

@@ -1,8 +1,9 @@
 /*
  * The inner functions of mbed TLS's SHA-256, SHA-384 and SHA-512, by
- * MBEDTLS_SHA256_PROCESS_ALT and MBEDTLS_SHA512_PROCESS_ALT: so all that hashes
- * has AWS-LC's, through PSA or not.  What is around them costs little, and PSA's
- * drivers for hashes would need contexts of their own in mbed TLS's headers.
+ * MBEDTLS_SHA256_PROCESS_ALT and MBEDTLS_SHA512_PROCESS_ALT: so AWS-LC does all
+ * hashing, whether or not it goes through PSA.  What is around them costs
+ * little, and PSA's drivers for hashes would need contexts of their own in mbed
+ * TLS's headers.
  */
 #include <string.h>
 

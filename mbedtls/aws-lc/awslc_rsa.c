@@ -1,10 +1,9 @@
 /*
  * RSA's signatures.
  *
- * To parse a private key, to check it, and what comes before its first use cost
- * more than a signature.  So keys that have signed are kept, until they are
- * forgotten or too many others have come.  No lock: this is for a program of one
- * thread.
+ * Parsing a private key, checking it and preparing its first use cost more than
+ * a signature.  So keys that have signed are kept, until they are forgotten or
+ * KEPT_MAX others have come.  No lock: this is for a program of one thread.
  */
 #include <openssl/crypto.h>
 #include <openssl/digest.h>
@@ -18,7 +17,7 @@
 #define KEPT_MAX	64
 #define SALT_RECOVERED	(-2)		/* of RSA_verify_pss_mgf1() */
 
-/* A key of PSA's: an id may be another's later, so that is in der, too. */
+/* A key of PSA's.  Its id may be another key's later, so der is compared. */
 static struct kept {
 	RSA	*rsa;			/* NULL: none is here */
 	mbedtls_svc_key_id_t id;
@@ -57,7 +56,7 @@ awslc_transparent_free(void)
 		forget(&kept[i]);
 }
 
-/* If there is memory. */
+/* Without memory, it is not kept. */
 static void
 keep(mbedtls_svc_key_id_t id, RSA *rsa, const uint8_t *der, size_t size)
 {
@@ -100,8 +99,8 @@ private_key(mbedtls_svc_key_id_t id, const uint8_t *der, size_t size)
 }
 
 /*
- * What the hash was made by, and that as PKCS #1 names it; or NULL, where it is
- * mbed TLS's: so it is with a key too short for a salt of the hash's size.
+ * The hash function, and its NID for PKCS #1 v1.5; or NULL: then mbed TLS does
+ * it, as for PSS with a key too short for a salt of the hash's size.
  */
 static const EVP_MD *
 hash_of(psa_algorithm_t alg, size_t hash_size, size_t key_bits, int *nid)
@@ -146,7 +145,7 @@ awslc_rsa_sign(const psa_key_attributes_t *attributes, const uint8_t *key,
 	if (signature_size < PSA_BITS_TO_BYTES(bits))
 		return PSA_ERROR_BUFFER_TOO_SMALL;
 	rsa = private_key(psa_get_key_id(attributes), key, key_size);
-	if (rsa == NULL)	/* but for mbed TLS it may be one */
+	if (rsa == NULL)	/* mbed TLS may accept it */
 		return awslc_failed(PSA_ERROR_NOT_SUPPORTED);
 	if (PSA_ALG_IS_RSA_PSS(alg))
 		ok = RSA_sign_pss_mgf1(rsa, signature_length, signature,

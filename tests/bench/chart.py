@@ -4,8 +4,8 @@ figures.  A panel for each figure, with bars for each server.
 
 from html import escape
 
-from results import (best, names_of, number, rows_of, system_of, title_of,
-                     value_of, values_of)
+from results import (BUILDS, best, names_of, number, rows_of, system_of,
+                     title_of, value_of, values_of)
 
 GROUPS = {
     "handshakes": ("Server CPU for a connection: handshake, one byte there and "
@@ -22,7 +22,7 @@ MARGIN, GAP = 20, 24
 PANEL = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) / COLUMNS
 NAME, VALUE = 54, 40  # the room for them beside a bar
 BAR, PITCH = 8, 9
-TITLE, HEAD = 22, 72
+TITLE, HEAD, LINE = 22, 42, 15
 
 STYLE = """
 text { font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif;
@@ -118,10 +118,12 @@ def panel(name, title, runs, x, y, top):
 def legend(runs):
     systems = [system_of(r) for r in runs]
     where = systems[0] if len(runs) == 1 else \
-        f"The paler bars are those of {' and '.join(systems[:-1])}, the " \
-        f"others of {systems[-1]}"
-    yield (f"{where}. Shorter is better; a dashed line is the best of the "
-           "others there.")
+        f"Paler bars: {' and '.join(systems[:-1])}; others: {systems[-1]}"
+    yield (f"{where}. Shorter is better. Dashed lines: the best of the other "
+           "servers, on each.")
+    yield "Builds of tunnel: " + ", ".join(
+        f"{name} ({BUILDS[name]})" for name, kind in servers_of(runs).items()
+        if kind == "tunnel") + ". No bar: it can't do this, or was not there."
     yield "; ".join(
         f"{system_of(r)}: {r['machine']['cpu']}, {r['machine']['date']}"
         + (", a quick run" if r["quick"] else "") for r in runs) + "."
@@ -137,16 +139,18 @@ def chart(runs, group):
     if group in ONE_SCALE:
         tops = [max(tops)] * len(tops)
     step = TITLE + len(servers) * (len(runs) * PITCH + 6) + GAP
-    height = HEAD + MARGIN + step * -(-len(columns) // COLUMNS)
+    words = list(legend(runs))
+    head = HEAD + LINE * len(words)
+    height = head + MARGIN + step * -(-len(columns) // COLUMNS)
     yield (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" '
            f'height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">')
     yield f"<title>{escape(title)}</title><style>{STYLE}</style>"
     yield f'<rect width="{WIDTH}" height="{height}" class="ground" rx="6"/>'
     yield text(MARGIN, 28, title, "title")
-    for i, words in enumerate(legend(runs)):
-        yield text(MARGIN, 46 + 15 * i, words, "about")
-    for i, (name, words) in enumerate(columns):
+    for i, line in enumerate(words):
+        yield text(MARGIN, 46 + LINE * i, line, "about")
+    for i, (name, figure) in enumerate(columns):
         x = MARGIN + i % COLUMNS * (PANEL + GAP)
-        y = HEAD + 8 + i // COLUMNS * step
-        yield from panel(name, words, runs, x, y, tops[i])
+        y = head + 8 + i // COLUMNS * step
+        yield from panel(name, figure, runs, x, y, tops[i])
     yield "</svg>"

@@ -13,8 +13,8 @@
  *				and new connections a second, at random moments
  *
  * -h: by HTTP.  -n: no TLS.  -r: sessions are resumed.  -v: 1.2 or 1.3.
- * -g: how keys are exchanged; X25519 or P-256 unless that is said, and a key for
- * the first is sent at once, whatever this OpenSSL would do.
+ * -g: how keys are exchanged; X25519 or P-256 unless that is said, and a key
+ * for the first is sent at once, whatever this OpenSSL would do.
  *
  * It says "ready", waits for a line, does it, says how that went in a line of
  * name=value, and waits for a line (hold: twice) before it closes and ends:

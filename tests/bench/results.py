@@ -5,6 +5,9 @@ import re
 
 NAMES = {"default": "default suite", "aes128": "AES-128-GCM",
          "chacha": "ChaCha20-Poly1305"}
+# How each tunnel is built.
+BUILDS = {"tunnel": "make", "musl": "MUSL=1", "accel": "ACCEL=aws-lc",
+          "system": "MBEDTLS=system"}
 
 
 def read(path):

@@ -266,7 +266,7 @@ test_signal(void **state)
 	sigprocmask(SIG_UNBLOCK, &usr1, NULL);
 }
 
-/* More sources than descriptors are allowed: poll(2) refuses, epoll does not. */
+/* More sources than descriptors may be: poll(2) refuses, epoll does not. */
 static void
 test_past_the_limit(void **state)
 {

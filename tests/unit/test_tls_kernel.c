@@ -405,7 +405,7 @@ test_end_of_waiting(void **state)
 	close(pair[0]);
 }
 
-/* A reset that who has sent was told of is no end, though that is what comes. */
+/* Once a reset has been told of, an end may come: it is none. */
 static void
 test_end_behind_a_reset(void **state)
 {

@@ -7,7 +7,7 @@
  */
 #include "fuzz_tls.h"
 
-enum { IS_TLS13 = 1, RETRIES = 2, HAS_CERT = 4, IS_SHORT = 8 };
+enum { IS_TLS13 = 1, RETRIES = 2, HAS_CERT = 4, IS_SHORT = 8, HYBRID = 16 };
 
 #define CALLS		2000		/* a byte at a time would take for ever */
 #define DATA		40000		/* bytes, in each direction */
@@ -261,8 +261,9 @@ connection(unsigned flags, struct input *in, mbedtls_ssl_session *session,
 
 	*s = (struct stream){ .fd = -1 };
 	start(cfg, SIZE_MAX);
-	client_new(c, flags & IS_TLS13, flags & HAS_CERT ?
-	    &client_cert->chain : NULL);
+	client_new(c, flags & IS_TLS13,
+	    (flags & (HYBRID | IS_TLS13 | RETRIES)) == (HYBRID | IS_TLS13),
+	    flags & HAS_CERT ? &client_cert->chain : NULL);
 	if (flags & IS_SHORT)
 		mbedtls_ssl_conf_max_frag_len(&c->conf,
 		    MBEDTLS_SSL_MAX_FRAG_LEN_1024);

@@ -1137,7 +1137,7 @@ forward_new(const struct forward_params *params)
 
 	if ((f = calloc(1, sizeof(*f))) == NULL)
 		return NULL;
-	if ((f->poller = poller_new(params->shares_descriptors)) == NULL) {
+	if ((f->poller = poller_new()) == NULL) {
 		free(f);
 		return NULL;
 	}

@@ -1088,21 +1088,19 @@ wait_for_events(struct forward *f, const sigset_t *mask)
 int
 forward_run(struct forward *f, const sigset_t *mask)
 {
-	int64_t before, asleep = f->now;	/* when it last slept */
+	int64_t let_in = f->now;	/* when signals last were */
 	int n;
 
 	while (!f->draining || f->nconns > 0) {
 		watch_listeners(f);
-		before = clock_ms();
 		n = wait_for_events(f, mask);
 		if (n == -1 && errno != EINTR)
 			return -1;
-		if (n == -1 || f->now > before)
-			asleep = f->now;
-		if (f->now - asleep >= SIGNALS_MS) {
+		/* Where there is an event, no signal is looked for. */
+		if (n != -1 && f->now - let_in >= SIGNALS_MS)
 			deliver_pending_signals(mask);
-			asleep = f->now;
-		}
+		if (n == -1 || f->now - let_in >= SIGNALS_MS)
+			let_in = f->now;
 		if (f->wake_at <= f->now)
 			f->wake_at = INT64_MAX;
 		f->p.calls->woken(f->p.arg);
@@ -1119,7 +1117,7 @@ forward_new(const struct forward_params *params)
 
 	if ((f = calloc(1, sizeof(*f))) == NULL)
 		return NULL;
-	if ((f->poller = poller_new(params->shares_descriptors)) == NULL) {
+	if ((f->poller = poller_new()) == NULL) {
 		free(f);
 		return NULL;
 	}

@@ -78,11 +78,6 @@ struct forward_params {
 	 * poll(2), all are woken for each connection.
 	 */
 	int	 takes_turns;
-	/*
-	 * Other processes may hold a connection's descriptors when they are
-	 * closed: one that passed it on, or children until they exec.
-	 */
-	int	 shares_descriptors;
 	/* If not NULL: sums of forward_end's in and out, as bytes move. */
 	volatile uint64_t *in, *out;
 };

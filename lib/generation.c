@@ -236,7 +236,7 @@ needs_sessions(const struct config *cfg, int inetd)
 	    cfg->number[SESSION_CACHE] != 0;
 }
 
-/* The sessions of the previous generation, or new ones with its keys. */
+/* The sessions of the previous generation, or new ones. */
 static int
 make_sessions(struct generation *g, const struct generation *old, int inetd)
 {
@@ -254,8 +254,7 @@ make_sessions(struct generation *g, const struct generation *old, int inetd)
 	    !inetd)) == NULL) {
 		log_error("out of memory");
 		return -1;
-	} else if (before != NULL)
-		tls_sessions_adopt(g->sessions, before);
+	}
 	tls_config_sessions(g->tls, g->sessions,
 	    g->config.number[SESSION_TICKETS] == 1,
 	    (int)(g->config.number[TICKET_LIFETIME] / 1000));

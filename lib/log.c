@@ -90,7 +90,11 @@ log_line(const char *fmt, ...)
 	}
 	if (n > 0)
 		state.lost.is_cut = line[n - 1] != '\n';
-	state.lost.why = n >= 0 ? ENOSPC : errno == EPIPE ? EAGAIN : errno;
+	/* Part of it: there was no more room, on a disk or for a reader. */
+	if (n >= 0)
+		errno = logging.kind == PIPE || logging.kind == SOCKET ?
+		    EAGAIN : ENOSPC;
+	state.lost.why = errno == EPIPE ? EAGAIN : errno;
 	return -1;
 }
 
@@ -238,8 +242,10 @@ log_fd(void)
 
 /*
  * inetd gives its children the connection as 0, 1 and 2: the log would go to
- * the client.  A pipe that nobody reads must block none of its writers; opened
- * anew, it can be non-blocking without a change to others' descriptors.
+ * the client.  A pipe or a terminal that nobody reads must block none of its
+ * writers, though poll(2) says that there is room, which may be too little for
+ * a line; opened anew, it can be non-blocking without a change to others'
+ * descriptors.
  */
 int
 log_open_stream(int stream)
@@ -254,8 +260,8 @@ log_open_stream(int stream)
 	    in.st_ino == out.st_ino && in.st_dev == out.st_dev)
 		return -1;
 	snprintf(name, sizeof(name), "/dev/fd/%d", stream);
-	if (S_ISFIFO(out.st_mode))
-		fd = open(name, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	if (S_ISFIFO(out.st_mode) || isatty(stream))
+		fd = open(name, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	return fd != -1 ? fd : stream;
 }
 

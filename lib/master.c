@@ -341,13 +341,19 @@ master_renew_keys(struct master *m)
 	return -1;
 }
 
-/* After a reload: keys made here stay in use until their time is up. */
+/*
+ * After a reload: keys made here stay in use until their time is up.  Not those
+ * of when it began: there may have been others since.
+ */
 static void
 take_over_keys(struct master *m, const struct generation *old)
 {
 	const struct generation *g = m->live;
 	int64_t next = clock_ms() + g->config.number[TICKET_LIFETIME] / 2;
 
+	if (g->sessions != NULL && old->sessions != NULL &&
+	    g->sessions != old->sessions)
+		tls_sessions_adopt(g->sessions, old->sessions);
 	if (g->config.given[TICKET_KEYS] != NULL ||
 	    old->config.given[TICKET_KEYS] != NULL || old->sessions == NULL)
 		master_renew_keys(m);

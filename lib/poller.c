@@ -21,13 +21,12 @@ static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLERR == POLLERR
 
 struct poller {
 	int	 fd;
-	bool	 is_shared;
 	int	 at, n;			/* of those that are ready */
 	struct epoll_event ready[EVENTS];
 };
 
 struct poller *
-poller_new(bool shared)
+poller_new(void)
 {
 	struct poller *p;
 
@@ -37,7 +36,6 @@ poller_new(bool shared)
 		free(p);
 		return NULL;
 	}
-	p->is_shared = shared;
 	return p;
 }
 
@@ -75,13 +73,15 @@ poller_drop(struct poller *p, struct source *s)
 	s->is_watched = 0;
 }
 
-/* The last close(2) of a socket ends its being watched. */
+/*
+ * close(2) is not enough: a child, or who looks into this process by
+ * pidfd_getfd(2) or /proc, may hold the same socket for a while.  It would be
+ * reported on, with a source that is no more.
+ */
 void
 poller_close(struct poller *p, struct source *s)
 {
-	if (p->is_shared)
-		poller_drop(p, s);
-	s->is_watched = 0;
+	poller_drop(p, s);
 	close(s->fd);
 }
 
@@ -117,9 +117,8 @@ struct poller {
 };
 
 struct poller *
-poller_new(bool shared)
+poller_new(void)
 {
-	(void)shared;
 	return calloc(1, sizeof(struct poller));
 }
 

@@ -29,11 +29,8 @@ struct poller;
 /* "epoll" or "poll". */
 extern const char *const poller_name;
 
-/*
- * NULL with errno on failure.  shared: other processes may hold its sources'
- * descriptors, or will for a while: children, until they exec.
- */
-struct poller *poller_new(bool shared);
+/* NULL with errno on failure. */
+struct poller *poller_new(void);
 
 /* The sources, watched or not, stay as they are. */
 void	 poller_free(struct poller *);

@@ -170,8 +170,6 @@ worker_engine(struct worker *w)
 		.half_close_ms = number[HALF_CLOSE_TIMEOUT],
 		.answer_ms = number[KEEPALIVE],
 		.takes_turns = w->all.share.n < w->all.generation->board.max,
-		.shares_descriptors = ls->n == 0 ||
-		    w->all.generation->config.command != NULL,
 		.in = &w->all.counts->in,
 		.out = &w->all.counts->out,
 	};

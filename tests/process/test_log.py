@@ -303,6 +303,26 @@ def test_stderr_that_nobody_reads(room, backend):
     assert t.alive()
 
 
+def test_terminal_that_nobody_reads(room, backend):
+    """The same, though it says that there is room when there is too little."""
+    backend.serve(support.echo)
+    ours, theirs = os.openpty()
+    reader = room.keep(os.fdopen(ours, "rb", buffering=0))
+    with os.fdopen(theirs, "wb") as stderr:
+        room.tunnel(f"connect={backend.address}", "workers=1", ready=False,
+                    stderr=stderr)
+    while not (found := re.search(r"listening on (\S+)",
+                                  reader.readline().decode())):
+        pass
+    address = found.group(1)
+    for _ in range(100):
+        assert_echoes(room, address)
+    log = bytearray()
+    drain(reader, log, lambda: log)
+    assert_echoes(room, address)
+    drain(reader, log, lambda: b"dropped: nobody reads the log" in log)
+
+
 @pytest.mark.parametrize("first,name", [
     (b"GET / HTTP/1.1\r\n", "HTTP"), (b"OPTIONS * HTTP/1.1\r\n", "HTTP"),
     (b"PRI * HTTP/2.0\r\n\r\n", "HTTP/2"), (b"SSH-2.0-OpenSSH_9.2", "SSH"),

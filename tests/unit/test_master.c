@@ -43,12 +43,60 @@ test_lookups(void **state)
 	}
 }
 
+/* The keys that are in effect, wherever they lie: nothing else is random. */
+static void
+assert_same_keys(const struct generation *a, const struct generation *b)
+{
+	const struct tls_sessions_memory *of[] = {
+	    tls_sessions_memory(a->sessions), tls_sessions_memory(b->sessions) };
+	unsigned char keys[2][4096];
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		assert_in_range(of[i]->size, 64, sizeof(keys[i]));
+		assert_int_equal(pread(of[i]->fd, keys[i], of[i]->size, 0),
+		    of[i]->size);
+		/* How often they were changed, which is another number. */
+		memset(keys[i], 0, sizeof(unsigned));
+	}
+	assert_memory_equal(keys[0], keys[1], of[0]->size);
+}
+
+/* A reload that waits for its names goes on with the keys of when it ends. */
+static void
+test_keys_that_change_meanwhile(void **state)
+{
+	struct generation g[2] = { { .config.number[TICKET_LIFETIME] = 2000 },
+	    { .config.number[TICKET_LIFETIME] = 2000 } };
+	struct master m = { .live = &g[0] };
+	int i;
+
+	(void)state;
+	assert_null(tls_init());
+	for (i = 0; i < 2; i++) {
+		assert_non_null(g[i].tls = tls_config_new());
+		g[i].sessions = tls_sessions_new(0, i, 1);
+		assert_non_null(g[i].sessions);
+		tls_config_sessions(g[i].tls, g[i].sessions, 1, 2);
+	}
+	for (i = 0; i < 3; i++)
+		assert_int_equal(master_renew_keys(&m), 0);
+	m.live = &g[1];
+	take_over_keys(&m, &g[0]);
+	assert_same_keys(&g[0], &g[1]);
+	for (i = 0; i < 2; i++) {
+		tls_config_free(g[i].tls);
+		tls_sessions_free(g[i].sessions);
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_daily_warning),
 		cmocka_unit_test(test_lookups),
+		cmocka_unit_test(test_keys_that_change_meanwhile),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,7 +12,10 @@
 
 #include <awslc_driver.h>
 
-/* For which algorithms PSA will take it.  TLS 1.2 and 1.3 pad differently. */
+/*
+ * For which algorithms PSA will take it.  TLS 1.2 and 1.3 pad differently.  Of
+ * RSA keys PSA knows the size in whole bytes.
+ */
 static int
 describe(const mbedtls_pk_context *key, psa_key_attributes_t *attr)
 {
@@ -25,6 +28,7 @@ describe(const mbedtls_pk_context *key, psa_key_attributes_t *attr)
 		    PSA_ALG_RSA_PKCS1V15_SIGN(PSA_ALG_ANY_HASH));
 		psa_set_key_enrollment_algorithm(attr,
 		    PSA_ALG_RSA_PSS(PSA_ALG_ANY_HASH));
+		psa_set_key_bits(attr, 8 * mbedtls_pk_get_len(key));
 	} else
 		psa_set_key_algorithm(attr, PSA_ALG_ECDSA(PSA_ALG_ANY_HASH));
 	return r;

@@ -148,9 +148,9 @@ def test_it_may_end_anywhere(room, backend, scarce, version):
     served, left = visit(PLENTY)
     total = PLENTY - left
     print(total)
-    assert served and total > 100
+    assert served and total > 30
     results = [visit(n)[0] for n in range(total - 1)]
     assert t.workers() == workers
-    assert results.count(True) < len(results) / 10, results
+    assert results.count(True) < len(results) / 4, results
     wait_for(lambda: statistics(t)["live"] == len(others), "their end")
     assert visit(PLENTY)[0]

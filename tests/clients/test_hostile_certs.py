@@ -166,6 +166,16 @@ def test_size_of_rsa_keys(room, authority, backend, tunnel, version, large):
     assert is_first(room, t, backend, version=version, client=large.under)
 
 
+@pytest.mark.parametrize("bits", [2049, 2055])
+def test_odd_size_of_rsa_keys(room, authority, backend, tunnel, version, bits):
+    """Of a client, and of who has signed for it."""
+    key = "-newkey", f"rsa:{bits}"
+    odd = authority.sub("Odd CA", key=key)
+    t = tunnel("verify=require", f"ca={odd.crt}")
+    assert is_first(room, t, backend, version=version,
+                    client=odd.leaf("app", key=key))
+
+
 def test_long_chain(room, authority, backend, tunnel, version):
     """Five certificates, and the authority's own may come with them."""
     chain = [authority]

@@ -44,8 +44,16 @@ def refusal(room, t, *arguments, **keywords):
 
 # Certificates and keys.
 
-@pytest.mark.parametrize("kind", ["server", "rsa"])
-def test_kind_of_key(room, tunnel, version, kind):
+@pytest.fixture(scope="module")
+def odd(certs):
+    """Of neither the curve nor the size that all others have."""
+    certs.leaf("p384", key=("-newkey", "ec", "-pkeyopt",
+                            "ec_paramgen_curve:secp384r1"))
+    certs.leaf("odd", key=("-newkey", "rsa:2047"))
+
+
+@pytest.mark.parametrize("kind", ["server", "rsa", "p384", "odd"])
+def test_kind_of_key(room, tunnel, odd, version, kind):
     t = tunnel(f"cert={room.certs.path(kind)}.pem")
     assert subject(room.client(t, version)) == kind
 
@@ -68,6 +76,19 @@ def test_ecdsa_beside_rsa(room, tunnel, version, kind, algorithms, order):
                    algorithms)
     assert f"CN={kind}\n" in out
     assert "Verify return code: 0 (ok)" in out
+
+
+@pytest.mark.parametrize("order", [("p384", "rsa"), ("rsa", "p384"),
+                                   ("p384", "server")])
+def test_curve_of_the_certificate(room, tunnel, odd, order):
+    """RFC 8422, 5.1: in TLS 1.2 it is one of those that the client knows."""
+    t = tunnel(*(f"cert={room.certs.path(name)}.pem" for name in order))
+    for groups, kinds in (("X25519:P-256", {"rsa", "server"}),
+                          ("P-384", {"p384"})):
+        out = s_client(room, t, "-tls1_2", "-groups", groups, "-cipher",
+                       "ECDHE-ECDSA-AES128-GCM-SHA256:"
+                       "ECDHE-RSA-AES128-GCM-SHA256")
+        assert re.search(r"subject=.*CN=(\w+)", out)[1] in kinds
 
 
 def test_ecdsa_beside_rsa_with_keys_of_their_own(room, tunnel):

@@ -136,9 +136,9 @@ look_up(const struct target *t, struct answer *a)
 	struct address *list = calloc(ADDRESSES + 1, sizeof(*list));
 	size_t n = 0;
 
-	a->error = list == NULL ? EAI_MEMORY :
-	    net_look_up(t, list, ADDRESSES + 1, &n);
-	if (a->error != 0)
+	a->error = EAI_MEMORY;
+	if (list == NULL ||
+	    (a->error = net_look_up(t, list, ADDRESSES + 1, &n)) != 0)
 		return;
 	a->is_cut = n > ADDRESSES;
 	give_list(&a->list, list, n > ADDRESSES ? ADDRESSES : n);

@@ -475,10 +475,11 @@ class Process:
         """Wait for lines with pattern in them; the last of that many."""
 
         def lines():
+            has_ended = self.popen.poll() is not None  # so that all is there
             found = [line for line in self.log().splitlines()
                      if re.search(pattern, line)]
             if len(found) < count:
-                assert self.popen.poll() is None, (
+                assert not has_ended, (
                     f"{self.name} ended with {self.popen.returncode}, "
                     f"without {pattern!r} in its log")
             return found if len(found) >= count else None

@@ -220,6 +220,7 @@ tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
 
 	if (!t->open && (r = tls_bio_flush(t)) != 0)
 		return r;
+	t->sent = 0;		/* no alert to what comes now */
 	if (t->budget-- <= 0)
 		return MBEDTLS_ERR_SSL_WANT_READ;
 	if (io.ahead_at == io.ahead_end &&

@@ -190,13 +190,13 @@ def test_half_close_timeout_after_the_backend(room, backend, tunnel):
 
 
 def test_half_close_timeout_is_pushed_back_by_every_byte(room, backend, tunnel):
-    t = tunnel("half_close_timeout=1s")
+    t = tunnel("half_close_timeout=3s")
     client = room.client(t)
     server = room.keep(backend.accept())
     client.close_notify()
     assert read_all(server) == (b"", "eof")
     for _ in range(4):
-        time.sleep(0.4)  # the backend's pace
+        time.sleep(1)  # the backend's pace
         server.sendall(b"x")
     server.close()
     assert client.read_all() == (b"xxxx", "close_notify")

@@ -336,7 +336,8 @@ uninstall:
 	-@rmdir $(DESTDIR)$(SYSCONFDIR)/tunnel 2>/dev/null || :
 
 # What tests/deps has put there is kept: it is not made from anything here.
-KEPT	= build/aws-lc-source build/aws-lc-source.apt build/debian13 build/mbedtls build/mbedtls-source build/mbedtls-source.apt \
+KEPT	= build/aws-lc-source build/aws-lc-source.apt build/debian13 \
+	build/mbedtls build/mbedtls-source build/mbedtls-source.apt \
 	build/inetd build/haproxy build/hitch build/nginx build/promtool \
 	build/stunnel build/traffic_server build/vm
 

@@ -73,18 +73,6 @@ poller_drop(struct poller *p, struct source *s)
 	s->is_watched = 0;
 }
 
-/*
- * close(2) is not enough: a child, or who looks into this process by
- * pidfd_getfd(2) or /proc, may hold the same socket for a while.  It would be
- * reported on, with a source that is no more.
- */
-void
-poller_close(struct poller *p, struct source *s)
-{
-	poller_drop(p, s);
-	close(s->fd);
-}
-
 int
 poller_wait(struct poller *p, int timeout, const sigset_t *mask)
 {
@@ -177,13 +165,6 @@ poller_drop(struct poller *p, struct source *s)
 	s->is_watched = 0;
 }
 
-void
-poller_close(struct poller *p, struct source *s)
-{
-	poller_drop(p, s);
-	close(s->fd);
-}
-
 int
 poller_wait(struct poller *p, int timeout, const sigset_t *mask)
 {
@@ -211,3 +192,15 @@ poller_next(struct poller *p, short *revents)
 }
 
 #endif
+
+/*
+ * close(2) is not enough: a child, or who looks into this process by
+ * pidfd_getfd(2) or /proc, may hold the same socket for a while.  epoll would
+ * report on it, with a source that is no more.
+ */
+void
+poller_close(struct poller *p, struct source *s)
+{
+	poller_drop(p, s);
+	close(s->fd);
+}

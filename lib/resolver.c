@@ -55,6 +55,12 @@ struct row {
 	struct list lists[2];
 };
 
+static size_t
+rows_size(const struct names *names)
+{
+	return names->n * sizeof(*names->rows);
+}
+
 /* Addresses in the form that is shared; NULL: they are none. */
 static struct addresses *
 take_list(const struct list *l, in_port_t port)
@@ -287,14 +293,12 @@ resolver_share(struct names *names, const struct targets *all)
 
 	if ((names->n = resolver_number(all)) == 0)
 		return 0;
-	names->rows = memory_share(names->n * sizeof(*names->rows),
-	    &names->fd);
+	names->rows = memory_share(rows_size(names), &names->fd);
 	if (names->rows == MAP_FAILED) {
 		*names = (struct names)NAMES_NONE;
 		return -1;
 	}
-	names->seen = memory_view(names->rows, names->n *
-	    sizeof(*names->rows), names->fd);
+	names->seen = memory_view(names->rows, rows_size(names), names->fd);
 	for (i = 0; i < all->n; i++)
 		if (all->list[i].to != NULL)
 			publish(names, &all->list[i]);
@@ -304,7 +308,7 @@ resolver_share(struct names *names, const struct targets *all)
 const char *
 resolver_attach(struct names *names)
 {
-	size_t size = names->n * sizeof(*names->rows);
+	size_t size = rows_size(names);
 	const char *why = memory_map(names->fd, size, (void **)&names->rows);
 
 	if (why == NULL)
@@ -317,7 +321,7 @@ resolver_attach(struct names *names)
 void
 resolver_leave(struct names *names)
 {
-	size_t size = names->n * sizeof(*names->rows);
+	size_t size = rows_size(names);
 
 	close_fd(&names->fd);
 	if (names->rows == NULL)
@@ -332,7 +336,7 @@ resolver_leave(struct names *names)
 void
 resolver_free(struct names *names)
 {
-	size_t size = names->n * sizeof(*names->rows);
+	size_t size = rows_size(names);
 
 	if (names->seen != NULL && names->seen != names->rows)
 		munmap((void *)(uintptr_t)names->seen, size);

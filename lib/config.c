@@ -475,7 +475,8 @@ check_missing(const struct config *cfg, int inetd)
 	} needed[] = {
 		{ inetd || cfg->given[ACCEPT] != NULL ||
 		    cfg->is_wrong[ACCEPT], "accept = [host:]port" },
-		{ cfg->given[CERT] != NULL || cfg->is_wrong[CERT],
+		{ cfg->given[CERT] != NULL || cfg->is_wrong[CERT] ||
+		    cfg->given[PSK] != NULL || cfg->is_wrong[PSK],
 		    "cert = FILE (tunnel -g NAME -o FILE makes one)" },
 		{ cfg->given[CONNECT] != NULL || cfg->command != NULL ||
 		    cfg->is_wrong[CONNECT] || cfg->is_wrong[EXEC],
@@ -493,21 +494,39 @@ check_missing(const struct config *cfg, int inetd)
 	return r;
 }
 
+const struct value *
+config_of_verify(const struct config *cfg, int option)
+{
+	const struct value *v = cfg->given[option];
+
+	while (v != NULL && option == PEER && strncmp(v->text, "psk:", 4) == 0)
+		v = v->next;
+	return v;
+}
+
 /* Options that only client certificates use. */
 static int
 check_trust(const struct config *cfg)
 {
 	static const int trust[] = { CA, CRL, PEER };
+	const struct value *v;
 	size_t i;
 	int r = 0;
 
+	if (cfg->given[PSK] != NULL && cfg->given[CERT] == NULL &&
+	    !cfg->is_wrong[CERT] && cfg->number[VERIFY] != NONE) {
+		log_error("%s: verify has no effect with psk and no cert: who "
+		    "has no shared key is refused (allowed: none)",
+		    config_where(cfg, VERIFY));
+		r = -1;
+	}
 	for (i = 0; i < sizeof(trust) / sizeof(trust[0]); i++) {
-		if (cfg->given[trust[i]] == NULL || cfg->is_wrong[VERIFY] ||
+		v = config_of_verify(cfg, trust[i]);
+		if (v == NULL || cfg->is_wrong[VERIFY] ||
 		    cfg->number[VERIFY] != NONE)
 			continue;
 		log_error("%s: %s has no effect with verify = none (allowed: "
-		    "request, require)", config_where(cfg, trust[i]),
-		    options[trust[i]].name);
+		    "request, require)", v->where, options[trust[i]].name);
 		r = -1;
 	}
 	return r;

@@ -76,6 +76,12 @@ size_t	 config_count(const struct value *);
 /* The text of an option, or of its default; NULL: it has none. */
 const char *config_text(const struct config *, int option);
 
+/*
+ * The first value of an option that needs verify, or NULL: a rule for a shared
+ * key does not.
+ */
+const struct value *config_of_verify(const struct config *, int option);
+
 /* Where that was set, "tunnel.conf:12" or "default". */
 const char *config_where(const struct config *, int option);
 

@@ -469,6 +469,9 @@ conninfo_text(const struct connection *c, char *out, size_t size)
 		    "(invalid)");
 	if (a.alpn != NULL)
 		text_add(&text, " alpn=%s", a.alpn);
+	if (a.psk != NULL)
+		text_add(&text, strpbrk(a.psk, " \"\\") != NULL ?
+		    " psk=\"%s\"" : " psk=%s", a.psk);
 	if (a.client != NULL)
 		text_add(&text, " client=\"%s\"", a.client);
 }
@@ -552,6 +555,8 @@ static const struct {
 	{ "not TLS", FAILED_NOT_TLS },
 	{ "no client certificate", FAILED_CERTIFICATE },
 	{ "client certificate", FAILED_CERTIFICATE },
+	{ "shared key", FAILED_KEY },
+	{ "handshake: no shared key", FAILED_KEY },
 	{ "no certificate for the name", FAILED_NAME },
 	{ "no server name", FAILED_NAME },
 	{ "no PROXY header", FAILED_PROXY },

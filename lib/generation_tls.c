@@ -105,6 +105,7 @@ load_values(struct tls_config *tls, struct config *cfg)
 		{ CIPHERS, tls_config_ciphers },
 		{ GROUPS, tls_config_groups },
 		{ ALPN, tls_config_alpn },
+		{ PSK, tls_config_psk },
 		{ CA, tls_config_ca },
 		{ CRL, tls_config_crl },
 		{ PEER, tls_config_peer },
@@ -115,8 +116,11 @@ load_values(struct tls_config *tls, struct config *cfg)
 	int r = 0;
 
 	/* Without verify, that is what was said of these. */
+	if (cfg->is_wrong[PSK])
+		tls_config_psk(tls, NULL);
 	if (cfg->is_wrong[CA] || (cfg->number[VERIFY] == NONE &&
-	    (cfg->given[CRL] != NULL || cfg->given[PEER] != NULL)))
+	    (config_of_verify(cfg, CRL) != NULL ||
+	    config_of_verify(cfg, PEER) != NULL)))
 		tls_config_ca(tls, NULL);
 	for (i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
 		int key = values[i].option;
@@ -146,7 +150,8 @@ load_whole(struct tls_config *tls, const struct config *cfg)
 	if (tls_config_versions(tls, (int)cfg->number[TLS_MIN] + 12,
 	    (int)cfg->number[TLS_MAX] + 12) == -1)
 		key = cfg->given[TLS_MIN] != NULL ? TLS_MIN : TLS_MAX;
-	else if (!wrong[CERT] && cfg->given[CERT] != NULL && !wrong[CIPHERS] &&
+	else if (!wrong[CERT] && !wrong[PSK] && !wrong[CIPHERS] &&
+	    (cfg->given[CERT] != NULL || cfg->given[PSK] != NULL) &&
 	    tls_config_ready(tls) == -1)
 		key = CIPHERS;
 	if (key == -1)

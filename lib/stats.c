@@ -26,6 +26,7 @@ static const char *const failure_names[FAILURES] = {
 	[FAILED_TIMEOUT] = "timeout",
 	[FAILED_NOT_TLS] = "not_tls",
 	[FAILED_CERTIFICATE] = "client_certificate",
+	[FAILED_KEY] = "shared_key",
 	[FAILED_NAME] = "server_name",
 	[FAILED_PROXY] = "proxy_header",
 	[FAILED_ALERT] = "client_alert",

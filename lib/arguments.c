@@ -64,17 +64,17 @@ arguments_help(void)
 
 	usage(stdout);
 	printf("\n  -c file  configuration file   "
-	    "-t        check it, describe certificates\n"
+	    "-t, -tq   check it: describe it, or only that\n"
 	    "  -d       daemon=yes           "
-	    "-tq       check it, print only problems\n"
-	    "  -i       serve descriptor 0   "
 	    "-g names  make a key and a certificate\n"
-	    "  -q, -v   log less, log more   "
+	    "  -i       serve descriptor 0   "
 	    "-r names  make a key and a request to a CA\n"
-	    "  -V       version, features    "
+	    "  -q       log_level=warning    "
 	    "-k        make a key for ticket_keys\n"
-	    "  -o file  output of -g to -p   "
-	    "-p name   make a key for psk\n\n"
+	    "  -v       log_level=debug      "
+	    "-p name   make a key for psk\n"
+	    "  -V       version, features    "
+	    "-o file   output file for -g, -r, -k or -p\n\n"
 	    "keys, as in the file; tunnel.conf(5) explains them:\n");
 	for (i = 0; groups[i].title != NULL; i++)
 		help_keys(groups[i].from, groups[i + 1].from, groups[i].title);

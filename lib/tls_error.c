@@ -29,7 +29,8 @@ static const struct {
 	{ 71, "insufficient_security" }, { 80, "internal_error" },
 	{ 86, "inappropriate_fallback" }, { 90, "user_canceled" },
 	{ 109, "missing_extension" }, { 110, "unsupported_extension" },
-	{ 112, "unrecognized_name" }, { 115, "unknown_psk_identity" }, { 116, "certificate_required" },
+	{ 112, "unrecognized_name" }, { 115, "unknown_psk_identity" },
+	{ 116, "certificate_required" },
 	{ 120, "no_application_protocol" },
 };
 
@@ -459,7 +460,7 @@ error_reason(struct tls *t)
 	return cfg->error;
 }
 
-/* A client whose key we don't know went on without it, and may not know that. */
+/* A client that has gone on without its key may not know that. */
 const char *
 tls_error_reason(const struct stream *s)
 {
@@ -467,12 +468,12 @@ tls_error_reason(const struct stream *s)
 	const char *why = error_reason(t);
 	char copy[ERROR_SIZE];
 
-	if (t->open || t->identity == NULL || t->psk != NULL || strncmp(why,
-	    "shared key", 10) == 0)
+	if (t->open || t->identity == NULL || t->psk != NULL ||
+	    strncmp(why, "shared key", 10) == 0)
 		return why;
 	snprintf(copy, sizeof(copy), "%s", why);
-	tls_fail(t->cfg, "%.512s (shared key %s: unknown, or not allowed)", copy,
-	    t->identity);
+	tls_fail(t->cfg, "%.512s (shared key %s: unknown, or not allowed)",
+	    copy, t->identity);
 	return t->cfg->error;
 }
 

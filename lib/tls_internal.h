@@ -39,7 +39,7 @@ struct tls_sessions;
 #define KEY_SIZE	32
 #define KEY_NAME_SIZE	16
 #define TAG_SIZE	16
-#define PSK_MIN		16		/* bytes of a key that both sides have */
+#define PSK_MIN		16		/* bytes of a shared key */
 #define PSK_MAX		64
 #define PSK_CHECK_SIZE	16
 

@@ -62,7 +62,7 @@ ktls_find_cipher(int suite)
 	size_t i, j;
 
 	for (i = 0; i < CIPHERS; i++)
-		for (j = 0; j < 4; j++)
+		for (j = 0; j < 4 && ciphers[i].suites[j] != 0; j++)
 			if (ciphers[i].suites[j] == suite)
 				return &ciphers[i];
 	return NULL;

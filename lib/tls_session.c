@@ -117,11 +117,11 @@ pack_names(const struct tls *t, unsigned char *p, size_t size)
 }
 
 /*
- * Make the plaintext of a ticket: its head, the server name, the key, the
- * session, and the client's certificates.  Its length, or 0: it does not fit, or is not to
- * be resumed.  That is so for a name that is not a host's, which can't be
- * compared later, and in TLS 1.2 without an extended master secret (RFC 7627
- * section 5.3).
+ * Make the plaintext of a ticket: its head, the names, the session, and the
+ * client's certificates.  Its length, or 0: it does not fit, or is not to be
+ * resumed.  That is so for a name that is not a host's, which can't be compared
+ * later, and in TLS 1.2 without an extended master secret (RFC 7627 section
+ * 5.3).
  */
 static size_t
 session_pack(const struct tls *t, const mbedtls_ssl_session *session,

@@ -165,7 +165,7 @@ static int
 load_verify(struct tls_config *tls, const struct config *cfg)
 {
 	if (cfg->number[VERIFY] == NONE || cfg->is_wrong[PEER] ||
-	    tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
+	    (cfg->given[CERT] == NULL && cfg->given[PSK] != NULL) || tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
 		return 0;
 	log_error("%s: verify: %s", config_where(cfg, VERIFY),
 	    tls_config_error(tls));

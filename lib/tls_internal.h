@@ -82,11 +82,13 @@ struct tls_config {
 	size_t	 npassed;
 	int	 has_ca, has_crl, has_pin;
 	enum { NOT_ASKED, ASKED, REQUIRED } verify;
+	int	 is_client;
 	int	 strict_names;
 	struct psk *psks;		/* or NULL */
 	size_t	 npsks;
 	int	 has_psk;		/* a file of them was given */
 	unsigned char no_psk[KEY_SIZE];	/* for those who are unknown */
+	int	 asks_no_name;		/* a client */
 	struct ticket_keys keys;	/* of a file; or none */
 	struct ticket_store *tickets;	/* of all processes; or NULL */
 	struct tls_sessions *sessions;	/* or NULL */
@@ -151,8 +153,9 @@ struct tls {
 	unsigned char first[8];		/* what the client sent first, */
 	size_t	 nfirst;		/* and how much that is */
 	const char *alpn;
-	char	*sni;			/* empty: not a host name */
-	char	*client;		/* who it is, once that is verified */
+	char	*sni;			/* asked for; empty: not a host name */
+	char	*name;			/* that a server has to have; or NULL */
+	char	*peer;			/* who it is, once that is verified */
 	char	*cn;
 	const struct psk *psk;		/* the key by which it is known, */
 	char	*identity;		/* and the one it named, as text */
@@ -170,6 +173,13 @@ is_tls13(const struct tls *t)
 {
 	return mbedtls_ssl_get_version_number(t->ssl) ==
 	    MBEDTLS_SSL_VERSION_TLS1_3;
+}
+
+/* What the peer is called. */
+static inline const char *
+peer_role(const struct tls_config *cfg)
+{
+	return cfg->is_client ? "server" : "client";
 }
 
 /*

@@ -37,7 +37,7 @@ struct connection {
 	struct tls *tls;		/* NULL: before TLS */
 	int	 fd;			/* the client's */
 	int	 dialed;
-	int	 unsecured;		/* the last server: its handshake failed, */
+	int	 unsecured;		/* the last handshake failed, */
 	enum failure failure;		/* for this reason */
 	char	*peer;			/* its address, as text */
 	uint64_t key;			/* and as peer_key() has it */

@@ -449,14 +449,16 @@ dial_failed(struct connection *c, const char *why)
 	struct connections *all = c->all;
 	enum log_level level;
 
-	level = c->tls != NULL && tls_is_refused(c->tls) ? LEVEL_WARNING :
-	    LEVEL_INFO;
-	c->unsecured = c->tls != NULL;
+	c->unsecured = is_client(c) && c->tls != NULL;
 	c->failure = stats_failure(why);
+	level = c->unsecured && tls_is_refused(c->tls) ? LEVEL_WARNING :
+	    LEVEL_INFO;
 	snprintf(all->why, sizeof(all->why), "%s: %s",
 	    c->to->list[c->which].text, why);
-	tls_free(c->tls);
-	c->tls = NULL;
+	if (c->unsecured) {
+		tls_free(c->tls);
+		c->tls = NULL;
+	}
 	if (may_log(all, level, c->key, all->why))
 		log_at(level, "%s -> %s", c->peer, all->why);
 	c->to->first = (c->which + 1) % c->to->n;

@@ -307,16 +307,17 @@ daemon_end_child(pid_t *child, int64_t ms)
 #ifdef __linux__
 
 void
-daemon_follow_master(void)
+daemon_follow_master(int sig)
 {
-	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	prctl(PR_SET_PDEATHSIG, sig, 0, 0, 0);
 }
 
 #else
 
 void
-daemon_follow_master(void)
+daemon_follow_master(int sig)
 {
+	(void)sig;
 }
 
 #endif

@@ -2115,7 +2115,7 @@ stuck_then_free(void)
 		assert_null(c->halves[BACKEND].stuck);
 		assert_null(c->halves[CLIENT].stuck);
 		assert_int_equal(recv(bench.client, c64, sizeof(c64), 0), 1);
-		forward_abort_all(bench.f);
+		forward_abort_all(bench.f, "aborted");
 		break;
 	}
 }
@@ -2212,7 +2212,7 @@ bench_listen(int n)
 static void
 abort_and_drain(void)
 {
-	forward_abort_all(bench.f);
+	forward_abort_all(bench.f, "aborted");
 	forward_drain(bench.f, 0);
 	bench.stage = 99;
 }
@@ -2515,7 +2515,7 @@ abort_when_quiet(void)
 		return;
 	}
 	assert_non_null(bench.f->queues[bench.stage].head);
-	forward_abort_all(bench.f);
+	forward_abort_all(bench.f, "aborted");
 }
 
 static ssize_t
@@ -2672,7 +2672,7 @@ flooded(void)
 	}
 	if (++bench.stage == 2 * SIGNALS_MS) {
 		assert_int_equal(got_usr1, 1);
-		forward_abort_all(bench.f);
+		forward_abort_all(bench.f, "aborted");
 	}
 }
 
@@ -2868,7 +2868,7 @@ static void
 abort_in_the_end(void)
 {
 	if (world.quiet >= 3)
-		forward_abort_all(bench.f);
+		forward_abort_all(bench.f, "aborted");
 }
 
 /* A want is for one call; the next begins with what is usual. */

@@ -51,11 +51,12 @@ struct half {
 enum phase {
 	OPENING,		/* the client's handshake */
 	DIALING,		/* a backend is tried */
+	SECURING,		/* the backend's handshake */
 	FLOWING,		/* neither side has ended */
 	HALF_CLOSED,		/* one side has ended */
 	DELIVERING,		/* one has failed: what it sent moves on */
 	FLUSHING,		/* the same, until that is acknowledged */
-	LINGERING_CLOSE,	/* the client is refused, and may read why */
+	LINGERING_CLOSE,	/* a side is refused, and may read why */
 	ENDED
 };
 
@@ -73,11 +74,11 @@ struct conn {
 	enum phase phase;
 	short	 revents[SIDES];	/* reported since the last step */
 	bool	 hung_up[SIDES];	/* no more events are to be expected */
-	short	 open_on;		/* what OPENING and DIALING wait for */
+	short	 open_on;		/* what a stream that opens waits for */
 	bool	 busy;			/* is to be stepped */
-	bool	 is_refused;		/* the client gets a fatal alert */
 	bool	 served, dropped;
 	int	 broken;		/* the side that failed */
+	int	 refused;		/* that gets a fatal alert; or SIDES */
 	char	*reason;		/* once there is one */
 };
 
@@ -152,7 +153,8 @@ conn_enter(struct forward *f, struct conn *c, enum phase phase)
 static void
 conn_busy(struct forward *f, struct conn *c)
 {
-	struct line *l = c->phase == OPENING ? &f->handshakes : &f->busy;
+	struct line *l = c->phase == OPENING || c->phase == SECURING ?
+	    &f->handshakes : &f->busy;
 
 	if (c->busy)
 		return;
@@ -240,32 +242,33 @@ conn_free(struct forward *f, struct conn *c)
 }
 
 /*
- * Send the client a fatal alert, by finish.  A close right after it would reset
- * the connection if the client has sent more meanwhile, and the alert would be
- * lost.  So what comes is read and discarded until the client closes.
+ * Send a side a fatal alert, by finish.  A close right after it would reset the
+ * connection if that side has sent more meanwhile, and the alert would be lost.
+ * So what comes is read and discarded until the side closes.
  */
 static void
-conn_refuse(struct forward *f, struct conn *c)
+conn_refuse(struct forward *f, struct conn *c, int side)
 {
-	struct stream *backend = &c->streams[BACKEND];
-	struct half *up = &c->halves[CLIENT], *down = &c->halves[BACKEND];
+	struct stream *other = &c->streams[!side];
+	struct half *from = &c->halves[side], *to = &c->halves[!side];
 
-	if (backend->fd != -1)
-		backend->ops->abort(backend);
-	conn_close(f, c, BACKEND);
-	up->state = FLOW;
-	up->read_on = POLLIN;
-	if (down->state == FLOW)
-		down->state = FINISH;
+	if (other->fd != -1)
+		other->ops->abort(other);
+	conn_close(f, c, !side);
+	c->refused = side;
+	from->state = FLOW;
+	from->read_on = POLLIN;
+	if (to->state == FLOW)
+		to->state = FINISH;
 	conn_enter(f, c, LINGERING_CLOSE);
 }
 
-/* No more data will move: abort, or refuse the client with an alert. */
+/* No more data will move: abort, or refuse a side with an alert. */
 static void
 conn_abort(struct forward *f, struct conn *c)
 {
-	if (c->is_refused)
-		conn_refuse(f, c);
+	if (c->refused != SIDES)
+		conn_refuse(f, c, c->refused);
 	else
 		conn_end(f, c, BOTH, "aborted");
 }
@@ -304,8 +307,9 @@ conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 	    side == c->broken)
 		return;
 	half_stop(to);
-	if (side == CLIENT && result == STREAM_ERROR) {
-		c->is_refused = 1;
+	if (s->ops->refuse != NULL && result == STREAM_ERROR) {
+		if (c->refused == SIDES)
+			c->refused = side;
 		to->state = is_told ? DONE : FINISH;
 	}
 	c->broken = side;
@@ -473,9 +477,13 @@ conn_dial(struct forward *f, struct conn *c, const char *failed)
 
 	conn_close(f, c, BACKEND);
 	if (f->p.calls->dial(c->user, backend, failed, &why) == -1) {
-		client->ops->refuse(client);
 		conn_blame(c, "no backend: %s", why);
-		conn_refuse(f, c);
+		if (client->ops->refuse == NULL) {
+			conn_end(f, c, BOTH, "");
+			return;
+		}
+		client->ops->refuse(client);
+		conn_refuse(f, c, CLIENT);
 		return;
 	}
 	c->sources[BACKEND].fd = backend->fd;
@@ -507,7 +515,11 @@ conn_dialing(struct forward *f, struct conn *c)
 		c->served = 1;
 		c->revents[CLIENT] = c->revents[BACKEND] = POLLIN | POLLOUT;
 		conn_enter(f, c, FLOWING);
-	} else if (!wants(r, &c->open_on))
+	} else if (r == STREAM_CONNECTED)
+		conn_enter(f, c, SECURING);
+	else if (r == STREAM_WANT_TURN)
+		conn_busy(f, c);
+	else if (!wants(r, &c->open_on))
 		conn_dial(f, c, backend->ops->error(backend));
 }
 
@@ -565,30 +577,31 @@ conn_flushing(struct forward *f, struct conn *c)
 }
 
 /*
- * The time begins again when a client makes room for its alert.  If its bytes
+ * The time begins again when the side makes room for its alert.  If its bytes
  * can't be read, because the kernel fails to decrypt them, only its close is
  * waited for.
  */
 static void
 conn_lingering_close(struct forward *f, struct conn *c)
 {
-	struct half *up = &c->halves[CLIENT], *down = &c->halves[BACKEND];
-	struct stream *client = &c->streams[CLIENT];
+	struct half *from = &c->halves[c->refused];
+	struct half *to = &c->halves[!c->refused];
+	struct stream *side = &c->streams[c->refused];
 	ssize_t n = STREAM_WANT_READ;
 
-	if (down->state == FINISH) {
-		if (!wants(client->ops->finish(client), &down->write_on))
-			down->state = DONE;
-		else if (c->revents[CLIENT] & POLLOUT)
+	if (to->state == FINISH) {
+		if (!wants(side->ops->finish(side), &to->write_on))
+			to->state = DONE;
+		else if (c->revents[c->refused] & POLLOUT)
 			conn_enter(f, c, LINGERING_CLOSE);
 	}
-	if (up->state == FLOW)
-		n = stream_plain.read(client, f->fill, sizeof(f->fill));
+	if (from->state == FLOW)
+		n = stream_plain.read(side, f->fill, sizeof(f->fill));
 	if (n == STREAM_EOF)
-		up->state = DONE;
-	else if (n < 0 && !wants(n, &up->read_on))
-		up->state = FINISH;
-	if (n == STREAM_RESET || (up->state == DONE && down->state == DONE))
+		from->state = DONE;
+	else if (n < 0 && !wants(n, &from->read_on))
+		from->state = FINISH;
+	if (n == STREAM_RESET || (from->state == DONE && to->state == DONE))
 		conn_end(f, c, 0, "closed");
 }
 
@@ -600,6 +613,7 @@ interest(const struct conn *c, int side)
 	case OPENING:
 		return side == CLIENT ? c->open_on : 0;
 	case DIALING:
+	case SECURING:
 		return side == BACKEND ? c->open_on : 0;
 	case FLOWING:
 	case HALF_CLOSED:
@@ -681,6 +695,7 @@ conn_step(struct forward *f, struct conn *c)
 			conn_opening(f, c);
 			break;
 		case DIALING:
+		case SECURING:
 			conn_dialing(f, c);
 			break;
 		case FLOWING:
@@ -732,6 +747,9 @@ conn_timeout(struct forward *f, struct conn *c)
 	case DIALING:
 		conn_dial(f, c, "timed out");
 		break;
+	case SECURING:
+		conn_dial(f, c, "handshake timeout");
+		break;
 	case FLOWING:
 		conn_end(f, c, BOTH, "idle timeout");
 		break;
@@ -770,6 +788,7 @@ conn_init(struct conn *c)
 		c->halves[side].write_on = POLLOUT;
 	}
 	c->open_on = POLLIN;
+	c->refused = SIDES;
 	c->phase = ENDED;
 }
 
@@ -1126,6 +1145,7 @@ forward_new(const struct forward_params *params)
 	f->wake_at = INT64_MAX;
 	f->queues[OPENING].ms = params->open_ms;
 	f->queues[DIALING].ms = params->dial_ms;
+	f->queues[SECURING].ms = params->open_ms;
 	f->queues[FLOWING].ms = params->idle_ms;
 	f->queues[HALF_CLOSED].ms = params->half_close_ms;
 	f->queues[DELIVERING].ms = params->half_close_ms > 0 &&
@@ -1191,6 +1211,7 @@ forward_list(struct forward *f)
 	static const char *const names[PHASES] = {
 		[OPENING] = "opening",
 		[DIALING] = "dialing",
+		[SECURING] = "securing",
 		[FLOWING] = "flowing",
 		[HALF_CLOSED] = "half-closed",
 		[DELIVERING] = "delivering",

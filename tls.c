@@ -1,6 +1,8 @@
 /* tls: the TLS stream, and its life. */
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include <mbedtls/version.h>
@@ -164,8 +166,8 @@ handshake(struct tls *t)
 		r = mbedtls_ssl_handshake_step(t->ssl);
 		mbedtls_ssl_conf_ciphersuites(&t->cfg->ssl, t->cfg->suites);
 		end = r == 0 ? 0 : tls_library_result(t, r);
-		if (tls_verify_check_verdict(t) && (!is_tls13(t) ||
-		    end == STREAM_ERROR ||
+		if (tls_verify_check_verdict(t) && (t->cfg->is_client ||
+		    !is_tls13(t) || end == STREAM_ERROR ||
 		    mbedtls_ssl_is_handshake_over(t->ssl)))
 			return STREAM_ERROR;
 		/* One step agrees on a key, another one signs. */
@@ -219,38 +221,6 @@ opened(struct tls *t, struct stream *s)
 		library_free(t);
 }
 
-/* The library stops at a bad header; the text shows a little more. */
-static void
-fail(struct tls *t)
-{
-	unsigned char more[sizeof(t->first)];
-
-	if (t->nfirst < sizeof(t->first))
-		tls_bio_recv(t, more, sizeof(t->first) - t->nfirst);
-	tls_bio_flush(t);
-}
-
-static int
-tls_open(struct stream *s)
-{
-	struct tls *t = s->ctx;
-	int r, lost;
-
-	begin_reading(t);
-	if ((r = handshake(t)) == 0)
-		opened(t, s);
-	lost = release(t);
-	if (r == STREAM_ERROR) {
-		fail(t);
-		return r;
-	}
-	if (lost == 0)
-		lost = tls_bio_keep_ahead(t);
-	if (lost != 0)
-		return tls_library_result(t, lost);
-	/* No event will tell of what is there already. */
-	return r == STREAM_WANT_READ && t->nahead > 0 ? STREAM_WANT_TURN : r;
-}
 
 /* It has sent an alert: an error, or a refusal to renegotiate. */
 static void
@@ -376,6 +346,44 @@ send_last_alert(struct tls *t)
 	return r;
 }
 
+/*
+ * The handshake has failed.  The library stops at a bad header; the text shows
+ * a little more.  A server is not waited for: what it is to be told is sent.
+ */
+static void
+fail(struct tls *t)
+{
+	unsigned char more[sizeof(t->first)];
+
+	if (t->nfirst < sizeof(t->first))
+		tls_bio_recv(t, more, sizeof(t->first) - t->nfirst);
+	if (t->cfg->is_client && !t->notified)
+		send_last_alert(t);
+	tls_bio_flush(t);
+}
+
+static int
+tls_open(struct stream *s)
+{
+	struct tls *t = s->ctx;
+	int r, lost;
+
+	begin_reading(t);
+	if ((r = handshake(t)) == 0)
+		opened(t, s);
+	lost = release(t);
+	if (r == STREAM_ERROR) {
+		fail(t);
+		return r;
+	}
+	if (lost == 0)
+		lost = tls_bio_keep_ahead(t);
+	if (lost != 0)
+		return tls_library_result(t, lost);
+	/* No event will tell of what is there already. */
+	return r == STREAM_WANT_READ && t->nahead > 0 ? STREAM_WANT_TURN : r;
+}
+
 static int
 tls_finish(struct stream *s)
 {
@@ -417,8 +425,25 @@ static const struct stream_ops tls_ops = {
  * ITS LIFE
  */
 
+/* The name that a client asks for, and verifies; 0, or a code. */
+static int
+set_name(struct tls *t, const char *name)
+{
+	unsigned char address[16];
+	int is_host = name != NULL && inet_pton(AF_INET, name, address) != 1 &&
+	    inet_pton(AF_INET6, name, address) != 1;
+
+	if (name != NULL && (t->name = strdup(name)) == NULL)
+		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	if (!is_host || t->cfg->asks_no_name)
+		return mbedtls_ssl_set_hostname(t->ssl, NULL);
+	if ((t->sni = strdup(name)) == NULL)
+		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+	return mbedtls_ssl_set_hostname(t->ssl, name);
+}
+
 struct tls *
-tls_new(struct tls_config *cfg, int fd, struct stream *s)
+tls_new(struct tls_config *cfg, int fd, const char *name, struct stream *s)
 {
 	struct tls *t;
 
@@ -431,14 +456,15 @@ tls_new(struct tls_config *cfg, int fd, struct stream *s)
 		return NULL;
 	}
 	mbedtls_ssl_init(t->ssl);
-	if (mbedtls_ssl_setup(t->ssl, &cfg->ssl) != 0) {
+	if (mbedtls_ssl_setup(t->ssl, &cfg->ssl) != 0 ||
+	    (cfg->is_client && set_name(t, name) != 0)) {
 		tls_free(t);
 		return NULL;
 	}
 	mbedtls_ssl_set_user_data_p(t->ssl, t);
 	mbedtls_ssl_set_verify(t->ssl, tls_verify_cert, t);
 	mbedtls_ssl_set_bio(t->ssl, t, tls_bio_send, tls_bio_recv, NULL);
-	if (ktls_new(t) == -1) {
+	if (!cfg->is_client && ktls_new(t) == -1) {
 		tls_free(t);
 		return NULL;
 	}
@@ -456,6 +482,7 @@ tls_free(struct tls *t)
 	ktls_free(t);
 	tls_verify_forget(t);
 	free(t->sni);
+	free(t->name);
 	free(t->why);
 	free(t->deferred);
 	free(t->ahead);
@@ -466,6 +493,12 @@ int
 tls_heard(const struct tls *t)
 {
 	return t->nfirst > 0;
+}
+
+int
+tls_is_refused(const struct tls *t)
+{
+	return t->refused;
 }
 
 void
@@ -482,7 +515,7 @@ tls_conninfo(const struct tls *t, struct tls_conninfo *a)
 	a->group = tls_suites_group(t->group);
 	a->alpn = t->alpn;
 	a->in_kernel = t->ssl == NULL;
-	a->client = t->client;
+	a->peer = t->peer;
 	a->common_name = t->cn;
 	a->resumed = t->resumed;
 }

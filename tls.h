@@ -1,5 +1,5 @@
 /*
- * tls: mbed TLS, server side, behind a few verbs.  One TLS stream over a
+ * tls: mbed TLS, in either role, behind a few verbs.  One TLS stream over a
  * descriptor that the caller owns.  It opens no socket, waits for nothing,
  * and logs nothing: it answers with codes and with text.
  */
@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+
+enum tls_role { TLS_SERVER, TLS_CLIENT };
 
 struct stream;
 struct tls;
@@ -45,7 +47,7 @@ void	 tls_groups(char *text, size_t size);
  * A configuration: filled by the calls below, then used for any number of
  * streams, which must be freed before it.  NULL when out of memory.
  */
-struct tls_config *tls_config_new(void);
+struct tls_config *tls_config_new(enum tls_role);
 void	 tls_config_free(struct tls_config *);
 
 /* Why the last call on it failed, as one clause; valid until the next. */
@@ -91,6 +93,8 @@ int	 tls_config_ready(struct tls_config *);
 void	 tls_config_truncation(struct tls_config *, int is_eof);
 /* A client that asks for no name of ours is refused.  Default: no. */
 void	 tls_config_strict_names(struct tls_config *, int is_strict);
+/* A client does not ask for the name that it verifies.  Default: it does. */
+void	 tls_config_ask_no_name(struct tls_config *);
 
 /*
  * SUITES, GROUPS AND PROTOCOLS (lib/tls_suites)
@@ -241,14 +245,20 @@ int	 tls_generate_request(const char *names, FILE *key, FILE *request,
  */
 
 /*
- * The server's side of a connection on fd, handshake still to come.  Fills in
- * the ops and ctx of the stream.  NULL when out of memory.
+ * Our side of a connection on fd, in the role of the configuration, handshake
+ * still to come.  A client asks for name, a host's (RFC 6066 section 3) or an
+ * address, and verifies that the server has it; NULL: it does neither.  Fills
+ * in the ops and ctx of the stream.  NULL when out of memory.
  */
-struct tls *tls_new(struct tls_config *, int fd, struct stream *);
+struct tls *tls_new(struct tls_config *, int fd, const char *name,
+	    struct stream *);
 void	 tls_free(struct tls *);
 
-/* Has the client sent anything at all? */
+/* Has the peer sent anything at all? */
 int	 tls_heard(const struct tls *);
+
+/* Has it been refused for who it is, or is not? */
+int	 tls_is_refused(const struct tls *);
 
 /* What was negotiated, as text; NULL: unknown, or there is none. */
 struct tls_conninfo {
@@ -257,7 +267,7 @@ struct tls_conninfo {
 	const char *group;		/* of the key exchange */
 	const char *alpn;
 	const char *name;		/* asked for; "": not a host's */
-	const char *client;		/* the subject of its certificate, */
+	const char *peer;		/* the subject of its certificate, */
 	const char *common_name;	/* and that alone */
 	int	 resumed;		/* an earlier session */
 	int	 in_kernel;		/* which has the keys, and does TLS */

@@ -251,6 +251,7 @@ configure_again(const struct arguments *a, struct config *cfg)
 			if (config_set(cfg, v->rank, v->where,
 			    options[i].name, v->text) == -1)
 				return -1;
+	config_defaults_of_role(cfg);
 	return config_command(cfg, a->command) == -1 ? -1 :
 	    config_check(cfg, a->inetd);
 }
@@ -270,6 +271,7 @@ arguments_configure(const struct arguments *a, struct config *cfg)
 		r |= config_argument(cfg, a->settings[i]);
 	if (a->file != NULL)
 		r |= config_file(cfg, a->file);
+	config_defaults_of_role(cfg);
 	if (config_command(cfg, a->command) == -1) {
 		cfg->is_wrong[EXEC] = 1;
 		r = -1;

@@ -126,7 +126,6 @@ static const struct stream_ops command_ops = {
 	.read = command_read,
 	.write = command_write,
 	.finish = stream_plain_finish,
-	.refuse = stream_reset,
 	.failed = command_failed,
 	.abort = command_abort,
 	.flushed = stream_plain_flushed,

@@ -49,7 +49,7 @@ const char *
 config_text(const struct config *cfg, int option)
 {
 	return cfg->given[option] != NULL ? cfg->given[option]->text :
-	    options[option].fallback;
+	    option_fallback(option, cfg->number[CLIENT] == 1);
 }
 
 const char *
@@ -420,6 +420,14 @@ config_defaults(struct config *cfg)
 			    "default", &cfg->number[i]);
 }
 
+void
+config_defaults_of_role(struct config *cfg)
+{
+	if (cfg->given[VERIFY] == NULL)
+		parse_value(&options[VERIFY], config_text(cfg, VERIFY),
+		    "default", &cfg->number[VERIFY]);
+}
+
 static int
 is_program(const char *file)
 {
@@ -475,7 +483,8 @@ check_missing(const struct config *cfg, int inetd)
 	} needed[] = {
 		{ inetd || cfg->given[ACCEPT] != NULL ||
 		    cfg->is_wrong[ACCEPT], "accept = [host:]port" },
-		{ cfg->given[CERT] != NULL || cfg->is_wrong[CERT],
+		{ cfg->given[CERT] != NULL || cfg->is_wrong[CERT] ||
+		    cfg->number[CLIENT] == 1 || cfg->is_wrong[CLIENT],
 		    "cert = FILE (tunnel -g NAME -o FILE makes one)" },
 		{ cfg->given[CONNECT] != NULL || cfg->command != NULL ||
 		    cfg->is_wrong[CONNECT] || cfg->is_wrong[EXEC],
@@ -508,6 +517,39 @@ check_trust(const struct config *cfg)
 		log_error("%s: %s has no effect with verify = none (allowed: "
 		    "request, require)", config_where(cfg, trust[i]),
 		    options[trust[i]].name);
+		r = -1;
+	}
+	return r;
+}
+
+/* Options of one role alone. */
+static int
+check_role(const struct config *cfg)
+{
+	static const int of_server[] = { SNI_STRICT, TICKET_KEYS, EXEC };
+	static const int of_client[] = { SERVER_NAME };
+	int is_client = cfg->number[CLIENT] == 1, r = 0;
+	const int *others = is_client ? of_server : of_client;
+	size_t i, n = is_client ? sizeof(of_server) / sizeof(of_server[0]) :
+	    sizeof(of_client) / sizeof(of_client[0]);
+
+	for (i = 0; i < n && !cfg->is_wrong[CLIENT]; i++) {
+		if (cfg->given[others[i]] == NULL)
+			continue;
+		log_error("%s: %s has no effect with client = %s",
+		    config_where(cfg, others[i]), options[others[i]].name,
+		    is_client ? "yes" : "no");
+		r = -1;
+	}
+	if (is_client && cfg->number[VERIFY] == REQUEST) {
+		log_error("%s: verify = request is for clients' certificates "
+		    "(allowed with client = yes: none, require)",
+		    config_where(cfg, VERIFY));
+		r = -1;
+	}
+	if (is_client && cfg->command != NULL && cfg->given[EXEC] == NULL) {
+		log_error("command line: a command cannot be run with client "
+		    "= yes (allowed: connect)");
 		r = -1;
 	}
 	return r;
@@ -553,6 +595,7 @@ config_check(const struct config *cfg, int inetd)
 	int r = check_missing(cfg, inetd);
 
 	r |= check_trust(cfg);
+	r |= check_role(cfg);
 	if (cfg->sections < 2)
 		r |= check_conflicts(cfg, inetd);
 	if (cfg->command != NULL && !cfg->is_wrong[EXEC] &&
@@ -572,9 +615,9 @@ config_print(const struct config *cfg, FILE *fp)
 	size_t i;
 
 	for (i = 0; i < OPTIONS; i++) {
-		if (cfg->given[i] == NULL && options[i].fallback != NULL)
+		if (cfg->given[i] == NULL && config_text(cfg, (int)i) != NULL)
 			fprintf(fp, "%s = %s\n", options[i].name,
-			    options[i].fallback);
+			    config_text(cfg, (int)i));
 		for (v = cfg->given[i]; v != NULL; v = v->next)
 			fprintf(fp, "%s = %s\n", options[i].name, v->text);
 	}

@@ -33,8 +33,9 @@ struct config {
 	int	 sections;		/* [sections], which are refused */
 };
 
-/* Before anything else is set. */
+/* Before anything else is set; and the rest, when all of that is. */
 void	 config_defaults(struct config *);
+void	 config_defaults_of_role(struct config *);
 
 /* It is empty afterwards. */
 void	 config_free(struct config *);

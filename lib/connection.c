@@ -27,6 +27,7 @@
 #include "util.h"
 
 #define CONNINFO_SIZE	1024		/* what was negotiated, as text */
+#define HOST_SIZE	256		/* of a server's name */
 #define TRIM_THRESHOLD	32		/* connections that use memory */
 
 /* One connection, as the engine's callbacks see it. */
@@ -43,6 +44,7 @@ struct connection {
 	int	 over;			/* there was none: max_per_ip */
 	size_t	 turn;			/* the target it began with */
 	size_t	 tried;			/* targets, the present one as well */
+	const struct target *target;	/* that one; or NULL */
 	struct addresses *to;		/* its addresses, or NULL: held; */
 	unsigned left;			/* so many are to be tried yet, */
 	unsigned which;			/* after this one */
@@ -132,7 +134,7 @@ connection_header(struct connection *c)
 	proxy_make(c->proxy, version, &ends, &(struct proxy_tls){
 	    .version = a.version, .cipher = a.cipher, .alpn = a.alpn,
 	    .name = a.name, .client = a.common_name,
-	    .has_client = a.client != NULL, .resumed = a.resumed });
+	    .has_client = a.peer != NULL, .resumed = a.resumed });
 	return 0;
 }
 
@@ -141,6 +143,33 @@ connection_free_header(struct connection *c)
 {
 	free(c->proxy);
 	c->proxy = NULL;
+}
+
+static int
+is_client(const struct connection *c)
+{
+	return c->all->generation->config.number[CLIENT] == 1;
+}
+
+/* The stream to a server becomes one of TLS. */
+static int
+backend_secure(struct connection *c, struct stream *s)
+{
+	const struct config *cfg = &c->all->generation->config;
+	const char *name = config_text(cfg, SERVER_NAME);
+	char host[HOST_SIZE];
+
+	if (name == NULL || strcmp(name, "off") == 0)
+		name = net_host(c->target, host, sizeof(host)) == 0 ? host :
+		    NULL;
+	c->tls = tls_new(c->all->generation->tls, s->fd, name, s);
+	if (c->tls == NULL) {
+		s->err = ENOMEM;
+		return STREAM_ERROR;
+	}
+	/* It ends by a close_notify, and without one it is truncated. */
+	stream_no_reset(s);
+	return STREAM_CONNECTED;
 }
 
 /* A backend is open once it has been told who the client is. */
@@ -152,9 +181,10 @@ backend_open(struct stream *s)
 
 	if (r == 0 && c->proxy != NULL)
 		r = proxy_write(c->proxy, s);
-	if (r == 0)
-		connection_free_header(c);
-	return r;
+	if (r != 0)
+		return r;
+	connection_free_header(c);
+	return is_client(c) ? backend_secure(c, s) : 0;
 }
 
 static const struct stream_ops backend_ops = {
@@ -162,7 +192,6 @@ static const struct stream_ops backend_ops = {
 	.read = stream_plain_read,
 	.write = stream_plain_write,
 	.finish = stream_plain_finish,
-	.refuse = stream_reset,
 	.failed = stream_plain_failed,
 	.abort = stream_reset,
 	.flushed = stream_plain_flushed,
@@ -264,7 +293,22 @@ connection_admit(struct connection *c)
 	return -1;
 }
 
-/* The PROXY header is in front of TLS. */
+/* Fill in the client's stream, behind a PROXY header; -1: out of memory. */
+static int
+connection_begin(struct connection *c, struct stream *client)
+{
+	if (!is_client(c)) {
+		c->tls = tls_new(c->all->generation->tls, c->fd, NULL, client);
+		return c->tls != NULL ? 0 : -1;
+	}
+	client->ops = &stream_plain;
+	client->ctx = NULL;
+	client->fd = c->fd;
+	stream_reset(client);		/* should this process be killed */
+	return 0;
+}
+
+/* The PROXY header is in front of all else. */
 static int
 proxied_open(struct stream *s)
 {
@@ -281,8 +325,7 @@ proxied_open(struct stream *s)
 		return STREAM_ERROR;
 	if (connection_admit(c) == -1)
 		return connection_fail(c, "max_per_ip");
-	c->tls = tls_new(all->generation->tls, c->fd, s);
-	return c->tls != NULL ? s->ops->open(s) :
+	return connection_begin(c, s) == 0 ? s->ops->open(s) :
 	    connection_fail(c, "out of memory");
 }
 
@@ -291,7 +334,6 @@ static const struct stream_ops proxied_ops = {
 	.read = stream_plain_read,
 	.write = stream_plain_write,
 	.finish = stream_plain_finish,
-	.refuse = stream_reset,
 	.failed = stream_plain_failed,
 	.abort = stream_reset,
 	.flushed = stream_plain_flushed,
@@ -299,16 +341,12 @@ static const struct stream_ops proxied_ops = {
 	.error = proxied_error,
 };
 
-/* Fill in the client's stream; -1: out of memory. */
+/* The same, with the header if there is one. */
 static int
-connection_begin(struct connection *c, struct stream *client)
+connection_stream(struct connection *c, struct stream *client)
 {
-	struct connections *all = c->all;
-
-	if (all->generation->config.number[ACCEPT_PROXY] == 0) {
-		c->tls = tls_new(all->generation->tls, c->fd, client);
-		return c->tls != NULL ? 0 : -1;
-	}
+	if (c->all->generation->config.number[ACCEPT_PROXY] == 0)
+		return connection_begin(c, client);
 	client->ops = &proxied_ops;
 	client->ctx = c;
 	c->proxy = calloc(1, sizeof(*c->proxy));
@@ -340,7 +378,7 @@ connection_accept(struct connections *all, int fd, const struct sockaddr *sa,
 		free(c);
 		return NULL;
 	}
-	if (connection_begin(c, client) == -1)
+	if (connection_stream(c, client) == -1)
 		goto err;
 	if (++all->counts->live > all->peak)
 		all->peak = all->counts->live;
@@ -373,6 +411,7 @@ next_target(struct connection *c)
 	if (c->tried == g->backends.n)
 		return 0;
 	t = &g->backends.list[(c->turn + c->tried++) % g->backends.n];
+	c->target = t;
 	resolver_refresh(&g->names, t);
 	net_release(c->to);
 	c->to = net_hold(t->to);
@@ -401,11 +440,16 @@ static void
 dial_failed(struct connection *c, const char *why)
 {
 	struct connections *all = c->all;
+	enum log_level level;
 
+	level = c->tls != NULL && tls_is_refused(c->tls) ? LEVEL_WARNING :
+	    LEVEL_INFO;
 	snprintf(all->why, sizeof(all->why), "%s: %s",
 	    c->to->list[c->which].text, why);
-	if (may_log(all, LEVEL_INFO, c->key, all->why))
-		log_info("%s -> %s", c->peer, all->why);
+	tls_free(c->tls);
+	c->tls = NULL;
+	if (may_log(all, level, c->key, all->why))
+		log_at(level, "%s -> %s", c->peer, all->why);
 	c->to->first = (c->which + 1) % c->to->n;
 }
 
@@ -419,12 +463,14 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 	struct tls_conninfo a;
 
 	*why = c->all->why;
-	if (!c->dialed) {
+	if (!c->dialed && !is_client(c)) {
 		connection_conninfo(c, &a);
 		c->all->counts->opened[is_tls13(&a)]++;
 		net_acknowledge(c->fd);
 	}
 	c->dialed = 1;
+	if (failed != NULL && c->to != NULL)
+		dial_failed(c, failed);
 	if (connection_header(c) == -1) {
 		connection_fail(c, "out of memory");
 		return -1;
@@ -435,8 +481,6 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 		connection_fail(c, "%s", failed);
 		return -1;
 	}
-	if (failed != NULL)
-		dial_failed(c, failed);
 	while ((to = next_address(c)) != NULL) {
 		*backend = (struct stream){ .ops = &backend_ops,
 		    .ctx = c, .fd = net_dial(to, number[KEEPALIVE]) };
@@ -469,8 +513,9 @@ conninfo_text(const struct connection *c, char *out, size_t size)
 		    "(invalid)");
 	if (a.alpn != NULL)
 		text_add(&text, " alpn=%s", a.alpn);
-	if (a.client != NULL)
-		text_add(&text, " client=\"%s\"", a.client);
+	if (a.peer != NULL)
+		text_add(&text, " %s=\"%s\"", is_client(c) ? "server" :
+		    "client", a.peer);
 }
 
 /* The line of a connection, at its end or meanwhile. */
@@ -587,6 +632,8 @@ connection_closed(void *conn, const struct forward_end *end)
 	n->live--;
 	if (end->served) {
 		n->served++;
+		if (is_client(c))
+			n->opened[is_tls13(&a)]++;
 		n->resumed += (uint64_t)a.resumed;
 		connection_log(c, LEVEL_INFO, "", end);
 	} else if (c->dialed) {

@@ -232,6 +232,8 @@ make_names(struct generation *g, int inetd)
 static int
 needs_sessions(const struct config *cfg, int inetd)
 {
+	if (cfg->number[CLIENT] == 1)
+		return 0;
 	if (inetd)
 		return cfg->number[SESSION_TICKETS] == 1 &&
 		    cfg->given[TICKET_KEYS] != NULL;

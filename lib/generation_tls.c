@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "config.h"
 #include "generation.h"
@@ -146,14 +147,49 @@ load_whole(struct tls_config *tls, const struct config *cfg)
 	if (tls_config_versions(tls, (int)cfg->number[TLS_MIN] + 12,
 	    (int)cfg->number[TLS_MAX] + 12) == -1)
 		key = cfg->given[TLS_MIN] != NULL ? TLS_MIN : TLS_MAX;
-	else if (!wrong[CERT] && cfg->given[CERT] != NULL && !wrong[CIPHERS] &&
-	    tls_config_ready(tls) == -1)
+	else if (!wrong[CERT] && (cfg->given[CERT] != NULL ||
+	    cfg->number[CLIENT] == 1) && !wrong[CIPHERS] && tls_config_ready(tls) == -1)
 		key = CIPHERS;
 	if (key == -1)
 		return 0;
 	log_error("%s: %s: %s", config_where(cfg, key), options[key].name,
 	    tls_config_error(tls));
 	return -1;
+}
+
+/*
+ * Where systems keep the authorities that they trust: Debian, Alpine and
+ * OpenWrt; Fedora; SUSE; the BSDs.
+ */
+static const char *const bundles[] = {
+	"/etc/ssl/certs/ca-certificates.crt",
+	"/etc/pki/tls/certs/ca-bundle.crt",
+	"/etc/ssl/ca-bundle.pem",
+	"/etc/ssl/cert.pem",
+};
+
+/* Unless the configuration names authorities or pins, a client has these. */
+static int
+load_bundle(struct tls_config *tls, const struct config *cfg)
+{
+	size_t i, n = sizeof(bundles) / sizeof(bundles[0]);
+
+	if (cfg->number[CLIENT] == 0 || cfg->number[VERIFY] == NONE ||
+	    cfg->given[CA] != NULL || cfg->given[PEER] != NULL)
+		return 0;
+	for (i = 0; i < n && access(bundles[i], R_OK) == -1; i++)
+		continue;
+	if (i == n) {
+		log_error("missing: ca = FILE (this system has no bundle of "
+		    "CAs where it is looked for)");
+		return -1;
+	}
+	if (tls_config_ca(tls, bundles[i]) == -1) {
+		log_error("ca: %s: %s", bundles[i], tls_config_error(tls));
+		return -1;
+	}
+	log_info("ca: %s", bundles[i]);
+	return 0;
 }
 
 static int
@@ -170,17 +206,22 @@ load_verify(struct tls_config *tls, const struct config *cfg)
 int
 generation_load_tls(struct tls_config **tls, struct config *cfg)
 {
+	const char *name = config_text(cfg, SERVER_NAME);
 	int r;
 
-	if ((*tls = tls_config_new()) == NULL) {
+	if ((*tls = tls_config_new(cfg->number[CLIENT] == 1 ? TLS_CLIENT :
+	    TLS_SERVER)) == NULL) {
 		log_error("out of memory");
 		return -1;
 	}
 	r = load_keys(*tls, cfg);
+	r |= load_bundle(*tls, cfg);
 	r |= load_values(*tls, cfg);
 	r |= load_whole(*tls, cfg);
 	r |= load_verify(*tls, cfg);
 	tls_config_truncation(*tls, cfg->number[TRUNCATION] == 1);
 	tls_config_strict_names(*tls, cfg->number[SNI_STRICT] == 1);
+	if (name != NULL && strcmp(name, "off") == 0)
+		tls_config_ask_no_name(*tls);
 	return r;
 }

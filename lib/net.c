@@ -221,6 +221,19 @@ net_split_address(const char *text, char *host, size_t size,
 	return 0;
 }
 
+int
+net_host(const struct target *t, char *host, size_t size)
+{
+	const char *port;
+
+	if (t->port == 0 || net_split_address(t->given, host, size, &port) ==
+	    -1)
+		return -1;
+	if (*host == '\0')
+		snprintf(host, size, "127.0.0.1");
+	return 0;
+}
+
 static int
 has_ipv6(void)
 {

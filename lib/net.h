@@ -93,6 +93,12 @@ in_port_t net_address_port(const struct address *);
 int	 net_split_address(const char *text, char *host, size_t size,
 	    const char **port);
 
+/*
+ * The host that a target to connect to names, without brackets, 127.0.0.1 if it
+ * names none.  -1: it is no host's, but a path.
+ */
+int	 net_host(const struct target *, char *host, size_t size);
+
 /* Room for n addresses, held once, with neither of them; or NULL. */
 struct addresses *net_addresses(size_t n);
 

@@ -36,6 +36,10 @@ const struct option options[OPTIONS] = {
 	    "pass the client's address to the backend, in this version" },
 	[ACCEPT_PROXY] = { "accept_proxy", CHOICE, "no", option_no_yes, 0, 0,
 	    "take the client's address from a load balancer" },
+	[CLIENT] = { "client", CHOICE, "no", option_no_yes, 0, 0,
+	    "accept plain connections, and speak TLS to the backend" },
+	[SERVER_NAME] = { "server_name", TEXT, NULL, NULL, 0, 0,
+	    "server's name to ask for and verify, if not connect's; or off" },
 	[CERT] = { "cert", LIST, NULL, NULL, 0, 0,
 	    "PEM file with a certificate chain, leaf first" },
 	[KEY] = { "key", LIST, NULL, NULL, 0, 0,
@@ -194,6 +198,13 @@ option_number(const struct option *o, const char *text, int64_t *number)
 	default:
 		return 0;
 	}
+}
+
+const char *
+option_fallback(int option, int is_client)
+{
+	return is_client && option == VERIFY ? "require" :
+	    options[option].fallback;
 }
 
 int

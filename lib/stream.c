@@ -100,11 +100,17 @@ stream_reset(struct stream *s)
 	reset_on_close(s, 1);
 }
 
+void
+stream_no_reset(struct stream *s)
+{
+	reset_on_close(s, 0);
+}
+
 /* All that was written has to arrive, and then the end: no RST any more. */
 int
 stream_plain_finish(struct stream *s)
 {
-	reset_on_close(s, 0);
+	stream_no_reset(s);
 	return shutdown(s->fd, SHUT_WR) == 0 ? 0 :
 	    (int)plain_failed(s, STREAM_WANT_WRITE);
 }
@@ -184,7 +190,6 @@ const struct stream_ops stream_plain = {
 	.read = stream_plain_read,
 	.write = stream_plain_write,
 	.finish = stream_plain_finish,
-	.refuse = stream_reset,
 	.failed = stream_plain_failed,
 	.abort = stream_reset,
 	.flushed = stream_plain_flushed,

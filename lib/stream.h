@@ -20,7 +20,8 @@ enum stream_result {
 	STREAM_TRUNCATED = -3,	/* it ended without TLS's close_notify */
 	STREAM_RESET = -4,	/* the peer reset the connection */
 	STREAM_ERROR = -5,	/* anything else: see error() */
-	STREAM_WANT_TURN = -6	/* open: call again when others had theirs */
+	STREAM_WANT_TURN = -6,	/* open: call again when others had theirs */
+	STREAM_CONNECTED = -7	/* open: call again, for the handshake */
 };
 
 /*
@@ -41,8 +42,9 @@ struct stream {
  */
 struct stream_ops {
 	/*
-	 * Establish the stream: a handshake, or the end of a connect(2).  A
-	 * handshake that takes long wants a turn now and then, in between.
+	 * Establish the stream: the end of a connect(2), a handshake, or both.
+	 * Each has a time of its own.  A handshake that takes long wants a turn
+	 * now and then, in between.
 	 */
 	int	(*open)(struct stream *);
 	/* Read at most len bytes; STREAM_EOF at the end. */
@@ -57,7 +59,10 @@ struct stream_ops {
 	 * that has failed, or is refused, the peer is told that instead.
 	 */
 	int	(*finish)(struct stream *);
-	/* The client can't be served: have finish tell it so. */
+	/*
+	 * The client can't be served: have finish tell it so.  NULL: such a
+	 * stream has no words for that, and is aborted.
+	 */
 	void	(*refuse)(struct stream *);
 	/*
 	 * The poller reports an error, and no other operation is due.  0 if
@@ -91,10 +96,11 @@ const char *stream_plain_error(const struct stream *);
 
 /*
  * The abort of every stream on TCP: close(2) sends RST (SO_LINGER 0), also if
- * it is the kernel's because this process is killed.  stream_plain_finish()
- * takes it back.
+ * it is the kernel's because this process is killed.  stream_no_reset() takes
+ * it back, as stream_plain_finish() does.
  */
 void	 stream_reset(struct stream *);
+void	 stream_no_reset(struct stream *);
 
 /*
  * 1 if the peer's host, on TCP, has acknowledged nothing for ms, though it was

@@ -52,7 +52,7 @@ choose_certs(mbedtls_ssl_context *ssl)
 }
 
 struct tls_config *
-tls_config_new(void)
+tls_config_new(enum tls_role role)
 {
 	struct tls_config *cfg;
 
@@ -61,13 +61,19 @@ tls_config_new(void)
 	mbedtls_ssl_config_init(&cfg->ssl);
 	mbedtls_x509_crt_init(&cfg->ca);
 	mbedtls_x509_crl_init(&cfg->crl);
-	if (mbedtls_ssl_config_defaults(&cfg->ssl, MBEDTLS_SSL_IS_SERVER,
+	cfg->is_client = role == TLS_CLIENT;
+	if (mbedtls_ssl_config_defaults(&cfg->ssl, role == TLS_CLIENT ?
+	    MBEDTLS_SSL_IS_CLIENT : MBEDTLS_SSL_IS_SERVER,
 	    MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT) != 0) {
 		tls_config_free(cfg);
 		return NULL;
 	}
 	mbedtls_ssl_conf_rng(&cfg->ssl, RNG);
+	mbedtls_ssl_conf_authmode(&cfg->ssl, MBEDTLS_SSL_VERIFY_NONE);
 	mbedtls_ssl_conf_cert_cb(&cfg->ssl, choose_certs);
+	/* Never without a fresh key exchange. */
+	mbedtls_ssl_conf_tls13_key_exchange_modes(&cfg->ssl,
+	    MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_EPHEMERAL_ALL);
 	tls_suites_default(cfg);
 	return cfg;
 }
@@ -279,6 +285,12 @@ void
 tls_config_kernel(struct tls_config *cfg, unsigned caps)
 {
 	cfg->kernel = caps;
+}
+
+void
+tls_config_ask_no_name(struct tls_config *cfg)
+{
+	cfg->asks_no_name = 1;
 }
 
 void

@@ -144,13 +144,15 @@ static const struct fault faults[] = {
 	    MBEDTLS_SSL_ALERT_MSG_CERT_EXPIRED, NULL },
 	{ MBEDTLS_X509_BADCERT_KEY_USAGE | MBEDTLS_X509_BADCERT_EXT_KEY_USAGE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "not for client authentication" },
+	    "not for this kind of authentication" },
 	{ CERT_KEY_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "its RSA key has more than 4096 bits" },
 	{ CERT_NO_ISSUER, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "not for issuing certificates" },
 	{ CERT_CONSTRAINED, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "its name constraints are not supported" },
+	{ MBEDTLS_X509_BADCERT_CN_MISMATCH, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "name mismatch" },
 	{ MBEDTLS_X509_BADCERT_BAD_KEY | MBEDTLS_X509_BADCERT_BAD_PK,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "its key is too weak, or of a kind that is not accepted" },
@@ -404,6 +406,7 @@ tls_error_reason(const struct stream *s)
 {
 	struct tls *t = s->ctx;
 	struct tls_config *cfg = t->cfg;
+	const char *peer = peer_role(cfg);
 	const char *during = t->open ? "TLS" : "handshake";
 	const char *name;
 	char first[64];
@@ -412,25 +415,25 @@ tls_error_reason(const struct stream *s)
 		return t->why != NULL ? t->why : "refused: out of memory";
 	if (t->failed == MBEDTLS_ERR_SSL_CONN_EOF ||
 	    t->failed == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) {
-		if (t->nfirst == 0)
-			return "client closed without sending anything";
-		return "client closed during the handshake";
+		tls_fail(cfg, "%s closed %s", peer, t->nfirst == 0 ?
+		    "without sending anything" : "during the handshake");
+		return cfg->error;
 	}
 	if (t->nfirst > 0 && !is_record(t->first, t->nfirst)) {
 		text_quote(first, sizeof(first), t->first, t->nfirst);
 		name = protocol_name(t->first, t->nfirst);
-		tls_fail(cfg, "not TLS%s%s: the client sent %s",
+		tls_fail(cfg, "not TLS%s%s: the %s sent %s",
 		    name != NULL ? " but " : "", name != NULL ? name : "",
-		    first);
+		    peer, first);
 	} else if (t->failed == MBEDTLS_ERR_NET_RECV_FAILED ||
 	    t->failed == MBEDTLS_ERR_NET_SEND_FAILED)
-		tls_fail(cfg, "client: %s", strerror(t->err));
+		tls_fail(cfg, "%s: %s", peer, strerror(t->err));
 	else if (t->heard != 0)
 		tls_fail(cfg,
-		    "%s: the client sent a fatal alert: %s (%d)", during,
+		    "%s: the %s sent a fatal alert: %s (%d)", during, peer,
 		    alert_name(t->heard), t->heard);
 	else if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
-		tls_fail(cfg, "%s: the client sent a fatal alert", during);
+		tls_fail(cfg, "%s: the %s sent a fatal alert", during, peer);
 	else
 		tls_fail(cfg, "%s: %s", during, tls_error_text(t->failed));
 	return cfg->error;

@@ -69,7 +69,9 @@ struct tls_config {
 	size_t	 npassed;
 	int	 has_ca, has_crl, has_pin;
 	enum { NOT_ASKED, ASKED, REQUIRED } verify;
+	int	 is_client;
 	int	 strict_names;
+	int	 asks_no_name;		/* a client */
 	struct ticket_keys keys;	/* of a file; or none */
 	struct ticket_store *tickets;	/* of all processes; or NULL */
 	struct tls_sessions *sessions;	/* or NULL */
@@ -132,8 +134,9 @@ struct tls {
 	unsigned char first[8];		/* what the client sent first, */
 	size_t	 nfirst;		/* and how much that is */
 	const char *alpn;
-	char	*sni;			/* empty: not a host name */
-	char	*client;		/* who it is, once that is verified */
+	char	*sni;			/* asked for; empty: not a host name */
+	char	*name;			/* that a server has to have; or NULL */
+	char	*peer;			/* who it is, once that is verified */
 	char	*cn;
 	unsigned char *chain;		/* its certificates, each behind its */
 	size_t	 chain_len;		/* length of 3 bytes, as in TLS */
@@ -149,6 +152,13 @@ is_tls13(const struct tls *t)
 {
 	return mbedtls_ssl_get_version_number(t->ssl) ==
 	    MBEDTLS_SSL_VERSION_TLS1_3;
+}
+
+/* What the peer is called. */
+static inline const char *
+peer_role(const struct tls_config *cfg)
+{
+	return cfg->is_client ? "server" : "client";
 }
 
 /*

@@ -480,9 +480,6 @@ tls_config_sessions(struct tls_config *cfg, struct tls_sessions *s,
 	cfg->sessions = s;
 	cfg->tickets = &s->shared->tickets;
 	cfg->lifetime = lifetime;
-	/* Never without a fresh key exchange. */
-	mbedtls_ssl_conf_tls13_key_exchange_modes(&cfg->ssl,
-	    MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_EPHEMERAL_ALL);
 	if (with_tickets)
 		mbedtls_ssl_conf_session_tickets_cb(&cfg->ssl, ticket_write,
 		    ticket_parse, cfg);

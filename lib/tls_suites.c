@@ -436,5 +436,5 @@ tls_suites_has_key(const struct tls_config *cfg, int suite)
 	while (c != NULL && !tls_suites_is_tls13(suite) &&
 	    !mbedtls_pk_can_do(&c->chain.pk, type))
 		c = c->next;
-	return c != NULL;
+	return c != NULL || cfg->is_client;
 }

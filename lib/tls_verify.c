@@ -20,7 +20,7 @@
  * (RFC 5280 section 4.2.1.12) is not this one: both as in OpenSSL.
  */
 static int
-is_for_clients(const mbedtls_x509_crt *crt)
+is_for_peers(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
 	const mbedtls_x509_sequence *s;
 
@@ -28,7 +28,9 @@ is_for_clients(const mbedtls_x509_crt *crt)
 	    MBEDTLS_X509_EXT_EXTENDED_KEY_USAGE))
 		return 1;
 	for (s = &crt->ext_key_usage; s != NULL; s = s->next)
-		if (MBEDTLS_OID_CMP(MBEDTLS_OID_CLIENT_AUTH, &s->buf) == 0)
+		if (cfg->is_client ?
+		    MBEDTLS_OID_CMP(MBEDTLS_OID_SERVER_AUTH, &s->buf) == 0 :
+		    MBEDTLS_OID_CMP(MBEDTLS_OID_CLIENT_AUTH, &s->buf) == 0)
 			return 1;
 	return 0;
 }
@@ -65,7 +67,7 @@ tls_verify_issuer_flags(const struct tls_config *cfg,
 
 	if (!may_issue(cfg, crt))
 		flags |= CERT_NO_ISSUER;
-	if (!is_for_clients(crt))
+	if (!is_for_peers(cfg, crt))
 		flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
 	if (tls_cert_find_oid(crt, NAME_CONSTRAINTS) != NULL)
 		flags |= CERT_CONSTRAINED;
@@ -130,17 +132,17 @@ reject_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 	else
 		snprintf(text, sizeof(text), "%s", t->why != NULL ? t->why :
 		    "one of its issuers");
-	tls_reject(t, alert, "client certificate \"%s\": %s",
+	tls_reject(t, alert, "%s certificate \"%s\": %s", peer_role(t->cfg),
 	    tls_names_dn(&crt->subject, dn, sizeof(dn)), text);
 }
 
 void
 tls_verify_forget(struct tls *t)
 {
-	free(t->client);
+	free(t->peer);
 	free(t->cn);
 	free(t->chain);
-	t->client = t->cn = NULL;
+	t->peer = t->cn = NULL;
 	t->chain = NULL;
 	t->chain_len = 0;
 }
@@ -167,25 +169,25 @@ keep_chain(struct tls *t, const mbedtls_x509_crt *chain)
 }
 
 static int
-remember_client(struct tls *t, const mbedtls_x509_crt *crt)
+remember_peer(struct tls *t, const mbedtls_x509_crt *crt)
 {
 	const mbedtls_x509_buf *cn = tls_names_common(crt);
 	char dn[DN_SIZE];
 
 	tls_verify_forget(t);
-	t->client = strdup(tls_names_dn(&crt->subject, dn, sizeof(dn)));
+	t->peer = strdup(tls_names_dn(&crt->subject, dn, sizeof(dn)));
 	/* With a zero in it, it would be cut off there: take it for none. */
 	if (cn != NULL && memchr(cn->p, '\0', cn->len) != NULL)
 		cn = NULL;
 	if (cn != NULL)
 		t->cn = strndup((const char *)cn->p, cn->len);
-	return t->client == NULL || (cn != NULL && t->cn == NULL) ||
+	return t->peer == NULL || (cn != NULL && t->cn == NULL) ||
 	    keep_chain(t, crt) == -1 ? MBEDTLS_ERR_X509_ALLOC_FAILED : 0;
 }
 
 /* Netscape's old nsCertType, if there is one: its first bit. */
 static int
-is_for_netscape(const mbedtls_x509_crt *crt)
+is_for_netscape(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
 	unsigned char *p = tls_cert_find_oid(crt, NS_CERT_TYPE);
 	const unsigned char *end;
@@ -201,15 +203,16 @@ is_for_netscape(const mbedtls_x509_crt *crt)
 	    MBEDTLS_ASN1_OCTET_STRING) == 0 &&
 	    mbedtls_asn1_get_bitstring(&p, p + len, &bits) == 0 &&
 	    bits.len > 0 &&
-	    (bits.p[0] & MBEDTLS_X509_NS_CERT_TYPE_SSL_CLIENT) != 0;
+	    (bits.p[0] & (cfg->is_client ? MBEDTLS_X509_NS_CERT_TYPE_SSL_SERVER
+	    : MBEDTLS_X509_NS_CERT_TYPE_SSL_CLIENT)) != 0;
 }
 
 static int
-may_authenticate(const mbedtls_x509_crt *crt)
+may_authenticate(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
 	return mbedtls_x509_crt_check_key_usage(crt,
-	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE) == 0 && is_for_clients(crt) &&
-	    is_for_netscape(crt) && tls_cert_find_oid(crt, PROXY_CERT_INFO) ==
+	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE) == 0 && is_for_peers(cfg, crt) &&
+	    is_for_netscape(cfg, crt) && tls_cert_find_oid(crt, PROXY_CERT_INFO) ==
 	    NULL;
 }
 
@@ -286,7 +289,8 @@ reject_extension(struct tls *t, const mbedtls_x509_crt *crt)
 	    crt->raw.len, 1, tls_files_check_extension, &l) != 0 &&
 	    l.refused[0] != '\0')
 		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
-		    "client certificate %s", l.refused);
+		    "%s certificate %s", peer_role(t->cfg),
+		    l.refused);
 	mbedtls_x509_crt_free(&again);
 	return 0;
 }
@@ -314,12 +318,15 @@ tls_verify_cert(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 	}
 	if (crt->raw.p == NULL)		/* in TLS 1.2, left out for that */
 		*flags |= CERT_SIGNED_ODDLY;
-	if (!may_authenticate(crt))
+	if (!may_authenticate(t->cfg, crt))
 		*flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
 	r = tls_rules_find(t->cfg, crt, ((*flags | t->issuers) &
 	    MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0);
 	if (r == NULL && t->cfg->rules != NULL)
 		*flags |= MBEDTLS_X509_BADCERT_OTHER;
+	/* The library has looked for it. */
+	if (t->cfg->rules != NULL)
+		*flags &= ~(uint32_t)MBEDTLS_X509_BADCERT_CN_MISMATCH;
 	if (!t->cfg->has_ca || (r != NULL && tls_rules_is_pin(r))) {
 		*flags &= ~(uint32_t)MBEDTLS_X509_BADCERT_NOT_TRUSTED;
 		t->issuers = 0;
@@ -327,7 +334,7 @@ tls_verify_cert(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 	*flags |= t->issuers;
 	if (*flags == 0) {
 		tls_reject_undo(t);
-		return remember_client(t, crt);
+		return remember_peer(t, crt);
 	}
 	reject_peer(t, crt, *flags);
 	t->issuers = 0;
@@ -351,14 +358,14 @@ tls_verify_check_verdict(struct tls *t)
 	} else if (flags != 0) {
 		/* What it finds by itself, behind tls_verify_cert(). */
 		f = tls_error_fault(flags);
-		tls_reject(t, f->alert, "client certificate \"%s\": %s",
-		    t->client != NULL ? t->client : "", f->text != NULL ?
+		tls_reject(t, f->alert, "%s certificate \"%s\": %s", peer_role(t->cfg),
+		    t->peer != NULL ? t->peer : "", f->text != NULL ?
 		    f->text : "not valid");
 	}
-	if (t->client == NULL && t->cfg->verify == REQUIRED &&
+	if (t->peer == NULL && t->cfg->verify == REQUIRED &&
 	    (flags != 0 || mbedtls_ssl_is_handshake_over(t->ssl)))
 		tls_reject(t, is_tls13(t) ? CERTIFICATE_REQUIRED :
 		    MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
-		    "no client certificate");
+		    "no %s certificate", peer_role(t->cfg));
 	return t->refused;
 }

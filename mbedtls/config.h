@@ -26,9 +26,10 @@
  */
 #define MBEDTLS_PSA_CRYPTO_EXTERNAL_RNG
 
-/* The protocol: a server of TLS 1.2 and 1.3 on TCP. */
+/* The protocol: a server and a client of TLS 1.2 and 1.3 on TCP. */
 #define MBEDTLS_SSL_TLS_C
 #define MBEDTLS_SSL_SRV_C
+#define MBEDTLS_SSL_CLI_C
 #define MBEDTLS_SSL_PROTO_TLS1_2
 #define MBEDTLS_SSL_PROTO_TLS1_3
 #define MBEDTLS_SSL_TLS1_3_COMPATIBILITY_MODE
@@ -55,6 +56,10 @@
 #define MBEDTLS_KEY_EXCHANGE_ECDHE_ECDSA_ENABLED
 #define MBEDTLS_KEY_EXCHANGE_ECDHE_RSA_ENABLED
 #define MBEDTLS_SSL_KEEP_PEER_CERTIFICATE
+
+/* Or with a key that both sides have, of up to 64 bytes. */
+#define MBEDTLS_KEY_EXCHANGE_ECDHE_PSK_ENABLED
+#define MBEDTLS_PSK_MAX_LEN	64
 
 /* The ciphers; CBC is for encrypted keys. */
 #define MBEDTLS_AES_C

@@ -68,9 +68,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	start(cfg, flags & IN_PIECES ? 7 : SIZE_MAX);
 	n = take_chain(&in, chain);
 	client_new(&c, flags & IS_TLS13, 0, n > 0 ? chain : NULL);
-	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
+	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
 	r = do_handshake(&s, &c);
-	if (r == 0 && t->client != NULL)
+	if (r == 0 && t->peer != NULL)
 		must(n > 0 && is_signed(chain), "it is somebody else's");
 	else if (r == 0)
 		must(!(flags & IS_REQUIRED), "there is no certificate");

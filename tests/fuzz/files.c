@@ -48,7 +48,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, size };
-	struct tls_config *cfg = tls_config_new();
+	struct tls_config *cfg = tls_config_new(TLS_SERVER);
 
 	must(cfg != NULL, "tls_config_new");
 	if (give(cfg, take(&in) % 8, in) == -1)

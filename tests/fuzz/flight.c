@@ -150,11 +150,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	client_new(&c, flags & IS_TLS13, flags & HYBRID, flags & HAS_CERT ?
 	    &client_cert->chain : NULL);
 	editing = &c.ssl;
-	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
+	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
 	if ((r = do_handshake(&s, &c)) == 0) {
-		must(t->cfg->verify != REQUIRED || t->client != NULL,
+		must(t->cfg->verify != REQUIRED || t->peer != NULL,
 		    "who is it?");
-		must(flags & HAS_CERT || t->client == NULL,
+		must(flags & HAS_CERT || t->peer == NULL,
 		    "it has shown nothing");
 		while (in.n > 0 && exchange(&s, &c, &in) == 0)
 			continue;

@@ -149,7 +149,7 @@ trust(struct tls_config *cfg, int verify)
 static struct tls_config *
 server_new(int verify)
 {
-	struct tls_config *cfg = tls_config_new();
+	struct tls_config *cfg = tls_config_new(TLS_SERVER);
 	struct tls_sessions *s = tls_sessions_new(CACHED, 1, 0);
 
 	must(cfg != NULL && s != NULL && tls_init() == NULL, "tls_init");
@@ -193,7 +193,7 @@ client_load(void)
 {
 	static struct tls_config *cfg;
 
-	must((cfg = tls_config_new()) != NULL &&
+	must((cfg = tls_config_new(TLS_SERVER)) != NULL &&
 	    tls_config_cert(cfg, PKI "client.pem") == 0 &&
 	    tls_config_key(cfg, PKI "client.pem", NULL) == 0,
 	    PKI "client.pem");

@@ -49,7 +49,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	tls_config_truncation(cfg, flags >> 3 & 1);
 	if (wire_put(&from_client, in.p, in.n) == -1)
 		return 0;
-	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
+	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
 	do
 		r = s.ops->open(&s);
 	while (r == STREAM_WANT_TURN ||

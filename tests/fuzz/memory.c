@@ -272,7 +272,7 @@ connection(unsigned flags, struct input *in, mbedtls_ssl_session *session,
 		must(mbedtls_ssl_set_session(&c->ssl, session) == 0,
 		    "mbedtls_ssl_set_session");
 	scarce = in->n < 2 ? 0 : take_number(in);
-	if ((t = tls_new(cfg, -1, s)) == NULL) {
+	if ((t = tls_new(cfg, -1, NULL, s)) == NULL) {
 		must(scarce == 1, "tls_new");
 		return -1;
 	}

@@ -106,9 +106,9 @@ check_holder(struct tls_config *cfg, mbedtls_x509_crt *crt)
 	must(t != NULL, "out of memory");
 	t->cfg = cfg;
 	tls_verify_cert(t, crt, 0, &flags);
-	must(t->refused == (flags != 0) && t->refused == (t->client == NULL),
+	must(t->refused == (flags != 0) && t->refused == (t->peer == NULL),
 	    "is it refused?");
-	must(t->client == NULL || strpbrk(t->client, "\r\n") == NULL,
+	must(t->peer == NULL || strpbrk(t->peer, "\r\n") == NULL,
 	    "not one line");
 	tls_free(t);
 }
@@ -139,7 +139,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, size };
-	struct tls_config *cfg = tls_config_new();
+	struct tls_config *cfg = tls_config_new(TLS_SERVER);
 	char *rule = take_text(&in), *name = take_text(&in);
 	mbedtls_x509_crt crt;
 

@@ -32,7 +32,7 @@ save(const char *harness, ...)
 static void
 save_file(int kind, const char *name)
 {
-	struct tls_config *cfg = tls_config_new();
+	struct tls_config *cfg = tls_config_new(TLS_SERVER);
 	const char digit = (char)('0' + kind);
 	unsigned char *p;
 	size_t size;
@@ -65,7 +65,7 @@ save_certificates(void)
 
 	for (i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
 		snprintf(path, sizeof(path), PKI "%s.pem", list[i].file);
-		must((cfg = tls_config_new()) != NULL &&
+		must((cfg = tls_config_new(TLS_SERVER)) != NULL &&
 		    tls_config_cert(cfg, path) == 0, path);
 		der = &cfg->certs->chain.raw;
 		save("names", list[i].rule, strlen(list[i].rule) + 1,
@@ -123,7 +123,7 @@ check_replay(struct tls_config *cfg)
 	start(cfg, SIZE_MAX);
 	from_client = recorded;
 	from_client.at = 0;
-	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
+	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
 	do
 		r = s.ops->open(&s);
 	while (r == STREAM_WANT_TURN ||
@@ -146,7 +146,7 @@ connection(struct tls_config *cfg, int kind, mbedtls_ssl_session *session,
 	struct tls *t;
 
 	start(cfg, SIZE_MAX);
-	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
+	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
 	client_new(&c, kind != TLS12, kind == HYBRID, &client_cert->chain);
 	if (has_session)
 		must(mbedtls_ssl_set_session(&c.ssl, session) == 0, "session");

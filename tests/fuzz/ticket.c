@@ -59,7 +59,7 @@ resume(struct tls_config *cfg, struct tls *t, struct input plain,
 	if (flags & IS_CHANGED)
 		change(cfg, &session, ticket, len, 31 * plain.n + plain.p[0]);
 	if (ticket_parse(cfg, &session, ticket, len) == 0) {
-		must(cfg->verify != REQUIRED || t->client != NULL,
+		must(cfg->verify != REQUIRED || t->peer != NULL,
 		    "who is it?");
 		store(cfg, &session);
 	}
@@ -76,7 +76,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct tls *t;
 
 	start(cfg, SIZE_MAX);
-	must((t = tls_new(cfg, -1, &s)) != NULL, "tls_new");
+	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
 	cfg->current = t;
 	t->ssl->MBEDTLS_PRIVATE(tls_version) = flags & IS_TLS13 ?
 	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2;

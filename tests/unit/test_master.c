@@ -6,7 +6,7 @@
 static void
 test_daily_warning(void **state)
 {
-	struct generation g = { .tls = tls_config_new() };
+	struct generation g = { .tls = tls_config_new(TLS_SERVER) };
 	struct master m = { .live = &g };
 	const int64_t day = DAY * INT64_C(1000);
 
@@ -74,7 +74,7 @@ test_keys_that_change_meanwhile(void **state)
 	(void)state;
 	assert_null(tls_init());
 	for (i = 0; i < 2; i++) {
-		assert_non_null(g[i].tls = tls_config_new());
+		assert_non_null(g[i].tls = tls_config_new(TLS_SERVER));
 		g[i].sessions = tls_sessions_new(0, i, 1);
 		assert_non_null(g[i].sessions);
 		tls_config_sessions(g[i].tls, g[i].sessions, 1, 2);

@@ -280,7 +280,7 @@ test_crypto_info(void **state)
 static void
 test_suites(void **state)
 {
-	struct tls_config *usual = tls_config_new();
+	struct tls_config *usual = tls_config_new(TLS_SERVER);
 	unsigned all = 0, bit;
 	size_t i;
 

@@ -44,7 +44,7 @@ begin(void **state)
 {
 	(void)state;
 	has_random = 1;
-	cfg = tls_config_new();
+	cfg = tls_config_new(TLS_SERVER);
 	cfg->certs = calloc(1, sizeof(*cfg->certs));
 	mbedtls_pk_setup(&cfg->certs->chain.pk,
 	    mbedtls_pk_info_from_type(MBEDTLS_PK_ECKEY));

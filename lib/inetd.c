@@ -10,6 +10,7 @@
 #include "inetd.h"
 #include "log.h"
 #include "net.h"
+#include "options.h"
 #include "worker.h"
 
 int
@@ -57,10 +58,15 @@ take_socket(struct incoming *in, int fd, const struct config *cfg)
 	return 0;
 }
 
-/* Standard input and output have no address. */
+/* Standard input and output have no address; who types speaks no TLS. */
 static int
 take_streams(struct incoming *in, struct relay *r, const struct generation *g)
 {
+	if (g->config.number[CLIENT] == 0 && isatty(STDIN_FILENO)) {
+		log_error("-i: descriptor 0 is a terminal (allowed: a "
+		    "connected socket; a pipe; a terminal with client = yes)");
+		return -1;
+	}
 	if (relay_go(r, &g->identity, g->config.number[SANDBOX] == 1) == -1) {
 		log_error("-i: %s", strerror(errno));
 		return -1;

@@ -13,7 +13,7 @@ struct identity;
 struct relay {
 	int	 fd;		/* the connection: a socket */
 	int	 far;		/* its other end, which the relay works on */
-	int	 status;	/* where it tells how it has ended; -1: it has */
+	int	 status;	/* from where it tells its end; -1: it has */
 };
 
 #define RELAY_NONE	{ .fd = -1, .far = -1, .status = -1 }

@@ -307,17 +307,16 @@ daemon_end_child(pid_t *child, int64_t ms)
 #ifdef __linux__
 
 void
-daemon_follow_master(int sig)
+daemon_follow_master(void)
 {
-	prctl(PR_SET_PDEATHSIG, sig, 0, 0, 0);
+	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
 }
 
 #else
 
 void
-daemon_follow_master(int sig)
+daemon_follow_master(void)
 {
-	(void)sig;
 }
 
 #endif

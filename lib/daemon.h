@@ -73,7 +73,7 @@ void	 daemon_notify(const char *to, const char *fmt, ...)
  */
 void	 daemon_end_child(pid_t *, int64_t ms);
 
-/* Get that signal when the master is gone. */
-void	 daemon_follow_master(int sig);
+/* Get SIGTERM when the master is gone. */
+void	 daemon_follow_master(void);
 
 #endif

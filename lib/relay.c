@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon.h"
@@ -107,13 +108,15 @@ way_step(struct way *w, int sock)
 
 /*
  * Move bytes until both directions are over.  Once the socket's other end says
- * no more, only a hang-up tells that it is gone.
+ * no more, only a hang-up tells that it is gone.  If nobody waits for the
+ * verdict, the other process is gone: a signal for that would not come out of
+ * its sandbox.
  */
 static void __attribute__((noreturn))
 move(struct way *ways, int sock, int status)
 {
 	struct way *up = &ways[0], *down = &ways[1], *w;
-	struct pollfd p[3] = { { .fd = -1 } };
+	struct pollfd p[4] = { [3] = { .fd = status } };
 	int i;
 
 	while (up->from != -1 || down->from != -1) {
@@ -123,8 +126,13 @@ move(struct way *ways, int sock, int status)
 			p[i].events = w->len > 0 ? POLLOUT : POLLIN;
 		}
 		p[2].fd = down->from == -1 ? sock : -1;
-		if (poll(p, 3, -1) == -1 && errno != EINTR)
+		if (poll(p, 4, -1) == -1) {
+			if (errno == EINTR)
+				continue;
 			leave(status, sock, errno);
+		}
+		if (p[3].revents != 0)
+			_exit(1);
 		for (i = 0; i < 2; i++)
 			if (p[i].revents != 0 && way_step(&ways[i], sock) == -1)
 				leave(status, p[i].fd, errno);
@@ -145,7 +153,6 @@ become(const struct order *o)
 
 	if (privileges_drop(&id) == -1)
 		return -1;
-	daemon_follow_master(SIGKILL);
 	if (!o->is_confined)
 		return 0;
 	privileges_disable_dumps();
@@ -283,18 +290,25 @@ relay_look(struct relay *r)
 }
 
 const char *
-relay_await(struct relay *r, const sigset_t *asleep)
+relay_await(struct relay *r, const sigset_t *asleep, int64_t drain_ms)
 {
+	struct pollfd p = { .fd = r->status, .events = POLLIN };
+	int64_t until = INT64_MAX;
 	const char *why = NULL;
+	struct timespec ts;
+	int ms;
 
 	close_fd(&r->far);
 	while (r->status != -1 && why == NULL) {
-		struct pollfd p = { .fd = r->status, .events = POLLIN };
-
-		if (ppoll(&p, 1, NULL, asleep) == 1)
+		ms = clock_timeout(clock_ms(), until);
+		ts = (struct timespec){ ms / 1000, ms % 1000 * 1000000L };
+		if (ppoll(&p, 1, ms == -1 ? NULL : &ts, asleep) == 1)
 			why = relay_look(r);
-		else if (signal_taken(SIGTERM) || signal_taken(SIGQUIT))
+		else if (signal_taken(SIGQUIT) || until <= clock_ms())
 			why = "stopped before all output was written";
+		else if (signal_taken(SIGTERM) && until == INT64_MAX &&
+		    drain_ms > 0)
+			until = clock_ms() + drain_ms;
 	}
 	return why;
 }

@@ -7,6 +7,7 @@
 #define RELAY_H
 
 #include <signal.h>
+#include <stdint.h>
 
 struct identity;
 
@@ -50,9 +51,10 @@ const char *relay_look(struct relay *);
 /*
  * The connection is over, and its descriptor was closed: wait until the relay
  * has written all that is left, sleeping with that signal mask.  The same
- * result; SIGTERM ends the wait.
+ * result; SIGQUIT ends the wait, and SIGTERM after drain_ms (0: no limit).
  */
-const char *relay_await(struct relay *, const sigset_t *asleep);
+const char *relay_await(struct relay *, const sigset_t *asleep,
+	    int64_t drain_ms);
 
 /* Close what is left; one that has not begun leaves. */
 void	 relay_close(struct relay *);

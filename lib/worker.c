@@ -291,7 +291,7 @@ worker_init(struct worker *w, struct generation *g, size_t slot)
 	else if (privileges_drop(&g->identity) == -1)
 		why = "user, group, chroot";
 	if (why == NULL && w->has_master)
-		daemon_follow_master(SIGTERM);
+		daemon_follow_master();
 	if (why == NULL && g->config.number[SANDBOX] == 1 &&
 	    worker_confine(w) == -1)
 		why = "sandbox";
@@ -329,7 +329,8 @@ await_commands(struct worker *w, const sigset_t *asleep)
 static int
 end_relay(struct worker *w, const sigset_t *asleep)
 {
-	const char *why = relay_await(w->relay, asleep);
+	const char *why = relay_await(w->relay, asleep,
+	    w->all.generation->config.number[DRAIN_TIMEOUT]);
 
 	if (why != NULL)
 		log_notice("%s", why);

@@ -60,6 +60,12 @@ class Ends:
             data += part
         return data
 
+    def settle(self):
+        """The relay does its work by now."""
+        self.write(b"!")
+        assert support.read_exactly(self.server, 1) == b"!"
+        return self
+
     def read_all(self):
         data = bytearray()
         while part := os.read(self.back, 1 << 18):
@@ -455,7 +461,7 @@ def test_tunnel_that_is_killed(piped, fds, is_stuck):
 
 
 def test_sigterm_lets_it_end(piped, fds):
-    p = piped()
+    p = piped().settle()
     p.tunnel.signal(signal.SIGTERM)
     os.kill(p.relay, signal.SIGTERM)
     p.write(b"hello")
@@ -481,8 +487,13 @@ def test_signal_while_nobody_reads(piped, fds, number):
     p.tunnel.wait_log("stopped before all output was written$")
 
 
+def heed_sigint():
+    """A shell has what it puts into the background ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_sigint_of_a_terminal_ends_both(piped):
-    p = piped(start_new_session=True)
+    p = piped(start_new_session=True, preexec_fn=heed_sigint)
     os.killpg(p.tunnel.pid, signal.SIGINT)
     assert_is_told(p)
     assert p.wait() == 1
@@ -494,7 +505,7 @@ def test_descriptors(piped, fds, room):
     """Neither has what it does not need, nor what was left open."""
     path = room.write("stray", "secret")
     with open(path) as f:
-        p = piped(pass_fds=[f.fileno()])
+        p = piped(pass_fds=[f.fileno()]).settle()
     ours = support.open_files(p.tunnel.pid)
     theirs = support.open_files(p.relay)
     ends = {theirs["0"], theirs["1"]}
@@ -516,7 +527,7 @@ def test_descriptors(piped, fds, room):
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize("sandbox", ["yes", "no"])
 def test_relay_is_confined(piped, fds, sandbox):
-    p = piped("user=nobody", f"sandbox={sandbox}")
+    p = piped("user=nobody", f"sandbox={sandbox}").settle()
     s = status(p.relay)
     assert s["Uid"] == [str(NOBODY.pw_uid)] * 4
     assert s["Gid"] == [str(NOBODY.pw_gid)] * 4
@@ -525,8 +536,6 @@ def test_relay_is_confined(piped, fds, sandbox):
     assert s["Seccomp"] == ["2" if sandbox == "yes" else "0"]
     if sandbox == "yes":
         assert can_look(p.relay) == []
-    p.write(b"hello")
-    assert support.read_exactly(p.server, 5) == b"hello"
     close(fds, p.to)
     p.server.close_notify()
     assert p.read_all() == b""

@@ -19,9 +19,9 @@ ROOMS = """
     repeats scoreboard control workers listener
     hints config arguments files secret
     handover privileges sandbox daemon proxy command ktls_probe
-    resolver
+    resolver relay
     generation generation_tls generation_names generation_report stats
-    connection worker dispatch carry upgrade master
+    connection worker inetd dispatch carry upgrade master
     tunnel
 """.split()
 ENGINE = {"util", "stream", "poller", "forward"}

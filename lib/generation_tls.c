@@ -55,7 +55,8 @@ load_certs(struct tls_config *tls, const struct config *cfg,
     const char *password)
 {
 	const struct value *cert = cfg->given[CERT], *key = cfg->given[KEY];
-	int fit = key == NULL || config_count(key) == config_count(cert);
+	int fit = key == NULL || cert == NULL ||
+	    config_count(key) == config_count(cert);
 	int r = 0;
 
 	if (!fit && cfg->sections < 2 && !cfg->is_wrong[CERT] &&
@@ -179,8 +180,11 @@ load_bundle(struct tls_config *tls, const struct config *cfg)
 {
 	size_t i, n = sizeof(bundles) / sizeof(bundles[0]);
 
-	if (cfg->number[CLIENT] == 0 || cfg->number[VERIFY] == NONE ||
-	    cfg->given[CA] != NULL || cfg->given[PEER] != NULL)
+	if (!config_is_client(cfg) || !config_has_role(cfg) ||
+	    config_is_psk_alone(cfg) ||
+	    cfg->number[VERIFY] == NONE || cfg->is_wrong[VERIFY] ||
+	    cfg->given[CA] != NULL || cfg->is_wrong[CA] ||
+	    cfg->given[PEER] != NULL || cfg->is_wrong[PEER])
 		return 0;
 	for (i = 0; i < n && access(bundles[i], R_OK) == -1; i++)
 		continue;
@@ -201,7 +205,8 @@ static int
 load_verify(struct tls_config *tls, const struct config *cfg)
 {
 	if (cfg->number[VERIFY] == NONE || cfg->is_wrong[PEER] ||
-	    (cfg->given[CERT] == NULL && cfg->given[PSK] != NULL) || tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
+	    config_is_psk_alone(cfg) ||
+	    tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
 		return 0;
 	log_error("%s: verify: %s", config_where(cfg, VERIFY),
 	    tls_config_error(tls));

@@ -197,6 +197,7 @@ peer = cert:{ca}
     "nfs": (PSK, ["""user = root
 group = root
 log = /dev/stdout
+client = no
 accept  = 0.0.0.0:2049
 connect = 127.0.0.1:2049
 psk = {psk}

@@ -502,7 +502,7 @@ check_missing(const struct config *cfg, int inetd)
 	return r;
 }
 
-/* Options that only client certificates use. */
+/* Options that only a peer's certificate is verified by. */
 static int
 check_trust(const struct config *cfg)
 {
@@ -515,8 +515,9 @@ check_trust(const struct config *cfg)
 		    cfg->number[VERIFY] != NONE)
 			continue;
 		log_error("%s: %s has no effect with verify = none (allowed: "
-		    "request, require)", config_where(cfg, trust[i]),
-		    options[trust[i]].name);
+		    "%srequire)", config_where(cfg, trust[i]),
+		    options[trust[i]].name, cfg->number[CLIENT] == 1 ? "" :
+		    "request, ");
 		r = -1;
 	}
 	return r;

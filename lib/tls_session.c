@@ -111,7 +111,7 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	p[AT_TLS13] = (unsigned char)is_tls13(t);
 	be_put(p + AT_BORN, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
 	be_put(p + AT_SAVED, (uint64_t)now, 8);
-	be_put(p + AT_HINT, t->hint, 4);
+	be_put(p + AT_HINT, t->ticketed || t->resumed ? t->hint : 0, 4);
 	be_put(p + AT_TIME, is_tls13(t) ? find_time(session, p + head, len) : 0,
 	    2);
 	be_put(p + AT_LENGTH, len, 2);
@@ -187,15 +187,19 @@ is_version(const struct tls *t, int is_13)
 	    is_13 ? t->cfg->max == 13 : t->cfg->min == 12;
 }
 
-/* 1 if a session that began then (s), and was saved then (ms), may be used. */
+/*
+ * 1 if a session that was saved then (ms) may be used.  Without a new ticket,
+ * it will be kept for the rest of its time.
+ */
 static int
-is_fresh(const struct tls_config *cfg, int64_t born, int64_t saved,
-    int64_t hint)
+is_kept(struct tls *t, int64_t saved, int64_t hint)
 {
-	int64_t now = wall_ms();
+	int64_t left = saved / 1000 + hint - wall_ms() / 1000;
 
-	return born >= 0 && saved >= 0 && now / 1000 - born < cfg->lifetime &&
-	    (hint == 0 || now - saved < hint * 1000);
+	if (hint == 0)
+		return 1;
+	t->hint = left > 0 && left <= hint ? (uint32_t)left : 0;
+	return t->hint > 0;
 }
 
 /*
@@ -221,7 +225,8 @@ session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
 	hint = (int64_t)be_get(p + AT_HINT, 4);
 	if (born > now / 1000)		/* by a clock that is ahead */
 		born = now / 1000;
-	if (!is_fresh(t->cfg, born, saved, hint))
+	if (born < 0 || saved < 0 || now / 1000 - born >= t->cfg->lifetime ||
+	    !is_kept(t, saved, hint))
 		return -1;
 	age = now - saved;
 	at = (size_t)be_get(p + AT_TIME, 2);

@@ -201,11 +201,11 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 
 	w->about = "ca";
 	for (crt = &cfg->ca; cfg->verify != NOT_ASKED && cfg->has_ca &&
-	    crt != NULL; crt = crt->next)
+	    cfg->system == NULL && crt != NULL; crt = crt->next)
 		if ((flags = tls_verify_issuer_flags(cfg, crt)) != 0)
 			warn(w, "%ss of \"%s\" are refused: %s", w->peer,
 			    tls_names_dn(&crt->subject, dn, sizeof(dn)),
-			    tls_error_fault(flags)->text);
+			    tls_error_fault_text(cfg, tls_error_fault(flags)));
 	for (i = 0; i < cfg->npassed && i < PASSED_MAX; i++)
 		warn(w, "%s; skipped", cfg->passed[i]);
 	if (cfg->npassed > i)
@@ -416,7 +416,11 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	for (i = 0; i < cfg->npsks; i++)
 		fprintf(fp, "# shared key \"%s\"%s\n", cfg->psks[i].name,
 		    cfg->psks[i].allowed ? "" : " (not allowed by peer)");
-	for (crt = &cfg->ca; cfg->has_ca && crt != NULL; crt = crt->next)
+	if (tls_config_system(cfg, &i) != NULL)
+		fprintf(fp, "# CA certificates of the system: %s, %zu\n",
+		    cfg->system, i);
+	for (crt = &cfg->ca; cfg->has_ca && cfg->system == NULL && crt != NULL;
+	    crt = crt->next)
 		fprintf(fp, "# %s CA \"%s\"\n", peer_role(cfg),
 		    tls_names_dn(&crt->subject, dn, sizeof(dn)));
 	for (r = cfg->rules; r != NULL; r = r->next)

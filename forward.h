@@ -42,6 +42,8 @@ struct forward_calls {
 	 */
 	int	 (*dial)(void *conn, struct stream *backend,
 		    const char *failed, const char **why);
+	/* Both streams are open: from now on, data can flow. */
+	void	 (*opened)(void *conn);
 	/* The connection is over: log it; free conn and both ctx. */
 	void	 (*closed)(void *conn, const struct forward_end *);
 	/* One call for each connection: see forward_list(). */

@@ -42,6 +42,7 @@ void	*connection_accept(struct connections *, int fd,
 /* As in struct forward_calls; conn is what connection_accept() returned. */
 int	 connection_dial(void *conn, struct stream *backend,
 	    const char *failed, const char **why);
+void	 connection_opened(void *conn);
 void	 connection_closed(void *conn, const struct forward_end *);
 void	 connection_listed(void *conn, const struct forward_end *);
 

@@ -167,6 +167,7 @@ worker_engine(struct worker *w)
 	static const struct forward_calls calls = {
 		.accepted = worker_accepted,
 		.dial = connection_dial,
+		.opened = connection_opened,
 		.closed = connection_closed,
 		.listed = connection_listed,
 		.woken = worker_woken,

@@ -548,6 +548,11 @@ check_role(const struct config *cfg)
 		    config_where(cfg, VERIFY));
 		r = -1;
 	}
+	if (is_client && config_count(cfg->given[CERT]) > 1) {
+		log_error("%s: several cert are for servers (allowed with "
+		    "client = yes: one)", cfg->given[CERT]->next->where);
+		r = -1;
+	}
 	if (is_client && cfg->command != NULL && cfg->given[EXEC] == NULL) {
 		log_error("command line: a command cannot be run with client "
 		    "= yes (allowed: connect)");

@@ -5,23 +5,20 @@ talked to, and where we are stricter, it is known.
 import os
 import re
 import shutil
-import socket
 import ssl
-import subprocess
 import tempfile
-import threading
 
 import pytest
 
+import serving
 import support
 from certificates import HOUR
 from chains import (AGREES, ANY, AUTHORITY, CLIENT, EMAIL, HOST, ISSUES, P384,
                     P521, RSA, SERVER, SIGNS, WEAK, Certificate, ED25519, Pki,
                     alternative, constraints, directory, dns, extension, ip,
                     limits, netscape, oid, sequence, tlv, uri, usage, uses)
-from peers import VERSIONS
+from serving import ask
 from support import run
-from verdicts import alert_of
 
 # The keys and certificates take a while, on a busy machine.
 pytestmark = pytest.mark.seconds(240)
@@ -303,10 +300,8 @@ WORDS = {
 }
 
 
-class Server:
-    """One of OpenSSL's, with a chain, that echoes; and what becomes of its
-    connections.
-    """
+class Chained(serving.Server):
+    """A server with such a chain, and what openssl(1) makes of it."""
 
     def __init__(self, pki, stem, made):
         make, self.name = made if isinstance(made, tuple) else (made, NAME)
@@ -315,33 +310,7 @@ class Server:
         chain = [x for x in chain if x is not None]
         with open(chain[0].key.path) as key, open(stem, "w") as f:
             f.write("".join(x.pem for x in chain) + key.read())
-        self.sock = socket.create_server(("127.0.0.1", 0))
-        self.address = support.tcp_address(self.sock)
-        self.end = []
-        self.ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.ctx.set_ciphers("DEFAULT:@SECLEVEL=0")
-        try:
-            self.ctx.load_cert_chain(stem)
-        except ssl.SSLError as e:
-            self.ctx, self.unfit = None, str(e)
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self):
-        while True:
-            try:
-                sock = self.sock.accept()[0]
-            except OSError:
-                return
-            sock.settimeout(support.DEADLINE)
-            try:
-                with self.ctx.wrap_socket(sock, server_side=True) as tls:
-                    data = tls.recv(5)
-                    self.end.append("served" if data else "left")
-                    tls.sendall(data)
-            except ssl.SSLError as e:
-                self.end.append(alert_of(e.reason))
-            except OSError as e:
-                self.end.append(str(e))
+        super().__init__(stem)
 
     def lists(self):
         return self.pki.lists if self.crl else None
@@ -361,43 +330,18 @@ class Server:
         return None if "Verify return code: 0 (ok)" in out and \
             "Cipher is (NONE)" not in out else out
 
-    def result(self):
-        """Of one more connection; there is no other meanwhile."""
-        support.wait_for(lambda: self.end, "the server's end")
-        return self.end.pop()
-
 
 @pytest.fixture(scope="module")
 def pki():
     directory = tempfile.mkdtemp(prefix="tunnel-servers.")
     pki = Pki(directory, (*HOST, alternative(dns(NAME))))
-    pki.servers = {what: Server(pki, os.path.join(directory, f"{i}.pem"), made)
+    pki.servers = {what: Chained(pki, os.path.join(directory, f"{i}.pem"), made)
                    for i, (what, made) in enumerate(CHAINS.items())}
     pki.write()
     yield pki
     for server in pki.servers.values():
-        server.sock.close()
+        server.close()
     shutil.rmtree(directory)
-
-
-def ask(*arguments, data=b"hello"):
-    """What a client of ours gets through it, and what it logs."""
-    with socket.create_server(("127.0.0.1", 0)) as listener, \
-            socket.create_connection(listener.getsockname()) as app:
-        app.settimeout(support.DEADLINE)
-        ours = listener.accept()[0]
-        with subprocess.Popen(
-                [*support.UNDER, support.TUNNEL, "-i", "client=yes",
-                 "log=stderr", *arguments], stdin=ours, stdout=ours,
-                stderr=subprocess.PIPE, text=True) as p:
-            ours.close()
-            app.sendall(data)
-            try:
-                got = support.read_exactly(app, len(data))
-            except (ConnectionResetError, AssertionError) as e:
-                got = type(e).__name__
-            app.close()
-            return got, p.communicate(timeout=support.DEADLINE)[1]
 
 
 def through_us(server, version, *arguments):
@@ -439,44 +383,6 @@ def test_unverified(pki, version, what):
     assert (got, server.result()) == (b"hello", "served"), log
 
 
-class Tap:
-    """In front of a server: what it is sent."""
-
-    def __init__(self, server):
-        self.to, self.sent = server.address, bytearray()
-        self.sock = socket.create_server(("127.0.0.1", 0))
-        self.address = support.tcp_address(self.sock)
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self):
-        with self.sock, self.sock.accept()[0] as client, \
-                support.connect(self.to) as server:
-            back = threading.Thread(target=self.copy, args=(server, client))
-            back.start()
-            self.copy(client, server, self.sent)
-            back.join()
-
-    @staticmethod
-    def copy(one, other, copy=None):
-        try:
-            while data := one.recv(1 << 16):
-                if copy is not None:
-                    copy += data
-                other.sendall(data)
-            other.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-
-    def records(self):
-        """Types and lengths."""
-        out, data = [], bytes(self.sent)
-        while data:
-            size = int.from_bytes(data[3:5], "big")
-            out.append((data[0], size))
-            data = data[5 + size:]
-        return out
-
-
 HELLO, ALERT, CHANGE, DATA = 22, 21, 20, 23
 
 
@@ -488,7 +394,7 @@ def test_nothing_is_shown(certs, pki, version, what):
     server = pki.servers[what]
     server.ctx.load_verify_locations(certs.ca)
     server.ctx.verify_mode = ssl.CERT_OPTIONAL
-    tap = Tap(server)
+    tap = serving.Tap(server)
     try:
         got, log = ask(f"connect={tap.address}", f"server_name={NAME}",
                        f"ca={pki.ca}", f"cert={certs.server}",

@@ -1207,9 +1207,9 @@ forward_drain(struct forward *f, int64_t ms)
 }
 
 void
-forward_abort_all(struct forward *f)
+forward_abort_all(struct forward *f, const char *why)
 {
-	abort_all(f, "aborted");
+	abort_all(f, why);
 }
 
 void

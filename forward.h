@@ -136,8 +136,8 @@ void	 forward_empty(struct forward *, int listener, int64_t until);
  */
 void	 forward_drain(struct forward *, int64_t ms);
 
-/* Abort every connection, towards both sides, now: "aborted". */
-void	 forward_abort_all(struct forward *);
+/* Abort every connection, towards both sides, now. */
+void	 forward_abort_all(struct forward *, const char *why);
 
 /* Pass each connection to listed(), its phase as the reason. */
 void	 forward_list(struct forward *);

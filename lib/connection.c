@@ -643,6 +643,7 @@ connection_closed(void *conn, const struct forward_end *end)
 	struct tls_conninfo a;
 
 	connection_conninfo(c, &a);
+	all->is_closed = strcmp(end->reason, "closed") == 0;
 	n->live--;
 	if (end->served) {
 		n->served++;

@@ -31,7 +31,7 @@
  * one that is killed, does not unseal for that ID, and counts as empty.
  */
 struct slot {
-	uint64_t used;			/* greater: later; 0: never */
+	uint32_t used;			/* by the clock; 0: never */
 	unsigned char id[ID_SIZE];
 	uint32_t len;
 	unsigned char ticket[];
@@ -40,7 +40,7 @@ struct slot {
 /* In memory of all processes: no pointers, and no sizes to be trusted. */
 struct shared {
 	struct ticket_store tickets;
-	_Atomic uint64_t clock;		/* counts what is stored */
+	atomic_uint clock;		/* counts what is stored, and wraps */
 	unsigned char slots[];
 };
 
@@ -363,7 +363,8 @@ cache_set(void *arg, const unsigned char *id, size_t len,
 	struct slot *slot, *oldest = NULL;
 
 	for (i = 0; len == ID_SIZE && (slot = slot_for(s, id, i)) != NULL; i++)
-		if (oldest == NULL || slot->used < oldest->used)
+		if (oldest == NULL ||
+		    (int32_t)(slot->used - oldest->used) < 0)
 			oldest = slot;
 	if (oldest == NULL)
 		return -1;

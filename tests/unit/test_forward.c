@@ -2348,7 +2348,7 @@ stuck_then_free(void)
 		assert_null(c->halves[BACKEND].stuck);
 		assert_null(c->halves[CLIENT].stuck);
 		assert_int_equal(recv(bench.client, c64, sizeof(c64), 0), 1);
-		forward_abort_all(bench.f);
+		forward_abort_all(bench.f, "aborted");
 		break;
 	}
 }
@@ -2445,7 +2445,7 @@ bench_listen(int n)
 static void
 abort_and_drain(void)
 {
-	forward_abort_all(bench.f);
+	forward_abort_all(bench.f, "aborted");
 	forward_drain(bench.f, 0);
 	bench.stage = 99;
 }
@@ -2748,7 +2748,7 @@ abort_when_quiet(void)
 		return;
 	}
 	assert_non_null(bench.f->queues[bench.stage].head);
-	forward_abort_all(bench.f);
+	forward_abort_all(bench.f, "aborted");
 }
 
 static ssize_t
@@ -2907,7 +2907,7 @@ flooded(void)
 	}
 	if (++bench.stage == 2 * SIGNALS_MS) {
 		assert_int_equal(got_usr1, 1);
-		forward_abort_all(bench.f);
+		forward_abort_all(bench.f, "aborted");
 	}
 }
 
@@ -3103,7 +3103,7 @@ static void
 abort_in_the_end(void)
 {
 	if (world.quiet >= 3)
-		forward_abort_all(bench.f);
+		forward_abort_all(bench.f, "aborted");
 }
 
 /* A want is for one call; the next begins with what is usual. */

@@ -319,8 +319,10 @@ step_accept(struct generation *g, const struct arguments *a)
 static int
 step_connect(struct generation *g, const struct arguments *a)
 {
+	int r = parse_all(&g->backends, g->config.given[CONNECT], 0);
+
 	(void)a;
-	return parse_all(&g->backends, g->config.given[CONNECT], 0);
+	return generation_check_server(g) == -1 ? -1 : r;
 }
 
 static int

@@ -510,7 +510,7 @@ check_missing(const struct config *cfg, int inetd)
 	return r;
 }
 
-/* Options that only a peer's certificate is verified by. */
+/* Options that only the certificates of peers use. */
 static int
 check_trust(const struct config *cfg)
 {

@@ -121,6 +121,13 @@ generation_announce(const struct generation *g, const struct generation *old)
 }
 
 void
+generation_warn_full(struct generation *g, int drop_ms)
+{
+	scoreboard_warn_full(&g->board, g->config.number[CLIENT] == 1 &&
+	    g->config.number[ACCEPT_PROXY] == 0 ? 0 : drop_ms);
+}
+
+void
 generation_announce_remaining(const struct generation *old)
 {
 	uint64_t n = scoreboard_live(&old->board), more = 0;

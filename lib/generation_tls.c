@@ -195,7 +195,7 @@ load_bundle(struct tls_config *tls, const struct config *cfg)
 	if (!config_is_client(cfg) || !config_has_role(cfg) ||
 	    cfg->number[VERIFY] == NONE || cfg->is_wrong[VERIFY] ||
 	    cfg->given[CA] != NULL || cfg->is_wrong[CA] ||
-	    cfg->is_wrong[PEER] || has_only_pins(cfg))
+	    has_only_pins(cfg) || cfg->is_wrong[PEER])
 		return 0;
 	for (i = 0; i < n && access(bundles[i], R_OK) == -1; i++)
 		continue;

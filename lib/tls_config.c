@@ -265,19 +265,25 @@ is_usable(const struct tls_config *cfg, int suite)
 	    strstr(mbedtls_ssl_get_ciphersuite_name(suite), "ECDHE") == NULL);
 }
 
+/* No suite of the list can be used, or on a server, not with its keys. */
 static int
-fail_to_use(struct tls_config *cfg, int min, int max)
+fail_suites(struct tls_config *cfg, int min, int max)
 {
-	const struct cert *c = cfg->certs;
+	const struct cert *c = cfg->is_client ? NULL : cfg->certs;
+	char text[ERROR_SIZE] = "";
 
+	if (cfg->psk_alone)
+		snprintf(text, sizeof(text), " and shared keys (in TLS 1.2 "
+		    "that is " PSK_SUITE_NAME ", in TLS 1.3 those with SHA256 "
+		    "in their name)");
+	else if (c != NULL)
+		snprintf(text, sizeof(text), " and %s (in TLS 1.2 those with "
+		    "ECDSA in their name need an EC key, those with RSA an RSA "
+		    "key)", c->next != NULL ? "these keys" :
+		    mbedtls_pk_can_do(&c->chain.pk, MBEDTLS_PK_RSA) ?
+		    "an RSA key" : "an EC key");
 	return tls_fail(cfg, "no suite in the list can be used with tls_min = "
-	    "1.%d, tls_max = 1.%d and %s (%s)", min % 10, max % 10,
-	    c == NULL ? "shared keys" : c->next != NULL ? "these keys" :
-	    mbedtls_pk_can_do(&c->chain.pk, MBEDTLS_PK_RSA) ? "an RSA key" :
-	    "an EC key", c == NULL ? "in TLS 1.2 that is TLS_ECDHE_PSK_WITH_"
-	    "CHACHA20_POLY1305_SHA256, in TLS 1.3 those with SHA256 in their "
-	    "name" : "in TLS 1.2 those with ECDSA in their name need an EC "
-	    "key, those with RSA an RSA key");
+	    "1.%d, tls_max = 1.%d%s", min % 10, max % 10, text);
 }
 
 /*
@@ -304,7 +310,7 @@ tls_config_ready(struct tls_config *cfg)
 		return tls_fail(cfg, "no group in the list can be used with "
 		    "tls_max = 1.2");
 	if (cfg->min > cfg->max)
-		return fail_to_use(cfg, min, max);
+		return fail_suites(cfg, min, max);
 	cfg->left_out = min < cfg->min ? 12 : max > cfg->max ? 13 : 0;
 	mbedtls_ssl_conf_min_tls_version(&cfg->ssl, cfg->min == 13 ?
 	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);

@@ -86,6 +86,21 @@ announce_listeners(const struct listeners *ls, const struct listeners *old)
 			    ls->list[i].bound.text);
 }
 
+/* Whom a client trusts, unless that is in the configuration. */
+static void
+announce_authorities(const struct generation *g, const struct generation *old)
+{
+	const char *file, *before = NULL;
+	size_t n, nbefore = 0;
+
+	file = tls_config_system(g->tls, &n);
+	if (old != NULL && old->tls != NULL)
+		before = tls_config_system(old->tls, &nbefore);
+	if (file != NULL && (before == NULL || n != nbefore ||
+	    strcmp(file, before) != 0))
+		log_info("CA certificates of the system: %s, %zu", file, n);
+}
+
 void
 generation_announce(const struct generation *g, const struct generation *old)
 {
@@ -93,6 +108,7 @@ generation_announce(const struct generation *g, const struct generation *old)
 
 	announce_listeners(&g->listeners, old != NULL ? &old->listeners :
 	    NULL);
+	announce_authorities(g, old);
 	ktls_probe_text(&g->kernel, text, sizeof(text));
 	if (old == NULL)
 		log_at(g->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",

@@ -71,6 +71,8 @@ tls_config_new(enum tls_role role)
 	mbedtls_ssl_conf_rng(&cfg->ssl, RNG);
 	mbedtls_ssl_conf_authmode(&cfg->ssl, MBEDTLS_SSL_VERIFY_NONE);
 	mbedtls_ssl_conf_cert_cb(&cfg->ssl, choose_certs);
+	mbedtls_ssl_conf_session_tickets(&cfg->ssl,
+	    MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
 	/* Never without a fresh key exchange. */
 	mbedtls_ssl_conf_tls13_key_exchange_modes(&cfg->ssl,
 	    MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_EPHEMERAL_ALL);
@@ -94,6 +96,7 @@ tls_config_free(struct tls_config *cfg)
 		free(c);
 	}
 	tls_files_forget_passed(cfg, 0);
+	free(cfg->system);
 	tls_rules_free(cfg->rules);
 	mbedtls_x509_crt_free(&cfg->ca);
 	mbedtls_x509_crl_free(&cfg->crl);
@@ -171,6 +174,28 @@ tls_config_ca(struct tls_config *cfg, const char *name)
 {
 	cfg->has_ca = 1;
 	return name == NULL ? 0 : tls_files_each(cfg, name, ca_load, 1);
+}
+
+int
+tls_config_system_ca(struct tls_config *cfg, const char *file)
+{
+	if (tls_config_ca(cfg, file) == -1)
+		return -1;
+	tls_files_forget_passed(cfg, 0);
+	return (cfg->system = strdup(file)) != NULL ? 0 :
+	    tls_fail(cfg, "out of memory");
+}
+
+const char *
+tls_config_system(const struct tls_config *cfg, size_t *n)
+{
+	const mbedtls_x509_crt *crt;
+
+	*n = 0;
+	for (crt = &cfg->ca; cfg->system != NULL && crt != NULL;
+	    crt = crt->next)
+		++*n;
+	return cfg->system;
 }
 
 int

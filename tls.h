@@ -148,12 +148,14 @@ int	 tls_generate_ticket_key(FILE *);
  * ever waits for another one there.
  */
 
+/* Whose certificates have room in an entry: nobody's, clients', servers'. */
+enum tls_sessions_kind { TLS_BARE, TLS_WITH_CLIENTS, TLS_WITH_SERVERS };
+
 /*
- * One for a cache of so many; with_clients: their certificates need room, too.
- * can_move: another program may be handed its memory, where there is such a
- * thing.  It has one user.  NULL: there is no memory.
+ * One for so many entries.  can_move: another program may be handed its memory,
+ * where there is such a thing.  It has one user.  NULL: there is no memory.
  */
-struct tls_sessions *tls_sessions_new(size_t entries, int with_clients,
+struct tls_sessions *tls_sessions_new(size_t entries, enum tls_sessions_kind,
 	    int can_move);
 /* One user more, and one less: the last one frees it, or NULL. */
 struct tls_sessions *tls_sessions_ref(struct tls_sessions *);
@@ -164,13 +166,13 @@ struct tls_sessions_memory {
 	int	 fd;			/* the store's; or -1 */
 	size_t	 size;			/* what fd stands for */
 	size_t	 entries;
-	int	 with_clients;
+	int	 kind;
 };
 const struct tls_sessions_memory *tls_sessions_memory(
 	    const struct tls_sessions *);
 /*
  * One in the memory of another program, by its descriptor, entries and
- * with_clients; the descriptor is the store's.  NULL, or why not: then the
+ * kind; the descriptor is the store's.  NULL, or why not: then the
  * descriptor stays open, and the store is NULL.
  */
 const char *tls_sessions_map(const struct tls_sessions_memory *,

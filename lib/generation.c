@@ -106,11 +106,12 @@ load_privileges(struct generation *g)
 static void
 close_strays(const struct config *cfg, const struct arguments *a)
 {
-	size_t n = 0, room = (size_t)a->passed + 1 +
+	size_t n = 0, room = (size_t)a->passed + 1 + a->nheld +
 	    config_count(cfg->given[ACCEPT]);
 	int *fds = calloc(room, sizeof(*fds));
 	const struct value *v;
 	int64_t fd;
+	size_t i;
 
 	if (fds == NULL)
 		return;
@@ -119,6 +120,8 @@ close_strays(const struct config *cfg, const struct arguments *a)
 		n++;
 	}
 	fds[n++] = a->state;
+	for (i = 0; i < a->nheld; i++)
+		fds[n++] = a->held[i];
 	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
 		if (strncmp(v->text, "fd:", 3) == 0 &&
 		    parse_number(v->text + 3, 0, INT_MAX - 1, &fd) == 0)
@@ -230,7 +233,8 @@ static int
 needs_sessions(const struct config *cfg, int inetd)
 {
 	if (cfg->number[CLIENT] == 1)
-		return 0;
+		return !inetd && cfg->number[SESSION_TICKETS] == 1 &&
+		    cfg->number[SESSION_CACHE] != 0;
 	if (inetd)
 		return cfg->number[SESSION_TICKETS] == 1 &&
 		    cfg->given[TICKET_KEYS] != NULL;
@@ -243,16 +247,18 @@ static int
 make_sessions(struct generation *g, const struct generation *old, int inetd)
 {
 	size_t n = inetd ? 0 : (size_t)g->config.number[SESSION_CACHE];
-	int with_clients = g->config.number[VERIFY] != NONE;
+	enum tls_sessions_kind kind = g->config.number[CLIENT] == 1 ?
+	    TLS_WITH_SERVERS : g->config.number[VERIFY] != NONE ?
+	    TLS_WITH_CLIENTS : TLS_BARE;
 	struct tls_sessions *before = old != NULL ? old->sessions : NULL;
 	const struct tls_sessions_memory *m = before != NULL ?
 	    tls_sessions_memory(before) : NULL;
 
 	if (!needs_sessions(&g->config, inetd))
 		return 0;
-	if (m != NULL && m->entries == n && m->with_clients == with_clients) {
+	if (m != NULL && m->entries == n && m->kind == (int)kind) {
 		g->sessions = tls_sessions_ref(before);
-	} else if ((g->sessions = tls_sessions_new(n, with_clients,
+	} else if ((g->sessions = tls_sessions_new(n, kind,
 	    !inetd)) == NULL) {
 		log_error("out of memory");
 		return -1;

@@ -58,7 +58,8 @@ load_certs(struct tls_config *tls, const struct config *cfg,
     const char *password)
 {
 	const struct value *cert = cfg->given[CERT], *key = cfg->given[KEY];
-	int fit = key == NULL || config_count(key) == config_count(cert);
+	int fit = key == NULL || cert == NULL ||
+	    config_count(key) == config_count(cert);
 	int r = 0;
 
 	if (!fit && cfg->sections < 2 && !cfg->is_wrong[CERT] &&
@@ -192,8 +193,10 @@ load_bundle(struct tls_config *tls, const struct config *cfg)
 {
 	size_t i, n = sizeof(bundles) / sizeof(bundles[0]);
 
-	if (cfg->number[CLIENT] == 0 || cfg->number[VERIFY] == NONE ||
-	    cfg->given[CA] != NULL || has_only_pins(cfg))
+	if (!config_is_client(cfg) || !config_has_role(cfg) ||
+	    cfg->number[VERIFY] == NONE || cfg->is_wrong[VERIFY] ||
+	    cfg->given[CA] != NULL || cfg->is_wrong[CA] ||
+	    has_only_pins(cfg) || cfg->is_wrong[PEER])
 		return 0;
 	for (i = 0; i < n && access(bundles[i], R_OK) == -1; i++)
 		continue;

@@ -71,6 +71,8 @@ tls_config_new(enum tls_role role)
 	mbedtls_ssl_conf_rng(&cfg->ssl, RNG);
 	mbedtls_ssl_conf_authmode(&cfg->ssl, MBEDTLS_SSL_VERIFY_NONE);
 	mbedtls_ssl_conf_cert_cb(&cfg->ssl, choose_certs);
+	mbedtls_ssl_conf_session_tickets(&cfg->ssl,
+	    MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
 	/* Never without a fresh key exchange. */
 	mbedtls_ssl_conf_tls13_key_exchange_modes(&cfg->ssl,
 	    MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_EPHEMERAL_ALL);

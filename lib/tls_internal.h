@@ -98,7 +98,7 @@ struct record {
 	unsigned char nhead;
 	unsigned char body[2];		/* the end of what came of it */
 	uint16_t left;			/* of its body */
-	uint16_t count;			/* of those that are encrypted alike */
+	uint64_t count;			/* of those that are encrypted alike */
 };
 
 struct ktls;
@@ -124,8 +124,11 @@ struct tls {
 	bool	 extended;		/* its master secret, RFC 7627 */
 	bool	 encrypted;		/* what we send, from here on */
 	bool	 refused;
+	bool	 offers;		/* a session, as a client */
+	bool	 ticketed;		/* by a server, in TLS 1.2 */
+	bool	 starved;		/* the library, of what is received */
 	unsigned char flight;		/* 1: our hello, 2: what follows it */
-	unsigned char ntickets;		/* that were tried */
+	unsigned char ntickets;		/* that were tried, or kept */
 	unsigned char alert;		/* that is due at our end */
 	unsigned char heard;		/* the client's; 0: not known */
 	unsigned char *ahead;		/* received, and not taken yet, */
@@ -148,6 +151,9 @@ struct tls {
 	uint32_t issuers;		/* flags against them */
 	char	*why;			/* it is refused; NULL: no memory */
 	int64_t	 born;			/* the session that it resumes */
+	struct hello *hello;		/* of a server; or NULL */
+	uint32_t hint;			/* how long a server keeps it */
+	unsigned char id[HASH_SIZE];	/* of what a client may resume */
 };
 
 /* Only while the library has the connection. */

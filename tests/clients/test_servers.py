@@ -230,8 +230,8 @@ def test_unverified_is_warned_of(room, server):
     """At each start and reload."""
     t = room.tunnel("client=yes", f"connect=localhost:{server.port}",
                     "verify=none", "cert=" + room.certs.server)
-    words = "warning: verify: the server is not authenticated: anyone can " \
-        "pose as it"
+    words = "warning: command line: verify = none: the server is not " \
+        "authenticated"
     t.wait_log(words, 1)
     os.kill(t.pid, signal.SIGHUP)
     t.wait_log(words, 2)
@@ -246,8 +246,8 @@ def test_report(certs, hosts):
     p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
                    "verify=none")
     assert p.returncode == 0 and p.stderr == (
-        "tunnel: warning: verify: the server is not authenticated: anyone can "
-        "pose as it\n")
+        "tunnel: warning: command line: verify = none: the server is not "
+        "authenticated\n")
 
 
 WHERE = "command line: "
@@ -264,7 +264,7 @@ WHERE = "command line: "
     (["connect=1", "server_name=bücher.example"], 'server_name: '
      r'"b\xc3\xbccher.example" is not a name for TLS (allowed: an ASCII name, '
      "where others begin with xn--; an address; off)"),
-    (["connect=1", "verify=request"], "verify = request is for clients' "
+    (["connect=1", "verify=request"], "verify = request is for client "
      "certificates (allowed with client = yes: none, require)"),
     (["connect=1", "verify=none", "peer=cn:x"], "peer has no effect with "
      "verify = none (allowed: require)"),
@@ -272,8 +272,8 @@ WHERE = "command line: "
      "yes"),
     (["connect=1", "client=no", "cert={server}", "server_name=x"],
      "server_name has no effect with client = no"),
-    (["connect=1", "cert={server}", "cert={rsa}"], "several cert are for "
-     "servers (allowed with client = yes: one)"),
+    (["connect=1", "cert={server}", "cert={rsa}"], "several cert have no "
+     "effect with client = yes (allowed: one)"),
     (["connect=1", "tls_max=1.2", "ciphers=TLS_AES_128_GCM_SHA256"],
      "ciphers: no suite in the list can be used with tls_min = 1.2, tls_max = "
      "1.2"),

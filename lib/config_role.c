@@ -58,6 +58,11 @@ check_client(const struct config *cfg)
 		    config_where(cfg, VERIFY));
 		r = -1;
 	}
+	if (config_count(cfg->given[CERT]) > 1) {
+		log_error("%s: several cert have no effect with client = yes "
+		    "(allowed: one)", cfg->given[CERT]->next->where);
+		r = -1;
+	}
 	return r;
 }
 

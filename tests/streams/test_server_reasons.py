@@ -59,8 +59,7 @@ def test_reason(room, certs, server, why):
     backend = room.backend().serve(server)
     t = room.tunnel("client=yes", f"connect={backend.address}",
                     f"ca={certs.ca}")
-    with room.connect(t.address) as sock:
-        assert support.read_all(sock) == (b"", "reset")
+    assert support.how_it_ends(t.address) == (b"", "reset")
     line = t.wait_log("no backend: ")
     assert line.endswith(f"no backend: {backend.address}: {why}"), line
 

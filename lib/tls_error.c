@@ -439,8 +439,6 @@ tls_error_reason(const struct stream *s)
 		    alert_name(t->heard), t->heard);
 	else if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
 		tls_fail(cfg, "%s: the %s sent a fatal alert", during, peer);
-	else if (t->failed == 0)
-		tls_fail(cfg, "%s reset during the handshake", peer);
 	else
 		tls_fail(cfg, "%s: %s", during, tls_error_text(t->failed));
 	return cfg->error;

@@ -1,12 +1,9 @@
 /* config_role: what a configuration may have as a client, and as a server. */
 #include <stdio.h>
-#include <string.h>
 
 #include "config.h"
 #include "log.h"
 #include "options.h"
-
-#define HOST_MAX	253		/* of a host's name, in bytes */
 
 int
 config_is_client(const struct config *cfg)
@@ -50,6 +47,11 @@ check_client(const struct config *cfg)
 		    "= yes (allowed: connect)");
 		r = -1;
 	}
+	if (config_count(cfg->given[CERT]) > 1) {
+		log_error("%s: several cert are for servers (allowed with "
+		    "client = yes: one)", cfg->given[CERT]->next->where);
+		r = -1;
+	}
 	if (cfg->number[VERIFY] == REQUEST) {
 		log_error("%s: verify = request is for client certificates "
 		    "(allowed with client = yes: none, require)",
@@ -79,36 +81,6 @@ check_own_cert(const struct config *cfg)
 	return r;
 }
 
-/* What a server is asked for has to be a name, and what is verified, too. */
-static int
-check_server_name(const struct config *cfg)
-{
-	const char *name = config_text(cfg, SERVER_NAME);
-	const struct value *v;
-	int r = 0;
-
-	if (name != NULL && (strlen(name) > HOST_MAX || name[strspn(name,
-	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-	    "-._:")] != '\0')) {
-		log_error("%s: server_name = \"%s\" is not valid (allowed: a "
-		    "host's name, an address, off)",
-		    config_where(cfg, SERVER_NAME), name);
-		return -1;
-	}
-	if ((name != NULL && strcmp(name, "off") != 0) ||
-	    cfg->given[PEER] != NULL || cfg->is_wrong[PEER] ||
-	    cfg->is_wrong[SERVER_NAME] || cfg->number[VERIFY] == NONE)
-		return 0;
-	for (v = cfg->given[CONNECT]; v != NULL; v = v->next) {
-		if (strncmp(v->text, "unix:", 5) != 0)
-			continue;
-		log_error("%s: connect: a path has no name to verify (set "
-		    "server_name or peer)", v->where);
-		r = -1;
-	}
-	return r;
-}
-
 int
 config_check_role(struct config *cfg)
 {
@@ -119,7 +91,6 @@ config_check_role(struct config *cfg)
 	if (config_is_client(cfg)) {
 		r |= check_client(cfg);
 		r |= check_own_cert(cfg);
-		r |= check_server_name(cfg);
 	}
 	return r | check_options(cfg);
 }

@@ -35,10 +35,11 @@ static const struct theirs {
 	{ "CApath", .ours = "ca", .is_copied = 1, .covers = "peer" },
 	{ "checkEmail", .advice = "peer has no rule for mail addresses" },
 	{ "checkHost", .ours = "peer", .prefix = "dns:", .advice = "; with "
-	    "client = yes, the host of connect or server_name is verified "
-	    "without it" },
+	    "verifyPeer = yes, or with client = yes if it is the host of "
+	    "connect, which is verified anyway, delete the line" },
 	{ "checkIP", .ours = "peer", .prefix = "ip:", .advice = "; with "
-	    "client = yes, the address in connect is verified without it" },
+	    "verifyPeer = yes, or with client = yes if it is the address in "
+	    "connect, which is verified anyway, delete the line" },
 	{ "ciphersuites", .advice = "ciphers is one list for TLS 1.2 and "
 	    "1.3" },
 	{ "compression", .advice = "not supported: delete the line" },

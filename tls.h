@@ -73,9 +73,10 @@ int	 tls_config_versions(struct tls_config *, int min, int max);
 /*
  * Peers' certificates.  PEM files, or directories of them, with those who may
  * have issued one and with their revocation lists (RFC 5280); then rules, of
- * which one has to match if there are any; then that peers are verified, and
- * whether a client without one may pass.  A rule is cn:NAME, dns:NAME, ip:ADDRESS,
- * uri:URI, or, which need no issuer, pin:sha256/BASE64 for a public key (its
+ * which one has to match if there are any, and for a client instead of the
+ * server's name; then that peers are verified, and whether a client without a
+ * certificate may pass.  A rule is cn:NAME, dns:NAME, ip:ADDRESS, uri:URI, or,
+ * which need no issuer, pin:sha256/BASE64 for a public key (its
  * SubjectPublicKeyInfo, as in RFC 7469) and cert:FILE for each certificate in
  * it.  What can't be used among issuers is told by tls_config_warn(), unless it
  * is all there is.  ca NULL: there is one that is not known, and nothing is to

@@ -152,7 +152,8 @@ load_whole(struct tls_config *tls, const struct config *cfg)
 	    (int)cfg->number[TLS_MAX] + 12) == -1)
 		key = cfg->given[TLS_MIN] != NULL ? TLS_MIN : TLS_MAX;
 	else if (!wrong[CERT] && (cfg->given[CERT] != NULL ||
-	    cfg->number[CLIENT] == 1) && !wrong[CIPHERS] && tls_config_ready(tls) == -1)
+	    cfg->number[CLIENT] == 1) && !wrong[CIPHERS] &&
+	    tls_config_ready(tls) == -1)
 		key = CIPHERS;
 	if (key == -1)
 		return 0;

@@ -15,7 +15,7 @@
 #define NAME(kind, b) \
 	{ .tag = CONTEXT | (kind), .p = (b)->p, .len = (b)->len }
 
-/* Where one is in an issuer's constraints: its two lists, one after the other. */
+/* Where one is in an issuer's constraints: in one list, and then another. */
 struct walk {
 	unsigned char *p, *end;		/* of the list */
 	unsigned char *rest, *last;	/* of what is behind it */

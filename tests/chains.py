@@ -139,6 +139,8 @@ ECDSA = {"sha256": "1.2.840.10045.4.3.2", "sha1": "1.2.840.10045.4.1",
 PKCS1 = {"sha256": "1.2.840.113549.1.1.11", "md5": "1.2.840.113549.1.1.4"}
 EC = ("EC", "-pkeyopt", "ec_paramgen_curve:P-256")
 P384 = ("EC", "-pkeyopt", "ec_paramgen_curve:P-384")
+P521 = ("EC", "-pkeyopt", "ec_paramgen_curve:P-521")
+ED25519 = ("ED25519",)
 RSA = ("RSA", "-pkeyopt", "rsa_keygen_bits:2048")
 WEAK = ("RSA", "-pkeyopt", "rsa_keygen_bits:1024")
 

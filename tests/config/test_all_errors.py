@@ -145,7 +145,7 @@ def test_what_is_wrong_is_not_missing(check, line, follows):
     ["client = yes", "verify = 2"], ["client = yes", "verify = 2", "ca = {ca}"],
     ["client = yes", "ca = /no/ca.pem"], ["client = yes", "ca"],
     ["client = yes", "CAfile = /no/ca.pem"], ["client = yes", "peer = dns:"],
-    ["client = yes", "ca = {ca}", "cert = /no/cert.pem"],
+    ["client = yes", "ca = {ca}", "cert = {cert}"],
 ])
 def test_one_cause_one_sentence(check, room, authority, lines):
     text = "\n".join(lines)

@@ -344,13 +344,13 @@ class Pipes:
         pass
 
 
-@pytest.mark.parametrize("sandbox", ["yes", "no"])
+@pytest.mark.parametrize("sandbox", [[], ["sandbox=no"]])
 def test_server(room, start, fds, version, sandbox):
     theirs_in, to = os.pipe()
     back, theirs_out = os.pipe()
     fds += [to, back]
-    t = start(f"cert={room.certs.server}", f"sandbox={sandbox}", "--", "sh",
-              "-c", "echo ${REMOTE_HOST-nobody}; sort", stdin=theirs_in,
+    t = start(f"cert={room.certs.server}", *sandbox, "--", "sh", "-c",
+              "echo ${REMOTE_HOST-nobody}; sort", stdin=theirs_in,
               stdout=theirs_out)
     os.close(theirs_in)
     os.close(theirs_out)

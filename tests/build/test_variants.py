@@ -49,7 +49,8 @@ SCENARIOS = {
     # All of cryptography, keys, and what is random after fork(2).
     "accel": ["transfer", "end_of_stream", "hostile_peers", "workers",
               "reload", "privileges", "sandbox", "confinement", "random",
-              "library", "mlkem", "reports", "failing_memory", *LIBRARY],
+              "library", "mlkem", "reports", "failing_memory", "client_side",
+              *LIBRARY],
     "valgrind": ["end_of_stream", "endpoints"],
 }
 

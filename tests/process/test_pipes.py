@@ -93,15 +93,8 @@ def close(fds, fd):
 @pytest.fixture
 def start(room):
     """A tunnel with these words, and these as its input and output."""
-
-    def begin(*words, **keywords):
-        name = f"tunnel{len(room.processes)}"
-        t = support.Tunnel(room.dir, name, ["-i", "log_level=debug", *words],
-                           **keywords)
-        room.processes.append(t)
-        return t
-
-    return begin
+    return lambda *words, **keywords: room.tunnel("-i", *words, ready=False,
+                                                  **keywords)
 
 
 def to_server(room, address):

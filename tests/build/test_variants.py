@@ -47,9 +47,10 @@ SCENARIOS = {
         "chain_verdicts", "hostile_certs", "trust_settings", "resumption",
         "session_cache", "tickets_hostile", "proxy_protocol"],
     # All of cryptography, keys, and what is random after fork(2).
-    "accel": ["transfer", "end_of_stream", "client_ends", "hostile_peers", "workers",
-              "reload", "privileges", "sandbox", "confinement", "random",
-              "library", "mlkem", "reports", "failing_memory", *LIBRARY],
+    "accel": ["transfer", "end_of_stream", "client_ends", "hostile_peers",
+              "workers", "reload", "privileges", "sandbox", "confinement",
+              "random", "library", "mlkem", "reports", "failing_memory",
+              "client_side", *LIBRARY],
     # The client's end, between the tunnel of each test and its backend.
     "pair": STREAMS + CROWDS,
     "valgrind": ["end_of_stream", "endpoints", "client_ends"],

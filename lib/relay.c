@@ -175,7 +175,7 @@ is_file(int fd)
 static void __attribute__((noreturn))
 child_main(int sock, int status)
 {
-	static struct way ways[2];	/* large, and no part of the program */
+	static struct way ways[2];	/* all zero takes no room in the file */
 	int fds[] = { sock, status };
 	struct order o;
 

@@ -66,7 +66,7 @@ static const struct {
 	{ "server certificate", FAILED_CERTIFICATE },
 	{ "handshake: the server sent a fatal alert", FAILED_ALERT },
 	{ "server closed", FAILED_CLOSED },
-	{ "server: ", FAILED_CLOSED },
+	{ "reset during the handshake", FAILED_CLOSED },
 };
 
 enum failure

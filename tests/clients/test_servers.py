@@ -251,6 +251,27 @@ def test_report(certs, hosts):
         "pose as it\n")
 
 
+def test_issuer_of_no_server(certs):
+    ca = Authority(certs.dir, "Mail CA", extensions=AUTHORITY +
+                   "extendedKeyUsage = emailProtection\n")
+    p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
+                   f"ca={ca.crt}")
+    assert p.returncode == 0 and p.stderr == (
+        'tunnel: warning: ca: servers of "CN=Mail CA" are refused: not for '
+        "server authentication\n")
+
+
+def test_own_chain_is_judged(certs, authority):
+    """By servers, whom its names are nothing to."""
+    sub = authority.sub(digest="sha1")
+    pem = sub.leaf("app1", send=[sub])
+    p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
+                   f"ca={certs.ca}", f"cert={pem}")
+    assert p.returncode == 0 and p.stderr == (
+        f"tunnel: warning: {pem}: the chain's certificate is signed with "
+        "SHA-1, which servers refuse\n")
+
+
 WHERE = "command line: "
 
 

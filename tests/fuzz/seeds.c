@@ -57,6 +57,7 @@ save_certificates(void)
 		{ "bob", "cn:bob", "bob" },
 		{ "ec", "dns:*.w.example.org", "a.w.example.org" },
 		{ "ca", "cn:Test CA", "Test CA" },
+		{ "limited", "", "a.example.org" },
 	};
 	const mbedtls_x509_buf *der;
 	struct tls_config *cfg;

@@ -1,5 +1,4 @@
 /* tls: the TLS stream, and its life. */
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include "tls_error.h"
 #include "tls_internal.h"
 #include "tls_kernel.h"
+#include "tls_names.h"
 #include "tls_resume.h"
 #include "tls_suites.h"
 #include "tls_verify.h"
@@ -471,21 +471,26 @@ static const struct stream_ops tls_ops = {
  * ITS LIFE
  */
 
-/* The name that a client asks for, and verifies; 0, or a code. */
+/*
+ * The name that a client asks for, and verifies; 0, or a code.  The root's dot
+ * is in no certificate, nor in what is asked for (RFC 6066 section 3).
+ */
 static int
 set_name(struct tls *t, const char *name)
 {
 	unsigned char address[16];
-	int is_host = name != NULL && inet_pton(AF_INET, name, address) != 1 &&
-	    inet_pton(AF_INET6, name, address) != 1;
+	size_t len = name != NULL ? strlen(name) : 0;
 
-	if (name != NULL && (t->name = strdup(name)) == NULL)
+	if (len > 1 && name[len - 1] == '.')
+		len--;
+	if (name != NULL && (t->name = strndup(name, len)) == NULL)
 		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-	if (!is_host || t->cfg->asks_no_name)
+	if (name == NULL || t->cfg->asks_no_name ||
+	    tls_names_address(t->name, address) > 0)
 		return mbedtls_ssl_set_hostname(t->ssl, NULL);
-	if ((t->sni = strdup(name)) == NULL)
+	if ((t->sni = strdup(t->name)) == NULL)
 		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-	return mbedtls_ssl_set_hostname(t->ssl, name);
+	return mbedtls_ssl_set_hostname(t->ssl, t->sni);
 }
 
 struct tls *

@@ -71,17 +71,24 @@ int	 tls_config_key(struct tls_config *, const char *file,
 /* 12 for TLS 1.2 (RFC 5246), 13 for TLS 1.3 (RFC 8446). */
 int	 tls_config_versions(struct tls_config *, int min, int max);
 /*
- * Clients' certificates.  PEM files, or directories of them, with those who
- * may have issued one and with their revocation lists (RFC 5280); then rules,
- * of which one has to match if there are any; then whether clients are asked,
- * and whether one without may pass.  A rule is cn:NAME, dns:NAME, ip:ADDRESS,
- * uri:URI, or, which need no issuer, pin:sha256/BASE64 for a public key (its
+ * Peers' certificates.  PEM files, or directories of them, with those who may
+ * have issued one and with their revocation lists (RFC 5280); then rules, of
+ * which one has to match if there are any, and for a client instead of the
+ * server's name; then that peers are verified, and whether a client without a
+ * certificate may pass.  A rule is cn:NAME, dns:NAME, ip:ADDRESS, uri:URI, or,
+ * which need no issuer, pin:sha256/BASE64 for a public key (its
  * SubjectPublicKeyInfo, as in RFC 7469) and cert:FILE for each certificate in
  * it.  What can't be used among issuers is told by tls_config_warn(), unless it
  * is all there is.  ca NULL: there is one that is not known, and nothing is to
  * be said of its absence.
  */
 int	 tls_config_ca(struct tls_config *, const char *name);
+/*
+ * The same with a file of all those that the system trusts, of whom nobody has
+ * to know which can't be used; then that file, and how many can, or NULL.
+ */
+int	 tls_config_system_ca(struct tls_config *, const char *file);
+const char *tls_config_system(const struct tls_config *, size_t *n);
 int	 tls_config_crl(struct tls_config *, const char *name);
 int	 tls_config_peer(struct tls_config *, const char *rule);
 int	 tls_config_verify(struct tls_config *, int is_required);
@@ -245,6 +252,9 @@ int	 tls_generate_request(const char *names, FILE *key, FILE *request,
 /*
  * THE STREAM
  */
+
+/* Can a server be verified by it?  A host's name in ASCII, or an address. */
+int	 tls_is_name(const char *);
 
 /*
  * Our side of a connection on fd, in the role of the configuration, handshake

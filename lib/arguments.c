@@ -16,9 +16,8 @@ usage(FILE *fp)
 {
 	fprintf(fp, "usage: tunnel [-dhiqtvV] [-c file] [key=value ...] "
 	    "[-- command [argument ...]]\n"
-	    "       tunnel -g name[,name ...] [-o file]\n"
-	    "       tunnel -r name[,name ...] -o file\n"
-	    "       tunnel -k [-o file]\n");
+	    "       tunnel -g name[,name ...] | -k [-o file]\n"
+	    "       tunnel -r name[,name ...] -o file\n");
 }
 
 int
@@ -54,7 +53,7 @@ arguments_help(void)
 		const char *title;
 	} groups[] = {
 		{ ACCEPT, "addresses" }, { CERT, "certificates" },
-		{ CA, "clients" }, { TLS_MIN, "TLS" },
+		{ CA, "verification" }, { TLS_MIN, "TLS" },
 		{ SESSION_TICKETS, "resumption" },
 		{ MAX_CONNECTIONS, "limits" },
 		{ MODE, "processes" }, { DAEMON, "process, log" },
@@ -67,7 +66,7 @@ arguments_help(void)
 	    "-t        check it, describe certificates\n"
 	    "  -d       daemon=yes           "
 	    "-tq       check it, print only problems\n"
-	    "  -i       serve descriptor 0   "
+	    "  -i       serve stdin, stdout  "
 	    "-g names  make a key and a certificate\n"
 	    "  -q       log_level=warning    "
 	    "-r names  make a key and a request to a CA\n"

@@ -36,7 +36,10 @@ extern const struct option options[OPTIONS];
 /* The choices of an option that is on or off. */
 extern const char *const option_no_yes[];
 
-/* The text of an option that is not given, in either role; NULL: none. */
+/* Some options are for one role alone: client = yes, or client = no. */
+int	 option_has_effect(int option, int is_client);
+
+/* The text of an option that is not given, in that role; NULL: none. */
 const char *option_fallback(int option, int is_client);
 
 /* The option of that name, or -1. */

@@ -86,7 +86,7 @@ int	 scoreboard_is_full(const struct scoreboard *);
 
 /*
  * Log, for all processes once a minute, that they are.  A handshake older than
- * drop_ms makes room for another connection.
+ * drop_ms makes room for another connection; 0: none does.
  */
 void	 scoreboard_warn_full(struct scoreboard *, int drop_ms);
 

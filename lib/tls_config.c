@@ -96,6 +96,7 @@ tls_config_free(struct tls_config *cfg)
 		free(c);
 	}
 	tls_files_forget_passed(cfg, 0);
+	free(cfg->system);
 	tls_rules_free(cfg->rules);
 	mbedtls_x509_crt_free(&cfg->ca);
 	mbedtls_x509_crl_free(&cfg->crl);
@@ -176,6 +177,28 @@ tls_config_ca(struct tls_config *cfg, const char *name)
 }
 
 int
+tls_config_system_ca(struct tls_config *cfg, const char *file)
+{
+	if (tls_config_ca(cfg, file) == -1)
+		return -1;
+	tls_files_forget_passed(cfg, 0);
+	return (cfg->system = strdup(file)) != NULL ? 0 :
+	    tls_fail(cfg, "out of memory");
+}
+
+const char *
+tls_config_system(const struct tls_config *cfg, size_t *n)
+{
+	const mbedtls_x509_crt *crt;
+
+	*n = 0;
+	for (crt = &cfg->ca; cfg->system != NULL && crt != NULL;
+	    crt = crt->next)
+		++*n;
+	return cfg->system;
+}
+
+int
 tls_config_crl(struct tls_config *cfg, const char *name)
 {
 	if (!cfg->has_ca)
@@ -240,6 +263,23 @@ is_usable(const struct tls_config *cfg, int suite)
 	    strstr(mbedtls_ssl_get_ciphersuite_name(suite), "ECDHE") == NULL);
 }
 
+/* No suite of the list can be used, or on a server, not with its keys. */
+static int
+fail_suites(struct tls_config *cfg, int min, int max)
+{
+	const struct cert *c = cfg->is_client ? NULL : cfg->certs;
+	char text[ERROR_SIZE] = "";
+
+	if (c != NULL)
+		snprintf(text, sizeof(text), " and %s (in TLS 1.2 those with "
+		    "ECDSA in their name need an EC key, those with RSA an RSA "
+		    "key)", c->next != NULL ? "these keys" :
+		    mbedtls_pk_can_do(&c->chain.pk, MBEDTLS_PK_RSA) ?
+		    "an RSA key" : "an EC key");
+	return tls_fail(cfg, "no suite in the list can be used with tls_min = "
+	    "1.%d, tls_max = 1.%d%s", min % 10, max % 10, text);
+}
+
 /*
  * A version without a suite that a key and a group can be used with is not
  * offered: if it were negotiated, the handshake would fail where the other
@@ -262,13 +302,7 @@ tls_config_ready(struct tls_config *cfg)
 		return tls_fail(cfg, "no group in the list can be used with "
 		    "tls_max = 1.2");
 	if (cfg->min > cfg->max)
-		return tls_fail(cfg,
-		    "no suite in the list can be used with tls_min = 1.%d, "
-		    "tls_max = 1.%d and %s (in TLS 1.2 those with ECDSA in "
-		    "their name need an EC key, those with RSA an RSA key)",
-		    min % 10, max % 10, cfg->certs->next != NULL ?
-		    "these keys" : mbedtls_pk_can_do(&cfg->certs->chain.pk,
-		    MBEDTLS_PK_RSA) ? "an RSA key" : "an EC key");
+		return fail_suites(cfg, min, max);
 	cfg->left_out = min < cfg->min ? 12 : max > cfg->max ? 13 : 0;
 	mbedtls_ssl_conf_min_tls_version(&cfg->ssl, cfg->min == 13 ?
 	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);

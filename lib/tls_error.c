@@ -13,14 +13,14 @@
 #include "tls_internal.h"
 #include "util.h"
 
-/* RFC 8446 section 6, those that a server gets to see. */
+/* RFC 8446 section 6, and before it RFC 5246 section 7.2. */
 static const struct {
 	unsigned char code;
 	char	 name[24];
 } alerts[] = {
 	{ 10, "unexpected_message" }, { 20, "bad_record_mac" },
-	{ 22, "record_overflow" }, { 40, "handshake_failure" },
-	{ 42, "bad_certificate" },
+	{ 21, "decryption_failed" }, { 22, "record_overflow" },
+	{ 40, "handshake_failure" }, { 42, "bad_certificate" },
 	{ 43, "unsupported_certificate" }, { 44, "certificate_revoked" },
 	{ 45, "certificate_expired" }, { 46, "certificate_unknown" },
 	{ 47, "illegal_parameter" }, { 48, "unknown_ca" },
@@ -29,8 +29,8 @@ static const struct {
 	{ 71, "insufficient_security" }, { 80, "internal_error" },
 	{ 86, "inappropriate_fallback" }, { 90, "user_canceled" },
 	{ 109, "missing_extension" }, { 110, "unsupported_extension" },
-	{ 112, "unrecognized_name" }, { 116, "certificate_required" },
-	{ 120, "no_application_protocol" },
+	{ 112, "unrecognized_name" }, { 115, "unknown_psk_identity" },
+	{ 116, "certificate_required" }, { 120, "no_application_protocol" },
 };
 
 #define CHAIN_TOO_LONG	"a chain of more than 5 certificates"
@@ -41,7 +41,7 @@ static const struct {
 	"an encryption that this mbed TLS does not support"
 
 /*
- * What the codes stand for: the alert that the client is sent, by RFC 8446
+ * What the codes stand for: the alert that the peer is sent, by RFC 8446
  * section 6, and a text.
  */
 static const struct outcome {
@@ -130,42 +130,47 @@ static const struct outcome {
 	{ MBEDTLS_ERR_NET_SEND_FAILED, 0, "" },
 };
 
-/* What may be wrong with a client's certificate; the first one counts. */
+/* What may be wrong with a peer's certificate; the first one counts. */
 static const struct fault faults[] = {
 	{ CERT_SIGNED_ODDLY, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "it has " ODD_SIGNATURE },
+	    "it has " ODD_SIGNATURE, NULL },
 	{ CERT_CHAIN_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    CHAIN_TOO_LONG },
+	    CHAIN_TOO_LONG, NULL },
 	{ MBEDTLS_X509_BADCERT_NOT_TRUSTED, MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA,
-	    NULL },
+	    NULL, NULL },
 	{ MBEDTLS_X509_BADCERT_REVOKED, MBEDTLS_SSL_ALERT_MSG_CERT_REVOKED,
-	    "revoked" },
+	    "revoked", NULL },
 	{ MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE,
-	    MBEDTLS_SSL_ALERT_MSG_CERT_EXPIRED, NULL },
+	    MBEDTLS_SSL_ALERT_MSG_CERT_EXPIRED, NULL, NULL },
 	{ MBEDTLS_X509_BADCERT_KEY_USAGE | MBEDTLS_X509_BADCERT_EXT_KEY_USAGE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "not for this kind of authentication" },
+	    "not for client authentication", "not for server authentication" },
 	{ CERT_KEY_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "its RSA key has more than 4096 bits" },
+	    "its RSA key has more than 4096 bits", NULL },
 	{ CERT_NO_ISSUER, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "not for issuing certificates" },
-	{ CERT_CONSTRAINED, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "its name constraints are not supported" },
+	    "not for issuing certificates", NULL },
+	{ CERT_CONSTRAINTS_MALFORMED, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "its name constraints are malformed", NULL },
+	{ CERT_CONSTRAINTS_BROKEN, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "its issuers may not certify its names (name constraints)", NULL },
+	{ CERT_CONSTRAINTS_UNCHECKED, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "name constraints of this kind are not supported", NULL },
 	{ MBEDTLS_X509_BADCERT_CN_MISMATCH, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
-	    "name mismatch" },
+	    NULL, NULL },
 	{ MBEDTLS_X509_BADCERT_BAD_KEY | MBEDTLS_X509_BADCERT_BAD_PK,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "its key is too weak, or of a kind that is not accepted" },
+	    "its key is too weak, or of a kind that is not accepted", NULL },
 	{ MBEDTLS_X509_BADCERT_BAD_MD, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "its signature is too weak" },
+	    "its signature is too weak", NULL },
 	{ MBEDTLS_X509_BADCRL_EXPIRED | MBEDTLS_X509_BADCRL_FUTURE,
-	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, NULL },
+	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, NULL, NULL },
 	{ MBEDTLS_X509_BADCRL_NOT_TRUSTED | MBEDTLS_X509_BADCRL_BAD_MD |
 	    MBEDTLS_X509_BADCRL_BAD_PK | MBEDTLS_X509_BADCRL_BAD_KEY,
-	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "its CRL is not trusted" },
+	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "its CRL is not trusted",
+	    NULL },
 	{ MBEDTLS_X509_BADCERT_OTHER, MBEDTLS_SSL_ALERT_MSG_ACCESS_DENIED,
-	    "no rule matched" },
-	{ UINT32_MAX, MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "not valid" },
+	    "no rule matched", NULL },
+	{ UINT32_MAX, MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "not valid", NULL },
 };
 
 int
@@ -434,6 +439,8 @@ tls_error_reason(const struct stream *s)
 		    alert_name(t->heard), t->heard);
 	else if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
 		tls_fail(cfg, "%s: the %s sent a fatal alert", during, peer);
+	else if (t->failed == 0)
+		tls_fail(cfg, "%s reset during the handshake", peer);
 	else
 		tls_fail(cfg, "%s: %s", during, tls_error_text(t->failed));
 	return cfg->error;
@@ -447,6 +454,12 @@ tls_error_fault(uint32_t flags)
 	while ((f->flags & flags) == 0)
 		f++;
 	return f;
+}
+
+const char *
+tls_error_fault_text(const struct tls_config *cfg, const struct fault *f)
+{
+	return cfg->is_client && f->of_server != NULL ? f->of_server : f->text;
 }
 
 /*

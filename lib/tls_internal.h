@@ -32,6 +32,7 @@ struct tls_sessions;
 #define ERROR_SIZE	1024
 #define DN_SIZE		512		/* of a distinguished name, as text */
 #define PASSED_MAX	8		/* that are told of */
+#define ISSUERS_MAX	(MBEDTLS_X509_MAX_INTERMEDIATE_CA + 2)
 #define HOUR		(60 * 60)
 #define DAY		(24 * HOUR)
 #define HASH_SIZE	32		/* SHA-256 */
@@ -65,6 +66,7 @@ struct tls_config {
 	mbedtls_x509_crt ca;
 	mbedtls_x509_crl crl;
 	struct rule *rules;
+	char	*system;		/* ca is that of the system: its file */
 	char	*passed[PASSED_MAX];	/* what is not used of ca, and why */
 	size_t	 npassed;
 	int	 has_ca, has_crl, has_pin;
@@ -77,6 +79,8 @@ struct tls_config {
 	struct tls_sessions *sessions;	/* or NULL */
 	int	 lifetime;		/* of sessions, in seconds */
 	struct tls *current;		/* whose handshake is going on */
+	const mbedtls_x509_crt *above[ISSUERS_MAX]; /* of the one to be */
+	size_t	 nabove;		/* verified next */
 	int	 suites[SUITES_MAX + 1];	/* ends with 0, as all here */
 	int	 suites_now[SUITES_MAX + 2];	/* with a resumed one first */
 	uint16_t groups[LIST_MAX + 1];

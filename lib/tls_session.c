@@ -11,6 +11,7 @@
 
 #include "tls.h"
 #include "tls_error.h"
+#include "tls_files.h"
 #include "tls_names.h"
 #include "tls_session.h"
 #include "tls_store.h"
@@ -127,6 +128,7 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 static int
 verify_again(struct tls *t, const unsigned char *p, size_t len)
 {
+	struct cert_loading l = { .use = PINNED };
 	struct tls_config *cfg = t->cfg;
 	mbedtls_x509_crt chain;
 	uint32_t flags;
@@ -141,7 +143,8 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 	    p += n) {
 		p += 3;
 		len -= 3 + n;
-		r = mbedtls_x509_crt_parse_der(&chain, p, n);
+		r = mbedtls_x509_crt_parse_der_with_ext_cb(&chain, p, n, 1,
+		    tls_files_check_extension, &l);
 	}
 	if (r != 0 || len != 0 || chain.raw.p == NULL ||
 	    mbedtls_x509_crt_verify(&chain, cfg->has_ca ? &cfg->ca : NULL,

@@ -9,7 +9,8 @@ import support
 from support import TOP, run
 
 # The compiler's name, and the emulator's.
-MACHINES = {"arm-linux-gnueabihf": "arm", "aarch64-linux-gnu": "aarch64"}
+MACHINES = {"arm-linux-gnueabihf": "arm", "aarch64-linux-gnu": "aarch64",
+            "mips-linux-gnu": "mips"}
 
 pytestmark = [
     pytest.mark.more,

@@ -13,15 +13,16 @@ from support import TOP
 ROOMS = """
     util stream poller forward
     log memory net peer options tls.h
-    tls_internal tls_names tls_pem tls_cert tls_key tls_error tls_files tls_rules
+    tls_internal tls_names tls_pem tls_cert tls_constraints tls_key tls_error
+    tls_files tls_rules
     tls_verify tls_suites tls_config tls_report tls_generate tls_ticket
     tls_store tls_session tls_resume tls_bio tls_kernel_keys tls_kernel tls
     repeats scoreboard control workers listener
-    hints config arguments files secret
+    hints config config_role arguments files secret
     handover privileges sandbox daemon proxy command ktls_probe
-    resolver
+    resolver relay
     generation generation_tls generation_names generation_report stats
-    connection worker dispatch carry upgrade master
+    connection worker inetd dispatch carry upgrade master
     tunnel
 """.split()
 ENGINE = {"util", "stream", "poller", "forward"}
@@ -33,7 +34,7 @@ NAMES = {
     "options": ("option",), "hints": ("hint_",), "listener": ("listeners_",),
     "command": ("command_", "commands_"), "daemon": ("daemon_", "signal"),
     "generation_tls": ("generation_",), "generation_report": ("generation_",),
-    "generation_names": ("generation_",),
+    "generation_names": ("generation_",), "config_role": ("config_",),
 }
 
 

@@ -1,0 +1,96 @@
+/* config_role: what a configuration may have as a client, and as a server. */
+#include <stdio.h>
+
+#include "config.h"
+#include "log.h"
+#include "options.h"
+
+int
+config_is_client(const struct config *cfg)
+{
+	return cfg->number[CLIENT] == 1;
+}
+
+int
+config_has_role(const struct config *cfg)
+{
+	return !cfg->is_wrong[CLIENT] && (cfg->sections < 2 ||
+	    config_count(cfg->given[CLIENT]) < 2);
+}
+
+/* Options of the other role: nothing else is to be said of them. */
+static int
+check_options(struct config *cfg)
+{
+	int i, is_client = config_is_client(cfg), r = 0;
+
+	for (i = 0; i < OPTIONS; i++) {
+		if (cfg->given[i] == NULL || option_has_effect(i, is_client))
+			continue;
+		log_error("%s: %s has no effect with client = %s%s",
+		    config_where(cfg, i), options[i].name, is_client ? "yes" :
+		    "no", i == EXEC ? " (allowed: connect)" : "");
+		config_drop(cfg, i);
+		r = -1;
+	}
+	return r;
+}
+
+/* What a client can't do. */
+static int
+check_client(const struct config *cfg)
+{
+	int r = 0;
+
+	if (cfg->command != NULL && cfg->given[EXEC] == NULL) {
+		log_error("command line: a command has no effect with client "
+		    "= yes (allowed: connect)");
+		r = -1;
+	}
+	if (cfg->number[VERIFY] == REQUEST) {
+		log_error("%s: verify = request is for client certificates "
+		    "(allowed with client = yes: none, require)",
+		    config_where(cfg, VERIFY));
+		r = -1;
+	}
+	if (config_count(cfg->given[CERT]) > 1) {
+		log_error("%s: several cert have no effect with client = yes "
+		    "(allowed: one)", cfg->given[CERT]->next->where);
+		r = -1;
+	}
+	return r;
+}
+
+/* A client's own certificate may be missing, but not from its key. */
+static int
+check_own_cert(const struct config *cfg)
+{
+	static const int its[] = { KEY, KEY_PASSWORD_FILE };
+	size_t i;
+	int r = 0;
+
+	if (cfg->given[CERT] != NULL || cfg->is_wrong[CERT])
+		return 0;
+	for (i = 0; i < sizeof(its) / sizeof(its[0]); i++) {
+		if (cfg->given[its[i]] == NULL)
+			continue;
+		log_error("%s: %s has no effect without cert",
+		    config_where(cfg, its[i]), options[its[i]].name);
+		r = -1;
+	}
+	return r;
+}
+
+int
+config_check_role(struct config *cfg)
+{
+	int r = 0;
+
+	if (!config_has_role(cfg))
+		return 0;
+	if (config_is_client(cfg)) {
+		r |= check_client(cfg);
+		r |= check_own_cert(cfg);
+	}
+	return r | check_options(cfg);
+}

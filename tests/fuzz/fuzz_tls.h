@@ -13,20 +13,25 @@
 static ssize_t	 fake_recv(int, void *, size_t, int);
 static ssize_t	 fake_send(int, const void *, size_t, int);
 static int	 fake_shutdown(int, int);
+static int	 fake_getpeername(int, struct sockaddr *, socklen_t *);
 
 #define clock_gettime	fuzz_clock
 #define recv		fake_recv
 #define send		fake_send
 #define shutdown	fake_shutdown
+#define getpeername	fake_getpeername
 #include "../../tls.c"
 #include "../../lib/stream.c"
 #include "../../lib/tls_bio.c"
+#include "../../lib/tls_store.c"
 #include "../../lib/tls_session.c"
+#include "../../lib/tls_resume.c"
 #include "../../lib/util.c"
 #undef clock_gettime
 #undef recv
 #undef send
 #undef shutdown
+#undef getpeername
 
 #define CACHED	16			/* sessions */
 
@@ -52,12 +57,10 @@ set_clock(void)
 	fuzz_now = strtoll(text, NULL, 10) + 60;
 }
 
-/* All starts anew: nothing is left of the input before. */
+/* Another connection, while sessions are kept. */
 static void
-start(struct tls_config *cfg, size_t most)
+start_again(size_t most)
 {
-	struct tls_sessions *s = cfg->sessions;
-
 	from_peer.at = from_peer.end = to_peer.at = to_peer.end = 0;
 	piece = most;
 	is_full = 0;
@@ -66,6 +69,15 @@ start(struct tls_config *cfg, size_t most)
 	peer_random = 1;
 	our_random = 2;
 	fuzz_random = &our_random;
+}
+
+/* All starts anew: nothing is left of the input before. */
+static void
+start(struct tls_config *cfg, size_t most)
+{
+	struct tls_sessions *s = cfg->sessions;
+
+	start_again(most);
 	if (s != NULL)
 		memset(s->shared->slots, 0, s->nslots * s->slot_size);
 }
@@ -130,6 +142,15 @@ fake_shutdown(int fd, int how)
 	return 0;
 }
 
+/* All are connected to the same server. */
+static int
+fake_getpeername(int fd, struct sockaddr *sa, socklen_t *len)
+{
+	(void)fd;
+	memset(sa, 0, *len);
+	return 0;
+}
+
 /* Who asks for client certificates has rules, if it insists on one. */
 static void
 trust(struct tls_config *cfg, int verify)
@@ -150,7 +171,8 @@ static struct tls_config *
 server_new(int verify)
 {
 	struct tls_config *cfg = tls_config_new(TLS_SERVER);
-	struct tls_sessions *s = tls_sessions_new(CACHED, 1, 0);
+	struct tls_sessions *s = tls_sessions_new(CACHED,
+	    TLS_WITH_CLIENTS, 0);
 
 	must(cfg != NULL && s != NULL && tls_init() == NULL, "tls_init");
 	must(tls_config_cert(cfg, PKI "ec.pem") == 0 &&

@@ -6,6 +6,8 @@
  *	flags, how many edits, each: message, kind, offset (2), length, bytes
  *	records, each: type, what else is done, length, bytes
  *
+ * It may come after a connection by which the client has a session.
+ *
  *	flags with RAW, bytes
  */
 #include "fuzz_tls.h"
@@ -15,7 +17,7 @@
 #include "fuzz_server.h"
 
 enum { VERIFIES = 1, IS_TLS13 = 2, IN_PIECES = 4, ASKS = 8, RETRIES = 16,
-    RAW = 32 };
+    RAW = 32, AGAIN = 64 };
 
 void
 fuzz_begin(void)
@@ -102,6 +104,24 @@ open_raw(struct stream *s, struct input *in)
 	return r;
 }
 
+/* A connection as it ought to be, to resume: its ticket has been read. */
+static void
+be_known(struct tls_config *cfg, unsigned flags)
+{
+	struct stream s = { .fd = -1 };
+	struct input none = { NULL, 0 };
+	struct server v;
+	struct tls *t;
+
+	server_begin(&v, flags & IS_TLS13, flags & ASKS, 0);
+	must((t = tls_new(cfg, -1, SERVER_NAME, &s)) != NULL, "tls_new");
+	must(open_both(&s, &v, &none) == 0 && read_some(&s) == 0,
+	    "it ought to be open");
+	server_end(&v);
+	tls_free(t);
+	start_again(flags & IN_PIECES ? 3 : SIZE_MAX);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -113,6 +133,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int r;
 
 	start(clients[flags & VERIFIES], flags & IN_PIECES ? 3 : SIZE_MAX);
+	if (flags & AGAIN)
+		be_known(clients[flags & VERIFIES], flags);
 	server_begin(&v, flags & IS_TLS13, flags & ASKS, flags & RETRIES);
 	must((t = tls_new(clients[flags & VERIFIES], -1, SERVER_NAME, &s)) !=
 	    NULL, "tls_new");

@@ -20,13 +20,8 @@ warn(const char *text)
 void
 generation_warn_of_certificates(const struct generation *g)
 {
-	const struct config *cfg = &g->config;
-
 	if (g->tls != NULL)
 		tls_config_warn(g->tls, warn);
-	if (config_is_client(cfg) && cfg->number[VERIFY] == NONE)
-		log_warning("%s: verify = none: the server is not "
-		    "authenticated", config_where(cfg, VERIFY));
 }
 
 void

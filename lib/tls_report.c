@@ -240,6 +240,10 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 			warn_of_server(&w, &c->chain);
 	}
 	warn_of_trust(cfg, &w);
+	w.about = "verify";
+	if (cfg->is_client && cfg->verify == NOT_ASKED)
+		warn(&w, "the server is not authenticated: anyone can pose as "
+		    "it");
 	w.about = "crl";
 	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next)
 		if (tls_cert_dates(&crl->this_update, &crl->next_update,

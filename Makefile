@@ -11,6 +11,7 @@
 #   make bench-debian13  the same in a bare Debian 13
 #   make install         PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR=
 #                        SYSTEMDDIR=PREFIX/lib/systemd/system
+#   make deps deb        a package of Debian's, in build/deb
 #   make uninstall clean
 #
 # STATIC=1         link statically             O=dir        build there
@@ -335,6 +336,23 @@ uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
 	-@rmdir $(DESTDIR)$(SYSCONFDIR)/tunnel 2>/dev/null || :
 
+# A package, by debhelper: of what is installed, and of lib/deb.
+DEB	= $(O)/deb/tunnel
+
+deb: $(TUNNEL)
+	rm -rf $(O)/deb
+	$(MAKE) --no-print-directory install DESTDIR=$(abspath $(DEB))/root \
+	    PREFIX=/usr SYSCONFDIR=/etc SYSTEMDDIR=/usr/lib/systemd/system
+	rm $(DEB)/root/usr/share/doc/tunnel/LICENSE
+	cp -R lib/deb $(DEB)/debian
+	cp CHANGELOG.md $(DEB)
+	sed -e 1,4d -e 's/^$$/./' -e 's/^/ /' LICENSE >>$(DEB)/debian/copyright
+	(echo "tunnel ($(VERSION)-1) unstable; urgency=medium"; echo; \
+	    echo "  * See CHANGELOG.md."; echo; \
+	    sed -n 's/^Maintainer:/ --/p' lib/deb/control | tr '\n' ' '; \
+	    date -R) | sed 's/>  */>  /' >$(DEB)/debian/changelog
+	cd $(DEB) && dpkg-buildpackage -b -us -uc
+
 # What tests/deps has put there is kept: it is not made from anything here.
 KEPT	= build/aws-lc-source build/aws-lc-source.apt build/debian13 \
 	build/mbedtls build/mbedtls-source build/mbedtls-source.apt \
@@ -348,7 +366,7 @@ FORCE:
 
 .PHONY: all sources libraries demo check check-more check-all check-vm unit fuzz bench \
 	bench-vm bench-debian13 $(BENCH:%=bench-%) \
-	install uninstall \
+	install uninstall deb \
 	clean mbedtls-is-fit FORCE
 
 endif

@@ -20,13 +20,18 @@
 #define FILL_SIZE	(80 * 1024)	/* measured: more gains little */
 #define TURNS		4		/* fills in a row before others run */
 #define SIGNALS_MS	50		/* between signals, in a busy loop */
-#define LINGERING_CLOSE_MS 500		/* for a client to read its alert */
+#define LINGERING_CLOSE_MS 500		/* for a side to read its alert */
 #define DELIVER_MS	30000		/* an abort waits for data, at most */
 #define FLUSH_MS	10		/* from one flushed() to the next */
 #define FLUSH_MANY	128		/* with more connections, rarer */
 #define LOOKS		10		/* for dead peers, in answer_ms */
 
 enum { CLIENT, BACKEND, SIDES };
+
+static const char *const side_names[SIDES] = {
+	[CLIENT] = "client",
+	[BACKEND] = "backend",
+};
 
 /* Bits of a set of sides. */
 #define ONLY(side)	(1u << (side))
@@ -298,11 +303,11 @@ conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 	if (result == STREAM_TRUNCATED)
 		conn_blame(c, "truncated");
 	else if (result == STREAM_RESET)
-		conn_blame(c, "%s reset",
-		    side == CLIENT ? "client" : "backend");
+		conn_blame(c, "%s reset", side_names[side]);
+	else if (side == CLIENT && (!c->served || s->ops->refuse != NULL))
+		conn_blame(c, "%s", s->ops->error(s));
 	else
-		conn_blame(c, "%s%s", side == CLIENT ? "" : "backend: ",
-		    s->ops->error(s));
+		conn_blame(c, "%s: %s", side_names[side], s->ops->error(s));
 	if ((c->phase == DELIVERING || c->phase == FLUSHING) &&
 	    side == c->broken)
 		return;
@@ -323,8 +328,7 @@ conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 static void
 conn_died(struct forward *f, struct conn *c, int side)
 {
-	conn_blame(c, "%s: %s", side == CLIENT ? "client" : "backend",
-	    strerror(ETIMEDOUT));
+	conn_blame(c, "%s: %s", side_names[side], strerror(ETIMEDOUT));
 	if (c->halves[side].len == 0)
 		half_stop(&c->halves[side]);
 	conn_fail(f, c, side, STREAM_RESET);
@@ -514,12 +518,13 @@ conn_dialing(struct forward *f, struct conn *c)
 	if ((r = backend->ops->open(backend)) == 0) {
 		c->served = 1;
 		c->revents[CLIENT] = c->revents[BACKEND] = POLLIN | POLLOUT;
+		f->p.calls->opened(c->user);
 		conn_enter(f, c, FLOWING);
-	} else if (r == STREAM_CONNECTED)
-		conn_enter(f, c, SECURING);
-	else if (r == STREAM_WANT_TURN)
+	} else if (r == STREAM_CONNECTED || r == STREAM_WANT_TURN) {
+		if (r == STREAM_CONNECTED)
+			conn_enter(f, c, SECURING);
 		conn_busy(f, c);
-	else if (!wants(r, &c->open_on))
+	} else if (!wants(r, &c->open_on))
 		conn_dial(f, c, backend->ops->error(backend));
 }
 
@@ -713,7 +718,7 @@ conn_step(struct forward *f, struct conn *c)
 			conn_free(f, c);
 			return;
 		}
-	} while (c->phase != phase);
+	} while (c->phase != phase && !c->busy);
 	for (side = 0; side < SIDES; side++) {
 		c->revents[side] = 0;
 		conn_watch(f, c, side);
@@ -1200,9 +1205,9 @@ forward_drain(struct forward *f, int64_t ms)
 }
 
 void
-forward_abort_all(struct forward *f)
+forward_abort_all(struct forward *f, const char *why)
 {
-	abort_all(f, "aborted");
+	abort_all(f, why);
 }
 
 void

@@ -42,6 +42,8 @@ struct forward_calls {
 	 */
 	int	 (*dial)(void *conn, struct stream *backend,
 		    const char *failed, const char **why);
+	/* Both streams are open: from now on, data can flow. */
+	void	 (*opened)(void *conn);
 	/* The connection is over: log it; free conn and both ctx. */
 	void	 (*closed)(void *conn, const struct forward_end *);
 	/* One call for each connection: see forward_list(). */
@@ -134,8 +136,8 @@ void	 forward_empty(struct forward *, int listener, int64_t until);
  */
 void	 forward_drain(struct forward *, int64_t ms);
 
-/* Abort every connection, towards both sides, now: "aborted". */
-void	 forward_abort_all(struct forward *);
+/* Abort every connection, towards both sides, now. */
+void	 forward_abort_all(struct forward *, const char *why);
 
 /* Pass each connection to listed(), its phase as the reason. */
 void	 forward_list(struct forward *);

@@ -482,6 +482,7 @@ tls_free(struct tls *t)
 	ktls_free(t);
 	tls_verify_forget(t);
 	free(t->sni);
+	free(t->identity);
 	free(t->name);
 	free(t->why);
 	free(t->deferred);
@@ -517,5 +518,6 @@ tls_conninfo(const struct tls *t, struct tls_conninfo *a)
 	a->in_kernel = t->ssl == NULL;
 	a->peer = t->peer;
 	a->common_name = t->cn;
+	a->psk = t->psk != NULL ? t->psk->name : NULL;
 	a->resumed = t->resumed;
 }

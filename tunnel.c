@@ -21,6 +21,7 @@
 #include "files.h"
 #include "generation.h"
 #include "handover.h"
+#include "inetd.h"
 #include "ktls_probe.h"
 #include "listener.h"
 #include "log.h"
@@ -401,27 +402,6 @@ supervise(struct master *m)
  * THE WAYS TO RUN
  */
 
-/* The connection that inetd(8) has accepted; -1, having logged why. */
-static int
-take_connection(struct incoming *in, int fd, const struct config *cfg)
-{
-	const char *why = NULL;
-
-	in->len = sizeof(in->sa);
-	in->fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	if (net_is_listening(fd))
-		why = "it is a listening socket (inetd needs \"nowait\")";
-	else if (in->fd == -1 || fcntl(in->fd, F_SETFL, O_NONBLOCK) == -1 ||
-	    getpeername(in->fd, (struct sockaddr *)&in->sa, &in->len) == -1)
-		why = strerror(errno);
-	if (why == NULL) {
-		net_set_socket_options(in->fd, cfg->number[KEEPALIVE]);
-		return 0;
-	}
-	log_error("-i: descriptor %d is not a connected socket: %s", fd, why);
-	return -1;
-}
-
 /* The exit status of a failed start: EXIT_FAILURE if a retry may succeed. */
 static int
 exit_status(int error)
@@ -430,27 +410,28 @@ exit_status(int error)
 	    error == EADDRINUSE ? EXIT_FAILURE : EXIT_CONFIG;
 }
 
+/* -i: one connection, which is there already. */
 static int
-run_inetd(const struct arguments *a)
+run_inetd(struct arguments *a)
 {
-	struct generation *g = generation_load(a, NULL, 1);
+	struct inetd inetd = INETD_NONE;
 	struct worker w = { .control = -1,
 	    .all = { .turn = (size_t)getpid() } };
 	struct incoming in = { .fd = -1 };
-	int fd, r = EXIT_CONFIG;
+	struct generation *g;
 	sigset_t asleep;
+	int r = EXIT_CONFIG;
 
-	if (g == NULL)
+	if (inetd_begin(&inetd, a) == -1)
+		return EXIT_FAILURE;
+	if ((g = generation_load(a, NULL, 1)) == NULL)
 		return exit_status(errno);
-	if (generation_open_log(g) == -1)
+	w.all.generation = g;
+	if (generation_open_log(g) == -1 || inetd_take(&inetd, &w, &in) == -1)
 		goto out;
-	fd = g->accepts.n > 0 ? g->accepts.list[0].fd : STDIN_FILENO;
-	if (take_connection(&in, fd, &g->config) == -1)
-		goto out;
-	if (fd > STDERR_FILENO)
-		close(fd);
 	daemon_release_descriptors();
 	signals_catch(&asleep);
+	raise(SIGCHLD);		/* the relay may have ended meanwhile */
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
 	r = EXIT_FAILURE;
@@ -578,27 +559,37 @@ run_test(const struct arguments *a)
 	return EXIT_FAILURE;
 }
 
-/*
- * -g, -r, -k.  The key of -r goes into the file alone, lest it is mailed with
- * the request.
- */
+/* -g, -r, -k or -p, to fp; 0, or -1 with text. */
+static int
+generate(const struct arguments *a, FILE *fp, char *text, size_t size)
+{
+	if (a->names != NULL)
+		return tls_generate(a->names, fp, text, size);
+	/* Its key is in the file alone, lest it is mailed with the request. */
+	if (a->requested != NULL)
+		return tls_generate_request(a->requested, fp, stdout, text,
+		    size);
+	if (a->identity != NULL)
+		return tls_generate_psk(a->identity, fp, text, size);
+	if (tls_generate_ticket_key(fp) == 0)
+		return 0;
+	snprintf(text, size, "%s", strerror(errno));
+	return -1;
+}
+
 static int
 run_generate(const struct arguments *a)
 {
 	FILE *fp = secret_open(a->output);
-	int done, r = EXIT_SUCCESS;
 	char text[WHY_SIZE];
+	int r = EXIT_SUCCESS;
 
 	if (fp == NULL)
 		return EXIT_FAILURE;
-	done = a->names != NULL ?
-	    tls_generate(a->names, fp, text, sizeof(text)) :
-	    a->requested != NULL ? tls_generate_request(a->requested, fp,
-	    stdout, text, sizeof(text)) : tls_generate_ticket_key(fp);
-	if (done == -1) {
+	if (generate(a, fp, text, sizeof(text)) == -1) {
 		log_error("-%c: %s", a->names != NULL ? 'g' :
-		    a->requested != NULL ? 'r' : 'k',
-		    a->key ? strerror(errno) : text);
+		    a->requested != NULL ? 'r' : a->identity != NULL ? 'p' :
+		    'k', text);
 		r = a->key || ferror(fp) || ferror(stdout) ? EXIT_FAILURE :
 		    EXIT_CONFIG;
 	}
@@ -642,7 +633,8 @@ main(int argc, char **argv)
 	} else if ((why = tls_init()) != NULL) {
 		log_error("%s", why);
 		r = EXIT_FAILURE;
-	} else if (a.names != NULL || a.requested != NULL || a.key) {
+	} else if (a.names != NULL || a.requested != NULL || a.key ||
+	    a.identity != NULL) {
 		r = run_generate(&a);
 	} else {
 		r = a.test ? run_test(&a) : a.inetd ? run_inetd(&a) :

@@ -20,6 +20,7 @@ struct arguments {
 	const char *file;
 	const char *names;		/* of -g */
 	const char *requested;		/* names of -r */
+	const char *identity;		/* of -p */
 	const char *output;		/* of -o */
 	int	 help, inetd, key, quiet, test, version;
 	const char **settings;		/* key=value, allocated */
@@ -30,6 +31,8 @@ struct arguments {
 	int64_t	 watchdog;		/* WATCHDOG_USEC, in ms; 0: none */
 	struct rlimit files, core;	/* as they were: for commands */
 	char	**argv;
+	const int *held;		/* descriptors of our own: no strays */
+	size_t	 nheld;
 	/* Of an upgrade; descriptors are -1 where there is none. */
 	int	 state;			/* what is handed over, by */
 	int	 before;		/* the old program; -1: this is it */

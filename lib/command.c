@@ -158,7 +158,7 @@ command_environment(const char *peer)
 	}
 	if (to != NULL)
 		*to = NULL;
-	if (strncmp(peer, "unix:", 5) != 0 &&
+	if (strncmp(peer, "unix:", 5) != 0 && strcmp(peer, "stdin") != 0 &&
 	    net_split_address(peer, host, sizeof(host), &port) == 0) {
 		setenv("REMOTE_HOST", host, 1);
 		setenv("REMOTE_PORT", port, 1);

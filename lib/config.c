@@ -45,11 +45,18 @@ config_free(struct config *cfg)
 	memset(cfg, 0, sizeof(*cfg));
 }
 
+void
+config_drop(struct config *cfg, int option)
+{
+	values_free(cfg->given[option]);
+	cfg->given[option] = NULL;
+}
+
 const char *
 config_text(const struct config *cfg, int option)
 {
 	return cfg->given[option] != NULL ? cfg->given[option]->text :
-	    option_fallback(option, cfg->number[CLIENT] == 1);
+	    option_fallback(option, config_is_client(cfg));
 }
 
 const char *
@@ -423,7 +430,7 @@ config_defaults(struct config *cfg)
 void
 config_defaults_of_role(struct config *cfg)
 {
-	if (cfg->given[VERIFY] == NULL)
+	if (cfg->given[VERIFY] == NULL && !cfg->is_wrong[VERIFY])
 		parse_value(&options[VERIFY], config_text(cfg, VERIFY),
 		    "default", &cfg->number[VERIFY]);
 }
@@ -484,10 +491,12 @@ check_missing(const struct config *cfg, int inetd)
 		{ inetd || cfg->given[ACCEPT] != NULL ||
 		    cfg->is_wrong[ACCEPT], "accept = [host:]port" },
 		{ cfg->given[CERT] != NULL || cfg->is_wrong[CERT] ||
-		    cfg->number[CLIENT] == 1 || cfg->is_wrong[CLIENT],
+		    cfg->given[PSK] != NULL || cfg->is_wrong[PSK] ||
+		    config_is_client(cfg) || !config_has_role(cfg),
 		    "cert = FILE (tunnel -g NAME -o FILE makes one)" },
 		{ cfg->given[CONNECT] != NULL || cfg->command != NULL ||
 		    cfg->is_wrong[CONNECT] || cfg->is_wrong[EXEC],
+		    config_is_client(cfg) ? "connect = [host:]port" :
 		    "connect = [host:]port, or a command after --" },
 	};
 	size_t i;
@@ -502,54 +511,34 @@ check_missing(const struct config *cfg, int inetd)
 	return r;
 }
 
-/* Options that only client certificates use. */
+const struct value *
+config_of_verify(const struct config *cfg, int option)
+{
+	const struct value *v = cfg->given[option];
+
+	while (v != NULL && option == PEER && strncmp(v->text, "psk:", 4) == 0)
+		v = v->next;
+	return v;
+}
+
+/* Options that only the certificates of peers use. */
 static int
 check_trust(const struct config *cfg)
 {
 	static const int trust[] = { CA, CRL, PEER };
+	const struct value *v;
 	size_t i;
 	int r = 0;
 
+	if (cfg->number[VERIFY] != NONE || cfg->is_wrong[VERIFY] ||
+	    (cfg->given[VERIFY] == NULL && !config_has_role(cfg)))
+		return 0;
 	for (i = 0; i < sizeof(trust) / sizeof(trust[0]); i++) {
-		if (cfg->given[trust[i]] == NULL || cfg->is_wrong[VERIFY] ||
-		    cfg->number[VERIFY] != NONE)
+		if ((v = config_of_verify(cfg, trust[i])) == NULL)
 			continue;
 		log_error("%s: %s has no effect with verify = none (allowed: "
-		    "request, require)", config_where(cfg, trust[i]),
-		    options[trust[i]].name);
-		r = -1;
-	}
-	return r;
-}
-
-/* Options of one role alone. */
-static int
-check_role(const struct config *cfg)
-{
-	static const int of_server[] = { SNI_STRICT, TICKET_KEYS, EXEC };
-	static const int of_client[] = { SERVER_NAME };
-	int is_client = cfg->number[CLIENT] == 1, r = 0;
-	const int *others = is_client ? of_server : of_client;
-	size_t i, n = is_client ? sizeof(of_server) / sizeof(of_server[0]) :
-	    sizeof(of_client) / sizeof(of_client[0]);
-
-	for (i = 0; i < n && !cfg->is_wrong[CLIENT]; i++) {
-		if (cfg->given[others[i]] == NULL)
-			continue;
-		log_error("%s: %s has no effect with client = %s",
-		    config_where(cfg, others[i]), options[others[i]].name,
-		    is_client ? "yes" : "no");
-		r = -1;
-	}
-	if (is_client && cfg->number[VERIFY] == REQUEST) {
-		log_error("%s: verify = request is for clients' certificates "
-		    "(allowed with client = yes: none, require)",
-		    config_where(cfg, VERIFY));
-		r = -1;
-	}
-	if (is_client && cfg->command != NULL && cfg->given[EXEC] == NULL) {
-		log_error("command line: a command cannot be run with client "
-		    "= yes (allowed: connect)");
+		    "%srequire)", v->where, options[trust[i]].name,
+		    config_is_client(cfg) ? "" : "request, ");
 		r = -1;
 	}
 	return r;
@@ -572,7 +561,8 @@ check_conflicts(const struct config *cfg, int inetd)
 		    config_where(cfg, STATS_FILE));
 		r = -1;
 	}
-	if (cfg->given[CONNECT] != NULL && cfg->command != NULL) {
+	if (cfg->given[CONNECT] != NULL && cfg->command != NULL &&
+	    !config_is_client(cfg)) {
 		log_error("%s: connect and a command are mutually exclusive",
 		    config_where(cfg, CONNECT));
 		r = -1;
@@ -590,16 +580,17 @@ check_conflicts(const struct config *cfg, int inetd)
 }
 
 int
-config_check(const struct config *cfg, int inetd)
+config_check(struct config *cfg, int inetd)
 {
 	int r = check_missing(cfg, inetd);
 
 	r |= check_trust(cfg);
-	r |= check_role(cfg);
+	r |= config_check_role(cfg);
 	if (cfg->sections < 2)
 		r |= check_conflicts(cfg, inetd);
 	if (cfg->command != NULL && !cfg->is_wrong[EXEC] &&
-	    cfg->given[CHROOT] == NULL && !is_runnable(cfg->command[0])) {
+	    !config_is_client(cfg) && cfg->given[CHROOT] == NULL &&
+	    !is_runnable(cfg->command[0])) {
 		log_error("%s: command %s: %s", cfg->given[EXEC] != NULL ?
 		    config_where(cfg, EXEC) : "command line", cfg->command[0],
 		    "not found, or not executable");

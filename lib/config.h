@@ -64,18 +64,42 @@ int	 config_argument(struct config *, const char *argument);
  */
 int	 config_command(struct config *, char **words);
 
+/* Is it client = yes? */
+int	 config_is_client(const struct config *);
+
+/* 0: an error is about that, or each of several sections has its own. */
+int	 config_has_role(const struct config *);
+
+/*
+ * Is anything wrong for that role?  Part of config_check().  Options of the
+ * other role are reported, and dropped.
+ */
+int	 config_check_role(struct config *);
+
 /* Is anything missing, or in conflict?  inetd: it is for -i. */
-int	 config_check(const struct config *, int inetd);
+int	 config_check(struct config *, int inetd);
 
 /* Add a copy of a value at the end of a list.  -1, having logged why. */
 int	 config_add(struct value **list, int rank, const char *where,
 	    const char *text);
+
+/* Forget the values of an option. */
+void	 config_drop(struct config *, int option);
 
 /* How many values there are in a list. */
 size_t	 config_count(const struct value *);
 
 /* The text of an option, or of its default; NULL: it has none. */
 const char *config_text(const struct config *, int option);
+
+/* 1 if shared keys are all that there is to know peers by, and to show. */
+int	 config_is_psk_alone(const struct config *);
+
+/*
+ * The first value of an option that needs verify, or NULL: a rule for a shared
+ * key does not.
+ */
+const struct value *config_of_verify(const struct config *, int option);
 
 /* Where that was set, "tunnel.conf:12" or "default". */
 const char *config_where(const struct config *, int option);

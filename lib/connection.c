@@ -22,6 +22,7 @@
 #include "proxy.h"
 #include "repeats.h"
 #include "resolver.h"
+#include "stats.h"
 #include "stream.h"
 #include "tls.h"
 #include "util.h"
@@ -36,6 +37,8 @@ struct connection {
 	struct tls *tls;		/* NULL: before TLS */
 	int	 fd;			/* the client's */
 	int	 dialed;
+	int	 unsecured;		/* the last handshake failed, */
+	enum failure failure;		/* for this reason */
 	char	*peer;			/* its address, as text */
 	uint64_t key;			/* and as peer_key() has it */
 	struct endpoints *ends;		/* as a balancer has told, or NULL */
@@ -303,8 +306,6 @@ connection_begin(struct connection *c, struct stream *client)
 	}
 	client->ops = &stream_plain;
 	client->ctx = NULL;
-	client->fd = c->fd;
-	stream_reset(client);		/* should this process be killed */
 	return 0;
 }
 
@@ -341,10 +342,16 @@ static const struct stream_ops proxied_ops = {
 	.error = proxied_error,
 };
 
-/* The same, with the header if there is one. */
+/*
+ * The same, with the header if there is one.  What is not TLS has no words for
+ * an abort, should this process be killed: it is one until an end is told.
+ */
 static int
 connection_stream(struct connection *c, struct stream *client)
 {
+	client->fd = c->fd;
+	if (is_client(c))
+		stream_reset(client);
 	if (c->all->generation->config.number[ACCEPT_PROXY] == 0)
 		return connection_begin(c, client);
 	client->ops = &proxied_ops;
@@ -386,7 +393,7 @@ connection_accept(struct connections *all, int fd, const struct sockaddr *sa,
 	if (all->generation->listeners.n > 0 &&
 	    all->counts->live == all->share.n &&
 	    scoreboard_is_full(&all->generation->board))
-		scoreboard_warn_full(&all->generation->board, FORWARD_DROP_MS);
+		generation_warn_full(all->generation, FORWARD_DROP_MS);
 	return c;
 err:
 	if (may_log(all, LEVEL_WARNING, peer_key(&peer.sa), "out of memory"))
@@ -442,15 +449,29 @@ dial_failed(struct connection *c, const char *why)
 	struct connections *all = c->all;
 	enum log_level level;
 
-	level = c->tls != NULL && tls_is_refused(c->tls) ? LEVEL_WARNING :
+	c->unsecured = is_client(c) && c->tls != NULL;
+	c->failure = stats_failure(why);
+	level = c->unsecured && tls_is_refused(c->tls) ? LEVEL_WARNING :
 	    LEVEL_INFO;
 	snprintf(all->why, sizeof(all->why), "%s: %s",
 	    c->to->list[c->which].text, why);
-	tls_free(c->tls);
-	c->tls = NULL;
+	if (c->unsecured) {
+		tls_free(c->tls);
+		c->tls = NULL;
+	}
 	if (may_log(all, level, c->key, all->why))
 		log_at(level, "%s -> %s", c->peer, all->why);
 	c->to->first = (c->which + 1) % c->to->n;
+}
+
+/* It is over, and has not failed. */
+static void
+count_handshake(struct connection *c)
+{
+	struct tls_conninfo a;
+
+	connection_conninfo(c, &a);
+	c->all->counts->opened[is_tls13(&a)]++;
 }
 
 int
@@ -460,12 +481,10 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 	struct connection *c = conn;
 	const int64_t *number = c->all->generation->config.number;
 	const struct address *to;
-	struct tls_conninfo a;
 
 	*why = c->all->why;
 	if (!c->dialed && !is_client(c)) {
-		connection_conninfo(c, &a);
-		c->all->counts->opened[is_tls13(&a)]++;
+		count_handshake(c);
 		net_acknowledge(c->fd);
 	}
 	c->dialed = 1;
@@ -491,6 +510,13 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 	return -1;
 }
 
+void
+connection_opened(void *conn)
+{
+	if (is_client(conn))
+		count_handshake(conn);
+}
+
 /* What client and tunnel have negotiated, a blank before each word. */
 static void
 conninfo_text(const struct connection *c, char *out, size_t size)
@@ -513,6 +539,9 @@ conninfo_text(const struct connection *c, char *out, size_t size)
 		    "(invalid)");
 	if (a.alpn != NULL)
 		text_add(&text, " alpn=%s", a.alpn);
+	if (a.psk != NULL)
+		text_add(&text, strpbrk(a.psk, " \"\\") != NULL ?
+		    " psk=\"%s\"" : " psk=%s", a.psk);
 	if (a.peer != NULL)
 		text_add(&text, " %s=\"%s\"", is_client(c) ? "server" :
 		    "client", a.peer);
@@ -583,40 +612,29 @@ connection_silent(const struct connection *c, const struct forward_end *end)
 		connection_log(c, LEVEL_DEBUG, "", end);
 		return;
 	}
-	why.reason = "handshake timeout: the client sent nothing (it may be "
-	    "waiting for a greeting: this port expects TLS at once)";
+	why.reason = c->all->generation->config.number[ACCEPT_PROXY] == 0 ?
+	    "handshake timeout: the client sent nothing (it may be waiting for "
+	    "a greeting: this port expects TLS at once)" :
+	    "handshake timeout: the client sent nothing (this port expects a "
+	    "PROXY header)";
 	connection_log_why(c, LEVEL_NOTICE, &why);
 }
 
-/* The class that a logged reason has in statistics, by its first words. */
-static const struct {
-	const char *begins;
-	enum failure failure;
-} failures[] = {
-	{ "handshake timeout", FAILED_TIMEOUT },
-	{ "not TLS", FAILED_NOT_TLS },
-	{ "no client certificate", FAILED_CERTIFICATE },
-	{ "client certificate", FAILED_CERTIFICATE },
-	{ "no certificate for the name", FAILED_NAME },
-	{ "no server name", FAILED_NAME },
-	{ "no PROXY header", FAILED_PROXY },
-	{ "bad PROXY header", FAILED_PROXY },
-	{ "handshake: the client sent a fatal alert", FAILED_ALERT },
-	{ "handshake: no ", FAILED_NOTHING_IN_COMMON },
-	{ "client closed", FAILED_CLOSED },
-	{ "client reset", FAILED_CLOSED },
-};
-
-static enum failure
-failure_of(const char *reason)
+/* No backend was opened for it, or the client did not wait for that. */
+static void
+connection_unserved(const struct connection *c, const struct forward_end *end)
 {
-	size_t i;
+	volatile struct counts *n = c->all->counts;
+	int is_left = strncmp(end->reason, "no backend", 10) != 0;
 
-	for (i = 0; i < sizeof(failures) / sizeof(failures[0]); i++)
-		if (strncmp(reason, failures[i].begins,
-		    strlen(failures[i].begins)) == 0)
-			return failures[i].failure;
-	return FAILED_OTHERWISE;
+	if (is_client(c) && is_left)
+		n->refused[stats_failure(end->reason)]++;
+	else if (c->unsecured)
+		n->refused[c->failure]++;
+	else
+		n->no_backend++;
+	connection_log_why(c, is_client(c) && is_left ? LEVEL_NOTICE :
+	    LEVEL_WARNING, end);
 }
 
 void
@@ -628,23 +646,21 @@ connection_closed(void *conn, const struct forward_end *end)
 	struct tls_conninfo a;
 
 	connection_conninfo(c, &a);
+	all->is_closed = strcmp(end->reason, "closed") == 0;
 	n->live--;
 	if (end->served) {
 		n->served++;
-		if (is_client(c))
-			n->opened[is_tls13(&a)]++;
 		n->resumed += (uint64_t)a.resumed;
 		connection_log(c, LEVEL_INFO, "", end);
 	} else if (c->dialed) {
-		n->no_backend++;
-		connection_log_why(c, LEVEL_WARNING, end);
+		connection_unserved(c, end);
 	} else if (end->dropped) {
 		n->dropped++;
 		connection_log_why(c, LEVEL_NOTICE, end);
 	} else if (c->over) {
 		connection_log(c, LEVEL_DEBUG, "", end);
 	} else if (connection_heard(c)) {
-		n->refused[failure_of(end->reason)]++;
+		n->refused[stats_failure(end->reason)]++;
 		connection_log_why(c, LEVEL_NOTICE, end);
 	} else {
 		n->silent++;

@@ -25,6 +25,7 @@ struct connections {
 	struct share share;
 	size_t	 turn;			/* round robin over connects */
 	struct commands commands;
+	int	 is_closed;		/* the last one ended in order */
 	uint64_t peak;			/* of live ones, since the last trim */
 	char	 why[512];		/* of the last failure */
 	int64_t	 repeats_until;		/* when to log repeats; 0: never */
@@ -41,6 +42,7 @@ void	*connection_accept(struct connections *, int fd,
 /* As in struct forward_calls; conn is what connection_accept() returned. */
 int	 connection_dial(void *conn, struct stream *backend,
 	    const char *failed, const char **why);
+void	 connection_opened(void *conn);
 void	 connection_closed(void *conn, const struct forward_end *);
 void	 connection_listed(void *conn, const struct forward_end *);
 

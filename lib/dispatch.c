@@ -131,7 +131,7 @@ dispatch_serve(struct dispatch *d, struct generation *g)
 	}
 	dispatch_drop(d);
 	if (workers_are_full(&g->workers))
-		scoreboard_warn_full(&g->board, WORKER_DROP_MS);
+		generation_warn_full(g, WORKER_DROP_MS);
 }
 
 void

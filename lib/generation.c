@@ -106,11 +106,12 @@ load_privileges(struct generation *g)
 static void
 close_strays(const struct config *cfg, const struct arguments *a)
 {
-	size_t n = 0, room = (size_t)a->passed + 1 +
+	size_t n = 0, room = (size_t)a->passed + 1 + a->nheld +
 	    config_count(cfg->given[ACCEPT]);
 	int *fds = calloc(room, sizeof(*fds));
 	const struct value *v;
 	int64_t fd;
+	size_t i;
 
 	if (fds == NULL)
 		return;
@@ -119,6 +120,8 @@ close_strays(const struct config *cfg, const struct arguments *a)
 		n++;
 	}
 	fds[n++] = a->state;
+	for (i = 0; i < a->nheld; i++)
+		fds[n++] = a->held[i];
 	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
 		if (strncmp(v->text, "fd:", 3) == 0 &&
 		    parse_number(v->text + 3, 0, INT_MAX - 1, &fd) == 0)

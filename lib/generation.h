@@ -105,6 +105,12 @@ void	 generation_announce(const struct generation *,
 /* Log how many connections this one and older ones still have. */
 void	 generation_announce_remaining(const struct generation *old);
 
+/*
+ * Log that there are max_connections.  Where clients have a handshake, or a
+ * header, to begin with, those older than drop_ms give way.
+ */
+void	 generation_warn_full(struct generation *, int drop_ms);
+
 /* Warn of certificates that expire, or have. */
 void	 generation_warn_of_certificates(const struct generation *);
 

@@ -9,6 +9,7 @@
 #include "tls.h"
 
 #define CLAUSE_SIZE	64
+#define HOST_SIZE	256		/* of a server's name */
 
 static void
 warn(const char *text)
@@ -19,8 +20,13 @@ warn(const char *text)
 void
 generation_warn_of_certificates(const struct generation *g)
 {
+	const struct config *cfg = &g->config;
+
 	if (g->tls != NULL)
 		tls_config_warn(g->tls, warn);
+	if (config_is_client(cfg) && cfg->number[VERIFY] == NONE)
+		log_warning("%s: verify = none: the server is not "
+		    "authenticated", config_where(cfg, VERIFY));
 }
 
 void
@@ -104,6 +110,13 @@ generation_announce(const struct generation *g, const struct generation *old)
 }
 
 void
+generation_warn_full(struct generation *g, int drop_ms)
+{
+	scoreboard_warn_full(&g->board, g->config.number[CLIENT] == 1 &&
+	    g->config.number[ACCEPT_PROXY] == 0 ? 0 : drop_ms);
+}
+
+void
 generation_announce_remaining(const struct generation *old)
 {
 	uint64_t n = scoreboard_live(&old->board), more = 0;
@@ -120,6 +133,31 @@ generation_announce_remaining(const struct generation *old)
 		    n == 1 ? "" : "s", n == 1 ? "s" : "", text);
 }
 
+/* Who has to be at each backend, and what for it is asked. */
+static void
+print_servers(const struct generation *g)
+{
+	const struct config *cfg = &g->config;
+	const char *name = config_text(cfg, SERVER_NAME), *as;
+	int is_off = name != NULL && strcmp(name, "off") == 0;
+	char host[HOST_SIZE];
+	size_t i;
+
+	for (i = 0; i < g->backends.n; i++) {
+		const struct target *t = &g->backends.list[i];
+
+		as = name != NULL && !is_off ? name :
+		    net_host(t, host, sizeof(host)) == 0 ? host : NULL;
+		if (cfg->given[PEER] != NULL)
+			as = "one of peer";
+		if (cfg->number[VERIFY] == NONE || as == NULL)
+			printf("# %s: not verified", t->given);
+		else
+			printf("# %s: verified as %s", t->given, as);
+		printf("%s\n", is_off ? ", without asking for a name" : "");
+	}
+}
+
 void
 generation_print(const struct generation *g)
 {
@@ -127,6 +165,8 @@ generation_print(const struct generation *g)
 	size_t i;
 
 	config_print(&g->config, stdout);
+	if (config_is_client(&g->config))
+		print_servers(g);
 	tls_config_print(g->tls, stdout);
 	ktls_probe_text(&g->kernel, text, sizeof(text));
 	printf("# %s\n", text);

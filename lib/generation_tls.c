@@ -55,7 +55,8 @@ load_certs(struct tls_config *tls, const struct config *cfg,
     const char *password)
 {
 	const struct value *cert = cfg->given[CERT], *key = cfg->given[KEY];
-	int fit = key == NULL || config_count(key) == config_count(cert);
+	int fit = key == NULL || cert == NULL ||
+	    config_count(key) == config_count(cert);
 	int r = 0;
 
 	if (!fit && cfg->sections < 2 && !cfg->is_wrong[CERT] &&
@@ -106,6 +107,7 @@ load_values(struct tls_config *tls, struct config *cfg)
 		{ CIPHERS, tls_config_ciphers },
 		{ GROUPS, tls_config_groups },
 		{ ALPN, tls_config_alpn },
+		{ PSK, tls_config_psk },
 		{ CA, tls_config_ca },
 		{ CRL, tls_config_crl },
 		{ PEER, tls_config_peer },
@@ -116,8 +118,11 @@ load_values(struct tls_config *tls, struct config *cfg)
 	int r = 0;
 
 	/* Without verify, that is what was said of these. */
+	if (cfg->is_wrong[PSK])
+		tls_config_psk(tls, NULL);
 	if (cfg->is_wrong[CA] || (cfg->number[VERIFY] == NONE &&
-	    (cfg->given[CRL] != NULL || cfg->given[PEER] != NULL)))
+	    (config_of_verify(cfg, CRL) != NULL ||
+	    config_of_verify(cfg, PEER) != NULL)))
 		tls_config_ca(tls, NULL);
 	for (i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
 		int key = values[i].option;
@@ -147,8 +152,9 @@ load_whole(struct tls_config *tls, const struct config *cfg)
 	if (tls_config_versions(tls, (int)cfg->number[TLS_MIN] + 12,
 	    (int)cfg->number[TLS_MAX] + 12) == -1)
 		key = cfg->given[TLS_MIN] != NULL ? TLS_MIN : TLS_MAX;
-	else if (!wrong[CERT] && (cfg->given[CERT] != NULL ||
-	    cfg->number[CLIENT] == 1) && !wrong[CIPHERS] && tls_config_ready(tls) == -1)
+	else if (!wrong[CERT] && !wrong[PSK] && !wrong[CIPHERS] &&
+	    (cfg->given[CERT] != NULL || cfg->given[PSK] != NULL ||
+	    cfg->number[CLIENT] == 1) && tls_config_ready(tls) == -1)
 		key = CIPHERS;
 	if (key == -1)
 		return 0;
@@ -174,8 +180,11 @@ load_bundle(struct tls_config *tls, const struct config *cfg)
 {
 	size_t i, n = sizeof(bundles) / sizeof(bundles[0]);
 
-	if (cfg->number[CLIENT] == 0 || cfg->number[VERIFY] == NONE ||
-	    cfg->given[CA] != NULL || cfg->given[PEER] != NULL)
+	if (!config_is_client(cfg) || !config_has_role(cfg) ||
+	    config_is_psk_alone(cfg) ||
+	    cfg->number[VERIFY] == NONE || cfg->is_wrong[VERIFY] ||
+	    cfg->given[CA] != NULL || cfg->is_wrong[CA] ||
+	    cfg->given[PEER] != NULL || cfg->is_wrong[PEER])
 		return 0;
 	for (i = 0; i < n && access(bundles[i], R_OK) == -1; i++)
 		continue;
@@ -196,6 +205,7 @@ static int
 load_verify(struct tls_config *tls, const struct config *cfg)
 {
 	if (cfg->number[VERIFY] == NONE || cfg->is_wrong[PEER] ||
+	    config_is_psk_alone(cfg) ||
 	    tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
 		return 0;
 	log_error("%s: verify: %s", config_where(cfg, VERIFY),

@@ -3,6 +3,7 @@
  * come from stunnel.
  */
 #include <ctype.h>
+#include <fnmatch.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,10 +22,11 @@
  */
 static const struct theirs {
 	const char *theirs;
-	const char *value;		/* that the row is about; NULL: any */
+	const char *value;		/* that it is about; *: any text */
 	const char *ours;		/* NULL: no key is like it */
 	const char *advice;
-	int	 is_copied;
+	const char *prefix;		/* to a value that is copied; */
+	int	 is_copied;		/* or there is none */
 	const char *covers;		/* keys that may then be missing */
 } stunnel[] = {
 	{ "CAengine", .advice = "keys and certificates are PEM files" },
@@ -33,14 +35,13 @@ static const struct theirs {
 	    .covers = "peer" },
 	{ "CApath", .ours = "ca", .is_copied = 1, .covers = "peer" },
 	{ "checkEmail", .advice = "peer has no rule for mail addresses" },
-	{ "checkHost", .ours = "peer", .advice = ": peer = dns:NAME" },
-	{ "checkIP", .ours = "peer", .advice = ": peer = ip:ADDRESS" },
+	{ "checkHost", .ours = "peer", .prefix = "dns:", .advice = "; with "
+	    "client = yes, the host of connect or server_name is verified "
+	    "without it" },
+	{ "checkIP", .ours = "peer", .prefix = "ip:", .advice = "; with "
+	    "client = yes, the address in connect is verified without it" },
 	{ "ciphersuites", .advice = "ciphers is one list for TLS 1.2 and "
 	    "1.3" },
-	{ "client", "no", .advice =
-	    "tunnel is always the server: delete the line" },
-	{ "client", .advice = "client mode, plaintext in and TLS out, is not "
-	    "in this version", .covers = "cert" },
 	{ "compression", .advice = "not supported: delete the line" },
 	{ "config", .advice = "there is no OpenSSL here: delete the line" },
 	{ "CRLfile", .ours = "crl", .is_copied = 1 },
@@ -75,8 +76,10 @@ static const struct theirs {
 	{ "local", .advice = "the source address cannot be chosen" },
 	{ "logId", .advice = "each connection's log line has the client's "
 	    "address and port: delete the line" },
-	{ "OCSP", .advice = "there is no OCSP (crl has revocation lists)" },
-	{ "OCSPaia", .advice = "there is no OCSP (crl has revocation lists)" },
+	{ "OCSP", .advice = "there is no OCSP (crl has revocation lists): "
+	    "delete the line" },
+	{ "OCSPaia", .advice = "there is no OCSP (crl has revocation lists): "
+	    "delete the line" },
 	{ "OCSPflag", .advice = "there is no OCSP: delete the line" },
 	{ "OCSPnonce", .advice = "there is no OCSP: delete the line" },
 	{ "OCSPrequire", .advice = "there is no OCSP: delete the line" },
@@ -91,10 +94,9 @@ static const struct theirs {
 	{ "protocol", .advice = "STARTTLS and the like are not supported: TLS "
 	    "comes first, as on ports 465, 993 and 995" },
 	{ "provider", .advice = "keys are PEM files, not of a provider" },
-	{ "PSKidentity", .advice = "pre-shared keys are not in this version",
-	    .covers = "cert ciphers" },
-	{ "PSKsecrets", .advice = "pre-shared keys are not in this version",
-	    .covers = "cert ciphers" },
+	{ "PSKidentity", .advice = "a server has no identity of its own: "
+	    "delete the line" },
+	{ "PSKsecrets", .ours = "psk", .is_copied = 1, .covers = "cert" },
 	{ "pty", .advice = "a command gets a socket, not a terminal" },
 	{ "redirect", .advice = "a client that fails verification is refused" },
 	{ "renegotiation", .advice = "not supported: delete the line" },
@@ -120,8 +122,12 @@ static const struct theirs {
 	    .advice = ": yes is the default, no is no and off" },
 	{ "setgid", .ours = "group", .is_copied = 1 },
 	{ "setuid", .ours = "user", .is_copied = 1 },
-	{ "sni", .advice = "the backend is not chosen by server name (HAProxy "
-	    "and nginx do that), but the certificate is: repeat cert" },
+	{ "sni", "*:*", .advice = "the backend is not chosen by server name "
+	    "(HAProxy and nginx do that), but the certificate is: repeat "
+	    "cert" },
+	{ "sni", "", .ours = "server_name", .advice = ": server_name = off" },
+	{ "sni", .ours = "server_name", .is_copied = 1, .advice = ", if it is "
+	    "not the host of connect" },
 	{ "socket", .advice = "TCP_NODELAY, SO_KEEPALIVE and SO_REUSEADDR are "
 	    "set anyway: delete the line" },
 	{ "sslVersion", .ours = "tls_min and tls_max", .advice = ": TLSv1.2 "
@@ -146,8 +152,8 @@ static const struct theirs {
 	{ "TIMEOUTocsp", .advice = "there is no OCSP: delete the line" },
 	{ "transparent", .advice = "proxy_protocol passes the client's address "
 	    "to the backend" },
-	{ "verifyChain", "no", .ours = "verify", .advice =
-	    ": delete the line" },
+	{ "verifyChain", "no", .ours = "verify", .advice = ": verify = none, "
+	    "the default without client = yes" },
 	{ "verifyChain", .ours = "verify", .advice = ": verify = require" },
 	{ "verifyPeer", "no", .ours = "peer", .advice = ": delete the line" },
 	{ "verifyPeer", .ours = "peer", .advice = ": peer = cert:FILE, with "
@@ -160,12 +166,15 @@ static const struct {
 	const char *value, *advice;
 } their_values[] = {
 	{ VERIFY, "0", "stunnel's 0 is none" },
-	{ VERIFY, "1", "stunnel's 1 is request" },
+	{ VERIFY, "1", "stunnel's 1 is request, and require with client = "
+	    "yes" },
 	{ VERIFY, "2", "stunnel's 2 is require" },
 	{ VERIFY, "3", "stunnel's 3 is require, with peer = cert:FILE in "
 	    "place of ca" },
 	{ VERIFY, "4", "stunnel's 4 is require, with peer = cert:FILE in "
 	    "place of ca" },
+	{ CIPHERS, "PSK", "with psk and no cert, nothing else is used: delete "
+	    "the line" },
 	{ LOG, "append", "stunnel's append is the default: delete the line" },
 	{ LOG, "overwrite", "a log is always appended to: delete the line" },
 };
@@ -311,13 +320,14 @@ hint_value(const struct option *o, const char *text, char *hint, size_t size)
 static void
 add_line(struct text *out, const struct theirs *t, const char *text)
 {
-	int i = t->is_copied ? option_find(t->ours) : -1;
+	int i = t->is_copied || t->prefix != NULL ? option_find(t->ours) : -1;
 	char value[VALUE_SIZE];
 	int64_t ignored;
 
-	if (i == -1 || strlen(text) + 1 >= sizeof(value))
+	if (i == -1 || strlen(text) + sizeof("dns:") >= sizeof(value))
 		return;
-	snprintf(value, sizeof(value), "%s", text);
+	snprintf(value, sizeof(value), "%s%s", t->prefix != NULL ? t->prefix :
+	    "", text);
 	if (options[i].type == TIME && *text != '\0' &&
 	    strspn(text, "0123456789") == strlen(text))
 		snprintf(value, sizeof(value), "%ss", text);
@@ -343,7 +353,7 @@ find_theirs(const char *name, const char *text)
 	for (i = 0; i < sizeof(stunnel) / sizeof(stunnel[0]); i++) {
 		fold(other, stunnel[i].theirs);
 		if (strcmp(key, other) == 0 && (stunnel[i].value == NULL ||
-		    strcasecmp(stunnel[i].value, text) == 0))
+		    fnmatch(stunnel[i].value, text, FNM_CASEFOLD) == 0))
 			return &stunnel[i];
 	}
 	return NULL;

@@ -29,6 +29,7 @@ static struct {
 		ANYTHING,		/* a sandbox does not let us look */
 		SOCKET, REGULAR, PIPE	/* or a terminal */
 	} kind;
+	int	 is_spared;		/* 0 and 1 are a connection */
 	int	 is_bounded;		/* one configuration's errors: */
 	size_t	 errors;		/* so many */
 } logging = { .fd = STDERR_FILENO };
@@ -241,8 +242,26 @@ log_fd(void)
 }
 
 /*
- * inetd gives its children the connection as 0, 1 and 2: the log would go to
- * the client.  A pipe or a terminal that nobody reads must block none of its
+ * Is it where a connection's bytes go?  inetd gives its children the connection
+ * as 0, 1 and 2: the log would go to the client.  Who is at a terminal reads
+ * both.
+ */
+static int
+is_connection(const struct stat *st)
+{
+	struct stat other;
+	int fd;
+
+	for (fd = STDIN_FILENO; fd <= STDIN_FILENO + logging.is_spared; fd++)
+		if (fstat(fd, &other) == 0 && !S_ISCHR(other.st_mode) &&
+		    (logging.is_spared || S_ISSOCK(other.st_mode)) &&
+		    other.st_ino == st->st_ino && other.st_dev == st->st_dev)
+			return 1;
+	return 0;
+}
+
+/*
+ * A pipe or a terminal that nobody reads must block none of its
  * writers, though poll(2) says that there is room, which may be too little for
  * a line; opened anew, it can be non-blocking without a change to others'
  * descriptors.
@@ -250,14 +269,13 @@ log_fd(void)
 int
 log_open_stream(int stream)
 {
-	struct stat in, out;
+	struct stat out;
 	char name[16];
 	int fd = -1;
 
 	if (fstat(stream, &out) == -1)
 		return stream;
-	if (fstat(STDIN_FILENO, &in) == 0 && S_ISSOCK(in.st_mode) &&
-	    in.st_ino == out.st_ino && in.st_dev == out.st_dev)
+	if (is_connection(&out))
 		return -1;
 	snprintf(name, sizeof(name), "/dev/fd/%d", stream);
 	if (S_ISFIFO(out.st_mode) || isatty(stream))
@@ -285,6 +303,13 @@ log_to(int fd, int stream)
 	logging.kind = UNKNOWN;
 	look_at_log();			/* before there is a sandbox */
 	state.stream = fd != -1 && stream > 0 ? stream : -1;
+}
+
+void
+log_spare_streams(void)
+{
+	logging.is_spared = 1;
+	log_to(log_open_stream(STDERR_FILENO), STDERR_FILENO);
 }
 
 void

@@ -90,6 +90,12 @@ void	 log_configure(int is_ours, enum log_level);
 enum log_level log_get_level(void);
 
 /*
+ * Standard input and output are a connection: where stderr is one of the two,
+ * syslog is the log from here on.
+ */
+void	 log_spare_streams(void);
+
+/*
  * A standard descriptor, to log to.  It does not block; -1: it is the
  * connection that inetd has passed, and syslog is the log.
  */

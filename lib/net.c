@@ -57,7 +57,9 @@ make_text(struct address *a)
 		inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
 		snprintf(a->text, sizeof(a->text), "[%s]:%d", host,
 		    ntohs(in6->sin6_port));
-	} else
+	} else if (a->sa.ss_family == AF_UNSPEC)
+		snprintf(a->text, sizeof(a->text), "stdin");
+	else
 		snprintf(a->text, sizeof(a->text), "unix:%s",
 		    a->len > offsetof(struct sockaddr_un, sun_path) ?
 		    un->sun_path : "");

@@ -25,7 +25,7 @@ static const char *const or_auto[] = { "auto", NULL };
 
 const struct option options[OPTIONS] = {
 	[ACCEPT] = { "accept", LIST, NULL, NULL, 0, 0,
-	    "[host:]port, unix:/path or fd:N to accept TLS on" },
+	    "[host:]port, unix:/path or fd:N to accept connections on" },
 	[CONNECT] = { "connect", LIST, NULL, NULL, 0, 0,
 	    "[host:]port or unix:/path of the backend" },
 	[RESOLVE_INTERVAL] = { "resolve_interval", TIME, "60s", or_off,
@@ -39,7 +39,7 @@ const struct option options[OPTIONS] = {
 	[CLIENT] = { "client", CHOICE, "no", option_no_yes, 0, 0,
 	    "accept plain connections, and speak TLS to the backend" },
 	[SERVER_NAME] = { "server_name", TEXT, NULL, NULL, 0, 0,
-	    "server's name to ask for and verify, if not connect's; or off" },
+	    "name of the server, if it is not connect's host; or off" },
 	[CERT] = { "cert", LIST, NULL, NULL, 0, 0,
 	    "PEM file with a certificate chain, leaf first" },
 	[KEY] = { "key", LIST, NULL, NULL, 0, 0,
@@ -48,30 +48,32 @@ const struct option options[OPTIONS] = {
 	    "file with the password of an encrypted key" },
 	[SNI_STRICT] = { "sni_strict", CHOICE, "no", option_no_yes, 0, 0,
 	    "refuse clients that ask for no name in a certificate" },
+	[PSK] = { "psk", TEXT, NULL, NULL, 0, 0,
+	    "file with keys that both sides have (tunnel -p)" },
 	[CA] = { "ca", TEXT, NULL, NULL, 0, 0,
-	    "PEM file or directory with the CAs of client certificates" },
+	    "PEM file or directory with the CAs to trust" },
 	[CRL] = { "crl", TEXT, NULL, NULL, 0, 0,
 	    "PEM file or directory with these CAs' revocation lists" },
 	[VERIFY] = { "verify", CHOICE, "none", verifies, 0, 0,
-	    "whether clients are asked for a certificate" },
+	    "whether the peer is verified by its certificate" },
 	[PEER] = { "peer", LIST, NULL, NULL, 0, 0,
-	    "which clients to accept: cn:, dns:, ip:, uri:, pin:, cert:" },
+	    "which peers to accept: cn: dns: ip: uri: pin: cert: psk:" },
 	[TLS_MIN] = { "tls_min", CHOICE, "1.2", versions, 0, 0,
 	    "oldest TLS version" },
 	[TLS_MAX] = { "tls_max", CHOICE, "1.3", versions, 0, 0,
 	    "newest TLS version" },
 	[CIPHERS] = { "ciphers", TEXT, NULL, NULL, 0, 0,
-	    "cipher suites to accept, best first" },
+	    "cipher suites to use, best first" },
 	[GROUPS] = { "groups", TEXT, NULL, NULL, 0, 0,
-	    "key exchange groups to accept, best first" },
+	    "key exchange groups to use, best first" },
 	[ALPN] = { "alpn", TEXT, NULL, NULL, 0, 0,
-	    "application protocols to accept, best first" },
+	    "application protocols to negotiate, best first" },
 	[TRUNCATION] = { "truncation", CHOICE, "reset", truncations, 0, 0,
-	    "how to treat a client that ends without close_notify" },
+	    "how to treat a peer that ends without close_notify" },
 	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
 	    "kernel TLS after the handshake" },
 	[SESSION_TICKETS] = { "session_tickets", CHOICE, "yes", option_no_yes,
-	    0, 0, "let clients resume sessions" },
+	    0, 0, "resume sessions, by tickets in TLS 1.3" },
 	[TICKET_LIFETIME] = { "ticket_lifetime", TIME, "12h", NULL, 1, 604800,
 	    "how long a session can be resumed" },
 	[TICKET_KEYS] = { "ticket_keys", TEXT, NULL, NULL, 0, 0,
@@ -84,7 +86,7 @@ const struct option options[OPTIONS] = {
 	[MAX_PER_IP] = { "max_per_ip", NUMBER, "off", or_off, 1, 1000000,
 	    "maximum per IPv4 address or IPv6 /64" },
 	[HANDSHAKE_TIMEOUT] = { "handshake_timeout", TIME, "10s", or_off,
-	    1, 3600, "limit for a client's TLS handshake" },
+	    1, 3600, "limit for a TLS handshake" },
 	[CONNECT_TIMEOUT] = { "connect_timeout", TIME, "5s", or_off,
 	    1, 3600, "limit for connecting to each backend address" },
 	[IDLE_TIMEOUT] = { "idle_timeout", TIME, "off", or_off,
@@ -200,9 +202,26 @@ option_number(const struct option *o, const char *text, int64_t *number)
 	}
 }
 
+int
+option_has_effect(int option, int is_client)
+{
+	switch (option) {
+	case EXEC:
+	case SNI_STRICT:
+	case TICKET_KEYS:
+		return !is_client;
+	case SERVER_NAME:
+		return is_client;
+	default:
+		return 1;
+	}
+}
+
 const char *
 option_fallback(int option, int is_client)
 {
+	if (!option_has_effect(option, is_client))
+		return NULL;
 	return is_client && option == VERIFY ? "require" :
 	    options[option].fallback;
 }

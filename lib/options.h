@@ -10,8 +10,8 @@
 /* Indexes of options[], in the order of -h and -t. */
 enum {
 	ACCEPT, CONNECT, RESOLVE_INTERVAL, EXEC, PROXY_PROTOCOL, ACCEPT_PROXY,
-	CLIENT, SERVER_NAME, CERT, KEY, KEY_PASSWORD_FILE, SNI_STRICT, CA, CRL,
-	VERIFY, PEER,
+	CLIENT, SERVER_NAME, CERT, KEY, KEY_PASSWORD_FILE, SNI_STRICT, PSK,
+	CA, CRL, VERIFY, PEER,
 	TLS_MIN, TLS_MAX, CIPHERS, GROUPS, ALPN, TRUNCATION, KTLS,
 	SESSION_TICKETS, TICKET_LIFETIME, TICKET_KEYS, SESSION_CACHE,
 	MAX_CONNECTIONS, MAX_PER_IP, HANDSHAKE_TIMEOUT, CONNECT_TIMEOUT,
@@ -36,7 +36,10 @@ extern const struct option options[OPTIONS];
 /* The choices of an option that is on or off. */
 extern const char *const option_no_yes[];
 
-/* The text of an option that is not given, in either role; NULL: none. */
+/* Some options are for one role alone: client = yes, or client = no. */
+int	 option_has_effect(int option, int is_client);
+
+/* The text of an option that is not given, in that role; NULL: none. */
 const char *option_fallback(int option, int is_client);
 
 /* The option of that name, or -1. */

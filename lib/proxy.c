@@ -120,6 +120,8 @@ add_tlvs(struct bytes *b, const struct proxy_tls *t)
 	int client = CLIENT_SSL;
 	size_t at;
 
+	if (t->version == NULL)
+		return;
 	if (t->has_client)
 		client |= CLIENT_CERT_SESS | (t->resumed ? 0 :
 		    CLIENT_CERT_CONN);

@@ -16,7 +16,7 @@ struct stream;
 
 enum { PROXY_OFF, PROXY_V1, PROXY_V2 };
 
-/* What version 2 tells of TLS; texts may be NULL. */
+/* What version 2 tells of TLS, if there is a version; texts may be NULL. */
 struct proxy_tls {
 	const char *version, *cipher, *alpn;
 	const char *name;		/* that was asked for */

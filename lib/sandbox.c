@@ -128,9 +128,11 @@ drop_capabilities(void)
 #if defined(__x86_64__) || defined(__aarch64__)
 #ifdef __x86_64__
 #define OUR_ARCH	AUDIT_ARCH_X86_64
-#define OLD_CALLS	SYS_poll, SYS_epoll_wait, SYS_accept, SYS_time
+#define OLD_POLL	SYS_poll
+#define OLD_CALLS	OLD_POLL, SYS_epoll_wait, SYS_accept, SYS_time
 #else
 #define OUR_ARCH	AUDIT_ARCH_AARCH64
+#define OLD_POLL	SYS_ppoll
 #define OLD_CALLS	SYS_accept
 #endif
 
@@ -152,6 +154,13 @@ static const int allowed[] = {
  * oneself, as a second number for a listener.
  */
 static const int allowed_with_tls[] = { SYS_sendmsg };
+
+/* Those of a relay, which moves bytes between descriptors that it has. */
+static const int allowed_to_relay[] = {
+	SYS_read, SYS_write, SYS_ppoll, SYS_close, SYS_shutdown,
+	SYS_rt_sigreturn, SYS_restart_syscall, SYS_exit, SYS_exit_group,
+	OLD_POLL
+};
 
 /* Options of sockets: what a worker may set, and ask for. */
 struct socket_option {
@@ -306,12 +315,11 @@ filter_calls(struct filter *f, const int *calls, size_t n)
 }
 
 /*
- * Documentation/userspace-api/seccomp_filter.rst.  No code is made.  Sockets
- * are streams of two families, or three, and leave no way around Landlock's
- * ports.
+ * What a worker may do.  No code is made.  Sockets are streams of two families,
+ * or three, and leave no way around Landlock's ports.
  */
 static void
-filter_make(struct filter *f, const struct sandbox *box)
+filter_worker(struct filter *f, const struct sandbox *box)
 {
 	const uint32_t third = box->with_unix ? AF_UNIX : AF_INET;
 	const struct limit limits[] = {
@@ -330,10 +338,6 @@ filter_make(struct filter *f, const struct sandbox *box)
 	};
 	size_t i;
 
-	filter_load(f, offsetof(struct seccomp_data, arch));
-	filter_skip(f, OUR_ARCH, 1, 0);
-	filter_return(f, SECCOMP_RET_KILL_PROCESS);
-	filter_load(f, offsetof(struct seccomp_data, nr));
 	for (i = 0; i < LENGTH(limits); i++)
 		filter_limit(f, &limits[i]);
 	filter_options(f, SYS_setsockopt, may_set, box->with_ktls ?
@@ -345,6 +349,20 @@ filter_make(struct filter *f, const struct sandbox *box)
 	filter_calls(f, allowed, LENGTH(allowed));
 	filter_calls(f, allowed_with_tls, box->with_ktls ?
 	    LENGTH(allowed_with_tls) : 0);
+}
+
+/* Documentation/userspace-api/seccomp_filter.rst. */
+static void
+filter_make(struct filter *f, const struct sandbox *box)
+{
+	filter_load(f, offsetof(struct seccomp_data, arch));
+	filter_skip(f, OUR_ARCH, 1, 0);
+	filter_return(f, SECCOMP_RET_KILL_PROCESS);
+	filter_load(f, offsetof(struct seccomp_data, nr));
+	if (box->is_relay)
+		filter_calls(f, allowed_to_relay, LENGTH(allowed_to_relay));
+	else
+		filter_worker(f, box);
 	filter_return(f, SECCOMP_RET_ERRNO | ENOSYS);
 }
 

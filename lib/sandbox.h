@@ -12,6 +12,7 @@ struct sandbox {
 	int	 with_unix;		/* or Unix sockets */
 	int	 with_ktls;		/* kernel TLS */
 	int	 runs_command;		/* which may need anything */
+	int	 is_relay;		/* no worker, but a relay */
 	int	 log;			/* its descriptor; or -1 */
 	int	 control;		/* the channel's; listeners follow */
 };

@@ -258,7 +258,10 @@ scoreboard_warn_full(struct scoreboard *b, int drop_ms)
 	if (due)
 		b->shared->warned = now;
 	memory_unlock(&b->shared->lock);
-	if (due)
+	if (due && drop_ms == 0)
+		log_warning("max_connections reached: %zu; new connections "
+		    "wait", b->max);
+	else if (due)
 		log_warning("max_connections reached: %zu; new connections "
 		    "replace handshakes older than %d s, or wait",
 		    b->max, drop_ms / 1000);

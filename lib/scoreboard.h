@@ -16,9 +16,9 @@ struct repeats;
 
 /* Why a handshake has failed, in the classes of statistics. */
 enum failure {
-	FAILED_TIMEOUT, FAILED_NOT_TLS, FAILED_CERTIFICATE, FAILED_NAME,
-	FAILED_PROXY, FAILED_ALERT, FAILED_NOTHING_IN_COMMON, FAILED_CLOSED,
-	FAILED_OTHERWISE, FAILURES
+	FAILED_TIMEOUT, FAILED_NOT_TLS, FAILED_CERTIFICATE, FAILED_KEY,
+	FAILED_NAME, FAILED_PROXY, FAILED_ALERT, FAILED_NOTHING_IN_COMMON,
+	FAILED_CLOSED, FAILED_OTHERWISE, FAILURES
 };
 
 /* What has become of connections.  Only the process they are of writes. */
@@ -86,7 +86,7 @@ int	 scoreboard_is_full(const struct scoreboard *);
 
 /*
  * Log, for all processes once a minute, that they are.  A handshake older than
- * drop_ms makes room for another connection.
+ * drop_ms makes room for another connection; 0: none does.
  */
 void	 scoreboard_warn_full(struct scoreboard *, int drop_ms);
 

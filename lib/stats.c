@@ -26,6 +26,7 @@ static const char *const failure_names[FAILURES] = {
 	[FAILED_TIMEOUT] = "timeout",
 	[FAILED_NOT_TLS] = "not_tls",
 	[FAILED_CERTIFICATE] = "client_certificate",
+	[FAILED_KEY] = "shared_key",
 	[FAILED_NAME] = "server_name",
 	[FAILED_PROXY] = "proxy_header",
 	[FAILED_ALERT] = "client_alert",
@@ -33,6 +34,55 @@ static const char *const failure_names[FAILURES] = {
 	[FAILED_CLOSED] = "closed",
 	[FAILED_OTHERWISE] = "other",
 };
+
+/* The same where the peer is a server. */
+static const char *
+failure_name(int failure, int is_client)
+{
+	if (is_client && failure == FAILED_CERTIFICATE)
+		return "server_certificate";
+	if (is_client && failure == FAILED_ALERT)
+		return "server_alert";
+	return failure_names[failure];
+}
+
+/* The class that a logged reason has in statistics, by its first words. */
+static const struct {
+	const char *begins;
+	enum failure failure;
+} failures[] = {
+	{ "handshake timeout", FAILED_TIMEOUT },
+	{ "not TLS", FAILED_NOT_TLS },
+	{ "no client certificate", FAILED_CERTIFICATE },
+	{ "client certificate", FAILED_CERTIFICATE },
+	{ "shared key", FAILED_KEY },
+	{ "handshake: no shared key", FAILED_KEY },
+	{ "no certificate for the name", FAILED_NAME },
+	{ "no server name", FAILED_NAME },
+	{ "no PROXY header", FAILED_PROXY },
+	{ "bad PROXY header", FAILED_PROXY },
+	{ "handshake: the client sent a fatal alert", FAILED_ALERT },
+	{ "handshake: no ", FAILED_NOTHING_IN_COMMON },
+	{ "client closed", FAILED_CLOSED },
+	{ "client reset", FAILED_CLOSED },
+	{ "no server certificate", FAILED_CERTIFICATE },
+	{ "server certificate", FAILED_CERTIFICATE },
+	{ "handshake: the server sent a fatal alert", FAILED_ALERT },
+	{ "server closed", FAILED_CLOSED },
+	{ "server: ", FAILED_CLOSED },
+};
+
+enum failure
+stats_failure(const char *reason)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(failures) / sizeof(failures[0]); i++)
+		if (strncmp(reason, failures[i].begins,
+		    strlen(failures[i].begins)) == 0)
+			return failures[i].failure;
+	return FAILED_OTHERWISE;
+}
 
 void
 stats_add(struct counts *sum, const volatile struct counts *n)
@@ -191,9 +241,9 @@ print_connections(struct exposition *e, const struct counts *n)
 }
 
 static void
-print_handshakes(struct exposition *e, const struct counts *n)
+print_handshakes(struct exposition *e, const struct counts *n, int is_client)
 {
-	size_t i;
+	int i;
 
 	begin_metric(e, "handshakes_total", "counter",
 	    "Handshakes completed, by TLS version.");
@@ -202,7 +252,7 @@ print_handshakes(struct exposition *e, const struct counts *n)
 	begin_metric(e, "handshake_failures_total", "counter",
 	    "Handshakes that failed.");
 	for (i = 0; i < FAILURES; i++)
-		print_sample(e, "reason", failure_names[i],
+		print_sample(e, "reason", failure_name(i, is_client),
 		    (int64_t)n->refused[i]);
 }
 
@@ -255,7 +305,7 @@ print_stats(FILE *fp, const struct stats *st, const struct stats_report *r)
 	print_metric(&e, "max_connections", "gauge",
 	    "Maximum number of concurrent connections.", r->max_connections);
 	print_connections(&e, &r->sum);
-	print_handshakes(&e, &r->sum);
+	print_handshakes(&e, &r->sum, r->is_client);
 	print_certificates(&e, r);
 }
 

@@ -29,6 +29,7 @@ struct stats {
 struct stats_report {
 	const char *config;		/* its file, which names us; or NULL */
 	const char *version, *library;
+	int	 is_client;		/* whose handshakes are with servers */
 	size_t	 workers;
 	uint64_t max_connections;
 	struct counts sum;
@@ -39,6 +40,9 @@ struct stats_report {
 		    int64_t *at);	/* of file i; -1: no such */
 	const void *arg;
 };
+
+/* The class of a reason for the end of a handshake, as it is logged. */
+enum failure stats_failure(const char *reason);
 
 /* Add a worker's counts to a sum. */
 void	 stats_add(struct counts *sum, const volatile struct counts *);

@@ -11,6 +11,7 @@
 #include "util.h"
 
 #define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
+#define MESSAGE_START	9		/* in a record: behind its type */
 #define HELLO_SESSION_ID 43		/* its offset in a hello's record */
 #define FLIGHT_AHEAD	4096		/* of the handshake */
 #define WORTH_SENDING	256		/* of a flight: a certificate has it */
@@ -267,11 +268,28 @@ sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 			break;
 		}
 	}
-	t->resumed = !is_13 || has_psk;
+	if (is_13 && !has_psk)
+		t->psk = NULL;		/* it is by certificate after all */
+	t->resumed = !is_13 || (has_psk && !t->by_psk);
 	/* The client has not offered it again: RFC 7627 section 5.3. */
 	if (!is_13 && !t->extended && t->born != 0)
 		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
 		    "session resumed without its extended master secret");
+}
+
+/*
+ * The group is behind the type of the curve, RFC 8422 section 5.4; with a key
+ * that both sides have, a hint comes first, RFC 5489 section 2, whose length
+ * begins with a zero.  And then no Certificate has come before.
+ */
+static void
+sniff_exchange(struct tls *t, const unsigned char *p, const unsigned char *end)
+{
+	t->resumed = 0;
+	if (*p == 0 && end - p > 2)
+		p += 2 + be_get(p, 2);
+	if (end - p > 2 && *p == MBEDTLS_ECP_TLS_NAMED_CURVE)
+		t->group = (int)be_get(p + 1, 2);
 }
 
 /*
@@ -291,10 +309,8 @@ sniff_handshake(struct tls *t, const unsigned char *p, size_t len)
 		sniff_hello(t, p + HELLO_SESSION_ID, p + len);
 	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_CERTIFICATE)
 		t->resumed = 0;
-	/* RFC 8422 section 5.4 */
-	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE &&
-	    p[9] == MBEDTLS_ECP_TLS_NAMED_CURVE)
-		t->group = (int)be_get(p + 10, 2);
+	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE)
+		sniff_exchange(t, p + MESSAGE_START, p + len);
 }
 
 static size_t

@@ -9,6 +9,7 @@
 #include "tls_internal.h"
 #include "tls_key.h"
 #include "tls_names.h"
+#include "tls_psk.h"
 #include "tls_rules.h"
 #include "tls_suites.h"
 
@@ -40,7 +41,7 @@ choose_certs(mbedtls_ssl_context *ssl)
 			n++;
 		}
 	}
-	if (n > 0 || !t->cfg->strict_names)
+	if (n > 0 || !t->cfg->strict_names || t->cfg->certs == NULL)
 		return 0;
 	if (t->sni == NULL)
 		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_UNRECOGNIZED_NAME,
@@ -95,6 +96,7 @@ tls_config_free(struct tls_config *cfg)
 	}
 	tls_files_forget_passed(cfg, 0);
 	tls_rules_free(cfg->rules);
+	tls_psk_free(cfg);
 	mbedtls_x509_crt_free(&cfg->ca);
 	mbedtls_x509_crl_free(&cfg->crl);
 	mbedtls_platform_zeroize(&cfg->keys, sizeof(cfg->keys));
@@ -238,6 +240,21 @@ is_usable(const struct tls_config *cfg, int suite)
 	    strstr(mbedtls_ssl_get_ciphersuite_name(suite), "ECDHE") == NULL);
 }
 
+static int
+fail_to_use(struct tls_config *cfg, int min, int max)
+{
+	const struct cert *c = cfg->certs;
+
+	return tls_fail(cfg, "no suite in the list can be used with tls_min = "
+	    "1.%d, tls_max = 1.%d and %s (%s)", min % 10, max % 10,
+	    c == NULL ? "shared keys" : c->next != NULL ? "these keys" :
+	    mbedtls_pk_can_do(&c->chain.pk, MBEDTLS_PK_RSA) ? "an RSA key" :
+	    "an EC key", c == NULL ? "in TLS 1.2 that is TLS_ECDHE_PSK_WITH_"
+	    "CHACHA20_POLY1305_SHA256, in TLS 1.3 those with SHA256 in their "
+	    "name" : "in TLS 1.2 those with ECDSA in their name need an EC "
+	    "key, those with RSA an RSA key");
+}
+
 /*
  * A version without a suite that a key and a group can be used with is not
  * offered: if it were negotiated, the handshake would fail where the other
@@ -249,6 +266,7 @@ tls_config_ready(struct tls_config *cfg)
 	int with[2] = { 0, 0 }, min = cfg->min, max = cfg->max;
 	size_t i;
 
+	tls_psk_ready(cfg);
 	for (i = 0; cfg->suites[i] != 0; i++)
 		with[tls_suites_is_tls13(cfg->suites[i])] |=
 		    is_usable(cfg, cfg->suites[i]);
@@ -260,13 +278,7 @@ tls_config_ready(struct tls_config *cfg)
 		return tls_fail(cfg, "no group in the list can be used with "
 		    "tls_max = 1.2");
 	if (cfg->min > cfg->max)
-		return tls_fail(cfg,
-		    "no suite in the list can be used with tls_min = 1.%d, "
-		    "tls_max = 1.%d and %s (in TLS 1.2 those with ECDSA in "
-		    "their name need an EC key, those with RSA an RSA key)",
-		    min % 10, max % 10, cfg->certs->next != NULL ?
-		    "these keys" : mbedtls_pk_can_do(&cfg->certs->chain.pk,
-		    MBEDTLS_PK_RSA) ? "an RSA key" : "an EC key");
+		return fail_to_use(cfg, min, max);
 	cfg->left_out = min < cfg->min ? 12 : max > cfg->max ? 13 : 0;
 	mbedtls_ssl_conf_min_tls_version(&cfg->ssl, cfg->min == 13 ?
 	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);

@@ -29,7 +29,8 @@ static const struct {
 	{ 71, "insufficient_security" }, { 80, "internal_error" },
 	{ 86, "inappropriate_fallback" }, { 90, "user_canceled" },
 	{ 109, "missing_extension" }, { 110, "unsupported_extension" },
-	{ 112, "unrecognized_name" }, { 116, "certificate_required" },
+	{ 112, "unrecognized_name" }, { 115, "unknown_psk_identity" },
+	{ 116, "certificate_required" },
 	{ 120, "no_application_protocol" },
 };
 
@@ -401,10 +402,31 @@ is_record(const unsigned char *p, size_t len)
 	    p[1] == MBEDTLS_SSL_MAJOR_VERSION_3);
 }
 
-const char *
-tls_error_reason(const struct stream *s)
+/*
+ * A wrong key shows in TLS 1.3 as a binder that does not match, and in TLS 1.2
+ * as a Finished that can't be decrypted; and none at all, where there are no
+ * certificates, as a key exchange that TLS 1.3 has no extensions for.
+ */
+static const char *
+psk_reason(const struct tls *t)
 {
-	struct tls *t = s->ctx;
+	int has_certs = t->cfg->certs != NULL;
+
+	if (!has_certs && t->identity == NULL && t->flight == 0 &&
+	    t->failed == MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER)
+		return "handshake: no shared key is offered";
+	if (t->identity == NULL || (t->psk == NULL && has_certs &&
+	    is_tls13(t)) || (t->failed != MBEDTLS_ERR_SSL_INVALID_MAC &&
+	    t->failed != MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE))
+		return NULL;
+	tls_fail(t->cfg, "shared key %s: %s", t->identity, t->psk != NULL ?
+	    "the client has another one" : "unknown, or not allowed");
+	return t->cfg->error;
+}
+
+static const char *
+error_reason(struct tls *t)
+{
 	struct tls_config *cfg = t->cfg;
 	const char *peer = peer_role(cfg);
 	const char *during = t->open ? "TLS" : "handshake";
@@ -419,6 +441,8 @@ tls_error_reason(const struct stream *s)
 		    "without sending anything" : "during the handshake");
 		return cfg->error;
 	}
+	if (!t->open && psk_reason(t) != NULL)
+		return psk_reason(t);
 	if (t->nfirst > 0 && !is_record(t->first, t->nfirst)) {
 		text_quote(first, sizeof(first), t->first, t->nfirst);
 		name = protocol_name(t->first, t->nfirst);
@@ -437,6 +461,23 @@ tls_error_reason(const struct stream *s)
 	else
 		tls_fail(cfg, "%s: %s", during, tls_error_text(t->failed));
 	return cfg->error;
+}
+
+/* A client that has gone on without its key may not know that. */
+const char *
+tls_error_reason(const struct stream *s)
+{
+	struct tls *t = s->ctx;
+	const char *why = error_reason(t);
+	char copy[ERROR_SIZE];
+
+	if (t->open || t->identity == NULL || t->psk != NULL ||
+	    strncmp(why, "shared key", 10) == 0)
+		return why;
+	snprintf(copy, sizeof(copy), "%s", why);
+	tls_fail(t->cfg, "%.512s (shared key %s: unknown, or not allowed)",
+	    copy, t->identity);
+	return t->cfg->error;
 }
 
 const struct fault *

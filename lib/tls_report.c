@@ -45,7 +45,7 @@ has_issuer(const mbedtls_x509_crt *list, const mbedtls_x509_crt *crt)
 
 /*
  * Does every certificate of a chain come from the one behind it, and the last
- * from one that clients may know?  Their number, 0 with what is wrong, or -1
+ * from one that peers may know?  Their number, 0 with what is wrong, or -1
  * with what may be.
  */
 static int
@@ -69,8 +69,8 @@ check_chain(const struct tls_config *cfg, const mbedtls_x509_crt *chain,
 	if (n > 1 || tls_cert_is_issuer(crt, crt) || has_issuer(&cfg->ca, crt))
 		return n;
 	snprintf(text, size, "an intermediate certificate is missing: that of "
-	    "\"%s\", unless it is a root that clients know",
-	    tls_names_dn(&crt->issuer, dn, sizeof(dn)));
+	    "\"%s\", unless it is a root that %ss know",
+	    tls_names_dn(&crt->issuer, dn, sizeof(dn)), peer_role(cfg));
 	/* Certificates of public CAs say where to get their issuer's. */
 	return tls_cert_find_oid(crt, CA_ISSUERS) != NULL ? 0 : -1;
 }
@@ -79,6 +79,7 @@ check_chain(const struct tls_config *cfg, const mbedtls_x509_crt *chain,
 struct warning {
 	void	(*warn)(const char *);
 	const char *about;
+	const char *peer;		/* the role of those who see it */
 };
 
 static void __attribute__((format(printf, 2, 3)))
@@ -138,21 +139,31 @@ warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 		warn(w, "the %s %s%s", which, d == NOT_YET ? "is " : "", text);
 	if (mbedtls_pk_can_do(&crt->pk, MBEDTLS_PK_RSA) &&
 	    mbedtls_pk_get_bitlen(&crt->pk) < RSA_BITS)
-		warn(w, "the %s has an RSA key of %zu bits (clients refuse "
-		    "less than %d)", which, mbedtls_pk_get_bitlen(&crt->pk),
-		    RSA_BITS);
+		warn(w, "the %s has an RSA key of %zu bits (%ss refuse less "
+		    "than %d)", which, mbedtls_pk_get_bitlen(&crt->pk),
+		    w->peer, RSA_BITS);
 	if (odd_curve(&crt->pk) != NULL)
-		warn(w, "the %s has a key on %s, which many clients refuse "
-		    "(all accept secp256r1)", which, odd_curve(&crt->pk));
+		warn(w, "the %s has a key on %s, which many %ss refuse (all "
+		    "accept secp256r1)", which, odd_curve(&crt->pk), w->peer);
 	/* On a root it means nothing. */
 	if (is_leaf || !tls_cert_is_issuer(crt, crt))
 		mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);
 	if (strstr(alg, "SHA1") != NULL || strstr(alg, "MD5") != NULL)
-		warn(w, "the %s is signed with %s, which clients refuse",
-		    which, strstr(alg, "MD5") != NULL ? "MD5" : "SHA-1");
-	if (is_leaf && tls_cert_find_oid(crt, MUST_STAPLE) != NULL)
-		warn(w, "the %s requires OCSP stapling (must-staple), which is "
-		    "not supported: some clients refuse it", which);
+		warn(w, "the %s is signed with %s, which %ss refuse", which,
+		    strstr(alg, "MD5") != NULL ? "MD5" : "SHA-1", w->peer);
+}
+
+/* What clients look for in the certificate of a server. */
+static void
+warn_of_server(struct warning *w, const mbedtls_x509_crt *leaf)
+{
+	if (tls_cert_find_oid(leaf, MUST_STAPLE) != NULL)
+		warn(w, "the certificate requires OCSP stapling (must-staple), "
+		    "which is not supported: some clients refuse it");
+	if (!tls_names_has_san(leaf))
+		warn(w, "it has no subject alternative name, and clients check "
+		    "no other name");
+	tls_names_each(leaf, warn_of_name, w);
 }
 
 /* Suites whose key exchange uses the certificate's key. */
@@ -168,7 +179,17 @@ warn_of_suite(const struct warning *w, int suite)
 		    "attacks (CVE-2026-50587)" : "");
 }
 
-/* About issuers of client certificates, and pinned certificates. */
+static int
+has_psk(const struct tls_config *cfg, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < cfg->npsks && strcmp(cfg->psks[i].name, name) != 0; i++)
+		continue;
+	return i < cfg->npsks;
+}
+
+/* About issuers of peers' certificates, pinned ones, and shared keys. */
 static void
 warn_of_trust(const struct tls_config *cfg, struct warning *w)
 {
@@ -182,7 +203,7 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 	for (crt = &cfg->ca; cfg->verify != NOT_ASKED && cfg->has_ca &&
 	    crt != NULL; crt = crt->next)
 		if ((flags = tls_verify_issuer_flags(cfg, crt)) != 0)
-			warn(w, "clients of \"%s\" are refused: %s",
+			warn(w, "%ss of \"%s\" are refused: %s", w->peer,
 			    tls_names_dn(&crt->subject, dn, sizeof(dn)),
 			    tls_error_fault(flags)->text);
 	for (i = 0; i < cfg->npassed && i < PASSED_MAX; i++)
@@ -190,13 +211,24 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 	if (cfg->npassed > i)
 		warn(w, "%zu more skipped", cfg->npassed - i);
 	w->about = "peer";
-	for (r = cfg->rules; r != NULL; r = r->next)
+	for (r = cfg->rules; r != NULL; r = r->next) {
+		if (r->kind == SHARED && !has_psk(cfg, r->text))
+			warn(w, "psk has no key for \"%s\"", r->text);
 		for (crt = r->certs; crt != NULL; crt = crt->next)
 			if (tls_cert_dates(&crt->valid_from, &crt->valid_to,
 			    WARN_DAYS, text, sizeof(text)) != IN_TIME)
 				warn(w, "%s: the certificate of \"%s\": %s",
 				    r->text, tls_names_dn(&crt->subject, dn,
 				    sizeof(dn)), text);
+	}
+	w->about = "psk";
+	for (i = 0; i < cfg->npsks && !cfg->psks[i].allowed; i++)
+		continue;
+	if (cfg->npsks > 0 && i == cfg->npsks)
+		warn(w, "no key in it is allowed by peer");
+	else if (cfg->npsks > 0 && !tls_suites_has_psk(cfg, 0) &&
+	    !tls_suites_has_psk(cfg, 1))
+		warn(w, "no suite in the list of ciphers can be used with it");
 }
 
 static void
@@ -212,7 +244,7 @@ warn_of_version(const struct tls_config *cfg, struct warning *w)
 void
 tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 {
-	struct warning w = { .warn = f };
+	struct warning w = { .warn = f, .peer = peer_role(cfg) };
 	const mbedtls_x509_crt *crt;
 	const mbedtls_x509_crl *crl;
 	const struct cert *c;
@@ -225,10 +257,8 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 			warn_of_cert(&w, crt, crt == &c->chain);
 		if (check_chain(cfg, &c->chain, text, sizeof(text)) == 0)
 			warn(&w, "%s", text);
-		if (!tls_names_has_san(&c->chain))
-			warn(&w, "it has no subject alternative name, and "
-			    "clients check no other name");
-		tls_names_each(&c->chain, warn_of_name, &w);
+		if (!cfg->is_client)
+			warn_of_server(&w, &c->chain);
 	}
 	warn_of_trust(cfg, &w);
 	w.about = "crl";
@@ -383,13 +413,17 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	}
 	for (i = 0; cfg->groups[i] != 0; i++)
 		fprintf(fp, "#\t%s\n", tls_suites_group(cfg->groups[i]));
+	for (i = 0; i < cfg->npsks; i++)
+		fprintf(fp, "# shared key \"%s\"%s\n", cfg->psks[i].name,
+		    cfg->psks[i].allowed ? "" : " (not allowed by peer)");
 	for (crt = &cfg->ca; cfg->has_ca && crt != NULL; crt = crt->next)
-		fprintf(fp, "# client CA \"%s\"\n", tls_names_dn(&crt->subject,
-		    dn, sizeof(dn)));
+		fprintf(fp, "# %s CA \"%s\"\n", peer_role(cfg),
+		    tls_names_dn(&crt->subject, dn, sizeof(dn)));
 	for (r = cfg->rules; r != NULL; r = r->next)
 		for (crt = r->certs; crt != NULL; crt = crt->next) {
-			fprintf(fp, "# pinned client \"%s\", sha256 ",
-			    tls_names_dn(&crt->subject, dn, sizeof(dn)));
+			fprintf(fp, "# pinned %s \"%s\", sha256 ",
+			    peer_role(cfg), tls_names_dn(&crt->subject, dn,
+			    sizeof(dn)));
 			print_hash(fp, &crt->raw);
 		}
 	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next) {

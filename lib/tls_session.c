@@ -14,6 +14,7 @@
 #include "tls.h"
 #include "tls_error.h"
 #include "tls_names.h"
+#include "tls_psk.h"
 #include "tls_suites.h"
 #include "tls_ticket.h"
 #include "tls_verify.h"
@@ -53,13 +54,14 @@ struct tls_sessions {
 };
 
 /*
- * The head of a ticket's plaintext, in front of the server name and the
- * session: 1 for TLS 1.3; when the session began (s); when it was saved (ms);
- * the offset of the library's own time in it; its length; and the name's.
+ * The head of a ticket's plaintext, in front of the server name, the key that
+ * both sides have, and the session: 1 for TLS 1.3; when the session began (s);
+ * when it was saved (ms); the offset of the library's own time in it; its
+ * length; the name's; and that of the key's identity.
  */
 enum {
 	AT_TLS13, AT_BORN = 1, AT_SAVED = 9, AT_TIME = 17, AT_LENGTH = 19,
-	AT_NAME = 21, SESSION_HEAD = 22
+	AT_NAME = 21, AT_IDENTITY = 22, SESSION_HEAD = 23
 };
 
 /* The time of day in milliseconds, by which hosts can tell a session's age. */
@@ -96,24 +98,43 @@ find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
 	return 0;
 }
 
+/* The server name and the key, behind a ticket's head; 0: they don't fit. */
+static size_t
+pack_names(const struct tls *t, unsigned char *p, size_t size)
+{
+	size_t n = SESSION_HEAD, name = t->sni != NULL ? strlen(t->sni) : 0;
+	size_t key = t->psk != NULL ? t->psk->name_len : 0;
+
+	if (size < n + name + tls_psk_packed(key))
+		return 0;
+	be_put(p + AT_NAME, name, 1);
+	be_put(p + AT_IDENTITY, key, 1);
+	if (name > 0)
+		memcpy(p + n, t->sni, name);
+	if (key > 0)
+		tls_psk_pack(t->psk, p + n + name);
+	return n + name + tls_psk_packed(key);
+}
+
 /*
- * Make the plaintext of a ticket: its head, the server name, the session, and
- * the client's certificates.  Its length, or 0: it does not fit, or is not to
- * be resumed.  That is so for a name that is not a host's, which can't be
- * compared later, and in TLS 1.2 without an extended master secret (RFC 7627
- * section 5.3).
+ * Make the plaintext of a ticket: its head, the names, the session, and the
+ * client's certificates.  Its length, or 0: it does not fit, or is not to be
+ * resumed.  That is so for a name that is not a host's, which can't be compared
+ * later, and in TLS 1.2 without an extended master secret (RFC 7627 section
+ * 5.3).
  */
 static size_t
 session_pack(const struct tls *t, const mbedtls_ssl_session *session,
     unsigned char *p, size_t size)
 {
 	int64_t now = wall_ms();
-	size_t len, name = t->sni != NULL ? strlen(t->sni) : 0;
-	size_t head = SESSION_HEAD + name;
+	size_t len, head;
 
-	if ((t->sni != NULL && name == 0) || (!is_tls13(t) && !t->extended) ||
-	    size < head || mbedtls_ssl_session_save(session, p + head,
-	    size - head, &len) != 0 || size - head - len < t->chain_len)
+	if ((t->sni != NULL && *t->sni == '\0') ||
+	    (!is_tls13(t) && !t->extended) ||
+	    (head = pack_names(t, p, size)) == 0 ||
+	    mbedtls_ssl_session_save(session, p + head, size - head, &len) !=
+	    0 || size - head - len < t->chain_len)
 		return 0;
 	p[AT_TLS13] = (unsigned char)is_tls13(t);
 	be_put(p + AT_BORN, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
@@ -121,9 +142,6 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	be_put(p + AT_TIME, is_tls13(t) ? find_time(session, p + head, len) : 0,
 	    2);
 	be_put(p + AT_LENGTH, len, 2);
-	be_put(p + AT_NAME, name, 1);
-	if (name > 0)
-		memcpy(p + SESSION_HEAD, t->sni, name);
 	if (t->chain_len > 0)
 		memcpy(p + head + len, t->chain, t->chain_len);
 	return head + len + t->chain_len;
@@ -147,7 +165,6 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 	size_t n;
 	int r = 0;
 
-	tls_verify_forget(t);
 	if (cfg->verify == NOT_ASKED || (len == 0 && cfg->verify == ASKED))
 		return 0;
 	mbedtls_x509_crt_init(&chain);
@@ -194,6 +211,47 @@ insist_on(struct tls_config *cfg, int suite)
 }
 
 /*
+ * 0 if it began not so long ago that it has ended; an age below zero is by a
+ * clock that is ahead.  Then the library's own time is put right.
+ */
+static int
+take_times(const struct tls_config *cfg, const unsigned char *head,
+    unsigned char *saved, size_t len, int64_t *born)
+{
+	int64_t now = wall_ms(), at = (int64_t)be_get(head + AT_SAVED, 8);
+	size_t time = (size_t)be_get(head + AT_TIME, 2);
+	int64_t age = now - at;
+
+	*born = (int64_t)be_get(head + AT_BORN, 8);
+	if (*born > now / 1000)
+		*born = now / 1000;
+	if (*born < 0 || at < 0 || now / 1000 - *born >= cfg->lifetime)
+		return -1;
+	if (time != 0 && time + 8 <= len)
+		be_put(saved + time, (uint64_t)(mbedtls_ms_time() -
+		    (age > 0 ? age : 0)), 8);
+	return 0;
+}
+
+/*
+ * 0 if the client is still who it was then: by its key, if it had one, and
+ * otherwise by its certificates, of so many bytes.
+ */
+static int
+know_again(struct tls *t, const struct psk *psk, const unsigned char *chain,
+    size_t len)
+{
+	tls_verify_forget(t);
+	t->psk = NULL;
+	if (psk == NULL && (t->cfg->certs == NULL ||
+	    verify_again(t, chain, len) != 0))
+		return -1;
+	t->psk = psk;
+	t->by_psk = 0;
+	return 0;
+}
+
+/*
  * Load what session_pack() has made; 0 if it may be resumed.  Several may be
  * offered.  One that is refused must leave no client identity behind, so the
  * client is verified last.
@@ -202,33 +260,29 @@ static int
 session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
     size_t len)
 {
-	int64_t age, born, saved, now = wall_ms();
-	unsigned char *end = p + len, *name = p + SESSION_HEAD;
-	size_t at, n;
+	unsigned char *end = p + len, *saved;
+	const struct psk *psk = NULL;
+	size_t n, name, identity;
+	int64_t born;
 	int suite;
 
-	if (len < SESSION_HEAD || p[AT_TLS13] != is_tls13(t) ||
-	    (n = (size_t)be_get(p + AT_LENGTH, 2)) + p[AT_NAME] > len -
-	    SESSION_HEAD || !is_named(t, name, p[AT_NAME]))
+	if (len < SESSION_HEAD || p[AT_TLS13] != is_tls13(t))
 		return -1;
-	born = (int64_t)be_get(p + AT_BORN, 8);
-	saved = (int64_t)be_get(p + AT_SAVED, 8);
-	if (born > now / 1000)		/* by a clock that is ahead */
-		born = now / 1000;
-	if (born < 0 || saved < 0 || now / 1000 - born >= t->cfg->lifetime)
+	n = (size_t)be_get(p + AT_LENGTH, 2);
+	name = p[AT_NAME];
+	identity = p[AT_IDENTITY];
+	if (name + tls_psk_packed(identity) + n > len - SESSION_HEAD ||
+	    !is_named(t, p + SESSION_HEAD, name) || (identity > 0 &&
+	    (psk = tls_psk_unpack(t->cfg, p + SESSION_HEAD + name, identity)) ==
+	    NULL))
 		return -1;
-	age = now - saved;
-	at = (size_t)be_get(p + AT_TIME, 2);
-	p = name + p[AT_NAME];
-	if (at != 0 && at + 8 <= n)
-		be_put(p + at, (uint64_t)(mbedtls_ms_time() -
-		    (age > 0 ? age : 0)), 8);
-	if (mbedtls_ssl_session_load(session, p, n) != 0)
+	saved = p + SESSION_HEAD + name + tls_psk_packed(identity);
+	if (take_times(t->cfg, p, saved, n, &born) == -1 ||
+	    mbedtls_ssl_session_load(session, saved, n) != 0)
 		return -1;
 	suite = mbedtls_ssl_session_get_ciphersuite_id(session);
-	p += n;
-	if (!is_usable(t->cfg, suite) ||
-	    verify_again(t, p, (size_t)(end - p)) != 0)
+	if (!is_usable(t->cfg, suite) || know_again(t, psk, saved + n,
+	    (size_t)(end - saved) - n) != 0)
 		return -1;
 	if (!is_tls13(t))
 		insist_on(t->cfg, suite);

@@ -18,6 +18,7 @@
 #include "net.h"
 #include "poller.h"
 #include "privileges.h"
+#include "relay.h"
 #include "repeats.h"
 #include "sandbox.h"
 #include "scoreboard.h"
@@ -94,14 +95,28 @@ worker_beat(struct worker *w)
 	forward_wake(w->all.engine, w->beat_at);
 }
 
+/* What it had to move did not arrive: neither side must see an end. */
+static void
+look_at_relay(struct worker *w)
+{
+	const char *why = w->relay != NULL ? relay_look(w->relay) : NULL;
+
+	if (why == NULL)
+		return;
+	w->is_broken = 1;
+	forward_abort_all(w->all.engine, why);
+}
+
 static void
 worker_woken(void *arg)
 {
 	struct worker *w = arg;
 	int64_t drain_ms = w->all.generation->config.number[DRAIN_TIMEOUT];
 
-	if (signal_taken(SIGCHLD))
+	if (signal_taken(SIGCHLD)) {
 		commands_look(&w->all.commands);
+		look_at_relay(w);
+	}
 	if (signal_taken(SIGUSR1))
 		forward_list(w->all.engine);
 	if (w->all.repeats_until != 0 && clock_ms() >= w->all.repeats_until) {
@@ -117,7 +132,7 @@ worker_woken(void *arg)
 		worker_drain(w, drain_ms, signal_has_come(SIGQUIT));
 	if (signal_taken(SIGQUIT)) {
 		worker_drain(w, drain_ms, 1);
-		forward_abort_all(w->all.engine);
+		forward_abort_all(w->all.engine, "aborted");
 	}
 }
 
@@ -152,6 +167,7 @@ worker_engine(struct worker *w)
 	static const struct forward_calls calls = {
 		.accepted = worker_accepted,
 		.dial = connection_dial,
+		.opened = connection_opened,
 		.closed = connection_closed,
 		.listed = connection_listed,
 		.woken = worker_woken,
@@ -310,6 +326,19 @@ await_commands(struct worker *w, const sigset_t *asleep)
 	}
 }
 
+/* Was everything moved, to its end?  An exit status. */
+static int
+end_relay(struct worker *w, const sigset_t *asleep)
+{
+	const char *why = relay_await(w->relay, asleep,
+	    w->all.generation->config.number[DRAIN_TIMEOUT]);
+
+	if (why != NULL)
+		log_notice("%s", why);
+	return why == NULL && !w->is_broken && w->all.is_closed ?
+	    EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 int
 worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 {
@@ -324,7 +353,7 @@ worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
 	}
 	if (in != NULL)
 		await_commands(w, asleep);
-	return EXIT_SUCCESS;
+	return w->relay != NULL ? end_relay(w, asleep) : EXIT_SUCCESS;
 }
 
 void

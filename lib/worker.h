@@ -10,6 +10,7 @@
 #include "connection.h"
 
 struct generation;
+struct relay;
 
 #define WORKER_LAST_MS	1000		/* to accept what waits at a stop */
 #define WORKER_DROP_MS	1000		/* then a handshake may be dropped */
@@ -25,6 +26,8 @@ struct incoming {
 struct worker {
 	struct connections all;
 	int	 has_master;		/* not so with -i */
+	struct relay *relay;		/* behind the connection; or NULL */
+	int	 is_broken;		/* it failed */
 	int	 control;		/* the channel to it; or -1 */
 	int	 stopping;
 	time_t	 complained;		/* when a pause was logged */
@@ -55,7 +58,8 @@ int	 worker_await_release(const struct worker *);
 
 /*
  * Serve one connection, or all that come (NULL), until that is over, sleeping
- * with that signal mask; an exit status.
+ * with that signal mask; an exit status: with a relay, how the connection has
+ * ended.
  */
 int	 worker_run(struct worker *, const struct incoming *,
 	    const sigset_t *asleep);

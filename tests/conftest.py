@@ -11,9 +11,10 @@ import pytest
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 pytest.register_assert_rewrite(
-    "certificates", "crowds", "der", "kernel_tls", "launchers", "mlkem",
-    "peers", "privileged", "programs", "proxy", "reloads", "resuming", "rooms",
-    "shares", "support", "transfers", "upgrades", "verdicts", "wire")
+    "certificates", "crowds", "der", "hostile", "kernel_tls", "launchers",
+    "mlkem", "peers", "privileged", "programs", "proxy", "reloads", "resuming",
+    "rooms", "shared_keys", "shares", "support", "transfers", "upgrades",
+    "verdicts", "wire")
 
 import certificates  # noqa: E402
 import launchers  # noqa: E402

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+import proxy
 import support
 from support import need, run
 
@@ -77,3 +78,104 @@ def curl(room, t, *arguments, **keywords):
 def tls_flags(room, t):
     host, port = t.address.split(":")
     return ["-h", host, "-p", port, "--tls", "--cacert", room.certs.ca]
+
+
+def unpacked(name, program):
+    """Where tests/deps has unpacked one, or where it is installed."""
+    for place in (os.path.join(support.TOP, "build", name), "/"):
+        if os.path.exists(os.path.join(place, program)):
+            return os.path.join(place, program)
+    pytest.skip(f"no {name}: make deps check unpacks it in build/{name}")
+
+
+def serves(room, name, command, address, **keywords):
+    """Start one in the foreground, and wait until it listens there."""
+    os.chmod(room.dir, 0o755)
+    server = room.start(name, command, **keywords)
+
+    def listens():
+        assert server.alive(), f"{name} does not start"
+        return not support.is_refused(address)
+
+    support.wait_for(listens, f"{name} to listen")
+    return address
+
+
+# TLS servers, in front of a plaintext service.  Each has the test's server
+# certificate, and gives its address.
+
+def nginx_server(room, text):
+    """text: what is beside events, with {address} and {cert}."""
+    program = unpacked("nginx", "usr/sbin/nginx")
+    module = program.replace("usr/sbin/nginx",
+                             "usr/lib/nginx/modules/ngx_stream_module.so")
+    if not os.path.exists(module):
+        pytest.skip("no stream module for nginx")
+    address = support.free_port()
+    conf = room.write("nginx.conf", f"load_module {module};\n" + """
+daemon off;
+master_process off;
+pid nginx.pid;
+events { }
+""" + text.replace("{address}", address).replace("{cert}", room.certs.server))
+    return serves(room, "nginx", [program, "-e", room.path("nginx-error.log"),
+                                  "-p", room.dir, "-c", conf], address)
+
+
+def nginx_tls(room, service):
+    return nginx_server(room, """
+stream {
+    server {
+        listen {address} ssl;
+        ssl_certificate {cert};
+        ssl_certificate_key {cert};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        proxy_pass %s;
+    }
+}
+""" % service)
+
+
+def stunnel_tls(room, service, more=""):
+    address = support.free_port()
+    conf = room.write("stunnel.conf", f"""
+foreground = yes
+pid =
+syslog = no
+[service]
+accept = {address}
+connect = {service}
+cert = {room.certs.server}
+{more}
+""")
+    return serves(room, "stunnel", [unpacked("stunnel", "usr/bin/stunnel"),
+                                    conf], address)
+
+
+def hitch_tls(room, service):
+    address = support.free_port()
+    host, port = address.split(":")
+    conf = room.write("hitch.conf", f"""
+frontend = "[{host}]:{port}"
+backend = "[127.0.0.1]:{service.rsplit(":", 1)[1]}"
+pem-file = "{room.certs.server}"
+workers = 1
+daemon = off
+tls-protos = TLSv1.2 TLSv1.3
+""")
+    words = ["--user=nobody"] if os.getuid() == 0 else []
+    return serves(room, "hitch", [unpacked("hitch", "usr/sbin/hitch"),
+                                  f"--config={conf}", *words], address)
+
+
+def haproxy_tls(room, service):
+    return proxy.Haproxy(room, """
+listen tls
+    mode tcp
+    bind {} ssl crt %s
+    server s %s
+""" % (room.certs.server, service)).address
+
+
+def tunnel_tls(room, service):
+    return room.tunnel(f"connect={service}").address

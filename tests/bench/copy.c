@@ -75,6 +75,12 @@ woken(void *arg)
 }
 
 static void
+opened(void *conn)
+{
+	(void)conn;
+}
+
+static void
 starved(void *arg, int error)
 {
 	(void)arg;
@@ -86,8 +92,8 @@ int
 main(int argc, char **argv)
 {
 	static const struct forward_calls calls = { .accepted = accepted,
-	    .dial = dial, .closed = closed, .listed = closed, .woken = woken,
-	    .starved = starved };
+	    .dial = dial, .opened = opened, .closed = closed, .listed = closed,
+	    .woken = woken, .starved = starved };
 	struct forward_params params = { .calls = &calls, .arg = &params,
 	    .max_connections = 1000 };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), on = 1;

@@ -130,14 +130,104 @@ def test_what_is_wrong_is_not_missing(check, line, follows):
     ["cert = /no/cert.pem"], ["key_password_file = /no/password"],
     ["peer = dns:a.example"], ["crl = {ca}.crl"],
     ["ticket_keys = /no/tickets"], ["ticket_keys = /etc"],
+    # What follows from the role, if that is known.
+    ["client = maybe", "ca = {ca}", "peer = dns:a.example"],
+    ["client = maybe", "server_name = a.example"],
+    ["client = maybe", "ticket_keys = {ca}.tickets", "sni_strict = yes"],
+    ["client = yes", "client = no", "ca = {ca}"],
+    ["client = no", "client = yes", "server_name = a.example"],
+    ["server_name = a.example"], ["client = no", "server_name = off"],
+    ["client = yes", "ca = {ca}", "sni_strict = no"],
+    ["client = yes", "ca = {ca}", "verify = request"],
+    ["client = yes", "ca = {ca}", "ticket_keys = /no/tickets"],
+    ["client = yes", "ca = {ca}", "exec = /no/program"],
+    ["client = yes", "verify = none", "crl = {ca}.crl"],
+    ["client = yes", "verify = 2"], ["client = yes", "verify = 2", "ca = {ca}"],
+    ["client = yes", "ca = /no/ca.pem"], ["client = yes", "ca"],
+    ["client = yes", "CAfile = /no/ca.pem"], ["client = yes", "peer = dns:"],
+    ["client = yes", "ca = {ca}", "cert = /no/cert.pem"],
+    ["client = yes", "ca = {ca}", "server_name = a b"],
+    ["client = yes", "ca = {ca}", "server_name = " + "a" * 254],
 ])
-def test_one_cause_one_sentence(check, authority, lines):
-    text = "\n".join(lines).replace("{ca}.crl", authority.crl()).replace(
+def test_one_cause_one_sentence(check, room, authority, lines):
+    text = "\n".join(lines)
+    if "{ca}.tickets" in text:
+        tickets = room.write("tickets", tunnel("-k").stdout)
+        text = text.replace("{ca}.tickets", tickets)
+    text = text.replace("{ca}.crl", authority.crl()).replace(
         "{ca}", authority.crt)
     if "peer = pin" in text:
         text = text.replace("sha256/x", "sha256/" + "A" * 43 + "=")
     said = check(GOOD + text + "\n")
     assert len(said) == 1, said
+
+
+CLIENT = "client = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:1\n"
+
+
+@pytest.mark.parametrize("lines,words", [
+    (["key = {key}"], "4: key has no effect without cert"),
+    (["key_password_file = {key}"],
+     "4: key_password_file has no effect without cert"),
+    (["sni_strict = yes"], "4: sni_strict has no effect with client = yes"),
+    (["ticket_keys = {key}"], "4: ticket_keys has no effect with client = yes"),
+    (["exec = cat"], "4: exec has no effect with client = yes (allowed: "
+     "connect)"),
+    (["verify = request"], "4: verify = request is for client certificates "
+     "(allowed with client = yes: none, require)"),
+    (["verify = none", "ca = {ca}"], "5: ca has no effect with verify = none "
+     "(allowed: require)"),
+    (["connect = unix:/run/x"], "4: connect: a path has no name to verify (set "
+     "server_name or peer)"),
+    (["server_name = off", "connect = unix:/run/x"], "5: connect: a path has "
+     "no name to verify (set server_name or peer)"),
+    (["server_name = *.example"], '4: server_name = "*.example" is not valid '
+     "(allowed: a host's name, an address, off)"),
+])
+def test_what_a_client_can_not_have(check, room, authority, lines, words):
+    """A setting that would be without effect is refused."""
+    given = "" if "ca = {ca}" in lines else "ca = {ca}\n"
+    text = CLIENT + "\n".join(lines) + "\n" + given
+    if "verify = none" in lines:
+        text = text.removesuffix(given)
+    said = check(text.format(ca=authority.crt, key=room.certs.server))
+    assert said == ["tunnel.conf:" + words]
+
+
+@pytest.mark.parametrize("lines", [
+    ["ca = {ca}"], ["ca = {ca}", "server_name = a.example.org"],
+    ["ca = {ca}", "server_name = ::1"], ["ca = {ca}", "server_name = off"],
+    ["ca = {ca}", "connect = unix:/run/x", "server_name = a.example.org"],
+    ["ca = {ca}", "connect = unix:/run/x", "peer = dns:a.example.org"],
+    ["verify = none", "connect = unix:/run/x"],
+    ["verify = none", "server_name = a.example.org"],
+    ["ca = {ca}", "cert = {cert}"], ["ca = {ca}", "cert = {crt}", "key = {key}"],
+    ["ca = {ca}", "crl = {crl}", "proxy_protocol = v2", "accept_proxy = yes",
+     "alpn = h2", "mode = fork", "truncation = eof", "max_per_ip = 3"],
+    ["peer = cert:{ca}"],
+])
+def test_what_a_client_can_have(room, authority, lines):
+    path = room.write("tunnel.conf", (CLIENT + "\n".join(lines)).format(
+        ca=authority.crt, crl=authority.crl(), cert=room.certs.server,
+        crt=room.certs.path("server.crt"), key=room.certs.path("server.key")))
+    p = tunnel("-t", "-c", path)
+    assert p.returncode == 0, p
+    for line in ["client = yes"] + lines[1:]:
+        if "{" not in line:
+            assert line + "\n" in p.stdout
+
+
+def test_what_a_client_misses(check):
+    """No certificate, and no command in place of a backend."""
+    assert check("client = yes\nverify = none\n") == [
+        "missing: accept = [host:]port", "missing: connect = [host:]port"]
+
+
+def test_command_of_a_client(room):
+    said = complaints(tunnel("-t", "client=yes", "verify=none", "accept=0",
+                             "--", "/no/program"))
+    assert said == ["command line: a command has no effect with client = yes "
+                    "(allowed: connect)"]
 
 
 def test_file_that_is_not_there(room):
@@ -210,9 +300,19 @@ def test_two_transient_causes(room):
      "ciphers = TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256:"
      "TLS_AES_256_GCM_SHA384)"),
     ("ciphers = HIGH:!aNULL", "default: all that are safe"),
-    ("client = no", "tunnel is always the server: delete the line"),
-    ("client = yes", "not in this version"),
-    ("PSKsecrets = x", "pre-shared keys are not in this version"),
+    ("client = true", "did you mean yes?"),
+    ("checkHost = a.example", ": peer = dns:a.example; with client = yes, the "
+     "host of connect or server_name is verified without it)"),
+    ("checkIP = ::1", ": peer = ip:::1; with client = yes, the address in "
+     "connect is verified without it)"),
+    ("sni = a.example", ": server_name = a.example, if it is not the host of "
+     "connect)"),
+    ("sni =", ": server_name = off)"),
+    ("verifyChain = no", ": verify = none, the default without client = yes"),
+    ("verify = 1", "stunnel's 1 is request, and require with client = yes"),
+    ("OCSPaia = yes", "(crl has revocation lists): delete the line"),
+    ("PSKsecrets = x", '"psk" here: psk = x'),
+    ("PSKidentity = x", "delete the line"),
     ("protocol = imap", "as on ports 465, 993 and 995"),
     ("protocol = proxy", "proxy_protocol = v1"),
     ("fips = no", "delete the line"), ("fips = yes", "no FIPS validation"),

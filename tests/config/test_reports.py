@@ -201,6 +201,54 @@ def test_what_is_said_of_clients(room, certs):
     assert sorted(again.splitlines()) == sorted(out.splitlines())
 
 
+SERVERS = ["client=yes", "accept=0", "connect=localhost:443",
+           "connect=127.0.0.1:444", "connect=[::1]:445", "connect=446"]
+
+
+@pytest.mark.parametrize("words,said", [
+    ([], ["# localhost:443: verified as localhost",
+          "# 127.0.0.1:444: verified as 127.0.0.1",
+          "# [::1]:445: verified as ::1", "# 446: verified as 127.0.0.1"]),
+    (["server_name=a.example.org", "connect=unix:/run/x"],
+     ["# localhost:443: verified as a.example.org",
+      "# unix:/run/x: verified as a.example.org"]),
+    (["server_name=off"],
+     ["# localhost:443: verified as localhost, without asking for a name"]),
+    (["peer=dns:a.example.org", "peer=dns:b.example.org"],
+     ["# localhost:443: verified as one of peer"]),
+])
+def test_what_is_said_of_servers(room, words, said):
+    """Who has to be there; and it can be read again."""
+    authority = Authority(room.dir, "Some CA")
+    out = tunnel("-t", *SERVERS, f"ca={authority.crt}", *words)
+    lines = out.splitlines()
+    assert [x for x in said if x not in lines] == []
+    assert "verify = require" in lines and "client = yes" in lines
+    assert '# server CA "CN=Some CA"' in lines
+    assert "client CA" not in out and "sni_strict" not in out
+    again = tunnel("-t", "-c", room.write("again.conf", out))
+    assert sorted(again.splitlines()) == sorted(lines)
+
+
+def test_what_is_said_of_a_server_that_is_not_verified():
+    warning = "command line: verify = none: the server is not authenticated"
+    out = tunnel("-t", *SERVERS, "verify=none", warning=warning)
+    assert "\n# localhost:443: not verified\n" in out
+    assert "verified as" not in out
+    assert warning in subprocess.run(
+        [*support.UNDER, support.TUNNEL, "-tq", *SERVERS, "verify=none"],
+        capture_output=True, text=True, timeout=support.DEADLINE).stderr
+
+
+def test_certificate_of_a_client(room, certs, check):
+    """What servers look for; that it has no name is no fault of it."""
+    authority = Authority(room.dir, "Some CA")
+    leaf = authority.leaf()
+    report, head = check(leaf, "client=yes", f"ca={authority.crt}")
+    assert report["subject"] == "CN=app1"
+    assert "# 1: verified as 127.0.0.1\n" in head
+
+
 # -V and -h
 
 def test_version():
@@ -221,7 +269,7 @@ def test_help_lists_every_key():
                            capture_output=True)
         assert f"{key} has no value" in p.stderr
     assert {"accept", "connect", "cert", "key", "tls_min", "log"} <= set(keys)
-    for flag in "cdgikoqtvV":
+    for flag in "cdgikopqrtvV":
         assert re.search(rf"  -{flag}\b", out), flag
 
 

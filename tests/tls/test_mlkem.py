@@ -9,14 +9,18 @@ import pytest
 
 import mlkem
 import support
+from hostile import Server
 from kernel_tls import MOVED, needs_ktls
-from shares import HYBRID, ILLEGAL, P256, X25519, Alert
+from shares import (HYBRID, ILLEGAL, P256, SERVER_HELLO, SHARES, VERSIONS,
+                    X25519, Alert)
 from transfers import Dribble
+from wire import RETRY, vector
 
 NAME = "x25519mlkem768"
 pytestmark = pytest.mark.skipif(NAME not in support.GROUPS, reason=
                                 "this build has no X25519MLKEM768")
 GROUPS = (HYBRID, X25519)  # that a client offers
+DECODE = 50  # decode_error
 
 
 @pytest.fixture
@@ -251,3 +255,103 @@ def test_tls12_is_not_offered(room, tunnel):
     t = tunnel("groups=" + NAME)
     with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
         room.client(t, "1.2")
+
+
+# The other role: what a client offers, to a server made by hand.
+
+@pytest.fixture
+def offered(room, certs, by_hand):
+    """By a tunnel, and the server that has read it."""
+
+    def make(*arguments):
+        t = room.tunnel("client=yes", f"connect={by_hand.address}",
+                        "server_name=localhost", f"ca={certs.ca}",
+                        *arguments)
+        app = room.connect(t.address)
+        server = Server(room.keep(by_hand.accept()), certs.server,
+                        certs.server)
+        return server.read_hello(), app
+
+    return make
+
+
+def asked_for(group):
+    return [(SHARES, group.to_bytes(2, "big"))]
+
+
+@pytest.mark.parametrize("group", [HYBRID, X25519])
+def test_both_shares(offered, group):
+    """Of one key, so that a server takes what it knows without asking."""
+    server, app = offered()
+    assert list(server.shares) == [HYBRID, X25519]
+    assert server.shares[HYBRID][mlkem.EK:] == server.shares[X25519]
+    server.handshake(group)
+    server.send_data(b"hello")
+    assert support.read_exactly(app, 5) == b"hello"
+
+
+@pytest.mark.parametrize("groups,shares", [
+    (NAME, [HYBRID]), ("x25519," + NAME, [X25519]),
+    (NAME + ",secp256r1", [HYBRID]),
+    (NAME + ",secp256r1,x25519", [HYBRID, X25519])])
+def test_shares_of_the_groups(offered, groups, shares):
+    server, _ = offered("groups=" + groups)
+    assert list(server.shares) == shares
+
+
+def test_retry_to_neither(offered):
+    server, _ = offered()
+    server.retry(asked_for(P256))
+    assert list(server.shares) == [P256]
+
+
+def test_retry_for_a_cookie_alone(offered):
+    """The shares are what they were."""
+    server, app = offered()
+    server.retry([(44, b"\0\1c")])
+    assert list(server.shares) == [HYBRID, X25519]
+    server.handshake(X25519)
+    server.send_data(b"hello")
+    assert support.read_exactly(app, 5) == b"hello"
+
+
+@pytest.mark.parametrize("group", [HYBRID, X25519])
+def test_retry_to_what_was_offered(offered, group):
+    server, _ = offered()
+    server.send(SERVER_HELLO, server.hello_body(
+        [(VERSIONS, b"\3\4"), *asked_for(group)], random=RETRY))
+    assert server.alert() == ILLEGAL
+
+
+@pytest.mark.parametrize("group,size", [
+    (HYBRID, mlkem.CT + 31), (HYBRID, mlkem.CT + 33), (HYBRID, mlkem.CT),
+    (HYBRID, 32), (X25519, 33), (X25519, 0)])
+def test_answer_of_another_size(offered, group, size):
+    server, _ = offered()
+    server.send(SERVER_HELLO, server.hello_body([
+        (VERSIONS, b"\3\4"),
+        (SHARES, group.to_bytes(2, "big") + vector(2, bytes(size)))]))
+    assert server.alert() in (ILLEGAL, DECODE)
+
+
+def test_answer_that_was_not_offered(offered):
+    server, _ = offered(f"groups={NAME},secp256r1")
+    server.send(SERVER_HELLO, server.hello_body([
+        (VERSIONS, b"\3\4"),
+        (SHARES, X25519.to_bytes(2, "big") + vector(2, b"\2" * 32))]))
+    assert server.alert() == ILLEGAL
+
+
+def test_openssl_server_without_it(room, certs, by_hand):
+    """It is older than that, and asks for nothing."""
+    port = support.free_port()
+    s = room.start("s_server", [
+        "openssl", "s_server", "-accept", port, "-cert", certs.server,
+        "-groups", "X25519:P-256", "-rev", "-trace"])
+    s.wait_log("^ACCEPT")
+    t = room.tunnel("client=yes", f"connect={port}", f"ca={certs.ca}",
+                    "server_name=localhost")
+    app = room.connect(t.address)
+    app.sendall(b"hello\n")
+    assert support.read_exactly(app, 6) == b"olleh\n"
+    assert s.log().count("ClientHello, Length=") == 1

@@ -407,18 +407,20 @@ same_again(const struct config *cfg)
 {
 	const struct value *v, *w;
 	struct config again = { 0 };
-	size_t i;
+	int i;
 
 	print_to_file(cfg);
 	config_defaults(&again);
 	assert_int_equal(config_file(&again, file_name()), 0);
+	config_defaults_of_role(&again);
 	expect_silence();
 	for (i = 0; i < OPTIONS; i++) {
 		assert_true(cfg->number[i] == again.number[i]);
 		v = cfg->given[i];
 		w = again.given[i];
 		if (v == NULL && w != NULL)
-			assert_string_equal(w->text, options[i].fallback);
+			assert_string_equal(w->text, option_fallback(i,
+			    config_is_client(cfg)));
 		for (; v != NULL; v = v->next, w = w->next) {
 			assert_non_null(w);
 			assert_string_equal(v->text, w->text);
@@ -426,6 +428,94 @@ same_again(const struct config *cfg)
 		}
 	}
 	config_free(&again);
+}
+
+/* What is for one role alone, or means something else there. */
+
+static struct config *
+role(struct config *cfg, const char *client, const char *more)
+{
+	config_free(cfg);
+	config_defaults(cfg);
+	assert_int_equal(line(cfg, "accept = 1"), 0);
+	assert_int_equal(line(cfg, "connect = 2"), 0);
+	if (strcmp(client, "client = yes") != 0)
+		assert_int_equal(line(cfg, "cert = x"), 0);
+	assert_int_equal(line(cfg, client), 0);
+	assert_int_equal(line(cfg, more), 0);
+	config_defaults_of_role(cfg);
+	return cfg;
+}
+
+static void
+test_roles(void **state)
+{
+	static const struct { const char *line, *client, *server; } lines[] = {
+		{ "# none", NULL, NULL }, { "verify = none", NULL, NULL },
+		{ "verify = require", NULL, NULL },
+		{ "verify = request", "(allowed with client = yes: none",
+		    NULL },
+		{ "server_name = a.example", NULL, "with client = no" },
+		{ "server_name = off", NULL, "with client = no" },
+		{ "server_name = ::1", NULL, "with client = no" },
+		{ "server_name = a b", "is not valid", "with client = no" },
+		{ "sni_strict = no", "with client = yes", NULL },
+		{ "ticket_keys = x", "with client = yes", NULL },
+		{ "exec = true", "(allowed: connect)", "mutually exclusive" },
+		{ "ca = x", NULL, "(allowed: request, require)" },
+		{ "key = x", "no effect without cert", NULL },
+		{ "key_password_file = x", "no effect without cert", NULL },
+		{ "connect = unix:/x", "a path has no name to verify", NULL },
+	};
+	char *none[] = { NULL };
+	struct config *cfg = *state;
+	size_t i;
+
+	for (i = 0; i < LEN(lines); i++) {
+		role(cfg, "client = yes", lines[i].line);
+		assert_int_equal(config_command(cfg, none), 0);
+		assert_int_equal(config_check(cfg, 0),
+		    lines[i].client != NULL ? -1 : 0);
+		if (lines[i].client != NULL)
+			expect_said(WHERE, lines[i].client);
+		role(cfg, "client = no", lines[i].line);
+		assert_int_equal(config_command(cfg, none), 0);
+		assert_int_equal(config_check(cfg, 0),
+		    lines[i].server != NULL ? -1 : 0);
+		if (lines[i].server != NULL)
+			expect_said(WHERE, lines[i].server);
+		expect_silence();
+	}
+}
+
+/* A default that depends on the role, in whichever order they come. */
+static void
+test_defaults_of_roles(void **state)
+{
+	struct config *cfg = *state;
+
+	role(cfg, "client = yes", "# none");
+	assert_int_equal(cfg->number[VERIFY], REQUIRE);
+	assert_string_equal(config_text(cfg, VERIFY), "require");
+	assert_null(config_text(cfg, SNI_STRICT));
+	same_again(cfg);
+	role(cfg, "client = no", "# none");
+	assert_int_equal(cfg->number[VERIFY], NONE);
+	assert_string_equal(config_text(cfg, VERIFY), "none");
+	assert_string_equal(config_text(cfg, SNI_STRICT), "no");
+	same_again(cfg);
+	role(cfg, "client = yes", "verify = none");
+	assert_int_equal(cfg->number[VERIFY], NONE);
+	same_again(cfg);
+	/* What it is of is not known: nothing else is said. */
+	role(cfg, "# none", "ca = x");
+	assert_int_equal(line(cfg, "sni_strict = yes"), 0);
+	assert_int_equal(line(cfg, "server_name = x"), 0);
+	assert_int_equal(line(cfg, "client = maybe"), -1);
+	expect_said(WHERE, "no, yes");
+	config_defaults_of_role(cfg);
+	assert_int_equal(config_check(cfg, 0), 0);
+	expect_silence();
 }
 
 static void
@@ -523,7 +613,7 @@ static size_t
 some_line(char *out, size_t size)
 {
 	static const char *const others[] = {
-		"CAfile", "client", "curves", "debug", "options", "output",
+		"CAfile", "checkHost", "curves", "debug", "options", "output",
 		"socket", "sslVersion", "TIMEOUTidle", "verifyPeer"
 	};
 	size_t i, n = 0;
@@ -569,6 +659,7 @@ test_garbage(void **state)
 		config_defaults(&cfg);
 		len = some_line(bytes, sizeof(bytes));
 		r = line_of(&cfg, WHERE, bytes, len);
+		config_defaults_of_role(&cfg);
 		text = said();
 		if (r == 0 ? *text != '\0' : r != -1 || !is_sentence(text) ||
 		    strstr(text, WHERE ": ") != text + 15)
@@ -602,6 +693,8 @@ main(void)
 		TEST(test_argument_errors),
 		TEST(test_check),
 		TEST(test_command),
+		TEST(test_roles),
+		TEST(test_defaults_of_roles),
 		TEST(test_print),
 		TEST(test_print_arguments),
 		TEST(test_garbage),

@@ -510,6 +510,8 @@ struct fake {
 	struct link *link;
 	int	 side;
 	int	 in_band;
+	int	 wordless;	/* it can't be told of an error, but aborted */
+	int	 secures;	/* connected, it has a handshake before it */
 	/* Its nature. */
 	size_t	 want;		/* one call in so many wants; 0: none */
 	size_t	 cut;		/* one in so many moves less than it could */
@@ -524,6 +526,7 @@ struct fake {
 	size_t	 taken;		/* bytes that write has accepted */
 	size_t	 retry;		/* the length that write must see again */
 	int	 opened, at_end, finished, refused, aborted, injected, told;
+	int	 connected;
 	int	 failed, read_failed;
 	int	 end_held;
 	size_t	 off, len;
@@ -548,7 +551,7 @@ struct link {
 	int	 failed;	/* the first failure: 0, or a stream_result */
 	int	 failed_side;
 	int	 failures;	/* sides that have failed */
-	int	 closed, served;
+	int	 opened, closed, served;
 	uint64_t in, out;
 	char	 reason[REASON_SIZE], why[REASON_SIZE];
 };
@@ -645,6 +648,12 @@ sim_open(struct stream *s)
 	int r;
 
 	CHECK(!k->opened);
+	if (k->secures && !k->connected) {
+		if ((r = stream_plain.open(s)) != 0)
+			return (int)outcome(k, OPEN_OP, r);
+		k->connected = world.moved = 1;
+		return STREAM_CONNECTED;
+	}
 	if (k->fault == HANGS) {
 		sim.ops++;
 		r = (int)stream_plain.read(s, ignored, sizeof(ignored));
@@ -665,8 +674,8 @@ sim_open(struct stream *s)
 	}
 	if (k->fault == AT_OPEN)
 		return failed(k, k->result, 1);
-	/* A client is connected, and its handshake has no need of bytes. */
-	if (k->side == BACKEND)
+	/* A peer is connected, and its handshake has no need of bytes. */
+	if (k->side == BACKEND && !k->secures)
 		r = stream_plain.open(s);
 	if ((r = (int)outcome(k, OPEN_OP, r)) == 0)
 		k->opened = 1;
@@ -775,13 +784,13 @@ sim_write(struct stream *s, const void *buf, size_t len)
 	return outcome(k, WRITE_OP, n);
 }
 
-/* A client that is refused, or has failed, is told so, and in no order. */
+/* A side that is refused, or has failed, is told so, and in no order. */
 static int
 sim_tell(struct stream *s)
 {
 	struct fake *k = s->ctx;
 
-	CHECK(s->fd != -1 && k->side == CLIENT && !k->link->closed);
+	CHECK(s->fd != -1 && !k->wordless && !k->link->closed);
 	CHECK(!k->told && !k->finished);
 	world.moved = 1;
 	if (k->want != 0 && rnd(k->want) == 0)
@@ -876,17 +885,22 @@ sim_flushed(const struct stream *s)
 	return stream_plain.flushed(s);
 }
 
-static const struct stream_ops sim_ops = {
-	.open = sim_open,
-	.read = sim_read,
-	.write = sim_write,
-	.finish = sim_finish,
-	.refuse = sim_refuse,
-	.failed = sim_failed,
-	.abort = sim_abort,
-	.flushed = sim_flushed,
-	.pending = sim_pending,
-	.error = sim_error,
+#define SIM_OPS(how) {							\
+	.open = sim_open,						\
+	.read = sim_read,						\
+	.write = sim_write,						\
+	.finish = sim_finish,						\
+	.refuse = how,							\
+	.failed = sim_failed,						\
+	.abort = sim_abort,						\
+	.flushed = sim_flushed,						\
+	.pending = sim_pending,						\
+	.error = sim_error,						\
+}
+
+/* By wordless. */
+static const struct stream_ops sim_ops[2] = {
+	SIM_OPS(sim_refuse), SIM_OPS(NULL)
 };
 
 /* The engine's callbacks. */
@@ -919,7 +933,7 @@ sim_accepted(void *arg, int fd, const struct sockaddr *addr, socklen_t len,
 		if (sim.links[i].near == fd)
 			l = &sim.links[i];
 	CHECK(l != NULL);
-	client->ops = &sim_ops;
+	client->ops = &sim_ops[l->fakes[CLIENT].wordless];
 	client->ctx = &l->fakes[CLIENT];
 	client->write_size = l->fakes[CLIENT].piece;
 	world.moved = 1;
@@ -938,18 +952,19 @@ sim_dial(void *conn, struct stream *backend, const char *failure,
 	CHECK(!l->closed && l->failed == 0 && l->fakes[CLIENT].opened);
 	CHECK((failure == NULL) == (l->dials == 0));
 	if (failure != NULL)
-		CHECK(strcmp(failure, l->hung ? "timed out" : "injected") == 0);
+		CHECK(strcmp(failure, !l->hung ? "injected" : k->secures ?
+		    "handshake timeout" : "timed out") == 0);
 	if (!bad && l->no_backend) {
 		snprintf(l->why, sizeof(l->why), "%d failed", l->dials);
 		*why = l->why;
 		return -1;
 	}
 	link_pair(l, fds);
-	backend->ops = &sim_ops;
+	backend->ops = &sim_ops[k->wordless];
 	backend->ctx = k;
 	backend->write_size = k->piece;
 	backend->fd = fds[0];
-	k->injected = 0;
+	k->injected = k->connected = 0;
 	memset(k->waiting, 0, sizeof(k->waiting));
 	l->hung = bad && l->may_hang && rnd(2) == 0;
 	if (bad) {
@@ -963,6 +978,15 @@ sim_dial(void *conn, struct stream *backend, const char *failure,
 	}
 	l->dials++;
 	return 0;
+}
+
+static void
+sim_opened(void *conn)
+{
+	struct link *l = conn;
+
+	CHECK(l->fakes[CLIENT].opened && l->fakes[BACKEND].opened);
+	l->opened++;
 }
 
 static void
@@ -1016,6 +1040,7 @@ sim_woken(void *arg)
 static const struct forward_calls sim_calls = {
 	.accepted = sim_accepted,
 	.dial = sim_dial,
+	.opened = sim_opened,
 	.closed = sim_closed,
 	.woken = sim_woken,
 	.starved = sim_starved,
@@ -1079,6 +1104,8 @@ plan_fakes(struct link *l)
 		k->link = l;
 		k->side = side;
 		k->in_band = l->peers[side].in_band;
+		k->wordless = rnd(side == CLIENT ? 3 : 2) == 0;
+		k->secures = side == BACKEND && rnd(3) == 0;
 		k->want = rnd(2) * (2 + rnd(20));
 		k->cut = rnd(2) * (1 + rnd(8));
 		if (rnd(2) == 0)
@@ -1181,7 +1208,8 @@ plan(struct forward_params *p)
 		world.malloc_in = 1 + (int)rnd(3);
 	sim.n = rnd(4) == 0 ? 2 + (int)rnd(2) : 1;
 	for (i = 0; i < sim.n; i++)
-		plan_link(&sim.links[i], polite, p->dial_ms != 0, world.tcp);
+		plan_link(&sim.links[i], polite, p->dial_ms != 0 &&
+		    p->open_ms != 0, world.tcp);
 }
 
 /* What must be true of a run. */
@@ -1213,6 +1241,29 @@ check_clean(const struct link *l)
 	}
 }
 
+/* A side has failed: if it can, it is told so, and the other one is aborted. */
+static void
+check_failed(const struct link *l)
+{
+	const struct fake *k = &l->fakes[l->failed_side];
+	const struct fake *other = &l->fakes[!l->failed_side];
+	int side, is_told = l->failed == STREAM_ERROR && !k->wordless;
+
+	for (side = 0; side < SIDES && l->failures == 2; side++)
+		CHECK(l->fakes[side].aborted || (l->fakes[side].failed &&
+		    !l->fakes[side].wordless));
+	if (l->failures == 2)
+		return;
+	CHECK(other->aborted || l->dials == 0);
+	if (is_told) {
+		CHECK(k->told || k->finished || has(l, STALLS) ||
+		    sim.drain_ms != 0);
+		CHECK(!k->aborted || sim.drain_ms != 0 ||
+		    world.malloc_failed);
+	} else
+		CHECK(k->aborted);
+}
+
 /* Who was there has been aborted; for some ends, not quite everyone. */
 static void
 check_aborts(const struct link *l)
@@ -1225,24 +1276,21 @@ check_aborts(const struct link *l)
 	if (strcmp(why, "handshake timeout") == 0) {
 		CHECK(!client->aborted && !dialed);
 	} else if (strncmp(why, "no backend: ", 12) == 0) {
-		CHECK(client->refused == 1 && !backend->aborted);
-		CHECK(client->told || sim.drain_ms != 0);
-		CHECK(!client->aborted || sim.drain_ms != 0);
-	} else if (strcmp(why, "injected") == 0) {
-		CHECK(client->told || client->finished || has(l, STALLS) ||
+		CHECK(client->refused == !client->wordless);
+		CHECK(!backend->aborted);
+		CHECK(client->told || client->wordless || sim.drain_ms != 0);
+		CHECK(client->aborted == client->wordless ||
 		    sim.drain_ms != 0);
-		CHECK(!client->aborted || sim.drain_ms != 0 ||
-		    l->failures == 2 || world.malloc_failed);
-		CHECK(!dialed || backend->aborted);
+	} else if (l->failed != 0) {
+		check_failed(l);
 	} else if (strcmp(why, "half-close timeout") == 0) {
 		CHECK(!client->finished == !!client->aborted);
 		CHECK(!backend->finished == !!backend->aborted);
 	} else {
-		/* Or it was told by an alert, as the second that failed. */
-		CHECK(client->aborted || (l->failures == 2 && client->failed));
+		CHECK(client->aborted);
 		CHECK(!dialed || backend->aborted);
 	}
-	CHECK(client->refused == (strncmp(why, "no backend: ", 12) == 0));
+	CHECK(!client->refused || strncmp(why, "no backend: ", 12) == 0);
 	CHECK(!backend->refused);
 }
 
@@ -1277,7 +1325,9 @@ check_reason(const struct link *l)
 			snprintf(text, sizeof(text), "%s reset", who);
 		else
 			snprintf(text, sizeof(text), "%sinjected",
-			    l->failed_side == CLIENT ? "" : "backend: ");
+			    l->failed_side == BACKEND ? "backend: " :
+			    l->served && l->fakes[CLIENT].wordless ?
+			    "client: " : "");
 		if (strcmp(why, text) != 0)
 			die("reason: %s, not %s", why, text);
 		return;
@@ -1309,6 +1359,7 @@ check_link(struct link *l)
 	CHECK(l->in == l->fakes[BACKEND].taken);
 	CHECK(l->out == l->fakes[CLIENT].taken);
 	CHECK(l->served == l->fakes[BACKEND].opened);
+	CHECK(l->opened == l->served);
 	for (side = 0; side < SIDES; side++)
 		peer_drain(&l->peers[side]);
 	for (i = 0; i < DIALS; i++)
@@ -1340,6 +1391,7 @@ static struct {
 } reasons[] = {
 	{ "closed", 0 }, { "truncated", 0 }, { "client reset", 0 },
 	{ "backend reset", 0 }, { "injected", 0 }, { "backend: injected", 0 },
+	{ "client: injected", 0 },
 	{ "idle timeout", 0 }, { "half-close timeout", 0 }, { "drain timeout",
 	    0 },
 	{ "handshake timeout", 0 }, { "out of memory", 0 },
@@ -1448,7 +1500,8 @@ static struct {
 	void	 (*step)(void);
 	int	 stage;
 	int64_t	 began;
-	int	 accepted, dials, closed, refused, served, dropped, reads;
+	int	 accepted, dials, opened, closed, refused, served, dropped;
+	int	 reads;
 	int	 aborts[SIDES], finishes[SIDES];
 	int	 starved, starved_error;
 	int64_t	 others_have_room;	/* until then */
@@ -1542,6 +1595,13 @@ bench_dial(void *conn, struct stream *backend, const char *failure,
 }
 
 static void
+bench_opened(void *conn)
+{
+	assert_ptr_equal(conn, &bench);
+	bench.opened++;
+}
+
+static void
 bench_closed(void *conn, const struct forward_end *end)
 {
 	assert_ptr_equal(conn, &bench);
@@ -1591,6 +1651,7 @@ bench_new(struct forward_params times)
 	static const struct forward_calls calls = {
 		.accepted = bench_accepted,
 		.dial = bench_dial,
+		.opened = bench_opened,
 		.closed = bench_closed,
 		.woken = bench_woken,
 		.starved = bench_starved,
@@ -1736,6 +1797,100 @@ test_dial_timeout(void **state)
 	assert_int_equal(since(), 3 * 50 + LINGERING_CLOSE_MS);
 }
 
+/* It has no words for that, and is aborted. */
+static void
+test_no_backend_for_a_plain_client(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .open_ms = 10 });
+	bench.ops[CLIENT].refuse = NULL;
+	bench.max_dials = 0;
+	bench_one();
+	assert_string_equal(bench.reason, "no backend: none left");
+	assert_int_equal(bench.aborts[CLIENT], 1);
+	assert_int_equal(bench.finishes[CLIENT], 0);
+	assert_int_equal(since(), 0);
+}
+
+/* A backend that is connected to, and has a handshake before it. */
+
+static int
+connects_then_never(struct stream *s)
+{
+	int r = stream_plain_open(s);
+
+	if (bench.f->queues[SECURING].head != NULL)
+		return STREAM_WANT_READ;
+	return r == 0 ? STREAM_CONNECTED : r;
+}
+
+/* Each address has the time of a handshake, from when it is connected. */
+static void
+test_backend_handshake_timeout(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .open_ms = 700, .dial_ms = 50 });
+	bench.tcp = bench.refused_port = 1;
+	bench.ops[BACKEND].open = connects_then_never;
+	bench.ops[CLIENT].refuse = NULL;
+	bench.max_dials = 3;
+	bench_one();
+	assert_string_equal(bench.reason, "no backend: none left");
+	assert_string_equal(bench.failures[0], strerror(ECONNREFUSED));
+	assert_string_equal(bench.failures[1], "handshake timeout");
+	assert_string_equal(bench.failures[2], "handshake timeout");
+	assert_int_equal(since(), 2 * 700);
+	assert_int_equal(bench.served + bench.opened, 0);
+	assert_int_equal(bench.aborts[CLIENT], 1);
+	assert_int_equal(bench.aborts[BACKEND], 0);
+}
+
+/* Three steps, in the line of handshakes: what is reported comes first. */
+static int
+opens_in_turns(struct stream *s)
+{
+	(void)s;
+	if (bench.reads > 0)
+		CHECK(world.turns > bench.stage);
+	bench.stage = world.turns;
+	world.moved = 1;
+	switch (bench.reads++) {
+	case 0:
+		return STREAM_CONNECTED;
+	case 1:
+	case 2:
+		CHECK(bench.f->queues[SECURING].n == 1);
+		return STREAM_WANT_TURN;
+	default:
+		return 0;
+	}
+}
+
+static void
+close_when_open(void)
+{
+	if (bench.opened && bench.client != -1) {
+		close(bench.client);
+		bench.client = -1;
+		shutdown(bench.backends[0], SHUT_WR);
+		world.moved = 1;
+	}
+}
+
+static void
+test_backend_handshake(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .open_ms = 10 });
+	bench.ops[BACKEND].open = opens_in_turns;
+	bench.step = close_when_open;
+	bench_one();
+	assert_string_equal(bench.reason, "closed");
+	assert_int_equal(bench.reads, 4);
+	assert_int_equal(bench.opened, 1);
+	assert_int_equal(bench.dials, 1);
+}
+
 static void
 chatter_then_close(void)
 {
@@ -1798,6 +1953,68 @@ test_client_error(void **state)
 	assert_int_equal(bench.finishes[CLIENT], 1);
 	assert_int_equal(bench.aborts[CLIENT], 0);
 	assert_int_equal(since(), LINGERING_CLOSE_MS);
+}
+
+static ssize_t
+bad_read(struct stream *s, void *buf, size_t len)
+{
+	(void)s;
+	(void)buf;
+	(void)len;
+	return STREAM_ERROR;
+}
+
+static const char *
+bad_mac(const struct stream *s)
+{
+	(void)s;
+	return "bad MAC";
+}
+
+/* Whichever side sends nonsense has the alert, and the other one a reset. */
+static void
+test_error_of_either_side(void **state)
+{
+	int side;
+
+	(void)state;
+	for (side = 0; side < SIDES; side++) {
+		bench_new((struct forward_params){ .half_close_ms = 1000 });
+		bench.ops[side].read = bad_read;
+		bench.ops[side].error = bad_mac;
+		bench_one();
+		assert_string_equal(bench.reason, side == CLIENT ? "bad MAC" :
+		    "backend: bad MAC");
+		assert_int_equal(bench.served, 1);
+		assert_int_equal(bench.finishes[side], 1);
+		assert_int_equal(bench.aborts[side], 0);
+		assert_int_equal(bench.finishes[!side], 0);
+		assert_int_equal(bench.aborts[!side], 1);
+		assert_int_equal(since(), LINGERING_CLOSE_MS);
+	}
+}
+
+/* Without words, both are reset; its name is said, for one who reads that. */
+static void
+test_error_of_a_plain_side(void **state)
+{
+	int side;
+
+	(void)state;
+	for (side = 0; side < SIDES; side++) {
+		bench_new((struct forward_params){ .half_close_ms = 1000 });
+		bench.ops[side].refuse = NULL;
+		bench.ops[side].read = bad_read;
+		bench.ops[side].error = bad_mac;
+		bench_one();
+		assert_string_equal(bench.reason, side == CLIENT ?
+		    "client: bad MAC" : "backend: bad MAC");
+		assert_int_equal(bench.aborts[CLIENT], 1);
+		assert_int_equal(bench.aborts[BACKEND], 1);
+		assert_int_equal(bench.finishes[CLIENT], 0);
+		assert_int_equal(bench.finishes[BACKEND], 0);
+		assert_int_equal(since(), 0);
+	}
 }
 
 static int
@@ -1995,6 +2212,22 @@ test_client_reset_while_dialing(void **state)
 	assert_string_equal(bench.reason, "client reset");
 	assert_int_equal(bench.dials, 1);
 	assert_int_equal(bench.served, 0);
+	assert_int_equal(bench.aborts[BACKEND], 1);
+}
+
+static void
+test_client_reset_in_the_backend_s_handshake(void **state)
+{
+	(void)state;
+	bench_new((struct forward_params){ .max_connections = 1 });
+	bench.tcp = 1;
+	bench.ops[BACKEND].open = connects_then_never;
+	bench.step = reset_client_when_quiet;
+	bench_one();
+	assert_string_equal(bench.reason, "client reset");
+	assert_int_equal(bench.dials, 1);
+	assert_int_equal(bench.served, 0);
+	assert_int_equal(bench.aborts[BACKEND], 1);
 }
 
 /* Hang-ups and errors where nothing waits for the side. */
@@ -2115,7 +2348,7 @@ stuck_then_free(void)
 		assert_null(c->halves[BACKEND].stuck);
 		assert_null(c->halves[CLIENT].stuck);
 		assert_int_equal(recv(bench.client, c64, sizeof(c64), 0), 1);
-		forward_abort_all(bench.f);
+		forward_abort_all(bench.f, "aborted");
 		break;
 	}
 }
@@ -2212,7 +2445,7 @@ bench_listen(int n)
 static void
 abort_and_drain(void)
 {
-	forward_abort_all(bench.f);
+	forward_abort_all(bench.f, "aborted");
 	forward_drain(bench.f, 0);
 	bench.stage = 99;
 }
@@ -2515,7 +2748,7 @@ abort_when_quiet(void)
 		return;
 	}
 	assert_non_null(bench.f->queues[bench.stage].head);
-	forward_abort_all(bench.f);
+	forward_abort_all(bench.f, "aborted");
 }
 
 static ssize_t
@@ -2599,6 +2832,8 @@ abort_in(enum phase phase)
 		bench.ops[CLIENT].open = never;
 	else if (phase == DIALING)
 		bench.ops[BACKEND].open = never;
+	else if (phase == SECURING)
+		bench.ops[BACKEND].open = connects_then_never;
 	else if (phase == DELIVERING)
 		bench.ops[CLIENT].write = reset_write;
 	else if (phase == FLUSHING) {
@@ -2672,7 +2907,7 @@ flooded(void)
 	}
 	if (++bench.stage == 2 * SIGNALS_MS) {
 		assert_int_equal(got_usr1, 1);
-		forward_abort_all(bench.f);
+		forward_abort_all(bench.f, "aborted");
 	}
 }
 
@@ -2868,7 +3103,7 @@ static void
 abort_in_the_end(void)
 {
 	if (world.quiet >= 3)
-		forward_abort_all(bench.f);
+		forward_abort_all(bench.f, "aborted");
 }
 
 /* A want is for one call; the next begins with what is usual. */
@@ -2920,9 +3155,10 @@ test_interest(void **state)
 	c.phase = OPENING;
 	assert_int_equal(interest(&c, CLIENT), POLLIN | POLLOUT);
 	assert_int_equal(interest(&c, BACKEND), 0);
-	c.phase = DIALING;
-	assert_int_equal(interest(&c, CLIENT), 0);
-	assert_int_equal(interest(&c, BACKEND), POLLIN | POLLOUT);
+	for (c.phase = DIALING; c.phase <= SECURING; c.phase++) {
+		assert_int_equal(interest(&c, CLIENT), 0);
+		assert_int_equal(interest(&c, BACKEND), POLLIN | POLLOUT);
+	}
 	for (c.phase = FLOWING; c.phase <= LINGERING_CLOSE; c.phase++) {
 		if (c.phase == FLUSHING)
 			continue;
@@ -2981,8 +3217,13 @@ main(void)
 		cmocka_unit_test(test_interest),
 		cmocka_unit_test(test_handshake_timeout),
 		cmocka_unit_test(test_dial_timeout),
+		cmocka_unit_test(test_no_backend_for_a_plain_client),
+		cmocka_unit_test(test_backend_handshake_timeout),
+		cmocka_unit_test(test_backend_handshake),
 		cmocka_unit_test(test_discard_until_client_closes),
 		cmocka_unit_test(test_client_error),
+		cmocka_unit_test(test_error_of_either_side),
+		cmocka_unit_test(test_error_of_a_plain_side),
 		cmocka_unit_test(test_alert_waits_for_room),
 		cmocka_unit_test(test_idle_timeout),
 		cmocka_unit_test(test_half_close_timeout),
@@ -2991,6 +3232,7 @@ main(void)
 		cmocka_unit_test(test_no_limits),
 		cmocka_unit_test(test_refused_then_next),
 		cmocka_unit_test(test_client_reset_while_dialing),
+		cmocka_unit_test(test_client_reset_in_the_backend_s_handshake),
 		cmocka_unit_test(test_reset_while_stuck),
 		cmocka_unit_test(test_reset_while_stuck_for_ever),
 		cmocka_unit_test(test_delivery_is_bounded),

@@ -40,6 +40,15 @@ test_stunnel_hints(void **state)
 	hint_key("timeoutIDLE", "3", &h);
 	assert_non_null(strstr(h.text, "\"idle_timeout\" here"));
 	assert_string_equal(h.about, "idle_timeout");
+	hint_key("checkHost", "a.example", &h);
+	assert_non_null(strstr(h.text, ": peer = dns:a.example; "));
+	hint_key("SNI", "imaps:*.example", &h);
+	assert_non_null(strstr(h.text, "repeat cert"));
+	assert_null(h.about);
+	hint_key("sni", "a.example", &h);
+	assert_non_null(strstr(h.text, ": server_name = a.example, "));
+	hint_key("sni", "", &h);
+	assert_non_null(strstr(h.text, ": server_name = off"));
 	hint_key("acept", "3", &h);
 	assert_string_equal(h.text, "did you mean \"accept\"?");
 	assert_string_equal(h.about, "accept");

@@ -8,6 +8,7 @@ test_option_rows(void **state)
 {
 	size_t i, j, k;
 	int64_t number;
+	int role;
 
 	(void)state;
 	for (i = 0; i < OPTIONS; i++) {
@@ -40,7 +41,21 @@ test_option_rows(void **state)
 		if (o->fallback != NULL)
 			assert_int_equal(option_number(o, o->fallback,
 			    &number), 0);
+		for (role = 0; role < 2; role++) {
+			const char *text = option_fallback((int)i, role);
+
+			assert_true(text == NULL || (option_number(o, text,
+			    &number) == 0 && o->fallback != NULL));
+			assert_true(text == NULL ||
+			    option_has_effect((int)i, role));
+		}
+		/* None is for nobody. */
+		assert_true(option_has_effect((int)i, 0) ||
+		    option_has_effect((int)i, 1));
 	}
+	assert_string_equal(option_fallback(VERIFY, 0), "none");
+	assert_string_equal(option_fallback(VERIFY, 1), "require");
+	assert_null(option_fallback(SNI_STRICT, 1));
 	assert_int_equal(option_find("nonsense"), -1);
 	assert_int_equal(option_find(""), -1);
 	expect_silence();

@@ -110,6 +110,20 @@ test_written_in_pieces(void **state)
 	close(pair[1]);
 }
 
+/* Of a client without TLS, it says nothing of TLS. */
+static void
+test_made_without_tls(void **state)
+{
+	const struct endpoints told = some_endpoints(AF_INET);
+	const struct proxy_tls tls = { .version = NULL };
+	struct proxy p;
+
+	(void)state;
+	proxy_make(&p, PROXY_V2, &told, &tls);
+	assert_int_equal(p.len, PROXY_V2_HEAD + 12);
+	assert_int_equal(p.data[PROXY_V2_HEAD - 1], 12);
+}
+
 static void
 test_nothing_told(void **state)
 {
@@ -155,6 +169,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_written_in_pieces),
+		cmocka_unit_test(test_made_without_tls),
 		cmocka_unit_test(test_nothing_told),
 		cmocka_unit_test(test_bad_headers),
 	};

@@ -251,6 +251,9 @@ test_warn_full(void **state)
 	scoreboard_warn_full(&board, 1000);
 	scoreboard_warn_full(&board, 1000);
 	assert_int_equal(times_said(said(), "max_connections reached"), 1);
+	board.shared->warned -= FULL_EVERY_MS;
+	scoreboard_warn_full(&board, 0);
+	assert_non_null(strstr(said(), "1234; new connections wait"));
 	scoreboard_free(&board);
 }
 

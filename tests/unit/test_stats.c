@@ -165,6 +165,35 @@ test_file(void **state)
 	free(st.file);
 }
 
+/* A reason has one class in either role, which is named after the peer. */
+static void
+test_failures(void **state)
+{
+	static const struct { const char *reason, *name; int is_client; }
+	    cases[] = {
+		{ "client certificate \"CN=a\": expired",
+		    "client_certificate", 0 },
+		{ "server certificate \"CN=a\": expired",
+		    "server_certificate", 1 },
+		{ "handshake: the client sent a fatal alert: x (1)",
+		    "client_alert", 0 },
+		{ "handshake: the server sent a fatal alert: x (1)",
+		    "server_alert", 1 },
+		{ "handshake timeout", "timeout", 1 },
+		{ "not TLS: the server sent \"SSH\"", "not_tls", 1 },
+		{ "server closed during the handshake", "closed", 1 },
+		{ "server: Connection reset by peer", "closed", 1 },
+		{ "client reset", "closed", 1 },
+		{ "whatever", "other", 1 },
+	};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		assert_string_equal(failure_name((int)stats_failure(
+		    cases[i].reason), cases[i].is_client), cases[i].name);
+}
+
 /* It is said once, and when it is right again. */
 static void
 test_failure(void **state)
@@ -224,6 +253,7 @@ main(void)
 		TEST(test_sum),
 		TEST(test_log),
 		TEST(test_file),
+		TEST(test_failures),
 		TEST(test_failure),
 		TEST(test_hanging),
 	};

@@ -1,0 +1,166 @@
+/* config_role: what a configuration may have as a client, and as a server. */
+#include <stdio.h>
+#include <string.h>
+
+#include "config.h"
+#include "log.h"
+#include "options.h"
+
+#define HOST_MAX	253		/* of a host's name, in bytes */
+
+int
+config_is_client(const struct config *cfg)
+{
+	return cfg->number[CLIENT] == 1;
+}
+
+int
+config_has_role(const struct config *cfg)
+{
+	return !cfg->is_wrong[CLIENT] && (cfg->sections < 2 ||
+	    config_count(cfg->given[CLIENT]) < 2);
+}
+
+/* Options of the other role: nothing else is to be said of them. */
+static int
+check_options(struct config *cfg)
+{
+	int i, is_client = config_is_client(cfg), r = 0;
+
+	for (i = 0; i < OPTIONS; i++) {
+		if (cfg->given[i] == NULL || option_has_effect(i, is_client))
+			continue;
+		log_error("%s: %s has no effect with client = %s%s",
+		    config_where(cfg, i), options[i].name, is_client ? "yes" :
+		    "no", i == EXEC ? " (allowed: connect)" : "");
+		config_drop(cfg, i);
+		r = -1;
+	}
+	return r;
+}
+
+/* What a client can't do. */
+static int
+check_client(const struct config *cfg)
+{
+	int r = 0;
+
+	if (cfg->command != NULL && cfg->given[EXEC] == NULL) {
+		log_error("command line: a command has no effect with client "
+		    "= yes (allowed: connect)");
+		r = -1;
+	}
+	if (cfg->number[VERIFY] == REQUEST) {
+		log_error("%s: verify = request is for client certificates "
+		    "(allowed with client = yes: none, require)",
+		    config_where(cfg, VERIFY));
+		r = -1;
+	}
+	return r;
+}
+
+/* A client's own certificate may be missing, but not from its key. */
+static int
+check_own_cert(const struct config *cfg)
+{
+	static const int its[] = { KEY, KEY_PASSWORD_FILE };
+	size_t i;
+	int r = 0;
+
+	if (cfg->given[CERT] != NULL || cfg->is_wrong[CERT])
+		return 0;
+	for (i = 0; i < sizeof(its) / sizeof(its[0]); i++) {
+		if (cfg->given[its[i]] == NULL)
+			continue;
+		log_error("%s: %s has no effect without cert",
+		    config_where(cfg, its[i]), options[its[i]].name);
+		r = -1;
+	}
+	return r;
+}
+
+int
+config_is_psk_alone(const struct config *cfg)
+{
+	int other;
+
+	if (cfg->given[PSK] == NULL && !cfg->is_wrong[PSK])
+		return 0;
+	if (!config_is_client(cfg))
+		return cfg->given[CERT] == NULL && !cfg->is_wrong[CERT];
+	for (other = CA; other <= PEER; other++)
+		if (other != VERIFY && (cfg->given[other] != NULL ||
+		    cfg->is_wrong[other]))
+			return 0;
+	return 1;
+}
+
+/* What means nothing where shared keys stand for all certificates. */
+static int
+check_psk_alone(const struct config *cfg)
+{
+	int is_client = config_is_client(cfg), r = 0;
+	int is_verified = cfg->number[VERIFY] != NONE;
+
+	if (is_client && cfg->given[CERT] != NULL) {
+		log_error("%s: cert has no effect with psk and neither ca nor "
+		    "peer", config_where(cfg, CERT));
+		r = -1;
+	}
+	if (cfg->given[VERIFY] == NULL || cfg->is_wrong[VERIFY] ||
+	    is_verified == is_client)
+		return r;
+	log_error(is_client ? "%s: verify = none has no effect with psk: a "
+	    "server without the key is refused (allowed: require)" :
+	    "%s: verify has no effect with psk and no cert: a client without "
+	    "a key is refused (allowed: none)", config_where(cfg, VERIFY));
+	return -1;
+}
+
+/* What a server is asked for has to be a name, and what is verified, too. */
+static int
+check_server_name(const struct config *cfg)
+{
+	const char *name = config_text(cfg, SERVER_NAME);
+	const struct value *v;
+	int r = 0;
+
+	if (name != NULL && (strlen(name) > HOST_MAX || name[strspn(name,
+	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	    "-._:")] != '\0')) {
+		log_error("%s: server_name = \"%s\" is not valid (allowed: a "
+		    "host's name, an address, off)",
+		    config_where(cfg, SERVER_NAME), name);
+		return -1;
+	}
+	if ((name != NULL && strcmp(name, "off") != 0) ||
+	    cfg->given[PEER] != NULL || cfg->is_wrong[PEER] ||
+	    cfg->is_wrong[SERVER_NAME] || cfg->number[VERIFY] == NONE ||
+	    config_is_psk_alone(cfg))
+		return 0;
+	for (v = cfg->given[CONNECT]; v != NULL; v = v->next) {
+		if (strncmp(v->text, "unix:", 5) != 0)
+			continue;
+		log_error("%s: connect: a path has no name to verify (set "
+		    "server_name or peer)", v->where);
+		r = -1;
+	}
+	return r;
+}
+
+int
+config_check_role(struct config *cfg)
+{
+	int r = 0;
+
+	if (!config_has_role(cfg))
+		return 0;
+	if (config_is_client(cfg)) {
+		r |= check_client(cfg);
+		r |= check_own_cert(cfg);
+		r |= check_server_name(cfg);
+	}
+	if (config_is_psk_alone(cfg))
+		r |= check_psk_alone(cfg);
+	return r | check_options(cfg);
+}

@@ -1,0 +1,33 @@
+/*
+ * inetd: the one connection of -i, which is there already: a socket that
+ * inetd(8) has accepted, or standard input and output.
+ */
+#ifndef INETD_H
+#define INETD_H
+
+#include "relay.h"
+
+struct arguments;
+struct incoming;
+struct worker;
+
+struct inetd {
+	struct relay relay;		/* where it is no socket */
+	int	 held[RELAY_FDS];
+};
+
+#define INETD_NONE	{ .relay = RELAY_NONE }
+
+/*
+ * Before anything is loaded: see what standard input and output are.  The
+ * arguments then name descriptors that are to be kept.  -1, having logged why.
+ */
+int	 inetd_begin(struct inetd *, struct arguments *);
+
+/*
+ * With the worker's generation loaded, and its log open: take the connection;
+ * the worker gets the relay behind it, if there is one.  -1, having logged why.
+ */
+int	 inetd_take(struct inetd *, struct worker *, struct incoming *);
+
+#endif

@@ -1,0 +1,93 @@
+"""README's container: built and run as it says, with the musl build."""
+
+import os
+import re
+import shutil
+import ssl
+import subprocess
+
+import pytest
+
+import support
+from support import TOP, run, wait_for
+
+# Where there are both kinds of control groups, crun does nothing.
+RUNTIME = ["--runtime", "runc", "--cgroup-manager", "cgroupfs"]
+
+pytestmark = [pytest.mark.more, pytest.mark.seconds(300)]
+
+
+def readme(kind):
+    """The blocks of a kind in README's section on containers."""
+    with open(os.path.join(TOP, "README.md")) as f:
+        section = re.search(r"(?ms)^### A container$(.*?)^###? ", f.read())
+    return re.findall(rf"(?ms)^```{kind}\n(.*?)^```$", section.group(1))
+
+
+@pytest.fixture
+def podman(tmp_path):
+    for program in "podman", "runc":
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+    words = ["podman", "--root", tmp_path / "images", "--runroot",
+             tmp_path / "run", "--tmpdir", tmp_path / "tmp",
+             "--storage-driver", "vfs", *RUNTIME]
+
+    def podman(*arguments):
+        p = subprocess.run([*words, *arguments], stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True, timeout=120,
+                           cwd=tmp_path / "image")
+        assert p.returncode == 0, p.stdout
+        return p.stdout
+
+    (tmp_path / "image").mkdir()
+    yield podman
+    subprocess.run([*words, "rm", "-af", "-t", "1"], timeout=60,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def command(program, **places):
+    """README's command that begins so, as words."""
+    text, = (c for c in readme("sh")[0].replace("\\\n", "").split("\n")
+             if c.startswith(program))
+    words = text.partition("#")[0].split()[1:]
+    for there, here in places.items():
+        words = [word.replace(f"/etc/{there}:/", f"{here}:/", 1)
+                 for word in words]
+    return words
+
+
+def test_container(room, podman, tmp_path):
+    run("make", "-C", TOP, "-s", "MUSL=1", "O=build/musl",
+        "TUNNEL=build/musl/tunnel", timeout=240)
+    image = tmp_path / "image"
+    shutil.copy(os.path.join(TOP, "build/musl/tunnel"), image)
+    (image / "Dockerfile").write_text(readme("dockerfile")[0])
+    podman(*command("podman build"))
+
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    run(image / "tunnel", "-g", "localhost", "-o", etc / "cert.pem")
+    backend = room.backend().serve(support.echo)
+    address = support.free_port()
+    (etc / "tunnel.conf").write_text(
+        f"accept = {address}\nconnect = {backend.address}\n"
+        "cert = /etc/tunnel/cert.pem\n")
+    # Not podman's own limits, which not every root may set, nor a journal.
+    podman("run", "--ulimit", "nofile=256:256", "--ulimit", "nproc=256:256",
+           "--log-driver", "k8s-file",
+           *command("podman run", tunnel=etc)[1:])
+    logs = command("podman logs")
+    wait_for(lambda: "listening on" in podman(*logs), "the container")
+
+    context = ssl.create_default_context(cafile=str(etc / "cert.pem"))
+    with support.connect(address) as sock, context.wrap_socket(
+            sock, server_hostname="localhost") as client:
+        client.sendall(b"hello")
+        assert client.recv(5) == b"hello"
+        podman(*command("podman kill"))
+        wait_for(lambda: "reloaded" in podman(*logs), "the reload")
+        client.sendall(b"again")
+        assert client.recv(5) == b"again"
+    podman("stop", "-t", "20", "tunnel")
+    assert podman("inspect", "-f", "{{.State.ExitCode}}", "tunnel") == "0\n"

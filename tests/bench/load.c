@@ -15,8 +15,8 @@
  *
  * -h: by HTTP.  -n: no TLS.  -r: sessions are resumed.  -v: 1.2 or 1.3.
  * -g: how keys are exchanged; X25519 or P-256 unless that is said, and a key
- * for the first is sent at once, whatever this OpenSSL would do.  -k: a key that
- * is shared with the server, which sends no certificate then.
+ * for the first is sent at once, whatever this OpenSSL would do.  -k: a key
+ * that is shared with the server, which then sends no certificate.
  *
  * It says "ready", waits for a line, does it, says how that went in a line of
  * name=value, and waits for a line (hold: twice) before it closes and ends:

@@ -1,4 +1,4 @@
-# tunnel: TLS in front of a plaintext service.
+# tunnel: TLS for services and clients that know none.
 #
 #   make deps demo       install what is missing, build, and see it work
 #   make deps check      install what is missing, build, and test it

@@ -524,7 +524,9 @@ conn_dialing(struct forward *f, struct conn *c)
 		if (r == STREAM_CONNECTED)
 			conn_enter(f, c, SECURING);
 		conn_busy(f, c);
-	} else if (!wants(r, &c->open_on))
+	} else if (c->phase == SECURING && r == STREAM_RESET)
+		conn_dial(f, c, "reset during the handshake");
+	else if (!wants(r, &c->open_on))
 		conn_dial(f, c, backend->ops->error(backend));
 }
 

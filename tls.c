@@ -1,5 +1,4 @@
 /* tls: the TLS stream, and its life. */
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,8 @@
 #include "tls_error.h"
 #include "tls_internal.h"
 #include "tls_kernel.h"
+#include "tls_names.h"
+#include "tls_resume.h"
 #include "tls_suites.h"
 #include "tls_verify.h"
 #include "util.h"
@@ -203,7 +204,21 @@ library_free(struct tls *t)
 	t->ssl = NULL;
 }
 
-/* The handshake is over: prepare for data, in the kernel if it can. */
+/* Have the kernel take over, if it can: 0, or -1. */
+static int
+move(struct tls *t, struct stream *s)
+{
+	if (t->ktls == NULL || ktls_enable(t, s) == -1)
+		return -1;
+	library_free(t);
+	tls_resume_end(t);
+	return 0;
+}
+
+/*
+ * The handshake is over: prepare for data, in the kernel if it can.  A client
+ * of TLS 1.3 is still to be sent tickets, which the library has to read.
+ */
 static void
 opened(struct tls *t, struct stream *s)
 {
@@ -214,13 +229,17 @@ opened(struct tls *t, struct stream *s)
 	t->alpn = mbedtls_ssl_get_alpn_protocol(t->ssl);
 	t->record = record > 0 ? (size_t)record : RECORD_MAX;
 	s->write_size = tls_bio_write_size(t);
-	free(t->chain);
-	t->chain = NULL;
-	t->chain_len = 0;
-	if (ktls_enable(t, s) == 0)
-		library_free(t);
+	tls_bio_heard(t);
+	if (t->cfg->is_client && !is_tls13(t) && release(t) == 0)
+		tls_resume_keep(t);
+	ktls_opened(t);
+	if (tls_resume_waits(t))
+		return;
+	tls_resume_end(t);
+	/* What has not been possible now, will not be for a server. */
+	if (move(t, s) == -1 && !t->cfg->is_client)
+		ktls_free(t);
 }
-
 
 /* It has sent an alert: an error, or a refusal to renegotiate. */
 static void
@@ -234,39 +253,61 @@ answered(struct tls *t)
 
 /*
  * Gather whole records while another fits, so that nothing decrypted ever
- * stays behind in the library.  mbedtls_ssl_read() answers 0 for a FIN, and
- * for some empty records.
+ * stays behind in the library; but only one, if the kernel is to have what
+ * follows.  mbedtls_ssl_read() answers 0 for a FIN, and for some empty records;
+ * and it wants to be called again for a ticket.  How much it is.
  */
-static ssize_t
-tls_read(struct stream *s, void *buf, size_t len)
+static size_t
+gather_records(struct tls *t, unsigned char *p, size_t len)
 {
-	struct tls *t = s->ctx;
-	unsigned char *p = buf;
 	size_t got = 0;
-	int r = 0, lost;
+	int r = 0;
 
-	begin_reading(t);
-	while (t->ended == 0 && (got == 0 || len - got >= RECORD_MAX)) {
+	while (t->ended == 0 && (got == 0 || (len - got >= RECORD_MAX &&
+	    t->ktls == NULL))) {
+		t->starved = 0;
 		r = mbedtls_ssl_read(t->ssl, p + got, len - got);
 		if (r > 0)
 			got += (size_t)r;
-		else if (r == 0 && !t->fin)
+		else if (r == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) {
+			tls_resume_keep(t);
+			if (t->budget-- <= 0)
+				break;
+		} else if (r == MBEDTLS_ERR_SSL_WANT_READ && !t->starved)
 			continue;
 		else if (r == MBEDTLS_ERR_SSL_WANT_READ ||
 		    r == MBEDTLS_ERR_SSL_WANT_WRITE)
 			break;
-		else
+		else if (r != 0 || t->fin)
 			t->ended = r == 0 ? MBEDTLS_ERR_SSL_CONN_EOF : r;
 	}
+	return got;
+}
+
+static ssize_t
+tls_read(struct stream *s, void *buf, size_t len)
+{
+	struct tls *t = s->ctx;
+	size_t got;
+	int lost;
+
+	begin_reading(t);
+	got = gather_records(t, buf, len);
 	if ((lost = release(t)) == 0 && t->ended == 0)
 		lost = tls_bio_keep_ahead(t);
 	if (t->ended == 0)
 		t->ended = lost;
 	if (tls_bio_has_gathered())
 		answered(t);
+	/* Tickets come before data. */
+	if (got > 0 && t->cfg->is_client)
+		tls_resume_end(t);
+	if (t->ended == 0 && t->ntickets > 0 && move(t, s) == 0 && got == 0)
+		return s->ops->read(s, buf, len);
 	if (got > 0)
 		return (ssize_t)got;
-	return tls_library_result(t, t->ended != 0 ? tls_bio_read_end(t) : r);
+	return t->ended == 0 ? STREAM_WANT_READ :
+	    tls_library_result(t, tls_bio_read_end(t));
 }
 
 /*
@@ -282,6 +323,10 @@ encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 	while (done < len && tls_bio_has_room(t)) {
 		r = mbedtls_ssl_write(t->ssl, p + done,
 		    len - done < t->record ? len - done : t->record);
+		if (r == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) {
+			tls_resume_keep(t);
+			continue;
+		}
 		if (r <= 0)
 			break;
 		*last = (size_t)r;
@@ -405,7 +450,8 @@ tls_pending(const struct stream *s)
 	const struct tls *t = s->ctx;
 
 	return t->ended != 0 || t->nahead > 0 ||
-	    mbedtls_ssl_get_bytes_avail(t->ssl) > 0;
+	    mbedtls_ssl_get_bytes_avail(t->ssl) > 0 ||
+	    (t->cfg->is_client && mbedtls_ssl_check_pending(t->ssl));
 }
 
 static const struct stream_ops tls_ops = {
@@ -425,21 +471,26 @@ static const struct stream_ops tls_ops = {
  * ITS LIFE
  */
 
-/* The name that a client asks for, and verifies; 0, or a code. */
+/*
+ * The name that a client asks for, and verifies; 0, or a code.  The root's dot
+ * is in no certificate, nor in what is asked for (RFC 6066 section 3).
+ */
 static int
 set_name(struct tls *t, const char *name)
 {
 	unsigned char address[16];
-	int is_host = name != NULL && inet_pton(AF_INET, name, address) != 1 &&
-	    inet_pton(AF_INET6, name, address) != 1;
+	size_t len = name != NULL ? strlen(name) : 0;
 
-	if (name != NULL && (t->name = strdup(name)) == NULL)
+	if (len > 1 && name[len - 1] == '.')
+		len--;
+	if (name != NULL && (t->name = strndup(name, len)) == NULL)
 		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-	if (!is_host || t->cfg->asks_no_name)
+	if (name == NULL || t->cfg->asks_no_name ||
+	    tls_names_address(t->name, address) > 0)
 		return mbedtls_ssl_set_hostname(t->ssl, NULL);
-	if ((t->sni = strdup(name)) == NULL)
+	if ((t->sni = strdup(t->name)) == NULL)
 		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
-	return mbedtls_ssl_set_hostname(t->ssl, name);
+	return mbedtls_ssl_set_hostname(t->ssl, t->sni);
 }
 
 struct tls *
@@ -464,7 +515,8 @@ tls_new(struct tls_config *cfg, int fd, const char *name, struct stream *s)
 	mbedtls_ssl_set_user_data_p(t->ssl, t);
 	mbedtls_ssl_set_verify(t->ssl, tls_verify_cert, t);
 	mbedtls_ssl_set_bio(t->ssl, t, tls_bio_send, tls_bio_recv, NULL);
-	if (!cfg->is_client && ktls_new(t) == -1) {
+	if (ktls_new(t) == -1 || (cfg->is_client && (tls_bio_listen(t) == -1 ||
+	    tls_resume_offer(t) != 0))) {
 		tls_free(t);
 		return NULL;
 	}
@@ -478,8 +530,10 @@ tls_free(struct tls *t)
 {
 	if (t == NULL)
 		return;
+	tls_resume_failed(t);
 	library_free(t);
 	ktls_free(t);
+	tls_bio_heard(t);
 	tls_verify_forget(t);
 	free(t->sni);
 	free(t->identity);

@@ -76,20 +76,32 @@ int	 tls_config_key(struct tls_config *, const char *file,
  * absence.
  */
 int	 tls_config_psk(struct tls_config *, const char *file);
+/*
+ * A client has one of them, the first unless this is another.  With neither ca
+ * nor peer, a server has to have it as well.
+ */
+int	 tls_config_psk_identity(struct tls_config *, const char *);
 /* 12 for TLS 1.2 (RFC 5246), 13 for TLS 1.3 (RFC 8446). */
 int	 tls_config_versions(struct tls_config *, int min, int max);
 /*
- * Clients' certificates.  PEM files, or directories of them, with those who
- * may have issued one and with their revocation lists (RFC 5280); then rules,
- * of which one has to match if there are any; then whether clients are asked,
- * and whether one without may pass.  A rule is cn:NAME, dns:NAME, ip:ADDRESS,
- * uri:URI, or, which need no issuer, pin:sha256/BASE64 for a public key (its
+ * Peers' certificates.  PEM files, or directories of them, with those who may
+ * have issued one and with their revocation lists (RFC 5280); then rules, of
+ * which one has to match if there are any, and for a client instead of the
+ * server's name; then that peers are verified, and whether a client without a
+ * certificate may pass.  A rule is cn:NAME, dns:NAME, ip:ADDRESS, uri:URI, or,
+ * which need no issuer, pin:sha256/BASE64 for a public key (its
  * SubjectPublicKeyInfo, as in RFC 7469) and cert:FILE for each certificate in
  * it; or psk:IDENTITY for a key of tls_config_psk().  What can't be used among
  * issuers is told by tls_config_warn(), unless it is all there is.  ca NULL:
  * there is one that is not known, and nothing is to be said of its absence.
  */
 int	 tls_config_ca(struct tls_config *, const char *name);
+/*
+ * The same with a file of all those that the system trusts, of whom nobody has
+ * to know which can't be used; then that file, and how many can, or NULL.
+ */
+int	 tls_config_system_ca(struct tls_config *, const char *file);
+const char *tls_config_system(const struct tls_config *, size_t *n);
 int	 tls_config_crl(struct tls_config *, const char *name);
 int	 tls_config_peer(struct tls_config *, const char *rule);
 int	 tls_config_verify(struct tls_config *, int is_required);
@@ -149,12 +161,14 @@ int	 tls_generate_ticket_key(FILE *);
  * ever waits for another one there.
  */
 
+/* Whose certificates have room in an entry: nobody's, clients', servers'. */
+enum tls_sessions_kind { TLS_BARE, TLS_WITH_CLIENTS, TLS_WITH_SERVERS };
+
 /*
- * One for a cache of so many; with_clients: their certificates need room, too.
- * can_move: another program may be handed its memory, where there is such a
- * thing.  It has one user.  NULL: there is no memory.
+ * One for so many entries.  can_move: another program may be handed its memory,
+ * where there is such a thing.  It has one user.  NULL: there is no memory.
  */
-struct tls_sessions *tls_sessions_new(size_t entries, int with_clients,
+struct tls_sessions *tls_sessions_new(size_t entries, enum tls_sessions_kind,
 	    int can_move);
 /* One user more, and one less: the last one frees it, or NULL. */
 struct tls_sessions *tls_sessions_ref(struct tls_sessions *);
@@ -165,13 +179,13 @@ struct tls_sessions_memory {
 	int	 fd;			/* the store's; or -1 */
 	size_t	 size;			/* what fd stands for */
 	size_t	 entries;
-	int	 with_clients;
+	int	 kind;
 };
 const struct tls_sessions_memory *tls_sessions_memory(
 	    const struct tls_sessions *);
 /*
  * One in the memory of another program, by its descriptor, entries and
- * with_clients; the descriptor is the store's.  NULL, or why not: then the
+ * kind; the descriptor is the store's.  NULL, or why not: then the
  * descriptor stays open, and the store is NULL.
  */
 const char *tls_sessions_map(const struct tls_sessions_memory *,
@@ -255,6 +269,9 @@ int	 tls_generate_psk(const char *identity, FILE *, char *text,
 /*
  * THE STREAM
  */
+
+/* Can a server be verified by it?  A host's name in ASCII, or an address. */
+int	 tls_is_name(const char *);
 
 /*
  * Our side of a connection on fd, in the role of the configuration, handshake

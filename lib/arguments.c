@@ -16,9 +16,8 @@ usage(FILE *fp)
 {
 	fprintf(fp, "usage: tunnel [-dhiqtvV] [-c file] [key=value ...] "
 	    "[-- command [argument ...]]\n"
-	    "       tunnel -g name[,name ...] [-o file]\n"
-	    "       tunnel -r name[,name ...] -o file\n"
-	    "       tunnel -k | -p name [-o file]\n");
+	    "       tunnel -g name[,name ...] | -k | -p name [-o file]\n"
+	    "       tunnel -r name[,name ...] -o file\n");
 }
 
 int
@@ -54,7 +53,7 @@ arguments_help(void)
 		const char *title;
 	} groups[] = {
 		{ ACCEPT, "addresses" }, { CERT, "certificates" },
-		{ CA, "clients" }, { TLS_MIN, "TLS" },
+		{ CA, "verification" }, { TLS_MIN, "TLS" },
 		{ SESSION_TICKETS, "resumption" },
 		{ MAX_CONNECTIONS, "limits" },
 		{ MODE, "processes" }, { DAEMON, "process, log" },
@@ -64,16 +63,18 @@ arguments_help(void)
 
 	usage(stdout);
 	printf("\n  -c file  configuration file   "
-	    "-t, -tq   check it: describe it, or only that\n"
+	    "-t        check it, describe certificates\n"
 	    "  -d       daemon=yes           "
+	    "-tq       check it, print only problems\n"
+	    "  -i       serve stdin, stdout  "
 	    "-g names  make a key and a certificate\n"
-	    "  -i       serve descriptor 0   "
-	    "-r names  make a key and a request to a CA\n"
 	    "  -q       log_level=warning    "
-	    "-k        make a key for ticket_keys\n"
+	    "-r names  make a key and a request to a CA\n"
 	    "  -v       log_level=debug      "
-	    "-p name   make a key for psk\n"
+	    "-k        make a key for ticket_keys\n"
 	    "  -V       version, features    "
+	    "-p name   make a key for psk\n"
+	    "  -h       this text            "
 	    "-o file   output file for -g, -r, -k or -p\n\n"
 	    "keys, as in the file; tunnel.conf(5) explains them:\n");
 	for (i = 0; groups[i].title != NULL; i++)

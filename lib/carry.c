@@ -210,7 +210,7 @@ carry_sessions(struct handover *x, const struct generation *live,
 		return;
 	handover_fd(x, &memory.fd);
 	handover_size(x, &memory.entries, 1000000);
-	handover_int(x, &memory.with_clients, 0, 1);
+	handover_int(x, &memory.kind, TLS_BARE, TLS_WITH_SERVERS);
 	if (!x->reads)
 		check_shared(x, memory.fd, memory.size);
 	else if (x->bad == NULL)

@@ -1,12 +1,9 @@
 /* config_role: what a configuration may have as a client, and as a server. */
 #include <stdio.h>
-#include <string.h>
 
 #include "config.h"
 #include "log.h"
 #include "options.h"
-
-#define HOST_MAX	253		/* of a host's name, in bytes */
 
 int
 config_is_client(const struct config *cfg)
@@ -48,6 +45,11 @@ check_client(const struct config *cfg)
 	if (cfg->command != NULL && cfg->given[EXEC] == NULL) {
 		log_error("command line: a command has no effect with client "
 		    "= yes (allowed: connect)");
+		r = -1;
+	}
+	if (config_count(cfg->given[CERT]) > 1) {
+		log_error("%s: several cert are for servers (allowed with "
+		    "client = yes: one)", cfg->given[CERT]->next->where);
 		r = -1;
 	}
 	if (cfg->number[VERIFY] == REQUEST) {
@@ -117,35 +119,18 @@ check_psk_alone(const struct config *cfg)
 	return -1;
 }
 
-/* What a server is asked for has to be a name, and what is verified, too. */
+/* What goes with shared keys. */
 static int
-check_server_name(const struct config *cfg)
+check_psk(const struct config *cfg)
 {
-	const char *name = config_text(cfg, SERVER_NAME);
-	const struct value *v;
-	int r = 0;
-
-	if (name != NULL && (strlen(name) > HOST_MAX || name[strspn(name,
-	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-	    "-._:")] != '\0')) {
-		log_error("%s: server_name = \"%s\" is not valid (allowed: a "
-		    "host's name, an address, off)",
-		    config_where(cfg, SERVER_NAME), name);
-		return -1;
-	}
-	if ((name != NULL && strcmp(name, "off") != 0) ||
-	    cfg->given[PEER] != NULL || cfg->is_wrong[PEER] ||
-	    cfg->is_wrong[SERVER_NAME] || cfg->number[VERIFY] == NONE ||
-	    config_is_psk_alone(cfg))
+	if (config_is_psk_alone(cfg))
+		return check_psk_alone(cfg);
+	if (!config_is_client(cfg) || cfg->given[PSK_IDENTITY] == NULL ||
+	    cfg->given[PSK] != NULL || cfg->is_wrong[PSK])
 		return 0;
-	for (v = cfg->given[CONNECT]; v != NULL; v = v->next) {
-		if (strncmp(v->text, "unix:", 5) != 0)
-			continue;
-		log_error("%s: connect: a path has no name to verify (set "
-		    "server_name or peer)", v->where);
-		r = -1;
-	}
-	return r;
+	log_error("%s: psk_identity has no effect without psk",
+	    config_where(cfg, PSK_IDENTITY));
+	return -1;
 }
 
 int
@@ -158,9 +143,7 @@ config_check_role(struct config *cfg)
 	if (config_is_client(cfg)) {
 		r |= check_client(cfg);
 		r |= check_own_cert(cfg);
-		r |= check_server_name(cfg);
 	}
-	if (config_is_psk_alone(cfg))
-		r |= check_psk_alone(cfg);
+	r |= check_psk(cfg);
 	return r | check_options(cfg);
 }

@@ -233,7 +233,8 @@ static int
 needs_sessions(const struct config *cfg, int inetd)
 {
 	if (cfg->number[CLIENT] == 1)
-		return 0;
+		return !inetd && cfg->number[SESSION_TICKETS] == 1 &&
+		    cfg->number[SESSION_CACHE] != 0;
 	if (inetd)
 		return cfg->number[SESSION_TICKETS] == 1 &&
 		    cfg->given[TICKET_KEYS] != NULL;
@@ -246,16 +247,18 @@ static int
 make_sessions(struct generation *g, const struct generation *old, int inetd)
 {
 	size_t n = inetd ? 0 : (size_t)g->config.number[SESSION_CACHE];
-	int with_clients = g->config.number[VERIFY] != NONE;
+	enum tls_sessions_kind kind = g->config.number[CLIENT] == 1 ?
+	    TLS_WITH_SERVERS : g->config.number[VERIFY] != NONE ?
+	    TLS_WITH_CLIENTS : TLS_BARE;
 	struct tls_sessions *before = old != NULL ? old->sessions : NULL;
 	const struct tls_sessions_memory *m = before != NULL ?
 	    tls_sessions_memory(before) : NULL;
 
 	if (!needs_sessions(&g->config, inetd))
 		return 0;
-	if (m != NULL && m->entries == n && m->with_clients == with_clients) {
+	if (m != NULL && m->entries == n && m->kind == (int)kind) {
 		g->sessions = tls_sessions_ref(before);
-	} else if ((g->sessions = tls_sessions_new(n, with_clients,
+	} else if ((g->sessions = tls_sessions_new(n, kind,
 	    !inetd)) == NULL) {
 		log_error("out of memory");
 		return -1;
@@ -322,8 +325,10 @@ step_accept(struct generation *g, const struct arguments *a)
 static int
 step_connect(struct generation *g, const struct arguments *a)
 {
+	int r = parse_all(&g->backends, g->config.given[CONNECT], 0);
+
 	(void)a;
-	return parse_all(&g->backends, g->config.given[CONNECT], 0);
+	return generation_check_server(g) == -1 ? -1 : r;
 }
 
 static int

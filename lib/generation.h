@@ -133,4 +133,7 @@ void	 generation_print(const struct generation *);
  */
 int	 generation_load_tls(struct tls_config **tls, struct config *);
 
+/* -1, having logged it, unless a client knows whom to ask for, and verify. */
+int	 generation_check_server(const struct generation *);
+
 #endif

@@ -20,13 +20,8 @@ warn(const char *text)
 void
 generation_warn_of_certificates(const struct generation *g)
 {
-	const struct config *cfg = &g->config;
-
 	if (g->tls != NULL)
 		tls_config_warn(g->tls, warn);
-	if (config_is_client(cfg) && cfg->number[VERIFY] == NONE)
-		log_warning("%s: verify = none: the server is not "
-		    "authenticated", config_where(cfg, VERIFY));
 }
 
 void
@@ -86,6 +81,21 @@ announce_listeners(const struct listeners *ls, const struct listeners *old)
 			    ls->list[i].bound.text);
 }
 
+/* Whom a client trusts, unless that is in the configuration. */
+static void
+announce_authorities(const struct generation *g, const struct generation *old)
+{
+	const char *file, *before = NULL;
+	size_t n, nbefore = 0;
+
+	file = tls_config_system(g->tls, &n);
+	if (old != NULL && old->tls != NULL)
+		before = tls_config_system(old->tls, &nbefore);
+	if (file != NULL && (before == NULL || n != nbefore ||
+	    strcmp(file, before) != 0))
+		log_info("CA certificates of the system: %s, %zu", file, n);
+}
+
 void
 generation_announce(const struct generation *g, const struct generation *old)
 {
@@ -93,6 +103,7 @@ generation_announce(const struct generation *g, const struct generation *old)
 
 	announce_listeners(&g->listeners, old != NULL ? &old->listeners :
 	    NULL);
+	announce_authorities(g, old);
 	ktls_probe_text(&g->kernel, text, sizeof(text));
 	if (old == NULL)
 		log_at(g->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
@@ -150,6 +161,8 @@ print_servers(const struct generation *g)
 		    net_host(t, host, sizeof(host)) == 0 ? host : NULL;
 		if (cfg->given[PEER] != NULL)
 			as = "one of peer";
+		if (config_is_psk_alone(cfg))
+			as = "one with the shared key";
 		if (cfg->number[VERIFY] == NONE || as == NULL)
 			printf("# %s: not verified", t->given);
 		else

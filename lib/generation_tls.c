@@ -8,6 +8,9 @@
 #include "generation.h"
 #include "log.h"
 #include "tls.h"
+#include "util.h"
+
+#define HOST_SIZE	256		/* of a server's name, as text */
 
 /* The first line of a file, without its end; NULL, having logged why. */
 static char *
@@ -108,6 +111,7 @@ load_values(struct tls_config *tls, struct config *cfg)
 		{ GROUPS, tls_config_groups },
 		{ ALPN, tls_config_alpn },
 		{ PSK, tls_config_psk },
+		{ PSK_IDENTITY, tls_config_psk_identity },
 		{ CA, tls_config_ca },
 		{ CRL, tls_config_crl },
 		{ PEER, tls_config_peer },
@@ -129,7 +133,8 @@ load_values(struct tls_config *tls, struct config *cfg)
 
 		for (v = cfg->given[key]; v != NULL; v = v->next) {
 			if (values[i].set(tls, v->text) == 0 ||
-			    (key == CIPHERS && cfg->is_wrong[CIPHERS]))
+			    (key == CIPHERS && cfg->is_wrong[CIPHERS]) ||
+			    (key == PSK_IDENTITY && cfg->is_wrong[PSK]))
 				continue;
 			log_error("%s: %s: %s", v->where, options[key].name,
 			    tls_config_error(tls));
@@ -165,16 +170,30 @@ load_whole(struct tls_config *tls, const struct config *cfg)
 
 /*
  * Where systems keep the authorities that they trust: Debian, Alpine and
- * OpenWrt; Fedora; SUSE; the BSDs.
+ * OpenWrt; Fedora, in two places; SUSE; the BSDs.
  */
 static const char *const bundles[] = {
 	"/etc/ssl/certs/ca-certificates.crt",
 	"/etc/pki/tls/certs/ca-bundle.crt",
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 	"/etc/ssl/ca-bundle.pem",
 	"/etc/ssl/cert.pem",
 };
 
-/* Unless the configuration names authorities or pins, a client has these. */
+/* 1 if there are rules, and none of them needs an authority. */
+static int
+has_only_pins(const struct config *cfg)
+{
+	const struct value *v;
+
+	for (v = cfg->given[PEER]; v != NULL; v = v->next)
+		if (strncmp(v->text, "pin:", 4) != 0 &&
+		    strncmp(v->text, "cert:", 5) != 0)
+			return 0;
+	return cfg->given[PEER] != NULL;
+}
+
+/* Unless the configuration names authorities, a client has these. */
 static int
 load_bundle(struct tls_config *tls, const struct config *cfg)
 {
@@ -184,21 +203,74 @@ load_bundle(struct tls_config *tls, const struct config *cfg)
 	    config_is_psk_alone(cfg) ||
 	    cfg->number[VERIFY] == NONE || cfg->is_wrong[VERIFY] ||
 	    cfg->given[CA] != NULL || cfg->is_wrong[CA] ||
-	    cfg->given[PEER] != NULL || cfg->is_wrong[PEER])
+	    has_only_pins(cfg) || cfg->is_wrong[PEER])
 		return 0;
 	for (i = 0; i < n && access(bundles[i], R_OK) == -1; i++)
 		continue;
-	if (i == n) {
-		log_error("missing: ca = FILE (this system has no bundle of "
-		    "CAs where it is looked for)");
+	if (i < n && tls_config_system_ca(tls, bundles[i]) == 0)
+		return 0;
+	if (i == n)
+		log_error("missing: ca = FILE (this system has no file of its "
+		    "CA certificates where one is looked for)");
+	else
+		log_error("ca: %s", tls_config_error(tls));
+	tls_config_ca(tls, NULL);
+	return -1;
+}
+
+/* What stands for a server's name in the configuration; NULL: connect. */
+static const char *
+server_name(const struct config *cfg)
+{
+	const char *name = config_text(cfg, SERVER_NAME);
+
+	return name == NULL || strcmp(name, "off") == 0 ? NULL : name;
+}
+
+static int
+check_target(const struct config *cfg, const struct target *t)
+{
+	char host[HOST_SIZE], text[HOST_SIZE];
+	int has_host = net_host(t, host, sizeof(host)) == 0;
+
+	if (has_host && tls_is_name(host))
+		return 0;
+	text_escape(text, sizeof(text), has_host ? host : t->given);
+	if (has_host)
+		log_error("%s: connect: \"%s\" is not a name for TLS (allowed: "
+		    "an ASCII name, where others begin with xn--; an address; "
+		    "or any with server_name)", t->where, text);
+	else if (cfg->number[VERIFY] != NONE && cfg->given[PEER] == NULL &&
+	    !config_is_psk_alone(cfg))
+		log_error("%s: connect: %s has no name to verify the server "
+		    "by (allowed: with server_name or peer; verify = none)",
+		    t->where, text);
+	else
+		return 0;
+	return -1;
+}
+
+int
+generation_check_server(const struct generation *g)
+{
+	const struct config *cfg = &g->config;
+	const char *name = server_name(cfg);
+	char text[HOST_SIZE];
+	size_t i;
+	int r = 0;
+
+	if (cfg->number[CLIENT] == 0)
+		return 0;
+	if (name != NULL && !tls_is_name(name)) {
+		text_escape(text, sizeof(text), name);
+		log_error("%s: server_name: \"%s\" is not a name for TLS "
+		    "(allowed: an ASCII name, where others begin with xn--; an "
+		    "address; off)", config_where(cfg, SERVER_NAME), text);
 		return -1;
 	}
-	if (tls_config_ca(tls, bundles[i]) == -1) {
-		log_error("ca: %s: %s", bundles[i], tls_config_error(tls));
-		return -1;
-	}
-	log_info("ca: %s", bundles[i]);
-	return 0;
+	for (i = 0; name == NULL && i < g->backends.n; i++)
+		r |= check_target(cfg, &g->backends.list[i]);
+	return r;
 }
 
 static int
@@ -216,7 +288,6 @@ load_verify(struct tls_config *tls, const struct config *cfg)
 int
 generation_load_tls(struct tls_config **tls, struct config *cfg)
 {
-	const char *name = config_text(cfg, SERVER_NAME);
 	int r;
 
 	if ((*tls = tls_config_new(cfg->number[CLIENT] == 1 ? TLS_CLIENT :
@@ -231,7 +302,7 @@ generation_load_tls(struct tls_config **tls, struct config *cfg)
 	r |= load_verify(*tls, cfg);
 	tls_config_truncation(*tls, cfg->number[TRUNCATION] == 1);
 	tls_config_strict_names(*tls, cfg->number[SNI_STRICT] == 1);
-	if (name != NULL && strcmp(name, "off") == 0)
+	if (cfg->given[SERVER_NAME] != NULL && server_name(cfg) == NULL)
 		tls_config_ask_no_name(*tls);
 	return r;
 }

@@ -94,8 +94,8 @@ static const struct theirs {
 	{ "protocol", .advice = "STARTTLS and the like are not supported: TLS "
 	    "comes first, as on ports 465, 993 and 995" },
 	{ "provider", .advice = "keys are PEM files, not of a provider" },
-	{ "PSKidentity", .advice = "a server has no identity of its own: "
-	    "delete the line" },
+	{ "PSKidentity", .ours = "psk_identity", .is_copied = 1, .advice =
+	    " (a server has none: delete the line)" },
 	{ "PSKsecrets", .ours = "psk", .is_copied = 1, .covers = "cert" },
 	{ "pty", .advice = "a command gets a socket, not a terminal" },
 	{ "redirect", .advice = "a client that fails verification is refused" },

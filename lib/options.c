@@ -50,6 +50,8 @@ const struct option options[OPTIONS] = {
 	    "refuse clients that ask for no name in a certificate" },
 	[PSK] = { "psk", TEXT, NULL, NULL, 0, 0,
 	    "file with keys that both sides have (tunnel -p)" },
+	[PSK_IDENTITY] = { "psk_identity", TEXT, NULL, NULL, 0, 0,
+	    "which of them a client has, if not the first" },
 	[CA] = { "ca", TEXT, NULL, NULL, 0, 0,
 	    "PEM file or directory with the CAs to trust" },
 	[CRL] = { "crl", TEXT, NULL, NULL, 0, 0,
@@ -210,6 +212,7 @@ option_has_effect(int option, int is_client)
 	case SNI_STRICT:
 	case TICKET_KEYS:
 		return !is_client;
+	case PSK_IDENTITY:
 	case SERVER_NAME:
 		return is_client;
 	default:

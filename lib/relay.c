@@ -175,8 +175,7 @@ is_file(int fd)
 static void __attribute__((noreturn))
 child_main(int sock, int status)
 {
-	static struct way ways[2] = { { .from = STDIN_FILENO },
-	    { .to = STDOUT_FILENO } };
+	static struct way ways[2];	/* all zero takes no room in the file */
 	int fds[] = { sock, status };
 	struct order o;
 
@@ -187,6 +186,8 @@ child_main(int sock, int status)
 	daemon_close_all_but(fds, 2);
 	if (read(sock, &o, sizeof(o)) != sizeof(o))
 		_exit(1);
+	ways[0].from = STDIN_FILENO;
+	ways[1].to = STDOUT_FILENO;
 	ways[0].to = ways[1].from = sock;
 	ways[0].most = sizeof(ways[0].data);
 	ways[1].most = is_file(STDOUT_FILENO) ? sizeof(ways[1].data) : PIPE_BUF;

@@ -57,6 +57,7 @@ static const struct {
 	{ "client certificate", FAILED_CERTIFICATE },
 	{ "shared key", FAILED_KEY },
 	{ "handshake: no shared key", FAILED_KEY },
+	{ "the server does not know the shared key", FAILED_KEY },
 	{ "no certificate for the name", FAILED_NAME },
 	{ "no server name", FAILED_NAME },
 	{ "no PROXY header", FAILED_PROXY },
@@ -69,7 +70,7 @@ static const struct {
 	{ "server certificate", FAILED_CERTIFICATE },
 	{ "handshake: the server sent a fatal alert", FAILED_ALERT },
 	{ "server closed", FAILED_CLOSED },
-	{ "server: ", FAILED_CLOSED },
+	{ "reset during the handshake", FAILED_CLOSED },
 };
 
 enum failure

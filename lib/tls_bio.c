@@ -8,13 +8,15 @@
 #include "tls_bio.h"
 #include "tls_error.h"
 #include "tls_internal.h"
+#include "tls_verify.h"
 #include "util.h"
 
 #define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
-#define MESSAGE_START	9		/* in a record: behind its type */
-#define HELLO_SESSION_ID 43		/* its offset in a hello's record */
 #define FLIGHT_AHEAD	4096		/* of the handshake */
 #define WORTH_SENDING	256		/* of a flight: a certificate has it */
+#define HELLO_RANDOM	34		/* behind it, a session ID */
+#define MESSAGE_HEAD	4		/* of a handshake's message */
+#define MESSAGE_SEEN	2048		/* of one, at most */
 #define DATA_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
 #define OUT_SIZE	(DATA_SIZE + 4096)	/* tickets, and alerts */
 
@@ -144,9 +146,9 @@ whole_records(const struct record *r)
 static size_t
 ahead_size(const struct tls *t, size_t len)
 {
-	if (t->open)
-		return whole_records(&t->in);
-	return t->ktls != NULL && t->out.nhead > 0 ? len : FLIGHT_AHEAD;
+	if (t->ktls != NULL && t->out.nhead > 0)
+		return len;
+	return t->open ? whole_records(&t->in) : FLIGHT_AHEAD;
 }
 
 /* 0, or a code; there is nothing at the end of the connection. */
@@ -208,15 +210,232 @@ saw_handshake(struct tls *t, const unsigned char *p, size_t len)
 		t->out.count = 0;
 }
 
+/* The server has the key that we both have, and is nobody else. */
+static void
+know_by(struct tls *t, const struct psk *psk)
+{
+	t->psk = psk;
+	if (psk != NULL)
+		tls_verify_forget(t);
+}
+
+/*
+ * In TLS 1.3 a server chooses one of the keys that it was offered, or -1: none.
+ * The first one is that of a ticket, if a client has offered one.
+ */
+static void
+choose(struct tls *t, int chosen)
+{
+	if (t->cfg->is_client)
+		t->by_psk = !t->offers_ticket || chosen != 0;
+	t->resumed = chosen != -1 && !t->by_psk;
+	if (chosen == -1)
+		t->psk = NULL;		/* it is by certificate */
+	else if (t->cfg->is_client && t->by_psk)
+		know_by(t, t->cfg->own_psk);
+}
+
+/*
+ * In a ServerHello are a session ID, at p, suite, compression, and the
+ * extensions: in TLS 1.3 (RFC 8446 section 4.2) the group of the key_share, and
+ * whether a session is resumed.  In TLS 1.2 it is, unless a Certificate
+ * follows; and both sides can make an extended master secret if it is there.
+ */
+static void
+sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
+{
+	int is_13 = 0, chosen = -1;
+	size_t n;
+
+	if (p == end || end - p < 1 + p[0] + 5)
+		return;
+	t->suite = (int)be_get(p + 1 + p[0], 2);
+	for (p += 1 + p[0] + 5; end - p >= 4; p += n) {
+		n = 4 + (size_t)be_get(p + 2, 2);
+		if (n > (size_t)(end - p))
+			n = (size_t)(end - p);
+		switch (be_get(p, 2)) {
+		case MBEDTLS_TLS_EXT_KEY_SHARE:
+			if (n >= 6)
+				t->group = (int)be_get(p + 4, 2);
+			break;
+		case MBEDTLS_TLS_EXT_PRE_SHARED_KEY:
+			if (n >= 6)
+				chosen = (int)be_get(p + 4, 2);
+			break;
+		case MBEDTLS_TLS_EXT_SUPPORTED_VERSIONS:
+			is_13 = 1;
+			break;
+		case MBEDTLS_TLS_EXT_EXTENDED_MASTER_SECRET:
+			t->extended = 1;
+			break;
+		default:
+			break;
+		}
+	}
+	if (is_13)
+		choose(t, chosen);
+	else
+		t->resumed = t->offers || !t->cfg->is_client;
+}
+
+/* In TLS 1.2, it is a full handshake. */
+static void
+begin_anew(struct tls *t)
+{
+	if (t->cfg->is_client)
+		know_by(t, t->suite == PSK_SUITE ? t->cfg->own_psk : NULL);
+	t->resumed = 0;
+}
+
+/*
+ * The group is behind the type of the curve, RFC 8422 section 5.4; with a key
+ * that both sides have, a hint comes first, RFC 5489 section 2, which is short.
+ */
+static void
+sniff_exchange(struct tls *t, const unsigned char *p, size_t len)
+{
+	size_t hint = len > 2 && p[0] == 0 ? 2 + (size_t)be_get(p, 2) : 0;
+
+	if (len >= hint + 3 && p[hint] == MBEDTLS_ECP_TLS_NAMED_CURVE)
+		t->group = (int)be_get(p + hint + 1, 2);
+}
+
+/* RFC 7627 section 5.3; the session had one, or it would not be there. */
+static void
+check_extended(struct tls *t)
+{
+	if (t->resumed && !t->extended)
+		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
+		    "session resumed without its extended master secret");
+}
+
+/* A message in the clear, or the first of it, behind its head. */
+static void
+sniff_message(struct tls *t, int type, const unsigned char *p, size_t len)
+{
+	switch (type) {
+	case MBEDTLS_SSL_HS_SERVER_HELLO:
+		if (len > HELLO_RANDOM)
+			sniff_hello(t, p + HELLO_RANDOM, p + len);
+		break;
+	case MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE:
+		sniff_exchange(t, p, len);
+		begin_anew(t);
+		break;
+	case MBEDTLS_SSL_HS_CERTIFICATE:
+		begin_anew(t);
+		break;
+	case MBEDTLS_SSL_HS_NEW_SESSION_TICKET:
+		/* RFC 5077 section 3.3 */
+		if (t->cfg->is_client && len > 6) {
+			t->ticketed = 1;
+			t->hint = (uint32_t)be_get(p, 4);
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+/*
+ * The library does not tell which group was negotiated, nor whether a session
+ * was resumed.  Both are in the clear in what it sends, a record at p, until
+ * encryption starts.
+ */
+static void
+sniff_sent(struct tls *t, const unsigned char *p, size_t len)
+{
+	if (p[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC && !is_tls13(t))
+		t->encrypted = 1;
+	if (t->encrypted || t->cfg->is_client || len <= HEADER_SIZE +
+	    MESSAGE_HEAD || p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
+		return;
+	sniff_message(t, p[HEADER_SIZE], p + HEADER_SIZE + MESSAGE_HEAD,
+	    len - HEADER_SIZE - MESSAGE_HEAD);
+	if (p[HEADER_SIZE] != MBEDTLS_SSL_HS_SERVER_HELLO)
+		return;
+	t->flight = 1;
+	/* The client has not offered it again. */
+	if (!is_tls13(t) && t->born != 0)
+		check_extended(t);
+}
+
+/* A message that a server sends in the clear, as it comes. */
+struct hello {
+	size_t	 seen;			/* of it, with its head */
+	unsigned char p[MESSAGE_SEEN];	/* the first of that */
+};
+
+int
+tls_bio_listen(struct tls *t)
+{
+	t->hello = calloc(1, sizeof(*t->hello));
+	return t->hello != NULL ? 0 : -1;
+}
+
+void
+tls_bio_heard(struct tls *t)
+{
+	free(t->hello);
+	t->hello = NULL;
+}
+
+/* So much is there of the message so far; 1 if that is all of it. */
+static int
+is_message(const struct hello *h)
+{
+	return h->seen >= MESSAGE_HEAD &&
+	    h->seen == MESSAGE_HEAD + (size_t)be_get(h->p + 1, 3);
+}
+
+static void
+gather_messages(struct tls *t, const unsigned char *p, size_t len)
+{
+	struct hello *h = t->hello;
+	size_t n, size = sizeof(h->p);
+
+	for (; len > 0; p += n, len -= n) {
+		n = MESSAGE_HEAD - h->seen;
+		if (h->seen >= MESSAGE_HEAD)
+			n += (size_t)be_get(h->p + 1, 3);
+		if (n > len)
+			n = len;
+		if (h->seen < size)
+			memcpy(h->p + h->seen, p, n < size - h->seen ? n :
+			    size - h->seen);
+		h->seen += n;
+		if (!is_message(h))
+			continue;
+		sniff_message(t, h->p[0], h->p + MESSAGE_HEAD, (h->seen < size ?
+		    h->seen : size) - MESSAGE_HEAD);
+		h->seen = 0;
+	}
+}
+
+/* The same in what it is sent by a server: part of a record's body. */
+static void
+sniff_received(struct tls *t, const unsigned char *p, size_t len)
+{
+	if (t->hello == NULL || t->in.left == 0)
+		return;
+	if (t->in.head[0] == MBEDTLS_SSL_MSG_HANDSHAKE)
+		gather_messages(t, p, len);
+	else if (t->in.head[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC &&
+	    !is_tls13(t)) {
+		check_extended(t);
+		tls_bio_heard(t);
+	}
+}
+
 /*
  * Before its answer can come, our flight has to be sent.  A peer that always
  * has more to send must not keep us for ever: the library goes on as long as it
  * is given records, even if they are empty or to be ignored.
  */
-int
-tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
+static int
+give(struct tls *t, unsigned char *buf, size_t len)
 {
-	struct tls *t = ctx;
 	int r;
 
 	if (!t->open && (r = tls_bio_flush(t)) != 0)
@@ -231,86 +450,21 @@ tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
 		len = io.ahead_end - io.ahead_at;
 	memcpy(buf, io.ahead + io.ahead_at, len);
 	io.ahead_at += len;
-	if (!t->open)
+	if (!t->open) {
+		sniff_received(t, buf, len);
 		saw_handshake(t, buf, len);
+	}
 	return pass(t, buf, len);
 }
 
-/*
- * In a ServerHello, behind the session ID, are suite, compression, and the
- * extensions: in TLS 1.3 (RFC 8446 section 4.2) the group of the key_share, and
- * whether a session is resumed.  In TLS 1.2 it is, unless a Certificate
- * follows; and the client has offered an extended master secret if it is there.
- */
-static void
-sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
+int
+tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
 {
-	int is_13 = 0, has_psk = 0;
+	struct tls *t = ctx;
+	int r = give(t, buf, len);
 
-	t->flight = 1;
-	if (end - p < 1 + p[0] + 5)
-		return;
-	for (p += 1 + p[0] + 5; end - p >= 6; p += 4 + be_get(p + 2, 2)) {
-		switch (be_get(p, 2)) {
-		case MBEDTLS_TLS_EXT_KEY_SHARE:
-			t->group = (int)be_get(p + 4, 2);
-			break;
-		case MBEDTLS_TLS_EXT_PRE_SHARED_KEY:
-			has_psk = 1;
-			break;
-		case MBEDTLS_TLS_EXT_SUPPORTED_VERSIONS:
-			is_13 = 1;
-			break;
-		case MBEDTLS_TLS_EXT_EXTENDED_MASTER_SECRET:
-			t->extended = 1;
-			break;
-		default:
-			break;
-		}
-	}
-	if (is_13 && !has_psk)
-		t->psk = NULL;		/* it is by certificate after all */
-	t->resumed = !is_13 || (has_psk && !t->by_psk);
-	/* The client has not offered it again: RFC 7627 section 5.3. */
-	if (!is_13 && !t->extended && t->born != 0)
-		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
-		    "session resumed without its extended master secret");
-}
-
-/*
- * The group is behind the type of the curve, RFC 8422 section 5.4; with a key
- * that both sides have, a hint comes first, RFC 5489 section 2, whose length
- * begins with a zero.  And then no Certificate has come before.
- */
-static void
-sniff_exchange(struct tls *t, const unsigned char *p, const unsigned char *end)
-{
-	t->resumed = 0;
-	if (*p == 0 && end - p > 2)
-		p += 2 + be_get(p, 2);
-	if (end - p > 2 && *p == MBEDTLS_ECP_TLS_NAMED_CURVE)
-		t->group = (int)be_get(p + 1, 2);
-}
-
-/*
- * The library does not tell which group was negotiated, nor whether a session
- * was resumed.  Both are in the clear in what it sends, a record at p, until
- * encryption starts.
- */
-static void
-sniff_handshake(struct tls *t, const unsigned char *p, size_t len)
-{
-	if (p[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC && !is_tls13(t))
-		t->encrypted = 1;
-	if (t->encrypted || len <= HELLO_SESSION_ID ||
-	    p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
-		return;
-	if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_HELLO)
-		sniff_hello(t, p + HELLO_SESSION_ID, p + len);
-	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_CERTIFICATE)
-		t->resumed = 0;
-	else if (p[HEADER_SIZE] == MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE)
-		sniff_exchange(t, p + MESSAGE_START, p + len);
+	t->starved = r < 0;
+	return r;
 }
 
 static size_t
@@ -352,7 +506,7 @@ gather(struct tls *t, const unsigned char *buf, size_t len)
 	}
 	memcpy(io.out + io.nout, buf, len);
 	io.nout += len;
-	if (!t->open)
+	if (!t->open || t->ktls != NULL)
 		track_records(&t->out, buf, len);
 	return (int)len;
 }
@@ -493,7 +647,7 @@ tls_bio_send(void *ctx, const unsigned char *buf, size_t len)
 	if (t->open)
 		return gather(t, buf, len);
 	t->sent = 1;
-	sniff_handshake(t, buf, len);
+	sniff_sent(t, buf, len);
 	max = fragment_size(t, buf);
 	n = len > HEADER_SIZE + max ? gather_fragments(t, buf, len, max) :
 	    gather(t, buf, len);

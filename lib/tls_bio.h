@@ -13,7 +13,8 @@ struct tls;
 
 /*
  * The callbacks of mbedtls_ssl_set_bio(), for a struct tls.  No more than
- * t->budget calls are answered before one answers WANT_READ.  What the library
+ * t->budget calls are answered before one answers WANT_READ.  t->starved tells
+ * that the last one got nothing.  What the library
  * sends is gathered, for the whole process: each operation that may have it
  * send ends with tls_bio_flush(), or tls_bio_hold(), lest it goes to another
  * stream.  In the handshake a call for more sends it first, and may answer
@@ -21,6 +22,14 @@ struct tls;
  */
 int	 tls_bio_recv(void *, unsigned char *, size_t);
 int	 tls_bio_send(void *, const unsigned char *, size_t);
+
+/*
+ * A client listens to what its server sends in the clear, until it has heard
+ * all that is to be known: the group, and whether a session is resumed.  0, or
+ * -1 when out of memory.  Freed in any state.
+ */
+int	 tls_bio_listen(struct tls *);
+void	 tls_bio_heard(struct tls *);
 
 /*
  * What errno of a failed recv(2) or send(2) is, as a code: a WANT, or an error,

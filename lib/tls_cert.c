@@ -70,3 +70,34 @@ tls_cert_find_oid(const mbedtls_x509_crt *crt, const char *oid)
 		p = memmem(p, crt->v3_ext.len, oid, strlen(oid));
 	return p != NULL ? p + strlen(oid) : NULL;
 }
+
+int
+tls_cert_extension(const mbedtls_x509_crt *crt, const char *oid,
+    mbedtls_x509_buf *value)
+{
+	const int sequence = MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE;
+	unsigned char *p = crt->v3_ext.p, *next;
+	const unsigned char *end = p;
+	int is_critical, found = 0;
+	size_t len;
+
+	if (p == NULL || mbedtls_asn1_get_tag(&p, end + crt->v3_ext.len, &len,
+	    sequence) != 0)
+		return p == NULL ? 0 : -1;
+	for (end = p + len; p < end; p = next) {
+		if (mbedtls_asn1_get_tag(&p, end, &len, sequence) != 0)
+			return -1;
+		next = p + len;
+		if (mbedtls_asn1_get_tag(&p, next, &len, MBEDTLS_ASN1_OID) != 0)
+			return -1;
+		if (len != strlen(oid) || memcmp(p, oid, len) != 0)
+			continue;
+		p += len;
+		mbedtls_asn1_get_bool(&p, next, &is_critical);	/* if any */
+		if (found++ || mbedtls_asn1_get_tag(&p, next, &value->len,
+		    MBEDTLS_ASN1_OCTET_STRING) != 0)
+			return -1;
+		value->p = p;
+	}
+	return found;
+}

@@ -30,14 +30,19 @@ int	 tls_cert_is_in(const mbedtls_x509_crt *list, const unsigned char *der,
 /*
  * Extensions, and what is in one, that the library makes nothing of: their
  * object identifiers, each behind the byte that its length ends with.  RFC 5280
- * sections 4.2.2.1 and 4.2.1.10, RFC 7633, Netscape's of 1998, RFC 3820 section
- * 3.8.
+ * section 4.2.2.1, RFC 7633, Netscape's of 1998, RFC 3820 section 3.8.
  */
 #define CA_ISSUERS	"\x08" MBEDTLS_OID_PKIX "\x30\x02"
 #define MUST_STAPLE	"\x08" MBEDTLS_OID_PKIX "\x01\x18"
-#define NAME_CONSTRAINTS "\x03" MBEDTLS_OID_NAME_CONSTRAINTS
 #define NS_CERT_TYPE	"\x09" MBEDTLS_OID_NS_CERT_TYPE
 #define PROXY_CERT_INFO	"\x08" MBEDTLS_OID_PKIX "\x01\x0e"
+
+/*
+ * What is in the extension of that identifier: 1, or 0: there is none; -1:
+ * there are two, or it is malformed.
+ */
+int	 tls_cert_extension(const mbedtls_x509_crt *, const char *oid,
+	    mbedtls_x509_buf *value);
 
 /* What follows such an identifier in the extensions, or NULL. */
 unsigned char *tls_cert_find_oid(const mbedtls_x509_crt *, const char *oid);

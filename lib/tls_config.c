@@ -72,6 +72,8 @@ tls_config_new(enum tls_role role)
 	mbedtls_ssl_conf_rng(&cfg->ssl, RNG);
 	mbedtls_ssl_conf_authmode(&cfg->ssl, MBEDTLS_SSL_VERIFY_NONE);
 	mbedtls_ssl_conf_cert_cb(&cfg->ssl, choose_certs);
+	mbedtls_ssl_conf_session_tickets(&cfg->ssl,
+	    MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
 	/* Never without a fresh key exchange. */
 	mbedtls_ssl_conf_tls13_key_exchange_modes(&cfg->ssl,
 	    MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_EPHEMERAL_ALL);
@@ -95,6 +97,7 @@ tls_config_free(struct tls_config *cfg)
 		free(c);
 	}
 	tls_files_forget_passed(cfg, 0);
+	free(cfg->system);
 	tls_rules_free(cfg->rules);
 	tls_psk_free(cfg);
 	mbedtls_x509_crt_free(&cfg->ca);
@@ -176,6 +179,28 @@ tls_config_ca(struct tls_config *cfg, const char *name)
 }
 
 int
+tls_config_system_ca(struct tls_config *cfg, const char *file)
+{
+	if (tls_config_ca(cfg, file) == -1)
+		return -1;
+	tls_files_forget_passed(cfg, 0);
+	return (cfg->system = strdup(file)) != NULL ? 0 :
+	    tls_fail(cfg, "out of memory");
+}
+
+const char *
+tls_config_system(const struct tls_config *cfg, size_t *n)
+{
+	const mbedtls_x509_crt *crt;
+
+	*n = 0;
+	for (crt = &cfg->ca; cfg->system != NULL && crt != NULL;
+	    crt = crt->next)
+		++*n;
+	return cfg->system;
+}
+
+int
 tls_config_crl(struct tls_config *cfg, const char *name)
 {
 	if (!cfg->has_ca)
@@ -240,19 +265,25 @@ is_usable(const struct tls_config *cfg, int suite)
 	    strstr(mbedtls_ssl_get_ciphersuite_name(suite), "ECDHE") == NULL);
 }
 
+/* No suite of the list can be used, or on a server, not with its keys. */
 static int
-fail_to_use(struct tls_config *cfg, int min, int max)
+fail_suites(struct tls_config *cfg, int min, int max)
 {
-	const struct cert *c = cfg->certs;
+	const struct cert *c = cfg->is_client ? NULL : cfg->certs;
+	char text[ERROR_SIZE] = "";
 
+	if (cfg->psk_alone)
+		snprintf(text, sizeof(text), " and shared keys (in TLS 1.2 "
+		    "that is " PSK_SUITE_NAME ", in TLS 1.3 those with SHA256 "
+		    "in their name)");
+	else if (c != NULL)
+		snprintf(text, sizeof(text), " and %s (in TLS 1.2 those with "
+		    "ECDSA in their name need an EC key, those with RSA an RSA "
+		    "key)", c->next != NULL ? "these keys" :
+		    mbedtls_pk_can_do(&c->chain.pk, MBEDTLS_PK_RSA) ?
+		    "an RSA key" : "an EC key");
 	return tls_fail(cfg, "no suite in the list can be used with tls_min = "
-	    "1.%d, tls_max = 1.%d and %s (%s)", min % 10, max % 10,
-	    c == NULL ? "shared keys" : c->next != NULL ? "these keys" :
-	    mbedtls_pk_can_do(&c->chain.pk, MBEDTLS_PK_RSA) ? "an RSA key" :
-	    "an EC key", c == NULL ? "in TLS 1.2 that is TLS_ECDHE_PSK_WITH_"
-	    "CHACHA20_POLY1305_SHA256, in TLS 1.3 those with SHA256 in their "
-	    "name" : "in TLS 1.2 those with ECDSA in their name need an EC "
-	    "key, those with RSA an RSA key");
+	    "1.%d, tls_max = 1.%d%s", min % 10, max % 10, text);
 }
 
 /*
@@ -266,7 +297,8 @@ tls_config_ready(struct tls_config *cfg)
 	int with[2] = { 0, 0 }, min = cfg->min, max = cfg->max;
 	size_t i;
 
-	tls_psk_ready(cfg);
+	if (tls_psk_ready(cfg) == -1)
+		return -1;
 	for (i = 0; cfg->suites[i] != 0; i++)
 		with[tls_suites_is_tls13(cfg->suites[i])] |=
 		    is_usable(cfg, cfg->suites[i]);
@@ -278,7 +310,7 @@ tls_config_ready(struct tls_config *cfg)
 		return tls_fail(cfg, "no group in the list can be used with "
 		    "tls_max = 1.2");
 	if (cfg->min > cfg->max)
-		return fail_to_use(cfg, min, max);
+		return fail_suites(cfg, min, max);
 	cfg->left_out = min < cfg->min ? 12 : max > cfg->max ? 13 : 0;
 	mbedtls_ssl_conf_min_tls_version(&cfg->ssl, cfg->min == 13 ?
 	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);

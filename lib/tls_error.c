@@ -13,14 +13,14 @@
 #include "tls_internal.h"
 #include "util.h"
 
-/* RFC 8446 section 6, those that a server gets to see. */
+/* RFC 8446 section 6, and before it RFC 5246 section 7.2. */
 static const struct {
 	unsigned char code;
 	char	 name[24];
 } alerts[] = {
 	{ 10, "unexpected_message" }, { 20, "bad_record_mac" },
-	{ 22, "record_overflow" }, { 40, "handshake_failure" },
-	{ 42, "bad_certificate" },
+	{ 21, "decryption_failed" }, { 22, "record_overflow" },
+	{ 40, "handshake_failure" }, { 42, "bad_certificate" },
 	{ 43, "unsupported_certificate" }, { 44, "certificate_revoked" },
 	{ 45, "certificate_expired" }, { 46, "certificate_unknown" },
 	{ 47, "illegal_parameter" }, { 48, "unknown_ca" },
@@ -30,8 +30,7 @@ static const struct {
 	{ 86, "inappropriate_fallback" }, { 90, "user_canceled" },
 	{ 109, "missing_extension" }, { 110, "unsupported_extension" },
 	{ 112, "unrecognized_name" }, { 115, "unknown_psk_identity" },
-	{ 116, "certificate_required" },
-	{ 120, "no_application_protocol" },
+	{ 116, "certificate_required" }, { 120, "no_application_protocol" },
 };
 
 #define CHAIN_TOO_LONG	"a chain of more than 5 certificates"
@@ -42,7 +41,7 @@ static const struct {
 	"an encryption that this mbed TLS does not support"
 
 /*
- * What the codes stand for: the alert that the client is sent, by RFC 8446
+ * What the codes stand for: the alert that the peer is sent, by RFC 8446
  * section 6, and a text.
  */
 static const struct outcome {
@@ -131,42 +130,47 @@ static const struct outcome {
 	{ MBEDTLS_ERR_NET_SEND_FAILED, 0, "" },
 };
 
-/* What may be wrong with a client's certificate; the first one counts. */
+/* What may be wrong with a peer's certificate; the first one counts. */
 static const struct fault faults[] = {
 	{ CERT_SIGNED_ODDLY, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "it has " ODD_SIGNATURE },
+	    "it has " ODD_SIGNATURE, NULL },
 	{ CERT_CHAIN_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    CHAIN_TOO_LONG },
+	    CHAIN_TOO_LONG, NULL },
 	{ MBEDTLS_X509_BADCERT_NOT_TRUSTED, MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA,
-	    NULL },
+	    NULL, NULL },
 	{ MBEDTLS_X509_BADCERT_REVOKED, MBEDTLS_SSL_ALERT_MSG_CERT_REVOKED,
-	    "revoked" },
+	    "revoked", NULL },
 	{ MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE,
-	    MBEDTLS_SSL_ALERT_MSG_CERT_EXPIRED, NULL },
+	    MBEDTLS_SSL_ALERT_MSG_CERT_EXPIRED, NULL, NULL },
 	{ MBEDTLS_X509_BADCERT_KEY_USAGE | MBEDTLS_X509_BADCERT_EXT_KEY_USAGE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "not for this kind of authentication" },
+	    "not for client authentication", "not for server authentication" },
 	{ CERT_KEY_TOO_LONG, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "its RSA key has more than 4096 bits" },
+	    "its RSA key has more than 4096 bits", NULL },
 	{ CERT_NO_ISSUER, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "not for issuing certificates" },
-	{ CERT_CONSTRAINED, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "its name constraints are not supported" },
+	    "not for issuing certificates", NULL },
+	{ CERT_CONSTRAINTS_MALFORMED, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "its name constraints are malformed", NULL },
+	{ CERT_CONSTRAINTS_BROKEN, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "its issuers may not certify its names (name constraints)", NULL },
+	{ CERT_CONSTRAINTS_UNCHECKED, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
+	    "name constraints of this kind are not supported", NULL },
 	{ MBEDTLS_X509_BADCERT_CN_MISMATCH, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
-	    "name mismatch" },
+	    NULL, NULL },
 	{ MBEDTLS_X509_BADCERT_BAD_KEY | MBEDTLS_X509_BADCERT_BAD_PK,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "its key is too weak, or of a kind that is not accepted" },
+	    "its key is too weak, or of a kind that is not accepted", NULL },
 	{ MBEDTLS_X509_BADCERT_BAD_MD, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "its signature is too weak" },
+	    "its signature is too weak", NULL },
 	{ MBEDTLS_X509_BADCRL_EXPIRED | MBEDTLS_X509_BADCRL_FUTURE,
-	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, NULL },
+	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, NULL, NULL },
 	{ MBEDTLS_X509_BADCRL_NOT_TRUSTED | MBEDTLS_X509_BADCRL_BAD_MD |
 	    MBEDTLS_X509_BADCRL_BAD_PK | MBEDTLS_X509_BADCRL_BAD_KEY,
-	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "its CRL is not trusted" },
+	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "its CRL is not trusted",
+	    NULL },
 	{ MBEDTLS_X509_BADCERT_OTHER, MBEDTLS_SSL_ALERT_MSG_ACCESS_DENIED,
-	    "no rule matched" },
-	{ UINT32_MAX, MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "not valid" },
+	    "no rule matched", NULL },
+	{ UINT32_MAX, MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "not valid", NULL },
 };
 
 int
@@ -408,7 +412,7 @@ is_record(const unsigned char *p, size_t len)
  * certificates, as a key exchange that TLS 1.3 has no extensions for.
  */
 static const char *
-psk_reason(const struct tls *t)
+client_psk_reason(const struct tls *t)
 {
 	int has_certs = t->cfg->certs != NULL;
 
@@ -421,6 +425,43 @@ psk_reason(const struct tls *t)
 		return NULL;
 	tls_fail(t->cfg, "shared key %s: %s", t->identity, t->psk != NULL ?
 	    "the client has another one" : "unknown, or not allowed");
+	return t->cfg->error;
+}
+
+/*
+ * To a client it shows as an alert that says so, or, if it is all that there
+ * is, as one that says less, or as an answer without it.
+ */
+static const char *
+psk_reason(const struct tls *t)
+{
+	static const unsigned char alerts_for_it[] = {
+		MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC,
+		MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
+		MBEDTLS_SSL_ALERT_MSG_UNKNOWN_PSK_IDENTITY,
+		MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,	/* if alone */
+		MBEDTLS_SSL_ALERT_MSG_ILLEGAL_PARAMETER,
+		MBEDTLS_SSL_ALERT_MSG_MISSING_EXTENSION
+	};
+	const struct psk *own = t->cfg->own_psk;
+	size_t n = t->cfg->psk_alone ? sizeof(alerts_for_it) : 3;
+
+	if (!t->cfg->is_client)
+		return client_psk_reason(t);
+	if (own == NULL)
+		return NULL;
+	if (t->heard == 0 && t->psk != NULL &&
+	    t->failed == MBEDTLS_ERR_SSL_INVALID_MAC)
+		tls_fail(t->cfg, "shared key \"%s\": the server has another "
+		    "one", own->name);
+	else if (t->heard != 0 ? memchr(alerts_for_it, t->heard, n) != NULL :
+	    t->cfg->psk_alone && t->psk == NULL &&
+	    (t->failed == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE ||
+	    t->failed == MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER))
+		tls_fail(t->cfg, "the server does not know the shared key "
+		    "\"%s\", or has another one for it", own->name);
+	else
+		return NULL;
 	return t->cfg->error;
 }
 
@@ -488,6 +529,12 @@ tls_error_fault(uint32_t flags)
 	while ((f->flags & flags) == 0)
 		f++;
 	return f;
+}
+
+const char *
+tls_error_fault_text(const struct tls_config *cfg, const struct fault *f)
+{
+	return cfg->is_client && f->of_server != NULL ? f->of_server : f->text;
 }
 
 /*

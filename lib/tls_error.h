@@ -9,6 +9,7 @@
 
 struct stream;
 struct tls;
+struct tls_config;
 
 /* Faults that the library has no code of their own for. */
 enum {
@@ -18,16 +19,19 @@ enum {
 
 /* Flags against a certificate, beside MBEDTLS_X509_BADCERT_... */
 #define CERT_NO_ISSUER	(UINT32_C(1) << 30)
-#define CERT_CONSTRAINED (UINT32_C(1) << 29)
+#define CERT_CONSTRAINTS_BROKEN (UINT32_C(1) << 29)
 #define CERT_CHAIN_TOO_LONG (UINT32_C(1) << 28)
 #define CERT_KEY_TOO_LONG (UINT32_C(1) << 27)
 #define CERT_SIGNED_ODDLY (UINT32_C(1) << 26)
+#define CERT_CONSTRAINTS_UNCHECKED (UINT32_C(1) << 25)
+#define CERT_CONSTRAINTS_MALFORMED (UINT32_C(1) << 24)
 
 /* What is wrong with a certificate. */
 struct fault {
 	uint32_t flags;
 	unsigned char alert;
 	const char *text;		/* NULL: it needs the certificate */
+	const char *of_server;		/* the same, if that is another */
 };
 
 /* A code as text; valid until the next call. */
@@ -35,6 +39,10 @@ const char *tls_error_text(int code);
 
 /* The first fault among flags against a certificate, which are not 0. */
 const struct fault *tls_error_fault(uint32_t flags);
+
+/* The text of one about a peer's certificate, or NULL. */
+const char *tls_error_fault_text(const struct tls_config *,
+	    const struct fault *);
 
 /*
  * What a code, mbed TLS's or one of the above, is as an enum stream_result.  An
@@ -53,11 +61,11 @@ int	 tls_library_result(struct tls *, int r);
 /* The error operation of both TLS streams. */
 const char *tls_error_reason(const struct stream *);
 
-/* The client is not to be served: the alert it is sent, and why. */
+/* The peer is not accepted: the alert it is sent, and why. */
 void	 tls_reject(struct tls *, unsigned char alert, const char *fmt, ...)
 	    __attribute__((format(printf, 3, 4)));
 
-/* It is to be served after all: our end is a close_notify again. */
+/* It is accepted after all: our end is a close_notify again. */
 void	 tls_reject_undo(struct tls *);
 
 /* The refuse operation of both TLS streams. */

@@ -22,8 +22,8 @@ extension_name(const mbedtls_x509_buf *oid, char *text, size_t size)
 		unsigned char number;
 		char	 name[20];
 	} names[] = {
-		{ 0x1e, "nameConstraints" }, { 0x20, "certificatePolicies" },
-		{ 0x24, "policyConstraints" }, { 0x36, "inhibitAnyPolicy" },
+		{ 0x20, "certificatePolicies" }, { 0x24, "policyConstraints" },
+		{ 0x36, "inhibitAnyPolicy" },
 	};
 	size_t i;
 
@@ -46,7 +46,8 @@ tls_files_check_extension(void *arg, const mbedtls_x509_crt *crt,
 
 	(void)p;
 	(void)end;
-	if (l->use == OWN || !is_critical)
+	if (l->use == OWN || !is_critical ||
+	    MBEDTLS_OID_CMP(MBEDTLS_OID_NAME_CONSTRAINTS, oid) == 0)
 		return 0;
 	snprintf(l->refused, sizeof(l->refused), "\"%s\": its critical "
 	    "extension %s is not supported", tls_names_dn(&crt->subject, dn,

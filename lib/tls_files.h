@@ -14,8 +14,8 @@ struct cert_loading {
 
 /*
  * The library's callback for an extension that it does not know; the argument
- * is a struct cert_loading.  Our own chain is for clients to judge; others are
- * refused if the extension is critical.
+ * is a struct cert_loading.  Our own chain is for the peer to judge; others are
+ * refused if the extension is critical, unless lib/tls_constraints checks it.
  */
 int	 tls_files_check_extension(void *, const mbedtls_x509_crt *,
 	    const mbedtls_x509_buf *oid, int is_critical,

@@ -32,6 +32,7 @@ struct tls_sessions;
 #define ERROR_SIZE	1024
 #define DN_SIZE		512		/* of a distinguished name, as text */
 #define PASSED_MAX	8		/* that are told of */
+#define ISSUERS_MAX	(MBEDTLS_X509_MAX_INTERMEDIATE_CA + 2)
 #define HOUR		(60 * 60)
 #define DAY		(24 * HOUR)
 #define HASH_SIZE	32		/* SHA-256 */
@@ -42,6 +43,8 @@ struct tls_sessions;
 #define PSK_MIN		16		/* bytes of a shared key */
 #define PSK_MAX		64
 #define PSK_CHECK_SIZE	16
+#define PSK_SUITE	MBEDTLS_TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256
+#define PSK_SUITE_NAME	"TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256"
 
 #define RNG		mbedtls_psa_get_random, MBEDTLS_PSA_RANDOM_STATE
 
@@ -78,6 +81,7 @@ struct tls_config {
 	mbedtls_x509_crt ca;
 	mbedtls_x509_crl crl;
 	struct rule *rules;
+	char	*system;		/* ca is that of the system: its file */
 	char	*passed[PASSED_MAX];	/* what is not used of ca, and why */
 	size_t	 npassed;
 	int	 has_ca, has_crl, has_pin;
@@ -86,7 +90,9 @@ struct tls_config {
 	int	 strict_names;
 	struct psk *psks;		/* or NULL */
 	size_t	 npsks;
-	int	 has_psk;		/* a file of them was given */
+	const struct psk *own_psk;	/* that a client has; or NULL */
+	int	 has_psk;		/* a file of them was given, */
+	int	 psk_alone;		/* and nobody is known otherwise */
 	unsigned char no_psk[KEY_SIZE];	/* for those who are unknown */
 	int	 asks_no_name;		/* a client */
 	struct ticket_keys keys;	/* of a file; or none */
@@ -94,6 +100,8 @@ struct tls_config {
 	struct tls_sessions *sessions;	/* or NULL */
 	int	 lifetime;		/* of sessions, in seconds */
 	struct tls *current;		/* whose handshake is going on */
+	const mbedtls_x509_crt *above[ISSUERS_MAX]; /* of the one to be */
+	size_t	 nabove;		/* verified next */
 	int	 suites[SUITES_MAX + 1];	/* ends with 0, as all here */
 	int	 suites_now[SUITES_MAX + 2];	/* with a resumed one first */
 	uint16_t groups[LIST_MAX + 1];
@@ -112,7 +120,7 @@ struct record {
 	unsigned char nhead;
 	unsigned char body[2];		/* the end of what came of it */
 	uint16_t left;			/* of its body */
-	uint16_t count;			/* of those that are encrypted alike */
+	uint64_t count;			/* of those that are encrypted alike */
 };
 
 struct ktls;
@@ -139,8 +147,12 @@ struct tls {
 	bool	 encrypted;		/* what we send, from here on */
 	bool	 refused;
 	bool	 by_psk;		/* it came with a key, not a ticket */
+	bool	 offers;		/* a session, as a client, */
+	bool	 offers_ticket;		/* of TLS 1.3 */
+	bool	 ticketed;		/* by a server, in TLS 1.2 */
+	bool	 starved;		/* the library, of what is received */
 	unsigned char flight;		/* 1: our hello, 2: what follows it */
-	unsigned char ntickets;		/* that were tried */
+	unsigned char ntickets;		/* that were tried, or kept */
 	unsigned char alert;		/* that is due at our end */
 	unsigned char heard;		/* the client's; 0: not known */
 	unsigned char *ahead;		/* received, and not taken yet, */
@@ -158,13 +170,16 @@ struct tls {
 	char	*peer;			/* who it is, once that is verified */
 	char	*cn;
 	const struct psk *psk;		/* the key by which it is known, */
-	char	*identity;		/* and the one it named, as text */
+	char	*identity;		/* and the one a client named */
 	unsigned char *chain;		/* its certificates, each behind its */
 	size_t	 chain_len;		/* length of 3 bytes, as in TLS */
 	const mbedtls_x509_crt *issuer;	/* of the one to be checked next */
 	uint32_t issuers;		/* flags against them */
 	char	*why;			/* it is refused; NULL: no memory */
 	int64_t	 born;			/* the session that it resumes */
+	struct hello *hello;		/* of a server; or NULL */
+	uint32_t hint;			/* how long a server keeps it */
+	unsigned char id[HASH_SIZE];	/* of what a client may resume */
 };
 
 /* Only while the library has the connection. */

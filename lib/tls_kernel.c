@@ -161,18 +161,36 @@ refuse_renegotiation(struct tls *t)
 	return r == MBEDTLS_ERR_SSL_WANT_WRITE ? 0 : r;
 }
 
+/* Tickets that come too late to be of use, in front of other messages. */
+static size_t
+skip_tickets(const unsigned char *p, size_t len)
+{
+	size_t at = 0;
+
+	while (len - at >= 4 && p[at] == MBEDTLS_SSL_HS_NEW_SESSION_TICKET &&
+	    be_get(p + at + 1, 3) <= len - at - 4)
+		at += 4 + (size_t)be_get(p + at + 1, 3);
+	return at;
+}
+
 /*
  * A KeyUpdate, RFC 8446 section 4.6.3; it is answered before the next record
- * that is sent.  Any other message is unexpected, but for a ClientHello in TLS
- * 1.2, which asks for renegotiation.
+ * that is sent.  Any other message is unexpected, but for one that asks for
+ * renegotiation in TLS 1.2, and a server's tickets.
  */
 static int
 take_handshake(struct tls *t, const unsigned char *p, size_t len)
 {
 	struct ktls *k = t->ktls;
+	size_t skip = k->is_13 && k->is_client ? skip_tickets(p, len) : 0;
 
-	if (!k->is_13 && len > 0 && p[0] == MBEDTLS_SSL_HS_CLIENT_HELLO)
+	if (!k->is_13 && len > 0 && p[0] == (k->is_client ?
+	    MBEDTLS_SSL_HS_HELLO_REQUEST : MBEDTLS_SSL_HS_CLIENT_HELLO))
 		return refuse_renegotiation(t);
+	if (skip > 0 && skip == len)
+		return 0;
+	p += skip;
+	len -= skip;
 	if (!k->is_13 || !(t->cfg->kernel & TLS_KERNEL_REKEYS) || len == 0 ||
 	    p[0] != HS_KEY_UPDATE)
 		return MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE;
@@ -346,6 +364,7 @@ ktls_new(struct tls *t)
 	if ((k = t->ktls = calloc(1, sizeof(*k))) == NULL ||
 	    (k->secrets = calloc(1, sizeof(*k->secrets))) == NULL)
 		return -1;
+	k->is_client = t->cfg->is_client;
 	mbedtls_ssl_set_export_keys_cb(t->ssl, ktls_export_keys, k->secrets);
 	return 0;
 }
@@ -362,17 +381,41 @@ ktls_free(struct tls *t)
 	t->ktls = NULL;
 }
 
-/* Is it a suite that the kernel knows, and nothing still on its way? */
+/* Is it a suite that the kernel knows? */
 static int
-may_move(const struct tls *t)
+is_fit(const struct tls *t)
 {
 	const struct ktls *k = t->ktls;
 
 	return k->cipher != NULL && t->record >= RECORD_MIN &&
-	    t->cfg->kernel & ktls_cap(k->cipher, k->is_13) &&
-	    tls_bio_is_exact(t) &&
+	    t->cfg->kernel & ktls_cap(k->cipher, k->is_13);
+}
+
+/* Is nothing still on its way? */
+static int
+is_between(const struct tls *t)
+{
+	return t->unsent == 0 && tls_bio_is_exact(t) &&
 	    !mbedtls_ssl_check_pending(t->ssl) &&
 	    mbedtls_ssl_get_bytes_avail(t->ssl) == 0;
+}
+
+void
+ktls_opened(struct tls *t)
+{
+	struct ktls *k = t->ktls;
+
+	if (k == NULL)
+		return;
+	k->cipher = ktls_find_cipher(t->suite);
+	k->is_13 = is_tls13(t);
+	/* The keys for data are in use from here on; a server has sent more. */
+	if (k->is_13)
+		t->in.count = 0;
+	if (k->is_13 && k->is_client)
+		t->out.count = 0;
+	if (!is_fit(t))
+		ktls_free(t);
 }
 
 /*
@@ -387,14 +430,11 @@ ktls_enable(struct tls *t, struct stream *s)
 	struct ktls *k = t->ktls;
 	int on = 1;
 
-	if (k == NULL)
+	if (k == NULL || !is_between(t))
 		return -1;
-	k->cipher = ktls_find_cipher(t->suite);
-	k->is_13 = is_tls13(t);
 	k->seq = t->out.count;
-	if (!may_move(t) || setsockopt(t->fd, IPPROTO_TCP, TCP_ULP, "tls",
-	    sizeof("tls")) == -1 ||
-	    ktls_install(t, TLS_RX, k->is_13 ? 0 : t->in.count) == -1) {
+	if (setsockopt(t->fd, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")) ==
+	    -1 || ktls_install(t, TLS_RX, t->in.count) == -1) {
 		ktls_free(t);
 		return -1;
 	}
@@ -402,6 +442,7 @@ ktls_enable(struct tls *t, struct stream *s)
 	setsockopt(t->fd, SOL_TLS, TLS_RX_EXPECT_NO_PAD, &on, sizeof(on));
 	s->ops = &kernel_ops;
 	s->write_size = 0;
+	k->unread = 1;			/* what is there already */
 	if (t->ndeferred == 0 && kernel_sends(t) == -1)
 		t->ended = MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	return 0;
@@ -420,6 +461,12 @@ ktls_new(struct tls *t)
 
 void
 ktls_free(struct tls *t)
+{
+	(void)t;
+}
+
+void
+ktls_opened(struct tls *t)
 {
 	(void)t;
 }

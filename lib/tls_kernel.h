@@ -12,9 +12,13 @@ struct tls;
 int	 ktls_new(struct tls *);
 void	 ktls_free(struct tls *);
 
+/* Right after the handshake: what can't be the kernel's is freed. */
+void	 ktls_opened(struct tls *);
+
 /*
- * The last step of opening.  0: the kernel has it, the stream's operations are
- * changed, and the library is done with; -1: it stays with the library.
+ * 0: the kernel has it, the stream's operations are changed, and the library is
+ * done with; -1: it stays with the library.  What is not freed by then may be
+ * tried again between two records.
  */
 int	 ktls_enable(struct tls *, struct stream *);
 

@@ -125,6 +125,13 @@ expand_block(psa_algorithm_t hash, const union secrets *s,
 	return r == PSA_SUCCESS ? 0 : -1;
 }
 
+/* Does a server send there, be it we or the other side? */
+static int
+is_servers(const struct ktls *k, int direction)
+{
+	return (direction == TLS_TX) != k->is_client;
+}
+
 /* The keys of a direction, TLS_TX or TLS_RX. */
 static int
 derive_traffic(const struct ktls *k, int direction, struct traffic *tr)
@@ -132,16 +139,16 @@ derive_traffic(const struct ktls *k, int direction, struct traffic *tr)
 	const struct cipher *c = k->cipher;
 	size_t n = c->key, fixed = c->salt != 0 ? c->salt : c->iv;
 	unsigned char block[2 * (sizeof(tr->key) + sizeof(tr->iv))];
-	const unsigned char *secret = k->secrets->traffic[direction == TLS_TX];
-	int ours = direction == TLS_TX, r;
+	int servers = is_servers(k, direction), r;
+	const unsigned char *secret = k->secrets->traffic[servers];
 
 	if (k->is_13)
 		return expand_label(c->hash, secret, "key", tr->key, n) == 0 &&
 		    expand_label(c->hash, secret, "iv", tr->iv, IV_SIZE) == 0 ?
 		    0 : -1;
 	r = expand_block(c->hash, k->secrets, block, 2 * (n + fixed));
-	memcpy(tr->key, block + (ours ? n : 0), n);
-	memcpy(tr->iv, block + 2 * n + (ours ? fixed : 0), fixed);
+	memcpy(tr->key, block + (servers ? n : 0), n);
+	memcpy(tr->iv, block + 2 * n + (servers ? fixed : 0), fixed);
 	/* The part of a nonce that is sent along: any, but never twice. */
 	if (c->salt != 0)
 		be_put(tr->iv + c->salt, tr->seq, c->iv);
@@ -192,7 +199,7 @@ int
 ktls_update_keys(struct tls *t, int direction)
 {
 	const struct ktls *k = t->ktls;
-	unsigned char *secret = k->secrets->traffic[direction == TLS_TX];
+	unsigned char *secret = k->secrets->traffic[is_servers(k, direction)];
 	unsigned char next[SECRET_SIZE];
 	size_t len = PSA_HASH_LENGTH(k->cipher->hash);
 	int r;

@@ -14,7 +14,7 @@
 
 /* What the keys of a connection come from. */
 union secrets {
-	unsigned char traffic[2][SECRET_SIZE];	/* TLS 1.3: client's, ours */
+	unsigned char traffic[2][SECRET_SIZE];	/* 1.3: client's, server's */
 	struct {
 		unsigned char secret[SECRET_SIZE];
 		unsigned char seed[64];
@@ -25,9 +25,9 @@ union secrets {
 struct ktls {
 	const struct cipher *cipher;
 	union secrets *secrets;		/* NULL: no more keys will be made */
-	int	 is_13;
+	int	 is_13, is_client;
 	int	 sends;			/* it has our keys, not only theirs */
-	int	 update_due;		/* the client has asked for new keys */
+	int	 update_due;		/* we were asked for new keys */
 	int	 unread;		/* it may have more, and not tell */
 	uint64_t seq;			/* of its first record */
 	uint64_t base;			/* bytes that TCP had until then */

@@ -1,15 +1,21 @@
 /* tls_names: the names in a certificate, and those it is to be found by. */
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "tls.h"
 #include "tls_names.h"
+#include "util.h"
+
+#define LETTERS	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define DIGITS	"0123456789"
+#define LISTED	8			/* of a certificate's names */
 
 int
 tls_names_is_host(const char *s)
 {
-	return *s != '\0' && strlen(s) < NAME_SIZE && strspn(s,
-	    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-	    "-._*") == strlen(s);
+	return *s != '\0' && strlen(s) < NAME_SIZE &&
+	    s[strspn(s, LETTERS DIGITS "-._*")] == '\0';
 }
 
 int
@@ -78,6 +84,136 @@ tls_names_matches_wildcard(const char *pattern, size_t plen, const char *name,
 	return plen > 2 && pattern[0] == '*' && pattern[1] == '.' &&
 	    label > 0 && len - label == plen - 1 &&
 	    strncasecmp(pattern + 1, dot, plen - 1) == 0;
+}
+
+int
+tls_names_covers(const char *pattern, size_t len, const char *name)
+{
+	if (tls_names_equal(name, pattern, len))
+		return 1;
+	return name[strspn(name, LETTERS DIGITS "-.")] == '\0' &&
+	    tls_names_matches_wildcard(pattern, len, name, strlen(name)) &&
+	    memchr(pattern + 2, '.', len - 2) != NULL;
+}
+
+size_t
+tls_names_address(const char *text, unsigned char bytes[16])
+{
+	char bare[INET6_ADDRSTRLEN];
+
+	if (inet_pton(AF_INET, text, bytes) == 1)
+		return 4;
+	/* No certificate knows our interfaces. */
+	snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(text, "%"), text);
+	return inet_pton(AF_INET6, bare, bytes) == 1 ? 16 : 0;
+}
+
+int
+tls_is_name(const char *name)
+{
+	unsigned char address[16];
+
+	return tls_names_address(name, address) > 0 ||
+	    (tls_names_is_host(name) && strchr(name, '*') == NULL);
+}
+
+static int
+is_dns(void *arg, int kind, const char *name, size_t len)
+{
+	(void)arg;
+	(void)name;
+	(void)len;
+	return kind == MBEDTLS_X509_SAN_DNS_NAME;
+}
+
+int
+tls_names_has_dns(const mbedtls_x509_crt *crt)
+{
+	return tls_names_each(crt, is_dns, NULL);
+}
+
+int
+tls_names_is_dns(const mbedtls_x509_buf *cn)
+{
+	return memchr(cn->p, '.', cn->len) != NULL &&
+	    memchr(cn->p, ' ', cn->len) == NULL;
+}
+
+/* Who a server has to be. */
+struct server {
+	const char *name;
+	unsigned char address[16];
+	size_t	 len;			/* of an address; 0: a name */
+};
+
+static int
+is_server(void *arg, int kind, const char *name, size_t len)
+{
+	const struct server *s = arg;
+
+	if (s->len > 0)
+		return kind == MBEDTLS_X509_SAN_IP_ADDRESS && len == s->len &&
+		    memcmp(name, s->address, len) == 0;
+	return kind == MBEDTLS_X509_SAN_DNS_NAME &&
+	    tls_names_covers(name, len, s->name);
+}
+
+int
+tls_names_is_server(const mbedtls_x509_crt *crt, const char *name)
+{
+	struct server s = { .name = name };
+	const mbedtls_x509_buf *cn = tls_names_common(crt);
+
+	s.len = tls_names_address(name, s.address);
+	if (tls_names_each(crt, is_server, &s))
+		return 1;
+	return cn != NULL && s.len == 0 && !tls_names_has_dns(crt) &&
+	    tls_names_covers((const char *)cn->p, cn->len, name);
+}
+
+/* A list, and how much is in it. */
+struct list {
+	struct text text;
+	size_t	 n;
+};
+
+static int
+list_name(void *arg, int kind, const char *name, size_t len)
+{
+	char raw[NAME_SIZE], escaped[NAME_SIZE];
+	struct list *l = arg;
+
+	if (kind == MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER)
+		return 0;
+	if (l->n++ == LISTED) {
+		text_add(&l->text, ", ...");
+		return 1;
+	}
+	if (kind == MBEDTLS_X509_SAN_IP_ADDRESS)
+		inet_ntop(len == 4 ? AF_INET : AF_INET6, name, raw,
+		    sizeof(raw));
+	else
+		snprintf(raw, sizeof(raw), "%.*s", (int)len, name);
+	text_escape(escaped, sizeof(escaped), raw);
+	text_add(&l->text, "%s%s%s", l->n > 1 ? ", " : "", escaped,
+	    memchr(name, '\0', len) != NULL && kind ==
+	    MBEDTLS_X509_SAN_DNS_NAME ? "\\x00..." : "");
+	return 0;
+}
+
+void
+tls_names_list(const mbedtls_x509_crt *crt, char *text, size_t size)
+{
+	const mbedtls_x509_buf *cn = tls_names_common(crt);
+	struct list l = { .text = { text, size, 0 } };
+
+	text[0] = '\0';
+	tls_names_each(crt, list_name, &l);
+	if (l.n == 0 && cn != NULL)
+		list_name(&l, MBEDTLS_X509_SAN_DNS_NAME, (const char *)cn->p,
+		    cn->len);
+	if (text[0] == '\0')
+		text_add(&l.text, "no host");
 }
 
 static int

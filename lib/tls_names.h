@@ -22,11 +22,34 @@ int	 tls_names_matches_wildcard(const char *pattern, size_t plen,
 int	 tls_names_each(const mbedtls_x509_crt *,
 	    int (*f)(void *, int kind, const char *, size_t), void *arg);
 
-/* 1 if it has any alternative name at all. */
+/* 1 if it has any alternative name at all; or one that is a DNS name. */
 int	 tls_names_has_san(const mbedtls_x509_crt *);
+int	 tls_names_has_dns(const mbedtls_x509_crt *);
+
+/* 1 if a common name may stand for a DNS name: one of several labels. */
+int	 tls_names_is_dns(const mbedtls_x509_buf *);
 
 /* The subject's last common name; NULL: it has none. */
 const mbedtls_x509_buf *tls_names_common(const mbedtls_x509_crt *);
+
+/* The bytes of an address, 4 or 16; 0: it is a name. */
+size_t	 tls_names_address(const char *, unsigned char bytes[16]);
+
+/*
+ * 1 if a host's name is one of a certificate's DNS name: the same, or it has
+ * one label in the place of a star, behind which there are two or more.
+ */
+int	 tls_names_covers(const char *pattern, size_t len, const char *name);
+
+/*
+ * 1 if a server of that name, or address, may have the certificate.  RFC 9525
+ * section 6, but for this: where there is no DNS name at all, the common name
+ * is one.  Private authorities still issue such, and public ones never do.
+ */
+int	 tls_names_is_server(const mbedtls_x509_crt *, const char *name);
+
+/* Whom a server's certificate is for: some of its names as a list, escaped. */
+void	 tls_names_list(const mbedtls_x509_crt *, char *text, size_t size);
 
 /* A distinguished name as text, which is returned. */
 const char *tls_names_dn(const mbedtls_x509_name *, char *text, size_t size);

@@ -235,20 +235,41 @@ take(void *arg, mbedtls_ssl_context *ssl, const unsigned char *name, size_t len)
 	    mbedtls_ssl_set_hs_psk(ssl, cfg->no_psk, sizeof(cfg->no_psk));
 }
 
-void
+int
+tls_config_psk_identity(struct tls_config *cfg, const char *name)
+{
+	cfg->own_psk = find(cfg, (const unsigned char *)name, strlen(name));
+	return cfg->own_psk != NULL ? 0 : tls_fail(cfg,
+	    "psk has no key for \"%s\"", name);
+}
+
+int
 tls_psk_ready(struct tls_config *cfg)
 {
 	struct psk *p;
 
 	if (cfg->npsks == 0)
-		return;
+		return 0;
+	if (cfg->is_client && cfg->own_psk == NULL)
+		cfg->own_psk = cfg->psks;
 	for (p = cfg->psks; p < cfg->psks + cfg->npsks; p++)
-		p->allowed = tls_rules_allow_psk(cfg, p->name);
+		p->allowed = cfg->is_client ? p == cfg->own_psk :
+		    tls_rules_allow_psk(cfg, p->name);
+	cfg->psk_alone = cfg->is_client ? !cfg->has_ca && cfg->rules == NULL :
+	    cfg->certs == NULL;
+	if (cfg->is_client && cfg->psk_alone)
+		cfg->verify = REQUIRED;
 	tls_suites_add_psk(cfg);
-	mbedtls_ssl_conf_psk_cb(&cfg->ssl, take, cfg);
-	if (cfg->certs == NULL)
+	if (cfg->psk_alone)
 		mbedtls_ssl_conf_tls13_key_exchange_modes(&cfg->ssl,
 		    MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_PSK_EPHEMERAL);
+	if (!cfg->is_client)
+		mbedtls_ssl_conf_psk_cb(&cfg->ssl, take, cfg);
+	else if (mbedtls_ssl_conf_psk(&cfg->ssl, cfg->own_psk->secret,
+	    cfg->own_psk->len, (const unsigned char *)cfg->own_psk->name,
+	    cfg->own_psk->name_len) != 0)
+		return tls_fail(cfg, "out of memory");
+	return 0;
 }
 
 size_t

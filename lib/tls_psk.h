@@ -13,8 +13,11 @@
 /* Forget all that were loaded. */
 void	 tls_psk_free(struct tls_config *);
 
-/* Have the library use them, once suites and rules are complete. */
-void	 tls_psk_ready(struct tls_config *);
+/*
+ * Have the library use them, once suites, rules and authorities are complete;
+ * 0, or -1 with tls_config_error().
+ */
+int	 tls_psk_ready(struct tls_config *);
 
 /*
  * What a ticket has of a key: its identity, whose length is to be kept, and

@@ -201,11 +201,11 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 
 	w->about = "ca";
 	for (crt = &cfg->ca; cfg->verify != NOT_ASKED && cfg->has_ca &&
-	    crt != NULL; crt = crt->next)
+	    cfg->system == NULL && crt != NULL; crt = crt->next)
 		if ((flags = tls_verify_issuer_flags(cfg, crt)) != 0)
 			warn(w, "%ss of \"%s\" are refused: %s", w->peer,
 			    tls_names_dn(&crt->subject, dn, sizeof(dn)),
-			    tls_error_fault(flags)->text);
+			    tls_error_fault_text(cfg, tls_error_fault(flags)));
 	for (i = 0; i < cfg->npassed && i < PASSED_MAX; i++)
 		warn(w, "%s; skipped", cfg->passed[i]);
 	if (cfg->npassed > i)
@@ -261,6 +261,10 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 			warn_of_server(&w, &c->chain);
 	}
 	warn_of_trust(cfg, &w);
+	w.about = "verify";
+	if (cfg->is_client && cfg->verify == NOT_ASKED)
+		warn(&w, "the server is not authenticated: anyone can pose as "
+		    "it");
 	w.about = "crl";
 	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next)
 		if (tls_cert_dates(&crl->this_update, &crl->next_update,
@@ -416,7 +420,11 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	for (i = 0; i < cfg->npsks; i++)
 		fprintf(fp, "# shared key \"%s\"%s\n", cfg->psks[i].name,
 		    cfg->psks[i].allowed ? "" : " (not allowed by peer)");
-	for (crt = &cfg->ca; cfg->has_ca && crt != NULL; crt = crt->next)
+	if (tls_config_system(cfg, &i) != NULL)
+		fprintf(fp, "# CA certificates of the system: %s, %zu\n",
+		    cfg->system, i);
+	for (crt = &cfg->ca; cfg->has_ca && cfg->system == NULL && crt != NULL;
+	    crt = crt->next)
 		fprintf(fp, "# %s CA \"%s\"\n", peer_role(cfg),
 		    tls_names_dn(&crt->subject, dn, sizeof(dn)));
 	for (r = cfg->rules; r != NULL; r = r->next)

@@ -73,12 +73,16 @@ tls_config_peer(struct tls_config *cfg, const char *text)
 	    i++)
 		continue;
 	r->kind = (enum rule_kind)i;
+	r->is_server = cfg->is_client;
 	if (strncmp(text, kinds[i], strlen(kinds[i])) != 0 ||
 	    rule_parse(r, text + strlen(kinds[i])) == -1)
 		return tls_fail(cfg, "\"%s\" is not a rule (allowed: cn:NAME, "
 		    "dns:NAME or dns:*.NAME, ip:ADDRESS, uri:URI, "
 		    "psk:IDENTITY, pin:sha256/BASE64, cert:FILE; a * in dns: "
 		    "only)", text);
+	if (r->kind == SHARED && cfg->is_client)
+		return tls_fail(cfg, "\"%s\" is for a server (psk_identity "
+		    "names the key of a client)", text);
 	if (r->kind == SHARED)
 		return cfg->has_psk ? 0 : tls_fail(cfg, "\"%s\" needs psk: "
 		    "without one, there are no shared keys", text);
@@ -100,7 +104,8 @@ matches_name(void *arg, int kind, const char *name, size_t len)
 		return kind == MBEDTLS_X509_SAN_DNS_NAME &&
 		    (tls_names_equal((*r)->text, name, len) ||
 		    tls_names_matches_wildcard((*r)->text, strlen((*r)->text),
-		    name, len));
+		    name, len) || ((*r)->is_server &&
+		    tls_names_covers(name, len, (*r)->text)));
 	case IP:
 		return kind == MBEDTLS_X509_SAN_IP_ADDRESS &&
 		    len == (*r)->len && memcmp(name, (*r)->bytes, len) == 0;

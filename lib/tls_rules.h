@@ -6,10 +6,11 @@
 
 enum rule_kind { CN, DNS, IP, URI, SHARED, PIN, CERT };
 
-/* What a client's certificate may be, or the key by which it is known. */
+/* What a peer's certificate may be, or the key that it has. */
 struct rule {
 	struct rule *next;
 	enum rule_kind kind;
+	int	 is_server;		/* whose wildcards have their meaning */
 	char	*text;			/* of a CN, DNS, URI, SHARED, CERT */
 	unsigned char bytes[HASH_SIZE];	/* of an IP or a PIN */
 	size_t	 len;			/* of them */

@@ -1,67 +1,39 @@
 /*
  * tls_session: sessions, packed for a ticket or the cache, and checked again
- * when they come back.  With a session go the client's certificates, since
- * they are to be verified anew.
+ * when they come back.  With a session go the peer's certificates, since they
+ * are to be verified anew.
  */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 
 #include <mbedtls/platform_time.h>
 
-#include "memory.h"
 #include "tls.h"
 #include "tls_error.h"
+#include "tls_files.h"
 #include "tls_names.h"
 #include "tls_psk.h"
+#include "tls_session.h"
+#include "tls_store.h"
 #include "tls_suites.h"
 #include "tls_ticket.h"
 #include "tls_verify.h"
 #include "util.h"
 
-#define TICKET_MAX	8192		/* of what is in it */
+#define TICKET_MAX	KEPT_MAX	/* of what is in it */
 #define TICKETS_TRIED	4		/* in a handshake */
-#define ID_SIZE		32		/* of a session */
-#define WAYS		8		/* places in the cache for an ID */
-#define SLOT_SIZE	512		/* of a place there */
-#define SLOT_WITH_CLIENT 4096
 
 /*
- * A place in the cache.  It has no lock: what two processes write at once, or
- * one that is killed, does not unseal for that ID, and counts as empty.
- */
-struct slot {
-	uint32_t used;			/* by the clock; 0: never */
-	unsigned char id[ID_SIZE];
-	uint32_t len;
-	unsigned char ticket[];
-};
-
-/* In memory of all processes: no pointers, and no sizes to be trusted. */
-struct shared {
-	struct ticket_store tickets;
-	atomic_uint clock;		/* counts what is stored, and wraps */
-	unsigned char slots[];
-};
-
-struct tls_sessions {
-	struct shared *shared;
-	struct tls_sessions_memory memory;
-	size_t	 nslots;
-	size_t	 slot_size;
-	unsigned users;
-};
-
-/*
- * The head of a ticket's plaintext, in front of the server name, the key that
+ * The head of a ticket's plaintext, in front of whom it is for, the key that
  * both sides have, and the session: 1 for TLS 1.3; when the session began (s);
- * when it was saved (ms); the offset of the library's own time in it; its
- * length; the name's; and that of the key's identity.
+ * when it was saved (ms); for how long since then a server keeps it (s), or 0;
+ * the offset of the library's own time in it; its length; that of whom it is
+ * for; and that of the key's identity.
  */
 enum {
-	AT_TLS13, AT_BORN = 1, AT_SAVED = 9, AT_TIME = 17, AT_LENGTH = 19,
-	AT_NAME = 21, AT_IDENTITY = 22, SESSION_HEAD = 23
+	AT_TLS13, AT_BORN = 1, AT_SAVED = 9, AT_HINT = 17, AT_TIME = 21,
+	AT_LENGTH = 23, AT_NAME = 25, AT_IDENTITY = 26, SESSION_HEAD = 27
 };
 
 /* The time of day in milliseconds, by which hosts can tell a session's age. */
@@ -98,30 +70,52 @@ find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
 	return 0;
 }
 
-/* The server name and the key, behind a ticket's head; 0: they don't fit. */
+/*
+ * Whom a session is for: the name that a client asks for, or the server that we
+ * are a client of.  -1: that can't be compared later.
+ */
+static int
+session_owner(const struct tls *t, const unsigned char **p, size_t *len)
+{
+	*p = t->cfg->is_client ? t->id : (const unsigned char *)t->sni;
+	*len = t->cfg->is_client ? sizeof(t->id) : t->sni != NULL ?
+	    strlen(t->sni) : 0;
+	return *p != NULL && *len == 0 ? -1 : 0;	/* not a host's name */
+}
+
+static int
+is_owner(const struct tls *t, const unsigned char *p, size_t len)
+{
+	if (t->cfg->is_client)
+		return len == sizeof(t->id) && memcmp(p, t->id, len) == 0;
+	return t->sni == NULL ? len == 0 :
+	    len > 0 && tls_names_equal(t->sni, (const char *)p, len);
+}
+
+/* What is behind the head: how much, or 0, if it does not fit. */
 static size_t
 pack_names(const struct tls *t, unsigned char *p, size_t size)
 {
-	size_t n = SESSION_HEAD, name = t->sni != NULL ? strlen(t->sni) : 0;
-	size_t key = t->psk != NULL ? t->psk->name_len : 0;
+	size_t n, key = t->psk != NULL ? t->psk->name_len : 0;
+	size_t at = SESSION_HEAD, packed = tls_psk_packed(key);
+	const unsigned char *owner;
 
-	if (size < n + name + tls_psk_packed(key))
+	if (session_owner(t, &owner, &n) == -1 || size < at + n + packed)
 		return 0;
-	be_put(p + AT_NAME, name, 1);
+	be_put(p + AT_NAME, n, 1);
 	be_put(p + AT_IDENTITY, key, 1);
-	if (name > 0)
-		memcpy(p + n, t->sni, name);
+	if (n > 0)
+		memcpy(p + at, owner, n);
 	if (key > 0)
-		tls_psk_pack(t->psk, p + n + name);
-	return n + name + tls_psk_packed(key);
+		tls_psk_pack(t->psk, p + at + n);
+	return at + n + packed;
 }
 
 /*
- * Make the plaintext of a ticket: its head, the names, the session, and the
- * client's certificates.  Its length, or 0: it does not fit, or is not to be
- * resumed.  That is so for a name that is not a host's, which can't be compared
- * later, and in TLS 1.2 without an extended master secret (RFC 7627 section
- * 5.3).
+ * Make the plaintext of a ticket: its head, what is behind it, the session, and
+ * the peer's certificates.  Its length, or 0: it does not fit, or is not to be
+ * resumed.  In TLS 1.2 that is so without an extended master secret (RFC 7627
+ * section 5.3).
  */
 static size_t
 session_pack(const struct tls *t, const mbedtls_ssl_session *session,
@@ -130,8 +124,7 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	int64_t now = wall_ms();
 	size_t len, head;
 
-	if ((t->sni != NULL && *t->sni == '\0') ||
-	    (!is_tls13(t) && !t->extended) ||
+	if ((!is_tls13(t) && !t->extended) ||
 	    (head = pack_names(t, p, size)) == 0 ||
 	    mbedtls_ssl_session_save(session, p + head, size - head, &len) !=
 	    0 || size - head - len < t->chain_len)
@@ -139,6 +132,7 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	p[AT_TLS13] = (unsigned char)is_tls13(t);
 	be_put(p + AT_BORN, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
 	be_put(p + AT_SAVED, (uint64_t)now, 8);
+	be_put(p + AT_HINT, t->ticketed || t->resumed ? t->hint : 0, 4);
 	be_put(p + AT_TIME, is_tls13(t) ? find_time(session, p + head, len) : 0,
 	    2);
 	be_put(p + AT_LENGTH, len, 2);
@@ -147,18 +141,11 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	return head + len + t->chain_len;
 }
 
-/* 1 if the client asks for the name that its session was made for. */
-static int
-is_named(const struct tls *t, const unsigned char *name, size_t len)
-{
-	return t->sni == NULL ? len == 0 :
-	    len > 0 && tls_names_equal(t->sni, (const char *)name, len);
-}
-
-/* 0 if the certificates that the client had then would be accepted now. */
+/* 0 if the certificates that the peer had then would be accepted now. */
 static int
 verify_again(struct tls *t, const unsigned char *p, size_t len)
 {
+	struct cert_loading l = { .use = PINNED };
 	struct tls_config *cfg = t->cfg;
 	mbedtls_x509_crt chain;
 	uint32_t flags;
@@ -172,12 +159,13 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 	    p += n) {
 		p += 3;
 		len -= 3 + n;
-		r = mbedtls_x509_crt_parse_der(&chain, p, n);
+		r = mbedtls_x509_crt_parse_der_with_ext_cb(&chain, p, n, 1,
+		    tls_files_check_extension, &l);
 	}
 	if (r != 0 || len != 0 || chain.raw.p == NULL ||
 	    mbedtls_x509_crt_verify(&chain, cfg->has_ca ? &cfg->ca : NULL,
-	    cfg->has_crl ? &cfg->crl : NULL, NULL, &flags, tls_verify_cert,
-	    t) != 0)
+	    cfg->has_crl ? &cfg->crl : NULL, cfg->is_client ? t->sni : NULL,
+	    &flags, tls_verify_cert, t) != 0)
 		r = -1;
 	mbedtls_x509_crt_free(&chain);
 	/* If it would not, a full handshake is to tell why. */
@@ -210,32 +198,55 @@ insist_on(struct tls_config *cfg, int suite)
 	mbedtls_ssl_conf_ciphersuites(&cfg->ssl, cfg->suites_now);
 }
 
+/* The server has said so, or is it a version that may be spoken? */
+static int
+is_version(const struct tls *t, int is_13)
+{
+	return !t->cfg->is_client ? is_13 == is_tls13(t) :
+	    is_13 ? t->cfg->max == 13 : t->cfg->min == 12;
+}
+
 /*
- * 0 if it began not so long ago that it has ended; an age below zero is by a
- * clock that is ahead.  Then the library's own time is put right.
+ * 1 if a session that was saved then (ms) may be used.  Without a new ticket,
+ * it will be kept for the rest of its time.
  */
 static int
-take_times(const struct tls_config *cfg, const unsigned char *head,
-    unsigned char *saved, size_t len, int64_t *born)
+is_kept(struct tls *t, int64_t saved, int64_t hint)
 {
-	int64_t now = wall_ms(), at = (int64_t)be_get(head + AT_SAVED, 8);
-	size_t time = (size_t)be_get(head + AT_TIME, 2);
-	int64_t age = now - at;
+	int64_t left = saved / 1000 + hint - wall_ms() / 1000;
+
+	if (hint == 0)
+		return 1;
+	t->hint = left > 0 && left <= hint ? (uint32_t)left : 0;
+	return t->hint > 0;
+}
+
+/*
+ * 0 if it is not too old, by its times; then the library's own is put right.
+ */
+static int
+take_times(struct tls *t, const unsigned char *head, unsigned char *p,
+    size_t len, int64_t *born)
+{
+	int64_t now = wall_ms(), saved = (int64_t)be_get(head + AT_SAVED, 8);
+	size_t at = (size_t)be_get(head + AT_TIME, 2);
+	int64_t age = now - saved;
 
 	*born = (int64_t)be_get(head + AT_BORN, 8);
-	if (*born > now / 1000)
+	if (*born > now / 1000)		/* by a clock that is ahead */
 		*born = now / 1000;
-	if (*born < 0 || at < 0 || now / 1000 - *born >= cfg->lifetime)
+	if (*born < 0 || saved < 0 || now / 1000 - *born >= t->cfg->lifetime ||
+	    !is_kept(t, saved, (int64_t)be_get(head + AT_HINT, 4)))
 		return -1;
-	if (time != 0 && time + 8 <= len)
-		be_put(saved + time, (uint64_t)(mbedtls_ms_time() -
+	if (at != 0 && at + 8 <= len)
+		be_put(p + at, (uint64_t)(mbedtls_ms_time() -
 		    (age > 0 ? age : 0)), 8);
 	return 0;
 }
 
 /*
- * 0 if the client is still who it was then: by its key, if it had one, and
- * otherwise by its certificates, of so many bytes.
+ * 0 if the peer is still who it was then: by its key, if it was known by one,
+ * and otherwise by its certificates, of so many bytes.
  */
 static int
 know_again(struct tls *t, const struct psk *psk, const unsigned char *chain,
@@ -243,7 +254,7 @@ know_again(struct tls *t, const struct psk *psk, const unsigned char *chain,
 {
 	tls_verify_forget(t);
 	t->psk = NULL;
-	if (psk == NULL && (t->cfg->certs == NULL ||
+	if (psk == NULL && (t->cfg->psk_alone ||
 	    verify_again(t, chain, len) != 0))
 		return -1;
 	t->psk = psk;
@@ -253,46 +264,44 @@ know_again(struct tls *t, const struct psk *psk, const unsigned char *chain,
 
 /*
  * Load what session_pack() has made; 0 if it may be resumed.  Several may be
- * offered.  One that is refused must leave no client identity behind, so the
- * client is verified last.
+ * offered.  One that is refused must leave no identity behind, so the peer is
+ * verified last.
  */
 static int
 session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
     size_t len)
 {
-	unsigned char *end = p + len, *saved;
+	unsigned char *end = p + len, *names = p + SESSION_HEAD, *saved;
 	const struct psk *psk = NULL;
 	size_t n, name, identity;
 	int64_t born;
 	int suite;
 
-	if (len < SESSION_HEAD || p[AT_TLS13] != is_tls13(t))
+	if (len < SESSION_HEAD || !is_version(t, p[AT_TLS13]))
 		return -1;
 	n = (size_t)be_get(p + AT_LENGTH, 2);
 	name = p[AT_NAME];
 	identity = p[AT_IDENTITY];
 	if (name + tls_psk_packed(identity) + n > len - SESSION_HEAD ||
-	    !is_named(t, p + SESSION_HEAD, name) || (identity > 0 &&
-	    (psk = tls_psk_unpack(t->cfg, p + SESSION_HEAD + name, identity)) ==
-	    NULL))
+	    !is_owner(t, names, name) || (identity > 0 && (psk =
+	    tls_psk_unpack(t->cfg, names + name, identity)) == NULL))
 		return -1;
-	saved = p + SESSION_HEAD + name + tls_psk_packed(identity);
-	if (take_times(t->cfg, p, saved, n, &born) == -1 ||
+	saved = names + name + tls_psk_packed(identity);
+	if (take_times(t, p, saved, n, &born) == -1 ||
 	    mbedtls_ssl_session_load(session, saved, n) != 0)
 		return -1;
 	suite = mbedtls_ssl_session_get_ciphersuite_id(session);
 	if (!is_usable(t->cfg, suite) || know_again(t, psk, saved + n,
 	    (size_t)(end - saved) - n) != 0)
 		return -1;
-	if (!is_tls13(t))
+	if (!t->cfg->is_client && !is_tls13(t))
 		insist_on(t->cfg, suite);
 	t->born = born;
 	return 0;
 }
 
-/* salt: of a session ID, which binds the ticket to it; NULL: a random one. */
-static size_t
-session_seal(const struct tls *t, const mbedtls_ssl_session *session,
+size_t
+tls_session_seal(const struct tls *t, const mbedtls_ssl_session *session,
     const unsigned char *salt, unsigned char *ticket, size_t size)
 {
 	unsigned char plain[TICKET_MAX];
@@ -308,8 +317,8 @@ session_seal(const struct tls *t, const mbedtls_ssl_session *session,
 	return len;
 }
 
-static int
-session_unseal(struct tls *t, mbedtls_ssl_session *session,
+int
+tls_session_unseal(struct tls *t, mbedtls_ssl_session *session,
     const unsigned char *ticket, size_t len)
 {
 	unsigned char plain[TICKET_MAX];
@@ -341,7 +350,7 @@ ticket_write(void *arg, const mbedtls_ssl_session *session,
 		left -= wall_ms() / 1000 - t->born;
 	if (left > cfg->lifetime)	/* the clock was set back */
 		left = cfg->lifetime;
-	if ((n = session_seal(t, session, NULL, start, size)) == 0) {
+	if ((n = tls_session_seal(t, session, NULL, start, size)) == 0) {
 		left = 0;
 		n = TICKET_HEAD;
 		if (size < n || psa_generate_random(start, n) != PSA_SUCCESS)
@@ -364,19 +373,8 @@ ticket_parse(void *arg, mbedtls_ssl_session *session, unsigned char *buf,
 	if (t->ntickets >= TICKETS_TRIED || tls_names_remember(t->ssl) != 0)
 		return MBEDTLS_ERR_SSL_INVALID_MAC;
 	t->ntickets++;
-	return session_unseal(t, session, buf, len) == 0 ? 0 :
+	return tls_session_unseal(t, session, buf, len) == 0 ? 0 :
 	    MBEDTLS_ERR_SSL_INVALID_MAC;
-}
-
-/* Place i of those for an ID; NULL: there are not as many. */
-static struct slot *
-slot_for(const struct tls_sessions *s, const unsigned char *id, size_t i)
-{
-	size_t sets = (s->nslots + WAYS - 1) / WAYS;
-	size_t n = (size_t)be_get(id, 4) % sets * WAYS + i;
-
-	return i < WAYS && n < s->nslots ?
-	    (void *)(s->shared->slots + n * s->slot_size) : NULL;
 }
 
 /* The library's callbacks for the cache; a ticket is what it holds, too. */
@@ -385,24 +383,14 @@ cache_get(void *arg, const unsigned char *id, size_t len,
     mbedtls_ssl_session *session)
 {
 	struct tls_config *cfg = arg;
-	const struct tls_sessions *s = cfg->sessions;
-	unsigned char ticket[SLOT_WITH_CLIENT];
-	const volatile uint32_t *stored;
-	const struct slot *slot;
-	size_t i, n;
+	struct tls_kept k = { .stamp = 0 };
 
-	for (i = 0; len == ID_SIZE && (slot = slot_for(s, id, i)) != NULL;
-	    i++) {
-		stored = &slot->len;
-		n = *stored;		/* once, as others may change it */
-		if (memcmp(slot->id, id, ID_SIZE) != 0 || n < TICKET_HEAD ||
-		    n > s->slot_size - sizeof(*slot))
-			continue;
-		memcpy(ticket, slot->ticket, n);
-		if (memcmp(ticket + KEY_NAME_SIZE, id, SALT_SIZE) == 0)
-			return session_unseal(cfg->current, session, ticket,
-			    n) == 0 ? 0 : MBEDTLS_ERR_SSL_CACHE_ENTRY_NOT_FOUND;
-	}
+	while (len == ID_SIZE && tls_store_find(cfg->sessions, id, &k) == 0)
+		if (k.len >= TICKET_HEAD &&
+		    memcmp(k.ticket + KEY_NAME_SIZE, id, SALT_SIZE) == 0)
+			return tls_session_unseal(cfg->current, session,
+			    k.ticket, k.len) == 0 ? 0 :
+			    MBEDTLS_ERR_SSL_CACHE_ENTRY_NOT_FOUND;
 	return MBEDTLS_ERR_SSL_CACHE_ENTRY_NOT_FOUND;
 }
 
@@ -411,121 +399,14 @@ cache_set(void *arg, const unsigned char *id, size_t len,
     const mbedtls_ssl_session *session)
 {
 	struct tls_config *cfg = arg;
-	const struct tls_sessions *s = cfg->sessions;
-	size_t i, n, room = s->slot_size - sizeof(struct slot);
-	unsigned char ticket[SLOT_WITH_CLIENT];
-	struct slot *slot, *oldest = NULL;
+	unsigned char ticket[KEPT_MAX];
+	size_t n = len != ID_SIZE ? 0 : tls_session_seal(cfg->current, session,
+	    id, ticket, sizeof(ticket));
 
-	for (i = 0; len == ID_SIZE && (slot = slot_for(s, id, i)) != NULL; i++)
-		if (oldest == NULL ||
-		    (int32_t)(slot->used - oldest->used) < 0)
-			oldest = slot;
-	if (oldest == NULL)
+	if (n == 0 || n > tls_store_room(cfg->sessions))
 		return -1;
-	/* Not sealed in its place, where another one may be writing. */
-	n = session_seal(cfg->current, session, id, ticket, room);
-	if (n == 0)
-		return -1;
-	memcpy(oldest->id, id, ID_SIZE);
-	oldest->len = (uint32_t)n;
-	oldest->used = atomic_fetch_add(&s->shared->clock, 1) + 1;
-	memcpy(oldest->ticket, ticket, n);
-	memset(oldest->ticket + n, 0, room - n);
+	tls_store_put(cfg->sessions, id, 1, ticket, n);
 	return 0;
-}
-
-static size_t
-slot_size(int with_clients)
-{
-	return with_clients ? SLOT_WITH_CLIENT : SLOT_SIZE;
-}
-
-/* Allocate one, its memory not yet mapped. */
-static struct tls_sessions *
-sessions_alloc(size_t entries, int with_clients, int fd)
-{
-	struct tls_sessions *s;
-
-	if ((s = calloc(1, sizeof(*s))) == NULL)
-		return NULL;
-	s->users = 1;
-	s->shared = MAP_FAILED;
-	s->nslots = entries;
-	s->slot_size = slot_size(with_clients);
-	s->memory = (struct tls_sessions_memory){ .fd = fd,
-	    .size = sizeof(struct shared) + entries * s->slot_size,
-	    .entries = entries, .with_clients = with_clients };
-	return s;
-}
-
-struct tls_sessions *
-tls_sessions_new(size_t entries, int with_clients, int can_move)
-{
-	struct tls_sessions *s = sessions_alloc(entries, with_clients, -1);
-
-	if (s == NULL)
-		return NULL;
-	s->shared = memory_share(s->memory.size, can_move ? &s->memory.fd :
-	    NULL);
-	if (s->shared != MAP_FAILED)
-		return s;
-	tls_sessions_free(s);
-	return NULL;
-}
-
-const char *
-tls_sessions_map(const struct tls_sessions_memory *m, struct tls_sessions **s)
-{
-	const char *why;
-	void *p;
-
-	if ((*s = sessions_alloc(m->entries, m->with_clients, m->fd)) == NULL)
-		return "out of memory";
-	if ((why = memory_map(m->fd, (*s)->memory.size, &p)) == NULL) {
-		(*s)->shared = p;
-		return NULL;
-	}
-	(*s)->memory.fd = -1;		/* another program may need it */
-	tls_sessions_free(*s);
-	*s = NULL;
-	return why;
-}
-
-struct tls_sessions *
-tls_sessions_ref(struct tls_sessions *s)
-{
-	s->users++;
-	return s;
-}
-
-void
-tls_sessions_free(struct tls_sessions *s)
-{
-	if (s == NULL || --s->users > 0)
-		return;
-	if (s->shared != MAP_FAILED)
-		munmap(s->shared, s->memory.size);
-	close_fd(&s->memory.fd);
-	free(s);
-}
-
-const struct tls_sessions_memory *
-tls_sessions_memory(const struct tls_sessions *s)
-{
-	return &s->memory;
-}
-
-void
-tls_sessions_keep(struct tls_sessions *s)
-{
-	if (s != NULL)
-		close_fd(&s->memory.fd);
-}
-
-void
-tls_sessions_adopt(struct tls_sessions *s, const struct tls_sessions *other)
-{
-	s->shared->tickets.keys = other->shared->tickets.keys;
 }
 
 void
@@ -533,12 +414,20 @@ tls_config_sessions(struct tls_config *cfg, struct tls_sessions *s,
     int with_tickets, int lifetime)
 {
 	cfg->sessions = s;
-	cfg->tickets = &s->shared->tickets;
+	cfg->tickets = tls_store_keys(s);
 	cfg->lifetime = lifetime;
+	if (cfg->is_client) {
+		mbedtls_ssl_conf_session_tickets(&cfg->ssl,
+		    MBEDTLS_SSL_SESSION_TICKETS_ENABLED);
+		mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(
+		    &cfg->ssl,
+		    MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
+		return;
+	}
 	if (with_tickets)
 		mbedtls_ssl_conf_session_tickets_cb(&cfg->ssl, ticket_write,
 		    ticket_parse, cfg);
-	if (s->nslots > 0)
+	if (tls_store_entries(s) > 0)
 		mbedtls_ssl_conf_session_cache(&cfg->ssl, cfg, cache_get,
 		    cache_set);
 }

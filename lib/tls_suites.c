@@ -16,8 +16,6 @@
 
 #define SEPARATORS	" \t,:"
 #define HYBRID		"x25519mlkem768"
-#define PSK_SUITE_NAME	"TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256"
-#define PSK_SUITE	MBEDTLS_TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256
 
 #ifdef MBEDTLS_KEY_EXCHANGE_ECDHE_PSK_ENABLED
 #define HAS_PSK_SUITE	1
@@ -473,6 +471,8 @@ tls_suites_has_key(const struct tls_config *cfg, int suite)
 
 	if (cfg->npsks > 0 && is_for_psk(suite))
 		return 1;
+	if (cfg->psk_alone)
+		return 0;
 	while (c != NULL && !tls_suites_is_tls13(suite) &&
 	    !mbedtls_pk_can_do(&c->chain.pk, type))
 		c = c->next;
@@ -504,7 +504,7 @@ tls_suites_add_psk(struct tls_config *cfg)
 		if (!tls_suites_is_tls13(was[i]) && !has_12++ &&
 		    HAS_PSK_SUITE)
 			cfg->suites[n++] = PSK_SUITE;
-		if (cfg->certs != NULL || is_for_psk(was[i]))
+		if (!cfg->psk_alone || is_for_psk(was[i]))
 			cfg->suites[n++] = was[i];
 	}
 	cfg->suites[n] = 0;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tls_cert.h"
+#include "tls_constraints.h"
 #include "tls_error.h"
 #include "tls_files.h"
 #include "tls_names.h"
@@ -11,9 +12,21 @@
 #include "tls_verify.h"
 #include "util.h"
 
-#define CLIENT_RSA_MAX	4096		/* bits of a key that a client sends */
-#define CHAIN_MAX	5		/* certificates that a client sends */
+#define PEER_RSA_MAX	4096		/* bits of a key that a peer sends */
+#define CHAIN_MAX	5		/* certificates that a peer sends */
 #define CERTIFICATE_REQUIRED 116	/* RFC 8446 section 6.2 */
+
+static int
+has_usage(const mbedtls_x509_crt *crt, const char *oid)
+{
+	const mbedtls_x509_sequence *s;
+
+	for (s = &crt->ext_key_usage; s != NULL; s = s->next)
+		if (s->buf.len == strlen(oid) &&
+		    memcmp(s->buf.p, oid, s->buf.len) == 0)
+			return 1;
+	return 0;
+}
 
 /*
  * The extended key usage of an issuer binds what it issues, and any usage
@@ -22,20 +35,13 @@
 static int
 is_for_peers(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
-	const mbedtls_x509_sequence *s;
-
-	if (!mbedtls_x509_crt_has_ext_type(crt,
-	    MBEDTLS_X509_EXT_EXTENDED_KEY_USAGE))
-		return 1;
-	for (s = &crt->ext_key_usage; s != NULL; s = s->next)
-		if (cfg->is_client ?
-		    MBEDTLS_OID_CMP(MBEDTLS_OID_SERVER_AUTH, &s->buf) == 0 :
-		    MBEDTLS_OID_CMP(MBEDTLS_OID_CLIENT_AUTH, &s->buf) == 0)
-			return 1;
-	return 0;
+	return !mbedtls_x509_crt_has_ext_type(crt,
+	    MBEDTLS_X509_EXT_EXTENDED_KEY_USAGE) ||
+	    has_usage(crt, cfg->is_client ? MBEDTLS_OID_SERVER_AUTH :
+	    MBEDTLS_OID_CLIENT_AUTH);
 }
 
-/* 1 if it is in ca, and not merely sent by the client. */
+/* 1 if it is in ca, and not merely sent by the peer. */
 static int
 is_ours(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
@@ -48,7 +54,7 @@ is_ours(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 
 /*
  * The library has seen to basicConstraints, unless it is an old one in ca.
- * One that a client sends has to say that it may issue, RFC 5280 section
+ * One that a peer sends has to say that it may issue, RFC 5280 section
  * 4.2.1.3: a flaw in the former is not enough.
  */
 static int
@@ -69,9 +75,34 @@ tls_verify_issuer_flags(const struct tls_config *cfg,
 		flags |= CERT_NO_ISSUER;
 	if (!is_for_peers(cfg, crt))
 		flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
-	if (tls_cert_find_oid(crt, NAME_CONSTRAINTS) != NULL)
-		flags |= CERT_CONSTRAINED;
+	if (tls_constraints_read(crt) != KEPT)
+		flags |= CERT_CONSTRAINTS_MALFORMED;
 	return flags;
+}
+
+/*
+ * Flags for the names of a certificate, by those above it, whom the trusted
+ * root vouches for.  An issuer's new certificate, for its own name, is none of
+ * those that it is limited in; RFC 5280 section 4.2.1.10.
+ */
+static uint32_t
+constraint_flags(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
+    int depth)
+{
+	size_t i;
+
+	if (depth > 0 && tls_cert_is_issuer(crt, crt))
+		return 0;
+	for (i = 0; i < cfg->nabove; i++)
+		switch (tls_constraints_check(cfg->above[i], crt)) {
+		case BROKEN:
+			return CERT_CONSTRAINTS_BROKEN;
+		case UNCHECKED:
+			return CERT_CONSTRAINTS_UNCHECKED;
+		case KEPT:
+			break;
+		}
+	return 0;
 }
 
 /* The flags' first fault, as text about crt. */
@@ -84,7 +115,11 @@ fault_text(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
 	char dn[DN_SIZE];
 
 	if (f->text != NULL) {
-		snprintf(text, size, "%s", f->text);
+		snprintf(text, size, "%s", tls_error_fault_text(cfg, f));
+	} else if (f->flags & MBEDTLS_X509_BADCERT_CN_MISMATCH) {
+		tls_names_list(crt, dn, sizeof(dn));
+		snprintf(text, size,
+		    "name mismatch: the certificate is for %s", dn);
 	} else if (f->flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) {
 		snprintf(text, size, "unknown issuer \"%s\"",
 		    tls_names_dn(&crt->issuer, dn, sizeof(dn)));
@@ -104,7 +139,7 @@ fault_text(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
 	return f;
 }
 
-/* Keep why one of the client's issuers, with these flags, is not accepted. */
+/* Keep why one of the peer's issuers, with these flags, is not accepted. */
 static void
 reject_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 {
@@ -119,7 +154,7 @@ reject_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 		    tls_names_dn(&crt->subject, dn, sizeof(dn)), text);
 }
 
-/* The same for the client's own; rejected issuers are the reason, if any. */
+/* The same for the peer's own; rejected issuers are the reason, if any. */
 static void
 reject_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 {
@@ -185,35 +220,29 @@ remember_peer(struct tls *t, const mbedtls_x509_crt *crt)
 	    keep_chain(t, crt) == -1 ? MBEDTLS_ERR_X509_ALLOC_FAILED : 0;
 }
 
-/* Netscape's old nsCertType, if there is one: its first bit. */
+/* Netscape's old nsCertType, if there is one: the bit of this role. */
 static int
 is_for_netscape(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
-	unsigned char *p = tls_cert_find_oid(crt, NS_CERT_TYPE);
-	const unsigned char *end;
+	const unsigned char bit = cfg->is_client ?
+	    MBEDTLS_X509_NS_CERT_TYPE_SSL_SERVER :
+	    MBEDTLS_X509_NS_CERT_TYPE_SSL_CLIENT;
 	mbedtls_asn1_bitstring bits;
-	int is_critical;
-	size_t len;
+	mbedtls_x509_buf b;
+	int r = tls_cert_extension(crt, MBEDTLS_OID_NS_CERT_TYPE, &b);
 
-	if (p == NULL)
-		return 1;
-	end = crt->v3_ext.p + crt->v3_ext.len;
-	mbedtls_asn1_get_bool(&p, end, &is_critical);	/* or it is not there */
-	return mbedtls_asn1_get_tag(&p, end, &len,
-	    MBEDTLS_ASN1_OCTET_STRING) == 0 &&
-	    mbedtls_asn1_get_bitstring(&p, p + len, &bits) == 0 &&
-	    bits.len > 0 &&
-	    (bits.p[0] & (cfg->is_client ? MBEDTLS_X509_NS_CERT_TYPE_SSL_SERVER
-	    : MBEDTLS_X509_NS_CERT_TYPE_SSL_CLIENT)) != 0;
+	return r == 0 || (r == 1 && mbedtls_asn1_get_bitstring(&b.p,
+	    b.p + b.len, &bits) == 0 && bits.len > 0 &&
+	    (bits.p[0] & bit) != 0);
 }
 
 static int
 may_authenticate(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
 	return mbedtls_x509_crt_check_key_usage(crt,
-	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE) == 0 && is_for_peers(cfg, crt) &&
-	    is_for_netscape(cfg, crt) && tls_cert_find_oid(crt, PROXY_CERT_INFO) ==
-	    NULL;
+	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE) == 0 &&
+	    is_for_peers(cfg, crt) && is_for_netscape(cfg, crt) &&
+	    tls_cert_find_oid(crt, PROXY_CERT_INFO) == NULL;
 }
 
 /* 1 if its authorityKeyIdentifier, if any, is that of the issuer. */
@@ -269,66 +298,76 @@ exceeded(const mbedtls_x509_crt *crt, int depth)
 	if (depth >= CHAIN_MAX)
 		flags |= CERT_CHAIN_TOO_LONG;
 	if (mbedtls_pk_can_do(&crt->pk, MBEDTLS_PK_RSA) &&
-	    mbedtls_pk_get_bitlen(&crt->pk) > CLIENT_RSA_MAX)
+	    mbedtls_pk_get_bitlen(&crt->pk) > PEER_RSA_MAX)
 		flags |= CERT_KEY_TOO_LONG;
 	return flags;
 }
 
 /*
- * A patched library shows a certificate that it is about to refuse for an
- * extension: keep whose certificate it is, and which extension.
+ * A patched library shows a certificate with a critical extension that it does
+ * not know.  It is taken if we know it; or else keep whose certificate it is,
+ * and which extension.
  */
 static int
-reject_extension(struct tls *t, const mbedtls_x509_crt *crt)
+check_extension(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags)
 {
 	struct cert_loading l = { .use = PINNED };
 	mbedtls_x509_crt again;
 
 	mbedtls_x509_crt_init(&again);
 	if (mbedtls_x509_crt_parse_der_with_ext_cb(&again, crt->raw.p,
-	    crt->raw.len, 1, tls_files_check_extension, &l) != 0 &&
-	    l.refused[0] != '\0')
+	    crt->raw.len, 1, tls_files_check_extension, &l) == 0)
+		*flags = 0;
+	else if (l.refused[0] != '\0')
 		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
-		    "%s certificate %s", peer_role(t->cfg),
-		    l.refused);
+		    "%s certificate %s", peer_role(t->cfg), l.refused);
 	mbedtls_x509_crt_free(&again);
 	return 0;
 }
 
-int
-tls_verify_cert(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
+/* Flags for the name of a peer, or the rules instead; found: one, or NULL. */
+static uint32_t
+name_flags(const struct tls *t, const mbedtls_x509_crt *crt, int is_trusted,
+    const struct rule **found)
 {
-	struct tls *t = arg;
+	*found = tls_rules_find(t->cfg, crt, is_trusted);
+	if (t->cfg->rules != NULL)
+		return *found == NULL ? MBEDTLS_X509_BADCERT_OTHER : 0;
+	return !t->cfg->is_client || (t->name != NULL &&
+	    tls_names_is_server(crt, t->name)) ? 0 :
+	    MBEDTLS_X509_BADCERT_CN_MISMATCH;
+}
+
+static void
+check_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags)
+{
+	struct tls_config *cfg = t->cfg;
+
+	*flags |= tls_verify_issuer_flags(cfg, crt);
+	if (t->issuers == 0 && *flags != 0)
+		reject_issuer(t, crt, *flags);
+	t->issuers |= *flags;
+	*flags = 0;
+	if (cfg->nabove < ISSUERS_MAX)
+		cfg->above[cfg->nabove++] = crt;
+}
+
+static int
+check_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags,
+    int is_trusted)
+{
 	const struct rule *r;
 
-	if (depth < 0)
-		return reject_extension(t, crt);
-	if (!is_ours(t->cfg, crt))
-		*flags |= exceeded(crt, depth);
-	if (t->issuer != NULL && !has_come_from(t->cfg, t->issuer, crt))
-		*flags |= MBEDTLS_X509_BADCERT_NOT_TRUSTED;
-	t->issuer = depth > 0 ? crt : NULL;
-	if (depth > 0) {
-		*flags |= tls_verify_issuer_flags(t->cfg, crt);
-		if (t->issuers == 0 && *flags != 0)
-			reject_issuer(t, crt, *flags);
-		t->issuers |= *flags;
-		*flags = 0;
-		return 0;
-	}
 	if (crt->raw.p == NULL)		/* in TLS 1.2, left out for that */
 		*flags |= CERT_SIGNED_ODDLY;
 	if (!may_authenticate(t->cfg, crt))
 		*flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
-	r = tls_rules_find(t->cfg, crt, ((*flags | t->issuers) &
-	    MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0);
-	if (r == NULL && t->cfg->rules != NULL)
-		*flags |= MBEDTLS_X509_BADCERT_OTHER;
-	/* The library has looked for it. */
-	if (t->cfg->rules != NULL)
-		*flags &= ~(uint32_t)MBEDTLS_X509_BADCERT_CN_MISMATCH;
+	/* The library goes by the name that is asked for. */
+	*flags &= ~(uint32_t)MBEDTLS_X509_BADCERT_CN_MISMATCH;
+	*flags |= name_flags(t, crt, is_trusted, &r);
 	if (!t->cfg->has_ca || (r != NULL && tls_rules_is_pin(r))) {
-		*flags &= ~(uint32_t)MBEDTLS_X509_BADCERT_NOT_TRUSTED;
+		*flags &= ~(uint32_t)(MBEDTLS_X509_BADCERT_NOT_TRUSTED |
+		    CERT_CONSTRAINTS_BROKEN | CERT_CONSTRAINTS_UNCHECKED);
 		t->issuers = 0;
 	}
 	*flags |= t->issuers;
@@ -338,6 +377,32 @@ tls_verify_cert(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 	}
 	reject_peer(t, crt, *flags);
 	t->issuers = 0;
+	return 0;
+}
+
+int
+tls_verify_cert(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
+{
+	struct tls *t = arg;
+	int is_trusted;
+
+	if (depth < 0)
+		return check_extension(t, crt, flags);
+	if (!is_ours(t->cfg, crt))
+		*flags |= exceeded(crt, depth);
+	if (t->issuer == NULL)		/* the first one, from the root down */
+		t->cfg->nabove = 0;
+	else if (!has_come_from(t->cfg, t->issuer, crt))
+		*flags |= MBEDTLS_X509_BADCERT_NOT_TRUSTED;
+	t->issuer = depth > 0 ? crt : NULL;
+	/* Without a trusted issuer nothing is computed that costs. */
+	is_trusted = ((*flags | t->issuers) &
+	    MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0;
+	if (is_trusted)
+		*flags |= constraint_flags(t->cfg, crt, depth);
+	if (depth == 0)
+		return check_peer(t, crt, flags, is_trusted);
+	check_issuer(t, crt, flags);
 	return 0;
 }
 
@@ -358,9 +423,10 @@ tls_verify_check_verdict(struct tls *t)
 	} else if (flags != 0) {
 		/* What it finds by itself, behind tls_verify_cert(). */
 		f = tls_error_fault(flags);
-		tls_reject(t, f->alert, "%s certificate \"%s\": %s", peer_role(t->cfg),
-		    t->peer != NULL ? t->peer : "", f->text != NULL ?
-		    f->text : "not valid");
+		tls_reject(t, f->alert, "%s certificate \"%s\": %s",
+		    peer_role(t->cfg), t->peer != NULL ? t->peer : "",
+		    f->text != NULL ? tls_error_fault_text(t->cfg, f) :
+		    "not valid");
 	}
 	if (t->peer == NULL && t->psk == NULL && t->cfg->verify == REQUIRED &&
 	    (flags != 0 || mbedtls_ssl_is_handshake_over(t->ssl)))

@@ -1,4 +1,4 @@
-"""TLS clients by which the ends of a stream are told apart."""
+"""TLS clients and servers by which the ends of a stream are told apart."""
 
 import socket
 import ssl
@@ -32,6 +32,21 @@ def context(certs, version=None, ciphers=None, alpn=None, client=None,
     return c
 
 
+def server_context(pem, version=None, ca=None):
+    """pem: its certificate and key.  ca: who issues those of its clients,
+    which are asked for one then.
+    """
+    c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    c.load_cert_chain(pem)
+    c.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    if ca:
+        c.load_verify_locations(ca)
+        c.verify_mode = ssl.CERT_REQUIRED
+    if version:
+        c.minimum_version = c.maximum_version = VERSIONS[version]
+    return c
+
+
 class Session(typing.NamedTuple):
     """What a client may resume by.  Python wants the same context for it,
     which is what then has the client's certificate, should it be needed.
@@ -50,13 +65,16 @@ class Client:
         """to: an address, or a connected socket.  session: one to resume,
         which takes the place of ctx.
         """
-        self.sock = connect(to, rcvbuf) if isinstance(to, str) else to
+        self.begin(connect(to, rcvbuf) if isinstance(to, str) else to,
+                   session.ctx if session else ctx, server_hostname=name,
+                   session=session and session.session)
+
+    def begin(self, sock, ctx, **keywords):
+        self.sock = sock
         self.lock = threading.Lock()
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.ctx = session.ctx if session else ctx
-        self.tls = self.ctx.wrap_bio(
-            self.incoming, self.outgoing, server_hostname=name,
-            session=session and session.session)
+        self.ctx = ctx
+        self.tls = ctx.wrap_bio(self.incoming, self.outgoing, **keywords)
         self.early = bytearray()  # read before it was asked for
         self.end = None  # how receiving ended
 
@@ -178,3 +196,10 @@ class Client:
 
     def close(self):
         self.sock.close()
+
+
+class Server(Client):
+    """The same at the other end, on a socket that was accepted."""
+
+    def __init__(self, sock, ctx):
+        self.begin(sock, ctx, server_side=True)

@@ -48,7 +48,7 @@ class Room:
         before = []
         if not given & {"accept", "-i", "-c"}:
             before.append("accept=127.0.0.1:0")
-        if not given & {"cert", "-c"}:
+        if not given & {"cert", "-c"} and "client=yes" not in ours:
             before.append(f"cert={self.certs.server}")
         if not given & {"log_level", "-q", "-v", "-c"}:
             before.append("log_level=debug")
@@ -74,6 +74,11 @@ class Room:
         to = to.address if isinstance(to, support.Tunnel) else to
         client = self.keep(peers.Client(to, ctx, name, rcvbuf, session))
         return client.handshake()
+
+    def server(self, sock, version=None, pem=None, **keywords):
+        """A TLS server on an accepted socket, its handshake still to come."""
+        return self.keep(peers.Server(sock, peers.server_context(
+            pem or self.certs.server, version, **keywords)))
 
     def read_logs(self):
         return [(p.name, p.log()) for p in self.processes]

@@ -661,7 +661,7 @@ LINE = re.compile(
 # What the master says of itself, and not of connections.
 PROCESSES = re.compile(
     r"tunnel: (tunnel [\d.]+, |listening on |worker \d+ |workers run as |"
-    "sandbox: |kernel TLS: )")
+    "sandbox: |kernel TLS: |CA certificates of the system: )")
 
 
 def lines_of_connections(t):

@@ -21,5 +21,7 @@ def test_demo():
         p = subprocess.run(["tests/demo"], cwd=TOP, capture_output=True,
                            text=True, timeout=30 * support.SLOW)
         assert (p.returncode, p.stderr) == (0, "")
-        assert re.search(r"^fetched through it +hello.txt: \d+ bytes, the same "
-                         "as served$", p.stdout, re.M)
+        assert re.search(r"^fetched through each +hello.txt: \d+ bytes, the "
+                         "same as served$", p.stdout, re.M)
+        assert re.search(r"^and the client's .* sni=localhost "
+                         r'server="CN=localhost" .* closed$', p.stdout, re.M)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -179,6 +180,44 @@ def test_mandoc_has_nothing_to_say(manual):
     except FileNotFoundError:
         pytest.skip("mandoc is not installed")
     assert (p.returncode, p.stdout) == (0, "")
+
+
+def commands():
+    """Those of the README that start one, as lines of their own."""
+    text = "".join(re.findall(r"^```sh\n(.*?)^```$", read("README.md"),
+                              re.M | re.S)).replace("\\\n", "")
+    found = re.findall(r"(?:^|')(tunnel (?:-[ct] ?|-i )?.*?\w=[^'#\n]*)", text,
+                       re.M)
+    return dict.fromkeys(x.strip() for x in found if " -g " not in x)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_of_the_readme_is_valid(room, command):
+    """With files, and hosts, that are there."""
+    certs = room.certs
+    conf = room.write("tunnel.conf", "accept = 0\nconnect = 1\n"
+                      f"cert = {certs.server}\n")
+    room.write("tickets", run(support.TUNNEL, "-k"))
+    room.write("psk", "app1:" + "0123456789abcdef" * 4 + "\n")
+    os.chmod(room.path("psk"), 0o600)
+    files = {"tunnel.pem": certs.server, "tickets": room.path("tickets"),
+             "fullchain.pem": certs.path("server.crt"),
+             "privkey.pem": certs.path("server.key"), "tunnel.conf": conf,
+             "example.org.pem": certs.server, "example.net.pem": certs.rsa,
+             "ca.pem": certs.ca, "cert.pem": certs.path("server.crt"),
+             "psk": room.path("psk")}
+    words = []
+    for word in shlex.split(command)[1:]:
+        key, equals, value = word.rpartition("=")
+        value = files.get(os.path.basename(value), value)
+        if key == "connect":
+            value = re.sub(r"^\w+\.example\.org|^%h", "127.0.0.1", value)
+        words.append(key + equals + value.replace("/run/tunnel", room.dir))
+    if "ktls=require" in words:
+        pytest.skip("it takes a kernel that has it")
+    if "client=yes" in words and "psk=" not in command:
+        words.append(f"ca={certs.ca}")
+    run(support.TUNNEL, "-t", *words)
 
 
 def test_readme_names_what_stunnel_has():

@@ -66,7 +66,8 @@ def pki(authority):
                            "basicConstraints=critical, CA:TRUE"),
         under_constrained=below(
             authority, "Constrained CA", AUTHORITY +
-            "nameConstraints=permitted;DNS:example.org"),
+            "nameConstraints=permitted;DNS:example.org",
+            san="DNS:a.example.net"),
         weak_key=leaf(key=("-newkey", "rsa:1024")),
         weak_signature=leaf(digest="sha1"),
         impostor=Authority(authority.dir, authority.name).leaf("bad"),
@@ -82,9 +83,9 @@ def false_authority(authority, pem):
     return false.leaf("bad", send=[false])
 
 
-def below(authority, name, extensions):
+def below(authority, name, extensions, **leaf):
     sub = authority.sub(name, extensions=extensions + "\n")
-    return sub.leaf("bad", send=[sub])
+    return sub.leaf("bad", send=[sub], **leaf)
 
 
 @pytest.fixture
@@ -185,8 +186,8 @@ REFUSED = {
         "ca={ca}", "under_unsaid", 'issuer "CN=Unsaid CA": not for issuing '
         "certificates", UNSUPPORTED, "under"),
     "intermediate constrained": (
-        "ca={ca}", "under_constrained", 'issuer "CN=Constrained CA": its name '
-        "constraints are not supported", UNSUPPORTED, "under"),
+        "ca={ca}", "under_constrained", "its issuers may not certify its "
+        "names (name constraints)", "BAD_CERTIFICATE", "under"),
     "signed by a client": ("ca={ca}", "under_leaf",
                            'unknown issuer "CN=app1"', UNKNOWN_CA, "under"),
     "pin": ("peer={pin1}", "app2", "no rule matched", DENIED, "app1"),
@@ -404,7 +405,6 @@ def test_long_subject_leaves_room(room, authority, start, backend, trusted,
 # TLS itself: to send a certificate is not to have its key.
 
 CRITICAL = {
-    "nameConstraints": "permitted;DNS:example.org",
     "policyConstraints": "requireExplicitPolicy:0",
     "inhibitAnyPolicy": "1",
     "certificatePolicies": "1.2.3.4",

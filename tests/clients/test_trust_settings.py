@@ -226,7 +226,6 @@ def test_directory_of_this_system(configuration):
 # An issuer with an extension that has to be understood, and is not.
 
 CRITICAL = {
-    "nameConstraints": "critical, permitted;DNS:example.org",
     "policyConstraints": "critical, requireExplicitPolicy:0",
     "inhibitAnyPolicy": "critical, 1",
     "certificatePolicies": "critical, 1.2.3.4",

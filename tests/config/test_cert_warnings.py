@@ -325,8 +325,9 @@ def test_chain_for_clients_to_judge(room, files, version, name):
 # Issuers of clients who would all be refused.
 
 @pytest.mark.parametrize("extension,words", [
-    ("nameConstraints = permitted;DNS:example.org",
-     "its name constraints are not supported"),
+    ("nameConstraints = critical, permitted;DNS:example.org", None),
+    ("nameConstraints = DER:30:03:02:01", "its name constraints are "
+     "malformed"),
     ("extendedKeyUsage = serverAuth", "not for client authentication"),
     ("extendedKeyUsage = clientAuth, serverAuth", None)])
 def test_issuer_of_no_client(room, files, extension, words):

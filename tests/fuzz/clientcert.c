@@ -69,7 +69,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	n = take_chain(&in, chain);
 	client_new(&c, flags & IS_TLS13, 0, n > 0 ? chain : NULL);
 	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
-	r = do_handshake(&s, &c);
+	r = do_handshake(&s, &c.ssl);
 	if (r == 0 && t->peer != NULL)
 		must(n > 0 && is_signed(chain), "it is somebody else's");
 	else if (r == 0)

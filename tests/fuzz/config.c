@@ -10,6 +10,7 @@ use(struct config *cfg)
 	FILE *null = fopen("/dev/null", "w");
 
 	must(null != NULL, "/dev/null");
+	config_defaults_of_role(cfg);
 	config_check(cfg, 0);
 	config_check(cfg, 1);
 	config_print(cfg, null);

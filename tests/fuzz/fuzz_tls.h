@@ -1,6 +1,6 @@
 /*
- * tls.c over memory: what the client sends lies in one buffer, what it is sent
- * in another; and the library's own client, to fill the first.
+ * tls.c over memory: what its peer sends lies in one buffer, what it is sent in
+ * another; and the library's own client, to fill the first.
  */
 #include <errno.h>
 #include <string.h>
@@ -33,12 +33,12 @@ static int	 fake_shutdown(int, int);
 static struct wire {
 	unsigned char p[1 << 17];
 	size_t	 at, end;
-} from_client, to_client;
+} from_peer, to_peer;
 static size_t piece;			/* no more is there at a time, */
 static int is_full;			/* nor is taken, and then none */
 static size_t received, sent;		/* so many bytes each are left */
 static int at_end;			/* its errno behind all of it; 0: FIN */
-static uint64_t client_random, server_random;
+static uint64_t peer_random, our_random;
 
 /* The certificates are as new as they will ever be. */
 static void
@@ -58,14 +58,14 @@ start(struct tls_config *cfg, size_t most)
 {
 	struct tls_sessions *s = cfg->sessions;
 
-	from_client.at = from_client.end = to_client.at = to_client.end = 0;
+	from_peer.at = from_peer.end = to_peer.at = to_peer.end = 0;
 	piece = most;
 	is_full = 0;
 	received = sent = SIZE_MAX;
 	at_end = EAGAIN;
-	client_random = 1;
-	server_random = 2;
-	fuzz_random = &server_random;
+	peer_random = 1;
+	our_random = 2;
+	fuzz_random = &our_random;
 	if (s != NULL)
 		memset(s->shared->slots, 0, s->nslots * s->slot_size);
 }
@@ -99,7 +99,7 @@ fake_recv(int fd, void *p, size_t len, int flags)
 	(void)fd;
 	(void)flags;
 	len = len < piece ? len : piece;
-	n = wire_get(&from_client, p, len < received ? len : received);
+	n = wire_get(&from_peer, p, len < received ? len : received);
 	received -= (size_t)n;
 	if (n > 0 || at_end == 0)
 		return n;
@@ -119,7 +119,7 @@ fake_send(int fd, const void *p, size_t len, int flags)
 	len = len < piece ? len : piece;
 	len = len < sent ? len : sent;
 	sent -= len;
-	return len == 0 ? -1 : wire_put(&to_client, p, len);
+	return len == 0 ? -1 : wire_put(&to_peer, p, len);
 }
 
 static int
@@ -201,17 +201,17 @@ client_load(void)
 }
 
 static int
-client_send(void *arg, const unsigned char *p, size_t len)
+peer_send(void *arg, const unsigned char *p, size_t len)
 {
 	(void)arg;
-	return wire_put(&from_client, p, len) == -1 ?
+	return wire_put(&from_peer, p, len) == -1 ?
 	    MBEDTLS_ERR_SSL_WANT_WRITE : (int)len;
 }
 
 static int
-client_recv(void *arg, unsigned char *p, size_t len)
+peer_recv(void *arg, unsigned char *p, size_t len)
 {
-	ssize_t n = wire_get(&to_client, p, len);
+	ssize_t n = wire_get(&to_peer, p, len);
 
 	(void)arg;
 	return n == 0 ? MBEDTLS_ERR_SSL_WANT_READ : (int)n;
@@ -245,7 +245,7 @@ client_new(struct client *c, int is_tls13, int is_hybrid, mbedtls_x509_crt *crt)
 		    &client_cert->key);
 	must(mbedtls_ssl_setup(&c->ssl, &c->conf) == 0, "mbedtls_ssl_setup");
 	mbedtls_ssl_set_hostname(&c->ssl, "server.example.org");
-	mbedtls_ssl_set_bio(&c->ssl, NULL, client_send, client_recv, NULL);
+	mbedtls_ssl_set_bio(&c->ssl, NULL, peer_send, peer_recv, NULL);
 }
 
 static void
@@ -255,35 +255,35 @@ client_free(struct client *c)
 	mbedtls_ssl_config_free(&c->conf);
 }
 
-/* The client, as far as it gets; with random numbers of its own. */
+/* The peer, as far as it gets; with random numbers of its own. */
 static int
-client_handshake(struct client *c)
+peer_handshake(mbedtls_ssl_context *ssl)
 {
 	int r;
 
-	fuzz_random = &client_random;
-	r = mbedtls_ssl_handshake(&c->ssl);
-	fuzz_random = &server_random;
+	fuzz_random = &peer_random;
+	r = mbedtls_ssl_handshake(ssl);
+	fuzz_random = &our_random;
 	return r;
 }
 
-/* Both, until neither can go on; what has become of the server's side. */
+/* Both, until neither can go on; what has become of our side. */
 static int
-do_handshake(struct stream *s, struct client *c)
+do_handshake(struct stream *s, mbedtls_ssl_context *peer)
 {
 	int r = STREAM_WANT_READ, failed = 0;
 	size_t before;
 
 	do {
-		before = from_client.end + to_client.end;
-		if (!failed && !mbedtls_ssl_is_handshake_over(&c->ssl))
-			failed = client_handshake(c) !=
+		before = from_peer.end + to_peer.end;
+		if (!failed && !mbedtls_ssl_is_handshake_over(peer))
+			failed = peer_handshake(peer) !=
 			    MBEDTLS_ERR_SSL_WANT_READ;
 		if (r == STREAM_WANT_READ || r == STREAM_WANT_WRITE ||
 		    r == STREAM_WANT_TURN)
 			r = s->ops->open(s);
-	} while (before != from_client.end + to_client.end ||
+	} while (before != from_peer.end + to_peer.end ||
 	    r == STREAM_WANT_TURN ||
-	    (r == STREAM_WANT_READ && from_client.at != from_client.end));
+	    (r == STREAM_WANT_READ && from_peer.at != from_peer.end));
 	return r;
 }

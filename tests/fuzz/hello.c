@@ -22,8 +22,8 @@ serve(struct stream *s)
 
 	tls_conninfo(t, &a);
 	must(a.version != NULL && a.cipher != NULL, "nothing was agreed upon");
-	must(t->cfg->verify != REQUIRED || a.client != NULL, "who is it?");
-	must(t->cfg->verify != NOT_ASKED || a.client == NULL, "who asked?");
+	must(t->cfg->verify != REQUIRED || a.peer != NULL, "who is it?");
+	must(t->cfg->verify != NOT_ASKED || a.peer == NULL, "who asked?");
 	s->ops->write(s, "hello", 5);
 	n = s->ops->read(s, buf, sizeof(buf));
 	must(n <= (ssize_t)sizeof(buf), "more than there is room for");
@@ -47,13 +47,13 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	at_end = ends[flags >> 4 & 3];
 	tls_config_strict_names(cfg, flags >> 2 & 1);
 	tls_config_truncation(cfg, flags >> 3 & 1);
-	if (wire_put(&from_client, in.p, in.n) == -1)
+	if (wire_put(&from_peer, in.p, in.n) == -1)
 		return 0;
 	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
 	do
 		r = s.ops->open(&s);
 	while (r == STREAM_WANT_TURN ||
-	    (r == STREAM_WANT_READ && from_client.at != from_client.end));
+	    (r == STREAM_WANT_READ && from_peer.at != from_peer.end));
 	must(in.n == 0 || tls_heard(t), "it was not heard");
 	if (r == 0)
 		serve(&s);

@@ -70,14 +70,14 @@ put_some(void *arg, const unsigned char *p, size_t len)
 	(void)arg;
 	len = len < put ? len : put;
 	put -= len;
-	return len == 0 || wire_put(&from_client, p, len) == -1 ?
+	return len == 0 || wire_put(&from_peer, p, len) == -1 ?
 	    MBEDTLS_ERR_SSL_WANT_WRITE : (int)len;
 }
 
 static int
 take_part(void *arg, unsigned char *p, size_t len)
 {
-	ssize_t n = wire_get(&to_client, p, len < taken ? len : taken);
+	ssize_t n = wire_get(&to_peer, p, len < taken ? len : taken);
 
 	(void)arg;
 	taken -= (size_t)n;
@@ -129,7 +129,7 @@ client_step(struct client *c, struct input *in)
 	if (mbedtls_ssl_is_handshake_over(&c->ssl))
 		return 1;
 	scarce = 0;
-	r = client_handshake(c);
+	r = peer_handshake(&c->ssl);
 	scarce = left;
 	return over(c, r) < 0 ? -1 : r == 0;
 }
@@ -188,7 +188,7 @@ to_server(struct stream *s, struct client *c, struct flow *f,
 }
 
 static int
-to_client_some(struct stream *s, struct client *c, struct flow *f,
+to_peer_some(struct stream *s, struct client *c, struct flow *f,
     mbedtls_ssl_session *session)
 {
 	static unsigned char buf[RECORD_MAX];
@@ -237,10 +237,10 @@ exchange(struct stream *s, struct client *c, struct input *in,
 		put = some(in);
 		received = some(in);
 		sent = some(in);
-		wire_turn(&from_client);
-		wire_turn(&to_client);
+		wire_turn(&from_peer);
+		wire_turn(&to_peer);
 		if (to_server(s, c, &up, session) < 0 ||
-		    to_client_some(s, c, &down, session) < 0) {
+		    to_peer_some(s, c, &down, session) < 0) {
 			must(scarce == 1, "it has ended");
 			return;
 		}
@@ -294,7 +294,7 @@ goes_on(struct stream *s, struct client *c)
 	static const unsigned char hello[5] = "hello";
 	char buf[RECORD_MAX];
 
-	from_client.at = from_client.end = to_client.at = to_client.end = 0;
+	from_peer.at = from_peer.end = to_peer.at = to_peer.end = 0;
 	put = received = sent = SIZE_MAX;
 	scarce = 1;
 	must(mbedtls_ssl_write(&c->ssl, hello, 5) == 5 &&

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "fuzz_tls.h"
+#include "fuzz_server.h"
 #include "tls_pem.h"
 
 static const char *directory;
@@ -119,15 +120,15 @@ check_replay(struct tls_config *cfg)
 	struct tls *t;
 	int r;
 
-	recorded = from_client;
+	recorded = from_peer;
 	start(cfg, SIZE_MAX);
-	from_client = recorded;
-	from_client.at = 0;
+	from_peer = recorded;
+	from_peer.at = 0;
 	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
 	do
 		r = s.ops->open(&s);
 	while (r == STREAM_WANT_TURN ||
-	    (r == STREAM_WANT_READ && from_client.at != from_client.end));
+	    (r == STREAM_WANT_READ && from_peer.at != from_peer.end));
 	must(r == 0, "it cannot be replayed");
 	tls_free(t);
 }
@@ -150,16 +151,16 @@ connection(struct tls_config *cfg, int kind, mbedtls_ssl_session *session,
 	client_new(&c, kind != TLS12, kind == HYBRID, &client_cert->chain);
 	if (has_session)
 		must(mbedtls_ssl_set_session(&c.ssl, session) == 0, "session");
-	must(do_handshake(&s, &c) == 0, "no handshake");
+	must(do_handshake(&s, &c.ssl) == 0, "no handshake");
 	must(t->resumed == has_session, "is it resumed?");
 	must((t->group == MBEDTLS_SSL_IANA_TLS_GROUP_X25519MLKEM768) ==
 	    (kind == HYBRID), "another group");
 	has_session = talk(&s, &c, session);
-	save("hello", &verify, (size_t)1, from_client.p, from_client.end,
+	save("hello", &verify, (size_t)1, from_peer.p, from_peer.end,
 	    NULL);
-	save("records", &most, (size_t)1, from_client.p, from_client.end,
+	save("records", &most, (size_t)1, from_peer.p, from_peer.end,
 	    NULL);
-	save("records", &most, (size_t)1, to_client.p, to_client.end, NULL);
+	save("records", &most, (size_t)1, to_peer.p, to_peer.end, NULL);
 	client_free(&c);
 	tls_free(t);
 	check_replay(cfg);
@@ -206,6 +207,59 @@ save_flights(void)
 	}
 }
 
+/* All that a server sends is the same again, without it. */
+static void
+save_answers(unsigned char flags, int verifies, int is_tls13, int asks,
+    int retries)
+{
+	const unsigned char raw = (unsigned char)(flags | 32);
+	struct stream s = { .fd = -1 };
+	struct server v;
+	struct tls *t;
+
+	start(clients[verifies], SIZE_MAX);
+	server_begin(&v, is_tls13, asks, retries);
+	must((t = tls_new(clients[verifies], -1, SERVER_NAME, &s)) != NULL,
+	    "tls_new");
+	must(do_handshake(&s, &v.ssl) == 0, "no handshake with a server");
+	mbedtls_ssl_write(&v.ssl, (const unsigned char *)"data", 4);
+	mbedtls_ssl_close_notify(&v.ssl);
+	save("server", &raw, (size_t)1, from_peer.p, from_peer.end, NULL);
+	save("records", "\xff", (size_t)1, from_peer.p, from_peer.end, NULL);
+	server_end(&v);
+	tls_free(t);
+}
+
+/* Each way, and all that is edited; behind it a ticket, and what is not to be
+ * sent. */
+static void
+save_servers(void)
+{
+	static const unsigned char more[] = { 0, 0, 1, 'x',
+	    2, 1, 21, 4, 0, 0, 17, 0, 0, 1, 0, 0, 0, 0, 0, 1, 'n', 0, 3, 't',
+	    'i', 'c', 0, 0, 2, 0, 4, 0, 0, 0, 0, 2, 1, 5, 24, 0, 0, 1, 0,
+	    1, 0, 2, 1, 0 };
+	unsigned char edit[] = { 0, 1, 0, 0, 0, 2, 1, 0 };
+	unsigned char flags, none = 0, message, kind;
+
+	for (flags = 0; flags < 32; flags++) {
+		save("server", &flags, (size_t)1, &none, (size_t)1, more,
+		    sizeof(more), NULL);
+		if ((flags & 4) != 0)
+			continue;
+		save_answers(flags, flags & 1, flags & 2, flags & 8,
+		    flags & 16);
+		for (message = 0; message < 7; message++)
+			for (kind = 0; kind < 4; kind++) {
+				edit[0] = flags;
+				edit[2] = message;
+				edit[3] = kind;
+				save("server", edit, sizeof(edit), more,
+				    sizeof(more), NULL);
+			}
+	}
+}
+
 int
 main(int argc, char **argv)
 {
@@ -213,6 +267,7 @@ main(int argc, char **argv)
 	directory = argv[1];
 	servers_new();
 	client_load();
+	clients_new();
 	save_file(4, PKI "ticket.keys");
 	save_file(5, PKI "ca.pem");
 	save_file(6, PKI "crl.pem");
@@ -221,5 +276,6 @@ main(int argc, char **argv)
 	save_certificates();
 	save_connections();
 	save_flights();
+	save_servers();
 	return 0;
 }

@@ -9,12 +9,13 @@ import platform
 import signal
 import socket
 import struct
+import subprocess
 
 import pytest
 
 import support
-from privileged import (AS_NOBODY, LIBC, MODES, begin, can_look, confined,
-                        landlock_abi, soft_limit, status, system)
+from privileged import (AS_NOBODY, LIBC, MODES, NOBODY, begin, can_look,
+                        confined, landlock_abi, soft_limit, status, system)
 from support import assert_echoes, read_exactly
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -362,3 +363,60 @@ def test_worker_can_do_nothing_to_others(room, puppet):
     assert p.call("setuid", 0) < 0
     assert p.call("prctl", 4, 1) < 0 or can_look(p.pid) == []
     assert other.alive()
+
+
+# The relay of -i.
+
+@pytest.fixture
+def relay(room, echo):
+    """Start one, which is at our mercy."""
+    if platform.machine() != "x86_64":
+        pytest.skip("knows x86-64 alone")
+
+    puppets = []
+
+    def start(*words):
+        t = room.tunnel("-i", f"connect={echo.address}", "user=nobody", *words,
+                        ready=False, stdin=subprocess.PIPE,
+                        stdout=subprocess.DEVNULL)
+        t.wait_log("stdin accepted")
+        pid, = support.children(t.pid)
+        expected = "0" if "sandbox=no" in words else "2"
+        support.wait_for(lambda: status(pid)["Seccomp"] == [expected] and
+                         status(pid)["Uid"][0] == str(NOBODY.pw_uid) and
+                         status(pid)["State"][0] == "S", "sleep")
+        try:
+            puppets.append((t, Puppet(pid)))
+        except PermissionError as e:
+            t.signal(signal.SIGKILL)
+            pytest.skip(f"can't trace here: {e}")
+        return puppets[-1][1]
+
+    yield start
+    for t, p in puppets:
+        p.close()
+        t.popen.stdin.close()
+        assert t.wait(support.DEADLINE) == 1
+
+
+RELAY_NEEDS_NO = {
+    "openat": (-100, b"/etc/passwd", os.O_RDONLY), "fork": (),
+    "socket": (socket.AF_INET, socket.SOCK_STREAM, 0), "getsockopt": (3, 1, 4),
+    "mmap": (0, 4096, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0),
+    "dup": (0,), "fcntl": (0, 3), "kill": (1, 0), "prctl": (3,),
+    "sendmsg": (3, b"", 0),
+}
+
+
+def test_relay_can_do_that(relay):
+    """Without a sandbox: or what follows would show nothing."""
+    p = relay("sandbox=no")
+    assert p.call("openat", *RELAY_NEEDS_NO["openat"]) > 0
+    assert p.call("socket", *RELAY_NEEDS_NO["socket"]) > 0
+
+
+@confined
+def test_relay_can_move_bytes_alone(relay):
+    p = relay()
+    for name, arguments in RELAY_NEEDS_NO.items():
+        assert p.call(name, *arguments) == -errno.ENOSYS, name

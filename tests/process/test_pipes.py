@@ -501,6 +501,8 @@ def test_sigint_of_a_terminal_ends_both(piped):
 
 # What the two processes have, and may do.
 
+@pytest.mark.skipif(bool(support.UNDER),
+                    reason="valgrind has descriptors of its own")
 def test_descriptors(piped, fds, room):
     """Neither has what it does not need, nor what was left open."""
     path = room.write("stray", "secret")

@@ -8,7 +8,7 @@ import pytest
 
 import support
 from privileged import MODES, NOBODY, assert_is, confined, status
-from support import assert_echoes, need, run
+from support import assert_echoes, is_echoed, need, run, serves
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -56,21 +56,37 @@ def test_capabilities_of_the_unit_are_enough(room, unit, monkeypatch):
     assert "Operation not permitted" not in t.log()
 
 
+def lives(t, echoes):
+    """What an instance does from its start to its end."""
+    assert echoes()
+    t.signal(signal.SIGHUP)
+    t.wait_log("reloaded$")
+    t.signal(signal.SIGUSR1)
+    t.wait_log("statistics: ")
+    assert echoes()
+    assert t.stop() == 0
+
+
 @confined
-def test_system_calls_of_the_unit_are_enough(room, unit, monkeypatch):
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_system_calls_of_the_unit_are_enough(room, unit, monkeypatch, role):
+    """Of either end of TLS: a client's is for local applications."""
     need("systemd-analyze", "strace")
     text, words = unit
+    server, path = room.tunnel(*words[:-1]), room.path("app.sock")
+    if role == "client":
+        words = ["client=yes", f"ca={room.certs.ca}", "user=nobody",
+                 f"connect={server.address}", f"accept=unix:{path}",
+                 "sandbox=yes", words[-1]]
+    else:
+        words[0] = "accept=127.0.0.1:444"
     trace = room.path("trace")
-    monkeypatch.setattr(support, "UNDER", ["strace", "-D", "-f", "-o", trace])
+    monkeypatch.setattr(support, "UNDER", [
+        "strace", "-D", "-f", "-A", "-o", trace])
     for mode in ("workers=2", "mode=fork"):
         t = room.tunnel(mode, *words)
-        assert_echoes(room, t)
-        t.signal(signal.SIGHUP)
-        t.wait_log("reloaded$")
-        t.signal(signal.SIGUSR1)
-        t.wait_log("statistics: ")
-        assert_echoes(room, t)
-        assert t.stop() == 0
+        lives(t, lambda: serves(room, t.address) if role == "server" else
+              is_echoed(room.connect(f"unix:{path}")))
     with open(trace) as f:
         made = set(re.findall(r"^\d+ +(?:<\.\.\. )?([a-z]\w+)", f.read(),
                               re.M))

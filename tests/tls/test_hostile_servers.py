@@ -9,9 +9,9 @@ import pytest
 import hostile
 import support
 from hostile import (CERTIFICATE, EXTENSIONS, PKCS1_SHA256, PSS_SHA256,
-                     SERVER_HELLO, VERIFY, Server)
-from shares import FINISHED, P256, P384, SHARES, X25519
-from wire import RETRY, extension, vector
+                     REQUEST, SERVER_HELLO, VERIFY, Server)
+from shares import FINISHED, P256, P384, SHARES, TICKET, X25519
+from wire import HANDSHAKE, RETRY, extension, message, vector
 
 pytestmark = pytest.mark.skipif(
     not support.PATCHED, reason="this mbed TLS lacks mbedtls/patches")
@@ -256,3 +256,39 @@ def test_tickets(client, server, size):
     passes(s, app)
     s.send_ticket(b"t", lifetime=0)
     passes(s, app)
+
+
+def ticket(lifetime=3600, data=b"t", more=b""):
+    """A NewSessionTicket."""
+    return message(TICKET, lifetime.to_bytes(4, "big") + bytes(4) + vector(
+        1, b"n") + vector(2, data) + vector(2, b"") + more)
+
+
+@pytest.mark.parametrize("tickets", [
+    [ticket(7 * 86400 + 1)], [ticket(0xffffffff)], [2 * ticket()],
+    [ticket()[:10], ticket()[10:]], [ticket(), ticket(0)],
+    [ticket(data=b"t" * 500)[:100], ticket(data=b"t" * 500)[100:]]],
+    ids=["longer", "longest", "two", "parts", "none", "more-parts"])
+def test_ticket(client, server, tickets):
+    s, app = server(client())
+    s.handshake()
+    for data in tickets:
+        s.out += s.ours.seal(HANDSHAKE, data)
+    passes(s, app)
+
+
+@pytest.mark.parametrize("data,number", [
+    (ticket(data=b""), DECODE), (ticket(more=b"\0"), DECODE),
+    (message(TICKET, bytes(9) + b"\xff\xfft"), DECODE),
+    (message(TICKET, ticket()[4:-2] + b"\0\4\0\x2a\0\4"), DECODE),
+    (message(TICKET, ticket()[4:-2] + vector(2, extension(51, b""))),
+     ILLEGAL), (message(REQUEST, b"\1c\0\0"), UNEXPECTED)],
+    ids=["empty", "and-more", "cut", "extension-cut", "extension-of-hello",
+         "request"])
+def test_ticket_that_must_not_be(client, server, data, number):
+    t = client()
+    s, app = server(t)
+    s.handshake()
+    s.out += s.ours.seal(HANDSHAKE, data)
+    assert s.alert() == number
+    t.wait_log(" TLS: ")

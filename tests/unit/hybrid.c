@@ -357,8 +357,10 @@ test_agreement(void **state)
 		int	 group;
 	} cases[] = {
 		{ { HYBRID, X25519 }, { HYBRID, X25519 }, HYBRID },
-		{ { X25519, HYBRID }, { HYBRID, X25519 }, HYBRID },
-		/* A client of mbed TLS sends a share for its first group. */
+		/* A client of mbed TLS sends a share for its first group, */
+		{ { X25519, HYBRID }, { HYBRID, P256, X25519 }, X25519 },
+		{ { X25519, HYBRID }, { HYBRID }, HYBRID },
+		/* and of X25519 behind that one alone. */
 		{ { HYBRID, X25519 }, { X25519, HYBRID }, X25519 },
 		/* It is asked for another. */
 		{ { HYBRID }, { X25519, HYBRID }, HYBRID },

@@ -75,7 +75,8 @@ test_keys_that_change_meanwhile(void **state)
 	assert_null(tls_init());
 	for (i = 0; i < 2; i++) {
 		assert_non_null(g[i].tls = tls_config_new(TLS_SERVER));
-		g[i].sessions = tls_sessions_new(0, i, 1);
+		g[i].sessions = tls_sessions_new(0,
+		    (enum tls_sessions_kind)i, 1);
 		assert_non_null(g[i].sessions);
 		tls_config_sessions(g[i].tls, g[i].sessions, 1, 2);
 	}

@@ -34,6 +34,7 @@ static int	 sends, recvs, error, has_memory;
 static const unsigned char *client;	/* what is to be received, */
 static size_t	 nclient, asked;	/* and how much was asked for */
 static mbedtls_ssl_config conf;
+static struct tls_config cfg;
 static struct tls *t;
 
 static void *
@@ -97,6 +98,7 @@ begin(void **state)
 	    MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT) != 0 ||
 	    mbedtls_ssl_setup(t->ssl, &conf) != 0)
 		return -1;
+	t->cfg = &cfg;
 	t->budget = 100;
 	t->record = RECORD_MAX;
 	return 0;

@@ -15,6 +15,7 @@ static psa_status_t fake_random(unsigned char *, size_t);
 #define psa_generate_random fake_random
 #include "../../lib/tls_session.c"
 #undef psa_generate_random
+#include "../../lib/memory.h"
 
 #include <setjmp.h>
 
@@ -48,7 +49,7 @@ begin(void **state)
 	cfg->certs = calloc(1, sizeof(*cfg->certs));
 	mbedtls_pk_setup(&cfg->certs->chain.pk,
 	    mbedtls_pk_info_from_type(MBEDTLS_PK_ECKEY));
-	tls_config_sessions(cfg, tls_sessions_new(0, 0, 0), 1, HOUR);
+	tls_config_sessions(cfg, tls_sessions_new(0, TLS_BARE, 0), 1, HOUR);
 	tls_config_renew(cfg);
 	t = calloc(1, sizeof(*t));
 	t->cfg = cfg;

@@ -1,0 +1,97 @@
+/*
+ * tls.c as a client, and a server to fill the buffer that it reads from: the
+ * library's own, whose tickets are sessions in the clear.
+ */
+#define SERVER_NAME	"a.w.example.org"
+
+/* Whose certificate is verified, and one that takes any. */
+static struct tls_config *clients[2];
+static struct cert *server_cert;
+
+struct server {
+	mbedtls_ssl_context ssl;
+	mbedtls_ssl_config conf;
+};
+
+static struct tls_config *
+client_config(int verifies)
+{
+	struct tls_config *cfg = tls_config_new(TLS_CLIENT);
+
+	must(cfg != NULL && tls_init() == NULL, "tls_init");
+	must(tls_config_cert(cfg, PKI "client.pem") == 0 &&
+	    tls_config_key(cfg, PKI "client.pem", NULL) == 0 &&
+	    tls_config_alpn(cfg, "h2,http/1.1") == 0 &&
+	    tls_config_versions(cfg, 12, 13) == 0, tls_config_error(cfg));
+	must(!verifies || (tls_config_ca(cfg, PKI "ca.pem") == 0 &&
+	    tls_config_crl(cfg, PKI "crl.pem") == 0 &&
+	    tls_config_verify(cfg, 1) == 0), tls_config_error(cfg));
+	must(tls_config_ready(cfg) == 0, tls_config_error(cfg));
+	return cfg;
+}
+
+static void
+clients_new(void)
+{
+	static struct tls_config *cfg;
+
+	set_clock();
+	clients[0] = client_config(0);
+	clients[1] = client_config(1);
+	cfg = server_new(NOT_ASKED);
+	server_cert = cfg->certs;
+}
+
+static int
+write_session(void *arg, const mbedtls_ssl_session *session,
+    unsigned char *start, const unsigned char *end, size_t *len,
+    uint32_t *lifetime)
+{
+	(void)arg;
+	*lifetime = DAY;
+	return mbedtls_ssl_session_save(session, start, (size_t)(end - start),
+	    len);
+}
+
+static int
+load_session(void *arg, mbedtls_ssl_session *session, unsigned char *p,
+    size_t len)
+{
+	(void)arg;
+	return mbedtls_ssl_session_load(session, p, len);
+}
+
+/* asks: for a certificate; retries: it has but a group that is not first. */
+static void
+server_begin(struct server *v, int is_tls13, int asks, int retries)
+{
+	static const uint16_t groups[] = {
+		MBEDTLS_SSL_IANA_TLS_GROUP_X25519MLKEM768,
+		MBEDTLS_SSL_IANA_TLS_GROUP_X25519,
+		MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1, 0
+	};
+
+	mbedtls_ssl_init(&v->ssl);
+	mbedtls_ssl_config_init(&v->conf);
+	mbedtls_ssl_config_defaults(&v->conf, MBEDTLS_SSL_IS_SERVER,
+	    MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT);
+	mbedtls_ssl_conf_authmode(&v->conf, asks ?
+	    MBEDTLS_SSL_VERIFY_OPTIONAL : MBEDTLS_SSL_VERIFY_NONE);
+	mbedtls_ssl_conf_rng(&v->conf, RNG);
+	mbedtls_ssl_conf_max_tls_version(&v->conf, is_tls13 ?
+	    MBEDTLS_SSL_VERSION_TLS1_3 : MBEDTLS_SSL_VERSION_TLS1_2);
+	mbedtls_ssl_conf_groups(&v->conf, groups + (retries ? 2 : 0));
+	mbedtls_ssl_conf_session_tickets_cb(&v->conf, write_session,
+	    load_session, NULL);
+	must(mbedtls_ssl_conf_own_cert(&v->conf, &server_cert->chain,
+	    &server_cert->key) == 0 &&
+	    mbedtls_ssl_setup(&v->ssl, &v->conf) == 0, "mbedtls_ssl_setup");
+	mbedtls_ssl_set_bio(&v->ssl, NULL, peer_send, peer_recv, NULL);
+}
+
+static void
+server_end(struct server *v)
+{
+	mbedtls_ssl_free(&v->ssl);
+	mbedtls_ssl_config_free(&v->conf);
+}

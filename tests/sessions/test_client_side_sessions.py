@@ -1,0 +1,429 @@
+"""As a client, the tunnel resumes the sessions of each server that it knows,
+and no other's; in TLS 1.3 each ticket is used once.
+"""
+
+import re
+import socket
+import ssl
+import time
+
+import pytest
+
+import support
+from certificates import Authority
+from peers import VERSIONS
+from reloads import Configured
+from resuming import KINDS, LATE, LIFETIME
+from support import Task, need, read_exactly, wait_for
+from upgrades import upgrade
+from wire import PSK, TICKET, Hello
+
+NO_EXTENDED_MASTER_SECRET = 1  # SSL_OP_NO_EXTENDED_MASTER_SECRET
+SERVER = "serverAuth"
+
+
+def peek_hello(sock):
+    """The record that is its client's first, which stays to be read."""
+    def head():
+        data = sock.recv(1 << 14, socket.MSG_PEEK)
+        size = 5 + int.from_bytes(data[3:5], "big")
+        return data[:size] if len(data) >= size or not data else None
+
+    return wait_for(head, "a hello")
+
+
+class Offer:
+    """What a client's hello offers to resume."""
+
+    def __init__(self, data):
+        hello = Hello(data)
+        self.is_13 = PSK in hello.extensions
+        self.ticket = hello.ticket if self.is_13 else \
+            hello.extensions.get(TICKET, b"")
+        self.id = hello.id
+
+    def __bool__(self):
+        return bool(self.ticket)
+
+
+def server_context(pem, kind="ticket-1.3"):
+    version, tickets = KINDS[kind]
+    ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ctx.load_cert_chain(pem)
+    ctx.minimum_version = ctx.maximum_version = VERSIONS[version]
+    if not tickets:
+        ctx.options |= ssl.OP_NO_TICKET
+    return ctx
+
+
+class Server:
+    """One that echoes, and tells what it was offered, and whether that was
+    resumed.  Its context may be changed.
+    """
+
+    def __init__(self, room, pem=None, kind="ticket-1.3"):
+        self.pem, self.kind = pem or room.certs.server, kind
+        self.restart()
+        self.offers, self.resumed, self.hangs_up = [], [], False
+        self.backend = room.backend().serve(self.serve)
+        self.port = self.backend.sock.getsockname()[1]
+        self.address = f"localhost:{self.port}"
+
+    def restart(self, kind=None):
+        """It knows none of its sessions any more."""
+        self.ctx = server_context(self.pem, kind or self.kind)
+
+    def serve(self, sock):
+        self.offers.append(Offer(peek_hello(sock)))
+        if self.hangs_up:
+            return
+        try:
+            tls = self.ctx.wrap_socket(sock, server_side=True)
+        except (ssl.SSLError, OSError):
+            return
+        with tls:
+            self.resumed.append(tls.session_reused)
+            support.echo(tls)
+            try:
+                tls.unwrap()
+            except (ssl.SSLError, OSError):
+                pass
+
+    @property
+    def tickets(self):
+        return [offer.ticket for offer in self.offers if offer]
+
+
+@pytest.fixture
+def server(room):
+    return Server(room)
+
+
+@pytest.fixture
+def either(room, kind):
+    """A server for each kind of session."""
+    return Server(room, kind=kind)
+
+
+def arguments(room, *servers):
+    return ["client=yes", f"ca={room.certs.ca}",
+            *(f"connect={server.address}" for server in servers)]
+
+
+@pytest.fixture
+def near(room):
+    """The tunnel in front of servers."""
+    return lambda *servers, more=(): room.tunnel(
+        *arguments(room, *servers), *more)
+
+
+def talk(address):
+    """Over a connection to its end."""
+    with support.connect(address) as sock:
+        sock.sendall(b"hello")
+        assert read_exactly(sock, 5) == b"hello"
+        sock.shutdown(socket.SHUT_WR)
+        assert support.read_all(sock) == (b"", "eof")
+
+
+def is_served(address):
+    try:
+        talk(address)
+    except (AssertionError, OSError):
+        return False
+    return True
+
+
+def is_resumed(t):
+    """A connection; what its line in the log says."""
+    count = len(re.findall(" closed$", t.log(), re.M))
+    talk(t.address)
+    return " resumed " in t.wait_log(" closed$", count + 1)
+
+
+def test_resumed(near, either, kind, mode):
+    """By all processes, and both sides agree on it."""
+    t = near(either, more=[mode])
+    assert [is_resumed(t) for _ in range(6)] == [False] + 5 * [True]
+    assert either.resumed == [False] + 5 * [True]
+    line = t.wait_log(" closed$", 6)
+    version = KINDS[kind][0]
+    group = "x25519 " if version == "1.3" else ""
+    assert re.search(rf" TLSv{version} TLS_\w+ {group}resumed sni=localhost "
+                     r'server="O=tunnel, CN=server" in=5 out=5 ', line), line
+
+
+def test_every_ticket_is_used_once(near, server, mode):
+    t = near(server, more=[mode])
+    for _ in range(3):
+        talk(t.address)
+    for _ in range(6):
+        clients = [Task(talk, t.address) for _ in range(8)]
+        for client in clients:
+            client.result()
+    assert len(server.tickets) > 10
+    assert len(set(server.tickets)) == len(server.tickets)
+    assert len(server.resumed) == 51
+    assert sum(server.resumed) == len(server.tickets)
+
+
+def test_few_are_kept(near, server):
+    server.ctx.num_tickets = 200
+    t = near(server)
+    assert not is_resumed(t)
+    server.ctx.num_tickets = 0
+    assert [is_resumed(t) for _ in range(6)] == 4 * [True] + 2 * [False]
+    assert len(set(server.tickets)) == 4
+
+
+def test_used_until_it_is_resumed_no_more(room, near):
+    """In TLS 1.2: it is good for more than one."""
+    server = Server(room, kind="ticket-1.2")
+    t = near(server, more=["workers=4"])
+    talk(t.address)
+    clients = [Task(talk, t.address) for _ in range(8)]
+    for client in clients:
+        client.result()
+    assert server.resumed == [False] + 8 * [True]
+
+
+def test_servers_are_told_apart(room, near, kind):
+    servers = [Server(room, kind=kind) for _ in range(3)]
+    t = near(*servers)
+    assert [is_resumed(t) for _ in range(9)] == 3 * [False] + 6 * [True]
+    offered = [set(server.tickets) for server in servers]
+    assert not offered[0] & offered[1] | offered[1] & offered[2]
+    assert [server.resumed for server in servers] == 3 * [[False, True, True]]
+
+
+def test_server_restarted(near, either):
+    t = near(either)
+    assert not is_resumed(t)
+    assert is_resumed(t)
+    either.restart()
+    assert not is_resumed(t)
+    assert is_resumed(t)
+
+
+@pytest.mark.parametrize("before, after", [("ticket-1.3", "ticket-1.2"),
+                                           ("ticket-1.2", "ticket-1.3")])
+def test_server_of_another_version(room, near, before, after):
+    """What was resumed tells the library the version: it fails once."""
+    server = Server(room, kind=before)
+    t = near(server)
+    assert not is_resumed(t)
+    server.restart(after)
+    is_served(t.address)
+    assert not is_resumed(t)
+    assert is_resumed(t)
+
+
+def test_forgotten_after_a_failure(room, near, kind):
+    server = Server(room, kind=kind)
+    t = near(server)
+    talk(t.address)
+    server.hangs_up = True
+    assert not is_served(t.address)
+    server.hangs_up = False
+    assert not is_resumed(t)
+    assert is_resumed(t)
+
+
+@pytest.mark.parametrize("how", ["session_tickets=no", "session_cache=off"])
+def test_none_are_kept(near, either, how):
+    t = near(either, more=[how])
+    assert not any(is_resumed(t) for _ in range(3))
+    assert either.tickets == []
+
+
+def test_too_old(near, either):
+    t = near(either, more=[f"ticket_lifetime={LIFETIME}s"])
+    begin = last = time.monotonic()
+    assert not is_resumed(t)
+    while is_resumed(t):
+        last = time.monotonic()
+        assert last - begin < LIFETIME + LATE
+        time.sleep(0.05)  # its pace
+    assert last - begin > LIFETIME / 2 - LATE
+
+
+def test_as_old_as_its_server_lets_it(room, near, version):
+    """And not offered after that.  A ticket of TLS 1.3 may then be seen in the
+    extension of TLS 1.2, where it is of no use.
+    """
+    inner = room.backend().serve(support.echo)
+    far = room.tunnel(f"connect={inner.address}", "ticket_lifetime=2s",
+                      f"tls_max={version}")
+    offers = []
+
+    def pass_on(sock):
+        offers.append(Offer(peek_hello(sock)))
+        with support.connect(far.address) as to:
+            back = Task(pump, to, sock)
+            pump(sock, to)
+            back.result()
+
+    relay = room.backend().serve(pass_on)
+    relay.address = f"localhost:{relay.sock.getsockname()[1]}"
+    t = near(relay)
+    assert not is_resumed(t)
+    assert is_resumed(t)
+    assert offers[-1]
+    time.sleep(2)  # which makes it too old, however late this is
+    assert not is_resumed(t)
+    assert not offers[-1].is_13 and (version == "1.3" or not offers[-1])
+
+
+def pump(source, to):
+    try:
+        while data := source.recv(1 << 16):
+            to.sendall(data)
+        to.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+def test_without_extended_master_secret(room, near):
+    """RFC 7627 section 5.3."""
+    server = Server(room, kind="ticket-1.2")
+    server.ctx.options |= NO_EXTENDED_MASTER_SECRET
+    t = near(server)
+    assert not any(is_resumed(t) for _ in range(3))
+    assert server.tickets == []
+
+
+# What is configured now decides.
+
+@pytest.fixture
+def renewed(room, kind):
+    """A server that an authority of its own has certified, for two names; the
+    authority; and the tunnel in front of it, whose configuration changes.
+    """
+    ours = Authority(room.dir, "Server CA")
+    pem = ours.leaf("server", usage=SERVER,
+                    san="DNS:localhost, DNS:a.example, DNS:b.example")
+    server = Server(room, pem, kind)
+    c = Configured(room, client="yes", ca=ours.crt, connect=server.address)
+    assert not is_resumed(c.t)
+    assert is_resumed(c.t)
+    return server, ours, c
+
+
+def test_after_a_reload(renewed):
+    _, _, c = renewed
+    c.reload(connect_timeout="7s")
+    assert is_resumed(c.t)
+
+
+def test_another_name(renewed):
+    server, _, c = renewed
+    c.reload(server_name="a.example")
+    assert not is_resumed(c.t)
+    assert is_resumed(c.t)
+    c.reload(server_name="b.example")
+    assert not is_resumed(c.t)
+    c.reload(server_name="a.example")
+    assert is_resumed(c.t)
+
+
+def test_another_authority(room, renewed):
+    server, ours, c = renewed
+    other = Authority(room.dir, "Other CA")
+    c.reload(ca=other.crt)
+    assert not is_served(c.t.address)
+    assert not server.offers[-1]
+    c.t.wait_log('unknown issuer "CN=Server CA"')
+
+
+def test_revoked(room, renewed):
+    server, ours, c = renewed
+    c.reload(crl=ours.crl(server.pem))
+    assert not is_served(c.t.address)
+    assert not server.offers[-1]
+    c.t.wait_log("revoked")
+
+
+def test_another_rule(renewed):
+    server, _, c = renewed
+    c.reload(peer="dns:a.example")
+    assert is_resumed(c.t)
+    c.reload(peer="dns:c.example")
+    assert not is_served(c.t.address)
+    assert not server.offers[-1]
+
+
+def test_not_verified_before(room, kind):
+    """What nobody has verified is not used where it has to be."""
+    server = Server(room, kind=kind)
+    c = Configured(room, client="yes", verify="none", connect=server.address)
+    assert not is_resumed(c.t)
+    assert is_resumed(c.t)
+    c.reload(verify="require", ca=room.certs.ca)
+    assert not is_resumed(c.t)
+    assert not server.offers[-1]
+    assert is_resumed(c.t)
+
+
+def test_another_certificate_of_ours(room, authority, renewed):
+    """Who we are is part of a session."""
+    server, _, c = renewed
+    c.reload(cert=authority.leaf("app1"))
+    assert not is_resumed(c.t)
+    assert is_resumed(c.t)
+
+
+def test_suite_that_is_no_longer_configured(room):
+    server = Server(room, kind="ticket-1.3")
+    c = Configured(room, client="yes", ca=room.certs.ca,
+                   connect=server.address,
+                   ciphers="TLS_AES_128_GCM_SHA256")
+    assert not is_resumed(c.t)
+    assert is_resumed(c.t)
+    c.reload(ciphers="TLS_CHACHA20_POLY1305_SHA256")
+    assert not is_resumed(c.t)
+    assert not server.offers[-1]
+
+
+def test_after_an_upgrade(near, either):
+    t = near(either)
+    assert not is_resumed(t)
+    assert is_resumed(t)
+    upgrade(t)
+    assert is_resumed(t)
+
+
+# Other servers.
+
+def openssl(room, port, *more):
+    return ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert",
+            room.certs.server, "-rev", "-quiet", *more]
+
+
+def gnutls(room, port, *more):
+    return [need("gnutls-serv"), "--echo", "-p", str(port), "--x509keyfile",
+            room.certs.server, "--x509certfile", room.certs.server, *more]
+
+
+def own(room, port, *more):
+    return [support.TUNNEL, f"accept=127.0.0.1:{port}",
+            f"cert={room.certs.server}", "--", "cat", *more]
+
+
+@pytest.mark.parametrize("tls_max", ["1.2", "1.3"])
+@pytest.mark.parametrize("program", [openssl, gnutls, own])
+def test_real_server(room, program, tls_max):
+    address = support.free_port()
+    port = address.rpartition(":")[2]
+    room.start("server", program(room, port))
+    wait_for(lambda: not support.is_refused(address), "the server")
+    t = room.tunnel("client=yes", f"ca={room.certs.ca}",
+                    f"connect=localhost:{port}", f"tls_max={tls_max}")
+    lines = []
+    for n in range(4):
+        with support.connect(t.address) as sock:
+            sock.sendall(b"hello\n")
+            assert len(read_exactly(sock, 6)) == 6
+        lines.append(t.wait_log(r" in=\d+ out=\d+ ", n + 1))
+    assert [" resumed " in line for line in lines] == [False] + 3 * [True], \
+        lines
+    assert f"TLSv{tls_max}" in lines[-1]

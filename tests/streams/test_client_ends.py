@@ -1,0 +1,745 @@
+"""Ends of stream are told as they were, with client=yes: the table of DESIGN.md,
+section 3, the other way round.  The client is an application without TLS.
+"""
+
+import contextlib
+import random
+import re
+import signal
+import socket
+import struct
+import time
+
+import pytest
+
+import support
+from proxy import CLIENT, SERVER, SIGNATURE, v1, v2
+from support import Task, read_all, read_exactly, statistics_and_live
+
+MB = 1024 * 1024
+SLOW_READER = 128 * 1024  # receive buffer of a peer that leaves data pending
+NOISE = random.Random(1).randbytes(8 * MB)
+END = r"\d\.\d{3}s "  # of the line of a connection, before the reason
+
+
+@pytest.fixture(params=["small", "pending"])
+def size(request):
+    """The amount in transit: little, or 8 MB on their way to a slow reader."""
+    return 1000 if request.param == "small" else 8 * MB
+
+
+@pytest.fixture
+def data(size):
+    return NOISE[:size]
+
+
+@pytest.fixture
+def flood(data):
+    """The same, or more than there is room for between two peers."""
+    return data if len(data) < MB else data * 4
+
+
+@pytest.fixture
+def backend(room):
+    return room.backend(rcvbuf=SLOW_READER)
+
+
+@pytest.fixture
+def start(room, backend):
+    """A tunnel to the backend, or to others; and one whose application it
+    finds on its standard input.
+    """
+
+    def make(*arguments, to=None, **keywords):
+        to = [backend.address] if to is None else to
+        words = [] if any(word.startswith("ca=") for word in arguments) \
+            else [f"ca={room.certs.ca}"]
+        return room.tunnel("client=yes", "server_name=localhost", *words,
+                           *(f"connect={address}" for address in to),
+                           *arguments, **keywords)
+
+    return make
+
+
+@pytest.fixture(params=["listening", "fork", "inetd"])
+def way(request):
+    return request.param
+
+
+@pytest.fixture
+def call(room, start, way):
+    """A tunnel, and an application that has connected to it."""
+
+    def make(*arguments, **keywords):
+        if way == "inetd":
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                app = room.connect(support.tcp_address(listener),
+                                   rcvbuf=SLOW_READER)
+                with listener.accept()[0] as sock:
+                    t = start("-i", *arguments, ready=False, stdin=sock,
+                              **keywords)
+            return t, app
+        if way == "fork":
+            arguments = ("mode=fork", *arguments)
+        t = start(*arguments, **keywords)
+        try:
+            return t, room.connect(t.address, rcvbuf=SLOW_READER)
+        except ConnectionResetError:  # as early as that
+            return t, None
+
+    return make
+
+
+@pytest.fixture
+def pair(room, call, backend, version):
+    """Both ends of a connection; with arguments for the tunnel."""
+
+    def make(*arguments):
+        t, app = call(*arguments)
+        server = room.server(backend.accept(), version).handshake()
+        return t, app, server
+
+    return make
+
+
+def arrive(sock, data):
+    """Let data arrive at a socket; where it is much, until it stalls."""
+    if len(data) < MB:
+        support.wait_for(lambda: support.unread(sock) > 0, "data")
+    else:
+        support.wait_until_stalled(sock)
+
+
+def stuff(sock, data):
+    """Send all of it, or, where it is much, what there is room for."""
+    sent = support.stuff(sock, data)
+    assert sent == len(data) if len(data) < MB else sent < len(data)
+
+
+# application FIN -> server: close_notify, and FIN; its late reply arrives whole
+
+def test_application_eof(pair, data):
+    t, app, server = pair()
+
+    def request():
+        app.sendall(data)
+        app.shutdown(socket.SHUT_WR)
+
+    sending = Task(request)
+    arrive(server.sock, data)
+    assert server.read_all() == (data, "close_notify")
+    assert server.sock.recv(1) == b""
+    sending.result()
+
+    def reply():
+        server.send(data[::-1])
+        server.close_notify()
+        server.close()
+
+    replying = Task(reply)
+    arrive(app, data)
+    assert read_all(app) == (data[::-1], "eof")
+    replying.result()
+    line = t.wait_log(END)
+    assert f"in={len(data)} out={len(data)} " in line
+    assert line.endswith(" closed")
+
+
+def test_application_eof_while_the_reply_is_under_way(pair, data):
+    _, app, server = pair()
+    replying = Task(server.send, data)
+    arrive(app, data)
+    app.shutdown(socket.SHUT_WR)
+    assert read_exactly(app, len(data)) == data
+    replying.result()
+    assert server.read_all() == (b"", "close_notify")
+    server.send(b"a last word")
+    server.close_notify()
+    assert read_all(app) == (b"a last word", "eof")
+
+
+def test_application_eof_before_the_handshake(room, call, backend, version):
+    """All that was said until then comes behind it."""
+    t, app = call()
+    app.sendall(b"a question")
+    app.shutdown(socket.SHUT_WR)
+    sock = backend.accept()
+    t.wait_log(" accepted$")
+    server = room.server(sock, version).handshake()
+    assert server.read_all() == (b"a question", "close_notify")
+    server.send(b"an answer")
+    server.close_notify()
+    server.close()
+    assert read_all(app) == (b"an answer", "eof")
+    assert t.wait_log(END).endswith(" closed")
+
+
+# server close_notify (with or without FIN) -> application: all bytes, and EOF;
+# it may go on sending
+
+@pytest.mark.parametrize("fin", [True, False], ids=["fin", "no-fin"])
+def test_server_close_notify(pair, data, fin):
+    t, app, server = pair()
+
+    def reply():
+        server.send(data)
+        server.close_notify()
+        if fin:
+            server.fin()
+
+    replying = Task(reply)
+    arrive(app, data)
+    assert read_all(app) == (data, "eof")
+    replying.result()
+
+    def more():
+        app.sendall(data[::-1])
+        app.shutdown(socket.SHUT_WR)
+
+    sending = Task(more)
+    arrive(server.sock, data)
+    assert server.read_all() == (data[::-1], "close_notify")
+    sending.result()
+    assert t.wait_log(END).endswith(" closed")
+
+
+def test_server_close_notify_at_once(room, call, backend, version):
+    """Even when it comes together with the end of the handshake."""
+    t, app = call()
+    server = room.server(backend.accept(), version).handshake()
+    server.send(b"nothing to do")
+    server.close_notify()
+    server.fin()
+    assert read_all(app) == (b"nothing to do", "eof")
+    app.close()
+    assert server.read_all() == (b"", "close_notify")
+    assert t.wait_log(END).endswith(" closed")
+
+
+# server FIN without close_notify -> application: RST, logged "truncated"
+
+def test_server_truncation(pair, data):
+    t, app, server = pair()
+
+    def cut_off():
+        server.send(data)
+        server.fin()
+
+    sending = Task(cut_off)
+    arrive(app, data)
+    got, end = read_all(app)
+    assert end == "reset"
+    assert data.startswith(got)
+    sending.result()
+    assert server.read_all() == (b"", "reset")
+    assert t.wait_log(END).endswith(" truncated")
+
+
+def test_server_truncation_inside_a_record(pair):
+    t, app, server = pair()
+    server.send(b"whole")
+    server.sock.sendall(server.encrypt(b"half of this is missing")[:-9])
+    assert read_exactly(app, 5) == b"whole"
+    server.fin()
+    assert read_all(app) == (b"", "reset")
+    assert t.wait_log(END).endswith(" truncated")
+
+
+def test_server_truncation_behind_the_request(pair):
+    """The application has ended, and its answer breaks off."""
+    _, app, server = pair()
+    app.sendall(b"request")
+    app.shutdown(socket.SHUT_WR)
+    assert server.read_all() == (b"request", "close_notify")
+    server.send(b"half a rep")
+    assert read_exactly(app, 10) == b"half a rep"
+    server.close()
+    assert read_all(app) == (b"", "reset")
+
+
+# truncation = eof -> application: a plain EOF
+
+def test_truncation_eof(pair, data):
+    _, app, server = pair("truncation=eof")
+
+    def cut_off():
+        server.send(data)
+        server.fin()
+
+    sending = Task(cut_off)
+    arrive(app, data)
+    assert read_all(app) == (data, "eof")
+    sending.result()
+    app.sendall(b"a late request")
+    app.close()
+    assert server.read_all() == (b"a late request", "close_notify")
+
+
+# server RST -> application: RST
+
+def test_server_reset(pair, flood):
+    """While data is pending towards the application."""
+    t, app, server = pair()
+    stuff(server.sock, server.encrypt(flood))
+    arrive(app, flood)
+    server.reset()
+    got, end = read_all(app)
+    assert end == "reset"
+    assert flood.startswith(got)
+    assert t.wait_log(END).endswith(" backend reset")
+
+
+def test_server_reset_under_a_request(pair, flood):
+    """While data is pending towards the server."""
+    t, app, server = pair()
+    stuff(app, flood)
+    arrive(server.sock, flood)
+    server.reset()
+    assert read_all(app) == (b"", "reset")
+    assert t.wait_log(END).endswith(" backend reset")
+
+
+def test_server_reset_after_its_close_notify(pair):
+    """The end of its answer does not make an abort less of one."""
+    t, app, server = pair()
+    server.close_notify()
+    assert read_all(app) == (b"", "eof")
+    server.reset()
+    t.wait_log(" backend reset$")
+    end = time.monotonic() + support.DEADLINE
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        while time.monotonic() < end:
+            app.sendall(b"x")
+            time.sleep(0.005)  # a pace
+
+
+# application RST -> server: RST, and never a close_notify
+
+def test_application_reset(pair, flood):
+    """While data is pending towards the server."""
+    t, app, server = pair()
+    stuff(app, flood)
+    arrive(server.sock, flood)
+    support.reset(app)
+    got, end = server.read_all()
+    assert end == "reset"
+    assert flood.startswith(got)
+    assert t.wait_log(END).endswith(" client reset")
+
+
+def test_application_reset_under_a_reply(pair, flood):
+    """While data is pending towards the application."""
+    t, app, server = pair()
+    stuff(server.sock, server.encrypt(flood))
+    arrive(app, flood)
+    support.reset(app)
+    assert server.read_all() == (b"", "reset")
+    assert t.wait_log(END).endswith(" client reset")
+
+
+# nonsense from the server -> it has the alert, and the application a RST
+
+def test_bad_mac(pair):
+    t, app, server = pair()
+    good, bad = server.encrypt(b"good"), server.encrypt(b"bad")
+    server.sock.sendall(good + bad[:-1] + bytes([bad[-1] ^ 1]))
+    assert server.read_all() == (b"", "SSLV3_ALERT_BAD_RECORD_MAC")
+    assert read_all(app) == (b"good", "reset")
+    server.close()
+    assert re.search(END + "backend: TLS: .*MAC", t.wait_log(END))
+
+
+def test_no_record(pair):
+    t, app, server = pair()
+    server.sock.sendall(server.encrypt(b"good") + b"HTTP/1.0 400\r\n\r\n")
+    _, end = server.read_all()
+    assert "_ALERT_" in end
+    assert read_all(app) == (b"good", "reset")
+    server.close()
+    assert re.search(END + "backend: TLS: ", t.wait_log(END))
+
+
+def test_alert_of_the_server(pair):
+    """It is told why: all that was sent before arrives, and no end."""
+    t, app, server = pair()
+    app.sendall(b"x")
+    assert read_exactly(server, 1) == b"x"
+    server.send(b"good")
+    # What the server can't read makes it say so.
+    server.incoming.write(struct.pack(">BHH", 23, 0x303, 40) + bytes(40))
+    assert server.recv() == b""
+    server.flush()
+    assert read_all(app) == (b"good", "reset")
+    assert re.search(END + "backend: TLS: the server sent a fatal alert: "
+                     r"bad_record_mac \(20\)$", t.wait_log(END))
+
+
+# a handshake that fails -> application: RST, and the log tells why
+
+def says(data):
+    def answer(room, sock):
+        sock.recv(1)
+        sock.sendall(data)
+        room.keep(sock)
+    return answer
+
+
+def closes(room, sock):
+    read_all_there_is(sock)
+    sock.close()
+
+
+def read_all_there_is(sock):
+    support.wait_for(lambda: support.unread(sock) > 0, "a hello")
+    return sock.recv(1 << 16)
+
+
+def has(name):
+    """With that certificate, the server is told of its fault."""
+    def answer(room, sock):
+        server = room.server(sock, pem=getattr(room.certs, name))
+        with pytest.raises((OSError, ConnectionError)):
+            server.handshake()
+            server.recv()
+            raise ConnectionError(server.end)
+    return answer
+
+
+FAILURES = {
+    "greets": (says(b"220 mail.example.org ESMTP\r\n"),
+               r'not TLS.*: the server sent "220 '),
+    "http": (says(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+             'not TLS.*: the server sent "HTTP/1'),
+    "alert": (says(bytes.fromhex("15030300020228")),
+              "handshake: the server sent a fatal alert: handshake_failure"),
+    "nonsense": (says(bytes.fromhex("160303000402000000")), "handshake: "),
+    "closes": (closes, "server closed without sending anything"),
+    "resets": (lambda room, sock: (read_all_there_is(sock),
+                                   support.reset(sock)),
+               "reset during the handshake"),
+    "resets-at-once": (lambda room, sock: support.reset(sock), ".*[Rr]eset"),
+    "breaks-off": (lambda room, sock: (
+        read_all_there_is(sock), sock.sendall(b"\x16\3\3\1\0\2"),
+        sock.close()), "server closed during the handshake"),
+    "stays-silent": (lambda room, sock: room.keep(sock), "handshake timeout"),
+    "expired": (has("expired"), "server certificate .*expired"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_handshake_that_fails(room, call, backend, failure):
+    """Nothing that the application said is shown to anybody."""
+    answer, why = FAILURES[failure]
+    t, app = call("handshake_timeout=1s")
+    app.sendall(b"a secret")
+    answer(room, backend.accept())
+    began = time.monotonic()
+    assert read_all(app) == (b"", "reset")
+    assert time.monotonic() - began < 1 + 1 * support.SLOW
+    line = t.wait_log(END)
+    assert re.search(END + f"no backend: {re.escape(backend.address)}: {why}",
+                     line), line
+    assert " -> - in=0 out=0 " in line and "warning: " in line
+
+
+def test_data_before_the_handshake_is_not_sent_in_the_clear(room, call,
+                                                            backend):
+    _, app = call("handshake_timeout=1s")
+    app.sendall(b"a secret" * 1000)
+    server = room.keep(backend.accept())
+    assert b"a secret" not in read_all(server)[0]
+    assert read_all(app) == (b"", "reset")
+
+
+def test_server_that_is_not_trusted(room, call, backend, authority):
+    """It can read why."""
+    t, app = call(f"ca={authority.crt}")
+    server = room.server(backend.accept(), "1.2")
+    with pytest.raises(OSError, match="(?i)alert unknown ca"):
+        server.handshake()
+    assert read_all(app) == (b"", "reset")
+    t.wait_log(f"warning: .* -> {backend.address}: server certificate ")
+
+
+# no server accepts -> every address is tried, and then: RST
+
+def test_no_server(room, call):
+    targets = [support.closed_port(), "unix:" + room.path("missing"),
+               support.closed_port()]
+    t, app = call(to=targets)
+    assert app is None or read_all(app) == (b"", "reset")
+    for target, why in zip(targets, ("Connection refused",
+                                     "No such file or directory",
+                                     "Connection refused")):
+        t.wait_log(f"{target}: {why}")
+    line = t.wait_log(r"in=0 out=0 .* no backend: ")
+    assert " -> - " in line
+
+
+def test_no_server_though_the_application_has_sent_much(call):
+    _, app = call(to=[support.closed_port()])
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        while app is not None:
+            app.sendall(NOISE)
+        raise BrokenPipeError
+
+
+def serve_next(room, backend, version=None):
+    return room.server(backend.accept(), version).handshake()
+
+
+def test_next_address(room, start, version):
+    """One refuses, one is no server of TLS, one has a wrong certificate, and
+    one says nothing: the next one serves.  Who is wrong is warned of.
+    """
+    plain, wrong, silent, good = (room.backend() for _ in range(4))
+    t = start(support.ALONE, "handshake_timeout=1s", to=[
+        support.closed_port(), *(b.address
+                                 for b in (plain, wrong, silent, good))])
+    app = room.connect(t.address)
+    says(b"+OK\r\n")(room, plain.accept())
+    has("expired")(room, wrong.accept())
+    room.keep(silent.accept())
+    server = serve_next(room, good, version)
+    app.sendall(b"to the last one")
+    assert read_exactly(server, 15) == b"to the last one"
+    t.wait_log(rf"tunnel: \S+ -> {plain.address}: not TLS")
+    t.wait_log(rf"warning: \S+ -> {wrong.address}: server certificate ")
+    t.wait_log(rf"tunnel: \S+ -> {silent.address}: handshake timeout")
+    app.close()
+    server.close_notify()
+    server.close()
+    assert f" -> {good.address} TLSv{version} " in t.wait_log(END)
+
+
+def test_round_robin(room, start):
+    backends = [room.backend() for _ in range(3)]
+    t = start(support.ALONE, to=[b.address for b in backends])
+    for _ in range(2):
+        for b in backends:
+            app = room.connect(t.address)
+            serve_next(room, b).send(b"here")
+            assert read_exactly(app, 4) == b"here"
+
+
+# a worker is killed -> application: RST; server: anything but an end
+
+@pytest.fixture(params=["workers=1", "mode=fork"])
+def doomed(request, room, start, backend, version):
+    """A pair, and the way to kill the process that serves it."""
+
+    def make(handshake=True):
+        t = start(request.param)
+        app = room.connect(t.address, rcvbuf=SLOW_READER)
+        server = room.server(backend.accept(), version)
+        if handshake:
+            server.handshake()
+        worker, = support.wait_for(lambda: len(t.workers()) == 1 and
+                                   t.workers(), "the worker to be alone")
+
+        def kill():
+            support.kill([worker])
+            support.wait_for(lambda: not support.is_alive(worker), "its end")
+
+        return app, server, kill
+
+    return make
+
+
+def reply_under_way(app, server, data=NOISE[:1000]):
+    stuff(server.sock, server.encrypt(data))
+    arrive(app, data)
+
+
+def reply_whose_end_is_not_told_yet(app, server):
+    def reply():
+        try:
+            server.send(NOISE * 4)
+            server.close_notify()
+        except OSError:  # who carries it is killed
+            pass
+
+    Task(reply)
+    arrive(app, NOISE)
+
+
+def reply_behind_the_request(app, server):
+    app.shutdown(socket.SHUT_WR)
+    assert server.read_all() == (b"", "close_notify")
+    reply_under_way(app, server)
+
+
+UNDER_WAY = {
+    "nothing": lambda app, server: None,
+    "request": lambda app, server: app.sendall(b"request"),
+    "reply": reply_under_way,
+    "much": lambda app, server: reply_under_way(app, server, NOISE * 4),
+    "behind-the-request": reply_behind_the_request,
+    "end-not-told": reply_whose_end_is_not_told_yet,
+}
+
+
+@pytest.mark.parametrize("what", UNDER_WAY)
+def test_killed_worker_tells_no_end(doomed, what):
+    app, server, kill = doomed()
+    UNDER_WAY[what](app, server)
+    kill()
+    assert read_all(app)[1] == "reset"
+    if server.end is None:  # not told by the application before
+        assert server.read_all()[1] in ("truncated", "reset")
+
+
+def test_worker_killed_in_a_handshake(doomed):
+    app, _, kill = doomed(handshake=False)
+    app.sendall(b"x")
+    kill()
+    assert read_all(app) == (b"", "reset")
+
+
+# timeouts, signals
+
+def test_idle_timeout(pair):
+    t, app, server = pair("idle_timeout=1s")
+    assert read_all(app) == (b"", "reset")
+    assert server.read_all() == (b"", "reset")
+    assert t.wait_log(END).endswith(" idle timeout")
+
+
+def test_half_close_timeout(pair):
+    """Who was told of the end keeps it."""
+    t, app, server = pair("half_close_timeout=1s")
+    server.send(b"answer")
+    server.close_notify()
+    assert read_all(app) == (b"answer", "eof")
+    assert server.read_all() == (b"", "reset")
+    assert t.wait_log(END).endswith(" half-close timeout")
+
+
+def test_application_that_does_not_wait(room, call, backend):
+    """The server sees a reset as well; it is no fault of the server."""
+    t, app = call()
+    sock = room.keep(backend.accept())
+    read_all_there_is(sock)
+    support.reset(app)
+    assert read_all(sock) == (b"", "reset")
+    line = t.wait_log(END)
+    assert line.endswith(" client reset") and "warning" not in line
+
+
+@pytest.mark.parametrize("mode", ["workers=1", "mode=fork"])
+def test_statistics(room, start, backend, mode):
+    """What a handshake with a server came to is counted when it has."""
+    path = room.path("stats.prom")
+    t = start(mode, "handshake_timeout=60s", f"stats_file={path}")
+
+    def has_counted(metric, n):
+        t.signal(signal.SIGUSR1)
+        time.sleep(0.05)  # a pace
+        return re.search(rf'(?m)^tunnel_{metric}"\}} {n}$',
+                         support.text_of(path))
+
+    app = room.connect(t.address)
+    server = room.server(backend.accept())
+    counters, (line,) = support.wait_for(
+        lambda: (found := statistics_and_live(t))[1] and found, "it")
+    assert line.endswith(" securing")
+    completed = 'handshakes_total{.*,version="TLSv1.3'
+    support.wait_for(lambda: has_counted(completed, 0), "none")
+    server.handshake()
+    support.wait_for(lambda: has_counted(completed, 1), "the handshake")
+    assert statistics_and_live(t)[1][0].endswith(" flowing")
+    for behave in (has("expired"), FAILURES["resets"][0]):
+        other = room.connect(t.address)
+        behave(room, backend.accept())
+        assert read_all(other) == (b"", "reset")
+    backend.close()
+    with contextlib.suppress(ConnectionResetError):  # as early as that
+        assert read_all(room.connect(t.address)) == (b"", "reset")
+    t.wait_log(END + "no backend: ", count=3)
+    counters, _ = statistics_and_live(t)
+    assert counters["refused"] == 2 and counters["no_backend"] == 1
+    assert counters["served"] == 0 and counters["live"] == 1
+    for reason in ("server_certificate", "closed"):
+        support.wait_for(lambda: has_counted(
+            'handshake_failures_total{.*,reason="' + reason, 1), reason)
+    app.close()
+
+
+def test_stop_in_a_handshake(room, start, backend):
+    """It may end, and be served, within drain_timeout."""
+    t = start(support.ALONE)
+    app = room.connect(t.address)
+    server = room.server(backend.accept())
+    t.signal(signal.SIGTERM)
+    support.wait_for(lambda: support.is_refused(t.address), "the stop")
+    server.handshake()
+    server.send(b"still")
+    assert read_exactly(app, 5) == b"still"
+    app.close()
+    server.close_notify()
+    assert t.wait() == 0
+
+
+def test_drain_timeout_in_a_handshake(room, start, backend):
+    t = start(support.ALONE, "drain_timeout=1s")
+    app = room.connect(t.address)
+    sock = room.keep(backend.accept())
+    t.signal(signal.SIGTERM)
+    assert read_all(app) == (b"", "reset")
+    assert read_all(sock)[1] == "reset"
+    assert t.wait() == 0
+    assert t.log().count(" drain timeout\n") == 1
+
+
+def test_reload_in_a_handshake(room, configured, backend):
+    """The old configuration goes on with it."""
+    c = configured(client="yes", cert=None, server_name="localhost", ca=room.certs.ca)
+    app = room.connect(c.t.address)
+    server = room.server(backend.accept())
+    c.reload()
+    server.handshake()
+    server.send(b"still")
+    assert read_exactly(app, 5) == b"still"
+
+
+# the PROXY protocol, on either side
+
+@pytest.mark.parametrize("header", [v1(CLIENT, SERVER), v2(CLIENT, SERVER)],
+                         ids=["v1", "v2"])
+def test_accept_proxy(room, call, backend, header):
+    t, app = call("accept_proxy=yes")
+    app.sendall(header + b"request")
+    server = room.server(backend.accept()).handshake()
+    assert read_exactly(server, 7) == b"request"
+    app.close()
+    server.close_notify()
+    assert "%s:%d -> " % CLIENT in t.wait_log(END)
+
+
+@pytest.mark.parametrize("header", [b"GET / HTTP/1.0\r\n\r\n",
+                                    b"PROXY TCP4 x\r\n", b""],
+                         ids=["none", "bad", "nothing"])
+def test_bad_proxy_header(call, backend, header):
+    t, app = call("accept_proxy=yes", "handshake_timeout=1s")
+    app.sendall(header)
+    assert read_all(app) == (b"", "reset")
+    t.wait_log(END)
+    backend.sock.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        backend.accept()
+
+
+def test_proxy_protocol(room, call, backend, version):
+    """It comes before TLS, and says nothing of it."""
+    t, app = call("proxy_protocol=v2")
+    sock = backend.accept()
+    head = read_exactly(sock, 16)
+    assert head[:12] == SIGNATURE and head[12:14] == b"\x21\x11"
+    block = read_exactly(sock, int.from_bytes(head[14:], "big"))
+    assert len(block) == 12
+    host, port = app.getsockname()
+    assert block[:4] == socket.inet_aton(host)
+    assert int.from_bytes(block[8:10], "big") == port
+    server = room.server(sock, version).handshake()
+    server.send(b"reply")
+    assert read_exactly(app, 5) == b"reply"

@@ -153,6 +153,16 @@ def test_resumed(near, either, kind, mode):
                      r'server="O=tunnel, CN=server" in=5 out=5 ', line), line
 
 
+def test_behind_a_hello_retry_request(near, server):
+    """RFC 8446 section 4.1.4: the second hello offers the same again."""
+    server.ctx.set_ecdh_curve("prime256v1")
+    t = near(server)
+    assert [is_resumed(t) for _ in range(3)] == [False, True, True]
+    assert server.resumed == [False, True, True]
+    assert re.search(r" TLS_\w+ secp256r1 resumed ",
+                     t.wait_log(" closed$", 3))
+
+
 def test_every_ticket_is_used_once(near, server, mode):
     t = near(server, more=[mode])
     for _ in range(3):
@@ -442,3 +452,16 @@ def test_real_server(room, program, tls_max):
     assert [" resumed " in line for line in lines] == [False] + 3 * [True], \
         lines
     assert f"TLSv{tls_max}" in lines[-1]
+
+
+def test_server_of_ours_that_verifies_clients(room, authority, backend,
+                                              version):
+    """Both ends verify each other's certificates again."""
+    far = room.tunnel(f"connect={backend.address}", "verify=require",
+                      f"ca={authority.crt}", f"tls_max={version}")
+    t = room.tunnel("client=yes", f"ca={room.certs.ca}",
+                    f"cert={authority.leaf('app1')}",
+                    "connect=localhost:" + far.address.rpartition(":")[2])
+    assert [is_resumed(t) for _ in range(4)] == [False] + 3 * [True]
+    assert ' resumed sni=localhost client="CN=app1" ' in \
+        far.wait_log(" closed$", 4)

@@ -269,11 +269,10 @@ gather_records(struct tls *t, unsigned char *p, size_t len)
 		r = mbedtls_ssl_read(t->ssl, p + got, len - got);
 		if (r > 0)
 			got += (size_t)r;
-		else if (r == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) {
+		else if (r == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET)
 			tls_resume_keep(t);
-			if (t->budget-- <= 0)
-				break;
-		} else if (r == MBEDTLS_ERR_SSL_WANT_READ && !t->starved)
+		else if (r == MBEDTLS_ERR_SSL_WANT_READ && !t->starved &&
+		    t->budget-- > 0)
 			continue;
 		else if (r == MBEDTLS_ERR_SSL_WANT_READ ||
 		    r == MBEDTLS_ERR_SSL_WANT_WRITE)

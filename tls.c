@@ -293,15 +293,14 @@ tls_read(struct stream *s, void *buf, size_t len)
 
 	begin_reading(t);
 	got = gather_records(t, buf, len);
+	if (got > 0 && tls_resume_waits(t))
+		tls_resume_end(t);	/* tickets come before data */
 	if ((lost = release(t)) == 0 && t->ended == 0)
 		lost = tls_bio_keep_ahead(t);
 	if (t->ended == 0)
 		t->ended = lost;
 	if (tls_bio_has_gathered())
 		answered(t);
-	/* Tickets come before data. */
-	if (got > 0 && t->cfg->is_client)
-		tls_resume_end(t);
 	if (t->ended == 0 && t->ntickets > 0 && move(t, s) == 0 && got == 0)
 		return s->ops->read(s, buf, len);
 	if (got > 0)
@@ -536,6 +535,7 @@ tls_free(struct tls *t)
 	tls_bio_heard(t);
 	tls_verify_forget(t);
 	free(t->sni);
+	free(t->identity);
 	free(t->name);
 	free(t->why);
 	free(t->deferred);
@@ -571,5 +571,6 @@ tls_conninfo(const struct tls *t, struct tls_conninfo *a)
 	a->in_kernel = t->ssl == NULL;
 	a->peer = t->peer;
 	a->common_name = t->cn;
+	a->psk = t->psk != NULL ? t->psk->name : NULL;
 	a->resumed = t->resumed;
 }

@@ -73,6 +73,7 @@ find(struct tls *t, mbedtls_ssl_session *session)
 	}
 	t->born = 0;
 	t->hint = 0;
+	t->psk = NULL;
 	tls_verify_forget(t);
 	return -1;
 }
@@ -89,6 +90,8 @@ tls_resume_offer(struct tls *t)
 	if (find(t, &session) == 0) {
 		r = mbedtls_ssl_set_session(t->ssl, &session);
 		t->offers = r == 0;
+		t->offers_ticket = t->offers && tls_suites_is_tls13(
+		    mbedtls_ssl_session_get_ciphersuite_id(&session));
 	}
 	mbedtls_ssl_session_free(&session);
 	return r;
@@ -135,9 +138,26 @@ tls_resume_keep(struct tls *t)
 		tls_resume_end(t);
 }
 
+/* What the library has for tickets that are still to come. */
+#ifdef MBEDTLS_SSL_RELEASE_BUFFERS
+static void
+release_session(struct tls *t)
+{
+	if (t->ssl != NULL && t->cfg->is_client)
+		mbedtls_ssl_release_session(t->ssl);
+}
+#else
+static void
+release_session(struct tls *t)
+{
+	(void)t;
+}
+#endif
+
 void
 tls_resume_end(struct tls *t)
 {
+	release_session(t);
 	t->ntickets = TICKETS_KEPT;
 	free(t->chain);
 	t->chain = NULL;

@@ -13,7 +13,7 @@ fuzz_begin(void)
 }
 
 static int
-give(struct tls_config *cfg, unsigned kind, struct input in)
+configure(struct tls_config *cfg, unsigned kind, struct input in)
 {
 	static int (*const lists[])(struct tls_config *, const char *) = {
 		tls_config_ciphers, tls_config_groups, tls_config_alpn,
@@ -51,7 +51,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct tls_config *cfg = tls_config_new(TLS_SERVER);
 
 	must(cfg != NULL, "tls_config_new");
-	if (give(cfg, take(&in) % 8, in) == -1)
+	if (configure(cfg, take(&in) % 8, in) == -1)
 		must(*tls_config_error(cfg) != '\0', "no reason");
 	else if (cfg->certs != NULL)
 		tls_config_ready(cfg);

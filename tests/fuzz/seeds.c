@@ -208,31 +208,35 @@ save_flights(void)
 	}
 }
 
-/* All that a server sends is the same again, without it. */
+/* One of a server, which may resume that before; all that it sends is the same
+ * again, without it. */
 static void
-save_answers(unsigned char flags, int verifies, int is_tls13, int asks,
-    int retries)
+answers(struct tls_config *cfg, unsigned char flags, int is_again)
 {
-	const unsigned char raw = (unsigned char)(flags | 32);
 	struct stream s = { .fd = -1 };
 	struct server v;
 	struct tls *t;
+	char buf[RECORD_MAX];
 
-	start(clients[verifies], SIZE_MAX);
-	server_begin(&v, is_tls13, asks, retries);
-	must((t = tls_new(clients[verifies], -1, SERVER_NAME, &s)) != NULL,
-	    "tls_new");
+	from_peer.at = from_peer.end = to_peer.at = to_peer.end = 0;
+	server_begin(&v, flags & 2, flags & 8, flags & 16);
+	must((t = tls_new(cfg, -1, SERVER_NAME, &s)) != NULL, "tls_new");
 	must(do_handshake(&s, &v.ssl) == 0, "no handshake with a server");
-	mbedtls_ssl_write(&v.ssl, (const unsigned char *)"data", 4);
+	must(t->resumed == is_again, "is the server's session resumed?");
+	must(mbedtls_ssl_write(&v.ssl, (const unsigned char *)"x", 1) == 1 &&
+	    s.ops->read(&s, buf, sizeof(buf)) == 1, "no data of a server");
 	mbedtls_ssl_close_notify(&v.ssl);
-	save("server", &raw, (size_t)1, from_peer.p, from_peer.end, NULL);
+	flags |= is_again ? 96 : 32;
+	save("server", &flags, (size_t)1, from_peer.p, from_peer.end, NULL);
 	save("records", "\xff", (size_t)1, from_peer.p, from_peer.end, NULL);
 	server_end(&v);
 	tls_free(t);
 }
 
-/* Each way, and all that is edited; behind it a ticket, and what is not to be
- * sent. */
+/*
+ * Each way, and all that is edited; behind it a ticket, and what is not to be
+ * sent.
+ */
 static void
 save_servers(void)
 {
@@ -243,13 +247,13 @@ save_servers(void)
 	unsigned char edit[] = { 0, 1, 0, 0, 0, 2, 1, 0 };
 	unsigned char flags, none = 0, message, kind;
 
-	for (flags = 0; flags < 32; flags++) {
+	for (flags = 0; flags < 128; flags++) {
+		if (flags & 32)
+			continue;
 		save("server", &flags, (size_t)1, &none, (size_t)1, more,
 		    sizeof(more), NULL);
-		if ((flags & 4) != 0)
+		if (flags & 4)
 			continue;
-		save_answers(flags, flags & 1, flags & 2, flags & 8,
-		    flags & 16);
 		for (message = 0; message < 7; message++)
 			for (kind = 0; kind < 4; kind++) {
 				edit[0] = flags;
@@ -258,6 +262,11 @@ save_servers(void)
 				save("server", edit, sizeof(edit), more,
 				    sizeof(more), NULL);
 			}
+		if (flags & 64)
+			continue;
+		start(clients[flags & 1], SIZE_MAX);
+		answers(clients[flags & 1], flags, 0);
+		answers(clients[flags & 1], flags, 1);
 	}
 }
 

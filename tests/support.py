@@ -191,6 +191,17 @@ def read_all(sock):
         data += part
 
 
+def how_it_ends(address):
+    """What a connection there is sent, and how it ends: "eof" or "reset", even
+    while it is being made.
+    """
+    try:
+        with connect(address) as sock:
+            return read_all(sock)
+    except ConnectionResetError:
+        return b"", "reset"
+
+
 def read_exactly(sock, size):
     """sock: a socket or a Client."""
     data = bytearray()

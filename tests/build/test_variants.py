@@ -18,7 +18,7 @@ STREAMS = ["end_of_stream", "client_ends", "early_answers", "transfer",
            "endpoints", "timeouts", "hostile_peers", "hostile_server", "flights"]
 PROCESSES = ["workers", "daemon", "log", "statistics", "reload", "supervisors",
              "privileges", "sandbox", "confinement", "files", "inherited",
-             "resolve"]
+             "resolve", "pipes"]
 CROWDS = ["crowds", "exhaustion", "max_connections", "max_per_ip"]
 LIBRARY = ["negotiation", "alerts", "early_data", "client_certs",
            "chain_verdicts", "hostile_certs", "peer_rules", "trust_settings",

@@ -108,13 +108,14 @@ parse_secret(struct tls_config *cfg, const char *where, const char *text,
 static const struct psk *
 find(const struct tls_config *cfg, const unsigned char *name, size_t len)
 {
-	const struct psk *p, *found = NULL;
+	const struct psk *found = NULL;
+	size_t i;
 
 	/* In a time that does not tell which one it is. */
-	for (p = cfg->psks; p < cfg->psks + cfg->npsks; p++)
-		if (p->name_len == len &&
-		    mbedtls_ct_memcmp(p->name, name, len) == 0)
-			found = p;
+	for (i = 0; i < cfg->npsks; i++)
+		if (cfg->psks[i].name_len == len &&
+		    mbedtls_ct_memcmp(cfg->psks[i].name, name, len) == 0)
+			found = &cfg->psks[i];
 	return found;
 }
 

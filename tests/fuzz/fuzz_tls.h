@@ -154,7 +154,9 @@ trust(struct tls_config *cfg, int verify)
 	must(tls_config_ca(cfg, PKI "ca.pem") == 0 &&
 	    tls_config_crl(cfg, PKI "crl.pem") == 0 &&
 	    (verify == ASKED ||
-	    (tls_config_peer(cfg, "dns:*.example.org") == 0 &&
+	    (tls_config_psk(cfg, PKI "psk") == 0 &&
+	    tls_config_peer(cfg, "psk:app1") == 0 &&
+	    tls_config_peer(cfg, "dns:*.example.org") == 0 &&
 	    tls_config_peer(cfg, "cn:bob") == 0 &&
 	    tls_config_peer(cfg, "pin:sha256/"
 	    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=") == 0)) &&

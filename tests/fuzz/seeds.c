@@ -135,7 +135,13 @@ check_replay(struct tls_config *cfg)
 }
 
 /* In which versions, and by which key exchange. */
-enum { TLS12, TLS13, HYBRID };
+enum { TLS12, TLS13, HYBRID, SHARED12, SHARED13 };
+
+static int
+is_13(int kind)
+{
+	return kind != TLS12 && kind != SHARED12;
+}
 
 /* A connection, from its beginning to its end; resumed, if there is one. */
 static int
@@ -144,16 +150,21 @@ connection(struct tls_config *cfg, int kind, mbedtls_ssl_session *session,
 {
 	unsigned char verify = (unsigned char)cfg->verify, most = 255;
 	struct stream s = { .fd = -1 };
+	const struct psk *p = cfg->psks;
 	struct client c;
 	struct tls *t;
 
 	start(cfg, SIZE_MAX);
 	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
-	client_new(&c, kind != TLS12, kind == HYBRID, &client_cert->chain);
+	client_new(&c, is_13(kind), kind == HYBRID, &client_cert->chain);
+	if (kind >= SHARED12)
+		must(mbedtls_ssl_conf_psk(&c.conf, p->secret, p->len,
+		    (const unsigned char *)p->name, p->name_len) == 0, "psk");
 	if (has_session)
 		must(mbedtls_ssl_set_session(&c.ssl, session) == 0, "session");
 	must(do_handshake(&s, &c.ssl) == 0, "no handshake");
 	must(t->resumed == has_session, "is it resumed?");
+	must((t->psk != NULL) == (kind >= SHARED12), "is it by a key?");
 	must((t->group == MBEDTLS_SSL_IANA_TLS_GROUP_X25519MLKEM768) ==
 	    (kind == HYBRID), "another group");
 	has_session = talk(&s, &c, session);
@@ -175,12 +186,13 @@ save_connections(void)
 	int verify, kind;
 
 	for (verify = NOT_ASKED; verify <= REQUIRED; verify++)
-		for (kind = TLS12; kind <= HYBRID; kind++) {
+		for (kind = TLS12; kind <= (verify == REQUIRED ? SHARED13 :
+		    HYBRID); kind++) {
 			mbedtls_ssl_session_init(&session);
 			must(connection(servers[verify], kind, &session, 0),
 			    "no session");
 			save_ticket(servers[verify], (unsigned char)(verify |
-			    (kind != TLS12) * 4), &session);
+			    is_13(kind) * 4), &session);
 			connection(servers[verify], kind, &session, 1);
 			mbedtls_ssl_session_free(&session);
 		}
@@ -282,6 +294,7 @@ main(int argc, char **argv)
 	save_file(5, PKI "ca.pem");
 	save_file(6, PKI "crl.pem");
 	save_file(7, PKI "ec.pem");
+	save_file(8, PKI "psk");
 	save_file(7, PKI "bob.pem");
 	save_certificates();
 	save_connections();

@@ -16,6 +16,7 @@
 #include "tls_internal.h"
 #include "tls_kernel.h"
 #include "tls_names.h"
+#include "tls_random.h"
 #include "tls_resume.h"
 #include "tls_suites.h"
 #include "tls_verify.h"
@@ -101,11 +102,16 @@ tls_version(void)
 const char *
 tls_forked(void)
 {
+	static char text[160];
+	const char *why = tls_random_why();
 	psa_status_t r = psa_random_reseed(NULL, 0);
 
 	/* A generator that is not mbed TLS's own is not copied by fork(2). */
-	return r == PSA_SUCCESS || r == PSA_ERROR_NOT_SUPPORTED ? NULL :
-	    "the random number generator has no entropy";
+	if (r == PSA_SUCCESS || r == PSA_ERROR_NOT_SUPPORTED)
+		return NULL;
+	snprintf(text, sizeof(text), "the random number generator has no "
+	    "entropy%s%s", why != NULL ? ": " : "", why != NULL ? why : "");
+	return text;
 }
 
 const char *

@@ -47,15 +47,15 @@ check_client(const struct config *cfg)
 		    "= yes (allowed: connect)");
 		r = -1;
 	}
-	if (config_count(cfg->given[CERT]) > 1) {
-		log_error("%s: several cert are for servers (allowed with "
-		    "client = yes: one)", cfg->given[CERT]->next->where);
-		r = -1;
-	}
 	if (cfg->number[VERIFY] == REQUEST) {
 		log_error("%s: verify = request is for client certificates "
 		    "(allowed with client = yes: none, require)",
 		    config_where(cfg, VERIFY));
+		r = -1;
+	}
+	if (config_count(cfg->given[CERT]) > 1) {
+		log_error("%s: several cert have no effect with client = yes "
+		    "(allowed: one)", cfg->given[CERT]->next->where);
 		r = -1;
 	}
 	return r;

@@ -134,7 +134,8 @@ load_values(struct tls_config *tls, struct config *cfg)
 		for (v = cfg->given[key]; v != NULL; v = v->next) {
 			if (values[i].set(tls, v->text) == 0 ||
 			    (key == CIPHERS && cfg->is_wrong[CIPHERS]) ||
-			    (key == PSK_IDENTITY && cfg->is_wrong[PSK]))
+			    (key == PSK_IDENTITY && (cfg->is_wrong[PSK] ||
+			    cfg->given[PSK] == NULL)))
 				continue;
 			log_error("%s: %s: %s", v->where, options[key].name,
 			    tls_config_error(tls));

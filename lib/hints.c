@@ -3,7 +3,6 @@
  * come from stunnel.
  */
 #include <ctype.h>
-#include <fnmatch.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,7 +21,7 @@
  */
 static const struct theirs {
 	const char *theirs;
-	const char *value;		/* that it is about; *: any text */
+	const char *value;		/* that it is about; *X: any with X */
 	const char *ours;		/* NULL: no key is like it */
 	const char *advice;
 	const char *prefix;		/* to a value that is copied; */
@@ -36,10 +35,11 @@ static const struct theirs {
 	{ "CApath", .ours = "ca", .is_copied = 1, .covers = "peer" },
 	{ "checkEmail", .advice = "peer has no rule for mail addresses" },
 	{ "checkHost", .ours = "peer", .prefix = "dns:", .advice = "; with "
-	    "client = yes, the host of connect or server_name is verified "
-	    "without it" },
+	    "verifyPeer = yes, or with client = yes if it is the host of "
+	    "connect, which is verified anyway, delete the line" },
 	{ "checkIP", .ours = "peer", .prefix = "ip:", .advice = "; with "
-	    "client = yes, the address in connect is verified without it" },
+	    "verifyPeer = yes, or with client = yes if it is the address in "
+	    "connect, which is verified anyway, delete the line" },
 	{ "ciphersuites", .advice = "ciphers is one list for TLS 1.2 and "
 	    "1.3" },
 	{ "compression", .advice = "not supported: delete the line" },
@@ -122,7 +122,7 @@ static const struct theirs {
 	    .advice = ": yes is the default, no is no and off" },
 	{ "setgid", .ours = "group", .is_copied = 1 },
 	{ "setuid", .ours = "user", .is_copied = 1 },
-	{ "sni", "*:*", .advice = "the backend is not chosen by server name "
+	{ "sni", "*:", .advice = "the backend is not chosen by server name "
 	    "(HAProxy and nginx do that), but the certificate is: repeat "
 	    "cert" },
 	{ "sni", "", .ours = "server_name", .advice = ": server_name = off" },
@@ -342,6 +342,14 @@ add_line(struct text *out, const struct theirs *t, const char *text)
 		text_add(out, ": %s = %s", t->ours, value);
 }
 
+static int
+is_about(const struct theirs *t, const char *text)
+{
+	return t->value == NULL || (*t->value == '*' ?
+	    strstr(text, t->value + 1) != NULL :
+	    strcasecmp(t->value, text) == 0);
+}
+
 /* The first row for such a line; case and punctuation don't count. */
 static const struct theirs *
 find_theirs(const char *name, const char *text)
@@ -352,8 +360,7 @@ find_theirs(const char *name, const char *text)
 	fold(key, name);
 	for (i = 0; i < sizeof(stunnel) / sizeof(stunnel[0]); i++) {
 		fold(other, stunnel[i].theirs);
-		if (strcmp(key, other) == 0 && (stunnel[i].value == NULL ||
-		    fnmatch(stunnel[i].value, text, FNM_CASEFOLD) == 0))
+		if (strcmp(key, other) == 0 && is_about(&stunnel[i], text))
 			return &stunnel[i];
 	}
 	return NULL;

@@ -74,6 +74,9 @@ static const struct outcome {
 	{ MBEDTLS_ERR_SSL_NO_APPLICATION_PROTOCOL,
 	    MBEDTLS_SSL_ALERT_MSG_NO_APPLICATION_PROTOCOL,
 	    "no ALPN protocol in common" },
+	{ MBEDTLS_ERR_SSL_UNSUPPORTED_EXTENSION,
+	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_EXT,
+	    "an extension that was not asked for" },
 	{ MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE,
 	    MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE, "unexpected message" },
 	{ MBEDTLS_ERR_SSL_DECODE_ERROR, MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR,
@@ -329,12 +332,17 @@ record_fault(const struct record *r)
 	    MBEDTLS_ERR_SSL_INVALID_RECORD;
 }
 
-/* Is it what the client has answered our hello with?  RFC 8446 section 2. */
+/*
+ * Is it the peer's last flight, which ends with its Finished?  A server of TLS
+ * 1.3 has no other that is encrypted; RFC 8446 section 2.
+ */
 static int
-is_second_flight(const struct tls *t)
+is_last_flight(const struct tls *t)
 {
-	return t->flight == 2 && (!is_tls13(t) ||
-	    t->in.head[0] == MBEDTLS_SSL_MSG_APPLICATION_DATA);
+	if (!is_tls13(t))
+		return t->flight == 2;
+	return t->in.head[0] == MBEDTLS_SSL_MSG_APPLICATION_DATA &&
+	    (t->cfg->is_client || t->flight == 2);
 }
 
 /*
@@ -353,7 +361,7 @@ refine(const struct tls *t, int r)
 		return t->in.left > RECORD_MAX ? RECORD_SIZE : MESSAGE_SIZE;
 	if (r == MBEDTLS_ERR_SSL_INVALID_RECORD)
 		return record_fault(&t->in);
-	if (r == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE && is_second_flight(t))
+	if (r == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE && is_last_flight(t))
 		return BAD_FINISHED;
 	/* From PK to ECP: what verifies a signature has many; and ASN.1's. */
 	if (find_outcome(r) == NULL &&
@@ -379,6 +387,10 @@ protocol_name(const unsigned char *p, size_t len)
 		{ 8, "OPTIONS ", "HTTP" }, { 8, "CONNECT ", "HTTP" },
 		{ 6, "PRI * ", "HTTP/2" }, { 4, "SSH-", "SSH" },
 		{ 6, "PROXY ", "PROXY" },
+		/* Servers, of which these upgrade to TLS by a command. */
+		{ 5, "HTTP/", "HTTP" }, { 4, "220 ", "SMTP, FTP" },
+		{ 4, "220-", "SMTP, FTP" }, { 4, "+OK ", "POP3" },
+		{ 5, "* OK ", "IMAP" },
 		/* SSLRequest, a TPKT with X.224's CR, an SSLv2 CLIENT-HELLO */
 		{ 8, "\0\0\0\010\004\322\026\057", "PostgreSQL" },
 		{ 6, "\003\0???\340", "RDP" }, { 4, "\200?\001\003", "SSLv2" },
@@ -396,7 +408,7 @@ protocol_name(const unsigned char *p, size_t len)
 	return NULL;
 }
 
-/* Do a client's first bytes begin a record of TLS, be it a wrong one? */
+/* Do a peer's first bytes begin a record of TLS, be it a wrong one? */
 static int
 is_record(const unsigned char *p, size_t len)
 {

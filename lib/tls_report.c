@@ -418,8 +418,10 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	for (i = 0; cfg->groups[i] != 0; i++)
 		fprintf(fp, "#\t%s\n", tls_suites_group(cfg->groups[i]));
 	for (i = 0; i < cfg->npsks; i++)
-		fprintf(fp, "# shared key \"%s\"%s\n", cfg->psks[i].name,
-		    cfg->psks[i].allowed ? "" : " (not allowed by peer)");
+		if (!cfg->is_client || cfg->psks[i].allowed)
+			fprintf(fp, "# shared key \"%s\"%s\n",
+			    cfg->psks[i].name, cfg->psks[i].allowed ? "" :
+			    " (not allowed by peer)");
 	if (tls_config_system(cfg, &i) != NULL)
 		fprintf(fp, "# CA certificates of the system: %s, %zu\n",
 		    cfg->system, i);

@@ -8,6 +8,8 @@ import proxy
 import support
 from support import need, run
 
+# The server is the same binary; so no package that starts one is needed.
+REDIS = "/usr/bin/redis-check-rdb"
 APACHE = "/usr/sbin/apache2"
 APACHE_CONF = """
 ServerRoot {dir}

@@ -41,17 +41,23 @@ class Server:
                 sock = self.sock.accept()[0]
             except OSError:
                 return
-            sock.settimeout(support.DEADLINE)
-            try:
-                with self.ctx.wrap_socket(sock, server_side=True) as tls:
-                    self.clients.append(tls.getpeercert())
-                    data = tls.recv(5)
-                    tls.sendall(data)
-                    self.end.append("served" if data else "left")
-            except ssl.SSLError as e:
-                self.end.append(alert_of(e.reason))
-            except OSError as e:
-                self.end.append(str(e))
+            with sock, sock.dup() as raw:
+                self.end.append(self.echo(sock))
+                raw.settimeout(support.DEADLINE)
+                support.read_all(raw)  # lest its alert is lost
+
+    def echo(self, sock):
+        sock.settimeout(support.DEADLINE)
+        try:
+            with self.ctx.wrap_socket(sock, server_side=True) as tls:
+                self.clients.append(tls.getpeercert())
+                data = tls.recv(5)
+                tls.sendall(data)
+                return "served" if data else "left"
+        except ssl.SSLError as e:
+            return alert_of(e.reason)
+        except OSError as e:
+            return str(e)
 
     def result(self):
         """Of one more connection, there being no other meanwhile: "served", an

@@ -158,3 +158,55 @@ class Offer:
         found[wire.PSK] = names + vector(2, b"".join(
             vector(1, x) for x in binders))
         return self.hello.written()
+
+
+# Servers that echo, or that answer with the line backwards.
+
+def listening(p, address):
+    def listens():
+        assert p.alive(), p.log()
+        return not support.is_refused(address)
+
+    wait_for(listens, f"{p.name} to listen")
+    return address
+
+
+def openssl_server(room, version, name=NAME, key=None):
+    address = support.free_port()
+    return listening(room.start("s_server", [
+        need("openssl"), "s_server", "-rev", "-nocert", "-accept", address,
+        "-tls" + version.replace(".", "_"), "-psk_identity", name,
+        "-psk", key or KEYS[name]]), address)
+
+
+def gnutls_server(room, version, name=NAME, key=None):
+    address = support.free_port()
+    secrets = write(room, {name: key or KEYS[name]}, "gnutls-secrets")
+    return listening(room.start("gnutls-serv", [
+        need("gnutls-serv"), "--echo", "--pskpasswd", secrets,
+        "--port=" + address.rpartition(":")[2],
+        f"--priority=NORMAL:-VERS-ALL:+VERS-TLS{version}:-KX-ALL:+ECDHE-PSK"],
+        stdin=subprocess.DEVNULL), address)
+
+
+def stunnel_server(room, version, name=NAME, key=None):
+    secrets = write(room, {name: key or KEYS[name]}, "stunnel-secrets")
+    backend = room.backend().serve(support.echo)
+    return stunnel(room, f"""[a]
+accept = {{address}}
+connect = {backend.address}
+ciphers = PSK
+sslVersion = TLSv{version}
+PSKsecrets = {secrets}
+""", "stunnel-server")
+
+
+def tunnel_server(room, version, name=NAME, key=None, **values):
+    backend = room.backend().serve(support.echo)
+    path = write(room, {name: key or KEYS[name]}, "server-psk")
+    values = {"psk": path, "cert": None, "tls_min": version,
+              "tls_max": version, "connect": backend.address, **values}
+    room.write("server.conf", "accept = 127.0.0.1:0\nlog_level = debug\n" +
+               "".join(f"{key} = {value}\n" for key, value in values.items()
+                       if value is not None))
+    return room.tunnel("-c", room.path("server.conf")).address

@@ -130,6 +130,8 @@ CHAINS = {
     "intermediate missing": lambda p: p.below()[:1],
     "intermediate trusted": lambda p: [p.leaf(p.trust(p.sub()))],
     "wrong order": lambda p: [p.leaf(s := p.sub(t := p.sub())), t, s],
+    "reverse order": lambda p: [p.leaf(s := p.sub(t := p.sub(
+        u := p.sub()))), p.good, u, t, s],
     "root before the intermediate": lambda p: [(x := p.below())[0], p.good,
                                                x[1]],
     "one too many": lambda p: [*p.below(), p.sub()],
@@ -262,7 +264,6 @@ STRICTER = {
     "partial wildcard": PARTIAL,
     "partial wildcard behind": PARTIAL,
     "five between": "more than five certificates cost too much",
-    "wrong order": "each comes before its issuer, RFC 5246 section 7.4.2",
     "intermediate without key usage": "it has to say that it may issue",
     "key for encryption": "TLS 1.3 and ECDHE sign",
     "key for agreement": "TLS 1.3 and ECDHE sign",
@@ -273,6 +274,9 @@ STRICTER = {
     "Ed25519": "mbed TLS has no such signatures",
     "policy, critical": LIBRARY,
 }
+if not support.PATCHED:
+    for what in "wrong order", "reverse order":
+        STRICTER[what] = "before its issuer, RFC 5246 section 7.4.2"
 if not support.ACCEL:
     STRICTER["P-521"] = "a curve that this mbed TLS lacks"
 

@@ -2,10 +2,8 @@
 
 import pytest
 
+import programs
 from support import run
-
-# The server is the same binary; so no package that starts one is needed.
-REDIS = "/usr/bin/redis-check-rdb"
 
 
 @pytest.fixture
@@ -17,6 +15,6 @@ def redis(room):
     path = room.path("redis.sock")
     server = room.start("redis-server", [
         "redis-server", "--port", "0", "--unixsocket", path, "--save", "",
-        "--dir", room.dir], executable=REDIS)
+        "--dir", room.dir], executable=programs.REDIS)
     server.wait_log("[Rr]eady to accept connections")
     return room.tunnel(f"connect=unix:{path}")

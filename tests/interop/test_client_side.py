@@ -31,9 +31,10 @@ AS_AN_END = "truncation=eof"
 def client(room):
     """A tunnel to a server whose certificate has the name localhost."""
 
-    def start(address, *words, ca=room.certs.ca):
+    def start(address, *words, ca=room.certs.ca, name="localhost"):
         return room.tunnel("client=yes", f"connect={address}", f"ca={ca}",
-                           "server_name=localhost", *words)
+                           *[f"server_name={name}"] * (name is not None),
+                           *words)
 
     return start
 
@@ -88,12 +89,52 @@ def test_server_that_does_not_answer_an_end(room, client, echo, version):
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_unknown_authority(room, client, authority, echo, name):
-    """Not a byte comes through, nor an end that could be taken for one."""
-    t = client(SERVERS[name](room, echo.address), ca=authority.crt)
+def test_resumption(room, client, echo, name, version):
+    """From the second connection on, by what the one before has brought."""
+    t = client(SERVERS[name](room, echo.address), f"tls_max={version}",
+               AS_AN_END)
+    for n in range(1, 4):
+        sock = room.connect(t.address)
+        sock.sendall(b"hello")
+        assert support.read_exactly(sock, 5) == b"hello"
+        sock.close()
+        line = t.wait_log(" closed$", n)
+        assert (" resumed " in line) == (n > 1)
+
+
+@pytest.mark.parametrize("host,sni", [("localhost", "sni=localhost"),
+                                      ("127.0.0.1", "")])
+def test_name_of_connect(room, client, echo, host, sni):
+    """It is the one that counts, and is asked for if it is no address."""
+    address = programs.nginx_tls(room, echo.address)
+    t = client(address.replace("127.0.0.1", host), AS_AN_END, name=None)
     sock = room.connect(t.address)
-    assert support.read_all(sock) == (b"", "reset")
-    t.wait_log(r"warning: .* no backend: .*certificate")
+    sock.sendall(b"hello")
+    assert support.read_exactly(sock, 5) == b"hello"
+    sock.close()
+    assert re.search(r"sni=\S+|$", ended(t)).group() == sni
+
+
+def refused(room, t):
+    """Not a byte comes through, nor an end that could be taken for one."""
+    try:
+        end = support.read_all(room.connect(t.address))
+    except ConnectionResetError:  # as early as that
+        end = b"", "reset"
+    assert end == (b"", "reset")
+    return t.wait_log(r"warning: .* no backend: .*server certificate")
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_unknown_authority(room, client, authority, echo, name):
+    refused(room, client(SERVERS[name](room, echo.address), ca=authority.crt))
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_another_name(room, client, echo, name):
+    t = client(SERVERS[name](room, echo.address), name="another.example")
+    assert "name mismatch: the certificate is for localhost" in \
+        refused(room, t)
 
 
 def test_many_at_once(room, client, echo):
@@ -279,7 +320,6 @@ def test_apache(room, apache, client, version):
 @pytest.fixture
 def redis(room, client):
     """redis-cli, through a tunnel to one that speaks TLS."""
-    from conftest import REDIS
     need("redis-cli")
     address = support.free_port()
     host, port = address.split(":")
@@ -288,7 +328,7 @@ def redis(room, client):
         "--tls-cert-file", room.certs.server, "--tls-key-file",
         room.certs.server, "--tls-ca-cert-file", room.certs.ca,
         "--tls-auth-clients", "no", "--save", "", "--dir", room.dir],
-        address, executable=REDIS)
+        address, executable=programs.REDIS)
     t = client(address, AS_AN_END)
     host, port = t.address.split(":")
     return t, functools.partial(run, "redis-cli", "-h", host, "-p", port)

@@ -293,15 +293,14 @@ tls_read(struct stream *s, void *buf, size_t len)
 
 	begin_reading(t);
 	got = gather_records(t, buf, len);
+	if (got > 0 && tls_resume_waits(t))
+		tls_resume_end(t);	/* tickets come before data */
 	if ((lost = release(t)) == 0 && t->ended == 0)
 		lost = tls_bio_keep_ahead(t);
 	if (t->ended == 0)
 		t->ended = lost;
 	if (tls_bio_has_gathered())
 		answered(t);
-	/* Tickets come before data. */
-	if (got > 0 && t->cfg->is_client)
-		tls_resume_end(t);
 	if (t->ended == 0 && t->ntickets > 0 && move(t, s) == 0 && got == 0)
 		return s->ops->read(s, buf, len);
 	if (got > 0)

@@ -138,9 +138,26 @@ tls_resume_keep(struct tls *t)
 		tls_resume_end(t);
 }
 
+/* What the library has for tickets that are still to come. */
+#ifdef MBEDTLS_SSL_RELEASE_BUFFERS
+static void
+release_session(struct tls *t)
+{
+	if (t->ssl != NULL && t->cfg->is_client)
+		mbedtls_ssl_release_session(t->ssl);
+}
+#else
+static void
+release_session(struct tls *t)
+{
+	(void)t;
+}
+#endif
+
 void
 tls_resume_end(struct tls *t)
 {
+	release_session(t);
 	t->ntickets = TICKETS_KEPT;
 	free(t->chain);
 	t->chain = NULL;

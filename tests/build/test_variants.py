@@ -15,7 +15,7 @@ from support import TOP, UNDER, Task, files_of, run, why_no_accel
 # What each file tests is made by one part of the program above all: a variant
 # repeats those whose part it may alter, and no others.
 STREAMS = ["end_of_stream", "client_ends", "early_answers", "transfer",
-           "endpoints", "timeouts", "hostile_peers", "flights"]
+           "endpoints", "timeouts", "hostile_peers", "hostile_server", "flights"]
 PROCESSES = ["workers", "daemon", "log", "statistics", "reload", "supervisors",
              "privileges", "sandbox", "confinement", "files", "inherited",
              "resolve", "pipes"]
@@ -47,9 +47,10 @@ SCENARIOS = {
         "chain_verdicts", "hostile_certs", "trust_settings", "resumption",
         "session_cache", "tickets_hostile", "proxy_protocol"],
     # All of cryptography, keys, and what is random after fork(2).
-    "accel": ["transfer", "end_of_stream", "client_ends", "hostile_peers", "workers",
-              "reload", "privileges", "sandbox", "confinement", "random",
-              "library", "mlkem", "reports", "failing_memory", *LIBRARY],
+    "accel": ["transfer", "end_of_stream", "client_ends", "hostile_peers",
+              "workers", "reload", "privileges", "sandbox", "confinement",
+              "random", "library", "mlkem", "reports", "failing_memory",
+              "client_side", *LIBRARY],
     # The client's end, between the tunnel of each test and its backend.
     "pair": STREAMS + CROWDS,
     "valgrind": ["end_of_stream", "endpoints", "client_ends"],

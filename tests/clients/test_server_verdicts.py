@@ -127,6 +127,9 @@ CHAINS = {
         "app", p.key("leaf"), extensions=p.holder)],
     "trusted by itself": lambda p: [p.trust(Certificate(
         "itself", p.key("leaf"), extensions=p.holder))],
+    "trusted by itself, wrong name": lambda p: [p.trust(Certificate(
+        "itself, too", p.key("leaf"), extensions=(
+            *HOST, alternative(dns("db.example.org")))))],
     "intermediate missing": lambda p: p.below()[:1],
     "intermediate trusted": lambda p: [p.leaf(p.trust(p.sub()))],
     "wrong order": lambda p: [p.leaf(s := p.sub(t := p.sub())), t, s],
@@ -299,6 +302,13 @@ WORDS = {
     "broken DNS constraints": (
         "its issuers may not certify its names (name constraints)",
         "BAD_CERTIFICATE"),
+    "unknown, critical": ("its critical extension 1.2.3.4 is not supported",
+                          "BAD_CERTIFICATE"),
+    "intermediate missing": ('unknown issuer "CN=Sub ', "UNKNOWN_CA"),
+    "not yet valid": ("not valid before 20", "CERTIFICATE_EXPIRED"),
+    "issued by a server": ('unknown issuer "CN=eve"', "UNKNOWN_CA"),
+    "trusted by itself, wrong name": (NOT_NAMED + "db.example.org",
+                                      "BAD_CERTIFICATE"),
     "SHA-1": ("its signature is too weak", "UNSUPPORTED_CERTIFICATE"),
     "intermediate expired": ("expired 60 minutes ago", "CERTIFICATE_EXPIRED"),
 }

@@ -14,7 +14,7 @@ fuzz_begin(void)
 }
 
 static int
-give(struct tls_config *cfg, unsigned kind, struct input in)
+configure(struct tls_config *cfg, unsigned kind, struct input in)
 {
 	static int (*const lists[])(struct tls_config *, const char *) = {
 		tls_config_ciphers, tls_config_groups, tls_config_alpn,
@@ -56,10 +56,13 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	must(cfg != NULL, "tls_config_new");
 	kind = take(&in);
-	if (give(cfg, kind == '8' ? 8 : kind % 8, in) == -1)
+	if (configure(cfg, kind == '8' ? 8 : kind % 8, in) == -1)
 		must(*tls_config_error(cfg) != '\0', "no reason");
-	else if (cfg->certs != NULL || cfg->npsks > 0)
-		must(tls_config_ready(cfg) == 0 || cfg->npsks == 0, "no suite");
+	else if (cfg->npsks > 0)
+		must(tls_config_versions(cfg, 12, 13) == 0 &&
+		    tls_config_ready(cfg) == 0, tls_config_error(cfg));
+	else if (cfg->certs != NULL)
+		tls_config_ready(cfg);
 	tls_config_free(cfg);
 	return 0;
 }

@@ -91,3 +91,24 @@ def test_idle_connection(room, backend, come, kb):
     each = (memory(t) - before) / COUNT
     print(f"{each:.2f} kB")
     assert each < kb
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_client(room, backend, authority, version):
+    """What verifies a server takes no more than what verifies its clients."""
+    backend.serve(support.echo)
+    far = room.tunnel(f"connect={backend.address}", "verify=require",
+                      f"ca={authority.crt}", f"tls_max={version}",
+                      "workers=1", "log_level=notice")
+    near = room.tunnel("client=yes", f"ca={room.certs.ca}",
+                       f"cert={authority.leaf('app1')}",
+                       "connect=localhost:" + far.address.rpartition(":")[2],
+                       "workers=1", "log_level=notice")
+    kb = []
+    for count in (FIRST, COUNT):
+        for _ in range(count):
+            assert is_echoed(room.connect(near.address))
+        kb.append([memory(t) for t in (near, far)])
+    ours, theirs = ((after - before) / COUNT for before, after in zip(*kb))
+    print(f"{ours:.2f} kB, its server {theirs:.2f} kB")
+    assert ours < min(theirs + 0.25, 4)  # the names that are verified

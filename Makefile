@@ -307,7 +307,8 @@ BENCH_DIR = $(if $(QUICK),$(O)/bench,tests/bench)
 $(BENCH:%=bench-%) $(EMULATED:%=bench-%): bench-%:
 	@$(MAKE) --no-print-directory O=$(O)/bench/$* \
 	    TUNNEL=$(O)/bench/$*/tunnel $(BENCH_$*) $(O)/bench/$*/tunnel \
-	    $(O)/bench/$*/crypto || { rm -f $(O)/bench/$*/tunnel; \
+	    $(if $(filter $*,$(BENCH)),$(O)/bench/$*/crypto) || { \
+	    rm -f $(O)/bench/$*/tunnel; \
 	    echo "make: BENCH=$* ($(BENCH_$*)) is left out" >&2; }
 
 $(O)/bench/load: tests/bench/load_many.c tests/bench/load.h

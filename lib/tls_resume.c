@@ -166,10 +166,6 @@ tls_resume_end(struct tls *t)
 {
 	release_session(t);
 	t->ntickets = TICKETS_KEPT;
-#ifdef MBEDTLS_SSL_RELEASE_BUFFERS
-	if (t->ssl != NULL)
-		mbedtls_ssl_release_session(t->ssl);
-#endif
 	free(t->chain);
 	t->chain = NULL;
 	t->chain_len = 0;

@@ -198,14 +198,20 @@ $(SOURCE):
 	MBEDTLS=system or MBEDTLS=/prefix" >&2; exit 1
 endif
 
-# Is it there, and new enough?  What that is, tls.c says in an #error.
+# Is it there, and new enough, and complete?  What that is, tls.c says in an
+# #error.  Any other reason is the compiler's to tell, and it comes first.
+no_library = there is no mbed TLS; leave MBEDTLS out to build our own
+
 mbedtls-is-fit: $(LIBRARY)
 	@said=$$(export LC_ALL=C; { $(LIBRARY_DIR:%=ls %/include/mbedtls &&) \
 	    $(filter-out -MMD -MP,$(compile)) -E tls.c; } 2>&1 >/dev/null) || { \
-	    why=$$(echo "$$said" | sed -n -e 's|.*error: .*"\(.*\)"|\1|p' \
-	    -e 's|.*mbedtls.*No such file.*|there is no mbed TLS; leave \
-	MBEDTLS out to build our own|p'); \
-	    echo "make: $(MBEDTLS:%=MBEDTLS=%: )$${why:-$$said}" >&2; exit 1; }
+	    why=$$(echo "$$said" | sed -n \
+	    -e 's|^tls\.c:.*error: .*"\(this mbed TLS .*\)"|\1|p' \
+	    -e '/^ls: /s|.*|$(no_library)|p' \
+	    -e '/^tls\.c:.*error: .\{0,1\}mbedtls\//s|.*|$(no_library)|p'); \
+	    [ -n "$$why" ] || echo "$$said" >&2; \
+	    echo "make: $(MBEDTLS:%=MBEDTLS=%: )$${why:-tls.c can not be \
+	compiled here, see above}" >&2; exit 1; }
 
 # For what reads them.
 sources:
@@ -301,7 +307,8 @@ BENCH_DIR = $(if $(QUICK),$(O)/bench,tests/bench)
 $(BENCH:%=bench-%) $(EMULATED:%=bench-%): bench-%:
 	@$(MAKE) --no-print-directory O=$(O)/bench/$* \
 	    TUNNEL=$(O)/bench/$*/tunnel $(BENCH_$*) $(O)/bench/$*/tunnel \
-	    $(O)/bench/$*/crypto || { rm -f $(O)/bench/$*/tunnel; \
+	    $(if $(filter $*,$(BENCH)),$(O)/bench/$*/crypto) || { \
+	    rm -f $(O)/bench/$*/tunnel; \
 	    echo "make: BENCH=$* ($(BENCH_$*)) is left out" >&2; }
 
 $(O)/bench/load: tests/bench/load_many.c tests/bench/load.h
@@ -371,7 +378,8 @@ deb: $(TUNNEL)
 
 # What tests/deps has put there is kept: it is not made from anything here.
 KEPT	= build/aws-lc-source build/aws-lc-source.apt build/debian13 \
-	build/mbedtls build/mbedtls-source build/mbedtls-source.apt \
+	build/mbedtls build/mbedtls-musl build/mbedtls-openwrt \
+	build/mbedtls-source build/mbedtls-source.apt \
 	build/inetd build/haproxy build/hitch build/nginx build/promtool \
 	build/stunnel build/traffic_server build/vm
 

@@ -104,12 +104,19 @@ tls_resume_waits(const struct tls *t)
 	    && is_tls13(t) && t->ntickets < TICKETS_KEPT;
 }
 
-/* Is there a ticket in it, or an ID? */
+/*
+ * Is there a ticket in it, or an ID?  A client that offers a session of TLS 1.2
+ * offers no other version: if it was not resumed, it is not followed by another
+ * one, lest it remains at that for ever.
+ */
 static int
 is_resumable(const struct tls *t, const mbedtls_ssl_session *session)
 {
-	return is_tls13(t) || t->ticketed ||
-	    mbedtls_ssl_session_get_id_len(session) > 0;
+	if (is_tls13(t))
+		return 1;
+	if (t->offers && !t->resumed && t->cfg->max == 13)
+		return 0;
+	return t->ticketed || mbedtls_ssl_session_get_id_len(session) > 0;
 }
 
 void
@@ -159,6 +166,10 @@ tls_resume_end(struct tls *t)
 {
 	release_session(t);
 	t->ntickets = TICKETS_KEPT;
+#ifdef MBEDTLS_SSL_RELEASE_BUFFERS
+	if (t->ssl != NULL)
+		mbedtls_ssl_release_session(t->ssl);
+#endif
 	free(t->chain);
 	t->chain = NULL;
 	t->chain_len = 0;

@@ -230,7 +230,6 @@ take_times(struct tls *t, const unsigned char *head, unsigned char *p,
 {
 	int64_t now = wall_ms(), saved = (int64_t)be_get(head + AT_SAVED, 8);
 	size_t at = (size_t)be_get(head + AT_TIME, 2);
-	int64_t age;
 
 	*born = (int64_t)be_get(head + AT_BORN, 8);
 	if (*born > now / 1000)		/* by a clock that is ahead */
@@ -238,10 +237,9 @@ take_times(struct tls *t, const unsigned char *head, unsigned char *p,
 	if (*born < 0 || saved < 0 || now / 1000 - *born >= t->cfg->lifetime ||
 	    !is_kept(t, saved, (int64_t)be_get(head + AT_HINT, 4)))
 		return -1;
-	age = now - saved;
 	if (at != 0 && at + 8 <= len)
 		be_put(p + at, (uint64_t)(mbedtls_ms_time() -
-		    (age > 0 ? age : 0)), 8);
+		    (now > saved ? now - saved : 0)), 8);
 	return 0;
 }
 

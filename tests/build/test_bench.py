@@ -77,7 +77,7 @@ def test_every_figure_is_obtained():
         assert "<rect" in read_text(out, name + ".svg")
 
 
-@pytest.mark.seconds(300)
+@pytest.mark.seconds(600)
 def test_a_shared_key_saves_instructions():
     """Those of a signature, on each of the machines that are emulated."""
     for program in ("openssl", "qemu-arm", "qemu-mips", "mips-linux-gnu-gcc",
@@ -85,7 +85,7 @@ def test_a_shared_key_saves_instructions():
         if not shutil.which(program):
             pytest.skip(f"{program} is not installed")
     print(run("make", "-C", TOP, "bench-instructions", "QUICK=1", f"O={OUT}",
-              timeout=300).decode())
+              timeout=600).decode())
     found = read(os.path.join(TOP, OUT, "bench", "instructions.json"))
     assert set(found) == {"arm", "mips"}
     for machine, kinds in found.items():

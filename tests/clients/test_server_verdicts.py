@@ -90,6 +90,10 @@ CHAINS = {
     "common name, other": lambda p: [p.leaf(cn="db.example.org",
                                             extensions=HOST)],
     "common name, NUL": lambda p: [p.leaf(cn=NAME + "\0x", extensions=HOST)],
+    "two common names, the last": lambda p: [p.leaf(
+        cn=("db.example.org", NAME), extensions=HOST)],
+    "two common names, the first": lambda p: [p.leaf(
+        cn=(NAME, "db.example.org"), extensions=HOST)],
     "common name beside a DNS name": lambda p: named(
         p, dns("db.example.org"), cn=NAME),
     "common name beside an address": lambda p: named(
@@ -266,6 +270,7 @@ PARTIAL = "a star is a whole label, RFC 9525 section 6.3"
 STRICTER = {
     "partial wildcard": PARTIAL,
     "partial wildcard behind": PARTIAL,
+    "two common names, the first": "the last one is the most specific",
     "five between": "more than five certificates cost too much",
     "intermediate without key usage": "it has to say that it may issue",
     "key for encryption": "TLS 1.3 and ECDHE sign",

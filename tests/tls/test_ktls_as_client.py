@@ -2,6 +2,7 @@
 a ticket, or the first data, and neither side can tell.
 """
 
+import socket
 import ssl
 
 import pytest
@@ -66,12 +67,13 @@ def is_echoed(pair, data=b"hello"):
     return read_exactly(pair.plain, len(data)) == data
 
 
-def end(t, pair):
-    pair.plain.shutdown(1)
+def end(t, pair, count=1):
+    """The line of the connection, which is one of so many."""
+    pair.plain.shutdown(socket.SHUT_WR)
     assert pair.tls.recv(1) == b""
     pair.tls.unwrap().close()
     assert support.read_all(pair.plain) == (b"", "eof")
-    return t.wait_log(r"\d\.\d{3}s ")
+    return t.wait_log(r"\d\.\d{3}s ", count)
 
 
 @pytest.mark.parametrize("tickets", [0, 1, 2, 5])
@@ -124,7 +126,7 @@ def test_not_moved_with_something_unsent(room, backend, near):
     t, _ = near()
     pair = Pair(room, t, backend, server_context(room.certs, "1.3", 0))
     sending = Task(send, pair.plain, 8 * MB)
-    support.wait_until_stalled(pair.plain)
+    support.wait_until_stalled(pair.tls)
     pair.tls.sendall(b"early")
     assert read_exactly(pair.plain, 5) == b"early"
     assert receive(pair.tls, 8 * MB) == digest_of(8 * MB)
@@ -141,8 +143,7 @@ def test_resumption(room, backend, near, version, kept):
         pair = Pair(room, t, backend, ctx)
         assert is_echoed(pair)
         assert pair.tls.session_reused == (n > 0 and kept == "yes")
-        pair.plain.close()
-        assert MOVED in t.wait_log(r"\d\.\d{3}s ", n + 1)
+        assert MOVED in end(t, pair, n + 1)
     ours.expect(4)
 
 
@@ -150,6 +151,6 @@ def test_truncated(room, backend, near, version):
     t, _ = near()
     pair = Pair(room, t, backend, server_context(room.certs, version))
     assert is_echoed(pair)
-    pair.tls.shutdown(1)  # of the socket alone
+    pair.tls.shutdown(socket.SHUT_WR)  # without a close_notify
     assert support.read_all(pair.plain) == (b"", "reset")
     assert MOVED in t.wait_log(r"\d\.\d{3}s .*truncated")

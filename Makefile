@@ -9,6 +9,7 @@
 #   make deps fuzz       throw garbage at what parses; tests/fuzz/README.md
 #   make deps bench      measure it, next to other servers; QUICK=1: roughly
 #   make bench-debian13  the same in a bare Debian 13
+#   make deps bench-instructions  what handshakes cost on small machines
 #   make install         PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR=
 #                        SYSTEMDDIR=PREFIX/lib/systemd/system
 #   make deps deb        a package of Debian's, in build/deb
@@ -197,14 +198,20 @@ $(SOURCE):
 	MBEDTLS=system or MBEDTLS=/prefix" >&2; exit 1
 endif
 
-# Is it there, and new enough?  What that is, tls.c says in an #error.
+# Is it there, and new enough, and complete?  What that is, tls.c says in an
+# #error.  Any other reason is the compiler's to tell, and it comes first.
+no_library = there is no mbed TLS; leave MBEDTLS out to build our own
+
 mbedtls-is-fit: $(LIBRARY)
 	@said=$$(export LC_ALL=C; { $(LIBRARY_DIR:%=ls %/include/mbedtls &&) \
 	    $(filter-out -MMD -MP,$(compile)) -E tls.c; } 2>&1 >/dev/null) || { \
-	    why=$$(echo "$$said" | sed -n -e 's|.*error: .*"\(.*\)"|\1|p' \
-	    -e 's|.*mbedtls.*No such file.*|there is no mbed TLS; leave \
-	MBEDTLS out to build our own|p'); \
-	    echo "make: $(MBEDTLS:%=MBEDTLS=%: )$${why:-$$said}" >&2; exit 1; }
+	    why=$$(echo "$$said" | sed -n \
+	    -e 's|^tls\.c:.*error: .*"\(this mbed TLS .*\)"|\1|p' \
+	    -e '/^ls: /s|.*|$(no_library)|p' \
+	    -e '/^tls\.c:.*error: .\{0,1\}mbedtls\//s|.*|$(no_library)|p'); \
+	    [ -n "$$why" ] || echo "$$said" >&2; \
+	    echo "make: $(MBEDTLS:%=MBEDTLS=%: )$${why:-tls.c can not be \
+	compiled here, see above}" >&2; exit 1; }
 
 # For what reads them.
 sources:
@@ -279,13 +286,29 @@ bench-debian13:
 	cp build/debian13/srv/tunnel/$(BENCH_DIR)/results-debian13.json $(BENCH_DIR)
 	tests/bench/tell $(BENCH_DIR)
 
+# Handshakes in instructions, on machines of other kinds, emulated.
+EMULATED = arm mips
+BENCH_arm = CC=arm-linux-gnueabihf-gcc STATIC=1
+BENCH_mips = CC=mips-linux-gnu-gcc STATIC=1
+
+bench-instructions: $(EMULATED:%=bench-%) $(O)/bench/load $(O)/bench/service \
+    $(O)/bench/count.so
+	tests/bench/instructions $(QUICK:%=--quick) --out $(BENCH_DIR) \
+	    --build $(O)/bench $(EMULATED)
+	$(if $(QUICK),,tests/bench/tell)
+
+$(O)/bench/count.so: tests/bench/count.c $(O)/flags
+	@mkdir -p $(@D)
+	$(CC) $(WARNINGS) -O2 -fPIC -shared -o $@ $<
+
 # Where results are kept, or those that are but rough.
 BENCH_DIR = $(if $(QUICK),$(O)/bench,tests/bench)
 
-$(BENCH:%=bench-%): bench-%:
+$(BENCH:%=bench-%) $(EMULATED:%=bench-%): bench-%:
 	@$(MAKE) --no-print-directory O=$(O)/bench/$* \
 	    TUNNEL=$(O)/bench/$*/tunnel $(BENCH_$*) $(O)/bench/$*/tunnel \
-	    $(O)/bench/$*/crypto || { rm -f $(O)/bench/$*/tunnel; \
+	    $(if $(filter $*,$(BENCH)),$(O)/bench/$*/crypto) || { \
+	    rm -f $(O)/bench/$*/tunnel; \
 	    echo "make: BENCH=$* ($(BENCH_$*)) is left out" >&2; }
 
 $(O)/bench/load: tests/bench/load_many.c tests/bench/load.h
@@ -355,7 +378,8 @@ deb: $(TUNNEL)
 
 # What tests/deps has put there is kept: it is not made from anything here.
 KEPT	= build/aws-lc-source build/aws-lc-source.apt build/debian13 \
-	build/mbedtls build/mbedtls-source build/mbedtls-source.apt \
+	build/mbedtls build/mbedtls-musl build/mbedtls-openwrt \
+	build/mbedtls-source build/mbedtls-source.apt \
 	build/inetd build/haproxy build/hitch build/nginx build/promtool \
 	build/stunnel build/traffic_server build/vm
 

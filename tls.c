@@ -16,6 +16,7 @@
 #include "tls_internal.h"
 #include "tls_kernel.h"
 #include "tls_names.h"
+#include "tls_random.h"
 #include "tls_resume.h"
 #include "tls_suites.h"
 #include "tls_verify.h"
@@ -41,6 +42,33 @@
 #elif MBEDTLS_VERSION_NUMBER < VERSION_NEEDED
 #error "this mbed TLS is older than 3.6.7, and open to CVE-2026-49300: \
 ALLOW_OLD_MBEDTLS=1 accepts it, if its distribution backported the fix"
+#endif
+
+/*
+ * Whoever configures it may leave things out, and nothing would say so: it
+ * would accept more than it should, or resume no session.
+ */
+#ifndef MBEDTLS_HAVE_TIME_DATE
+#error "this mbed TLS has no MBEDTLS_HAVE_TIME_DATE: expired certificates \
+would be accepted"
+#elif !defined(MBEDTLS_SSL_PROTO_TLS1_2) || !defined(MBEDTLS_SSL_PROTO_TLS1_3)
+#error "this mbed TLS lacks TLS 1.2 or TLS 1.3, and tunnel needs both"
+#elif !defined(MBEDTLS_SSL_SRV_C) || !defined(MBEDTLS_SSL_CLI_C)
+#error "this mbed TLS lacks a server or a client, and tunnel needs both"
+#elif !defined(MBEDTLS_SSL_EXTENDED_MASTER_SECRET)
+#error "this mbed TLS has no MBEDTLS_SSL_EXTENDED_MASTER_SECRET: sessions of \
+TLS 1.2 would not be bound to their handshake"
+#elif !defined(MBEDTLS_SSL_SESSION_TICKETS) || \
+    !defined(MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_PSK_EPHEMERAL_ENABLED)
+#error "this mbed TLS lacks MBEDTLS_SSL_SESSION_TICKETS or \
+MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_PSK_EPHEMERAL_ENABLED: no session would \
+be resumed"
+#elif !defined(MBEDTLS_SSL_SERVER_NAME_INDICATION)
+#error "this mbed TLS has no MBEDTLS_SSL_SERVER_NAME_INDICATION: every client \
+would get the first certificate"
+#elif !defined(MBEDTLS_GCM_C) && !defined(MBEDTLS_CHACHAPOLY_C)
+#error "this mbed TLS lacks AES-GCM and ChaCha20-Poly1305, and tunnel needs \
+one of them"
 #endif
 
 #define SLICE_US	100		/* of a handshake, before others run */
@@ -101,11 +129,16 @@ tls_version(void)
 const char *
 tls_forked(void)
 {
+	static char text[160];
+	const char *why = tls_random_why();
 	psa_status_t r = psa_random_reseed(NULL, 0);
 
 	/* A generator that is not mbed TLS's own is not copied by fork(2). */
-	return r == PSA_SUCCESS || r == PSA_ERROR_NOT_SUPPORTED ? NULL :
-	    "the random number generator has no entropy";
+	if (r == PSA_SUCCESS || r == PSA_ERROR_NOT_SUPPORTED)
+		return NULL;
+	snprintf(text, sizeof(text), "the random number generator has no "
+	    "entropy%s%s", why != NULL ? ": " : "", why != NULL ? why : "");
+	return text;
 }
 
 const char *
@@ -269,11 +302,10 @@ gather_records(struct tls *t, unsigned char *p, size_t len)
 		r = mbedtls_ssl_read(t->ssl, p + got, len - got);
 		if (r > 0)
 			got += (size_t)r;
-		else if (r == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) {
+		else if (r == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET)
 			tls_resume_keep(t);
-			if (t->budget-- <= 0)
-				break;
-		} else if (r == MBEDTLS_ERR_SSL_WANT_READ && !t->starved)
+		else if (r == MBEDTLS_ERR_SSL_WANT_READ && !t->starved &&
+		    t->budget-- > 0)
 			continue;
 		else if (r == MBEDTLS_ERR_SSL_WANT_READ ||
 		    r == MBEDTLS_ERR_SSL_WANT_WRITE)
@@ -293,15 +325,14 @@ tls_read(struct stream *s, void *buf, size_t len)
 
 	begin_reading(t);
 	got = gather_records(t, buf, len);
+	if (got > 0 && tls_resume_waits(t))
+		tls_resume_end(t);	/* tickets come before data */
 	if ((lost = release(t)) == 0 && t->ended == 0)
 		lost = tls_bio_keep_ahead(t);
 	if (t->ended == 0)
 		t->ended = lost;
 	if (tls_bio_has_gathered())
 		answered(t);
-	/* Tickets come before data. */
-	if (got > 0 && t->cfg->is_client)
-		tls_resume_end(t);
 	if (t->ended == 0 && t->ntickets > 0 && move(t, s) == 0 && got == 0)
 		return s->ops->read(s, buf, len);
 	if (got > 0)
@@ -536,6 +567,7 @@ tls_free(struct tls *t)
 	tls_bio_heard(t);
 	tls_verify_forget(t);
 	free(t->sni);
+	free(t->identity);
 	free(t->name);
 	free(t->why);
 	free(t->deferred);
@@ -571,5 +603,6 @@ tls_conninfo(const struct tls *t, struct tls_conninfo *a)
 	a->in_kernel = t->ssl == NULL;
 	a->peer = t->peer;
 	a->common_name = t->cn;
+	a->psk = t->psk != NULL ? t->psk->name : NULL;
 	a->resumed = t->resumed;
 }

@@ -540,6 +540,9 @@ conninfo_text(const struct connection *c, char *out, size_t size)
 		    "(invalid)");
 	if (a.alpn != NULL)
 		text_add(&text, " alpn=%s", a.alpn);
+	if (a.psk != NULL)
+		text_add(&text, strpbrk(a.psk, " \"\\") != NULL ?
+		    " psk=\"%s\"" : " psk=%s", a.psk);
 	if (a.peer != NULL)
 		text_add(&text, " %s=\"%s\"", is_client(c) ? "server" :
 		    "client", a.peer);

@@ -161,6 +161,8 @@ print_servers(const struct generation *g)
 		    net_host(t, host, sizeof(host)) == 0 ? host : NULL;
 		if (cfg->given[PEER] != NULL)
 			as = "one of peer";
+		if (config_is_psk_alone(cfg))
+			as = "one with the shared key";
 		if (cfg->number[VERIFY] == NONE || as == NULL)
 			printf("# %s: not verified", t->given);
 		else

@@ -418,10 +418,68 @@ is_record(const unsigned char *p, size_t len)
 	    p[1] == MBEDTLS_SSL_MAJOR_VERSION_3);
 }
 
-const char *
-tls_error_reason(const struct stream *s)
+/*
+ * A wrong key shows in TLS 1.3 as a binder that does not match, and in TLS 1.2
+ * as a Finished that can't be decrypted; and none at all, where there are no
+ * certificates, as a key exchange that TLS 1.3 has no extensions for.
+ */
+static const char *
+client_psk_reason(const struct tls *t)
 {
-	struct tls *t = s->ctx;
+	int has_certs = t->cfg->certs != NULL;
+
+	if (!has_certs && t->identity == NULL && t->flight == 0 &&
+	    t->failed == MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER)
+		return "handshake: no shared key is offered";
+	if (t->identity == NULL || (t->psk == NULL && has_certs &&
+	    is_tls13(t)) || (t->failed != MBEDTLS_ERR_SSL_INVALID_MAC &&
+	    t->failed != MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE))
+		return NULL;
+	tls_fail(t->cfg, "shared key %s: %s", t->identity, t->psk != NULL ?
+	    "the client has another one" : "unknown, or not allowed");
+	return t->cfg->error;
+}
+
+/*
+ * To a client it shows as an alert that says so, or, if it is all that there
+ * is, as one that says less, or as an answer without it.
+ */
+static const char *
+psk_reason(const struct tls *t)
+{
+	static const unsigned char alerts_for_it[] = {
+		MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC,
+		MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
+		MBEDTLS_SSL_ALERT_MSG_UNKNOWN_PSK_IDENTITY,
+		MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,	/* if alone */
+		MBEDTLS_SSL_ALERT_MSG_ILLEGAL_PARAMETER,
+		MBEDTLS_SSL_ALERT_MSG_MISSING_EXTENSION
+	};
+	const struct psk *own = t->cfg->own_psk;
+	size_t n = t->cfg->psk_alone ? sizeof(alerts_for_it) : 3;
+
+	if (!t->cfg->is_client)
+		return client_psk_reason(t);
+	if (own == NULL)
+		return NULL;
+	if (t->heard == 0 && t->psk != NULL &&
+	    t->failed == MBEDTLS_ERR_SSL_INVALID_MAC)
+		tls_fail(t->cfg, "shared key \"%s\": the server has another "
+		    "one", own->name);
+	else if (t->heard != 0 ? memchr(alerts_for_it, t->heard, n) != NULL :
+	    t->cfg->psk_alone && t->psk == NULL &&
+	    (t->failed == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE ||
+	    t->failed == MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER))
+		tls_fail(t->cfg, "the server does not know the shared key "
+		    "\"%s\", or has another one for it", own->name);
+	else
+		return NULL;
+	return t->cfg->error;
+}
+
+static const char *
+error_reason(struct tls *t)
+{
 	struct tls_config *cfg = t->cfg;
 	const char *peer = peer_role(cfg);
 	const char *during = t->open ? "TLS" : "handshake";
@@ -436,6 +494,8 @@ tls_error_reason(const struct stream *s)
 		    "without sending anything" : "during the handshake");
 		return cfg->error;
 	}
+	if (!t->open && psk_reason(t) != NULL)
+		return psk_reason(t);
 	if (t->nfirst > 0 && !is_record(t->first, t->nfirst)) {
 		text_quote(first, sizeof(first), t->first, t->nfirst);
 		name = protocol_name(t->first, t->nfirst);
@@ -454,6 +514,23 @@ tls_error_reason(const struct stream *s)
 	else
 		tls_fail(cfg, "%s: %s", during, tls_error_text(t->failed));
 	return cfg->error;
+}
+
+/* A client that has gone on without its key may not know that. */
+const char *
+tls_error_reason(const struct stream *s)
+{
+	struct tls *t = s->ctx;
+	const char *why = error_reason(t);
+	char copy[ERROR_SIZE];
+
+	if (t->open || t->identity == NULL || t->psk != NULL ||
+	    strncmp(why, "shared key", 10) == 0)
+		return why;
+	snprintf(copy, sizeof(copy), "%s", why);
+	tls_fail(t->cfg, "%.512s (shared key %s: unknown, or not allowed)",
+	    copy, t->identity);
+	return t->cfg->error;
 }
 
 const struct fault *

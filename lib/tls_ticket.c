@@ -1,5 +1,4 @@
 /* tls_ticket: the keys of tickets, and what is sealed with them. */
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,8 +7,25 @@
 #include "tls.h"
 #include "tls_pem.h"
 #include "tls_ticket.h"
+#include "util.h"
 
 #define SEQLOCK_TRIES	100		/* keys, read while they are written */
+
+/*
+ * What seals: ChaCha20-Poly1305, or where a library was configured without it,
+ * AES-256-GCM.  Hosts that share keys resume each other's sessions if they have
+ * the same.
+ */
+#if defined(PSA_WANT_ALG_CHACHA20_POLY1305) && \
+    defined(PSA_WANT_KEY_TYPE_CHACHA20)
+#define SEAL		PSA_ALG_CHACHA20_POLY1305
+#define SEAL_KEY	PSA_KEY_TYPE_CHACHA20
+#elif defined(PSA_WANT_ALG_GCM) && defined(PSA_WANT_KEY_TYPE_AES)
+#define SEAL		PSA_ALG_GCM
+#define SEAL_KEY	PSA_KEY_TYPE_AES
+#else
+#error "this mbed TLS has no cipher for tickets: ChaCha20-Poly1305 or AES-GCM"
+#endif
 
 /* A copy of the keys as they are now; -1: there are none. */
 static int
@@ -58,8 +74,7 @@ derive(const unsigned char *secret, const unsigned char *salt,
 	    SALT_SIZE, own, sizeof(own), &len);
 	psa_destroy_key(hmac);
 	if (r == PSA_SUCCESS)
-		r = import(PSA_KEY_TYPE_CHACHA20, usage,
-		    PSA_ALG_CHACHA20_POLY1305, own, id);
+		r = import(SEAL_KEY, usage, SEAL, own, id);
 	mbedtls_platform_zeroize(own, sizeof(own));
 	return r == PSA_SUCCESS ? 0 : -1;
 }
@@ -80,8 +95,8 @@ tls_ticket_seal(const struct tls_config *cfg, const unsigned char *plain,
 	memcpy(ticket, keys.list[0].name, KEY_NAME_SIZE);
 	if (derive(keys.list[0].secret, ticket + KEY_NAME_SIZE,
 	    PSA_KEY_USAGE_ENCRYPT, &id) == 0) {
-		if (psa_aead_encrypt(id, PSA_ALG_CHACHA20_POLY1305, nonce,
-		    sizeof(nonce), ticket, TICKET_HEAD, plain, len,
+		if (psa_aead_encrypt(id, SEAL, nonce, sizeof(nonce),
+		    ticket, TICKET_HEAD, plain, len,
 		    ticket + TICKET_HEAD, size - TICKET_HEAD, &n) ==
 		    PSA_SUCCESS)
 			n += TICKET_HEAD;
@@ -107,8 +122,8 @@ tls_ticket_unseal(const struct tls_config *cfg, const unsigned char *ticket,
 		continue;
 	if (i < keys.n && derive(keys.list[i].secret, ticket + KEY_NAME_SIZE,
 	    PSA_KEY_USAGE_DECRYPT, &id) == 0) {
-		if (psa_aead_decrypt(id, PSA_ALG_CHACHA20_POLY1305, nonce,
-		    sizeof(nonce), ticket, TICKET_HEAD, ticket + TICKET_HEAD,
+		if (psa_aead_decrypt(id, SEAL, nonce, sizeof(nonce),
+		    ticket, TICKET_HEAD, ticket + TICKET_HEAD,
 		    len - TICKET_HEAD, plain, size, &n) != PSA_SUCCESS)
 			n = 0;
 		psa_destroy_key(id);
@@ -163,17 +178,8 @@ tls_config_renew(struct tls_config *cfg)
 static int
 parse_key(const char *line, unsigned char *secret)
 {
-	static const char digits[] = "0123456789abcdef";
-	size_t i;
-
-	for (i = 0; i < 2 * KEY_SIZE; i++) {
-		const char *d = strchr(digits, tolower((unsigned char)line[i]));
-
-		if (line[i] == '\0' || d == NULL)
-			return -1;
-		secret[i / 2] = (unsigned char)(secret[i / 2] << 4 |
-		    (d - digits));
-	}
+	if (parse_hex(line, secret, KEY_SIZE) == -1)
+		return -1;
 	line += 2 * KEY_SIZE;
 	return line[strspn(line, " \t\r")] == '\0' ? 0 : -1;
 }

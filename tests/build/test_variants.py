@@ -3,6 +3,7 @@ some of them under valgrind.
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -42,21 +43,42 @@ SCENARIOS = {
     # mbed TLS without our patches, and without our configuration.
     "stock": ["end_of_stream", "client_ends", "hostile_peers", "random", "reports",
               "hardening", *LIBRARY],
+    # What OpenWrt's package of mbed TLS is without; and a shared library.
+    "openwrt": ["end_of_stream", "hostile_peers", "random", "reports",
+                "sandbox", "privileges", *LIBRARY],
+    # Where a shared library gets its random numbers from, in the sandbox.
+    "musl-shared": ["random", "sandbox", "confinement", "privileges", "reload",
+                    "end_of_stream", "negotiation", "resumption",
+                    "tickets_hostile"],
     # The C library, and the memory that mbed TLS allocates.
     "musl": STREAMS + PROCESSES + [
         "errors", "reports", "random", "hardening", "library", "negotiation",
         "chain_verdicts", "hostile_certs", "trust_settings", "resumption",
         "session_cache", "tickets_hostile", "proxy_protocol"],
     # All of cryptography, keys, and what is random after fork(2).
-    "accel": ["transfer", "end_of_stream", "client_ends", "hostile_peers", "workers",
-              "reload", "privileges", "sandbox", "confinement", "random",
-              "library", "mlkem", "reports", "failing_memory", *LIBRARY],
+    "accel": ["transfer", "end_of_stream", "client_ends", "hostile_peers",
+              "workers", "reload", "privileges", "sandbox", "confinement",
+              "random", "library", "mlkem", "reports", "failing_memory",
+              "client_side", *LIBRARY],
     # The client's end, between the tunnel of each test and its backend.
     "pair": STREAMS + CROWDS,
     "valgrind": ["end_of_stream", "endpoints", "client_ends"],
 }
 
+
+
+def without_ours(name, *words):
+    """An mbed TLS that tests/deps has built, with nothing of ours."""
+    where = os.path.join(TOP, "build", name)
+    shared = os.path.join(where, "shared")
+    return [f"MBEDTLS={where}", "ALLOW_OLD_MBEDTLS=1",
+            f"LDFLAGS=-L{shared} -Wl,-rpath,{shared}", *words]
+
+
 STOCK = os.path.join(TOP, "build", "mbedtls")
+# Debian has the kernel's headers where musl-gcc does not look.
+MUSL = ["CC=musl-gcc", "CPPFLAGS=-idirafter /usr/include -idirafter "
+        f"/usr/include/{platform.machine()}-linux-gnu"]
 
 # What to give to make.  Those that take longest come first.
 VARIANTS = {
@@ -65,7 +87,9 @@ VARIANTS = {
                  "HARDENING_LD=", "CFLAGS=-O1 -g"],
     "musl": ["MUSL=1"],
     "stock": [f"MBEDTLS={STOCK}", "ALLOW_OLD_MBEDTLS=1"],
+    "openwrt": without_ours("mbedtls-openwrt"),
     "static": ["STATIC=1"],
+    "musl-shared": without_ours("mbedtls-musl", *MUSL),
     "poll": ["POLLER=poll"],
     "clang": ["CC=clang"],
     "accel": ["ACCEL=aws-lc"],
@@ -73,7 +97,8 @@ VARIANTS = {
     "valgrind": [],
 }
 # How those of a test run that does not choose.
-ARGUMENTS = {"clang": "workers=4", "static": "mode=fork", "accel": "workers=2"}
+ARGUMENTS = {"clang": "workers=4", "static": "mode=fork", "accel": "workers=2",
+             "openwrt": "mode=fork"}
 VALGRIND = "valgrind -q --error-exitcode=99 --leak-check=full " \
     "--show-leak-kinds=definite,indirect " \
     "--errors-for-leak-kinds=definite,indirect"
@@ -134,8 +159,10 @@ def test_variant(runs, variant, capsys):
         pytest.skip(f"{variant} is not installed")
     if variant == "accel" and why_no_accel():
         pytest.skip(why_no_accel())
-    if variant == "stock" and not os.path.isdir(STOCK):
-        pytest.skip("there is no mbed TLS as it comes in build/mbedtls")
+    for word in VARIANTS[variant]:
+        where = word.removeprefix("MBEDTLS=")
+        if where != word and not os.path.isdir(where):
+            pytest.skip(f"there is no mbed TLS in {where}")
     told = runs[variant].result(SECONDS)
     with capsys.disabled():
         print(f"\n{variant}: {told}")

@@ -91,6 +91,55 @@ def test_what_is_built_with(prefix, tmp_path, release, allowed, said):
     assert ("ALLOW_OLD_MBEDTLS=1" in lines[0]) == (release == "3.6.6")
 
 
+def configured(tmp_path, *without):
+    """What is told to make for a library configured without some parts."""
+    changes = tmp_path / "changes.h"
+    changes.write_text("".join(f"#undef MBEDTLS_{x}\n" for x in without))
+    return f'CPPFLAGS=-DMBEDTLS_USER_CONFIG_FILE="\\"{changes}\\""'
+
+
+@own_builds
+@with_stock
+@pytest.mark.parametrize("without,said", [
+    (["HAVE_TIME_DATE"], "expired certificates would be accepted"),
+    (["SSL_PROTO_TLS1_2", "SSL_RENEGOTIATION", "KEY_EXCHANGE_RSA_ENABLED"],
+     "lacks TLS 1.2 or TLS 1.3"),
+    (["SSL_CLI_C"], "lacks a server or a client"),
+    (["SSL_EXTENDED_MASTER_SECRET"], "would not be bound to their handshake"),
+    (["SSL_SESSION_TICKETS", "SSL_TICKET_C"], "no session would be resumed"),
+    (["SSL_TLS1_3_KEY_EXCHANGE_MODE_PSK_EPHEMERAL_ENABLED"],
+     "no session would be resumed"),
+    (["SSL_SERVER_NAME_INDICATION"], "would get the first certificate"),
+    (["CHACHAPOLY_C", "CHACHA20_C", "POLY1305_C", "CCM_C", "ARIA_C",
+      "CAMELLIA_C", "DES_C"], None),
+])
+def test_what_a_library_must_not_lack(tmp_path, without, said):
+    """Each would be lost without a word, or worse."""
+    p = make(f"MBEDTLS={STOCK}", f"O={tmp_path}/o", "mbedtls-is-fit",
+             "ALLOW_OLD_MBEDTLS=1", configured(tmp_path, *without))
+    if said is None:
+        assert p.returncode == 0, p.stderr
+        return
+    lines = [line for line in p.stderr.splitlines() if "***" not in line]
+    assert p.returncode == 2
+    assert len(lines) == 1
+    assert lines[0].startswith(f"make: MBEDTLS={STOCK}: this mbed TLS ")
+    assert said in lines[0]
+
+
+@own_builds
+@with_stock
+def test_what_the_compiler_says_comes_first(tmp_path):
+    """Where it is not the library's release that is to blame."""
+    p = make(f"MBEDTLS={STOCK}", f"O={tmp_path}/o", "mbedtls-is-fit",
+             "ALLOW_OLD_MBEDTLS=1", f"CPPFLAGS=-include {tmp_path}/mine.h")
+    lines = p.stderr.splitlines()
+    assert p.returncode == 2
+    assert f"{tmp_path}/mine.h: No such file" in lines[0]
+    assert "make: MBEDTLS=" in p.stderr and "see above" in p.stderr
+    assert "there is no mbed TLS" not in p.stderr
+
+
 @own_builds
 def test_our_own_says_what_it_is_missing(tmp_path):
     p = make(f"O={tmp_path}/o", f"LIBRARY_DIR={tmp_path}/lib",
@@ -191,13 +240,10 @@ def test_what_is_run_with(shared):
 @pytest.mark.seconds(120)
 def test_a_library_that_can_not_tell_its_version(tmp_path):
     """Without MBEDTLS_VERSION_C nothing can be asked when it is run."""
-    without = tmp_path / "without.h"
-    without.write_text("#undef MBEDTLS_VERSION_C\n"
-                       "#undef MBEDTLS_VERSION_FEATURES\n")
     out = os.path.join("build", "untold")
     run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={out}/tunnel",
-        f"MBEDTLS={STOCK}",
-        f'CPPFLAGS=-DMBEDTLS_USER_CONFIG_FILE="\\"{without}\\""',
+        f"MBEDTLS={STOCK}", configured(tmp_path, "VERSION_C",
+                                       "VERSION_FEATURES"),
         timeout=60 * support.SLOW)
     binary = os.path.join(TOP, out, "tunnel")
     assert b"(built against Mbed TLS 3.6." in run(binary, "-V")

@@ -213,6 +213,9 @@ CHAINS = {
     "common name, broken DNS constraints": lambda p: [p.leaf(s := p.sub(
         extensions=(*AUTHORITY, limits([dns("example.org")]))),
         cn="a.example.net"), s],
+    "common name that is no host's, DNS constraints": lambda p: [
+        p.leaf(s := p.sub(extensions=(*AUTHORITY, limits([dns(
+            "example.org")]))), cn="a@example.net"), s],
     "common name, kept DNS constraints": lambda p: [p.leaf(s := p.sub(
         extensions=(*AUTHORITY, limits([dns("example.org")]))),
         cn="a.example.org"), s],

@@ -231,8 +231,8 @@ def test_unverified_is_warned_of(room, server):
     """At each start and reload."""
     t = room.tunnel("client=yes", f"connect=localhost:{server.port}",
                     "verify=none", "cert=" + room.certs.server)
-    words = "warning: command line: verify = none: the server is not " \
-        "authenticated"
+    words = "warning: verify: the server is not authenticated: anyone can " \
+        "pose as it"
     t.wait_log(words, 1)
     os.kill(t.pid, signal.SIGHUP)
     t.wait_log(words, 2)
@@ -247,8 +247,29 @@ def test_report(certs, hosts):
     p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
                    "verify=none")
     assert p.returncode == 0 and p.stderr == (
-        "tunnel: warning: command line: verify = none: the server is not "
-        "authenticated\n")
+        "tunnel: warning: verify: the server is not authenticated: anyone can "
+        "pose as it\n")
+
+
+def test_issuer_of_no_server(certs):
+    ca = Authority(certs.dir, "Mail CA", extensions=AUTHORITY +
+                   "extendedKeyUsage = emailProtection\n")
+    p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
+                   f"ca={ca.crt}")
+    assert p.returncode == 0 and p.stderr == (
+        'tunnel: warning: ca: servers of "CN=Mail CA" are refused: not for '
+        "server authentication\n")
+
+
+def test_own_chain_is_judged(certs, authority):
+    """By servers, whom its names are nothing to."""
+    sub = authority.sub(digest="sha1")
+    pem = sub.leaf("app1", send=[sub])
+    p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
+                   f"ca={certs.ca}", f"cert={pem}")
+    assert p.returncode == 0 and p.stderr == (
+        f"tunnel: warning: {pem}: the chain's certificate is signed with "
+        "SHA-1, which servers refuse\n")
 
 
 WHERE = "command line: "

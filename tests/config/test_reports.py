@@ -269,7 +269,7 @@ def test_help_lists_every_key():
                            capture_output=True)
         assert f"{key} has no value" in p.stderr
     assert {"accept", "connect", "cert", "key", "tls_min", "log"} <= set(keys)
-    for flag in "cdgikoqtvV":
+    for flag in "cdgikopqrtvV":
         assert re.search(rf"  -{flag}\b", out), flag
 
 

@@ -17,8 +17,9 @@ static struct tls_config *
 client_config(int verifies)
 {
 	struct tls_config *cfg = tls_config_new(TLS_CLIENT);
+	struct tls_sessions *s = tls_sessions_new(CACHED, TLS_WITH_SERVERS, 0);
 
-	must(cfg != NULL && tls_init() == NULL, "tls_init");
+	must(cfg != NULL && s != NULL && tls_init() == NULL, "tls_init");
 	must(tls_config_cert(cfg, PKI "client.pem") == 0 &&
 	    tls_config_key(cfg, PKI "client.pem", NULL) == 0 &&
 	    tls_config_alpn(cfg, "h2,http/1.1") == 0 &&
@@ -27,6 +28,8 @@ client_config(int verifies)
 	    tls_config_crl(cfg, PKI "crl.pem") == 0 &&
 	    tls_config_verify(cfg, 1) == 0), tls_config_error(cfg));
 	must(tls_config_ready(cfg) == 0, tls_config_error(cfg));
+	tls_config_sessions(cfg, s, 1, 7 * DAY);
+	must(tls_config_renew(cfg) == NULL, "tls_config_renew");
 	return cfg;
 }
 

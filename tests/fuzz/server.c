@@ -1,7 +1,8 @@
 /*
  * What a server may do to our client: a whole handshake, by one whose messages
  * are edited before they are hashed, signed and encrypted; then records of any
- * type, by its keys, tickets among them.  Or bytes, whatever they are.
+ * type, by its keys, tickets among them.  Or bytes, whatever they are.  In
+ * front of it may be a connection whose session is resumed.
  *
  *	flags, how many edits, each: message, kind, offset (2), length, bytes
  *	records, each: type, what else is done, length, bytes
@@ -15,7 +16,7 @@
 #include "fuzz_server.h"
 
 enum { VERIFIES = 1, IS_TLS13 = 2, IN_PIECES = 4, ASKS = 8, RETRIES = 16,
-    RAW = 32 };
+    RAW = 32, RESUMES = 64 };
 
 void
 fuzz_begin(void)
@@ -102,24 +103,36 @@ open_raw(struct stream *s, struct input *in)
 	return r;
 }
 
-int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void
+connection(struct tls_config *cfg, unsigned flags, struct input *in)
 {
-	struct input in = { data, size };
-	unsigned flags = take(&in);
 	struct stream s = { .fd = -1 };
 	struct server v;
 	struct tls *t;
 	int r;
 
-	start(clients[flags & VERIFIES], flags & IN_PIECES ? 3 : SIZE_MAX);
+	from_peer.at = from_peer.end = to_peer.at = to_peer.end = 0;
+	at_end = EAGAIN;
 	server_begin(&v, flags & IS_TLS13, flags & ASKS, flags & RETRIES);
-	must((t = tls_new(clients[flags & VERIFIES], -1, SERVER_NAME, &s)) !=
-	    NULL, "tls_new");
-	r = flags & RAW ? open_raw(&s, &in) : open_both(&s, &v, &in);
+	must((t = tls_new(cfg, -1, SERVER_NAME, &s)) != NULL, "tls_new");
+	r = flags & RAW ? open_raw(&s, in) : open_both(&s, &v, in);
 	if (r == STREAM_ERROR)
 		must(*s.ops->error(&s) != '\0', "no reason");
 	server_end(&v);
 	tls_free(t);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const uint8_t plain[] = { 0, 0, 0, 1, 'x' };
+	struct input in = { data, size }, first = { plain, sizeof(plain) };
+	unsigned flags = take(&in);
+	struct tls_config *cfg = clients[flags & VERIFIES];
+
+	start(cfg, flags & IN_PIECES ? 3 : SIZE_MAX);
+	if (flags & RESUMES)
+		connection(cfg, flags & ~(unsigned)RAW, &first);
+	connection(cfg, flags, &in);
 	return 0;
 }

@@ -293,3 +293,14 @@ def test_ticket_that_must_not_be(client, server, data, number):
     s.out += s.ours.seal(HANDSHAKE, data)
     assert s.alert() == number
     t.wait_log(" TLS: ")
+
+
+@pytest.mark.parametrize("size", [3000, 5000, 5800, 7000, 16000])
+def test_large_ticket(client, server, size):
+    """What the next hello has no room for is not offered."""
+    t = client()
+    for _ in range(3):
+        s, app = server(t)
+        s.handshake()
+        s.send_ticket(b"t" * size)
+        passes(s, app)

@@ -190,6 +190,39 @@ def test_workers_share_no_random(backend, tunnel, seen):
     seen.check(4 * 2 * MANY)
 
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@needs_root
+def test_workers_without_files_share_no_random(backend, tunnel, seen, tmp_path):
+    """In a directory where no device is, and in the sandbox."""
+    t = tunnel(f"workers={MANY}", f"max_connections={2 * MANY}",
+               f"chroot={tmp_path}", "user=nobody", "sandbox=yes")
+    known = set()
+    fill(t, seen, new_workers(t, known))
+    t.signal(signal.SIGHUP)
+    t.wait_log(r"\breloaded$")
+    fill(t, seen, new_workers(t, known))
+    seen.check(2 * 2 * MANY)
+
+
+@needs_root
+@pytest.mark.seconds(120)
+@pytest.mark.skipif(support.PATCHED, reason="it takes them from the kernel")
+def test_random_never_ends_without_files(room, echo, tmp_path):
+    """After 10,000 requests the library's generator needs entropy anew; seven
+    are made for a handshake.
+    """
+    t = room.tunnel(f"connect={echo.address}", f"chroot={tmp_path}",
+                    "user=nobody", "sandbox=yes", "workers=1", "mode=poll")
+    ctx = peers.context(room.certs, "1.3")
+    worker, = t.workers()
+    for _ in range(1600):
+        with support.connect(t.address) as sock:
+            peers.Client(sock, ctx).handshake()
+    assert t.workers() == [worker]
+
+
 def test_forked_share_no_random(backend, tunnel, seen):
     t = tunnel("mode=fork")
     for n in (1, 2):

@@ -1,0 +1,63 @@
+/* tls_random: the kernel's entropy, for an mbed TLS that is not our own. */
+#include <errno.h>
+#include <stddef.h>
+#include <sys/random.h>
+
+#include <mbedtls/build_info.h>
+#if defined(MBEDTLS_ENTROPY_C) && !defined(MBEDTLS_NO_PLATFORM_ENTROPY) && \
+    !defined(MBEDTLS_PSA_CRYPTO_EXTERNAL_RNG)
+#define READS_FILES
+#include <mbedtls/entropy.h>
+#include <mbedtls/platform.h>
+#endif
+
+#include "tls_random.h"
+
+#ifdef READS_FILES
+
+static int asked;
+
+/*
+ * With a C library that is not glibc, mbed TLS opens /dev/random each time that
+ * it seeds its generator: after fork(2), and after 10,000 requests.  There is
+ * none in a chroot(2), and the sandbox opens nothing.  A source can be added to
+ * the library's, but not taken away; so this is defined in its place: a linker,
+ * or a loader, takes the program's before the library's.
+ */
+int
+mbedtls_platform_entropy_poll(void *data, unsigned char *output, size_t len,
+    size_t *olen)
+{
+	ssize_t n;
+
+	(void)data;
+	asked = 1;
+	*olen = 0;
+	while (*olen < len) {
+		n = getrandom(output + *olen, len - *olen, 0);
+		if (n == -1 && errno == EINTR)
+			continue;
+		if (n == -1)
+			return MBEDTLS_ERR_ENTROPY_SOURCE_FAILED;
+		*olen += (size_t)n;
+	}
+	return 0;
+}
+
+/* A library that was linked with -Bsymbolic takes its own. */
+const char *
+tls_random_why(void)
+{
+	return asked ? NULL : "this mbed TLS reads it from a file, such as "
+	    "/dev/random, which a sandbox or chroot has not";
+}
+
+#else
+
+const char *
+tls_random_why(void)
+{
+	return NULL;
+}
+
+#endif

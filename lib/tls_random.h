@@ -1,0 +1,13 @@
+/*
+ * tls_random: where an mbed TLS that is not our own gets its entropy from.
+ */
+#ifndef TLS_RANDOM_H
+#define TLS_RANDOM_H
+
+/*
+ * Why its generator may fail in a sandbox, as a clause; NULL: it is no reason
+ * known here.  After the generator was seeded for the first time.
+ */
+const char *tls_random_why(void);
+
+#endif

@@ -134,7 +134,7 @@ def test_crowd_comes_and_goes(room, backend, start, mode):
     results = [v.result() for v in visits]
     assert set(results) <= {(b"hello", "eof"), (b"", "reset")}
     assert results.count((b"hello", "eof")) >= 24
-    support.wait_for(lambda: statistics_and_live(t)[0]["live"] == 0, "all")
+    support.wait_until_alone(t)
     assert re.search("no backend: .*: server closed", t.log())
 
 

@@ -150,7 +150,7 @@ tls_resume_keep(struct tls *t)
 static void
 release_session(struct tls *t)
 {
-	if (t->ssl != NULL && t->cfg->is_client)
+	if (t->ssl != NULL)
 		mbedtls_ssl_release_session(t->ssl);
 }
 #else

@@ -16,7 +16,8 @@ from support import TOP, UNDER, Task, files_of, run, why_no_accel
 # What each file tests is made by one part of the program above all: a variant
 # repeats those whose part it may alter, and no others.
 STREAMS = ["end_of_stream", "client_ends", "early_answers", "transfer",
-           "endpoints", "timeouts", "hostile_peers", "hostile_server", "flights"]
+           "endpoints", "timeouts", "hostile_peers", "hostile_server",
+           "flights"]
 PROCESSES = ["workers", "daemon", "log", "statistics", "reload", "supervisors",
              "privileges", "sandbox", "confinement", "files", "inherited",
              "resolve", "pipes"]
@@ -41,8 +42,8 @@ SCENARIOS = {
     "static": STREAMS + ["daemon", "log", "privileges", "resumption",
                          "hardening"],
     # mbed TLS without our patches, and without our configuration.
-    "stock": ["end_of_stream", "client_ends", "hostile_peers", "random", "reports",
-              "hardening", *LIBRARY],
+    "stock": ["end_of_stream", "client_ends", "hostile_peers", "random",
+              "reports", "hardening", *LIBRARY],
     # What OpenWrt's package of mbed TLS is without; and a shared library.
     "openwrt": ["end_of_stream", "hostile_peers", "random", "reports",
                 "sandbox", "privileges", *LIBRARY],

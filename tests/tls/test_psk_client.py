@@ -28,7 +28,7 @@ def said(log):
 
 
 def assert_served(log, version, name=NAME):
-    assert re.match(rf"TLSv{version} {SUITE[version]} (x25519|secp\w+) "
+    assert re.match(rf"TLSv{version} {SUITE[version]} (x25519\w*|secp\w+) "
                     rf"(sni=\S+ )?psk={name} in=6 out=6 ", said(log))
 
 

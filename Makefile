@@ -331,7 +331,8 @@ $(UNITS): lib/systemd/tunnel.service FORCE
 	    -e 's|tunnel\.conf|%i.conf|') $< > $@
 
 DIRECTORIES = $(addprefix $(DESTDIR),$(PREFIX)/sbin $(PREFIX)/share/man/man5 \
-	$(PREFIX)/share/man/man8 $(PREFIX)/share/doc/tunnel \
+	$(PREFIX)/share/man/man7 $(PREFIX)/share/man/man8 \
+	$(PREFIX)/share/doc/tunnel \
 	$(PREFIX)/lib/sysusers.d $(SYSTEMDDIR) $(SYSCONFDIR)/tunnel)
 
 install: $(TUNNEL) $(UNITS)
@@ -339,6 +340,7 @@ install: $(TUNNEL) $(UNITS)
 	install -m 755 $(TUNNEL) $(DESTDIR)$(PREFIX)/sbin/tunnel
 	install -m 644 man/tunnel.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 man/tunnel.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 644 man/tunnel-packages.7 $(DESTDIR)$(PREFIX)/share/man/man7
 	install -m 644 README.md SECURITY.md LICENSE tunnel.conf.example \
 	    $(DESTDIR)$(PREFIX)/share/doc/tunnel
 	$(if $(ACCEL),install -m 644 $(AWS_LC)/LICENSE \
@@ -353,6 +355,7 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/tunnel \
 	    $(DESTDIR)$(PREFIX)/share/man/man8/tunnel.8 \
 	    $(DESTDIR)$(PREFIX)/share/man/man5/tunnel.conf.5 \
+	    $(DESTDIR)$(PREFIX)/share/man/man7/tunnel-packages.7 \
 	    $(DESTDIR)$(PREFIX)/lib/sysusers.d/tunnel.conf \
 	    $(UNITS:$(O)/%=$(DESTDIR)$(SYSTEMDDIR)/%) \
 	    $(DESTDIR)$(SYSCONFDIR)/tunnel/tunnel.conf.example

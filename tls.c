@@ -42,6 +42,11 @@
 #elif MBEDTLS_VERSION_NUMBER < VERSION_NEEDED
 #error "this mbed TLS is older than 3.6.7, and open to CVE-2026-49300: \
 ALLOW_OLD_MBEDTLS=1 accepts it, if its distribution backported the fix"
+#elif MBEDTLS_VERSION_NUMBER < 0x03060700 && \
+    defined(MBEDTLS_KEY_EXCHANGE_ECDHE_PSK_ENABLED) && \
+    !defined(MBEDTLS_CIPHER_MODE_CBC)
+#error "this mbed TLS is older than 3.6.7, has ECDHE-PSK without CBC, and is \
+open to CVE-2026-50580"
 #endif
 
 /*

@@ -150,7 +150,7 @@ tls_resume_keep(struct tls *t)
 static void
 release_session(struct tls *t)
 {
-	if (t->ssl != NULL && t->cfg->is_client)
+	if (t->ssl != NULL)
 		mbedtls_ssl_release_session(t->ssl);
 }
 #else
@@ -166,10 +166,6 @@ tls_resume_end(struct tls *t)
 {
 	release_session(t);
 	t->ntickets = TICKETS_KEPT;
-#ifdef MBEDTLS_SSL_RELEASE_BUFFERS
-	if (t->ssl != NULL)
-		mbedtls_ssl_release_session(t->ssl);
-#endif
 	free(t->chain);
 	t->chain = NULL;
 	t->chain_len = 0;

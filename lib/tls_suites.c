@@ -23,7 +23,10 @@
 #define HAS_PSK_SUITE	0
 #endif
 
-/* The suites that are both safe and fast; prefer() puts them in order. */
+/*
+ * The suites that are both safe and fast; prefer() puts those in order that the
+ * library has been built with.
+ */
 static const int default_suites[] = {
 	MBEDTLS_TLS1_3_AES_128_GCM_SHA256,
 	MBEDTLS_TLS1_3_CHACHA20_POLY1305_SHA256,
@@ -109,7 +112,9 @@ prefer(int *suites)
 			    default_suites[i]);
 			int chacha = strstr(name, "CHACHA20") != NULL;
 
-			if ((chacha == chacha_first) == (pass == 0))
+			if (mbedtls_ssl_ciphersuite_from_id(
+			    default_suites[i]) != NULL &&
+			    (chacha == chacha_first) == (pass == 0))
 				suites[n++] = default_suites[i];
 		}
 	}

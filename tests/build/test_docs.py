@@ -13,7 +13,7 @@ from certificates import PASSWORD, Authority
 from support import TOP, run
 
 MANUALS = [os.path.join(TOP, "man", name)
-           for name in ("tunnel.8", "tunnel.conf.5")]
+           for name in ("tunnel.8", "tunnel.conf.5", "tunnel-packages.7")]
 
 
 def read(*path):

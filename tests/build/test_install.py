@@ -33,6 +33,7 @@ def test_install_and_uninstall(tmp_path):
         "opt/tunnel/sbin/tunnel",
         "opt/tunnel/share/man/man8/tunnel.8",
         "opt/tunnel/share/man/man5/tunnel.conf.5",
+        "opt/tunnel/share/man/man7/tunnel-packages.7",
         "opt/tunnel/share/doc/tunnel/README.md",
         "opt/tunnel/share/doc/tunnel/SECURITY.md",
         "opt/tunnel/share/doc/tunnel/LICENSE",

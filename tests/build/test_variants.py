@@ -20,7 +20,8 @@ STREAMS = ["end_of_stream", "client_ends", "early_answers", "transfer",
 PROCESSES = ["workers", "daemon", "log", "statistics", "reload", "supervisors",
              "privileges", "sandbox", "confinement", "files", "inherited",
              "resolve", "pipes"]
-CROWDS = ["crowds", "exhaustion", "max_connections", "max_per_ip"]
+CROWDS = ["crowds", "exhaustion", "max_connections", "max_per_ip",
+          "client_side_limits"]
 LIBRARY = ["negotiation", "alerts", "early_data", "client_certs",
            "chain_verdicts", "hostile_certs", "peer_rules", "trust_settings",
            "server_names", "cert_warnings", "client_sessions",

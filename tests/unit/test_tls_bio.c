@@ -564,6 +564,8 @@ begin_as_a_client(int version)
 	t->group = 0;
 	t->extended = t->resumed = t->ticketed = t->refused = 0;
 	t->offers = 1;
+	t->offers_ticket = version == 13;
+	t->by_psk = 0;
 	t->hint = 0;
 	assert_int_equal(tls_bio_listen(t), 0);
 }
@@ -607,7 +609,7 @@ test_what_a_client_hears(void **state)
 		hear(hello_13, sizeof(hello_13), size);
 		assert_true(t->resumed && t->group == 29);
 		begin_as_a_client(13);
-		t->offers = 0;
+		t->offers = t->offers_ticket = 0;
 		hear(hello_13, sizeof(hello_13), size);
 		assert_false(t->resumed);
 	}

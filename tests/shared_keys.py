@@ -12,7 +12,7 @@ from reloads import Configured
 from support import need, wait_for
 from wire import sha256, vector
 
-KEYS = {"app1": "0123456789abcdef" * 4, "app2": "ff" * 16, "app 3": "3c" * 64}
+KEYS = {"app1": "0123456789abcdef" * 4, "app2": "ff" * 16, "app 3": "3c" * 48}
 OTHER = "00" * 31 + "01"
 NAME = "app1"
 SUITE = {"1.2": "TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256",

@@ -15,6 +15,7 @@ import time
 import pytest
 
 import peers
+import shared_keys
 import support
 from kernel_tls import (KERNEL, MOVED, SUITES, available, end, needs_ktls,
                         version_of)
@@ -293,6 +294,16 @@ def test_rsa_certificate(room, tunnel, version):
     t, ours = tunnel(f"cert={room.certs.rsa}")
     assert is_echoed(room.client(t, version), BLOCK[:50000])
     ours.expect(1)
+
+
+@needs_ktls
+def test_shared_key(room, tunnel, version):
+    """In TLS 1.2 it has a suite of its own."""
+    t, m = tunnel(f"psk={shared_keys.write(room)}")
+    out, err, _ = shared_keys.talk(shared_keys.openssl(version), t.address)
+    assert out == b"hello\n", err
+    t.wait_log(f"TLSv{version} .*{MOVED}psk=app1 in=6 out=6 .* closed$")
+    m.expect(1)
 
 
 # Those that stay where they are.

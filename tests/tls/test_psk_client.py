@@ -4,15 +4,20 @@ import re
 
 import pytest
 
+import hostile
 import support
+import wire
 from serving import Server, ask
-from shared_keys import (KEYS, NAME, OTHER, SUITE, gnutls_server,
+from shared_keys import (KEYS, NAME, OTHER, SUITE, binder, gnutls_server,
                          openssl_server, stunnel_server, tunnel_server, write)
+from shares import SHARES, X25519, Keys, label
 from support import complaint, run_tunnel, wait_for
+from wire import Reader, sha256, vector
 
 SERVERS = {"openssl": openssl_server, "gnutls": gnutls_server,
            "stunnel": stunnel_server, "tunnel": tunnel_server}
 HELLO = b"hello\n"
+UNEXPECTED_MESSAGE, HANDSHAKE_FAILURE, ILLEGAL_PARAMETER = 10, 40, 47
 UNKNOWN = 'the server does not know the shared key "app1", or has another ' \
     "one for it"
 
@@ -247,3 +252,138 @@ def test_counted(room, client, version):
     wait_for(lambda: re.search(r'reason="shared_key"} 1$', support.text_of(
         room.path("stats")), re.M), "it in the statistics",
         3 * support.DEADLINE)
+
+
+# Servers by hand: RFC 8446 section 4.2.11.
+
+class Keyed(hostile.Server):
+    """One that chooses one of the keys that it is offered."""
+
+    def choose(self, key=KEYS[NAME], index=0, with_share=True,
+               suite=hostile.SUITE_1_3):
+        share, secret = self.agree(X25519)
+        found = [(hostile.VERSIONS, b"\3\4"),
+                 (wire.PSK, index.to_bytes(2, "big"))]
+        if with_share:
+            found.append((SHARES, X25519.to_bytes(2, "big") +
+                          vector(2, share)))
+        self.send(hostile.SERVER_HELLO, self.hello_body(found, suite=suite))
+        early = sha256(bytes(32), bytes.fromhex(key))
+        self.secret = sha256(label(early, b"derived", hostile.EMPTY), secret)
+        self.theirs, self.ours = (
+            Keys(label(self.secret, name, self.digest()))
+            for name in (b"c hs traffic", b"s hs traffic"))
+        return self
+
+    def finish(self):
+        """The rest of the handshake."""
+        self.send_flight()
+        digest = self.digest()
+        assert self.message(hostile.FINISHED)[4:] == sha256(self.finished,
+                                                            digest)
+        self.theirs = self.next
+        return self
+
+    def send_flight(self, certifies=False):
+        if not certifies:
+            self.changes = {hostile.CERTIFICATE: lambda body: None,
+                            hostile.VERIFY: lambda body: None}
+        super().send_flight()
+
+    def offered(self):
+        """The identities, and whether each binder is that of the key."""
+        rest = Reader(self.hello.extensions[wire.PSK])
+        identities, names = rest.vector(2), []
+        while identities:
+            names.append(identities.vector(2).rest())
+            identities.take(4)
+        binders, good = rest.vector(2), []
+        begin = self.transcript[:-2 - len(names) * 33]
+        while binders:
+            good.append(binders.vector(1).rest() == binder(
+                bytes.fromhex(KEYS[NAME]), begin))
+        return list(zip(names, good))
+
+
+@pytest.fixture
+def by_hand(room, backend):
+    """Such a server, what asks it, and the client of ours between."""
+
+    def start(*arguments):
+        t = room.tunnel("client=yes", f"connect={backend.address}",
+                        f"psk={write(room)}", *arguments)
+        app = room.connect(t.address)
+        s = Keyed(room.keep(backend.accept()), room.certs.server,
+                  room.certs.server)
+        return s.read_hello(), app, t
+
+    return start
+
+
+OFFER = [(NAME.encode(), True)]
+
+
+@pytest.fixture(params=["alone", "beside"])
+def beside(request, certs):
+    return [f"ca={certs.ca}", "server_name=localhost"] \
+        if request.param == "beside" else []
+
+
+def passes(s, app):
+    s.send_data(b"from the server")
+    assert support.read_exactly(app, 15) == b"from the server"
+
+
+def test_server_that_is_right(by_hand, beside):
+    s, app, t = by_hand(*beside)
+    assert s.offered() == OFFER
+    assert s.hello.extensions[45] == b"\1\1"  # psk_dhe_ke, and no psk_ke
+    passes(s.choose().finish(), app)
+
+
+def test_retry(by_hand, beside):
+    s, app, t = by_hand("groups=secp256r1,x25519", *beside)
+    s.retry([(SHARES, X25519.to_bytes(2, "big"))])
+    assert s.offered() == OFFER
+    passes(s.choose().finish(), app)
+
+
+def assert_reset(t, app, words):
+    t.wait_log(" no backend: .*" + re.escape(words))
+    with pytest.raises(ConnectionResetError):
+        app.recv(1)
+
+
+def test_server_without_the_key(by_hand, beside):
+    """It can't read what it is told."""
+    s, app, t = by_hand(*beside)
+    s.choose(OTHER).send_flight()
+    s.flush()
+    assert_reset(t, app, 'shared key "app1": the server has another one')
+
+
+@pytest.mark.parametrize("how", [
+    {"index": 1}, {"index": 65535}, {"with_share": False}],
+    ids=["next", "last", "psk_ke"])
+def test_choice_that_must_not_be(by_hand, beside, how):
+    s, app, t = by_hand(*beside)
+    s.choose(**how)
+    assert s.alert() in (HANDSHAKE_FAILURE, ILLEGAL_PARAMETER)
+    assert_reset(t, app, "")
+
+
+def test_certificate_behind_a_key(by_hand, beside):
+    s, app, t = by_hand(*beside)
+    s.choose().send_flight(certifies=True)
+    assert s.alert() == UNEXPECTED_MESSAGE
+    t.wait_log(" no backend: .*unexpected message")
+
+
+def test_certificate_in_place_of_the_key(by_hand):
+    """However right it is; and nothing of it is looked at."""
+    s, app, t = by_hand("server_name=localhost")
+    s.send_hello()
+    s.send_flight(certifies=True)
+    s.ours = s.theirs = None
+    assert s.alert() in (HANDSHAKE_FAILURE, ILLEGAL_PARAMETER)
+    assert_reset(t, app, UNKNOWN)

@@ -9,6 +9,7 @@
 #   make deps fuzz       throw garbage at what parses; tests/fuzz/README.md
 #   make deps bench      measure it, next to other servers; QUICK=1: roughly
 #   make bench-debian13  the same in a bare Debian 13
+#   make deps bench-instructions  what handshakes cost on small machines
 #   make install         PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR=
 #                        SYSTEMDDIR=PREFIX/lib/systemd/system
 #   make deps deb        a package of Debian's, in build/deb
@@ -285,13 +286,29 @@ bench-debian13:
 	cp build/debian13/srv/tunnel/$(BENCH_DIR)/results-debian13.json $(BENCH_DIR)
 	tests/bench/tell $(BENCH_DIR)
 
+# Handshakes in instructions, on machines of other kinds, emulated.
+EMULATED = arm mips
+BENCH_arm = CC=arm-linux-gnueabihf-gcc STATIC=1
+BENCH_mips = CC=mips-linux-gnu-gcc STATIC=1
+
+bench-instructions: $(EMULATED:%=bench-%) $(O)/bench/load $(O)/bench/service \
+    $(O)/bench/count.so
+	tests/bench/instructions $(QUICK:%=--quick) --out $(BENCH_DIR) \
+	    --build $(O)/bench $(EMULATED)
+	$(if $(QUICK),,tests/bench/tell)
+
+$(O)/bench/count.so: tests/bench/count.c $(O)/flags
+	@mkdir -p $(@D)
+	$(CC) $(WARNINGS) -O2 -fPIC -shared -o $@ $<
+
 # Where results are kept, or those that are but rough.
 BENCH_DIR = $(if $(QUICK),$(O)/bench,tests/bench)
 
-$(BENCH:%=bench-%): bench-%:
+$(BENCH:%=bench-%) $(EMULATED:%=bench-%): bench-%:
 	@$(MAKE) --no-print-directory O=$(O)/bench/$* \
 	    TUNNEL=$(O)/bench/$*/tunnel $(BENCH_$*) $(O)/bench/$*/tunnel \
-	    $(O)/bench/$*/crypto || { rm -f $(O)/bench/$*/tunnel; \
+	    $(if $(filter $*,$(BENCH)),$(O)/bench/$*/crypto) || { \
+	    rm -f $(O)/bench/$*/tunnel; \
 	    echo "make: BENCH=$* ($(BENCH_$*)) is left out" >&2; }
 
 $(O)/bench/load: tests/bench/load_many.c tests/bench/load.h

@@ -307,11 +307,10 @@ gather_records(struct tls *t, unsigned char *p, size_t len)
 		r = mbedtls_ssl_read(t->ssl, p + got, len - got);
 		if (r > 0)
 			got += (size_t)r;
-		else if (r == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) {
+		else if (r == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET)
 			tls_resume_keep(t);
-			if (t->budget-- <= 0)
-				break;
-		} else if (r == MBEDTLS_ERR_SSL_WANT_READ && !t->starved)
+		else if (r == MBEDTLS_ERR_SSL_WANT_READ && !t->starved &&
+		    t->budget-- > 0)
 			continue;
 		else if (r == MBEDTLS_ERR_SSL_WANT_READ ||
 		    r == MBEDTLS_ERR_SSL_WANT_WRITE)
@@ -331,15 +330,14 @@ tls_read(struct stream *s, void *buf, size_t len)
 
 	begin_reading(t);
 	got = gather_records(t, buf, len);
+	if (got > 0 && tls_resume_waits(t))
+		tls_resume_end(t);	/* tickets come before data */
 	if ((lost = release(t)) == 0 && t->ended == 0)
 		lost = tls_bio_keep_ahead(t);
 	if (t->ended == 0)
 		t->ended = lost;
 	if (tls_bio_has_gathered())
 		answered(t);
-	/* Tickets come before data. */
-	if (got > 0 && t->cfg->is_client)
-		tls_resume_end(t);
 	if (t->ended == 0 && t->ntickets > 0 && move(t, s) == 0 && got == 0)
 		return s->ops->read(s, buf, len);
 	if (got > 0)
@@ -574,6 +572,7 @@ tls_free(struct tls *t)
 	tls_bio_heard(t);
 	tls_verify_forget(t);
 	free(t->sni);
+	free(t->identity);
 	free(t->name);
 	free(t->why);
 	free(t->deferred);
@@ -609,5 +608,6 @@ tls_conninfo(const struct tls *t, struct tls_conninfo *a)
 	a->in_kernel = t->ssl == NULL;
 	a->peer = t->peer;
 	a->common_name = t->cn;
+	a->psk = t->psk != NULL ? t->psk->name : NULL;
 	a->resumed = t->resumed;
 }

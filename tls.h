@@ -68,6 +68,19 @@ const char *tls_config_error(const struct tls_config *);
 int	 tls_config_cert(struct tls_config *, const char *file);
 int	 tls_config_key(struct tls_config *, const char *file,
 	    const char *password);
+/*
+ * Keys that both sides have, from a file with lines of IDENTITY:KEY, the key as
+ * 32 to 128 hexadecimal digits.  A client that has one of them needs no
+ * certificate, and is shown none; without certificates, nobody else is served.
+ * file NULL: there is one that can't be read, and nothing is to be said of its
+ * absence.
+ */
+int	 tls_config_psk(struct tls_config *, const char *file);
+/*
+ * A client has one of them, the first unless this is another.  With neither ca
+ * nor peer, a server has to have it as well.
+ */
+int	 tls_config_psk_identity(struct tls_config *, const char *);
 /* 12 for TLS 1.2 (RFC 5246), 13 for TLS 1.3 (RFC 8446). */
 int	 tls_config_versions(struct tls_config *, int min, int max);
 /*
@@ -78,9 +91,9 @@ int	 tls_config_versions(struct tls_config *, int min, int max);
  * certificate may pass.  A rule is cn:NAME, dns:NAME, ip:ADDRESS, uri:URI, or,
  * which need no issuer, pin:sha256/BASE64 for a public key (its
  * SubjectPublicKeyInfo, as in RFC 7469) and cert:FILE for each certificate in
- * it.  What can't be used among issuers is told by tls_config_warn(), unless it
- * is all there is.  ca NULL: there is one that is not known, and nothing is to
- * be said of its absence.
+ * it; or psk:IDENTITY for a key of tls_config_psk().  What can't be used among
+ * issuers is told by tls_config_warn(), unless it is all there is.  ca NULL:
+ * there is one that is not known, and nothing is to be said of its absence.
  */
 int	 tls_config_ca(struct tls_config *, const char *name);
 /*
@@ -249,6 +262,10 @@ int	 tls_generate(const char *names, FILE *, char *text, size_t size);
 int	 tls_generate_request(const char *names, FILE *key, FILE *request,
 	    char *text, size_t size);
 
+/* Write a line with a new key for tls_config_psk().  0, or -1 with text. */
+int	 tls_generate_psk(const char *identity, FILE *, char *text,
+	    size_t size);
+
 /*
  * THE STREAM
  */
@@ -281,6 +298,7 @@ struct tls_conninfo {
 	const char *name;		/* asked for; "": not a host's */
 	const char *peer;		/* the subject of its certificate, */
 	const char *common_name;	/* and that alone */
+	const char *psk;		/* or the identity of its key */
 	int	 resumed;		/* an earlier session */
 	int	 in_kernel;		/* which has the keys, and does TLS */
 };

@@ -559,27 +559,37 @@ run_test(const struct arguments *a)
 	return EXIT_FAILURE;
 }
 
-/*
- * -g, -r, -k.  The key of -r goes into the file alone, lest it is mailed with
- * the request.
- */
+/* -g, -r, -k or -p, to fp; 0, or -1 with text. */
+static int
+generate(const struct arguments *a, FILE *fp, char *text, size_t size)
+{
+	if (a->names != NULL)
+		return tls_generate(a->names, fp, text, size);
+	/* Its key is in the file alone, lest it is mailed with the request. */
+	if (a->requested != NULL)
+		return tls_generate_request(a->requested, fp, stdout, text,
+		    size);
+	if (a->identity != NULL)
+		return tls_generate_psk(a->identity, fp, text, size);
+	if (tls_generate_ticket_key(fp) == 0)
+		return 0;
+	snprintf(text, size, "%s", strerror(errno));
+	return -1;
+}
+
 static int
 run_generate(const struct arguments *a)
 {
 	FILE *fp = secret_open(a->output);
-	int done, r = EXIT_SUCCESS;
 	char text[WHY_SIZE];
+	int r = EXIT_SUCCESS;
 
 	if (fp == NULL)
 		return EXIT_FAILURE;
-	done = a->names != NULL ?
-	    tls_generate(a->names, fp, text, sizeof(text)) :
-	    a->requested != NULL ? tls_generate_request(a->requested, fp,
-	    stdout, text, sizeof(text)) : tls_generate_ticket_key(fp);
-	if (done == -1) {
+	if (generate(a, fp, text, sizeof(text)) == -1) {
 		log_error("-%c: %s", a->names != NULL ? 'g' :
-		    a->requested != NULL ? 'r' : 'k',
-		    a->key ? strerror(errno) : text);
+		    a->requested != NULL ? 'r' : a->identity != NULL ? 'p' :
+		    'k', text);
 		r = a->key || ferror(fp) || ferror(stdout) ? EXIT_FAILURE :
 		    EXIT_CONFIG;
 	}
@@ -623,7 +633,8 @@ main(int argc, char **argv)
 	} else if ((why = tls_init()) != NULL) {
 		log_error("%s", why);
 		r = EXIT_FAILURE;
-	} else if (a.names != NULL || a.requested != NULL || a.key) {
+	} else if (a.names != NULL || a.requested != NULL || a.key ||
+	    a.identity != NULL) {
 		r = run_generate(&a);
 	} else {
 		r = a.test ? run_test(&a) : a.inetd ? run_inetd(&a) :

@@ -16,7 +16,7 @@ usage(FILE *fp)
 {
 	fprintf(fp, "usage: tunnel [-dhiqtvV] [-c file] [key=value ...] "
 	    "[-- command [argument ...]]\n"
-	    "       tunnel -g name[,name ...] | -k [-o file]\n"
+	    "       tunnel -g name[,name ...] | -k | -p name [-o file]\n"
 	    "       tunnel -r name[,name ...] -o file\n");
 }
 
@@ -73,7 +73,9 @@ arguments_help(void)
 	    "  -v       log_level=debug      "
 	    "-k        make a key for ticket_keys\n"
 	    "  -V       version, features    "
-	    "-o file   output file for -g, -r or -k\n\n"
+	    "-p name   make a key for psk\n"
+	    "  -h       this text            "
+	    "-o file   output file for -g, -r, -k or -p\n\n"
 	    "keys, as in the file; tunnel.conf(5) explains them:\n");
 	for (i = 0; groups[i].title != NULL; i++)
 		help_keys(groups[i].from, groups[i + 1].from, groups[i].title);
@@ -84,22 +86,23 @@ static int
 check_letters(const struct arguments *a)
 {
 	int makes = (a->names != NULL) + (a->requested != NULL) +
-	    (a->key != 0);
+	    (a->key != 0) + (a->identity != NULL);
 
 	if (a->output != NULL && makes == 0) {
-		log_error("-o has no effect without -g, -r or -k");
+		log_error("-o has no effect without -g, -r, -k or -p");
 		return -1;
 	}
 	if (makes > 0 && a->nsettings > 0) {
 		log_error("unexpected argument \"%s\" (allowed: -g "
-		    "NAME[,NAME ...], -r NAME[,NAME ...] or -k, and -o FILE)",
+		    "NAME[,NAME ...], -r NAME[,NAME ...], -k or -p IDENTITY, "
+		    "and -o FILE)",
 		    a->settings[0]);
 		return -1;
 	}
 	if (makes > 1 || (makes == 1 && (a->file != NULL || a->inetd ||
 	    a->test || *a->command != NULL))) {
-		log_error("-g, -r and -k cannot be combined with anything else "
-		    "(allowed: -o FILE)");
+		log_error("-g, -r, -k and -p cannot be combined with anything "
+		    "else (allowed: -o FILE)");
 		return -1;
 	}
 	if (a->requested != NULL && a->output == NULL) {
@@ -137,6 +140,9 @@ take_letter(struct arguments *a, int letter)
 	case 'o':
 		a->output = optarg;
 		return 0;
+	case 'p':
+		a->identity = optarg;
+		return 0;
 	case 'r':
 		a->requested = optarg;
 		return 0;
@@ -171,7 +177,7 @@ arguments_parse(struct arguments *a, int argc, char **argv)
 			argv[optind] = help_letter;
 		else if (strcmp(argv[optind], "--version") == 0)
 			argv[optind] = version_letter;
-		if ((c = getopt(n, argv, "+c:dg:hiko:qr:tvV")) == -1)
+		if ((c = getopt(n, argv, "+c:dg:hiko:p:qr:tvV")) == -1)
 			setting = argv[optind++];
 		else if (take_letter(a, c) == -1)
 			return -1;

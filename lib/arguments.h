@@ -20,6 +20,7 @@ struct arguments {
 	const char *file;
 	const char *names;		/* of -g */
 	const char *requested;		/* names of -r */
+	const char *identity;		/* of -p */
 	const char *output;		/* of -o */
 	int	 help, inetd, key, quiet, test, version;
 	const char **settings;		/* key=value, allocated */

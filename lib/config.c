@@ -491,6 +491,7 @@ check_missing(const struct config *cfg, int inetd)
 		{ inetd || cfg->given[ACCEPT] != NULL ||
 		    cfg->is_wrong[ACCEPT], "accept = [host:]port" },
 		{ cfg->given[CERT] != NULL || cfg->is_wrong[CERT] ||
+		    cfg->given[PSK] != NULL || cfg->is_wrong[PSK] ||
 		    config_is_client(cfg) || !config_has_role(cfg),
 		    "cert = FILE (tunnel -g NAME -o FILE makes one)" },
 		{ cfg->given[CONNECT] != NULL || cfg->command != NULL ||
@@ -510,11 +511,22 @@ check_missing(const struct config *cfg, int inetd)
 	return r;
 }
 
+const struct value *
+config_of_verify(const struct config *cfg, int option)
+{
+	const struct value *v = cfg->given[option];
+
+	while (v != NULL && option == PEER && strncmp(v->text, "psk:", 4) == 0)
+		v = v->next;
+	return v;
+}
+
 /* Options that only the certificates of peers use. */
 static int
 check_trust(const struct config *cfg)
 {
 	static const int trust[] = { CA, CRL, PEER };
+	const struct value *v;
 	size_t i;
 	int r = 0;
 
@@ -522,11 +534,10 @@ check_trust(const struct config *cfg)
 	    (cfg->given[VERIFY] == NULL && !config_has_role(cfg)))
 		return 0;
 	for (i = 0; i < sizeof(trust) / sizeof(trust[0]); i++) {
-		if (cfg->given[trust[i]] == NULL)
+		if ((v = config_of_verify(cfg, trust[i])) == NULL)
 			continue;
 		log_error("%s: %s has no effect with verify = none (allowed: "
-		    "%srequire)", config_where(cfg, trust[i]),
-		    options[trust[i]].name,
+		    "%srequire)", v->where, options[trust[i]].name,
 		    config_is_client(cfg) ? "" : "request, ");
 		r = -1;
 	}

@@ -82,6 +82,58 @@ check_own_cert(const struct config *cfg)
 }
 
 int
+config_is_psk_alone(const struct config *cfg)
+{
+	int other;
+
+	if (cfg->given[PSK] == NULL && !cfg->is_wrong[PSK])
+		return 0;
+	if (!config_is_client(cfg))
+		return cfg->given[CERT] == NULL && !cfg->is_wrong[CERT];
+	for (other = CA; other <= PEER; other++)
+		if (other != VERIFY && (cfg->given[other] != NULL ||
+		    cfg->is_wrong[other]))
+			return 0;
+	return 1;
+}
+
+/* What means nothing where shared keys stand for all certificates. */
+static int
+check_psk_alone(const struct config *cfg)
+{
+	int is_client = config_is_client(cfg), r = 0;
+	int is_verified = cfg->number[VERIFY] != NONE;
+
+	if (is_client && cfg->given[CERT] != NULL) {
+		log_error("%s: cert has no effect with psk and neither ca nor "
+		    "peer", config_where(cfg, CERT));
+		r = -1;
+	}
+	if (cfg->given[VERIFY] == NULL || cfg->is_wrong[VERIFY] ||
+	    is_verified == is_client)
+		return r;
+	log_error(is_client ? "%s: verify = none has no effect with psk: a "
+	    "server without the key is refused (allowed: require)" :
+	    "%s: verify has no effect with psk and no cert: a client without "
+	    "a key is refused (allowed: none)", config_where(cfg, VERIFY));
+	return -1;
+}
+
+/* What goes with shared keys. */
+static int
+check_psk(const struct config *cfg)
+{
+	if (config_is_psk_alone(cfg))
+		return check_psk_alone(cfg);
+	if (!config_is_client(cfg) || cfg->given[PSK_IDENTITY] == NULL ||
+	    cfg->given[PSK] != NULL || cfg->is_wrong[PSK])
+		return 0;
+	log_error("%s: psk_identity has no effect without psk",
+	    config_where(cfg, PSK_IDENTITY));
+	return -1;
+}
+
+int
 config_check_role(struct config *cfg)
 {
 	int r = 0;
@@ -92,5 +144,6 @@ config_check_role(struct config *cfg)
 		r |= check_client(cfg);
 		r |= check_own_cert(cfg);
 	}
+	r |= check_psk(cfg);
 	return r | check_options(cfg);
 }

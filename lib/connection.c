@@ -342,16 +342,10 @@ static const struct stream_ops proxied_ops = {
 	.error = proxied_error,
 };
 
-/*
- * The same, with the header if there is one.  What is not TLS has no words for
- * an abort, should this process be killed: it is one until an end is told.
- */
+/* The same, with the header if there is one. */
 static int
 connection_stream(struct connection *c, struct stream *client)
 {
-	client->fd = c->fd;
-	if (is_client(c))
-		stream_reset(client);
 	if (c->all->generation->config.number[ACCEPT_PROXY] == 0)
 		return connection_begin(c, client);
 	client->ops = &proxied_ops;
@@ -371,6 +365,13 @@ connection_accept(struct connections *all, int fd, const struct sockaddr *sa,
 	peer.len = len;
 	net_normalize(&peer);
 	all->counts->accepted++;
+	/*
+	 * What is not TLS has no words for a refusal, nor for an abort should
+	 * this process be killed: until an end is told, it sees a reset.
+	 */
+	client->fd = fd;
+	if (all->generation->config.number[CLIENT] == 1)
+		stream_reset(client);
 	if ((c = calloc(1, sizeof(*c))) == NULL)
 		goto err;
 	c->all = all;
@@ -539,6 +540,9 @@ conninfo_text(const struct connection *c, char *out, size_t size)
 		    "(invalid)");
 	if (a.alpn != NULL)
 		text_add(&text, " alpn=%s", a.alpn);
+	if (a.psk != NULL)
+		text_add(&text, strpbrk(a.psk, " \"\\") != NULL ?
+		    " psk=\"%s\"" : " psk=%s", a.psk);
 	if (a.peer != NULL)
 		text_add(&text, " %s=\"%s\"", is_client(c) ? "server" :
 		    "client", a.peer);

@@ -147,7 +147,8 @@ file_fault(int option, const struct stat *st)
 const char *
 files_fault(struct files_user user, int option, const char *path)
 {
-	int is_read = option == TICKET_KEYS;	/* and may be a link */
+	/* It may be a link. */
+	int is_read = option == TICKET_KEYS || option == PSK;
 	struct place place;
 	const char *why = find_place(user, path, &place);
 	struct stat st;
@@ -184,7 +185,7 @@ files_check(const struct config *cfg, struct files_user user,
     enum log_level level)
 {
 	static const int checked[] = {
-		ACCEPT, TICKET_KEYS, PIDFILE, LOG, STATS_FILE
+		ACCEPT, PSK, TICKET_KEYS, PIDFILE, LOG, STATS_FILE
 	};
 	struct place place;
 	const char *path, *why;
@@ -219,7 +220,7 @@ files_warn_of_readers(const struct config *cfg)
 	/* Who can write there is another question. */
 	const struct files_user nobody = { geteuid(), getegid() };
 	const int secrets[] = { cfg->given[KEY] != NULL ? KEY : CERT,
-	    KEY_PASSWORD_FILE, TICKET_KEYS };
+	    KEY_PASSWORD_FILE, PSK, TICKET_KEYS };
 	struct place place;
 	const struct value *v;
 	char path[PATH_MAX];

@@ -20,13 +20,8 @@ warn(const char *text)
 void
 generation_warn_of_certificates(const struct generation *g)
 {
-	const struct config *cfg = &g->config;
-
 	if (g->tls != NULL)
 		tls_config_warn(g->tls, warn);
-	if (config_is_client(cfg) && cfg->number[VERIFY] == NONE)
-		log_warning("%s: verify = none: the server is not "
-		    "authenticated", config_where(cfg, VERIFY));
 }
 
 void
@@ -166,6 +161,8 @@ print_servers(const struct generation *g)
 		    net_host(t, host, sizeof(host)) == 0 ? host : NULL;
 		if (cfg->given[PEER] != NULL)
 			as = "one of peer";
+		if (config_is_psk_alone(cfg))
+			as = "one with the shared key";
 		if (cfg->number[VERIFY] == NONE || as == NULL)
 			printf("# %s: not verified", t->given);
 		else

@@ -110,6 +110,8 @@ load_values(struct tls_config *tls, struct config *cfg)
 		{ CIPHERS, tls_config_ciphers },
 		{ GROUPS, tls_config_groups },
 		{ ALPN, tls_config_alpn },
+		{ PSK, tls_config_psk },
+		{ PSK_IDENTITY, tls_config_psk_identity },
 		{ CA, tls_config_ca },
 		{ CRL, tls_config_crl },
 		{ PEER, tls_config_peer },
@@ -120,15 +122,20 @@ load_values(struct tls_config *tls, struct config *cfg)
 	int r = 0;
 
 	/* Without verify, that is what was said of these. */
+	if (cfg->is_wrong[PSK])
+		tls_config_psk(tls, NULL);
 	if (cfg->is_wrong[CA] || (cfg->number[VERIFY] == NONE &&
-	    (cfg->given[CRL] != NULL || cfg->given[PEER] != NULL)))
+	    (config_of_verify(cfg, CRL) != NULL ||
+	    config_of_verify(cfg, PEER) != NULL)))
 		tls_config_ca(tls, NULL);
 	for (i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
 		int key = values[i].option;
 
 		for (v = cfg->given[key]; v != NULL; v = v->next) {
 			if (values[i].set(tls, v->text) == 0 ||
-			    (key == CIPHERS && cfg->is_wrong[CIPHERS]))
+			    (key == CIPHERS && cfg->is_wrong[CIPHERS]) ||
+			    (key == PSK_IDENTITY && (cfg->is_wrong[PSK] ||
+			    cfg->given[PSK] == NULL)))
 				continue;
 			log_error("%s: %s: %s", v->where, options[key].name,
 			    tls_config_error(tls));
@@ -151,9 +158,9 @@ load_whole(struct tls_config *tls, const struct config *cfg)
 	if (tls_config_versions(tls, (int)cfg->number[TLS_MIN] + 12,
 	    (int)cfg->number[TLS_MAX] + 12) == -1)
 		key = cfg->given[TLS_MIN] != NULL ? TLS_MIN : TLS_MAX;
-	else if (!wrong[CERT] && (cfg->given[CERT] != NULL ||
-	    cfg->number[CLIENT] == 1) && !wrong[CIPHERS] &&
-	    tls_config_ready(tls) == -1)
+	else if (!wrong[CERT] && !wrong[PSK] && !wrong[CIPHERS] &&
+	    (cfg->given[CERT] != NULL || cfg->given[PSK] != NULL ||
+	    cfg->number[CLIENT] == 1) && tls_config_ready(tls) == -1)
 		key = CIPHERS;
 	if (key == -1)
 		return 0;
@@ -194,6 +201,7 @@ load_bundle(struct tls_config *tls, const struct config *cfg)
 	size_t i, n = sizeof(bundles) / sizeof(bundles[0]);
 
 	if (!config_is_client(cfg) || !config_has_role(cfg) ||
+	    config_is_psk_alone(cfg) ||
 	    cfg->number[VERIFY] == NONE || cfg->is_wrong[VERIFY] ||
 	    cfg->given[CA] != NULL || cfg->is_wrong[CA] ||
 	    has_only_pins(cfg) || cfg->is_wrong[PEER])
@@ -233,7 +241,8 @@ check_target(const struct config *cfg, const struct target *t)
 		log_error("%s: connect: \"%s\" is not a name for TLS (allowed: "
 		    "an ASCII name, where others begin with xn--; an address; "
 		    "or any with server_name)", t->where, text);
-	else if (cfg->number[VERIFY] != NONE && cfg->given[PEER] == NULL)
+	else if (cfg->number[VERIFY] != NONE && cfg->given[PEER] == NULL &&
+	    !config_is_psk_alone(cfg))
 		log_error("%s: connect: %s has no name to verify the server "
 		    "by (allowed: with server_name or peer; verify = none)",
 		    t->where, text);
@@ -269,6 +278,7 @@ static int
 load_verify(struct tls_config *tls, const struct config *cfg)
 {
 	if (cfg->number[VERIFY] == NONE || cfg->is_wrong[PEER] ||
+	    config_is_psk_alone(cfg) ||
 	    tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
 		return 0;
 	log_error("%s: verify: %s", config_where(cfg, VERIFY),

@@ -94,10 +94,9 @@ static const struct theirs {
 	{ "protocol", .advice = "STARTTLS and the like are not supported: TLS "
 	    "comes first, as on ports 465, 993 and 995" },
 	{ "provider", .advice = "keys are PEM files, not of a provider" },
-	{ "PSKidentity", .advice = "pre-shared keys are not in this version",
-	    .covers = "cert ciphers" },
-	{ "PSKsecrets", .advice = "pre-shared keys are not in this version",
-	    .covers = "cert ciphers" },
+	{ "PSKidentity", .ours = "psk_identity", .is_copied = 1, .advice =
+	    " (a server has none: delete the line)" },
+	{ "PSKsecrets", .ours = "psk", .is_copied = 1, .covers = "cert" },
 	{ "pty", .advice = "a command gets a socket, not a terminal" },
 	{ "redirect", .advice = "a client that fails verification is refused" },
 	{ "renegotiation", .advice = "not supported: delete the line" },
@@ -174,6 +173,8 @@ static const struct {
 	    "place of ca" },
 	{ VERIFY, "4", "stunnel's 4 is require, with peer = cert:FILE in "
 	    "place of ca" },
+	{ CIPHERS, "PSK", "with psk and no cert, nothing else is used: delete "
+	    "the line" },
 	{ LOG, "append", "stunnel's append is the default: delete the line" },
 	{ LOG, "overwrite", "a log is always appended to: delete the line" },
 };

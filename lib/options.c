@@ -48,6 +48,10 @@ const struct option options[OPTIONS] = {
 	    "file with the password of an encrypted key" },
 	[SNI_STRICT] = { "sni_strict", CHOICE, "no", option_no_yes, 0, 0,
 	    "refuse clients that ask for no name in a certificate" },
+	[PSK] = { "psk", TEXT, NULL, NULL, 0, 0,
+	    "file with keys that both sides have (tunnel -p)" },
+	[PSK_IDENTITY] = { "psk_identity", TEXT, NULL, NULL, 0, 0,
+	    "which of them a client has, if not the first" },
 	[CA] = { "ca", TEXT, NULL, NULL, 0, 0,
 	    "PEM file or directory with the CAs to trust" },
 	[CRL] = { "crl", TEXT, NULL, NULL, 0, 0,
@@ -55,7 +59,7 @@ const struct option options[OPTIONS] = {
 	[VERIFY] = { "verify", CHOICE, "none", verifies, 0, 0,
 	    "whether the peer is verified by its certificate" },
 	[PEER] = { "peer", LIST, NULL, NULL, 0, 0,
-	    "which peers to accept: cn:, dns:, ip:, uri:, pin:, cert:" },
+	    "which peers to accept: cn: dns: ip: uri: pin: cert: psk:" },
 	[TLS_MIN] = { "tls_min", CHOICE, "1.2", versions, 0, 0,
 	    "oldest TLS version" },
 	[TLS_MAX] = { "tls_max", CHOICE, "1.3", versions, 0, 0,
@@ -208,6 +212,7 @@ option_has_effect(int option, int is_client)
 	case SNI_STRICT:
 	case TICKET_KEYS:
 		return !is_client;
+	case PSK_IDENTITY:
 	case SERVER_NAME:
 		return is_client;
 	default:

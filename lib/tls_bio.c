@@ -8,6 +8,7 @@
 #include "tls_bio.h"
 #include "tls_error.h"
 #include "tls_internal.h"
+#include "tls_verify.h"
 #include "util.h"
 
 #define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
@@ -209,6 +210,31 @@ saw_handshake(struct tls *t, const unsigned char *p, size_t len)
 		t->out.count = 0;
 }
 
+/* The server has the key that we both have, and is nobody else. */
+static void
+know_by(struct tls *t, const struct psk *psk)
+{
+	t->psk = psk;
+	if (psk != NULL)
+		tls_verify_forget(t);
+}
+
+/*
+ * In TLS 1.3 a server chooses one of the keys that it was offered, or -1: none.
+ * The first one is that of a ticket, if a client has offered one.
+ */
+static void
+choose(struct tls *t, int chosen)
+{
+	if (t->cfg->is_client)
+		t->by_psk = !t->offers_ticket || chosen != 0;
+	t->resumed = chosen != -1 && !t->by_psk;
+	if (chosen == -1)
+		t->psk = NULL;		/* it is by certificate */
+	else if (t->cfg->is_client && t->by_psk)
+		know_by(t, t->cfg->own_psk);
+}
+
 /*
  * In a ServerHello are a session ID, at p, suite, compression, and the
  * extensions: in TLS 1.3 (RFC 8446 section 4.2) the group of the key_share, and
@@ -218,11 +244,12 @@ saw_handshake(struct tls *t, const unsigned char *p, size_t len)
 static void
 sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 {
-	int is_13 = 0, has_psk = 0;
+	int is_13 = 0, has_share = 0, chosen = -1;
 	size_t n;
 
 	if (p == end || end - p < 1 + p[0] + 5)
 		return;
+	t->suite = (int)be_get(p + 1 + p[0], 2);
 	for (p += 1 + p[0] + 5; end - p >= 4; p += n) {
 		n = 4 + (size_t)be_get(p + 2, 2);
 		if (n > (size_t)(end - p))
@@ -231,9 +258,11 @@ sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 		case MBEDTLS_TLS_EXT_KEY_SHARE:
 			if (n >= 6)
 				t->group = (int)be_get(p + 4, 2);
+			has_share = n > 6;
 			break;
 		case MBEDTLS_TLS_EXT_PRE_SHARED_KEY:
-			has_psk = 1;
+			if (n >= 6)
+				chosen = (int)be_get(p + 4, 2);
 			break;
 		case MBEDTLS_TLS_EXT_SUPPORTED_VERSIONS:
 			is_13 = 1;
@@ -245,7 +274,33 @@ sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 			break;
 		}
 	}
-	t->resumed = (!is_13 || has_psk) && (t->offers || !t->cfg->is_client);
+	/* A HelloRetryRequest has neither, and chooses nothing. */
+	if (is_13 && (has_share || chosen != -1))
+		choose(t, chosen);
+	else if (!is_13)
+		t->resumed = t->offers || !t->cfg->is_client;
+}
+
+/* In TLS 1.2, it is a full handshake. */
+static void
+begin_anew(struct tls *t)
+{
+	if (t->cfg->is_client)
+		know_by(t, t->suite == PSK_SUITE ? t->cfg->own_psk : NULL);
+	t->resumed = 0;
+}
+
+/*
+ * The group is behind the type of the curve, RFC 8422 section 5.4; with a key
+ * that both sides have, a hint comes first, RFC 5489 section 2, which is short.
+ */
+static void
+sniff_exchange(struct tls *t, const unsigned char *p, size_t len)
+{
+	size_t hint = len > 2 && p[0] == 0 ? 2 + (size_t)be_get(p, 2) : 0;
+
+	if (len >= hint + 3 && p[hint] == MBEDTLS_ECP_TLS_NAMED_CURVE)
+		t->group = (int)be_get(p + hint + 1, 2);
 }
 
 /* RFC 7627 section 5.3; the session had one, or it would not be there. */
@@ -267,13 +322,11 @@ sniff_message(struct tls *t, int type, const unsigned char *p, size_t len)
 			sniff_hello(t, p + HELLO_RANDOM, p + len);
 		break;
 	case MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE:
-		/* RFC 8422 section 5.4 */
-		if (len >= 3 && p[0] == MBEDTLS_ECP_TLS_NAMED_CURVE)
-			t->group = (int)be_get(p + 1, 2);
-		t->resumed = 0;
+		sniff_exchange(t, p, len);
+		begin_anew(t);
 		break;
 	case MBEDTLS_SSL_HS_CERTIFICATE:
-		t->resumed = 0;
+		begin_anew(t);
 		break;
 	case MBEDTLS_SSL_HS_NEW_SESSION_TICKET:
 		/* RFC 5077 section 3.3 */

@@ -9,6 +9,7 @@
 #include "tls_internal.h"
 #include "tls_key.h"
 #include "tls_names.h"
+#include "tls_psk.h"
 #include "tls_rules.h"
 #include "tls_suites.h"
 
@@ -40,7 +41,7 @@ choose_certs(mbedtls_ssl_context *ssl)
 			n++;
 		}
 	}
-	if (n > 0 || !t->cfg->strict_names)
+	if (n > 0 || !t->cfg->strict_names || t->cfg->certs == NULL)
 		return 0;
 	if (t->sni == NULL)
 		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_UNRECOGNIZED_NAME,
@@ -98,6 +99,7 @@ tls_config_free(struct tls_config *cfg)
 	tls_files_forget_passed(cfg, 0);
 	free(cfg->system);
 	tls_rules_free(cfg->rules);
+	tls_psk_free(cfg);
 	mbedtls_x509_crt_free(&cfg->ca);
 	mbedtls_x509_crl_free(&cfg->crl);
 	mbedtls_platform_zeroize(&cfg->keys, sizeof(cfg->keys));
@@ -270,7 +272,11 @@ fail_suites(struct tls_config *cfg, int min, int max)
 	const struct cert *c = cfg->is_client ? NULL : cfg->certs;
 	char text[ERROR_SIZE] = "";
 
-	if (c != NULL)
+	if (cfg->psk_alone)
+		snprintf(text, sizeof(text), " and shared keys (in TLS 1.2 "
+		    "that is " PSK_SUITE_NAME ", in TLS 1.3 those with SHA256 "
+		    "in their name)");
+	else if (c != NULL)
 		snprintf(text, sizeof(text), " and %s (in TLS 1.2 those with "
 		    "ECDSA in their name need an EC key, those with RSA an RSA "
 		    "key)", c->next != NULL ? "these keys" :
@@ -291,6 +297,8 @@ tls_config_ready(struct tls_config *cfg)
 	int with[2] = { 0, 0 }, min = cfg->min, max = cfg->max;
 	size_t i;
 
+	if (tls_psk_ready(cfg) == -1)
+		return -1;
 	for (i = 0; cfg->suites[i] != 0; i++)
 		with[tls_suites_is_tls13(cfg->suites[i])] |=
 		    is_usable(cfg, cfg->suites[i]);

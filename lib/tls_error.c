@@ -74,6 +74,9 @@ static const struct outcome {
 	{ MBEDTLS_ERR_SSL_NO_APPLICATION_PROTOCOL,
 	    MBEDTLS_SSL_ALERT_MSG_NO_APPLICATION_PROTOCOL,
 	    "no ALPN protocol in common" },
+	{ MBEDTLS_ERR_SSL_UNSUPPORTED_EXTENSION,
+	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_EXT,
+	    "an extension that was not asked for" },
 	{ MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE,
 	    MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE, "unexpected message" },
 	{ MBEDTLS_ERR_SSL_DECODE_ERROR, MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR,
@@ -329,12 +332,17 @@ record_fault(const struct record *r)
 	    MBEDTLS_ERR_SSL_INVALID_RECORD;
 }
 
-/* Is it what the client has answered our hello with?  RFC 8446 section 2. */
+/*
+ * Is it the peer's last flight, which ends with its Finished?  A server of TLS
+ * 1.3 has no other that is encrypted; RFC 8446 section 2.
+ */
 static int
-is_second_flight(const struct tls *t)
+is_last_flight(const struct tls *t)
 {
-	return t->flight == 2 && (!is_tls13(t) ||
-	    t->in.head[0] == MBEDTLS_SSL_MSG_APPLICATION_DATA);
+	if (!is_tls13(t))
+		return t->flight == 2;
+	return t->in.head[0] == MBEDTLS_SSL_MSG_APPLICATION_DATA &&
+	    (t->cfg->is_client || t->flight == 2);
 }
 
 /*
@@ -353,7 +361,7 @@ refine(const struct tls *t, int r)
 		return t->in.left > RECORD_MAX ? RECORD_SIZE : MESSAGE_SIZE;
 	if (r == MBEDTLS_ERR_SSL_INVALID_RECORD)
 		return record_fault(&t->in);
-	if (r == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE && is_second_flight(t))
+	if (r == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE && is_last_flight(t))
 		return BAD_FINISHED;
 	/* From PK to ECP: what verifies a signature has many; and ASN.1's. */
 	if (find_outcome(r) == NULL &&
@@ -379,6 +387,10 @@ protocol_name(const unsigned char *p, size_t len)
 		{ 8, "OPTIONS ", "HTTP" }, { 8, "CONNECT ", "HTTP" },
 		{ 6, "PRI * ", "HTTP/2" }, { 4, "SSH-", "SSH" },
 		{ 6, "PROXY ", "PROXY" },
+		/* Servers, of which these upgrade to TLS by a command. */
+		{ 5, "HTTP/", "HTTP" }, { 4, "220 ", "SMTP, FTP" },
+		{ 4, "220-", "SMTP, FTP" }, { 4, "+OK ", "POP3" },
+		{ 5, "* OK ", "IMAP" },
 		/* SSLRequest, a TPKT with X.224's CR, an SSLv2 CLIENT-HELLO */
 		{ 8, "\0\0\0\010\004\322\026\057", "PostgreSQL" },
 		{ 6, "\003\0???\340", "RDP" }, { 4, "\200?\001\003", "SSLv2" },
@@ -396,7 +408,7 @@ protocol_name(const unsigned char *p, size_t len)
 	return NULL;
 }
 
-/* Do a client's first bytes begin a record of TLS, be it a wrong one? */
+/* Do a peer's first bytes begin a record of TLS, be it a wrong one? */
 static int
 is_record(const unsigned char *p, size_t len)
 {
@@ -406,10 +418,68 @@ is_record(const unsigned char *p, size_t len)
 	    p[1] == MBEDTLS_SSL_MAJOR_VERSION_3);
 }
 
-const char *
-tls_error_reason(const struct stream *s)
+/*
+ * A wrong key shows in TLS 1.3 as a binder that does not match, and in TLS 1.2
+ * as a Finished that can't be decrypted; and none at all, where there are no
+ * certificates, as a key exchange that TLS 1.3 has no extensions for.
+ */
+static const char *
+client_psk_reason(const struct tls *t)
 {
-	struct tls *t = s->ctx;
+	int has_certs = t->cfg->certs != NULL;
+
+	if (!has_certs && t->identity == NULL && t->flight == 0 &&
+	    t->failed == MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER)
+		return "handshake: no shared key is offered";
+	if (t->identity == NULL || (t->psk == NULL && has_certs &&
+	    is_tls13(t)) || (t->failed != MBEDTLS_ERR_SSL_INVALID_MAC &&
+	    t->failed != MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE))
+		return NULL;
+	tls_fail(t->cfg, "shared key %s: %s", t->identity, t->psk != NULL ?
+	    "the client has another one" : "unknown, or not allowed");
+	return t->cfg->error;
+}
+
+/*
+ * To a client it shows as an alert that says so, or, if it is all that there
+ * is, as one that says less, or as an answer without it.
+ */
+static const char *
+psk_reason(const struct tls *t)
+{
+	static const unsigned char alerts_for_it[] = {
+		MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC,
+		MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
+		MBEDTLS_SSL_ALERT_MSG_UNKNOWN_PSK_IDENTITY,
+		MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,	/* if alone */
+		MBEDTLS_SSL_ALERT_MSG_ILLEGAL_PARAMETER,
+		MBEDTLS_SSL_ALERT_MSG_MISSING_EXTENSION
+	};
+	const struct psk *own = t->cfg->own_psk;
+	size_t n = t->cfg->psk_alone ? sizeof(alerts_for_it) : 3;
+
+	if (!t->cfg->is_client)
+		return client_psk_reason(t);
+	if (own == NULL)
+		return NULL;
+	if (t->heard == 0 && t->psk != NULL &&
+	    t->failed == MBEDTLS_ERR_SSL_INVALID_MAC)
+		tls_fail(t->cfg, "shared key \"%s\": the server has another "
+		    "one", own->name);
+	else if (t->heard != 0 ? memchr(alerts_for_it, t->heard, n) != NULL :
+	    t->cfg->psk_alone && t->psk == NULL &&
+	    (t->failed == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE ||
+	    t->failed == MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER))
+		tls_fail(t->cfg, "the server does not know the shared key "
+		    "\"%s\", or has another one for it", own->name);
+	else
+		return NULL;
+	return t->cfg->error;
+}
+
+static const char *
+error_reason(struct tls *t)
+{
 	struct tls_config *cfg = t->cfg;
 	const char *peer = peer_role(cfg);
 	const char *during = t->open ? "TLS" : "handshake";
@@ -424,6 +494,8 @@ tls_error_reason(const struct stream *s)
 		    "without sending anything" : "during the handshake");
 		return cfg->error;
 	}
+	if (!t->open && psk_reason(t) != NULL)
+		return psk_reason(t);
 	if (t->nfirst > 0 && !is_record(t->first, t->nfirst)) {
 		text_quote(first, sizeof(first), t->first, t->nfirst);
 		name = protocol_name(t->first, t->nfirst);
@@ -439,11 +511,26 @@ tls_error_reason(const struct stream *s)
 		    alert_name(t->heard), t->heard);
 	else if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
 		tls_fail(cfg, "%s: the %s sent a fatal alert", during, peer);
-	else if (t->failed == 0)
-		tls_fail(cfg, "%s reset during the handshake", peer);
 	else
 		tls_fail(cfg, "%s: %s", during, tls_error_text(t->failed));
 	return cfg->error;
+}
+
+/* A client that has gone on without its key may not know that. */
+const char *
+tls_error_reason(const struct stream *s)
+{
+	struct tls *t = s->ctx;
+	const char *why = error_reason(t);
+	char copy[ERROR_SIZE];
+
+	if (t->open || t->identity == NULL || t->psk != NULL ||
+	    strncmp(why, "shared key", 10) == 0)
+		return why;
+	snprintf(copy, sizeof(copy), "%s", why);
+	tls_fail(t->cfg, "%.512s (shared key %s: unknown, or not allowed)",
+	    copy, t->identity);
+	return t->cfg->error;
 }
 
 const struct fault *

@@ -40,6 +40,11 @@ struct tls_sessions;
 #define KEY_SIZE	32
 #define KEY_NAME_SIZE	16
 #define TAG_SIZE	16
+#define PSK_MIN		16		/* bytes of a shared key */
+#define PSK_MAX		64
+#define PSK_CHECK_SIZE	16
+#define PSK_SUITE	MBEDTLS_TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256
+#define PSK_SUITE_NAME	"TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256"
 
 #define RNG		mbedtls_psa_get_random, MBEDTLS_PSA_RANDOM_STATE
 
@@ -60,6 +65,16 @@ struct ticket_keys {
 	} list[KEYS_MAX];
 };
 
+/* A key that both sides have. */
+struct psk {
+	char	*name;			/* its identity, */
+	size_t	 name_len;		/* of so many bytes */
+	bool	 allowed;		/* by the rules */
+	unsigned char len;		/* of the secret */
+	unsigned char secret[PSK_MAX];
+	unsigned char check[PSK_CHECK_SIZE];	/* tells it from others */
+};
+
 struct tls_config {
 	mbedtls_ssl_config ssl;
 	struct cert *certs;
@@ -73,6 +88,12 @@ struct tls_config {
 	enum { NOT_ASKED, ASKED, REQUIRED } verify;
 	int	 is_client;
 	int	 strict_names;
+	struct psk *psks;		/* or NULL */
+	size_t	 npsks;
+	const struct psk *own_psk;	/* that a client has; or NULL */
+	int	 has_psk;		/* a file of them was given, */
+	int	 psk_alone;		/* and nobody is known otherwise */
+	unsigned char no_psk[KEY_SIZE];	/* for those who are unknown */
 	int	 asks_no_name;		/* a client */
 	struct ticket_keys keys;	/* of a file; or none */
 	struct ticket_store *tickets;	/* of all processes; or NULL */
@@ -85,6 +106,7 @@ struct tls_config {
 	int	 suites_now[SUITES_MAX + 2];	/* with a resumed one first */
 	uint16_t groups[LIST_MAX + 1];
 	const char *alpn[LIST_MAX + 1];		/* allocated */
+	int	 listed;		/* the suites, by the administrator */
 	int	 min, max;		/* 12 or 13 */
 	int	 left_out;		/* the same: no suite is for it; or 0 */
 	int	 truncation_is_eof;
@@ -124,7 +146,9 @@ struct tls {
 	bool	 extended;		/* its master secret, RFC 7627 */
 	bool	 encrypted;		/* what we send, from here on */
 	bool	 refused;
-	bool	 offers;		/* a session, as a client */
+	bool	 by_psk;		/* it came with a key, not a ticket */
+	bool	 offers;		/* a session, as a client, */
+	bool	 offers_ticket;		/* of TLS 1.3 */
 	bool	 ticketed;		/* by a server, in TLS 1.2 */
 	bool	 starved;		/* the library, of what is received */
 	unsigned char flight;		/* 1: our hello, 2: what follows it */
@@ -145,6 +169,8 @@ struct tls {
 	char	*name;			/* that a server has to have; or NULL */
 	char	*peer;			/* who it is, once that is verified */
 	char	*cn;
+	const struct psk *psk;		/* the key by which it is known, */
+	char	*identity;		/* and the one a client named */
 	unsigned char *chain;		/* its certificates, each behind its */
 	size_t	 chain_len;		/* length of 3 bytes, as in TLS */
 	const mbedtls_x509_crt *issuer;	/* of the one to be checked next */

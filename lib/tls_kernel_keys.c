@@ -28,7 +28,7 @@ static const struct cipher {
 	uint16_t type;
 	unsigned char key, salt, iv;	/* bytes of each */
 	psa_algorithm_t hash;
-	int	 suites[3];		/* the first one is of TLS 1.3 */
+	int	 suites[4];		/* the first one is of TLS 1.3 */
 } ciphers[] = {
 	{ "AES-128-GCM", TLS_CIPHER_AES_GCM_128, 16, 4, 8, PSA_ALG_SHA_256,
 	    { MBEDTLS_TLS1_3_AES_128_GCM_SHA256,
@@ -41,7 +41,8 @@ static const struct cipher {
 	{ "CHACHA20-POLY1305", TLS_CIPHER_CHACHA20_POLY1305, 32, 0, 12,
 	    PSA_ALG_SHA_256, { MBEDTLS_TLS1_3_CHACHA20_POLY1305_SHA256,
 	    MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-	    MBEDTLS_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 } },
+	    MBEDTLS_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	    MBEDTLS_TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256 } },
 };
 
 #define CIPHERS		(sizeof(ciphers) / sizeof(ciphers[0]))
@@ -61,7 +62,7 @@ ktls_find_cipher(int suite)
 	size_t i, j;
 
 	for (i = 0; i < CIPHERS; i++)
-		for (j = 0; j < 3; j++)
+		for (j = 0; j < 4 && ciphers[i].suites[j] != 0; j++)
 			if (ciphers[i].suites[j] == suite)
 				return &ciphers[i];
 	return NULL;

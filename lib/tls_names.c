@@ -9,13 +9,14 @@
 
 #define LETTERS	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 #define DIGITS	"0123456789"
+#define HOST	LETTERS DIGITS "-._*"
 #define LISTED	8			/* of a certificate's names */
 
 int
 tls_names_is_host(const char *s)
 {
 	return *s != '\0' && strlen(s) < NAME_SIZE &&
-	    s[strspn(s, LETTERS DIGITS "-._*")] == '\0';
+	    s[strspn(s, HOST)] == '\0';
 }
 
 int
@@ -135,8 +136,12 @@ tls_names_has_dns(const mbedtls_x509_crt *crt)
 int
 tls_names_is_dns(const mbedtls_x509_buf *cn)
 {
-	return memchr(cn->p, '.', cn->len) != NULL &&
-	    memchr(cn->p, ' ', cn->len) == NULL;
+	size_t i;
+
+	for (i = 0; i < cn->len; i++)
+		if (cn->p[i] == '\0' || strchr(HOST, cn->p[i]) == NULL)
+			return 0;
+	return memchr(cn->p, '.', cn->len) != NULL;
 }
 
 /* Who a server has to be. */

@@ -179,7 +179,17 @@ warn_of_suite(const struct warning *w, int suite)
 		    "attacks (CVE-2026-50587)" : "");
 }
 
-/* About issuers of peers' certificates, and pinned ones. */
+static int
+has_psk(const struct tls_config *cfg, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < cfg->npsks && strcmp(cfg->psks[i].name, name) != 0; i++)
+		continue;
+	return i < cfg->npsks;
+}
+
+/* About issuers of peers' certificates, pinned ones, and shared keys. */
 static void
 warn_of_trust(const struct tls_config *cfg, struct warning *w)
 {
@@ -201,13 +211,24 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 	if (cfg->npassed > i)
 		warn(w, "%zu more skipped", cfg->npassed - i);
 	w->about = "peer";
-	for (r = cfg->rules; r != NULL; r = r->next)
+	for (r = cfg->rules; r != NULL; r = r->next) {
+		if (r->kind == SHARED && !has_psk(cfg, r->text))
+			warn(w, "psk has no key for \"%s\"", r->text);
 		for (crt = r->certs; crt != NULL; crt = crt->next)
 			if (tls_cert_dates(&crt->valid_from, &crt->valid_to,
 			    WARN_DAYS, text, sizeof(text)) != IN_TIME)
 				warn(w, "%s: the certificate of \"%s\": %s",
 				    r->text, tls_names_dn(&crt->subject, dn,
 				    sizeof(dn)), text);
+	}
+	w->about = "psk";
+	for (i = 0; i < cfg->npsks && !cfg->psks[i].allowed; i++)
+		continue;
+	if (cfg->npsks > 0 && i == cfg->npsks)
+		warn(w, "no key in it is allowed by peer");
+	else if (cfg->npsks > 0 && !tls_suites_has_psk(cfg, 0) &&
+	    !tls_suites_has_psk(cfg, 1))
+		warn(w, "no suite in the list of ciphers can be used with it");
 }
 
 static void
@@ -240,6 +261,10 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 			warn_of_server(&w, &c->chain);
 	}
 	warn_of_trust(cfg, &w);
+	w.about = "verify";
+	if (cfg->is_client && cfg->verify == NOT_ASKED)
+		warn(&w, "the server is not authenticated: anyone can pose as "
+		    "it");
 	w.about = "crl";
 	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next)
 		if (tls_cert_dates(&crl->this_update, &crl->next_update,
@@ -392,6 +417,11 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	}
 	for (i = 0; cfg->groups[i] != 0; i++)
 		fprintf(fp, "#\t%s\n", tls_suites_group(cfg->groups[i]));
+	for (i = 0; i < cfg->npsks; i++)
+		if (!cfg->is_client || cfg->psks[i].allowed)
+			fprintf(fp, "# shared key \"%s\"%s\n",
+			    cfg->psks[i].name, cfg->psks[i].allowed ? "" :
+			    " (not allowed by peer)");
 	if (tls_config_system(cfg, &i) != NULL)
 		fprintf(fp, "# CA certificates of the system: %s, %zu\n",
 		    cfg->system, i);

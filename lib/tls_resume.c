@@ -73,6 +73,7 @@ find(struct tls *t, mbedtls_ssl_session *session)
 	}
 	t->born = 0;
 	t->hint = 0;
+	t->psk = NULL;
 	tls_verify_forget(t);
 	return -1;
 }
@@ -89,6 +90,8 @@ tls_resume_offer(struct tls *t)
 	if (find(t, &session) == 0) {
 		r = mbedtls_ssl_set_session(t->ssl, &session);
 		t->offers = r == 0;
+		t->offers_ticket = t->offers && tls_suites_is_tls13(
+		    mbedtls_ssl_session_get_ciphersuite_id(&session));
 	}
 	mbedtls_ssl_session_free(&session);
 	return r;
@@ -101,12 +104,19 @@ tls_resume_waits(const struct tls *t)
 	    && is_tls13(t) && t->ntickets < TICKETS_KEPT;
 }
 
-/* Is there a ticket in it, or an ID? */
+/*
+ * Is there a ticket in it, or an ID?  A client that offers a session of TLS 1.2
+ * offers no other version: if it was not resumed, it is not followed by another
+ * one, lest it remains at that for ever.
+ */
 static int
 is_resumable(const struct tls *t, const mbedtls_ssl_session *session)
 {
-	return is_tls13(t) || t->ticketed ||
-	    mbedtls_ssl_session_get_id_len(session) > 0;
+	if (is_tls13(t))
+		return 1;
+	if (t->offers && !t->resumed && t->cfg->max == 13)
+		return 0;
+	return t->ticketed || mbedtls_ssl_session_get_id_len(session) > 0;
 }
 
 void
@@ -135,9 +145,26 @@ tls_resume_keep(struct tls *t)
 		tls_resume_end(t);
 }
 
+/* What the library has for tickets that are still to come. */
+#ifdef MBEDTLS_SSL_RELEASE_BUFFERS
+static void
+release_session(struct tls *t)
+{
+	if (t->ssl != NULL)
+		mbedtls_ssl_release_session(t->ssl);
+}
+#else
+static void
+release_session(struct tls *t)
+{
+	(void)t;
+}
+#endif
+
 void
 tls_resume_end(struct tls *t)
 {
+	release_session(t);
 	t->ntickets = TICKETS_KEPT;
 	free(t->chain);
 	t->chain = NULL;

@@ -36,7 +36,7 @@ rule_parse(struct rule *r, const char *text)
 	default:
 		r->text = strdup(text);
 		return r->text != NULL && *text != '\0' &&
-		    (r->kind == DNS || r->kind == CERT ||
+		    (r->kind == DNS || r->kind == CERT || r->kind == SHARED ||
 		    strchr(text, '*') == NULL) ? 0 : -1;
 	}
 }
@@ -60,7 +60,7 @@ int
 tls_config_peer(struct tls_config *cfg, const char *text)
 {
 	static const char *const kinds[] = { "cn:", "dns:", "ip:", "uri:",
-	    "pin:", "cert:" };
+	    "psk:", "pin:", "cert:" };
 	struct rule *r, **last;
 	int i;
 
@@ -78,7 +78,14 @@ tls_config_peer(struct tls_config *cfg, const char *text)
 	    rule_parse(r, text + strlen(kinds[i])) == -1)
 		return tls_fail(cfg, "\"%s\" is not a rule (allowed: cn:NAME, "
 		    "dns:NAME or dns:*.NAME, ip:ADDRESS, uri:URI, "
-		    "pin:sha256/BASE64, cert:FILE; a * in dns: only)", text);
+		    "psk:IDENTITY, pin:sha256/BASE64, cert:FILE; a * in dns: "
+		    "only)", text);
+	if (r->kind == SHARED && cfg->is_client)
+		return tls_fail(cfg, "\"%s\" is for a server (psk_identity "
+		    "names the key of a client)", text);
+	if (r->kind == SHARED)
+		return cfg->has_psk ? 0 : tls_fail(cfg, "\"%s\" needs psk: "
+		    "without one, there are no shared keys", text);
 	if (!tls_rules_is_pin(r) && !cfg->has_ca)
 		return tls_fail(cfg,
 		    "\"%s\" needs ca: without one, anybody can "
@@ -126,6 +133,8 @@ matches(const struct rule *r, const mbedtls_x509_crt *crt)
 		    PSA_SUCCESS && memcmp(hash, r->bytes, sizeof(hash)) == 0;
 	case CERT:
 		return tls_cert_is_in(r->certs, crt->raw.p, crt->raw.len);
+	case SHARED:
+		return 0;
 	default:
 		return tls_names_each(crt, matches_name, &r);
 	}
@@ -142,6 +151,16 @@ tls_rules_find(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
 		    matches(r, crt))
 			found = r;
 	return found;
+}
+
+int
+tls_rules_allow_psk(const struct tls_config *cfg, const char *name)
+{
+	const struct rule *r = cfg->rules;
+
+	while (r != NULL && (r->kind != SHARED || strcmp(r->text, name) != 0))
+		r = r->next;
+	return r != NULL || cfg->rules == NULL;
 }
 
 void

@@ -13,6 +13,7 @@
 #include "tls_error.h"
 #include "tls_files.h"
 #include "tls_names.h"
+#include "tls_psk.h"
 #include "tls_session.h"
 #include "tls_store.h"
 #include "tls_suites.h"
@@ -24,14 +25,15 @@
 #define TICKETS_TRIED	4		/* in a handshake */
 
 /*
- * The head of a ticket's plaintext, in front of whom it is for and the session:
- * 1 for TLS 1.3; when the session began (s); when it was saved (ms); for how
- * long since then a server keeps it (s), or 0; the offset of the library's own
- * time in it; its length; and that of whom it is for.
+ * The head of a ticket's plaintext, in front of whom it is for, the key that
+ * both sides have, and the session: 1 for TLS 1.3; when the session began (s);
+ * when it was saved (ms); for how long since then a server keeps it (s), or 0;
+ * the offset of the library's own time in it; its length; that of whom it is
+ * for; and that of the key's identity.
  */
 enum {
 	AT_TLS13, AT_BORN = 1, AT_SAVED = 9, AT_HINT = 17, AT_TIME = 21,
-	AT_LENGTH = 23, AT_NAME = 25, SESSION_HEAD = 26
+	AT_LENGTH = 23, AT_NAME = 25, AT_IDENTITY = 26, SESSION_HEAD = 27
 };
 
 /* The time of day in milliseconds, by which hosts can tell a session's age. */
@@ -90,8 +92,27 @@ is_owner(const struct tls *t, const unsigned char *p, size_t len)
 	    len > 0 && tls_names_equal(t->sni, (const char *)p, len);
 }
 
+/* What is behind the head: how much, or 0, if it does not fit. */
+static size_t
+pack_names(const struct tls *t, unsigned char *p, size_t size)
+{
+	size_t n, key = t->psk != NULL ? t->psk->name_len : 0;
+	size_t at = SESSION_HEAD, packed = tls_psk_packed(key);
+	const unsigned char *owner;
+
+	if (session_owner(t, &owner, &n) == -1 || size < at + n + packed)
+		return 0;
+	be_put(p + AT_NAME, n, 1);
+	be_put(p + AT_IDENTITY, key, 1);
+	if (n > 0)
+		memcpy(p + at, owner, n);
+	if (key > 0)
+		tls_psk_pack(t->psk, p + at + n);
+	return at + n + packed;
+}
+
 /*
- * Make the plaintext of a ticket: its head, whom it is for, the session, and
+ * Make the plaintext of a ticket: its head, what is behind it, the session, and
  * the peer's certificates.  Its length, or 0: it does not fit, or is not to be
  * resumed.  In TLS 1.2 that is so without an extended master secret (RFC 7627
  * section 5.3).
@@ -101,11 +122,10 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
     unsigned char *p, size_t size)
 {
 	int64_t now = wall_ms();
-	const unsigned char *owner;
-	size_t len, n, head;
+	size_t len, head;
 
-	if (session_owner(t, &owner, &n) == -1 || (!is_tls13(t) &&
-	    !t->extended) || size < (head = SESSION_HEAD + n) ||
+	if ((!is_tls13(t) && !t->extended) ||
+	    (head = pack_names(t, p, size)) == 0 ||
 	    mbedtls_ssl_session_save(session, p + head, size - head, &len) !=
 	    0 || size - head - len < t->chain_len)
 		return 0;
@@ -116,9 +136,6 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	be_put(p + AT_TIME, is_tls13(t) ? find_time(session, p + head, len) : 0,
 	    2);
 	be_put(p + AT_LENGTH, len, 2);
-	be_put(p + AT_NAME, n, 1);
-	if (n > 0)
-		memcpy(p + SESSION_HEAD, owner, n);
 	if (t->chain_len > 0)
 		memcpy(p + head + len, t->chain, t->chain_len);
 	return head + len + t->chain_len;
@@ -135,7 +152,6 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 	size_t n;
 	int r = 0;
 
-	tls_verify_forget(t);
 	if (cfg->verify == NOT_ASKED || (len == 0 && cfg->verify == ASKED))
 		return 0;
 	mbedtls_x509_crt_init(&chain);
@@ -206,6 +222,46 @@ is_kept(struct tls *t, int64_t saved, int64_t hint)
 }
 
 /*
+ * 0 if it is not too old, by its times; then the library's own is put right.
+ */
+static int
+take_times(struct tls *t, const unsigned char *head, unsigned char *p,
+    size_t len, int64_t *born)
+{
+	int64_t now = wall_ms(), saved = (int64_t)be_get(head + AT_SAVED, 8);
+	size_t at = (size_t)be_get(head + AT_TIME, 2);
+
+	*born = (int64_t)be_get(head + AT_BORN, 8);
+	if (*born > now / 1000)		/* by a clock that is ahead */
+		*born = now / 1000;
+	if (*born < 0 || saved < 0 || now / 1000 - *born >= t->cfg->lifetime ||
+	    !is_kept(t, saved, (int64_t)be_get(head + AT_HINT, 4)))
+		return -1;
+	if (at != 0 && at + 8 <= len)
+		be_put(p + at, (uint64_t)(mbedtls_ms_time() -
+		    (now > saved ? now - saved : 0)), 8);
+	return 0;
+}
+
+/*
+ * 0 if the peer is still who it was then: by its key, if it was known by one,
+ * and otherwise by its certificates, of so many bytes.
+ */
+static int
+know_again(struct tls *t, const struct psk *psk, const unsigned char *chain,
+    size_t len)
+{
+	tls_verify_forget(t);
+	t->psk = NULL;
+	if (psk == NULL && (t->cfg->psk_alone ||
+	    verify_again(t, chain, len) != 0))
+		return -1;
+	t->psk = psk;
+	t->by_psk = 0;
+	return 0;
+}
+
+/*
  * Load what session_pack() has made; 0 if it may be resumed.  Several may be
  * offered.  One that is refused must leave no identity behind, so the peer is
  * verified last.
@@ -214,35 +270,28 @@ static int
 session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
     size_t len)
 {
-	int64_t age, born, saved, hint, now = wall_ms();
-	unsigned char *end = p + len, *owner = p + SESSION_HEAD;
-	size_t at, n;
+	unsigned char *end = p + len, *names = p + SESSION_HEAD, *saved;
+	const struct psk *psk = NULL;
+	size_t n, name, identity;
+	int64_t born;
 	int suite;
 
-	if (len < SESSION_HEAD || !is_version(t, p[AT_TLS13]) ||
-	    (n = (size_t)be_get(p + AT_LENGTH, 2)) + p[AT_NAME] > len -
-	    SESSION_HEAD || !is_owner(t, owner, p[AT_NAME]))
+	if (len < SESSION_HEAD || !is_version(t, p[AT_TLS13]))
 		return -1;
-	born = (int64_t)be_get(p + AT_BORN, 8);
-	saved = (int64_t)be_get(p + AT_SAVED, 8);
-	hint = (int64_t)be_get(p + AT_HINT, 4);
-	if (born > now / 1000)		/* by a clock that is ahead */
-		born = now / 1000;
-	if (born < 0 || saved < 0 || now / 1000 - born >= t->cfg->lifetime ||
-	    !is_kept(t, saved, hint))
+	n = (size_t)be_get(p + AT_LENGTH, 2);
+	name = p[AT_NAME];
+	identity = p[AT_IDENTITY];
+	if (name + tls_psk_packed(identity) + n > len - SESSION_HEAD ||
+	    !is_owner(t, names, name) || (identity > 0 && (psk =
+	    tls_psk_unpack(t->cfg, names + name, identity)) == NULL))
 		return -1;
-	age = now - saved;
-	at = (size_t)be_get(p + AT_TIME, 2);
-	p = owner + p[AT_NAME];
-	if (at != 0 && at + 8 <= n)
-		be_put(p + at, (uint64_t)(mbedtls_ms_time() -
-		    (age > 0 ? age : 0)), 8);
-	if (mbedtls_ssl_session_load(session, p, n) != 0)
+	saved = names + name + tls_psk_packed(identity);
+	if (take_times(t, p, saved, n, &born) == -1 ||
+	    mbedtls_ssl_session_load(session, saved, n) != 0)
 		return -1;
 	suite = mbedtls_ssl_session_get_ciphersuite_id(session);
-	p += n;
-	if (!is_usable(t->cfg, suite) ||
-	    verify_again(t, p, (size_t)(end - p)) != 0)
+	if (!is_usable(t->cfg, suite) || know_again(t, psk, saved + n,
+	    (size_t)(end - saved) - n) != 0)
 		return -1;
 	if (!t->cfg->is_client && !is_tls13(t))
 		insist_on(t->cfg, suite);

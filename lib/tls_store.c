@@ -49,10 +49,12 @@ static_assert(offsetof(struct shared, slots) % _Alignof(struct slot) == 0,
 static struct slot *
 slot_for(const struct tls_sessions *s, const unsigned char *id, size_t i)
 {
-	size_t sets = (s->nslots + WAYS - 1) / WAYS;
-	size_t n = (size_t)be_get(id, 4) % sets * WAYS + i;
+	size_t sets = (s->nslots + WAYS - 1) / WAYS, n;
 
-	return i < WAYS && n < s->nslots ?
+	if (i >= WAYS || sets == 0)
+		return NULL;
+	n = (size_t)be_get(id, 4) % sets * WAYS + i;
+	return n < s->nslots ?
 	    (void *)(s->shared->slots + n * s->slot_size) : NULL;
 }
 

@@ -17,6 +17,12 @@
 #define SEPARATORS	" \t,:"
 #define HYBRID		"x25519mlkem768"
 
+#ifdef MBEDTLS_KEY_EXCHANGE_ECDHE_PSK_ENABLED
+#define HAS_PSK_SUITE	1
+#else
+#define HAS_PSK_SUITE	0
+#endif
+
 /*
  * The suites that are both safe and fast; prefer() puts those in order that the
  * library has been built with.
@@ -148,6 +154,14 @@ suite_id(const char *iana)
 	return mbedtls_ssl_get_ciphersuite_id(name);
 }
 
+/* With keys that both sides have, one alone is. */
+static int
+is_supported(int suite)
+{
+	return suite != 0 && (suite == PSK_SUITE || strstr(
+	    mbedtls_ssl_get_ciphersuite_name(suite), "-PSK-") == NULL);
+}
+
 void
 tls_suites_name(int suite, char *name, size_t size)
 {
@@ -241,6 +255,7 @@ translate_suite(const char *name, char *iana, size_t size)
 		{ "ECDHE-ECDSA-", "ECDHE_ECDSA" },
 		{ "ECDHE-RSA-", "ECDHE_RSA" },
 		{ "DHE-RSA-", "DHE_RSA" },
+		{ "ECDHE-PSK-", "ECDHE_PSK" },
 	};
 	size_t i, j, n;
 
@@ -253,11 +268,12 @@ translate_suite(const char *name, char *iana, size_t size)
 				continue;
 			snprintf(iana, size, "TLS_%s_WITH_%s", keys[i].ours,
 			    parts[j].ours);
-			return suite_id(iana) != 0;
+			return is_supported(suite_id(iana));
 		}
 	}
-	snprintf(iana, size, "%s", name);
-	return suite_id(iana) != 0;
+	snprintf(iana, size, "%s", strcmp(name, "PSK") == 0 ? PSK_SUITE_NAME :
+	    name);
+	return is_supported(suite_id(iana));
 }
 
 /* One more name in a list of text, unless it is there or finds no room. */
@@ -301,9 +317,16 @@ translate_suites(const char *names, char *text, size_t size)
 static int
 add_suite(struct tls_config *cfg, const char *name, size_t n)
 {
-	if ((cfg->suites[n] = suite_id(name)) == 0)
+	int suite = suite_id(name);
+
+	if (suite == 0)
 		return tls_fail(cfg, "unknown cipher suite \"%s\"", name);
+	if (!is_supported(suite))
+		return tls_fail(cfg, "%s is not supported (allowed with shared "
+		    "keys: " PSK_SUITE_NAME ")", name);
+	cfg->suites[n] = suite;
 	cfg->suites[n + 1] = 0;
+	cfg->listed = 1;
 	return 0;
 }
 
@@ -429,6 +452,19 @@ tls_suites_has_group(const struct tls_config *cfg)
 	return 0;
 }
 
+/*
+ * The library uses keys that both sides have with SHA-256 in TLS 1.3, and of
+ * those for TLS 1.2 with the one suite that has both an ephemeral key and an
+ * AEAD.
+ */
+static int
+is_for_psk(int suite)
+{
+	return tls_suites_is_tls13(suite) ?
+	    strstr(mbedtls_ssl_get_ciphersuite_name(suite), "SHA256") != NULL :
+	    suite == PSK_SUITE;
+}
+
 int
 tls_suites_has_key(const struct tls_config *cfg, int suite)
 {
@@ -438,8 +474,43 @@ tls_suites_has_key(const struct tls_config *cfg, int suite)
 	    strstr(name, "-RSA-") != NULL ? MBEDTLS_PK_RSA : MBEDTLS_PK_NONE;
 	const struct cert *c = cfg->certs;
 
+	if (cfg->npsks > 0 && is_for_psk(suite))
+		return 1;
+	if (cfg->psk_alone)
+		return 0;
 	while (c != NULL && !tls_suites_is_tls13(suite) &&
 	    !mbedtls_pk_can_do(&c->chain.pk, type))
 		c = c->next;
 	return c != NULL || cfg->is_client;
+}
+
+int
+tls_suites_has_psk(const struct tls_config *cfg, int is_13)
+{
+	size_t i;
+
+	for (i = 0; cfg->npsks > 0 && cfg->suites[i] != 0; i++)
+		if (tls_suites_is_tls13(cfg->suites[i]) == is_13 &&
+		    is_for_psk(cfg->suites[i]))
+			return 1;
+	return 0;
+}
+
+void
+tls_suites_add_psk(struct tls_config *cfg)
+{
+	int was[SUITES_MAX + 1], has_12 = 0;
+	size_t i, n = 0;
+
+	if (cfg->listed)
+		return;
+	memcpy(was, cfg->suites, sizeof(was));
+	for (i = 0; was[i] != 0; i++) {
+		if (!tls_suites_is_tls13(was[i]) && !has_12++ &&
+		    HAS_PSK_SUITE)
+			cfg->suites[n++] = PSK_SUITE;
+		if (!cfg->psk_alone || is_for_psk(was[i]))
+			cfg->suites[n++] = was[i];
+	}
+	cfg->suites[n] = 0;
 }

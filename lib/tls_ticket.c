@@ -1,5 +1,4 @@
 /* tls_ticket: the keys of tickets, and what is sealed with them. */
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +7,7 @@
 #include "tls.h"
 #include "tls_pem.h"
 #include "tls_ticket.h"
+#include "util.h"
 
 #define SEQLOCK_TRIES	100		/* keys, read while they are written */
 
@@ -178,17 +178,8 @@ tls_config_renew(struct tls_config *cfg)
 static int
 parse_key(const char *line, unsigned char *secret)
 {
-	static const char digits[] = "0123456789abcdef";
-	size_t i;
-
-	for (i = 0; i < 2 * KEY_SIZE; i++) {
-		const char *d = strchr(digits, tolower((unsigned char)line[i]));
-
-		if (line[i] == '\0' || d == NULL)
-			return -1;
-		secret[i / 2] = (unsigned char)(secret[i / 2] << 4 |
-		    (d - digits));
-	}
+	if (parse_hex(line, secret, KEY_SIZE) == -1)
+		return -1;
 	line += 2 * KEY_SIZE;
 	return line[strspn(line, " \t\r")] == '\0' ? 0 : -1;
 }

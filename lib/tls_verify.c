@@ -428,7 +428,7 @@ tls_verify_check_verdict(struct tls *t)
 		    f->text != NULL ? tls_error_fault_text(t->cfg, f) :
 		    "not valid");
 	}
-	if (t->peer == NULL && t->cfg->verify == REQUIRED &&
+	if (t->peer == NULL && t->psk == NULL && t->cfg->verify == REQUIRED &&
 	    (flags != 0 || mbedtls_ssl_is_handshake_over(t->ssl)))
 		tls_reject(t, is_tls13(t) ? CERTIFICATE_REQUIRED :
 		    MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,

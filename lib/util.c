@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 #ifdef __GLIBC__
@@ -145,6 +146,23 @@ parse_number(const char *text, int64_t min, int64_t max, int64_t *number)
 	*number = strtoll(text, &end, 10);
 	return isdigit((unsigned char)*text) && *end == '\0' && errno == 0 &&
 	    *number >= min && *number <= max ? 0 : -1;
+}
+
+int
+parse_hex(const char *digits, unsigned char *bytes, size_t n)
+{
+	static const char known[] = "0123456789abcdef";
+	const char *d;
+	size_t i;
+
+	for (i = 0; i < 2 * n; i++) {
+		if (digits[i] == '\0' || (d = strchr(known,
+		    tolower((unsigned char)digits[i]))) == NULL)
+			return -1;
+		bytes[i / 2] = (unsigned char)(bytes[i / 2] << 4 |
+		    (d - known));
+	}
+	return 0;
 }
 
 void

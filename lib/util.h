@@ -58,6 +58,9 @@ void	 text_join(char *out, size_t size, const char *const *words);
 /* Nothing but decimal digits, and a number in that range: 0; else -1. */
 int	 parse_number(const char *text, int64_t min, int64_t max, int64_t *);
 
+/* 2 * n hexadecimal digits, and n bytes: 0; or -1: there is another one. */
+int	 parse_hex(const char *digits, unsigned char *, size_t n);
+
 /* Close one that is not -1, which it is then. */
 void	 close_fd(int *);
 

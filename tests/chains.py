@@ -53,8 +53,9 @@ def bits(*numbers):
 
 
 def subject(cn):
-    return sequence(tlv(SET, sequence(
-        oid("2.5.4.3"), tlv(12, cn.encode()))) if cn else b"")
+    """One common name, none, or several."""
+    return sequence(*(tlv(SET, sequence(oid("2.5.4.3"), tlv(12, x.encode())))
+                      for x in ((cn,) if isinstance(cn, str) else cn) if x))
 
 
 def when(after, edit=str):

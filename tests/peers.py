@@ -32,13 +32,15 @@ def context(certs, version=None, ciphers=None, alpn=None, client=None,
     return c
 
 
-def server_context(pem, version=None, ca=None):
+def server_context(pem, version=None, ca=None, ciphers=None):
     """pem: its certificate and key.  ca: who issues those of its clients,
     which are asked for one then.
     """
     c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     c.load_cert_chain(pem)
     c.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    if ciphers:
+        c.set_ciphers(ciphers)
     if ca:
         c.load_verify_locations(ca)
         c.verify_mode = ssl.CERT_REQUIRED

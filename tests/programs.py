@@ -166,8 +166,11 @@ daemon = off
 tls-protos = TLSv1.2 TLSv1.3
 """)
     words = ["--user=nobody"] if os.getuid() == 0 else []
-    return serves(room, "hitch", [unpacked("hitch", "usr/sbin/hitch"),
-                                  f"--config={conf}", *words], address)
+    serves(room, "hitch", [unpacked("hitch", "usr/sbin/hitch"),
+                           f"--config={conf}", *words], address)
+    # It listens once to try it, and then for good.
+    room.processes[-1].wait_log(r"Process \d+ online")
+    return address
 
 
 def haproxy_tls(room, service):

@@ -45,6 +45,8 @@ class Room:
         words = list(arguments)
         ours = words[:words.index("--")] if "--" in words else words
         given = {word.split("=")[0] for word in ours}
+        if support.PAIR and "client=yes" not in ours:
+            arguments = self.behind_a_pair(arguments)
         before = []
         if not given & {"accept", "-i", "-c"}:
             before.append("accept=127.0.0.1:0")
@@ -56,6 +58,26 @@ class Room:
         t = support.Tunnel(self.dir, name, [*before, *arguments], **keywords)
         self.processes.append(t)
         return t.wait_ready() if ready else t
+
+    def behind_a_pair(self, arguments):
+        """The same, but with tunnels of both roles on the way to what it was
+        to connect to: they pass on all that they are told at either end.
+        """
+        to = [word for word in arguments if word.startswith("connect=")]
+        if not to:
+            return arguments
+        pair = []
+        for words in (
+                [*to, f"cert={self.certs.server}"],
+                ["client=yes", "server_name=localhost", f"ca={self.certs.ca}"]):
+            name = f"between{len(self.processes)}"
+            t = support.Tunnel(self.dir, name, [
+                "accept=127.0.0.1:0", "log_level=debug", *words,
+                *(f"connect={other.address}" for other in pair)])
+            self.processes.append(t)
+            pair = [t.wait_ready()]
+        return [*(word for word in arguments if word not in to),
+                f"connect={pair[0].address}"]
 
     def backend(self, **keywords):
         return self.keep(support.Backend(**keywords))

@@ -87,8 +87,8 @@ def ask(*arguments, data=b"hello", under=()):
                  "log=stderr", *arguments], stdin=ours, stdout=ours,
                 stderr=subprocess.PIPE, text=True) as p:
             ours.close()
-            app.sendall(data)
             try:
+                app.sendall(data)
                 got = read_exactly(app, len(data))
             except (ConnectionResetError, AssertionError) as e:
                 got = type(e).__name__

@@ -6,6 +6,8 @@ TUNNEL_SLOW   a factor to all deadlines (1; 4 for a build with sanitizers)
 TUNNEL_UNDER  a command to run it under, such as valgrind
 TUNNEL_ARGS   words for every tunnel that has no value for their keys, such as
               workers=4 or mode=fork
+TUNNEL_PAIR   if set, what a room's tunnel connects to is one with client=yes,
+              and behind that another server, before the backend
 """
 
 import contextlib
@@ -53,6 +55,14 @@ PATCHED = ", patched" in VERSION
 ACCEL = ", AWS-LC " in VERSION
 GROUPS = re.findall(r"\w+", VERSION.partition("\ngroups: ")[2])
 SANITIZED = os.path.exists(TUNNEL) and is_sanitized()
+
+PAIR = "TUNNEL_PAIR" in os.environ
+
+
+def direct(reason):
+    """A mark: there must be no other tunnels on the way."""
+    return pytest.mark.skipif(PAIR, reason=reason)
+
 
 # What TUNNEL_ARGS makes of those that don't choose for themselves.
 ARGS = shlex.split(os.environ.get("TUNNEL_ARGS", ""))
@@ -179,6 +189,17 @@ def read_all(sock):
         if not part:
             return bytes(data), "eof"
         data += part
+
+
+def how_it_ends(address):
+    """What a connection there is sent, and how it ends: "eof" or "reset", even
+    while it is being made.
+    """
+    try:
+        with connect(address) as sock:
+            return read_all(sock)
+    except ConnectionResetError:
+        return b"", "reset"
 
 
 def read_exactly(sock, size):

@@ -143,7 +143,6 @@ class ByHand:
         if version == "1.2":
             ours, secret = map(bytes.fromhex, secrets["CLIENT_RANDOM"])
             self.key_1_2(secret, b"key expansion" + hello[11:43] + ours)
-            self.sequence = 1
         else:
             self.key_1_3(bytes.fromhex(secrets["CLIENT_TRAFFIC_SECRET_0"][1]))
 
@@ -151,13 +150,15 @@ class ByHand:
         data = self.client.sock.recv(43, socket.MSG_PEEK)
         return data if len(data) == 43 else None
 
-    def key_1_2(self, secret, seed):
-        """RFC 5246 section 5, without keys for a MAC."""
+    def key_1_2(self, secret, seed, at=0):
+        """RFC 5246 section 5, without keys for a MAC.  at: 1 for a server."""
         a, material = seed, b""
         for _ in range(3):
             a = sha256(secret, a)
             material += sha256(secret, a + seed)
-        self.key, self.iv = material[:32], material[64:76]
+        self.key = material[32 * at:32 * at + 32]
+        self.iv = material[64 + 12 * at:76 + 12 * at]
+        self.sequence = 1
 
     def key_1_3(self, secret):
         """RFC 8446 section 7.1."""
@@ -415,3 +416,29 @@ RECORDS = {
     "four-empty": (lambda h: b"".join(h.data(b"") for _ in range(4)),
                    ("bad_record_mac", "four empty records in a row")),
 }
+
+
+class ServerByHand(ByHand):
+    """The same of a server, on an accepted socket."""
+
+    def __init__(self, room, sock, version):
+        ctx = peers.server_context(room.certs.server, version)
+        ctx.keylog_filename = room.path("keylog of the server")
+        ctx.num_tickets = 0
+        self.version = version
+        self.server = room.keep(peers.Server(sock, ctx))
+        hello = b""
+        while not hello:
+            self.server.fill()
+            with pytest.raises(ssl.SSLWantReadError):
+                self.server.tls.do_handshake()
+            hello = self.server.outgoing.read()
+        sock.sendall(hello)
+        self.server.handshake()
+        with open(ctx.keylog_filename) as f:
+            secrets = {x[0]: x[1:] for x in map(str.split, f)}
+        if version == "1.2":
+            theirs, secret = map(bytes.fromhex, secrets["CLIENT_RANDOM"])
+            self.key_1_2(secret, b"key expansion" + hello[11:43] + theirs, 1)
+        else:
+            self.key_1_3(bytes.fromhex(secrets["SERVER_TRAFFIC_SECRET_0"][1]))

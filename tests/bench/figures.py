@@ -46,6 +46,30 @@ def rsa_figures(n):
                        "-v", version) for version in ("1.3", "1.2")]
 
 
+def psk_figures(n):
+    """Of servers with a shared key instead of a certificate."""
+    return [handshakes(n, f"psk{version}", f"full, TLS {version}, shared key",
+                       "-v", version) for version in ("1.3", "1.2")]
+
+
+def client_figures(n):
+    """Of the client's side, whose own client is plain: with no sessions, and
+    as it comes.
+    """
+    size, trips = bulk_size(n), int(10000 * n)
+    full, usual = ((name, "client", *rest) for name, _, *rest in (
+        handshakes(n, "client_full", "full"),
+        handshakes(n, "client_usual", "as it comes")))
+    return [full], [
+        usual,
+        ("client_down", "client", "from the server", ["down", str(size)],
+         1e9 / size),
+        ("client_up", "client", "to the server", ["up", str(size)],
+         1e9 / size),
+        ("client_trip", "client", "round trip", ["trips", str(trips)],
+         1e6 / trips)]
+
+
 def http_figures(n):
     conns, trips, size = int(240 * n), int(5000 * n), bulk_size(n)
     return [
@@ -63,4 +87,4 @@ def http_figures(n):
 
 def unit_of(figure, group):
     return "s/GB" if group == "bulk" or figure in (
-        "http_down", "http_up") else "µs"
+        "http_down", "http_up", "client_down", "client_up") else "µs"

@@ -1,7 +1,8 @@
 /*
  * load: the client of the benchmark, on OpenSSL, in one process.
  *
- * load [-hnr] [-v version] [-s suite] [-g groups] [-c certificate] -p port WHAT
+ * load [-hnr] [-v version] [-s suite] [-g groups] [-c certificate]
+ *	[-k identity:hex] -p port WHAT
  *	connections N		connect, one byte there and back, close; N times
  *	down BYTES, up BYTES	on one connection
  *	trips N			of one byte there and back, on one connection
@@ -14,7 +15,8 @@
  *
  * -h: by HTTP.  -n: no TLS.  -r: sessions are resumed.  -v: 1.2 or 1.3.
  * -g: how keys are exchanged; X25519 or P-256 unless that is said, and a key
- * for the first is sent at once, whatever this OpenSSL would do.
+ * for the first is sent at once, whatever this OpenSSL would do.  -k: a key
+ * that is shared with the server, which then sends no certificate.
  *
  * It says "ready", waits for a line, does it, says how that went in a line of
  * name=value, and waits for a line (hold: twice) before it closes and ends:
@@ -76,6 +78,23 @@ keep_session(SSL *ssl, SSL_SESSION *session)
 	return 0;
 }
 
+/* For both versions; its hash is SHA-256 in TLS 1.3. */
+static unsigned int
+use_psk(SSL *ssl, const char *hint, char *identity, unsigned int size,
+    unsigned char *key, unsigned int max)
+{
+	const char *colon = strchr(load.psk, ':');
+	size_t len = 0;
+
+	(void)ssl;
+	(void)hint;
+	if (colon == NULL || (unsigned int)snprintf(identity, size, "%.*s",
+	    (int)(colon - load.psk), load.psk) >= size ||
+	    !OPENSSL_hexstr2buf_ex(key, max, &len, colon + 1, '\0'))
+		errx(2, "%s: not identity:hex", load.psk);
+	return (unsigned int)len;
+}
+
 static void
 tls_begin(const char *version, const char *suite, const char *groups,
     const char *certificate)
@@ -95,6 +114,12 @@ tls_begin(const char *version, const char *suite, const char *groups,
 		if (!SSL_CTX_load_verify_file(load.ctx, certificate))
 			fail(certificate);
 		SSL_CTX_set_verify(load.ctx, SSL_VERIFY_PEER, NULL);
+	}
+	if (load.psk != NULL) {
+		SSL_CTX_set_psk_client_callback(load.ctx, use_psk);
+		if (!SSL_CTX_set_cipher_list(load.ctx,
+		    "ECDHE-PSK-CHACHA20-POLY1305"))
+			fail("cipher list");
 	}
 	SSL_CTX_set_session_cache_mode(load.ctx, SSL_SESS_CACHE_CLIENT |
 	    SSL_SESS_CACHE_NO_INTERNAL_STORE);
@@ -148,6 +173,8 @@ conn_open(struct conn *c)
 	conn_tls(c);
 	if (c->ssl != NULL && SSL_do_handshake(c->ssl) != 1)
 		fail("handshake");
+	if (load.psk != NULL && SSL_get0_peer_certificate(c->ssl) != NULL)
+		errx(1, "the server has sent a certificate");
 }
 
 /* Bytes; 0: the end; -1: not now. */
@@ -428,7 +455,7 @@ main(int argc, char **argv)
 	load.has_tls = 1;
 	load.server.sin_family = AF_INET;
 	load.server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	while ((opt = getopt(argc, argv, "hnrv:s:g:c:p:")) != -1)
+	while ((opt = getopt(argc, argv, "hnrv:s:g:c:k:p:")) != -1)
 		switch (opt) {
 		case 'h':
 			load.is_http = 1;
@@ -450,6 +477,9 @@ main(int argc, char **argv)
 			break;
 		case 'c':
 			certificate = optarg;
+			break;
+		case 'k':
+			load.psk = optarg;
 			break;
 		case 'p':
 			load.server.sin_port =

@@ -22,6 +22,7 @@ struct conn {
 struct load {
 	int	 is_http, is_resuming, has_tls;
 	struct sockaddr_in server;
+	const char *psk;		/* identity:hex, or NULL */
 	SSL_CTX	*ctx;
 	SSL_SESSION *session;
 	char	 piece[PIECE];

@@ -9,6 +9,9 @@ NAMES = {"default": "default suite", "aes128": "AES-128-GCM",
 BUILDS = {"tunnel": "make", "musl": "MUSL=1", "accel": "ACCEL=aws-lc",
           "system": "MBEDTLS=system"}
 
+# As QEMU calls them.
+MACHINES = {"arm": "32-bit ARM", "mips": "MIPS32"}
+
 
 def read(path):
     with open(path) as f:
@@ -65,3 +68,16 @@ def best(values, peers):
 def system_of(results):
     """Debian 12"""
     return re.sub(r"GNU/Linux | \(.*", "", results["machine"]["system"])
+
+
+def instruction_table(found):
+    """Of instructions.json, in Markdown."""
+    yield "| instructions, millions | certificate | shared key | ÷ |"
+    yield "|---|---|---|---|"
+    for machine, kinds in found.items():
+        for version in kinds["certificate"]:
+            with_one, without = (kinds[kind][version] / 1e6
+                                 for kind in ("certificate", "psk"))
+            yield (f"| {MACHINES.get(machine, machine)}, TLS {version} | "
+                   f"{number(with_one)} | {number(without)} | "
+                   f"{without / with_one:.2f} |")

@@ -7,6 +7,10 @@ where that is a choice, and room for as many connections as the server's fields
 say, the same groups, and no line in a log for a connection, which only some of
 them write by default; everything else is as it comes.  Another one is a
 function here and a row at the end.
+
+Those that can be the client's side as well, with plain connections in and TLS
+to a server that they verify, have a function for that, whose last argument is
+that server's port.
 """
 
 import os
@@ -17,6 +21,7 @@ import subprocess
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
 PATIENCE = 300  # seconds, for anything, on a busy machine
+NAME = "localhost"  # in the server's certificate
 
 
 def has_hybrid():
@@ -42,11 +47,23 @@ def write(directory, name, text):
     return path
 
 
+def yes(flag):
+    return "yes" if flag else "no"
+
+
 def tunnel(s, d, port, service):
+    kind = "psk" if s.certificate == "psk" else "cert"
     return [s.program, f"accept=127.0.0.1:{port}",
-            f"connect=127.0.0.1:{service}", f"cert={d}/server.pem",
+            f"connect=127.0.0.1:{service}", f"{kind}={d}/server.pem",
             f"workers={s.workers}", f"max_connections={s.connections}",
             "log_level=warning"]
+
+
+def tunnel_client(s, d, port, server):
+    return [s.program, "client=yes", f"accept=127.0.0.1:{port}",
+            f"connect=127.0.0.1:{server}", f"server_name={NAME}",
+            f"ca={d}/ca.pem", f"session_tickets={yes(s.resumes)}",
+            f"max_connections={s.connections}", "log_level=warning"]
 
 
 def tunnel_inetd(s, d, service):
@@ -54,7 +71,9 @@ def tunnel_inetd(s, d, service):
             f"cert={d}/server.pem", f"log={d}/inetd.log", "log_level=warning"]
 
 
-def stunnel(s, d, port, service):
+def stunnel(s, d, port, service, role=None):
+    if s.certificate == "psk":
+        role = f"PSKsecrets = {d}/server.pem\nciphers = PSK"
     return [s.program, write(d, "stunnel.conf", f"""\
 foreground = yes
 pid =
@@ -64,9 +83,19 @@ debug = warning
 [bench]
 accept = 127.0.0.1:{port}
 connect = 127.0.0.1:{service}
-cert = {d}/server.pem
 curves = {GROUPS}
+{role or f"cert = {d}/server.pem"}
 """)]
+
+
+def stunnel_client(s, d, port, server):
+    return stunnel(s, d, port, server, f"""\
+client = yes
+verifyChain = yes
+CAfile = {d}/ca.pem
+checkHost = {NAME}
+sni = {NAME}
+sessionResume = {yes(s.resumes)}""")
 
 
 def stunnel_inetd(s, d, service):
@@ -91,8 +120,8 @@ ecdh-curve = "{GROUPS}"
 """)] + (["--user=nobody"] if os.getuid() == 0 else [])
 
 
-def haproxy(s, d, port, service):
-    tls = f" ssl crt {d}/server.pem" if s.kind == "peer" else ""
+def haproxy(s, d, port, service, role=""):
+    tls = "" if s.is_plain else f" ssl crt {d}/server.pem"
     return [s.program, "-db", "-f", write(d, "haproxy.cfg", f"""\
 global
     nbthread {s.workers}
@@ -104,17 +133,32 @@ defaults
     timeout server 1h
 listen bench
     bind 127.0.0.1:{port}{tls}
-    server service 127.0.0.1:{service}
+    server service 127.0.0.1:{service}{role}
 """)]
 
 
-def nginx(s, d, port, service):
+def haproxy_client(s, d, port, server):
+    return haproxy(s, d, port, server, f" ssl verify required ca-file {d}/"
+                   f"ca.pem sni str({NAME}) verifyhost {NAME}" +
+                   ("" if s.resumes else " no-ssl-reuse"))
+
+
+def haproxy_far(s, d, port, service):
+    """It tells of each connection if that was resumed: 1 or 0."""
+    words = haproxy(s, d, port, service)
+    with open(words[-1], "a") as f:
+        f.write("    log stdout format raw local0\n"
+                '    log-format "%[ssl_fc_is_resumed]"\n')
+    return words
+
+
+def nginx(s, d, port, service, role=""):
     module = s.program.replace("sbin/nginx",
                                "lib/nginx/modules/ngx_stream_module.so")
     tls = """ ssl;
         ssl_certificate server.pem;
         ssl_certificate_key server.pem;
-        ssl_protocols TLSv1.2 TLSv1.3""" if s.kind == "peer" else ""
+        ssl_protocols TLSv1.2 TLSv1.3""" if not s.is_plain else ""
     return [s.program, "-e", f"{d}/nginx.log", "-p", d, "-c",
             write(d, "nginx.conf", f"""\
 load_module {module};
@@ -126,9 +170,21 @@ stream {{
     server {{
         listen 127.0.0.1:{port}{tls};
         proxy_pass 127.0.0.1:{service};
+        {role}
     }}
 }}
 """)]
+
+
+def nginx_client(s, d, port, server):
+    return nginx(s, d, port, server, f"""\
+proxy_ssl on;
+        proxy_ssl_verify on;
+        proxy_ssl_trusted_certificate ca.pem;
+        proxy_ssl_name {NAME};
+        proxy_ssl_server_name on;
+        proxy_ssl_protocols TLSv1.2 TLSv1.3;
+        proxy_ssl_session_reuse {"on" if s.resumes else "off"};""")
 
 
 def apache(s, d, port, service):
@@ -191,6 +247,16 @@ def copy(s, d, port, service):
     return [s.program, str(port), str(service)]
 
 
+def spiped(s, d, port, service, way="-d"):
+    return [s.program, way, "-F", "-s", f"[127.0.0.1]:{port}",
+            "-t", f"[127.0.0.1]:{service}", "-k", f"{d}/server.pem",
+            "-p", f"{d}/spiped{way}.pid"]
+
+
+def spiped_front(s, d, port, server):
+    return spiped(s, d, port, server, "-e")
+
+
 class Server:
     def __init__(self, name, program, configure, version, **more):
         self.name, self.configure = name, configure
@@ -202,8 +268,16 @@ class Server:
         self.crypto = more.get("crypto")
         self.libraries = more.get("libraries")
         self.has_workers = more.get("has_workers", True)
+        self.has_psk = more.get("has_psk", False)
+        self.client = more.get("client")  # to be configured as one
+        self.front = more.get("front")  # what is in front of it, on its port
+        self.is_plain = self.kind == "floor"  # what it accepts
+        self.is_far = False  # it is beside the client and the service
+        self.backend = None  # its port, if it is not the service
+        self.resumes = True
         self.workers, self.connections = 1, 1000
-        self.certificate = "ec"
+        self.certificate = more.get("certificate", "ec")
+        self.process = None
         self.missing = None  # or why it is
 
     def find(self):
@@ -231,7 +305,8 @@ def variant(word):
     name, d = word.split("=")
     d = os.path.abspath(d)
     return Server(name, d + "/tunnel", tunnel, ["-V"], kind="tunnel",
-                  inetd=tunnel_inetd, crypto=d + "/crypto")
+                  inetd=tunnel_inetd, crypto=d + "/crypto", has_psk=True,
+                  client=tunnel_client)
 
 
 def floor(program):
@@ -244,16 +319,22 @@ NGINX = ["build/nginx/usr/sbin/nginx", "/usr/sbin/nginx"]
 
 PEERS = [
     Server("stunnel", ["build/stunnel/usr/bin/stunnel", "/usr/bin/stunnel"],
-           stunnel, ["-version"], inetd=stunnel_inetd, has_workers=False),
+           stunnel, ["-version"], inetd=stunnel_inetd, has_workers=False,
+           has_psk=True, client=stunnel_client),
     Server("hitch", ["build/hitch/usr/sbin/hitch", "/usr/sbin/hitch"], hitch,
            ["--version"]),
-    Server("haproxy", HAPROXY, haproxy, ["-v"]),
-    Server("nginx", NGINX, nginx, ["-v"]),
+    Server("haproxy", HAPROXY, haproxy, ["-v"], client=haproxy_client),
+    Server("nginx", NGINX, nginx, ["-v"], client=nginx_client),
     Server("apache", "/usr/sbin/apache2", apache, ["-v"], is_http=True),
     Server("ats", ["build/traffic_server/usr/bin/traffic_server",
                    "/usr/bin/traffic_server"], traffic_server, ["-V"],
            is_http=True, libraries="../lib/trafficserver"),
 ]
+
+# With a protocol of its own, which both ends have to speak.
+SPIPED = Server("spiped", ["build/spiped/usr/bin/spiped", "/usr/bin/spiped"],
+                spiped, ["-v"], kind="pair", front=spiped_front,
+                certificate="psk")
 
 # The same without TLS, for those that can do that.
 PLAINS = [Server("haproxy plain", HAPROXY, haproxy, [], kind="floor"),

@@ -2,12 +2,15 @@
 
 import statistics
 
-from results import NAMES, best, names_of, number, rows_of, title_of, value_of
+from results import (NAMES, best, names_of, number, rows_of, title_of, value_of,
+                     values_of)
 
 FIRST, WIDTH = 40, 10
 TITLES = {
     "handshakes": "Server CPU for a connection: handshake, one byte there and "
                   "back, close",
+    "client": "CPU of the client's side: plain connections in, TLS to one "
+              "server out, which is verified",
     "bulk": "Server CPU for bulk data, to the client (down) and from it (up), "
             "by the client's suite",
     "trips": "Server CPU for a round trip of one byte",
@@ -48,17 +51,20 @@ def figures(results, groups, is_http=False):
     peers = names_of(results, "peer", is_http)
     for group in groups:
         rows = rows_of(results, group)
-        if not rows:
+        names = [n for n in ours + peers if any(n in f["values"]
+                                                for f in rows)]
+        if not names:
             continue
-        width = (len(ours) + len(peers)) * WIDTH + FIRST
+        width = len(names) * WIDTH + FIRST
         yield TITLES[group].ljust(width) + "  ÷ the best peer"
-        yield line("", [*ours, *peers, *ours])
+        yield line("", names + [n for n in names if n in ours])
         for f in rows:
             values = f["values"]
             low = best(values, peers)[0]
             yield line(title_of(f),
-                       [number(values.get(n)) for n in ours + peers] +
-                       [ratio(divide(values.get(n), low)) for n in ours])
+                       [number(values.get(n)) for n in names] +
+                       [ratio(divide(values.get(n), low)) for n in names
+                        if n in ours])
         yield ""
 
 
@@ -158,11 +164,42 @@ def about(results):
     yield ""
 
 
+def shared_keys(results):
+    """A handshake with one in handshakes with a certificate."""
+    values = {v: values_of(results, f"psk{v}") for v in ("1.3", "1.2")}
+    names = [n for kind in ("tunnel", "peer") for n in names_of(results, kind)
+             if n in values["1.3"] or n in values["1.2"]]
+    if not names:
+        return
+    yield "Server CPU for a connection with a shared key ÷ that with a certificate"
+    yield line("", names)
+    for version, found in values.items():
+        yield line(f"full, TLS {version}", [
+            ratio(divide(found.get(n), value_of(results, f"full{version}", n)))
+            for n in names])
+    for s in results["servers"]:
+        if s["kind"] == "pair" and s["name"] in values["1.3"]:
+            yield (f"{s['name']} {s['version']}, with such a key and a protocol "
+                   f"of its own: {number(values['1.3'][s['name']])} µs.")
+    yield ""
+
+
+def resumed(results):
+    """Of the client's side, as it comes."""
+    shares = results.get("resumed")
+    if shares:
+        yield "Of the client's side's connections as it comes, so many are " \
+            "resumed: " + ", ".join(f"{name} {share:.0%}"
+                                    for name, share in shares.items()) + "."
+        yield ""
+
+
 def main_part(results):
     """For who wants no more."""
     groups = [g for g in TITLES if g != "http"]
-    for part in (about(results), figures(results, groups),
-                 figures(results, ["http"], True), plain(results)):
+    for part in (about(results), figures(results, groups), resumed(results),
+                 figures(results, ["http"], True), shared_keys(results),
+                 plain(results)):
         yield from part
 
 

@@ -1,4 +1,6 @@
-"""make bench measures all that it says, of all the servers that can be had."""
+"""make bench measures all that it says, of all the servers that can be had;
+make bench-instructions, on small machines.
+"""
 
 import glob
 import json
@@ -11,7 +13,11 @@ from support import TOP, run
 
 OUT = "build/check"
 # Who has no such figure.
-CAN_NOT = {"inetd": {"hitch", "haproxy", "nginx"}, "busier": {"stunnel"}}
+CAN_NOT = {"inetd": {"hitch", "haproxy", "nginx"}, "busier": {"stunnel"},
+           "psk1.3": {"hitch", "haproxy", "nginx"},
+           "psk1.2": {"hitch", "haproxy", "nginx"},
+           **{f"client_{what}": {"hitch"} for what in (
+               "full", "usual", "down", "up", "trip", "idle", "conn")}}
 # Who rests may take no time at all, and what is static loads no library.
 MAY_BE_NONE = ("crowd_rest", "libraries")
 
@@ -47,7 +53,9 @@ def test_every_figure_is_obtained():
     names = {figure["name"] for figure in results["figures"]}
     assert names >= {"full1.3", "resumed1.2", "rsa1.3", "rsa1.2", "up_chacha",
                      "trip", "busy_p99", "rush_time", "busier", "per_conn",
-                     "crowd_open", "crowd_conn", "crowd_rest", "http_trip"}
+                     "crowd_open", "crowd_conn", "crowd_rest", "http_trip",
+                     "psk1.3", "psk1.2", "client_full", "client_usual",
+                     "client_down", "client_trip", "client_conn"}
     for figure in results["figures"]:
         wanted = {s["name"] for s in results["servers"] if not s["missing"]
                   and s["http" if figure["group"] == "http" else "streams"]}
@@ -60,9 +68,26 @@ def test_every_figure_is_obtained():
             figure["name"], results["notes"])
         assert all(value > 0 or figure["name"] in MAY_BE_NONE
                    for value in figure["values"].values()), figure
+    assert all(results["resumed"].values()), results["resumed"]
     text = read_text(out, "results-*.txt")
     for words in ("RSA-2048", "without TLS, µs", "server CPU, two ÷ one",
-                  "at rest"):
+                  "at rest", "with a shared key ÷", "client's side"):
         assert words in text
     for name in ("handshakes", "bulk", "latency", "memory", "crowd"):
         assert "<rect" in read_text(out, name + ".svg")
+
+
+@pytest.mark.seconds(600)
+def test_a_shared_key_saves_instructions():
+    """Those of a signature, on each of the machines that are emulated."""
+    for program in ("openssl", "qemu-arm", "qemu-mips", "mips-linux-gnu-gcc",
+                    "arm-linux-gnueabihf-gcc"):
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+    print(run("make", "-C", TOP, "bench-instructions", "QUICK=1", f"O={OUT}",
+              timeout=600).decode())
+    found = read(os.path.join(TOP, OUT, "bench", "instructions.json"))
+    assert set(found) == {"arm", "mips"}
+    for machine, kinds in found.items():
+        for version, with_one in kinds["certificate"].items():
+            assert 1e6 < kinds["psk"][version] < 0.9 * with_one, machine

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+import shared_keys
 import support
 from certificates import PASSWORD, Authority
 from support import TOP, run
@@ -102,7 +103,8 @@ def in_place(room, certs):
              "servers.pem": certs.ca,
              "peers.pem": authority.crt,
              "clients.pem": authority.crt, "clients.crl": authority.crl(),
-             "tickets": room.write("tickets", keys)}
+             "tickets": room.write("tickets", keys),
+             "psk": shared_keys.write(room)}
 
     def call(text):
         text = re.sub(r"(?<== |t:)/etc/(?:tunnel/)?([\w.-]+)$",
@@ -134,9 +136,14 @@ def test_each_line_of_the_example_is_valid(room, in_place, line):
     text = read("tunnel.conf.example").replace("#" + line, line)
     if key == "exec":
         text = text.replace("\nconnect =", "\n#connect =")
-    if key == "server_name":
+    if key in ("server_name", "psk_identity"):
         text = text.replace("#client = no", "client = yes")
+    if key == "server_name":
         text = text.replace("#verify = none", "verify = none")
+    if key == "psk_identity":
+        text = text.replace("\ncert =", "\n#cert =")
+    if key == "psk_identity" or "psk:" in line:
+        text = text.replace("#psk =", "psk =")
     if key in ("ca", "crl", "peer"):
         text = text.replace("#verify = none", "verify = require")
         text = text.replace("#ca =", "ca =")
@@ -166,7 +173,7 @@ def test_example_of_the_manual_is_valid(room, in_place, text):
 def test_usage_is_that_of_the_manual():
     """The flags of tunnel(8) are those of -h."""
     out = run(support.TUNNEL, "-h").decode()
-    flags = set(re.search(r"\[-([A-Za-z]+)\]", out).group(1)) | set("cgkor")
+    flags = set(re.search(r"\[-([A-Za-z]+)\]", out).group(1)) | set("cgkopr")
     items = re.findall(r"^\.It Fl (\w)\b", read("man", "tunnel.8"), re.M)
     assert set(items) == flags
     assert len(items) == len(flags)

@@ -15,7 +15,7 @@ ROOMS = """
     log memory net peer options tls.h
     tls_internal tls_random tls_names tls_pem tls_cert tls_constraints tls_key tls_error
     tls_files tls_rules
-    tls_verify tls_suites tls_config tls_report tls_generate tls_ticket
+    tls_verify tls_suites tls_psk tls_config tls_report tls_generate tls_ticket
     tls_store tls_session tls_resume tls_bio tls_kernel_keys tls_kernel tls
     repeats scoreboard control workers listener
     hints config config_role arguments files secret
@@ -30,6 +30,7 @@ ENGINE = {"util", "stream", "poller", "forward"}
 # Where the names that a room exports do not begin with the room's.
 NAMES = {
     "util": ("clock_", "text_", "be_", "close_", "heap_", "parse_number",
+             "parse_hex",
              "accept_connection", "deliver_pending_signals"),
     "options": ("option",), "hints": ("hint_",), "listener": ("listeners_",),
     "command": ("command_", "commands_"), "daemon": ("daemon_", "signal"),

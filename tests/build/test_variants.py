@@ -15,12 +15,13 @@ from support import TOP, UNDER, Task, files_of, run, why_no_accel
 
 # What each file tests is made by one part of the program above all: a variant
 # repeats those whose part it may alter, and no others.
-STREAMS = ["end_of_stream", "early_answers", "transfer", "endpoints",
-           "timeouts", "hostile_peers", "flights"]
+STREAMS = ["end_of_stream", "client_ends", "early_answers", "transfer",
+           "endpoints", "timeouts", "hostile_peers", "hostile_server", "flights"]
 PROCESSES = ["workers", "daemon", "log", "statistics", "reload", "supervisors",
              "privileges", "sandbox", "confinement", "files", "inherited",
              "resolve", "pipes"]
-CROWDS = ["crowds", "exhaustion", "max_connections", "max_per_ip"]
+CROWDS = ["crowds", "exhaustion", "max_connections", "max_per_ip",
+          "client_side_limits"]
 LIBRARY = ["negotiation", "alerts", "early_data", "client_certs",
            "chain_verdicts", "hostile_certs", "peer_rules", "trust_settings",
            "server_names", "cert_warnings", "client_sessions",
@@ -40,7 +41,7 @@ SCENARIOS = {
     "static": STREAMS + ["daemon", "log", "privileges", "resumption",
                          "hardening"],
     # mbed TLS without our patches, and without our configuration.
-    "stock": ["end_of_stream", "hostile_peers", "random", "reports",
+    "stock": ["end_of_stream", "client_ends", "hostile_peers", "random", "reports",
               "hardening", *LIBRARY],
     # What OpenWrt's package of mbed TLS is without; and a shared library.
     "openwrt": ["end_of_stream", "hostile_peers", "random", "reports",
@@ -55,10 +56,13 @@ SCENARIOS = {
         "chain_verdicts", "hostile_certs", "trust_settings", "resumption",
         "session_cache", "tickets_hostile", "proxy_protocol"],
     # All of cryptography, keys, and what is random after fork(2).
-    "accel": ["transfer", "end_of_stream", "hostile_peers", "workers",
-              "reload", "privileges", "sandbox", "confinement", "random",
-              "library", "mlkem", "reports", "failing_memory", *LIBRARY],
-    "valgrind": ["end_of_stream", "endpoints"],
+    "accel": ["transfer", "end_of_stream", "client_ends", "hostile_peers",
+              "workers", "reload", "privileges", "sandbox", "confinement",
+              "random", "library", "mlkem", "reports", "failing_memory",
+              "client_side", *LIBRARY],
+    # The client's end, between the tunnel of each test and its backend.
+    "pair": STREAMS + CROWDS,
+    "valgrind": ["end_of_stream", "endpoints", "client_ends"],
 }
 
 
@@ -89,6 +93,7 @@ VARIANTS = {
     "poll": ["POLLER=poll"],
     "clang": ["CC=clang"],
     "accel": ["ACCEL=aws-lc"],
+    "pair": [],
     "valgrind": [],
 }
 # How those of a test run that does not choose.
@@ -98,9 +103,10 @@ VALGRIND = "valgrind -q --error-exitcode=99 --leak-check=full " \
     "--show-leak-kinds=definite,indirect " \
     "--errors-for-leak-kinds=definite,indirect"
 # One library is without ChaCha20-Poly1305, which these name.
-WITHOUT_CHACHA = "not thousands and not test_ciphers and not change_of_suites " \
-    "and not server_prefers and not only_suite_in_tls_1_3 and not two_tickets"
-FOR_VALGRIND = "small or no_backend or second_backend or command_cat or inetd_on"
+WITHOUT_CHACHA = "not thousands and not test_ciphers and not two_tickets and " \
+    "not server_prefers and not only_suite_in_tls_1_3 and not change_of_suites"
+FOR_VALGRIND = "small and not fork and not inetd or no_backend or " \
+    "second_backend or command_cat or inetd_on"
 
 SECONDS = 2400  # for all of them
 PLACES = threading.Semaphore(3)  # they wait more than they work
@@ -125,6 +131,8 @@ def scenarios(variant):
                        "TUNNEL_MB": "20", "TUNNEL_SLOW": "2",
                        "TUNNEL_ARGS": ARGUMENTS.get(variant, "")}
         arguments = ["-k", "not thousands"]
+        if variant == "pair":
+            environment["TUNNEL_PAIR"] = "yes"
         if variant == "sanitize":
             environment["TUNNEL_SLOW"] = "5"
         if variant == "musl-shared":

@@ -213,6 +213,9 @@ CHAINS = {
     "common name, broken DNS constraints": lambda p: [p.leaf(s := p.sub(
         extensions=(*AUTHORITY, limits([dns("example.org")]))),
         cn="a.example.net"), s],
+    "common name that is no host's, DNS constraints": lambda p: [
+        p.leaf(s := p.sub(extensions=(*AUTHORITY, limits([dns(
+            "example.org")]))), cn="a@example.net"), s],
     "common name, kept DNS constraints": lambda p: [p.leaf(s := p.sub(
         extensions=(*AUTHORITY, limits([dns("example.org")]))),
         cn="a.example.org"), s],
@@ -286,6 +289,8 @@ CHAINS = {
     "one too many": lambda p: [*p.below(), p.sub()],
     "one too many in between": lambda p: [(x := p.below())[0], p.sub(), x[1]],
     "wrong order": lambda p: [p.leaf(s := p.sub(t := p.sub())), t, s],
+    "reverse order": lambda p: [p.leaf(s := p.sub(t := p.sub(
+        u := p.sub()))), p.good, u, t, s],
     "own root": lambda p: p.under(Certificate(
         "Own", p.key("other"), extensions=AUTHORITY)),
     "own root of a known name": lambda p: p.under(Certificate(
@@ -378,11 +383,13 @@ STRICTER = {
     "intermediate by SHA-1": WEAK_ONE,
     "RSA of 1024 bits": WEAK_ONE,
     "intermediate with RSA of 1024 bits": WEAK_ONE,
-    "wrong order": "each comes before its issuer, RFC 5246 section 7.4.2",
     "two of a name, other key before": LIBRARY,
     "policy, critical": LIBRARY,
     "policy constraints, critical": LIBRARY,
 }
+if not support.PATCHED:
+    for what in "wrong order", "reverse order":
+        STRICTER[what] = "before its issuer, RFC 5246 section 7.4.2"
 # Not every mbed TLS refuses these: 3.6.6 does not, nor one without our patches.
 PATCHED = ["date without zone"]
 SINCE_3_6_7 = ["path without CA", "malformed constraints"]

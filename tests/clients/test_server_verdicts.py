@@ -90,6 +90,10 @@ CHAINS = {
     "common name, other": lambda p: [p.leaf(cn="db.example.org",
                                             extensions=HOST)],
     "common name, NUL": lambda p: [p.leaf(cn=NAME + "\0x", extensions=HOST)],
+    "two common names, the last": lambda p: [p.leaf(
+        cn=("db.example.org", NAME), extensions=HOST)],
+    "two common names, the first": lambda p: [p.leaf(
+        cn=(NAME, "db.example.org"), extensions=HOST)],
     "common name beside a DNS name": lambda p: named(
         p, dns("db.example.org"), cn=NAME),
     "common name beside an address": lambda p: named(
@@ -127,9 +131,14 @@ CHAINS = {
         "app", p.key("leaf"), extensions=p.holder)],
     "trusted by itself": lambda p: [p.trust(Certificate(
         "itself", p.key("leaf"), extensions=p.holder))],
+    "trusted by itself, wrong name": lambda p: [p.trust(Certificate(
+        "itself, too", p.key("leaf"), extensions=(
+            *HOST, alternative(dns("db.example.org")))))],
     "intermediate missing": lambda p: p.below()[:1],
     "intermediate trusted": lambda p: [p.leaf(p.trust(p.sub()))],
     "wrong order": lambda p: [p.leaf(s := p.sub(t := p.sub())), t, s],
+    "reverse order": lambda p: [p.leaf(s := p.sub(t := p.sub(
+        u := p.sub()))), p.good, u, t, s],
     "root before the intermediate": lambda p: [(x := p.below())[0], p.good,
                                                x[1]],
     "one too many": lambda p: [*p.below(), p.sub()],
@@ -261,8 +270,8 @@ PARTIAL = "a star is a whole label, RFC 9525 section 6.3"
 STRICTER = {
     "partial wildcard": PARTIAL,
     "partial wildcard behind": PARTIAL,
+    "two common names, the first": "the last one is the most specific",
     "five between": "more than five certificates cost too much",
-    "wrong order": "each comes before its issuer, RFC 5246 section 7.4.2",
     "intermediate without key usage": "it has to say that it may issue",
     "key for encryption": "TLS 1.3 and ECDHE sign",
     "key for agreement": "TLS 1.3 and ECDHE sign",
@@ -273,6 +282,9 @@ STRICTER = {
     "Ed25519": "mbed TLS has no such signatures",
     "policy, critical": LIBRARY,
 }
+if not support.PATCHED:
+    for what in "wrong order", "reverse order":
+        STRICTER[what] = "before its issuer, RFC 5246 section 7.4.2"
 if not support.ACCEL:
     STRICTER["P-521"] = "a curve that this mbed TLS lacks"
 
@@ -295,6 +307,13 @@ WORDS = {
     "broken DNS constraints": (
         "its issuers may not certify its names (name constraints)",
         "BAD_CERTIFICATE"),
+    "unknown, critical": ("its critical extension 1.2.3.4 is not supported",
+                          "BAD_CERTIFICATE"),
+    "intermediate missing": ('unknown issuer "CN=Sub ', "UNKNOWN_CA"),
+    "not yet valid": ("not valid before 20", "CERTIFICATE_EXPIRED"),
+    "issued by a server": ('unknown issuer "CN=eve"', "UNKNOWN_CA"),
+    "trusted by itself, wrong name": (NOT_NAMED + "db.example.org",
+                                      "BAD_CERTIFICATE"),
     "SHA-1": ("its signature is too weak", "UNSUPPORTED_CERTIFICATE"),
     "intermediate expired": ("expired 60 minutes ago", "CERTIFICATE_EXPIRED"),
 }

@@ -5,6 +5,7 @@ it is known itself.
 import os
 import re
 import signal
+import socket
 
 import pytest
 
@@ -230,8 +231,8 @@ def test_unverified_is_warned_of(room, server):
     """At each start and reload."""
     t = room.tunnel("client=yes", f"connect=localhost:{server.port}",
                     "verify=none", "cert=" + room.certs.server)
-    words = "warning: command line: verify = none: the server is not " \
-        "authenticated"
+    words = "warning: verify: the server is not authenticated: anyone can " \
+        "pose as it"
     t.wait_log(words, 1)
     os.kill(t.pid, signal.SIGHUP)
     t.wait_log(words, 2)
@@ -246,8 +247,29 @@ def test_report(certs, hosts):
     p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
                    "verify=none")
     assert p.returncode == 0 and p.stderr == (
-        "tunnel: warning: command line: verify = none: the server is not "
-        "authenticated\n")
+        "tunnel: warning: verify: the server is not authenticated: anyone can "
+        "pose as it\n")
+
+
+def test_issuer_of_no_server(certs):
+    ca = Authority(certs.dir, "Mail CA", extensions=AUTHORITY +
+                   "extendedKeyUsage = emailProtection\n")
+    p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
+                   f"ca={ca.crt}")
+    assert p.returncode == 0 and p.stderr == (
+        'tunnel: warning: ca: servers of "CN=Mail CA" are refused: not for '
+        "server authentication\n")
+
+
+def test_own_chain_is_judged(certs, authority):
+    """By servers, whom its names are nothing to."""
+    sub = authority.sub(digest="sha1")
+    pem = sub.leaf("app1", send=[sub])
+    p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
+                   f"ca={certs.ca}", f"cert={pem}")
+    assert p.returncode == 0 and p.stderr == (
+        f"tunnel: warning: {pem}: the chain's certificate is signed with "
+        "SHA-1, which servers refuse\n")
 
 
 WHERE = "command line: "
@@ -326,3 +348,30 @@ def test_own_certificate_is_needed(certs, authority, serve, version):
     assert "the server sent a fatal alert: " + (
         "handshake_failure (40)" if version == "1.2" else
         "certificate_required (116)") in log, log
+
+
+# Servers of something else.
+
+@pytest.mark.parametrize("greeting,words", [
+    (b"SSH-2.0-OpenSSH_9.2p1\r\n", 'not TLS but SSH: the server sent "SSH-2.0-"'),
+    (b"220 mx ESMTP\r\n",
+     'not TLS but SMTP, FTP: the server sent "220 mx E"'),
+    (b"HTTP/1.1 400 Bad Request\r\n",
+     'not TLS but HTTP: the server sent "HTTP/1.1"'),
+    (b"-ERR\r\n\x1b[1m", r'not TLS: the server sent "-ERR\x0d\x0a\x1b["'),
+    (b"\x15\3\3\0\2\2\x70",
+     "handshake: the server sent a fatal alert: unrecognized_name (112)"),
+    (b"\x15\3\3\0\2\2\x28",
+     "handshake: the server sent a fatal alert: handshake_failure (40)"),
+    (b"", "server closed without sending anything")])
+def test_other_protocol(room, greeting, words):
+    def answer(sock):
+        sock.recv(1 << 16)
+        sock.sendall(greeting)
+        sock.shutdown(socket.SHUT_WR)
+        support.read_all(sock)
+
+    backend = room.backend().serve(answer)
+    got, log = ask(f"connect={backend.address}", "verify=none")
+    assert got == "ConnectionResetError"
+    assert log.endswith(f" no backend: {backend.address}: {words}\n"), log

@@ -440,7 +440,8 @@ def test_generate_for_bad_names(names):
 # Letters and words.
 
 @pytest.mark.parametrize("words", [["-g", "a", "b"], ["-g", "a", "b=c"],
-                                   ["-k", "b"], ["-r", "a", "b"]])
+                                   ["-k", "b"], ["-r", "a", "b"],
+                                   ["-p", "a", "b"]])
 def test_unexpected_argument(words):
     assert complaint(run_tunnel(*words)).startswith(
         f'unexpected argument "{words[-1]}" (allowed: -g NAME')
@@ -448,10 +449,11 @@ def test_unexpected_argument(words):
 
 @pytest.mark.parametrize("words", [
     ["-g", "a", "-k"], ["-t", "-g", "a"], ["-k", "-i"], ["-k", "-c", "x"],
-    ["-g", "a", "--", "cat"], ["-r", "a", "-k"], ["-r", "a", "-g", "a"]])
+    ["-g", "a", "--", "cat"], ["-r", "a", "-k"], ["-r", "a", "-g", "a"],
+    ["-p", "a", "-k"], ["-p", "a", "-i"]])
 def test_what_makes_a_secret_does_nothing_else(words):
     assert complaint(run_tunnel(*words)).startswith(
-        "-g, -r and -k cannot be combined ")
+        "-g, -r, -k and -p cannot be combined ")
 
 
 def test_request_and_key_do_not_go_to_one_place():

@@ -231,7 +231,7 @@ def test_what_is_said_of_servers(room, words, said):
 
 
 def test_what_is_said_of_a_server_that_is_not_verified():
-    warning = "command line: verify = none: the server is not authenticated"
+    warning = "verify: the server is not authenticated: anyone can pose as it"
     out = tunnel("-t", *SERVERS, "verify=none", warning=warning)
     assert "\n# localhost:443: not verified\n" in out
     assert "verified as" not in out
@@ -269,7 +269,7 @@ def test_help_lists_every_key():
                            capture_output=True)
         assert f"{key} has no value" in p.stderr
     assert {"accept", "connect", "cert", "key", "tls_min", "log"} <= set(keys)
-    for flag in "cdgikoqtvV":
+    for flag in "cdgikopqrtvV":
         assert re.search(rf"  -{flag}\b", out), flag
 
 

@@ -1,7 +1,8 @@
 /*
  * What an administrator writes for TLS: a digit for its kind, then a list of
  * suites (0), groups (1) or protocols (2), a rule (3), or a file with keys for
- * tickets (4), a CA (5), revocation lists (6), or a certificate and key (7).
+ * tickets (4), a CA (5), revocation lists (6), a certificate and key (7), or
+ * shared keys (8).
  */
 #include "fuzz_tls.h"
 
@@ -13,7 +14,7 @@ fuzz_begin(void)
 }
 
 static int
-give(struct tls_config *cfg, unsigned kind, struct input in)
+configure(struct tls_config *cfg, unsigned kind, struct input in)
 {
 	static int (*const lists[])(struct tls_config *, const char *) = {
 		tls_config_ciphers, tls_config_groups, tls_config_alpn,
@@ -38,6 +39,8 @@ give(struct tls_config *cfg, unsigned kind, struct input in)
 	case 6:
 		cfg->has_ca = 1;
 		return tls_config_crl(cfg, name);
+	case 8:
+		return tls_config_psk(cfg, name);
 	default:
 		return tls_config_cert(cfg, name) == 0 ?
 		    tls_config_key(cfg, name, NULL) : -1;
@@ -49,10 +52,15 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, size };
 	struct tls_config *cfg = tls_config_new(TLS_SERVER);
+	unsigned kind;
 
 	must(cfg != NULL, "tls_config_new");
-	if (give(cfg, take(&in) % 8, in) == -1)
+	kind = take(&in);
+	if (configure(cfg, kind == '8' ? 8 : kind % 8, in) == -1)
 		must(*tls_config_error(cfg) != '\0', "no reason");
+	else if (cfg->npsks > 0)
+		must(tls_config_versions(cfg, 12, 13) == 0 &&
+		    tls_config_ready(cfg) == 0, tls_config_error(cfg));
 	else if (cfg->certs != NULL)
 		tls_config_ready(cfg);
 	tls_config_free(cfg);

@@ -13,17 +13,22 @@
 static ssize_t	 fake_recv(int, void *, size_t, int);
 static ssize_t	 fake_send(int, const void *, size_t, int);
 static int	 fake_shutdown(int, int);
+static int	 fake_getpeername(int, struct sockaddr *, socklen_t *);
 
 #define clock_gettime	fuzz_clock
+#define getpeername	fake_getpeername
 #define recv		fake_recv
 #define send		fake_send
 #define shutdown	fake_shutdown
 #include "../../tls.c"
 #include "../../lib/stream.c"
 #include "../../lib/tls_bio.c"
+#include "../../lib/tls_resume.c"
 #include "../../lib/tls_session.c"
+#include "../../lib/tls_store.c"
 #include "../../lib/util.c"
 #undef clock_gettime
+#undef getpeername
 #undef recv
 #undef send
 #undef shutdown
@@ -66,8 +71,10 @@ start(struct tls_config *cfg, size_t most)
 	peer_random = 1;
 	our_random = 2;
 	fuzz_random = &our_random;
-	if (s != NULL)
+	if (s != NULL) {
 		memset(s->shared->slots, 0, s->nslots * s->slot_size);
+		s->shared->clock = 0;
+	}
 }
 
 static ssize_t
@@ -130,6 +137,16 @@ fake_shutdown(int fd, int how)
 	return 0;
 }
 
+/* All are the same one. */
+static int
+fake_getpeername(int fd, struct sockaddr *sa, socklen_t *len)
+{
+	(void)fd;
+	(void)sa;
+	*len = 0;
+	return 0;
+}
+
 /* Who asks for client certificates has rules, if it insists on one. */
 static void
 trust(struct tls_config *cfg, int verify)
@@ -137,7 +154,9 @@ trust(struct tls_config *cfg, int verify)
 	must(tls_config_ca(cfg, PKI "ca.pem") == 0 &&
 	    tls_config_crl(cfg, PKI "crl.pem") == 0 &&
 	    (verify == ASKED ||
-	    (tls_config_peer(cfg, "dns:*.example.org") == 0 &&
+	    (tls_config_psk(cfg, PKI "psk") == 0 &&
+	    tls_config_peer(cfg, "psk:app1") == 0 &&
+	    tls_config_peer(cfg, "dns:*.example.org") == 0 &&
 	    tls_config_peer(cfg, "cn:bob") == 0 &&
 	    tls_config_peer(cfg, "pin:sha256/"
 	    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=") == 0)) &&
@@ -150,7 +169,7 @@ static struct tls_config *
 server_new(int verify)
 {
 	struct tls_config *cfg = tls_config_new(TLS_SERVER);
-	struct tls_sessions *s = tls_sessions_new(CACHED, 1, 0);
+	struct tls_sessions *s = tls_sessions_new(CACHED, TLS_WITH_CLIENTS, 0);
 
 	must(cfg != NULL && s != NULL && tls_init() == NULL, "tls_init");
 	must(tls_config_cert(cfg, PKI "ec.pem") == 0 &&

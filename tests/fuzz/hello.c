@@ -22,7 +22,8 @@ serve(struct stream *s)
 
 	tls_conninfo(t, &a);
 	must(a.version != NULL && a.cipher != NULL, "nothing was agreed upon");
-	must(t->cfg->verify != REQUIRED || a.peer != NULL, "who is it?");
+	must(t->cfg->verify != REQUIRED || (a.peer != NULL) !=
+	    (a.psk != NULL), "who is it?");
 	must(t->cfg->verify != NOT_ASKED || a.peer == NULL, "who asked?");
 	s->ops->write(s, "hello", 5);
 	n = s->ops->read(s, buf, sizeof(buf));

@@ -7,6 +7,8 @@
 
 #include <ctype.h>
 
+#include "tls_cert.h"
+#include "tls_constraints.h"
 #include "tls_names.h"
 #include "tls_rules.h"
 
@@ -96,6 +98,28 @@ check_name(const char *name, const mbedtls_x509_crt *crt)
 		must(!has || tls_names_common(crt) != NULL, "no name at all");
 }
 
+/* It is a server's; and an issuer's, who is limited to some names. */
+static void
+check_server(const char *name, const mbedtls_x509_crt *crt)
+{
+	const mbedtls_x509_buf *cn = tls_names_common(crt);
+	unsigned char address[16];
+	char list[NAME_SIZE];
+
+	if (tls_is_name(name) && tls_names_is_server(crt, name))
+		must(tls_names_address(name, address) > 0 ?
+		    tls_names_has_san(crt) : has_dns(crt, name, 0) ||
+		    (cn != NULL && !tls_names_has_dns(crt) &&
+		    covers((const char *)cn->p, cn->len, name, strlen(name))),
+		    "a server's name");
+	tls_names_list(crt, list, sizeof(list));
+	must(strpbrk(list, "\r\n\033") == NULL, "not one line");
+	must(tls_constraints_check(crt, crt) == KEPT ||
+	    tls_cert_extension(crt, MBEDTLS_OID_NAME_CONSTRAINTS,
+	    &(mbedtls_x509_buf){ .len = 0 }) != 0, "what constraints?");
+	tls_constraints_read(crt);
+}
+
 /* It is a client's. */
 static void
 check_holder(struct tls_config *cfg, mbedtls_x509_crt *crt)
@@ -150,6 +174,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		cfg->has_ca = 1;
 		check_rule(cfg, rule, &crt);
 		check_name(name, &crt);
+		check_server(name, &crt);
 		check_holder(cfg, &crt);
 		describe(cfg, in);
 	}

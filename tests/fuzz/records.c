@@ -34,7 +34,7 @@ watch_sent(struct input in)
 
 	must(copy != NULL, "out of memory");
 	memcpy(copy, in.p, in.n);
-	sniff_handshake(&t, copy, in.n);
+	sniff_sent(&t, copy, in.n);
 	free(copy);
 }
 

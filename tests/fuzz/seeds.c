@@ -57,6 +57,7 @@ save_certificates(void)
 		{ "bob", "cn:bob", "bob" },
 		{ "ec", "dns:*.w.example.org", "a.w.example.org" },
 		{ "ca", "cn:Test CA", "Test CA" },
+		{ "limited", "", "a.example.org" },
 	};
 	const mbedtls_x509_buf *der;
 	struct tls_config *cfg;
@@ -134,7 +135,13 @@ check_replay(struct tls_config *cfg)
 }
 
 /* In which versions, and by which key exchange. */
-enum { TLS12, TLS13, HYBRID };
+enum { TLS12, TLS13, HYBRID, SHARED12, SHARED13 };
+
+static int
+is_13(int kind)
+{
+	return kind != TLS12 && kind != SHARED12;
+}
 
 /* A connection, from its beginning to its end; resumed, if there is one. */
 static int
@@ -143,16 +150,21 @@ connection(struct tls_config *cfg, int kind, mbedtls_ssl_session *session,
 {
 	unsigned char verify = (unsigned char)cfg->verify, most = 255;
 	struct stream s = { .fd = -1 };
+	const struct psk *p = cfg->psks;
 	struct client c;
 	struct tls *t;
 
 	start(cfg, SIZE_MAX);
 	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
-	client_new(&c, kind != TLS12, kind == HYBRID, &client_cert->chain);
+	client_new(&c, is_13(kind), kind == HYBRID, &client_cert->chain);
+	if (kind >= SHARED12)
+		must(mbedtls_ssl_conf_psk(&c.conf, p->secret, p->len,
+		    (const unsigned char *)p->name, p->name_len) == 0, "psk");
 	if (has_session)
 		must(mbedtls_ssl_set_session(&c.ssl, session) == 0, "session");
 	must(do_handshake(&s, &c.ssl) == 0, "no handshake");
 	must(t->resumed == has_session, "is it resumed?");
+	must((t->psk != NULL) == (kind >= SHARED12), "is it by a key?");
 	must((t->group == MBEDTLS_SSL_IANA_TLS_GROUP_X25519MLKEM768) ==
 	    (kind == HYBRID), "another group");
 	has_session = talk(&s, &c, session);
@@ -174,12 +186,13 @@ save_connections(void)
 	int verify, kind;
 
 	for (verify = NOT_ASKED; verify <= REQUIRED; verify++)
-		for (kind = TLS12; kind <= HYBRID; kind++) {
+		for (kind = TLS12; kind <= (verify == REQUIRED ? SHARED13 :
+		    HYBRID); kind++) {
 			mbedtls_ssl_session_init(&session);
 			must(connection(servers[verify], kind, &session, 0),
 			    "no session");
 			save_ticket(servers[verify], (unsigned char)(verify |
-			    (kind != TLS12) * 4), &session);
+			    is_13(kind) * 4), &session);
 			connection(servers[verify], kind, &session, 1);
 			mbedtls_ssl_session_free(&session);
 		}
@@ -207,31 +220,36 @@ save_flights(void)
 	}
 }
 
-/* All that a server sends is the same again, without it. */
+/* One of a server, which may resume that before; all that it sends is the same
+ * again, without it. */
 static void
-save_answers(unsigned char flags, int verifies, int is_tls13, int asks,
-    int retries)
+answers(struct tls_config *cfg, unsigned char flags, int is_again)
 {
-	const unsigned char raw = (unsigned char)(flags | 32);
 	struct stream s = { .fd = -1 };
 	struct server v;
 	struct tls *t;
+	char buf[RECORD_MAX];
 
-	start(clients[verifies], SIZE_MAX);
-	server_begin(&v, is_tls13, asks, retries);
-	must((t = tls_new(clients[verifies], -1, SERVER_NAME, &s)) != NULL,
-	    "tls_new");
+	from_peer.at = from_peer.end = to_peer.at = to_peer.end = 0;
+	server_begin(&v, flags & 2, flags & 8, flags & 16, flags & 128);
+	must((t = tls_new(cfg, -1, SERVER_NAME, &s)) != NULL, "tls_new");
 	must(do_handshake(&s, &v.ssl) == 0, "no handshake with a server");
-	mbedtls_ssl_write(&v.ssl, (const unsigned char *)"data", 4);
+	must(t->resumed == is_again, "is the server's session resumed?");
+	must(mbedtls_ssl_write(&v.ssl, (const unsigned char *)"x", 1) == 1 &&
+	    s.ops->read(&s, buf, sizeof(buf)) == 1, "no data of a server");
 	mbedtls_ssl_close_notify(&v.ssl);
-	save("server", &raw, (size_t)1, from_peer.p, from_peer.end, NULL);
+	must((t->psk != NULL) == ((flags & 128) != 0), "a server's key");
+	flags |= is_again ? 96 : 32;
+	save("server", &flags, (size_t)1, from_peer.p, from_peer.end, NULL);
 	save("records", "\xff", (size_t)1, from_peer.p, from_peer.end, NULL);
 	server_end(&v);
 	tls_free(t);
 }
 
-/* Each way, and all that is edited; behind it a ticket, and what is not to be
- * sent. */
+/*
+ * Each way, and all that is edited; behind it a ticket, and what is not to be
+ * sent.
+ */
 static void
 save_servers(void)
 {
@@ -241,14 +259,17 @@ save_servers(void)
 	    1, 0, 2, 1, 0 };
 	unsigned char edit[] = { 0, 1, 0, 0, 0, 2, 1, 0 };
 	unsigned char flags, none = 0, message, kind;
+	struct tls_config *cfg;
+	unsigned i;
 
-	for (flags = 0; flags < 32; flags++) {
+	for (i = 0; i < 256; i++) {
+		flags = (unsigned char)i;
+		if (flags & 32)
+			continue;
 		save("server", &flags, (size_t)1, &none, (size_t)1, more,
 		    sizeof(more), NULL);
-		if ((flags & 4) != 0)
+		if (flags & 4)
 			continue;
-		save_answers(flags, flags & 1, flags & 2, flags & 8,
-		    flags & 16);
 		for (message = 0; message < 7; message++)
 			for (kind = 0; kind < 4; kind++) {
 				edit[0] = flags;
@@ -257,6 +278,12 @@ save_servers(void)
 				save("server", edit, sizeof(edit), more,
 				    sizeof(more), NULL);
 			}
+		if (flags & 64 || (flags & 129) == 129)
+			continue;
+		cfg = clients[flags & 128 ? SHARES : flags & 1];
+		start(cfg, SIZE_MAX);
+		answers(cfg, flags, 0);
+		answers(cfg, flags, 1);
 	}
 }
 
@@ -272,6 +299,7 @@ main(int argc, char **argv)
 	save_file(5, PKI "ca.pem");
 	save_file(6, PKI "crl.pem");
 	save_file(7, PKI "ec.pem");
+	save_file(8, PKI "psk");
 	save_file(7, PKI "bob.pem");
 	save_certificates();
 	save_connections();

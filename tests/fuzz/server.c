@@ -1,7 +1,8 @@
 /*
  * What a server may do to our client: a whole handshake, by one whose messages
  * are edited before they are hashed, signed and encrypted; then records of any
- * type, by its keys, tickets among them.  Or bytes, whatever they are.
+ * type, by its keys, tickets among them.  Or bytes, whatever they are.  In
+ * front of it may be a connection whose session is resumed.
  *
  *	flags, how many edits, each: message, kind, offset (2), length, bytes
  *	records, each: type, what else is done, length, bytes
@@ -14,8 +15,8 @@
 #include "fuzz_edits.h"
 #include "fuzz_server.h"
 
-enum { VERIFIES = 1, IS_TLS13 = 2, IN_PIECES = 4, ASKS = 8, RETRIES = 16,
-    RAW = 32 };
+enum { CLIENT = 1, IS_TLS13 = 2, IN_PIECES = 4, ASKS = 8, RETRIES = 16,
+    RAW = 32, RESUMES = 64, KEY = 128 };
 
 void
 fuzz_begin(void)
@@ -31,8 +32,10 @@ check_server(const struct tls *t)
 
 	tls_conninfo(t, &a);
 	must(a.version != NULL && a.cipher != NULL, "nothing was agreed upon");
-	must(t->cfg == clients[0] || (a.peer != NULL &&
+	must(t->cfg != clients[VERIFIES] || (a.peer != NULL &&
 	    strcmp(a.peer, "CN=server.example.org") == 0), "who is it?");
+	must((t->cfg == clients[SHARES]) == (a.psk != NULL),
+	    "has it the key?");
 }
 
 /* The client reads what there is; -1: no more will come. */
@@ -102,24 +105,38 @@ open_raw(struct stream *s, struct input *in)
 	return r;
 }
 
-int
-LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void
+connection(struct tls_config *cfg, unsigned flags, struct input *in)
 {
-	struct input in = { data, size };
-	unsigned flags = take(&in);
 	struct stream s = { .fd = -1 };
 	struct server v;
 	struct tls *t;
 	int r;
 
-	start(clients[flags & VERIFIES], flags & IN_PIECES ? 3 : SIZE_MAX);
-	server_begin(&v, flags & IS_TLS13, flags & ASKS, flags & RETRIES);
-	must((t = tls_new(clients[flags & VERIFIES], -1, SERVER_NAME, &s)) !=
-	    NULL, "tls_new");
-	r = flags & RAW ? open_raw(&s, &in) : open_both(&s, &v, &in);
+	from_peer.at = from_peer.end = to_peer.at = to_peer.end = 0;
+	at_end = EAGAIN;
+	/* Who should have the key need not have it. */
+	server_begin(&v, flags & IS_TLS13, flags & ASKS, flags & RETRIES,
+	    (flags & (KEY | CLIENT)) == KEY);
+	must((t = tls_new(cfg, -1, SERVER_NAME, &s)) != NULL, "tls_new");
+	r = flags & RAW ? open_raw(&s, in) : open_both(&s, &v, in);
 	if (r == STREAM_ERROR)
 		must(*s.ops->error(&s) != '\0', "no reason");
 	server_end(&v);
 	tls_free(t);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const uint8_t plain[] = { 0, 0, 0, 1, 'x' };
+	struct input in = { data, size }, first = { plain, sizeof(plain) };
+	unsigned flags = take(&in);
+	struct tls_config *cfg = clients[flags & KEY ? SHARES : flags & CLIENT];
+
+	start(cfg, flags & IN_PIECES ? 3 : SIZE_MAX);
+	if (flags & RESUMES)
+		connection(cfg, flags & ~(unsigned)RAW, &first);
+	connection(cfg, flags, &in);
 	return 0;
 }

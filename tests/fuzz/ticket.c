@@ -59,7 +59,8 @@ resume(struct tls_config *cfg, struct tls *t, struct input plain,
 	if (flags & IS_CHANGED)
 		change(cfg, &session, ticket, len, 31 * plain.n + plain.p[0]);
 	if (ticket_parse(cfg, &session, ticket, len) == 0) {
-		must(cfg->verify != REQUIRED || t->peer != NULL,
+		must(cfg->verify != REQUIRED || t->peer != NULL ||
+		    t->psk != NULL,
 		    "who is it?");
 		store(cfg, &session);
 	}

@@ -72,7 +72,7 @@ def test_psql(start, version, mode):
     out = psql(t, "select repeat('x', 1000) from generate_series(1, 10000)")
     assert out == (b"x" * 1000 + b"\n") * 10000
     t.wait_log(rf"TLSv{version} .* alpn=postgresql server=\"O=tunnel, "
-               "CN=server\"")
+               "CN=server\" .* closed$")
 
 
 def test_no_protocol_is_named(start):

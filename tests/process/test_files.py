@@ -490,17 +490,17 @@ def test_log_is_not_the_connection(room, echo, log):
 
 # Secrets that are made.
 
-SECRETS = [["-g", "a.example"], ["-k"]]
+SECRETS = [["-g", "a.example"], ["-k"], ["-p", "app1"]]
 REQUEST = ["-r", "a.example"]           # which has two files
 
 
-@pytest.fixture(params=SECRETS, ids=["key", "ticket_keys"])
+@pytest.fixture(params=SECRETS, ids=["key", "ticket_keys", "psk"])
 def secret(request):
     return [support.TUNNEL, *request.param]
 
 
 @pytest.fixture(params=[*SECRETS, REQUEST],
-                ids=["key", "ticket_keys", "requested"])
+                ids=["key", "ticket_keys", "psk", "requested"])
 def secret_in_file(request):
     return [support.TUNNEL, *request.param]
 
@@ -580,7 +580,7 @@ def test_output_that_is_private_will_do(room, secret):
 
 def test_new_file_for_nothing(room):
     p = run_tunnel("-o", room.path("it"), "accept=0")
-    assert complaint(p) == "-o has no effect without -g, -r or -k"
+    assert complaint(p) == "-o has no effect without -g, -r, -k or -p"
 
 
 # Secrets that others can read.

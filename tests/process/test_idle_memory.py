@@ -65,6 +65,20 @@ def part_of_record(size):
     return call
 
 
+def memory_of_each(t, come, serves):
+    for _ in range(FIRST):
+        come()
+    wait_for(lambda: statistics(t)["live"] == FIRST, "them")
+    before = memory(t)
+    for _ in range(COUNT):
+        come()
+    wait_for(lambda: statistics(t)["live"] == FIRST + COUNT, "all of them")
+    assert serves()  # once all before has been read
+    each = (memory(t) - before) / COUNT
+    print(f"{each:.2f} kB")
+    return each
+
+
 @pytest.mark.parametrize(("come", "kb"), [
     pytest.param(silent, 6, id="silent"),
     pytest.param(part_of_hello, 6, id="part of a hello"),
@@ -80,14 +94,49 @@ def test_idle_connection(room, backend, come, kb):
     backend.serve(support.echo)
     t = room.tunnel(f"connect={backend.address}", "workers=1",
                     "log_level=notice")
-    for _ in range(FIRST):
-        come(room, t)
-    wait_for(lambda: statistics(t)["live"] == FIRST, "them")
-    before = memory(t)
-    for _ in range(COUNT):
-        come(room, t)
-    wait_for(lambda: statistics(t)["live"] == FIRST + COUNT, "all of them")
-    assert serves(room, t.address)  # once all before has been read
-    each = (memory(t) - before) / COUNT
-    print(f"{each:.2f} kB")
-    assert each < kb
+    assert memory_of_each(t, lambda: come(room, t),
+                          lambda: serves(room, t.address)) < kb
+
+
+# The client's end: no more than a server's.
+
+def connected(room, app, sock):
+    wait_for(lambda: support.unread(sock) > 0, "a hello")
+
+
+def talks(version, ciphers=None):
+    def answer(room, app, sock):
+        server = room.server(sock, version, ciphers=ciphers).handshake()
+        app.sendall(b"hello")
+        assert support.read_exactly(server, 5) == b"hello"
+        server.send(b"there")
+        assert support.read_exactly(app, 5) == b"there"
+        return server
+    return answer
+
+
+def part_of_server_record(size):
+    def answer(room, app, sock):
+        server = talks("1.3")(room, app, sock)
+        sock.sendall(server.encrypt(bytes(16384))[:size])
+    return answer
+
+
+@pytest.mark.parametrize(("answer", "kb"), [
+    pytest.param(connected, 10, id="hello"),
+    pytest.param(talks("1.2", "ECDHE+AESGCM"), 4, id="1.2 GCM"),
+    pytest.param(talks("1.2", "ECDHE+CHACHA20"), 3, id="1.2 ChaCha20"),
+    pytest.param(talks("1.3"), 4, id="1.3"),
+    pytest.param(part_of_server_record(10), 4, id="head of a record"),
+    pytest.param(part_of_server_record(8000), 13, id="half a record"),
+])
+def test_idle_client_side(room, backend, answer, kb):
+    t = room.tunnel("client=yes", f"connect={backend.address}",
+                    f"ca={room.certs.ca}", "server_name=localhost",
+                    "workers=1", "log_level=notice", "handshake_timeout=60s")
+
+    def come(answer=answer):
+        app = room.connect(t.address)
+        return answer(room, app, room.keep(backend.accept()))
+
+    assert memory_of_each(t, come, lambda: come(talks(None))) < kb

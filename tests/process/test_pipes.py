@@ -93,15 +93,8 @@ def close(fds, fd):
 @pytest.fixture
 def start(room):
     """A tunnel with these words, and these as its input and output."""
-
-    def begin(*words, **keywords):
-        name = f"tunnel{len(room.processes)}"
-        t = support.Tunnel(room.dir, name, ["-i", "log_level=debug", *words],
-                           **keywords)
-        room.processes.append(t)
-        return t
-
-    return begin
+    return lambda *words, **keywords: room.tunnel("-i", *words, ready=False,
+                                                  **keywords)
 
 
 def to_server(room, address):
@@ -344,13 +337,13 @@ class Pipes:
         pass
 
 
-@pytest.mark.parametrize("sandbox", ["yes", "no"])
+@pytest.mark.parametrize("sandbox", [[], ["sandbox=no"]])
 def test_server(room, start, fds, version, sandbox):
     theirs_in, to = os.pipe()
     back, theirs_out = os.pipe()
     fds += [to, back]
-    t = start(f"cert={room.certs.server}", f"sandbox={sandbox}", "--", "sh",
-              "-c", "echo ${REMOTE_HOST-nobody}; sort", stdin=theirs_in,
+    t = start(f"cert={room.certs.server}", *sandbox, "--", "sh", "-c",
+              "echo ${REMOTE_HOST-nobody}; sort", stdin=theirs_in,
               stdout=theirs_out)
     os.close(theirs_in)
     os.close(theirs_out)

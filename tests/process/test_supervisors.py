@@ -10,6 +10,7 @@ systemd, start-stop-daemon is in dpkg.
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,6 +42,23 @@ def test_inetd_in_front_of_a_backend(room, inetd, echo, version):
     for _ in range(3):
         assert_echoes(room, address, version=version)
     wait_text(inetd.log, rf" info: 127\.0\.0\.1:\d+ -> {echo.address} "
+              rf"TLSv{version} .* in=5 out=5 .* closed$")
+
+
+def test_inetd_in_front_of_a_tls_server(room, inetd, echo, version):
+    """Plaintext from one, TLS to the other."""
+    ca = inetd.own(shutil.copy(room.certs.ca, room.path("ca.crt")))
+    server = room.tunnel(f"connect={echo.address}")
+    address = inetd.serve("client=yes", f"connect={server.address}",
+                          f"ca={ca}", "server_name=localhost",
+                          f"tls_max={version}")
+    for _ in range(3):
+        sock = room.connect(address)
+        sock.sendall(b"hello")
+        assert read_exactly(sock, 5) == b"hello"
+        sock.shutdown(socket.SHUT_WR)
+        assert support.read_all(sock) == (b"", "eof")
+    wait_text(inetd.log, rf" info: 127\.0\.0\.1:\d+ -> {server.address} "
               rf"TLSv{version} .* in=5 out=5 .* closed$")
 
 

@@ -153,6 +153,16 @@ def test_resumed(near, either, kind, mode):
                      r'server="O=tunnel, CN=server" in=5 out=5 ', line), line
 
 
+def test_behind_a_hello_retry_request(near, server):
+    """RFC 8446 section 4.1.4: the second hello offers the same again."""
+    server.ctx.set_ecdh_curve("prime256v1")
+    t = near(server)
+    assert [is_resumed(t) for _ in range(3)] == [False, True, True]
+    assert server.resumed == [False, True, True]
+    assert re.search(r" TLS_\w+ secp256r1 resumed ",
+                     t.wait_log(" closed$", 3))
+
+
 def test_every_ticket_is_used_once(near, server, mode):
     t = near(server, more=[mode])
     for _ in range(3):
@@ -202,6 +212,7 @@ def test_server_restarted(near, either):
     assert is_resumed(t)
     either.restart()
     assert not is_resumed(t)
+    is_resumed(t)  # in TLS 1.2 it may be another version
     assert is_resumed(t)
 
 
@@ -215,6 +226,20 @@ def test_server_of_another_version(room, near, before, after):
     server.restart(after)
     is_served(t.address)
     assert not is_resumed(t)
+    assert is_resumed(t)
+
+
+def test_server_that_learns_another_version(room, near):
+    """It does not go on in TLS 1.2 for ever."""
+    server = Server(room, kind="ticket-1.2")
+    t = near(server)
+    assert not is_resumed(t)
+    assert is_resumed(t)
+    server.restart()
+    server.ctx.maximum_version = VERSIONS["1.3"]
+    assert not is_resumed(t)
+    assert not is_resumed(t)
+    assert " TLSv1.3 " in t.wait_log(" closed$", 4)
     assert is_resumed(t)
 
 
@@ -427,3 +452,16 @@ def test_real_server(room, program, tls_max):
     assert [" resumed " in line for line in lines] == [False] + 3 * [True], \
         lines
     assert f"TLSv{tls_max}" in lines[-1]
+
+
+def test_server_of_ours_that_verifies_clients(room, authority, backend,
+                                              version):
+    """Both ends verify each other's certificates again."""
+    far = room.tunnel(f"connect={backend.address}", "verify=require",
+                      f"ca={authority.crt}", f"tls_max={version}")
+    t = room.tunnel("client=yes", f"ca={room.certs.ca}",
+                    f"cert={authority.leaf('app1')}",
+                    "connect=localhost:" + far.address.rpartition(":")[2])
+    assert [is_resumed(t) for _ in range(4)] == [False] + 3 * [True]
+    assert ' resumed sni=localhost client="CN=app1" ' in \
+        far.wait_log(" closed$", 4)

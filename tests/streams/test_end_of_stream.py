@@ -11,6 +11,7 @@ import pytest
 import support
 from support import Task, read_all, read_exactly
 
+has_no_backend = support.direct("it is another tunnel that has none")
 MB = 1024 * 1024
 SLOW_READER = 128 * 1024  # receive buffer of a peer that leaves data pending
 ON_THE_WAY = 400 * 1024  # more than that, and there is still room for it
@@ -448,6 +449,7 @@ def test_end_told_by_a_worker_before_it_is_killed(doomed, size, way):
 
 # no backend accepts -> every address is tried; then a fatal internal_error
 
+@has_no_backend
 def test_no_backend(room, version):
     targets = [support.closed_port(), "unix:" + room.path("missing"),
                support.closed_port()]
@@ -463,6 +465,7 @@ def test_no_backend(room, version):
     assert " -> - " in line
 
 
+@has_no_backend
 def test_no_backend_though_the_client_has_sent_much(room, version):
     """To close while it still sends would be a reset, and that can overtake
     the alert on its way.

@@ -12,17 +12,21 @@ import pytest
 import support
 from support import Task, assert_echoes, read_all, read_exactly
 
+says_where_to = support.direct("its log has the address of the next tunnel")
+
 PYTHON = "/usr/bin/python3"
 
 
 # The accepting side.
 
+@says_where_to
 def test_accept_ipv4(room, echo):
     t = room.tunnel("accept=127.0.0.1:0", f"connect={echo.address}")
     assert_echoes(room, t)
     t.wait_log(r"127\.0\.0\.1:\d+ -> " + echo.address)
 
 
+@says_where_to
 def test_accept_ipv6(room, echo, ipv6):
     t = room.tunnel("accept=[::1]:0", f"connect={echo.address}")
     assert t.address.startswith("[::1]:")
@@ -30,6 +34,7 @@ def test_accept_ipv6(room, echo, ipv6):
     t.wait_log(r"\[::1\]:\d+ -> " + echo.address)
 
 
+@says_where_to
 def test_accept_unix(room, echo):
     path = room.path("accept")
     t = room.tunnel(f"accept=unix:{path}", f"connect={echo.address}")
@@ -97,6 +102,7 @@ def test_accept_several(room, echo):
 
 # The connecting side.
 
+@says_where_to
 def test_connect_ipv6(room, ipv6):
     backend = room.backend(family=socket.AF_INET6, to=("::1", 0))
     backend.serve(support.echo)
@@ -105,6 +111,7 @@ def test_connect_ipv6(room, ipv6):
     t.wait_log(f" -> {backend.address.replace('[', '.').replace(']', '.')} ")
 
 
+@says_where_to
 def test_connect_unix(room):
     backend = room.backend(family=socket.AF_UNIX, to=room.path("backend"))
     backend.serve(support.echo)
@@ -430,6 +437,7 @@ def inetd(room, echo, sock, *arguments, **keywords):
     return t
 
 
+@says_where_to
 def test_inetd_on_an_accepted_socket(room, echo, version):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = room.connect(support.tcp_address(listener))

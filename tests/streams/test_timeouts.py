@@ -9,6 +9,8 @@ import pytest
 import peers
 import support
 from support import Task, read_all, read_exactly
+
+connects = support.direct("it is another tunnel that connects")
 from transfers import Dribble
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
@@ -119,6 +121,7 @@ def full(room):
     return listener.address
 
 
+@connects
 def test_connect_timeout(room, full):
     t = room.tunnel(f"connect={full}", "connect_timeout=1s")
     client = room.client(t)
@@ -128,6 +131,7 @@ def test_connect_timeout(room, full):
     t.wait_log(f" no backend: {full}: timed out$")
 
 
+@connects
 def test_connect_to_a_unix_socket_with_a_full_backlog(room):
     """connect(2) has no words for it: "temporarily unavailable"."""
     path = room.path("full")
@@ -144,6 +148,7 @@ def test_connect_to_a_unix_socket_with_a_full_backlog(room):
     t.wait_log(f" no backend: {listener.address}: .*listen queue full")
 
 
+@connects
 def test_connect_timeout_is_for_each_address(room, backend, full):
     t = room.tunnel(f"connect={full}", f"connect={backend.address}",
                     "connect_timeout=1s")

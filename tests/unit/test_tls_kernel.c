@@ -45,7 +45,7 @@ static struct {
 	const struct reply {
 		int	 type;		/* 0: none, -1: an error */
 		size_t	 len;
-		unsigned char bytes[8];
+		unsigned char bytes[16];
 		int	 error;
 	} *replies;
 	unsigned char sent[64];		/* of control records: type, bytes */
@@ -201,6 +201,10 @@ test_traffic_keys(void **state)
 		assert_int_equal(derive_traffic(moved->ktls, TLS_TX, &tr), 0);
 		assert_memory_equal(tr.key, key, sizeof(key));
 		assert_memory_equal(tr.iv, iv, sizeof(iv));
+		moved->ktls->is_client = 1;
+		assert_int_equal(derive_traffic(moved->ktls, TLS_RX, &tr), 0);
+		assert_memory_equal(tr.key, key, sizeof(key));
+		moved->ktls->is_client = 0;
 	}
 }
 
@@ -236,6 +240,11 @@ test_key_block(void **state)
 		assert_memory_equal(tx.iv, block + 2 * n + fixed, fixed);
 		if (fixed == 4)
 			assert_memory_equal(tx.iv + 4, "\0\0\0\0\0\0\3\4", 8);
+		k->is_client = 1;
+		assert_int_equal(derive_traffic(k, TLS_TX, &tx), 0);
+		assert_memory_equal(tx.key, block, n);
+		assert_memory_equal(tx.iv, block + 2 * n, fixed);
+		k->is_client = 0;
 	}
 }
 
@@ -438,16 +447,45 @@ test_secrets_are_forgotten(void **state)
 #define UPDATE	{ 22, 5, { 24, 0, 0, 1, 0 }, 0 }
 #define REQUEST	{ 22, 5, { 24, 0, 0, 1, 1 }, 0 }
 
+struct row {
+	struct reply replies[3];
+	ssize_t	 result;
+	int	 alert;
+	int	 is_12;
+};
+
+static void
+expect_rows(void **state, const struct row *rows, size_t n, int is_client)
+{
+	unsigned char buf[64];
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		end(state);
+		begin(state);
+		moved->ktls->is_13 = !rows[i].is_12;
+		moved->ktls->is_client = is_client;
+		kernel.replies = rows[i].replies;
+		if (kernel_read(&stream, buf, sizeof(buf)) != rows[i].result)
+			fail_msg("row %zu", i);
+		if (rows[i].result == STREAM_EOF ||
+		    rows[i].result == STREAM_TRUNCATED)
+			assert_int_equal(kernel_read(&stream, buf,
+			    sizeof(buf)), rows[i].result);
+		if (rows[i].result == STREAM_ERROR)
+			kernel_finish(&stream);
+		if (kernel.nsent == 0 ? rows[i].alert != 0 :
+		    kernel.sent[0] != 21 || kernel.sent[2] != rows[i].alert)
+			fail_msg("row %zu: the alert is %d", i,
+			    kernel.nsent == 0 ? 0 : kernel.sent[2]);
+	}
+}
+
 /* What is read, once, and what an alert says, be it at the end (0: none). */
 static void
 test_reading(void **state)
 {
-	static const struct row {
-		struct reply replies[3];
-		ssize_t	 result;
-		int	 alert;
-		int	 is_12;
-	} rows[] = {
+	static const struct row rows[] = {
 		{ { DATA }, 3, 0, 0 },
 		{ { EMPTY, DATA }, 3, 0, 0 },
 		{ { EMPTY, LATER }, STREAM_WANT_READ, 0, 0 },
@@ -474,27 +512,38 @@ test_reading(void **state)
 		{ { { 22, 4, { 1, 0, 0, 0 }, 0 }, DATA }, 3, 100, 1 },
 		{ { UPDATE }, STREAM_ERROR, 10, 1 },
 	};
-	unsigned char buf[64];
-	size_t i;
 
-	for (i = 0; i < LEN(rows); i++) {
-		end(state);
-		begin(state);
-		moved->ktls->is_13 = !rows[i].is_12;
-		kernel.replies = rows[i].replies;
-		if (kernel_read(&stream, buf, sizeof(buf)) != rows[i].result)
-			fail_msg("row %zu", i);
-		if (rows[i].result == STREAM_EOF ||
-		    rows[i].result == STREAM_TRUNCATED)
-			assert_int_equal(kernel_read(&stream, buf,
-			    sizeof(buf)), rows[i].result);
-		if (rows[i].result == STREAM_ERROR)
-			kernel_finish(&stream);
-		if (kernel.nsent == 0 ? rows[i].alert != 0 :
-		    kernel.sent[0] != 21 || kernel.sent[2] != rows[i].alert)
-			fail_msg("row %zu: the alert is %d", i,
-			    kernel.nsent == 0 ? 0 : kernel.sent[2]);
-	}
+	expect_rows(state, rows, LEN(rows), 0);
+}
+
+/* A server's tickets are skipped, whatever comes behind them. */
+static void
+test_reading_as_a_client(void **state)
+{
+	static const struct row rows[] = {
+		{ { { 22, 6, { 4, 0, 0, 2, 1, 2 }, 0 }, DATA }, 3, 0, 0 },
+		{ { { 22, 10, { 4, 0, 0, 2, 1, 2, 4, 0, 0, 0 }, 0 }, DATA }, 3,
+		    0, 0 },
+		{ { { 22, 9, { 4, 0, 0, 0, 24, 0, 0, 1, 0 }, 0 }, DATA }, 3, 0,
+		    0 },
+		{ { { 22, 9, { 4, 0, 0, 0, 24, 0, 0, 1, 2 }, 0 } },
+		    STREAM_ERROR, 47, 0 },
+		{ { { 22, 5, { 4, 0, 0, 2, 1 }, 0 } }, STREAM_ERROR, 10, 0 },
+		{ { { 22, 3, { 4, 0, 0 }, 0 } }, STREAM_ERROR, 10, 0 },
+		{ { { 22, 4, { 4, 255, 255, 255 }, 0 } }, STREAM_ERROR, 10, 0 },
+		{ { { 22, 0, "", 0 } }, STREAM_ERROR, 10, 0 },
+		{ { { 22, 4, { 0, 0, 0, 0 }, 0 } }, STREAM_ERROR, 10, 0 },
+		/* TLS 1.2: no new handshake, and no tickets. */
+		{ { { 22, 4, { 0, 0, 0, 0 }, 0 }, DATA }, 3, 100, 1 },
+		{ { { 22, 4, { 1, 0, 0, 0 }, 0 } }, STREAM_ERROR, 10, 1 },
+		{ { { 22, 6, { 4, 0, 0, 2, 1, 2 }, 0 } }, STREAM_ERROR, 10, 1 },
+	};
+	static const struct row servers[] = {
+		{ { { 22, 6, { 4, 0, 0, 2, 1, 2 }, 0 } }, STREAM_ERROR, 10, 0 },
+	};
+
+	expect_rows(state, rows, LEN(rows), 1);
+	expect_rows(state, servers, LEN(servers), 0);
 }
 
 /* New keys for what comes, and if wanted, for what goes: in that order. */
@@ -591,6 +640,7 @@ main(void)
 		TEST(test_end_behind_a_reset),
 		TEST(test_secrets_are_forgotten),
 		TEST(test_reading),
+		TEST(test_reading_as_a_client),
 		TEST(test_key_update),
 		TEST(test_key_update_behind_data),
 		TEST(test_no_key_update),

@@ -179,6 +179,78 @@ test_old_master_secret(void **state)
 	assert_int_equal(pack(), 0);
 }
 
+static void
+become_a_client(void)
+{
+	cfg->is_client = 1;
+	cfg->min = 12;
+	cfg->max = 13;
+	session.endpoint = MBEDTLS_SSL_IS_CLIENT;
+}
+
+/* A client's is of one server, and of no other. */
+static void
+test_session_of_a_client(void **state)
+{
+	size_t i, len;
+
+	(void)state;
+	become_a_client();
+	ask_for("a.example.org");
+	memset(t->id, 7, sizeof(t->id));
+	len = pack();
+	assert_int_not_equal(len, 0);
+	for (i = 0; i < len; i++)
+		assert_int_equal(unpack(i), -1);
+	ask_for(NULL);
+	assert_int_equal(unpack(len), 0);
+	for (i = 0; i < sizeof(t->id); i++) {
+		t->id[i] ^= 1;
+		assert_int_equal(unpack(len), -1);
+		t->id[i] ^= 1;
+	}
+	/* Of a version that may still be spoken. */
+	cfg->min = 13;
+	cfg->max = 13;
+	assert_int_equal(unpack(len), -1);
+	cfg->min = 12;
+	cfg->max = 12;
+	assert_int_equal(unpack(len), 0);
+}
+
+/* As long as its server keeps it, whatever we would; then for the rest. */
+static void
+test_hint_of_a_server(void **state)
+{
+	size_t len;
+	int64_t now;
+
+	(void)state;
+	become_a_client();
+	t->ticketed = 1;
+	t->hint = 100;
+	len = pack();
+	now = (int64_t)be_get(plain + AT_SAVED, 8);
+	t->hint = 0;
+	assert_int_equal(unpack(len), 0);
+	assert_in_range(t->hint, 90, 100);
+	be_put(plain + AT_SAVED, (uint64_t)(now - 60 * 1000), 8);
+	assert_int_equal(unpack(len), 0);
+	assert_in_range(t->hint, 30, 40);
+	be_put(plain + AT_SAVED, (uint64_t)(now - 100 * 1000), 8);
+	assert_int_equal(unpack(len), -1);
+	/* By a clock that was ahead, it can't be told. */
+	be_put(plain + AT_SAVED, (uint64_t)(now + 60 * 1000), 8);
+	assert_int_equal(unpack(len), -1);
+	be_put(plain + AT_HINT, 0, 4);
+	assert_int_equal(unpack(len), 0);
+	/* One that it did not renew has none of its own. */
+	t->ticketed = 0;
+	t->hint = 100;
+	pack();
+	assert_int_equal(be_get(plain + AT_HINT, 4), 0);
+}
+
 /* Of a ticket that can't be written nothing is sent. */
 static void
 test_no_ticket(void **state)
@@ -227,6 +299,8 @@ main(void)
 		TEST(test_name_of_a_ticket),
 		TEST(test_length_of_a_ticket),
 		TEST(test_old_master_secret),
+		TEST(test_session_of_a_client),
+		TEST(test_hint_of_a_server),
 		TEST(test_no_ticket),
 		cmocka_unit_test(test_memory_that_is_of_no_use),
 	};

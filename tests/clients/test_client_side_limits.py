@@ -1,0 +1,159 @@
+"""client=yes: how many applications may be connected, and what a server that
+does not answer may hold up.
+"""
+
+import re
+import time
+
+import pytest
+
+import support
+from support import Task, read_all, read_exactly, statistics_and_live
+
+
+@pytest.fixture
+def start(room, backend):
+    return lambda *arguments: room.tunnel(
+        "client=yes", f"connect={backend.address}", "server_name=localhost",
+        f"ca={room.certs.ca}", *arguments)
+
+
+@pytest.fixture
+def come(room, backend):
+    """Both ends of one more connection."""
+
+    def call(t):
+        app = room.connect(t.address)
+        return app, room.server(backend.accept()).handshake()
+
+    return call
+
+
+def passes(app, server):
+    app.sendall(b"hello")
+    assert read_exactly(server, 5) == b"hello"
+    server.send(b"there")
+    assert read_exactly(app, 5) == b"there"
+    return True
+
+
+def waits_to_be_accepted(t):
+    """In /proc/net/tcp, the queue of a listener is its rx_queue."""
+    port = int(t.address.rsplit(":", 1)[1])
+    with open("/proc/net/tcp") as f:
+        return any(int(fields[4].split(":")[1], 16) > 0
+                   for fields in map(str.split, f)
+                   if fields[1] == f"0100007F:{port:04X}" and
+                   fields[3] == "0A")
+
+
+def test_accepting_pauses(room, backend, start, come):
+    t = start("max_connections=2", support.ALONE)
+    first, second = come(t), come(t)
+    third = room.connect(t.address)
+    support.wait_for(lambda: waits_to_be_accepted(t), "a full house")
+    before = t.cpu_seconds()
+    time.sleep(0.5)  # a span to measure
+    assert t.cpu_seconds() - before <= 0.02 * support.SLOW
+    assert t.log().count(" accepted\n") == 2
+    t.wait_log("max_connections reached: 2; new connections wait$")
+    support.reset(first[0])
+    server = room.server(backend.accept()).handshake()
+    assert passes(third, server) and passes(*second)
+
+
+def test_handshakes_with_a_server_are_not_dropped(room, backend, start):
+    """Longer than a client's would be let: another one would do no better."""
+    t = start("max_connections=2", support.ALONE, "handshake_timeout=60s")
+    apps = [room.connect(t.address) for _ in range(2)]
+    servers = [room.server(backend.accept()) for _ in apps]
+    last = room.connect(t.address)
+    support.wait_for(lambda: waits_to_be_accepted(t), "a full house")
+    time.sleep(1.5)  # more than FORWARD_DROP_MS
+    for app, server in zip(apps, servers):
+        server.handshake()
+        assert passes(app, server)
+    assert statistics_and_live(t)[0]["dropped"] == 0
+    support.reset(apps[0])
+    assert passes(last, room.server(backend.accept()).handshake())
+
+
+def test_header_that_does_not_come_is_dropped(room, backend, start):
+    """With accept_proxy there is something to wait for, from an application
+    that may be none: the oldest gives way.
+    """
+    t = start("max_connections=2", support.ALONE, "accept_proxy=yes",
+              "handshake_timeout=60s")
+    idle = [room.connect(t.address) for _ in range(2)]
+    support.wait_for(lambda: t.log().count(" accepted\n") == 2 or
+                     len(t.workers()) == 2, "them")
+    app = room.connect(t.address)
+    app.sendall(b"PROXY UNKNOWN\r\n")
+    assert passes(app, room.server(backend.accept()).handshake())
+    assert read_all(idle[0]) == (b"", "reset")
+    t.wait_log("handshake dropped: full$")
+
+
+@pytest.mark.parametrize("mode", ["workers=1", "workers=4", "mode=fork"])
+def test_max_per_ip(room, backend, start, come, mode):
+    """Who is refused sees a reset, and no server is called for it."""
+    t = start(mode, "max_per_ip=2")
+    first, second = come(t), come(t)
+    for _ in range(3):
+        try:
+            assert read_all(room.connect(t.address)) == (b"", "reset")
+        except ConnectionResetError:  # as early as that
+            pass
+    t.wait_log(r"refused: its address already has 2 connections "
+               r"\(max_per_ip\)$")
+    backend.sock.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        backend.accept()
+    backend.sock.settimeout(support.DEADLINE)
+    support.reset(first[0])
+    t.wait_log(" client reset$")
+    support.wait_for(lambda: statistics_and_live(t)[0]["live"] == 1, "its end")
+    assert passes(*come(t)) and passes(*second)
+
+
+@pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
+def test_crowd_comes_and_goes(room, backend, start, mode):
+    """More than there is room for, and a server that fails every third."""
+    t = start(mode, "max_connections=8")
+    backend.serve(serve_some(room))
+
+    def visit():
+        try:
+            with support.connect(t.address) as app:
+                app.sendall(b"hello")
+                return read_all(app)
+        except (ConnectionResetError, BrokenPipeError):
+            return b"", "reset"
+
+    visits = [Task(visit) for _ in range(48)]
+    results = [v.result() for v in visits]
+    assert set(results) <= {(b"hello", "eof"), (b"", "reset")}
+    assert results.count((b"hello", "eof")) >= 24
+    support.wait_for(lambda: statistics_and_live(t)[0]["live"] == 0, "all")
+    assert re.search("no backend: .*: server closed", t.log())
+
+
+def serve_some(room):
+    turn = iter(range(1000))
+
+    def serve(sock):
+        support.wait_for(lambda: support.unread(sock) > 0, "a hello")
+        if next(turn) % 3 == 0:
+            sock.recv(1 << 16)
+            return
+        sock.settimeout(support.DEADLINE)
+        server = room.server(sock).handshake()
+        server.send(read_exactly(server, 5))
+        server.close_notify()
+        server.fin()
+        try:
+            server.read_all()
+        except OSError:
+            pass
+
+    return serve

@@ -1,0 +1,249 @@
+"""Keys that both sides have, of a client: it knows its server by one."""
+
+import re
+
+import pytest
+
+import support
+from serving import Server, ask
+from shared_keys import (KEYS, NAME, OTHER, SUITE, gnutls_server,
+                         openssl_server, stunnel_server, tunnel_server, write)
+from support import complaint, run_tunnel, wait_for
+
+SERVERS = {"openssl": openssl_server, "gnutls": gnutls_server,
+           "stunnel": stunnel_server, "tunnel": tunnel_server}
+HELLO = b"hello\n"
+UNKNOWN = 'the server does not know the shared key "app1", or has another ' \
+    "one for it"
+
+
+@pytest.fixture(params=SERVERS)
+def server(request):
+    return SERVERS[request.param]
+
+
+def said(log):
+    """Of the one connection, behind the addresses."""
+    return re.search(r" -> \S+ ((?:TLSv|in=).*)", log)[1]
+
+
+def assert_served(log, version, name=NAME):
+    assert re.match(rf"TLSv{version} {SUITE[version]} (x25519|secp\w+) "
+                    rf"(sni=\S+ )?psk={name} in=6 out=6 ", said(log))
+
+
+def assert_refused(got, log, why=UNKNOWN):
+    """With a reset, and never an end of file."""
+    assert got == "ConnectionResetError"
+    assert re.search(rf" no backend: \S+ {re.escape(why)}$", log, re.M), log
+
+
+# Each server, each version.
+
+def test_conversation(room, server, version):
+    address = server(room, version)
+    got, log = ask(f"connect={address}", f"psk={write(room)}", data=HELLO)
+    assert got in (HELLO, b"olleh\n")
+    assert_served(log, version)
+    assert " ca: " not in log  # nor are the system's authorities looked at
+
+
+@pytest.mark.parametrize("name,key", [(NAME, OTHER), ("nobody", OTHER)])
+def test_server_with_another_key(room, server, version, name, key):
+    address = server(room, version, name, key)
+    got, log = ask(f"connect={address}", f"psk={write(room)}", data=HELLO)
+    assert_refused(got, log)
+
+
+def test_identity(room, version):
+    address = tunnel_server(room, version, "app 3")
+    path = write(room)
+    got, log = ask(f"connect={address}", f"psk={path}", "psk_identity=app 3",
+                   data=HELLO)
+    assert got == HELLO
+    assert_served(log, version, '"app 3"')
+
+
+def test_after_a_retry(room):
+    address = tunnel_server(room, "1.3", groups="secp384r1")
+    got, log = ask(f"connect={address}", f"psk={write(room)}", data=HELLO)
+    assert got == HELLO
+    assert " secp384r1 psk=app1 " in said(log)
+
+
+# Beside certificates.
+
+@pytest.fixture
+def certified(room):
+    """A server that has none of the keys."""
+    return room.keep(Server(room.certs.server))
+
+
+def test_certificate_is_no_key(room, certified):
+    got, log = ask(f"connect={certified.address}", f"psk={write(room)}")
+    assert_refused(got, log)
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_certificate_of_a_system_that_trusts_it(room, version):
+    """Not even one that would be verified."""
+    address = tunnel_server(room, version, psk=None, cert=room.certs.server)
+    for more in [], ["server_name=localhost"]:
+        got, log = ask(f"connect={address}", f"psk={write(room)}", *more,
+                       data=HELLO)
+        assert_refused(got, log)
+
+
+@pytest.mark.parametrize("rule", ["ca={0.ca}", "peer=cert:{0.server}"])
+def test_either(room, version, rule):
+    """What the server has is taken; it is verified, if that is one."""
+    words = [f"psk={write(room)}", rule.format(room.certs),
+             "server_name=localhost"]
+    address = tunnel_server(room, version)
+    got, log = ask(f"connect={address}", *words, data=HELLO)
+    assert got == HELLO
+    assert_served(log, version)
+    address = tunnel_server(room, version, psk=None, cert=room.certs.server)
+    got, log = ask(f"connect={address}", *words, data=HELLO)
+    assert got == HELLO
+    assert "psk=" not in said(log) and ' server="' in said(log)
+    other = room.certs.rsa if "peer" in rule else room.certs.server
+    words[2] = "server_name=elsewhere.example.org"
+    address = tunnel_server(room, version, psk=None, cert=other)
+    got, log = ask(f"connect={address}", *words, data=HELLO)
+    assert got == "ConnectionResetError"
+    assert 'server certificate "' in log
+
+
+def test_either_with_another_key(room):
+    """Of an unknown one the certificate is taken; a wrong one is no way."""
+    words = [f"psk={write(room)}", f"ca={room.certs.ca}",
+             "server_name=localhost"]
+    address = tunnel_server(room, "1.3", "nobody", OTHER,
+                            cert=room.certs.server)
+    got, log = ask(f"connect={address}", *words, data=HELLO)
+    assert got == HELLO and ' server="' in said(log)
+    address = tunnel_server(room, "1.3", NAME, OTHER, cert=room.certs.server)
+    got, log = ask(f"connect={address}", *words, data=HELLO)
+    assert_refused(got, log)
+
+
+# Sessions.
+
+class Client:
+    """Of ours, with a file; what its connections were."""
+
+    def __init__(self, configured, **values):
+        self.c = configured(client="yes", cert=None, **values)
+
+    def visit(self):
+        """Whether it was resumed; or why not served."""
+        count = len(re.findall(r" in=\d+ out=\d+ ", self.c.t.log())) + 1
+        sock = support.connect(self.c.t.address)
+        try:
+            sock.sendall(HELLO)
+            assert support.read_exactly(sock, len(HELLO)) == HELLO
+        except (ConnectionResetError, AssertionError):
+            pass
+        sock.close()
+        line = self.c.t.wait_log(r" in=\d+ out=\d+ ", count)
+        if " no backend: " in line:
+            return line.rsplit(": ", 1)[1]
+        return (" resumed " in line, re.search(r"(psk=|server=)", line)[1])
+
+
+@pytest.fixture
+def client(configured):
+    return lambda **values: Client(configured, **values)
+
+
+@pytest.mark.parametrize("mode", ["poll", "fork"])
+def test_session_is_resumed(room, client, version, mode):
+    address = tunnel_server(room, version)
+    c = client(psk=write(room), connect=address, mode=mode)
+    assert c.visit() == (False, "psk=")
+    for _ in range(3):
+        assert c.visit() == (True, "psk=")
+
+
+def test_session_is_resumed_after_a_retry(room, client):
+    address = tunnel_server(room, "1.3", groups="secp384r1")
+    c = client(psk=write(room), connect=address)
+    assert c.visit() == (False, "psk=")
+    assert c.visit() == (True, "psk=")
+
+
+def test_session_ends_with_its_key(room, client, version):
+    """Of the client; and a certificate's with what it was verified by."""
+    address = tunnel_server(room, version, cert=room.certs.server)
+    c = client(psk=write(room), connect=address, server_name="localhost")
+    assert c.visit() == (False, "psk=")
+    assert c.visit() == (True, "psk=")
+    write(room, {NAME: KEYS[NAME], "app2": KEYS["app2"]})
+    c.c.reload()
+    assert c.visit() == (True, "psk=")
+    write(room, {NAME: OTHER})
+    c.c.reload()
+    assert c.visit() == UNKNOWN
+    c.c.reload(psk=None, ca=room.certs.ca)
+    assert c.visit() == (False, "server=")
+    assert c.visit() == (True, "server=")
+    write(room, {NAME: KEYS[NAME]})
+    c.c.reload(psk=room.path("psk"), ca=None)
+    assert c.visit() == (False, "psk=")
+
+
+# What is said.
+
+@pytest.mark.parametrize("words,why", [
+    (["psk=PSK", "verify=none"], "verify = none has no effect with psk: a "
+     "server without the key is refused (allowed: require)"),
+    (["psk=PSK", "cert=CERT"], "cert has no effect with psk and neither ca "
+     "nor peer"),
+    (["psk=PSK", "psk_identity=nobody"],
+     'psk_identity: psk has no key for "nobody"'),
+    (["psk=PSK", "peer=psk:app1"], 'peer: "psk:app1" is for a server '
+     "(psk_identity names the key of a client)"),
+    (["psk_identity=app1", "verify=none"],
+     "psk_identity has no effect without psk"),
+    (["psk=PSK", "ciphers=TLS_AES_256_GCM_SHA384"],
+     "ciphers: no suite in the list can be used with")])
+def test_conflict(room, words, why):
+    files = {"PSK": write(room), "CERT": room.certs.server}
+    words = [key + "=" + files.get(value, value) for key, _, value in
+             (word.partition("=") for word in words)]
+    p = run_tunnel("-t", "client=yes", "accept=0", "connect=127.0.0.1:1",
+                   *words)
+    assert why in complaint(p)
+
+
+def test_identity_is_for_a_client(room):
+    p = run_tunnel("-t", "accept=0", "connect=1", f"psk={write(room)}",
+                   "psk_identity=app1")
+    assert complaint(p).endswith("psk_identity has no effect with client = no")
+
+
+def test_what_is_told(room):
+    p = run_tunnel("-t", "client=yes", "accept=0", "connect=127.0.0.1:1",
+                   f"psk={write(room)}", "psk_identity=app2")
+    assert (p.returncode, p.stderr) == (0, "")
+    assert "# 127.0.0.1:1: verified as one with the shared key\n" in p.stdout
+    assert '# shared key "app2"\n' in p.stdout
+    assert "app1" not in p.stdout and "CA" not in p.stdout
+
+
+def test_path_needs_no_name(room):
+    """Nothing is verified but the key."""
+    p = run_tunnel("-t", "client=yes", "accept=0", "connect=unix:/a",
+                   f"psk={write(room)}")
+    assert (p.returncode, p.stderr) == (0, "")
+
+
+def test_counted(room, client, version):
+    address = tunnel_server(room, version, key=OTHER)
+    c = client(psk=write(room), connect=address,
+               stats_file=room.path("stats"))
+    assert c.visit() == UNKNOWN
+    wait_for(lambda: re.search(r'reason="shared_key"} 1$', support.text_of(
+        room.path("stats")), re.M), "it in the statistics",
+        3 * support.DEADLINE)

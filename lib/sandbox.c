@@ -35,9 +35,6 @@
 #define SYS_landlock_restrict_self	446
 #endif
 #define TYPE_MASK	15		/* of socket(2), without its flags */
-#ifndef TLS_RX_EXPECT_NO_PAD
-#define TLS_RX_EXPECT_NO_PAD		4
-#endif
 #define LANDLOCK_VERSION	1u
 #define LANDLOCK_NET_PORT	2	/* a type of rule */
 #define LANDLOCK_TCP_BIND	1u
@@ -173,8 +170,7 @@ static const struct socket_option may_set[] = {
 	{ IPPROTO_TCP, TCP_KEEPCNT },
 	{ SOL_SOCKET, SO_KEEPALIVE }, { SOL_SOCKET, SO_LINGER },
 	/* With kernel TLS. */
-	{ IPPROTO_TCP, TCP_ULP }, { SOL_TLS, TLS_TX }, { SOL_TLS, TLS_RX },
-	{ SOL_TLS, TLS_RX_EXPECT_NO_PAD }
+	{ IPPROTO_TCP, TCP_ULP }, { SOL_TLS, TLS_TX }, { SOL_TLS, TLS_RX }
 };
 #define MAY_SET	7		/* without it */
 

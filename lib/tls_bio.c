@@ -244,7 +244,7 @@ choose(struct tls *t, int chosen)
 static void
 sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 {
-	int is_13 = 0, chosen = -1;
+	int is_13 = 0, has_share = 0, chosen = -1;
 	size_t n;
 
 	if (p == end || end - p < 1 + p[0] + 5)
@@ -258,6 +258,7 @@ sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 		case MBEDTLS_TLS_EXT_KEY_SHARE:
 			if (n >= 6)
 				t->group = (int)be_get(p + 4, 2);
+			has_share = n > 6;
 			break;
 		case MBEDTLS_TLS_EXT_PRE_SHARED_KEY:
 			if (n >= 6)
@@ -273,9 +274,10 @@ sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 			break;
 		}
 	}
-	if (is_13)
+	/* A HelloRetryRequest has neither, and chooses nothing. */
+	if (is_13 && (has_share || chosen != -1))
 		choose(t, chosen);
-	else
+	else if (!is_13)
 		t->resumed = t->offers || !t->cfg->is_client;
 }
 

@@ -23,9 +23,6 @@
 #include <netinet/in.h>
 
 #define HS_KEY_UPDATE	24		/* RFC 8446 section 4 */
-#ifndef TLS_RX_EXPECT_NO_PAD
-#define TLS_RX_EXPECT_NO_PAD	4	/* of Linux 6.0 */
-#endif
 
 /*
  * The kernel makes full records; a client that asked for shorter ones stays
@@ -419,6 +416,9 @@ ktls_opened(struct tls *t)
 }
 
 /*
+ * TLS_RX_EXPECT_NO_PAD is not set: with it, Linux 6.1 returns the data of a
+ * padded record twice, and its padding between the two.
+ *
  * Receiving is handed over first.  Sending may have to wait: a ticket that was
  * deferred leaves with the first data, by the library's keys.  From then on
  * there is no way back, but no error is to be expected either: all of this was
@@ -428,7 +428,6 @@ int
 ktls_enable(struct tls *t, struct stream *s)
 {
 	struct ktls *k = t->ktls;
-	int on = 1;
 
 	if (k == NULL || !is_between(t))
 		return -1;
@@ -438,8 +437,6 @@ ktls_enable(struct tls *t, struct stream *s)
 		ktls_free(t);
 		return -1;
 	}
-	/* Only a hint, in TLS 1.3, that records are not padded. */
-	setsockopt(t->fd, SOL_TLS, TLS_RX_EXPECT_NO_PAD, &on, sizeof(on));
 	s->ops = &kernel_ops;
 	s->write_size = 0;
 	k->unread = 1;			/* what is there already */

@@ -4,8 +4,10 @@
  */
 #define SERVER_NAME	"a.w.example.org"
 
-/* Whose certificate is verified, and one that takes any. */
-static struct tls_config *clients[2];
+/* One that takes any server, one that verifies it, and one that shares a key
+ * with it. */
+enum { TAKES_ANY, VERIFIES, SHARES };
+static struct tls_config *clients[3];
 static struct cert *server_cert;
 
 struct server {
@@ -14,7 +16,7 @@ struct server {
 };
 
 static struct tls_config *
-client_config(int verifies)
+client_config(int kind)
 {
 	struct tls_config *cfg = tls_config_new(TLS_CLIENT);
 	struct tls_sessions *s = tls_sessions_new(CACHED, TLS_WITH_SERVERS, 0);
@@ -24,10 +26,11 @@ client_config(int verifies)
 	    tls_config_key(cfg, PKI "client.pem", NULL) == 0 &&
 	    tls_config_alpn(cfg, "h2,http/1.1") == 0 &&
 	    tls_config_versions(cfg, 12, 13) == 0, tls_config_error(cfg));
-	must(!verifies || (tls_config_ca(cfg, PKI "ca.pem") == 0 &&
+	must(kind != VERIFIES || (tls_config_ca(cfg, PKI "ca.pem") == 0 &&
 	    tls_config_crl(cfg, PKI "crl.pem") == 0 &&
 	    tls_config_verify(cfg, 1) == 0), tls_config_error(cfg));
-	must(tls_config_ready(cfg) == 0, tls_config_error(cfg));
+	must((kind != SHARES || tls_config_psk(cfg, PKI "psk") == 0) &&
+	    tls_config_ready(cfg) == 0, tls_config_error(cfg));
 	tls_config_sessions(cfg, s, 1, 7 * DAY);
 	must(tls_config_renew(cfg) == NULL, "tls_config_renew");
 	return cfg;
@@ -39,8 +42,9 @@ clients_new(void)
 	static struct tls_config *cfg;
 
 	set_clock();
-	clients[0] = client_config(0);
-	clients[1] = client_config(1);
+	clients[TAKES_ANY] = client_config(TAKES_ANY);
+	clients[VERIFIES] = client_config(VERIFIES);
+	clients[SHARES] = client_config(SHARES);
 	cfg = server_new(NOT_ASKED);
 	server_cert = cfg->certs;
 }
@@ -64,10 +68,14 @@ load_session(void *arg, mbedtls_ssl_session *session, unsigned char *p,
 	return mbedtls_ssl_session_load(session, p, len);
 }
 
-/* asks: for a certificate; retries: it has but a group that is not first. */
+/*
+ * asks: for a certificate; retries: it has but a group that is not first;
+ * shares: it has the key.
+ */
 static void
-server_begin(struct server *v, int is_tls13, int asks, int retries)
+server_begin(struct server *v, int is_tls13, int asks, int retries, int shares)
 {
+	const struct psk *p = clients[SHARES]->psks;
 	static const uint16_t groups[] = {
 		MBEDTLS_SSL_IANA_TLS_GROUP_X25519MLKEM768,
 		MBEDTLS_SSL_IANA_TLS_GROUP_X25519,
@@ -86,7 +94,9 @@ server_begin(struct server *v, int is_tls13, int asks, int retries)
 	mbedtls_ssl_conf_groups(&v->conf, groups + (retries ? 2 : 0));
 	mbedtls_ssl_conf_session_tickets_cb(&v->conf, write_session,
 	    load_session, NULL);
-	must(mbedtls_ssl_conf_own_cert(&v->conf, &server_cert->chain,
+	must((!shares || mbedtls_ssl_conf_psk(&v->conf, p->secret, p->len,
+	    (const unsigned char *)p->name, p->name_len) == 0) &&
+	    mbedtls_ssl_conf_own_cert(&v->conf, &server_cert->chain,
 	    &server_cert->key) == 0 &&
 	    mbedtls_ssl_setup(&v->ssl, &v->conf) == 0, "mbedtls_ssl_setup");
 	mbedtls_ssl_set_bio(&v->ssl, NULL, peer_send, peer_recv, NULL);

@@ -231,13 +231,14 @@ answers(struct tls_config *cfg, unsigned char flags, int is_again)
 	char buf[RECORD_MAX];
 
 	from_peer.at = from_peer.end = to_peer.at = to_peer.end = 0;
-	server_begin(&v, flags & 2, flags & 8, flags & 16);
+	server_begin(&v, flags & 2, flags & 8, flags & 16, flags & 128);
 	must((t = tls_new(cfg, -1, SERVER_NAME, &s)) != NULL, "tls_new");
 	must(do_handshake(&s, &v.ssl) == 0, "no handshake with a server");
 	must(t->resumed == is_again, "is the server's session resumed?");
 	must(mbedtls_ssl_write(&v.ssl, (const unsigned char *)"x", 1) == 1 &&
 	    s.ops->read(&s, buf, sizeof(buf)) == 1, "no data of a server");
 	mbedtls_ssl_close_notify(&v.ssl);
+	must((t->psk != NULL) == ((flags & 128) != 0), "a server's key");
 	flags |= is_again ? 96 : 32;
 	save("server", &flags, (size_t)1, from_peer.p, from_peer.end, NULL);
 	save("records", "\xff", (size_t)1, from_peer.p, from_peer.end, NULL);
@@ -258,8 +259,11 @@ save_servers(void)
 	    1, 0, 2, 1, 0 };
 	unsigned char edit[] = { 0, 1, 0, 0, 0, 2, 1, 0 };
 	unsigned char flags, none = 0, message, kind;
+	struct tls_config *cfg;
+	unsigned i;
 
-	for (flags = 0; flags < 128; flags++) {
+	for (i = 0; i < 256; i++) {
+		flags = (unsigned char)i;
 		if (flags & 32)
 			continue;
 		save("server", &flags, (size_t)1, &none, (size_t)1, more,
@@ -274,11 +278,12 @@ save_servers(void)
 				save("server", edit, sizeof(edit), more,
 				    sizeof(more), NULL);
 			}
-		if (flags & 64)
+		if (flags & 64 || (flags & 129) == 129)
 			continue;
-		start(clients[flags & 1], SIZE_MAX);
-		answers(clients[flags & 1], flags, 0);
-		answers(clients[flags & 1], flags, 1);
+		cfg = clients[flags & 128 ? SHARES : flags & 1];
+		start(cfg, SIZE_MAX);
+		answers(cfg, flags, 0);
+		answers(cfg, flags, 1);
 	}
 }
 

@@ -15,8 +15,8 @@
 #include "fuzz_edits.h"
 #include "fuzz_server.h"
 
-enum { VERIFIES = 1, IS_TLS13 = 2, IN_PIECES = 4, ASKS = 8, RETRIES = 16,
-    RAW = 32, RESUMES = 64 };
+enum { CLIENT = 1, IS_TLS13 = 2, IN_PIECES = 4, ASKS = 8, RETRIES = 16,
+    RAW = 32, RESUMES = 64, KEY = 128 };
 
 void
 fuzz_begin(void)
@@ -32,8 +32,10 @@ check_server(const struct tls *t)
 
 	tls_conninfo(t, &a);
 	must(a.version != NULL && a.cipher != NULL, "nothing was agreed upon");
-	must(t->cfg == clients[0] || (a.peer != NULL &&
+	must(t->cfg != clients[VERIFIES] || (a.peer != NULL &&
 	    strcmp(a.peer, "CN=server.example.org") == 0), "who is it?");
+	must((t->cfg == clients[SHARES]) == (a.psk != NULL),
+	    "has it the key?");
 }
 
 /* The client reads what there is; -1: no more will come. */
@@ -113,7 +115,9 @@ connection(struct tls_config *cfg, unsigned flags, struct input *in)
 
 	from_peer.at = from_peer.end = to_peer.at = to_peer.end = 0;
 	at_end = EAGAIN;
-	server_begin(&v, flags & IS_TLS13, flags & ASKS, flags & RETRIES);
+	/* Who should have the key need not have it. */
+	server_begin(&v, flags & IS_TLS13, flags & ASKS, flags & RETRIES,
+	    (flags & (KEY | CLIENT)) == KEY);
 	must((t = tls_new(cfg, -1, SERVER_NAME, &s)) != NULL, "tls_new");
 	r = flags & RAW ? open_raw(&s, in) : open_both(&s, &v, in);
 	if (r == STREAM_ERROR)
@@ -128,7 +132,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const uint8_t plain[] = { 0, 0, 0, 1, 'x' };
 	struct input in = { data, size }, first = { plain, sizeof(plain) };
 	unsigned flags = take(&in);
-	struct tls_config *cfg = clients[flags & VERIFIES];
+	struct tls_config *cfg = clients[flags & KEY ? SHARES : flags & CLIENT];
 
 	start(cfg, flags & IN_PIECES ? 3 : SIZE_MAX);
 	if (flags & RESUMES)

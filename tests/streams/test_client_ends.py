@@ -430,7 +430,8 @@ FAILURES = {
 def test_handshake_that_fails(room, call, backend, failure):
     """Nothing that the application said is shown to anybody."""
     answer, why = FAILURES[failure]
-    t, app = call("handshake_timeout=1s")
+    seconds = 1 if failure == "stays-silent" else 60
+    t, app = call(f"handshake_timeout={seconds}s")
     app.sendall(b"a secret")
     answer(room, backend.accept())
     began = time.monotonic()
@@ -493,7 +494,7 @@ def test_next_address(room, start, version):
     one says nothing: the next one serves.  Who is wrong is warned of.
     """
     plain, wrong, silent, good = (room.backend() for _ in range(4))
-    t = start(support.ALONE, "handshake_timeout=1s", to=[
+    t = start(support.ALONE, f"handshake_timeout={int(support.SLOW)}s", to=[
         support.closed_port(), *(b.address
                                  for b in (plain, wrong, silent, good))])
     app = room.connect(t.address)

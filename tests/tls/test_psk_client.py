@@ -171,6 +171,13 @@ def test_session_is_resumed(room, client, version, mode):
         assert c.visit() == (True, "psk=")
 
 
+def test_session_is_resumed_after_a_retry(room, client):
+    address = tunnel_server(room, "1.3", groups="secp384r1")
+    c = client(psk=write(room), connect=address)
+    assert c.visit() == (False, "psk=")
+    assert c.visit() == (True, "psk=")
+
+
 def test_session_ends_with_its_key(room, client, version):
     """Of the client; and a certificate's with what it was verified by."""
     address = tunnel_server(room, version, cert=room.certs.server)

@@ -214,6 +214,11 @@ void	 tls_config_sessions(struct tls_config *, struct tls_sessions *,
  */
 #define TLS_KERNEL_TRIES	6
 #define TLS_KERNEL_REKEYS	(1u << TLS_KERNEL_TRIES)
+/*
+ * It may be told that records are not padded, and does right if they are: with
+ * that, Linux 6.1 returns the data of some padded records twice.  The caller's.
+ */
+#define TLS_KERNEL_MAY_HINT	(TLS_KERNEL_REKEYS << 1)
 unsigned tls_kernel_try(unsigned i, int fd);
 
 /* Such bits as text. */

@@ -481,6 +481,7 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 {
 	struct connection *c = conn;
 	const int64_t *number = c->all->generation->config.number;
+	char *const *command = c->all->generation->config.command;
 	const struct address *to;
 
 	*why = c->all->why;
@@ -489,13 +490,13 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 		net_acknowledge(c->fd);
 	}
 	c->dialed = 1;
-	if (failed != NULL && c->to != NULL)
+	if (failed != NULL && command == NULL)
 		dial_failed(c, failed);
 	if (connection_header(c) == -1) {
 		connection_fail(c, "out of memory");
 		return -1;
 	}
-	if (c->all->generation->config.command != NULL) {
+	if (command != NULL) {
 		if (failed == NULL)
 			return connection_command(c, backend);
 		connection_fail(c, "%s", failed);

@@ -69,6 +69,9 @@ ktls_probe(struct ktls_probe *k, int unless_spinning)
 		if (pair[1] != -1)
 			close(pair[1]);
 	}
+	/* The same kernels have both faults. */
+	if (k->caps != 0 && !k->spins)
+		k->caps |= TLS_KERNEL_MAY_HINT;
 	if (k->spins && unless_spinning) {
 		k->caps = 0;
 		snprintf(k->why, sizeof(k->why), "not used: a partial record "

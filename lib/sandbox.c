@@ -34,6 +34,9 @@
 #define SYS_landlock_add_rule		445
 #define SYS_landlock_restrict_self	446
 #endif
+#ifndef TLS_RX_EXPECT_NO_PAD
+#define TLS_RX_EXPECT_NO_PAD		4
+#endif
 #define TYPE_MASK	15		/* of socket(2), without its flags */
 #define LANDLOCK_VERSION	1u
 #define LANDLOCK_NET_PORT	2	/* a type of rule */
@@ -170,7 +173,8 @@ static const struct socket_option may_set[] = {
 	{ IPPROTO_TCP, TCP_KEEPCNT },
 	{ SOL_SOCKET, SO_KEEPALIVE }, { SOL_SOCKET, SO_LINGER },
 	/* With kernel TLS. */
-	{ IPPROTO_TCP, TCP_ULP }, { SOL_TLS, TLS_TX }, { SOL_TLS, TLS_RX }
+	{ IPPROTO_TCP, TCP_ULP }, { SOL_TLS, TLS_TX }, { SOL_TLS, TLS_RX },
+	{ SOL_TLS, TLS_RX_EXPECT_NO_PAD }
 };
 #define MAY_SET	7		/* without it */
 

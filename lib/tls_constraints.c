@@ -195,7 +195,8 @@ check_subject(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
 		mbedtls_x509_buf mail = NAME(MBEDTLS_X509_SAN_RFC822_NAME,
 		    &n->val);
 
-		if (MBEDTLS_OID_CMP(MBEDTLS_OID_PKCS9_EMAIL, &n->oid) == 0)
+		if (n->oid.p != NULL &&
+		    MBEDTLS_OID_CMP(MBEDTLS_OID_PKCS9_EMAIL, &n->oid) == 0)
 			r = check_name(issuer, &mail);
 	}
 	if (r == KEPT && cn != NULL && tls_names_is_dns(cn) &&

@@ -23,6 +23,9 @@
 #include <netinet/in.h>
 
 #define HS_KEY_UPDATE	24		/* RFC 8446 section 4 */
+#ifndef TLS_RX_EXPECT_NO_PAD
+#define TLS_RX_EXPECT_NO_PAD	4	/* of Linux 6.0 */
+#endif
 
 /*
  * The kernel makes full records; a client that asked for shorter ones stays
@@ -416,9 +419,6 @@ ktls_opened(struct tls *t)
 }
 
 /*
- * TLS_RX_EXPECT_NO_PAD is not set: with it, Linux 6.1 returns the data of a
- * padded record twice, and its padding between the two.
- *
  * Receiving is handed over first.  Sending may have to wait: a ticket that was
  * deferred leaves with the first data, by the library's keys.  From then on
  * there is no way back, but no error is to be expected either: all of this was
@@ -428,6 +428,7 @@ int
 ktls_enable(struct tls *t, struct stream *s)
 {
 	struct ktls *k = t->ktls;
+	int on = 1;
 
 	if (k == NULL || !is_between(t))
 		return -1;
@@ -437,6 +438,10 @@ ktls_enable(struct tls *t, struct stream *s)
 		ktls_free(t);
 		return -1;
 	}
+	/* Only a hint, in TLS 1.3, that records are not padded. */
+	if (t->cfg->kernel & TLS_KERNEL_MAY_HINT)
+		setsockopt(t->fd, SOL_TLS, TLS_RX_EXPECT_NO_PAD, &on,
+		    sizeof(on));
 	s->ops = &kernel_ops;
 	s->write_size = 0;
 	k->unread = 1;			/* what is there already */

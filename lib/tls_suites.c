@@ -17,7 +17,8 @@
 #define SEPARATORS	" \t,:"
 #define HYBRID		"x25519mlkem768"
 
-#ifdef MBEDTLS_KEY_EXCHANGE_ECDHE_PSK_ENABLED
+#if defined(MBEDTLS_KEY_EXCHANGE_ECDHE_PSK_ENABLED) && \
+    defined(MBEDTLS_CHACHAPOLY_C)
 #define HAS_PSK_SUITE	1
 #else
 #define HAS_PSK_SUITE	0

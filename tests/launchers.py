@@ -189,7 +189,7 @@ class Program:
 
 def is_static():
     return os.path.exists(support.TUNNEL) and shutil.which("readelf") and \
-        b"INTERP" not in run("readelf", "-lW", support.TUNNEL)
+        b"INTERP" not in run("readelf", "-lW", support.TUNNEL, status=None)
 
 
 # glibc looks names up, and an imitation is preloaded, by shared libraries.

@@ -129,6 +129,7 @@ procd_open_instance() { echo "instance $1"; }
 procd_set_param() { echo "$*"; }
 procd_close_instance() { echo close; }
 procd_send_signal() { echo "signal $*"; }
+procd_add_raw_trigger() { echo "trigger $*"; }
 """
 
 
@@ -153,6 +154,8 @@ def test_procd_reloads_what_is_valid(files, configurations):
     configurations("tunnel")
     assert script(f"{PROCD} . {init}; reload_service",
                   configurations.where) == ("signal tunnel * HUP\n", 0)
+    assert script(f"{PROCD} . {init}; service_triggers", configurations.where
+                  )[0].endswith(" /etc/init.d/tunnel reload\n")
     configurations("wrong", connect="nowhere")
     said, status = script(f"{PROCD} . {init}; reload_service",
                           configurations.where)

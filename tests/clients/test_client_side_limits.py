@@ -65,16 +65,16 @@ def test_accepting_pauses(room, backend, start, come):
 def test_handshakes_with_a_server_are_not_dropped(room, backend, start):
     """Longer than a client's would be let: another one would do no better."""
     t = start("max_connections=2", support.ALONE, "handshake_timeout=60s")
-    apps = [room.connect(t.address) for _ in range(2)]
-    servers = [room.server(backend.accept()) for _ in apps]
+    pairs = [(room.connect(t.address), room.server(backend.accept()))
+             for _ in range(2)]
     last = room.connect(t.address)
     support.wait_for(lambda: waits_to_be_accepted(t), "a full house")
     time.sleep(1.5)  # more than FORWARD_DROP_MS
-    for app, server in zip(apps, servers):
+    for app, server in pairs:
         server.handshake()
         assert passes(app, server)
     assert statistics_and_live(t)[0]["dropped"] == 0
-    support.reset(apps[0])
+    support.reset(pairs[0][0])
     assert passes(last, room.server(backend.accept()).handshake())
 
 
@@ -134,7 +134,7 @@ def test_crowd_comes_and_goes(room, backend, start, mode):
     results = [v.result() for v in visits]
     assert set(results) <= {(b"hello", "eof"), (b"", "reset")}
     assert results.count((b"hello", "eof")) >= 24
-    support.wait_for(lambda: statistics_and_live(t)[0]["live"] == 0, "all")
+    support.wait_until_alone(t)
     assert re.search("no backend: .*: server closed", t.log())
 
 

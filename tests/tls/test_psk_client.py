@@ -144,13 +144,12 @@ class Client:
     def visit(self):
         """Whether it was resumed; or why not served."""
         count = len(re.findall(r" in=\d+ out=\d+ ", self.c.t.log())) + 1
-        sock = support.connect(self.c.t.address)
         try:
-            sock.sendall(HELLO)
-            assert support.read_exactly(sock, len(HELLO)) == HELLO
+            with support.connect(self.c.t.address) as sock:
+                sock.sendall(HELLO)
+                assert support.read_exactly(sock, len(HELLO)) == HELLO
         except (ConnectionResetError, AssertionError):
-            pass
-        sock.close()
+            pass  # which may be as early as connect(2)
         line = self.c.t.wait_log(r" in=\d+ out=\d+ ", count)
         if " no backend: " in line:
             return line.rsplit(": ", 1)[1]

@@ -46,8 +46,8 @@ REASONS = [
     (resets, "reset during the handshake"),
     (closes, "server closed without sending anything"),
     (echoes, "handshake: unexpected message"),
-    (is_http, 'not TLS: the server sent "HTTP/1.1"'),
-    (greets, 'not TLS: the server sent "220 mail"'),
+    (is_http, 'not TLS but HTTP: the server sent "HTTP/1.1"'),
+    (greets, 'not TLS but SMTP, FTP: the server sent "220 mail"'),
     (refuses, "handshake: the server sent a fatal alert: handshake_failure "
      "(40)"),
 ]
@@ -74,5 +74,5 @@ def test_servers_in_turn(room, certs):
     with room.connect(t.address) as sock:
         assert support.is_echoed(sock)
     t.wait_log(f"-> {bad[0].address}: reset during the handshake$")
-    t.wait_log(f'-> {bad[1].address}: not TLS: the server sent "HTTP/1.1"$')
+    t.wait_log(f'-> {bad[1].address}: not TLS but HTTP: the server sent "HTTP/1.1"$')
     t.wait_log(f"-> {good.address} TLSv1.3 .* closed$")

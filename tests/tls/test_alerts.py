@@ -305,6 +305,7 @@ class Flight(ByHand):
         if version == "1.2":
             ours, secret = map(bytes.fromhex, secrets["CLIENT_RANDOM"])
             self.key_1_2(secret, b"key expansion" + hello[11:43] + ours)
+            self.sequence = 0
         else:
             self.key_1_3(bytes.fromhex(
                 secrets["CLIENT_HANDSHAKE_TRAFFIC_SECRET"][1]))

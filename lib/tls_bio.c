@@ -8,6 +8,7 @@
 #include "tls_bio.h"
 #include "tls_error.h"
 #include "tls_internal.h"
+#include "tls_psk.h"
 #include "tls_verify.h"
 #include "util.h"
 
@@ -350,8 +351,15 @@ sniff_sent(struct tls *t, const unsigned char *p, size_t len)
 {
 	if (p[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC && !is_tls13(t))
 		t->encrypted = 1;
-	if (t->encrypted || t->cfg->is_client || len <= HEADER_SIZE +
-	    MESSAGE_HEAD || p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
+	if (t->encrypted || len <= HEADER_SIZE + MESSAGE_HEAD ||
+	    p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
+		return;
+	/* The library leaves a ticket out that is too old, or too long. */
+	if (t->offers_ticket)
+		t->offers_ticket = tls_psk_offered(p + HEADER_SIZE +
+		    MESSAGE_HEAD, len - HEADER_SIZE - MESSAGE_HEAD) >
+		    (t->cfg->own_psk != NULL);
+	if (t->cfg->is_client)
 		return;
 	sniff_message(t, p[HEADER_SIZE], p + HEADER_SIZE + MESSAGE_HEAD,
 	    len - HEADER_SIZE - MESSAGE_HEAD);

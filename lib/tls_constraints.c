@@ -181,7 +181,8 @@ check_name(const mbedtls_x509_crt *issuer, const mbedtls_x509_buf *name)
 
 /* What is in its subject: the whole of it, mail addresses, a host's name. */
 static enum constraints
-check_subject(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
+check_subject(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt,
+    const char *host)
 {
 	mbedtls_x509_buf whole = NAME(MBEDTLS_X509_SAN_DIRECTORY_NAME |
 	    CONSTRUCTED, &crt->subject_raw);
@@ -199,18 +200,19 @@ check_subject(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
 		    MBEDTLS_OID_CMP(MBEDTLS_OID_PKCS9_EMAIL, &n->oid) == 0)
 			r = check_name(issuer, &mail);
 	}
-	if (r == KEPT && cn != NULL && tls_names_is_dns(cn) &&
-	    !tls_names_has_dns(crt)) {
-		mbedtls_x509_buf host = NAME(MBEDTLS_X509_SAN_DNS_NAME, cn);
+	if (r == KEPT && cn != NULL && !tls_names_has_dns(crt) &&
+	    (tls_names_is_dns(cn) || (host != NULL &&
+	    tls_names_covers((const char *)cn->p, cn->len, host)))) {
+		mbedtls_x509_buf dns = NAME(MBEDTLS_X509_SAN_DNS_NAME, cn);
 
-		r = check_name(issuer, &host);
+		r = check_name(issuer, &dns);
 	}
 	return r;
 }
 
 enum constraints
 tls_constraints_check(const mbedtls_x509_crt *issuer,
-    const mbedtls_x509_crt *crt)
+    const mbedtls_x509_crt *crt, const char *host)
 {
 	const mbedtls_x509_sequence *s = &crt->subject_alt_names;
 	enum constraints r;
@@ -218,7 +220,7 @@ tls_constraints_check(const mbedtls_x509_crt *issuer,
 
 	if (walk_begin(&w, issuer) == 0)
 		return KEPT;
-	r = check_subject(issuer, crt);
+	r = check_subject(issuer, crt, host);
 	for (; s != NULL && s->buf.p != NULL && r == KEPT; s = s->next)
 		r = check_name(issuer, &s->buf);
 	return r;

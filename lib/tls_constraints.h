@@ -15,9 +15,10 @@ enum constraints tls_constraints_read(const mbedtls_x509_crt *issuer);
 
 /*
  * Does a certificate keep to those of an issuer above it?  Subject, DNS names,
- * and addresses; the common name, where it stands for a DNS name.
+ * and addresses; the common name, where it stands for a DNS name, or is that of
+ * this host.
  */
 enum constraints tls_constraints_check(const mbedtls_x509_crt *issuer,
-	    const mbedtls_x509_crt *);
+	    const mbedtls_x509_crt *, const char *host);
 
 #endif

@@ -296,6 +296,45 @@ tls_psk_unpack(const struct tls_config *cfg, const unsigned char *packed,
 	    packed + name_len, PSK_CHECK_SIZE) == 0 ? p : NULL;
 }
 
+/* Behind a vector, whose length is n bytes; NULL: there is no such. */
+static const unsigned char *
+skip(const unsigned char *p, const unsigned char *end, size_t n)
+{
+	if (p == NULL || (size_t)(end - p) < n ||
+	    (size_t)(end - p) - n < (size_t)be_get(p, n))
+		return NULL;
+	return p + n + be_get(p, n);
+}
+
+/* RFC 8446 sections 4.1.2, and 4.2.11: each has an age of 4 bytes. */
+size_t
+tls_psk_offered(const unsigned char *p, size_t len)
+{
+	const unsigned char *end = p + len, *list;
+	size_t n = 0;
+	uint64_t type;
+
+	if (len < 34)
+		return 0;
+	p = skip(skip(skip(p + 34, end, 1), end, 2), end, 1);
+	if (p == NULL || end - p < 2)
+		return 0;
+	for (p += 2, type = 0; type != MBEDTLS_TLS_EXT_PRE_SHARED_KEY;) {
+		if (end - p < 4)
+			return 0;
+		type = be_get(p, 2);
+		list = p + 4;
+		if ((p = skip(p + 2, end, 2)) == NULL)
+			return 0;
+	}
+	if ((end = skip(list, p, 2)) == NULL)
+		return 0;
+	for (list += 2; (list = skip(list, end, 2)) != NULL &&
+	    end - list >= 4; list += 4)
+		n++;
+	return n;
+}
+
 int
 tls_generate_psk(const char *name, FILE *fp, char *text, size_t size)
 {

@@ -32,4 +32,7 @@ size_t	 tls_psk_packed(size_t name_len);
 const struct psk *tls_psk_unpack(const struct tls_config *,
 	    const unsigned char *, size_t name_len);
 
+/* How many identities are in a ClientHello, behind its head. */
+size_t	 tls_psk_offered(const unsigned char *hello, size_t len);
+
 #endif

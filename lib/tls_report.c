@@ -221,6 +221,10 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 				    r->text, tls_names_dn(&crt->subject, dn,
 				    sizeof(dn)), text);
 	}
+	if (cfg->rules != NULL && cfg->verify == NOT_ASKED &&
+	    cfg->certs != NULL)
+		warn(w, "with cert and verify = none, clients without a key "
+		    "are served, too");
 	w->about = "psk";
 	for (i = 0; i < cfg->npsks && !cfg->psks[i].allowed; i++)
 		continue;

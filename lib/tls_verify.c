@@ -86,15 +86,15 @@ tls_verify_issuer_flags(const struct tls_config *cfg,
  * those that it is limited in; RFC 5280 section 4.2.1.10.
  */
 static uint32_t
-constraint_flags(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
-    int depth)
+constraint_flags(const struct tls *t, const mbedtls_x509_crt *crt, int depth)
 {
+	const struct tls_config *cfg = t->cfg;
 	size_t i;
 
 	if (depth > 0 && tls_cert_is_issuer(crt, crt))
 		return 0;
 	for (i = 0; i < cfg->nabove; i++)
-		switch (tls_constraints_check(cfg->above[i], crt)) {
+		switch (tls_constraints_check(cfg->above[i], crt, t->name)) {
 		case BROKEN:
 			return CERT_CONSTRAINTS_BROKEN;
 		case UNCHECKED:
@@ -399,7 +399,7 @@ tls_verify_cert(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 	is_trusted = ((*flags | t->issuers) &
 	    MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0;
 	if (is_trusted)
-		*flags |= constraint_flags(t->cfg, crt, depth);
+		*flags |= constraint_flags(t, crt, depth);
 	if (depth == 0)
 		return check_peer(t, crt, flags, is_trusted);
 	check_issuer(t, crt, flags);

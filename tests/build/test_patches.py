@@ -32,6 +32,18 @@ def test_patch_says_why(name):
         assert f"def {test}(" in text
 
 
+@pytest.mark.parametrize("name", PATCHES)
+def test_patch_changes_sources_alone(name):
+    """None of the copies that patch(1) leaves behind, which others lack."""
+    with open(os.path.join(FOLDER, name)) as f:
+        text = f.read()
+    files = re.findall(r"^--- (\S+)\n\+\+\+ (\S+)$", text, re.M)
+    assert files and "\n+++ /dev/null" not in text
+    for old, new in files:
+        assert re.fullmatch(r"b/(include|library)/.+\.[ch]", new)
+        assert old in ("a" + new[1:], "/dev/null")
+
+
 def test_source_that_a_patch_does_not_fit(tmp_path):
     """It is named, and nothing is built."""
     if not os.path.isdir(SOURCE):

@@ -233,6 +233,15 @@ CHAINS = {
         s := p.sub(extensions=(*AUTHORITY, limits(
             [dns("example.net")], critical=True))),
         cn="*.example.org", extensions=HOST), s],
+    "common name of one label breaks constraints": (lambda p: [p.leaf(
+        s := p.sub(extensions=(*AUTHORITY, limits(
+            [dns("example.net")], critical=True))),
+        cn="db", extensions=HOST), s], "db"),
+    "common name of one label, not looked at": lambda p: limited(
+        p, cn="db", permitted=[dns("example.org")]),
+    "common name of one label beside an address": (lambda p: limited(
+        p, ip(192, 0, 2, 1), cn="db", permitted=[dns("example.org")]),
+        "192.0.2.1"),
     "root's constraints broken": lambda p: [p.leaf(p.root(
         extensions=(*AUTHORITY, limits([dns("example.net")]))))],
 
@@ -277,6 +286,7 @@ STRICTER = {
     "key for agreement": "TLS 1.3 and ECDHE sign",
     "name excluded, below a wildcard": "it stands for the one excluded",
     "wildcard as a common name breaks constraints": "it stands for names",
+    "common name of one label breaks constraints": "it is a host's name, too",
     "SHA-1": WEAK_ONE,
     "RSA of 1024 bits": WEAK_ONE,
     "Ed25519": "mbed TLS has no such signatures",

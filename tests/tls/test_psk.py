@@ -481,6 +481,8 @@ def test_rule_without_keys(room):
 @pytest.mark.parametrize("words,warning", [
     (["peer=psk:app1", "peer=psk:gone"], 'peer: psk has no key for "gone"'),
     (["peer=psk:gone"], "psk: no key in it is allowed by peer"),
+    (["cert", "peer=psk:app1"], "peer: with cert and verify = none, clients "
+     "without a key are served, too"),
     (["cert", "ciphers=TLS_AES_256_GCM_SHA384"],
      "psk: no suite in the list of ciphers can be used with it")])
 def test_warning(room, words, warning):

@@ -1,6 +1,7 @@
 """Keys that both sides have, of a client: it knows its server by one."""
 
 import re
+import time
 
 import pytest
 
@@ -274,9 +275,9 @@ class Keyed(hostile.Server):
             for name in (b"c hs traffic", b"s hs traffic"))
         return self
 
-    def finish(self):
+    def finish(self, certifies=False):
         """The rest of the handshake."""
-        self.send_flight()
+        self.send_flight(certifies)
         digest = self.digest()
         assert self.message(hostile.FINISHED)[4:] == sha256(self.finished,
                                                             digest)
@@ -345,6 +346,37 @@ def test_retry(by_hand, beside):
     s.retry([(SHARES, X25519.to_bytes(2, "big"))])
     assert s.offered() == OFFER
     passes(s.choose().finish(), app)
+
+
+def leave(s, app):
+    """Both sides of a connection that is open."""
+    s.out += s.ours.seal(wire.ALERT, b"\1\0")
+    s.flush()
+    app.close()
+    s.sock.close()
+
+
+@pytest.mark.parametrize("how", ["old", pytest.param("large", marks=(
+    pytest.mark.skipif(not support.PATCHED, reason="it is offered")))])
+def test_ticket_that_is_not_offered(room, backend, by_hand, certs, how):
+    """The key is the first one then, and the ticket's server is not known."""
+    s, app, t = by_hand(f"ca={certs.ca}", "server_name=localhost")
+    s.send_hello()
+    s.finish(certifies=True).send_ticket(
+        b"t" * (5900 if how == "large" else 100),
+        lifetime=1 if how == "old" else 3600)
+    until = time.monotonic() + 1.1
+    passes(s, app)
+    leave(s, app)
+    t.wait_log(r' server="[^"]*CN=server" in=\d+ out=')
+    if how == "old":
+        wait_for(lambda: time.monotonic() > until, "the end of the ticket")
+    app = room.connect(t.address)
+    s = Keyed(room.keep(backend.accept()), certs.server, certs.server)
+    assert s.read_hello().offered() == OFFER
+    passes(s.choose().finish(), app)
+    leave(s, app)
+    t.wait_log(r" sni=localhost psk=app1 in=\d+ out=")
 
 
 def assert_reset(t, app, words):

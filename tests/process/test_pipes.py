@@ -400,6 +400,19 @@ def test_reader_that_is_gone(piped, fds):
     p.tunnel.wait_log("stdin -> .* standard output: Broken pipe$")
 
 
+def test_output_that_is_closed(room, backend, accept):
+    """It is not /dev/null: what is lost is told."""
+    p = subprocess.Popen(
+        ["sh", "-c", 'exec "$@" >&-', "sh",
+         *support.command("-i", *to_server(room, backend.address))],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with p:
+        server = accept()
+        server.send(b"world")
+        assert "standard output: Bad file descriptor" in p.stderr.read()
+    assert p.returncode == 1
+
+
 def test_disk_that_is_full(room, backend, start, accept):
     with open("/dev/full", "wb") as full:
         t = start(*to_server(room, backend.address), stdout=full)

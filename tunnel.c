@@ -427,6 +427,7 @@ run_inetd(struct arguments *a)
 	if ((g = generation_load(a, NULL, 1)) == NULL)
 		return exit_status(errno);
 	w.all.generation = g;
+	inetd_choose(&inetd, &g->config);
 	if (generation_open_log(g) == -1 || inetd_take(&inetd, &w, &in) == -1)
 		goto out;
 	daemon_release_descriptors();

@@ -100,11 +100,11 @@ daemon_hold_descriptors(void)
 {
 	int fd;
 
-	do {
-		fd = open("/dev/null", O_RDWR);
-	} while (fd != -1 && fd <= STDERR_FILENO);
-	if (fd != -1)
-		close(fd);
+	/* The lowest descriptor that is free is this one. */
+	for (fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) == -1 && open("/dev/null", fd ==
+		    STDOUT_FILENO ? O_RDONLY : O_RDWR) == -1)
+			return;
 }
 
 void

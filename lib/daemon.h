@@ -30,7 +30,10 @@ void	 signals_reset(void);
 int	 signal_has_come(int sig);
 int	 signal_taken(int sig);
 
-/* Open /dev/null as each of 0 to 2 that is closed: no connection may be one. */
+/*
+ * Open /dev/null as each of 0 to 2 that is closed: no connection may be one.
+ * Writes to such a standard output fail, as what they say is lost.
+ */
 void	 daemon_hold_descriptors(void);
 
 /* Let go of the standard descriptors, but for one that is the log. */

@@ -234,6 +234,9 @@ check_target(const struct config *cfg, const struct target *t)
 	char host[HOST_SIZE], text[HOST_SIZE];
 	int has_host = net_host(t, host, sizeof(host)) == 0;
 
+	/* No address at all: that has been said. */
+	if (t->to != NULL && t->to->list->len == 0)
+		return 0;
 	if (has_host && tls_is_name(host))
 		return 0;
 	text_escape(text, sizeof(text), has_host ? host : t->given);

@@ -18,9 +18,10 @@ inetd_begin(struct inetd *i, struct arguments *a)
 {
 	struct relay *r = &i->relay;
 
-	if (a->passed > 0 || !relay_is_needed())
+	if (a->passed > 0 || !relay_is_needed(1))
 		return 0;
-	log_spare_streams();
+	if (relay_is_needed(0))
+		log_spare_streams();
 	/* Now, as there are no keys in memory yet. */
 	if (relay_start(r) == -1) {
 		log_error("-i: %s", strerror(errno));
@@ -32,6 +33,17 @@ inetd_begin(struct inetd *i, struct arguments *a)
 	a->held = i->held;
 	a->nheld = RELAY_FDS;
 	return 0;
+}
+
+void
+inetd_choose(struct inetd *i, const struct config *cfg)
+{
+	if (i->relay.fd == -1)
+		return;
+	if (relay_is_needed(cfg->number[CLIENT] == 1))
+		log_spare_streams();
+	else
+		relay_dismiss(&i->relay);
 }
 
 /* What inetd(8) has accepted. */

@@ -8,6 +8,7 @@
 #include "relay.h"
 
 struct arguments;
+struct config;
 struct incoming;
 struct worker;
 
@@ -23,6 +24,9 @@ struct inetd {
  * arguments then name descriptors that are to be kept.  -1, having logged why.
  */
 int	 inetd_begin(struct inetd *, struct arguments *);
+
+/* Once there is a configuration, but no log of its own yet. */
+void	 inetd_choose(struct inetd *, const struct config *);
 
 /*
  * With the worker's generation loaded, and its log open: take the connection;

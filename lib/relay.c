@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -200,46 +201,44 @@ child_main(int sock, int status)
  * THE OTHER PROCESS
  */
 
-/* A socket without a name, as of socketpair(2), on both ends; or -1. */
+/* Is it a socket without a name, as of socketpair(2), on both ends? */
 static int
-pair_inode(int fd, ino_t *inode)
+is_of_a_pair(int fd)
 {
-	struct sockaddr_un un = { .sun_family = AF_UNSPEC };
-	socklen_t len = sizeof(un);
-	struct stat st;
+	struct sockaddr_un own = { .sun_family = AF_UNSPEC }, un = own;
+	socklen_t own_len = sizeof(own), len = sizeof(un);
 
-	if (fstat(fd, &st) == -1 || !S_ISSOCK(st.st_mode) ||
-	    getpeername(fd, (struct sockaddr *)&un, &len) == -1 ||
-	    un.sun_family != AF_UNIX || len > sizeof(sa_family_t))
-		return -1;
-	*inode = st.st_ino;
-	return 0;
+	return getsockname(fd, (struct sockaddr *)&own, &own_len) == 0 &&
+	    own.sun_family == AF_UNIX && own_len <= sizeof(sa_family_t) &&
+	    getpeername(fd, (struct sockaddr *)&un, &len) == 0 &&
+	    un.sun_family == AF_UNIX && len <= sizeof(sa_family_t);
 }
 
 int
-relay_is_needed(void)
+relay_is_needed(int is_client)
 {
-	struct stat st;
-	ino_t in, out;
+	struct stat in, out;
 
-	if (fstat(STDIN_FILENO, &st) == -1 || !S_ISSOCK(st.st_mode))
+	if (fstat(STDIN_FILENO, &in) == -1 || !S_ISSOCK(in.st_mode))
 		return 1;
-	return pair_inode(STDIN_FILENO, &in) == 0 &&
-	    pair_inode(STDOUT_FILENO, &out) == 0 && in != out;
+	if (!is_of_a_pair(STDIN_FILENO) || fstat(STDOUT_FILENO, &out) == -1)
+		return 0;
+	if (S_ISSOCK(out.st_mode))
+		return is_of_a_pair(STDOUT_FILENO) && in.st_ino != out.st_ino;
+	return is_client;
 }
 
 int
 relay_start(struct relay *r)
 {
 	int pair[2], status[2], saved;
-	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == -1)
 		return -1;
 	r->fd = pair[0];
 	r->far = pair[1];
 	if (pipe2(status, O_CLOEXEC) == -1 || (r->status = status[0]) == -1 ||
-	    (pid = fork()) == -1) {
+	    (r->pid = fork()) == -1) {
 		saved = errno;
 		if (r->status != -1)
 			close(status[1]);
@@ -247,7 +246,7 @@ relay_start(struct relay *r)
 		errno = saved;
 		return -1;
 	}
-	if (pid == 0)
+	if (r->pid == 0)
 		child_main(pair[1], status[1]);
 	close(status[1]);
 	return 0;
@@ -312,6 +311,14 @@ relay_await(struct relay *r, const sigset_t *asleep, int64_t drain_ms)
 			until = clock_ms() + drain_ms;
 	}
 	return why;
+}
+
+void
+relay_dismiss(struct relay *r)
+{
+	relay_close(r);
+	while (waitpid(r->pid, NULL, 0) == -1 && errno == EINTR)
+		continue;
 }
 
 void

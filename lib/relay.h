@@ -12,6 +12,7 @@
 struct identity;
 
 struct relay {
+	pid_t	 pid;
 	int	 fd;		/* the connection: a socket */
 	int	 far;		/* its other end, which the relay works on */
 	int	 status;	/* from where it tells its end; -1: it has */
@@ -23,9 +24,11 @@ struct relay {
 /*
  * Are standard input and output no connection by themselves?  They are one
  * where standard input is a socket, unless standard output is another one:
- * some programs make their pipes of those.
+ * some programs make their pipes of those.  sshd(8) gives one to a shell, which
+ * may send the output elsewhere: that is for a client.  A server's may be a
+ * log.
  */
-int	 relay_is_needed(void);
+int	 relay_is_needed(int is_client);
 
 /*
  * Fork the relay, before there is anything that it should not have.  It waits
@@ -58,5 +61,8 @@ const char *relay_await(struct relay *, const sigset_t *asleep,
 
 /* Close what is left; one that has not begun leaves. */
 void	 relay_close(struct relay *);
+
+/* The same for one that has not begun, until it has left. */
+void	 relay_dismiss(struct relay *);
 
 #endif

@@ -27,7 +27,7 @@
  * Changes with what is handed over, with the layout of shared memory, and with
  * orders, since workers of the old version go on.
  */
-#define HANDOVER	"tunnel handover 3"
+#define HANDOVER	"tunnel handover 4"
 
 /*
  * The absolute path that this program was started by, where its next version

@@ -280,6 +280,10 @@ WHERE = "command line: "
      "by (allowed: with server_name or peer; verify = none)"),
     (["connect=unix:/x", "server_name=off"], "connect: unix:/x has no name to "
      "verify the server by (allowed: with server_name or peer; verify = none)"),
+    (["connect=localhost:https"], '"localhost:https" is not an address '
+     "(allowed: [host:]port with a port of 1 to 65535, [IPv6]:port, "
+     "unix:/path; did you mean localhost:443?)"),
+    (["connect=unix:"], '"" is not a path of up to 107 bytes'),
     (["connect=1", "server_name=*.example.org"], 'server_name: '
      '"*.example.org" is not a name for TLS (allowed: an ASCII name, where '
      "others begin with xn--; an address; off)"),

@@ -302,6 +302,34 @@ def test_two_sockets(room, backend, start, accept):
     assert t.wait(support.DEADLINE) == 0
 
 
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_output_that_is_sent_elsewhere(room, backend, start, accept, fds,
+                                       kind):
+    """sshd gives a shell one socket as both; it may have redirected one."""
+    ours, theirs = socket.socketpair()
+    room.keep(ours).settimeout(support.DEADLINE)
+    if kind == "pipe":
+        source, output = os.pipe()
+    else:
+        output = os.open(room.path("output"), os.O_WRONLY | os.O_CREAT)
+        source = os.open(room.path("output"), os.O_RDONLY)
+    fds += [source, output]
+    with theirs:
+        t = start(*to_server(room, backend.address), stdin=theirs,
+                  stdout=output)
+    close(fds, output)
+    server = accept()
+    ours.sendall(b"hello")
+    ours.shutdown(socket.SHUT_WR)
+    assert support.read_exactly(server, 5) == b"hello"
+    assert server.read_all() == (b"", "close_notify")
+    server.send(b"world")
+    server.close_notify()
+    assert t.wait(support.DEADLINE) == 0
+    assert os.read(source, 100) == b"world"
+    assert ours.recv(100) == b""
+
+
 def test_one_socket_is_the_connection(room, backend, start, accept):
     ours, theirs = socket.socketpair()
     room.keep(ours).settimeout(support.DEADLINE)
@@ -370,6 +398,19 @@ def test_reader_that_is_gone(piped, fds):
     assert_is_told(p)
     assert p.wait() == 1
     p.tunnel.wait_log("stdin -> .* standard output: Broken pipe$")
+
+
+def test_output_that_is_closed(room, backend, accept):
+    """It is not /dev/null: what is lost is told."""
+    p = subprocess.Popen(
+        ["sh", "-c", 'exec "$@" >&-', "sh",
+         *support.command("-i", *to_server(room, backend.address))],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with p:
+        server = accept()
+        server.send(b"world")
+        assert "standard output: Bad file descriptor" in p.stderr.read()
+    assert p.returncode == 1
 
 
 def test_disk_that_is_full(room, backend, start, accept):

@@ -10,18 +10,24 @@
 
 /* With these as standard input and output, which are then as they were. */
 static int
-is_needed(int in, int out)
+is_needed_by(int is_client, int in, int out)
 {
 	int old_in = dup(STDIN_FILENO), old_out = dup(STDOUT_FILENO), r;
 
 	dup2(in, STDIN_FILENO);
 	dup2(out, STDOUT_FILENO);
-	r = relay_is_needed();
+	r = relay_is_needed(is_client);
 	dup2(old_in, STDIN_FILENO);
 	dup2(old_out, STDOUT_FILENO);
 	close(old_in);
 	close(old_out);
 	return r;
+}
+
+static int
+is_needed(int in, int out)
+{
+	return is_needed_by(0, in, out);
 }
 
 static void
@@ -67,6 +73,11 @@ test_what_needs_one(void **state)
 	/* What inetd has accepted, and a log that is a socket, too. */
 	assert_int_equal(is_needed(named[2], named[1]), 0);
 	assert_int_equal(is_needed(a[0], named[1]), 0);
+	/* A client's output goes where a shell has sent it. */
+	assert_int_equal(is_needed_by(1, a[0], p[1]), 1);
+	assert_int_equal(is_needed_by(1, a[0], a[0]), 0);
+	assert_int_equal(is_needed_by(1, a[0], named[1]), 0);
+	assert_int_equal(is_needed_by(1, named[2], p[1]), 0);
 	close_all(p, 2);
 	close_all(a, 2);
 	close_all(b, 2);

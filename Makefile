@@ -362,7 +362,8 @@ uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
 	-@rmdir $(DESTDIR)$(SYSCONFDIR)/tunnel 2>/dev/null || :
 
-# A package, by debhelper: of what is installed, and of lib/deb.
+# A package, by debhelper: of what is installed, and of lib/deb.  It needs no
+# build-essential, since what is installed has been built.
 DEB	= $(O)/deb/tunnel
 
 deb: $(TUNNEL)
@@ -377,7 +378,7 @@ deb: $(TUNNEL)
 	    echo "  * See CHANGELOG.md."; echo; \
 	    sed -n 's/^Maintainer:/ --/p' lib/deb/control | tr '\n' ' '; \
 	    date -R) | sed 's/>  */>  /' >$(DEB)/debian/changelog
-	cd $(DEB) && dpkg-buildpackage -b -us -uc
+	cd $(DEB) && dpkg-buildpackage --ignore-builtin-builddeps -b -us -uc
 
 # What tests/deps has put there is kept: it is not made from anything here.
 KEPT	= build/aws-lc-source build/aws-lc-source.apt build/debian13 \

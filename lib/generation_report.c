@@ -109,7 +109,7 @@ generation_announce(const struct generation *g, const struct generation *old)
 		log_at(g->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
 		    text);
 	if (old == NULL && g->identity.uid == 0)
-		log_notice("workers run as root (set user to another)");
+		log_notice("workers run as root (set user to another one)");
 	if (old == NULL && g->config.number[SANDBOX] == 1) {
 		if (g->config.command != NULL)
 			log_notice("sandbox: workers that run a command are "

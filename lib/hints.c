@@ -34,12 +34,12 @@ static const struct theirs {
 	    .covers = "peer" },
 	{ "CApath", .ours = "ca", .is_copied = 1, .covers = "peer" },
 	{ "checkEmail", .advice = "peer has no rule for mail addresses" },
-	{ "checkHost", .ours = "peer", .prefix = "dns:", .advice = "; with "
-	    "verifyPeer = yes, or with client = yes if it is the host of "
-	    "connect, which is verified anyway, delete the line" },
-	{ "checkIP", .ours = "peer", .prefix = "ip:", .advice = "; with "
-	    "verifyPeer = yes, or with client = yes if it is the address in "
-	    "connect, which is verified anyway, delete the line" },
+	{ "checkHost", .ours = "peer", .prefix = "dns:", .advice = "; but "
+	    "delete the line with verifyPeer = yes, and if it is the host of "
+	    "connect with client = yes: that is verified anyway" },
+	{ "checkIP", .ours = "peer", .prefix = "ip:", .advice = "; but "
+	    "delete the line with verifyPeer = yes, and if it is the address "
+	    "in connect with client = yes: that is verified anyway" },
 	{ "ciphersuites", .advice = "ciphers is one list for TLS 1.2 and "
 	    "1.3" },
 	{ "compression", .advice = "not supported: delete the line" },

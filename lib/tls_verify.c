@@ -107,22 +107,23 @@ constraint_flags(const struct tls *t, const mbedtls_x509_crt *crt, int depth)
 
 /* The flags' first fault, as text about crt. */
 static const struct fault *
-fault_text(const struct tls_config *cfg, const mbedtls_x509_crt *crt,
-    uint32_t flags, char *text, size_t size)
+fault_text(const struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags,
+    char *text, size_t size)
 {
-	const mbedtls_x509_crl *crl = &cfg->crl;
+	const mbedtls_x509_crl *crl = &t->cfg->crl;
 	const struct fault *f = tls_error_fault(flags);
 	char dn[DN_SIZE];
 
 	if (f->text != NULL) {
-		snprintf(text, size, "%s", tls_error_fault_text(cfg, f));
+		snprintf(text, size, "%s", tls_error_fault_text(t->cfg, f));
 	} else if (f->flags & MBEDTLS_X509_BADCERT_CN_MISMATCH) {
 		tls_names_list(crt, dn, sizeof(dn));
-		snprintf(text, size,
-		    "name mismatch: the certificate is for %s", dn);
+		snprintf(text, size, "name mismatch: the certificate is for "
+		    "%s, not for %s", dn, t->name);
 	} else if (f->flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) {
-		snprintf(text, size, "unknown issuer \"%s\"",
-		    tls_names_dn(&crt->issuer, dn, sizeof(dn)));
+		snprintf(text, size, "unknown issuer \"%s\"%s",
+		    tls_names_dn(&crt->issuer, dn, sizeof(dn)),
+		    tls_cert_is_issuer(crt, crt) ? " (self-issued)" : "");
 	} else if (f->flags & MBEDTLS_X509_BADCERT_EXPIRED) {
 		tls_cert_dates(&crt->valid_from, &crt->valid_to, 0, text, size);
 	} else {
@@ -144,8 +145,7 @@ static void
 reject_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 {
 	char text[ERROR_SIZE], dn[DN_SIZE];
-	const struct fault *f = fault_text(t->cfg, crt, flags, text,
-	    sizeof(text));
+	const struct fault *f = fault_text(t, crt, flags, text, sizeof(text));
 
 	if (f->flags & (MBEDTLS_X509_BADCERT_NOT_TRUSTED | CERT_CHAIN_TOO_LONG))
 		tls_reject(t, f->alert, "%s", text);
@@ -162,8 +162,7 @@ reject_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 	char text[ERROR_SIZE], dn[DN_SIZE];
 
 	if (t->issuers == 0)
-		alert = fault_text(t->cfg, crt, flags, text,
-		    sizeof(text))->alert;
+		alert = fault_text(t, crt, flags, text, sizeof(text))->alert;
 	else
 		snprintf(text, sizeof(text), "%s", t->why != NULL ? t->why :
 		    "one of its issuers");

@@ -312,6 +312,7 @@ WORDS = {
     "name as a URI": (NOT_NAMED + "app", "BAD_CERTIFICATE"),
     "expired": ("expired 60 minutes ago", "CERTIFICATE_EXPIRED"),
     "unknown CA": ('unknown issuer "CN=Own"', "UNKNOWN_CA"),
+    "signed by itself": ('unknown issuer "CN=app" (self-issued)', "UNKNOWN_CA"),
     "revoked": ("revoked", "CERTIFICATE_REVOKED"),
     "for clients": ("not for server authentication", "UNSUPPORTED_CERTIFICATE"),
     "broken DNS constraints": (

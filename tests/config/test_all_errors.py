@@ -293,12 +293,12 @@ def test_two_transient_causes(room):
      "TLS_AES_256_GCM_SHA384)"),
     ("ciphers = HIGH:!aNULL", "default: all that are safe"),
     ("client = true", "did you mean yes?"),
-    ("checkHost = a.example", ": peer = dns:a.example; with verifyPeer = yes, "
-     "or with client = yes if it is the host of connect, which is verified "
-     "anyway, delete the line)"),
-    ("checkIP = ::1", ": peer = ip:::1; with verifyPeer = yes, or with client "
-     "= yes if it is the address in connect, which is verified anyway, delete "
-     "the line)"),
+    ("checkHost = a.example", ": peer = dns:a.example; but delete the line "
+     "with verifyPeer = yes, and if it is the host of connect with client = "
+     "yes: that is verified anyway)"),
+    ("checkIP = ::1", ": peer = ip:::1; but delete the line with verifyPeer = "
+     "yes, and if it is the address in connect with client = yes: that is "
+     "verified anyway)"),
     ("sni = a.example", ": server_name = a.example, if it is not the host of "
      "connect)"),
     ("sni =", ": server_name = off)"),

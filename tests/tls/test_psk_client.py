@@ -205,6 +205,8 @@ def test_session_ends_with_its_key(room, client, version):
      "server without the key is refused (allowed: require)"),
     (["psk=PSK", "cert=CERT"], "cert has no effect with psk and neither ca "
      "nor peer"),
+    (["psk=PSK", "crl=CERT"], "crl: it needs ca, whose certificates it "
+     "revokes"),
     (["psk=PSK", "psk_identity=nobody"],
      'psk_identity: psk has no key for "nobody"'),
     (["psk=PSK", "peer=psk:app1"], 'peer: "psk:app1" is for a server '

@@ -343,6 +343,16 @@ def test_server_that_is_right(by_hand, beside):
     passes(s.choose().finish(), app)
 
 
+def test_version_without_the_extension(by_hand, beside):
+    """TLS 1.3 where TLS 1.2 would be said: not all libraries see it, and go on
+    with secrets that are no secret, and with any certificate.
+    """
+    s, app, t = by_hand(*beside)
+    s.send(hostile.SERVER_HELLO, s.hello_body([], version=b"\3\4"))
+    assert s.alert() == 70
+    assert_reset(t, app, "handshake: no TLS version in common")
+
+
 def test_retry(by_hand, beside):
     s, app, t = by_hand("groups=secp256r1,x25519", *beside)
     s.retry([(SHARES, X25519.to_bytes(2, "big"))])

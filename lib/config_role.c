@@ -84,17 +84,12 @@ check_own_cert(const struct config *cfg)
 int
 config_is_psk_alone(const struct config *cfg)
 {
-	int other;
-
 	if (cfg->given[PSK] == NULL && !cfg->is_wrong[PSK])
 		return 0;
 	if (!config_is_client(cfg))
 		return cfg->given[CERT] == NULL && !cfg->is_wrong[CERT];
-	for (other = CA; other <= PEER; other++)
-		if (other != VERIFY && (cfg->given[other] != NULL ||
-		    cfg->is_wrong[other]))
-			return 0;
-	return 1;
+	return cfg->given[CA] == NULL && !cfg->is_wrong[CA] &&
+	    cfg->given[PEER] == NULL && !cfg->is_wrong[PEER];
 }
 
 /* What means nothing where shared keys stand for all certificates. */

@@ -319,7 +319,11 @@ sniff_message(struct tls *t, int type, const unsigned char *p, size_t len)
 {
 	switch (type) {
 	case MBEDTLS_SSL_HS_SERVER_HELLO:
-		if (len > HELLO_RANDOM)
+		/* Not all libraries see to it; RFC 8446 section 4.1.3. */
+		if (len > 1 && be_get(p, 2) != MBEDTLS_SSL_VERSION_TLS1_2)
+			tls_reject(t, MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION,
+			    "handshake: no TLS version in common");
+		else if (len > HELLO_RANDOM)
 			sniff_hello(t, p + HELLO_RANDOM, p + len);
 		break;
 	case MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE:

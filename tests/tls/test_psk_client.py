@@ -205,6 +205,8 @@ def test_session_ends_with_its_key(room, client, version):
      "server without the key is refused (allowed: require)"),
     (["psk=PSK", "cert=CERT"], "cert has no effect with psk and neither ca "
      "nor peer"),
+    (["psk=PSK", "crl=CERT"], "crl: it needs ca, whose certificates it "
+     "revokes"),
     (["psk=PSK", "psk_identity=nobody"],
      'psk_identity: psk has no key for "nobody"'),
     (["psk=PSK", "peer=psk:app1"], 'peer: "psk:app1" is for a server '
@@ -339,6 +341,16 @@ def test_server_that_is_right(by_hand, beside):
     assert s.offered() == OFFER
     assert s.hello.extensions[45] == b"\1\1"  # psk_dhe_ke, and no psk_ke
     passes(s.choose().finish(), app)
+
+
+def test_version_without_the_extension(by_hand, beside):
+    """TLS 1.3 where TLS 1.2 would be said: not all libraries see it, and go on
+    with secrets that are no secret, and with any certificate.
+    """
+    s, app, t = by_hand(*beside)
+    s.send(hostile.SERVER_HELLO, s.hello_body([], version=b"\3\4"))
+    assert s.alert() == 70
+    assert_reset(t, app, "handshake: no TLS version in common")
 
 
 def test_retry(by_hand, beside):

@@ -149,6 +149,32 @@ test_names(void **state)
 	}
 }
 
+/* A hello with two of them, or with what is in front of these; cut anywhere. */
+static void
+test_offered(void **state)
+{
+	static const unsigned char behind_random[] = { 1, 9, 0, 2, 0x13, 1, 1,
+	    0, 0, 30, 0, 43, 0, 3, 2, 3, 4, 0, 41, 0, 19, 0, 13, 0, 1, 'a', 0,
+	    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0 };
+	const size_t len = 34 + sizeof(behind_random);
+	unsigned char *p;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i <= len; i++) {
+		assert_non_null(p = malloc(i > 0 ? i : 1));
+		memset(p, 0xff, i);
+		if (i > 34)
+			memcpy(p + 34, behind_random, i - 34);
+		assert_int_equal(tls_psk_offered(p, i), i == len ? 2 : 0);
+		if (i == len) {
+			p[34 + 18] = 42;	/* another extension */
+			assert_int_equal(tls_psk_offered(p, i), 0);
+		}
+		free(p);
+	}
+}
+
 int
 main(void)
 {
@@ -158,6 +184,7 @@ main(void)
 		cmocka_unit_test(test_tickets),
 		cmocka_unit_test(test_rules),
 		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_offered),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

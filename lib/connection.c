@@ -29,6 +29,7 @@
 
 #define CONNINFO_SIZE	1024		/* what was negotiated, as text */
 #define HOST_SIZE	256		/* of a server's name */
+#define QUOTED_SIZE	(4 * 255 + 12)	/* of an identity, in the log */
 #define TRIM_THRESHOLD	32		/* connections that use memory */
 
 /* One connection, as the engine's callbacks see it. */
@@ -525,6 +526,7 @@ conninfo_text(const struct connection *c, char *out, size_t size)
 {
 	struct tls_conninfo a;
 	struct text text = { .p = out, .size = size };
+	char name[QUOTED_SIZE];
 
 	connection_conninfo(c, &a);
 	out[0] = '\0';
@@ -541,9 +543,12 @@ conninfo_text(const struct connection *c, char *out, size_t size)
 		    "(invalid)");
 	if (a.alpn != NULL)
 		text_add(&text, " alpn=%s", a.alpn);
-	if (a.psk != NULL)
-		text_add(&text, strpbrk(a.psk, " \"\\") != NULL ?
-		    " psk=\"%s\"" : " psk=%s", a.psk);
+	if (a.psk != NULL) {
+		text_quote(name, sizeof(name), (const unsigned char *)a.psk,
+		    strlen(a.psk));
+		text_add(&text, " psk=%s", strpbrk(a.psk, " \"\\") != NULL ?
+		    name : a.psk);
+	}
 	if (a.peer != NULL)
 		text_add(&text, " %s=\"%s\"", is_client(c) ? "server" :
 		    "client", a.peer);

@@ -3,8 +3,8 @@
  *
  * What it reads and writes is shared with other programs, which expect it to
  * block; so O_NONBLOCK is not set there.  poll(2) tells that a read will not
- * block, nor a write of up to PIPE_BUF: thus neither direction waits for the
- * other.
+ * block, nor a write of up to PIPE_BUF, but to a terminal: thus neither
+ * direction waits for the other.
  *
  * The relay's end of the socket pair stays open until its exit is known: an
  * end of file is only seen after an end in order, never as it was killed.
@@ -170,6 +170,22 @@ is_file(int fd)
 }
 
 /*
+ * A terminal may have less room than PIPE_BUF, and block.  Opened anew, it does
+ * not, and is what it was for others.
+ */
+static void
+reopen_terminal(void)
+{
+	int fd = isatty(STDOUT_FILENO) ? open("/dev/fd/1", O_WRONLY |
+	    O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : -1;
+
+	if (fd == -1)
+		return;
+	dup2(fd, STDOUT_FILENO);
+	close(fd);
+}
+
+/*
  * SIGTERM and its likes are for the other process, which may go on for a
  * while.  Those that a terminal sends end both.
  */
@@ -187,6 +203,7 @@ child_main(int sock, int status)
 	daemon_close_all_but(fds, 2);
 	if (read(sock, &o, sizeof(o)) != sizeof(o))
 		_exit(1);
+	reopen_terminal();
 	ways[0].from = STDIN_FILENO;
 	ways[1].to = STDOUT_FILENO;
 	ways[0].to = ways[1].from = sock;

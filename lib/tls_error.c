@@ -457,21 +457,24 @@ psk_reason(const struct tls *t)
 	};
 	const struct psk *own = t->cfg->own_psk;
 	size_t n = t->cfg->psk_alone ? sizeof(alerts_for_it) : 3;
+	char name[2 * NAME_SIZE];
 
 	if (!t->cfg->is_client)
 		return client_psk_reason(t);
 	if (own == NULL)
 		return NULL;
+	text_quote(name, sizeof(name), (const unsigned char *)own->name,
+	    strlen(own->name));
 	if (t->heard == 0 && t->psk != NULL &&
 	    t->failed == MBEDTLS_ERR_SSL_INVALID_MAC)
-		tls_fail(t->cfg, "shared key \"%s\": the server has another "
-		    "one", own->name);
+		tls_fail(t->cfg, "shared key %s: the server has another one",
+		    name);
 	else if (t->heard != 0 ? memchr(alerts_for_it, t->heard, n) != NULL :
 	    t->cfg->psk_alone && t->psk == NULL &&
 	    (t->failed == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE ||
 	    t->failed == MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER))
 		tls_fail(t->cfg, "the server does not know the shared key "
-		    "\"%s\", or has another one for it", own->name);
+		    "%s, or has another one for it", name);
 	else
 		return NULL;
 	return t->cfg->error;

@@ -6,11 +6,13 @@ import fcntl
 import os
 import pty
 import re
+import select
 import signal
 import socket
 import ssl
 import subprocess
 import termios
+import tty
 
 import pytest
 
@@ -121,9 +123,9 @@ def accept(room, backend):
 def piped(room, backend, start, accept, fds):
     """A client with a pipe for each direction."""
 
-    def begin(*words, version=None, **keywords):
+    def begin(*words, version=None, output=os.pipe, **keywords):
         theirs_in, to = os.pipe()
-        back, theirs_out = os.pipe()
+        back, theirs_out = output()
         fds.extend((to, back))
         t = start(*to_server(room, backend.address), *words, stdin=theirs_in,
                   stdout=theirs_out, **keywords)
@@ -194,6 +196,28 @@ def test_neither_direction_waits_for_the_other(piped, fds):
 def is_full(pipe):
     n = fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4)
     return int.from_bytes(n, "little") >= 60000
+
+
+def raw_terminal():
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    return master, slave
+
+
+def test_terminal_that_nobody_reads(piped, fds):
+    """It blocks a write that is larger than its room, unlike a pipe."""
+    p = piped(output=raw_terminal)
+    sent = support.Task(p.server.send, transfers.BLOCK * 8)
+    wait_for(lambda: select.select([p.back], [], [], 0)[0], "output")
+    for _ in range(20):
+        p.write(transfers.BLOCK)
+        assert support.read_exactly(p.server, len(transfers.BLOCK)) == \
+            transfers.BLOCK
+    assert sent.running()
+    assert p.read(8 * len(transfers.BLOCK)) == transfers.BLOCK * 8
+    sent.result()
+    p.tunnel.signal(signal.SIGKILL)
+    wait_for(lambda: not is_alive(p.relay), "the relay's end")
 
 
 def test_all_is_written_before_it_exits(piped, fds):

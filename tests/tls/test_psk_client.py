@@ -70,6 +70,18 @@ def test_identity(room, version):
     assert_served(log, version, '"app 3"')
 
 
+def test_identity_that_looks_like_more_of_the_log(room):
+    name, quoted = 'a" client="\\', r'"a\x22 client=\x22\x5c"'
+    path = write(room, {name: KEYS[NAME]})
+    address = tunnel_server(room, "1.3", name, KEYS[NAME])
+    got, log = ask(f"connect={address}", f"psk={path}", data=HELLO)
+    assert got == HELLO
+    assert f" psk={quoted} in=6 " in log
+    write(room, {name: OTHER})
+    got, log = ask(f"connect={address}", f"psk={path}", data=HELLO)
+    assert_refused(got, log, UNKNOWN.replace(f'"{NAME}"', quoted))
+
+
 def test_after_a_retry(room):
     address = tunnel_server(room, "1.3", groups="secp384r1")
     got, log = ask(f"connect={address}", f"psk={write(room)}", data=HELLO)

@@ -267,7 +267,7 @@ opened(struct tls *t, struct stream *s)
 	t->alpn = mbedtls_ssl_get_alpn_protocol(t->ssl);
 	t->record = record > 0 ? (size_t)record : RECORD_MAX;
 	s->write_size = tls_bio_write_size(t);
-	tls_bio_heard(t);
+	tls_bio_sniff_end(t);
 	if (t->cfg->is_client && !is_tls13(t) && release(t) == 0)
 		tls_resume_keep(t);
 	ktls_opened(t);
@@ -551,7 +551,7 @@ tls_new(struct tls_config *cfg, int fd, const char *name, struct stream *s)
 	mbedtls_ssl_set_user_data_p(t->ssl, t);
 	mbedtls_ssl_set_verify(t->ssl, tls_verify_cert, t);
 	mbedtls_ssl_set_bio(t->ssl, t, tls_bio_send, tls_bio_recv, NULL);
-	if (ktls_new(t) == -1 || (cfg->is_client && (tls_bio_listen(t) == -1 ||
+	if (ktls_new(t) == -1 || (cfg->is_client && (tls_bio_sniff(t) == -1 ||
 	    tls_resume_offer(t) != 0))) {
 		tls_free(t);
 		return NULL;
@@ -569,7 +569,7 @@ tls_free(struct tls *t)
 	tls_resume_failed(t);
 	library_free(t);
 	ktls_free(t);
-	tls_bio_heard(t);
+	tls_bio_sniff_end(t);
 	tls_verify_forget(t);
 	free(t->sni);
 	free(t->identity);

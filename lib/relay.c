@@ -283,7 +283,7 @@ relay_go(struct relay *r, const struct identity *id, int is_confined)
 }
 
 const char *
-relay_look(struct relay *r)
+relay_check(struct relay *r)
 {
 	static char text[128];
 	struct verdict v = { .fd = -1 };
@@ -320,7 +320,7 @@ relay_await(struct relay *r, const sigset_t *asleep, int64_t drain_ms)
 		ms = clock_timeout(clock_ms(), until);
 		ts = (struct timespec){ ms / 1000, ms % 1000 * 1000000L };
 		if (ppoll(&p, 1, ms == -1 ? NULL : &ts, asleep) == 1)
-			why = relay_look(r);
+			why = relay_check(r);
 		else if (signal_taken(SIGQUIT) || until <= clock_ms())
 			why = "stopped before all output was written";
 		else if (signal_taken(SIGTERM) && until == INT64_MAX &&

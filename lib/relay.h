@@ -49,7 +49,7 @@ int	 relay_go(struct relay *, const struct identity *, int is_confined);
  * order; or why not, valid until the next call: the connection is to be
  * aborted.
  */
-const char *relay_look(struct relay *);
+const char *relay_check(struct relay *);
 
 /*
  * The connection is over, and its descriptor was closed: wait until the relay

@@ -217,7 +217,7 @@ take_control(struct tls *t, int type, const unsigned char *p, size_t len)
 		return MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY;
 	if (p[0] == MBEDTLS_SSL_ALERT_LEVEL_WARNING)
 		return 0;
-	t->heard = p[1];
+	t->peer_alert = p[1];
 	return MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE;
 }
 

@@ -274,7 +274,7 @@ tls_psk_ready(struct tls_config *cfg)
 }
 
 size_t
-tls_psk_packed(size_t name_len)
+tls_psk_packed_size(size_t name_len)
 {
 	return name_len > 0 ? name_len + PSK_CHECK_SIZE : 0;
 }

@@ -26,7 +26,7 @@ int	 tls_psk_ready(struct tls_config *);
 void	 tls_psk_pack(const struct psk *, unsigned char *);
 
 /* How much that is, for an identity of that length; 0 for none. */
-size_t	 tls_psk_packed(size_t name_len);
+size_t	 tls_psk_packed_size(size_t name_len);
 
 /* The key that this is about, if it is still there and allowed; or NULL. */
 const struct psk *tls_psk_unpack(const struct tls_config *,

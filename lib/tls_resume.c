@@ -72,7 +72,7 @@ find(struct tls *t, mbedtls_ssl_session *session)
 		mbedtls_ssl_session_init(session);
 	}
 	t->born = 0;
-	t->hint = 0;
+	t->lifetime_hint = 0;
 	t->psk = NULL;
 	tls_verify_forget(t);
 	return -1;

@@ -97,7 +97,7 @@ static size_t
 pack_names(const struct tls *t, unsigned char *p, size_t size)
 {
 	size_t n, key = t->psk != NULL ? t->psk->name_len : 0;
-	size_t at = SESSION_HEAD, packed = tls_psk_packed(key);
+	size_t at = SESSION_HEAD, packed = tls_psk_packed_size(key);
 	const unsigned char *owner;
 
 	if (session_owner(t, &owner, &n) == -1 || size < at + n + packed)
@@ -132,7 +132,8 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	p[AT_TLS13] = (unsigned char)is_tls13(t);
 	be_put(p + AT_BORN, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
 	be_put(p + AT_SAVED, (uint64_t)now, 8);
-	be_put(p + AT_HINT, t->ticketed || t->resumed ? t->hint : 0, 4);
+	be_put(p + AT_HINT, t->ticketed || t->resumed ? t->lifetime_hint : 0,
+	    4);
 	be_put(p + AT_TIME, is_tls13(t) ? find_time(session, p + head, len) : 0,
 	    2);
 	be_put(p + AT_LENGTH, len, 2);
@@ -217,8 +218,8 @@ is_kept(struct tls *t, int64_t saved, int64_t hint)
 
 	if (hint == 0)
 		return 1;
-	t->hint = left > 0 && left <= hint ? (uint32_t)left : 0;
-	return t->hint > 0;
+	t->lifetime_hint = left > 0 && left <= hint ? (uint32_t)left : 0;
+	return t->lifetime_hint > 0;
 }
 
 /*
@@ -281,11 +282,11 @@ session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
 	n = (size_t)be_get(p + AT_LENGTH, 2);
 	name = p[AT_NAME];
 	identity = p[AT_IDENTITY];
-	if (name + tls_psk_packed(identity) + n > len - SESSION_HEAD ||
+	if (name + tls_psk_packed_size(identity) + n > len - SESSION_HEAD ||
 	    !is_owner(t, names, name) || (identity > 0 && (psk =
 	    tls_psk_unpack(t->cfg, names + name, identity)) == NULL))
 		return -1;
-	saved = names + name + tls_psk_packed(identity);
+	saved = names + name + tls_psk_packed_size(identity);
 	if (take_times(t, p, saved, n, &born) == -1 ||
 	    mbedtls_ssl_session_load(session, saved, n) != 0)
 		return -1;

@@ -161,7 +161,7 @@ reject_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 	unsigned char alert = t->alert;
 	char text[ERROR_SIZE], dn[DN_SIZE];
 
-	if (t->issuers == 0)
+	if (t->issuer_flags == 0)
 		alert = fault_text(t, crt, flags, text, sizeof(text))->alert;
 	else
 		snprintf(text, sizeof(text), "%s", t->why != NULL ? t->why :
@@ -343,9 +343,9 @@ check_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags)
 	struct tls_config *cfg = t->cfg;
 
 	*flags |= tls_verify_issuer_flags(cfg, crt);
-	if (t->issuers == 0 && *flags != 0)
+	if (t->issuer_flags == 0 && *flags != 0)
 		reject_issuer(t, crt, *flags);
-	t->issuers |= *flags;
+	t->issuer_flags |= *flags;
 	*flags = 0;
 	if (cfg->nabove < ISSUERS_MAX)
 		cfg->above[cfg->nabove++] = crt;
@@ -367,15 +367,15 @@ check_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags,
 	if (!t->cfg->has_ca || (r != NULL && tls_rules_is_pin(r))) {
 		*flags &= ~(uint32_t)(MBEDTLS_X509_BADCERT_NOT_TRUSTED |
 		    CERT_CONSTRAINTS_BROKEN | CERT_CONSTRAINTS_UNCHECKED);
-		t->issuers = 0;
+		t->issuer_flags = 0;
 	}
-	*flags |= t->issuers;
+	*flags |= t->issuer_flags;
 	if (*flags == 0) {
 		tls_reject_undo(t);
 		return remember_peer(t, crt);
 	}
 	reject_peer(t, crt, *flags);
-	t->issuers = 0;
+	t->issuer_flags = 0;
 	return 0;
 }
 
@@ -395,7 +395,7 @@ tls_verify_cert(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 		*flags |= MBEDTLS_X509_BADCERT_NOT_TRUSTED;
 	t->issuer = depth > 0 ? crt : NULL;
 	/* Without a trusted issuer nothing is computed that costs. */
-	is_trusted = ((*flags | t->issuers) &
+	is_trusted = ((*flags | t->issuer_flags) &
 	    MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0;
 	if (is_trusted)
 		*flags |= constraint_flags(t, crt, depth);

@@ -75,15 +75,15 @@ tls_verify_issuer_flags(const struct tls_config *cfg,
 		flags |= CERT_NO_ISSUER;
 	if (!is_for_peers(cfg, crt))
 		flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
-	if (tls_constraints_read(crt) != KEPT)
+	if (!tls_constraints_are_valid(crt))
 		flags |= CERT_CONSTRAINTS_MALFORMED;
 	return flags;
 }
 
 /*
- * Flags for the names of a certificate, by those above it, whom the trusted
- * root vouches for.  An issuer's new certificate, for its own name, is none of
- * those that it is limited in; RFC 5280 section 4.2.1.10.
+ * Flags for the names of a certificate, by the constraints of those above it,
+ * whom the trusted root vouches for.  Constraints do not apply to a self-issued
+ * certificate, unless it is the last one; RFC 5280 section 4.2.1.10.
  */
 static uint32_t
 constraint_flags(const struct tls *t, const mbedtls_x509_crt *crt, int depth)
@@ -95,11 +95,11 @@ constraint_flags(const struct tls *t, const mbedtls_x509_crt *crt, int depth)
 		return 0;
 	for (i = 0; i < cfg->nabove; i++)
 		switch (tls_constraints_check(cfg->above[i], crt, t->name)) {
-		case BROKEN:
+		case CONSTRAINTS_BROKEN:
 			return CERT_CONSTRAINTS_BROKEN;
-		case UNCHECKED:
+		case CONSTRAINTS_UNCHECKED:
 			return CERT_CONSTRAINTS_UNCHECKED;
-		case KEPT:
+		case CONSTRAINTS_KEPT:
 			break;
 		}
 	return 0;
@@ -219,7 +219,7 @@ remember_peer(struct tls *t, const mbedtls_x509_crt *crt)
 	    keep_chain(t, crt) == -1 ? MBEDTLS_ERR_X509_ALLOC_FAILED : 0;
 }
 
-/* Netscape's old nsCertType, if there is one: the bit of this role. */
+/* 1 if Netscape's old nsCertType, if there is one, has the peer's role. */
 static int
 is_for_netscape(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
@@ -324,7 +324,7 @@ check_extension(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags)
 	return 0;
 }
 
-/* Flags for the name of a peer, or the rules instead; found: one, or NULL. */
+/* Flags for a peer's name, or by the rules instead; found: one, or NULL. */
 static uint32_t
 name_flags(const struct tls *t, const mbedtls_x509_crt *crt, int is_trusted,
     const struct rule **found)

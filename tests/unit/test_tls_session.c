@@ -30,7 +30,7 @@ static psa_status_t fake_random(unsigned char *, size_t);
 static struct tls_config *cfg;
 static struct tls *t;
 static mbedtls_ssl_session session;
-static unsigned char plain[TICKET_MAX];
+static unsigned char plain[PLAIN_MAX];
 static int	 has_random;
 
 static psa_status_t
@@ -165,7 +165,7 @@ test_length_of_a_ticket(void **state)
 		assert_int_equal(unpack(i), -1);
 	assert_int_equal(unpack(len), 0);
 	for (i = 0; i < 256; i++) {
-		plain[AT_NAME] = (unsigned char)i;
+		plain[AT_OWNER] = (unsigned char)i;
 		assert_int_equal(unpack(len), i == 13 ? 0 : -1);
 	}
 }
@@ -255,7 +255,7 @@ test_hint_of_a_server(void **state)
 static void
 test_no_ticket(void **state)
 {
-	unsigned char buf[TICKET_MAX];
+	unsigned char buf[PLAIN_MAX];
 	uint32_t lifetime = 0;
 	size_t len = 0;
 

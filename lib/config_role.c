@@ -1,4 +1,7 @@
-/* config_role: what a configuration may have as a client, and as a server. */
+/*
+ * config_role: what a configuration may have as a client, and as a server; its
+ * functions are declared in config.h.
+ */
 #include <stdio.h>
 
 #include "config.h"

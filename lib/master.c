@@ -115,7 +115,7 @@ leave_master(const struct master *m, struct generation *g,
 	if (m->pidfile != -1)
 		close(m->pidfile);
 	close_fd(&g->board.fd);
-	tls_sessions_keep(g->sessions);
+	tls_sessions_close_fd(g->sessions);
 	upgrade_leave(&m->upgrade, m->args->state, m->args->before);
 }
 

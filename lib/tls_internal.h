@@ -31,7 +31,7 @@ struct tls_sessions;
 #define NAME_SIZE	256
 #define ERROR_SIZE	1024
 #define DN_SIZE		512		/* of a distinguished name, as text */
-#define PASSED_MAX	8		/* that are told of */
+#define PASSED_MAX	8		/* unusable issuers that are told of */
 #define ISSUERS_MAX	(MBEDTLS_X509_MAX_INTERMEDIATE_CA + 2)
 #define HOUR		(60 * 60)
 #define DAY		(24 * HOUR)
@@ -72,7 +72,7 @@ struct psk {
 	bool	 allowed;		/* by the rules */
 	unsigned char len;		/* of the secret */
 	unsigned char secret[PSK_MAX];
-	unsigned char check[PSK_CHECK_SIZE];	/* tells it from others */
+	unsigned char check[PSK_CHECK_SIZE];	/* as make_check() has it */
 };
 
 struct tls_config {

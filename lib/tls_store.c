@@ -291,7 +291,7 @@ tls_sessions_memory(const struct tls_sessions *s)
 }
 
 void
-tls_sessions_keep(struct tls_sessions *s)
+tls_sessions_close_fd(struct tls_sessions *s)
 {
 	if (s != NULL)
 		close_fd(&s->memory.fd);

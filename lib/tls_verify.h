@@ -10,8 +10,8 @@
 
 /*
  * The library's callback for each certificate of a chain, from the root down to
- * the peer's own, with its flags; the argument is a struct tls.  A pin stands in
- * for all issuers.  A depth below 0 asks about a critical extension that the
+ * the peer's own, with its flags; the argument is a struct tls.  A pin stands
+ * in for all issuers.  A depth below 0 asks about a critical extension that the
  * library does not know.  0, or a code.
  */
 int	 tls_verify_cert(void *, mbedtls_x509_crt *, int depth,

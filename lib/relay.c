@@ -2,9 +2,9 @@
  * relay: bytes between standard input and output, and a socket.
  *
  * What it reads and writes is shared with other programs, which expect it to
- * block; so O_NONBLOCK is not set there.  Where poll(2) reports one, a read does
- * not block, nor does a write of up to PIPE_BUF, except to a terminal, which is
- * opened anew.  Thus neither direction waits for the other.
+ * block; so O_NONBLOCK is not set there.  What poll(2) reports does not block:
+ * a read, and a write of up to PIPE_BUF, except to a terminal, which is opened
+ * anew.  Thus neither direction waits for the other.
  *
  * The other process keeps the relay's end of the socket pair open, too, until
  * it knows how the relay has ended: if that was killed, the connection must not
@@ -68,8 +68,8 @@ leave(int status, int fd, int error)
 }
 
 /*
- * All is written: tell the end.  The socket's other direction may go on, so that
- * it is not closed.
+ * All is written: tell the end.  The socket is not closed, as its other
+ * direction may go on.
  */
 static void
 way_finish(struct way *w, int sock)

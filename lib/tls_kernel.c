@@ -148,7 +148,7 @@ kernel_alert(struct tls *t, unsigned char level, unsigned char code)
 	return send_control(t, MBEDTLS_SSL_MSG_ALERT, alert, sizeof(alert));
 }
 
-/* It is only a warning: if there is no room for it, none is sent. */
+/* By a warning: if there is no room for it, none is sent.  0, or a code. */
 static int
 refuse_renegotiation(struct tls *t)
 {
@@ -381,7 +381,7 @@ ktls_free(struct tls *t)
 	t->ktls = NULL;
 }
 
-/* Is it a suite that the kernel knows? */
+/* 1 if it is a suite that the kernel does, with records as it makes them. */
 static int
 is_fit(const struct tls *t)
 {
@@ -391,7 +391,7 @@ is_fit(const struct tls *t)
 	    t->cfg->kernel & ktls_cap(k->cipher, k->is_13);
 }
 
-/* Is nothing still on its way? */
+/* 1 if we are between two records, and nothing is left to be done. */
 static int
 is_between(const struct tls *t)
 {

@@ -265,7 +265,7 @@ opened(struct tls *t, struct stream *s)
 	t->open = 1;
 	t->suite = mbedtls_ssl_get_ciphersuite_id_from_ssl(t->ssl);
 	t->alpn = mbedtls_ssl_get_alpn_protocol(t->ssl);
-	t->record = record > 0 ? (size_t)record : RECORD_MAX;
+	t->record_size = record > 0 ? (size_t)record : RECORD_MAX;
 	s->write_size = tls_bio_write_size(t);
 	tls_bio_sniff_end(t);
 	if (t->cfg->is_client && !is_tls13(t) && release_buffers(t) == 0)
@@ -360,7 +360,8 @@ encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 
 	while (done < len && tls_bio_has_room(t)) {
 		r = mbedtls_ssl_write(t->ssl, p + done,
-		    len - done < t->record ? len - done : t->record);
+		    len - done < t->record_size ? len - done :
+		    t->record_size);
 		if (r == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) {
 			tls_resume_keep(t);
 			continue;

@@ -484,13 +484,13 @@ tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
 static size_t
 most_of_record(const struct tls *t)
 {
-	return HEADER_SIZE + t->record + RECORD_EXTRA;
+	return HEADER_SIZE + t->record_size + RECORD_EXTRA;
 }
 
 size_t
 tls_bio_write_size(const struct tls *t)
 {
-	return DATA_SIZE / most_of_record(t) * t->record;
+	return DATA_SIZE / most_of_record(t) * t->record_size;
 }
 
 int

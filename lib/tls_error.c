@@ -487,7 +487,7 @@ error_reason(struct tls *t)
 	struct tls_config *cfg = t->cfg;
 	const char *peer = peer_role(cfg);
 	const char *during = t->open ? "TLS" : "handshake";
-	const char *name;
+	const char *name, *why;
 	char first[64];
 
 	if (t->refused)
@@ -498,8 +498,8 @@ error_reason(struct tls *t)
 		    "without sending anything" : "during the handshake");
 		return cfg->error;
 	}
-	if (!t->open && psk_reason(t) != NULL)
-		return psk_reason(t);
+	if (!t->open && (why = psk_reason(t)) != NULL)
+		return why;
 	if (t->nfirst > 0 && !is_record(t->first, t->nfirst)) {
 		text_quote(first, sizeof(first), t->first, t->nfirst);
 		name = protocol_name(t->first, t->nfirst);

@@ -158,7 +158,7 @@ struct tls {
 	unsigned char peer_alert;	/* the fatal one it sent; 0: unknown */
 	unsigned char *ahead;		/* received, and not taken yet, */
 	size_t	 nahead;		/* and how much that is */
-	size_t	 record;		/* bytes of data in one of ours */
+	size_t	 record_size;		/* bytes of data in one we send */
 	size_t	 unsent;		/* of a write that is to be retried */
 	unsigned char *deferred;	/* to be sent before what comes next */
 	size_t	 ndeferred;

@@ -387,7 +387,7 @@ is_fit(const struct tls *t)
 {
 	const struct ktls *k = t->ktls;
 
-	return k->cipher != NULL && t->record >= RECORD_MIN &&
+	return k->cipher != NULL && t->record_size >= RECORD_MIN &&
 	    t->cfg->kernel & ktls_cap(k->cipher, k->is_13);
 }
 

@@ -140,24 +140,24 @@ int
 tls_store_find(const struct tls_sessions *s, const unsigned char *id,
     struct tls_kept *k)
 {
-	unsigned now = atomic_load(&s->shared->clock), stamp, least;
-	unsigned before = k->stamp == 0 ? 0 : now - k->stamp + 1;
+	unsigned now = atomic_load(&s->shared->clock), stamp, youngest;
+	unsigned min_age = k->stamp == 0 ? 0 : now - k->stamp + 1;
 	const struct slot *slot;
 	size_t i, at;
 
 	do {
-		least = UINT_MAX;
+		youngest = UINT_MAX;
 		for (at = i = 0; (slot = slot_for(s, id, i)) != NULL; i++) {
 			stamp = atomic_load(&slot->stamp);
-			if (!is_of(slot, id) || now - stamp < before ||
-			    now - stamp >= least)
+			if (!is_of(slot, id) || now - stamp < min_age ||
+			    now - stamp >= youngest)
 				continue;
-			least = now - stamp;
+			youngest = now - stamp;
 			at = i;
 		}
-		before = least + 1;
-	} while (least != UINT_MAX && copy(s, id, at, k) == -1);
-	return least != UINT_MAX ? 0 : -1;
+		min_age = youngest + 1;
+	} while (youngest != UINT_MAX && copy(s, id, at, k) == -1);
+	return youngest != UINT_MAX ? 0 : -1;
 }
 
 int

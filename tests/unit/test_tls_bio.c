@@ -101,7 +101,7 @@ begin(void **state)
 		return -1;
 	t->cfg = &cfg;
 	t->budget = 100;
-	t->record = RECORD_MAX;
+	t->record_size = RECORD_MAX;
 	return 0;
 }
 
@@ -393,7 +393,7 @@ test_as_much_as_can_be_written_has_room(void **state)
 	t->open = 1;
 	for (n = 0; tls_bio_has_room(t); n++)
 		assert_true(tls_bio_send(t, record, sizeof(record)) > 0);
-	assert_int_equal(n * t->record, tls_bio_write_size(t));
+	assert_int_equal(n * t->record_size, tls_bio_write_size(t));
 }
 
 /* Two records of a client: a whole one, and half of the next. */

@@ -287,9 +287,10 @@ int	 tls_is_name(const char *);
 
 /*
  * Our side of a connection on fd, in the role of the configuration, handshake
- * still to come.  A client asks for name, a host's (RFC 6066 section 3) or an
- * address, and verifies that the server has it; NULL: it does neither.  Fills
- * in the ops and ctx of the stream.  NULL when out of memory.
+ * still to come.  A client verifies that the server has name, a host's or an
+ * address, and asks for a host's (RFC 6066 section 3); NULL: it asks for none,
+ * and nobody has it, unless rules or a shared key decide.  Copied; NULL on a
+ * server.  Fills in the ops and ctx of the stream.  NULL when out of memory.
  */
 struct tls *tls_new(struct tls_config *, int fd, const char *name,
 	    struct stream *);

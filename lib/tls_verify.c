@@ -357,7 +357,8 @@ check_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags,
 {
 	const struct rule *r;
 
-	if (crt->raw.p == NULL)		/* in TLS 1.2, left out for that */
+	/* In TLS 1.2 the library leaves out one with such a signature. */
+	if (crt->raw.p == NULL)
 		*flags |= CERT_SIGNED_ODDLY;
 	if (!may_authenticate(t->cfg, crt))
 		*flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
@@ -416,11 +417,11 @@ tls_verify_check_verdict(struct tls *t)
 	/* All of them: there is no result yet. */
 	if (flags == UINT32_MAX || flags == MBEDTLS_X509_BADCERT_SKIP_VERIFY)
 		flags = 0;
-	/* There may be one of a session that was not resumed after all. */
+	/* The peer of a session that was not resumed after all is forgotten. */
 	if (flags & MBEDTLS_X509_BADCERT_MISSING) {
 		tls_verify_forget(t);
 	} else if (flags != 0) {
-		/* What it finds by itself, behind tls_verify_cert(). */
+		/* What the library itself finds, after tls_verify_cert(). */
 		f = tls_error_fault(flags);
 		tls_reject(t, f->alert, "%s certificate \"%s\": %s",
 		    peer_role(t->cfg), t->peer != NULL ? t->peer : "",

@@ -566,7 +566,6 @@ tls_free(struct tls *t)
 {
 	if (t == NULL)
 		return;
-	tls_resume_failed(t);
 	library_free(t);
 	ktls_free(t);
 	tls_bio_heard(t);
@@ -578,6 +577,12 @@ tls_free(struct tls *t)
 	free(t->deferred);
 	free(t->ahead);
 	free(t);
+}
+
+void
+tls_failed(const struct tls *t)
+{
+	tls_resume_failed(t);
 }
 
 int

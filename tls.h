@@ -288,6 +288,9 @@ struct tls *tls_new(struct tls_config *, int fd, const char *name,
 	    struct stream *);
 void	 tls_free(struct tls *);
 
+/* Its handshake has failed: what was to be resumed is not offered again. */
+void	 tls_failed(const struct tls *);
+
 /* Has the peer sent anything at all? */
 int	 tls_heard(const struct tls *);
 

@@ -570,7 +570,6 @@ tls_free(struct tls *t)
 {
 	if (t == NULL)
 		return;
-	tls_resume_failed(t);
 	library_free(t);
 	ktls_free(t);
 	tls_bio_sniff_end(t);
@@ -582,6 +581,12 @@ tls_free(struct tls *t)
 	free(t->deferred);
 	free(t->ahead);
 	free(t);
+}
+
+void
+tls_failed(const struct tls *t)
+{
+	tls_resume_failed(t);
 }
 
 int

@@ -296,6 +296,12 @@ struct tls *tls_new(struct tls_config *, int fd, const char *name,
 	    struct stream *);
 void	 tls_free(struct tls *);
 
+/*
+ * Its handshake has failed: what was to be resumed is not offered again.  Not
+ * for one that was given up, as for an application that has left.
+ */
+void	 tls_failed(const struct tls *);
+
 /* 1 if the peer has sent anything at all. */
 int	 tls_heard(const struct tls *);
 

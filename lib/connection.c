@@ -458,6 +458,7 @@ dial_failed(struct connection *c, const char *why)
 	snprintf(all->why, sizeof(all->why), "%s: %s",
 	    c->to->list[c->which].text, why);
 	if (c->unsecured) {
+		tls_failed(c->tls);
 		tls_free(c->tls);
 		c->tls = NULL;
 	}

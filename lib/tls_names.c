@@ -101,11 +101,14 @@ size_t
 tls_names_address(const char *text, unsigned char bytes[16])
 {
 	char bare[INET6_ADDRSTRLEN];
+	size_t len = strcspn(text, "%");
 
 	if (inet_pton(AF_INET, text, bytes) == 1)
 		return 4;
+	if (len >= sizeof(bare))
+		return 0;
 	/* No certificate knows our interfaces. */
-	snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(text, "%"), text);
+	snprintf(bare, sizeof(bare), "%.*s", (int)len, text);
 	return inet_pton(AF_INET6, bare, bytes) == 1 ? 16 : 0;
 }
 

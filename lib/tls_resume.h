@@ -26,8 +26,8 @@ void	 tls_resume_keep(struct tls *);
 void	 tls_resume_end(struct tls *);
 
 /*
- * At the end of a connection: if its handshake has failed, forget the sessions
- * of this server, as the one that was offered may be to blame.
+ * A handshake has failed: forget the sessions of this server if one of them was
+ * offered, as that may be to blame.
  */
 void	 tls_resume_failed(const struct tls *);
 

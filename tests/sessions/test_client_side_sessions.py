@@ -64,7 +64,8 @@ class Server:
     def __init__(self, room, pem=None, kind="ticket-1.3"):
         self.pem, self.kind = pem or room.certs.server, kind
         self.restart()
-        self.offers, self.resumed, self.hangs_up = [], [], False
+        self.offers, self.resumed = [], []
+        self.hangs_up = self.waits = False
         self.backend = room.backend().serve(self.serve)
         self.port = self.backend.sock.getsockname()[1]
         self.address = f"localhost:{self.port}"
@@ -76,6 +77,9 @@ class Server:
     def serve(self, sock):
         self.offers.append(Offer(peek_hello(sock)))
         if self.hangs_up:
+            return
+        if self.waits:
+            support.read_all(sock)
             return
         try:
             tls = self.ctx.wrap_socket(sock, server_side=True)
@@ -251,6 +255,19 @@ def test_forgotten_after_a_failure(room, near, kind):
     assert not is_served(t.address)
     server.hangs_up = False
     assert not is_resumed(t)
+    assert is_resumed(t)
+
+
+def test_kept_though_an_application_leaves(near, either):
+    """It is not the server's fault."""
+    t = near(either)
+    talk(t.address)
+    either.waits = True
+    with support.connect(t.address) as app:
+        support.wait_for(lambda: len(either.offers) == 2, "the hello")
+        support.reset(app)
+    t.wait_log(" client reset$")
+    either.waits = False
     assert is_resumed(t)
 
 

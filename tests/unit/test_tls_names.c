@@ -64,6 +64,10 @@ test_addresses(void **state)
 	assert_int_equal(b[15], 3);
 	assert_int_equal(tls_names_address("192.0.2.1%eth0", b), 0);
 	assert_int_equal(tls_names_address("192.0.2", b), 0);
+	assert_int_equal(tls_names_address("0000:0000:0000:0000:0000:ffff:"
+	    "192.168.100.200", b), 16);
+	assert_int_equal(tls_names_address("0000:0000:0000:0000:0000:ffff:"
+	    "192.168.100.200.example.org", b), 0);
 	assert_int_equal(tls_names_address("example.org", b), 0);
 	assert_int_equal(tls_names_address("", b), 0);
 }

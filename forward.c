@@ -83,7 +83,7 @@ struct conn {
 	bool	 busy;			/* is to be stepped */
 	bool	 served, dropped;
 	int	 broken;		/* the side that failed */
-	int	 refused;		/* that gets a fatal alert; or SIDES */
+	int	 refused;		/* the side that is, or SIDES: none */
 	char	*reason;		/* once there is one */
 };
 
@@ -509,6 +509,7 @@ conn_opening(struct forward *f, struct conn *c)
 		conn_fail(f, c, CLIENT, r);
 }
 
+/* Both phases of the backend's stream: its connect(2), and its handshake. */
 static void
 conn_dialing(struct forward *f, struct conn *c)
 {
@@ -688,6 +689,7 @@ conn_watch(struct forward *f, struct conn *c, int side)
 	}
 }
 
+/* As far as the phases go, unless one has to wait for its turn. */
 static void
 conn_step(struct forward *f, struct conn *c)
 {

@@ -66,7 +66,7 @@ struct forward_params {
 	 * has taken FORWARD_DROP_MS.  Without either, accepting pauses.
 	 */
 	unsigned max_connections;
-	int64_t	 open_ms;		/* a handshake */
+	int64_t	 open_ms;		/* the handshake of each stream */
 	int64_t	 dial_ms;		/* each backend that is tried */
 	int64_t	 idle_ms;		/* since the last byte either way */
 	int64_t	 half_close_ms;		/* the same, once one side has ended */

@@ -90,7 +90,7 @@ one of them"
  * Its start, and its version.
  */
 
-/* Who else does its work: as text behind its version; or NULL. */
+/* The library that computes in its place, as text; or NULL. */
 #ifdef TUNNEL_AWS_LC
 #define ACCELERATOR	awslc_version()
 #else
@@ -175,13 +175,13 @@ begin_reading(struct tls *t)
  */
 #ifdef MBEDTLS_SSL_RELEASE_BUFFERS
 static int
-release(struct tls *t)
+release_buffers(struct tls *t)
 {
 	return t->ssl == NULL ? 0 : mbedtls_ssl_release_buffers(t->ssl);
 }
 #else
 static int
-release(struct tls *t)
+release_buffers(struct tls *t)
 {
 	(void)t;
 	return 0;
@@ -189,9 +189,9 @@ release(struct tls *t)
 #endif
 
 /*
- * Step by step: what the client has shown may be a reason to end it.  In TLS
- * 1.3 the client reads with the keys for data once it has shown it, so that
- * it can't be told before they are in use here, too.
+ * Step by step, as what the peer has shown may be a reason to end it: its
+ * certificate above all.  In TLS 1.3 a client that has sent it reads with the
+ * keys for data, so that it can't be told before they are in use here, too.
  */
 static int
 handshake(struct tls *t)
@@ -244,7 +244,7 @@ library_free(struct tls *t)
 
 /* Have the kernel take over, if it can: 0, or -1. */
 static int
-move(struct tls *t, struct stream *s)
+move_to_kernel(struct tls *t, struct stream *s)
 {
 	if (t->ktls == NULL || ktls_enable(t, s) == -1)
 		return -1;
@@ -265,21 +265,21 @@ opened(struct tls *t, struct stream *s)
 	t->open = 1;
 	t->suite = mbedtls_ssl_get_ciphersuite_id_from_ssl(t->ssl);
 	t->alpn = mbedtls_ssl_get_alpn_protocol(t->ssl);
-	t->record = record > 0 ? (size_t)record : RECORD_MAX;
+	t->record_size = record > 0 ? (size_t)record : RECORD_MAX;
 	s->write_size = tls_bio_write_size(t);
-	tls_bio_heard(t);
-	if (t->cfg->is_client && !is_tls13(t) && release(t) == 0)
+	tls_bio_sniff_end(t);
+	if (t->cfg->is_client && !is_tls13(t) && release_buffers(t) == 0)
 		tls_resume_keep(t);
 	ktls_opened(t);
 	if (tls_resume_waits(t))
 		return;
 	tls_resume_end(t);
 	/* What has not been possible now, will not be for a server. */
-	if (move(t, s) == -1 && !t->cfg->is_client)
+	if (move_to_kernel(t, s) == -1 && !t->cfg->is_client)
 		ktls_free(t);
 }
 
-/* It has sent an alert: an error, or a refusal to renegotiate. */
+/* A read has made the library send something, an alert perhaps: send it off. */
 static void
 answered(struct tls *t)
 {
@@ -293,7 +293,7 @@ answered(struct tls *t)
  * Gather whole records while another fits, so that nothing decrypted ever
  * stays behind in the library; but only one, if the kernel is to have what
  * follows.  mbedtls_ssl_read() answers 0 for a FIN, and for some empty records;
- * and it wants to be called again for a ticket.  How much it is.
+ * and it wants to be called again for a ticket.  How many bytes they are.
  */
 static size_t
 gather_records(struct tls *t, unsigned char *p, size_t len)
@@ -332,13 +332,15 @@ tls_read(struct stream *s, void *buf, size_t len)
 	got = gather_records(t, buf, len);
 	if (got > 0 && tls_resume_waits(t))
 		tls_resume_end(t);	/* tickets come before data */
-	if ((lost = release(t)) == 0 && t->ended == 0)
+	if ((lost = release_buffers(t)) == 0 && t->ended == 0)
 		lost = tls_bio_keep_ahead(t);
 	if (t->ended == 0)
 		t->ended = lost;
 	if (tls_bio_has_gathered())
 		answered(t);
-	if (t->ended == 0 && t->ntickets > 0 && move(t, s) == 0 && got == 0)
+	/* A client that had to wait for a ticket tries it again. */
+	if (t->ended == 0 && t->ntickets > 0 && move_to_kernel(t, s) == 0 &&
+	    got == 0)
 		return s->ops->read(s, buf, len);
 	if (got > 0)
 		return (ssize_t)got;
@@ -358,7 +360,8 @@ encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 
 	while (done < len && tls_bio_has_room(t)) {
 		r = mbedtls_ssl_write(t->ssl, p + done,
-		    len - done < t->record ? len - done : t->record);
+		    len - done < t->record_size ? len - done :
+		    t->record_size);
 		if (r == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) {
 			tls_resume_keep(t);
 			continue;
@@ -368,7 +371,7 @@ encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 		*last = (size_t)r;
 		done += *last;
 	}
-	release(t);	/* of what is gathered, nothing is held */
+	release_buffers(t);	/* of what is gathered, nothing is held */
 	return r < 0 ? r : (ssize_t)done;
 }
 
@@ -423,7 +426,7 @@ send_last_alert(struct tls *t)
 	r = send_alert(t);
 	if (r == 0 && !t->open && t->out.head[0] == MBEDTLS_SSL_MSG_HANDSHAKE)
 		r = send_alert(t);
-	release(t);
+	release_buffers(t);
 	return r;
 }
 
@@ -452,7 +455,7 @@ tls_open(struct stream *s)
 	begin_reading(t);
 	if ((r = handshake(t)) == 0)
 		opened(t, s);
-	lost = release(t);
+	lost = release_buffers(t);
 	if (r == STREAM_ERROR) {
 		fail(t);
 		return r;
@@ -508,8 +511,9 @@ static const struct stream_ops tls_ops = {
  */
 
 /*
- * The name that a client asks for, and verifies; 0, or a code.  The root's dot
- * is in no certificate, nor in what is asked for (RFC 6066 section 3).
+ * The name that a client verifies, and asks for unless it is an address; 0, or
+ * a code.  The root's dot is in no certificate, nor may it be asked for (RFC
+ * 6066 section 3).
  */
 static int
 set_name(struct tls *t, const char *name)
@@ -551,7 +555,7 @@ tls_new(struct tls_config *cfg, int fd, const char *name, struct stream *s)
 	mbedtls_ssl_set_user_data_p(t->ssl, t);
 	mbedtls_ssl_set_verify(t->ssl, tls_verify_cert, t);
 	mbedtls_ssl_set_bio(t->ssl, t, tls_bio_send, tls_bio_recv, NULL);
-	if (ktls_new(t) == -1 || (cfg->is_client && (tls_bio_listen(t) == -1 ||
+	if (ktls_new(t) == -1 || (cfg->is_client && (tls_bio_sniff(t) == -1 ||
 	    tls_resume_offer(t) != 0))) {
 		tls_free(t);
 		return NULL;
@@ -568,7 +572,7 @@ tls_free(struct tls *t)
 		return;
 	library_free(t);
 	ktls_free(t);
-	tls_bio_heard(t);
+	tls_bio_sniff_end(t);
 	tls_verify_forget(t);
 	free(t->sni);
 	free(t->identity);

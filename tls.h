@@ -54,8 +54,8 @@ void	 tls_config_free(struct tls_config *);
 const char *tls_config_error(const struct tls_config *);
 
 /*
- * All tls_config_*() that return an int: 0, or -1 with tls_config_error(),
- * where nothing else is said.
+ * All tls_config_*() that return an int answer 0, or -1 with
+ * tls_config_error(), where nothing else is said.
  */
 
 /*
@@ -84,29 +84,33 @@ int	 tls_config_psk_identity(struct tls_config *, const char *);
 /* 12 for TLS 1.2 (RFC 5246), 13 for TLS 1.3 (RFC 8446). */
 int	 tls_config_versions(struct tls_config *, int min, int max);
 /*
- * Peers' certificates.  PEM files, or directories of them, with those who may
- * have issued one and with their revocation lists (RFC 5280); then rules, of
- * which one has to match if there are any, and for a client instead of the
- * server's name; then that peers are verified, and whether a client without a
- * certificate may pass.  A rule is cn:NAME, dns:NAME, ip:ADDRESS, uri:URI, or,
- * which need no issuer, pin:sha256/BASE64 for a public key (its
- * SubjectPublicKeyInfo, as in RFC 7469) and cert:FILE for each certificate in
- * it; or psk:IDENTITY for a key of tls_config_psk().  What can't be used among
- * issuers is told by tls_config_warn(), unless it is all there is.  ca NULL:
- * there is one that is not known, and nothing is to be said of its absence.
+ * Peers' certificates.  Those who may have issued one, in a PEM file, or a
+ * directory of them.  What can't be used among them is told by
+ * tls_config_warn(), unless it is all there is.  name NULL: there is one that
+ * can't be read, and nothing is to be said of its absence.
  */
 int	 tls_config_ca(struct tls_config *, const char *name);
-/*
- * The same with a file of all those that the system trusts, of whom nobody has
- * to know which can't be used; then that file, and how many can, or NULL.
- */
+/* The same with the system's file, of which nothing is told. */
 int	 tls_config_system_ca(struct tls_config *, const char *file);
+/* That file, or NULL; *n: how many of it can be used. */
 const char *tls_config_system(const struct tls_config *, size_t *n);
+/* Their revocation lists (RFC 5280), likewise; after tls_config_ca(). */
 int	 tls_config_crl(struct tls_config *, const char *name);
+/*
+ * A rule.  If there are any, a peer has to match one; a server then instead of
+ * its name.  It is cn:NAME, dns:NAME, ip:ADDRESS, uri:URI, or, which need no
+ * issuer, pin:sha256/BASE64 for a public key (its SubjectPublicKeyInfo, as in
+ * RFC 7469) and cert:FILE for each certificate in it; or psk:IDENTITY for a key
+ * of tls_config_psk().
+ */
 int	 tls_config_peer(struct tls_config *, const char *rule);
+/*
+ * Verify peers, by all of the above, which comes first; is_required: one
+ * without a certificate is refused.
+ */
 int	 tls_config_verify(struct tls_config *, int is_required);
 
-/* The last of those that return an int, and needed: do they fit together? */
+/* Do they fit together?  Needed, and the last of those that return an int. */
 int	 tls_config_ready(struct tls_config *);
 
 /* A FIN without close_notify passes as an end of file.  Default: no. */
@@ -161,7 +165,7 @@ int	 tls_generate_ticket_key(FILE *);
  * ever waits for another one there.
  */
 
-/* Whose certificates have room in an entry: nobody's, clients', servers'. */
+/* What an entry has room for besides: nothing, a client's chain, a server's. */
 enum tls_sessions_kind { TLS_BARE, TLS_WITH_CLIENTS, TLS_WITH_SERVERS };
 
 /*
@@ -190,10 +194,13 @@ const struct tls_sessions_memory *tls_sessions_memory(
  */
 const char *tls_sessions_map(const struct tls_sessions_memory *,
 	    struct tls_sessions **);
-/* In a worker, which hands it to nobody: close its memory's descriptor. */
-void	 tls_sessions_keep(struct tls_sessions *);
+/*
+ * Close its memory's descriptor; the memory stays.  For a worker, which hands
+ * it to nobody.  NULL is fine.
+ */
+void	 tls_sessions_close_fd(struct tls_sessions *);
 
-/* Use the keys of another one. */
+/* Use the ticket keys of another one. */
 void	 tls_sessions_adopt(struct tls_sessions *, const struct tls_sessions *);
 
 /* Resume sessions, up to so many seconds after their full handshake. */
@@ -275,14 +282,15 @@ int	 tls_generate_psk(const char *identity, FILE *, char *text,
  * THE STREAM
  */
 
-/* Can a server be verified by it?  A host's name in ASCII, or an address. */
+/* 1 if a server can be verified by it: a host in ASCII, or an address. */
 int	 tls_is_name(const char *);
 
 /*
  * Our side of a connection on fd, in the role of the configuration, handshake
- * still to come.  A client asks for name, a host's (RFC 6066 section 3) or an
- * address, and verifies that the server has it; NULL: it does neither.  Fills
- * in the ops and ctx of the stream.  NULL when out of memory.
+ * still to come.  A client verifies that the server has name, a host's or an
+ * address, and asks for a host's (RFC 6066 section 3); NULL: it asks for none,
+ * and nobody has it, unless rules or a shared key decide.  Copied; NULL on a
+ * server.  Fills in the ops and ctx of the stream.  NULL when out of memory.
  */
 struct tls *tls_new(struct tls_config *, int fd, const char *name,
 	    struct stream *);
@@ -291,10 +299,10 @@ void	 tls_free(struct tls *);
 /* Its handshake has failed: what was to be resumed is not offered again. */
 void	 tls_failed(const struct tls *);
 
-/* Has the peer sent anything at all? */
+/* 1 if the peer has sent anything at all. */
 int	 tls_heard(const struct tls *);
 
-/* Has it been refused for who it is, or is not? */
+/* 1 if we have refused it, by its certificate, say, or for the lack of one. */
 int	 tls_is_refused(const struct tls *);
 
 /* What was negotiated, as text; NULL: unknown, or there is none. */

@@ -64,10 +64,10 @@ int	 config_argument(struct config *, const char *argument);
  */
 int	 config_command(struct config *, char **words);
 
-/* Is it client = yes? */
+/* 1 with client = yes. */
 int	 config_is_client(const struct config *);
 
-/* 0: an error is about that, or each of several sections has its own. */
+/* 0 if the role is unknown: client has an error, or sections differ in it. */
 int	 config_has_role(const struct config *);
 
 /*

@@ -1,4 +1,7 @@
-/* config_role: what a configuration may have as a client, and as a server. */
+/*
+ * config_role: what a configuration may have as a client, and as a server; its
+ * functions are declared in config.h.
+ */
 #include <stdio.h>
 
 #include "config.h"
@@ -18,7 +21,7 @@ config_has_role(const struct config *cfg)
 	    config_count(cfg->given[CLIENT]) < 2);
 }
 
-/* Options of the other role: nothing else is to be said of them. */
+/* Options of the other role are dropped, so that no more is said of them. */
 static int
 check_options(struct config *cfg)
 {
@@ -61,21 +64,22 @@ check_client(const struct config *cfg)
 	return r;
 }
 
-/* A client's own certificate may be missing, but not from its key. */
+/* A client needs no certificate of its own, but its key needs one. */
 static int
 check_own_cert(const struct config *cfg)
 {
-	static const int its[] = { KEY, KEY_PASSWORD_FILE };
+	static const int of_cert[] = { KEY, KEY_PASSWORD_FILE };
 	size_t i;
 	int r = 0;
 
 	if (cfg->given[CERT] != NULL || cfg->is_wrong[CERT])
 		return 0;
-	for (i = 0; i < sizeof(its) / sizeof(its[0]); i++) {
-		if (cfg->given[its[i]] == NULL)
+	for (i = 0; i < sizeof(of_cert) / sizeof(of_cert[0]); i++) {
+		if (cfg->given[of_cert[i]] == NULL)
 			continue;
 		log_error("%s: %s has no effect without cert",
-		    config_where(cfg, its[i]), options[its[i]].name);
+		    config_where(cfg, of_cert[i]),
+		    options[of_cert[i]].name);
 		r = -1;
 	}
 	return r;
@@ -92,7 +96,7 @@ config_is_psk_alone(const struct config *cfg)
 	    cfg->given[PEER] == NULL && !cfg->is_wrong[PEER];
 }
 
-/* What means nothing where shared keys stand for all certificates. */
+/* What has no effect where shared keys replace all certificates. */
 static int
 check_psk_alone(const struct config *cfg)
 {

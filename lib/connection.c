@@ -35,17 +35,17 @@
 /* One connection, as the engine's callbacks see it. */
 struct connection {
 	struct connections *all;
-	struct tls *tls;		/* NULL: before TLS */
+	struct tls *tls;		/* the present one; NULL: none yet */
 	int	 fd;			/* the client's */
 	int	 dialed;
-	int	 unsecured;		/* the last handshake failed, */
+	int	 unsecured;		/* as a client: the last TLS failed, */
 	enum failure failure;		/* for this reason */
 	char	*peer;			/* its address, as text */
 	uint64_t key;			/* and as peer_key() has it */
 	struct endpoints *ends;		/* as a balancer has told, or NULL */
 	struct proxy *proxy;		/* its header, or the backend's */
 	volatile uint64_t *place;	/* on the scoreboard; or NULL */
-	int	 over;			/* there was none: max_per_ip */
+	int	 over_limit;		/* refused by max_per_ip */
 	size_t	 turn;			/* the target it began with */
 	size_t	 tried;			/* targets, the present one as well */
 	const struct target *target;	/* that one; or NULL */
@@ -152,10 +152,10 @@ connection_free_header(struct connection *c)
 static int
 is_client(const struct connection *c)
 {
-	return c->all->generation->config.number[CLIENT] == 1;
+	return config_is_client(&c->all->generation->config);
 }
 
-/* The stream to a server becomes one of TLS. */
+/* Once connected, the stream to a server becomes one of TLS. */
 static int
 backend_secure(struct connection *c, struct stream *s)
 {
@@ -171,7 +171,7 @@ backend_secure(struct connection *c, struct stream *s)
 		s->err = ENOMEM;
 		return STREAM_ERROR;
 	}
-	/* It ends by a close_notify, and without one it is truncated. */
+	/* From here on an end without a close_notify is a truncation. */
 	stream_no_reset(s);
 	return STREAM_CONNECTED;
 }
@@ -288,7 +288,7 @@ connection_admit(struct connection *c)
 	if (scoreboard_enter(&all->generation->board, &all->share, c->key,
 	    may_have(all->generation, c->key), &c->place) == 0)
 		return 0;
-	c->over = 1;
+	c->over_limit = 1;
 	all->counts->over++;
 	if (may_log(all, LEVEL_INFO, c->key, options[MAX_PER_IP].name))
 		log_info("%s refused: its address already has %lld connections "
@@ -310,7 +310,7 @@ connection_begin(struct connection *c, struct stream *client)
 	return 0;
 }
 
-/* The PROXY header is in front of all else. */
+/* The client's stream opens with a PROXY header; then it is opened itself. */
 static int
 proxied_open(struct stream *s)
 {
@@ -343,7 +343,7 @@ static const struct stream_ops proxied_ops = {
 	.error = proxied_error,
 };
 
-/* The same, with the header if there is one. */
+/* The same, or if a header comes first, a stream that takes that. */
 static int
 connection_stream(struct connection *c, struct stream *client)
 {
@@ -367,11 +367,11 @@ connection_accept(struct connections *all, int fd, const struct sockaddr *sa,
 	net_normalize(&peer);
 	all->counts->accepted++;
 	/*
-	 * What is not TLS has no words for a refusal, nor for an abort should
-	 * this process be killed: until an end is told, it sees a reset.
+	 * A plain peer can be told neither a refusal nor an abort, should this
+	 * process be killed: until its end is told, a close is a reset.
 	 */
 	client->fd = fd;
-	if (all->generation->config.number[CLIENT] == 1)
+	if (config_is_client(&all->generation->config))
 		stream_reset(client);
 	if ((c = calloc(1, sizeof(*c))) == NULL)
 		goto err;
@@ -467,7 +467,7 @@ dial_failed(struct connection *c, const char *why)
 	c->to->first = (c->which + 1) % c->to->n;
 }
 
-/* It is over, and has not failed. */
+/* A handshake is over, and has not failed. */
 static void
 count_handshake(struct connection *c)
 {
@@ -521,7 +521,7 @@ connection_opened(void *conn)
 		count_handshake(conn);
 }
 
-/* What client and tunnel have negotiated, a blank before each word. */
+/* What the peer and we have negotiated, a blank before each word. */
 static void
 conninfo_text(const struct connection *c, char *out, size_t size)
 {
@@ -589,7 +589,7 @@ connection_listed(void *conn, const struct forward_end *how)
 	connection_log(conn, LEVEL_NOTICE, "live: ", how);
 }
 
-/* Has the client said anything? */
+/* 1 if the client has said anything. */
 static int
 connection_heard(const struct connection *c)
 {
@@ -665,7 +665,7 @@ connection_closed(void *conn, const struct forward_end *end)
 	} else if (end->dropped) {
 		n->dropped++;
 		connection_log_why(c, LEVEL_NOTICE, end);
-	} else if (c->over) {
+	} else if (c->over_limit) {
 		connection_log(c, LEVEL_DEBUG, "", end);
 	} else if (connection_heard(c)) {
 		n->refused[stats_failure(end->reason)]++;

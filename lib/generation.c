@@ -228,11 +228,11 @@ make_names(struct generation *g, int inetd)
 	return -1;
 }
 
-/* Can sessions be resumed?  inetd's children share only a file of keys. */
+/* 1 if sessions can be resumed.  inetd's children share only a file of keys. */
 static int
 needs_sessions(const struct config *cfg, int inetd)
 {
-	if (cfg->number[CLIENT] == 1)
+	if (config_is_client(cfg))
 		return !inetd && cfg->number[SESSION_TICKETS] == 1 &&
 		    cfg->number[SESSION_CACHE] != 0;
 	if (inetd)
@@ -247,7 +247,7 @@ static int
 make_sessions(struct generation *g, const struct generation *old, int inetd)
 {
 	size_t n = inetd ? 0 : (size_t)g->config.number[SESSION_CACHE];
-	enum tls_sessions_kind kind = g->config.number[CLIENT] == 1 ?
+	enum tls_sessions_kind kind = config_is_client(&g->config) ?
 	    TLS_WITH_SERVERS : g->config.number[VERIFY] != NONE ?
 	    TLS_WITH_CLIENTS : TLS_BARE;
 	struct tls_sessions *before = old != NULL ? old->sessions : NULL;

@@ -123,7 +123,7 @@ generation_announce(const struct generation *g, const struct generation *old)
 void
 generation_warn_full(struct generation *g, int drop_ms)
 {
-	scoreboard_warn_full(&g->board, g->config.number[CLIENT] == 1 &&
+	scoreboard_warn_full(&g->board, config_is_client(&g->config) &&
 	    g->config.number[ACCEPT_PROXY] == 0 ? 0 : drop_ms);
 }
 

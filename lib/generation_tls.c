@@ -160,7 +160,7 @@ load_whole(struct tls_config *tls, const struct config *cfg)
 		key = cfg->given[TLS_MIN] != NULL ? TLS_MIN : TLS_MAX;
 	else if (!wrong[CERT] && !wrong[PSK] && !wrong[CIPHERS] &&
 	    (cfg->given[CERT] != NULL || cfg->given[PSK] != NULL ||
-	    cfg->number[CLIENT] == 1) && tls_config_ready(tls) == -1)
+	    config_is_client(cfg)) && tls_config_ready(tls) == -1)
 		key = CIPHERS;
 	if (key == -1)
 		return 0;
@@ -273,7 +273,7 @@ generation_check_server(const struct generation *g)
 	size_t i;
 	int r = 0;
 
-	if (cfg->number[CLIENT] == 0)
+	if (!config_is_client(cfg))
 		return 0;
 	if (name != NULL && !tls_is_name(name)) {
 		text_escape(text, sizeof(text), name);
@@ -304,7 +304,7 @@ generation_load_tls(struct tls_config **tls, struct config *cfg)
 {
 	int r, bundle;
 
-	if ((*tls = tls_config_new(cfg->number[CLIENT] == 1 ? TLS_CLIENT :
+	if ((*tls = tls_config_new(config_is_client(cfg) ? TLS_CLIENT :
 	    TLS_SERVER)) == NULL) {
 		log_error("out of memory");
 		return -1;

@@ -22,7 +22,7 @@ inetd_begin(struct inetd *i, struct arguments *a)
 		return 0;
 	if (relay_is_needed(0))
 		log_spare_streams();
-	/* Now, as there are no keys in memory yet. */
+	/* Before there are keys in memory, of which it would have a copy. */
 	if (relay_start(r) == -1) {
 		log_error("-i: %s", strerror(errno));
 		return -1;
@@ -40,7 +40,7 @@ inetd_choose(struct inetd *i, const struct config *cfg)
 {
 	if (i->relay.fd == -1)
 		return;
-	if (relay_is_needed(cfg->number[CLIENT] == 1))
+	if (relay_is_needed(config_is_client(cfg)))
 		log_spare_streams();
 	else
 		relay_dismiss(&i->relay);
@@ -74,7 +74,7 @@ take_socket(struct incoming *in, int fd, const struct config *cfg)
 static int
 take_streams(struct incoming *in, struct relay *r, const struct generation *g)
 {
-	if (g->config.number[CLIENT] == 0 && isatty(STDIN_FILENO)) {
+	if (!config_is_client(&g->config) && isatty(STDIN_FILENO)) {
 		log_error("-i: descriptor 0 is a terminal (allowed: a "
 		    "connected socket; a pipe; a terminal with client = yes)");
 		return -1;

@@ -14,18 +14,22 @@ struct worker;
 
 struct inetd {
 	struct relay relay;		/* where it is no socket */
-	int	 held[RELAY_FDS];
+	int	 held[RELAY_FDS];	/* its descriptors, for arguments */
 };
 
 #define INETD_NONE	{ .relay = RELAY_NONE }
 
 /*
- * Before anything is loaded: see what standard input and output are.  The
- * arguments then name descriptors that are to be kept.  -1, having logged why.
+ * Before anything is loaded: if standard input and output may need a relay,
+ * start one.  The arguments then name its descriptors, which are to stay open;
+ * the array is in struct inetd.  -1, having logged why.
  */
 int	 inetd_begin(struct inetd *, struct arguments *);
 
-/* Once there is a configuration, but no log of its own yet. */
+/*
+ * Once there is a configuration, but no log of its own yet: the role is known,
+ * and the relay is dismissed if that role needs none.
+ */
 void	 inetd_choose(struct inetd *, const struct config *);
 
 /*

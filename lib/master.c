@@ -43,7 +43,7 @@ static struct stats_report
 report(const struct stats *st, const struct generation *live)
 {
 	struct stats_report r = { .config = live->file, .version = VERSION,
-	    .is_client = live->config.number[CLIENT] == 1,
+	    .is_client = config_is_client(&live->config),
 	    .library = tls_version(), .sum = st->ended, .max_connections =
 	    (uint64_t)live->config.number[MAX_CONNECTIONS],
 	    .path = config_text(&live->config, STATS_FILE),
@@ -115,7 +115,7 @@ leave_master(const struct master *m, struct generation *g,
 	if (m->pidfile != -1)
 		close(m->pidfile);
 	close_fd(&g->board.fd);
-	tls_sessions_keep(g->sessions);
+	tls_sessions_close_fd(g->sessions);
 	upgrade_leave(&m->upgrade, m->args->state, m->args->before);
 }
 

@@ -2,12 +2,13 @@
  * relay: bytes between standard input and output, and a socket.
  *
  * What it reads and writes is shared with other programs, which expect it to
- * block; so O_NONBLOCK is not set there.  poll(2) tells that a read will not
- * block, nor a write of up to PIPE_BUF, but to a terminal: thus neither
- * direction waits for the other.
+ * block; so O_NONBLOCK is not set there.  What poll(2) reports does not block:
+ * a read, and a write of up to PIPE_BUF, except to a terminal, which is opened
+ * anew.  Thus neither direction waits for the other.
  *
- * The relay's end of the socket pair stays open until its exit is known: an
- * end of file is only seen after an end in order, never as it was killed.
+ * The other process keeps the relay's end of the socket pair open, too, until
+ * it knows how the relay has ended: if that was killed, the connection must not
+ * see an end of file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,7 +33,7 @@
 
 #define BUFFER_SIZE	(64 * 1024)
 
-/* What it is told to begin with. */
+/* What relay_go() tells it. */
 struct order {
 	uid_t	 uid;
 	gid_t	 gid;
@@ -49,7 +50,7 @@ struct verdict {
 /* A direction: fill when empty, drain until empty. */
 struct way {
 	int	 from, to;		/* -1: over */
-	size_t	 most;			/* that a write can't block on */
+	size_t	 most;			/* bytes: such a write never blocks */
 	size_t	 off, len;
 	unsigned char data[BUFFER_SIZE];
 };
@@ -66,7 +67,10 @@ leave(int status, int fd, int error)
 	_exit(write(status, &v, sizeof(v)) == sizeof(v) ? 0 : 1);
 }
 
-/* All is written.  What sock is has another end, which goes on. */
+/*
+ * All is written: tell the end.  The socket is not closed, as its other
+ * direction may go on.
+ */
 static void
 way_finish(struct way *w, int sock)
 {
@@ -143,7 +147,7 @@ move(struct way *ways, int sock, int status)
 	leave(status, 0, 0);
 }
 
-/* No chroot: it opens no file. */
+/* Drop privileges, and confine it.  No chroot: it opens no file. */
 static int
 become(const struct order *o)
 {
@@ -160,7 +164,7 @@ become(const struct order *o)
 	return sandbox_enter(&box);
 }
 
-/* Are writes to it of any size, without a reader to wait for? */
+/* 1 if writes of any size do not block: there is no reader to wait for. */
 static int
 is_file(int fd)
 {
@@ -170,8 +174,8 @@ is_file(int fd)
 }
 
 /*
- * A terminal may have less room than PIPE_BUF, and block.  Opened anew, it does
- * not, and is what it was for others.
+ * A terminal may have less room than PIPE_BUF, and block.  Opened anew, with
+ * O_NONBLOCK, it does not; for other programs it still does.
  */
 static void
 reopen_terminal(void)
@@ -218,7 +222,7 @@ child_main(int sock, int status)
  * THE OTHER PROCESS
  */
 
-/* Is it a socket without a name, as of socketpair(2), on both ends? */
+/* 1 if neither end of a socket has a name, as with socketpair(2). */
 static int
 is_of_a_pair(int fd)
 {
@@ -283,7 +287,7 @@ relay_go(struct relay *r, const struct identity *id, int is_confined)
 }
 
 const char *
-relay_look(struct relay *r)
+relay_check(struct relay *r)
 {
 	static char text[128];
 	struct verdict v = { .fd = -1 };
@@ -320,7 +324,7 @@ relay_await(struct relay *r, const sigset_t *asleep, int64_t drain_ms)
 		ms = clock_timeout(clock_ms(), until);
 		ts = (struct timespec){ ms / 1000, ms % 1000 * 1000000L };
 		if (ppoll(&p, 1, ms == -1 ? NULL : &ts, asleep) == 1)
-			why = relay_look(r);
+			why = relay_check(r);
 		else if (signal_taken(SIGQUIT) || until <= clock_ms())
 			why = "stopped before all output was written";
 		else if (signal_taken(SIGTERM) && until == INT64_MAX &&

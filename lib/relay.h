@@ -13,20 +13,20 @@ struct identity;
 
 struct relay {
 	pid_t	 pid;
-	int	 fd;		/* the connection: a socket */
-	int	 far;		/* its other end, which the relay works on */
-	int	 status;	/* from where it tells its end; -1: it has */
+	int	 fd;		/* the connection: a socket; or -1 */
+	int	 far;		/* its other end, the relay's; or -1 */
+	int	 status;	/* its verdict is read here; -1: it was */
 };
 
 #define RELAY_NONE	{ .fd = -1, .far = -1, .status = -1 }
-#define RELAY_FDS	3
+#define RELAY_FDS	3		/* of a struct relay */
 
 /*
- * Are standard input and output no connection by themselves?  They are one
+ * 1 if standard input and output are no connection by themselves.  They are one
  * where standard input is a socket, unless standard output is another one:
- * some programs make their pipes of those.  sshd(8) gives one to a shell, which
- * may send the output elsewhere: that is for a client.  A server's may be a
- * log.
+ * some programs make their pipes of those.  If standard input alone is a socket
+ * of a pair, as sshd(8) gives one to a shell, standard output is where a client
+ * writes to; on a server it may be a log.
  */
 int	 relay_is_needed(int is_client);
 
@@ -45,24 +45,23 @@ int	 relay_start(struct relay *);
 int	 relay_go(struct relay *, const struct identity *, int is_confined);
 
 /*
- * How is it doing, as SIGCHLD has come?  NULL: it goes on, or has ended in
- * order; or why not, valid until the next call: the connection is to be
- * aborted.
+ * After SIGCHLD.  NULL: it goes on, or has ended in order; or why not, valid
+ * until the next call: the connection is to be aborted.  Never waits.
  */
-const char *relay_look(struct relay *);
+const char *relay_check(struct relay *);
 
 /*
- * The connection is over, and its descriptor was closed: wait until the relay
- * has written all that is left, sleeping with that signal mask.  The same
- * result; SIGQUIT ends the wait, and SIGTERM after drain_ms (0: no limit).
+ * The connection is over, and fd was closed: wait until the relay has written
+ * all that is left, sleeping with that signal mask.  The same result.  SIGQUIT
+ * ends the wait, as does SIGTERM after another drain_ms (0: no limit).
  */
 const char *relay_await(struct relay *, const sigset_t *asleep,
 	    int64_t drain_ms);
 
-/* Close what is left; one that has not begun leaves. */
+/* Close what is left; a relay that has not begun leaves. */
 void	 relay_close(struct relay *);
 
-/* The same for one that has not begun, until it has left. */
+/* The same for one that has not begun; waits until it has left. */
 void	 relay_dismiss(struct relay *);
 
 #endif

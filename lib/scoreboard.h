@@ -24,7 +24,8 @@ enum failure {
 /* What has become of connections.  Only the process they are of writes. */
 struct counts {
 	uint64_t live, accepted, served, resumed, no_backend, silent;
-	uint64_t over, dropped;
+	uint64_t over;			/* refused by max_per_ip */
+	uint64_t dropped;
 	uint64_t refused[FAILURES];
 	uint64_t opened[2];		/* in TLS 1.2 and 1.3: its handshake */
 	uint64_t in, out;

@@ -116,7 +116,7 @@ bio_get(struct tls *t, unsigned char *buf, size_t len)
 	return n;
 }
 
-/* What the library gets, which has room for more than RFC 8446 5.2 allows. */
+/* The library would take longer records than RFC 8446 section 5.2 allows. */
 static int
 pass(struct tls *t, const unsigned char *p, size_t len)
 {
@@ -152,7 +152,7 @@ ahead_size(const struct tls *t, size_t len)
 	return t->open ? whole_records(&t->in) : FLIGHT_AHEAD;
 }
 
-/* 0, or a code; there is nothing at the end of the connection. */
+/* 0, or a code.  At the end of the connection it is 0, and nothing is there. */
 static int
 receive(struct tls *t, size_t len)
 {
@@ -211,7 +211,7 @@ saw_handshake(struct tls *t, const unsigned char *p, size_t len)
 		t->out.count = 0;
 }
 
-/* The server has the key that we both have, and is nobody else. */
+/* A server that has the shared key is known by it, not by a certificate. */
 static void
 know_by(struct tls *t, const struct psk *psk)
 {
@@ -221,8 +221,8 @@ know_by(struct tls *t, const struct psk *psk)
 }
 
 /*
- * In TLS 1.3 a server chooses one of the keys that it was offered, or -1: none.
- * The first one is that of a ticket, if a client has offered one.
+ * In TLS 1.3 a server chooses one of the keys that it was offered, by its
+ * number, or none: -1.  Number 0 is that of a ticket, if a client offers one.
  */
 static void
 choose(struct tls *t, int chosen)
@@ -282,7 +282,7 @@ sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 		t->resumed = t->offers || !t->cfg->is_client;
 }
 
-/* In TLS 1.2, it is a full handshake. */
+/* In TLS 1.2 only a full handshake has that message. */
 static void
 begin_anew(struct tls *t)
 {
@@ -337,7 +337,7 @@ sniff_message(struct tls *t, int type, const unsigned char *p, size_t len)
 		/* RFC 5077 section 3.3 */
 		if (t->cfg->is_client && len > 6) {
 			t->ticketed = 1;
-			t->hint = (uint32_t)be_get(p, 4);
+			t->lifetime_hint = (uint32_t)be_get(p, 4);
 		}
 		break;
 	default:
@@ -375,29 +375,29 @@ sniff_sent(struct tls *t, const unsigned char *p, size_t len)
 		check_extended(t);
 }
 
-/* A message that a server sends in the clear, as it comes. */
-struct hello {
-	size_t	 seen;			/* of it, with its head */
-	unsigned char p[MESSAGE_SEEN];	/* the first of that */
+/* A message that a server sends in the clear, as far as it has come. */
+struct sniffer {
+	size_t	 seen;			/* bytes of it, with its head */
+	unsigned char p[MESSAGE_SEEN];	/* the first of these */
 };
 
 int
-tls_bio_listen(struct tls *t)
+tls_bio_sniff(struct tls *t)
 {
-	t->hello = calloc(1, sizeof(*t->hello));
-	return t->hello != NULL ? 0 : -1;
+	t->sniffer = calloc(1, sizeof(*t->sniffer));
+	return t->sniffer != NULL ? 0 : -1;
 }
 
 void
-tls_bio_heard(struct tls *t)
+tls_bio_sniff_end(struct tls *t)
 {
-	free(t->hello);
-	t->hello = NULL;
+	free(t->sniffer);
+	t->sniffer = NULL;
 }
 
-/* So much is there of the message so far; 1 if that is all of it. */
+/* 1 if all of it has come. */
 static int
-is_message(const struct hello *h)
+is_message(const struct sniffer *h)
 {
 	return h->seen >= MESSAGE_HEAD &&
 	    h->seen == MESSAGE_HEAD + (size_t)be_get(h->p + 1, 3);
@@ -406,7 +406,7 @@ is_message(const struct hello *h)
 static void
 gather_messages(struct tls *t, const unsigned char *p, size_t len)
 {
-	struct hello *h = t->hello;
+	struct sniffer *h = t->sniffer;
 	size_t n, size = sizeof(h->p);
 
 	for (; len > 0; p += n, len -= n) {
@@ -427,18 +427,18 @@ gather_messages(struct tls *t, const unsigned char *p, size_t len)
 	}
 }
 
-/* The same in what it is sent by a server: part of a record's body. */
+/* The same in what a server sends: p is a part of a record's body. */
 static void
 sniff_received(struct tls *t, const unsigned char *p, size_t len)
 {
-	if (t->hello == NULL || t->in.left == 0)
+	if (t->sniffer == NULL || t->in.left == 0)
 		return;
 	if (t->in.head[0] == MBEDTLS_SSL_MSG_HANDSHAKE)
 		gather_messages(t, p, len);
 	else if (t->in.head[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC &&
 	    !is_tls13(t)) {
 		check_extended(t);
-		tls_bio_heard(t);
+		tls_bio_sniff_end(t);
 	}
 }
 
@@ -484,13 +484,13 @@ tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
 static size_t
 most_of_record(const struct tls *t)
 {
-	return HEADER_SIZE + t->record + RECORD_EXTRA;
+	return HEADER_SIZE + t->record_size + RECORD_EXTRA;
 }
 
 size_t
 tls_bio_write_size(const struct tls *t)
 {
-	return DATA_SIZE / most_of_record(t) * t->record;
+	return DATA_SIZE / most_of_record(t) * t->record_size;
 }
 
 int

@@ -12,28 +12,30 @@ struct stream;
 struct tls;
 
 /*
- * The callbacks of mbedtls_ssl_set_bio(), for a struct tls.  No more than
- * t->budget calls are answered before one answers WANT_READ.  t->starved tells
- * that the last one got nothing.  What the library
- * sends is gathered, for the whole process: each operation that may have it
- * send ends with tls_bio_flush(), or tls_bio_hold(), lest it goes to another
- * stream.  In the handshake a call for more sends it first, and may answer
- * WANT_WRITE.
+ * The callbacks of mbedtls_ssl_set_bio(), for a struct tls.
+ *
+ * tls_bio_recv() answers WANT_READ once t->budget calls were answered.
+ * t->starved says that the last one got nothing.
+ *
+ * What the library sends is gathered, in one buffer for the whole process: each
+ * operation in which it may send ends with tls_bio_flush() or tls_bio_hold(),
+ * lest it goes to another stream.  In the handshake tls_bio_recv() sends it
+ * first, and may answer WANT_WRITE.
  */
 int	 tls_bio_recv(void *, unsigned char *, size_t);
 int	 tls_bio_send(void *, const unsigned char *, size_t);
 
 /*
- * A client listens to what its server sends in the clear, until it has heard
- * all that is to be known: the group, and whether a session is resumed.  0, or
- * -1 when out of memory.  Freed in any state.
+ * A client reads along in what its server sends in the clear, from which it
+ * learns the group, and whether a session is resumed.  0, or -1 when out of
+ * memory.  It may be ended in any state.
  */
-int	 tls_bio_listen(struct tls *);
-void	 tls_bio_heard(struct tls *);
+int	 tls_bio_sniff(struct tls *);
+void	 tls_bio_sniff_end(struct tls *);
 
 /*
- * What errno of a failed recv(2) or send(2) is, as a code: a WANT, or an error,
- * whose errno is kept in t->err.
+ * errno of a failed recv(2) or send(2), as a code: a WANT, or an error, whose
+ * errno is kept in t->err.
  */
 int	 tls_bio_recv_error(struct tls *);
 int	 tls_bio_send_error(struct tls *);
@@ -51,7 +53,7 @@ int	 tls_bio_read_end(const struct tls *);
 /* Are we between records, and was nothing received beyond the last one? */
 int	 tls_bio_is_exact(const struct tls *);
 
-/* send(2). */
+/* send(2), but for EINTR. */
 ssize_t	 tls_bio_put(struct tls *, const unsigned char *, size_t);
 
 /*
@@ -61,10 +63,10 @@ ssize_t	 tls_bio_put(struct tls *, const unsigned char *, size_t);
  */
 int	 tls_bio_flush(struct tls *);
 
-/* Defer it all.  0, or a code. */
+/* Send nothing now: defer all that was gathered.  0, or a code. */
 int	 tls_bio_hold(struct tls *);
 
-/* Is there anything?  Is there room for one more record of data? */
+/* Was anything gathered?  Is there room for one more record of data? */
 int	 tls_bio_has_gathered(void);
 int	 tls_bio_has_room(const struct tls *);
 

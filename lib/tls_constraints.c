@@ -15,7 +15,7 @@
 #define NAME(kind, b) \
 	{ .tag = CONTEXT | (kind), .p = (b)->p, .len = (b)->len }
 
-/* Where one is in an issuer's constraints: in one list, and then another. */
+/* A walk through an issuer's subtrees: of one list, and then the other. */
 struct walk {
 	unsigned char *p, *end;		/* of the list */
 	unsigned char *rest, *last;	/* of what is behind it */
@@ -41,7 +41,7 @@ walk_begin(struct walk *w, const mbedtls_x509_crt *issuer)
 	return 1;
 }
 
-/* The next subtree: 1, or 0: that was all; -1: malformed. */
+/* The next subtree, as base with its tag: 1; 0: no more; -1: malformed. */
 static int
 walk_next(struct walk *w, mbedtls_x509_buf *base)
 {
@@ -74,8 +74,8 @@ walk_next(struct walk *w, mbedtls_x509_buf *base)
 	return w->p == end ? 1 : -1;
 }
 
-enum constraints
-tls_constraints_read(const mbedtls_x509_crt *issuer)
+int
+tls_constraints_are_valid(const mbedtls_x509_crt *issuer)
 {
 	mbedtls_x509_buf base;
 	struct walk w;
@@ -83,12 +83,12 @@ tls_constraints_read(const mbedtls_x509_crt *issuer)
 
 	while (r == 1)
 		r = walk_next(&w, &base);
-	return r == 0 ? KEPT : UNCHECKED;
+	return r == 0;
 }
 
 /*
- * "example.org" has all that is below it, too, ".example.org" that alone.  Of
- * what is excluded, a wildcard stands for each name that it matches.
+ * A DNS name: in "example.org" is all that is below it, too, in ".example.org"
+ * that alone.  Where it is excluded, a wildcard is in, if a match of it is.
  */
 static int
 has_dns(const mbedtls_x509_buf *base, const mbedtls_x509_buf *name,
@@ -108,7 +108,7 @@ has_dns(const mbedtls_x509_buf *base, const mbedtls_x509_buf *name,
 	    base->len == name->len || b[0] == '.' || n[-1] == '.');
 }
 
-/* An address, and one with its mask. */
+/* An address, in one with its mask.  -1: it can't be told. */
 static int
 has_address(const mbedtls_x509_buf *base, const mbedtls_x509_buf *name)
 {
@@ -124,8 +124,8 @@ has_address(const mbedtls_x509_buf *base, const mbedtls_x509_buf *name)
 }
 
 /*
- * A distinguished name that begins with another one, byte by byte.  What is
- * excluded could be written in another way, which can't be told.
+ * A distinguished name, in those that begin with another one, byte by byte.
+ * What is excluded could be written in another way: -1, it can't be told.
  */
 static int
 has_directory(const mbedtls_x509_buf *base, const mbedtls_x509_buf *name,
@@ -172,11 +172,13 @@ check_name(const mbedtls_x509_crt *issuer, const mbedtls_x509_buf *name)
 			continue;
 		in = is_in(&base, name, w.is_excluded);
 		if (in == -1 || (in && w.is_excluded))
-			return in == -1 ? UNCHECKED : BROKEN;
+			return in == -1 ? CONSTRAINTS_UNCHECKED :
+			    CONSTRAINTS_BROKEN;
 		if (!w.is_excluded && permitted != FOUND)
 			permitted = in ? FOUND : MISSED;
 	}
-	return r == -1 ? UNCHECKED : permitted == MISSED ? BROKEN : KEPT;
+	return r == -1 ? CONSTRAINTS_UNCHECKED : permitted == MISSED ?
+	    CONSTRAINTS_BROKEN : CONSTRAINTS_KEPT;
 }
 
 /* What is in its subject: the whole of it, mail addresses, a host's name. */
@@ -188,11 +190,12 @@ check_subject(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt,
 	    CONSTRUCTED, &crt->subject_raw);
 	const mbedtls_x509_buf *cn = tls_names_common(crt);
 	const mbedtls_x509_name *n;
-	enum constraints r = KEPT;
+	enum constraints r = CONSTRAINTS_KEPT;
 
 	if (crt->subject.oid.p != NULL)
 		r = check_name(issuer, &whole);
-	for (n = &crt->subject; n != NULL && r == KEPT; n = n->next) {
+	for (n = &crt->subject; n != NULL && r == CONSTRAINTS_KEPT;
+	    n = n->next) {
 		mbedtls_x509_buf mail = NAME(MBEDTLS_X509_SAN_RFC822_NAME,
 		    &n->val);
 
@@ -200,7 +203,7 @@ check_subject(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt,
 		    MBEDTLS_OID_CMP(MBEDTLS_OID_PKCS9_EMAIL, &n->oid) == 0)
 			r = check_name(issuer, &mail);
 	}
-	if (r == KEPT && cn != NULL && !tls_names_has_dns(crt) &&
+	if (r == CONSTRAINTS_KEPT && cn != NULL && !tls_names_has_dns(crt) &&
 	    (tls_names_is_dns(cn) || (host != NULL &&
 	    tls_names_covers((const char *)cn->p, cn->len, host)))) {
 		mbedtls_x509_buf dns = NAME(MBEDTLS_X509_SAN_DNS_NAME, cn);
@@ -219,9 +222,10 @@ tls_constraints_check(const mbedtls_x509_crt *issuer,
 	struct walk w;
 
 	if (walk_begin(&w, issuer) == 0)
-		return KEPT;
+		return CONSTRAINTS_KEPT;
 	r = check_subject(issuer, crt, host);
-	for (; s != NULL && s->buf.p != NULL && r == KEPT; s = s->next)
+	for (; s != NULL && s->buf.p != NULL && r == CONSTRAINTS_KEPT;
+	    s = s->next)
 		r = check_name(issuer, &s->buf);
 	return r;
 }

@@ -4,19 +4,20 @@
 
 #include "tls_internal.h"
 
-/*
- * The name constraints of an issuer, RFC 5280 section 4.2.1.10: are they kept?
- * UNCHECKED: that can't be told, as they are of a kind that is not supported.
- */
-enum constraints { KEPT, BROKEN, UNCHECKED };
+/* The name constraints of an issuer, RFC 5280 section 4.2.1.10. */
+enum constraints {
+	CONSTRAINTS_KEPT,		/* or there are none */
+	CONSTRAINTS_BROKEN,
+	CONSTRAINTS_UNCHECKED		/* malformed, or of an unknown kind */
+};
 
-/* Are those that it has of the right form?  KEPT also if it has none. */
-enum constraints tls_constraints_read(const mbedtls_x509_crt *issuer);
+/* 1 if they are well-formed, or there are none. */
+int	 tls_constraints_are_valid(const mbedtls_x509_crt *issuer);
 
 /*
- * Does a certificate keep to those of an issuer above it?  Subject, DNS names,
- * and addresses; the common name, where it stands for a DNS name, or is that of
- * this host.
+ * Does a certificate keep to those of an issuer above it?  All its alternative
+ * names count, and its subject; the common name, where it stands for a DNS name
+ * or covers host, the name of the server that is verified (NULL: none is).
  */
 enum constraints tls_constraints_check(const mbedtls_x509_crt *issuer,
 	    const mbedtls_x509_crt *, const char *host);

@@ -259,7 +259,7 @@ void
 tls_reject_undo(struct tls *t)
 {
 	t->refused = 0;
-	t->issuers = 0;
+	t->issuer_flags = 0;
 	t->alert = MBEDTLS_SSL_ALERT_MSG_CLOSE_NOTIFY;
 }
 
@@ -465,11 +465,12 @@ psk_reason(const struct tls *t)
 		return NULL;
 	text_quote(name, sizeof(name), (const unsigned char *)own->name,
 	    strlen(own->name));
-	if (t->heard == 0 && t->psk != NULL &&
+	if (t->peer_alert == 0 && t->psk != NULL &&
 	    t->failed == MBEDTLS_ERR_SSL_INVALID_MAC)
 		tls_fail(t->cfg, "shared key %s: the server has another one",
 		    name);
-	else if (t->heard != 0 ? memchr(alerts_for_it, t->heard, n) != NULL :
+	else if (t->peer_alert != 0 ?
+	    memchr(alerts_for_it, t->peer_alert, n) != NULL :
 	    t->cfg->psk_alone && t->psk == NULL &&
 	    (t->failed == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE ||
 	    t->failed == MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER))
@@ -486,7 +487,7 @@ error_reason(struct tls *t)
 	struct tls_config *cfg = t->cfg;
 	const char *peer = peer_role(cfg);
 	const char *during = t->open ? "TLS" : "handshake";
-	const char *name;
+	const char *name, *why;
 	char first[64];
 
 	if (t->refused)
@@ -497,8 +498,8 @@ error_reason(struct tls *t)
 		    "without sending anything" : "during the handshake");
 		return cfg->error;
 	}
-	if (!t->open && psk_reason(t) != NULL)
-		return psk_reason(t);
+	if (!t->open && (why = psk_reason(t)) != NULL)
+		return why;
 	if (t->nfirst > 0 && !is_record(t->first, t->nfirst)) {
 		text_quote(first, sizeof(first), t->first, t->nfirst);
 		name = protocol_name(t->first, t->nfirst);
@@ -508,10 +509,10 @@ error_reason(struct tls *t)
 	} else if (t->failed == MBEDTLS_ERR_NET_RECV_FAILED ||
 	    t->failed == MBEDTLS_ERR_NET_SEND_FAILED)
 		tls_fail(cfg, "%s: %s", peer, strerror(t->err));
-	else if (t->heard != 0)
+	else if (t->peer_alert != 0)
 		tls_fail(cfg,
 		    "%s: the %s sent a fatal alert: %s (%d)", during, peer,
-		    alert_name(t->heard), t->heard);
+		    alert_name(t->peer_alert), t->peer_alert);
 	else if (t->failed == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
 		tls_fail(cfg, "%s: the %s sent a fatal alert", during, peer);
 	else
@@ -617,7 +618,7 @@ tls_library_result(struct tls *t, int r)
 		return end;
 	code = refine(t, r);
 	if (code == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
-		t->heard = is_fatal_alert(&t->in) ? t->in.body[1] :
+		t->peer_alert = is_fatal_alert(&t->in) ? t->in.body[1] :
 		    encrypted_alert(t);
 	if (is_told(t, r))
 		t->notified = 1;

@@ -31,7 +31,7 @@ struct tls_sessions;
 #define NAME_SIZE	256
 #define ERROR_SIZE	1024
 #define DN_SIZE		512		/* of a distinguished name, as text */
-#define PASSED_MAX	8		/* that are told of */
+#define PASSED_MAX	8		/* unusable issuers that are told of */
 #define ISSUERS_MAX	(MBEDTLS_X509_MAX_INTERMEDIATE_CA + 2)
 #define HOUR		(60 * 60)
 #define DAY		(24 * HOUR)
@@ -72,7 +72,7 @@ struct psk {
 	bool	 allowed;		/* by the rules */
 	unsigned char len;		/* of the secret */
 	unsigned char secret[PSK_MAX];
-	unsigned char check[PSK_CHECK_SIZE];	/* tells it from others */
+	unsigned char check[PSK_CHECK_SIZE];	/* as make_check() has it */
 };
 
 struct tls_config {
@@ -82,8 +82,8 @@ struct tls_config {
 	mbedtls_x509_crl crl;
 	struct rule *rules;
 	char	*system;		/* ca is that of the system: its file */
-	char	*passed[PASSED_MAX];	/* what is not used of ca, and why */
-	size_t	 npassed;
+	char	*passed[PASSED_MAX];	/* what is not used of ca, and why, */
+	size_t	 npassed;		/* PASSED_MAX of them are kept */
 	int	 has_ca, has_crl, has_pin;
 	enum { NOT_ASKED, ASKED, REQUIRED } verify;
 	int	 is_client;
@@ -93,22 +93,23 @@ struct tls_config {
 	const struct psk *own_psk;	/* that a client has; or NULL */
 	int	 has_psk;		/* a file of them was given, */
 	int	 psk_alone;		/* and nobody is known otherwise */
-	unsigned char no_psk[KEY_SIZE];	/* for those who are unknown */
-	int	 asks_no_name;		/* a client */
+	unsigned char no_psk[KEY_SIZE];	/* that nobody has: see tls_psk.c */
+	int	 asks_no_name;		/* a client: it sends no SNI */
 	struct ticket_keys keys;	/* of a file; or none */
 	struct ticket_store *tickets;	/* of all processes; or NULL */
 	struct tls_sessions *sessions;	/* or NULL */
 	int	 lifetime;		/* of sessions, in seconds */
 	struct tls *current;		/* whose handshake is going on */
-	const mbedtls_x509_crt *above[ISSUERS_MAX]; /* of the one to be */
-	size_t	 nabove;		/* verified next */
+	/* The issuers above the certificate that is verified at the moment. */
+	const mbedtls_x509_crt *above[ISSUERS_MAX];
+	size_t	 nabove;
 	int	 suites[SUITES_MAX + 1];	/* ends with 0, as all here */
 	int	 suites_now[SUITES_MAX + 2];	/* with a resumed one first */
 	uint16_t groups[LIST_MAX + 1];
 	const char *alpn[LIST_MAX + 1];		/* allocated */
-	int	 listed;		/* the suites, by the administrator */
+	int	 listed;		/* suites are the administrator's */
 	int	 min, max;		/* 12 or 13 */
-	int	 left_out;		/* the same: no suite is for it; or 0 */
+	int	 left_out;		/* 12 or 13: it has no suite; or 0 */
 	int	 truncation_is_eof;
 	unsigned kernel;		/* bits of tls_kernel_try() */
 	char	 error[ERROR_SIZE];
@@ -118,7 +119,7 @@ struct tls_config {
 struct record {
 	unsigned char head[HEADER_SIZE];
 	unsigned char nhead;
-	unsigned char body[2];		/* the end of what came of it */
+	unsigned char body[2];		/* its last two bytes: an alert */
 	uint16_t left;			/* of its body */
 	uint64_t count;			/* of those that are encrypted alike */
 };
@@ -134,52 +135,52 @@ struct tls {
 	int	 failed;		/* mbed TLS's last error */
 	int	 ended;			/* what ended reading, kept: or 0 */
 	int	 budget;		/* calls for more that are left to it */
-	int	 suite;			/* once it is open */
-	int	 group;			/* or 0 */
+	int	 suite;			/* of the last hello, then negotiated */
+	int	 group;			/* of the key exchange; or 0 */
 	bool	 open;			/* the handshake is over */
 	bool	 fin;			/* recv(2) has answered 0 */
-	bool	 drained;		/* there was less than could be */
+	bool	 drained;		/* recv(2) had less to give */
 	bool	 slow;			/* our flight takes its time */
-	bool	 notified;		/* the client, of our end */
-	bool	 sent;			/* it has sent something, this step */
-	bool	 resumed;
-	bool	 extended;		/* its master secret, RFC 7627 */
+	bool	 notified;		/* the peer was told our end */
+	bool	 sent;			/* the library sent something */
+	bool	 resumed;		/* a session is */
+	bool	 extended;		/* the hello has RFC 7627 in it */
 	bool	 encrypted;		/* what we send, from here on */
-	bool	 refused;
-	bool	 by_psk;		/* it came with a key, not a ticket */
-	bool	 offers;		/* a session, as a client, */
-	bool	 offers_ticket;		/* of TLS 1.3 */
-	bool	 ticketed;		/* by a server, in TLS 1.2 */
-	bool	 starved;		/* the library, of what is received */
+	bool	 refused;		/* by tls_reject(): see why */
+	bool	 by_psk;		/* with a key of psks, not a ticket */
+	bool	 offers;		/* as a client: a session, */
+	bool	 offers_ticket;		/* which is one of TLS 1.3 */
+	bool	 ticketed;		/* the server sent one of TLS 1.2 */
+	bool	 starved;		/* the last call for more got nothing */
 	unsigned char flight;		/* 1: our hello, 2: what follows it */
-	unsigned char ntickets;		/* that were tried, or kept */
+	unsigned char ntickets;		/* a server: tried; a client: kept */
 	unsigned char alert;		/* that is due at our end */
-	unsigned char heard;		/* the client's; 0: not known */
+	unsigned char peer_alert;	/* the fatal one it sent; 0: unknown */
 	unsigned char *ahead;		/* received, and not taken yet, */
 	size_t	 nahead;		/* and how much that is */
-	size_t	 record;		/* bytes of data in one, at most */
+	size_t	 record_size;		/* bytes of data in one we send */
 	size_t	 unsent;		/* of a write that is to be retried */
 	unsigned char *deferred;	/* to be sent before what comes next */
 	size_t	 ndeferred;
-	struct record in, out;		/* out: of the handshake */
-	unsigned char first[8];		/* what the client sent first, */
+	struct record in, out;		/* out: until no key of it is due */
+	unsigned char first[8];		/* what the peer sent first, */
 	size_t	 nfirst;		/* and how much that is */
 	const char *alpn;
 	char	*sni;			/* asked for; empty: not a host name */
 	char	*name;			/* that a server has to have; or NULL */
-	char	*peer;			/* who it is, once that is verified */
-	char	*cn;
+	char	*peer;			/* its subject, once it is verified, */
+	char	*cn;			/* and the common name of that */
 	const struct psk *psk;		/* the key by which it is known, */
-	char	*identity;		/* and the one a client named */
+	char	*identity;		/* and what a client named, quoted */
 	unsigned char *chain;		/* its certificates, each behind its */
 	size_t	 chain_len;		/* length of 3 bytes, as in TLS */
 	const mbedtls_x509_crt *issuer;	/* of the one to be checked next */
-	uint32_t issuers;		/* flags against them */
+	uint32_t issuer_flags;		/* against the peer's issuers */
 	char	*why;			/* it is refused; NULL: no memory */
-	int64_t	 born;			/* the session that it resumes */
-	struct hello *hello;		/* of a server; or NULL */
-	uint32_t hint;			/* how long a server keeps it */
+	int64_t	 born;			/* when the session began (s); or 0 */
+	uint32_t lifetime_hint;		/* (s) of its ticket, or 0: RFC 5077 */
 	unsigned char id[HASH_SIZE];	/* of what a client may resume */
+	struct sniffer *sniffer;	/* a client's, in the handshake */
 };
 
 /* Only while the library has the connection. */

@@ -148,7 +148,7 @@ kernel_alert(struct tls *t, unsigned char level, unsigned char code)
 	return send_control(t, MBEDTLS_SSL_MSG_ALERT, alert, sizeof(alert));
 }
 
-/* It is only a warning: if there is no room for it, none is sent. */
+/* By a warning: if there is no room for it, none is sent.  0, or a code. */
 static int
 refuse_renegotiation(struct tls *t)
 {
@@ -217,7 +217,7 @@ take_control(struct tls *t, int type, const unsigned char *p, size_t len)
 		return MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY;
 	if (p[0] == MBEDTLS_SSL_ALERT_LEVEL_WARNING)
 		return 0;
-	t->heard = p[1];
+	t->peer_alert = p[1];
 	return MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE;
 }
 
@@ -381,17 +381,17 @@ ktls_free(struct tls *t)
 	t->ktls = NULL;
 }
 
-/* Is it a suite that the kernel knows? */
+/* 1 if it is a suite that the kernel does, with records as it makes them. */
 static int
 is_fit(const struct tls *t)
 {
 	const struct ktls *k = t->ktls;
 
-	return k->cipher != NULL && t->record >= RECORD_MIN &&
+	return k->cipher != NULL && t->record_size >= RECORD_MIN &&
 	    t->cfg->kernel & ktls_cap(k->cipher, k->is_13);
 }
 
-/* Is nothing still on its way? */
+/* 1 if we are between two records, and nothing is left to be done. */
 static int
 is_between(const struct tls *t)
 {

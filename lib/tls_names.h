@@ -10,7 +10,9 @@ int	 tls_names_is_host(const char *);
 /* 1 if they are the same but for case; b has len bytes. */
 int	 tls_names_equal(const char *a, const char *b, size_t len);
 
-/* 1 if a pattern "*.example.org" has it, with one label in the star's place. */
+/*
+ * 1 if a pattern "*.example.org" matches, with one label in the star's place.
+ */
 int	 tls_names_matches_wildcard(const char *pattern, size_t plen,
 	    const char *name, size_t len);
 
@@ -36,8 +38,8 @@ const mbedtls_x509_buf *tls_names_common(const mbedtls_x509_crt *);
 size_t	 tls_names_address(const char *, unsigned char bytes[16]);
 
 /*
- * 1 if a host's name is one of a certificate's DNS name: the same, or it has
- * one label in the place of a star, behind which there are two or more.
+ * 1 if a DNS name of a certificate, of len bytes, is that of a host: the same,
+ * or it matches as a wildcard with two labels or more behind the star.
  */
 int	 tls_names_covers(const char *pattern, size_t len, const char *name);
 
@@ -57,10 +59,13 @@ const char *tls_names_dn(const mbedtls_x509_name *, char *text, size_t size);
 /* A name that a client asks for. */
 struct name_query {
 	const char *name;
-	int	 by_pattern;
+	int	 by_pattern;		/* wildcards alone, or none of them */
 };
 
-/* RFC 6125 section 6.4: a common name counts if there is no other. */
+/*
+ * 1 if a certificate of ours has it.  RFC 6125 section 6.4: the common name
+ * counts if there is no alternative name.
+ */
 int	 tls_names_has(const mbedtls_x509_crt *, struct name_query *);
 
 /*

@@ -56,7 +56,10 @@ name_fault(const unsigned char *name, size_t len)
 	return NULL;
 }
 
-/* What two keys of one name have in common at most by chance. */
+/*
+ * A MAC of a constant, which differs from key to key: by it, a ticket tells
+ * whether the key of its identity has changed.
+ */
 static int
 make_check(struct psk *p)
 {
@@ -80,7 +83,7 @@ make_check(struct psk *p)
 	return r == PSA_SUCCESS ? 0 : -1;
 }
 
-/* Behind the colon. */
+/* The key itself, behind the colon. */
 static int
 parse_secret(struct tls_config *cfg, const char *where, const char *text,
     struct psk *p)
@@ -105,13 +108,13 @@ parse_secret(struct tls_config *cfg, const char *where, const char *text,
 	    where);
 }
 
+/* In a time that does not tell which one it is. */
 static const struct psk *
 find(const struct tls_config *cfg, const unsigned char *name, size_t len)
 {
 	const struct psk *found = NULL;
 	size_t i;
 
-	/* In a time that does not tell which one it is. */
 	for (i = 0; i < cfg->npsks; i++)
 		if (cfg->psks[i].name_len == len &&
 		    mbedtls_ct_memcmp(cfg->psks[i].name, name, len) == 0)
@@ -211,7 +214,8 @@ tls_config_psk(struct tls_config *cfg, const char *name)
  * that has expired, and the client's key may be behind it.
  */
 static int
-take(void *arg, mbedtls_ssl_context *ssl, const unsigned char *name, size_t len)
+take_identity(void *arg, mbedtls_ssl_context *ssl, const unsigned char *name,
+    size_t len)
 {
 	const struct tls_config *cfg = arg;
 	struct tls *t = mbedtls_ssl_get_user_data_p(ssl);
@@ -265,7 +269,7 @@ tls_psk_ready(struct tls_config *cfg)
 		mbedtls_ssl_conf_tls13_key_exchange_modes(&cfg->ssl,
 		    MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_PSK_EPHEMERAL);
 	if (!cfg->is_client)
-		mbedtls_ssl_conf_psk_cb(&cfg->ssl, take, cfg);
+		mbedtls_ssl_conf_psk_cb(&cfg->ssl, take_identity, cfg);
 	else if (mbedtls_ssl_conf_psk(&cfg->ssl, cfg->own_psk->secret,
 	    cfg->own_psk->len, (const unsigned char *)cfg->own_psk->name,
 	    cfg->own_psk->name_len) != 0)
@@ -274,7 +278,7 @@ tls_psk_ready(struct tls_config *cfg)
 }
 
 size_t
-tls_psk_packed(size_t name_len)
+tls_psk_packed_size(size_t name_len)
 {
 	return name_len > 0 ? name_len + PSK_CHECK_SIZE : 0;
 }
@@ -296,7 +300,7 @@ tls_psk_unpack(const struct tls_config *cfg, const unsigned char *packed,
 	    packed + name_len, PSK_CHECK_SIZE) == 0 ? p : NULL;
 }
 
-/* Behind a vector, whose length is n bytes; NULL: there is no such. */
+/* What is behind a vector with a length of n bytes; NULL: it is cut off. */
 static const unsigned char *
 skip(const unsigned char *p, const unsigned char *end, size_t n)
 {

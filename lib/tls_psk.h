@@ -20,19 +20,19 @@ void	 tls_psk_free(struct tls_config *);
 int	 tls_psk_ready(struct tls_config *);
 
 /*
- * What a ticket has of a key: its identity, whose length is to be kept, and
- * what tells it from others of that name.
+ * What a ticket has of a key: its identity, whose length the caller keeps, and
+ * its check.
  */
 void	 tls_psk_pack(const struct psk *, unsigned char *);
 
-/* How much that is, for an identity of that length; 0 for none. */
-size_t	 tls_psk_packed(size_t name_len);
+/* How many bytes that is, for an identity of that length; 0 for none. */
+size_t	 tls_psk_packed_size(size_t name_len);
 
-/* The key that this is about, if it is still there and allowed; or NULL. */
+/* The key that was packed, if it is still there and allowed; or NULL. */
 const struct psk *tls_psk_unpack(const struct tls_config *,
 	    const unsigned char *, size_t name_len);
 
-/* How many identities are in a ClientHello, behind its head. */
+/* How many identities a ClientHello offers; hello: its body. */
 size_t	 tls_psk_offered(const unsigned char *hello, size_t len);
 
 #endif

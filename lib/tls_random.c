@@ -15,7 +15,7 @@
 
 #ifdef READS_FILES
 
-static int asked;
+static int asked;			/* it has come here for entropy */
 
 /*
  * With a C library that is not glibc, mbed TLS opens /dev/random each time that
@@ -44,7 +44,7 @@ mbedtls_platform_entropy_poll(void *data, unsigned char *output, size_t len,
 	return 0;
 }
 
-/* A library that was linked with -Bsymbolic takes its own. */
+/* A library that was linked with -Bsymbolic takes its own: none asks here. */
 const char *
 tls_random_why(void)
 {

@@ -5,8 +5,8 @@
 #define TLS_RANDOM_H
 
 /*
- * Why its generator may fail in a sandbox, as a clause; NULL: it is no reason
- * known here.  After the generator was seeded for the first time.
+ * Why its generator may fail in a sandbox, as a clause; NULL: no reason is
+ * known.  To be asked once the generator was seeded for the first time.
  */
 const char *tls_random_why(void);
 

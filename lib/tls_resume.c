@@ -16,8 +16,9 @@
 #define TICKETS_KEPT	4		/* of a connection, and of a server */
 
 /*
- * What a session depends on: whom we have connected to, the names that are
- * verified and asked for, and who we are ourselves.
+ * Make t->id from what a session depends on: the address that we are connected
+ * to, the names that are verified and asked for, and our own certificate.  0,
+ * or -1.
  */
 static int
 make_id(struct tls *t)
@@ -54,7 +55,7 @@ make_id(struct tls *t)
 	return r == PSA_SUCCESS ? 0 : -1;
 }
 
-/* One that is kept, and may be used: 0, or -1. */
+/* Load one that is kept, and may be used: 0, or -1. */
 static int
 find(struct tls *t, mbedtls_ssl_session *session)
 {
@@ -71,8 +72,9 @@ find(struct tls *t, mbedtls_ssl_session *session)
 		mbedtls_ssl_session_free(session);
 		mbedtls_ssl_session_init(session);
 	}
+	/* Nothing of those that could not be used stays. */
 	t->born = 0;
-	t->hint = 0;
+	t->lifetime_hint = 0;
 	t->psk = NULL;
 	tls_verify_forget(t);
 	return -1;
@@ -106,8 +108,8 @@ tls_resume_waits(const struct tls *t)
 
 /*
  * Is there a ticket in it, or an ID?  A client that offers a session of TLS 1.2
- * offers no other version: if it was not resumed, it is not followed by another
- * one, lest it remains at that for ever.
+ * offers no other version.  If the server did not resume it, no other one of
+ * TLS 1.2 is kept, or the client would never offer TLS 1.3 again.
  */
 static int
 is_resumable(const struct tls *t, const mbedtls_ssl_session *session)

@@ -1,5 +1,5 @@
 /*
- * tls_session: sessions, packed for a ticket or the cache, and checked again
+ * tls_session: sessions, sealed for a ticket or the cache, and checked again
  * when they come back.  With a session go the peer's certificates, since they
  * are to be verified anew.
  */
@@ -21,19 +21,24 @@
 #include "tls_verify.h"
 #include "util.h"
 
-#define TICKET_MAX	KEPT_MAX	/* of what is in it */
+#define PLAIN_MAX	KEPT_MAX	/* bytes of a ticket's plaintext */
 #define TICKETS_TRIED	4		/* in a handshake */
 
 /*
- * The head of a ticket's plaintext, in front of whom it is for, the key that
- * both sides have, and the session: 1 for TLS 1.3; when the session began (s);
- * when it was saved (ms); for how long since then a server keeps it (s), or 0;
- * the offset of the library's own time in it; its length; that of whom it is
- * for; and that of the key's identity.
+ * The head of a ticket's plaintext.  Behind it are the session's owner, the
+ * shared key's identity with its check, the session as the library saves it,
+ * and the peer's certificates.
  */
 enum {
-	AT_TLS13, AT_BORN = 1, AT_SAVED = 9, AT_HINT = 17, AT_TIME = 21,
-	AT_LENGTH = 23, AT_NAME = 25, AT_IDENTITY = 26, SESSION_HEAD = 27
+	AT_TLS13 = 0,			/* 1 for TLS 1.3 */
+	AT_BORN = 1,			/* when the session began (s) */
+	AT_SAVED = 9,			/* when it was saved (ms) */
+	AT_HINT = 17,			/* a server's lifetime hint (s); or 0 */
+	AT_TIME = 21,			/* offset in it: the library's time */
+	AT_LENGTH = 23,			/* of the session */
+	AT_OWNER = 25,			/* length of the owner */
+	AT_IDENTITY = 26,		/* length of the identity */
+	SESSION_HEAD = 27
 };
 
 /* The time of day in milliseconds, by which hosts can tell a session's age. */
@@ -59,7 +64,7 @@ find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
 	mbedtls_ms_time_t ms;
 	size_t i;
 
-	/* Which only asks, whatever it is declared as. */
+	/* It only reads the session, although it is not declared so. */
 	if (mbedtls_ssl_session_get_ticket_creation_time(
 	    (mbedtls_ssl_session *)(uintptr_t)session, &ms) != 0)
 		return 0;
@@ -71,8 +76,8 @@ find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
 }
 
 /*
- * Whom a session is for: the name that a client asks for, or the server that we
- * are a client of.  -1: that can't be compared later.
+ * A session's owner, for whom alone it is good: on a server the name that the
+ * client asked for, on a client t->id.  -1: that can't be compared later.
  */
 static int
 session_owner(const struct tls *t, const unsigned char **p, size_t *len)
@@ -92,21 +97,21 @@ is_owner(const struct tls *t, const unsigned char *p, size_t len)
 	    len > 0 && tls_names_equal(t->sni, (const char *)p, len);
 }
 
-/* What is behind the head: how much, or 0, if it does not fit. */
+/* The owner, and the identity; where the session begins, or 0: no room. */
 static size_t
 pack_names(const struct tls *t, unsigned char *p, size_t size)
 {
-	size_t n, key = t->psk != NULL ? t->psk->name_len : 0;
-	size_t at = SESSION_HEAD, packed = tls_psk_packed(key);
+	size_t n, identity = t->psk != NULL ? t->psk->name_len : 0;
+	size_t at = SESSION_HEAD, packed = tls_psk_packed_size(identity);
 	const unsigned char *owner;
 
 	if (session_owner(t, &owner, &n) == -1 || size < at + n + packed)
 		return 0;
-	be_put(p + AT_NAME, n, 1);
-	be_put(p + AT_IDENTITY, key, 1);
+	be_put(p + AT_OWNER, n, 1);
+	be_put(p + AT_IDENTITY, identity, 1);
 	if (n > 0)
 		memcpy(p + at, owner, n);
-	if (key > 0)
+	if (identity > 0)
 		tls_psk_pack(t->psk, p + at + n);
 	return at + n + packed;
 }
@@ -132,7 +137,8 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	p[AT_TLS13] = (unsigned char)is_tls13(t);
 	be_put(p + AT_BORN, (uint64_t)(t->resumed ? t->born : now / 1000), 8);
 	be_put(p + AT_SAVED, (uint64_t)now, 8);
-	be_put(p + AT_HINT, t->ticketed || t->resumed ? t->hint : 0, 4);
+	be_put(p + AT_HINT, t->ticketed || t->resumed ? t->lifetime_hint : 0,
+	    4);
 	be_put(p + AT_TIME, is_tls13(t) ? find_time(session, p + head, len) : 0,
 	    2);
 	be_put(p + AT_LENGTH, len, 2);
@@ -198,7 +204,10 @@ insist_on(struct tls_config *cfg, int suite)
 	mbedtls_ssl_conf_ciphersuites(&cfg->ssl, cfg->suites_now);
 }
 
-/* The server has said so, or is it a version that may be spoken? */
+/*
+ * 1 if the session's version fits: on a server it is the handshake's, on a
+ * client, which has not begun yet, it is one that may be spoken.
+ */
 static int
 is_version(const struct tls *t, int is_13)
 {
@@ -207,22 +216,23 @@ is_version(const struct tls *t, int is_13)
 }
 
 /*
- * 1 if a session that was saved then (ms) may be used.  Without a new ticket,
- * it will be kept for the rest of its time.
+ * 1 if the server still keeps a session that was saved then (ms).  What is left
+ * of its time is the hint from here on, unless the server sends a new ticket.
  */
 static int
-is_kept(struct tls *t, int64_t saved, int64_t hint)
+is_within_hint(struct tls *t, int64_t saved, int64_t hint)
 {
 	int64_t left = saved / 1000 + hint - wall_ms() / 1000;
 
 	if (hint == 0)
 		return 1;
-	t->hint = left > 0 && left <= hint ? (uint32_t)left : 0;
-	return t->hint > 0;
+	t->lifetime_hint = left > 0 && left <= hint ? (uint32_t)left : 0;
+	return t->lifetime_hint > 0;
 }
 
 /*
- * 0 if it is not too old, by its times; then the library's own is put right.
+ * 0 if it is not too old, by its times; then the library's own, in the session
+ * at p, is put right.
  */
 static int
 take_times(struct tls *t, const unsigned char *head, unsigned char *p,
@@ -235,7 +245,7 @@ take_times(struct tls *t, const unsigned char *head, unsigned char *p,
 	if (*born > now / 1000)		/* by a clock that is ahead */
 		*born = now / 1000;
 	if (*born < 0 || saved < 0 || now / 1000 - *born >= t->cfg->lifetime ||
-	    !is_kept(t, saved, (int64_t)be_get(head + AT_HINT, 4)))
+	    !is_within_hint(t, saved, (int64_t)be_get(head + AT_HINT, 4)))
 		return -1;
 	if (at != 0 && at + 8 <= len)
 		be_put(p + at, (uint64_t)(mbedtls_ms_time() -
@@ -272,20 +282,20 @@ session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
 {
 	unsigned char *end = p + len, *names = p + SESSION_HEAD, *saved;
 	const struct psk *psk = NULL;
-	size_t n, name, identity;
+	size_t n, owner, identity;	/* lengths */
 	int64_t born;
 	int suite;
 
 	if (len < SESSION_HEAD || !is_version(t, p[AT_TLS13]))
 		return -1;
 	n = (size_t)be_get(p + AT_LENGTH, 2);
-	name = p[AT_NAME];
+	owner = p[AT_OWNER];
 	identity = p[AT_IDENTITY];
-	if (name + tls_psk_packed(identity) + n > len - SESSION_HEAD ||
-	    !is_owner(t, names, name) || (identity > 0 && (psk =
-	    tls_psk_unpack(t->cfg, names + name, identity)) == NULL))
+	if (owner + tls_psk_packed_size(identity) + n > len - SESSION_HEAD ||
+	    !is_owner(t, names, owner) || (identity > 0 && (psk =
+	    tls_psk_unpack(t->cfg, names + owner, identity)) == NULL))
 		return -1;
-	saved = names + name + tls_psk_packed(identity);
+	saved = names + owner + tls_psk_packed_size(identity);
 	if (take_times(t, p, saved, n, &born) == -1 ||
 	    mbedtls_ssl_session_load(session, saved, n) != 0)
 		return -1;
@@ -303,7 +313,7 @@ size_t
 tls_session_seal(const struct tls *t, const mbedtls_ssl_session *session,
     const unsigned char *salt, unsigned char *ticket, size_t size)
 {
-	unsigned char plain[TICKET_MAX];
+	unsigned char plain[PLAIN_MAX];
 	size_t len = session_pack(t, session, plain, sizeof(plain));
 
 	if (size < TICKET_HEAD || (salt == NULL && psa_generate_random(ticket +
@@ -320,7 +330,7 @@ int
 tls_session_unseal(struct tls *t, mbedtls_ssl_session *session,
     const unsigned char *ticket, size_t len)
 {
-	unsigned char plain[TICKET_MAX];
+	unsigned char plain[PLAIN_MAX];
 	int r = -1;
 
 	len = tls_ticket_unseal(t->cfg, ticket, len, plain, sizeof(plain));
@@ -331,8 +341,8 @@ tls_session_unseal(struct tls *t, mbedtls_ssl_session *session,
 }
 
 /*
- * The library's callbacks for tickets.  In TLS 1.3 there must be one: where
- * there can't be, it is of no use.
+ * The library's callbacks for tickets.  In TLS 1.3 it has to send one: where a
+ * session can't be sealed, that is random bytes, which nobody can resume.
  */
 static int
 ticket_write(void *arg, const mbedtls_ssl_session *session,
@@ -344,7 +354,7 @@ ticket_write(void *arg, const mbedtls_ssl_session *session,
 	int64_t left = cfg->lifetime;
 	size_t n, size = (size_t)(end - start);
 
-	*lifetime = 0;	/* mbed TLS 3.6.6 sends it after a failure, too */
+	*lifetime = 0;	/* mbed TLS 3.6.6 sends it even after a failure */
 	if (t->resumed)
 		left -= wall_ms() / 1000 - t->born;
 	if (left > cfg->lifetime)	/* the clock was set back */

@@ -16,8 +16,9 @@ size_t	 tls_session_seal(const struct tls *, const mbedtls_ssl_session *,
 	    const unsigned char *salt, unsigned char *ticket, size_t size);
 
 /*
- * Such a session; 0 if this connection may resume it, by what is configured
- * now.  Then it is known who the peer is, if that is verified.
+ * Load such a session; 0 if this connection may resume it, by what is
+ * configured now, and -1 otherwise.  Then it is known who the peer is, if that
+ * is verified.
  */
 int	 tls_session_unseal(struct tls *, mbedtls_ssl_session *,
 	    const unsigned char *ticket, size_t len);

@@ -1,4 +1,4 @@
-/* tls_store: where sessions are kept, in memory of all processes. */
+/* tls_store: where sessions are kept, in memory that all processes share. */
 #include <assert.h>
 #include <limits.h>
 #include <stdatomic.h>
@@ -10,15 +10,16 @@
 #include "tls_store.h"
 #include "util.h"
 
-#define WAYS		8		/* places for an ID */
-#define SLOT_SIZE	512		/* of a place */
-#define SLOT_WITH_CLIENT 4096
+#define WAYS		8		/* slots for an ID */
+#define SLOT_SIZE	512		/* without certificates */
+#define SLOT_WITH_CLIENT 4096		/* with a client's */
 
 /*
- * A place.  Its stamp is greater the later it was filled; it is odd while it is
- * written.  No two are alike, so that it is the same thing that was read, and
- * that is taken, if the stamp is.  Who is killed while it writes leaves it odd:
- * it is filled again in its turn, as others are.
+ * Room for one entry.  Its stamp is greater the later it was filled, and odd
+ * while it is written.  No two stamps are alike: as long as one has not
+ * changed, neither has the entry that was read, and may be taken.  A process
+ * that is killed while it writes leaves an odd stamp: the slot is filled again
+ * in its turn, as others are.
  */
 struct slot {
 	atomic_uint stamp;		/* 0: empty */
@@ -27,7 +28,7 @@ struct slot {
 	unsigned char ticket[];
 };
 
-/* In memory of all processes: no pointers, and no sizes to be trusted. */
+/* In shared memory: no pointers, and no sizes to be trusted. */
 struct shared {
 	struct ticket_store tickets;
 	atomic_uint clock;		/* counts what is kept, by two */
@@ -43,9 +44,9 @@ struct tls_sessions {
 };
 
 static_assert(offsetof(struct shared, slots) % _Alignof(struct slot) == 0,
-    "places are aligned");
+    "slots are aligned");
 
-/* Place i of those for an ID; NULL: there are not as many. */
+/* Slot i of those for an ID; NULL: there are not as many. */
 static struct slot *
 slot_for(const struct tls_sessions *s, const unsigned char *id, size_t i)
 {
@@ -65,14 +66,14 @@ is_of(const struct slot *slot, const unsigned char *id)
 	    memcmp(slot->id, id, ID_SIZE) == 0;
 }
 
-/* How many were kept since then; an empty place is the oldest. */
+/* How long ago, by the clock, that was; an empty slot is the oldest. */
 static unsigned
 age(const struct tls_sessions *s, unsigned stamp)
 {
 	return stamp == 0 ? UINT_MAX : atomic_load(&s->shared->clock) - stamp;
 }
 
-/* The place to fill next: the oldest, of this ID if it has enough of them. */
+/* The slot to fill next: the oldest, of this ID if it has enough of them. */
 static struct slot *
 oldest(const struct tls_sessions *s, const unsigned char *id, size_t most)
 {
@@ -113,7 +114,7 @@ tls_store_put(const struct tls_sessions *s, const unsigned char *id,
 	atomic_compare_exchange_strong(&slot->stamp, &stamp, now);
 }
 
-/* 0 if all of it was read before it was changed. */
+/* Slot i of an ID; 0 if all of it was read before it was changed. */
 static int
 copy(const struct tls_sessions *s, const unsigned char *id, size_t i,
     struct tls_kept *k)
@@ -122,7 +123,7 @@ copy(const struct tls_sessions *s, const unsigned char *id, size_t i,
 	const volatile uint32_t *len = &slot->len;
 	unsigned stamp = atomic_load(&slot->stamp);
 
-	k->place = i;
+	k->slot = i;
 	k->len = *len;			/* once, as others may change it */
 	if (stamp == 0 || stamp % 2 != 0 || k->len > tls_store_room(s) ||
 	    k->len > sizeof(k->ticket) || memcmp(slot->id, id, ID_SIZE) != 0)
@@ -139,31 +140,31 @@ int
 tls_store_find(const struct tls_sessions *s, const unsigned char *id,
     struct tls_kept *k)
 {
-	unsigned now = atomic_load(&s->shared->clock), stamp, least;
-	unsigned before = k->stamp == 0 ? 0 : now - k->stamp + 1;
+	unsigned now = atomic_load(&s->shared->clock), stamp, youngest;
+	unsigned min_age = k->stamp == 0 ? 0 : now - k->stamp + 1;
 	const struct slot *slot;
 	size_t i, at;
 
 	do {
-		least = UINT_MAX;
+		youngest = UINT_MAX;
 		for (at = i = 0; (slot = slot_for(s, id, i)) != NULL; i++) {
 			stamp = atomic_load(&slot->stamp);
-			if (!is_of(slot, id) || now - stamp < before ||
-			    now - stamp >= least)
+			if (!is_of(slot, id) || now - stamp < min_age ||
+			    now - stamp >= youngest)
 				continue;
-			least = now - stamp;
+			youngest = now - stamp;
 			at = i;
 		}
-		before = least + 1;
-	} while (least != UINT_MAX && copy(s, id, at, k) == -1);
-	return least != UINT_MAX ? 0 : -1;
+		min_age = youngest + 1;
+	} while (youngest != UINT_MAX && copy(s, id, at, k) == -1);
+	return youngest != UINT_MAX ? 0 : -1;
 }
 
 int
 tls_store_take(const struct tls_sessions *s, const unsigned char *id,
     const struct tls_kept *k)
 {
-	struct slot *slot = slot_for(s, id, k->place);
+	struct slot *slot = slot_for(s, id, k->slot);
 	unsigned stamp = k->stamp;
 
 	return atomic_compare_exchange_strong(&slot->stamp, &stamp, 0) ? 0 : -1;
@@ -290,7 +291,7 @@ tls_sessions_memory(const struct tls_sessions *s)
 }
 
 void
-tls_sessions_keep(struct tls_sessions *s)
+tls_sessions_close_fd(struct tls_sessions *s)
 {
 	if (s != NULL)
 		close_fd(&s->memory.fd);

@@ -1,8 +1,8 @@
 /*
- * tls_store: where sessions are kept, in memory of all processes.  It is not
- * locked, and nothing in it is trusted: what is kept there is sealed.  What two
- * processes write at once, or one that is killed, does not unseal, and counts
- * as empty.
+ * tls_store: where sessions are kept, in memory that all processes share.  It
+ * is not locked, and nothing in it is trusted: what is kept there is sealed.
+ * What two processes write at once, or one leaves half written as it is killed,
+ * does not unseal, and counts as empty.
  */
 #ifndef TLS_STORE_H
 #define TLS_STORE_H
@@ -13,32 +13,39 @@
 #include "tls_internal.h"
 #include "tls_ticket.h"
 
-#define ID_SIZE		32		/* of what is kept */
-#define KEPT_MAX	8192		/* bytes of it */
+#define ID_SIZE		32		/* an ID: a session's, or a hash */
+#define KEPT_MAX	8192		/* bytes of a sealed session */
 
-/* What was found, and where. */
+/* A copy of an entry, and where it was found. */
 struct tls_kept {
-	unsigned stamp;			/* 0: nothing yet */
-	size_t	 place;
-	size_t	 len;
+	unsigned stamp;			/* 0: none was found yet */
+	size_t	 slot;			/* of those for its ID */
+	size_t	 len;			/* of the ticket */
 	unsigned char ticket[KEPT_MAX];
 };
 
+/* The ticket keys that lie in the same memory. */
 struct ticket_store *tls_store_keys(const struct tls_sessions *);
 
-/* How many it has room for, and for how many bytes in each. */
+/* How many entries it has room for, and for how many bytes in each. */
 size_t	 tls_store_entries(const struct tls_sessions *);
 size_t	 tls_store_room(const struct tls_sessions *);
 
-/* Keep it, of that size at most, as one of so many of this ID at most. */
+/*
+ * Keep a ticket of at most tls_store_room() bytes; a longer one is not kept.
+ * Of this ID the newest ones are kept, so many at most.
+ */
 void	 tls_store_put(const struct tls_sessions *, const unsigned char *id,
 	    size_t most, const unsigned char *ticket, size_t len);
 
-/* Of this ID, what was kept last before the one that is there: 0; -1: none. */
+/*
+ * Copy the newest entry of this ID, or if one was found before, the newest of
+ * those that are older.  0, or -1: there is none.
+ */
 int	 tls_store_find(const struct tls_sessions *, const unsigned char *id,
 	    struct tls_kept *);
 
-/* Take it out: 0, in one process alone, or -1. */
+/* Take that entry out.  0 in one process alone; -1: it is gone, or replaced. */
 int	 tls_store_take(const struct tls_sessions *, const unsigned char *id,
 	    const struct tls_kept *);
 

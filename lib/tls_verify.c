@@ -75,15 +75,15 @@ tls_verify_issuer_flags(const struct tls_config *cfg,
 		flags |= CERT_NO_ISSUER;
 	if (!is_for_peers(cfg, crt))
 		flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
-	if (tls_constraints_read(crt) != KEPT)
+	if (!tls_constraints_are_valid(crt))
 		flags |= CERT_CONSTRAINTS_MALFORMED;
 	return flags;
 }
 
 /*
- * Flags for the names of a certificate, by those above it, whom the trusted
- * root vouches for.  An issuer's new certificate, for its own name, is none of
- * those that it is limited in; RFC 5280 section 4.2.1.10.
+ * Flags for the names of a certificate, by the constraints of those above it,
+ * whom the trusted root vouches for.  Constraints do not apply to a self-issued
+ * certificate, unless it is the last one; RFC 5280 section 4.2.1.10.
  */
 static uint32_t
 constraint_flags(const struct tls *t, const mbedtls_x509_crt *crt, int depth)
@@ -95,11 +95,11 @@ constraint_flags(const struct tls *t, const mbedtls_x509_crt *crt, int depth)
 		return 0;
 	for (i = 0; i < cfg->nabove; i++)
 		switch (tls_constraints_check(cfg->above[i], crt, t->name)) {
-		case BROKEN:
+		case CONSTRAINTS_BROKEN:
 			return CERT_CONSTRAINTS_BROKEN;
-		case UNCHECKED:
+		case CONSTRAINTS_UNCHECKED:
 			return CERT_CONSTRAINTS_UNCHECKED;
-		case KEPT:
+		case CONSTRAINTS_KEPT:
 			break;
 		}
 	return 0;
@@ -161,7 +161,7 @@ reject_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 	unsigned char alert = t->alert;
 	char text[ERROR_SIZE], dn[DN_SIZE];
 
-	if (t->issuers == 0)
+	if (t->issuer_flags == 0)
 		alert = fault_text(t, crt, flags, text, sizeof(text))->alert;
 	else
 		snprintf(text, sizeof(text), "%s", t->why != NULL ? t->why :
@@ -219,7 +219,7 @@ remember_peer(struct tls *t, const mbedtls_x509_crt *crt)
 	    keep_chain(t, crt) == -1 ? MBEDTLS_ERR_X509_ALLOC_FAILED : 0;
 }
 
-/* Netscape's old nsCertType, if there is one: the bit of this role. */
+/* 1 if Netscape's old nsCertType, if there is one, has the peer's role. */
 static int
 is_for_netscape(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
@@ -324,7 +324,7 @@ check_extension(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags)
 	return 0;
 }
 
-/* Flags for the name of a peer, or the rules instead; found: one, or NULL. */
+/* Flags for a peer's name, or by the rules instead; found: one, or NULL. */
 static uint32_t
 name_flags(const struct tls *t, const mbedtls_x509_crt *crt, int is_trusted,
     const struct rule **found)
@@ -343,9 +343,9 @@ check_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags)
 	struct tls_config *cfg = t->cfg;
 
 	*flags |= tls_verify_issuer_flags(cfg, crt);
-	if (t->issuers == 0 && *flags != 0)
+	if (t->issuer_flags == 0 && *flags != 0)
 		reject_issuer(t, crt, *flags);
-	t->issuers |= *flags;
+	t->issuer_flags |= *flags;
 	*flags = 0;
 	if (cfg->nabove < ISSUERS_MAX)
 		cfg->above[cfg->nabove++] = crt;
@@ -357,7 +357,8 @@ check_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags,
 {
 	const struct rule *r;
 
-	if (crt->raw.p == NULL)		/* in TLS 1.2, left out for that */
+	/* In TLS 1.2 the library leaves out one with such a signature. */
+	if (crt->raw.p == NULL)
 		*flags |= CERT_SIGNED_ODDLY;
 	if (!may_authenticate(t->cfg, crt))
 		*flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
@@ -367,15 +368,15 @@ check_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags,
 	if (!t->cfg->has_ca || (r != NULL && tls_rules_is_pin(r))) {
 		*flags &= ~(uint32_t)(MBEDTLS_X509_BADCERT_NOT_TRUSTED |
 		    CERT_CONSTRAINTS_BROKEN | CERT_CONSTRAINTS_UNCHECKED);
-		t->issuers = 0;
+		t->issuer_flags = 0;
 	}
-	*flags |= t->issuers;
+	*flags |= t->issuer_flags;
 	if (*flags == 0) {
 		tls_reject_undo(t);
 		return remember_peer(t, crt);
 	}
 	reject_peer(t, crt, *flags);
-	t->issuers = 0;
+	t->issuer_flags = 0;
 	return 0;
 }
 
@@ -395,7 +396,7 @@ tls_verify_cert(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 		*flags |= MBEDTLS_X509_BADCERT_NOT_TRUSTED;
 	t->issuer = depth > 0 ? crt : NULL;
 	/* Without a trusted issuer nothing is computed that costs. */
-	is_trusted = ((*flags | t->issuers) &
+	is_trusted = ((*flags | t->issuer_flags) &
 	    MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0;
 	if (is_trusted)
 		*flags |= constraint_flags(t, crt, depth);
@@ -416,11 +417,11 @@ tls_verify_check_verdict(struct tls *t)
 	/* All of them: there is no result yet. */
 	if (flags == UINT32_MAX || flags == MBEDTLS_X509_BADCERT_SKIP_VERIFY)
 		flags = 0;
-	/* There may be one of a session that was not resumed after all. */
+	/* The peer of a session that was not resumed after all is forgotten. */
 	if (flags & MBEDTLS_X509_BADCERT_MISSING) {
 		tls_verify_forget(t);
 	} else if (flags != 0) {
-		/* What it finds by itself, behind tls_verify_cert(). */
+		/* What the library itself finds, after tls_verify_cert(). */
 		f = tls_error_fault(flags);
 		tls_reject(t, f->alert, "%s certificate \"%s\": %s",
 		    peer_role(t->cfg), t->peer != NULL ? t->peer : "",

@@ -99,7 +99,7 @@ worker_beat(struct worker *w)
 static void
 look_at_relay(struct worker *w)
 {
-	const char *why = w->relay != NULL ? relay_look(w->relay) : NULL;
+	const char *why = w->relay != NULL ? relay_check(w->relay) : NULL;
 
 	if (why == NULL)
 		return;

@@ -162,7 +162,7 @@ class Key:
                         tlv(5) if self.numbers is PKCS1 else b"")
 
     def sign(self, body, digest, claimed=None):
-        """claimed: the algorithm it is said to be."""
+        """claimed: the digest that the signature names, if not this one."""
         signature = run("openssl", "dgst", "-" + digest, "-sign", self.path,
                         stdin=body)
         return sequence(body, self.algorithm(claimed or digest),
@@ -210,8 +210,9 @@ def pem_of(label, der):
 
 
 class Pki:
-    """Keys, few as they take a while, the issuers that are trusted, and their
-    lists of who is revoked.  holder: the extensions of whom they are for.
+    """Keys, the issuers that are trusted, their revocation lists.  A key is
+    made once for each name, as that takes a while.  holder: the extensions of
+    leaf certificates, for clients or for servers.
     """
 
     def __init__(self, directory, holder=PERSON):
@@ -264,7 +265,7 @@ class Pki:
         self.revoked.append(pem_of("X509 CRL", key.sign(body, "sha256")))
 
     def write(self):
-        """What a tunnel and openssl(1) are to be given."""
+        """Write ca and lists, the files for a tunnel and openssl(1)."""
         self.ca, self.lists = self.dir + "/ca.pem", self.dir + "/crl.pem"
         with open(self.ca, "w") as f:
             f.write("".join(x.pem for x in self.trusted))

@@ -26,9 +26,9 @@ def sign(key, data, *options):
 
 
 class Server:
-    """One connection, with the certificate and the key of a file each.  What
-    it is told to change is a function of a message's body, or None, by the
-    message's type: the message is not sent then.
+    """One connection; crt and key are files.  changes: by a message's type, a
+    function that is given the body it would send, and returns another one, or
+    None: the message is not sent.
     """
 
     def __init__(self, sock, crt, key, changes=None):
@@ -40,8 +40,9 @@ class Server:
         self.changes = changes or {}
         self.algorithm, self.options = ECDSA_P256, ()
         self.transcript = self.out = b""
-        self.ours = self.theirs = None  # keys; None: in the clear
-        self.encrypted = []  # of the records that came, which were
+        self.ours = self.theirs = None  # keys to send and to receive with;
+        # None: in the clear
+        self.encrypted = []  # whether it was, for each record that came
 
     def record(self):
         """The next one: its type, and what is in it."""
@@ -77,7 +78,7 @@ class Server:
         return self
 
     def send(self, kind, body):
-        """A message, as it is changed."""
+        """A message, changed if it is to be; flush() sends it."""
         if kind in self.changes:
             body = self.changes[kind](body)
         if body is None:
@@ -99,7 +100,7 @@ class Server:
                 extension(kind, data) for kind, data in found))
 
     def agree(self, group):
-        """A share for the client's, and what both know then."""
+        """Our share for the client's, and the secret that both share then."""
         private = os.urandom(32)
         public = mlkem.x25519(private)
         if group == X25519:
@@ -184,7 +185,7 @@ class Server:
         self.send(DONE, b"")
 
     def alert(self):
-        """That the client sends next."""
+        """The number of the alert that the client sends next."""
         try:
             while True:
                 self.record()

@@ -11,12 +11,15 @@ from verdicts import alert_of
 
 
 class Server:
-    """One that echoes five bytes, and what becomes of its connections.  pem:
-    its chain and key; asks: the file of those whose clients it wants.
+    """It echoes five bytes to each client.  pem: its chain and key; asks:
+    the file of issuers whose clients it requires; path: of its socket, if that
+    is not TCP's.  If OpenSSL does not take pem, unfit says why.
     """
 
     def __init__(self, pem, asks=None, path=None):
-        self.end, self.names, self.clients = [], [], []
+        self.end = []  # how each connection ended: see result()
+        self.names = []  # that were asked for, or None
+        self.clients = []  # certificates, as getpeercert() has them
         self.ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.ctx.set_ciphers("DEFAULT:@SECLEVEL=0")
         self.ctx.sni_callback = lambda tls, name, ctx: self.names.append(name)

@@ -230,7 +230,7 @@ exchange(struct stream *s, struct client *c, struct input *in,
 	struct flow up = { 0, 0 }, down = { 0, 0 };
 	int calls;
 
-	must(t->record == (size_t)mbedtls_ssl_get_max_out_record_payload(
+	must(t->record_size == (size_t)mbedtls_ssl_get_max_out_record_payload(
 	    t->ssl), "the limit for records is another one");
 	for (calls = 0; up.came < DATA || down.came < DATA; calls++) {
 		taken = some(in);

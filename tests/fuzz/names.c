@@ -114,10 +114,10 @@ check_server(const char *name, const mbedtls_x509_crt *crt)
 		    "a server's name");
 	tls_names_list(crt, list, sizeof(list));
 	must(strpbrk(list, "\r\n\033") == NULL, "not one line");
-	must(tls_constraints_check(crt, crt, NULL) == KEPT ||
+	must(tls_constraints_check(crt, crt, NULL) == CONSTRAINTS_KEPT ||
 	    tls_cert_extension(crt, MBEDTLS_OID_NAME_CONSTRAINTS,
 	    &(mbedtls_x509_buf){ .len = 0 }) != 0, "what constraints?");
-	tls_constraints_read(crt);
+	tls_constraints_are_valid(crt);
 }
 
 /* It is a client's. */

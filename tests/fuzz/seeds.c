@@ -104,7 +104,7 @@ static void
 save_ticket(const struct tls_config *cfg, unsigned char flags,
     const mbedtls_ssl_session *session)
 {
-	unsigned char plain[TICKET_MAX];
+	unsigned char plain[PLAIN_MAX];
 	size_t len = tls_ticket_unseal(cfg, session->MBEDTLS_PRIVATE(ticket),
 	    session->MBEDTLS_PRIVATE(ticket_len), plain, sizeof(plain));
 

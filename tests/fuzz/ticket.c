@@ -30,7 +30,7 @@ static void
 store(struct tls_config *cfg, mbedtls_ssl_session *session)
 {
 	static const unsigned char id[ID_SIZE] = { 1, 2, 3 };
-	unsigned char ticket[TICKET_MAX];
+	unsigned char ticket[PLAIN_MAX];
 	mbedtls_ssl_session again;
 	uint32_t lifetime;
 	size_t len;
@@ -48,7 +48,7 @@ static void
 resume(struct tls_config *cfg, struct tls *t, struct input plain,
     unsigned flags)
 {
-	unsigned char ticket[TICKET_MAX + TICKET_HEAD + TAG_SIZE] = { 0 };
+	unsigned char ticket[PLAIN_MAX + TICKET_HEAD + TAG_SIZE] = { 0 };
 	mbedtls_ssl_session session;
 	size_t len = tls_ticket_seal(cfg, plain.p, plain.n, ticket,
 	    sizeof(ticket));

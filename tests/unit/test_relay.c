@@ -94,13 +94,13 @@ verdict(const void *said, size_t len)
 
 	assert_int_equal(pipe2(p, O_NONBLOCK), 0);
 	r.status = p[0];
-	assert_null(relay_look(&r));
+	assert_null(relay_check(&r));
 	assert_int_equal(r.status, p[0]);
 	assert_int_equal(write(p[1], said, len), len);
 	close(p[1]);
-	why = relay_look(&r);
+	why = relay_check(&r);
 	assert_int_equal(r.status, -1);
-	assert_null(relay_look(&r));
+	assert_null(relay_check(&r));
 	return why;
 }
 

@@ -101,7 +101,7 @@ begin(void **state)
 		return -1;
 	t->cfg = &cfg;
 	t->budget = 100;
-	t->record = RECORD_MAX;
+	t->record_size = RECORD_MAX;
 	return 0;
 }
 
@@ -393,7 +393,7 @@ test_as_much_as_can_be_written_has_room(void **state)
 	t->open = 1;
 	for (n = 0; tls_bio_has_room(t); n++)
 		assert_true(tls_bio_send(t, record, sizeof(record)) > 0);
-	assert_int_equal(n * t->record, tls_bio_write_size(t));
+	assert_int_equal(n * t->record_size, tls_bio_write_size(t));
 }
 
 /* Two records of a client: a whole one, and half of the next. */
@@ -553,7 +553,7 @@ hear(const unsigned char *p, size_t len, size_t size)
 static void
 begin_as_a_client(int version)
 {
-	tls_bio_heard(t);
+	tls_bio_sniff_end(t);
 	free(t->why);
 	t->why = NULL;
 	memset(&io, 0, sizeof(io));
@@ -566,14 +566,14 @@ begin_as_a_client(int version)
 	t->offers = 1;
 	t->offers_ticket = version == 13;
 	t->by_psk = 0;
-	t->hint = 0;
-	assert_int_equal(tls_bio_listen(t), 0);
+	t->lifetime_hint = 0;
+	assert_int_equal(tls_bio_sniff(t), 0);
 }
 
 static void
 end_as_a_client(void)
 {
-	tls_bio_heard(t);
+	tls_bio_sniff_end(t);
 	free(t->why);
 	t->why = NULL;
 	cfg.is_client = 0;
@@ -590,20 +590,20 @@ test_what_a_client_hears(void **state)
 		hear(hello_12, sizeof(hello_12), size);
 		assert_true(t->resumed && t->extended);
 		hear(change, sizeof(change), size);
-		assert_true(t->resumed && !t->refused && t->hello == NULL);
+		assert_true(t->resumed && !t->refused && t->sniffer == NULL);
 		begin_as_a_client(12);
 		hear(hello_12, sizeof(hello_12), size);
 		hear(certificate, sizeof(certificate), size);
 		hear(key_exchange, sizeof(key_exchange), size);
 		hear(ticket, sizeof(ticket), size);
 		assert_true(!t->resumed && t->group == 23 && t->ticketed);
-		assert_int_equal(t->hint, 7200);
+		assert_int_equal(t->lifetime_hint, 7200);
 		begin_as_a_client(13);
 		hear(hello_13, sizeof(hello_13), size);
 		assert_true(t->resumed && t->group == 29);
 		/* Behind a HelloRetryRequest there may be another hello. */
 		hear(change, sizeof(change), size);
-		assert_non_null(t->hello);
+		assert_non_null(t->sniffer);
 		t->group = 0;
 		t->resumed = 0;
 		hear(hello_13, sizeof(hello_13), size);

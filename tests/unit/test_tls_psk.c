@@ -90,10 +90,10 @@ test_tickets(void **state)
 {
 	unsigned char packed[PSK_NAME_MAX + PSK_CHECK_SIZE];
 	struct tls_config *cfg = load("a:" KEY "\nbc:" KEY);
-	size_t i, n = tls_psk_packed(2);
+	size_t i, n = tls_psk_packed_size(2);
 
 	(void)state;
-	assert_int_equal(tls_psk_packed(0), 0);
+	assert_int_equal(tls_psk_packed_size(0), 0);
 	assert_int_equal(n, 2 + PSK_CHECK_SIZE);
 	tls_psk_pack(named(cfg, "bc"), packed);
 	assert_ptr_equal(tls_psk_unpack(cfg, packed, 2), named(cfg, "bc"));

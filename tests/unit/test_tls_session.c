@@ -30,7 +30,7 @@ static psa_status_t fake_random(unsigned char *, size_t);
 static struct tls_config *cfg;
 static struct tls *t;
 static mbedtls_ssl_session session;
-static unsigned char plain[TICKET_MAX];
+static unsigned char plain[PLAIN_MAX];
 static int	 has_random;
 
 static psa_status_t
@@ -165,7 +165,7 @@ test_length_of_a_ticket(void **state)
 		assert_int_equal(unpack(i), -1);
 	assert_int_equal(unpack(len), 0);
 	for (i = 0; i < 256; i++) {
-		plain[AT_NAME] = (unsigned char)i;
+		plain[AT_OWNER] = (unsigned char)i;
 		assert_int_equal(unpack(len), i == 13 ? 0 : -1);
 	}
 }
@@ -228,15 +228,15 @@ test_hint_of_a_server(void **state)
 	(void)state;
 	become_a_client();
 	t->ticketed = 1;
-	t->hint = 100;
+	t->lifetime_hint = 100;
 	len = pack();
 	now = (int64_t)be_get(plain + AT_SAVED, 8);
-	t->hint = 0;
+	t->lifetime_hint = 0;
 	assert_int_equal(unpack(len), 0);
-	assert_in_range(t->hint, 90, 100);
+	assert_in_range(t->lifetime_hint, 90, 100);
 	be_put(plain + AT_SAVED, (uint64_t)(now - 60 * 1000), 8);
 	assert_int_equal(unpack(len), 0);
-	assert_in_range(t->hint, 30, 40);
+	assert_in_range(t->lifetime_hint, 30, 40);
 	be_put(plain + AT_SAVED, (uint64_t)(now - 100 * 1000), 8);
 	assert_int_equal(unpack(len), -1);
 	/* By a clock that was ahead, it can't be told. */
@@ -246,7 +246,7 @@ test_hint_of_a_server(void **state)
 	assert_int_equal(unpack(len), 0);
 	/* One that it did not renew has none of its own. */
 	t->ticketed = 0;
-	t->hint = 100;
+	t->lifetime_hint = 100;
 	pack();
 	assert_int_equal(be_get(plain + AT_HINT, 4), 0);
 }
@@ -255,7 +255,7 @@ test_hint_of_a_server(void **state)
 static void
 test_no_ticket(void **state)
 {
-	unsigned char buf[TICKET_MAX];
+	unsigned char buf[PLAIN_MAX];
 	uint32_t lifetime = 0;
 	size_t len = 0;
 

@@ -194,7 +194,11 @@ has_only_pins(const struct config *cfg)
 	return cfg->given[PEER] != NULL;
 }
 
-/* Unless the configuration names authorities, a client has these. */
+/*
+ * Unless the configuration names authorities, a client has these.  -1, having
+ * logged why not; 1: there are none, which is to be said once all else is
+ * right.
+ */
 static int
 load_bundle(struct tls_config *tls, const struct config *cfg)
 {
@@ -210,12 +214,18 @@ load_bundle(struct tls_config *tls, const struct config *cfg)
 		continue;
 	if (i < n && tls_config_system_ca(tls, bundles[i]) == 0)
 		return 0;
-	if (i == n)
-		log_error("missing: ca = FILE (this system has no file of its "
-		    "CA certificates where one is looked for)");
-	else
+	if (i < n)
 		log_error("ca: %s", tls_config_error(tls));
 	tls_config_ca(tls, NULL);
+	return i < n ? -1 : 1;
+}
+
+static int
+miss_bundle(const struct config *cfg)
+{
+	if (!cfg->is_wrong[PEER] && cfg->number[VERIFY] != REQUEST)
+		log_error("missing: ca = FILE (this system has no file of its "
+		    "CA certificates where one is looked for)");
 	return -1;
 }
 
@@ -292,7 +302,7 @@ load_verify(struct tls_config *tls, const struct config *cfg)
 int
 generation_load_tls(struct tls_config **tls, struct config *cfg)
 {
-	int r;
+	int r, bundle;
 
 	if ((*tls = tls_config_new(config_is_client(cfg) ? TLS_CLIENT :
 	    TLS_SERVER)) == NULL) {
@@ -300,8 +310,10 @@ generation_load_tls(struct tls_config **tls, struct config *cfg)
 		return -1;
 	}
 	r = load_keys(*tls, cfg);
-	r |= load_bundle(*tls, cfg);
+	bundle = load_bundle(*tls, cfg);
 	r |= load_values(*tls, cfg);
+	if (bundle != 0)
+		r |= bundle == 1 ? miss_bundle(cfg) : -1;
 	r |= load_whole(*tls, cfg);
 	r |= load_verify(*tls, cfg);
 	tls_config_truncation(*tls, cfg->number[TRUNCATION] == 1);

@@ -314,7 +314,7 @@ skip(const unsigned char *p, const unsigned char *end, size_t n)
 size_t
 tls_psk_offered(const unsigned char *p, size_t len)
 {
-	const unsigned char *end = p + len, *list;
+	const unsigned char *end = p + len, *list = p;
 	size_t n = 0;
 	uint64_t type;
 

@@ -390,6 +390,8 @@ STRICTER = {
 if not support.PATCHED:
     for what in "wrong order", "reverse order":
         STRICTER[what] = "before its issuer, RFC 5246 section 7.4.2"
+    for what in "DNS", "IP", "IPv6":
+        STRICTER[f"kept {what} constraints, critical"] = LIBRARY
 # Not every mbed TLS refuses these: 3.6.6 does not, nor one without our patches.
 PATCHED = ["date without zone"]
 SINCE_3_6_7 = ["path without CA", "malformed constraints"]

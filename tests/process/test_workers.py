@@ -14,7 +14,7 @@ import peers
 import support
 from crowds import count, idle, spread, workers
 from support import (Task, is_alive, is_echoed, is_refused, read_exactly,
-                     statistics_and_live, wait_for)
+                     wait_for)
 
 LATE = 1.0 * support.SLOW  # what should be done within a second
 
@@ -430,7 +430,8 @@ def test_fork_churn(room, forking):
     for task in [Task(visit) for _ in range(5)]:
         task.result()
     wait_for(lambda: t.descriptors() <= before, "the children's end")
-    assert statistics_and_live(t)[0]["served"] == 101
+    wait_for(lambda: support.statistics(t)["live"] == 0, "it to be counted")
+    assert support.statistics(t)["served"] == 101
 
 
 # What is the master's alone.

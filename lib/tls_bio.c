@@ -66,7 +66,7 @@ track_header(struct record *r, unsigned char c)
 	if (r->nhead < HEADER_SIZE)
 		return;
 	r->left = (uint16_t)be_get(r->head + 3, 2);
-	r->count++;
+	r->count += r->count < UINT32_MAX;
 	if (r->head[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC)
 		r->count = 0;
 }

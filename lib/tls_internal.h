@@ -121,7 +121,7 @@ struct record {
 	unsigned char nhead;
 	unsigned char body[2];		/* its last two bytes: an alert */
 	uint16_t left;			/* of its body */
-	uint64_t count;			/* of those that are encrypted alike */
+	uint32_t count;			/* of those encrypted alike, at most */
 };
 
 struct ktls;
@@ -156,6 +156,7 @@ struct tls {
 	unsigned char ntickets;		/* a server: tried; a client: kept */
 	unsigned char alert;		/* that is due at our end */
 	unsigned char peer_alert;	/* the fatal one it sent; 0: unknown */
+	unsigned char nfirst;
 	unsigned char *ahead;		/* received, and not taken yet, */
 	size_t	 nahead;		/* and how much that is */
 	size_t	 record_size;		/* bytes of data in one we send */
@@ -163,8 +164,7 @@ struct tls {
 	unsigned char *deferred;	/* to be sent before what comes next */
 	size_t	 ndeferred;
 	struct record in, out;		/* out: until no key of it is due */
-	unsigned char first[8];		/* what the peer sent first, */
-	size_t	 nfirst;		/* and how much that is */
+	unsigned char first[8];		/* what the peer sent first: nfirst */
 	const char *alpn;
 	char	*sni;			/* asked for; empty: not a host name */
 	char	*name;			/* that a server has to have; or NULL */

@@ -396,6 +396,7 @@ static int
 is_between(const struct tls *t)
 {
 	return t->unsent == 0 && tls_bio_is_exact(t) &&
+	    t->in.count < UINT32_MAX && t->out.count < UINT32_MAX &&
 	    !mbedtls_ssl_check_pending(t->ssl) &&
 	    mbedtls_ssl_get_bytes_avail(t->ssl) == 0;
 }

@@ -46,8 +46,10 @@ def postgres(room):
         os.chown(pem, nobody.pw_uid, nobody.pw_gid)
     with open(room.path("data/postgresql.conf"), "a") as f:
         f.write(CONF.format(port=address.split(":")[1]))
-    return programs.serves(room, "postgres", [program, "-D", data], address,
-                           **keywords)
+    programs.serves(room, "postgres", [program, "-D", data], address,
+                    **keywords)
+    room.processes[-1].wait_log("ready to accept connections")
+    return address
 
 
 @pytest.fixture

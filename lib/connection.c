@@ -28,7 +28,6 @@
 #include "util.h"
 
 #define CONNINFO_SIZE	1024		/* what was negotiated, as text */
-#define HOST_SIZE	256		/* of a server's name */
 #define QUOTED_SIZE	(4 * 255 + 12)	/* of an identity, in the log */
 #define TRIM_THRESHOLD	32		/* connections that use memory */
 
@@ -159,14 +158,11 @@ is_client(const struct connection *c)
 static int
 backend_secure(struct connection *c, struct stream *s)
 {
-	const struct config *cfg = &c->all->generation->config;
-	const char *name = config_text(cfg, SERVER_NAME);
+	const struct generation *g = c->all->generation;
 	char host[HOST_SIZE];
 
-	if (name == NULL || strcmp(name, "off") == 0)
-		name = net_host(c->target, host, sizeof(host)) == 0 ? host :
-		    NULL;
-	c->tls = tls_new(c->all->generation->tls, s->fd, name, s);
+	c->tls = tls_new(g->tls, s->fd, generation_server_name(g, c->target,
+	    host), s);
 	if (c->tls == NULL) {
 		s->err = ENOMEM;
 		return STREAM_ERROR;

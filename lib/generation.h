@@ -133,6 +133,14 @@ void	 generation_print(const struct generation *);
  */
 int	 generation_load_tls(struct tls_config **tls, struct config *);
 
+/*
+ * The name that a client verifies, and asks for, at one of its backends: that
+ * of the configuration, or the backend's host, for which there is room of
+ * HOST_SIZE.  NULL: there is neither.
+ */
+const char *generation_server_name(const struct generation *,
+	    const struct target *, char *host);
+
 /* -1, having logged it, unless a client knows whom to ask for, and verify. */
 int	 generation_check_server(const struct generation *);
 

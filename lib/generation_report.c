@@ -9,7 +9,6 @@
 #include "tls.h"
 
 #define CLAUSE_SIZE	64
-#define HOST_SIZE	256		/* of a server's name */
 
 static void
 warn(const char *text)
@@ -157,8 +156,7 @@ print_servers(const struct generation *g)
 	for (i = 0; i < g->backends.n; i++) {
 		const struct target *t = &g->backends.list[i];
 
-		as = name != NULL && !is_off ? name :
-		    net_host(t, host, sizeof(host)) == 0 ? host : NULL;
+		as = generation_server_name(g, t, host);
 		if (cfg->given[PEER] != NULL)
 			as = "one of peer";
 		if (config_is_psk_alone(cfg))

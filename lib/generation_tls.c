@@ -10,7 +10,6 @@
 #include "tls.h"
 #include "util.h"
 
-#define HOST_SIZE	256		/* of a server's name, as text */
 
 /* The first line of a file, without its end; NULL, having logged why. */
 static char *
@@ -236,6 +235,16 @@ server_name(const struct config *cfg)
 	const char *name = config_text(cfg, SERVER_NAME);
 
 	return name == NULL || strcmp(name, "off") == 0 ? NULL : name;
+}
+
+const char *
+generation_server_name(const struct generation *g, const struct target *t,
+    char *host)
+{
+	const char *name = server_name(&g->config);
+
+	return name != NULL ? name : net_host(t, host, HOST_SIZE) == 0 ? host :
+	    NULL;
 }
 
 static int

@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #define ADDRESS_SIZE	128		/* of an address as text */
+#define HOST_SIZE	256		/* of a host's name */
 #define ADDRESSES	16		/* of one name */
 #define NET_ERROR_SIZE	2048		/* of what is wrong with one */
 

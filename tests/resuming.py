@@ -111,3 +111,14 @@ LOOKED_INTO = ["sandbox=no"] if os.geteuid() != 0 else []
 
 def hello_of(session):
     return Hello(prepare(session).outgoing.read())
+
+
+def assert_shared(certs, ticket, a, b):
+    """Of each one's sessions the other can tell; again and again."""
+    for here, there in (a, b), (b, a):
+        session = visit(here, newcomer(certs, ticket)).session
+        for to in there, here, there:
+            assert is_resumed(to, session)
+        renewed = visit(there, session).session
+        for to in here, there:
+            assert is_resumed(to, renewed)

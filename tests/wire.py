@@ -7,6 +7,7 @@ import re
 import socket
 import ssl
 import struct
+import time
 
 import pytest
 
@@ -442,3 +443,29 @@ class ServerByHand(ByHand):
             self.key_1_2(secret, b"key expansion" + hello[11:43] + theirs, 1)
         else:
             self.key_1_3(bytes.fromhex(secrets["SERVER_TRAFFIC_SECRET_0"][1]))
+
+
+class Flood:
+    """One record again and again, as fast as can be and until it is cut."""
+
+    SECONDS = 8 * support.SLOW
+
+    def __init__(self, sock, record):
+        self.sock, self.sent, self.stop = sock, 0, False
+        self.task = Task(self.pour, record * 9000)
+
+    def pour(self, records):
+        begin = time.monotonic()
+        try:
+            while not self.stop and time.monotonic() - begin < self.SECONDS:
+                self.sent += self.sock.send(records)
+        except (ConnectionResetError, BrokenPipeError):
+            return time.monotonic() - begin
+        except TimeoutError:
+            pass
+        return None  # nobody cut it
+
+    def close(self):
+        self.stop = True
+        self.task.thread.join(support.DEADLINE)
+        self.sock.close()

@@ -1,14 +1,13 @@
 """For machines of other kinds: built by a cross compiler, run in an emulator."""
 
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 
 import support
-from resuming import TICKETS, is_resumed, newcomer, visit
+from resuming import TICKETS, assert_shared
 from support import TOP, files_of, run
 
 # The compiler's name, and the emulator's.
@@ -97,10 +96,4 @@ def test_ticket_of_one_is_good_on_the_other(room, monkeypatch, certs, one, other
                 patch.setattr(support, "TUNNEL", build(machine))
             addresses.append(room.tunnel(f"connect={backend.address}",
                                          f"ticket_keys={keys}").address)
-    for here, there in addresses, addresses[::-1]:
-        session = visit(here, newcomer(certs, ticket)).session
-        for to in there, here, there:
-            assert is_resumed(to, session)
-        renewed = visit(there, session).session
-        for to in here, there:
-            assert is_resumed(to, renewed)
+    assert_shared(certs, ticket, *addresses)

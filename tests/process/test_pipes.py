@@ -175,11 +175,8 @@ def test_server_that_ends_first(piped, fds, version):
     closed(p.tunnel)
 
 
-def test_neither_direction_waits_for_the_other(piped, fds):
-    """Nobody reads what comes out; what goes in arrives all the same."""
-    p = piped()
-    sent = support.Task(p.server.send, transfers.BLOCK * 8)
-    wait_for(lambda: is_full(p.back), "a pipe that is full")
+def assert_input_moves(p, sent):
+    """While what is sent to it is not read; then all of that is there."""
     for _ in range(20):
         p.write(transfers.BLOCK)
         assert support.read_exactly(p.server, len(transfers.BLOCK)) == \
@@ -187,6 +184,14 @@ def test_neither_direction_waits_for_the_other(piped, fds):
     assert sent.running()
     assert p.read(8 * len(transfers.BLOCK)) == transfers.BLOCK * 8
     sent.result()
+
+
+def test_neither_direction_waits_for_the_other(piped, fds):
+    """Nobody reads what comes out; what goes in arrives all the same."""
+    p = piped()
+    sent = support.Task(p.server.send, transfers.BLOCK * 8)
+    wait_for(lambda: is_full(p.back), "a pipe that is full")
+    assert_input_moves(p, sent)
     close(fds, p.to)
     assert p.server.read_all() == (b"", "close_notify")
     p.server.close_notify()
@@ -209,13 +214,7 @@ def test_terminal_that_nobody_reads(piped, fds):
     p = piped(output=raw_terminal)
     sent = support.Task(p.server.send, transfers.BLOCK * 8)
     wait_for(lambda: select.select([p.back], [], [], 0)[0], "output")
-    for _ in range(20):
-        p.write(transfers.BLOCK)
-        assert support.read_exactly(p.server, len(transfers.BLOCK)) == \
-            transfers.BLOCK
-    assert sent.running()
-    assert p.read(8 * len(transfers.BLOCK)) == transfers.BLOCK * 8
-    sent.result()
+    assert_input_moves(p, sent)
     p.tunnel.signal(signal.SIGKILL)
     wait_for(lambda: not is_alive(p.relay), "the relay's end")
 

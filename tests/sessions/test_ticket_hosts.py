@@ -8,8 +8,8 @@ import pytest
 
 import support
 from launchers import Daemon
-from resuming import (LIFETIME, TICKETS, ends_in_time, is_resumed, newcomer,
-                      visit)
+from resuming import (LIFETIME, TICKETS, assert_shared, ends_in_time,
+                      is_resumed, newcomer, visit)
 from support import Task, run
 
 UPTIME = 500000  # seconds that another host has been up for longer
@@ -32,17 +32,6 @@ def words(room):
                 f"cert={cert}"]
 
     return call
-
-
-def assert_shared(certs, ticket, a, b):
-    """Of each one's sessions the other can tell; again and again."""
-    for here, there in (a, b), (b, a):
-        session = visit(here, newcomer(certs, ticket)).session
-        for to in there, here, there:
-            assert is_resumed(to, session)
-        renewed = visit(there, session).session
-        for to in here, there:
-            assert is_resumed(to, renewed)
 
 
 def test_hosts(room, certs, words, ticket):

@@ -10,7 +10,7 @@ import pytest
 import peers
 import support
 from support import Task, read_all, read_exactly
-from wire import ByHand, client_hello, encrypt
+from wire import ByHand, Flood, client_hello, encrypt
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
 
@@ -23,44 +23,15 @@ RECORDS = {
 }
 
 
-class Flood:
-    """A client that sends its hello, and then one record again and again, as
-    fast as it can and until it is cut.
-    """
-
-    SECONDS = 8 * support.SLOW
-
-    def __init__(self, address, hello, record):
-        self.sock = support.connect(address)
-        self.sock.sendall(hello)
-        self.sent = 0
-        self.stop = False
-        self.task = Task(self.pour, record * 9000)
-
-    def pour(self, records):
-        begin = time.monotonic()
-        try:
-            while not self.stop and time.monotonic() - begin < self.SECONDS:
-                self.sent += self.sock.send(records)
-        except (ConnectionResetError, BrokenPipeError):
-            return time.monotonic() - begin
-        except TimeoutError:
-            pass
-        return None  # nobody cut it
-
-    def close(self):
-        self.stop = True
-        self.task.thread.join(support.DEADLINE)
-        self.sock.close()
-
-
 @pytest.fixture(params=list(RECORDS))
 def flood(request, room):
     version, record = RECORDS[request.param]
 
     def start(t):
         hello = client_hello(peers.context(room.certs, version))
-        flood = room.keep(Flood(t.address, hello, bytes.fromhex(record)))
+        sock = support.connect(t.address)
+        sock.sendall(hello)
+        flood = room.keep(Flood(sock, bytes.fromhex(record)))
         support.wait_for(lambda: flood.sent > 1 << 18, "the flood")
         return flood
 

@@ -14,7 +14,7 @@ import peers
 import support
 from hostile import CERTIFICATE, SERVER_HELLO, SUITE_1_2, Server
 from support import Task, memory, read_all, read_exactly
-from wire import HANDSHAKE, ByHand, ServerByHand, message, plain
+from wire import HANDSHAKE, ByHand, Flood, ServerByHand, message, plain
 
 LATE = 1.0 * support.SLOW  # a timeout may be this much late
 MANY = 1500
@@ -127,32 +127,6 @@ def test_flood_that_ends_it(room, backend, start, hand, what):
 
 RECORDS = {"change_cipher_spec": "14 03 03 00 01 01",
            "warning": "15 03 03 00 02 01 5a"}
-
-
-class Flood:
-    """A server that answers with one record, again and again."""
-
-    SECONDS = 8 * support.SLOW
-
-    def __init__(self, sock, record):
-        self.sock, self.sent, self.stop = sock, 0, False
-        self.task = Task(self.pour, record * 9000)
-
-    def pour(self, records):
-        begin = time.monotonic()
-        try:
-            while not self.stop and time.monotonic() - begin < self.SECONDS:
-                self.sent += self.sock.send(records)
-        except (ConnectionResetError, BrokenPipeError):
-            return time.monotonic() - begin
-        except TimeoutError:
-            pass
-        return None  # nobody cut it
-
-    def close(self):
-        self.stop = True
-        self.task.thread.join(support.DEADLINE)
-        self.sock.close()
 
 
 @pytest.fixture(params=RECORDS)

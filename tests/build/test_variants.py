@@ -16,7 +16,7 @@ from support import TOP, UNDER, Task, files_of, run, why_no_accel
 # What each file tests is made by one part of the program above all: a variant
 # repeats those whose part it may alter, and no others.
 STREAMS = ["end_of_stream", "client_ends", "early_answers", "transfer",
-           "endpoints", "timeouts", "hostile_peers", "hostile_server",
+           "endpoints", "timeouts", "hostile_peers", "hostile_servers",
            "flights"]
 PROCESSES = ["workers", "daemon", "log", "statistics", "reload", "supervisors",
              "privileges", "sandbox", "confinement", "files", "inherited",

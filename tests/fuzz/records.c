@@ -35,6 +35,7 @@ watch_sent(struct input in)
 	must(copy != NULL, "out of memory");
 	memcpy(copy, in.p, in.n);
 	sniff_sent(&t, copy, in.n);
+	free(t.why);
 	free(copy);
 }
 

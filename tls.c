@@ -17,6 +17,7 @@
 #include "tls_kernel.h"
 #include "tls_names.h"
 #include "tls_random.h"
+#include "tls_records.h"
 #include "tls_resume.h"
 #include "tls_suites.h"
 #include "tls_verify.h"
@@ -267,7 +268,7 @@ opened(struct tls *t, struct stream *s)
 	t->alpn = mbedtls_ssl_get_alpn_protocol(t->ssl);
 	t->record_size = record > 0 ? (size_t)record : RECORD_MAX;
 	s->write_size = tls_bio_write_size(t);
-	tls_bio_sniff_end(t);
+	tls_records_sniff_end(t);
 	if (t->cfg->is_client && !is_tls13(t) && release_buffers(t) == 0)
 		tls_resume_keep(t);
 	ktls_opened(t);
@@ -555,8 +556,8 @@ tls_new(struct tls_config *cfg, int fd, const char *name, struct stream *s)
 	mbedtls_ssl_set_user_data_p(t->ssl, t);
 	mbedtls_ssl_set_verify(t->ssl, tls_verify_cert, t);
 	mbedtls_ssl_set_bio(t->ssl, t, tls_bio_send, tls_bio_recv, NULL);
-	if (ktls_new(t) == -1 || (cfg->is_client && (tls_bio_sniff(t) == -1 ||
-	    tls_resume_offer(t) != 0))) {
+	if (ktls_new(t) == -1 || (cfg->is_client &&
+	    (tls_records_sniff(t) == -1 || tls_resume_offer(t) != 0))) {
 		tls_free(t);
 		return NULL;
 	}
@@ -572,7 +573,7 @@ tls_free(struct tls *t)
 		return;
 	library_free(t);
 	ktls_free(t);
-	tls_bio_sniff_end(t);
+	tls_records_sniff_end(t);
 	tls_verify_forget(t);
 	free(t->sni);
 	free(t->identity);

@@ -26,14 +26,6 @@ int	 tls_bio_recv(void *, unsigned char *, size_t);
 int	 tls_bio_send(void *, const unsigned char *, size_t);
 
 /*
- * A client reads along in what its server sends in the clear, from which it
- * learns the group, and whether a session is resumed.  0, or -1 when out of
- * memory.  It may be ended in any state.
- */
-int	 tls_bio_sniff(struct tls *);
-void	 tls_bio_sniff_end(struct tls *);
-
-/*
  * errno of a failed recv(2) or send(2), as a code: a WANT, or an error, whose
  * errno is kept in t->err.
  */

@@ -1,4 +1,4 @@
-/* tls_bio: records between mbed TLS and the socket, and what they show. */
+/* tls_bio: records between mbed TLS and the socket. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,16 +11,16 @@
 #include "tls_records.h"
 #include "util.h"
 
-#define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
-#define FLIGHT_AHEAD	4096		/* of the handshake */
-#define WORTH_SENDING	256		/* of a flight: a certificate has it */
+#define RECORD_EXTRA	256		/* expansion, RFC 8446 section 5.2 */
+#define FLIGHT_AHEAD	4096		/* received ahead in a handshake */
+#define WORTH_SENDING	256		/* above it a certificate is gathered */
 #define DATA_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
 #define OUT_SIZE	(DATA_SIZE + 4096)	/* tickets, and alerts */
 
 /*
- * The buffers of the stream that is read from, or written to, at the moment:
- * one pair for the whole process.  Pages that were never touched take no
- * memory.  Between two operations there is nothing to be sent in it.
+ * One pair of buffers for the whole process: only the stream in its current
+ * operation uses them, and leaves nothing to send in them.  Untouched pages
+ * take no memory.
  */
 static struct tls_io {
 	size_t	 ahead_at, ahead_end;
@@ -71,9 +71,9 @@ bio_get(struct tls *t, unsigned char *buf, size_t len)
 	return n;
 }
 
-/* The library would take longer records than RFC 8446 section 5.2 allows. */
+/* The library accepts longer records than RFC 8446 section 5.2 allows. */
 static int
-pass(struct tls *t, const unsigned char *p, size_t len)
+check_record(struct tls *t, const unsigned char *p, size_t len)
 {
 	tls_records_track(&t->in, p, len);
 	return is_tls13(t) && t->in.left > RECORD_MAX + RECORD_EXTRA ?
@@ -81,8 +81,9 @@ pass(struct tls *t, const unsigned char *p, size_t len)
 }
 
 /*
- * The rest of this record, and as many like it as there is room for: in a
- * stream of equal ones, nothing is left over that would have to be kept.
+ * Return the length of the rest of this record and of as many records of the
+ * same length as fit: in a stream of equal records, no part of one is left over
+ * to be kept.
  */
 static size_t
 whole_records(const struct record *r)
@@ -94,10 +95,9 @@ whole_records(const struct record *r)
 }
 
 /*
- * The library asks for a header, and then for what it announces.  As much is
- * received at once as there is; but what follows the handshake has to be left
- * to the kernel, if it may take over.  As long as we have sent nothing, there
- * can't be any of that.
+ * The library asks for a header, and then for the body.  Receive as much as the
+ * socket has at once, but leave all records after the handshake in the socket
+ * if the kernel may take over.  There are none before we have sent anything.
  */
 static size_t
 ahead_size(const struct tls *t, size_t len)
@@ -107,7 +107,7 @@ ahead_size(const struct tls *t, size_t len)
 	return t->open ? whole_records(&t->in) : FLIGHT_AHEAD;
 }
 
-/* 0, or a code.  At the end of the connection it is 0, and nothing is there. */
+/* Return 0 or a code; at the end of the connection 0, with an empty buffer. */
 static int
 receive(struct tls *t, size_t len)
 {
@@ -123,7 +123,6 @@ receive(struct tls *t, size_t len)
 	return 0;
 }
 
-/* What the reader had no room for is kept. */
 int
 tls_bio_keep_ahead(struct tls *t)
 {
@@ -151,18 +150,18 @@ tls_bio_take_ahead(struct tls *t)
 }
 
 /*
- * Before its answer can come, our flight has to be sent.  A peer that always
- * has more to send must not keep us for ever: the library goes on as long as it
- * is given records, even if they are empty or to be ignored.
+ * Send our flight first: the peer answers only then.  The budget limits a peer
+ * that always has more to send, as the library reads on while it gets empty
+ * records or ones that it ignores.
  */
 static int
-give(struct tls *t, unsigned char *buf, size_t len)
+fill(struct tls *t, unsigned char *buf, size_t len)
 {
 	int r;
 
 	if (!t->open && (r = tls_bio_flush(t)) != 0)
 		return r;
-	t->sent = 0;		/* no alert to what comes now */
+	t->sent = 0;		/* not in answer to what comes now */
 	if (t->budget-- <= 0)
 		return MBEDTLS_ERR_SSL_WANT_READ;
 	if (io.ahead_at == io.ahead_end &&
@@ -174,14 +173,14 @@ give(struct tls *t, unsigned char *buf, size_t len)
 	io.ahead_at += len;
 	if (!t->open)
 		tls_records_received(t, buf, len);
-	return pass(t, buf, len);
+	return check_record(t, buf, len);
 }
 
 int
 tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
 {
 	struct tls *t = ctx;
-	int r = give(t, buf, len);
+	int r = fill(t, buf, len);
 
 	t->starved = r < 0;
 	return r;
@@ -211,7 +210,7 @@ tls_bio_has_gathered(void)
 	return io.nout > 0;
 }
 
-/* What was deferred comes first; then nothing is. */
+/* Append to the buffer, behind the deferred bytes, which move there. */
 static int
 gather(struct tls *t, const unsigned char *buf, size_t len)
 {
@@ -242,7 +241,7 @@ tls_bio_put(struct tls *t, const unsigned char *buf, size_t len)
 	return n;
 }
 
-/* How much of it can be sent; errno says why not more. */
+/* Send as much as possible and return the length; errno is set if not all. */
 static size_t
 put_most(struct tls *t, const unsigned char *p, size_t len)
 {
@@ -254,7 +253,7 @@ put_most(struct tls *t, const unsigned char *p, size_t len)
 	return at;
 }
 
-/* Without memory it is lost, and no alert can follow a gap. */
+/* Without memory the bytes are lost; after such a gap no alert can be sent. */
 static int
 defer(struct tls *t, size_t at)
 {
@@ -311,9 +310,9 @@ tls_bio_flush(struct tls *t)
 }
 
 /*
- * The library keeps to a client's max_fragment_length (RFC 6066 section 4) with
- * data alone.  So a record of the handshake is split here, as long as it is in
- * the clear; what TLS 1.2 sends encrypted in the handshake is short.
+ * The library applies a client's max_fragment_length (RFC 6066 section 4) only
+ * to data.  So split handshake records here while they are in the clear; the
+ * encrypted ones of TLS 1.2 are short.
  */
 static size_t
 fragment_size(const struct tls *t, const unsigned char *p)
@@ -342,8 +341,8 @@ gather_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
 }
 
 /*
- * The peer has to compute as well: while we sign, it may agree on the key, and
- * verify the certificate, if it has them.  0, or a code.
+ * Let the peer compute while we do: it can derive keys and verify our
+ * certificate while we sign.  0, or a code.
  */
 static int
 send_early(struct tls *t)
@@ -354,8 +353,8 @@ send_early(struct tls *t)
 }
 
 /*
- * The library sends one whole record after the other, and must not be left with
- * any: it would take the next write for the retry of that, and forget the data.
+ * The library calls this with one whole record.  Always accept it: the library
+ * would take its next write for a retry of this one, and lose the data.
  */
 int
 tls_bio_send(void *ctx, const unsigned char *buf, size_t len)
@@ -375,8 +374,8 @@ tls_bio_send(void *ctx, const unsigned char *buf, size_t len)
 }
 
 /*
- * A socket reports a reset only once, perhaps to a send(2); to reads after that
- * it looks like an end.
+ * A socket reports a reset only once, possibly to send(2); recv(2) then returns
+ * 0, as at the end of a connection.
  */
 int
 tls_bio_read_end(const struct tls *t)

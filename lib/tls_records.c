@@ -1,6 +1,6 @@
 /*
- * tls_records: what records show as they pass: where each one ends, and what
- * the handshake has in the clear.
+ * tls_records: passive parsing of the records in transit: their boundaries, and
+ * the part of the handshake that is in the clear.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +12,9 @@
 #include "tls_verify.h"
 #include "util.h"
 
-#define HELLO_RANDOM	34		/* behind it, a session ID */
-#define MESSAGE_HEAD	4		/* of a handshake's message */
-#define MESSAGE_SEEN	2048		/* of one, at most */
+#define HELLO_RANDOM	34		/* a hello's version and random */
+#define MESSAGE_HEAD	4		/* of a handshake message */
+#define MESSAGE_SEEN	2048		/* bytes kept of one message */
 
 static void
 track_header(struct record *r, unsigned char c)
@@ -57,9 +57,9 @@ tls_records_is_whole(const struct record *r)
 	return r->left == 0 && r->nhead % HEADER_SIZE == 0;
 }
 
-/* A server that has the shared key is known by it, not by a certificate. */
+/* A shared key authenticates the peer in place of a certificate. */
 static void
-know_by(struct tls *t, const struct psk *psk)
+set_psk(struct tls *t, const struct psk *psk)
 {
 	t->psk = psk;
 	if (psk != NULL)
@@ -67,26 +67,27 @@ know_by(struct tls *t, const struct psk *psk)
 }
 
 /*
- * In TLS 1.3 a server chooses one of the keys that it was offered, by its
- * number, or none: -1.  Number 0 is that of a ticket, if a client offers one.
+ * In TLS 1.3 the server selects one of the offered keys by its index, or none:
+ * -1.  A client's ticket, if it offers one, has index 0.
  */
 static void
-choose(struct tls *t, int chosen)
+set_selected_key(struct tls *t, int chosen)
 {
 	if (t->cfg->is_client)
 		t->by_psk = !t->offers_ticket || chosen != 0;
 	t->resumed = chosen != -1 && !t->by_psk;
 	if (chosen == -1)
-		t->psk = NULL;		/* it is by certificate */
+		t->psk = NULL;		/* certificates are used */
 	else if (t->cfg->is_client && t->by_psk)
-		know_by(t, t->cfg->own_psk);
+		set_psk(t, t->cfg->own_psk);
 }
 
 /*
- * In a ServerHello are a session ID, at p, suite, compression, and the
- * extensions: in TLS 1.3 (RFC 8446 section 4.2) the group of the key_share, and
- * whether a session is resumed.  In TLS 1.2 it is, unless a Certificate
- * follows; and both sides can make an extended master secret if it is there.
+ * Parse a ServerHello from its session ID, at p, on: suite, compression method,
+ * extensions.  In TLS 1.3 (RFC 8446 section 4.2) these have the group, in
+ * key_share, and the selected key.  In TLS 1.2 a session is resumed unless a
+ * Certificate or a ServerKeyExchange follows; both sides support the extended
+ * master secret if its extension is there.
  */
 static void
 sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
@@ -121,25 +122,26 @@ sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
 			break;
 		}
 	}
-	/* A HelloRetryRequest has neither, and chooses nothing. */
+	/* A HelloRetryRequest has neither, and selects no key. */
 	if (is_13 && (has_share || chosen != -1))
-		choose(t, chosen);
+		set_selected_key(t, chosen);
 	else if (!is_13)
 		t->resumed = t->offers || !t->cfg->is_client;
 }
 
-/* In TLS 1.2 only a full handshake has that message. */
+/* Take note of a message that in TLS 1.2 only a full handshake has. */
 static void
-begin_anew(struct tls *t)
+set_full_handshake(struct tls *t)
 {
 	if (t->cfg->is_client)
-		know_by(t, t->suite == PSK_SUITE ? t->cfg->own_psk : NULL);
+		set_psk(t, t->suite == PSK_SUITE ? t->cfg->own_psk : NULL);
 	t->resumed = 0;
 }
 
 /*
- * The group is behind the type of the curve, RFC 8422 section 5.4; with a key
- * that both sides have, a hint comes first, RFC 5489 section 2, which is short.
+ * The group follows the curve type, RFC 8422 section 5.4.  With a shared key an
+ * identity hint precedes both, RFC 5489 section 2; its length, below 256, has a
+ * first byte of 0, which is no curve type.
  */
 static void
 sniff_exchange(struct tls *t, const unsigned char *p, size_t len)
@@ -150,7 +152,7 @@ sniff_exchange(struct tls *t, const unsigned char *p, size_t len)
 		t->group = (int)be_get(p + hint + 1, 2);
 }
 
-/* RFC 7627 section 5.3; the session had one, or it would not be there. */
+/* RFC 7627 section 5.3: sessions without the extension are never kept. */
 static void
 check_extended(struct tls *t)
 {
@@ -159,13 +161,13 @@ check_extended(struct tls *t)
 		    "session resumed without its extended master secret");
 }
 
-/* A message in the clear, or the first of it, behind its head. */
+/* Parse a message in the clear, or its beginning, from behind its head on. */
 static void
 sniff_message(struct tls *t, int type, const unsigned char *p, size_t len)
 {
 	switch (type) {
 	case MBEDTLS_SSL_HS_SERVER_HELLO:
-		/* Not all libraries see to it; RFC 8446 section 4.1.3. */
+		/* RFC 8446 section 4.1.3; not every library checks it. */
 		if (len > 1 && be_get(p, 2) != MBEDTLS_SSL_VERSION_TLS1_2)
 			tls_reject(t, MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION,
 			    "handshake: no TLS version in common");
@@ -174,10 +176,10 @@ sniff_message(struct tls *t, int type, const unsigned char *p, size_t len)
 		break;
 	case MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE:
 		sniff_exchange(t, p, len);
-		begin_anew(t);
+		set_full_handshake(t);
 		break;
 	case MBEDTLS_SSL_HS_CERTIFICATE:
-		begin_anew(t);
+		set_full_handshake(t);
 		break;
 	case MBEDTLS_SSL_HS_NEW_SESSION_TICKET:
 		/* RFC 5077 section 3.3 */
@@ -192,9 +194,8 @@ sniff_message(struct tls *t, int type, const unsigned char *p, size_t len)
 }
 
 /*
- * The library does not tell which group was negotiated, nor whether a session
- * was resumed.  Both are in the clear in what it sends, a record at p, until
- * encryption starts.
+ * The library has no function for the negotiated group, nor for whether a
+ * session was resumed.  Both are in the clear until encryption starts.
  */
 void
 tls_records_sent(struct tls *t, const unsigned char *p, size_t len)
@@ -204,7 +205,7 @@ tls_records_sent(struct tls *t, const unsigned char *p, size_t len)
 	if (t->encrypted || len <= HEADER_SIZE + MESSAGE_HEAD ||
 	    p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
 		return;
-	/* The library leaves a ticket out that is too old, or too long. */
+	/* The library omits a ticket that is too old or too long. */
 	if (t->offers_ticket)
 		t->offers_ticket = tls_psk_offered(p + HEADER_SIZE +
 		    MESSAGE_HEAD, len - HEADER_SIZE - MESSAGE_HEAD) >
@@ -216,15 +217,15 @@ tls_records_sent(struct tls *t, const unsigned char *p, size_t len)
 	if (p[HEADER_SIZE] != MBEDTLS_SSL_HS_SERVER_HELLO)
 		return;
 	t->flight = 1;
-	/* The client has not offered it again. */
+	/* The client must offer the extension again. */
 	if (!is_tls13(t) && t->born != 0)
 		check_extended(t);
 }
 
-/* A message that a server sends in the clear, as far as it has come. */
+/* A server's message in the clear, as far as it was received. */
 struct sniffer {
-	size_t	 seen;			/* bytes of it, with its head */
-	unsigned char p[MESSAGE_SEEN];	/* the first of these */
+	size_t	 seen;			/* bytes received, with the head */
+	unsigned char p[MESSAGE_SEEN];	/* the first of these bytes */
 };
 
 int
@@ -241,7 +242,7 @@ tls_records_sniff_end(struct tls *t)
 	t->sniffer = NULL;
 }
 
-/* 1 if all of it has come. */
+/* Return 1 if the message is complete. */
 static int
 is_message(const struct sniffer *h)
 {
@@ -273,7 +274,7 @@ gather_messages(struct tls *t, const unsigned char *p, size_t len)
 	}
 }
 
-/* The same in what a server sends: p is a part of a record's body. */
+/* Parse what a server sends: p is part of a record's body. */
 static void
 sniff_received(struct tls *t, const unsigned char *p, size_t len)
 {
@@ -299,7 +300,7 @@ saw_handshake(struct tls *t, const unsigned char *p, size_t len)
 	}
 	for (i = 0; i < len && t->nfirst < sizeof(t->first); i++)
 		t->first[t->nfirst++] = p[i];
-	/* Its Finished is the last before our keys for data; RFC 8446 4.4.4. */
+	/* Keys for data follow the peer's Finished; RFC 8446 section 4.4.4. */
 	if (is_tls13(t))
 		t->out.count = 0;
 }

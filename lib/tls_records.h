@@ -1,6 +1,6 @@
 /*
- * tls_records: what records show as they pass: where each one ends, and what
- * the handshake has in the clear.
+ * tls_records: passive parsing of the records in transit: their boundaries, and
+ * the part of the handshake that is in the clear.
  */
 #ifndef TLS_RECORDS_H
 #define TLS_RECORDS_H
@@ -11,8 +11,8 @@ struct record;
 struct tls;
 
 /*
- * Follow a stream of records, given in pieces of any length: the header of the
- * current one, and how much of its body is missing.
+ * Track the boundaries in a stream of records, passed in pieces of any length.
+ * A struct record of zeros is before the first one.
  */
 void	 tls_records_track(struct record *, const unsigned char *, size_t len);
 
@@ -20,17 +20,17 @@ void	 tls_records_track(struct record *, const unsigned char *, size_t len);
 int	 tls_records_is_whole(const struct record *);
 
 /*
- * Read in the handshake what the library does not tell: the group, the key that
- * was chosen, and whether a session is resumed.  _sent takes a whole record;
- * _received takes what the library gets, before tls_records_track() has it.
+ * Parse the handshake for what the library does not report, into the struct
+ * tls: suite, group, shared key, and whether a session is resumed.
+ * tls_records_sent() takes one whole record.  tls_records_received() takes a
+ * piece of one, to be passed to tls_records_track() afterwards.
  */
 void	 tls_records_sent(struct tls *, const unsigned char *, size_t len);
 void	 tls_records_received(struct tls *, const unsigned char *, size_t len);
 
 /*
- * Have a client gather the messages that its server sends in the clear; without
- * that, tls_records_received() reads none.  0, or -1 when out of memory.  May
- * be ended in any state.
+ * Let tls_records_received() parse the server's messages on this client.  0, or
+ * -1 when out of memory.  _end may be called in any state.
  */
 int	 tls_records_sniff(struct tls *);
 void	 tls_records_sniff_end(struct tls *);

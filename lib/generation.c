@@ -98,10 +98,10 @@ load_privileges(struct generation *g)
 }
 
 /*
- * Close descriptors that our parent has left open by mistake, lest workers get
- * them.  Configuration files may be among them (/dev/fd/N), and have been read
- * by now; no descriptors of our own are open yet.  Keep those that are used, or
- * may be used after a reload.
+ * Close descriptors that our parent has left open by mistake, before workers
+ * inherit them.  Configuration files may be among them (/dev/fd/N), and have
+ * been read by now; no descriptors of our own are open yet.  Keep those that
+ * are used, or may be used after a reload.
  */
 static void
 close_strays(const struct config *cfg, const struct arguments *a)

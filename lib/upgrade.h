@@ -58,7 +58,7 @@ void	 upgrade_exec(const struct upgrade *, struct handover *);
  */
 void	 upgrade_carry(struct handover *, struct upgrade *);
 
-/* In the new program: close descriptors of a script, lest workers get them. */
+/* In the new program: close descriptors of a script, before workers start. */
 void	 upgrade_close_others(const struct upgrade *, const struct handover *,
 	    int state, int before);
 

@@ -564,7 +564,7 @@ generate(const struct arguments *a, FILE *fp, char *text, size_t size)
 {
 	if (a->names != NULL)
 		return tls_generate(a->names, fp, text, size);
-	/* The key goes only to the file, lest it is mailed with the request. */
+	/* Write the key only to the file: the request may be mailed. */
 	if (a->requested != NULL)
 		return tls_generate_request(a->requested, fp, stdout, text,
 		    size);

@@ -7,8 +7,8 @@
 #include "said.h"
 
 /*
- * A worker may have been asked to make room too early by its own
- * clock, if it was slow to start.
+ * Repeat the order to make room: for a worker that started slowly, the first
+ * one came before FORWARD_DROP_MS by its own clock.
  */
 static void
 test_asked_again(void **state)

@@ -22,7 +22,7 @@ test_slots(void **state)
 	assert_int_equal(count_slots(cfg, 1), 1);
 }
 
-/* One that was handed over, whose files are gone, writes as who it is. */
+/* A handed-over generation without files has the identity of the process. */
 static void
 test_user_before_it_is_known(void **state)
 {

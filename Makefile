@@ -1,4 +1,4 @@
-# tunnel: TLS for services and clients that know none.
+# tunnel: TLS tunnel for plaintext servers and clients.
 #
 #   make deps demo       install what is missing, build, and see it work
 #   make deps check      install what is missing, build, and test it

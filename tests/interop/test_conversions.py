@@ -30,20 +30,21 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can name a "
                                 "user")
 
 
-# Where a port is told, and what stands before it.
-ACCEPT = re.compile(r'^(accept = (?:127\.0\.0\.1:)?|    port = ")(\d+)', re.M)
+# What is listened on, and what is connected to.
+ACCEPT = re.compile(r'^(?:accept = .*?|    port = ")(\d+)"?$', re.M)
 CONNECT = re.compile(r'^(connect = |backend = ")[^"\n]+', re.M)
 
 
 class Place:
-    """Configurations as they are in the manual, with the files, hosts and ports
-    that there are.
+    """The configurations of the manual, with the files and backends that exist
+    here; their ports are their own, in a network that has nothing else.
     """
 
-    def __init__(self, room, backend):
-        self.room, self.backend, self.ports = room, backend, {}
+    def __init__(self, room):
+        self.room = room
+        self.backend = room.backend().serve(support.echo).address
         self.authority = Authority(room.dir)
-        # stunnel is another user by the time when it writes there.
+        # By the time when stunnel writes there, it is another user.
         self.run = room.path("run")
         os.mkdir(self.run)
         os.chmod(self.run, 0o777)
@@ -53,30 +54,22 @@ class Place:
                       "ca": certs.ca, "example.org": certs.server,
                       "example.net": certs.rsa}
 
-    def port(self, number):
-        if number not in self.ports:
-            self.ports[number] = support.free_port().rpartition(":")[2]
-        return self.ports[number]
-
     def fill(self, text):
         text = re.sub(r"/etc/(?:stunnel|hitch)/([\w.]+)\.pem",
                       lambda m: self.files[m.group(1)], text)
+        host, port = self.backend.rsplit(":", 1)
         text = CONNECT.sub(lambda m: m.group(1) + (
-            f"[{self.backend[0]}]:{self.backend[1]}"
-            if m.group(1).startswith("backend") else
-            f"{self.backend[0]}:{self.backend[1]}"), text)
-        text = ACCEPT.sub(lambda m: m.group(1) + self.port(m.group(2)), text)
+            f"[{host}]:{port}" if m.group(1).startswith("backend") else
+            self.backend), text)
         return text.replace("redis.example.org", "localhost").replace(
             "/run/stunnel/", self.run + "/")
 
-    def address(self, number):
-        return "127.0.0.1:" + self.ports[number]
-
-    def await_all(self, what):
-        for number in self.ports:
-            support.wait_for(
-                lambda: not support.is_refused(self.address(number)),
-                f"{what} to listen")
+    @staticmethod
+    def wait_for(texts, listening):
+        for text in texts:
+            for port in ACCEPT.findall(text):
+                support.wait_for(lambda: support.is_refused(
+                    "127.0.0.1:" + port) != listening, "port " + port)
 
     def stunnel(self, text):
         need_one(STUNNEL, "stunnel")
@@ -87,14 +80,14 @@ class Place:
             text = "pid =\n" + text
         p = self.room.start("stunnel", [STUNNEL[0], self.room.write(
             "stunnel.conf", text)])
-        self.await_all("stunnel")
+        self.wait_for([text], True)
         return p
 
     def hitch(self, text):
         need_one(HITCH, "hitch")
         p = self.room.start("hitch", [HITCH[0], "--config=" + self.room.write(
             "hitch.conf", self.fill(text))])
-        self.await_all("hitch")
+        self.wait_for([text], True)
         return p
 
     def tunnels(self, texts):
@@ -102,7 +95,7 @@ class Place:
             support.TUNNEL, "-c", self.room.write(f"tunnel{i}.conf",
                                                   self.fill(text))])
             for i, text in enumerate(texts)]
-        self.await_all("tunnel")
+        self.wait_for(texts, True)
         return found
 
 
@@ -111,14 +104,12 @@ def need_one(paths, name):
         pytest.skip(f"{name} is not installed")
 
 
-def in_turn(place, old, new, check):
+def in_turn(place, program, old, new, check):
     """Before, and after."""
-    p = old()
+    p = program(old)
     check()
     p.stop()
-    for number in place.ports:  # by the last of its processes
-        support.wait_for(lambda: support.is_refused(place.address(number)),
-                         "its port")
+    place.wait_for([old], False)
     for p in place.tunnels(new):
         assert p.alive(), p.log()
     check()
@@ -126,8 +117,8 @@ def in_turn(place, old, new, check):
 
 @pytest.fixture
 def place(room):
-    echo = room.backend().serve(support.echo)
-    return Place(room, echo.address.rsplit(":", 1))
+    with support.namespace():
+        yield Place(room)
 
 
 def answer(address, ctx=None):
@@ -149,41 +140,41 @@ def test_server_with_client_certificates(room, place):
     unknown = peers.context(room.certs)
 
     def check():
-        assert answer(place.address("6514"), known) == b""
+        assert answer("127.0.0.1:6514", known) == b""
         with pytest.raises((ssl.SSLError, AssertionError, OSError)):
-            answer(place.address("6514"), unknown)
+            answer("127.0.0.1:6514", unknown)
 
-    in_turn(place, lambda: place.stunnel(SERVER[0]), SERVER[1:], check)
+    in_turn(place, place.stunnel, SERVER[0], SERVER[1:], check)
 
 
 def test_several_sections(room, place):
     ctx = peers.context(room.certs)
 
     def check():
-        assert answer(place.address("993"), ctx) == b""
-        assert answer(place.address("995"), ctx) == b""
+        assert answer("127.0.0.1:993", ctx) == b""
+        assert answer("127.0.0.1:995", ctx) == b""
 
-    in_turn(place, lambda: place.stunnel(MAIL[0]), MAIL[1:3], check)
+    in_turn(place, place.stunnel, MAIL[0], MAIL[1:3], check)
 
 
 def test_client(room, place):
-    server = room.tunnel("connect=" + ":".join(place.backend))
-    place.backend = ["localhost", server.address.rsplit(":", 1)[1]]
+    server = room.tunnel(f"connect={place.backend}")
+    place.backend = server.address.replace("127.0.0.1", "localhost")
 
     def check():
-        assert answer(place.address("6379")) == b""
+        assert answer("127.0.0.1:6379") == b""
 
-    in_turn(place, lambda: place.stunnel(CLIENT[0]), CLIENT[1:], check)
+    in_turn(place, place.stunnel, CLIENT[0], CLIENT[1:], check)
 
 
 def test_several_names(room, place):
     ctx = peers.context(room.certs, alpn=["h2"])
 
     def check():
-        assert answer(place.address("443"), ctx).startswith(
+        assert answer("127.0.0.1:443", ctx).startswith(
             b"\r\n\r\n\0\r\nQUIT\n")
 
-    in_turn(place, lambda: place.hitch(NAMES[0]), NAMES[1:], check)
+    in_turn(place, place.hitch, NAMES[0], NAMES[1:], check)
 
 
 @pytest.mark.parametrize("old,names", [

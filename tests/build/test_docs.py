@@ -285,7 +285,7 @@ def test_manual_names_what_stunnel_has():
     """Each name in its list is a key here, or answered with one."""
     part = read("man", "tunnel-stunnel.7").split(".Sh FROM STUNNEL, KEY BY")[1]
     part = part.split("\n.Sh ")[0]
-    rows = re.findall(r"^\.It Li (.*)$", part, re.M) + re.findall(
+    rows = re.findall(r"^\.It Li (.*) No ", part, re.M) + re.findall(
         r"There is no equivalent of\n\.Li (.*)$", part, re.M)
     names = {name for row in rows for name in re.findall(r"\w+", row)}
     assert len(names) > 45

@@ -10,17 +10,16 @@ import pytest
 
 import programs
 import support
-from support import TOP, need, run
+from documents import displays
+from support import need, run
 
 
 def examples():
-    """Its displays, up to the first subsection: the lines, joined."""
-    with open(os.path.join(TOP, "man", "tunnel.8")) as f:
-        section = f.read().split(".Sh EXAMPLES\n")[1]
-    found = re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$",
-                       re.split(r"^\.S[sh] ", section, flags=re.M)[0],
-                       re.M | re.S)
-    return [text.replace("\\e\n", "").splitlines() for text in found]
+    """Its displays, but those of its subsections: the lines, joined."""
+    rest = displays("tunnel.8", "systemd")[0]
+    found = displays("tunnel.8", "EXAMPLES")
+    return [text.replace("\\\n", "").splitlines()
+            for text in found[:found.index(rest)]]
 
 
 # A word in each display of commands.

@@ -1,4 +1,4 @@
-# tunnel: TLS for services and clients that know none.
+# tunnel: TLS tunnel for plaintext servers and clients.
 #
 #   make deps demo       install what is missing, build, and see it work
 #   make deps check      install what is missing, build, and test it
@@ -335,12 +335,16 @@ DIRECTORIES = $(addprefix $(DESTDIR),$(PREFIX)/sbin $(PREFIX)/share/man/man5 \
 	$(PREFIX)/share/doc/tunnel \
 	$(PREFIX)/lib/sysusers.d $(SYSTEMDDIR) $(SYSCONFDIR)/tunnel)
 
+# The program of a package, which owns the example in /etc; or nothing.
+packaged = $(if $(filter-out /usr,$(PREFIX)),$(if $(filter \
+	/etc,$(SYSCONFDIR)),$(wildcard $(DESTDIR)/usr/sbin/tunnel)))
+
 install: $(TUNNEL) $(UNITS)
 	install -d $(DIRECTORIES)
 	install -m 755 $(TUNNEL) $(DESTDIR)$(PREFIX)/sbin/tunnel
 	install -m 644 man/tunnel.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 man/tunnel.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5
-	install -m 644 man/tunnel-packages.7 $(DESTDIR)$(PREFIX)/share/man/man7
+	install -m 644 $(wildcard man/*.7) $(DESTDIR)$(PREFIX)/share/man/man7
 	install -m 644 README.md SECURITY.md LICENSE tunnel.conf.example \
 	    $(DESTDIR)$(PREFIX)/share/doc/tunnel
 	$(if $(ACCEL),install -m 644 $(AWS_LC)/LICENSE \
@@ -348,17 +352,19 @@ install: $(TUNNEL) $(UNITS)
 	install -m 644 $(UNITS) $(DESTDIR)$(SYSTEMDDIR)
 	install -m 644 lib/systemd/sysusers.conf \
 	    $(DESTDIR)$(PREFIX)/lib/sysusers.d/tunnel.conf
-	install -m 644 tunnel.conf.example $(DESTDIR)$(SYSCONFDIR)/tunnel
+	$(if $(packaged),,install -m 644 tunnel.conf.example \
+	    $(DESTDIR)$(SYSCONFDIR)/tunnel)
 
-# What others have put into /etc/tunnel is theirs.
+# Leave all other files in /etc/tunnel.
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/tunnel \
 	    $(DESTDIR)$(PREFIX)/share/man/man8/tunnel.8 \
 	    $(DESTDIR)$(PREFIX)/share/man/man5/tunnel.conf.5 \
-	    $(DESTDIR)$(PREFIX)/share/man/man7/tunnel-packages.7 \
+	    $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man7/%,$(wildcard \
+	    man/*.7)) \
 	    $(DESTDIR)$(PREFIX)/lib/sysusers.d/tunnel.conf \
 	    $(UNITS:$(O)/%=$(DESTDIR)$(SYSTEMDDIR)/%) \
-	    $(DESTDIR)$(SYSCONFDIR)/tunnel/tunnel.conf.example
+	    $(if $(packaged),,$(DESTDIR)$(SYSCONFDIR)/tunnel/tunnel.conf.example)
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
 	-@rmdir $(DESTDIR)$(SYSCONFDIR)/tunnel 2>/dev/null || :
 

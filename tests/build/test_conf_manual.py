@@ -391,9 +391,6 @@ def test_mandoc_has_nothing_to_say():
         pytest.skip("mandoc is not installed")
     missing = "STYLE: referenced manual not found: Xr "
     assert [line for line in p.stdout.splitlines() if missing not in line] == []
-    for name, section in re.findall(r"^\.Xr (tunnel\S*) (\d)", read(MANUAL),
-                                    re.M):
-        assert os.path.exists(os.path.join(TOP, "man", f"{name}.{section}"))
 
 
 def test_groff_has_nothing_to_say():

@@ -76,7 +76,7 @@ import socket
 s = socket.create_server(("127.0.0.1", 143)).accept()[0]
 s.sendall(b"* OK IMAP\\r\\n")
 s.recv(1)' & sleep 0.5
-sleep 2 | {
+/bin/sleep 6 | {
 """
     out = typed(CERTIFICATE, MAIL, "}\n", before=server)
     assert "* OK IMAP" in out and "Verify return code: 0 (ok)" in out

@@ -253,9 +253,11 @@ int	 tls_config_expiry(const struct tls_config *, size_t i,
 
 /*
  * What there is to say at this moment against its certificates and revocation
- * lists, e.g. that one expires in 12 days: each given to warn, as a clause.
+ * lists, e.g. that one expires in 12 days: each given to warn, as a clause,
+ * with the file of a certificate, or the option, that it is about.
  */
-void	 tls_config_warn(const struct tls_config *, void (*warn)(const char *));
+void	 tls_config_warn(const struct tls_config *, void (*warn)(const void *,
+	    const char *about, const char *text), const void *);
 
 /*
  * NEW KEYS, AND WHAT IS SIGNED WITH THEM (lib/tls_generate)

@@ -152,7 +152,7 @@ is_stuck(void)
 		return 0;
 	snprintf(text, sizeof(text), "%llu log lines dropped: %s",
 	    (unsigned long long)state.lost.lines, state.lost.why == EAGAIN ?
-	    "nobody reads the log" : strerror(state.lost.why));
+	    "its reader is too slow, or gone" : strerror(state.lost.why));
 	if (log_text(LEVEL_WARNING, text) == -1)
 		return 1;
 	state.lost.lines = 0;
@@ -192,7 +192,7 @@ log_errors_end(void)
 {
 	logging.is_bounded = 0;
 	if (logging.errors > ERRORS_MAX)
-		log_error("and %zu more", logging.errors - ERRORS_MAX);
+		log_error("and %zu more errors", logging.errors - ERRORS_MAX);
 }
 
 size_t

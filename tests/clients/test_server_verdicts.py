@@ -316,7 +316,7 @@ WORDS = {
     "revoked": ("revoked", "CERTIFICATE_REVOKED"),
     "for clients": ("not for server authentication", "UNSUPPORTED_CERTIFICATE"),
     "broken DNS constraints": (
-        "its issuers may not certify its names (name constraints)",
+        "its names are outside its issuers' name constraints",
         "BAD_CERTIFICATE"),
     "unknown, critical": ("its critical extension 1.2.3.4 is not supported",
                           "BAD_CERTIFICATE"),

@@ -84,8 +84,7 @@ def test_rule_without_ca(wrong, rule, pin):
 def test_crl_without_ca(wrong, authority):
     message = wrong("verify = require", f"peer = {PIN}",
                     f"crl = {authority.crl()}")
-    assert message.startswith("tunnel.conf:6: crl")
-    assert "needs ca" in message
+    assert message == "tunnel.conf:6: crl: it has no effect without ca"
 
 
 @pytest.mark.parametrize("rule", [
@@ -217,7 +216,7 @@ def test_directory_as_a_system_has_it(room, authority, tunnel_with):
 def test_directory_of_this_system(configuration):
     p = run_tunnel("-t", "-c", configuration("verify = require",
                                              "ca = /etc/ssl/certs"))
-    if "no file in this directory" in p.stderr:
+    if "the directory has no files" in p.stderr:
         pytest.skip("it is empty")
     assert p.returncode == 0, p.stderr
     assert "# client CA " in p.stdout

@@ -122,7 +122,7 @@ def anybody(path):
 @pytest.mark.parametrize("below", ["", "/below"], ids=["there", "above"])
 @pytest.mark.parametrize("give,who", [
     (workers_own, "the workers' user"), (workers_group, "the workers' user"),
-    (anybody, "anybody")])
+    (anybody, "anyone")])
 def test_directory_that_others_can_write_to(place, refused, give, who, below,
                                             key):
     """The workers' user could put a link there; root would follow it."""
@@ -168,7 +168,7 @@ def test_keys_that_anybody_can_write(place, refused):
     path = f"{place}/tickets"
     run(support.TUNNEL, "-k", "-o", path)
     os.chmod(path, 0o602)
-    assert f"ticket_keys {path}: writable by other users" in \
+    assert f"ticket_keys: {path}: other users can write to it" in \
         refused(f"ticket_keys={path}")
 
 
@@ -603,18 +603,18 @@ def test_warning_of_secrets_that_others_can_read(room, place, echo):
         os.chmod(path, 0o640)
     assert check() == []
     os.chmod(tickets, 0o604)
-    said = f"ticket_keys {tickets}: accessible to other users (mode 0604)"
+    said = f"ticket_keys: {tickets}: other users have access to it (mode 0604)"
     assert check() == [said]
     os.chmod(key, 0o644)
     os.chmod(password, 0o644)
     assert len(check()) == 3
     t = room.tunnel(*words)
-    t.wait_log("warning: .* accessible to other users", 3)
+    t.wait_log("warning: .* other users have access to it", 3)
     for path in key, password:
         os.chmod(path, 0o600)
     t.signal(signal.SIGHUP)
     t.wait_log("reloaded")
-    assert t.log().count("accessible to other users") == 4
+    assert t.log().count("other users have access to it") == 4
     os.chmod(place, 0o750)  # they can't get there
     assert check() == []
 
@@ -627,7 +627,7 @@ def test_warning_of_a_key_in_cert(room, place):
     os.chmod(pem, 0o644)
     os.chmod(key, 0o600)
     words = ["-t", "accept=0", "connect=1", f"cert={pem}"]
-    assert f"cert {pem}: accessible to other users (mode 0644)" in \
+    assert f"cert: {pem}: other users have access to it (mode 0644)" in \
         run(support.TUNNEL, *words).decode()
     assert b"warning" not in run(support.TUNNEL, *words, f"key={key}")
 

@@ -23,7 +23,7 @@ DNSMASQ = shutil.which("dnsmasq", path="/usr/sbin:" + os.environ["PATH"])
 # The name server is waited for until it is the tunnel that gives up.
 RESOLV = "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n"
 LIMIT = 10  # seconds for a lookup, whatever TUNNEL_SLOW says
-FAILED = "warning: .*db.test.*; its addresses are kept"
+FAILED = "warning: .*db.test.*; keeping its addresses"
 
 
 class NameServer:

@@ -376,7 +376,7 @@ def test_directory_that_anybody_can_write_to(room):
     os.chmod(room.path("d"), 0o777)
     path = room.path("d/stats.prom")
     assert refused(room, path) == (
-        f"tunnel: error: command line: stats_file {path}: anybody can write "
+        f"tunnel: error: command line: stats_file: {path}: anyone can write "
         f"to the directory {room.path('d')}\n")
 
 
@@ -465,7 +465,7 @@ def test_disk_that_hangs(room, echo):
         t.signal(signal.SIGUSR1)
         t.wait_log("statistics: ")
         os.kill(worker, signal.SIGKILL)
-        t.wait_log("another takes its place")
+        t.wait_log("starting another one")
         wait_for(lambda: len(t.workers()) == 2, "another one")
         assert_served(room, address)
         t.wait_log(r"warning: stats_file \S+: not written within 5 s$")

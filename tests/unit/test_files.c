@@ -52,7 +52,7 @@ test_directories(void **state)
 	assert_ptr_equal(strstr(why, "the workers' user can write to"), why);
 	assert_int_equal(chmod(directory, 0707), 0);
 	why = fault(ACCEPT, "socket");
-	assert_ptr_equal(strstr(why, "anybody can write to"), why);
+	assert_ptr_equal(strstr(why, "anyone can write to"), why);
 	assert_non_null(strstr(why, directory));
 	/* As /tmp: what is there is its owner's. */
 	assert_int_equal(chmod(directory, 01707), 0);
@@ -85,7 +85,7 @@ test_kinds(void **state)
 	assert_string_equal(fault(ACCEPT, "fifo"), "");
 	make("keys", 0606);
 	assert_string_equal(fault(TICKET_KEYS, "keys"),
-	    "writable by other users");
+	    "other users can write to it");
 	unlink(file);
 	unlink(path("soft"));
 	unlink(path("hard"));

@@ -152,7 +152,8 @@ is_stuck(void)
 		return 0;
 	snprintf(text, sizeof(text), "%llu log lines dropped: %s",
 	    (unsigned long long)state.lost.lines, state.lost.why == EAGAIN ?
-	    "its reader is too slow, or gone" : strerror(state.lost.why));
+	    "the log's reader is too slow, or gone" :
+	    strerror(state.lost.why));
 	if (log_text(LEVEL_WARNING, text) == -1)
 		return 1;
 	state.lost.lines = 0;

@@ -395,7 +395,7 @@ def test_verdict(pki, version, what):
     assert got == "ConnectionResetError", (objection, log)
     assert end not in ("served", "left")
     reason, alert = WORDS.get(what, ("", end))
-    line = re.search(r"(?m)-> (\S+): (.*)$", log)
+    line = re.search(r"(?m)no backend: (\S+): (.*)$", log)
     assert line and reason in line[2] and end == alert, log
 
 

@@ -33,7 +33,8 @@ def server(certs, serve):
 def refused(got, log):
     """Why."""
     assert got == "ConnectionResetError", log
-    return re.search(r'(?m)-> \S+: server certificate ".*?": (.*)$', log)[1]
+    return re.search(r'(?m)no backend: \S+: server certificate ".*?": (.*)$',
+                     log)[1]
 
 
 # By its name, as it is in the configuration.
@@ -189,7 +190,7 @@ def test_bundle_of_the_system(room, certs, authority, server, with_bundle):
     to = f"connect=localhost:{server.port}"
     p = run(*under, *support.command("-t", "accept=1", "client=yes",
                                      to)).decode()
-    assert f"# CA certificates of the system: {BUNDLE}, 3\n" in p
+    assert f"# CA certificates of the system: {BUNDLE} (3)\n" in p
     assert "warning" not in p and "Mail CA" not in p
     got, log = ask(to, under=under)
     assert got == b"hello", log
@@ -198,8 +199,8 @@ def test_bundle_of_the_system(room, certs, authority, server, with_bundle):
     t = room.start("tunnel", [*under, *support.command(
         "accept=127.0.0.1:0", f"log={log}", "client=yes", to)])
     support.wait_for(lambda: "listening" in support.text_of(log), "its start")
-    line = f"CA certificates of the system: {BUNDLE}, "
-    assert support.text_of(log).count(line + "3\n") == 1
+    line = f"CA certificates of the system: {BUNDLE} "
+    assert support.text_of(log).count(line + "(3)\n") == 1
     with open(bundle, "w") as f:
         f.write(support.text_of(authority.crt))
     os.kill(t.pid, signal.SIGHUP)
@@ -258,7 +259,8 @@ def test_issuer_of_no_server(certs):
     p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
                    f"ca={ca.crt}")
     assert p.returncode == 0 and p.stderr == (
-        'tunnel: warning: ca: servers of "CN=Mail CA" are refused: not for '
+        'tunnel: warning: command line: ca: servers with a certificate of '
+        '"CN=Mail CA" are refused: not for '
         "server authentication\n")
 
 

@@ -164,7 +164,7 @@ def test_list_in_a_directory_that_is_wrong(room, wrong, authority):
 def warnings_of(p):
     """What -t warns of, of which nothing is an error."""
     assert p.returncode == 0, p.stderr
-    return re.findall("^tunnel: warning: (ca: .*)$", p.stderr, re.M)
+    return re.findall(r"^tunnel: warning: \S+/tunnel\.conf:\d: (ca: .*)$", p.stderr, re.M)
 
 
 def test_file_in_a_directory_that_is_passed_over(room, authority,
@@ -182,7 +182,7 @@ def test_file_in_a_directory_that_is_passed_over(room, authority,
         f"ca: {d}/fifo: not a regular file of at most 1 MB; skipped"]
     t, backend = tunnel_with("verify=require", f"ca={d}")
     assert is_first(room, t, backend, client=authority.leaf("good"))
-    t.wait_log("warning: ca: .*d/bad.pem: .*; skipped$")
+    t.wait_log("warning: command line: ca: .*d/bad.pem: .*; skipped$")
 
 
 def test_many_files_that_are_passed_over(room, authority, configuration):

@@ -199,7 +199,7 @@ FAULTS = {
     "gap": "an intermediate certificate is missing: .*CN=Sub CA.*",
     "gap_further_on": "an intermediate certificate is missing: .*CN=Sub CA.*",
     "order": "the chain is in the wrong order: .*",
-    "no_names": "it has no subject alternative name, .*",
+    "no_names": "the certificate has no subject alternative name, .*",
     "inner_star": r'the name "www\.\*\.org" matches no host',
     "two_stars": r'the name "\*\.\*\.example\.org" matches no host',
     "lone_star": r'the name "\*" matches no host',

@@ -261,5 +261,5 @@ def test_chroot_that_is_no_directory(room, echo, kind, flag):
         flag, "accept=127.0.0.1:0", f"cert={room.certs.server}",
         f"connect={echo.address}", f"chroot={path}"), status=2).decode()
     assert out.startswith("tunnel: error: command line: ")
-    assert f"chroot {path}: " in out or f'chroot "{path}"' in out
+    assert f"chroot: {path}: " in out
     assert out.count("\n") == 1

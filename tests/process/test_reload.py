@@ -385,7 +385,7 @@ def test_its_own_socket_is_none_that_was_passed(configured, mode):
     own, = [fd for fd, link in support.open_files(c.t.pid).items()
             if link in listening(c.t.address)]
     said = c.refuse(accept=f"fd:{own}")
-    assert re.search(f"tunnel.conf:1: accept fd:{own}: not inherited",
+    assert re.search(f"tunnel.conf:1: accept: fd:{own}: it is not inherited",
                      said), said
     assert is_echoed(c.client())
 

@@ -204,7 +204,7 @@ def test_bundle_of_the_system(room, certs, authority, server, with_bundle):
     with open(bundle, "w") as f:
         f.write(support.text_of(authority.crt))
     os.kill(t.pid, signal.SIGHUP)
-    support.wait_for(lambda: line + "1\n" in support.text_of(log), "a reload")
+    support.wait_for(lambda: line + "(1)\n" in support.text_of(log), "a reload")
     assert "warning" not in support.text_of(log)
 
 

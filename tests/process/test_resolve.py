@@ -317,6 +317,7 @@ def attempts(room, t):
     client = room.client(t)
     client.read_all()
     client.close()
+    t.wait_log(" no backend: ")
     tried = re.findall(r" (127\.0\.1\.\d+:7000): Connection refused$",
                        t.log(), re.M)
     assert len(set(tried)) == len(tried)

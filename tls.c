@@ -1,4 +1,4 @@
-/* tls: the TLS stream, and its life. */
+/* tls: the TLS stream: open, read, write, finish; its creation and freeing. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +17,7 @@
 #include "tls_kernel.h"
 #include "tls_names.h"
 #include "tls_random.h"
+#include "tls_records.h"
 #include "tls_resume.h"
 #include "tls_suites.h"
 #include "tls_verify.h"
@@ -24,9 +25,9 @@
 
 /*
  * Below 3.6.7, malformed basicConstraints make a certificate an authority's
- * (CVE-2026-49300).  A distribution may have fixed that in 3.6.6; our own build
- * may be of it, after a warning, where there is nothing newer.  Below 3.6.6, a
- * ticket could lead around client authentication.
+ * (CVE-2026-49300).  A distribution may have backported the fix to 3.6.6; our
+ * own build uses 3.6.6, after a warning, where nothing newer is available.
+ * Below 3.6.6, a ticket could bypass client authentication.
  */
 #if defined(ALLOW_OLD_MBEDTLS) || defined(TUNNEL_PATCHES)
 #define VERSION_NEEDED	0x03060600
@@ -50,8 +51,8 @@ open to CVE-2026-50580"
 #endif
 
 /*
- * Whoever configures it may leave things out, and nothing would say so: it
- * would accept more than it should, or resume no session.
+ * Refuse a library that was configured without these: without this check it
+ * would silently accept too much, or resume no session.
  */
 #ifndef MBEDTLS_HAVE_TIME_DATE
 #error "this mbed TLS has no MBEDTLS_HAVE_TIME_DATE: expired certificates \
@@ -76,9 +77,9 @@ would get the first certificate"
 one of them"
 #endif
 
-#define SLICE_US	100		/* of a handshake, before others run */
+#define SLICE_US	100		/* of a handshake, per turn */
 
-/* The configuration of our own build says that it has mbedtls/patches. */
+/* mbedtls/config.h, the configuration of our own build, defines this. */
 #ifdef TUNNEL_PATCHES
 #define PATCHED		", patched"
 #else
@@ -90,7 +91,7 @@ one of them"
  * Its start, and its version.
  */
 
-/* The library that computes in its place, as text; or NULL. */
+/* The library that does the cryptography instead, as text; or NULL. */
 #ifdef TUNNEL_AWS_LC
 #define ACCELERATOR	awslc_version()
 #else
@@ -117,7 +118,7 @@ tls_version(void)
 	return text;
 }
 #else
-/* This library can't tell; the one that was built against has been checked. */
+/* This library has no version at run time; it was checked at build time. */
 static int
 is_too_old(void)
 {
@@ -138,7 +139,7 @@ tls_forked(void)
 	const char *why = tls_random_why();
 	psa_status_t r = psa_random_reseed(NULL, 0);
 
-	/* A generator that is not mbed TLS's own is not copied by fork(2). */
+	/* An external generator has no state that fork(2) would copy. */
 	if (r == PSA_SUCCESS || r == PSA_ERROR_NOT_SUPPORTED)
 		return NULL;
 	snprintf(text, sizeof(text), "the random number generator has no "
@@ -165,14 +166,14 @@ tls_init(void)
 static void
 begin_reading(struct tls *t)
 {
-	t->budget = 2 * RECORDS;	/* a header, and a body */
+	t->budget = 2 * RECORDS;	/* a header and a body each */
 	t->drained = 0;
 	tls_bio_take_ahead(t);
 }
 
 /*
- * Until its next call, the library holds no more than it needs.  0, or the
- * code: there was no memory for that, and all is lost that it held.
+ * Free the library's buffers until its next call; it keeps a copy of unfinished
+ * input and output.  0, or a code: out of memory, and these are lost.
  */
 #ifdef MBEDTLS_SSL_RELEASE_BUFFERS
 static int
@@ -190,9 +191,9 @@ release_buffers(struct tls *t)
 #endif
 
 /*
- * Step by step, as what the peer has shown may be a reason to end it: its
- * certificate above all.  In TLS 1.3 a client that has sent it reads with the
- * keys for data, so that it can't be told before they are in use here, too.
+ * Go step by step, to check the verdict on the peer's certificate in between.
+ * In TLS 1.3 a client that has sent its certificate reads with the keys for
+ * data: delay the alert until these are in use here, too.
  */
 static int
 handshake(struct tls *t)
@@ -210,7 +211,7 @@ handshake(struct tls *t)
 		    !is_tls13(t) || end == STREAM_ERROR ||
 		    mbedtls_ssl_is_handshake_over(t->ssl)))
 			return STREAM_ERROR;
-		/* One step agrees on a key, another one signs. */
+		/* The expensive steps: one derives a key, another signs. */
 		if (r == 0 && !mbedtls_ssl_is_handshake_over(t->ssl) &&
 		    clock_us() >= until) {
 			t->slow = t->flight < 2;
@@ -220,14 +221,14 @@ handshake(struct tls *t)
 	}
 	if (r != 0)
 		return end;
-	/* In TLS 1.2 nothing is read after our Finished. */
+	/* In TLS 1.2 no read, which would flush, follows our Finished. */
 	t->sent = 0;
 	if ((r = tls_bio_flush(t)) != 0)
 		return tls_library_result(t, r);
 	/*
-	 * In TLS 1.3 a ticket is still to come.  It has time until there are
-	 * data for the client: one that only writes, and closes, would answer
-	 * it with a reset, and what it has written might be lost.
+	 * In TLS 1.3 a server now makes a ticket.  Hold it back until there are
+	 * data for the client: a client that only writes, and closes, would
+	 * answer a ticket with a reset, and its data might be lost.
 	 */
 	if ((r = mbedtls_ssl_handshake(t->ssl)) == 0)
 		r = tls_bio_hold(t);
@@ -243,7 +244,7 @@ library_free(struct tls *t)
 	t->ssl = NULL;
 }
 
-/* Have the kernel take over, if it can: 0, or -1. */
+/* Move the connection to the kernel: 0, or -1 if it stays with the library. */
 static int
 move_to_kernel(struct tls *t, struct stream *s)
 {
@@ -255,8 +256,8 @@ move_to_kernel(struct tls *t, struct stream *s)
 }
 
 /*
- * The handshake is over: prepare for data, in the kernel if it can.  A client
- * of TLS 1.3 is still to be sent tickets, which the library has to read.
+ * The handshake is over: prepare for data, in the kernel if possible.  A client
+ * still expects tickets in TLS 1.3, which only the library can read.
  */
 static void
 opened(struct tls *t, struct stream *s)
@@ -268,21 +269,21 @@ opened(struct tls *t, struct stream *s)
 	t->alpn = mbedtls_ssl_get_alpn_protocol(t->ssl);
 	t->record_size = record > 0 ? (size_t)record : RECORD_MAX;
 	s->write_size = tls_bio_write_size(t);
-	tls_bio_sniff_end(t);
+	tls_records_sniff_end(t);
 	if (t->cfg->is_client && !is_tls13(t) && release_buffers(t) == 0)
 		tls_resume_keep(t);
 	ktls_opened(t);
 	if (tls_resume_waits(t))
 		return;
 	tls_resume_end(t);
-	/* What has not been possible now, will not be for a server. */
+	/* A server has only this chance; a client may try again later. */
 	if (move_to_kernel(t, s) == -1 && !t->cfg->is_client)
 		ktls_free(t);
 }
 
-/* A read has made the library send something, an alert perhaps: send it off. */
+/* Send what the library wrote during a read, such as an alert. */
 static void
-answered(struct tls *t)
+flush_answer(struct tls *t)
 {
 	int r = tls_bio_flush(t);
 
@@ -291,10 +292,10 @@ answered(struct tls *t)
 }
 
 /*
- * Gather whole records while another fits, so that nothing decrypted ever
- * stays behind in the library; but only one, if the kernel is to have what
- * follows.  mbedtls_ssl_read() answers 0 for a FIN, and for some empty records;
- * and it wants to be called again for a ticket.  How many bytes they are.
+ * Gather whole records while another fits, so that no decrypted data stay
+ * behind in the library; but only one record if the kernel may take over after
+ * it.  mbedtls_ssl_read() returns 0 for a FIN and for some empty records, and
+ * has to be called again after a ticket.  Return the number of bytes.
  */
 static size_t
 gather_records(struct tls *t, unsigned char *p, size_t len)
@@ -338,8 +339,8 @@ tls_read(struct stream *s, void *buf, size_t len)
 	if (t->ended == 0)
 		t->ended = lost;
 	if (tls_bio_has_gathered())
-		answered(t);
-	/* A client that had to wait for a ticket tries it again. */
+		flush_answer(t);
+	/* A client that waited for tickets can move to the kernel now. */
 	if (t->ended == 0 && t->ntickets > 0 && move_to_kernel(t, s) == 0 &&
 	    got == 0)
 		return s->ops->read(s, buf, len);
@@ -350,8 +351,8 @@ tls_read(struct stream *s, void *buf, size_t len)
 }
 
 /*
- * As many records as there is room for; how much is in them, and in the last
- * one, or an error.
+ * Encrypt as many records as there is room for.  Return the data in them, and
+ * in *last those in the last one, or a code.
  */
 static ssize_t
 encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
@@ -372,14 +373,14 @@ encrypt_some(struct tls *t, const unsigned char *p, size_t len, size_t *last)
 		*last = (size_t)r;
 		done += *last;
 	}
-	release_buffers(t);	/* of what is gathered, nothing is held */
+	release_buffers(t);	/* all output is gathered: nothing to keep */
 	return r < 0 ? r : (ssize_t)done;
 }
 
 /*
- * Several records leave at once.  Where not all of them can, the rest is kept,
- * and all but the last one are as good as written: that is to be retried, and
- * then it is what was kept that is sent.
+ * Send several records at once.  If not all fit, tls_bio keeps the rest; all
+ * but the last record count as written.  The caller retries that one, and the
+ * retry sends what was kept.
  */
 static ssize_t
 tls_write(struct stream *s, const void *buf, size_t len)
@@ -414,9 +415,9 @@ send_alert(struct tls *t)
 }
 
 /*
- * Our last alert, close_notify or a fatal one.  If a handshake step has failed
- * with a message written but not sent, the library answers the first call by
- * sending that message instead: it is called again.
+ * Send our last alert, close_notify or a fatal one.  After a failed handshake
+ * step the library may still have an unsent message: its first call sends that
+ * message instead of the alert, so call it again.
  */
 static int
 send_last_alert(struct tls *t)
@@ -432,8 +433,9 @@ send_last_alert(struct tls *t)
 }
 
 /*
- * The handshake has failed.  The library stops at a bad header; the text shows
- * a little more.  A server is not waited for: what it is to be told is sent.
+ * The handshake has failed.  Read a little more than the bad header at which
+ * the library stopped, for the text.  A client sends its alert here, since the
+ * engine dials the next server without finishing a failed one.
  */
 static void
 fail(struct tls *t)
@@ -465,7 +467,7 @@ tls_open(struct stream *s)
 		lost = tls_bio_keep_ahead(t);
 	if (lost != 0)
 		return tls_library_result(t, lost);
-	/* No event will tell of what is there already. */
+	/* There will be no event for bytes that are already received. */
 	return r == STREAM_WANT_READ && t->nahead > 0 ? STREAM_WANT_TURN : r;
 }
 
@@ -508,13 +510,13 @@ static const struct stream_ops tls_ops = {
 };
 
 /*
- * ITS LIFE
+ * CREATION AND FREEING
  */
 
 /*
- * The name that a client verifies, and asks for unless it is an address; 0, or
- * a code.  The root's dot is in no certificate, nor may it be asked for (RFC
- * 6066 section 3).
+ * Set the name that a client verifies, and sends as SNI unless it is an
+ * address.  Remove the root's trailing dot, which certificates don't have and
+ * SNI must not have (RFC 6066 section 3).  0, or a code.
  */
 static int
 set_name(struct tls *t, const char *name)
@@ -556,8 +558,8 @@ tls_new(struct tls_config *cfg, int fd, const char *name, struct stream *s)
 	mbedtls_ssl_set_user_data_p(t->ssl, t);
 	mbedtls_ssl_set_verify(t->ssl, tls_verify_cert, t);
 	mbedtls_ssl_set_bio(t->ssl, t, tls_bio_send, tls_bio_recv, NULL);
-	if (ktls_new(t) == -1 || (cfg->is_client && (tls_bio_sniff(t) == -1 ||
-	    tls_resume_offer(t) != 0))) {
+	if (ktls_new(t) == -1 || (cfg->is_client &&
+	    (tls_records_sniff(t) == -1 || tls_resume_offer(t) != 0))) {
 		tls_free(t);
 		return NULL;
 	}
@@ -573,7 +575,7 @@ tls_free(struct tls *t)
 		return;
 	library_free(t);
 	ktls_free(t);
-	tls_bio_sniff_end(t);
+	tls_records_sniff_end(t);
 	tls_verify_forget(t);
 	free(t->sni);
 	free(t->identity);

@@ -1,7 +1,7 @@
 /*
- * tls: mbed TLS, in either role, behind a few verbs.  One TLS stream over a
- * descriptor that the caller owns.  It opens no socket, waits for nothing,
- * and logs nothing: it answers with codes and with text.
+ * tls: TLS streams by mbed TLS, as a server or a client, each over a descriptor
+ * that the caller owns.  Opens no sockets, never blocks, and never logs: errors
+ * are return codes and text.
  */
 #ifndef TLS_H
 #define TLS_H
@@ -18,25 +18,26 @@ struct tls_config;
 struct tls_sessions;
 
 /*
- * Start the library; before anything else here.  NULL, or why it can't be
- * used (too old a shared library, no entropy).
+ * Start the library, before any other call.  NULL, or why it can't be used: the
+ * shared library is too old, or there is no entropy.
  */
 const char *tls_init(void);
 
 /*
- * In the child after each fork(2), lest it shares its random numbers with its
- * parent and siblings.  NULL, or why there are none.
+ * Reseed the random number generator.  Call in the child after each fork(2), or
+ * it draws the same numbers as its parent and siblings.  NULL, or why the
+ * generator can't be used.
  */
 const char *tls_forked(void);
 
 /*
- * The library at run time, e.g. "Mbed TLS 3.6.7", or where it can't tell,
- * "built against Mbed TLS 3.6.7"; and ", patched" where it is built with
- * mbedtls/patches.  Valid until the next call.
+ * The library at run time, as "Mbed TLS 3.6.7", or if it has no version at run
+ * time, "built against Mbed TLS 3.6.7"; then ", patched" if it is built with
+ * mbedtls/patches, and the name of an accelerator.  Valid until the next call.
  */
 const char *tls_version(void);
 
-/* The groups for the key exchange that it has, as a list of names. */
+/* List the names of the key exchange groups that the library supports. */
 void	 tls_groups(char *text, size_t size);
 
 /*
@@ -50,74 +51,73 @@ void	 tls_groups(char *text, size_t size);
 struct tls_config *tls_config_new(enum tls_role);
 void	 tls_config_free(struct tls_config *);
 
-/* Why the last call on it failed, as one clause; valid until the next. */
+/* Why the last call failed, as one clause.  Valid until the next call. */
 const char *tls_config_error(const struct tls_config *);
 
 /*
- * All tls_config_*() that return an int answer 0, or -1 with
- * tls_config_error(), where nothing else is said.
+ * Unless stated otherwise, all tls_config_*() of type int return 0, or -1 with
+ * tls_config_error().
  */
 
 /*
- * A PEM chain, or one certificate in DER, leaf first; then its key, from the
- * same file or another, perhaps encrypted (password NULL: not), right behind
- * it.  The files are read here.  Of several pairs those are for a client that
- * have the name it asks for (RFC 6066 section 3), or all; its offer decides
- * among them, then their order.
+ * Load a PEM chain, leaf first, or one certificate in DER; then, by the next
+ * call, its key, from the same file or another; password NULL: none.  May be
+ * repeated for several pairs.  A client gets one with the name that it asks for
+ * (RFC 6066 section 3), or any if none has that name; its offer decides among
+ * these, then their order.
  */
 int	 tls_config_cert(struct tls_config *, const char *file);
 int	 tls_config_key(struct tls_config *, const char *file,
 	    const char *password);
 /*
- * Keys that both sides have, from a file with lines of IDENTITY:KEY, the key as
- * 32 to 128 hexadecimal digits.  A client that has one of them needs no
- * certificate, and is shown none; without certificates, nobody else is served.
- * file NULL: there is one that can't be read, and nothing is to be said of its
- * absence.
+ * Load shared keys from a file with lines of IDENTITY:KEY, the key as 32 to 128
+ * hexadecimal digits.  With one of them a client needs no certificate, and gets
+ * none; a server without certificates refuses all other clients.  file NULL:
+ * the file can't be read now; reject no rule that needs it.
  */
 int	 tls_config_psk(struct tls_config *, const char *file);
 /*
- * A client has one of them, the first unless this is another.  With neither ca
- * nor peer, a server has to have it as well.
+ * Select the key that a client uses; default: the first one.  Without ca and
+ * peer, the server has to have this key, too.
  */
 int	 tls_config_psk_identity(struct tls_config *, const char *);
 /* 12 for TLS 1.2 (RFC 5246), 13 for TLS 1.3 (RFC 8446). */
 int	 tls_config_versions(struct tls_config *, int min, int max);
 /*
- * Peers' certificates.  Those who may have issued one, in a PEM file, or a
- * directory of them.  What can't be used among them is told by
- * tls_config_warn(), unless it is all there is.  name NULL: there is one that
- * can't be read, and nothing is to be said of its absence.
+ * Load the issuers of peer certificates from a file or a directory of files, in
+ * PEM or DER.  tls_config_warn() reports unusable certificates; it is an error
+ * if none is usable.  name NULL: the file can't be read now; reject nothing
+ * that needs it.
  */
 int	 tls_config_ca(struct tls_config *, const char *name);
-/* The same with the system's file, of which nothing is told. */
+/* The same for the system's file, without warnings. */
 int	 tls_config_system_ca(struct tls_config *, const char *file);
-/* That file, or NULL; *n: how many of it can be used. */
+/* That file, or NULL; *n: the number of usable certificates in it. */
 const char *tls_config_system(const struct tls_config *, size_t *n);
-/* Their revocation lists (RFC 5280), likewise; after tls_config_ca(). */
+/* Load their revocation lists (RFC 5280) likewise, after tls_config_ca(). */
 int	 tls_config_crl(struct tls_config *, const char *name);
 /*
- * A rule.  If there are any, a peer has to match one; a server then instead of
- * its name.  It is cn:NAME, dns:NAME, ip:ADDRESS, uri:URI, or, which need no
- * issuer, pin:sha256/BASE64 for a public key (its SubjectPublicKeyInfo, as in
- * RFC 7469) and cert:FILE for each certificate in it; or psk:IDENTITY for a key
- * of tls_config_psk().
+ * Add a rule.  If there are any, a peer has to match one; for a server this
+ * replaces the check of its name.  Rules are cn:NAME, dns:NAME, ip:ADDRESS,
+ * uri:URI; pin:sha256/BASE64 for a public key (its SubjectPublicKeyInfo, as in
+ * RFC 7469) and cert:FILE for each certificate in the file, both without a
+ * trusted issuer; and psk:IDENTITY for a key of tls_config_psk().
  */
 int	 tls_config_peer(struct tls_config *, const char *rule);
 /*
- * Verify peers, by all of the above, which comes first; is_required: one
- * without a certificate is refused.
+ * Verify peers, by ca, crl and rules, which have to be set before.
+ * is_required: refuse a peer without a certificate.
  */
 int	 tls_config_verify(struct tls_config *, int is_required);
 
-/* Do they fit together?  Needed, and the last of those that return an int. */
+/* Check the whole; required, after all others of type int. */
 int	 tls_config_ready(struct tls_config *);
 
-/* A FIN without close_notify passes as an end of file.  Default: no. */
+/* Treat a FIN without close_notify as an end of file.  Default: no. */
 void	 tls_config_truncation(struct tls_config *, int is_eof);
-/* A client that asks for no name of ours is refused.  Default: no. */
+/* Refuse clients that ask for no name in our certificates.  Default: no. */
 void	 tls_config_strict_names(struct tls_config *, int is_strict);
-/* A client does not ask for the name that it verifies.  Default: it does. */
+/* Let a client send no SNI for the name that it verifies.  Default: it does. */
 void	 tls_config_ask_no_name(struct tls_config *);
 
 /*
@@ -125,16 +125,16 @@ void	 tls_config_ask_no_name(struct tls_config *);
  */
 
 /*
- * IANA's names, separated by blanks, commas or colons, best first.  In TLS 1.3
- * it is the client's order that decides among those named.
+ * Set a list of IANA names, separated by blanks, commas or colons, best first.
+ * Among suites of TLS 1.3 the client's order decides.
  */
 int	 tls_config_ciphers(struct tls_config *, const char *names);
 int	 tls_config_groups(struct tls_config *, const char *names);
 int	 tls_config_alpn(struct tls_config *, const char *names);
 
 /*
- * Other names for groups, as OpenSSL has them, as a list of IANA's, of those
- * that are there; empty: none of them is.
+ * Translate a list of group names, such as OpenSSL's, to IANA's, without those
+ * that the library lacks.
  */
 void	 tls_translate_groups(const char *names, char *text, size_t size);
 
@@ -143,135 +143,138 @@ void	 tls_translate_groups(const char *names, char *text, size_t size);
  */
 
 /*
- * The keys to encrypt tickets with, from a file of lines of 64 hexadecimal
- * digits; the first one encrypts.  tls_config_renew() puts them in effect.
+ * Load ticket keys from a file with lines of 64 hexadecimal digits.  The first
+ * one encrypts, all of them decrypt, once tls_config_renew() is called.
  */
 int	 tls_config_ticket_keys(struct tls_config *, const char *file);
 
 /*
- * Encrypt with the keys of the file, if there is one, or else with a new one
- * from here on, the one before being good still.  NULL, or why it can't be.
+ * Put the keys of the file in effect, or without a file, a new key; the last
+ * key before it still decrypts.  NULL, or the reason for a failure.
  */
 const char *tls_config_renew(struct tls_config *);
 
-/* Write a new key for such a file, as a line.  0, or -1 with errno. */
+/* Write a new key for such a file, as one line.  0, or -1 with errno. */
 int	 tls_generate_ticket_key(FILE *);
 
 /*
- * SESSIONS (lib/tls_session)
- * All processes that were forked with a struct tls_sessions resume each
- * other's sessions: by tickets (RFC 5077, RFC 8446 section 4.6.1), whose keys
- * it holds, or, in TLS 1.2, out of a cache.  Both lie in shared memory.  Nobody
- * ever waits for another one there.
+ * SESSIONS (lib/tls_session, lib/tls_store)
+ * All processes that were forked with a struct tls_sessions resume each other's
+ * sessions: by tickets (RFC 5077, RFC 8446 section 4.6.1), or in TLS 1.2 from a
+ * cache.  Ticket keys and cache are in shared memory, without locks.
  */
 
-/* What an entry has room for besides: nothing, a client's chain, a server's. */
+/* The certificates that an entry has room for: none, a client's, a server's. */
 enum tls_sessions_kind { TLS_BARE, TLS_WITH_CLIENTS, TLS_WITH_SERVERS };
 
 /*
- * One for so many entries.  can_move: another program may be handed its memory,
- * where there is such a thing.  It has one user.  NULL: there is no memory.
+ * Make a store with one reference.  can_move: its memory can be handed to
+ * another program, where the system supports that.  NULL when out of memory.
  */
 struct tls_sessions *tls_sessions_new(size_t entries, enum tls_sessions_kind,
 	    int can_move);
-/* One user more, and one less: the last one frees it, or NULL. */
+/* Take a reference.  Drop one, and free the store with the last; NULL: none. */
 struct tls_sessions *tls_sessions_ref(struct tls_sessions *);
 void	 tls_sessions_free(struct tls_sessions *);
 
-/* Its memory, as it is described to another program. */
+/* The memory of a store, described for another program. */
 struct tls_sessions_memory {
-	int	 fd;			/* the store's; or -1 */
-	size_t	 size;			/* what fd stands for */
+	int	 fd;			/* owned by the store; or -1 */
+	size_t	 size;			/* of the memory, in bytes */
 	size_t	 entries;
 	int	 kind;
 };
 const struct tls_sessions_memory *tls_sessions_memory(
 	    const struct tls_sessions *);
 /*
- * One in the memory of another program, by its descriptor, entries and
- * kind; the descriptor is the store's.  NULL, or why not: then the
- * descriptor stays open, and the store is NULL.
+ * Make a store in memory from another program, by its descriptor, entries and
+ * kind; the store then owns the descriptor.  NULL, or the reason for a failure:
+ * then the store is NULL, and the descriptor stays open.
  */
 const char *tls_sessions_map(const struct tls_sessions_memory *,
 	    struct tls_sessions **);
 /*
- * Close its memory's descriptor; the memory stays.  For a worker, which hands
- * it to nobody.  NULL is fine.
+ * Close the descriptor, and keep the memory, in a worker, which hands it to no
+ * other program.  NULL is no error.
  */
 void	 tls_sessions_close_fd(struct tls_sessions *);
 
-/* Use the ticket keys of another one. */
+/* Copy the ticket keys of another store. */
 void	 tls_sessions_adopt(struct tls_sessions *, const struct tls_sessions *);
 
-/* Resume sessions, up to so many seconds after their full handshake. */
+/* Resume sessions, for lifetime seconds after their full handshake. */
 void	 tls_config_sessions(struct tls_config *, struct tls_sessions *,
 	    int with_tickets, int lifetime);
 
 /*
  * KERNEL TLS (lib/tls_kernel, lib/tls_kernel_keys)
  * Linux, Documentation/networking/tls.rst.  After the handshake a connection
- * is moved to the kernel, where that can take it; where not, it stays.
+ * moves to the kernel if that supports its cipher, else it stays with mbed TLS.
  */
 
 /*
- * What the kernel can do is tried on connected TCP sockets, a new one for each
- * i below TLS_KERNEL_TRIES, which are good for nothing else afterwards.  Bits,
- * to be put together; 0, with errno, for what it can't do.  Privileges may be
- * needed, for it to load a module.
+ * Try what the kernel supports, on a new connected TCP socket for each i below
+ * TLS_KERNEL_TRIES; the socket can't be used afterwards.  Return bits, which
+ * the caller combines, or 0 with errno.  The kernel may need privileges of the
+ * caller to load a module.
  */
 #define TLS_KERNEL_TRIES	6
 #define TLS_KERNEL_REKEYS	(1u << TLS_KERNEL_TRIES)
 /*
- * It may be told that records are not padded, and does right if they are: with
- * that, Linux 6.1 returns the data of some padded records twice.  The caller's.
+ * Set by the caller if the kernel handles padded records correctly although
+ * TLS_RX_EXPECT_NO_PAD is on: Linux 6.1 then returns the data of some of them
+ * twice.
  */
 #define TLS_KERNEL_MAY_HINT	(TLS_KERNEL_REKEYS << 1)
 unsigned tls_kernel_try(unsigned i, int fd);
 
-/* Such bits as text. */
+/* Describe such bits. */
 void	 tls_kernel_text(unsigned caps, char *text, size_t size);
 
-/* Use the kernel for what these bits say.  Default: for nothing. */
+/* Use the kernel for the versions and ciphers of these bits.  Default: 0. */
 void	 tls_config_kernel(struct tls_config *, unsigned caps);
 
 /*
  * REPORTS AND WARNINGS (lib/tls_report)
  */
 
-/* The versions, suites and groups in effect, as lines of comment. */
+/*
+ * Print versions, suites, groups, shared keys, CAs, pinned certificates and
+ * CRLs, as comment lines.
+ */
 void	 tls_config_print(const struct tls_config *, FILE *);
 
-/* Describe certificate i (0, 1, ...) in some lines.  -1: no such. */
+/* Describe certificate i (0, 1, ...) in several lines.  -1: there is none. */
 int	 tls_config_report(const struct tls_config *, size_t i, FILE *);
 
 /*
- * When certificate i (0, 1, ...) of the file expires, in seconds since 1970.
- * -1: no such.
+ * Return the file of certificate i (0, 1, ...) and when it expires, in seconds
+ * since 1970.  -1: there is none.
  */
 int	 tls_config_expiry(const struct tls_config *, size_t i,
 	    const char **file, int64_t *at);
 
 /*
- * What there is to say at this moment against its certificates and revocation
- * lists, e.g. that one expires in 12 days: each given to warn, as a clause,
- * with the file of a certificate, or the option, that it is about.
+ * Call warn with a clause for each current problem, such as a certificate that
+ * expires in 12 days.  about: the certificate's file, or a key of the
+ * configuration.
  */
 void	 tls_config_warn(const struct tls_config *, void (*warn)(const void *,
 	    const char *about, const char *text), const void *);
 
 /*
- * NEW KEYS, AND WHAT IS SIGNED WITH THEM (lib/tls_generate)
+ * NEW KEYS, CERTIFICATES AND REQUESTS (lib/tls_generate, lib/tls_psk)
  */
 
 /*
- * Write a new P-256 key and a certificate that it signs itself, for names
- * (DNS names or addresses, separated as above), as PEM.  0, or -1 with text.
+ * Write a new P-256 key and a self-signed certificate, as PEM, for names: DNS
+ * names or addresses, separated by blanks or commas.  0, or -1 with text.
  */
 int	 tls_generate(const char *names, FILE *, char *text, size_t size);
 
 /*
- * Likewise, but instead of a certificate a request for one goes to the other
- * file: RFC 2986, with the names as RFC 2985 section 5.4.2 has them.
+ * Likewise, but write a certificate request to the second file: RFC 2986, with
+ * the names in an extension request (RFC 2985 section 5.4.2).
  */
 int	 tls_generate_request(const char *names, FILE *key, FILE *request,
 	    char *text, size_t size);
@@ -284,47 +287,49 @@ int	 tls_generate_psk(const char *identity, FILE *, char *text,
  * THE STREAM
  */
 
-/* 1 if a server can be verified by it: a host in ASCII, or an address. */
+/* 1 if a server can be verified by this name: an ASCII host or an address. */
 int	 tls_is_name(const char *);
 
 /*
- * Our side of a connection on fd, in the role of the configuration, handshake
- * still to come.  A client verifies that the server has name, a host's or an
- * address, and asks for a host's (RFC 6066 section 3); NULL: it asks for none,
- * and nobody has it, unless rules or a shared key decide.  Copied; NULL on a
- * server.  Fills in the ops and ctx of the stream.  NULL when out of memory.
+ * Make the stream for a connection on fd, in the role of the configuration,
+ * before its handshake.  A client verifies that the server's certificate has
+ * name, a host or an address, and sends a host as SNI (RFC 6066 section 3);
+ * NULL: it sends none, and refuses every server that no rule or shared key
+ * accepts.  name is copied; NULL on a server.  Fills in the ops and ctx of the
+ * stream.  NULL when out of memory.
  */
 struct tls *tls_new(struct tls_config *, int fd, const char *name,
 	    struct stream *);
 void	 tls_free(struct tls *);
 
 /*
- * Its handshake has failed: what was to be resumed is not offered again.  Not
- * for one that was given up, as for an application that has left.
+ * Call if a client's handshake has failed: the sessions for this server are not
+ * offered again.  Don't call if the handshake was given up, for example because
+ * the application left.
  */
 void	 tls_failed(const struct tls *);
 
-/* 1 if the peer has sent anything at all. */
+/* 1 if the peer has sent anything. */
 int	 tls_heard(const struct tls *);
 
-/* 1 if we have refused it, by its certificate, say, or for the lack of one. */
+/* 1 if we refused the peer, for example for its certificate, or without one. */
 int	 tls_is_refused(const struct tls *);
 
-/* What was negotiated, as text; NULL: unknown, or there is none. */
+/* The negotiated parameters, as text; NULL: unknown or none. */
 struct tls_conninfo {
-	const char *version;		/* "TLSv1.3"; the handshake is over */
-	const char *cipher;		/* IANA's name for it */
-	const char *group;		/* of the key exchange */
+	const char *version;		/* "TLSv1.3"; NULL in the handshake */
+	const char *cipher;		/* IANA name */
+	const char *group;		/* of the key exchange, IANA name */
 	const char *alpn;
-	const char *name;		/* asked for; "": not a host's */
-	const char *peer;		/* the subject of its certificate, */
-	const char *common_name;	/* and that alone */
-	const char *psk;		/* or the identity of its key */
-	int	 resumed;		/* an earlier session */
-	int	 in_kernel;		/* which has the keys, and does TLS */
+	const char *name;		/* the SNI; "": not a host name */
+	const char *peer;		/* the subject of its certificate */
+	const char *common_name;	/* of this subject */
+	const char *psk;		/* the identity of its shared key */
+	int	 resumed;		/* from an earlier session */
+	int	 in_kernel;		/* the kernel does TLS */
 };
 
-/* Valid until the next call of anything here. */
+/* The text is valid until the next call of any function in this header. */
 void	 tls_conninfo(const struct tls *, struct tls_conninfo *);
 
 #endif

@@ -172,7 +172,7 @@ print_servers(const struct generation *g)
 		as = generation_server_name(g, t, host);
 		if (cfg->given[PEER] != NULL)
 			as = "one of the peer rules";
-		if (config_is_psk_alone(cfg))
+		if (config_is_psk_only(cfg))
 			as = "a holder of the shared key";
 		if (cfg->number[VERIFY] == NONE || as == NULL)
 			printf("# %s: not verified", t->given);

@@ -1,4 +1,4 @@
-/* tls_bio: records between mbed TLS and the socket, and what they show. */
+/* tls_bio: records between mbed TLS and the socket. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,23 +8,19 @@
 #include "tls_bio.h"
 #include "tls_error.h"
 #include "tls_internal.h"
-#include "tls_psk.h"
-#include "tls_verify.h"
+#include "tls_records.h"
 #include "util.h"
 
-#define RECORD_EXTRA	256		/* of a record, RFC 8446 section 5.2 */
-#define FLIGHT_AHEAD	4096		/* of the handshake */
-#define WORTH_SENDING	256		/* of a flight: a certificate has it */
-#define HELLO_RANDOM	34		/* behind it, a session ID */
-#define MESSAGE_HEAD	4		/* of a handshake's message */
-#define MESSAGE_SEEN	2048		/* of one, at most */
+#define RECORD_EXTRA	256		/* expansion, RFC 8446 section 5.2 */
+#define FLIGHT_AHEAD	4096		/* received ahead in a handshake */
+#define WORTH_SENDING	256		/* above it a certificate is gathered */
 #define DATA_SIZE	(5 * (HEADER_SIZE + RECORD_MAX + RECORD_EXTRA))
 #define OUT_SIZE	(DATA_SIZE + 4096)	/* tickets, and alerts */
 
 /*
- * The buffers of the stream that is read from, or written to, at the moment:
- * one pair for the whole process.  Pages that were never touched take no
- * memory.  Between two operations there is nothing to be sent in it.
+ * One pair of buffers for the whole process: only the stream in its current
+ * operation uses them, and leaves nothing to send in them.  Untouched pages
+ * take no memory.
  */
 static struct tls_io {
 	size_t	 ahead_at, ahead_end;
@@ -57,51 +53,10 @@ tls_bio_send_error(struct tls *t)
 	    MBEDTLS_ERR_NET_SEND_FAILED);
 }
 
-static void
-track_header(struct record *r, unsigned char c)
-{
-	if (r->nhead == HEADER_SIZE)
-		r->nhead = 0;
-	r->head[r->nhead++] = c;
-	if (r->nhead < HEADER_SIZE)
-		return;
-	r->left = (uint16_t)be_get(r->head + 3, 2);
-	r->count += r->count < UINT32_MAX;
-	if (r->head[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC)
-		r->count = 0;
-}
-
-static void
-track_records(struct record *r, const unsigned char *p, size_t len)
-{
-	size_t i, n;
-
-	for (; len > 0; p += n, len -= n) {
-		if ((n = r->left) == 0) {
-			track_header(r, *p);
-			n = 1;
-			continue;
-		}
-		if (n > len)
-			n = len;
-		for (i = n > 2 ? n - 2 : 0; i < n; i++) {
-			r->body[0] = r->body[1];
-			r->body[1] = p[i];
-		}
-		r->left = (uint16_t)(r->left - n);
-	}
-}
-
-static int
-is_whole(const struct record *r)
-{
-	return r->left == 0 && r->nhead % HEADER_SIZE == 0;
-}
-
 int
 tls_bio_is_exact(const struct tls *t)
 {
-	return is_whole(&t->in) && io.ahead_at == io.ahead_end;
+	return tls_records_is_whole(&t->in) && io.ahead_at == io.ahead_end;
 }
 
 static ssize_t
@@ -116,18 +71,19 @@ bio_get(struct tls *t, unsigned char *buf, size_t len)
 	return n;
 }
 
-/* The library would take longer records than RFC 8446 section 5.2 allows. */
+/* The library accepts longer records than RFC 8446 section 5.2 allows. */
 static int
-pass(struct tls *t, const unsigned char *p, size_t len)
+check_record(struct tls *t, const unsigned char *p, size_t len)
 {
-	track_records(&t->in, p, len);
+	tls_records_track(&t->in, p, len);
 	return is_tls13(t) && t->in.left > RECORD_MAX + RECORD_EXTRA ?
 	    MBEDTLS_ERR_SSL_INVALID_RECORD : (int)len;
 }
 
 /*
- * The rest of this record, and as many like it as there is room for: in a
- * stream of equal ones, nothing is left over that would have to be kept.
+ * Return the length of the rest of this record and of as many records of the
+ * same length as fit: in a stream of equal records, no part of one is left over
+ * to be kept.
  */
 static size_t
 whole_records(const struct record *r)
@@ -139,10 +95,9 @@ whole_records(const struct record *r)
 }
 
 /*
- * The library asks for a header, and then for what it announces.  As much is
- * received at once as there is; but what follows the handshake has to be left
- * to the kernel, if it may take over.  As long as we have sent nothing, there
- * can't be any of that.
+ * The library asks for a header, and then for the body.  Receive as much as the
+ * socket has at once, but leave all records after the handshake in the socket
+ * if the kernel may take over.  There are none before we have sent anything.
  */
 static size_t
 ahead_size(const struct tls *t, size_t len)
@@ -152,7 +107,7 @@ ahead_size(const struct tls *t, size_t len)
 	return t->open ? whole_records(&t->in) : FLIGHT_AHEAD;
 }
 
-/* 0, or a code.  At the end of the connection it is 0, and nothing is there. */
+/* Return 0 or a code; at the end of the connection 0, with an empty buffer. */
 static int
 receive(struct tls *t, size_t len)
 {
@@ -168,7 +123,6 @@ receive(struct tls *t, size_t len)
 	return 0;
 }
 
-/* What the reader had no room for is kept. */
 int
 tls_bio_keep_ahead(struct tls *t)
 {
@@ -195,266 +149,19 @@ tls_bio_take_ahead(struct tls *t)
 	t->nahead = 0;
 }
 
-static void
-saw_handshake(struct tls *t, const unsigned char *p, size_t len)
-{
-	size_t i;
-
-	if (t->flight == 1) {
-		t->flight = 2;
-		t->slow = 0;
-	}
-	for (i = 0; i < len && t->nfirst < sizeof(t->first); i++)
-		t->first[t->nfirst++] = p[i];
-	/* Its Finished is the last before our keys for data; RFC 8446 4.4.4. */
-	if (is_tls13(t))
-		t->out.count = 0;
-}
-
-/* A server that has the shared key is known by it, not by a certificate. */
-static void
-know_by(struct tls *t, const struct psk *psk)
-{
-	t->psk = psk;
-	if (psk != NULL)
-		tls_verify_forget(t);
-}
-
 /*
- * In TLS 1.3 a server chooses one of the keys that it was offered, by its
- * number, or none: -1.  Number 0 is that of a ticket, if a client offers one.
- */
-static void
-choose(struct tls *t, int chosen)
-{
-	if (t->cfg->is_client)
-		t->by_psk = !t->offers_ticket || chosen != 0;
-	t->resumed = chosen != -1 && !t->by_psk;
-	if (chosen == -1)
-		t->psk = NULL;		/* it is by certificate */
-	else if (t->cfg->is_client && t->by_psk)
-		know_by(t, t->cfg->own_psk);
-}
-
-/*
- * In a ServerHello are a session ID, at p, suite, compression, and the
- * extensions: in TLS 1.3 (RFC 8446 section 4.2) the group of the key_share, and
- * whether a session is resumed.  In TLS 1.2 it is, unless a Certificate
- * follows; and both sides can make an extended master secret if it is there.
- */
-static void
-sniff_hello(struct tls *t, const unsigned char *p, const unsigned char *end)
-{
-	int is_13 = 0, has_share = 0, chosen = -1;
-	size_t n;
-
-	if (p == end || end - p < 1 + p[0] + 5)
-		return;
-	t->suite = (int)be_get(p + 1 + p[0], 2);
-	for (p += 1 + p[0] + 5; end - p >= 4; p += n) {
-		n = 4 + (size_t)be_get(p + 2, 2);
-		if (n > (size_t)(end - p))
-			n = (size_t)(end - p);
-		switch (be_get(p, 2)) {
-		case MBEDTLS_TLS_EXT_KEY_SHARE:
-			if (n >= 6)
-				t->group = (int)be_get(p + 4, 2);
-			has_share = n > 6;
-			break;
-		case MBEDTLS_TLS_EXT_PRE_SHARED_KEY:
-			if (n >= 6)
-				chosen = (int)be_get(p + 4, 2);
-			break;
-		case MBEDTLS_TLS_EXT_SUPPORTED_VERSIONS:
-			is_13 = 1;
-			break;
-		case MBEDTLS_TLS_EXT_EXTENDED_MASTER_SECRET:
-			t->extended = 1;
-			break;
-		default:
-			break;
-		}
-	}
-	/* A HelloRetryRequest has neither, and chooses nothing. */
-	if (is_13 && (has_share || chosen != -1))
-		choose(t, chosen);
-	else if (!is_13)
-		t->resumed = t->offers || !t->cfg->is_client;
-}
-
-/* In TLS 1.2 only a full handshake has that message. */
-static void
-begin_anew(struct tls *t)
-{
-	if (t->cfg->is_client)
-		know_by(t, t->suite == PSK_SUITE ? t->cfg->own_psk : NULL);
-	t->resumed = 0;
-}
-
-/*
- * The group is behind the type of the curve, RFC 8422 section 5.4; with a key
- * that both sides have, a hint comes first, RFC 5489 section 2, which is short.
- */
-static void
-sniff_exchange(struct tls *t, const unsigned char *p, size_t len)
-{
-	size_t hint = len > 2 && p[0] == 0 ? 2 + (size_t)be_get(p, 2) : 0;
-
-	if (len >= hint + 3 && p[hint] == MBEDTLS_ECP_TLS_NAMED_CURVE)
-		t->group = (int)be_get(p + hint + 1, 2);
-}
-
-/* RFC 7627 section 5.3; the session had one, or it would not be there. */
-static void
-check_extended(struct tls *t)
-{
-	if (t->resumed && !t->extended)
-		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
-		    "session resumed without extended master secret");
-}
-
-/* A message in the clear, or the first of it, behind its head. */
-static void
-sniff_message(struct tls *t, int type, const unsigned char *p, size_t len)
-{
-	switch (type) {
-	case MBEDTLS_SSL_HS_SERVER_HELLO:
-		/* Not all libraries see to it; RFC 8446 section 4.1.3. */
-		if (len > 1 && be_get(p, 2) != MBEDTLS_SSL_VERSION_TLS1_2)
-			tls_reject(t, MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION,
-			    "handshake: no TLS version in common");
-		else if (len > HELLO_RANDOM)
-			sniff_hello(t, p + HELLO_RANDOM, p + len);
-		break;
-	case MBEDTLS_SSL_HS_SERVER_KEY_EXCHANGE:
-		sniff_exchange(t, p, len);
-		begin_anew(t);
-		break;
-	case MBEDTLS_SSL_HS_CERTIFICATE:
-		begin_anew(t);
-		break;
-	case MBEDTLS_SSL_HS_NEW_SESSION_TICKET:
-		/* RFC 5077 section 3.3 */
-		if (t->cfg->is_client && len > 6) {
-			t->ticketed = 1;
-			t->lifetime_hint = (uint32_t)be_get(p, 4);
-		}
-		break;
-	default:
-		break;
-	}
-}
-
-/*
- * The library does not tell which group was negotiated, nor whether a session
- * was resumed.  Both are in the clear in what it sends, a record at p, until
- * encryption starts.
- */
-static void
-sniff_sent(struct tls *t, const unsigned char *p, size_t len)
-{
-	if (p[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC && !is_tls13(t))
-		t->encrypted = 1;
-	if (t->encrypted || len <= HEADER_SIZE + MESSAGE_HEAD ||
-	    p[0] != MBEDTLS_SSL_MSG_HANDSHAKE)
-		return;
-	/* The library leaves a ticket out that is too old, or too long. */
-	if (t->offers_ticket)
-		t->offers_ticket = tls_psk_offered(p + HEADER_SIZE +
-		    MESSAGE_HEAD, len - HEADER_SIZE - MESSAGE_HEAD) >
-		    (t->cfg->own_psk != NULL);
-	if (t->cfg->is_client)
-		return;
-	sniff_message(t, p[HEADER_SIZE], p + HEADER_SIZE + MESSAGE_HEAD,
-	    len - HEADER_SIZE - MESSAGE_HEAD);
-	if (p[HEADER_SIZE] != MBEDTLS_SSL_HS_SERVER_HELLO)
-		return;
-	t->flight = 1;
-	/* The client has not offered it again. */
-	if (!is_tls13(t) && t->born != 0)
-		check_extended(t);
-}
-
-/* A message that a server sends in the clear, as far as it has come. */
-struct sniffer {
-	size_t	 seen;			/* bytes of it, with its head */
-	unsigned char p[MESSAGE_SEEN];	/* the first of these */
-};
-
-int
-tls_bio_sniff(struct tls *t)
-{
-	t->sniffer = calloc(1, sizeof(*t->sniffer));
-	return t->sniffer != NULL ? 0 : -1;
-}
-
-void
-tls_bio_sniff_end(struct tls *t)
-{
-	free(t->sniffer);
-	t->sniffer = NULL;
-}
-
-/* 1 if all of it has come. */
-static int
-is_message(const struct sniffer *h)
-{
-	return h->seen >= MESSAGE_HEAD &&
-	    h->seen == MESSAGE_HEAD + (size_t)be_get(h->p + 1, 3);
-}
-
-static void
-gather_messages(struct tls *t, const unsigned char *p, size_t len)
-{
-	struct sniffer *h = t->sniffer;
-	size_t n, size = sizeof(h->p);
-
-	for (; len > 0; p += n, len -= n) {
-		n = MESSAGE_HEAD - h->seen;
-		if (h->seen >= MESSAGE_HEAD)
-			n += (size_t)be_get(h->p + 1, 3);
-		if (n > len)
-			n = len;
-		if (h->seen < size)
-			memcpy(h->p + h->seen, p, n < size - h->seen ? n :
-			    size - h->seen);
-		h->seen += n;
-		if (!is_message(h))
-			continue;
-		sniff_message(t, h->p[0], h->p + MESSAGE_HEAD, (h->seen < size ?
-		    h->seen : size) - MESSAGE_HEAD);
-		h->seen = 0;
-	}
-}
-
-/* The same in what a server sends: p is a part of a record's body. */
-static void
-sniff_received(struct tls *t, const unsigned char *p, size_t len)
-{
-	if (t->sniffer == NULL || t->in.left == 0)
-		return;
-	if (t->in.head[0] == MBEDTLS_SSL_MSG_HANDSHAKE)
-		gather_messages(t, p, len);
-	else if (t->in.head[0] == MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC &&
-	    !is_tls13(t)) {
-		check_extended(t);
-		tls_bio_sniff_end(t);
-	}
-}
-
-/*
- * Before its answer can come, our flight has to be sent.  A peer that always
- * has more to send must not keep us for ever: the library goes on as long as it
- * is given records, even if they are empty or to be ignored.
+ * Send our flight first: the peer answers only then.  The budget limits a peer
+ * that always has more to send, as the library reads on while it gets empty
+ * records or ones that it ignores.
  */
 static int
-give(struct tls *t, unsigned char *buf, size_t len)
+fill(struct tls *t, unsigned char *buf, size_t len)
 {
 	int r;
 
 	if (!t->open && (r = tls_bio_flush(t)) != 0)
 		return r;
-	t->sent = 0;		/* no alert to what comes now */
+	t->sent = 0;		/* not in answer to what comes now */
 	if (t->budget-- <= 0)
 		return MBEDTLS_ERR_SSL_WANT_READ;
 	if (io.ahead_at == io.ahead_end &&
@@ -464,18 +171,16 @@ give(struct tls *t, unsigned char *buf, size_t len)
 		len = io.ahead_end - io.ahead_at;
 	memcpy(buf, io.ahead + io.ahead_at, len);
 	io.ahead_at += len;
-	if (!t->open) {
-		sniff_received(t, buf, len);
-		saw_handshake(t, buf, len);
-	}
-	return pass(t, buf, len);
+	if (!t->open)
+		tls_records_received(t, buf, len);
+	return check_record(t, buf, len);
 }
 
 int
 tls_bio_recv(void *ctx, unsigned char *buf, size_t len)
 {
 	struct tls *t = ctx;
-	int r = give(t, buf, len);
+	int r = fill(t, buf, len);
 
 	t->starved = r < 0;
 	return r;
@@ -505,7 +210,7 @@ tls_bio_has_gathered(void)
 	return io.nout > 0;
 }
 
-/* What was deferred comes first; then nothing is. */
+/* Append to the buffer, behind the deferred bytes, which move there. */
 static int
 gather(struct tls *t, const unsigned char *buf, size_t len)
 {
@@ -521,7 +226,7 @@ gather(struct tls *t, const unsigned char *buf, size_t len)
 	memcpy(io.out + io.nout, buf, len);
 	io.nout += len;
 	if (!t->open || t->ktls != NULL)
-		track_records(&t->out, buf, len);
+		tls_records_track(&t->out, buf, len);
 	return (int)len;
 }
 
@@ -536,7 +241,7 @@ tls_bio_put(struct tls *t, const unsigned char *buf, size_t len)
 	return n;
 }
 
-/* How much of it can be sent; errno says why not more. */
+/* Send as much as possible and return the length; errno is set if not all. */
 static size_t
 put_most(struct tls *t, const unsigned char *p, size_t len)
 {
@@ -548,7 +253,7 @@ put_most(struct tls *t, const unsigned char *p, size_t len)
 	return at;
 }
 
-/* Without memory it is lost, and no alert can follow a gap. */
+/* Without memory the bytes are lost; after such a gap no alert can be sent. */
 static int
 defer(struct tls *t, size_t at)
 {
@@ -605,9 +310,9 @@ tls_bio_flush(struct tls *t)
 }
 
 /*
- * The library keeps to a client's max_fragment_length (RFC 6066 section 4) with
- * data alone.  So a record of the handshake is split here, as long as it is in
- * the clear; what TLS 1.2 sends encrypted in the handshake is short.
+ * The library applies a client's max_fragment_length (RFC 6066 section 4) only
+ * to data.  So split handshake records here while they are in the clear; the
+ * encrypted ones of TLS 1.2 are short.
  */
 static size_t
 fragment_size(const struct tls *t, const unsigned char *p)
@@ -636,8 +341,8 @@ gather_fragments(struct tls *t, const unsigned char *p, size_t len, size_t max)
 }
 
 /*
- * The peer has to compute as well: while we sign, it may agree on the key, and
- * verify the certificate, if it has them.  0, or a code.
+ * Let the peer compute while we do: it can derive keys and verify our
+ * certificate while we sign.  0, or a code.
  */
 static int
 send_early(struct tls *t)
@@ -648,8 +353,8 @@ send_early(struct tls *t)
 }
 
 /*
- * The library sends one whole record after the other, and must not be left with
- * any: it would take the next write for the retry of that, and forget the data.
+ * The library calls this with one whole record.  Always accept it: the library
+ * would take its next write for a retry of this one, and lose the data.
  */
 int
 tls_bio_send(void *ctx, const unsigned char *buf, size_t len)
@@ -661,7 +366,7 @@ tls_bio_send(void *ctx, const unsigned char *buf, size_t len)
 	if (t->open)
 		return gather(t, buf, len);
 	t->sent = 1;
-	sniff_sent(t, buf, len);
+	tls_records_sent(t, buf, len);
 	max = fragment_size(t, buf);
 	n = len > HEADER_SIZE + max ? gather_fragments(t, buf, len, max) :
 	    gather(t, buf, len);
@@ -669,8 +374,8 @@ tls_bio_send(void *ctx, const unsigned char *buf, size_t len)
 }
 
 /*
- * A socket reports a reset only once, perhaps to a send(2); to reads after that
- * it looks like an end.
+ * A socket reports a reset only once, possibly to send(2); recv(2) then returns
+ * 0, as at the end of a connection.
  */
 int
 tls_bio_read_end(const struct tls *t)

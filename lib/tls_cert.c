@@ -1,4 +1,4 @@
-/* tls_cert: what a certificate says of dates, issuer and extensions. */
+/* tls_cert: dates, issuer and extensions of a certificate. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>

@@ -1,4 +1,4 @@
-/* tls_config: what streams are made by: certificates, and what is allowed. */
+/* tls_config: the configuration of streams: certificates, versions, CAs. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +16,8 @@
 #define REQUEST_HEAD	128		/* before issuers, RFC 5246 7.4.4 */
 
 /*
- * The certificates for the name that the client asks for.  Where there are
- * none, the library takes all of them, in their order.
+ * Select the certificates for the name that the client asks for.  If there are
+ * none, the library considers all, in their order.
  */
 static int
 choose_certs(mbedtls_ssl_context *ssl)
@@ -74,7 +74,7 @@ tls_config_new(enum tls_role role)
 	mbedtls_ssl_conf_cert_cb(&cfg->ssl, choose_certs);
 	mbedtls_ssl_conf_session_tickets(&cfg->ssl,
 	    MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
-	/* Never without a fresh key exchange. */
+	/* Always with a fresh key exchange. */
 	mbedtls_ssl_conf_tls13_key_exchange_modes(&cfg->ssl,
 	    MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_EPHEMERAL_ALL);
 	tls_suites_default(cfg);
@@ -115,12 +115,12 @@ tls_config_error(const struct tls_config *cfg)
 	return cfg->error;
 }
 
-/* The library sends a chain as one message, whose size is limited. */
+/* The library sends a chain as one message of limited size. */
 static int
 chain_fits(struct tls_config *cfg, const struct cert *c)
 {
 	const mbedtls_x509_crt *crt;
-	size_t size = 8;		/* the message's head, RFC 8446 4.4.2 */
+	size_t size = 8;		/* message head, RFC 8446 4.4.2 */
 
 	for (crt = &c->chain; crt != NULL; crt = crt->next)
 		size += 3 + crt->raw.len + 2;
@@ -212,7 +212,7 @@ tls_config_crl(struct tls_config *cfg, const char *name)
 	return 0;
 }
 
-/* 1 if a request for certificates has room for the names of all issuers. */
+/* Return 1 if a CertificateRequest has room for the names of all issuers. */
 static int
 names_fit(const mbedtls_x509_crt *ca)
 {
@@ -231,14 +231,14 @@ tls_config_verify(struct tls_config *cfg, int is_required)
 		    "it needs ca, peer = pin:sha256/BASE64 or peer = "
 		    "cert:FILE");
 	cfg->verify = is_required ? REQUIRED : ASKED;
-	/* tls_verify_check_verdict() refuses what is missing or wrong. */
+	/* tls_verify_check_verdict() refuses missing and bad ones. */
 	mbedtls_ssl_conf_authmode(&cfg->ssl, MBEDTLS_SSL_VERIFY_OPTIONAL);
 	if (cfg->has_ca)
 		mbedtls_ssl_conf_ca_chain(&cfg->ssl, &cfg->ca,
 		    cfg->has_crl ? &cfg->crl : NULL);
 	/*
-	 * A client that is sent names of issuers sends no certificate of
-	 * another one, and the library sends only those it has room for.
+	 * Send no issuers' names if they would be incomplete: clients send no
+	 * certificate of an issuer that is not listed.
 	 */
 	if (cfg->has_pin || !names_fit(&cfg->ca))
 		mbedtls_ssl_conf_cert_req_ca_list(&cfg->ssl,
@@ -256,7 +256,7 @@ tls_config_versions(struct tls_config *cfg, int min, int max)
 	return 0;
 }
 
-/* In TLS 1.2 a suite with an ephemeral key on a curve needs a group. */
+/* In TLS 1.2 an ECDHE suite needs a group. */
 static int
 is_usable(const struct tls_config *cfg, int suite)
 {
@@ -265,7 +265,7 @@ is_usable(const struct tls_config *cfg, int suite)
 	    strstr(mbedtls_ssl_get_ciphersuite_name(suite), "ECDHE") == NULL);
 }
 
-/* No suite of the list can be used, or on a server, not with its keys. */
+/* Fail: no suite in the list can be used, on a server with its keys. */
 static int
 fail_suites(struct tls_config *cfg, int min, int max)
 {
@@ -287,9 +287,8 @@ fail_suites(struct tls_config *cfg, int min, int max)
 }
 
 /*
- * A version without a suite that a key and a group can be used with is not
- * offered: if it were negotiated, the handshake would fail where the other
- * version would have done.
+ * Disable a version that has no suite for our keys and groups: negotiating it
+ * would make handshakes fail that succeed with the other version.
  */
 int
 tls_config_ready(struct tls_config *cfg)

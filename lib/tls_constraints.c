@@ -11,18 +11,18 @@
 #define KIND \
 	(MBEDTLS_ASN1_TAG_CLASS_MASK | MBEDTLS_ASN1_TAG_VALUE_MASK)
 
-/* A name of one of the kinds of GeneralName, RFC 5280 section 4.2.1.6. */
+/* A GeneralName of one kind, RFC 5280 section 4.2.1.6. */
 #define NAME(kind, b) \
 	{ .tag = CONTEXT | (kind), .p = (b)->p, .len = (b)->len }
 
-/* A walk through an issuer's subtrees: of one list, and then the other. */
+/* An iterator over an issuer's subtrees: the permitted, then the excluded. */
 struct walk {
-	unsigned char *p, *end;		/* of the list */
-	unsigned char *rest, *last;	/* of what is behind it */
+	unsigned char *p, *end;		/* the rest of the current list */
+	unsigned char *rest, *last;	/* what follows this list */
 	int	 is_excluded;
 };
 
-/* 1, or 0: it has none; -1: malformed. */
+/* Begin.  1, or 0: the issuer has no constraints; -1: malformed. */
 static int
 walk_begin(struct walk *w, const mbedtls_x509_crt *issuer)
 {
@@ -41,7 +41,7 @@ walk_begin(struct walk *w, const mbedtls_x509_crt *issuer)
 	return 1;
 }
 
-/* The next subtree, as base with its tag: 1; 0: no more; -1: malformed. */
+/* Get the next subtree as base, with its tag.  1, 0: no more, -1: malformed. */
 static int
 walk_next(struct walk *w, mbedtls_x509_buf *base)
 {
@@ -68,7 +68,7 @@ walk_next(struct walk *w, mbedtls_x509_buf *base)
 		return -1;
 	base->p = w->p;
 	w->p += base->len;
-	/* A minimum of 0 is the default; no other is allowed, nor a maximum. */
+	/* RFC 5280: minimum is 0, the default, and there is no maximum. */
 	if (end - w->p == 3 && memcmp(w->p, "\x80\x01\x00", 3) == 0)
 		w->p = end;
 	return w->p == end ? 1 : -1;
@@ -87,8 +87,9 @@ tls_constraints_are_valid(const mbedtls_x509_crt *issuer)
 }
 
 /*
- * A DNS name: in "example.org" is all that is below it, too, in ".example.org"
- * that alone.  Where it is excluded, a wildcard is in, if a match of it is.
+ * Compare a DNS name.  "example.org" contains itself and all names below it,
+ * ".example.org" only those below.  An excluded subtree also contains a
+ * wildcard that matches a name in it.
  */
 static int
 has_dns(const mbedtls_x509_buf *base, const mbedtls_x509_buf *name,
@@ -108,7 +109,7 @@ has_dns(const mbedtls_x509_buf *base, const mbedtls_x509_buf *name,
 	    base->len == name->len || b[0] == '.' || n[-1] == '.');
 }
 
-/* An address, in one with its mask.  -1: it can't be told. */
+/* Compare an address with a network and its mask.  -1: it can't be decided. */
 static int
 has_address(const mbedtls_x509_buf *base, const mbedtls_x509_buf *name)
 {
@@ -124,8 +125,9 @@ has_address(const mbedtls_x509_buf *base, const mbedtls_x509_buf *name)
 }
 
 /*
- * A distinguished name, in those that begin with another one, byte by byte.
- * What is excluded could be written in another way: -1, it can't be told.
+ * Compare a distinguished name: a subtree contains the names that begin with
+ * its bytes.  An excluded name may have another encoding: -1, it can't be
+ * decided.
  */
 static int
 has_directory(const mbedtls_x509_buf *base, const mbedtls_x509_buf *name,
@@ -142,7 +144,7 @@ has_directory(const mbedtls_x509_buf *base, const mbedtls_x509_buf *name,
 	return nb <= nn && memcmp(b, n, nb) == 0;
 }
 
-/* Is a name in a subtree?  -1: it can't be told. */
+/* Return 1 if a name is in a subtree, 0 if not, -1 if it can't be decided. */
 static int
 is_in(const mbedtls_x509_buf *base, const mbedtls_x509_buf *name,
     int is_excluded)
@@ -181,7 +183,7 @@ check_name(const mbedtls_x509_crt *issuer, const mbedtls_x509_buf *name)
 	    CONSTRAINTS_BROKEN : CONSTRAINTS_KEPT;
 }
 
-/* What is in its subject: the whole of it, mail addresses, a host's name. */
+/* Check the subject: the whole name, mail addresses in it, and a DNS name. */
 static enum constraints
 check_subject(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt,
     const char *host)

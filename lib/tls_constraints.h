@@ -11,13 +11,13 @@ enum constraints {
 	CONSTRAINTS_UNCHECKED		/* malformed, or of an unknown kind */
 };
 
-/* 1 if they are well-formed, or there are none. */
+/* 1 if the issuer's constraints are well-formed, or it has none. */
 int	 tls_constraints_are_valid(const mbedtls_x509_crt *issuer);
 
 /*
- * Does a certificate keep to those of an issuer above it?  All its alternative
- * names count, and its subject; the common name, where it stands for a DNS name
- * or covers host, the name of the server that is verified (NULL: none is).
+ * Check a certificate's names against the constraints of an issuer above it:
+ * the subject, all alternative names, and the common name if it stands for a
+ * DNS name or matches host, the server's name to verify (NULL: none).
  */
 enum constraints tls_constraints_check(const mbedtls_x509_crt *issuer,
 	    const mbedtls_x509_crt *, const char *host);

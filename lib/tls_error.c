@@ -1,4 +1,4 @@
-/* tls_error: codes, alerts and faults, as text and as results. */
+/* tls_error: codes, alerts and certificate faults as text and as results. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #include "tls_internal.h"
 #include "util.h"
 
-/* RFC 8446 section 6, and before it RFC 5246 section 7.2. */
+/* RFC 8446 section 6 and RFC 5246 section 7.2. */
 static const struct {
 	unsigned char code;
 	char	 name[24];
@@ -40,14 +40,11 @@ static const struct {
 #define UNKNOWN_ENCRYPTION \
 	"an encryption that this mbed TLS does not support"
 
-/*
- * What the codes stand for: the alert that the peer is sent, by RFC 8446
- * section 6, and a text.
- */
+/* The alert for each code, by RFC 8446 section 6, and its text. */
 static const struct outcome {
 	int	 code;
 	unsigned char alert;		/* 0: none is due */
-	char	 text[52];		/* empty: the library's */
+	char	 text[52];		/* empty: use the library's */
 } outcomes[] = {
 	{ RECORD_TYPE, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE,
 	    "unknown record type" },
@@ -111,7 +108,7 @@ static const struct outcome {
 	{ MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "a key on a curve that this mbed TLS lacks" },
-	/* Of our own files. */
+	/* Errors in our own files. */
 	{ MBEDTLS_ERR_PK_PASSWORD_REQUIRED,
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
 	    "it is encrypted; set key_password_file" },
@@ -125,7 +122,7 @@ static const struct outcome {
 	{ MBEDTLS_ERR_PK_KEY_INVALID_FORMAT,
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
 	    "no private key in PEM format" },
-	/* To these there is no answer. */
+	/* No alert answers these. */
 	{ MBEDTLS_ERR_SSL_CONN_EOF, 0, "" },
 	{ MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY, 0, "" },
 	{ MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE, 0, "" },
@@ -133,7 +130,7 @@ static const struct outcome {
 	{ MBEDTLS_ERR_NET_SEND_FAILED, 0, "" },
 };
 
-/* What may be wrong with a peer's certificate; the first one counts. */
+/* Faults of a peer's certificate; of several, the first one is reported. */
 static const struct fault faults[] = {
 	{ CERT_SIGNED_ODDLY, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "it has " ODD_SIGNATURE, NULL },
@@ -214,8 +211,8 @@ tls_error_text(int code)
 }
 
 /*
- * A code as an enum stream_result; and the alert that an error asks for, RFC
- * 8446 section 6.2, or 0.
+ * Return a code as an enum stream_result, and in *alert the alert for an error,
+ * RFC 8446 section 6.2, or 0.
  */
 static int
 outcome_of(int code, unsigned char *alert)
@@ -296,8 +293,9 @@ record_size(const struct record *r)
 }
 
 /*
- * A fatal alert in the clear is two bytes, its level and its code.  In TLS 1.3
- * some clients send one where the library expects ciphertext, and is at a loss.
+ * A fatal alert in the clear is two bytes: level and code.  In TLS 1.3 some
+ * clients send one where the library expects ciphertext, and reports a bad
+ * record.
  */
 static int
 is_fatal_alert(const struct record *r)
@@ -308,16 +306,16 @@ is_fatal_alert(const struct record *r)
 }
 
 /*
- * For the library a bad record is a bad record.  Its type is in the clear but
- * in TLS 1.3, where one without content is the likeliest: for that RFC 8446
- * section 5.4 wants unexpected_message.
+ * The library has one code for all bad records: look at the header.  In TLS 1.3
+ * the real type is encrypted, and the likeliest bad record is one without
+ * content, for which RFC 8446 section 5.4 requires unexpected_message.
  */
 static int
 record_fault(const struct record *r)
 {
 	unsigned char type = r->head[0];
 
-	if (r->left == record_size(r)) {	/* its header was enough */
+	if (r->left == record_size(r)) {	/* the header is wrong */
 		if (type < MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC ||
 		    type > MBEDTLS_SSL_MSG_APPLICATION_DATA)
 			return RECORD_TYPE;
@@ -333,8 +331,8 @@ record_fault(const struct record *r)
 }
 
 /*
- * Is it the peer's last flight, which ends with its Finished?  A server of TLS
- * 1.3 has no other that is encrypted; RFC 8446 section 2.
+ * Return 1 in the peer's last flight, which ends with its Finished.  It is the
+ * only encrypted flight of a TLS 1.3 server; RFC 8446 section 2.
  */
 static int
 is_last_flight(const struct tls *t)
@@ -346,24 +344,24 @@ is_last_flight(const struct tls *t)
 }
 
 /*
- * The library's code for an error, or ours where that has several meanings:
- * the record, and what we had got to, tell which it is.
+ * Return one of our codes for a code of the library's with several meanings, as
+ * far as the record and the state of the handshake distinguish them; else r.
  */
 static int
 refine(const struct tls *t, int r)
 {
-	int error = -r & 0x7f80;	/* without what of ASN.1 is in it */
+	int error = -r & 0x7f80;	/* without the part from ASN.1 */
 
 	if (!t->open && is_fatal_alert(&t->in))
 		return MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE;
-	/* There is no room for a record, or for one more fragment. */
+	/* The buffer is too small for the record, or for one more fragment. */
 	if (r == MBEDTLS_ERR_SSL_BAD_INPUT_DATA && t->in.left > 0)
 		return t->in.left > RECORD_MAX ? RECORD_SIZE : MESSAGE_SIZE;
 	if (r == MBEDTLS_ERR_SSL_INVALID_RECORD)
 		return record_fault(&t->in);
 	if (r == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE && is_last_flight(t))
 		return BAD_FINISHED;
-	/* From PK to ECP: what verifies a signature has many; and ASN.1's. */
+	/* Verifying a signature has many codes, from PK to ECP, and ASN.1's. */
 	if (find_outcome(r) == NULL &&
 	    ((error >= -MBEDTLS_ERR_PK_SIG_LEN_MISMATCH &&
 	    error <= -MBEDTLS_ERR_ECP_BAD_INPUT_DATA) ||
@@ -373,7 +371,7 @@ refine(const struct tls *t, int r)
 	return r;
 }
 
-/* A protocol by its first bytes, of which a ? stands for any; or NULL. */
+/* Return the name of a protocol by its first bytes (?: any byte), or NULL. */
 static const char *
 protocol_name(const unsigned char *p, size_t len)
 {
@@ -387,7 +385,7 @@ protocol_name(const unsigned char *p, size_t len)
 		{ 8, "OPTIONS ", "HTTP" }, { 8, "CONNECT ", "HTTP" },
 		{ 6, "PRI * ", "HTTP/2" }, { 4, "SSH-", "SSH" },
 		{ 6, "PROXY ", "PROXY" },
-		/* Servers, of which these upgrade to TLS by a command. */
+		/* From servers; most of these need STARTTLS or the like. */
 		{ 5, "HTTP/", "HTTP" }, { 4, "220 ", "SMTP, FTP" },
 		{ 4, "220-", "SMTP, FTP" }, { 4, "+OK ", "POP3" },
 		{ 5, "* OK ", "IMAP" },
@@ -408,7 +406,7 @@ protocol_name(const unsigned char *p, size_t len)
 	return NULL;
 }
 
-/* Do a peer's first bytes begin a record of TLS, be it a wrong one? */
+/* Return 1 if a peer's first bytes begin a TLS record, even a malformed one. */
 static int
 is_record(const unsigned char *p, size_t len)
 {
@@ -419,9 +417,10 @@ is_record(const unsigned char *p, size_t len)
 }
 
 /*
- * A wrong key shows in TLS 1.3 as a binder that does not match, and in TLS 1.2
- * as a Finished that can't be decrypted; and none at all, where there are no
- * certificates, as a key exchange that TLS 1.3 has no extensions for.
+ * Return the reason if a handshake failed for a client's shared key, or NULL.
+ * A wrong key shows in TLS 1.3 as a binder that does not match, in TLS 1.2 as a
+ * Finished that can't be decrypted.  Without certificates, a client that offers
+ * no key shows in TLS 1.3 as missing extensions for the key exchange.
  */
 static const char *
 client_psk_reason(const struct tls *t)
@@ -442,8 +441,10 @@ client_psk_reason(const struct tls *t)
 }
 
 /*
- * To a client it shows as an alert that says so, or, if it is all that there
- * is, as one that says less, or as an answer without it.
+ * Return the reason if a handshake failed for the shared key, or NULL.  A
+ * client learns of it by an alert.  If the key is its only way to authenticate
+ * the server, unspecific alerts count as well, and so does an answer without
+ * the key.
  */
 static const char *
 psk_reason(const struct tls *t)
@@ -452,7 +453,8 @@ psk_reason(const struct tls *t)
 		MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC,
 		MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
 		MBEDTLS_SSL_ALERT_MSG_UNKNOWN_PSK_IDENTITY,
-		MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,	/* if alone */
+		/* The unspecific ones: */
+		MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
 		MBEDTLS_SSL_ALERT_MSG_ILLEGAL_PARAMETER,
 		MBEDTLS_SSL_ALERT_MSG_MISSING_EXTENSION
 	};
@@ -522,7 +524,7 @@ error_reason(struct tls *t)
 	return cfg->error;
 }
 
-/* A client that has gone on without its key may not know that. */
+/* Add that the server did not use the client's key: it may be the cause. */
 const char *
 tls_error_reason(const struct stream *s)
 {
@@ -557,13 +559,13 @@ tls_error_fault_text(const struct tls_config *cfg, const struct fault *f)
 }
 
 /*
- * Has the library sent an alert for an error itself?  Then the last record of
- * a failed step of the handshake is an alert; encrypted in TLS 1.3, it looks
- * like data.  Once data flow it tells of a bad MAC alone.  (A refused
- * renegotiation is a warning.)
+ * Return 1 if the library has sent an alert for an error itself.  After a
+ * failed handshake step its last record is then an alert, which in TLS 1.3
+ * looks like data if encrypted.  Once the connection is open, the library sends
+ * one only for a bad MAC.  (A refused renegotiation is a warning.)
  */
 static int
-is_told(const struct tls *t, int r)
+is_alert_sent(const struct tls *t, int r)
 {
 	if (t->open)
 		return r == MBEDTLS_ERR_SSL_INVALID_MAC;
@@ -586,7 +588,7 @@ encrypted_alert(const struct tls *t)
 }
 #endif
 
-/* It is kept for tls_error_reason(), and its alert for the end of our side. */
+/* Keep a code for tls_error_reason(), and its alert for the end of our side. */
 static int
 keep_error(struct tls *t, int code)
 {
@@ -623,7 +625,7 @@ tls_library_result(struct tls *t, int r)
 	if (code == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
 		t->peer_alert = is_fatal_alert(&t->in) ? t->in.body[1] :
 		    encrypted_alert(t);
-	if (is_told(t, r))
+	if (is_alert_sent(t, r))
 		t->notified = 1;
 	return keep_error(t, code);
 }

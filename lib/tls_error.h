@@ -1,6 +1,6 @@
 /*
- * tls_error: the codes of mbed TLS, and our own beside them, as text and as
- * results; alerts; and what is wrong with certificates.
+ * tls_error: codes of mbed TLS and our own, alerts and certificate faults, as
+ * text and as results.
  */
 #ifndef TLS_ERROR_H
 #define TLS_ERROR_H
@@ -11,7 +11,7 @@ struct stream;
 struct tls;
 struct tls_config;
 
-/* Faults that the library has no code of their own for. */
+/* Our own codes, for errors that share a code in the library. */
 enum {
 	RECORD_TYPE = 1, RECORD_VERSION, RECORD_SIZE, RECORD_BODY, MESSAGE_SIZE,
 	BAD_SIGNATURE, BAD_FINISHED
@@ -26,52 +26,51 @@ enum {
 #define CERT_CONSTRAINTS_UNCHECKED (UINT32_C(1) << 25)
 #define CERT_CONSTRAINTS_MALFORMED (UINT32_C(1) << 24)
 
-/* What is wrong with a certificate. */
+/* A fault of a certificate. */
 struct fault {
 	uint32_t flags;
 	unsigned char alert;
-	const char *text;		/* NULL: it needs the certificate */
-	const char *of_server;		/* the same, if that is another */
+	const char *text;		/* NULL: see fault_text() */
+	const char *of_server;		/* text for a server; NULL: the same */
 };
 
-/* A code as text; valid until the next call. */
+/* Return the text of a code; valid until the next call. */
 const char *tls_error_text(int code);
 
-/* The first fault among flags against a certificate, which are not 0. */
+/* Return the first fault for flags against a certificate; flags: not 0. */
 const struct fault *tls_error_fault(uint32_t flags);
 
-/* The text of one about a peer's certificate, or NULL. */
+/* Return the text of a fault of a peer's certificate, or NULL. */
 const char *tls_error_fault_text(const struct tls_config *,
 	    const struct fault *);
 
 /*
- * What a code, mbed TLS's or one of the above, is as an enum stream_result.  An
- * error is kept: its text for tls_error_reason(), its alert for the stream to
- * send when it ends our side.
+ * Return a code, mbed TLS's or one of the above, as an enum stream_result.
+ * Keep an error for tls_error_reason(), and its alert for the end of our side.
  */
 int	 tls_result(struct tls *, int code);
 
 /*
- * The same for what mbed TLS answers on this connection: a code of several
- * meanings is told apart, any end during the handshake is an error, and an
- * alert that the library has sent itself is not sent again.
+ * The same for a code that mbed TLS returned on this connection: distinguish
+ * the meanings of ambiguous codes, make any end during the handshake an error,
+ * and don't repeat an alert that the library has sent.
  */
 int	 tls_library_result(struct tls *, int r);
 
 /* The error operation of both TLS streams. */
 const char *tls_error_reason(const struct stream *);
 
-/* The peer is not accepted: the alert it is sent, and why. */
+/* Refuse the peer, with an alert for it and a reason for tls_error_reason(). */
 void	 tls_reject(struct tls *, unsigned char alert, const char *fmt, ...)
 	    __attribute__((format(printf, 3, 4)));
 
-/* It is accepted after all: our end is a close_notify again. */
+/* Accept the peer after all: our end is a close_notify again. */
 void	 tls_reject_undo(struct tls *);
 
 /* The refuse operation of both TLS streams. */
 void	 tls_refuse(struct stream *);
 
-/* The level of the alert that is due at our end; RFC 8446 section 6. */
+/* Return the level of the alert for our end; RFC 8446 section 6. */
 unsigned char tls_alert_level(const struct tls *);
 
 #endif

@@ -1,4 +1,4 @@
-/* tls_files: certificates, keys and revocation lists, out of files. */
+/* tls_files: certificates, keys and revocation lists, loaded from files. */
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
@@ -14,7 +14,7 @@
 #include "tls_names.h"
 #include "tls_pem.h"
 
-/* RFC 5280 section 4.2.1, those that have been seen critical; or a number. */
+/* Name an extension of RFC 5280 section 4.2.1 that occurs as critical. */
 static const char *
 extension_name(const mbedtls_x509_buf *oid, char *text, size_t size)
 {
@@ -55,14 +55,11 @@ tls_files_check_extension(void *arg, const mbedtls_x509_crt *crt,
 	return MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE;
 }
 
-/*
- * Behind a certificate of OpenSSL's own kind there may be what it is to be
- * trusted for.
- */
+/* Return 1 if OpenSSL's trust settings follow the certificate. */
 static int
 has_trust_settings(const unsigned char *der, size_t len)
 {
-	/* Nothing is changed by it, whatever it is declared as. */
+	/* The library only reads, although it declares otherwise. */
 	unsigned char *p = (unsigned char *)(uintptr_t)der;
 	const unsigned char *end = der + len;
 	const int sequence = MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE;
@@ -73,7 +70,7 @@ has_trust_settings(const unsigned char *der, size_t len)
 	return mbedtls_asn1_get_tag(&p, end, &len, sequence) == 0 && len > 0;
 }
 
-/* One certificate more; -1: it is not to be used, and why, as a clause. */
+/* Append a certificate.  0, or -1 with cfg->error, without the file's name. */
 static int
 cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
     const char *name, const mbedtls_x509_buf *der)
@@ -102,7 +99,7 @@ cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
 	    "is signed with" : "has", s->what);
 }
 
-/* Keep the error for the warnings: others will do. */
+/* Keep cfg->error for the warnings, and go on. */
 static int
 pass_over(struct tls_config *cfg)
 {
@@ -140,7 +137,7 @@ block_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
 	return r;
 }
 
-/* The certificates of a text: how many there are, or -1. */
+/* Append the certificates of a PEM text.  Return their number, or -1. */
 static int
 certs_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
     const char *name, const char *text)
@@ -169,7 +166,7 @@ certs_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
 	return -1;
 }
 
-/* One in DER, if it is one; as above. */
+/* Append a certificate in DER, if it is one.  As certs_add(). */
 static int
 der_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
     const char *name, const mbedtls_x509_buf *der)
@@ -215,7 +212,7 @@ is_key_label(const char *label)
 	    strcmp(label, "EC PRIVATE KEY") == 0;
 }
 
-/* The kind of a key that the library does not take; or NULL. */
+/* Return the kind of an unsupported key, or NULL. */
 static const struct pem_shape *
 key_shape(const char *text, size_t size, const struct pem_block *b)
 {
@@ -296,7 +293,7 @@ tls_files_crl(struct tls_config *cfg, const char *name)
 		return -1;
 	r = mbedtls_x509_crl_parse(&cfg->crl, text,
 	    tls_pem_parse_size(text, size));
-	/* Text behind the last one is as good as text before it. */
+	/* The library rejects text behind the last list; ignore that. */
 	if (r == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT)
 		r = 0;
 	if (r != 0 && (tls_pem_may_be_der(text, size - 1) ||

@@ -19,12 +19,12 @@
 struct names {
 	mbedtls_x509_san_list san[LIST_MAX];
 	unsigned char ip[LIST_MAX][16];
-	char	*copy;			/* that san points into, allocated */
+	char	*copy;			/* allocated; san points into it */
 	size_t	 n;
-	char	 subject[NAME_SIZE + 4];	/* with the first one */
+	char	 subject[NAME_SIZE + 4];	/* CN= and the first name */
 };
 
-/* One name as a SAN entry; ip holds an address, 16 bytes. */
+/* Fill in an entry for a name; it points into name or ip, of 16 bytes. */
 static int
 san_entry(mbedtls_x509_san_list *entry, char *name, unsigned char *ip)
 {
@@ -45,7 +45,7 @@ san_entry(mbedtls_x509_san_list *entry, char *name, unsigned char *ip)
 	return 0;
 }
 
-/* -1: text says why not. */
+/* 0, or -1 with text; the caller frees names->copy in either case. */
 static int
 parse_names(struct names *names, const char *list, char *text, size_t size)
 {
@@ -57,7 +57,7 @@ parse_names(struct names *names, const char *list, char *text, size_t size)
 		snprintf(text, size, "out of memory");
 		return -1;
 	}
-	/* An IPv6 address has colons of its own: they separate nothing here. */
+	/* A colon, as in IPv6 addresses, is no separator here. */
 	for (name = strtok_r(names->copy, " \t,", &rest); name != NULL;
 	    name = strtok_r(NULL, " \t,", &rest)) {
 		if (n == LIST_MAX ||
@@ -68,7 +68,7 @@ parse_names(struct names *names, const char *list, char *text, size_t size)
 			    LIST_MAX);
 			return -1;
 		}
-		/* The list is written from its end. */
+		/* The library writes the list in reverse order. */
 		if (n > 0)
 			names->san[n].next = &names->san[n - 1];
 		else
@@ -102,7 +102,7 @@ make_key(mbedtls_pk_context *key)
 	return r;
 }
 
-/* Everything that is in it; 0 or an error. */
+/* Set all fields.  0, or an error of the library's. */
 static int
 fill_certificate(mbedtls_x509write_cert *w, mbedtls_pk_context *key,
     struct names *names)
@@ -194,7 +194,7 @@ write_request(FILE *fp, mbedtls_pk_context *key, struct names *names,
 	return r;
 }
 
-/* A file without which the other one is of no use is written first. */
+/* Write the key first: without it, the other file is useless. */
 static int
 generate(const char *list, FILE *secret, FILE *other,
     int (*sign)(FILE *, mbedtls_pk_context *, struct names *, unsigned char *,

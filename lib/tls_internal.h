@@ -1,6 +1,6 @@
 /*
- * tls_internal: what the TLS rooms know of each other; for tls.c and lib/tls_*
- * alone.
+ * tls_internal: structures that the TLS rooms share; for tls.c and lib/tls_*
+ * only.
  */
 #ifndef TLS_INTERNAL_H
 #define TLS_INTERNAL_H
@@ -24,14 +24,14 @@ struct ticket_store;
 struct tls_sessions;
 
 #define HEADER_SIZE	5		/* of a record */
-#define RECORDS		512		/* read in a row, before others run */
+#define RECORDS		512		/* read per turn of a connection */
 #define RECORD_MAX	16384		/* plaintext, RFC 8446 section 5.1 */
 #define LIST_MAX	32		/* names in a list */
 #define SUITES_MAX	64
 #define NAME_SIZE	256
 #define ERROR_SIZE	1024
 #define DN_SIZE		512		/* of a distinguished name, as text */
-#define PASSED_MAX	8		/* unusable issuers that are told of */
+#define PASSED_MAX	8		/* unusable issuers to warn about */
 #define ISSUERS_MAX	(MBEDTLS_X509_MAX_INTERMEDIATE_CA + 2)
 #define HOUR		(60 * 60)
 #define DAY		(24 * HOUR)
@@ -50,13 +50,13 @@ struct tls_sessions;
 
 struct cert {
 	struct cert *next;
-	char	*name;			/* its file's */
+	char	*name;			/* of the file */
 	mbedtls_x509_crt chain;
 	mbedtls_pk_context key;
-	mbedtls_svc_key_id_t id;	/* PSA's, if that has it; or 0 */
+	mbedtls_svc_key_id_t id;	/* of the key in PSA; 0: not there */
 };
 
-/* The first one encrypts tickets, all of them decrypt. */
+/* The first key encrypts tickets; all of them decrypt. */
 struct ticket_keys {
 	size_t	 n;
 	struct {
@@ -65,14 +65,14 @@ struct ticket_keys {
 	} list[KEYS_MAX];
 };
 
-/* A key that both sides have. */
+/* A shared key. */
 struct psk {
-	char	*name;			/* its identity, */
-	size_t	 name_len;		/* of so many bytes */
+	char	*name;			/* the identity */
+	size_t	 name_len;		/* in bytes */
 	bool	 allowed;		/* by the rules */
 	unsigned char len;		/* of the secret */
 	unsigned char secret[PSK_MAX];
-	unsigned char check[PSK_CHECK_SIZE];	/* as make_check() has it */
+	unsigned char check[PSK_CHECK_SIZE];	/* from make_check() */
 };
 
 struct tls_config {
@@ -81,109 +81,110 @@ struct tls_config {
 	mbedtls_x509_crt ca;
 	mbedtls_x509_crl crl;
 	struct rule *rules;
-	char	*system;		/* ca is that of the system: its file */
-	char	*passed[PASSED_MAX];	/* what is not used of ca, and why, */
-	size_t	 npassed;		/* PASSED_MAX of them are kept */
+	char	*system;		/* the system's file that is ca; NULL */
+	char	*passed[PASSED_MAX];	/* skipped CA certificates, and why: */
+	size_t	 npassed;		/* the first PASSED_MAX of npassed */
 	int	 has_ca, has_crl, has_pin;
 	enum { NOT_ASKED, ASKED, REQUIRED } verify;
 	int	 is_client;
 	int	 strict_names;
 	struct psk *psks;		/* or NULL */
 	size_t	 npsks;
-	const struct psk *own_psk;	/* that a client has; or NULL */
-	int	 has_psk;		/* a file of them was given, */
-	int	 psk_alone;		/* and nobody is known otherwise */
-	unsigned char no_psk[KEY_SIZE];	/* that nobody has: see tls_psk.c */
-	int	 asks_no_name;		/* a client: it sends no SNI */
-	struct ticket_keys keys;	/* of a file; or none */
-	struct ticket_store *tickets;	/* of all processes; or NULL */
+	const struct psk *own_psk;	/* the key of a client; or NULL */
+	int	 has_psk;		/* a file of shared keys is set */
+	int	 psk_alone;		/* peers need a shared key */
+	unsigned char no_psk[KEY_SIZE];	/* random: see take_identity() */
+	int	 asks_no_name;		/* a client sends no SNI */
+	struct ticket_keys keys;	/* from a file; or none */
+	struct ticket_store *tickets;	/* shared by all processes; or NULL */
 	struct tls_sessions *sessions;	/* or NULL */
 	int	 lifetime;		/* of sessions, in seconds */
-	struct tls *current;		/* whose handshake is going on */
-	/* The issuers above the certificate that is verified at the moment. */
+	struct tls *current;		/* the handshake in progress */
+	/* The issuers above the certificate that is being verified. */
 	const mbedtls_x509_crt *above[ISSUERS_MAX];
 	size_t	 nabove;
-	int	 suites[SUITES_MAX + 1];	/* ends with 0, as all here */
-	int	 suites_now[SUITES_MAX + 2];	/* with a resumed one first */
+	/* Lists end with 0 or NULL. */
+	int	 suites[SUITES_MAX + 1];
+	int	 suites_now[SUITES_MAX + 2];	/* a session's suite first */
 	uint16_t groups[LIST_MAX + 1];
 	const char *alpn[LIST_MAX + 1];		/* allocated */
-	int	 listed;		/* suites are the administrator's */
+	int	 listed;		/* suites were configured */
 	int	 min, max;		/* 12 or 13 */
-	int	 left_out;		/* 12 or 13: it has no suite; or 0 */
+	int	 left_out;		/* a version without suites; or 0 */
 	int	 truncation_is_eof;
 	unsigned kernel;		/* bits of tls_kernel_try() */
 	char	 error[ERROR_SIZE];
 };
 
-/* The record that passes by; RFC 8446 section 5.1. */
+/* The current record of one direction; RFC 8446 section 5.1. */
 struct record {
 	unsigned char head[HEADER_SIZE];
 	unsigned char nhead;
 	unsigned char body[2];		/* its last two bytes: an alert */
-	uint16_t left;			/* of its body */
-	uint32_t count;			/* of those encrypted alike, at most */
+	uint16_t left;			/* missing bytes of the body */
+	uint32_t count;			/* under the same keys; saturates */
 };
 
 struct ktls;
 
 struct tls {
-	mbedtls_ssl_context *ssl;	/* NULL: the kernel does it now */
-	struct ktls *ktls;		/* NULL: it won't */
+	mbedtls_ssl_context *ssl;	/* NULL: moved to the kernel */
+	struct ktls *ktls;		/* NULL: not for the kernel */
 	struct tls_config *cfg;
 	int	 fd;
 	int	 err;			/* errno of a failed recv(2), send(2) */
-	int	 failed;		/* mbed TLS's last error */
-	int	 ended;			/* what ended reading, kept: or 0 */
-	int	 budget;		/* calls for more that are left to it */
+	int	 failed;		/* the last error, a code */
+	int	 ended;			/* the code that ended reading; or 0 */
+	int	 budget;		/* receive calls left in this turn */
 	int	 suite;			/* of the last hello, then negotiated */
 	int	 group;			/* of the key exchange; or 0 */
 	bool	 open;			/* the handshake is over */
-	bool	 fin;			/* recv(2) has answered 0 */
-	bool	 drained;		/* recv(2) had less to give */
-	bool	 slow;			/* our flight takes its time */
-	bool	 notified;		/* the peer was told our end */
+	bool	 fin;			/* recv(2) returned 0 */
+	bool	 drained;		/* recv(2) filled less than asked for */
+	bool	 slow;			/* our flight takes several turns */
+	bool	 notified;		/* our last alert is sent, or not due */
 	bool	 sent;			/* the library sent something */
-	bool	 resumed;		/* a session is */
-	bool	 extended;		/* the hello has RFC 7627 in it */
-	bool	 encrypted;		/* what we send, from here on */
-	bool	 refused;		/* by tls_reject(): see why */
-	bool	 by_psk;		/* with a key of psks, not a ticket */
-	bool	 offers;		/* as a client: a session, */
-	bool	 offers_ticket;		/* which is one of TLS 1.3 */
-	bool	 ticketed;		/* the server sent one of TLS 1.2 */
-	bool	 starved;		/* the last call for more got nothing */
-	unsigned char flight;		/* 1: our hello, 2: what follows it */
+	bool	 resumed;		/* from an earlier session */
+	bool	 extended;		/* extended master secret, RFC 7627 */
+	bool	 encrypted;		/* all that we send from now on */
+	bool	 refused;		/* by tls_reject(), with why */
+	bool	 by_psk;		/* authenticated by one of psks */
+	bool	 offers;		/* a client offers a session, */
+	bool	 offers_ticket;		/* by a ticket of TLS 1.3 */
+	bool	 ticketed;		/* a TLS 1.2 ticket was received */
+	bool	 starved;		/* the last receive call failed */
+	unsigned char flight;		/* 1: hello sent, 2: more received */
 	unsigned char ntickets;		/* a server: tried; a client: kept */
-	unsigned char alert;		/* that is due at our end */
-	unsigned char peer_alert;	/* the fatal one it sent; 0: unknown */
+	unsigned char alert;		/* to send at our end */
+	unsigned char peer_alert;	/* fatal, from the peer; 0: unknown */
 	unsigned char nfirst;
-	unsigned char *ahead;		/* received, and not taken yet, */
-	size_t	 nahead;		/* and how much that is */
-	size_t	 record_size;		/* bytes of data in one we send */
-	size_t	 unsent;		/* of a write that is to be retried */
-	unsigned char *deferred;	/* to be sent before what comes next */
+	unsigned char *ahead;		/* received, not yet used */
+	size_t	 nahead;
+	size_t	 record_size;		/* data in one record that we send */
+	size_t	 unsent;		/* of a write that will be retried */
+	unsigned char *deferred;	/* encrypted, to be sent first */
 	size_t	 ndeferred;
-	struct record in, out;		/* out: until no key of it is due */
-	unsigned char first[8];		/* what the peer sent first: nfirst */
+	struct record in, out;		/* out: in the handshake, or for ktls */
+	unsigned char first[8];		/* the peer's first nfirst bytes */
 	const char *alpn;
 	char	*sni;			/* asked for; empty: not a host name */
-	char	*name;			/* that a server has to have; or NULL */
-	char	*peer;			/* its subject, once it is verified, */
-	char	*cn;			/* and the common name of that */
-	const struct psk *psk;		/* the key by which it is known, */
-	char	*identity;		/* and what a client named, quoted */
-	unsigned char *chain;		/* its certificates, each behind its */
-	size_t	 chain_len;		/* length of 3 bytes, as in TLS */
-	const mbedtls_x509_crt *issuer;	/* of the one to be checked next */
+	char	*name;			/* the server's, to verify; or NULL */
+	char	*peer;			/* the verified subject; or NULL */
+	char	*cn;			/* its common name; or NULL */
+	const struct psk *psk;		/* that authenticates the peer; NULL */
+	char	*identity;		/* named by a client, quoted; or NULL */
+	unsigned char *chain;		/* peer certificates, each behind its */
+	size_t	 chain_len;		/* length in 3 bytes, as in TLS */
+	const mbedtls_x509_crt *issuer;	/* of the certificate checked next */
 	uint32_t issuer_flags;		/* against the peer's issuers */
-	char	*why;			/* it is refused; NULL: no memory */
+	char	*why;			/* refused; NULL: out of memory */
 	int64_t	 born;			/* when the session began (s); or 0 */
 	uint32_t lifetime_hint;		/* (s) of its ticket, or 0: RFC 5077 */
-	unsigned char id[HASH_SIZE];	/* of what a client may resume */
-	struct sniffer *sniffer;	/* a client's, in the handshake */
+	unsigned char id[HASH_SIZE];	/* for a client's sessions in store */
+	struct sniffer *sniffer;	/* of a client, in the handshake */
 };
 
-/* Only while the library has the connection. */
+/* Valid only while the library has the connection. */
 static inline int
 is_tls13(const struct tls *t)
 {
@@ -191,17 +192,14 @@ is_tls13(const struct tls *t)
 	    MBEDTLS_SSL_VERSION_TLS1_3;
 }
 
-/* What the peer is called. */
+/* The peer's role, as text. */
 static inline const char *
 peer_role(const struct tls_config *cfg)
 {
 	return cfg->is_client ? "server" : "client";
 }
 
-/*
- * Say in cfg->error what is wrong with a configuration; -1.  Of several the
- * last one stays.
- */
+/* Write cfg->error, replacing an earlier error.  Return -1. */
 int	 tls_fail(struct tls_config *, const char *fmt, ...)
 	    __attribute__((format(printf, 2, 3)));
 

@@ -1,7 +1,7 @@
 /*
- * tls_kernel: once the handshake is over, Linux can be given the keys, and TLS
- * is what a socket speaks (Documentation/networking/tls.rst).  What it does not
- * take stays with the library.
+ * tls_kernel: after the handshake, the Linux kernel takes over record
+ * encryption (Documentation/networking/tls.rst).  Connections that it does not
+ * support stay with the library.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -24,13 +24,14 @@
 
 #define HS_KEY_UPDATE	24		/* RFC 8446 section 4 */
 #ifndef TLS_RX_EXPECT_NO_PAD
-#define TLS_RX_EXPECT_NO_PAD	4	/* of Linux 6.0 */
+#define TLS_RX_EXPECT_NO_PAD	4	/* since Linux 6.0 */
 #endif
 
 /*
- * The kernel makes full records; a client that asked for shorter ones stays
- * with the library.  It is known by the library's limit for its records, if
- * the limit for others is above the greatest max_fragment_length.
+ * The kernel makes full records, so a client that asked for shorter ones stays
+ * with the library.  The library's limit for its records shows that, unless the
+ * limit for all connections is as low as the greatest max_fragment_length,
+ * 4096.
  */
 #if defined(MBEDTLS_SSL_MAX_FRAGMENT_LENGTH) || \
     defined(MBEDTLS_SSL_RECORD_SIZE_LIMIT)
@@ -40,7 +41,7 @@
 #define RECORD_MIN	1
 #endif
 
-/* Have the kernel send a record other than data; -1 with errno. */
+/* Send a record of another type than data.  0, or -1 with errno. */
 static int
 send_control(struct tls *t, unsigned char type, const unsigned char *p,
     size_t len)
@@ -67,9 +68,9 @@ send_control(struct tls *t, unsigned char type, const unsigned char *p,
 }
 
 /*
- * What TCP has been given on this socket, all in all.  A record that the
- * kernel has made but found no room for is not in it, and shutdown(2) and
- * close(2) would forget it.
+ * Return how many bytes TCP has taken on this socket so far.  A record that the
+ * kernel has encrypted, but TCP has no room for, does not count: shutdown(2)
+ * and close(2) would lose it.
  */
 static uint64_t
 bytes_in_tcp(int fd)
@@ -83,7 +84,7 @@ bytes_in_tcp(int fd)
 	    info.tcpi_notsent_bytes;
 }
 
-/* Has TCP been given every record, with all that was to be sent? */
+/* Return 1 if TCP has taken all records: their data and overhead. */
 static int
 is_flushed(const struct tls *t)
 {
@@ -93,9 +94,9 @@ is_flushed(const struct tls *t)
 	    (k->records + ktls_next_record(t)) * ktls_overhead(k);
 }
 
-/* Hand over sending, once what the library has deferred is sent. */
+/* Give the kernel our keys once the deferred bytes are sent.  0, or -1. */
 static int
-kernel_sends(struct tls *t)
+enable_sending(struct tls *t)
 {
 	struct ktls *k = t->ktls;
 
@@ -106,21 +107,21 @@ kernel_sends(struct tls *t)
 	k->base = bytes_in_tcp(t->fd);
 	if (ktls_install(t, TLS_TX, k->seq) == -1)
 		return -1;
-	k->records = -k->seq;	/* which were the library's */
+	k->records = -k->seq;	/* the library sent these */
 	k->sends = 1;
 	if (!(t->cfg->kernel & TLS_KERNEL_REKEYS) || !k->is_13)
 		ktls_forget_secrets(k);
 	return 0;
 }
 
-/* All that is due before the next record: -1 with errno. */
+/* Do what is due before the next record is sent.  0, or -1 with errno. */
 static int
-kernel_ready(struct tls *t)
+prepare_sending(struct tls *t)
 {
 	static const unsigned char update[] = { HS_KEY_UPDATE, 0, 0, 1, 0 };
 	struct ktls *k = t->ktls;
 
-	if (kernel_sends(t) == -1)
+	if (enable_sending(t) == -1)
 		return -1;
 	if (!k->update_due || k->secrets == NULL)
 		return 0;
@@ -143,12 +144,12 @@ kernel_alert(struct tls *t, unsigned char level, unsigned char code)
 {
 	const unsigned char alert[] = { level, code };
 
-	if (kernel_ready(t) == -1)
+	if (prepare_sending(t) == -1)
 		return -1;
 	return send_control(t, MBEDTLS_SSL_MSG_ALERT, alert, sizeof(alert));
 }
 
-/* By a warning: if there is no room for it, none is sent.  0, or a code. */
+/* Send a warning, or none if the socket has no room.  0, or a code. */
 static int
 refuse_renegotiation(struct tls *t)
 {
@@ -161,7 +162,7 @@ refuse_renegotiation(struct tls *t)
 	return r == MBEDTLS_ERR_SSL_WANT_WRITE ? 0 : r;
 }
 
-/* Tickets that come too late to be of use, in front of other messages. */
+/* Return the length of the tickets at p; they come too late to be kept. */
 static size_t
 skip_tickets(const unsigned char *p, size_t len)
 {
@@ -174,9 +175,9 @@ skip_tickets(const unsigned char *p, size_t len)
 }
 
 /*
- * A KeyUpdate, RFC 8446 section 4.6.3; it is answered before the next record
- * that is sent.  Any other message is unexpected, but for one that asks for
- * renegotiation in TLS 1.2, and a server's tickets.
+ * Handle a KeyUpdate, RFC 8446 section 4.6.3; the answer precedes the next
+ * record that we send.  Refuse renegotiation in TLS 1.2, ignore a server's
+ * tickets, and fail on any other message.
  */
 static int
 take_handshake(struct tls *t, const unsigned char *p, size_t len)
@@ -203,7 +204,7 @@ take_handshake(struct tls *t, const unsigned char *p, size_t len)
 	    MBEDTLS_ERR_NET_RECV_FAILED;
 }
 
-/* The kernel has received one; 0, or what ends reading. */
+/* Handle a received record other than data.  0, or a code that ends reading. */
 static int
 take_control(struct tls *t, int type, const unsigned char *p, size_t len)
 {
@@ -236,7 +237,7 @@ recv_error(struct tls *t)
 	}
 }
 
-/* *type is 0 where there is no record, as at the end of the connection. */
+/* *type is 0 without a record, as at the end of the connection. */
 static ssize_t
 recv_record(struct tls *t, void *buf, size_t len, int *type)
 {
@@ -260,9 +261,9 @@ recv_record(struct tls *t, void *buf, size_t len, int *type)
 }
 
 /*
- * Empty records are skipped, up to a limit in a row.  A kernel that renews keys
- * may have a KeyUpdate behind the data, which poll(2) does not report: so it is
- * read until nothing is left.
+ * Skip empty records, up to a limit in a row.  A kernel that supports rekeying
+ * may hold a KeyUpdate behind the data, without poll(2) reporting it: then read
+ * until nothing is left.
  */
 static ssize_t
 kernel_read(struct stream *s, void *buf, size_t len)
@@ -301,13 +302,15 @@ kernel_write(struct stream *s, const void *buf, size_t len)
 	struct tls *t = s->ctx;
 	ssize_t n;
 
-	if (kernel_ready(t) == -1 || (n = tls_bio_put(t, buf, len)) == -1)
+	if (prepare_sending(t) == -1 || (n = tls_bio_put(t, buf, len)) == -1)
 		return kernel_failed(t);
 	t->ktls->given += (uint64_t)n;
 	return n;
 }
 
-/* A pending error of the socket would fail the send: take it first. */
+/*
+ * A pending error of the socket would fail sending the alert: clear it first.
+ */
 static int
 kernel_finish(struct stream *s)
 {
@@ -319,7 +322,7 @@ kernel_finish(struct stream *s)
 	if (!t->notified && kernel_alert(t, tls_alert_level(t), t->alert) == -1)
 		return kernel_failed(t);
 	t->notified = 1;
-	/* Until then only failed() would notice a reset. */
+	/* While waiting, only failed() notices a reset. */
 	if (!is_flushed(t))
 		return (r = s->ops->failed(s)) != 0 ? r : STREAM_WANT_WRITE;
 	shutdown(t->fd, SHUT_WR);
@@ -340,9 +343,8 @@ kernel_pending(const struct stream *s)
 	return t->ended != 0 || t->ktls->unread;
 }
 
-/* It is open already. */
 static const struct stream_ops kernel_ops = {
-	.open = NULL,
+	.open = NULL,			/* the handshake is over */
 	.read = kernel_read,
 	.write = kernel_write,
 	.finish = kernel_finish,
@@ -381,7 +383,7 @@ ktls_free(struct tls *t)
 	t->ktls = NULL;
 }
 
-/* 1 if it is a suite that the kernel does, with records as it makes them. */
+/* Return 1 if the kernel supports the suite and the record size. */
 static int
 is_fit(const struct tls *t)
 {
@@ -391,7 +393,7 @@ is_fit(const struct tls *t)
 	    t->cfg->kernel & ktls_cap(k->cipher, k->is_13);
 }
 
-/* 1 if we are between two records, and nothing is left to be done. */
+/* Return 1 between two records, with no work pending in the library. */
 static int
 is_between(const struct tls *t)
 {
@@ -410,7 +412,7 @@ ktls_opened(struct tls *t)
 		return;
 	k->cipher = ktls_find_cipher(t->suite);
 	k->is_13 = is_tls13(t);
-	/* The keys for data are in use from here on; a server has sent more. */
+	/* Keys for data start here; a server has counted its tickets. */
 	if (k->is_13)
 		t->in.count = 0;
 	if (k->is_13 && k->is_client)
@@ -420,10 +422,10 @@ ktls_opened(struct tls *t)
 }
 
 /*
- * Receiving is handed over first.  Sending may have to wait: a ticket that was
- * deferred leaves with the first data, by the library's keys.  From then on
- * there is no way back, but no error is to be expected either: all of this was
- * tried at the start.
+ * Enable receiving first.  Sending may have to wait: a deferred ticket,
+ * encrypted by the library, leaves with the first data.  After that there is no
+ * way back to the library, but no error is expected either: ktls_probe tried
+ * all of this at the start.
  */
 int
 ktls_enable(struct tls *t, struct stream *s)
@@ -439,21 +441,21 @@ ktls_enable(struct tls *t, struct stream *s)
 		ktls_free(t);
 		return -1;
 	}
-	/* Only a hint, in TLS 1.3, that records are not padded. */
+	/* A hint for TLS 1.3: records are not padded. */
 	if (t->cfg->kernel & TLS_KERNEL_MAY_HINT)
 		setsockopt(t->fd, SOL_TLS, TLS_RX_EXPECT_NO_PAD, &on,
 		    sizeof(on));
 	s->ops = &kernel_ops;
 	s->write_size = 0;
-	k->unread = 1;			/* what is there already */
-	if (t->ndeferred == 0 && kernel_sends(t) == -1)
+	k->unread = 1;			/* data may have arrived already */
+	if (t->ndeferred == 0 && enable_sending(t) == -1)
 		t->ended = MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	return 0;
 }
 
 #else
 
-/* Only Linux has it. */
+/* Only Linux has kernel TLS. */
 
 int
 ktls_new(struct tls *t)

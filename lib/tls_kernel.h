@@ -6,19 +6,22 @@ struct stream;
 struct tls;
 
 /*
- * Before the handshake: keep its secrets, if its configuration wants the kernel
- * to take over.  0, or -1 when out of memory.  Freed in any state.
+ * Call ktls_new() before the handshake, to keep its secrets if the
+ * configuration has kernel TLS.  0, or -1 when out of memory.  ktls_free() may
+ * be called in any state.
  */
 int	 ktls_new(struct tls *);
 void	 ktls_free(struct tls *);
 
-/* Right after the handshake: what can't be the kernel's is freed. */
+/*
+ * Call right after the handshake.  Free t->ktls if the kernel can't take over.
+ */
 void	 ktls_opened(struct tls *);
 
 /*
- * 0: the kernel has it, the stream's operations are changed, and the library is
- * done with; -1: it stays with the library.  What is not freed by then may be
- * tried again between two records.
+ * Move the connection to the kernel.  0: done; the stream has other operations,
+ * and the caller may free the library's context.  -1: not possible now; while
+ * t->ktls is not NULL, the caller may try again between two records.
  */
 int	 ktls_enable(struct tls *, struct stream *);
 

@@ -1,6 +1,6 @@
 /*
- * tls_kernel_keys: ciphers that the kernel has, keys made from a handshake's
- * secrets, and what it can do.
+ * tls_kernel_keys: the ciphers of kernel TLS, its keys, derived from the
+ * secrets of a handshake, and the capabilities of this kernel.
  */
 #include <assert.h>
 #include <errno.h>
@@ -19,9 +19,9 @@
 #include <linux/tls.h>
 #include <netinet/in.h>
 
-#define IV_SIZE		12		/* of all suites that the kernel has */
+#define IV_SIZE		12		/* of all ciphers below */
 #define SEQ_SIZE	8
-#define INFO_SIZE	(4 + IV_SIZE + 32 + SEQ_SIZE)	/* for the kernel */
+#define INFO_SIZE	(4 + IV_SIZE + 32 + SEQ_SIZE)	/* for setsockopt(2) */
 
 static const struct cipher {
 	const char *name;
@@ -49,7 +49,7 @@ static const struct cipher {
 
 static_assert(2 * CIPHERS == TLS_KERNEL_TRIES, "a try for each, as in tls.h");
 
-/* What a direction begins with, or goes on with. */
+/* The keys of one direction. */
 struct traffic {
 	unsigned char key[32];
 	unsigned char iv[IV_SIZE];	/* salt and IV; RFC 8446 section 5.3 */
@@ -125,14 +125,14 @@ expand_block(psa_algorithm_t hash, const union secrets *s,
 	return r == PSA_SUCCESS ? 0 : -1;
 }
 
-/* Does a server send there, be it we or the other side? */
+/* Return 1 if the server sends in this direction, whether we or the peer. */
 static int
 is_servers(const struct ktls *k, int direction)
 {
 	return (direction == TLS_TX) != k->is_client;
 }
 
-/* The keys of a direction, TLS_TX or TLS_RX. */
+/* Derive the keys of a direction, TLS_TX or TLS_RX. */
 static int
 derive_traffic(const struct ktls *k, int direction, struct traffic *tr)
 {
@@ -149,14 +149,17 @@ derive_traffic(const struct ktls *k, int direction, struct traffic *tr)
 	r = expand_block(c->hash, k->secrets, block, 2 * (n + fixed));
 	memcpy(tr->key, block + (servers ? n : 0), n);
 	memcpy(tr->iv, block + 2 * n + (servers ? fixed : 0), fixed);
-	/* The part of a nonce that is sent along: any, but never twice. */
+	/* The explicit part of the nonce: any value, but never twice. */
 	if (c->salt != 0)
 		be_put(tr->iv + c->salt, tr->seq, c->iv);
 	mbedtls_platform_zeroize(block, sizeof(block));
 	return r;
 }
 
-/* struct tls12_crypto_info_*, which are all alike; 0, or -1 with errno. */
+/*
+ * Fill in a struct tls12_crypto_info_*; all of them have the same layout.  0,
+ * or -1 with errno.
+ */
 static int
 ktls_set_keys(int fd, int direction, const struct ktls *k,
     const struct traffic *tr)
@@ -223,7 +226,6 @@ ktls_forget_secrets(struct ktls *k)
 	k->secrets = NULL;
 }
 
-/* mbedtls_ssl_export_keys_t: of a handshake's secrets, those for data. */
 void
 ktls_export_keys(void *ctx, mbedtls_ssl_key_export_type type,
     const unsigned char *secret, size_t len, const unsigned char client[32],
@@ -273,7 +275,7 @@ ktls_overhead(const struct ktls *k)
 	    (k->is_13 ? 1 : k->cipher->salt != 0 ? k->cipher->iv : 0);
 }
 
-/* With keys that are no secret: of all zeros. */
+/* Keys of zeros will do for a trial. */
 unsigned
 tls_kernel_try(unsigned i, int fd)
 {

@@ -1,10 +1,10 @@
 /*
- * tls_key: a private key in the form that signs at least cost.
+ * tls_key: a private key in the form with the cheapest signatures.
  *
- * Where AWS-LC signs, it would be given the key as bytes at each signature, and
- * have to parse them.  So PSA gets the key here, and the library only its
- * number.  Then it signs once, since the driver keeps a key that has signed in
- * its own form.  Processes that are forked later have it as well.
+ * AWS-LC would have to parse the key at each signature.  So import it into PSA
+ * here, and give the library only its number.  Then sign once: the driver keeps
+ * the parsed form of an RSA key after its first signature, and processes that
+ * are forked later inherit it.
  */
 #include "tls_key.h"
 
@@ -13,8 +13,8 @@
 #include <awslc_driver.h>
 
 /*
- * For which algorithms PSA will take it.  TLS 1.2 and 1.3 pad differently.  Of
- * RSA keys PSA knows the size in whole bytes.
+ * Set the attributes for PSA.  An RSA key needs two algorithms, since TLS 1.2
+ * and 1.3 pad differently; PSA has its size in whole bytes.
  */
 static int
 describe(const mbedtls_pk_context *key, psa_key_attributes_t *attr)

@@ -1,16 +1,16 @@
-/* tls_key: a private key in the form that signs at least cost. */
+/* tls_key: a private key in the form with the cheapest signatures. */
 #ifndef TLS_KEY_H
 #define TLS_KEY_H
 
 #include "tls_internal.h"
 
 /*
- * The key of this certificate, as the library has parsed it.  0, or the
- * library's error, and the key is as it was.
+ * Prepare the key that the library has parsed.  0, or the library's error, with
+ * the key unchanged.
  */
 int	 tls_key_prepare(struct cert *);
 
-/* Whether it was prepared or not. */
+/* Free the key, prepared or not. */
 void	 tls_key_free(struct cert *);
 
 #endif

@@ -1,4 +1,4 @@
-/* tls_names: the names in a certificate, and those it is to be found by. */
+/* tls_names: the names in a certificate, and names compared with them. */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 #define LETTERS	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 #define DIGITS	"0123456789"
 #define HOST	LETTERS DIGITS "-._*"
-#define LISTED	8			/* of a certificate's names */
+#define LISTED	8			/* names of a certificate in text */
 
 int
 tls_names_is_host(const char *s)
@@ -44,7 +44,7 @@ tls_names_each(const mbedtls_x509_crt *crt,
 const char *
 tls_names_dn(const mbedtls_x509_name *dn, char *text, size_t size)
 {
-	/* Of an empty one nothing is written. */
+	/* mbedtls_x509_dn_gets() writes nothing for an empty name. */
 	text[0] = '\0';
 	if (mbedtls_x509_dn_gets(text, size, dn) < 0)
 		snprintf(text, size, "(too long)");
@@ -107,7 +107,7 @@ tls_names_address(const char *text, unsigned char bytes[16])
 		return 4;
 	if (len >= sizeof(bare))
 		return 0;
-	/* No certificate knows our interfaces. */
+	/* Certificates have no zone, such as %eth0. */
 	snprintf(bare, sizeof(bare), "%.*s", (int)len, text);
 	return inet_pton(AF_INET6, bare, bytes) == 1 ? 16 : 0;
 }
@@ -147,7 +147,7 @@ tls_names_is_dns(const mbedtls_x509_buf *cn)
 	return memchr(cn->p, '.', cn->len) != NULL;
 }
 
-/* Who a server has to be. */
+/* The name or address of a server. */
 struct server {
 	const char *name;
 	unsigned char address[16];
@@ -179,7 +179,7 @@ tls_names_is_server(const mbedtls_x509_crt *crt, const char *name)
 	    tls_names_covers((const char *)cn->p, cn->len, name);
 }
 
-/* A list, and how much is in it. */
+/* A list as text, and the number of names in it. */
 struct list {
 	struct text text;
 	size_t	 n;

@@ -1,6 +1,6 @@
 /*
- * tls_pem: files read as text, in all the shapes that are found in the wild;
- * and, where the library can't read one, what it is and how to convert it.
+ * tls_pem: PEM files in the variants that occur in practice; and for a file
+ * that the library can't read, its kind and a command to convert it.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -121,7 +121,10 @@ tls_pem_parse_size(const unsigned char *text, size_t size)
 	return strstr((const char *)text, PEM_BEGIN) != NULL ? size : size - 1;
 }
 
-/* 1 if it ends before another one begins: the parser would search on. */
+/*
+ * Return 1 if the block ends before another one begins.  Without this check the
+ * library would take the end of a later block.
+ */
 static int
 has_end(const struct pem_block *b)
 {
@@ -155,8 +158,8 @@ tls_pem_is_cert(const char *label)
 }
 
 /*
- * PEM as it comes out of other files: indented, or with "\n" for the end of a
- * line, as in YAML and JSON.  What gets free is filled with zeros.
+ * Normalize PEM that was copied from YAML or JSON: remove indentation, and
+ * replace a literal "\n" by the end of a line.  Fill the rest with zeros.
  */
 static void
 tidy(char *text, size_t size)
@@ -186,8 +189,8 @@ tidy(char *text, size_t size)
 }
 
 /*
- * 1 if it ends within a block of PEM, like a file that is still being written.
- * The parsers would be content with the blocks before.
+ * Return 1 if the text ends within a PEM block, as in a file that is still
+ * being written.  The library would accept the blocks before it.
  */
 static int
 is_truncated(const char *text)
@@ -210,7 +213,7 @@ read_whole(int fd, unsigned char *p, size_t len)
 
 	for (; len > 0; p += n, len -= (size_t)n) {
 		if ((n = read(fd, p, len)) == 0)
-			errno = ENODATA;	/* it has become shorter */
+			errno = ENODATA;	/* the file was truncated */
 		if (n <= 0)
 			return -1;
 	}
@@ -224,7 +227,7 @@ tls_pem_read(struct tls_config *cfg, const char *name, size_t *size)
 	struct stat st;
 	int fd, r = 0;
 
-	/* Do not wait for a writer of a FIFO. */
+	/* O_NONBLOCK: do not wait for the writer of a FIFO. */
 	fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd == -1 || fstat(fd, &st) == -1)
 		r = tls_fail(cfg, "%s: %s", name, strerror(errno));

@@ -1,6 +1,6 @@
 /*
- * tls_pem: files read as text, in all the shapes that are found in the wild;
- * and, where the library can't read one, what it is and how to convert it.
+ * tls_pem: PEM files in the variants that occur in practice; and for a file
+ * that the library can't read, its kind and a command to convert it.
  */
 #ifndef TLS_PEM_H
 #define TLS_PEM_H
@@ -19,43 +19,44 @@
 #define PEM_UNSUPPORTED_KEY \
 	PEM_UNSUPPORTED " (allowed: RSA, " PEM_CURVES ")"
 
-/* Where a shape shows: at a file's start, in a label of PEM, or anywhere. */
+/* Where the mark of a shape is: at the start, ending a label, or anywhere. */
 enum shape_place { AT_START, AT_LABEL, WITHIN };
 
-/* An object identifier is behind the byte that its length ends with. */
+/* A known kind of file.  Marks have object identifiers with a length byte. */
 struct pem_shape {
 	enum shape_place place;
-	const char *mark;		/* at the start, ? is any byte */
-	size_t	 len;			/* of it */
+	const char *mark;		/* AT_START: ? matches any byte */
+	size_t	 len;			/* of the mark */
 	const char *what;
-	const char *by, *to;		/* commands: by FILE to NEW; or NULL */
+	const char *by, *to;		/* to convert: by FILE to NEW; NULL */
 };
 
-/* A block of PEM, RFC 7468: where it begins, and its label. */
+/* A PEM block, RFC 7468: its beginning and its label. */
 struct pem_block {
 	const char *text;
 	char	 label[48];
 };
 
 /*
- * A whole file of at most 1 MB and a NUL behind it, which counts in size, as
- * the PEM parser wants it.  The caller overwrites and frees it.  NULL, having
- * called tls_fail(): also if it ends within a block.
+ * Read a whole file of at most 1 MB, and append a NUL, which size includes, as
+ * the library's PEM parser requires.  The caller overwrites and frees the
+ * memory.  NULL, having called tls_fail(), also if the file ends within a
+ * block.
  */
 unsigned char *tls_pem_read(struct tls_config *, const char *file,
 	    size_t *size);
 
-/* How much of it is to be parsed: the NUL behind it is for PEM alone. */
+/* Return the size for the library's parsers: with the NUL only for PEM. */
 size_t	 tls_pem_parse_size(const unsigned char *text, size_t size);
 
-/* 1 if it is neither PEM nor anything else that is known. */
+/* 1 if the bytes may be DER: a sequence of no other known kind. */
 int	 tls_pem_may_be_der(const unsigned char *, size_t len);
 
-/* The next block in a text; 0: there is none. */
+/* Find the next block in a text.  1, or 0: there is none. */
 int	 tls_pem_next(const char *text, struct pem_block *);
 
 /*
- * What is in a block: 0, or an error of the library's; the caller frees the
+ * Decode a block.  0, or an error of the library's; the caller frees the
  * context in either case.
  */
 int	 tls_pem_decode(const struct pem_block *, mbedtls_pem_context *);
@@ -63,16 +64,16 @@ int	 tls_pem_decode(const struct pem_block *, mbedtls_pem_context *);
 /* 1 if it is a label of certificates. */
 int	 tls_pem_is_cert(const char *label);
 
-/* The first shape that it has, or NULL. */
+/* Return the first shape that matches, or NULL. */
 const struct pem_shape *tls_pem_find_shape(enum shape_place, const void *,
 	    size_t len);
 
-/* tls_fail() with a text about a file, and what would convert that shape. */
+/* Call tls_fail() with the file, a text, and the command to convert it. */
 int	 tls_pem_fail_shape(struct tls_config *, const char *file,
 	    const struct pem_shape *, const char *fmt, ...)
 	    __attribute__((format(printf, 4, 5)));
 
-/* tls_fail(): what was wanted is not in a text; tell what is. */
+/* Call tls_fail(): the text has no wanted block, but another one. */
 int	 tls_pem_fail_to_find(struct tls_config *, const char *file,
 	    const char *wanted, const char *text, size_t size);
 

@@ -1,4 +1,4 @@
-/* tls_psk: keys that both sides have: their file, and who is known by one. */
+/* tls_psk: shared keys: their file, and authentication by one. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@
 #include "tls_verify.h"
 #include "util.h"
 
-#define PSKS_MAX	1000		/* looked through in each handshake */
+#define PSKS_MAX	1000		/* all compared in each handshake */
 #define BLANKS		" \t\r"
 #define ALLOWED_NAME \
 	"(allowed: 1 to 255 printable characters of ASCII, without a colon, " \
@@ -35,7 +35,7 @@ tls_psk_free(struct tls_config *cfg)
 	cfg->npsks = 0;
 }
 
-/* Why it is no identity, as a clause; or NULL. */
+/* Return why a name is no valid identity, as a clause, or NULL. */
 static const char *
 name_fault(const unsigned char *name, size_t len)
 {
@@ -57,8 +57,8 @@ name_fault(const unsigned char *name, size_t len)
 }
 
 /*
- * A MAC of a constant, which differs from key to key: by it, a ticket tells
- * whether the key of its identity has changed.
+ * Compute a MAC of a constant.  Tickets contain it, so that one is refused
+ * after the key of its identity has changed.
  */
 static int
 make_check(struct psk *p)
@@ -83,7 +83,7 @@ make_check(struct psk *p)
 	return r == PSA_SUCCESS ? 0 : -1;
 }
 
-/* The key itself, behind the colon. */
+/* Parse the key after the colon. */
 static int
 parse_secret(struct tls_config *cfg, const char *where, const char *text,
     struct psk *p)
@@ -108,7 +108,7 @@ parse_secret(struct tls_config *cfg, const char *where, const char *text,
 	    where);
 }
 
-/* In a time that does not tell which one it is. */
+/* Find a key in a time that does not depend on which one matches. */
 static const struct psk *
 find(const struct tls_config *cfg, const unsigned char *name, size_t len)
 {
@@ -122,7 +122,7 @@ find(const struct tls_config *cfg, const unsigned char *name, size_t len)
 	return found;
 }
 
-/* A line that is neither empty nor a comment; it is changed. */
+/* Parse a line with a key, modifying it. */
 static int
 parse_line(struct tls_config *cfg, const char *where, char *line)
 {
@@ -152,7 +152,7 @@ parse_line(struct tls_config *cfg, const char *where, char *line)
 	return 0;
 }
 
-/* Of several errors the first one is told, and how many follow. */
+/* Report the first of several errors, and the number of others. */
 static int
 parse_lines(struct tls_config *cfg, const char *name, char *text)
 {
@@ -190,7 +190,7 @@ tls_config_psk(struct tls_config *cfg, const char *name)
 		return 0;
 	if ((text = tls_pem_read(cfg, name, &size)) == NULL)
 		return -1;
-	/* It is text: nothing in it shall be its end. */
+	/* A NUL must not end the text early. */
 	while ((nul = memchr(text, '\0', size - 1)) != NULL)
 		*nul = '\1';
 	if (psa_generate_random(cfg->no_psk, sizeof(cfg->no_psk)) !=
@@ -205,13 +205,14 @@ tls_config_psk(struct tls_config *cfg, const char *name)
 }
 
 /*
- * mbedtls_ssl_conf_psk_cb(): the key that the client names, or 0 for none.
+ * The callback of mbedtls_ssl_conf_psk_cb(): set the key for the identity that
+ * a client offers.  0, or a code.
  *
- * One that is unknown is taken all the same where only keys are good, and what
- * it then is checked against is a key that nobody has: so it looks like a known
- * one with another key, and nobody learns which there are.  It does so in TLS
- * 1.2 always, as there is no way back.  But what is no identity may be a ticket
- * that has expired, and the client's key may be behind it.
+ * For an unknown identity, a server without certificates sets no_psk, a random
+ * key: the client can't distinguish that from a wrong key, and learns no
+ * identities.  In TLS 1.2 so does any server, since the suite is chosen
+ * already.  In TLS 1.3 an invalid identity may be an expired ticket, and the
+ * client's real identity may follow it.
  */
 static int
 take_identity(void *arg, mbedtls_ssl_context *ssl, const unsigned char *name,
@@ -231,7 +232,7 @@ take_identity(void *arg, mbedtls_ssl_context *ssl, const unsigned char *name,
 	if ((t->identity = strdup(text)) == NULL)
 		return MBEDTLS_ERR_SSL_ALLOC_FAILED;
 	if (p != NULL && p->allowed) {
-		tls_verify_forget(t);	/* who a ticket said it is */
+		tls_verify_forget(t);	/* the peer of a ticket */
 		t->psk = p;
 		t->by_psk = 1;
 		return mbedtls_ssl_set_hs_psk(ssl, p->secret, p->len);
@@ -300,7 +301,7 @@ tls_psk_unpack(const struct tls_config *cfg, const unsigned char *packed,
 	    packed + name_len, PSK_CHECK_SIZE) == 0 ? p : NULL;
 }
 
-/* What is behind a vector with a length of n bytes; NULL: it is cut off. */
+/* Skip a vector with a length of n bytes.  NULL: it is incomplete. */
 static const unsigned char *
 skip(const unsigned char *p, const unsigned char *end, size_t n)
 {
@@ -310,7 +311,7 @@ skip(const unsigned char *p, const unsigned char *end, size_t n)
 	return p + n + be_get(p, n);
 }
 
-/* RFC 8446 sections 4.1.2, and 4.2.11: each has an age of 4 bytes. */
+/* RFC 8446 sections 4.1.2 and 4.2.11; 4 bytes of age follow each identity. */
 size_t
 tls_psk_offered(const unsigned char *p, size_t len)
 {

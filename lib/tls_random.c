@@ -1,4 +1,4 @@
-/* tls_random: the kernel's entropy, for an mbed TLS that is not our own. */
+/* tls_random: the kernel's entropy for an mbed TLS other than our own build. */
 #include <errno.h>
 #include <stddef.h>
 #include <sys/random.h>
@@ -15,14 +15,14 @@
 
 #ifdef READS_FILES
 
-static int asked;			/* it has come here for entropy */
+static int asked;			/* the library has called this room */
 
 /*
- * With a C library that is not glibc, mbed TLS opens /dev/random each time that
- * it seeds its generator: after fork(2), and after 10,000 requests.  There is
- * none in a chroot(2), and the sandbox opens nothing.  A source can be added to
- * the library's, but not taken away; so this is defined in its place: a linker,
- * or a loader, takes the program's before the library's.
+ * Without glibc, mbed TLS opens /dev/random whenever it seeds its generator:
+ * after fork(2), and after 10,000 requests.  A chroot(2) has no such file, and
+ * the sandbox opens none.  The public API can add a source of entropy, but not
+ * remove one.  So replace the library's function: linker and loader prefer the
+ * program's definition.
  */
 int
 mbedtls_platform_entropy_poll(void *data, unsigned char *output, size_t len,
@@ -44,7 +44,7 @@ mbedtls_platform_entropy_poll(void *data, unsigned char *output, size_t len,
 	return 0;
 }
 
-/* A library that was linked with -Bsymbolic takes its own: none asks here. */
+/* A library that was linked with -Bsymbolic calls its own function. */
 const char *
 tls_random_why(void)
 {

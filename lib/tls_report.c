@@ -1,6 +1,6 @@
 /*
- * tls_report: what -t prints of a configuration, its certificates described,
- * and what there is to warn of.
+ * tls_report: the report of -t on a configuration and its certificates, and
+ * warnings.
  */
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -20,7 +20,7 @@
 #include "tls_verify.h"
 
 #define WARN_DAYS	30
-#define CRL_WARN_DAYS	3		/* some are good for a week alone */
+#define CRL_WARN_DAYS	3		/* some are valid for only a week */
 #define RSA_BITS	2048
 
 static const struct cert *
@@ -43,9 +43,9 @@ has_issuer(const mbedtls_x509_crt *list, const mbedtls_x509_crt *crt)
 }
 
 /*
- * Does every certificate of a chain come from the one behind it, and the last
- * from one that peers may know?  Their number, 0 with what is wrong, or -1
- * with what may be.
+ * Check that each certificate in a chain was issued by the next one, and that
+ * peers may know the issuer of the last.  Return the number of certificates; or
+ * with text, 0 for an error, -1 for a possible error.
  */
 static int
 check_chain(const struct tls_config *cfg, const mbedtls_x509_crt *chain,
@@ -70,16 +70,16 @@ check_chain(const struct tls_config *cfg, const mbedtls_x509_crt *chain,
 	snprintf(text, size, "an intermediate certificate is missing: that of "
 	    "\"%s\", unless it is a root that the %ss have",
 	    tls_names_dn(&crt->issuer, dn, sizeof(dn)), peer_role(cfg));
-	/* Certificates of public CAs say where to get their issuer's. */
+	/* Certificates of public CAs have the URL of their issuer's. */
 	return tls_cert_find_oid(crt, CA_ISSUERS) != NULL ? 0 : -1;
 }
 
-/* Where warnings go, and what they are about. */
+/* The receiver and the subject of warnings. */
 struct warning {
 	void	(*warn)(const void *, const char *, const char *);
 	const void *arg;
 	const char *about;
-	const char *peer;		/* the role of those who see it */
+	const char *peer;		/* the role of our peers */
 };
 
 static void __attribute__((format(printf, 2, 3)))
@@ -94,7 +94,7 @@ warn(const struct warning *w, const char *fmt, ...)
 	w->warn(w->arg, w->about, text);
 }
 
-/* Clients accept a star only as the whole first label of three or more. */
+/* Clients accept a star only as the first label of at least three. */
 static int
 warn_of_name(void *arg, int kind, const char *name, size_t len)
 {
@@ -110,7 +110,7 @@ warn_of_name(void *arg, int kind, const char *name, size_t len)
 	return 0;
 }
 
-/* The curve of a key that many clients have no use for; or NULL. */
+/* Return the curve of a key if many clients don't support it, or NULL. */
 static const char *
 odd_curve(const mbedtls_pk_context *pk)
 {
@@ -124,7 +124,7 @@ odd_curve(const mbedtls_pk_context *pk)
 	    mbedtls_ecp_curve_info_from_grp_id(id)->name;
 }
 
-/* About one certificate of a chain; is_leaf: the first. */
+/* Warn about one certificate of a chain; is_leaf: the first. */
 static void
 warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 {
@@ -144,7 +144,7 @@ warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 	if (odd_curve(&crt->pk) != NULL)
 		warn(w, "the %s has a key on %s, which many %ss refuse (all "
 		    "accept secp256r1)", which, odd_curve(&crt->pk), w->peer);
-	/* On a root it means nothing. */
+	/* Clients ignore the signature of a root. */
 	if (is_leaf || !tls_cert_is_issuer(crt, crt))
 		mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);
 	if (strstr(alg, "SHA1") != NULL || strstr(alg, "MD5") != NULL)
@@ -152,7 +152,7 @@ warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 		    strstr(alg, "MD5") != NULL ? "MD5" : "SHA-1", w->peer);
 }
 
-/* What clients look for in the certificate of a server. */
+/* Warn about what clients check in a server's certificate. */
 static void
 warn_of_server(struct warning *w, const mbedtls_x509_crt *leaf)
 {
@@ -165,7 +165,7 @@ warn_of_server(struct warning *w, const mbedtls_x509_crt *leaf)
 	tls_names_each(leaf, warn_of_name, w);
 }
 
-/* Suites whose key exchange uses the certificate's key. */
+/* Warn about suites whose key exchange uses the certificate's key. */
 static void
 warn_of_suite(const struct warning *w, int suite)
 {
@@ -188,7 +188,7 @@ has_psk(const struct tls_config *cfg, const char *name)
 	return i < cfg->npsks;
 }
 
-/* About issuers of peers' certificates, pinned ones, and shared keys. */
+/* Warn about issuers of peer certificates, pinned ones, and shared keys. */
 static void
 warn_of_trust(const struct tls_config *cfg, struct warning *w)
 {
@@ -304,10 +304,9 @@ print_hash(FILE *fp, const mbedtls_x509_buf *b)
 	print_hex(fp, hash, sizeof(hash));
 }
 
-/* Where to, and what stands between two names. */
 struct printer {
 	FILE	*fp;
-	const char *comma;
+	const char *comma;		/* before the next name */
 };
 
 static int
@@ -323,7 +322,7 @@ print_name(void *arg, int kind, const char *name, size_t len)
 		    sizeof(text)), p->fp);
 		return 0;
 	}
-	/* Its maker must not forge a line, nor move a cursor. */
+	/* Escape: a certificate must not forge lines or move the cursor. */
 	for (; len > 0; name++, len--)
 		fprintf(p->fp, isprint((unsigned char)*name) ? "%c" :
 		    "\\x%02x", (unsigned char)*name);
@@ -372,7 +371,7 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 	print_names(fp, crt);
 	fprintf(fp, "\tissuer     %s\n\tserial     ",
 	    tls_names_dn(&crt->issuer, text, sizeof(text)));
-	/* A number; DER has a zero before it lest it be negative. */
+	/* Omit the zero that DER adds to keep the number positive. */
 	len = crt->serial.len > 1 && crt->serial.p[0] == 0;
 	print_hex(fp, crt->serial.p + len, crt->serial.len - len);
 	tls_cert_dates(&crt->valid_from, &crt->valid_to, 0, text, sizeof(text));

@@ -1,7 +1,7 @@
 /*
  * tls_resume: sessions of a client, kept for each server.  In TLS 1.3 each
- * ticket is used once (RFC 8446 appendix C.4), by one process; a session of TLS
- * 1.2 is used until it is too old.
+ * ticket is used once (RFC 8446 appendix C.4), by one process; a TLS 1.2
+ * session is used until it is too old.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,12 +13,11 @@
 #include "tls_suites.h"
 #include "tls_verify.h"
 
-#define TICKETS_KEPT	4		/* of a connection, and of a server */
+#define TICKETS_KEPT	4		/* per connection, and per server */
 
 /*
- * Make t->id from what a session depends on: the address that we are connected
- * to, the names that are verified and asked for, and our own certificate.  0,
- * or -1.
+ * Compute t->id, a hash of what a session depends on: the peer's address, the
+ * name to verify, the SNI, and our own certificate.  0, or -1.
  */
 static int
 make_id(struct tls *t)
@@ -55,7 +54,7 @@ make_id(struct tls *t)
 	return r == PSA_SUCCESS ? 0 : -1;
 }
 
-/* Load one that is kept, and may be used: 0, or -1. */
+/* Load a kept session that may still be used.  0, or -1: there is none. */
 static int
 find(struct tls *t, mbedtls_ssl_session *session)
 {
@@ -72,7 +71,7 @@ find(struct tls *t, mbedtls_ssl_session *session)
 		mbedtls_ssl_session_free(session);
 		mbedtls_ssl_session_init(session);
 	}
-	/* Nothing of those that could not be used stays. */
+	/* Undo what unusable sessions have set. */
 	t->born = 0;
 	t->lifetime_hint = 0;
 	t->psk = NULL;
@@ -107,9 +106,10 @@ tls_resume_waits(const struct tls *t)
 }
 
 /*
- * Is there a ticket in it, or an ID?  A client that offers a session of TLS 1.2
- * offers no other version.  If the server did not resume it, no other one of
- * TLS 1.2 is kept, or the client would never offer TLS 1.3 again.
+ * Return 1 if a session has a ticket or an ID, and is worth keeping.  A client
+ * that offers a TLS 1.2 session offers no other version.  If the server did not
+ * resume it, keep no other TLS 1.2 session, or the client would never offer TLS
+ * 1.3 again.
  */
 static int
 is_resumable(const struct tls *t, const mbedtls_ssl_session *session)
@@ -147,7 +147,7 @@ tls_resume_keep(struct tls *t)
 		tls_resume_end(t);
 }
 
-/* What the library has for tickets that are still to come. */
+/* Free what the library keeps for tickets to come. */
 #ifdef MBEDTLS_SSL_RELEASE_BUFFERS
 static void
 release_session(struct tls *t)

@@ -1,6 +1,6 @@
 /*
- * tls_resume: sessions of a client, kept for each server; where sessions are
- * not configured, none of these does anything.
+ * tls_resume: sessions of a client, kept for each server.  Without
+ * tls_config_sessions(), no function here has an effect.
  */
 #ifndef TLS_RESUME_H
 #define TLS_RESUME_H
@@ -8,26 +8,26 @@
 #include "tls_internal.h"
 
 /*
- * Before the handshake, on a connected socket: offer a session that is kept
- * for this server, if there is one.  0, or a code.
+ * Offer a session kept for this server, if any.  Call before the handshake, on
+ * a connected socket.  0, or a code.
  */
 int	 tls_resume_offer(struct tls *);
 
-/* 1 if a ticket of TLS 1.3 may still come that would be kept. */
+/* 1 if the next TLS 1.3 ticket would be kept. */
 int	 tls_resume_waits(const struct tls *);
 
 /*
- * Keep the session that the library has now: a ticket of TLS 1.3 has come, or a
- * handshake of TLS 1.2 is over.
+ * Keep the library's current session.  Call after a TLS 1.3 ticket was
+ * received, or at the end of a TLS 1.2 handshake.
  */
 void	 tls_resume_keep(struct tls *);
 
-/* Keep nothing more, and free what that takes. */
+/* Keep no more sessions, and free the memory for them. */
 void	 tls_resume_end(struct tls *);
 
 /*
- * A handshake has failed: forget the sessions of this server if one of them was
- * offered, as that may be to blame.
+ * Call after a failed handshake: if a session was offered, forget all sessions
+ * for this server, since the offer may be the cause.
  */
 void	 tls_resume_failed(const struct tls *);
 

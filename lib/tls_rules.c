@@ -11,7 +11,7 @@
 #include "tls_names.h"
 #include "tls_rules.h"
 
-/* The value, behind the colon; -1 if it is malformed. */
+/* Parse the value after the colon.  0, or -1: malformed, or out of memory. */
 static int
 rule_parse(struct rule *r, const char *text)
 {

@@ -6,31 +6,32 @@
 
 enum rule_kind { CN, DNS, IP, URI, SHARED, PIN, CERT };
 
-/* What a peer's certificate may be, or the key that it has. */
+/* A condition on a peer's certificate or shared key. */
 struct rule {
 	struct rule *next;
 	enum rule_kind kind;
-	int	 is_server;		/* whose wildcards have their meaning */
-	char	*text;			/* of a CN, DNS, URI, SHARED, CERT */
-	unsigned char bytes[HASH_SIZE];	/* of an IP or a PIN */
-	size_t	 len;			/* of them */
-	mbedtls_x509_crt *certs;	/* in a CERT's file */
+	int	 is_server;		/* wildcards in certificates count */
+	char	*text;			/* of CN, DNS, URI, SHARED, CERT */
+	unsigned char bytes[HASH_SIZE];	/* of IP and PIN */
+	size_t	 len;			/* of the bytes */
+	mbedtls_x509_crt *certs;	/* in the file of CERT */
 };
 
-/* 1 if it is for certificates that need no trusted issuer. */
+/* 1 if the rule needs no trusted issuer. */
 int	 tls_rules_is_pin(const struct rule *);
 
 /*
- * The rule that a certificate matches, a pin if there is one; or NULL.  Without
- * a trusted issuer its names match none: there may be thousands of them.
+ * Return the rule that a certificate matches, preferably a pin, or NULL.
+ * Without a trusted issuer only pins are tried, since the certificate may have
+ * thousands of names.
  */
 const struct rule *tls_rules_find(const struct tls_config *,
 	    const mbedtls_x509_crt *, int is_trusted);
 
-/* 1 if they allow a key that both sides have, by its identity. */
+/* 1 if the rules allow the shared key with this identity. */
 int	 tls_rules_allow_psk(const struct tls_config *, const char *name);
 
-/* A whole list. */
+/* Free a whole list. */
 void	 tls_rules_free(struct rule *);
 
 #endif

@@ -1,7 +1,7 @@
 /*
  * tls_session: sessions, sealed for a ticket or the cache, and checked again
- * when they come back.  With a session go the peer's certificates, since they
- * are to be verified anew.
+ * when they are resumed.  A sealed session includes the peer's certificates,
+ * which are then verified again.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -25,23 +25,23 @@
 #define TICKETS_TRIED	4		/* in a handshake */
 
 /*
- * The head of a ticket's plaintext.  Behind it are the session's owner, the
- * shared key's identity with its check, the session as the library saves it,
- * and the peer's certificates.
+ * The head of a ticket's plaintext.  After it follow the session's owner, the
+ * shared key's identity and check, the session as saved by the library, and the
+ * peer's certificates.
  */
 enum {
 	AT_TLS13 = 0,			/* 1 for TLS 1.3 */
 	AT_BORN = 1,			/* when the session began (s) */
 	AT_SAVED = 9,			/* when it was saved (ms) */
 	AT_HINT = 17,			/* a server's lifetime hint (s); or 0 */
-	AT_TIME = 21,			/* offset in it: the library's time */
+	AT_TIME = 21,			/* offset of the time in the session */
 	AT_LENGTH = 23,			/* of the session */
 	AT_OWNER = 25,			/* length of the owner */
 	AT_IDENTITY = 26,		/* length of the identity */
 	SESSION_HEAD = 27
 };
 
-/* The time of day in milliseconds, by which hosts can tell a session's age. */
+/* The wall clock in milliseconds, as several hosts may share sessions. */
 static int64_t
 wall_ms(void)
 {
@@ -52,9 +52,9 @@ wall_ms(void)
 }
 
 /*
- * Where in a saved session of TLS 1.3 the library has put the time of its
- * ticket.  That is a clock of this host's, from its boot on; another one has
- * to put a time of its own there.  0: nowhere.
+ * Return the offset of the ticket's time in a saved TLS 1.3 session, or 0.  The
+ * library takes it from this host's monotonic clock; take_times() replaces it
+ * by one of the host that resumes the session.
  */
 static size_t
 find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
@@ -64,7 +64,7 @@ find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
 	mbedtls_ms_time_t ms;
 	size_t i;
 
-	/* It only reads the session, although it is not declared so. */
+	/* The library only reads it, although it declares otherwise. */
 	if (mbedtls_ssl_session_get_ticket_creation_time(
 	    (mbedtls_ssl_session *)(uintptr_t)session, &ms) != 0)
 		return 0;
@@ -76,8 +76,9 @@ find_time(const mbedtls_ssl_session *session, const unsigned char *saved,
 }
 
 /*
- * A session's owner, for whom alone it is good: on a server the name that the
- * client asked for, on a client t->id.  -1: that can't be compared later.
+ * Get the owner of a session, which has to be the same at resumption: on a
+ * server the name that the client asked for, on a client t->id.  0, or -1: that
+ * can't be compared later.
  */
 static int
 session_owner(const struct tls *t, const unsigned char **p, size_t *len)
@@ -97,7 +98,7 @@ is_owner(const struct tls *t, const unsigned char *p, size_t len)
 	    len > 0 && tls_names_equal(t->sni, (const char *)p, len);
 }
 
-/* The owner, and the identity; where the session begins, or 0: no room. */
+/* Write owner and identity.  Return the offset behind them, or 0: no room. */
 static size_t
 pack_names(const struct tls *t, unsigned char *p, size_t size)
 {
@@ -117,10 +118,9 @@ pack_names(const struct tls *t, unsigned char *p, size_t size)
 }
 
 /*
- * Make the plaintext of a ticket: its head, what is behind it, the session, and
- * the peer's certificates.  Its length, or 0: it does not fit, or is not to be
- * resumed.  In TLS 1.2 that is so without an extended master secret (RFC 7627
- * section 5.3).
+ * Write the plaintext of a ticket.  Return its length, or 0: it does not fit,
+ * or must not be resumed, as a TLS 1.2 session without an extended master
+ * secret (RFC 7627 section 5.3).
  */
 static size_t
 session_pack(const struct tls *t, const mbedtls_ssl_session *session,
@@ -147,7 +147,7 @@ session_pack(const struct tls *t, const mbedtls_ssl_session *session,
 	return head + len + t->chain_len;
 }
 
-/* 0 if the certificates that the peer had then would be accepted now. */
+/* Return 0 if the peer's certificates from the session are still accepted. */
 static int
 verify_again(struct tls *t, const unsigned char *p, size_t len)
 {
@@ -174,12 +174,12 @@ verify_again(struct tls *t, const unsigned char *p, size_t len)
 	    &flags, tls_verify_cert, t) != 0)
 		r = -1;
 	mbedtls_x509_crt_free(&chain);
-	/* If it would not, a full handshake is to tell why. */
+	/* On failure the full handshake finds the reason again. */
 	tls_reject_undo(t);
 	return r;
 }
 
-/* 1 if it is configured, and there is a key for it. */
+/* Return 1 if the suite is configured, with a key for it. */
 static int
 is_usable(const struct tls_config *cfg, int suite)
 {
@@ -192,12 +192,12 @@ is_usable(const struct tls_config *cfg, int suite)
 }
 
 /*
- * In TLS 1.2 a session is bound to its suite, but the library, given a
- * ticket, goes on to choose one by preference: let it be that one, in this
- * step of this handshake.
+ * A TLS 1.2 session is bound to its suite, but the library chooses a suite by
+ * preference after it accepted a ticket.  Put the session's suite first, for
+ * this step of the handshake; handshake() in tls.c restores the order.
  */
 static void
-insist_on(struct tls_config *cfg, int suite)
+prefer_suite(struct tls_config *cfg, int suite)
 {
 	cfg->suites_now[0] = suite;
 	memcpy(cfg->suites_now + 1, cfg->suites, sizeof(cfg->suites));
@@ -205,8 +205,8 @@ insist_on(struct tls_config *cfg, int suite)
 }
 
 /*
- * 1 if the session's version fits: on a server it is the handshake's, on a
- * client, which has not begun yet, it is one that may be spoken.
+ * Return 1 if the session's version is that of the handshake on a server, or
+ * configured on a client, whose handshake has not begun yet.
  */
 static int
 is_version(const struct tls *t, int is_13)
@@ -216,8 +216,9 @@ is_version(const struct tls *t, int is_13)
 }
 
 /*
- * 1 if the server still keeps a session that was saved then (ms).  What is left
- * of its time is the hint from here on, unless the server sends a new ticket.
+ * Return 1 if the lifetime hint (s) for a session saved at that time (ms) has
+ * not run out.  Its rest becomes the hint from now on, unless the server sends
+ * a new ticket.
  */
 static int
 is_within_hint(struct tls *t, int64_t saved, int64_t hint)
@@ -231,8 +232,8 @@ is_within_hint(struct tls *t, int64_t saved, int64_t hint)
 }
 
 /*
- * 0 if it is not too old, by its times; then the library's own, in the session
- * at p, is put right.
+ * Return 0 if the session is not too old, and convert the library's time in the
+ * session, at p, to this host's clock.
  */
 static int
 take_times(struct tls *t, const unsigned char *head, unsigned char *p,
@@ -242,7 +243,7 @@ take_times(struct tls *t, const unsigned char *head, unsigned char *p,
 	size_t at = (size_t)be_get(head + AT_TIME, 2);
 
 	*born = (int64_t)be_get(head + AT_BORN, 8);
-	if (*born > now / 1000)		/* by a clock that is ahead */
+	if (*born > now / 1000)		/* by a host whose clock is ahead */
 		*born = now / 1000;
 	if (*born < 0 || saved < 0 || now / 1000 - *born >= t->cfg->lifetime ||
 	    !is_within_hint(t, saved, (int64_t)be_get(head + AT_HINT, 4)))
@@ -254,12 +255,12 @@ take_times(struct tls *t, const unsigned char *head, unsigned char *p,
 }
 
 /*
- * 0 if the peer is still who it was then: by its key, if it was known by one,
- * and otherwise by its certificates, of so many bytes.
+ * Authenticate the peer again, by its shared key if the session has one, else
+ * by its certificates, of len bytes.  0, or -1.
  */
 static int
-know_again(struct tls *t, const struct psk *psk, const unsigned char *chain,
-    size_t len)
+authenticate_again(struct tls *t, const struct psk *psk,
+    const unsigned char *chain, size_t len)
 {
 	tls_verify_forget(t);
 	t->psk = NULL;
@@ -272,9 +273,9 @@ know_again(struct tls *t, const struct psk *psk, const unsigned char *chain,
 }
 
 /*
- * Load what session_pack() has made; 0 if it may be resumed.  Several may be
- * offered.  One that is refused must leave no identity behind, so the peer is
- * verified last.
+ * Load a session from session_pack().  0 if it may be resumed.  A client may
+ * offer several; a refused one must leave no identity in the struct tls, so
+ * authenticate the peer last.
  */
 static int
 session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
@@ -300,11 +301,11 @@ session_unpack(struct tls *t, mbedtls_ssl_session *session, unsigned char *p,
 	    mbedtls_ssl_session_load(session, saved, n) != 0)
 		return -1;
 	suite = mbedtls_ssl_session_get_ciphersuite_id(session);
-	if (!is_usable(t->cfg, suite) || know_again(t, psk, saved + n,
+	if (!is_usable(t->cfg, suite) || authenticate_again(t, psk, saved + n,
 	    (size_t)(end - saved) - n) != 0)
 		return -1;
 	if (!t->cfg->is_client && !is_tls13(t))
-		insist_on(t->cfg, suite);
+		prefer_suite(t->cfg, suite);
 	t->born = born;
 	return 0;
 }
@@ -341,8 +342,9 @@ tls_session_unseal(struct tls *t, mbedtls_ssl_session *session,
 }
 
 /*
- * The library's callbacks for tickets.  In TLS 1.3 it has to send one: where a
- * session can't be sealed, that is random bytes, which nobody can resume.
+ * The library's callbacks for tickets.  In TLS 1.3 the library always sends
+ * one: if the session can't be sealed, write random bytes, which can't be
+ * resumed.
  */
 static int
 ticket_write(void *arg, const mbedtls_ssl_session *session,
@@ -354,7 +356,7 @@ ticket_write(void *arg, const mbedtls_ssl_session *session,
 	int64_t left = cfg->lifetime;
 	size_t n, size = (size_t)(end - start);
 
-	*lifetime = 0;	/* mbed TLS 3.6.6 sends it even after a failure */
+	*lifetime = 0;	/* mbed TLS 3.6.6 sends this even after a failure */
 	if (t->resumed)
 		left -= wall_ms() / 1000 - t->born;
 	if (left > cfg->lifetime)	/* the clock was set back */
@@ -365,7 +367,7 @@ ticket_write(void *arg, const mbedtls_ssl_session *session,
 		if (size < n || psa_generate_random(start, n) != PSA_SUCCESS)
 			return MBEDTLS_ERR_SSL_INTERNAL_ERROR;
 	}
-	/* Not before: in TLS 1.2 the library sends as much after a failure. */
+	/* Set it last: in TLS 1.2 the library sends *len bytes on failure. */
 	*len = n;
 	*lifetime = left > 0 ? (uint32_t)left : 0;
 	return 0;
@@ -378,7 +380,7 @@ ticket_parse(void *arg, mbedtls_ssl_session *session, unsigned char *buf,
 	struct tls_config *cfg = arg;
 	struct tls *t = cfg->current;
 
-	/* A client has one or two; each may cost the checks of a chain. */
+	/* Clients offer one or two; each may cost verifying a chain. */
 	if (t->ntickets >= TICKETS_TRIED || tls_names_remember(t->ssl) != 0)
 		return MBEDTLS_ERR_SSL_INVALID_MAC;
 	t->ntickets++;
@@ -386,7 +388,7 @@ ticket_parse(void *arg, mbedtls_ssl_session *session, unsigned char *buf,
 	    MBEDTLS_ERR_SSL_INVALID_MAC;
 }
 
-/* The library's callbacks for the cache; a ticket is what it holds, too. */
+/* The library's callbacks for the cache, which contains tickets as well. */
 static int
 cache_get(void *arg, const unsigned char *id, size_t len,
     mbedtls_ssl_session *session)

@@ -1,4 +1,4 @@
-/* tls_store: where sessions are kept, in memory that all processes share. */
+/* tls_store: sealed sessions in memory that all processes share. */
 #include <assert.h>
 #include <limits.h>
 #include <stdatomic.h>
@@ -10,16 +10,16 @@
 #include "tls_store.h"
 #include "util.h"
 
-#define WAYS		8		/* slots for an ID */
+#define WAYS		8		/* slots per ID */
 #define SLOT_SIZE	512		/* without certificates */
 #define SLOT_WITH_CLIENT 4096		/* with a client's */
 
 /*
- * Room for one entry.  Its stamp is greater the later it was filled, and odd
- * while it is written.  No two stamps are alike: as long as one has not
- * changed, neither has the entry that was read, and may be taken.  A process
- * that is killed while it writes leaves an odd stamp: the slot is filled again
- * in its turn, as others are.
+ * Room for one entry.  Later entries have greater stamps; the stamp is odd
+ * while the entry is written.  Stamps are unique: an unchanged stamp means that
+ * the entry is unchanged since it was read, and may be taken.  A process that
+ * is killed while it writes leaves an odd stamp; the slot is then reused in its
+ * turn, like others.
  */
 struct slot {
 	atomic_uint stamp;		/* 0: empty */
@@ -28,10 +28,10 @@ struct slot {
 	unsigned char ticket[];
 };
 
-/* In shared memory: no pointers, and no sizes to be trusted. */
+/* In shared memory: contains no pointers, and no trusted sizes. */
 struct shared {
 	struct ticket_store tickets;
-	atomic_uint clock;		/* counts what is kept, by two */
+	atomic_uint clock;		/* incremented by 2 for each entry */
 	unsigned char slots[];
 };
 
@@ -46,7 +46,7 @@ struct tls_sessions {
 static_assert(offsetof(struct shared, slots) % _Alignof(struct slot) == 0,
     "slots are aligned");
 
-/* Slot i of those for an ID; NULL: there are not as many. */
+/* Return slot i for an ID, or NULL: there are fewer. */
 static struct slot *
 slot_for(const struct tls_sessions *s, const unsigned char *id, size_t i)
 {
@@ -66,14 +66,17 @@ is_of(const struct slot *slot, const unsigned char *id)
 	    memcmp(slot->id, id, ID_SIZE) == 0;
 }
 
-/* How long ago, by the clock, that was; an empty slot is the oldest. */
+/* Return the age of a stamp by the clock; an empty slot is the oldest. */
 static unsigned
 age(const struct tls_sessions *s, unsigned stamp)
 {
 	return stamp == 0 ? UINT_MAX : atomic_load(&s->shared->clock) - stamp;
 }
 
-/* The slot to fill next: the oldest, of this ID if it has enough of them. */
+/*
+ * Return the slot to fill next: the oldest; or, once the ID has most entries,
+ * the oldest of these.
+ */
 static struct slot *
 oldest(const struct tls_sessions *s, const unsigned char *id, size_t most)
 {
@@ -106,7 +109,7 @@ tls_store_put(const struct tls_sessions *s, const unsigned char *id,
 	stamp = atomic_load(&slot->stamp);
 	if (now == 0 || !atomic_compare_exchange_strong(&slot->stamp, &stamp,
 	    now + 1))
-		return;			/* another one was faster */
+		return;			/* another process was faster */
 	memcpy(slot->id, id, ID_SIZE);
 	slot->len = (uint32_t)len;
 	memcpy(slot->ticket, ticket, len);
@@ -114,7 +117,7 @@ tls_store_put(const struct tls_sessions *s, const unsigned char *id,
 	atomic_compare_exchange_strong(&slot->stamp, &stamp, now);
 }
 
-/* Slot i of an ID; 0 if all of it was read before it was changed. */
+/* Copy slot i of an ID.  0, or -1: the entry changed meanwhile. */
 static int
 copy(const struct tls_sessions *s, const unsigned char *id, size_t i,
     struct tls_kept *k)
@@ -124,7 +127,7 @@ copy(const struct tls_sessions *s, const unsigned char *id, size_t i,
 	unsigned stamp = atomic_load(&slot->stamp);
 
 	k->slot = i;
-	k->len = *len;			/* once, as others may change it */
+	k->len = *len;			/* read once: others may change it */
 	if (stamp == 0 || stamp % 2 != 0 || k->len > tls_store_room(s) ||
 	    k->len > sizeof(k->ticket) || memcmp(slot->id, id, ID_SIZE) != 0)
 		return -1;
@@ -214,7 +217,7 @@ tls_store_room(const struct tls_sessions *s)
 	return s->slot_size - sizeof(struct slot);
 }
 
-/* Allocate one, its memory not yet mapped. */
+/* Allocate a store whose memory is not mapped yet. */
 static struct tls_sessions *
 sessions_alloc(size_t entries, enum tls_sessions_kind kind, int fd)
 {
@@ -260,7 +263,7 @@ tls_sessions_map(const struct tls_sessions_memory *m, struct tls_sessions **s)
 		(*s)->shared = p;
 		return NULL;
 	}
-	(*s)->memory.fd = -1;		/* another program may need it */
+	(*s)->memory.fd = -1;		/* it stays open, for the caller */
 	tls_sessions_free(*s);
 	*s = NULL;
 	return why;

@@ -25,8 +25,8 @@
 #endif
 
 /*
- * The suites that are both safe and fast; prefer() puts those in order that the
- * library has been built with.
+ * Suites that are both safe and fast; prefer() orders those that the library
+ * supports.
  */
 static const int default_suites[] = {
 	MBEDTLS_TLS1_3_AES_128_GCM_SHA256,
@@ -42,8 +42,8 @@ static const int default_suites[] = {
 };
 
 /*
- * What the library has been built with; the order is the default preference,
- * and the finite-field ones are costly.
+ * The groups that the library supports, in the default order of preference.
+ * The finite-field groups are not enabled by default, as they are expensive.
  */
 static const struct group {
 	const char *name;
@@ -72,8 +72,8 @@ static const struct group {
 };
 
 /*
- * 1 if this CPU has instructions for AES, and the library code that uses them.
- * Without them, ChaCha20 is faster.
+ * Return 1 if this CPU has AES instructions and the library uses them.  Without
+ * them, ChaCha20 is faster.
  */
 #if defined(MBEDTLS_AESNI_C) && (defined(__x86_64__) || defined(__i386__))
 static int
@@ -98,8 +98,8 @@ has_fast_aes(void)
 #endif
 
 /*
- * The default suites, the faster cipher on this machine first.  In TLS 1.3
- * the library follows the client's order all the same.
+ * Fill in the default suites, the faster cipher of this machine first.  In TLS
+ * 1.3 the client's order decides nevertheless.
  */
 static void
 prefer(int *suites)
@@ -136,8 +136,8 @@ tls_suites_default(struct tls_config *cfg)
 }
 
 /*
- * Suites are known by IANA's names.  The library's differ: hyphens
- * for underscores, and TLS1-3- where TLS 1.3 has none but TLS_.
+ * Translate an IANA name: the library's names have hyphens for underscores, and
+ * in TLS 1.3 begin with TLS1-3- instead of TLS_.  0: unknown.
  */
 static int
 suite_id(const char *iana)
@@ -155,7 +155,7 @@ suite_id(const char *iana)
 	return mbedtls_ssl_get_ciphersuite_id(name);
 }
 
-/* With keys that both sides have, one alone is. */
+/* Of the suites with shared keys, only one is supported. */
 static int
 is_supported(int suite)
 {
@@ -212,7 +212,7 @@ tls_groups(char *text, size_t size)
 		text_add(&list, "%s%s", i > 0 ? ", " : "", groups[i].name);
 }
 
-/* Each name in a list, given to add() with its position. */
+/* Call add() for each name in a list, with its position. */
 static int
 each(struct tls_config *cfg, const char *names,
     int (*add)(struct tls_config *, const char *, size_t))
@@ -238,9 +238,9 @@ each(struct tls_config *cfg, const char *names,
 }
 
 /*
- * OpenSSL's name of a suite as IANA's: ECDHE-RSA-AES256-GCM-SHA384 and its
- * like.  Suites without forward secrecy or AEAD have none, as they are not to
- * be recommended.
+ * Translate an OpenSSL name such as ECDHE-RSA-AES256-GCM-SHA384 to IANA's.
+ * Return 1 if the suite is supported.  Suites without forward secrecy or AEAD
+ * are left out, since the result is a recommendation.
  */
 static int
 translate_suite(const char *name, char *iana, size_t size)
@@ -278,7 +278,7 @@ translate_suite(const char *name, char *iana, size_t size)
 	return is_supported(suite_id(iana));
 }
 
-/* One more name in a list of text, unless it is there or finds no room. */
+/* Append a name to a list, unless it is in there or does not fit. */
 static void
 list_name(char *text, size_t size, const char *name)
 {
@@ -292,8 +292,8 @@ list_name(char *text, size_t size, const char *name)
 }
 
 /*
- * The same for a list, without those that are unknown here.  TLS 1.3 has suites
- * of its own, which OpenSSL configures elsewhere: they are added.
+ * Translate a list, without unknown names.  Add the suites of TLS 1.3, which
+ * OpenSSL configures separately.
  */
 static void
 translate_suites(const char *names, char *text, size_t size)
@@ -352,7 +352,7 @@ tls_config_ciphers(struct tls_config *cfg, const char *names)
 	    "default: all that are safe)", why);
 }
 
-/* IANA's name of a group that has another one, such as OpenSSL's. */
+/* Translate another name of a group, such as OpenSSL's, to IANA's. */
 static const char *
 translate_group(const char *name)
 {
@@ -455,9 +455,9 @@ tls_suites_has_group(const struct tls_config *cfg)
 }
 
 /*
- * The library uses keys that both sides have with SHA-256 in TLS 1.3, and of
- * those for TLS 1.2 with the one suite that has both an ephemeral key and an
- * AEAD.
+ * Shared keys are used with the SHA-256 suites in TLS 1.3, as the library has
+ * it, and in TLS 1.2 with the only suite that has both an ephemeral key
+ * exchange and an AEAD.
  */
 static int
 is_for_psk(int suite)

@@ -1,4 +1,4 @@
-/* tls_ticket: the keys of tickets, and what is sealed with them. */
+/* tls_ticket: ticket keys, and tickets sealed with them. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,12 +9,11 @@
 #include "tls_ticket.h"
 #include "util.h"
 
-#define SEQLOCK_TRIES	100		/* keys, read while they are written */
+#define SEQLOCK_TRIES	100		/* to read while keys are written */
 
 /*
- * What seals: ChaCha20-Poly1305, or where a library was configured without it,
- * AES-256-GCM.  Hosts that share keys resume each other's sessions if they have
- * the same.
+ * The cipher: ChaCha20-Poly1305, or with a library without it, AES-256-GCM.
+ * Hosts that share keys resume each other's sessions only with the same cipher.
  */
 #if defined(PSA_WANT_ALG_CHACHA20_POLY1305) && \
     defined(PSA_WANT_KEY_TYPE_CHACHA20)
@@ -27,7 +26,7 @@
 #error "this mbed TLS has no cipher for tickets: ChaCha20-Poly1305 or AES-GCM"
 #endif
 
-/* A copy of the keys as they are now; -1: there are none. */
+/* Copy the current keys.  0, or -1: there are none. */
 static int
 keys_now(struct ticket_store *s, struct ticket_keys *keys)
 {
@@ -57,7 +56,7 @@ import(psa_key_type_t type, psa_key_usage_t usage, psa_algorithm_t alg,
 	return psa_import_key(&attr, secret, KEY_SIZE, id);
 }
 
-/* The key for the ticket with that salt: HMAC-SHA256 of it. */
+/* Derive the key for a ticket: HMAC-SHA256 of its salt. */
 static int
 derive(const unsigned char *secret, const unsigned char *salt,
     psa_key_usage_t usage, psa_key_id_t *id)
@@ -79,7 +78,7 @@ derive(const unsigned char *secret, const unsigned char *salt,
 	return r == PSA_SUCCESS ? 0 : -1;
 }
 
-static const unsigned char nonce[12];		/* its key is used once */
+static const unsigned char nonce[12];		/* each key is used once */
 
 size_t
 tls_ticket_seal(const struct tls_config *cfg, const unsigned char *plain,
@@ -132,7 +131,7 @@ tls_ticket_unseal(const struct tls_config *cfg, const unsigned char *ticket,
 	return n;
 }
 
-/* A key has its hash for a name. */
+/* Append a key; its name is its hash. */
 static int
 key_add(struct ticket_keys *keys, const unsigned char *secret)
 {
@@ -174,7 +173,7 @@ tls_config_renew(struct tls_config *cfg)
 	return why;
 }
 
-/* 64 hexadecimal digits, and nothing behind them but blanks. */
+/* Parse a line of 64 hexadecimal digits and trailing blanks. */
 static int
 parse_key(const char *line, unsigned char *secret)
 {
@@ -222,7 +221,7 @@ tls_config_ticket_keys(struct tls_config *cfg, const char *name)
 
 	if ((text = tls_pem_read(cfg, name, &size)) == NULL)
 		return -1;
-	/* It is text: nothing in it shall be its end, nor be a key. */
+	/* A NUL must not end the text early, nor pass for a part of a key. */
 	while ((nul = memchr(text, '\0', size - 1)) != NULL)
 		*nul = '?';
 	r = parse_keys(cfg, name, (char *)text);

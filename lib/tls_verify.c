@@ -1,4 +1,4 @@
-/* tls_verify: is the peer who it has to be? */
+/* tls_verify: verification of the peer's certificate. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,8 +29,9 @@ has_usage(const mbedtls_x509_crt *crt, const char *oid)
 }
 
 /*
- * The extended key usage of an issuer binds what it issues, and any usage
- * (RFC 5280 section 4.2.1.12) is not this one: both as in OpenSSL.
+ * As in OpenSSL, the extended key usage of an issuer applies to the
+ * certificates below it, and anyExtendedKeyUsage (RFC 5280 section 4.2.1.12)
+ * does not stand for client or server authentication.
  */
 static int
 is_for_peers(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
@@ -41,7 +42,7 @@ is_for_peers(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 	    MBEDTLS_OID_CLIENT_AUTH);
 }
 
-/* 1 if it is in ca, and not merely sent by the peer. */
+/* Return 1 if the certificate is in ca, not only sent by the peer. */
 static int
 is_ours(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
@@ -53,9 +54,9 @@ is_ours(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 }
 
 /*
- * The library has seen to basicConstraints, unless it is an old one in ca.
- * One that a peer sends has to say that it may issue, RFC 5280 section
- * 4.2.1.3: a flaw in the former is not enough.
+ * The library has checked basicConstraints, except in certificates of ca below
+ * version 3.  An issuer that the peer sent needs a keyUsage as well (RFC 5280
+ * section 4.2.1.3), so that a flaw in that check is not enough for an attack.
  */
 static int
 may_issue(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
@@ -81,9 +82,10 @@ tls_verify_issuer_flags(const struct tls_config *cfg,
 }
 
 /*
- * Flags for the names of a certificate, by the constraints of those above it,
- * whom the trusted root vouches for.  Constraints do not apply to a self-issued
- * certificate, unless it is the last one; RFC 5280 section 4.2.1.10.
+ * Return the flags for a certificate's names, checked against the name
+ * constraints of its issuers; these form a chain up to a trusted root.
+ * Constraints do not apply to a self-issued certificate, except the peer's own;
+ * RFC 5280 section 4.2.1.10.
  */
 static uint32_t
 constraint_flags(const struct tls *t, const mbedtls_x509_crt *crt, int depth)
@@ -105,7 +107,7 @@ constraint_flags(const struct tls *t, const mbedtls_x509_crt *crt, int depth)
 	return 0;
 }
 
-/* The flags' first fault, as text about crt. */
+/* Return the first fault of the flags; text describes it for crt. */
 static const struct fault *
 fault_text(const struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags,
     char *text, size_t size)
@@ -127,7 +129,7 @@ fault_text(const struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags,
 	} else if (f->flags & MBEDTLS_X509_BADCERT_EXPIRED) {
 		tls_cert_dates(&crt->valid_from, &crt->valid_to, 0, text, size);
 	} else {
-		/* Of several for an issuer, one is not valid. */
+		/* Find the CRL of this issuer that is not valid now. */
 		while (tls_cert_dates(&crl->this_update, &crl->next_update, 0,
 		    dn, sizeof(dn)) == IN_TIME ||
 		    !tls_cert_same(&crl->issuer_raw, &crt->issuer_raw)) {
@@ -140,7 +142,7 @@ fault_text(const struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags,
 	return f;
 }
 
-/* Keep why one of the peer's issuers, with these flags, is not accepted. */
+/* Reject the peer for one of its issuers, with these flags. */
 static void
 reject_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 {
@@ -154,7 +156,7 @@ reject_issuer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 		    tls_names_dn(&crt->subject, dn, sizeof(dn)), text);
 }
 
-/* The same for the peer's own; rejected issuers are the reason, if any. */
+/* Reject the peer's own certificate; a rejected issuer is the better reason. */
 static void
 reject_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t flags)
 {
@@ -181,7 +183,7 @@ tls_verify_forget(struct tls *t)
 	t->chain_len = 0;
 }
 
-/* Its certificates, as in RFC 8446 section 4.4.2: 3 bytes of length each. */
+/* Copy the certificates, each behind a length of 3 bytes (RFC 8446 4.4.2). */
 static int
 keep_chain(struct tls *t, const mbedtls_x509_crt *chain)
 {
@@ -210,7 +212,7 @@ remember_peer(struct tls *t, const mbedtls_x509_crt *crt)
 
 	tls_verify_forget(t);
 	t->peer = strdup(tls_names_dn(&crt->subject, dn, sizeof(dn)));
-	/* With a zero in it, it would be cut off there: take it for none. */
+	/* Text would end at a zero byte: treat such a name as absent. */
 	if (cn != NULL && memchr(cn->p, '\0', cn->len) != NULL)
 		cn = NULL;
 	if (cn != NULL)
@@ -219,7 +221,7 @@ remember_peer(struct tls *t, const mbedtls_x509_crt *crt)
 	    keep_chain(t, crt) == -1 ? MBEDTLS_ERR_X509_ALLOC_FAILED : 0;
 }
 
-/* 1 if Netscape's old nsCertType, if there is one, has the peer's role. */
+/* Return 1 if Netscape's nsCertType is absent or has the peer's role. */
 static int
 is_for_netscape(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 {
@@ -244,7 +246,7 @@ may_authenticate(const struct tls_config *cfg, const mbedtls_x509_crt *crt)
 	    tls_cert_find_oid(crt, PROXY_CERT_INFO) == NULL;
 }
 
-/* 1 if its authorityKeyIdentifier, if any, is that of the issuer. */
+/* Return 1 if the authorityKeyIdentifier is absent or matches the issuer. */
 static int
 is_key_of(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
 {
@@ -265,9 +267,9 @@ is_key_of(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *crt)
 }
 
 /*
- * 1 if it was issued by what the library has found to be its issuer.  That goes
- * by name and key, which are the same in all certificates of an authority that
- * was renewed: one of them is enough.
+ * Return 1 if issuer, which the library has found by name and key, issued crt.
+ * A renewed authority has several certificates with the same name and key: one
+ * match among them is enough.
  */
 static int
 has_come_from(const struct tls_config *cfg, const mbedtls_x509_crt *issuer,
@@ -276,7 +278,7 @@ has_come_from(const struct tls_config *cfg, const mbedtls_x509_crt *issuer,
 	const mbedtls_x509_crt *ca = cfg->has_ca ? &cfg->ca : NULL;
 
 	if (tls_cert_is_issuer(crt, crt) && is_key_of(crt, crt))
-		return 0;		/* but from itself */
+		return 0;		/* it is self-signed */
 	if (is_key_of(issuer, crt))
 		return 1;
 	while (ca != NULL && !(tls_cert_is_issuer(ca, crt) && is_key_of(ca,
@@ -288,7 +290,7 @@ has_come_from(const struct tls_config *cfg, const mbedtls_x509_crt *issuer,
 	return ca != NULL;
 }
 
-/* Flags for what would cost too much to verify. */
+/* Return the flags for a chain or a key that would cost too much to verify. */
 static uint32_t
 exceeded(const mbedtls_x509_crt *crt, int depth)
 {
@@ -303,9 +305,9 @@ exceeded(const mbedtls_x509_crt *crt, int depth)
 }
 
 /*
- * A patched library shows a certificate with a critical extension that it does
- * not know.  It is taken if we know it; or else keep whose certificate it is,
- * and which extension.
+ * A patched library calls back for a certificate with a critical extension
+ * unknown to it.  Accept an extension that we check ourselves; otherwise keep
+ * the names of certificate and extension for the log.
  */
 static int
 check_extension(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags)
@@ -324,7 +326,7 @@ check_extension(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags)
 	return 0;
 }
 
-/* Flags for a peer's name, or by the rules instead; found: one, or NULL. */
+/* Return the flags for the peer's name or rules; found: the rule, or NULL. */
 static uint32_t
 name_flags(const struct tls *t, const mbedtls_x509_crt *crt, int is_trusted,
     const struct rule **found)
@@ -357,12 +359,12 @@ check_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags,
 {
 	const struct rule *r;
 
-	/* In TLS 1.2 the library leaves out one with such a signature. */
+	/* In TLS 1.2 the library skips one with an unknown signature. */
 	if (crt->raw.p == NULL)
 		*flags |= CERT_SIGNED_ODDLY;
 	if (!may_authenticate(t->cfg, crt))
 		*flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
-	/* The library goes by the name that is asked for. */
+	/* The library has compared the SNI; t->name decides. */
 	*flags &= ~(uint32_t)MBEDTLS_X509_BADCERT_CN_MISMATCH;
 	*flags |= name_flags(t, crt, is_trusted, &r);
 	if (!t->cfg->has_ca || (r != NULL && tls_rules_is_pin(r))) {
@@ -390,12 +392,12 @@ tls_verify_cert(void *arg, mbedtls_x509_crt *crt, int depth, uint32_t *flags)
 		return check_extension(t, crt, flags);
 	if (!is_ours(t->cfg, crt))
 		*flags |= exceeded(crt, depth);
-	if (t->issuer == NULL)		/* the first one, from the root down */
+	if (t->issuer == NULL)		/* the topmost one comes first */
 		t->cfg->nabove = 0;
 	else if (!has_come_from(t->cfg, t->issuer, crt))
 		*flags |= MBEDTLS_X509_BADCERT_NOT_TRUSTED;
 	t->issuer = depth > 0 ? crt : NULL;
-	/* Without a trusted issuer nothing is computed that costs. */
+	/* Do no costly work for a chain without a trusted issuer. */
 	is_trusted = ((*flags | t->issuer_flags) &
 	    MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0;
 	if (is_trusted)
@@ -414,14 +416,14 @@ tls_verify_check_verdict(struct tls *t)
 
 	if (t->refused || t->cfg->verify == NOT_ASKED)
 		return t->refused;
-	/* All of them: there is no result yet. */
+	/* All bits: there is no result yet. */
 	if (flags == UINT32_MAX || flags == MBEDTLS_X509_BADCERT_SKIP_VERIFY)
 		flags = 0;
-	/* The peer of a session that was not resumed after all is forgotten. */
+	/* An offered session that was not resumed leaves its peer behind. */
 	if (flags & MBEDTLS_X509_BADCERT_MISSING) {
 		tls_verify_forget(t);
 	} else if (flags != 0) {
-		/* What the library itself finds, after tls_verify_cert(). */
+		/* Found by the library itself, after tls_verify_cert(). */
 		f = tls_error_fault(flags);
 		tls_reject(t, f->alert, "%s certificate \"%s\": %s",
 		    peer_role(t->cfg), t->peer != NULL ? t->peer : "",

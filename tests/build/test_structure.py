@@ -16,7 +16,7 @@ ROOMS = """
     tls_internal tls_random tls_names tls_pem tls_cert tls_constraints tls_key tls_error
     tls_files tls_rules
     tls_verify tls_suites tls_psk tls_config tls_report tls_generate tls_ticket
-    tls_store tls_session tls_resume tls_bio tls_kernel_keys tls_kernel tls
+    tls_store tls_session tls_resume tls_records tls_bio tls_kernel_keys tls_kernel tls
     repeats scoreboard control workers listener
     hints config config_role arguments files secret
     handover privileges sandbox daemon proxy command ktls_probe

@@ -34,7 +34,7 @@ watch_sent(struct input in)
 
 	must(copy != NULL, "out of memory");
 	memcpy(copy, in.p, in.n);
-	sniff_sent(&t, copy, in.n);
+	tls_records_sent(&t, copy, in.n);
 	free(t.why);
 	free(copy);
 }
@@ -46,10 +46,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct input in = { data, size }, left, some;
 	size_t n = take(&in) + 1;
 
-	track_records(&whole, in.p, in.n);
+	tls_records_track(&whole, in.p, in.n);
 	for (left = in; left.n > 0; ) {
 		some = take_some(&left, n);
-		track_records(&parts, some.p, some.n);
+		tls_records_track(&parts, some.p, some.n);
 	}
 	must(memcmp(&whole, &parts, sizeof(whole)) == 0,
 	    "in parts it is something else");

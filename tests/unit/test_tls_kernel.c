@@ -384,7 +384,7 @@ test_sending_begins(void **state)
 	k->seq = 2;
 	kernel.next = 2;
 	kernel.tcp.tcpi_bytes_sent = 700;
-	assert_int_equal(kernel_ready(moved), 0);
+	assert_int_equal(prepare_sending(moved), 0);
 	assert_int_equal(kernel.tx, 1);
 	assert_int_equal(kernel.info[kernel.len - 1], 2);
 	assert_int_equal(kernel_finish(&stream), STREAM_WANT_WRITE);
@@ -437,7 +437,7 @@ test_secrets_are_forgotten(void **state)
 	(void)state;
 	cfg->kernel &= ~TLS_KERNEL_REKEYS;
 	assert_non_null(moved->ktls->secrets);
-	assert_int_equal(kernel_ready(moved), 0);
+	assert_int_equal(prepare_sending(moved), 0);
 	assert_null(moved->ktls->secrets);
 }
 
@@ -563,7 +563,7 @@ test_key_update(void **state)
 	assert_int_equal(kernel.nsent, 0);
 	assert_memory_equal(before, moved->ktls->secrets->traffic[1],
 	    sizeof(before));
-	assert_int_equal(kernel_ready(moved), 0);
+	assert_int_equal(prepare_sending(moved), 0);
 	assert_int_equal(kernel.nsent, sizeof(answer));
 	assert_memory_equal(kernel.sent, answer, sizeof(answer));
 	assert_int_equal(kernel.tx, 2);
@@ -571,7 +571,7 @@ test_key_update(void **state)
 	    PSA_HASH_LENGTH(PSA_ALG_SHA_256));
 	/* The one record with the old keys still counts. */
 	assert_int_equal(moved->ktls->records, 1);
-	assert_int_equal(kernel_ready(moved), 0);
+	assert_int_equal(prepare_sending(moved), 0);
 	assert_int_equal(kernel.nsent, sizeof(answer));
 }
 

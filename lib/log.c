@@ -193,7 +193,8 @@ log_errors_end(void)
 {
 	logging.errors_limited = 0;
 	if (logging.errors > ERRORS_MAX)
-		log_error("and %zu more errors", logging.errors - ERRORS_MAX);
+		log_error("and %zu more error%s", logging.errors - ERRORS_MAX,
+		    logging.errors == ERRORS_MAX + 1 ? "" : "s");
 }
 
 size_t

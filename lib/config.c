@@ -158,7 +158,7 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
 	} else if (v != NULL && v->rank > rank) {
 		return parse_value(&options[i], text, where, &ignored);
 	} else if (v != NULL && options[i].type != LIST && cfg->sections < 2) {
-		log_error("%s: %s is already set at %s, and can be set only "
+		log_error("%s: %s is already set (%s), and can be set only "
 		    "once",
 		    where, key, v->where);
 	} else if (parse_value(&options[i], text, where, &cfg->number[i]) ==

@@ -101,7 +101,7 @@ static const struct stunnel_key {
 	{ "provider", .advice = "providers are not supported: keys are PEM "
 	    "files" },
 	{ "PSKidentity", .ours = "psk_identity", .is_copied = 1, .advice =
-	    " (only for a client; on a server delete the line)" },
+	    ", only for a client: on a server, delete the line" },
 	{ "PSKsecrets", .ours = "psk", .is_copied = 1, .covers = "cert" },
 	{ "pty", .advice = "a command gets a socket, not a terminal" },
 	{ "redirect", .advice = "a client that fails verification is refused" },
@@ -145,13 +145,13 @@ static const struct stunnel_key {
 	    "delete the line" },
 	{ "syslog", .ours = "log", .advice = ": log = syslog" },
 	{ "ticketKeySecret", .ours = "ticket_keys", .advice =
-	    ", a file (tunnel -k makes its lines)" },
+	    ", a file with lines as tunnel -k makes them" },
 	{ "ticketMacSecret", .ours = "ticket_keys", .advice =
-	    ", a file (tunnel -k makes its lines)" },
+	    ", a file with lines as tunnel -k makes them" },
 	{ "TIMEOUTbusy", .ours = "handshake_timeout", .is_copied = 1 },
 	{ "TIMEOUTclose", .ours = "half_close_timeout", .advice =
-	    ": delete the line (here it limits half-closed connections, which "
-	    "may still carry data)" },
+	    ": delete the line; here it limits half-closed connections, which "
+	    "may still carry data" },
 	{ "TIMEOUTconnect", .ours = "connect_timeout", .is_copied = 1 },
 	{ "TIMEOUTidle", .ours = "idle_timeout", .is_copied = 1 },
 	{ "TIMEOUTocsp", .advice = "OCSP is not supported: delete the line" },

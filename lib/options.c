@@ -49,7 +49,7 @@ const struct option options[OPTIONS] = {
 	[SNI_STRICT] = { "sni_strict", CHOICE, "no", option_no_yes, 0, 0,
 	    "refuse clients without a server name that a certificate has" },
 	[PSK] = { "psk", TEXT, NULL, NULL, 0, 0,
-	    "file with shared keys (tunnel -p makes them)" },
+	    "file with shared keys, as tunnel -p makes them" },
 	[PSK_IDENTITY] = { "psk_identity", TEXT, NULL, NULL, 0, 0,
 	    "identity that a client uses, if not the first one in psk" },
 	[CA] = { "ca", TEXT, NULL, NULL, 0, 0,
@@ -79,7 +79,7 @@ const struct option options[OPTIONS] = {
 	[TICKET_LIFETIME] = { "ticket_lifetime", TIME, "12h", NULL, 1, 604800,
 	    "how long a session can be resumed" },
 	[TICKET_KEYS] = { "ticket_keys", TEXT, NULL, NULL, 0, 0,
-	    "file with ticket keys (tunnel -k makes them)" },
+	    "file with ticket keys, as tunnel -k makes them" },
 	[SESSION_CACHE] = { "session_cache", NUMBER, "1024", or_off,
 	    1, 1000000, "sessions to cache for TLS 1.2 clients without "
 	    "tickets" },

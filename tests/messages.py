@@ -13,7 +13,7 @@ import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-Message = collections.namedtuple("Message", "place level text")
+Message = collections.namedtuple("Message", "place level call text")
 
 # What takes a message, and which of its arguments that is.
 LEVELS = {"log_error": "error", "log_warning": "warning",
@@ -88,9 +88,14 @@ def literals(text):
     return found
 
 
+# Commands, and names of things.
+NO_SENTENCES = ("openssl ", "tunnel handover ", "tunnel: the key", "ca verify")
+
+
 def is_sentence(text):
-    """Two words, at least, and not a line of -h."""
-    return re.search(r"[a-z]{2,}:? +[a-z%\"(]", text) is not None
+    """Two words, at least."""
+    return re.search(r"[a-z]{2,}:? +[a-z%\"(]", text) is not None and \
+        not text.startswith(NO_SENTENCES)
 
 
 def messages():
@@ -109,7 +114,7 @@ def messages():
                                           "snprintf", "text_add", "dprintf")
                     ) or is_sentence(string):
                 found.append(Message(f"{path}:{line}", LEVELS.get(
-                    call if is_taken else "", ""), string))
+                    call if is_taken else "", ""), call, string))
     return found
 
 
@@ -152,10 +157,26 @@ def find_example(text, among):
     for path, x in among:
         if whole.search(x):
             return path, x
-        if longest in x or (len(x) > 9 and " " in x.strip() and
-                            x.strip(" :;") in longest):
+        bare = x.strip(" :;,^$\n")
+        if longest in x or (bare in longest and " " in bare and
+                            (len(bare) > 14 or 2 * len(bare) > len(longest))):
             best = best or (path, x)
     return best
+
+
+def words(text):
+    """Without anything but letters, digits and single blanks."""
+    return " ".join(re.findall(r"[A-Za-z0-9]+", text))
+
+
+def diagnostics():
+    """That section of tunnel(8), as words."""
+    with open(os.path.join(TOP, "man", "tunnel.8")) as f:
+        text = f.read().split("\n.Sh DIAGNOSTICS\n")[1].split("\n.Sh ")[0]
+    text = re.sub(r"\\\n", "", text)
+    text = re.sub(r"^\.[A-Z][a-z] |(?<= )(?:Ar|No|Ns|Qo|Qc|Qq|Op|Ic|Dv|Cm|Pq|"
+                  r"Sq|Fl)(?= |$)", "", text, flags=re.M)
+    return words(text)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_unknown_key_that_stunnel_has(in_file, good, theirs, hint):
 
 def test_duplicate_key(in_file, good):
     message = in_file(good + "idle_timeout = 5s\n\nidle_timeout = 6s\n")
-    assert re.match(r"tunnel\.conf:6: idle_timeout is already set at "
+    assert re.match(r"tunnel\.conf:6: idle_timeout is already set \("
                     r"\S*tunnel\.conf:4", message)
 
 

@@ -213,7 +213,7 @@ test_once_or_often(void **state)
 
 	assert_int_equal(line(cfg, "log = /a\n"), 0);
 	assert_int_equal(line_of(cfg, "tunnel.conf:13", "log = /a\n", 9), -1);
-	expect_said("tunnel.conf:13", "already set at " WHERE);
+	expect_said("tunnel.conf:13", "already set (" WHERE);
 	assert_int_equal(line(cfg, "connect = 1\n"), 0);
 	assert_int_equal(line(cfg, "connect = 2\n"), 0);
 	assert_string_equal(cfg->given[CONNECT]->text, "1");

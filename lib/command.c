@@ -190,7 +190,8 @@ command_start(struct commands *all, const struct command_params *p,
 
 	/* Commands that run longer than their connections count, too. */
 	if (all->running >= p->max) {
-		snprintf(why, size, "%s: %zu commands are still running", name,
+		snprintf(why, size, "%s: %zu commands are running already "
+		    "(max_connections)", name,
 		    all->running);
 		return NULL;
 	}

@@ -1,11 +1,10 @@
 /*
- * tls.c as a client, and a server to fill the buffer that it reads from: the
- * library's own, whose tickets are sessions in the clear.
+ * tls.c as a client, and a server by mbed TLS to fill the buffer that the
+ * client reads from.  The server's tickets are sessions without encryption.
  */
 #define SERVER_NAME	"a.w.example.org"
 
-/* One that takes any server, one that verifies it, and one that shares a key
- * with it. */
+/* Clients that accept any server, verify it, or share a key with it. */
 enum { TAKES_ANY, VERIFIES, SHARES };
 static struct tls_config *clients[3];
 static struct cert *server_cert;
@@ -69,8 +68,8 @@ load_session(void *arg, mbedtls_ssl_session *session, unsigned char *p,
 }
 
 /*
- * asks: for a certificate; retries: it has but a group that is not first;
- * shares: it has the key.
+ * asks: request a certificate; retries: only have a group that needs a
+ * HelloRetryRequest; shares: have the shared key.
  */
 static void
 server_begin(struct server *v, int is_tls13, int asks, int retries, int shares)

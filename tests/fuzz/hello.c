@@ -1,7 +1,7 @@
 /*
- * Whatever a client may send, in front of its keys and behind them: the
- * server's random numbers and clock are those that the seeds, whole
- * connections, were made with.  The first byte says who listens, and how.
+ * Any bytes of a client, before and after its keys are in use: the seeds are
+ * complete connections, made with the same random numbers and clock of the
+ * server.  The first byte selects the server and its behaviour.
  */
 #include "fuzz_tls.h"
 
@@ -11,7 +11,7 @@ fuzz_begin(void)
 	servers_new();
 }
 
-/* It is open: who is it? */
+/* The stream is open: check the peer's certificate. */
 static void
 serve(struct stream *s)
 {

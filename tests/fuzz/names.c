@@ -1,7 +1,8 @@
 /*
- * A rule or none, a name (each up to a zero), and a certificate: does the rule
- * match it, does the certificate have the name, and what is said of it?  Rules
- * and names are held against what RFC 6125 and README.md say, in other words.
+ * A rule or none, a name (each up to a zero), and a certificate: test whether
+ * the rule matches and the certificate has the name, and describe it.  Results
+ * for rules and names are compared with a second implementation of RFC 6125 and
+ * README.md.
  */
 #include "fuzz_tls.h"
 
@@ -22,7 +23,7 @@ fuzz_begin(void)
 	must((null = fopen("/dev/null", "w")) != NULL, "/dev/null");
 }
 
-/* Without regard to case, and a zero is nothing special. */
+/* Compare without case; a zero is an ordinary byte. */
 static int
 is_equal(const char *a, size_t alen, const char *b, size_t blen)
 {
@@ -34,7 +35,7 @@ is_equal(const char *a, size_t alen, const char *b, size_t blen)
 	return alen == blen && i == alen;
 }
 
-/* Does a pattern, perhaps with a star for its first label, stand for it? */
+/* 1 if a pattern, possibly with a star as first label, matches. */
 static int
 covers(const char *pattern, size_t plen, const char *name, size_t len)
 {
@@ -46,7 +47,7 @@ covers(const char *pattern, size_t plen, const char *name, size_t len)
 	    is_equal(pattern + 1, plen - 1, name + label, len - label));
 }
 
-/* Has it such a name, as the pattern or under one? */
+/* 1 if a certificate has a DNS name that matches. */
 static int
 has_dns(const mbedtls_x509_crt *crt, const char *name, int is_pattern)
 {
@@ -56,7 +57,7 @@ has_dns(const mbedtls_x509_crt *crt, const char *name, int is_pattern)
 	for (; q != NULL && q->buf.p != NULL; q = q->next) {
 		const char *own = (const char *)q->buf.p;
 
-		/* Context-specific 2, RFC 5280 section 4.2.1.6. */
+		/* dNSName: context-specific 2, RFC 5280 section 4.2.1.6. */
 		if ((q->buf.tag & 0xdf) == 0x82 && (is_pattern ?
 		    covers(name, len, own, q->buf.len) :
 		    covers(own, q->buf.len, name, len)))
@@ -98,7 +99,7 @@ check_name(const char *name, const mbedtls_x509_crt *crt)
 		must(!has || tls_names_common(crt) != NULL, "no name at all");
 }
 
-/* It is a server's; and an issuer's, who is limited to some names. */
+/* Use it as a server's, and as an issuer's with name constraints. */
 static void
 check_server(const char *name, const mbedtls_x509_crt *crt)
 {
@@ -120,7 +121,7 @@ check_server(const char *name, const mbedtls_x509_crt *crt)
 	tls_constraints_are_valid(crt);
 }
 
-/* It is a client's. */
+/* Use it as a client's certificate. */
 static void
 check_holder(struct tls_config *cfg, mbedtls_x509_crt *crt)
 {
@@ -143,7 +144,7 @@ ignore(const char *text)
 	must(*text != '\0', "no text");
 }
 
-/* It is our own. */
+/* Use it as our own certificate. */
 static void
 describe(struct tls_config *cfg, struct input der)
 {

@@ -1,12 +1,12 @@
 /*
- * Records that pass by: how many bytes at a time makes no difference, and a
- * parser of its own finds the same.  And what is read out of those that are
- * sent, of which the longest name is our own, but whose length may lie.
+ * Records on the wire: the result must not depend on the bytes per call, and a
+ * second parser must find the same.  Also the parser of our own records, with
+ * lengths that may be wrong.
  */
 #include "fuzz_tls.h"
 #include "../../lib/tls_error.c"
 
-/* Of whole records: how many since the last ChangeCipherSpec? */
+/* Check the number of records since the last ChangeCipherSpec. */
 static void
 check(const struct record *r, struct input in)
 {

@@ -1,6 +1,6 @@
 /*
- * What harnesses begin with, and what can't be in the tree, since it is by the
- * keys that were made for them: files in DIR/NAME.  Usage: seeds DIR
+ * Make the seeds of harnesses that depend on generated keys, and so can't be in
+ * the tree: files in DIR/NAME.  Usage: seeds DIR
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 
 static const char *directory;
 
-/* Each a pair of { address, length }, up to NULL, behind each other. */
+/* Save a seed of { address, length } pairs, up to NULL. */
 static void
 save(const char *harness, ...)
 {
@@ -81,7 +81,7 @@ save_certificates(void)
 	}
 }
 
-/* What a client does once it is connected; its session, if there is one. */
+/* Exchange data as a client; save its session, if any. */
 static int
 talk(struct stream *s, struct client *c, mbedtls_ssl_session *saved)
 {
@@ -89,7 +89,7 @@ talk(struct stream *s, struct client *c, mbedtls_ssl_session *saved)
 	int i, has = 0;
 
 	s->ops->write(s, "hello", 5);
-	/* It wants to be called again for a ticket, and then tells of it. */
+	/* Reading returns once for each ticket. */
 	for (i = 0; i < 5; i++) {
 		mbedtls_ssl_read(&c->ssl, buf, sizeof(buf));
 		has = mbedtls_ssl_get_session(&c->ssl, saved) == 0 || has;
@@ -99,7 +99,7 @@ talk(struct stream *s, struct client *c, mbedtls_ssl_session *saved)
 	return has;
 }
 
-/* What is in its ticket. */
+/* Save the contents of a client's ticket. */
 static void
 save_ticket(const struct tls_config *cfg, unsigned char flags,
     const mbedtls_ssl_session *session)
@@ -112,7 +112,7 @@ save_ticket(const struct tls_config *cfg, unsigned char flags,
 	save("ticket", &flags, (size_t)1, plain, len, NULL);
 }
 
-/* What the client sent is a connection again, without it. */
+/* Check that the bytes of the client can be replayed without it. */
 static void
 check_replay(struct tls_config *cfg)
 {
@@ -134,7 +134,7 @@ check_replay(struct tls_config *cfg)
 	tls_free(t);
 }
 
-/* In which versions, and by which key exchange. */
+/* Versions and key exchanges. */
 enum { TLS12, TLS13, HYBRID, SHARED12, SHARED13 };
 
 static int
@@ -143,7 +143,7 @@ is_13(int kind)
 	return kind != TLS12 && kind != SHARED12;
 }
 
-/* A connection, from its beginning to its end; resumed, if there is one. */
+/* Make a complete connection, with resumption if there is a session. */
 static int
 connection(struct tls_config *cfg, int kind, mbedtls_ssl_session *session,
     int has_session)
@@ -198,7 +198,7 @@ save_connections(void)
 		}
 }
 
-/* An edit of each message, in each way; and records behind, unedited. */
+/* Save an edit of each kind for each message, with records after it. */
 static void
 save_flights(void)
 {
@@ -220,8 +220,10 @@ save_flights(void)
 	}
 }
 
-/* One of a server, which may resume that before; all that it sends is the same
- * again, without it. */
+/*
+ * Make a connection of a server, which may resume the one before; check that
+ * its bytes can be replayed without it.
+ */
 static void
 answers(struct tls_config *cfg, unsigned char flags, int is_again)
 {
@@ -247,8 +249,8 @@ answers(struct tls_config *cfg, unsigned char flags, int is_again)
 }
 
 /*
- * Each way, and all that is edited; behind it a ticket, and what is not to be
- * sent.
+ * Save each kind of server, and each edit, followed by a ticket and by records
+ * that must not be sent.
  */
 static void
 save_servers(void)

@@ -285,7 +285,7 @@ arguments_configure(const struct arguments *a, struct config *cfg)
 		last = SD_LISTEN_FDS_START;
 	for (fd = SD_LISTEN_FDS_START; fd < last; fd++) {
 		snprintf(text, sizeof(text), "fd:%d", fd);
-		r |= config_set(cfg, FROM_FILE, "LISTEN_FDS", "accept", text);
+		r |= config_set(cfg, RANK_FILE, "LISTEN_FDS", "accept", text);
 	}
 	if (a->test && a->quiet && !a->inetd && cfg->given[ACCEPT] == NULL &&
 	    !cfg->is_wrong[ACCEPT]) {

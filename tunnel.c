@@ -38,7 +38,7 @@
 #include "workers.h"
 
 #define EXIT_CONFIG	2
-#define WHY_SIZE	512		/* of the error of -g, -r, -k or -p */
+#define WHY_SIZE	512		/* error text for -g, -r, -k or -p */
 
 _Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 

@@ -239,7 +239,7 @@ arguments_environment(struct arguments *a)
 	a->state = take_descriptor("TUNNEL_STATE");
 	a->before = take_descriptor("TUNNEL_BEFORE");
 	if (a->state == -1)
-		a->before = -1;		/* of no use without a handover */
+		a->before = -1;		/* useless without a handover */
 	getrlimit(RLIMIT_NOFILE, &a->files);
 	getrlimit(RLIMIT_CORE, &a->core);
 }

@@ -14,9 +14,9 @@
 #include "log.h"
 #include "options.h"
 
-#define LINE_MAX_LEN	4096		/* of a configuration file */
+#define LINE_MAX_LEN	4096		/* in a configuration file */
 #define BOM		"\xef\xbb\xbf"	/* UTF-8; some editors add it */
-#define ALLOWED_SIZE	512		/* of the list of allowed values */
+#define ALLOWED_SIZE	512		/* text for "allowed: ..." */
 #define ERRORS_READ	1000		/* stop reading after so many */
 #define COMMAND_WORDS	63
 

@@ -16,8 +16,8 @@
 struct value {
 	struct value *next;
 	char	*text;
-	char	*where;			/* its place: "tunnel.conf:12" */
-	int	 rank;			/* its source; the higher one wins */
+	char	*where;			/* place: "tunnel.conf:12" */
+	int	 rank;			/* source; the higher one wins */
 };
 
 enum { RANK_FILE, RANK_ARGUMENT };

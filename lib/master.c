@@ -20,7 +20,7 @@
 #include "util.h"
 #include "worker.h"
 
-#define NEXT_SIZE	512		/* of a clause on the next worker */
+#define NEXT_SIZE	512		/* clause about the next worker */
 #define DAY		(24 * 60 * 60)	/* seconds */
 
 static const char *

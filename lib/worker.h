@@ -25,7 +25,7 @@ struct incoming {
 struct worker {
 	struct connections all;
 	int	 has_master;		/* 0 with -i */
-	struct relay *relay;		/* of the connection of -i; or NULL */
+	struct relay *relay;		/* relay of -i; or NULL */
 	int	 relay_failed;
 	int	 control;		/* channel to the master; or -1 */
 	int	 stopping;

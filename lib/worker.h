@@ -61,6 +61,7 @@ int	 worker_await_release(const struct worker *);
 int	 worker_run(struct worker *, const struct incoming *,
 	    const sigset_t *sleep_mask);
 
+/* Free a worker, also after a failed worker_init(). */
 void	 worker_free(struct worker *);
 
 #endif

@@ -16,7 +16,7 @@ fuzz_begin(void)
 	client_load();
 }
 
-/* Take all certificates of the input, without parsing them. */
+/* Split into certificates, without parsing them. */
 static size_t
 take_chain(struct input *in, mbedtls_x509_crt *chain)
 {
@@ -35,7 +35,7 @@ take_chain(struct input *in, mbedtls_x509_crt *chain)
 	return n;
 }
 
-/* 1 if the CA has signed this certificate. */
+/* Return 1 if this is the certificate that the CA has signed. */
 static int
 is_signed(const mbedtls_x509_crt *raw)
 {

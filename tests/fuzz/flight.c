@@ -8,7 +8,7 @@
  */
 #include "fuzz_tls.h"
 
-#define MESSAGES	5		/* sent by a client, at most */
+#define MESSAGES	5		/* sent by a client */
 #include "fuzz_edits.h"
 
 enum { VERIFY = 3, IS_TLS13 = 4, IN_PIECES = 8, HAS_CERT = 16, HYBRID = 32 };
@@ -20,7 +20,7 @@ fuzz_begin(void)
 	client_load();
 }
 
-/* Exchange a record of the input; -1: no more. */
+/* Send one record of the input; -1: no more. */
 static int
 exchange(struct stream *s, struct client *c, struct input *in)
 {
@@ -36,7 +36,7 @@ exchange(struct stream *s, struct client *c, struct input *in)
 		s->ops->write(s, "hello", 5);
 	if (also & 2)
 		s->ops->finish(s);
-	if (also & 4)			/* send it with the next one */
+	if (also & 4)			/* sent with the next one */
 		return 0;
 	n = s->ops->read(s, buf, sizeof(buf));
 	must(n <= (ssize_t)sizeof(buf), "more than there is room for");

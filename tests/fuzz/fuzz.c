@@ -131,8 +131,8 @@ mbedtls_psa_external_get_random(mbedtls_psa_external_random_context_t *context,
 }
 
 /*
- * A replacement for ML-KEM, with the same lengths: it checks a part of a key,
- * and gives both sides the same secret.
+ * A fake ML-KEM with the real sizes, a small check of keys, and the same secret
+ * for both sides.
  */
 psa_status_t
 mbedtls_mlkem768_keygen(uint8_t ek[MBEDTLS_MLKEM768_EK_LEN],

@@ -19,10 +19,10 @@ static struct edit {
 	struct input bytes;
 } edits[EDITS];
 static size_t nedits;
-static const mbedtls_ssl_context *editing;	/* edit its messages */
+static const mbedtls_ssl_context *editing;	/* this peer */
 static unsigned message;
 
-/* An internal function of the library, in none of its public headers. */
+/* A function of the library that no public header declares. */
 int	 __real_mbedtls_ssl_write_handshake_msg_ext(mbedtls_ssl_context *,
 	    int, int);
 int	 __wrap_mbedtls_ssl_write_handshake_msg_ext(mbedtls_ssl_context *,
@@ -85,7 +85,7 @@ take_edits(struct input *in)
 	}
 }
 
-/* Send a record of this type, encrypted by the peer. */
+/* Make a record of that type, encrypted by that peer. */
 static int
 send_record(mbedtls_ssl_context *ssl, int type, struct input bytes)
 {

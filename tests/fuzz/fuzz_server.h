@@ -1,10 +1,12 @@
 /*
- * tls.c as a client, and a server by mbed TLS to fill the buffer that the
- * client reads from.  The server's tickets are sessions without encryption.
+ * tls.c as a client; and the library's server, whose output it reads, and whose
+ * tickets are unencrypted sessions.
  */
 #define SERVER_NAME	"a.w.example.org"
 
-/* Clients that accept any server, verify it, or share a key with it. */
+/*
+ * Clients: one accepts any server, one verifies it, and one has a shared key.
+ */
 enum { TAKES_ANY, VERIFIES, SHARES };
 static struct tls_config *clients[3];
 static struct cert *server_cert;
@@ -68,8 +70,8 @@ load_session(void *arg, mbedtls_ssl_session *session, unsigned char *p,
 }
 
 /*
- * asks: request a certificate; retries: only have a group that needs a
- * HelloRetryRequest; shares: have the shared key.
+ * asks: request a certificate; retries: support only a group that is not first;
+ * shares: have the shared key.
  */
 static void
 server_begin(struct server *v, int is_tls13, int asks, int retries, int shares)

@@ -1,6 +1,6 @@
 /*
- * tls.c over memory: one buffer for data from the peer, another for data to it;
- * and a client by mbed TLS as the peer.
+ * tls.c over memory: one buffer from its peer, and one to it; and the library's
+ * client as the peer.
  */
 #include <errno.h>
 #include <string.h>
@@ -39,13 +39,13 @@ static struct wire {
 	unsigned char p[1 << 17];
 	size_t	 at, end;
 } from_peer, to_peer;
-static size_t piece;			/* bytes per read or write, at most */
-static int is_full;			/* writes do not always succeed */
-static size_t received, sent;		/* remaining bytes */
+static size_t piece;			/* bytes per recv(2) and send(2) */
+static int is_full;			/* the last send(2) was short */
+static size_t received, sent;		/* bytes left in each direction */
 static int at_end;			/* errno after all bytes; 0: FIN */
 static uint64_t peer_random, our_random;
 
-/* Set the clock to one minute after the certificates were made. */
+/* Set the clock to shortly after the certificates were made. */
 static void
 set_clock(void)
 {
@@ -87,7 +87,7 @@ wire_get(struct wire *w, void *p, size_t len)
 	return (ssize_t)len;
 }
 
-/* Append bytes; -1: no room. */
+/* Return -1 if there is no room. */
 static ssize_t
 wire_put(struct wire *w, const void *p, size_t len)
 {
@@ -147,7 +147,7 @@ fake_getpeername(int fd, struct sockaddr *sa, socklen_t *len)
 	return 0;
 }
 
-/* Set CA and rules of a server that asks for client certificates. */
+/* Verify clients; with REQUIRED, also by rules. */
 static void
 trust(struct tls_config *cfg, int verify)
 {
@@ -164,7 +164,7 @@ trust(struct tls_config *cfg, int verify)
 	    tls_config_error(cfg));
 }
 
-/* Make a server with a known ticket key. */
+/* Make a server, with a known ticket key. */
 static struct tls_config *
 server_new(int verify)
 {
@@ -187,7 +187,7 @@ server_new(int verify)
 	return cfg;
 }
 
-/* By verify: no client certificate, requested, required. */
+/* Servers: without, with requested, and with required client certificates. */
 static struct tls_config *servers[3];
 
 static void
@@ -204,7 +204,7 @@ struct client {
 	mbedtls_ssl_config conf;
 };
 
-/* The client's certificate, issued by the CA. */
+/* The client's certificate by the CA, to be sent unchanged or modified. */
 static struct cert *client_cert;
 
 static void
@@ -274,7 +274,7 @@ client_free(struct client *c)
 	mbedtls_ssl_config_free(&c->conf);
 }
 
-/* Run the peer's handshake as far as possible, with own random numbers. */
+/* Run the peer as far as possible, with its own random numbers. */
 static int
 peer_handshake(mbedtls_ssl_context *ssl)
 {
@@ -286,7 +286,7 @@ peer_handshake(mbedtls_ssl_context *ssl)
 	return r;
 }
 
-/* Run both sides until neither can continue; returns our result. */
+/* Run both until neither can go on; return the result of our side. */
 static int
 do_handshake(struct stream *s, mbedtls_ssl_context *peer)
 {

@@ -1,7 +1,7 @@
 /*
- * Any bytes of a client, before and after its keys are in use: the seeds are
- * complete connections, made with the same random numbers and clock of the
- * server.  The first byte selects the server and its behaviour.
+ * Any input from a client, before and after its keys: the server has the random
+ * numbers and clock with which the seeds, whole connections, were made.  The
+ * first byte selects the server and its options.
  */
 #include "fuzz_tls.h"
 
@@ -11,7 +11,7 @@ fuzz_begin(void)
 	servers_new();
 }
 
-/* The stream is open: check the peer's certificate. */
+/* The handshake is over: check the peer's identity. */
 static void
 serve(struct stream *s)
 {

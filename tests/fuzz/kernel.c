@@ -1,6 +1,6 @@
 /*
- * Kernel TLS with a fake kernel, controlled by the input: records of any type
- * in any state, errors, and its answers to new keys.
+ * Kernel TLS, with a kernel controlled by the input: records of any type and in
+ * any state, errors, and results of rekeying.
  */
 #include <errno.h>
 #include <string.h>
@@ -34,7 +34,7 @@ enum { IS_TLS13 = 1, CIPHER = 6, HOLDS = 8, REKEYS = 16 };
 
 static struct input in;
 
-/* Fail one call in 32, with a possible error. */
+/* In one of 32 cases a call fails, with a possible error. */
 static int
 fails(void)
 {
@@ -48,7 +48,7 @@ fails(void)
 	return in.n > 0 && (n & 31) == 31;
 }
 
-/* Read all given bytes, for the sanitizer. */
+/* Check that all bytes of a buffer are readable. */
 static int
 fake_setsockopt(int fd, int level, int name, const void *p, socklen_t len)
 {
@@ -136,7 +136,7 @@ moved(struct tls_config *cfg, unsigned flags)
 	return t;
 }
 
-/* An operation of the engine, chosen by the input. */
+/* Do what the engine may do, as selected by the input. */
 static void
 step(struct stream *s, unsigned what)
 {

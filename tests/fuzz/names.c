@@ -1,8 +1,7 @@
 /*
- * A rule or none, a name (each up to a zero), and a certificate: test whether
- * the rule matches and the certificate has the name, and describe it.  Results
- * for rules and names are compared with a second implementation of RFC 6125 and
- * README.md.
+ * A rule or none, a name (each up to a zero), and a certificate: matching by
+ * the rule, by the name, and the report.  Compare with an independent
+ * implementation of RFC 6125 and README.md.
  */
 #include "fuzz_tls.h"
 
@@ -23,7 +22,7 @@ fuzz_begin(void)
 	must((null = fopen("/dev/null", "w")) != NULL, "/dev/null");
 }
 
-/* Compare without case; a zero is an ordinary byte. */
+/* Compare, ignoring case; a zero byte is not special. */
 static int
 is_equal(const char *a, size_t alen, const char *b, size_t blen)
 {
@@ -35,7 +34,7 @@ is_equal(const char *a, size_t alen, const char *b, size_t blen)
 	return alen == blen && i == alen;
 }
 
-/* 1 if a pattern, possibly with a star as first label, matches. */
+/* Return 1 if a pattern, perhaps with a star as its first label, matches. */
 static int
 covers(const char *pattern, size_t plen, const char *name, size_t len)
 {
@@ -47,7 +46,7 @@ covers(const char *pattern, size_t plen, const char *name, size_t len)
 	    is_equal(pattern + 1, plen - 1, name + label, len - label));
 }
 
-/* 1 if a certificate has a DNS name that matches. */
+/* Return 1 if the certificate has the name, or a wildcard for it. */
 static int
 has_dns(const mbedtls_x509_crt *crt, const char *name, int is_pattern)
 {
@@ -99,7 +98,7 @@ check_name(const char *name, const mbedtls_x509_crt *crt)
 		must(!has || tls_names_common(crt) != NULL, "no name at all");
 }
 
-/* Use it as a server's, and as an issuer's with name constraints. */
+/* As a server's certificate; and as an issuer's, with name constraints. */
 static void
 check_server(const char *name, const mbedtls_x509_crt *crt)
 {
@@ -121,7 +120,7 @@ check_server(const char *name, const mbedtls_x509_crt *crt)
 	tls_constraints_are_valid(crt);
 }
 
-/* Use it as a client's certificate. */
+/* As a client's certificate. */
 static void
 check_holder(struct tls_config *cfg, mbedtls_x509_crt *crt)
 {
@@ -144,7 +143,7 @@ ignore(const char *text)
 	must(*text != '\0', "no text");
 }
 
-/* Use it as our own certificate. */
+/* As our own certificate. */
 static void
 describe(struct tls_config *cfg, struct input der)
 {

@@ -1,12 +1,12 @@
 /*
- * Records on the wire: the result must not depend on the bytes per call, and a
- * second parser must find the same.  Also the parser of our own records, with
- * lengths that may be wrong.
+ * Records in transit: the result does not depend on the size of pieces, and
+ * agrees with an independent parser.  And any bytes as sent records, in memory
+ * of exactly their size.
  */
 #include "fuzz_tls.h"
 #include "../../lib/tls_error.c"
 
-/* Check the number of records since the last ChangeCipherSpec. */
+/* Check the number of whole records since the last ChangeCipherSpec. */
 static void
 check(const struct record *r, struct input in)
 {

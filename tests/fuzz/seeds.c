@@ -1,6 +1,6 @@
 /*
- * Make the seeds of harnesses that depend on generated keys, and so can't be in
- * the tree: files in DIR/NAME.  Usage: seeds DIR
+ * Make the seeds that depend on the keys made for the harnesses, and so can't
+ * be in the tree: files in DIR/NAME.  Usage: seeds DIR
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 
 static const char *directory;
 
-/* Save a seed of { address, length } pairs, up to NULL. */
+/* Concatenate pairs of { address, length }, up to NULL. */
 static void
 save(const char *harness, ...)
 {
@@ -81,7 +81,7 @@ save_certificates(void)
 	}
 }
 
-/* Exchange data as a client; save its session, if any. */
+/* Do what a client does after the handshake; keep its session, if any. */
 static int
 talk(struct stream *s, struct client *c, mbedtls_ssl_session *saved)
 {
@@ -89,7 +89,9 @@ talk(struct stream *s, struct client *c, mbedtls_ssl_session *saved)
 	int i, has = 0;
 
 	s->ops->write(s, "hello", 5);
-	/* Reading returns once for each ticket. */
+	/*
+	 * The library has to be called again for a ticket, and then reports it.
+	 */
 	for (i = 0; i < 5; i++) {
 		mbedtls_ssl_read(&c->ssl, buf, sizeof(buf));
 		has = mbedtls_ssl_get_session(&c->ssl, saved) == 0 || has;
@@ -99,7 +101,7 @@ talk(struct stream *s, struct client *c, mbedtls_ssl_session *saved)
 	return has;
 }
 
-/* Save the contents of a client's ticket. */
+/* Return the content of its ticket. */
 static void
 save_ticket(const struct tls_config *cfg, unsigned char flags,
     const mbedtls_ssl_session *session)
@@ -112,7 +114,7 @@ save_ticket(const struct tls_config *cfg, unsigned char flags,
 	save("ticket", &flags, (size_t)1, plain, len, NULL);
 }
 
-/* Check that the bytes of the client can be replayed without it. */
+/* The client's bytes are a seed for a connection without the client. */
 static void
 check_replay(struct tls_config *cfg)
 {
@@ -134,7 +136,7 @@ check_replay(struct tls_config *cfg)
 	tls_free(t);
 }
 
-/* Versions and key exchanges. */
+/* The versions and key exchanges. */
 enum { TLS12, TLS13, HYBRID, SHARED12, SHARED13 };
 
 static int
@@ -143,7 +145,7 @@ is_13(int kind)
 	return kind != TLS12 && kind != SHARED12;
 }
 
-/* Make a complete connection, with resumption if there is a session. */
+/* Make a whole connection; resume the session, if there is one. */
 static int
 connection(struct tls_config *cfg, int kind, mbedtls_ssl_session *session,
     int has_session)
@@ -198,7 +200,10 @@ save_connections(void)
 		}
 }
 
-/* Save an edit of each kind for each message, with records after it. */
+/*
+ * Seeds with an edit of each message, of each kind; and unedited records
+ * behind.
+ */
 static void
 save_flights(void)
 {
@@ -221,8 +226,8 @@ save_flights(void)
 }
 
 /*
- * Make a connection of a server, which may resume the one before; check that
- * its bytes can be replayed without it.
+ * A connection to a server, which may resume the one before; its bytes are a
+ * seed for a connection without the server.
  */
 static void
 answers(struct tls_config *cfg, unsigned char flags, int is_again)
@@ -249,8 +254,8 @@ answers(struct tls_config *cfg, unsigned char flags, int is_again)
 }
 
 /*
- * Save each kind of server, and each edit, followed by a ticket and by records
- * that must not be sent.
+ * Each kind of handshake and edit; followed by a ticket, and by invalid
+ * records.
  */
 static void
 save_servers(void)

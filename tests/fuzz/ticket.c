@@ -1,7 +1,7 @@
 /*
- * Any contents of a ticket, sealed with a valid key.  An attacker has no such
- * key, but sessions of another version, host or configuration arrive this way.
- * The first byte selects the server.
+ * Any content of a ticket, sealed with a valid key.  A holder of the key is no
+ * attacker, but sessions of another version, host or configuration arrive like
+ * this.  The first byte selects the server.
  */
 #include "fuzz_tls.h"
 
@@ -13,7 +13,7 @@ fuzz_begin(void)
 	servers_new();
 }
 
-/* Check that a ticket is refused after a change of one bit. */
+/* A ticket with one changed bit has to be refused. */
 static void
 change(struct tls_config *cfg, mbedtls_ssl_session *session,
     unsigned char *ticket, size_t len, size_t bit)
@@ -25,7 +25,7 @@ change(struct tls_config *cfg, mbedtls_ssl_session *session,
 	ticket[bit / 8] ^= (unsigned char)(1 << bit % 8);
 }
 
-/* Check that a resumable session can be sealed and stored again. */
+/* A resumed session can be sealed again, and stored. */
 static void
 store(struct tls_config *cfg, mbedtls_ssl_session *session)
 {

@@ -1,20 +1,20 @@
 /*
- * Connections must hold no more memory than needed at both ends, with any
- * number of bytes per read and write; and they must survive a lack of memory.
+ * Connections that hold no more than they need, at both ends, however little
+ * comes and leaves at a time; and memory that ends, for good or not at all.
  *
- *	flags, number of allocations (2; 0: no limit), then in turn the numbers
- *	of bytes that each side may send and receive until it waits
+ *	flags, how many allocations there are (2; 0: enough), then in turn how
+ *	many bytes either side may send, and receive, until it waits
  */
 #include "fuzz_tls.h"
 
 enum { IS_TLS13 = 1, RETRIES = 2, HAS_CERT = 4, IS_SHORT = 8, HYBRID = 16 };
 
 #define CALLS		2000		/* byte by byte would take too long */
-#define DATA		40000		/* bytes in each direction */
+#define DATA		40000		/* bytes, in each direction */
 
 static size_t scarce;			/* 0: no limit; 1: none left */
 static struct tls_config *retrying;	/* no share fits */
-static size_t taken, put;		/* limits of the client's I/O */
+static size_t taken, put;		/* by the client, until it waits */
 static unsigned char pattern[DATA + 256];
 
 void	*__real_calloc(size_t, size_t);

@@ -240,7 +240,7 @@ arguments_environment(struct arguments *a)
 	a->state = take_descriptor("TUNNEL_STATE");
 	a->before = take_descriptor("TUNNEL_BEFORE");
 	if (a->state == -1)
-		a->before = -1;		/* of no use without a handover */
+		a->before = -1;		/* useless without a handover */
 	getrlimit(RLIMIT_NOFILE, &a->files);
 	getrlimit(RLIMIT_CORE, &a->core);
 }
@@ -286,7 +286,7 @@ arguments_configure(const struct arguments *a, struct config *cfg)
 		last = SD_LISTEN_FDS_START;
 	for (fd = SD_LISTEN_FDS_START; fd < last; fd++) {
 		snprintf(text, sizeof(text), "fd:%d", fd);
-		r |= config_set(cfg, FROM_FILE, "LISTEN_FDS", "accept", text);
+		r |= config_set(cfg, RANK_FILE, "LISTEN_FDS", "accept", text);
 	}
 	if (a->test && a->quiet && !a->inetd && cfg->given[ACCEPT] == NULL &&
 	    !cfg->is_wrong[ACCEPT]) {

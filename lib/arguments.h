@@ -13,7 +13,7 @@ struct config;
 
 #define SD_LISTEN_FDS_START 3		/* systemd's first descriptor */
 #define SOCKETS_MAX	64		/* LISTEN_FDS, at most */
-#define BEATS		4		/* of a worker per WATCHDOG_USEC */
+#define BEATS		4		/* heartbeats per WATCHDOG_USEC */
 
 /* Kept for the lifetime of the process: a reload uses them again. */
 struct arguments {

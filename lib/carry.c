@@ -95,7 +95,7 @@ carry_value(struct handover *x, struct config *cfg, int option, struct value v)
 	handover_text(x, &name);
 	handover_text(x, &v.where);
 	handover_text(x, &v.text);
-	handover_int(x, &v.rank, 0, FROM_ARGUMENT);
+	handover_int(x, &v.rank, 0, RANK_ARGUMENT);
 	if (x->bad == NULL && (name == NULL || v.where == NULL ||
 	    v.text == NULL))
 		x->bad = "a value belongs to no option";

@@ -24,9 +24,9 @@ struct command {
 	struct command *next;
 	pid_t	 pid;			/* also of its process group */
 	int	 exited;
-	int	 signal;		/* it was killed by; or 0 */
-	int	 end;			/* its end of the socket pair; or -1 */
-	int	 detached;		/* its connection has ended */
+	int	 signal;		/* the signal that killed it; or 0 */
+	int	 end;			/* the child's socket; or -1 */
+	int	 detached;		/* the connection has ended */
 	const unsigned char *header;	/* the part still to be written */
 	size_t	 nheader;
 };

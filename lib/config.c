@@ -14,9 +14,9 @@
 #include "log.h"
 #include "options.h"
 
-#define LINE_MAX_LEN	4096		/* of a configuration file */
+#define LINE_MAX_LEN	4096		/* in a configuration file */
 #define BOM		"\xef\xbb\xbf"	/* UTF-8; some editors add it */
-#define ALLOWED_SIZE	512		/* of the list of allowed values */
+#define ALLOWED_SIZE	512		/* text for "allowed: ..." */
 #define ERRORS_READ	1000		/* stop reading after so many */
 #define COMMAND_WORDS	63
 
@@ -343,7 +343,7 @@ config_file(struct config *cfg, const char *name)
 			r = -1;
 			break;
 		}
-		r |= config_line(cfg, FROM_FILE, where, line + bom,
+		r |= config_line(cfg, RANK_FILE, where, line + bom,
 		    (size_t)len - bom);
 	}
 	if (ferror(fp) || errno == ENOMEM) {
@@ -374,7 +374,7 @@ config_argument(struct config *cfg, const char *argument)
 		log_error("out of memory");
 		return -1;
 	}
-	r = config_line(cfg, FROM_ARGUMENT, "command line", copy,
+	r = config_line(cfg, RANK_ARGUMENT, "command line", copy,
 	    strlen(copy));
 	free(copy);
 	return r;
@@ -529,7 +529,7 @@ check_trust(const struct config *cfg)
 	size_t i;
 	int r = 0;
 
-	if (cfg->number[VERIFY] != NONE || cfg->is_wrong[VERIFY] ||
+	if (cfg->number[VERIFY] != VERIFY_NONE || cfg->is_wrong[VERIFY] ||
 	    (cfg->given[VERIFY] == NULL && !config_has_role(cfg)))
 		return 0;
 	for (i = 0; i < sizeof(trust) / sizeof(trust[0]); i++) {
@@ -566,7 +566,7 @@ check_conflicts(const struct config *cfg, int inetd)
 		    config_where(cfg, CONNECT));
 		r = -1;
 	}
-	if (!inetd && cfg->number[MODE] == POLL && !cfg->is_wrong[MODE] &&
+	if (!inetd && cfg->number[MODE] == MODE_POLL && !cfg->is_wrong[MODE] &&
 	    !cfg->is_wrong[WORKERS] && !cfg->is_wrong[MAX_CONNECTIONS] &&
 	    cfg->number[MAX_CONNECTIONS] < cfg->number[WORKERS]) {
 		log_error("%s: workers = %lld is more than max_connections = "

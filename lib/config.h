@@ -16,13 +16,15 @@
 struct value {
 	struct value *next;
 	char	*text;
-	char	*where;			/* its place: "tunnel.conf:12" */
-	int	 rank;			/* its source; the higher one wins */
+	char	*where;			/* place: "tunnel.conf:12" */
+	int	 rank;			/* source; the higher one wins */
 };
 
-enum { FROM_FILE, FROM_ARGUMENT };
-enum { POLL, FORK };			/* modes */
-enum { NONE, REQUEST, REQUIRE };	/* verify */
+enum { RANK_FILE, RANK_ARGUMENT };
+
+/* Numbers of the options mode and verify. */
+enum { MODE_POLL, MODE_FORK };
+enum { VERIFY_NONE, VERIFY_REQUEST, VERIFY_REQUIRE };
 
 /* Initialise it with zeros, then call config_defaults(). */
 struct config {
@@ -48,8 +50,8 @@ void	 config_free(struct config *);
  */
 
 /*
- * Set an option.  where is the place for messages; rank is FROM_FILE or
- * FROM_ARGUMENT.  Set arguments before the file.  An option may be repeated in
+ * Set an option.  where is the place for messages; rank is RANK_FILE or
+ * RANK_ARGUMENT.  Set arguments before the file.  An option may be repeated in
  * different sections.
  */
 int	 config_set(struct config *, int rank, const char *where,

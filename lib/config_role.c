@@ -50,7 +50,7 @@ check_client(const struct config *cfg)
 		    "= yes (allowed: connect)");
 		r = -1;
 	}
-	if (cfg->number[VERIFY] == REQUEST) {
+	if (cfg->number[VERIFY] == VERIFY_REQUEST) {
 		log_error("%s: verify = request is for client certificates "
 		    "(allowed with client = yes: none, require)",
 		    config_where(cfg, VERIFY));
@@ -101,7 +101,7 @@ static int
 check_psk_only(const struct config *cfg)
 {
 	int is_client = config_is_client(cfg), r = 0;
-	int is_verified = cfg->number[VERIFY] != NONE;
+	int is_verified = cfg->number[VERIFY] != VERIFY_NONE;
 
 	if (is_client && cfg->given[CERT] != NULL) {
 		log_error("%s: cert has no effect with psk, unless ca or peer "

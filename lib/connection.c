@@ -27,8 +27,8 @@
 #include "tls.h"
 #include "util.h"
 
-#define CONNINFO_SIZE	1024		/* of the negotiated values as text */
-#define QUOTED_SIZE	(4 * 255 + 12)	/* of an identity in the log */
+#define CONNINFO_SIZE	1024		/* negotiated values as text */
+#define QUOTED_SIZE	(4 * 255 + 12)	/* an identity in the log */
 #define TRIM_THRESHOLD	32		/* connections; fewer: no trim() */
 
 struct connection {
@@ -39,15 +39,15 @@ struct connection {
 	int	 handshake_failed;	/* client = yes: the last one failed, */
 	enum failure failure;		/* for this reason */
 	char	*peer;			/* the client's address as text */
-	uint64_t key;			/* its peer_key() */
-	struct endpoints *ends;		/* of its PROXY header; or NULL */
+	uint64_t key;			/* the client's peer_key() */
+	struct endpoints *ends;		/* from a PROXY header; or NULL */
 	struct proxy *proxy;		/* header in, later out; or NULL */
 	volatile uint64_t *place;	/* in the scoreboard; or NULL */
 	int	 over_limit;		/* refused by max_per_ip */
 	size_t	 turn;			/* the index of the first target */
 	size_t	 tried;			/* targets, with the present one */
 	const struct target *target;	/* the present one; or NULL */
-	struct addresses *to;		/* its addresses, held; or NULL */
+	struct addresses *to;		/* the target's, held; or NULL */
 	unsigned left;			/* addresses still to be tried */
 	unsigned which;			/* the present address */
 	struct command *command;

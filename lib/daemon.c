@@ -194,7 +194,7 @@ daemon_close_all_but(int *fds, size_t n)
 	}
 	close_others(next, INT_MAX);
 	if (log_fd() == -1)
-		log_connect_syslog();	/* its socket was one of them */
+		log_connect_syslog();	/* the socket was closed, too */
 }
 
 int

@@ -21,7 +21,7 @@
 static int
 may_serve(const struct dispatch *d, const struct generation *g)
 {
-	return g->config.number[MODE] == FORK && !d->stopping &&
+	return g->config.number[MODE] == MODE_FORK && !d->stopping &&
 	    clock_ms() >= d->paused_until &&
 	    clock_ms() >= g->workers.retry_at;
 }

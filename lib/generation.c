@@ -161,7 +161,7 @@ count_slots(const struct config *cfg, int inetd)
 
 	if (inetd)
 		return 1;
-	if (cfg->number[MODE] == FORK)
+	if (cfg->number[MODE] == MODE_FORK)
 		return max;
 	if (n == 0) {
 		cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -248,7 +248,7 @@ make_sessions(struct generation *g, const struct generation *old, int inetd)
 {
 	size_t n = inetd ? 0 : (size_t)g->config.number[SESSION_CACHE];
 	enum tls_sessions_kind kind = config_is_client(&g->config) ?
-	    TLS_WITH_SERVERS : g->config.number[VERIFY] != NONE ?
+	    TLS_WITH_SERVERS : g->config.number[VERIFY] != VERIFY_NONE ?
 	    TLS_WITH_CLIENTS : TLS_BARE;
 	struct tls_sessions *before = old != NULL ? old->sessions : NULL;
 	const struct tls_sessions_memory *m = before != NULL ?

@@ -36,7 +36,7 @@ struct generation {
 	struct names names;		/* backends with changing addresses */
 	struct listeners listeners;
 	const struct rlimit *files, *core;	/* limits for commands */
-	const char *file;		/* of the configuration; or NULL */
+	const char *file;		/* the configuration file; or NULL */
 	struct identity identity;
 	struct workers workers;
 	struct scoreboard board;

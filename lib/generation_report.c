@@ -174,7 +174,7 @@ print_servers(const struct generation *g)
 			as = "one of the peer rules";
 		if (config_is_psk_only(cfg))
 			as = "a holder of the shared key";
-		if (cfg->number[VERIFY] == NONE || as == NULL)
+		if (cfg->number[VERIFY] == VERIFY_NONE || as == NULL)
 			printf("# %s: not verified", t->given);
 		else
 			printf("# %s: verified as %s", t->given, as);

@@ -123,7 +123,7 @@ load_values(struct tls_config *tls, struct config *cfg)
 	/* NULL: reported already, so avoid errors about its absence. */
 	if (cfg->is_wrong[PSK])
 		tls_config_psk(tls, NULL);
-	if (cfg->is_wrong[CA] || (cfg->number[VERIFY] == NONE &&
+	if (cfg->is_wrong[CA] || (cfg->number[VERIFY] == VERIFY_NONE &&
 	    (config_verify_value(cfg, CRL) != NULL ||
 	    config_verify_value(cfg, PEER) != NULL)))
 		tls_config_ca(tls, NULL);
@@ -205,7 +205,7 @@ load_bundle(struct tls_config *tls, const struct config *cfg)
 
 	if (!config_is_client(cfg) || !config_has_role(cfg) ||
 	    config_is_psk_only(cfg) ||
-	    cfg->number[VERIFY] == NONE || cfg->is_wrong[VERIFY] ||
+	    cfg->number[VERIFY] == VERIFY_NONE || cfg->is_wrong[VERIFY] ||
 	    cfg->given[CA] != NULL || cfg->is_wrong[CA] ||
 	    has_only_pins(cfg) || cfg->is_wrong[PEER])
 		return 0;
@@ -222,7 +222,7 @@ load_bundle(struct tls_config *tls, const struct config *cfg)
 static int
 miss_bundle(const struct config *cfg)
 {
-	if (!cfg->is_wrong[PEER] && cfg->number[VERIFY] != REQUEST)
+	if (!cfg->is_wrong[PEER] && cfg->number[VERIFY] != VERIFY_REQUEST)
 		log_error("missing: ca = FILE (the CA certificates of the "
 		    "system were not found)");
 	return -1;
@@ -263,7 +263,7 @@ check_target(const struct config *cfg, const struct target *t)
 		log_error("%s: connect: \"%s\" is not a name for TLS (allowed: "
 		    "a DNS name in ASCII, with other characters as xn--; an IP "
 		    "address; any name if server_name is set)", t->where, text);
-	else if (cfg->number[VERIFY] != NONE && cfg->given[PEER] == NULL &&
+	else if (cfg->number[VERIFY] != VERIFY_NONE && cfg->given[PEER] == NULL &&
 	    !config_is_psk_only(cfg))
 		log_error("%s: connect: %s has no name to verify the server by "
 		    "(allowed: server_name or peer to verify it by, or verify "
@@ -301,9 +301,9 @@ generation_check_server(const struct generation *g)
 static int
 load_verify(struct tls_config *tls, const struct config *cfg)
 {
-	if (cfg->number[VERIFY] == NONE || cfg->is_wrong[PEER] ||
+	if (cfg->number[VERIFY] == VERIFY_NONE || cfg->is_wrong[PEER] ||
 	    config_is_psk_only(cfg) ||
-	    tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
+	    tls_config_verify(tls, cfg->number[VERIFY] == VERIFY_REQUIRE) == 0)
 		return 0;
 	log_error("%s: verify: %s", config_where(cfg, VERIFY),
 	    tls_config_error(tls));

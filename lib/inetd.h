@@ -14,7 +14,7 @@ struct worker;
 
 struct inetd {
 	struct relay relay;		/* for a connection without a socket */
-	int	 kept_fds[RELAY_FDS];	/* its descriptors, for arguments */
+	int	 kept_fds[RELAY_FDS];	/* the relay's, for arguments */
 };
 
 #define INETD_NONE	{ .relay = RELAY_NONE }

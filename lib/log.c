@@ -18,7 +18,7 @@
 
 #define LINE_SIZE	2048
 #define ERRORS_MAX	50		/* per configuration */
-#define DROPPED_SIZE	512		/* of a report of lost lines */
+#define DROPPED_SIZE	512		/* report of lost lines */
 
 static struct log_state state = { .level = LEVEL_INFO,
     .stream = STDERR_FILENO };

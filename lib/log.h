@@ -61,6 +61,7 @@ struct log_state {
 	struct log_lost lost;
 };
 
+/* Copy the state; replace it, but keep the descriptor. */
 void	 log_get_state(struct log_state *);
 void	 log_set_state(const struct log_state *);
 

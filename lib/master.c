@@ -20,7 +20,7 @@
 #include "util.h"
 #include "worker.h"
 
-#define NEXT_SIZE	512		/* of a clause on the next worker */
+#define NEXT_SIZE	512		/* clause about the next worker */
 #define DAY		(24 * 60 * 60)	/* seconds */
 
 static const char *
@@ -106,7 +106,7 @@ leave_master(const struct master *m, struct generation *g,
 		workers_free(&old->workers);
 		generation_close(old);
 	}
-	if (g->config.number[MODE] == FORK)
+	if (g->config.number[MODE] == MODE_FORK)
 		listeners_close(&g->listeners, 0);
 	if (in == NULL && m->dispatch.waiting.fd != -1)
 		close(m->dispatch.waiting.fd);
@@ -166,7 +166,8 @@ master_start_worker(void *master, struct generation *g, size_t slot,
 int
 master_start_workers(struct master *m, struct generation *g)
 {
-	size_t i, n = g->config.number[MODE] == FORK ? 1 : g->workers.nslots;
+	size_t i, n = g->config.number[MODE] == MODE_FORK ? 1 :
+	    g->workers.nslots;
 
 	for (i = 0; i < n; i++) {
 		if (g->workers.slots[i].pid != 0 ||
@@ -208,7 +209,7 @@ void
 master_worker_ended(struct master *m, struct generation *g, struct slot *slot,
     int status)
 {
-	int is_poll = g->config.number[MODE] == POLL;
+	int is_poll = g->config.number[MODE] == MODE_POLL;
 	/* INT64_MAX after a failed upgrade: only a reload starts workers. */
 	int goes_on = g == m->live && !m->stopping && g->workers.retry_at !=
 	    INT64_MAX;
@@ -296,7 +297,7 @@ master_notify_ready(const struct master *m, const char *but)
 	size_t n = m->live->workers.nslots;
 	const char *to = m->args->notify;
 
-	if (m->live->config.number[MODE] == FORK)
+	if (m->live->config.number[MODE] == MODE_FORK)
 		daemon_notify(to, "READY=1\nSTATUS=serving, one process per "
 		    "connection%s", but);
 	else
@@ -397,11 +398,11 @@ replace_by(struct master *m, struct generation *g)
 	m->stats.generation++;
 	m->stats.write_at = 0;
 	take_over_keys(m, old);
-	if (g->config.number[MODE] == POLL)
+	if (g->config.number[MODE] == MODE_POLL)
 		dispatch_drop(&m->dispatch);
 	workers_release(&g->workers);
 	retire_all(old, g->config.number[RELOAD_TIMEOUT]);
-	if (old->config.number[MODE] == POLL)
+	if (old->config.number[MODE] == MODE_POLL)
 		workers_await_accept_stop(&old->workers);
 	generation_announce_remaining(old);
 	release_memory(old);

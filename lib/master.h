@@ -39,7 +39,7 @@ struct master {
 	int64_t	 renew_at;		/* ticket keys are renewed */
 	int64_t	 warn_at;		/* certificates are checked */
 	struct resolver resolver;
-	size_t	 name_index;		/* its name, in next or live */
+	size_t	 name_index;		/* being looked up, in next or live */
 	int	 names_failed;		/* failed lookups for next */
 	int64_t	 resolve_at;		/* the names of live are looked up */
 	int64_t	 watchdog_at;		/* the next WATCHDOG=1 */

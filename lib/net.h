@@ -36,12 +36,12 @@ struct target {
 	in_port_t port;			/* in host byte order */
 	int	 is_name;		/* the host needs a lookup */
 	int	 any;			/* accept: no host is given */
-	int	 fd;			/* of fd:N; or -1 */
+	int	 fd;			/* fd:N; or -1 */
 	const char *given;		/* the text, owned by the caller */
-	const char *where;		/* its place: "tunnel.conf:12" */
+	const char *where;		/* place: "tunnel.conf:12" */
 	/* For names, by lib/resolver. */
 	size_t	 row;			/* in struct names; SIZE_MAX: none */
-	unsigned turn;			/* of the row, as last read */
+	unsigned turn;			/* the row's turn, as last read */
 	int	 is_failed, is_cut;	/* logged already */
 };
 

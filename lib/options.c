@@ -9,7 +9,7 @@
 #include "options.h"
 #include "util.h"
 
-#define WORDS_SIZE	128		/* of a list of choices */
+#define WORDS_SIZE	128		/* list of choices */
 
 const char *const option_no_yes[] = { "no", "yes", NULL };
 static const char *const verifies[] = {

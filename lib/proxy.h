@@ -28,7 +28,7 @@ struct proxy_tls {
 /* A header that is being written or read. */
 struct proxy {
 	size_t	 done;			/* bytes written or read */
-	size_t	 len;			/* of the header to write */
+	size_t	 len;			/* bytes to write */
 	unsigned char data[PROXY_V2_HEAD + PROXY_V2_BODY + 1];
 };
 

@@ -11,7 +11,7 @@
 #include "util.h"
 
 #define REPEATS		5		/* lines per reason and address */
-#define REPEATS_MS	10000		/* of a period */
+#define REPEATS_MS	10000		/* length of a period */
 
 /*
  * The row for a reason and an address, or a free one; NULL: none is left.

@@ -11,14 +11,14 @@
 #include "log.h"
 
 #define REPEATS_ALL	100		/* lines per period, in total */
-#define REASON_SIZE	96		/* of a stored reason */
+#define REASON_SIZE	96		/* stored part of a reason */
 
 /* Lines with the same reason and address. */
 struct repeat {
 	uint64_t key;			/* the peer_key() of the address */
 	uint64_t logged, suppressed;	/* numbers of lines */
 	enum log_level level;
-	char	 reason[REASON_SIZE];	/* of the first line */
+	char	 reason[REASON_SIZE];	/* the first one */
 };
 
 /* The lines of a period. */

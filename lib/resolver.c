@@ -41,7 +41,7 @@ struct list {
  * atomic: the answer is complete or missing.
  */
 struct answer {
-	int32_t	 error;			/* of getaddrinfo(3), or 0 */
+	int32_t	 error;			/* getaddrinfo(3) result */
 	uint32_t is_cut;
 	struct list list;
 };

@@ -20,7 +20,7 @@ struct targets;
 struct resolver {
 	pid_t	 child;			/* 0: none */
 	int	 fd;			/* pipe with its answer */
-	int64_t	 kill_at;		/* its deadline (ms) */
+	int64_t	 kill_at;		/* deadline (ms) */
 };
 
 /*

@@ -7,7 +7,7 @@
 
 /* The needs of a process.  All else is denied. */
 struct sandbox {
-	in_port_t *ports;		/* of connect(2) */
+	in_port_t *ports;		/* allowed for connect(2) */
 	size_t	 nports;
 	int	 with_unix;		/* connect(2) to Unix sockets */
 	int	 with_ktls;		/* kernel TLS */

@@ -9,7 +9,7 @@
 #include "scoreboard.h"
 #include "util.h"
 
-#define PROBES		1024		/* of the table; more are a fault */
+#define PROBES		1024		/* per search; more are a fault */
 #define FULL_EVERY_MS	60000		/* between scoreboard_warn_full() */
 
 /* The number of connections of an address, for max_per_ip. */

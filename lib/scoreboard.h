@@ -30,8 +30,8 @@ struct counts {
 	uint64_t refused[FAILURES];	/* failed handshakes */
 	uint64_t opened[2];		/* handshakes of TLS 1.2 and 1.3 */
 	uint64_t in, out;		/* bytes */
-	uint64_t lost;			/* with a worker that was killed */
-	uint64_t beat;			/* its last heartbeat (ms) */
+	uint64_t lost;			/* with a killed worker */
+	uint64_t beat;			/* the last heartbeat (ms) */
 	struct log_lost unlogged;	/* lost lines, for the master */
 };
 
@@ -45,7 +45,7 @@ struct scoreboard {
 	int	 fd;			/* the memory, to hand over; or -1 */
 	size_t	 size;
 	size_t	 max;			/* connections of all workers */
-	size_t	 nrows;			/* of counts, one for each slot */
+	size_t	 nrows;			/* counts: one for each slot */
 	volatile struct counts *counts;
 	volatile struct peer *peers;	/* connections by address; or NULL */
 	size_t	 npeers;		/* rows: a power of two */
@@ -55,7 +55,7 @@ struct scoreboard {
 
 /* The share of a worker in max_connections and in the places. */
 struct share {
-	size_t	 first, n;		/* its places */
+	size_t	 first, n;		/* the range of places */
 	size_t	 used;			/* places that were ever used */
 	volatile uint64_t **unused;	/* places that are free again */
 	size_t	 nunused;

@@ -174,7 +174,7 @@ print_service(FILE *fp, const char *file)
 /* The output, and the present metric. */
 struct exposition {
 	FILE	*fp;
-	const char *file;		/* of the configuration, or NULL */
+	const char *file;		/* the configuration file, or NULL */
 	const char *metric;
 };
 
@@ -327,7 +327,7 @@ replace_file(const struct stats *st, const struct stats_report *r)
 	n = snprintf(fresh, sizeof(fresh), "%s.new", r->path);
 	if ((size_t)n >= sizeof(fresh))
 		return strerror(ENAMETOOLONG);
-	unlink(fresh);			/* of a writer that was killed */
+	unlink(fresh);			/* left by a killed writer */
 	if ((fp = files_create(fresh, 0644)) == NULL)
 		return strerror(errno);
 	print_stats(fp, st, r);

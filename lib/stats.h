@@ -14,10 +14,10 @@
 
 /* The totals, and the process that writes the file. */
 struct stats {
-	struct counts ended;		/* of workers that have exited */
+	struct counts ended;		/* by workers that have exited */
 	int64_t	 began;			/* start of the master, monotonic, */
 	time_t	 began_at;		/* and by the wall clock */
-	unsigned generation;		/* of the configuration: 1, 2, ... */
+	unsigned generation;		/* number of the load: 1, 2, ... */
 	pid_t	 writer;		/* 0: none at present */
 	int64_t	 write_at;		/* next start of a writer (ms) */
 	int64_t	 kill_at;		/* deadline of the writer (ms) */
@@ -27,7 +27,7 @@ struct stats {
 
 /* The present values for a report. */
 struct stats_report {
-	const char *config;		/* its file, for the label; or NULL */
+	const char *config;		/* file name, for the label; or NULL */
 	const char *version, *library;
 	int	 is_client;		/* client = yes */
 	size_t	 workers;

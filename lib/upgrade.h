@@ -14,8 +14,8 @@
 struct handover;
 
 struct upgrade {
-	char	*path;			/* of the program, old and new */
-	char	**argv, **env;		/* for its start */
+	char	*path;			/* the program file, old and new */
+	char	**argv, **env;		/* to execute it */
 	int	 program;		/* descriptor of this program; or -1 */
 	pid_t	 trial;			/* the child with -t; or 0 */
 	int	 output, answer;	/* files of the trial; or -1 */

@@ -25,7 +25,7 @@ struct incoming {
 struct worker {
 	struct connections all;
 	int	 has_master;		/* 0 with -i */
-	struct relay *relay;		/* of the connection of -i; or NULL */
+	struct relay *relay;		/* relay of -i; or NULL */
 	int	 relay_failed;
 	int	 control;		/* channel to the master; or -1 */
 	int	 stopping;
@@ -61,6 +61,7 @@ int	 worker_await_release(const struct worker *);
 int	 worker_run(struct worker *, const struct incoming *,
 	    const sigset_t *sleep_mask);
 
+/* Free a worker, also after a failed worker_init(). */
 void	 worker_free(struct worker *);
 
 #endif

@@ -22,7 +22,7 @@ line_of(struct config *cfg, const char *where, const char *bytes, size_t len)
 	copy[len] = '\0';
 	if (len > 0 && copy[len - 1] == '\n')
 		copy[--len] = '\0';
-	r = config_line(cfg, FROM_FILE, where, copy, len);
+	r = config_line(cfg, RANK_FILE, where, copy, len);
 	free(copy);
 	return r;
 }
@@ -493,17 +493,17 @@ test_defaults_of_roles(void **state)
 	struct config *cfg = *state;
 
 	role(cfg, "client = yes", "# none");
-	assert_int_equal(cfg->number[VERIFY], REQUIRE);
+	assert_int_equal(cfg->number[VERIFY], VERIFY_REQUIRE);
 	assert_string_equal(config_text(cfg, VERIFY), "require");
 	assert_null(config_text(cfg, SNI_STRICT));
 	same_again(cfg);
 	role(cfg, "client = no", "# none");
-	assert_int_equal(cfg->number[VERIFY], NONE);
+	assert_int_equal(cfg->number[VERIFY], VERIFY_NONE);
 	assert_string_equal(config_text(cfg, VERIFY), "none");
 	assert_string_equal(config_text(cfg, SNI_STRICT), "no");
 	same_again(cfg);
 	role(cfg, "client = yes", "verify = none");
-	assert_int_equal(cfg->number[VERIFY], NONE);
+	assert_int_equal(cfg->number[VERIFY], VERIFY_NONE);
 	same_again(cfg);
 	/* The role is unknown: no further errors. */
 	role(cfg, "# none", "ca = x");

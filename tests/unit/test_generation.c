@@ -17,7 +17,7 @@ test_slots(void **state)
 	cfg->number[WORKERS] = 7;
 	assert_int_equal(count_slots(cfg, 0), 7);
 	assert_int_equal(count_slots(cfg, 1), 1);
-	cfg->number[MODE] = FORK;
+	cfg->number[MODE] = MODE_FORK;
 	assert_int_equal(count_slots(cfg, 0), 50);
 	assert_int_equal(count_slots(cfg, 1), 1);
 }

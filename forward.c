@@ -1,7 +1,7 @@
 /*
- * forward: the engine.  A connection goes from phase to phase; in those where
- * data flows, it has two halves, one for each direction.  The loop steps what
- * the poller reports, and what has reached its deadline.
+ * forward: the engine.  A connection passes through phases.  In the phases with
+ * data, it consists of two halves, one per direction.  The loop steps each
+ * connection that the poller reports or whose deadline is reached.
  */
 #include <errno.h>
 #include <poll.h>
@@ -18,13 +18,13 @@
 #include "util.h"
 
 #define FILL_SIZE	(80 * 1024)	/* measured: more gains little */
-#define TURNS		4		/* fills in a row before others run */
+#define STEPS_PER_TURN	4		/* of one half, before others run */
 #define SIGNALS_MS	50		/* between signals, in a busy loop */
-#define LINGERING_CLOSE_MS 500		/* for a side to read its alert */
+#define LINGERING_CLOSE_MS 500		/* for the peer to read its alert */
 #define DELIVER_MS	30000		/* an abort waits for data, at most */
-#define FLUSH_MS	10		/* from one flushed() to the next */
-#define FLUSH_MANY	128		/* with more connections, rarer */
-#define LOOKS		10		/* for dead peers, in answer_ms */
+#define FLUSH_MS	10		/* between two calls of flushed() */
+#define FLUSH_MANY	128		/* more connections: less often */
+#define DEAD_CHECKS	10		/* per dead_peer_ms */
 
 enum { CLIENT, BACKEND, SIDES };
 
@@ -34,68 +34,68 @@ static const char *const side_names[SIDES] = {
 };
 
 /* Bits of a set of sides. */
-#define ONLY(side)	(1u << (side))
-#define BOTH		(ONLY(CLIENT) | ONLY(BACKEND))
+#define SIDE_BIT(side)	(1u << (side))
+#define BOTH_SIDES	(SIDE_BIT(CLIENT) | SIDE_BIT(BACKEND))
 
 /* One direction: fill from src when empty, drain into dst until empty. */
 struct half {
 	struct stream *src;
 	struct stream *dst;
 	unsigned char *stuck;	/* bytes that dst did not take, or NULL */
-	size_t	 off, len;	/* what is left of them */
-	uint64_t bytes;
+	size_t	 off, len;	/* the part still to be written */
+	uint64_t bytes;		/* written so far */
 	enum { FLOW, FINISH, DONE } state;
-	short	 read_on;	/* the readiness that src's next read needs */
-	short	 write_on;	/* the same for dst's next write */
+	short	 read_on;	/* the event that src's next read needs */
+	short	 write_on;	/* the event that dst's next write needs */
 };
 
 /*
- * In all phases but ENDED, a connection is in the queue of its phase.  That is
- * in order of deadlines, since all in it wait equally long.
+ * In each phase but ENDED, a connection is in the queue of its phase.  The
+ * queue is in order of deadlines, since the time limit is the same for all.
  */
 enum phase {
 	OPENING,		/* the client's handshake */
-	DIALING,		/* a backend is tried */
+	DIALING,		/* connecting to a backend */
 	SECURING,		/* the backend's handshake */
 	FLOWING,		/* neither side has ended */
 	HALF_CLOSED,		/* one side has ended */
-	DELIVERING,		/* one has failed: what it sent moves on */
-	FLUSHING,		/* the same, until that is acknowledged */
-	LINGERING_CLOSE,	/* a side is refused, and may read why */
+	DELIVERING,		/* one side failed: deliver its data */
+	FLUSHING,		/* its data is written: await the ACK */
+	LINGERING_CLOSE,	/* a side is refused: let it read the alert */
 	ENDED
 };
 
-#define PHASES		ENDED		/* that have a queue */
+#define PHASES		ENDED		/* phases with a queue */
 
 struct conn {
 	struct conn *prev, *next;	/* in its phase's queue */
-	struct conn *next_busy;		/* in the line of those to step */
-	int64_t	 began, deadline;
-	int64_t	 flush_until;		/* FLUSHING, at the latest */
+	struct conn *next_to_step;	/* in its run list */
+	int64_t	 began, deadline;	/* CLOCK_MONOTONIC, ms */
+	int64_t	 flush_until;		/* the end of FLUSHING */
 	void	*user;			/* for the callbacks */
 	struct stream streams[SIDES];
 	struct source sources[SIDES];
 	struct half halves[SIDES];	/* by the side that they read from */
 	enum phase phase;
 	short	 revents[SIDES];	/* reported since the last step */
-	bool	 hung_up[SIDES];	/* no more events are to be expected */
-	short	 open_on;		/* what a stream that opens waits for */
-	bool	 busy;			/* is to be stepped */
-	bool	 served, dropped;
+	bool	 hung_up[SIDES];	/* no more events will come */
+	short	 open_on;		/* the event that open() waits for */
+	bool	 busy;			/* in a run list */
+	bool	 served, dropped;	/* see struct forward_end */
 	int	 broken;		/* the side that failed */
-	int	 refused;		/* the side that is, or SIDES: none */
-	char	*reason;		/* once there is one */
+	int	 refused;		/* the refused side; SIDES: none */
+	char	*reason;		/* or NULL */
 };
 
-/* Those that are to be stepped, in the order in which they were reported. */
-struct line {
+/* Connections to be stepped, in the order of their events. */
+struct run_list {
 	struct conn *head, **last;
 	unsigned n;
 };
 
 struct queue {
 	struct conn *head, *tail;
-	int64_t	 ms;			/* to stay in the phase; 0: no limit */
+	int64_t	 ms;			/* limit of the phase; 0: none */
 	unsigned n;
 };
 
@@ -105,15 +105,15 @@ struct forward {
 	struct source listeners[FORWARD_LISTENERS];
 	size_t	 nlisteners;
 	int	 draining;
-	int64_t	 starved_until;		/* accepting pauses */
+	int64_t	 paused_until;		/* no accept(2) before */
 	int64_t	 drain_deadline;
-	int64_t	 wake_at;		/* for woken; or INT64_MAX */
-	int64_t	 look_at;		/* for peers that do not answer */
-	int64_t	 now;			/* CLOCK_MONOTONIC, at this turn */
+	int64_t	 wake_at;		/* for woken(); or INT64_MAX */
+	int64_t	 dead_check_at;		/* the next end_dead_peers() */
+	int64_t	 now;			/* CLOCK_MONOTONIC of this iteration */
 	unsigned nconns;
 	struct queue queues[PHASES];
-	struct line busy, handshakes;
-	unsigned ahead;			/* handshakes, before one is accepted */
+	struct run_list busy, handshakes;
+	unsigned handshakes_due;	/* steps before the next accept(2) */
 	unsigned char fill[FILL_SIZE];
 };
 
@@ -140,7 +140,7 @@ queue_append(struct queue *q, struct conn *c)
 	q->n++;
 }
 
-/* Enter a phase, or have its time begin again. */
+/* Enter a phase, or restart its time limit. */
 static void
 conn_enter(struct forward *f, struct conn *c, enum phase phase)
 {
@@ -154,19 +154,19 @@ conn_enter(struct forward *f, struct conn *c, enum phase phase)
 	queue_append(&f->queues[phase], c);
 }
 
-/* Have it stepped: a handshake, which takes long, is in a line of its own. */
+/* Schedule a step.  Handshakes, which take long, have their own run list. */
 static void
 conn_busy(struct forward *f, struct conn *c)
 {
-	struct line *l = c->phase == OPENING || c->phase == SECURING ?
+	struct run_list *l = c->phase == OPENING || c->phase == SECURING ?
 	    &f->handshakes : &f->busy;
 
 	if (c->busy)
 		return;
 	c->busy = 1;
-	c->next_busy = NULL;
+	c->next_to_step = NULL;
 	*(l->head != NULL ? l->last : &l->head) = c;
-	l->last = &c->next_busy;
+	l->last = &c->next_to_step;
 	l->n++;
 }
 
@@ -177,9 +177,9 @@ flows(const struct conn *c)
 	    c->phase == DELIVERING;
 }
 
-/* Note why it ends; the first reason counts. */
+/* Set the reason of the end, unless one is set already. */
 static void __attribute__((format(printf, 2, 3)))
-conn_blame(struct conn *c, const char *fmt, ...)
+conn_set_reason(struct conn *c, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -191,17 +191,20 @@ conn_blame(struct conn *c, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* End it; conn_step() frees it.  aborts: the sides that see an abort. */
+/*
+ * End a connection; conn_step() frees it.  aborts is the set of sides to which
+ * an abort is signalled.
+ */
 static void
 conn_end(struct forward *f, struct conn *c, unsigned aborts, const char *why)
 {
 	int side;
 
-	conn_blame(c, "%s", why);
+	conn_set_reason(c, "%s", why);
 	for (side = 0; side < SIDES; side++) {
 		struct stream *s = &c->streams[side];
 
-		if (aborts & ONLY(side) && s->fd != -1)
+		if (aborts & SIDE_BIT(side) && s->fd != -1)
 			s->ops->abort(s);
 	}
 	conn_enter(f, c, ENDED);
@@ -247,9 +250,9 @@ conn_free(struct forward *f, struct conn *c)
 }
 
 /*
- * Send a side a fatal alert, by finish.  A close right after it would reset the
- * connection if that side has sent more meanwhile, and the alert would be lost.
- * So what comes is read and discarded until the side closes.
+ * Send a fatal alert to a side, by finish().  An immediate close would reset
+ * the connection if the peer has sent more data, and the alert would be lost.
+ * So read and discard data until the peer closes.
  */
 static void
 conn_refuse(struct forward *f, struct conn *c, int side)
@@ -268,14 +271,14 @@ conn_refuse(struct forward *f, struct conn *c, int side)
 	conn_enter(f, c, LINGERING_CLOSE);
 }
 
-/* No more data will move: abort, or refuse a side with an alert. */
+/* Abort both sides, or refuse one of them with an alert. */
 static void
 conn_abort(struct forward *f, struct conn *c)
 {
 	if (c->refused != SIDES)
 		conn_refuse(f, c, c->refused);
 	else
-		conn_end(f, c, BOTH, "aborted");
+		conn_end(f, c, BOTH_SIDES, "aborted");
 }
 
 static void
@@ -288,26 +291,27 @@ half_stop(struct half *h)
 }
 
 /*
- * A stream failed: the other side sees an abort, never an end.  But what the
- * failed one sent before, an early answer for instance, has to arrive there,
- * and a reset would overtake it.  So the abort waits until all of it is moved
- * and acknowledged, for DELIVER_MS at most.
+ * A stream failed: signal an abort to the other side, never an end.  Data that
+ * the failed side sent before, such as an early answer, must arrive first, and
+ * a reset would overtake it.  So delay the abort until this data is written and
+ * acknowledged, for DELIVER_MS at most.
  */
 static void
 conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 {
 	struct stream *s = &c->streams[side];
 	struct half *to = &c->halves[!side];
-	int is_told = to->state == DONE;
+	int end_sent = to->state == DONE;
 
 	if (result == STREAM_TRUNCATED)
-		conn_blame(c, "truncated");
+		conn_set_reason(c, "truncated");
 	else if (result == STREAM_RESET)
-		conn_blame(c, "%s reset", side_names[side]);
+		conn_set_reason(c, "%s reset", side_names[side]);
 	else if (side == CLIENT && (!c->served || s->ops->refuse != NULL))
-		conn_blame(c, "%s", s->ops->error(s));
+		conn_set_reason(c, "%s", s->ops->error(s));
 	else
-		conn_blame(c, "%s: %s", side_names[side], s->ops->error(s));
+		conn_set_reason(c, "%s: %s", side_names[side],
+		    s->ops->error(s));
 	if ((c->phase == DELIVERING || c->phase == FLUSHING) &&
 	    side == c->broken)
 		return;
@@ -315,7 +319,7 @@ conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 	if (s->ops->refuse != NULL && result == STREAM_ERROR) {
 		if (c->refused == SIDES)
 			c->refused = side;
-		to->state = is_told ? DONE : FINISH;
+		to->state = end_sent ? DONE : FINISH;
 	}
 	c->broken = side;
 	if (c->phase == FLOWING || c->phase == HALF_CLOSED)
@@ -324,18 +328,18 @@ conn_fail(struct forward *f, struct conn *c, int side, ssize_t result)
 		conn_abort(f, c);
 }
 
-/* A peer that does not answer: nothing more will arrive from it. */
+/* A peer is dead: nothing more will arrive from it. */
 static void
-conn_died(struct forward *f, struct conn *c, int side)
+conn_peer_dead(struct forward *f, struct conn *c, int side)
 {
-	conn_blame(c, "%s: %s", side_names[side], strerror(ETIMEDOUT));
+	conn_set_reason(c, "%s: %s", side_names[side], strerror(ETIMEDOUT));
 	if (c->halves[side].len == 0)
 		half_stop(&c->halves[side]);
 	conn_fail(f, c, side, STREAM_RESET);
 	conn_busy(f, c);
 }
 
-/* The event that a result wants, in *events; 0: it is not a want. */
+/* Return 1 and set *events if the result is STREAM_WANT_READ or _WRITE. */
 static int
 wants(ssize_t result, short *events)
 {
@@ -350,12 +354,12 @@ wants(ssize_t result, short *events)
 
 /*
  * HALVES
- * One direction each; the code is the same for both.  Drain, fill and finish
- * return 1 if the half moved on, and 0 if it has to stop: it waits, it is done,
- * or the connection has failed.
+ * One direction each, with the same code for both.  Drain, fill and finish
+ * return 1 on progress, and 0 to stop: the half waits, is done, or the
+ * connection has failed.
  */
 
-/* The events that a half waits for, of its source and of its destination. */
+/* The events that a half waits for on its source; below, its destination. */
 static short
 half_reads(const struct half *h)
 {
@@ -419,13 +423,13 @@ half_fill(struct forward *f, struct conn *c, int from)
 	h->write_on = POLLOUT;
 	h->off = 0;
 	h->len = (size_t)n;
-	/* A short read: there is no more at the moment. */
+	/* A short read means that there is no more data at the moment. */
 	if (half_drain(f, c, from, f->fill))
 		return (size_t)n == size;
 	if (h->len == 0)	/* dst has failed */
 		return 0;
 	if ((h->stuck = malloc(h->len)) == NULL) {
-		conn_end(f, c, BOTH, "out of memory");
+		conn_end(f, c, BOTH_SIDES, "out of memory");
 		return 0;
 	}
 	memcpy(h->stuck, f->fill + h->off, h->len);
@@ -445,7 +449,7 @@ half_finish(struct forward *f, struct conn *c, int from)
 	}
 	if (wants(r, &h->write_on))
 		return 0;
-	if (c->phase == DELIVERING)	/* not even an alert can be sent */
+	if (c->phase == DELIVERING)	/* the alert can't be sent */
 		half_stop(h);
 	conn_fail(f, c, !from, r);
 	return 0;
@@ -457,7 +461,8 @@ half_step(struct forward *f, struct conn *c, int from)
 	struct half *h = &c->halves[from];
 	int turn, moved = 1;
 
-	for (turn = 0; moved && turn < TURNS && h->state != DONE; turn++) {
+	for (turn = 0; moved && turn < STEPS_PER_TURN && h->state != DONE;
+	    turn++) {
 		if (h->len > 0)
 			moved = half_drain(f, c, from, h->stuck);
 		else if (h->state == FLOW)
@@ -469,7 +474,7 @@ half_step(struct forward *f, struct conn *c, int from)
 
 /*
  * PHASES
- * What a connection does in each, and what it waits for.
+ * The step of a connection in each phase, and the events it waits for.
  */
 
 static void
@@ -481,9 +486,9 @@ conn_dial(struct forward *f, struct conn *c, const char *failed)
 
 	conn_close(f, c, BACKEND);
 	if (f->p.calls->dial(c->user, backend, failed, &why) == -1) {
-		conn_blame(c, "no backend: %s", why);
+		conn_set_reason(c, "no backend: %s", why);
 		if (client->ops->refuse == NULL) {
-			conn_end(f, c, BOTH, "");
+			conn_end(f, c, BOTH_SIDES, "");
 			return;
 		}
 		client->ops->refuse(client);
@@ -509,7 +514,7 @@ conn_opening(struct forward *f, struct conn *c)
 		conn_fail(f, c, CLIENT, r);
 }
 
-/* Both phases of the backend's stream: its connect(2), and its handshake. */
+/* DIALING and SECURING: the backend's connect(2), and its handshake. */
 static void
 conn_dialing(struct forward *f, struct conn *c)
 {
@@ -531,7 +536,7 @@ conn_dialing(struct forward *f, struct conn *c)
 		conn_dial(f, c, backend->ops->error(backend));
 }
 
-/* Step both directions; 1 if bytes moved.  The phase may have changed. */
+/* Step both directions.  Return 1 if bytes moved; the phase may change. */
 static int
 conn_move(struct forward *f, struct conn *c)
 {
@@ -550,8 +555,8 @@ conn_move(struct forward *f, struct conn *c)
 }
 
 /*
- * Once a side has failed, what it sent still moves, and an alert to it.  All of
- * that is to be acknowledged.
+ * FLOWING, HALF_CLOSED and DELIVERING.  In the last one, the data of the failed
+ * side and the alert to it are written; FLUSHING waits for acknowledgement.
  */
 static void
 conn_flowing(struct forward *f, struct conn *c)
@@ -574,7 +579,7 @@ conn_flowing(struct forward *f, struct conn *c)
 		conn_enter(f, c, phase);
 }
 
-/* Abort, once all has arrived.  conn_ask_again() has it asked again. */
+/* Abort once the data has arrived; conn_recheck_flushed() repeats the check. */
 static void
 conn_flushing(struct forward *f, struct conn *c)
 {
@@ -585,9 +590,8 @@ conn_flushing(struct forward *f, struct conn *c)
 }
 
 /*
- * The time begins again when the side makes room for its alert.  If its bytes
- * can't be read, because the kernel fails to decrypt them, only its close is
- * waited for.
+ * Restart the time limit when the socket has room for the alert.  If data can't
+ * be read because the kernel fails to decrypt it, wait only for the close.
  */
 static void
 conn_lingering_close(struct forward *f, struct conn *c)
@@ -613,7 +617,7 @@ conn_lingering_close(struct forward *f, struct conn *c)
 		conn_end(f, c, 0, "closed");
 }
 
-/* The events that a side waits for: always derived, never stored. */
+/* The events that a side waits for: derived from the state, never stored. */
 static short
 interest(const struct conn *c, int side)
 {
@@ -637,13 +641,13 @@ interest(const struct conn *c, int side)
 }
 
 /*
- * A side is reported that waits for nothing: it is silenced, or the loop would
- * spin.  But errors and hang-ups are reported all the same.  An error may end
- * the connection; a hang-up says only that both directions have ended, in
- * order, which is known: the side is dropped from the poller.
+ * Handle an event of a side that waits for none.  Watch it for no events, or
+ * the loop would spin.  Errors and hang-ups are still reported then.  An error
+ * may end the connection.  A hang-up means that both directions have ended in
+ * order, which is known already: drop the side from the poller.
  */
 static void
-conn_trouble(struct forward *f, struct conn *c, int side)
+conn_unexpected_event(struct forward *f, struct conn *c, int side)
 {
 	struct stream *s = &c->streams[side];
 	int r = 0;
@@ -665,8 +669,9 @@ conn_trouble(struct forward *f, struct conn *c, int side)
 }
 
 /*
- * Watch a side; step it again at once if its stream has read ahead.  One that
- * waits for nothing most likely has nothing to report, unless it is paused.
+ * Update the poller for a side.  Schedule another step if its stream has read
+ * ahead.  Save the system call for a side that waits for nothing: it rarely
+ * reports anything, unless a full destination keeps it from reading.
  */
 static void
 conn_watch(struct forward *f, struct conn *c, int side)
@@ -679,8 +684,8 @@ conn_watch(struct forward *f, struct conn *c, int side)
 	    (c->hung_up[side] || (s->is_watched && h->len == 0))))
 		return;
 	if (poller_watch(f->poller, s, events) == -1) {
-		conn_blame(c, "poll: %s", strerror(errno));
-		conn_end(f, c, BOTH, "");
+		conn_set_reason(c, "poll: %s", strerror(errno));
+		conn_end(f, c, BOTH_SIDES, "");
 		conn_busy(f, c);
 	} else if (flows(c) && half_reads(h) != 0 &&
 	    h->src->ops->pending(h->src)) {
@@ -689,7 +694,7 @@ conn_watch(struct forward *f, struct conn *c, int side)
 	}
 }
 
-/* As far as the phases go, unless one has to wait for its turn. */
+/* Step through the phases until one has to wait. */
 static void
 conn_step(struct forward *f, struct conn *c)
 {
@@ -697,7 +702,7 @@ conn_step(struct forward *f, struct conn *c)
 	int side;
 
 	for (side = 0; side < SIDES && c->phase != ENDED; side++)
-		conn_trouble(f, c, side);
+		conn_unexpected_event(f, c, side);
 	do {
 		switch (phase = c->phase) {
 		case OPENING:
@@ -730,12 +735,12 @@ conn_step(struct forward *f, struct conn *c)
 }
 
 /*
- * TCP announces no acknowledgment, so it is asked every FLUSH_MS.  The more
- * connections are asked, the more rarely: peers that acknowledge nothing must
- * not slow the loop down, however many they are.
+ * The poller does not report acknowledgements, so check every FLUSH_MS.  Check
+ * less often with many connections: peers that acknowledge nothing must not
+ * slow the loop down.
  */
 static void
-conn_ask_again(struct forward *f, struct conn *c)
+conn_recheck_flushed(struct forward *f, struct conn *c)
 {
 	struct queue *q = &f->queues[FLUSHING];
 
@@ -760,20 +765,20 @@ conn_timeout(struct forward *f, struct conn *c)
 		conn_dial(f, c, "handshake timeout");
 		break;
 	case FLOWING:
-		conn_end(f, c, BOTH, "idle timeout");
+		conn_end(f, c, BOTH_SIDES, "idle timeout");
 		break;
 	case HALF_CLOSED:
-		/* A side that was told of the end keeps its last bytes. */
+		/* An abort would lose the last bytes before a sent end. */
 		for (side = 0; side < SIDES; side++)
 			if (c->halves[!side].state != DONE)
-				unfinished |= ONLY(side);
+				unfinished |= SIDE_BIT(side);
 		conn_end(f, c, unfinished, "half-close timeout");
 		break;
 	case DELIVERING:
 		conn_abort(f, c);
 		break;
 	case FLUSHING:
-		conn_ask_again(f, c);
+		conn_recheck_flushed(f, c);
 		break;
 	case LINGERING_CLOSE:
 	case ENDED:
@@ -830,7 +835,7 @@ forward_add(struct forward *f, int fd, const struct sockaddr *addr,
 
 /*
  * THE LOOP
- * Sleep, see what is due, step what is busy.
+ * Sleep, handle deadlines, step connections.
  */
 
 static int
@@ -840,9 +845,9 @@ is_full(const struct forward *f)
 }
 
 /*
- * When full: the connection that a new one may replace, and from when on; or
- * NULL.  Refused ones go first, then the oldest handshake: such a client has
- * not yet shown that it is more than an open socket.
+ * Return the connection that a new one may replace, and in *from the time from
+ * when on; or NULL.  Prefer a refused one, then take the oldest handshake: it
+ * may be an idle socket.
  */
 static struct conn *
 next_to_drop(const struct forward *f, int64_t *from)
@@ -855,11 +860,11 @@ next_to_drop(const struct forward *f, int64_t *from)
 	return c;
 }
 
-/* From when on a connection can be accepted; INT64_MAX: not foreseeable. */
+/* The time from which a connection can be accepted; INT64_MAX: unknown. */
 static int64_t
-accept_from(const struct forward *f)
+accept_due(const struct forward *f)
 {
-	int64_t from = f->starved_until, room;
+	int64_t from = f->paused_until, room;
 	const struct conn *c;
 
 	if (f->draining)
@@ -868,7 +873,7 @@ accept_from(const struct forward *f)
 		return from;
 	if ((c = next_to_drop(f, &room)) == NULL)
 		return INT64_MAX;
-	/* Another process has room; it won't say when that is gone: ask. */
+	/* Another process has room, and won't report when that is gone. */
 	if (room <= f->now && c->phase == OPENING &&
 	    !f->p.calls->full(f->p.arg))
 		room = f->now + ACCEPT_PAUSE_MS;
@@ -878,7 +883,7 @@ accept_from(const struct forward *f)
 static int
 may_accept(const struct forward *f)
 {
-	return accept_from(f) <= f->now;
+	return accept_due(f) <= f->now;
 }
 
 void
@@ -904,11 +909,11 @@ forward_wake(struct forward *f, int64_t at)
 static void
 accept_later(struct forward *f, int error)
 {
-	f->starved_until = f->now + ACCEPT_PAUSE_MS;
-	f->p.calls->starved(f->p.arg, error);
+	f->paused_until = f->now + ACCEPT_PAUSE_MS;
+	f->p.calls->accept_paused(f->p.arg, error);
 }
 
-/* Accept one; 0: none waits, or accepting has to pause. */
+/* Accept a connection.  Return 0 if none waits, or accepting is paused. */
 static int
 accept_next(struct forward *f, int listener)
 {
@@ -927,28 +932,28 @@ accept_next(struct forward *f, int listener)
 }
 
 void
-forward_empty(struct forward *f, int listener, int64_t until)
+forward_accept_queued(struct forward *f, int listener, int64_t until)
 {
 	while (!is_full(f) && clock_ms() < until && accept_next(f, listener))
 		continue;
 }
 
 /*
- * Accept one, if the handshakes before it have had their turns: those must not
- * become ever more.  Then a listener that others share is dropped, and watched
- * anew by watch_listeners(): that puts this process at the end of their line.
- * Else the same one would be woken each time.
+ * Accept a connection, but first step the handshakes that are due: their number
+ * must not grow without limit.  Then drop a shared listener; watch_listeners()
+ * adds it again.  That puts this process last in the listener's wait queue.
+ * Otherwise the same process would be woken each time.
  */
 static void
 accept_one(struct forward *f, struct source *s)
 {
-	if (f->ahead > 0 || !may_accept(f))
+	if (f->handshakes_due > 0 || !may_accept(f))
 		return;
 	if (is_full(f))
 		forward_make_room(f);
 	else
 		accept_next(f, s->fd);
-	if (f->p.takes_turns)
+	if (f->p.shares_listeners)
 		poller_drop(f->poller, s);
 }
 
@@ -977,25 +982,25 @@ watch_listeners(struct forward *f)
 			poller_drop(f->poller, &f->listeners[i]);
 		else if (poller_watch(f->poller, &f->listeners[i], POLLIN) ==
 		    -1)
-			f->starved_until = f->now + ACCEPT_PAUSE_MS;
+			f->paused_until = f->now + ACCEPT_PAUSE_MS;
 	}
 }
 
-/* End connections to dead peers; the kernel would try for 15 minutes. */
+/* End connections to dead peers; the kernel would wait 15 minutes. */
 static void
-look_for_dead(struct forward *f)
+end_dead_peers(struct forward *f)
 {
 	struct conn *c, *next;
 	int phase, side;
 
-	f->look_at = f->now + f->p.answer_ms / LOOKS;
+	f->dead_check_at = f->now + f->p.dead_peer_ms / DEAD_CHECKS;
 	for (phase = FLOWING; phase <= HALF_CLOSED; phase++) {
 		for (c = f->queues[phase].head; c != NULL; c = next) {
 			next = c->next;
 			for (side = 0; side < SIDES && flows(c); side++)
 				if (stream_is_dead(&c->streams[side],
-				    f->p.answer_ms))
-					conn_died(f, c, side);
+				    f->p.dead_peer_ms))
+					conn_peer_dead(f, c, side);
 		}
 	}
 }
@@ -1008,7 +1013,7 @@ abort_all(struct forward *f, const char *why)
 
 	for (phase = 0; phase < PHASES; phase++) {
 		while ((c = f->queues[phase].head) != NULL) {
-			conn_end(f, c, BOTH, why);
+			conn_end(f, c, BOTH_SIDES, why);
 			conn_busy(f, c);
 		}
 	}
@@ -1027,25 +1032,25 @@ expire(struct forward *f)
 	}
 	if (f->draining && f->drain_deadline <= f->now)
 		abort_all(f, "drain timeout");
-	if (f->p.answer_ms > 0 && f->look_at <= f->now)
-		look_for_dead(f);
+	if (f->p.dead_peer_ms > 0 && f->dead_check_at <= f->now)
+		end_dead_peers(f);
 }
 
 static void
-step_first(struct forward *f, struct line *l)
+step_first(struct forward *f, struct run_list *l)
 {
 	struct conn *c = l->head;
 
-	l->head = c->next_busy;
+	l->head = c->next_to_step;
 	l->n--;
 	c->busy = 0;
 	conn_step(f, c);
 }
 
 /*
- * A handshake takes as long as many round trips.  So streams that are open come
- * first, and after one handshake the poller is asked for those again.  But
- * handshakes get no less time than they do.
+ * A step of a handshake takes as long as many steps of an open stream.  So step
+ * open streams first, and return to the poller after one handshake.  But give
+ * handshakes as much time as open streams have used.
  */
 static void
 step_busy(struct forward *f)
@@ -1055,24 +1060,24 @@ step_busy(struct forward *f)
 
 	for (n = f->busy.n; n > 0; n--)
 		step_first(f, &f->busy);
-	if (f->ahead == 0)
-		f->ahead = f->handshakes.n;
-	if (f->ahead == 0)
+	if (f->handshakes_due == 0)
+		f->handshakes_due = f->handshakes.n;
+	if (f->handshakes_due == 0)
 		return;
 	now = clock_ms();
 	share = now - f->now;
 	do {
-		f->ahead -= f->ahead > 0;
+		f->handshakes_due -= f->handshakes_due > 0;
 		step_first(f, &f->handshakes);
 	} while (f->handshakes.n > 0 && clock_ms() - now < share);
 }
 
-/* How long to sleep until the next deadline; -1: for ever. */
+/* The time until the next deadline, in ms; -1: none. */
 static int
 sleep_ms(const struct forward *f)
 {
 	int64_t until = f->draining ? f->drain_deadline : INT64_MAX;
-	int64_t from = accept_from(f);
+	int64_t from = accept_due(f);
 	unsigned flowing = f->queues[FLOWING].n + f->queues[HALF_CLOSED].n;
 	int phase;
 
@@ -1082,8 +1087,8 @@ sleep_ms(const struct forward *f)
 		until = f->wake_at;
 	if (f->nlisteners > 0 && from > f->now && from < until)
 		until = from;
-	if (f->p.answer_ms > 0 && flowing > 0 && f->look_at < until)
-		until = f->look_at;
+	if (f->p.dead_peer_ms > 0 && flowing > 0 && f->dead_check_at < until)
+		until = f->dead_check_at;
 	for (phase = 0; phase < PHASES; phase++) {
 		const struct conn *c = f->queues[phase].head;
 
@@ -1093,7 +1098,7 @@ sleep_ms(const struct forward *f)
 	return clock_timeout(f->now, until);
 }
 
-/* Sleep until an event or a deadline; take the time; act on the events. */
+/* Sleep until an event or a deadline; update the clock; handle the events. */
 static int
 wait_for_events(struct forward *f, const sigset_t *mask)
 {
@@ -1102,8 +1107,8 @@ wait_for_events(struct forward *f, const sigset_t *mask)
 	short revents;
 
 	f->now = clock_ms();
-	/* Too many for poll(2): it does without the listeners for a while. */
-	if (n == -1 && error == EMFILE && f->starved_until <= f->now) {
+	/* Too many descriptors for poll(2): stop watching the listeners. */
+	if (n == -1 && error == EMFILE && f->paused_until <= f->now) {
 		accept_later(f, EMFILE);
 		error = EINTR;
 	}
@@ -1116,7 +1121,7 @@ wait_for_events(struct forward *f, const sigset_t *mask)
 int
 forward_run(struct forward *f, const sigset_t *mask)
 {
-	int64_t let_in = f->now;	/* when signals last were */
+	int64_t signals_at = f->now;	/* of the last delivery */
 	int n;
 
 	while (!f->draining || f->nconns > 0) {
@@ -1124,11 +1129,11 @@ forward_run(struct forward *f, const sigset_t *mask)
 		n = wait_for_events(f, mask);
 		if (n == -1 && errno != EINTR)
 			return -1;
-		/* Where there is an event, no signal is looked for. */
-		if (n != -1 && f->now - let_in >= SIGNALS_MS)
+		/* With an event ready, ppoll(2) delivers no signal. */
+		if (n != -1 && f->now - signals_at >= SIGNALS_MS)
 			deliver_pending_signals(mask);
-		if (n == -1 || f->now - let_in >= SIGNALS_MS)
-			let_in = f->now;
+		if (n == -1 || f->now - signals_at >= SIGNALS_MS)
+			signals_at = f->now;
 		if (f->wake_at <= f->now)
 			f->wake_at = INT64_MAX;
 		f->p.calls->woken(f->p.arg);

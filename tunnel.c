@@ -1,6 +1,6 @@
 /*
- * tunnel: the process: main(), the ways to run, the master's loop and its way
- * through an upgrade.
+ * tunnel: the process: main(), the ways to run, the master's loop, and the
+ * master's part of an upgrade.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,19 +38,19 @@
 #include "workers.h"
 
 #define EXIT_CONFIG	2
-#define WHY_SIZE	512		/* of why -g or -r failed */
+#define WHY_SIZE	512		/* of the error of -g, -r, -k or -p */
 
 _Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 
 /*
  * THE UPGRADE
- * At SIGUSR2 the file that this program was started from, which may have been
- * replaced, is tried with -t, and then takes over by execve(2), in the same
- * process, which keeps its children.  What the new program can't find out by
- * itself is handed over in a file in memory.  It goes on as at a reload: the
- * workers that were handed over leave when its own are ready.  If these fail to
- * start, the previous program is started again by a descriptor, with the same
- * file in memory, and goes on.
+ * At SIGUSR2 the program file, which may have been replaced since the start, is
+ * tried with -t.  Then it takes over by execve(2) in the same process, which
+ * keeps its children.  State that the new program can't find out by itself is
+ * passed in a memory file.  The new program continues as at a reload: when its
+ * own workers are ready, it retires the workers of the previous program.  If
+ * its workers fail to start, it executes the previous program again by a
+ * descriptor, with the same memory file.
  */
 
 static void
@@ -74,14 +74,14 @@ carry_master(struct handover *x, struct master *m, struct arguments *a)
 		x->bad = "it is too long";
 }
 
-/* Become the new program; if that fails, go on. */
+/* Execute the new program.  Return only if that fails. */
 static void
 hand_over(struct master *m)
 {
 	struct arguments a = *m->args;
 	struct handover x = { .reads = 0 };
 
-	stats_await(&m->stats);		/* or two would write */
+	stats_await(&m->stats);		/* never two writers at once */
 	resolver_stop(&m->resolver);
 	log_notice("upgrading: %s takes over", m->upgrade.path);
 	daemon_notify(m->args->notify, "RELOADING=1\nMONOTONIC_USEC=%lld",
@@ -93,12 +93,12 @@ hand_over(struct master *m)
 }
 
 /*
- * AFTER AN UPGRADE, in the new program or in the previous one, started again.
+ * AFTER AN UPGRADE, in the new program, or in the previous one executed again.
  */
 
-/* What was handed over is ours now: drop the way back. */
+/* The upgrade is complete: close the descriptors for the way back. */
 static void
-settle(struct master *m, struct arguments *a, struct handover *x)
+finish_upgrade(struct master *m, struct arguments *a, struct handover *x)
 {
 	handover_free(x);
 	close_fd(&a->state);
@@ -106,12 +106,12 @@ settle(struct master *m, struct arguments *a, struct handover *x)
 	if (m->upgrade.log > STDERR_FILENO)
 		close(m->upgrade.log);
 	m->upgrade.log = -1;
-	raise(SIGCHLD);		/* a worker may have ended meanwhile */
+	raise(SIGCHLD);		/* a worker may have exited during execve(2) */
 }
 
-/* Exchange workers and scoreboard: those of was are the ones that serve. */
+/* Exchange workers and scoreboard: the workers of was are running. */
 static void
-take_workers(struct generation *g, struct generation *was)
+swap_workers(struct generation *g, struct generation *was)
 {
 	struct generation made = *g;
 
@@ -122,9 +122,9 @@ take_workers(struct generation *g, struct generation *was)
 }
 
 /*
- * In the previous program: load the generation again as it was, and give it the
- * workers, which have served all the time.  If its files are gone by now, these
- * workers go on, and none is started in their place.
+ * In the previous program: load the same generation again, and give it the
+ * workers, which are still serving.  If its files are gone, keep these workers,
+ * but start no new ones.
  */
 static void
 restore_previous(struct master *m, struct arguments *a)
@@ -132,9 +132,9 @@ restore_previous(struct master *m, struct arguments *a)
 	struct generation *was = m->live, *g;
 
 	upgrade_restore_name(&m->upgrade);
-	a->again = &was->config;
+	a->restored = &was->config;
 	g = generation_load(a, was, 1);
-	a->again = NULL;
+	a->restored = NULL;
 	if (g == NULL || generation_listen(g, was) == -1) {
 		if (g != NULL)
 			listeners_close(&g->listeners, 1);
@@ -146,7 +146,7 @@ restore_previous(struct master *m, struct arguments *a)
 		listeners_close(&was->listeners, 1);
 		listeners_keep_none(&g->listeners);
 		master_prepare(g);
-		take_workers(g, was);
+		swap_workers(g, was);
 		g->older = was->older;
 		m->live = g;
 		generation_free(was);
@@ -156,8 +156,8 @@ restore_previous(struct master *m, struct arguments *a)
 }
 
 /*
- * Log why the new program's workers did not get ready.  All others are for the
- * previous program to reap.
+ * Log why the new program's workers did not get ready.  Reap no other workers:
+ * the previous program does that.
  */
 static void
 log_failed_workers(struct master *m, struct generation *g)
@@ -173,7 +173,7 @@ log_failed_workers(struct master *m, struct generation *g)
 			master_worker_ended(m, g, &ws->slots[i], status);
 }
 
-/* In the new program: as at a reload.  -1, having logged why. */
+/* In the new program: replace the workers, as at a reload.  -1, logged. */
 static int
 take_over(struct master *m)
 {
@@ -183,16 +183,16 @@ take_over(struct master *m)
 	if (master_replace(m) == 0) {
 		log_notice("upgraded");
 		master_notify_ready(m, "");
-		master_tell_log(m);
+		master_send_log(m);
 		return 0;
 	}
-	log_again(m->upgrade.log);
+	log_restore(m->upgrade.log);
 	if (m->live->older != older)
 		log_failed_workers(m, m->live->older);
 	return -1;
 }
 
-/* Neither program can go on: free what was handed over. */
+/* Neither program can continue: free the state that was handed over. */
 static void
 drop_all(struct master *m)
 {
@@ -206,14 +206,14 @@ drop_all(struct master *m)
 	upgrade_free(&m->upgrade, m->args->argv);
 }
 
-/* Go on as the master that another program was; -1, having logged why. */
+/* Continue as the master, with the state of another program.  -1, logged. */
 static int
 resume(struct master *m, struct arguments *a)
 {
 	struct incoming *in = &m->dispatch.waiting;
 	struct handover x;
 
-	signals_catch(&m->asleep);
+	signals_catch(&m->sleep_mask);
 	free(m->upgrade.path);
 	m->upgrade.path = NULL;
 	handover_open(&x, a->state);
@@ -230,7 +230,7 @@ resume(struct master *m, struct arguments *a)
 	if (x.bad == NULL && a->before == -1)
 		restore_previous(m, a);
 	if (x.bad == NULL && (a->before == -1 || take_over(m) == 0)) {
-		settle(m, a, &x);
+		finish_upgrade(m, a, &x);
 		return 0;
 	}
 	handover_expose(&x, 0);
@@ -244,9 +244,9 @@ resume(struct master *m, struct arguments *a)
  * THE LOOP OF THE MASTER
  */
 
-/* mode = poll: a worker that is missing, or whose loop is stuck; or NULL. */
+/* mode = poll: return a slot whose worker is missing or hangs; or NULL. */
 static const struct slot *
-find_lifeless(const struct master *m)
+find_unresponsive(const struct master *m)
 {
 	const struct generation *g = m->live;
 	const struct workers *ws = &g->workers;
@@ -264,16 +264,17 @@ find_lifeless(const struct master *m)
 }
 
 /*
- * systemd's watchdog: a sign of life, twice in the time it allows.  In fork
- * mode only the master's counts: a worker that hangs concerns one connection.
+ * Notify systemd's watchdog, twice per WATCHDOG_USEC, unless a worker hangs or
+ * is missing.  Do not check workers in fork mode: each serves one connection.
  */
 static void
-beat(struct master *m)
+notify_watchdog(struct master *m)
 {
-	const struct slot *slot = m->stopping ? NULL : find_lifeless(m);
-	enum log_level level = m->is_silent ? LEVEL_DEBUG : LEVEL_WARNING;
+	const struct slot *slot = m->stopping ? NULL : find_unresponsive(m);
+	enum log_level level = m->watchdog_withheld ? LEVEL_DEBUG :
+	    LEVEL_WARNING;
 
-	m->beat_at = clock_ms() + m->args->watchdog / 2;
+	m->watchdog_at = clock_ms() + m->args->watchdog / 2;
 	if (slot == NULL)
 		daemon_notify(m->args->notify, "WATCHDOG=1");
 	else if (slot->pid == 0)
@@ -282,10 +283,10 @@ beat(struct master *m)
 	else
 		log_at(level, "watchdog: worker %d hangs, so WATCHDOG=1 is not "
 		    "sent", (int)slot->pid);
-	m->is_silent = slot != NULL;
+	m->watchdog_withheld = slot != NULL;
 }
 
-/* How long to sleep until something is due; -1: for ever. */
+/* The time until something is due, in ms; -1: nothing is. */
 static int
 sleep_ms(const struct master *m)
 {
@@ -294,8 +295,8 @@ sleep_ms(const struct master *m)
 
 	if (!m->stopping)
 		until = m->renew_at < m->warn_at ? m->renew_at : m->warn_at;
-	if (m->args->watchdog != 0 && m->beat_at < until)
-		until = m->beat_at;
+	if (m->args->watchdog != 0 && m->watchdog_at < until)
+		until = m->watchdog_at;
 	if (m->upgrade.trial != 0 && m->next == NULL &&
 	    m->upgrade.until < until)
 		until = m->upgrade.until;
@@ -312,17 +313,14 @@ sleep_ms(const struct master *m)
 	for (; g != NULL; g = g->older) {
 		if (g->workers.deadline < until)
 			until = g->workers.deadline;
-		if (g->board.repeats->period.more > 0 &&
+		if (g->board.repeats->period.suppressed > 0 &&
 		    (due = repeats_until(g->board.repeats, now)) < until)
 			until = due;
 	}
 	return clock_timeout(now, until);
 }
 
-/*
- * Sleep until a signal, a deadline or, in fork mode, a connection: there the
- * listeners take turns.
- */
+/* Sleep until a signal, a deadline or, in fork mode, a connection. */
 static void
 sleep_until_due(struct master *m)
 {
@@ -332,13 +330,13 @@ sleep_until_due(struct master *m)
 	struct timespec ts = { .tv_sec = ms / 1000,
 	    .tv_nsec = ms % 1000 * 1000000L };
 
-	ready = ppoll(p, (nfds_t)n, ms == -1 ? NULL : &ts, &m->asleep);
-	deliver_pending_signals(&m->asleep);
+	ready = ppoll(p, (nfds_t)n, ms == -1 ? NULL : &ts, &m->sleep_mask);
+	deliver_pending_signals(&m->sleep_mask);
 	if (ready > 0)
 		dispatch_polled(&m->dispatch, p, n);
 }
 
-/* Replace workers that have exited, but not too fast. */
+/* Replace workers that have exited, but not before retry_at. */
 static void
 refill(struct master *m)
 {
@@ -352,7 +350,7 @@ refill(struct master *m)
 	workers_release(&g->workers);
 }
 
-/* The master's loop, until the last worker has left. */
+/* Run the master's loop until the last worker has exited. */
 static void
 supervise(struct master *m)
 {
@@ -375,7 +373,7 @@ supervise(struct master *m)
 			master_log_statistics(m);
 		if (signal_taken(SIGUSR2) && !m->stopping)
 			upgrade_try(&m->upgrade, SD_LISTEN_FDS_START,
-			    m->args->passed, &m->asleep);
+			    m->args->passed, &m->sleep_mask);
 		if (!m->stopping && clock_ms() >= m->warn_at)
 			master_warn_daily(m);
 		if (!m->stopping && clock_ms() >= m->renew_at)
@@ -389,8 +387,8 @@ supervise(struct master *m)
 		refill(m);
 		master_write_stats(m);
 		master_resolve(m);
-		if (m->args->watchdog != 0 && clock_ms() >= m->beat_at)
-			beat(m);
+		if (m->args->watchdog != 0 && clock_ms() >= m->watchdog_at)
+			notify_watchdog(m);
 		if (m->next == NULL && upgrade_step(&m->upgrade, m->stopping))
 			hand_over(m);
 	}
@@ -402,7 +400,7 @@ supervise(struct master *m)
  * THE WAYS TO RUN
  */
 
-/* The exit status of a failed start: EXIT_FAILURE if a retry may succeed. */
+/* The exit status for a failed start: EXIT_FAILURE if a retry may succeed. */
 static int
 exit_status(int error)
 {
@@ -410,7 +408,7 @@ exit_status(int error)
 	    error == EADDRINUSE ? EXIT_FAILURE : EXIT_CONFIG;
 }
 
-/* -i: one connection, which is there already. */
+/* -i: serve one connection that is inherited. */
 static int
 run_inetd(struct arguments *a)
 {
@@ -419,7 +417,7 @@ run_inetd(struct arguments *a)
 	    .all = { .turn = (size_t)getpid() } };
 	struct incoming in = { .fd = -1 };
 	struct generation *g;
-	sigset_t asleep;
+	sigset_t sleep_mask;
 	int r = EXIT_CONFIG;
 
 	if (inetd_begin(&inetd, a) == -1)
@@ -431,15 +429,15 @@ run_inetd(struct arguments *a)
 	if (generation_open_log(g) == -1 || inetd_take(&inetd, &w, &in) == -1)
 		goto out;
 	daemon_release_descriptors();
-	signals_catch(&asleep);
-	raise(SIGCHLD);		/* the relay may have ended meanwhile */
+	signals_catch(&sleep_mask);
+	raise(SIGCHLD);		/* the relay may have exited before */
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
 	r = EXIT_FAILURE;
 	if (g->sessions != NULL)
 		tls_config_renew(g->tls);
 	if (worker_init(&w, g, 0) == 0)
-		r = worker_run(&w, &in, &asleep);
+		r = worker_run(&w, &in, &sleep_mask);
 	worker_free(&w);
 out:
 	generation_free(g);
@@ -469,7 +467,7 @@ write_pidfile(struct master *m)
 	return -1;
 }
 
-/* Start the workers, notify, and supervise; an exit status. */
+/* Start the workers, notify, and supervise.  Returns an exit status. */
 static int
 serve(struct master *m)
 {
@@ -489,7 +487,7 @@ serve(struct master *m)
 		m->parent = -1;
 	} else {
 		r = EXIT_FAILURE;
-		m->dispatch.stopped = m->stopping = 1;
+		m->dispatch.stopping = m->stopping = 1;
 		workers_dismiss(&m->live->workers);
 		workers_abort(&m->live->workers);
 	}
@@ -524,7 +522,7 @@ run_service(struct arguments *a)
 	}
 	m.pid = getpid();
 	master_prepare(m.live);
-	signals_catch(&m.asleep);
+	signals_catch(&m.sleep_mask);
 	if (generation_listen(m.live, NULL) == -1)
 		r = exit_status(errno);
 	else if (write_pidfile(&m) == 0 && generation_open_log(m.live) == 0)
@@ -539,7 +537,7 @@ out:
 	return r;
 }
 
-/* -t: load everything, bind nothing, and print the result. */
+/* -t: load everything, bind nothing, print the result. */
 static int
 run_test(const struct arguments *a)
 {
@@ -560,13 +558,13 @@ run_test(const struct arguments *a)
 	return EXIT_FAILURE;
 }
 
-/* -g, -r, -k or -p, to fp; 0, or -1 with text. */
+/* -g, -r, -k or -p: write to fp.  0, or -1 with the error in text. */
 static int
 generate(const struct arguments *a, FILE *fp, char *text, size_t size)
 {
 	if (a->names != NULL)
 		return tls_generate(a->names, fp, text, size);
-	/* Its key is in the file alone, lest it is mailed with the request. */
+	/* The key goes only to the file, lest it is mailed with the request. */
 	if (a->requested != NULL)
 		return tls_generate_request(a->requested, fp, stdout, text,
 		    size);
@@ -618,7 +616,7 @@ main(int argc, char **argv)
 	const char *why;
 	int r = EXIT_CONFIG;
 
-	daemon_hold_descriptors();
+	daemon_reserve_descriptors();
 	log_init();
 	arguments_environment(&a);
 	if (argc == 1) {

@@ -246,13 +246,13 @@ arguments_environment(struct arguments *a)
 
 /* From the values that were handed over. */
 static int
-configure_again(const struct arguments *a, struct config *cfg)
+configure_restored(const struct arguments *a, struct config *cfg)
 {
 	const struct value *v;
 	int i;
 
 	for (i = 0; i < OPTIONS; i++)
-		for (v = a->again->given[i]; v != NULL; v = v->next)
+		for (v = a->restored->given[i]; v != NULL; v = v->next)
 			if (config_set(cfg, v->rank, v->where,
 			    options[i].name, v->text) == -1)
 				return -1;
@@ -270,8 +270,8 @@ arguments_configure(const struct arguments *a, struct config *cfg)
 	int r = 0;
 
 	config_defaults(cfg);
-	if (a->again != NULL)
-		return configure_again(a, cfg);
+	if (a->restored != NULL)
+		return configure_restored(a, cfg);
 	for (i = 0; i < a->nsettings; i++)
 		r |= config_argument(cfg, a->settings[i]);
 	if (a->file != NULL)

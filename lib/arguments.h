@@ -31,12 +31,12 @@ struct arguments {
 	int64_t	 watchdog;		/* WATCHDOG_USEC, in ms; 0: none */
 	struct rlimit files, core;	/* as they were: for commands */
 	char	**argv;
-	const int *held;		/* descriptors of our own: no strays */
-	size_t	 nheld;
+	const int *kept_fds;		/* descriptors of our own: no strays */
+	size_t	 nkept_fds;
 	/* Of an upgrade; descriptors are -1 where there is none. */
 	int	 state;			/* what is handed over, by */
 	int	 before;		/* the old program; -1: this is it */
-	const struct config *again;	/* to be used instead of the files */
+	const struct config *restored;	/* to be used instead of the files */
 };
 
 /*

@@ -316,7 +316,7 @@ carry_log(struct handover *x, int *log)
 	handover_fd(x, &fd);
 	handover_int(x, &state.stream, -1, STDERR_FILENO);
 	handover_int(x, &state.has_time, 0, 1);
-	handover_int(x, &state.is_ours, 0, 1);
+	handover_int(x, &state.is_private, 0, 1);
 	handover_int(x, &state.is_journal, 0, 1);
 	handover_int(x, &state.is_daemon, 0, 1);
 	handover_int(x, &level, LEVEL_ERROR, LEVEL_DEBUG);
@@ -329,7 +329,7 @@ carry_log(struct handover *x, int *log)
 		return;
 	*log = fd;
 	if (x->bad == NULL)
-		log_again(fd);
+		log_restore(fd);
 }
 
 /* Also those that are not listened on now: a reload may name them. */

@@ -24,29 +24,29 @@
 struct command {
 	struct command *next;
 	pid_t	 pid;			/* and its group's; not yet reused */
-	int	 over;
+	int	 exited;
 	int	 signal;		/* that has killed it; or 0 */
 	int	 end;			/* its end of the socket pair, or -1 */
-	int	 left;			/* its connection is over */
+	int	 detached;		/* its connection is over */
 	const unsigned char *header;	/* what of it is still to be told */
 	size_t	 nheader;
 };
 
 static int
-command_died(const struct stream *s)
+was_killed(const struct stream *s)
 {
 	const struct command *c = s->ctx;
 
-	return c->over && c->signal != 0;
+	return c->exited && c->signal != 0;
 }
 
 /* A command that exits before it has read all is no reset. */
 static int
-command_left(const struct stream *s, ssize_t result)
+is_normal_exit(const struct stream *s, ssize_t result)
 {
 	const struct command *c = s->ctx;
 
-	return result == STREAM_RESET && c->over && !command_died(s);
+	return result == STREAM_RESET && c->exited && !was_killed(s);
 }
 
 static ssize_t
@@ -54,9 +54,9 @@ command_read(struct stream *s, void *buf, size_t len)
 {
 	ssize_t n = stream_plain_read(s, buf, len);
 
-	if (command_left(s, n))
+	if (is_normal_exit(s, n))
 		return STREAM_EOF;
-	return n == STREAM_EOF && command_died(s) ? STREAM_ERROR : n;
+	return n == STREAM_EOF && was_killed(s) ? STREAM_ERROR : n;
 }
 
 static ssize_t
@@ -64,7 +64,7 @@ command_write(struct stream *s, const void *buf, size_t len)
 {
 	ssize_t n = stream_plain_write(s, buf, len);
 
-	return command_left(s, n) ? (ssize_t)len : n;
+	return is_normal_exit(s, n) ? (ssize_t)len : n;
 }
 
 /* A command is open once it has been told who the client is. */
@@ -90,7 +90,7 @@ command_failed(struct stream *s)
 {
 	int r = stream_plain_failed(s);
 
-	return command_left(s, r) ? 0 : r;
+	return is_normal_exit(s, r) ? 0 : r;
 }
 
 /*
@@ -104,7 +104,7 @@ command_abort(struct stream *s)
 	const struct command *c = s->ctx;
 	struct pollfd p = { .fd = s->fd };
 
-	if (!c->over || poll(&p, 1, 0) != 1 || !(p.revents & POLLHUP))
+	if (!c->exited || poll(&p, 1, 0) != 1 || !(p.revents & POLLHUP))
 		kill(-c->pid, SIGTERM);
 }
 
@@ -114,7 +114,7 @@ command_error(const struct stream *s)
 	const struct command *c = s->ctx;
 	static char text[64];
 
-	if (!command_died(s))
+	if (!was_killed(s))
 		return stream_plain_error(s);
 	snprintf(text, sizeof(text), "command killed by signal %d (%s)",
 	    c->signal, strsignal(c->signal));
@@ -239,7 +239,7 @@ commands_reap(struct commands *all)
 	struct command **link = &all->list, *c;
 
 	while ((c = *link) != NULL) {
-		if (c->over && c->left) {
+		if (c->exited && c->detached) {
 			waitpid(c->pid, NULL, 0);
 			*link = c->next;
 			free(c);
@@ -256,10 +256,10 @@ commands_look(struct commands *all)
 	for (c = all->list; c != NULL; c = c->next) {
 		siginfo_t si = { .si_pid = 0 };
 
-		if (c->over || waitid(P_PID, (id_t)c->pid, &si, WEXITED |
+		if (c->exited || waitid(P_PID, (id_t)c->pid, &si, WEXITED |
 		    WNOHANG | WNOWAIT) == -1 || si.si_pid == 0)
 			continue;
-		c->over = 1;
+		c->exited = 1;
 		c->signal = si.si_code == CLD_EXITED ? 0 : si.si_status;
 		log_debug("command %d exited: %s %d", (int)c->pid,
 		    c->signal != 0 ? "signal" : "status", si.si_status);
@@ -272,7 +272,7 @@ commands_look(struct commands *all)
 void
 command_leave(struct commands *all, struct command *c)
 {
-	c->left = 1;
+	c->detached = 1;
 	command_close(c);
 	commands_reap(all);
 }

@@ -73,8 +73,8 @@ parse_value(const struct option *o, const char *text, const char *where,
 {
 	char allowed[ALLOWED_SIZE], hint[ALLOWED_SIZE / 4];
 
-	if (hint_theirs(o, text) == NULL && option_number(o, text, number) ==
-	    0)
+	if (hint_stunnel_value(o, text) == NULL &&
+	    option_number(o, text, number) == 0)
 		return 0;
 	option_allowed(o, allowed, sizeof(allowed));
 	hint_value(o, text, hint, sizeof(hint));
@@ -85,7 +85,7 @@ parse_value(const struct option *o, const char *text, const char *where,
 
 /* An error concerns these keys: don't report its consequences. */
 static void
-config_blame(struct config *cfg, const char *keys)
+config_mark_wrong(struct config *cfg, const char *keys)
 {
 	char name[WORD_SIZE];
 	size_t n;
@@ -101,7 +101,7 @@ config_blame(struct config *cfg, const char *keys)
 
 /* An error may concern any key. */
 static void
-config_blame_all(struct config *cfg)
+config_mark_all_wrong(struct config *cfg)
 {
 	size_t i;
 
@@ -117,8 +117,8 @@ unknown_key(struct config *cfg, const char *where, const char *key,
 
 	hint_key(key, text, &h);
 	log_error("%s: unknown key \"%s\" (%s)", where, key, h.text);
-	config_blame(cfg, h.about);
-	config_blame(cfg, h.covers);
+	config_mark_wrong(cfg, h.about);
+	config_mark_wrong(cfg, h.covers);
 	return -1;
 }
 
@@ -255,7 +255,7 @@ config_line(struct config *cfg, int rank, const char *where, char *line,
 	char *key, *value;
 
 	if (line_check(where, line, len) == -1) {
-		config_blame_all(cfg);
+		config_mark_all_wrong(cfg);
 		return -1;
 	}
 	line += strspn(line, " \t");
@@ -268,7 +268,7 @@ config_line(struct config *cfg, int rank, const char *where, char *line,
 	if (strstr(value, " #") != NULL || strstr(value, "\t#") != NULL) {
 		log_error("%s: a comment after a value (allowed: on a line of "
 		    "its own)", where);
-		config_blame(cfg, key);
+		config_mark_wrong(cfg, key);
 		return -1;
 	}
 	return config_set(cfg, rank, where, key, value);
@@ -292,12 +292,12 @@ config_open(const char *name, const char **why)
 
 /* Windows ends each line with one: reported once for a file. */
 static int
-cut_cr(const char *where, char *line, ssize_t *len, int *told)
+cut_cr(const char *where, char *line, ssize_t *len, int *reported)
 {
 	if (*len == 0 || line[*len - 1] != '\r')
 		return 0;
 	line[--*len] = '\0';
-	if ((*told)++ > 0)
+	if ((*reported)++ > 0)
 		return 0;
 	log_error("%s: a carriage return (allowed: LF alone at the end of a "
 	    "line; dos2unix converts the file)", where);
@@ -320,13 +320,13 @@ config_file(struct config *cfg, const char *name)
 	const char *why;
 	char where[PATH_MAX + 32], *line = NULL;
 	size_t size = 0, number = 0, bom;
-	int r = 0, told = 0;
+	int r = 0, reported = 0;
 	ssize_t len;
 	FILE *fp;
 
 	if ((fp = config_open(name, &why)) == NULL) {
 		log_error("%s: %s", name, why);
-		config_blame_all(cfg);
+		config_mark_all_wrong(cfg);
 		return -1;
 	}
 	while (log_errors() < ERRORS_READ &&
@@ -334,13 +334,13 @@ config_file(struct config *cfg, const char *name)
 		snprintf(where, sizeof(where), "%s:%zu", name, ++number);
 		if (line[len - 1] == '\n')
 			line[--len] = '\0';
-		r |= cut_cr(where, line, &len, &told);
+		r |= cut_cr(where, line, &len, &reported);
 		bom = number == 1 && strncmp(line, BOM, strlen(BOM)) == 0 ?
 		    strlen(BOM) : 0;
 		if (is_pem(line + bom)) {
 			log_error("%s: this is PEM, not a configuration (cert "
 			    "and key name such files)", where);
-			config_blame_all(cfg);
+			config_mark_all_wrong(cfg);
 			r = -1;
 			break;
 		}
@@ -349,11 +349,11 @@ config_file(struct config *cfg, const char *name)
 	}
 	if (ferror(fp) || errno == ENOMEM) {
 		log_error("%s: %s", name, strerror(errno));
-		config_blame_all(cfg);
+		config_mark_all_wrong(cfg);
 		r = -1;
 	}
 	if (log_errors() >= ERRORS_READ)
-		config_blame_all(cfg);
+		config_mark_all_wrong(cfg);
 	free(line);
 	fclose(fp);
 	return r;
@@ -368,7 +368,7 @@ config_argument(struct config *cfg, const char *argument)
 	if (strchr(argument, '=') == NULL) {
 		log_error("argument \"%s\" is not key=value (a file goes after "
 		    "-c, a command after --)", argument);
-		config_blame_all(cfg);
+		config_mark_all_wrong(cfg);
 		return -1;
 	}
 	if ((copy = strdup(argument)) == NULL) {
@@ -512,7 +512,7 @@ check_missing(const struct config *cfg, int inetd)
 }
 
 const struct value *
-config_of_verify(const struct config *cfg, int option)
+config_verify_value(const struct config *cfg, int option)
 {
 	const struct value *v = cfg->given[option];
 
@@ -534,7 +534,7 @@ check_trust(const struct config *cfg)
 	    (cfg->given[VERIFY] == NULL && !config_has_role(cfg)))
 		return 0;
 	for (i = 0; i < sizeof(trust) / sizeof(trust[0]); i++) {
-		if ((v = config_of_verify(cfg, trust[i])) == NULL)
+		if ((v = config_verify_value(cfg, trust[i])) == NULL)
 			continue;
 		log_error("%s: %s has no effect with verify = none (allowed: "
 		    "%srequire)", v->where, options[trust[i]].name,

@@ -93,13 +93,13 @@ size_t	 config_count(const struct value *);
 const char *config_text(const struct config *, int option);
 
 /* 1 if shared keys are all that there is to know peers by, and to show. */
-int	 config_is_psk_alone(const struct config *);
+int	 config_is_psk_only(const struct config *);
 
 /*
  * The first value of an option that needs verify, or NULL: a rule for a shared
  * key does not.
  */
-const struct value *config_of_verify(const struct config *, int option);
+const struct value *config_verify_value(const struct config *, int option);
 
 /* Where that was set, "tunnel.conf:12" or "default". */
 const char *config_where(const struct config *, int option);

@@ -86,7 +86,7 @@ check_own_cert(const struct config *cfg)
 }
 
 int
-config_is_psk_alone(const struct config *cfg)
+config_is_psk_only(const struct config *cfg)
 {
 	if (cfg->given[PSK] == NULL && !cfg->is_wrong[PSK])
 		return 0;
@@ -98,7 +98,7 @@ config_is_psk_alone(const struct config *cfg)
 
 /* What has no effect where shared keys replace all certificates. */
 static int
-check_psk_alone(const struct config *cfg)
+check_psk_only(const struct config *cfg)
 {
 	int is_client = config_is_client(cfg), r = 0;
 	int is_verified = cfg->number[VERIFY] != NONE;
@@ -122,8 +122,8 @@ check_psk_alone(const struct config *cfg)
 static int
 check_psk(const struct config *cfg)
 {
-	if (config_is_psk_alone(cfg))
-		return check_psk_alone(cfg);
+	if (config_is_psk_only(cfg))
+		return check_psk_only(cfg);
 	if (!config_is_client(cfg) || cfg->given[PSK_IDENTITY] == NULL ||
 	    cfg->given[PSK] != NULL || cfg->is_wrong[PSK])
 		return 0;

@@ -37,7 +37,7 @@ struct connection {
 	struct tls *tls;		/* the present one; NULL: none yet */
 	int	 fd;			/* the client's */
 	int	 dialed;
-	int	 unsecured;		/* as a client: the last TLS failed, */
+	int	 handshake_failed;	/* as a client: the last one, */
 	enum failure failure;		/* for this reason */
 	char	*peer;			/* its address, as text */
 	uint64_t key;			/* and as peer_key() has it */
@@ -221,7 +221,7 @@ proxied_error(const struct stream *s)
 
 /* Take the client's address from a balancer; 0, or STREAM_ERROR. */
 static int
-connection_told(struct connection *c, const struct endpoints *ends)
+connection_set_proxied(struct connection *c, const struct endpoints *ends)
 {
 	struct address from = { .sa = ends->from.any,
 	    .len = sizeof(from.sa) };
@@ -263,7 +263,7 @@ may_log(struct connections *all, enum log_level level, uint64_t key,
  * accepted before the reload and whose PROXY header comes only now.
  */
 static uint64_t
-may_have(const struct generation *g, uint64_t key)
+max_for_address(const struct generation *g, uint64_t key)
 {
 	uint64_t max = (uint64_t)g->config.number[MAX_PER_IP], n = 0;
 	struct generation *old;
@@ -282,10 +282,10 @@ connection_admit(struct connection *c)
 	struct connections *all = c->all;
 
 	if (scoreboard_enter(&all->generation->board, &all->share, c->key,
-	    may_have(all->generation, c->key), &c->place) == 0)
+	    max_for_address(all->generation, c->key), &c->place) == 0)
 		return 0;
 	c->over_limit = 1;
-	all->counts->over++;
+	all->counts->over_limit++;
 	if (may_log(all, LEVEL_INFO, c->key, options[MAX_PER_IP].name))
 		log_info("%s refused: its address already has %lld connections "
 		    "(max_per_ip)", c->peer,
@@ -319,7 +319,7 @@ proxied_open(struct stream *s)
 		return r;
 	connection_free_header(c);
 	if (ends.from.any.ss_family != AF_UNSPEC &&
-	    connection_told(c, &ends) != 0)
+	    connection_set_proxied(c, &ends) != 0)
 		return STREAM_ERROR;
 	if (connection_admit(c) == -1)
 		return connection_fail(c, "max_per_ip");
@@ -447,13 +447,13 @@ dial_failed(struct connection *c, const char *why)
 	struct connections *all = c->all;
 	enum log_level level;
 
-	c->unsecured = is_client(c) && c->tls != NULL;
+	c->handshake_failed = is_client(c) && c->tls != NULL;
 	c->failure = stats_failure(why);
-	level = c->unsecured && tls_is_refused(c->tls) ? LEVEL_WARNING :
+	level = c->handshake_failed && tls_is_refused(c->tls) ? LEVEL_WARNING :
 	    LEVEL_INFO;
 	snprintf(all->why, sizeof(all->why), "%s: %s",
 	    c->to->list[c->which].text, why);
-	if (c->unsecured) {
+	if (c->handshake_failed) {
 		tls_failed(c->tls);
 		tls_free(c->tls);
 		c->tls = NULL;
@@ -587,7 +587,7 @@ connection_listed(void *conn, const struct forward_end *how)
 
 /* 1 if the client has said anything. */
 static int
-connection_heard(const struct connection *c)
+has_sent_bytes(const struct connection *c)
 {
 	return c->tls != NULL ? tls_heard(c->tls) : c->proxy != NULL &&
 	    c->proxy->done > 0;
@@ -608,7 +608,7 @@ trim(struct connections *all)
 
 /* A client that says nothing, and stays, is one of another protocol. */
 static void
-connection_silent(const struct connection *c, const struct forward_end *end)
+log_silent_client(const struct connection *c, const struct forward_end *end)
 {
 	struct forward_end why = *end;
 
@@ -626,14 +626,14 @@ connection_silent(const struct connection *c, const struct forward_end *end)
 
 /* No backend was opened for it, or the client did not wait for that. */
 static void
-connection_unserved(const struct connection *c, const struct forward_end *end)
+log_unserved(const struct connection *c, const struct forward_end *end)
 {
 	volatile struct counts *n = c->all->counts;
 	int is_left = strncmp(end->reason, "no backend", 10) != 0;
 
 	if (is_client(c) && is_left)
 		n->refused[stats_failure(end->reason)]++;
-	else if (c->unsecured)
+	else if (c->handshake_failed)
 		n->refused[c->failure]++;
 	else
 		n->no_backend++;
@@ -650,25 +650,25 @@ connection_closed(void *conn, const struct forward_end *end)
 	struct tls_conninfo a;
 
 	connection_conninfo(c, &a);
-	all->is_closed = strcmp(end->reason, "closed") == 0;
+	all->last_closed = strcmp(end->reason, "closed") == 0;
 	n->live--;
 	if (end->served) {
 		n->served++;
 		n->resumed += (uint64_t)a.resumed;
 		connection_log(c, LEVEL_INFO, "", end);
 	} else if (c->dialed) {
-		connection_unserved(c, end);
+		log_unserved(c, end);
 	} else if (end->dropped) {
 		n->dropped++;
 		connection_log_why(c, LEVEL_NOTICE, end);
 	} else if (c->over_limit) {
 		connection_log(c, LEVEL_DEBUG, "", end);
-	} else if (connection_heard(c)) {
+	} else if (has_sent_bytes(c)) {
 		n->refused[stats_failure(end->reason)]++;
 		connection_log_why(c, LEVEL_NOTICE, end);
 	} else {
 		n->silent++;
-		connection_silent(c, end);
+		log_silent_client(c, end);
 	}
 	if (c->command != NULL)
 		command_leave(&all->commands, c->command);

@@ -25,7 +25,7 @@ struct connections {
 	struct share share;
 	size_t	 turn;			/* round robin over connects */
 	struct commands commands;
-	int	 is_closed;		/* the last one ended in order */
+	int	 last_closed;		/* the last one ended in order */
 	uint64_t peak;			/* of live ones, since the last trim */
 	char	 why[512];		/* of the last failure */
 	int64_t	 repeats_until;		/* when to log repeats; 0: never */

@@ -68,7 +68,7 @@ control_log_order(int *fd)
 	log_get_state(&state);
 	*fd = is_passed ? log_fd() : -1;
 	return (struct order){ .what = ORDER_LOG, .has_time = state.has_time,
-	    .is_ours = state.is_ours, .log = is_passed ? 0 : log_fd() };
+	    .is_private = state.is_private, .log = is_passed ? 0 : log_fd() };
 }
 
 /*
@@ -78,7 +78,7 @@ control_log_order(int *fd)
  * left for the new one.
  */
 void
-control_obey_log(const struct order *o, int fd)
+control_apply_log(const struct order *o, int fd)
 {
 	int to = fd != -1 ? fd : o->log;
 	struct log_state state;
@@ -92,7 +92,7 @@ control_obey_log(const struct order *o, int fd)
 		close(fd);
 	log_get_state(&state);
 	state.has_time = o->has_time;
-	state.is_ours = o->is_ours;
+	state.is_private = o->is_private;
 	state.lost.is_cut = 0;
 	log_set_state(&state);
 }

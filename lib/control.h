@@ -13,7 +13,7 @@ struct order {
 	int32_t	 what;
 	int32_t	 log;			/* -1: syslog, 0: it is passed along; */
 					/* or a standard descriptor */
-	int32_t	 has_time, is_ours;	/* as in the log */
+	int32_t	 has_time, is_private;	/* as in the log */
 	int64_t	 ms;			/* for connections to finish */
 };
 
@@ -30,6 +30,6 @@ int	 control_receive(int channel, struct order *, int *fd);
 struct order control_log_order(int *fd);
 
 /* Log there from now on; the descriptor is the log's. */
-void	 control_obey_log(const struct order *, int fd);
+void	 control_apply_log(const struct order *, int fd);
 
 #endif

@@ -31,16 +31,16 @@ static const int signals[] = {
 };
 #define SIGNALS	(sizeof(signals) / sizeof(signals[0]))
 
-static volatile sig_atomic_t has_come[NSIG];
+static volatile sig_atomic_t pending[NSIG];
 
 static void
 on_signal(int sig)
 {
-	has_come[sig == SIGINT ? SIGTERM : sig] = 1;
+	pending[sig == SIGINT ? SIGTERM : sig] = 1;
 }
 
 void
-signals_catch(sigset_t *asleep)
+signals_catch(sigset_t *sleep_mask)
 {
 	struct sigaction sa = { .sa_handler = on_signal };
 	sigset_t awake;
@@ -51,9 +51,9 @@ signals_catch(sigset_t *asleep)
 		sigaction(signals[i], &sa, NULL);
 		sigaddset(&awake, signals[i]);
 	}
-	sigprocmask(SIG_BLOCK, &awake, asleep);
+	sigprocmask(SIG_BLOCK, &awake, sleep_mask);
 	for (i = 0; i < SIGNALS; i++)
-		sigdelset(asleep, signals[i]);
+		sigdelset(sleep_mask, signals[i]);
 }
 
 void
@@ -64,7 +64,7 @@ signals_leave(void)
 	signal(SIGINT, SIG_IGN);
 	signal(SIGUSR2, SIG_IGN);
 	for (i = 0; i < NSIG; i++)
-		has_come[i] = 0;
+		pending[i] = 0;
 }
 
 void
@@ -81,22 +81,22 @@ signals_reset(void)
 }
 
 int
-signal_has_come(int sig)
+signal_pending(int sig)
 {
-	return has_come[sig];
+	return pending[sig];
 }
 
 int
 signal_taken(int sig)
 {
-	int was = has_come[sig];
+	int was = pending[sig];
 
-	has_come[sig] = 0;
+	pending[sig] = 0;
 	return was;
 }
 
 void
-daemon_hold_descriptors(void)
+daemon_reserve_descriptors(void)
 {
 	int fd;
 

@@ -14,7 +14,7 @@
  * From here on signals arrive while the process sleeps with this mask, as of
  * ppoll(2), and at no other time.  SIGINT counts as SIGTERM.
  */
-void	 signals_catch(sigset_t *asleep);
+void	 signals_catch(sigset_t *sleep_mask);
 
 /*
  * In a new worker: forget signals that the master got, and ignore SIGINT and
@@ -27,14 +27,14 @@ void	 signals_leave(void);
 void	 signals_reset(void);
 
 /* Has it come since it was last taken? */
-int	 signal_has_come(int sig);
+int	 signal_pending(int sig);
 int	 signal_taken(int sig);
 
 /*
  * Open /dev/null as each of 0 to 2 that is closed: no connection may be one.
  * Writes to such a standard output fail, as what they say is lost.
  */
-void	 daemon_hold_descriptors(void);
+void	 daemon_reserve_descriptors(void);
 
 /* Let go of the standard descriptors, but for one that is the log. */
 void	 daemon_release_descriptors(void);

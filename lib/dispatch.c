@@ -21,8 +21,8 @@
 static int
 may_serve(const struct dispatch *d, const struct generation *g)
 {
-	return g->config.number[MODE] == FORK && !d->stopped &&
-	    clock_ms() >= d->starved_until &&
+	return g->config.number[MODE] == FORK && !d->stopping &&
+	    clock_ms() >= d->paused_until &&
 	    clock_ms() >= g->workers.retry_at;
 }
 
@@ -84,15 +84,15 @@ ask_for_room(struct dispatch *d, const struct generation *g)
 		if (slot == NULL || slot->drop_at > now)
 			break;
 		slot->drop_at = now + WORKER_DROP_MS;
-		workers_tell(slot, &o, -1);
+		workers_send(slot, &o, -1);
 	}
 }
 
 static void
-starve(struct dispatch *d)
+pause_accepting(struct dispatch *d)
 {
-	listeners_log_pause(&d->complained, errno);
-	d->starved_until = clock_ms() + ACCEPT_PAUSE_MS;
+	listeners_log_pause(&d->pause_logged, errno);
+	d->paused_until = clock_ms() + ACCEPT_PAUSE_MS;
 }
 
 /* The next connection; 1 if there was one. */
@@ -103,7 +103,7 @@ accept_one(struct dispatch *d, int listener)
 
 	in->fd = accept_connection(listener, &in->sa, &in->len);
 	if (in->fd == -1 && errno != EAGAIN && errno != EINTR)
-		starve(d);
+		pause_accepting(d);
 	return in->fd != -1;
 }
 
@@ -126,7 +126,7 @@ dispatch_serve(struct dispatch *d, struct generation *g)
 	}
 	if (d->start(d->arg, g, workers_next(&g->workers), &d->waiting) ==
 	    -1) {
-		starve(d);
+		pause_accepting(d);
 		return;
 	}
 	dispatch_drop(d);
@@ -158,8 +158,8 @@ dispatch_due(const struct dispatch *d, const struct generation *g)
 	/* The next connection will wake it, not the time. */
 	if (due <= now && d->waiting.fd == -1)
 		due = INT64_MAX;
-	return d->starved_until > now && d->starved_until < due ?
-	    d->starved_until : due;
+	return d->paused_until > now && d->paused_until < due ?
+	    d->paused_until : due;
 }
 
 size_t

@@ -22,10 +22,10 @@ struct dispatch {
 	void	*arg;
 	struct incoming waiting;	/* for a worker; its fd is -1 if none */
 	size_t	 next_listener;		/* they take turns */
-	int64_t	 starved_until;		/* nothing is accepted */
+	int64_t	 paused_until;		/* nothing is accepted */
 	int64_t	 ask_at;		/* others to make room */
-	time_t	 complained;		/* when a pause was logged */
-	int	 stopped;
+	time_t	 pause_logged;		/* when a pause was logged */
+	int	 stopping;
 };
 
 /* When to call dispatch_serve() at the latest (ms); INT64_MAX: never. */

@@ -29,7 +29,7 @@ static const char *const writers[] = {
 /* The directory that a file is in. */
 struct place {
 	char	 directory[PATH_MAX];	/* without links */
-	char	 culprit[PATH_MAX];	/* it or one above: who can write */
+	char	 writable[PATH_MAX];	/* it or one above: who can write */
 	enum writer writer;		/* to that */
 	int	 is_open;		/* all users can get there */
 };
@@ -67,7 +67,7 @@ is_refused(enum writer w)
 
 /* One more directory on the way: the first counts, unless one is worse. */
 static void
-look_at(struct files_user user, const char *directory, struct place *p)
+check_directory(struct files_user user, const char *directory, struct place *p)
 {
 	enum writer w = NOBODY_ELSE;
 	struct stat st;
@@ -85,18 +85,18 @@ look_at(struct files_user user, const char *directory, struct place *p)
 	    (p->writer != NOBODY_ELSE && !is_refused(w)))
 		return;
 	p->writer = w;
-	snprintf(p->culprit, sizeof(p->culprit), "%s", directory);
+	snprintf(p->writable, sizeof(p->writable), "%s", directory);
 }
 
 static void
-look_along(struct files_user user, const char *path, struct place *p)
+check_path(struct files_user user, const char *path, struct place *p)
 {
 	size_t n = 0;
 
 	snprintf(p->directory, sizeof(p->directory), "%s",
 	    *path == '/' ? "/" : ".");
 	for (;;) {
-		look_at(user, p->directory, p);
+		check_directory(user, p->directory, p);
 		n += 1 + strcspn(path + n + 1, "/");
 		if (path[n] == '\0')
 			break;
@@ -117,16 +117,16 @@ find_place(struct files_user user, const char *path, struct place *p)
 	char real[PATH_MAX];
 
 	p->writer = NOBODY_ELSE;
-	p->culprit[0] = '\0';
+	p->writable[0] = '\0';
 	p->is_open = 1;
-	look_along(user, path, p);
+	check_path(user, path, p);
 	if (realpath(p->directory, real) != NULL) {
-		look_along(user, real, p);
-		look_at(user, real, p);
+		check_path(user, real, p);
+		check_directory(user, real, p);
 		snprintf(p->directory, sizeof(p->directory), "%s", real);
 	}
 	snprintf(text, sizeof(text), "%s can write to the directory %s",
-	    writers[p->writer], p->culprit);
+	    writers[p->writer], p->writable);
 	return p->writer != NOBODY_ELSE ? text : NULL;
 }
 

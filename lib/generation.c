@@ -106,7 +106,7 @@ load_privileges(struct generation *g)
 static void
 close_strays(const struct config *cfg, const struct arguments *a)
 {
-	size_t n = 0, room = (size_t)a->passed + 1 + a->nheld +
+	size_t n = 0, room = (size_t)a->passed + 1 + a->nkept_fds +
 	    config_count(cfg->given[ACCEPT]);
 	int *fds = calloc(room, sizeof(*fds));
 	const struct value *v;
@@ -120,8 +120,8 @@ close_strays(const struct config *cfg, const struct arguments *a)
 		n++;
 	}
 	fds[n++] = a->state;
-	for (i = 0; i < a->nheld; i++)
-		fds[n++] = a->held[i];
+	for (i = 0; i < a->nkept_fds; i++)
+		fds[n++] = a->kept_fds[i];
 	for (v = cfg->given[ACCEPT]; v != NULL; v = v->next)
 		if (strncmp(v->text, "fd:", 3) == 0 &&
 		    parse_number(v->text + 3, 0, INT_MAX - 1, &fd) == 0)
@@ -185,14 +185,14 @@ generation_descriptors(const struct generation *g, size_t slot)
 void
 generation_raise_limit(const struct generation *g)
 {
-	rlim_t need = generation_descriptors(g, 0), lines = SPARE_FDS;
+	rlim_t need = generation_descriptors(g, 0), channels = SPARE_FDS;
 	const struct generation *old;
 	struct rlimit l;
 
 	for (old = g; old != NULL; old = old->older)
-		lines += old == g ? old->workers.nslots : old->workers.n + 1;
-	if (need < lines)
-		need = lines;
+		channels += old == g ? old->workers.nslots : old->workers.n + 1;
+	if (need < channels)
+		need = channels;
 	if (getrlimit(RLIMIT_NOFILE, &l) == -1 || l.rlim_cur >= need)
 		return;
 	l.rlim_cur = l.rlim_max < need ? l.rlim_max : need;
@@ -371,27 +371,27 @@ load(struct generation *g, const struct arguments *a, struct generation *old,
 		step_configure, step_kernel, step_accept, step_connect,
 		step_privileges,
 	};
-	int r = 0, for_good = 0;
+	int r = 0, is_permanent = 0;
 	size_t i;
 
 	log_errors_begin();
 	for (i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
 		errno = 0;
 		if (steps[i](g, a) == -1) {
-			for_good |= errno != EAGAIN;
+			is_permanent |= errno != EAGAIN;
 			r = -1;
 		}
 		if (i == 0 && r == 0 && old == NULL)
 			close_strays(&g->config, a);
 	}
-	if (a->again != NULL)
+	if (a->restored != NULL)
 		take_names(g, old);
 	if (waits && generation_look_up(g) == -1) {
-		for_good |= errno != EAGAIN;
+		is_permanent |= errno != EAGAIN;
 		r = -1;
 	}
 	log_errors_end();
-	errno = for_good ? 0 : EAGAIN;
+	errno = is_permanent ? 0 : EAGAIN;
 	return r;
 }
 

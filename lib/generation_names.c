@@ -80,7 +80,7 @@ generation_look_up(struct generation *g)
 {
 	struct resolver r = { .child = 0 };
 	struct target *t;
-	int bad = 0, for_good = 0;
+	int bad = 0, is_permanent = 0;
 	size_t i;
 
 	for (i = 0; (t = generation_name(g, i, 1)) != NULL; i++) {
@@ -91,9 +91,9 @@ generation_look_up(struct generation *g)
 			if (generation_end_lookup(g, t, &r) == 0)
 				continue;
 		}
-		for_good |= errno != EAGAIN;
+		is_permanent |= errno != EAGAIN;
 		bad = -1;
 	}
-	errno = for_good ? 0 : EAGAIN;
+	errno = is_permanent ? 0 : EAGAIN;
 	return bad;
 }

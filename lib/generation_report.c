@@ -159,7 +159,7 @@ print_servers(const struct generation *g)
 		as = generation_server_name(g, t, host);
 		if (cfg->given[PEER] != NULL)
 			as = "one of peer";
-		if (config_is_psk_alone(cfg))
+		if (config_is_psk_only(cfg))
 			as = "one with the shared key";
 		if (cfg->number[VERIFY] == NONE || as == NULL)
 			printf("# %s: not verified", t->given);

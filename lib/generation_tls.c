@@ -124,8 +124,8 @@ load_values(struct tls_config *tls, struct config *cfg)
 	if (cfg->is_wrong[PSK])
 		tls_config_psk(tls, NULL);
 	if (cfg->is_wrong[CA] || (cfg->number[VERIFY] == NONE &&
-	    (config_of_verify(cfg, CRL) != NULL ||
-	    config_of_verify(cfg, PEER) != NULL)))
+	    (config_verify_value(cfg, CRL) != NULL ||
+	    config_verify_value(cfg, PEER) != NULL)))
 		tls_config_ca(tls, NULL);
 	for (i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
 		int key = values[i].option;
@@ -204,7 +204,7 @@ load_bundle(struct tls_config *tls, const struct config *cfg)
 	size_t i, n = sizeof(bundles) / sizeof(bundles[0]);
 
 	if (!config_is_client(cfg) || !config_has_role(cfg) ||
-	    config_is_psk_alone(cfg) ||
+	    config_is_psk_only(cfg) ||
 	    cfg->number[VERIFY] == NONE || cfg->is_wrong[VERIFY] ||
 	    cfg->given[CA] != NULL || cfg->is_wrong[CA] ||
 	    has_only_pins(cfg) || cfg->is_wrong[PEER])
@@ -264,7 +264,7 @@ check_target(const struct config *cfg, const struct target *t)
 		    "an ASCII name, where others begin with xn--; an address; "
 		    "or any with server_name)", t->where, text);
 	else if (cfg->number[VERIFY] != NONE && cfg->given[PEER] == NULL &&
-	    !config_is_psk_alone(cfg))
+	    !config_is_psk_only(cfg))
 		log_error("%s: connect: %s has no name to verify the server "
 		    "by (allowed: with server_name or peer; verify = none)",
 		    t->where, text);
@@ -300,7 +300,7 @@ static int
 load_verify(struct tls_config *tls, const struct config *cfg)
 {
 	if (cfg->number[VERIFY] == NONE || cfg->is_wrong[PEER] ||
-	    config_is_psk_alone(cfg) ||
+	    config_is_psk_only(cfg) ||
 	    tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
 		return 0;
 	log_error("%s: verify: %s", config_where(cfg, VERIFY),

@@ -19,8 +19,8 @@
  * What users of stunnel will write, and what it is here.  Advice follows the
  * name of our key; a value that is copied, if ours takes such a one.
  */
-static const struct theirs {
-	const char *theirs;
+static const struct stunnel_key {
+	const char *name;
 	const char *value;		/* that it is about; *X: any with X */
 	const char *ours;		/* NULL: no key is like it */
 	const char *advice;
@@ -164,7 +164,7 @@ static const struct theirs {
 static const struct {
 	int	 option;
 	const char *value, *advice;
-} their_values[] = {
+} stunnel_values[] = {
 	{ VERIFY, "0", "stunnel's 0 is none" },
 	{ VERIFY, "1", "stunnel's 1 is request, and require with client = "
 	    "yes" },
@@ -286,14 +286,14 @@ choice_near(const char *const *choices, const char *text)
 }
 
 const char *
-hint_theirs(const struct option *o, const char *text)
+hint_stunnel_value(const struct option *o, const char *text)
 {
 	size_t i;
 
-	for (i = 0; i < sizeof(their_values) / sizeof(their_values[0]); i++)
-		if (&options[their_values[i].option] == o &&
-		    strcasecmp(their_values[i].value, text) == 0)
-			return their_values[i].advice;
+	for (i = 0; i < sizeof(stunnel_values) / sizeof(stunnel_values[0]); i++)
+		if (&options[stunnel_values[i].option] == o &&
+		    strcasecmp(stunnel_values[i].value, text) == 0)
+			return stunnel_values[i].advice;
 	return NULL;
 }
 
@@ -301,7 +301,7 @@ void
 hint_value(const struct option *o, const char *text, char *hint, size_t size)
 {
 	const char *near = choice_near(o->choices, text);
-	const char *theirs = hint_theirs(o, text);
+	const char *meaning = hint_stunnel_value(o, text);
 	char seconds[WORD_SIZE];
 	int64_t ms;
 
@@ -310,15 +310,15 @@ hint_value(const struct option *o, const char *text, char *hint, size_t size)
 	if (near == NULL && o->type == TIME &&
 	    option_number(o, seconds, &ms) == 0)
 		near = seconds;
-	if (theirs != NULL)
-		snprintf(hint, size, "; %s", theirs);
+	if (meaning != NULL)
+		snprintf(hint, size, "; %s", meaning);
 	else if (near != NULL)
 		snprintf(hint, size, "; did you mean %s?", near);
 }
 
 /* stunnel's value as a line of ours, if it makes one. */
 static void
-add_line(struct text *out, const struct theirs *t, const char *text)
+add_line(struct text *out, const struct stunnel_key *t, const char *text)
 {
 	int i = t->is_copied || t->prefix != NULL ? option_find(t->ours) : -1;
 	char value[VALUE_SIZE];
@@ -337,13 +337,13 @@ add_line(struct text *out, const struct theirs *t, const char *text)
 		text_add(out, ": delete the line");
 	else if (value[0] == '\0')
 		text_add(out, ", without \"%s\": delete the line", text);
-	else if (hint_theirs(&options[i], value) == NULL &&
+	else if (hint_stunnel_value(&options[i], value) == NULL &&
 	    option_number(&options[i], value, &ignored) == 0)
 		text_add(out, ": %s = %s", t->ours, value);
 }
 
 static int
-is_about(const struct theirs *t, const char *text)
+is_about(const struct stunnel_key *t, const char *text)
 {
 	return t->value == NULL || (*t->value == '*' ?
 	    strstr(text, t->value + 1) != NULL :
@@ -351,15 +351,15 @@ is_about(const struct theirs *t, const char *text)
 }
 
 /* The first row for such a line; case and punctuation don't count. */
-static const struct theirs *
-find_theirs(const char *name, const char *text)
+static const struct stunnel_key *
+find_stunnel_key(const char *name, const char *text)
 {
 	char key[WORD_SIZE + 1], other[WORD_SIZE + 1];
 	size_t i;
 
 	fold(key, name);
 	for (i = 0; i < sizeof(stunnel) / sizeof(stunnel[0]); i++) {
-		fold(other, stunnel[i].theirs);
+		fold(other, stunnel[i].name);
 		if (strcmp(key, other) == 0 && is_about(&stunnel[i], text))
 			return &stunnel[i];
 	}
@@ -369,7 +369,7 @@ find_theirs(const char *name, const char *text)
 void
 hint_key(const char *key, const char *text, struct hint *h)
 {
-	const struct theirs *t = find_theirs(key, text);
+	const struct stunnel_key *t = find_stunnel_key(key, text);
 	struct text out = { h->text, sizeof(h->text), 0 };
 	int near = t == NULL ? hint_option(key) : -1;
 
@@ -381,9 +381,9 @@ hint_key(const char *key, const char *text, struct hint *h)
 	else if (t == NULL)
 		text_add(&out, "tunnel -h lists them all");
 	else if (t->ours == NULL)
-		text_add(&out, "stunnel's %s: %s", t->theirs, t->advice);
+		text_add(&out, "stunnel's %s: %s", t->name, t->advice);
 	else {
-		text_add(&out, "stunnel's %s is \"%s\" here", t->theirs,
+		text_add(&out, "stunnel's %s is \"%s\" here", t->name,
 		    t->ours);
 		add_line(&out, t, text);
 		if (t->advice != NULL)

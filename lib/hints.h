@@ -26,7 +26,7 @@ void	 hint_key(const char *key, const char *text, struct hint *);
 int	 hint_option(const char *name);
 
 /* What a value would mean to stunnel, if that is something else; or NULL. */
-const char *hint_theirs(const struct option *, const char *text);
+const char *hint_stunnel_value(const struct option *, const char *text);
 
 /* What to add to "allowed: ..." for a wrong value; may be empty. */
 void	 hint_value(const struct option *, const char *text, char *hint,

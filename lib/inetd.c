@@ -21,17 +21,17 @@ inetd_begin(struct inetd *i, struct arguments *a)
 	if (a->passed > 0 || !relay_is_needed(1))
 		return 0;
 	if (relay_is_needed(0))
-		log_spare_streams();
+		log_avoid_stdio();
 	/* Before there are keys in memory, of which it would have a copy. */
 	if (relay_start(r) == -1) {
 		log_error("-i: %s", strerror(errno));
 		return -1;
 	}
-	i->held[0] = r->fd;
-	i->held[1] = r->far;
-	i->held[2] = r->status;
-	a->held = i->held;
-	a->nheld = RELAY_FDS;
+	i->kept_fds[0] = r->fd;
+	i->kept_fds[1] = r->far;
+	i->kept_fds[2] = r->status;
+	a->kept_fds = i->kept_fds;
+	a->nkept_fds = RELAY_FDS;
 	return 0;
 }
 
@@ -41,7 +41,7 @@ inetd_choose(struct inetd *i, const struct config *cfg)
 	if (i->relay.fd == -1)
 		return;
 	if (relay_is_needed(config_is_client(cfg)))
-		log_spare_streams();
+		log_avoid_stdio();
 	else
 		relay_dismiss(&i->relay);
 }

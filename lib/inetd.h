@@ -14,7 +14,7 @@ struct worker;
 
 struct inetd {
 	struct relay relay;		/* where it is no socket */
-	int	 held[RELAY_FDS];	/* its descriptors, for arguments */
+	int	 kept_fds[RELAY_FDS];	/* its descriptors, for arguments */
 };
 
 #define INETD_NONE	{ .relay = RELAY_NONE }

@@ -29,8 +29,8 @@ static struct {
 		ANYTHING,		/* a sandbox does not let us look */
 		SOCKET, REGULAR, PIPE	/* or a terminal */
 	} kind;
-	int	 is_spared;		/* 0 and 1 are a connection */
-	int	 is_bounded;		/* one configuration's errors: */
+	int	 stdio_is_connection;		/* 0 and 1 are a connection */
+	int	 errors_limited;	/* one configuration's errors: */
 	size_t	 errors;		/* so many */
 } logging = { .fd = STDERR_FILENO };
 
@@ -39,7 +39,7 @@ const char *const log_levels[] = {
 };
 
 static void
-look_at_log(void)
+detect_kind(void)
 {
 	struct stat st;
 
@@ -119,7 +119,7 @@ log_text(enum log_level level, const char *text)
 		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ ",
 		    gmtime_r(&now, &tm));
 	}
-	if (state.is_ours)
+	if (state.is_private)
 		return log_line("%s%s: %s\n", stamp, log_levels[level], text);
 	if (state.is_journal)
 		return log_line("<%d>%s\n", priorities[level], text);
@@ -141,7 +141,7 @@ is_stuck(void)
 		state.lost.lines = 0;
 		return 0;
 	}
-	look_at_log();
+	detect_kind();
 	/* A pipe, or a terminal, may block; a file never has to be asked. */
 	if ((logging.kind == PIPE || logging.kind == ANYTHING) &&
 	    poll(&p, 1, 0) == 0) {
@@ -168,7 +168,7 @@ log_at(enum log_level level, const char *fmt, ...)
 
 	if (level > state.level)
 		return;
-	if (level == LEVEL_ERROR && logging.is_bounded &&
+	if (level == LEVEL_ERROR && logging.errors_limited &&
 	    ++logging.errors > ERRORS_MAX)
 		return;
 	va_start(ap, fmt);
@@ -184,13 +184,13 @@ void
 log_errors_begin(void)
 {
 	logging.errors = 0;
-	logging.is_bounded = 1;
+	logging.errors_limited = 1;
 }
 
 void
 log_errors_end(void)
 {
-	logging.is_bounded = 0;
+	logging.errors_limited = 0;
 	if (logging.errors > ERRORS_MAX)
 		log_error("and %zu more", logging.errors - ERRORS_MAX);
 }
@@ -252,9 +252,10 @@ is_connection(const struct stat *st)
 	struct stat other;
 	int fd;
 
-	for (fd = STDIN_FILENO; fd <= STDIN_FILENO + logging.is_spared; fd++)
+	for (fd = STDIN_FILENO;
+	    fd <= STDIN_FILENO + logging.stdio_is_connection; fd++)
 		if (fstat(fd, &other) == 0 && !S_ISCHR(other.st_mode) &&
-		    (logging.is_spared || S_ISSOCK(other.st_mode)) &&
+		    (logging.stdio_is_connection || S_ISSOCK(other.st_mode)) &&
 		    other.st_ino == st->st_ino && other.st_dev == st->st_dev)
 			return 1;
 	return 0;
@@ -301,14 +302,14 @@ log_to(int fd, int stream)
 		close(logging.fd);
 	logging.fd = fd;
 	logging.kind = UNKNOWN;
-	look_at_log();			/* before there is a sandbox */
+	detect_kind();			/* before there is a sandbox */
 	state.stream = fd != -1 && stream > 0 ? stream : -1;
 }
 
 void
-log_spare_streams(void)
+log_avoid_stdio(void)
 {
-	logging.is_spared = 1;
+	logging.stdio_is_connection = 1;
 	log_to(log_open_stream(STDERR_FILENO), STDERR_FILENO);
 }
 
@@ -329,10 +330,10 @@ log_get_level(void)
 }
 
 void
-log_configure(int is_ours, enum log_level level)
+log_configure(int is_private, enum log_level level)
 {
-	state.is_ours = is_ours;
-	state.has_time = is_ours || !state.is_journal;
+	state.is_private = is_private;
+	state.has_time = is_private || !state.is_journal;
 	state.level = level;
 }
 
@@ -362,7 +363,7 @@ log_connect_syslog(void)
 }
 
 void
-log_again(int fd)
+log_restore(int fd)
 {
 	if (fd == -1)
 		log_connect_syslog();

@@ -55,7 +55,7 @@ struct log_state {
 	enum log_level level;
 	int	 stream;	/* the standard descriptor it is, or -1 */
 	int	 has_time;	/* lines begin with it */
-	int	 is_ours;	/* so they need no name, but a level */
+	int	 is_private;	/* so they need no name, but a level */
 	int	 is_journal;	/* stderr is systemd's journal: priorities */
 	int	 is_daemon;	/* without log, it goes to syslog */
 	struct log_lost lost;
@@ -74,7 +74,7 @@ void	 log_to(int fd, int stream);
  * Where another program logged, by a descriptor of our own; -1: syslog.  Its
  * state was set before.
  */
-void	 log_again(int fd);
+void	 log_restore(int fd);
 
 /* The log's descriptor; -1: syslog. */
 int	 log_fd(void);
@@ -86,14 +86,14 @@ void	 log_lower(void);
  * The least important lines there are to be; is_ours: no other program logs
  * there, so that they have the time and the level, and no name.
  */
-void	 log_configure(int is_ours, enum log_level);
+void	 log_configure(int is_private, enum log_level);
 enum log_level log_get_level(void);
 
 /*
  * Standard input and output are a connection: where stderr is one of the two,
  * syslog is the log from here on.
  */
-void	 log_spare_streams(void);
+void	 log_avoid_stdio(void);
 
 /*
  * A standard descriptor, to log to.  It does not block; -1: it is the

@@ -141,7 +141,7 @@ worker_main(const struct master *m, struct generation *g, size_t slot,
 	worker_lower_descriptors(&w, g);
 	if (worker_init(&w, g, slot) == 0)
 		r = in != NULL || worker_await_release(&w) ?
-		    worker_run(&w, in, &m->asleep) : EXIT_SUCCESS;
+		    worker_run(&w, in, &m->sleep_mask) : EXIT_SUCCESS;
 	worker_free(&w);
 	g->board.counts[slot].unlogged = log_lost_take();
 	exit(r);
@@ -254,14 +254,14 @@ master_free_generations(struct master *m)
 }
 
 void
-master_tell_log(const struct master *m)
+master_send_log(const struct master *m)
 {
 	const struct generation *g;
 	int fd;
 	struct order o = control_log_order(&fd);
 
 	for (g = m->live; g != NULL; g = g->older)
-		workers_tell_log(&g->workers, &o, fd);
+		workers_send_log(&g->workers, &o, fd);
 }
 
 /*
@@ -269,7 +269,7 @@ master_tell_log(const struct master *m)
  * for each worker that is left.
  */
 static void
-let_go(struct generation *g)
+release_memory(struct generation *g)
 {
 	workers_shrink(&g->workers);
 	generation_close(g);
@@ -305,7 +305,7 @@ master_notify_ready(const struct master *m, const char *but)
 
 /* Undo a failed load: close its own listeners, end its unreleased workers. */
 static void
-give_up(struct master *m, struct generation *g)
+undo_load(struct master *m, struct generation *g)
 {
 	listeners_close(&g->listeners, 1);
 	listeners_keep_none(&m->live->listeners);
@@ -313,7 +313,7 @@ give_up(struct master *m, struct generation *g)
 	workers_abort(&g->workers);
 	g->older = m->live->older;
 	m->live->older = g;
-	let_go(g);
+	release_memory(g);
 }
 
 void
@@ -383,7 +383,7 @@ replace_by(struct master *m, struct generation *g)
 	master_prepare(g);
 	if (generation_listen(g, old) == -1 || generation_open_log(g) == -1 ||
 	    master_start_workers(m, g) == -1) {
-		give_up(m, g);
+		undo_load(m, g);
 		return -1;
 	}
 	generation_warn_of_fixed(g, old);
@@ -403,7 +403,7 @@ replace_by(struct master *m, struct generation *g)
 	if (old->config.number[MODE] == POLL)
 		workers_await_accept_stop(&old->workers);
 	generation_announce_remaining(old);
-	let_go(old);
+	release_memory(old);
 	return 0;
 }
 
@@ -435,51 +435,52 @@ end_reload(struct master *m, int is_done)
 		log_error("reload failed, keeping the running configuration");
 		master_notify_ready(m, "; the last reload failed, see the log");
 	}
-	master_tell_log(m);
+	master_send_log(m);
 	master_begin_resolving(m);
 }
 
 /* Its names have been looked up. */
 static void
-go_on_reloading(struct master *m)
+continue_reload(struct master *m)
 {
 	struct generation *g = m->next;
 
 	m->next = NULL;
-	if (m->missed > 0)
+	if (m->names_failed > 0)
 		generation_free(g);
-	end_reload(m, m->missed == 0 && replace_by(m, g) == 0);
+	end_reload(m, m->names_failed == 0 && replace_by(m, g) == 0);
 }
 
 /* The next name, of a generation that is loaded or serves, and so on. */
 static void
-look_up(struct master *m)
+look_up_next(struct master *m)
 {
 	struct generation *g = m->next != NULL ? m->next : m->live;
 	struct target *t;
 
-	while ((t = generation_name(g, m->name, m->next != NULL)) != NULL) {
+	while ((t = generation_name(g, m->name_index, m->next != NULL)) !=
+	    NULL) {
 		if (generation_start_lookup(g, t, &m->resolver) == 0)
 			return;
-		m->missed++;
-		m->name++;
+		m->names_failed++;
+		m->name_index++;
 	}
 	if (m->next != NULL)
-		go_on_reloading(m);
+		continue_reload(m);
 	else
 		master_begin_resolving(m);
 }
 
 /* A name has been looked up. */
 static void
-looked_up(struct master *m)
+end_lookup(struct master *m)
 {
 	struct generation *g = m->next != NULL ? m->next : m->live;
-	struct target *t = generation_name(g, m->name++, 1);
+	struct target *t = generation_name(g, m->name_index++, 1);
 
 	if (generation_end_lookup(g, t, &m->resolver) == -1)
-		m->missed++;
-	look_up(m);
+		m->names_failed++;
+	look_up_next(m);
 }
 
 void
@@ -497,9 +498,9 @@ master_reload(struct master *m)
 	}
 	resolver_stop(&m->resolver);
 	m->next = g;
-	m->name = 0;
-	m->missed = 0;
-	look_up(m);
+	m->name_index = 0;
+	m->names_failed = 0;
+	look_up_next(m);
 }
 
 void
@@ -513,10 +514,10 @@ master_reap(struct master *m)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		stats_reaped(&m->stats, pid, status);
 		if (pid == m->resolver.child) {
-			looked_up(m);
+			end_lookup(m);
 			continue;
 		}
-		if (upgrade_tried(&m->upgrade, pid, status))
+		if (upgrade_reaped(&m->upgrade, pid, status))
 			continue;
 		for (g = m->live; g != NULL; g = g->older)
 			if ((slot = workers_find(&g->workers, pid)) != NULL)
@@ -539,8 +540,8 @@ master_resolve(struct master *m)
 		resolver_kill(&m->resolver);
 		return;
 	}
-	m->name = 0;
-	look_up(m);
+	m->name_index = 0;
+	look_up_next(m);
 }
 
 void
@@ -568,7 +569,7 @@ master_stop(struct master *m, int at_once)
 	scoreboard_stop(&m->live->board);
 	listeners_close(&m->live->listeners, 1);
 	dispatch_drop(&m->dispatch);
-	m->dispatch.stopped = m->stopping = 1;
+	m->dispatch.stopping = m->stopping = 1;
 	for (g = m->live; g != NULL; g = g->older) {
 		if (at_once)
 			workers_abort(&g->workers);

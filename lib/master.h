@@ -28,7 +28,7 @@ struct master {
 	struct generation *live;	/* older ones behind it, which leave */
 	struct generation *next;	/* a reload waits for its names */
 	struct stats stats;
-	sigset_t asleep;
+	sigset_t sleep_mask;
 	pid_t	 pid;
 	int	 parent;		/* told once we serve; or -1 */
 	int	 pidfile;		/* or -1 */
@@ -38,11 +38,11 @@ struct master {
 	int64_t	 renew_at;		/* ticket keys */
 	int64_t	 warn_at;		/* of certificates */
 	struct resolver resolver;
-	size_t	 name;			/* that it looks up, of next or live */
-	int	 missed;		/* names of next that were not found */
+	size_t	 name_index;		/* that it looks up, of next or live */
+	int	 names_failed;		/* names of next that were not found */
 	int64_t	 resolve_at;		/* those of live again */
-	int64_t	 beat_at;		/* the next sign of life */
-	int	 is_silent;		/* the last one was withheld */
+	int64_t	 watchdog_at;		/* the next sign of life */
+	int	 watchdog_withheld;		/* the last one was withheld */
 	struct upgrade upgrade;
 };
 
@@ -112,7 +112,7 @@ void	 master_resolve(struct master *);
 void	 master_end_resolving(struct master *);
 
 /* Workers of all generations are to log where the master does now. */
-void	 master_tell_log(const struct master *);
+void	 master_send_log(const struct master *);
 
 /* SIGTERM and, at once, a second one: have all workers leave. */
 void	 master_stop(struct master *, int at_once);

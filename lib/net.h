@@ -41,7 +41,7 @@ struct target {
 	const char *where;		/* "tunnel.conf:12"; the caller's */
 	/* A name's: see lib/resolver. */
 	size_t	 row;			/* of what is shared; SIZE_MAX: none */
-	unsigned seen;			/* how often that was changed */
+	unsigned turn;			/* how often that was changed */
 	int	 is_failed, is_cut;	/* that has been logged */
 };
 

@@ -1,4 +1,4 @@
-/* poller: which descriptors are ready; epoll(7), or poll(2). */
+/* poller: wait for ready descriptors, by epoll(7) or poll(2). */
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
@@ -12,7 +12,7 @@
 #include "poller.h"
 
 #ifndef POLLER_POLL
-#define EVENTS		64		/* taken from the kernel at once */
+#define EVENTS		64		/* per epoll_pwait(2) */
 
 const char *const poller_name = "epoll";
 
@@ -21,7 +21,7 @@ static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLERR == POLLERR
 
 struct poller {
 	int	 fd;
-	int	 at, n;			/* of those that are ready */
+	int	 at, n;			/* in ready[] */
 	struct epoll_event ready[EVENTS];
 };
 
@@ -55,7 +55,7 @@ poller_watch(struct poller *p, struct source *s, short events)
 
 	if (s->is_watched && s->events == events)
 		return 0;
-	/* Else a connection would wake all that share the listener. */
+	/* Without it, a connection would wake all processes. */
 	if (s->is_shared)
 		ev.events |= EPOLLEXCLUSIVE;
 	if (epoll_ctl(p->fd, op, s->fd, &ev) == -1)
@@ -101,7 +101,7 @@ struct poller {
 	struct pollfd *fds;
 	struct source **sources;
 	size_t	 n, size;
-	size_t	 left;			/* to be looked at, if ready */
+	size_t	 left;			/* not yet checked by poller_next() */
 };
 
 struct poller *
@@ -179,7 +179,7 @@ poller_wait(struct poller *p, int timeout, const sigset_t *mask)
 	return n;
 }
 
-/* Backwards: if one is dropped, the last one moves to its slot. */
+/* Go backwards: poller_drop() moves the last source to the free slot. */
 struct source *
 poller_next(struct poller *p, short *revents)
 {
@@ -194,9 +194,9 @@ poller_next(struct poller *p, short *revents)
 #endif
 
 /*
- * close(2) is not enough: a child, or who looks into this process by
- * pidfd_getfd(2) or /proc, may hold the same socket for a while.  epoll would
- * report on it, with a source that is no more.
+ * close(2) is not enough: a child process, or another one by pidfd_getfd(2) or
+ * /proc, may still have the same socket open.  epoll would then report events
+ * with a pointer to a freed source.
  */
 void
 poller_close(struct poller *p, struct source *s)

@@ -16,14 +16,14 @@
 
 /* alone: no group is named, and it is the user's. */
 static int
-find_user(struct identity *id, const struct privilege *user, int alone)
+find_user(struct identity *id, const struct privilege *user, int sets_group)
 {
 	const struct passwd *pw;
 	int64_t number;
 
 	if (parse_number(user->text, 0, UINT32_MAX - 1, &number) == 0) {
 		id->uid = (uid_t)number;
-		if (!alone)
+		if (!sets_group)
 			return 0;
 		if ((pw = getpwuid(id->uid)) == NULL) {
 			log_error("%s: unknown user ID %s, so group must be "

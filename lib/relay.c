@@ -34,7 +34,7 @@
 #define BUFFER_SIZE	(64 * 1024)
 
 /* What relay_go() tells it. */
-struct order {
+struct relay_order {
 	uid_t	 uid;
 	gid_t	 gid;
 	int32_t	 drops;
@@ -149,7 +149,7 @@ move(struct way *ways, int sock, int status)
 
 /* Drop privileges, and confine it.  No chroot: it opens no file. */
 static int
-become(const struct order *o)
+become(const struct relay_order *o)
 {
 	const struct identity id = { .uid = o->uid, .gid = o->gid,
 	    .drops = o->drops };
@@ -198,7 +198,7 @@ child_main(int sock, int status)
 {
 	static struct way ways[2];	/* all zero takes no room in the file */
 	int fds[] = { sock, status };
-	struct order o;
+	struct relay_order o;
 
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGUSR1, SIG_IGN);
@@ -276,7 +276,7 @@ relay_start(struct relay *r)
 int
 relay_go(struct relay *r, const struct identity *id, int is_confined)
 {
-	const struct order o = { .uid = id->uid, .gid = id->gid,
+	const struct relay_order o = { .uid = id->uid, .gid = id->gid,
 	    .drops = id->drops, .is_confined = is_confined };
 
 	if (write(r->fd, &o, sizeof(o)) != sizeof(o))
@@ -311,7 +311,7 @@ relay_check(struct relay *r)
 }
 
 const char *
-relay_await(struct relay *r, const sigset_t *asleep, int64_t drain_ms)
+relay_await(struct relay *r, const sigset_t *sleep_mask, int64_t drain_ms)
 {
 	struct pollfd p = { .fd = r->status, .events = POLLIN };
 	int64_t until = INT64_MAX;
@@ -323,7 +323,7 @@ relay_await(struct relay *r, const sigset_t *asleep, int64_t drain_ms)
 	while (r->status != -1 && why == NULL) {
 		ms = clock_timeout(clock_ms(), until);
 		ts = (struct timespec){ ms / 1000, ms % 1000 * 1000000L };
-		if (ppoll(&p, 1, ms == -1 ? NULL : &ts, asleep) == 1)
+		if (ppoll(&p, 1, ms == -1 ? NULL : &ts, sleep_mask) == 1)
 			why = relay_check(r);
 		else if (signal_taken(SIGQUIT) || until <= clock_ms())
 			why = "stopped before all output was written";

@@ -55,7 +55,7 @@ const char *relay_check(struct relay *);
  * all that is left, sleeping with that signal mask.  The same result.  SIGQUIT
  * ends the wait, as does SIGTERM after another drain_ms (0: no limit).
  */
-const char *relay_await(struct relay *, const sigset_t *asleep,
+const char *relay_await(struct relay *, const sigset_t *sleep_mask,
 	    int64_t drain_ms);
 
 /* Close what is left; a relay that has not begun leaves. */

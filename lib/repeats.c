@@ -48,10 +48,10 @@ repeat_count(struct period *r, enum log_level level, uint64_t key,
 		snprintf(row->reason, REASON_SIZE, "%s", reason);
 	}
 	r->logged += (uint64_t)allowed;
-	r->more += !allowed;
+	r->suppressed += !allowed;
 	if (row != NULL && row->logged + (uint64_t)allowed > 0) {
 		row->logged += (uint64_t)allowed;
-		row->more += !allowed;
+		row->suppressed += !allowed;
 	}
 	return allowed;
 }
@@ -72,19 +72,19 @@ static void
 period_log(const struct period *r)
 {
 	uint64_t s = ((uint64_t)clock_ms() - r->began + 500) / 1000;
-	uint64_t others = r->more;
+	uint64_t others = r->suppressed;
 	char text[PEER_TEXT_SIZE];
 	size_t i;
 
 	for (i = 0; i < REPEATS_ALL; i++) {
 		const struct repeat *row = &r->rows[i];
 
-		if (row->more == 0)
+		if (row->suppressed == 0)
 			continue;
-		others -= row->more;
+		others -= row->suppressed;
 		peer_text(row->key, text, sizeof(text));
 		log_at(row->level, "%s: and %llu more in %llu s: %.*s", text,
-		    (unsigned long long)row->more, (unsigned long long)s,
+		    (unsigned long long)row->suppressed, (unsigned long long)s,
 		    REASON_SIZE - 1, row->reason);
 	}
 	if (others != 0)
@@ -104,7 +104,7 @@ repeats_end(struct repeats *r, int at_once)
 	ended = r->period;
 	memset(&r->period, 0, sizeof(r->period));
 	memory_unlock(&r->lock);
-	if (ended.more > 0)
+	if (ended.suppressed > 0)
 		period_log(&ended);
 }
 

@@ -16,7 +16,7 @@
 /* Lines for one reason on one address: so many were logged, and counted. */
 struct repeat {
 	uint64_t key;			/* the address's: peer_key() */
-	uint64_t logged, more;
+	uint64_t logged, suppressed;
 	enum log_level level;
 	char	 reason[REASON_SIZE];	/* of the first one */
 };
@@ -24,7 +24,7 @@ struct repeat {
 /* What repeats itself in a period. */
 struct period {
 	uint64_t began;			/* 0: not yet */
-	uint64_t logged, more;		/* in sum */
+	uint64_t logged, suppressed;		/* in sum */
 	struct repeat rows[REPEATS_ALL];
 };
 

@@ -233,11 +233,11 @@ publish(struct names *names, struct target *t)
 	if (t->row >= names->n)
 		return;
 	row = &names->rows[t->row];
-	t->seen = atomic_load(&row->turn) + 1;
+	t->turn = atomic_load(&row->turn) + 1;
 	/* Who still reads the older list has to see that it gets another. */
 	atomic_thread_fence(memory_order_seq_cst);
-	give_list(&row->lists[t->seen % 2], t->to->list, t->to->n);
-	atomic_store(&row->turn, t->seen);
+	give_list(&row->lists[t->turn % 2], t->to->list, t->to->n);
+	atomic_store(&row->turn, t->turn);
 }
 
 int
@@ -298,7 +298,7 @@ resolver_share(struct names *names, const struct targets *all)
 		*names = (struct names)NAMES_NONE;
 		return -1;
 	}
-	names->seen = memory_view(names->rows, rows_size(names), names->fd);
+	names->view = memory_view(names->rows, rows_size(names), names->fd);
 	for (i = 0; i < all->n; i++)
 		if (all->list[i].to != NULL)
 			publish(names, &all->list[i]);
@@ -312,7 +312,7 @@ resolver_attach(struct names *names)
 	const char *why = memory_map(names->fd, size, (void **)&names->rows);
 
 	if (why == NULL)
-		names->seen = memory_view(names->rows, size, names->fd);
+		names->view = memory_view(names->rows, size, names->fd);
 	else
 		names->rows = NULL;
 	return why;
@@ -326,7 +326,7 @@ resolver_leave(struct names *names)
 	close_fd(&names->fd);
 	if (names->rows == NULL)
 		return;
-	if (names->rows == names->seen)
+	if (names->rows == names->view)
 		mprotect(names->rows, size, PROT_READ);
 	else
 		munmap(names->rows, size);
@@ -338,8 +338,8 @@ resolver_free(struct names *names)
 {
 	size_t size = rows_size(names);
 
-	if (names->seen != NULL && names->seen != names->rows)
-		munmap((void *)(uintptr_t)names->seen, size);
+	if (names->view != NULL && names->view != names->rows)
+		munmap((void *)(uintptr_t)names->view, size);
 	if (names->rows != NULL)
 		munmap(names->rows, size);
 	close_fd(&names->fd);
@@ -356,8 +356,8 @@ resolver_refresh(const struct names *names, struct target *t)
 
 	if (t->row >= names->n)
 		return;
-	row = &names->seen[t->row];
-	if ((turn = atomic_load(&row->turn)) == t->seen)
+	row = &names->view[t->row];
+	if ((turn = atomic_load(&row->turn)) == t->turn)
 		return;
 	memcpy(&copy, &row->lists[turn % 2], sizeof(copy));
 	atomic_thread_fence(memory_order_seq_cst);
@@ -365,5 +365,5 @@ resolver_refresh(const struct names *names, struct target *t)
 	    (fresh = take_list(&copy, t->port)) == NULL)
 		return;
 	replace(t, fresh);
-	t->seen = turn;
+	t->turn = turn;
 }

@@ -29,7 +29,7 @@ struct resolver {
  */
 struct names {
 	struct row *rows;		/* the master's; or NULL */
-	const struct row *seen;		/* the same, as workers know it */
+	const struct row *view;		/* the same, as workers know it */
 	size_t	 n;
 	int	 fd;			/* of it, to hand over; or -1 */
 };

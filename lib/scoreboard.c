@@ -22,19 +22,19 @@ struct peer {
 struct shared {
 	atomic_flag lock;		/* of all but the counts */
 	uint64_t warned;		/* that it is full, at */
-	volatile int stops;
+	volatile int stopping;
 	struct repeats repeats;
 	struct counts counts[];		/* one for each worker */
 };
 
 /* Sizes, as max and nrows have it; alone: one process has no use for places. */
 static void
-scoreboard_measure(struct scoreboard *b, int alone)
+scoreboard_measure(struct scoreboard *b, int single)
 {
-	size_t nplaces = alone ? 0 : b->max;
+	size_t nplaces = single ? 0 : b->max;
 
 	/* At most half full, or it would take long to find a row. */
-	for (b->npeers = alone ? 0 : 2; b->npeers < 2 * nplaces;)
+	for (b->npeers = single ? 0 : 2; b->npeers < 2 * nplaces;)
 		b->npeers *= 2;
 	b->size = sizeof(*b->shared) + nplaces * sizeof(*b->places) +
 	    b->npeers * sizeof(*b->peers) + b->nrows * sizeof(*b->counts);
@@ -53,12 +53,12 @@ scoreboard_lay_out(struct scoreboard *b)
 }
 
 int
-scoreboard_new(struct scoreboard *b, size_t max, size_t nrows, int alone)
+scoreboard_new(struct scoreboard *b, size_t max, size_t nrows, int single)
 {
 	b->max = max;
 	b->nrows = nrows;
-	scoreboard_measure(b, alone);
-	b->shared = memory_share(b->size, alone ? NULL : &b->fd);
+	scoreboard_measure(b, single);
+	b->shared = memory_share(b->size, single ? NULL : &b->fd);
 	if (b->shared == MAP_FAILED ||
 	    getentropy(&b->secret, sizeof(b->secret)) == -1)
 		return -1;
@@ -276,11 +276,11 @@ scoreboard_follow(struct scoreboard *b, const struct scoreboard *old)
 void
 scoreboard_stop(struct scoreboard *b)
 {
-	b->shared->stops = 1;
+	b->shared->stopping = 1;
 }
 
 int
-scoreboard_stops(const struct scoreboard *b)
+scoreboard_is_stopping(const struct scoreboard *b)
 {
-	return b->shared->stops;
+	return b->shared->stopping;
 }

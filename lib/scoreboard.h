@@ -24,7 +24,7 @@ enum failure {
 /* What has become of connections.  Only the process they are of writes. */
 struct counts {
 	uint64_t live, accepted, served, resumed, no_backend, silent;
-	uint64_t over;			/* refused by max_per_ip */
+	uint64_t over_limit;		/* refused by max_per_ip */
 	uint64_t dropped;
 	uint64_t refused[FAILURES];
 	uint64_t opened[2];		/* in TLS 1.2 and 1.3: its handshake */
@@ -68,7 +68,7 @@ struct share {
  * which has no use for places.  -1 with errno; either way it is to be freed.
  */
 int	 scoreboard_new(struct scoreboard *, size_t max, size_t nrows,
-	    int alone);
+	    int single);
 
 /*
  * Map the memory of another program, by max, nrows, secret and fd, which are
@@ -96,7 +96,7 @@ void	 scoreboard_follow(struct scoreboard *, const struct scoreboard *old);
 
 /* The service ends: no other generation follows. */
 void	 scoreboard_stop(struct scoreboard *);
-int	 scoreboard_stops(const struct scoreboard *);
+int	 scoreboard_is_stopping(const struct scoreboard *);
 
 /* Connections of the address with that key. */
 uint64_t scoreboard_count(struct scoreboard *, uint64_t key);

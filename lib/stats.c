@@ -100,7 +100,7 @@ stats_add(struct counts *sum, const volatile struct counts *n)
 	sum->opened[1] += n->opened[1];
 	sum->no_backend += n->no_backend;
 	sum->silent += n->silent;
-	sum->over += n->over;
+	sum->over_limit += n->over_limit;
 	sum->dropped += n->dropped;
 	sum->in += n->in;
 	sum->out += n->out;
@@ -136,7 +136,8 @@ stats_log(const struct stats *st, const struct stats_report *r)
 	    (unsigned long long)refused_sum(sum),
 	    (unsigned long long)sum->no_backend,
 	    (unsigned long long)sum->silent,
-	    (unsigned long long)sum->dropped, (unsigned long long)sum->over,
+	    (unsigned long long)sum->dropped,
+	    (unsigned long long)sum->over_limit,
 	    (unsigned long long)sum->lost, (unsigned long long)sum->in,
 	    (unsigned long long)sum->out);
 }
@@ -217,7 +218,7 @@ print_connections(struct exposition *e, const struct counts *n)
 		uint64_t count;
 	} unserved[] = {
 		{ "handshake", refused_sum(n) }, { "silent", n->silent },
-		{ "full", n->dropped }, { "max_per_ip", n->over },
+		{ "full", n->dropped }, { "max_per_ip", n->over_limit },
 		{ "no_backend", n->no_backend }, { "lost", n->lost },
 	};
 	size_t i;

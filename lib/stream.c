@@ -10,7 +10,7 @@
 
 #include "stream.h"
 
-#define UNANSWERED	3		/* segments: fewer may be mere loss */
+#define UNANSWERED	3		/* segments; fewer may be packet loss */
 
 static ssize_t
 plain_failed(struct stream *s, ssize_t want)
@@ -23,8 +23,8 @@ plain_failed(struct stream *s, ssize_t want)
 }
 
 /*
- * If nobody listens on a port of the ephemeral range, connect(2) may be given
- * that very port as its own: then TCP connects the socket to itself, by a
+ * If nothing listens on a port of the ephemeral range, connect(2) may choose
+ * this port as the local one.  Then TCP connects the socket to itself, by a
  * simultaneous open (RFC 9293 section 3.5).
  */
 static int
@@ -38,7 +38,7 @@ is_connected_to_itself(int fd, const struct sockaddr_storage *peer)
 	    memcmp(&own, peer, len) == 0;
 }
 
-/* It is connected if it has a peer: that can be asked without an event. */
+/* A socket with a peer is connected.  This needs no event of the poller. */
 int
 stream_plain_open(struct stream *s)
 {
@@ -69,7 +69,7 @@ stream_plain_read(struct stream *s, void *buf, size_t len)
 	do {
 		n = recv(s->fd, buf, len, 0);
 	} while (n == -1 && errno == EINTR);
-	/* A socket reports a reset once, and an end after that. */
+	/* A socket reports a reset once, and an end of file after that. */
 	if (n == 0 && s->err == ECONNRESET)
 		return STREAM_RESET;
 	return n >= 0 ? n : plain_failed(s, STREAM_WANT_READ);
@@ -106,7 +106,7 @@ stream_no_reset(struct stream *s)
 	reset_on_close(s, 0);
 }
 
-/* All that was written has to arrive, and then the end: no RST any more. */
+/* Cancel the RST on close: all written data, then the end, must arrive. */
 int
 stream_plain_finish(struct stream *s)
 {
@@ -135,15 +135,15 @@ stream_plain_flushed(const struct stream *s)
 	struct tcp_info ti = { .tcpi_unacked = 0 };
 	socklen_t len = sizeof(ti);
 
-	/* Not on TCP: what is written has arrived. */
+	/* Not TCP: written data has arrived. */
 	if (getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &ti, &len) == -1)
 		return errno == EOPNOTSUPP;
 	return ti.tcpi_unacked == 0 && ti.tcpi_notsent_bytes == 0;
 }
 
 /*
- * TCP_USER_TIMEOUT would not do: it also ends peers that answer each time, but
- * have no room for more.
+ * Do not use TCP_USER_TIMEOUT: it also ends connections to peers that
+ * acknowledge each window probe, but have no room for data.
  */
 int
 stream_is_dead(const struct stream *s, int64_t ms)

@@ -1,6 +1,6 @@
 /*
- * stream: one end of a connection, as the engine sees it; and the plain stream,
- * a socket without TLS.
+ * stream: the interface between the engine and one side of a connection; and
+ * the plain stream, a socket without TLS.
  */
 #ifndef STREAM_H
 #define STREAM_H
@@ -10,41 +10,41 @@
 #include <sys/types.h>
 
 /*
- * What an operation returns in place of a byte count.  Any operation may want
- * either: TLS may have to read in order to write.
+ * Results of operations, in place of a byte count.  Any operation may return
+ * either WANT: TLS may have to read before it can write.
  */
 enum stream_result {
 	STREAM_EOF = 0,		/* read: the peer ended its side in order */
 	STREAM_WANT_READ = -1,	/* call again when the descriptor is readable */
 	STREAM_WANT_WRITE = -2,	/* call again when the descriptor is writable */
-	STREAM_TRUNCATED = -3,	/* it ended without TLS's close_notify */
+	STREAM_TRUNCATED = -3,	/* end of file without a close_notify */
 	STREAM_RESET = -4,	/* the peer reset the connection */
-	STREAM_ERROR = -5,	/* anything else: see error() */
-	STREAM_WANT_TURN = -6,	/* open: call again when others had theirs */
+	STREAM_ERROR = -5,	/* any other failure: see error() */
+	STREAM_WANT_TURN = -6,	/* open: call again after other streams */
 	STREAM_CONNECTED = -7	/* open: call again, for the handshake */
 };
 
 /*
- * One end of a connection.  The descriptor is a non-blocking socket, and the
- * engine closes it; no operation is called after that.
+ * One side of a connection.  The descriptor is a non-blocking socket, which the
+ * engine closes.  The engine calls no operation after that.
  */
 struct stream {
 	const struct stream_ops *ops;
-	void	*ctx;		/* for the operations, never for the engine */
+	void	*ctx;		/* of the operations, not used by the engine */
 	int	 fd;		/* or -1 */
-	int	 err;		/* errno of the last failure; stream_plain's */
+	int	 err;		/* stream_plain: errno of the last failure */
 	size_t	 write_size;	/* the best size of a write; 0: any */
 };
 
 /*
- * None of them blocks.  They return 0 (or a count above 0 where data moves)
- * or an enum stream_result below 0.
+ * No operation blocks.  Each returns 0 (or a count above 0 where data moves) or
+ * an enum stream_result below 0.
  */
 struct stream_ops {
 	/*
-	 * Establish the stream: the end of a connect(2), a handshake, or both.
-	 * Each has a time of its own.  A handshake that takes long wants a turn
-	 * now and then, in between.
+	 * Establish the stream: complete a connect(2), a handshake, or both.
+	 * Each of the two has its own time limit.  A long handshake returns
+	 * STREAM_WANT_TURN from time to time.
 	 */
 	int	(*open)(struct stream *);
 	/* Read at most len bytes; STREAM_EOF at the end. */
@@ -55,33 +55,33 @@ struct stream_ops {
 	 */
 	ssize_t	(*write)(struct stream *, const void *buf, size_t len);
 	/*
-	 * End our sending direction; the peer may go on sending.  On a stream
-	 * that has failed, or is refused, the peer is told that instead.
+	 * End our sending direction; the peer may continue to send.  On a
+	 * stream that has failed, or is refused, send the alert instead.
 	 */
 	int	(*finish)(struct stream *);
 	/*
-	 * The client can't be served: have finish tell it so.  NULL: such a
-	 * stream has no words for that, and is aborted.
+	 * The client can't be served: let finish() send an alert.  NULL: this
+	 * kind of stream has no alerts, and is aborted.
 	 */
 	void	(*refuse)(struct stream *);
 	/*
-	 * The poller reports an error, and no other operation is due.  0 if
-	 * the stream goes on nevertheless, else a result that ends it.
+	 * The poller reports an error, and no other operation is due.  Return
+	 * 0 if the stream can continue, or a result that ends it.
 	 */
 	int	(*failed)(struct stream *);
-	/* Make the coming close(2) an abort, as the peer sees it. */
+	/* Make the next close(2) an abort from the peer's view. */
 	void	(*abort)(struct stream *);
 	/* 1 if the peer's host has acknowledged all that was written. */
 	int	(*flushed)(const struct stream *);
-	/* 1 if there are bytes to read that no event will announce. */
+	/* 1 if bytes can be read without an event of the poller. */
 	int	(*pending)(const struct stream *);
-	/* Why the last operation failed; valid until the next one. */
+	/* The error of the last operation; valid until the next one. */
 	const char *(*error)(const struct stream *);
 };
 
 /*
- * A socket without TLS.  Its operations are exported for other tables, which
- * replace some of them.
+ * A socket without TLS.  Its operations are exported for tables that replace
+ * only some of them.
  */
 extern const struct stream_ops stream_plain;
 
@@ -95,16 +95,16 @@ int	 stream_plain_pending(const struct stream *);
 const char *stream_plain_error(const struct stream *);
 
 /*
- * The abort of every stream on TCP: close(2) sends RST (SO_LINGER 0), also if
- * it is the kernel's because this process is killed.  stream_no_reset() takes
- * it back, as stream_plain_finish() does.
+ * The abort of each TCP stream: make close(2) send RST (SO_LINGER 0), also the
+ * close by the kernel if this process is killed.  stream_no_reset() and
+ * stream_plain_finish() undo it.
  */
 void	 stream_reset(struct stream *);
 void	 stream_no_reset(struct stream *);
 
 /*
- * 1 if the peer's host, on TCP, has acknowledged nothing for ms, though it was
- * sent data, or window probes, repeatedly.
+ * 1 if the peer's host, on TCP, has acknowledged nothing for ms, in spite of
+ * repeated data or window probes.
  */
 int	 stream_is_dead(const struct stream *, int64_t ms);
 

@@ -21,7 +21,7 @@
 
 #define TRIAL_MS	60000		/* for a new program's -t */
 #define TAKEOVER_FDS	16		/* to take over, or to go back, with */
-#define COMPLAINTS_MAX	2048		/* bytes of them that are logged */
+#define TRIAL_ERRORS_MAX 2048		/* bytes of its errors to be logged */
 
 /*
  * Changes with what is handed over, with the layout of shared memory, and with
@@ -221,9 +221,9 @@ upgrade_try(struct upgrade *u, int first, int n, const sigset_t *mask)
 
 /* Log what the trial complained of, line by line, up to a limit. */
 static void
-log_complaints(const struct upgrade *u)
+log_trial_errors(const struct upgrade *u)
 {
-	char text[COMPLAINTS_MAX], *line, *rest = NULL, *error;
+	char text[TRIAL_ERRORS_MAX], *line, *rest = NULL, *error;
 	ssize_t n = pread(u->output, text, sizeof(text) - 1, 0);
 	struct stat st;
 
@@ -259,13 +259,13 @@ end_trial(struct upgrade *u, pid_t pid, int status)
 }
 
 int
-upgrade_tried(struct upgrade *u, pid_t pid, int status)
+upgrade_reaped(struct upgrade *u, pid_t pid, int status)
 {
 	if (pid != u->trial)
 		return 0;
 	u->trial = 0;
 	if (status != 0)
-		log_complaints(u);
+		log_trial_errors(u);
 	end_trial(u, pid, status);
 	close_fd(&u->output);
 	close_fd(&u->answer);

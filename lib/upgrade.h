@@ -44,7 +44,7 @@ void	 upgrade_try(struct upgrade *, int first, int n, const sigset_t *mask);
 int	 upgrade_answer(int fd);
 
 /* A child has ended.  Was it the trial? */
-int	 upgrade_tried(struct upgrade *, pid_t, int status);
+int	 upgrade_reaped(struct upgrade *, pid_t, int status);
 
 /* Kill a trial that is past its time, or at a stop.  1: take over is due. */
 int	 upgrade_step(struct upgrade *, int stopping);

@@ -50,7 +50,7 @@ deliver_pending_signals(const sigset_t *mask)
 	sigprocmask(SIG_SETMASK, &blocked, NULL);
 }
 
-/* Does it concern that connection alone? */
+/* Return 1 if the error concerns only one connection. */
 static int
 accept_error_is_transient(int error)
 {

@@ -41,7 +41,8 @@ accept_last(struct worker *w)
 
 	for (i = 0; i < ls->n; i++)
 		if (ls->list[i].address != NULL)
-			forward_empty(w->all.engine, ls->list[i].fd, until);
+			forward_accept_queued(w->all.engine, ls->list[i].fd,
+			    until);
 }
 
 /*
@@ -52,7 +53,7 @@ static void
 worker_drain(struct worker *w, int64_t ms, int is_abort)
 {
 	if (!w->stopping && !is_abort &&
-	    scoreboard_stops(&w->all.generation->board))
+	    scoreboard_is_stopping(&w->all.generation->board))
 		accept_last(w);
 	forward_drain(w->all.engine, ms);
 	if (w->stopping)
@@ -64,7 +65,7 @@ worker_drain(struct worker *w, int64_t ms, int is_abort)
 }
 
 static void
-worker_obey(struct worker *w)
+worker_receive_orders(struct worker *w)
 {
 	struct order o;
 	int fd;
@@ -73,7 +74,7 @@ worker_obey(struct worker *w)
 		if (o.what == ORDER_DRAIN)
 			worker_drain(w, o.ms, 0);
 		else if (o.what == ORDER_LOG)
-			control_obey_log(&o, fd);
+			control_apply_log(&o, fd);
 		else if (o.what == ORDER_MAKE_ROOM)
 			forward_make_room(w->all.engine);
 	}
@@ -97,13 +98,13 @@ worker_beat(struct worker *w)
 
 /* What it had to move did not arrive: neither side must see an end. */
 static void
-look_at_relay(struct worker *w)
+check_relay(struct worker *w)
 {
 	const char *why = w->relay != NULL ? relay_check(w->relay) : NULL;
 
 	if (why == NULL)
 		return;
-	w->is_broken = 1;
+	w->relay_failed = 1;
 	forward_abort_all(w->all.engine, why);
 }
 
@@ -115,7 +116,7 @@ worker_woken(void *arg)
 
 	if (signal_taken(SIGCHLD)) {
 		commands_look(&w->all.commands);
-		look_at_relay(w);
+		check_relay(w);
 	}
 	if (signal_taken(SIGUSR1))
 		forward_list(w->all.engine);
@@ -127,9 +128,9 @@ worker_woken(void *arg)
 		forward_wake(w->all.engine, w->all.repeats_until);
 	worker_beat(w);
 	if (signal_taken(SIGHUP))
-		worker_obey(w);
+		worker_receive_orders(w);
 	if (signal_taken(SIGTERM))
-		worker_drain(w, drain_ms, signal_has_come(SIGQUIT));
+		worker_drain(w, drain_ms, signal_pending(SIGQUIT));
 	if (signal_taken(SIGQUIT)) {
 		worker_drain(w, drain_ms, 1);
 		forward_abort_all(w->all.engine, "aborted");
@@ -146,11 +147,11 @@ worker_accepted(void *arg, int fd, const struct sockaddr *sa, socklen_t len,
 }
 
 static void
-worker_starved(void *arg, int error)
+worker_accept_paused(void *arg, int error)
 {
 	struct worker *w = arg;
 
-	listeners_log_pause(&w->complained, error);
+	listeners_log_pause(&w->pause_logged, error);
 }
 
 static int
@@ -171,7 +172,7 @@ worker_engine(struct worker *w)
 		.closed = connection_closed,
 		.listed = connection_listed,
 		.woken = worker_woken,
-		.starved = worker_starved,
+		.accept_paused = worker_accept_paused,
 		.full = worker_full,
 	};
 	const struct listeners *ls = &w->all.generation->listeners;
@@ -184,8 +185,9 @@ worker_engine(struct worker *w)
 		.dial_ms = number[CONNECT_TIMEOUT],
 		.idle_ms = number[IDLE_TIMEOUT],
 		.half_close_ms = number[HALF_CLOSE_TIMEOUT],
-		.answer_ms = number[KEEPALIVE],
-		.takes_turns = w->all.share.n < w->all.generation->board.max,
+		.dead_peer_ms = number[KEEPALIVE],
+		.shares_listeners = w->all.share.n <
+		    w->all.generation->board.max,
 		.in = &w->all.counts->in,
 		.out = &w->all.counts->out,
 	};
@@ -206,7 +208,7 @@ worker_engine(struct worker *w)
  * errno.
  */
 static int
-set_apart(struct worker *w, size_t slot)
+move_shared_descriptors(struct worker *w, size_t slot)
 {
 	struct listeners *ls = &w->all.generation->listeners;
 	rlim_t need = generation_descriptors(w->all.generation, slot);
@@ -283,7 +285,7 @@ worker_init(struct worker *w, struct generation *g, size_t slot)
 	/* A socket of its own: the others' can't be shut down through it. */
 	if (log_fd() == -1)
 		log_connect_syslog();
-	if (set_apart(w, slot) == -1)
+	if (move_shared_descriptors(w, slot) == -1)
 		why = "descriptors";
 	else if (g->board.peers != NULL && w->all.share.unused == NULL)
 		why = "max_per_ip";
@@ -318,42 +320,43 @@ worker_await_release(const struct worker *w)
 
 /* A command that outlives the connection of its process still counts. */
 static void
-await_commands(struct worker *w, const sigset_t *asleep)
+await_commands(struct worker *w, const sigset_t *sleep_mask)
 {
 	while (w->all.commands.running > 0 && !w->stopping) {
-		ppoll(NULL, 0, NULL, asleep);
+		ppoll(NULL, 0, NULL, sleep_mask);
 		worker_woken(w);
 	}
 }
 
 /* Was everything moved, to its end?  An exit status. */
 static int
-end_relay(struct worker *w, const sigset_t *asleep)
+end_relay(struct worker *w, const sigset_t *sleep_mask)
 {
-	const char *why = relay_await(w->relay, asleep,
+	const char *why = relay_await(w->relay, sleep_mask,
 	    w->all.generation->config.number[DRAIN_TIMEOUT]);
 
 	if (why != NULL)
 		log_notice("%s", why);
-	return why == NULL && !w->is_broken && w->all.is_closed ?
+	return why == NULL && !w->relay_failed && w->all.last_closed ?
 	    EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 int
-worker_run(struct worker *w, const struct incoming *in, const sigset_t *asleep)
+worker_run(struct worker *w, const struct incoming *in,
+    const sigset_t *sleep_mask)
 {
 	if (in != NULL)
 		forward_add(w->all.engine, in->fd,
 		    (const struct sockaddr *)&in->sa, in->len);
 	if (w->all.generation->listeners.n == 0)
 		forward_drain(w->all.engine, 0);
-	if (forward_run(w->all.engine, asleep) == -1) {
+	if (forward_run(w->all.engine, sleep_mask) == -1) {
 		log_error("%s: %s", poller_name, strerror(errno));
 		return EXIT_FAILURE;
 	}
 	if (in != NULL)
-		await_commands(w, asleep);
-	return w->relay != NULL ? end_relay(w, asleep) : EXIT_SUCCESS;
+		await_commands(w, sleep_mask);
+	return w->relay != NULL ? end_relay(w, sleep_mask) : EXIT_SUCCESS;
 }
 
 void

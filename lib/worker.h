@@ -27,10 +27,10 @@ struct worker {
 	struct connections all;
 	int	 has_master;		/* not so with -i */
 	struct relay *relay;		/* behind the connection; or NULL */
-	int	 is_broken;		/* it failed */
+	int	 relay_failed;		/* it failed */
 	int	 control;		/* the channel to it; or -1 */
 	int	 stopping;
-	time_t	 complained;		/* when a pause was logged */
+	time_t	 pause_logged;		/* when a pause was logged */
 	int64_t	 beat_every;		/* ms between signs of life; 0: none */
 	int64_t	 beat_at;		/* the next one */
 };
@@ -62,7 +62,7 @@ int	 worker_await_release(const struct worker *);
  * ended.
  */
 int	 worker_run(struct worker *, const struct incoming *,
-	    const sigset_t *asleep);
+	    const sigset_t *sleep_mask);
 
 void	 worker_free(struct worker *);
 

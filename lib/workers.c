@@ -221,7 +221,7 @@ workers_oldest_handshake(const struct workers *ws,
 }
 
 int
-workers_tell(const struct slot *slot, const struct order *o, int fd)
+workers_send(const struct slot *slot, const struct order *o, int fd)
 {
 	if (control_send(slot->control, o, fd) == -1)
 		return -1;
@@ -258,7 +258,7 @@ workers_retire(struct workers *ws, int64_t ms)
 		expect_end(ws, ms);
 	for (i = 0; i < ws->nslots; i++)
 		if (ws->slots[i].pid != 0 &&
-		    workers_tell(&ws->slots[i], &o, -1) == -1)
+		    workers_send(&ws->slots[i], &o, -1) == -1)
 			kill(ws->slots[i].pid, SIGTERM);
 }
 
@@ -270,13 +270,13 @@ workers_abort(struct workers *ws)
 }
 
 void
-workers_tell_log(const struct workers *ws, const struct order *o, int fd)
+workers_send_log(const struct workers *ws, const struct order *o, int fd)
 {
 	size_t i;
 
 	for (i = 0; i < ws->nslots; i++)
 		if (ws->slots[i].pid != 0 &&
-		    workers_tell(&ws->slots[i], o, fd) == -1 &&
+		    workers_send(&ws->slots[i], o, fd) == -1 &&
 		    errno == EAGAIN)
 			log_warning("worker %d is not responding: it keeps the "
 			    "old log", (int)ws->slots[i].pid);

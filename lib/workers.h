@@ -83,10 +83,10 @@ struct slot *workers_oldest_handshake(const struct workers *,
  * Send an order, and with it a descriptor, or -1.  -1 with errno: EAGAIN if the
  * worker does not take its orders; else, it has left.
  */
-int	 workers_tell(const struct slot *, const struct order *, int fd);
+int	 workers_send(const struct slot *, const struct order *, int fd);
 
 /* Send all an order about the log; log which don't take it. */
-void	 workers_tell_log(const struct workers *, const struct order *, int fd);
+void	 workers_send_log(const struct workers *, const struct order *, int fd);
 
 /* kill(2) all. */
 void	 workers_signal(const struct workers *, int sig);

@@ -81,7 +81,7 @@ opened(void *conn)
 }
 
 static void
-starved(void *arg, int error)
+accept_paused(void *arg, int error)
 {
 	(void)arg;
 	errno = error;
@@ -93,7 +93,7 @@ main(int argc, char **argv)
 {
 	static const struct forward_calls calls = { .accepted = accepted,
 	    .dial = dial, .opened = opened, .closed = closed, .listed = closed,
-	    .woken = woken, .starved = starved };
+	    .woken = woken, .accept_paused = accept_paused };
 	struct forward_params params = { .calls = &calls, .arg = &params,
 	    .max_connections = 1000 };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), on = 1;

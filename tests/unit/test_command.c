@@ -13,7 +13,7 @@ static int
 open_to_the_dead(int killed_by)
 {
 	static const unsigned char header[16];
-	struct command command = { .over = 1, .signal = killed_by, .end = -1,
+	struct command command = { .exited = 1, .signal = killed_by, .end = -1,
 	    .header = header, .nheader = sizeof(header) };
 	struct stream s = { .ops = &command_ops, .ctx = &command };
 	int fds[2], r;

@@ -10,7 +10,7 @@
 static int
 enter(struct generation *g, struct share *w, volatile uint64_t **place)
 {
-	return scoreboard_enter(&g->board, w, 7, may_have(g, 7), place);
+	return scoreboard_enter(&g->board, w, 7, max_for_address(g, 7), place);
 }
 
 static void

@@ -84,19 +84,19 @@ test_log_moves(void **state)
 	o = control_log_order(&fd);
 	assert_int_equal(fd, was);
 	assert_int_equal(o.what, ORDER_LOG);
-	assert_true(o.is_ours && o.has_time);
+	assert_true(o.is_private && o.has_time);
 	log_configure(0, LEVEL_INFO);
 	fd = memfd_create("another", MFD_CLOEXEC);
-	control_obey_log(&o, fd);
+	control_apply_log(&o, fd);
 	assert_int_equal(log_fd(), was);
 	assert_int_equal(fcntl(fd, F_GETFD), -1);
 	log_get_state(&log);
-	assert_true(log.is_ours && log.has_time);
+	assert_true(log.is_private && log.has_time);
 	log_info("there");
 	assert_non_null(strstr(said(), " info: there\n"));
 	/* Syslog can't be opened in there. */
 	o.log = -1;
-	control_obey_log(&o, -1);
+	control_apply_log(&o, -1);
 	assert_int_equal(log_fd(), was);
 	assert_int_equal(dup3(kept, was, O_CLOEXEC), was);
 	close(kept);

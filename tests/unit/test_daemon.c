@@ -18,21 +18,21 @@ static void
 test_signals(void **state)
 {
 	const struct timespec at_once = { 0 };
-	sigset_t before, asleep;
+	sigset_t before, sleep_mask;
 
 	(void)state;
 	sigprocmask(SIG_SETMASK, NULL, &before);
-	signals_catch(&asleep);
+	signals_catch(&sleep_mask);
 	raise(SIGHUP);
 	raise(SIGINT);
-	assert_false(signal_has_come(SIGHUP));
-	assert_int_equal(ppoll(NULL, 0, &at_once, &asleep), -1);
+	assert_false(signal_pending(SIGHUP));
+	assert_int_equal(ppoll(NULL, 0, &at_once, &sleep_mask), -1);
 	assert_int_equal(errno, EINTR);
-	assert_true(signal_has_come(SIGHUP));
+	assert_true(signal_pending(SIGHUP));
 	assert_true(signal_taken(SIGHUP));
 	assert_false(signal_taken(SIGHUP));
-	assert_true(signal_has_come(SIGTERM));
-	assert_false(signal_has_come(SIGQUIT));
+	assert_true(signal_pending(SIGTERM));
+	assert_false(signal_pending(SIGQUIT));
 	signals_leave();
 	assert_false(signal_taken(SIGTERM));
 	assert_true(signal(SIGINT, SIG_DFL) == SIG_IGN);

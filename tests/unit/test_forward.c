@@ -1003,10 +1003,10 @@ sim_closed(void *conn, const struct forward_end *end)
 }
 
 static void
-sim_starved(void *arg, int error)
+sim_accept_paused(void *arg, int error)
 {
 	(void)arg;
-	die("starved: %s", strerror(error));
+	die("accept_paused: %s", strerror(error));
 }
 
 /* Every turn: the peers do what they are going to do. */
@@ -1043,7 +1043,7 @@ static const struct forward_calls sim_calls = {
 	.opened = sim_opened,
 	.closed = sim_closed,
 	.woken = sim_woken,
-	.starved = sim_starved,
+	.accept_paused = sim_accept_paused,
 };
 
 /* What a run is made of. */
@@ -1503,7 +1503,7 @@ static struct {
 	int	 accepted, dials, opened, closed, refused, served, dropped;
 	int	 reads;
 	int	 aborts[SIDES], finishes[SIDES];
-	int	 starved, starved_error;
+	int	 accept_paused, pause_error;
 	int64_t	 others_have_room;	/* until then */
 	uint64_t in, out;
 	int64_t	 ms;
@@ -1624,11 +1624,11 @@ bench_woken(void *arg)
 }
 
 static void
-bench_starved(void *arg, int error)
+bench_accept_paused(void *arg, int error)
 {
 	assert_ptr_equal(arg, &bench);
-	bench.starved++;
-	bench.starved_error = error;
+	bench.accept_paused++;
+	bench.pause_error = error;
 	world.moved = 1;
 }
 
@@ -1654,7 +1654,7 @@ bench_new(struct forward_params times)
 		.opened = bench_opened,
 		.closed = bench_closed,
 		.woken = bench_woken,
-		.starved = bench_starved,
+		.accept_paused = bench_accept_paused,
 		.full = bench_full,
 	};
 	int side;
@@ -2487,7 +2487,7 @@ test_max_connections(void **state)
 	bench_listened(fd, 3);
 	assert_int_equal(bench.stage, 99);
 	assert_int_equal(bench.closed, 3);
-	assert_int_equal(bench.starved, 0);
+	assert_int_equal(bench.accept_paused, 0);
 	assert_int_equal(count_fds(), before);
 }
 
@@ -2647,8 +2647,8 @@ test_starved(void **state)
 	(void)state;
 	for (i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
 		starve(errors[i], 3);
-		assert_int_equal(bench.starved, 3);
-		assert_int_equal(bench.starved_error, errors[i]);
+		assert_int_equal(bench.accept_paused, 3);
+		assert_int_equal(bench.pause_error, errors[i]);
 		assert_int_equal(since(), 3 * ACCEPT_PAUSE_MS);
 		/* One call in vain each time, and one that finds no more. */
 		assert_in_range(world.accepts, 4, 5);
@@ -2665,7 +2665,7 @@ test_accept_goes_on(void **state)
 	(void)state;
 	for (i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
 		starve(errors[i], 2);
-		assert_int_equal(bench.starved, 0);
+		assert_int_equal(bench.accept_paused, 0);
 		assert_int_equal(since(), 0);
 	}
 }
@@ -2681,8 +2681,8 @@ test_no_memory_to_accept(void **state)
 	world.calloc_fails = 1;
 	bench.step = abort_when_accepted;
 	bench_listened(fd, 2);
-	assert_int_equal(bench.starved, 1);
-	assert_int_equal(bench.starved_error, ENOMEM);
+	assert_int_equal(bench.accept_paused, 1);
+	assert_int_equal(bench.pause_error, ENOMEM);
 	assert_int_equal(since(), ACCEPT_PAUSE_MS);
 	assert_int_equal(bench.accepted, 1);
 	assert_int_equal(count_fds(), before);
@@ -2874,7 +2874,7 @@ static ssize_t
 flood_read(struct stream *s, void *buf, size_t len)
 {
 	(void)s;
-	CHECK(++bench.reads <= TURNS);
+	CHECK(++bench.reads <= STEPS_PER_TURN);
 	world.moved = 1;
 	memset(buf, 'x', len);
 	return (ssize_t)len;
@@ -3039,7 +3039,7 @@ add_one_beside_flood(void)
 		say_to(bench.client);
 	} else if (bench.stage > 1)
 		/* They have come to as much as the reads had taken. */
-		CHECK(bench.reads == 2 * TURNS);
+		CHECK(bench.reads == 2 * STEPS_PER_TURN);
 	if (bench.stage++ == 10)
 		abort_and_drain();
 }

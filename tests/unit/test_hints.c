@@ -29,10 +29,10 @@ test_stunnel_hints(void **state)
 
 	(void)state;
 	for (i = 0; i < LEN(stunnel); i++) {
-		assert_int_equal(option_find(stunnel[i].theirs), -1);
-		hint_key(stunnel[i].theirs, "1", &h);
+		assert_int_equal(option_find(stunnel[i].name), -1);
+		hint_key(stunnel[i].name, "1", &h);
 		snprintf(text, sizeof(text), "stunnel's %s",
-		    stunnel[i].theirs);
+		    stunnel[i].name);
 		assert_ptr_equal(strstr(h.text, text), h.text);
 		if (stunnel[i].ours != NULL)
 			check_hint(stunnel[i].ours);

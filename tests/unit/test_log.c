@@ -68,7 +68,7 @@ test_log_lines(void **arg)
 	stamp[20] = '\0';
 	assert_string_equal(stamp, "0000-00-00T00:00:00Z");
 	assert_string_equal(text + 20, " tunnel: on stderr\n");
-	state.is_ours = 1;
+	state.is_private = 1;
 	log_info("in a file");
 	assert_string_equal(said() + 20, " info: in a file\n");
 }
@@ -133,7 +133,7 @@ test_state(void **arg)
 	log_get_state(&was);
 	log_configure(1, LEVEL_DEBUG);
 	log_get_state(&now);
-	assert_true(now.is_ours && now.has_time);
+	assert_true(now.is_private && now.has_time);
 	assert_int_equal(log_get_level(), LEVEL_DEBUG);
 	log_set_state(&was);
 	assert_int_equal(log_get_level(), LEVEL_INFO);

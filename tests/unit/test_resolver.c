@@ -159,7 +159,7 @@ test_order(void **state)
 /* The master's names and those of a worker, whose targets are its own. */
 struct both {
 	struct target ours[3], theirs[3];
-	struct names names, seen;
+	struct names names, view;
 };
 
 static void
@@ -184,8 +184,8 @@ share(struct both *b)
 		b->theirs[i] = b->ours[i];
 		net_hold(b->ours[i].to);
 	}
-	b->seen = b->names;
-	b->seen.rows = NULL;
+	b->view = b->names;
+	b->view.rows = NULL;
 }
 
 static void
@@ -215,7 +215,7 @@ test_worker_follows(void **state)
 		a = some_answer(n, 2);
 		assert_int_equal(take(&b.ours[2], &b.names, &a, sizeof(a)), 1);
 		for (i = 0; i < LEN(b.theirs); i++)
-			resolver_refresh(&b.seen, &b.theirs[i]);
+			resolver_refresh(&b.view, &b.theirs[i]);
 		assert_int_equal(b.theirs[0].to->n, 1);
 		assert_int_equal(b.theirs[1].to->n, 1);
 		assert_int_equal(b.theirs[2].to->n, 2);
@@ -238,14 +238,14 @@ test_torn(void **state)
 	row = &b.names.rows[0];
 	/* It has written a part, and has not said so. */
 	memset(&row->lists[(row->turn + 1) % 2], 0xff, sizeof(struct list));
-	resolver_refresh(&b.seen, &b.theirs[0]);
+	resolver_refresh(&b.view, &b.theirs[0]);
 	assert_string_equal(b.theirs[0].to->list[0].text, "10.0.0.1:80");
 	/* Nor is what is no list taken for one; the next one is. */
 	row->turn++;
-	resolver_refresh(&b.seen, &b.theirs[0]);
+	resolver_refresh(&b.view, &b.theirs[0]);
 	assert_string_equal(b.theirs[0].to->list[0].text, "10.0.0.1:80");
 	assert_int_equal(take(&b.ours[0], &b.names, &a, sizeof(a)), 1);
-	resolver_refresh(&b.seen, &b.theirs[0]);
+	resolver_refresh(&b.view, &b.theirs[0]);
 	assert_string_equal(b.theirs[0].to->list[0].text, "10.0.0.2:80");
 	unshare_all(&b);
 }
@@ -274,7 +274,7 @@ test_race(void **state)
 		const struct addresses *before = b.theirs[0].to, *to;
 		struct in_addr first, last;
 
-		resolver_refresh(&b.seen, &b.theirs[0]);
+		resolver_refresh(&b.view, &b.theirs[0]);
 		if ((to = b.theirs[0].to) == before)
 			continue;
 		first = ((const struct sockaddr_in *)(const void *)
@@ -306,12 +306,12 @@ test_rights(void **state)
 	again.n = b.names.n;
 	assert_true((again.fd = dup(b.names.fd)) != -1);
 	assert_null(resolver_attach(&again));
-	assert_memory_equal(again.seen, b.names.rows, size);
+	assert_memory_equal(again.view, b.names.rows, size);
 	resolver_free(&again);
 	if ((pid = fork()) == 0) {
 		resolver_leave(&b.names);
 		_exit(b.names.rows != NULL || b.names.fd != -1 ||
-		    mprotect((void *)(uintptr_t)b.names.seen, size,
+		    mprotect((void *)(uintptr_t)b.names.view, size,
 		    PROT_READ | PROT_WRITE) != -1 || errno != EACCES);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);

@@ -61,7 +61,7 @@ test_sum(void **state)
 {
 	struct counts sum = { .live = 1, .refused = { 0, 1 } };
 	const struct counts more = { .live = 2, .accepted = 3, .served = 4,
-	    .resumed = 5, .no_backend = 6, .silent = 7, .over = 8,
+	    .resumed = 5, .no_backend = 6, .silent = 7, .over_limit = 8,
 	    .dropped = 9, .refused = { 10, 11 }, .opened = { 12, 13 },
 	    .in = 14, .out = 15, .lost = 16 };
 
@@ -77,7 +77,7 @@ test_sum(void **state)
 	assert_int_equal(sum.resumed, 10);
 	assert_int_equal(sum.no_backend, 12);
 	assert_int_equal(sum.silent, 14);
-	assert_int_equal(sum.over, 16);
+	assert_int_equal(sum.over_limit, 16);
 	assert_int_equal(sum.dropped, 18);
 	assert_int_equal(sum.opened[0], 24);
 	assert_int_equal(sum.opened[1], 26);

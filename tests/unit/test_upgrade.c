@@ -126,10 +126,10 @@ test_trial(void **state)
 	assert_int_equal(upgrade_step(&u, 0), 0);
 	assert_string_equal(said(), "");
 	assert_int_equal(waitpid(u.trial, &status, 0), u.trial);
-	assert_int_equal(upgrade_tried(&u, getpid(), 0), 0);
+	assert_int_equal(upgrade_reaped(&u, getpid(), 0), 0);
 	u.output = memory_file();
 	u.answer = memory_file();
-	assert_int_equal(upgrade_tried(&u, u.trial, status), 1);
+	assert_int_equal(upgrade_reaped(&u, u.trial, status), 1);
 	assert_non_null(strstr(said(), "was killed by signal 9"));
 	assert_int_equal(u.trial, 0);
 	assert_int_equal(u.output, -1);
@@ -138,7 +138,7 @@ test_trial(void **state)
 	u.answer = memory_file();
 	u.trial = getpid();
 	assert_int_equal(upgrade_answer(u.answer), 0);
-	assert_int_equal(upgrade_tried(&u, getpid(), 0), 1);
+	assert_int_equal(upgrade_reaped(&u, getpid(), 0), 1);
 	assert_int_equal(upgrade_step(&u, 0), 1);
 	assert_int_equal(upgrade_step(&u, 0), 0);
 }

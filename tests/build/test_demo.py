@@ -1,4 +1,4 @@
-"""make demo, as those see it who have never seen anything else of this."""
+"""make demo, as seen by new users."""
 
 import os
 import re
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.seconds(120)
 def test_demo():
-    """Not once with an error: its parts begin at the same time."""
+    """It never fails, although its parts start at the same time."""
     for _ in range(4):
         p = subprocess.run(["tests/demo"], cwd=TOP, capture_output=True,
                            text=True, timeout=30 * support.SLOW)

@@ -22,8 +22,8 @@ enum writer {
 };
 
 static const char *const writers[] = {
-	"nobody else", "the workers' user", "anyone", "another user",
-	"another group"
+	[WORKERS_USER] = "the workers' user", [ANYBODY] = "anyone",
+	[ANOTHER_USER] = "another user", [ANOTHER_GROUP] = "another group"
 };
 
 /* The directory of a file. */

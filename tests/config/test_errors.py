@@ -1,5 +1,5 @@
-"""What is wrong with the input is said in one sentence, with status 2, and
-nothing is left behind.
+"""Each error in the input is one message, with status 2, and nothing is left
+behind.
 """
 
 import os
@@ -15,7 +15,7 @@ from support import GOOD, complaint, run_tunnel
 
 @pytest.fixture
 def in_file(room):
-    """The complaint about a configuration file."""
+    """Return the error about a configuration file."""
 
     def call(text, *arguments):
         if isinstance(text, str):
@@ -35,7 +35,7 @@ def good(certs):
 # The file.
 
 def test_comments_of_other_programs(in_file, good):
-    """A semicolon, and the mark that some editors put at the beginning."""
+    """A semicolon, and a byte order mark."""
     message = in_file("\ufeff; a comment\n  ; another\n" + good + "x = 1\n")
     assert message.startswith('tunnel.conf:6: unknown key "x"')
 
@@ -107,7 +107,7 @@ def test_line_of_1_mb(in_file, good):
 
 
 def test_binary_file(room):
-    """The errors are bounded, and what can't be known is not missed."""
+    """The number of errors is limited, and no key is reported as missing."""
     path = room.write("tunnel.conf", b"\x01 \n" * 1234)
     p = run_tunnel("-c", path)
     assert p.returncode == 2
@@ -172,7 +172,7 @@ def names_are_answered():
     ("connect", "nowhere.invalid:1"), ("connect", "1.2.3.4.5:6"),
 ])
 def test_bad_address(in_file, good, key, value, test_only):
-    """-t finds it as well."""
+    """-t finds it, too."""
     if value.endswith((".invalid:1", ".5:6")) and not names_are_answered():
         pytest.skip("nobody here says which names there are")
     message = in_file(good + f"{key} = {value}\n",
@@ -217,7 +217,7 @@ def test_unknown_key_as_an_argument():
 
 
 def test_file_is_checked_below_an_argument(in_file, good):
-    """An argument wins over the file, and hides no mistake in it."""
+    """An argument overrides the file, but hides no error in it."""
     assert in_file(good + "idle_timeout = x\n", "idle_timeout=5s").startswith(
         "tunnel.conf:4: idle_timeout")
 
@@ -258,7 +258,7 @@ def test_key_of_another_kind(certs):
 
 
 def test_key_unreadable(room, certs):
-    """Root reads everything but a directory."""
+    """As a directory, which even root can't read."""
     assert room.dir in loading(
         certs, f"cert={certs.path('server.crt')}", f"key={room.dir}")
 
@@ -301,7 +301,9 @@ def test_password(room, certs, password, hint):
 @pytest.mark.parametrize("key", ["key_password_file", "cert", "key", "ca",
                                  "crl", "ticket_keys", "-c"])
 def test_fifo_that_nobody_writes_to(room, certs, key):
-    """Nobody waits for that, at a start nor, in the master, at a reload."""
+    """The tunnel does not wait for a writer, neither at a start nor, in the
+    master, at a reload.
+    """
     os.mkfifo(path := room.path("fifo"), 0o600)
     given = ["-c", path] if key == "-c" else [f"{key}={path}"]
     p = run_tunnel("accept=127.0.0.1:0", "connect=1", "verify=request",
@@ -324,7 +326,7 @@ def test_as_many_keys_as_certificates(certs, arguments):
 
 @pytest.fixture
 def lost(room, certs):
-    """What fails late, and the files that it must not leave."""
+    """Settings that fail late, and the files that must not be left."""
 
     def call(*arguments, status=2, **keywords):
         p = run_tunnel(f"accept=unix:{room.path('socket')}", "connect=1",
@@ -339,7 +341,7 @@ def lost(room, certs):
 
 
 def in_background(lost, *arguments, status=2):
-    """The same, and the same sentence, when it was to be a daemon."""
+    """The same with daemon = yes, and the same message."""
     message = lost(*arguments, status=status)
     assert lost("-d", *arguments, status=status) == message
     return message
@@ -364,7 +366,7 @@ def test_unix_socket_in_use(room, certs):
         f"accept={backend.address}", "connect=1", f"cert={certs.server}"),
         status=1)
     assert re.search(support.IN_USE, message)
-    support.connect(backend.address).close()  # it is still there
+    support.connect(backend.address).close()  # it still exists
 
 
 def test_unix_socket_would_replace_a_file(room, certs):
@@ -382,7 +384,7 @@ def test_address_of_another_machine(lost):
 
 @pytest.mark.parametrize("flags", [[], ["-t"], ["-i"]])
 def test_name_that_can_not_be_looked_up_now(certs, flags):
-    """Without a network, as it is early in the start of a machine."""
+    """Without a network, as early in the boot."""
     alone = ["unshare", "-n"]
     if subprocess.run([*alone, "true"]).returncode != 0:
         pytest.skip("no network namespace can be made here")
@@ -438,7 +440,7 @@ def test_generate_for_bad_names(names):
     assert complaint(run_tunnel("-g", names)).startswith("-g: ")
 
 
-# Letters and words.
+# Options and keys.
 
 @pytest.mark.parametrize("words", [["-g", "a", "b"], ["-g", "a", "b=c"],
                                    ["-k", "b"], ["-r", "a", "b"],

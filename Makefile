@@ -80,7 +80,7 @@ machine	:= $(shell $(CC) -dumpmachine 2>/dev/null)
 # What AWS-LC does of mbed TLS's work, it does as a driver for PSA.
 ifdef ACCEL
 ifneq ($(ACCEL)$(MUSL),aws-lc)
-$(error make: ACCEL can only be aws-lc, and not together with MUSL)
+$(error make: ACCEL=$(ACCEL) is not valid (allowed: aws-lc, without MUSL))
 endif
 AWS_LC	= build/aws-lc/$(machine)
 AWS_LC_SOURCE = build/aws-lc-source
@@ -115,7 +115,7 @@ LIBRARY_ADDS += mbedtls/random.c $(wildcard mbedtls/everest_driver.*)
 LIBRARY_CFLAGS = $(SIZED) $(hardening) $(filter-out -fno-plt,$(SMALL)) \
 	$(ACCEL_CPPFLAGS)
 else ifneq ($(MUSL)$(ACCEL),)
-$(error make: MUSL and ACCEL take an mbed TLS of our own, so no MBEDTLS)
+$(error make: MBEDTLS cannot be used with MUSL or ACCEL: these build their own)
 else
 LIBRARY_DIR = $(filter-out system,$(MBEDTLS))
 endif
@@ -189,18 +189,18 @@ $(AWS_LC)/flags: FORCE
 	@echo "$(build_aws_lc)" | cmp -s - $@ || echo "$(build_aws_lc)" > $@
 
 $(AWS_LC_SOURCE):
-	@echo "make: no source of AWS-LC is in $@: run \
+	@echo "make: the source of AWS-LC is not in $@: run \
 	\"make ACCEL=$(ACCEL) deps\"" >&2; exit 1
 endif
 
 $(SOURCE):
-	@echo "make: no source of mbed TLS is in $@: run \"make deps\", or use \
+	@echo "make: the source of mbed TLS is not in $@: run \"make deps\", or use \
 	MBEDTLS=system or MBEDTLS=/prefix" >&2; exit 1
 endif
 
 # Is it there, and new enough, and complete?  What that is, tls.c says in an
 # #error.  Any other reason is the compiler's to tell, and it comes first.
-no_library = there is no mbed TLS; leave MBEDTLS out to build our own
+no_library = mbed TLS was not found; leave MBEDTLS out to build our own
 
 mbedtls-is-fit: $(LIBRARY)
 	@said=$$(export LC_ALL=C; { $(LIBRARY_DIR:%=ls %/include/mbedtls &&) \
@@ -210,8 +210,8 @@ mbedtls-is-fit: $(LIBRARY)
 	    -e '/^ls: /s|.*|$(no_library)|p' \
 	    -e '/^tls\.c:.*error: .\{0,1\}mbedtls\//s|.*|$(no_library)|p'); \
 	    [ -n "$$why" ] || echo "$$said" >&2; \
-	    echo "make: $(MBEDTLS:%=MBEDTLS=%: )$${why:-tls.c can not be \
-	compiled here, see above}" >&2; exit 1; }
+	    echo "make: $(MBEDTLS:%=MBEDTLS=%: )$${why:-tls.c cannot be \
+	compiled: see above}" >&2; exit 1; }
 
 # For what reads them.
 sources:

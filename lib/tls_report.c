@@ -413,8 +413,10 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	char name[NAME_SIZE], dn[DN_SIZE];
 	size_t i;
 
-	fprintf(fp, "# TLS 1.%d to 1.%d, with these suites and groups:\n",
-	    cfg->min % 10, cfg->max % 10);
+	fprintf(fp, "# TLS 1.%d", cfg->min % 10);
+	if (cfg->min != cfg->max)
+		fprintf(fp, " to 1.%d", cfg->max % 10);
+	fprintf(fp, ", with these suites and groups:\n");
 	for (i = 0; cfg->suites[i] != 0; i++) {
 		tls_suites_name(cfg->suites[i], name, sizeof(name));
 		fprintf(fp, "#\t%s\n", name);

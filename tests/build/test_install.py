@@ -117,7 +117,7 @@ def test_without_an_mbedtls_one_sentence_says_so(tmp_path):
                 f"TUNNEL={tmp_path}/tunnel")
     assert done.returncode == 2
     said = [line for line in done.stderr.splitlines() if "***" not in line]
-    assert said == [f"make: MBEDTLS={tmp_path}: there is no mbed TLS; leave "
+    assert said == [f"make: MBEDTLS={tmp_path}: mbed TLS was not found; leave "
                     "MBEDTLS out to build our own"]
     assert not os.path.exists(tmp_path / "tunnel")
 

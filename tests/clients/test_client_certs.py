@@ -164,8 +164,8 @@ REFUSED = {
     "not for signatures": ("ca={ca}", "no_signature",
                            "not for client authentication", UNSUPPORTED,
                            "app1"),
-    "weak key": ("ca={ca}", "weak_key", "its key is too weak, or of a kind "
-                 "that is not accepted", UNSUPPORTED, "app1"),
+    "weak key": ("ca={ca}", "weak_key", "its key is too weak, or of an "
+                 "unsupported type", UNSUPPORTED, "app1"),
     "weak signature": ("ca={ca}", "weak_signature",
                        "its signature is too weak", UNSUPPORTED, "app1"),
     "intermediate missing": ("ca={ca}", "missing",

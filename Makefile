@@ -222,7 +222,7 @@ libraries:
 	    libmbedcrypto.a) $(ACCEL_LIBS)
 
 demo: $(TUNNEL)
-	tests/demo
+	tests/demo/demo
 
 PYTEST	= $(PYTHON) -B -m pytest -q -p no:cacheprovider
 

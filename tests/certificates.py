@@ -1,4 +1,4 @@
-"""Authorities, the certificates that they issue, and their lists."""
+"""Certificate authorities, their certificates and revocation lists."""
 
 import base64
 import datetime
@@ -31,7 +31,7 @@ def concatenate(to, *names):
 
 
 class Certs:
-    """Files of an authority and of what it issued, in a directory."""
+    """The files of an authority and of its certificates, in a directory."""
 
     def __init__(self, directory):
         self.dir = directory
@@ -54,7 +54,9 @@ class Certs:
         return os.path.join(self.dir, name)
 
     def sign_for_the_past(self, csr, ext, crt):
-        """x509(1ssl) of OpenSSL 3.5 does no such thing, ca(1ssl) does."""
+        """Sign with dates in the past by ca(1ssl); x509(1ssl) of OpenSSL 3.5
+        can't.
+        """
         config = self.path("ca.conf")
         with open(config, "w") as f:
             f.write("[ca]\ndefault_ca = past\n[past]\nrand_serial = yes\n"
@@ -74,14 +76,15 @@ class Certs:
 
     def issue(self, name, extensions, issuer="ca", key=EC, days="365",
               sign=None, to=None):
-        """name.crt and name.key; to: their path without that, if another."""
+        """Issue name.crt and name.key; to: another path without the extension.
+        """
         stem = to or self.path(name)
         ext, csr = stem + ".ext", stem + ".csr"
         with open(ext, "w") as f:
             f.write(extensions)
         run("openssl", "req", "-new", "-nodes", *key, "-subj",
             f"/O=tunnel/CN={name}", "-keyout", stem + ".key",
-            "-out", csr, timeout=2 * DEADLINE)  # RSA takes its time
+            "-out", csr, timeout=2 * DEADLINE)  # generating RSA keys is slow
         if sign is not None:
             sign(csr, ext, stem + ".crt")
             return
@@ -92,7 +95,7 @@ class Certs:
             days, "-out", stem + ".crt", *by)
 
     def leaf(self, name, **keywords):
-        """The same, and both in name.pem."""
+        """Issue the same, and write both to name.pem."""
         self.issue(name, LEAF, **keywords)
         pem = self.path(name + ".pem")
         concatenate(pem, self.path(name + ".crt"), self.path(name + ".key"))
@@ -104,14 +107,15 @@ HOUR = datetime.timedelta(hours=1)
 
 
 def utc(after=datetime.timedelta()):
-    """A time that long after now, as openssl-ca(1ssl) reads it."""
+    """Return now plus a time, in the format of openssl-ca(1ssl)."""
     now = datetime.datetime.now(datetime.timezone.utc)
     return f"{now + after:%Y%m%d%H%M%SZ}"
 
 
 class Authority:
-    """One that issues certificates to clients, and revokes them.  Dates are
-    from now on: openssl-ca(1ssl) signs those of the past as well.
+    """An authority that issues client certificates and revokes them.  Dates
+    are relative to now, and may be in the past: openssl-ca(1ssl) signs such,
+    too.
     """
 
     numbers = itertools.count(1)
@@ -162,9 +166,9 @@ class Authority:
 
     def leaf(self, name="app1", san="", usage="clientAuth", key_usage=
              "digitalSignature", key=EC, subject=None, send=(), **how):
-        """A PEM file: the certificate, those of the authorities to send with
-        it, and the key.  san: as "DNS:a.example, IP:192.0.2.1".  usage and
-        key_usage: none, if empty.  how: starts=, ends=, digest=.
+        """Write a PEM file: the certificate, the authorities to send with it,
+        and the key.  san: as "DNS:a.example, IP:192.0.2.1".  usage and
+        key_usage: none if empty.  how: starts=, ends=, digest=.
         """
         stem = self.request(subject or f"/CN={name}", key)
         lines = {"basicConstraints": "critical, CA:FALSE",
@@ -177,11 +181,11 @@ class Authority:
         return stem + ".pem"
 
     def sub(self, name="Sub CA", **keywords):
-        """An authority that this one has signed."""
+        """Make an authority signed by this one."""
         return Authority(self.dir, name, issuer=self, **keywords)
 
     def crl(self, *revoked, starts=-DAY, ends=30.5 * DAY):
-        """The file of a list.  revoked: the PEM files of certificates."""
+        """Write a revocation list.  revoked: the PEM files of certificates."""
         serials = [run("openssl", "x509", "-noout", "-serial", "-in", pem)
                    .decode().strip().removeprefix("serial=")
                    for pem in revoked]
@@ -194,7 +198,7 @@ class Authority:
 
 
 def pin(pem):
-    """The rule that a certificate's key satisfies."""
+    """Return the pin rule for a certificate's key."""
     key = run("openssl", "x509", "-noout", "-pubkey", "-in", pem)
     der = run("openssl", "pkey", "-pubin", "-outform", "DER", stdin=key)
     return "pin:sha256/" + base64.b64encode(

@@ -1,4 +1,4 @@
-"""Many clients at once, and who serves each of them."""
+"""Many clients at once, and the workers that serve them."""
 
 import select
 import socket
@@ -16,7 +16,7 @@ def is_fork(way):
 
 
 def come(room, address, source=None):
-    """A client that has said nothing yet."""
+    """Connect a client that sends nothing."""
     if source is None:
         return room.connect(address)
     host, port = address.rsplit(":", 1)
@@ -35,7 +35,8 @@ def crowd(room, address, count, source=None):
 
 
 def ended(socks):
-    """Those of them that were closed.  (None of them is sent anything.)"""
+    """Return the clients whose connection was closed.  (None receives data.)
+    """
     poll = select.poll()
     by_fd = {sock.fileno(): sock for sock in socks}
     for fd in by_fd:
@@ -50,14 +51,14 @@ def greet(client):
 
 
 def is_served(room, address, source=None):
-    """An honest client, which stays."""
+    """Connect and echo with a normal client, and keep it connected."""
     return greet(room.client(come(room, address, source)))
 
 
 def spends_nothing(t, seconds=1):
-    """Not even if it is refused something again and again."""
+    """Check that CPU time stays low even while system calls keep failing."""
     before = t.cpu_seconds()
-    time.sleep(seconds)  # a span to measure
+    time.sleep(seconds)  # time to measure
     spent = t.cpu_seconds() - before
     assert spent <= 0.05 * seconds * support.SLOW, spent
 
@@ -67,7 +68,7 @@ def greet_when_let(client):
 
 
 def workers(t, number):
-    """Wait until there are that many of them."""
+    """Wait for this number of workers, and return them."""
     wait_for(lambda: len(t.workers()) == number, f"{number} workers",
              support.SLOW)
     return t.workers()
@@ -78,14 +79,14 @@ def count(pid):
 
 
 def idle(t):
-    """Wait until all have begun, and have no socket but the listener and the
-    line to the master.
+    """Wait until all workers run and have only two sockets: the listener and
+    the control channel.
     """
     wait_for(lambda: all(count(pid) == 2 for pid in t.workers()), "a start")
 
 
 class Spread:
-    """Clients, and which worker serves each of them."""
+    """Clients, and the worker that serves each of them."""
 
     def __init__(self, room, t, number):
         idle(t)
@@ -105,7 +106,7 @@ class Spread:
 
 
 def spread(room, t, number):
-    """Of at least a client for each worker."""
+    """Open connections until each worker has at least one."""
     c = Spread(room, t, number)
     assert all(c.of.values()), "a worker has nothing to do"
     return c

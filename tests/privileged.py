@@ -1,4 +1,4 @@
-"""Tunnels that root starts, and what their processes may do."""
+"""Tunnels started by root, and the privileges of their processes."""
 
 import ctypes
 import pwd
@@ -12,7 +12,7 @@ from support import run, wait_for
 
 NOBODY = pwd.getpwnam("nobody")
 LIBC = ctypes.CDLL(None, use_errno=True)
-# The ways in.
+# The ways to run.
 MODES = ["workers=1", "mode=fork", "-i"]
 # The runtime of sanitizers and valgrind can't live in the sandbox.
 confined = pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
@@ -28,7 +28,7 @@ def system(result, what):
 
 
 def status(pid):
-    """/proc/PID/status, as lists of words."""
+    """Return /proc/PID/status, as lists of words."""
     with open(f"/proc/{pid}/status") as f:
         return {key: value.split() for key, value in
                 (line.split(":", 1) for line in f)}
@@ -47,11 +47,13 @@ def soft_limit(pid, what):
 
 
 def begin(room, mode, *words, **keywords):
-    """A tunnel, a client of it, and the process that serves the client."""
+    """Start a tunnel; return it, a client, and the process that serves the
+    client.
+    """
     if mode != "-i":
         t = room.tunnel(mode, *words, **keywords)
         client = room.client(t)
-        # In fork mode there is one at the start, to see whether it can be.
+        # In fork mode the master first forks a trial process.
         worker, = wait_for(lambda: len(t.workers()) == 1 and t.workers(),
                            "the worker to be alone")
         return t, client, worker

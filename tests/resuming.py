@@ -1,4 +1,4 @@
-"""Clients that come again with a session, and with its ticket."""
+"""Clients that reconnect with a session or a ticket."""
 
 import os
 import ssl
@@ -12,31 +12,31 @@ from reloads import Configured
 from support import end, is_echoed, run
 from wire import Hello
 
-LATE = 1.0 * support.SLOW  # something may be done this much late
-LIFETIME = 3  # seconds; of a key, too, and at half of it there is another
-# The version, and whether the client knows tickets.
+LATE = 1.0 * support.SLOW  # tolerance for delays
+LIFETIME = 3  # seconds, also of a key; a new key after half
+# The version, and whether the client supports tickets.
 KINDS = {"ticket-1.2": ("1.2", True), "ticket-1.3": ("1.3", True),
          "id-1.2": ("1.2", False)}
 TICKETS = list(KINDS)[:2]
 
 
 def newcomer(certs, kind, **keywords):
-    """Who has no session yet."""
+    """Return a new client, without a session."""
     version, tickets = KINDS[kind]
     return peers.context(certs, version, tickets=tickets, **keywords)
 
 
 def somebody(who, to=None):
-    """A client.  who: a newcomer, or a session."""
+    """Connect a client.  who: a newcomer, or a session."""
     if isinstance(who, peers.Session):
         return peers.Client(to, None, session=who)
     return peers.Client(to, who)
 
 
 def visit(to, who):
-    """A connection on which a word is echoed, from its beginning to its end;
-    the client, as it was then.  who: a newcomer, a session, or a client that
-    has not connected yet.
+    """Connect, echo a word, and end the connection properly; return the client
+    in its final state.  who: a newcomer, a session, or a client that has not
+    connected yet.
     """
     client = who if isinstance(who, peers.Client) else somebody(who)
     client.sock = support.connect(to)
@@ -52,8 +52,8 @@ def is_resumed(to, who):
 
 
 def prepare(session):
-    """A client whose hello is written now: OpenSSL does not offer what has
-    become too old.
+    """Return a client whose hello is written now, since OpenSSL does not offer
+    expired tickets.
     """
     client = somebody(session)
     with pytest.raises(ssl.SSLWantReadError):
@@ -62,7 +62,7 @@ def prepare(session):
 
 
 def ends_in_time(kind, certs, to, elsewhere=None):
-    """No longer resumed is never resumed again."""
+    """Check that resumption ends in time, and never works again afterwards."""
     session = visit(to, newcomer(certs, kind)).session
     clients = iter([prepare(session) for _ in range(200)])
     begin = last = time.monotonic()
@@ -71,7 +71,7 @@ def ends_in_time(kind, certs, to, elsewhere=None):
             break
         last = time.monotonic()
         assert last - begin < LIFETIME + LATE
-        time.sleep(0.05)  # the clients' pace
+        time.sleep(0.05)  # between clients
     assert last - begin > LIFETIME / 2 - LATE
     for _ in range(5):
         assert not is_resumed(elsewhere or to, next(clients))
@@ -82,7 +82,7 @@ def new_key():
 
 
 class Rotated:
-    """A tunnel whose keys change."""
+    """A tunnel whose ticket keys rotate."""
 
     def __init__(self, room, backend, *arguments, **values):
         self.room = room
@@ -105,7 +105,7 @@ class Rotated:
         return visit(self.c.t.address, who)
 
 
-# A sandbox is for root alone to look into.
+# Only root can look into the sandbox.
 LOOKED_INTO = ["sandbox=no"] if os.geteuid() != 0 else []
 
 
@@ -114,7 +114,7 @@ def hello_of(session):
 
 
 def assert_shared(certs, ticket, a, b):
-    """Of each one's sessions the other can tell; again and again."""
+    """Check repeatedly that each tunnel resumes the sessions of the other."""
     for here, there in (a, b), (b, a):
         session = visit(here, newcomer(certs, ticket)).session
         for to in there, here, there:

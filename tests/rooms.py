@@ -1,4 +1,4 @@
-"""Where a test has its files, and all that it started: none of it is left."""
+"""The files and processes of one test, removed at its end."""
 
 import os
 import re
@@ -10,14 +10,14 @@ import support
 
 
 class Room:
-    """A private directory, and what was started or opened in it."""
+    """A private directory, and the processes and sockets of a test."""
 
     def __init__(self, certs):
         self.dir = tempfile.mkdtemp(prefix="tunnel-test.")
         self.certs = certs
         self.processes = []
         self.opened = []
-        self.logs = []  # once the directory is gone
+        self.logs = []  # after the directory is removed
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -29,7 +29,7 @@ class Room:
         return self.path(name)
 
     def keep(self, opened):
-        """Close this at the end."""
+        """Close this at the end of the test."""
         self.opened.append(opened)
         return opened
 
@@ -39,8 +39,8 @@ class Room:
         return p
 
     def tunnel(self, *arguments, ready=True, **keywords):
-        """Start one, with an address, a certificate and a log that tells
-        much, where the arguments don't say otherwise.
+        """Start a tunnel; by default with an address, a certificate and a
+        verbose log.
         """
         words = list(arguments)
         ours = words[:words.index("--")] if "--" in words else words
@@ -60,8 +60,8 @@ class Room:
         return t.wait_ready() if ready else t
 
     def behind_a_pair(self, arguments):
-        """The same, but with tunnels of both roles on the way to what it was
-        to connect to: they pass on all that they are told at either end.
+        """The same, with two more tunnels, a client and a server, on the way
+        to the backend.  Both pass on all ends of streams.
         """
         to = [word for word in arguments if word.startswith("connect=")]
         if not to:
@@ -87,9 +87,9 @@ class Room:
 
     def client(self, to, version=None, name="localhost", rcvbuf=None,
                session=None, **keywords):
-        """A TLS client that has done its handshake, to a tunnel, an address
-        or a connected socket.  session: what an earlier client's .session
-        was; it then has that client's version and certificate, too.
+        """Return a TLS client after its handshake with a tunnel, an address or
+        a connected socket.  session: an earlier client's .session, whose
+        version and certificate it then uses, too.
         """
         ctx = session.ctx if session else peers.context(
             self.certs, version, **keywords)
@@ -98,7 +98,7 @@ class Room:
         return client.handshake()
 
     def server(self, sock, version=None, pem=None, **keywords):
-        """A TLS server on an accepted socket, its handshake still to come."""
+        """Return a TLS server on an accepted socket, before its handshake."""
         return self.keep(peers.Server(sock, peers.server_context(
             pem or self.certs.server, version, **keywords)))
 
@@ -106,7 +106,9 @@ class Room:
         return [(p.name, p.log()) for p in self.processes]
 
     def close(self):
-        """Every tunnel has to end well: leaks and races show here too."""
+        """Check that every tunnel exits cleanly: this also shows leaks and
+        races.
+        """
         for x in reversed(self.opened):
             x.close()
         bad = []
@@ -120,7 +122,7 @@ class Room:
                 support.kill(left)
             if not ended_before and isinstance(p, support.Tunnel) and status:
                 bad.append(f"{p.name}: exit status {status} after SIGTERM")
-            # SIGKILL is what tests send, and 99 what valgrind complains by.
+            # Tests send SIGKILL; valgrind exits with 99 after errors.
             if re.search(r"worker \d+ (was killed by signal (?!9\b)|"
                          "exited with status 99)", p.log()):
                 bad.append(f"{p.name}: a worker crashed")
@@ -130,7 +132,7 @@ class Room:
 
 
 def open_room(certs):
-    """A fixture's body; most want one for each test."""
+    """The body of a fixture; most have one room for each test."""
     room = Room(certs)
     yield room
     bad = room.close()

@@ -1,4 +1,4 @@
-"""TLS servers of OpenSSL's, for clients of ours."""
+"""TLS servers by OpenSSL, for our clients."""
 
 import socket
 import ssl
@@ -11,15 +11,16 @@ from verdicts import alert_of
 
 
 class Server:
-    """It echoes five bytes to each client.  pem: its chain and key; asks:
-    the file of issuers whose clients it requires; path: of its socket, if that
-    is not TCP's.  If OpenSSL does not take pem, unfit says why.
+    """A server that echoes five bytes to each client.  pem: its chain and key;
+    asks: a file of issuers, one of which has to have issued the client's
+    certificate; path: of a Unix socket instead of TCP.  If OpenSSL rejects
+    pem, unfit has the reason.
     """
 
     def __init__(self, pem, asks=None, path=None):
         self.end = []  # how each connection ended: see result()
-        self.names = []  # that were asked for, or None
-        self.clients = []  # certificates, as getpeercert() has them
+        self.names = []  # server names asked for, or None
+        self.clients = []  # certificates, from getpeercert()
         self.ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.ctx.set_ciphers("DEFAULT:@SECLEVEL=0")
         self.ctx.sni_callback = lambda tls, name, ctx: self.names.append(name)
@@ -47,7 +48,7 @@ class Server:
             with sock, sock.dup() as raw:
                 self.end.append(self.echo(sock))
                 raw.settimeout(support.DEADLINE)
-                support.read_all(raw)  # lest its alert is lost
+                support.read_all(raw)  # or its alert would be lost
 
     def echo(self, sock):
         sock.settimeout(support.DEADLINE)
@@ -63,8 +64,8 @@ class Server:
             return str(e)
 
     def result(self):
-        """Of one more connection, there being no other meanwhile: "served", an
-        alert, or what else it was.
+        """Return the result of one more connection, with no others in
+        parallel: "served", an alert, or another error.
         """
         support.wait_for(lambda: self.end, "the server's end")
         return self.end.pop()
@@ -78,8 +79,8 @@ class Server:
 
 
 def ask(*arguments, data=b"hello", under=()):
-    """What an application gets through a client of ours, or the name of the
-    error; and what that logs.  under: words to start it by.
+    """Return what an application gets through our client, or the name of the
+    error; and the log.  under: a command to run the tunnel under.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener, \
             socket.create_connection(listener.getsockname()) as app:
@@ -100,7 +101,7 @@ def ask(*arguments, data=b"hello", under=()):
 
 
 class Tap:
-    """In front of a server: what it is sent."""
+    """A proxy in front of a server that records what the server receives."""
 
     def __init__(self, server):
         self.to, self.sent = server.address, bytearray()
@@ -128,7 +129,7 @@ class Tap:
             pass
 
     def records(self):
-        """Types and lengths."""
+        """Return the types and lengths of the records."""
         out, data = [], bytes(self.sent)
         while data:
             size = int.from_bytes(data[3:5], "big")

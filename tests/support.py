@@ -1,13 +1,13 @@
-"""What all tests share: processes, sockets and backends, and what to wait for.
+"""Common code of all tests: processes, sockets, backends, and waiting.
 
 TUNNEL        the binary under test (../tunnel)
 TUNNEL_MB     megabytes of a big transfer (200)
-TUNNEL_SLOW   a factor to all deadlines (1; 4 for a build with sanitizers)
+TUNNEL_SLOW   a factor for all deadlines (1; 4 for a build with sanitizers)
 TUNNEL_UNDER  a command to run it under, such as valgrind
-TUNNEL_ARGS   words for every tunnel that has no value for their keys, such as
+TUNNEL_ARGS   settings for every tunnel that does not set these keys, such as
               workers=4 or mode=fork
-TUNNEL_PAIR   if set, what a room's tunnel connects to is one with client=yes,
-              and behind that another server, before the backend
+TUNNEL_PAIR   if set, a room's tunnel connects to a second one with client=yes,
+              that to a third, a server, and this one to the backend
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def is_sanitized():
 
 
 def version():
-    """What it says of itself."""
+    """Return the tunnel's version text."""
     if not os.path.exists(TUNNEL):
         return ""
     return subprocess.run([TUNNEL, "-V"], capture_output=True,
@@ -50,7 +50,7 @@ def version():
 
 
 VERSION = version()
-# Has its mbed TLS what is in mbedtls/patches, and AWS-LC to do its work?
+# Whether its mbed TLS has mbedtls/patches, and AWS-LC.
 PATCHED = ", patched" in VERSION
 ACCEL = ", AWS-LC " in VERSION
 GROUPS = re.findall(r"\w+", VERSION.partition("\ngroups: ")[2])
@@ -60,23 +60,23 @@ PAIR = "TUNNEL_PAIR" in os.environ
 
 
 def direct(reason):
-    """A mark: there must be no other tunnels on the way."""
+    """Mark a test that needs a direct path, without other tunnels on it."""
     return pytest.mark.skipif(PAIR, reason=reason)
 
 
-# What TUNNEL_ARGS makes of those that don't choose for themselves.
+# Settings by TUNNEL_ARGS, for tunnels that don't choose their own.
 ARGS = shlex.split(os.environ.get("TUNNEL_ARGS", ""))
 MODE = dict(word.split("=") for word in ARGS).get("mode", "poll")
 WORKERS = dict(word.split("=") for word in ARGS).get("workers", "1")
 WORKERS = os.cpu_count() if WORKERS == "auto" else int(WORKERS)
-# For a test in which one connection has to know of another.
+# For tests whose connections have to be in the same process.
 ALONE = "mode=fork" if MODE == "fork" else "workers=1"
-# What glibc says, and musl.
+# Messages of glibc and of musl.
 IN_USE = "Address (already )?in use"
 NOT_HERE = "(Cannot assign requested address|Address not available)"
 NO_DESCRIPTORS = "(Too many open files|No file descriptors available)"
 SLOW = float(os.environ.get("TUNNEL_SLOW", "4" if SANITIZED else "1"))
-DEADLINE = 10 * SLOW  # seconds, for whatever should happen at once
+DEADLINE = 10 * SLOW  # seconds, for what should happen at once
 
 
 def wait_for(condition, what, seconds=DEADLINE):
@@ -92,7 +92,7 @@ def wait_for(condition, what, seconds=DEADLINE):
 
 
 def run(*command, status=0, stdin=b"", timeout=DEADLINE, **keywords):
-    """Run a command that ends by itself; its output, as bytes."""
+    """Run a command that ends by itself; return its output, as bytes."""
     keywords.setdefault("stderr", subprocess.STDOUT)
     p = subprocess.run(command, input=stdin, stdout=subprocess.PIPE,
                        timeout=timeout, **keywords)
@@ -103,7 +103,7 @@ def run(*command, status=0, stdin=b"", timeout=DEADLINE, **keywords):
 
 
 def files_of(names):
-    """The paths of test files, each by its name without test_ and .py."""
+    """Return the paths of test files by name, without test_ and .py."""
     found = [glob.glob(os.path.join(TESTS, "*", f"test_{name}.py"))
              for name in names]
     assert all(len(paths) == 1 for paths in found), (names, found)
@@ -111,7 +111,7 @@ def files_of(names):
 
 
 def why_no_accel():
-    """Why a tunnel can't be built with ACCEL=aws-lc; None if it can."""
+    """Return why a tunnel can't be built with ACCEL=aws-lc, or None."""
     if not shutil.which("cmake"):
         return "cmake is not installed"
     for name, source in (("AWS-LC", "aws-lc-source"),
@@ -122,7 +122,7 @@ def why_no_accel():
 
 
 class Task:
-    """A function in a thread of its own; result() waits for it."""
+    """Run a function in a thread; result() waits for it."""
 
     def __init__(self, function, *args):
         self.value = self.error = None
@@ -133,7 +133,7 @@ class Task:
     def body(self, function, *args):
         try:
             self.value = function(*args)
-        except BaseException as e:  # told by result()
+        except BaseException as e:  # raised by result()
             self.error = e
 
     def running(self):
@@ -155,7 +155,7 @@ def tcp_address(sock):
 
 
 def connect(address, rcvbuf=None):
-    """A connected socket.  address is as the tunnel writes it."""
+    """Return a connected socket; address as written by the tunnel."""
     if address.startswith("unix:"):
         sock, to = socket.socket(socket.AF_UNIX), address[5:]
     else:
@@ -179,7 +179,7 @@ def reset(sock):
 
 
 def read_all(sock):
-    """All there is to read, and how it ended: "eof" or "reset"."""
+    """Read to the end; return the data and how it ended: "eof" or "reset"."""
     data = bytearray()
     while True:
         try:
@@ -192,8 +192,8 @@ def read_all(sock):
 
 
 def how_it_ends(address):
-    """What a connection there is sent, and how it ends: "eof" or "reset", even
-    while it is being made.
+    """Connect; return the data from the other side, and how it ended: "eof" or
+    "reset", also during the connect.
     """
     try:
         with connect(address) as sock:
@@ -213,7 +213,8 @@ def read_exactly(sock, size):
 
 
 def stuff(sock, data):
-    """Send what there is room for on the way, and no more; how many bytes."""
+    """Send until all buffers on the way are full; return the number of bytes.
+    """
     view = memoryview(data)
     sock.settimeout(0.2 * SLOW)
     try:
@@ -226,18 +227,20 @@ def stuff(sock, data):
 
 
 def unread(sock):
-    """Bytes that wait in a socket to be read."""
+    """Return how many bytes in a socket are unread."""
     return struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, b"\0" * 4))[0]
 
 
 def unsent(sock):
-    """Bytes that its peer has not acknowledged (TCP) or read (Unix)."""
+    """Return how many bytes the peer has not acknowledged (TCP) or read
+    (Unix).
+    """
     return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ,
                                           b"\0" * 4))[0]
 
 
 def wait_until_stalled(sock):
-    """Until a sender has filled all there is between it and sock."""
+    """Wait until a sender has filled all buffers between it and sock."""
     last, since = -1, time.monotonic()
 
     def stalled():
@@ -251,8 +254,8 @@ def wait_until_stalled(sock):
 
 @contextlib.contextmanager
 def namespace():
-    """A network of its own, for this thread and what is begun in it; gives
-    ip(8), to set it up.
+    """Enter a new network namespace, for this thread and its children; yield a
+    function that runs ip(8) to set it up.
     """
     ip = shutil.which("ip", path="/usr/sbin:/sbin:" + os.environ["PATH"])
     if ip is None:
@@ -273,13 +276,13 @@ CLONE_NEWNET = 0x40000000
 
 
 def limit_send_buffers(size):
-    """Of sockets that are made in this network from now on."""
+    """Limit the send buffers of new sockets in this network namespace."""
     with open("/proc/sys/net/ipv4/tcp_wmem", "w") as f:
         f.write(f"{min(size, 4096)} {size} {size}")
 
 
 class Backend:
-    """A plaintext backend whose connections the test accepts by hand."""
+    """A plaintext backend; the test accepts its connections."""
 
     def __init__(self, family=socket.AF_INET, to=("127.0.0.1", 0), rcvbuf=None,
                  backlog=512):
@@ -298,7 +301,8 @@ class Backend:
         return sock
 
     def serve(self, function):
-        """From now on, each connection is function(sock), then closed."""
+        """From now on, call function(sock) for each connection, then close it.
+        """
         self.sock.settimeout(None)
         Task(self.serve_all, function)
         return self
@@ -317,7 +321,7 @@ class Backend:
             function(sock)
 
     def close(self):
-        # A thread in accept(2) is only woken by this.
+        # Only this wakes a thread in accept(2).
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -329,12 +333,13 @@ def echo(sock):
     try:
         while data := sock.recv(1 << 18):
             sock.sendall(data)
-    except OSError:  # a client that is gone is no failure of an echo
+    except OSError:  # a lost client is no failure of an echo
         pass
 
 
 def http(sock):
-    """Answer each request with what was posted, or with /N: N bytes."""
+    """Answer each request with the posted body; a request for /N with N bytes.
+    """
     f = sock.makefile("rb")
     while request := f.readline():
         headers = {}
@@ -351,8 +356,8 @@ def http(sock):
 
 
 def free_port():
-    """The address of a port for a program to listen on, if by SO_REUSEADDR;
-    the system gives it to nobody else.
+    """Return the address of a free port, for a program that listens with
+    SO_REUSEADDR; the system gives it to no other program.
     """
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -362,7 +367,9 @@ def free_port():
 
 
 def closed_port():
-    """The address of a port that refuses connections, and is nobody else's."""
+    """Return the address of a port that refuses connections, reserved for the
+    test.
+    """
     s = socket.socket()
     s.bind(("127.0.0.1", 0))
     RESERVED.append(s)
@@ -375,7 +382,7 @@ RESERVED = []
 # Processes.
 
 def state(pid):
-    """A letter, as of ps(1); None: there is no such process."""
+    """Return the state letter of ps(1), or None: there is no such process."""
     try:
         with open(f"/proc/{pid}/stat") as f:
             return f.read().rsplit(")", 1)[1].split()[0]
@@ -384,8 +391,8 @@ def state(pid):
 
 
 def open_files(pid):
-    """What each of its descriptors is, as of proc_pid_fd(5); nothing if there
-    is no such process, nor of what it is just closing.
+    """Return the target of each descriptor, as in proc_pid_fd(5), without
+    those just being closed; empty if there is no such process.
     """
     gone = FileNotFoundError, ProcessLookupError
     found = {}
@@ -397,13 +404,13 @@ def open_files(pid):
 
 
 def sockets(pid):
-    """The inodes of those it has."""
+    """Return the inodes of a process's sockets."""
     return [link[len("socket:["):-1] for link in open_files(pid).values()
             if link.startswith("socket:")]
 
 
 def statistics(t):
-    """The numbers of the line that SIGUSR1 gives."""
+    """Return the numbers in the log line of SIGUSR1."""
     count = t.log().count("statistics: ")
     t.signal(signal.SIGUSR1)
     line = t.wait_log(r"statistics: up \d+s, ", count + 1)
@@ -411,7 +418,7 @@ def statistics(t):
 
 
 def statistics_and_live(t):
-    """The same, and the lines of live connections."""
+    """Return the same, and the log lines of live connections."""
     counters = statistics(t)
 
     def lines():
@@ -428,12 +435,12 @@ def statistics_and_live(t):
 
 
 def wait_until_alone(t):
-    """Until no connection is left."""
+    """Wait until no connection is left."""
     wait_for(lambda: statistics(t)["live"] == 0, "all to be over")
 
 
 def text_of(path):
-    """Nothing, if there is no such file yet."""
+    """Return a file's text, empty if the file does not exist yet."""
     try:
         with open(path) as f:
             return f.read()
@@ -442,7 +449,7 @@ def text_of(path):
 
 
 def is_connected(pid):
-    """Has it an established connection on TCP?"""
+    """Return whether a process has an established TCP connection."""
     with open("/proc/net/tcp") as f:
         established = {fields[9] for fields in map(str.split, f)
                        if fields[3] == "01"}
@@ -462,7 +469,7 @@ def is_alive(pid):
 
 
 def children(pid):
-    """Those that live."""
+    """Return the live children of a process."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as f:
             return [child for child in map(int, f.read().split())
@@ -471,12 +478,12 @@ def children(pid):
         return []
 
 
-# As the log has it, in UTC.
+# As in the log, in UTC.
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 
 class Process:
-    """A child whose output goes to a file, and which is ended by its pid."""
+    """A child process with its output in a file; ended by its pid."""
 
     def __init__(self, directory, name, command, **keywords):
         self.name = name
@@ -493,10 +500,10 @@ class Process:
             return f.read()
 
     def wait_log(self, pattern, count=1, seconds=DEADLINE):
-        """Wait for lines with pattern in them; the last of that many."""
+        """Wait for count lines that match pattern; return the last one."""
 
         def lines():
-            has_ended = self.popen.poll() is not None  # so that all is there
+            has_ended = self.popen.poll() is not None  # before reading all
             found = [line for line in self.log().splitlines()
                      if re.search(pattern, line)]
             if len(found) < count:
@@ -518,14 +525,16 @@ class Process:
         return self.popen.wait(seconds)
 
     def workers(self):
-        """The processes that a master has begun, and that live."""
+        """Return the live child processes of a master."""
         return children(self.pid)
 
     def pids(self):
         return [self.pid, *self.workers()]
 
     def stop(self):
-        """The exit status; -SIGKILL if it would not end otherwise."""
+        """End it, and return the exit status; -SIGKILL if it did not end
+        otherwise.
+        """
         for number, seconds in ((signal.SIGTERM, 1), (signal.SIGTERM, DEADLINE),
                                 (signal.SIGKILL, DEADLINE)):
             if not self.alive():
@@ -541,8 +550,8 @@ class Process:
         return self.popen.returncode
 
     def cpu_seconds(self):
-        """Of all its processes: by their clocks, and in ticks for those that
-        have ended.
+        """Return the CPU time of all its processes: by their clocks, for ended
+        ones in ticks.
         """
         with open(f"/proc/{self.pid}/stat") as f:
             fields = f.read().rsplit(")", 1)[1].split()
@@ -555,7 +564,7 @@ class Process:
         return used
 
     def descriptors(self):
-        """How many are open, in all its processes."""
+        """Return the number of open descriptors in all its processes."""
         n = 0
         for pid in self.pids():
             try:
@@ -574,9 +583,9 @@ def kill(pids, number=signal.SIGKILL):
 
 
 def words(arguments):
-    """The arguments for a tunnel, with what comes from outside of the test.
+    """Return the arguments for a tunnel, with those from the environment.
 
-    mode and workers count as one: who gives one of them wants no other.
+    mode and workers count as one: a test that sets one gets no other.
     """
     arguments = list(arguments)
     ours = arguments[:arguments.index("--")] if "--" in arguments \
@@ -588,7 +597,7 @@ def words(arguments):
         given |= {"mode", "workers"}
     before = [word for word in ARGS if word.split("=")[0] not in given]
     if (SANITIZED or UNDER) and "sandbox" not in given:
-        before.append("sandbox=no")  # their runtime needs what it forbids
+        before.append("sandbox=no")  # it forbids what they need
     return [*before, *arguments]
 
 
@@ -601,12 +610,14 @@ def keys_of(path):
 
 
 def command(*arguments):
-    """The words to start a tunnel by, for those who do it by themselves."""
+    """Return the command to start a tunnel, for tests that start it
+    themselves.
+    """
     return [*UNDER, TUNNEL, *words(arguments)]
 
 
 class Tunnel(Process):
-    """The program under test, listening."""
+    """The program under test, started and listening."""
 
     def __init__(self, directory, name, arguments, **keywords):
         super().__init__(directory, name, command(*arguments), **keywords)
@@ -614,21 +625,21 @@ class Tunnel(Process):
         self.forks = "mode=fork" in arguments
 
     def log(self):
-        """Without the time of each line, which is at its beginning."""
+        """Return the log without the time at the start of each line."""
         return re.sub(f"(?m)^{TIME} (?=tunnel: )", "", super().log())
 
     def workers(self):
         return [] if self.is_inetd else super().workers()
 
     def commands(self):
-        """The processes that its workers have begun, and that live."""
+        """Return the live child processes of its workers."""
         if self.is_inetd:
             return children(self.pid)
         return [pid for worker in self.workers() for pid in children(worker)]
 
     def wait_ready(self):
-        """With a process for each connection, there is one to see whether it
-        can be, which is gone a moment later.
+        """Wait until it listens; with mode = fork, also until the trial
+        process at the start has ended.
         """
         self.wait_log("listening on")
         if self.forks:
@@ -664,7 +675,7 @@ def run_tunnel(*arguments, **keywords):
 
 
 def complaint(p, status=2):
-    """The one sentence that it ended with."""
+    """Return the only error message at its end."""
     assert p.returncode == status, p
     assert p.stdout == ""
     assert p.stderr.startswith("tunnel: error: "), p.stderr
@@ -679,7 +690,7 @@ LINE = re.compile(
     r"( sni=(?P<sni>\S+))?( alpn=(?P<alpn>\S+))?( client=\"[^\"]*\")?"
     r" in=(?P<in>\d+) out=(?P<out>\d+) (?P<seconds>\d+\.\d{3})s"
     r" (?P<reason>.+)")
-# What the master says of itself, and not of connections.
+# Log lines of the master about itself, not about connections.
 PROCESSES = re.compile(
     r"tunnel: (tunnel [\d.]+, |listening on |worker \d+ |workers run as |"
     "sandbox: |kernel TLS: |CA certificates of the system: )")
@@ -690,7 +701,7 @@ def lines_of_connections(t):
 
 
 def drain(reader, log, condition):
-    """Read on until what was read will do."""
+    """Read until done(data) is true; return the data."""
 
     def enough():
         readable = select.select([reader], [], [], 0)[0]
@@ -707,7 +718,8 @@ by_default = pytest.mark.skipif(
 
 
 def memory(t):
-    """kB that are its processes' own, or shared among them."""
+    """Return the memory of its processes in kB, private and shared among them.
+    """
     kb = 0
     for pid in t.pids():
         with open(f"/proc/{pid}/smaps_rollup") as f:
@@ -715,7 +727,7 @@ def memory(t):
     return kb
 
 
-# A run that has a mode of its own from outside has it here as well.
+# A mode from TUNNEL_ARGS applies here, too.
 WAYS = [ARGS] if ARGS else [
     ["workers=1"], ["workers=4"], ["mode=fork"]]
 
@@ -742,7 +754,8 @@ PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 
 def need(*programs):
-    """Where the first of them is; the test is skipped if one is missing."""
+    """Return the path of the first program; skip the test if one is missing.
+    """
     for program in programs:
         if not shutil.which(program, path=PATH):
             pytest.skip(f"{program} is not installed")

@@ -1,4 +1,4 @@
-"""Many bytes, and what became of them."""
+"""Bulk transfers, and checks of their content."""
 
 import hashlib
 import random
@@ -24,7 +24,7 @@ def digest_of(size):
 
 
 def send(peer, size):
-    """peer, here and below: a socket or a Client."""
+    """Send; peer, here and below: a socket or a Client."""
     write = peer.send if isinstance(peer, peers.Client) else peer.sendall
     for block in blocks(size):
         write(block)
@@ -41,7 +41,9 @@ def receive(peer, size):
 
 
 def echo_at_once(room, t, count):
-    """Clients of both versions, all of them open before the first one sends."""
+    """Echo with clients of both versions; all connect before the first one
+    sends.
+    """
     clients = [room.client(t, ("1.2", "1.3")[i % 2]) for i in range(count)]
     for i, client in enumerate(clients):
         client.send(BLOCK[i:i + 50000])
@@ -54,7 +56,7 @@ def echo_at_once(room, t, count):
 
 
 class Dribble:
-    """A socket that sends single bytes."""
+    """A socket that sends byte by byte."""
 
     def __init__(self, sock):
         self.sock = sock

@@ -1,4 +1,4 @@
-"""Programs that others become by SIGUSR2, or fail to."""
+"""Upgrades by SIGUSR2, and programs for failing ones."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from support import run
 
 
 def upgrade(t, words="tunnel: upgraded$", number=signal.SIGUSR2):
-    """The lines about it, up to the one with these words."""
+    """Send SIGUSR2; return the log lines up to the one with these words."""
     log = t.log()
     t.signal(number)
     t.wait_log(words, count=len(re.findall(words, log, re.M)) + 1)
@@ -43,7 +43,9 @@ int prctl(int option, ...)
 
 
 def crashing(room):
-    """A library with which a worker does not get ready."""
+    """Return a command for a program whose workers crash before they are
+    ready, by a preloaded library.
+    """
     if is_static():
         pytest.skip("nothing can be loaded into a program that is static")
     source = room.write("crash.c", CRASH)
@@ -53,7 +55,9 @@ def crashing(room):
 
 
 def fail(room, program, how):
-    """The new program fails like that; what is said of it."""
+    """Set up such a failure of the new program; return the log's text about
+    it.
+    """
     if how == "not executable":
         program.script("#!/bin/sh\n", mode=0o644)
         return "-t: Permission denied"
@@ -82,11 +86,12 @@ def fail(room, program, how):
     if how == "another program":
         shutil.copy("/bin/true", room.path("new"))
         os.rename(room.path("new"), program.path)
-        return "another program, or"
+        return "it is not tunnel, or"
     if how == "another version":
         program.script("#!/bin/sh\nprintf 'tunnel handover 9\\000..pid.' "
                        "> /proc/self/fd/$TUNNEL_STATE\n")
-        return "it cannot take over from this version: a restart is needed"
+        return "the new program cannot take over from this version: restart " \
+            "to upgrade"
     assert how == "workers crash"
     program.but(crashing(room))
     return "exited with status 3"

@@ -1,6 +1,6 @@
-"""Where AWS-LC does the work of mbed TLS (make ACCEL=aws-lc): mbed TLS's own
-tests of PSA and of hashes, with the vectors of NIST and of the RFCs, and ours,
-against OpenSSL.  What it makes of the tunnel is one of test_variants.py's variants.
+"""AWS-LC as mbed TLS's cryptography (make ACCEL=aws-lc): mbed TLS's tests of
+PSA and of hashes, with the vectors of NIST and the RFCs, and our tests against
+OpenSSL.  The whole tunnel with it is a variant in test_variants.py.
 """
 
 import json
@@ -35,7 +35,8 @@ def make(*words):
 
 @pytest.fixture(scope="module")
 def libraries():
-    """Those of mbed TLS, and AWS-LC, as the tunnel is linked with them."""
+    """Return the libraries of mbed TLS and AWS-LC, as linked into the tunnel.
+    """
     make(f"{OUT}/tunnel")
     return make("libraries").split()
 
@@ -46,7 +47,7 @@ def test_against_openssl(libraries):
 
 
 def test_each_entry_point_is_in_use(libraries):
-    """One that mbed TLS's generator left out would not be missed elsewhere."""
+    """No other test notices an entry point that mbed TLS's generator omits."""
     with open(DRIVER) as f:
         driver = json.load(f)
     names = {f"awslc_transparent_{name}" for capability in
@@ -56,7 +57,7 @@ def test_each_entry_point_is_in_use(libraries):
 
 
 def test_notices(tmp_path):
-    """AWS-LC's licences come with the program."""
+    """AWS-LC's licences are installed with the program."""
     make(f"DESTDIR={tmp_path}", "install")
     found = tmp_path / "usr/local/share/doc/tunnel/LICENSE.aws-lc"
     assert "Apache License" in found.read_text()
@@ -67,8 +68,9 @@ def test_notices(tmp_path):
 @pytest.mark.parametrize("name,least", [("psa_crypto", 1000),
                                         ("psa_crypto_hash", 50), ("shax", 30)])
 def test_mbedtls_suite(libraries, tmp_path, name, least):
-    """Its tests of PSA, in our configuration, and so with the driver; but not
-    of what sizes a key of RSA may have, which that says."""
+    """mbed TLS's tests of PSA in our configuration, and so with the driver;
+    except those on sizes of RSA keys, which the configuration changes.
+    """
     tests = os.path.join(SOURCE, "tests", "suites")
     suite = f"test_suite_{name}"
     with open(os.path.join(tests, suite + ".data")) as f:

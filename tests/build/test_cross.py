@@ -1,4 +1,4 @@
-"""For machines of other kinds: built by a cross compiler, run in an emulator."""
+"""Other kinds of machines: built by a cross compiler, run in an emulator."""
 
 import os
 import subprocess
@@ -10,17 +10,17 @@ import support
 from resuming import TICKETS, assert_shared
 from support import TOP, files_of, run
 
-# The compiler's name, and the emulator's.
+# The names of compiler and emulator.
 MACHINES = {"arm-linux-gnueabihf": "arm", "aarch64-linux-gnu": "aarch64",
             "mips-linux-gnu": "mips", "riscv64-linux-gnu": "riscv64"}
-# Of 32 and of 64 bits, and with either end of a number first.
+# 32 and 64 bits, little- and big-endian.
 NATIVE = "this machine"
 PAIRS = [("mips-linux-gnu", NATIVE), ("mips-linux-gnu", "arm-linux-gnueabihf"),
          ("mips-linux-gnu", "riscv64-linux-gnu"),
          ("arm-linux-gnueabihf", "aarch64-linux-gnu")]
-# Each end of a stream, with little on its way; how sessions are resumed.  What
-# is left out takes long, or sees errors of a socket: the emulator gives MIPS
-# the numbers that x86 has for them.
+# All ends of streams, with little data; and resumption.  Excluded are slow
+# tests and tests of socket errors: for MIPS the emulator returns the errno
+# values of x86.
 SCENARIOS = "(end_of_stream and not pending and not told_to_a_writer and not " \
     "always_faster and not no_backend and not reset_after_close_notify) or " \
     "(resumption and (restart or log_tells or without_tickets))"
@@ -34,7 +34,7 @@ pytestmark = [
 
 
 def build(machine, accel=""):
-    """What runs it: a script, by its path."""
+    """Build; return the path of a script that runs the program."""
     emulator = f"qemu-{MACHINES[machine]}"
     for program in emulator, f"{machine}-gcc":
         support.need(program)

@@ -1,5 +1,5 @@
-"""The first part of the tests on the next Debian: in one that has nothing but
-what "make deps check" installs there.
+"""The first part of the tests on the next Debian, with only what "make deps
+check" installs there.
 """
 
 import os
@@ -29,7 +29,7 @@ def test_first_part(capsys):
     if p.returncode == 77:
         pytest.skip(lines[-1])
     assert p.returncode == 0, p.stdout[-20000:]
-    # What was skipped there, and how many passed.
+    # Tests that were skipped there, and the number that passed.
     told = [line for line in lines if line.startswith("SKIPPED ")]
     told += [line for line in lines if re.match(r"\d+ passed", line)]
     assert told, p.stdout[-20000:]

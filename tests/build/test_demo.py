@@ -20,7 +20,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.mark.seconds(120)
 def test_demo():
-    """Not once with an error: its parts begin at the same time."""
+    """It never fails, although its parts start at the same time."""
     for _ in range(4):
         p = subprocess.run(["tests/demo/demo"], cwd=TOP, capture_output=True,
                            text=True, timeout=30 * support.SLOW)

@@ -1,5 +1,5 @@
-"""Each harness of tests/fuzz: what was found before stays mended, and nothing
-is found in some seconds.
+"""Each harness of tests/fuzz: earlier findings stay fixed, and nothing is
+found in some seconds.
 """
 
 import os
@@ -15,12 +15,12 @@ FUZZ = os.path.join(TESTS, "fuzz")
 HARNESSES = sorted(
     name[:-2] for name in os.listdir(FUZZ)
     if name.endswith(".c") and name not in ("fuzz.c", "seeds.c"))
-SECONDS = 12  # for each; two of them run at a time
-LIMIT = 1500  # for all, building included, on a machine that is busy
+SECONDS = 12  # for each; two run at a time
+LIMIT = 1500  # for all, including the build, on a busy machine
 
 
 def why_not():
-    """Why nothing can be fuzzed here; None if it can."""
+    """Return why fuzzing is not possible here, or None."""
     if not os.path.isdir(os.path.join(TOP, "build", "mbedtls-source")):
         return "there is no source of mbed TLS in build/mbedtls-source"
     if not shutil.which("clang"):
@@ -47,7 +47,7 @@ def test_nothing_is_found():
     runs = dict(re.findall(r"^(\w+): (\d+) runs, and nothing was found$",
                            said, re.MULTILINE))
     assert sorted(runs) == HARNESSES, said
-    # At least what there is to begin with.
+    # At least the initial corpus.
     assert all(int(n) > 10 for n in runs.values()), runs
 
 

@@ -1,4 +1,4 @@
-"""What compiler and linker were told to harden is in the binary."""
+"""The binary has the hardening requested of compiler and linker."""
 
 import os
 import re
@@ -78,7 +78,7 @@ def test_indirect_calls_go_where_functions_begin():
 @pytest.mark.skipif(VARIANT == "clang" or not shutil.which("gcc"),
                     reason="clang does not tell")
 def test_flags_that_leave_no_name_behind():
-    """gcc writes its flags down, with what else is for a debugger."""
+    """gcc records its flags in the debug information."""
     wanted = {"-ftrivial-auto-var-init=zero", "-fstack-clash-protection",
               "-fno-strict-overflow", "-fno-delete-null-pointer-checks"}
     if os.uname().machine == "x86_64" and VARIANT != "musl":

@@ -1,4 +1,4 @@
-"""Our own mbed TLS: what it can do, and what it has been left without."""
+"""Our own mbed TLS: its features, and those that are left out."""
 
 import os
 

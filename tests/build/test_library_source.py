@@ -1,4 +1,4 @@
-"""Which mbed TLS "make deps" fetches, from a Debian that is made up here."""
+"""The choice of mbed TLS by "make deps", with a fake Debian."""
 
 import os
 import re
@@ -47,7 +47,7 @@ cat "$DEBIAN/madison"
 
 
 class Debian:
-    """Programs that stand for apt's, and a directory with all it knows."""
+    """Fake programs of apt, and a directory with their data."""
 
     package, verb, name = "mbedtls", "source", "mbedtls-source"
 
@@ -83,7 +83,9 @@ class Debian:
             return ""
 
     def has(self, *packages, line="int a = 1;"):
-        """Packages, each "VERSION SUITE"; line: of their source."""
+        """Set the packages, each "VERSION SUITE"; line: the one of their
+        source.
+        """
         split = [package.split() for package in packages]
         self.write("madison", "".join(
             f"   {self.package} | {version:>10} | http://debian.example.org/debian "
@@ -92,7 +94,7 @@ class Debian:
             f"{version} {line}\n" for version, _ in split))
 
     def fetch(self, status=0):
-        """What mbedtls/build said on its outputs."""
+        """Return what mbedtls/build wrote to its outputs."""
         if os.path.exists(os.path.join(self.top, "fetched")):
             os.remove(os.path.join(self.top, "fetched"))
         p = subprocess.run(
@@ -319,7 +321,7 @@ def test_deps_without_apt(tmp_path):
 
 
 def test_deps_without_root(tmp_path):
-    """One sentence has all that is missing, for root to install."""
+    """One message names all missing packages, for root to install."""
     for name in ("sh", "dirname", "grep"):
         os.symlink(shutil.which(name), tmp_path / name)
     for name, text in {"id": "echo 1000", "dpkg-query": "exit 1",

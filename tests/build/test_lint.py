@@ -1,4 +1,4 @@
-"""What compilers don't say: cppcheck and clang-tidy have nothing against it."""
+"""cppcheck and clang-tidy report nothing."""
 
 import glob
 import os
@@ -21,26 +21,26 @@ CHECKS = [
     # Off: 24 * 60 * 60 fits an int, and (void *)(uintptr_t) casts a const away.
     "-bugprone-implicit-widening-of-multiplication-result",
     "-performance-no-int-to-ptr",
-    # Off: arrays of pointers are meant to be that.
+    # Off: arrays of pointers are intended.
     "-bugprone-sizeof-expression",
     # Off: free() takes any pointer there is.
     "-bugprone-multi-level-implicit-pointer-conversion",
-    # Off: two parameters of one type, and numbers in a condition's place.
+    # Off: two parameters of one type, and numbers as conditions.
     "-bugprone-easily-swappable-parameters",
     "-bugprone-narrowing-conversions",
-    # Off: an assignment in a condition is this code's way to check.
+    # Off: this code checks results by assignments in conditions.
     "-bugprone-assignment-in-if-condition",
-    # Off: memcpy_s() and its kind are nowhere to be had.
+    # Off: memcpy_s() and the like are not available.
     "-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling",
     # Off: a call that succeeds leaves errno as it was, on Linux.
     "-clang-analyzer-unix.Errno",
-    # Off: what -1 for a descriptor gives is EBADF, and is meant to be.
+    # Off: -1 as a descriptor gives EBADF, which is intended.
     "-clang-analyzer-unix.StdCLibraryFunctions",
-    # Off: an enum is a number with names, and may be had from one.
+    # Off: enums may be made from numbers.
     "-clang-analyzer-optin.core.EnumCastOutOfRange", "-cert-int09-c",
-    # Off: what a switch has no case for is left alone.
+    # Off: a switch may ignore other values.
     "-bugprone-switch-missing-default-case",
-    # Off: void * on the way from one sockaddr to another says it is aligned.
+    # Off: a void * between two sockaddr types states the alignment.
     "-bugprone-casting-through-void",
     # Off: return values of printf() and of clean-up, and _exit() in signals.
     "-cert-err33-c", "-bugprone-unused-return-value",
@@ -48,14 +48,14 @@ CHECKS = [
 
 
 def mbedtls():
-    """Our own library's headers, of whatever machine."""
+    """Return our own library's headers, for any machine."""
     found = glob.glob(os.path.join(TOP, "build", "library", "*", "include"))
     return ["-isystem", found[0]] if found else []
 
 
 def oids():
-    """What mbed TLS has for strings within strings, which cppcheck has to
-    know to be that.
+    """Return mbed TLS's macros for strings within strings, which cppcheck has
+    to know.
     """
     found = set()
     for source in [*SOURCES, *glob.glob("lib/*.h", root_dir=TOP)]:
@@ -65,7 +65,7 @@ def oids():
 
 
 def needed():
-    """What mbed TLS has to have, lest there is an #error."""
+    """Return the options without which there is an #error."""
     with open(os.path.join(TOP, "tls.c")) as f:
         text = f.read()
     return {"PSA_WANT_ALG_CHACHA20_POLY1305", "PSA_WANT_KEY_TYPE_CHACHA20",
@@ -81,7 +81,7 @@ def test_cppcheck():
         "--enable=warning,performance,portability", "--inline-suppr",
         "--library=posix", "--suppress=missingIncludeSystem",
         "--suppress=normalCheckLevelMaxBranches", "--template=gcc", "-j2",
-        # mmap(2) wants -1 with MAP_ANONYMOUS; and there is one thread.
+        # mmap(2) requires -1 with MAP_ANONYMOUS; and there is one thread.
         "--suppress=invalidFunctionArg",
         "--suppress=getpwuidCalled", "--suppress=getpwnamCalled",
         "--suppress=getgrnamCalled", "--suppress=readdirCalled",

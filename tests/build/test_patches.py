@@ -1,4 +1,6 @@
-"""What mbedtls/patches says of itself, and a source that one does not fit."""
+"""The descriptions in mbedtls/patches, and a source to which one does not
+apply.
+"""
 
 import os
 import re
@@ -17,7 +19,7 @@ PATCHES = sorted(name for name in os.listdir(FOLDER)
 
 @pytest.mark.parametrize("name", PATCHES)
 def test_patch_says_why(name):
-    """Its reason, what upstream does, and the tests that hold it."""
+    """Its reason, upstream's state, and its tests."""
     with open(os.path.join(FOLDER, name)) as f:
         head = f.read().split("\n--- a/")[0]
     title, blank, *rest = head.splitlines()
@@ -34,7 +36,7 @@ def test_patch_says_why(name):
 
 @pytest.mark.parametrize("name", PATCHES)
 def test_patch_changes_sources_alone(name):
-    """None of the copies that patch(1) leaves behind, which others lack."""
+    """No patch contains backup files of patch(1)."""
     with open(os.path.join(FOLDER, name)) as f:
         text = f.read()
     files = re.findall(r"^--- (\S+)\n\+\+\+ (\S+)$", text, re.M)
@@ -45,7 +47,7 @@ def test_patch_changes_sources_alone(name):
 
 
 def test_source_that_a_patch_does_not_fit(tmp_path):
-    """It is named, and nothing is built."""
+    """The patch is named, and nothing is built."""
     if not os.path.isdir(SOURCE):
         pytest.skip("there is no source of mbed TLS in build/mbedtls-source")
     other = tmp_path / "other"
@@ -67,7 +69,7 @@ def test_source_that_a_patch_does_not_fit(tmp_path):
 
 
 def test_patches_fit_without_fuzz(tmp_path):
-    """And one after the other."""
+    """One after the other."""
     if not os.path.isdir(SOURCE):
         pytest.skip("there is no source of mbed TLS in build/mbedtls-source")
     for part in ("include", "library"):

@@ -1,6 +1,6 @@
-"""The tests' own client tells ends of stream apart, or they would prove
-nothing: against a server that is Python's.  And their own ML-KEM is that of
-FIPS 203.
+"""The tests' client distinguishes all ends of streams, checked against
+Python's server; otherwise the tests would prove nothing.  And the tests'
+ML-KEM is that of FIPS 203.
 """
 
 import glob
@@ -89,7 +89,7 @@ def test_client_truncates(room, version):
 
 
 def test_no_test_takes_from_another():
-    """What several need is in the modules beside conftest.py."""
+    """Common code is in the modules beside conftest.py."""
     for path in glob.glob(os.path.join(TESTS, "**", "*.py"), recursive=True):
         with open(path) as f:
             assert not re.search(r"^(from|import) (test_|conftest)", f.read(),
@@ -107,8 +107,8 @@ def test_mlkem_of_a_seed():
 
 
 def test_mlkem_accumulated():
-    """What SHAKE128 of nothing gives are seeds, secrets, and ciphertexts of
-    nobody; that of all that comes of 100 was published, with Go's.
+    """SHAKE128 of an empty input gives seeds, secrets and invalid ciphertexts;
+    the hash of 100 results was published with Go's implementation.
     """
     given = hashlib.shake_128().digest(100 * (64 + 32 + mlkem.CT))
     out = hashlib.shake_128()

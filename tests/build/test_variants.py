@@ -1,5 +1,4 @@
-"""The same scenarios against every way to build it, so that none rots; and
-some of them under valgrind.
+"""The same scenarios for every kind of build; and some of them under valgrind.
 """
 
 import os
@@ -13,8 +12,8 @@ import pytest
 
 from support import TOP, UNDER, Task, files_of, run, why_no_accel
 
-# What each file tests is made by one part of the program above all: a variant
-# repeats those whose part it may alter, and no others.
+# Each test file mostly tests one part of the program: a variant repeats
+# only the files whose part it may affect.
 STREAMS = ["end_of_stream", "client_ends", "early_answers", "transfer",
            "endpoints", "timeouts", "hostile_peers", "hostile_servers",
            "flights"]
@@ -31,12 +30,12 @@ LIBRARY = ["negotiation", "alerts", "early_data", "client_certs",
 PROXY = ["proxy_protocol", "proxy_tlvs", "accept_proxy", "bad_proxy_headers"]
 
 SCENARIOS = {
-    # Memory, of all that there is.
+    # Memory, in all parts.
     "sanitize": STREAMS + PROCESSES + CROWDS + LIBRARY + PROXY + [
         "errors", "reports", "tls_clients", "client_cert_programs"],
     # Events.
     "poll": STREAMS + ["workers", *CROWDS, "accept_proxy"],
-    # Another compiler, and how it links.
+    # Another compiler and linker.
     "clang": STREAMS + ["negotiation", "daemon", "log", "reload",
                         "client_sessions"],
     "static": STREAMS + ["daemon", "log", "privileges", "resumption",
@@ -44,24 +43,24 @@ SCENARIOS = {
     # mbed TLS without our patches, and without our configuration.
     "stock": ["end_of_stream", "client_ends", "hostile_peers", "random",
               "reports", "hardening", *LIBRARY],
-    # What OpenWrt's package of mbed TLS is without; and a shared library.
+    # OpenWrt's mbed TLS lacks features; and it is a shared library.
     "openwrt": ["end_of_stream", "hostile_peers", "random", "reports",
                 "sandbox", "privileges", *LIBRARY],
-    # Where a shared library gets its random numbers from, in the sandbox.
+    # The random numbers of a shared library, in the sandbox.
     "musl-shared": ["random", "sandbox", "confinement", "privileges", "reload",
                     "end_of_stream", "negotiation", "resumption",
                     "tickets_hostile"],
-    # The C library, and the memory that mbed TLS allocates.
+    # The C library, and mbed TLS's allocator.
     "musl": STREAMS + PROCESSES + [
         "errors", "reports", "random", "hardening", "library", "negotiation",
         "chain_verdicts", "hostile_certs", "trust_settings", "resumption",
         "session_cache", "tickets_hostile", "proxy_protocol"],
-    # All of cryptography, keys, and what is random after fork(2).
+    # All cryptography, keys, and random numbers after fork(2).
     "accel": ["transfer", "end_of_stream", "client_ends", "hostile_peers",
               "workers", "reload", "privileges", "sandbox", "confinement",
               "random", "library", "mlkem", "reports", "failing_memory",
               "client_side", *LIBRARY],
-    # The client's end, between the tunnel of each test and its backend.
+    # The client's role, between each test's tunnel and its backend.
     "pair": STREAMS + CROWDS,
     "valgrind": ["end_of_stream", "endpoints", "client_ends"],
 }
@@ -69,7 +68,7 @@ SCENARIOS = {
 
 
 def without_ours(name, *words):
-    """An mbed TLS that tests/deps has built, with nothing of ours."""
+    """Return an mbed TLS built by tests/deps, without our changes."""
     where = os.path.join(TOP, "build", name)
     shared = os.path.join(where, "shared")
     return [f"MBEDTLS={where}", "ALLOW_OLD_MBEDTLS=1",
@@ -77,11 +76,11 @@ def without_ours(name, *words):
 
 
 STOCK = os.path.join(TOP, "build", "mbedtls")
-# Debian has the kernel's headers where musl-gcc does not look.
+# musl-gcc does not search Debian's path of the kernel's headers.
 MUSL = ["CC=musl-gcc", "CPPFLAGS=-idirafter /usr/include -idirafter "
         f"/usr/include/{platform.machine()}-linux-gnu"]
 
-# What to give to make.  Those that take longest come first.
+# Arguments for make.  The slowest ones come first.
 VARIANTS = {
     "sanitize": ["SANITIZE=-fsanitize=address,undefined "
                  "-fno-sanitize-recover=all", "HARDENING=-fPIE",
@@ -97,20 +96,20 @@ VARIANTS = {
     "pair": [],
     "valgrind": [],
 }
-# How those of a test run that does not choose.
+# Settings for tunnels that don't choose their own.
 ARGUMENTS = {"clang": "workers=4", "static": "mode=fork", "accel": "workers=2",
              "openwrt": "mode=fork"}
 VALGRIND = "valgrind -q --error-exitcode=99 --leak-check=full " \
     "--show-leak-kinds=definite,indirect " \
     "--errors-for-leak-kinds=definite,indirect"
-# One library is without ChaCha20-Poly1305, which these name.
+# One library lacks ChaCha20-Poly1305, which these tests need.
 WITHOUT_CHACHA = "not thousands and not test_ciphers and not two_tickets and " \
     "not server_prefers and not only_suite_in_tls_1_3 and not change_of_suites"
 FOR_VALGRIND = "small and not fork and not inetd or no_backend or " \
     "second_backend or command_cat or inetd_on"
 
 SECONDS = 2400  # for all of them
-PLACES = threading.Semaphore(3)  # they wait more than they work
+PLACES = threading.Semaphore(3)  # they wait more than they compute
 
 # No variant of a variant.
 pytestmark = [
@@ -122,7 +121,7 @@ pytestmark = [
 
 
 def scenarios(variant):
-    """Build it, and run pytest anew against it."""
+    """Build a variant, and run pytest with it."""
     with PLACES:
         out = f"build/{variant}"
         run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={out}/tunnel",
@@ -153,7 +152,7 @@ def scenarios(variant):
 
 @pytest.fixture(scope="module")
 def runs(request):
-    """All that are wanted, begun at once."""
+    """Start all selected runs at once."""
     wanted = [item.callspec.params["variant"] for item in request.session.items
               if item.module is request.module]
     return {variant: Task(scenarios, variant) for variant in wanted}

@@ -1,5 +1,5 @@
-"""All that is wrong with a configuration is told in one run, once each, and
-nothing that follows from another error.
+"""All errors of a configuration are reported in one run, once each, without
+errors that only follow from others.
 """
 
 import os
@@ -31,7 +31,9 @@ def complaints(p, status=2):
 
 @pytest.fixture
 def check(room):
-    """The complaints about a file, without its directory; "{cert}" is one."""
+    """Return the errors about a file, without its directory; "{cert}" is
+    replaced.
+    """
 
     def call(text, *arguments, status=2):
         text = text.replace("{cert}", room.certs.server)
@@ -69,7 +71,7 @@ LINES = list(range(1, 13))
 
 @pytest.mark.parametrize("how", [START, TEST, RELOAD])
 def test_all_at_once(room, how):
-    """At a start, with -t, and in the log at a reload."""
+    """At a start, with -t, and in the log of a reload."""
     good = (f"accept = 127.0.0.1:0\nconnect = 1\n"
             f"cert = {room.certs.server}\n")
     path = room.write("tunnel.conf", good if how == RELOAD else MANY)
@@ -102,7 +104,7 @@ def test_what_is_missing(check):
 
 
 @pytest.mark.parametrize("line,follows", [
-    # What is wrong, and what would be noise.
+    # Errors, and errors that only follow from them.
     ("conect = 1", "connect ="), ("connect", "connect ="),
     ("connect: 1", "connect ="), ("connect =", "connect ="),
     ("CERT = x.pem", "cert ="), ("cert = a # b", "cert ="),
@@ -130,7 +132,7 @@ def test_what_is_wrong_is_not_missing(check, line, follows):
     ["cert = /no/cert.pem"], ["key_password_file = /no/password"],
     ["peer = dns:a.example"], ["crl = {ca}.crl"],
     ["ticket_keys = /no/tickets"], ["ticket_keys = /etc"],
-    # What follows from the role, if that is known.
+    # Errors that depend on the role, if that is known.
     ["client = maybe", "ca = {ca}", "peer = dns:a.example"],
     ["client = maybe", "server_name = a.example"],
     ["client = maybe", "ticket_keys = {ca}.tickets", "sni_strict = yes"],
@@ -177,7 +179,7 @@ CLIENT = "client = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:1\n"
      "(allowed: require)"),
 ])
 def test_what_a_client_can_not_have(check, room, authority, lines, words):
-    """A setting that would be without effect is refused."""
+    """A setting without effect is refused."""
     given = "" if "ca = {ca}" in lines else "ca = {ca}\n"
     text = CLIENT + "\n".join(lines) + "\n" + given
     if "verify = none" in lines:
@@ -210,7 +212,7 @@ def test_what_a_client_can_have(room, authority, lines):
 
 
 def test_what_a_client_misses(check):
-    """No certificate, and no command in place of a backend."""
+    """A client has no certificate, and no command as a backend."""
     assert check("client = yes\nverify = none\n") == [
         "missing: accept = [host:]port", "missing: connect = [host:]port"]
 
@@ -228,7 +230,7 @@ def test_file_that_is_not_there(room):
 
 
 def test_carriage_returns_are_told_once(check):
-    """And hide nothing."""
+    """They hide no other error."""
     said = check((GOOD + "colour = red\n").replace("\n", "\r\n"))
     assert len(said) == 2
     assert said[0].startswith("tunnel.conf:1: a carriage return")
@@ -238,12 +240,12 @@ def test_carriage_returns_are_told_once(check):
 def test_no_more_than_fifty(check):
     said = check(GOOD + "colour = red\n" * 60)
     assert len(said) == 51
-    assert said[-1] == "and 10 more"
+    assert said[-1] == "and 10 more errors"
 
 
 @pytest.mark.seconds(60)
 def test_two_transient_causes(room):
-    """All of them have to be for status 1."""
+    """Status 1 needs all errors to be transient."""
     alone = ["unshare", "-n"]
     if subprocess.run([*alone, "true"]).returncode != 0:
         pytest.skip("no network namespace can be made here")
@@ -260,7 +262,7 @@ def test_two_transient_causes(room):
     assert len(complaints(run("tls_min=1", "connect=0"), 2)) == 3
 
 
-# What was meant.
+# Hints.
 
 @pytest.mark.parametrize("line,hint", [
     ("conect = 1", 'did you mean "connect"?'),
@@ -331,9 +333,9 @@ def test_two_transient_causes(room):
      "= require)"),
     ("verifyChain = yes", ": verify = require)"),
     ("sni = a:b", "the backend is not chosen by server name"),
-    ("[imaps]", "use one file and one instance for each service; the lines "
-                "below this one, and those above the first section, go into "
-                '/etc/tunnel/imaps.conf, for "systemctl enable --now '
+    ("[imaps]", "use one file and one instance for each service; move the "
+                "lines below this one, and those above the first section, to "
+                '/etc/tunnel/imaps.conf, and run "systemctl enable --now '
                 'tunnel@imaps"'),
 ])
 def test_hint(check, line, hint):
@@ -344,7 +346,7 @@ def test_hint(check, line, hint):
 
 
 def test_name_of_a_port(check):
-    """Of those that /etc/services has."""
+    """A port name from /etc/services."""
     try:
         socket.getservbyname("imaps", "tcp")
     except OSError:
@@ -354,23 +356,24 @@ def test_name_of_a_port(check):
 
 
 def test_key_in_the_place_of_a_file(check, room):
-    """Or pasted into one: none of its lines gets into a log."""
+    """Or pasted into one: no line of a key is logged."""
     with open(room.certs.path("server.key")) as f:
         key = f.read()
     for text in key, "\ufeff" + key, GOOD + "conect = 1\n  " + key:
         said = check(text)
         number = text.count("\n") - key.count("\n") + 1
         assert said[-1] == (f"tunnel.conf:{number}: this is PEM, not a "
-                            f"configuration (cert and key name such files)")
+                            "configuration (cert = FILE and key = FILE name PEM "
+                            "files)")
         assert len(said) == 1 + text.count("conect")
 
 
 def test_secrets_in_the_place_of_a_file(check):
-    """As tunnel -k makes them."""
+    """Secrets as made by tunnel -k."""
     key = "0123456789abcdef" * 4
     assert check(key + "\n", "connect=1")[0] == (
-        f'tunnel.conf:1: "{key[:20]}..." is not key = value (a comment begins '
-        "with # or ;)")
+        f'tunnel.conf:1: "{key[:20]}..." is not a setting (allowed: key = '
+        "value; a comment begins with # or ;)")
 
 
 @pytest.mark.parametrize("line", [
@@ -435,7 +438,7 @@ def test_one_of_two_keys_is_enough(room):
 def test_silent_when_all_is_well(room, tmp_path):
     good = ["accept=127.0.0.1:0", "connect=1",
             f"pidfile={room.path('pid')}", f"log={room.path('log')}"]
-    # From our own program: no warning is due.
+    # From our own program: no warning is expected.
     pem = room.path("new.pem")
     assert tunnel("-g", "localhost", "-o", pem).returncode == 0
     p = tunnel("-tq", *good, f"cert={pem}")
@@ -446,7 +449,7 @@ def test_silent_when_all_is_well(room, tmp_path):
 
 
 def test_quiet_test_of_a_live_tunnel(room):
-    """It holds its pidfile, and goes on to."""
+    """The live tunnel keeps its lock on the pidfile."""
     words = ["connect=1", f"pidfile={room.path('pid')}"]
     t = room.tunnel(*words)
     p = tunnel("-tq", *words, "accept=127.0.0.1:0",
@@ -456,7 +459,7 @@ def test_quiet_test_of_a_live_tunnel(room):
 
 
 def test_quiet_test_without_the_sockets(room):
-    """Those of systemd are not passed to ExecReload."""
+    """systemd does not pass its sockets to ExecReload."""
     good = ["connect=1", f"cert={room.certs.server}"]
     p = tunnel("-tq", *good)
     assert (p.returncode, p.stdout) == (0, "")
@@ -480,7 +483,7 @@ def test_quiet_test_tells_errors():
 
 
 def test_many_letters():
-    """As many settings as there are letters."""
+    """As many settings as letters."""
     p = tunnel("-" + "v" * 500, "cert=/no.pem")
     assert p.returncode == 2
     assert "log_level is already set" in p.stderr

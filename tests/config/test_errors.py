@@ -1,5 +1,5 @@
-"""What is wrong with the input is said in one sentence, with status 2, and
-nothing is left behind.
+"""Each error in the input is one message, with status 2, and nothing is left
+behind.
 """
 
 import os
@@ -15,7 +15,7 @@ from support import GOOD, complaint, run_tunnel
 
 @pytest.fixture
 def in_file(room):
-    """The complaint about a configuration file."""
+    """Return the error about a configuration file."""
 
     def call(text, *arguments):
         if isinstance(text, str):
@@ -35,7 +35,7 @@ def good(certs):
 # The file.
 
 def test_comments_of_other_programs(in_file, good):
-    """A semicolon, and the mark that some editors put at the beginning."""
+    """A semicolon, and a byte order mark."""
     message = in_file("\ufeff; a comment\n  ; another\n" + good + "x = 1\n")
     assert message.startswith('tunnel.conf:6: unknown key "x"')
 
@@ -58,7 +58,7 @@ def test_unknown_key_that_stunnel_has(in_file, good, theirs, hint):
 
 def test_duplicate_key(in_file, good):
     message = in_file(good + "idle_timeout = 5s\n\nidle_timeout = 6s\n")
-    assert re.match(r"tunnel\.conf:6: idle_timeout is already set at "
+    assert re.match(r"tunnel\.conf:6: idle_timeout is already set \("
                     r"\S*tunnel\.conf:4", message)
 
 
@@ -102,18 +102,19 @@ def test_nul_byte(in_file, good):
 
 def test_line_of_1_mb(in_file, good):
     message = in_file(good + "alpn = " + "x" * (1 << 20) + "\n")
-    assert message.startswith("tunnel.conf:4: a line of 1048583 bytes")
+    assert message.startswith(
+        "tunnel.conf:4: the line is too long: 1048583 bytes")
 
 
 def test_binary_file(room):
-    """The errors are bounded, and what can't be known is not missed."""
+    """The number of errors is limited, and no key is reported as missing."""
     path = room.write("tunnel.conf", b"\x01 \n" * 1234)
     p = run_tunnel("-c", path)
     assert p.returncode == 2
     lines = p.stderr.splitlines()
     assert len(lines) == 51
     assert lines[49].startswith(f"tunnel: error: {path}:50: a control")
-    assert lines[50] == "tunnel: error: and 950 more"
+    assert lines[50] == "tunnel: error: and 950 more errors"
 
 
 def test_random_file(room):
@@ -135,7 +136,7 @@ def test_missing_key(in_file, good, key):
 
 
 def test_tls_min_above_tls_max(in_file, good):
-    assert "tls_min is above tls_max" in in_file(
+    assert "tls_min is newer than tls_max" in in_file(
         good + "tls_min = 1.3\ntls_max = 1.2\n")
 
 
@@ -144,7 +145,7 @@ def test_connect_and_command(in_file, good):
 
 
 @pytest.mark.parametrize("key,value,hint", [
-    ("ciphers", "AES128-SHA", "IANA"), ("ciphers", ",", "no name"),
+    ("ciphers", "AES128-SHA", "IANA"), ("ciphers", ",", "the list is empty"),
     ("groups", "curve25519", "x25519"), ("alpn", "x" * 300, "255"),
     ("ciphers", "TLS_AES_128_GCM_SHA256," * 40, "32"),
 ])
@@ -171,7 +172,7 @@ def names_are_answered():
     ("connect", "nowhere.invalid:1"), ("connect", "1.2.3.4.5:6"),
 ])
 def test_bad_address(in_file, good, key, value, test_only):
-    """-t finds it as well."""
+    """-t finds it, too."""
     if value.endswith((".invalid:1", ".5:6")) and not names_are_answered():
         pytest.skip("nobody here says which names there are")
     message = in_file(good + f"{key} = {value}\n",
@@ -206,7 +207,7 @@ def test_bad_flag(flag):
 
 @pytest.mark.parametrize("argument", ["junk", "", "/etc/tunnel.conf"])
 def test_junk_argument(argument):
-    assert f'argument "{argument}" is not key=value' in complaint(
+    assert f'argument "{argument}" is not a setting' in complaint(
         run_tunnel(argument))
 
 
@@ -216,7 +217,7 @@ def test_unknown_key_as_an_argument():
 
 
 def test_file_is_checked_below_an_argument(in_file, good):
-    """An argument wins over the file, and hides no mistake in it."""
+    """An argument overrides the file, but hides no error in it."""
     assert in_file(good + "idle_timeout = x\n", "idle_timeout=5s").startswith(
         "tunnel.conf:4: idle_timeout")
 
@@ -257,7 +258,7 @@ def test_key_of_another_kind(certs):
 
 
 def test_key_unreadable(room, certs):
-    """Root reads everything but a directory."""
+    """As a directory, which even root can't read."""
     assert room.dir in loading(
         certs, f"cert={certs.path('server.crt')}", f"key={room.dir}")
 
@@ -300,7 +301,9 @@ def test_password(room, certs, password, hint):
 @pytest.mark.parametrize("key", ["key_password_file", "cert", "key", "ca",
                                  "crl", "ticket_keys", "-c"])
 def test_fifo_that_nobody_writes_to(room, certs, key):
-    """Nobody waits for that, at a start nor, in the master, at a reload."""
+    """The tunnel does not wait for a writer, neither at a start nor, in the
+    master, at a reload.
+    """
     os.mkfifo(path := room.path("fifo"), 0o600)
     given = ["-c", path] if key == "-c" else [f"{key}={path}"]
     p = run_tunnel("accept=127.0.0.1:0", "connect=1", "verify=request",
@@ -323,7 +326,7 @@ def test_as_many_keys_as_certificates(certs, arguments):
 
 @pytest.fixture
 def lost(room, certs):
-    """What fails late, and the files that it must not leave."""
+    """Settings that fail late, and the files that must not be left."""
 
     def call(*arguments, status=2, **keywords):
         p = run_tunnel(f"accept=unix:{room.path('socket')}", "connect=1",
@@ -338,7 +341,7 @@ def lost(room, certs):
 
 
 def in_background(lost, *arguments, status=2):
-    """The same, and the same sentence, when it was to be a daemon."""
+    """The same with daemon = yes, and the same message."""
     message = lost(*arguments, status=status)
     assert lost("-d", *arguments, status=status) == message
     return message
@@ -363,7 +366,7 @@ def test_unix_socket_in_use(room, certs):
         f"accept={backend.address}", "connect=1", f"cert={certs.server}"),
         status=1)
     assert re.search(support.IN_USE, message)
-    support.connect(backend.address).close()  # it is still there
+    support.connect(backend.address).close()  # it still exists
 
 
 def test_unix_socket_would_replace_a_file(room, certs):
@@ -381,7 +384,7 @@ def test_address_of_another_machine(lost):
 
 @pytest.mark.parametrize("flags", [[], ["-t"], ["-i"]])
 def test_name_that_can_not_be_looked_up_now(certs, flags):
-    """Without a network, as it is early in the start of a machine."""
+    """Without a network, as early in the boot."""
     alone = ["unshare", "-n"]
     if subprocess.run([*alone, "true"]).returncode != 0:
         pytest.skip("no network namespace can be made here")
@@ -395,20 +398,20 @@ def test_name_that_can_not_be_looked_up_now(certs, flags):
 
 
 def test_log_file_impossible(lost, room):
-    assert "log /nowhere/log: No such file or directory" in \
+    assert "log: /nowhere/log: No such file or directory" in \
         in_background(lost, "log=/nowhere/log")
 
 
 def test_descriptor_that_does_not_listen(lost):
     with socket.socket() as s:
-        assert "not the number of a listening socket" in lost(
+        assert "it is not a listening socket" in lost(
             f"accept=fd:{s.fileno()}", pass_fds=[s.fileno()])
-    assert "not the number of a listening socket" in lost("accept=fd:99")
+    assert "it is not a listening socket" in lost("accept=fd:99")
 
 
 def test_pidfile_impossible(room, certs):
     for flags in [], ["-d"]:
-        assert "pidfile /nowhere/pid: No such file or directory" in complaint(
+        assert "pidfile: /nowhere/pid: No such file or directory" in complaint(
             run_tunnel(f"accept=unix:{room.path('socket')}", "connect=1",
                        "pidfile=/nowhere/pid", f"cert={certs.server}", *flags))
         assert not os.path.exists(room.path("socket"))
@@ -419,7 +422,7 @@ def test_pidfile_of_a_live_tunnel(room, certs):
     t = room.tunnel("connect=1", f"pidfile={path}")
     message = complaint(run_tunnel("accept=127.0.0.1:0", "connect=1",
                                    f"cert={certs.server}", f"pidfile={path}"))
-    assert f"pidfile {path}: another tunnel holds it" in message
+    assert f"pidfile: {path}: another tunnel has locked it" in message
     assert open(path).read() == f"{t.pid}\n"
 
 
@@ -437,7 +440,7 @@ def test_generate_for_bad_names(names):
     assert complaint(run_tunnel("-g", names)).startswith("-g: ")
 
 
-# Letters and words.
+# Options and keys.
 
 @pytest.mark.parametrize("words", [["-g", "a", "b"], ["-g", "a", "b=c"],
                                    ["-k", "b"], ["-r", "a", "b"],
@@ -471,7 +474,7 @@ def test_long_words(letter, word):
 def test_usage_leads_to_help(words):
     p = run_tunnel(*words)
     assert p.returncode == 2
-    assert p.stderr.endswith("tunnel -h explains all of it\n")
+    assert p.stderr.endswith("tunnel -h lists all options and keys\n")
 
 
 @pytest.mark.parametrize("accept", [["127.0.0.1:0"], ["fd:0", "fd:3"]])
@@ -479,7 +482,7 @@ def test_inetd_and_accept(certs, accept):
     message = complaint(run_tunnel(
         "-i", "connect=1", f"cert={certs.server}",
         *(f"accept={a}" for a in accept)))
-    assert "-i serves a connection that it inherits" in message
+    assert "accept must be an inherited connection with -i" in message
 
 
 @pytest.mark.parametrize("rule", ["cn:*", "uri:spiffe://example.org/*"])
@@ -487,4 +490,4 @@ def test_wildcard_is_for_dns_alone(room, authority, good, in_file, rule):
     message = in_file(good + f"verify = require\nca = {authority.crt}\n"
                       f"peer = {rule}\n")
     assert f'peer: "{rule}" is not a rule' in message
-    assert message.endswith("a * in dns: only)")
+    assert message.endswith("a * only as the first label of dns:)")

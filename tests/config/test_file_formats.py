@@ -1,6 +1,5 @@
-"""Certificates and keys in the shapes that people have them in: they are taken,
-or else one sentence says what they are, and by which command they become what
-is taken.
+"""Certificates and keys in all common formats: they are accepted, or one
+message names the format and the command to convert it.
 """
 
 import os
@@ -21,7 +20,7 @@ SECRET = "open sesame"
 
 
 class Shapes:
-    """Files in a directory, made when they are asked for."""
+    """Files in a directory, made on demand."""
 
     def __init__(self, certs):
         self.dir = tempfile.mkdtemp(prefix="shapes.", dir=certs.dir)
@@ -41,7 +40,9 @@ class Shapes:
         return self.path(name)
 
     def made(self, name, *command):
-        """What a command writes to its last argument, which is added."""
+        """Run a command that writes to its last argument, which is added;
+        return that file.
+        """
         path = self.path(name)
         if not os.path.exists(path):
             run(*command, path)
@@ -51,7 +52,7 @@ class Shapes:
         return self.write(name, edit(text_of(of or self.both)))
 
     def pair(self, kind, *how):
-        """A certificate that signs itself, and its key."""
+        """Make a self-signed certificate and its key."""
         crt, key = self.path(f"{kind}.crt"), self.path(f"{kind}.key")
         if not os.path.exists(crt):
             run("openssl", "req", "-x509", "-nodes", "-newkey", *how,
@@ -74,7 +75,7 @@ def check(cert, key=None, *more):
 
 
 def complaint(p):
-    """The one sentence."""
+    """Return the only error message."""
     lines = [line for line in p.stderr.splitlines() if ": warning: " not in
              line]
     assert p.returncode == 2 and len(lines) == 1, p.stderr
@@ -86,7 +87,7 @@ def is_taken(p):
     return "CN=shape" in p.stdout
 
 
-# What is taken.
+# Accepted formats.
 
 BOTH = {
     "as it is": lambda text: text,
@@ -132,7 +133,9 @@ def test_key_in_der(shapes, how):
     [], ["-addtrust", "serverAuth"], ["-addreject", "emailProtection"],
     ["-setalias", "ours"]])
 def test_trusted_certificate(shapes, settings):
-    """OpenSSL's own kind; what it is to be trusted for is no client's matter."""
+    """OpenSSL's own format; its trust settings don't matter for our own
+    certificate.
+    """
     path = shapes.made("trusted" + "".join(settings), "openssl", "x509",
                        "-trustout", *settings, "-in", shapes.crt, "-out")
     assert "BEGIN TRUSTED CERTIFICATE" in text_of(path)
@@ -143,7 +146,7 @@ def test_trusted_certificate(shapes, settings):
     ([], True), (["-addtrust", "serverAuth"], False),
     (["-addreject", "clientAuth"], False)])
 def test_trusted_certificate_of_an_authority(shapes, settings, taken):
-    """There it would be: what it says is not passed by in silence."""
+    """For an authority trust settings matter, and are not ignored silently."""
     path = shapes.made("ca" + "".join(settings), "openssl", "x509",
                        "-trustout", *settings, "-in", shapes.crt, "-out")
     p = check(shapes.both, None, "verify=require", f"ca={path}")
@@ -166,16 +169,16 @@ def test_encrypted_key(shapes):
 
 
 def test_file_that_is_cut_off(shapes):
-    """In any shape."""
+    """In any format."""
     for shape in "indented", "literal ends", "CRLF":
         path = shapes.edited("cut", lambda text: BOTH[shape](text)[:-40])
         assert "it ends within a PEM block" in complaint(check(path))
 
 
-# What is converted.
+# Convertible formats.
 
 def convert(message, more):
-    """Do what it says."""
+    """Run the command in the message."""
     command = message.split("; to convert it: ")[1]
     p = subprocess.run(command + " " + more, shell=True, capture_output=True,
                        text=True, stdin=subprocess.DEVNULL,
@@ -195,7 +198,7 @@ def encrypted(shapes, name, *how):
 
 
 def of_java(shapes):
-    """Not its newer kind, which is PKCS #12."""
+    """Not the newer keystore, which is PKCS #12."""
     path = shapes.path("keystore")
     if shutil.which("keytool") is None:
         pytest.skip("no keytool")
@@ -217,7 +220,7 @@ def of_openssh(shapes):
 
 
 BY_PKEY = f"-passin 'pass:{SECRET}' -passout 'pass:{SECRET}'"
-CERTS = {  # with the key in them, or without
+CERTS = {  # with the key in them or without
     "a PKCS #12 file": (lambda s: export(s, "p12"), True,
                         f"-passin 'pass:{SECRET}'"),
     "text in UTF-16": (lambda s: s.write("utf16", "\ufeff".encode("utf-16-le")
@@ -243,7 +246,7 @@ def test_certificate_is_converted(shapes, what):
     message = complaint(check(path, key))
     assert what.split(",")[0] in message, message
     convert(message, more)
-    if what == "a Java keystore":  # is one of PKCS #12 now
+    if what == "a Java keystore":  # is PKCS #12 now
         path += ".pem"
         convert(complaint(check(path)), f"-passin 'pass:{SECRET}'")
     assert is_taken(check(path + ".pem", key))
@@ -280,7 +283,7 @@ def test_key_is_converted(shapes, what):
     assert is_taken(check(shapes.crt, other, password))
 
 
-# What can't be.
+# Formats that can't be converted.
 
 CURVES = {"secp256k1": "secp256k1", "P-192": "secp192r1", "P-224": "secp224r1",
           "P-521": "secp521r1", "brainpoolP256r1": "a brainpool curve"}
@@ -288,7 +291,7 @@ CURVES = {"secp256k1": "secp256k1", "P-192": "secp192r1", "P-224": "secp224r1",
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_key_on_another_curve(shapes, curve):
-    """It is served where the library knows it, with a warning."""
+    """It is accepted, with a warning, if the library supports the curve."""
     crt, key = shapes.pair(curve, "ec", "-pkeyopt",
                            f"ec_paramgen_curve:{curve}")
     p = check(crt, key)
@@ -318,7 +321,7 @@ def test_key_of_another_kind(shapes, kind, what, does):
 
 
 def test_certificate_whose_curve_is_spelled_out(shapes):
-    """Its authority has to issue another."""
+    """Its authority has to issue another one."""
     key = KEYS["a key with explicit curve"][0](shapes)
     crt = shapes.made("explicit.crt", "openssl", "req", "-new", "-x509",
                       "-key", key, *NAME, "-out")
@@ -329,7 +332,7 @@ def test_certificate_whose_curve_is_spelled_out(shapes):
         complaint(p)
 
 
-# What is in the place of another.
+# Wrong kinds of files.
 
 WRONG = {
     "a private key": lambda s: s.key,
@@ -381,7 +384,7 @@ def test_list_in_der(shapes, authority):
 
 @pytest.mark.parametrize("form", ["PEM", "DER"])
 def test_list_that_is_not_read(shapes, authority, form):
-    """For being of users alone, which is a critical extension."""
+    """A CRL only for user certificates, which is a critical extension."""
     conf = authority.configure()
     with open(conf, "a") as f:
         f.write("[users]\nissuingDistributionPoint = critical, @dp\n"
@@ -405,7 +408,7 @@ def test_list_that_is_not_read(shapes, authority, form):
     ("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n",
      "certificate 1: it cannot be read ("),
     ("0\0", "read as a DER certificate, it cannot be read ("),
-    # Of each such block the parser would look for the end in all others.
+    # For each such block the parser would search all others for its end.
     ("-----BEGIN CERTIFICATE-----\nMAA=\n" * 2 +
      "-----END CERTIFICATE-----\n",
      "certificate 1: it is damaged (PEM - No PEM header or footer found)"),

@@ -1,4 +1,4 @@
-"""What the program says when asked: -t, -V, -h, and what -g makes."""
+"""The output of -t, -V and -h, and the files of -g."""
 
 import base64
 import hashlib
@@ -17,8 +17,8 @@ from support import run
 
 
 def tunnel(*arguments, status=0, warning="", **keywords):
-    """What it printed on stdout; stderr is separate and has to be empty, but
-    for a line with this warning.
+    """Return its output on stdout; stderr is separate, and has to be empty
+    except for a line with this warning.
     """
     p = subprocess.run([*support.UNDER, support.TUNNEL, *arguments],
                        capture_output=True, text=True, check=False,
@@ -33,7 +33,9 @@ def tunnel(*arguments, status=0, warning="", **keywords):
 
 @pytest.fixture
 def check(room):
-    """What -t says of a certificate file, and the rest of its output."""
+    """Return the report of -t on a certificate file, and the rest of its
+    output.
+    """
 
     def call(name, *arguments, **keywords):
         out = tunnel("-t", "accept=127.0.0.1:0", "connect=1",
@@ -110,7 +112,8 @@ def test_chain_that_is_none(room, certs, check, names, words):
 
 
 def test_names_forge_no_line(room, check):
-    """Nor move a cursor: they are an authority's, or somebody's who asked."""
+    """Nor move the cursor: names are chosen by an authority or its customer.
+    """
     stem, path = room.path("key"), room.path("forged.pem")
     run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt",
         "ec_paramgen_curve:P-256", "-out", stem)
@@ -136,8 +139,8 @@ def test_each_certificate_is_reported(certs, check):
 
 
 def test_effective_configuration(room, check, certs):
-    """Arguments win over the file; defaults are told as well; and it can be
-    read again.
+    """Arguments override the file; defaults are printed, too; and the output
+    is a valid configuration.
     """
     conf = room.write("tunnel.conf", f"""
 # a comment
@@ -157,7 +160,7 @@ alpn = h2
     assert "alpn = h2" in lines
     assert "half_close_timeout = 60s" in lines
     again = tunnel("-t", "-c", room.write("again.conf", head))
-    # Line by line: the order of the suites is measured at every start.
+    # Line by line: the order of the suites depends on the CPU.
     assert sorted(again.splitlines()) == sorted(out.splitlines())
 
 
@@ -183,7 +186,9 @@ def test_command_is_printed(certs):
 
 
 def test_what_is_said_of_clients(room, certs):
-    """Their authorities and lists by name; and it can be read again."""
+    """Their authorities and CRLs by name; and the output is a valid
+    configuration.
+    """
     authority = Authority(room.dir, "Some CA")
     leaf = authority.leaf()
     given = {"verify": ["request"], "ca": [authority.crt],
@@ -213,12 +218,14 @@ SERVERS = ["client=yes", "accept=0", "connect=localhost:443",
      ["# localhost:443: verified as a.example.org",
       "# unix:/run/x: verified as a.example.org"]),
     (["server_name=off"],
-     ["# localhost:443: verified as localhost, without asking for a name"]),
+     ["# localhost:443: verified as localhost, no server name (SNI) is sent"]),
     (["peer=dns:a.example.org", "peer=dns:b.example.org"],
-     ["# localhost:443: verified as one of peer"]),
+     ["# localhost:443: verified as one of the peer rules"]),
 ])
 def test_what_is_said_of_servers(room, words, said):
-    """Who has to be there; and it can be read again."""
+    """The servers' authorities and names; and the output is a valid
+    configuration.
+    """
     authority = Authority(room.dir, "Some CA")
     out = tunnel("-t", *SERVERS, f"ca={authority.crt}", *words)
     lines = out.splitlines()
@@ -231,7 +238,8 @@ def test_what_is_said_of_servers(room, words, said):
 
 
 def test_what_is_said_of_a_server_that_is_not_verified():
-    warning = "verify: the server is not authenticated: anyone can pose as it"
+    warning = "command line: verify: the server is not authenticated: " \
+        "anyone can impersonate it"
     out = tunnel("-t", *SERVERS, "verify=none", warning=warning)
     assert "\n# localhost:443: not verified\n" in out
     assert "verified as" not in out
@@ -241,7 +249,9 @@ def test_what_is_said_of_a_server_that_is_not_verified():
 
 
 def test_certificate_of_a_client(room, certs, check):
-    """What servers look for; that it has no name is no fault of it."""
+    """What servers check; a missing name is no fault of a client's
+    certificate.
+    """
     authority = Authority(room.dir, "Some CA")
     leaf = authority.leaf()
     report, head = check(leaf, "client=yes", f"ca={authority.crt}")
@@ -346,7 +356,7 @@ def test_generated_certificate_to_a_full_disk():
 
 
 def test_most_names(room):
-    """Each as long as it may be."""
+    """Each of maximum length."""
     names = [f"{i:02}" + ".".join(["a" * 60] * 4)[:250] for i in range(32)]
     out = tunnel("-g", ",".join(names)).encode()
     text = run("openssl", "x509", "-noout", "-text", stdin=out).decode()
@@ -359,7 +369,7 @@ def test_most_names(room):
 # -r
 
 def test_request_becomes_a_certificate(room):
-    """By a CA that was made on the spot; the client trusts that alone."""
+    """By a CA made for the test; the client trusts only that."""
     ca, ca_key = room.path("ca.pem"), room.path("ca.key")
     run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
         "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=CA", "-days", "9",

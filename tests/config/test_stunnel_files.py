@@ -1,5 +1,5 @@
-"""Configurations of stunnel, and what a person makes of them by what tunnel -t
-says of them, in one round.
+"""stunnel configurations, and their conversion by the hints of tunnel -t, in
+one round.
 """
 
 import grp
@@ -13,8 +13,8 @@ import pytest
 
 import support
 
-# As they are, with the files of this test; and what becomes of them: each line
-# is one that stood there, or one that tunnel has named.
+# Originals, with the files of this test, and results: each line of a result
+# was in the original, or in a hint of tunnel -t.
 REDIS = """foreground = yes
 
 [redis]
@@ -122,7 +122,7 @@ verifyChain = yes
 OCSPaia = yes
 TIMEOUTidle = 70
 """
-# Both ends in one file, as stunnel's own example has it.
+# Both ends in one file, as in stunnel's own example.
 BOTH = """setuid = nobody
 setgid = {group}
 
@@ -245,7 +245,7 @@ def check(conf, *flags):
 
 @pytest.fixture
 def fill(room, authority):
-    """A text with the files that there are."""
+    """Return a text with the paths of the test's files."""
     group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
     psk = room.write("psk", "nfs:" + "0123456789abcdef" * 4 + "\n")
     os.chmod(psk, 0o600)
@@ -265,7 +265,7 @@ def fill(room, authority):
 
 @pytest.fixture
 def said(room, fill):
-    """What is said of a text, by line."""
+    """Return the messages about a text, by line."""
 
     def call(text):
         p = check(room.write("stunnel.conf", fill(text)))
@@ -283,7 +283,9 @@ def said(room, fill):
 
 @pytest.mark.parametrize("name", CONVERTED)
 def test_each_line_is_answered(said, fill, name):
-    """Those that a new file has no more, and no other, with what is new."""
+    """Exactly the lines that are not in the result have a message, which
+    contains the new lines.
+    """
     text, new = CONVERTED[name]
     found = said(text)
     lines = [x for part in new for x in fill(part).splitlines()]
@@ -324,7 +326,7 @@ def test_what_is_made_of_it_is_right(room, fill, name, part):
     (SNI, "sni", "the backend is not chosen by server name"),
 ])
 def test_what_can_not_be(said, text, line, words):
-    """One clear sentence says so."""
+    """One clear message for each."""
     found = said(text)
     number, = [i for i, x in enumerate(text.splitlines(), 1)
                if x.startswith(line + " ")]

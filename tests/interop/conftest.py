@@ -1,4 +1,4 @@
-"""The servers that several tests have behind a tunnel."""
+"""Servers that several tests use behind a tunnel."""
 
 import pytest
 

@@ -1,5 +1,5 @@
-"""client = yes in front of servers that there are: what a program without TLS
-gets through it, whom it has to do with, and how it ends.
+"""client = yes with common servers: data for programs without TLS,
+verification, and ends of streams.
 """
 
 import functools
@@ -22,14 +22,14 @@ SERVERS = {
     "haproxy": programs.haproxy_tls, "hitch": programs.hitch_tls,
     "tunnel": programs.tunnel_tls,
 }
-# These answer a close_notify by a mere FIN, as if they had been cut off.
+# These answer a close_notify by a FIN only, as in a truncation.
 SLOPPY = {"nginx", "redis"}
 AS_AN_END = "truncation=eof"
 
 
 @pytest.fixture
 def client(room):
-    """A tunnel to a server whose certificate has the name localhost."""
+    """Start a tunnel to a server with a certificate for localhost."""
 
     def start(address, *words, ca=room.certs.ca, name="localhost"):
         return room.tunnel("client=yes", f"connect={address}", f"ca={ca}",
@@ -44,7 +44,7 @@ def ended(t, version="1.[23]", reason="closed"):
                       rf" .* {reason}$")
 
 
-# Others that put TLS in front of a service.
+# Other TLS proxies.
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_transfer(room, client, echo, name, version):
@@ -64,7 +64,7 @@ def test_transfer(room, client, echo, name, version):
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_service_that_ends_first(room, client, backend, name, version):
-    """As it has said all: an end, and all of it before."""
+    """The service ends after its data: all data arrive, then the end."""
     t = client(SERVERS[name](room, backend.address), f"tls_max={version}")
     sock = room.connect(t.address)
     sock.sendall(b"go on")
@@ -78,7 +78,7 @@ def test_service_that_ends_first(room, client, backend, name, version):
 
 
 def test_server_that_does_not_answer_an_end(room, client, echo, version):
-    """By its own: then nobody knows whether there was more to come."""
+    """Without its own close_notify, it is unknown whether data are missing."""
     t = client(programs.nginx_tls(room, echo.address), f"tls_max={version}")
     sock = room.connect(t.address)
     sock.sendall(b"hello")
@@ -90,7 +90,7 @@ def test_server_that_does_not_answer_an_end(room, client, echo, version):
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_resumption(room, client, echo, name, version):
-    """From the second connection on, by what the one before has brought."""
+    """From the second connection on, by the session of the one before."""
     t = client(SERVERS[name](room, echo.address), f"tls_max={version}",
                AS_AN_END)
     for n in range(1, 4):
@@ -105,7 +105,9 @@ def test_resumption(room, client, echo, name, version):
 @pytest.mark.parametrize("host,sni", [("localhost", "sni=localhost"),
                                       ("127.0.0.1", "")])
 def test_name_of_connect(room, client, echo, host, sni):
-    """It is the one that counts, and is asked for if it is no address."""
+    """The name in connect is verified, and sent as SNI unless it is an
+    address.
+    """
     address = programs.nginx_tls(room, echo.address)
     t = client(address.replace("127.0.0.1", host), AS_AN_END, name=None)
     sock = room.connect(t.address)
@@ -116,10 +118,10 @@ def test_name_of_connect(room, client, echo, host, sni):
 
 
 def refused(room, t):
-    """Not a byte comes through, nor an end that could be taken for one."""
+    """Check that neither data nor a proper end arrives."""
     try:
         end = support.read_all(room.connect(t.address))
-    except ConnectionResetError:  # as early as that
+    except ConnectionResetError:  # possibly during connect(2)
         end = b"", "reset"
     assert end == (b"", "reset")
     return t.wait_log(r"warning: .* no backend: .*server certificate")
@@ -147,7 +149,7 @@ def test_many_at_once(room, client, echo):
             transfers.BLOCK[i:i + 20000]
 
 
-# Programs for all that, of OpenSSL and GnuTLS.
+# Programs of OpenSSL and GnuTLS.
 
 def test_openssl_serves_files(room, client, version):
     need("curl")
@@ -238,7 +240,7 @@ def test_nginx_closes(nginx, client, version):
 
 
 def test_nginx_knows_its_client(room, nginx, client, authority, version):
-    """By a certificate, and the name that it asks for."""
+    """By a certificate, and by SNI."""
     more = f"ssl_verify_client on; ssl_client_certificate {authority.crt};"
     t = client(nginx(more=more), f"tls_max={version}",
                f"cert={authority.leaf('app1')}")
@@ -248,7 +250,7 @@ def test_nginx_knows_its_client(room, nginx, client, authority, version):
 
 @pytest.mark.parametrize("kind", ["v1", "v2"])
 def test_nginx_takes_a_proxy_header(room, nginx, client, kind, version):
-    """Which is in front of TLS."""
+    """The header precedes TLS."""
     t = client(nginx("proxy_protocol"), f"tls_max={version}",
                f"proxy_protocol={kind}")
     out = curl(t, "--interface", "127.0.0.77", "-w", "%{local_port}\n",
@@ -319,7 +321,7 @@ def test_apache(room, apache, client, version):
 
 @pytest.fixture
 def redis(room, client):
-    """redis-cli, through a tunnel to one that speaks TLS."""
+    """Run redis-cli through a tunnel to a Redis with TLS."""
     need("redis-cli")
     address = support.free_port()
     host, port = address.split(":")

@@ -1,5 +1,5 @@
-"""PostgreSQL, whose psql has no TLS here: the server begins with it, as it may
-from version 17 on, if ALPN names its protocol.
+"""PostgreSQL with a psql without TLS: from version 17 on, the server accepts
+direct TLS if ALPN names its protocol.
 """
 
 import os
@@ -25,7 +25,7 @@ fsync = off
 
 @pytest.fixture
 def postgres(room):
-    """The address of a server, which must not be root."""
+    """Return the address of a server, which must not run as root."""
     program = programs.unpacked("postgres", BIN + "postgres")
     data, keywords = room.path("data"), {}
     os.mkdir(data, 0o700)
@@ -78,7 +78,7 @@ def test_psql(start, version, mode):
 
 
 def test_no_protocol_is_named(start):
-    """PostgreSQL turns it away."""
+    """Without ALPN PostgreSQL refuses."""
     t = start()
     psql(t, "select 1", status=2)
     t.wait_log("-> .* in=")

@@ -1,5 +1,5 @@
-"""proxy_protocol as it is understood by those who are to: Apache httpd with
-mod_remoteip, and haproxy.
+"""proxy_protocol with common receivers: Apache httpd with mod_remoteip, and
+haproxy.
 """
 
 import pytest
@@ -28,8 +28,8 @@ def kind(request):
 
 @pytest.fixture
 def apache(room):
-    """One that knows its clients by headers alone; a tunnel in front of it,
-    once it is called.
+    """Start an Apache that takes client addresses only from headers; return a
+    function that starts a tunnel in front of it.
     """
     need("curl")
     address = programs.apache(room, REMOTEIP, "mod_remoteip")
@@ -37,7 +37,7 @@ def apache(room):
 
 
 def access(room, count):
-    """So many lines of its log, each as a list of words."""
+    """Return so many lines of its log, each as a list of words."""
     path = room.path("access.log")
     support.wait_for(lambda: support.text_of(path).count("\n") >= count,
                      f"{count} lines in {path}")
@@ -47,7 +47,9 @@ def access(room, count):
 
 
 def curl(room, t, *arguments, count=1, host="127.0.0.1"):
-    """A small file, so many times on one connection; the client's port."""
+    """Get a small file so many times on one connection; return the client's
+    port.
+    """
     port = t.address.rsplit(":", 1)[1]
     out = run("curl", "-sS", "--cacert", room.certs.ca, "--interface", CLIENT,
               "--connect-to", f"localhost:{port}:{host}:{port}", "-w",
@@ -67,7 +69,7 @@ def test_apache_knows_its_client(room, apache, kind, version, mode):
 
 
 def test_apache_knows_its_client_for_all_of_a_connection(room, apache, kind):
-    """One header, and requests after it."""
+    """One header, followed by several requests."""
     t = apache(f"proxy_protocol={kind}")
     port = curl(room, t, count=5)
     assert access(room, 5) == [
@@ -89,7 +91,7 @@ def test_apache_knows_a_client_that_has_a_certificate(room, apache, authority):
 
 
 def test_apache_behind_a_load_balancer(room, apache, kind):
-    """The address goes through both."""
+    """The address passes through both."""
     t = apache(f"proxy_protocol={kind}", "accept_proxy=yes")
     balancer = proxy.Haproxy(room, f"""
 listen balancer
@@ -113,7 +115,9 @@ frontend who
 
 @pytest.fixture
 def haproxy(room):
-    """One that says what it knows; a tunnel in front of it, once called."""
+    """Start a haproxy that answers with what it knows of the client; return a
+    function that starts a tunnel in front of it.
+    """
 
     def start(words, *arguments):
         server = proxy.Haproxy(room, WHO % words)
@@ -123,7 +127,7 @@ def haproxy(room):
 
 
 def get(client):
-    """What it says, in words."""
+    """Return its answer, split into words."""
     client.send(b"GET / HTTP/1.0\r\n\r\n")
     head, body = client.read_all()[0].split(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK"), head
@@ -162,8 +166,8 @@ def test_haproxy_knows_its_client_of_ipv4_on_a_listener_for_both(
 
 
 def test_haproxy_takes_a_client_on_a_unix_socket(room, haproxy):
-    """It has no address to know it by.  (The paths of version 2 are none that
-    haproxy 2.6 would take.)
+    """The client has no address.  (haproxy 2.6 does not accept the paths of
+    version 2.)
     """
     t = haproxy("%[src]", f"accept=unix:{room.path('accept')}",
                 "proxy_protocol=v1")
@@ -177,7 +181,7 @@ def test_haproxy_knows_the_name_asked_for(room, haproxy, version):
 
 def test_haproxy_takes_a_header_with_all_there_is(room, haproxy, authority,
                                                   version):
-    """However long."""
+    """Of any length."""
     name = ".".join(["x" * 63] * 3 + ["x" * 61])
     t = haproxy("%[src] %[fc_pp_authority]", "proxy_protocol=v2",
                 "alpn=http/1.1", "verify=require", f"ca={authority.crt}")
@@ -191,7 +195,7 @@ def test_haproxy_takes_a_header_with_all_there_is(room, haproxy, authority,
 
 
 def test_haproxy_knows_of_the_clients_tls(room, haproxy, authority, version):
-    """What comes in fields it hands on as it is."""
+    """It passes on the fields unchanged."""
     if proxy.haproxy_version() < (2, 9):
         pytest.skip("this haproxy knows no fc_pp_tlv")
     t = haproxy("%[fc_pp_tlv(0x01)] %[fc_pp_tlv(0x02)] "

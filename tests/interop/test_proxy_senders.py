@@ -1,4 +1,4 @@
-"""accept_proxy behind a balancer that there is: haproxy."""
+"""accept_proxy behind a common balancer: haproxy."""
 
 import ssl
 
@@ -41,7 +41,7 @@ listen balancer
 
 
 def test_haproxy(room, start, backend, words, version):
-    """The client's address, through it: in the log."""
+    """The log has the client's address."""
     t = start()
     haproxy = proxy.Haproxy(room, BALANCER.format(
         address=t.address, words=words))
@@ -54,7 +54,7 @@ def test_haproxy(room, start, backend, words, version):
 
 
 def test_haproxy_ipv6(room, start, backend, words, ipv6):
-    """Of which its own connection to the tunnel has nothing."""
+    """An IPv6 client, although haproxy connects to the tunnel by IPv4."""
     t = start()
     haproxy = proxy.Haproxy(room, BALANCER.format(
         address=t.address, words=words), ["::1"])
@@ -90,13 +90,13 @@ def test_haproxy_and_max_per_ip(room, start, words):
 
 @pytest.mark.parametrize("words", ["send-proxy", "send-proxy-v2"])
 def test_haproxys_health_checks(room, lonely, words):
-    """They find it up, and nobody else hears of them."""
+    """Its health checks succeed, and are not logged."""
     t = lonely("log_level=info")
     haproxy = proxy.Haproxy(room, BALANCER.format(
         address=t.address, words=words + " check check-send-proxy inter 20ms"))
 
     def checks():
-        """Those that were passed, in a row."""
+        """Return the number of consecutive successful checks."""
         out = haproxy.ask("show servers state").splitlines()
         names = out[1].removeprefix("# ").split()
         return dict(zip(names, out[2].split()))
@@ -112,7 +112,7 @@ def test_haproxys_health_checks(room, lonely, words):
 
 
 def test_haproxy_that_sends_none(room, lonely):
-    """Its clients are refused, and the log says why."""
+    """Its clients are refused, and the log has the reason."""
     t = lonely()
     haproxy = proxy.Haproxy(room, BALANCER.format(address=t.address, words=""))
     with pytest.raises((ConnectionError, ssl.SSLError)):

@@ -1,4 +1,4 @@
-"""ssh through TLS: a tunnel as its ProxyCommand, by pipes, and another one in
+"""ssh through TLS: a tunnel as ProxyCommand, on pipes, and another one in
 front of a real sshd.
 """
 
@@ -16,7 +16,7 @@ from support import need, run
 
 FILE = random.Random(6).randbytes(8 * 1024 * 1024)
 USER = pwd.getpwuid(os.geteuid())
-# As root, sshd wants a user to become, and a directory of its own.
+# As root, sshd needs an unprivileged user and a directory.
 IN_A_ROOM_OF_ITS_OWN = """
 set -e
 mount --bind "$0" /etc/passwd
@@ -39,7 +39,7 @@ Subsystem sftp internal-sftp
 
 @pytest.fixture
 def sshd(room):
-    """Its address."""
+    """Return the address of an sshd."""
     need("ssh", "scp", "ssh-keygen")
     if not os.path.exists(USER.pw_shell):
         pytest.skip("who runs this has no shell")
@@ -71,7 +71,7 @@ def sshd(room):
 
 @pytest.fixture
 def options(room, sshd):
-    """Those of ssh, with a tunnel in front of sshd, which has a name."""
+    """Return the options of ssh, with a tunnel in front of sshd."""
     t = room.tunnel(f"connect={sshd}")
 
     def make(*words):
@@ -87,7 +87,7 @@ def options(room, sshd):
 
 
 def closed(room, count=1):
-    """As its log has it."""
+    """Wait for the log lines of count closed connections."""
     def lines():
         text = support.text_of(room.path("proxy.log"))
         return [x for x in text.splitlines() if x.endswith(" closed")]
@@ -103,7 +103,7 @@ def ssh(options, *command, **keywords):
 
 
 def test_command(room, options):
-    """What goes in and out, and how it ends."""
+    """Input, output and exit status."""
     out = ssh(options(), "sha256sum; echo $SSH_CONNECTION; exit 7", stdin=FILE,
               status=7)
     assert hashlib.sha256(FILE).hexdigest().encode() in out
@@ -131,7 +131,7 @@ def test_scp(room, options):
 
 
 def test_unknown_authority(room, options, authority):
-    """No word reaches sshd, and ssh fails."""
+    """No data reach sshd, and ssh fails."""
     words = [word.replace(room.certs.ca, authority.crt)
              for word in options()]
     out = run("ssh", *words, f"{USER.pw_name}@server", "true", status=255)

@@ -1,4 +1,4 @@
-"""What the tests of processes share."""
+"""Fixtures for the tests of processes."""
 
 import fcntl
 import os
@@ -15,7 +15,9 @@ from privileged import LIBC, NOBODY, system
 
 @pytest.fixture
 def network():
-    """One of our own, with every port free, for what this thread starts."""
+    """A new network namespace, with all ports free, for processes that this
+    thread starts.
+    """
     with open("/proc/thread-self/ns/net") as old:
         try:
             system(LIBC.unshare(0x40000000), "CLONE_NEWNET")
@@ -30,7 +32,9 @@ def network():
 
 @pytest.fixture
 def everyone(room, monkeypatch):
-    """A user's own tunnel and certificate, in a directory open to all."""
+    """A copy of program and certificate for any user, in a directory open to
+    all.
+    """
     os.chmod(room.dir, 0o755)
     program = shutil.copy(support.TUNNEL, room.path("tunnel"))
     cert = shutil.copy(room.certs.server, room.path("cert.pem"))
@@ -41,7 +45,7 @@ def everyone(room, monkeypatch):
 
 @pytest.fixture
 def jail(room, monkeypatch):
-    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # it needs a /proc
+    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # it needs /proc
     os.chmod(room.dir, 0o755)
     os.mkdir(room.path("jail"))
     return room.path("jail")

@@ -1,6 +1,4 @@
-"""What the project promises to show: a quick start, little memory, a small
-program.
-"""
+"""The project's limits: a fast start, little memory, a small program."""
 
 import os
 import re
@@ -20,7 +18,7 @@ by_default = pytest.mark.skipif(
 
 @by_default
 def test_serves_within_50_ms(room):
-    """From exec to the first connection; the best of some starts."""
+    """From exec to the first connection; the best of several starts."""
     backend = room.backend()
     took = []
     for _ in range(7):
@@ -42,7 +40,7 @@ def test_serves_within_50_ms(room):
 
 @pytest.fixture
 def make(room):
-    """Build with other variables, in a directory of its own."""
+    """Build with other variables, in a separate directory."""
 
     def call(variant, *variables, timeout=120):
         out = os.path.join("build", variant)
@@ -55,7 +53,7 @@ def make(room):
 
 
 def idle(room, backend, field):
-    """kB of memory of a process that has just started; the median of some."""
+    """Return the memory of a new process in kB; the median of several."""
     kb = []
     for _ in range(9):
         t = room.tunnel(f"connect={backend.address}")
@@ -68,8 +66,8 @@ def idle(room, backend, field):
 @by_default
 @pytest.mark.seconds(120)
 def test_idle_process_is_below_2_5_mb(room, make, monkeypatch):
-    """All of it, when linked statically: which pages of shared libraries come
-    along with those that are used is up to the system.
+    """All memory, linked statically: the system decides which pages of shared
+    libraries are loaded together.
     """
     monkeypatch.setattr(support, "TUNNEL", make("static", "STATIC=1"))
     assert idle(room, room.backend(), "VmRSS") < 2.5 * 1024
@@ -82,7 +80,7 @@ def test_idle_process_has_half_a_megabyte_to_itself(room):
 
 @pytest.mark.seconds(120)
 def test_program_is_small(room, make):
-    """Stripped, with the library as a shared one."""
+    """Stripped, with a shared mbed TLS."""
     prefix = os.path.join(support.TOP, "build", "mbedtls")
     shared = os.path.join(prefix, "shared")
     if not os.path.isdir(shared):
@@ -105,7 +103,7 @@ def test_musl_is_small_and_needs_nothing(room, make):
     small = room.path("tunnel")
     run("strip", "-o", small, built)
     gcc = int(run("musl-gcc", "-dumpversion").split(b".")[0])
-    # What newer ones make is a little larger.
+    # Newer compilers make it slightly larger.
     assert os.path.getsize(small) <= (512 if gcc < 13 else 516) * 1024
     assert b"INTERP" not in run("readelf", "-lW", built)
     assert b"no dynamic section" in run("readelf", "-d", built)

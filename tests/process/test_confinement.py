@@ -1,4 +1,4 @@
-"""What somebody could do who has brought code of his own into a worker."""
+"""What an attacker with code execution in a worker can do."""
 
 import ctypes
 import errno
@@ -46,7 +46,7 @@ class Registers(ctypes.Structure):
 
 
 class Puppet:
-    """A sleeping process that makes the system calls we want it to."""
+    """A sleeping process that is made to do given system calls."""
 
     def __init__(self, pid):
         self.pid = pid
@@ -65,7 +65,9 @@ class Puppet:
         assert os.WIFSTOPPED(how), f"it has ended: {how:#x}"
 
     def call(self, name, *arguments):
-        """Bytes are passed by address; the result, or -errno."""
+        """Do a system call; bytes are passed by address.  Return its result,
+        or -errno.
+        """
         r = Registers.from_buffer_copy(self.saved)
         r.rip -= 2
         r.rax, r.orig_rax = CALLS[name], ctypes.c_ulong(-1).value
@@ -103,7 +105,7 @@ def sockaddr(address):
 
 @pytest.fixture
 def puppet(room, echo):
-    """Start a tunnel; who serves is at our mercy."""
+    """Start a tunnel; return the serving process as a puppet."""
     if platform.machine() != "x86_64":
         pytest.skip("knows x86-64 alone")
 
@@ -122,7 +124,8 @@ def puppet(room, echo):
 
 
 def test_puppet_can_do_all_that(room, echo, puppet):
-    """Without a sandbox: or what follows would show nothing."""
+    """Without a sandbox it can; otherwise the tests below would show nothing.
+    """
     p = puppet("workers=1", "sandbox=no")
     assert p.call("open", b"/etc/passwd", os.O_RDONLY) > 0
     assert p.connect(room.backend().address) == 0
@@ -160,7 +163,7 @@ def test_worker_can_connect_to_its_backend_alone(room, echo, puppet, mode):
 
 @confined
 def test_worker_can_reach_no_unix_socket(room, puppet, mode):
-    """Whoever listens there may trust its user."""
+    """A listener there may trust the worker's user."""
     os.chmod(room.dir, 0o755)
     room.backend(family=socket.AF_UNIX, to=room.path("sock"))
     os.chmod(room.path("sock"), 0o777)
@@ -182,8 +185,8 @@ OTHER_WAYS = {
 @confined
 @pytest.mark.parametrize("way", OTHER_WAYS)
 def test_worker_has_no_other_way_out(room, echo, puppet, way):
-    """Those that Landlock, which knows bind(2) and connect(2) of TCP, does
-    not see.
+    """Other ways than bind(2) and connect(2) of TCP, which Landlock does not
+    check.
     """
     p = puppet("workers=1")
     other = room.backend().address
@@ -233,7 +236,7 @@ SHUTDOWNS = [socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR]
 
 
 def listeners(pid):
-    """The numbers that a process has for listening sockets on TCP."""
+    """Return a process's descriptors of listening TCP sockets."""
     with open("/proc/net/tcp") as f:
         inodes = {fields[9] for fields in map(str.split, f)
                   if fields[3] == "0A"}
@@ -247,7 +250,8 @@ def setsockopt(p, sock, option):
 
 
 def test_puppet_can_change_a_listener(puppet):
-    """Without a sandbox: or what follows would show nothing."""
+    """Without a sandbox it can; otherwise the tests below would show nothing.
+    """
     p = puppet("workers=1", "sandbox=no")
     listener, = listeners(p.pid)
     for option in OF_LISTENERS.values():
@@ -259,7 +263,8 @@ def test_puppet_can_change_a_listener(puppet):
 @confined
 @pytest.mark.parametrize("what", OF_LISTENERS)
 def test_worker_can_not_change_a_listener(puppet, what):
-    """What is accepted inherits it, and the others accept from it as well."""
+    """Accepted sockets inherit options, and other workers accept from it, too.
+    """
     p = puppet("workers=1")
     listener, = listeners(p.pid)
     assert setsockopt(p, listener, OF_LISTENERS[what]) == -errno.EPERM
@@ -267,7 +272,7 @@ def test_worker_can_not_change_a_listener(puppet, what):
 
 @confined
 def test_worker_can_not_end_a_listener(room, echo, puppet):
-    """Nor a copy of it, nor as it is for all who have it."""
+    """Nor a copy of it, nor the socket as shared by all processes."""
     p = puppet("workers=1", "ktls=off")
     listener, = listeners(p.pid)
     for how in SHUTDOWNS:
@@ -288,7 +293,7 @@ def test_worker_can_not_end_a_listener(room, echo, puppet):
 
 @confined
 def test_worker_can_not_end_what_it_was_started_with(puppet):
-    """Standard error may be a socket, to which all of them log."""
+    """Standard error may be a socket to which all processes log."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         p = puppet("workers=1", stdin=theirs)
@@ -297,7 +302,7 @@ def test_worker_can_not_end_what_it_was_started_with(puppet):
         assert setsockopt(p, 0, OF_LISTENERS["SO_LINGER"]) == -errno.EPERM
 
 
-# The levels that there are, and two that would be one of them in 16 bits.
+# All levels, and two that equal one of them in 16 bits.
 LEVELS = [socket.SOL_IP, socket.SOL_SOCKET, socket.IPPROTO_TCP,
           socket.IPPROTO_IPV6, 282, 0x10000 + socket.SOL_SOCKET,
           0x10000 + socket.IPPROTO_TCP]
@@ -316,7 +321,7 @@ GETS = {(socket.SOL_SOCKET, socket.SO_ERROR),
 @pytest.mark.parametrize("call,allowed", [("setsockopt", SETS),
                                           ("getsockopt", GETS)])
 def test_worker_has_no_other_options(puppet, call, allowed):
-    """The number of an option means another one at another level."""
+    """An option's number has other meanings at other levels."""
     p = puppet("workers=1", "ktls=off")
     sock = p.socket()
     length = ONE if call == "getsockopt" else 4
@@ -327,7 +332,9 @@ def test_worker_has_no_other_options(puppet, call, allowed):
 
 @confined
 def test_numbers_of_listeners_are_nobody_elses(room, puppet):
-    """Past the limit: a socket can't get the number of one that is closed."""
+    """They are above the limit: no new socket can get the number of a closed
+    listener.
+    """
     p = puppet("workers=1", "accept=127.0.0.1:0", "accept=127.0.0.1:0")
     assert len(listeners(p.pid)) == 2
     assert min(listeners(p.pid)) >= int(soft_limit(p.pid, "open files"))
@@ -369,7 +376,7 @@ def test_worker_can_do_nothing_to_others(room, puppet):
 
 @pytest.fixture
 def relay(room, echo):
-    """Start one, which is at our mercy."""
+    """Start a relay; return it as a puppet."""
     if platform.machine() != "x86_64":
         pytest.skip("knows x86-64 alone")
 
@@ -409,7 +416,8 @@ RELAY_NEEDS_NO = {
 
 
 def test_relay_can_do_that(relay):
-    """Without a sandbox: or what follows would show nothing."""
+    """Without a sandbox it can; otherwise the tests below would show nothing.
+    """
     p = relay("sandbox=no")
     assert p.call("openat", *RELAY_NEEDS_NO["openat"]) > 0
     assert p.call("socket", *RELAY_NEEDS_NO["socket"]) > 0

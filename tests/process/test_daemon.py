@@ -1,6 +1,4 @@
-"""The life of the process: background, pidfile, log file, signals, and how it
-ends.
-"""
+"""The process: background, pidfile, log file, signals, and its end."""
 
 import fcntl
 import os
@@ -40,7 +38,7 @@ def test_daemon_lets_go_of_its_terminal(room, backend):
 
 def test_daemon_that_cannot_start(room, backend):
     d = Daemon(room, "-d", f"connect={backend.address}", "accept=192.0.2.1:0")
-    assert d.p.returncode == 1  # the address may still come
+    assert d.p.returncode == 1  # the address may be logged later
     assert d.p.stderr.startswith("tunnel: error: ")
     assert d.p.stderr.count("\n") == 1
     assert not os.path.exists(d.pidfile)
@@ -80,7 +78,7 @@ def assert_echoes(room, to):
 
 
 def test_standard_descriptors_closed(room, backend):
-    """What it opens may become none of them: clients would get its log."""
+    """Opened files must not get these numbers: clients would get the log."""
     backend.serve(support.echo)
     path = room.path("accept")
     t = room.start("closed", [
@@ -110,7 +108,7 @@ def test_daemon_with_standard_descriptors_closed(room, backend):
 
 
 def test_daemon_on_descriptor_0(room, backend):
-    """It is in use, and not to be silenced."""
+    """It is in use, and must not be replaced by /dev/null."""
     backend.serve(support.echo)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         d = Daemon(room, "daemon=yes", f"connect={backend.address}",
@@ -149,7 +147,9 @@ def test_pidfile_of_one_that_was_killed(room, backend):
 
 @pytest.mark.parametrize("text", ["precious", None])
 def test_pidfile_that_is_a_symbolic_link(room, backend, text):
-    """Who may make links where it is may not choose what is overwritten."""
+    """A user who can make links in its directory must not choose the file to
+    overwrite.
+    """
     path, target = room.path("pidfile"), room.path("target")
     if text is not None:
         room.write("target", text)
@@ -157,7 +157,7 @@ def test_pidfile_that_is_a_symbolic_link(room, backend, text):
     t = room.tunnel(f"connect={backend.address}", f"pidfile={path}",
                     ready=False)
     assert t.wait() == 2
-    assert t.log().startswith("tunnel: error: command line: pidfile ")
+    assert t.log().startswith("tunnel: error: command line: pidfile: ")
     assert t.log().count("\n") == 1
     assert os.path.islink(path)
     if text is None:
@@ -173,7 +173,7 @@ def lines_of(path):
 
 
 def listening(path):
-    """The address, once the log has it."""
+    """Return the address from the log."""
     found = re.search(r"listening on (\S+)\n", text_of(path))
     return found and found[1]
 
@@ -191,7 +191,7 @@ def test_log_file(room, backend):
 
 
 def test_log_file_is_opened_anew_on_sighup(room, backend):
-    """As logrotate does it: rename, then tell."""
+    """As by logrotate: rename, then SIGHUP."""
     backend.serve(support.echo)
     path = room.path("log")
     t = room.tunnel(f"connect={backend.address}", f"log={path}", ready=False)
@@ -249,7 +249,7 @@ def test_log_level(room, backend, argument, level):
 
 
 def connected(room, path):
-    """A socket's file is there some time before it listens."""
+    """Connect repeatedly: a socket's file exists before it listens."""
     try:
         ctx = peers.context(room.certs)
         return room.keep(peers.Client("unix:" + path, ctx))
@@ -268,7 +268,7 @@ def test_syslog_is_not_stderr(room, backend):
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_journal_priorities(room, backend, ours):
-    """systemd tells by a variable where its journal is: stderr, or not."""
+    """A variable by systemd shows whether stderr is the journal."""
     path = room.path("journal")
     with open(path, "w") as journal:
         st = os.fstat(journal.fileno())
@@ -338,7 +338,7 @@ def test_drain_timeout_cuts(room, backend):
 
 
 def test_signal_under_full_load(room, backend):
-    """A loop that never sleeps hears of signals all the same."""
+    """A loop that never sleeps still handles signals."""
     t = room.tunnel(f"connect={backend.address}")
     client = room.client(t)
     server = room.keep(backend.accept())
@@ -359,8 +359,8 @@ def test_signal_under_full_load(room, backend):
 
 
 def test_end_as_soon_as_it_listens(room, backend):
-    """Who finds the first of many sockets can end it, in order, while it is
-    still about to open the others.
+    """It ends properly by a signal while it is still opening the others of
+    many sockets.
     """
     os.mkdir(room.path("sockets"))
     paths = [room.path(f"sockets/{n}") for n in range(60)]

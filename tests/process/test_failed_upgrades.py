@@ -1,5 +1,5 @@
-"""SIGUSR2: a program that can't take over is no outage, and what is handed over
-is not trusted.
+"""SIGUSR2: a new program that fails causes no outage, and the data handed over
+are not trusted.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ def backend(room):
 
 @pytest.fixture
 def tunnel(room, program, backend):
-    """Start one, with a backend that echoes."""
+    """Start a tunnel, with an echo backend."""
     return lambda *arguments, **keywords: room.tunnel(
         f"connect={backend.address}", *arguments, **keywords)
 
@@ -36,7 +36,7 @@ FAILURES = ["not executable", "no program", "gone", "crashes", "-t fails",
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 @pytest.mark.parametrize("how", FAILURES)
 def test_program_that_fails(room, program, tunnel, how, mode):
-    """Nothing has happened, whatever it was; and the next one is right."""
+    """Nothing changes, by any failure; and the next upgrade succeeds."""
     t = tunnel(mode, "accept=127.0.0.1:0", "accept=unix:" + room.path("s"))
     clients = [room.client(t), room.client(t, "1.2")]
     assert all(is_echoed(client) for client in clients)
@@ -60,13 +60,13 @@ def test_program_that_fails(room, program, tunnel, how, mode):
 
 
 def test_worker_after_a_failure(room, program, tunnel):
-    """The one before is whole again, and not a caretaker."""
+    """The old program works completely again, including new workers."""
     t = tunnel("workers=2")
     fail(room, program, "user unknown")
     refused(t)
     for worker in t.workers():
         os.kill(worker, signal.SIGKILL)
-    t.wait_log("another takes its place", count=2)
+    t.wait_log("starting another one", count=2)
     wait_for(lambda: len(t.workers()) == 2, "others")
     assert serves(room, t.address)
     program.put()
@@ -75,7 +75,7 @@ def test_worker_after_a_failure(room, program, tunnel):
 
 
 def test_worker_that_dies_meanwhile(room, program, tunnel):
-    """Its end is seen by whoever is the master by then."""
+    """Its end is noticed by the current master."""
     t = tunnel("workers=2")
     victim = t.workers()[0]
     program.but(f"kill -9 {victim}; exec REAL \"$@\" user=nobody-of-this-name")
@@ -91,7 +91,7 @@ def test_worker_that_dies_meanwhile(room, program, tunnel):
 
 
 def test_configuration_that_is_wrong_by_then(room, program, backend):
-    """The program before goes on with the one that it has had."""
+    """The old program goes on with its configuration."""
     c = Configured(room, connect=backend.address, workers="2")
     workers = c.t.workers()
     program.but(f'echo "nonsense = 1" >> {c.path}; exec REAL "$@"')
@@ -105,7 +105,7 @@ def test_configuration_that_is_wrong_by_then(room, program, backend):
 
 @pytest.mark.parametrize("mode", [{"workers": "2"}, {"mode": "fork"}])
 def test_files_that_are_gone_by_then(room, program, backend, mode):
-    """Those who serve go on with what they have; a reload puts it right."""
+    """Workers go on with what they have; a reload restores all."""
     cert = shutil.copy(room.certs.server, room.path("cert.pem"))
     c = Configured(room, connect=backend.address, cert=cert, **mode)
     client = c.client()
@@ -125,12 +125,12 @@ def test_files_that_are_gone_by_then(room, program, backend, mode):
 @pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 def test_too_few_descriptors(room, program, tunnel, mode):
-    """It is seen before neither program has enough of them to go on; and what
-    the trial says of the configuration goes nowhere.
+    """The shortage is detected while the old program can still go on; the
+    trial's messages on the configuration are not logged.
     """
     t = tunnel(mode)
     limits = resource.prlimit(t.pid, resource.RLIMIT_NOFILE)
-    few = len(support.open_files(t.pid)) + 3    # or there is no trial
+    few = len(support.open_files(t.pid)) + 3    # otherwise there is no trial
     resource.prlimit(t.pid, resource.RLIMIT_NOFILE, (few, limits[1]))
     upgrade(t, "upgrade failed: Too many open files")
     assert "cert = " not in t.log()
@@ -150,7 +150,7 @@ def test_worker_that_no_other_can_follow(room, program, backend):
 
 
 def test_what_is_told_without_files(room, program, backend):
-    """The log has all its lines, and counters go on, while files are gone."""
+    """The log is complete, and counters go on, while files are missing."""
     cert = shutil.copy(room.certs.server, room.path("cert.pem"))
     stats = room.path("stats.prom")
     c = Configured(room, connect=backend.address, cert=cert, stats_file=stats)
@@ -166,10 +166,10 @@ def test_what_is_told_without_files(room, program, backend):
     c.t.wait_log(r"was killed by signal 9 \(Killed\)$")
 
 
-# What is handed over is not trusted.
+# The data handed over are not trusted.
 
 def handed(room, data, seals=True, size=None):
-    """The log of a tunnel that was started with this in a memfd."""
+    """Return the log of a tunnel started with this in a memfd."""
     fd = os.memfd_create("state", os.MFD_ALLOW_SEALING)
     try:
         os.write(fd, data)
@@ -192,8 +192,8 @@ START = HEAD + text("/x") + number(1) + text("x") + number(0)
 
 
 @pytest.mark.parametrize("data,why,keywords", [
-    (b"", "Invalid argument", {}), (b"x", "too short", {}),
-    (HEAD, "too short", {}), (HEAD, "not sealed", {"seals": False}),
+    (b"", "Invalid argument", {}), (b"x", "it is incomplete", {}),
+    (HEAD, "it is incomplete", {}), (HEAD, "not sealed", {"seals": False}),
     (HEAD[:-2] + b"9\0" + b"\0" * 99, "another version", {}),
     (HEAD + number(1 << 40), "out of range", {}),
     (HEAD + text("/x") + number(0) * 2, "no program", {}),
@@ -209,7 +209,7 @@ def test_bad_handover(room, data, why, keywords):
 
 
 def test_log_after_a_failure(room, program, tunnel):
-    """Its lines are what they were, whichever program has written them."""
+    """The lines have the same form, by either program."""
     log = room.path("log")
     t = tunnel("workers=1", f"log={log}", ready=False)
     wait_for(lambda: "listening on" in support.text_of(log), "a start")

@@ -1,4 +1,4 @@
-"""What a connection takes that waits, whatever it waits for."""
+"""The memory of an idle connection, in every state."""
 
 import struct
 
@@ -11,7 +11,7 @@ from support import (by_default, is_echoed, memory, serves, statistics,
 from wire import client_hello
 
 COUNT = 300
-FIRST = 20  # what is had once, they bring along
+FIRST = 20  # these allocate what is needed only once
 
 pytestmark = [
     by_default,
@@ -28,7 +28,7 @@ def silent(room, t):
 
 
 def hello(room, t):
-    """The handshake goes no further."""
+    """Send a hello, and nothing more."""
     sock = room.connect(t.address)
     sock.sendall(client_hello(peers.context(room.certs)))
     assert sock.recv(1)
@@ -40,7 +40,9 @@ def part_of_hello(room, t):
 
 
 def fragments_of_hello(room, t):
-    """Records of it, RFC 8446 section 5.1, and a part of one."""
+    """Send records with fragments of it, RFC 8446 section 5.1, and a part of
+    one.
+    """
     data = client_hello(peers.context(room.certs))[5:]
     sock = room.connect(t.address)
     for i in range(0, 100, 50):
@@ -58,7 +60,7 @@ def established(version, ciphers=None):
 
 
 def part_of_record(size):
-    """Of one of 16 KB."""
+    """Send a part of a 16 KB record."""
     def call(room, t):
         client = established("1.3")(room, t)
         client.sock.sendall(client.encrypt(bytes(16384))[:size])
@@ -73,7 +75,7 @@ def memory_of_each(t, come, serves):
     for _ in range(COUNT):
         come()
     wait_for(lambda: statistics(t)["live"] == FIRST + COUNT, "all of them")
-    assert serves()  # once all before has been read
+    assert serves()  # after all before was read
     each = (memory(t) - before) / COUNT
     print(f"{each:.2f} kB")
     return each
@@ -98,7 +100,7 @@ def test_idle_connection(room, backend, come, kb):
                           lambda: serves(room, t.address)) < kb
 
 
-# The client's end: no more than a server's.
+# The client's role: not more than a server's.
 
 def connected(room, app, sock):
     wait_for(lambda: support.unread(sock) > 0, "a hello")

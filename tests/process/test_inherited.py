@@ -1,5 +1,5 @@
-"""What a tunnel was started with, and does not hand on: descriptors, and
-variables of the environment.
+"""Inherited descriptors and environment variables, and what is passed on to
+commands.
 """
 
 import os
@@ -11,7 +11,7 @@ import pytest
 import support
 from support import assert_echoes, wait_for
 
-# A number below and one above those that are opened here.
+# A number below and one above those opened by the tunnel.
 NUMBERS = 7, 300
 
 looks_into_it = pytest.mark.skipif(
@@ -20,8 +20,8 @@ looks_into_it = pytest.mark.skipif(
 
 @pytest.fixture
 def stray(room):
-    """keywords to start something with a file open as these descriptors; and
-    the file.
+    """Return keywords to start a process with a file open as these
+    descriptors; and the file.
     """
     path = room.write("stray", "secret")
     f = room.keep(open(path))
@@ -55,7 +55,7 @@ def test_stray_descriptor_reaches_nobody(room, stray, mode):
 
 @pytest.mark.parametrize("mode", ["workers=1", "mode=fork", "-i"])
 def test_command_has_three_descriptors(room, stray, mode):
-    """And two of them are the connection."""
+    """Two of them are the connection."""
     words = [mode, "--", "sh", "-c", "ls -l /proc/self/fd; ls /proc/$$/fd"]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = room.connect(support.tcp_address(listener))
@@ -68,7 +68,7 @@ def test_command_has_three_descriptors(room, stray, mode):
 
 @looks_into_it
 def test_listening_socket_is_kept(room, stray):
-    """That accept names; and it may be any."""
+    """The one that accept names; it may have any number."""
     keywords = dict(stray[0])
     backend = room.backend().serve(support.echo)
     with socket.create_server(("127.0.0.1", 0)) as s:
@@ -95,7 +95,8 @@ WITH = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "LISTENER": "x",
 
 @pytest.mark.parametrize("mode", ["workers=1", "mode=fork"])
 def test_environment_of_a_command(room, mode):
-    """What it was started with, but for what is the tunnel's own."""
+    """The tunnel's environment, without the variables for the tunnel itself.
+    """
     t = room.tunnel(mode, "--", "cat", "/proc/self/environ",
                     env={**WITH, **WITHOUT})
     client = room.client(t)

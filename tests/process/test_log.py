@@ -1,4 +1,6 @@
-"""One line for each connection, with the reason last: DESIGN.md, section 7."""
+"""One log line for each connection, with the reason last: DESIGN.md, section
+7.
+"""
 
 import os
 import re
@@ -14,7 +16,7 @@ from support import (LINE, PROCESSES, assert_echoes, drain,
 
 
 def last_line(t, reason):
-    """The connection's line, once it is there, taken apart; the only one."""
+    """Wait for the only connection's log line, and return it parsed."""
     t.wait_log(rf"\d\.\d{{3}}s {reason}")
     lines = [x for x in t.log().splitlines() if re.search(r"\d\.\d{3}s ", x)]
     assert len(lines) == 1, lines
@@ -116,7 +118,9 @@ def test_not_tls(room, backend):
 
 @pytest.mark.parametrize("how", ["close", "fin", "reset"])
 def test_health_check(room, backend, how):
-    """Connect and close, as load balancers do: no news at the usual level."""
+    """Connect and close, as load balancers do: nothing is logged at the
+    default level.
+    """
     backend.serve(support.echo)
     quiet = room.tunnel(f"connect={backend.address}", "log_level=info")
     loud = room.tunnel(f"connect={backend.address}", "log_level=debug")
@@ -131,7 +135,7 @@ def test_health_check(room, backend, how):
     line = last_line(loud, "")
     assert line["reason"] == ("client reset" if how == "reset" else
                               "client closed without sending anything")
-    # What comes after it is told, so it would have been told as well.
+    # Later events are in the log, so this one would be, too.
     room.client(quiet).close()
     quiet.wait_log("truncated|client reset")
     assert len(lines_of_connections(quiet)) == 1, quiet.log()
@@ -173,7 +177,7 @@ def test_counts_are_of_what_was_delivered(room, backend, version):
     assert (line["in"], line["out"]) == ("300000", "70000")
 
 
-# Text that comes from a peer forges nothing.
+# Text from a peer forges nothing.
 
 EVIL = b"\x1b[2J\ntunnel: forged\r\x00\x7f\xff"
 
@@ -207,7 +211,7 @@ def test_quotes_are_escaped(room, backend):
     b"a\x00b",
 ], ids=range(7))
 def test_server_name_is_escaped(room, backend, version, evil):
-    """OpenSSL would not send such a name: put it into its ClientHello."""
+    """OpenSSL does not send such a name: insert it into its ClientHello."""
     t = room.tunnel(f"connect={backend.address}")
     name = "x" * len(evil)
     ctx = peers.context(room.certs, version)
@@ -215,7 +219,7 @@ def test_server_name_is_escaped(room, backend, version, evil):
     with pytest.raises(ssl.SSLWantReadError):
         client.tls.do_handshake()
     hello = client.outgoing.read()
-    head = b"\0" + len(evil).to_bytes(2, "big")  # random bytes are no name
+    head = b"\0" + len(evil).to_bytes(2, "big")  # randoms are no name
     assert hello.count(head + name.encode()) == 1
     client.sock.sendall(hello.replace(head + name.encode(), head + evil))
     client.fin()
@@ -226,7 +230,7 @@ def test_server_name_is_escaped(room, backend, version, evil):
 
 
 def test_alpn_is_ours(room, backend, version):
-    """Only what was configured gets into the log."""
+    """Only configured protocols are logged."""
     t = room.tunnel(f"connect={backend.address}", "alpn=h2")
     client = room.client(t, version, alpn=["a\nb", "h2"])
     client.close()
@@ -234,7 +238,7 @@ def test_alpn_is_ours(room, backend, version):
 
 
 def test_commands_output_is_not_the_log(room):
-    """A command's stderr goes where ours goes; its stdout to the client."""
+    """A command's stderr is the tunnel's; its stdout goes to the client."""
     t = room.tunnel("--", "sh", "-c", "echo out; echo err >&2")
     assert room.client(t).read_all() == (b"out\n", "close_notify")
     t.wait_log("^err$")
@@ -242,10 +246,10 @@ def test_commands_output_is_not_the_log(room):
     assert os.path.basename(t.log_file).startswith("tunnel")
 
 
-# When it was.
+# Times.
 
 def test_every_line_has_its_time(room, backend):
-    """The first one says what it is that logs."""
+    """The first line names the program."""
     t = room.tunnel(f"connect={backend.address}")
     room.client(t).close()
     t.wait_log("closed|truncated|reset")
@@ -265,10 +269,10 @@ def test_what_is_said_to_whoever_starts_it_has_none(room, backend, words):
     assert support.text_of(t.log_file).startswith("tunnel: error: ")
 
 
-# Nobody reads it.
+# Logs without a reader.
 
 def test_stderr_that_nobody_reads(room, backend):
-    """Lines are lost, and nothing else; it is told how many."""
+    """Lines are lost, without other effects; their number is logged."""
     backend.serve(support.echo)
     ours, theirs = os.pipe()
     reader = room.keep(os.fdopen(ours, "rb", buffering=0))
@@ -290,7 +294,9 @@ def test_stderr_that_nobody_reads(room, backend):
     assert_echoes(room, address)
 
     def lines():
-        """Of the 3002: one when accepted, one when closed."""
+        """Return the lines of the 3002 connections: one when accepted, one
+        when closed.
+        """
         found = [x for x in log.decode().splitlines()
                  if not PROCESSES.search(x)]
         lost = map(int, re.findall(rb"warning: (\d+) log lines dropped", log))
@@ -304,7 +310,7 @@ def test_stderr_that_nobody_reads(room, backend):
 
 
 def test_terminal_that_nobody_reads(room, backend):
-    """The same, though it says that there is room when there is too little."""
+    """The same, although poll(2) reports room when there is too little."""
     backend.serve(support.echo)
     ours, theirs = os.openpty()
     reader = room.keep(os.fdopen(ours, "rb", buffering=0))
@@ -320,7 +326,7 @@ def test_terminal_that_nobody_reads(room, backend):
     log = bytearray()
     drain(reader, log, lambda: log)
     assert_echoes(room, address)
-    drain(reader, log, lambda: b"dropped: nobody reads the log" in log)
+    drain(reader, log, lambda: b"dropped: the log's reader is too slow" in log)
 
 
 @pytest.mark.parametrize("first,name", [

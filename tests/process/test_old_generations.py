@@ -1,5 +1,5 @@
-"""What a reload leaves behind: connections of the configuration before go on,
-and their workers take up nothing but themselves.
+"""Old generations after a reload: their connections go on, and their workers
+hold no other resources.
 """
 
 import os
@@ -30,16 +30,16 @@ def mode(request):
     return request.param
 
 
-# How long they may go on.
+# Their time limit.
 
 def test_no_reload_cuts_anybody(configured, mode):
-    """By default: drain_timeout is for a stop."""
+    """By default there is no limit: drain_timeout applies to a stop."""
     c = configured(mode=mode, drain_timeout="1s")
     clients = []
     for _ in range(3):
         clients.append(c.client())
         c.reload()
-    time.sleep(1.5)  # longer than any timeout that is set
+    time.sleep(1.5)  # longer than all configured timeouts
     assert all(map(is_echoed, clients))
 
 
@@ -49,7 +49,7 @@ def assert_is_cut(clients):
 
 
 def test_reload_timeout(configured, mode):
-    """Of the configuration that is read."""
+    """The new configuration's reload_timeout applies."""
     c = configured(mode=mode)
     before = c.client()
     c.reload(reload_timeout="1s", drain_timeout="1h")
@@ -60,7 +60,7 @@ def test_reload_timeout(configured, mode):
 
 
 def test_reload_timeout_is_for_all_before(configured, mode):
-    """It brings an end forward, and puts none off."""
+    """It may shorten the time of old generations, but not extend it."""
     c = configured(mode=mode)
     clients = []
     for value in "off", "1h":
@@ -87,7 +87,7 @@ def test_stop_ends_all_generations(configured, mode):
 
 
 def test_worker_that_does_not_listen(configured):
-    """It is killed when its time is up."""
+    """It is killed when its time is over."""
     c = configured(mode="poll", workers="1")
     client = c.client()
     old, = c.t.workers()
@@ -103,8 +103,8 @@ def test_worker_that_does_not_listen(configured):
 @pytest.mark.parametrize("words", [["mode=poll", "workers=2"], ["mode=fork"]],
                          ids=["poll", "fork"])
 def test_twenty_long_lived_connections(room, backend, words):
-    """As they come, with nothing else configured: none is lost, and data go
-    both ways afterwards as they did before.
+    """With default settings: none is lost, and data go both ways afterwards as
+    before.
     """
     t = room.tunnel(f"connect={backend.address}", *words)
     clients = [room.client(t, ("1.2", "1.3")[n % 2]) for n in range(20)]
@@ -130,7 +130,7 @@ def test_twenty_long_lived_connections(room, backend, words):
     t.wait_log(" closed$", count=20)
 
 
-# Who goes on is told.
+# Connections that go on are logged.
 
 def test_number_of_those_that_go_on(configured, mode):
     c = configured(mode=mode)
@@ -148,7 +148,7 @@ def test_number_of_those_that_go_on(configured, mode):
     assert not any("continue" in x for x in c.reload())
 
 
-# Nothing piles up.
+# Nothing accumulates.
 
 def kb(pid, field):
     with open(f"/proc/{pid}/status") as f:
@@ -168,7 +168,7 @@ def held(pid):
                     reason="they have memory of their own")
 @pytest.mark.seconds(60)
 def test_fifty_reloads_and_one_connection(configured, mode):
-    """A key is changed each time that takes shared memory, too."""
+    """Each time a key is changed that needs shared memory."""
     c = configured(mode=mode)
     client = c.client()
     assert is_echoed(client)
@@ -181,8 +181,8 @@ def test_fifty_reloads_and_one_connection(configured, mode):
     n = 1 if mode == "poll" else 0
     wait_for(lambda: len(c.t.workers()) == 1 + n, "the last to leave")
     assert set(old) & set(c.t.workers()) and is_echoed(client)
-    # It takes turns, as the new is made beside the old; 64 KB in 36 reloads
-    # would be less than 2 KB each.
+    # Memory alternates, as the new one is made beside the old; 64 KB in 36
+    # reloads would be less than 2 KB each.
     for room, before, after in zip((2, 2, 64), map(max, zip(*seen[4:10])),
                                    map(max, zip(*seen[40:]))):
         assert after <= before + room, seen
@@ -203,10 +203,10 @@ def test_old_worker_without_a_connection_leaves(configured):
     wait_for(lambda: len(c.t.workers()) == 3, "the last one to leave")
 
 
-# Where they log.
+# Their log.
 
 class Logging(Configured):
-    """With a log that is a file, on a Unix socket; as confined as can be."""
+    """A tunnel that logs to a file, on a Unix socket, fully confined."""
 
     def __init__(self, room, mode, **values):
         self.file = room.path("log")
@@ -233,7 +233,7 @@ class Logging(Configured):
 
 
 def rotate(c, words="reloaded$"):
-    """Until nobody has the old file any more."""
+    """Rotate, and wait until no process has the old file open."""
     os.rename(c.file, c.file + ".1")
     c.hup(words)
     wait_for(lambda: re.search(words, text_of(c.file), re.M), "the new file")
@@ -243,7 +243,7 @@ def rotate(c, words="reloaded$"):
 
 
 def test_log_that_was_rotated(room, backend, mode):
-    """Twice: what they have been given is closed again."""
+    """Twice: descriptors that were passed are closed again."""
     c = Logging(room, mode, connect=backend.address)
     clients = [c.client() for _ in range(3)]
     assert all(map(is_echoed, clients))
@@ -258,7 +258,7 @@ def test_log_that_was_rotated(room, backend, mode):
 
 
 def test_log_that_was_rotated_and_a_reload_that_failed(room, backend, mode):
-    """Those who serve on log into the new file, too."""
+    """Old workers also log to the new file."""
     c = Logging(room, mode, connect=backend.address)
     client = c.client()
     c.write(colour="red")
@@ -283,7 +283,7 @@ def test_log_that_becomes_standard_error_and_a_file_again(room, backend, mode):
 
 
 def test_log_that_becomes_a_fifo(room, backend, mode):
-    """Another one of that name at the next reload, too."""
+    """Also to another FIFO of that name after the next reload."""
     c = Logging(room, mode, connect=backend.address)
     clients = [c.client() for _ in range(2)]
     fifo = room.path("fifo")
@@ -312,7 +312,7 @@ def read_some(reader, data):
 
 
 def test_log_that_becomes_syslog(room, backend, mode):
-    """It can't be reached from where they are: they keep the file."""
+    """Old workers can't reach syslog: they keep the file."""
     c = Logging(room, mode, connect=backend.address)
     client = c.client()
     c.write(log="syslog")
@@ -324,7 +324,7 @@ def test_log_that_becomes_syslog(room, backend, mode):
 
 
 def test_log_and_connections_that_come_afterwards(room, backend):
-    """The number of the log before is nobody else's: the sandbox knows it."""
+    """The old log's number, known to the sandbox, is no connection's."""
     c = Logging(room, "poll", connect=backend.address, log="stderr")
     clients = [c.client() for _ in range(2)]
     c.write(log=c.file, colour="red")
@@ -338,7 +338,9 @@ def test_log_and_connections_that_come_afterwards(room, backend):
 
 @pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
 def test_log_of_many_processes(room, backend):
-    """mode = fork: the master has a line to each, and numbers for them."""
+    """mode = fork: the master has a control channel to each, and descriptors
+    for them.
+    """
     count = 40
     c = Logging(room, "fork", connect=backend.address, max_connections="60")
     clients = [c.client() for _ in range(count)]
@@ -353,7 +355,9 @@ def test_log_of_many_processes(room, backend):
 
 @pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
 def test_connection_with_a_high_number(room, backend):
-    """mode = fork: the number it has in the master is past a worker's limit."""
+    """mode = fork: its descriptor number in the master is above a worker's
+    limit.
+    """
     c = Logging(room, "fork", connect=backend.address, max_connections="150",
                 log="stderr")
     clients = [c.client() for _ in range(120)]
@@ -369,7 +373,8 @@ def test_connection_with_a_high_number(room, backend):
 
 @pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
 def test_workers_beside_many_processes(room, backend):
-    """fork to poll: their limit is below the number of the master's lines."""
+    """fork to poll: their limit is below the number of the master's channels.
+    """
     c = Logging(room, "fork", connect=backend.address, max_connections="150")
     clients = [c.client() for _ in range(120)]
     c.write(mode="poll", workers="4", max_connections="20")
@@ -398,13 +403,13 @@ def test_master_without_descriptors_for_lines(room, backend):
     while "not accepting connections" not in t.log():
         clients.append(room.connect(t.address))
         assert len(clients) < 40
-        time.sleep(0.01)  # its pace
+        time.sleep(0.01)  # between connections
     for sock in clients:
         sock.close()
     assert is_echoed(room.client(t))
 
 
-# How many of one address there are.
+# Connections of one address.
 
 def refused(c):
     client = peers.Client(c.t.address, peers.context(c.room.certs))
@@ -417,7 +422,7 @@ def refused(c):
 
 
 def admitted(c):
-    """A client, once there is room for it."""
+    """Connect a client when there is a free slot."""
     def one():
         client = peers.Client(c.t.address, peers.context(c.room.certs))
         try:
@@ -431,7 +436,7 @@ def admitted(c):
 
 
 def test_max_per_ip_counts_all_generations(configured, mode):
-    """Also with another number of connections, and so of places."""
+    """Also with another max_connections, and so another number of slots."""
     c = configured(mode=mode, max_per_ip="3")
     clients = [c.client()]
     c.reload(max_connections="500")
@@ -446,7 +451,7 @@ def test_max_per_ip_counts_all_generations(configured, mode):
 
 
 def test_max_per_ip_is_turned_on(configured, mode):
-    """Those that came when there was no limit count."""
+    """Connections from before the limit count."""
     c = configured(mode=mode)
     clients = [c.client() for _ in range(3)]
     c.reload(max_per_ip="3")
@@ -492,7 +497,9 @@ def test_path_that_was_removed(room, backend):
 
 
 def test_path_that_another_has_taken(room, backend):
-    """What is there now is not ours to remove, and we go on without it."""
+    """The new socket is not ours and is not removed; the tunnel goes on
+    without it.
+    """
     path = room.path("accept")
     c = Logging(room, "poll", connect=backend.address, log="stderr")
     os.unlink(path)
@@ -500,6 +507,6 @@ def test_path_that_another_has_taken(room, backend):
         other.bind(path)
         other.listen()
         c.hup("reload failed, ")
-        c.t.wait_log(f"accept unix:{path}: {support.IN_USE}$")
+        c.t.wait_log(f"accept: unix:{path}: {support.IN_USE}$")
         assert c.t.stop() == 0
         assert os.path.exists(path)

@@ -1,5 +1,5 @@
-"""-i on two descriptors that are no socket: pipes, files, a terminal; as
-ProxyCommand of ssh(1) has them, or a shell.
+"""-i on two descriptors that are no sockets: pipes, files, a terminal; as with
+ProxyCommand of ssh(1), or in a shell.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ MB = 1024 * 1024
 
 
 class Server(peers.Client):
-    """The same, of the other role."""
+    """The same in the other role."""
 
     def __init__(self, sock, ctx):
         super().__init__(sock, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), None)
@@ -34,8 +34,8 @@ class Server(peers.Client):
 
 
 class Ends:
-    """A tunnel with what the test has of its standard input and output, and
-    the server that it has called.
+    """A tunnel, the test's ends of its standard input and output, and the
+    server that it has connected to.
     """
 
     def __init__(self, tunnel, to, back, server=None):
@@ -44,7 +44,7 @@ class Ends:
         self.relay, = children(tunnel.pid)
 
     def wait(self):
-        """Its exit status; the relay goes with it."""
+        """Return its exit status; the relay ends with it."""
         code = self.tunnel.wait(support.DEADLINE)
         wait_for(lambda: not is_alive(self.relay), "the relay's end")
         return code
@@ -63,7 +63,7 @@ class Ends:
         return data
 
     def settle(self):
-        """The relay does its work by now."""
+        """Wait until the relay is running."""
         self.write(b"!")
         assert support.read_exactly(self.server, 1) == b"!"
         return self
@@ -77,7 +77,7 @@ class Ends:
 
 @pytest.fixture
 def fds():
-    """Those of the test: a list, which is closed."""
+    """The test's descriptors, a list; closed at the end."""
     opened = []
     yield opened
     for fd in opened:
@@ -94,7 +94,7 @@ def close(fds, fd):
 
 @pytest.fixture
 def start(room):
-    """A tunnel with these words, and these as its input and output."""
+    """Start a tunnel with these arguments, input and output."""
     return lambda *words, **keywords: room.tunnel("-i", *words, ready=False,
                                                   **keywords)
 
@@ -106,7 +106,7 @@ def to_server(room, address):
 
 @pytest.fixture
 def accept(room, backend):
-    """A connection to the server, which has done its handshake."""
+    """Accept a connection at the server, and do its handshake."""
 
     def take(version=None):
         ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -121,7 +121,7 @@ def accept(room, backend):
 
 @pytest.fixture
 def piped(room, backend, start, accept, fds):
-    """A client with a pipe for each direction."""
+    """Start a client with a pipe for each direction."""
 
     def begin(*words, version=None, output=os.pipe, **keywords):
         theirs_in, to = os.pipe()
@@ -140,10 +140,10 @@ def closed(t):
     return t.wait_log(r"stdin -> \S+ TLSv1\.[23] .* closed$")
 
 
-# What arrives, and how it ends.
+# Data and ends.
 
 def test_late_and_large_answer(piped, fds, version):
-    """The end of input is one of TLS, and no end of output."""
+    """The end of input is passed on by TLS, and does not end the output."""
     p = piped(version=version)
     p.write(b"question")
     close(fds, p.to)
@@ -160,7 +160,7 @@ def test_late_and_large_answer(piped, fds, version):
 
 
 def test_server_that_ends_first(piped, fds, version):
-    """It still gets what comes."""
+    """It still gets the input."""
     p = piped(version=version)
     p.server.send(b"hello")
     p.server.close_notify()
@@ -176,7 +176,9 @@ def test_server_that_ends_first(piped, fds, version):
 
 
 def assert_input_moves(p, sent):
-    """While what is sent to it is not read; then all of that is there."""
+    """Check that input moves while the output is not read, and that the output
+    is then complete.
+    """
     for _ in range(20):
         p.write(transfers.BLOCK)
         assert support.read_exactly(p.server, len(transfers.BLOCK)) == \
@@ -187,7 +189,7 @@ def assert_input_moves(p, sent):
 
 
 def test_neither_direction_waits_for_the_other(piped, fds):
-    """Nobody reads what comes out; what goes in arrives all the same."""
+    """The output is not read; the input arrives nevertheless."""
     p = piped()
     sent = support.Task(p.server.send, transfers.BLOCK * 8)
     wait_for(lambda: is_full(p.back), "a pipe that is full")
@@ -210,7 +212,7 @@ def raw_terminal():
 
 
 def test_terminal_that_nobody_reads(piped, fds):
-    """It blocks a write that is larger than its room, unlike a pipe."""
+    """Unlike a pipe, it blocks a write that is larger than its room."""
     p = piped(output=raw_terminal)
     sent = support.Task(p.server.send, transfers.BLOCK * 8)
     wait_for(lambda: select.select([p.back], [], [], 0)[0], "output")
@@ -220,7 +222,7 @@ def test_terminal_that_nobody_reads(piped, fds):
 
 
 def test_all_is_written_before_it_exits(piped, fds):
-    """Though the connection has long been over."""
+    """Although the connection has ended long before."""
     p = piped()
     data = transfers.BLOCK[:200000]
     p.server.send(data)
@@ -234,7 +236,7 @@ def test_all_is_written_before_it_exits(piped, fds):
 
 
 def test_files(room, backend, start, accept):
-    """As < and > have them."""
+    """As by < and >."""
     data = transfers.BLOCK * 20
     path = room.path("out")
     with open(room.write("in", data)) as source, open(path, "wb") as target:
@@ -250,7 +252,7 @@ def test_files(room, backend, start, accept):
 
 
 class EchoOf:
-    """A server as support.echo() wants it: it ends as its client does."""
+    """A server for support.echo(): it ends as its client does."""
 
     def __init__(self, server):
         self.server = server
@@ -277,7 +279,7 @@ def test_nothing(room, backend, start, accept):
 
 
 def test_terminal(room, backend, start, accept, fds):
-    """Who types ends by ^D."""
+    """^D ends the input."""
     master, slave = pty.openpty()
     fds += [master, slave]
     t = start(*to_server(room, backend.address), stdin=slave, stdout=slave)
@@ -305,7 +307,7 @@ def test_terminal_is_no_client_of_a_server(room, start, fds):
 
 
 def test_two_sockets(room, backend, start, accept):
-    """Some programs make pipes of socket pairs, as Node.js does."""
+    """Some programs, such as Node.js, use socket pairs as pipes."""
     to, theirs_in = socket.socketpair()
     back, theirs_out = socket.socketpair()
     for s in (to, back):
@@ -328,7 +330,7 @@ def test_two_sockets(room, backend, start, accept):
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 def test_output_that_is_sent_elsewhere(room, backend, start, accept, fds,
                                        kind):
-    """sshd gives a shell one socket as both; it may have redirected one."""
+    """sshd passes one socket as both; the shell may have redirected one."""
     ours, theirs = socket.socketpair()
     room.keep(ours).settimeout(support.DEADLINE)
     if kind == "pipe":
@@ -372,7 +374,7 @@ def test_one_socket_is_the_connection(room, backend, start, accept):
 # The server's role: TLS on the pipes.
 
 class Pipes:
-    """What peers.Client takes for a socket."""
+    """Pipes with the interface of a socket, for peers.Client."""
 
     def __init__(self, to, back):
         self.to, self.back = to, back
@@ -407,10 +409,10 @@ def test_server(room, start, fds, version, sandbox):
     t.wait_log(r"stdin -> sh TLSv1\.[23] .* closed$")
 
 
-# What is no end.
+# Aborts.
 
 def assert_is_told(p):
-    """That it was an abort."""
+    """Check that it is reported as an abort."""
     assert p.server.read_all()[1] in ("reset", "truncated")
 
 
@@ -424,7 +426,7 @@ def test_reader_that_is_gone(piped, fds):
 
 
 def test_output_that_is_closed(room, backend, accept):
-    """It is not /dev/null: what is lost is told."""
+    """It is not replaced by /dev/null: the loss is reported."""
     p = subprocess.Popen(
         ["sh", "-c", 'exec "$@" >&-', "sh",
          *support.command("-i", *to_server(room, backend.address))],
@@ -447,7 +449,7 @@ def test_disk_that_is_full(room, backend, start, accept):
 
 
 def test_input_that_fails(room, backend, start, accept):
-    """A directory can't be read."""
+    """The input is a directory, which can't be read."""
     with open(room.path("in"), "wb") as f:
         directory = os.open(room.dir, os.O_RDONLY)
         t = start(*to_server(room, backend.address), stdin=directory, stdout=f)
@@ -458,7 +460,9 @@ def test_input_that_fails(room, backend, start, accept):
 
 @pytest.mark.parametrize("how", ["reset", "truncated"])
 def test_server_that_is_gone(piped, how):
-    """All that it sent is there, and then an end; but the status tells."""
+    """All its data are written, then an end; but the exit status shows the
+    error.
+    """
     p = piped()
     p.server.send(b"hello")
     assert p.read(5) == b"hello"
@@ -482,7 +486,7 @@ def test_no_server(room, start, fds):
 
 
 def test_configuration_that_is_wrong(room, start, fds):
-    """Nothing of the input is taken."""
+    """No input is read."""
     theirs, to = os.pipe()
     fds += [theirs, to]
     os.write(to, b"for somebody else")
@@ -532,7 +536,7 @@ def test_sigterm_lets_it_end(piped, fds):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_signal_while_nobody_reads(piped, fds, number):
-    """The connection is over, and its last bytes are given up."""
+    """The connection is over, and its last bytes are discarded."""
     drain = "1s" if number == signal.SIGTERM else "off"
     p = piped(f"drain_timeout={drain}")
     p.server.send(transfers.BLOCK[:200000])
@@ -545,7 +549,7 @@ def test_signal_while_nobody_reads(piped, fds, number):
 
 
 def heed_sigint():
-    """A shell has what it puts into the background ignore it."""
+    """Reset SIGINT: a shell makes its background processes ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -556,12 +560,12 @@ def test_sigint_of_a_terminal_ends_both(piped):
     assert p.wait() == 1
 
 
-# What the two processes have, and may do.
+# Descriptors and privileges of the two processes.
 
 @pytest.mark.skipif(bool(support.UNDER),
                     reason="valgrind has descriptors of its own")
 def test_descriptors(piped, fds, room):
-    """Neither has what it does not need, nor what was left open."""
+    """Neither has needless or leaked descriptors."""
     path = room.write("stray", "secret")
     with open(path) as f:
         p = piped(pass_fds=[f.fileno()]).settle()
@@ -603,7 +607,7 @@ def test_relay_is_confined(piped, fds, sandbox):
 
 @pytest.mark.parametrize("log", [[], ["log=/dev/stdout"], ["log=stderr"]])
 def test_log_is_not_the_output(piped, fds, log):
-    """Where both are one pipe, as 2>&1 has it."""
+    """With one pipe for both, as by 2>&1."""
     p = piped(*log, stderr=subprocess.STDOUT)
     p.server.send(b"hello")
     p.server.close_notify()

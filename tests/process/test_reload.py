@@ -1,5 +1,5 @@
-"""SIGHUP: everything is read anew, and takes effect as a whole or not at all;
-no connection is lost by it, and none refused.
+"""SIGHUP: everything is read again, and takes effect completely or not at all;
+no connection is lost or refused.
 """
 
 import os
@@ -21,7 +21,7 @@ from reloads import ROOT, pump, uid
 from support import (Task, end, is_alive, is_connected, is_echoed, is_refused,
                      read_all, read_exactly, serves, text_of, wait_for)
 
-LATE = 1.0 * support.SLOW  # a timeout may be this much late
+LATE = 1.0 * support.SLOW  # tolerance for timeouts
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def backend(room):
     return room.backend().serve(support.echo)
 
 
-# Each key takes effect, for connections that come.
+# Each key takes effect for new connections.
 
 def subject(client):
     return dict(rdn[0] for rdn in client.tls.getpeercert()["subject"])[
@@ -37,7 +37,7 @@ def subject(client):
 
 
 def test_nothing_changed(configured):
-    """It is not nothing that is done: the workers are others."""
+    """The reload still starts new workers."""
     c = configured()
     client = c.client()
     before = set(c.t.workers())
@@ -59,7 +59,8 @@ def test_certificate(room, certs, configured):
 
 
 def test_certificate_that_was_renewed(room, certs):
-    """The same words, and another content of the file; no file of ours."""
+    """The same settings with new file content, without a configuration file.
+    """
     pem = room.path("site.pem")
     support.shutil.copy(certs.server, pem)
     backend = room.backend().serve(support.echo)
@@ -137,7 +138,7 @@ def test_alpn(configured):
 
 
 def test_max_connections(configured):
-    """Those that an older generation has still are not counted."""
+    """Connections of older generations are not counted."""
     n = support.WORKERS
     c = configured(max_connections=f"{n}")
     for times in 1, 2:
@@ -155,7 +156,7 @@ def test_max_connections(configured):
     ("idle_timeout", "idle timeout"), ("handshake_timeout", "handshake "),
 ])
 def test_timeout(room, configured, key, reason):
-    """For those that come; the others have what they began with."""
+    """For new connections; others keep their timeout."""
     c = configured()
     before = c.client()
     c.reload(**{key: "1s"})
@@ -201,7 +202,7 @@ def test_log_level(configured):
 
 
 def test_workers(configured):
-    """More of them, and fewer."""
+    """More workers, and fewer."""
     c = configured(workers="1")
     client = c.client()
     assert is_echoed(client)
@@ -216,7 +217,7 @@ def test_workers(configured):
 
 
 def test_mode(configured):
-    """poll to fork, and back; each has a connection that stays."""
+    """poll to fork, and back; each has a connection that goes on."""
     c = configured(mode="poll")
     clients = [c.client()]
     c.reload(mode="fork")
@@ -269,7 +270,7 @@ def test_command_of_the_command_line_stays(room, configured):
 
 @pytest.mark.parametrize("key", ["pidfile", "daemon"])
 def test_key_that_cannot_change(room, configured, key):
-    """It is only warned about, and the others take effect."""
+    """There is only a warning, and the other keys take effect."""
     c = configured(pidfile=room.path("pidfile"))
     lines = c.reload(**{key: {"pidfile": room.path("other"),
                               "daemon": "yes"}[key]}, alpn="h2")
@@ -284,10 +285,10 @@ def test_key_that_cannot_change(room, configured, key):
     assert not os.path.exists(room.path("pidfile"))
 
 
-# Where it accepts.
+# Listeners.
 
 def test_accept_is_kept(room, configured):
-    """The very socket, in whatever order; also one that could not be had
+    """The same socket is kept, in any order; also one that could not be bound
     again.
     """
     with socket.create_server(("127.0.0.1", 0)) as s:
@@ -321,7 +322,7 @@ def test_accept_is_added_and_removed(room, configured):
 
 
 def test_removed_accept_is_closed_by_all(room, configured):
-    """Old workers with connections do not keep it: another may have it."""
+    """Old workers with connections do not keep it open: others can bind it."""
     c = configured()
     client = c.client()
     first = c.t.address
@@ -342,7 +343,7 @@ def test_port_is_handed_over(room, configured, backend):
     assert serves(room, second.address)
 
 
-# What is wrong with it is said, and all stays as it was.
+# Errors are logged, and the running configuration stays.
 
 @pytest.mark.parametrize("values,words", [
     ({"colour": "red"}, 'tunnel.conf:5: unknown key "colour"'),
@@ -351,9 +352,9 @@ def test_port_is_handed_over(room, configured, backend):
     ({"key": "/no.key"}, "/no.key: No such file or directory"),
     ({"connect": "nowhere.invalid:1"}, "tunnel.conf:4: "),
     ({"accept": "192.0.2.1:0"}, f"tunnel.conf:1: .*{support.NOT_HERE}"),
-    ({"accept": "fd:999"}, "tunnel.conf:1: .*not the number of a listening"),
+    ({"accept": "fd:999"}, "tunnel.conf:1: .*is not a listening socket"),
     ({"cert": None}, "cert"),
-    ({"tls_min": "1.3", "tls_max": "1.2"}, "tls_min is above tls_max"),
+    ({"tls_min": "1.3", "tls_max": "1.2"}, "tls_min is newer than tls_max"),
     pytest.param({"user": "nobodyx"}, 'conf:5: unknown user "nobodyx"',
                  marks=dynamic),
     pytest.param({"group": "nobodyx"}, 'conf:5: unknown group "nobodyx"',
@@ -363,7 +364,7 @@ def test_port_is_handed_over(room, configured, backend):
 ], ids=lambda x: "+".join(x) if isinstance(x, dict) else "")
 def test_broken(configured, values, words):
     c = configured()
-    # The order of the lines is that of the first four.
+    # The lines have the order of the first four.
     order = ["accept", "cert", "log_level", "connect"]
     assert list(c.values) == order
     client = c.client()
@@ -380,18 +381,20 @@ def test_broken(configured, values, words):
 
 @pytest.mark.parametrize("mode", ["poll", "fork"])
 def test_its_own_socket_is_none_that_was_passed(configured, mode):
-    """By its number in the master: it would be closed with the old service."""
+    """fd:N must not name the master's own socket, which closes with the old
+    generation.
+    """
     c = configured(mode=mode)
     own, = [fd for fd, link in support.open_files(c.t.pid).items()
             if link in listening(c.t.address)]
     said = c.refuse(accept=f"fd:{own}")
-    assert re.search(f"tunnel.conf:1: accept fd:{own}: not inherited",
+    assert re.search(f"tunnel.conf:1: accept: fd:{own}: it is not inherited",
                      said), said
     assert is_echoed(c.client())
 
 
 def listening(address):
-    """The socket that listens there, as /proc/PID/fd has it."""
+    """Return the listening socket as named in /proc/PID/fd."""
     host, port = address.split(":")
     number = "%08X:%04X" % (int.from_bytes(socket.inet_aton(host), "little"),
                             int(port))
@@ -410,7 +413,7 @@ def test_fewer_connections_than_workers(configured):
 @pytest.mark.parametrize("text", ["", "junk\n", "-----BEGIN CERTIFICATE-----\n"
                                   "AAAA\n-----END CERTIFICATE-----\n"])
 def test_broken_certificate(room, certs, configured, text):
-    """Found on the disk as it is renewed: half a file."""
+    """A file that is read while it is being renewed: half of it."""
     pem = room.path("site.pem")
     support.shutil.copy(certs.server, pem)
     c = configured(cert=pem)
@@ -434,8 +437,8 @@ def test_file_that_is_gone(configured):
 
 
 def test_port_in_use(room, configured):
-    """Nothing of it is done: what was to be opened before it is closed, and
-    what was to be closed is open.
+    """Nothing of the reload remains: sockets opened before the error are
+    closed, and those to be closed stay open.
     """
     unix, other = (f"unix:{room.path(name)}" for name in ("socket", "other"))
     c = configured(accept=["127.0.0.1:0", unix])
@@ -453,7 +456,7 @@ def test_port_in_use(room, configured):
 
 
 def test_address_that_overlaps(configured):
-    """The old one is open until the new one is."""
+    """The old one stays open until the new one is bound."""
     c = configured(accept=support.free_port())
     message = c.refuse(accept=c.t.address.split(":")[1])
     assert re.search(support.IN_USE, message)
@@ -461,7 +464,7 @@ def test_address_that_overlaps(configured):
 
 
 def test_log_is_opened_anew_all_the_same(room, configured):
-    """Or a mistake would let the disk fill up: logrotate goes on."""
+    """Otherwise an error would fill the disk, as logrotate goes on."""
     path = room.path("log")
     backend = room.backend().serve(support.echo)
     conf = room.write("tunnel.conf", f"accept = 127.0.0.1:0\nlog = {path}\n"
@@ -481,7 +484,7 @@ def test_log_is_opened_anew_all_the_same(room, configured):
 # Nothing is lost.
 
 def test_five_reloads_under_ten_connections(room, configured):
-    """Every byte of theirs arrives."""
+    """Every byte arrives."""
     c = configured()
     clients = [c.client(version=("1.2", "1.3")[n % 2]) for n in range(10)]
     done = []
@@ -500,7 +503,7 @@ def test_five_reloads_under_ten_connections(room, configured):
 
 @pytest.mark.parametrize("mode", ["poll", "fork"])
 def test_connect_storm_across_reloads(room, configured, mode):
-    """At no moment is anybody refused, or reset."""
+    """At no moment is a connection refused or reset."""
     c = configured(log_level="notice", mode=mode)
     address, ctx = c.t.address, peers.context(room.certs)
     done = []
@@ -516,7 +519,8 @@ def test_connect_storm_across_reloads(room, configured, mode):
         return n
 
     def knocks():
-        """Without a handshake, which would slow it down."""
+        """Connect repeatedly, without a handshake, which would slow it down.
+        """
         n = 0
         while not done:
             support.connect(address).close()
@@ -532,7 +536,8 @@ def test_connect_storm_across_reloads(room, configured, mode):
 
 
 def test_queued_connections_are_served(room, configured, backend):
-    """Those that wait in the listener's queue while nobody accepts."""
+    """Connections that wait in the listener's queue while no worker accepts.
+    """
     n = support.WORKERS
     c = configured(max_connections=f"{n}")
     busy = [c.client() for _ in range(n)]
@@ -542,10 +547,10 @@ def test_queued_connections_are_served(room, configured, backend):
     assert all(is_echoed(client) for client in busy)
 
 
-# Signals that come together.
+# Simultaneous signals.
 
 def test_sighup_in_a_storm(configured):
-    """Many are as good as one; and each is after all that was written."""
+    """Many have the effect of one, and the last written file counts."""
     c = configured()
     for n in range(20):
         c.write(alpn=f"p{n}")
@@ -561,7 +566,7 @@ def test_sighup_in_a_storm(configured):
 
 
 def test_sighup_while_stopping(configured):
-    """It is late for that."""
+    """SIGHUP is ignored while stopping."""
     c = configured()
     client = c.client()
     c.t.signal(signal.SIGTERM)
@@ -602,7 +607,7 @@ def test_end_in_the_middle_of_a_reload(configured):
 
 
 def test_worker_of_the_old_that_is_killed(configured):
-    """Nobody takes its place."""
+    """It is not replaced."""
     c = configured(mode="poll", workers="2")
     client = c.client()
     assert is_echoed(client)
@@ -614,11 +619,11 @@ def test_worker_of_the_old_that_is_killed(configured):
     assert client.read_all()[1] in ("reset", "truncated")
     c.reload()
     wait_for(lambda: len(c.t.workers()) == 2, "two workers")
-    assert "takes its place" not in c.t.log()
+    assert "starting another one" not in c.t.log()
 
 
 def test_worker_of_the_new_that_is_killed(configured):
-    """Its place is taken by one of its own kind."""
+    """It is replaced by one of its generation."""
     c = configured(mode="poll", workers="1")
     c.reload(alpn="h2")
     new = wait_for(lambda: len(c.t.workers()) == 1 and c.t.workers(),

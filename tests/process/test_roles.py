@@ -1,5 +1,5 @@
 """A server becomes a client at a reload, and back; a client stays one at an
-upgrade; and both are there for local applications, on a path.
+upgrade; and both can accept on a Unix socket.
 """
 
 import os
@@ -15,14 +15,14 @@ from upgrades import fail, inode, refused, upgrade
 
 @pytest.fixture
 def server(room):
-    """One that speaks TLS, by a tunnel of another's."""
+    """A TLS server, by another tunnel."""
     backend = room.backend().serve(support.echo)
     return room.tunnel(f"connect={backend.address}")
 
 
 @pytest.fixture
 def client(room, certs, server):
-    """A tunnel that is a client of it, with a file and these settings."""
+    """A tunnel as its client, with a configuration file and these settings."""
 
     def call(*arguments, **values):
         given = {"client": "yes", "cert": None, "ca": certs.ca,
@@ -38,8 +38,8 @@ def is_plain(room, address):
 
 
 def is_verified(room, c, certs):
-    """With an authority that has not issued the server's certificate, nobody
-    is served.
+    """Check that no connection is served with an authority that has not issued
+    the server's certificate.
     """
     c.reload(ca=room.write("other.pem", support.run(
         support.TUNNEL, "-g", "localhost")))
@@ -49,9 +49,7 @@ def is_verified(room, c, certs):
 
 
 def test_server_becomes_a_client(room, certs, server):
-    """And a server again, on the same address; connections stay what they
-    were.
-    """
+    """And a server again, on the same address; connections keep their role."""
     plain = room.backend().serve(support.echo)
     c = Configured(room, connect=plain.address)
     before = c.client()
@@ -73,15 +71,15 @@ def test_server_becomes_a_client(room, certs, server):
     ({"client": "no", "ca": None}, "missing: cert"),
 ])
 def test_reload_that_is_refused(room, client, values, words):
-    """The client goes on as it was."""
+    """The client goes on unchanged."""
     c = client()
     assert words in c.refuse(**values)
     assert is_plain(room, c.t.address)
 
 
 def test_no_verification_is_told(room, client):
-    """At a start, and at a reload that brings it."""
-    told = "warning: verify: the server is not authenticated"
+    """At a start, and at a reload that disables verification."""
+    told = "verify: the server is not authenticated"
     c = client()
     assert told not in c.t.log()
     lines = c.reload(ca=None, verify="none")
@@ -103,7 +101,7 @@ def test_client_is_upgraded(room, program, client, certs, mode):
 
 
 def test_failed_upgrade_of_a_client(room, program, client, certs):
-    """It has its configuration again, with the defaults of its role."""
+    """It has its old configuration again, with the defaults of its role."""
     c = client()
     sock = room.connect(c.t.address)
     assert is_echoed(sock)
@@ -117,7 +115,7 @@ def test_failed_upgrade_of_a_client(room, program, client, certs):
 
 @pytest.mark.parametrize("mode", ["workers=1", "mode=fork"])
 def test_client_on_a_path(room, client, mode):
-    """For local applications alone, as the directory and the mode allow."""
+    """Only for local applications, as allowed by directory and mode."""
     path = room.path("redis.sock")
     c = client(mode, accept=f"unix:{path}")
     assert is_plain(room, f"unix:{path}")
@@ -129,7 +127,7 @@ def test_client_on_a_path(room, client, mode):
 
 
 def test_client_of_a_server_on_a_path(room, certs):
-    """With a name for it: a path has none."""
+    """With server_name, as a path has no name."""
     path = room.path("tls.sock")
     backend = room.backend().serve(support.echo)
     room.tunnel(f"accept=unix:{path}", f"connect={backend.address}")

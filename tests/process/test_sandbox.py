@@ -1,5 +1,5 @@
-"""The sandbox of a worker, as the kernel tells it: on this kernel, and on those
-that know less of it.
+"""The sandbox of a worker, as reported by the kernel: on this kernel, and on
+older ones.
 """
 
 import os
@@ -30,7 +30,7 @@ def core_limit(pid):
     return soft_limit(pid, "core file size")
 
 
-# The sandbox, as the kernel tells it.
+# The sandbox, as reported by the kernel.
 
 @confined
 @pytest.mark.parametrize("words", [["user=nobody"], []])
@@ -48,7 +48,7 @@ def test_sandbox(room, echo, mode, words, cores):
 
 @pytest.fixture
 def cores(monkeypatch):
-    """What to start a tunnel with, so that it could dump some."""
+    """Return settings by which a tunnel could dump core."""
     monkeypatch.setenv("ASAN_OPTIONS", "disable_coredump=0")
     return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_CORE,
                                                      (12345, 24690))}
@@ -67,7 +67,7 @@ def test_no_sandbox(room, echo, mode, words, cores):
 
 @confined
 def test_master_leaves_no_core_dump(room, echo, cores):
-    """It has the keys as well."""
+    """The master has the keys, too."""
     t = room.tunnel(f"connect={echo.address}", **cores)
     assert core_limit(t.pid) == "0"
 
@@ -77,8 +77,8 @@ ABOUT_ITSELF = "cat /proc/self/status; grep core /proc/self/limits; id"
 
 @pytest.mark.parametrize("sandbox", ["yes", "no"])
 def test_command(room, mode, sandbox, cores):
-    """It runs as the user, and can gain nothing; but it is not confined, and
-    may dump its core as if it had been started without a tunnel.
+    """It runs as the user, and can gain no privileges; but it is not confined,
+    and may dump core as without a tunnel.
     """
     if sandbox == "yes" and support.SANITIZED:
         pytest.skip("needs a plain build")
@@ -120,7 +120,7 @@ def test_its_own_user_can_not_look_into_it(room, everyone, echo, mode):
 
 
 def test_without_a_sandbox_its_own_user_can(room, everyone, echo):
-    """Or the test above would show nothing."""
+    """Otherwise the test above would show nothing."""
     _, _, worker = begin(room, "workers=1", f"connect={echo.address}",
                          everyone, "sandbox=no", **AS_NOBODY)
     assert can_look(worker)
@@ -133,7 +133,7 @@ def test_the_user_of_workers_can_not_look_into_them(room, echo, mode):
     assert can_look(worker) == can_look(t.pid) == []
 
 
-# All that a tunnel is for works in the sandbox.
+# All features work in the sandbox.
 
 DATA = os.urandom(1 << 20)
 
@@ -170,7 +170,7 @@ def test_sandbox_and_backends(request, room, echo, mode, kind):
     assert_serves(client)
     t.wait_log(r" in=1048576 out=1048576 .* closed$")
     if mode != "-i":
-        for _ in range(3):  # each backend's turn comes
+        for _ in range(3):  # each backend is used
             assert_echoes(room, t)
 
 
@@ -201,7 +201,7 @@ def test_sandbox_and_statistics(room, backend):
 
 @confined
 def test_sandbox_and_a_log_file(room, echo, mode):
-    """It is root's, and workers write to it all the same."""
+    """The file belongs to root, and workers still write to it."""
     log = room.path("log")
     path = room.path("accept")
     words = ["user=nobody", f"log={log}", f"connect={echo.address}"]
@@ -218,7 +218,7 @@ def test_sandbox_and_a_log_file(room, echo, mode):
 
 @confined
 def test_sandbox_and_syslog(room, echo, mode, monkeypatch):
-    """What workers have to say arrives, though they can't open /dev/log."""
+    """Workers' messages arrive, although they can't open /dev/log."""
     need("unshare")
     dev = room.path("dev")
     os.mkdir(dev)
@@ -245,14 +245,14 @@ def test_sandbox_and_syslog(room, echo, mode, monkeypatch):
         client = room.client(f"unix:{path}")
         worker, = wait_for(lambda: len(t.workers()) == 1 and t.workers(),
                            "the worker to be alone")
-        # No other has its socket to syslog, which it could shut down.
+        # Workers do not share a socket to syslog, which one could shut down.
         assert not set(datagrams(worker)) & set(datagrams(t.pid))
         client.reset()
     while f" -> {echo.address} ".encode() not in log.recv(4096):
         pass
 
 
-# On older kernels, the sandbox is what they have.
+# Older kernels, with what they support.
 
 OLDER = r"""
 #include <dlfcn.h>
@@ -286,7 +286,7 @@ syscall(long number, long a, long b, long c, long d, long e, long f)
 
 @pytest.fixture(scope="module")
 def older(tmp_path_factory):
-    """The environment of a tunnel to whom the kernel seems to be older."""
+    """Return an environment in which the kernel seems older."""
     need("cc")
     place = tmp_path_factory.mktemp("older")
     (place / "older.c").write_text(OLDER)
@@ -298,12 +298,12 @@ def older(tmp_path_factory):
         "LANDLOCK_ABI": str(abi), **more}
 
 
-# -1: it is there, but was disabled at boot.
+# -1: built in, but disabled at boot.
 @dynamic
 @confined
 @pytest.mark.parametrize("abi", [-1, 0, 1, 2, 3])
 def test_older_landlock(room, echo, mode, older, abi):
-    """Less than there could be, which is said, once."""
+    """The sandbox is weaker, with one message."""
     if landlock_abi() < 3 and abi > 0:
         pytest.skip("this kernel has no more")
     t, client, worker = begin(room, mode, "user=nobody",
@@ -320,7 +320,7 @@ def test_older_landlock(room, echo, mode, older, abi):
 @confined
 @pytest.mark.parametrize("abi", [4, 5, 6])
 def test_newer_landlock(room, echo, mode, older, abi):
-    """All that was promised: nothing to say."""
+    """Complete, so there is no message."""
     if landlock_abi() < abi:
         pytest.skip("this kernel has no more")
     t, client, _ = begin(room, mode, "user=nobody",
@@ -354,7 +354,7 @@ def test_older_landlock_is_told_of_once(room, echo, older):
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork", "-i"])
 @pytest.mark.parametrize("call", [446, 126], ids=["landlock", "capset"])
 def test_sandbox_that_can_not_be_entered(room, echo, mode, older, call):
-    """Then nothing is served, and nobody told that it is."""
+    """Then nothing is served, and READY is not sent."""
     if landlock_abi() < 1 or platform.machine() != "x86_64":
         pytest.skip("no such system call to deny")
     with Supervisor(room.path("notify")) as supervisor, \
@@ -375,7 +375,7 @@ def test_sandbox_that_can_not_be_entered(room, echo, mode, older, call):
 @confined
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 def test_master_that_could_not_signal_its_workers(room, echo, mode):
-    """Without CAP_KILL they would stay for ever: better not to start."""
+    """Without CAP_KILL workers would stay for ever, so it does not start."""
     t = room.start("tunnel", [
         "setpriv", "--bounding-set=-kill", support.TUNNEL, "user=nobody",
         mode, "accept=127.0.0.1:0", f"connect={echo.address}",

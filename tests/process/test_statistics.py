@@ -1,4 +1,4 @@
-"""The line of statistics that SIGUSR1 gives."""
+"""The log line of statistics by SIGUSR1."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def mode(request):
 
 
 def test_statistics(room, mode):
-    """Of each kind of connection one more than of the last, and exactly."""
+    """Exact counters: of each kind of connection one more than of the last."""
     backend = room.backend().serve(support.echo)
     t = room.tunnel(f"connect={backend.address}", mode, "log_level=debug")
     before = statistics_and_live(t)[0]
@@ -67,7 +67,7 @@ def test_statistics(room, mode):
 
 
 def test_statistics_tell_the_phase(room, mode):
-    listener = room.backend(backlog=0)  # a SYN gets no answer once it is full
+    listener = room.backend(backlog=0)  # a SYN gets no answer if it is full
     t = room.tunnel(f"connect={listener.address}", mode,
                     "connect_timeout=60s", "drain_timeout=1s")
 
@@ -93,7 +93,7 @@ def test_statistics_tell_the_phase(room, mode):
 
 
 def test_statistics_of_the_dead(room, backend):
-    """What a worker did is not forgotten when it is killed."""
+    """The counters of a killed worker are kept."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
     for n in range(1, 4):
@@ -113,7 +113,7 @@ def test_statistics_of_the_dead(room, backend):
 
 
 def test_statistics_of_killed_connections(room, backend):
-    """They are live no more, but lost."""
+    """They are no longer live, but counted as lost."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
     c = spread(room, t, 20)
@@ -128,7 +128,7 @@ def test_statistics_of_killed_connections(room, backend):
 
 
 def test_statistics_in_a_storm(room, backend, mode):
-    """However often they are asked for, and all at once: each is complete."""
+    """Each of many simultaneous requests gets complete lines."""
     t = room.tunnel(f"connect={backend.address}", mode)
     clients = [room.client(t) for _ in range(10)]
     for _ in range(50):

@@ -32,7 +32,7 @@ def mode(request):
 
 @pytest.fixture
 def begin(room, echo):
-    """A tunnel with such a file, which is there."""
+    """Start a tunnel with stats_file, and wait for the file."""
 
     def call(*words, name="stats.prom", **keywords):
         t = room.tunnel(f"connect={echo.address}", *words,
@@ -44,7 +44,7 @@ def begin(room, echo):
 
 
 def parse(text):
-    """Name and labels, but for that of the service -> value."""
+    """Parse to: name and labels except service -> value."""
     found = {}
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -56,8 +56,8 @@ def parse(text):
 
 
 def fresh(t, path):
-    """What SIGUSR1 has written.  A file system gives a number again, so that a
-    file is another one by its time as well.
+    """Return the file written by SIGUSR1.  Inode numbers are reused, so the
+    time counts, too.
     """
 
     def identity():
@@ -65,7 +65,7 @@ def fresh(t, path):
         return st.st_ino, st.st_mtime_ns
 
     before = identity()
-    for _ in range(2):  # the first one may find a writer that is at it
+    for _ in range(2):  # the first signal may find a writer at work
         t.signal(signal.SIGUSR1)
         wait_for(lambda: identity() != before, "a new file")
         before = identity()
@@ -73,7 +73,7 @@ def fresh(t, path):
 
 
 def until(room, t, **values):
-    """Until the file has them."""
+    """Wait until the file has these values."""
 
     def found():
         now = fresh(t, room.path("stats.prom"))
@@ -91,14 +91,23 @@ def serve_one(room, t, data=b"hello", **keywords):
     client.close()
 
 
-def check(room, name="stats.prom"):
-    """promtool has nothing against it."""
+def promtool():
     for program in PROMTOOL:
         if os.path.exists(program):
-            text = support.text_of(room.path(name)).encode()
-            assert run(program, "check", "metrics", stdin=text) == b""
-            return
+            return program
     pytest.skip("no promtool: make deps check unpacks it in build/promtool")
+
+
+def check(room, name="stats.prom"):
+    """Check the file with promtool."""
+    text = support.text_of(room.path(name)).encode()
+    assert run(promtool(), "check", "metrics", stdin=text) == b""
+
+
+def manual():
+    """Its section on metrics."""
+    with open(os.path.join(TOP, "man", "tunnel.8")) as f:
+        return f.read().split(".Ss Metrics\n")[1].split("\n.Sh ")[0]
 
 
 def test_promtool_has_nothing_against_it(room, begin):
@@ -108,17 +117,23 @@ def test_promtool_has_nothing_against_it(room, begin):
 
 def test_manual_has_each_metric(room, begin):
     begin()
-    with open(os.path.join(TOP, "man", "tunnel.8")) as f:
-        part = f.read().split(".Ss Metrics\n")[1].split("\n.Sh ")[0]
     text = support.text_of(room.path("stats.prom"))
     assert set(re.findall(r"^# TYPE (\w+) ", text, re.M)) == \
-        set(re.findall(r"tunnel_[a-z_]+(?= ,|\n)", part))
+        set(re.findall(r"tunnel_[a-z_]+(?= ,|\n)", manual()))
+
+
+def test_alert_of_the_manual(room):
+    expression, = re.findall(r"^\.Bd -literal.*\n(.*)\n\.Ed$", manual(), re.M)
+    rules = room.write("rules.yml", "groups:\n- name: tunnel\n  rules:\n"
+                       f"  - alert: expiry\n    expr: {expression}\n")
+    assert b"SUCCESS: 1 rules found" in run(promtool(), "check", "rules",
+                                            rules)
 
 
 @pytest.mark.parametrize("name", [
     'a"b\\c d.conf', "b\u00fccher.conf", ".conf", "x.conf.conf"])
 def test_service_of_any_name(room, begin, name):
-    """In a label, it has to be quoted."""
+    """In a label it has to be quoted."""
     begin("-c", room.write(name, f"cert = {room.certs.server}\n"
                            "accept = 127.0.0.1:0\n"))
     check(room)
@@ -170,7 +185,7 @@ def test_resumed(room, begin):
 
 
 def fails(room, t, **keywords):
-    """In TLS 1.3, a client may learn of it by its first data alone."""
+    """Check that it fails; in TLS 1.3 possibly only at the first data."""
     with contextlib.suppress(ssl.SSLError, ConnectionError):
         client = room.client(t, **keywords)
         client.send(b"hello")
@@ -214,7 +229,7 @@ def test_reasons_of_failures(room, begin, reason, words, client):
 
 
 def test_bytes_of_a_connection_that_lives(room, begin, mode):
-    """A download shows while it goes on, and not all at once at its end."""
+    """A download is counted while it goes on, not only at its end."""
     t = begin(mode)
     client = room.client(t)
     for n in 1, 2:
@@ -225,7 +240,9 @@ def test_bytes_of_a_connection_that_lives(room, begin, mode):
 
 
 def test_expiry_of_certificates(room, begin):
-    """Once each, as a time in seconds; also of a file that is named twice."""
+    """Each certificate once, as a time in seconds; also for a file that is
+    named twice.
+    """
     t = begin(f"cert={room.certs.server}", f"cert={room.certs.rsa}",
               f"cert={room.certs.rsa}")
     now = fresh(t, room.path("stats.prom"))
@@ -251,8 +268,8 @@ def test_versions_and_start(room, begin):
 
 
 def test_counters_never_go_back(room, begin, mode):
-    """Over reloads, which leave a connection of before, and over workers that
-    are killed.
+    """Across reloads with a connection that goes on, and across killed
+    workers.
     """
     t = begin(mode)
     old = room.client(t)
@@ -305,7 +322,7 @@ def test_whole_at_any_time(room, begin):
 
 
 def test_another_name_at_a_reload(room, echo):
-    """The file of before is no longer there to be believed."""
+    """The old file is removed, so that it is not mistaken for current."""
     def configure(*names):
         lines = [f"stats_file = {room.path(name)}" for name in names]
         return room.write("tunnel.conf", "\n".join([
@@ -327,12 +344,12 @@ def test_what_can_not_be_written_is_told_once(room, begin):
     t = begin(name="d/stats.prom")
     shutil.rmtree(room.path("d"))
     t.signal(signal.SIGUSR1)
-    t.wait_log(r"warning: .*stats_file \S+/d/stats.prom: No such file")
+    t.wait_log(r"warning: .*stats_file: \S+/d/stats.prom: No such file")
     for _ in range(3):
         support.statistics(t)
     os.mkdir(room.path("d"))
     t.signal(signal.SIGUSR1)
-    t.wait_log(r"stats_file \S+: written again$")
+    t.wait_log(r"stats_file: \S+: written again$")
     assert t.log().count("No such file") == 1
     assert os.listdir(room.path("d")) == ["stats.prom"]
 
@@ -340,21 +357,21 @@ def test_what_can_not_be_written_is_told_once(room, begin):
 def test_told_once_over_an_upgrade(room, begin):
     t = begin()
     path = room.path("stats.prom")
-    os.mkdir(path + ".new")     # which -t has nothing against
+    os.mkdir(path + ".new")     # which -t accepts
     t.signal(signal.SIGUSR1)
-    t.wait_log(r"warning: .*stats_file \S+: File exists")
+    t.wait_log(r"warning: .*stats_file: \S+: File exists")
     t.signal(signal.SIGUSR2)
     t.wait_log("tunnel: upgraded$")
     for _ in range(3):
         support.statistics(t)
     os.rmdir(path + ".new")
     t.signal(signal.SIGUSR1)
-    t.wait_log(r"stats_file \S+: written again$")
+    t.wait_log(r"stats_file: \S+: written again$")
     assert t.log().count("File exists") == 1
 
 
 def refused(room, path, *words):
-    """The one sentence of -t, and that of a start."""
+    """Return the error of -t, and that of a start."""
     said = []
     for test in ("-t",), ():
         p = subprocess.run(
@@ -376,7 +393,7 @@ def test_directory_that_anybody_can_write_to(room):
     os.chmod(room.path("d"), 0o777)
     path = room.path("d/stats.prom")
     assert refused(room, path) == (
-        f"tunnel: error: command line: stats_file {path}: anybody can write "
+        f"tunnel: error: command line: stats_file: {path}: anyone can write "
         f"to the directory {room.path('d')}\n")
 
 
@@ -391,7 +408,7 @@ def test_directory_of_the_workers_user(room):
 
 def test_link(room):
     os.symlink(room.write("target", ""), room.path("stats.prom"))
-    assert refused(room, room.path("stats.prom")).endswith(": is a link\n")
+    assert refused(room, room.path("stats.prom")).endswith(": it is a link\n")
 
 
 def test_no_regular_file(room):
@@ -419,7 +436,7 @@ def test_nothing_is_written_by_a_test(room, certs):
 @as_root
 @pytest.mark.skipif(support.SANITIZED, reason="a sanitizer reads /proc")
 def test_master_writes_it(room, begin, mode):
-    """Workers have another user, and another root."""
+    """Workers have another user and another root directory."""
     os.mkdir(room.path("root"))
     t = begin(mode, "user=nobody", f"chroot={room.path('root')}")
     path = room.path("stats.prom")
@@ -435,7 +452,7 @@ def tracer_of(pid):
 
 
 def hanging(room, echo):
-    """A tunnel with a writer that hangs for a minute."""
+    """Start a tunnel with a writer that hangs for a minute."""
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
     t = room.start("tunnel", [
@@ -452,9 +469,9 @@ def hanging(room, echo):
 @pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
                     reason="strace(1) traces what they would")
 def test_disk_that_hangs(room, echo):
-    """The master looks after its workers, and no second writer is begun, also
-    when the first can't even be killed: its tracer does not let it go.  Nor
-    does a stop wait for it.
+    """The master still supervises its workers, and starts no second writer,
+    even if the first can't be killed because of its tracer.  A stop does not
+    wait for it either.
     """
     t = hanging(room, echo)
     address = t.wait_log("listening on").split()[-1]
@@ -465,10 +482,10 @@ def test_disk_that_hangs(room, echo):
         t.signal(signal.SIGUSR1)
         t.wait_log("statistics: ")
         os.kill(worker, signal.SIGKILL)
-        t.wait_log("another takes its place")
+        t.wait_log("starting another one")
         wait_for(lambda: len(t.workers()) == 2, "another one")
         assert_served(room, address)
-        t.wait_log(r"warning: stats_file \S+: not written within 5 s$")
+        t.wait_log(r"warning: stats_file: \S+: not written within 5 s$")
         assert len(t.workers()) == 2 and writer in t.workers()
         assert_served(room, address)
         t.signal(signal.SIGTERM)
@@ -480,7 +497,7 @@ def test_disk_that_hangs(room, echo):
 @pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
                     reason="strace(1) traces what they would")
 def test_stop_while_an_upgrade_waits_for_the_writer(room, echo, monkeypatch):
-    """The signal comes as soon as the trial is over, and is not lost."""
+    """The signal comes directly after the trial, and is not lost."""
     program = Program(room)
     monkeypatch.setattr(support, "TUNNEL", program.path)
     t = hanging(room, echo)
@@ -504,7 +521,7 @@ def assert_served(room, address):
 
 
 def test_counters_go_on_after_an_upgrade(room, begin, mode):
-    """And the program after it removes the file at a stop."""
+    """The new program removes the file at a stop."""
     conf = room.write("tunnel.conf", f"cert = {room.certs.server}\n"
                       "accept = 127.0.0.1:0\nlog_level = debug\n")
     t = begin(mode, "-c", conf)

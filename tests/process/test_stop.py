@@ -1,4 +1,4 @@
-"""A stop: what the kernel has accepted for a tunnel already is served."""
+"""A stop: connections in the kernel's queue are still served."""
 
 import os
 import select
@@ -20,7 +20,7 @@ def echoing(room):
 
 
 def has_pending(pid, number):
-    """Has a process a signal to take as soon as it runs?"""
+    """Return whether a process has a pending signal."""
     with open(f"/proc/{pid}/status") as f:
         mask = next(line.split()[1] for line in f
                     if line.startswith("ShdPnd:"))
@@ -28,18 +28,18 @@ def has_pending(pid, number):
 
 
 class Frozen:
-    """A tunnel that accepts nothing, while its listeners do."""
+    """A stopped tunnel, whose listeners still queue connections."""
 
     def __init__(self, t):
         self.t, self.workers = t, t.workers()
         for pid in t.pids():
-            # Awake, it might go on to accept before it takes a signal.
+            # If running, it could accept before it handles the signal.
             wait_for(lambda: support.state(pid) == "S", f"{pid} to sleep")
             os.kill(pid, signal.SIGSTOP)
             wait_for(lambda: support.state(pid) == "T", f"{pid} to stop")
 
     def thaw_after(self, number):
-        """The signal comes first, to all of them, and then they go on."""
+        """Send the signal to all processes, then continue them."""
         self.t.signal(number)
         self.t.signal(signal.SIGCONT)
         for pid in self.workers:
@@ -94,7 +94,7 @@ def test_a_stop_serves_as_many_as_there_is_room_for(room, echoing, mode):
 
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 def test_a_queue_that_was_passed_is_left_to_the_next_one(room, echoing, mode):
-    """Who has made the listener goes on with it."""
+    """The process that made the listener goes on with it."""
     listener = room.keep(socket.create_server(("127.0.0.1", 0)))
     t = room.tunnel(f"connect={echoing.address}", mode, "accept=fd:9",
                     preexec_fn=lambda: os.dup2(listener.fileno(), 9),
@@ -110,7 +110,7 @@ def test_a_queue_that_was_passed_is_left_to_the_next_one(room, echoing, mode):
 
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 def test_a_reload_leaves_the_queue_to_the_new(room, echoing, certs, mode):
-    """Or its clients would meet the certificate from before."""
+    """Otherwise its clients would get the old certificate."""
     path = room.path("server.pem")
     support.shutil.copy(certs.rsa, path)
     t = room.tunnel(f"connect={echoing.address}", mode, f"cert={path}")

@@ -1,10 +1,10 @@
-"""Those who start a tunnel and hand over what it serves, or wait for word of
-it: inetd, systemd-socket-activate, systemd's NOTIFY_SOCKET, start-stop-daemon;
-and what the manual has for them.
+"""Programs that start a tunnel, pass it sockets, or wait for its messages:
+inetd, systemd-socket-activate, systemd by NOTIFY_SOCKET, start-stop-daemon;
+and the manual's examples for them.
 
-inetd is the one of Debian's openbsd-inetd, installed or unpacked in
-build/inetd.  systemd-socket-activate and systemd-analyze are in the package
-systemd, start-stop-daemon is in dpkg.
+inetd is that of Debian's openbsd-inetd, installed or in build/inetd.
+systemd-socket-activate and systemd-analyze are in the package systemd,
+start-stop-daemon is in dpkg.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ ENV = "/usr/bin/env"
 
 
 def wait_text(path, pattern):
-    """Until a file has it; the match."""
+    """Wait until a file matches; return the match."""
 
     def found():
         with open(path, errors="replace") as f:
@@ -46,7 +46,7 @@ def test_inetd_in_front_of_a_backend(room, inetd, echo, version):
 
 
 def test_inetd_in_front_of_a_tls_server(room, inetd, echo, version):
-    """Plaintext from one, TLS to the other."""
+    """inetd accepts plaintext, and the tunnel connects by TLS."""
     ca = inetd.own(shutil.copy(room.certs.ca, room.path("ca.crt")))
     server = room.tunnel(f"connect={echo.address}")
     address = inetd.serve("client=yes", f"connect={server.address}",
@@ -71,7 +71,7 @@ def test_inetd_serves_several_at_once(room, inetd, echo):
 
 
 def test_inetd_and_a_classic_filter(room, inetd, version):
-    """What reads to the end of its input, and then writes."""
+    """A filter that reads its whole input, then writes."""
     client = room.client(inetd.serve("--", "sort"), version)
     client.send(b"pear\napple\n")
     client.close_notify()
@@ -102,7 +102,7 @@ done
 
 
 def test_inetd_and_a_small_mail_server(room, inetd, version):
-    """It answers line by line, and its complaints are not for the client."""
+    """It answers line by line, and its errors don't reach the client."""
     script = inetd.own(room.write("mail", MAIL))
     client = room.client(inetd.serve("--", "/bin/sh", script), version)
     assert read_exactly(client, 22) == b"220 mail.example.org\r\n"
@@ -121,7 +121,7 @@ def test_inetd_and_a_command_that_knows_its_client(room, inetd):
 
 
 def test_inetd_that_should_not_wait(room, inetd, echo):
-    """With "wait" it hands over the listening socket."""
+    """With "wait" inetd passes the listening socket, which is an error."""
     address = inetd.serve(f"connect={echo.address}", wait="wait.1")
     sock = room.connect(address)
     line = wait_text(inetd.log, r"error: .*$").group(0)
@@ -131,13 +131,13 @@ def test_inetd_that_should_not_wait(room, inetd, echo):
         assert all(" error: " in text for text in f.read().splitlines())
 
 
-# systemd-socket-activate: with --accept it hands over connections, without it
-# listening sockets; and descriptor 3 is the first, or with --inetd 0.
+# systemd-socket-activate: with --accept it passes connections, without it
+# listening sockets; descriptor 3 is the first, or with --inetd 0.
 
 @pytest.fixture
 def activate(room):
-    """Start it with its options and a tunnel's words; the process, and the
-    addresses that it listens on.
+    """Start it with its options and a tunnel's arguments; return the process,
+    and the addresses that it listens on.
     """
     program = need("systemd-socket-activate")
 
@@ -171,11 +171,11 @@ def test_activated_listeners(room, activate, echo, words):
     for address in reversed(both):
         assert_echoes(room, address.replace("/", "unix:/", 1))
     assert p.stop() == 0
-    assert os.path.exists(both[1])  # it is not the tunnel's
+    assert os.path.exists(both[1])  # not the tunnel's
 
 
 def test_activated_listeners_of_which_one_is_named(room, activate, echo):
-    """What accept says is what counts."""
+    """accept decides."""
     both = [support.free_port(), support.free_port()]
     p, _ = activate("", "accept=fd:4", f"connect={echo.address}",
                     listen=both)
@@ -218,7 +218,7 @@ def test_activated_connection_and_a_command(room, activate, options, words):
 def test_listener_where_a_connection_belongs(room, activate, echo, options,
                                              words, number):
     p, (address,) = activate(options, *words, f"connect={echo.address}")
-    with contextlib.suppress(ConnectionResetError):  # it has gone already
+    with contextlib.suppress(ConnectionResetError):  # already gone
         room.connect(address)
     assert p.wait() == 2
     said = [line for line in p.log().splitlines() if "tunnel: " in line]
@@ -231,10 +231,10 @@ def test_listener_where_a_connection_belongs(room, activate, echo, options,
 def test_connection_where_a_listener_belongs(room, activate, echo):
     p, (address,) = activate("--accept", "accept=fd:3",
                              f"connect={echo.address}")
-    with contextlib.suppress(ConnectionResetError):  # it has gone already
+    with contextlib.suppress(ConnectionResetError):  # already gone
         room.connect(address)
     said = p.wait_log("tunnel: error: ")
-    assert "accept=fd:3" in said or "accept fd:3" in said
+    assert "accept=fd:3" in said or "accept: fd:3" in said
     assert "listening socket" in said
 
 
@@ -272,10 +272,10 @@ def test_command_of_one_connection_sees_nothing_of_it(room, activate):
     assert "REMOTE_HOST=" in text and "LISTEN_" not in text
 
 
-# LISTEN_FDS by hand.
+# LISTEN_FDS set by the test.
 
 def fails(room, echo, before=(), **environment):
-    """What it says, with nothing to accept on but what the environment has."""
+    """Return the error of a tunnel without accept, with this environment."""
     p = subprocess.run(
         [*before, *support.command(f"connect={echo.address}",
                                    f"cert={room.certs.server}")],
@@ -290,7 +290,7 @@ def fails(room, echo, before=(), **environment):
 
 @pytest.mark.parametrize("pid", ["1", "", "junk", "parent"])
 def test_what_was_passed_to_somebody_else(room, echo, pid):
-    """Our parent, say, who has left its environment to us."""
+    """LISTEN_PID names another process, such as our parent."""
     if pid == "parent":
         pid = str(os.getpid())
     said = fails(room, echo)
@@ -357,7 +357,7 @@ def test_notify_of_a_reload_that_fails(room, supervisor, echo):
 
 
 def test_notify_of_a_stop_before_its_end(room, supervisor, backend):
-    """While connections may finish."""
+    """STOPPING is sent while connections may finish."""
     t = supervised(room, supervisor, f"connect={backend.address}")
     supervisor.wait("READY")
     client = room.client(t)
@@ -373,7 +373,7 @@ def test_notify_of_a_stop_before_its_end(room, supervisor, backend):
 
 
 def test_notify_not_of_a_start_that_fails(room, supervisor, echo):
-    """One address of two can't be bound."""
+    """One of two addresses can't be bound."""
     t = supervised(room, supervisor, f"connect={echo.address}",
                    "accept=127.0.0.1:0", "accept=192.0.2.1:0")
     assert t.wait() == 1
@@ -381,7 +381,7 @@ def test_notify_not_of_a_start_that_fails(room, supervisor, echo):
 
 
 def test_notify_to_nobody(room, echo):
-    """A supervisor that is gone is no reason to fail."""
+    """A missing supervisor is no error."""
     t = room.tunnel(f"connect={echo.address}", env={
         **os.environ, "NOTIFY_SOCKET": room.path("gone")})
     assert_echoes(room, t)
@@ -395,7 +395,7 @@ def test_notify_to_no_address(room, echo, address):
     assert_echoes(room, t)
 
 
-# start-stop-daemon, which asks what it is that executes.
+# start-stop-daemon, which compares the program's path.
 
 @pytest.fixture
 def daemon_conf(room, echo):
@@ -426,7 +426,7 @@ def test_start_stop_daemon(room, daemon_conf):
         pid = int(f.read())
     address = wait_text(room.path("log"), r"listening on (\S+)").group(1)
     assert_echoes(room, address)
-    run(*start, status=1)  # there is one already
+    run(*start, status=1)  # one is running already
     run(program, "--status", *us[1:])
     assert run(program, "--stop", *us, "--retry", "30") == b""
     assert not os.path.exists(pidfile)
@@ -434,10 +434,10 @@ def test_start_stop_daemon(room, daemon_conf):
     run(program, "--status", *us[1:], status=3)
 
 
-# What tunnel(8) has for them.
+# Examples of tunnel(8).
 
 def displays(word):
-    """Those of its displays that have the word, as a reader sees them."""
+    """Return the manual's displays that contain the word, as rendered."""
     with open(os.path.join(TOP, "man", "tunnel.8")) as f:
         text = f.read()
     found = re.findall(r"^\.Bd -literal.*\n((?:.*\n)*?)\.Ed$", text, re.M)
@@ -445,7 +445,7 @@ def displays(word):
 
 
 def displayed(room, word):
-    """The one that has the word, with the paths of a test."""
+    """Return the display with the word, with the paths of a test."""
     text, = displays(word)
     text = text.replace("/usr/local/sbin/tunnel", support.TUNNEL)
     return text.replace("/run/tunnel.pid", room.path("pidfile")).replace(
@@ -454,8 +454,8 @@ def displayed(room, word):
 
 @pytest.fixture
 def units(room):
-    """The units, as they are installed; and the manual's socket.  Their
-    directory.
+    """Return a directory with the installed units and the manual's socket
+    unit.
     """
     need("systemd-analyze")
     services = [room.path(name) for name in ("tunnel.service",
@@ -475,13 +475,23 @@ def test_units_are_valid(units):
 
 
 def test_unit_is_hardened(units):
-    """From 100, bare, to 0; more than most services can give up."""
+    """The exposure score, from 100 without hardening to 0."""
     run("systemd-analyze", "security", "--offline=yes", "--threshold=30",
         "--no-pager", "./tunnel.service", cwd=units)
 
 
+def test_unit_without_root(room, units):
+    """What the manual has for that, as systemctl edit would write it."""
+    os.mkdir(room.path("tunnel.service.d"))
+    room.write("tunnel.service.d/override.conf",
+               displayed(room, "DynamicUser="))
+    out = run("systemd-analyze", "verify", "--man=no", "./tunnel.service",
+              cwd=units)
+    assert b"tunnel" not in out, out
+
+
 def test_inetd_lines_of_the_manual(room, inetd, echo):
-    """Each as it is, but for the port, the user, and whose files."""
+    """Each line unchanged except port, user and file names."""
     lines = "".join(displays("stream tcp nowait")).splitlines()
     assert lines
     for line in lines:
@@ -504,7 +514,7 @@ def test_start_stop_daemon_lines_of_the_manual(room, daemon_conf):
         assert run("sh", "-c", line, env={**os.environ, "PATH": PATH}) == b""
 
     do(start)
-    do(start)  # there is one already, which is fine
+    do(start)  # one exists already, which is fine
     log = room.path("log")
     address = wait_text(log, r"listening on (\S+)").group(1)
     assert_echoes(room, address)

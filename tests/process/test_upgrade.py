@@ -1,5 +1,5 @@
-"""SIGUSR2: another program takes over in the same process.  Nobody is refused
-by it, no connection is aborted, and one that can't take over is no outage.
+"""SIGUSR2: a new program takes over in the same process, without refused or
+aborted connections; a program that fails causes no outage.
 """
 
 import os
@@ -30,7 +30,7 @@ def backend(room):
 
 @pytest.fixture
 def tunnel(room, program, backend):
-    """Start one, with a backend that echoes."""
+    """Start a tunnel, with an echo backend."""
     return lambda *arguments, **keywords: room.tunnel(
         f"connect={backend.address}", *arguments, **keywords)
 
@@ -55,7 +55,7 @@ def test_new_program_in_the_same_process(room, program, tunnel, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_long_connections(room, program, tunnel, mode):
-    """Of several generations, both ways, and to their proper end."""
+    """Connections of several generations, both ways, to their proper end."""
     t = tunnel(mode)
     clients = []
     for n in range(3):
@@ -78,7 +78,7 @@ def test_long_connections(room, program, tunnel, mode):
 
 
 def test_early_data_both_ways(room, program):
-    """A transfer that goes on across it, each way at its own time."""
+    """A transfer that continues across it, each way in turn."""
     backend = room.backend()
     t = room.tunnel(f"connect={backend.address}")
     client = room.client(t)
@@ -108,7 +108,7 @@ def keep_coming(room, address, until):
 @pytest.mark.seconds(60)
 @pytest.mark.parametrize("mode", MODES)
 def test_connect_storm(room, program, tunnel, mode):
-    """At no moment is anybody refused, or reset."""
+    """At no moment is a connection refused or reset."""
     t = tunnel(mode)
     until = []
     tasks = [Task(keep_coming, room, t.address, until) for _ in range(4)]
@@ -140,7 +140,7 @@ def test_new_configuration(room, program, backend):
     assert not os.path.exists(room.path("new.socket"))
 
 
-# What else goes on.
+# Other state that is kept.
 
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,7 +158,7 @@ def test_resumption(room, program, tunnel, kind, mode):
 
 
 def test_limit_of_an_address(room, program, tunnel):
-    """Those of before count, and no longer than they are there."""
+    """Old connections count until they end."""
     t = tunnel("max_per_ip=2")
     clients = [room.client(t) for _ in range(2)]
     assert all(is_echoed(client) for client in clients)
@@ -174,7 +174,7 @@ def test_limit_of_an_address(room, program, tunnel):
 
 def test_what_a_script_leaves_open(room, program):
     t = room.tunnel("--", "sh", "-c", "ls -l /proc/self/fd")
-    # A number that nothing has which is handed over.
+    # A number that no passed descriptor has.
     program.script(f"#!/bin/bash\nexec 17<{room.certs.server}\n"
                    'exec REAL "$@"\n')
     upgrade(t)
@@ -185,7 +185,7 @@ def test_what_a_script_leaves_open(room, program):
 
 
 def test_workers_leave_with_the_master(room, program, tunnel):
-    """Those of before and after it: not by it, but when it dies."""
+    """Old and new workers end when the master dies, not by the upgrade."""
     t = tunnel("workers=2")
     client = room.client(t)
     assert is_echoed(client)
@@ -258,7 +258,7 @@ def test_stop_during_the_trial(room, program, tunnel):
 
 def test_daemon_with_files(room, program, tunnel):
     """The same process ID, still locked; and a log that goes on in its file,
-    whatever becomes of the new program.
+    with a failing new program as well.
     """
     pidfile, log = room.path("pid"), room.path("log")
     words = [f"pidfile={pidfile}", f"log={log}"]
@@ -325,7 +325,7 @@ def test_passed_listener(room, program, tunnel):
 
 
 def test_listeners_of_systemd(room, program, backend):
-    """Without accept: the variables are for the same process still."""
+    """Without accept: LISTEN_PID still names the same process."""
     sock = room.keep(socket.create_server(("127.0.0.1", 0)))
     address = support.tcp_address(sock)
     words = support.command(f"connect={backend.address}",
@@ -387,7 +387,7 @@ def test_workers_have_nothing_of_it(room, program, tunnel):
         wait_for(lambda: len(t.workers()) == 2, "the old to leave")
 
 
-# Signals of others.
+# Signals to others.
 
 def ignored(pid):
     text = support.text_of(f"/proc/{pid}/status")
@@ -423,7 +423,7 @@ def test_command_sees_nothing_of_it(room, program):
 
 
 def test_answer_to_nobody(room):
-    """What is in the environment by mistake is named."""
+    """A wrong variable in the environment is named."""
     with open(room.certs.server) as f:
         p = subprocess.run(
             support.command("-t", "connect=1", "accept=127.0.0.1:0",
@@ -435,11 +435,11 @@ def test_answer_to_nobody(room):
     assert "error: TUNNEL_STATE: Bad file descriptor" in p.stderr
 
 
-# By what name it was started.
+# The name by which it was started.
 
 @pytest.mark.parametrize("name", ["./tunnel", "tunnel", "link"])
 def test_name_that_it_was_started_by(room, program, backend, name):
-    """A link is followed anew, and what is found is what there is then."""
+    """A link is followed again, to its current target."""
     os.symlink(program.path, room.path("link"))
     words = support.words([f"connect={backend.address}", "accept=127.0.0.1:0",
                            f"cert={room.certs.server}"])
@@ -457,7 +457,7 @@ def test_name_that_it_was_started_by(room, program, backend, name):
 
 
 def test_log_after_a_program_that_is_gone_by_then(room, program, tunnel):
-    """Workers that are started afterwards have it still; as it was."""
+    """Workers started afterwards still have the old log."""
     log = room.path("log")
     t = tunnel("workers=1", f"log={log}", ready=False)
     wait_for(lambda: "listening on" in support.text_of(log), "a start")
@@ -480,7 +480,9 @@ def test_log_after_a_program_that_is_gone_by_then(room, program, tunnel):
 @pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
                     reason="it needs more of /dev")
 def test_syslog(room, program, tunnel, monkeypatch):
-    """Its socket is no other's, twice, and a failure is told there as well."""
+    """Each process has its own socket, after two upgrades, and a failure is
+    logged there, too.
+    """
     dev = room.path("dev")
     os.mkdir(dev)
     for name in ("null", "urandom"):

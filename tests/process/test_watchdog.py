@@ -1,5 +1,5 @@
-"""systemd's WatchdogSec=: signs of life, as long as there is life in all that
-serve.
+"""systemd's WatchdogSec=: keep-alive messages while all serving processes are
+alive.
 """
 
 import os
@@ -11,7 +11,7 @@ import support
 from launchers import Supervisor
 from support import assert_echoes, wait_for
 
-USEC = int(400_000 * support.SLOW)  # in which there is to be a sign
+USEC = int(400_000 * support.SLOW)  # the interval for a message
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def supervisor(room):
 
 @pytest.fixture
 def watched(room, supervisor):
-    """Start one that is to show that it is alive."""
+    """Start a tunnel with a watchdog."""
     backend = room.backend().serve(support.echo)
 
     def start(*arguments, usec=USEC, **environment):
@@ -44,8 +44,8 @@ def test_signs_of_life(room, supervisor, watched):
 
 
 def silence(t, supervisor, words):
-    """Until there is none, for as long as there would have been several."""
-    t.wait_log("warning: watchdog: " + words)
+    """Wait until no message comes in the time of several."""
+    t.wait_log("warning: watchdog: not sending WATCHDOG=1: " + words)
     supervisor.rest()
     count = t.log().count("watchdog: ")
     t.wait_log("watchdog: ", count=count + 4)
@@ -59,7 +59,7 @@ def test_worker_that_stands_still(room, supervisor, watched):
     victim = t.workers()[1]
     os.kill(victim, signal.SIGSTOP)
     try:
-        silence(t, supervisor, f"worker {victim} hangs")
+        silence(t, supervisor, f"worker {victim} is not responding")
     finally:
         os.kill(victim, signal.SIGCONT)
     for _ in range(3):
@@ -68,7 +68,7 @@ def test_worker_that_stands_still(room, supervisor, watched):
 
 
 def test_worker_that_was_not_there(room, supervisor, watched):
-    """One that takes its place is as good."""
+    """A replacement counts as well."""
     t = watched("workers=1")
     supervisor.wait("READY")
     old = t.workers()
@@ -90,7 +90,7 @@ def test_worker_that_cannot_be_replaced(room, supervisor, watched):
 
 
 def test_old_workers_do_not_count(room, supervisor, watched):
-    """They were let go, whatever they do."""
+    """Retired workers don't count, in any state."""
     t = watched("workers=1")
     supervisor.wait("READY")
     client = room.client(t)
@@ -110,7 +110,7 @@ def test_old_workers_do_not_count(room, supervisor, watched):
 
 
 def test_mode_fork(room, supervisor, watched):
-    """There it is the master's life alone."""
+    """There only the master counts."""
     t = watched("mode=fork")
     supervisor.wait("READY")
     client = room.client(t)
@@ -148,7 +148,9 @@ def test_over_a_reload_an_upgrade_and_a_stop(room, supervisor, watched):
     {"WATCHDOG_USEC": "99999999999999999999"},
 ])
 def test_what_is_not_for_us(room, supervisor, watched, environment):
-    """No sign is given that nobody has asked for, nor a worker woken."""
+    """Without a request there are no messages, and no worker wakes up for
+    them.
+    """
     t = watched(**environment)
     supervisor.wait("READY")
     assert_echoes(room, t)

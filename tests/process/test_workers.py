@@ -1,6 +1,5 @@
-"""Workers: all of them serve, none is missed for long, and what one of them
-suffers is nothing to the others.  And mode = fork, where each connection has
-one for itself.
+"""Workers: all of them serve, a dead one is soon replaced, and its end does
+not affect the others.  And mode = fork, with a process for each connection.
 """
 
 import os
@@ -16,7 +15,7 @@ from crowds import count, idle, spread, workers
 from support import (Task, is_alive, is_echoed, is_refused, read_exactly,
                      wait_for)
 
-LATE = 1.0 * support.SLOW  # what should be done within a second
+LATE = 1.0 * support.SLOW  # for actions within a second
 
 
 @pytest.fixture
@@ -24,12 +23,12 @@ def backend(room):
     return room.backend().serve(support.echo)
 
 
-# Many of them.
+# Many workers.
 
 @pytest.mark.parametrize("how", ["one by one", "at once"])
 def test_every_worker_serves(room, backend, how):
-    """Even where each client waits for its turn, which could always be the
-    turn of the same worker.
+    """Even if clients come one by one, which could always reach the same
+    worker.
     """
     t = room.tunnel(f"connect={backend.address}", "workers=4")
     pids = workers(t, 4)
@@ -61,12 +60,12 @@ def test_idle_workers_cost_nothing(room, backend):
     workers(t, 4)
     idle(t)
     before = t.cpu_seconds()
-    time.sleep(0.5)  # a span to measure
+    time.sleep(0.5)  # time to measure
     assert t.cpu_seconds() - before <= 0.01
 
 
 def test_master_has_no_connection(room, backend):
-    """It never even sees what comes from the network."""
+    """The master never gets data from the network."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
     before = count(t.pid)
@@ -74,10 +73,10 @@ def test_master_has_no_connection(room, backend):
     assert count(t.pid) == before
 
 
-# A worker that dies.
+# Dying workers.
 
 def test_killed_worker_is_replaced(room, backend):
-    """Within a second; the connections of the others never notice."""
+    """Within a second; connections of other workers are not affected."""
     t = room.tunnel(f"connect={backend.address}", "workers=4")
     workers(t, 4)
     c = spread(room, t, 40)
@@ -88,7 +87,7 @@ def test_killed_worker_is_replaced(room, backend):
              "another worker")
     assert time.monotonic() - start < LATE
     t.wait_log(rf"warning: worker {victim} was killed by signal 9 \(Killed\); "
-               "another takes its place$")
+               "starting another one$")
     for client in c.others(victim):
         assert is_echoed(client)
     for client in c.of[victim]:
@@ -99,7 +98,7 @@ def test_killed_worker_is_replaced(room, backend):
 
 
 def test_only_worker_is_killed(room, backend):
-    """Who comes while there is none waits for the next."""
+    """New connections wait for the next worker."""
     t = room.tunnel(f"connect={backend.address}", "workers=1")
     for _ in range(3):
         victim, = workers(t, 1)
@@ -109,7 +108,7 @@ def test_only_worker_is_killed(room, backend):
 
 
 class Murderer:
-    """Kill each worker but one as soon as it shows up."""
+    """Kill each new worker except one at once."""
 
     def __init__(self, t, spared):
         self.t, self.spared = t, spared
@@ -132,15 +131,17 @@ class Murderer:
 
 
 def test_crash_loop_is_backed_off(room, backend):
-    """0, 0.1, 0.2, 0.4, ... seconds; the log says so, and another serves."""
+    """Delays of 0, 0.1, 0.2, 0.4, ... seconds, which are logged; another
+    worker serves.
+    """
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     spared, _ = workers(t, 2)
     murderer = room.keep(Murderer(t, spared))
-    t.wait_log(r"another takes its place in 0\.4 s \(\d in a row\)$")
-    t.wait_log(r"another takes its place in 0\.8 s \(\d in a row\)$")
+    t.wait_log(r"starting another one in 0\.4 s \(\d failures in a row\)$")
+    t.wait_log(r"starting another one in 0\.8 s \(\d failures in a row\)$")
     before, deaths = t.cpu_seconds(), len(murderer.killed)
     assert is_echoed(room.client(t))
-    time.sleep(0.3)  # a span to measure, of the 0.8 s
+    time.sleep(0.3)  # time to measure, of the 0.8 s
     assert t.cpu_seconds() - before <= 0.05 * support.SLOW
     assert len(murderer.killed) == deaths
     gaps = [b - a for a, b in zip(murderer.killed, murderer.killed[1:])]
@@ -148,26 +149,26 @@ def test_crash_loop_is_backed_off(room, backend):
         assert gap >= 0.9 * least
     murderer.close()
     assert len(workers(t, 2)) == 2
-    assert "3 in a row" in t.log()
+    assert "3 failures in a row" in t.log()
 
 
 def test_end_while_a_crash_loop_is_backed_off(room, backend):
     t = room.tunnel(f"connect={backend.address}", "workers=1")
     workers(t, 1)
     murderer = room.keep(Murderer(t, None))
-    t.wait_log(r"another takes its place in 0\.4 s")
+    t.wait_log(r"starting another one in 0\.4 s")
     murderer.close()
     t.signal(signal.SIGTERM)
     assert t.wait() == 0
 
 
 def test_worker_that_ends_by_itself(room, backend):
-    """SIGTERM to a worker: it drains, and another takes its place."""
+    """SIGTERM to a worker: it drains, and another one replaces it."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
     c = spread(room, t, 20)
     pid = t.workers()[0]
-    for _ in range(3):  # repeated, it changes nothing
+    for _ in range(3):  # a repeated one changes nothing
         os.kill(pid, signal.SIGTERM)
     for client in c.of[pid]:
         assert is_echoed(client)
@@ -197,7 +198,8 @@ def test_worker_that_is_cut(room, backend):
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
 def test_worker_does_not_mind(room, backend, number):
-    """What killall(1) sends to all, or a terminal, is for the master."""
+    """Signals that killall(1) or a terminal sends to all are for the master.
+    """
     t = room.tunnel(f"connect={backend.address}", "workers=1")
     pid, = workers(t, 1)
     client = room.client(t)
@@ -208,8 +210,8 @@ def test_worker_does_not_mind(room, backend, number):
 
 
 def test_master_is_killed(room, backend):
-    """Its workers leave, when their connections have ended; and nothing of
-    theirs keeps another from taking its place.
+    """Its workers exit after their connections, and block no new tunnel on the
+    same addresses.
     """
     arguments = (f"connect={backend.address}", "workers=2",
                  f"pidfile={room.path('pidfile')}")
@@ -245,7 +247,7 @@ def mode(request):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_to_the_whole_group(room, backend, mode, number):
-    """As a terminal sends it: connections may finish all the same."""
+    """As sent by a terminal: connections may finish nevertheless."""
     t = room.tunnel(f"connect={backend.address}", mode,
                     start_new_session=True)
     clients = [room.client(t) for _ in range(10)]
@@ -294,7 +296,7 @@ def test_drain_timeout_of_all(room, backend, mode):
 
 
 def test_worker_that_does_not_leave_is_killed(room, backend):
-    """It is stopped, and hears of nothing."""
+    """It is stopped, and handles no signal."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     pid, other = workers(t, 2)
     os.kill(pid, signal.SIGSTOP)
@@ -315,7 +317,7 @@ def test_worker_that_does_not_leave_is_killed(room, backend):
 def forking(room, backend):
     def start(*arguments):
         t = room.tunnel("mode=fork", f"connect={backend.address}", *arguments)
-        workers(t, 0)  # but for one that tries it out, and ends
+        workers(t, 0)  # besides the trial process, which ends
         return t
 
     return start
@@ -332,11 +334,11 @@ def test_fork_has_a_process_for_each_connection(room, forking):
         assert client.read_all() == (b"", "close_notify")
         client.close()
     wait_for(lambda: not t.workers(), "the children's end")
-    assert "takes its place" not in t.log()
+    assert "starting another one" not in t.log()
 
 
 def test_fork_killed_child(room, forking):
-    """It takes its own connection along, and no other."""
+    """Only its own connection ends."""
     t = forking()
     victim = room.client(t)
     assert is_echoed(victim)
@@ -348,7 +350,7 @@ def test_fork_killed_child(room, forking):
     t.wait_log(f"worker {pid} was killed by signal 9")
     assert len(t.workers()) == 5
     assert is_echoed(room.client(t))
-    assert "takes its place" not in t.log()
+    assert "starting another one" not in t.log()
 
 
 def test_fork_with_a_command(room, version):
@@ -371,9 +373,7 @@ def test_fork_with_a_command(room, version):
 
 
 def test_fork_counts_commands_that_stay(room):
-    """Their clients come, and leave at once: a place is free when a command
-    has ended.
-    """
+    """Their clients leave at once: a slot is free when a command has ended."""
     t = room.tunnel("mode=fork", "max_connections=3", "--", "sh", "-c",
                     "trap '' TERM; echo ready; exec sleep 60")
     begun = []
@@ -386,7 +386,7 @@ def test_fork_counts_commands_that_stay(room):
         t.wait_log(" client reset$", count=3)
         assert len(begun) == 3 and all(map(is_alive, begun))
         waiting = Task(room.client, t)
-        time.sleep(0.3)  # a span to measure
+        time.sleep(0.3)  # time to measure
         assert waiting.running()
     finally:
         support.kill(begun)
@@ -396,7 +396,7 @@ def test_fork_counts_commands_that_stay(room):
 
 
 def test_fork_children_know_nothing_of_each_other(room, forking):
-    """Nor of the listener: each has the sockets of its own connection."""
+    """Nor of the listener: each has only the sockets of its own connection."""
     t = forking()
     clients = [room.client(t) for _ in range(5)]
     assert all(is_echoed(client) for client in clients)
@@ -411,7 +411,7 @@ def test_fork_children_know_nothing_of_each_other(room, forking):
 
 
 def test_fork_churn(room, forking):
-    """Nothing is left of what has been."""
+    """Nothing is left of ended connections."""
     t = forking()
     assert is_echoed(room.client(t))
     room.opened[-1].close()
@@ -434,12 +434,12 @@ def test_fork_churn(room, forking):
     assert support.statistics(t)["served"] == 101
 
 
-# What is the master's alone.
+# Only for the master.
 
 @pytest.mark.parametrize("mode", ["workers=3", "mode=fork"])
 def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
-    """Listeners, a poller, the log and a line to it are all that it has; in
-    fork mode the connection in their place.  So for those that a reload starts.
+    """It has only listeners, a poller, the log and a control channel; in fork
+    mode the connection instead of listeners.  Also after a reload.
     """
     conf = room.write("conf", "max_connections = 9\n")
     t = room.tunnel("-c", conf, f"cert={room.certs.server}", mode,
@@ -476,7 +476,8 @@ def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
 
 
 def test_fork_slows_down_what_crashes_in_a_row(room, backend):
-    """Each is a guess at a memory that is the same in all of them."""
+    """Each crash may be a guess at memory addresses, which all of them share.
+    """
     backend.serve(support.echo)
     t = room.tunnel(f"connect={backend.address}", "mode=fork")
     wait_for(lambda: not t.workers(), "the trial to be over")
@@ -484,6 +485,6 @@ def test_fork_slows_down_what_crashes_in_a_row(room, backend):
     for n, pid in enumerate(t.workers(), 1):
         os.kill(pid, signal.SIGKILL)
         t.wait_log(f"worker {pid} was killed")
-    t.wait_log(r"; another may be started in 0\.\d s \(2 in a row\)")
+    t.wait_log(r"; the next one can start in 0\.\d s \(2 failures in a row\)")
     assert is_echoed(room.client(t))
     assert len(clients) == n == 3

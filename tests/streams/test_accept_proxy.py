@@ -1,4 +1,4 @@
-"""accept_proxy: a balancer's header, before TLS, tells who the client is."""
+"""accept_proxy: a balancer's header, before TLS, has the client's address."""
 
 import re
 import signal
@@ -39,7 +39,7 @@ def start(room, backend):
 
 @by_name(ALL_HEADERS)
 def test_in_one_segment(room, start, backend, version, header, peer):
-    """The header and the ClientHello."""
+    """Header and ClientHello in one segment."""
     t = start()
     client = client_behind(room, t.address, header, version)
     peer = peer or own_address(client)
@@ -52,7 +52,7 @@ def test_in_one_segment(room, start, backend, version, header, peer):
 @by_name(HEADERS)
 @pytest.mark.parametrize("mode", ["mode=poll", "mode=fork"])
 def test_byte_by_byte(room, start, backend, header, peer, version, mode):
-    """All of it, the handshake too, in separate segments."""
+    """Header and handshake byte by byte, in separate segments."""
     t = start(mode)
     ctx = peers.context(room.certs, version)
     client = room.keep(peers.Client(t.address, ctx))
@@ -68,7 +68,7 @@ def test_byte_by_byte(room, start, backend, header, peer, version, mode):
 
 @pytest.mark.parametrize("name", ["v1 TCP4", "v2 TCP4"])
 def test_split_anywhere(room, start, name):
-    """The rest of it comes together with the ClientHello."""
+    """The rest of the header comes together with the ClientHello."""
     header, peer = HEADERS[name]
     t = start()
     for i in range(1, len(header) + 1):
@@ -76,7 +76,7 @@ def test_split_anywhere(room, start, name):
             t.address, peers.context(room.certs)))
         client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.sock.sendall(header[:i])
-        time.sleep(0.002)  # the balancer's pace
+        time.sleep(0.002)  # between segments
         client.sock.sendall(header[i:] + proxy.hello_of(client))
         client.handshake()
         assert is_echoed(client)
@@ -124,7 +124,7 @@ def test_inetd(room, backend, header, peer, version):
 
 
 def test_bytes_after_it_are_the_clients(room, start, backend):
-    """A second header is not TLS."""
+    """Bytes after the header are TLS: a second header is an error."""
     t = start()
     sock = room.connect(t.address)
     sock.sendall(v1(CLIENT, SERVER) * 2)
@@ -133,10 +133,10 @@ def test_bytes_after_it_are_the_clients(room, start, backend):
               '- .* not TLS but PROXY: the client sent "PROXY TC"$')
 
 
-# What the client's address is good for.
+# Uses of the client's address.
 
 def test_refused_clients_are_known_by_it(room, start):
-    """In the log of what is not served, too."""
+    """Also in the log lines of refused clients."""
     t = start("handshake_timeout=1s")
     socks = []
     for after in (b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01"):
@@ -179,7 +179,7 @@ def way(request):
 
 
 def comes(room, t, host, port, kind=v1):
-    """Is a client served that a balancer says is this one?"""
+    """Return whether a client with this address in the header is served."""
     header = kind((host, port), SERVER6 if ":" in host else SERVER)
     try:
         assert is_echoed(client_behind(room, t.address, header))
@@ -189,7 +189,7 @@ def comes(room, t, host, port, kind=v1):
 
 
 def test_max_per_ip(room, start, way):
-    """All come from one balancer; each is counted by itself."""
+    """All come from one balancer, but are counted separately."""
     t = start("max_per_ip=2", *way)
     hosts = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
     for n in range(2):
@@ -203,7 +203,7 @@ def test_max_per_ip(room, start, way):
 
 
 def test_max_per_ip_has_room_again(room, start, way):
-    """When one of that address has gone, however it went."""
+    """After any end of a connection from that address."""
     t = start("max_per_ip=1", *way)
     for n in range(6):
         support.wait_for(lambda: comes(room, t, "192.0.2.1", 1000 + n),
@@ -219,8 +219,8 @@ def test_max_per_ip_has_room_again(room, start, way):
 
 
 def test_max_per_ip_of_a_balancer(room, start, way):
-    """It may have many that come from others, and as many of its own as any:
-    those that its header tells nothing of.
+    """A balancer may have any number for clients, and of its own, with headers
+    without an address, as many as any client.
     """
     t = start("max_per_ip=1", *way)
     for n in range(5):
@@ -234,7 +234,7 @@ def test_max_per_ip_of_a_balancer(room, start, way):
 
 
 def test_max_per_ip_before_the_header(room, start, way):
-    """Connections that have said nothing yet are no one's."""
+    """Connections before their header count for no address."""
     t = start("max_per_ip=1", *way)
     for _ in range(5):
         room.connect(t.address)
@@ -243,7 +243,7 @@ def test_max_per_ip_before_the_header(room, start, way):
 
 
 def test_max_per_ip_of_an_ipv4_address_in_ipv6(room, start, way):
-    """It is the same, whichever way it is told."""
+    """It counts as the same address, in either form."""
     t = start("max_per_ip=1", *way)
     assert comes(room, t, "192.0.2.1", 1000)
     header = v2(("::ffff:192.0.2.1", 1001), ("::ffff:198.51.100.1", 443))
@@ -251,7 +251,7 @@ def test_max_per_ip_of_an_ipv4_address_in_ipv6(room, start, way):
         assert is_echoed(client_behind(room, t.address, header))
 
 
-# It is passed on.
+# Passing it on.
 
 @pytest.fixture(params=["v1", "v2"])
 def kind(request):
@@ -260,7 +260,7 @@ def kind(request):
 
 @pytest.fixture
 def chain(room, kind):
-    """The header that comes out for one that went in; and the client."""
+    """Return the header to the backend for a received one; and the client."""
 
     def passed_on(header, *arguments):
         backend = room.backend()
@@ -289,7 +289,7 @@ def header_of(kind, client, source, destination):
     (v2(CLIENT, SERVER), CLIENT, SERVER),
     (v1(CLIENT6, SERVER6), CLIENT6, SERVER6),
     (v2(CLIENT6, SERVER6), CLIENT6, SERVER6),
-    # The balancer's TLVs are not ours.
+    # The balancer's TLVs are not passed on.
     (v2(CLIENT, SERVER, TLVS), CLIENT, SERVER),
 ], ids=["v1 TCP4", "v2 TCP4", "v1 TCP6", "v2 TCP6", "TLVs"])
 @pytest.mark.parametrize("mode", ["mode=poll", "mode=fork"])
@@ -318,7 +318,7 @@ def test_ipv4_in_ipv6_is_passed_on_as_ipv4(chain, kind):
 
 
 def test_ipv4_in_ipv6_on_one_side(chain, kind):
-    """The two have one family in a header."""
+    """Both addresses in a header have the same family."""
     out, client = chain(v2(("::ffff:192.0.2.77", 51234), SERVER6))
     assert out == header_of(kind, client, ("::ffff:192.0.2.77", 51234),
                             SERVER6)
@@ -369,11 +369,11 @@ def test_path_forges_nothing(room, start, path):
     assert t.log().count("tunnel: unix:") == 1
 
 
-# Off.
+# Disabled.
 
 @by_name(HEADERS)
 def test_off(room, backend, header, peer):
-    """Which is the default: no header is believed that was not asked for."""
+    """The default: a header is not accepted."""
     t = room.tunnel(f"connect={backend.address}")
     sock = room.connect(t.address)
     address = support.tcp_address(sock)
@@ -384,14 +384,14 @@ def test_off(room, backend, header, peer):
 
 
 def test_reload(room, backend):
-    """What is asked of those that come; those that are there stay."""
+    """A reload applies to new connections; existing ones go on."""
 
     def write(yes_or_no):
         return room.write(
             "tunnel.conf", f"accept = 127.0.0.1:0\n"
             f"connect = {backend.address}\ncert = {room.certs.server}\n"
             f"log_level = debug\naccept_proxy = {yes_or_no}\n"
-            "sandbox = no\n")  # it hides what it has open
+            "sandbox = no\n")  # the sandbox hides its descriptors
 
     t = room.tunnel("-c", write("no"))
     waiting, clients = [], [room.client(t)]
@@ -409,7 +409,7 @@ def test_reload(room, backend):
                        else room.client(t))
     for client in clients:
         assert is_echoed(client)
-    for answer, sock in waiting:  # as it was before that reload
+    for answer, sock in waiting:  # as before that reload
         client = room.keep(peers.Client(sock, peers.context(room.certs)))
         sock.sendall((b"" if answer == "yes" else V1) +
                      proxy.hello_of(client))

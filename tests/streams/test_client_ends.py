@@ -1,5 +1,5 @@
-"""Ends of stream are told as they were, with client=yes: the table of
-DESIGN.md, section 3, the other way round.  The client is an application without TLS.
+"""All ends of streams are passed on unchanged, with client=yes: the table of
+DESIGN.md, section 3, reversed.  The client is an application without TLS.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from support import Task, read_all, read_exactly, statistics_and_live
 MB = 1024 * 1024
 SLOW_READER = 128 * 1024  # receive buffer of a peer that leaves data pending
 NOISE = random.Random(1).randbytes(8 * MB)
-END = r"\d\.\d{3}s "  # of the line of a connection, before the reason
+END = r"\d\.\d{3}s "  # in the log line, before the reason
 
 
 @pytest.fixture(params=["small", "pending"])
 def size(request):
-    """The amount in transit: little, or 8 MB on their way to a slow reader."""
+    """The amount in transit: little, or 8 MB to a slow reader."""
     return 1000 if request.param == "small" else 8 * MB
 
 
@@ -35,7 +35,7 @@ def data(size):
 
 @pytest.fixture
 def flood(data):
-    """The same, or more than there is room for between two peers."""
+    """The same, or more than fits into all buffers between two peers."""
     return data if len(data) < MB else data * 4
 
 
@@ -46,8 +46,8 @@ def backend(room):
 
 @pytest.fixture
 def start(room, backend):
-    """A tunnel to the backend, or to others; and one whose application it
-    finds on its standard input.
+    """Start a tunnel to the backend or others, or one with the application on
+    its standard input.
     """
 
     def make(*arguments, to=None, **keywords):
@@ -68,7 +68,7 @@ def way(request):
 
 @pytest.fixture
 def call(room, start, way):
-    """A tunnel, and an application that has connected to it."""
+    """Start a tunnel, and connect an application to it."""
 
     def make(*arguments, **keywords):
         if way == "inetd":
@@ -84,7 +84,7 @@ def call(room, start, way):
         t = start(*arguments, **keywords)
         try:
             return t, room.connect(t.address, rcvbuf=SLOW_READER)
-        except ConnectionResetError:  # as early as that
+        except ConnectionResetError:  # possibly during connect(2)
             return t, None
 
     return make
@@ -92,7 +92,7 @@ def call(room, start, way):
 
 @pytest.fixture
 def pair(room, call, backend, version):
-    """Both ends of a connection; with arguments for the tunnel."""
+    """Return both ends of a connection; with arguments for the tunnel."""
 
     def make(*arguments):
         t, app = call(*arguments)
@@ -103,7 +103,7 @@ def pair(room, call, backend, version):
 
 
 def arrive(sock, data):
-    """Let data arrive at a socket; where it is much, until it stalls."""
+    """Let data arrive at a socket; large amounts until they stall."""
     if len(data) < MB:
         support.wait_for(lambda: support.unread(sock) > 0, "data")
     else:
@@ -111,7 +111,7 @@ def arrive(sock, data):
 
 
 def stuff(sock, data):
-    """Send all of it, or, where it is much, what there is room for."""
+    """Send all of it, or of a large amount what fits."""
     sent = support.stuff(sock, data)
     assert sent == len(data) if len(data) < MB else sent < len(data)
 
@@ -159,7 +159,7 @@ def test_application_eof_while_the_reply_is_under_way(pair, data):
 
 
 def test_application_eof_before_the_handshake(room, call, backend, version):
-    """All that was said until then comes behind it."""
+    """All data sent before the handshake arrive after it."""
     t, app = call()
     app.sendall(b"a question")
     app.shutdown(socket.SHUT_WR)
@@ -204,7 +204,7 @@ def test_server_close_notify(pair, data, fin):
 
 
 def test_server_close_notify_at_once(room, call, backend, version):
-    """Even when it comes together with the end of the handshake."""
+    """Also in one segment with the end of the handshake."""
     t, app = call()
     server = room.server(backend.accept(), version).handshake()
     server.send(b"nothing to do")
@@ -246,7 +246,7 @@ def test_server_truncation_inside_a_record(pair):
 
 
 def test_server_truncation_behind_the_request(pair):
-    """The application has ended, and its answer breaks off."""
+    """The application has ended its request, and the answer is truncated."""
     _, app, server = pair()
     app.sendall(b"request")
     app.shutdown(socket.SHUT_WR)
@@ -278,7 +278,7 @@ def test_truncation_eof(pair, data):
 # server RST -> application: RST
 
 def test_server_reset(pair, flood):
-    """While data is pending towards the application."""
+    """While data are pending to the application."""
     t, app, server = pair()
     stuff(server.sock, server.encrypt(flood))
     arrive(app, flood)
@@ -290,7 +290,7 @@ def test_server_reset(pair, flood):
 
 
 def test_server_reset_under_a_request(pair, flood):
-    """While data is pending towards the server."""
+    """While data are pending to the server."""
     t, app, server = pair()
     stuff(app, flood)
     arrive(server.sock, flood)
@@ -300,7 +300,7 @@ def test_server_reset_under_a_request(pair, flood):
 
 
 def test_server_reset_after_its_close_notify(pair):
-    """The end of its answer does not make an abort less of one."""
+    """A reset after the end of the answer is still a reset."""
     t, app, server = pair()
     server.close_notify()
     assert read_all(app) == (b"", "eof")
@@ -310,13 +310,13 @@ def test_server_reset_after_its_close_notify(pair):
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         while time.monotonic() < end:
             app.sendall(b"x")
-            time.sleep(0.005)  # a pace
+            time.sleep(0.005)  # between bytes
 
 
 # application RST -> server: RST, and never a close_notify
 
 def test_application_reset(pair, flood):
-    """While data is pending towards the server."""
+    """While data are pending to the server."""
     t, app, server = pair()
     stuff(app, flood)
     arrive(server.sock, flood)
@@ -328,7 +328,7 @@ def test_application_reset(pair, flood):
 
 
 def test_application_reset_under_a_reply(pair, flood):
-    """While data is pending towards the application."""
+    """While data are pending to the application."""
     t, app, server = pair()
     stuff(server.sock, server.encrypt(flood))
     arrive(app, flood)
@@ -337,7 +337,7 @@ def test_application_reset_under_a_reply(pair, flood):
     assert t.wait_log(END).endswith(" client reset")
 
 
-# nonsense from the server -> it has the alert, and the application a RST
+# invalid data from the server -> alert to it, RST to the application
 
 def test_bad_mac(pair):
     t, app, server = pair()
@@ -360,12 +360,12 @@ def test_no_record(pair):
 
 
 def test_alert_of_the_server(pair):
-    """It is told why: all that was sent before arrives, and no end."""
+    """It gets the alert; all data sent before arrive, without an end."""
     t, app, server = pair()
     app.sendall(b"x")
     assert read_exactly(server, 1) == b"x"
     server.send(b"good")
-    # What the server can't read makes it say so.
+    # Data that the server can't decrypt make it send an alert.
     server.incoming.write(struct.pack(">BHH", 23, 0x303, 40) + bytes(40))
     assert server.recv() == b""
     server.flush()
@@ -375,7 +375,7 @@ def test_alert_of_the_server(pair):
                      name, t.wait_log(END))
 
 
-# a handshake that fails -> application: RST, and the log tells why
+# a failed handshake -> application: RST, and the log has the reason
 
 def says(data):
     def answer(room, sock):
@@ -396,7 +396,7 @@ def read_all_there_is(sock):
 
 
 def has(name):
-    """With that certificate, the server is told of its fault."""
+    """Return a server with that certificate, which gets the alert about it."""
     def answer(room, sock):
         server = room.server(sock, pem=getattr(room.certs, name))
         with pytest.raises((OSError, ConnectionError)):
@@ -429,7 +429,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_handshake_that_fails(room, call, backend, failure):
-    """Nothing that the application said is shown to anybody."""
+    """No data of the application leave the tunnel."""
     answer, why = FAILURES[failure]
     seconds = 1 if failure == "stays-silent" else 60
     t, app = call(f"handshake_timeout={seconds}s")
@@ -454,16 +454,17 @@ def test_data_before_the_handshake_is_not_sent_in_the_clear(room, call,
 
 
 def test_server_that_is_not_trusted(room, call, backend, authority):
-    """It can read why."""
+    """The server can decrypt the alert; the log has one line."""
     t, app = call(f"ca={authority.crt}")
     server = room.server(backend.accept(), "1.2")
     with pytest.raises(OSError, match="(?i)alert unknown ca"):
         server.handshake()
     assert read_all(app) == (b"", "reset")
-    t.wait_log(f"warning: .* -> {backend.address}: server certificate ")
+    t.wait_log(f"warning: .* no backend: {backend.address}: server certificate ")
+    assert t.log().count("server certificate ") == 1
 
 
-# no server accepts -> every address is tried, and then: RST
+# no server accepts -> every address is tried, then: RST
 
 def test_no_server(room, call):
     targets = [support.closed_port(), "unix:" + room.path("missing"),
@@ -491,8 +492,8 @@ def serve_next(room, backend, version=None):
 
 
 def test_next_address(room, start, version):
-    """One refuses, one is no server of TLS, one has a wrong certificate, and
-    one says nothing: the next one serves.  Who is wrong is warned of.
+    """One refuses, one does not speak TLS, one has a wrong certificate, and
+    one sends nothing: the next one serves.  The log warns about each.
     """
     plain, wrong, silent, good = (room.backend() for _ in range(4))
     t = start(support.ALONE, f"handshake_timeout={int(support.SLOW)}s", to=[
@@ -528,7 +529,7 @@ def test_round_robin(room, start):
 
 @pytest.fixture(params=["workers=1", "mode=fork"])
 def doomed(request, room, start, backend, version):
-    """A pair, and the way to kill the process that serves it."""
+    """Return a pair, and a function that kills the process that serves it."""
 
     def make(handshake=True):
         t = start(request.param)
@@ -558,7 +559,7 @@ def reply_whose_end_is_not_told_yet(app, server):
         try:
             server.send(NOISE * 4)
             server.close_notify()
-        except OSError:  # who carries it is killed
+        except OSError:  # the process that serves it is killed
             pass
 
     Task(reply)
@@ -587,7 +588,7 @@ def test_killed_worker_tells_no_end(doomed, what):
     UNDER_WAY[what](app, server)
     kill()
     assert read_all(app)[1] == "reset"
-    if server.end is None:  # not told by the application before
+    if server.end is None:  # not sent by the application before
         assert server.read_all()[1] in ("truncated", "reset")
 
 
@@ -608,7 +609,7 @@ def test_idle_timeout(pair):
 
 
 def test_half_close_timeout(pair):
-    """Who was told of the end keeps it."""
+    """The side that got the end before keeps it."""
     t, app, server = pair("half_close_timeout=1s")
     server.send(b"answer")
     server.close_notify()
@@ -618,7 +619,7 @@ def test_half_close_timeout(pair):
 
 
 def test_application_that_does_not_wait(room, call, backend):
-    """The server sees a reset as well; it is no fault of the server."""
+    """The server gets a reset, too, and is not blamed for it."""
     t, app = call()
     sock = room.keep(backend.accept())
     read_all_there_is(sock)
@@ -630,13 +631,13 @@ def test_application_that_does_not_wait(room, call, backend):
 
 @pytest.mark.parametrize("mode", ["workers=1", "mode=fork"])
 def test_statistics(room, start, backend, mode):
-    """What a handshake with a server came to is counted when it has."""
+    """A handshake with a server is counted when it is over."""
     path = room.path("stats.prom")
     t = start(mode, "handshake_timeout=60s", f"stats_file={path}")
 
     def has_counted(metric, n):
         t.signal(signal.SIGUSR1)
-        time.sleep(0.05)  # a pace
+        time.sleep(0.05)  # between bytes
         return re.search(rf'(?m)^tunnel_{metric}"\}} {n}$',
                          support.text_of(path))
 
@@ -655,7 +656,7 @@ def test_statistics(room, start, backend, mode):
         behave(room, backend.accept())
         assert read_all(other) == (b"", "reset")
     backend.close()
-    with contextlib.suppress(ConnectionResetError):  # as early as that
+    with contextlib.suppress(ConnectionResetError):  # in connect(2)
         assert read_all(room.connect(t.address)) == (b"", "reset")
     t.wait_log(END + "no backend: ", count=3)
     counters, _ = statistics_and_live(t)
@@ -668,7 +669,9 @@ def test_statistics(room, start, backend, mode):
 
 
 def test_stop_in_a_handshake(room, start, backend):
-    """It may end, and be served, within drain_timeout."""
+    """The handshake may finish, and the connection be served, within
+    drain_timeout.
+    """
     t = start(support.ALONE)
     app = room.connect(t.address)
     server = room.server(backend.accept())
@@ -694,7 +697,7 @@ def test_drain_timeout_in_a_handshake(room, start, backend):
 
 
 def test_reload_in_a_handshake(room, configured, backend):
-    """The old configuration goes on with it."""
+    """The handshake goes on under the old configuration."""
     c = configured(client="yes", cert=None, server_name="localhost",
                    ca=room.certs.ca)
     app = room.connect(c.t.address)
@@ -705,7 +708,7 @@ def test_reload_in_a_handshake(room, configured, backend):
     assert read_exactly(app, 5) == b"still"
 
 
-# the PROXY protocol, on either side
+# the PROXY protocol, on both sides
 
 @pytest.mark.parametrize("header", [v1(CLIENT, SERVER), v2(CLIENT, SERVER)],
                          ids=["v1", "v2"])
@@ -733,7 +736,7 @@ def test_bad_proxy_header(call, backend, header):
 
 
 def test_proxy_protocol(room, call, backend, version):
-    """It comes before TLS, and says nothing of it."""
+    """The header comes before TLS, and has no TLS information."""
     t, app = call("proxy_protocol=v2")
     sock = backend.accept()
     head = read_exactly(sock, 16)

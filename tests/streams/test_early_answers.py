@@ -1,5 +1,5 @@
-"""An answer that comes before the request is whole, from a backend that then
-closes with input unread, reaches the client; only then is the abort told.
+"""An answer before the end of the request, from a backend that then closes
+with unread input, reaches the client; only then the client gets the reset.
 """
 
 import errno
@@ -18,7 +18,7 @@ REQUEST = b"u" * 3000000
 HEADER = 1000  # bytes of a request that are read
 TIMES = 5
 
-# The same on the standard input and output.
+# The same by standard input and output.
 COMMAND = f"""
 import os, sys
 os.read(0, {HEADER})
@@ -30,8 +30,8 @@ while data:
 
 
 def refuse_upload(answer):
-    """Serve: read a header, answer, and close with the rest unread, once the
-    answer has left this host: what it still held would go with the reset.
+    """Serve: read a header, answer, and close with the rest unread after the
+    answer has left this host, since the reset discards what is left.
     """
 
     def serve(sock):
@@ -43,7 +43,7 @@ def refuse_upload(answer):
 
 
 def upload(client):
-    """Send until it is not taken any more."""
+    """Send until the peer reads no more."""
     try:
         client.send(REQUEST)
     except OSError as e:
@@ -57,7 +57,7 @@ def kind(request):
 
 @pytest.fixture
 def start(kind, room):
-    """Start a tunnel in front of a backend that gives this answer."""
+    """Start a tunnel in front of a backend with this answer."""
 
     def make(answer):
         if kind == "command":
@@ -81,13 +81,15 @@ def test_early_answer(room, kind, start, version, size):
         sending = Task(upload, client)
         got, end = client.read_all()
         assert len(got) == size and got == answer
-        # That a command has ended with status 0 is an end.
+        # The end of a command with status 0 is an end of file.
         assert end != "close_notify" or kind == "command"
         sending.result()
 
 
 def test_early_answer_to_a_slow_client(room, version):
-    """What waits in the tunnel's host, too: the abort does not overtake it."""
+    """Also data that wait in the tunnel's host: the reset does not overtake
+    them.
+    """
     left = threading.Event()
 
     def serve(sock):
@@ -109,7 +111,8 @@ def test_early_answer_to_a_slow_client(room, version):
 
 @pytest.mark.parametrize("size", [200, 300000])
 def test_last_words_of_a_client(room, version, size):
-    """The other way round: what it sent before it closed with input unread."""
+    """The other direction: data sent before a client closes with unread input.
+    """
     backend = room.backend()
     t = room.tunnel(f"connect={backend.address}")
     for _ in range(TIMES):

@@ -1,4 +1,6 @@
-"""Ends of stream are told as they were: the table of DESIGN.md, section 3."""
+"""All ends of streams are passed on unchanged: the table of DESIGN.md, section
+3.
+"""
 
 import os
 import random
@@ -14,13 +16,13 @@ from support import Task, read_all, read_exactly
 has_no_backend = support.direct("it is another tunnel that has none")
 MB = 1024 * 1024
 SLOW_READER = 128 * 1024  # receive buffer of a peer that leaves data pending
-ON_THE_WAY = 400 * 1024  # more than that, and there is still room for it
+ON_THE_WAY = 400 * 1024  # more than that, but it still fits
 NOISE = random.Random(1).randbytes(8 * MB)
 
 
 @pytest.fixture(params=["small", "pending"])
 def size(request):
-    """The amount in transit: little, or 8 MB on their way to a slow reader."""
+    """The amount in transit: little, or 8 MB to a slow reader."""
     return 1000 if request.param == "small" else 8 * MB
 
 
@@ -31,7 +33,7 @@ def data(size):
 
 @pytest.fixture
 def flood(data):
-    """The same, or more than there is room for between two peers."""
+    """The same, or more than fits into all buffers between two peers."""
     return data if len(data) < MB else data * 4
 
 
@@ -42,7 +44,7 @@ def backend(room):
 
 @pytest.fixture
 def pair(room, backend, version):
-    """Both ends of a connection; with arguments for the tunnel."""
+    """Return both ends of a connection; with arguments for the tunnel."""
 
     def make(*arguments):
         t = room.tunnel(f"connect={backend.address}", *arguments)
@@ -53,7 +55,7 @@ def pair(room, backend, version):
 
 
 def arrive(sock, data):
-    """Let data arrive at a socket; where it is much, until it stalls."""
+    """Let data arrive at a socket; large amounts until they stall."""
     if len(data) < MB:
         support.wait_for(lambda: support.unread(sock) > 0, "data")
     else:
@@ -61,7 +63,7 @@ def arrive(sock, data):
 
 
 def stuff(sock, data):
-    """Send all of it, or, where it is much, what there is room for."""
+    """Send all of it, or of a large amount what fits."""
     sent = support.stuff(sock, data)
     assert sent == len(data) if len(data) < MB else sent < len(data)
 
@@ -112,7 +114,7 @@ def test_client_close_notify_while_the_reply_is_under_way(pair, data):
 
 
 def test_client_close_notify_at_once(room, backend, version):
-    """Even when it comes together with the end of the handshake."""
+    """Also in one segment with the end of the handshake."""
     t = room.tunnel(f"connect={backend.address}")
     client = room.client(t, version)
     client.close_notify()
@@ -183,7 +185,7 @@ def test_truncation_eof(pair, data):
 # client RST -> backend: RST
 
 def test_client_reset(pair, flood):
-    """While data is pending towards the backend."""
+    """While data are pending to the backend."""
     t, client, server = pair()
     stuff(client.sock, client.encrypt(flood))
     arrive(server, flood)
@@ -195,7 +197,7 @@ def test_client_reset(pair, flood):
 
 
 def test_client_reset_under_a_reply(pair, flood):
-    """While data is pending towards the client."""
+    """While data are pending to the client."""
     t, client, server = pair()
     stuff(server, flood)
     arrive(client.sock, flood)
@@ -206,9 +208,9 @@ def test_client_reset_under_a_reply(pair, flood):
 
 @pytest.mark.parametrize("truncation", ["reset", "eof"])
 def test_client_reset_told_to_a_writer(pair, truncation):
-    """Nothing is read from the client at that moment, since its data is
-    pending: it is who writes to it that is told of the reset, and who reads
-    the rest finds an end behind it, which is none.
+    """Nothing is read from the client at that moment, since its data are
+    pending: send(2) reports the reset, and recv(2) then returns the rest and a
+    false end of file.
     """
     t, client, server = pair(f"truncation={truncation}")
     support.stuff(server, NOISE * 4)
@@ -217,7 +219,7 @@ def test_client_reset_told_to_a_writer(pair, truncation):
         end = time.monotonic() + 0.1 * support.SLOW
         while support.unsent(client.sock) and time.monotonic() < end:
             time.sleep(0.001)
-    # What the backend makes room for is what the client has still to send.
+    # When the backend reads, the client's pending data go on.
     got = b""
     while support.unsent(client.sock):
         got += server.recv(1 << 16)
@@ -230,7 +232,7 @@ def test_client_reset_told_to_a_writer(pair, truncation):
 
 
 def test_client_reset_after_close_notify(pair):
-    """The end of its request does not make an abort less of one."""
+    """A reset after the end of the request is still a reset."""
     t, client, server = pair()
     client.close_notify()
     assert read_all(server) == (b"", "eof")
@@ -240,14 +242,14 @@ def test_client_reset_after_close_notify(pair):
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         while time.monotonic() < end:
             server.sendall(b"x")
-            time.sleep(0.005)  # a pace
+            time.sleep(0.005)  # between bytes
 
 
 def test_client_reset_by_a_client_that_is_always_faster(room, backend):
-    """The tunnel never has to wait for it, and still hears of its reset.
+    """The tunnel never waits for this client, but notices its reset.
 
-    Both run on one processor, where whatever wakes the client interrupts the
-    tunnel: each of its reads finds the answer there already.
+    Both run on one processor, and what wakes the client interrupts the tunnel:
+    each of the tunnel's reads finds the answer already there.
     """
     everywhere = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(everywhere)})
@@ -293,7 +295,7 @@ def test_backend_eof(pair, data):
 
 
 def test_closed_before_the_backend_has_read(pair, size):
-    """Both directions have ended: what the system still has arrives."""
+    """Both directions have ended: data in the system's buffers arrive."""
     t, client, server = pair()
     server.shutdown(socket.SHUT_WR)
     assert client.read_all() == (b"", "close_notify")
@@ -306,7 +308,7 @@ def test_closed_before_the_backend_has_read(pair, size):
 
 
 def test_backend_close(pair, data):
-    """The usual end: a reply, and the connection closed both ways."""
+    """The usual end: a reply, and close(2)."""
     t, client, server = pair()
     client.send(b"request")
     assert read_exactly(server, 7) == b"request"
@@ -327,7 +329,7 @@ def test_backend_close(pair, data):
 # backend RST -> client: RST, and never a close_notify
 
 def test_backend_reset(pair, flood):
-    """While data is pending towards the client."""
+    """While data are pending to the client."""
     t, client, server = pair()
     stuff(server, flood)
     arrive(client.sock, flood)
@@ -339,7 +341,7 @@ def test_backend_reset(pair, flood):
 
 
 def test_backend_reset_under_a_request(pair, flood):
-    """While data is pending towards the backend."""
+    """While data are pending to the backend."""
     t, client, server = pair()
     stuff(client.sock, client.encrypt(flood))
     arrive(server, flood)
@@ -349,7 +351,7 @@ def test_backend_reset_under_a_request(pair, flood):
 
 
 def test_backend_reset_after_its_client_ended(pair):
-    """A request was ended properly, and the reply broke off."""
+    """The request has ended properly, and the reply is truncated."""
     _, client, server = pair()
     client.send(b"request")
     client.close_notify()
@@ -360,11 +362,11 @@ def test_backend_reset_after_its_client_ended(pair):
     assert client.read_all() == (b"", "reset")
 
 
-# a worker is killed -> backend: RST, unless it has been told an end before
+# a worker is killed -> backend: RST, unless it got an end before
 
 @pytest.fixture(params=["workers=1", "mode=fork"])
 def doomed(request, pair):
-    """A pair, and the way to kill the process that serves it."""
+    """Return a pair, and a function that kills the process that serves it."""
 
     def make(*arguments):
         t, client, server = pair(request.param, *arguments)
@@ -396,7 +398,7 @@ def request_whose_end_is_not_told_yet(client, server):
         try:
             client.send(NOISE * 4)
             client.close_notify()
-        except OSError:  # who serves it is killed
+        except OSError:  # the process that serves it is killed
             pass
 
     Task(request)
@@ -415,20 +417,20 @@ UNDER_WAY = {
 
 @pytest.mark.parametrize("what", UNDER_WAY)
 def test_killed_worker_tells_no_end(doomed, what):
-    """The system closes its sockets: nobody who got half of a request must
-    take that for all of it.
+    """The system closes its sockets: a backend with half of a request must not
+    take it for complete.
     """
     _, client, server, kill = doomed()
     UNDER_WAY[what](client, server)
     kill()
     assert read_all(server)[1] == "reset"
-    if client.end is None:  # not told by the backend before
+    if client.end is None:  # not sent by the backend before
         assert client.read_all()[1] != "close_notify"
 
 
 @pytest.mark.parametrize("way", ["close_notify", "truncation=eof"])
 def test_end_told_by_a_worker_before_it_is_killed(doomed, size, way):
-    """It stands, and all that was sent before it arrives."""
+    """The end remains, and all data before it arrive."""
     t, client, server, kill = doomed(*[way] * ("=" in way))
     data = NOISE[:min(size, ON_THE_WAY)]
     client.send(data)
@@ -467,8 +469,8 @@ def test_no_backend(room, version):
 
 @has_no_backend
 def test_no_backend_though_the_client_has_sent_much(room, version):
-    """To close while it still sends would be a reset, and that can overtake
-    the alert on its way.
+    """Closing while the client still sends would cause a reset, which can
+    overtake the alert.
     """
     t = room.tunnel(f"connect={support.closed_port()}")
     client = room.client(t, version)
@@ -478,7 +480,7 @@ def test_no_backend_though_the_client_has_sent_much(room, version):
 
 
 def test_second_backend(room, backend, version):
-    """The first refuses: each connection is served by the second."""
+    """The first one refuses: the second one serves each connection."""
     t = room.tunnel(f"connect={support.closed_port()}",
                     f"connect={backend.address}")
     for _ in range(3):

@@ -1,5 +1,5 @@
-"""What a tunnel can accept on and connect to: sockets of each kind, inherited
-ones, commands, and the one connection of inetd.
+"""The endpoints of a tunnel: sockets of each kind, inherited ones, commands,
+and the connection of inetd.
 """
 
 import os
@@ -55,7 +55,7 @@ def test_accept_unix_over_a_socket_left_behind(room, echo):
 
 @pytest.mark.parametrize("accept", ["0", ":0", "*:0"])
 def test_accept_everywhere(room, echo, accept):
-    """No host: IPv4 and IPv6, on one port."""
+    """Without a host: IPv4 and IPv6, on one port."""
     t = room.tunnel(f"accept={accept}", f"connect={echo.address}")
     port = t.address.rsplit(":", 1)[1]
     assert_echoes(room, "127.0.0.1:" + port)
@@ -70,7 +70,7 @@ def test_accept_everywhere_ipv6(room, echo, ipv6):
 
 
 def test_accept_a_name(room, echo):
-    """Every address of the name is listened on."""
+    """The tunnel listens on every address of the name."""
     t = room.tunnel("accept=localhost:0", f"connect={echo.address}")
     found = {ai[4][0] for ai in socket.getaddrinfo(
         "localhost", 0, type=socket.SOCK_STREAM)}
@@ -122,7 +122,7 @@ def test_connect_unix(room):
 
 @pytest.mark.parametrize("host", ["", ":", "localhost:"])
 def test_connect_to_a_name_or_none(room, echo, host):
-    """localhost may have an IPv6 address first, where nobody listens."""
+    """The first address of localhost may be IPv6, without a listener."""
     port = echo.address.split(":")[1]
     t = room.tunnel(f"connect={host}{port}")
     for _ in range(2):
@@ -133,7 +133,7 @@ def test_connect_to_a_name_or_none(room, echo, host):
 
 @pytest.fixture(params=["words", "exec"])
 def command_tunnel(request, room):
-    """One with a command behind --, or in the configuration."""
+    """Start a tunnel with a command after --, or in the configuration."""
 
     def make(*words):
         if request.param == "exec":
@@ -144,7 +144,7 @@ def command_tunnel(request, room):
 
 
 def test_command_cat(room, command_tunnel, version):
-    """An echo with a half-closed end: all of it comes back."""
+    """An echo with a half-closed connection: all data come back."""
     t = command_tunnel("cat")
     data = os.urandom(1 << 20)
     client = room.client(t, version)
@@ -167,7 +167,7 @@ def test_command_that_replies_at_the_end_of_its_input(room, command_tunnel):
 
 
 def test_command_ends_without_reading_its_input(room, version):
-    """Its output is delivered whole all the same."""
+    """Its output is delivered completely nevertheless."""
     t = room.tunnel("--", "head", "-c", "3000000", "/dev/zero")
     for n in range(1, 6):
         client = room.client(t, version, rcvbuf=65536)
@@ -179,7 +179,7 @@ def test_command_ends_without_reading_its_input(room, version):
 
 
 def test_command_ends_before_its_input_does(room):
-    """A client that goes on sending to nobody is not told of an error."""
+    """A client that continues to send gets no error."""
     t = room.tunnel("--", "sh", "-c", "read line; echo $line")
     client = room.client(t)
     client.send(b"once\n")
@@ -204,7 +204,7 @@ if os.fork() == 0:
 
 
 def test_command_that_leaves_its_socket_to_a_child(room, version):
-    """The input is the child's then: none of it is taken away."""
+    """The input then belongs to the child, and is not discarded."""
     t = room.tunnel("--", PYTHON, "-c", LEADER, room.path("go"))
     client = room.client(t, version)
     client.send(b"before")
@@ -234,7 +234,9 @@ with open(sys.argv[1], "w") as f:
 
 
 def test_command_ends_before_its_output_has_left(room, version):
-    """All there is on the way is full, and more input comes than it reads."""
+    """All buffers on the way are full, and the command reads only part of the
+    input.
+    """
     path = room.path("written")
     t = room.tunnel("--", PYTHON, "-c", FULL, path)
     client = room.client(t, version, rcvbuf=65536)
@@ -258,7 +260,7 @@ def test_command_killed_by_a_signal(room, version):
 
 
 def test_command_that_is_gone(room, version):
-    """No command is no end of its output."""
+    """A missing command is not an end of its output."""
     os.chmod(room.write("gone", "#!/bin/sh\n"), 0o755)
     t = room.tunnel("--", room.path("gone"))
     os.unlink(room.path("gone"))
@@ -275,7 +277,7 @@ def test_command_never_sees_a_truncation_as_an_end(room, version):
     t = room.tunnel("--", PYTHON, "-c", script)
     client = room.client(t, version)
     client.send(b"half a job")
-    # Its start takes a while, and it shall be there to see the end.
+    # Its start is slow, and it has to run before the end.
     support.wait_for(t.commands, "the command")
     client.fin()
     t.wait_log("command .* exited: signal 15")
@@ -285,7 +287,7 @@ def test_command_never_sees_a_truncation_as_an_end(room, version):
 
 @pytest.mark.parametrize("end", ["fin", "reset"])
 def test_command_that_has_just_begun_sees_no_end(room, end):
-    """Not even when the abort comes before the command has been executed."""
+    """Not even if the reset comes before execve(2)."""
     t = room.tunnel("--", "sh", "-c",
                     f"cat > /dev/null; touch {room.path('eof')}")
     for n in range(1, 51):
@@ -314,7 +316,7 @@ def test_command_never_sees_a_reset_as_an_end(room):
 
 @pytest.fixture
 def apart(room, monkeypatch):
-    """Start a tunnel with processes that see and signal no others."""
+    """Start a tunnel in a PID namespace of its own."""
     monkeypatch.setattr(support, "UNDER", [
         *support.UNDER, "unshare", "--pid", "--fork"])
     if subprocess.run([*support.UNDER, "true"], check=False).returncode != 0:
@@ -326,7 +328,7 @@ def apart(room, monkeypatch):
         return started[0]
 
     yield start
-    for t in started:  # unshare(1) keeps signals from it
+    for t in started:  # unshare(1) does not pass signals on
         support.kill(t.workers(), signal.SIGTERM)
         assert t.wait() == 0
 
@@ -343,7 +345,7 @@ exec 3<&0
 
 @pytest.mark.parametrize("end", ["fin", "reset"])
 def test_child_of_a_command_never_sees_an_abort_as_an_end(room, apart, end):
-    """Who has the socket when the command itself is gone."""
+    """The child has the socket after the command itself has ended."""
     t = apart("--", "sh", "-c", HEIR, room.dir)
     client = room.client(t)
     client.send(b"half a job")
@@ -367,7 +369,7 @@ echo begun
 
 
 def test_what_a_command_has_left_behind_is_not_aborted(room, apart):
-    """Its connection is nothing to a process that has let go of it."""
+    """A process that has closed the connection is not killed with it."""
     t = apart("--", "sh", "-c", DAEMON, room.dir)
     client = room.client(t)
     assert client.read_all() == (b"begun\n", "close_notify")
@@ -395,7 +397,7 @@ def test_command_knows_its_ipv6_client(room, ipv6):
 
 
 def test_command_has_no_signals_blocked(room):
-    """Nor other descriptors than 0, 1 and 2."""
+    """It also has no descriptors besides 0, 1 and 2."""
     t = room.tunnel("--", "sh", "-c",
                     "grep -E 'SigBlk|SigIgn' /proc/self/status; "
                     "exec 3</dev/null; readlink /proc/$$/fd/*")
@@ -403,11 +405,13 @@ def test_command_has_no_signals_blocked(room):
     blocked, ignored, *links = text.splitlines()
     assert int(blocked.split()[1], 16) == 0
     assert int(ignored.split()[1], 16) & 1 << signal.SIGPIPE - 1 == 0
-    assert len(links) == 4, links  # with the one to /dev/null
+    assert len(links) == 4, links  # with the one for /dev/null
 
 
 def test_commands_are_reaped(room):
-    """Those that end before their connections, and those that outlive them."""
+    """Both those that end before their connections and those that outlive
+    them.
+    """
     t = room.tunnel(support.ALONE, "--", "sh", "-c", "read line")
     worker = t.pid if support.MODE == "fork" else t.workers()[0]
     for n in range(1, 21):
@@ -467,7 +471,7 @@ def test_inetd_with_a_command(room, version):
 
 
 def test_inetd_never_logs_to_its_client(room, echo):
-    """0, 1 and 2 are the same socket, as inetd has it."""
+    """0, 1 and 2 are the same socket, as with inetd."""
     peer, sock = socket.socketpair()
     peer.settimeout(support.DEADLINE)
     t = inetd(room, echo, sock, stdout=sock, stderr=sock)

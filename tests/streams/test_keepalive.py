@@ -1,4 +1,4 @@
-"""Peers that are gone without a word, and those that just take their time."""
+"""Peers that have vanished, and peers that are only slow."""
 
 import contextlib
 import os
@@ -11,12 +11,14 @@ import pytest
 import support
 from support import Task, wait_for
 
-TIME = 6  # seconds, the shortest there is
+TIME = 6  # seconds, the minimum
 CHUNK = bytes(1 << 16)
 
 
 def options(sock):
-    """Is it on?  Idle for how long, then how many probes, and how often?"""
+    """Return whether keepalive is on, the idle time, the number of probes, and
+    their interval.
+    """
     return (sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
             *(sock.getsockopt(socket.IPPROTO_TCP, name) for name in
               (socket.TCP_KEEPIDLE, socket.TCP_KEEPCNT,
@@ -29,7 +31,7 @@ def listener(room):
 
 
 def passing(sock, fd):
-    """keywords to start something with it."""
+    """Return keywords to start a process with this socket."""
     return {"preexec_fn": lambda: os.dup2(sock.fileno(), fd),
             "close_fds": False}
 
@@ -37,7 +39,7 @@ def passing(sock, fd):
 @pytest.mark.parametrize("value,idle,every", [
     (None, 150, 30), ("6s", 1, 1), ("19s", 14, 1), ("18h", 32400, 6480)])
 def test_times_of_a_listener(room, backend, listener, value, idle, every):
-    """What is accepted from it inherits them."""
+    """Accepted sockets inherit the listener's times."""
     room.tunnel(f"connect={backend.address}", "accept=fd:9",
                 *([f"keepalive={value}"] if value else []),
                 **passing(listener, 9))
@@ -81,18 +83,20 @@ def test_what_is_allowed(room, value):
         b"64800s" in out
 
 
-# The network goes away under connections: the idle, those with data on their
-# way, and those whose receiver had stopped reading.
+# The network fails under connections: idle ones, those with data in
+# transit, and those whose receiver has stopped reading.
 
 def send_on(client):
-    """Until it fails."""
+    """Send until it fails."""
     with contextlib.suppress(OSError):
         while True:
             client.send(CHUNK)
 
 
 class Network:
-    """One of its own, for what goes by TCP; by unix: all can go on."""
+    """A network namespace for TCP; Unix sockets still work without the
+    network.
+    """
 
     def __init__(self, ip):
         self.ip = ip
@@ -117,7 +121,7 @@ def pairs(room, t, backend, n):
 
 
 def dead(name, count):
-    """Lines of as many connections."""
+    """Wait for the log lines of dead connections."""
     return {"pattern": f" {name}: (Connection|Operation) timed out$",
             "count": count, "seconds": (3 * TIME + 10) * support.SLOW}
 
@@ -131,7 +135,7 @@ def test_dead_client(room, network):
     support.stuff(full, CHUNK * 256)  # its client never reads
     idle.send(b"hello")
     network.cut()
-    busy.sendall(CHUNK)  # is on its way when nobody is there any more
+    busy.sendall(CHUNK)  # in transit when the peer vanishes
     t.wait_log(**dead("client", 3))
     assert support.read_all(busy)[1] == "eof"  # of a Unix socket
 
@@ -151,18 +155,19 @@ def test_dead_backend(room, network):
     task.result()
 
 
-# Alive.
+# Live peers.
 
 def unheard(sock):
-    """For how long its peer has acknowledged nothing, in milliseconds."""
+    """Return the time since the peer's last acknowledgement, in milliseconds.
+    """
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     return struct.unpack_from("I", info, 56)[0]
 
 
 @pytest.mark.seconds(60)
 def test_who_pauses_is_not_dead(room, backend, listener):
-    """A download that goes on later: its client has room for nothing, and
-    says so when asked, which is ever less often.
+    """A paused download: the client's buffer is full, and it answers probes,
+    which become less and less frequent.
     """
     client = room.connect(support.tcp_address(listener), rcvbuf=1 << 14)
     sock = room.keep(listener.accept()[0])

@@ -1,5 +1,5 @@
-"""Why a server was not reached, where it does not do TLS, or not to its end:
-the log says so, and the application never reads an end of file.
+"""Servers that can't be reached, don't speak TLS, or end it early: the log has
+the reason, and the application never gets an end of file.
 """
 
 import socket
@@ -65,7 +65,7 @@ def test_reason(room, certs, server, why):
 
 
 def test_servers_in_turn(room, certs):
-    """Each has its line, with why not; and the last one serves."""
+    """Each has its log line with the reason, and the last one serves."""
     bad = [room.backend().serve(server) for server in (resets, is_http)]
     good = room.tunnel(f"connect={room.backend().serve(support.echo).address}")
     t = room.tunnel("client=yes", f"ca={certs.ca}", support.ALONE,

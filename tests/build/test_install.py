@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from documents import MANUALS
 from support import TOP
 
 pytestmark = pytest.mark.seconds(120)
@@ -33,7 +34,8 @@ def test_install_and_uninstall(tmp_path):
         "opt/tunnel/sbin/tunnel",
         "opt/tunnel/share/man/man8/tunnel.8",
         "opt/tunnel/share/man/man5/tunnel.conf.5",
-        "opt/tunnel/share/man/man7/tunnel-packages.7",
+        *(f"opt/tunnel/share/man/man7/{page}" for page in MANUALS
+          if page.endswith(".7")),
         "opt/tunnel/share/doc/tunnel/README.md",
         "opt/tunnel/share/doc/tunnel/SECURITY.md",
         "opt/tunnel/share/doc/tunnel/LICENSE",
@@ -64,6 +66,21 @@ def test_install_leaves_what_is_a_users(tmp_path):
     assert files(tmp_path) == {"etc/tunnel/tunnel.conf",
                                "etc/tunnel/imaps.conf"}
     assert {path.read_text() for path in mine} == {"mine"}
+
+
+def test_example_of_a_package_is_left_alone(tmp_path):
+    """/etc/tunnel is shared with a package, whose program is in /usr."""
+    where = f"DESTDIR={tmp_path}"
+    assert make("install", where, "PREFIX=/usr").returncode == 0
+    packaged = files(tmp_path)
+    example = tmp_path / "etc/tunnel/tunnel.conf.example"
+    example.write_text("of another version")
+    assert make("install", where).returncode == 0
+    assert example.read_text() == "of another version"
+    assert make("uninstall", where).returncode == 0
+    assert files(tmp_path) == packaged
+    assert make("uninstall", where, "PREFIX=/usr").returncode == 0
+    assert files(tmp_path) == set()
 
 
 def commands_of(path):

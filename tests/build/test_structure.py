@@ -1,4 +1,4 @@
-"""Who includes whom, and how long things are: CONTRIBUTING.md, "The law"."""
+"""Who includes whom, and how long things are: CONTRIBUTING.md, "Rules"."""
 
 import glob
 import os

@@ -240,7 +240,7 @@ def test_carriage_returns_are_told_once(check):
 def test_no_more_than_fifty(check):
     said = check(GOOD + "colour = red\n" * 60)
     assert len(said) == 51
-    assert said[-1] == "and 10 more"
+    assert said[-1] == "and 10 more errors"
 
 
 @pytest.mark.seconds(60)
@@ -333,9 +333,9 @@ def test_two_transient_causes(room):
      "= require)"),
     ("verifyChain = yes", ": verify = require)"),
     ("sni = a:b", "the backend is not chosen by server name"),
-    ("[imaps]", "use one file and one instance for each service; the lines "
-                "below this one, and those above the first section, go into "
-                '/etc/tunnel/imaps.conf, for "systemctl enable --now '
+    ("[imaps]", "use one file and one instance for each service; move the "
+                "lines below this one, and those above the first section, to "
+                '/etc/tunnel/imaps.conf, and run "systemctl enable --now '
                 'tunnel@imaps"'),
 ])
 def test_hint(check, line, hint):
@@ -363,7 +363,8 @@ def test_key_in_the_place_of_a_file(check, room):
         said = check(text)
         number = text.count("\n") - key.count("\n") + 1
         assert said[-1] == (f"tunnel.conf:{number}: this is PEM, not a "
-                            f"configuration (cert and key name such files)")
+                            "configuration (cert = FILE and key = FILE name PEM "
+                            "files)")
         assert len(said) == 1 + text.count("conect")
 
 
@@ -371,8 +372,8 @@ def test_secrets_in_the_place_of_a_file(check):
     """Secrets as made by tunnel -k."""
     key = "0123456789abcdef" * 4
     assert check(key + "\n", "connect=1")[0] == (
-        f'tunnel.conf:1: "{key[:20]}..." is not key = value (a comment begins '
-        "with # or ;)")
+        f'tunnel.conf:1: "{key[:20]}..." is not a setting (allowed: key = '
+        "value; a comment begins with # or ;)")
 
 
 @pytest.mark.parametrize("line", [

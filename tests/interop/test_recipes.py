@@ -1,4 +1,4 @@
-"""What the README and the manual tell to type does what they say it does."""
+"""What the manuals tell to type does what they say it does."""
 
 import os
 import re
@@ -10,25 +10,8 @@ import pytest
 import peers
 import proxy
 import support
-from support import TOP, read_exactly, run
-
-
-def read(*path):
-    with open(os.path.join(TOP, *path)) as f:
-        return f.read()
-
-
-def blocks(heading, language="sh"):
-    """The blocks of code under a heading of the README."""
-    section = read("README.md").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)
-
-
-def displays(heading):
-    """The same, of tunnel(8)."""
-    section = read("man", "tunnel.8").split(f".Sh {heading}\n")[1]
-    return re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$",
-                      section.split("\n.Sh ")[0], re.M | re.S)
+from documents import displays
+from support import read_exactly, run
 
 
 # Other hosts are directories, and so is /etc/tunnel; a reload is a line in a
@@ -65,7 +48,8 @@ def shell(room):
 @pytest.fixture
 def made(shell):
     """All that the section has made; what the step printed that tells a pin."""
-    make, use, pin, revoke = blocks("Client certificates")
+    make, use, pin, revoke = displays("tunnel-certificates.7",
+                                      "CLIENT CERTIFICATES")
     assert "verify=require ca=ca.pem" in use and "--cert app1.pem" in use
     shell(make)
     told = shell(pin).split()[-1]
@@ -136,7 +120,7 @@ def keys(room, where):
 
 
 def begun(room, shell, begin):
-    """The file as the README has it made; and it is good for a start."""
+    """The file as the manual has it made; and it is good for a start."""
     shell(begin)
     run(support.TUNNEL, "-t", "accept=0", "connect=1",
         f"cert={room.certs.server}",
@@ -146,9 +130,10 @@ def begun(room, shell, begin):
 
 def test_keys_of_one_machine(room, shell):
     """Again and again, and even if a turn was cut short in between."""
-    first = begun(room, shell, blocks("Sessions")[0].splitlines()[0])
+    first = begun(room, shell,
+                  displays("tunnel-tls.7", "SESSIONS")[0].splitlines()[0])
     assert len(first) == 1
-    rotate = displays("TICKET KEYS")[0]
+    rotate = displays("tunnel.8", "TICKET KEYS")[0]
     room.write("etc/new", "half of a file")
     for count in range(1, 4):
         shell(rotate)
@@ -163,7 +148,7 @@ def test_keys_of_several_machines(room, shell):
     """All encrypt by what all had before the turn; and what was encrypted by
     before is still there.
     """
-    begin, rotate = blocks("More than one machine")
+    begin, rotate = displays("tunnel.8", "TICKET KEYS")[1:]
     before = begun(room, shell, begin)
     assert len(set(before)) == 3
     for count in range(1, 4):
@@ -178,13 +163,9 @@ def test_keys_of_several_machines(room, shell):
         before = now
 
 
-def test_manual_and_readme_have_the_same_lines():
-    assert blocks("More than one machine") == displays("TICKET KEYS")[1:]
-
-
 # The load balancer.
 
 def test_configuration_of_haproxy(room):
-    conf = room.write("haproxy.cfg", blocks("More than one machine", "")[0])
+    conf = room.write("haproxy.cfg", displays("tunnel-cluster.7", "HAPROXY")[0])
     out = run(proxy.haproxy_program(), "-c", "-f", conf).decode()
     assert "WARNING" not in out

@@ -507,6 +507,6 @@ def test_path_that_another_has_taken(room, backend):
         other.bind(path)
         other.listen()
         c.hup("reload failed, ")
-        c.t.wait_log(f"accept unix:{path}: {support.IN_USE}$")
+        c.t.wait_log(f"accept: unix:{path}: {support.IN_USE}$")
         assert c.t.stop() == 0
         assert os.path.exists(path)

@@ -91,14 +91,23 @@ def serve_one(room, t, data=b"hello", **keywords):
     client.close()
 
 
-def check(room, name="stats.prom"):
-    """Check the file with promtool."""
+def promtool():
     for program in PROMTOOL:
         if os.path.exists(program):
-            text = support.text_of(room.path(name)).encode()
-            assert run(program, "check", "metrics", stdin=text) == b""
-            return
+            return program
     pytest.skip("no promtool: make deps check unpacks it in build/promtool")
+
+
+def check(room, name="stats.prom"):
+    """Check the file with promtool."""
+    text = support.text_of(room.path(name)).encode()
+    assert run(promtool(), "check", "metrics", stdin=text) == b""
+
+
+def manual():
+    """Its section on metrics."""
+    with open(os.path.join(TOP, "man", "tunnel.8")) as f:
+        return f.read().split(".Ss Metrics\n")[1].split("\n.Sh ")[0]
 
 
 def test_promtool_has_nothing_against_it(room, begin):
@@ -108,11 +117,17 @@ def test_promtool_has_nothing_against_it(room, begin):
 
 def test_manual_has_each_metric(room, begin):
     begin()
-    with open(os.path.join(TOP, "man", "tunnel.8")) as f:
-        part = f.read().split(".Ss Metrics\n")[1].split("\n.Sh ")[0]
     text = support.text_of(room.path("stats.prom"))
     assert set(re.findall(r"^# TYPE (\w+) ", text, re.M)) == \
-        set(re.findall(r"tunnel_[a-z_]+(?= ,|\n)", part))
+        set(re.findall(r"tunnel_[a-z_]+(?= ,|\n)", manual()))
+
+
+def test_alert_of_the_manual(room):
+    expression, = re.findall(r"^\.Bd -literal.*\n(.*)\n\.Ed$", manual(), re.M)
+    rules = room.write("rules.yml", "groups:\n- name: tunnel\n  rules:\n"
+                       f"  - alert: expiry\n    expr: {expression}\n")
+    assert b"SUCCESS: 1 rules found" in run(promtool(), "check", "rules",
+                                            rules)
 
 
 @pytest.mark.parametrize("name", [
@@ -329,12 +344,12 @@ def test_what_can_not_be_written_is_told_once(room, begin):
     t = begin(name="d/stats.prom")
     shutil.rmtree(room.path("d"))
     t.signal(signal.SIGUSR1)
-    t.wait_log(r"warning: .*stats_file \S+/d/stats.prom: No such file")
+    t.wait_log(r"warning: .*stats_file: \S+/d/stats.prom: No such file")
     for _ in range(3):
         support.statistics(t)
     os.mkdir(room.path("d"))
     t.signal(signal.SIGUSR1)
-    t.wait_log(r"stats_file \S+: written again$")
+    t.wait_log(r"stats_file: \S+: written again$")
     assert t.log().count("No such file") == 1
     assert os.listdir(room.path("d")) == ["stats.prom"]
 
@@ -344,14 +359,14 @@ def test_told_once_over_an_upgrade(room, begin):
     path = room.path("stats.prom")
     os.mkdir(path + ".new")     # which -t accepts
     t.signal(signal.SIGUSR1)
-    t.wait_log(r"warning: .*stats_file \S+: File exists")
+    t.wait_log(r"warning: .*stats_file: \S+: File exists")
     t.signal(signal.SIGUSR2)
     t.wait_log("tunnel: upgraded$")
     for _ in range(3):
         support.statistics(t)
     os.rmdir(path + ".new")
     t.signal(signal.SIGUSR1)
-    t.wait_log(r"stats_file \S+: written again$")
+    t.wait_log(r"stats_file: \S+: written again$")
     assert t.log().count("File exists") == 1
 
 
@@ -378,7 +393,7 @@ def test_directory_that_anybody_can_write_to(room):
     os.chmod(room.path("d"), 0o777)
     path = room.path("d/stats.prom")
     assert refused(room, path) == (
-        f"tunnel: error: command line: stats_file {path}: anybody can write "
+        f"tunnel: error: command line: stats_file: {path}: anyone can write "
         f"to the directory {room.path('d')}\n")
 
 
@@ -393,7 +408,7 @@ def test_directory_of_the_workers_user(room):
 
 def test_link(room):
     os.symlink(room.write("target", ""), room.path("stats.prom"))
-    assert refused(room, room.path("stats.prom")).endswith(": is a link\n")
+    assert refused(room, room.path("stats.prom")).endswith(": it is a link\n")
 
 
 def test_no_regular_file(room):
@@ -467,10 +482,10 @@ def test_disk_that_hangs(room, echo):
         t.signal(signal.SIGUSR1)
         t.wait_log("statistics: ")
         os.kill(worker, signal.SIGKILL)
-        t.wait_log("another takes its place")
+        t.wait_log("starting another one")
         wait_for(lambda: len(t.workers()) == 2, "another one")
         assert_served(room, address)
-        t.wait_log(r"warning: stats_file \S+: not written within 5 s$")
+        t.wait_log(r"warning: stats_file: \S+: not written within 5 s$")
         assert len(t.workers()) == 2 and writer in t.workers()
         assert_served(room, address)
         t.signal(signal.SIGTERM)

@@ -234,7 +234,7 @@ def test_connection_where_a_listener_belongs(room, activate, echo):
     with contextlib.suppress(ConnectionResetError):  # already gone
         room.connect(address)
     said = p.wait_log("tunnel: error: ")
-    assert "accept=fd:3" in said or "accept fd:3" in said
+    assert "accept=fd:3" in said or "accept: fd:3" in said
     assert "listening socket" in said
 
 
@@ -478,6 +478,16 @@ def test_unit_is_hardened(units):
     """The exposure score, from 100 without hardening to 0."""
     run("systemd-analyze", "security", "--offline=yes", "--threshold=30",
         "--no-pager", "./tunnel.service", cwd=units)
+
+
+def test_unit_without_root(room, units):
+    """What the manual has for that, as systemctl edit would write it."""
+    os.mkdir(room.path("tunnel.service.d"))
+    room.write("tunnel.service.d/override.conf",
+               displayed(room, "DynamicUser="))
+    out = run("systemd-analyze", "verify", "--man=no", "./tunnel.service",
+              cwd=units)
+    assert b"tunnel" not in out, out
 
 
 def test_inetd_lines_of_the_manual(room, inetd, echo):

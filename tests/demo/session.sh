@@ -1,0 +1,99 @@
+# shellcheck shell=sh
+# For the scripts here: a session in a new directory, which shows each command
+# and runs it.  On a terminal, a pause of PACE seconds is before each.
+
+set -eu
+umask 077
+unset CDPATH
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+PATH=$top:$PATH
+bold= blue= plain=
+if [ -t 1 ]; then
+	bold=$(printf '\033[1m') blue=$(printf '\033[34m')
+	plain=$(printf '\033[m')
+fi
+
+: "${PACE=1.2}"
+begun=
+d=
+pids=
+status=1		# of the exit, until all went well
+
+# Whatever ends the script ends all that it started.
+finish() {
+	trap - EXIT
+	trap '' HUP INT TERM
+	for pid in $pids; do
+		kill "$pid" 2>/dev/null || :
+		wait "$pid" 2>/dev/null || :
+	done
+	if [ "$status" = 1 ] && [ -n "$d" ]; then
+		for log in "$d"/*.log; do
+			[ -e "$log" ] || continue
+			echo "--- ${log##*/}"
+			cat "$log"
+		done >&2
+	fi
+	cd /
+	[ -z "$d" ] || rm -rf "$d"
+	exit "$status"
+}
+trap finish EXIT
+trap '[ "$status" = 0 ] || status=130; finish' INT
+trap 'status=143; finish' HUP TERM
+
+fail() {
+	echo "demo: $*" >&2
+	exit 1
+}
+
+start() {
+	[ -x "$top/tunnel" ] ||
+	    fail "there is no ./tunnel yet: run \"make demo\""
+	d=$(mktemp -d)
+	cd "$d"
+}
+
+pause() {
+	[ ! -t 1 ] || [ -z "$begun" ] || sleep "$PACE"
+	begun=yes
+}
+
+# say WORD ...: what comes next.
+say() {
+	pause
+	echo "$blue# $*$plain"
+}
+
+# show COMMAND: show it, and run it.
+show() {
+	pause
+	printf '%s\n' "\$ $bold$1$plain"
+	eval "$1"
+}
+
+# show_failing COMMAND: one that must fail.
+show_failing() {
+	if show "$1"; then
+		fail "this should have failed: $1"
+	fi
+}
+
+# show_background COMMAND: it goes on until the end, as $!.
+show_background() {
+	show "$1 &"
+	pids="$! $pids"
+}
+
+# await WORDS FILE: until the file has them, as long as the last command in the
+# background lives.
+await() {
+	n=0
+	until grep -q -e "$1" "$2" 2>/dev/null; do
+		kill -0 "$!" 2>/dev/null || fail "a program ended, see $2"
+		n=$((n + 1))
+		[ "$n" -le 100 ] || fail "no \"$1\" in $2 after 10 seconds"
+		sleep 0.1
+	done
+}

@@ -263,12 +263,11 @@ check_target(const struct config *cfg, const struct target *t)
 		log_error("%s: connect: \"%s\" is not a name for TLS (allowed: "
 		    "a DNS name in ASCII, with other characters as xn--; an IP "
 		    "address; any name if server_name is set)", t->where, text);
-	else if (cfg->number[VERIFY] != VERIFY_NONE && cfg->given[PEER] == NULL &&
-	    !config_is_psk_only(cfg))
+	else if (cfg->number[VERIFY] != VERIFY_NONE &&
+	    cfg->given[PEER] == NULL && !config_is_psk_only(cfg))
 		log_error("%s: connect: %s has no name to verify the server by "
 		    "(allowed: server_name or peer to verify it by, or verify "
-		    "= none)",
-		    t->where, text);
+		    "= none)", t->where, text);
 	else
 		return 0;
 	return -1;

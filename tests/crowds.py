@@ -55,7 +55,7 @@ def is_served(room, address, source=None):
     return greet(room.client(come(room, address, source)))
 
 
-def spends_nothing(t, seconds=1):
+def uses_no_cpu(t, seconds=1):
     """Check that CPU time stays low even while system calls keep failing."""
     before = t.cpu_seconds()
     time.sleep(seconds)  # time to measure

@@ -325,7 +325,7 @@ def test_what_is_made_of_it_is_right(room, fill, name, part):
 @pytest.mark.parametrize("text,line,words", [
     (SNI, "sni", "the backend is not chosen by server name"),
 ])
-def test_what_can_not_be(said, text, line, words):
+def test_what_tunnel_lacks(said, text, line, words):
     """One clear message for each."""
     found = said(text)
     number, = [i for i, x in enumerate(text.splitlines(), 1)

@@ -123,7 +123,7 @@ def puppet(room, echo):
     return start
 
 
-def test_puppet_can_do_all_that(room, echo, puppet):
+def test_puppet_without_a_sandbox(room, echo, puppet):
     """Without a sandbox it can; otherwise the tests below would show nothing.
     """
     p = puppet("workers=1", "sandbox=no")
@@ -415,7 +415,7 @@ RELAY_NEEDS_NO = {
 }
 
 
-def test_relay_can_do_that(relay):
+def test_relay_without_a_sandbox(relay):
     """Without a sandbox it can; otherwise the tests below would show nothing.
     """
     p = relay("sandbox=no")

@@ -132,7 +132,7 @@ def test_1000_children_leave_nothing(room, start):
 
 @by_default
 @pytest.mark.seconds(60)
-def test_what_a_burst_has_used_is_given_back(room, start):
+def test_memory_of_a_burst_is_returned(room, start):
     """500 at once, then none; and the memory of an idle one."""
     t = start("workers=1")
     visitors = Visitors(room.certs, t.address)

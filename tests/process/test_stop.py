@@ -58,7 +58,7 @@ def echoes(room, sock):
 
 @pytest.mark.parametrize("where", ["127.0.0.1:0", "unix"])
 @pytest.mark.parametrize("mode", ["workers=1", "workers=3", "mode=fork"])
-def test_those_who_wait_at_a_stop_are_served(room, echoing, mode, where):
+def test_queued_connections_at_a_stop_are_served(room, echoing, mode, where):
     """On each of two listeners."""
     two = [f"unix:{room.path(name)}" for name in "ab"] if where == "unix" \
         else [where] * 2
@@ -93,7 +93,7 @@ def test_a_stop_serves_as_many_as_there_is_room_for(room, echoing, mode):
 
 
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
-def test_a_queue_that_was_passed_is_left_to_the_next_one(room, echoing, mode):
+def test_queue_of_an_inherited_listener_is_left(room, echoing, mode):
     """The process that made the listener goes on with it."""
     listener = room.keep(socket.create_server(("127.0.0.1", 0)))
     t = room.tunnel(f"connect={echoing.address}", mode, "accept=fd:9",

@@ -289,7 +289,7 @@ def fails(room, echo, before=(), **environment):
 
 
 @pytest.mark.parametrize("pid", ["1", "", "junk", "parent"])
-def test_what_was_passed_to_somebody_else(room, echo, pid):
+def test_descriptors_for_another_process(room, echo, pid):
     """LISTEN_PID names another process, such as our parent."""
     if pid == "parent":
         pid = str(os.getpid())
@@ -380,7 +380,7 @@ def test_notify_not_of_a_start_that_fails(room, supervisor, echo):
     assert supervisor.rest() == b""
 
 
-def test_notify_to_nobody(room, echo):
+def test_notify_without_a_supervisor(room, echo):
     """A missing supervisor is no error."""
     t = room.tunnel(f"connect={echo.address}", env={
         **os.environ, "NOTIFY_SOCKET": room.path("gone")})

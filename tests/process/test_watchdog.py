@@ -147,7 +147,7 @@ def test_over_a_reload_an_upgrade_and_a_stop(room, supervisor, watched):
     {"WATCHDOG_USEC": "-1"}, {"WATCHDOG_USEC": "1s"}, {"WATCHDOG_USEC": ""},
     {"WATCHDOG_USEC": "99999999999999999999"},
 ])
-def test_what_is_not_for_us(room, supervisor, watched, environment):
+def test_no_messages_without_a_request(room, supervisor, watched, environment):
     """Without a request there are no messages, and no worker wakes up for
     them.
     """

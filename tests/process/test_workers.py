@@ -197,7 +197,7 @@ def test_worker_that_is_cut(room, backend):
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
-def test_worker_does_not_mind(room, backend, number):
+def test_worker_ignores_signals_for_the_master(room, backend, number):
     """Signals that killall(1) or a terminal sends to all are for the master.
     """
     t = room.tunnel(f"connect={backend.address}", "workers=1")

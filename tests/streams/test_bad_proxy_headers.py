@@ -342,7 +342,7 @@ def test_waiting_costs_nothing(room, lonely, mode):
     assert t.cpu_seconds() - before <= 0.02 * support.SLOW
 
 
-def test_silent_one_keeps_nobody_waiting(room, start):
+def test_silent_client_delays_no_other(room, start):
     """The same in the middle of its header."""
     t = start("workers=1")
     for data in (b"", V1[:20], SIGNATURE):

@@ -165,7 +165,7 @@ def unheard(sock):
 
 
 @pytest.mark.seconds(60)
-def test_who_pauses_is_not_dead(room, backend, listener):
+def test_paused_peer_is_not_dead(room, backend, listener):
     """A paused download: the client's buffer is full, and it answers probes,
     which become less and less frequent.
     """

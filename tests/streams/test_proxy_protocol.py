@@ -425,7 +425,7 @@ def test_to_a_service_that_is_gone_at_once(room, tunnel, backend, kind):
                    "peer|Broken pipe)$", count=n)
 
 
-def test_nobody_is_told_of_a_client_that_is_none(room, backend, tunnel, kind):
+def test_no_header_before_the_handshake(room, backend, tunnel, kind):
     """The header is sent only after the handshake."""
     backend.sock.settimeout(0)
     t = tunnel(f"proxy_protocol={kind}")

@@ -69,7 +69,7 @@ def test_no_server_name(room, backend, start, version):
 
 
 @pytest.mark.parametrize("name", ["a=b", "a b", 'a"b', "a\x1bb"])
-def test_server_name_that_is_none(room, backend, start, version, name):
+def test_invalid_server_name(room, backend, start, version, name):
     """OpenSSL's client sends any name.  An invalid one is not passed on."""
     client = connect(room, start(), unchecked(room, version), name)
     assert tlvs_of(backend, client) == ssl_tlv(client)

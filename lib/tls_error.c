@@ -6,7 +6,6 @@
 
 #include <mbedtls/error.h>
 #include <mbedtls/pem.h>
-#include <mbedtls/pkcs5.h>
 
 #include "stream.h"
 #include "tls_error.h"
@@ -37,6 +36,10 @@ static const struct {
 #define ODD_SIGNATURE	"an unknown signature algorithm"
 #define CRITICAL_EXTENSION \
 	"a certificate's critical extension is not supported"
+/* Codes without a public name in 4.1: of PKCS #5, and from PK to ECP. */
+#define NO_PKCS5	(-0x2e80)
+#define PK_FIRST	0x3900
+#define ECP_LAST	0x4f80
 #define UNKNOWN_ENCRYPTION \
 	"an encryption that this mbed TLS does not support"
 
@@ -59,6 +62,8 @@ static const struct outcome {
 	{ MBEDTLS_ERR_SSL_INVALID_MAC, MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC,
 	    "bad record MAC, or four empty records in a row" },
 	{ BAD_SIGNATURE, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
+	    "signature verification failed" },
+	{ PSA_ERROR_INVALID_SIGNATURE, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
 	    "signature verification failed" },
 	{ BAD_FINISHED, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
 	    "bad CertificateVerify or Finished" },
@@ -102,7 +107,7 @@ static const struct outcome {
 	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
 	{ MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE,
 	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
-	{ MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + MBEDTLS_ERR_OID_NOT_FOUND,
+	{ MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + UNKNOWN_OID,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "a certificate with " ODD_SIGNATURE },
 	{ MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE,
@@ -115,7 +120,7 @@ static const struct outcome {
 	{ MBEDTLS_ERR_PK_PASSWORD_MISMATCH,
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
 	    "wrong password in key_password_file" },
-	{ MBEDTLS_ERR_PKCS5_FEATURE_UNAVAILABLE,
+	{ NO_PKCS5,
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR, UNKNOWN_ENCRYPTION },
 	{ MBEDTLS_ERR_PEM_FEATURE_UNAVAILABLE,
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR, UNKNOWN_ENCRYPTION },
@@ -363,10 +368,9 @@ refine(const struct tls *t, int r)
 		return BAD_FINISHED;
 	/* Verifying a signature has many codes, from PK to ECP, and ASN.1's. */
 	if (find_outcome(r) == NULL &&
-	    ((error >= -MBEDTLS_ERR_PK_SIG_LEN_MISMATCH &&
-	    error <= -MBEDTLS_ERR_ECP_BAD_INPUT_DATA) ||
+	    ((error >= PK_FIRST && error <= ECP_LAST) ||
 	    (r <= MBEDTLS_ERR_ASN1_OUT_OF_DATA &&
-	    r >= MBEDTLS_ERR_ASN1_BUF_TOO_SMALL)))
+	    r >= MBEDTLS_ERR_ASN1_INVALID_DATA)))
 		return BAD_SIGNATURE;
 	return r;
 }
@@ -406,6 +410,8 @@ protocol_name(const unsigned char *p, size_t len)
 	return NULL;
 }
 
+#define TLS_MAJOR	3		/* version: RFC 8446 section 5.1 */
+
 /* Return 1 if a peer's first bytes begin a TLS record, even a malformed one. */
 static int
 is_record(const unsigned char *p, size_t len)
@@ -413,7 +419,7 @@ is_record(const unsigned char *p, size_t len)
 	return p[0] == MBEDTLS_SSL_MSG_HANDSHAKE || (len > 1 &&
 	    p[0] >= MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC &&
 	    p[0] <= MBEDTLS_SSL_MSG_APPLICATION_DATA &&
-	    p[1] == MBEDTLS_SSL_MAJOR_VERSION_3);
+	    p[1] == TLS_MAJOR);
 }
 
 /*
@@ -570,11 +576,13 @@ is_alert_sent(const struct tls *t, int r)
 	    t->out.head[0] == MBEDTLS_SSL_MSG_APPLICATION_DATA);
 }
 
-#ifdef TUNNEL_PATCHES
+#if defined(TUNNEL_PATCHES) || MBEDTLS_VERSION_MAJOR >= 4
 static unsigned char
 encrypted_alert(const struct tls *t)
 {
-	return mbedtls_ssl_get_fatal_alert(t->ssl);
+	int alert = mbedtls_ssl_get_fatal_alert(t->ssl);
+
+	return alert > 0 ? (unsigned char)alert : 0;
 }
 #else
 static unsigned char

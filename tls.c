@@ -27,7 +27,8 @@
  * Below 3.6.7 and 4.1.1, malformed basicConstraints make a certificate an
  * authority's (CVE-2026-49300).  A distribution may have backported the fix to
  * 3.6.6 or 4.1.0; our own build uses 3.6.6, after a warning, where nothing
- * newer is available.  Below these, a ticket could bypass client authentication.
+ * newer is available.  Below these, a ticket could bypass client
+ * authentication.
  */
 #if MBEDTLS_VERSION_NUMBER < 0x04000000
 #define FIXED		0x03060700

@@ -28,9 +28,11 @@
 	mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(conf, use))
 
 #define mbedtls_pk_wrap_psa	mbedtls_pk_setup_opaque
-#define UNKNOWN_OID		MBEDTLS_ERR_OID_NOT_FOUND
+/* 3.6 adds up the codes of an error and its cause; 4.1 returns the cause. */
+#define UNKNOWN_SIGNATURE \
+	(MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + MBEDTLS_ERR_OID_NOT_FOUND)
 #else
-#define UNKNOWN_OID		MBEDTLS_ERR_X509_UNKNOWN_OID
+#define UNKNOWN_SIGNATURE	MBEDTLS_ERR_X509_UNKNOWN_OID
 #endif
 
 #endif

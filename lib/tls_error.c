@@ -47,7 +47,7 @@ static const struct {
 static const struct outcome {
 	int	 code;
 	unsigned char alert;		/* 0: none is due */
-	char	 text[52];		/* empty: use the library's */
+	char	 text[56];		/* empty: use the library's */
 } outcomes[] = {
 	{ RECORD_TYPE, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE,
 	    "unknown record type" },
@@ -103,11 +103,13 @@ static const struct outcome {
 	    "malformed certificate" },
 	{ MBEDTLS_ERR_X509_INVALID_FORMAT, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
 	    "malformed certificate" },
+	{ BAD_CERTIFICATE, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "malformed certificate, or unknown critical extension" },
 	{ MBEDTLS_ERR_X509_INVALID_EXTENSIONS + MBEDTLS_ERR_ASN1_UNEXPECTED_TAG,
 	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
 	{ MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE,
 	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
-	{ MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + UNKNOWN_OID,
+	{ UNKNOWN_SIGNATURE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "a certificate with " ODD_SIGNATURE },
 	{ MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE,
@@ -128,6 +130,9 @@ static const struct outcome {
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
 	    "no private key in PEM format" },
 	/* No alert answers these. */
+	{ MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT,
+	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "PEM - No PEM header or footer found" },
 	{ MBEDTLS_ERR_SSL_CONN_EOF, 0, "" },
 	{ MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY, 0, "" },
 	{ MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE, 0, "" },
@@ -209,7 +214,8 @@ tls_error_text(int code)
 	if (o != NULL && o->text[0] != '\0')
 		return o->text;
 	mbedtls_strerror(code, text, sizeof(text));
-	if (text[0] == '\0')	/* a small library has no texts */
+	/* A small library has no texts, and 4.1 only those of TLS and X.509. */
+	if (text[0] == '\0' || strstr(text, "UNKNOWN ERROR CODE") != NULL)
 		snprintf(text, sizeof(text), "mbed TLS error -0x%04X",
 		    (unsigned)-code);
 	return text;
@@ -356,6 +362,7 @@ static int
 refine(const struct tls *t, int r)
 {
 	int error = -r & 0x7f80;	/* without the part from ASN.1 */
+	int is_asn1;
 
 	if (!t->open && is_fatal_alert(&t->in))
 		return MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE;
@@ -367,10 +374,12 @@ refine(const struct tls *t, int r)
 	if (r == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE && is_last_flight(t))
 		return BAD_FINISHED;
 	/* Verifying a signature has many codes, from PK to ECP, and ASN.1's. */
+	is_asn1 = r <= MBEDTLS_ERR_ASN1_OUT_OF_DATA &&
+	    r >= MBEDTLS_ERR_ASN1_INVALID_DATA;
+	if (MBEDTLS_VERSION_MAJOR >= 4 && is_asn1 && t->peer == NULL)
+		return BAD_CERTIFICATE;	/* 4.1 returns only the cause */
 	if (find_outcome(r) == NULL &&
-	    ((error >= PK_FIRST && error <= ECP_LAST) ||
-	    (r <= MBEDTLS_ERR_ASN1_OUT_OF_DATA &&
-	    r >= MBEDTLS_ERR_ASN1_INVALID_DATA)))
+	    ((error >= PK_FIRST && error <= ECP_LAST) || is_asn1))
 		return BAD_SIGNATURE;
 	return r;
 }

@@ -94,9 +94,8 @@ cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
 	if ((s = tls_pem_find_shape(WITHIN, der->p, der->len)) == NULL)
 		return tls_fail(cfg, "it cannot be read (%s)",
 		    tls_error_text(r));
-	return tls_fail(cfg, "it %s %s" PEM_UNSUPPORTED_KEY, r ==
-	    MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + UNKNOWN_OID ?
-	    "is signed with" : "has", s->what);
+	return tls_fail(cfg, "it %s %s" PEM_UNSUPPORTED_KEY,
+	    r == UNKNOWN_SIGNATURE ? "is signed with" : "has", s->what);
 }
 
 /* Keep cfg->error for the warnings, and go on. */

@@ -168,8 +168,8 @@ build_library = CC='$(CC)' CFLAGS='$(LIBRARY_CFLAGS)' CONFIG=mbedtls/config.h \
 	PATCHES='$(sort $(wildcard mbedtls/patches/*.patch))' \
 	mbedtls/build library $(SOURCE) $(LIBRARY_DIR) $(LIBRARY_ADDS)
 
-$(LIBRARY): $(SOURCE) $(wildcard mbedtls/* mbedtls/*/*) $(LIBRARY_DIR)/flags \
-    $(AWS_LC_LIBRARY)
+$(LIBRARY): $(SOURCE) $(filter-out %.md,$(wildcard mbedtls/* mbedtls/*/*)) \
+    $(LIBRARY_DIR)/flags $(AWS_LC_LIBRARY)
 	$(build_library)
 
 $(LIBRARY_DIR)/flags: FORCE

@@ -22,7 +22,7 @@
 # MBEDTLS=system   use this system's mbed TLS, not one of our own, whose source
 #                  "make deps" fetches and keeps up to date
 # MBEDTLS=/prefix  or the one there
-# ALLOW_OLD_MBEDTLS=1   one of these may be 3.6.6
+# ALLOW_OLD_MBEDTLS=1   one of these may be 3.6.6 or 4.1.0
 # CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are respected.
 
 VERSION	= 0.1.0
@@ -168,8 +168,8 @@ build_library = CC='$(CC)' CFLAGS='$(LIBRARY_CFLAGS)' CONFIG=mbedtls/config.h \
 	PATCHES='$(sort $(wildcard mbedtls/patches/*.patch))' \
 	mbedtls/build library $(SOURCE) $(LIBRARY_DIR) $(LIBRARY_ADDS)
 
-$(LIBRARY): $(SOURCE) $(wildcard mbedtls/* mbedtls/*/*) $(LIBRARY_DIR)/flags \
-    $(AWS_LC_LIBRARY)
+$(LIBRARY): $(SOURCE) $(filter-out %.md,$(wildcard mbedtls/* mbedtls/*/*)) \
+    $(LIBRARY_DIR)/flags $(AWS_LC_LIBRARY)
 	$(build_library)
 
 $(LIBRARY_DIR)/flags: FORCE

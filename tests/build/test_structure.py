@@ -13,7 +13,7 @@ from support import TOP
 ROOMS = """
     util stream poller forward
     log memory net peer options tls.h
-    tls_internal tls_random tls_names tls_pem tls_cert tls_constraints tls_key tls_error
+    tls_compat tls_internal tls_random tls_names tls_pem tls_cert tls_constraints tls_key tls_error
     tls_files tls_rules
     tls_verify tls_suites tls_psk tls_config tls_report tls_generate tls_ticket
     tls_store tls_session tls_resume tls_records tls_bio tls_kernel_keys tls_kernel tls
@@ -37,7 +37,8 @@ NAMES = {
     "generation_tls": ("generation_",), "generation_report": ("generation_",),
     "generation_names": ("generation_",), "config_role": ("config_",),
     # It stands in for a function of the library's.
-    "tls_random": ("tls_random_", "mbedtls_platform_entropy_poll("),
+    "tls_random": ("tls_random_", "mbedtls_platform_entropy_poll(",
+                   "mbedtls_platform_get_entropy("),
 }
 
 

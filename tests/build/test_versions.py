@@ -81,7 +81,11 @@ def refusal(p, begin):
     ("3.6.5", False, CVE),
     ("3.6.5", True, CVE),
     ("2.28.3", True, CVE),
-    ("4.1.0", True, "newer than 3.6"),
+    ("4.1.1", False, None),
+    ("4.1.0", False, CVE),
+    ("4.1.0", True, None),
+    ("4.0.0", True, "random numbers repeat in child processes"),
+    ("5.0.0", True, "newer than 4.x"),
 ])
 def test_what_is_built_with(prefix, tmp_path, release, allowed, said):
     where = prefix(release)
@@ -92,7 +96,7 @@ def test_what_is_built_with(prefix, tmp_path, release, allowed, said):
         return
     line = refusal(p, f"{where}: this mbed TLS is ")
     assert said in line
-    assert ("ALLOW_OLD_MBEDTLS=1" in line) == (release == "3.6.6")
+    assert ("ALLOW_OLD_MBEDTLS=1" in line) == (release in ("3.6.6", "4.1.0"))
 
 
 def configured(tmp_path, *without):

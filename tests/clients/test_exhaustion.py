@@ -121,6 +121,7 @@ def test_out_of_processes(room, as_user):
     waiting.result()
 
 
+@support.not_plain_4
 @pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
                     reason="these need memory of their own")
 def test_out_of_memory(room, start, way):

@@ -114,6 +114,7 @@ def greets(client):
 
 
 @dynamic
+@support.not_plain_4
 @pytest.mark.skipif(support.SANITIZED or bool(support.UNDER) or MODE == "fork",
                     reason="these have memory of their own")
 @pytest.mark.seconds(120)

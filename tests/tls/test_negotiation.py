@@ -52,7 +52,8 @@ def odd(certs):
     certs.leaf("odd", key=("-newkey", "rsa:2047"))
 
 
-@pytest.mark.parametrize("kind", ["server", "rsa", "p384", "odd"])
+@pytest.mark.parametrize("kind", [
+    "server", "rsa", "p384", pytest.param("odd", marks=support.not_plain_4)])
 def test_kind_of_key(room, tunnel, odd, version, kind):
     t = tunnel(f"cert={room.certs.path(kind)}.pem")
     assert subject(room.client(t, version)) == kind
@@ -78,6 +79,7 @@ def test_ecdsa_beside_rsa(room, tunnel, version, kind, algorithms, order):
     assert "Verify return code: 0 (ok)" in out
 
 
+@support.not_plain_4
 @pytest.mark.parametrize("order", [("p384", "rsa"), ("rsa", "p384"),
                                    ("p384", "server")])
 def test_curve_of_the_certificate(room, tunnel, odd, order):

@@ -254,7 +254,8 @@ def test_crowd_with_long_chains(room, backend, start, certs):
     assert serves(room, backend, t)
     each = (memory(t) - before) / len(here)
     print(f"{each:.1f} kB")
-    assert each < 60
+    # Without mbedtls/patches, all that it sends is parsed, and kept.
+    assert each < (60 if support.PATCHED else 100)
     for app, s in here:
         s.sock.close()
         assert read_all(app) == (b"", "reset")

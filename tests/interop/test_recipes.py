@@ -1,4 +1,4 @@
-"""What the README and the manual tell to type does what they say it does."""
+"""The commands in README and manual do what the text says."""
 
 import os
 import re
@@ -19,20 +19,20 @@ def read(*path):
 
 
 def blocks(heading, language="sh"):
-    """The blocks of code under a heading of the README."""
+    """The code blocks under a heading of the README."""
     section = read("README.md").split(f"\n## {heading}\n")[1].split("\n## ")[0]
     return re.findall(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)
 
 
 def displays(heading):
-    """The same, of tunnel(8)."""
+    """The displays under a heading of tunnel(8)."""
     section = read("man", "tunnel.8").split(f".Sh {heading}\n")[1]
     return re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$",
                       section.split("\n.Sh ")[0], re.M | re.S)
 
 
-# Other hosts are directories, and so is /etc/tunnel; a reload is a line in a
-# file there.
+# Directories stand for other hosts and for /etc/tunnel; a reload becomes a
+# line in a file.
 STUBS = {
     "tunnel": f'exec {support.TUNNEL} "$@"',
     "systemctl": 'echo "$*" >> reloads',
@@ -43,7 +43,7 @@ STUBS = {
 
 @pytest.fixture
 def shell(room):
-    """Run a script like that, in the private directory; its output."""
+    """Run such a script in the private directory; return its output."""
     os.mkdir(room.path("bin"))
     for name, text in STUBS.items():
         os.chmod(room.write(f"bin/{name}", f"#!/bin/sh\n{text}\n"), 0o755)
@@ -64,7 +64,9 @@ def shell(room):
 
 @pytest.fixture
 def made(shell):
-    """All that the section has made; what the step printed that tells a pin."""
+    """Run all commands of the section; return the output of the one that
+    prints a pin.
+    """
     make, use, pin, revoke = blocks("Client certificates")
     assert "verify=require ca=ca.pem" in use and "--cert app1.pem" in use
     shell(make)
@@ -73,7 +75,7 @@ def made(shell):
 
 
 def visit(room, t, version, *chain):
-    """A client with this certificate, if any, that was served an echo."""
+    """Echo with this client certificate, if any."""
     ctx = peers.context(room.certs, version)
     if chain:
         ctx.load_cert_chain(*map(room.path, chain))
@@ -124,7 +126,7 @@ def test_revocation(room, echo, made, version):
     assert "warning: crl" not in t.log()
 
 
-# Keys for tickets.
+# Ticket keys.
 
 def keys(room, where):
     path = room.path(where)
@@ -136,7 +138,7 @@ def keys(room, where):
 
 
 def begun(room, shell, begin):
-    """The file as the README has it made; and it is good for a start."""
+    """The file made as in the README; a tunnel starts with it."""
     shell(begin)
     run(support.TUNNEL, "-t", "accept=0", "connect=1",
         f"cert={room.certs.server}",
@@ -145,7 +147,7 @@ def begun(room, shell, begin):
 
 
 def test_keys_of_one_machine(room, shell):
-    """Again and again, and even if a turn was cut short in between."""
+    """Repeated rotations, even if one was interrupted."""
     first = begun(room, shell, blocks("Sessions")[0].splitlines()[0])
     assert len(first) == 1
     rotate = displays("TICKET KEYS")[0]
@@ -160,8 +162,8 @@ def test_keys_of_one_machine(room, shell):
 
 
 def test_keys_of_several_machines(room, shell):
-    """All encrypt by what all had before the turn; and what was encrypted by
-    before is still there.
+    """All hosts encrypt with a key that all had before the rotation, and still
+    decrypt with the previous one.
     """
     begin, rotate = blocks("More than one machine")
     before = begun(room, shell, begin)

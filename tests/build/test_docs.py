@@ -1,4 +1,4 @@
-"""The manual, the example and the table of options say the same."""
+"""Manual, example and option table agree."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def table():
 
 @pytest.fixture
 def defaults(certs):
-    """Key -> default, for those that have one, as tunnel -t tells them."""
+    """Key -> default, if any, as reported by tunnel -t."""
     out = run(support.TUNNEL, "-t", "accept=0", "connect=1",
               f"cert={certs.server}").decode().split("certificate ")[0]
     found = dict(re.findall(r"^(\w+) = (.*)$", out, re.M))
@@ -40,16 +40,16 @@ def defaults(certs):
 
 
 def manual_items():
-    """Each key's text in tunnel.conf(5), from its .It to the next."""
+    """The text about each key in tunnel.conf(5), between .It macros."""
     text = read("man", "tunnel.conf.5")
     parts = re.split(r"^\.It Ic ([a-z_]+) =.*$", text, flags=re.M)[1:]
     items = dict(zip(parts[::2], parts[1::2]))
-    assert len(items) == len(parts) // 2, "a key has two items"
+    assert len(items) == len(parts) // 2, "a key has more than one item"
     return {key: body.split("\n.Sh")[0] for key, body in items.items()}
 
 
 def example():
-    """The keys in the example: key -> its values."""
+    """The keys in the example, with their values."""
     found = {}
     for line in read("tunnel.conf.example").splitlines():
         match = re.fullmatch(r"#?([a-z_]+) = (.+)", line)
@@ -69,8 +69,8 @@ def test_manual_has_every_key_once():
     assert set(manual_items()) == set(table())
 
 
-def test_manual_tells_every_default(defaults):
-    """In words such as "The default is 10s." """
+def test_manual_has_every_default(defaults):
+    """In the form: The default is 10s."""
     for key, default in defaults.items():
         body = re.sub(r"^\.\w\w +", "", manual_items()[key], flags=re.M)
         body = re.sub(r"\\&|[\"\\]", "", body).replace("\n", " ")
@@ -89,7 +89,7 @@ def test_example_shows_the_defaults(defaults):
 
 @pytest.fixture
 def in_place(room, certs):
-    """A text, with files that there are in place of those that it names."""
+    """A text with the paths of existing files."""
     authority = Authority(room.dir)
     keys = run(support.TUNNEL, "-k").decode()
     files = {"tunnel.pem": certs.server, "www.pem": certs.server,
@@ -109,7 +109,7 @@ def in_place(room, certs):
     def call(text):
         text = re.sub(r"(?<== |t:)/etc/(?:tunnel/)?([\w.-]+)$",
                       lambda match: files[match.group(1)], text, flags=re.M)
-        # Nobody here knows these.
+        # These names do not resolve.
         text = re.sub(r"^(connect +=) \w+\.example\.org", r"\1 127.0.0.1",
                       text, flags=re.M)
         return text.replace("/var/empty", room.dir).replace(
@@ -123,16 +123,16 @@ def test_example_is_valid(room, in_place):
     run(support.TUNNEL, "-t", "-c", room.write("tunnel.conf", text))
 
 
-def lines_of_the_example():
+def example_lines():
     return re.findall(r"^#([a-z_]+ = .+)$", read("tunnel.conf.example"), re.M)
 
 
-@pytest.mark.parametrize("line", lines_of_the_example())
+@pytest.mark.parametrize("line", example_lines())
 def test_each_line_of_the_example_is_valid(room, in_place, line):
-    """Put into effect alone, with what it takes."""
+    """Uncommented alone, with the keys that it requires."""
     key = line.split(" = ")[0]
     if key in ("user", "group", "chroot") and os.getuid() != 0:
-        pytest.skip("only root can do that")
+        pytest.skip("needs root")
     text = read("tunnel.conf.example").replace("#" + line, line)
     if key == "exec":
         text = text.replace("\nconnect =", "\n#connect =")
@@ -149,7 +149,7 @@ def test_each_line_of_the_example_is_valid(room, in_place, line):
         text = text.replace("#ca =", "ca =")
     conf = room.write("tunnel.conf", in_place(text))
     out = run(support.TUNNEL, "-t", "-c", conf).decode()
-    # A command is told in words of its own.
+    # A command has its own syntax.
     assert key == "exec" or in_place(line + "\n") in out
 
 
@@ -170,8 +170,8 @@ def test_example_of_the_manual_is_valid(room, in_place, text):
         assert re.sub(" += ", " = ", line) + "\n" in out
 
 
-def test_usage_is_that_of_the_manual():
-    """The flags of tunnel(8) are those of -h."""
+def test_usage_matches_the_manual():
+    """The flags in tunnel(8) are those in -h."""
     out = run(support.TUNNEL, "-h").decode()
     flags = set(re.search(r"\[-([A-Za-z]+)\]", out).group(1)) | set("cgkopr")
     items = re.findall(r"^\.It Fl (\w)\b", read("man", "tunnel.8"), re.M)
@@ -180,7 +180,7 @@ def test_usage_is_that_of_the_manual():
 
 
 @pytest.mark.parametrize("manual", MANUALS, ids=os.path.basename)
-def test_mandoc_has_nothing_to_say(manual):
+def test_mandoc_has_no_complaints(manual):
     try:
         p = subprocess.run(["mandoc", "-Tlint", "-W", "warning", manual],
                            capture_output=True, text=True)
@@ -190,7 +190,7 @@ def test_mandoc_has_nothing_to_say(manual):
 
 
 def commands():
-    """Those of the README that start one, as lines of their own."""
+    """README's commands that start a tunnel, one per line."""
     text = "".join(re.findall(r"^```sh\n(.*?)^```$", read("README.md"),
                               re.M | re.S)).replace("\\\n", "")
     found = re.findall(r"(?:^|')(tunnel (?:-[ct] ?|-i )?.*?\w=[^'#\n]*)", text,
@@ -200,7 +200,7 @@ def commands():
 
 @pytest.mark.parametrize("command", commands())
 def test_command_of_the_readme_is_valid(room, command):
-    """With files, and hosts, that are there."""
+    """With existing files and hosts."""
     certs = room.certs
     conf = room.write("tunnel.conf", "accept = 0\nconnect = 1\n"
                       f"cert = {certs.server}\n")
@@ -221,14 +221,14 @@ def test_command_of_the_readme_is_valid(room, command):
             value = re.sub(r"^\w+\.example\.org|^%h", "127.0.0.1", value)
         words.append(key + equals + value.replace("/run/tunnel", room.dir))
     if "ktls=require" in words:
-        pytest.skip("it takes a kernel that has it")
+        pytest.skip("this kernel lacks kernel TLS")
     if "client=yes" in words and "psk=" not in command:
         words.append(f"ca={certs.ca}")
     run(support.TUNNEL, "-t", *words)
 
 
-def test_readme_names_what_stunnel_has():
-    """Each name in its table is a key here, or answered with what is."""
+def test_readme_names_stunnel_options():
+    """Each name in its table is a key, or is answered with the equivalent."""
     part = read("README.md").split("## Coming from stunnel")[1]
     rows = re.findall(r"^\| (.*?) \|", part.split("\n## ")[0], re.M)
     names = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
@@ -239,5 +239,5 @@ def test_readme_names_what_stunnel_has():
         assert f"stunnel's {name}" in message
 
 
-def test_readme_and_charts_tell_what_was_measured():
+def test_readme_and_charts_match_the_measurements():
     run(os.path.join(TOP, "tests/bench/tell"), "--check")

@@ -75,7 +75,7 @@ def test_manual_has_every_default(defaults):
         body = re.sub(r"^\.\w\w +", "", manual_items()[key], flags=re.M)
         body = re.sub(r"\\&|[\"\\]", "", body).replace("\n", " ")
         assert re.search(rf"[Dd]efault[^.]*\b{re.escape(default)}\b", body), \
-            f"{key}: the default {default} is not told"
+            f"{key}: the default {default} is missing"
 
 
 def test_example_has_every_key():

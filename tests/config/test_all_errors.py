@@ -99,7 +99,7 @@ def test_command_line_and_file(check):
     assert places(said) == ["command line"] * 3 + ["tunnel.conf:4"]
 
 
-def test_what_is_missing(check):
+def test_missing_keys(check):
     assert places(check("log_level = info\n")) == ["missing"] * 3
 
 
@@ -111,7 +111,7 @@ def test_what_is_missing(check):
     ("accept", "accept ="), ("acept = 1", "accept ="),
     ("exec = " + "x " * 100, "connect ="),
 ])
-def test_what_is_wrong_is_not_missing(check, line, follows):
+def test_wrong_key_is_not_missing(check, line, follows):
     said = check(GOOD.replace([x for x in GOOD.splitlines() if x.startswith(
         follows)][0] + "\n", "") + line + "\n")
     assert places(said) == ["tunnel.conf:3"], said
@@ -149,7 +149,7 @@ def test_what_is_wrong_is_not_missing(check, line, follows):
     ["client = yes", "CAfile = /no/ca.pem"], ["client = yes", "peer = dns:"],
     ["client = yes", "ca = {ca}", "cert = {cert}"],
 ])
-def test_one_cause_one_sentence(check, room, authority, lines):
+def test_one_cause_one_message(check, room, authority, lines):
     text = "\n".join(lines)
     if "{ca}.tickets" in text:
         tickets = room.write("tickets", tunnel("-k").stdout)

@@ -50,7 +50,7 @@ def test_unknown_key(in_file, good):
     ("TIMEOUTidle", '"idle_timeout" here'), ("output", '"log" here'),
     ("pid", '"pidfile" here'), ("curves", '"groups" here'),
 ])
-def test_unknown_key_that_stunnel_has(in_file, good, theirs, hint):
+def test_unknown_key_of_stunnel(in_file, good, theirs, hint):
     message = in_file(f"# a comment\n\n{theirs} = x\n" + good)
     assert message.startswith(f'tunnel.conf:3: unknown key "{theirs}"')
     assert hint in message
@@ -243,7 +243,7 @@ def test_key_not_in_the_certificate_file(certs):
     assert "private key" in message
 
 
-def test_key_does_not_fit(certs):
+def test_key_does_not_match(certs):
     message = loading(certs, f"cert={certs.path('server.crt')}",
                       f"key={certs.path('expired.key')}")
     assert "does not match" in message

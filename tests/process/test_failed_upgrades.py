@@ -35,7 +35,7 @@ FAILURES = ["not executable", "no program", "gone", "crashes", "-t fails",
 
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 @pytest.mark.parametrize("how", FAILURES)
-def test_program_that_fails(room, program, tunnel, how, mode):
+def test_failing_program(room, program, tunnel, how, mode):
     """Nothing changes, whatever the failure; the next upgrade succeeds."""
     t = tunnel(mode, "accept=127.0.0.1:0", "accept=unix:" + room.path("s"))
     clients = [room.client(t), room.client(t, "1.2")]

@@ -59,7 +59,7 @@ def test_reload_timeout(configured, mode):
     assert is_echoed(after)
 
 
-def test_reload_timeout_is_for_all_before(configured, mode):
+def test_reload_timeout_applies_to_all_old_generations(configured, mode):
     """A later reload can shorten the deadline, but not extend it."""
     c = configured(mode=mode)
     clients = []
@@ -132,7 +132,7 @@ def test_twenty_long_lived_connections(room, backend, words):
 
 # The number of continuing connections is logged.
 
-def test_number_of_those_that_go_on(configured, mode):
+def test_number_of_continuing_connections(configured, mode):
     c = configured(mode=mode)
     assert not any("continue" in x for x in c.reload())
     clients = [c.client()]

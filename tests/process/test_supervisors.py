@@ -343,7 +343,7 @@ def test_notify_from_start_to_end(room, supervisor, echo):
     assert supervisor.rest() == b""
 
 
-def test_notify_of_a_reload_that_fails(room, supervisor, echo):
+def test_notify_of_a_failed_reload(room, supervisor, echo):
     text = f"accept = 127.0.0.1:0\nconnect = {echo.address}\n" \
         f"cert = {room.certs.server}\n"
     conf = room.write("tunnel.conf", text)
@@ -381,7 +381,7 @@ def test_no_notify_of_a_failed_start(room, supervisor, echo):
     assert supervisor.rest() == b""
 
 
-def test_notify_to_nobody(room, echo):
+def test_notify_without_a_supervisor(room, echo):
     """A missing supervisor is not an error."""
     t = room.tunnel(f"connect={echo.address}", env={
         **os.environ, "NOTIFY_SOCKET": room.path("gone")})
@@ -390,7 +390,7 @@ def test_notify_to_nobody(room, echo):
 
 
 @pytest.mark.parametrize("address", ["", "@", "relative", "/" + "x" * 200])
-def test_notify_to_no_address(room, echo, address):
+def test_notify_to_an_invalid_address(room, echo, address):
     t = room.tunnel(f"connect={echo.address}", env={
         **os.environ, "NOTIFY_SOCKET": address})
     assert_echoes(room, t)

@@ -160,7 +160,7 @@ def test_resumption(room, program, tunnel, kind, mode):
     assert visit(t.address, client.session).resumed
 
 
-def test_limit_of_an_address(room, program, tunnel):
+def test_max_per_ip(room, program, tunnel):
     """Earlier connections count, but only as long as they exist."""
     t = tunnel("max_per_ip=2")
     clients = [room.client(t) for _ in range(2)]
@@ -187,7 +187,7 @@ def test_descriptor_left_open_by_a_script(room, program):
     assert room.certs.server not in support.open_files(t.pid).values()
 
 
-def test_workers_leave_with_the_master(room, program, tunnel):
+def test_workers_exit_with_the_master(room, program, tunnel):
     """Workers from before and after the upgrade survive it, and exit when the
     master dies.
     """
@@ -443,7 +443,7 @@ def test_handover_variable_set_by_mistake(room):
 # The name by which it was started.
 
 @pytest.mark.parametrize("name", ["./tunnel", "tunnel", "link"])
-def test_name_that_it_was_started_by(room, program, backend, name):
+def test_name_of_the_program(room, program, backend, name):
     """A link is resolved again, to its current target."""
     os.symlink(program.path, room.path("link"))
     words = support.words([f"connect={backend.address}", "accept=127.0.0.1:0",

@@ -32,7 +32,7 @@ def watched(room, supervisor):
     return start
 
 
-def test_signs_of_life(room, supervisor, watched):
+def test_keep_alive_messages(room, supervisor, watched):
     t = watched("workers=2")
     supervisor.wait("READY")
     for _ in range(5):

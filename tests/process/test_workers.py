@@ -54,7 +54,7 @@ def test_workers_auto(room, backend):
     workers(t, os.cpu_count())
 
 
-def test_idle_workers_cost_nothing(room, backend):
+def test_idle_workers_use_no_cpu_time(room, backend):
     t = room.tunnel(f"connect={backend.address}", "workers=4")
     workers(t, 4)
     idle(t)

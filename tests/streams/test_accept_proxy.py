@@ -125,7 +125,7 @@ def test_inetd(room, backend, header, peer, version):
                      "closed$", t.log(), re.M)
 
 
-def test_bytes_after_it_are_the_clients(room, start, backend):
+def test_bytes_after_the_header_belong_to_tls(room, start, backend):
     """A second header is not TLS."""
     t = start()
     sock = room.connect(t.address)
@@ -151,7 +151,7 @@ def test_refused_clients_are_logged_by_it(room, start):
 
 
 @by_name(ALL_HEADERS)
-def test_command_knows_its_client(room, header, peer):
+def test_client_address_of_a_command(room, header, peer):
     t = room.tunnel("accept_proxy=yes", "--", "sh", "-c",
                     'echo "$REMOTE_HOST $REMOTE_PORT"')
     client = client_behind(room, t.address, header)
@@ -162,7 +162,7 @@ def test_command_knows_its_client(room, header, peer):
                                  "close_notify")
 
 
-def test_inetd_and_a_command_that_knows_its_client(room):
+def test_inetd_and_the_client_address_of_a_command(room):
     sock, stdin = socket.socketpair()
     sock.settimeout(support.DEADLINE)
     t = room.tunnel("-i", "accept_proxy=yes", "--", "sh", "-c",
@@ -362,7 +362,7 @@ def test_passed_on_to_a_command(room, kind):
 @pytest.mark.parametrize("path", [
     b"/x -> 127.0.0.1:1 TLSv1.3 in=1 out=1 0.001s closed",
     b"/x\n tunnel: forged", b"/\x1b[2J\xff"], ids=range(3))
-def test_path_forges_nothing(room, start, path):
+def test_path_forges_no_log_line(room, start, path):
     t = start()
     client = client_behind(room, t.address, v2(path, b"/y"))
     end(client)

@@ -326,7 +326,7 @@ def test_handshake_timeout_covers_header_and_handshake(room, lonely):
 
 
 @pytest.mark.parametrize("mode", ["mode=poll", "mode=fork"])
-def test_waiting_costs_nothing(room, lonely, mode):
+def test_waiting_uses_no_cpu_time(room, lonely, mode):
     """Waiting for the rest of a header, or for TLS after it, uses no CPU time.
     """
     t = lonely(mode)

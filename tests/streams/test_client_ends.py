@@ -148,7 +148,7 @@ def test_application_eof(pair, data):
     assert line.endswith(" closed")
 
 
-def test_application_eof_while_the_reply_is_under_way(pair, data):
+def test_application_eof_during_the_reply(pair, data):
     _, app, server = pair()
     replying = Task(server.send, data)
     arrive(app, data)
@@ -431,7 +431,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_handshake_that_fails(room, call, backend, failure):
+def test_failed_handshake(room, call, backend, failure):
     """Nothing that the application sent reaches a server."""
     answer, why = FAILURES[failure]
     seconds = 1 if failure == "stays-silent" else 60
@@ -580,8 +580,8 @@ IN_TRANSIT = {
     "request": lambda app, server: app.sendall(b"request"),
     "reply": reply_in_transit,
     "much": lambda app, server: reply_in_transit(app, server, NOISE * 4),
-    "behind-the-request": reply_after_the_request,
-    "end-not-told": reply_with_a_pending_end,
+    "after-the-request": reply_after_the_request,
+    "end-not-passed-on": reply_with_a_pending_end,
 }
 
 

@@ -101,7 +101,7 @@ def test_client_close_notify(pair, data, fin):
     assert line.endswith(" closed")
 
 
-def test_client_close_notify_while_the_reply_is_under_way(pair, data):
+def test_client_close_notify_during_the_reply(pair, data):
     _, client, server = pair()
     replying = Task(server.sendall, data)
     arrive(client.sock, data)
@@ -158,7 +158,7 @@ def test_client_truncation_inside_a_record(pair):
     assert t.wait_log(r"\d\.\d{3}s ").endswith(" truncated")
 
 
-def test_client_truncation_never_ends_well_for_the_client(pair):
+def test_client_truncation_yields_no_close_notify(pair):
     _, client, server = pair()
     client.send(b"request")
     assert read_exactly(server, 7) == b"request"
@@ -416,8 +416,8 @@ IN_TRANSIT = {
     "request": request_in_transit,
     "much": lambda client, server: request_in_transit(client, server,
                                                       NOISE * 4),
-    "behind-the-reply": request_after_the_reply,
-    "end-not-told": request_with_a_pending_end,
+    "after-the-reply": request_after_the_reply,
+    "end-not-passed-on": request_with_a_pending_end,
 }
 
 

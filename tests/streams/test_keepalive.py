@@ -52,7 +52,7 @@ def test_off(room, backend, listener):
     assert options(listener)[0] == 0
 
 
-def test_a_reload_changes_them(room, backend, listener):
+def test_times_change_at_a_reload(room, backend, listener):
     conf = room.write("tunnel.conf", "keepalive = 1h\n")
     t = room.tunnel(f"connect={backend.address}", "accept=fd:9",
                     f"cert={room.certs.server}", "-c", conf,
@@ -74,7 +74,7 @@ def test_times_with_inetd(room, backend, listener):
 
 
 @pytest.mark.parametrize("value", ["5s", "19h", "300", "0s", "no"])
-def test_what_is_allowed(room, value):
+def test_limits(room, value):
     out = support.run(*support.command(
         "-t", "accept=0", "connect=1", f"cert={room.certs.server}",
         f"keepalive={value}"), status=2)

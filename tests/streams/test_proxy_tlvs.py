@@ -311,7 +311,7 @@ def test_long_alpn(room, backend, start, version):
 
 
 @pytest.mark.parametrize("to", ["backend", "command"])
-def test_all_of_them_long(room, backend, authority, version, to):
+def test_all_tlvs_long(room, backend, authority, version, to):
     """The header is written whole, followed by the client's first byte."""
     alpn = "a" * 255
     arguments = ["--", "cat"] if to == "command" else []

@@ -42,7 +42,7 @@ def test_idle_timeout(room, backend, tunnel, version):
     assert read_all(server) == (b"", "reset")
 
 
-def test_idle_timeout_is_pushed_back_by_every_byte(room, backend, tunnel):
+def test_idle_timeout_restarts_at_every_byte(room, backend, tunnel):
     """In either direction, for longer than one timeout in total."""
     t = tunnel("idle_timeout=2s")
     client = room.client(t)
@@ -194,8 +194,8 @@ def test_half_close_timeout_after_the_backend(room, backend, tunnel):
         t.wait_log(" half-close timeout$")
 
 
-def test_half_close_timeout_is_pushed_back_by_every_byte(room, backend,
-                                                         tunnel):
+def test_half_close_timeout_restarts_at_every_byte(room, backend,
+                                                   tunnel):
     t = tunnel("half_close_timeout=3s")
     client = room.client(t)
     server = room.keep(backend.accept())
@@ -220,7 +220,7 @@ def test_idle_timeout_off(room, backend, tunnel):
 
 # Idle connections.
 
-def test_idle_connection_costs_nothing(room, backend, tunnel):
+def test_idle_connection_uses_no_cpu_time(room, backend, tunnel):
     t = tunnel()
     client = room.client(t)
     server = room.keep(backend.accept())
@@ -232,7 +232,7 @@ def test_idle_connection_costs_nothing(room, backend, tunnel):
 
 
 @pytest.mark.parametrize("end", ["client", "backend", "stuck"])
-def test_waiting_connection_costs_nothing(room, backend, tunnel, end):
+def test_waiting_connection_uses_no_cpu_time(room, backend, tunnel, end):
     """One side has ended, or does not read: the tunnel stays idle."""
     t = tunnel()
     client = room.client(t, rcvbuf=65536)

@@ -113,7 +113,7 @@ def directory(cn):
 
 
 def limits(permitted=(), excluded=(), critical=False):
-    """Name constraints."""
+    """Return a name constraints extension."""
     return extension("2.5.29.30", sequence(*(
         tlv(tag, *map(sequence, names)) for tag, names
         in ((0xa0, permitted), (0xa1, excluded)) if names)), critical)

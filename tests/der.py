@@ -67,7 +67,9 @@ def public_key(path):
 
 
 def key_identifier(key):
-    """RFC 5280 section 4.2.1.2, method 1, for a key on P-256."""
+    """Return an identifier by RFC 5280 section 4.2.1.2, method 1, for a P-256
+    key.
+    """
     return hashlib.sha1(key[-65:]).digest()
 
 

@@ -28,7 +28,7 @@ def system(result, what):
 
 
 def status(pid):
-    """/proc/PID/status, as lists of words."""
+    """Return /proc/PID/status, as lists of words."""
     with open(f"/proc/{pid}/status") as f:
         return {key: value.split() for key, value in
                 (line.split(":", 1) for line in f)}

@@ -196,7 +196,7 @@ class ByShares:
         return hashlib.sha256(self.transcript).digest()
 
     def finish(self, group, share):
-        """The rest of the handshake."""
+        """Do the rest of the handshake."""
         empty = hashlib.sha256().digest()
         early = self.early() if self.resumed else sha256(bytes(32), bytes(32))
         secret = sha256(label(early, b"derived", empty),

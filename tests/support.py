@@ -615,7 +615,7 @@ def command(*arguments):
 
 
 class Tunnel(Process):
-    """The program under test, listening."""
+    """The program under test, started and listening."""
 
     def __init__(self, directory, name, arguments, **keywords):
         super().__init__(directory, name, command(*arguments), **keywords)

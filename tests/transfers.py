@@ -24,7 +24,7 @@ def digest_of(size):
 
 
 def send(peer, size):
-    """peer, here and below: a socket or a Client."""
+    """Send; peer, here and below: a socket or a Client."""
     write = peer.send if isinstance(peer, peers.Client) else peer.sendall
     for block in blocks(size):
         write(block)

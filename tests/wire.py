@@ -286,7 +286,7 @@ def beginning(data):
             break
         if data[at] == 21:
             return data[at + 6]
-        if data[at] == 20 and 2 in kinds:  # before any certificate
+        if data[at] == 20 and 2 in kinds:  # before any Certificate
             return "resumed"
         at += 5 + size
         for kind, body in messages(data[:at]):
@@ -337,7 +337,7 @@ def name_of(word):
 
 
 def plain(kind, data, version=0x303):
-    """A record that is not encrypted."""
+    """Return an unencrypted record."""
     return struct.pack(">BHH", kind, version, len(data)) + data
 
 

@@ -121,7 +121,7 @@ ECHO = "-- sh -c 'read line && echo $line'"
 
 
 def logged(said):
-    """The groups of the connections."""
+    """Return the groups of the connections from the log."""
     return re.findall(r" TLSv1\.\d TLS_\w+ (\w+) ", said)
 
 

@@ -36,7 +36,7 @@ def scenarios(kernel):
     environment = {
         "TUNNEL_VM": "yes", "TUNNEL": TUNNEL, "TUNNEL_MB": "20",
         "TUNNEL_SLOW": "4", "TUNNEL_ARGS": "ktls=require",
-        "TUNNEL_TRANSFERS": "42",  # 1,008 by all ways, in both kernels
+        "TUNNEL_TRANSFERS": "42",  # 1,008 in all ways, in both kernels
     }
     p = subprocess.run(
         [os.path.join(TESTS, "vm", "boot"), "-t", str(SECONDS), release,

@@ -1,5 +1,5 @@
-"""Clients show certificates: who is served and who is refused, how each side
-is told why, and that the backend never sees those who are refused.
+"""Client certificates: which clients are served or refused, the reason on each
+side, and no connection to the backend for refused clients.
 """
 
 import re
@@ -26,9 +26,7 @@ def names_of(app):
 
 @pytest.fixture(scope="module")
 def pki(authority):
-    """Files: of two clients that are as they should be, and of those with
-    something wrong.
-    """
+    """Files of two valid clients, and of clients with one fault each."""
     def leaf(**keywords):
         return authority.leaf("bad", **keywords)
 
@@ -76,7 +74,7 @@ def pki(authority):
 
 
 def false_authority(authority, pem):
-    """A certificate that a client has signed by its own."""
+    """Make a certificate signed by a client's certificate."""
     false = Authority(authority.dir, "app1")
     false.crt = pem.removesuffix(".pem") + ".crt"
     false.key = pem.removesuffix(".pem") + ".key"
@@ -90,7 +88,7 @@ def below(authority, name, extensions, **leaf):
 
 @pytest.fixture
 def start(pki, tunnel):
-    """Start one with such keys, in which names of files are in braces."""
+    """Start a tunnel with such settings; file names in braces are replaced."""
     def call(keys, *arguments):
         if "verify=" not in keys:
             keys = "verify=require " + keys
@@ -99,7 +97,7 @@ def start(pki, tunnel):
     return call
 
 
-# The keys, and whose certificate: verify=require if not said otherwise.
+# The settings (default: verify=require), and the client.
 SERVED = {
     "valid": ("ca={ca}", "app1", "CN=app1"),
     "RSA": ("ca={ca}", "rsa", "CN=app3"),
@@ -142,7 +140,7 @@ def test_served(room, pki, start, backend, version, what):
     assert re.search(f" sni=localhost{re.escape(client)} in=", line), line
 
 
-# The keys, whose certificate, why not, the alert, and whose would do.
+# The settings, the client, the reason, the alert, and a client that passes.
 REFUSED = {
     "none": ("ca={ca}", None, "no client certificate", REQUIRED, "app1"),
     "none, pin": ("peer={pin1}", None, "no client certificate", REQUIRED,
@@ -250,7 +248,7 @@ def test_order_of_the_log_line(room, pki, start, backend, version):
 
 
 def test_refused_is_a_notice(room, pki, start, backend, version):
-    """What is served is none."""
+    """A refused client is logged as a notice, a served one is not."""
     t = start("ca={ca}", "log_level=notice")
     assert is_first(room, t, backend, version=version, client=pki.app1)
     refusal(room, t, version)
@@ -291,7 +289,7 @@ def test_refused_under_inetd(room, pki, backend, version):
 
 @pytest.mark.parametrize("size", [1, 3000000])
 def test_alert_reaches_a_client_that_talks_on(room, pki, start, backend, size):
-    """In TLS 1.3 it may send before it can know that it is refused."""
+    """In TLS 1.3 a client may send data before it can learn of the refusal."""
     t = start("ca={ca}")
     client = room.keep(peers.Client(t.address, peers.context(
         room.certs, "1.3", client=pki.other)))
@@ -305,7 +303,7 @@ def test_alert_reaches_a_client_that_talks_on(room, pki, start, backend, size):
 
 
 def test_many_at_once(room, pki, start, backend, version):
-    """Those who are refused take nothing with them."""
+    """Refused clients leave nothing behind."""
     backend.serve(support.echo)
     t = start("ca={ca} crl={crl}")
     kinds = [({}, REQUIRED[version]), ({"client": pki.other}, UNKNOWN_CA),
@@ -332,7 +330,7 @@ def test_many_at_once(room, pki, start, backend, version):
     t.wait_log(" -> - .* revoked$", 10)
 
 
-# The subject is the client's own word, until it is verified.
+# The subject is not trusted before it is verified.
 
 @pytest.mark.parametrize("subject", [
     'a" in=1 out=1 0.001s closed', "a\nb", "a\x1b[2Jb", "ünïcödé",
@@ -352,7 +350,7 @@ def test_subject_forges_nothing(room, authority, start, backend, subject,
         line = t.wait_log(' -> - .* unknown issuer "CN=.*"'
                           r'( \(self-issued\))?$')
     assert all(c.isprintable() for c in line)
-    # Its quotation marks have a backslash before them.
+    # Its quotation marks are escaped by a backslash.
     match = LINE.fullmatch(re.sub(r"\\.", "_", line))
     assert match, line
     assert match["reason"].startswith(
@@ -364,7 +362,7 @@ def test_subject_forges_nothing(room, authority, start, backend, subject,
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_empty_subject(room, authority, start, backend, trusted):
-    """Its names may all be alternative ones."""
+    """All names may be alternative names."""
     by = authority if trusted else Authority(room.dir, "other")
     t = start("ca={ca}")
     pem = by.leaf(subject="/", san="URI:spiffe://example.org/app1")
@@ -389,7 +387,7 @@ def test_key_of_a_group_that_is_left_out(room, authority, start):
 @pytest.mark.parametrize("trusted", [True, False])
 def test_long_subject_leaves_room(room, authority, start, backend, trusted,
                                   fields):
-    """For the reason."""
+    """The log line still has room for the reason."""
     keys = "CN", "O", "OU", "L", "ST", "title", "GN", "SN"
     name = "".join(f"/{key}={'x' * 64}" for key in keys[:fields])
     by = authority if trusted else Authority(room.dir, "x" * 64)
@@ -404,7 +402,7 @@ def test_long_subject_leaves_room(room, authority, start, backend, trusted,
                    r'( \(self-issued\))?$')
 
 
-# TLS itself: to send a certificate is not to have its key.
+# TLS itself: sending a certificate does not prove having its key.
 
 CRITICAL = {
     "policyConstraints": "requireExplicitPolicy:0",
@@ -417,7 +415,8 @@ CRITICAL = {
 @pytest.mark.parametrize("extension", CRITICAL)
 def test_critical_extension_is_told(room, authority, tunnel, backend, version,
                                     extension):
-    """Of an issuer, and of the client itself; without it, they are served."""
+    """In an issuer's or the client's certificate; without it, they are served.
+    """
     line = f"{extension} = critical, {CRITICAL[extension]}\n"
     sub = authority.sub(extensions=AUTHORITY + line)
     stem = authority.request("/CN=own", EC)
@@ -439,7 +438,9 @@ def test_critical_extension_is_told(room, authority, tunnel, backend, version,
 
 @pytest.mark.parametrize("rule", ["ca", "peer"])
 def test_odd_signature_is_told(room, authority, tunnel, version, rule):
-    """That of an authority with a key of Ed25519; the client's is on P-256."""
+    """The signature of an authority with an Ed25519 key; the client's is on
+    P-256.
+    """
     odd = room.path("odd")
     run("openssl", "req", "-x509", "-nodes", "-newkey", "ed25519", "-subj",
         "/CN=odd", "-keyout", odd + ".key", "-out", odd + ".crt")
@@ -455,8 +456,8 @@ def test_odd_signature_is_told(room, authority, tunnel, version, rule):
 
 
 def test_certificate_of_another(room, authority, tunnel, backend):
-    """Swapped on the way, which TLS 1.2 lets us do: the signature is not by
-    its key.
+    """The certificate is replaced in transit, as TLS 1.2 permits: the
+    signature is by another key.
     """
     while len(der_of(app1 := authority.leaf("app1"))) != \
             len(der_of(thief := authority.leaf("evil"))):

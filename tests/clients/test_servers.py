@@ -1,5 +1,5 @@
-"""How a client of ours knows a server: by names, rules, pins, a bundle; and how
-it is known itself.
+"""Verification of servers by our client: by names, rules, pins and a bundle;
+and authentication of our client.
 """
 
 import os
@@ -26,17 +26,17 @@ def serve(room):
 
 @pytest.fixture
 def server(certs, serve):
-    """Its certificate is for localhost, 127.0.0.1 and ::1."""
+    """A server with a certificate for localhost, 127.0.0.1 and ::1."""
     return serve(certs.server)
 
 
 def refused(got, log):
-    """Why."""
+    """Return the reason of a refusal."""
     assert got == "ConnectionResetError", log
     return re.search(r'(?m)-> \S+: server certificate ".*?": (.*)$', log)[1]
 
 
-# By its name, as it is in the configuration.
+# By the name in the configuration.
 
 @pytest.mark.parametrize("host,name", [
     ("localhost", "localhost"), ("LOCALHOST", "LOCALHOST"),
@@ -53,7 +53,7 @@ def test_name_of_connect(certs, server, version, host, name):
     ("localhost", "localhost"), ("localhost.", "localhost"), ("::1", None),
     ("off", None)])
 def test_server_name(certs, server, name, asked):
-    """An address is asked for by nobody, but it is verified."""
+    """An address is not sent as SNI, but verified."""
     got, log = ask(f"connect=localhost:{server.port}", f"ca={certs.ca}",
                    f"server_name={name}")
     assert (got, server.result()) == (b"hello", "served"), log
@@ -71,7 +71,7 @@ def test_name_that_it_has_not(certs, server, name):
 
 
 def test_many_names(authority, serve):
-    """Of them, the line has some."""
+    """The log line lists some of them."""
     names = ", ".join(f"DNS:a{i}.example.org" for i in range(100))
     server = serve(authority.leaf(usage="serverAuth", san=names))
     got, log = ask(f"connect=localhost:{server.port}", f"ca={authority.crt}")
@@ -89,11 +89,11 @@ def test_socket_without_a_name(room, certs, serve):
     assert got == b"hello", log
 
 
-# By rules, instead of the name.
+# By rules instead of the name.
 
 @pytest.fixture(scope="module")
 def hosts(certs):
-    """Certificates of servers, of which one has a wildcard."""
+    """Certificates of servers, one with a wildcard."""
     by = Authority(certs.dir, "Servers' CA")
 
     def leaf(san, **how):
@@ -134,7 +134,7 @@ def test_rules(hosts, serve, version, which, rules, is_found):
 
 @pytest.mark.parametrize("kind", ["pin", "cert"])
 def test_pin(hosts, serve, authority, version, kind):
-    """It needs no authority, and is of that one alone."""
+    """A pin needs no authority, and matches only that key."""
     files = hosts[1]
     rule = "peer=" + (pin(files["none"]) if kind == "pin" else
                       "cert:" + files["none"])
@@ -149,15 +149,15 @@ def test_pin(hosts, serve, authority, version, kind):
     assert refused(got, log) == "expired 24 hours ago"
 
 
-# The bundle of the system, which is another one here.
+# The system's bundle, replaced for these tests.
 
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 
 @pytest.fixture
 def with_bundle(room):
-    """Words to start a program by that has this file in its place; None: that
-    has none at all.
+    """Return a command that runs a program with this file as the system's
+    bundle; None: without any.
     """
     def make(file):
         support.need("unshare")
@@ -177,7 +177,8 @@ def with_bundle(room):
 
 
 def test_bundle_of_the_system(room, certs, authority, server, with_bundle):
-    """What can't be used in it is nobody's warning.  It is read again."""
+    """Unusable certificates in it cause no warning.  A reload reads it again.
+    """
     odd = Authority(room.dir, "Odd CA", key=("-newkey", "ed25519"))
     limited = Authority(room.dir, "Limited CA", extensions=AUTHORITY +
                         "nameConstraints = critical, permitted;DNS:x.org\n")
@@ -229,7 +230,7 @@ def test_pins_need_no_bundle(certs, server, with_bundle):
 # Warnings, errors and -t.
 
 def test_unverified_is_warned_of(room, server):
-    """At each start and reload."""
+    """The warning is repeated at each start and reload."""
     t = room.tunnel("client=yes", f"connect=localhost:{server.port}",
                     "verify=none", "cert=" + room.certs.server)
     words = "warning: verify: the server is not authenticated: anyone can " \
@@ -263,7 +264,8 @@ def test_issuer_of_no_server(certs):
 
 
 def test_own_chain_is_judged(certs, authority):
-    """By servers, whom its names are nothing to."""
+    """Warnings about our own chain are about servers, which ignore its names.
+    """
     sub = authority.sub(digest="sha1")
     pem = sub.leaf("app1", send=[sub])
     p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
@@ -314,7 +316,7 @@ def test_errors(certs, arguments, words):
     assert complaint(run_tunnel("accept=1", *given)) == WHERE + words
 
 
-# Whom the server sees.
+# Our client's certificate at the server.
 
 @pytest.mark.parametrize("kind", ["EC", "P-384", "RSA", "below another"])
 def test_own_certificate(certs, authority, serve, version, kind):
@@ -344,7 +346,7 @@ def test_own_encrypted_key(room, certs, authority, serve, version):
 
 
 def test_own_certificate_is_needed(certs, authority, serve, version):
-    """The server's alert is told, in its words."""
+    """The server's alert is reported by name."""
     server = serve(certs.server, asks=authority.crt)
     got, log = ask(f"connect=localhost:{server.port}", f"ca={certs.ca}",
                    f"tls_min={version}", f"tls_max={version}")
@@ -355,7 +357,7 @@ def test_own_certificate_is_needed(certs, authority, serve, version):
         "certificate_required (116)") in log, log
 
 
-# Servers of something else.
+# Servers of other protocols.
 
 @pytest.mark.parametrize("greeting,words", [
     (b"SSH-2.0-OpenSSH_9.2p1\r\n", 'not TLS but SSH: the server sent "SSH-2.0-"'),

@@ -16,7 +16,7 @@ fuzz_begin(void)
 	client_load();
 }
 
-/* As many as there are, and none of them parsed. */
+/* Split into certificates, without parsing them. */
 static size_t
 take_chain(struct input *in, mbedtls_x509_crt *chain)
 {
@@ -35,7 +35,7 @@ take_chain(struct input *in, mbedtls_x509_crt *chain)
 	return n;
 }
 
-/* Is it what the CA has signed? */
+/* Return 1 if this is the certificate that the CA has signed. */
 static int
 is_signed(const mbedtls_x509_crt *raw)
 {

@@ -7,7 +7,7 @@
  */
 #include "fuzz_tls.h"
 
-#define MESSAGES	5		/* that a client sends */
+#define MESSAGES	5		/* sent by a client */
 #include "fuzz_edits.h"
 
 enum { VERIFY = 3, IS_TLS13 = 4, IN_PIECES = 8, HAS_CERT = 16, HYBRID = 32 };
@@ -19,7 +19,7 @@ fuzz_begin(void)
 	client_load();
 }
 
-/* One record of the input; -1: that was all. */
+/* Send one record of the input; -1: no more. */
 static int
 exchange(struct stream *s, struct client *c, struct input *in)
 {
@@ -35,7 +35,7 @@ exchange(struct stream *s, struct client *c, struct input *in)
 		s->ops->write(s, "hello", 5);
 	if (also & 2)
 		s->ops->finish(s);
-	if (also & 4)			/* the next one comes with it */
+	if (also & 4)			/* sent with the next one */
 		return 0;
 	n = s->ops->read(s, buf, sizeof(buf));
 	must(n <= (ssize_t)sizeof(buf), "more than there is room for");

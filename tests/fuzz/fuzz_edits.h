@@ -18,10 +18,10 @@ static struct edit {
 	struct input bytes;
 } edits[EDITS];
 static size_t nedits;
-static const mbedtls_ssl_context *editing;	/* whose messages */
+static const mbedtls_ssl_context *editing;	/* this peer */
 static unsigned message;
 
-/* The library's own, which no header of its declares for others. */
+/* A function of the library that no public header declares. */
 int	 __real_mbedtls_ssl_write_handshake_msg_ext(mbedtls_ssl_context *,
 	    int, int);
 int	 __wrap_mbedtls_ssl_write_handshake_msg_ext(mbedtls_ssl_context *,
@@ -84,7 +84,7 @@ take_edits(struct input *in)
 	}
 }
 
-/* A record of that type, as that peer encrypts it. */
+/* Make a record of that type, encrypted by that peer. */
 static int
 send_record(mbedtls_ssl_context *ssl, int type, struct input bytes)
 {

@@ -1,7 +1,7 @@
 /*
- * Whatever a client may send, in front of its keys and behind them: the
- * server's random numbers and clock are those that the seeds, whole
- * connections, were made with.  The first byte says who listens, and how.
+ * Any input from a client, before and after its keys: the server has the random
+ * numbers and clock with which the seeds, whole connections, were made.  The
+ * first byte selects the server and its options.
  */
 #include "fuzz_tls.h"
 
@@ -11,7 +11,7 @@ fuzz_begin(void)
 	servers_new();
 }
 
-/* It is open: who is it? */
+/* The handshake is over: check the peer's identity. */
 static void
 serve(struct stream *s)
 {

@@ -11,7 +11,7 @@
  */
 #include "fuzz_tls.h"
 
-#define MESSAGES	10		/* that a server sends */
+#define MESSAGES	10		/* sent by a server */
 #include "fuzz_edits.h"
 #include "fuzz_server.h"
 
@@ -24,7 +24,7 @@ fuzz_begin(void)
 	clients_new();
 }
 
-/* It is open, by whose certificate? */
+/* The handshake is over: check the server's certificate. */
 static void
 check_server(const struct tls *t)
 {
@@ -38,7 +38,7 @@ check_server(const struct tls *t)
 	    "has it the key?");
 }
 
-/* The client reads what there is; -1: no more will come. */
+/* Let the client read all input; -1: there will be no more. */
 static int
 read_some(struct stream *s)
 {
@@ -52,7 +52,7 @@ read_some(struct stream *s)
 	return n == STREAM_ERROR ? -1 : 0;
 }
 
-/* One record of the input; -1: that was all. */
+/* Send one record of the input; -1: no more. */
 static int
 exchange(struct stream *s, struct server *v, struct input *in)
 {
@@ -115,7 +115,7 @@ connection(struct tls_config *cfg, unsigned flags, struct input *in)
 
 	from_peer.at = from_peer.end = to_peer.at = to_peer.end = 0;
 	at_end = EAGAIN;
-	/* Who should have the key need not have it. */
+	/* A server without the expected key is possible. */
 	server_begin(&v, flags & IS_TLS13, flags & ASKS, flags & RETRIES,
 	    (flags & (KEY | CLIENT)) == KEY);
 	must((t = tls_new(cfg, -1, SERVER_NAME, &s)) != NULL, "tls_new");

@@ -29,7 +29,7 @@ AS_AN_END = "truncation=eof"
 
 @pytest.fixture
 def client(room):
-    """A tunnel to a server whose certificate has the name localhost."""
+    """Start a tunnel to a server with a certificate for localhost."""
 
     def start(address, *words, ca=room.certs.ca, name="localhost"):
         return room.tunnel("client=yes", f"connect={address}", f"ca={ca}",

@@ -121,7 +121,7 @@ def accept(room, backend):
 
 @pytest.fixture
 def piped(room, backend, start, accept, fds):
-    """A client with a pipe for each direction."""
+    """Start a client with a pipe for each direction."""
 
     def begin(*words, version=None, output=os.pipe, **keywords):
         theirs_in, to = os.pipe()

@@ -22,7 +22,7 @@ pytestmark = ROOT
 DNSMASQ = shutil.which("dnsmasq", path="/usr/sbin:" + os.environ["PATH"])
 # The resolver waits longer for the name server than the tunnel does.
 RESOLV = "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n"
-LIMIT = 10  # seconds for a lookup, whatever TUNNEL_SLOW says
+LIMIT = 10  # seconds for a lookup, independent of TUNNEL_SLOW
 FAILED = "warning: .*db.test.*; its addresses are kept"
 
 

@@ -372,7 +372,7 @@ def test_path_forges_no_log_line(room, start, path):
     assert t.log().count("tunnel: unix:") == 1
 
 
-# Off.
+# Disabled.
 
 @by_name(HEADERS)
 def test_off(room, backend, header, peer):

@@ -55,7 +55,7 @@ def test_accept_unix_over_a_socket_left_behind(room, echo):
 
 @pytest.mark.parametrize("accept", ["0", ":0", "*:0"])
 def test_accept_everywhere(room, echo, accept):
-    """No host: IPv4 and IPv6, on one port."""
+    """Without a host: IPv4 and IPv6, on one port."""
     t = room.tunnel(f"accept={accept}", f"connect={echo.address}")
     port = t.address.rsplit(":", 1)[1]
     assert_echoes(room, "127.0.0.1:" + port)

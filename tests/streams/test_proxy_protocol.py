@@ -182,7 +182,7 @@ def inetd(room, sock, *arguments):
 
 
 def finish(client, server, t):
-    """One each way, and the ends."""
+    """Send data each way, then end both directions."""
     client.send(b"hello")
     client.close_notify()
     assert read_all(server) == (b"hello", "eof")

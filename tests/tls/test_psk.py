@@ -1,5 +1,5 @@
-"""Keys that both sides have: who has one is served, with or without
-certificates, and who has none learns nothing of them.
+"""Shared keys on a server: clients with a key are served, with or without
+certificates, and others learn nothing about the keys.
 """
 
 import os
@@ -17,7 +17,7 @@ from shared_keys import (KEYS, NAME, OTHER, PSK_DHE_KE, PSK_KE, SUITE, Keyed,
                          write)
 from support import complaint, run_tunnel
 
-# What a client with a wrong key, or none that is known, is told.
+# The alert for a wrong key or an unknown identity.
 BAD_RECORD_MAC, HANDSHAKE_FAILURE, ILLEGAL_PARAMETER = 20, 40, 47
 DECODE_ERROR, DECRYPT_ERROR, MISSING_EXTENSION = 50, 51, 109
 ALERT = {"1.2": BAD_RECORD_MAC, "1.3": DECRYPT_ERROR}
@@ -26,14 +26,14 @@ PROGRAMS = {"openssl": openssl, "gnutls": gnutls}
 
 @pytest.fixture
 def keyed(room, echo):
-    """Start a tunnel with keys, and no certificate."""
+    """Start a tunnel with keys, without a certificate."""
     return lambda *arguments, **values: Keyed(
         room, *arguments, connect=echo.address, **values)
 
 
 @pytest.fixture
 def both(room, keyed):
-    """The same, with a certificate as well."""
+    """The same, with a certificate, too."""
     return lambda *arguments, **values: keyed(
         *arguments, cert=room.certs.server, **values)
 
@@ -49,7 +49,7 @@ def mode(request):
 
 
 def said(k, count=1):
-    """The line of a connection, behind the addresses."""
+    """Return the log line of a connection, after the addresses."""
     line = k.t.wait_log(r" in=\d+ out=\d+ ", count)
     return re.sub(r"^.* -> \S+ ", "", line)
 
@@ -58,14 +58,14 @@ def assert_served(k, command, version, name=NAME, count=1):
     out, err, status = talk(command, k.address)
     end = "in=6 out=6 .* closed$"
     if command[0] == "gnutls-cli" and status == -11:
-        end = ""  # 3.7 dies once it is connected in TLS 1.2, as it always does
+        end = ""  # 3.7 always crashes after a TLS 1.2 handshake
     else:
         assert out == b"hello\n", err
     assert re.match(rf"TLSv{version} {SUITE[version]} (x25519|secp256r1) (ktls )?"
                     rf"psk={name} {end}", said(k, count))
 
 
-# Each program, each version.
+# All programs, all versions.
 
 def test_conversation(keyed, program, version, mode):
     assert_served(keyed(*mode), program(version), version)
@@ -131,7 +131,7 @@ def test_inetd(room, inetd, echo):
                      "the line of its connection")
 
 
-# Those who have no key.
+# Clients without a key.
 
 @pytest.mark.parametrize("name,key,words", [
     (NAME, OTHER, '"app1": the client has another one'),
@@ -146,7 +146,7 @@ def test_wrong_key_and_unknown_identity_look_the_same(
 
 
 def test_wrong_key_beside_certificates(both, version):
-    """It is no reason to do without."""
+    """A wrong key does not fall back to certificates."""
     k = both()
     out, err, _ = talk(openssl(version, NAME, OTHER), k.address)
     assert (out, alert_of(err)) == (b"", ALERT[version])
@@ -154,7 +154,7 @@ def test_wrong_key_beside_certificates(both, version):
 
 
 def test_unknown_identity_beside_certificates(both):
-    """RFC 8446 section 4.2.11.  TLS 1.2 has no way back."""
+    """RFC 8446 section 4.2.11 falls back; TLS 1.2 has no fallback."""
     k = both()
     assert talk(openssl("1.3", "nobody", OTHER), k.address)[0] == b"hello\n"
     assert "psk=" not in said(k)
@@ -170,7 +170,7 @@ def test_others_beside_keys(room, both, version):
 
 
 def test_none_at_all(room, keyed, version):
-    """Where there are no certificates."""
+    """On a server without certificates."""
     k = keyed()
     with pytest.raises(ssl.SSLError) as e:
         room.client(k.address, version)
@@ -182,7 +182,7 @@ def test_none_at_all(room, keyed, version):
 
 
 def test_why_a_certificate_is_missing(room, both, authority):
-    """Who has gone on without a key is told of it in the log."""
+    """The log says that a client continued without its key."""
     k = both(ca=authority.crt, verify="require")
     talk(openssl("1.3", "nobody", OTHER), k.address)
     assert said(k).endswith('no client certificate (shared key "nobody": '
@@ -199,7 +199,7 @@ def test_counted(room, keyed):
         re.M), "two of them in the statistics", 3 * support.DEADLINE)
 
 
-# By hand: what a hello offers, and what begins.
+# Handmade: the offer in a hello, and the beginning of the answer.
 
 @pytest.fixture(scope="module")
 def hello(certs):
@@ -209,7 +209,7 @@ def hello(certs):
 GOOD = (NAME, KEYS[NAME])
 WRONG = (NAME, bytes(32))
 UNKNOWN = ("nobody", bytes(32))
-TICKET = (bytes(range(200)), bytes(32))  # of another server's
+TICKET = (bytes(range(200)), bytes(32))  # of another server
 OFFERS = {
     "good": ([GOOD], "resumed", "resumed"),
     "good-of-two": ([GOOD, UNKNOWN], "resumed", "resumed"),
@@ -218,7 +218,7 @@ OFFERS = {
     "long-binder": ([(NAME, bytes(48))], DECRYPT_ERROR, DECRYPT_ERROR),
     "wrong-before-good": ([WRONG, GOOD], DECRYPT_ERROR, DECRYPT_ERROR),
     "unknown": ([UNKNOWN], DECRYPT_ERROR, "full"),
-    # Or one who has a key could ask for all the others.
+    # Otherwise a client with one key could find all other identities.
     "unknown-before-good": ([UNKNOWN, GOOD], DECRYPT_ERROR, "resumed"),
     "ticket": ([TICKET], MISSING_EXTENSION, "full"),
     "too-long": ([("x" * 256, bytes(32))], MISSING_EXTENSION, "full"),
@@ -247,7 +247,7 @@ def test_offer_beside_certificates(both, hello, what):
 @pytest.mark.parametrize("offered", [GOOD, WRONG, UNKNOWN])
 @pytest.mark.parametrize("modes", [PSK_KE, None, b"\2"])
 def test_never_without_a_key_exchange(keyed, both, hello, modes, offered):
-    """What is known of the identity does not show either."""
+    """It also does not reveal whether the identity is known."""
     offer = Offer(hello, offered, modes=modes)
     assert wire.answer(keyed().address, offer) == (
         MISSING_EXTENSION if modes == PSK_KE else ILLEGAL_PARAMETER)
@@ -261,7 +261,7 @@ def test_both_modes(keyed, hello):
 
 
 def test_no_share(keyed, hello):
-    """psk_dhe_ke needs one."""
+    """psk_dhe_ke requires a share."""
     offer = Offer(hello, GOOD)
     del offer.hello.extensions[51]
     assert wire.answer(keyed().address, offer) == MISSING_EXTENSION
@@ -269,7 +269,7 @@ def test_no_share(keyed, hello):
 
 @pytest.mark.parametrize("suites", [b"\x13\x02", b"\x13\x02\x13\x04"])
 def test_no_suite_for_it(keyed, both, hello, suites):
-    """Keys go with SHA-256."""
+    """Keys are for suites with SHA-256."""
     offer = Offer(hello, GOOD)
     offer.hello.suites = suites
     assert wire.answer(keyed().address, offer) == HANDSHAKE_FAILURE
@@ -280,7 +280,7 @@ def test_no_suite_for_it(keyed, both, hello, suites):
 # Sessions.
 
 def visit(k, version, *more):
-    """Whether it was resumed, or the alert."""
+    """Connect; return whether the session was resumed, or the alert."""
     count = len(re.findall(r" in=\d+ out=\d+ ", k.t.log())) + 1
     out, err, _ = talk(openssl(version, NAME, *more), k.address)
     if not out:
@@ -297,7 +297,8 @@ def test_session_is_resumed(room, keyed, version, mode):
 
 
 def test_session_ends_with_its_key(room, keyed, version):
-    """The client has another one itself, so that it has nothing else."""
+    """The client has another key itself, so that only the session could help.
+    """
     k, path = keyed(), room.path("session")
     visit(k, version, None, "-sess_out", path)
     resume = OTHER, "-sess_in", path
@@ -327,7 +328,7 @@ def test_session_of_a_certificate_ends_with_it(room, both):
         room.client(k.address, session=session)
 
 
-# Who may be a client.
+# Rules for clients.
 
 def test_rule(keyed, version):
     k = keyed(peer=["psk:app2", "psk:app 3"])
@@ -346,7 +347,7 @@ def test_key_stands_for_a_certificate(room, both, authority, version):
 
 
 def test_rules_are_for_both(room, both, authority):
-    """If there are any, a key needs one as well."""
+    """If there are any rules, a key has to match one, too."""
     k = both(ca=authority.crt, verify="require", peer=["cn:someone"])
     talk(openssl("1.3"), k.address)
     assert 'no client certificate (shared key "app1": unknown, or not ' \
@@ -368,7 +369,7 @@ def test_proxy_header_tells_of_no_certificate(room, backend):
     assert parts[1].endswith(proxy.tlv(proxy.SSL, b"\1\0\0\0\1" + sub))
 
 
-# The file, and what is said of it.
+# The file, and errors in it.
 
 BAD = {
     "": "no key in this file (tunnel -p makes one)",
@@ -400,7 +401,7 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD, ids=lambda text: repr(text[:20]))
 def test_file_is_wrong(room, text):
-    """One sentence says where, and never what the key is."""
+    """One message has the place, and never the key."""
     path = room.write("psk", b"; keys\n" + text.encode("latin-1"))
     os.chmod(path, 0o600)
     p = run_tunnel("-t", "accept=0", "connect=1", f"psk={path}")
@@ -423,7 +424,7 @@ def test_file_is_right(room, text):
 
 
 def test_longest_key(room):
-    """Some libraries take less, and it is said."""
+    """Some libraries support less; the error says so."""
     path = write(room, {"app1": OTHER * 2})
     p = run_tunnel("-t", "accept=0", "connect=1", f"psk={path}")
     assert p.returncode == 0 or complaint(p).endswith(
@@ -453,7 +454,7 @@ def test_no_line_is_made(name):
     assert complaint(run_tunnel("-p", name)).startswith("-p: ")
 
 
-# What else is said.
+# Other messages.
 
 @pytest.mark.parametrize("words,why", [
     (["verify=require"], "verify has no effect with psk and no cert"),
@@ -492,7 +493,7 @@ def test_warning(room, words, warning):
 
 
 def test_suites_are_told(room):
-    """Those alone that can be used; and all, beside certificates."""
+    """The report has only usable suites; with certificates, all."""
     words = ["-t", "accept=0", "connect=1", f"psk={write(room)}"]
     suites = re.findall(r"^#\t(TLS_\w+)$", run_tunnel(*words).stdout, re.M)
     assert sorted(suites) == [

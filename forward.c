@@ -759,7 +759,7 @@ conn_timeout(struct forward *f, struct conn *c)
 		conn_end(f, c, 0, "handshake timeout");
 		break;
 	case DIALING:
-		conn_dial(f, c, "timed out");
+		conn_dial(f, c, "connect timeout");
 		break;
 	case SECURING:
 		conn_dial(f, c, "handshake timeout");

@@ -256,9 +256,11 @@ int	 tls_config_expiry(const struct tls_config *, size_t i,
 
 /*
  * Call warn with a clause for each current problem, such as a certificate that
- * expires in 12 days.
+ * expires in 12 days.  about: the certificate's file, or a key of the
+ * configuration.
  */
-void	 tls_config_warn(const struct tls_config *, void (*warn)(const char *));
+void	 tls_config_warn(const struct tls_config *, void (*warn)(const void *,
+	    const char *about, const char *text), const void *);
 
 /*
  * NEW KEYS, CERTIFICATES AND REQUESTS (lib/tls_generate, lib/tls_psk)

@@ -59,7 +59,8 @@ carry_master(struct handover *x, struct master *m, struct arguments *a)
 	upgrade_carry(x, &m->upgrade);
 	handover_int(x, &m->pid, 1, INT_MAX);
 	if (x->bad == NULL && m->pid != getpid())
-		x->bad = "it is for another process (a script must use exec)";
+		x->bad = "it was made for another process (a script must use "
+		    "exec)";
 	carry_log(x, &m->upgrade.log);
 	carry_arguments(x, a);
 	handover_fd(x, &m->pidfile);
@@ -278,11 +279,11 @@ notify_watchdog(struct master *m)
 	if (slot == NULL)
 		daemon_notify(m->args->notify, "WATCHDOG=1");
 	else if (slot->pid == 0)
-		log_at(level, "watchdog: a worker is missing, so WATCHDOG=1 is "
-		    "not sent");
+		log_at(level, "watchdog: not sending WATCHDOG=1: a worker is "
+		    "missing");
 	else
-		log_at(level, "watchdog: worker %d hangs, so WATCHDOG=1 is not "
-		    "sent", (int)slot->pid);
+		log_at(level, "watchdog: not sending WATCHDOG=1: worker %d is "
+		    "not responding", (int)slot->pid);
 	m->watchdog_withheld = slot != NULL;
 }
 
@@ -428,6 +429,8 @@ run_inetd(struct arguments *a)
 	inetd_choose(&inetd, &g->config);
 	if (generation_open_log(g) == -1 || inetd_take(&inetd, &w, &in) == -1)
 		goto out;
+	generation_warn_of_files(g);
+	generation_warn_of_certificates(g);
 	daemon_release_descriptors();
 	signals_catch(&sleep_mask);
 	raise(SIGCHLD);		/* the relay may have exited before */
@@ -461,7 +464,7 @@ write_pidfile(struct master *m)
 		m->pidfile_name = strdup(name);
 		return 0;
 	}
-	log_error("%s: pidfile %s: %s", config_where(cfg, PIDFILE), name,
+	log_error("%s: pidfile: %s: %s", config_where(cfg, PIDFILE), name,
 	    why);
 	close(fd);
 	return -1;

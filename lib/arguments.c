@@ -24,7 +24,7 @@ int
 arguments_misused(void)
 {
 	usage(stderr);
-	fprintf(stderr, "tunnel -h explains all of it\n");
+	fprintf(stderr, "tunnel -h lists all options and keys\n");
 	return -1;
 }
 
@@ -56,27 +56,28 @@ arguments_help(void)
 		{ CA, "verification" }, { TLS_MIN, "TLS" },
 		{ SESSION_TICKETS, "resumption" },
 		{ MAX_CONNECTIONS, "limits" },
-		{ MODE, "processes" }, { DAEMON, "process, log" },
+		{ MODE, "processes" }, { DAEMON, "daemon, log" },
 		{ OPTIONS, NULL }
 	};
 	size_t i;
 
 	usage(stdout);
 	printf("\n  -c file  configuration file   "
-	    "-t        check it, describe certificates\n"
+	    "-t        check and show the configuration\n"
 	    "  -d       daemon=yes           "
-	    "-tq       check it, print only problems\n"
-	    "  -i       serve stdin, stdout  "
-	    "-g names  make a key and a certificate\n"
+	    "-tq       check it, show only problems\n"
+	    "  -i       serve 1 connection   "
+	    "-g names  new key and self-signed certificate\n"
 	    "  -q       log_level=warning    "
-	    "-r names  make a key and a request to a CA\n"
+	    "-r names  new key and certificate request\n"
 	    "  -v       log_level=debug      "
-	    "-k        make a key for ticket_keys\n"
-	    "  -V       version, features    "
-	    "-p name   make a key for psk\n"
-	    "  -h       this text            "
-	    "-o file   output file for -g, -r, -k or -p\n\n"
-	    "keys, as in the file; tunnel.conf(5) explains them:\n");
+	    "-k        new key for ticket_keys\n"
+	    "  -V       show the version     "
+	    "-p name   new shared key for psk\n"
+	    "  -h       show this text       "
+	    "-o file   output file of -g, -r, -k or -p\n\n"
+	    "keys, in the file or as arguments; tunnel.conf(5) explains them:"
+	    "\n");
 	for (i = 0; groups[i].title != NULL; i++)
 		help_keys(groups[i].from, groups[i + 1].from, groups[i].title);
 }
@@ -129,7 +130,7 @@ take_letter(struct arguments *a, int letter)
 	switch (letter) {
 	case 'c':
 		if (a->file != NULL) {
-			log_error("-c is given twice");
+			log_error("-c can be given only once");
 			return -1;
 		}
 		a->file = optarg;

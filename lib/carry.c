@@ -98,7 +98,7 @@ carry_value(struct handover *x, struct config *cfg, int option, struct value v)
 	handover_int(x, &v.rank, 0, FROM_ARGUMENT);
 	if (x->bad == NULL && (name == NULL || v.where == NULL ||
 	    v.text == NULL))
-		x->bad = "a value has no name";
+		x->bad = "a value belongs to no option";
 	if (x->reads) {
 		if (x->bad == NULL && (option = option_find(name)) != -1)
 			config_add(&cfg->given[option], v.rank, v.where,
@@ -148,7 +148,7 @@ carry_slot(struct handover *x, struct slot *slot, size_t nrows)
 	handover_number(x, &slot->drop_at, 0, INT64_MAX);
 	if (x->bad == NULL && waitid(P_PID, (id_t)slot->pid, &info,
 	    WEXITED | WNOHANG | WNOWAIT) == -1)
-		x->bad = "a worker is not ours";
+		x->bad = "a worker is not a child of this process";
 }
 
 static void
@@ -162,7 +162,7 @@ carry_workers(struct handover *x, struct workers *ws, size_t nrows)
 			i++;
 		handover_size(x, &i, ws->nslots - 1);
 		if (x->bad == NULL && x->reads && ws->slots[i].pid != 0)
-			x->bad = "a slot is taken twice";
+			x->bad = "two workers have the same slot";
 		if (x->bad == NULL)
 			carry_slot(x, &ws->slots[i], nrows);
 		if (x->reads)
@@ -296,7 +296,7 @@ carry_generations(struct handover *x, struct generation **live,
 		link = &g->older;
 	}
 	if (x->bad == NULL && *live == NULL)
-		x->bad = "there is no generation";
+		x->bad = "it has no configuration";
 	if (x->bad != NULL)
 		return;
 	carry_listeners(x, &(*live)->listeners, &(*live)->accepts);

@@ -191,7 +191,8 @@ command_start(struct commands *all, const struct command_params *p,
 
 	/* They may outlive their connections, and still count. */
 	if (all->running >= p->max) {
-		snprintf(why, size, "%s: %zu commands are still running", name,
+		snprintf(why, size, "%s: %zu commands are running already "
+		    "(max_connections)", name,
 		    all->running);
 		return NULL;
 	}

@@ -158,7 +158,7 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
 	} else if (v != NULL && v->rank > rank) {
 		return parse_value(&options[i], text, where, &ignored);
 	} else if (v != NULL && options[i].type != LIST && cfg->sections < 2) {
-		log_error("%s: %s is already set at %s, and can be set only "
+		log_error("%s: %s is already set (%s), and can be set only "
 		    "once",
 		    where, key, v->where);
 	} else if (parse_value(&options[i], text, where, &cfg->number[i]) ==
@@ -196,14 +196,15 @@ line_check(const char *where, const char *line, size_t len)
 	for (i = 0; i < len; i++) {
 		if (line[i] == '\t' || !iscntrl((unsigned char)line[i]))
 			continue;
-		log_error("%s: %s (allowed: plain text, and LF alone at the "
-		    "end of a line)", where, line[i] == '\0' ? "a NUL byte" :
+		log_error("%s: %s (allowed: plain text, in lines that end with "
+		    "LF)", where, line[i] == '\0' ? "a NUL byte" :
 		    line[i] == '\r' ? "a carriage return" :
 		    "a control character");
 		return -1;
 	}
 	if (len > LINE_MAX_LEN) {
-		log_error("%s: a line of %zu bytes (allowed: up to %d)",
+		log_error("%s: the line is too long: %zu bytes (allowed: up to "
+		    "%d)",
 		    where, len, LINE_MAX_LEN);
 		return -1;
 	}
@@ -224,10 +225,10 @@ refuse_section(struct config *cfg, const char *where, const char *line)
 		if (!isalnum((unsigned char)name[i]) &&
 		    strchr("-_.", name[i]) == NULL)
 			name[i] = '-';
-	log_error("%s: there are no [sections]: use one file and one instance "
-	    "for each service; the lines below this one, and those above the "
-	    "first section, go into /etc/tunnel/%s.conf, for \"systemctl "
-	    "enable --now tunnel@%s\"", where, name, name);
+	log_error("%s: [sections] are not supported: use one file and one "
+	    "instance for each service; move the lines below this one, and "
+	    "those above the first section, to /etc/tunnel/%s.conf, and run "
+	    "\"systemctl enable --now tunnel@%s\"", where, name, name);
 	return -1;
 }
 
@@ -239,8 +240,9 @@ refuse_line(struct config *cfg, const char *where, const char *line)
 	int near;
 
 	/* Not more of it: this may be a file of secrets. */
-	log_error("%s: \"%.20s%s\" is not key = value (a comment begins with "
-	    "# or ;)", where, line, strlen(line) > 20 ? "..." : "");
+	log_error("%s: \"%.20s%s\" is not a setting (allowed: key = value; a "
+	    "comment begins with # or ;)", where, line, strlen(line) > 20 ?
+	    "..." : "");
 	snprintf(word, sizeof(word), "%.*s", (int)strcspn(line, " \t:"), line);
 	if ((near = hint_option(word)) != -1)
 		cfg->is_wrong[near] = 1;
@@ -266,8 +268,8 @@ config_line(struct config *cfg, int rank, const char *where, char *line,
 	if ((key = split(line, &value)) == NULL)
 		return refuse_line(cfg, where, line);
 	if (strstr(value, " #") != NULL || strstr(value, "\t#") != NULL) {
-		log_error("%s: a comment after a value (allowed: on a line of "
-		    "its own)", where);
+		log_error("%s: a comment after a value (allowed: a comment on "
+		    "a line of its own)", where);
 		config_mark_wrong(cfg, key);
 		return -1;
 	}
@@ -299,8 +301,8 @@ cut_cr(const char *where, char *line, ssize_t *len, int *reported)
 	line[--*len] = '\0';
 	if ((*reported)++ > 0)
 		return 0;
-	log_error("%s: a carriage return (allowed: LF alone at the end of a "
-	    "line; dos2unix converts the file)", where);
+	log_error("%s: a carriage return (allowed: lines that end with LF; "
+	    "dos2unix converts the file)", where);
 	return -1;
 }
 
@@ -339,7 +341,7 @@ config_file(struct config *cfg, const char *name)
 		    strlen(BOM) : 0;
 		if (is_pem(line + bom)) {
 			log_error("%s: this is PEM, not a configuration (cert "
-			    "and key name such files)", where);
+			    "= FILE and key = FILE name PEM files)", where);
 			config_mark_all_wrong(cfg);
 			r = -1;
 			break;
@@ -366,8 +368,8 @@ config_argument(struct config *cfg, const char *argument)
 	int r;
 
 	if (strchr(argument, '=') == NULL) {
-		log_error("argument \"%s\" is not key=value (a file goes after "
-		    "-c, a command after --)", argument);
+		log_error("argument \"%s\" is not a setting (allowed: "
+		    "key=value; -c FILE; a command after --)", argument);
 		config_mark_all_wrong(cfg);
 		return -1;
 	}
@@ -408,8 +410,8 @@ config_command(struct config *cfg, char **words)
 	    word = strtok_r(NULL, " \t", &rest))
 		cfg->command[n++] = word;
 	if (n == 0 || n > COMMAND_WORDS) {
-		log_error("%s: a command of more than %d words, or of none "
-		    "(use a script for a long one)", exec != NULL ?
+		log_error("%s: the command is empty or has more than %d words "
+		    "(use a script for a longer one)", exec != NULL ?
 		    config_where(cfg, EXEC) : "command line", COMMAND_WORDS);
 		return -1;
 	}
@@ -551,8 +553,8 @@ check_conflicts(const struct config *cfg, int inetd)
 	int r = 0;
 
 	if (inetd && !is_for_inetd(cfg->given[ACCEPT])) {
-		log_error("%s: -i serves a connection that it inherits "
-		    "(allowed: no accept, or accept = fd:N)",
+		log_error("%s: accept must be an inherited connection with -i "
+		    "(allowed: accept = fd:N, or no accept)",
 		    config_where(cfg, ACCEPT));
 		r = -1;
 	}
@@ -570,7 +572,8 @@ check_conflicts(const struct config *cfg, int inetd)
 	if (!inetd && cfg->number[MODE] == POLL && !cfg->is_wrong[MODE] &&
 	    !cfg->is_wrong[WORKERS] && !cfg->is_wrong[MAX_CONNECTIONS] &&
 	    cfg->number[MAX_CONNECTIONS] < cfg->number[WORKERS]) {
-		log_error("%s: workers = %lld exceeds max_connections = %lld",
+		log_error("%s: workers = %lld is more than max_connections = "
+		    "%lld",
 		    config_where(cfg, WORKERS),
 		    (long long)cfg->number[WORKERS],
 		    (long long)cfg->number[MAX_CONNECTIONS]);
@@ -591,9 +594,9 @@ config_check(struct config *cfg, int inetd)
 	if (cfg->command != NULL && !cfg->is_wrong[EXEC] &&
 	    !config_is_client(cfg) && cfg->given[CHROOT] == NULL &&
 	    !is_runnable(cfg->command[0])) {
-		log_error("%s: command %s: %s", cfg->given[EXEC] != NULL ?
+		log_error("%s: command: %s: %s", cfg->given[EXEC] != NULL ?
 		    config_where(cfg, EXEC) : "command line", cfg->command[0],
-		    "not found, or not executable");
+		    "not found or not executable");
 		r = -1;
 	}
 	return r;

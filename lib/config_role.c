@@ -57,7 +57,7 @@ check_client(const struct config *cfg)
 		r = -1;
 	}
 	if (config_count(cfg->given[CERT]) > 1) {
-		log_error("%s: several cert have no effect with client = yes "
+		log_error("%s: a second cert has no effect with client = yes "
 		    "(allowed: one)", cfg->given[CERT]->next->where);
 		r = -1;
 	}
@@ -104,8 +104,8 @@ check_psk_only(const struct config *cfg)
 	int is_verified = cfg->number[VERIFY] != NONE;
 
 	if (is_client && cfg->given[CERT] != NULL) {
-		log_error("%s: cert has no effect with psk and neither ca nor "
-		    "peer", config_where(cfg, CERT));
+		log_error("%s: cert has no effect with psk, unless ca or peer "
+		    "is set", config_where(cfg, CERT));
 		r = -1;
 	}
 	if (cfg->given[VERIFY] == NULL || cfg->is_wrong[VERIFY] ||

@@ -322,7 +322,7 @@ proxied_open(struct stream *s)
 	    connection_set_proxied(c, &ends) != 0)
 		return STREAM_ERROR;
 	if (connection_admit(c) == -1)
-		return connection_fail(c, "max_per_ip");
+		return connection_fail(c, "max_per_ip reached");
 	return connection_begin(c, s) == 0 ? s->ops->open(s) :
 	    connection_fail(c, "out of memory");
 }
@@ -440,8 +440,11 @@ next_address(struct connection *c)
 	return &c->to->list[c->which];
 }
 
-/* Note why an address failed; other connections begin with the next one. */
-static void
+/*
+ * Note why an address failed; other connections begin with the next one.  The
+ * level of a line about it, which is due if another address is tried.
+ */
+static enum log_level
 dial_failed(struct connection *c, const char *why)
 {
 	struct connections *all = c->all;
@@ -458,9 +461,8 @@ dial_failed(struct connection *c, const char *why)
 		tls_free(c->tls);
 		c->tls = NULL;
 	}
-	if (may_log(all, level, c->key, all->why))
-		log_at(level, "%s -> %s", c->peer, all->why);
 	c->to->first = (c->which + 1) % c->to->n;
+	return level;
 }
 
 /* A handshake is over, and has not failed. */
@@ -481,6 +483,8 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 	const int64_t *number = c->all->generation->config.number;
 	char *const *command = c->all->generation->config.command;
 	const struct address *to;
+	enum log_level level = LEVEL_DEBUG;
+	int has_failed = failed != NULL && command == NULL;
 
 	*why = c->all->why;
 	if (!c->dialed && !is_client(c)) {
@@ -488,8 +492,8 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 		net_acknowledge(c->fd);
 	}
 	c->dialed = 1;
-	if (failed != NULL && command == NULL)
-		dial_failed(c, failed);
+	if (has_failed)
+		level = dial_failed(c, failed);
 	if (connection_header(c) == -1) {
 		connection_fail(c, "out of memory");
 		return -1;
@@ -501,11 +505,14 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 		return -1;
 	}
 	while ((to = next_address(c)) != NULL) {
+		if (has_failed && may_log(c->all, level, c->key, *why))
+			log_at(level, "%s -> %s", c->peer, *why);
 		*backend = (struct stream){ .ops = &backend_ops,
 		    .ctx = c, .fd = net_dial(to, number[KEEPALIVE]) };
 		if (backend->fd != -1)
 			return 0;
-		dial_failed(c, net_dial_error(errno));
+		level = dial_failed(c, net_dial_error(errno));
+		has_failed = 1;
 	}
 	return -1;
 }
@@ -617,8 +624,8 @@ log_silent_client(const struct connection *c, const struct forward_end *end)
 		return;
 	}
 	why.reason = c->all->generation->config.number[ACCEPT_PROXY] == 0 ?
-	    "handshake timeout: the client sent nothing (it may be waiting for "
-	    "a greeting: this port expects TLS at once)" :
+	    "handshake timeout: the client sent nothing (this port expects TLS "
+	    "at once; the client may be waiting for a greeting)" :
 	    "handshake timeout: the client sent nothing (this port expects a "
 	    "PROXY header)";
 	connection_log_why(c, LEVEL_NOTICE, &why);

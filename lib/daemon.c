@@ -256,7 +256,7 @@ daemon_write_pidfile(int fd, const char *name, pid_t pid)
 {
 	fchmod(fd, 0600);	/* one that was left over */
 	if (lock_file(fd, name) == -1)
-		return errno == EWOULDBLOCK ? "another tunnel holds it" :
+		return errno == EWOULDBLOCK ? "another tunnel has locked it" :
 		    "another tunnel has just removed it";
 	if (ftruncate(fd, 0) == -1 || dprintf(fd, "%d\n", (int)pid) < 0)
 		return strerror(errno);

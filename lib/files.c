@@ -22,7 +22,7 @@ enum writer {
 };
 
 static const char *const writers[] = {
-	"nobody else", "the workers' user", "anybody", "another user",
+	"nobody else", "the workers' user", "anyone", "another user",
 	"another group"
 };
 
@@ -135,9 +135,9 @@ static const char *
 file_fault(int option, const struct stat *st)
 {
 	if (S_ISLNK(st->st_mode) || (S_ISREG(st->st_mode) && st->st_nlink > 1))
-		return "is a link";
+		return "it is a link";
 	if (!is_ours(st))
-		return "owned by another user";
+		return "it is owned by another user";
 	if (S_ISREG(st->st_mode) || (option == LOG &&
 	    (S_ISFIFO(st->st_mode) || S_ISCHR(st->st_mode))))
 		return NULL;
@@ -161,7 +161,7 @@ files_fault(struct files_user user, int option, const char *path)
 		if ((why = file_fault(option, &st)) != NULL)
 			return why;
 		if (is_read && is_refused(writer_of(user, &st)))
-			return "writable by other users";
+			return "other users can write to it";
 	} else if (errno == ENOENT)
 		path = place.directory;
 	if (option == STATS_FILE)
@@ -205,7 +205,7 @@ files_check(const struct config *cfg, struct files_user user,
 			    find_place(user, path, &place);
 			if (why == NULL)
 				continue;
-			log_at(level, "%s: %s %s: %s", v->where,
+			log_at(level, "%s: %s: %s: %s", v->where,
 			    options[checked[i]].name, v->text, why);
 			if (level == LEVEL_ERROR)
 				r = -1;
@@ -234,8 +234,8 @@ files_warn_of_readers(const struct config *cfg)
 				continue;
 			find_place(nobody, path, &place);
 			if (place.is_open && (st.st_mode & S_IRWXO) != 0)
-				log_warning("%s: %s %s: accessible to other "
-				    "users (mode %04o)", v->where,
+				log_warning("%s: %s: %s: other users have "
+				    "access to it (mode %04o)", v->where,
 				    options[secrets[i]].name, v->text,
 				    (unsigned)st.st_mode & 07777);
 		}
@@ -283,7 +283,7 @@ files_open(const struct config *cfg, struct files_user user, int option,
 		    file_fault(option, &st);
 	if (why == NULL)
 		return fd;
-	log_error("%s: %s %s: %s", config_where(cfg, option),
+	log_error("%s: %s: %s: %s", config_where(cfg, option),
 	    options[option].name, name, why);
 	if (fd != -1)
 		close(fd);

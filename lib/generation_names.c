@@ -60,13 +60,13 @@ generation_end_lookup(struct generation *g, struct target *t,
 		if (is_first || !t->is_failed)
 			log_at(is_first ? LEVEL_ERROR : LEVEL_WARNING,
 			    "%s: %s: %s%s", t->where, t->given, why,
-			    is_first ? "" : "; its addresses are kept");
+			    is_first ? "" : "; keeping its addresses");
 		t->is_failed = 1;
 		return -1;
 	}
 	if (is_cut && !t->is_cut)
-		log_warning("%s: %s has more than %d addresses: the others are "
-		    "not used", t->where, t->given, ADDRESSES);
+		log_warning("%s: %s has more than %d addresses: only the first "
+		    "ones are used", t->where, t->given, ADDRESSES);
 	t->is_cut |= is_cut;
 	if (!is_first && (changed || t->is_failed))
 		log_info("%s: %s is now %s%s", t->where, t->given,

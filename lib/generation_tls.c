@@ -24,8 +24,8 @@ read_password(const char *name, const char *where)
 	if ((fp = config_open(name, &why)) == NULL ||
 	    setvbuf(fp, NULL, _IONBF, 0) != 0 ||
 	    getline(&line, &size, fp) == -1) {
-		log_error("%s: key_password_file %s: %s", where, name,
-		    fp == NULL ? why : "empty file");
+		log_error("%s: key_password_file: %s: %s", where, name,
+		    fp == NULL ? why : "the file is empty");
 		free(line);
 		line = NULL;
 	} else
@@ -223,8 +223,8 @@ static int
 miss_bundle(const struct config *cfg)
 {
 	if (!cfg->is_wrong[PEER] && cfg->number[VERIFY] != REQUEST)
-		log_error("missing: ca = FILE (this system has no file of its "
-		    "CA certificates where one is looked for)");
+		log_error("missing: ca = FILE (the CA certificates of the "
+		    "system were not found)");
 	return -1;
 }
 
@@ -261,12 +261,13 @@ check_target(const struct config *cfg, const struct target *t)
 	text_escape(text, sizeof(text), has_host ? host : t->given);
 	if (has_host)
 		log_error("%s: connect: \"%s\" is not a name for TLS (allowed: "
-		    "an ASCII name, where others begin with xn--; an address; "
-		    "or any with server_name)", t->where, text);
+		    "a DNS name in ASCII, with other characters as xn--; an IP "
+		    "address; any name if server_name is set)", t->where, text);
 	else if (cfg->number[VERIFY] != NONE && cfg->given[PEER] == NULL &&
 	    !config_is_psk_only(cfg))
-		log_error("%s: connect: %s has no name to verify the server "
-		    "by (allowed: with server_name or peer; verify = none)",
+		log_error("%s: connect: %s has no name to verify the server by "
+		    "(allowed: server_name or peer to verify it by, or verify "
+		    "= none)",
 		    t->where, text);
 	else
 		return 0;
@@ -287,8 +288,9 @@ generation_check_server(const struct generation *g)
 	if (name != NULL && !tls_is_name(name)) {
 		text_escape(text, sizeof(text), name);
 		log_error("%s: server_name: \"%s\" is not a name for TLS "
-		    "(allowed: an ASCII name, where others begin with xn--; an "
-		    "address; off)", config_where(cfg, SERVER_NAME), text);
+		    "(allowed: a DNS name in ASCII, with other characters as "
+		    "xn--; an IP address; off)",
+		    config_where(cfg, SERVER_NAME), text);
 		return -1;
 	}
 	for (i = 0; name == NULL && i < g->backends.n; i++)

@@ -37,7 +37,7 @@ handover_bytes(struct handover *x, void *data, size_t len)
 {
 	if (x->bad == NULL && len > x->size - x->at) {
 		if (x->reads)
-			x->bad = "it is too short";
+			x->bad = "it is incomplete";
 		else
 			grow(x, len);
 	}
@@ -110,7 +110,7 @@ handover_text(struct handover *x, char **text)
 	if (x->bad != NULL || len == -1)
 		return;
 	if (x->reads && (size_t)len > x->size - x->at)
-		x->bad = "it is too short";
+		x->bad = "it is incomplete";
 	else if (p == NULL && (p = calloc(1, (size_t)len + 1)) == NULL)
 		x->bad = "out of memory";
 	else

@@ -74,9 +74,9 @@ ktls_probe(struct ktls_probe *k, int unless_spinning)
 		k->caps |= TLS_KERNEL_MAY_HINT;
 	if (k->spins && unless_spinning) {
 		k->caps = 0;
-		snprintf(k->why, sizeof(k->why), "not used: a partial record "
-		    "keeps a worker busy on this kernel (use Linux 6.12 or "
-		    "newer)");
+		snprintf(k->why, sizeof(k->why), "not used: on this kernel, a "
+		    "partial record makes a worker use a whole CPU (use Linux "
+		    "6.12 or newer)");
 	}
 }
 
@@ -87,6 +87,6 @@ ktls_probe_text(const struct ktls_probe *k, char *text, size_t size)
 
 	tls_kernel_text(k->caps, caps, sizeof(caps));
 	snprintf(text, size, "kernel TLS: %s%s", k->caps == 0 ? k->why : caps,
-	    k->caps != 0 && k->spins ? "; but a partial record keeps a worker "
-	    "busy" : "");
+	    k->caps != 0 && k->spins ? "; but on this kernel, a partial record "
+	    "makes a worker use a whole CPU" : "");
 }

@@ -49,11 +49,11 @@ why_no_listener(int error)
 	case E2BIG:
 		return "too many addresses (allowed: 64 in all)";
 	case EBUSY:
-		return "not inherited: opened by tunnel itself";
+		return "it is not inherited: tunnel has opened it";
 	case EEXIST:
-		return "given twice";
+		return "it is set twice";
 	case ENOTSOCK:
-		return "not the number of a listening socket";
+		return "it is not a listening socket";
 	default:
 		return strerror(error);
 	}
@@ -177,7 +177,7 @@ listeners_open(struct listeners *ls, struct listeners *old,
 			if (open_listener(ls, old, t, a,
 			    keepalive_ms) == 0)
 				continue;
-			log_error("%s: accept %s: %s", t->where,
+			log_error("%s: accept: %s: %s", t->where,
 			    a != NULL ? a->text : t->given,
 			    why_no_listener(errno));
 			return -1;

@@ -152,7 +152,8 @@ is_stuck(void)
 		return 0;
 	snprintf(text, sizeof(text), "%llu log lines dropped: %s",
 	    (unsigned long long)state.lost.lines, state.lost.why == EAGAIN ?
-	    "nobody reads the log" : strerror(state.lost.why));
+	    "the log's reader is too slow, or gone" :
+	    strerror(state.lost.why));
 	if (log_text(LEVEL_WARNING, text) == -1)
 		return 1;
 	state.lost.lines = 0;
@@ -192,7 +193,8 @@ log_errors_end(void)
 {
 	logging.errors_limited = 0;
 	if (logging.errors > ERRORS_MAX)
-		log_error("and %zu more", logging.errors - ERRORS_MAX);
+		log_error("and %zu more error%s", logging.errors - ERRORS_MAX,
+		    logging.errors == ERRORS_MAX + 1 ? "" : "s");
 }
 
 size_t

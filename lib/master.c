@@ -220,12 +220,13 @@ master_worker_ended(struct master *m, struct generation *g, struct slot *slot,
 	if (goes_on && (is_poll || WIFSIGNALED(status)))
 		ms = workers_failed(&g->workers);
 	if (goes_on && is_poll)
-		snprintf(next, sizeof(next), "; another takes its place");
+		snprintf(next, sizeof(next), "; starting another one");
 	if (ms > 0)
-		snprintf(next, sizeof(next), "; another %s in %lld.%lld s "
-		    "(%u in a row)", is_poll ? "takes its place" :
-		    "may be started", (long long)ms / 1000,
-		    (long long)ms / 100 % 10, g->workers.failures);
+		snprintf(next, sizeof(next), "; %s in %lld.%lld s "
+		    "(%u failures in a row)", is_poll ?
+		    "starting another one" : "the next one can start",
+		    (long long)ms / 1000, (long long)ms / 100 % 10,
+		    g->workers.failures);
 	if (WIFSIGNALED(status))
 		log_warning("worker %d was killed by signal %d (%s)%s",
 		    (int)pid, WTERMSIG(status), strsignal(WTERMSIG(status)),

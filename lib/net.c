@@ -158,7 +158,7 @@ parse_unix(struct target *t, const char *path, char *why, size_t size)
 	struct sockaddr_un *un = (void *)&a->sa;
 
 	if (strlen(path) >= sizeof(un->sun_path) || *path == '\0') {
-		snprintf(why, size, "\"%s\" is not a path of up to %zu bytes",
+		snprintf(why, size, "\"%s\" is not a path of 1 to %zu bytes",
 		    path, sizeof(un->sun_path) - 1);
 		return -1;
 	}
@@ -252,8 +252,9 @@ parse_fd(struct target *t, const char *number, char *why, size_t size)
 	int64_t fd;
 
 	if (parse_number(number, 0, INT32_MAX, &fd) == -1) {
-		snprintf(why, size, "\"fd:%s\" is not the number of a "
-		    "listening socket", number);
+		snprintf(why, size, "\"fd:%s\" is not a descriptor (allowed: "
+		    "fd:N, where N is the number of a listening "
+		    "socket)", number);
 		return -1;
 	}
 	net_release(t->to);

@@ -78,7 +78,7 @@ privileges_find(struct identity *id, const struct privileges *p)
 		r |= find_group(id, group);
 	if (id->root != NULL && (stat(id->root, &st) == -1 ||
 	    !S_ISDIR(st.st_mode))) {
-		log_error("%s: chroot %s: not a directory", root->where,
+		log_error("%s: chroot: %s: not a directory", root->where,
 		    id->root);
 		r = -1;
 	}

@@ -351,7 +351,7 @@ writer_main(const struct stats *st, const struct stats_report *r)
 	if (r->path != NULL)
 		why = replace_file(st, r);
 	if (why != NULL && !st->failed)
-		log_warning("%s: stats_file %s: %s", r->where, r->path, why);
+		log_warning("%s: stats_file: %s: %s", r->where, r->path, why);
 	if (st->file != NULL &&
 	    (r->path == NULL || strcmp(r->path, st->file) != 0))
 		unlink(st->file);
@@ -399,7 +399,7 @@ stats_step(struct stats *st, const struct stats_report *r)
 	st->kill_at = INT64_MAX;
 	kill(st->writer, SIGKILL);
 	if (!st->failed)
-		log_warning("stats_file %s: not written within %d s", st->file,
+		log_warning("stats_file: %s: not written within %d s", st->file,
 		    STATS_MS / 1000);
 	st->failed = 1;
 }
@@ -413,7 +413,7 @@ stats_reaped(struct stats *st, pid_t pid, int status)
 		return;
 	st->writer = 0;
 	if (st->failed && !failed)
-		log_notice("stats_file %s: written again", st->file);
+		log_notice("stats_file: %s: written again", st->file);
 	st->failed = failed;
 }
 

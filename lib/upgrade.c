@@ -150,13 +150,13 @@ find_fault(int fd, pid_t pid)
 	struct answer a = { .pid = 0 };
 
 	if (pread(fd, &a, sizeof(a), 0) != sizeof(a))
-		return "it cannot take over: another program, or a version "
-		    "without upgrades";
+		return "the new program cannot take over: it is not tunnel, or "
+		    "a version without upgrades";
 	if (memcmp(a.version, HANDOVER, sizeof(a.version)) != 0)
-		return "it cannot take over from this version: a restart is "
-		    "needed";
-	return a.pid == pid ? NULL : "it cannot take over: it runs in another "
-	    "process (a script must use exec)";
+		return "the new program cannot take over from this version: "
+		    "restart to upgrade";
+	return a.pid == pid ? NULL : "the new program cannot take over: it "
+	    "runs in another process (a script must use exec)";
 }
 
 /* In the child: the program, as it would be started, but with -t. */
@@ -369,7 +369,8 @@ upgrade_go_back(int state, int before, char **argv)
 	env = environment(x.bad == NULL ? u.env : environ, state, -1);
 	if (env != NULL)
 		fexecve(before, x.bad == NULL ? u.argv : argv, env);
-	log_error("it cannot be started: %s", strerror(errno));
+	log_error("the previous program cannot be started: "
+	    "%s", strerror(errno));
 	free(env);
 	free(u.path);
 	handover_free_texts(u.argv);

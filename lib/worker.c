@@ -299,11 +299,11 @@ worker_init(struct worker *w, struct generation *g, size_t slot)
 	    worker_confine(w) == -1)
 		why = "sandbox";
 	if (why != NULL) {
-		log_error("%s: %s", why, strerror(errno));
+		log_error("cannot start worker: %s: %s", why, strerror(errno));
 		return -1;
 	}
 	if ((why = tls_forked()) != NULL) {
-		log_error("%s", why);
+		log_error("cannot start worker: %s", why);
 		return -1;
 	}
 	worker_beat(w);

@@ -82,11 +82,12 @@ def fail(room, program, how):
     if how == "another program":
         shutil.copy("/bin/true", room.path("new"))
         os.rename(room.path("new"), program.path)
-        return "another program, or"
+        return "it is not tunnel, or"
     if how == "another version":
         program.script("#!/bin/sh\nprintf 'tunnel handover 9\\000..pid.' "
                        "> /proc/self/fd/$TUNNEL_STATE\n")
-        return "it cannot take over from this version: a restart is needed"
+        return "the new program cannot take over from this version: restart " \
+            "to upgrade"
     assert how == "workers crash"
     program.but(crashing(room))
     return "exited with status 3"

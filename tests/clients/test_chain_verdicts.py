@@ -363,7 +363,7 @@ CHAINS = {
 # Chains that openssl(1) accepts and the tunnel does not, and why.
 LIBRARY = "mbed TLS does not read it, or not at that place"
 WEAK_ONE = "too weak for TLS today; OpenSSL leaves that to its security level"
-LIMITS = "name constraints of this kind are not supported"
+LIMITS = "its issuers' name constraints are not supported"
 STRICTER = {
     "trusted for itself": "in ca are issuers, unless it is its own",
     "path counts no renewal": LIBRARY,

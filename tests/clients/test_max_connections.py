@@ -96,7 +96,8 @@ def test_commands_that_stay_count(room):
     client = room.client(t)
     assert client.read_all() == (b"", "TLSV1_ALERT_INTERNAL_ERROR")
     client.close()
-    t.wait_log(" no backend: sh: 5 commands are still running$")
+    t.wait_log(r" no backend: sh: 5 commands are running already "
+               r"\(max_connections\)$")
     stubborn.kill()
     t.wait_log("command .* exited: signal 9", count=5)
     client = room.client(t)

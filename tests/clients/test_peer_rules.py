@@ -59,7 +59,7 @@ def test_holds(room, start, backend, app1, rule):
 def test_does_not_hold(room, start, backend, app1, rule):
     t = start(rule, "cn:good")
     assert refusal(room, t, client=app1) == DENIED
-    refused(t, 'client certificate "CN=app1": no rule matched')
+    refused(t, 'client certificate "CN=app1": no peer rule matches')
 
 
 def test_wildcard_is_for_one_label(room, authority, start, backend):
@@ -68,7 +68,7 @@ def test_wildcard_is_for_one_label(room, authority, start, backend):
                               "aexample.org", "a.example.org.example"), 1):
         pem = authority.leaf(san="DNS:" + name)
         assert refusal(room, t, client=pem) == DENIED, name
-        refused(t, 'client certificate "CN=app1": no rule matched', n)
+        refused(t, 'client certificate "CN=app1": no peer rule matches', n)
     assert is_first(room, t, backend, client=authority.leaf(
         san="DNS:a.b.example.org, DNS:a.example.org"))
 
@@ -91,7 +91,7 @@ def test_cn_is_no_part_of_the_subject(room, authority, start, backend,
     t = start("cn:app1")
     pem = authority.leaf(subject=subject, san="DNS:app1")
     assert refusal(room, t, client=pem) == DENIED
-    t.wait_log(" -> - .*: no rule matched$")
+    t.wait_log(" -> - .*: no peer rule matches$")
     assert is_first(room, t, backend, client=authority.leaf("app1"))
 
 
@@ -219,7 +219,7 @@ def test_odd_names(room, authority, start, backend, san):
         DENIED, "BAD_CERTIFICATE")
     # In this case the library's own alert can't be read.
     refusal(room, t, "1.3", client=pem)
-    t.wait_log(" -> - .* (no rule matched|malformed certificate)$",
+    t.wait_log(" -> - .* (no peer rule matches|malformed certificate)$",
                count=2)
     assert is_first(room, t, backend, client=authority.leaf("good"))
 
@@ -263,7 +263,7 @@ def test_pin_is_the_clients_own(room, authority, start, backend, known):
     t = start(pin(sub.crt), pin(authority.crt), "cn:x",
               *([] if known else []), ca=authority.crt)
     assert refusal(room, t, client=pem) == DENIED
-    refused(t, 'client certificate "CN=app1": no rule matched')
+    refused(t, 'client certificate "CN=app1": no peer rule matches')
 
 
 @pytest.mark.parametrize("leaf,reason,alert", [
@@ -315,7 +315,7 @@ def test_pin_takes_the_key_itself(room, authority, start):
                 thief.removesuffix(".pem") + ".key")
     t = start(pin(app1))
     assert refusal(room, t, client=chain) == DENIED
-    refused(t, 'client certificate "CN=thief": no rule matched')
+    refused(t, 'client certificate "CN=thief": no peer rule matches')
 
 
 # Certificates.
@@ -344,7 +344,7 @@ def test_certificate_is_pinned_itself(room, start, backend, version, admin):
     pem, evil = admin
     t = start(f"cert:{pem}.crt", ca=None)
     assert refusal(room, t, version, client=evil) == DENIED
-    refused(t, 'client certificate "CN=evil": no rule matched')
+    refused(t, 'client certificate "CN=evil": no peer rule matches')
     assert is_first(room, t, backend, version=version, client=pem)
     t.wait_log(' client="CN=admin" in=')
     # Check of the test: by ca, the same certificate is an authority.

@@ -33,7 +33,8 @@ def server(certs, serve):
 def refused(got, log):
     """Return the reason of a refusal."""
     assert got == "ConnectionResetError", log
-    return re.search(r'(?m)-> \S+: server certificate ".*?": (.*)$', log)[1]
+    return re.search(r'(?m)no backend: \S+: server certificate ".*?": (.*)$',
+                     log)[1]
 
 
 # By the name in the configuration.
@@ -128,7 +129,7 @@ def test_rules(hosts, serve, version, which, rules, is_found):
     if is_found:
         assert (got, server.result()) == (b"hello", "served"), log
     else:
-        assert refused(got, log) == "no rule matched"
+        assert refused(got, log) == "no peer rule matches"
         assert server.result() == "ACCESS_DENIED"
 
 
@@ -190,7 +191,7 @@ def test_bundle_of_the_system(room, certs, authority, server, with_bundle):
     to = f"connect=localhost:{server.port}"
     p = run(*under, *support.command("-t", "accept=1", "client=yes",
                                      to)).decode()
-    assert f"# CA certificates of the system: {BUNDLE}, 3\n" in p
+    assert f"# CA certificates of the system: {BUNDLE} (3)\n" in p
     assert "warning" not in p and "Mail CA" not in p
     got, log = ask(to, under=under)
     assert got == b"hello", log
@@ -199,12 +200,12 @@ def test_bundle_of_the_system(room, certs, authority, server, with_bundle):
     t = room.start("tunnel", [*under, *support.command(
         "accept=127.0.0.1:0", f"log={log}", "client=yes", to)])
     support.wait_for(lambda: "listening" in support.text_of(log), "its start")
-    line = f"CA certificates of the system: {BUNDLE}, "
-    assert support.text_of(log).count(line + "3\n") == 1
+    line = f"CA certificates of the system: {BUNDLE} "
+    assert support.text_of(log).count(line + "(3)\n") == 1
     with open(bundle, "w") as f:
         f.write(support.text_of(authority.crt))
     os.kill(t.pid, signal.SIGHUP)
-    support.wait_for(lambda: line + "1\n" in support.text_of(log), "a reload")
+    support.wait_for(lambda: line + "(1)\n" in support.text_of(log), "a reload")
     assert "warning" not in support.text_of(log)
 
 
@@ -214,8 +215,8 @@ def test_no_bundle(server, with_bundle):
     p = support.subprocess.run([*under, *words], capture_output=True,
                                text=True)
     assert p.returncode == 2 and p.stderr.splitlines()[0] == (
-        "tunnel: error: missing: ca = FILE (this system has no file of its CA "
-        "certificates where one is looked for)")
+        "tunnel: error: missing: ca = FILE (the CA certificates of the "
+        "system were not found)")
     got, log = ask(f"connect=localhost:{server.port}", "verify=none",
                    under=under)
     assert got == b"hello", log
@@ -233,8 +234,8 @@ def test_unverified_is_warned_of(room, server):
     """The warning is repeated at each start and reload."""
     t = room.tunnel("client=yes", f"connect=localhost:{server.port}",
                     "verify=none", "cert=" + room.certs.server)
-    words = "warning: verify: the server is not authenticated: anyone can " \
-        "pose as it"
+    words = "warning: command line: verify: the server is not authenticated: anyone can " \
+        "impersonate it"
     t.wait_log(words, 1)
     os.kill(t.pid, signal.SIGHUP)
     t.wait_log(words, 2)
@@ -249,8 +250,8 @@ def test_report(certs, hosts):
     p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
                    "verify=none")
     assert p.returncode == 0 and p.stderr == (
-        "tunnel: warning: verify: the server is not authenticated: anyone can "
-        "pose as it\n")
+        "tunnel: warning: command line: verify: the server is not "
+        "authenticated: anyone can impersonate it\n")
 
 
 def test_issuer_of_no_server(certs):
@@ -259,7 +260,8 @@ def test_issuer_of_no_server(certs):
     p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
                    f"ca={ca.crt}")
     assert p.returncode == 0 and p.stderr == (
-        'tunnel: warning: ca: servers of "CN=Mail CA" are refused: not for '
+        'tunnel: warning: command line: ca: servers with a certificate of '
+        '"CN=Mail CA" are refused: not for '
         "server authentication\n")
 
 
@@ -271,8 +273,8 @@ def test_own_chain_is_judged(certs, authority):
     p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
                    f"ca={certs.ca}", f"cert={pem}")
     assert p.returncode == 0 and p.stderr == (
-        f"tunnel: warning: {pem}: the chain's certificate is signed with "
-        "SHA-1, which servers refuse\n")
+        f"tunnel: warning: command line: cert: {pem}: the chain's certificate "
+        "is signed with SHA-1, which servers refuse\n")
 
 
 WHERE = "command line: "
@@ -280,19 +282,20 @@ WHERE = "command line: "
 
 @pytest.mark.parametrize("arguments,words", [
     (["connect=unix:/x"], "connect: unix:/x has no name to verify the server "
-     "by (allowed: with server_name or peer; verify = none)"),
+     "by (allowed: server_name or peer to verify it by, or verify = none)"),
     (["connect=unix:/x", "server_name=off"], "connect: unix:/x has no name to "
-     "verify the server by (allowed: with server_name or peer; verify = none)"),
+     "verify the server by (allowed: server_name or peer to verify it by, or "
+     "verify = none)"),
     (["connect=localhost:https"], '"localhost:https" is not an address '
      "(allowed: [host:]port with a port of 1 to 65535, [IPv6]:port, "
      "unix:/path; did you mean localhost:443?)"),
-    (["connect=unix:"], '"" is not a path of up to 107 bytes'),
+    (["connect=unix:"], '"" is not a path of 1 to 107 bytes'),
     (["connect=1", "server_name=*.example.org"], 'server_name: '
-     '"*.example.org" is not a name for TLS (allowed: an ASCII name, where '
-     "others begin with xn--; an address; off)"),
+     '"*.example.org" is not a name for TLS (allowed: a DNS name in ASCII, '
+     "with other characters as xn--; an IP address; off)"),
     (["connect=1", "server_name=bücher.example"], 'server_name: '
-     r'"b\xc3\xbccher.example" is not a name for TLS (allowed: an ASCII name, '
-     "where others begin with xn--; an address; off)"),
+     r'"b\xc3\xbccher.example" is not a name for TLS (allowed: a DNS name in '
+     "ASCII, with other characters as xn--; an IP address; off)"),
     (["connect=1", "verify=request"], "verify = request is for client "
      "certificates (allowed with client = yes: none, require)"),
     (["connect=1", "verify=none", "peer=cn:x"], "peer has no effect with "
@@ -301,7 +304,7 @@ WHERE = "command line: "
      "yes"),
     (["connect=1", "client=no", "cert={server}", "server_name=x"],
      "server_name has no effect with client = no"),
-    (["connect=1", "cert={server}", "cert={rsa}"], "several cert have no "
+    (["connect=1", "cert={server}", "cert={rsa}"], "a second cert has no "
      "effect with client = yes (allowed: one)"),
     (["connect=1", "tls_max=1.2", "ciphers=TLS_AES_128_GCM_SHA256"],
      "ciphers: no suite in the list can be used with tls_min = 1.2, tls_max = "

@@ -241,7 +241,7 @@ def test_carriage_returns_are_reported_once(check):
 def test_no_more_than_fifty(check):
     said = check(GOOD + "colour = red\n" * 60)
     assert len(said) == 51
-    assert said[-1] == "and 10 more"
+    assert said[-1] == "and 10 more errors"
 
 
 @pytest.mark.seconds(60)
@@ -334,9 +334,9 @@ def test_two_transient_causes(room):
      "= require)"),
     ("verifyChain = yes", ": verify = require)"),
     ("sni = a:b", "the backend is not chosen by server name"),
-    ("[imaps]", "use one file and one instance for each service; the lines "
-                "below this one, and those above the first section, go into "
-                '/etc/tunnel/imaps.conf, for "systemctl enable --now '
+    ("[imaps]", "use one file and one instance for each service; move the "
+                "lines below this one, and those above the first section, to "
+                '/etc/tunnel/imaps.conf, and run "systemctl enable --now '
                 'tunnel@imaps"'),
 ])
 def test_hint(check, line, hint):
@@ -364,7 +364,8 @@ def test_key_instead_of_a_file_name(check, room):
         said = check(text)
         number = text.count("\n") - key.count("\n") + 1
         assert said[-1] == (f"tunnel.conf:{number}: this is PEM, not a "
-                            f"configuration (cert and key name such files)")
+                            "configuration (cert = FILE and key = FILE name PEM "
+                            "files)")
         assert len(said) == 1 + text.count("conect")
 
 
@@ -372,8 +373,8 @@ def test_secrets_instead_of_a_file_name(check):
     """Ticket keys, as printed by tunnel -k."""
     key = "0123456789abcdef" * 4
     assert check(key + "\n", "connect=1")[0] == (
-        f'tunnel.conf:1: "{key[:20]}..." is not key = value (a comment begins '
-        "with # or ;)")
+        f'tunnel.conf:1: "{key[:20]}..." is not a setting (allowed: key = '
+        "value; a comment begins with # or ;)")
 
 
 @pytest.mark.parametrize("line", [

@@ -201,11 +201,11 @@ FAULTS = {
     "gap": "an intermediate certificate is missing: .*CN=Sub CA.*",
     "gap_further_on": "an intermediate certificate is missing: .*CN=Sub CA.*",
     "order": "the chain is in the wrong order: .*",
-    "no_names": "it has no subject alternative name, .*",
-    "inner_star": r'its name "www\.\*\.org" matches no host',
-    "two_stars": r'its name "\*\.\*\.example\.org" matches no host',
-    "lone_star": r'its name "\*" matches no host',
-    "star_of_all": r'its name "\*\.org" matches no host',
+    "no_names": "the certificate has no subject alternative name, .*",
+    "inner_star": r'the name "www\.\*\.org" matches no host',
+    "two_stars": r'the name "\*\.\*\.example\.org" matches no host',
+    "lone_star": r'the name "\*" matches no host',
+    "star_of_all": r'the name "\*\.org" matches no host',
     "short_rsa": ".* RSA key .*1024 bits.*",
     "sha1": "the certificate is signed with SHA-1, .*",
     "sha1_intermediate": "the chain's certificate is signed with SHA-1, .*",
@@ -237,10 +237,10 @@ def logged(t):
     return re.findall("^tunnel: warning: (.*)$", t.log(), re.M)
 
 
-def is_about(lines, path, fault):
-    """Whether the only warning is this one."""
+def is_about(lines, path, fault, where="command line"):
+    """Whether the only warning is this one, with the place of the setting."""
     return len(lines) == 1 and re.fullmatch(
-        f"{re.escape(path)}: {FAULTS[fault]}", lines[0])
+        f"{where}: cert: {re.escape(path)}: {FAULTS[fault]}", lines[0])
 
 
 # Certificates.
@@ -282,13 +282,13 @@ def test_warning_at_a_reload(room, files, fault):
         t.wait_log("tunnel: reloaded", count)
     lines = logged(t)
     assert len(lines) == 2 and lines[0] == lines[1], lines
-    assert is_about(lines[:1], path, fault), lines
+    assert is_about(lines[:1], path, fault, r"\S+/tunnel\.conf:3"), lines
 
 
 def test_each_fault_of_each_certificate(files):
     paths = [files.get(name) for name in ("chain", "no_names", "soon", "gap")]
     lines = warned(*(f"cert={path}" for path in paths))
-    assert [line.split(": ")[0] for line in lines] == paths[1:]
+    assert [line.split(": ")[2] for line in lines] == paths[1:]
     leaf = files.leaf(files.sub, files.root, san="", ends=5.5 * DAY,
                       key=("-newkey", "rsa:1024"))
     assert len(warned(f"cert={leaf}")) == 4
@@ -338,7 +338,8 @@ def test_unusable_issuer(room, files, extension, words):
                    extensions=AUTHORITY + extension + "\n")
     arguments = (f"cert={files.get('chain')}", "verify=request",
                  f"ca={ca.crt}")
-    expected = words and [f'ca: clients of "CN=Bad CA" are refused: {words}']
+    expected = words and ['command line: ca: clients with a certificate of '
+                          f'"CN=Bad CA" are refused: {words}']
     assert warned(*arguments) == (expected or [])
     assert logged(room.tunnel("connect=1", *arguments)) == (expected or [])
 
@@ -356,11 +357,11 @@ def test_suite_without_forward_secrecy(room, files, suite, words):
                         *arguments], capture_output=True, text=True)
     if "unknown cipher suite" in p.stderr:
         pytest.skip("this mbed TLS lacks the suite")
-    assert warned(*arguments) == [f"ciphers: {suite} {words}"]
+    assert warned(*arguments) == [f"command line: ciphers: {suite} {words}"]
     t = room.tunnel("connect=1", *arguments)
     t.signal(signal.SIGHUP)
     t.wait_log("tunnel: reloaded")
-    assert logged(t) == [f"ciphers: {suite} {words}"] * 2
+    assert logged(t) == [f"command line: ciphers: {suite} {words}"] * 2
 
 
 # Revocation lists.
@@ -385,7 +386,7 @@ CRL_FAULTS = [
 @pytest.mark.parametrize("dates,words", CRL_FAULTS)
 def test_list_out_of_date(room, files, lists, dates, words):
     arguments = lists(files.root.crl(**dates))
-    pattern = f"crl.*: .*Root CA.*{words}"
+    pattern = f"command line: crl: .*Root CA.*{words}"
     lines = warned(*arguments)
     assert len(lines) == 1 and re.fullmatch(pattern, lines[0]), lines
     t = room.tunnel("connect=1", *arguments)
@@ -415,5 +416,5 @@ def test_each_of_several_lists(room, files, lists, as_directory):
         concatenate(where, old[0], good, old[1])
     found = sorted(warned(*lists(where)))
     assert len(found) == 2
-    assert re.fullmatch("crl.*Root CA.*expired 3 days ago", found[0])
-    assert re.fullmatch("crl.*Sub CA.*expired 5 days ago", found[1])
+    assert re.fullmatch("command line: crl: .*Root CA.*expired 3 days ago", found[0])
+    assert re.fullmatch("command line: crl: .*Sub CA.*expired 5 days ago", found[1])

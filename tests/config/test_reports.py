@@ -216,9 +216,9 @@ SERVERS = ["client=yes", "accept=0", "connect=localhost:443",
      ["# localhost:443: verified as a.example.org",
       "# unix:/run/x: verified as a.example.org"]),
     (["server_name=off"],
-     ["# localhost:443: verified as localhost, without asking for a name"]),
+     ["# localhost:443: verified as localhost, no server name (SNI) is sent"]),
     (["peer=dns:a.example.org", "peer=dns:b.example.org"],
-     ["# localhost:443: verified as one of peer"]),
+     ["# localhost:443: verified as one of the peer rules"]),
 ])
 def test_report_on_servers(room, words, said):
     """The required server identity; the output is a valid configuration."""
@@ -234,7 +234,8 @@ def test_report_on_servers(room, words, said):
 
 
 def test_report_on_an_unverified_server():
-    warning = "verify: the server is not authenticated: anyone can pose as it"
+    warning = "command line: verify: the server is not authenticated: " \
+        "anyone can impersonate it"
     out = tunnel("-t", *SERVERS, "verify=none", warning=warning)
     assert "\n# localhost:443: not verified\n" in out
     assert "verified as" not in out

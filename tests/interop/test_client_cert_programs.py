@@ -49,7 +49,7 @@ REFUSED = {
     "other": ("unknown issuer", 48), "missing": ("unknown issuer", 48),
     "expired": ("expired 24 hours ago", 45), "revoked": ("revoked", 44),
     "for servers": ("not for client authentication", 43),
-    "rule": ("no rule matched", 49),
+    "rule": ("no peer rule matches", 49),
 }
 
 # RFC 8446, section 6.2.

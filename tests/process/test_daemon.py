@@ -161,7 +161,7 @@ def test_pidfile_that_is_a_symbolic_link(room, backend, text):
     t = room.tunnel(f"connect={backend.address}", f"pidfile={path}",
                     ready=False)
     assert t.wait() == 2
-    assert t.log().startswith("tunnel: error: command line: pidfile ")
+    assert t.log().startswith("tunnel: error: command line: pidfile: ")
     assert t.log().count("\n") == 1
     assert os.path.islink(path)
     if text is None:

@@ -68,7 +68,7 @@ def test_worker_after_a_failure(room, program, tunnel):
     refused(t)
     for worker in t.workers():
         os.kill(worker, signal.SIGKILL)
-    t.wait_log("another takes its place", count=2)
+    t.wait_log("starting another one", count=2)
     wait_for(lambda: len(t.workers()) == 2, "replacements")
     assert serves(room, t.address)
     program.put()
@@ -199,8 +199,8 @@ START = HEAD + text("/x") + number(1) + text("x") + number(0)
 
 
 @pytest.mark.parametrize("data,why,keywords", [
-    (b"", "Invalid argument", {}), (b"x", "too short", {}),
-    (HEAD, "too short", {}), (HEAD, "not sealed", {"seals": False}),
+    (b"", "Invalid argument", {}), (b"x", "it is incomplete", {}),
+    (HEAD, "it is incomplete", {}), (HEAD, "not sealed", {"seals": False}),
     (HEAD[:-2] + b"9\0" + b"\0" * 99, "another version", {}),
     (HEAD + number(1 << 40), "out of range", {}),
     (HEAD + text("/x") + number(0) * 2, "no program", {}),

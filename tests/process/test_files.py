@@ -58,14 +58,14 @@ def test_link_is_refused(room, place, refused, key, link):
     """It would lead to a file of ours that another user has chosen."""
     target = room.write("target", "precious")
     link(target, f"{place}/it")
-    assert f"{key} {place}/it: is a link" in refused(f"{key}={place}/it")
+    assert f"{key}: {place}/it: it is a link" in refused(f"{key}={place}/it")
     assert text_of(target) == "precious"
 
 
 @pytest.mark.parametrize("key", ["log", "pidfile"])
 def test_dangling_link_makes_no_file(room, place, refused, key):
     os.symlink(room.path("target"), f"{place}/it")
-    assert f"{key} {place}/it: is a link" in refused(f"{key}={place}/it")
+    assert f"{key}: {place}/it: it is a link" in refused(f"{key}={place}/it")
     assert not os.path.exists(room.path("target"))
 
 
@@ -75,14 +75,14 @@ def test_file_of_another_user_is_refused(place, refused, key):
     path = f"{place}/it"
     run(support.TUNNEL, "-k", "-o", path)
     os.chown(path, NOBODY.pw_uid, 0)
-    assert f"{key} {path}: owned by another user" in \
+    assert f"{key}: {path}: it is owned by another user" in \
         refused(f"{key}={path}")
     assert os.path.getsize(path) == 65
 
 
 @pytest.mark.parametrize("key", ["log", "pidfile"])
 def test_directory_instead_of_a_file(place, refused, key):
-    assert f"{key} {place}: not a regular file" in \
+    assert f"{key}: {place}: not a regular file" in \
         refused(f"{key}={place}")
 
 
@@ -124,7 +124,7 @@ def anybody(path):
 @pytest.mark.parametrize("below", ["", "/below"], ids=["there", "above"])
 @pytest.mark.parametrize("give,who", [
     (workers_own, "the workers' user"), (workers_group, "the workers' user"),
-    (anybody, "anybody")])
+    (anybody, "anyone")])
 def test_directory_that_others_can_write_to(place, refused, give, who, below,
                                             key):
     """The workers' user could make a link there, which root would follow."""
@@ -170,7 +170,7 @@ def test_ticket_keys_writable_by_anybody(place, refused):
     path = f"{place}/tickets"
     run(support.TUNNEL, "-k", "-o", path)
     os.chmod(path, 0o602)
-    assert f"ticket_keys {path}: writable by other users" in \
+    assert f"ticket_keys: {path}: other users can write to it" in \
         refused(f"ticket_keys={path}")
 
 
@@ -236,7 +236,7 @@ def test_directory_of_another_user(room, place, below):
     log = f"{place}{below}/log"
     out = run(support.TUNNEL, "-t", "accept=0", "connect=1", "user=nobody",
               f"cert={room.certs.server}", f"log={log}").decode()
-    assert (f"log {log}: another user can write to the directory {place}\n"
+    assert (f"log: {log}: another user can write to the directory {place}\n"
             in out)
 
 
@@ -280,8 +280,8 @@ def test_log_is_checked_when_reopened(room, place, echo, how):
     t.signal(signal.SIGHUP)
     wait_for(lambda: "reload failed" in text_of(room.path("moved")),
              "the refusal, in the old log")
-    assert re.search(rf"error: command line: log {log}: (is a link|owned by "
-                     rf"another user|the workers' user can write to)",
+    assert re.search(rf"error: command line: log: {log}: (it is a link|it is "
+                     rf"owned by another user|the workers' user can write to)",
                      text_of(room.path("moved")))
     assert text_of(target) == "precious"
     assert text_of(log) in ("", "precious")
@@ -311,7 +311,7 @@ def test_other_users_cannot_lock_the_pidfile(room, place, left_over):
 
 @pytest.mark.parametrize("key", ["log", "pidfile"])
 def test_check_reports_impossible_files(place, refused, key):
-    assert f"{key} {place}/no/it: No such file or directory" in \
+    assert f"{key}: {place}/no/it: No such file or directory" in \
         refused(f"{key}={place}/no/it")
     assert os.listdir(place) == []
 
@@ -325,7 +325,7 @@ def test_check_tries_permissions(room, place, monkeypatch, key):
     run("cp", room.certs.server, cert)
     os.chown(cert, NOBODY.pw_uid, 0)
     monkeypatch.setattr(support, "TUNNEL", program)
-    assert f"{key} {place}/it: Permission denied" in complaint(run_tunnel(
+    assert f"{key}: {place}/it: Permission denied" in complaint(run_tunnel(
         "-t", "accept=0", "connect=1", f"cert={cert}", f"{key}={place}/it",
         **AS_NOBODY))
 
@@ -611,18 +611,18 @@ def test_warning_of_secrets_readable_by_others(room, place, echo):
         os.chmod(path, 0o640)
     assert check() == []
     os.chmod(tickets, 0o604)
-    said = f"ticket_keys {tickets}: accessible to other users (mode 0604)"
+    said = f"ticket_keys: {tickets}: other users have access to it (mode 0604)"
     assert check() == [said]
     os.chmod(key, 0o644)
     os.chmod(password, 0o644)
     assert len(check()) == 3
     t = room.tunnel(*words)
-    t.wait_log("warning: .* accessible to other users", 3)
+    t.wait_log("warning: .* other users have access to it", 3)
     for path in key, password:
         os.chmod(path, 0o600)
     t.signal(signal.SIGHUP)
     t.wait_log("reloaded")
-    assert t.log().count("accessible to other users") == 4
+    assert t.log().count("other users have access to it") == 4
     os.chmod(place, 0o750)  # now others cannot reach the files
     assert check() == []
 
@@ -635,7 +635,7 @@ def test_warning_of_a_key_in_cert(room, place):
     os.chmod(pem, 0o644)
     os.chmod(key, 0o600)
     words = ["-t", "accept=0", "connect=1", f"cert={pem}"]
-    assert f"cert {pem}: accessible to other users (mode 0644)" in \
+    assert f"cert: {pem}: other users have access to it (mode 0644)" in \
         run(support.TUNNEL, *words).decode()
     assert b"warning" not in run(support.TUNNEL, *words, f"key={key}")
 

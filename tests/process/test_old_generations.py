@@ -513,6 +513,6 @@ def test_path_taken_by_another_process(room, backend):
         other.bind(path)
         other.listen()
         c.hup("reload failed, ")
-        c.t.wait_log(f"accept unix:{path}: {support.IN_USE}$")
+        c.t.wait_log(f"accept: unix:{path}: {support.IN_USE}$")
         assert c.t.stop() == 0
         assert os.path.exists(path)

@@ -89,7 +89,7 @@ def test_root_keeps_its_privileges_without_user(room, echo):
                          "sandbox=no")
     assert_is(worker, 0, 0)
     assert int(status(worker)["CapEff"][0], 16) != 0
-    assert t.log().count("set user to another") == 1
+    assert t.log().count("workers run as root") == 1
 
 
 @confined
@@ -261,5 +261,5 @@ def test_chroot_is_not_a_directory(room, echo, kind, flag):
         flag, "accept=127.0.0.1:0", f"cert={room.certs.server}",
         f"connect={echo.address}", f"chroot={path}"), status=2).decode()
     assert out.startswith("tunnel: error: command line: ")
-    assert f"chroot {path}: " in out or f'chroot "{path}"' in out
+    assert f"chroot: {path}: " in out
     assert out.count("\n") == 1

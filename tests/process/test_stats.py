@@ -325,12 +325,12 @@ def test_failed_write_is_logged_once(room, begin):
     t = begin(name="d/stats.prom")
     shutil.rmtree(room.path("d"))
     t.signal(signal.SIGUSR1)
-    t.wait_log(r"warning: .*stats_file \S+/d/stats.prom: No such file")
+    t.wait_log(r"warning: .*stats_file: \S+/d/stats.prom: No such file")
     for _ in range(3):
         support.statistics(t)
     os.mkdir(room.path("d"))
     t.signal(signal.SIGUSR1)
-    t.wait_log(r"stats_file \S+: written again$")
+    t.wait_log(r"stats_file: \S+: written again$")
     assert t.log().count("No such file") == 1
     assert os.listdir(room.path("d")) == ["stats.prom"]
 
@@ -340,14 +340,14 @@ def test_failed_write_is_logged_once_over_an_upgrade(room, begin):
     path = room.path("stats.prom")
     os.mkdir(path + ".new")  # which -t accepts
     t.signal(signal.SIGUSR1)
-    t.wait_log(r"warning: .*stats_file \S+: File exists")
+    t.wait_log(r"warning: .*stats_file: \S+: File exists")
     t.signal(signal.SIGUSR2)
     t.wait_log("tunnel: upgraded$")
     for _ in range(3):
         support.statistics(t)
     os.rmdir(path + ".new")
     t.signal(signal.SIGUSR1)
-    t.wait_log(r"stats_file \S+: written again$")
+    t.wait_log(r"stats_file: \S+: written again$")
     assert t.log().count("File exists") == 1
 
 
@@ -374,7 +374,7 @@ def test_directory_writable_by_anybody(room):
     os.chmod(room.path("d"), 0o777)
     path = room.path("d/stats.prom")
     assert refused(room, path) == (
-        f"tunnel: error: command line: stats_file {path}: anybody can write "
+        f"tunnel: error: command line: stats_file: {path}: anyone can write "
         f"to the directory {room.path('d')}\n")
 
 
@@ -389,7 +389,7 @@ def test_directory_of_the_workers_user(room):
 
 def test_link(room):
     os.symlink(room.write("target", ""), room.path("stats.prom"))
-    assert refused(room, room.path("stats.prom")).endswith(": is a link\n")
+    assert refused(room, room.path("stats.prom")).endswith(": it is a link\n")
 
 
 def test_not_a_regular_file(room):
@@ -463,10 +463,10 @@ def test_hung_disk(room, echo):
         t.signal(signal.SIGUSR1)
         t.wait_log("statistics: ")
         os.kill(worker, signal.SIGKILL)
-        t.wait_log("another takes its place")
+        t.wait_log("starting another one")
         wait_for(lambda: len(t.workers()) == 2, "a replacement")
         assert_served(room, address)
-        t.wait_log(r"warning: stats_file \S+: not written within 5 s$")
+        t.wait_log(r"warning: stats_file: \S+: not written within 5 s$")
         assert len(t.workers()) == 2 and writer in t.workers()
         assert_served(room, address)
         t.signal(signal.SIGTERM)

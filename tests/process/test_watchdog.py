@@ -45,7 +45,7 @@ def test_keep_alive_messages(room, supervisor, watched):
 
 def silence(t, supervisor, words):
     """Wait until there have been no messages for several intervals."""
-    t.wait_log("warning: watchdog: " + words)
+    t.wait_log("warning: watchdog: not sending WATCHDOG=1: " + words)
     supervisor.rest()
     count = t.log().count("watchdog: ")
     t.wait_log("watchdog: ", count=count + 4)
@@ -59,7 +59,7 @@ def test_stopped_worker(room, supervisor, watched):
     victim = t.workers()[1]
     os.kill(victim, signal.SIGSTOP)
     try:
-        silence(t, supervisor, f"worker {victim} hangs")
+        silence(t, supervisor, f"worker {victim} is not responding")
     finally:
         os.kill(victim, signal.SIGCONT)
     for _ in range(3):

@@ -457,13 +457,14 @@ def test_data_before_the_handshake_is_not_sent_in_the_clear(room, call,
 
 
 def test_untrusted_server(room, call, backend, authority):
-    """The server receives an alert."""
+    """The server receives an alert; the log has a single line about it."""
     t, app = call(f"ca={authority.crt}")
     server = room.server(backend.accept(), "1.2")
     with pytest.raises(OSError, match="(?i)alert unknown ca"):
         server.handshake()
     assert read_all(app) == (b"", "reset")
-    t.wait_log(f"warning: .* -> {backend.address}: server certificate ")
+    t.wait_log(f"warning: .* no backend: {backend.address}: server certificate ")
+    assert t.log().count("server certificate ") == 1
 
 
 # no server accepts -> every address is tried; then RST

@@ -76,8 +76,9 @@ def test_handshake_timeout_of_a_silent_client(room, tunnel):
     sock = room.connect(t.address)
     with Elapsed(1):
         assert read_all(sock) == (b"", "eof")
-    t.wait_log(r" handshake timeout: the client sent nothing \(it may be "
-               r"waiting for a greeting: this port expects TLS at once\)$")
+    t.wait_log(r" handshake timeout: the client sent nothing \(this port "
+               r"expects TLS at once; the client may be waiting for a "
+               r"greeting\)$")
 
 
 def test_handshake_timeout_of_a_slow_client(room, tunnel):
@@ -128,7 +129,7 @@ def test_connect_timeout(room, full):
     with Elapsed(1):
         assert client.read_all() == (b"", "TLSV1_ALERT_INTERNAL_ERROR")
     client.close()
-    t.wait_log(f" no backend: {full}: timed out$")
+    t.wait_log(f" no backend: {full}: connect timeout$")
 
 
 @connects

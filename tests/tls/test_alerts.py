@@ -184,10 +184,10 @@ HELLOS = {
                       ("decode_error", MALFORMED)),
     "above-16-KB": (lambda h: fragments(
         h.put(extensions=h.extensions + [(21, bytes(17000))]).record()[5:],
-        16384), ("internal_error", "a handshake message above 16 KB")),
+        16384), ("internal_error", "message longer than 16 KB")),
     "announces-16-MB": (lambda h: fragments(
         b"\1\xff\xff\xff" + bytes(40000), 16384),
-        ("internal_error", "a handshake message above 16 KB")),
+        ("internal_error", "message longer than 16 KB")),
     "other-message": (lambda h: plain(HANDSHAKE, message(2, h.body())),
                       ("unexpected_message", UNEXPECTED)),
     "ccs-first": (lambda h: plain(CCS, b"\1") + h.record(), {

@@ -19,8 +19,8 @@ SERVERS = {"openssl": openssl_server, "gnutls": gnutls_server,
            "stunnel": stunnel_server, "tunnel": tunnel_server}
 HELLO = b"hello\n"
 UNEXPECTED_MESSAGE, HANDSHAKE_FAILURE, ILLEGAL_PARAMETER = 10, 40, 47
-UNKNOWN = 'the server does not know the shared key "app1", or has another ' \
-    "one for it"
+UNKNOWN = 'the server does not know the shared key "app1", or has a ' \
+    "different key for it"
 
 
 @pytest.fixture(params=SERVERS)
@@ -220,14 +220,13 @@ def test_session_ends_with_its_key(room, client, version):
 @pytest.mark.parametrize("words,why", [
     (["psk=PSK", "verify=none"], "verify = none has no effect with psk: a "
      "server without the key is refused (allowed: require)"),
-    (["psk=PSK", "cert=CERT"], "cert has no effect with psk and neither ca "
-     "nor peer"),
-    (["psk=PSK", "crl=CERT"], "crl: it needs ca, whose certificates it "
-     "revokes"),
+    (["psk=PSK", "cert=CERT"], "cert has no effect with psk, unless ca or "
+     "peer is set"),
+    (["psk=PSK", "crl=CERT"], "crl: it has no effect without ca"),
     (["psk=PSK", "psk_identity=nobody"],
      'psk_identity: psk has no key for "nobody"'),
-    (["psk=PSK", "peer=psk:app1"], 'peer: "psk:app1" is for a server '
-     "(psk_identity names the key of a client)"),
+    (["psk=PSK", "peer=psk:app1"], 'peer: "psk:app1" has no effect with '
+     "client = yes (allowed: psk_identity, which names the key of a client)"),
     (["psk_identity=app1", "verify=none"],
      "psk_identity has no effect without psk"),
     (["psk=PSK", "ciphers=TLS_AES_256_GCM_SHA384"],
@@ -251,7 +250,7 @@ def test_what_is_told(room):
     p = run_tunnel("-t", "client=yes", "accept=0", "connect=127.0.0.1:1",
                    f"psk={write(room)}", "psk_identity=app2")
     assert (p.returncode, p.stderr) == (0, "")
-    assert "# 127.0.0.1:1: verified as one with the shared key\n" in p.stdout
+    assert "# 127.0.0.1:1: verified as a holder of the shared key\n" in p.stdout
     assert '# shared key "app2"\n' in p.stdout
     assert "app1" not in p.stdout and "CA" not in p.stdout
 
@@ -423,7 +422,7 @@ def test_server_without_the_key(by_hand, beside):
     s, app, t = by_hand(*beside)
     s.choose(OTHER).send_flight()
     s.flush()
-    assert_reset(t, app, 'shared key "app1": the server has another one')
+    assert_reset(t, app, 'shared key "app1": the server has a different key')
 
 
 @pytest.mark.parametrize("how", [

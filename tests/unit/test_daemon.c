@@ -108,7 +108,7 @@ test_pidfile(void **state)
 	assert_int_equal(pread(other, text, sizeof(text) - 1, 0), 5);
 	assert_string_equal(text, "1234\n");
 	assert_string_equal(daemon_write_pidfile(other, name, 1),
-	    "another tunnel holds it");
+	    "another tunnel has locked it");
 	close(fd);
 	unlink(name);
 	assert_string_equal(daemon_write_pidfile(other, name, 1),

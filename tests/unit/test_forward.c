@@ -953,7 +953,7 @@ sim_dial(void *conn, struct stream *backend, const char *failure,
 	CHECK((failure == NULL) == (l->dials == 0));
 	if (failure != NULL)
 		CHECK(strcmp(failure, !l->hung ? "injected" : k->secures ?
-		    "handshake timeout" : "timed out") == 0);
+		    "handshake timeout" : "connect timeout") == 0);
 	if (!bad && l->no_backend) {
 		snprintf(l->why, sizeof(l->why), "%d failed", l->dials);
 		*why = l->why;
@@ -1790,7 +1790,7 @@ test_dial_timeout(void **state)
 	assert_string_equal(bench.reason, "no backend: none left");
 	assert_int_equal(bench.dials, 3);
 	for (i = 0; i < 3; i++)
-		assert_string_equal(bench.failures[i], "timed out");
+		assert_string_equal(bench.failures[i], "connect timeout");
 	assert_int_equal(bench.refused, 1);
 	assert_int_equal(bench.finishes[CLIENT], 1);
 	/* The client never closed: what it might say was waited for. */

@@ -82,7 +82,7 @@ test_there_and_back(void **state)
 	for (n = 1; n < y.at; n++) {
 		open_part(&x, &y, n);
 		carry_all(&x, &is);
-		assert_string_equal(x.bad, "it is too short");
+		assert_string_equal(x.bad, "it is incomplete");
 		free_all(&is);
 		handover_free(&x);
 	}
@@ -137,7 +137,7 @@ test_of_no_use(void **state)
 
 	open_number(&x, HANDOVER_MAX, "a", 1);
 	handover_text(&x, &text);
-	assert_string_equal(x.bad, "it is too short");
+	assert_string_equal(x.bad, "it is incomplete");
 	assert_null(text);
 	handover_free(&x);
 }

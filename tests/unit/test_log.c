@@ -210,7 +210,7 @@ test_full_socket_does_not_block(void **arg)
 	assert_int_equal(state.lost.why, EAGAIN);
 	log_to(was, -1);
 	log_info("y");
-	assert_non_null(strstr(said(), "1 log lines dropped: nobody reads"));
+	assert_non_null(strstr(said(), "1 log lines dropped: the log's reader"));
 	close(ends[0]);
 }
 
@@ -227,7 +227,7 @@ test_errors(void **arg)
 	assert_int_equal(log_errors(), ERRORS_MAX + 7);
 	assert_int_equal(times_said(said(), "\n"), ERRORS_MAX);
 	log_errors_end();
-	assert_string_equal(said(), "tunnel: error: and 7 more\n");
+	assert_string_equal(said(), "tunnel: error: and 7 more errors\n");
 	log_errors_begin();
 	assert_int_equal(log_errors(), 0);
 	log_errors_end();

@@ -51,7 +51,7 @@ test_unknown(void **state)
 	assert_int_equal(find(&id, NULL, "no such group", NULL), -1);
 	expect_among("a:2: ", "unknown group \"no such group\"");
 	assert_int_equal(find(&id, NULL, NULL, "/dev/null"), -1);
-	expect_among("a:3: ", "chroot /dev/null: not a directory");
+	expect_among("a:3: ", "chroot: /dev/null: not a directory");
 }
 
 static void

@@ -205,7 +205,7 @@ test_failure(void **state)
 	r.fault = some_fault;
 	stats_step(&st, &r);
 	reap(&st);
-	assert_non_null(strstr(said(), "a:1: stats_file "));
+	assert_non_null(strstr(said(), "a:1: stats_file: "));
 	assert_true(st.failed);
 	stats_step(&st, &r);
 	reap(&st);

@@ -63,9 +63,9 @@ test_errors(void **state)
 		{ "a", "psk:1: no colon" },
 		{ "\na:" KEY "\nb:" KEY "0", "psk:3: a key of 33 hexa" },
 		{ "a:" KEY "\n:" KEY, "psk:2: the identity is empty" },
-		{ "a :" KEY, "psk:1: a blank beside the identity" },
+		{ "a :" KEY, "psk:1: there is a blank before or after the identity" },
 		{ "a:" KEY "x", "psk:1: the key is not hexadecimal" },
-		{ "a:" KEY "\na:" OTHER, "psk:2: there is another key" },
+		{ "a:" KEY "\na:" OTHER, "psk:2: a second key" },
 	};
 	struct tls_config *cfg;
 	size_t i;

@@ -340,7 +340,7 @@ install: $(TUNNEL) $(UNITS)
 	install -m 755 $(TUNNEL) $(DESTDIR)$(PREFIX)/sbin/tunnel
 	install -m 644 man/tunnel.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 man/tunnel.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5
-	install -m 644 man/tunnel-packages.7 $(DESTDIR)$(PREFIX)/share/man/man7
+	install -m 644 $(wildcard man/*.7) $(DESTDIR)$(PREFIX)/share/man/man7
 	install -m 644 README.md SECURITY.md LICENSE tunnel.conf.example \
 	    $(DESTDIR)$(PREFIX)/share/doc/tunnel
 	$(if $(ACCEL),install -m 644 $(AWS_LC)/LICENSE \
@@ -355,7 +355,8 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/tunnel \
 	    $(DESTDIR)$(PREFIX)/share/man/man8/tunnel.8 \
 	    $(DESTDIR)$(PREFIX)/share/man/man5/tunnel.conf.5 \
-	    $(DESTDIR)$(PREFIX)/share/man/man7/tunnel-packages.7 \
+	    $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man7/%,$(wildcard \
+	    man/*.7)) \
 	    $(DESTDIR)$(PREFIX)/lib/sysusers.d/tunnel.conf \
 	    $(UNITS:$(O)/%=$(DESTDIR)$(SYSTEMDDIR)/%) \
 	    $(DESTDIR)$(SYSCONFDIR)/tunnel/tunnel.conf.example

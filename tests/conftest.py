@@ -11,10 +11,10 @@ import pytest
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 pytest.register_assert_rewrite(
-    "certificates", "chains", "crowds", "der", "hostile", "kernel_tls",
-    "launchers", "mlkem", "peers", "privileged", "programs", "proxy", "reloads",
-    "resuming", "rooms", "serving", "shared_keys", "shares", "support",
-    "transfers", "upgrades", "verdicts", "wire")
+    "certificates", "chains", "crowds", "der", "documents", "hostile",
+    "kernel_tls", "launchers", "mlkem", "peers", "privileged", "programs",
+    "proxy", "reloads", "resuming", "rooms", "serving", "shared_keys", "shares",
+    "support", "transfers", "upgrades", "verdicts", "wire")
 
 import certificates  # noqa: E402
 import launchers  # noqa: E402

@@ -1,7 +1,6 @@
 """README's container, built and run as described, with the musl build."""
 
 import os
-import re
 import shutil
 import ssl
 import subprocess
@@ -9,19 +8,13 @@ import subprocess
 import pytest
 
 import support
+from documents import blocks
 from support import TOP, run, wait_for
 
 # crun does not work where both versions of control groups are mounted.
 RUNTIME = ["--runtime", "runc", "--cgroup-manager", "cgroupfs"]
 
 pytestmark = [pytest.mark.more, pytest.mark.seconds(300)]
-
-
-def readme(kind):
-    """The blocks of this language in README's section on containers."""
-    with open(os.path.join(TOP, "README.md")) as f:
-        section = re.search(r"(?ms)^### A container$(.*?)^###? ", f.read())
-    return re.findall(rf"(?ms)^```{kind}\n(.*?)^```$", section.group(1))
 
 
 @pytest.fixture
@@ -48,7 +41,7 @@ def podman(tmp_path):
 
 def command(program, **places):
     """README's command that begins with this program, split into words."""
-    text, = (c for c in readme("sh")[0].replace("\\\n", "").split("\n")
+    text, = (c for c in blocks("A container")[0].replace("\\\n", "").split("\n")
              if c.startswith(program))
     words = text.partition("#")[0].split()[1:]
     for there, here in places.items():
@@ -62,7 +55,7 @@ def test_container(room, podman, tmp_path):
         "TUNNEL=build/musl/tunnel", timeout=240)
     image = tmp_path / "image"
     shutil.copy(os.path.join(TOP, "build/musl/tunnel"), image)
-    (image / "Dockerfile").write_text(readme("dockerfile")[0])
+    (image / "Dockerfile").write_text(blocks("A container", "dockerfile")[0])
     podman(*command("podman build"))
 
     etc = tmp_path / "etc"

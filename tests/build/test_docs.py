@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import subprocess
 
 import pytest
@@ -12,8 +11,7 @@ import support
 from certificates import PASSWORD, Authority
 from support import TOP, run
 
-MANUALS = [os.path.join(TOP, "man", name)
-           for name in ("tunnel.8", "tunnel.conf.5", "tunnel-packages.7")]
+MANUALS = sorted(os.listdir(os.path.join(TOP, "man")))
 
 
 def read(*path):
@@ -179,64 +177,23 @@ def test_usage_matches_the_manual():
     assert len(items) == len(flags)
 
 
-@pytest.mark.parametrize("manual", MANUALS, ids=os.path.basename)
+# Not yet free of style notes.
+ONLY_WARNINGS = ("tunnel.8", "tunnel.conf.5")
+
+
+@pytest.mark.parametrize("manual", MANUALS)
 def test_mandoc_has_no_complaints(manual):
+    level = "warning" if manual in ONLY_WARNINGS else "style"
     try:
-        p = subprocess.run(["mandoc", "-Tlint", "-W", "warning", manual],
+        p = subprocess.run(["mandoc", "-Tlint", "-W", level,
+                            os.path.join(TOP, "man", manual)],
                            capture_output=True, text=True)
     except FileNotFoundError:
         pytest.skip("mandoc is not installed")
-    assert (p.returncode, p.stdout) == (0, "")
-
-
-def commands():
-    """README's commands that start a tunnel, one per line."""
-    text = "".join(re.findall(r"^```sh\n(.*?)^```$", read("README.md"),
-                              re.M | re.S)).replace("\\\n", "")
-    found = re.findall(r"(?:^|')(tunnel (?:-[ct] ?|-i )?.*?\w=[^'#\n]*)", text,
-                       re.M)
-    return dict.fromkeys(x.strip() for x in found if " -g " not in x)
-
-
-@pytest.mark.parametrize("command", commands())
-def test_command_of_the_readme_is_valid(room, command):
-    """With existing files and hosts."""
-    certs = room.certs
-    conf = room.write("tunnel.conf", "accept = 0\nconnect = 1\n"
-                      f"cert = {certs.server}\n")
-    room.write("tickets", run(support.TUNNEL, "-k"))
-    room.write("psk", "app1:" + "0123456789abcdef" * 4 + "\n")
-    os.chmod(room.path("psk"), 0o600)
-    files = {"tunnel.pem": certs.server, "tickets": room.path("tickets"),
-             "fullchain.pem": certs.path("server.crt"),
-             "privkey.pem": certs.path("server.key"), "tunnel.conf": conf,
-             "example.org.pem": certs.server, "example.net.pem": certs.rsa,
-             "ca.pem": certs.ca, "cert.pem": certs.path("server.crt"),
-             "psk": room.path("psk")}
-    words = []
-    for word in shlex.split(command)[1:]:
-        key, equals, value = word.rpartition("=")
-        value = files.get(os.path.basename(value), value)
-        if key == "connect":
-            value = re.sub(r"^\w+\.example\.org|^%h", "127.0.0.1", value)
-        words.append(key + equals + value.replace("/run/tunnel", room.dir))
-    if "ktls=require" in words:
-        pytest.skip("this kernel lacks kernel TLS")
-    if "client=yes" in words and "psk=" not in command:
-        words.append(f"ca={certs.ca}")
-    run(support.TUNNEL, "-t", *words)
-
-
-def test_readme_names_stunnel_options():
-    """Each name in its table is a key, or is answered with the equivalent."""
-    part = read("README.md").split("## Coming from stunnel")[1]
-    rows = re.findall(r"^\| (.*?) \|", part.split("\n## ")[0], re.M)
-    names = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert len(names) > 40
-    for name in names - set(table()):
-        message = subprocess.run([support.TUNNEL, f"{name}=x"],
-                                 capture_output=True, text=True).stderr
-        assert f"stunnel's {name}" in message
+    # Manuals of other packages may not be installed.
+    notes = [line for line in p.stdout.splitlines()
+             if "referenced manual not found" not in line]
+    assert notes == []
 
 
 def test_readme_and_charts_match_the_measurements():

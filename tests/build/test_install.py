@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from documents import MANUALS
 from support import TOP
 
 pytestmark = pytest.mark.seconds(120)
@@ -33,7 +34,8 @@ def test_install_and_uninstall(tmp_path):
         "opt/tunnel/sbin/tunnel",
         "opt/tunnel/share/man/man8/tunnel.8",
         "opt/tunnel/share/man/man5/tunnel.conf.5",
-        "opt/tunnel/share/man/man7/tunnel-packages.7",
+        *(f"opt/tunnel/share/man/man7/{page}" for page in MANUALS
+          if page.endswith(".7")),
         "opt/tunnel/share/doc/tunnel/README.md",
         "opt/tunnel/share/doc/tunnel/SECURITY.md",
         "opt/tunnel/share/doc/tunnel/LICENSE",

@@ -12,6 +12,7 @@ import subprocess
 import pytest
 
 import support
+from documents import MANUALS
 from support import TOP, need, run
 
 with open(os.path.join(TOP, "man", "tunnel-packages.7")) as manual:
@@ -278,8 +279,7 @@ def test_alpine_package(files, archive):
         env={**os.environ, "srcdir": str(archive), "pkgdir": str(root)},
         timeout=280)
     assert_is_package(root, [
-        *(f"usr/share/man/man{page[-1]}/{page}" for page in
-          ("tunnel.8", "tunnel.conf.5", "tunnel-packages.7")),
+        *(f"usr/share/man/man{page[-1]}/{page}" for page in MANUALS),
         *(f"usr/share/doc/tunnel/{name}" for name in
           ("README.md", "SECURITY.md", "LICENSE", "tunnel.conf.example"))])
     assert b", patched" in run(root / "usr/sbin/tunnel", "-V")

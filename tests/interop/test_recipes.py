@@ -1,4 +1,4 @@
-"""The commands in README and manual do what the text says."""
+"""The commands in the manuals do what the text says."""
 
 import os
 import re
@@ -10,25 +10,8 @@ import pytest
 import peers
 import proxy
 import support
-from support import TOP, read_exactly, run
-
-
-def read(*path):
-    with open(os.path.join(TOP, *path)) as f:
-        return f.read()
-
-
-def blocks(heading, language="sh"):
-    """The code blocks under a heading of the README."""
-    section = read("README.md").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)
-
-
-def displays(heading):
-    """The displays under a heading of tunnel(8)."""
-    section = read("man", "tunnel.8").split(f".Sh {heading}\n")[1]
-    return re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$",
-                      section.split("\n.Sh ")[0], re.M | re.S)
+from documents import displays
+from support import read_exactly, run
 
 
 # Directories stand for other hosts and for /etc/tunnel; a reload becomes a
@@ -67,7 +50,8 @@ def made(shell):
     """Run all commands of the section; return the output of the one that
     prints a pin.
     """
-    make, use, pin, revoke = blocks("Client certificates")
+    make, use, pin, revoke = displays("tunnel-certificates.7",
+                                      "CLIENT CERTIFICATES")
     assert "verify=require ca=ca.pem" in use and "--cert app1.pem" in use
     shell(make)
     told = shell(pin).split()[-1]
@@ -138,7 +122,7 @@ def keys(room, where):
 
 
 def begun(room, shell, begin):
-    """The file made as in the README; a tunnel starts with it."""
+    """The file made as in the manual; a tunnel starts with it."""
     shell(begin)
     run(support.TUNNEL, "-t", "accept=0", "connect=1",
         f"cert={room.certs.server}",
@@ -148,9 +132,10 @@ def begun(room, shell, begin):
 
 def test_keys_of_one_machine(room, shell):
     """Repeated rotations, even if one was interrupted."""
-    first = begun(room, shell, blocks("Sessions")[0].splitlines()[0])
+    first = begun(room, shell,
+                  displays("tunnel-tls.7", "SESSIONS")[0].splitlines()[0])
     assert len(first) == 1
-    rotate = displays("TICKET KEYS")[0]
+    rotate = displays("tunnel.8", "TICKET KEYS")[0]
     room.write("etc/new", "half of a file")
     for count in range(1, 4):
         shell(rotate)
@@ -165,7 +150,7 @@ def test_keys_of_several_machines(room, shell):
     """All hosts encrypt with a key that all had before the rotation, and still
     decrypt with the previous one.
     """
-    begin, rotate = blocks("More than one machine")
+    begin, rotate = displays("tunnel.8", "TICKET KEYS")[1:]
     before = begun(room, shell, begin)
     assert len(set(before)) == 3
     for count in range(1, 4):
@@ -180,13 +165,9 @@ def test_keys_of_several_machines(room, shell):
         before = now
 
 
-def test_manual_and_readme_have_the_same_lines():
-    assert blocks("More than one machine") == displays("TICKET KEYS")[1:]
-
-
 # The load balancer.
 
 def test_configuration_of_haproxy(room):
-    conf = room.write("haproxy.cfg", blocks("More than one machine", "")[0])
+    conf = room.write("haproxy.cfg", displays("tunnel-cluster.7", "HAPROXY")[0])
     out = run(proxy.haproxy_program(), "-c", "-f", conf).decode()
     assert "WARNING" not in out

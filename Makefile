@@ -1,4 +1,4 @@
-# tunnel: TLS for services and clients that know none.
+# tunnel: TLS tunnel for plaintext servers and clients.
 #
 #   make deps demo       install what is missing, build, and see it work
 #   make deps check      install what is missing, build, and test it
@@ -335,6 +335,10 @@ DIRECTORIES = $(addprefix $(DESTDIR),$(PREFIX)/sbin $(PREFIX)/share/man/man5 \
 	$(PREFIX)/share/doc/tunnel \
 	$(PREFIX)/lib/sysusers.d $(SYSTEMDDIR) $(SYSCONFDIR)/tunnel)
 
+# The program of a package, which owns the example in /etc; or nothing.
+packaged = $(if $(filter-out /usr,$(PREFIX)),$(if $(filter \
+	/etc,$(SYSCONFDIR)),$(wildcard $(DESTDIR)/usr/sbin/tunnel)))
+
 install: $(TUNNEL) $(UNITS)
 	install -d $(DIRECTORIES)
 	install -m 755 $(TUNNEL) $(DESTDIR)$(PREFIX)/sbin/tunnel
@@ -348,9 +352,10 @@ install: $(TUNNEL) $(UNITS)
 	install -m 644 $(UNITS) $(DESTDIR)$(SYSTEMDDIR)
 	install -m 644 lib/systemd/sysusers.conf \
 	    $(DESTDIR)$(PREFIX)/lib/sysusers.d/tunnel.conf
-	install -m 644 tunnel.conf.example $(DESTDIR)$(SYSCONFDIR)/tunnel
+	$(if $(packaged),,install -m 644 tunnel.conf.example \
+	    $(DESTDIR)$(SYSCONFDIR)/tunnel)
 
-# What others have put into /etc/tunnel is theirs.
+# Leave all other files in /etc/tunnel.
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/tunnel \
 	    $(DESTDIR)$(PREFIX)/share/man/man8/tunnel.8 \
@@ -359,7 +364,7 @@ uninstall:
 	    man/*.7)) \
 	    $(DESTDIR)$(PREFIX)/lib/sysusers.d/tunnel.conf \
 	    $(UNITS:$(O)/%=$(DESTDIR)$(SYSTEMDDIR)/%) \
-	    $(DESTDIR)$(SYSCONFDIR)/tunnel/tunnel.conf.example
+	    $(if $(packaged),,$(DESTDIR)$(SYSCONFDIR)/tunnel/tunnel.conf.example)
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
 	-@rmdir $(DESTDIR)$(SYSCONFDIR)/tunnel 2>/dev/null || :
 

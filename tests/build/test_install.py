@@ -68,6 +68,21 @@ def test_install_keeps_user_files(tmp_path):
     assert {path.read_text() for path in mine} == {"mine"}
 
 
+def test_example_of_a_package_is_left_alone(tmp_path):
+    """/etc/tunnel is shared with a package, whose program is in /usr."""
+    where = f"DESTDIR={tmp_path}"
+    assert make("install", where, "PREFIX=/usr").returncode == 0
+    packaged = files(tmp_path)
+    example = tmp_path / "etc/tunnel/tunnel.conf.example"
+    example.write_text("of another version")
+    assert make("install", where).returncode == 0
+    assert example.read_text() == "of another version"
+    assert make("uninstall", where).returncode == 0
+    assert files(tmp_path) == packaged
+    assert make("uninstall", where, "PREFIX=/usr").returncode == 0
+    assert files(tmp_path) == set()
+
+
 def commands_of(path):
     return re.findall(r"^Exec\w+=(.*)$", path.read_text(), re.M)
 

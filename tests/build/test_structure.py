@@ -1,4 +1,4 @@
-"""Includes and sizes: CONTRIBUTING.md, "The law"."""
+"""Includes and sizes: CONTRIBUTING.md, "Rules"."""
 
 import glob
 import os

@@ -231,7 +231,9 @@ def test_pins_need_no_bundle(certs, server, with_bundle):
 # Warnings, errors and -t.
 
 def test_unverified_is_warned_of(room, server):
-    """The warning is repeated at each start and reload."""
+    """The warning is repeated at each start and reload; -i logs it once."""
+    _, log = ask(f"connect=localhost:{server.port}", "verify=none")
+    assert log.count("command line: verify: the server is not ") == 1
     t = room.tunnel("client=yes", f"connect=localhost:{server.port}",
                     "verify=none", "cert=" + room.certs.server)
     words = "warning: command line: verify: the server is not authenticated: anyone can " \

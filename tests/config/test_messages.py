@@ -273,3 +273,11 @@ def test_each_message_is_in_the_manual(m):
     longest = max(parts, key=len)
     assert longest in found or any(x.count(" ") > 1 and x in found
                                    for x in parts)
+
+
+def test_no_example_is_of_another_time():
+    """What UNPROVOKED has, the program may still say."""
+    longest = [max(messages.fragments(m.text), key=len) for m in SOURCES
+               if messages.fragments(m.text)]
+    for example in UNPROVOKED:
+        assert any(len(x) > 9 and x in example for x in longest), example

@@ -91,14 +91,23 @@ def serve_one(room, t, data=b"hello", **keywords):
     client.close()
 
 
-def check(room, name="stats.prom"):
-    """promtool accepts the file."""
+def promtool():
     for program in PROMTOOL:
         if os.path.exists(program):
-            text = support.text_of(room.path(name)).encode()
-            assert run(program, "check", "metrics", stdin=text) == b""
-            return
+            return program
     pytest.skip("no promtool: make deps check unpacks it in build/promtool")
+
+
+def check(room, name="stats.prom"):
+    """promtool accepts the file."""
+    text = support.text_of(room.path(name)).encode()
+    assert run(promtool(), "check", "metrics", stdin=text) == b""
+
+
+def manual():
+    """The section on metrics in tunnel(8)."""
+    with open(os.path.join(TOP, "man", "tunnel.8")) as f:
+        return f.read().split(".Ss Metrics\n")[1].split("\n.Sh ")[0]
 
 
 def test_promtool_accepts_it(room, begin):
@@ -108,11 +117,17 @@ def test_promtool_accepts_it(room, begin):
 
 def test_manual_has_each_metric(room, begin):
     begin()
-    with open(os.path.join(TOP, "man", "tunnel.8")) as f:
-        part = f.read().split(".Ss Metrics\n")[1].split("\n.Sh ")[0]
     text = support.text_of(room.path("stats.prom"))
     assert set(re.findall(r"^# TYPE (\w+) ", text, re.M)) == \
-        set(re.findall(r"tunnel_[a-z_]+(?= ,|\n)", part))
+        set(re.findall(r"tunnel_[a-z_]+(?= ,|\n)", manual()))
+
+
+def test_alert_of_the_manual(room):
+    expression, = re.findall(r"^\.Bd -literal.*\n(.*)\n\.Ed$", manual(), re.M)
+    rules = room.write("rules.yml", "groups:\n- name: tunnel\n  rules:\n"
+                       f"  - alert: expiry\n    expr: {expression}\n")
+    assert b"SUCCESS: 1 rules found" in run(promtool(), "check", "rules",
+                                            rules)
 
 
 @pytest.mark.parametrize("name", [

@@ -480,6 +480,16 @@ def test_unit_is_hardened(units):
         "--no-pager", "./tunnel.service", cwd=units)
 
 
+def test_unit_without_root(room, units):
+    """What the manual has for that, as systemctl edit would write it."""
+    os.mkdir(room.path("tunnel.service.d"))
+    room.write("tunnel.service.d/override.conf",
+               displayed(room, "DynamicUser="))
+    out = run("systemd-analyze", "verify", "--man=no", "./tunnel.service",
+              cwd=units)
+    assert b"tunnel" not in out, out
+
+
 def test_inetd_lines_of_the_manual(room, inetd, echo):
     """Each line unchanged, except for the port, the user and the files."""
     lines = "".join(displays("stream tcp nowait")).splitlines()

@@ -380,11 +380,16 @@ deb: $(TUNNEL)
 	cp -R lib/deb $(DEB)/debian
 	cp CHANGELOG.md $(DEB)
 	sed -e 1,4d -e 's/^$$/./' -e 's/^/ /' LICENSE >>$(DEB)/debian/copyright
-	(echo "tunnel ($(VERSION)-1) unstable; urgency=medium"; echo; \
-	    echo "  * See CHANGELOG.md."; echo; \
-	    sed -n 's/^Maintainer:/ --/p' lib/deb/control | tr '\n' ' '; \
-	    date -R) | sed 's/>  */>  /' >$(DEB)/debian/changelog
+	$(MAKE) --no-print-directory -s deb-changelog >$(DEB)/debian/changelog
 	cd $(DEB) && dpkg-buildpackage --ignore-builtin-builddeps -b -us -uc
+
+# Debian's changelog has the date of the release, and so have the files in the
+# package: builds of one release are the same.
+deb-changelog:
+	@echo "tunnel ($(VERSION)-1) unstable; urgency=medium"; echo
+	@echo "  * See CHANGELOG.md."; echo
+	@echo "$$(sed -n 's/^Maintainer:/ --/p' lib/deb/control)  $$(date -Ru \
+	    -d "$$(sed -n 's/^## $(VERSION) - //p' CHANGELOG.md)")"
 
 # What tests/deps has put there is kept: it is not made from anything here.
 KEPT	= build/aws-lc-source build/aws-lc-source.apt build/debian13 \
@@ -400,7 +405,7 @@ FORCE:
 
 .PHONY: all sources libraries demo check check-more check-all check-vm unit fuzz bench \
 	bench-vm bench-debian13 $(BENCH:%=bench-%) \
-	install uninstall deb \
+	install uninstall deb deb-changelog \
 	clean mbedtls-is-fit FORCE
 
 endif

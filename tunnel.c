@@ -38,7 +38,7 @@
 #include "workers.h"
 
 #define EXIT_CONFIG	2
-#define WHY_SIZE	512		/* of the error of -g, -r, -k or -p */
+#define WHY_SIZE	512		/* error text for -g, -r, -k or -p */
 
 _Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
 
@@ -254,7 +254,9 @@ find_unresponsive(const struct master *m)
 	uint64_t now = (uint64_t)clock_ms();
 	size_t i;
 
-	for (i = 0; i < ws->nslots && g->config.number[MODE] == POLL; i++) {
+	if (g->config.number[MODE] != MODE_POLL)
+		return NULL;
+	for (i = 0; i < ws->nslots; i++) {
 		const struct slot *slot = &ws->slots[i];
 
 		if (slot->pid == 0 || now - g->board.counts[slot->row].beat >=
@@ -301,7 +303,7 @@ sleep_ms(const struct master *m)
 	if (m->upgrade.trial != 0 && m->next == NULL &&
 	    m->upgrade.until < until)
 		until = m->upgrade.until;
-	if (!m->stopping && (g->config.number[MODE] == POLL ?
+	if (!m->stopping && (g->config.number[MODE] == MODE_POLL ?
 	    !workers_are_full(&g->workers) : g->workers.retry_at > now) &&
 	    g->workers.retry_at < until)
 		until = g->workers.retry_at;
@@ -343,7 +345,7 @@ refill(struct master *m)
 {
 	struct generation *g = m->live;
 
-	if (m->stopping || g->config.number[MODE] == FORK ||
+	if (m->stopping || g->config.number[MODE] == MODE_FORK ||
 	    workers_are_full(&g->workers) ||
 	    clock_ms() < g->workers.retry_at)
 		return;
@@ -567,7 +569,7 @@ generate(const struct arguments *a, FILE *fp, char *text, size_t size)
 {
 	if (a->names != NULL)
 		return tls_generate(a->names, fp, text, size);
-	/* The key goes only to the file, lest it is mailed with the request. */
+	/* Write the key only to the file: the request may be mailed. */
 	if (a->requested != NULL)
 		return tls_generate_request(a->requested, fp, stdout, text,
 		    size);

@@ -14,10 +14,10 @@
 #include "log.h"
 #include "options.h"
 
-#define LINE_MAX_LEN	4096		/* of a configuration file */
-#define BOM		"\xef\xbb\xbf"	/* of UTF-8, as some editors put it */
-#define ALLOWED_SIZE	512		/* of the values that are allowed */
-#define ERRORS_READ	1000		/* then the rest is not read */
+#define LINE_MAX_LEN	4096		/* in a configuration file */
+#define BOM		"\xef\xbb\xbf"	/* UTF-8; some editors add it */
+#define ALLOWED_SIZE	512		/* text for "allowed: ..." */
+#define ERRORS_READ	1000		/* stop reading after so many */
 #define COMMAND_WORDS	63
 
 static void
@@ -66,7 +66,7 @@ config_where(const struct config *cfg, int option)
 	    "default";
 }
 
-/* The number behind a value of this option; -1, having logged why. */
+/* Parse a value of an option as a number.  0, or -1, having logged why. */
 static int
 parse_value(const struct option *o, const char *text, const char *where,
     int64_t *number)
@@ -83,7 +83,7 @@ parse_value(const struct option *o, const char *text, const char *where,
 	return -1;
 }
 
-/* An error concerns these keys: don't report its consequences. */
+/* An error concerns these keys: do not report its consequences. */
 static void
 config_mark_wrong(struct config *cfg, const char *keys)
 {
@@ -168,7 +168,7 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
 	return -1;
 }
 
-/* "  key = value  " in place: the key, and its value behind it. */
+/* Split "  key = value  " in place.  Returns the key; NULL: no "=". */
 static char *
 split(char *line, char **value)
 {
@@ -187,7 +187,7 @@ split(char *line, char **value)
 	return line;
 }
 
-/* What no line may have in it, of a file or an argument. */
+/* Refuse control characters, and lines that are too long. */
 static int
 line_check(const char *where, const char *line, size_t len)
 {
@@ -211,7 +211,7 @@ line_check(const char *where, const char *line, size_t len)
 	return 0;
 }
 
-/* [section]: -1, having logged why. */
+/* Report a [section].  Returns -1. */
 static int
 refuse_section(struct config *cfg, const char *where, const char *line)
 {
@@ -232,14 +232,14 @@ refuse_section(struct config *cfg, const char *where, const char *line)
 	return -1;
 }
 
-/* Neither a setting nor a comment. */
+/* Report a line that is neither a setting nor a comment.  Returns -1. */
 static int
 refuse_line(struct config *cfg, const char *where, const char *line)
 {
 	char word[WORD_SIZE];
 	int near;
 
-	/* Not more of it: this may be a file of secrets. */
+	/* Log only 20 characters: the file may contain secrets. */
 	log_error("%s: \"%.20s%s\" is not a setting (allowed: key = value; a "
 	    "comment begins with # or ;)", where, line, strlen(line) > 20 ?
 	    "..." : "");
@@ -249,7 +249,7 @@ refuse_line(struct config *cfg, const char *where, const char *line)
 	return -1;
 }
 
-/* key = value; line is len bytes, a NUL behind them, and changed. */
+/* Parse a line of len bytes and a NUL.  It is modified. */
 static int
 config_line(struct config *cfg, int rank, const char *where, char *line,
     size_t len)
@@ -292,7 +292,7 @@ config_open(const char *name, const char **why)
 	return fp;
 }
 
-/* Windows ends each line with one: reported once for a file. */
+/* Remove a carriage return, as on Windows.  Report it once per file. */
 static int
 cut_cr(const char *where, char *line, ssize_t *len, int *reported)
 {
@@ -306,10 +306,7 @@ cut_cr(const char *where, char *line, ssize_t *len, int *reported)
 	return -1;
 }
 
-/*
- * A certificate or a key in place of a configuration: it is one error, not one
- * for each line.
- */
+/* 1 if the file is a certificate or a key: report one error, not one a line. */
 static int
 is_pem(const char *line)
 {
@@ -346,7 +343,7 @@ config_file(struct config *cfg, const char *name)
 			r = -1;
 			break;
 		}
-		r |= config_line(cfg, FROM_FILE, where, line + bom,
+		r |= config_line(cfg, RANK_FILE, where, line + bom,
 		    (size_t)len - bom);
 	}
 	if (ferror(fp) || errno == ENOMEM) {
@@ -377,7 +374,7 @@ config_argument(struct config *cfg, const char *argument)
 		log_error("out of memory");
 		return -1;
 	}
-	r = config_line(cfg, FROM_ARGUMENT, "command line", copy,
+	r = config_line(cfg, RANK_ARGUMENT, "command line", copy,
 	    strlen(copy));
 	free(copy);
 	return r;
@@ -464,7 +461,7 @@ config_find_runnable(const char *name, char *file, size_t size)
 	return -1;
 }
 
-/* To be reported at start rather than for each connection. */
+/* 1 if a command can be run: report at the start, not for each connection. */
 static int
 is_runnable(const char *name)
 {
@@ -474,7 +471,7 @@ is_runnable(const char *name)
 	    config_find_runnable(name, file, sizeof(file)) == 0;
 }
 
-/* Its one connection is on descriptor 0, or on another that was passed. */
+/* 1 if accept is valid with -i: not set, or a single fd:N. */
 static int
 is_for_inetd(const struct value *accept)
 {
@@ -482,7 +479,7 @@ is_for_inetd(const struct value *accept)
 	    strncmp(accept->text, "fd:", 3) == 0);
 }
 
-/* Options that are needed. */
+/* Report required options that are missing. */
 static int
 check_missing(const struct config *cfg, int inetd)
 {
@@ -523,7 +520,7 @@ config_verify_value(const struct config *cfg, int option)
 	return v;
 }
 
-/* Options that only the certificates of peers use. */
+/* Report options that have no effect without verification. */
 static int
 check_trust(const struct config *cfg)
 {
@@ -532,7 +529,7 @@ check_trust(const struct config *cfg)
 	size_t i;
 	int r = 0;
 
-	if (cfg->number[VERIFY] != NONE || cfg->is_wrong[VERIFY] ||
+	if (cfg->number[VERIFY] != VERIFY_NONE || cfg->is_wrong[VERIFY] ||
 	    (cfg->given[VERIFY] == NULL && !config_has_role(cfg)))
 		return 0;
 	for (i = 0; i < sizeof(trust) / sizeof(trust[0]); i++) {
@@ -546,7 +543,7 @@ check_trust(const struct config *cfg)
 	return r;
 }
 
-/* Options that conflict. */
+/* Report conflicts between options. */
 static int
 check_conflicts(const struct config *cfg, int inetd)
 {
@@ -569,7 +566,7 @@ check_conflicts(const struct config *cfg, int inetd)
 		    config_where(cfg, CONNECT));
 		r = -1;
 	}
-	if (!inetd && cfg->number[MODE] == POLL && !cfg->is_wrong[MODE] &&
+	if (!inetd && cfg->number[MODE] == MODE_POLL && !cfg->is_wrong[MODE] &&
 	    !cfg->is_wrong[WORKERS] && !cfg->is_wrong[MAX_CONNECTIONS] &&
 	    cfg->number[MAX_CONNECTIONS] < cfg->number[WORKERS]) {
 		log_error("%s: workers = %lld is more than max_connections = "

@@ -1,6 +1,6 @@
 /*
- * files: who else can replace the files that the master writes to, or trusts.
- * It depends on who can write to each directory on the way.
+ * files: find which other users can replace the files that the master writes to
+ * or trusts.  That depends on write access to each directory of the path.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,25 +16,25 @@
 #include "log.h"
 #include "options.h"
 
-/* Who else can replace what is in a directory. */
+/* Who else can replace files in a directory. */
 enum writer {
 	NOBODY_ELSE, WORKERS_USER, ANYBODY, ANOTHER_USER, ANOTHER_GROUP
 };
 
 static const char *const writers[] = {
-	"nobody else", "the workers' user", "anyone", "another user",
-	"another group"
+	[WORKERS_USER] = "the workers' user", [ANYBODY] = "anyone",
+	[ANOTHER_USER] = "another user", [ANOTHER_GROUP] = "another group"
 };
 
-/* The directory that a file is in. */
+/* The directory of a file. */
 struct place {
 	char	 directory[PATH_MAX];	/* without links */
-	char	 writable[PATH_MAX];	/* it or one above: who can write */
-	enum writer writer;		/* to that */
-	int	 is_open;		/* all users can get there */
+	char	 writable[PATH_MAX];	/* it, or one above */
+	enum writer writer;		/* who can write to that */
+	int	 is_open;		/* all users can access it */
 };
 
-/* Does it belong to root, or to the user of this process? */
+/* 1 if a file belongs to root, or to the user of this process. */
 static int
 is_ours(const struct stat *st)
 {
@@ -65,14 +65,14 @@ is_refused(enum writer w)
 	return w == WORKERS_USER || w == ANYBODY;
 }
 
-/* One more directory on the way: the first counts, unless one is worse. */
+/* Check a directory of the path.  The first fault counts, but errors first. */
 static void
 check_directory(struct files_user user, const char *directory, struct place *p)
 {
 	enum writer w = NOBODY_ELSE;
 	struct stat st;
 
-	/* Who made a link may lead it elsewhere; its mode says nothing. */
+	/* A link's owner can change its target; its mode has no meaning. */
 	if (lstat(directory, &st) == 0 && S_ISLNK(st.st_mode)) {
 		st.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
 		w = writer_of(user, &st);
@@ -106,9 +106,9 @@ check_path(struct files_user user, const char *path, struct place *p)
 }
 
 /*
- * Who else can replace the file, as a clause; or NULL.  Each directory on the
- * way counts, also on the one that links lead to: with it, all that is in it is
- * replaced.  One that can't be looked at keeps the file from being opened, too.
+ * Find who else can replace a file; a clause, or NULL.  Check each directory of
+ * the path, and of the path without links: replacing a directory replaces its
+ * files.  Ignore a directory without access: opening the file fails, too.
  */
 static const char *
 find_place(struct files_user user, const char *path, struct place *p)
@@ -130,7 +130,9 @@ find_place(struct files_user user, const char *path, struct place *p)
 	return p->writer != NOBODY_ELSE ? text : NULL;
 }
 
-/* Why what is there is not for this option; or NULL. */
+/*
+ * Check that an existing file is suitable for an option.  NULL, or the error.
+ */
 static const char *
 file_fault(int option, const struct stat *st)
 {
@@ -147,7 +149,7 @@ file_fault(int option, const struct stat *st)
 const char *
 files_fault(struct files_user user, int option, const char *path)
 {
-	/* It may be a link. */
+	/* Files that are only read may be links. */
 	int is_read = option == TICKET_KEYS || option == PSK;
 	struct place place;
 	const char *why = find_place(user, path, &place);
@@ -165,12 +167,12 @@ files_fault(struct files_user user, int option, const char *path)
 	} else if (errno == ENOENT)
 		path = place.directory;
 	if (option == STATS_FILE)
-		path = place.directory;	/* where a new one takes its place */
+		path = place.directory;	/* a new file is made there */
 	return access(path, is_read ? R_OK : W_OK) == -1 ? strerror(errno) :
 	    NULL;
 }
 
-/* The path that a value of this option names, or NULL. */
+/* The path in a value of an option; or NULL. */
 static const char *
 path_of(int option, const char *text)
 {
@@ -217,7 +219,7 @@ files_check(const struct config *cfg, struct files_user user,
 void
 files_warn_of_readers(const struct config *cfg)
 {
-	/* Who can write there is another question. */
+	/* Check only read access here, not write access. */
 	const struct files_user nobody = { geteuid(), getegid() };
 	const int secrets[] = { cfg->given[KEY] != NULL ? KEY : CERT,
 	    KEY_PASSWORD_FILE, PSK, TICKET_KEYS };
@@ -260,7 +262,10 @@ files_create(const char *name, mode_t mode)
 	return fp;
 }
 
-/* A FIFO that nobody reads yet can only be opened while somebody does. */
+/*
+ * A FIFO without a reader can't be opened for writing: open it for reading
+ * meanwhile.
+ */
 int
 files_open(const struct config *cfg, struct files_user user, int option,
     int flags, mode_t mode)

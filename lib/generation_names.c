@@ -1,4 +1,4 @@
-/* generation_names: the names of a generation, and what is told of lookups. */
+/* generation_names: lookups of the names of a generation, and their log. */
 #include <errno.h>
 #include <string.h>
 
@@ -26,7 +26,7 @@ generation_name(const struct generation *g, size_t i, int with_accepts)
 	return t != NULL || !with_accepts ? t : find_name(&g->accepts, &i);
 }
 
-/* In the child, of it and those before: no secret, nothing that others read. */
+/* In the child: free all secrets and shared memory, of all generations. */
 static void
 forget(void *generation)
 {

@@ -1,4 +1,4 @@
-/* generation_report: what is logged, warned of and printed of a generation. */
+/* generation_report: log lines, warnings and the -t output on a generation. */
 #include <stdio.h>
 #include <string.h>
 
@@ -76,7 +76,7 @@ generation_warn_of_fixed(const struct generation *g,
 	}
 }
 
-/* What is new, or gone. */
+/* Log new and closed listeners. */
 static void
 announce_listeners(const struct listeners *ls, const struct listeners *old)
 {
@@ -92,7 +92,7 @@ announce_listeners(const struct listeners *ls, const struct listeners *old)
 			    ls->list[i].bound.text);
 }
 
-/* Whom a client trusts, unless that is in the configuration. */
+/* Log the system's file of CA certificates if it is used, and new. */
 static void
 announce_authorities(const struct generation *g, const struct generation *old)
 {
@@ -156,7 +156,7 @@ generation_announce_remaining(const struct generation *old)
 		    n == 1 ? "" : "s", n == 1 ? "s" : "", text);
 }
 
-/* Who has to be at each backend, and what for it is asked. */
+/* Print how each backend is verified, and whether SNI is sent. */
 static void
 print_servers(const struct generation *g)
 {
@@ -174,7 +174,7 @@ print_servers(const struct generation *g)
 			as = "one of the peer rules";
 		if (config_is_psk_only(cfg))
 			as = "a holder of the shared key";
-		if (cfg->number[VERIFY] == NONE || as == NULL)
+		if (cfg->number[VERIFY] == VERIFY_NONE || as == NULL)
 			printf("# %s: not verified", t->given);
 		else
 			printf("# %s: verified as %s", t->given, as);

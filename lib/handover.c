@@ -1,4 +1,4 @@
-/* handover: what a program hands over to the one that takes its place. */
+/* handover: the format of the state that is passed at an upgrade. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -12,7 +12,7 @@
 #include "memory.h"
 #include "util.h"
 
-/* Make room for as many bytes more; the old copy is overwritten. */
+/* Make room for len more bytes.  Erase the old copy: it may hold secrets. */
 static void
 grow(struct handover *x, size_t len)
 {

@@ -1,6 +1,6 @@
 /*
- * hints: what may be meant by a key or a value that does not exist.  Most users
- * come from stunnel.
+ * hints: suggestions for a key or a value that does not exist.  Most users come
+ * from stunnel.
  */
 #include <ctype.h>
 #include <stdint.h>
@@ -16,17 +16,17 @@
 #define VALUE_SIZE	512
 
 /*
- * What users of stunnel will write, and what it is here.  Advice follows the
- * name of our key; a value that is copied, if ours takes such a one.
+ * Keys of stunnel, and their equivalents here.  The message is: our key, the
+ * value if it is copied and valid for our key, the advice.
  */
 static const struct stunnel_key {
 	const char *name;
-	const char *value;		/* that it is about; *X: any with X */
-	const char *ours;		/* NULL: no key is like it */
+	const char *value;		/* only with this one; *X: X in it */
+	const char *ours;		/* our key; NULL: none */
 	const char *advice;
-	const char *prefix;		/* to a value that is copied; */
-	int	 is_copied;		/* or there is none */
-	const char *covers;		/* keys that may then be missing */
+	const char *prefix;		/* copy the value, with this prefix */
+	int	 is_copied;		/* copy the value, without a prefix */
+	const char *covers;		/* keys not to be reported as missing */
 } stunnel[] = {
 	{ "CAengine", .advice = "keys and certificates are PEM files" },
 	{ "CAfile", .ours = "ca", .is_copied = 1, .advice =
@@ -165,7 +165,7 @@ static const struct stunnel_key {
 	    "CAfile's FILE, and verify = require", .covers = "ca verify" },
 };
 
-/* Values that mean something else there. */
+/* Values with another meaning in stunnel. */
 static const struct {
 	int	 option;
 	const char *value, *advice;
@@ -184,7 +184,7 @@ static const struct {
 	{ LOG, "overwrite", "a log is always appended to: delete the line" },
 };
 
-/* Letters and digits alone, in lower case; empty if the word is too long. */
+/* Keep only letters and digits, in lower case; empty if in is too long. */
 static size_t
 fold(char *out, const char *in)
 {
@@ -205,8 +205,8 @@ least(size_t a, size_t b, size_t c)
 }
 
 /*
- * How many letters were left out, put in, mistaken or exchanged with the next
- * one: Damerau's and Levenshtein's distance, three rows of its table at a time.
+ * The Damerau-Levenshtein distance: the number of letters that are missing,
+ * added, wrong or swapped with the next one.  Keep three rows of its table.
  */
 static size_t
 distance(const char *a, const char *b)
@@ -231,7 +231,7 @@ distance(const char *a, const char *b)
 	return rows[(i + 2) % 3][n];
 }
 
-/* How far a word is from another one; SIZE_MAX: too far to be it. */
+/* The distance of a text from a word; SIZE_MAX: not a misspelling of it. */
 static size_t
 misspelt(const char *text, const char *word)
 {
@@ -264,7 +264,7 @@ hint_option(const char *name)
 	return near;
 }
 
-/* The value nearest to one that an option does not have; or NULL. */
+/* The choice that is most similar to an invalid value; or NULL. */
 static const char *
 choice_near(const char *const *choices, const char *text)
 {
@@ -321,7 +321,7 @@ hint_value(const struct option *o, const char *text, char *hint, size_t size)
 		snprintf(hint, size, "; did you mean %s?", near);
 }
 
-/* stunnel's value as a line of ours, if it makes one. */
+/* Add a stunnel line converted to our key and value, if it can be. */
 static void
 add_line(struct text *out, const struct stunnel_key *t, const char *text)
 {
@@ -355,7 +355,7 @@ is_about(const struct stunnel_key *t, const char *text)
 	    strcasecmp(t->value, text) == 0);
 }
 
-/* The first row for such a line; case and punctuation don't count. */
+/* The first row for a stunnel line; case and punctuation are ignored. */
 static const struct stunnel_key *
 find_stunnel_key(const char *name, const char *text)
 {

@@ -1,6 +1,6 @@
 /*
- * options: the keys of the configuration.  One row each; the man page and the
- * example are held against them by a test.
+ * options: the table of configuration keys.  A test compares it with the manual
+ * page and the example configuration.
  */
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "options.h"
 #include "util.h"
 
-#define WORDS_SIZE	128		/* of the words that a value may be */
+#define WORDS_SIZE	128		/* list of choices */
 
 const char *const option_no_yes[] = { "no", "yes", NULL };
 static const char *const verifies[] = {
@@ -125,7 +125,7 @@ const struct option options[OPTIONS] = {
 	    "file for counters, in the Prometheus text format" },
 };
 
-/* 30s, 5m, 12h or 7d, as milliseconds. */
+/* Parse 30s, 5m, 12h or 7d as milliseconds. */
 static int
 parse_time(const char *text, int64_t min, int64_t max, int64_t *ms)
 {

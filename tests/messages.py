@@ -9,7 +9,6 @@ import collections
 import glob
 import os
 import re
-import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -20,7 +19,7 @@ LEVELS = {"log_error": "error", "log_warning": "warning",
           "log_notice": "notice", "log_info": "info", "log_debug": "debug"}
 TAKERS = {**{name: 0 for name in LEVELS}, "log_at": 1, "tls_fail": 1,
           "tls_pem_fail_shape": 3, "tls_pem_fail_to_find": 2,
-          "tls_reject": 2, "warn": 1, "conn_blame": 1, "conn_end": 3,
+          "tls_reject": 2, "warn": 1, "conn_set_reason": 1, "conn_end": 3,
           "conn_dial": 2, "connection_fail": 1, "abort_all": 1,
           "forward_abort_all": 1, "printf": 0, "fprintf": 1, "dprintf": 1,
           "snprintf": 2, "text_add": 1, "return": 0, "MARK": 9}

@@ -4,6 +4,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import tempfile
 
 import pytest
 
@@ -22,9 +23,10 @@ def podman(tmp_path):
     for program in "podman", "runc":
         if not shutil.which(program):
             pytest.skip(f"{program} is not installed")
-    words = ["podman", "--root", tmp_path / "images", "--runroot",
-             tmp_path / "run", "--tmpdir", tmp_path / "tmp",
-             "--storage-driver", "vfs", *RUNTIME]
+    # Its path can have 50 characters, which pytest's may exceed.
+    short = tempfile.mkdtemp(prefix="podman-")
+    words = ["podman", "--root", tmp_path / "images", "--runroot", short,
+             "--tmpdir", tmp_path / "tmp", "--storage-driver", "vfs", *RUNTIME]
 
     def podman(*arguments):
         p = subprocess.run([*words, *arguments], stdout=subprocess.PIPE,
@@ -37,6 +39,7 @@ def podman(tmp_path):
     yield podman
     subprocess.run([*words, "rm", "-af", "-t", "1"], timeout=60,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    shutil.rmtree(short, ignore_errors=True)
 
 
 def command(program, **places):

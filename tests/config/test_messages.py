@@ -249,7 +249,7 @@ CONFIGURATION = {
     "options", "secret", "tls_config", "tls_files", "tls_generate", "tls_pem",
     "tls_psk", "tls_rules", "tls_suites", "tls_ticket"}
 # What ends a connection, and warnings of TLS.
-REASONS = {"abort_all", "conn_blame", "conn_dial", "conn_end",
+REASONS = {"abort_all", "conn_dial", "conn_end", "conn_set_reason",
            "connection_fail", "forward_abort_all", "tls_reject", "warn"}
 OF_FILES = {"an encryption that this mbed TLS does not support",
             "it is encrypted; set key_password_file",

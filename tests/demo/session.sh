@@ -50,7 +50,7 @@ fail() {
 
 start() {
 	[ -x "$top/tunnel" ] ||
-	    fail "there is no ./tunnel yet: run \"make demo\""
+	    fail "./tunnel is missing: run \"make demo\""
 	d=$(mktemp -d)
 	cd "$d"
 }
@@ -91,7 +91,7 @@ show_background() {
 await() {
 	n=0
 	until grep -q -e "$1" "$2" 2>/dev/null; do
-		kill -0 "$!" 2>/dev/null || fail "a program ended, see $2"
+		kill -0 "$!" 2>/dev/null || fail "a program has ended: see $2"
 		n=$((n + 1))
 		[ "$n" -le 100 ] || fail "no \"$1\" in $2 after 10 seconds"
 		sleep 0.1

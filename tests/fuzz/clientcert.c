@@ -1,7 +1,7 @@
 /*
- * A whole handshake, by a client whose certificates are what the input says:
- * a byte of flags, then each with two bytes of length in front of it.  It has
- * the key of one that the CA has issued, so that no other may be accepted.
+ * A complete handshake of a client with the certificates of the input: a byte
+ * of flags, then each certificate after its length in two bytes.  The client
+ * has the key of a certificate issued by the CA, so no other may be accepted.
  */
 #include "fuzz_tls.h"
 

@@ -1,9 +1,10 @@
 /*
- * A whole handshake, by a client whose messages are edited before they are
- * hashed, signed and encrypted; then records of any type, by its keys.
+ * A complete handshake of a client whose messages are edited before they are
+ * hashed, signed and encrypted; then records of any type, encrypted by its
+ * keys.
  *
- *	flags, how many edits, each: message, kind, offset (2), length, bytes
- *	records, each: type, what else is done, length, bytes
+ *	flags, number of edits, each: message, kind, offset (2), length, bytes
+ *	records, each: type, other actions, length, bytes
  */
 #include "fuzz_tls.h"
 

@@ -16,7 +16,7 @@ int	 LLVMFuzzerTestOneInput(const uint8_t *, size_t);
 /* Prepare a harness before its first input. */
 void	 fuzz_begin(void) __attribute__((weak));
 
-/* Abort with that text, unless ok. */
+/* Abort with this text, unless ok. */
 void	 must(int ok, const char *what);
 
 /* The rest of an input. */

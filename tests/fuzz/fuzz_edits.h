@@ -1,10 +1,11 @@
 /*
- * A peer that is the library's own, whose messages are edited before they are
- * hashed, signed and encrypted.  In the input: how many edits, each: message,
- * kind, offset (2), length, bytes.  MESSAGES: how many it sends at most.
+ * A peer by mbed TLS, whose messages are edited before they are hashed, signed
+ * and encrypted.  The input has the number of edits, each: message, kind,
+ * offset (2), length, bytes.  MESSAGES is the maximum number of messages it
+ * sends.
  *
- * A harness is linked with --wrap=mbedtls_ssl_write_handshake_msg_ext, where
- * the library finishes a message.
+ * Link a harness with --wrap=mbedtls_ssl_write_handshake_msg_ext, the function
+ * that completes a message.
  */
 #define EDITS		8
 #define MESSAGE_HEAD	4

@@ -236,7 +236,7 @@ peer_recv(void *arg, unsigned char *p, size_t len)
 	return n == 0 ? MBEDTLS_ERR_SSL_WANT_READ : (int)n;
 }
 
-/* crt: NULL, or the first of its chain. */
+/* crt: the first certificate of its chain; or NULL. */
 static void
 client_new(struct client *c, int is_tls13, int is_hybrid, mbedtls_x509_crt *crt)
 {

@@ -56,7 +56,7 @@ has_dns(const mbedtls_x509_crt *crt, const char *name, int is_pattern)
 	for (; q != NULL && q->buf.p != NULL; q = q->next) {
 		const char *own = (const char *)q->buf.p;
 
-		/* Context-specific 2, RFC 5280 section 4.2.1.6. */
+		/* dNSName: context-specific 2, RFC 5280 section 4.2.1.6. */
 		if ((q->buf.tag & 0xdf) == 0x82 && (is_pattern ?
 		    covers(name, len, own, q->buf.len) :
 		    covers(own, q->buf.len, name, len)))

@@ -1,11 +1,11 @@
 /*
- * What a server may do to our client: a whole handshake, by one whose messages
- * are edited before they are hashed, signed and encrypted; then records of any
- * type, by its keys, tickets among them.  Or bytes, whatever they are.  In
- * front of it may be a connection whose session is resumed.
+ * A malicious server for our client: a complete handshake whose messages are
+ * edited before they are hashed, signed and encrypted; then records of any
+ * type, encrypted by its keys, also tickets.  Or any bytes.  A connection may
+ * come first, whose session is resumed.
  *
- *	flags, how many edits, each: message, kind, offset (2), length, bytes
- *	records, each: type, what else is done, length, bytes
+ *	flags, number of edits, each: message, kind, offset (2), length, bytes
+ *	records, each: type, other actions, length, bytes
  *
  *	flags with RAW, bytes
  */

@@ -13,7 +13,7 @@ setup(void **state)
 	return 0;
 }
 
-/* They wait for the process to sleep, and are taken once. */
+/* Signals are delivered only during sleep, and are taken once. */
 static void
 test_signals(void **state)
 {
@@ -47,7 +47,7 @@ is_open(int fd)
 	return fcntl(fd, F_GETFD) != -1;
 }
 
-/* In a child, which would close what cmocka or a sanitizer has open. */
+/* Test in a child, as files of cmocka or a sanitizer would be closed. */
 static int
 closes(int *fds, size_t n)
 {
@@ -125,7 +125,7 @@ test_notify(void **state)
 	char text[64] = "", name[16];
 
 	(void)state;
-	/* An abstract one, which the kernel chooses. */
+	/* An abstract address, chosen by the kernel. */
 	assert_int_equal(bind(fd, (struct sockaddr *)&un, len), 0);
 	len = sizeof(un);
 	assert_int_equal(getsockname(fd, (struct sockaddr *)&un, &len), 0);

@@ -1,4 +1,4 @@
-/* Unit tests of privileges: who workers are to be, and whether they are it. */
+/* Unit tests of privileges: lookup and change of the identity. */
 #include "../../lib/privileges.c"
 
 #include <sys/wait.h>
@@ -68,7 +68,7 @@ test_only_root(void **state)
 	expect_said("a:3: ", "only root can set chroot = /");
 }
 
-/* For good: a child, which could not become root again. */
+/* In a child, as root can't be regained. */
 static void
 test_drop(void **state)
 {

@@ -11,6 +11,7 @@ from config_keys import table
 from documents import MANUALS, read
 from support import TOP, run
 
+
 def test_help_has_every_key_once_and_fits_a_screen():
     lines = run(support.TUNNEL, "-h").decode().splitlines()
     assert len(lines) <= 24

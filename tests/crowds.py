@@ -54,7 +54,7 @@ def is_served(room, address, source=None):
     return greet(room.client(come(room, address, source)))
 
 
-def spends_nothing(t, seconds=1):
+def uses_no_cpu(t, seconds=1):
     """The tunnel uses no CPU time while idle, even if accept(2) keeps failing.
     """
     before = t.cpu_seconds()

@@ -218,7 +218,7 @@ def hellos(room, t, groups):
 
 @pytest.mark.parametrize("groups", ["x25519,secp256r1", "secp256r1,x25519",
                                     "secp384r1,secp256r1,x25519"])
-def test_a_guess_of_ours_is_good(room, tunnel, groups):
+def test_any_supported_share_is_accepted(room, tunnel, groups):
     """Any supported share is accepted: another round trip would cost more."""
     t = tunnel("groups=" + groups)
     assert hellos(room, t, "X25519:P-256") == 1

@@ -40,7 +40,7 @@
 #define EXIT_CONFIG	2
 #define WHY_SIZE	512		/* error text for -g, -r, -k or -p */
 
-_Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
+_Static_assert(SOCKETS_MAX == LISTENERS_MAX, "one limit");
 
 /*
  * THE UPGRADE

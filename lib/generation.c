@@ -315,11 +315,32 @@ step_kernel(struct generation *g, const struct arguments *a)
 	return g->tls != NULL ? load_kernel(g) : 0;
 }
 
+/* Names may add addresses, which only the lookup at the start counts. */
+static int
+check_accepts(const struct targets *all)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < all->n; i++) {
+		const struct target *t = &all->list[i];
+
+		n += t->to != NULL ? t->to->n : 1;
+		if (n <= LISTENERS_MAX)
+			continue;
+		log_error("%s: accept: %s: too many addresses (allowed: %d in "
+		    "all)", t->where, t->given, LISTENERS_MAX);
+		return -1;
+	}
+	return 0;
+}
+
 static int
 step_accept(struct generation *g, const struct arguments *a)
 {
 	(void)a;
-	return parse_all(&g->accepts, g->config.given[ACCEPT], 1);
+	if (parse_all(&g->accepts, g->config.given[ACCEPT], 1) == -1)
+		return -1;
+	return check_accepts(&g->accepts);
 }
 
 static int

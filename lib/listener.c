@@ -43,7 +43,7 @@ is_same_listener(const struct listener *a, const struct listener *b)
 static const char *
 why_no_listener(int error)
 {
-	_Static_assert(LISTENERS_MAX == 64, "it is said below");
+	_Static_assert(LISTENERS_MAX == 64, "the text has it");
 
 	switch (error) {
 	case E2BIG:

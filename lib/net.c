@@ -124,7 +124,7 @@ net_take_address(struct address *a, const struct sockaddr *sa, in_port_t port)
 	struct sockaddr_in *in = (void *)&a->sa;
 
 	_Static_assert(offsetof(struct sockaddr_in, sin_port) ==
-	    offsetof(struct sockaddr_in6, sin6_port), "both are set");
+	    offsetof(struct sockaddr_in6, sin6_port), "one port field");
 	memset(a, 0, sizeof(*a));
 	if (sa->sa_family != AF_INET && sa->sa_family != AF_INET6)
 		return -1;

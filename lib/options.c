@@ -170,16 +170,16 @@ void
 option_allowed(const struct option *o, char *text, size_t size)
 {
 	char words[WORDS_SIZE] = "";
+	const char *or = o->choices != NULL ? ", or " : "";
 
 	if (o->choices != NULL)
 		text_join(words, sizeof(words), o->choices);
 	if (o->type == NUMBER)
-		snprintf(text, size, "%s%s%lld to %lld", words,
-		    words[0] != '\0' ? ", or " : "", (long long)o->min,
-		    (long long)o->max);
+		snprintf(text, size, "%s%s%lld to %lld", words, or,
+		    (long long)o->min, (long long)o->max);
 	else if (o->type == TIME)
-		snprintf(text, size, "%s, or a number with its unit s, m, h or "
-		    "d, %llds to %llds", words, (long long)o->min,
+		snprintf(text, size, "%s%sa number with its unit s, m, h or d, "
+		    "%llds to %llds", words, or, (long long)o->min,
 		    (long long)o->max);
 	else if (o->type == CHOICE)
 		snprintf(text, size, "%s", words);

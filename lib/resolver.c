@@ -250,7 +250,7 @@ resolver_take(struct resolver *r, struct target *t, struct names *names,
 	struct answer a;
 	int is_whole;
 
-	_Static_assert(RESOLVER_MS == 10000, "it is said below");
+	_Static_assert(RESOLVER_MS == 10000, "the text has it");
 	*why = r->fd == -1 ? strerror(errno) : "no valid answer within 10 s";
 	is_whole = read(r->fd, &a, sizeof(a)) == sizeof(a);
 	if (is_whole && a.error != 0)

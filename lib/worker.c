@@ -26,7 +26,7 @@
 #include "util.h"
 #include "worker.h"
 
-_Static_assert(WORKER_DROP_MS == FORWARD_DROP_MS, "the engine does it");
+_Static_assert(WORKER_DROP_MS == FORWARD_DROP_MS, "one value");
 
 /*
  * Accept the connections in the kernel's queues, which would be reset when the

@@ -361,6 +361,16 @@ def test_two_accept_on_one_port(lost):
         lost, f"accept={address}", f"accept={address}", status=1))
 
 
+@pytest.mark.parametrize("flags", [(), ("-tq",)])
+def test_too_many_addresses(in_file, good, flags):
+    """The check finds it as well as a start."""
+    lines = "".join(f"accept = 127.0.0.1:{port}\n"
+                    for port in range(20000, 20064))
+    message = in_file(good + lines, *flags)
+    assert message.endswith(": accept: 127.0.0.1:20063: too many addresses "
+                            "(allowed: 64 in all)")
+
+
 def test_unix_socket_in_use(room, certs):
     backend = room.backend(family=socket.AF_UNIX, to=room.path("used"))
     message = complaint(run_tunnel(

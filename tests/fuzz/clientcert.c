@@ -71,7 +71,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
 	r = do_handshake(&s, &c.ssl);
 	if (r == 0 && t->peer != NULL)
-		must(n > 0 && is_signed(chain), "it is somebody else's");
+		must(n > 0 && is_signed(chain), "it belongs to another user");
 	else if (r == 0)
 		must(!(flags & IS_REQUIRED), "there is no certificate");
 	else if (r == STREAM_ERROR)

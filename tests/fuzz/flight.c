@@ -65,7 +65,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
 	if ((r = do_handshake(&s, &c.ssl)) == 0) {
 		must(t->cfg->verify != REQUIRED || t->peer != NULL,
-		    "who is it?");
+		    "no peer name");
 		must(flags & HAS_CERT || t->peer == NULL,
 		    "it has shown nothing");
 		while (in.n > 0 && exchange(&s, &c, &in) == 0)

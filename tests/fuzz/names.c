@@ -131,7 +131,7 @@ check_holder(struct tls_config *cfg, mbedtls_x509_crt *crt)
 	t->cfg = cfg;
 	tls_verify_cert(t, crt, 0, &flags);
 	must(t->refused == (flags != 0) && t->refused == (t->peer == NULL),
-	    "is it refused?");
+	    "verdict is wrong");
 	must(t->peer == NULL || strpbrk(t->peer, "\r\n") == NULL,
 	    "not one line");
 	tls_free(t);

@@ -165,8 +165,8 @@ connection(struct tls_config *cfg, int kind, mbedtls_ssl_session *session,
 	if (has_session)
 		must(mbedtls_ssl_set_session(&c.ssl, session) == 0, "session");
 	must(do_handshake(&s, &c.ssl) == 0, "no handshake");
-	must(t->resumed == has_session, "is it resumed?");
-	must((t->psk != NULL) == (kind >= SHARED12), "is it by a key?");
+	must(t->resumed == has_session, "resumed is wrong");
+	must((t->psk != NULL) == (kind >= SHARED12), "psk is wrong");
 	must((t->group == MBEDTLS_SSL_IANA_TLS_GROUP_X25519MLKEM768) ==
 	    (kind == HYBRID), "another group");
 	has_session = talk(&s, &c, session);
@@ -241,7 +241,7 @@ answers(struct tls_config *cfg, unsigned char flags, int is_again)
 	server_begin(&v, flags & 2, flags & 8, flags & 16, flags & 128);
 	must((t = tls_new(cfg, -1, SERVER_NAME, &s)) != NULL, "tls_new");
 	must(do_handshake(&s, &v.ssl) == 0, "no handshake with a server");
-	must(t->resumed == is_again, "is the server's session resumed?");
+	must(t->resumed == is_again, "resumed is wrong");
 	must(mbedtls_ssl_write(&v.ssl, (const unsigned char *)"x", 1) == 1 &&
 	    s.ops->read(&s, buf, sizeof(buf)) == 1, "no data of a server");
 	mbedtls_ssl_close_notify(&v.ssl);

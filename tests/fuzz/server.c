@@ -31,11 +31,11 @@ check_server(const struct tls *t)
 	struct tls_conninfo a;
 
 	tls_conninfo(t, &a);
-	must(a.version != NULL && a.cipher != NULL, "nothing was agreed upon");
+	must(a.version != NULL && a.cipher != NULL, "nothing was negotiated");
 	must(t->cfg != clients[VERIFIES] || (a.peer != NULL &&
-	    strcmp(a.peer, "CN=server.example.org") == 0), "who is it?");
+	    strcmp(a.peer, "CN=server.example.org") == 0), "no peer name");
 	must((t->cfg == clients[SHARES]) == (a.psk != NULL),
-	    "has it the key?");
+	    "psk is wrong");
 }
 
 /* Let the client read all input; -1: there will be no more. */

@@ -61,7 +61,7 @@ resume(struct tls_config *cfg, struct tls *t, struct input plain,
 	if (ticket_parse(cfg, &session, ticket, len) == 0) {
 		must(cfg->verify != REQUIRED || t->peer != NULL ||
 		    t->psk != NULL,
-		    "who is it?");
+		    "no peer name");
 		store(cfg, &session);
 	}
 	mbedtls_ssl_session_free(&session);

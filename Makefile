@@ -1,4 +1,4 @@
-# tunnel: TLS for services and clients that know none.
+# tunnel: TLS tunnel for plaintext servers and clients.
 #
 #   make deps demo       install what is missing, build, and see it work
 #   make deps check      install what is missing, build, and test it
@@ -80,7 +80,7 @@ machine	:= $(shell $(CC) -dumpmachine 2>/dev/null)
 # What AWS-LC does of mbed TLS's work, it does as a driver for PSA.
 ifdef ACCEL
 ifneq ($(ACCEL)$(MUSL),aws-lc)
-$(error make: ACCEL can only be aws-lc, and not together with MUSL)
+$(error make: ACCEL=$(ACCEL) is not valid (allowed: aws-lc, without MUSL))
 endif
 AWS_LC	= build/aws-lc/$(machine)
 AWS_LC_SOURCE = build/aws-lc-source
@@ -115,7 +115,7 @@ LIBRARY_ADDS += mbedtls/random.c $(wildcard mbedtls/everest_driver.*)
 LIBRARY_CFLAGS = $(SIZED) $(hardening) $(filter-out -fno-plt,$(SMALL)) \
 	$(ACCEL_CPPFLAGS)
 else ifneq ($(MUSL)$(ACCEL),)
-$(error make: MUSL and ACCEL take an mbed TLS of our own, so no MBEDTLS)
+$(error make: MBEDTLS cannot be used with MUSL or ACCEL: these build their own)
 else
 LIBRARY_DIR = $(filter-out system,$(MBEDTLS))
 endif
@@ -189,18 +189,18 @@ $(AWS_LC)/flags: FORCE
 	@echo "$(build_aws_lc)" | cmp -s - $@ || echo "$(build_aws_lc)" > $@
 
 $(AWS_LC_SOURCE):
-	@echo "make: no source of AWS-LC is in $@: run \
+	@echo "make: the source of AWS-LC is not in $@: run \
 	\"make ACCEL=$(ACCEL) deps\"" >&2; exit 1
 endif
 
 $(SOURCE):
-	@echo "make: no source of mbed TLS is in $@: run \"make deps\", or use \
+	@echo "make: the source of mbed TLS is not in $@: run \"make deps\", or use \
 	MBEDTLS=system or MBEDTLS=/prefix" >&2; exit 1
 endif
 
 # Is it there, and new enough, and complete?  What that is, tls.c says in an
 # #error.  Any other reason is the compiler's to tell, and it comes first.
-no_library = there is no mbed TLS; leave MBEDTLS out to build our own
+no_library = mbed TLS was not found; leave MBEDTLS out to build our own
 
 mbedtls-is-fit: $(LIBRARY)
 	@said=$$(export LC_ALL=C; { $(LIBRARY_DIR:%=ls %/include/mbedtls &&) \
@@ -210,8 +210,8 @@ mbedtls-is-fit: $(LIBRARY)
 	    -e '/^ls: /s|.*|$(no_library)|p' \
 	    -e '/^tls\.c:.*error: .\{0,1\}mbedtls\//s|.*|$(no_library)|p'); \
 	    [ -n "$$why" ] || echo "$$said" >&2; \
-	    echo "make: $(MBEDTLS:%=MBEDTLS=%: )$${why:-tls.c can not be \
-	compiled here, see above}" >&2; exit 1; }
+	    echo "make: $(MBEDTLS:%=MBEDTLS=%: )$${why:-tls.c cannot be \
+	compiled: see above}" >&2; exit 1; }
 
 # For what reads them.
 sources:
@@ -222,7 +222,7 @@ libraries:
 	    libmbedcrypto.a) $(ACCEL_LIBS)
 
 demo: $(TUNNEL)
-	tests/demo
+	tests/demo/demo
 
 PYTEST	= $(PYTHON) -B -m pytest -q -p no:cacheprovider
 
@@ -335,12 +335,16 @@ DIRECTORIES = $(addprefix $(DESTDIR),$(PREFIX)/sbin $(PREFIX)/share/man/man5 \
 	$(PREFIX)/share/doc/tunnel \
 	$(PREFIX)/lib/sysusers.d $(SYSTEMDDIR) $(SYSCONFDIR)/tunnel)
 
+# The program of a package, which owns the example in /etc; or nothing.
+packaged = $(if $(filter-out /usr,$(PREFIX)),$(if $(filter \
+	/etc,$(SYSCONFDIR)),$(wildcard $(DESTDIR)/usr/sbin/tunnel)))
+
 install: $(TUNNEL) $(UNITS)
 	install -d $(DIRECTORIES)
 	install -m 755 $(TUNNEL) $(DESTDIR)$(PREFIX)/sbin/tunnel
 	install -m 644 man/tunnel.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 man/tunnel.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5
-	install -m 644 man/tunnel-packages.7 $(DESTDIR)$(PREFIX)/share/man/man7
+	install -m 644 $(wildcard man/*.7) $(DESTDIR)$(PREFIX)/share/man/man7
 	install -m 644 README.md SECURITY.md LICENSE tunnel.conf.example \
 	    $(DESTDIR)$(PREFIX)/share/doc/tunnel
 	$(if $(ACCEL),install -m 644 $(AWS_LC)/LICENSE \
@@ -348,17 +352,19 @@ install: $(TUNNEL) $(UNITS)
 	install -m 644 $(UNITS) $(DESTDIR)$(SYSTEMDDIR)
 	install -m 644 lib/systemd/sysusers.conf \
 	    $(DESTDIR)$(PREFIX)/lib/sysusers.d/tunnel.conf
-	install -m 644 tunnel.conf.example $(DESTDIR)$(SYSCONFDIR)/tunnel
+	$(if $(packaged),,install -m 644 tunnel.conf.example \
+	    $(DESTDIR)$(SYSCONFDIR)/tunnel)
 
-# What others have put into /etc/tunnel is theirs.
+# Leave all other files in /etc/tunnel.
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/tunnel \
 	    $(DESTDIR)$(PREFIX)/share/man/man8/tunnel.8 \
 	    $(DESTDIR)$(PREFIX)/share/man/man5/tunnel.conf.5 \
-	    $(DESTDIR)$(PREFIX)/share/man/man7/tunnel-packages.7 \
+	    $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man7/%,$(wildcard \
+	    man/*.7)) \
 	    $(DESTDIR)$(PREFIX)/lib/sysusers.d/tunnel.conf \
 	    $(UNITS:$(O)/%=$(DESTDIR)$(SYSTEMDDIR)/%) \
-	    $(DESTDIR)$(SYSCONFDIR)/tunnel/tunnel.conf.example
+	    $(if $(packaged),,$(DESTDIR)$(SYSCONFDIR)/tunnel/tunnel.conf.example)
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
 	-@rmdir $(DESTDIR)$(SYSCONFDIR)/tunnel 2>/dev/null || :
 
@@ -374,11 +380,16 @@ deb: $(TUNNEL)
 	cp -R lib/deb $(DEB)/debian
 	cp CHANGELOG.md $(DEB)
 	sed -e 1,4d -e 's/^$$/./' -e 's/^/ /' LICENSE >>$(DEB)/debian/copyright
-	(echo "tunnel ($(VERSION)-1) unstable; urgency=medium"; echo; \
-	    echo "  * See CHANGELOG.md."; echo; \
-	    sed -n 's/^Maintainer:/ --/p' lib/deb/control | tr '\n' ' '; \
-	    date -R) | sed 's/>  */>  /' >$(DEB)/debian/changelog
+	$(MAKE) --no-print-directory -s deb-changelog >$(DEB)/debian/changelog
 	cd $(DEB) && dpkg-buildpackage --ignore-builtin-builddeps -b -us -uc
+
+# Debian's changelog has the date of the release, and so have the files in the
+# package: builds of one release are the same.
+deb-changelog:
+	@echo "tunnel ($(VERSION)-1) unstable; urgency=medium"; echo
+	@echo "  * See CHANGELOG.md."; echo
+	@echo "$$(sed -n 's/^Maintainer:/ --/p' lib/deb/control)  $$(date -Ru \
+	    -d "$$(sed -n 's/^## $(VERSION) - //p' CHANGELOG.md)")"
 
 # What tests/deps has put there is kept: it is not made from anything here.
 KEPT	= build/aws-lc-source build/aws-lc-source.apt build/debian13 \
@@ -394,7 +405,7 @@ FORCE:
 
 .PHONY: all sources libraries demo check check-more check-all check-vm unit fuzz bench \
 	bench-vm bench-debian13 $(BENCH:%=bench-%) \
-	install uninstall deb \
+	install uninstall deb deb-changelog \
 	clean mbedtls-is-fit FORCE
 
 endif

@@ -18,7 +18,7 @@
 #include "util.h"
 
 #define FILL_SIZE	(80 * 1024)	/* measured: more gains little */
-#define STEPS_PER_TURN	4		/* of one half, before others run */
+#define STEPS_PER_TURN	4		/* per half, before others run */
 #define SIGNALS_MS	50		/* between signals, in a busy loop */
 #define LINGERING_CLOSE_MS 500		/* for the peer to read its alert */
 #define DELIVER_MS	30000		/* an abort waits for data, at most */
@@ -75,7 +75,7 @@ struct conn {
 	void	*user;			/* for the callbacks */
 	struct stream streams[SIDES];
 	struct source sources[SIDES];
-	struct half halves[SIDES];	/* by the side that they read from */
+	struct half halves[SIDES];	/* index: the side to read from */
 	enum phase phase;
 	short	 revents[SIDES];	/* reported since the last step */
 	bool	 hung_up[SIDES];	/* no more events will come */
@@ -759,7 +759,7 @@ conn_timeout(struct forward *f, struct conn *c)
 		conn_end(f, c, 0, "handshake timeout");
 		break;
 	case DIALING:
-		conn_dial(f, c, "timed out");
+		conn_dial(f, c, "connect timeout");
 		break;
 	case SECURING:
 		conn_dial(f, c, "handshake timeout");
@@ -1121,7 +1121,7 @@ wait_for_events(struct forward *f, const sigset_t *mask)
 int
 forward_run(struct forward *f, const sigset_t *mask)
 {
-	int64_t signals_at = f->now;	/* of the last delivery */
+	int64_t signals_at = f->now;	/* the last delivery */
 	int n;
 
 	while (!f->draining || f->nconns > 0) {

@@ -170,7 +170,8 @@ tls_init(void)
 	if (is_too_old())
 		return "the mbed TLS library is " TOO_OLD;
 	if (psa_crypto_init() != PSA_SUCCESS)
-		return "mbed TLS cannot be initialized: no entropy?";
+		return "mbed TLS cannot be initialized: perhaps the system has "
+		    "no entropy";
 	return NULL;
 }
 

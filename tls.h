@@ -221,9 +221,9 @@ void	 tls_config_sessions(struct tls_config *, struct tls_sessions *,
 #define TLS_KERNEL_TRIES	6
 #define TLS_KERNEL_REKEYS	(1u << TLS_KERNEL_TRIES)
 /*
- * Set by the caller if the kernel handles padded records correctly although
- * TLS_RX_EXPECT_NO_PAD is on: Linux 6.1 then returns the data of some of them
- * twice.
+ * Set by the caller if the kernel handles padded records correctly while
+ * TLS_RX_EXPECT_NO_PAD is on: with that option, Linux 6.1 returns the data of
+ * some padded records twice.
  */
 #define TLS_KERNEL_MAY_HINT	(TLS_KERNEL_REKEYS << 1)
 unsigned tls_kernel_try(unsigned i, int fd);
@@ -256,9 +256,11 @@ int	 tls_config_expiry(const struct tls_config *, size_t i,
 
 /*
  * Call warn with a clause for each current problem, such as a certificate that
- * expires in 12 days.
+ * expires in 12 days.  about: the certificate's file, or a key of the
+ * configuration.
  */
-void	 tls_config_warn(const struct tls_config *, void (*warn)(const char *));
+void	 tls_config_warn(const struct tls_config *, void (*warn)(const void *,
+	    const char *about, const char *text), const void *);
 
 /*
  * NEW KEYS, CERTIFICATES AND REQUESTS (lib/tls_generate, lib/tls_psk)

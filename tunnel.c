@@ -38,9 +38,9 @@
 #include "workers.h"
 
 #define EXIT_CONFIG	2
-#define WHY_SIZE	512		/* of the error of -g, -r, -k or -p */
+#define WHY_SIZE	512		/* error text for -g, -r, -k or -p */
 
-_Static_assert(SOCKETS_MAX == LISTENERS_MAX, "each is listened on");
+_Static_assert(SOCKETS_MAX == LISTENERS_MAX, "one limit");
 
 /*
  * THE UPGRADE
@@ -59,7 +59,8 @@ carry_master(struct handover *x, struct master *m, struct arguments *a)
 	upgrade_carry(x, &m->upgrade);
 	handover_int(x, &m->pid, 1, INT_MAX);
 	if (x->bad == NULL && m->pid != getpid())
-		x->bad = "it is for another process (a script must use exec)";
+		x->bad = "it was made for another process (a script must use "
+		    "exec)";
 	carry_log(x, &m->upgrade.log);
 	carry_arguments(x, a);
 	handover_fd(x, &m->pidfile);
@@ -253,7 +254,9 @@ find_unresponsive(const struct master *m)
 	uint64_t now = (uint64_t)clock_ms();
 	size_t i;
 
-	for (i = 0; i < ws->nslots && g->config.number[MODE] == POLL; i++) {
+	if (g->config.number[MODE] != MODE_POLL)
+		return NULL;
+	for (i = 0; i < ws->nslots; i++) {
 		const struct slot *slot = &ws->slots[i];
 
 		if (slot->pid == 0 || now - g->board.counts[slot->row].beat >=
@@ -278,11 +281,11 @@ notify_watchdog(struct master *m)
 	if (slot == NULL)
 		daemon_notify(m->args->notify, "WATCHDOG=1");
 	else if (slot->pid == 0)
-		log_at(level, "watchdog: a worker is missing, so WATCHDOG=1 is "
-		    "not sent");
+		log_at(level, "watchdog: not sending WATCHDOG=1: a worker is "
+		    "missing");
 	else
-		log_at(level, "watchdog: worker %d hangs, so WATCHDOG=1 is not "
-		    "sent", (int)slot->pid);
+		log_at(level, "watchdog: not sending WATCHDOG=1: worker %d is "
+		    "not responding", (int)slot->pid);
 	m->watchdog_withheld = slot != NULL;
 }
 
@@ -300,7 +303,7 @@ sleep_ms(const struct master *m)
 	if (m->upgrade.trial != 0 && m->next == NULL &&
 	    m->upgrade.until < until)
 		until = m->upgrade.until;
-	if (!m->stopping && (g->config.number[MODE] == POLL ?
+	if (!m->stopping && (g->config.number[MODE] == MODE_POLL ?
 	    !workers_are_full(&g->workers) : g->workers.retry_at > now) &&
 	    g->workers.retry_at < until)
 		until = g->workers.retry_at;
@@ -342,7 +345,7 @@ refill(struct master *m)
 {
 	struct generation *g = m->live;
 
-	if (m->stopping || g->config.number[MODE] == FORK ||
+	if (m->stopping || g->config.number[MODE] == MODE_FORK ||
 	    workers_are_full(&g->workers) ||
 	    clock_ms() < g->workers.retry_at)
 		return;
@@ -428,6 +431,8 @@ run_inetd(struct arguments *a)
 	inetd_choose(&inetd, &g->config);
 	if (generation_open_log(g) == -1 || inetd_take(&inetd, &w, &in) == -1)
 		goto out;
+	generation_warn_of_files(g);
+	generation_warn_of_certificates(g);
 	daemon_release_descriptors();
 	signals_catch(&sleep_mask);
 	raise(SIGCHLD);		/* the relay may have exited before */
@@ -461,7 +466,7 @@ write_pidfile(struct master *m)
 		m->pidfile_name = strdup(name);
 		return 0;
 	}
-	log_error("%s: pidfile %s: %s", config_where(cfg, PIDFILE), name,
+	log_error("%s: pidfile: %s: %s", config_where(cfg, PIDFILE), name,
 	    why);
 	close(fd);
 	return -1;
@@ -564,7 +569,7 @@ generate(const struct arguments *a, FILE *fp, char *text, size_t size)
 {
 	if (a->names != NULL)
 		return tls_generate(a->names, fp, text, size);
-	/* The key goes only to the file, lest it is mailed with the request. */
+	/* Write the key only to the file: the request may be mailed. */
 	if (a->requested != NULL)
 		return tls_generate_request(a->requested, fp, stdout, text,
 		    size);

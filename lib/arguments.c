@@ -1,4 +1,4 @@
-/* arguments: command line and environment, and the configuration by them. */
+/* arguments: the command line, the environment, and their configuration. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,11 +24,11 @@ int
 arguments_misused(void)
 {
 	usage(stderr);
-	fprintf(stderr, "tunnel -h explains all of it\n");
+	fprintf(stderr, "tunnel -h lists all options and keys\n");
 	return -1;
 }
 
-/* A group of keys: those from one on, up to another. */
+/* Print a group of keys: from one key up to, but without, another. */
 static void
 help_keys(int from, int to, const char *title)
 {
@@ -44,7 +44,7 @@ help_keys(int from, int to, const char *title)
 	printf("\n");
 }
 
-/* It fits on a screen of 24 lines. */
+/* The help fits on a screen of 24 lines. */
 void
 arguments_help(void)
 {
@@ -56,32 +56,33 @@ arguments_help(void)
 		{ CA, "verification" }, { TLS_MIN, "TLS" },
 		{ SESSION_TICKETS, "resumption" },
 		{ MAX_CONNECTIONS, "limits" },
-		{ MODE, "processes" }, { DAEMON, "process, log" },
+		{ MODE, "processes" }, { DAEMON, "daemon, log" },
 		{ OPTIONS, NULL }
 	};
 	size_t i;
 
 	usage(stdout);
 	printf("\n  -c file  configuration file   "
-	    "-t        check it, describe certificates\n"
+	    "-t        check and show the configuration\n"
 	    "  -d       daemon=yes           "
-	    "-tq       check it, print only problems\n"
-	    "  -i       serve stdin, stdout  "
-	    "-g names  make a key and a certificate\n"
+	    "-tq       check it, show only problems\n"
+	    "  -i       serve 1 connection   "
+	    "-g names  new key and self-signed certificate\n"
 	    "  -q       log_level=warning    "
-	    "-r names  make a key and a request to a CA\n"
+	    "-r names  new key and certificate request\n"
 	    "  -v       log_level=debug      "
-	    "-k        make a key for ticket_keys\n"
-	    "  -V       version, features    "
-	    "-p name   make a key for psk\n"
-	    "  -h       this text            "
-	    "-o file   output file for -g, -r, -k or -p\n\n"
-	    "keys, as in the file; tunnel.conf(5) explains them:\n");
+	    "-k        new key for ticket_keys\n"
+	    "  -V       show the version     "
+	    "-p name   new shared key for psk\n"
+	    "  -h       show this text       "
+	    "-o file   output file of -g, -r, -k or -p\n\n"
+	    "keys, in the file or as arguments; tunnel.conf(5) explains them:"
+	    "\n");
 	for (i = 0; groups[i].title != NULL; i++)
 		help_keys(groups[i].from, groups[i + 1].from, groups[i].title);
 }
 
-/* What -g, -r, -k and -o may not be with; -1, having logged why. */
+/* Check the combination of -g, -r, -k, -p and -o.  -1, having logged why. */
 static int
 check_letters(const struct arguments *a)
 {
@@ -113,7 +114,7 @@ check_letters(const struct arguments *a)
 	return 0;
 }
 
-/* What a letter stands for, if that is a setting; or NULL. */
+/* The setting that a letter is short for; or NULL. */
 static const char *
 letter_setting(int letter)
 {
@@ -122,14 +123,14 @@ letter_setting(int letter)
 	    letter == 'v' ? "log_level=debug" : NULL;
 }
 
-/* One of getopt(3); -1, having logged why. */
+/* Handle a letter of getopt(3).  0, or -1, having logged why. */
 static int
 take_letter(struct arguments *a, int letter)
 {
 	switch (letter) {
 	case 'c':
 		if (a->file != NULL) {
-			log_error("-c is given twice");
+			log_error("-c can be given only once");
 			return -1;
 		}
 		a->file = optarg;
@@ -163,7 +164,7 @@ arguments_parse(struct arguments *a, int argc, char **argv)
 {
 	static char *none[] = { NULL };
 	static char help_letter[] = "-h", version_letter[] = "-V";
-	size_t most = 0;		/* each letter may be a setting */
+	size_t most = 0;		/* settings: each letter may be one */
 	const char *setting;
 	int c, n;
 
@@ -189,7 +190,7 @@ arguments_parse(struct arguments *a, int argc, char **argv)
 	return check_letters(a);
 }
 
-/* The descriptor that a variable names, which is removed; or -1. */
+/* Return the descriptor in a variable, and remove the variable; or -1. */
 static int
 take_descriptor(const char *variable)
 {
@@ -203,7 +204,7 @@ take_descriptor(const char *variable)
 	return (int)fd;
 }
 
-/* How often systemd wants a sign of life: sd_watchdog_enabled(3). */
+/* The interval of systemd's watchdog in ms, as sd_watchdog_enabled(3). */
 static int64_t
 take_watchdog(void)
 {
@@ -239,12 +240,12 @@ arguments_environment(struct arguments *a)
 	a->state = take_descriptor("TUNNEL_STATE");
 	a->before = take_descriptor("TUNNEL_BEFORE");
 	if (a->state == -1)
-		a->before = -1;		/* which could not go on without */
+		a->before = -1;		/* useless without a handover */
 	getrlimit(RLIMIT_NOFILE, &a->files);
 	getrlimit(RLIMIT_CORE, &a->core);
 }
 
-/* From the values that were handed over. */
+/* Use the values of the handover. */
 static int
 configure_restored(const struct arguments *a, struct config *cfg)
 {
@@ -285,7 +286,7 @@ arguments_configure(const struct arguments *a, struct config *cfg)
 		last = SD_LISTEN_FDS_START;
 	for (fd = SD_LISTEN_FDS_START; fd < last; fd++) {
 		snprintf(text, sizeof(text), "fd:%d", fd);
-		r |= config_set(cfg, FROM_FILE, "LISTEN_FDS", "accept", text);
+		r |= config_set(cfg, RANK_FILE, "LISTEN_FDS", "accept", text);
 	}
 	if (a->test && a->quiet && !a->inetd && cfg->given[ACCEPT] == NULL &&
 	    !cfg->is_wrong[ACCEPT]) {

@@ -1,6 +1,6 @@
 /*
- * arguments: how this process was started: the command line, and what systemd
- * has put into the environment.
+ * arguments: the command line of this process, and its environment: variables
+ * of systemd, and those of an upgrade.
  */
 #ifndef ARGUMENTS_H
 #define ARGUMENTS_H
@@ -12,54 +12,55 @@
 struct config;
 
 #define SD_LISTEN_FDS_START 3		/* systemd's first descriptor */
-#define SOCKETS_MAX	64		/* that it may pass */
-#define BEATS		4		/* of a worker within WATCHDOG_USEC */
+#define SOCKETS_MAX	64		/* LISTEN_FDS, at most */
+#define BEATS		4		/* heartbeats per WATCHDOG_USEC */
 
-/* How this process was started, to be looked at again at a reload. */
+/* Kept for the lifetime of the process: a reload uses them again. */
 struct arguments {
-	const char *file;
-	const char *names;		/* of -g */
-	const char *requested;		/* names of -r */
-	const char *identity;		/* of -p */
-	const char *output;		/* of -o */
+	const char *file;		/* -c */
+	const char *names;		/* -g */
+	const char *requested;		/* -r: names */
+	const char *identity;		/* -p */
+	const char *output;		/* -o */
 	int	 help, inetd, key, quiet, test, version;
-	const char **settings;		/* key=value, allocated */
+	const char **settings;		/* key=value; allocated */
 	size_t	 nsettings;
-	char	**command;		/* what is behind -- */
-	int	 passed;		/* sockets of systemd */
+	char	**command;		/* the words after --; ends with NULL */
+	int	 passed;		/* LISTEN_FDS */
 	const char *notify;		/* NOTIFY_SOCKET, or NULL */
 	int64_t	 watchdog;		/* WATCHDOG_USEC, in ms; 0: none */
-	struct rlimit files, core;	/* as they were: for commands */
+	struct rlimit files, core;	/* at the start, for commands */
 	char	**argv;
-	const int *kept_fds;		/* descriptors of our own: no strays */
+	const int *kept_fds;		/* our own descriptors, not to close */
 	size_t	 nkept_fds;
-	/* Of an upgrade; descriptors are -1 where there is none. */
-	int	 state;			/* what is handed over, by */
-	int	 before;		/* the old program; -1: this is it */
+	/* For an upgrade; a descriptor is -1 if there is none. */
+	int	 state;			/* TUNNEL_STATE: the handover */
+	int	 before;		/* TUNNEL_BEFORE: the old program; */
+					/* -1: this is the old program */
 	const struct config *restored;	/* to be used instead of the files */
 };
 
 /*
- * What systemd passes, by sd_listen_fds(3), sd_notify(3) and
- * sd_watchdog_enabled(3); what another tunnel passes, whose variables are
- * removed; and the limits of this process.
+ * Read the environment: variables of systemd, by sd_listen_fds(3), sd_notify(3)
+ * and sd_watchdog_enabled(3); variables of an upgrade, which are removed.  Also
+ * read the limits of this process.
  */
 void	 arguments_environment(struct arguments *);
 
 /*
- * Letters and key=value in any order, up to "--".  0, or -1, having logged why,
- * or how to use it.  It keeps pointers into argv, which getopt(3) changes;
- * settings are to be freed in any case.
+ * Parse letters and key=value in any order, up to "--".  0, or -1, having
+ * logged why, or printed the usage.  Keeps pointers into argv, which getopt(3)
+ * changes.  The caller frees settings in any case.
  */
 int	 arguments_parse(struct arguments *, int argc, char **argv);
 
-/* Print the usage on stderr; -1. */
+/* Print the usage to stderr.  Returns -1. */
 int	 arguments_misused(void);
 
-/* -h: usage and keys, on stdout. */
+/* -h: print the usage and the keys to stdout. */
 void	 arguments_help(void);
 
-/* The whole configuration, anew; -1, having logged each error. */
+/* Read the configuration, also again.  0, or -1, having logged each error. */
 int	 arguments_configure(const struct arguments *, struct config *);
 
 #endif

@@ -1,4 +1,4 @@
-/* carry: state of the rooms, handed over. */
+/* carry: the state of the rooms, handed over at an upgrade. */
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -34,7 +34,7 @@ carry_address(struct handover *x, struct address *a)
 		net_normalize(a);
 }
 
-/* Read: it has one address, and is for a target of its own. */
+/* On reading, t is a new target for this listener, with one address. */
 static void
 carry_listener(struct handover *x, struct listener *l, struct target *t)
 {
@@ -95,10 +95,10 @@ carry_value(struct handover *x, struct config *cfg, int option, struct value v)
 	handover_text(x, &name);
 	handover_text(x, &v.where);
 	handover_text(x, &v.text);
-	handover_int(x, &v.rank, 0, FROM_ARGUMENT);
+	handover_int(x, &v.rank, 0, RANK_ARGUMENT);
 	if (x->bad == NULL && (name == NULL || v.where == NULL ||
 	    v.text == NULL))
-		x->bad = "a value has no name";
+		x->bad = "a value belongs to no option";
 	if (x->reads) {
 		if (x->bad == NULL && (option = option_find(name)) != -1)
 			config_add(&cfg->given[option], v.rank, v.where,
@@ -110,8 +110,8 @@ carry_value(struct handover *x, struct config *cfg, int option, struct value v)
 }
 
 /*
- * Values as they were given: for the same program to parse again, if it has to
- * go on, and for another one to tell what has changed.
+ * The configured values.  The previous program parses them again after a failed
+ * upgrade; a new program compares them with its own configuration.
  */
 static void
 carry_values(struct handover *x, struct config *cfg)
@@ -133,7 +133,7 @@ carry_values(struct handover *x, struct config *cfg)
 			carry_value(x, cfg, i, *v);
 }
 
-/* The worker must be our child, running or not yet reaped. */
+/* Require that the worker is a child of this process, not yet reaped. */
 static void
 carry_slot(struct handover *x, struct slot *slot, size_t nrows)
 {
@@ -148,7 +148,7 @@ carry_slot(struct handover *x, struct slot *slot, size_t nrows)
 	handover_number(x, &slot->drop_at, 0, INT64_MAX);
 	if (x->bad == NULL && waitid(P_PID, (id_t)slot->pid, &info,
 	    WEXITED | WNOHANG | WNOWAIT) == -1)
-		x->bad = "a worker is not ours";
+		x->bad = "a worker is not a child of this process";
 }
 
 static void
@@ -162,7 +162,7 @@ carry_workers(struct handover *x, struct workers *ws, size_t nrows)
 			i++;
 		handover_size(x, &i, ws->nslots - 1);
 		if (x->bad == NULL && x->reads && ws->slots[i].pid != 0)
-			x->bad = "a slot is taken twice";
+			x->bad = "two workers have the same slot";
 		if (x->bad == NULL)
 			carry_slot(x, &ws->slots[i], nrows);
 		if (x->reads)
@@ -172,7 +172,7 @@ carry_workers(struct handover *x, struct workers *ws, size_t nrows)
 		x->bad = "there are too many workers";
 }
 
-/* Does a descriptor stand for memory of this size? */
+/* Require that a descriptor refers to shared memory of this size. */
 static void
 check_shared(struct handover *x, int fd, size_t size)
 {
@@ -180,7 +180,7 @@ check_shared(struct handover *x, int fd, size_t size)
 		x->bad = memory_fault(fd, size);
 }
 
-/* The one read: shared with another generation, or mapped anew. */
+/* Share the sessions with a generation that was read before, or map them. */
 static struct tls_sessions *
 sessions_take(struct handover *x, const struct generation *live,
     const struct tls_sessions_memory *memory)
@@ -231,7 +231,7 @@ carry_scoreboard(struct handover *x, struct scoreboard *b)
 		    memory_fault(b->fd, b->size);
 }
 
-/* What its workers know of the addresses of names. */
+/* The addresses of names, in memory that is shared with the workers. */
 static void
 carry_names(struct handover *x, struct names *names)
 {
@@ -248,7 +248,7 @@ carry_names(struct handover *x, struct names *names)
 		x->bad = "the addresses of names are not in a file";
 }
 
-/* What the master has to know of a generation, to look after it. */
+/* The part of a generation that the master needs to supervise its workers. */
 static void
 carry_generation(struct handover *x, const struct generation *live,
     struct generation *g)
@@ -267,7 +267,7 @@ carry_generation(struct handover *x, const struct generation *live,
 	if (x->reads && workers_new(&g->workers, g->workers.nslots) == -1 &&
 	    x->bad == NULL)
 		x->bad = "out of memory";
-	/* Not before there are slots, which begin without one. */
+	/* After workers_new(), which sets no deadline. */
 	handover_number(x, &g->workers.deadline, 0, INT64_MAX);
 	if (x->bad == NULL)
 		carry_workers(x, &g->workers, g->board.nrows);
@@ -296,7 +296,7 @@ carry_generations(struct handover *x, struct generation **live,
 		link = &g->older;
 	}
 	if (x->bad == NULL && *live == NULL)
-		x->bad = "there is no generation";
+		x->bad = "it has no configuration";
 	if (x->bad != NULL)
 		return;
 	carry_listeners(x, &(*live)->listeners, &(*live)->accepts);
@@ -332,7 +332,7 @@ carry_log(struct handover *x, int *log)
 		log_restore(fd);
 }
 
-/* Also those that are not listened on now: a reload may name them. */
+/* Include sockets that are not in use: a reload may configure them. */
 static void
 carry_passed(struct handover *x, struct arguments *a)
 {

@@ -1,6 +1,6 @@
 /*
- * carry: what other rooms have in memory, handed over to the program that takes
- * the place of this one, or back.  The same functions write it and read it.
+ * carry: at an upgrade, the state of other rooms is handed over to the next
+ * program, or back.  The same functions write and read it.
  */
 #ifndef CARRY_H
 #define CARRY_H
@@ -11,22 +11,22 @@ struct generation;
 struct stats;
 
 /*
- * All generations, the newest first, which alone has listeners and values.
- * Read, they are for the master to look after, and to be freed in any case.
+ * All generations, newest first; only the newest has listeners and values.  On
+ * reading, *live is a new list, which the caller frees also if x->bad is set.
  */
 void	 carry_generations(struct handover *, struct generation **live,
 	    const struct arguments *);
 
 /*
- * Where to log, and how; once read, it is in effect.  *fd is then the
- * descriptor that was handed over, or -1, and stays the caller's.
+ * The destination and format of the log; reading applies them.  *fd is then the
+ * descriptor that was handed over, or -1.  The caller owns it.
  */
 void	 carry_log(struct handover *, int *fd);
 
-/* What argv does not have: sockets passed, original limits, the watchdog. */
+/* Arguments that are not in argv: passed sockets, original limits, watchdog. */
 void	 carry_arguments(struct handover *, struct arguments *);
 
-/* Counters, and the file's name, which may have changed. */
+/* The counters, and the name of the written file, for its removal. */
 void	 carry_stats(struct handover *, struct stats *);
 
 #endif

@@ -1,8 +1,7 @@
 /*
  * command: a command as the backend.  The parent keeps the child's end of the
- * socket pair open until it has its exit status: by the time the end of file is
- * seen, it is known whether the command ended or was killed, and the latter is
- * no end at all.
+ * socket pair open until it has the exit status.  So at the end of file it is
+ * known whether the command has exited or was killed, which is not an end.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,12 +22,12 @@
 
 struct command {
 	struct command *next;
-	pid_t	 pid;			/* and its group's; not yet reused */
+	pid_t	 pid;			/* also of its process group */
 	int	 exited;
-	int	 signal;		/* that has killed it; or 0 */
-	int	 end;			/* its end of the socket pair, or -1 */
-	int	 detached;		/* its connection is over */
-	const unsigned char *header;	/* what of it is still to be told */
+	int	 signal;		/* the signal that killed it; or 0 */
+	int	 end;			/* the child's socket; or -1 */
+	int	 detached;		/* the connection has ended */
+	const unsigned char *header;	/* the part still to be written */
 	size_t	 nheader;
 };
 
@@ -40,7 +39,7 @@ was_killed(const struct stream *s)
 	return c->exited && c->signal != 0;
 }
 
-/* A command that exits before it has read all is no reset. */
+/* 1 if a reset is due to a command that exited without reading all input. */
 static int
 is_normal_exit(const struct stream *s, ssize_t result)
 {
@@ -67,7 +66,7 @@ command_write(struct stream *s, const void *buf, size_t len)
 	return is_normal_exit(s, n) ? (ssize_t)len : n;
 }
 
-/* A command is open once it has been told who the client is. */
+/* The stream is open when the PROXY header is written. */
 static int
 command_open(struct stream *s)
 {
@@ -94,9 +93,9 @@ command_failed(struct stream *s)
 }
 
 /*
- * An abort must not look like the end of input to any process of its group.
- * If the command is over and nobody has the socket any more, what is left of
- * the group has nothing to do with the connection.
+ * Signal the process group: to its processes, an abort must not look like the
+ * end of input.  If the command has exited and the socket is closed everywhere,
+ * the rest of the group does not use the connection.
  */
 static void
 command_abort(struct stream *s)
@@ -134,8 +133,8 @@ static const struct stream_ops command_ops = {
 };
 
 /*
- * What a service manager has for us alone is not for a command, nor is what
- * makes the dynamic linker load other libraries.
+ * Remove variables of the service manager, which are only for us, and those by
+ * which the dynamic linker loads other libraries.  Set the client's address.
  */
 static void
 command_environment(const char *peer)
@@ -165,7 +164,7 @@ command_environment(const char *peer)
 	}
 }
 
-/* In the child: become the command, with the socket as its 0 and 1. */
+/* In the child: execute the command, with the socket as its 0 and 1. */
 static void __attribute__((noreturn))
 command_run(const struct command_params *p, int fd)
 {
@@ -177,7 +176,7 @@ command_run(const struct command_params *p, int fd)
 	if (dup2(fd, STDIN_FILENO) != -1 && dup2(fd, STDOUT_FILENO) != -1)
 		execvp(p->argv[0], p->argv);
 	log_error("%s: %s", p->argv[0], strerror(errno));
-	kill(getpid(), SIGKILL);	/* no output is not an empty one */
+	kill(getpid(), SIGKILL);	/* exiting would be an end of output */
 	_exit(127);
 }
 
@@ -189,9 +188,10 @@ command_start(struct commands *all, const struct command_params *p,
 	struct command *c;
 	int fds[2] = { -1, -1 };
 
-	/* They may outlive their connections, and still count. */
+	/* Commands that run longer than their connections count, too. */
 	if (all->running >= p->max) {
-		snprintf(why, size, "%s: %zu commands are still running", name,
+		snprintf(why, size, "%s: %zu commands are running already "
+		    "(max_connections)", name,
 		    all->running);
 		return NULL;
 	}
@@ -209,7 +209,7 @@ command_start(struct commands *all, const struct command_params *p,
 	}
 	if (c->pid == 0)
 		command_run(p, fds[1]);
-	setpgid(c->pid, c->pid);	/* whichever of the two comes first */
+	setpgid(c->pid, c->pid);	/* in both, as either may be first */
 	c->end = fds[1];
 	c->header = p->header;
 	c->nheader = p->nheader;
@@ -230,8 +230,8 @@ command_close(struct command *c)
 }
 
 /*
- * Reap the commands that are over, if their connections are as well: until
- * then, their numbers can't become those of other groups.
+ * Reap commands that have exited, if their connections have ended: before that,
+ * command_abort() may signal the group, whose ID must not be reused.
  */
 static void
 commands_reap(struct commands *all)

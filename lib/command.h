@@ -1,4 +1,4 @@
-/* command: a command as the backend, one for each connection. */
+/* command: a command as the backend, one process for each connection. */
 #ifndef COMMAND_H
 #define COMMAND_H
 
@@ -8,7 +8,7 @@ struct command;
 struct rlimit;
 struct stream;
 
-/* The commands of a process: all zero at first. */
+/* The running commands of a worker.  Initialise with zeros. */
 struct commands {
 	struct command *list;
 	size_t	 running;
@@ -16,33 +16,33 @@ struct commands {
 
 struct command_params {
 	char	*const *argv;		/* ends with NULL */
-	const char *peer;		/* the client's address, as text */
-	const struct rlimit *files, *core;	/* its limits */
-	size_t	 max;			/* that may be running */
-	const unsigned char *header;	/* it is told first; or NULL */
+	const char *peer;		/* the client's address as text */
+	const struct rlimit *files, *core;	/* limits of the command */
+	size_t	 max;			/* running commands, at most */
+	const unsigned char *header;	/* to be written first; or NULL */
 	size_t	 nheader;
-	void	(*reset_signals)(void);	/* in the child */
+	void	(*reset_signals)(void);	/* called in the child */
 };
 
 /*
- * Start one, and fill in the stream to it: a socket, which is its standard
- * input and output.  What it is told first is written as part of opening the
- * stream, and must be there until then.  It is valid until command_leave().
- * NULL with the reason in why.
+ * Start a command, and fill in the stream to it: a socket, which is its
+ * standard input and output.  Opening the stream writes the header, which must
+ * be valid until then.  The result is valid until command_leave().  NULL with
+ * the error in why.
  */
 struct command *command_start(struct commands *, const struct command_params *,
 	    struct stream *, char *why, size_t size);
 
-/* Its connection and its stream are over; the command may go on running. */
+/* The connection and the stream have ended; the command may still run. */
 void	 command_leave(struct commands *, struct command *);
 
 /*
- * Find those that are over, when SIGCHLD has come.  They stay zombies until
- * their connections are over as well.
+ * After SIGCHLD: note which commands have exited.  They stay zombies until
+ * their connections have ended too.
  */
 void	 commands_look(struct commands *);
 
-/* Free the list; commands go on running. */
+/* Free the list; commands continue to run. */
 void	 commands_free(struct commands *);
 
 #endif

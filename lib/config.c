@@ -14,10 +14,10 @@
 #include "log.h"
 #include "options.h"
 
-#define LINE_MAX_LEN	4096		/* of a configuration file */
-#define BOM		"\xef\xbb\xbf"	/* of UTF-8, as some editors put it */
-#define ALLOWED_SIZE	512		/* of the values that are allowed */
-#define ERRORS_READ	1000		/* then the rest is not read */
+#define LINE_MAX_LEN	4096		/* in a configuration file */
+#define BOM		"\xef\xbb\xbf"	/* UTF-8; some editors add it */
+#define ALLOWED_SIZE	512		/* text for "allowed: ..." */
+#define ERRORS_READ	1000		/* stop reading after so many */
 #define COMMAND_WORDS	63
 
 static void
@@ -66,7 +66,7 @@ config_where(const struct config *cfg, int option)
 	    "default";
 }
 
-/* The number behind a value of this option; -1, having logged why. */
+/* Parse a value of an option as a number.  0, or -1, having logged why. */
 static int
 parse_value(const struct option *o, const char *text, const char *where,
     int64_t *number)
@@ -83,7 +83,7 @@ parse_value(const struct option *o, const char *text, const char *where,
 	return -1;
 }
 
-/* An error concerns these keys: don't report its consequences. */
+/* An error concerns these keys: do not report its consequences. */
 static void
 config_mark_wrong(struct config *cfg, const char *keys)
 {
@@ -158,7 +158,7 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
 	} else if (v != NULL && v->rank > rank) {
 		return parse_value(&options[i], text, where, &ignored);
 	} else if (v != NULL && options[i].type != LIST && cfg->sections < 2) {
-		log_error("%s: %s is already set at %s, and can be set only "
+		log_error("%s: %s is already set (%s), and can be set only "
 		    "once",
 		    where, key, v->where);
 	} else if (parse_value(&options[i], text, where, &cfg->number[i]) ==
@@ -168,7 +168,7 @@ config_set(struct config *cfg, int rank, const char *where, const char *key,
 	return -1;
 }
 
-/* "  key = value  " in place: the key, and its value behind it. */
+/* Split "  key = value  " in place.  Returns the key; NULL: no "=". */
 static char *
 split(char *line, char **value)
 {
@@ -187,7 +187,7 @@ split(char *line, char **value)
 	return line;
 }
 
-/* What no line may have in it, of a file or an argument. */
+/* Refuse control characters, and lines that are too long. */
 static int
 line_check(const char *where, const char *line, size_t len)
 {
@@ -196,21 +196,22 @@ line_check(const char *where, const char *line, size_t len)
 	for (i = 0; i < len; i++) {
 		if (line[i] == '\t' || !iscntrl((unsigned char)line[i]))
 			continue;
-		log_error("%s: %s (allowed: plain text, and LF alone at the "
-		    "end of a line)", where, line[i] == '\0' ? "a NUL byte" :
+		log_error("%s: %s (allowed: plain text, in lines that end with "
+		    "LF)", where, line[i] == '\0' ? "a NUL byte" :
 		    line[i] == '\r' ? "a carriage return" :
 		    "a control character");
 		return -1;
 	}
 	if (len > LINE_MAX_LEN) {
-		log_error("%s: a line of %zu bytes (allowed: up to %d)",
+		log_error("%s: the line is too long: %zu bytes (allowed: up to "
+		    "%d)",
 		    where, len, LINE_MAX_LEN);
 		return -1;
 	}
 	return 0;
 }
 
-/* [section]: -1, having logged why. */
+/* Report a [section].  Returns -1. */
 static int
 refuse_section(struct config *cfg, const char *where, const char *line)
 {
@@ -224,30 +225,31 @@ refuse_section(struct config *cfg, const char *where, const char *line)
 		if (!isalnum((unsigned char)name[i]) &&
 		    strchr("-_.", name[i]) == NULL)
 			name[i] = '-';
-	log_error("%s: there are no [sections]: use one file and one instance "
-	    "for each service; the lines below this one, and those above the "
-	    "first section, go into /etc/tunnel/%s.conf, for \"systemctl "
-	    "enable --now tunnel@%s\"", where, name, name);
+	log_error("%s: [sections] are not supported: use one file and one "
+	    "instance for each service; move the lines below this one, and "
+	    "those above the first section, to /etc/tunnel/%s.conf, and run "
+	    "\"systemctl enable --now tunnel@%s\"", where, name, name);
 	return -1;
 }
 
-/* Neither a setting nor a comment. */
+/* Report a line that is neither a setting nor a comment.  Returns -1. */
 static int
 refuse_line(struct config *cfg, const char *where, const char *line)
 {
 	char word[WORD_SIZE];
 	int near;
 
-	/* Not more of it: this may be a file of secrets. */
-	log_error("%s: \"%.20s%s\" is not key = value (a comment begins with "
-	    "# or ;)", where, line, strlen(line) > 20 ? "..." : "");
+	/* Log only 20 characters: the file may contain secrets. */
+	log_error("%s: \"%.20s%s\" is not a setting (allowed: key = value; a "
+	    "comment begins with # or ;)", where, line, strlen(line) > 20 ?
+	    "..." : "");
 	snprintf(word, sizeof(word), "%.*s", (int)strcspn(line, " \t:"), line);
 	if ((near = hint_option(word)) != -1)
 		cfg->is_wrong[near] = 1;
 	return -1;
 }
 
-/* key = value; line is len bytes, a NUL behind them, and changed. */
+/* Parse a line of len bytes and a NUL.  It is modified. */
 static int
 config_line(struct config *cfg, int rank, const char *where, char *line,
     size_t len)
@@ -266,8 +268,8 @@ config_line(struct config *cfg, int rank, const char *where, char *line,
 	if ((key = split(line, &value)) == NULL)
 		return refuse_line(cfg, where, line);
 	if (strstr(value, " #") != NULL || strstr(value, "\t#") != NULL) {
-		log_error("%s: a comment after a value (allowed: on a line of "
-		    "its own)", where);
+		log_error("%s: a comment after a value (allowed: a comment on "
+		    "a line of its own)", where);
 		config_mark_wrong(cfg, key);
 		return -1;
 	}
@@ -290,7 +292,7 @@ config_open(const char *name, const char **why)
 	return fp;
 }
 
-/* Windows ends each line with one: reported once for a file. */
+/* Remove a carriage return, as on Windows.  Report it once per file. */
 static int
 cut_cr(const char *where, char *line, ssize_t *len, int *reported)
 {
@@ -299,15 +301,12 @@ cut_cr(const char *where, char *line, ssize_t *len, int *reported)
 	line[--*len] = '\0';
 	if ((*reported)++ > 0)
 		return 0;
-	log_error("%s: a carriage return (allowed: LF alone at the end of a "
-	    "line; dos2unix converts the file)", where);
+	log_error("%s: a carriage return (allowed: lines that end with LF; "
+	    "dos2unix converts the file)", where);
 	return -1;
 }
 
-/*
- * A certificate or a key in place of a configuration: it is one error, not one
- * for each line.
- */
+/* 1 if the file is a certificate or a key: report one error, not one a line. */
 static int
 is_pem(const char *line)
 {
@@ -339,12 +338,12 @@ config_file(struct config *cfg, const char *name)
 		    strlen(BOM) : 0;
 		if (is_pem(line + bom)) {
 			log_error("%s: this is PEM, not a configuration (cert "
-			    "and key name such files)", where);
+			    "= FILE and key = FILE name PEM files)", where);
 			config_mark_all_wrong(cfg);
 			r = -1;
 			break;
 		}
-		r |= config_line(cfg, FROM_FILE, where, line + bom,
+		r |= config_line(cfg, RANK_FILE, where, line + bom,
 		    (size_t)len - bom);
 	}
 	if (ferror(fp) || errno == ENOMEM) {
@@ -366,8 +365,8 @@ config_argument(struct config *cfg, const char *argument)
 	int r;
 
 	if (strchr(argument, '=') == NULL) {
-		log_error("argument \"%s\" is not key=value (a file goes after "
-		    "-c, a command after --)", argument);
+		log_error("argument \"%s\" is not a setting (allowed: "
+		    "key=value; -c FILE; a command after --)", argument);
 		config_mark_all_wrong(cfg);
 		return -1;
 	}
@@ -375,7 +374,7 @@ config_argument(struct config *cfg, const char *argument)
 		log_error("out of memory");
 		return -1;
 	}
-	r = config_line(cfg, FROM_ARGUMENT, "command line", copy,
+	r = config_line(cfg, RANK_ARGUMENT, "command line", copy,
 	    strlen(copy));
 	free(copy);
 	return r;
@@ -408,8 +407,8 @@ config_command(struct config *cfg, char **words)
 	    word = strtok_r(NULL, " \t", &rest))
 		cfg->command[n++] = word;
 	if (n == 0 || n > COMMAND_WORDS) {
-		log_error("%s: a command of more than %d words, or of none "
-		    "(use a script for a long one)", exec != NULL ?
+		log_error("%s: the command is empty or has more than %d words "
+		    "(use a script for a longer one)", exec != NULL ?
 		    config_where(cfg, EXEC) : "command line", COMMAND_WORDS);
 		return -1;
 	}
@@ -462,7 +461,7 @@ config_find_runnable(const char *name, char *file, size_t size)
 	return -1;
 }
 
-/* To be reported at start rather than for each connection. */
+/* 1 if a command can be run: report at the start, not for each connection. */
 static int
 is_runnable(const char *name)
 {
@@ -472,7 +471,7 @@ is_runnable(const char *name)
 	    config_find_runnable(name, file, sizeof(file)) == 0;
 }
 
-/* Its one connection is on descriptor 0, or on another that was passed. */
+/* 1 if accept is valid with -i: not set, or a single fd:N. */
 static int
 is_for_inetd(const struct value *accept)
 {
@@ -480,7 +479,7 @@ is_for_inetd(const struct value *accept)
 	    strncmp(accept->text, "fd:", 3) == 0);
 }
 
-/* Options that are needed. */
+/* Report required options that are missing. */
 static int
 check_missing(const struct config *cfg, int inetd)
 {
@@ -521,7 +520,7 @@ config_verify_value(const struct config *cfg, int option)
 	return v;
 }
 
-/* Options that only the certificates of peers use. */
+/* Report options that have no effect without verification. */
 static int
 check_trust(const struct config *cfg)
 {
@@ -530,7 +529,7 @@ check_trust(const struct config *cfg)
 	size_t i;
 	int r = 0;
 
-	if (cfg->number[VERIFY] != NONE || cfg->is_wrong[VERIFY] ||
+	if (cfg->number[VERIFY] != VERIFY_NONE || cfg->is_wrong[VERIFY] ||
 	    (cfg->given[VERIFY] == NULL && !config_has_role(cfg)))
 		return 0;
 	for (i = 0; i < sizeof(trust) / sizeof(trust[0]); i++) {
@@ -544,15 +543,15 @@ check_trust(const struct config *cfg)
 	return r;
 }
 
-/* Options that conflict. */
+/* Report conflicts between options. */
 static int
 check_conflicts(const struct config *cfg, int inetd)
 {
 	int r = 0;
 
 	if (inetd && !is_for_inetd(cfg->given[ACCEPT])) {
-		log_error("%s: -i serves a connection that it inherits "
-		    "(allowed: no accept, or accept = fd:N)",
+		log_error("%s: accept must be an inherited connection with -i "
+		    "(allowed: accept = fd:N, or no accept)",
 		    config_where(cfg, ACCEPT));
 		r = -1;
 	}
@@ -567,10 +566,11 @@ check_conflicts(const struct config *cfg, int inetd)
 		    config_where(cfg, CONNECT));
 		r = -1;
 	}
-	if (!inetd && cfg->number[MODE] == POLL && !cfg->is_wrong[MODE] &&
+	if (!inetd && cfg->number[MODE] == MODE_POLL && !cfg->is_wrong[MODE] &&
 	    !cfg->is_wrong[WORKERS] && !cfg->is_wrong[MAX_CONNECTIONS] &&
 	    cfg->number[MAX_CONNECTIONS] < cfg->number[WORKERS]) {
-		log_error("%s: workers = %lld exceeds max_connections = %lld",
+		log_error("%s: workers = %lld is more than max_connections = "
+		    "%lld",
 		    config_where(cfg, WORKERS),
 		    (long long)cfg->number[WORKERS],
 		    (long long)cfg->number[MAX_CONNECTIONS]);
@@ -591,9 +591,9 @@ config_check(struct config *cfg, int inetd)
 	if (cfg->command != NULL && !cfg->is_wrong[EXEC] &&
 	    !config_is_client(cfg) && cfg->given[CHROOT] == NULL &&
 	    !is_runnable(cfg->command[0])) {
-		log_error("%s: command %s: %s", cfg->given[EXEC] != NULL ?
+		log_error("%s: command: %s: %s", cfg->given[EXEC] != NULL ?
 		    config_where(cfg, EXEC) : "command line", cfg->command[0],
-		    "not found, or not executable");
+		    "not found or not executable");
 		r = -1;
 	}
 	return r;

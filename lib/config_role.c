@@ -1,5 +1,5 @@
 /*
- * config_role: what a configuration may have as a client, and as a server; its
+ * config_role: checks of a configuration for the role of client or server.  The
  * functions are declared in config.h.
  */
 #include <stdio.h>
@@ -21,7 +21,7 @@ config_has_role(const struct config *cfg)
 	    config_count(cfg->given[CLIENT]) < 2);
 }
 
-/* Options of the other role are dropped, so that no more is said of them. */
+/* Report and drop options of the other role, to avoid further errors. */
 static int
 check_options(struct config *cfg)
 {
@@ -39,7 +39,7 @@ check_options(struct config *cfg)
 	return r;
 }
 
-/* What a client can't do. */
+/* Report settings that a client does not support. */
 static int
 check_client(const struct config *cfg)
 {
@@ -50,21 +50,21 @@ check_client(const struct config *cfg)
 		    "= yes (allowed: connect)");
 		r = -1;
 	}
-	if (cfg->number[VERIFY] == REQUEST) {
+	if (cfg->number[VERIFY] == VERIFY_REQUEST) {
 		log_error("%s: verify = request is for client certificates "
 		    "(allowed with client = yes: none, require)",
 		    config_where(cfg, VERIFY));
 		r = -1;
 	}
 	if (config_count(cfg->given[CERT]) > 1) {
-		log_error("%s: several cert have no effect with client = yes "
+		log_error("%s: a second cert has no effect with client = yes "
 		    "(allowed: one)", cfg->given[CERT]->next->where);
 		r = -1;
 	}
 	return r;
 }
 
-/* A client needs no certificate of its own, but its key needs one. */
+/* Report key options of a client that has no certificate. */
 static int
 check_own_cert(const struct config *cfg)
 {
@@ -96,16 +96,16 @@ config_is_psk_only(const struct config *cfg)
 	    cfg->given[PEER] == NULL && !cfg->is_wrong[PEER];
 }
 
-/* What has no effect where shared keys replace all certificates. */
+/* Report options without effect where shared keys replace all certificates. */
 static int
 check_psk_only(const struct config *cfg)
 {
 	int is_client = config_is_client(cfg), r = 0;
-	int is_verified = cfg->number[VERIFY] != NONE;
+	int is_verified = cfg->number[VERIFY] != VERIFY_NONE;
 
 	if (is_client && cfg->given[CERT] != NULL) {
-		log_error("%s: cert has no effect with psk and neither ca nor "
-		    "peer", config_where(cfg, CERT));
+		log_error("%s: cert has no effect with psk, unless ca or peer "
+		    "is set", config_where(cfg, CERT));
 		r = -1;
 	}
 	if (cfg->given[VERIFY] == NULL || cfg->is_wrong[VERIFY] ||
@@ -118,7 +118,7 @@ check_psk_only(const struct config *cfg)
 	return -1;
 }
 
-/* What goes with shared keys. */
+/* Check the options for shared keys. */
 static int
 check_psk(const struct config *cfg)
 {

@@ -1,9 +1,9 @@
 /*
- * connection: one connection, as the engine's callbacks see it: admitted, its
- * client's stream opened, its backend dialed, its line written to the log.
+ * connection: the callbacks of the engine for one connection: admit it, open
+ * the client's stream, dial the backend, log its line.
  *
- * The PROXY protocol is told to the backend as part of opening it, and taken
- * from a balancer as part of opening the client's stream.
+ * Opening the backend's stream includes sending a PROXY header.  Opening the
+ * client's stream includes reading one from a load balancer.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -27,36 +27,35 @@
 #include "tls.h"
 #include "util.h"
 
-#define CONNINFO_SIZE	1024		/* what was negotiated, as text */
-#define QUOTED_SIZE	(4 * 255 + 12)	/* of an identity, in the log */
-#define TRIM_THRESHOLD	32		/* connections that use memory */
+#define CONNINFO_SIZE	1024		/* negotiated values as text */
+#define QUOTED_SIZE	(4 * 255 + 12)	/* an identity in the log */
+#define TRIM_THRESHOLD	32		/* connections; fewer: no trim() */
 
-/* One connection, as the engine's callbacks see it. */
 struct connection {
 	struct connections *all;
-	struct tls *tls;		/* the present one; NULL: none yet */
+	struct tls *tls;		/* the present one; or NULL */
 	int	 fd;			/* the client's */
 	int	 dialed;
-	int	 handshake_failed;	/* as a client: the last one, */
+	int	 handshake_failed;	/* client = yes: the last one failed, */
 	enum failure failure;		/* for this reason */
-	char	*peer;			/* its address, as text */
-	uint64_t key;			/* and as peer_key() has it */
-	struct endpoints *ends;		/* as a balancer has told, or NULL */
-	struct proxy *proxy;		/* its header, or the backend's */
-	volatile uint64_t *place;	/* on the scoreboard; or NULL */
+	char	*peer;			/* the client's address as text */
+	uint64_t key;			/* the client's peer_key() */
+	struct endpoints *ends;		/* from a PROXY header; or NULL */
+	struct proxy *proxy;		/* header in, later out; or NULL */
+	volatile uint64_t *place;	/* in the scoreboard; or NULL */
 	int	 over_limit;		/* refused by max_per_ip */
-	size_t	 turn;			/* the target it began with */
-	size_t	 tried;			/* targets, the present one as well */
-	const struct target *target;	/* that one; or NULL */
-	struct addresses *to;		/* its addresses, or NULL: held; */
-	unsigned left;			/* so many are to be tried yet, */
-	unsigned which;			/* after this one */
+	size_t	 turn;			/* the index of the first target */
+	size_t	 tried;			/* targets, with the present one */
+	const struct target *target;	/* the present one; or NULL */
+	struct addresses *to;		/* the target's, held; or NULL */
+	unsigned left;			/* addresses still to be tried */
+	unsigned which;			/* the present address */
 	struct command *command;
 };
 
 /*
- * A client's path must not look like several words of the log.  -1: there is
- * no memory for it.
+ * Set the address for the log.  Replace blanks in a Unix socket's path: log
+ * lines consist of words.  -1: out of memory.
  */
 static int
 set_peer(struct connection *c, const struct address *a)
@@ -72,7 +71,7 @@ set_peer(struct connection *c, const struct address *a)
 	return 0;
 }
 
-/* All zero before TLS. */
+/* The negotiated values; all zeros before there is TLS. */
 static void
 connection_conninfo(const struct connection *c, struct tls_conninfo *a)
 {
@@ -100,7 +99,7 @@ connection_command(struct connection *c, struct stream *backend)
 		.max = all->share.n,
 		.header = c->proxy != NULL ? c->proxy->data : NULL,
 		.nheader = c->proxy != NULL ? c->proxy->len : 0,
-		/* An abort that waits already must not end in our handler. */
+		/* Or our handler would swallow a SIGTERM before execve(2). */
 		.reset_signals = signals_reset,
 	};
 
@@ -109,7 +108,7 @@ connection_command(struct connection *c, struct stream *backend)
 	return c->command != NULL ? 0 : -1;
 }
 
-/* Both ends of the client's connection, as far as they are known. */
+/* The endpoints of the client's connection, as far as they are known. */
 static void
 find_endpoints(const struct connection *c, struct endpoints *ends)
 {
@@ -119,7 +118,7 @@ find_endpoints(const struct connection *c, struct endpoints *ends)
 		net_endpoints(c->fd, ends);
 }
 
-/* The header for its backend, if there is to be one; -1: out of memory. */
+/* Make the PROXY header for the backend, if configured.  -1: out of memory. */
 static int
 connection_header(struct connection *c)
 {
@@ -154,7 +153,7 @@ is_client(const struct connection *c)
 	return config_is_client(&c->all->generation->config);
 }
 
-/* Once connected, the stream to a server becomes one of TLS. */
+/* client = yes: start TLS on the stream to the backend. */
 static int
 backend_secure(struct connection *c, struct stream *s)
 {
@@ -167,12 +166,12 @@ backend_secure(struct connection *c, struct stream *s)
 		s->err = ENOMEM;
 		return STREAM_ERROR;
 	}
-	/* From here on an end without a close_notify is a truncation. */
+	/* No RST needed: the server detects an end without close_notify. */
 	stream_no_reset(s);
 	return STREAM_CONNECTED;
 }
 
-/* A backend is open once it has been told who the client is. */
+/* Open a backend's stream: connect(2), the PROXY header, TLS if a client. */
 static int
 backend_open(struct stream *s)
 {
@@ -199,7 +198,7 @@ static const struct stream_ops backend_ops = {
 	.error = stream_plain_error,
 };
 
-/* Why a connection can't go on; STREAM_ERROR. */
+/* Set the error of a connection.  Returns STREAM_ERROR. */
 static int __attribute__((format(printf, 2, 3)))
 connection_fail(struct connection *c, const char *fmt, ...)
 {
@@ -219,7 +218,7 @@ proxied_error(const struct stream *s)
 	return c->all->why;
 }
 
-/* Take the client's address from a balancer; 0, or STREAM_ERROR. */
+/* Use the client's address of a PROXY header.  0, or STREAM_ERROR. */
 static int
 connection_set_proxied(struct connection *c, const struct endpoints *ends)
 {
@@ -240,8 +239,8 @@ connection_set_proxied(struct connection *c, const struct endpoints *ends)
 }
 
 /*
- * May a line be logged that says why a client was not served?  If not, it has
- * been counted.
+ * Return 1 if an error of this client may be logged.  Otherwise it has been
+ * counted as a repeat, and is reported later.
  */
 static int
 may_log(struct connections *all, enum log_level level, uint64_t key,
@@ -257,10 +256,10 @@ may_log(struct connections *all, enum log_level level, uint64_t key,
 }
 
 /*
- * How many connections of this generation an address may have.  All are
- * counted, as the next generation may have a limit where this one has none.
- * Those of older generations count as well; these get few new ones, which were
- * accepted before the reload and whose PROXY header comes only now.
+ * The maximum number of connections of this generation for an address.  Count
+ * addresses even without a limit, as the next generation may have one.  Include
+ * the connections of older generations.  These get few new ones: only those
+ * accepted before the reload, with a PROXY header that arrives after it.
  */
 static uint64_t
 max_for_address(const struct generation *g, uint64_t key)
@@ -275,7 +274,7 @@ max_for_address(const struct generation *g, uint64_t key)
 	return n < max ? max - n : 0;
 }
 
-/* May one more connection come from its address? */
+/* Admit the connection, or refuse it by max_per_ip.  0, or -1, logged. */
 static int
 connection_admit(struct connection *c)
 {
@@ -293,7 +292,7 @@ connection_admit(struct connection *c)
 	return -1;
 }
 
-/* Fill in the client's stream, behind a PROXY header; -1: out of memory. */
+/* Fill in the client's stream after a PROXY header.  -1: out of memory. */
 static int
 connection_begin(struct connection *c, struct stream *client)
 {
@@ -306,7 +305,7 @@ connection_begin(struct connection *c, struct stream *client)
 	return 0;
 }
 
-/* The client's stream opens with a PROXY header; then it is opened itself. */
+/* Read the PROXY header, then open the client's stream. */
 static int
 proxied_open(struct stream *s)
 {
@@ -322,7 +321,7 @@ proxied_open(struct stream *s)
 	    connection_set_proxied(c, &ends) != 0)
 		return STREAM_ERROR;
 	if (connection_admit(c) == -1)
-		return connection_fail(c, "max_per_ip");
+		return connection_fail(c, "max_per_ip reached");
 	return connection_begin(c, s) == 0 ? s->ops->open(s) :
 	    connection_fail(c, "out of memory");
 }
@@ -339,7 +338,7 @@ static const struct stream_ops proxied_ops = {
 	.error = proxied_error,
 };
 
-/* The same, or if a header comes first, a stream that takes that. */
+/* Fill in the client's stream, to read a PROXY header first if configured. */
 static int
 connection_stream(struct connection *c, struct stream *client)
 {
@@ -363,8 +362,8 @@ connection_accept(struct connections *all, int fd, const struct sockaddr *sa,
 	net_normalize(&peer);
 	all->counts->accepted++;
 	/*
-	 * A plain peer can be told neither a refusal nor an abort, should this
-	 * process be killed: until its end is told, a close is a reset.
+	 * A plain stream has no alert for a refusal, nor for an abort if this
+	 * process is killed: until the end is sent, make each close a reset.
 	 */
 	client->fd = fd;
 	if (config_is_client(&all->generation->config))
@@ -406,7 +405,7 @@ err:
 	return NULL;
 }
 
-/* Go on to the next target, with the addresses that it has now; 0: no more. */
+/* Take the next target, with its present addresses.  0: no more targets. */
 static int
 next_target(struct connection *c)
 {
@@ -426,8 +425,9 @@ next_target(struct connection *c)
 }
 
 /*
- * The next address to try; NULL when all have been.  A name may have other ones
- * by now: these are for connections that have not come to it yet.
+ * Return the next address to try; NULL after the last one.  If a name has new
+ * addresses by now, only connections that have not yet begun with its addresses
+ * use them.
  */
 static const struct address *
 next_address(struct connection *c)
@@ -440,8 +440,11 @@ next_address(struct connection *c)
 	return &c->to->list[c->which];
 }
 
-/* Note why an address failed; other connections begin with the next one. */
-static void
+/*
+ * Handle the failure of an address.  Other connections start with the next.
+ * Return the level for a log line, which is due if another address is tried.
+ */
+static enum log_level
 dial_failed(struct connection *c, const char *why)
 {
 	struct connections *all = c->all;
@@ -458,12 +461,11 @@ dial_failed(struct connection *c, const char *why)
 		tls_free(c->tls);
 		c->tls = NULL;
 	}
-	if (may_log(all, level, c->key, all->why))
-		log_at(level, "%s -> %s", c->peer, all->why);
 	c->to->first = (c->which + 1) % c->to->n;
+	return level;
 }
 
-/* A handshake is over, and has not failed. */
+/* Count a completed handshake. */
 static void
 count_handshake(struct connection *c)
 {
@@ -481,6 +483,8 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 	const int64_t *number = c->all->generation->config.number;
 	char *const *command = c->all->generation->config.command;
 	const struct address *to;
+	enum log_level level = LEVEL_DEBUG;
+	int has_failed = failed != NULL && command == NULL;
 
 	*why = c->all->why;
 	if (!c->dialed && !is_client(c)) {
@@ -488,8 +492,8 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 		net_acknowledge(c->fd);
 	}
 	c->dialed = 1;
-	if (failed != NULL && command == NULL)
-		dial_failed(c, failed);
+	if (has_failed)
+		level = dial_failed(c, failed);
 	if (connection_header(c) == -1) {
 		connection_fail(c, "out of memory");
 		return -1;
@@ -501,11 +505,14 @@ connection_dial(void *conn, struct stream *backend, const char *failed,
 		return -1;
 	}
 	while ((to = next_address(c)) != NULL) {
+		if (has_failed && may_log(c->all, level, c->key, *why))
+			log_at(level, "%s -> %s", c->peer, *why);
 		*backend = (struct stream){ .ops = &backend_ops,
 		    .ctx = c, .fd = net_dial(to, number[KEEPALIVE]) };
 		if (backend->fd != -1)
 			return 0;
-		dial_failed(c, net_dial_error(errno));
+		level = dial_failed(c, net_dial_error(errno));
+		has_failed = 1;
 	}
 	return -1;
 }
@@ -517,7 +524,7 @@ connection_opened(void *conn)
 		count_handshake(conn);
 }
 
-/* What the peer and we have negotiated, a blank before each word. */
+/* The negotiated values as text, with a blank before each word. */
 static void
 conninfo_text(const struct connection *c, char *out, size_t size)
 {
@@ -551,7 +558,7 @@ conninfo_text(const struct connection *c, char *out, size_t size)
 		    "client", a.peer);
 }
 
-/* The line of a connection, at its end or meanwhile. */
+/* Log the line of a connection, at its end or for SIGUSR1. */
 static void
 connection_log(const struct connection *c, enum log_level level,
     const char *what, const struct forward_end *end)
@@ -570,7 +577,7 @@ connection_log(const struct connection *c, enum log_level level,
 	    (int)(end->ms % 1000), end->reason);
 }
 
-/* The same, unless it repeats itself: then it is only counted. */
+/* Log the line of a connection, or count it as a repeat. */
 static void
 connection_log_why(const struct connection *c, enum log_level level,
     const struct forward_end *end)
@@ -585,7 +592,7 @@ connection_listed(void *conn, const struct forward_end *how)
 	connection_log(conn, LEVEL_NOTICE, "live: ", how);
 }
 
-/* 1 if the client has said anything. */
+/* 1 if the client has sent anything. */
 static int
 has_sent_bytes(const struct connection *c)
 {
@@ -594,8 +601,8 @@ has_sent_bytes(const struct connection *c)
 }
 
 /*
- * The C library would keep the memory of a burst of connections: it is given
- * back whenever half of them have gone.
+ * Return memory to the kernel whenever half of the connections have ended: the
+ * C library would keep the memory of a burst.
  */
 static void
 trim(struct connections *all)
@@ -606,7 +613,10 @@ trim(struct connections *all)
 	all->peak = all->counts->live;
 }
 
-/* A client that says nothing, and stays, is one of another protocol. */
+/*
+ * Log a client that has sent nothing.  If it stayed connected, it may use
+ * another protocol; otherwise it may be a health check.
+ */
 static void
 log_silent_client(const struct connection *c, const struct forward_end *end)
 {
@@ -617,14 +627,14 @@ log_silent_client(const struct connection *c, const struct forward_end *end)
 		return;
 	}
 	why.reason = c->all->generation->config.number[ACCEPT_PROXY] == 0 ?
-	    "handshake timeout: the client sent nothing (it may be waiting for "
-	    "a greeting: this port expects TLS at once)" :
+	    "handshake timeout: the client sent nothing (this port expects TLS "
+	    "at once; the client may be waiting for a greeting)" :
 	    "handshake timeout: the client sent nothing (this port expects a "
 	    "PROXY header)";
 	connection_log_why(c, LEVEL_NOTICE, &why);
 }
 
-/* No backend was opened for it, or the client did not wait for that. */
+/* Count and log a connection without a backend, or whose client has left. */
 static void
 log_unserved(const struct connection *c, const struct forward_end *end)
 {

@@ -1,6 +1,6 @@
 /*
- * connection: one connection, as the engine's callbacks see it, and what all
- * connections of a process share.
+ * connection: the callbacks of the engine for one connection, and the state
+ * that is shared by all connections of a process.
  */
 #ifndef CONNECTION_H
 #define CONNECTION_H
@@ -17,29 +17,29 @@ struct forward_end;
 struct generation;
 struct stream;
 
-/* What all connections of a process share. */
+/* Shared by all connections of a process. */
 struct connections {
 	struct generation *generation;
 	struct forward *engine;
 	volatile struct counts *counts;
 	struct share share;
-	size_t	 turn;			/* round robin over connects */
+	size_t	 turn;			/* round robin over connect */
 	struct commands commands;
 	int	 last_closed;		/* the last one ended in order */
-	uint64_t peak;			/* of live ones, since the last trim */
-	char	 why[512];		/* of the last failure */
+	uint64_t peak;			/* live ones since the last trim() */
+	char	 why[512];		/* the last error */
 	int64_t	 repeats_until;		/* when to log repeats; 0: never */
 };
 
 /*
- * A connection that came in on fd, from that address: admitted, and its
- * client's stream filled in.  NULL, having counted and logged why: it is turned
- * away, and fd is the caller's still.
+ * Admit a connection on fd from this address, and fill in its client's stream.
+ * Returns the conn argument of the other callbacks, or NULL if it is refused,
+ * having counted and logged why.  Then the caller still owns fd.
  */
 void	*connection_accept(struct connections *, int fd,
 	    const struct sockaddr *, socklen_t, struct stream *client);
 
-/* As in struct forward_calls; conn is what connection_accept() returned. */
+/* As in struct forward_calls.  conn is the result of connection_accept(). */
 int	 connection_dial(void *conn, struct stream *backend,
 	    const char *failed, const char **why);
 void	 connection_opened(void *conn);

@@ -1,8 +1,8 @@
 /*
  * control: the channel between the master and each worker, a pair of sockets.
- * The worker sends a byte when it is ready, and waits for one before it begins;
- * in fork mode, it does neither.  It sends another byte when it accepts no
- * more.  The master sends orders, and SIGHUP to have them looked for.
+ * A worker sends a byte when it is ready, and waits for a byte before it starts
+ * to serve; in fork mode, it does neither.  It sends another byte when it stops
+ * accepting.  The master sends orders, and SIGHUP so that a worker reads them.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -72,10 +72,10 @@ control_log_order(int *fd)
 }
 
 /*
- * The sandbox knows the number that the log had at first, which no other
- * descriptor may get; it allows dup3(2) to that alone.  Syslog's socket can't
- * be opened in there: a file goes on, and so it does if there was no number
- * left for the new one.
+ * Move the new log to the number of the first one: the sandbox protects this
+ * number, and allows dup3(2) only to it.  Keep the old log if the new one is
+ * syslog, whose socket can't be opened in the sandbox, or if no descriptor was
+ * free to receive the new one.
  */
 void
 control_apply_log(const struct order *o, int fd)

@@ -1,6 +1,6 @@
 /*
- * control: the channel between the master and each worker.  Workers outlive an
- * upgrade of the program: the layout of an order does not change.
+ * control: the channel between the master and each worker.  Do not change the
+ * layout of an order: workers survive an upgrade of the program.
  */
 #ifndef CONTROL_H
 #define CONTROL_H
@@ -10,26 +10,29 @@
 enum { ORDER_DRAIN, ORDER_LOG, ORDER_MAKE_ROOM };
 
 struct order {
-	int32_t	 what;
-	int32_t	 log;			/* -1: syslog, 0: it is passed along; */
+	int32_t	 what;			/* ORDER_... */
+	int32_t	 log;			/* -1: syslog; 0: it is sent along; */
 					/* or a standard descriptor */
-	int32_t	 has_time, is_private;	/* as in the log */
-	int64_t	 ms;			/* for connections to finish */
+	int32_t	 has_time, is_private;	/* as in struct log_state */
+	int64_t	 ms;			/* ORDER_DRAIN: time limit; 0: none */
 };
 
 /*
- * Send an order, and with it a descriptor, which stays the caller's, or -1.  -1
- * with errno: EAGAIN if there is no room.
+ * Send an order, with a descriptor or -1.  The caller owns the descriptor.  0,
+ * or -1 with errno: EAGAIN if the channel is full.
  */
 int	 control_send(int channel, const struct order *, int fd);
 
-/* The next order, and the descriptor with it, or -1.  -1: there is none. */
+/*
+ * Receive an order, with its descriptor or -1, which the caller owns.  0, or -1
+ * if there is none.
+ */
 int	 control_receive(int channel, struct order *, int *fd);
 
-/* Where the log is now, as an order, and the descriptor to send with it. */
+/* An order to use the present log, and the descriptor to send with it. */
 struct order control_log_order(int *fd);
 
-/* Log there from now on; the descriptor is the log's. */
+/* Use the log of this order.  The log owns the descriptor from here on. */
 void	 control_apply_log(const struct order *, int fd);
 
 #endif

@@ -100,7 +100,7 @@ daemon_reserve_descriptors(void)
 {
 	int fd;
 
-	/* The lowest descriptor that is free is this one. */
+	/* open(2) returns the lowest free number: this one. */
 	for (fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		if (fcntl(fd, F_GETFD) == -1 && open("/dev/null", fd ==
 		    STDOUT_FILENO ? O_RDONLY : O_RDWR) == -1)
@@ -145,7 +145,7 @@ close_at_once(unsigned from, unsigned to)
 
 #endif
 
-/* Close from one on and below another; one by one, before Linux 5.9. */
+/* Close descriptors from from to below - 1; before Linux 5.9, one by one. */
 static void
 close_between(int from, int below)
 {
@@ -158,7 +158,7 @@ close_between(int from, int below)
 		close(from);
 }
 
-/* The same, but for the log. */
+/* The same, but keep the log. */
 static void
 close_others(int from, int below)
 {
@@ -194,7 +194,7 @@ daemon_close_all_but(int *fds, size_t n)
 	}
 	close_others(next, INT_MAX);
 	if (log_fd() == -1)
-		log_connect_syslog();	/* its socket was one of them */
+		log_connect_syslog();	/* the socket was closed, too */
 }
 
 int
@@ -237,7 +237,7 @@ daemon_background(void)
 	_exit(WEXITSTATUS(status));
 }
 
-/* Locked, and still the file of that name? */
+/* Lock a file, and check that it still has this name.  0, or -1 with errno. */
 static int
 lock_file(int fd, const char *name)
 {
@@ -254,9 +254,9 @@ lock_file(int fd, const char *name)
 const char *
 daemon_write_pidfile(int fd, const char *name, pid_t pid)
 {
-	fchmod(fd, 0600);	/* one that was left over */
+	fchmod(fd, 0600);	/* it may be an old file */
 	if (lock_file(fd, name) == -1)
-		return errno == EWOULDBLOCK ? "another tunnel holds it" :
+		return errno == EWOULDBLOCK ? "another tunnel has locked it" :
 		    "another tunnel has just removed it";
 	if (ftruncate(fd, 0) == -1 || dprintf(fd, "%d\n", (int)pid) < 0)
 		return strerror(errno);

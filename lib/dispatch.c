@@ -14,19 +14,19 @@
 #include "generation.h"
 #include "util.h"
 
-#define ASK_EVERY_MS	20		/* workers to make room, and up to */
-#define ASK_AT_ONCE	16		/* as many */
+#define ASK_EVERY_MS	20		/* between orders to make room */
+#define ASK_AT_ONCE	16		/* workers, at most */
 
-/* May it serve another one, if there is a slot? */
+/* 1 if another connection may be served, given a free slot. */
 static int
 may_serve(const struct dispatch *d, const struct generation *g)
 {
-	return g->config.number[MODE] == FORK && !d->stopping &&
+	return g->config.number[MODE] == MODE_FORK && !d->stopping &&
 	    clock_ms() >= d->paused_until &&
 	    clock_ms() >= g->workers.retry_at;
 }
 
-/* When there is a slot for one more; INT64_MAX: unknown. */
+/* The time when a slot is free or can be made free; INT64_MAX: unknown. */
 static int64_t
 slot_from(const struct dispatch *d, const struct generation *g)
 {
@@ -42,7 +42,7 @@ slot_from(const struct dispatch *d, const struct generation *g)
 	return slot->drop_at > d->ask_at ? slot->drop_at : d->ask_at;
 }
 
-/* How many wait to be accepted, where the system tells. */
+/* The number of connections in the queues of listeners; 0: unknown. */
 #ifdef __linux__
 static size_t
 count_waiting(const struct generation *g)
@@ -64,9 +64,9 @@ count_waiting(const struct generation *g)
 #endif
 
 /*
- * Ask one worker for each connection that waits: a worker checks whether its
- * handshake still goes on, and leaves if so.  Later, others are asked, and at
- * last the same ones again: a worker that was slow to start missed the first.
+ * Order one worker per waiting connection to make room: it exits if it is still
+ * in the handshake.  Continue with other workers next time, and finally with
+ * the same ones again: a worker that started slowly may have missed the order.
  */
 static void
 ask_for_room(struct dispatch *d, const struct generation *g)
@@ -95,7 +95,7 @@ pause_accepting(struct dispatch *d)
 	d->paused_until = clock_ms() + ACCEPT_PAUSE_MS;
 }
 
-/* The next connection; 1 if there was one. */
+/* Accept a connection.  1, or 0 if there is none. */
 static int
 accept_one(struct dispatch *d, int listener)
 {
@@ -155,7 +155,7 @@ dispatch_due(const struct dispatch *d, const struct generation *g)
 {
 	int64_t now = clock_ms(), due = slot_from(d, g);
 
-	/* The next connection will wake it, not the time. */
+	/* A slot is free: poll(2) reports the next connection. */
 	if (due <= now && d->waiting.fd == -1)
 		due = INT64_MAX;
 	return d->paused_until > now && d->paused_until < due ?

@@ -1,7 +1,7 @@
 /*
  * dispatch: with mode = fork, a worker for each connection.  The master accepts
- * one at a time, as long as a worker may be forked for it.  Past
- * max_connections, handshakes that take long make room.
+ * one connection at a time, and only if it may fork a worker.  At
+ * max_connections, old handshakes make room.
  */
 #ifndef DISPATCH_H
 #define DISPATCH_H
@@ -16,42 +16,42 @@ struct generation;
 struct pollfd;
 
 struct dispatch {
-	/* Fork a worker into a slot; -1: it could not be. */
+	/* Fork a worker into a slot.  0, or -1. */
 	int	(*start)(void *arg, struct generation *, size_t slot,
 		    const struct incoming *);
 	void	*arg;
-	struct incoming waiting;	/* for a worker; its fd is -1 if none */
-	size_t	 next_listener;		/* they take turns */
-	int64_t	 paused_until;		/* nothing is accepted */
-	int64_t	 ask_at;		/* others to make room */
-	time_t	 pause_logged;		/* when a pause was logged */
+	struct incoming waiting;	/* for a worker; no fd: -1 */
+	size_t	 next_listener;		/* the first to be polled, in turn */
+	int64_t	 paused_until;		/* no accept(2) before (ms) */
+	int64_t	 ask_at;		/* the next ORDER_MAKE_ROOM (ms) */
+	time_t	 pause_logged;		/* see listeners_log_pause() */
 	int	 stopping;
 };
 
-/* When to call dispatch_serve() at the latest (ms); INT64_MAX: never. */
+/* The time of the next dispatch_serve() (ms); INT64_MAX: none. */
 int64_t	 dispatch_due(const struct dispatch *, const struct generation *);
 
 /*
- * Fill in the listeners to be polled, of which there are LISTENERS_MAX at most;
- * how many.  None if no connection can be served now, or with mode = poll.
+ * Fill in the listeners to be polled, at most LISTENERS_MAX.  Returns their
+ * number: 0 if no connection can be served now, or with mode = poll.
  */
 size_t	 dispatch_poll(const struct dispatch *, const struct generation *,
 	    struct pollfd *);
 
-/* After poll(2) on these: accept a connection. */
+/* After poll(2) on these listeners: accept a connection. */
 void	 dispatch_polled(struct dispatch *, const struct pollfd *, size_t n);
 
-/* Start a worker for the connection that waits, or ask others to make room. */
+/* Start a worker for the waiting connection, or order others to make room. */
 void	 dispatch_serve(struct dispatch *, struct generation *);
 
 /*
- * At a stop: serve what the kernel has accepted already, which would be reset
- * as its listener closes.  A listener that was passed to us stays open with its
- * passer, and so does its queue.
+ * At a stop: serve the connections in the kernel's queues, which would be reset
+ * when the listeners are closed.  Skip fd:N: the process that passed it keeps
+ * it and its queue open.
  */
 void	 dispatch_serve_last(struct dispatch *, struct generation *);
 
-/* Close the connection that waits, if any. */
+/* Close the waiting connection, if any. */
 void	 dispatch_drop(struct dispatch *);
 
 #endif

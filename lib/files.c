@@ -1,6 +1,6 @@
 /*
- * files: who else can replace the files that the master writes to, or trusts.
- * It depends on who can write to each directory on the way.
+ * files: find which other users can replace the files that the master writes to
+ * or trusts.  That depends on write access to each directory of the path.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,25 +16,25 @@
 #include "log.h"
 #include "options.h"
 
-/* Who else can replace what is in a directory. */
+/* Who else can replace files in a directory. */
 enum writer {
 	NOBODY_ELSE, WORKERS_USER, ANYBODY, ANOTHER_USER, ANOTHER_GROUP
 };
 
 static const char *const writers[] = {
-	"nobody else", "the workers' user", "anybody", "another user",
-	"another group"
+	[WORKERS_USER] = "the workers' user", [ANYBODY] = "anyone",
+	[ANOTHER_USER] = "another user", [ANOTHER_GROUP] = "another group"
 };
 
-/* The directory that a file is in. */
+/* The directory of a file. */
 struct place {
 	char	 directory[PATH_MAX];	/* without links */
-	char	 writable[PATH_MAX];	/* it or one above: who can write */
-	enum writer writer;		/* to that */
-	int	 is_open;		/* all users can get there */
+	char	 writable[PATH_MAX];	/* it, or one above */
+	enum writer writer;		/* who can write to that */
+	int	 is_open;		/* all users can access it */
 };
 
-/* Does it belong to root, or to the user of this process? */
+/* 1 if a file belongs to root, or to the user of this process. */
 static int
 is_ours(const struct stat *st)
 {
@@ -65,14 +65,14 @@ is_refused(enum writer w)
 	return w == WORKERS_USER || w == ANYBODY;
 }
 
-/* One more directory on the way: the first counts, unless one is worse. */
+/* Check a directory of the path.  The first fault counts, but errors first. */
 static void
 check_directory(struct files_user user, const char *directory, struct place *p)
 {
 	enum writer w = NOBODY_ELSE;
 	struct stat st;
 
-	/* Who made a link may lead it elsewhere; its mode says nothing. */
+	/* A link's owner can change its target; its mode has no meaning. */
 	if (lstat(directory, &st) == 0 && S_ISLNK(st.st_mode)) {
 		st.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
 		w = writer_of(user, &st);
@@ -106,9 +106,9 @@ check_path(struct files_user user, const char *path, struct place *p)
 }
 
 /*
- * Who else can replace the file, as a clause; or NULL.  Each directory on the
- * way counts, also on the one that links lead to: with it, all that is in it is
- * replaced.  One that can't be looked at keeps the file from being opened, too.
+ * Find who else can replace a file; a clause, or NULL.  Check each directory of
+ * the path, and of the path without links: replacing a directory replaces its
+ * files.  Ignore a directory without access: opening the file fails, too.
  */
 static const char *
 find_place(struct files_user user, const char *path, struct place *p)
@@ -130,14 +130,16 @@ find_place(struct files_user user, const char *path, struct place *p)
 	return p->writer != NOBODY_ELSE ? text : NULL;
 }
 
-/* Why what is there is not for this option; or NULL. */
+/*
+ * Check that an existing file is suitable for an option.  NULL, or the error.
+ */
 static const char *
 file_fault(int option, const struct stat *st)
 {
 	if (S_ISLNK(st->st_mode) || (S_ISREG(st->st_mode) && st->st_nlink > 1))
-		return "is a link";
+		return "it is a link";
 	if (!is_ours(st))
-		return "owned by another user";
+		return "it is owned by another user";
 	if (S_ISREG(st->st_mode) || (option == LOG &&
 	    (S_ISFIFO(st->st_mode) || S_ISCHR(st->st_mode))))
 		return NULL;
@@ -147,7 +149,7 @@ file_fault(int option, const struct stat *st)
 const char *
 files_fault(struct files_user user, int option, const char *path)
 {
-	/* It may be a link. */
+	/* Files that are only read may be links. */
 	int is_read = option == TICKET_KEYS || option == PSK;
 	struct place place;
 	const char *why = find_place(user, path, &place);
@@ -161,16 +163,16 @@ files_fault(struct files_user user, int option, const char *path)
 		if ((why = file_fault(option, &st)) != NULL)
 			return why;
 		if (is_read && is_refused(writer_of(user, &st)))
-			return "writable by other users";
+			return "other users can write to it";
 	} else if (errno == ENOENT)
 		path = place.directory;
 	if (option == STATS_FILE)
-		path = place.directory;	/* where a new one takes its place */
+		path = place.directory;	/* a new file is made there */
 	return access(path, is_read ? R_OK : W_OK) == -1 ? strerror(errno) :
 	    NULL;
 }
 
-/* The path that a value of this option names, or NULL. */
+/* The path in a value of an option; or NULL. */
 static const char *
 path_of(int option, const char *text)
 {
@@ -205,7 +207,7 @@ files_check(const struct config *cfg, struct files_user user,
 			    find_place(user, path, &place);
 			if (why == NULL)
 				continue;
-			log_at(level, "%s: %s %s: %s", v->where,
+			log_at(level, "%s: %s: %s: %s", v->where,
 			    options[checked[i]].name, v->text, why);
 			if (level == LEVEL_ERROR)
 				r = -1;
@@ -217,7 +219,7 @@ files_check(const struct config *cfg, struct files_user user,
 void
 files_warn_of_readers(const struct config *cfg)
 {
-	/* Who can write there is another question. */
+	/* Check only read access here, not write access. */
 	const struct files_user nobody = { geteuid(), getegid() };
 	const int secrets[] = { cfg->given[KEY] != NULL ? KEY : CERT,
 	    KEY_PASSWORD_FILE, PSK, TICKET_KEYS };
@@ -234,8 +236,8 @@ files_warn_of_readers(const struct config *cfg)
 				continue;
 			find_place(nobody, path, &place);
 			if (place.is_open && (st.st_mode & S_IRWXO) != 0)
-				log_warning("%s: %s %s: accessible to other "
-				    "users (mode %04o)", v->where,
+				log_warning("%s: %s: %s: other users have "
+				    "access to it (mode %04o)", v->where,
 				    options[secrets[i]].name, v->text,
 				    (unsigned)st.st_mode & 07777);
 		}
@@ -260,7 +262,10 @@ files_create(const char *name, mode_t mode)
 	return fp;
 }
 
-/* A FIFO that nobody reads yet can only be opened while somebody does. */
+/*
+ * A FIFO without a reader can't be opened for writing: open it for reading
+ * meanwhile.
+ */
 int
 files_open(const struct config *cfg, struct files_user user, int option,
     int flags, mode_t mode)
@@ -283,7 +288,7 @@ files_open(const struct config *cfg, struct files_user user, int option,
 		    file_fault(option, &st);
 	if (why == NULL)
 		return fd;
-	log_error("%s: %s %s: %s", config_where(cfg, option),
+	log_error("%s: %s: %s: %s", config_where(cfg, option),
 	    options[option].name, name, why);
 	if (fd != -1)
 		close(fd);

@@ -1,4 +1,4 @@
-/* generation: one load of the configuration, put to work by the master. */
+/* generation: one load of the configuration. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -16,9 +16,9 @@
 #include "tls.h"
 #include "util.h"
 
-#define SPARE_FDS	(32 + LISTENERS_MAX)	/* not connections' */
+#define SPARE_FDS	(32 + LISTENERS_MAX)	/* not for connections */
 
-/* -1, having logged why. */
+/* Parse the values of accept or connect.  0, or -1, having logged why. */
 static int
 parse_all(struct targets *all, const struct value *values, int passive)
 {
@@ -63,7 +63,7 @@ generation_open_log(const struct generation *g)
 	if (state.is_daemon && g->config.given[LOG] == NULL)
 		to = "syslog";
 	stream = log_stream(to);
-	/* Workers will find neither the time zone nor syslog's socket. */
+	/* Workers in a sandbox can't open the time zone or syslog's socket. */
 	tzset();
 	if (stream == -1)
 		log_connect_syslog();
@@ -86,7 +86,7 @@ privilege(const struct config *cfg, int option)
 	    .where = config_where(cfg, option) };
 }
 
-/* user, group and chroot; -1, having logged each that can't be. */
+/* Look up user, group and chroot.  0, or -1, having logged each error. */
 static int
 load_privileges(struct generation *g)
 {
@@ -98,10 +98,10 @@ load_privileges(struct generation *g)
 }
 
 /*
- * Close descriptors that the program that started us has left open by mistake,
- * lest workers get them.  The files of the configuration, which may be among
- * them (/dev/fd/N), have been read by now, and nothing was opened to stay.
- * Those that are used, or may be after a reload, are kept.
+ * Close descriptors that our parent has left open by mistake, before workers
+ * inherit them.  Configuration files may be among them (/dev/fd/N), and have
+ * been read by now; no descriptors of our own are open yet.  Keep those that
+ * are used, or may be used after a reload.
  */
 static void
 close_strays(const struct config *cfg, const struct arguments *a)
@@ -132,7 +132,7 @@ close_strays(const struct config *cfg, const struct arguments *a)
 
 enum { KTLS_AUTO, KTLS_OFF, KTLS_REQUIRE };
 
-/* -1, having logged why. */
+/* Probe kernel TLS as configured.  0, or -1, having logged why. */
 static int
 load_kernel(struct generation *g)
 {
@@ -161,7 +161,7 @@ count_slots(const struct config *cfg, int inetd)
 
 	if (inetd)
 		return 1;
-	if (cfg->number[MODE] == FORK)
+	if (cfg->number[MODE] == MODE_FORK)
 		return max;
 	if (n == 0) {
 		cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -203,7 +203,7 @@ generation_raise_limit(const struct generation *g)
 		    (unsigned long long)l.rlim_cur);
 }
 
-/* Slots for the workers, and the memory they share with the master. */
+/* Make slots for the workers, and the memory they share with the master. */
 static int
 make_workers(struct generation *g, int inetd)
 {
@@ -217,7 +217,7 @@ make_workers(struct generation *g, int inetd)
 	return 0;
 }
 
-/* What its workers will learn from if the addresses of names change. */
+/* Make the memory by which workers get new addresses of names. */
 static int
 make_names(struct generation *g, int inetd)
 {
@@ -228,7 +228,7 @@ make_names(struct generation *g, int inetd)
 	return -1;
 }
 
-/* 1 if sessions can be resumed.  inetd's children share only a file of keys. */
+/* 1 if sessions can be resumed.  With -i, processes only share ticket_keys. */
 static int
 needs_sessions(const struct config *cfg, int inetd)
 {
@@ -242,13 +242,13 @@ needs_sessions(const struct config *cfg, int inetd)
 	    cfg->number[SESSION_CACHE] != 0;
 }
 
-/* The sessions of the previous generation, or new ones. */
+/* Use the sessions of the previous generation, or make new ones. */
 static int
 make_sessions(struct generation *g, const struct generation *old, int inetd)
 {
 	size_t n = inetd ? 0 : (size_t)g->config.number[SESSION_CACHE];
 	enum tls_sessions_kind kind = config_is_client(&g->config) ?
-	    TLS_WITH_SERVERS : g->config.number[VERIFY] != NONE ?
+	    TLS_WITH_SERVERS : g->config.number[VERIFY] != VERIFY_NONE ?
 	    TLS_WITH_CLIENTS : TLS_BARE;
 	struct tls_sessions *before = old != NULL ? old->sessions : NULL;
 	const struct tls_sessions_memory *m = before != NULL ?
@@ -298,7 +298,7 @@ generation_free(struct generation *g)
 	free(g);
 }
 
-/* Steps from a configuration to a generation: -1, having logged why. */
+/* The steps of a load.  Each returns 0, or -1, having logged why. */
 
 static int
 step_configure(struct generation *g, const struct arguments *a)
@@ -315,11 +315,32 @@ step_kernel(struct generation *g, const struct arguments *a)
 	return g->tls != NULL ? load_kernel(g) : 0;
 }
 
+/* Names may add addresses, which only the lookup at the start counts. */
+static int
+check_accepts(const struct targets *all)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < all->n; i++) {
+		const struct target *t = &all->list[i];
+
+		n += t->to != NULL ? t->to->n : 1;
+		if (n <= LISTENERS_MAX)
+			continue;
+		log_error("%s: accept: %s: too many addresses (allowed: %d in "
+		    "all)", t->where, t->given, LISTENERS_MAX);
+		return -1;
+	}
+	return 0;
+}
+
 static int
 step_accept(struct generation *g, const struct arguments *a)
 {
 	(void)a;
-	return parse_all(&g->accepts, g->config.given[ACCEPT], 1);
+	if (parse_all(&g->accepts, g->config.given[ACCEPT], 1) == -1)
+		return -1;
+	return check_accepts(&g->accepts);
 }
 
 static int
@@ -342,8 +363,8 @@ step_privileges(struct generation *g, const struct arguments *a)
 }
 
 /*
- * After a failed upgrade, with the same configuration: go on with what the
- * workers know.
+ * After a failed upgrade, with the same configuration: use the addresses that
+ * the workers have.
  */
 static void
 take_names(struct generation *g, struct generation *from)
@@ -359,8 +380,8 @@ take_names(struct generation *g, struct generation *from)
 }
 
 /*
- * Take all steps, though one has failed, to report all errors at once.  -1 with
- * errno: EAGAIN if a retry may succeed.
+ * Run all steps, also after a failure, to report all errors at once.  0, or -1
+ * with errno: EAGAIN if a retry may succeed.
  */
 static int
 load(struct generation *g, const struct arguments *a, struct generation *old,
@@ -406,7 +427,7 @@ generation_new(const struct arguments *a)
 	}
 	g->board = (struct scoreboard)SCOREBOARD_NONE;
 	g->names = (struct names)NAMES_NONE;
-	/* Until it is known who else: see files_fault(). */
+	/* Until user and group are known; for files_fault(). */
 	g->identity.uid = geteuid();
 	g->identity.gid = getegid();
 	g->files = &a->files;

@@ -1,6 +1,6 @@
 /*
- * generation: one load of the configuration, put to work by the master: what
- * connections are served by, and the processes that do it.
+ * generation: one load of the configuration, with all that serves connections
+ * by it: TLS, addresses, listeners, workers and their shared memory.
  */
 #ifndef GENERATION_H
 #define GENERATION_H
@@ -23,125 +23,124 @@ struct tls_config;
 struct tls_sessions;
 
 /*
- * One generation: a reload makes another, and this one leaves.  What is left of
- * it then is small, and goes with its last worker.
+ * A reload makes a new generation and retires this one.  The master frees most
+ * of a retired generation at once, and the rest after its last worker.
  */
 struct generation {
 	struct generation *older;
 	struct config config;
 	struct tls_config *tls;
-	struct tls_sessions *sessions;	/* or NULL; of others as well */
+	struct tls_sessions *sessions;	/* shared with others; or NULL */
 	struct ktls_probe kernel;
 	struct targets accepts, backends;
-	struct names names;		/* of backends, if they may change */
+	struct names names;		/* backends with changing addresses */
 	struct listeners listeners;
-	const struct rlimit *files, *core;	/* for commands */
-	const char *file;		/* of the configuration, or NULL */
+	const struct rlimit *files, *core;	/* limits for commands */
+	const char *file;		/* the configuration file; or NULL */
 	struct identity identity;
 	struct workers workers;
 	struct scoreboard board;
 };
 
 /*
- * All but its listeners and workers; old is the one before, or NULL.  It is to
- * be freed; the arguments have to stay.  waits: names are looked up, which may
- * take long; otherwise, that is left to the caller.  NULL, having logged each
- * error, with errno: EAGAIN if a retry may succeed.
+ * Load a generation, without opening listeners or starting workers.  old is the
+ * previous one, or NULL.  The arguments must stay valid.  waits: look up names,
+ * which may block; otherwise the caller does.  The caller frees the result.
+ * NULL, having logged each error, with errno: EAGAIN if a retry may succeed.
  */
 struct generation *generation_load(const struct arguments *,
 	    struct generation *old, int waits);
 
-/* Its names, the first one at 0; NULL: no more. */
+/* The target with the name of this index, from 0; NULL: no more. */
 struct target *generation_name(const struct generation *, size_t i,
 	    int with_accepts);
 
 /*
- * Begin and end a lookup of one of them.  -1, having logged why, unless that
- * repeats itself, with errno: EAGAIN if a retry may succeed.  The addresses of
- * before are kept then.
+ * Start and end the lookup of a name.  0, or -1 with errno: EAGAIN if a retry
+ * may succeed.  The error is logged, but not repeatedly.  On failure, present
+ * addresses are kept.
  */
 int	 generation_start_lookup(struct generation *, struct target *,
 	    struct resolver *);
 int	 generation_end_lookup(struct generation *, struct target *,
 	    struct resolver *);
 
-/* Look up all that have no addresses yet, and wait for it; the same way. */
+/* Look up all names without addresses, and wait.  Result as above. */
 int	 generation_look_up(struct generation *);
 
-/* An empty one; NULL: out of memory. */
+/* An empty generation; NULL: out of memory. */
 struct generation *generation_new(const struct arguments *);
 
-/* Open its listeners; see listeners_open(). */
+/* Open the listeners; see listeners_open(). */
 int	 generation_listen(struct generation *, struct generation *old);
 
-/* Log where it says, anew if it is a file; -1: as before, and why is logged. */
+/* Open or reopen the configured log.  -1, logged: the log is unchanged. */
 int	 generation_open_log(const struct generation *);
 
-/* Whom its workers run as. */
+/* The user that workers run as. */
 struct files_user generation_user(const struct generation *);
 
-/* Descriptors for as many connections as the worker of a row may have. */
+/* The number of descriptors that the worker of a row needs. */
 rlim_t	 generation_descriptors(const struct generation *, size_t row);
 
 /*
- * Allow this process what the first worker, which may have most, needs, or the
- * master, which has the channels of all generations.
+ * Raise the limit of descriptors for the first worker, which has the largest
+ * share, and the master, which has the channels of all generations.
  */
 void	 generation_raise_limit(const struct generation *);
 
 /*
- * It serves no more.  What stays is what its workers and the master share, and
- * the numbers of the configuration.
+ * Free a retired generation, except for the memory that its workers and the
+ * master share, and the numbers of the configuration.
  */
 void	 generation_close(struct generation *);
 
-/* Free it, in the master once it has no workers.  NULL is fine. */
+/* Free a generation.  In the master, it must have no workers.  NULL is fine. */
 void	 generation_free(struct generation *);
 
-/* Log what is new in a generation that goes to work, and what is wrong. */
+/* Log news and warnings about a generation that starts to serve. */
 void	 generation_announce(const struct generation *,
 	    const struct generation *old);
 
-/* Log how many connections this one and older ones still have. */
+/* Log the number of connections of this generation and older ones. */
 void	 generation_announce_remaining(const struct generation *old);
 
 /*
- * Log that there are max_connections.  Where clients have a handshake, or a
- * header, to begin with, those older than drop_ms give way.
+ * Log that max_connections is reached.  If connections start with a handshake
+ * or a PROXY header, those still in it after drop_ms are replaced.
  */
 void	 generation_warn_full(struct generation *, int drop_ms);
 
-/* Warn of certificates that expire, or have. */
+/* Warn of certificates that have expired or soon will. */
 void	 generation_warn_of_certificates(const struct generation *);
 
-/* Warn of files that others can replace, or read. */
+/* Warn of files that other users can replace or read. */
 void	 generation_warn_of_files(const struct generation *);
 
-/* Warn of what a reload does not change. */
+/* Warn of changed options that a reload does not apply. */
 void	 generation_warn_of_fixed(const struct generation *,
 	    const struct generation *old);
 
-/* Warn of fd:N that are no listening sockets in this process. */
+/* Warn of each fd:N that is not a listening socket in this process. */
 void	 generation_warn_of_sockets(const struct generation *);
 
-/* -t: the configuration, and what came of it, on stdout. */
+/* -t: print the effective configuration and the certificates to stdout. */
 void	 generation_print(const struct generation *);
 
 /*
- * Make *tls, which is to be freed, from the configuration.  -1, having logged
- * each error; *tls may be NULL then.
+ * Make *tls from the configuration; the caller frees it.  0, or -1, having
+ * logged each error; then *tls may be NULL.
  */
 int	 generation_load_tls(struct tls_config **tls, struct config *);
 
 /*
- * The name that a client verifies, and asks for, at one of its backends: that
- * of the configuration, or the backend's host, for which there is room of
- * HOST_SIZE.  NULL: there is neither.
+ * client = yes: the name for SNI and verification of a backend: server_name, or
+ * the host of the target, written to host (HOST_SIZE bytes).  NULL: neither.
  */
 const char *generation_server_name(const struct generation *,
 	    const struct target *, char *host);
 
-/* -1, having logged it, unless a client knows whom to ask for, and verify. */
+/* client = yes: check that each backend has a valid name.  -1, logged. */
 int	 generation_check_server(const struct generation *);
 
 #endif

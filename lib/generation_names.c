@@ -1,4 +1,4 @@
-/* generation_names: the names of a generation, and what is told of lookups. */
+/* generation_names: lookups of the names of a generation, and their log. */
 #include <errno.h>
 #include <string.h>
 
@@ -26,7 +26,7 @@ generation_name(const struct generation *g, size_t i, int with_accepts)
 	return t != NULL || !with_accepts ? t : find_name(&g->accepts, &i);
 }
 
-/* In the child, of it and those before: no secret, nothing that others read. */
+/* In the child: free all secrets and shared memory, of all generations. */
 static void
 forget(void *generation)
 {
@@ -60,13 +60,13 @@ generation_end_lookup(struct generation *g, struct target *t,
 		if (is_first || !t->is_failed)
 			log_at(is_first ? LEVEL_ERROR : LEVEL_WARNING,
 			    "%s: %s: %s%s", t->where, t->given, why,
-			    is_first ? "" : "; its addresses are kept");
+			    is_first ? "" : "; keeping its addresses");
 		t->is_failed = 1;
 		return -1;
 	}
 	if (is_cut && !t->is_cut)
-		log_warning("%s: %s has more than %d addresses: the others are "
-		    "not used", t->where, t->given, ADDRESSES);
+		log_warning("%s: %s has more than %d addresses: only the first "
+		    "ones are used", t->where, t->given, ADDRESSES);
 	t->is_cut |= is_cut;
 	if (!is_first && (changed || t->is_failed))
 		log_info("%s: %s is now %s%s", t->where, t->given,

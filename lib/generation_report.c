@@ -1,4 +1,4 @@
-/* generation_report: what is logged, warned of and printed of a generation. */
+/* generation_report: log lines, warnings and the -t output on a generation. */
 #include <stdio.h>
 #include <string.h>
 
@@ -10,17 +10,29 @@
 
 #define CLAUSE_SIZE	64
 
+/* About a file of cert, or an option, which may have no place, or several. */
 static void
-warn(const char *text)
+warn(const void *arg, const char *about, const char *text)
 {
-	log_warning("%s", text);
+	const struct config *cfg = arg;
+	int option = option_find(about), is_file = option == -1;
+	const struct value *v = cfg->given[is_file ? CERT : option];
+
+	while (is_file && v != NULL && strcmp(v->text, about) != 0)
+		v = v->next;
+	if (is_file && v != NULL)
+		log_warning("%s: cert: %s: %s", v->where, about, text);
+	else if (v != NULL && v->next == NULL)
+		log_warning("%s: %s: %s", v->where, about, text);
+	else
+		log_warning("%s: %s", about, text);
 }
 
 void
 generation_warn_of_certificates(const struct generation *g)
 {
 	if (g->tls != NULL)
-		tls_config_warn(g->tls, warn);
+		tls_config_warn(g->tls, warn, &g->config);
 }
 
 void
@@ -64,7 +76,7 @@ generation_warn_of_fixed(const struct generation *g,
 	}
 }
 
-/* What is new, or gone. */
+/* Log new and closed listeners. */
 static void
 announce_listeners(const struct listeners *ls, const struct listeners *old)
 {
@@ -80,7 +92,7 @@ announce_listeners(const struct listeners *ls, const struct listeners *old)
 			    ls->list[i].bound.text);
 }
 
-/* Whom a client trusts, unless that is in the configuration. */
+/* Log the system's file of CA certificates if it is used, and new. */
 static void
 announce_authorities(const struct generation *g, const struct generation *old)
 {
@@ -92,7 +104,7 @@ announce_authorities(const struct generation *g, const struct generation *old)
 		before = tls_config_system(old->tls, &nbefore);
 	if (file != NULL && (before == NULL || n != nbefore ||
 	    strcmp(file, before) != 0))
-		log_info("CA certificates of the system: %s, %zu", file, n);
+		log_info("CA certificates of the system: %s (%zu)", file, n);
 }
 
 void
@@ -108,11 +120,12 @@ generation_announce(const struct generation *g, const struct generation *old)
 		log_at(g->kernel.caps != 0 ? LEVEL_INFO : LEVEL_DEBUG, "%s",
 		    text);
 	if (old == NULL && g->identity.uid == 0)
-		log_notice("workers run as root (set user to another one)");
+		log_notice("workers run as root (set user to one without "
+		    "privileges)");
 	if (old == NULL && g->config.number[SANDBOX] == 1) {
 		if (g->config.command != NULL)
 			log_notice("sandbox: workers that run a command are "
-			    "not confined");
+			    "not restricted");
 		else if (sandbox_lacks() != NULL)
 			log_notice("sandbox: %s", sandbox_lacks());
 	}
@@ -143,7 +156,7 @@ generation_announce_remaining(const struct generation *old)
 		    n == 1 ? "" : "s", n == 1 ? "s" : "", text);
 }
 
-/* Who has to be at each backend, and what for it is asked. */
+/* Print how each backend is verified, and whether SNI is sent. */
 static void
 print_servers(const struct generation *g)
 {
@@ -158,14 +171,14 @@ print_servers(const struct generation *g)
 
 		as = generation_server_name(g, t, host);
 		if (cfg->given[PEER] != NULL)
-			as = "one of peer";
+			as = "one of the peer rules";
 		if (config_is_psk_only(cfg))
-			as = "one with the shared key";
-		if (cfg->number[VERIFY] == NONE || as == NULL)
+			as = "a holder of the shared key";
+		if (cfg->number[VERIFY] == VERIFY_NONE || as == NULL)
 			printf("# %s: not verified", t->given);
 		else
 			printf("# %s: verified as %s", t->given, as);
-		printf("%s\n", is_off ? ", without asking for a name" : "");
+		printf("%s\n", is_off ? ", no server name (SNI) is sent" : "");
 	}
 }
 

@@ -11,7 +11,7 @@
 #include "util.h"
 
 
-/* The first line of a file, without its end; NULL, having logged why. */
+/* Read the first line of a file.  The caller frees it.  NULL, logged. */
 static char *
 read_password(const char *name, const char *where)
 {
@@ -20,12 +20,12 @@ read_password(const char *name, const char *where)
 	const char *why;
 	FILE *fp;
 
-	/* Unbuffered: no copy is left behind. */
+	/* Unbuffered, to leave no copy in memory. */
 	if ((fp = config_open(name, &why)) == NULL ||
 	    setvbuf(fp, NULL, _IONBF, 0) != 0 ||
 	    getline(&line, &size, fp) == -1) {
-		log_error("%s: key_password_file %s: %s", where, name,
-		    fp == NULL ? why : "empty file");
+		log_error("%s: key_password_file: %s: %s", where, name,
+		    fp == NULL ? why : "the file is empty");
 		free(line);
 		line = NULL;
 	} else
@@ -35,7 +35,7 @@ read_password(const char *name, const char *where)
 	return line;
 }
 
-/* One certificate and its key; NULL: which key it is can't be told. */
+/* Load a certificate and its key (NULL: unknown after another error). */
 static int
 load_cert(struct tls_config *tls, const struct value *cert,
     const struct value *key, const char *password)
@@ -51,7 +51,7 @@ load_cert(struct tls_config *tls, const struct value *cert,
 	return 0;
 }
 
-/* The certificates and, in the same order, the keys if they have their own. */
+/* Load the certificates; keys are from key, in the same order, or cert. */
 static int
 load_certs(struct tls_config *tls, const struct config *cfg,
     const char *password)
@@ -98,7 +98,7 @@ load_keys(struct tls_config *tls, struct config *cfg)
 	return r;
 }
 
-/* Set the options of TLS that are texts, in this order. */
+/* Set the TLS options with text values, in this order. */
 static int
 load_values(struct tls_config *tls, struct config *cfg)
 {
@@ -120,10 +120,10 @@ load_values(struct tls_config *tls, struct config *cfg)
 	size_t i;
 	int r = 0;
 
-	/* Without verify, that is what was said of these. */
+	/* NULL: reported already, so avoid errors about its absence. */
 	if (cfg->is_wrong[PSK])
 		tls_config_psk(tls, NULL);
-	if (cfg->is_wrong[CA] || (cfg->number[VERIFY] == NONE &&
+	if (cfg->is_wrong[CA] || (cfg->number[VERIFY] == VERIFY_NONE &&
 	    (config_verify_value(cfg, CRL) != NULL ||
 	    config_verify_value(cfg, PEER) != NULL)))
 		tls_config_ca(tls, NULL);
@@ -145,7 +145,7 @@ load_values(struct tls_config *tls, struct config *cfg)
 	return r;
 }
 
-/* Check that all of it fits together, unless part of it is wrong already. */
+/* Check the combination of all options, unless one is wrong already. */
 static int
 load_whole(struct tls_config *tls, const struct config *cfg)
 {
@@ -169,8 +169,8 @@ load_whole(struct tls_config *tls, const struct config *cfg)
 }
 
 /*
- * Where systems keep the authorities that they trust: Debian, Alpine and
- * OpenWrt; Fedora, in two places; SUSE; the BSDs.
+ * The system's file of CA certificates, on Debian, Alpine and OpenWrt; Fedora
+ * (two places); SUSE; the BSDs.
  */
 static const char *const bundles[] = {
 	"/etc/ssl/certs/ca-certificates.crt",
@@ -180,7 +180,7 @@ static const char *const bundles[] = {
 	"/etc/ssl/cert.pem",
 };
 
-/* 1 if there are rules, and none of them needs an authority. */
+/* 1 if all rules of peer are pins, which need no CA, and there is one. */
 static int
 has_only_pins(const struct config *cfg)
 {
@@ -194,9 +194,9 @@ has_only_pins(const struct config *cfg)
 }
 
 /*
- * Unless the configuration names authorities, a client has these.  -1, having
- * logged why not; 1: there are none, which is to be said once all else is
- * right.
+ * Load the system's CA certificates, if a client needs them and ca is not set.
+ * 0; -1, having logged why; or 1: no file found, to be reported by
+ * miss_bundle() after load_values().
  */
 static int
 load_bundle(struct tls_config *tls, const struct config *cfg)
@@ -205,7 +205,7 @@ load_bundle(struct tls_config *tls, const struct config *cfg)
 
 	if (!config_is_client(cfg) || !config_has_role(cfg) ||
 	    config_is_psk_only(cfg) ||
-	    cfg->number[VERIFY] == NONE || cfg->is_wrong[VERIFY] ||
+	    cfg->number[VERIFY] == VERIFY_NONE || cfg->is_wrong[VERIFY] ||
 	    cfg->given[CA] != NULL || cfg->is_wrong[CA] ||
 	    has_only_pins(cfg) || cfg->is_wrong[PEER])
 		return 0;
@@ -222,13 +222,13 @@ load_bundle(struct tls_config *tls, const struct config *cfg)
 static int
 miss_bundle(const struct config *cfg)
 {
-	if (!cfg->is_wrong[PEER] && cfg->number[VERIFY] != REQUEST)
-		log_error("missing: ca = FILE (this system has no file of its "
-		    "CA certificates where one is looked for)");
+	if (!cfg->is_wrong[PEER] && cfg->number[VERIFY] != VERIFY_REQUEST)
+		log_error("missing: ca = FILE (the CA certificates of the "
+		    "system were not found)");
 	return -1;
 }
 
-/* What stands for a server's name in the configuration; NULL: connect. */
+/* The value of server_name; NULL: use the hosts of connect. */
 static const char *
 server_name(const struct config *cfg)
 {
@@ -253,7 +253,7 @@ check_target(const struct config *cfg, const struct target *t)
 	char host[HOST_SIZE], text[HOST_SIZE];
 	int has_host = net_host(t, host, sizeof(host)) == 0;
 
-	/* No address at all: that has been said. */
+	/* Not a valid address: reported already. */
 	if (t->to != NULL && t->to->list->len == 0)
 		return 0;
 	if (has_host && tls_is_name(host))
@@ -261,13 +261,13 @@ check_target(const struct config *cfg, const struct target *t)
 	text_escape(text, sizeof(text), has_host ? host : t->given);
 	if (has_host)
 		log_error("%s: connect: \"%s\" is not a name for TLS (allowed: "
-		    "an ASCII name, where others begin with xn--; an address; "
-		    "or any with server_name)", t->where, text);
-	else if (cfg->number[VERIFY] != NONE && cfg->given[PEER] == NULL &&
-	    !config_is_psk_only(cfg))
-		log_error("%s: connect: %s has no name to verify the server "
-		    "by (allowed: with server_name or peer; verify = none)",
-		    t->where, text);
+		    "a DNS name in ASCII, with other characters as xn--; an IP "
+		    "address; any name if server_name is set)", t->where, text);
+	else if (cfg->number[VERIFY] != VERIFY_NONE &&
+	    cfg->given[PEER] == NULL && !config_is_psk_only(cfg))
+		log_error("%s: connect: %s has no name to verify the server by "
+		    "(allowed: server_name or peer to verify it by, or verify "
+		    "= none)", t->where, text);
 	else
 		return 0;
 	return -1;
@@ -287,8 +287,9 @@ generation_check_server(const struct generation *g)
 	if (name != NULL && !tls_is_name(name)) {
 		text_escape(text, sizeof(text), name);
 		log_error("%s: server_name: \"%s\" is not a name for TLS "
-		    "(allowed: an ASCII name, where others begin with xn--; an "
-		    "address; off)", config_where(cfg, SERVER_NAME), text);
+		    "(allowed: a DNS name in ASCII, with other characters as "
+		    "xn--; an IP address; off)",
+		    config_where(cfg, SERVER_NAME), text);
 		return -1;
 	}
 	for (i = 0; name == NULL && i < g->backends.n; i++)
@@ -299,9 +300,9 @@ generation_check_server(const struct generation *g)
 static int
 load_verify(struct tls_config *tls, const struct config *cfg)
 {
-	if (cfg->number[VERIFY] == NONE || cfg->is_wrong[PEER] ||
+	if (cfg->number[VERIFY] == VERIFY_NONE || cfg->is_wrong[PEER] ||
 	    config_is_psk_only(cfg) ||
-	    tls_config_verify(tls, cfg->number[VERIFY] == REQUIRE) == 0)
+	    tls_config_verify(tls, cfg->number[VERIFY] == VERIFY_REQUIRE) == 0)
 		return 0;
 	log_error("%s: verify: %s", config_where(cfg, VERIFY),
 	    tls_config_error(tls));

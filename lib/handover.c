@@ -1,4 +1,4 @@
-/* handover: what a program hands over to the one that takes its place. */
+/* handover: the format of the state that is passed at an upgrade. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -12,7 +12,7 @@
 #include "memory.h"
 #include "util.h"
 
-/* Make room for as many bytes more; the old copy is overwritten. */
+/* Make room for len more bytes.  Erase the old copy: it may hold secrets. */
 static void
 grow(struct handover *x, size_t len)
 {
@@ -37,7 +37,7 @@ handover_bytes(struct handover *x, void *data, size_t len)
 {
 	if (x->bad == NULL && len > x->size - x->at) {
 		if (x->reads)
-			x->bad = "it is too short";
+			x->bad = "it is incomplete";
 		else
 			grow(x, len);
 	}
@@ -110,7 +110,7 @@ handover_text(struct handover *x, char **text)
 	if (x->bad != NULL || len == -1)
 		return;
 	if (x->reads && (size_t)len > x->size - x->at)
-		x->bad = "it is too short";
+		x->bad = "it is incomplete";
 	else if (p == NULL && (p = calloc(1, (size_t)len + 1)) == NULL)
 		x->bad = "out of memory";
 	else

@@ -1,6 +1,6 @@
 /*
- * hints: what may be meant by a key or a value that does not exist.  Most users
- * come from stunnel.
+ * hints: suggestions for a key or a value that does not exist.  Most users come
+ * from stunnel.
  */
 #include <ctype.h>
 #include <stdint.h>
@@ -16,17 +16,17 @@
 #define VALUE_SIZE	512
 
 /*
- * What users of stunnel will write, and what it is here.  Advice follows the
- * name of our key; a value that is copied, if ours takes such a one.
+ * Keys of stunnel, and their equivalents here.  The message is: our key, the
+ * value if it is copied and valid for our key, the advice.
  */
 static const struct stunnel_key {
 	const char *name;
-	const char *value;		/* that it is about; *X: any with X */
-	const char *ours;		/* NULL: no key is like it */
+	const char *value;		/* only with this one; *X: X in it */
+	const char *ours;		/* our key; NULL: none */
 	const char *advice;
-	const char *prefix;		/* to a value that is copied; */
-	int	 is_copied;		/* or there is none */
-	const char *covers;		/* keys that may then be missing */
+	const char *prefix;		/* copy the value, with this prefix */
+	int	 is_copied;		/* copy the value, without a prefix */
+	const char *covers;		/* keys not to be reported as missing */
 } stunnel[] = {
 	{ "CAengine", .advice = "keys and certificates are PEM files" },
 	{ "CAfile", .ours = "ca", .is_copied = 1, .advice =
@@ -43,7 +43,7 @@ static const struct stunnel_key {
 	{ "ciphersuites", .advice = "ciphers is one list for TLS 1.2 and "
 	    "1.3" },
 	{ "compression", .advice = "not supported: delete the line" },
-	{ "config", .advice = "there is no OpenSSL here: delete the line" },
+	{ "config", .advice = "OpenSSL is not used: delete the line" },
 	{ "CRLfile", .ours = "crl", .is_copied = 1 },
 	{ "CRLpath", .ours = "crl", .is_copied = 1 },
 	{ "curve", .ours = "groups", .is_copied = 1 },
@@ -54,38 +54,43 @@ static const struct stunnel_key {
 	    "resolve_interval: delete the line" },
 	{ "EGD", .advice = "random numbers come from the kernel: delete the "
 	    "line" },
-	{ "engine", .advice = "keys are PEM files, not of an engine" },
-	{ "engineCtrl", .advice = "there are no engines: delete the line" },
-	{ "engineDefault", .advice = "there are no engines: delete the line" },
-	{ "engineId", .advice = "keys are PEM files, not of an engine" },
-	{ "engineNum", .advice = "keys are PEM files, not of an engine" },
+	{ "engine", .advice = "engines are not supported: keys are PEM files" },
+	{ "engineCtrl", .advice = "engines are not supported: delete the "
+	    "line" },
+	{ "engineDefault", .advice = "engines are not supported: delete the "
+	    "line" },
+	{ "engineId", .advice = "engines are not supported: keys are PEM "
+	    "files" },
+	{ "engineNum", .advice = "engines are not supported: keys are PEM "
+	    "files" },
 	{ "execArgs", .ours = "exec", .advice = ": exec = PROGRAM ARGUMENT "
 	    "..., without the name that execArgs begins with" },
 	{ "failover", .ours = "connect", .advice = ": repeated, it means round "
 	    "robin with failover; delete the line" },
-	{ "fips", "no", .advice = "there is no FIPS mode: delete the line" },
+	{ "fips", "no", .advice = "FIPS mode is not supported: delete the "
+	    "line" },
 	{ "fips", .advice = "mbed TLS has no FIPS validation" },
 	{ "foreground", "no", .ours = "daemon", .advice = ": daemon = yes" },
 	{ "foreground", .ours = "daemon", .advice = ", with the opposite "
 	    "meaning and no by default: delete the line" },
 	{ "ident", .advice = "ident lookups are not supported" },
-	{ "include", .advice = "there are no includes: one file for each "
-	    "service" },
-	{ "libwrap", .advice = "there are no TCP wrappers (use a packet "
+	{ "include", .advice = "includes are not supported: use one file for "
+	    "each service" },
+	{ "libwrap", .advice = "TCP wrappers are not supported (use a packet "
 	    "filter): delete the line" },
 	{ "local", .advice = "the source address cannot be chosen" },
 	{ "logId", .advice = "each connection's log line has the client's "
 	    "address and port: delete the line" },
-	{ "OCSP", .advice = "there is no OCSP (crl has revocation lists): "
+	{ "OCSP", .advice = "OCSP is not supported (crl has revocation lists): "
 	    "delete the line" },
-	{ "OCSPaia", .advice = "there is no OCSP (crl has revocation lists): "
-	    "delete the line" },
-	{ "OCSPflag", .advice = "there is no OCSP: delete the line" },
-	{ "OCSPnonce", .advice = "there is no OCSP: delete the line" },
-	{ "OCSPrequire", .advice = "there is no OCSP: delete the line" },
-	{ "options", .advice = "there is no OpenSSL here, and no TLS below "
-	    "1.2: delete the line (NO_TLSv1_2 is tls_min = 1.3, NO_TLSv1_3 "
-	    "is tls_max = 1.2)" },
+	{ "OCSPaia", .advice = "OCSP is not supported (crl has revocation "
+	    "lists): delete the line" },
+	{ "OCSPflag", .advice = "OCSP is not supported: delete the line" },
+	{ "OCSPnonce", .advice = "OCSP is not supported: delete the line" },
+	{ "OCSPrequire", .advice = "OCSP is not supported: delete the line" },
+	{ "options", .advice = "OpenSSL is not used, and TLS below 1.2 is not "
+	    "supported: delete the line (NO_TLSv1_2 is tls_min = 1.3, "
+	    "NO_TLSv1_3 is tls_max = 1.2)" },
 	{ "output", .ours = "log", .is_copied = 1 },
 	{ "pid", .ours = "pidfile", .is_copied = 1, .advice = "; one per "
 	    "instance, or none under a service manager" },
@@ -93,9 +98,10 @@ static const struct stunnel_key {
 	    ": proxy_protocol = v1" },
 	{ "protocol", .advice = "STARTTLS and the like are not supported: TLS "
 	    "comes first, as on ports 465, 993 and 995" },
-	{ "provider", .advice = "keys are PEM files, not of a provider" },
+	{ "provider", .advice = "providers are not supported: keys are PEM "
+	    "files" },
 	{ "PSKidentity", .ours = "psk_identity", .is_copied = 1, .advice =
-	    " (a server has none: delete the line)" },
+	    ", only for a client: on a server, delete the line" },
 	{ "PSKsecrets", .ours = "psk", .is_copied = 1, .covers = "cert" },
 	{ "pty", .advice = "a command gets a socket, not a terminal" },
 	{ "redirect", .advice = "a client that fails verification is refused" },
@@ -111,8 +117,7 @@ static const struct stunnel_key {
 	    "the line" },
 	{ "RNDoverwrite", .advice = "random numbers come from the kernel: "
 	    "delete the line" },
-	{ "securityLevel", .advice = "there is no OpenSSL here: delete the "
-	    "line" },
+	{ "securityLevel", .advice = "OpenSSL is not used: delete the line" },
 	{ "service", .advice = "the name in syslog is tunnel: delete the "
 	    "line" },
 	{ "sessionCacheSize", .ours = "session_cache", .is_copied = 1 },
@@ -135,21 +140,21 @@ static const struct stunnel_key {
 	    "delete the line" },
 	{ "sslVersionMax", .ours = "tls_max", .advice = ": 1.2 or 1.3" },
 	{ "sslVersionMin", .ours = "tls_min", .advice = ": 1.2 or 1.3" },
-	{ "stack", .advice = "there are no threads: delete the line" },
+	{ "stack", .advice = "threads are not used: delete the line" },
 	{ "syslog", "no", .ours = "log", .advice = ", stderr by default: "
 	    "delete the line" },
 	{ "syslog", .ours = "log", .advice = ": log = syslog" },
 	{ "ticketKeySecret", .ours = "ticket_keys", .advice =
-	    ", a file (tunnel -k makes its lines)" },
+	    ", a file with lines as tunnel -k makes them" },
 	{ "ticketMacSecret", .ours = "ticket_keys", .advice =
-	    ", a file (tunnel -k makes its lines)" },
+	    ", a file with lines as tunnel -k makes them" },
 	{ "TIMEOUTbusy", .ours = "handshake_timeout", .is_copied = 1 },
 	{ "TIMEOUTclose", .ours = "half_close_timeout", .advice =
-	    ": delete the line (here it limits half-closed connections, which "
-	    "may still carry data)" },
+	    ": delete the line; here it limits half-closed connections, which "
+	    "may still carry data" },
 	{ "TIMEOUTconnect", .ours = "connect_timeout", .is_copied = 1 },
 	{ "TIMEOUTidle", .ours = "idle_timeout", .is_copied = 1 },
-	{ "TIMEOUTocsp", .advice = "there is no OCSP: delete the line" },
+	{ "TIMEOUTocsp", .advice = "OCSP is not supported: delete the line" },
 	{ "transparent", .advice = "proxy_protocol passes the client's address "
 	    "to the backend" },
 	{ "verifyChain", "no", .ours = "verify", .advice = ": verify = none, "
@@ -160,7 +165,7 @@ static const struct stunnel_key {
 	    "CAfile's FILE, and verify = require", .covers = "ca verify" },
 };
 
-/* Values that mean something else there. */
+/* Values with another meaning in stunnel. */
 static const struct {
 	int	 option;
 	const char *value, *advice;
@@ -173,13 +178,13 @@ static const struct {
 	    "place of ca" },
 	{ VERIFY, "4", "stunnel's 4 is require, with peer = cert:FILE in "
 	    "place of ca" },
-	{ CIPHERS, "PSK", "with psk and no cert, nothing else is used: delete "
-	    "the line" },
+	{ CIPHERS, "PSK", "with psk and no cert, only shared keys are used: "
+	    "delete the line" },
 	{ LOG, "append", "stunnel's append is the default: delete the line" },
 	{ LOG, "overwrite", "a log is always appended to: delete the line" },
 };
 
-/* Letters and digits alone, in lower case; empty if the word is too long. */
+/* Keep only letters and digits, in lower case; empty if in is too long. */
 static size_t
 fold(char *out, const char *in)
 {
@@ -200,8 +205,8 @@ least(size_t a, size_t b, size_t c)
 }
 
 /*
- * How many letters were left out, put in, mistaken or exchanged with the next
- * one: Damerau's and Levenshtein's distance, three rows of its table at a time.
+ * The Damerau-Levenshtein distance: the number of letters that are missing,
+ * added, wrong or swapped with the next one.  Keep three rows of its table.
  */
 static size_t
 distance(const char *a, const char *b)
@@ -226,7 +231,7 @@ distance(const char *a, const char *b)
 	return rows[(i + 2) % 3][n];
 }
 
-/* How far a word is from another one; SIZE_MAX: too far to be it. */
+/* The distance of a text from a word; SIZE_MAX: not a misspelling of it. */
 static size_t
 misspelt(const char *text, const char *word)
 {
@@ -259,7 +264,7 @@ hint_option(const char *name)
 	return near;
 }
 
-/* The value nearest to one that an option does not have; or NULL. */
+/* The choice that is most similar to an invalid value; or NULL. */
 static const char *
 choice_near(const char *const *choices, const char *text)
 {
@@ -316,7 +321,7 @@ hint_value(const struct option *o, const char *text, char *hint, size_t size)
 		snprintf(hint, size, "; did you mean %s?", near);
 }
 
-/* stunnel's value as a line of ours, if it makes one. */
+/* Add a stunnel line converted to our key and value, if it can be. */
 static void
 add_line(struct text *out, const struct stunnel_key *t, const char *text)
 {
@@ -350,7 +355,7 @@ is_about(const struct stunnel_key *t, const char *text)
 	    strcasecmp(t->value, text) == 0);
 }
 
-/* The first row for such a line; case and punctuation don't count. */
+/* The first row for a stunnel line; case and punctuation are ignored. */
 static const struct stunnel_key *
 find_stunnel_key(const char *name, const char *text)
 {

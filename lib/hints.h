@@ -1,6 +1,6 @@
 /*
- * hints: what may be meant by a key or a value that does not exist: a slip, or
- * a setting of stunnel.
+ * hints: suggestions for a key or a value that does not exist: a misspelt one,
+ * or a setting of stunnel.
  */
 #ifndef HINTS_H
 #define HINTS_H
@@ -10,25 +10,25 @@
 struct option;
 
 #define HINT_SIZE	1024
-#define WORD_SIZE	32		/* of one that may be misspelt */
+#define WORD_SIZE	32		/* longest word to be compared */
 
-/* What an unknown key may have been meant to be. */
+/* A suggestion for an unknown key. */
 struct hint {
 	char	 text[HINT_SIZE];	/* a clause */
-	const char *about;		/* keys, with blanks between; or NULL */
-	const char *covers;		/* keys that may then be missing */
+	const char *about;		/* keys, separated by blanks; or NULL */
+	const char *covers;		/* keys not to be reported as missing */
 };
 
-/* What key = text may mean, where there is no such key. */
+/* Make a suggestion for a line key = text whose key is unknown. */
 void	 hint_key(const char *key, const char *text, struct hint *);
 
-/* The option whose name is nearest, or -1. */
+/* The option with the most similar name, or -1. */
 int	 hint_option(const char *name);
 
-/* What a value would mean to stunnel, if that is something else; or NULL. */
+/* Advice for a value with another meaning in stunnel, as a clause; or NULL. */
 const char *hint_stunnel_value(const struct option *, const char *text);
 
-/* What to add to "allowed: ..." for a wrong value; may be empty. */
+/* A clause for "allowed: ..." after an invalid value; may be empty. */
 void	 hint_value(const struct option *, const char *text, char *hint,
 	    size_t size);
 

@@ -1,4 +1,4 @@
-/* inetd: the one connection of -i: a socket, or standard input and output. */
+/* inetd: the connection of -i: a socket, or standard input and output. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -22,7 +22,7 @@ inetd_begin(struct inetd *i, struct arguments *a)
 		return 0;
 	if (relay_is_needed(0))
 		log_avoid_stdio();
-	/* Before there are keys in memory, of which it would have a copy. */
+	/* Start it before there are keys in memory: fork(2) copies them. */
 	if (relay_start(r) == -1) {
 		log_error("-i: %s", strerror(errno));
 		return -1;
@@ -46,7 +46,7 @@ inetd_choose(struct inetd *i, const struct config *cfg)
 		relay_dismiss(&i->relay);
 }
 
-/* What inetd(8) has accepted. */
+/* Take the socket that inetd(8) has accepted. */
 static int
 take_socket(struct incoming *in, int fd, const struct config *cfg)
 {
@@ -70,7 +70,10 @@ take_socket(struct incoming *in, int fd, const struct config *cfg)
 	return 0;
 }
 
-/* Standard input and output have no address; who types speaks no TLS. */
+/*
+ * Take standard input and output, which have no address.  Refuse a terminal on
+ * a server: a user can't type TLS.
+ */
 static int
 take_streams(struct incoming *in, struct relay *r, const struct generation *g)
 {

@@ -1,6 +1,6 @@
 /*
- * inetd: the one connection of -i, which is there already: a socket that
- * inetd(8) has accepted, or standard input and output.
+ * inetd: the connection of -i: a socket that inetd(8) has accepted, or standard
+ * input and output.
  */
 #ifndef INETD_H
 #define INETD_H
@@ -13,28 +13,29 @@ struct incoming;
 struct worker;
 
 struct inetd {
-	struct relay relay;		/* where it is no socket */
-	int	 kept_fds[RELAY_FDS];	/* its descriptors, for arguments */
+	struct relay relay;		/* for a connection without a socket */
+	int	 kept_fds[RELAY_FDS];	/* the relay's, for arguments */
 };
 
 #define INETD_NONE	{ .relay = RELAY_NONE }
 
 /*
- * Before anything is loaded: if standard input and output may need a relay,
- * start one.  The arguments then name its descriptors, which are to stay open;
- * the array is in struct inetd.  -1, having logged why.
+ * Before the configuration is loaded: start a relay if standard input and
+ * output may need one.  arguments.kept_fds then points into struct inetd, to
+ * keep its descriptors open.  0, or -1, having logged why.
  */
 int	 inetd_begin(struct inetd *, struct arguments *);
 
 /*
- * Once there is a configuration, but no log of its own yet: the role is known,
- * and the relay is dismissed if that role needs none.
+ * After the configuration is loaded, before its log is opened: dismiss the
+ * relay if the role needs none.
  */
 void	 inetd_choose(struct inetd *, const struct config *);
 
 /*
- * With the worker's generation loaded, and its log open: take the connection;
- * the worker gets the relay behind it, if there is one.  -1, having logged why.
+ * After the worker's generation is loaded, and its log is open: take the
+ * connection, and give the worker its relay, if any.  0, or -1, having logged
+ * why.
  */
 int	 inetd_take(struct inetd *, struct worker *, struct incoming *);
 

@@ -1,6 +1,6 @@
 /*
- * ktls_probe: what this kernel can do of TLS.  It is tried by the master,
- * before there are connections to be moved there.
+ * ktls_probe: find which kernel TLS features this kernel supports.  The master
+ * tries them before there are connections.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -14,7 +14,7 @@
 #include "tls.h"
 #include "util.h"
 
-/* Both ends of a connection within this host, or -1; -1 with errno. */
+/* Make a connection within this host.  Ends may be -1.  0, or -1 with errno. */
 static int
 tcp_pair(int pair[2])
 {
@@ -35,7 +35,7 @@ tcp_pair(int pair[2])
 	return pair[1] == -1 ? -1 : 0;
 }
 
-/* Is half a record taken for something to be read, as by Linux 6.1? */
+/* 1 if poll(2) reports a partial record as readable, as Linux 6.1 does. */
 static int
 is_spinning(const int pair[2])
 {
@@ -45,7 +45,7 @@ is_spinning(const int pair[2])
 	    poll(&p, 1, 1) == 1;
 }
 
-/* Where the first one fails, so would the others. */
+/* If the first try fails, the others would fail, too. */
 void
 ktls_probe(struct ktls_probe *k, int unless_spinning)
 {
@@ -69,14 +69,14 @@ ktls_probe(struct ktls_probe *k, int unless_spinning)
 		if (pair[1] != -1)
 			close(pair[1]);
 	}
-	/* The same kernels have both faults. */
+	/* With this hint, spinning kernels return some data twice. */
 	if (k->caps != 0 && !k->spins)
 		k->caps |= TLS_KERNEL_MAY_HINT;
 	if (k->spins && unless_spinning) {
 		k->caps = 0;
-		snprintf(k->why, sizeof(k->why), "not used: a partial record "
-		    "keeps a worker busy on this kernel (use Linux 6.12 or "
-		    "newer)");
+		snprintf(k->why, sizeof(k->why), "not used: on this kernel, a "
+		    "partial record makes a worker use a whole CPU (use Linux "
+		    "6.12 or newer)");
 	}
 }
 
@@ -87,6 +87,6 @@ ktls_probe_text(const struct ktls_probe *k, char *text, size_t size)
 
 	tls_kernel_text(k->caps, caps, sizeof(caps));
 	snprintf(text, size, "kernel TLS: %s%s", k->caps == 0 ? k->why : caps,
-	    k->caps != 0 && k->spins ? "; but a partial record keeps a worker "
-	    "busy" : "");
+	    k->caps != 0 && k->spins ? "; but on this kernel, a partial record "
+	    "makes a worker use a whole CPU" : "");
 }

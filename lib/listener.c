@@ -9,7 +9,7 @@
 
 #define PAUSE_LOG_EVERY	10		/* seconds */
 
-/* On a Unix socket: is it what clients find at its path? */
+/* 1 if the path of a Unix socket still refers to it. */
 static int
 has_path(const struct listener *l)
 {
@@ -20,14 +20,14 @@ has_path(const struct listener *l)
 	    st.st_dev == l->file.st_dev;
 }
 
-/* Did we make its path?  One that was passed to us is not ours to remove. */
+/* 1 if we created the path: never remove the path of an inherited socket. */
 static int
 owns_path(const struct listener *l)
 {
 	return l->address != NULL && l->bound.sa.ss_family == AF_UNIX;
 }
 
-/* Was it made for the same fd:N, or for the same address? */
+/* 1 if both are for the same fd:N, or for the same address. */
 static int
 is_same_listener(const struct listener *a, const struct listener *b)
 {
@@ -43,17 +43,17 @@ is_same_listener(const struct listener *a, const struct listener *b)
 static const char *
 why_no_listener(int error)
 {
-	_Static_assert(LISTENERS_MAX == 64, "it is said below");
+	_Static_assert(LISTENERS_MAX == 64, "the text has it");
 
 	switch (error) {
 	case E2BIG:
 		return "too many addresses (allowed: 64 in all)";
 	case EBUSY:
-		return "not inherited: opened by tunnel itself";
+		return "it is not inherited: tunnel has opened it";
 	case EEXIST:
-		return "given twice";
+		return "it is set twice";
 	case ENOTSOCK:
-		return "not the number of a listening socket";
+		return "it is not a listening socket";
 	default:
 		return strerror(error);
 	}
@@ -70,7 +70,7 @@ is_our_own(const struct listeners *ls, int fd)
 	return 0;
 }
 
-/* Use the socket that old has for it; 0: it has none. */
+/* Use the socket of old, if it has one.  1, or 0. */
 static int
 adopt(struct listener *l, struct listeners *old)
 {
@@ -91,7 +91,7 @@ adopt(struct listener *l, struct listeners *old)
 	return 0;
 }
 
-/* May fd:N be a listener?  -1 with errno. */
+/* Refuse an fd:N that is given twice or is our own socket.  -1 with errno. */
 static int
 check_passed(const struct listeners *ls, const struct listeners *old,
     const struct listener *l)
@@ -111,7 +111,7 @@ check_passed(const struct listeners *ls, const struct listeners *old,
 	return 0;
 }
 
-/* Listen on an address of a target; of fd:N, it is NULL.  -1 with errno. */
+/* Listen on an address of a target (fd:N: NULL).  -1 with errno. */
 static int
 open_listener(struct listeners *ls, struct listeners *old,
     const struct target *t, const struct address *a, int64_t keepalive_ms)
@@ -133,7 +133,7 @@ open_listener(struct listeners *ls, struct listeners *old,
 	l->fd = a != NULL ? net_listen(a, t->any) : net_inherit(t->fd);
 	if (l->fd == -1)
 		return -1;
-	/* Inherited by what is accepted. */
+	/* Accepted sockets inherit the options. */
 	net_set_socket_options(l->fd, keepalive_ms);
 	l->bound.len = sizeof(l->bound.sa);
 	getsockname(l->fd, (struct sockaddr *)&l->bound.sa, &l->bound.len);
@@ -177,7 +177,7 @@ listeners_open(struct listeners *ls, struct listeners *old,
 			if (open_listener(ls, old, t, a,
 			    keepalive_ms) == 0)
 				continue;
-			log_error("%s: accept %s: %s", t->where,
+			log_error("%s: accept: %s: %s", t->where,
 			    a != NULL ? a->text : t->given,
 			    why_no_listener(errno));
 			return -1;
@@ -197,7 +197,7 @@ listeners_close(struct listeners *ls, int unlinks)
 
 		if (l->kept)
 			continue;
-		/* In this order: once closed, another may have its name. */
+		/* Unlink first: after close(2) another may take the path. */
 		if (unlinks && owns_path(l) && has_path(l))
 			unlink(un->sun_path);
 		close(l->fd);

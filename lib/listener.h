@@ -1,6 +1,6 @@
 /*
- * listener: the listening sockets of a generation.  Those that the next one has
- * as well are passed on to it, with what waits in their queues.
+ * listener: the listening sockets of a generation.  The next generation takes
+ * over the sockets that it needs too, with the connections in their queues.
  */
 #ifndef LISTENER_H
 #define LISTENER_H
@@ -14,11 +14,11 @@
 
 struct listener {
 	int	 fd;
-	const struct target *target;	/* what asked for it, */
-	const struct address *address;	/* and which of its; NULL: fd:N */
+	const struct target *target;	/* from accept, */
+	const struct address *address;	/* one of its; NULL: fd:N */
 	struct address bound;
-	struct stat file;		/* what it has made, on a Unix socket */
-	int	 kept;			/* another generation has it, too */
+	struct stat file;		/* Unix socket: the file we created */
+	int	 kept;			/* shared with another generation */
 };
 
 struct listeners {
@@ -29,33 +29,33 @@ struct listeners {
 /* An empty list.  -1: out of memory. */
 int	 listeners_new(struct listeners *);
 
-/* Free the list; nothing is closed. */
+/* Free the list, without closing the sockets. */
 void	 listeners_free(struct listeners *);
 
 /*
- * Listen on all of accepts, which has to stay as long as they do; sockets that
- * old has already (or NULL) are shared with it.  keepalive_ms: as in
- * net_set_socket_options().  -1, having logged why.
+ * Listen on all addresses of accepts, which must stay valid.  Share sockets
+ * that are in old (or NULL) already.  keepalive_ms is passed to
+ * net_set_socket_options().  0, or -1, having logged why.
  */
 int	 listeners_open(struct listeners *, struct listeners *old,
 	    const struct targets *accepts, int64_t keepalive_ms);
 
 /*
- * Close those that no other generation has.  unlinks: also remove the paths of
- * Unix sockets, which is the master's to do.
+ * Close the sockets that are not kept.  unlinks: also remove the paths of Unix
+ * sockets; only the master does that.
  */
 void	 listeners_close(struct listeners *, int unlinks);
 
-/* Set keepalive on those that came from another generation. */
+/* Set keepalive on the kept sockets. */
 void	 listeners_tune(const struct listeners *, int64_t keepalive_ms);
 
 /*
- * Log why accepting pauses, an errno, unless that was done not long ago: at
- * *last, which is 0 at first.
+ * Log the errno for which accepting pauses, at most every 10 s.  *last is the
+ * time of the last line; initialise it with 0.
  */
 void	 listeners_log_pause(time_t *last, int error);
 
-/* No other generation has them any more. */
+/* The other generation has closed its sockets: set kept to 0. */
 void	 listeners_keep_none(struct listeners *);
 
 #endif

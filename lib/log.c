@@ -1,4 +1,4 @@
-/* log: lines for stderr, syslog, systemd's journal or a file. */
+/* log: log lines to stderr, syslog, systemd's journal or a file. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -17,21 +17,22 @@
 #include "util.h"
 
 #define LINE_SIZE	2048
-#define ERRORS_MAX	50		/* of one configuration */
-#define DROPPED_SIZE	512		/* of a line that tells of lost ones */
+#define ERRORS_MAX	50		/* per configuration */
+#define DROPPED_SIZE	512		/* report of lost lines */
 
 static struct log_state state = { .level = LEVEL_INFO,
     .stream = STDERR_FILENO };
 static struct {
-	int	 fd;			/* where to; -1: syslog */
+	int	 fd;			/* -1: syslog */
 	enum {
-		UNKNOWN,		/* not looked at yet */
-		ANYTHING,		/* a sandbox does not let us look */
-		SOCKET, REGULAR, PIPE	/* or a terminal */
+		UNKNOWN,		/* not determined yet */
+		ANYTHING,		/* the sandbox forbids fstat(2) */
+		SOCKET, REGULAR,
+		PIPE			/* or a terminal */
 	} kind;
-	int	 stdio_is_connection;		/* 0 and 1 are a connection */
-	int	 errors_limited;	/* one configuration's errors: */
-	size_t	 errors;		/* so many */
+	int	 stdio_is_connection;
+	int	 errors_limited;	/* see log_errors_begin() */
+	size_t	 errors;
 } logging = { .fd = STDERR_FILENO };
 
 const char *const log_levels[] = {
@@ -52,7 +53,7 @@ detect_kind(void)
 		    S_ISREG(st.st_mode) ? REGULAR : PIPE;
 }
 
-/* A socket may be one that blocks. */
+/* Write to the log; never block on a socket. */
 static ssize_t
 put(const char *line, size_t len)
 {
@@ -67,8 +68,8 @@ put(const char *line, size_t len)
 }
 
 /*
- * In one piece, since several processes share the log; -1: it is lost.  Of one
- * that a full disk has cut, the rest is a line of its own.
+ * Write a line by one system call, since several processes share the log.  -1:
+ * it is lost.  After an incomplete line on a full disk, begin a new one.
  */
 static int __attribute__((format(printf, 1, 2)))
 log_line(const char *fmt, ...)
@@ -91,7 +92,7 @@ log_line(const char *fmt, ...)
 	}
 	if (n > 0)
 		state.lost.is_cut = line[n - 1] != '\n';
-	/* Part of it: there was no more room, on a disk or for a reader. */
+	/* A partial write: the disk or the pipe is full. */
 	if (n >= 0)
 		errno = logging.kind == PIPE || logging.kind == SOCKET ?
 		    EAGAIN : ENOSPC;
@@ -99,7 +100,7 @@ log_line(const char *fmt, ...)
 	return -1;
 }
 
-/* As the log has its lines; -1: it is lost. */
+/* Format a line for the kind of log, and write it; -1: it is lost. */
 static int
 log_text(enum log_level level, const char *text)
 {
@@ -128,8 +129,9 @@ log_text(enum log_level level, const char *text)
 }
 
 /*
- * The log's reader may have stopped, or gone, or the disk is full.  Rather lose
- * lines than stop as well, and report them here when there is room again.
+ * 1 if a line must be dropped, because the reader has stopped or exited, or the
+ * disk is full: losing lines is better than blocking.  Report lost lines when
+ * there is room again.
  */
 static int
 is_stuck(void)
@@ -142,7 +144,7 @@ is_stuck(void)
 		return 0;
 	}
 	detect_kind();
-	/* A pipe, or a terminal, may block; a file never has to be asked. */
+	/* Writes to a pipe or a terminal may block; to a file they don't. */
 	if ((logging.kind == PIPE || logging.kind == ANYTHING) &&
 	    poll(&p, 1, 0) == 0) {
 		state.lost.why = EAGAIN;
@@ -152,7 +154,8 @@ is_stuck(void)
 		return 0;
 	snprintf(text, sizeof(text), "%llu log lines dropped: %s",
 	    (unsigned long long)state.lost.lines, state.lost.why == EAGAIN ?
-	    "nobody reads the log" : strerror(state.lost.why));
+	    "the log's reader is too slow, or gone" :
+	    strerror(state.lost.why));
 	if (log_text(LEVEL_WARNING, text) == -1)
 		return 1;
 	state.lost.lines = 0;
@@ -192,7 +195,8 @@ log_errors_end(void)
 {
 	logging.errors_limited = 0;
 	if (logging.errors > ERRORS_MAX)
-		log_error("and %zu more", logging.errors - ERRORS_MAX);
+		log_error("and %zu more error%s", logging.errors - ERRORS_MAX,
+		    logging.errors == ERRORS_MAX + 1 ? "" : "s");
 }
 
 size_t
@@ -232,7 +236,7 @@ void
 log_set_state(const struct log_state *from)
 {
 	state = *from;
-	logging.kind = UNKNOWN;		/* it may be another by now */
+	logging.kind = UNKNOWN;		/* the file may have changed */
 }
 
 int
@@ -242,9 +246,8 @@ log_fd(void)
 }
 
 /*
- * Is it where a connection's bytes go?  inetd gives its children the connection
- * as 0, 1 and 2: the log would go to the client.  Who is at a terminal reads
- * both.
+ * 1 if a file is the connection.  inetd passes it as 0, 1 and 2, so log lines
+ * would go to the client.  A terminal may show both.
  */
 static int
 is_connection(const struct stat *st)
@@ -262,10 +265,9 @@ is_connection(const struct stat *st)
 }
 
 /*
- * A pipe or a terminal that nobody reads must block none of its
- * writers, though poll(2) says that there is room, which may be too little for
- * a line; opened anew, it can be non-blocking without a change to others'
- * descriptors.
+ * Open a pipe or a terminal again, to make it non-blocking without a change to
+ * the descriptors of other programs.  poll(2) is not enough: the room that it
+ * reports may be too small for a line.
  */
 int
 log_open_stream(int stream)
@@ -302,7 +304,7 @@ log_to(int fd, int stream)
 		close(logging.fd);
 	logging.fd = fd;
 	logging.kind = UNKNOWN;
-	detect_kind();			/* before there is a sandbox */
+	detect_kind();			/* before entering a sandbox */
 	state.stream = fd != -1 && stream > 0 ? stream : -1;
 }
 

@@ -1,6 +1,6 @@
 /*
- * log: lines for stderr, syslog, systemd's journal or a file.  It is the one
- * thing that is global, next to the signals' flags.
+ * log: log lines to stderr, syslog, systemd's journal or a file.  The log and
+ * the flags of signals are the only global state.
  */
 #ifndef LOG_H
 #define LOG_H
@@ -12,12 +12,12 @@ enum log_level {
 	LEVEL_ERROR, LEVEL_WARNING, LEVEL_NOTICE, LEVEL_INFO, LEVEL_DEBUG
 };
 
-/* Their names, as they are configured; NULL ends them. */
+/* The names of levels in a configuration, ending with NULL. */
 extern const char *const log_levels[];
 
 /*
- * A line, escaped.  Nothing blocks: where the log has no room, the line is
- * counted, and the count is logged later.  errno is kept.
+ * Log a line, escaped.  Never blocks: if the log has no room, the line is lost,
+ * and the number of lost lines is logged later.  errno is kept.
  */
 void	 log_at(enum log_level, const char *fmt, ...)
 	    __attribute__((format(printf, 2, 3)));
@@ -28,83 +28,87 @@ void	 log_at(enum log_level, const char *fmt, ...)
 #define log_debug(...)		log_at(LEVEL_DEBUG, __VA_ARGS__)
 
 /*
- * Until log_errors_end() the errors are those of one configuration: the first
- * 50 are logged, the rest is counted.
+ * Between these calls, errors are those of one configuration: log the first 50,
+ * and count the rest.
  */
 void	 log_errors_begin(void);
 void	 log_errors_end(void);
 
-/* How many there have been. */
+/* The number of errors since log_errors_begin(). */
 size_t	 log_errors(void);
 
-/* Lines since the last report of them. */
+/* Lost lines that were not reported yet. */
 struct log_lost {
 	uint64_t lines;
 	int	 why;		/* an errno; EAGAIN: the log has no reader */
-	int	 is_cut;	/* the last one there has no end */
+	int	 is_cut;	/* the last line written is incomplete */
 };
 
-/* Take over the count of lost lines: the caller is to report them. */
+/* Return and reset the number of lost lines; the caller reports them. */
 struct log_lost log_lost_take(void);
 
-/* Lost by another process: reported with those lost here, now if possible. */
+/* Add the lost lines of another process, and report all, if possible now. */
 void	 log_lost_add(const struct log_lost *);
 
-/* All but the descriptor, to be handed over to another program. */
+/* The state of the log without its descriptor, for a handover. */
 struct log_state {
 	enum log_level level;
-	int	 stream;	/* the standard descriptor it is, or -1 */
-	int	 has_time;	/* lines begin with it */
-	int	 is_private;	/* so they need no name, but a level */
+	int	 stream;	/* the standard descriptor it is; or -1 */
+	int	 has_time;	/* lines begin with the time */
+	int	 is_private;	/* only we write: lines without a name */
 	int	 is_journal;	/* stderr is systemd's journal: priorities */
-	int	 is_daemon;	/* without log, it goes to syslog */
+	int	 is_daemon;	/* log is not set: use syslog */
 	struct log_lost lost;
 };
 
+/* Copy the state; replace it, but keep the descriptor. */
 void	 log_get_state(struct log_state *);
 void	 log_set_state(const struct log_state *);
 
-/* To stderr, until the configuration is known. */
+/* Log to stderr, until the configuration is known. */
 void	 log_init(void);
 
-/* To that descriptor, which is the log's from here on; -1: syslog. */
+/*
+ * Log to a descriptor, which the log owns from here on; -1: syslog.  stream is
+ * the standard descriptor that it stands for; otherwise 0 or -1.
+ */
 void	 log_to(int fd, int stream);
 
 /*
- * Where another program logged, by a descriptor of our own; -1: syslog.  Its
- * state was set before.
+ * Log to a copy of a descriptor of another program; -1: syslog.  Call
+ * log_set_state() before.
  */
 void	 log_restore(int fd);
 
-/* The log's descriptor; -1: syslog. */
+/* The descriptor of the log; -1: syslog. */
 int	 log_fd(void);
 
-/* Move it to the first number that is free past the standard ones. */
+/* Move the descriptor to the first free number above the standard ones. */
 void	 log_lower(void);
 
 /*
- * The least important lines there are to be; is_ours: no other program logs
- * there, so that they have the time and the level, and no name.
+ * Set the least important level to be logged.  is_private: no other program
+ * writes to the log, so lines have time and level, and no name.
  */
 void	 log_configure(int is_private, enum log_level);
 enum log_level log_get_level(void);
 
 /*
- * Standard input and output are a connection: where stderr is one of the two,
- * syslog is the log from here on.
+ * Standard input and output are a connection: log to syslog if stderr is the
+ * same file as one of them.
  */
 void	 log_avoid_stdio(void);
 
 /*
- * A standard descriptor, to log to.  It does not block; -1: it is the
- * connection that inetd has passed, and syslog is the log.
+ * Open a standard descriptor for the log, if possible as a new non-blocking
+ * one. -1: it is the connection that inetd has passed, so use syslog.
  */
 int	 log_open_stream(int stream);
 
-/* The standard descriptor that log names; -1: syslog, 0: it is a file. */
+/* The standard descriptor for a value of log; -1: syslog; 0: a file. */
 int	 log_stream(const char *log);
 
-/* Connect to it now: a sandbox or chroot may have no access to it. */
+/* Connect to syslog now: a sandbox or chroot may prevent it later. */
 void	 log_connect_syslog(void);
 
 #endif

@@ -1,4 +1,4 @@
-/* master: the process with the privileges, the listeners and the workers. */
+/* master: the process with privileges, listeners and workers. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,8 +20,8 @@
 #include "util.h"
 #include "worker.h"
 
-#define NEXT_SIZE	512		/* of what comes next, as a clause */
-#define DAY		(24 * 60 * 60)
+#define NEXT_SIZE	512		/* clause about the next worker */
+#define DAY		(24 * 60 * 60)	/* seconds */
 
 static const char *
 stats_fault(const void *arg, const char *path)
@@ -34,11 +34,11 @@ stats_expiry(const void *arg, size_t i, const char **file, int64_t *at)
 {
 	const struct generation *g = arg;
 
-	/* There is none after a failed upgrade whose files are gone. */
+	/* No tls after a failed upgrade, if the files are gone. */
 	return g->tls != NULL ? tls_config_expiry(g->tls, i, file, at) : -1;
 }
 
-/* Over all generations, with workers that have exited. */
+/* Sum up all generations, and workers that have exited. */
 static struct stats_report
 report(const struct stats *st, const struct generation *live)
 {
@@ -83,8 +83,8 @@ master_write_stats(struct master *m)
 }
 
 /*
- * In the child: let go of all that is the master's alone.  A worker needs no
- * keys of other generations, only their count of connections by address.
+ * In the child: close and free the master's state.  Of older generations, keep
+ * only the counts of connections by address, but no keys.
  */
 static void
 leave_master(const struct master *m, struct generation *g,
@@ -106,7 +106,7 @@ leave_master(const struct master *m, struct generation *g,
 		workers_free(&old->workers);
 		generation_close(old);
 	}
-	if (g->config.number[MODE] == FORK)
+	if (g->config.number[MODE] == MODE_FORK)
 		listeners_close(&g->listeners, 0);
 	if (in == NULL && m->dispatch.waiting.fd != -1)
 		close(m->dispatch.waiting.fd);
@@ -119,7 +119,7 @@ leave_master(const struct master *m, struct generation *g,
 	upgrade_leave(&m->upgrade, m->args->state, m->args->before);
 }
 
-/* In the child: serve, and never come back. */
+/* In the child: serve, then exit. */
 static void __attribute__((noreturn))
 worker_main(const struct master *m, struct generation *g, size_t slot,
     const struct incoming *in, int control)
@@ -130,7 +130,7 @@ worker_main(const struct master *m, struct generation *g, size_t slot,
 	struct incoming connection;
 	int r = EXIT_FAILURE;
 
-	log_lost_take();		/* the master tells of its own */
+	log_lost_take();		/* the master reports its own */
 	signals_leave();
 	leave_master(m, g, in);
 	if (in != NULL) {
@@ -166,7 +166,8 @@ master_start_worker(void *master, struct generation *g, size_t slot,
 int
 master_start_workers(struct master *m, struct generation *g)
 {
-	size_t i, n = g->config.number[MODE] == FORK ? 1 : g->workers.nslots;
+	size_t i, n = g->config.number[MODE] == MODE_FORK ? 1 :
+	    g->workers.nslots;
 
 	for (i = 0; i < n; i++) {
 		if (g->workers.slots[i].pid != 0 ||
@@ -182,7 +183,7 @@ master_start_workers(struct master *m, struct generation *g)
 	return 0;
 }
 
-/* The slot is free again, its row empty; what was counted is kept. */
+/* Free a slot and its row, and add the counts to the totals. */
 static void
 clear_slot(struct master *m, struct generation *g, struct slot *slot)
 {
@@ -190,7 +191,7 @@ clear_slot(struct master *m, struct generation *g, struct slot *slot)
 	const struct log_lost lost = counts->unlogged;
 
 	stats_add(&m->stats.ended, counts);
-	/* In fork mode, each has one line to log, at its end. */
+	/* In fork mode, the only line of a worker may be among them. */
 	log_lost_add(&lost);
 	m->stats.ended.lost += m->stats.ended.live;
 	m->stats.ended.live = 0;
@@ -200,16 +201,16 @@ clear_slot(struct master *m, struct generation *g, struct slot *slot)
 }
 
 /*
- * In poll mode, another worker takes its place.  In fork mode, none has to; but
- * repeated crashes may be an attacker's guesses at the memory layout, which all
- * workers share: they are slowed down.
+ * In poll mode, start another worker.  In fork mode, none is needed, but back
+ * off after crashes: they may be an attacker's guesses at the memory layout,
+ * which is the same in all workers.
  */
 void
 master_worker_ended(struct master *m, struct generation *g, struct slot *slot,
     int status)
 {
-	int is_poll = g->config.number[MODE] == POLL;
-	/* INT64_MAX: after a failed upgrade, only a reload starts workers. */
+	int is_poll = g->config.number[MODE] == MODE_POLL;
+	/* INT64_MAX after a failed upgrade: only a reload starts workers. */
 	int goes_on = g == m->live && !m->stopping && g->workers.retry_at !=
 	    INT64_MAX;
 	pid_t pid = slot->pid;
@@ -220,12 +221,13 @@ master_worker_ended(struct master *m, struct generation *g, struct slot *slot,
 	if (goes_on && (is_poll || WIFSIGNALED(status)))
 		ms = workers_failed(&g->workers);
 	if (goes_on && is_poll)
-		snprintf(next, sizeof(next), "; another takes its place");
+		snprintf(next, sizeof(next), "; starting another one");
 	if (ms > 0)
-		snprintf(next, sizeof(next), "; another %s in %lld.%lld s "
-		    "(%u in a row)", is_poll ? "takes its place" :
-		    "may be started", (long long)ms / 1000,
-		    (long long)ms / 100 % 10, g->workers.failures);
+		snprintf(next, sizeof(next), "; %s in %lld.%lld s "
+		    "(%u failures in a row)", is_poll ?
+		    "starting another one" : "the next one can start",
+		    (long long)ms / 1000, (long long)ms / 100 % 10,
+		    g->workers.failures);
 	if (WIFSIGNALED(status))
 		log_warning("worker %d was killed by signal %d (%s)%s",
 		    (int)pid, WTERMSIG(status), strsignal(WTERMSIG(status)),
@@ -265,8 +267,8 @@ master_send_log(const struct master *m)
 }
 
 /*
- * Of a generation that leaves, the master keeps the shared memory, and a slot
- * for each worker that is left.
+ * Free most of a retired generation.  Keep the shared memory, and a slot for
+ * each worker that is still running.
  */
 static void
 release_memory(struct generation *g)
@@ -295,7 +297,7 @@ master_notify_ready(const struct master *m, const char *but)
 	size_t n = m->live->workers.nslots;
 	const char *to = m->args->notify;
 
-	if (m->live->config.number[MODE] == FORK)
+	if (m->live->config.number[MODE] == MODE_FORK)
 		daemon_notify(to, "READY=1\nSTATUS=serving, one process per "
 		    "connection%s", but);
 	else
@@ -303,7 +305,7 @@ master_notify_ready(const struct master *m, const char *but)
 		    n, n == 1 ? "" : "s", but);
 }
 
-/* Undo a failed load: close its own listeners, end its unreleased workers. */
+/* Undo a failed reload: close new listeners, end unreleased workers. */
 static void
 undo_load(struct master *m, struct generation *g)
 {
@@ -343,8 +345,8 @@ master_renew_keys(struct master *m)
 }
 
 /*
- * After a reload: keys made here stay in use until their time is up.  Not those
- * of when it began: there may have been others since.
+ * After a reload: keep generated ticket keys until they expire.  Take them now,
+ * as they may have been renewed since the reload began.
  */
 static void
 take_over_keys(struct master *m, const struct generation *old)
@@ -363,8 +365,8 @@ take_over_keys(struct master *m, const struct generation *old)
 }
 
 /*
- * At a reload.  Workers of earlier generations have been told to leave; they
- * are told again if there is a limit now, which may end them sooner.
+ * At a reload: retire the previous workers.  Retire those of earlier
+ * generations again if there is now a limit, which may end them sooner.
  */
 static void
 retire_all(struct generation *old, int64_t ms)
@@ -374,7 +376,7 @@ retire_all(struct generation *old, int64_t ms)
 		workers_retire(&old->workers, ms);
 }
 
-/* A generation that was loaded is to serve; -1, having logged why not. */
+/* Replace the live generation by one that is loaded.  -1, having logged why. */
 static int
 replace_by(struct master *m, struct generation *g)
 {
@@ -396,11 +398,11 @@ replace_by(struct master *m, struct generation *g)
 	m->stats.generation++;
 	m->stats.write_at = 0;
 	take_over_keys(m, old);
-	if (g->config.number[MODE] == POLL)
+	if (g->config.number[MODE] == MODE_POLL)
 		dispatch_drop(&m->dispatch);
 	workers_release(&g->workers);
 	retire_all(old, g->config.number[RELOAD_TIMEOUT]);
-	if (old->config.number[MODE] == POLL)
+	if (old->config.number[MODE] == MODE_POLL)
 		workers_await_accept_stop(&old->workers);
 	generation_announce_remaining(old);
 	release_memory(old);
@@ -439,7 +441,7 @@ end_reload(struct master *m, int is_done)
 	master_begin_resolving(m);
 }
 
-/* Its names have been looked up. */
+/* Continue a reload after the lookup of its names. */
 static void
 continue_reload(struct master *m)
 {
@@ -451,7 +453,7 @@ continue_reload(struct master *m)
 	end_reload(m, m->names_failed == 0 && replace_by(m, g) == 0);
 }
 
-/* The next name, of a generation that is loaded or serves, and so on. */
+/* Start the lookup of the next name of next or live, or finish. */
 static void
 look_up_next(struct master *m)
 {
@@ -471,7 +473,7 @@ look_up_next(struct master *m)
 		master_begin_resolving(m);
 }
 
-/* A name has been looked up. */
+/* Take the result of a lookup, and start the next one. */
 static void
 end_lookup(struct master *m)
 {

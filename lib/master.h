@@ -1,6 +1,6 @@
 /*
- * master: the process with the privileges, the listeners and the workers.
- * It reads nothing that comes from the network.
+ * master: the process that has the privileges and the listeners, and starts the
+ * workers.  It reads no data from the network.
  */
 #ifndef MASTER_H
 #define MASTER_H
@@ -20,107 +20,109 @@ struct generation;
 struct slot;
 
 #ifndef VERSION
-#define VERSION		"0"		/* the Makefile has it */
+#define VERSION		"0"		/* set by the Makefile */
 #endif
 
+/* Times are CLOCK_MONOTONIC, in ms. */
 struct master {
 	const struct arguments *args;
-	struct generation *live;	/* older ones behind it, which leave */
-	struct generation *next;	/* a reload waits for its names */
+	struct generation *live;	/* the serving one; older ones drain */
+	struct generation *next;	/* being loaded: awaits its names */
 	struct stats stats;
-	sigset_t sleep_mask;
+	sigset_t sleep_mask;		/* during ppoll(2) */
 	pid_t	 pid;
-	int	 parent;		/* told once we serve; or -1 */
-	int	 pidfile;		/* or -1 */
+	int	 parent;		/* pipe to notify when ready; or -1 */
+	int	 pidfile;		/* descriptor; or -1 */
 	char	*pidfile_name;
 	int	 stopping;
 	struct dispatch dispatch;
-	int64_t	 renew_at;		/* ticket keys */
-	int64_t	 warn_at;		/* of certificates */
+	int64_t	 renew_at;		/* ticket keys are renewed */
+	int64_t	 warn_at;		/* certificates are checked */
 	struct resolver resolver;
-	size_t	 name_index;		/* that it looks up, of next or live */
-	int	 names_failed;		/* names of next that were not found */
-	int64_t	 resolve_at;		/* those of live again */
-	int64_t	 watchdog_at;		/* the next sign of life */
-	int	 watchdog_withheld;		/* the last one was withheld */
+	size_t	 name_index;		/* being looked up, in next or live */
+	int	 names_failed;		/* failed lookups for next */
+	int64_t	 resolve_at;		/* the names of live are looked up */
+	int64_t	 watchdog_at;		/* the next WATCHDOG=1 */
+	int	 watchdog_withheld;	/* the last one was not sent */
 	struct upgrade upgrade;
 };
 
-/* Log which program this is. */
+/* Log the versions of the program and of its library. */
 void	 master_log_version(void);
 
-/* Tell the service manager that it serves; but: what to add to its status. */
+/* Notify the service manager of READY; but is appended to the status. */
 void	 master_notify_ready(const struct master *, const char *but);
 
-/* What the master itself does for a generation, before it has workers. */
+/* Set the limits of the master for a generation, before it has workers. */
 void	 master_prepare(const struct generation *);
 
 /*
- * A worker for an empty slot: for a connection, which it begins to serve at
- * once, or (NULL) one that waits to be released.  -1: it could not be forked,
- * or is not ready.
+ * Start a worker in an empty slot: for a connection, which it serves at once,
+ * or (NULL) one that waits for workers_release().  0, or -1: it could not be
+ * forked, or did not get ready.
  */
 int	 master_start_worker(void *master, struct generation *, size_t slot,
 	    const struct incoming *);
 
 /*
- * One in each slot that is empty.  With mode = fork just one, that has nothing
- * to do, to see whether it would be able to.  -1, having logged why.
+ * Start a worker in each empty slot.  With mode = fork, start only one, without
+ * a connection, to test whether a worker can start.  -1, having logged why.
  */
 int	 master_start_workers(struct master *, struct generation *);
 
-/* SIGCHLD: find out who has ended. */
+/* SIGCHLD: handle all children that have exited. */
 void	 master_reap(struct master *);
 
-/* A worker has ended with that status: log it, and clear its slot. */
+/* A worker has exited with this status: log it, and clear its slot. */
 void	 master_worker_ended(struct master *, struct generation *,
 	    struct slot *, int status);
 
-/* Free generations that all workers have left. */
+/* Free old generations that have no workers left. */
 void	 master_free_generations(struct master *);
 
 /*
- * The keys for tickets: those of a file as they are now, or another one from
- * time to time, while the one before is good still.  -1, having logged why.
+ * Renew the ticket keys: read their file again, or make a new key, with the
+ * previous one still valid.  -1, having logged why.
  */
 int	 master_renew_keys(struct master *);
 
-/* Warn of certificates; again in a day. */
+/* Warn of certificates that expire, and schedule the next check in a day. */
 void	 master_warn_daily(struct master *);
 
 /*
- * The configuration anew: all that is new is made, and is ready to serve; only
- * then the old leaves.  -1, having logged why, and the old one stays.
+ * Load the configuration again.  Retire the old generation only when the new
+ * one is ready to serve.  -1, having logged why: the old one continues.
  */
 int	 master_replace(struct master *);
 
 /*
- * SIGHUP: the same, with its outcome logged and notified; but if it has names,
- * that is for later, as m->next shows: they are looked up first.
+ * SIGHUP: start a reload, and log and notify its outcome.  If there are names,
+ * it continues in master_resolve() after their lookup; until then, m->next is
+ * set.
  */
 void	 master_reload(struct master *);
 
 /*
- * Names: from now on, when there is something to do (ms), and to do it, if that
- * is due.
+ * Schedule the lookup of names after resolve_interval.  master_resolve_due() is
+ * the time of the next action (ms); master_resolve() performs it, if due.
  */
 void	 master_begin_resolving(struct master *);
 int64_t	 master_resolve_due(const struct master *);
 void	 master_resolve(struct master *);
 
-/* No lookup goes on, nor does a reload that has waited for it. */
+/* Cancel a lookup, and a reload that waits for it. */
 void	 master_end_resolving(struct master *);
 
-/* Workers of all generations are to log where the master does now. */
+/* Send the present log to the workers of all generations. */
 void	 master_send_log(const struct master *);
 
-/* SIGTERM and, at once, a second one: have all workers leave. */
+/* SIGTERM: drain all workers; at_once, for a second one: abort. */
 void	 master_stop(struct master *, int at_once);
 
-/* SIGUSR1: log the totals, and have each worker list its connections. */
+/* SIGUSR1: log the totals, and make each worker list its connections. */
 void	 master_log_statistics(struct master *);
 
-/* stats_file: when it is due (ms); and write it, if it is. */
+/* stats_file: the time when it is due (ms); write it, if due. */
 int64_t	 master_stats_due(const struct master *);
 void	 master_write_stats(struct master *);
 

@@ -1,4 +1,4 @@
-/* memory: what processes share, and files in memory. */
+/* memory: shared memory, memory files and locks. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -25,7 +25,7 @@ memory_file(void)
 	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
 	int fd = memfd_create("tunnel", flags | MFD_NOEXEC_SEAL);
 
-	/* Before Linux 6.3, which may have been told to insist on it. */
+	/* The flag is new in Linux 6.3, where a sysctl can require it. */
 	return fd == -1 && errno == EINVAL ? memfd_create("tunnel", flags) :
 	    fd;
 }
@@ -70,7 +70,7 @@ memory_share(size_t size, int *fd)
 	    fd != NULL ? *fd : -1, 0);
 }
 
-/* A mapping is as its descriptor was opened: mprotect(2) can't change that. */
+/* mprotect(2) can't make a mapping of a read-only descriptor writable. */
 const void *
 memory_view(const void *p, size_t size, int fd)
 {

@@ -1,38 +1,38 @@
-/* memory: what processes share, and files in memory. */
+/* memory: shared memory, memory files and locks. */
 #ifndef MEMORY_H
 #define MEMORY_H
 
 #include <stdatomic.h>
 #include <stddef.h>
 
-/* An empty file in memory (memfd_create(2)); -1 with errno. */
+/* An empty memory file (memfd_create(2)); -1 with errno. */
 int	 memory_file(void);
 
-/* Of that size for good, and read-only unless writable.  -1 with errno. */
+/* Fix the size, and the contents unless writable.  0, or -1 with errno. */
 int	 memory_seal(int fd, int writable);
 
 /*
- * Memory of zeros for this process and its children, or MAP_FAILED with errno.
- * *fd is what another program can be handed it by, or -1 where there is no such
- * thing; fd may be NULL.
+ * Allocate zeroed memory, shared with child processes; MAP_FAILED with errno.
+ * *fd is a descriptor to hand over to another program, or -1 if not supported;
+ * fd may be NULL.
  */
 void	*memory_share(size_t size, int *fd);
 
 /*
- * The same memory, mapped once more, to be read and never to be written; or p
- * itself, where that can't be had.
+ * Map the same memory again, so that it can never become writable; or return p
+ * if that is not possible.
  */
 const void *memory_view(const void *p, size_t size, int fd);
 
-/* The memory that a descriptor stands for.  NULL, or why not: MAP_FAILED. */
+/* Map the memory of a descriptor.  NULL, or the error, with MAP_FAILED. */
 const char *memory_map(int fd, size_t size, void **);
 
-/* Why a descriptor does not stand for memory of this size; or NULL. */
+/* NULL if a descriptor is a memory file of this size, or the error. */
 const char *memory_fault(int fd, size_t size);
 
 /*
- * A lock in shared memory.  Its holder may have been killed, or taken over:
- * after a while it counts as free.
+ * A lock in shared memory.  memory_lock() takes it after a while in any case:
+ * its holder may have been killed, or is under an attacker's control.
  */
 void	 memory_lock(atomic_flag *);
 void	 memory_unlock(atomic_flag *);

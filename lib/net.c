@@ -16,7 +16,7 @@
 
 #define ADDRESS_HINT_SIZE 1024
 #define BACKLOG		1024
-#define KEEPALIVE_PROBES 5		/* to a peer that says nothing */
+#define KEEPALIVE_PROBES 5		/* without an answer: dead */
 
 static int
 is_v4_mapped(const struct sockaddr_storage *sa)
@@ -40,7 +40,7 @@ unmap_v4(struct sockaddr_storage *sa)
 	memcpy(sa, &in, sizeof(in));
 }
 
-/* By hand, since getnameinfo(3) is large. */
+/* Do not use getnameinfo(3), which makes the program larger. */
 static void
 make_text(struct address *a)
 {
@@ -124,7 +124,7 @@ net_take_address(struct address *a, const struct sockaddr *sa, in_port_t port)
 	struct sockaddr_in *in = (void *)&a->sa;
 
 	_Static_assert(offsetof(struct sockaddr_in, sin_port) ==
-	    offsetof(struct sockaddr_in6, sin6_port), "both are set");
+	    offsetof(struct sockaddr_in6, sin6_port), "one port field");
 	memset(a, 0, sizeof(*a));
 	if (sa->sa_family != AF_INET && sa->sa_family != AF_INET6)
 		return -1;
@@ -136,7 +136,7 @@ net_take_address(struct address *a, const struct sockaddr *sa, in_port_t port)
 	return 0;
 }
 
-/* A numeric address; -1 if it is not one. */
+/* Parse a numeric address.  0, or -1 if it is not one. */
 static int
 address_numeric(struct address *a, const char *host, in_port_t port)
 {
@@ -158,7 +158,7 @@ parse_unix(struct target *t, const char *path, char *why, size_t size)
 	struct sockaddr_un *un = (void *)&a->sa;
 
 	if (strlen(path) >= sizeof(un->sun_path) || *path == '\0') {
-		snprintf(why, size, "\"%s\" is not a path of up to %zu bytes",
+		snprintf(why, size, "\"%s\" is not a path of 1 to %zu bytes",
 		    path, sizeof(un->sun_path) - 1);
 		return -1;
 	}
@@ -187,7 +187,7 @@ net_look_up(const struct target *t, struct address *list, size_t max,
 	*n = 0;
 	for (ai = found; ai != NULL && *n < max; ai = ai->ai_next) {
 		net_take_address(&list[*n], ai->ai_addr, t->port);
-		/* A file may have it twice. */
+		/* /etc/hosts may contain duplicates. */
 		for (i = 0; strcmp(list[i].text, list[*n].text) != 0;)
 			i++;
 		*n += i == *n;
@@ -204,7 +204,7 @@ net_split_address(const char *text, char *host, size_t size,
 	size_t len = colon != NULL ? (size_t)(colon - text) : 0;
 
 	*port = colon != NULL ? colon + 1 : text;
-	/* An IPv6 address has brackets, and nothing else does. */
+	/* Require brackets for an IPv6 address, and only for that. */
 	if (len > 1 && text[0] == '[' && text[len - 1] == ']') {
 		text++;
 		len -= 2;
@@ -245,15 +245,16 @@ has_ipv6(void)
 	return 1;
 }
 
-/* fd:N, a listening socket that somebody else has made. */
+/* Parse fd:N, an inherited listening socket. */
 static int
 parse_fd(struct target *t, const char *number, char *why, size_t size)
 {
 	int64_t fd;
 
 	if (parse_number(number, 0, INT32_MAX, &fd) == -1) {
-		snprintf(why, size, "\"fd:%s\" is not the number of a "
-		    "listening socket", number);
+		snprintf(why, size, "\"fd:%s\" is not a descriptor (allowed: "
+		    "fd:N, where N is the number of a listening "
+		    "socket)", number);
 		return -1;
 	}
 	net_release(t->to);
@@ -263,8 +264,8 @@ parse_fd(struct target *t, const char *number, char *why, size_t size)
 }
 
 /*
- * What may be meant by one that is none: a path, the name of a port, or an
- * IPv6 address without its brackets.  As a clause, or empty.
+ * Make a suggestion for an invalid address: a path, a service name as the port,
+ * or an IPv6 address without brackets.  A clause, or empty.
  */
 static void
 address_hint(const char *text, int passive, char *hint, size_t size)
@@ -337,7 +338,7 @@ net_parse(struct target *t, int passive, char *why, size_t size)
 	return 0;
 }
 
-/* Half of the time, or a little more, is for idling, the rest for probes. */
+/* Probes start after half of the time, or slightly more. */
 #ifdef TCP_KEEPIDLE
 static void
 keep_alive(int fd, int64_t ms)
@@ -359,7 +360,7 @@ net_set_socket_options(int fd, int64_t keepalive_ms)
 {
 	int on = 1, alive = keepalive_ms != 0;
 
-	/* None is there on a Unix socket, and none is missed. */
+	/* Ignore errors: a Unix socket has no such options. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &alive, sizeof(alive));
 	if (alive)
@@ -423,14 +424,14 @@ net_endpoints(int fd, struct endpoints *e)
 	net_unmap_v4(e);
 }
 
-/* connect(2) says EAGAIN where a Unix socket has no room for another one. */
+/* For a Unix socket with a full queue, connect(2) sets EAGAIN. */
 const char *
 net_dial_error(int error)
 {
 	return error == EAGAIN ? "listen queue full" : strerror(error);
 }
 
-/* Remove a socket that nobody listens on any more. */
+/* Remove a Unix socket without a listener. */
 static void
 remove_stale(const struct address *a)
 {
@@ -480,7 +481,7 @@ net_is_listening(int fd)
 	    0 && listening;
 }
 
-/* As a standard descriptor it would be in the way. */
+/* Move it away from 0 to 2, which are redirected later. */
 int
 net_inherit(int fd)
 {

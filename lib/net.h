@@ -8,10 +8,10 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define ADDRESS_SIZE	128		/* of an address as text */
-#define HOST_SIZE	256		/* of a host's name */
-#define ADDRESSES	16		/* of one name */
-#define NET_ERROR_SIZE	2048		/* of what is wrong with one */
+#define ADDRESS_SIZE	128		/* an address as text */
+#define HOST_SIZE	256		/* a host name */
+#define ADDRESSES	16		/* per name */
+#define NET_ERROR_SIZE	2048		/* an error of net_parse() */
 
 struct address {
 	struct sockaddr_storage sa;
@@ -20,29 +20,29 @@ struct address {
 };
 
 /*
- * The addresses of a target.  Those of a name may be replaced by others: who
- * works with the old ones keeps them, by net_hold().
+ * The addresses of a target, with a reference count.  The target of a name may
+ * get new addresses: call net_hold() to keep the old ones.
  */
 struct addresses {
 	size_t	 refs;
 	size_t	 n;			/* at least one */
-	size_t	 first;			/* to be tried: the last that opened */
+	size_t	 first;			/* to try first: none failed since */
 	struct address list[];
 };
 
-/* What one accept or connect names. */
+/* A value of accept or connect. */
 struct target {
 	struct addresses *to;		/* NULL: fd:N, or not looked up yet */
 	in_port_t port;			/* in host byte order */
-	int	 is_name;		/* its host has to be looked up */
-	int	 any;			/* no host was named */
-	int	 fd;			/* of fd:N; or -1 */
-	const char *given;		/* its text, and where that stands: */
-	const char *where;		/* "tunnel.conf:12"; the caller's */
-	/* A name's: see lib/resolver. */
-	size_t	 row;			/* of what is shared; SIZE_MAX: none */
-	unsigned turn;			/* how often that was changed */
-	int	 is_failed, is_cut;	/* that has been logged */
+	int	 is_name;		/* the host needs a lookup */
+	int	 any;			/* accept: no host is given */
+	int	 fd;			/* fd:N; or -1 */
+	const char *given;		/* the text, owned by the caller */
+	const char *where;		/* place: "tunnel.conf:12" */
+	/* For names, by lib/resolver. */
+	size_t	 row;			/* in struct names; SIZE_MAX: none */
+	unsigned turn;			/* the row's turn, as last read */
+	int	 is_failed, is_cut;	/* logged already */
 };
 
 struct targets {
@@ -51,8 +51,8 @@ struct targets {
 };
 
 /*
- * Both ends of a client's connection, as its socket or a balancer tells them.
- * Where they are not known, the family of from is AF_UNSPEC.
+ * Both endpoints of a client's connection, from its socket or a PROXY header.
+ * If they are unknown, the family of from is AF_UNSPEC.
  */
 union endpoint {
 	struct sockaddr_storage any;
@@ -66,52 +66,50 @@ struct endpoints {
 };
 
 /*
- * Bring an address, wherever it comes from, into its one form, and fill in its
- * text: "1.2.3.4:5", "[::1]:5", "unix:/path".  What is IPv4-mapped (RFC 4291
- * section 2.5.5.2) becomes IPv4.
+ * Convert IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2) to IPv4, and fill in the
+ * text: "1.2.3.4:5", "[::1]:5", "unix:/path", "stdin".
  */
 void	 net_normalize(struct address *);
 
 /*
- * Make one of a socket's address, IPv4 or IPv6, with that port in host byte
- * order.  -1: it is neither.
+ * Convert an IPv4 or IPv6 socket address, with this port in host byte order.
+ * 0, or -1: another family.
  */
 int	 net_take_address(struct address *, const struct sockaddr *, in_port_t);
 
-/* Make IPv4 of both endpoints, if both are mapped: they stay of one family. */
+/* Convert both endpoints to IPv4 if both are mapped, to keep one family. */
 void	 net_unmap_v4(struct endpoints *);
 
-/* Those of a connected socket, normalized. */
+/* The endpoints of a connected socket, after net_unmap_v4(). */
 void	 net_endpoints(int fd, struct endpoints *);
 
-/* The port, in host byte order; 0: it is not TCP. */
+/* The port in host byte order; 0: not TCP. */
 in_port_t net_address_port(const struct address *);
 
 /*
- * Host and port of "[host:]port": host is empty when there is none, port
- * points into the text.  0, or -1: it is no such thing, or host has no room.
+ * Split "[host:]port".  host is empty if there is none; *port points into text.
+ * 0, or -1: invalid, or too long for host.
  */
 int	 net_split_address(const char *text, char *host, size_t size,
 	    const char **port);
 
 /*
- * The host that a target to connect to names, without brackets, 127.0.0.1 if it
- * names none.  -1: it is no host's, but a path.
+ * The host of a target of connect, without brackets; 127.0.0.1 if none is
+ * given. 0, or -1: a path, or too long.
  */
 int	 net_host(const struct target *, char *host, size_t size);
 
-/* Room for n addresses, held once, with neither of them; or NULL. */
+/* Allocate an empty list for n addresses, with one reference; or NULL. */
 struct addresses *net_addresses(size_t n);
 
-/* One more holds them; one no longer does, and the last frees them. */
+/* Add a reference; drop one.  The last net_release() frees the list. */
 struct addresses *net_hold(struct addresses *);
 void	 net_release(struct addresses *);
 
 /*
- * Fill in what target->given names; the rest of it is zero before that, and
- * "to" is to be released.  No host is every address of this machine to accept
- * on (passive), and 127.0.0.1 to connect to.  -1 with what is wrong as a clause
- * in why.
+ * Parse target->given; set the other members to zero before.  The caller
+ * releases "to".  Without a host, accept (passive) uses all addresses of this
+ * machine, and connect 127.0.0.1.  0, or -1 with the error as a clause in why.
  */
 int	 net_parse(struct target *, int passive, char *why, size_t size);
 
@@ -119,48 +117,49 @@ int	 net_parse(struct target *, int passive, char *why, size_t size);
 void	 net_free_targets(struct targets *);
 
 /*
- * Look a target's name up, in the order of getaddrinfo(3), which may take long:
- * *n addresses, up to max, with the target's port, none of them twice.  0, or
- * the error of getaddrinfo(3).
+ * Look up the name of a target: *n addresses, at most max, with the target's
+ * port, in the order of getaddrinfo(3), without duplicates.  It may block.  0,
+ * or the error of getaddrinfo(3).
  */
 int	 net_look_up(const struct target *, struct address *list, size_t max,
 	    size_t *n);
 
 /*
- * TCP_NODELAY, and keepalive: ms until a peer that does not answer is given
- * up; 0: never.
+ * Set TCP_NODELAY, and keepalive so that a dead peer is detected after ms; 0:
+ * no keepalive.
  */
 void	 net_set_socket_options(int fd, int64_t keepalive_ms);
 
 /*
- * Acknowledge at once what has been read.  In TLS 1.3 the client has the last
- * word of the handshake: one that waits for its acknowledgement before it
- * sends more shall not wait long.
+ * Acknowledge received data at once.  In TLS 1.3 the client sends the last
+ * message of the handshake.  Some clients wait for its acknowledgement before
+ * they send data.
  */
 void	 net_acknowledge(int fd);
 
 /*
- * A socket that is connecting to an address: non-blocking, with the options
- * above, and aborted by close(2) as by stream_reset().  -1 with errno.
+ * Connect to an address: a non-blocking socket, connected or in progress, with
+ * the options above.  close(2) aborts it, as after stream_reset().  -1 with
+ * errno.
  */
 int	 net_dial(const struct address *, int64_t keepalive_ms);
 
-/* The text of an errno of net_dial(), or of its connection. */
+/* The text for an errno of net_dial() or of its connection. */
 const char *net_dial_error(int error);
 
 /*
- * A socket that listens on an address, non-blocking; any: on IPv4 as well.  On
- * a Unix socket's path, one that nobody listens on any more is removed, if it
- * is root's or ours.  -1 with errno.
+ * Listen on an address, non-blocking.  any: an IPv6 socket also accepts IPv4.
+ * First remove a stale Unix socket that belongs to root or to us.  -1 with
+ * errno.
  */
 int	 net_listen(const struct address *, int any);
 
-/* 1 if it is a listening socket. */
+/* 1 if fd is a listening socket. */
 int	 net_is_listening(int fd);
 
 /*
- * Take over a listening socket that was passed to us.  Its number, which may be
- * another one now, or -1 with errno; ENOTSOCK: it is none.
+ * Take over an inherited listening socket.  Returns its number, which may have
+ * changed, or -1 with errno; ENOTSOCK: not a listening socket.
  */
 int	 net_inherit(int fd);
 

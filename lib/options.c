@@ -1,6 +1,6 @@
 /*
- * options: the keys of the configuration.  One row each; the man page and the
- * example are held against them by a test.
+ * options: the table of configuration keys.  A test compares it with the manual
+ * page and the example configuration.
  */
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "options.h"
 #include "util.h"
 
-#define WORDS_SIZE	128		/* of the words that a value may be */
+#define WORDS_SIZE	128		/* list of choices */
 
 const char *const option_no_yes[] = { "no", "yes", NULL };
 static const char *const verifies[] = {
@@ -33,29 +33,29 @@ const struct option options[OPTIONS] = {
 	[EXEC] = { "exec", TEXT, NULL, NULL, 0, 0,
 	    "command to run for each connection, instead of connect" },
 	[PROXY_PROTOCOL] = { "proxy_protocol", CHOICE, "off", proxies, 0, 0,
-	    "pass the client's address to the backend, in this version" },
+	    "version of the PROXY header that the backend gets" },
 	[ACCEPT_PROXY] = { "accept_proxy", CHOICE, "no", option_no_yes, 0, 0,
-	    "take the client's address from a load balancer" },
+	    "expect a PROXY header from a load balancer" },
 	[CLIENT] = { "client", CHOICE, "no", option_no_yes, 0, 0,
-	    "accept plain connections, and speak TLS to the backend" },
+	    "accept plain connections, and connect to the backend by TLS" },
 	[SERVER_NAME] = { "server_name", TEXT, NULL, NULL, 0, 0,
 	    "name of the server, if it is not connect's host; or off" },
 	[CERT] = { "cert", LIST, NULL, NULL, 0, 0,
 	    "PEM file with a certificate chain, leaf first" },
 	[KEY] = { "key", LIST, NULL, NULL, 0, 0,
-	    "PEM file with its private key, if not in cert" },
+	    "PEM file with the private key, if it is not in cert" },
 	[KEY_PASSWORD_FILE] = { "key_password_file", TEXT, NULL, NULL, 0, 0,
 	    "file with the password of an encrypted key" },
 	[SNI_STRICT] = { "sni_strict", CHOICE, "no", option_no_yes, 0, 0,
-	    "refuse clients that ask for no name in a certificate" },
+	    "refuse clients without a server name that a certificate has" },
 	[PSK] = { "psk", TEXT, NULL, NULL, 0, 0,
-	    "file with keys that both sides have (tunnel -p)" },
+	    "file with shared keys, as tunnel -p makes them" },
 	[PSK_IDENTITY] = { "psk_identity", TEXT, NULL, NULL, 0, 0,
-	    "which of them a client has, if not the first" },
+	    "identity that a client uses, if not the first one in psk" },
 	[CA] = { "ca", TEXT, NULL, NULL, 0, 0,
 	    "PEM file or directory with the CAs to trust" },
 	[CRL] = { "crl", TEXT, NULL, NULL, 0, 0,
-	    "PEM file or directory with these CAs' revocation lists" },
+	    "PEM file or directory with the revocation lists of these CAs" },
 	[VERIFY] = { "verify", CHOICE, "none", verifies, 0, 0,
 	    "whether the peer is verified by its certificate" },
 	[PEER] = { "peer", LIST, NULL, NULL, 0, 0,
@@ -75,30 +75,30 @@ const struct option options[OPTIONS] = {
 	[KTLS] = { "ktls", CHOICE, "auto", kernels, 0, 0,
 	    "kernel TLS after the handshake" },
 	[SESSION_TICKETS] = { "session_tickets", CHOICE, "yes", option_no_yes,
-	    0, 0, "resume sessions, by tickets in TLS 1.3" },
+	    0, 0, "session resumption, in TLS 1.3 by tickets" },
 	[TICKET_LIFETIME] = { "ticket_lifetime", TIME, "12h", NULL, 1, 604800,
 	    "how long a session can be resumed" },
 	[TICKET_KEYS] = { "ticket_keys", TEXT, NULL, NULL, 0, 0,
-	    "file with ticket keys (tunnel -k makes them)" },
+	    "file with ticket keys, as tunnel -k makes them" },
 	[SESSION_CACHE] = { "session_cache", NUMBER, "1024", or_off,
 	    1, 1000000, "sessions to cache for TLS 1.2 clients without "
 	    "tickets" },
 	[MAX_CONNECTIONS] = { "max_connections", NUMBER, "1000", NULL,
 	    1, 1000000, "maximum number of concurrent connections" },
 	[MAX_PER_IP] = { "max_per_ip", NUMBER, "off", or_off, 1, 1000000,
-	    "maximum per IPv4 address or IPv6 /64" },
+	    "maximum number of connections per IPv4 address or IPv6 /64" },
 	[HANDSHAKE_TIMEOUT] = { "handshake_timeout", TIME, "10s", or_off,
-	    1, 3600, "limit for a TLS handshake" },
+	    1, 3600, "time limit for a TLS handshake" },
 	[CONNECT_TIMEOUT] = { "connect_timeout", TIME, "5s", or_off,
-	    1, 3600, "limit for connecting to each backend address" },
+	    1, 3600, "time limit for connecting to each backend address" },
 	[IDLE_TIMEOUT] = { "idle_timeout", TIME, "off", or_off,
-	    1, 31536000, "limit without data in either direction" },
+	    1, 31536000, "time limit without data in either direction" },
 	[HALF_CLOSE_TIMEOUT] = { "half_close_timeout", TIME, "60s", or_off,
-	    1, 31536000, "limit without data once one side has ended" },
+	    1, 31536000, "time limit without data once one side has ended" },
 	[DRAIN_TIMEOUT] = { "drain_timeout", TIME, "30s", or_off,
-	    1, 31536000, "limit for connections to finish at a stop" },
+	    1, 31536000, "time limit for connections to finish at a stop" },
 	[RELOAD_TIMEOUT] = { "reload_timeout", TIME, "off", or_off,
-	    1, 31536000, "limit for old connections after a reload" },
+	    1, 31536000, "time limit for old connections after a reload" },
 	[KEEPALIVE] = { "keepalive", TIME, "5m", or_off,
 	    6, 64800, "time until a dead TCP peer is detected" },
 	[MODE] = { "mode", CHOICE, "poll", modes, 0, 0,
@@ -125,7 +125,7 @@ const struct option options[OPTIONS] = {
 	    "file for counters, in the Prometheus text format" },
 };
 
-/* 30s, 5m, 12h or 7d, as milliseconds. */
+/* Parse 30s, 5m, 12h or 7d as milliseconds. */
 static int
 parse_time(const char *text, int64_t min, int64_t max, int64_t *ms)
 {
@@ -170,16 +170,16 @@ void
 option_allowed(const struct option *o, char *text, size_t size)
 {
 	char words[WORDS_SIZE] = "";
+	const char *or = o->choices != NULL ? ", or " : "";
 
 	if (o->choices != NULL)
 		text_join(words, sizeof(words), o->choices);
 	if (o->type == NUMBER)
-		snprintf(text, size, "%s%s%lld to %lld", words,
-		    words[0] != '\0' ? ", or " : "", (long long)o->min,
-		    (long long)o->max);
+		snprintf(text, size, "%s%s%lld to %lld", words, or,
+		    (long long)o->min, (long long)o->max);
 	else if (o->type == TIME)
-		snprintf(text, size, "%s, or a number with its unit s, m, h or "
-		    "d, %llds to %llds", words, (long long)o->min,
+		snprintf(text, size, "%s%sa number with its unit s, m, h or d, "
+		    "%llds to %llds", words, or, (long long)o->min,
 		    (long long)o->max);
 	else if (o->type == CHOICE)
 		snprintf(text, size, "%s", words);

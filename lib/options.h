@@ -1,4 +1,4 @@
-/* options: the keys of the configuration, one row each. */
+/* options: the table of configuration keys. */
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
@@ -25,9 +25,9 @@ enum option_type { TEXT, LIST, NUMBER, TIME, CHOICE };
 struct option {
 	const char *name;
 	enum option_type type;
-	const char *fallback;		/* NULL: none */
-	const char *const *choices;	/* of a CHOICE; else: words for 0 */
-	int64_t	 min, max;		/* of a NUMBER; of a TIME in seconds */
+	const char *fallback;		/* the default; NULL: none */
+	const char *const *choices;	/* CHOICE: values; else: words for 0 */
+	int64_t	 min, max;		/* NUMBER; TIME: in seconds */
 	const char *help;
 };
 
@@ -36,25 +36,25 @@ extern const struct option options[OPTIONS];
 /* The choices of an option that is on or off. */
 extern const char *const option_no_yes[];
 
-/* Some options are for one role alone: client = yes, or client = no. */
+/* 1 if an option has an effect in this role: some are for one role only. */
 int	 option_has_effect(int option, int is_client);
 
-/* The text of an option that is not given, in that role; NULL: none. */
+/* The default of an option in this role; NULL: none. */
 const char *option_fallback(int option, int is_client);
 
-/* The option of that name, or -1. */
+/* The option with this name, or -1. */
 int	 option_find(const char *name);
 
 /*
- * The number that a value stands for, in milliseconds if it is a time; left as
- * it is if the option has none.  -1: not a value of this option.
+ * Parse a value as the option's number: a TIME in milliseconds, a CHOICE as its
+ * index.  *number is not changed for TEXT and LIST.  0, or -1: invalid value.
  */
 int	 option_number(const struct option *, const char *text, int64_t *);
 
-/* The index of a text among words, which end with NULL; -1: not there. */
+/* Find the index of a text in words, which end with NULL.  0, or -1. */
 int	 option_choice(const char *text, const char *const *words, int64_t *);
 
-/* The values that are allowed, as text. */
+/* Describe the allowed values. */
 void	 option_allowed(const struct option *, char *text, size_t size);
 
 #endif

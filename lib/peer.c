@@ -1,4 +1,4 @@
-/* peer: what stands for a client's address where connections are counted. */
+/* peer: the key of a client's address, to count connections and log lines. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@ peer_key(const struct sockaddr_storage *sa)
 		    (uint64_t)b[13] << 16 | (uint64_t)b[14] << 8 | b[15];
 	for (i = 0; i < 8; i++)
 		key = key << 8 | b[i];
-	return key != 0 ? key : 1;	/* ::1 and the like */
+	return key != 0 ? key : 1;	/* ::/64, such as ::1 */
 }
 
 void

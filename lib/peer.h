@@ -1,4 +1,4 @@
-/* peer: what stands for a client's address where connections are counted. */
+/* peer: the key of a client's address, to count connections and log lines. */
 #ifndef PEER_H
 #define PEER_H
 
@@ -9,8 +9,9 @@
 #define PEER_TEXT_SIZE	64
 
 /*
- * The key of a normalized address: of all of IPv4, or of a /64 of IPv6, where
- * IPv4 may be embedded (RFC 6052 section 2.1); 0: it is neither.
+ * The key of a normalized address: an IPv4 address, also if embedded in IPv6 by
+ * the well-known prefix (RFC 6052 section 2.1), or a /64 of IPv6.  0: another
+ * family.
  */
 uint64_t peer_key(const struct sockaddr_storage *);
 

@@ -14,7 +14,7 @@
 #include "privileges.h"
 #include "util.h"
 
-/* alone: no group is named, and it is the user's. */
+/* Look up a user.  sets_group: group is not set, so use the user's group. */
 static int
 find_user(struct identity *id, const struct privilege *user, int sets_group)
 {
@@ -78,7 +78,7 @@ privileges_find(struct identity *id, const struct privileges *p)
 		r |= find_group(id, group);
 	if (id->root != NULL && (stat(id->root, &st) == -1 ||
 	    !S_ISDIR(st.st_mode))) {
-		log_error("%s: chroot %s: not a directory", root->where,
+		log_error("%s: chroot: %s: not a directory", root->where,
 		    id->root);
 		r = -1;
 	}
@@ -92,7 +92,7 @@ privileges_find(struct identity *id, const struct privileges *p)
 	return r;
 }
 
-/* Try that there is no way back. */
+/* Check at the end that root can't be regained. */
 int
 privileges_drop(const struct identity *id)
 {

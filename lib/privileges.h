@@ -1,13 +1,13 @@
 /*
- * privileges: user, group and chroot of the workers.  The master looks them up;
- * workers take them on.
+ * privileges: user, group and chroot of the workers.  The master looks up the
+ * names; workers change to them.
  */
 #ifndef PRIVILEGES_H
 #define PRIVILEGES_H
 
 #include <sys/types.h>
 
-/* What was configured, and where: "tunnel.conf:12"; NULL: nothing. */
+/* A configured value and its place, "tunnel.conf:12"; text NULL: not set. */
 struct privilege {
 	const char *text, *where;
 };
@@ -16,24 +16,24 @@ struct privileges {
 	struct privilege user, group, root;
 };
 
-/* What workers run as. */
+/* The identity of workers. */
 struct identity {
 	uid_t	 uid;
 	gid_t	 gid;			/* the only group */
-	int	 drops;			/* to the two of them */
-	const char *root;		/* to be locked in; or NULL */
+	int	 drops;			/* change to uid and gid */
+	const char *root;		/* for chroot(2); or NULL */
 };
 
 /*
- * Look up what is configured; the text of root stays the caller's.  -1, having
- * logged each error.
+ * Look up the configured names; root points to the caller's text.  0, or -1,
+ * having logged each error.
  */
 int	 privileges_find(struct identity *, const struct privileges *);
 
-/* Take it on, for good.  -1 with errno. */
+/* Change to this identity, irrevocably.  0, or -1 with errno. */
 int	 privileges_drop(const struct identity *);
 
-/* No core, and no other process of the same user looks into this one. */
+/* Disable core dumps, and ptrace(2) by other processes of the same user. */
 void	 privileges_disable_dumps(void);
 
 #endif

@@ -1,4 +1,4 @@
-/* proxy: headers of the PROXY protocol, made and parsed. */
+/* proxy: make and parse headers of the PROXY protocol. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 
 #define PROXY_V1_MAX	107		/* bytes, with the end of the line */
 #define PROXY_UNIX	108		/* bytes of a path */
-#define PROXY_HEADER	2048		/* at most, that is made */
+#define PROXY_HEADER	2048		/* the longest one made */
 
 enum { PROXY_LOCAL = 0x20, PROXY_PROXY };
 enum { PROXY_UNSPEC, PROXY_TCP4 = 0x11, PROXY_TCP6 = 0x21,
@@ -24,7 +24,7 @@ enum { CLIENT_SSL = 1, CLIENT_CERT_CONN = 2, CLIENT_CERT_SESS = 4 };
 static const unsigned char proxy_v2[12] = "\r\n\r\n\0\r\nQUIT\n";
 static const char proxy_v1[] = "PROXY ";
 
-/* Address families, and where version 2 has their addresses and ports. */
+/* Address families, with the place of address and port. */
 static const struct family {
 	sa_family_t family;
 	int	 code;
@@ -65,13 +65,13 @@ proxy_make_v1(char *p, size_t size, const struct endpoints *ends)
 	    sizeof(from));
 	inet_ntop(f->family, (const char *)&ends->to + f->address, to,
 	    sizeof(to));
-	/* The port is at the same place in both. */
+	/* The port has the same offset in both families. */
 	return (size_t)snprintf(p, size, "PROXY %s %s %s %d %d\r\n", f->name,
 	    from, to, ntohs(ends->from.in.sin_port),
 	    ntohs(ends->to.in.sin_port));
 }
 
-/* Where bytes are added behind each other, as long as there is room. */
+/* A buffer to append to, as long as there is room. */
 struct bytes {
 	unsigned char *p;
 	size_t	 n, size;
@@ -95,7 +95,7 @@ bytes_add_number(struct bytes *b, uint32_t value, size_t len)
 	bytes_add(b, data, len);
 }
 
-/* A type, a length, and text: all of it, or nothing. */
+/* Append a TLV with a text, completely or not at all. */
 static void
 bytes_add_tlv(struct bytes *b, int type, const char *text)
 {
@@ -187,7 +187,7 @@ proxy_write(struct proxy *p, struct stream *s)
 	return (int)n;
 }
 
-/* How many bytes may be read without taking what is behind the header. */
+/* The number of bytes that can be read without going past the header. */
 static size_t
 proxy_wants(const struct proxy *p)
 {
@@ -214,7 +214,10 @@ is_proxy(const struct proxy *p)
 	    sizeof(proxy_v2)) == 0;
 }
 
-/* As many bytes as can be known to be the header's; or a stream's result. */
+/*
+ * Read bytes of the header; returns their number, or a stream's result.  Peek
+ * for the end of a version 1 line, to read no byte after it.
+ */
 static ssize_t
 proxy_recv(struct proxy *p, int fd)
 {
@@ -236,7 +239,7 @@ proxy_recv(struct proxy *p, int fd)
 	    errno == ECONNRESET ? STREAM_RESET : STREAM_ERROR;
 }
 
-/* An address and a port as text. */
+/* Parse an address and a port as text.  0, or -1. */
 static int
 parse_end(union endpoint *e, const struct family *f, const char *host,
     const char *port)
@@ -249,11 +252,11 @@ parse_end(union endpoint *e, const struct family *f, const char *host,
 	    inet_pton(f->family, host, (char *)e + f->address) != 1)
 		return -1;
 	e->any.ss_family = f->family;
-	e->in.sin_port = htons((in_port_t)number);	/* of both */
+	e->in.sin_port = htons((in_port_t)number);	/* also of in6 */
 	return 0;
 }
 
-/* 1: it says that the connection is what it looks like. */
+/* 0; 1: UNKNOWN, use the socket's endpoints; -1: invalid. */
 static int
 proxy_parse_v1(char *line, struct endpoints *ends)
 {
@@ -293,7 +296,7 @@ proxy_parse_v2(const unsigned char *p, size_t len, struct endpoints *ends)
 		return -1;
 	if (command == PROXY_LOCAL)
 		return 1;
-	/* What is known, but of no use, is as if it were not told. */
+	/* Families without a use here: ignore the addresses. */
 	for (i = 0; i < sizeof(useless) / sizeof(useless[0]); i++)
 		if (code == useless[i])
 			return 1;
@@ -312,7 +315,7 @@ proxy_parse_v2(const unsigned char *p, size_t len, struct endpoints *ends)
 	return 0;
 }
 
-/* The header is there: whose connection is it?  0, or STREAM_ERROR. */
+/* Parse a complete header.  0 with the endpoints, or STREAM_ERROR. */
 static int
 proxy_take(struct proxy *p, struct endpoints *ends, char *why, size_t size)
 {

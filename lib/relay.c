@@ -1,14 +1,14 @@
 /*
- * relay: bytes between standard input and output, and a socket.
+ * relay: move bytes between standard input and output, and a socket.
  *
- * What it reads and writes is shared with other programs, which expect it to
- * block; so O_NONBLOCK is not set there.  What poll(2) reports does not block:
- * a read, and a write of up to PIPE_BUF, except to a terminal, which is opened
- * anew.  Thus neither direction waits for the other.
+ * Other programs share these files and expect them to block, so O_NONBLOCK is
+ * not set on them.  After poll(2), a read does not block, nor does a write of
+ * up to PIPE_BUF, except on a terminal, which is opened again.  Thus neither
+ * direction blocks the other.
  *
- * The other process keeps the relay's end of the socket pair open, too, until
- * it knows how the relay has ended: if that was killed, the connection must not
- * see an end of file.
+ * The main process also keeps the relay's end of the socket pair open until it
+ * has the verdict: if the relay was killed, the connection must not see an end
+ * of file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +33,7 @@
 
 #define BUFFER_SIZE	(64 * 1024)
 
-/* What relay_go() tells it. */
+/* From relay_go() to the relay. */
 struct relay_order {
 	uid_t	 uid;
 	gid_t	 gid;
@@ -41,7 +41,7 @@ struct relay_order {
 	int32_t	 is_confined;
 };
 
-/* What it says at its end: 0 and 0, or what has failed. */
+/* From the relay, at its end: 0 and 0, or the descriptor and errno. */
 struct verdict {
 	int32_t	 fd;
 	int32_t	 error;
@@ -49,8 +49,8 @@ struct verdict {
 
 /* A direction: fill when empty, drain until empty. */
 struct way {
-	int	 from, to;		/* -1: over */
-	size_t	 most;			/* bytes: such a write never blocks */
+	int	 from, to;		/* -1: finished */
+	size_t	 most;			/* bytes per write that never blocks */
 	size_t	 off, len;
 	unsigned char data[BUFFER_SIZE];
 };
@@ -68,8 +68,8 @@ leave(int status, int fd, int error)
 }
 
 /*
- * All is written: tell the end.  The socket is not closed, as its other
- * direction may go on.
+ * All data is written: signal the end.  Do not close the socket, as the other
+ * direction may continue.
  */
 static void
 way_finish(struct way *w, int sock)
@@ -82,8 +82,8 @@ way_finish(struct way *w, int sock)
 }
 
 /*
- * 0, or -1 with errno.  The socket's other end may be gone: its owner knows
- * why.  A terminal that is gone says EIO.
+ * Read or write once.  0, or -1 with errno; a hung-up terminal returns EIO.  An
+ * error of the socket ends the direction: the main process knows the reason.
  */
 static int
 way_step(struct way *w, int sock)
@@ -112,10 +112,9 @@ way_step(struct way *w, int sock)
 }
 
 /*
- * Move bytes until both directions are over.  Once the socket's other end says
- * no more, only a hang-up tells that it is gone.  If nobody waits for the
- * verdict, the other process is gone: a signal for that would not come out of
- * its sandbox.
+ * Move bytes until both directions are finished.  After the end of data from
+ * the socket, poll for its hang-up.  Exit if the main process is gone, which
+ * closes the pipe of the verdict: its sandbox allows no signal to this process.
  */
 static void __attribute__((noreturn))
 move(struct way *ways, int sock, int status)
@@ -147,7 +146,7 @@ move(struct way *ways, int sock, int status)
 	leave(status, 0, 0);
 }
 
-/* Drop privileges, and confine it.  No chroot: it opens no file. */
+/* Drop privileges, and enter the sandbox.  No chroot: it opens no files. */
 static int
 become(const struct relay_order *o)
 {
@@ -164,7 +163,7 @@ become(const struct relay_order *o)
 	return sandbox_enter(&box);
 }
 
-/* 1 if writes of any size do not block: there is no reader to wait for. */
+/* 1 if writes of any size do not block: a file has no reader. */
 static int
 is_file(int fd)
 {
@@ -174,8 +173,8 @@ is_file(int fd)
 }
 
 /*
- * A terminal may have less room than PIPE_BUF, and block.  Opened anew, with
- * O_NONBLOCK, it does not; for other programs it still does.
+ * A write to a terminal may block, with less room than PIPE_BUF.  So open it
+ * again, with an O_NONBLOCK that does not affect other programs.
  */
 static void
 reopen_terminal(void)
@@ -190,13 +189,13 @@ reopen_terminal(void)
 }
 
 /*
- * SIGTERM and its likes are for the other process, which may go on for a
- * while.  Those that a terminal sends end both.
+ * Ignore SIGTERM, SIGUSR1 and SIGUSR2: the main process handles them, and may
+ * continue.  Signals from a terminal end both processes.
  */
 static void __attribute__((noreturn))
 child_main(int sock, int status)
 {
-	static struct way ways[2];	/* all zero takes no room in the file */
+	static struct way ways[2];	/* in .bss, as it is large */
 	int fds[] = { sock, status };
 	struct relay_order o;
 
@@ -219,10 +218,10 @@ child_main(int sock, int status)
 }
 
 /*
- * THE OTHER PROCESS
+ * THE MAIN PROCESS
  */
 
-/* 1 if neither end of a socket has a name, as with socketpair(2). */
+/* 1 if neither end of a socket has an address, as with socketpair(2). */
 static int
 is_of_a_pair(int fd)
 {

@@ -1,6 +1,6 @@
 /*
- * repeats: lines of the log that repeat themselves, for one reason on one
- * address, are counted instead of being logged.
+ * repeats: count repeated log lines, with the same reason and address, instead
+ * of logging them.
  */
 #include <stdio.h>
 #include <string.h>
@@ -10,12 +10,12 @@
 #include "repeats.h"
 #include "util.h"
 
-#define REPEATS		5		/* of one reason and address */
-#define REPEATS_MS	10000		/* a period */
+#define REPEATS		5		/* lines per reason and address */
+#define REPEATS_MS	10000		/* length of a period */
 
 /*
- * The row for such lines, which may be a free one; NULL: none is left.  Reasons
- * are the same up to what they quote of the client's, or to their end.
+ * The row for a reason and an address, or a free one; NULL: none is left.
+ * Compare reasons only up to quoted text from the client.
  */
 static struct repeat *
 repeat_find(struct period *r, uint64_t key, const char *reason)
@@ -31,7 +31,7 @@ repeat_find(struct period *r, uint64_t key, const char *reason)
 	return NULL;
 }
 
-/* One more line: is it to be logged? */
+/* Count a line.  1 if it may be logged. */
 static int
 repeat_count(struct period *r, enum log_level level, uint64_t key,
     const char *reason)
@@ -61,13 +61,13 @@ repeats_until(const volatile struct repeats *r, int64_t now)
 {
 	uint64_t began = r->period.began;
 
-	/* Another process may have begun it a moment ago, not much later. */
+	/* A beginning far in the future is a fault: end the period now. */
 	if (began > (uint64_t)now + REPEATS_MS)
 		return now;
 	return began == 0 ? INT64_MAX : (int64_t)began + REPEATS_MS;
 }
 
-/* What was counted instead of being logged. */
+/* Log the numbers of suppressed lines. */
 static void
 period_log(const struct period *r)
 {

@@ -1,6 +1,6 @@
 /*
- * repeats: lines of the log that repeat themselves, for one reason on one
- * address, are counted instead of being logged.
+ * repeats: count repeated log lines, with the same reason and address, instead
+ * of logging them.
  */
 #ifndef REPEATS_H
 #define REPEATS_H
@@ -10,41 +10,41 @@
 
 #include "log.h"
 
-#define REPEATS_ALL	100		/* lines in sum that a period has */
-#define REASON_SIZE	96		/* of a reason that is kept */
+#define REPEATS_ALL	100		/* lines per period, in total */
+#define REASON_SIZE	96		/* stored part of a reason */
 
-/* Lines for one reason on one address: so many were logged, and counted. */
+/* Lines with the same reason and address. */
 struct repeat {
-	uint64_t key;			/* the address's: peer_key() */
-	uint64_t logged, suppressed;
+	uint64_t key;			/* the peer_key() of the address */
+	uint64_t logged, suppressed;	/* numbers of lines */
 	enum log_level level;
-	char	 reason[REASON_SIZE];	/* of the first one */
+	char	 reason[REASON_SIZE];	/* the first one */
 };
 
-/* What repeats itself in a period. */
+/* The lines of a period. */
 struct period {
-	uint64_t began;			/* 0: not yet */
-	uint64_t logged, suppressed;		/* in sum */
+	uint64_t began;			/* ms; 0: not begun */
+	uint64_t logged, suppressed;	/* in total */
 	struct repeat rows[REPEATS_ALL];
 };
 
-/* In memory of all processes. */
+/* In memory shared by all processes. */
 struct repeats {
 	atomic_flag lock;
 	struct period period;
 };
 
 /*
- * May a line be logged that says why a client was not served?  If not, it has
- * been counted.  Key: the client's, see peer_key().
+ * Return 1 if the reason why a client was not served may be logged, or 0 if it
+ * was counted.  key is the client's peer_key().
  */
 int	 repeats_may_log(struct repeats *, enum log_level, uint64_t key,
 	    const char *reason);
 
-/* When the period is over (clock_ms()); INT64_MAX: it has not begun. */
+/* The end of the period (clock_ms()); INT64_MAX: it has not begun. */
 int64_t	 repeats_until(const volatile struct repeats *, int64_t now);
 
-/* If the period is over, or at once: log what was counted. */
+/* If the period has ended, or at_once: log the counted lines. */
 void	 repeats_end(struct repeats *, int at_once);
 
 #endif

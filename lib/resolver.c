@@ -1,4 +1,4 @@
-/* resolver: names are looked up by a child, and what it finds is shared. */
+/* resolver: look up names in a child, and share the addresses. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -22,7 +22,7 @@
 #include "sandbox.h"
 #include "util.h"
 
-#define NOBODY		65534		/* there need not be such a user */
+#define NOBODY		65534		/* the user need not exist */
 #define STOP_MS		1000		/* for a child that was killed */
 
 union inet {
@@ -37,18 +37,18 @@ struct list {
 };
 
 /*
- * What a child says, in one write(2) to a pipe, which is atomic up to PIPE_BUF:
- * there is all of it or nothing.
+ * The answer of a child, in one write(2) to a pipe.  Up to PIPE_BUF it is
+ * atomic: the answer is complete or missing.
  */
 struct answer {
-	int32_t	 error;			/* of getaddrinfo(3), or 0 */
+	int32_t	 error;			/* getaddrinfo(3) result */
 	uint32_t is_cut;
 	struct list list;
 };
 
 /*
- * The list of a name, twice: one is read while the other is written, and the
- * parity of turn says which.  A writer that is killed leaves the old one.
+ * The addresses of a name, in two lists: turn % 2 is the list to read, and the
+ * other one is written.  If the writer is killed, the old list is still valid.
  */
 struct row {
 	atomic_uint turn;
@@ -61,7 +61,7 @@ rows_size(const struct names *names)
 	return names->n * sizeof(*names->rows);
 }
 
-/* Addresses in the form that is shared; NULL: they are none. */
+/* Convert and check a shared list; NULL: invalid, or out of memory. */
 static struct addresses *
 take_list(const struct list *l, in_port_t port)
 {
@@ -86,7 +86,7 @@ give_list(struct list *l, const struct address *list, size_t n)
 		memcpy(&l->to[l->n], &list[l->n].sa, list[l->n].len);
 }
 
-/* The order, which name servers change all the time, makes no difference. */
+/* Ignore the order, which many name servers rotate. */
 static int
 are_same(const struct addresses *a, const struct addresses *b)
 {
@@ -95,7 +95,7 @@ are_same(const struct addresses *a, const struct addresses *b)
 	for (i = 0; i < a->n; i++)
 		for (j = 0; j < b->n; j++)
 			n += strcmp(a->list[i].text, b->list[j].text) == 0;
-	return n == a->n && n == b->n;	/* no list has one twice */
+	return n == a->n && n == b->n;	/* neither list has duplicates */
 }
 
 static void
@@ -109,7 +109,7 @@ replace(struct target *t, struct addresses *fresh)
  * THE CHILD
  */
 
-/* No files, no processes, and not much of anything else. */
+/* Allow no file contents, no child processes, few descriptors. */
 static void
 limit(void)
 {
@@ -121,8 +121,8 @@ limit(void)
 }
 
 /*
- * Become somebody without privileges; -1 with errno.  Root may not be allowed
- * to, where it has no capabilities: then it is no more than others.
+ * Drop privileges.  0, or -1 with errno.  Accept the failure of root without
+ * capabilities, which has few privileges anyway.
  */
 static int
 drop(const struct identity *is)
@@ -151,8 +151,8 @@ look_up(const struct target *t, struct answer *a)
 }
 
 /*
- * It has its answer to give, and nothing else of the master's.  In a service,
- * the signals that the master acts on are blocked.
+ * Keep only the pipe for the answer.  The signals that a master handles are
+ * blocked here too.
  */
 static void __attribute__((noreturn))
 child_main(const struct target *was, const struct identity *is, int fd,
@@ -203,7 +203,7 @@ resolver_kill(struct resolver *r)
 	kill(r->child, SIGKILL);
 }
 
-/* One that has answered has nothing left to do. */
+/* Kill the child also after its answer: it has nothing left to do. */
 void
 resolver_await(struct resolver *r)
 {
@@ -224,7 +224,7 @@ resolver_stop(struct resolver *r)
 	close(r->fd);
 }
 
-/* Make a target's addresses known to all workers. */
+/* Write a target's addresses to shared memory. */
 static void
 publish(struct names *names, struct target *t)
 {
@@ -234,7 +234,9 @@ publish(struct names *names, struct target *t)
 		return;
 	row = &names->rows[t->row];
 	t->turn = atomic_load(&row->turn) + 1;
-	/* Who still reads the older list has to see that it gets another. */
+	/*
+	 * A reader that is still in this list must see that turn has changed.
+	 */
 	atomic_thread_fence(memory_order_seq_cst);
 	give_list(&row->lists[t->turn % 2], t->to->list, t->to->n);
 	atomic_store(&row->turn, t->turn);
@@ -248,7 +250,7 @@ resolver_take(struct resolver *r, struct target *t, struct names *names,
 	struct answer a;
 	int is_whole;
 
-	_Static_assert(RESOLVER_MS == 10000, "it is said below");
+	_Static_assert(RESOLVER_MS == 10000, "the text has it");
 	*why = r->fd == -1 ? strerror(errno) : "no valid answer within 10 s";
 	is_whole = read(r->fd, &a, sizeof(a)) == sizeof(a);
 	if (is_whole && a.error != 0)
@@ -272,7 +274,7 @@ resolver_take(struct resolver *r, struct target *t, struct names *names,
 }
 
 /*
- * WHAT IS SHARED
+ * SHARED MEMORY
  */
 
 size_t

@@ -1,7 +1,7 @@
 /*
- * resolver: the addresses of names.  The master reads nothing that comes from
- * the network: a child of its own, without privileges, looks one name up.  What
- * it has found is shared with the workers, which can only read it.
+ * resolver: look up the addresses of names.  The master reads no data from the
+ * network, so a child without privileges looks up each name.  The addresses are
+ * in memory shared with the workers, which is read-only for them.
  */
 #ifndef RESOLVER_H
 #define RESOLVER_H
@@ -16,70 +16,70 @@ struct targets;
 
 #define RESOLVER_MS	10000		/* for one name */
 
-/* A name that is being looked up. */
+/* A lookup in progress. */
 struct resolver {
-	pid_t	 child;			/* 0: there is none */
-	int	 fd;			/* to read its answer from */
-	int64_t	 kill_at;		/* the end of its time (ms) */
+	pid_t	 child;			/* 0: none */
+	int	 fd;			/* pipe with its answer */
+	int64_t	 kill_at;		/* deadline (ms) */
 };
 
 /*
- * Memory of master and workers: the addresses of each name, as of the last
- * lookup that succeeded.
+ * Memory shared by master and workers: the addresses of each name, from its
+ * last successful lookup.
  */
 struct names {
-	struct row *rows;		/* the master's; or NULL */
-	const struct row *view;		/* the same, as workers know it */
-	size_t	 n;
-	int	 fd;			/* of it, to hand over; or -1 */
+	struct row *rows;		/* writable, in the master; or NULL */
+	const struct row *view;		/* a read-only mapping, for workers */
+	size_t	 n;			/* rows */
+	int	 fd;			/* the memory, to hand over; or -1 */
 };
 
-/* The initializer: no memory. */
+/* Initializer: no memory. */
 #define NAMES_NONE	{ .fd = -1 }
 
 /*
- * Start a child that looks a target's name up.  It becomes that user, or
- * nobody in place of root; leave(arg) lets go of secrets there.  -1 with errno.
+ * Start a child that looks up the name of a target.  It runs as this identity,
+ * or as nobody in place of root, and calls leave(arg) to free secrets.  0, or
+ * -1 with errno.
  */
 int	 resolver_start(struct resolver *, const struct target *,
 	    const struct identity *, void (*leave)(void *), void *arg);
 
-/* Kill it: its time is over, and its end will be seen as that of any child. */
+/* At the deadline: kill the child, which the caller reaps. */
 void	 resolver_kill(struct resolver *);
 
-/* Wait for its answer, until its time is over; it has ended then. */
+/* Wait for the answer until the deadline.  Kills and reaps the child. */
 void	 resolver_await(struct resolver *);
 
-/* End it; its answer is not wanted. */
+/* Cancel the lookup. */
 void	 resolver_stop(struct resolver *);
 
 /*
- * Its child has ended: take its answer, for the target that was looked up, into
- * the memory that is shared as well, if there is a row for it.  1: the target
- * has other addresses than before; 0: the same; -1 with why not as a clause,
- * and errno EAGAIN if it may be right in a minute: all is as it was.  *is_cut:
- * there were more than ADDRESSES.
+ * The child has ended: take its answer for the target, and write it to shared
+ * memory if there is a row for the target.  1: the addresses have changed; 0:
+ * they have not; -1 with the error as a clause, and errno EAGAIN if a retry may
+ * succeed: nothing is changed.  *is_cut: more than ADDRESSES were found.
  */
 int	 resolver_take(struct resolver *, struct target *, struct names *,
 	    int *is_cut, const char **why);
 
-/* Give each name among these targets its row; how many there are. */
+/* Number the rows of the names among these targets.  Returns their count. */
 size_t	 resolver_number(const struct targets *);
 
-/* Share the addresses of these names, which get their rows.  -1 with errno. */
+/* Number the names, and share their addresses.  0, or -1 with errno. */
 int	 resolver_share(struct names *, const struct targets *);
 
-/* The memory of another program, by n and fd, which are set; or why not. */
+/* Map the memory of another program, by n and fd.  NULL, or the error. */
 const char *resolver_attach(struct names *);
 
-/* In a worker: from here on it can be read, and no more. */
+/* In a worker: make the memory read-only. */
 void	 resolver_leave(struct names *);
 void	 resolver_free(struct names *);
 
 /*
- * Let a target have the addresses that its name has now; connections that use
- * the previous ones keep those.  If it can't be done at this moment, the target
- * keeps them, too.
+ * Update a target with the present addresses of its name.  Connections that
+ * hold the previous addresses keep them.  If the row is just being written, or
+ * memory is short, the target keeps its addresses.
  */
 void	 resolver_refresh(const struct names *, struct target *);
 

@@ -1,6 +1,6 @@
 /*
- * sandbox: what a worker never does, it must not be able to do.  Landlock keeps
- * it from files and ports, seccomp(2) from system calls.
+ * sandbox: restrict workers to what they need.  Landlock denies files and
+ * ports, seccomp(2) denies system calls.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -26,8 +26,8 @@
 #ifdef __linux__
 
 /*
- * Landlock, Documentation/userspace-api/landlock.rst, by its numbers: the
- * headers may be older than the kernel.
+ * Landlock (Documentation/userspace-api/landlock.rst in the kernel), with its
+ * numbers: the headers may be older than the kernel.
  */
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset	444
@@ -37,15 +37,15 @@
 #ifndef TLS_RX_EXPECT_NO_PAD
 #define TLS_RX_EXPECT_NO_PAD		4
 #endif
-#define TYPE_MASK	15		/* of socket(2), without its flags */
+#define TYPE_MASK	15		/* socket(2): the type without flags */
 #define LANDLOCK_VERSION	1u
-#define LANDLOCK_NET_PORT	2	/* a type of rule */
+#define LANDLOCK_NET_PORT	2	/* rule type */
 #define LANDLOCK_TCP_BIND	1u
 #define LANDLOCK_TCP_CONNECT	2u
 #define LANDLOCK_SCOPES		3u	/* abstract Unix sockets, signals */
 enum { LANDLOCK_WITH_TCP = 4, LANDLOCK_WITH_SCOPES = 6 };
 
-/* What is to be denied. */
+/* Bits of accesses to be denied. */
 struct landlock_ruleset {
 	uint64_t files, tcp, scopes;
 };
@@ -54,7 +54,7 @@ struct landlock_port {
 	uint64_t allowed, port;
 };
 
-/* The version of Landlock; 0: there is none. */
+/* The ABI version of Landlock; 0: not supported. */
 static long
 landlock_abi(void)
 {
@@ -80,7 +80,7 @@ landlock_allow(int fd, const struct sandbox *box)
 	return 0;
 }
 
-/* No files at all, and TCP to those ports alone. */
+/* Deny all files, and TCP connections except to the ports. */
 static int
 landlock_enter(const struct sandbox *box)
 {
@@ -121,9 +121,9 @@ drop_capabilities(void)
 }
 
 /*
- * The system calls of a worker, and their likes that another libc may prefer.
- * All others are answered with ENOSYS, on which a libc that knows newer ones
- * falls back to these.
+ * The system calls of a worker, and equivalents that another libc may use.  All
+ * others return ENOSYS: then a libc with newer system calls falls back to
+ * these.
  */
 #if defined(__x86_64__) || defined(__aarch64__)
 #ifdef __x86_64__
@@ -149,20 +149,20 @@ static const int allowed[] = {
 };
 
 /*
- * With kernel TLS, recvmsg(2) is for more than the control channel.  The two
- * can also pass descriptors: to a process outside of the sandbox, or to
- * oneself, as a second number for a listener.
+ * Also needed with kernel TLS; recvmsg(2) is then not limited to the control
+ * channel.  The risk: both can pass descriptors, to a process outside of the
+ * sandbox, or to the same process, as a second number for a listener.
  */
 static const int allowed_with_tls[] = { SYS_sendmsg };
 
-/* Those of a relay, which moves bytes between descriptors that it has. */
+/* The system calls of a relay, which only uses open descriptors. */
 static const int allowed_to_relay[] = {
 	SYS_read, SYS_write, SYS_ppoll, SYS_close, SYS_shutdown,
 	SYS_rt_sigreturn, SYS_restart_syscall, SYS_exit, SYS_exit_group,
 	OLD_POLL
 };
 
-/* Options of sockets: what a worker may set, and ask for. */
+/* Socket options that a worker may set and get. */
 struct socket_option {
 	int	 level, name;
 };
@@ -176,7 +176,7 @@ static const struct socket_option may_set[] = {
 	{ IPPROTO_TCP, TCP_ULP }, { SOL_TLS, TLS_TX }, { SOL_TLS, TLS_RX },
 	{ SOL_TLS, TLS_RX_EXPECT_NO_PAD }
 };
-#define MAY_SET	7		/* without it */
+#define MAY_SET	7		/* without kernel TLS */
 
 static const struct socket_option may_get[] = {
 	{ SOL_SOCKET, SO_ERROR }, { IPPROTO_TCP, TCP_INFO },
@@ -185,14 +185,14 @@ static const struct socket_option may_get[] = {
 };
 #define MAY_GET	2
 
-/* What changes the socket itself, for all processes that have it. */
+/* Calls that change a socket for all processes that share it. */
 static const int acting[] = { SYS_connect, SYS_shutdown, SYS_setsockopt };
 
 #define VALUES	3
 
 /*
- * An allowed call of which an argument, masked, has to be one of the values; a
- * 0 behind another value ends them.
+ * Allow a call only if an argument, after the mask, is one of the values.  A 0
+ * after the first value ends the list.
  */
 struct limit {
 	int	 call;
@@ -208,7 +208,7 @@ struct filter {
 	unsigned short n;
 };
 
-/* Without room the program stays incomplete, and the kernel refuses it. */
+/* Without room the filter stays incomplete, and the kernel refuses it. */
 static void
 filter_add(struct filter *f, unsigned short code, uint32_t k)
 {
@@ -235,7 +235,7 @@ filter_argument(struct filter *f, uint32_t n)
 	    n * (uint32_t)sizeof(uint64_t));
 }
 
-/* Skip least instructions if what was loaded is at least value, else other. */
+/* Skip least instructions if the loaded word is >= value, otherwise other. */
 static void
 filter_split(struct filter *f, uint32_t value, uint8_t least, uint8_t other)
 {
@@ -244,7 +244,7 @@ filter_split(struct filter *f, uint32_t value, uint8_t least, uint8_t other)
 	f->code[f->n - 1].jf = other;
 }
 
-/* The same if it is equal. */
+/* Skip equal instructions if the loaded word is value, otherwise other. */
 static void
 filter_skip(struct filter *f, uint32_t value, uint8_t equal, uint8_t other)
 {
@@ -252,7 +252,7 @@ filter_skip(struct filter *f, uint32_t value, uint8_t equal, uint8_t other)
 	f->code[f->n - 1].code = BPF_JMP | BPF_JEQ | BPF_K;
 }
 
-/* Deny the call, and go on with the number of the others. */
+/* Deny the call; then load the system call number for the next test. */
 static void
 filter_deny(struct filter *f)
 {
@@ -275,7 +275,7 @@ filter_limit(struct filter *f, const struct limit *l)
 	filter_deny(f);
 }
 
-/* The number of an option says nothing without its level. */
+/* Limit a call to these options: compare level and name. */
 static void
 filter_options(struct filter *f, int call, const struct socket_option *o,
     uint8_t n)
@@ -291,8 +291,8 @@ filter_options(struct filter *f, int call, const struct socket_option *o,
 }
 
 /*
- * Deny a call on what other processes share: the standard descriptors and the
- * log, which a worker never closes, and the control channel and the listeners.
+ * Deny a call on shared descriptors: 0 to 2 and the log, which a worker never
+ * closes, and from the control channel upwards, with the listeners.
  */
 static void
 filter_shared(struct filter *f, int call, const struct sandbox *box)
@@ -315,8 +315,8 @@ filter_calls(struct filter *f, const int *calls, size_t n)
 }
 
 /*
- * What a worker may do.  No code is made.  Sockets are streams of two families,
- * or three, and leave no way around Landlock's ports.
+ * The filter of a worker.  Deny executable mappings.  Limit sockets to TCP, and
+ * Unix sockets if needed, so that Landlock's ports can't be bypassed.
  */
 static void
 filter_worker(struct filter *f, const struct sandbox *box)
@@ -331,7 +331,7 @@ filter_worker(struct filter *f, const struct sandbox *box)
 		{ SYS_sendto, 3, MSG_FASTOPEN, { 0 } },
 		{ SYS_sendto, 5, UINT32_MAX, { 0 } },	/* to no address */
 		{ SYS_sendmsg, 2, MSG_FASTOPEN, { 0 } },
-		/* A log that was opened anew, in the place of the other. */
+		/* Only to replace the log after it was reopened. */
 		{ SYS_dup3, 1, UINT32_MAX, { (uint32_t)box->log } },
 		{ SYS_recvmsg, 0, box->with_ktls ? 0 : UINT32_MAX, {
 		    box->with_ktls ? 0 : (uint32_t)box->control } },
@@ -351,7 +351,7 @@ filter_worker(struct filter *f, const struct sandbox *box)
 	    LENGTH(allowed_with_tls) : 0);
 }
 
-/* Documentation/userspace-api/seccomp_filter.rst. */
+/* See Documentation/userspace-api/seccomp_filter.rst in the kernel. */
 static void
 filter_make(struct filter *f, const struct sandbox *box)
 {
@@ -374,7 +374,7 @@ filter_enter(const struct sandbox *box)
 
 	filter_make(&f, box);
 	program.len = f.n;
-	/* No other program's code runs here: none to guard against. */
+	/* No untrusted code runs here, so allow speculation for speed. */
 	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
 	    SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program);
 }

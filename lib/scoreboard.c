@@ -9,38 +9,38 @@
 #include "scoreboard.h"
 #include "util.h"
 
-#define PROBES		1024		/* of a table: more are a fault */
-#define FULL_EVERY_MS	60000		/* the same, of max_connections */
+#define PROBES		1024		/* per search; more are a fault */
+#define FULL_EVERY_MS	60000		/* between scoreboard_warn_full() */
 
-/* How many connections an address has; see max_per_ip. */
+/* The number of connections of an address, for max_per_ip. */
 struct peer {
-	uint64_t key;			/* 0: this row is free */
+	uint64_t key;			/* 0: the row is free */
 	uint64_t count;
 };
 
-/* Memory of master and workers. */
+/* Shared by master and workers. */
 struct shared {
-	atomic_flag lock;		/* of all but the counts */
-	uint64_t warned;		/* that it is full, at */
+	atomic_flag lock;		/* for all but the counts */
+	uint64_t warned;		/* time of the last warning (ms) */
 	volatile int stopping;
 	struct repeats repeats;
-	struct counts counts[];		/* one for each worker */
+	struct counts counts[];		/* one for each row */
 };
 
-/* Sizes, as max and nrows have it; alone: one process has no use for places. */
+/* Set the sizes from max and nrows.  single: without places. */
 static void
 scoreboard_measure(struct scoreboard *b, int single)
 {
 	size_t nplaces = single ? 0 : b->max;
 
-	/* At most half full, or it would take long to find a row. */
+	/* At most half full, for a short search. */
 	for (b->npeers = single ? 0 : 2; b->npeers < 2 * nplaces;)
 		b->npeers *= 2;
 	b->size = sizeof(*b->shared) + nplaces * sizeof(*b->places) +
 	    b->npeers * sizeof(*b->peers) + b->nrows * sizeof(*b->counts);
 }
 
-/* Set the pointers into it. */
+/* Set the pointers into the memory. */
 static void
 scoreboard_lay_out(struct scoreboard *b)
 {
@@ -106,7 +106,7 @@ scoreboard_live(const struct scoreboard *b)
 	return n;
 }
 
-/* Where a key belongs; by a secret, lest clients choose keys that collide. */
+/* Hash a key with a secret, so that clients can't choose collisions. */
 static size_t
 peer_home(const struct scoreboard *b, uint64_t key)
 {
@@ -116,8 +116,8 @@ peer_home(const struct scoreboard *b, uint64_t key)
 }
 
 /*
- * The row of a key, or the free one where it would be.  In a table that was
- * damaged it may be any row: searching all of it would take too long.
+ * The row of a key, or the free row for it.  In a damaged table, it may be any
+ * row: stop after PROBES, as a complete search would take too long.
  */
 static size_t
 peer_find(const struct scoreboard *b, uint64_t key)
@@ -141,7 +141,7 @@ peer_add(struct scoreboard *b, uint64_t key)
 	p->count++;
 }
 
-/* The last connection frees the row, and displaced rows move up. */
+/* Count down.  At 0 free the row, and move displaced rows up. */
 static void
 peer_remove(struct scoreboard *b, uint64_t key)
 {
@@ -163,7 +163,7 @@ peer_remove(struct scoreboard *b, uint64_t key)
 	b->peers[free_row].key = 0;
 }
 
-/* A worker that was killed may have left the table half changed: rebuild it. */
+/* A killed worker may have left an inconsistent table: rebuild it. */
 void
 scoreboard_vacate(struct scoreboard *b, size_t row)
 {
@@ -205,8 +205,8 @@ scoreboard_count(struct scoreboard *b, uint64_t key)
 }
 
 /*
- * The place is taken first and left last: if the process is killed in between,
- * scoreboard_vacate() finds the place, and rebuilds the table.
+ * Set the place before the table, and clear it after: if the process is killed
+ * in between, scoreboard_vacate() finds the place and rebuilds the table.
  */
 int
 scoreboard_enter(struct scoreboard *b, struct share *share, uint64_t key,

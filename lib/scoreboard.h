@@ -1,8 +1,9 @@
 /*
- * scoreboard: memory of the master and its workers.  What has become of
- * connections is counted there by worker; and how many each address has, for
- * max_per_ip.  A process that was killed, or taken over, may leave anything
- * there: no address or index in it is trusted, and faults mend themselves.
+ * scoreboard: memory shared by the master and its workers.  It has the counters
+ * of each worker, and the number of connections of each address, for
+ * max_per_ip.  A process that was killed, or is under an attacker's control,
+ * may leave any data there.  So no pointer or index in it is trusted, and wrong
+ * counts are repaired.
  */
 #ifndef SCOREBOARD_H
 #define SCOREBOARD_H
@@ -14,103 +15,104 @@
 
 struct repeats;
 
-/* Why a handshake has failed, in the classes of statistics. */
+/* Classes of failed handshakes, for statistics. */
 enum failure {
 	FAILED_TIMEOUT, FAILED_NOT_TLS, FAILED_CERTIFICATE, FAILED_KEY,
 	FAILED_NAME, FAILED_PROXY, FAILED_ALERT, FAILED_NOTHING_IN_COMMON,
 	FAILED_CLOSED, FAILED_OTHERWISE, FAILURES
 };
 
-/* What has become of connections.  Only the process they are of writes. */
+/* The counters of a worker.  Only this worker writes them. */
 struct counts {
 	uint64_t live, accepted, served, resumed, no_backend, silent;
 	uint64_t over_limit;		/* refused by max_per_ip */
-	uint64_t dropped;
-	uint64_t refused[FAILURES];
-	uint64_t opened[2];		/* in TLS 1.2 and 1.3: its handshake */
-	uint64_t in, out;
-	uint64_t lost;			/* with a worker that was killed */
-	uint64_t beat;			/* it was alive, at (ms) */
-	struct log_lost unlogged;	/* lines that it could not report */
+	uint64_t dropped;		/* in the handshake, to make room */
+	uint64_t refused[FAILURES];	/* failed handshakes */
+	uint64_t opened[2];		/* handshakes of TLS 1.2 and 1.3 */
+	uint64_t in, out;		/* bytes */
+	uint64_t lost;			/* with a killed worker */
+	uint64_t beat;			/* the last heartbeat (ms) */
+	struct log_lost unlogged;	/* lost lines, for the master */
 };
 
 /*
- * What the processes of a generation share, and each of them knows by the same
- * addresses.
+ * The memory of a generation.  All its processes map it at the same address, so
+ * each has the same pointers.
  */
 struct scoreboard {
-	struct shared *shared;		/* or MAP_FAILED */
-	struct repeats *repeats;	/* in there, as all that follows */
-	int	 fd;			/* of it, to hand over; or -1 */
+	struct shared *shared;		/* the memory; or MAP_FAILED */
+	struct repeats *repeats;	/* all pointers are into it */
+	int	 fd;			/* the memory, to hand over; or -1 */
 	size_t	 size;
-	size_t	 max;			/* connections, of all processes */
-	size_t	 nrows;			/* of counts: a worker's for good */
+	size_t	 max;			/* connections of all workers */
+	size_t	 nrows;			/* counts: one for each slot */
 	volatile struct counts *counts;
 	volatile struct peer *peers;	/* connections by address; or NULL */
 	size_t	 npeers;		/* rows: a power of two */
-	volatile uint64_t *places;	/* a key for each connection */
-	uint64_t secret;		/* of the table: an odd number */
+	volatile uint64_t *places;	/* the key of each connection */
+	uint64_t secret;		/* for hashing keys: an odd number */
 };
 
-/* A worker's part of max_connections, and of the places. */
+/* The share of a worker in max_connections and in the places. */
 struct share {
-	size_t	 first, n;
-	size_t	 used;			/* so many ever were, */
-	volatile uint64_t **unused;	/* and these are no longer */
+	size_t	 first, n;		/* the range of places */
+	size_t	 used;			/* places that were ever used */
+	volatile uint64_t **unused;	/* places that are free again */
 	size_t	 nunused;
 };
 
-/* The initializer, before scoreboard_new() or scoreboard_attach(). */
+/* Initializer, before scoreboard_new() or scoreboard_attach(). */
 #define SCOREBOARD_NONE	{ .shared = (void *)-1, .fd = -1 }
 
 /*
- * For max connections and as many workers as rows.  alone: for one process,
- * which has no use for places.  -1 with errno; either way it is to be freed.
+ * Make a scoreboard for max connections and nrows workers.  single: for one
+ * process, without places.  0, or -1 with errno; call scoreboard_free() in both
+ * cases.
  */
 int	 scoreboard_new(struct scoreboard *, size_t max, size_t nrows,
 	    int single);
 
 /*
- * Map the memory of another program, by max, nrows, secret and fd, which are
- * set.  NULL, or why it can't be.
+ * Map the memory of another program, by max, nrows, secret and fd.  NULL, or
+ * the error.
  */
 const char *scoreboard_attach(struct scoreboard *);
 void	 scoreboard_free(struct scoreboard *);
 
-/* How many of max are a worker's, and those before it are others'. */
+/* The share of a row in max, and in *before the sum of the rows before it. */
 size_t	 scoreboard_share(const struct scoreboard *, size_t row,
 	    size_t *before);
 
-/* Connections of all workers, at this moment; and are these max? */
+/* The present connections of all workers; 1 if they are max. */
 uint64_t scoreboard_live(const struct scoreboard *);
 int	 scoreboard_is_full(const struct scoreboard *);
 
 /*
- * Log, for all processes once a minute, that they are.  A handshake older than
- * drop_ms makes room for another connection; 0: none does.
+ * Log that max_connections is reached, once a minute for all processes.  New
+ * connections replace handshakes older than drop_ms; 0: none.
  */
 void	 scoreboard_warn_full(struct scoreboard *, int drop_ms);
 
-/* The same minute goes on in a new one. */
+/* Continue the minute of the previous generation. */
 void	 scoreboard_follow(struct scoreboard *, const struct scoreboard *old);
 
-/* The service ends: no other generation follows. */
+/* The service stops: no other generation follows. */
 void	 scoreboard_stop(struct scoreboard *);
 int	 scoreboard_is_stopping(const struct scoreboard *);
 
-/* Connections of the address with that key. */
+/* The number of connections of an address, by its peer_key(). */
 uint64_t scoreboard_count(struct scoreboard *, uint64_t key);
 
 /*
- * Take a place of a share for a connection of the address with that key; *place
- * is NULL if none is needed.  -1: it has max of them already.
+ * Take a place of a share for a connection of the address with this key; *place
+ * is NULL if none is needed.  0, or -1: the address has max connections.
  */
 int	 scoreboard_enter(struct scoreboard *, struct share *, uint64_t key,
 	    uint64_t max, volatile uint64_t **place);
 void	 scoreboard_leave(struct scoreboard *, struct share *, uint64_t key,
 	    volatile uint64_t *place);
 
-/* The worker of a row is no more: its places are free. */
+/* The worker of a row has exited: free its places. */
 void	 scoreboard_vacate(struct scoreboard *, size_t row);
 
 #endif

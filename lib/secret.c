@@ -1,4 +1,4 @@
-/* secret: files that only their owner can read, for -g, -r and -k. */
+/* secret: output files for -g, -r, -k and -p that only their owner can read. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +28,7 @@ secret_open(const char *file)
 		    (unsigned)st.st_mode & 07777);
 		return NULL;
 	}
-	setvbuf(fp, NULL, _IONBF, 0);	/* no copy is left behind */
+	setvbuf(fp, NULL, _IONBF, 0);	/* leave no copy in memory */
 	return fp;
 }
 

@@ -1,18 +1,20 @@
-/* secret: files that only their owner can read, for -g, -r and -k. */
+/* secret: output files for -g, -r, -k and -p that only their owner can read. */
 #ifndef SECRET_H
 #define SECRET_H
 
 #include <stdio.h>
 
 /*
- * A new file, or standard output (NULL), unless that is a file that others can
- * read.  Unbuffered.  NULL, having logged why.
+ * Create a file, or use standard output (NULL), which is refused if it is a
+ * file that others can read.  The stream is unbuffered.  NULL, having logged
+ * why.
  */
 FILE	*secret_open(const char *file);
 
 /*
- * Close the file; remove it if the exit status is not EXIT_SUCCESS, or becomes
- * another one here, having logged why.  That status.
+ * Close the file.  Returns the exit status: status, or EXIT_FAILURE if the file
+ * can't be written to disk, having logged why.  If it is not EXIT_SUCCESS, the
+ * file is removed.
  */
 int	 secret_close(FILE *, const char *file, int status);
 

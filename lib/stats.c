@@ -1,7 +1,6 @@
 /*
- * stats: what connections there were, for the log and for stats_file.  A child
- * writes the file, lest a disk that hangs keeps the master from looking after
- * its workers.
+ * stats: counters of connections, for the log and for stats_file.  A child
+ * writes the file, so that a hanging disk does not block the master.
  */
 #include <errno.h>
 #include <limits.h>
@@ -18,9 +17,9 @@
 #include "stats.h"
 #include "util.h"
 
-#define STATS_EVERY_MS	10000		/* they are written, within */
-#define STATS_MS	5000		/* and at the end, removed within */
-#define STATS_END_MS	1000
+#define STATS_EVERY_MS	10000		/* between writers */
+#define STATS_MS	5000		/* for a writer */
+#define STATS_END_MS	1000		/* for a writer at a stop */
 
 static const char *const failure_names[FAILURES] = {
 	[FAILED_TIMEOUT] = "timeout",
@@ -35,7 +34,7 @@ static const char *const failure_names[FAILURES] = {
 	[FAILED_OTHERWISE] = "other",
 };
 
-/* The same where the peer is a server. */
+/* The label of a failure, with the name of the peer's role. */
 static const char *
 failure_name(int failure, int is_client)
 {
@@ -46,7 +45,7 @@ failure_name(int failure, int is_client)
 	return failure_names[failure];
 }
 
-/* The class that a logged reason has in statistics, by its first words. */
+/* The classes of logged reasons, by their first words. */
 static const struct {
 	const char *begins;
 	enum failure failure;
@@ -142,7 +141,7 @@ stats_log(const struct stats *st, const struct stats_report *r)
 	    (unsigned long long)sum->out);
 }
 
-/* A label's value: printable ASCII, in the quotation of the format. */
+/* Print a label's value, as printable ASCII, escaped for the format. */
 static void
 print_value(FILE *fp, const char *text, size_t len)
 {
@@ -156,8 +155,8 @@ print_value(FILE *fp, const char *text, size_t len)
 }
 
 /*
- * One host may have several services, and they are told apart by the name of
- * the configuration's file, without .conf.
+ * Print the label that distinguishes the services of a host: the name of the
+ * configuration file without .conf.
  */
 static void
 print_service(FILE *fp, const char *file)
@@ -172,10 +171,10 @@ print_service(FILE *fp, const char *file)
 	print_value(fp, name, len);
 }
 
-/* What is printed, of one metric at a time. */
+/* The output, and the present metric. */
 struct exposition {
 	FILE	*fp;
-	const char *file;		/* of the configuration, or NULL */
+	const char *file;		/* the configuration file, or NULL */
 	const char *metric;
 };
 
@@ -188,7 +187,7 @@ begin_metric(struct exposition *e, const char *name, const char *type,
 	    help, name, type);
 }
 
-/* With a label beside that of the service, if it has a name. */
+/* Print a sample, with a second label unless it is NULL. */
 static void
 print_sample(const struct exposition *e, const char *label,
     const char *value, int64_t n)
@@ -258,7 +257,7 @@ print_handshakes(struct exposition *e, const struct counts *n, int is_client)
 		    (int64_t)n->refused[i]);
 }
 
-/* A file that is named twice must not make two series of one name. */
+/* 1 if a file occurs before: a series must not be printed twice. */
 static int
 is_named_before(const struct stats_report *r, size_t i, const char *file)
 {
@@ -312,8 +311,8 @@ print_stats(FILE *fp, const struct stats *st, const struct stats_report *r)
 }
 
 /*
- * A reader finds the old file or the new one, and each of them whole.  NULL, or
- * why not; then all is as it was.
+ * Replace the file atomically: a reader finds the old one or the new one.
+ * NULL, or the error; then the old file is unchanged.
  */
 static const char *
 replace_file(const struct stats *st, const struct stats_report *r)
@@ -328,7 +327,7 @@ replace_file(const struct stats *st, const struct stats_report *r)
 	n = snprintf(fresh, sizeof(fresh), "%s.new", r->path);
 	if ((size_t)n >= sizeof(fresh))
 		return strerror(ENAMETOOLONG);
-	unlink(fresh);			/* one that was never finished */
+	unlink(fresh);			/* left by a killed writer */
 	if ((fp = files_create(fresh, 0644)) == NULL)
 		return strerror(errno);
 	print_stats(fp, st, r);
@@ -339,19 +338,19 @@ replace_file(const struct stats *st, const struct stats_report *r)
 	return why;
 }
 
-/* Replace what is there, or with no path, remove it: in a child. */
+/* In the child: replace the file, or remove it without a path. */
 static int
 writer_main(const struct stats *st, const struct stats_report *r)
 {
 	const char *why = NULL;
 
-	log_lost_take();		/* the master tells of its own */
-	/* One that hangs must not hold on to what is the master's. */
+	log_lost_take();		/* the master reports its own */
+	/* A hanging writer must not keep the master's sockets open. */
 	daemon_close_all_but(NULL, 0);
 	if (r->path != NULL)
 		why = replace_file(st, r);
 	if (why != NULL && !st->failed)
-		log_warning("%s: stats_file %s: %s", r->where, r->path, why);
+		log_warning("%s: stats_file: %s: %s", r->where, r->path, why);
 	if (st->file != NULL &&
 	    (r->path == NULL || strcmp(r->path, st->file) != 0))
 		unlink(st->file);
@@ -399,7 +398,7 @@ stats_step(struct stats *st, const struct stats_report *r)
 	st->kill_at = INT64_MAX;
 	kill(st->writer, SIGKILL);
 	if (!st->failed)
-		log_warning("stats_file %s: not written within %d s", st->file,
+		log_warning("stats_file: %s: not written within %d s", st->file,
 		    STATS_MS / 1000);
 	st->failed = 1;
 }
@@ -413,7 +412,7 @@ stats_reaped(struct stats *st, pid_t pid, int status)
 		return;
 	st->writer = 0;
 	if (st->failed && !failed)
-		log_notice("stats_file %s: written again", st->file);
+		log_notice("stats_file: %s: written again", st->file);
 	st->failed = failed;
 }
 

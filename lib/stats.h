@@ -1,6 +1,6 @@
 /*
- * stats: what connections there were, for the log and for a program that reads
- * stats_file, in the text format of Prometheus.
+ * stats: counters of connections, for the log and for stats_file, in the text
+ * format of Prometheus.
  */
 #ifndef STATS_H
 #define STATS_H
@@ -12,58 +12,59 @@
 
 #include "scoreboard.h"
 
-/* What is counted, and the process that writes it to a file. */
+/* The totals, and the process that writes the file. */
 struct stats {
-	struct counts ended;		/* of workers that are no more */
-	int64_t	 began;			/* on our clock, */
-	time_t	 began_at;		/* and on everybody's */
-	unsigned generation;		/* of the configuration: 1, 2, ... */
-	pid_t	 writer;		/* 0: there is none now */
-	int64_t	 write_at;		/* the next one, */
-	int64_t	 kill_at;		/* and the end of this one's time */
-	int	 failed;		/* the last one, and that was said */
-	char	*file;			/* that was written to; or NULL */
+	struct counts ended;		/* by workers that have exited */
+	int64_t	 began;			/* start of the master, monotonic, */
+	time_t	 began_at;		/* and by the wall clock */
+	unsigned generation;		/* number of the load: 1, 2, ... */
+	pid_t	 writer;		/* 0: none at present */
+	int64_t	 write_at;		/* next start of a writer (ms) */
+	int64_t	 kill_at;		/* deadline of the writer (ms) */
+	int	 failed;		/* the last one failed, logged */
+	char	*file;			/* written before; or NULL */
 };
 
-/* What is reported: all of it as of now. */
+/* The present values for a report. */
 struct stats_report {
-	const char *config;		/* its file, which names us; or NULL */
+	const char *config;		/* file name, for the label; or NULL */
 	const char *version, *library;
-	int	 is_client;		/* whose handshakes are with servers */
+	int	 is_client;		/* client = yes */
 	size_t	 workers;
 	uint64_t max_connections;
 	struct counts sum;
-	const char *path, *where;	/* stats_file; or NULL */
-	/* The process that writes asks why not to, and for certificates. */
+	const char *path, *where;	/* stats_file; path NULL: none */
+	/* Called in the writer: an error of the path, or NULL. */
 	const char *(*fault)(const void *arg, const char *path);
+	/* Called in the writer: the expiry of certificate i; -1: none. */
 	int	(*expiry)(const void *arg, size_t i, const char **file,
-		    int64_t *at);	/* of file i; -1: no such */
+		    int64_t *at);
 	const void *arg;
 };
 
-/* The class of a reason for the end of a handshake, as it is logged. */
+/* The class of the logged reason for a failed handshake. */
 enum failure stats_failure(const char *reason);
 
 /* Add a worker's counts to a sum. */
 void	 stats_add(struct counts *sum, const volatile struct counts *);
 
-/* The line for SIGUSR1. */
+/* Log the line for SIGUSR1. */
 void	 stats_log(const struct stats *, const struct stats_report *);
 
-/* When there is something to do (ms); INT64_MAX: never. */
+/* The time of the next stats_step() (ms); INT64_MAX: none. */
 int64_t	 stats_due(const struct stats *, int is_wanted);
 
 /*
- * When that is due: start a process that writes the file, or kill one that
- * takes too long.  The file is replaced as a whole; if it had another name
- * before, that one is removed.
+ * When due: start a process that writes the file, or kill one past its
+ * deadline. The file is replaced atomically.  If its name has changed, the
+ * previous file is removed.
  */
 void	 stats_step(struct stats *, const struct stats_report *);
 
-/* A child has ended: note it, if it was the one that writes. */
+/* A child has exited: handle it if it is the writer. */
 void	 stats_reaped(struct stats *, pid_t, int status);
 
-/* Wait until nobody writes; but not for long. */
+/* Wait for the writer, and kill it after 1 s. */
 void	 stats_await(struct stats *);
 
 /* At a stop: remove the file. */

@@ -30,7 +30,7 @@ enum stream_result {
  */
 struct stream {
 	const struct stream_ops *ops;
-	void	*ctx;		/* of the operations, not used by the engine */
+	void	*ctx;		/* for the operations, not the engine */
 	int	 fd;		/* or -1 */
 	int	 err;		/* stream_plain: errno of the last failure */
 	size_t	 write_size;	/* the best size of a write; 0: any */

@@ -205,7 +205,7 @@ tls_config_crl(struct tls_config *cfg, const char *name)
 {
 	if (!cfg->has_ca)
 		return tls_fail(cfg,
-		    "it needs ca, whose certificates it revokes");
+		    "it has no effect without ca");
 	if (tls_files_each(cfg, name, tls_files_crl, 0) == -1)
 		return -1;
 	cfg->has_crl = 1;
@@ -228,8 +228,8 @@ tls_config_verify(struct tls_config *cfg, int is_required)
 {
 	if (!cfg->has_ca && !cfg->has_pin)
 		return tls_fail(cfg,
-		    "it needs ca, or peer = pin:sha256/BASE64 or cert:FILE, to "
-		    "verify certificates against");
+		    "it needs ca, peer = pin:sha256/BASE64 or peer = "
+		    "cert:FILE");
 	cfg->verify = is_required ? REQUIRED : ASKED;
 	/* tls_verify_check_verdict() refuses missing and bad ones. */
 	mbedtls_ssl_conf_authmode(&cfg->ssl, MBEDTLS_SSL_VERIFY_OPTIONAL);
@@ -250,7 +250,7 @@ int
 tls_config_versions(struct tls_config *cfg, int min, int max)
 {
 	if (min > max)
-		return tls_fail(cfg, "tls_min is above tls_max");
+		return tls_fail(cfg, "tls_min is newer than tls_max");
 	cfg->min = min;
 	cfg->max = max;
 	return 0;

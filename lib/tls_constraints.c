@@ -68,7 +68,7 @@ walk_next(struct walk *w, mbedtls_x509_buf *base)
 		return -1;
 	base->p = w->p;
 	w->p += base->len;
-	/* RFC 5280: minimum is 0, the default, and there is no maximum. */
+	/* RFC 5280: the minimum is 0, the default; a maximum is not allowed. */
 	if (end - w->p == 3 && memcmp(w->p, "\x80\x01\x00", 3) == 0)
 		w->p = end;
 	return w->p == end ? 1 : -1;

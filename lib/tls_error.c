@@ -78,7 +78,7 @@ static const struct outcome {
 	    "no ALPN protocol in common" },
 	{ MBEDTLS_ERR_SSL_UNSUPPORTED_EXTENSION,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_EXT,
-	    "an extension that was not asked for" },
+	    "unsolicited extension" },
 	{ MBEDTLS_ERR_SSL_UNEXPECTED_MESSAGE,
 	    MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE, "unexpected message" },
 	{ MBEDTLS_ERR_SSL_DECODE_ERROR, MBEDTLS_SSL_ALERT_MSG_DECODE_ERROR,
@@ -88,7 +88,7 @@ static const struct outcome {
 	{ MBEDTLS_ERR_SSL_BAD_INPUT_DATA,
 	    MBEDTLS_SSL_ALERT_MSG_ILLEGAL_PARAMETER, "illegal parameter" },
 	{ MESSAGE_SIZE, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
-	    "a handshake message above 16 KB" },
+	    "message longer than 16 KB" },
 	{ MBEDTLS_ERR_SSL_ALLOC_FAILED, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
 	    "out of memory" },
 	{ MBEDTLS_ERR_X509_ALLOC_FAILED, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
@@ -162,14 +162,14 @@ static const struct fault faults[] = {
 	{ CERT_CONSTRAINTS_MALFORMED, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
 	    "its name constraints are malformed", NULL },
 	{ CERT_CONSTRAINTS_BROKEN, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
-	    "its issuers may not certify its names (name constraints)", NULL },
+	    "its names are outside its issuers' name constraints", NULL },
 	{ CERT_CONSTRAINTS_UNCHECKED, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "name constraints of this kind are not supported", NULL },
+	    "its issuers' name constraints are not supported", NULL },
 	{ MBEDTLS_X509_BADCERT_CN_MISMATCH, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
 	    NULL, NULL },
 	{ MBEDTLS_X509_BADCERT_BAD_KEY | MBEDTLS_X509_BADCERT_BAD_PK,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
-	    "its key is too weak, or of a kind that is not accepted", NULL },
+	    "its key is too weak, or of an unsupported type", NULL },
 	{ MBEDTLS_X509_BADCERT_BAD_MD, MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "its signature is too weak", NULL },
 	{ MBEDTLS_X509_BADCRL_EXPIRED | MBEDTLS_X509_BADCRL_FUTURE,
@@ -179,7 +179,7 @@ static const struct fault faults[] = {
 	    MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "its CRL is not trusted",
 	    NULL },
 	{ MBEDTLS_X509_BADCERT_OTHER, MBEDTLS_SSL_ALERT_MSG_ACCESS_DENIED,
-	    "no rule matched", NULL },
+	    "no peer rule matches", NULL },
 	{ UINT32_MAX, MBEDTLS_SSL_ALERT_MSG_CERT_UNKNOWN, "not valid", NULL },
 };
 
@@ -444,13 +444,14 @@ client_psk_reason(const struct tls *t)
 
 	if (!has_certs && t->identity == NULL && t->flight == 0 &&
 	    t->failed == MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER)
-		return "handshake: no shared key is offered";
+		return "handshake: no shared key offered";
 	if (t->identity == NULL || (t->psk == NULL && has_certs &&
 	    is_tls13(t)) || (t->failed != MBEDTLS_ERR_SSL_INVALID_MAC &&
 	    t->failed != MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE))
 		return NULL;
 	tls_fail(t->cfg, "shared key %s: %s", t->identity, t->psk != NULL ?
-	    "the client has another one" : "unknown, or not allowed");
+	    "the client has a different key" : "unknown, or not allowed by "
+	    "peer");
 	return t->cfg->error;
 }
 
@@ -484,15 +485,16 @@ psk_reason(const struct tls *t)
 	    strlen(own->name));
 	if (t->peer_alert == 0 && t->psk != NULL &&
 	    t->failed == MBEDTLS_ERR_SSL_INVALID_MAC)
-		tls_fail(t->cfg, "shared key %s: the server has another one",
+		tls_fail(t->cfg, "shared key %s: the server has a different "
+		    "key",
 		    name);
 	else if (t->peer_alert != 0 ?
 	    memchr(alerts_for_it, t->peer_alert, n) != NULL :
 	    t->cfg->psk_alone && t->psk == NULL &&
 	    (t->failed == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE ||
 	    t->failed == MBEDTLS_ERR_SSL_ILLEGAL_PARAMETER))
-		tls_fail(t->cfg, "the server does not know the shared key "
-		    "%s, or has another one for it", name);
+		tls_fail(t->cfg, "the server does not know the shared key %s, "
+		    "or has a different key for it", name);
 	else
 		return NULL;
 	return t->cfg->error;
@@ -549,7 +551,8 @@ tls_error_reason(const struct stream *s)
 	    strncmp(why, "shared key", 10) == 0)
 		return why;
 	snprintf(copy, sizeof(copy), "%s", why);
-	tls_fail(t->cfg, "%.512s (shared key %s: unknown, or not allowed)",
+	tls_fail(t->cfg, "%.512s (shared key %s: unknown, or not allowed by "
+	    "peer)",
 	    copy, t->identity);
 	return t->cfg->error;
 }

@@ -327,7 +327,7 @@ tls_files_each(struct tls_config *cfg, const char *name,
 	if ((dir = opendir(name)) == NULL)
 		return errno == ENOTDIR ? load(cfg, name) :
 		    tls_fail(cfg, "%s: %s", name, strerror(errno));
-	tls_fail(cfg, "%s: no file in this directory", name);
+	tls_fail(cfg, "%s: the directory has no files", name);
 	while (r == 0 && (errno = 0, e = readdir(dir)) != NULL) {
 		snprintf(path, sizeof(path), "%s/%s", name, e->d_name);
 		if (e->d_name[0] == '.' || is_directory(path))

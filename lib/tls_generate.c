@@ -63,7 +63,8 @@ parse_names(struct names *names, const char *list, char *text, size_t size)
 		if (n == LIST_MAX ||
 		    san_entry(&names->san[n], name, names->ip[n]) == -1) {
 			snprintf(text, size, "\"%s\" is not a DNS name or an "
-			    "address (at most %d, separated by commas)", name,
+			    "IP address (allowed: up to %d of these, separated "
+			    "by commas)", name,
 			    LIST_MAX);
 			return -1;
 		}
@@ -76,7 +77,7 @@ parse_names(struct names *names, const char *list, char *text, size_t size)
 		n++;
 	}
 	if (n == 0)
-		snprintf(text, size, "no name given");
+		snprintf(text, size, "no name is given");
 	names->n = n;
 	return n == 0 ? -1 : 0;
 }

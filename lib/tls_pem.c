@@ -241,7 +241,7 @@ tls_pem_read(struct tls_config *cfg, const char *name, size_t *size)
 		    strerror(errno));
 	else if (tidy((char *)buf, *size), is_truncated((const char *)buf))
 		r = tls_fail(cfg,
-		    "%s: it ends within a PEM block: has it been truncated?",
+		    "%s: it ends within a PEM block, so it may be truncated",
 		    name);
 	if (r == -1 && buf != NULL) {
 		mbedtls_platform_zeroize(buf, *size);

@@ -50,7 +50,7 @@ name_fault(const unsigned char *name, size_t len)
 			return "the identity has a character that is not "
 			    "allowed";
 	if (name[0] == ' ' || name[len - 1] == ' ')
-		return "a blank beside the identity";
+		return "there is a blank before or after the identity";
 	if (name[0] == '#' || name[0] == ';')
 		return "the identity looks like a comment";
 	return NULL;
@@ -139,8 +139,8 @@ parse_line(struct tls_config *cfg, const char *where, char *line)
 	if ((why = name_fault((unsigned char *)line, strlen(line))) != NULL)
 		return tls_fail(cfg, "%s: %s " ALLOWED_NAME, where, why);
 	if (find(cfg, (unsigned char *)line, strlen(line)) != NULL)
-		return tls_fail(cfg, "%s: there is another key for \"%s\" "
-		    "already (allowed: one for each identity)", where, line);
+		return tls_fail(cfg, "%s: a second key for \"%s\" (allowed: "
+		    "one for each identity)", where, line);
 	if (cfg->npsks == PSKS_MAX)
 		return tls_fail(cfg, "%s: more than %d keys", where, PSKS_MAX);
 	if (parse_secret(cfg, where, colon, p) == -1)
@@ -353,7 +353,8 @@ tls_generate_psk(const char *name, FILE *fp, char *text, size_t size)
 		return -1;
 	}
 	if (psa_generate_random(secret, sizeof(secret)) != PSA_SUCCESS) {
-		snprintf(text, size, "there are no random numbers");
+		snprintf(text, size, "the random number generator has no "
+		    "entropy");
 		return -1;
 	}
 	fprintf(fp, "%s:", name);

@@ -79,8 +79,8 @@ mbedtls_platform_entropy_poll(void *data, unsigned char *output, size_t len,
 const char *
 tls_random_why(void)
 {
-	return asked ? NULL : "this mbed TLS reads it from a file, such as "
-	    "/dev/random, which a sandbox or chroot has not";
+	return asked ? NULL : "this mbed TLS reads it from a file such as "
+	    "/dev/random, which is missing in a sandbox or chroot";
 }
 
 #else

@@ -158,7 +158,7 @@ check_extended(struct tls *t)
 {
 	if (t->resumed && !t->extended)
 		tls_reject(t, MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE,
-		    "session resumed without its extended master secret");
+		    "session resumed without extended master secret");
 }
 
 /* Parse a message in the clear, or its beginning, from behind its head on. */

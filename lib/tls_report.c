@@ -4,7 +4,6 @@
  */
 #include <arpa/inet.h>
 #include <ctype.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -69,7 +68,7 @@ check_chain(const struct tls_config *cfg, const mbedtls_x509_crt *chain,
 	if (n > 1 || tls_cert_is_issuer(crt, crt) || has_issuer(&cfg->ca, crt))
 		return n;
 	snprintf(text, size, "an intermediate certificate is missing: that of "
-	    "\"%s\", unless it is a root that %ss know",
+	    "\"%s\", unless it is a root that the %ss have",
 	    tls_names_dn(&crt->issuer, dn, sizeof(dn)), peer_role(cfg));
 	/* Certificates of public CAs have the URL of their issuer's. */
 	return tls_cert_find_oid(crt, CA_ISSUERS) != NULL ? 0 : -1;
@@ -77,7 +76,8 @@ check_chain(const struct tls_config *cfg, const mbedtls_x509_crt *chain,
 
 /* The receiver and the subject of warnings. */
 struct warning {
-	void	(*warn)(const char *);
+	void	(*warn)(const void *, const char *, const char *);
+	const void *arg;
 	const char *about;
 	const char *peer;		/* the role of our peers */
 };
@@ -85,14 +85,13 @@ struct warning {
 static void __attribute__((format(printf, 2, 3)))
 warn(const struct warning *w, const char *fmt, ...)
 {
-	char what[ERROR_SIZE], text[ERROR_SIZE + PATH_MAX];
+	char text[ERROR_SIZE];
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(what, sizeof(what), fmt, ap);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	snprintf(text, sizeof(text), "%s: %s", w->about, what);
-	w->warn(text);
+	w->warn(w->arg, w->about, text);
 }
 
 /* Clients accept a star only as the first label of at least three. */
@@ -106,7 +105,7 @@ warn_of_name(void *arg, int kind, const char *name, size_t len)
 	dot = len > 2 ? memchr(name + 2, '.', len - 2) : NULL;
 	if (star != name || name[1] != '.' || dot == NULL ||
 	    memchr(name + 1, '*', len - 1) != NULL)
-		warn(arg, "its name \"%.*s\" matches no host", (int)len,
+		warn(arg, "the name \"%.*s\" matches no host", (int)len,
 		    name);
 	return 0;
 }
@@ -157,8 +156,8 @@ warn_of_server(struct warning *w, const mbedtls_x509_crt *leaf)
 		warn(w, "the certificate requires OCSP stapling (must-staple), "
 		    "which is not supported: some clients refuse it");
 	if (!tls_names_has_san(leaf))
-		warn(w, "it has no subject alternative name, and clients check "
-		    "no other name");
+		warn(w, "the certificate has no subject alternative name, and "
+		    "clients check no other name");
 	tls_names_each(leaf, warn_of_name, w);
 }
 
@@ -199,7 +198,8 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 	for (crt = &cfg->ca; cfg->verify != NOT_ASKED && cfg->has_ca &&
 	    cfg->system == NULL && crt != NULL; crt = crt->next)
 		if ((flags = tls_verify_issuer_flags(cfg, crt)) != 0)
-			warn(w, "%ss of \"%s\" are refused: %s", w->peer,
+			warn(w, "%ss with a certificate of \"%s\" are refused: "
+			    "%s", w->peer,
 			    tls_names_dn(&crt->subject, dn, sizeof(dn)),
 			    tls_error_fault_text(cfg, tls_error_fault(flags)));
 	for (i = 0; i < cfg->npassed && i < PASSED_MAX; i++)
@@ -219,16 +219,16 @@ warn_of_trust(const struct tls_config *cfg, struct warning *w)
 	}
 	if (cfg->rules != NULL && cfg->verify == NOT_ASKED &&
 	    cfg->certs != NULL)
-		warn(w, "with cert and verify = none, clients without a key "
-		    "are served, too");
+		warn(w, "clients without a shared key are served as well, "
+		    "because cert is set and verify = none");
 	w->about = "psk";
 	for (i = 0; i < cfg->npsks && !cfg->psks[i].allowed; i++)
 		continue;
 	if (cfg->npsks > 0 && i == cfg->npsks)
-		warn(w, "no key in it is allowed by peer");
+		warn(w, "no shared key is allowed by peer");
 	else if (cfg->npsks > 0 && !tls_suites_has_psk(cfg, 0) &&
 	    !tls_suites_has_psk(cfg, 1))
-		warn(w, "no suite in the list of ciphers can be used with it");
+		warn(w, "no suite in ciphers can be used with shared keys");
 }
 
 static void
@@ -242,9 +242,10 @@ warn_of_version(const struct tls_config *cfg, struct warning *w)
 }
 
 void
-tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
+tls_config_warn(const struct tls_config *cfg, void (*f)(const void *,
+    const char *, const char *), const void *arg)
 {
-	struct warning w = { .warn = f, .peer = peer_role(cfg) };
+	struct warning w = { .warn = f, .arg = arg, .peer = peer_role(cfg) };
 	const mbedtls_x509_crt *crt;
 	const mbedtls_x509_crl *crl;
 	const struct cert *c;
@@ -263,8 +264,8 @@ tls_config_warn(const struct tls_config *cfg, void (*f)(const char *))
 	warn_of_trust(cfg, &w);
 	w.about = "verify";
 	if (cfg->is_client && cfg->verify == NOT_ASKED)
-		warn(&w, "the server is not authenticated: anyone can pose as "
-		    "it");
+		warn(&w, "the server is not authenticated: anyone can "
+		    "impersonate it");
 	w.about = "crl";
 	for (crl = &cfg->crl; cfg->has_crl && crl != NULL; crl = crl->next)
 		if (tls_cert_dates(&crl->this_update, &crl->next_update,
@@ -408,8 +409,10 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	char name[NAME_SIZE], dn[DN_SIZE];
 	size_t i;
 
-	fprintf(fp, "# TLS 1.%d to 1.%d, with these suites and groups:\n",
-	    cfg->min % 10, cfg->max % 10);
+	fprintf(fp, "# TLS 1.%d", cfg->min % 10);
+	if (cfg->min != cfg->max)
+		fprintf(fp, " to 1.%d", cfg->max % 10);
+	fprintf(fp, ", with these suites and groups:\n");
 	for (i = 0; cfg->suites[i] != 0; i++) {
 		tls_suites_name(cfg->suites[i], name, sizeof(name));
 		fprintf(fp, "#\t%s\n", name);
@@ -422,7 +425,7 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 			    cfg->psks[i].name, cfg->psks[i].allowed ? "" :
 			    " (not allowed by peer)");
 	if (tls_config_system(cfg, &i) != NULL)
-		fprintf(fp, "# CA certificates of the system: %s, %zu\n",
+		fprintf(fp, "# CA certificates of the system: %s (%zu)\n",
 		    cfg->system, i);
 	for (crt = &cfg->ca; cfg->has_ca && cfg->system == NULL && crt != NULL;
 	    crt = crt->next)

@@ -77,19 +77,20 @@ tls_config_peer(struct tls_config *cfg, const char *text)
 	if (strncmp(text, kinds[i], strlen(kinds[i])) != 0 ||
 	    rule_parse(r, text + strlen(kinds[i])) == -1)
 		return tls_fail(cfg, "\"%s\" is not a rule (allowed: cn:NAME, "
-		    "dns:NAME or dns:*.NAME, ip:ADDRESS, uri:URI, "
-		    "psk:IDENTITY, pin:sha256/BASE64, cert:FILE; a * in dns: "
-		    "only)", text);
+		    "dns:NAME, dns:*.NAME, ip:ADDRESS, uri:URI, psk:IDENTITY, "
+		    "pin:sha256/BASE64, cert:FILE; a * only as the first label "
+		    "of dns:)", text);
 	if (r->kind == SHARED && cfg->is_client)
-		return tls_fail(cfg, "\"%s\" is for a server (psk_identity "
-		    "names the key of a client)", text);
+		return tls_fail(cfg, "\"%s\" has no effect with client = yes "
+		    "(allowed: psk_identity, which names the key of a "
+		    "client)", text);
 	if (r->kind == SHARED)
-		return cfg->has_psk ? 0 : tls_fail(cfg, "\"%s\" needs psk: "
-		    "without one, there are no shared keys", text);
+		return cfg->has_psk ? 0 : tls_fail(cfg, "\"%s\" has no effect "
+		    "without psk", text);
 	if (!tls_rules_is_pin(r) && !cfg->has_ca)
 		return tls_fail(cfg,
-		    "\"%s\" needs ca: without one, anybody can "
-		    "make such a certificate", text);
+		    "\"%s\" needs ca: without it, anyone can make such a "
+		    "certificate", text);
 	cfg->has_pin |= tls_rules_is_pin(r);
 	return r->kind == CERT ? rule_load(cfg, r) : 0;
 }

@@ -227,12 +227,13 @@ each(struct tls_config *cfg, const char *names,
 	for (name = strtok_r(copy, SEPARATORS, &rest); name != NULL && r == 0;
 	    name = strtok_r(NULL, SEPARATORS, &rest)) {
 		if (n == LIST_MAX)
-			r = tls_fail(cfg, "more than %d names", LIST_MAX);
+			r = tls_fail(cfg, "the list has more than %d "
+			    "names", LIST_MAX);
 		else
 			r = add(cfg, name, n++);
 	}
 	if (n == 0)
-		r = tls_fail(cfg, "no name in the list");
+		r = tls_fail(cfg, "the list is empty");
 	free(copy);
 	return r;
 }
@@ -427,7 +428,7 @@ static int
 add_protocol(struct tls_config *cfg, const char *name, size_t n)
 {
 	if (strlen(name) > MBEDTLS_SSL_MAX_ALPN_NAME_LEN)
-		return tls_fail(cfg, "ALPN name longer than 255 bytes");
+		return tls_fail(cfg, "a name is longer than 255 bytes");
 	if ((cfg->alpn[n] = strdup(name)) == NULL)
 		return tls_fail(cfg, "out of memory");
 	return 0;
@@ -439,7 +440,7 @@ tls_config_alpn(struct tls_config *cfg, const char *names)
 	if (each(cfg, names, add_protocol) == -1)
 		return -1;
 	if (mbedtls_ssl_conf_alpn_protocols(&cfg->ssl, cfg->alpn) != 0)
-		return tls_fail(cfg, "ALPN names too long");
+		return tls_fail(cfg, "the names are too long together");
 	return 0;
 }
 

@@ -1,4 +1,4 @@
-/* upgrade: the next version of the program is tried, and takes its place. */
+/* upgrade: the next version of the program is tried, and executed. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -20,18 +20,18 @@
 #include "util.h"
 
 #define TRIAL_MS	60000		/* for a new program's -t */
-#define TAKEOVER_FDS	16		/* to take over, or to go back, with */
+#define TAKEOVER_FDS	16		/* free ones, to take over or go back */
 #define TRIAL_ERRORS_MAX 2048		/* bytes of its errors to be logged */
 
 /*
- * Changes with what is handed over, with the layout of shared memory, and with
- * orders, since workers of the old version go on.
+ * Change this with the contents of the handover, the layout of shared memory
+ * and the layout of orders: workers of the old version continue.
  */
 #define HANDOVER	"tunnel handover 4"
 
 /*
- * The absolute path that this program was started by, where its next version
- * will be found.  Links are not followed: the target is the old version's.
+ * The absolute path by which this program was started, the place of its next
+ * version.  Do not resolve links: their target may be the old version.
  */
 static char *
 find_program(const char *name)
@@ -106,7 +106,7 @@ upgrade_carry(struct handover *x, struct upgrade *u)
 		x->bad = "it has no program";
 }
 
-/* The environment, and in it the numbers of these; NULL: no memory. */
+/* Add these two numbers to an environment; NULL: out of memory. */
 static char **
 environment(char **from, int state, int before)
 {
@@ -127,8 +127,8 @@ environment(char **from, int state, int before)
 }
 
 /*
- * What a program that is tried leaves behind, to show that it could take over,
- * in this very process.
+ * Written by a trial to show that it can take over.  The process ID shows that
+ * no script has started it as a child.
  */
 struct answer {
 	char	 version[sizeof(HANDOVER)];
@@ -143,23 +143,23 @@ upgrade_answer(int fd)
 	return write(fd, &a, sizeof(a)) == sizeof(a) ? 0 : -1;
 }
 
-/* Why the trial's answer is not good enough; or NULL. */
+/* Check the answer of a trial.  NULL, or the error. */
 static const char *
 find_fault(int fd, pid_t pid)
 {
 	struct answer a = { .pid = 0 };
 
 	if (pread(fd, &a, sizeof(a), 0) != sizeof(a))
-		return "it cannot take over: another program, or a version "
-		    "without upgrades";
+		return "the new program cannot take over: it is not tunnel, or "
+		    "a version without upgrades";
 	if (memcmp(a.version, HANDOVER, sizeof(a.version)) != 0)
-		return "it cannot take over from this version: a restart is "
-		    "needed";
-	return a.pid == pid ? NULL : "it cannot take over: it runs in another "
-	    "process (a script must use exec)";
+		return "the new program cannot take over from this version: "
+		    "restart to upgrade";
+	return a.pid == pid ? NULL : "the new program cannot take over: it "
+	    "runs in another process (a script must use exec)";
 }
 
-/* In the child: the program, as it would be started, but with -t. */
+/* In the child: execute the program with its arguments, and -t. */
 static void __attribute__((noreturn))
 try_main(const struct upgrade *u, int first, int n, const sigset_t *mask)
 {
@@ -183,7 +183,7 @@ try_main(const struct upgrade *u, int first, int n, const sigset_t *mask)
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	if (n > 0)
 		setenv("LISTEN_PID", pid, 1);
-	close(STDIN_FILENO);	/* or there might be no number left */
+	close(STDIN_FILENO);	/* no other number may be free */
 	open("/dev/null", O_RDWR);
 	dup2(STDIN_FILENO, STDOUT_FILENO);
 	dup2(u->output, STDERR_FILENO);
@@ -219,7 +219,7 @@ upgrade_try(struct upgrade *u, int first, int n, const sigset_t *mask)
 	log_notice("upgrading: trying %s -t", u->path);
 }
 
-/* Log what the trial complained of, line by line, up to a limit. */
+/* Log the errors that the trial has printed, up to a limit. */
 static void
 log_trial_errors(const struct upgrade *u)
 {
@@ -289,7 +289,7 @@ upgrade_step(struct upgrade *u, int stopping)
 	return is_due;
 }
 
-/* Are there enough free descriptors to take over?  -1 with errno. */
+/* Check that enough descriptors are free for a takeover.  -1 with errno. */
 static int
 check_room(int fd)
 {
@@ -369,7 +369,8 @@ upgrade_go_back(int state, int before, char **argv)
 	env = environment(x.bad == NULL ? u.env : environ, state, -1);
 	if (env != NULL)
 		fexecve(before, x.bad == NULL ? u.argv : argv, env);
-	log_error("it cannot be started: %s", strerror(errno));
+	log_error("the previous program cannot be started: "
+	    "%s", strerror(errno));
 	free(env);
 	free(u.path);
 	handover_free_texts(u.argv);

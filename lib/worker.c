@@ -26,11 +26,11 @@
 #include "util.h"
 #include "worker.h"
 
-_Static_assert(WORKER_DROP_MS == FORWARD_DROP_MS, "the engine does it");
+_Static_assert(WORKER_DROP_MS == FORWARD_DROP_MS, "one value");
 
 /*
- * What the kernel has accepted already would be reset as its listener closes.
- * Not so with one that was passed to us: its queue waits for the next service.
+ * Accept the connections in the kernel's queues, which would be reset when the
+ * listeners are closed.  Skip fd:N: its queue stays for the next process.
  */
 static void
 accept_last(struct worker *w)
@@ -46,8 +46,8 @@ accept_last(struct worker *w)
 }
 
 /*
- * Accept no more.  A later call may bring the end forward.  is_abort: an abort
- * follows, so nothing more is accepted before it.
+ * Stop accepting.  A later call can only shorten the time limit.  is_abort: an
+ * abort follows, so do not empty the queues before.
  */
 static void
 worker_drain(struct worker *w, int64_t ms, int is_abort)
@@ -80,7 +80,7 @@ worker_receive_orders(struct worker *w)
 	}
 }
 
-/* Show the master, if it watches, that this loop goes round. */
+/* Write a heartbeat, if the watchdog is used, to show that the loop runs. */
 static void
 worker_beat(struct worker *w)
 {
@@ -96,7 +96,7 @@ worker_beat(struct worker *w)
 	forward_wake(w->all.engine, w->beat_at);
 }
 
-/* What it had to move did not arrive: neither side must see an end. */
+/* If the relay has lost data, abort: neither side must see an end. */
 static void
 check_relay(struct worker *w)
 {
@@ -202,10 +202,9 @@ worker_engine(struct worker *w)
 }
 
 /*
- * Move the control channel and, behind it, the listeners past the limit of
- * descriptors: the sandbox knows them by number, to keep a worker from changing
- * what all share, and no other descriptor can ever get such a number.  -1 with
- * errno.
+ * Move the control channel and the listeners, in this order, above the limit of
+ * descriptors.  The sandbox protects these shared sockets by their numbers, and
+ * no other descriptor can get such a number.  -1 with errno.
  */
 static int
 move_shared_descriptors(struct worker *w, size_t slot)
@@ -282,7 +281,7 @@ worker_init(struct worker *w, struct generation *g, size_t slot)
 	if (g->board.peers != NULL)
 		w->all.share.unused = calloc(w->all.share.n,
 		    sizeof(*w->all.share.unused));
-	/* A socket of its own: the others' can't be shut down through it. */
+	/* An own socket: shutdown(2) on it does not affect other workers. */
 	if (log_fd() == -1)
 		log_connect_syslog();
 	if (move_shared_descriptors(w, slot) == -1)
@@ -299,11 +298,11 @@ worker_init(struct worker *w, struct generation *g, size_t slot)
 	    worker_confine(w) == -1)
 		why = "sandbox";
 	if (why != NULL) {
-		log_error("%s: %s", why, strerror(errno));
+		log_error("cannot start worker: %s: %s", why, strerror(errno));
 		return -1;
 	}
 	if ((why = tls_forked()) != NULL) {
-		log_error("%s", why);
+		log_error("cannot start worker: %s", why);
 		return -1;
 	}
 	worker_beat(w);
@@ -318,7 +317,7 @@ worker_await_release(const struct worker *w)
 	return write(w->control, "", 1) == 1 && read(w->control, &byte, 1) == 1;
 }
 
-/* A command that outlives the connection of its process still counts. */
+/* Wait for commands that run longer than the connection: they count. */
 static void
 await_commands(struct worker *w, const sigset_t *sleep_mask)
 {
@@ -328,7 +327,7 @@ await_commands(struct worker *w, const sigset_t *sleep_mask)
 	}
 }
 
-/* Was everything moved, to its end?  An exit status. */
+/* Wait for the relay.  EXIT_SUCCESS if it moved all data, to a normal end. */
 static int
 end_relay(struct worker *w, const sigset_t *sleep_mask)
 {

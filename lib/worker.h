@@ -12,58 +12,56 @@
 struct generation;
 struct relay;
 
-#define WORKER_LAST_MS	1000		/* to accept what waits at a stop */
-#define WORKER_DROP_MS	1000		/* then a handshake may be dropped */
+#define WORKER_LAST_MS	1000		/* to empty the queues at a stop */
+#define WORKER_DROP_MS	1000		/* older handshakes may be dropped */
 
-/* A connection that was there before its process. */
+/* A connection that was accepted by another process. */
 struct incoming {
 	int	 fd;
 	struct sockaddr_storage sa;
 	socklen_t len;
 };
 
-/* A process that serves. */
 struct worker {
 	struct connections all;
-	int	 has_master;		/* not so with -i */
-	struct relay *relay;		/* behind the connection; or NULL */
-	int	 relay_failed;		/* it failed */
-	int	 control;		/* the channel to it; or -1 */
+	int	 has_master;		/* 0 with -i */
+	struct relay *relay;		/* relay of -i; or NULL */
+	int	 relay_failed;
+	int	 control;		/* channel to the master; or -1 */
 	int	 stopping;
-	time_t	 pause_logged;		/* when a pause was logged */
-	int64_t	 beat_every;		/* ms between signs of life; 0: none */
-	int64_t	 beat_at;		/* the next one */
+	time_t	 pause_logged;		/* see listeners_log_pause() */
+	int64_t	 beat_every;		/* heartbeat interval (ms); 0: none */
+	int64_t	 beat_at;		/* the next heartbeat (ms) */
 };
 
 /*
- * Among the descriptors of a master with many workers, the numbers of those
- * that a worker keeps may be past its own limit, or the first one past it: they
- * become low ones.
+ * Move the descriptors of a worker to low numbers.  If the master has many
+ * workers, their numbers may be above the worker's own limit, or at it.
  */
 void	 worker_lower_descriptors(struct worker *, struct generation *);
 
 /*
- * Become a worker that is fit for the network, in this slot of a generation: it
- * drops its privileges for good.  The initializer names has_master, control,
- * beat_every and the turn that connections begin with.  -1, having logged why;
- * either way it is to be freed.
+ * Prepare a worker for a row of a generation: make its engine, drop privileges,
+ * enter the sandbox.  Initialise has_master, control, beat_every and all.turn
+ * before.  0, or -1, having logged why; call worker_free() in both cases.
  */
 int	 worker_init(struct worker *, struct generation *, size_t slot);
 
 /*
- * Tell the master that it is ready, and wait.  1: serve; 0: others failed to
- * start, so leave.
+ * Notify the master that the worker is ready, and wait.  1: serve; 0: exit,
+ * because another worker failed to start.
  */
 int	 worker_await_release(const struct worker *);
 
 /*
- * Serve one connection, or all that come (NULL), until that is over, sleeping
- * with that signal mask; an exit status: with a relay, how the connection has
- * ended.
+ * Serve one connection, or (NULL) all of the listeners until a stop, sleeping
+ * with this signal mask.  Returns an exit status: with a relay, that of the
+ * connection.
  */
 int	 worker_run(struct worker *, const struct incoming *,
 	    const sigset_t *sleep_mask);
 
+/* Free a worker, also after a failed worker_init(). */
 void	 worker_free(struct worker *);
 
 #endif

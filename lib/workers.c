@@ -1,4 +1,4 @@
-/* workers: the processes of a generation, as the master sees them. */
+/* workers: the worker processes of a generation, for the master. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -13,12 +13,12 @@
 #include "util.h"
 #include "workers.h"
 
-#define HEALTHY_MS	5000		/* without a failure: all is well */
-#define GRACE_MS	5000		/* to leave in, past a deadline */
+#define HEALTHY_MS	5000		/* without failures: reset back-off */
+#define GRACE_MS	5000		/* to exit after a time limit */
 #define START_MS	3000		/* for a worker to get ready */
-#define RETRY_MS	100		/* a crash loop: doubled each time, */
-#define RETRY_MAX_MS	30000		/* up to this */
-#define ACCEPT_STOP_MS	1000		/* for them to accept no more */
+#define RETRY_MS	100		/* back-off, doubled each time */
+#define RETRY_MAX_MS	30000
+#define ACCEPT_STOP_MS	1000		/* for workers to stop accepting */
 
 static const struct slot empty_slot = { .control = -1 };
 
@@ -123,7 +123,7 @@ workers_await_accept_stop(const struct workers *ws)
 	}
 }
 
-/* Wait for its byte: 1 if it is ready. */
+/* Wait for the byte of a worker.  1 if it is ready. */
 static int
 is_ready(pid_t pid, int fd)
 {
@@ -238,7 +238,7 @@ workers_signal(const struct workers *ws, int sig)
 			kill(ws->slots[i].pid, sig);
 }
 
-/* All are to be gone ms and a grace period from now, or earlier. */
+/* Set the deadline to now, ms and GRACE_MS, unless it is earlier. */
 static void
 expect_end(struct workers *ws, int64_t ms)
 {

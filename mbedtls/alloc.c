@@ -1,7 +1,7 @@
 /*
- * What has been freed is kept for the next who asks for as much: numbers, by
- * the thousand for a signature.  Little is kept, and nothing large: any chunk
- * may keep pages from the system.
+ * Keep small chunks that were freed for the next allocation of the same size: a
+ * signature allocates thousands of numbers.  Keep only a few, since any chunk
+ * may prevent its page from being returned to the system.
  */
 #include <malloc.h>
 #include <stdint.h>
@@ -10,9 +10,9 @@
 
 #include "alloc.h"
 
-#define STEP		16		/* between sizes; room for a link */
-#define SMALL		512		/* bytes, at most */
-#define KEPT		1024		/* bytes, of each of these sizes */
+#define STEP		16		/* sizes are multiples; holds a link */
+#define SMALL		512		/* the largest size to keep, in bytes */
+#define KEPT		1024		/* kept of each size, in bytes */
 
 struct chunk {
 	struct chunk *next;
@@ -21,7 +21,7 @@ struct chunk {
 static struct {
 	struct chunk *first;
 	size_t	 n;
-} small[SMALL / STEP + 1];		/* by size, in steps */
+} small[SMALL / STEP + 1];		/* by size / STEP */
 
 void *
 tunnel_calloc(size_t n, size_t size)

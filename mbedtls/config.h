@@ -1,18 +1,18 @@
 /*
- * What mbed TLS 3.6 has to have for tunnel(8), and nothing else: this stands
- * for its mbedtls_config.h, whose comments explain each option.
+ * The configuration of mbed TLS 3.6 for tunnel(8): only what it needs.  It
+ * replaces mbedtls_config.h, whose comments explain each option.
  */
 
 /* The source is patched: see patches/. */
 #define TUNNEL_PATCHES
 
-/* This machine: its assembly, where there is one, and its clocks. */
+/* The platform: assembly, if there is any for this machine, and clocks. */
 #define MBEDTLS_HAVE_ASM
 #define MBEDTLS_HAVE_TIME
 #define MBEDTLS_HAVE_TIME_DATE
 #define MBEDTLS_PLATFORM_C
 
-/* musl is slow to find memory: see alloc.c. */
+/* The allocator of musl is slow: see alloc.c. */
 #ifdef TUNNEL_ALLOC
 #include "alloc.h"
 #define MBEDTLS_PLATFORM_MEMORY
@@ -21,8 +21,8 @@
 #endif
 
 /*
- * Random numbers are the kernel's, see random.c: it needs no file, which a
- * chroot(2) may lack, and two processes never draw the same.
+ * Random numbers come from the kernel, see random.c: this needs no file, which
+ * a chroot(2) may lack, and two processes never draw the same numbers.
  */
 #define MBEDTLS_PSA_CRYPTO_EXTERNAL_RNG
 
@@ -40,9 +40,10 @@
 #define MBEDTLS_SSL_MAX_FRAGMENT_LENGTH
 
 /*
- * All connections use the same two buffers in turn: see release() in tls.c.
- * What comes in may be a whole record, what goes out may as well be several
- * small ones.  That limits a chain of certificates, too: see lib/tls_config.c.
+ * All connections use the same two buffers in turn: see release_buffers() in
+ * tls.c.  The input buffer has to hold a whole record; output may be several
+ * shorter records.  The output buffer also limits the size of a certificate
+ * chain: see lib/tls_config.c.
  */
 #define MBEDTLS_SSL_RELEASE_BUFFERS
 #define MBEDTLS_SSL_OUT_CONTENT_LEN	6144
@@ -51,17 +52,17 @@
 #define MBEDTLS_SSL_SESSION_TICKETS
 #define MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_PSK_EPHEMERAL_ENABLED
 
-/* Forward secrecy, with certificates of either kind. */
+/* Forward secrecy, with ECDSA and RSA certificates. */
 #define MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_EPHEMERAL_ENABLED
 #define MBEDTLS_KEY_EXCHANGE_ECDHE_ECDSA_ENABLED
 #define MBEDTLS_KEY_EXCHANGE_ECDHE_RSA_ENABLED
 #define MBEDTLS_SSL_KEEP_PEER_CERTIFICATE
 
-/* Or with a key that both sides have, of up to 64 bytes. */
+/* Or with a shared key of up to 64 bytes. */
 #define MBEDTLS_KEY_EXCHANGE_ECDHE_PSK_ENABLED
 #define MBEDTLS_PSK_MAX_LEN	64
 
-/* The ciphers; CBC is for encrypted keys. */
+/* The ciphers; CBC is for encrypted key files. */
 #define MBEDTLS_AES_C
 #define MBEDTLS_AESNI_C
 #define MBEDTLS_AESCE_C
@@ -73,7 +74,7 @@
 #define MBEDTLS_CIPHER_MODE_CBC
 #define MBEDTLS_CIPHER_PADDING_PKCS7
 
-/* Hashes; SHA-1 names keys in certificates, and derives keys of old files. */
+/* Hashes; SHA-1 is for key identifiers and old encrypted key files. */
 #define MBEDTLS_MD_C
 #define MBEDTLS_SHA1_C
 #define MBEDTLS_SHA256_C
@@ -81,7 +82,7 @@
 #define MBEDTLS_SHA512_C
 #define MBEDTLS_HKDF_C
 
-/* The curves.  Everest's X25519 is verified code, and three times as fast. */
+/* The curves.  Everest's X25519 is formally verified, and 3 times as fast. */
 #define MBEDTLS_BIGNUM_C
 #define MBEDTLS_ECP_C
 #define MBEDTLS_ECP_DP_SECP256R1_ENABLED
@@ -112,7 +113,7 @@
 #define MBEDTLS_X509_CRT_PARSE_C
 #define MBEDTLS_X509_CRL_PARSE_C
 
-/* One more than a client may send, to tell it so: see lib/tls_verify.c. */
+/* One more than a peer may send, to report the excess: lib/tls_verify.c. */
 #define MBEDTLS_X509_MAX_INTERMEDIATE_CA	5
 
 /* "tunnel -g" writes a key and its certificate, "tunnel -r" a request. */
@@ -123,23 +124,23 @@
 #define MBEDTLS_X509_CRT_WRITE_C
 #define MBEDTLS_X509_CSR_WRITE_C
 
-/* TLS 1.3 stands on PSA; its keys are as many as there are connections. */
+/* TLS 1.3 needs PSA; the number of its keys grows with the connections. */
 #define MBEDTLS_PSA_CRYPTO_C
 #define MBEDTLS_PSA_KEY_STORE_DYNAMIC
 #define PSA_CRYPTO_ACCELERATOR_DRIVER_PRESENT	/* see everest_driver.h */
 
 /*
- * PSA need not copy what it is given, lest another process changes it
- * meanwhile: we and the library give it memory of our own alone (what several
- * processes share, ticket keys and sessions, is copied out first).  What it
- * reads and what it writes do not overlap; or they are one and the same, a
- * record that is encrypted in place, which every cipher can do.
+ * PSA does not need to copy its input as a protection against changes by
+ * another process: we and the library pass only private memory (ticket keys and
+ * sessions are copied from shared memory first).  Input and output either do
+ * not overlap or are the same, as for a record that is encrypted in place,
+ * which every cipher supports.
  */
 #define MBEDTLS_PSA_ASSUME_EXCLUSIVE_BUFFERS
 
 /*
- * What AWS-LC does, it does for PSA (aws-lc/awslc_driver.h): so TLS and X.509
- * go there for everything, with RSA keys as long as they may be without PSA.
+ * AWS-LC is a driver for PSA (aws-lc/awslc_driver.h): so TLS and X.509 have to
+ * use PSA for everything, with RSA keys of the same size as without PSA.
  * Hashes are the exception (aws-lc/awslc_hash.c).
  */
 #ifdef TUNNEL_AWS_LC
@@ -151,7 +152,7 @@
 #define PSA_VENDOR_RSA_MAX_KEY_BITS	8192u
 #endif
 
-/* What is told to people: where size counts most, errors have numbers only. */
+/* Messages: in the smallest build, errors have only numbers. */
 #define MBEDTLS_VERSION_C
 #ifdef TUNNEL_SMALL
 #define MBEDTLS_AES_FEWER_TABLES

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Have mbed TLS 3.6 heed all entry points that a driver's description names.
+"""Make mbed TLS 3.6 call all entry points in a driver's description.
 
     dispatch.py TEMPLATE
 
-Its generator of driver wrappers does so for a few of them.  In the others the
-template has calls by hand, such as those of mbed TLS's own test driver.  Each of
-these, as far as it is a transparent driver's and needs no context, is put behind
-a loop that makes the same for every driver that has the entry point.
+mbed TLS's generator of driver wrappers does so only for a few of them.  For the
+others its template contains calls written by hand, among them those of mbed
+TLS's test driver.  Before each of these that is for a transparent driver and
+needs no context, insert a loop that generates the same call for every driver
+with the entry point.
 """
 
 import re

@@ -3,7 +3,7 @@
 #include <mbedtls/ecdh.h>
 #include <everest_driver.h>
 
-/* The public key is what is agreed upon with the base point, RFC 7748. */
+/* The public key is the result of X25519 with the base point, 9; RFC 7748. */
 psa_status_t
 everest_transparent_export_public_key(const psa_key_attributes_t *attributes,
     const uint8_t *key, size_t key_size, uint8_t *data, size_t data_size,

@@ -1,6 +1,6 @@
 /*
- * A driver for PSA: X25519's public keys by the code of Everest that mbed TLS
- * has for its agreements, where its own way to a public key is the slow one.
+ * A driver for PSA: public keys of X25519 by Everest's code.  mbed TLS itself
+ * uses Everest only for key agreement, and slower code for public keys.
  */
 #ifndef EVEREST_DRIVER_H
 #define EVEREST_DRIVER_H
@@ -8,8 +8,8 @@
 #include <psa/crypto.h>
 
 /*
- * PSA's entry point of this name: the public key of the private one that is
- * in key.  PSA_ERROR_NOT_SUPPORTED for any but X25519's.
+ * PSA's entry point of this name: compute the public key of a private key.
+ * PSA_ERROR_NOT_SUPPORTED for all keys but X25519's.
  */
 psa_status_t everest_transparent_export_public_key(
     const psa_key_attributes_t *attributes, const uint8_t *key,

@@ -1,8 +1,8 @@
 /*
- * mbed TLS's random numbers, by MBEDTLS_PSA_CRYPTO_EXTERNAL_RNG: those of the
- * kernel.  None are kept in store: a machine that is cloned, or a process that
- * is restored, would draw them twice, which only the kernel can see.  With
- * Linux 6.11 and glibc 2.41, getrandom(3) seldom has to enter it.
+ * Random numbers for mbed TLS from the kernel, by
+ * MBEDTLS_PSA_CRYPTO_EXTERNAL_RNG.  None are buffered: a cloned machine or a
+ * restored process would use them twice, which only the kernel can detect.
+ * With Linux 6.11 and glibc 2.41, getrandom(3) seldom needs a system call.
  */
 #include <errno.h>
 #include <sys/random.h>
@@ -10,8 +10,8 @@
 #include <psa/crypto.h>
 
 /*
- * Fill output, whole, or fail; it may block only while the machine starts and
- * has no entropy yet.
+ * Fill all of output, or fail.  Blocks only while the machine starts and has no
+ * entropy yet.
  */
 psa_status_t
 mbedtls_psa_external_get_random(mbedtls_psa_external_random_context_t *context,

@@ -11,10 +11,10 @@ import pytest
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 pytest.register_assert_rewrite(
-    "certificates", "chains", "crowds", "der", "hostile", "kernel_tls",
-    "launchers", "mlkem", "peers", "privileged", "programs", "proxy", "reloads",
-    "resuming", "rooms", "serving", "shared_keys", "shares", "support",
-    "transfers", "upgrades", "verdicts", "wire")
+    "certificates", "chains", "crowds", "der", "documents", "hostile",
+    "kernel_tls", "launchers", "mlkem", "peers", "privileged", "programs",
+    "proxy", "reloads", "resuming", "rooms", "serving", "shared_keys", "shares",
+    "support", "transfers", "upgrades", "verdicts", "wire")
 
 import certificates  # noqa: E402
 import launchers  # noqa: E402
@@ -22,11 +22,11 @@ import reloads  # noqa: E402
 import rooms  # noqa: E402
 import support  # noqa: E402
 
-SECONDS = 30  # that a test may take, unless it is marked with others
+SECONDS = 30  # time limit of a test without its own mark
 
 
 def untracked():
-    """Files in the tree that are neither git's nor ignored."""
+    """Files in the tree that are neither tracked nor ignored by git."""
     p = subprocess.run(["git", "status", "--porcelain", "--untracked-files"],
                        cwd=support.TOP, capture_output=True, text=True)
     return {line for line in p.stdout.splitlines() if line.startswith("??")}
@@ -40,14 +40,14 @@ def pytest_configure(config):
 
 
 def pytest_sessionfinish(session):
-    """The tests have left nothing in the tree."""
+    """Fail if the tests left files in the tree."""
     left = untracked() - getattr(session.config, "untracked", untracked())
     if left:
         session.exitstatus = 1
         print("\nleft behind in the tree:", *sorted(left), sep="\n")
 
 
-# Each test is bounded in time, and shows its processes' logs if it failed.
+# Limit the run time of each test; show the process logs of failed tests.
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item):
@@ -83,7 +83,7 @@ def certs():
 
 @pytest.fixture(scope="session")
 def authority(certs):
-    """Whom the clients' certificates come from."""
+    """The authority that issues client certificates."""
     return certificates.Authority(certs.dir)
 
 
@@ -99,13 +99,13 @@ def backend(room):
 
 @pytest.fixture
 def echo(room):
-    """One that returns what it gets."""
+    """A backend that echoes."""
     return room.backend().serve(support.echo)
 
 
 @pytest.fixture
 def lonely(room):
-    """A backend that is called by nobody, and a tunnel in front of it."""
+    """A backend without other callers, and a tunnel in front of it."""
     backend = room.backend()
     backend.sock.settimeout(0)
 
@@ -120,14 +120,15 @@ def lonely(room):
 
 @pytest.fixture
 def tunnel(room, backend):
-    """Start one in front of the backend, which a file may have its own of."""
+    """Start a tunnel in front of the backend, which a test file may override.
+    """
     return lambda *arguments: room.tunnel(f"connect={backend.address}",
                                           *arguments)
 
 
 @pytest.fixture
 def configured(room, backend):
-    """The same, with a file of its configuration."""
+    """Start a tunnel from a configuration file."""
 
     def start(*arguments, **values):
         values.setdefault("connect", backend.address)

@@ -1,6 +1,6 @@
-"""Certificates that no program would make: DER, written by hand.
+"""Certificates that no program makes: DER, written by hand.
 
-X.690, and RFC 5280 section 4.1 for what is in a certificate.
+X.690; RFC 5280 section 4.1 for the contents of a certificate.
 """
 
 import base64
@@ -54,7 +54,7 @@ ECDSA_SHA256 = tlv(SEQUENCE, oid("1.2.840.10045.4.3.2"))
 
 
 def rsa_key(bits, exponent):
-    """A public key that nobody has the private one for."""
+    """A public key without a known private key."""
     modulus = int.from_bytes(os.urandom(bits // 8), "big") | 1 << bits - 1 | 1
     return tlv(SEQUENCE, tlv(SEQUENCE, oid("1.2.840.113549.1.1.1"), NULL),
                tlv(BITS, b"\0", tlv(SEQUENCE, integer(modulus),
@@ -62,36 +62,38 @@ def rsa_key(bits, exponent):
 
 
 def public_key(path):
-    """That of a private key in a file."""
+    """The public key of a private key file."""
     return run("openssl", "pkey", "-in", path, "-pubout", "-outform", "DER")
 
 
 def key_identifier(key):
-    """RFC 5280 section 4.2.1.2, method 1, for a key on P-256."""
+    """Return an identifier by RFC 5280 section 4.2.1.2, method 1, for a P-256
+    key.
+    """
     return hashlib.sha1(key[-65:]).digest()
 
 
 def identifiers(key, issuer):
-    """Of a certificate's key, and of its issuer's."""
+    """The key identifiers of a certificate and of its issuer."""
     return (extension("2.5.29.14", tlv(OCTETS, key_identifier(key)), False),
             extension("2.5.29.35", tlv(SEQUENCE, tlv(
                 0x80, key_identifier(issuer))), False))
 
 
 def signed_by(path):
-    """A function for certificate(): signs with an EC key."""
+    """A signing function for certificate(), with an EC key."""
     return lambda tbs: run("openssl", "dgst", "-sha256", "-sign", path,
                            stdin=tbs)
 
 
 def forged(bits):
-    """Likewise, for a key that nobody has: of the right size, and below it."""
+    """A signing function for an unknown key: right size, value below it."""
     return lambda tbs: b"\1" + os.urandom(bits // 8 - 1)
 
 
 def certificate(subject, issuer, key, sign, *extensions,
                 algorithm=ECDSA_SHA256):
-    """subject, issuer: names, encoded."""
+    """subject, issuer: encoded names."""
     tbs = tlv(SEQUENCE, tlv(0xa0, integer(2)),
               integer(int.from_bytes(os.urandom(8), "big")), algorithm, issuer,
               tlv(SEQUENCE, tlv(TIME, b"200101000000Z"),

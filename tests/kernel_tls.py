@@ -1,4 +1,4 @@
-"""Is there TLS in this kernel, and which connections has it?"""
+"""Kernel TLS: whether this kernel has it, and which connections use it."""
 
 import functools
 import platform
@@ -9,7 +9,7 @@ import pytest
 
 from support import wait_for
 
-# What a user sees of it: in a connection's line.
+# The user-visible sign: a word in a connection's log line.
 MOVED = " ktls "
 TCP_ULP = 31
 KERNEL = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
@@ -38,18 +38,18 @@ def available():
 
 
 needs_ktls = pytest.mark.skipif(
-    not available(), reason="this kernel has no TLS (make check-vm has some)")
+    not available(), reason="no TLS in this kernel (make check-vm boots another)")
 
 
 def moved():
-    """How many sockets have been given keys to send by, and to receive."""
+    """How many sockets have kernel keys for sending, and for receiving."""
     with open("/proc/net/tls_stat") as f:
         counts = dict(map(str.split, f))
     return int(counts["TlsTxSw"]), int(counts["TlsRxSw"])
 
 
 class Moved:
-    """The connections of a tunnel, since it was ready."""
+    """The kernel TLS connections of a tunnel, counted since it was ready."""
 
     def __init__(self, t):
         self.t, self.before = t, moved()
@@ -58,8 +58,8 @@ class Moved:
         return tuple(now - then for now, then in zip(moved(), self.before))
 
     def expect(self, count):
-        """Both ways; sending may have to wait for a ticket to leave, which
-        waits for data.
+        """Expect both directions.  Sending may be deferred until a ticket is
+        sent, which waits for data.
         """
         self.expect_received(count)
         wait_for(lambda: self.count()[0] >= count, "sending to be moved")
@@ -70,7 +70,7 @@ class Moved:
         assert self.count()[1] == count
 
     def expect_none(self):
-        """Once a connection has ended."""
+        """Expect no kernel TLS, after a connection has ended."""
         assert MOVED not in self.t.wait_log(r" TLSv1\.\d .*\d\.\d{3}s ")
         assert self.count() == (0, 0)
 
@@ -80,7 +80,8 @@ def version_of(suite):
 
 
 def end(t, client):
-    """It, properly; the tunnel's line about it."""
+    """End a connection with close_notify; return the tunnel's line about it.
+    """
     count = len(re.findall(r"\d\.\d{3}s ", t.log()))
     client.close_notify()
     assert client.read_all() == (b"", "close_notify")

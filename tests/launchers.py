@@ -1,5 +1,5 @@
-"""Who starts a tunnel as others do: inetd, a supervisor, a shell; and of what
-file.
+"""Launchers of a tunnel: inetd, a supervisor, a shell; and the program file
+that they start.
 """
 
 import os
@@ -21,8 +21,8 @@ INETD = [os.path.join(TOP, "build/inetd/usr/sbin/inetd"), "/usr/sbin/inetd"]
 
 
 class Inetd:
-    """As root it would write /run/inetd.pid, which another may have: so it is
-    somebody else's then, as is what it works with.
+    """As root, inetd would write /run/inetd.pid, which may belong to another
+    inetd.  So root starts it, and owns its files, as nobody.
     """
 
     def __init__(self, room, program):
@@ -47,7 +47,8 @@ class Inetd:
         return path
 
     def start(self, line):
-        """With this line of inetd.conf, on a port that is added to it."""
+        """Start inetd with this line of inetd.conf, prefixed by a free port.
+        """
         address = support.free_port()
         conf = self.own(self.room.write("inetd.conf", f"{address} {line}\n"))
         self.room.start("inetd", [self.program, "-d", conf], **self.keywords)
@@ -56,7 +57,9 @@ class Inetd:
 
     @staticmethod
     def listens(address):
-        """Without a connection, which would start something."""
+        """Look for the listener without a connection, which would start a
+        tunnel.
+        """
         port = int(address.split(":")[1])
         with open("/proc/net/tcp") as f:
             return f" 0100007F:{port:04X} 00000000:0000 0A " in f.read()
@@ -70,10 +73,10 @@ class Inetd:
 
 
 class Supervisor:
-    """Who is told how things are."""
+    """The receiver of sd_notify(3) messages."""
 
     def __init__(self, address):
-        """address: as it is in the environment."""
+        """address: as in the environment."""
         self.address = address
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -90,7 +93,7 @@ class Supervisor:
         self.sock.close()
 
     def next(self):
-        """The next message, as a dictionary, and who sent it."""
+        """The next message, as a dictionary, and its sender."""
         text, ancillary, _, _ = self.sock.recvmsg(4096, 256)
         (_, _, credentials), = ancillary
         pid, _, _ = struct.unpack("3i", credentials)
@@ -98,13 +101,15 @@ class Supervisor:
                     for line in text.decode().splitlines()), pid
 
     def wait(self, word):
-        """Until this is said, and nothing of another kind before it."""
+        """Wait for this message; no message of another kind may come before
+        it.
+        """
         said, pid = self.next()
         assert said.get(word) == "1", said
         return said, pid
 
     def rest(self):
-        """What else was said."""
+        """The remaining messages."""
         self.sock.setblocking(False)
         said = b""
         try:
@@ -117,11 +122,11 @@ class Supervisor:
 
 
 class Daemon:
-    """A tunnel in the background: no child of ours, known by its pidfile."""
+    """A tunnel in the background: not our child, found by its pidfile."""
 
     def __init__(self, room, *arguments, accept="127.0.0.1:0", before=(),
                  log="daemon.log", stdin=subprocess.DEVNULL):
-        """before: the words of a command that executes what follows."""
+        """before: a command that executes the tunnel."""
         self.pidfile = room.path("pidfile")
         self.log_file = room.path(log)
         self.p = subprocess.run(
@@ -159,7 +164,7 @@ class Daemon:
 
 
 class Program:
-    """The file that tunnels are started from here, and what is put there."""
+    """The program file that tunnels are started from, and its replacements."""
 
     def __init__(self, room):
         self.room = room
@@ -169,7 +174,7 @@ class Program:
         self.put()
 
     def put(self):
-        """Another file, with the same program in it."""
+        """Replace the file by another copy of the same program."""
         shutil.copy(self.real, self.room.path("new"))
         os.rename(self.room.path("new"), self.path)
 
@@ -179,11 +184,13 @@ class Program:
         os.rename(new, self.path)
 
     def but(self, text):
-        """With -t it is as it was, and without it, this."""
+        """Replace the file by a script: the real program for -t, otherwise
+        text.
+        """
         self.script(f'#!/bin/sh\n[ "$1" = -t ] && exec REAL "$@"\n{text}\n')
 
     def runs_in(self, t):
-        """Is what is there what has become of a tunnel?"""
+        """Whether the tunnel runs the current file."""
         return os.path.samefile(f"/proc/{t.pid}/exe", self.path)
 
 
@@ -192,7 +199,7 @@ def is_static():
         b"INTERP" not in run("readelf", "-lW", support.TUNNEL, status=None)
 
 
-# glibc looks names up, and an imitation is preloaded, by shared libraries.
+# Name lookup by glibc and LD_PRELOAD need shared libraries.
 dynamic = pytest.mark.skipif(bool(is_static()), reason="linked statically")
 IN_A_DEV_OF_ITS_OWN = """
 set -e
@@ -204,7 +211,7 @@ exec "$@"
 
 
 def datagrams(pid):
-    """Of the sockets of a process, those for datagrams to Unix sockets."""
+    """The Unix datagram sockets of a process."""
     with open("/proc/net/unix") as f:
         inodes = {fields[6] for fields in map(str.split, f)
                   if fields[4] == "0002"}

@@ -1,4 +1,4 @@
-"""Tunnels that root starts, and what their processes may do."""
+"""Tunnels started by root, and the privileges of their processes."""
 
 import ctypes
 import pwd
@@ -12,9 +12,9 @@ from support import run, wait_for
 
 NOBODY = pwd.getpwnam("nobody")
 LIBC = ctypes.CDLL(None, use_errno=True)
-# The ways in.
+# The ways in which connections are accepted.
 MODES = ["workers=1", "mode=fork", "-i"]
-# The runtime of sanitizers and valgrind can't live in the sandbox.
+# The runtimes of sanitizers and of valgrind do not work in the sandbox.
 confined = pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
                               reason="needs a plain build")
 AS_NOBODY = {"user": NOBODY.pw_uid, "group": NOBODY.pw_gid,
@@ -28,7 +28,7 @@ def system(result, what):
 
 
 def status(pid):
-    """/proc/PID/status, as lists of words."""
+    """Return /proc/PID/status, as lists of words."""
     with open(f"/proc/{pid}/status") as f:
         return {key: value.split() for key, value in
                 (line.split(":", 1) for line in f)}
@@ -47,13 +47,13 @@ def soft_limit(pid, what):
 
 
 def begin(room, mode, *words, **keywords):
-    """A tunnel, a client of it, and the process that serves the client."""
+    """Start a tunnel and a client; return both, and the serving process."""
     if mode != "-i":
         t = room.tunnel(mode, *words, **keywords)
         client = room.client(t)
-        # In fork mode there is one at the start, to see whether it can be.
+        # In fork mode, a trial process runs at the start.
         worker, = wait_for(lambda: len(t.workers()) == 1 and t.workers(),
-                           "the worker to be alone")
+                           "one worker to remain")
         return t, client, worker
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = room.connect(support.tcp_address(listener))

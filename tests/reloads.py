@@ -1,4 +1,4 @@
-"""A tunnel with a file of its configuration, which changes."""
+"""A tunnel with a configuration file that changes."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 class Configured:
-    """A tunnel with a file, which may be changed."""
+    """A tunnel with a configuration file that tests may change."""
 
     def __init__(self, room, *arguments, keywords=None, **values):
         self.room = room
@@ -27,7 +27,9 @@ class Configured:
         self.t = room.tunnel("-c", self.path, *arguments, **(keywords or {}))
 
     def write(self, **values):
-        """value: a text, a list of texts, or None for no such line."""
+        """Rewrite the file. value: a text, a list of texts, or None to omit
+        the key.
+        """
         self.values.update(values)
         text = "".join(
             f"{key} = {value}\n" for key, of in self.values.items()
@@ -36,7 +38,7 @@ class Configured:
         os.rename(self.room.write("new.conf", text), self.path)
 
     def hup(self, words):
-        """The lines about one reload, up to the one with these words."""
+        """Send SIGHUP; return the log lines up to the one with these words."""
         log = self.t.log()
         self.t.signal(signal.SIGHUP)
         self.t.wait_log(words, count=len(re.findall(words, log, re.M)) + 1)
@@ -47,14 +49,14 @@ class Configured:
         old, listeners = self.t.workers(), support.sockets(self.t.pid)
         lines = self.hup("tunnel: reloaded$")
         assert "tunnel: reloading" in lines
-        # Until they have heard of it, they may accept as well.
+        # Until then, old workers may still accept.
         wait_for(lambda: not any(x in listeners for pid in old
                                  for x in support.sockets(pid)),
-                 "the old ones to drain")
+                 "the old workers to drain")
         return lines
 
     def refuse(self, **values):
-        """The sentence that says what is wrong with them."""
+        """Write bad values and reload; return the error message."""
         self.write(**values)
         return self.refused()
 
@@ -80,7 +82,7 @@ def uid(pid):
 
 
 def pump(client, number, stop):
-    """Send and receive until told to stop; digests of both."""
+    """Send and receive until stopped; return digests of both directions."""
     rng = random.Random(number)
     sent, received = hashlib.sha256(), hashlib.sha256()
     rounds = 0
@@ -91,7 +93,7 @@ def pump(client, number, stop):
         received.update(read_exactly(client, len(data)))
         sending.result()
         rounds += 1
-        time.sleep(0.01)  # its pace, or there is nothing left for the rest
+        time.sleep(0.01)  # leaves CPU time for the rest of the test
     client.close_notify()
     assert client.read_all() == (b"", "close_notify")
     return rounds, sent.hexdigest(), received.hexdigest()

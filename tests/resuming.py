@@ -1,4 +1,4 @@
-"""Clients that come again with a session, and with its ticket."""
+"""Clients that reconnect with a session and its ticket."""
 
 import os
 import ssl
@@ -12,31 +12,30 @@ from reloads import Configured
 from support import end, is_echoed, run
 from wire import Hello
 
-LATE = 1.0 * support.SLOW  # something may be done this much late
-LIFETIME = 3  # seconds; of a key, too, and at half of it there is another
-# The version, and whether the client knows tickets.
+LATE = 1.0 * support.SLOW  # tolerance for lateness
+LIFETIME = 3  # seconds, for sessions and for keys; keys rotate at half of it
+# The version, and whether the client supports tickets.
 KINDS = {"ticket-1.2": ("1.2", True), "ticket-1.3": ("1.3", True),
          "id-1.2": ("1.2", False)}
 TICKETS = list(KINDS)[:2]
 
 
 def newcomer(certs, kind, **keywords):
-    """Who has no session yet."""
+    """The context of a client without a session."""
     version, tickets = KINDS[kind]
     return peers.context(certs, version, tickets=tickets, **keywords)
 
 
 def somebody(who, to=None):
-    """A client.  who: a newcomer, or a session."""
+    """A client. who: a context, or a session."""
     if isinstance(who, peers.Session):
         return peers.Client(to, None, session=who)
     return peers.Client(to, who)
 
 
 def visit(to, who):
-    """A connection on which a word is echoed, from its beginning to its end;
-    the client, as it was then.  who: a newcomer, a session, or a client that
-    has not connected yet.
+    """A complete connection with one echoed word; returns the client. who: a
+    context, a session, or a client that has not connected yet.
     """
     client = who if isinstance(who, peers.Client) else somebody(who)
     client.sock = support.connect(to)
@@ -52,8 +51,8 @@ def is_resumed(to, who):
 
 
 def prepare(session):
-    """A client whose hello is written now: OpenSSL does not offer what has
-    become too old.
+    """A client whose ClientHello is written now, because OpenSSL does not
+    offer an expired session.
     """
     client = somebody(session)
     with pytest.raises(ssl.SSLWantReadError):
@@ -62,7 +61,7 @@ def prepare(session):
 
 
 def ends_in_time(kind, certs, to, elsewhere=None):
-    """No longer resumed is never resumed again."""
+    """A session expires in time, and then is never resumed again."""
     session = visit(to, newcomer(certs, kind)).session
     clients = iter([prepare(session) for _ in range(200)])
     begin = last = time.monotonic()
@@ -71,7 +70,7 @@ def ends_in_time(kind, certs, to, elsewhere=None):
             break
         last = time.monotonic()
         assert last - begin < LIFETIME + LATE
-        time.sleep(0.05)  # the clients' pace
+        time.sleep(0.05)  # pacing of the clients
     assert last - begin > LIFETIME / 2 - LATE
     for _ in range(5):
         assert not is_resumed(elsewhere or to, next(clients))
@@ -82,7 +81,7 @@ def new_key():
 
 
 class Rotated:
-    """A tunnel whose keys change."""
+    """A tunnel with rotated ticket keys."""
 
     def __init__(self, room, backend, *arguments, **values):
         self.room = room
@@ -105,7 +104,7 @@ class Rotated:
         return visit(self.c.t.address, who)
 
 
-# A sandbox is for root alone to look into.
+# Only root can inspect a sandboxed process.
 LOOKED_INTO = ["sandbox=no"] if os.geteuid() != 0 else []
 
 
@@ -114,7 +113,7 @@ def hello_of(session):
 
 
 def assert_shared(certs, ticket, a, b):
-    """Of each one's sessions the other can tell; again and again."""
+    """Each tunnel resumes the other's sessions, repeatedly."""
     for here, there in (a, b), (b, a):
         session = visit(here, newcomer(certs, ticket)).session
         for to in there, here, there:

@@ -1,4 +1,4 @@
-"""Where a test has its files, and all that it started: none of it is left."""
+"""The files and processes of a test, all removed at its end."""
 
 import os
 import re
@@ -10,14 +10,14 @@ import support
 
 
 class Room:
-    """A private directory, and what was started or opened in it."""
+    """A private directory, and everything started or opened in it."""
 
     def __init__(self, certs):
         self.dir = tempfile.mkdtemp(prefix="tunnel-test.")
         self.certs = certs
         self.processes = []
         self.opened = []
-        self.logs = []  # once the directory is gone
+        self.logs = []  # kept after the directory is removed
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -29,7 +29,7 @@ class Room:
         return self.path(name)
 
     def keep(self, opened):
-        """Close this at the end."""
+        """Close this when the test ends."""
         self.opened.append(opened)
         return opened
 
@@ -39,8 +39,8 @@ class Room:
         return p
 
     def tunnel(self, *arguments, ready=True, **keywords):
-        """Start one, with an address, a certificate and a log that tells
-        much, where the arguments don't say otherwise.
+        """Start a tunnel; address, certificate and log level default to values
+        for tests.
         """
         words = list(arguments)
         ours = words[:words.index("--")] if "--" in words else words
@@ -60,8 +60,8 @@ class Room:
         return t.wait_ready() if ready else t
 
     def behind_a_pair(self, arguments):
-        """The same, but with tunnels of both roles on the way to what it was
-        to connect to: they pass on all that they are told at either end.
+        """Insert tunnels of both roles before the connect= target; they pass
+        on every end of stream in both directions.
         """
         to = [word for word in arguments if word.startswith("connect=")]
         if not to:
@@ -87,9 +87,9 @@ class Room:
 
     def client(self, to, version=None, name="localhost", rcvbuf=None,
                session=None, **keywords):
-        """A TLS client that has done its handshake, to a tunnel, an address
-        or a connected socket.  session: what an earlier client's .session
-        was; it then has that client's version and certificate, too.
+        """A TLS client after its handshake, to a tunnel, an address or a
+        connected socket. session: an earlier client's .session; it brings that
+        client's version and certificate.
         """
         ctx = session.ctx if session else peers.context(
             self.certs, version, **keywords)
@@ -98,7 +98,7 @@ class Room:
         return client.handshake()
 
     def server(self, sock, version=None, pem=None, **keywords):
-        """A TLS server on an accepted socket, its handshake still to come."""
+        """A TLS server on an accepted socket, before its handshake."""
         return self.keep(peers.Server(sock, peers.server_context(
             pem or self.certs.server, version, **keywords)))
 
@@ -106,7 +106,9 @@ class Room:
         return [(p.name, p.log()) for p in self.processes]
 
     def close(self):
-        """Every tunnel has to end well: leaks and races show here too."""
+        """Stop everything.  Every tunnel has to exit cleanly, which also
+        reveals leaks and races.
+        """
         for x in reversed(self.opened):
             x.close()
         bad = []
@@ -120,7 +122,7 @@ class Room:
                 support.kill(left)
             if not ended_before and isinstance(p, support.Tunnel) and status:
                 bad.append(f"{p.name}: exit status {status} after SIGTERM")
-            # SIGKILL is what tests send, and 99 what valgrind complains by.
+            # Tests send SIGKILL (9); valgrind reports errors by status 99.
             if re.search(r"worker \d+ (was killed by signal (?!9\b)|"
                          "exited with status 99)", p.log()):
                 bad.append(f"{p.name}: a worker crashed")
@@ -130,7 +132,7 @@ class Room:
 
 
 def open_room(certs):
-    """A fixture's body; most want one for each test."""
+    """The body of a fixture, mostly one room per test."""
     room = Room(certs)
     yield room
     bad = room.close()

@@ -1,13 +1,13 @@
-"""What all tests share: processes, sockets and backends, and what to wait for.
+"""Shared by all tests: processes, sockets, backends, waiting.  Environment:
 
 TUNNEL        the binary under test (../tunnel)
-TUNNEL_MB     megabytes of a big transfer (200)
-TUNNEL_SLOW   a factor to all deadlines (1; 4 for a build with sanitizers)
-TUNNEL_UNDER  a command to run it under, such as valgrind
-TUNNEL_ARGS   words for every tunnel that has no value for their keys, such as
+TUNNEL_MB     megabytes in a big transfer (200)
+TUNNEL_SLOW   factor for all deadlines (1; 4 with sanitizers)
+TUNNEL_UNDER  command prefix for the binary, such as valgrind
+TUNNEL_ARGS   arguments for tunnels that do not set the same keys, such as
               workers=4 or mode=fork
-TUNNEL_PAIR   if set, what a room's tunnel connects to is one with client=yes,
-              and behind that another server, before the backend
+TUNNEL_PAIR   if set, a room's tunnel reaches its backend through two more
+              tunnels, the first with client=yes, the second a server
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def is_sanitized():
 
 
 def version():
-    """What it says of itself."""
+    """The output of -V."""
     if not os.path.exists(TUNNEL):
         return ""
     return subprocess.run([TUNNEL, "-V"], capture_output=True,
@@ -50,7 +50,7 @@ def version():
 
 
 VERSION = version()
-# Has its mbed TLS what is in mbedtls/patches, and AWS-LC to do its work?
+# Whether mbed TLS has mbedtls/patches, and uses AWS-LC.
 PATCHED = ", patched" in VERSION
 ACCEL = ", AWS-LC " in VERSION
 # mbed TLS 4.1 as it comes: what mbedtls/README.md says that it can't do.
@@ -66,23 +66,23 @@ PAIR = "TUNNEL_PAIR" in os.environ
 
 
 def direct(reason):
-    """A mark: there must be no other tunnels on the way."""
+    """A mark for tests without other tunnels in between."""
     return pytest.mark.skipif(PAIR, reason=reason)
 
 
-# What TUNNEL_ARGS makes of those that don't choose for themselves.
+# From TUNNEL_ARGS, for tests that do not choose a mode themselves.
 ARGS = shlex.split(os.environ.get("TUNNEL_ARGS", ""))
 MODE = dict(word.split("=") for word in ARGS).get("mode", "poll")
 WORKERS = dict(word.split("=") for word in ARGS).get("workers", "1")
 WORKERS = os.cpu_count() if WORKERS == "auto" else int(WORKERS)
-# For a test in which one connection has to know of another.
+# For tests in which one connection depends on another.
 ALONE = "mode=fork" if MODE == "fork" else "workers=1"
-# What glibc says, and musl.
+# The messages of glibc and of musl.
 IN_USE = "Address (already )?in use"
 NOT_HERE = "(Cannot assign requested address|Address not available)"
 NO_DESCRIPTORS = "(Too many open files|No file descriptors available)"
 SLOW = float(os.environ.get("TUNNEL_SLOW", "4" if SANITIZED else "1"))
-DEADLINE = 10 * SLOW  # seconds, for whatever should happen at once
+DEADLINE = 10 * SLOW  # seconds, for everything that should happen at once
 
 
 def wait_for(condition, what, seconds=DEADLINE):
@@ -98,7 +98,7 @@ def wait_for(condition, what, seconds=DEADLINE):
 
 
 def run(*command, status=0, stdin=b"", timeout=DEADLINE, **keywords):
-    """Run a command that ends by itself; its output, as bytes."""
+    """Run a command that ends by itself; return its output as bytes."""
     keywords.setdefault("stderr", subprocess.STDOUT)
     p = subprocess.run(command, input=stdin, stdout=subprocess.PIPE,
                        timeout=timeout, **keywords)
@@ -109,7 +109,8 @@ def run(*command, status=0, stdin=b"", timeout=DEADLINE, **keywords):
 
 
 def files_of(names):
-    """The paths of test files, each by its name without test_ and .py."""
+    """The paths of test files, each given by its name without test_ and .py.
+    """
     found = [glob.glob(os.path.join(TESTS, "*", f"test_{name}.py"))
              for name in names]
     assert all(len(paths) == 1 for paths in found), (names, found)
@@ -117,7 +118,7 @@ def files_of(names):
 
 
 def why_no_accel():
-    """Why a tunnel can't be built with ACCEL=aws-lc; None if it can."""
+    """Why a tunnel cannot be built with ACCEL=aws-lc; None if it can."""
     if not shutil.which("cmake"):
         return "cmake is not installed"
     for name, source in (("AWS-LC", "aws-lc-source"),
@@ -128,7 +129,7 @@ def why_no_accel():
 
 
 class Task:
-    """A function in a thread of its own; result() waits for it."""
+    """A function in its own thread; result() waits for it."""
 
     def __init__(self, function, *args):
         self.value = self.error = None
@@ -139,7 +140,7 @@ class Task:
     def body(self, function, *args):
         try:
             self.value = function(*args)
-        except BaseException as e:  # told by result()
+        except BaseException as e:  # raised again by result()
             self.error = e
 
     def running(self):
@@ -161,7 +162,7 @@ def tcp_address(sock):
 
 
 def connect(address, rcvbuf=None):
-    """A connected socket.  address is as the tunnel writes it."""
+    """A connected socket. address: as printed by the tunnel."""
     if address.startswith("unix:"):
         sock, to = socket.socket(socket.AF_UNIX), address[5:]
     else:
@@ -185,7 +186,7 @@ def reset(sock):
 
 
 def read_all(sock):
-    """All there is to read, and how it ended: "eof" or "reset"."""
+    """Read everything; also return how the stream ended: "eof" or "reset"."""
     data = bytearray()
     while True:
         try:
@@ -198,8 +199,8 @@ def read_all(sock):
 
 
 def how_it_ends(address):
-    """What a connection there is sent, and how it ends: "eof" or "reset", even
-    while it is being made.
+    """Connect and read everything; return it, and how the stream ended: "eof"
+    or "reset", including a reset during connect(2).
     """
     try:
         with connect(address) as sock:
@@ -219,7 +220,7 @@ def read_exactly(sock, size):
 
 
 def stuff(sock, data):
-    """Send what there is room for on the way, and no more; how many bytes."""
+    """Send until the buffers on the way are full; return how many bytes."""
     view = memoryview(data)
     sock.settimeout(0.2 * SLOW)
     try:
@@ -232,18 +233,20 @@ def stuff(sock, data):
 
 
 def unread(sock):
-    """Bytes that wait in a socket to be read."""
+    """The number of bytes to be read from a socket."""
     return struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, b"\0" * 4))[0]
 
 
 def unsent(sock):
-    """Bytes that its peer has not acknowledged (TCP) or read (Unix)."""
+    """The number of bytes not acknowledged (TCP) or not read (Unix) by the
+    peer.
+    """
     return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ,
                                           b"\0" * 4))[0]
 
 
 def wait_until_stalled(sock):
-    """Until a sender has filled all there is between it and sock."""
+    """Wait until a sender has filled all buffers up to sock."""
     last, since = -1, time.monotonic()
 
     def stalled():
@@ -257,7 +260,7 @@ def wait_until_stalled(sock):
 
 @contextlib.contextmanager
 def namespace():
-    """A network of its own, for this thread and what is begun in it; gives
+    """A network namespace for this thread and its children; yields the path of
     ip(8), to set it up.
     """
     ip = shutil.which("ip", path="/usr/sbin:/sbin:" + os.environ["PATH"])
@@ -279,13 +282,13 @@ CLONE_NEWNET = 0x40000000
 
 
 def limit_send_buffers(size):
-    """Of sockets that are made in this network from now on."""
+    """Limit the send buffers of sockets made in this network from now on."""
     with open("/proc/sys/net/ipv4/tcp_wmem", "w") as f:
         f.write(f"{min(size, 4096)} {size} {size}")
 
 
 class Backend:
-    """A plaintext backend whose connections the test accepts by hand."""
+    """A plaintext backend; the test accepts its connections by hand."""
 
     def __init__(self, family=socket.AF_INET, to=("127.0.0.1", 0), rcvbuf=None,
                  backlog=512):
@@ -304,7 +307,8 @@ class Backend:
         return sock
 
     def serve(self, function):
-        """From now on, each connection is function(sock), then closed."""
+        """From now on, call function(sock) for each connection, then close it.
+        """
         self.sock.settimeout(None)
         Task(self.serve_all, function)
         return self
@@ -323,7 +327,7 @@ class Backend:
             function(sock)
 
     def close(self):
-        # A thread in accept(2) is only woken by this.
+        # Only this wakes a thread in accept(2).
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -335,12 +339,13 @@ def echo(sock):
     try:
         while data := sock.recv(1 << 18):
             sock.sendall(data)
-    except OSError:  # a client that is gone is no failure of an echo
+    except OSError:  # a client that is gone is not an error
         pass
 
 
 def http(sock):
-    """Answer each request with what was posted, or with /N: N bytes."""
+    """An HTTP server: answer with the posted body, or for GET /N with N bytes.
+    """
     f = sock.makefile("rb")
     while request := f.readline():
         headers = {}
@@ -357,8 +362,8 @@ def http(sock):
 
 
 def free_port():
-    """The address of a port for a program to listen on, if by SO_REUSEADDR;
-    the system gives it to nobody else.
+    """The address of a port for a program that listens with SO_REUSEADDR; the
+    system gives it to nobody else.
     """
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -368,7 +373,7 @@ def free_port():
 
 
 def closed_port():
-    """The address of a port that refuses connections, and is nobody else's."""
+    """The address of a port that refuses connections and stays reserved."""
     s = socket.socket()
     s.bind(("127.0.0.1", 0))
     RESERVED.append(s)
@@ -381,7 +386,7 @@ RESERVED = []
 # Processes.
 
 def state(pid):
-    """A letter, as of ps(1); None: there is no such process."""
+    """The state letter of ps(1); None: no such process."""
     try:
         with open(f"/proc/{pid}/stat") as f:
             return f.read().rsplit(")", 1)[1].split()[0]
@@ -390,8 +395,8 @@ def state(pid):
 
 
 def open_files(pid):
-    """What each of its descriptors is, as of proc_pid_fd(5); nothing if there
-    is no such process, nor of what it is just closing.
+    """What each descriptor refers to, as in proc_pid_fd(5).  Omits descriptors
+    that are just being closed; empty if the process does not exist.
     """
     gone = FileNotFoundError, ProcessLookupError
     found = {}
@@ -403,13 +408,13 @@ def open_files(pid):
 
 
 def sockets(pid):
-    """The inodes of those it has."""
+    """The inodes of its sockets."""
     return [link[len("socket:["):-1] for link in open_files(pid).values()
             if link.startswith("socket:")]
 
 
 def statistics(t):
-    """The numbers of the line that SIGUSR1 gives."""
+    """The counters in the statistics line, after SIGUSR1."""
     count = t.log().count("statistics: ")
     t.signal(signal.SIGUSR1)
     line = t.wait_log(r"statistics: up \d+s, ", count + 1)
@@ -417,7 +422,7 @@ def statistics(t):
 
 
 def statistics_and_live(t):
-    """The same, and the lines of live connections."""
+    """The counters, and the lines of live connections."""
     counters = statistics(t)
 
     def lines():
@@ -434,12 +439,12 @@ def statistics_and_live(t):
 
 
 def wait_until_alone(t):
-    """Until no connection is left."""
-    wait_for(lambda: statistics(t)["live"] == 0, "all to be over")
+    """Wait until no connection is left."""
+    wait_for(lambda: statistics(t)["live"] == 0, "all connections to end")
 
 
 def text_of(path):
-    """Nothing, if there is no such file yet."""
+    """The contents of a file, or "" if it does not exist yet."""
     try:
         with open(path) as f:
             return f.read()
@@ -448,7 +453,7 @@ def text_of(path):
 
 
 def is_connected(pid):
-    """Has it an established connection on TCP?"""
+    """Whether it has an established TCP connection."""
     with open("/proc/net/tcp") as f:
         established = {fields[9] for fields in map(str.split, f)
                        if fields[3] == "01"}
@@ -468,7 +473,7 @@ def is_alive(pid):
 
 
 def children(pid):
-    """Those that live."""
+    """Its living child processes."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as f:
             return [child for child in map(int, f.read().split())
@@ -477,12 +482,12 @@ def children(pid):
         return []
 
 
-# As the log has it, in UTC.
+# The timestamp in the log, in UTC.
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 
 class Process:
-    """A child whose output goes to a file, and which is ended by its pid."""
+    """A child process with its output in a file; ended by its pid."""
 
     def __init__(self, directory, name, command, **keywords):
         self.name = name
@@ -499,10 +504,11 @@ class Process:
             return f.read()
 
     def wait_log(self, pattern, count=1, seconds=DEADLINE):
-        """Wait for lines with pattern in them; the last of that many."""
+        """Wait until count lines contain pattern; return the last one of them.
+        """
 
         def lines():
-            has_ended = self.popen.poll() is not None  # so that all is there
+            has_ended = self.popen.poll() is not None  # before the log is read
             found = [line for line in self.log().splitlines()
                      if re.search(pattern, line)]
             if len(found) < count:
@@ -524,14 +530,16 @@ class Process:
         return self.popen.wait(seconds)
 
     def workers(self):
-        """The processes that a master has begun, and that live."""
+        """The living child processes of a master."""
         return children(self.pid)
 
     def pids(self):
         return [self.pid, *self.workers()]
 
     def stop(self):
-        """The exit status; -SIGKILL if it would not end otherwise."""
+        """Stop it; return the exit status, or -SIGKILL if it did not end
+        otherwise.
+        """
         for number, seconds in ((signal.SIGTERM, 1), (signal.SIGTERM, DEADLINE),
                                 (signal.SIGKILL, DEADLINE)):
             if not self.alive():
@@ -547,8 +555,8 @@ class Process:
         return self.popen.returncode
 
     def cpu_seconds(self):
-        """Of all its processes: by their clocks, and in ticks for those that
-        have ended.
+        """The CPU time of all its processes: clocks of the running ones, ticks
+        for the ended ones.
         """
         with open(f"/proc/{self.pid}/stat") as f:
             fields = f.read().rsplit(")", 1)[1].split()
@@ -561,7 +569,7 @@ class Process:
         return used
 
     def descriptors(self):
-        """How many are open, in all its processes."""
+        """The number of open descriptors in all its processes."""
         n = 0
         for pid in self.pids():
             try:
@@ -580,9 +588,10 @@ def kill(pids, number=signal.SIGKILL):
 
 
 def words(arguments):
-    """The arguments for a tunnel, with what comes from outside of the test.
+    """The arguments for a tunnel, with those of the environment in front.
 
-    mode and workers count as one: who gives one of them wants no other.
+    mode and workers count as one key: a test that sets either of them gets
+    neither from the environment.
     """
     arguments = list(arguments)
     ours = arguments[:arguments.index("--")] if "--" in arguments \
@@ -594,7 +603,7 @@ def words(arguments):
         given |= {"mode", "workers"}
     before = [word for word in ARGS if word.split("=")[0] not in given]
     if (SANITIZED or UNDER) and "sandbox" not in given:
-        before.append("sandbox=no")  # their runtime needs what it forbids
+        before.append("sandbox=no")  # it breaks their runtimes
     return [*before, *arguments]
 
 
@@ -607,12 +616,12 @@ def keys_of(path):
 
 
 def command(*arguments):
-    """The words to start a tunnel by, for those who do it by themselves."""
+    """The command line of a tunnel, for callers that start it themselves."""
     return [*UNDER, TUNNEL, *words(arguments)]
 
 
 class Tunnel(Process):
-    """The program under test, listening."""
+    """The program under test, started and listening."""
 
     def __init__(self, directory, name, arguments, **keywords):
         super().__init__(directory, name, command(*arguments), **keywords)
@@ -620,25 +629,25 @@ class Tunnel(Process):
         self.forks = "mode=fork" in arguments
 
     def log(self):
-        """Without the time of each line, which is at its beginning."""
+        """Without the timestamp at the beginning of each line."""
         return re.sub(f"(?m)^{TIME} (?=tunnel: )", "", super().log())
 
     def workers(self):
         return [] if self.is_inetd else super().workers()
 
     def commands(self):
-        """The processes that its workers have begun, and that live."""
+        """The living child processes of its workers."""
         if self.is_inetd:
             return children(self.pid)
         return [pid for worker in self.workers() for pid in children(worker)]
 
     def wait_ready(self):
-        """With a process for each connection, there is one to see whether it
-        can be, which is gone a moment later.
+        """Wait until it listens.  In fork mode, a trial process runs first and
+        ends a moment later.
         """
         self.wait_log("listening on")
         if self.forks:
-            wait_for(lambda: not self.workers(), "the trial to be over")
+            wait_for(lambda: not self.workers(), "the trial process to end")
         return self
 
     @property
@@ -670,7 +679,7 @@ def run_tunnel(*arguments, **keywords):
 
 
 def complaint(p, status=2):
-    """The one sentence that it ended with."""
+    """The one error message that it ended with."""
     assert p.returncode == status, p
     assert p.stdout == ""
     assert p.stderr.startswith("tunnel: error: "), p.stderr
@@ -685,7 +694,7 @@ LINE = re.compile(
     r"( sni=(?P<sni>\S+))?( alpn=(?P<alpn>\S+))?( client=\"[^\"]*\")?"
     r" in=(?P<in>\d+) out=(?P<out>\d+) (?P<seconds>\d+\.\d{3})s"
     r" (?P<reason>.+)")
-# What the master says of itself, and not of connections.
+# The log lines of the master, as opposed to those of connections.
 PROCESSES = re.compile(
     r"tunnel: (tunnel [\d.]+, |listening on |worker \d+ |workers run as |"
     "sandbox: |kernel TLS: |CA certificates of the system: )")
@@ -696,7 +705,7 @@ def lines_of_connections(t):
 
 
 def drain(reader, log, condition):
-    """Read on until what was read will do."""
+    """Read until the condition holds."""
 
     def enough():
         readable = select.select([reader], [], [], 0)[0]
@@ -704,7 +713,7 @@ def drain(reader, log, condition):
             log.extend(os.read(reader.fileno(), 1 << 16))
         return not readable and condition()
 
-    wait_for(enough, "the log's next lines")
+    wait_for(enough, "the rest of the log")
 
 
 by_default = pytest.mark.skipif(
@@ -713,7 +722,7 @@ by_default = pytest.mark.skipif(
 
 
 def memory(t):
-    """kB that are its processes' own, or shared among them."""
+    """The private and shared anonymous memory of its processes, in kB."""
     kb = 0
     for pid in t.pids():
         with open(f"/proc/{pid}/smaps_rollup") as f:
@@ -721,7 +730,7 @@ def memory(t):
     return kb
 
 
-# A run that has a mode of its own from outside has it here as well.
+# A mode from the environment replaces the others.
 WAYS = [ARGS] if ARGS else [
     ["workers=1"], ["workers=4"], ["mode=fork"]]
 
@@ -748,7 +757,7 @@ PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 
 def need(*programs):
-    """Where the first of them is; the test is skipped if one is missing."""
+    """The path of the first program; skips the test if any is missing."""
     for program in programs:
         if not shutil.which(program, path=PATH):
             pytest.skip(f"{program} is not installed")

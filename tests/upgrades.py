@@ -1,4 +1,4 @@
-"""Programs that others become by SIGUSR2, or fail to."""
+"""Upgrades of the program by SIGUSR2, successful and failing ones."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from support import run
 
 
 def upgrade(t, words="tunnel: upgraded$", number=signal.SIGUSR2):
-    """The lines about it, up to the one with these words."""
+    """Send the signal; return the log lines up to the one with these words."""
     log = t.log()
     t.signal(number)
     t.wait_log(words, count=len(re.findall(words, log, re.M)) + 1)
@@ -43,9 +43,9 @@ int prctl(int option, ...)
 
 
 def crashing(room):
-    """A library with which a worker does not get ready."""
+    """A preloaded library that makes a worker crash at its start."""
     if is_static():
-        pytest.skip("nothing can be loaded into a program that is static")
+        pytest.skip("a static program cannot preload a library")
     source = room.write("crash.c", CRASH)
     run("cc", "-shared", "-fPIC", "-o", room.path("crash.so"), source)
     return ("export ASAN_OPTIONS=verify_asan_link_order=0\n"
@@ -53,7 +53,7 @@ def crashing(room):
 
 
 def fail(room, program, how):
-    """The new program fails like that; what is said of it."""
+    """Make the new program fail in this way; return the expected message."""
     if how == "not executable":
         program.script("#!/bin/sh\n", mode=0o644)
         return "-t: Permission denied"
@@ -82,11 +82,12 @@ def fail(room, program, how):
     if how == "another program":
         shutil.copy("/bin/true", room.path("new"))
         os.rename(room.path("new"), program.path)
-        return "another program, or"
+        return "it is not tunnel, or"
     if how == "another version":
         program.script("#!/bin/sh\nprintf 'tunnel handover 9\\000..pid.' "
                        "> /proc/self/fd/$TUNNEL_STATE\n")
-        return "it cannot take over from this version: a restart is needed"
+        return "the new program cannot take over from this version: restart " \
+            "to upgrade"
     assert how == "workers crash"
     program.but(crashing(room))
     return "exited with status 3"

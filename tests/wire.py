@@ -1,4 +1,4 @@
-"""TLS on the wire, made and read by hand: what no library would write."""
+"""TLS records and messages, made and read by hand: those no library writes."""
 
 import copy
 import hashlib
@@ -19,7 +19,7 @@ RETRY = hashlib.sha256(b"HelloRetryRequest").digest()  # RFC 8446, 4.1.3
 
 
 class Reader:
-    """Fields, one after the other."""
+    """Reads fields one after another."""
 
     def __init__(self, data):
         self.data, self.at = bytes(data), 0
@@ -37,7 +37,7 @@ class Reader:
         return int.from_bytes(self.take(size), "big")
 
     def vector(self, size):
-        """With its length before it, in that many bytes."""
+        """A vector with a length prefix of that many bytes."""
         return Reader(self.take(self.number(size)))
 
     def rest(self):
@@ -45,8 +45,8 @@ class Reader:
 
 
 def messages(data):
-    """(type, body) of the handshake messages until all is encrypted: in 1.2
-    a ChangeCipherSpec says so, in 1.3 the type of a record.
+    """(type, body) of the handshake messages in the clear: in TLS 1.2 up to
+    ChangeCipherSpec, in 1.3 up to the first record of another type.
     """
     records, plain = Reader(data), b""
     while records:
@@ -70,7 +70,7 @@ def message(kind, body):
 
 
 def client_hello(ctx):
-    """The record."""
+    """A ClientHello record."""
     out = ssl.MemoryBIO()
     with pytest.raises(ssl.SSLWantReadError):
         ctx.wrap_bio(ssl.MemoryBIO(), out,
@@ -122,8 +122,8 @@ def sha256(key, data):
 
 
 class ByHand:
-    """A client whose records are made here, behind a handshake that OpenSSL
-    has made; it goes on to receive, and must not be used to send any more.
+    """A client whose records are made here, after a handshake by OpenSSL. It
+    can still receive, but must not send by other methods.
     """
 
     CIPHERS = ("ciphers=TLS_CHACHA20_POLY1305_SHA256,"
@@ -152,7 +152,7 @@ class ByHand:
         return data if len(data) == 43 else None
 
     def key_1_2(self, secret, seed, at=0):
-        """RFC 5246 section 5, without keys for a MAC.  at: 1 for a server."""
+        """RFC 5246 section 5, without MAC keys. at: 1 for a server."""
         a, material = seed, b""
         for _ in range(3):
             a = sha256(secret, a)
@@ -193,8 +193,8 @@ class ByHand:
         return self.record(22, message)
 
     def key_update(self, requested):
-        """What follows is under the next key, and, where that is requested,
-        what the server sends as well.
+        """Send a KeyUpdate.  Later records use the next key; if requested, the
+        server's records do so as well.
         """
         record = self.handshake(bytes([24, 0, 0, 1, requested]))
         self.key_1_3(self.next)
@@ -206,7 +206,7 @@ TICKET, PSK, VERSIONS = 35, 41, 43
 
 
 def vector(size, data):
-    """With its length before it, in that many bytes."""
+    """A vector with a length prefix of that many bytes."""
     return len(data).to_bytes(size, "big") + data
 
 
@@ -215,7 +215,7 @@ def extension(kind, data):
 
 
 def extensions(body):
-    """Those at the end of a hello; it need not have any."""
+    """The extensions at the end of a hello, which may have none."""
     rest, found = body.vector(2) if body else body, {}
     while rest:
         kind = rest.number(2)
@@ -224,7 +224,7 @@ def extensions(body):
 
 
 class Hello:
-    """A ClientHello, taken apart."""
+    """A parsed ClientHello."""
 
     def __init__(self, data):
         (kind, body), = messages(data)
@@ -233,8 +233,8 @@ class Hello:
         self.id = body.vector(1).rest()
         self.suites = body.vector(2).rest()
         self.compression = body.vector(1).rest()
-        self.extensions = extensions(body)  # PSK is last, and stays that
-        self.more = b""  # those that are there twice
+        self.extensions = extensions(body)  # PSK is last, and stays last
+        self.more = b""  # duplicate extensions
 
     def written(self):
         body = self.version + self.random + vector(1, self.id) + vector(
@@ -250,8 +250,8 @@ class Hello:
         return Reader(self.extensions[PSK]).vector(2).vector(2).rest()
 
     def offer(self, *tickets, age=None):
-        """These in the place of its own; TLS 1.3 has room for several.  Its
-        binders are as they were, and good for the ticket of its own.
+        """A copy that offers these tickets instead of its own; TLS 1.3 allows
+        several.  The binders are unchanged, and valid for its own ticket.
         """
         new = copy.copy(self)
         new.extensions = dict(self.extensions)
@@ -276,8 +276,8 @@ class Hello:
 
 
 def beginning(data):
-    """What a server's flight so far means: "resumed", "full", an alert's
-    number, or None if it does not tell yet.
+    """The meaning of a server's flight so far: "resumed", "full", an alert's
+    number, or None if it is still undecided.
     """
     kinds, at = [], 0
     while len(data) >= at + 5:
@@ -286,13 +286,13 @@ def beginning(data):
             break
         if data[at] == 21:
             return data[at + 6]
-        if data[at] == 20 and 2 in kinds:  # before any certificate
+        if data[at] == 20 and 2 in kinds:  # before any Certificate
             return "resumed"
         at += 5 + size
         for kind, body in messages(data[:at]):
             kinds.append(kind)
             found = extensions_of_server(body) if kind == 2 else {}
-            if VERSIONS in found:  # TLS 1.3: no more is in the clear
+            if VERSIONS in found:  # TLS 1.3: the rest is encrypted
                 return "resumed" if PSK in found else "full"
             if kind == 11:
                 return "full"
@@ -308,7 +308,7 @@ def extensions_of_server(body):
 
 
 def answer(to, hello):
-    """What begins; whoever offered it leaves then."""
+    """Send a hello; return what it begins, and reset the connection."""
     sock = support.connect(to)
     sock.sendall(hello.written())
     data = b""
@@ -321,7 +321,7 @@ def answer(to, hello):
 
 
 def answers(to, hellos, at_once=4):
-    """All that these begin."""
+    """The set of answers to these hellos."""
     hellos = list(hellos)
 
     def some(n):
@@ -332,12 +332,12 @@ def answers(to, hellos, at_once=4):
 
 
 def name_of(word):
-    """An alert's, where OpenSSL says TLSV1_ALERT_DECODE_ERROR, say."""
+    """Strip OpenSSL's prefix, as in TLSV1_ALERT_DECODE_ERROR."""
     return re.sub(r"^\w+_ALERT_", "", word).lower()
 
 
 def plain(kind, data, version=0x303):
-    """A record that is not encrypted."""
+    """Return an unencrypted record."""
     return struct.pack(">BHH", kind, version, len(data)) + data
 
 
@@ -357,10 +357,10 @@ def forged(record):
 
 
 KEY_UPDATE = bytes([24, 0, 0, 1, 0])
-HELLO = bytes([1, 0, 0, 40])  # and how it begins
+HELLO = bytes([1, 0, 0, 40])  # how it begins
 MALFORMED, BAD = "bad record length", "bad record"
 UNEXPECTED = "unexpected message"
-# What is sent, the alert, and what the log says; or both for each version.
+# What is sent, the alert, and the log message; or the last two per version.
 RECORDS = {
     "alert-of-0": (lambda h: h.record(ALERT, b""), {
         "1.2": ("decode_error", MALFORMED),
@@ -420,7 +420,7 @@ RECORDS = {
 
 
 class ServerByHand(ByHand):
-    """The same of a server, on an accepted socket."""
+    """A server whose records are made here, on an accepted socket."""
 
     def __init__(self, room, sock, version):
         ctx = peers.server_context(room.certs.server, version)
@@ -446,7 +446,8 @@ class ServerByHand(ByHand):
 
 
 class Flood:
-    """One record again and again, as fast as can be and until it is cut."""
+    """One record, sent repeatedly and as fast as possible, until disconnected.
+    """
 
     SECONDS = 8 * support.SLOW
 
@@ -463,7 +464,7 @@ class Flood:
             return time.monotonic() - begin
         except TimeoutError:
             pass
-        return None  # nobody cut it
+        return None  # never disconnected
 
     def close(self):
         self.stop = True

@@ -1,4 +1,4 @@
-/* The driver's entry, and the AEADs. */
+/* Start of the driver, dispatch of signatures, and the AEADs. */
 #include <openssl/aead.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
@@ -25,8 +25,8 @@ awslc_version(void)
 }
 
 /*
- * This call has AWS-LC's crypto.c linked, which finds out before main() what
- * the CPU can do: without that, AES is 12 times slower.
+ * This call makes the linker include AWS-LC's crypto.c, which detects the CPU's
+ * features before main(): without that, AES is 12 times slower.
  */
 psa_status_t
 awslc_transparent_init(void)
@@ -48,7 +48,7 @@ awslc_transparent_signature_sign_hash(const psa_key_attributes_t *attributes,
 	    signature, signature_size, signature_length);
 }
 
-/* A key pair, whose public key would do, is left to mbed TLS. */
+/* Only public keys: mbed TLS verifies by a key pair. */
 psa_status_t
 awslc_transparent_signature_verify_hash(const psa_key_attributes_t *attributes,
     const uint8_t *key, size_t key_size, psa_algorithm_t alg,
@@ -66,7 +66,7 @@ awslc_transparent_signature_verify_hash(const psa_key_attributes_t *attributes,
 	    signature, signature_size);
 }
 
-/* Or NULL. */
+/* Return AWS-LC's AEAD, or NULL: not supported. */
 static const EVP_AEAD *
 aead_of(const psa_key_attributes_t *attributes, psa_algorithm_t alg)
 {

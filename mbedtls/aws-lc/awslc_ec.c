@@ -1,4 +1,4 @@
-/* Elliptic curves: ECDSA and ECDH of NIST's, and X25519. */
+/* Elliptic curves: ECDSA and ECDH on NIST curves, and X25519. */
 #include <openssl/bn.h>
 #include <openssl/curve25519.h>
 #include <openssl/ec.h>
@@ -21,7 +21,7 @@ is_x25519(const psa_key_attributes_t *attributes)
 	    psa_get_key_bits(attributes) == 255;
 }
 
-/* Or NULL. */
+/* Return AWS-LC's group, or NULL: not supported. */
 static const EC_GROUP *
 group_of(const psa_key_attributes_t *attributes)
 {
@@ -41,7 +41,7 @@ group_of(const psa_key_attributes_t *attributes)
 	return NULL;
 }
 
-/* To be freed by EC_KEY_free(); or NULL. */
+/* Return a private key, to be freed by EC_KEY_free(), or NULL. */
 static EC_KEY *
 private_key(const EC_GROUP *group, const uint8_t *d, size_t size)
 {
@@ -58,8 +58,8 @@ private_key(const EC_GROUP *group, const uint8_t *d, size_t size)
 }
 
 /*
- * The point that is in p, if it is one of the curve's, to be freed by
- * EC_POINT_free(); or NULL.
+ * Parse a point, to be freed by EC_POINT_free().  NULL: it is not on the curve,
+ * or out of memory.
  */
 static EC_POINT *
 peers_point(const EC_GROUP *group, const uint8_t *p, size_t size)
@@ -150,7 +150,7 @@ awslc_transparent_key_agreement(const psa_key_attributes_t *attributes,
 	if (secret_size < key_size)
 		return PSA_ERROR_BUFFER_TOO_SMALL;
 	if (group == NULL)
-		/* A secret of zeros is refused, RFC 7748 section 6.1. */
+		/* X25519() fails for a secret of zeros, RFC 7748 6.1. */
 		ok = peer_size == X25519_PUBLIC_VALUE_LEN &&
 		    X25519(secret, key, peer);
 	else
@@ -194,7 +194,9 @@ awslc_ec_sign(const psa_key_attributes_t *attributes, const uint8_t *key,
 	return PSA_SUCCESS;
 }
 
-/* From r and s, each of so many bytes; to be freed by ECDSA_SIG_free(). */
+/*
+ * Parse r and s, of size bytes each, to be freed by ECDSA_SIG_free(); or NULL.
+ */
 static ECDSA_SIG *
 signature_of(const uint8_t *p, size_t size)
 {

@@ -1,9 +1,8 @@
 /*
  * The inner functions of mbed TLS's SHA-256, SHA-384 and SHA-512, by
  * MBEDTLS_SHA256_PROCESS_ALT and MBEDTLS_SHA512_PROCESS_ALT: so AWS-LC does all
- * hashing, whether or not it goes through PSA.  What is around them costs
- * little, and PSA's drivers for hashes would need contexts of their own in mbed
- * TLS's headers.
+ * hashing, with and without PSA.  The functions around them cost little, and a
+ * PSA driver for hashes would need its own contexts in mbed TLS's headers.
  */
 #include <string.h>
 
@@ -25,7 +24,7 @@ int
 mbedtls_internal_sha512_process(mbedtls_sha512_context *ctx,
     const unsigned char data[SHA512_CBLOCK])
 {
-	SHA512_CTX sha;		/* of which no more than h is looked at */
+	SHA512_CTX sha;		/* SHA512_Transform() uses only h */
 
 	memcpy(sha.h, ctx->MBEDTLS_PRIVATE(state), sizeof(sha.h));
 	SHA512_Transform(&sha, data);

@@ -1,9 +1,9 @@
 /*
- * RSA's signatures.
+ * RSA signatures.
  *
- * Parsing a private key, checking it and preparing its first use cost more than
- * a signature.  So keys that have signed are kept, until they are forgotten or
- * KEPT_MAX others have come.  No lock: this is for a program of one thread.
+ * Parsing a private key, checking it and preparing it for use costs more than a
+ * signature.  So keep keys that have signed, until awslc_forget_key() or until
+ * KEPT_MAX others have signed.  No lock: only for programs with one thread.
  */
 #include <openssl/crypto.h>
 #include <openssl/digest.h>
@@ -17,15 +17,15 @@
 #define KEPT_MAX	64
 #define SALT_RECOVERED	(-2)		/* of RSA_verify_pss_mgf1() */
 
-/* A key of PSA's.  Its id may be another key's later, so der is compared. */
+/* A key of PSA.  PSA may reuse its id for another key, so der is compared. */
 static struct kept {
-	RSA	*rsa;			/* NULL: none is here */
+	RSA	*rsa;			/* NULL: empty */
 	mbedtls_svc_key_id_t id;
 	uint8_t	*der;
 	size_t	 size;
 } kept[KEPT_MAX];
 
-static size_t oldest;			/* in kept, once that is full */
+static size_t oldest;			/* index, once kept is full */
 
 /* AWS-LC clears what it frees. */
 static void
@@ -56,7 +56,7 @@ awslc_transparent_free(void)
 		forget(&kept[i]);
 }
 
-/* Without memory, it is not kept. */
+/* Keep a key; without memory, do nothing. */
 static void
 keep(mbedtls_svc_key_id_t id, RSA *rsa, const uint8_t *der, size_t size)
 {
@@ -80,7 +80,7 @@ keep(mbedtls_svc_key_id_t id, RSA *rsa, const uint8_t *der, size_t size)
 	k->size = size;
 }
 
-/* The private key, to be freed by RSA_free(); or NULL. */
+/* Return the private key, to be freed by RSA_free(), or NULL. */
 static RSA *
 private_key(mbedtls_svc_key_id_t id, const uint8_t *der, size_t size)
 {
@@ -99,8 +99,8 @@ private_key(mbedtls_svc_key_id_t id, const uint8_t *der, size_t size)
 }
 
 /*
- * The hash function, and its NID for PKCS #1 v1.5; or NULL: then mbed TLS does
- * it, as for PSS with a key too short for a salt of the hash's size.
+ * Return the hash function, and its NID for PKCS #1 v1.5.  NULL: leave it to
+ * mbed TLS, for example PSS with a key too short for a salt of the hash's size.
  */
 static const EVP_MD *
 hash_of(psa_algorithm_t alg, size_t hash_size, size_t key_bits, int *nid)

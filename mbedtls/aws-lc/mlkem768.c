@@ -1,7 +1,7 @@
 /*
- * ML-KEM-768 for mbed TLS (mbedtls/mlkem768.h, of patches/97-x25519mlkem768),
- * by AWS-LC.  It does the checks of FIPS 203, sections 7.2 and 7.3, but for
- * lengths, and clears all that it frees.
+ * ML-KEM-768 for mbed TLS (mbedtls/mlkem768.h, of patches/97-x25519mlkem768) by
+ * AWS-LC.  AWS-LC does the checks of FIPS 203, sections 7.2 and 7.3, except
+ * those of lengths, and clears the memory that it frees.
  */
 #include <openssl/err.h>
 #include <openssl/evp.h>
@@ -9,7 +9,7 @@
 
 #include <mbedtls/mlkem768.h>
 
-/* Errors are queued for each thread; nobody asks for them. */
+/* Free both, and empty the error queue, which is not used here. */
 static psa_status_t
 finish(EVP_PKEY *key, EVP_PKEY_CTX *ctx, psa_status_t status)
 {
@@ -50,7 +50,7 @@ mbedtls_mlkem768_encaps(uint8_t ct[MBEDTLS_MLKEM768_CT_LEN],
 
 	if (ctx == NULL)
 		return finish(key, NULL, PSA_ERROR_INSUFFICIENT_MEMORY);
-	/* It allocates nothing, so that only the key can be wrong. */
+	/* This allocates no memory: a failure means an invalid key. */
 	return finish(key, ctx, EVP_PKEY_encapsulate(ctx, ct, &nct, ss,
 	    &nss) ? PSA_SUCCESS : PSA_ERROR_INVALID_ARGUMENT);
 }
@@ -67,7 +67,7 @@ mbedtls_mlkem768_decaps(uint8_t ss[MBEDTLS_MLKEM768_SS_LEN],
 
 	if (ctx == NULL)
 		return finish(key, NULL, PSA_ERROR_INSUFFICIENT_MEMORY);
-	/* Our own key, which can't be wrong: the peer is not to blame. */
+	/* With our own key, a failure is not the peer's fault. */
 	return finish(key, ctx, EVP_PKEY_decapsulate(ctx, ss, &nss, ct,
 	    MBEDTLS_MLKEM768_CT_LEN) ? PSA_SUCCESS : PSA_ERROR_GENERIC_ERROR);
 }

@@ -1,8 +1,8 @@
 /*
- * copy: the engine without TLS, a plain stream on either side: what a proxy
- * of TCP costs that works as tunnel does.
+ * copy: the engine with plain streams on both sides, without TLS: the cost of a
+ * TCP proxy with tunnel's design.
  *
- * copy PORT PORT	from one of this machine's to the other
+ * copy PORT PORT	forward from one local port to the other
  */
 #include <sys/socket.h>
 

@@ -1,11 +1,11 @@
 /*
- * count: a plugin for QEMU's emulation of a process, which counts the
- * instructions of that and of all it forks, in a file: 8 bytes, as they lie in
- * memory, which can be read at any time.
+ * count: a plugin for QEMU's user mode emulation.  It counts the instructions
+ * of a process and all its forks in a file of 8 bytes, in host byte order,
+ * which can be read at any time.
  *
  * qemu-arm -plugin count.so,into=PATH PROGRAM ...
  *
- * Debian has no header for these: what is used of it is declared here.
+ * Debian has no header for plugins, so the used functions are declared here.
  */
 #include <sys/mman.h>
 
@@ -27,7 +27,7 @@ extern void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t,
 extern void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *,
 	    void (*)(unsigned int, void *), int flags, void *);
 
-/* Version 2 of these is version 1 without this one, which newer QEMUs want. */
+/* Without this function, the API is version 2, which newer QEMUs need. */
 extern int qemu_plugin_n_vcpus(void) __attribute__((weak));
 int	qemu_plugin_version;
 
@@ -39,7 +39,7 @@ choose_version(void)
 	qemu_plugin_version = qemu_plugin_n_vcpus != NULL ? 1 : 2;
 }
 
-/* A block is about to be executed, up to its end. */
+/* Called before a block of instructions is executed. */
 static void
 executed(unsigned int cpu, void *instructions)
 {

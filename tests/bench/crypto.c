@@ -1,7 +1,7 @@
 /*
- * crypto: what mbed TLS takes to encrypt and to decrypt records, and nothing
- * else: the bound that no server on it can be below.  In a line for each suite,
- * CPU seconds per GB: suite, encrypting, decrypting.
+ * crypto: the time that mbed TLS needs only to encrypt and decrypt records, a
+ * lower bound for any server that uses it.  It prints a line for each suite, in
+ * CPU seconds per GB: suite, encryption, decryption.
  */
 #include <err.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@
 #define TAG		16
 #define HEADER		5
 
-/* As mbed TLS itself does it: by PSA, where it has been built to. */
+/* Use the API that mbed TLS uses for records: PSA, if built with it. */
 #ifdef MBEDTLS_USE_PSA_CRYPTO
 #define AES_GCM		PSA_KEY_TYPE_AES, PSA_ALG_GCM
 #define CHACHA_POLY	PSA_KEY_TYPE_CHACHA20, PSA_ALG_CHACHA20_POLY1305
@@ -121,7 +121,7 @@ end(cipher *c)
 
 #endif
 
-/* CPU seconds per GB. */
+/* Measure the CPU seconds per GB. */
 static double
 measure(const struct suite *s, int is_up, double seconds)
 {

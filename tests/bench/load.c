@@ -6,21 +6,22 @@
  *	connections N		connect, one byte there and back, close; N times
  *	down BYTES, up BYTES	on one connection
  *	trips N			of one byte there and back, on one connection
- *	hold N			that many connections, open until told
+ *	hold N			N connections, open until a line is read
  *	rush N, crowd N		N new connections with one round trip each, 32
  *				at a time; a crowd stays
  *	latency SECONDS N TRIPS NEW
- *				with N connections open, so many round trips
- *				and new connections a second, at random moments
+ *				with N open connections, this number of round
+ *				trips and new connections per second, at random
+ *				times
  *
- * -h: by HTTP.  -n: no TLS.  -r: sessions are resumed.  -v: 1.2 or 1.3.
- * -g: how keys are exchanged; X25519 or P-256 unless that is said, and a key
- * for the first is sent at once, whatever this OpenSSL would do.  -k: a key
- * that is shared with the server, which then sends no certificate.
+ * -h: use HTTP.  -n: no TLS.  -r: resume sessions.  -v: 1.2 or 1.3.  -g: groups
+ * for key exchange; default X25519 and P-256, with a key share for the first,
+ * independent of OpenSSL's defaults.  -k: a key shared with the server, which
+ * then sends no certificate.
  *
- * It says "ready", waits for a line, does it, says how that went in a line of
- * name=value, and waits for a line (hold: twice) before it closes and ends:
- * whoever started it has time to look at the server at each of these points.
+ * It prints "ready", waits for a line, runs, prints the results in a line of
+ * name=value, and waits for a line (hold: twice) before it closes and exits.
+ * So the caller can examine the server at each of these points.
  */
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -68,7 +69,7 @@ clock_ns(void)
  * CONNECTIONS
  */
 
-/* The library spoils its own where a server ends without a word: copies. */
+/* Keep a copy: OpenSSL invalidates a session after an unclean end. */
 static int
 keep_session(SSL *ssl, SSL_SESSION *session)
 {
@@ -78,7 +79,7 @@ keep_session(SSL *ssl, SSL_SESSION *session)
 	return 0;
 }
 
-/* For both versions; its hash is SHA-256 in TLS 1.3. */
+/* For both versions of TLS; in TLS 1.3 with SHA-256. */
 static unsigned int
 use_psk(SSL *ssl, const char *hint, char *identity, unsigned int size,
     unsigned char *key, unsigned int max)
@@ -124,7 +125,7 @@ tls_begin(const char *version, const char *suite, const char *groups,
 	SSL_CTX_set_session_cache_mode(load.ctx, SSL_SESS_CACHE_CLIENT |
 	    SSL_SESS_CACHE_NO_INTERNAL_STORE);
 	SSL_CTX_sess_set_new_cb(load.ctx, keep_session);
-	/* One that ends without close_notify has ended all the same. */
+	/* An end without close_notify is an end, too. */
 	SSL_CTX_set_options(load.ctx, SSL_OP_IGNORE_UNEXPECTED_EOF);
 	SSL_CTX_set_mode(load.ctx, SSL_MODE_ENABLE_PARTIAL_WRITE |
 	    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
@@ -177,7 +178,7 @@ conn_open(struct conn *c)
 		errx(1, "the server has sent a certificate");
 }
 
-/* Bytes; 0: the end; -1: not now. */
+/* Returns a number of bytes; 0: the end; -1: none at present. */
 ssize_t
 conn_read(struct conn *c, void *buf, size_t len)
 {
@@ -214,7 +215,7 @@ conn_send(struct conn *c, const void *buf, size_t len)
 	}
 }
 
-/* Read so many bytes, at least. */
+/* Read at least this number of bytes. */
 static void
 conn_take(struct conn *c, uint64_t count)
 {
@@ -226,7 +227,7 @@ conn_take(struct conn *c, uint64_t count)
 			    (unsigned long long)count);
 }
 
-/* In order: each direction is ended, and the server has the time it takes. */
+/* Close in order: end our direction, then wait for the server's end. */
 void
 conn_close(struct conn *c)
 {
@@ -241,7 +242,7 @@ conn_close(struct conn *c)
 }
 
 /*
- * WHAT IS ASKED OF THE SERVICE
+ * REQUESTS TO THE SERVICE
  */
 
 static void
@@ -306,7 +307,7 @@ round_trip(struct conn *c)
 }
 
 /*
- * WHAT IS MEASURED
+ * MEASUREMENTS
  */
 
 void
@@ -330,7 +331,7 @@ run_connections(uint64_t count)
 	uint64_t i, resumed = 0;
 	struct conn c;
 
-	if (load.is_resuming) {		/* for a session to begin with */
+	if (load.is_resuming) {		/* to get a session */
 		conn_open(&c);
 		round_trip(&c);
 		conn_close(&c);
@@ -450,7 +451,7 @@ main(int argc, char **argv)
 	int opt;
 
 	signal(SIGPIPE, SIG_IGN);
-	setpriority(PRIO_PROCESS, 0, 5);	/* the service goes first */
+	setpriority(PRIO_PROCESS, 0, 5);	/* the service has priority */
 	srand48(1);
 	load.has_tls = 1;
 	load.server.sin_family = AF_INET;

@@ -1,4 +1,4 @@
-/* What load.c and load_many.c have in common. */
+/* Shared by load.c and load_many.c. */
 #ifndef LOAD_H
 #define LOAD_H
 
@@ -9,14 +9,14 @@
 #include <openssl/ssl.h>
 
 #define PIECE		(64 * 1024)
-#define PATIENCE	20		/* seconds, for any answer */
+#define PATIENCE	20		/* seconds to wait for an answer */
 
 struct conn {
 	int	 fd;
 	SSL	*ssl;			/* NULL: no TLS */
 	enum { IDLE, TRIP, CONNECTING, HANDSHAKE, WAITING } state;
-	int64_t	 began;			/* its round trip, or itself: ns */
-	struct conn *next;		/* in the list of those that are idle */
+	int64_t	 began;			/* of the trip or connection (ns) */
+	struct conn *next;		/* in the list of idle connections */
 };
 
 struct load {
@@ -30,9 +30,9 @@ struct load {
 
 extern struct load load;
 
-/* All of these end the program where they fail. */
+/* All functions exit on failure. */
 void	 fail(const char *what) __attribute__((noreturn));
-int64_t	 clock_ns(void);		/* CLOCK_REALTIME, as packets have it */
+int64_t	 clock_ns(void);		/* CLOCK_REALTIME, as in packets */
 void	 conn_socket(struct conn *, int flags);
 void	 conn_tls(struct conn *);
 void	 conn_open(struct conn *);
@@ -42,7 +42,7 @@ void	 ask(struct conn *, char what, uint64_t count);
 void	 round_trip(struct conn *);
 struct conn *open_all(uint64_t count);
 
-/* Say that, and wait for a line; at the end of stdin the program ends. */
+/* Print a line, and wait for one; exit at the end of stdin. */
 void	 await_word(const char *format, ...)
 	    __attribute__((format(printf, 1, 2)));
 

@@ -1,11 +1,11 @@
 /*
- * Many connections at once, in one thread: how long round trips take among
- * them, and how fast they are opened.
+ * Many connections in one thread: measure the time of round trips, and the rate
+ * of new connections.
  *
- * Round trips and new connections begin when they are due, whether or not
- * those before are over.  What this program is late by is not counted: a round
- * trip lasts from when it was sent until the kernel had the answer.  Where all
- * connections wait for the server, the time that one could not begin is.
+ * Round trips and new connections begin on schedule, also if earlier ones are
+ * unfinished.  A delay by this program is not counted: a round trip lasts from
+ * its sending until the kernel has received the answer.  But if all connections
+ * wait for the server, the delay of the next round trip is counted.
  */
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -19,24 +19,24 @@
 
 #include "load.h"
 
-#define MAX_NEW		256		/* connections on their way at once */
-#define RUSH		32		/* when as many as can be are wanted */
+#define MAX_NEW		256		/* connections being opened, at most */
+#define RUSH		32		/* the same for run_rush() */
 #define NS		1000000000LL
 
 struct samples {
 	int64_t *ns;
 	size_t	 n, size;
-	double	 mean_gap;		/* ns from one to the next; 0: none */
-	int64_t	 next;			/* when it is due */
+	double	 mean_gap;		/* ns between two; 0: none */
+	int64_t	 next;			/* the time of the next */
 };
 
 struct many {
 	int	 epoll;
-	int	 are_kept;		/* new ones, when they have answered */
-	int	 was_starved;		/* of idle ones */
-	struct conn *idle, **last;	/* those that can make a round trip */
+	int	 are_kept;		/* new connections stay open */
+	int	 was_starved;		/* of idle connections */
+	struct conn *idle, **last;	/* connections without a round trip */
 	struct samples trips, news;
-	uint64_t pending;		/* that have begun and are not over */
+	uint64_t pending;		/* unfinished round trips */
 };
 
 static void
@@ -57,7 +57,7 @@ samples_add(struct samples *s, int64_t ns)
 		s->ns[s->n++] = ns;
 }
 
-/* From a mean gap, evenly from half of it to one and a half. */
+/* A random gap, from half to one and a half of the mean. */
 static int64_t
 samples_due(struct samples *s)
 {
@@ -93,7 +93,7 @@ watch(struct many *m, struct conn *c, int op, uint32_t events)
 		fail("epoll_ctl");
 }
 
-/* They take turns. */
+/* Use idle connections in turn. */
 static void
 put_idle(struct many *m, struct conn *c)
 {
@@ -105,7 +105,7 @@ put_idle(struct many *m, struct conn *c)
 	c->state = IDLE;
 }
 
-/* When the bytes came that are next to be read. */
+/* The time when the next unread bytes arrived. */
 static int64_t
 arrived_ns(const struct conn *c)
 {
@@ -123,7 +123,7 @@ arrived_ns(const struct conn *c)
 	if (recvmsg(c->fd, &msg, MSG_PEEK) <= 0 ||
 	    (cmsg = CMSG_FIRSTHDR(&msg)) == NULL ||
 	    cmsg->cmsg_type != SCM_TIMESTAMPNS)
-		return clock_ns();	/* the end, or an error */
+		return clock_ns();	/* at the end, or after an error */
 	memcpy(&ts, CMSG_DATA(cmsg), sizeof(ts));
 	return ts.tv_sec * NS + ts.tv_nsec;
 }
@@ -143,7 +143,7 @@ begin_new(struct many *m)
 	watch(m, c, EPOLL_CTL_ADD, EPOLLOUT);
 }
 
-/* A new connection goes on. */
+/* Continue to open a new connection. */
 static void
 step_new(struct many *m, struct conn *c)
 {
@@ -196,7 +196,7 @@ step_trip(struct many *m, struct conn *c)
 	int64_t arrived = arrived_ns(c);
 	ssize_t n = conn_read(c, load.piece, sizeof(load.piece));
 
-	if (n == -1)			/* it was but a ticket */
+	if (n == -1)			/* a ticket, but no data */
 		return;
 	if (n == 0 || c->state == IDLE)
 		errx(1, n == 0 ? "the server has closed a connection" :
@@ -206,7 +206,7 @@ step_trip(struct many *m, struct conn *c)
 	put_idle(m, c);
 }
 
-/* How many there were. */
+/* Handle all events; returns their number. */
 static int
 step_all(struct many *m, int64_t patience_ns)
 {
@@ -281,7 +281,7 @@ run_latency(double seconds, uint64_t count, double trips, double news)
 	free(conns);
 }
 
-/* As fast as the server can, without a pause. */
+/* Open connections as fast as the server can. */
 void
 run_rush(uint64_t count, int is_kept)
 {

@@ -1,7 +1,7 @@
 /*
  * service: the plaintext side of the benchmark, in one process.
  *
- * service		print a port, and answer there what the load asks
+ * service		print a port, and answer the requests of load there
  * service -i COMMAND ...
  *			print a port, and run the command for each connection,
  *			as inetd does
@@ -9,10 +9,10 @@
  *			print the microseconds from fork(2) until the command,
  *			on that CPU, listens; end it when stdin ends
  *
- * What is asked, by the first byte: E, that byte back; D and a count, so many
- * bytes; U, a count and so many bytes, one byte back; or HTTP, GET /COUNT, or
- * POST with Content-Length, one byte back.  Counts are of 8 bytes, as they
- * lie in memory.
+ * Requests, by the first byte: E: answer this byte; D and a count: answer so
+ * many bytes; U, a count and so many bytes: answer one byte; or HTTP: GET
+ * /COUNT, or POST with Content-Length, with an answer of one byte.  A count has
+ * 8 bytes in host byte order.
  */
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -33,19 +33,19 @@
 #include <unistd.h>
 
 #define PIECE		(64 * 1024)
-#define HEAD_SIZE	4096		/* of a request, before its body */
-#define PATIENCE_US	10000000	/* for a command to listen */
+#define HEAD_SIZE	4096		/* a request without its body */
+#define PATIENCE_US	10000000	/* for a command to start listening */
 
 struct conn {
 	int	 fd;
-	int	 watched;		/* the events that epoll knows of */
+	int	 watched;		/* events that are set in epoll */
 	int	 answering;
 	char	 head[HEAD_SIZE + 1];
 	size_t	 head_len;
-	uint64_t take;			/* bytes of a body still to come */
-	char	 text[128];		/* the answer: this, */
+	uint64_t take;			/* remaining bytes of a body */
+	char	 text[128];		/* the answer, begins with this text */
 	size_t	 text_len;
-	uint64_t give;			/* and so many bytes of no meaning */
+	uint64_t give;			/* followed by so many bytes */
 };
 
 static char piece[PIECE];
@@ -83,7 +83,7 @@ answer_http(struct conn *c)
 	    is_post ? 1ULL : (unsigned long long)c->give, is_post ? "." : "");
 }
 
-/* How long the head is, if it is whole; then what is to be done is known. */
+/* Parse a request; returns the length of its head, 0: incomplete. */
 static size_t
 understand(struct conn *c)
 {
@@ -112,7 +112,7 @@ understand(struct conn *c)
 	return c->head[0] == 'U' ? 1 + sizeof(count) : 1;
 }
 
-/* -1: the connection is over. */
+/* Receive data; -1: the connection has ended. */
 static int
 receive(struct conn *c)
 {
@@ -134,13 +134,13 @@ receive(struct conn *c)
 		c->head_len = 0;
 	}
 	if ((uint64_t)n > c->take)
-		return -1;		/* more than was said */
+		return -1;		/* more than Content-Length */
 	c->take -= (uint64_t)n;
 	c->answering = c->take == 0;
 	return 0;
 }
 
-/* The same. */
+/* Send the answer; -1: the connection has ended. */
 static int
 answer(struct conn *c)
 {
@@ -151,7 +151,7 @@ answer(struct conn *c)
 		n = send(c->fd, c->text, c->text_len,
 		    MSG_NOSIGNAL | (c->give > 0 ? MSG_MORE : 0));
 		if (n != (ssize_t)c->text_len)
-			return -1;	/* there is always room for it */
+			return -1;	/* it always fits into the socket */
 		c->text_len = 0;
 	} else if ((n = send(c->fd, piece, len, MSG_NOSIGNAL)) == -1)
 		return errno == EAGAIN ? 0 : -1;
@@ -168,7 +168,7 @@ serve(int epoll, struct conn *c)
 
 	if (!c->answering && receive(c) == -1)
 		return -1;
-	/* Mostly there is room. */
+	/* The socket usually has room, so write at once. */
 	if (c->answering && c->text_len > 0 && answer(c) == -1)
 		return -1;
 	if (c->answering && answer(c) == -1)
@@ -225,7 +225,7 @@ serve_all(void)
 	}
 }
 
-/* One after the other. */
+/* Run the command for each connection, one after the other. */
 static void
 run_for_each(char **command)
 {
@@ -269,7 +269,7 @@ is_listening(in_port_t port)
 	return status == 0;
 }
 
-/* An end of stdin, which is the benchmark's, ends the command. */
+/* Measure the start of a command; end it at the end of stdin. */
 static void
 time_start(in_port_t port, size_t cpu, char **command)
 {

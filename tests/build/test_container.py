@@ -1,27 +1,21 @@
-"""README's container: built and run as it says, with the musl build."""
+"""README's container, built and run as described, with the musl build."""
 
 import os
-import re
 import shutil
 import ssl
 import subprocess
+import tempfile
 
 import pytest
 
 import support
+from documents import blocks
 from support import TOP, run, wait_for
 
-# Where there are both kinds of control groups, crun does nothing.
+# crun does not work where both versions of control groups are mounted.
 RUNTIME = ["--runtime", "runc", "--cgroup-manager", "cgroupfs"]
 
 pytestmark = [pytest.mark.more, pytest.mark.seconds(300)]
-
-
-def readme(kind):
-    """The blocks of a kind in README's section on containers."""
-    with open(os.path.join(TOP, "README.md")) as f:
-        section = re.search(r"(?ms)^### A container$(.*?)^###? ", f.read())
-    return re.findall(rf"(?ms)^```{kind}\n(.*?)^```$", section.group(1))
 
 
 @pytest.fixture
@@ -29,9 +23,10 @@ def podman(tmp_path):
     for program in "podman", "runc":
         if not shutil.which(program):
             pytest.skip(f"{program} is not installed")
-    words = ["podman", "--root", tmp_path / "images", "--runroot",
-             tmp_path / "run", "--tmpdir", tmp_path / "tmp",
-             "--storage-driver", "vfs", *RUNTIME]
+    # Its path can have 50 characters, which pytest's may exceed.
+    short = tempfile.mkdtemp(prefix="podman-")
+    words = ["podman", "--root", tmp_path / "images", "--runroot", short,
+             "--tmpdir", tmp_path / "tmp", "--storage-driver", "vfs", *RUNTIME]
 
     def podman(*arguments):
         p = subprocess.run([*words, *arguments], stdout=subprocess.PIPE,
@@ -44,11 +39,12 @@ def podman(tmp_path):
     yield podman
     subprocess.run([*words, "rm", "-af", "-t", "1"], timeout=60,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    shutil.rmtree(short, ignore_errors=True)
 
 
 def command(program, **places):
-    """README's command that begins so, as words."""
-    text, = (c for c in readme("sh")[0].replace("\\\n", "").split("\n")
+    """README's command that begins with this program, split into words."""
+    text, = (c for c in blocks("A container")[0].replace("\\\n", "").split("\n")
              if c.startswith(program))
     words = text.partition("#")[0].split()[1:]
     for there, here in places.items():
@@ -62,7 +58,7 @@ def test_container(room, podman, tmp_path):
         "TUNNEL=build/musl/tunnel", timeout=240)
     image = tmp_path / "image"
     shutil.copy(os.path.join(TOP, "build/musl/tunnel"), image)
-    (image / "Dockerfile").write_text(readme("dockerfile")[0])
+    (image / "Dockerfile").write_text(blocks("A container", "dockerfile")[0])
     podman(*command("podman build"))
 
     etc = tmp_path / "etc"
@@ -73,7 +69,8 @@ def test_container(room, podman, tmp_path):
     (etc / "tunnel.conf").write_text(
         f"accept = {address}\nconnect = {backend.address}\n"
         "cert = /etc/tunnel/cert.pem\n")
-    # Not podman's own limits, which not every root may set, nor a journal.
+    # Without podman's own limits, which not every root may set, and without a
+    # journal.
     podman("run", "--ulimit", "nofile=256:256", "--ulimit", "nproc=256:256",
            "--log-driver", "k8s-file",
            *command("podman run", tunnel=etc)[1:])

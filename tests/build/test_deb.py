@@ -1,5 +1,5 @@
-"""make deb: a package that lintian has no error for, and that bare systems take,
-upgrade under load, and lose again.
+"""make deb: lintian finds no error; bare systems install the package, upgrade
+it under load, and remove it.
 """
 
 import glob
@@ -13,7 +13,7 @@ import pytest
 from support import TOP, wait_for
 
 DEBIANS = ["bookworm", "trixie"]
-# Of dpkg and of systemd: what they keep for themselves.
+# Directories that belong to dpkg and systemd.
 THEIRS = re.compile(r"/(var/(lib/(dpkg|systemd|private)|cache|log)|run|tmp|proc|"
                     r"sys|dev|etc/([.]pwd[.]lock|(passwd|group|shadow|gshadow)-"
                     r"|machine-id|systemd/system))(/|$)")
@@ -47,7 +47,7 @@ def test_lintian_finds_no_error(deb):
 
 
 def later(deb, directory):
-    """The same with a higher version."""
+    """The same package with a higher version."""
     tree = directory / "tree"
     run("dpkg-deb", "-R", deb, tree)
     control = tree / "DEBIAN/control"
@@ -59,7 +59,7 @@ def later(deb, directory):
 
 
 class Machine:
-    """A booted Debian, as tests/machine has it."""
+    """A booted Debian, from tests/machine."""
 
     def __init__(self, suite):
         self.p = subprocess.Popen(
@@ -87,7 +87,7 @@ class Machine:
                 if not THEIRS.match(name)}
 
     def client(self, port):
-        """A connection to a port in it, by our own openssl."""
+        """A connection to a port inside, by openssl from outside."""
         return subprocess.Popen(
             ["nsenter", "-t", self.words[2], "-n", "openssl", "s_client",
              "-quiet", "-connect", f"127.0.0.1:{port}"],
@@ -119,7 +119,7 @@ exec = cat
 
 
 def test_life_of_a_package(deb, machine, tmp_path):
-    """Installed, configured, upgraded under a connection, removed, purged."""
+    """Install, configure, upgrade under a connection, remove, purge."""
     before = machine.files()
     machine.copy(deb, "/root/tunnel.deb")
     machine.copy(later(deb, tmp_path), "/root/later.deb")

@@ -1,5 +1,5 @@
-"""make: install, uninstall, what it says without a fit library, and that the
-usual variables are respected.
+"""make: install, uninstall, messages without a suitable library, and the usual
+variables.
 """
 import os
 import re
@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from documents import MANUALS
 from support import TOP
 
 pytestmark = pytest.mark.seconds(120)
@@ -33,7 +34,8 @@ def test_install_and_uninstall(tmp_path):
         "opt/tunnel/sbin/tunnel",
         "opt/tunnel/share/man/man8/tunnel.8",
         "opt/tunnel/share/man/man5/tunnel.conf.5",
-        "opt/tunnel/share/man/man7/tunnel-packages.7",
+        *(f"opt/tunnel/share/man/man7/{page}" for page in MANUALS
+          if page.endswith(".7")),
         "opt/tunnel/share/doc/tunnel/README.md",
         "opt/tunnel/share/doc/tunnel/SECURITY.md",
         "opt/tunnel/share/doc/tunnel/LICENSE",
@@ -52,7 +54,7 @@ def test_install_and_uninstall(tmp_path):
     assert not (tmp_path / "etc/tunnel").exists()
 
 
-def test_install_leaves_what_is_a_users(tmp_path):
+def test_install_keeps_user_files(tmp_path):
     where = f"DESTDIR={tmp_path}"
     mine = [tmp_path / "etc/tunnel" / name
             for name in ("tunnel.conf", "imaps.conf")]
@@ -66,12 +68,27 @@ def test_install_leaves_what_is_a_users(tmp_path):
     assert {path.read_text() for path in mine} == {"mine"}
 
 
+def test_example_of_a_package_is_left_alone(tmp_path):
+    """/etc/tunnel is shared with a package, whose program is in /usr."""
+    where = f"DESTDIR={tmp_path}"
+    assert make("install", where, "PREFIX=/usr").returncode == 0
+    packaged = files(tmp_path)
+    example = tmp_path / "etc/tunnel/tunnel.conf.example"
+    example.write_text("of another version")
+    assert make("install", where).returncode == 0
+    assert example.read_text() == "of another version"
+    assert make("uninstall", where).returncode == 0
+    assert files(tmp_path) == packaged
+    assert make("uninstall", where, "PREFIX=/usr").returncode == 0
+    assert files(tmp_path) == set()
+
+
 def commands_of(path):
     return re.findall(r"^Exec\w+=(.*)$", path.read_text(), re.M)
 
 
-def test_units_run_what_was_installed(tmp_path):
-    """And read the file of the instance."""
+def test_units_run_the_installed_program(tmp_path):
+    """With the configuration file of the instance."""
     units = tmp_path / "units"
     assert make("install", f"DESTDIR={tmp_path}", "PREFIX=/opt/tunnel",
                 "SYSCONFDIR=/opt/etc", "SYSTEMDDIR=/units").returncode == 0
@@ -83,7 +100,7 @@ def test_units_run_what_was_installed(tmp_path):
 
 
 def test_user_for_the_workers(tmp_path):
-    """systemd-sysusers makes the one that README tells to name."""
+    """systemd-sysusers creates the user that README names."""
     if not shutil.which("systemd-sysusers"):
         pytest.skip("systemd-sysusers is not installed")
     assert make("install", f"DESTDIR={tmp_path}", "PREFIX=/usr"
@@ -95,12 +112,12 @@ def test_user_for_the_workers(tmp_path):
     assert user[6] == "/usr/sbin/nologin"
 
 
-def test_without_an_mbedtls_one_sentence_says_so(tmp_path):
+def test_message_without_mbedtls(tmp_path):
     done = make(f"MBEDTLS={tmp_path}", f"O={tmp_path}/o",
                 f"TUNNEL={tmp_path}/tunnel")
     assert done.returncode == 2
     said = [line for line in done.stderr.splitlines() if "***" not in line]
-    assert said == [f"make: MBEDTLS={tmp_path}: there is no mbed TLS; leave "
+    assert said == [f"make: MBEDTLS={tmp_path}: mbed TLS was not found; leave "
                     "MBEDTLS out to build our own"]
     assert not os.path.exists(tmp_path / "tunnel")
 

@@ -1,4 +1,4 @@
-"""What mbedtls/patches says of itself, and a source that one does not fit."""
+"""The headers of mbedtls/patches, and a source that a patch does not fit."""
 
 import os
 import re
@@ -17,7 +17,7 @@ PATCHES = sorted(name for name in os.listdir(FOLDER)
 
 @pytest.mark.parametrize("name", PATCHES)
 def test_patch_says_why(name):
-    """Its reason, what upstream does, and the tests that hold it."""
+    """The reason, the state upstream, and the tests that cover it."""
     with open(os.path.join(FOLDER, name)) as f:
         head = f.read().split("\n--- a/")[0]
     title, blank, *rest = head.splitlines()
@@ -33,8 +33,8 @@ def test_patch_says_why(name):
 
 
 @pytest.mark.parametrize("name", PATCHES)
-def test_patch_changes_sources_alone(name):
-    """None of the copies that patch(1) leaves behind, which others lack."""
+def test_patch_changes_only_sources(name):
+    """No backup copies of patch(1), which other sources lack."""
     with open(os.path.join(FOLDER, name)) as f:
         text = f.read()
     files = re.findall(r"^--- (\S+)\n\+\+\+ (\S+)$", text, re.M)
@@ -44,10 +44,10 @@ def test_patch_changes_sources_alone(name):
         assert old in ("a" + new[1:], "/dev/null")
 
 
-def test_source_that_a_patch_does_not_fit(tmp_path):
-    """It is named, and nothing is built."""
+def test_patch_does_not_fit(tmp_path):
+    """The patch is named, and nothing is built."""
     if not os.path.isdir(SOURCE):
-        pytest.skip("there is no source of mbed TLS in build/mbedtls-source")
+        pytest.skip("no source of mbed TLS in build/mbedtls-source")
     other = tmp_path / "other"
     for part in ("3rdparty", "framework", "include", "library", "scripts"):
         shutil.copytree(os.path.join(SOURCE, part), other / part)
@@ -67,9 +67,9 @@ def test_source_that_a_patch_does_not_fit(tmp_path):
 
 
 def test_patches_fit_without_fuzz(tmp_path):
-    """And one after the other."""
+    """Applied in order."""
     if not os.path.isdir(SOURCE):
-        pytest.skip("there is no source of mbed TLS in build/mbedtls-source")
+        pytest.skip("no source of mbed TLS in build/mbedtls-source")
     for part in ("include", "library"):
         shutil.copytree(os.path.join(SOURCE, part), tmp_path / part)
     for name in PATCHES:

@@ -1,5 +1,5 @@
-"""Kernel TLS, in virtual machines with kernels that have it: one of the first
-that are good for it, where it has its faults, and the newest.
+"""Kernel TLS in virtual machines, with an early suitable kernel, which has
+faults, and the newest.
 """
 
 import os
@@ -12,12 +12,12 @@ import pytest
 from support import (SANITIZED, TESTS, TOP, TUNNEL, UNDER, Task, files_of,
                      run)
 
-# By the releases of Debian that they come from, and the tests that each has:
-# beside those of kernel TLS, of what has to be as it is without.
+# Kernels by Debian release, and the tests for each: those of kernel TLS, and
+# some whose results must not change with it.
 KERNELS = {"6.1": "bookworm", "newest": "trixie-backports"}
 SCENARIOS = {"6.1": ["ktls", "ktls_records", "end_of_stream", "endpoints"],
              "newest": ["ktls", "ktls_records", "transfer"]}
-SECONDS = 1500  # for all of them
+SECONDS = 1500  # for all kernels
 
 pytestmark = [
     pytest.mark.more,
@@ -36,7 +36,7 @@ def scenarios(kernel):
     environment = {
         "TUNNEL_VM": "yes", "TUNNEL": TUNNEL, "TUNNEL_MB": "20",
         "TUNNEL_SLOW": "4", "TUNNEL_ARGS": "ktls=require",
-        "TUNNEL_TRANSFERS": "42",  # 1,008 by all ways, in both kernels
+        "TUNNEL_TRANSFERS": "42",  # 1,008 in all ways, in both kernels
     }
     p = subprocess.run(
         [os.path.join(TESTS, "vm", "boot"), "-t", str(SECONDS), release,
@@ -51,7 +51,7 @@ def scenarios(kernel):
 
 @pytest.fixture(scope="module")
 def runs(request):
-    """All that are wanted, begun at once."""
+    """All selected kernels, started at once."""
     wanted = [item.callspec.params["kernel"] for item in request.session.items
               if item.module is request.module]
     return {kernel: Task(scenarios, kernel) for kernel in wanted}

@@ -1,4 +1,4 @@
-"""What the files about crowds share."""
+"""Fixtures for the tests of crowds."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def way(request):
 
 @pytest.fixture
 def start(room, backend, way):
-    """A tunnel that goes that way, in front of an echo."""
+    """Start a tunnel in this mode, in front of an echo server."""
     backend.serve(support.echo)
     return lambda *arguments, **keywords: room.tunnel(
         f"connect={backend.address}", *way, *arguments, **keywords)

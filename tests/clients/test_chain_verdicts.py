@@ -1,6 +1,6 @@
-"""Chains of certificates, right and wrong in one thing each: what openssl(1)
-refuses as a client's is not served, in a full handshake nor by a session, and
-where we are stricter, it is known.
+"""Certificate chains of clients, valid or with one fault each: a chain that
+openssl(1) rejects is refused, in a full handshake and by a session; cases in
+which the tunnel is stricter are listed.
 """
 
 import functools
@@ -22,10 +22,10 @@ from chains import (AGREES, ANY, AUTHORITY, CLIENT, EMAIL, ISSUES, P384,
 from rooms import open_room
 from support import run
 
-# The keys and certificates take a while, on a busy machine.
+# Making keys and certificates is slow on a busy machine.
 pytestmark = pytest.mark.seconds(240)
 
-# What the client sends, its own first.  Of whom it trusts, a Pki keeps count.
+# What the client sends, its own first.  Pki collects the trusted issuers.
 CHAINS = {
     "issued by a root": lambda p: [p.leaf()],
     "one between": lambda p: p.below(),
@@ -77,7 +77,7 @@ CHAINS = {
     "path without CA": lambda p: [p.leaf(
         extensions=(constraints(False, 0), *PERSON))],
 
-    # May it issue?
+    # Permission to issue.
     "intermediate is no CA": lambda p: p.below(
         extensions=(constraints(False), usage(ISSUES))),
     "intermediate without constraints": lambda p: p.below(
@@ -114,7 +114,7 @@ CHAINS = {
     "issued by a client without key usage": lambda p: p.under(p.leaf(
         cn="eve", extensions=(uses(CLIENT),))),
 
-    # The proofs of CVE-2026-49300: is the holder of such a one a CA?
+    # The proofs of concept of CVE-2026-49300: end entities as CAs.
     **{f"constraints {value}{text}": lambda p, value=value, more=more: p.under(
         p.leaf(cn="eve", extensions=(extension(
             "2.5.29.19", bytes.fromhex(value), True), *more)))
@@ -144,7 +144,7 @@ CHAINS = {
        for text, numbers in (("servers", (SERVER,)), ("any use", (ANY,)),
                              ("both", (SERVER, CLIENT)))},
 
-    # Key usage, and what there was before.
+    # Key usage, and its predecessors.
     "key for agreement": lambda p: [p.leaf(extensions=(usage(AGREES),))],
     "key for encryption": lambda p: [p.leaf(
         extensions=(usage(2), uses(CLIENT)), key="rsa", kind=RSA)],
@@ -283,7 +283,7 @@ CHAINS = {
     "RSA of 1024 bits": lambda p: [p.leaf(key="weak", kind=WEAK)],
     "intermediate with RSA of 1024 bits": lambda p: p.below(key="weak"),
 
-    # Who has issued it?
+    # Issuers.
     "intermediate missing": lambda p: p.below()[:1],
     "another intermediate": lambda p: [p.below()[0], p.sub()],
     "one too many": lambda p: [*p.below(), p.sub()],
@@ -334,7 +334,7 @@ CHAINS = {
     "names another's serial": lambda p: [p.leaf(ids=(issuer_id(
         p.good.key.id, "Other", p.good.serial),))],
 
-    # Extensions that are unknown, or more than one.
+    # Unknown and duplicate extensions.
     "unknown": lambda p: [p.leaf(extensions=(
         *PERSON, extension("1.2.3.4", tlv(5))))],
     "unknown, critical": lambda p: [p.leaf(extensions=(
@@ -360,10 +360,10 @@ CHAINS = {
         *AUTHORITY, alternative(b"\x82\x7f"))),
 }
 
-# What openssl(1) lets through and we don't, and why.
+# Chains that openssl(1) accepts and the tunnel does not, and why.
 LIBRARY = "mbed TLS does not read it, or not at that place"
 WEAK_ONE = "too weak for TLS today; OpenSSL leaves that to its security level"
-LIMITS = "name constraints of this kind are not supported"
+LIMITS = "its issuers' name constraints are not supported"
 STRICTER = {
     "trusted for itself": "in ca are issuers, unless it is its own",
     "path counts no renewal": LIBRARY,
@@ -392,8 +392,7 @@ if not support.PATCHED:
         STRICTER[what] = "before its issuer, RFC 5246 section 7.4.2"
     for what in "DNS", "IP", "IPv6":
         STRICTER[f"kept {what} constraints, critical"] = LIBRARY
-# Not every mbed TLS refuses these: 3.6.6 and 4.1.0 do not, nor one without our
-# patches.
+# mbed TLS 3.6.6, 4.1.0, and one without our patches accept these.
 PATCHED = ["date without zone"]
 SINCE_3_6_7 = ["path without CA", "malformed constraints"]
 
@@ -401,7 +400,7 @@ SINCE_3_6_7 = ["path without CA", "malformed constraints"]
 class Case:
     def __init__(self, pki, stem, chain):
         self.pki = pki
-        self.crl = None in chain  # Pki.crl()'s
+        self.crl = None in chain  # from Pki.crl()
         chain = [x for x in chain if x is not None]
         self.file, self.sent, self.pem = (
             stem + suffix for suffix in (".crt", ".sent", ".pem"))
@@ -414,8 +413,8 @@ class Case:
 
     @functools.cached_property
     def objection(self):
-        """Why openssl(1) refuses it, or None.  For it as for us, an issuer
-        that is trusted need not have a root.
+        """Return why openssl(1) rejects it, or None.  As in the tunnel, a
+        trusted issuer needs no root.
         """
         sent = ("-untrusted", self.sent) if os.path.getsize(self.sent) else ()
         lists = ("-crl_check_all", "-CRLfile", self.pki.lists) if self.crl \
@@ -444,9 +443,9 @@ def room(certs):
 
 
 class Peers:
-    """Tunnels with the same ticket keys: one has the issuers, the other goes
-    by the clients' keys alone, so that it gives sessions to those, too, whom
-    the former would refuse.
+    """Tunnels with the same ticket keys: one verifies by issuers, the other
+    only by pins, so that it gives sessions also to clients that the first one
+    refuses.
     """
 
     def __init__(self, room, pki):
@@ -465,7 +464,7 @@ def tunnels(room, pki):
 
 
 def visit(to, ctx, session=None):
-    """A client that was served, or None."""
+    """Return a client that was served, or None."""
     client = peers.Client(to.address, ctx, session=session)
     try:
         client.handshake().send(b"hello")
@@ -499,5 +498,5 @@ def test_verdict(certs, pki, tunnels, version, what):
 
 @pytest.mark.parametrize("what", STRICTER)
 def test_stricter_is_stricter(pki, what):
-    """Than openssl(1); else it is no exception."""
+    """Stricter than openssl(1); otherwise the case does not belong there."""
     assert pki.cases[what].objection is None

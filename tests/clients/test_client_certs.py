@@ -1,5 +1,5 @@
-"""Clients show certificates: who is served and who is refused, how each side
-is told why, and that the backend never sees those who are refused.
+"""Client certificates: which clients are served or refused, the reason on each
+side, and no connection to the backend for refused clients.
 """
 
 import re
@@ -26,9 +26,7 @@ def names_of(app):
 
 @pytest.fixture(scope="module")
 def pki(authority):
-    """Files: of two clients that are as they should be, and of those with
-    something wrong.
-    """
+    """Files of two valid clients, and of clients with one fault each."""
     def leaf(**keywords):
         return authority.leaf("bad", **keywords)
 
@@ -76,7 +74,7 @@ def pki(authority):
 
 
 def false_authority(authority, pem):
-    """A certificate that a client has signed by its own."""
+    """Make a certificate signed by a client's certificate."""
     false = Authority(authority.dir, "app1")
     false.crt = pem.removesuffix(".pem") + ".crt"
     false.key = pem.removesuffix(".pem") + ".key"
@@ -90,7 +88,7 @@ def below(authority, name, extensions, **leaf):
 
 @pytest.fixture
 def start(pki, tunnel):
-    """Start one with such keys, in which names of files are in braces."""
+    """Start a tunnel with such settings; file names in braces are replaced."""
     def call(keys, *arguments):
         if "verify=" not in keys:
             keys = "verify=require " + keys
@@ -99,7 +97,7 @@ def start(pki, tunnel):
     return call
 
 
-# The keys, and whose certificate: verify=require if not said otherwise.
+# The settings (default: verify=require), and the client.
 SERVED = {
     "valid": ("ca={ca}", "app1", "CN=app1"),
     "RSA": ("ca={ca}", "rsa", "CN=app3"),
@@ -142,7 +140,7 @@ def test_served(room, pki, start, backend, version, what):
     assert re.search(f" sni=localhost{re.escape(client)} in=", line), line
 
 
-# The keys, whose certificate, why not, the alert, and whose would do.
+# The settings, the client, the reason, the alert, and a client that passes.
 REFUSED = {
     "none": ("ca={ca}", None, "no client certificate", REQUIRED, "app1"),
     "none, pin": ("peer={pin1}", None, "no client certificate", REQUIRED,
@@ -166,8 +164,8 @@ REFUSED = {
     "not for signatures": ("ca={ca}", "no_signature",
                            "not for client authentication", UNSUPPORTED,
                            "app1"),
-    "weak key": ("ca={ca}", "weak_key", "its key is too weak, or of a kind "
-                 "that is not accepted", UNSUPPORTED, "app1"),
+    "weak key": ("ca={ca}", "weak_key", "its key is too weak, or of an "
+                 "unsupported type", UNSUPPORTED, "app1"),
     "weak signature": ("ca={ca}", "weak_signature",
                        "its signature is too weak", UNSUPPORTED, "app1"),
     "intermediate missing": ("ca={ca}", "missing",
@@ -186,35 +184,36 @@ REFUSED = {
         "ca={ca}", "under_unsaid", 'issuer "CN=Unsaid CA": not for issuing '
         "certificates", UNSUPPORTED, "under"),
     "intermediate constrained": (
-        "ca={ca}", "under_constrained", "its issuers may not certify its "
-        "names (name constraints)", "BAD_CERTIFICATE", "under"),
+        "ca={ca}", "under_constrained", "its names are outside its "
+        "issuers' name constraints", "BAD_CERTIFICATE", "under"),
     "signed by a client": ("ca={ca}", "under_leaf",
                            'unknown issuer "CN=app1"', UNKNOWN_CA, "under"),
-    "pin": ("peer={pin1}", "app2", "no rule matched", DENIED, "app1"),
-    "two pins": ("peer={pin_other} peer={pin1}", "app2", "no rule matched",
+    "pin": ("peer={pin1}", "app2", "no peer rule matches", DENIED, "app1"),
+    "two pins": ("peer={pin_other} peer={pin1}", "app2", "no peer rule matches",
                  DENIED, "app1"),
-    "pin and CA": ("ca={ca} peer={pin1}", "app2", "no rule matched", DENIED,
-                   "app1"),
-    "cn": ("ca={ca} peer=cn:app1", "app2", "no rule matched", DENIED, "app1"),
+    "pin and CA": ("ca={ca} peer={pin1}", "app2", "no peer rule matches",
+                   DENIED, "app1"),
+    "cn": ("ca={ca} peer=cn:app1", "app2", "no peer rule matches", DENIED,
+           "app1"),
     "cn of another CA": ("ca={ca} peer=cn:bad peer=cn:app1", "other",
                          'unknown issuer "CN=Other CA"', UNKNOWN_CA, "app1"),
-    "dns": ("ca={ca} peer=dns:app1.example.org", "app2", "no rule matched",
+    "dns": ("ca={ca} peer=dns:app1.example.org", "app2", "no peer rule matches",
             DENIED, "app1"),
     "dns wildcard": ("ca={ca} peer=dns:*.app1.example.org "
                      "peer=dns:*.org peer=cn:app1", "app2",
-                     "no rule matched", DENIED, "app1"),
-    "ip": ("ca={ca} peer=ip:192.0.2.1", "app2", "no rule matched", DENIED,
+                     "no peer rule matches", DENIED, "app1"),
+    "ip": ("ca={ca} peer=ip:192.0.2.1", "app2", "no peer rule matches", DENIED,
            "app1"),
-    "ip v6": ("ca={ca} peer=ip:2001:db8::1", "app2", "no rule matched",
+    "ip v6": ("ca={ca} peer=ip:2001:db8::1", "app2", "no peer rule matches",
               DENIED, "app1"),
     "uri": ("ca={ca} peer=uri:spiffe://example.org/app1", "app2",
-            "no rule matched", DENIED, "app1"),
+            "no peer rule matches", DENIED, "app1"),
     "request, other CA": ("verify=request ca={ca}", "other",
                           'unknown issuer "CN=Other CA"', UNKNOWN_CA, "app1"),
     "request, expired": ("verify=request ca={ca}", "expired",
                          "expired 3 days ago", EXPIRED, "app1"),
     "request, rule": ("verify=request ca={ca} peer=cn:app1", "app2",
-                      "no rule matched", DENIED, "app1"),
+                      "no peer rule matches", DENIED, "app1"),
 }
 
 
@@ -250,7 +249,7 @@ def test_order_of_the_log_line(room, pki, start, backend, version):
 
 
 def test_refused_is_a_notice(room, pki, start, backend, version):
-    """What is served is none."""
+    """A refused client is logged as a notice, a served one is not."""
     t = start("ca={ca}", "log_level=notice")
     assert is_first(room, t, backend, version=version, client=pki.app1)
     refusal(room, t, version)
@@ -291,7 +290,7 @@ def test_refused_under_inetd(room, pki, backend, version):
 
 @pytest.mark.parametrize("size", [1, 3000000])
 def test_alert_reaches_a_client_that_talks_on(room, pki, start, backend, size):
-    """In TLS 1.3 it may send before it can know that it is refused."""
+    """In TLS 1.3 a client may send data before it can learn of the refusal."""
     t = start("ca={ca}")
     client = room.keep(peers.Client(t.address, peers.context(
         room.certs, "1.3", client=pki.other)))
@@ -305,7 +304,7 @@ def test_alert_reaches_a_client_that_talks_on(room, pki, start, backend, size):
 
 
 def test_many_at_once(room, pki, start, backend, version):
-    """Those who are refused take nothing with them."""
+    """Refused clients leave nothing behind."""
     backend.serve(support.echo)
     t = start("ca={ca} crl={crl}")
     kinds = [({}, REQUIRED[version]), ({"client": pki.other}, UNKNOWN_CA),
@@ -332,7 +331,7 @@ def test_many_at_once(room, pki, start, backend, version):
     t.wait_log(" -> - .* revoked$", 10)
 
 
-# The subject is the client's own word, until it is verified.
+# The subject is not trusted before it is verified.
 
 @pytest.mark.parametrize("subject", [
     'a" in=1 out=1 0.001s closed', "a\nb", "a\x1b[2Jb", "ünïcödé",
@@ -352,7 +351,7 @@ def test_subject_forges_nothing(room, authority, start, backend, subject,
         line = t.wait_log(' -> - .* unknown issuer "CN=.*"'
                           r'( \(self-issued\))?$')
     assert all(c.isprintable() for c in line)
-    # Its quotation marks have a backslash before them.
+    # Its quotation marks are escaped by a backslash.
     match = LINE.fullmatch(re.sub(r"\\.", "_", line))
     assert match, line
     assert match["reason"].startswith(
@@ -364,7 +363,7 @@ def test_subject_forges_nothing(room, authority, start, backend, subject,
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_empty_subject(room, authority, start, backend, trusted):
-    """Its names may all be alternative ones."""
+    """All names may be alternative names."""
     by = authority if trusted else Authority(room.dir, "other")
     t = start("ca={ca}")
     pem = by.leaf(subject="/", san="URI:spiffe://example.org/app1")
@@ -381,15 +380,15 @@ def test_key_of_a_group_that_is_left_out(room, authority, start):
     pem = authority.leaf(key=("-newkey", "ec", "-pkeyopt",
                               "ec_paramgen_curve:secp384r1"))
     assert refusal(room, t, client=pem) == UNSUPPORTED
-    t.wait_log('client certificate "CN=app1": its key is too weak, or of a '
-               'kind that is not accepted$')
+    t.wait_log('client certificate "CN=app1": its key is too weak, or of an '
+               'unsupported type$')
 
 
 @pytest.mark.parametrize("fields", [1, 2, 4, 8])
 @pytest.mark.parametrize("trusted", [True, False])
 def test_long_subject_leaves_room(room, authority, start, backend, trusted,
                                   fields):
-    """For the reason."""
+    """The log line still has room for the reason."""
     keys = "CN", "O", "OU", "L", "ST", "title", "GN", "SN"
     name = "".join(f"/{key}={'x' * 64}" for key in keys[:fields])
     by = authority if trusted else Authority(room.dir, "x" * 64)
@@ -404,7 +403,7 @@ def test_long_subject_leaves_room(room, authority, start, backend, trusted,
                    r'( \(self-issued\))?$')
 
 
-# TLS itself: to send a certificate is not to have its key.
+# TLS itself: sending a certificate does not prove having its key.
 
 CRITICAL = {
     "policyConstraints": "requireExplicitPolicy:0",
@@ -417,7 +416,8 @@ CRITICAL = {
 @pytest.mark.parametrize("extension", CRITICAL)
 def test_critical_extension_is_told(room, authority, tunnel, backend, version,
                                     extension):
-    """Of an issuer, and of the client itself; without it, they are served."""
+    """In an issuer's or the client's certificate; without it, they are served.
+    """
     line = f"{extension} = critical, {CRITICAL[extension]}\n"
     sub = authority.sub(extensions=AUTHORITY + line)
     stem = authority.request("/CN=own", EC)
@@ -439,7 +439,9 @@ def test_critical_extension_is_told(room, authority, tunnel, backend, version,
 
 @pytest.mark.parametrize("rule", ["ca", "peer"])
 def test_odd_signature_is_told(room, authority, tunnel, version, rule):
-    """That of an authority with a key of Ed25519; the client's is on P-256."""
+    """The signature of an authority with an Ed25519 key; the client's is on
+    P-256.
+    """
     odd = room.path("odd")
     run("openssl", "req", "-x509", "-nodes", "-newkey", "ed25519", "-subj",
         "/CN=odd", "-keyout", odd + ".key", "-out", odd + ".crt")
@@ -455,8 +457,8 @@ def test_odd_signature_is_told(room, authority, tunnel, version, rule):
 
 
 def test_certificate_of_another(room, authority, tunnel, backend):
-    """Swapped on the way, which TLS 1.2 lets us do: the signature is not by
-    its key.
+    """The certificate is replaced in transit, as TLS 1.2 permits: the
+    signature is by another key.
     """
     while len(der_of(app1 := authority.leaf("app1"))) != \
             len(der_of(thief := authority.leaf("evil"))):

@@ -1,5 +1,5 @@
-"""client=yes: how many applications may be connected, and what a server that
-does not answer may hold up.
+"""client=yes: the limits of connected applications, and the effect of a server
+that does not answer.
 """
 
 import re
@@ -20,7 +20,7 @@ def start(room, backend):
 
 @pytest.fixture
 def come(room, backend):
-    """Both ends of one more connection."""
+    """Return both ends of one more connection."""
 
     def call(t):
         app = room.connect(t.address)
@@ -38,7 +38,7 @@ def passes(app, server):
 
 
 def waits_to_be_accepted(t):
-    """In /proc/net/tcp, the queue of a listener is its rx_queue."""
+    """The accept queue of a listener is its rx_queue in /proc/net/tcp."""
     port = int(t.address.rsplit(":", 1)[1])
     with open("/proc/net/tcp") as f:
         return any(int(fields[4].split(":")[1], 16) > 0
@@ -53,7 +53,7 @@ def test_accepting_pauses(room, backend, start, come):
     third = room.connect(t.address)
     support.wait_for(lambda: waits_to_be_accepted(t), "a full house")
     before = t.cpu_seconds()
-    time.sleep(0.5)  # a span to measure
+    time.sleep(0.5)  # time to measure
     assert t.cpu_seconds() - before <= 0.02 * support.SLOW
     assert t.log().count(" accepted\n") == 2
     t.wait_log("max_connections reached: 2; new connections wait$")
@@ -63,7 +63,9 @@ def test_accepting_pauses(room, backend, start, come):
 
 
 def test_handshakes_with_a_server_are_not_dropped(room, backend, start):
-    """Longer than a client's would be let: another one would do no better."""
+    """Even after the time after which a client's would be dropped: a new one
+    would wait as long.
+    """
     t = start("max_connections=2", support.ALONE, "handshake_timeout=60s")
     pairs = [(room.connect(t.address), room.server(backend.accept()))
              for _ in range(2)]
@@ -79,8 +81,8 @@ def test_handshakes_with_a_server_are_not_dropped(room, backend, start):
 
 
 def test_header_that_does_not_come_is_dropped(room, backend, start):
-    """With accept_proxy there is something to wait for, from an application
-    that may be none: the oldest gives way.
+    """With accept_proxy the tunnel waits for a header from an unverified
+    application: the oldest connection is dropped for a new one.
     """
     t = start("max_connections=2", support.ALONE, "accept_proxy=yes",
               "handshake_timeout=60s")
@@ -96,13 +98,13 @@ def test_header_that_does_not_come_is_dropped(room, backend, start):
 
 @pytest.mark.parametrize("mode", ["workers=1", "workers=4", "mode=fork"])
 def test_max_per_ip(room, backend, start, come, mode):
-    """Who is refused sees a reset, and no server is called for it."""
+    """A refused application gets a reset, and no server is dialled."""
     t = start(mode, "max_per_ip=2")
     first, second = come(t), come(t)
     for _ in range(3):
         try:
             assert read_all(room.connect(t.address)) == (b"", "reset")
-        except ConnectionResetError:  # as early as that
+        except ConnectionResetError:  # possibly during connect(2)
             pass
     t.wait_log(r"refused: its address already has 2 connections "
                r"\(max_per_ip\)$")
@@ -118,7 +120,9 @@ def test_max_per_ip(room, backend, start, come, mode):
 
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 def test_crowd_comes_and_goes(room, backend, start, mode):
-    """More than there is room for, and a server that fails every third."""
+    """More applications than the limit, and a server that fails every third
+    one.
+    """
     t = start(mode, "max_connections=8")
     backend.serve(serve_some(room))
 

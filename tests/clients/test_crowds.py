@@ -1,5 +1,5 @@
-"""Crowds of clients that never say a word, or nonsense: what is left for the
-honest, and of the log.
+"""Crowds of clients that send nothing or garbage: normal clients are served,
+and the log stays short.
 """
 
 import errno
@@ -16,15 +16,15 @@ import pytest
 import peers
 import support
 from crowds import (GARBAGE, come, crowd, ended, greet, greet_when_let,
-                    is_fork, is_served, spends_nothing)
+                    is_fork, is_served, uses_no_cpu)
 from support import WAYS, statistics, wait_until_alone
 
-LATE = 1.0 * support.SLOW  # a timeout may be this much late
+LATE = 1.0 * support.SLOW  # tolerance for timeouts
 
 
 @pytest.fixture
 def many_descriptors():
-    """For our own ends, and those of the tunnel."""
+    """Raise the limit of descriptors, for the test and the tunnel."""
     old = resource.getrlimit(resource.RLIMIT_NOFILE)
     if old[1] != resource.RLIM_INFINITY and old[1] < 4096:
         pytest.skip(f"no more than {old[1]} descriptors")
@@ -35,8 +35,8 @@ def many_descriptors():
 
 
 class Rude:
-    """Clients that send garbage; they close once they were refused, or never
-    do, and don't read either.
+    """Clients that send garbage; they close after the refusal, or never read
+    nor close.
     """
 
     def __init__(self, room, address, stay):
@@ -57,7 +57,7 @@ class Rude:
             self.poll.register(sock, select.POLLIN)
 
     def leave(self):
-        """Each that was told."""
+        """Close each client that got an answer."""
         while not self.over:
             for fd, _ in self.poll.poll(10):
                 try:
@@ -76,7 +76,7 @@ class Rude:
 
 
 class Storm:
-    """Clients that come and go, so many that some always wait."""
+    """Clients that connect and leave, so many that some always wait."""
 
     def __init__(self, address, threads=2):
         host, port = address.rsplit(":", 1)
@@ -101,7 +101,7 @@ class Storm:
 
 
 def test_storm_on_one_of_two_listeners(room, start):
-    """The other one has its turn, and so have signals."""
+    """The other listener and signals are still handled."""
     t = start("accept=127.0.0.1:0", "accept=127.0.0.1:0", "log_level=notice",
               "drain_timeout=1s", "max_connections=20000")
     storm = room.keep(Storm(t.addresses[0]))
@@ -119,7 +119,7 @@ def test_storm_on_one_of_two_listeners(room, start):
 @pytest.mark.seconds(60)
 @pytest.mark.parametrize("stay", [False, True], ids=["leave", "stay"])
 def test_honest_clients_in_a_flood(room, many_descriptors, start, way, stay):
-    """500 silent and 500 rude ones fill the house, by default."""
+    """500 silent and 500 rude clients reach the default limit."""
     if is_fork(way) and support.SANITIZED:
         pytest.skip("a thousand processes with a sanitizer in each")
     t = start()
@@ -142,7 +142,7 @@ HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n"
 
 
 class Silent:
-    """200 connections a second that never say a word, and never close."""
+    """200 connections a second that never send and never close."""
 
     def __init__(self, address):
         self.address = address
@@ -155,7 +155,7 @@ class Silent:
         while not self.over and len(self.socks) < 3000:
             try:
                 self.socks.append(support.connect(self.address))
-            except TimeoutError:  # the kernel's queue is full as well
+            except TimeoutError:  # the kernel's queue is full, too
                 continue
             time.sleep(max(0, began + len(self.socks) / 200 -
                            time.monotonic()))
@@ -180,8 +180,8 @@ def time_to_serve(room, t, before_tls):
 @pytest.mark.seconds(60)
 @pytest.mark.parametrize("header", [b"", HEADER], ids=["tls", "proxy"])
 def test_silent_flood(room, many_descriptors, start, way, header):
-    """However many fill the house and say nothing: whoever has not shown for a
-    second that it wants anything gives way to whoever comes.
+    """At the limit, a client that has sent nothing for a second is dropped for
+    a new connection.
     """
     if is_fork(way) and support.SANITIZED:
         pytest.skip("hundreds of processes with a sanitizer in each")
@@ -195,7 +195,7 @@ def test_silent_flood(room, many_descriptors, start, way, header):
     took = []
     for _ in range(20):
         took.append(time_to_serve(room, t, header))
-        time.sleep(0.05)  # the clients' pace
+        time.sleep(0.05)  # between clients
     assert sorted(took)[10] < 1 * support.SLOW, took
     t.wait_log(" handshake dropped: full$")
     numbers = statistics(t)
@@ -206,21 +206,21 @@ def test_silent_flood(room, many_descriptors, start, way, header):
     assert t.log().count("max_connections reached") == 1
 
 
-def test_nobody_is_dropped_in_vain(room, start, way):
-    """Full or not, nobody is as long as nobody else comes; nor is, ever, who
-    has done its handshake.
+def test_no_needless_drops(room, start, way):
+    """Without new connections no client is dropped, at the limit or not; a
+    client after its handshake is never dropped.
     """
     t = start("max_connections=4", "handshake_timeout=10m")
     served = [is_served(room, t.address) for _ in range(2)]
     silent = crowd(room, t.address, 2)
     t.wait_log("warning: max_connections reached: 4;")
-    time.sleep(1.5)  # longer than it takes to be one that gives way
+    time.sleep(1.5)  # longer than the time after which clients may be dropped
     assert not ended(silent)
     served += [is_served(room, t.address) for _ in range(2)]
     assert len(ended(silent)) == 2
     waiting = support.Task(greet_when_let, room.keep(peers.Client(
         t.address, peers.context(room.certs))))
-    spends_nothing(t, 1.5)
+    uses_no_cpu(t, 1.5)
     assert waiting.running()
     for client in served:
         greet(client)
@@ -229,10 +229,12 @@ def test_nobody_is_dropped_in_vain(room, start, way):
     assert statistics(t)["dropped"] == 2
 
 
-# What a flood leaves in the log.
+# The log of a flood.
 
 def counted(log, kind):
-    """Lines of that kind, and how many more were counted; and their bytes."""
+    """Return the log lines of a kind, the number of suppressed ones, and their
+    bytes.
+    """
     lines = [line for line in log.splitlines() if kind in line]
     more = [int(re.search(r": and (\d+) more in \d+ s", line)[1])
             for line in lines if " more in " in line]
@@ -250,7 +252,9 @@ def talk_nonsense(t, count, source="127.0.0.1"):
 
 
 def test_log_of_failed_handshakes_is_bounded(room, start):
-    """5 lines of a kind from an address in 10 s, and the number of others."""
+    """The log has 5 lines of a kind from an address in 10 s, and the number of
+    others.
+    """
     t = start("log_level=info")
     began = time.monotonic()
     talk_nonsense(t, 300)
@@ -291,7 +295,7 @@ def test_log_of_max_per_ip_is_bounded(room, start):
 
 
 def test_repeated_lines_are_told_in_time(room, backend):
-    """Not only when the next one comes."""
+    """The number is logged in time, without waiting for the next such line."""
     backend.serve(support.echo)
     ways = [room.tunnel(f"connect={backend.address}", "log_level=info", *way)
             for way in WAYS]
@@ -311,13 +315,13 @@ def test_all_lines_at_log_level_debug(room, start):
 
 
 class Slow:
-    """Says its hello, by one byte at a time."""
+    """A client that sends its hello byte by byte."""
 
     def __init__(self, room, address, hello):
         self.began = time.monotonic()
         self.sock = come(room, address)
         self.hello = hello
-        self.took = None  # until it was cut
+        self.took = None  # until it was disconnected
 
     def say(self):
         try:
@@ -332,7 +336,7 @@ class Slow:
 
 
 def hello(room):
-    """The first record of a client."""
+    """Return the first record of a client."""
     out = ssl.MemoryBIO()
     with pytest.raises(ssl.SSLWantReadError):
         peers.context(room.certs).wrap_bio(
@@ -341,7 +345,7 @@ def hello(room):
 
 
 def watch_until_cut(clients, seconds):
-    """Each says a byte every 0.2 s, unless it has none."""
+    """Send a byte every 0.2 s on each, until all are disconnected."""
     end = time.monotonic() + seconds
     poll = select.poll()
     for client in clients:
@@ -361,8 +365,8 @@ def watch_until_cut(clients, seconds):
 
 @pytest.mark.seconds(60)
 def test_crowd_of_silent_and_slow_is_cut(room, many_descriptors, start, way):
-    """500 that say nothing, 100 that say it too slowly.  None keeps itself
-    alive by what it says, none has to wait for the others.
+    """500 silent clients, and 100 slow ones.  Sending bytes extends no
+    timeout, and no client waits for the others.
     """
     t = start("handshake_timeout=2s")
     first = hello(room)
@@ -377,7 +381,7 @@ def test_crowd_of_silent_and_slow_is_cut(room, many_descriptors, start, way):
     assert sum(len(client.hello) > 0 for client in clients) == 100
     t.wait_log(" handshake timeout(: the client sent nothing .*)?$", count=600)
     is_served(room, t.address)
-    # A process that is slow to start may not see the first bytes in time.
+    # A process that starts late may miss the first bytes.
     counted = statistics(t)
     assert counted["silent"] + counted["refused"] == 600
     assert counted["silent"] == 500 or is_fork(way)

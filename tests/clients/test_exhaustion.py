@@ -1,5 +1,5 @@
-"""What runs out, such as descriptors, processes and memory, is there again soon,
-and nothing else suffers meanwhile.
+"""Exhausted resources, such as descriptors, processes and memory: the tunnel
+recovers as soon as they are available, and other connections go on.
 """
 
 import os
@@ -14,33 +14,36 @@ import pytest
 import peers
 import support
 from crowds import (crowd, ended, greet, greet_when_let, is_fork, is_served,
-                    spends_nothing)
+                    uses_no_cpu)
 from support import read_exactly
 
 
 def limit(pids, what, value):
-    """From outside, and for as long as we like."""
+    """Set a limit on a running process, and restore it later."""
     for pid in pids:
         hard = resource.prlimit(pid, what)[1]
         resource.prlimit(pid, what, (value, hard))
 
 
 def accepting(t, way):
-    """Those that do."""
+    """Return the processes that accept."""
     return [t.pid] if is_fork(way) else t.workers()
 
 
 def waits_for_room(t, first):
-    """Nobody is served until there is room again: then first is."""
+    """Check that no client is served until resources are available; then the
+    first is.
+    """
     waiting = support.Task(greet_when_let, first)
     t.wait_log("not accepting connections: ")
-    spends_nothing(t)
+    uses_no_cpu(t)
     assert waiting.running()
     return waiting
 
 
 def test_descriptors_return(room, start, way):
-    """Not by our own doing: the limit is the only one to know."""
+    """The tunnel learns of free descriptors only because the limit is raised.
+    """
     t = start()
     stays = is_served(room, t.address)
     for pid in accepting(t, way):
@@ -63,24 +66,25 @@ def lowest_free(pid):
 
 
 def test_crowd_beyond_the_descriptors(room, start, way):
-    """Those that there are are enough for some, and for others later."""
+    """The descriptors suffice for some clients at once, and for others later.
+    """
     t = start(preexec_fn=lambda: resource.setrlimit(
         resource.RLIMIT_NOFILE, (24, 24)))
     some = crowd(room, t.address, 150)
     t.wait_log(f"not accepting connections: {support.NO_DESCRIPTORS}$")
-    spends_nothing(t)
+    uses_no_cpu(t)
     for sock in some:
         sock.close()
     is_served(room, t.address)
 
 
-# Nobody's, and of no other run that goes on.
+# A user id without processes, also of other test runs.
 USER = 61000 + os.getpid() % 4000
 
 
 @pytest.fixture
 def as_user(room, backend):
-    """A tunnel that never was root."""
+    """Start a tunnel that never was root."""
     if os.geteuid() != 0:
         pytest.skip("only root becomes another user")
     directory = tempfile.mkdtemp(prefix="tunnel-user.")
@@ -105,7 +109,7 @@ def as_user(room, backend):
 @pytest.mark.skipif(support.SANITIZED, reason="LeakSanitizer needs a process "
                     "for each that ends")
 def test_out_of_processes(room, as_user):
-    """In fork mode: those who come wait, and are served in the end."""
+    """In fork mode new clients wait, and are served in the end."""
     t = as_user("mode=fork", preexec_fn=lambda: resource.setrlimit(
         resource.RLIMIT_NPROC, (4, 4)))
     clients = [greet(room.client(t)) for _ in range(3)]
@@ -121,8 +125,8 @@ def test_out_of_processes(room, as_user):
 @pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
                     reason="these need memory of their own")
 def test_out_of_memory(room, start, way):
-    """Who finds none is turned away; nobody dies of it, and when there is
-    some again all is as it was.
+    """A client without memory is refused; no process dies, and with memory
+    available all works again.
     """
     if is_fork(way):
         pytest.skip("a child that finds none affects itself alone")
@@ -135,7 +139,7 @@ def test_out_of_memory(room, start, way):
     support.wait_for(lambda: ended(some) or
                      "not accepting connections" in t.log(),
                      "memory to run out")
-    spends_nothing(t)
+    uses_no_cpu(t)
     greet(stays)
     for sock in some:
         sock.close()
@@ -157,7 +161,7 @@ def no_more_than(descriptors):
 
 
 def test_out_of_descriptors(room, backend):
-    """It pauses, spends nothing while it does, and recovers."""
+    """Accepting pauses without using CPU time, and recovers."""
     backend.serve(support.echo)
     t = room.tunnel(f"connect={backend.address}", "workers=1",
                     preexec_fn=no_more_than(20))
@@ -165,7 +169,7 @@ def test_out_of_descriptors(room, backend):
     crowd = [support.connect(t.address) for _ in range(40)]
     t.wait_log(f"warning: not accepting connections: {support.NO_DESCRIPTORS}")
     before = t.cpu_seconds()
-    time.sleep(1)  # a span to measure
+    time.sleep(1)  # time to measure
     assert t.cpu_seconds() - before <= 0.03 * support.SLOW
     for sock in crowd:
         sock.close()
@@ -176,7 +180,7 @@ def test_out_of_descriptors(room, backend):
 
 
 def test_out_of_descriptors_with_many_listeners(room, backend):
-    """poll(2) takes no more of them than there may be descriptors."""
+    """poll(2) accepts no more entries than the limit of descriptors."""
     backend.serve(support.echo)
     t = room.tunnel(f"connect={backend.address}", "workers=1",
                     *["accept=127.0.0.1:0"] * 12,
@@ -197,9 +201,9 @@ def test_out_of_descriptors_with_many_listeners(room, backend):
 
 
 def test_out_of_descriptors_for_the_backend(room, backend):
-    """The client is told, and the next one served."""
+    """The client gets an alert, and the next one is served."""
     backend.serve(support.echo)
-    # An odd number: the last client has one, and its backend none.
+    # An odd number: the last client has a descriptor, its backend none.
     t = room.tunnel(f"connect={backend.address}", "workers=1",
                     preexec_fn=no_more_than(11))
     idle = []

@@ -1,6 +1,4 @@
-"""Memory that runs out at any point, which a library sees to that is loaded
-into the program.
-"""
+"""Allocations that fail at any point, by a preloaded library."""
 
 import contextlib
 import mmap
@@ -16,8 +14,8 @@ from crowds import greet
 from launchers import dynamic
 from support import MODE, need, run, statistics, wait_for
 
-# What lies in the file: how many allocations there are to be, and then no
-# more; 0: as many as are asked for.
+# The file has the number of allocations that succeed before all others
+# fail; 0: no limit.
 SCARCE = r"""
 #include <fcntl.h>
 #include <stdlib.h>
@@ -75,7 +73,7 @@ PLENTY = 1 << 20
 
 
 class Memory:
-    """How much there is, for a tunnel that has self.env."""
+    """The limit of memory for a tunnel with self.env."""
 
     def __init__(self, room):
         source = room.write("scarce.c", SCARCE)
@@ -104,14 +102,14 @@ def scarce(room, backend):
 
 
 def greets(client):
-    """Is it served?  Some of what it sends comes in parts."""
+    """Return whether a client is served; it sends some data in parts."""
     try:
         client.handshake()
         data = client.encrypt(b"hello")
         client.sock.sendall(data[:7])
         client.sock.sendall(data[7:])
         return client.recv() == b"hello"
-    except OSError:  # of TLS as well
+    except OSError:  # also of TLS
         return False
 
 
@@ -121,15 +119,15 @@ def greets(client):
                     reason="these have memory of their own")
 @pytest.mark.seconds(120)
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
-def test_it_may_end_anywhere(room, backend, scarce, version):
-    """Of those who come, some are not served; those who are there are."""
+def test_memory_may_end_anywhere(room, backend, scarce, version):
+    """New clients may fail, but connected ones are served."""
     t = room.tunnel(f"connect={backend.address}", "workers=1",
                     "log_level=notice", env=scarce.env)
     others = [greet(room.client(t, v)) for v in ("1.2", "1.3")]
     ctx = peers.context(room.certs, version)
 
     def visit(allocations):
-        """As long as there is memory."""
+        """Connect clients while there is memory."""
         client = peers.Client(t.address, ctx)
         scarce.ends_after(allocations)
         visitor = support.Task(greets, client)
@@ -139,7 +137,7 @@ def test_it_may_end_anywhere(room, backend, scarce, version):
             greet(other)
         left = scarce.left()
         scarce.is_back()
-        with contextlib.suppress(OSError):  # it may have been reset
+        with contextlib.suppress(OSError):  # possibly reset
             client.sock.shutdown(socket.SHUT_RDWR)
         client.close()
         return visitor.result(), left

@@ -1,5 +1,5 @@
-"""Certificates of clients that nobody knows: they are not believed, and they
-cost a worker little, whatever is in them.
+"""Hostile certificates of unknown clients: they are refused, and cost a worker
+little, whatever they contain.
 """
 
 import os
@@ -22,7 +22,9 @@ patched = pytest.mark.skipif(
 
 
 def forged_chain(key, *names, bits, exponent):
-    """A certificate for that key, below issuers that nobody has the keys of."""
+    """Return a certificate for that key, below issuers with unknown private
+    keys.
+    """
     chain = [certificate(name("bad"), names[0], key, forged(bits),
                          algorithm=der.RSA_SHA256)]
     for subject, issuer in zip(names, names[1:]):
@@ -33,7 +35,7 @@ def forged_chain(key, *names, bits, exponent):
 
 
 def signed_chain(directory, key, issuers, curve):
-    """The same with signatures that are right: it is all of one's own."""
+    """Return the same with valid signatures, by keys of the test."""
     stem = os.path.join(directory, curve)
     run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt",
         f"ec_paramgen_curve:{curve}", "-out", stem)
@@ -45,14 +47,16 @@ def signed_chain(directory, key, issuers, curve):
 
 
 def compressed(path):
-    """Its public key, as one coordinate: the other has to be computed."""
+    """Return a public key as a compressed point: the verifier computes a
+    coordinate.
+    """
     return run("openssl", "ec", "-in", path, "-pubout", "-outform", "DER",
                "-conv_form", "compressed", stderr=None)
 
 
 @pytest.fixture(scope="module")
 def chains(certs, authority):
-    """Files of clients: one that is as it should be, and others."""
+    """Files of clients, a normal one and hostile ones."""
     good = authority.leaf("app1")
     key = good.removesuffix(".pem") + ".key"
     public, sign = der.public_key(key), signed_by(key)
@@ -90,7 +94,9 @@ def chains(certs, authority):
 
 
 def times_an_honest_one(room, t, chains, version, what):
-    """The ratio; each number is a median, as others use the machine too."""
+    """Return the cost relative to a normal client's; both are medians, since
+    other processes use the machine, too.
+    """
     honest, hostile = [], []
     for _ in range(ROUNDS):
         cost, end = handshake_cost(room, t, version, chains["good"])
@@ -116,7 +122,7 @@ def test_hostile_chain_costs_little(room, authority, backend, tunnel, chains,
 
 def test_names_are_not_compared_for_strangers(room, authority, backend, tunnel,
                                               chains, version):
-    """7000 of them, and 200 rules."""
+    """7000 names and 200 rules."""
     backend.serve(support.echo)
     t = tunnel("verify=require", f"ca={authority.crt}", "peer=cn:app1",
                *(f"peer=dns:app{i}.example.org" for i in range(200)))
@@ -135,10 +141,10 @@ def test_long_exponent_is_told(room, authority, backend, tunnel, chains,
     assert is_first(room, t, backend, version=version, client=chains["good"])
 
 
-# What is bounded for those that an authority vouches for, too.
+# Limits that also apply to certificates of a trusted authority.
 
 def rsa(bits):
-    """A key of four primes: a large one is made sooner."""
+    """Make an RSA key of four primes, which is faster for large keys."""
     return ("-newkey", f"rsa:{bits}", "-pkeyopt", "rsa_keygen_primes:4")
 
 
@@ -162,7 +168,7 @@ def test_size_of_rsa_keys(room, authority, backend, tunnel, version, large):
         assert refusal(room, t, version, client=pem) == \
             "UNSUPPORTED_CERTIFICATE"
         t.wait_log(f' -> - .* client certificate "CN=bad": {reason}$')
-    # Whom we have a certificate of ourselves, we trust to have chosen well.
+    # Keys in our own configuration are not limited.
     t = tunnel("verify=require", f"ca={large.ca}")
     assert is_first(room, t, backend, version=version, client=large.under)
 
@@ -170,7 +176,7 @@ def test_size_of_rsa_keys(room, authority, backend, tunnel, version, large):
 @support.not_plain_4
 @pytest.mark.parametrize("bits", [2049, 2055])
 def test_odd_size_of_rsa_keys(room, authority, backend, tunnel, version, bits):
-    """Of a client, and of who has signed for it."""
+    """Of a client, and of its issuer."""
     key = "-newkey", f"rsa:{bits}"
     odd = authority.sub("Odd CA", key=key)
     t = tunnel("verify=require", f"ca={odd.crt}")
@@ -179,7 +185,7 @@ def test_odd_size_of_rsa_keys(room, authority, backend, tunnel, version, bits):
 
 
 def test_long_chain(room, authority, backend, tunnel, version):
-    """Five certificates, and the authority's own may come with them."""
+    """Five certificates, and additionally the authority's own."""
     chain = [authority]
     for i in range(9):
         chain.append(chain[-1].sub(f"Sub {i}"))
@@ -194,15 +200,15 @@ def test_long_chain(room, authority, backend, tunnel, version):
                         client=leaf(5, root))
     for n in (6, 7, 10):
         end = refusal(room, t, version, client=leaf(n, False))
-        # So long a one is too much for a library without the patches: it
-        # sends an alert of its own, which in TLS 1.3 can't be read.
+        # Such a long chain exceeds the limit of a library without patches: it
+        # sends its own alert, which in TLS 1.3 can't be decrypted.
         assert end == "UNSUPPORTED_CERTIFICATE" or (
             n == 10 and not support.PATCHED)
     t.wait_log(" -> - .*: a chain of more than 5 certificates$", 3)
     assert is_first(room, t, backend, version=version, client=leaf(1, False))
 
 
-# An authority's signature is what counts, not its name.
+# The signature of an authority counts, not its name.
 
 def write(room, what, key, *chain):
     with open(key) as f:
@@ -211,8 +217,8 @@ def write(room, what, key, *chain):
 
 @pytest.fixture
 def new_ca(authority):
-    """Its key has changed: the old one has signed a certificate for it.
-    The identifiers tell that it has not signed itself.
+    """An authority with a new key, and a certificate for it signed by the old
+    key.  The identifiers show that it is not self-signed.
     """
     new = Authority(authority.dir, authority.name)
     key = der.public_key(new.key)
@@ -226,7 +232,7 @@ def new_ca(authority):
 @pytest.mark.parametrize("trusted", ["old", "new", "both"])
 def test_cross_signed_authority(room, authority, backend, tunnel, version,
                                 new_ca, trusted):
-    """By the old one or by the new one, and where a sub CA is between."""
+    """Verified by the old or the new one, also with an intermediate CA."""
     sub = new_ca.new.sub("Sub CA")
     ca = room.path("ca.pem")
     concatenate(ca, *{
@@ -243,7 +249,7 @@ def test_cross_signed_authority(room, authority, backend, tunnel, version,
 
 def test_bad_signature_within_a_chain(room, authority, backend, tunnel,
                                       version):
-    """At each place of a chain whose names are all right."""
+    """At each place of a chain with correct names."""
     keys = [authority.key]
     for i in range(3):
         keys.append(room.path(f"key{i}"))
@@ -256,7 +262,7 @@ def test_bad_signature_within_a_chain(room, authority, backend, tunnel,
     def client(bad):
         chain = []
         for i in (1, 2, 3):
-            # A key that is somebody's, but not its issuer's.
+            # A real key, but not the issuer's.
             by = keys[i - 1] if i != bad else keys[i]
             chain.insert(0, certificate(
                 names[i], names[i - 1], der.public_key(keys[i]),
@@ -270,13 +276,13 @@ def test_bad_signature_within_a_chain(room, authority, backend, tunnel,
                    f'"CN={issuer}"$')
 
 
-# CVE-2026-49300: basicConstraints that are no DER made a CA of a client.
+# CVE-2026-49300: malformed basicConstraints made a client a CA.
 
 @pytest.mark.parametrize("constraints", ["3003020101", "30000101ff"])
 @pytest.mark.parametrize("usage", ["", "digitalSignature"])
 def test_client_is_no_authority(room, authority, backend, tunnel, version,
                                 constraints, usage):
-    """Its certificate is a real one: an authority has been careless."""
+    """Its certificate is genuine: a careless authority has issued it."""
     pem = authority.leaf("mallory", san="DNS:mallory.example.org")
     key = pem.removesuffix(".pem") + ".key"
     extensions = [der.extension("2.5.29.19", bytes.fromhex(constraints))]

@@ -1,5 +1,5 @@
-"""max_connections: how many connections there may be, of all workers together;
-and past it, accepting pauses.
+"""max_connections limits the connections of all workers together; at the
+limit, accepting pauses.
 """
 
 import subprocess
@@ -14,7 +14,7 @@ from support import Task, is_echoed, read_exactly
 
 
 def test_accepting_pauses(room, backend, tunnel):
-    """Past it, accepting pauses; a place that is free is taken at once."""
+    """At the limit accepting pauses; a free slot is used at once."""
     backend.serve(support.echo)
     t = tunnel("max_connections=2", support.ALONE)
     first, second = room.client(t), room.client(t)
@@ -22,7 +22,7 @@ def test_accepting_pauses(room, backend, tunnel):
     support.wait_for(lambda: waits_to_be_accepted(t), "a full house")
     assert t.log().count(" accepted\n") == 2
     before = t.cpu_seconds()
-    time.sleep(0.5)  # a span to measure
+    time.sleep(0.5)  # time to measure
     assert t.cpu_seconds() - before <= 0.02 * support.SLOW
     assert third.running()
     first.reset()
@@ -37,7 +37,7 @@ def test_accepting_pauses(room, backend, tunnel):
 
 
 def waits_to_be_accepted(t):
-    """In /proc/net/tcp, the queue of a listener is its rx_queue."""
+    """The accept queue of a listener is its rx_queue in /proc/net/tcp."""
     port = int(t.address.rsplit(":", 1)[1])
     with open("/proc/net/tcp") as f:
         for line in f:
@@ -65,7 +65,7 @@ def test_many_come_and_go_past_it(room, backend, tunnel):
 
 
 class Stubborn:
-    """Commands that do not end when they are asked to."""
+    """Commands that ignore SIGTERM."""
 
     WORDS = "sh", "-c", "trap '' TERM; echo ready; exec sleep 60"
 
@@ -81,7 +81,7 @@ class Stubborn:
 
 
 def test_commands_that_stay_count(room):
-    """Not only what there is of clients: these come, and leave at once."""
+    """Running commands count even after their clients have left."""
     t = room.tunnel("max_connections=5", "workers=1", "--", *Stubborn.WORDS)
     stubborn = room.keep(Stubborn(t))
     before = t.descriptors()
@@ -96,7 +96,8 @@ def test_commands_that_stay_count(room):
     client = room.client(t)
     assert client.read_all() == (b"", "TLSV1_ALERT_INTERNAL_ERROR")
     client.close()
-    t.wait_log(" no backend: sh: 5 commands are still running$")
+    t.wait_log(r" no backend: sh: 5 commands are running already "
+               r"\(max_connections\)$")
     stubborn.kill()
     t.wait_log("command .* exited: signal 9", count=5)
     client = room.client(t)
@@ -107,7 +108,7 @@ def test_commands_that_stay_count(room):
 def forking(room, echo):
     def start(*arguments):
         t = room.tunnel("mode=fork", f"connect={echo.address}", *arguments)
-        workers(t, 0)  # but for one that tries it out, and ends
+        workers(t, 0)  # besides the trial process, which ends
         return t
 
     return start
@@ -121,7 +122,7 @@ def test_of_all_workers(room, echo):
     assert all(is_echoed(client) for client in clients)
     waiting = Task(room.client, t)
     before = t.cpu_seconds()
-    time.sleep(0.3)  # a span to measure
+    time.sleep(0.3)  # time to measure
     assert t.cpu_seconds() - before <= 0.02 * support.SLOW
     assert waiting.running()
     assert t.log().count(" accepted\n") == 10
@@ -134,7 +135,7 @@ def test_mode_fork(room, forking):
     first, second = room.client(t), room.client(t)
     third = Task(room.client, t)
     before = t.cpu_seconds()
-    time.sleep(0.3)  # a span to measure
+    time.sleep(0.3)  # time to measure
     assert t.cpu_seconds() - before <= 0.02 * support.SLOW
     assert third.running()
     assert len(t.workers()) == 2

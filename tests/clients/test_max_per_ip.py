@@ -1,4 +1,4 @@
-"""max_per_ip: how many connections an address may have."""
+"""max_per_ip limits the connections of one address."""
 
 import os
 import ssl
@@ -9,7 +9,7 @@ import support
 from crowds import GARBAGE, come, crowd, ended, greet, is_fork, is_served
 from support import statistics, wait_until_alone
 
-LATE = 1.0 * support.SLOW  # a timeout may be this much late
+LATE = 1.0 * support.SLOW  # tolerance for timeouts
 
 
 def is_refused(room, address, source=None):
@@ -18,7 +18,7 @@ def is_refused(room, address, source=None):
 
 
 def test_max_per_ip_is_exact(room, start):
-    """However many processes share the count."""
+    """With any number of processes that share the count."""
     t = start("max_per_ip=10")
     some = crowd(room, t.address, 40)
     support.wait_for(lambda: len(ended(some)) == 30, "30 to be refused")
@@ -34,7 +34,9 @@ def test_max_per_ip_is_exact(room, start):
 
 
 def test_one_of_two_at_once(room, start):
-    """One place: one of the two has it, whichever worker was first."""
+    """With one slot, one of two clients gets it, from whichever worker is
+    first.
+    """
     t = start("max_per_ip=1")
     pairs = [crowd(room, t.address, 2, f"127.0.1.{n}") for n in range(1, 101)]
     t.wait_log("(accepted|refused: .*)$", count=200)
@@ -51,7 +53,9 @@ def test_max_per_ip_is_off_by_default(room, start):
 
 
 def test_places_come_back(room, start):
-    """However the connection ended, and a refused one takes none."""
+    """Slots are free again after any end of a connection; a refused one takes
+    none.
+    """
     t = start("max_per_ip=4")
     for _ in range(3):
         clients = [is_served(room, t.address) for _ in range(3)]
@@ -68,7 +72,7 @@ def test_places_come_back(room, start):
 
 
 def test_places_of_a_killed_process_come_back(room, start, way):
-    """Its own, and no others."""
+    """Only its own slots are free again."""
     t = start("max_per_ip=8")
     some = crowd(room, t.address, 8)
     support.wait_for(lambda: statistics(t)["live"] == 8, "all to be accepted")
@@ -91,7 +95,8 @@ def number_of_descriptors(pid):
 
 
 def test_max_per_ip_of_ipv4_at_a_listener_for_both(room, ipv6, start):
-    """::ffff:127.0.0.1 and ::ffff:127.0.0.2 are in one /64, and two clients.
+    """::ffff:127.0.0.1 and ::ffff:127.0.0.2 are in one /64, but are two
+    clients.
     """
     t = start("accept=0", "max_per_ip=1")
     port = t.address.rsplit(":", 1)[1]
@@ -102,7 +107,7 @@ def test_max_per_ip_of_ipv4_at_a_listener_for_both(room, ipv6, start):
 
 
 def test_max_per_ip_is_for_addresses(room, start):
-    """Clients at a Unix socket have none."""
+    """Clients on a Unix socket have no address, and no limit."""
     t = start(f"accept=unix:{room.path('socket')}", "max_per_ip=1")
     for _ in range(3):
         is_served(room, t.address)
@@ -110,7 +115,7 @@ def test_max_per_ip_is_for_addresses(room, start):
 
 @pytest.fixture
 def namespace():
-    """A network of its own, which has these two /64, all of them."""
+    """A network namespace with all addresses of these two /64 networks."""
     with support.namespace() as ip:
         for network in ("2001:db8:0:1::/64", "2001:db8:0:2::/64"):
             support.run(ip, "-6", "route", "add", "local", network,
@@ -119,7 +124,7 @@ def namespace():
 
 
 def test_max_per_ip_is_for_a_64_of_ipv6(ipv6, namespace, room):
-    """Its namespace comes before the room, all of which is in it."""
+    """The namespace is requested before the room, which is then inside."""
     backend = room.backend().serve(support.echo)
     t = room.tunnel(f"connect={backend.address}", "accept=[::]:0",
                     "workers=4", "max_per_ip=4")
@@ -134,7 +139,7 @@ def test_max_per_ip_is_for_a_64_of_ipv6(ipv6, namespace, room):
 
 
 def test_max_per_ip_of_nat64(room, start):
-    """RFC 6052: an IPv4 client, by whichever way it comes."""
+    """RFC 6052: one IPv4 client counts as one, by any route."""
     t = start("max_per_ip=1", "accept_proxy=yes")
 
     def come_from(source):

@@ -1,4 +1,4 @@
-"""What each rule for clients' certificates holds for, to the letter."""
+"""Exactly which client certificates each rule matches."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ APP = {"name": "app1", "san": "DNS:app1.example.org, DNS:Second.Example.ORG, "
 
 @pytest.fixture
 def start(authority, tunnel):
-    """Start one with these rules."""
+    """Start a tunnel with these rules."""
     def call(*rules, ca=authority.crt):
         return tunnel("verify=require", *([f"ca={ca}"] if ca else []),
                       *(f"peer={rule}" for rule in rules))
@@ -59,7 +59,7 @@ def test_holds(room, start, backend, app1, rule):
 def test_does_not_hold(room, start, backend, app1, rule):
     t = start(rule, "cn:good")
     assert refusal(room, t, client=app1) == DENIED
-    refused(t, 'client certificate "CN=app1": no rule matched')
+    refused(t, 'client certificate "CN=app1": no peer rule matches')
 
 
 def test_wildcard_is_for_one_label(room, authority, start, backend):
@@ -68,13 +68,13 @@ def test_wildcard_is_for_one_label(room, authority, start, backend):
                               "aexample.org", "a.example.org.example"), 1):
         pem = authority.leaf(san="DNS:" + name)
         assert refusal(room, t, client=pem) == DENIED, name
-        refused(t, 'client certificate "CN=app1": no rule matched', n)
+        refused(t, 'client certificate "CN=app1": no peer rule matches', n)
     assert is_first(room, t, backend, client=authority.leaf(
         san="DNS:a.b.example.org, DNS:a.example.org"))
 
 
 def test_cn_is_no_dns_name(room, authority, start, backend):
-    """Nor the other way round."""
+    """Nor is a DNS name a CN."""
     t = start("dns:app1.example.org", "cn:app2.example.org")
     for pem in (authority.leaf("app1.example.org"),
                 authority.leaf("x", san="DNS:app2.example.org")):
@@ -91,7 +91,7 @@ def test_cn_is_no_part_of_the_subject(room, authority, start, backend,
     t = start("cn:app1")
     pem = authority.leaf(subject=subject, san="DNS:app1")
     assert refusal(room, t, client=pem) == DENIED
-    t.wait_log(" -> - .*: no rule matched$")
+    t.wait_log(" -> - .*: no peer rule matches$")
     assert is_first(room, t, backend, client=authority.leaf("app1"))
 
 
@@ -136,7 +136,7 @@ peer = dns:*.example.org
     assert is_first(room, t, backend, client=app1)
 
 
-# Names that are made to be misread.
+# Names made to be misread.
 
 def der(tag, *parts):
     body = b"".join(parts)
@@ -147,7 +147,7 @@ def der(tag, *parts):
 
 
 def sequence_in(data):
-    """The bytes of the first element of a sequence."""
+    """Return the bytes of the first element of a sequence."""
     def header(at):
         n = data[at + 1]
         if n < 128:
@@ -159,8 +159,8 @@ def sequence_in(data):
 
 
 def resigned(authority, pem, old, new):
-    """The same certificate with other bytes in it, which openssl(1) would not
-    put there, with the authority's signature.
+    """Return a certificate with modified bytes that openssl(1) can't make,
+    signed again by the authority.
     """
     tbs = sequence_in(run("openssl", "x509", "-in", pem, "-outform", "DER"))
     assert len(old) == len(new) and tbs.count(old) == 1
@@ -197,11 +197,11 @@ def test_nul_ends_no_name(room, authority, start, backend, rule, old, new):
 
 
 @pytest.mark.parametrize("san", [
-    "DER:3005870300000A",                # an address of three bytes
-    "DER:3007870500000A0B0C",            # of five
-    "DER:30028700",                      # of none
-    "DER:30028200",                      # a DNS name of none
-    "DER:3002860" "0",                   # a URI of none
+    "DER:3005870300000A",                # an address of 3 bytes
+    "DER:3007870500000A0B0C",            # 5 bytes
+    "DER:30028700",                      # 0 bytes
+    "DER:30028200",                      # an empty DNS name
+    "DER:3002860" "0",                   # an empty URI
     "DER:300582037F0101",                # a DNS name of control characters
     "DER:3000",                          # no name at all
     "otherName:1.2.3.4;UTF8:app1",
@@ -209,15 +209,17 @@ def test_nul_ends_no_name(room, authority, start, backend, rule, old, new):
     "RID:1.2.3.4",
 ])
 def test_odd_names(room, authority, start, backend, san):
-    """They are no match, or the certificate can't be read; no more."""
+    """They don't match, or the certificate can't be parsed; nothing worse
+    happens.
+    """
     t = start("dns:app1", "ip:10.0.0.0", "uri:app1", "cn:good")
     extra = "\n[elsewhere]\nCN = app1\n" if "elsewhere" in san else ""
     pem = authority.leaf("x", san=san + extra)
     assert refusal(room, t, "1.2", client=pem) in (
         DENIED, "BAD_CERTIFICATE")
-    # Here, the library's own alert can't be read by anybody.
+    # In this case the library's own alert can't be read.
     refusal(room, t, "1.3", client=pem)
-    t.wait_log(" -> - .* (no rule matched|malformed certificate)$",
+    t.wait_log(" -> - .* (no peer rule matches|malformed certificate)$",
                count=2)
     assert is_first(room, t, backend, client=authority.leaf("good"))
 
@@ -227,7 +229,7 @@ def test_odd_names(room, authority, start, backend, san):
 @pytest.mark.parametrize("key", [EC, RSA], ids=["EC", "RSA"])
 def test_pin_of_a_certificate_that_signs_itself(room, start, backend, version,
                                                 key):
-    """By openssl-req(1ssl), which makes it an authority as well."""
+    """Made by openssl-req(1ssl), so it is also an authority."""
     pem = room.path("self.pem")
     run("openssl", "req", "-x509", "-nodes", *key, "-subj", "/CN=admin",
         "-keyout", pem + ".key", "-out", pem + ".crt", "-days", "3")
@@ -238,7 +240,9 @@ def test_pin_of_a_certificate_that_signs_itself(room, start, backend, version,
 
 
 def test_pin_outlives_a_certificate(room, authority, start, backend):
-    """A new one for the same key, by another authority."""
+    """It also matches a new certificate for the same key, by another
+    authority.
+    """
     old = authority.leaf("app1")
     other = Authority(room.dir, "Other CA")
     stem = room.path("new")
@@ -253,13 +257,13 @@ def test_pin_outlives_a_certificate(room, authority, start, backend):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_pin_is_the_clients_own(room, authority, start, backend, known):
-    """Not its issuer's: what that has signed is not pinned."""
+    """A pin of an issuer's key does not match certificates that it signed."""
     sub = authority.sub()
     pem = sub.leaf("app1", send=[sub, authority])
     t = start(pin(sub.crt), pin(authority.crt), "cn:x",
               *([] if known else []), ca=authority.crt)
     assert refusal(room, t, client=pem) == DENIED
-    refused(t, 'client certificate "CN=app1": no rule matched')
+    refused(t, 'client certificate "CN=app1": no peer rule matches')
 
 
 @pytest.mark.parametrize("leaf,reason,alert", [
@@ -271,7 +275,7 @@ def test_pin_is_the_clients_own(room, authority, start, backend, known):
 ], ids=["expired", "usage", "key usage"])
 @pytest.mark.parametrize("known", [True, False])
 def test_pin_does_not_help(room, authority, start, leaf, reason, alert, known):
-    """What is wrong by itself stays wrong, with its CA known or not."""
+    """Other faults remain, with a known CA or without."""
     pem = authority.leaf("app1", **leaf)
     t = start(pin(pem), ca=authority.crt if known else None)
     assert refusal(room, t, client=pem) == alert
@@ -287,7 +291,7 @@ def test_pin_of_what_is_revoked(room, authority, tunnel, version):
 
 
 def test_pin_beside_a_crl_of_another(room, authority, tunnel, backend):
-    """Of a certificate whose CA is not known, no list can tell."""
+    """Without a known CA no CRL applies to a certificate."""
     other = Authority(room.dir, "Other CA")
     pem = other.leaf("app1")
     t = tunnel("verify=require", f"ca={authority.crt}",
@@ -296,29 +300,30 @@ def test_pin_beside_a_crl_of_another(room, authority, tunnel, backend):
 
 
 def test_pin_takes_the_key_itself(room, authority, start):
-    """To send the pinned certificate is not enough: TLS wants a signature."""
+    """Sending the pinned certificate is not enough: TLS requires a signature.
+    """
     app1, thief = authority.leaf("app1"), authority.leaf("thief")
     stolen = room.path("stolen.pem")
     concatenate(stolen, app1.removesuffix(".pem") + ".crt",
                 thief.removesuffix(".pem") + ".key")
     with pytest.raises(ssl.SSLError, match="KEY_VALUES_MISMATCH"):
         peers.context(room.certs, client=stolen)
-    # And with its own key, as the second of its chain.
+    # And with its own key, the pinned one as the second of its chain.
     chain = room.path("chain.pem")
     concatenate(chain, thief.removesuffix(".pem") + ".crt",
                 app1.removesuffix(".pem") + ".crt",
                 thief.removesuffix(".pem") + ".key")
     t = start(pin(app1))
     assert refusal(room, t, client=chain) == DENIED
-    refused(t, 'client certificate "CN=thief": no rule matched')
+    refused(t, 'client certificate "CN=thief": no peer rule matches')
 
 
 # Certificates.
 
 @pytest.fixture
 def admin(room):
-    """One that signs itself, as openssl-req(1ssl) makes it: an authority, too;
-    and a client below it, which sends both.
+    """A self-signed certificate by openssl-req(1ssl), which is also an
+    authority; and a client below it, which sends both.
     """
     pem = room.path("admin.pem")
     run("openssl", "req", "-x509", "-nodes", *EC, "-subj", "/CN=admin",
@@ -335,20 +340,20 @@ def admin(room):
 
 
 def test_certificate_is_pinned_itself(room, start, backend, version, admin):
-    """And not what it has issued."""
+    """Certificates issued by it are not pinned."""
     pem, evil = admin
     t = start(f"cert:{pem}.crt", ca=None)
     assert refusal(room, t, version, client=evil) == DENIED
-    refused(t, 'client certificate "CN=evil": no rule matched')
+    refused(t, 'client certificate "CN=evil": no peer rule matches')
     assert is_first(room, t, backend, version=version, client=pem)
     t.wait_log(' client="CN=admin" in=')
-    # A test of the test: it is what an authority's certificate there means.
+    # Check of the test: by ca, the same certificate is an authority.
     t = start(ca=pem + ".crt")
     assert is_first(room, t, backend, version=version, client=evil)
 
 
 def test_each_certificate_of_a_file(room, authority, start, backend):
-    """Whoever issued it; what else is in the file does not count."""
+    """Any issuer will do; other content of the file is ignored."""
     other = Authority(room.dir, "Other CA")
     pems = [authority.leaf("app1"), other.leaf("app2"), other.leaf("app3")]
     both = room.path("both.pem")
@@ -362,7 +367,7 @@ def test_each_certificate_of_a_file(room, authority, start, backend):
 
 
 def test_certificate_is_pinned_to_the_byte(room, authority, start, backend):
-    """Renewed for the same key and the same name, it is another one."""
+    """A renewed certificate for the same key and name does not match."""
     old = authority.leaf("app1")
     stem = room.path("new")
     os.link(old.removesuffix(".pem") + ".csr", stem + ".csr")
@@ -407,5 +412,5 @@ def test_pinned_certificates_are_told(room, certs, authority):
     hash_ = run("openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in",
                 pem).decode().split("=")[1].strip()
     assert f'\n# pinned client "CN=app1", sha256 {hash_}\n' in p.stdout
-    assert (f'warning: peer: {pem}: the certificate of "CN=app1": expires in '
-            "9 days\n") in p.stderr
+    assert (f"warning: command line: peer: {pem}: the certificate of "
+            '"CN=app1": expires in 9 days\n') in p.stderr

@@ -1,5 +1,5 @@
-"""Servers, right and wrong in one thing each: whom openssl(1) refuses is not
-talked to, and where we are stricter, it is known.
+"""Servers, valid or with one fault each: a server that openssl(1) rejects is
+refused, and cases in which the tunnel is stricter are listed.
 """
 
 import os
@@ -20,14 +20,14 @@ from chains import (AGREES, ANY, AUTHORITY, CLIENT, EMAIL, HOST, ISSUES, P384,
 from serving import ask
 from support import run
 
-# The keys and certificates take a while, on a busy machine.
+# Making keys and certificates is slow on a busy machine.
 pytestmark = pytest.mark.seconds(240)
 
 NAME = "app.example.org"
 
 
 def named(p, *names, **how):
-    """A chain of one that has these names."""
+    """Return a chain of one certificate with these names."""
     return [p.leaf(extensions=(*HOST, alternative(*names)), **how)]
 
 
@@ -41,10 +41,10 @@ def limited(p, *names, cn="app", **subtrees):
     return [*named(p, *(names or [dns(NAME)]), issuer=s, cn=cn), s]
 
 
-# What the server sends, its own first; and by which name it is known, if not by
-# NAME.  Of whom is trusted, a Pki keeps count.
+# What the server sends, its own first; and the name to verify, if not
+# NAME.  Pki collects the trusted issuers.
 CHAINS = {
-    # Its name, RFC 9525 section 6.
+    # Names, RFC 9525 section 6.
     "its name": lambda p: named(p, dns(NAME)),
     "wrong name": lambda p: named(p, dns("db.example.org")),
     "no name": lambda p: [p.leaf(extensions=HOST)],
@@ -109,7 +109,7 @@ CHAINS = {
     "IPv4 address as one of IPv6": (lambda p: named(p, ip(
         *[0] * 10, 255, 255, 192, 0, 2, 1)), "192.0.2.1"),
 
-    # Dates, and the way to a root.
+    # Dates, and the chain to a root.
     "expired": lambda p: [p.leaf(ends=-HOUR)],
     "not yet valid": lambda p: [p.leaf(starts=HOUR)],
     "one between": lambda p: p.below(),
@@ -156,7 +156,7 @@ CHAINS = {
         p.root(ends=-HOUR), cn=(r := p.root("Renewed root", key="new")).cn,
         key="new"))), s],
 
-    # May it issue?
+    # Permission to issue.
     "intermediate is no CA": lambda p: below(
         p, (constraints(False), usage(ISSUES))),
     "intermediate without constraints": lambda p: below(p, (usage(ISSUES),)),
@@ -173,7 +173,7 @@ CHAINS = {
     "intermediate of version 1": lambda p: [p.leaf(s := p.sub(
         extensions=(), ids=(), version=1), ids=()), s],
 
-    # For what?
+    # Purpose.
     "for clients": lambda p: [p.leaf(extensions=(
         uses(CLIENT), alternative(dns(NAME))))],
     "for both": lambda p: [p.leaf(extensions=(
@@ -272,7 +272,7 @@ CHAINS = {
         *HOST, alternative(b"\x82\x7f")))],
 }
 
-# Whom openssl(1) talks to and we don't, and why.
+# Servers that openssl(1) accepts and the tunnel does not, and why.
 LIBRARY = "mbed TLS does not read it, or not at that place"
 WEAK_ONE = "too weak for TLS today; OpenSSL leaves that to its security level"
 PARTIAL = "a star is a whole label, RFC 9525 section 6.3"
@@ -303,8 +303,8 @@ if not support.PATCHED:
 if "secp521r1" not in support.GROUPS:
     STRICTER["P-521"] = "a curve that this mbed TLS lacks"
 
-# Why, in the words of the log, and by which alert; of the others it is enough
-# that they are refused.
+# The reason in the log, and the alert; the others are only checked to be
+# refused.
 NOT_NAMED = "name mismatch: the certificate is for "
 WORDS = {
     "wrong name": (NOT_NAMED + "db.example.org", "BAD_CERTIFICATE"),
@@ -321,7 +321,7 @@ WORDS = {
     "revoked": ("revoked", "CERTIFICATE_REVOKED"),
     "for clients": ("not for server authentication", "UNSUPPORTED_CERTIFICATE"),
     "broken DNS constraints": (
-        "its issuers may not certify its names (name constraints)",
+        "its names are outside its issuers' name constraints",
         "BAD_CERTIFICATE"),
     "unknown, critical": ("its critical extension 1.2.3.4 is not supported",
                           "BAD_CERTIFICATE"),
@@ -340,12 +340,12 @@ if not support.PATCHED:
 
 
 class Chained(serving.Server):
-    """A server with such a chain, and what openssl(1) makes of it."""
+    """A server with such a chain, and openssl(1)'s verdict on it."""
 
     def __init__(self, pki, stem, made):
         make, self.name = made if isinstance(made, tuple) else (made, NAME)
         chain = make(pki)
-        self.pki, self.crl = pki, None in chain  # Pki.crl()'s
+        self.pki, self.crl = pki, None in chain  # from Pki.crl()
         chain = [x for x in chain if x is not None]
         with open(chain[0].key.path) as key, open(stem, "w") as f:
             f.write("".join(x.pem for x in chain) + key.read())
@@ -355,8 +355,8 @@ class Chained(serving.Server):
         return self.pki.lists if self.crl else None
 
     def objection(self):
-        """Why openssl(1) refuses it, or None.  For it as for us, an issuer
-        that is trusted need not have a root.
+        """Return why openssl(1) rejects it, or None.  As in the tunnel, a
+        trusted issuer needs no root.
         """
         is_address = re.fullmatch(r"[\d.]+|.*:.*", self.name)
         lists = ("-crl_check_all", "-CRL", self.lists()) if self.crl else ()
@@ -404,19 +404,19 @@ def test_verdict(pki, version, what):
     assert got == "ConnectionResetError", (objection, log)
     assert end not in ("served", "left")
     reason, alert = WORDS.get(what, ("", end))
-    line = re.search(r"(?m)-> (\S+): (.*)$", log)
+    line = re.search(r"(?m)no backend: (\S+): (.*)$", log)
     assert line and reason in line[2] and end == alert, log
 
 
 @pytest.mark.parametrize("what", STRICTER)
 def test_stricter_is_stricter(pki, what):
-    """Than openssl(1); else it is no exception."""
+    """Stricter than openssl(1); otherwise the case does not belong there."""
     assert pki.servers[what].objection() is None
 
 
 @pytest.mark.parametrize("what", ["wrong name", "unknown CA", "expired"])
 def test_unverified(pki, version, what):
-    """It is talked to, as the user has been warned."""
+    """It is accepted, since the user was warned."""
     server = pki.servers[what]
     got, log = through_us(server, version, "verify=none")
     assert (got, server.result()) == (b"hello", "served"), log
@@ -427,8 +427,8 @@ HELLO, ALERT, CHANGE, DATA = 22, 21, 20, 23
 
 @pytest.mark.parametrize("what", ["wrong name", "unknown CA", "expired"])
 def test_nothing_is_shown(certs, pki, version, what):
-    """A server that is not who it should be sees no certificate of ours, nor a
-    Finished, but an alert: in TLS 1.3, under the keys that it reads by then.
+    """A refused server gets neither our certificate nor a Finished, but an
+    alert; in TLS 1.3 under the keys that it then reads with.
     """
     server = pki.servers[what]
     server.ctx.load_verify_locations(certs.ca)
@@ -450,5 +450,5 @@ def test_nothing_is_shown(certs, pki, version, what):
         assert rest == [(ALERT, 2)]
         return
     (kind, size), = (x for x in rest if x[0] != CHANGE)
-    # It is padded: there is no room for a Finished.
+    # The alert is padded; a Finished would be longer.
     assert size <= 32 and kind == (DATA if support.PATCHED else ALERT)

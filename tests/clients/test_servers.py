@@ -1,5 +1,5 @@
-"""How a client of ours knows a server: by names, rules, pins, a bundle; and how
-it is known itself.
+"""Verification of servers by our client: by names, rules, pins and a bundle;
+and authentication of our client.
 """
 
 import os
@@ -26,17 +26,18 @@ def serve(room):
 
 @pytest.fixture
 def server(certs, serve):
-    """Its certificate is for localhost, 127.0.0.1 and ::1."""
+    """A server with a certificate for localhost, 127.0.0.1 and ::1."""
     return serve(certs.server)
 
 
 def refused(got, log):
-    """Why."""
+    """Return the reason of a refusal."""
     assert got == "ConnectionResetError", log
-    return re.search(r'(?m)-> \S+: server certificate ".*?": (.*)$', log)[1]
+    return re.search(r'(?m)no backend: \S+: server certificate ".*?": (.*)$',
+                     log)[1]
 
 
-# By its name, as it is in the configuration.
+# By the name in the configuration.
 
 @pytest.mark.parametrize("host,name", [
     ("localhost", "localhost"), ("LOCALHOST", "LOCALHOST"),
@@ -53,7 +54,7 @@ def test_name_of_connect(certs, server, version, host, name):
     ("localhost", "localhost"), ("localhost.", "localhost"), ("::1", None),
     ("off", None)])
 def test_server_name(certs, server, name, asked):
-    """An address is asked for by nobody, but it is verified."""
+    """An address is not sent as SNI, but verified."""
     got, log = ask(f"connect=localhost:{server.port}", f"ca={certs.ca}",
                    f"server_name={name}")
     assert (got, server.result()) == (b"hello", "served"), log
@@ -71,7 +72,7 @@ def test_name_that_it_has_not(certs, server, name):
 
 
 def test_many_names(authority, serve):
-    """Of them, the line has some."""
+    """The log line lists some of them."""
     names = ", ".join(f"DNS:a{i}.example.org" for i in range(100))
     server = serve(authority.leaf(usage="serverAuth", san=names))
     got, log = ask(f"connect=localhost:{server.port}", f"ca={authority.crt}")
@@ -89,11 +90,11 @@ def test_socket_without_a_name(room, certs, serve):
     assert got == b"hello", log
 
 
-# By rules, instead of the name.
+# By rules instead of the name.
 
 @pytest.fixture(scope="module")
 def hosts(certs):
-    """Certificates of servers, of which one has a wildcard."""
+    """Certificates of servers, one with a wildcard."""
     by = Authority(certs.dir, "Servers' CA")
 
     def leaf(san, **how):
@@ -128,13 +129,13 @@ def test_rules(hosts, serve, version, which, rules, is_found):
     if is_found:
         assert (got, server.result()) == (b"hello", "served"), log
     else:
-        assert refused(got, log) == "no rule matched"
+        assert refused(got, log) == "no peer rule matches"
         assert server.result() == "ACCESS_DENIED"
 
 
 @pytest.mark.parametrize("kind", ["pin", "cert"])
 def test_pin(hosts, serve, authority, version, kind):
-    """It needs no authority, and is of that one alone."""
+    """A pin needs no authority, and matches only that key."""
     files = hosts[1]
     rule = "peer=" + (pin(files["none"]) if kind == "pin" else
                       "cert:" + files["none"])
@@ -149,15 +150,15 @@ def test_pin(hosts, serve, authority, version, kind):
     assert refused(got, log) == "expired 24 hours ago"
 
 
-# The bundle of the system, which is another one here.
+# The system's bundle, replaced for these tests.
 
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 
 @pytest.fixture
 def with_bundle(room):
-    """Words to start a program by that has this file in its place; None: that
-    has none at all.
+    """Return a command that runs a program with this file as the system's
+    bundle; None: without any.
     """
     def make(file):
         support.need("unshare")
@@ -177,7 +178,8 @@ def with_bundle(room):
 
 
 def test_bundle_of_the_system(room, certs, authority, server, with_bundle):
-    """What can't be used in it is nobody's warning.  It is read again."""
+    """Unusable certificates in it cause no warning.  A reload reads it again.
+    """
     odd = Authority(room.dir, "Odd CA", key=("-newkey", "ed25519"))
     limited = Authority(room.dir, "Limited CA", extensions=AUTHORITY +
                         "nameConstraints = critical, permitted;DNS:x.org\n")
@@ -189,7 +191,7 @@ def test_bundle_of_the_system(room, certs, authority, server, with_bundle):
     to = f"connect=localhost:{server.port}"
     p = run(*under, *support.command("-t", "accept=1", "client=yes",
                                      to)).decode()
-    assert f"# CA certificates of the system: {BUNDLE}, 3\n" in p
+    assert f"# CA certificates of the system: {BUNDLE} (3)\n" in p
     assert "warning" not in p and "Mail CA" not in p
     got, log = ask(to, under=under)
     assert got == b"hello", log
@@ -198,12 +200,12 @@ def test_bundle_of_the_system(room, certs, authority, server, with_bundle):
     t = room.start("tunnel", [*under, *support.command(
         "accept=127.0.0.1:0", f"log={log}", "client=yes", to)])
     support.wait_for(lambda: "listening" in support.text_of(log), "its start")
-    line = f"CA certificates of the system: {BUNDLE}, "
-    assert support.text_of(log).count(line + "3\n") == 1
+    line = f"CA certificates of the system: {BUNDLE} "
+    assert support.text_of(log).count(line + "(3)\n") == 1
     with open(bundle, "w") as f:
         f.write(support.text_of(authority.crt))
     os.kill(t.pid, signal.SIGHUP)
-    support.wait_for(lambda: line + "1\n" in support.text_of(log), "a reload")
+    support.wait_for(lambda: line + "(1)\n" in support.text_of(log), "a reload")
     assert "warning" not in support.text_of(log)
 
 
@@ -213,8 +215,8 @@ def test_no_bundle(server, with_bundle):
     p = support.subprocess.run([*under, *words], capture_output=True,
                                text=True)
     assert p.returncode == 2 and p.stderr.splitlines()[0] == (
-        "tunnel: error: missing: ca = FILE (this system has no file of its CA "
-        "certificates where one is looked for)")
+        "tunnel: error: missing: ca = FILE (the CA certificates of the "
+        "system were not found)")
     got, log = ask(f"connect=localhost:{server.port}", "verify=none",
                    under=under)
     assert got == b"hello", log
@@ -229,11 +231,13 @@ def test_pins_need_no_bundle(certs, server, with_bundle):
 # Warnings, errors and -t.
 
 def test_unverified_is_warned_of(room, server):
-    """At each start and reload."""
+    """The warning is repeated at each start and reload; -i logs it once."""
+    _, log = ask(f"connect=localhost:{server.port}", "verify=none")
+    assert log.count("command line: verify: the server is not ") == 1
     t = room.tunnel("client=yes", f"connect=localhost:{server.port}",
                     "verify=none", "cert=" + room.certs.server)
-    words = "warning: verify: the server is not authenticated: anyone can " \
-        "pose as it"
+    words = "warning: command line: verify: the server is not authenticated: anyone can " \
+        "impersonate it"
     t.wait_log(words, 1)
     os.kill(t.pid, signal.SIGHUP)
     t.wait_log(words, 2)
@@ -248,8 +252,8 @@ def test_report(certs, hosts):
     p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
                    "verify=none")
     assert p.returncode == 0 and p.stderr == (
-        "tunnel: warning: verify: the server is not authenticated: anyone can "
-        "pose as it\n")
+        "tunnel: warning: command line: verify: the server is not "
+        "authenticated: anyone can impersonate it\n")
 
 
 def test_issuer_of_no_server(certs):
@@ -258,19 +262,21 @@ def test_issuer_of_no_server(certs):
     p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
                    f"ca={ca.crt}")
     assert p.returncode == 0 and p.stderr == (
-        'tunnel: warning: ca: servers of "CN=Mail CA" are refused: not for '
+        'tunnel: warning: command line: ca: servers with a certificate of '
+        '"CN=Mail CA" are refused: not for '
         "server authentication\n")
 
 
 def test_own_chain_is_judged(certs, authority):
-    """By servers, whom its names are nothing to."""
+    """Warnings about our own chain are about servers, which ignore its names.
+    """
     sub = authority.sub(digest="sha1")
     pem = sub.leaf("app1", send=[sub])
     p = run_tunnel("-t", "client=yes", "accept=1", "connect=localhost:1",
                    f"ca={certs.ca}", f"cert={pem}")
     assert p.returncode == 0 and p.stderr == (
-        f"tunnel: warning: {pem}: the chain's certificate is signed with "
-        "SHA-1, which servers refuse\n")
+        f"tunnel: warning: command line: cert: {pem}: the chain's certificate "
+        "is signed with SHA-1, which servers refuse\n")
 
 
 WHERE = "command line: "
@@ -278,19 +284,20 @@ WHERE = "command line: "
 
 @pytest.mark.parametrize("arguments,words", [
     (["connect=unix:/x"], "connect: unix:/x has no name to verify the server "
-     "by (allowed: with server_name or peer; verify = none)"),
+     "by (allowed: server_name or peer to verify it by, or verify = none)"),
     (["connect=unix:/x", "server_name=off"], "connect: unix:/x has no name to "
-     "verify the server by (allowed: with server_name or peer; verify = none)"),
+     "verify the server by (allowed: server_name or peer to verify it by, or "
+     "verify = none)"),
     (["connect=localhost:https"], '"localhost:https" is not an address '
      "(allowed: [host:]port with a port of 1 to 65535, [IPv6]:port, "
      "unix:/path; did you mean localhost:443?)"),
-    (["connect=unix:"], '"" is not a path of up to 107 bytes'),
+    (["connect=unix:"], '"" is not a path of 1 to 107 bytes'),
     (["connect=1", "server_name=*.example.org"], 'server_name: '
-     '"*.example.org" is not a name for TLS (allowed: an ASCII name, where '
-     "others begin with xn--; an address; off)"),
+     '"*.example.org" is not a name for TLS (allowed: a DNS name in ASCII, '
+     "with other characters as xn--; an IP address; off)"),
     (["connect=1", "server_name=bücher.example"], 'server_name: '
-     r'"b\xc3\xbccher.example" is not a name for TLS (allowed: an ASCII name, '
-     "where others begin with xn--; an address; off)"),
+     r'"b\xc3\xbccher.example" is not a name for TLS (allowed: a DNS name in '
+     "ASCII, with other characters as xn--; an IP address; off)"),
     (["connect=1", "verify=request"], "verify = request is for client "
      "certificates (allowed with client = yes: none, require)"),
     (["connect=1", "verify=none", "peer=cn:x"], "peer has no effect with "
@@ -299,7 +306,7 @@ WHERE = "command line: "
      "yes"),
     (["connect=1", "client=no", "cert={server}", "server_name=x"],
      "server_name has no effect with client = no"),
-    (["connect=1", "cert={server}", "cert={rsa}"], "several cert have no "
+    (["connect=1", "cert={server}", "cert={rsa}"], "a second cert has no "
      "effect with client = yes (allowed: one)"),
     (["connect=1", "tls_max=1.2", "ciphers=TLS_AES_128_GCM_SHA256"],
      "ciphers: no suite in the list can be used with tls_min = 1.2, tls_max = "
@@ -314,7 +321,7 @@ def test_errors(certs, arguments, words):
     assert complaint(run_tunnel("accept=1", *given)) == WHERE + words
 
 
-# Whom the server sees.
+# Our client's certificate at the server.
 
 @pytest.mark.parametrize("kind", ["EC", "P-384", "RSA", "below another"])
 def test_own_certificate(certs, authority, serve, version, kind):
@@ -344,7 +351,7 @@ def test_own_encrypted_key(room, certs, authority, serve, version):
 
 
 def test_own_certificate_is_needed(certs, authority, serve, version):
-    """The server's alert is told, in its words."""
+    """The server's alert is reported by name."""
     server = serve(certs.server, asks=authority.crt)
     got, log = ask(f"connect=localhost:{server.port}", f"ca={certs.ca}",
                    f"tls_min={version}", f"tls_max={version}")
@@ -355,7 +362,7 @@ def test_own_certificate_is_needed(certs, authority, serve, version):
         "certificate_required (116)") in log, log
 
 
-# Servers of something else.
+# Servers of other protocols.
 
 @pytest.mark.parametrize("greeting,words", [
     (b"SSH-2.0-OpenSSH_9.2p1\r\n", 'not TLS but SSH: the server sent "SSH-2.0-"'),

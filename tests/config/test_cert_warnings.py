@@ -1,6 +1,6 @@
-"""What clients will not like of a certificate, or the tunnel of an issuer or a
-revocation list, is a warning, and so are weak suites: with -t, at the start,
-and at a reload; and nothing else is.
+"""Faults of a certificate, of an issuer or of a revocation list that clients
+or the tunnel would reject, and weak suites, cause warnings: with -t, at the
+start, and at a reload.  Nothing else does.
 """
 
 import os
@@ -17,8 +17,8 @@ from certificates import AUTHORITY, DAY, EC, HOUR, RSA, Authority, concatenate
 
 
 class Files:
-    """PEM files by name, made when they are asked for.  Their issuers are an
-    authority of their own, and one below it.
+    """PEM files by name, made on demand, issued by a root and by an
+    intermediate CA of their own.
     """
 
     def __init__(self, certs):
@@ -34,8 +34,8 @@ class Files:
 
     def leaf(self, issuer, *send, san="DNS:a.example.org", key=EC,
              url="", more="", **how):
-        """send: whose certificates are to be there as well.  url: where that
-        of the issuer is, as "caIssuers;URI:http://a.example".  more: lines.
+        """send: the issuers to append. url: authority information access, as
+        "caIssuers;URI:http://a.example". more: extension lines.
         """
         stem = issuer.request("/CN=server", key)
         lines = {"basicConstraints": "critical, CA:FALSE",
@@ -48,7 +48,7 @@ class Files:
                     stem + ".key")
         return stem + ".pem"
 
-    # Nothing is wrong with these.
+    # Certificates without a fault.
 
     def make_chain(self):
         return self.leaf(self.sub, self.sub)
@@ -78,12 +78,14 @@ class Files:
         return self.leaf(self.sub, self.sub, ends=31 * DAY)
 
     def make_sha1_root(self):
-        """How it is signed means nothing: it is known or it is not."""
+        """The signature of a root does not matter: clients trust it by its
+        key.
+        """
         root = Authority(self.dir, "Old Root CA", digest="sha1")
         return self.leaf(root, root)
 
     def make_of_a_private_root(self):
-        """Such clients know it, and nobody else has to."""
+        """Clients of a private root have it; no one else needs it."""
         return self.leaf(self.root)
 
     def make_of_one_that_is_not_to_be_fetched(self):
@@ -105,12 +107,12 @@ class Files:
         return self.constrained("1.2.3.4.5 = critical, ASN1:NULL")
 
     def constrained(self, extensions):
-        """An issuer with these: that is for clients to judge."""
+        """An issuer with these extensions, which only clients evaluate."""
         sub = self.root.sub("Bound CA", extensions=AUTHORITY +
                             extensions + "\n")
         return self.leaf(sub, sub)
 
-    # These have one fault each.
+    # Certificates with one fault each.
 
     def make_must_staple(self):
         return self.leaf(self.sub, self.sub, more="tlsfeature = "
@@ -138,7 +140,7 @@ class Files:
         return self.leaf(sub, sub)
 
     def make_lone(self):
-        """A public one: these tell where their issuer's certificate is."""
+        """A public certificate: it has the URL of its issuer's certificate."""
         return self.leaf(
             self.sub, url="OCSP;URI:http://ocsp.example.org/, "
             "caIssuers;URI:http://ca.example.org/sub.crt")
@@ -199,11 +201,11 @@ FAULTS = {
     "gap": "an intermediate certificate is missing: .*CN=Sub CA.*",
     "gap_further_on": "an intermediate certificate is missing: .*CN=Sub CA.*",
     "order": "the chain is in the wrong order: .*",
-    "no_names": "it has no subject alternative name, .*",
-    "inner_star": r'its name "www\.\*\.org" matches no host',
-    "two_stars": r'its name "\*\.\*\.example\.org" matches no host',
-    "lone_star": r'its name "\*" matches no host',
-    "star_of_all": r'its name "\*\.org" matches no host',
+    "no_names": "the certificate has no subject alternative name, .*",
+    "inner_star": r'the name "www\.\*\.org" matches no host',
+    "two_stars": r'the name "\*\.\*\.example\.org" matches no host',
+    "lone_star": r'the name "\*" matches no host',
+    "star_of_all": r'the name "\*\.org" matches no host',
     "short_rsa": ".* RSA key .*1024 bits.*",
     "sha1": "the certificate is signed with SHA-1, .*",
     "sha1_intermediate": "the chain's certificate is signed with SHA-1, .*",
@@ -218,7 +220,8 @@ def files(certs):
 
 
 def warned(*arguments):
-    """The warnings of -t, which succeeds, and says nothing else there."""
+    """The warnings of -t, which succeeds, and prints nothing else on stderr.
+    """
     p = subprocess.run([*support.UNDER, support.TUNNEL, "-t", "accept=0",
                         "connect=1", *arguments], capture_output=True,
                        text=True, timeout=support.DEADLINE)
@@ -229,44 +232,44 @@ def warned(*arguments):
 
 
 def logged(t):
-    """The same, in the log of one that has come to its end."""
+    """The warnings in the log of a tunnel, after it has exited."""
     assert t.stop() == 0
     return re.findall("^tunnel: warning: (.*)$", t.log(), re.M)
 
 
-def is_about(lines, path, fault):
-    """It is that one warning."""
+def is_about(lines, path, fault, where="command line"):
+    """Whether the only warning is this one, with the place of the setting."""
     return len(lines) == 1 and re.fullmatch(
-        f"{re.escape(path)}: {FAULTS[fault]}", lines[0])
+        f"{where}: cert: {re.escape(path)}: {FAULTS[fault]}", lines[0])
 
 
 # Certificates.
 
 @pytest.mark.parametrize("name", CLEAN)
-def test_nothing_to_say(room, files, name):
+def test_no_warning(room, files, name):
     path = files.get(name)
     assert warned(f"cert={path}") == []
     assert logged(room.tunnel("connect=1", f"cert={path}")) == []
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault_is_told_when_asked(files, fault):
+def test_warning_with_t(files, fault):
     path = files.get(fault)
     lines = warned(f"cert={path}")
     assert is_about(lines, path, fault), lines
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault_is_told_at_the_start(room, files, fault):
-    """And it starts."""
+def test_warning_at_the_start(room, files, fault):
+    """The tunnel nevertheless starts."""
     path = files.get(fault)
     t = room.tunnel("connect=1", f"cert={path}")
     assert is_about(logged(t), path, fault), t.log()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault_is_told_at_a_reload(room, files, fault):
-    """At each one again; and it is reloaded."""
+def test_warning_at_a_reload(room, files, fault):
+    """Repeated at each reload, which succeeds."""
     def write(cert):
         return room.write("tunnel.conf", "accept = 127.0.0.1:0\nconnect = 1\n"
                           f"cert = {cert}\n")
@@ -279,21 +282,21 @@ def test_fault_is_told_at_a_reload(room, files, fault):
         t.wait_log("tunnel: reloaded", count)
     lines = logged(t)
     assert len(lines) == 2 and lines[0] == lines[1], lines
-    assert is_about(lines[:1], path, fault), lines
+    assert is_about(lines[:1], path, fault, r"\S+/tunnel\.conf:3"), lines
 
 
 def test_each_fault_of_each_certificate(files):
     paths = [files.get(name) for name in ("chain", "no_names", "soon", "gap")]
     lines = warned(*(f"cert={path}" for path in paths))
-    assert [line.split(": ")[0] for line in lines] == paths[1:]
+    assert [line.split(": ")[2] for line in lines] == paths[1:]
     leaf = files.leaf(files.sub, files.root, san="", ends=5.5 * DAY,
                       key=("-newkey", "rsa:1024"))
     assert len(warned(f"cert={leaf}")) == 4
 
 
 @pytest.mark.parametrize("as_directory", [False, True])
-def test_issuer_that_is_known_as_a_client_s(room, files, as_directory):
-    """Then it need not be sent to them."""
+def test_missing_issuer_listed_in_ca(room, files, as_directory):
+    """Clients need not receive an issuer that the tunnel trusts."""
     path = files.get("lone")
     where = files.sub.crt
     if as_directory:
@@ -306,8 +309,8 @@ def test_issuer_that_is_known_as_a_client_s(room, files, as_directory):
 
 @pytest.mark.parametrize("name", ["name_constraints", "policy_constraints",
                                   "policies", "extension_of_ones_own"])
-def test_chain_for_clients_to_judge(room, files, version, name):
-    """Each of it is sent, with what mbed TLS does not know."""
+def test_chain_with_unknown_extensions(room, files, version, name):
+    """The whole chain is sent, including extensions unknown to mbed TLS."""
     backend = room.backend().serve(support.echo)
     path = files.get(name)
     t = room.tunnel(f"connect={backend.address}", f"cert={path}")
@@ -322,7 +325,7 @@ def test_chain_for_clients_to_judge(room, files, version, name):
     assert ("Verify return code: 0 (ok)" in out) == ok, out
 
 
-# Issuers of clients who would all be refused.
+# CA certificates that cannot issue client certificates.
 
 @pytest.mark.parametrize("extension,words", [
     ("nameConstraints = critical, permitted;DNS:example.org", None),
@@ -330,17 +333,18 @@ def test_chain_for_clients_to_judge(room, files, version, name):
      "malformed"),
     ("extendedKeyUsage = serverAuth", "not for client authentication"),
     ("extendedKeyUsage = clientAuth, serverAuth", None)])
-def test_issuer_of_no_client(room, files, extension, words):
+def test_unusable_issuer(room, files, extension, words):
     ca = Authority(files.dir, "Bad CA",
                    extensions=AUTHORITY + extension + "\n")
     arguments = (f"cert={files.get('chain')}", "verify=request",
                  f"ca={ca.crt}")
-    expected = words and [f'ca: clients of "CN=Bad CA" are refused: {words}']
+    expected = words and ['command line: ca: clients with a certificate of '
+                          f'"CN=Bad CA" are refused: {words}']
     assert warned(*arguments) == (expected or [])
     assert logged(room.tunnel("connect=1", *arguments)) == (expected or [])
 
 
-# Suites, of which our own library has none such.
+# Weak suites, which our own library does not have.
 
 @pytest.mark.parametrize("suite,words", [
     ("TLS_RSA_WITH_AES_128_GCM_SHA256", "has no forward secrecy, and its RSA "
@@ -352,19 +356,19 @@ def test_suite_without_forward_secrecy(room, files, suite, words):
     p = subprocess.run([support.TUNNEL, "-t", "accept=0", "connect=1",
                         *arguments], capture_output=True, text=True)
     if "unknown cipher suite" in p.stderr:
-        pytest.skip("this mbed TLS has no such suite")
-    assert warned(*arguments) == [f"ciphers: {suite} {words}"]
+        pytest.skip("this mbed TLS lacks the suite")
+    assert warned(*arguments) == [f"command line: ciphers: {suite} {words}"]
     t = room.tunnel("connect=1", *arguments)
     t.signal(signal.SIGHUP)
     t.wait_log("tunnel: reloaded")
-    assert logged(t) == [f"ciphers: {suite} {words}"] * 2
+    assert logged(t) == [f"command line: ciphers: {suite} {words}"] * 2
 
 
 # Revocation lists.
 
 @pytest.fixture
 def lists(files):
-    """Arguments that have no fault but those of the lists."""
+    """Arguments without faults, except those of the lists."""
     def call(path):
         return (f"cert={files.get('chain')}", "verify=request",
                 f"ca={files.root.crt}", f"crl={path}")
@@ -382,7 +386,7 @@ CRL_FAULTS = [
 @pytest.mark.parametrize("dates,words", CRL_FAULTS)
 def test_list_out_of_date(room, files, lists, dates, words):
     arguments = lists(files.root.crl(**dates))
-    pattern = f"crl.*: .*Root CA.*{words}"
+    pattern = f"command line: crl: .*Root CA.*{words}"
     lines = warned(*arguments)
     assert len(lines) == 1 and re.fullmatch(pattern, lines[0]), lines
     t = room.tunnel("connect=1", *arguments)
@@ -412,5 +416,5 @@ def test_each_of_several_lists(room, files, lists, as_directory):
         concatenate(where, old[0], good, old[1])
     found = sorted(warned(*lists(where)))
     assert len(found) == 2
-    assert re.fullmatch("crl.*Root CA.*expired 3 days ago", found[0])
-    assert re.fullmatch("crl.*Sub CA.*expired 5 days ago", found[1])
+    assert re.fullmatch("command line: crl: .*Root CA.*expired 3 days ago", found[0])
+    assert re.fullmatch("command line: crl: .*Sub CA.*expired 5 days ago", found[1])

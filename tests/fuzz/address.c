@@ -1,6 +1,6 @@
 /*
- * An address to accept on, or to connect to.  The text that is made of one
- * names the same one.
+ * An address of accept or connect.  The text made from an address must parse to
+ * the same address.
  */
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /*
- * A whole handshake, by a client whose certificates are what the input says:
- * a byte of flags, then each with two bytes of length in front of it.  It has
- * the key of one that the CA has issued, so that no other may be accepted.
+ * A complete handshake of a client with the certificates of the input: a byte
+ * of flags, then each certificate after its length in two bytes.  The client
+ * has the key of a certificate issued by the CA, so no other may be accepted.
  */
 #include "fuzz_tls.h"
 
@@ -16,7 +16,7 @@ fuzz_begin(void)
 	client_load();
 }
 
-/* As many as there are, and none of them parsed. */
+/* Split into certificates, without parsing them. */
 static size_t
 take_chain(struct input *in, mbedtls_x509_crt *chain)
 {
@@ -35,7 +35,7 @@ take_chain(struct input *in, mbedtls_x509_crt *chain)
 	return n;
 }
 
-/* Is it what the CA has signed? */
+/* Return 1 if this is the certificate that the CA has signed. */
 static int
 is_signed(const mbedtls_x509_crt *raw)
 {
@@ -71,7 +71,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
 	r = do_handshake(&s, &c.ssl);
 	if (r == 0 && t->peer != NULL)
-		must(n > 0 && is_signed(chain), "it is somebody else's");
+		must(n > 0 && is_signed(chain), "it belongs to another user");
 	else if (r == 0)
 		must(!(flags & IS_REQUIRED), "there is no certificate");
 	else if (r == STREAM_ERROR)

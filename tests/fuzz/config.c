@@ -1,4 +1,4 @@
-/* A configuration file, and what is made of it before another is opened. */
+/* A configuration file, parsed without opening the files that it names. */
 #include "fuzz_log.h"
 #include "fuzz_net.h"
 #include "../../lib/generation.c"

@@ -1,6 +1,6 @@
 /*
- * What stands before mbedtls/config.h for fuzzing: clocks that stand still, and
- * X25519MLKEM768, as far as it parses; see fuzz.c.
+ * Additions before mbedtls/config.h for fuzzing: fixed clocks, and the parsing
+ * of X25519MLKEM768; see fuzz.c.
  */
 #include <time.h>
 

@@ -1,6 +1,6 @@
 /*
- * What systemd passes: LISTEN_PID (with ! for this process), LISTEN_FDS and
- * NOTIFY_SOCKET, with a zero between them.
+ * Variables of systemd: LISTEN_PID (! for this process), LISTEN_FDS and
+ * NOTIFY_SOCKET, separated by zeros.
  */
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -18,7 +18,7 @@ static ssize_t	 fake_sendto(int, const void *, size_t, int,
 
 #include "fuzz_log.h"
 
-/* None but those that may be systemd's. */
+/* Allow only descriptors that systemd may pass. */
 static int
 fake_fcntl(int fd, int command, ...)
 {
@@ -29,7 +29,7 @@ fake_fcntl(int fd, int command, ...)
 	return 0;
 }
 
-/* Is all of the address there? */
+/* Read the complete address, for the sanitizer. */
 static ssize_t
 fake_sendto(int fd, const void *p, size_t len, int flags,
     const struct sockaddr *to, socklen_t tolen)

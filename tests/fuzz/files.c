@@ -1,8 +1,8 @@
 /*
- * What an administrator writes for TLS: a digit for its kind, then a list of
- * suites (0), groups (1) or protocols (2), a rule (3), or a file with keys for
- * tickets (4), a CA (5), revocation lists (6), a certificate and key (7), or
- * shared keys (8).
+ * TLS settings and files of an administrator.  The first digit is the kind: a
+ * list of suites (0), groups (1) or protocols (2), a rule (3), or a file with
+ * ticket keys (4), a CA (5), revocation lists (6), a certificate and key (7),
+ * or shared keys (8).
  */
 #include "fuzz_tls.h"
 

@@ -1,13 +1,14 @@
 /*
- * A whole handshake, by a client whose messages are edited before they are
- * hashed, signed and encrypted; then records of any type, by its keys.
+ * A complete handshake of a client whose messages are edited before they are
+ * hashed, signed and encrypted; then records of any type, encrypted by its
+ * keys.
  *
- *	flags, how many edits, each: message, kind, offset (2), length, bytes
- *	records, each: type, what else is done, length, bytes
+ *	flags, number of edits, each: message, kind, offset (2), length, bytes
+ *	records, each: type, other actions, length, bytes
  */
 #include "fuzz_tls.h"
 
-#define MESSAGES	5		/* that a client sends */
+#define MESSAGES	5		/* sent by a client */
 #include "fuzz_edits.h"
 
 enum { VERIFY = 3, IS_TLS13 = 4, IN_PIECES = 8, HAS_CERT = 16, HYBRID = 32 };
@@ -19,7 +20,7 @@ fuzz_begin(void)
 	client_load();
 }
 
-/* One record of the input; -1: that was all. */
+/* Send one record of the input; -1: no more. */
 static int
 exchange(struct stream *s, struct client *c, struct input *in)
 {
@@ -35,7 +36,7 @@ exchange(struct stream *s, struct client *c, struct input *in)
 		s->ops->write(s, "hello", 5);
 	if (also & 2)
 		s->ops->finish(s);
-	if (also & 4)			/* the next one comes with it */
+	if (also & 4)			/* sent with the next one */
 		return 0;
 	n = s->ops->read(s, buf, sizeof(buf));
 	must(n <= (ssize_t)sizeof(buf), "more than there is room for");
@@ -64,7 +65,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	must((t = tls_new(cfg, -1, NULL, &s)) != NULL, "tls_new");
 	if ((r = do_handshake(&s, &c.ssl)) == 0) {
 		must(t->cfg->verify != REQUIRED || t->peer != NULL,
-		    "who is it?");
+		    "no peer name");
 		must(flags & HAS_CERT || t->peer == NULL,
 		    "it has shown nothing");
 		while (in.n > 0 && exchange(&s, &c, &in) == 0)

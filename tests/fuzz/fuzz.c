@@ -113,7 +113,7 @@ fuzz_clock(clockid_t clock, struct timespec *ts)
 	return 0;
 }
 
-/* The library's; splitmix64. */
+/* The library's random numbers, by splitmix64. */
 psa_status_t
 mbedtls_psa_external_get_random(mbedtls_psa_external_random_context_t *context,
     uint8_t *output, size_t size, size_t *len)
@@ -131,8 +131,8 @@ mbedtls_psa_external_get_random(mbedtls_psa_external_random_context_t *context,
 }
 
 /*
- * In the place of ML-KEM: what is as long, checks a little of a key, and gives
- * both sides the same secret.
+ * A fake ML-KEM with the real sizes, a small check of keys, and the same secret
+ * for both sides.
  */
 psa_status_t
 mbedtls_mlkem768_keygen(uint8_t ek[MBEDTLS_MLKEM768_EK_LEN],

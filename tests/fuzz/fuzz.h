@@ -1,7 +1,7 @@
 /*
- * What all harnesses share.  Each is a file with LLVMFuzzerTestOneInput(), as
- * libFuzzer, AFL++ and honggfuzz call it, and perhaps fuzz_begin(); it includes
- * a .c file, to reach what is static.  What is wrong ends in abort(3).
+ * Common code of all harnesses.  Each is a file with LLVMFuzzerTestOneInput(),
+ * which libFuzzer, AFL++ and honggfuzz call, and perhaps fuzz_begin(); it
+ * includes a .c file, to reach static functions.  Errors call abort(3).
  */
 #ifndef FUZZ_H
 #define FUZZ_H
@@ -13,32 +13,37 @@
 int	 LLVMFuzzerInitialize(int *, char ***);
 int	 LLVMFuzzerTestOneInput(const uint8_t *, size_t);
 
-/* What a harness needs before its first input, if anything. */
+/* Prepare a harness before its first input. */
 void	 fuzz_begin(void) __attribute__((weak));
 
-/* Abort with that text, unless ok. */
+/* Abort with this text, unless ok. */
 void	 must(int ok, const char *what);
 
-/* What is left of an input. */
+/* The rest of an input. */
 struct input {
 	const uint8_t *p;
 	size_t	 n;
 };
 
-/* The next byte, and 0 where there is none; or two, big-endian. */
+/* Take the next byte, or 0 at the end; or two bytes, big-endian. */
 unsigned take(struct input *);
 size_t	 take_number(struct input *);
-/* The next bytes: len, or as many as there are. */
+/* Take the next len bytes, or all that are left. */
 struct input take_some(struct input *, size_t len);
-/* Text up to a zero, or the end.  Allocated, with not a byte more. */
+/*
+ * Take text up to a zero or the end, in allocated memory of exactly its size.
+ */
 char	*take_text(struct input *);
 
-/* A file in memory with that content, until the next call; its name. */
+/*
+ * Make a file in memory with that content, valid until the next call; return
+ * its name.
+ */
 const char *file_of(struct input);
 
 /*
- * What would differ from run to run does not: clocks stand still, and random
- * numbers are drawn from here, a state for whose they are.
+ * For reproducible runs clocks stand still, and random numbers come from here,
+ * with a state for each owner.
  */
 extern time_t	 fuzz_now;
 extern uint64_t	*fuzz_random;

@@ -1,10 +1,11 @@
 /*
- * A peer that is the library's own, whose messages are edited before they are
- * hashed, signed and encrypted.  In the input: how many edits, each: message,
- * kind, offset (2), length, bytes.  MESSAGES: how many it sends at most.
+ * A peer by mbed TLS, whose messages are edited before they are hashed, signed
+ * and encrypted.  The input has the number of edits, each: message, kind,
+ * offset (2), length, bytes.  MESSAGES is the maximum number of messages it
+ * sends.
  *
- * A harness is linked with --wrap=mbedtls_ssl_write_handshake_msg_ext, where
- * the library finishes a message.
+ * Link a harness with --wrap=mbedtls_ssl_write_handshake_msg_ext, the function
+ * that completes a message.
  */
 #define EDITS		8
 #define MESSAGE_HEAD	4
@@ -18,10 +19,10 @@ static struct edit {
 	struct input bytes;
 } edits[EDITS];
 static size_t nedits;
-static const mbedtls_ssl_context *editing;	/* whose messages */
+static const mbedtls_ssl_context *editing;	/* this peer */
 static unsigned message;
 
-/* The library's own, which no header of its declares for others. */
+/* A function of the library that no public header declares. */
 int	 __real_mbedtls_ssl_write_handshake_msg_ext(mbedtls_ssl_context *,
 	    int, int);
 int	 __wrap_mbedtls_ssl_write_handshake_msg_ext(mbedtls_ssl_context *,
@@ -84,7 +85,7 @@ take_edits(struct input *in)
 	}
 }
 
-/* A record of that type, as that peer encrypts it. */
+/* Make a record of that type, encrypted by that peer. */
 static int
 send_record(mbedtls_ssl_context *ssl, int type, struct input bytes)
 {

@@ -1,4 +1,4 @@
-/* For a harness whose subject logs: that goes where it costs least. */
+/* For harnesses of code that logs: write the log to /dev/null. */
 #include <fcntl.h>
 
 #include "fuzz.h"

@@ -1,4 +1,4 @@
-/* lib/net.c, for a harness: names are nobody's, and numbers are addresses. */
+/* lib/net.c for harnesses: no names exist, only numeric addresses. */
 #include <netdb.h>
 
 static int

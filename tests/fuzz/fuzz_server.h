@@ -1,11 +1,12 @@
 /*
- * tls.c as a client, and a server to fill the buffer that it reads from: the
- * library's own, whose tickets are sessions in the clear.
+ * tls.c as a client; and the library's server, whose output it reads, and whose
+ * tickets are unencrypted sessions.
  */
 #define SERVER_NAME	"a.w.example.org"
 
-/* One that takes any server, one that verifies it, and one that shares a key
- * with it. */
+/*
+ * Clients: one accepts any server, one verifies it, and one has a shared key.
+ */
 enum { TAKES_ANY, VERIFIES, SHARES };
 static struct tls_config *clients[3];
 static struct cert *server_cert;
@@ -69,8 +70,8 @@ load_session(void *arg, mbedtls_ssl_session *session, unsigned char *p,
 }
 
 /*
- * asks: for a certificate; retries: it has but a group that is not first;
- * shares: it has the key.
+ * asks: request a certificate; retries: support only a group that is not first;
+ * shares: have the shared key.
  */
 static void
 server_begin(struct server *v, int is_tls13, int asks, int retries, int shares)

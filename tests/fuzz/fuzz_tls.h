@@ -1,6 +1,6 @@
 /*
- * tls.c over memory: what its peer sends lies in one buffer, what it is sent in
- * another; and the library's own client, to fill the first.
+ * tls.c over memory: one buffer from its peer, and one to it; and the library's
+ * client as the peer.
  */
 #include <errno.h>
 #include <string.h>
@@ -39,13 +39,13 @@ static struct wire {
 	unsigned char p[1 << 17];
 	size_t	 at, end;
 } from_peer, to_peer;
-static size_t piece;			/* no more is there at a time, */
-static int is_full;			/* nor is taken, and then none */
-static size_t received, sent;		/* so many bytes each are left */
-static int at_end;			/* its errno behind all of it; 0: FIN */
+static size_t piece;			/* bytes per recv(2) and send(2) */
+static int is_full;			/* the last send(2) was short */
+static size_t received, sent;		/* bytes left in each direction */
+static int at_end;			/* errno after all bytes; 0: FIN */
 static uint64_t peer_random, our_random;
 
-/* The certificates are as new as they will ever be. */
+/* Set the clock to shortly after the certificates were made. */
 static void
 set_clock(void)
 {
@@ -57,7 +57,7 @@ set_clock(void)
 	fuzz_now = strtoll(text, NULL, 10) + 60;
 }
 
-/* All starts anew: nothing is left of the input before. */
+/* Reset all state of the previous input. */
 static void
 start(struct tls_config *cfg, size_t most)
 {
@@ -87,7 +87,7 @@ wire_get(struct wire *w, void *p, size_t len)
 	return (ssize_t)len;
 }
 
-/* -1: there is no room. */
+/* Return -1 if there is no room. */
 static ssize_t
 wire_put(struct wire *w, const void *p, size_t len)
 {
@@ -137,7 +137,7 @@ fake_shutdown(int fd, int how)
 	return 0;
 }
 
-/* All are the same one. */
+/* All peers have the same address. */
 static int
 fake_getpeername(int fd, struct sockaddr *sa, socklen_t *len)
 {
@@ -147,7 +147,7 @@ fake_getpeername(int fd, struct sockaddr *sa, socklen_t *len)
 	return 0;
 }
 
-/* Who asks for client certificates has rules, if it insists on one. */
+/* Verify clients; with REQUIRED, also by rules. */
 static void
 trust(struct tls_config *cfg, int verify)
 {
@@ -164,7 +164,7 @@ trust(struct tls_config *cfg, int verify)
 	    tls_config_error(cfg));
 }
 
-/* A server, with tickets by a key that is known. */
+/* Make a server, with a known ticket key. */
 static struct tls_config *
 server_new(int verify)
 {
@@ -187,7 +187,7 @@ server_new(int verify)
 	return cfg;
 }
 
-/* One that asks for no certificate, one that does, and one that insists. */
+/* Servers: without, with requested, and with required client certificates. */
 static struct tls_config *servers[3];
 
 static void
@@ -204,7 +204,7 @@ struct client {
 	mbedtls_ssl_config conf;
 };
 
-/* Its own, by the CA, to be shown as it is or not. */
+/* The client's certificate by the CA, to be sent unchanged or modified. */
 static struct cert *client_cert;
 
 static void
@@ -236,7 +236,7 @@ peer_recv(void *arg, unsigned char *p, size_t len)
 	return n == 0 ? MBEDTLS_ERR_SSL_WANT_READ : (int)n;
 }
 
-/* crt: NULL, or the first of its chain. */
+/* crt: the first certificate of its chain; or NULL. */
 static void
 client_new(struct client *c, int is_tls13, int is_hybrid, mbedtls_x509_crt *crt)
 {
@@ -274,7 +274,7 @@ client_free(struct client *c)
 	mbedtls_ssl_config_free(&c->conf);
 }
 
-/* The peer, as far as it gets; with random numbers of its own. */
+/* Run the peer as far as possible, with its own random numbers. */
 static int
 peer_handshake(mbedtls_ssl_context *ssl)
 {
@@ -286,7 +286,7 @@ peer_handshake(mbedtls_ssl_context *ssl)
 	return r;
 }
 
-/* Both, until neither can go on; what has become of our side. */
+/* Run both until neither can go on; return the result of our side. */
 static int
 do_handshake(struct stream *s, mbedtls_ssl_context *peer)
 {

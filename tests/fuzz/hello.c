@@ -1,7 +1,7 @@
 /*
- * Whatever a client may send, in front of its keys and behind them: the
- * server's random numbers and clock are those that the seeds, whole
- * connections, were made with.  The first byte says who listens, and how.
+ * Any input from a client, before and after its keys: the server has the random
+ * numbers and clock with which the seeds, whole connections, were made.  The
+ * first byte selects the server and its options.
  */
 #include "fuzz_tls.h"
 
@@ -11,7 +11,7 @@ fuzz_begin(void)
 	servers_new();
 }
 
-/* It is open: who is it? */
+/* The handshake is over: check the peer's identity. */
 static void
 serve(struct stream *s)
 {
@@ -21,10 +21,10 @@ serve(struct stream *s)
 	ssize_t n;
 
 	tls_conninfo(t, &a);
-	must(a.version != NULL && a.cipher != NULL, "nothing was agreed upon");
+	must(a.version != NULL && a.cipher != NULL, "nothing was negotiated");
 	must(t->cfg->verify != REQUIRED || (a.peer != NULL) !=
-	    (a.psk != NULL), "who is it?");
-	must(t->cfg->verify != NOT_ASKED || a.peer == NULL, "who asked?");
+	    (a.psk != NULL), "no peer name");
+	must(t->cfg->verify != NOT_ASKED || a.peer == NULL, "an unexpected peer name");
 	s->ops->write(s, "hello", 5);
 	n = s->ops->read(s, buf, sizeof(buf));
 	must(n <= (ssize_t)sizeof(buf), "more than there is room for");
@@ -55,7 +55,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		r = s.ops->open(&s);
 	while (r == STREAM_WANT_TURN ||
 	    (r == STREAM_WANT_READ && from_peer.at != from_peer.end));
-	must(in.n == 0 || tls_heard(t), "it was not heard");
+	must(in.n == 0 || tls_heard(t), "it was not read");
 	if (r == 0)
 		serve(&s);
 	else if (r == STREAM_ERROR)

@@ -1,6 +1,6 @@
 /*
- * TLS in the kernel, which is played by the input: records of any type and in
- * any state, errors, and what it thinks of new keys.
+ * Kernel TLS, with a kernel controlled by the input: records of any type and in
+ * any state, errors, and results of rekeying.
  */
 #include <errno.h>
 #include <string.h>
@@ -34,7 +34,7 @@ enum { IS_TLS13 = 1, CIPHER = 6, HOLDS = 8, REKEYS = 16 };
 
 static struct input in;
 
-/* In one of 32 cases something fails, with an error that may be. */
+/* In one of 32 cases a call fails, with a possible error. */
 static int
 fails(void)
 {
@@ -48,7 +48,7 @@ fails(void)
 	return in.n > 0 && (n & 31) == 31;
 }
 
-/* Every byte that it is given is there. */
+/* Check that all bytes of a buffer are readable. */
 static int
 fake_setsockopt(int fd, int level, int name, const void *p, socklen_t len)
 {
@@ -136,7 +136,7 @@ moved(struct tls_config *cfg, unsigned flags)
 	return t;
 }
 
-/* What the engine may do, as the input says. */
+/* Do what the engine may do, as selected by the input. */
 static void
 step(struct stream *s, unsigned what)
 {

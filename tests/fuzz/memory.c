@@ -9,11 +9,11 @@
 
 enum { IS_TLS13 = 1, RETRIES = 2, HAS_CERT = 4, IS_SHORT = 8, HYBRID = 16 };
 
-#define CALLS		2000		/* a byte at a time would take for ever */
+#define CALLS		2000		/* byte by byte would take too long */
 #define DATA		40000		/* bytes, in each direction */
 
-static size_t scarce;			/* 0: enough; 1: no more */
-static struct tls_config *retrying;	/* for a group that no client shares */
+static size_t scarce;			/* 0: no limit; 1: none left */
+static struct tls_config *retrying;	/* no share fits */
 static size_t taken, put;		/* by the client, until it waits */
 static unsigned char pattern[DATA + 256];
 
@@ -84,14 +84,14 @@ take_part(void *arg, unsigned char *p, size_t len)
 	return n == 0 ? MBEDTLS_ERR_SSL_WANT_READ : (int)n;
 }
 
-/* Of the input, or plenty. */
+/* Take a limit from the input; without one, a large one. */
 static size_t
 some(struct input *in)
 {
 	return in->n == 0 ? 20000 : take(in) * take(in) + 1;
 }
 
-/* The client's call is over: it has memory of its own. */
+/* After the client's call: the peer's memory is not limited. */
 static int
 over(struct client *c, int r)
 {
@@ -104,7 +104,7 @@ over(struct client *c, int r)
 	    r == MBEDTLS_ERR_SSL_WANT_WRITE ? 0 : r;
 }
 
-/* Any call may have found a ticket. */
+/* Any call may have read a ticket. */
 static ssize_t
 take_ticket(struct client *c, ssize_t r, mbedtls_ssl_session *session)
 {
@@ -117,7 +117,7 @@ take_ticket(struct client *c, ssize_t r, mbedtls_ssl_session *session)
 	return MBEDTLS_ERR_SSL_WANT_READ;
 }
 
-/* 1: it is done. */
+/* Return 1 when done. */
 static int
 client_step(struct client *c, struct input *in)
 {
@@ -134,7 +134,7 @@ client_step(struct client *c, struct input *in)
 	return over(c, r) < 0 ? -1 : r == 0;
 }
 
-/* Both, until they are done, or one fails: -1. */
+/* Run both until they are done; -1: one failed. */
 static int
 shake_hands(struct stream *s, struct client *c, struct input *in)
 {
@@ -154,7 +154,7 @@ shake_hands(struct stream *s, struct client *c, struct input *in)
 	return 0;
 }
 
-/* To the server, and to the client; what is there so far. */
+/* Data to the server and to the client, as received so far. */
 struct flow {
 	size_t	 sent, came;
 };
@@ -213,7 +213,7 @@ to_peer_some(struct stream *s, struct client *c, struct flow *f,
 	return over(c, r > 0 ? 0 : (int)r) < 0 ? -1 : 0;
 }
 
-/* It begins anew where all has been taken: it is not endless. */
+/* Start again at the buffer's beginning when all was read: it is finite. */
 static void
 wire_turn(struct wire *w)
 {
@@ -221,7 +221,7 @@ wire_turn(struct wire *w)
 		w->at = w->end = 0;
 }
 
-/* All of it arrives, unless memory has ended. */
+/* Check that all data arrive, unless memory has run out. */
 static void
 exchange(struct stream *s, struct client *c, struct input *in,
     mbedtls_ssl_session *session)
@@ -249,12 +249,14 @@ exchange(struct stream *s, struct client *c, struct input *in,
 	}
 }
 
-/* A client like that; with a session, it may resume it. */
+/* Make such a client, which may resume a session. */
 static int
 connection(unsigned flags, struct input *in, mbedtls_ssl_session *session,
     struct stream *s, struct client *c)
 {
-	/* In TLS 1.2, the key in a certificate has to be in the group, too. */
+	/*
+	 * In TLS 1.2 the certificate's curve has to be among the groups, too.
+	 */
 	struct tls_config *cfg = flags & RETRIES && (flags & IS_TLS13 ||
 	    !(flags & HAS_CERT)) ? retrying : servers[ASKED];
 	struct tls *t;
@@ -287,7 +289,7 @@ connection(unsigned flags, struct input *in, mbedtls_ssl_session *session,
 	return 0;
 }
 
-/* Without memory, a connection that is there and has nothing to keep. */
+/* An open connection without content to keep, while there is no memory. */
 static void
 goes_on(struct stream *s, struct client *c)
 {
@@ -313,7 +315,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct client c[2];
 
 	mbedtls_ssl_session_init(&session);
-	/* One that is there before, and goes on. */
+	/* A connection from before, which goes on. */
 	must(connection(flags, &none, &session, &s[0], &c[0]) == 0,
 	    "it is not served");
 	connection(flags, &in, &session, &s[1], &c[1]);

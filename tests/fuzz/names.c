@@ -1,7 +1,7 @@
 /*
- * A rule or none, a name (each up to a zero), and a certificate: does the rule
- * match it, does the certificate have the name, and what is said of it?  Rules
- * and names are held against what RFC 6125 and README.md say, in other words.
+ * A rule or none, a name (each up to a zero), and a certificate: matching by
+ * the rule, by the name, and the report.  Compare with an independent
+ * implementation of RFC 6125 and README.md.
  */
 #include "fuzz_tls.h"
 
@@ -22,7 +22,7 @@ fuzz_begin(void)
 	must((null = fopen("/dev/null", "w")) != NULL, "/dev/null");
 }
 
-/* Without regard to case, and a zero is nothing special. */
+/* Compare, ignoring case; a zero byte is not special. */
 static int
 is_equal(const char *a, size_t alen, const char *b, size_t blen)
 {
@@ -34,7 +34,7 @@ is_equal(const char *a, size_t alen, const char *b, size_t blen)
 	return alen == blen && i == alen;
 }
 
-/* Does a pattern, perhaps with a star for its first label, stand for it? */
+/* Return 1 if a pattern, perhaps with a star as its first label, matches. */
 static int
 covers(const char *pattern, size_t plen, const char *name, size_t len)
 {
@@ -46,7 +46,7 @@ covers(const char *pattern, size_t plen, const char *name, size_t len)
 	    is_equal(pattern + 1, plen - 1, name + label, len - label));
 }
 
-/* Has it such a name, as the pattern or under one? */
+/* Return 1 if the certificate has the name, or a wildcard for it. */
 static int
 has_dns(const mbedtls_x509_crt *crt, const char *name, int is_pattern)
 {
@@ -56,7 +56,7 @@ has_dns(const mbedtls_x509_crt *crt, const char *name, int is_pattern)
 	for (; q != NULL && q->buf.p != NULL; q = q->next) {
 		const char *own = (const char *)q->buf.p;
 
-		/* Context-specific 2, RFC 5280 section 4.2.1.6. */
+		/* dNSName: context-specific 2, RFC 5280 section 4.2.1.6. */
 		if ((q->buf.tag & 0xdf) == 0x82 && (is_pattern ?
 		    covers(name, len, own, q->buf.len) :
 		    covers(own, q->buf.len, name, len)))
@@ -98,7 +98,7 @@ check_name(const char *name, const mbedtls_x509_crt *crt)
 		must(!has || tls_names_common(crt) != NULL, "no name at all");
 }
 
-/* It is a server's; and an issuer's, who is limited to some names. */
+/* As a server's certificate; and as an issuer's, with name constraints. */
 static void
 check_server(const char *name, const mbedtls_x509_crt *crt)
 {
@@ -120,7 +120,7 @@ check_server(const char *name, const mbedtls_x509_crt *crt)
 	tls_constraints_are_valid(crt);
 }
 
-/* It is a client's. */
+/* As a client's certificate. */
 static void
 check_holder(struct tls_config *cfg, mbedtls_x509_crt *crt)
 {
@@ -131,19 +131,20 @@ check_holder(struct tls_config *cfg, mbedtls_x509_crt *crt)
 	t->cfg = cfg;
 	tls_verify_cert(t, crt, 0, &flags);
 	must(t->refused == (flags != 0) && t->refused == (t->peer == NULL),
-	    "is it refused?");
+	    "verdict is wrong");
 	must(t->peer == NULL || strpbrk(t->peer, "\r\n") == NULL,
 	    "not one line");
 	tls_free(t);
 }
 
 static void
-ignore(const char *text)
+ignore(const void *arg, const char *about, const char *text)
 {
-	must(*text != '\0', "no text");
+	(void)arg;
+	must(*about != '\0' && *text != '\0', "no text");
 }
 
-/* It is our own. */
+/* As our own certificate. */
 static void
 describe(struct tls_config *cfg, struct input der)
 {
@@ -155,7 +156,7 @@ describe(struct tls_config *cfg, struct input der)
 	cfg->certs = c;
 	if (mbedtls_x509_crt_parse_der(&c->chain, der.p, der.n) == 0) {
 		tls_config_report(cfg, 0, null);
-		tls_config_warn(cfg, ignore);
+		tls_config_warn(cfg, ignore, NULL);
 	}
 }
 

@@ -1,7 +1,7 @@
 /*
- * A PROXY header, that comes in pieces of so many bytes, with TLS behind it.
- * Not a byte of that is taken; and what was told is told to a backend as it
- * was, in both versions.
+ * A PROXY header that arrives in pieces of this many bytes, followed by TLS.
+ * No byte of TLS may be read.  The endpoints are sent to a backend unchanged,
+ * in both versions.
  */
 #include <errno.h>
 #include <string.h>
@@ -30,7 +30,7 @@ fake_recv(int fd, void *p, size_t len, int flags)
 	return (ssize_t)some.n;
 }
 
-/* How long is the header at p, by the specification? */
+/* The length of the header at p, by the specification. */
 static size_t
 header_size(const uint8_t *p, size_t n)
 {
@@ -41,7 +41,7 @@ header_size(const uint8_t *p, size_t n)
 	return end != NULL ? (size_t)(end - p) + 1 : 0;
 }
 
-/* Does it come back as it is? */
+/* Check that the endpoints survive making and parsing a header. */
 static void
 check_told(const struct endpoints *ends)
 {

@@ -1,12 +1,12 @@
 /*
- * Records that pass by: how many bytes at a time makes no difference, and a
- * parser of its own finds the same.  And what is read out of those that are
- * sent, of which the longest name is our own, but whose length may lie.
+ * Records in transit: the result does not depend on the size of pieces, and
+ * agrees with an independent parser.  And any bytes as sent records, in memory
+ * of exactly their size.
  */
 #include "fuzz_tls.h"
 #include "../../lib/tls_error.c"
 
-/* Of whole records: how many since the last ChangeCipherSpec? */
+/* Check the number of whole records since the last ChangeCipherSpec. */
 static void
 check(const struct record *r, struct input in)
 {

@@ -1,6 +1,6 @@
 /*
- * What harnesses begin with, and what can't be in the tree, since it is by the
- * keys that were made for them: files in DIR/NAME.  Usage: seeds DIR
+ * Make the seeds that depend on the keys made for the harnesses, and so can't
+ * be in the tree: files in DIR/NAME.  Usage: seeds DIR
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 
 static const char *directory;
 
-/* Each a pair of { address, length }, up to NULL, behind each other. */
+/* Concatenate pairs of { address, length }, up to NULL. */
 static void
 save(const char *harness, ...)
 {
@@ -81,7 +81,7 @@ save_certificates(void)
 	}
 }
 
-/* What a client does once it is connected; its session, if there is one. */
+/* Do what a client does after the handshake; keep its session, if any. */
 static int
 talk(struct stream *s, struct client *c, mbedtls_ssl_session *saved)
 {
@@ -89,7 +89,9 @@ talk(struct stream *s, struct client *c, mbedtls_ssl_session *saved)
 	int i, has = 0;
 
 	s->ops->write(s, "hello", 5);
-	/* It wants to be called again for a ticket, and then tells of it. */
+	/*
+	 * The library has to be called again for a ticket, and then reports it.
+	 */
 	for (i = 0; i < 5; i++) {
 		mbedtls_ssl_read(&c->ssl, buf, sizeof(buf));
 		has = mbedtls_ssl_get_session(&c->ssl, saved) == 0 || has;
@@ -99,7 +101,7 @@ talk(struct stream *s, struct client *c, mbedtls_ssl_session *saved)
 	return has;
 }
 
-/* What is in its ticket. */
+/* Return the content of its ticket. */
 static void
 save_ticket(const struct tls_config *cfg, unsigned char flags,
     const mbedtls_ssl_session *session)
@@ -112,7 +114,7 @@ save_ticket(const struct tls_config *cfg, unsigned char flags,
 	save("ticket", &flags, (size_t)1, plain, len, NULL);
 }
 
-/* What the client sent is a connection again, without it. */
+/* The client's bytes are a seed for a connection without the client. */
 static void
 check_replay(struct tls_config *cfg)
 {
@@ -134,7 +136,7 @@ check_replay(struct tls_config *cfg)
 	tls_free(t);
 }
 
-/* In which versions, and by which key exchange. */
+/* The versions and key exchanges. */
 enum { TLS12, TLS13, HYBRID, SHARED12, SHARED13 };
 
 static int
@@ -143,7 +145,7 @@ is_13(int kind)
 	return kind != TLS12 && kind != SHARED12;
 }
 
-/* A connection, from its beginning to its end; resumed, if there is one. */
+/* Make a whole connection; resume the session, if there is one. */
 static int
 connection(struct tls_config *cfg, int kind, mbedtls_ssl_session *session,
     int has_session)
@@ -163,8 +165,8 @@ connection(struct tls_config *cfg, int kind, mbedtls_ssl_session *session,
 	if (has_session)
 		must(mbedtls_ssl_set_session(&c.ssl, session) == 0, "session");
 	must(do_handshake(&s, &c.ssl) == 0, "no handshake");
-	must(t->resumed == has_session, "is it resumed?");
-	must((t->psk != NULL) == (kind >= SHARED12), "is it by a key?");
+	must(t->resumed == has_session, "resumed is wrong");
+	must((t->psk != NULL) == (kind >= SHARED12), "psk is wrong");
 	must((t->group == MBEDTLS_SSL_IANA_TLS_GROUP_X25519MLKEM768) ==
 	    (kind == HYBRID), "another group");
 	has_session = talk(&s, &c, session);
@@ -198,7 +200,10 @@ save_connections(void)
 		}
 }
 
-/* An edit of each message, in each way; and records behind, unedited. */
+/*
+ * Seeds with an edit of each message, of each kind; and unedited records
+ * behind.
+ */
 static void
 save_flights(void)
 {
@@ -220,8 +225,10 @@ save_flights(void)
 	}
 }
 
-/* One of a server, which may resume that before; all that it sends is the same
- * again, without it. */
+/*
+ * A connection to a server, which may resume the one before; its bytes are a
+ * seed for a connection without the server.
+ */
 static void
 answers(struct tls_config *cfg, unsigned char flags, int is_again)
 {
@@ -234,7 +241,7 @@ answers(struct tls_config *cfg, unsigned char flags, int is_again)
 	server_begin(&v, flags & 2, flags & 8, flags & 16, flags & 128);
 	must((t = tls_new(cfg, -1, SERVER_NAME, &s)) != NULL, "tls_new");
 	must(do_handshake(&s, &v.ssl) == 0, "no handshake with a server");
-	must(t->resumed == is_again, "is the server's session resumed?");
+	must(t->resumed == is_again, "resumed is wrong");
 	must(mbedtls_ssl_write(&v.ssl, (const unsigned char *)"x", 1) == 1 &&
 	    s.ops->read(&s, buf, sizeof(buf)) == 1, "no data of a server");
 	mbedtls_ssl_close_notify(&v.ssl);
@@ -247,8 +254,8 @@ answers(struct tls_config *cfg, unsigned char flags, int is_again)
 }
 
 /*
- * Each way, and all that is edited; behind it a ticket, and what is not to be
- * sent.
+ * Each kind of handshake and edit; followed by a ticket, and by invalid
+ * records.
  */
 static void
 save_servers(void)

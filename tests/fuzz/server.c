@@ -1,17 +1,17 @@
 /*
- * What a server may do to our client: a whole handshake, by one whose messages
- * are edited before they are hashed, signed and encrypted; then records of any
- * type, by its keys, tickets among them.  Or bytes, whatever they are.  In
- * front of it may be a connection whose session is resumed.
+ * A malicious server for our client: a complete handshake whose messages are
+ * edited before they are hashed, signed and encrypted; then records of any
+ * type, encrypted by its keys, also tickets.  Or any bytes.  A connection may
+ * come first, whose session is resumed.
  *
- *	flags, how many edits, each: message, kind, offset (2), length, bytes
- *	records, each: type, what else is done, length, bytes
+ *	flags, number of edits, each: message, kind, offset (2), length, bytes
+ *	records, each: type, other actions, length, bytes
  *
  *	flags with RAW, bytes
  */
 #include "fuzz_tls.h"
 
-#define MESSAGES	10		/* that a server sends */
+#define MESSAGES	10		/* sent by a server */
 #include "fuzz_edits.h"
 #include "fuzz_server.h"
 
@@ -24,21 +24,21 @@ fuzz_begin(void)
 	clients_new();
 }
 
-/* It is open, by whose certificate? */
+/* The handshake is over: check the server's certificate. */
 static void
 check_server(const struct tls *t)
 {
 	struct tls_conninfo a;
 
 	tls_conninfo(t, &a);
-	must(a.version != NULL && a.cipher != NULL, "nothing was agreed upon");
+	must(a.version != NULL && a.cipher != NULL, "nothing was negotiated");
 	must(t->cfg != clients[VERIFIES] || (a.peer != NULL &&
-	    strcmp(a.peer, "CN=server.example.org") == 0), "who is it?");
+	    strcmp(a.peer, "CN=server.example.org") == 0), "no peer name");
 	must((t->cfg == clients[SHARES]) == (a.psk != NULL),
-	    "has it the key?");
+	    "psk is wrong");
 }
 
-/* The client reads what there is; -1: no more will come. */
+/* Let the client read all input; -1: there will be no more. */
 static int
 read_some(struct stream *s)
 {
@@ -52,7 +52,7 @@ read_some(struct stream *s)
 	return n == STREAM_ERROR ? -1 : 0;
 }
 
-/* One record of the input; -1: that was all. */
+/* Send one record of the input; -1: no more. */
 static int
 exchange(struct stream *s, struct server *v, struct input *in)
 {
@@ -115,7 +115,7 @@ connection(struct tls_config *cfg, unsigned flags, struct input *in)
 
 	from_peer.at = from_peer.end = to_peer.at = to_peer.end = 0;
 	at_end = EAGAIN;
-	/* Who should have the key need not have it. */
+	/* A server without the expected key is possible. */
 	server_begin(&v, flags & IS_TLS13, flags & ASKS, flags & RETRIES,
 	    (flags & (KEY | CLIENT)) == KEY);
 	must((t = tls_new(cfg, -1, SERVER_NAME, &s)) != NULL, "tls_new");

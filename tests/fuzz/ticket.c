@@ -1,7 +1,7 @@
 /*
- * What may be in a ticket, sealed with a key that is good: one who has that
- * key is no attacker, but a session of another version, another host or
- * another configuration comes this way.  The first byte says who listens.
+ * Any content of a ticket, sealed with a valid key.  A holder of the key is no
+ * attacker, but sessions of another version, host or configuration arrive like
+ * this.  The first byte selects the server.
  */
 #include "fuzz_tls.h"
 
@@ -13,7 +13,7 @@ fuzz_begin(void)
 	servers_new();
 }
 
-/* It is none of ours once a bit of it has changed. */
+/* A ticket with one changed bit has to be refused. */
 static void
 change(struct tls_config *cfg, mbedtls_ssl_session *session,
     unsigned char *ticket, size_t len, size_t bit)
@@ -25,7 +25,7 @@ change(struct tls_config *cfg, mbedtls_ssl_session *session,
 	ticket[bit / 8] ^= (unsigned char)(1 << bit % 8);
 }
 
-/* What may be resumed can be a ticket again, and be stored. */
+/* A resumed session can be sealed again, and stored. */
 static void
 store(struct tls_config *cfg, mbedtls_ssl_session *session)
 {
@@ -61,7 +61,7 @@ resume(struct tls_config *cfg, struct tls *t, struct input plain,
 	if (ticket_parse(cfg, &session, ticket, len) == 0) {
 		must(cfg->verify != REQUIRED || t->peer != NULL ||
 		    t->psk != NULL,
-		    "who is it?");
+		    "no peer name");
 		store(cfg, &session);
 	}
 	mbedtls_ssl_session_free(&session);

@@ -1,4 +1,4 @@
-"""The servers that several tests have behind a tunnel."""
+"""Servers behind a tunnel, shared by several tests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the README and the manual tell to type does what they say it does."""
+"""The commands in the manuals do what the text says."""
 
 import os
 import re
@@ -10,29 +10,12 @@ import pytest
 import peers
 import proxy
 import support
-from support import TOP, read_exactly, run
+from documents import displays
+from support import read_exactly, run
 
 
-def read(*path):
-    with open(os.path.join(TOP, *path)) as f:
-        return f.read()
-
-
-def blocks(heading, language="sh"):
-    """The blocks of code under a heading of the README."""
-    section = read("README.md").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)
-
-
-def displays(heading):
-    """The same, of tunnel(8)."""
-    section = read("man", "tunnel.8").split(f".Sh {heading}\n")[1]
-    return re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$",
-                      section.split("\n.Sh ")[0], re.M | re.S)
-
-
-# Other hosts are directories, and so is /etc/tunnel; a reload is a line in a
-# file there.
+# Directories stand for other hosts and for /etc/tunnel; a reload becomes a
+# line in a file.
 STUBS = {
     "tunnel": f'exec {support.TUNNEL} "$@"',
     "systemctl": 'echo "$*" >> reloads',
@@ -43,7 +26,7 @@ STUBS = {
 
 @pytest.fixture
 def shell(room):
-    """Run a script like that, in the private directory; its output."""
+    """Run such a script in the private directory; return its output."""
     os.mkdir(room.path("bin"))
     for name, text in STUBS.items():
         os.chmod(room.write(f"bin/{name}", f"#!/bin/sh\n{text}\n"), 0o755)
@@ -64,8 +47,11 @@ def shell(room):
 
 @pytest.fixture
 def made(shell):
-    """All that the section has made; what the step printed that tells a pin."""
-    make, use, pin, revoke = blocks("Client certificates")
+    """Run all commands of the section; return the output of the one that
+    prints a pin.
+    """
+    make, use, pin, revoke = displays("tunnel-certificates.7",
+                                      "CLIENT CERTIFICATES")
     assert "verify=require ca=ca.pem" in use and "--cert app1.pem" in use
     shell(make)
     told = shell(pin).split()[-1]
@@ -73,7 +59,7 @@ def made(shell):
 
 
 def visit(room, t, version, *chain):
-    """A client with this certificate, if any, that was served an echo."""
+    """Echo with this client certificate, if any."""
     ctx = peers.context(room.certs, version)
     if chain:
         ctx.load_cert_chain(*map(room.path, chain))
@@ -124,7 +110,7 @@ def test_revocation(room, echo, made, version):
     assert "warning: crl" not in t.log()
 
 
-# Keys for tickets.
+# Ticket keys.
 
 def keys(room, where):
     path = room.path(where)
@@ -136,7 +122,7 @@ def keys(room, where):
 
 
 def begun(room, shell, begin):
-    """The file as the README has it made; and it is good for a start."""
+    """The file made as in the manual; a tunnel starts with it."""
     shell(begin)
     run(support.TUNNEL, "-t", "accept=0", "connect=1",
         f"cert={room.certs.server}",
@@ -145,10 +131,11 @@ def begun(room, shell, begin):
 
 
 def test_keys_of_one_machine(room, shell):
-    """Again and again, and even if a turn was cut short in between."""
-    first = begun(room, shell, blocks("Sessions")[0].splitlines()[0])
+    """Repeated rotations, even if one was interrupted."""
+    first = begun(room, shell,
+                  displays("tunnel-tls.7", "SESSIONS")[0].splitlines()[0])
     assert len(first) == 1
-    rotate = displays("TICKET KEYS")[0]
+    rotate = displays("tunnel.8", "TICKET KEYS")[0]
     room.write("etc/new", "half of a file")
     for count in range(1, 4):
         shell(rotate)
@@ -160,10 +147,10 @@ def test_keys_of_one_machine(room, shell):
 
 
 def test_keys_of_several_machines(room, shell):
-    """All encrypt by what all had before the turn; and what was encrypted by
-    before is still there.
+    """All hosts encrypt with a key that all had before the rotation, and still
+    decrypt with the previous one.
     """
-    begin, rotate = blocks("More than one machine")
+    begin, rotate = displays("tunnel.8", "TICKET KEYS")[1:]
     before = begun(room, shell, begin)
     assert len(set(before)) == 3
     for count in range(1, 4):
@@ -178,13 +165,9 @@ def test_keys_of_several_machines(room, shell):
         before = now
 
 
-def test_manual_and_readme_have_the_same_lines():
-    assert blocks("More than one machine") == displays("TICKET KEYS")[1:]
-
-
 # The load balancer.
 
 def test_configuration_of_haproxy(room):
-    conf = room.write("haproxy.cfg", blocks("More than one machine", "")[0])
+    conf = room.write("haproxy.cfg", displays("tunnel-cluster.7", "HAPROXY")[0])
     out = run(proxy.haproxy_program(), "-c", "-f", conf).decode()
     assert "WARNING" not in out

@@ -1,4 +1,4 @@
-"""The TLS clients that people have: OpenSSL's, GnuTLS's, and curl."""
+"""Common TLS clients: OpenSSL, GnuTLS, and curl."""
 
 import subprocess
 
@@ -17,7 +17,7 @@ def command(request, certs, version):
 
 
 def test_conversation(room, command, version):
-    """Line by line, to and fro."""
+    """A line-by-line dialogue."""
     backend = room.backend().serve(support.echo)
     t = room.tunnel(f"connect={backend.address}")
     p = room.start("client", command(t), stdin=subprocess.PIPE,
@@ -33,8 +33,8 @@ def test_conversation(room, command, version):
 
 
 def test_reply_to_its_end(room, command, version):
-    """The client ends by itself, at the end of the reply.  gnutls-cli does so
-    without close_notify, if it has not yet seen the end of its own input.
+    """The client exits after the end of the reply. gnutls-cli then sends no
+    close_notify, if its own input has not ended yet.
     """
     backend = room.backend().serve(support.http)
     t = room.tunnel(f"connect={backend.address}")

@@ -1,4 +1,4 @@
-"""What the tests of processes share."""
+"""Fixtures for the tests of processes."""
 
 import fcntl
 import os
@@ -15,12 +15,14 @@ from privileged import LIBC, NOBODY, system
 
 @pytest.fixture
 def network():
-    """One of our own, with every port free, for what this thread starts."""
+    """A network namespace with every port free, for processes started by this
+    thread.
+    """
     with open("/proc/thread-self/ns/net") as old:
         try:
             system(LIBC.unshare(0x40000000), "CLONE_NEWNET")
         except OSError as e:
-            pytest.skip(f"no network of our own: {e}")
+            pytest.skip(f"no network namespace: {e}")
         with socket.socket() as s:
             up = struct.pack("16sh14x", b"lo", 1)
             fcntl.ioctl(s, 0x8914, up)  # SIOCSIFFLAGS, IFF_UP
@@ -30,7 +32,9 @@ def network():
 
 @pytest.fixture
 def everyone(room, monkeypatch):
-    """A user's own tunnel and certificate, in a directory open to all."""
+    """An unprivileged user's own tunnel and certificate, in a directory open
+    to all.
+    """
     os.chmod(room.dir, 0o755)
     program = shutil.copy(support.TUNNEL, room.path("tunnel"))
     cert = shutil.copy(room.certs.server, room.path("cert.pem"))
@@ -41,7 +45,7 @@ def everyone(room, monkeypatch):
 
 @pytest.fixture
 def jail(room, monkeypatch):
-    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # it needs a /proc
+    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # they need /proc
     os.chmod(room.dir, 0o755)
     os.mkdir(room.path("jail"))
     return room.path("jail")

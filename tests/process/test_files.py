@@ -1,5 +1,5 @@
-"""The files that a tunnel writes to, or believes: others must not be able to
-choose what they are, nor to read secrets.
+"""Files that a tunnel writes to or trusts: other users must not choose them,
+nor read secrets.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 @pytest.fixture
 def place(room):
-    """A directory for such files, on a way that is open to all."""
+    """A directory for such files, reachable by all users."""
     os.chmod(room.dir, 0o755)
     os.mkdir(room.path("place"))
     return room.path("place")
@@ -36,7 +36,9 @@ def place(room):
 
 @pytest.fixture
 def refused(room):
-    """What it says, with -t as without, and whoever its workers are to be."""
+    """The error message: the same with and without -t, and for any worker
+    user.
+    """
 
     def call(*words):
         words = ["accept=127.0.0.1:0", "connect=1",
@@ -53,17 +55,17 @@ def refused(room):
 @pytest.mark.parametrize("key", ["log", "pidfile"])
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_link_is_refused(room, place, refused, key, link):
-    """It would have led to a file of ours that another has chosen."""
+    """It would lead to a file of ours that another user has chosen."""
     target = room.write("target", "precious")
     link(target, f"{place}/it")
-    assert f"{key} {place}/it: is a link" in refused(f"{key}={place}/it")
+    assert f"{key}: {place}/it: it is a link" in refused(f"{key}={place}/it")
     assert text_of(target) == "precious"
 
 
 @pytest.mark.parametrize("key", ["log", "pidfile"])
-def test_link_to_nothing_makes_no_file(room, place, refused, key):
+def test_dangling_link_makes_no_file(room, place, refused, key):
     os.symlink(room.path("target"), f"{place}/it")
-    assert f"{key} {place}/it: is a link" in refused(f"{key}={place}/it")
+    assert f"{key}: {place}/it: it is a link" in refused(f"{key}={place}/it")
     assert not os.path.exists(room.path("target"))
 
 
@@ -73,25 +75,25 @@ def test_file_of_another_user_is_refused(place, refused, key):
     path = f"{place}/it"
     run(support.TUNNEL, "-k", "-o", path)
     os.chown(path, NOBODY.pw_uid, 0)
-    assert f"{key} {path}: owned by another user" in \
+    assert f"{key}: {path}: it is owned by another user" in \
         refused(f"{key}={path}")
     assert os.path.getsize(path) == 65
 
 
 @pytest.mark.parametrize("key", ["log", "pidfile"])
-def test_directory_is_no_file(place, refused, key):
-    assert f"{key} {place}: not a regular file" in \
+def test_directory_instead_of_a_file(place, refused, key):
+    assert f"{key}: {place}: not a regular file" in \
         refused(f"{key}={place}")
 
 
 @needs_root
-def test_device_is_no_pidfile(place, refused):
-    """It would be removed at the end."""
+def test_device_instead_of_a_pidfile(place, refused):
+    """A device would be removed at the end."""
     path = f"{place}/null"
     try:
         os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
     except PermissionError:
-        pytest.skip("no devices can be made here")
+        pytest.skip("no permission to make devices")
     assert "not a regular file" in refused(f"pidfile={path}")
     assert os.path.exists(path)
 
@@ -99,7 +101,7 @@ def test_device_is_no_pidfile(place, refused):
 # Its directory.
 
 def words_for(place):
-    """Each file that is written to, or believed, in this directory."""
+    """A key for each file in this directory that is written to or trusted."""
     return [f"log={place}/log", f"pidfile={place}/pid",
             f"accept=unix:{place}/socket", f"ticket_keys={place}/tickets"]
 
@@ -122,10 +124,10 @@ def anybody(path):
 @pytest.mark.parametrize("below", ["", "/below"], ids=["there", "above"])
 @pytest.mark.parametrize("give,who", [
     (workers_own, "the workers' user"), (workers_group, "the workers' user"),
-    (anybody, "anybody")])
+    (anybody, "anyone")])
 def test_directory_that_others_can_write_to(place, refused, give, who, below,
                                             key):
-    """The workers' user could put a link there; root would follow it."""
+    """The workers' user could make a link there, which root would follow."""
     os.makedirs(place + below, exist_ok=True)
     if key == 3:
         run(support.TUNNEL, "-k", "-o", f"{place}{below}/tickets")
@@ -140,7 +142,7 @@ def test_directory_that_others_can_write_to(place, refused, give, who, below,
 @needs_root
 @pytest.mark.parametrize("key", range(4))
 def test_link_on_the_way_that_others_can_change(room, place, refused, key):
-    """In a sticky directory each user may have links of its own."""
+    """In a sticky directory, every user can make links."""
     os.chmod(place, 0o1777)
     os.mkdir(room.path("target"))
     os.symlink(room.path("target"), f"{place}/link")
@@ -155,7 +157,7 @@ def test_link_on_the_way_that_others_can_change(room, place, refused, key):
 
 @needs_root
 def test_directory_that_a_link_leads_to(room, place, refused):
-    """What is above it can be replaced as well."""
+    """The directories above its target can be replaced as well."""
     os.mkdir(f"{place}/below")
     workers_own(place)
     os.symlink(f"{place}/below", room.path("link"))
@@ -164,16 +166,16 @@ def test_directory_that_a_link_leads_to(room, place, refused):
 
 
 @needs_root
-def test_keys_that_anybody_can_write(place, refused):
+def test_ticket_keys_writable_by_anybody(place, refused):
     path = f"{place}/tickets"
     run(support.TUNNEL, "-k", "-o", path)
     os.chmod(path, 0o602)
-    assert f"ticket_keys {path}: writable by other users" in \
+    assert f"ticket_keys: {path}: other users can write to it" in \
         refused(f"ticket_keys={path}")
 
 
 def test_keys_may_be_a_link(room, place):
-    """So a Kubernetes secret is mounted; and nothing is written there."""
+    """Kubernetes mounts secrets as links; the tunnel does not write there."""
     run(support.TUNNEL, "-k", "-o", room.path("keys"))
     os.symlink(room.path("keys"), f"{place}/tickets")
     run(support.TUNNEL, "-t", "accept=0", "connect=1",
@@ -181,7 +183,7 @@ def test_keys_may_be_a_link(room, place):
 
 
 def test_sticky_directory(room, place, echo):
-    """As /tmp: others can put files there, but can't replace ours."""
+    """As /tmp: other users can create files there, but cannot replace ours."""
     os.chmod(place, 0o1777)
     room.write("place/log", "")
     t = room.tunnel(f"log={place}/log", f"pidfile={place}/pid",
@@ -195,8 +197,8 @@ def test_sticky_directory(room, place, echo):
 
 
 @needs_root
-def test_socket_of_another_user_is_left_alone(room, place, refused):
-    """Nobody listens on it, but it is for its owner to remove."""
+def test_socket_of_another_user_is_not_removed(room, place, refused):
+    """No process listens on it, but only its owner may remove it."""
     os.chmod(place, 0o1777)
     with socket.socket(socket.AF_UNIX) as s:
         s.bind(f"{place}/socket")
@@ -209,7 +211,7 @@ def test_socket_of_another_user_is_left_alone(room, place, refused):
 
 @needs_root
 def test_directory_of_another_group(room, place, echo):
-    """As /var/log of Ubuntu: that is a warning, at a start and with -t."""
+    """As /var/log on Ubuntu: a warning, at the start and with -t."""
     os.chown(place, 0, 4242)
     os.chmod(place, 0o775)
     run(support.TUNNEL, "-k", "-o", f"{place}/tickets")
@@ -223,7 +225,7 @@ def test_directory_of_another_group(room, place, echo):
     wait_for(lambda: text_of(log).count(warning) == 4, "the warnings")
     t.signal(signal.SIGHUP)
     wait_for(lambda: text_of(log).count(warning) == 8 and
-             text_of(log).count("reloaded"), "those of the reload")
+             text_of(log).count("reloaded"), "the warnings of the reload")
 
 
 @needs_root
@@ -234,13 +236,13 @@ def test_directory_of_another_user(room, place, below):
     log = f"{place}{below}/log"
     out = run(support.TUNNEL, "-t", "accept=0", "connect=1", "user=nobody",
               f"cert={room.certs.server}", f"log={log}").decode()
-    assert (f"log {log}: another user can write to the directory {place}\n"
+    assert (f"log: {log}: another user can write to the directory {place}\n"
             in out)
 
 
 @needs_root
 def test_files_of_a_user_in_its_own_directory(room, place, monkeypatch):
-    """From the command line, with paths as they are typed."""
+    """From the command line, with relative paths."""
     backend = room.backend().serve(support.echo)
     os.chown(place, NOBODY.pw_uid, NOBODY.pw_gid)
     os.chmod(place, 0o775)
@@ -257,12 +259,12 @@ def test_files_of_a_user_in_its_own_directory(room, place, monkeypatch):
     assert "warning" not in text_of(f"{place}/log")
 
 
-# At SIGHUP, which opens the log anew.
+# At SIGHUP, which reopens the log.
 
 @needs_root
 @pytest.mark.parametrize("how", ["link", "directory", "owner"])
-def test_log_is_checked_when_opened_anew(room, place, echo, how):
-    """What was right at the start may have been replaced since."""
+def test_log_is_checked_when_reopened(room, place, echo, how):
+    """A file that passed at the start may have been replaced since."""
     log, target = f"{place}/log", room.write("target", "precious")
     t = room.tunnel(f"log={log}", "user=nobody", f"connect={echo.address}",
                     ready=False)
@@ -277,9 +279,9 @@ def test_log_is_checked_when_opened_anew(room, place, echo, how):
         os.chown(log, NOBODY.pw_uid, 0)
     t.signal(signal.SIGHUP)
     wait_for(lambda: "reload failed" in text_of(room.path("moved")),
-             "the refusal, in the log as it was")
-    assert re.search(rf"error: command line: log {log}: (is a link|owned by "
-                     rf"another user|the workers' user can write to)",
+             "the refusal, in the old log")
+    assert re.search(rf"error: command line: log: {log}: (it is a link|it is "
+                     rf"owned by another user|the workers' user can write to)",
                      text_of(room.path("moved")))
     assert text_of(target) == "precious"
     assert text_of(log) in ("", "precious")
@@ -291,8 +293,8 @@ def test_log_is_checked_when_opened_anew(room, place, echo, how):
 
 @needs_root
 @pytest.mark.parametrize("left_over", [False, True])
-def test_nobody_else_can_lock_the_pidfile(room, place, left_over):
-    """By that, any user could have kept a tunnel from starting."""
+def test_other_users_cannot_lock_the_pidfile(room, place, left_over):
+    """A lock by another user would keep a tunnel from starting."""
     path = f"{place}/pid"
     if left_over:
         room.write("place/pid", "1\n")
@@ -305,11 +307,11 @@ def test_nobody_else_can_lock_the_pidfile(room, place, left_over):
         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-# What -t says of files that it must not make.
+# -t and files that it must not create.
 
 @pytest.mark.parametrize("key", ["log", "pidfile"])
-def test_check_tries_what_it_does_not_make(place, refused, key):
-    assert f"{key} {place}/no/it: No such file or directory" in \
+def test_check_reports_impossible_files(place, refused, key):
+    assert f"{key}: {place}/no/it: No such file or directory" in \
         refused(f"{key}={place}/no/it")
     assert os.listdir(place) == []
 
@@ -323,12 +325,12 @@ def test_check_tries_permissions(room, place, monkeypatch, key):
     run("cp", room.certs.server, cert)
     os.chown(cert, NOBODY.pw_uid, 0)
     monkeypatch.setattr(support, "TUNNEL", program)
-    assert f"{key} {place}/it: Permission denied" in complaint(run_tunnel(
+    assert f"{key}: {place}/it: Permission denied" in complaint(run_tunnel(
         "-t", "accept=0", "connect=1", f"cert={cert}", f"{key}={place}/it",
         **AS_NOBODY))
 
 
-# Those who read the log.
+# Readers of the log.
 
 def knock(address, times):
     for _ in range(times):
@@ -339,16 +341,18 @@ def knock(address, times):
 
 
 def lines_and_lost(log):
-    """Of connections: those that there are, and those that are counted."""
+    """Lines about connections: those present, and the number reported as
+    dropped.
+    """
     text = log.decode()
     lost = map(int, re.findall(r"warning: (\d+) log lines dropped", text))
     return len(re.findall(r" (debug|info|notice): 127\S+ ", text)) + sum(lost)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "fifo"])
-def test_log_that_nobody_reads(room, place, echo, kind):
-    """Lines are lost and counted, and nothing else happens: neither a start nor
-    a worker waits for a reader.
+def test_log_without_a_reader(room, place, echo, kind):
+    """Lines are dropped and counted, with no other effect: neither the start
+    nor a worker waits for a reader.
     """
     port = support.free_port()
     words = [f"accept={port}", f"connect={echo.address}", "workers=1"]
@@ -377,8 +381,8 @@ def test_log_that_nobody_reads(room, place, echo, kind):
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [a-z]+: ", line)
 
 
-def test_fifo_whose_reader_comes_again(room, place, echo):
-    """What is logged in between is counted."""
+def test_fifo_whose_reader_returns(room, place, echo):
+    """Lines dropped in between are counted."""
     path, address = f"{place}/log", support.free_port()
     os.mkfifo(path, 0o600)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -396,21 +400,22 @@ def test_fifo_whose_reader_comes_again(room, place, echo):
 
 @pytest.mark.parametrize("how", ["workers=1", "workers=2", "mode=fork"])
 def test_log_on_a_full_disk(room, place, echo, how):
-    """Lines are lost and counted, and that is told when there is room again."""
+    """Lines are dropped and counted; the number is logged once there is space.
+    """
     disk, address = f"{place}/disk", support.free_port()
     os.mkdir(disk)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k,mode=755",
                        "none", disk], stderr=subprocess.DEVNULL).returncode:
-        pytest.skip("no right to mount a small disk")
+        pytest.skip("no permission to mount a small disk")
     try:
         t = room.tunnel(f"log={disk}/log", "log_level=info", how,
                         f"connect={echo.address}", f"accept={address}",
                         ready=False)
         wait_for(lambda: not support.is_refused(address), "the start")
         assert_echoes(room, address)
-        # All that is logged at a start comes before that.
+        # Everything logged at the start precedes this line.
         wait_for(lambda: support.text_of(f"{disk}/log").endswith(" closed\n"),
-                 "its line")
+                 "the log line")
         with open(f"{disk}/rest", "wb", buffering=0) as f:
             with contextlib.suppress(OSError):
                 while f.write(b"x" * 512):
@@ -420,9 +425,9 @@ def test_log_on_a_full_disk(room, place, echo, how):
             f.truncate(0)
         served, looked = 41, 0
 
-        def all_told():
+        def is_complete():
             nonlocal served, looked
-            if looked % 20 == 0:  # the last line may be a moment late
+            if looked % 20 == 0:  # the last line may be late
                 assert_echoes(room, address)
                 served += 1
             looked += 1
@@ -433,7 +438,7 @@ def test_log_on_a_full_disk(room, place, echo, how):
             whole = re.findall(r"Z info: .* closed$", log, re.M)
             return lost and len(whole) + sum(map(int, lost)) == served
 
-        wait_for(all_told, "all lines, or the count of them")
+        wait_for(is_complete, "all lines, or their number")
         assert t.alive()
         t.stop()
     finally:
@@ -441,7 +446,7 @@ def test_log_on_a_full_disk(room, place, echo, how):
 
 
 def test_log_to_a_standard_output_that_is_a_socket(room, echo):
-    """systemd's, say: it can be written to, but not opened."""
+    """systemd passes such a socket: it can be written to, but not opened."""
     ours, theirs = socket.socketpair()
     room.keep(ours)
     with theirs:
@@ -455,7 +460,7 @@ def test_log_to_a_standard_output_that_is_a_socket(room, echo):
 
 
 def test_log_to_standard_output_in_the_background(room, echo):
-    """It stays there, over a reload as well."""
+    """The log stays there after a reload."""
     pidfile, out = room.path("pid"), room.path("out")
     with open(out, "ab") as f:
         subprocess.run(support.command(
@@ -466,15 +471,15 @@ def test_log_to_standard_output_in_the_background(room, echo):
     pid = int(text_of(pidfile))
     try:
         os.kill(pid, signal.SIGHUP)
-        wait_for(lambda: "reloaded" in text_of(out), "a reload, in the log")
+        wait_for(lambda: "reloaded" in text_of(out), "the reload in the log")
     finally:
         os.kill(pid, signal.SIGTERM)
-    wait_for(lambda: not support.is_alive(pid), "its end")
+    wait_for(lambda: not support.is_alive(pid), "the exit")
 
 
 @pytest.mark.parametrize("log", ["/dev/stdout", "/dev/stderr"])
 def test_log_is_not_the_connection(room, echo, log):
-    """Which inetd gives as 0, 1 and 2."""
+    """inetd passes the connection as descriptors 0, 1 and 2."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = room.connect(support.tcp_address(listener))
         sock = listener.accept()[0]
@@ -488,10 +493,10 @@ def test_log_is_not_the_connection(room, echo, log):
     assert client.read_all() == (b"", "close_notify")
 
 
-# Secrets that are made.
+# Creation of secrets.
 
 SECRETS = [["-g", "a.example"], ["-k"], ["-p", "app1"]]
-REQUEST = ["-r", "a.example"]           # which has two files
+REQUEST = ["-r", "a.example"]  # two files
 
 
 @pytest.fixture(params=SECRETS, ids=["key", "ticket_keys", "psk"])
@@ -514,7 +519,7 @@ def error(words, status=1, **keywords):
 
 @pytest.mark.parametrize("umask", [0, 0o022])
 def test_new_file_is_private(room, secret_in_file, umask):
-    """From its first moment: others can't have opened it before a chmod."""
+    """From its creation: a later chmod would leave time to open it."""
     path = room.path("it")
     run(*secret_in_file, "-o", path, umask=umask)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
@@ -522,7 +527,7 @@ def test_new_file_is_private(room, secret_in_file, umask):
 
 
 def test_new_file_replaces_none(room, secret_in_file):
-    """Nor does it go where a link leads."""
+    """Nor does it follow a link."""
     path = room.write("it", "precious")
     assert f"-o {path}: File exists" in error([*secret_in_file, "-o", path])
     assert text_of(path) == "precious"
@@ -531,7 +536,7 @@ def test_new_file_replaces_none(room, secret_in_file):
     assert not os.path.exists(room.path("target"))
 
 
-def test_new_file_that_is_not_whole_is_removed(room, secret_in_file):
+def test_incomplete_new_file_is_removed(room, secret_in_file):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
 
@@ -548,7 +553,7 @@ def test_new_file_for_a_bad_name(room, letter):
     assert os.listdir(room.dir) == []
 
 
-def test_key_of_a_request_that_nobody_got_is_removed(room):
+def test_key_of_an_undelivered_request_is_removed(room):
     with open("/dev/full", "wb") as f:
         message = error([support.TUNNEL, *REQUEST, "-o", room.path("it")],
                         stdout=f)
@@ -556,8 +561,9 @@ def test_key_of_a_request_that_nobody_got_is_removed(room):
     assert os.listdir(room.dir) == []
 
 
-def test_output_that_others_can_read_is_refused(room, secret):
-    """The shell has opened it, and another may have done so as well."""
+def test_output_readable_by_others_is_refused(room, secret):
+    """The shell has opened the file, so another user may have opened it too.
+    """
     for mode in 0o644, 0o640, 0o602:
         path = room.write("it", "")
         os.chmod(path, mode)
@@ -568,7 +574,7 @@ def test_output_that_others_can_read_is_refused(room, secret):
         assert stat.S_IMODE(os.stat(path).st_mode) == mode
 
 
-def test_output_that_is_private_will_do(room, secret):
+def test_private_output_is_accepted(room, secret):
     path = room.write("it", "")
     os.chmod(path, 0o600)
     with open(path, "ab") as f:
@@ -578,15 +584,17 @@ def test_output_that_is_private_will_do(room, secret):
     assert run(*secret) != b""  # a pipe
 
 
-def test_new_file_for_nothing(room):
+def test_new_file_without_a_secret(room):
     p = run_tunnel("-o", room.path("it"), "accept=0")
     assert complaint(p) == "-o has no effect without -g, -r, -k or -p"
 
 
-# Secrets that others can read.
+# Existing secrets that others can read.
 
-def test_warning_of_secrets_that_others_can_read(room, place, echo):
-    """At start, at a reload and with -t; not for those of a group."""
+def test_warning_of_secrets_readable_by_others(room, place, echo):
+    """At start, at a reload and with -t; not for files readable by a group
+    only.
+    """
     key, cert = f"{place}/key", room.certs.path("server.crt")
     password, tickets = f"{place}/password", f"{place}/tickets"
     run("cp", room.certs.encrypted, key)
@@ -603,38 +611,38 @@ def test_warning_of_secrets_that_others_can_read(room, place, echo):
         os.chmod(path, 0o640)
     assert check() == []
     os.chmod(tickets, 0o604)
-    said = f"ticket_keys {tickets}: accessible to other users (mode 0604)"
+    said = f"ticket_keys: {tickets}: other users have access to it (mode 0604)"
     assert check() == [said]
     os.chmod(key, 0o644)
     os.chmod(password, 0o644)
     assert len(check()) == 3
     t = room.tunnel(*words)
-    t.wait_log("warning: .* accessible to other users", 3)
+    t.wait_log("warning: .* other users have access to it", 3)
     for path in key, password:
         os.chmod(path, 0o600)
     t.signal(signal.SIGHUP)
     t.wait_log("reloaded")
-    assert t.log().count("accessible to other users") == 4
-    os.chmod(place, 0o750)  # they can't get there
+    assert t.log().count("other users have access to it") == 4
+    os.chmod(place, 0o750)  # now others cannot reach the files
     assert check() == []
 
 
 def test_warning_of_a_key_in_cert(room, place):
-    """With a key of its own, the file of cert is for everybody."""
+    """If the key has a file of its own, the file of cert may be public."""
     pem, key = f"{place}/pem", f"{place}/key"
     run("cp", room.certs.server, pem)
     run("cp", room.certs.path("server.key"), key)
     os.chmod(pem, 0o644)
     os.chmod(key, 0o600)
     words = ["-t", "accept=0", "connect=1", f"cert={pem}"]
-    assert f"cert {pem}: accessible to other users (mode 0644)" in \
+    assert f"cert: {pem}: other users have access to it (mode 0644)" in \
         run(support.TUNNEL, *words).decode()
     assert b"warning" not in run(support.TUNNEL, *words, f"key={key}")
 
 
 @pytest.mark.parametrize("what", [["-g", "a"], ["-k"]])
 def test_secret_that_cannot_be_written(what):
-    """That is a failure, not a wrong use."""
+    """Status 1, as for failures, not 2, as for wrong use."""
     with open("/dev/full", "wb") as full:
         p = subprocess.run([support.TUNNEL, *what], stdout=full,
                            stderr=subprocess.PIPE, text=True)

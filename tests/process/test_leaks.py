@@ -1,4 +1,4 @@
-"""Many come and go, and leave nothing behind."""
+"""Many connections leave nothing behind."""
 
 import os
 import ssl
@@ -13,7 +13,7 @@ from support import (Task, by_default, memory, statistics, wait_for,
 
 
 class Visitors:
-    """Clients of all kinds, one at a time; each kind ends in its own way."""
+    """Clients of all kinds, one at a time; each kind ends differently."""
 
     def __init__(self, certs, address):
         self.address = address
@@ -59,12 +59,12 @@ class Visitors:
             support.read_all(sock)
 
     def half(self, n):
-        """Of a hello, and then no more."""
+        """Half of a ClientHello, then the end."""
         with self.connect() as sock:
             sock.sendall(self.hello[:100])
 
     def aborted(self, n):
-        """In the middle of the handshake."""
+        """A reset during the handshake."""
         sock = self.connect()
         sock.sendall(self.hello)
         assert sock.recv(1)
@@ -80,12 +80,12 @@ class Visitors:
             task.result(80 * support.SLOW)
 
     def wait_until_over(self, t):
-        """Those that have gone may not even have been accepted."""
+        """The last clients may not even have been accepted yet."""
         def is_over():
             n = statistics(t)
             return n["live"] == 0 and n["accepted"] == len(self.made) and \
                 not (t.forks and t.workers())
-        wait_for(is_over, "all to be over")
+        wait_for(is_over, "all connections to end")
 
 
 @pytest.fixture
@@ -93,13 +93,14 @@ def start(room, backend):
     backend.serve(support.echo)
     arguments = [f"connect={backend.address}", "log_level=notice"]
     if os.geteuid() != 0:
-        arguments.append("sandbox=no")  # it is not for us to look into
+        arguments.append("sandbox=no")  # the test inspects the processes
     return lambda *more: room.tunnel(*arguments, *more)
 
 
 def churn(t, visitors, first, then):
-    """What is left after these is what was left after the first of them."""
-    visitors.come(first, at_once=20)  # more than there will be
+    """What remains after all connections equals what remained after the first.
+    """
+    visitors.come(first, at_once=20)  # more at once than later
     visitors.wait_until_over(t)
     kb, descriptors = memory(t), t.descriptors()
     visitors.come(then, at_once=4)
@@ -131,8 +132,8 @@ def test_1000_children_leave_nothing(room, start):
 
 @by_default
 @pytest.mark.seconds(60)
-def test_what_a_burst_has_used_is_given_back(room, start):
-    """500 at once, and then none; and what one of them takes that is idle."""
+def test_memory_of_a_burst_is_released(room, start):
+    """500 connections at once, then none; and the memory of an idle one."""
     t = start("workers=1")
     visitors = Visitors(room.certs, t.address)
     visitors.come(8, at_once=1)
@@ -147,7 +148,7 @@ def test_what_a_burst_has_used_is_given_back(room, start):
 
 
 def all_children(t):
-    """Those that are dead and not waited for as well."""
+    """Includes zombies."""
     with open(f"/proc/{t.pid}/task/{t.pid}/children") as f:
         return f.read().split()
 
@@ -161,8 +162,8 @@ def test_descriptors_are_not_leaked(room, backend):
     def descriptors():
         return t.descriptors() + lost.descriptors()
 
-    if support.MODE == "fork":  # one tries it out, and ends
-        support.wait_for(lambda: not t.workers() + lost.workers(), "its end")
+    if support.MODE == "fork":  # the trial process ends
+        support.wait_for(lambda: not t.workers() + lost.workers(), "the exit")
     before = descriptors()
     for n in range(20):
         client = room.client(t)

@@ -1,5 +1,5 @@
-"""-i on two descriptors that are no socket: pipes, files, a terminal; as
-ProxyCommand of ssh(1) has them, or a shell.
+"""-i on two descriptors other than sockets: pipes, files, a terminal; as under
+ProxyCommand of ssh(1), or in a shell.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ MB = 1024 * 1024
 
 
 class Server(peers.Client):
-    """The same, of the other role."""
+    """A TLS server on an accepted socket."""
 
     def __init__(self, sock, ctx):
         super().__init__(sock, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), None)
@@ -34,8 +34,8 @@ class Server(peers.Client):
 
 
 class Ends:
-    """A tunnel with what the test has of its standard input and output, and
-    the server that it has called.
+    """A tunnel, the test's ends of its standard input and output, and the
+    server that it called.
     """
 
     def __init__(self, tunnel, to, back, server=None):
@@ -44,7 +44,7 @@ class Ends:
         self.relay, = children(tunnel.pid)
 
     def wait(self):
-        """Its exit status; the relay goes with it."""
+        """Wait for both processes to exit; return the tunnel's exit status."""
         code = self.tunnel.wait(support.DEADLINE)
         wait_for(lambda: not is_alive(self.relay), "the relay's end")
         return code
@@ -63,7 +63,7 @@ class Ends:
         return data
 
     def settle(self):
-        """The relay does its work by now."""
+        """Wait until the relay is confined."""
         self.write(b"!")
         assert support.read_exactly(self.server, 1) == b"!"
         return self
@@ -77,7 +77,7 @@ class Ends:
 
 @pytest.fixture
 def fds():
-    """Those of the test: a list, which is closed."""
+    """A list of descriptors, closed at the end of the test."""
     opened = []
     yield opened
     for fd in opened:
@@ -94,7 +94,7 @@ def close(fds, fd):
 
 @pytest.fixture
 def start(room):
-    """A tunnel with these words, and these as its input and output."""
+    """A tunnel with these arguments, standard input and output."""
     return lambda *words, **keywords: room.tunnel("-i", *words, ready=False,
                                                   **keywords)
 
@@ -106,7 +106,7 @@ def to_server(room, address):
 
 @pytest.fixture
 def accept(room, backend):
-    """A connection to the server, which has done its handshake."""
+    """A connection to the server, after its handshake."""
 
     def take(version=None):
         ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -121,7 +121,7 @@ def accept(room, backend):
 
 @pytest.fixture
 def piped(room, backend, start, accept, fds):
-    """A client with a pipe for each direction."""
+    """Start a client with a pipe for each direction."""
 
     def begin(*words, version=None, output=os.pipe, **keywords):
         theirs_in, to = os.pipe()
@@ -140,10 +140,12 @@ def closed(t):
     return t.wait_log(r"stdin -> \S+ TLSv1\.[23] .* closed$")
 
 
-# What arrives, and how it ends.
+# Data and its end.
 
 def test_late_and_large_answer(piped, fds, version):
-    """The end of input is one of TLS, and no end of output."""
+    """The end of the input becomes a close_notify, and does not end the
+    output.
+    """
     p = piped(version=version)
     p.write(b"question")
     close(fds, p.to)
@@ -159,8 +161,8 @@ def test_late_and_large_answer(piped, fds, version):
     assert f" in=8 out={len(answer)} " in line
 
 
-def test_server_that_ends_first(piped, fds, version):
-    """It still gets what comes."""
+def test_server_ends_first(piped, fds, version):
+    """The server still receives input."""
     p = piped(version=version)
     p.server.send(b"hello")
     p.server.close_notify()
@@ -176,7 +178,9 @@ def test_server_that_ends_first(piped, fds, version):
 
 
 def assert_input_moves(p, sent):
-    """While what is sent to it is not read; then all of that is there."""
+    """Input is forwarded while output is stalled; afterwards all output
+    arrives.
+    """
     for _ in range(20):
         p.write(transfers.BLOCK)
         assert support.read_exactly(p.server, len(transfers.BLOCK)) == \
@@ -187,10 +191,10 @@ def assert_input_moves(p, sent):
 
 
 def test_neither_direction_waits_for_the_other(piped, fds):
-    """Nobody reads what comes out; what goes in arrives all the same."""
+    """Output is not read; input still arrives."""
     p = piped()
     sent = support.Task(p.server.send, transfers.BLOCK * 8)
-    wait_for(lambda: is_full(p.back), "a pipe that is full")
+    wait_for(lambda: is_full(p.back), "a full pipe")
     assert_input_moves(p, sent)
     close(fds, p.to)
     assert p.server.read_all() == (b"", "close_notify")
@@ -209,8 +213,8 @@ def raw_terminal():
     return master, slave
 
 
-def test_terminal_that_nobody_reads(piped, fds):
-    """It blocks a write that is larger than its room, unlike a pipe."""
+def test_terminal_without_a_reader(piped, fds):
+    """Unlike a pipe, a terminal blocks a write that exceeds its free space."""
     p = piped(output=raw_terminal)
     sent = support.Task(p.server.send, transfers.BLOCK * 8)
     wait_for(lambda: select.select([p.back], [], [], 0)[0], "output")
@@ -220,7 +224,7 @@ def test_terminal_that_nobody_reads(piped, fds):
 
 
 def test_all_is_written_before_it_exits(piped, fds):
-    """Though the connection has long been over."""
+    """Although the connection ended long before."""
     p = piped()
     data = transfers.BLOCK[:200000]
     p.server.send(data)
@@ -234,7 +238,7 @@ def test_all_is_written_before_it_exits(piped, fds):
 
 
 def test_files(room, backend, start, accept):
-    """As < and > have them."""
+    """As with < and > in a shell."""
     data = transfers.BLOCK * 20
     path = room.path("out")
     with open(room.write("in", data)) as source, open(path, "wb") as target:
@@ -250,7 +254,7 @@ def test_files(room, backend, start, accept):
 
 
 class EchoOf:
-    """A server as support.echo() wants it: it ends as its client does."""
+    """A server for support.echo(): it ends as its client does."""
 
     def __init__(self, server):
         self.server = server
@@ -265,7 +269,7 @@ class EchoOf:
         self.server.send(data)
 
 
-def test_nothing(room, backend, start, accept):
+def test_empty_input(room, backend, start, accept):
     t = start(*to_server(room, backend.address), stdin=subprocess.DEVNULL,
               stdout=subprocess.DEVNULL)
     server = accept()
@@ -277,7 +281,7 @@ def test_nothing(room, backend, start, accept):
 
 
 def test_terminal(room, backend, start, accept, fds):
-    """Who types ends by ^D."""
+    """^D ends the input."""
     master, slave = pty.openpty()
     fds += [master, slave]
     t = start(*to_server(room, backend.address), stdin=slave, stdout=slave)
@@ -295,7 +299,7 @@ def test_terminal(room, backend, start, accept, fds):
     assert t.wait(support.DEADLINE) == 0
 
 
-def test_terminal_is_no_client_of_a_server(room, start, fds):
+def test_terminal_is_no_tls_client(room, start, fds):
     master, slave = pty.openpty()
     fds += [master, slave]
     t = start("connect=1", f"cert={room.certs.server}", stdin=slave,
@@ -305,7 +309,7 @@ def test_terminal_is_no_client_of_a_server(room, start, fds):
 
 
 def test_two_sockets(room, backend, start, accept):
-    """Some programs make pipes of socket pairs, as Node.js does."""
+    """Some programs, such as Node.js, use socket pairs as pipes."""
     to, theirs_in = socket.socketpair()
     back, theirs_out = socket.socketpair()
     for s in (to, back):
@@ -326,9 +330,9 @@ def test_two_sockets(room, backend, start, accept):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
-def test_output_that_is_sent_elsewhere(room, backend, start, accept, fds,
-                                       kind):
-    """sshd gives a shell one socket as both; it may have redirected one."""
+def test_redirected_output(room, backend, start, accept, fds,
+                           kind):
+    """sshd passes one socket as both; the shell may have redirected one."""
     ours, theirs = socket.socketpair()
     room.keep(ours).settimeout(support.DEADLINE)
     if kind == "pipe":
@@ -369,10 +373,10 @@ def test_one_socket_is_the_connection(room, backend, start, accept):
     assert t.wait(support.DEADLINE) == 0
 
 
-# The server's role: TLS on the pipes.
+# The server role: TLS on the pipes.
 
 class Pipes:
-    """What peers.Client takes for a socket."""
+    """Pipes with the interface of a socket, for peers.Client."""
 
     def __init__(self, to, back):
         self.to, self.back = to, back
@@ -407,24 +411,24 @@ def test_server(room, start, fds, version, sandbox):
     t.wait_log(r"stdin -> sh TLSv1\.[23] .* closed$")
 
 
-# What is no end.
+# Aborts.
 
-def assert_is_told(p):
-    """That it was an abort."""
+def assert_aborted(p):
+    """The server sees an abort."""
     assert p.server.read_all()[1] in ("reset", "truncated")
 
 
-def test_reader_that_is_gone(piped, fds):
+def test_reader_is_gone(piped, fds):
     p = piped()
     close(fds, p.back)
     p.server.send(b"hello")
-    assert_is_told(p)
+    assert_aborted(p)
     assert p.wait() == 1
     p.tunnel.wait_log("stdin -> .* standard output: Broken pipe$")
 
 
-def test_output_that_is_closed(room, backend, accept):
-    """It is not /dev/null: what is lost is told."""
+def test_closed_output(room, backend, accept):
+    """A closed output is not /dev/null: the loss is reported."""
     p = subprocess.Popen(
         ["sh", "-c", 'exec "$@" >&-', "sh",
          *support.command("-i", *to_server(room, backend.address))],
@@ -436,7 +440,7 @@ def test_output_that_is_closed(room, backend, accept):
     assert p.returncode == 1
 
 
-def test_disk_that_is_full(room, backend, start, accept):
+def test_full_disk(room, backend, start, accept):
     with open("/dev/full", "wb") as full:
         t = start(*to_server(room, backend.address), stdout=full)
     server = accept()
@@ -446,8 +450,8 @@ def test_disk_that_is_full(room, backend, start, accept):
     t.wait_log("standard output: No space left on device$")
 
 
-def test_input_that_fails(room, backend, start, accept):
-    """A directory can't be read."""
+def test_failing_input(room, backend, start, accept):
+    """A directory cannot be read."""
     with open(room.path("in"), "wb") as f:
         directory = os.open(room.dir, os.O_RDONLY)
         t = start(*to_server(room, backend.address), stdin=directory, stdout=f)
@@ -457,8 +461,8 @@ def test_input_that_fails(room, backend, start, accept):
 
 
 @pytest.mark.parametrize("how", ["reset", "truncated"])
-def test_server_that_is_gone(piped, how):
-    """All that it sent is there, and then an end; but the status tells."""
+def test_server_aborts(piped, how):
+    """All its data arrives, then an end; the exit status reports the abort."""
     p = piped()
     p.server.send(b"hello")
     assert p.read(5) == b"hello"
@@ -481,8 +485,8 @@ def test_no_server(room, start, fds):
     t.wait_log("stdin -> - .* no backend: .*Connection refused$")
 
 
-def test_configuration_that_is_wrong(room, start, fds):
-    """Nothing of the input is taken."""
+def test_wrong_configuration(room, start, fds):
+    """No input is consumed."""
     theirs, to = os.pipe()
     fds += [theirs, to]
     os.write(to, b"for somebody else")
@@ -494,30 +498,30 @@ def test_configuration_that_is_wrong(room, start, fds):
 # Processes and signals.
 
 @pytest.mark.parametrize("is_stuck", [False, True])
-def test_relay_that_is_killed(piped, fds, is_stuck):
+def test_killed_relay(piped, fds, is_stuck):
     p = piped()
     if is_stuck:
         support.Task(p.server.send, transfers.BLOCK)
-        wait_for(lambda: is_full(p.back), "a pipe that is full")
+        wait_for(lambda: is_full(p.back), "a full pipe")
     os.kill(p.relay, signal.SIGKILL)
     p.tunnel.wait_log("stdin -> .* relay killed$")
-    assert_is_told(p)
+    assert_aborted(p)
     assert p.wait() == 1
 
 
 @pytest.mark.parametrize("is_stuck", [False, True])
-def test_tunnel_that_is_killed(piped, fds, is_stuck):
+def test_killed_tunnel(piped, fds, is_stuck):
     p = piped()
     if is_stuck:
         support.Task(p.server.send, transfers.BLOCK)
-        wait_for(lambda: is_full(p.back), "a pipe that is full")
+        wait_for(lambda: is_full(p.back), "a full pipe")
     p.tunnel.signal(signal.SIGKILL)
     wait_for(lambda: not is_alive(p.relay), "the relay's end")
-    assert_is_told(p)
+    assert_aborted(p)
     assert p.tunnel.wait(support.DEADLINE) == -signal.SIGKILL
 
 
-def test_sigterm_lets_it_end(piped, fds):
+def test_sigterm_drains(piped, fds):
     p = piped().settle()
     p.tunnel.signal(signal.SIGTERM)
     os.kill(p.relay, signal.SIGTERM)
@@ -531,8 +535,8 @@ def test_sigterm_lets_it_end(piped, fds):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
-def test_signal_while_nobody_reads(piped, fds, number):
-    """The connection is over, and its last bytes are given up."""
+def test_signal_without_a_reader(piped, fds, number):
+    """The connection has ended; its unread output is given up."""
     drain = "1s" if number == signal.SIGTERM else "off"
     p = piped(f"drain_timeout={drain}")
     p.server.send(transfers.BLOCK[:200000])
@@ -544,24 +548,24 @@ def test_signal_while_nobody_reads(piped, fds, number):
     p.tunnel.wait_log("stopped before all output was written$")
 
 
-def heed_sigint():
-    """A shell has what it puts into the background ignore it."""
+def restore_sigint():
+    """In background processes of a shell, SIGINT is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_sigint_of_a_terminal_ends_both(piped):
-    p = piped(start_new_session=True, preexec_fn=heed_sigint)
+    p = piped(start_new_session=True, preexec_fn=restore_sigint)
     os.killpg(p.tunnel.pid, signal.SIGINT)
-    assert_is_told(p)
+    assert_aborted(p)
     assert p.wait() == 1
 
 
-# What the two processes have, and may do.
+# Descriptors and permissions of the two processes.
 
 @pytest.mark.skipif(bool(support.UNDER),
-                    reason="valgrind has descriptors of its own")
+                    reason="valgrind adds descriptors")
 def test_descriptors(piped, fds, room):
-    """Neither has what it does not need, nor what was left open."""
+    """Neither process has unneeded or inherited descriptors."""
     path = room.write("stray", "secret")
     with open(path) as f:
         p = piped(pass_fds=[f.fileno()]).settle()
@@ -603,7 +607,7 @@ def test_relay_is_confined(piped, fds, sandbox):
 
 @pytest.mark.parametrize("log", [[], ["log=/dev/stdout"], ["log=stderr"]])
 def test_log_is_not_the_output(piped, fds, log):
-    """Where both are one pipe, as 2>&1 has it."""
+    """Also if both share a pipe, as with 2>&1."""
     p = piped(*log, stderr=subprocess.STDOUT)
     p.server.send(b"hello")
     p.server.close_notify()

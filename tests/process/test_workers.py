@@ -1,6 +1,5 @@
-"""Workers: all of them serve, none is missed for long, and what one of them
-suffers is nothing to the others.  And mode = fork, where each connection has
-one for itself.
+"""Workers: all of them serve, a dead one is soon replaced, and its failure
+does not affect the others. mode=fork: one process per connection.
 """
 
 import os
@@ -16,7 +15,7 @@ from crowds import count, idle, spread, workers
 from support import (Task, is_alive, is_echoed, is_refused, read_exactly,
                      wait_for)
 
-LATE = 1.0 * support.SLOW  # what should be done within a second
+LATE = 1.0 * support.SLOW  # tolerance for what should be done within a second
 
 
 @pytest.fixture
@@ -24,12 +23,11 @@ def backend(room):
     return room.backend().serve(support.echo)
 
 
-# Many of them.
+# Several workers.
 
 @pytest.mark.parametrize("how", ["one by one", "at once"])
 def test_every_worker_serves(room, backend, how):
-    """Even where each client waits for its turn, which could always be the
-    turn of the same worker.
+    """Also one client after another, which could always reach the same worker.
     """
     t = room.tunnel(f"connect={backend.address}", "workers=4")
     pids = workers(t, 4)
@@ -51,22 +49,22 @@ def test_every_worker_serves(room, backend, how):
 
 
 def test_workers_auto(room, backend):
-    """One for each processor."""
+    """One per CPU."""
     t = room.tunnel(f"connect={backend.address}", "workers=auto")
     workers(t, os.cpu_count())
 
 
-def test_idle_workers_cost_nothing(room, backend):
+def test_idle_workers_use_no_cpu_time(room, backend):
     t = room.tunnel(f"connect={backend.address}", "workers=4")
     workers(t, 4)
     idle(t)
     before = t.cpu_seconds()
-    time.sleep(0.5)  # a span to measure
+    time.sleep(0.5)  # measuring interval
     assert t.cpu_seconds() - before <= 0.01
 
 
 def test_master_has_no_connection(room, backend):
-    """It never even sees what comes from the network."""
+    """The master never handles network data."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
     before = count(t.pid)
@@ -74,10 +72,10 @@ def test_master_has_no_connection(room, backend):
     assert count(t.pid) == before
 
 
-# A worker that dies.
+# Death of a worker.
 
 def test_killed_worker_is_replaced(room, backend):
-    """Within a second; the connections of the others never notice."""
+    """Within a second; connections of other workers are not affected."""
     t = room.tunnel(f"connect={backend.address}", "workers=4")
     workers(t, 4)
     c = spread(room, t, 40)
@@ -88,28 +86,28 @@ def test_killed_worker_is_replaced(room, backend):
              "another worker")
     assert time.monotonic() - start < LATE
     t.wait_log(rf"warning: worker {victim} was killed by signal 9 \(Killed\); "
-               "another takes its place$")
+               "starting another one$")
     for client in c.others(victim):
         assert is_echoed(client)
     for client in c.of[victim]:
         assert client.read_all() in [(b"", "reset"), (b"", "truncated")]
     for pid in t.workers():
         wait_for(lambda: is_echoed(room.client(t)) and count(pid) > 4,
-                 "the new one to serve")
+                 "the replacement to serve")
 
 
 def test_only_worker_is_killed(room, backend):
-    """Who comes while there is none waits for the next."""
+    """Clients that connect without a worker wait for the replacement."""
     t = room.tunnel(f"connect={backend.address}", "workers=1")
     for _ in range(3):
         victim, = workers(t, 1)
         os.kill(victim, signal.SIGKILL)
         assert is_echoed(room.client(t))
-        wait_for(lambda: not is_alive(victim), "its end")
+        wait_for(lambda: not is_alive(victim), "the exit")
 
 
-class Murderer:
-    """Kill each worker but one as soon as it shows up."""
+class WorkerKiller:
+    """Kills every worker except one as soon as it appears."""
 
     def __init__(self, t, spared):
         self.t, self.spared = t, spared
@@ -123,7 +121,7 @@ class Murderer:
                 if pid != self.spared:
                     self.killed.append(time.monotonic())
                     os.kill(pid, signal.SIGKILL)
-                    wait_for(lambda: not is_alive(pid), "its end")
+                    wait_for(lambda: not is_alive(pid), "the exit")
             time.sleep(0.001)
 
     def close(self):
@@ -132,42 +130,42 @@ class Murderer:
 
 
 def test_crash_loop_is_backed_off(room, backend):
-    """0, 0.1, 0.2, 0.4, ... seconds; the log says so, and another serves."""
+    """0, 0.1, 0.2, 0.4, ... seconds, as logged; the other worker serves."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     spared, _ = workers(t, 2)
-    murderer = room.keep(Murderer(t, spared))
-    t.wait_log(r"another takes its place in 0\.4 s \(\d in a row\)$")
-    t.wait_log(r"another takes its place in 0\.8 s \(\d in a row\)$")
-    before, deaths = t.cpu_seconds(), len(murderer.killed)
+    killer = room.keep(WorkerKiller(t, spared))
+    t.wait_log(r"starting another one in 0\.4 s \(\d failures in a row\)$")
+    t.wait_log(r"starting another one in 0\.8 s \(\d failures in a row\)$")
+    before, deaths = t.cpu_seconds(), len(killer.killed)
     assert is_echoed(room.client(t))
-    time.sleep(0.3)  # a span to measure, of the 0.8 s
+    time.sleep(0.3)  # measuring interval within the 0.8 s
     assert t.cpu_seconds() - before <= 0.05 * support.SLOW
-    assert len(murderer.killed) == deaths
-    gaps = [b - a for a, b in zip(murderer.killed, murderer.killed[1:])]
+    assert len(killer.killed) == deaths
+    gaps = [b - a for a, b in zip(killer.killed, killer.killed[1:])]
     for gap, least in zip(gaps[1:], (0.1, 0.2, 0.4)):
         assert gap >= 0.9 * least
-    murderer.close()
+    killer.close()
     assert len(workers(t, 2)) == 2
-    assert "3 in a row" in t.log()
+    assert "3 failures in a row" in t.log()
 
 
 def test_end_while_a_crash_loop_is_backed_off(room, backend):
     t = room.tunnel(f"connect={backend.address}", "workers=1")
     workers(t, 1)
-    murderer = room.keep(Murderer(t, None))
-    t.wait_log(r"another takes its place in 0\.4 s")
-    murderer.close()
+    killer = room.keep(WorkerKiller(t, None))
+    t.wait_log(r"starting another one in 0\.4 s")
+    killer.close()
     t.signal(signal.SIGTERM)
     assert t.wait() == 0
 
 
-def test_worker_that_ends_by_itself(room, backend):
-    """SIGTERM to a worker: it drains, and another takes its place."""
+def test_worker_that_gets_sigterm(room, backend):
+    """A worker drains after SIGTERM, and is replaced."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
     c = spread(room, t, 20)
     pid = t.workers()[0]
-    for _ in range(3):  # repeated, it changes nothing
+    for _ in range(3):  # repeated signals change nothing
         os.kill(pid, signal.SIGTERM)
     for client in c.of[pid]:
         assert is_echoed(client)
@@ -176,13 +174,13 @@ def test_worker_that_ends_by_itself(room, backend):
         client.close_notify()
         assert client.read_all() == (b"", "close_notify")
         client.close()
-    wait_for(lambda: not is_alive(pid), "its end")
+    wait_for(lambda: not is_alive(pid), "the exit")
     t.wait_log(f"worker {pid} exited")
     workers(t, 2)
     assert all(is_echoed(client) for client in c.others(pid))
 
 
-def test_worker_that_is_cut(room, backend):
+def test_worker_that_gets_sigquit(room, backend):
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
     c = spread(room, t, 20)
@@ -196,8 +194,10 @@ def test_worker_that_is_cut(room, backend):
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
-def test_worker_does_not_mind(room, backend, number):
-    """What killall(1) sends to all, or a terminal, is for the master."""
+def test_worker_ignores_signals_for_the_master(room, backend, number):
+    """Signals sent to all processes by killall(1) or a terminal are for the
+    master.
+    """
     t = room.tunnel(f"connect={backend.address}", "workers=1")
     pid, = workers(t, 1)
     client = room.client(t)
@@ -208,8 +208,8 @@ def test_worker_does_not_mind(room, backend, number):
 
 
 def test_master_is_killed(room, backend):
-    """Its workers leave, when their connections have ended; and nothing of
-    theirs keeps another from taking its place.
+    """Its workers exit after their connections have ended, and keep no
+    listener open that would block a new tunnel.
     """
     arguments = (f"connect={backend.address}", "workers=2",
                  f"pidfile={room.path('pidfile')}")
@@ -245,7 +245,7 @@ def mode(request):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_to_the_whole_group(room, backend, mode, number):
-    """As a terminal sends it: connections may finish all the same."""
+    """As a terminal does; connections may still finish."""
     t = room.tunnel(f"connect={backend.address}", mode,
                     start_new_session=True)
     clients = [room.client(t) for _ in range(10)]
@@ -265,7 +265,7 @@ def test_signal_to_the_whole_group(room, backend, mode, number):
     (signal.SIGQUIT,), (signal.SIGTERM, signal.SIGTERM),
     (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGQUIT),
 ])
-def test_all_are_cut(room, backend, mode, numbers):
+def test_all_are_aborted(room, backend, mode, numbers):
     t = room.tunnel(f"connect={backend.address}", mode)
     clients = [room.client(t) for _ in range(10)]
     assert all(is_echoed(client) for client in clients)
@@ -293,8 +293,8 @@ def test_drain_timeout_of_all(room, backend, mode):
     assert 0.8 < time.monotonic() - start < 1 + LATE
 
 
-def test_worker_that_does_not_leave_is_killed(room, backend):
-    """It is stopped, and hears of nothing."""
+def test_worker_that_does_not_exit_is_killed(room, backend):
+    """A stopped process handles no signals."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     pid, other = workers(t, 2)
     os.kill(pid, signal.SIGSTOP)
@@ -309,13 +309,13 @@ def test_worker_that_does_not_leave_is_killed(room, backend):
     assert not is_alive(pid)
 
 
-# mode = fork
+# mode=fork
 
 @pytest.fixture
 def forking(room, backend):
     def start(*arguments):
         t = room.tunnel("mode=fork", f"connect={backend.address}", *arguments)
-        workers(t, 0)  # but for one that tries it out, and ends
+        workers(t, 0)  # the trial process has ended
         return t
 
     return start
@@ -332,11 +332,11 @@ def test_fork_has_a_process_for_each_connection(room, forking):
         assert client.read_all() == (b"", "close_notify")
         client.close()
     wait_for(lambda: not t.workers(), "the children's end")
-    assert "takes its place" not in t.log()
+    assert "starting another one" not in t.log()
 
 
 def test_fork_killed_child(room, forking):
-    """It takes its own connection along, and no other."""
+    """Only its own connection is lost."""
     t = forking()
     victim = room.client(t)
     assert is_echoed(victim)
@@ -348,7 +348,7 @@ def test_fork_killed_child(room, forking):
     t.wait_log(f"worker {pid} was killed by signal 9")
     assert len(t.workers()) == 5
     assert is_echoed(room.client(t))
-    assert "takes its place" not in t.log()
+    assert "starting another one" not in t.log()
 
 
 def test_fork_with_a_command(room, version):
@@ -370,10 +370,8 @@ def test_fork_with_a_command(room, version):
     wait_for(lambda: not t.workers(), "the children's end")
 
 
-def test_fork_counts_commands_that_stay(room):
-    """Their clients come, and leave at once: a place is free when a command
-    has ended.
-    """
+def test_fork_counts_commands_that_outlive_their_client(room):
+    """The clients leave at once; a slot is free when the command has ended."""
     t = room.tunnel("mode=fork", "max_connections=3", "--", "sh", "-c",
                     "trap '' TERM; echo ready; exec sleep 60")
     begun = []
@@ -386,7 +384,7 @@ def test_fork_counts_commands_that_stay(room):
         t.wait_log(" client reset$", count=3)
         assert len(begun) == 3 and all(map(is_alive, begun))
         waiting = Task(room.client, t)
-        time.sleep(0.3)  # a span to measure
+        time.sleep(0.3)  # measuring interval
         assert waiting.running()
     finally:
         support.kill(begun)
@@ -395,8 +393,8 @@ def test_fork_counts_commands_that_stay(room):
     support.kill(t.commands())
 
 
-def test_fork_children_know_nothing_of_each_other(room, forking):
-    """Nor of the listener: each has the sockets of its own connection."""
+def test_fork_children_share_no_sockets(room, forking):
+    """Each has only the sockets of its own connection, and no listener."""
     t = forking()
     clients = [room.client(t) for _ in range(5)]
     assert all(is_echoed(client) for client in clients)
@@ -411,7 +409,7 @@ def test_fork_children_know_nothing_of_each_other(room, forking):
 
 
 def test_fork_churn(room, forking):
-    """Nothing is left of what has been."""
+    """Nothing is left behind."""
     t = forking()
     assert is_echoed(room.client(t))
     room.opened[-1].close()
@@ -430,16 +428,18 @@ def test_fork_churn(room, forking):
     for task in [Task(visit) for _ in range(5)]:
         task.result()
     wait_for(lambda: t.descriptors() <= before, "the children's end")
-    wait_for(lambda: support.statistics(t)["live"] == 0, "it to be counted")
+    wait_for(lambda: support.statistics(t)["live"] == 0,
+             "the last end to be counted")
     assert support.statistics(t)["served"] == 101
 
 
-# What is the master's alone.
+# Resources of the master.
 
 @pytest.mark.parametrize("mode", ["workers=3", "mode=fork"])
-def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
-    """Listeners, a poller, the log and a line to it are all that it has; in
-    fork mode the connection in their place.  So for those that a reload starts.
+def test_worker_inherits_no_descriptors_of_its_master(room, backend, mode):
+    """A worker has only listeners, a poller, the log and its control channel;
+    in fork mode, the connection instead of the listeners.  The same applies
+    after a reload.
     """
     conf = room.write("conf", "max_connections = 9\n")
     t = room.tunnel("-c", conf, f"cert={room.certs.server}", mode,
@@ -463,7 +463,7 @@ def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
         if mode == "mode=fork":
             room.connect(t.address if t.addresses else re.search(
                 r"listening on (127\S+)", log()).group(1))
-            wait_for(lambda: len(t.workers()) > n, "its process")
+            wait_for(lambda: len(t.workers()) > n, "the process")
             expected = ["socket"] * 2
         else:
             wait_for(lambda: len(t.workers()) == 3, "the workers")
@@ -475,15 +475,16 @@ def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
         wait_for(lambda: log().count("reloaded") == n + 1, "a reload")
 
 
-def test_fork_slows_down_what_crashes_in_a_row(room, backend):
-    """Each is a guess at a memory that is the same in all of them."""
+def test_fork_backs_off_after_crashes_in_a_row(room, backend):
+    """Each crash may be an attacker's guess at memory that all of them share.
+    """
     backend.serve(support.echo)
     t = room.tunnel(f"connect={backend.address}", "mode=fork")
-    wait_for(lambda: not t.workers(), "the trial to be over")
+    wait_for(lambda: not t.workers(), "the trial process to end")
     clients = [room.client(t) for _ in range(3)]
     for n, pid in enumerate(t.workers(), 1):
         os.kill(pid, signal.SIGKILL)
         t.wait_log(f"worker {pid} was killed")
-    t.wait_log(r"; another may be started in 0\.\d s \(2 in a row\)")
+    t.wait_log(r"; the next one can start in 0\.\d s \(2 failures in a row\)")
     assert is_echoed(room.client(t))
     assert len(clients) == n == 3

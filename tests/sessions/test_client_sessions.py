@@ -1,5 +1,6 @@
-"""A resumed session is as good as its client's certificate is now: it is
-verified anew, and what would not pass is not resumed, but refused.
+"""A resumed session requires the client's certificate to be valid now: it is
+verified again; if it would not pass, the session is not resumed, and the
+client is refused.
 """
 
 import datetime
@@ -21,13 +22,13 @@ KINDS = {"1.2 ticket": ("1.2", True), "1.2 ID": ("1.2", False),
 
 @pytest.fixture(params=KINDS)
 def kind(request):
-    """A version, and whether the client has tickets."""
+    """A version, and whether the client uses tickets."""
     return KINDS[request.param]
 
 
 class Served(list):
-    """The connections that a backend has seen.  They were accepted in their
-    order: once one is echoed, those before it are here.
+    """The connections that a backend has accepted, in order: once one is
+    echoed, all earlier ones are in here.
     """
 
     def echo(self, sock):
@@ -46,7 +47,7 @@ def backend(room, served):
 
 
 def talk(client):
-    """Over a connection to its end; the same for one that is resumed."""
+    """Use a connection to its end, in the same way for a resumed one."""
     client.send(b"hello")
     assert read_exactly(client, 5) == b"hello"
     session = client.session
@@ -70,7 +71,7 @@ def is_resumed(room, t, session):
 
 
 def line_of(t, count):
-    """Of the connection that was closed as the last of so many."""
+    """Return the log line of the last of so many closed connections."""
     return t.wait_log(" closed$", count)
 
 
@@ -92,7 +93,8 @@ def test_resumed(room, authority, tunnel, served, kind):
 
 
 def test_session_of_a_session(room, authority, tunnel, kind):
-    """What is resumed can be resumed again, and the certificate goes along."""
+    """A resumed session can be resumed again, together with the certificate.
+    """
     t = tunnel("verify=require", f"ca={authority.crt}")
     session = session_of(room, t, kind, authority.leaf("app1"))
     for n in range(2, 8):
@@ -104,7 +106,7 @@ def test_session_of_a_session(room, authority, tunnel, kind):
 
 @pytest.mark.parametrize("key", [EC, RSA], ids=["EC", "RSA"])
 def test_chain_is_kept(room, authority, tunnel, kind, key):
-    """An intermediate that was sent once is known at a resumption."""
+    """At a resumption the tunnel still has the intermediate."""
     sub = authority.sub(key=key).sub("Sub sub CA")
     pem = sub.leaf("app1", key=key, send=[sub, sub.issuer], san=", ".join(
         f"DNS:app{i}.example.org" for i in range(20)))
@@ -116,7 +118,7 @@ def test_chain_is_kept(room, authority, tunnel, kind, key):
 
 
 def test_chain_too_long_to_be_kept(room, authority, tunnel, kind):
-    """It is served, resumed or not."""
+    """The client is served, resumed or not."""
     sub = authority.sub()
     pem = sub.leaf("app1", send=[sub], san=", ".join(
         f"DNS:app{i:0200d}.example.org" for i in range(60)))
@@ -136,7 +138,7 @@ def test_pinned(room, authority, tunnel, kind):
 
 @pytest.mark.parametrize("shown", [True, False])
 def test_on_request(room, authority, tunnel, kind, shown):
-    """A session with a certificate has one, and one without has none."""
+    """A session from a handshake with a certificate has one; without, none."""
     t = tunnel("verify=request", f"ca={authority.crt}")
     session = session_of(room, t, kind, authority.leaf() if shown else None)
     assert is_resumed(room, t, session)
@@ -144,7 +146,7 @@ def test_on_request(room, authority, tunnel, kind, shown):
 
 
 def test_sessions_of_several_clients(room, authority, tunnel, kind):
-    """Each is itself, whatever was resumed before."""
+    """Each client keeps its identity, whatever was resumed before."""
     t = tunnel("verify=request", f"ca={authority.crt}")
     names = ["app1", "app2", None]
     sessions = [session_of(room, t, kind, name and authority.leaf(name))
@@ -159,7 +161,7 @@ def test_sessions_of_several_clients(room, authority, tunnel, kind):
                 [f"CN={name}"] if name else [])
 
 
-# What is no longer right is no longer resumed.
+# Sessions that are no longer valid are no longer resumed.
 
 @pytest.fixture(scope="module")
 def pki(authority):
@@ -173,8 +175,8 @@ def pki(authority):
         pin1=pin(app1), pin2=pin(app2))
 
 
-# The keys before and after, why app1 is not served any more, the alert, and
-# who is served instead.
+# The settings before and after, why app1 is no longer served, the alert, and
+# a client that is served instead.
 CHANGES = {
     "revoked": ("ca={ca}", "crl={crl1}", "revoked", REVOKED, "app2"),
     "revoked, on request": ("verify=request ca={ca}", "crl={crl1}", "revoked",
@@ -183,13 +185,14 @@ CHANGES = {
                     "app2"),
     "CRL expired": ("ca={ca}", "crl={old_crl}", "CRL expired 3 days ago",
                     UNKNOWN, None),
-    "a rule": ("ca={ca}", "peer=cn:app2", "no rule matched", DENIED, "app2"),
+    "a rule": ("ca={ca}", "peer=cn:app2", "no peer rule matches", DENIED,
+               "app2"),
     "another rule": ("ca={ca} peer=cn:app1", "peer=cn:app2",
-                     "no rule matched", DENIED, "app2"),
-    "another pin": ("peer={pin1}", "peer={pin2}", "no rule matched", DENIED,
-                    "app2"),
+                     "no peer rule matches", DENIED, "app2"),
+    "another pin": ("peer={pin1}", "peer={pin2}", "no peer rule matches",
+                    DENIED, "app2"),
     "another certificate": ("peer=cert:{app1}", "peer=cert:{app2}",
-                            "no rule matched", DENIED, "app2"),
+                            "no peer rule matches", DENIED, "app2"),
     "another CA": ("ca={ca}", "ca={other_ca}", 'unknown issuer "CN=Test CA"',
                    UNKNOWN_CA, "app3"),
 }
@@ -220,7 +223,7 @@ def test_reload_with(room, pki, configured, served, kind, what):
 @pytest.mark.parametrize("before", ["none", "request"])
 def test_reload_with_verify_require(room, authority, configured, served, kind,
                                     before):
-    """The session of a client without a certificate."""
+    """A session of a client without a certificate ends."""
     ca = None if before == "none" else authority.crt
     c = configured(verify=before, ca=ca)
     session = session_of(room, c.t, kind)
@@ -229,7 +232,7 @@ def test_reload_with_verify_require(room, authority, configured, served, kind,
     assert refusal(room, c.t, session=session) == REQUIRED[kind[0]]
     refused(c.t, "no client certificate")
     assert len(served) == 2
-    # It has one after all: not by the old session, then by the new one.
+    # With a certificate: not by the old session, then by the new one.
     session.ctx.load_cert_chain(authority.leaf("app1"))
     client = room.client(c.t, session=session)
     session = talk(client)
@@ -240,7 +243,7 @@ def test_reload_with_verify_require(room, authority, configured, served, kind,
 
 
 def test_another_certificate_instead(room, pki, configured, kind):
-    """Of the one that was refused, nothing is left: see talk()."""
+    """Nothing of the refused certificate remains: see talk()."""
     c = configured(verify="require", ca=pki.ca)
     session = session_of(room, c.t, kind, pki.app1)
     c.reload(crl=pki.crl1)
@@ -253,7 +256,9 @@ def test_another_certificate_instead(room, pki, configured, kind):
 
 def test_reload_with_verify_from_none_to_request(room, authority, configured,
                                                  kind):
-    """A client that was never asked may have a certificate: it is welcome."""
+    """A client that was never asked is served, by its session or by a full
+    handshake with its certificate.
+    """
     c = configured()
     session = session_of(room, c.t, kind)
     session.ctx.load_cert_chain(authority.leaf("app1"))
@@ -265,13 +270,13 @@ def test_reload_with_verify_from_none_to_request(room, authority, configured,
 
 
 def test_reload_with_verify_none(room, authority, configured, kind):
-    """Who it is was verified then, and is not now."""
+    """The certificate was verified then, and is not reported now."""
     c = configured(verify="require", ca=authority.crt)
     session = session_of(room, c.t, kind, authority.leaf("app1"))
     c.reload(verify="none", ca=None)
     session = talk(room.client(c.t, session=session))
     assert "client=" not in line_of(c.t, 2)
-    # Nor is it lost, should it be asked for again.
+    # Nor is it lost, if it is requested again.
     c.reload(verify="require", ca=authority.crt)
     talk(room.client(c.t, session=session))
     assert ' client="CN=app1" in=5 ' in line_of(c.t, 3)
@@ -299,7 +304,7 @@ def test_failed_reload_keeps_the_trust(room, authority, configured, kind):
 
 @pytest.mark.parametrize("what", ["certificate", "intermediate", "CRL"])
 def test_end_of_its_time(room, authority, configured, served, what):
-    """Without a reload, for sessions of every kind."""
+    """Sessions of all kinds end with the certificate, without a reload."""
     life = datetime.timedelta(seconds=round(3 * support.SLOW))
     dates = {x: {"ends": life} if x == what else {}
              for x in ("certificate", "intermediate", "CRL")}
@@ -308,13 +313,13 @@ def test_end_of_its_time(room, authority, configured, served, what):
     crl = sub.crl(**dates["CRL"])
     end = datetime.datetime.now() + life
     ca = room.path("ca.pem")
-    # Its list counts only for an authority that is trusted by itself.
+    # Its CRL counts only for an authority that is itself trusted.
     concatenate(ca, authority.crt,
                 *([sub.crt] if what == "CRL" else []))
     c = configured(verify="require", ca=ca, crl=crl)
     sessions = [session_of(room, c.t, kind, pem) for kind in KINDS.values()]
     assert all([is_resumed(room, c.t, session) for session in sessions])
-    # It is good for the whole of its last second.
+    # It is valid throughout its last second.
     wait_for(lambda: datetime.datetime.now() > end + datetime.timedelta(
         seconds=2), "its end")
     alert = UNKNOWN if what == "CRL" else EXPIRED
@@ -342,7 +347,9 @@ def test_intermediate_that_was_revoked(room, authority, configured, served,
 
 def test_client_changed_its_certificate(room, authority, configured, served,
                                         kind):
-    """Refused by that of its session, it is served by the one it has now."""
+    """A client whose session has a refused certificate is served by its
+    current one.
+    """
     app1, app2 = authority.leaf("app1"), authority.leaf("app2")
     c = configured(verify="require", ca=authority.crt)
     session = session_of(room, c.t, kind, app1)
@@ -355,7 +362,7 @@ def test_client_changed_its_certificate(room, authority, configured, served,
     assert len(served) == 2
 
 
-# In all workers alike.
+# In all workers.
 
 def test_every_worker_resumes_and_refuses(room, authority, backend, served,
                                           kind):
@@ -369,7 +376,7 @@ def test_every_worker_resumes_and_refuses(room, authority, backend, served,
         assert read_exactly(client, 5) == b"hello"
     assert [client.resumed for client in clients] == [True] * 40
     for pid in c.t.workers():
-        # Besides the listener and the line to the master.
+        # Besides the listener and the control channel.
         assert len(support.sockets(pid)) > 2, "a worker had nothing to do"
     for client in clients:
         client.close_notify()

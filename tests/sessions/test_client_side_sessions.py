@@ -1,5 +1,5 @@
-"""As a client, the tunnel resumes the sessions of each server that it knows,
-and no other's; in TLS 1.3 each ticket is used once.
+"""As a client, the tunnel resumes the sessions of each server only with that
+server; in TLS 1.3 each ticket is used once.
 """
 
 import re
@@ -23,7 +23,7 @@ SERVER = "serverAuth"
 
 
 def peek_hello(sock):
-    """The record that is its client's first, which stays to be read."""
+    """Return the client's first record, and leave it in the socket."""
     def head():
         data = sock.recv(1 << 14, socket.MSG_PEEK)
         size = 5 + int.from_bytes(data[3:5], "big")
@@ -33,7 +33,7 @@ def peek_hello(sock):
 
 
 class Offer:
-    """What a client's hello offers to resume."""
+    """The sessions that a client's hello offers."""
 
     def __init__(self, data):
         hello = Hello(data)
@@ -57,7 +57,7 @@ def server_context(pem, kind="ticket-1.3"):
 
 
 class Server:
-    """One that echoes, and tells what it was offered, and whether that was
+    """An echo server that reports the offered sessions, and whether one was
     resumed.  Its context may be changed.
     """
 
@@ -71,7 +71,7 @@ class Server:
         self.address = f"localhost:{self.port}"
 
     def restart(self, kind=None):
-        """It knows none of its sessions any more."""
+        """Make a new context: all sessions of the old one are lost."""
         self.ctx = server_context(self.pem, kind or self.kind)
 
     def serve(self, sock):
@@ -116,13 +116,13 @@ def arguments(room, *servers):
 
 @pytest.fixture
 def near(room):
-    """The tunnel in front of servers."""
+    """Start the tunnel in front of servers."""
     return lambda *servers, more=(): room.tunnel(
         *arguments(room, *servers), *more)
 
 
 def talk(address):
-    """Over a connection to its end."""
+    """Use a connection to its end."""
     with support.connect(address) as sock:
         sock.sendall(b"hello")
         assert read_exactly(sock, 5) == b"hello"
@@ -139,14 +139,15 @@ def is_served(address):
 
 
 def is_resumed(t):
-    """A connection; what its line in the log says."""
+    """Use a connection; return whether its log line says that it was resumed.
+    """
     count = len(re.findall(" closed$", t.log(), re.M))
     talk(t.address)
     return " resumed " in t.wait_log(" closed$", count + 1)
 
 
 def test_resumed(near, either, kind, mode):
-    """By all processes, and both sides agree on it."""
+    """All processes resume it, and both sides report it."""
     t = near(either, more=[mode])
     assert [is_resumed(t) for _ in range(6)] == [False] + 5 * [True]
     assert either.resumed == [False] + 5 * [True]
@@ -158,7 +159,7 @@ def test_resumed(near, either, kind, mode):
 
 
 def test_behind_a_hello_retry_request(near, server):
-    """RFC 8446 section 4.1.4: the second hello offers the same again."""
+    """RFC 8446 section 4.1.4: the second hello offers the same session."""
     server.ctx.set_ecdh_curve("prime256v1")
     t = near(server)
     assert [is_resumed(t) for _ in range(3)] == [False, True, True]
@@ -191,7 +192,7 @@ def test_few_are_kept(near, server):
 
 
 def test_used_until_it_is_resumed_no_more(room, near):
-    """In TLS 1.2: it is good for more than one."""
+    """In TLS 1.2 a session can be used several times."""
     server = Server(room, kind="ticket-1.2")
     t = near(server, more=["workers=4"])
     talk(t.address)
@@ -216,14 +217,14 @@ def test_server_restarted(near, either):
     assert is_resumed(t)
     either.restart()
     assert not is_resumed(t)
-    is_resumed(t)  # in TLS 1.2 it may be another version
+    is_resumed(t)  # in TLS 1.2 it may have another version
     assert is_resumed(t)
 
 
 @pytest.mark.parametrize("before, after", [("ticket-1.3", "ticket-1.2"),
                                            ("ticket-1.2", "ticket-1.3")])
 def test_server_of_another_version(room, near, before, after):
-    """What was resumed tells the library the version: it fails once."""
+    """The offered session sets the library's version: one handshake fails."""
     server = Server(room, kind=before)
     t = near(server)
     assert not is_resumed(t)
@@ -234,7 +235,7 @@ def test_server_of_another_version(room, near, before, after):
 
 
 def test_server_that_learns_another_version(room, near):
-    """It does not go on in TLS 1.2 for ever."""
+    """The client does not keep to TLS 1.2 for ever."""
     server = Server(room, kind="ticket-1.2")
     t = near(server)
     assert not is_resumed(t)
@@ -259,7 +260,7 @@ def test_forgotten_after_a_failure(room, near, kind):
 
 
 def test_kept_though_an_application_leaves(near, either):
-    """It is not the server's fault."""
+    """The server is not the cause, so the session is kept."""
     t = near(either)
     talk(t.address)
     either.waits = True
@@ -285,13 +286,13 @@ def test_too_old(near, either):
     while is_resumed(t):
         last = time.monotonic()
         assert last - begin < LIFETIME + LATE
-        time.sleep(0.05)  # its pace
+        time.sleep(0.05)  # between visits
     assert last - begin > LIFETIME / 2 - LATE
 
 
 def test_as_old_as_its_server_lets_it(room, near, version):
-    """And not offered after that.  A ticket of TLS 1.3 may then be seen in the
-    extension of TLS 1.2, where it is of no use.
+    """It is offered until the server's lifetime hint, and not later.  A TLS
+    1.3 ticket may then appear in the TLS 1.2 extension, without effect.
     """
     inner = room.backend().serve(support.echo)
     far = room.tunnel(f"connect={inner.address}", "ticket_lifetime=2s",
@@ -311,7 +312,7 @@ def test_as_old_as_its_server_lets_it(room, near, version):
     assert not is_resumed(t)
     assert is_resumed(t)
     assert offers[-1]
-    time.sleep(2)  # which makes it too old, however late this is
+    time.sleep(2)  # which makes it too old in any case
     assert not is_resumed(t)
     assert not offers[-1].is_13 and (version == "1.3" or not offers[-1])
 
@@ -334,12 +335,12 @@ def test_without_extended_master_secret(room, near):
     assert server.tickets == []
 
 
-# What is configured now decides.
+# The current configuration decides.
 
 @pytest.fixture
 def renewed(room, kind):
-    """A server that an authority of its own has certified, for two names; the
-    authority; and the tunnel in front of it, whose configuration changes.
+    """A server with a certificate for two names by its own authority; the
+    authority; and a tunnel in front of it whose configuration changes.
     """
     ours = Authority(room.dir, "Server CA")
     pem = ours.leaf("server", usage=SERVER,
@@ -395,7 +396,7 @@ def test_another_rule(renewed):
 
 
 def test_not_verified_before(room, kind):
-    """What nobody has verified is not used where it has to be."""
+    """An unverified session is not used where verification is required."""
     server = Server(room, kind=kind)
     c = Configured(room, client="yes", verify="none", connect=server.address)
     assert not is_resumed(c.t)
@@ -407,7 +408,7 @@ def test_not_verified_before(room, kind):
 
 
 def test_another_certificate_of_ours(room, authority, renewed):
-    """Who we are is part of a session."""
+    """Our own certificate is part of a session."""
     server, _, c = renewed
     c.reload(cert=authority.leaf("app1"))
     assert not is_resumed(c.t)
@@ -473,7 +474,7 @@ def test_real_server(room, program, tls_max):
 
 def test_server_of_ours_that_verifies_clients(room, authority, backend,
                                               version):
-    """Both ends verify each other's certificates again."""
+    """Both sides verify each other's certificates again."""
     far = room.tunnel(f"connect={backend.address}", "verify=require",
                       f"ca={authority.crt}", f"tls_max={version}")
     t = room.tunnel("client=yes", f"ca={room.certs.ca}",

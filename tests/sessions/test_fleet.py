@@ -1,5 +1,5 @@
-"""Three hosts behind a load balancer, each a network namespace: one of them
-may go, and none of their clients need know which one it was.
+"""Three hosts behind a load balancer, each in a network namespace: any of them
+may fail, and clients can resume on any other.
 """
 
 import ctypes
@@ -41,23 +41,22 @@ HOST = """
 
 
 def enter(namespace):
-    """For this thread, or this process that has no other."""
+    """Enter the namespace, for this thread or a single-threaded process."""
     with open(f"/run/netns/{namespace}", "rb") as f:
         if ctypes.CDLL(None, use_errno=True).setns(f.fileno(), CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")
 
 
 def ip(*words, **keywords):
-    """What it says against that; nothing, if it has done it."""
+    """Run ip(8); return its error message, empty on success."""
     return subprocess.run(["ip", *words], stdout=subprocess.PIPE, text=True,
                           stderr=subprocess.STDOUT, timeout=support.DEADLINE,
                           **keywords).stdout.strip()
 
 
 class Network:
-    """A bridge in the balancer's namespace, and a cable to each other one.
-    No interface is in a namespace that is not ours; and with the namespaces,
-    all of it is gone.
+    """A bridge in the balancer's namespace, and a link to each other
+    namespace.  All interfaces are in our namespaces, and vanish with them.
     """
 
     def __init__(self):
@@ -68,7 +67,7 @@ class Network:
         return f"{self.prefix}-{host}"
 
     def ip(self, host, *words):
-        """Not by its -n, which wants mounts of its own."""
+        """Without its -n, which needs mounts."""
         wrong = ip(*words, **self.inside(host))
         assert not wrong, f"ip {' '.join(words)}: {wrong}"
 
@@ -103,7 +102,7 @@ class Network:
         self.up(host, "cable", *addresses)
 
     def socket(self, host):
-        """One that stays there, wherever it is used."""
+        """Make a socket that stays in that namespace, wherever it is used."""
 
         def make():
             enter(self.name(host))
@@ -112,7 +111,7 @@ class Network:
         return Task(make).result()
 
     def inside(self, host):
-        """Words for a process that is to be there."""
+        """Return a command to run a process in that namespace."""
         return {"preexec_fn": lambda: enter(self.name(host))}
 
     def close(self):
@@ -136,7 +135,8 @@ def network():
 
 
 class Fleet:
-    """The tunnels, what is in front of them, and an echo behind."""
+    """The tunnels, the balancer in front of them, and an echo server behind.
+    """
 
     def __init__(self, room, network,
                  words="send-proxy-v2 check-send-proxy", **values):
@@ -188,8 +188,8 @@ class Fleet:
         return peers.context(self.room.certs, version)
 
     def visit(self, who, source=CLIENTS[0]):
-        """From the beginning to the end; the client, as it was then.  who: a
-        newcomer, or a session.
+        """Use a connection from beginning to end; return the client in its
+        final state.  who: a newcomer, or a session.
         """
         session = who if isinstance(who, peers.Session) else None
         with self.connect(source) as sock:
@@ -204,7 +204,7 @@ class Fleet:
         return client
 
     def states(self):
-        """What the balancer thinks of each: "2" is good."""
+        """Return the balancer's state of each host; "2" is up."""
         out = self.balancer.ask("show servers state").splitlines()
         names = out[1].removeprefix("# ").split()
         return [dict(zip(names, line.split()))["srv_op_state"]
@@ -222,7 +222,7 @@ def fleet(room, network):
 
 
 def closed(t):
-    """Its lines of connections that went well."""
+    """Return its log lines of successful connections."""
     return re.findall(r"^tunnel: (\S+) -> unix:.*s closed$", t.log(), re.M)
 
 
@@ -231,8 +231,8 @@ def resumed(t):
 
 
 class Load:
-    """Clients that come one after another, in some threads, each with the
-    session of its last visit.
+    """Clients in several threads, each with consecutive visits by the session
+    of its last visit.
     """
 
     def __init__(self, fleet, threads=4):
@@ -250,7 +250,7 @@ class Load:
                 client = self.fleet.visit(who, source)
             except (OSError, AssertionError) as e:
                 self.failed.append((began, repr(e)))
-                # OpenSSL does not resume one that was cut off.
+                # OpenSSL does not resume a session of an aborted connection.
                 who = self.fleet.newcomer()
                 continue
             if isinstance(who, peers.Session) and not client.resumed:
@@ -259,7 +259,7 @@ class Load:
             self.done.append(began)
 
     def more(self, count):
-        """Wait for so many visits that begin from now on."""
+        """Wait for so many visits that begin after now."""
         start = time.monotonic()
 
         def come():
@@ -276,7 +276,7 @@ class Load:
 
 
 def test_all_of_them_serve(fleet):
-    """In turns; and each knows who its client is."""
+    """In turns, and each knows its client's certificate."""
     f = fleet()
     for source in CLIENTS:
         for _ in HOSTS:
@@ -300,7 +300,7 @@ def test_clients_address_is_that_of_the_log(fleet):
 
 
 def test_clients_address_is_passed_on(fleet):
-    """Together with the one that it has connected to."""
+    """Together with the address that it has connected to."""
     f = fleet(proxy_protocol="v1")
     with f.connect(CLIENTS[1]) as sock:
         client = peers.Client(sock, f.newcomer()).handshake()
@@ -324,7 +324,7 @@ def test_session_of_one_is_resumed_by_each(fleet, version):
 
 
 def test_one_that_has_another_key_resumes_nothing(fleet, version):
-    """So it is the file that makes them one."""
+    """This shows that resumption depends on the shared file."""
     f = fleet()
     f.keys = [new_key()]
     f.write_keys()
@@ -341,8 +341,8 @@ def test_one_that_has_another_key_resumes_nothing(fleet, version):
 
 
 def test_one_is_killed(fleet):
-    """Its connections are lost, and no other; when it is back, it resumes
-    sessions that it has not begun.
+    """Only its connections are lost; after a restart it resumes sessions of
+    the others.
     """
     f = fleet()
     load = Load(f)
@@ -365,7 +365,7 @@ def test_one_is_killed(fleet):
 
 
 class Lasting:
-    """Clients that stay, some on each host."""
+    """Clients that stay connected, some on each host."""
 
     def __init__(self, fleet):
         self.clients = []
@@ -387,9 +387,7 @@ class Lasting:
 
 
 def test_one_after_another_is_told_to_stop(fleet):
-    """As for an update: nothing is lost, not even of connections that are
-    there.
-    """
+    """As for an update: nothing is lost, not even on open connections."""
     f = fleet()
     load = Load(f)
     load.more(30)
@@ -410,7 +408,7 @@ def test_one_after_another_is_told_to_stop(fleet):
 
 
 def test_one_is_reloaded_under_load(fleet):
-    """Nothing is lost: neither what is there, nor what comes meanwhile."""
+    """Nothing is lost, neither on open nor on new connections."""
     f = fleet()
     load = Load(f)
     load.more(30)
@@ -429,7 +427,7 @@ def test_one_is_reloaded_under_load(fleet):
 
 
 def test_keys_are_changed_on_one_after_another(fleet):
-    """First each learns the new key, then each begins to use it: meanwhile no
+    """First all hosts get the new key, then all begin to use it: meanwhile no
     session is lost.
     """
     f = fleet()
@@ -445,7 +443,7 @@ def test_keys_are_changed_on_one_after_another(fleet):
             t.wait_log("tunnel: reloaded$", count=before + 1)
             load.more(20)
         if n == 1:
-            load.more(60)  # for each to have a ticket of the new key
+            load.more(60)  # for all to have a ticket by the new key
     load.end()
     assert load.failed == []
     assert load.full == []

@@ -1,5 +1,5 @@
-"""A session that a client has kept is resumed, by its ticket or by its ID, and
-whichever process the client comes to: for its lifetime, and no longer.
+"""A session is resumed by its ticket or its ID, in any process, for its
+lifetime and not longer.
 """
 
 import os
@@ -22,10 +22,10 @@ from support import Task, end, is_echoed, read_all, wait_for
 MANY = 2000 if not support.SANITIZED and not support.UNDER else 200
 
 
-# Each of many.
+# Many clients and connections.
 
 def visits(to, session, count, at_once=4):
-    """How many of so many connections are resumed."""
+    """Return how many of so many connections are resumed."""
 
     def some():
         return sum(is_resumed(to, session) for _ in range(count // at_once))
@@ -35,7 +35,7 @@ def visits(to, session, count, at_once=4):
 
 
 def assert_nearly_all(resumed, log, count=MANY):
-    """As the clients saw it, and as the log has it."""
+    """Check it at the clients and in the log."""
     assert resumed >= 0.99 * count
     lines = [x for x in log.splitlines() if re.search(r"\d\.\d{3}s closed$", x)]
     assert len(lines) == count + 1
@@ -71,7 +71,7 @@ def test_thousands_of_processes_of_inetd(room, certs, backend, ticket, inetd,
 
 
 def test_every_process_resumes(room, certs, backend, kind, mode):
-    """Each client in its turn keeps what it was given last."""
+    """Each client keeps its latest session."""
     t = room.tunnel(f"connect={backend.address}", mode)
     client = visit(t.address, newcomer(certs, kind))
     assert not client.resumed
@@ -83,7 +83,7 @@ def test_every_process_resumes(room, certs, backend, kind, mode):
 
 
 def test_log_tells(room, certs, backend, kind):
-    """In TLS 1.2 no key is negotiated anew, with no group."""
+    """In TLS 1.2 a resumption has no key exchange, and no group."""
     t = room.tunnel(f"connect={backend.address}")
     session = visit(t.address, newcomer(certs, kind, alpn=["h2"])).session
     t.wait_log(r"-> \S+ TLSv1\.\d \w+ \w+ sni=localhost in=5 .* closed$")
@@ -119,11 +119,11 @@ def test_gnutls(room, certs, kind):
     t.wait_log(" resumed sni=localhost in=0 out=8 ")
 
 
-# In TLS 1.3 a ticket comes behind the handshake, on its own.
+# In TLS 1.3 a ticket follows the handshake.
 
 @pytest.mark.parametrize("size", [1, 1000000])
 def test_client_that_only_writes(room, certs, mode, ticket, size):
-    """If it closes with a ticket unread, what it has written may be lost."""
+    """If it closes with a ticket unread, its data may be lost."""
     backend = room.backend()
     t = room.tunnel(f"connect={backend.address}", mode)
     data = os.urandom(size)
@@ -140,7 +140,7 @@ def test_client_that_only_writes(room, certs, mode, ticket, size):
 
 
 def test_client_that_is_sent_nothing(room, certs, mode, ticket):
-    """It is given a ticket all the same."""
+    """It gets a ticket nevertheless."""
     backend = room.backend()
     t = room.tunnel(f"connect={backend.address}", mode)
     who, resumed = newcomer(certs, ticket), []
@@ -153,7 +153,7 @@ def test_client_that_is_sent_nothing(room, certs, mode, ticket):
     assert resumed == [False, True, True]
 
 
-# After this and that.
+# After restarts and reloads.
 
 def test_after_reloads(certs, configured, kind, mode):
     c = configured(mode)
@@ -173,7 +173,7 @@ def test_after_a_reload_that_failed(certs, configured, kind, mode):
 
 
 def test_after_workers_were_killed(room, certs, backend, kind):
-    """Those that take their places resume, too."""
+    """New workers resume, too."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     wait_for(lambda: len(t.workers()) == 2, "the workers")
     session = visit(t.address, newcomer(certs, kind)).session
@@ -193,7 +193,7 @@ def test_after_the_only_worker_was_killed(room, certs, backend, kind):
 
 
 def test_after_a_restart(room, certs, backend, kind):
-    """Its keys were in its memory alone: a full handshake, and no more."""
+    """Its keys were only in memory: a full handshake follows, and no error."""
     t = room.tunnel(f"connect={backend.address}")
     session = visit(t.address, newcomer(certs, kind)).session
     assert is_resumed(t.address, session)
@@ -212,8 +212,8 @@ def test_after_a_change_of_modes(certs, configured, kind):
 
 
 def test_after_a_change_of_suites(certs, configured, kind):
-    """With a suite that is no longer allowed, no session goes on; in TLS 1.3
-    it may with another one, as it is bound to a hash alone.
+    """No session is resumed with a suite that is no longer allowed.  In TLS
+    1.3 another suite is possible, as a session is bound only to the hash.
     """
     suites = ["TLS_AES_128_GCM_SHA256,"
               "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
@@ -234,7 +234,9 @@ def test_after_a_change_of_suites(certs, configured, kind):
 
 
 def test_long_chains(room, certs, backend, authority, kind):
-    """What is too long to be kept is asked for each time, and no worse."""
+    """A chain that is too long to be kept is requested each time; all else
+    works.
+    """
     t = room.tunnel(f"connect={backend.address}", "verify=require",
                     f"ca={authority.crt}")
     sub = authority.sub(key=RSA)
@@ -254,13 +256,14 @@ def mortal(room, backend, request):
 
 
 def for_all(function, *args):
-    """All kinds at a time, each in a span of that length."""
+    """Test all kinds at once, each for that time."""
     for task in [Task(function, kind, *args) for kind in KINDS]:
         task.result(3 * LIFETIME + support.DEADLINE)
 
 
 def keep_coming(kind, certs, to):
-    """Of so many, one has to be between a session and its resumption."""
+    """Of so many visits, one has to come between a session and its resumption.
+    """
     sessions, begin = [], time.monotonic()
     while time.monotonic() - begin < LIFETIME:
         client = visit(to, newcomer(certs, kind))
@@ -270,7 +273,7 @@ def keep_coming(kind, certs, to):
             made, session = sessions.pop(0)
             assert is_resumed(to, session) or \
                 time.monotonic() - made > LIFETIME / 2
-        time.sleep(0.05)  # the clients' pace
+        time.sleep(0.05)  # between visits
 
 
 def test_session_outlives_the_making_of_another_key(certs, mortal):
@@ -297,13 +300,14 @@ def renew(kind, certs, to):
     begin = time.monotonic()
     while (client := visit(to, client.session)).resumed:
         assert time.monotonic() - begin < LIFETIME + LATE
-        time.sleep(0.05)  # the clients' pace
+        time.sleep(0.05)  # between visits
     assert time.monotonic() - begin > LIFETIME / 2 - LATE
     assert is_resumed(to, client.session)
 
 
 def test_renewed_session_ends(certs, mortal):
-    """Each resumption may bring another session, of no other age."""
+    """A resumption may give a new session, which keeps the age of the first.
+    """
     for_all(renew, certs, mortal.address)
 
 
@@ -313,11 +317,11 @@ def test_renewed_session_ends_where_keys_stay(room, certs, backend, keys):
     for_all(renew, certs, t.address)
 
 
-# What is switched off.
+# Disabled tickets or cache.
 
 def is_kept(to, client):
-    """Is its session worth anything?  In TLS 1.2 each has an ID, be there a
-    memory behind it or not.
+    """Return whether a client's session is usable.  In TLS 1.2 each has an ID,
+    with a cache or without.
     """
     session = client.tls.session
     return (session.has_ticket or session.id != b"") and is_resumed(
@@ -325,7 +329,9 @@ def is_kept(to, client):
 
 
 def test_without_tickets(room, certs, backend, mode):
-    """TLS 1.2 has the IDs still, for all; TLS 1.3 has nothing."""
+    """TLS 1.2 still has session IDs, for all clients; TLS 1.3 has no
+    resumption.
+    """
     t = room.tunnel(f"connect={backend.address}", "session_tickets=no", mode)
     for kind in KINDS:
         client = visit(t.address, newcomer(certs, kind))
@@ -351,7 +357,9 @@ def test_without_both(room, certs, backend, mode, kind):
 
 
 def test_switched_off_and_on(certs, configured, kind, mode):
-    """What was given before is not taken then; afterwards it may be."""
+    """Earlier tickets are rejected while disabled, and may be accepted
+    afterwards.
+    """
     c = configured(mode)
     session = visit(c.t.address, newcomer(certs, kind)).session
     assert is_resumed(c.t.address, session)
@@ -363,7 +371,7 @@ def test_switched_off_and_on(certs, configured, kind, mode):
 
 
 def test_inetd_mode_without_keys(room, certs, backend, ticket):
-    """Nobody could take what it would give."""
+    """No tickets are sent, since no other process could decrypt them."""
     ours, theirs = socket.socketpair()
     ours.settimeout(support.DEADLINE)
     with theirs:

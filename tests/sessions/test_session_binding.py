@@ -1,6 +1,6 @@
-"""What a session is bound to: the server's name that it was made for (RFC 6066
-section 3), and in TLS 1.2 an extended master secret (RFC 7627 section 5.3).
-Whatever else a client asks for is a full handshake, or an alert.
+"""A session is bound to the server's name (RFC 6066 section 3), and in TLS 1.2
+to an extended master secret (RFC 7627 section 5.3).  All other requests lead
+to a full handshake or an alert.
 """
 
 import copy
@@ -31,7 +31,7 @@ def t(room):
 
 
 def client(certs, kind, name, session=None, extended=True):
-    """One that takes any certificate."""
+    """Connect a client that accepts any certificate."""
     ctx = None
     if session is None:
         ctx = newcomer(certs, kind)
@@ -64,7 +64,7 @@ def test_other_name(t, certs, kind, ours, theirs):
 
 
 def test_name_of_a_session_that_follows(t, certs, kind):
-    """In TLS 1.3 there is a new one each time: it has the same name."""
+    """In TLS 1.3 each resumption gives a new session, with the same name."""
     visited = visit(t.address, client(certs, kind, A))
     for _ in range(3):
         visited = visit(t.address, client(certs, kind, A, visited.session))
@@ -80,15 +80,17 @@ def test_same_name(t, certs, kind, ours, theirs):
 
 
 def test_no_host_name(t, certs, kind):
-    """Nobody could tell it from another one later."""
+    """Later it could not be distinguished from another invalid name."""
     assert not is_resumed(t, certs, kind, "a b", session(t, certs, kind,
                                                          "a b"))
 
 
-# TLS 1.2: hellos that no client of ours would write.
+# TLS 1.2: modified hellos.
 
 def changed(hello, number, data, first=None):
-    """With this extension, or without it (None); and one of all the first."""
+    """Return a hello with this extension, or without it (None); first: an
+    extension to put first.
+    """
     new = copy.copy(hello)
     new.extensions = {first: None, **hello.extensions, number: data}
     new.extensions = {number: data for number, data
@@ -132,13 +134,13 @@ def test_master_secret_that_is_not_offered_again(t, certs, kind_1_2):
     assert answer(t.address, hello) == "resumed"
     assert answer(t.address, changed(hello, MASTER_SECRET, None)) == \
         HANDSHAKE_FAILURE
-    t.wait_log(" -> - .* session resumed without its extended master secret"
-               "$")
+    t.wait_log(" -> - .* session resumed without extended master secret$")
     assert answer(t.address, hello) == "resumed"
 
 
 def test_old_master_secret(t, certs, kind_1_2):
-    """A session with one is not resumed, whatever is offered then."""
+    """A session without the extension is never resumed, whatever is offered.
+    """
     kept = session(t, certs, kind_1_2, extended=False)
     hello = hello_of(kept)
     assert MASTER_SECRET not in hello.extensions

@@ -1,5 +1,5 @@
-"""The cache of sessions for clients of TLS 1.2 without tickets: it has so many
-places, all workers share it, and whoever is killed keeps nobody waiting.
+"""The session cache for TLS 1.2 clients without tickets: its size is fixed,
+all workers share it, and a killed worker blocks no other.
 """
 
 import os
@@ -28,7 +28,7 @@ def start(room, backend):
 
 
 def fill(t, certs, count):
-    """New sessions, the oldest first."""
+    """Make new sessions; return them, the oldest first."""
     ctx = newcomer(certs, "id-1.2")
     sessions = [visit(t.address, ctx).session for _ in range(count)]
     assert len({x.session.id for x in sessions}) == count
@@ -36,7 +36,9 @@ def fill(t, certs, count):
 
 
 def which_are_there(t, sessions):
-    """Asked for without an end to the handshake: nothing is added by it."""
+    """Return which sessions are in the cache, by handshakes that are not
+    finished, which add no session.
+    """
     return [answer(t.address, hello_of(x)) == "resumed" for x in sessions]
 
 
@@ -56,7 +58,9 @@ def test_one_place(certs, start):
 
 
 def test_default_is_enough_for_hundreds(certs, start, mode):
-    """Of 1024, if these are spread over them by chance."""
+    """With the default of 1024 entries, to which sessions are assigned at
+    random.
+    """
     t = start(mode)
     sessions = fill(t, certs, 300)
     assert which_are_there(t, sessions).count(True) >= 0.97 * 300
@@ -73,7 +77,7 @@ def test_bad_number(certs, entries):
 
 @by_default
 def test_memory_is_bounded(certs, start):
-    """It is filled, and then filled again."""
+    """The cache is filled twice."""
     t = start("workers=2", "session_cache=100", *LOOKED_INTO)
     fill(t, certs, 200)
     support.wait_until_alone(t)
@@ -84,7 +88,8 @@ def test_memory_is_bounded(certs, start):
 
 
 def test_large_one_costs_what_is_in_it(certs, start):
-    """Even when a worker was killed, which may have left something there."""
+    """Even after a worker was killed, which may have left an incomplete entry.
+    """
 
     def kb(pid):
         with open(f"/proc/{pid}/status") as f:
@@ -102,11 +107,11 @@ def test_large_one_costs_what_is_in_it(certs, start):
     assert sum(map(kb, t.pids())) < 10 * 1024
 
 
-# Over a reload.
+# Across a reload.
 
 def test_size_that_changes(room, certs, backend, mode):
-    """What is kept if it stays may be lost; those that come are not, and
-    tickets are not concerned.
+    """Entries may be lost if the size changes; new ones are not, and tickets
+    are not affected.
     """
     c = Configured(room, mode, connect=backend.address, session_cache="50")
     ticket = visit(c.t.address, newcomer(certs, "ticket-1.2")).session
@@ -123,7 +128,8 @@ def test_size_that_changes(room, certs, backend, mode):
 
 def test_certificates_that_are_asked_for_from_now_on(room, certs, backend,
                                                      authority):
-    """They take more room, even in a smaller number of places."""
+    """Entries with certificates are larger, even if there are fewer of them.
+    """
     c = Configured(room, connect=backend.address, session_cache="1024")
     c.reload(session_cache="128", verify="require", ca=authority.crt)
     client = visit(c.t.address, newcomer(certs, "id-1.2",
@@ -131,10 +137,10 @@ def test_certificates_that_are_asked_for_from_now_on(room, certs, backend,
     assert is_resumed(c.t.address, client.session)
 
 
-# IDs that are none of ours.
+# Unknown IDs.
 
 def test_ids_that_are_not_known(certs, start):
-    """Of every length, and like one of ours."""
+    """Of every length, and similar to ours."""
     t = start("workers=2")
     session, = fill(t, certs, 1)
     hello = hello_of(session)
@@ -159,7 +165,7 @@ def test_thousands_of_random_ids(certs, start):
 
 
 def test_session_id_with_a_session_of_a_ticket(certs, start):
-    """OpenSSL makes up an ID for it; there is none like it in the cache."""
+    """OpenSSL invents an ID for it, which is not in the cache."""
     t = start()
     session = visit(t.address, newcomer(certs, "ticket-1.2")).session
     hello = hello_of(session)
@@ -169,7 +175,7 @@ def test_session_id_with_a_session_of_a_ticket(certs, start):
 
 
 def test_suite_that_is_not_offered(certs, start):
-    """RFC 5246 section 7.4.1.2: that of the session has to be."""
+    """RFC 5246 section 7.4.1.2: the hello has to offer the session's suite."""
     t = start("ciphers=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,"
               "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384")
     session, = fill(t, certs, 1)
@@ -179,11 +185,11 @@ def test_suite_that_is_not_offered(certs, start):
     assert answer(t.address, hello) == "full"
 
 
-# Workers that are killed.
+# Killed workers.
 
 class Load:
-    """Clients without end, of new sessions and of old ones; they may be cut
-    off, and have to wait for nobody.
+    """Endless clients with new and old sessions; they may be disconnected, but
+    never have to wait.
     """
 
     def __init__(self, certs, address):
@@ -222,7 +228,9 @@ class Load:
 @pytest.mark.seconds(60)
 @pytest.mark.parametrize("entries", [64, 1])
 def test_workers_are_killed_under_load(room, certs, backend, entries):
-    """All but one, dozens of times: a reload brings others at once."""
+    """All workers but one are killed, dozens of times; a reload starts others
+    at once.
+    """
     c = Configured(room, connect=backend.address, workers="4",
                    session_cache=entries, log_level="info")
     wait_for(lambda: len(c.t.workers()) == 4, "the workers")
@@ -242,7 +250,7 @@ def test_workers_are_killed_under_load(room, certs, backend, entries):
     assert killed >= 60
     assert load.served > 5 * load.cut
     assert load.slowest < support.DEADLINE / 2
-    if entries > 1:  # else they took the place from each other
+    if entries > 1:  # otherwise they replace each other's entries
         assert load.resumed > load.served / 2
     for _ in range(5):
         session, = fill(c.t, certs, 1)
@@ -250,15 +258,15 @@ def test_workers_are_killed_under_load(room, certs, backend, entries):
 
 
 class Sleeper:
-    """Two workers and one place: one is stopped about when it stores a session
-    there, which it does right behind its last word to the client.
+    """Two workers and one entry: one is stopped about when it stores a session
+    there, directly after its last message to the client.
     """
 
     def __init__(self, room, t):
         self.t = t
         self.victim, self.other = t.workers()
         self.ctx = newcomer(room.certs, "id-1.2")
-        self.delay = 0.0  # from the client's last word to the stop
+        self.delay = 0.0  # from the client's last message to the stop
         self.early = self.late = 0
 
     def stop(self, pid):
@@ -266,7 +274,9 @@ class Sleeper:
         wait_for(lambda: support.state(pid) == "T", "its stop")
 
     def is_free(self):
-        """Can the other one store a session at the place, and find it?"""
+        """Return whether the other worker can store a session in the entry,
+        and find it.
+        """
         session = visit(self.t.address, self.ctx).session
         return is_resumed(self.t.address, session)
 
@@ -291,7 +301,9 @@ class Sleeper:
 
     @staticmethod
     def has_said_all(client):
-        """Its second flight is the last one: a key, and what is encrypted."""
+        """Return whether a client has sent its second and last flight: a key,
+        and encrypted messages.
+        """
         with pytest.raises(ssl.SSLWantReadError):
             client.tls.do_handshake()
         data = client.outgoing.read()
@@ -301,7 +313,7 @@ class Sleeper:
 
 @pytest.mark.seconds(60)
 def test_worker_that_stops_while_it_is_at_a_place(room, start):
-    """Nobody waits for it, nor fails because of it."""
+    """No other worker waits for it or fails because of it."""
     t = start("workers=2", "session_cache=1")
     wait_for(lambda: len(t.workers()) == 2, "the workers")
     sleeper = Sleeper(room, t)

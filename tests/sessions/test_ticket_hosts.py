@@ -1,5 +1,5 @@
-"""Several hosts with one file of keys: a session that began with one of them is
-resumed by another, though each has been up for another time.
+"""Several hosts with the same ticket keys: each resumes sessions of the
+others, although their uptimes differ.
 """
 
 import subprocess
@@ -12,7 +12,7 @@ from resuming import (LIFETIME, TICKETS, assert_shared, ends_in_time,
                       is_resumed, newcomer, visit)
 from support import Task, run
 
-UPTIME = 500000  # seconds that another host has been up for longer
+UPTIME = 500000  # seconds that another host is up longer
 ELSEWHERE = ["unshare", "--time", "--boottime", f"{UPTIME}", "--fork"]
 
 
@@ -23,7 +23,9 @@ def ticket(request):
 
 @pytest.fixture
 def words(room):
-    """Each as if on a host of its own: with its certificate and backend."""
+    """Return arguments as on separate hosts, each with its own certificate and
+    backend.
+    """
     keys = room.write("keys", run(support.TUNNEL, "-k"))
 
     def call(cert):
@@ -40,8 +42,8 @@ def test_hosts(room, certs, words, ticket):
 
 
 def test_hosts_with_keys_of_another_kind(room, certs, words, ticket):
-    """A suite of TLS 1.2 names the kind of the certificate's key: then the
-    other host can't have the session's, and begins another one.
+    """A TLS 1.2 suite includes the type of the certificate's key: a host with
+    another type can't use the session's suite, and does a full handshake.
     """
     a, b = (room.tunnel(*words(cert)) for cert in (certs.server, certs.rsa))
     session = visit(a.address, newcomer(certs, ticket)).session
@@ -59,7 +61,7 @@ def test_hosts_in_other_modes(room, certs, words, ticket):
 
 @pytest.fixture
 def elsewhere(room):
-    """Start one on a host that has been up for longer."""
+    """Start a tunnel on a host that has been up longer."""
     try:
         p = subprocess.run([*ELSEWHERE, "cat", "/proc/uptime"], text=True,
                            capture_output=True, timeout=support.DEADLINE)
@@ -75,7 +77,9 @@ def elsewhere(room):
 
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 def test_hosts_with_other_clocks(room, certs, words, ticket, elsewhere, mode):
-    """The clock that runs from a host's start on is no measure among them."""
+    """The monotonic clock, which counts from the boot, can't be compared among
+    hosts.
+    """
     a = room.tunnel(*words(certs.server), mode)
     b = elsewhere(*words(certs.server), mode)
     assert b.p.returncode == 0, b.p.stderr
@@ -85,7 +89,7 @@ def test_hosts_with_other_clocks(room, certs, words, ticket, elsewhere, mode):
 
 
 def test_session_ends_on_every_host(room, certs, words, elsewhere):
-    """Its age is what it is on the host where it began."""
+    """Its age counts from its beginning on the first host."""
     a = room.tunnel(*words(certs.server), f"ticket_lifetime={LIFETIME}s")
     b = elsewhere(*words(certs.server), f"ticket_lifetime={LIFETIME}s")
     tasks = [Task(ends_in_time, ticket, certs, here.address, there.address)

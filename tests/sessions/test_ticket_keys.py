@@ -1,5 +1,5 @@
-"""Keys for tickets that come from a file: the first one encrypts, all of them
-decrypt, and they are read anew at SIGHUP.
+"""Ticket keys from a file: the first one encrypts, all of them decrypt, and
+SIGHUP reads them again.
 """
 
 import os
@@ -18,7 +18,7 @@ from support import complaint, is_echoed, run, run_tunnel, wait_for
 
 @pytest.fixture
 def keyed(room, backend):
-    """A tunnel with these keys."""
+    """Start a tunnel with these keys."""
 
     def start(*keys, arguments=()):
         path = room.write(f"keys{len(room.processes)}",
@@ -45,7 +45,7 @@ def test_new_key_to_a_full_disk():
     assert p.stderr.count(b"\n") == 1
 
 
-# Which of them.
+# Which key is used.
 
 def test_first_one_encrypts_and_all_decrypt(certs, keyed, ticket):
     a, b, c = new_key(), new_key(), new_key()
@@ -90,7 +90,7 @@ def test_keys_of_a_file_survive_a_restart(certs, keyed, ticket, mode):
 
 
 def test_ids_are_not_of_these_keys(certs, keyed):
-    """They are remembered by one tunnel, and mean nothing to another."""
+    """Session IDs are in the cache of one tunnel, and unknown to another."""
     key = new_key()
     t = keyed(key)
     session = visit(t.address, newcomer(certs, "id-1.2")).session
@@ -98,11 +98,11 @@ def test_ids_are_not_of_these_keys(certs, keyed):
     assert not is_resumed(keyed(key).address, session)
 
 
-# Others come in their place.
+# Changes of keys.
 
 @pytest.mark.parametrize("mode", support.ARGS or ["workers=2", "mode=fork"])
 def test_rotation(room, certs, backend, ticket, mode):
-    """The old key stays for a while, behind the new one."""
+    """The old key stays for a while, after the new one."""
     r = Rotated(room, backend, mode)
     first, second = *r.keys, new_key()
     old = r.visit(newcomer(certs, ticket)).session
@@ -117,7 +117,7 @@ def test_rotation(room, certs, backend, ticket, mode):
 
 def test_keys_that_are_added_and_removed(room, certs, backend, configured,
                                          ticket):
-    """Of its own, or those of a file: the file's alone count then."""
+    """Keys of its own, or those of a file: with a file, only those count."""
     path = room.write("keys", new_key() + "\n")
     c = configured()
     session = visit(c.t.address, newcomer(certs, ticket)).session
@@ -135,7 +135,7 @@ def test_keys_that_are_added_and_removed(room, certs, backend, configured,
 
 @ROOT
 def test_keys_for_root_alone_are_rotated(room, certs, backend, ticket):
-    """The workers have dropped to somebody who can't read them."""
+    """The workers run as a user that can't read them."""
     r = Rotated(room, backend, "workers=1", user="nobody")
     pid, = r.c.t.workers()
     assert uid(pid) != 0
@@ -145,7 +145,7 @@ def test_keys_for_root_alone_are_rotated(room, certs, backend, ticket):
     assert r.visit(r.visit(newcomer(certs, ticket)).session).resumed
 
 
-# What is wrong with a file.
+# Errors in a file.
 
 BAD = {
     "missing": (None, "keys: No such file or directory"),
@@ -166,7 +166,7 @@ BAD = {
 
 
 def assert_tells(message, bad, key):
-    """Where it is, and nothing of what should be secret."""
+    """Check that the error has the place, and nothing secret."""
     where = BAD[bad][1]
     assert re.search(rf"(^|\s){where}", message), message
     assert key[:16] not in message and "secret" not in message
@@ -201,7 +201,7 @@ def test_directory_for_a_file(room, certs):
 
 @pytest.mark.parametrize("bad", BAD)
 def test_reload_with_a_bad_file(room, certs, backend, bad):
-    """All stays as it was: the keys, too."""
+    """The configuration stays, including the keys."""
     r = Rotated(room, backend)
     sessions = [r.visit(newcomer(certs, kind)).session for kind in TICKETS]
     client = room.client(r.c.t)
@@ -217,7 +217,7 @@ def test_reload_with_a_bad_file(room, certs, backend, bad):
 
 
 def test_keys_are_not_told(room, certs, backend):
-    """Not by -t, nor by the log."""
+    """Neither -t nor the log shows keys."""
     key = new_key()
     path = room.write("keys", key + "\n")
     p = run_tunnel("-t", "accept=127.0.0.1:0", "connect=1",

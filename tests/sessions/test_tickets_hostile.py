@@ -1,5 +1,5 @@
-"""Tickets that are none of ours any more, or never were: each is as good as
-none.  A full handshake begins, in which all is asked that is always asked.
+"""Tickets that are invalid or not ours have the same effect as none: a full
+handshake, with all its checks.
 """
 
 import base64
@@ -32,7 +32,9 @@ def other(kind):
 
 
 class Target:
-    """Has given a ticket, and takes it back; and is no worse for others."""
+    """A tunnel that has sent a ticket and gets it back; other clients must not
+    suffer.
+    """
 
     def __init__(self, room, backend, kind, *arguments, client=None):
         self.room, self.kind = room, kind
@@ -64,7 +66,7 @@ def target(room, backend, ticket):
     return Target(room, backend, ticket)
 
 
-# That these read and write what they should.
+# Tests of these helpers.
 
 def test_hello_is_what_it_was(certs, target):
     data = prepare(target.session).outgoing.read()
@@ -81,10 +83,10 @@ def test_hello_is_what_it_was(certs, target):
     assert answer(target.t.address, hello) == 40  # handshake_failure
 
 
-# Tickets of ours, but for a bit.
+# Modified tickets of ours.
 
 def test_every_length(target):
-    """Cut, or with more behind it."""
+    """Truncated or extended to every length."""
     shorter = [target.ticket[:n] for n in range(1, len(target.ticket))]
     assert target.answers(shorter) == {"full"}
     room = (1 << 14) - len(target.hello.written())  # in one record
@@ -94,13 +96,15 @@ def test_every_length(target):
 
 
 def test_no_length(target):
-    """In TLS 1.2 it says that there is none; in TLS 1.3 there is no such."""
+    """In TLS 1.2 an empty ticket means that there is none; in TLS 1.3 it is
+    invalid.
+    """
     assert target.answers([b""]) <= {"full", 47, 50}
     assert target.is_well()
 
 
 def flipped(data):
-    """With one bit of each byte."""
+    """Return tickets with one bit of each byte flipped."""
     for n in range(len(data)):
         yield data[:n] + bytes([data[n] ^ 1 << n % 8]) + data[n + 1:]
 
@@ -112,7 +116,7 @@ def test_every_byte(target):
 
 def test_every_byte_where_a_client_was_verified(room, backend, ticket,
                                                 authority):
-    """There is more in it, its certificate."""
+    """The ticket is longer, with the certificate."""
     target = Target(room, backend, ticket, "verify=require",
                     f"ca={authority.crt}", client=authority.leaf("app1"))
     assert len(target.ticket) > 500
@@ -121,23 +125,23 @@ def test_every_byte_where_a_client_was_verified(room, backend, ticket,
 
 
 def test_parts_of_two(target):
-    """Whatever its parts are, those of another do not fit."""
+    """Parts of two tickets never form a valid one."""
     other = hello_of(target.visit(newcomer(target.room.certs, target.kind))
                      .session).ticket
     mixed = [target.ticket[:n] + other[n:]
              for n in range(1, min(len(other), len(target.ticket)))
              if target.ticket[:n] != other[:n]]
-    # What is the same in both is no part that could be exchanged.
+    # Bytes that both have in common can't be exchanged.
     mixed = [x for x in mixed if x not in (target.ticket, other)]
     assert len(mixed) > 50
     assert target.answers(mixed) == {"full"}
     assert target.is_well()
 
 
-# Tickets that are not ours.
+# Tickets of others.
 
 def test_ticket_of_the_other_version(target):
-    """It is encrypted with the same key."""
+    """A ticket of the other TLS version, encrypted with the same key."""
     session = target.visit(newcomer(target.room.certs,
                                     other(target.kind))).session
     assert is_resumed(target.t.address, session)
@@ -155,7 +159,7 @@ def test_ticket_whose_key_is_gone(room, certs, backend, ticket):
 
 
 def test_ticket_of_another_tunnel(room, backend, target):
-    """It is named and encrypted as theirs are."""
+    """It has their key name and encryption."""
     stranger = Target(room, backend, target.kind)
     assert target.answers([stranger.ticket]) == {"full"}
     assert stranger.answers([target.ticket]) == {"full"}
@@ -163,7 +167,7 @@ def test_ticket_of_another_tunnel(room, backend, target):
 
 
 def made_up(ticket, count):
-    """Random ones, of which some begin as if they were encrypted by its key."""
+    """Return random tickets, some of which begin with the name of its key."""
     r = random.Random(1)
     for _ in range(count):
         size = r.choice([r.randrange(1, 64), len(ticket), r.randrange(1, 600),
@@ -171,13 +175,13 @@ def made_up(ticket, count):
         known = r.choice([0, 0, 4, 12, 16, 32, r.randrange(len(ticket))])
         made = ticket[:min(known, size - 1)] + r.randbytes(
             size - min(known, size - 1))
-        if made != ticket:  # but for a byte, which may be the right one
+        if made != ticket:  # except a byte, which may match by chance
             yield made
 
 
 @pytest.mark.seconds(90)
 def test_thousands_of_random_ones(target):
-    """They leave no descriptor behind, and not 32 bytes each."""
+    """They leave no descriptors, and less than 32 bytes each."""
 
     def left():
         support.wait_until_alone(target.t)
@@ -186,7 +190,7 @@ def test_thousands_of_random_ones(target):
     tickets = list(made_up(target.ticket, MANY))
     assert target.answers(tickets[:MANY // 2]) == {"full"}
     kb, descriptors = left()
-    for _ in range(4):  # it may take the C library as many to settle
+    for _ in range(4):  # the C library may need as many to settle
         before = kb
         assert target.answers(tickets[MANY // 2:]) == {"full"}
         kb, same = left()
@@ -199,7 +203,7 @@ def test_thousands_of_random_ones(target):
 
 
 def test_many_in_one_hello(room, backend):
-    """TLS 1.3 has room for a list."""
+    """TLS 1.3 allows a list."""
     target = Target(room, backend, "ticket-1.3")
     tickets = [x for x in made_up(target.ticket, 600) if len(x) < 200]
     hellos = [target.hello.offer(*tickets[n:n + 40])
@@ -209,8 +213,8 @@ def test_many_in_one_hello(room, backend):
 
 
 def test_many_good_ones_cost_little(room, backend, ticket, authority):
-    """With each there are certificates to be verified: whoever has seen one
-    may send it as often as there is room, in a hello of another time.
+    """Each ticket needs certificates to be verified, and an eavesdropper may
+    send one as often as it fits into a later hello.
     """
     target = Target(room, backend, ticket, "verify=request",
                     f"ca={authority.crt}", client=authority.leaf("app1"))
@@ -221,7 +225,7 @@ def test_many_good_ones_cost_little(room, backend, ticket, authority):
                 [target.hello.offer(*tickets, age=b"late")] * 30)
         return target.t.cpu_seconds() - before
 
-    # In turns, as the machine is not equally fast at all times.
+    # Alternately, as the machine's speed varies.
     costs = [(cost(target.ticket), cost(*[target.ticket] * 12))
              for _ in range(5)]
     one, twelve = map(min, zip(*costs))
@@ -230,8 +234,8 @@ def test_many_good_ones_cost_little(room, backend, ticket, authority):
 
 
 def test_binder_of_another_hello(room, backend):
-    """Who has seen a ticket on its way does not know what is in it: RFC 8446
-    section 4.2.11 has no other answer than an alert.
+    """An eavesdropper does not know the key in a ticket: RFC 8446 section
+    4.2.11 requires an alert.
     """
     target = Target(room, backend, "ticket-1.3")
     hellos = [copy.copy(target.hello) for _ in range(20)]
@@ -241,10 +245,10 @@ def test_binder_of_another_hello(room, backend):
     assert target.is_well()
 
 
-# To the end of a handshake, by a client that does not know.
+# Whole handshakes, by a client that does not know of the change.
 
 def parts(der):
-    """(tag, content) of what is in a SEQUENCE."""
+    """Return (tag, content) of each element of a SEQUENCE."""
     r = Reader(der)
     assert r.number(1) == 0x30
     inner = Reader(content(r))
@@ -265,9 +269,9 @@ def tlv(tag, data):
 
 
 class SClient:
-    """openssl-s_client(1ssl), with a session in a file."""
+    """openssl-s_client(1ssl) with a session in a file."""
 
-    # Of ssl/ssl_asn1.c: [1] EXPLICIT INTEGER, [10] EXPLICIT OCTET STRING.
+    # ssl/ssl_asn1.c: [1] EXPLICIT INTEGER, [10] EXPLICIT OCTET STRING.
     TIME, TICKET = 0xa1, 0xaa
 
     def __init__(self, target):
@@ -275,7 +279,7 @@ class SClient:
         self.path = target.room.path("session.pem")
 
     def run(self, *arguments):
-        """Is it resumed?"""
+        """Connect; return whether the session is resumed."""
         p = self.target.room.start("s_client", [
             "openssl", "s_client", "-connect", self.target.t.address,
             "-CAfile", self.target.room.certs.ca, "-verify_return_error",
@@ -292,7 +296,7 @@ class SClient:
         return "Reused, TLS" in p.log().split("CONNECTED(")[-1]
 
     def alter(self, field, change):
-        """The file, changed there, as another one."""
+        """Write a file with a modified ticket."""
         with open(self.path) as f:
             begin, *lines, end = f.read().strip().splitlines()
         out = b""
@@ -318,7 +322,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_handshake_goes_on(target, change):
-    """It is served as anybody is, and gets another ticket, a good one."""
+    """The client is served as usual, and gets a new, valid ticket."""
     if not shutil.which("openssl"):
         pytest.skip("openssl is not installed")
     s = SClient(target)
@@ -333,7 +337,7 @@ def test_handshake_goes_on(target, change):
     assert target.is_well()
 
 
-# Nobody gets in by them.
+# They give no access.
 
 @pytest.fixture
 def guarded(authority):
@@ -341,7 +345,9 @@ def guarded(authority):
 
 
 def assert_refused(t, who, backend_address):
-    """Without a certificate, whatever it offers."""
+    """Check that a client without a certificate is refused, whatever it
+    offers.
+    """
     count = len(re.findall("no client certificate$", t.log(), re.M))
     with pytest.raises((ssl.SSLError, AssertionError, ConnectionError)):
         visit(t.address, who)
@@ -351,7 +357,7 @@ def assert_refused(t, who, backend_address):
 
 def test_session_of_a_tunnel_that_asks_for_nothing(room, certs, backend,
                                                    ticket, guarded):
-    """It has the same keys, but not the same rules."""
+    """It has the same keys, but other rules."""
     keys = f"ticket_keys={room.write('keys', run(support.TUNNEL, '-k'))}"
     free = room.tunnel(f"connect={backend.address}", keys)
     strict = room.tunnel(f"connect={backend.address}", keys, *guarded)
@@ -364,8 +370,8 @@ def test_session_of_a_tunnel_that_asks_for_nothing(room, certs, backend,
 
 def test_certificate_of_a_session_that_is_not_resumed(room, backend,
                                                       authority):
-    """A client's ticket has been seen on its way, and is used by another one,
-    in a hello of another time: this other one has shown no certificate.
+    """Another client uses an intercepted ticket in a later hello, without a
+    certificate of its own.
     """
     target = Target(room, backend, "ticket-1.3", "verify=request",
                     f"ca={authority.crt}")
@@ -382,7 +388,7 @@ def test_certificate_of_a_session_that_is_not_resumed(room, backend,
 
 
 def prf(secret, label, seed, size):
-    """RFC 5246 section 5, of SHA-256."""
+    """RFC 5246 section 5, with SHA-256."""
     a, data = label + seed, b""
     while len(data) < size:
         a = sha256(secret, a)
@@ -391,8 +397,8 @@ def prf(secret, label, seed, size):
 
 
 class Resumed:
-    """The client's side of TLS 1.2, made here: its hello is resumed, or there
-    is an alert.  It reads nothing that is encrypted.
+    """A handmade TLS 1.2 client: its hello is resumed, or answered by an
+    alert.  It decrypts nothing.
     """
 
     def __init__(self, room, to, hello, secret):
@@ -434,8 +440,8 @@ CHACHA, AES = (f"TLS_ECDHE_ECDSA_WITH_{suite}"
 
 @pytest.mark.parametrize("order", ["own", "own and seen", "seen and own"])
 def test_two_tickets_in_a_hello_of_tls_1_2(room, backend, authority, order):
-    """The library takes both, one after the other.  One of them is of another
-    client, whose certificate is good, but whose session is not any more.
+    """The library tries both in turn.  One is of another client, whose
+    certificate is valid, but whose session has ended.
     """
     c = Configured(room, connect=backend.address, verify="request",
                    ca=authority.crt, ciphers=f"{AES},{CHACHA}")
@@ -464,7 +470,8 @@ def test_two_tickets_in_a_hello_of_tls_1_2(room, backend, authority, order):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_session_of_before_the_rules(room, certs, backend, authority, kind):
-    """A reload keeps keys and cache; but what it asks for, it asks of all."""
+    """A reload keeps keys and cache, but its new rules apply to all sessions.
+    """
     c = Configured(room, connect=backend.address)
     session = visit(c.t.address, newcomer(certs, kind)).session
     assert is_resumed(c.t.address, session)

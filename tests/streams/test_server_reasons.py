@@ -1,5 +1,5 @@
-"""Why a server was not reached, where it does not do TLS, or not to its end:
-the log says so, and the application never reads an end of file.
+"""Servers without TLS, and servers that fail during the handshake: the log has
+the reason, and the application never sees an end of file.
 """
 
 import socket
@@ -65,7 +65,8 @@ def test_reason(room, certs, server, why):
 
 
 def test_servers_in_turn(room, certs):
-    """Each has its line, with why not; and the last one serves."""
+    """Each failed server has a log line with its reason; the last one serves.
+    """
     bad = [room.backend().serve(server) for server in (resets, is_http)]
     good = room.tunnel(f"connect={room.backend().serve(support.echo).address}")
     t = room.tunnel("client=yes", f"ca={certs.ca}", support.ALONE,

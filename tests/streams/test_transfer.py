@@ -1,4 +1,4 @@
-"""Whatever is sent arrives: byte for byte, each way, both ways at once."""
+"""All data arrives unchanged, in each direction and in both at once."""
 
 import socket
 
@@ -45,8 +45,8 @@ def test_transfer_with_suite(room, version, cipher):
 
 @pytest.mark.parametrize("rcvbuf", [20000, 50000, 130000])
 def test_transfer_under_back_pressure(room, version, rcvbuf):
-    """Receivers with little room that begin late: parts of what was read have
-    to wait, in both directions.
+    """Slow receivers with small buffers that start late: data has to wait in
+    both directions.
     """
     transfer(room, version, 8 * MB, 8 * MB, rcvbuf)
 
@@ -91,7 +91,7 @@ def test_one_byte_writes_of_the_backend(room, version):
 
 
 def test_many_connections_at_once(room):
-    """200, all of them open before the first one sends."""
+    """200 connections, all open before the first one sends."""
     backend = room.backend().serve(support.echo)
     t = room.tunnel(f"connect={backend.address}")
     for client in echo_at_once(room, t, 200):

@@ -1,4 +1,4 @@
-"""What the tests of kernel TLS share, and those of groups."""
+"""Fixtures for the tests of kernel TLS and of groups."""
 
 import pytest
 
@@ -13,7 +13,8 @@ def by_hand(room):
 
 @pytest.fixture
 def moved_tunnel(room, backend):
-    """One that insists on it, and how many connections it has moved."""
+    """A tunnel with ktls = require, and the count of connections it has moved.
+    """
 
     def make(*arguments, backend=backend):
         if not any(word.startswith("ktls=") for word in arguments):
@@ -26,7 +27,8 @@ def moved_tunnel(room, backend):
 
 @pytest.fixture
 def by_shares(room, request):
-    """A client that offers the test file's GROUPS, and these shares."""
+    """Connect a client that offers the test file's GROUPS, and these shares.
+    """
 
     def make(t, shares, groups=request.module.GROUPS, **keywords):
         return room.keep(ByShares(t.address, shares, groups, **keywords))

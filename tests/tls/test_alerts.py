@@ -1,5 +1,5 @@
-"""Every fatal error is told: the client by the alert that RFC 5246 or 8446 has
-for it, the backend by a reset, and the administrator by its name.
+"""Every fatal error is reported: to the client by the alert that RFC 5246 or
+8446 requires, to the backend by a reset, and in the log by name.
 """
 
 import os
@@ -25,7 +25,7 @@ NUMBERS = {"unexpected_message": 10, "bad_record_mac": 20,
 
 
 def records(data):
-    """Their types, and what is in them."""
+    """Return the types and contents of records."""
     found = []
     while data:
         size = 5 + struct.unpack(">H", data[3:5])[0]
@@ -34,10 +34,12 @@ def records(data):
     return found
 
 
-# Once data flow.
+# After the handshake.
 
 def expected(rows):
-    """Of such a table: each that there is, with each version it is for."""
+    """Return the parameters from such a table: each case with each of its
+    versions.
+    """
     for name, (make, end, *more) in rows.items():
         for version in "1.2", "1.3":
             how = end.get(version) if isinstance(end, dict) else end
@@ -48,13 +50,15 @@ def expected(rows):
 
 @pytest.mark.parametrize("version,make,alert,text", expected(RECORDS))
 def test_record_is_told(room, backend, tunnel, version, make, alert, text):
-    """In mid-upload: more follows, which must not reset the alert away."""
+    """During an upload: more data follow, which must not destroy the alert by
+    a reset.
+    """
     t = tunnel(ByHand.CIPHERS)
     hand = ByHand(room, t, version)
     server = room.keep(backend.accept())
     hand.client.sock.sendall(hand.data(b"fine"))
     assert read_exactly(server, 4) == b"fine"
-    # The rest of what its header announced, too, and what no reader waits for.
+    # Also the rest of the announced record, and data that nobody reads.
     hand.client.sock.sendall(make(hand) + bytes(100000))
     data, end = hand.client.read_all()
     assert (data, name_of(end)) == (b"", alert)
@@ -67,7 +71,7 @@ def test_record_is_told(room, backend, tunnel, version, make, alert, text):
         "alert-of-1", "data-too-long", "version", "key-update", "forged")}))
 def test_record_is_told_to_a_downloader(room, backend, tunnel, version, make,
                                         alert, text):
-    """It is so far behind that there is no room for the alert, at first."""
+    """The client reads so slowly that the alert has no room at first."""
     t = tunnel(ByHand.CIPHERS)
     hand = ByHand(room, t, version, rcvbuf=65536)
     server = room.keep(backend.accept())
@@ -85,7 +89,7 @@ def test_record_is_told_to_a_downloader(room, backend, tunnel, version, make,
 
 
 def test_refused_renegotiation_is_no_end(room, backend, tunnel):
-    """What is wrong behind it is told all the same, in one read."""
+    """An error after it, in the same read, is still reported."""
     t = tunnel(ByHand.CIPHERS)
     hand = ByHand(room, t, "1.2")
     server = room.keep(backend.accept())
@@ -99,10 +103,10 @@ def test_refused_renegotiation_is_no_end(room, backend, tunnel):
     t.wait_log(f" TLS: {MALFORMED}$")
 
 
-# In answer to a hello.
+# In answer to a ClientHello.
 
 def vector(size, data):
-    """RFC 8446 section 3.4: its length, and it."""
+    """RFC 8446 section 3.4: the length, then the data."""
     return struct.pack(">I", len(data))[4 - size:] + data
 
 
@@ -111,7 +115,7 @@ def message(kind, body):
 
 
 class Hello:
-    """OpenSSL's, taken apart."""
+    """OpenSSL's ClientHello, parsed."""
 
     def __init__(self, ctx):
         data = client_hello(ctx)[9:]
@@ -132,7 +136,7 @@ class Hello:
         return data[size:end], data[end:]
 
     def replace(self, kind, body):
-        """An extension; None: leave it out."""
+        """Replace an extension; None: remove it."""
         self.extensions = [(k, body if k == kind else old)
                            for k, old in self.extensions
                            if k != kind or body is not None]
@@ -166,7 +170,7 @@ GROUPS, SIGNATURES, SHARES, VERSIONS, MODES = 10, 13, 51, 43, 45
 X25519, P256 = 29, 23
 LONG = message(1, bytes(40)) + bytes(20000)
 
-# What is sent for a hello, and as above.
+# The modified hello to send, then as above.
 HELLOS = {
     "type": (lambda h: with_type(h.record(), 25),
              ("unexpected_message", r'not TLS: the client sent "\\x19.*')),
@@ -180,10 +184,10 @@ HELLOS = {
                       ("decode_error", MALFORMED)),
     "above-16-KB": (lambda h: fragments(
         h.put(extensions=h.extensions + [(21, bytes(17000))]).record()[5:],
-        16384), ("internal_error", "a handshake message above 16 KB")),
+        16384), ("internal_error", "message longer than 16 KB")),
     "announces-16-MB": (lambda h: fragments(
         b"\1\xff\xff\xff" + bytes(40000), 16384),
-        ("internal_error", "a handshake message above 16 KB")),
+        ("internal_error", "message longer than 16 KB")),
     "other-message": (lambda h: plain(HANDSHAKE, message(2, h.body())),
                       ("unexpected_message", UNEXPECTED)),
     "ccs-first": (lambda h: plain(CCS, b"\1") + h.record(), {
@@ -231,7 +235,7 @@ HELLOS = {
 
 
 def read_alert(sock):
-    """The one that all ends with."""
+    """Read the alert at the end."""
     data, end = read_all(sock)
     assert end == "eof" and data, (data, end)
     kind, body = records(data)[-1]
@@ -255,7 +259,7 @@ def test_hello_is_told(room, tunnel, version, make, alert, text):
     (plain(DATA, bytes(32)), UNEXPECTED), (plain(ALERT, b"\2")[:3],
         "client closed during the handshake")])
 def test_record_that_no_handshake_begins_with(room, tunnel, data, text):
-    """It is TLS all the same."""
+    """It is reported as TLS nevertheless."""
     t = tunnel()
     sock = room.connect(t.address)
     sock.sendall(data)
@@ -264,7 +268,7 @@ def test_record_that_no_handshake_begins_with(room, tunnel, data, text):
 
 
 def test_hello_cut_anywhere_is_told(room, tunnel, version):
-    """And goes on nowhere."""
+    """No cut hello leads to a handshake."""
     t = tunnel()
     body = Hello(peers.context(room.certs, version)).body()
     told = 0
@@ -276,7 +280,7 @@ def test_hello_cut_anywhere_is_told(room, tunnel, version):
         sock.close()
         assert end == "eof" and data, size
         told += records(data)[-1][0] == ALERT
-    # One without extensions is a whole one.
+    # A hello without extensions is complete.
     assert told == len(body)
 
 
@@ -286,8 +290,8 @@ CERTIFICATE, VERIFY, KEY_EXCHANGE, FINISHED = 11, 15, 16, 20
 
 
 class Flight(ByHand):
-    """The client's answer, which OpenSSL has made, to be altered: a list of
-    [type, data, is_encrypted], a record each.
+    """The client's answer by OpenSSL, to be modified: a list of records [type,
+    data, is_encrypted].
     """
 
     def __init__(self, room, t, version, **keywords):
@@ -312,7 +316,7 @@ class Flight(ByHand):
         self.records = list(self.take_apart(self.client.outgoing.read()))
 
     def step(self):
-        """Has it anything to send?"""
+        """Do a step of the handshake; return whether it has data to send."""
         try:
             self.client.tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -320,7 +324,7 @@ class Flight(ByHand):
         return self.client.outgoing.pending > 0
 
     def take_apart(self, data):
-        """Its own stream cipher decrypts what it has encrypted."""
+        """Decrypt the client's records with its own stream cipher."""
         is_encrypted = False
         for kind, body in records(data):
             if self.version == "1.3":
@@ -336,7 +340,7 @@ class Flight(ByHand):
         self.sequence = 0
 
     def alter(self, kind, change, to=HANDSHAKE):
-        """The body of a message, or the one record of another type."""
+        """Modify the body of a message, or the only record of another type."""
         for x in self.records:
             if x[0] == to == HANDSHAKE and x[1][0] == kind:
                 x[1] = message(kind, change(x[1][4:]))
@@ -353,7 +357,7 @@ class Flight(ByHand):
 
 
 def test_flight(room, backend, tunnel, authority, version):
-    """Unaltered, it does."""
+    """Unmodified, the handshake succeeds."""
     t = tunnel(ByHand.CIPHERS, "verify=require", f"ca={authority.crt}")
     flight = Flight(room, t, version, client=authority.leaf())
     flight.send()
@@ -392,7 +396,7 @@ def swap(i, j):
 
 
 def first(record):
-    """That comes before all."""
+    """Return a modification that inserts a record at the beginning."""
     def change(f):
         f.records.insert(f.version == "1.3", record)
     return change
@@ -402,11 +406,11 @@ SIGNATURE = "signature verification failed"
 PROOF = "bad CertificateVerify or Finished"
 SYNTAX = "malformed message"
 
-# mbed TLS 4.1 does not look at the length of a key, but what is there is hashed.
+# mbed TLS 4.1 does not check the length of a key, but hashes all of it.
 LENGTH = ("decrypt_error", f"({SIGNATURE}|{PROOF})") if support.PLAIN_4 else (
     "decode_error", SYNTAX)
 
-# What is altered, and as above.
+# The modification, then as above.
 FLIGHTS = {
     "certificate-cut": (alter(CERTIFICATE, cut(1)), (
         "decode_error", SYNTAX)),
@@ -417,7 +421,7 @@ FLIGHTS = {
     "key-exchange-empty": (alter(KEY_EXCHANGE, put(b"")), {
         "1.2": LENGTH}),
     "key-exchange-cut": (alter(KEY_EXCHANGE, cut(1)), {"1.2": LENGTH}),
-    # Everest's X25519 does not look behind a key; but what is there is hashed.
+    # Everest's X25519 ignores bytes behind a key, but they are hashed.
     "key-exchange-long": (alter(KEY_EXCHANGE, more(b"x")), {
         "1.2": ("decrypt_error", SIGNATURE)
         if support.PATCHED and not support.ACCEL else LENGTH}),
@@ -463,7 +467,7 @@ FLIGHTS = {
 
 
 def name_read(flight):
-    """Of the alert that the client reads."""
+    """Return the name of the alert that the client reads."""
     try:
         flight.client.handshake()
         data, end = flight.client.read_all()
@@ -505,7 +509,7 @@ def rsa_app(authority):
 @pytest.mark.seconds(60)
 def test_certificate_verify_altered_anywhere(request, room, tunnel, authority,
                                              version, key):
-    """One bit after the other, of each byte."""
+    """Flip one bit in each byte, a different one each time."""
     skip_unreadable(version)
     pem = request.getfixturevalue(key)
     t = tunnel(ByHand.CIPHERS, "verify=require", f"ca={authority.crt}",
@@ -520,7 +524,7 @@ def test_certificate_verify_altered_anywhere(request, room, tunnel, authority,
         flight.client.close()
         at += 1 if key == "app" or at < 8 else 8
     assert len(told) > 36
-    # The algorithm, the signature's length, and what it signs.
+    # The algorithm, the signature's length, and the signature.
     wrong = {0: {"illegal_parameter", "decrypt_error"},
              1: {"illegal_parameter", "decrypt_error"},
              2: {"decode_error", "decrypt_error"},
@@ -529,7 +533,7 @@ def test_certificate_verify_altered_anywhere(request, room, tunnel, authority,
             if x[1] not in wrong.get(x[0], {"decrypt_error"})] == []
 
 
-# What the client tells.
+# Alerts of the client.
 
 CLIENT_ALERTS = {48: r"unknown_ca \(48\)", 80: r"internal_error \(80\)",
                  255: r"unknown \(255\)"}
@@ -545,7 +549,7 @@ def test_alert_of_the_client_is_named(room, backend, tunnel, version, number):
     named = f": {CLIENT_ALERTS[number]}" if (
         support.PATCHED or support.PLAIN_4) else ""
     t.wait_log(f" TLS: the client sent a fatal alert{named}$")
-    # It wants no answer.
+    # No answer is expected.
     sent, end = read_all(hand.client.sock)
     assert end == "eof" and ALERT not in [kind for kind, _ in records(sent)]
 
@@ -554,7 +558,7 @@ def test_alert_of_the_client_is_named(room, backend, tunnel, version, number):
 @pytest.mark.parametrize("is_encrypted", [False, True])
 def test_alert_in_the_handshake_is_named(room, tunnel, version, number,
                                          is_encrypted):
-    """Some clients of TLS 1.3 do not encrypt it, since they need not yet."""
+    """Some TLS 1.3 clients don't encrypt it, as they need not yet."""
     if is_encrypted and (version == "1.2" or not support.PATCHED):
         pytest.skip("not encrypted at this point, or no mbedtls/patches")
     t = tunnel(ByHand.CIPHERS)
@@ -575,10 +579,10 @@ def test_end_of_the_client_is_not_answered(room, tunnel, version):
     t.wait_log("client closed during the handshake$")
 
 
-# Records that a small client has room for.
+# Records for clients with little memory.
 
 class Recorder(support.Backend):
-    """In between, and sees the records of the server."""
+    """A proxy that records the server's records."""
 
     def __init__(self, to):
         super().__init__()
@@ -603,7 +607,7 @@ class Recorder(support.Backend):
 
 @pytest.fixture(scope="module")
 def long_chain(certs):
-    """Five KB, in one certificate."""
+    """Make a chain of 5 KB, with a large certificate."""
     names = ", ".join(f"DNS:host-{i:03d}.dept.example.org" for i in range(150))
     to = certs.path("long")
     certs.issue("long", LEAF.replace("DNS:localhost",
@@ -630,7 +634,7 @@ def small_client(certs, kind, address, size, pem):
 @pytest.mark.parametrize("kind", ["openssl", "gnutls"])
 def test_max_fragment_length(room, backend, authority, app, long_chain, kind,
                              size):
-    """In the handshake, with a chain and a ticket that are longer, too."""
+    """Also in the handshake, and with a longer chain and ticket."""
     data = b"x" * 20000
 
     def serve(sock):

@@ -1,5 +1,5 @@
-"""Early data (0-RTT) is never taken, and nobody is turned away for it: a client
-may have the ticket of another server, which stood here before.
+"""Early data (0-RTT) is always rejected, but never ends the connection: a
+client may have a ticket of a previous server at this address.
 """
 
 import os
@@ -21,12 +21,12 @@ pytestmark = [
     pytest.mark.seconds(60),
 ]
 
-LIMIT = 64 * 1024  # of mbedtls/patches, in bytes that are skipped
-LEAST = 256  # that a record counts for
+LIMIT = 64 * 1024  # of mbedtls/patches, in skipped bytes
+LEAST = 256  # counted for a small record
 
 
 class Openssl(support.Process):
-    """openssl-s_client(1ssl), or -s_server, which is spoken to by a pipe."""
+    """openssl-s_client(1ssl) or -s_server, controlled by a pipe."""
 
     def __init__(self, room, name, *arguments):
         super().__init__(room.dir, name, ["openssl", *arguments],
@@ -44,7 +44,7 @@ class Openssl(support.Process):
 
 @pytest.fixture
 def ticket(room):
-    """A session with a server that takes a megabyte of early data."""
+    """Get a session of a server that accepts a megabyte of early data."""
     server = Openssl(room, "before", "s_server", "-accept", "0", "-cert",
                      room.certs.server, "-tls1_3", "-early_data",
                      "-max_early_data", "1000000", "-recv_max_early_data",
@@ -58,7 +58,8 @@ def ticket(room):
 
 
 def visit(room, address, name, *arguments):
-    """The file of the session that a client is given, and what it says."""
+    """Connect a client; return the file of its new session, and its messages.
+    """
     path = room.path(name + ".session")
     client = client_of(room, name, address, "-sess_out", path, *arguments)
     client.say(b"hello\n")
@@ -72,7 +73,7 @@ def client_of(room, name, address, *arguments):
                    "-servername", "localhost", *arguments)
 
 
-# The client's groups: of the first one it sends a key.  The tunnel's are these.
+# The client's groups: it sends a share of the first.  The tunnel's groups:
 GROUPS = "groups=x25519"
 AT_ONCE = ("-groups", "X25519:P-256")
 AFTER_A_RETRY = ("-groups", "P-256:X25519")
@@ -85,8 +86,8 @@ WAYS = pytest.mark.parametrize("way", [AT_ONCE, AFTER_A_RETRY],
 @pytest.mark.parametrize("middlebox", ["-middlebox", "-no_middlebox"])
 def test_rejected_early_data_is_skipped(room, backend, tunnel, ticket, way,
                                         size, middlebox):
-    """What follows is a full handshake, and none of it reaches the backend.
-    A client that is kind to middleboxes has a ChangeCipherSpec in between.
+    """A full handshake follows, and no early data reach the backend.  A client
+    in middlebox compatibility mode sends a ChangeCipherSpec before them.
     """
     t = tunnel(GROUPS)
     early = room.write("early", b"e" * size)
@@ -114,14 +115,14 @@ def test_early_data_without_end(room, backend, tunnel, ticket, way):
                        "-early_data", early, *way)
     assert client.wait() != 0
     t.wait_log(" -> - .*handshake: unexpected message$")
-    # Before there are keys, it can be told for certain.
+    # Before there are keys, early data are recognized with certainty.
     if way is AFTER_A_RETRY:
         assert "alert unexpected message" in client.log() or \
             "errno=104" in client.log(), client.log()
     assert room.client(t, "1.3").tls.version() == "TLSv1.3"
 
 
-# Records by hand: a hello with the ticket of a server that nobody knows.
+# Handmade records: a hello with the ticket of an unknown server.
 
 def vector(size, data):
     return len(data).to_bytes(size, "big") + data
@@ -132,7 +133,7 @@ def extension(kind, data):
 
 
 def hello(*more, share=True):
-    """RFC 8446 section 4.1.2, with a key for X25519 where there is a share."""
+    """RFC 8446 section 4.1.2, with an X25519 key if it has a share."""
     key = b"\0\x1d" + vector(2, b"\x09" + bytes(31)) if share else b""
     extensions = [
         extension(43, b"\2\3\4"), extension(13, b"\0\2\4\3"),
@@ -143,19 +144,25 @@ def hello(*more, share=True):
 
 
 def offer():
-    """early_data, psk_key_exchange_modes, and pre_shared_key, the last one."""
+    """Return early_data, psk_key_exchange_modes, and pre_shared_key as the
+    last.
+    """
     identity = vector(2, os.urandom(100)) + bytes(4)
     return (extension(42, b""), extension(45, b"\1\1"), extension(
         41, vector(2, identity) + vector(2, vector(1, bytes(32)))))
 
 
 def record(size):
-    """One of early data that can't be decrypted, by its size altogether."""
+    """Return a record of early data that can't be decrypted, of this total
+    size.
+    """
     return b"\x17\3\3" + vector(2, os.urandom(size - 5))
 
 
 def cost(t, *records):
-    """Of a hello and what follows, in CPU seconds, and what the log says."""
+    """Return the cost of a hello and what follows, in CPU seconds, and the
+    log.
+    """
     before, lines = t.cpu_seconds(), t.log().count(" in=")
     sock = support.connect(t.address)
     sock.sendall(b"".join(records))
@@ -168,7 +175,7 @@ def cost(t, *records):
 @pytest.mark.parametrize("share", [True, False],
                          ids=["at once", "after a HelloRetryRequest"])
 def test_small_records_are_bounded(room, backend, tunnel, share):
-    """Each is dear to decrypt; all together are not."""
+    """Each one is expensive to decrypt, but their number is limited."""
     backend.serve(support.echo)
     t = tunnel(GROUPS)
     flood = [hello(*offer(), share=share), record(22) * (LIMIT // LEAST)]
@@ -185,7 +192,8 @@ def test_small_records_are_bounded(room, backend, tunnel, share):
 
 
 def test_nothing_is_skipped_unasked(room, tunnel):
-    """A record that can't be decrypted is an attack, as ever."""
+    """Without early_data, a record that can't be decrypted is still an error.
+    """
     t = tunnel(GROUPS)
     assert "handshake: bad record MAC" in cost(t, hello(), record(100))[1]
     assert cost(t, hello(share=False), record(100))[1].endswith(
@@ -193,7 +201,7 @@ def test_nothing_is_skipped_unasked(room, tunnel):
 
 
 def test_tickets_allow_no_early_data(room, backend, tunnel):
-    """Neither a new one, nor that of a session that is resumed."""
+    """Neither the ticket of a new session nor that of a resumed one."""
     backend.serve(support.echo)
     t = tunnel()
     path, first = visit(room, t.address, "first")

@@ -1,5 +1,5 @@
-"""A flight of the handshake is sent at once, and received at once; and all of
-it arrives, however slowly it is taken.
+"""A flight of the handshake is sent and received at once, and arrives
+completely even if the client reads slowly.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from support import is_echoed, read_exactly, run
 from wire import plain
 
 SEGMENTS_OF_DATA = 152  # tcpi_data_segs_in, <linux/tcp.h>
-UNKNOWN = 99  # a type of records
-NAMES = 150  # in a certificate of some 4 KB
+UNKNOWN = 99  # record type
+NAMES = 150  # for a certificate of some 4 KB
 
 
 @pytest.fixture
@@ -26,14 +26,14 @@ def backend(room):
 
 
 def segments(client):
-    """That came with data in them."""
+    """Return the number of received segments with data."""
     info = client.sock.getsockopt(socket.IPPROTO_TCP,
                                   socket.TCP_INFO, 256)
     return struct.unpack_from("I", info, SEGMENTS_OF_DATA)[0]
 
 
 def first_flight(client):
-    """The client has the server's, and has not answered it."""
+    """Receive the server's first flight, without an answer."""
     with pytest.raises(ssl.SSLWantReadError):
         client.tls.do_handshake()
     client.flush()
@@ -44,7 +44,7 @@ def first_flight(client):
 
 
 def newcomer(room, t, version, who):
-    """A client that has not begun its handshake."""
+    """Connect a client before its handshake."""
     own = None
     if who == "certificate":
         own = room.certs.path("client.pem")
@@ -61,13 +61,13 @@ def newcomer(room, t, version, who):
     return room.keep(peers.Client(t.address, ctx, session=session))
 
 
-# In TLS 1.2 the server's Finished follows the client's, but in a resumption.
+# In TLS 1.2 the server's Finished comes last, except in a resumption.
 @pytest.mark.parametrize("version,who,more", [
     ("1.3", "new", 0), ("1.3", "resuming", 0), ("1.3", "certificate", 0),
     ("1.2", "new", 1), ("1.2", "resuming", 0), ("1.2", "certificate", 1)])
 def test_flight_is_one_segment(room, tunnel, version, who, more):
-    """And so are a ticket of TLS 1.3 and the first data; the kernel would send
-    these by itself.  Where to sign takes long, what comes before may go ahead.
+    """So are a TLS 1.3 ticket and the first data, except with kernel TLS.  If
+    signing is slow, the messages before it may be sent first.
     """
     t = tunnel("ktls=off", f"ca={room.certs.ca}", "verify=request")
     client = newcomer(room, t, version, who)
@@ -89,11 +89,11 @@ def test_hello_retry_request_does_not_wait(room, tunnel):
     assert out.count("ClientHello") == 2
 
 
-# A network where even a flight finds no room.
+# A network in which even a flight does not fit into the send buffer.
 
 @pytest.fixture
 def narrow():
-    """It has to come before the room."""
+    """Set up the network, before the room."""
     with support.namespace() as ip:
         run(ip, "link", "set", "lo", "mtu", "1500")
         support.limit_send_buffers(4608)
@@ -102,8 +102,8 @@ def narrow():
 
 @pytest.fixture
 def stalled(narrow, room, tunnel):
-    """A client that has sent its hello, and takes nothing until all is full:
-    it, and how the handshake is to go on.
+    """Return a function that connects a client, which sends its hello and
+    reads nothing until the buffers are full; it returns tunnel and client.
     """
     names = ",".join(f"DNS:host-{i}.example.org" for i in range(NAMES))
     pem = room.certs.path("long.pem")
@@ -125,7 +125,7 @@ def stalled(narrow, room, tunnel):
 
 
 def slowly(client):
-    """Take what there is in small pieces."""
+    """Read in small pieces."""
     while True:
         try:
             client.tls.do_handshake()
@@ -145,7 +145,7 @@ def test_slow_client(stalled, version):
 
 
 def test_alert_follows_the_flight(stalled, version):
-    """What deserves it is there before the flight has left."""
+    """The error arrives before the flight has been sent."""
     if version == "1.3" and not support.PATCHED:
         pytest.skip("mbed TLS encrypts it by the wrong keys")
     t, client = stalled(version)
@@ -158,7 +158,7 @@ def test_alert_follows_the_flight(stalled, version):
 
 
 def test_client_that_takes_nothing(stalled, version):
-    """It is cut like any other that does not go on."""
+    """It is disconnected at the handshake timeout."""
     t, client = stalled(version, "handshake_timeout=1s")
     t.wait_log(" handshake timeout$")
     client.close()

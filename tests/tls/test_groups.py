@@ -1,5 +1,5 @@
-"""Which group a server of TLS 1.3 takes, and what it refuses of shares: with
-mbedtls/patches, by its own order, and as RFC 8446, 4.2.8, has it.
+"""The group that a TLS 1.3 server selects, and the shares that it refuses:
+with mbedtls/patches, by its own order, and by RFC 8446, 4.2.8.
 """
 
 import pytest
@@ -10,7 +10,7 @@ from wire import HANDSHAKE
 
 pytestmark = pytest.mark.skipif(
     not support.PATCHED, reason="this mbed TLS lacks mbedtls/patches")
-GROUPS = (P256, X25519)  # that a client offers
+GROUPS = (P256, X25519)  # offered by clients
 
 
 @pytest.fixture
@@ -19,7 +19,8 @@ def backend(room):
 
 
 def refused(client, *shares, number=ILLEGAL):
-    """That hello is, by that alert and no message in front of it."""
+    """Check that a hello is refused by this alert, with no message before it.
+    """
     client.seen.clear()
     client.send_hello(shares)
     with pytest.raises(Alert) as told:
@@ -32,7 +33,7 @@ def refused(client, *shares, number=ILLEGAL):
     ("x25519,secp256r1", X25519), ("secp256r1,x25519", P256)])
 @pytest.mark.parametrize("shares", [(P256, X25519), (X25519, P256)])
 def test_order_of_the_server(tunnel, by_shares, groups, taken, shares):
-    """Not the client's."""
+    """The server's order decides, not the client's."""
     client = by_shares(tunnel("groups=" + groups), shares)
     client.send_hello()
     assert client.server_hello()[0] == taken
@@ -48,14 +49,14 @@ def test_order_of_what_is_asked_for(tunnel, by_shares, groups, asked):
 
 
 def test_share_is_worth_more_than_order(tunnel, by_shares):
-    """No further round trip for a group that is liked better."""
+    """A preferred group is not worth another round trip."""
     t = tunnel("groups=secp384r1,x25519")
     assert by_shares(t, [X25519], (P384, X25519)).handshake() == X25519
 
 
 @pytest.fixture
 def asked(tunnel, by_shares):
-    """A client that has been asked for X25519."""
+    """Connect a client that gets a HelloRetryRequest for X25519."""
     client = by_shares(tunnel("groups=x25519,secp256r1"), [],
                        (P256, X25519))
     client.send_hello()
@@ -79,7 +80,9 @@ def test_second_hello_with_other_shares(asked, shares):
 
 
 def test_second_hello_without_a_share(asked):
-    """It would have to be asked again, which RFC 8446, 4.1.4, forbids."""
+    """A second HelloRetryRequest would be needed, which RFC 8446, 4.1.4,
+    forbids.
+    """
     refused(asked, number=40)
 
 
@@ -94,11 +97,11 @@ def test_share_twice(tunnel, by_shares, shares):
     [(X448, bytes(56)), (X448, bytes(56)), X25519],
     [(0x2a2a, b"\0"), X25519]])
 def test_shares_that_are_unknown(tunnel, by_shares, shares):
-    """Nothing is known of them, RFC 8701 among it."""
+    """Shares of unknown groups are ignored, including those of RFC 8701."""
     assert by_shares(tunnel(), shares).handshake() == X25519
 
 
-# RFC 7748 section 6.1, and 8446 section 7.4.2: what has a small order.
+# RFC 7748 section 6.1, RFC 8446 section 7.4.2: points of small order.
 @pytest.mark.parametrize("group,share", [
     (X25519, bytes(32)), (X25519, b"\1" + bytes(31)),
     (X25519, b"\xec" + 30 * b"\xff" + b"\x7f"),
@@ -106,7 +109,7 @@ def test_shares_that_are_unknown(tunnel, by_shares, shares):
     (P256, b"\4" + b"\2" * 64), (P256, POINT[:-1]), (P256, b"\0"),
     (P256, b"\2" + POINT[1:33])])
 def test_bad_share(tunnel, by_shares, group, share):
-    """The alert is all that is sent."""
+    """The server sends only the alert."""
     t = tunnel()
     refused(by_shares(t, (), (group,)), (group, share))
     t.wait_log("handshake: illegal parameter$")

@@ -1,4 +1,4 @@
-"""Peers that misbehave: they hurt themselves, and nobody else."""
+"""Misbehaving peers harm only their own connections."""
 
 import os
 import signal
@@ -12,10 +12,10 @@ import support
 from support import Task, read_all, read_exactly
 from wire import ByHand, Flood, client_hello, encrypt
 
-LATE = 1.0 * support.SLOW  # a timeout may be this much late
+LATE = 1.0 * support.SLOW  # tolerance for timeouts
 
 
-# Floods.  What is to be ignored is not read for ever.
+# Floods: ignored records are not read without limit.
 
 RECORDS = {
     "change_cipher_spec": ("1.3", "14 03 03 00 01 01"),
@@ -65,7 +65,9 @@ def test_flood_does_not_keep_signals_out(tunnel, flood):
 
 
 def test_records_of_one_byte_leave_others_alone(room, backend, tunnel):
-    """They are the dearest there are; nobody else is to wait for them all."""
+    """They are the most expensive records; no other connection may wait for
+    all.
+    """
 
     def pong(sock):
         while data := sock.recv(1 << 18):
@@ -84,13 +86,13 @@ def test_records_of_one_byte_leave_others_alone(room, backend, tunnel):
         client.send(b"ping")
         assert read_exactly(client, 4) == b"pong"
         trips.append(time.monotonic() - start)
-        time.sleep(0.005)  # the client's pace
+        time.sleep(0.005)  # between records
     pouring.result()
     assert trips
     assert statistics.median(trips) < 0.05 * support.SLOW
 
 
-# Records that no library can be made to send, and that it has to take.
+# Records that no library sends, but that have to be accepted.
 
 def test_encrypt():
     """The example of RFC 8439, section 2.8.2."""
@@ -105,7 +107,7 @@ def test_encrypt():
 
 @pytest.mark.parametrize("truncation", ["reset", "eof"])
 def test_empty_records_are_no_end(room, backend, tunnel, version, truncation):
-    """Three of them in a row, at each place (mbed TLS allows no four)."""
+    """Three in a row at each place are accepted (mbed TLS refuses four)."""
     t = tunnel(ByHand.CIPHERS, f"truncation={truncation}")
     hand = ByHand(room, t, version)
     server = room.keep(backend.accept())
@@ -125,8 +127,9 @@ def test_empty_records_are_no_end(room, backend, tunnel, version, truncation):
 
 
 def test_renegotiation_alters_nothing(room, backend, tunnel):
-    """Asked for while a record is under way: the refusal may neither repeat
-    it nor replace it.  Both find the tunnel at once: it is made to sleep.
+    """Requested while a record is partly sent: the refusal must neither repeat
+    nor replace that record.  Both events reach the tunnel at once, since it is
+    stopped meanwhile.
     """
     t = tunnel(ByHand.CIPHERS)
     hand = ByHand(room, t, "1.2", rcvbuf=65536)
@@ -145,7 +148,7 @@ def test_renegotiation_alters_nothing(room, backend, tunnel):
     while len(got) < len(data) and (part := hand.client.recv()):
         got += part
     assert got == data[:len(got)]
-    # Who is told no by a warning may leave: OpenSSL does.
+    # A client may disconnect after the warning; OpenSSL does.
     assert len(got) == len(data) or hand.client.end == "NO_RENEGOTIATION"
     hand.client.close()
     try:
@@ -155,7 +158,7 @@ def test_renegotiation_alters_nothing(room, backend, tunnel):
 
 
 def read_what_is_there(client):
-    """All that is in sockets already, whoever sent it being asleep."""
+    """Read all that is in the sockets already; the sender is stopped."""
     data = b""
     client.sock.settimeout(0.3 * support.SLOW)
     try:

@@ -1,5 +1,5 @@
-"""What servers may do to a client that they must not, and what they are told:
-with mbedtls/patches, as RFC 8446 has it.
+"""Protocol violations by servers, and the client's alerts: with
+mbedtls/patches, by RFC 8446.
 """
 
 import os
@@ -21,7 +21,7 @@ VERSION, UNSUPPORTED_EXTENSION = 70, 110
 
 @pytest.fixture
 def client(room, certs, backend):
-    """A tunnel that is one."""
+    """Start a tunnel as a client."""
 
     def start(*arguments):
         if "verify=none" not in arguments:
@@ -34,7 +34,9 @@ def client(room, certs, backend):
 
 @pytest.fixture
 def server(room, certs, backend):
-    """What the client of a tunnel is answered by, and that client."""
+    """Return a function that makes a server behind a tunnel; it returns the
+    server and the application's socket.
+    """
 
     def accept(t, changes=None, pem=certs.server):
         app = room.connect(t.address)
@@ -50,14 +52,14 @@ def passes(s, app):
     assert s.record()[1] == b"to it"
 
 
-def test_server_that_is_right(client, server):
+def test_valid_server(client, server):
     s, app = server(client())
     passes(s.handshake(), app)
 
 
 @pytest.mark.parametrize("verify", ["none", "require"])
 def test_version_without_the_extension(client, server, verify):
-    """TLS 1.3 where TLS 1.2 would be said, and secrets that all know."""
+    """The version field contains TLS 1.3, and the secrets are public."""
     t = client(f"verify={verify}")
     s, app = server(t)
     s.read_hello()
@@ -67,7 +69,7 @@ def test_version_without_the_extension(client, server, verify):
 
 
 def test_alert_is_encrypted(room, client, certs, authority):
-    """The server knows why it is not trusted, which it can't read else."""
+    """Otherwise the server could not read why it is not trusted."""
     inner = room.backend().serve(support.echo)
     outer = room.tunnel(f"connect={inner.address}", "tls_min=1.3")
     t = room.tunnel("client=yes", f"connect={outer.address}",
@@ -86,12 +88,12 @@ def behind(body):
 
 
 def in_hello(change):
-    """Change the extensions of a ServerHello: of two, the last one's."""
+    """Change the last of the two extensions of a ServerHello."""
 
     def changed(body):
         at = 2 + 32 + 1 + body[34] + 3
         found = hostile.Reader(body[at + 2:])
-        first = found.take(6)  # the version
+        first = found.take(6)  # supported_versions
         return body[:at] + vector(2, first + change(
             found.number(2), found.vector(2).rest()))
 
@@ -138,7 +140,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_message(client, server, name):
-    """Each is said, under the keys that the server reads with."""
+    """Each error has its alert, under the keys that the server reads with."""
     changes, number = MESSAGES[name]
     t = client("alpn=one")
     s, app = server(t, changes)
@@ -152,7 +154,7 @@ def test_message(client, server, name):
 
 
 def test_retry(client, server):
-    """With a cookie, and a share of another group."""
+    """With a cookie, and for a share of another group."""
     s, app = server(client("groups=secp256r1,x25519"))
     assert list(s.read_hello().shares) == [P256]
     s.retry([(COOKIE, vector(2, b"c" * 3000)),
@@ -171,7 +173,7 @@ def test_retry(client, server):
     ([(COOKIE, vector(2, b"c") + b"\0")], DECODE)],
     ids=["nothing", "same-share", "not-offered", "share-and-more",
          "no-cookie", "cookie-and-more"])
-def test_retry_that_must_not_be(client, server, found, number):
+def test_invalid_retry(client, server, found, number):
     s, app = server(client("groups=x25519,secp256r1"))
     s.read_hello()
     s.send(SERVER_HELLO, s.hello_body(
@@ -216,7 +218,7 @@ def p384(certs):
 
 
 def test_signature_that_was_not_asked_for(client, server, certs, p384):
-    """RSA's older padding, and another curve than the one that is named."""
+    """PKCS #1 v1.5, and another curve than the named one."""
     t = client()
     for pem, algorithm in ((certs.rsa, PKCS1_SHA256),
                            (p384, hostile.ECDSA_P256)):
@@ -248,7 +250,7 @@ def test_share_of_1_2(client, server, share):
 
 @pytest.mark.parametrize("size", [1, 1000, 16000])
 def test_tickets(client, server, size):
-    """As many as a server likes, of any size."""
+    """A server may send any number, of any size."""
     s, app = server(client())
     s.handshake()
     for n in range(50):
@@ -259,7 +261,7 @@ def test_tickets(client, server, size):
 
 
 def ticket(lifetime=3600, data=b"t", more=b""):
-    """A NewSessionTicket."""
+    """Return a NewSessionTicket."""
     return message(TICKET, lifetime.to_bytes(4, "big") + bytes(4) + vector(
         1, b"n") + vector(2, data) + vector(2, b"") + more)
 
@@ -285,7 +287,7 @@ def test_ticket(client, server, tickets):
      ILLEGAL), (message(REQUEST, b"\1c\0\0"), UNEXPECTED)],
     ids=["empty", "and-more", "cut", "extension-cut", "extension-of-hello",
          "request"])
-def test_ticket_that_must_not_be(client, server, data, number):
+def test_invalid_ticket(client, server, data, number):
     t = client()
     s, app = server(t)
     s.handshake()
@@ -296,7 +298,7 @@ def test_ticket_that_must_not_be(client, server, data, number):
 
 @pytest.mark.parametrize("size", [3000, 5000, 5800, 7000, 16000])
 def test_large_ticket(client, server, size):
-    """What the next hello has no room for is not offered."""
+    """A ticket that does not fit into the next hello is not offered."""
     t = client()
     for _ in range(3):
         s, app = server(t)

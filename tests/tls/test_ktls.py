@@ -1,6 +1,6 @@
-"""Kernel TLS: behind the handshake it is the kernel that has the keys, and
-neither side can tell.  Most of this needs a kernel that has it: tests/vm boots
-some, for those machines that don't.
+"""Kernel TLS: after the handshake the kernel has the keys, and both sides see
+no difference.  Most tests need a kernel with it; for other machines tests/vm
+boots some.
 """
 
 import contextlib
@@ -22,19 +22,19 @@ from kernel_tls import (KERNEL, MOVED, SUITES, available, end, needs_ktls,
 from support import Task, read_exactly, run, wait_for
 from transfers import BLOCK, digest_of, echo_at_once, receive, send
 
-# What a user sees of it at start.
+# The user's view at the start.
 ABOUT = "kernel TLS: "
 REFUSED = "ktls = require: "
 
 MB = 1024 * 1024
 BIG = min(support.BIG, 20 * MB)
 TRANSFERS = int(os.environ.get("TUNNEL_TRANSFERS", "20"))  # for each way to lose
-IN_VM = "TUNNEL_VM" in os.environ  # all of the machine may be altered
+IN_VM = "TUNNEL_VM" in os.environ  # the whole machine may be modified
 
 
 @pytest.fixture
 def backend(room):
-    """Whoever wants another has it as an argument."""
+    """The default backend; for another one, a test passes an argument."""
     return room.backend().serve(support.echo)
 
 
@@ -50,8 +50,8 @@ def suite(request):
 
 @pytest.fixture
 def namespace():
-    """A network whose packets are as small as those of an Ethernet: it has to
-    come before the room.
+    """A network with packets as small as on Ethernet; requested before the
+    room.
     """
     with support.namespace() as ip:
         run(ip, "link", "set", "lo", "mtu", "1500")
@@ -65,7 +65,7 @@ def is_echoed(client, data=b"hello"):
 
 
 def flight(client, *parts, close=False):
-    """The handshake, but what is to be sent last is not sent yet: it and
+    """Do the handshake except for sending the last flight; return that and
     these parts, for the caller to send.
     """
     while True:
@@ -120,7 +120,7 @@ def test_both_ways_at_once(room, tunnel, by_hand, suite):
 
 @needs_ktls
 def test_padded_records(room, tunnel, by_hand):
-    """As mbed TLS sends them: a kernel that expects none may return data
+    """Padded as by mbed TLS: a kernel that expects no padding may return data
     twice.
     """
     t, _ = tunnel(backend=by_hand)
@@ -137,7 +137,7 @@ def test_padded_records(room, tunnel, by_hand):
 
 @needs_ktls
 def test_echo(room, tunnel, suite):
-    """Around the sizes of records, and of what is taken at once."""
+    """Sizes around those of records and of read buffers."""
     t, ours = tunnel(f"ciphers={suite}")
     client = room.client(t, version_of(suite))
     for size in (1, 2, 100, 1399, 4096, 16383, 16384, 16385, 32768, 40000):
@@ -148,7 +148,7 @@ def test_echo(room, tunnel, suite):
 
 @needs_ktls
 def test_slow_sink(room, tunnel, by_hand, suite):
-    """Both begin to read when there is room for nothing any more."""
+    """Both begin to read when all buffers are full."""
     t, ours = tunnel(f"ciphers={suite}", backend=by_hand)
     client = room.client(t, version_of(suite), rcvbuf=20000)
     server = room.keep(by_hand.accept())
@@ -167,7 +167,7 @@ def test_many_at_once(room, tunnel):
     ours.expect(40)
 
 
-# What comes close behind the handshake.
+# Data directly behind the handshake.
 
 KINDS = {"1.3": ("1.3", False), "1.3-resumed": ("1.3", True),
          "1.2-resumed": ("1.2", True)}
@@ -175,8 +175,8 @@ KINDS = {"1.3": ("1.3", False), "1.3-resumed": ("1.3", True),
 
 @pytest.fixture(params=KINDS)
 def eager(request, room):
-    """A client whose last flight is the handshake's as well; there is none in
-    a full handshake of TLS 1.2.
+    """A client that sends the last flight of the handshake, with data behind
+    it; in TLS 1.2 only a resumption has such.
     """
     version, resumed = KINDS[request.param]
 
@@ -208,7 +208,7 @@ def test_data_behind_the_last_flight(tunnel, eager):
 
 @needs_ktls
 def test_end_behind_the_last_flight(tunnel, eager):
-    """The kernel takes no socket whose peer has ended."""
+    """The kernel refuses a socket whose peer has sent a FIN."""
     t, _ = tunnel()
     client = eager(t)
     client.sock.sendall(flight(client, b"request", close=True))
@@ -232,7 +232,7 @@ def test_truncation_behind_the_last_flight(tunnel, eager):
 @needs_ktls
 @pytest.mark.parametrize("kind", ["ticket", "id", "no tickets sent"])
 def test_resumption(room, tunnel, version, kind):
-    """The records that the kernel has not seen are counted right."""
+    """Records before the kernel took over are counted correctly."""
     if version == "1.3" and kind == "id":
         pytest.skip("TLS 1.3 has tickets only")
     t, ours = tunnel(*(["session_tickets=no"] if kind[0] == "n" else []))
@@ -258,7 +258,7 @@ def client_of_openssl(room, t, *arguments, stdin=b"", status=0):
 
 
 def exchange(room, t, by_hand, *arguments):
-    """Much, both ways, with OpenSSL's program."""
+    """Transfer much data both ways with OpenSSL's program."""
     def answer():
         with by_hand.accept() as sock:
             assert read_exactly(sock, 100000) == BLOCK[:100000]
@@ -298,7 +298,7 @@ def test_rsa_certificate(room, tunnel, version):
 
 @needs_ktls
 def test_shared_key(room, tunnel, version):
-    """In TLS 1.2 it has a suite of its own."""
+    """TLS 1.2 has its own suite for shared keys."""
     t, m = tunnel(f"psk={shared_keys.write(room)}")
     out, err, _ = shared_keys.talk(shared_keys.openssl(version), t.address)
     assert out == b"hello\n", err
@@ -306,12 +306,12 @@ def test_shared_key(room, tunnel, version):
     m.expect(1)
 
 
-# Those that stay where they are.
+# Connections that stay with mbed TLS.
 
 @needs_ktls
 def test_max_fragment_length_stays(room, tunnel, by_hand, version):
-    """The kernel's records would be too long for the client.  In TLS 1.3
-    mbed TLS does not agree to it.
+    """The kernel's records would be too long for the client.  In TLS 1.3 mbed
+    TLS does not negotiate it.
     """
     t, ours = tunnel(backend=by_hand)
     exchange(room, t, by_hand, "-tls" + version.replace(".", "_"),
@@ -346,14 +346,14 @@ def test_off(room, tunnel, version):
     ours.expect_none()
 
 
-# Loss and standstill.
+# Loss and stalls.
 
 @needs_ktls
 @pytest.mark.seconds(300)
 @pytest.mark.parametrize("buffers", [None, 4608])
 def test_nothing_is_lost_at_the_end(namespace, room, tunnel, suite, buffers):
-    """The kernel may have a record that there is no room for yet, when the
-    backend has ended: and who ends then, loses it.
+    """When the backend has ended, the kernel may still hold a record that has
+    no room: shutdown(2) would lose it.
     """
     if buffers:
         support.limit_send_buffers(buffers)
@@ -393,7 +393,7 @@ def test_nothing_is_lost_at_the_end(namespace, room, tunnel, suite, buffers):
 @pytest.mark.seconds(90)
 @pytest.mark.parametrize("buffers", [4608, 16384])
 def test_no_standstill(namespace, room, tunnel, by_hand, version, buffers):
-    """Through send buffers with less room than a record, both ways."""
+    """Both ways through send buffers smaller than a record."""
     support.limit_send_buffers(buffers)
     t, ours = tunnel(backend=by_hand)
     client = room.client(t, version)
@@ -408,8 +408,8 @@ def test_no_standstill(namespace, room, tunnel, by_hand, version, buffers):
 @needs_ktls
 @pytest.mark.parametrize("size", [3, 100])
 def test_part_of_a_record_costs_nothing(room, tunnel, by_hand, version, size):
-    """Linux 6.1 says of it that it can be read, and then that it can't, which
-    is why it is not used there unless that is required.
+    """Linux 6.1 reports it as readable, and then has no data; for this reason
+    kernel TLS is used there only with ktls = require.
     """
     t, ours = tunnel("ktls=auto", backend=by_hand)
     client = room.client(t, version)
@@ -418,11 +418,11 @@ def test_part_of_a_record_costs_nothing(room, tunnel, by_hand, version, size):
     assert read_exactly(server, 5) == b"whole"
     record = client.encrypt(bytes(1000))
     client.sock.sendall(record[:size])
-    # The other direction has the tunnel look at this one again.
+    # Data in the other direction make the tunnel try this one again.
     server.sendall(b"reply")
     assert read_exactly(client, 5) == b"reply"
     before = t.cpu_seconds()
-    time.sleep(1)  # a span to measure
+    time.sleep(1)  # time to measure
     assert t.cpu_seconds() - before <= 0.02 * support.SLOW
     client.sock.sendall(record[size:])
     assert read_exactly(server, 1000) == bytes(1000)
@@ -435,7 +435,7 @@ def test_part_of_a_record_costs_nothing(room, tunnel, by_hand, version, size):
 # Memory.
 
 def private_memory(t):
-    """Bytes, in pages that nobody shares."""
+    """Return the bytes in private pages."""
     total = 0
     for pid in t.workers():
         with open(f"/proc/{pid}/smaps_rollup") as f:
@@ -449,7 +449,7 @@ def private_memory(t):
 @pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
                     reason="they have memory of their own")
 def test_idle_connections_have_no_memory(room, tunnel, by_hand):
-    """About 1 KB each: not one of mbed TLS's buffers is left."""
+    """About 1 KB each: no buffer of mbed TLS is left."""
     t, ours = tunnel("workers=1", backend=by_hand)
     sessions, clients = {}, []
 
@@ -477,11 +477,11 @@ def test_idle_connections_have_no_memory(room, tunnel, by_hand):
         client.close_notify()
 
 
-# Machines without.
+# Machines without kernel TLS.
 
 @pytest.fixture
 def absent():
-    """The kernel's module; what it takes to be without."""
+    """Unload the kernel's module, and prevent loading it."""
     if not available():
         yield
         return
@@ -518,7 +518,7 @@ def test_require_without_it(absent, room):
 
 @pytest.mark.parametrize("how", ["auto", "off"])
 def test_without_it(absent, room, backend, version, how):
-    """Not worth more than a line."""
+    """The log has only one line about it."""
     t = room.tunnel(f"connect={backend.address}", f"ktls={how}")
     client = room.client(t, version)
     assert is_echoed(client, BLOCK[:100000])
@@ -530,7 +530,7 @@ def test_without_it(absent, room, backend, version, how):
 @needs_ktls
 @pytest.mark.skipif(not IN_VM, reason="the kernel's module has to be unloaded")
 def test_module_is_loaded_when_it_is_needed(room, tunnel):
-    """By the process that may, at start."""
+    """The privileged process loads it at the start."""
     unload()
     t, ours = tunnel("user=nobody")
     assert is_echoed(room.client(t))

@@ -1,5 +1,5 @@
-"""Kernel TLS on the way to a server: it has the keys once the library has read
-a ticket, or the first data, and neither side can tell.
+"""Kernel TLS towards a server: the kernel gets the keys after a ticket or the
+first data were read, and both sides see no difference.
 """
 
 import socket
@@ -34,7 +34,7 @@ def server_context(certs, version, tickets=2):
 
 
 class Pair:
-    """A connection through a tunnel: both its ends, the plain one first."""
+    """Both ends of a connection through a tunnel, the plaintext one first."""
 
     def __init__(self, room, t, backend, ctx):
         accepting = Task(self.accept, backend, ctx)
@@ -48,7 +48,9 @@ class Pair:
 
 @pytest.fixture
 def near(room, backend):
-    """Start one that insists on the kernel; how many it has moved."""
+    """Start a tunnel with ktls = require; return the count of moved
+    connections.
+    """
 
     def start(*arguments):
         port = backend.sock.getsockname()[1]
@@ -68,7 +70,7 @@ def is_echoed(pair, data=b"hello"):
 
 
 def end(t, pair, count=1):
-    """The line of the connection, which is one of so many."""
+    """Return the log line of a connection, one of count."""
     pair.plain.shutdown(socket.SHUT_WR)
     assert pair.tls.recv(1) == b""
     pair.tls.unwrap().close()
@@ -108,7 +110,7 @@ def test_much(room, backend, near, suite, way):
 
 
 def test_moved_in_the_middle(room, backend, near):
-    """Much is sent before anything has come: its records are counted."""
+    """Many records are sent before anything is received; they are counted."""
     t, ours = near()
     pair = Pair(room, t, backend, server_context(room.certs, "1.3", 0))
     sending = Task(send, pair.plain, 4 * MB)
@@ -122,7 +124,8 @@ def test_moved_in_the_middle(room, backend, near):
 
 
 def test_not_moved_with_something_unsent(room, backend, near):
-    """The server answers while it does not read: what waits is sent once."""
+    """The server answers but does not read: waiting data are sent only once.
+    """
     t, _ = near()
     pair = Pair(room, t, backend, server_context(room.certs, "1.3", 0))
     sending = Task(send, pair.plain, 8 * MB)

@@ -1,4 +1,4 @@
-"""Kernel TLS: records that are not data, and those that are wrong."""
+"""Kernel TLS: records other than data, and invalid ones."""
 
 import signal
 import subprocess
@@ -15,7 +15,7 @@ from wire import RECORDS, ByHand, client_hello, name_of
 
 @pytest.fixture
 def backend(room):
-    """Whoever wants another has it as an argument."""
+    """The default backend; for another one, a test passes an argument."""
     return room.backend().serve(support.echo)
 
 
@@ -30,12 +30,12 @@ def suite(request):
 
 
 REKEYS = KERNEL >= (6, 14)
-ALERT = "ALERT_"  # in OpenSSL's words for those
+ALERT = "ALERT_"  # OpenSSL's names for these
 
 
 @pytest.fixture
 def pair(room, tunnel, by_hand):
-    """Both ends of a connection that has been moved."""
+    """Return both ends of a moved connection."""
 
     def make(*arguments, version="1.3", **keywords):
         t, ours = tunnel(*arguments, backend=by_hand)
@@ -47,7 +47,7 @@ def pair(room, tunnel, by_hand):
     return make
 
 
-# Records that are not data.
+# Records other than data.
 
 @needs_ktls
 @pytest.mark.parametrize("count", [1, 3])
@@ -75,7 +75,7 @@ def test_empty_records_are_no_end(room, tunnel, by_hand, version, count):
 @needs_ktls
 @pytest.mark.parametrize("requested", [False, True])
 def test_key_update(room, tunnel, by_hand, requested):
-    """Where the kernel can, it is done; mbed TLS does not know it at all."""
+    """It works if the kernel supports it; mbed TLS does not."""
     t, ours = tunnel(ByHand.CIPHERS, backend=by_hand)
     hand = ByHand(room, t, "1.3")
     server = room.keep(by_hand.accept())
@@ -103,8 +103,8 @@ def test_key_update(room, tunnel, by_hand, requested):
 @needs_ktls
 @pytest.mark.parametrize("size", [70000, 80000])
 def test_key_update_behind_much(room, tunnel, by_hand, size):
-    """All of it is there at once: the tunnel's buffer is nearly full, and what
-    is behind that is not told of by poll(2).
+    """All arrives at once: the tunnel's buffer is nearly full, and poll(2)
+    does not report the rest.
     """
     if not REKEYS:
         pytest.skip("this kernel can't renew keys")
@@ -126,7 +126,7 @@ def test_key_update_behind_much(room, tunnel, by_hand, size):
 
 
 class Interactive:
-    """OpenSSL's client, which takes letters for commands."""
+    """OpenSSL's client, with single letters as commands."""
 
     def __init__(self, room, t, version):
         self.p = room.start("client", [
@@ -175,7 +175,7 @@ def test_renegotiation_is_refused(room, tunnel):
 
 @needs_ktls
 def test_renegotiation_alters_nothing(room, tunnel, by_hand):
-    """A warning is no end: the client may go on, and so do we."""
+    """A warning ends nothing: client and tunnel may go on."""
     t, ours = tunnel(ByHand.CIPHERS, backend=by_hand)
     hand = ByHand(room, t, "1.2")
     server = room.keep(by_hand.accept())
@@ -212,7 +212,7 @@ def test_bad_header(pair, version, header):
     assert read_all(server) == (b"", "reset")
 
 
-# As the kernel, or we behind it, see what test_alerts.py has.
+# Cases of test_alerts.py, detected by the kernel or by the tunnel.
 FAULTS = {"alert-of-1": "decode_error", "finished": "unexpected_message",
           "data-too-long": "record_overflow", "version": "protocol_version",
           "forged": "bad_record_mac"}
@@ -221,7 +221,7 @@ FAULTS = {"alert-of-1": "decode_error", "finished": "unexpected_message",
 @needs_ktls
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_is_told(room, tunnel, by_hand, version, fault):
-    """The kernel has more to complain of behind it."""
+    """More invalid data follow it in the kernel."""
     t, ours = tunnel(ByHand.CIPHERS, backend=by_hand)
     hand = ByHand(room, t, version)
     server = room.keep(by_hand.accept())
@@ -235,7 +235,7 @@ def test_fault_is_told(room, tunnel, by_hand, version, fault):
 @needs_ktls
 @pytest.mark.parametrize("fault", ["alert-of-1", "finished"])
 def test_fault_is_told_to_a_downloader(room, tunnel, by_hand, version, fault):
-    """There is no room for the alert at first."""
+    """The alert has no room at first."""
     t, ours = tunnel(ByHand.CIPHERS, backend=by_hand)
     hand = ByHand(room, t, version, rcvbuf=65536)
     server = room.keep(by_hand.accept())

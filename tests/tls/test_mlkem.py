@@ -1,5 +1,5 @@
-"""X25519MLKEM768, draft-ietf-tls-ecdhe-mlkem, in builds that have it: with a
-client made by hand, whose ML-KEM is an implementation of its own.
+"""X25519MLKEM768, draft-ietf-tls-ecdhe-mlkem, in builds that have it: tested
+by a handmade client with an independent implementation of ML-KEM.
 """
 
 import re
@@ -19,7 +19,7 @@ from wire import RETRY, vector
 NAME = "x25519mlkem768"
 pytestmark = pytest.mark.skipif(NAME not in support.GROUPS, reason=
                                 "this build has no X25519MLKEM768")
-GROUPS = (HYBRID, X25519)  # that a client offers
+GROUPS = (HYBRID, X25519)  # offered by clients
 DECODE = 50  # decode_error
 
 
@@ -34,7 +34,7 @@ def echoes(client):
 
 
 def test_handshake(tunnel, by_shares):
-    """The first of the default groups."""
+    """It is the first of the default groups."""
     t = tunnel()
     client = by_shares(t, [HYBRID])
     assert client.handshake() == HYBRID
@@ -46,7 +46,7 @@ def test_handshake(tunnel, by_shares):
 @pytest.mark.parametrize("shares", [(HYBRID, X25519), (X25519, HYBRID),
                                     (P256, X25519, HYBRID)])
 def test_it_is_preferred(tunnel, by_shares, shares):
-    """Wherever it is among a client's shares."""
+    """At any place among a client's shares."""
     client = by_shares(tunnel(), shares, (P256, X25519, HYBRID))
     assert client.handshake() == HYBRID and echoes(client)
 
@@ -59,7 +59,7 @@ def test_client_without_a_share_is_not_asked_again(tunnel, by_shares):
 
 
 def test_retry_to_it(tunnel, by_shares):
-    """There is nothing else."""
+    """The tunnel has no other group."""
     t = tunnel("groups=X25519MLKEM768")
     client = by_shares(t, [X25519])
     client.send_hello()
@@ -87,7 +87,7 @@ def test_none_in_common(tunnel, by_shares):
 
 
 def test_resumption(tunnel, by_shares):
-    """With a key exchange of its own."""
+    """A resumed session has its own key exchange."""
     t = tunnel()
     client = by_shares(t, [HYBRID])
     client.handshake()
@@ -102,7 +102,7 @@ def test_resumption(tunnel, by_shares):
 
 @pytest.mark.parametrize("mode", ["mode=fork", "workers=4"])
 def test_no_answer_is_given_twice(tunnel, by_shares, mode):
-    """To the same key, by processes that have the same beginning."""
+    """Forked processes never answer the same key with the same ciphertext."""
     t, answers = tunnel(mode), set()
     share = by_shares(t, [HYBRID]).shares[0]
     for _ in range(12):
@@ -115,7 +115,7 @@ def test_no_answer_is_given_twice(tunnel, by_shares, mode):
 
 @needs_ktls
 def test_in_the_kernel(moved_tunnel, by_shares):
-    """Which gets the same keys as ever."""
+    """The kernel gets the resulting keys as usual."""
     t, ours = moved_tunnel()
     client = by_shares(t, [HYBRID])
     client.handshake()
@@ -126,7 +126,7 @@ def test_in_the_kernel(moved_tunnel, by_shares):
 
 
 def test_hello_in_pieces(tunnel, by_shares):
-    """Records of some bytes, and segments of one, for a while."""
+    """Records of a few bytes, at first in segments of one byte."""
     t = tunnel()
     client = by_shares(t, [HYBRID])
     client.send_hello(size=100)
@@ -141,7 +141,9 @@ def test_hello_in_pieces(tunnel, by_shares):
 
 
 def overflowing(ek):
-    """A coefficient that is no less than the modulus, FIPS 203 section 7.2."""
+    """Return a key with a coefficient not below the modulus, FIPS 203 section
+    7.2.
+    """
     return (int.from_bytes(ek[:3], "little") | 0xfff).to_bytes(
         3, "little") + ek[3:]
 
@@ -169,7 +171,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_share(tunnel, by_shares, name):
-    """The alert is all that is sent; and with a share beside it."""
+    """The server sends only the alert, also with a valid share beside it."""
     t = tunnel()
     for more in (), (X25519,):
         client = by_shares(t, (HYBRID, *more))
@@ -184,7 +186,7 @@ def test_bad_share(tunnel, by_shares, name):
 
 
 def test_greatest_coefficient_is_taken(tunnel, by_shares):
-    """One less than the modulus."""
+    """The modulus minus 1."""
     client = by_shares(tunnel(), [HYBRID])
     group, share = client.shares[0]
     first = int.from_bytes(share[:3], "little") & ~0xfff | mlkem.Q - 1
@@ -213,14 +215,14 @@ def test_second_hello_with_another_share(tunnel, by_shares):
         client.server_hello()
 
 
-def test_tls12_has_none_of_it(room, tunnel):
-    """And goes on with what it has."""
+def test_not_in_tls12(room, tunnel):
+    """TLS 1.2 uses the other groups."""
     t = tunnel(f"groups={NAME},secp384r1")
     room.client(t, "1.2").close()
     t.wait_log(r" TLSv1.2 \S+ secp384r1 ")
 
 
-# What is said of it.
+# Messages about it.
 
 def checked(room, *words, status=0):
     return support.run(support.TUNNEL, "-t", "accept=127.0.0.1:0",
@@ -251,17 +253,17 @@ def test_nothing_for_tls12_alone(room):
 
 
 def test_tls12_is_not_offered(room, tunnel):
-    """Such a client is told by the version, not by the group."""
+    """The alert for a TLS 1.2 client is about the version, not the group."""
     t = tunnel("groups=" + NAME)
     with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
         room.client(t, "1.2")
 
 
-# The other role: what a client offers, to a server made by hand.
+# The other role: what a client offers to a handmade server.
 
 @pytest.fixture
 def offered(room, certs, by_hand):
-    """By a tunnel, and the server that has read it."""
+    """Return what a tunnel offers, and the server that has read it."""
 
     def make(*arguments):
         t = room.tunnel("client=yes", f"connect={by_hand.address}",
@@ -281,7 +283,9 @@ def asked_for(group):
 
 @pytest.mark.parametrize("group", [HYBRID, X25519])
 def test_both_shares(offered, group):
-    """Of one key, so that a server takes what it knows without asking."""
+    """Two shares with one key, so that any server can select one without a
+    retry.
+    """
     server, app = offered()
     assert list(server.shares) == [HYBRID, X25519]
     assert server.shares[HYBRID][mlkem.EK:] == server.shares[X25519]
@@ -306,7 +310,7 @@ def test_retry_to_neither(offered):
 
 
 def test_retry_for_a_cookie_alone(offered):
-    """The shares are what they were."""
+    """The shares are unchanged."""
     server, app = offered()
     server.retry([(44, b"\0\1c")])
     assert list(server.shares) == [HYBRID, X25519]
@@ -343,7 +347,7 @@ def test_answer_that_was_not_offered(offered):
 
 
 def test_openssl_server_without_it(room, certs, by_hand):
-    """It is older than that, and asks for nothing."""
+    """It is too old for the group, but needs no retry."""
     port = support.free_port()
     s = room.start("s_server", [
         "openssl", "s_server", "-accept", port, "-cert", certs.server,

@@ -19,7 +19,7 @@ def backend(room):
 
 
 def s_client(room, t, *arguments, status=0):
-    """What OpenSSL's client says of a connection, in the words of 3.5."""
+    """Return the messages of OpenSSL's client, as by version 3.5."""
     out = run("openssl", "s_client", "-connect", t.address, "-servername",
               "localhost", "-CAfile", room.certs.ca, *arguments,
               status=status).decode()
@@ -32,10 +32,10 @@ def subject(client):
 
 
 def refusal(room, t, *arguments, **keywords):
-    """The error that a handshake ends with."""
+    """Return the error by which a handshake ends."""
     with pytest.raises(ssl.SSLError) as e:
         client = room.client(t, *arguments, **keywords)
-        # In TLS 1.3 the client is through before the server has decided.
+        # In TLS 1.3 the client finishes before the server has decided.
         client.recv()
         raise ssl.SSLError(0, client.end)
     room.opened[-1].close()
@@ -46,7 +46,7 @@ def refusal(room, t, *arguments, **keywords):
 
 @pytest.fixture(scope="module")
 def odd(certs):
-    """Of neither the curve nor the size that all others have."""
+    """A certificate with another curve or size than all others."""
     certs.leaf("p384", key=("-newkey", "ec", "-pkeyopt",
                             "ec_paramgen_curve:secp384r1"))
     certs.leaf("odd", key=("-newkey", "rsa:2047"))
@@ -83,7 +83,7 @@ def test_ecdsa_beside_rsa(room, tunnel, version, kind, algorithms, order):
 @pytest.mark.parametrize("order", [("p384", "rsa"), ("rsa", "p384"),
                                    ("p384", "server")])
 def test_curve_of_the_certificate(room, tunnel, odd, order):
-    """RFC 8422, 5.1: in TLS 1.2 it is one of those that the client knows."""
+    """RFC 8422, 5.1: in TLS 1.2 the client has to support the curve."""
     t = tunnel(*(f"cert={room.certs.path(name)}.pem" for name in order))
     for groups, kinds in (("X25519:P-256", {"rsa", "server"}),
                           ("P-384", {"p384"})):
@@ -211,15 +211,17 @@ def test_weak_suites_are_off(room, tunnel, cipher):
 
 
 def hellos(room, t, groups):
-    """How many a client of TLS 1.3 sends that guesses the first of these."""
+    """Return how many hellos a TLS 1.3 client sends, with a share of the first
+    group.
+    """
     out = s_client(room, t, "-tls1_3", "-groups", groups, "-msg")
     return len(re.findall(r"^>>>.*, ClientHello$", out, re.M))
 
 
 @pytest.mark.parametrize("groups", ["x25519,secp256r1", "secp256r1,x25519",
                                     "secp384r1,secp256r1,x25519"])
-def test_a_guess_of_ours_is_good(room, tunnel, groups):
-    """Whichever we prefer: another hello would cost more than it."""
+def test_any_supported_share_is_accepted(room, tunnel, groups):
+    """Any supported share is accepted: another round trip would cost more."""
     t = tunnel("groups=" + groups)
     assert hellos(room, t, "X25519:P-256") == 1
     assert hellos(room, t, "P-256:X25519") == 1
@@ -244,7 +246,7 @@ def test_groups(room, tunnel, version, group, key):
 
 
 def test_no_group_in_common(room, tunnel, version):
-    """RFC 8446, 4.1.1: an alert has to tell."""
+    """RFC 8446, 4.1.1: an alert is required."""
     t = tunnel("groups=x25519")
     out = s_client(room, t, "-tls" + version.replace(".", "_"), "-groups",
                    "P-256", status=1)
@@ -259,7 +261,7 @@ def test_server_prefers_its_groups(room, tunnel):
 
 
 def test_hello_retry_request(room, tunnel):
-    """The client guessed another group for its key share."""
+    """The client sent a key share of another group."""
     t = tunnel("groups=secp384r1")
     out = s_client(room, t, "-tls1_3", "-groups", "X25519:P-384")
     assert "Peer Temp Key: ECDH, secp384r1, 384 bits" in out
@@ -269,7 +271,7 @@ def test_hello_retry_request(room, tunnel):
 # ALPN and SNI.
 
 def test_alpn(room, tunnel, version):
-    """The first of the server's that the client knows as well."""
+    """The server's first protocol that the client also supports."""
     t = tunnel("alpn=h2, http/1.1")
     client = room.client(t, version, alpn=["spdy/3", "http/1.1", "h2"])
     assert client.tls.selected_alpn_protocol() == "h2"
@@ -314,10 +316,10 @@ def test_cipher_is_logged_by_its_iana_name(room, tunnel):
     t.wait_log(f" TLSv1.3 {name} ")
 
 
-# The alerts of a client.
+# Alerts of a client.
 
 def test_client_that_does_not_trust_us(room, tunnel, version):
-    """The usual mistake, so the log has to name it."""
+    """The most frequent error, so the log has to name it."""
     t = tunnel()
     ctx = ssl.create_default_context()
     ctx.maximum_version = ctx.minimum_version = peers.VERSIONS[version]
@@ -329,7 +331,7 @@ def test_client_that_does_not_trust_us(room, tunnel, version):
 
 
 def test_randoms_never_repeat(room, tunnel):
-    """ServerHello.random, over some connections and another process."""
+    """ServerHello.random, over several connections and another process."""
     seen = set()
     for t in tunnel(), tunnel():
         for version in ("1.2", "1.3") * 5:
@@ -342,7 +344,7 @@ def test_randoms_never_repeat(room, tunnel):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="another user has to be had")
 def test_key_is_read_before_anything_else_may_be(room, tunnel):
-    """Only root can read it: that is enough."""
+    """A key that only root can read is enough."""
     path = room.write("private.pem", open(room.certs.server).read())
     os.chmod(path, 0o400)
     assert subject(room.client(tunnel(f"cert={path}"))) == "server"

@@ -1,5 +1,5 @@
-"""Keys that both sides have: who has one is served, with or without
-certificates, and who has none learns nothing of them.
+"""Shared keys on a server: clients with a key are served, with or without
+certificates, and others learn nothing about the keys.
 """
 
 import os
@@ -17,7 +17,7 @@ from shared_keys import (KEYS, NAME, OTHER, PSK_DHE_KE, PSK_KE, SUITE, Keyed,
                          write)
 from support import complaint, run_tunnel
 
-# What a client with a wrong key, or none that is known, is told.
+# The alert for a wrong key or an unknown identity.
 BAD_RECORD_MAC, HANDSHAKE_FAILURE, ILLEGAL_PARAMETER = 20, 40, 47
 DECODE_ERROR, DECRYPT_ERROR, MISSING_EXTENSION = 50, 51, 109
 ALERT = {"1.2": BAD_RECORD_MAC, "1.3": DECRYPT_ERROR}
@@ -26,14 +26,14 @@ PROGRAMS = {"openssl": openssl, "gnutls": gnutls}
 
 @pytest.fixture
 def keyed(room, echo):
-    """Start a tunnel with keys, and no certificate."""
+    """Start a tunnel with keys, without a certificate."""
     return lambda *arguments, **values: Keyed(
         room, *arguments, connect=echo.address, **values)
 
 
 @pytest.fixture
 def both(room, keyed):
-    """The same, with a certificate as well."""
+    """The same, with a certificate, too."""
     return lambda *arguments, **values: keyed(
         *arguments, cert=room.certs.server, **values)
 
@@ -49,7 +49,7 @@ def mode(request):
 
 
 def said(k, count=1):
-    """The line of a connection, behind the addresses."""
+    """Return the log line of a connection, after the addresses."""
     line = k.t.wait_log(r" in=\d+ out=\d+ ", count)
     return re.sub(r"^.* -> \S+ ", "", line)
 
@@ -58,14 +58,14 @@ def assert_served(k, command, version, name=NAME, count=1):
     out, err, status = talk(command, k.address)
     end = "in=6 out=6 .* closed$"
     if command[0] == "gnutls-cli" and status == -11:
-        end = ""  # 3.7 dies once it is connected in TLS 1.2, as it always does
+        end = ""  # 3.7 always crashes after a TLS 1.2 handshake
     else:
         assert out == b"hello\n", err
     assert re.match(rf"TLSv{version} {SUITE[version]} (x25519|secp256r1) (ktls )?"
                     rf"psk={name} {end}", said(k, count))
 
 
-# Each program, each version.
+# All programs, all versions.
 
 def test_conversation(keyed, program, version, mode):
     assert_served(keyed(*mode), program(version), version)
@@ -117,7 +117,7 @@ def test_after_a_retry(keyed):
     assert_served(k, openssl("1.3", NAME, None, *groups), "1.3")
     _, err, _ = talk(openssl("1.3", NAME, OTHER, *groups), k.address)
     assert alert_of(err) == DECRYPT_ERROR
-    assert 'shared key "app1": the client has another one' in said(k, 2)
+    assert 'shared key "app1": the client has a different key' in said(k, 2)
 
 
 def test_inetd(room, inetd, echo):
@@ -131,11 +131,11 @@ def test_inetd(room, inetd, echo):
                      "the line of its connection")
 
 
-# Those who have no key.
+# Clients without a key.
 
 @pytest.mark.parametrize("name,key,words", [
-    (NAME, OTHER, '"app1": the client has another one'),
-    ("nobody", OTHER, '"nobody": unknown, or not allowed')])
+    (NAME, OTHER, '"app1": the client has a different key'),
+    ("nobody", OTHER, '"nobody": unknown, or not allowed by peer')])
 def test_wrong_key_and_unknown_identity_look_the_same(
         keyed, version, name, key, words, mode):
     k = keyed(*mode)
@@ -146,15 +146,15 @@ def test_wrong_key_and_unknown_identity_look_the_same(
 
 
 def test_wrong_key_beside_certificates(both, version):
-    """It is no reason to do without."""
+    """A wrong key does not fall back to certificates."""
     k = both()
     out, err, _ = talk(openssl(version, NAME, OTHER), k.address)
     assert (out, alert_of(err)) == (b"", ALERT[version])
-    assert 'shared key "app1": the client has another one' in said(k)
+    assert 'shared key "app1": the client has a different key' in said(k)
 
 
 def test_unknown_identity_beside_certificates(both):
-    """RFC 8446 section 4.2.11.  TLS 1.2 has no way back."""
+    """RFC 8446 section 4.2.11 falls back; TLS 1.2 has no fallback."""
     k = both()
     assert talk(openssl("1.3", "nobody", OTHER), k.address)[0] == b"hello\n"
     assert "psk=" not in said(k)
@@ -169,24 +169,24 @@ def test_others_beside_keys(room, both, version):
     assert support.read_exactly(client, 5) == b"hello"
 
 
-def test_none_at_all(room, keyed, version):
-    """Where there are no certificates."""
+def test_no_key_at_all(room, keyed, version):
+    """On a server without certificates."""
     k = keyed()
     with pytest.raises(ssl.SSLError) as e:
         room.client(k.address, version)
     assert wire.name_of(e.value.reason) == {
         "1.2": "handshake_failure", "1.3": "missing_extension"}[version]
     assert re.search({"1.2": "handshake: no cipher suite, .* in common$",
-                      "1.3": "handshake: no shared key is offered$"}[version],
+                      "1.3": "handshake: no shared key offered$"}[version],
                      said(k))
 
 
 def test_why_a_certificate_is_missing(room, both, authority):
-    """Who has gone on without a key is told of it in the log."""
+    """The log says that a client continued without its key."""
     k = both(ca=authority.crt, verify="require")
     talk(openssl("1.3", "nobody", OTHER), k.address)
     assert said(k).endswith('no client certificate (shared key "nobody": '
-                            'unknown, or not allowed)')
+                            'unknown, or not allowed by peer)')
 
 
 def test_counted(room, keyed):
@@ -199,7 +199,7 @@ def test_counted(room, keyed):
         re.M), "two of them in the statistics", 3 * support.DEADLINE)
 
 
-# By hand: what a hello offers, and what begins.
+# Handmade: the offer in a hello, and the beginning of the answer.
 
 @pytest.fixture(scope="module")
 def hello(certs):
@@ -209,7 +209,7 @@ def hello(certs):
 GOOD = (NAME, KEYS[NAME])
 WRONG = (NAME, bytes(32))
 UNKNOWN = ("nobody", bytes(32))
-TICKET = (bytes(range(200)), bytes(32))  # of another server's
+TICKET = (bytes(range(200)), bytes(32))  # of another server
 OFFERS = {
     "good": ([GOOD], "resumed", "resumed"),
     "good-of-two": ([GOOD, UNKNOWN], "resumed", "resumed"),
@@ -218,7 +218,7 @@ OFFERS = {
     "long-binder": ([(NAME, bytes(48))], DECRYPT_ERROR, DECRYPT_ERROR),
     "wrong-before-good": ([WRONG, GOOD], DECRYPT_ERROR, DECRYPT_ERROR),
     "unknown": ([UNKNOWN], DECRYPT_ERROR, "full"),
-    # Or one who has a key could ask for all the others.
+    # Otherwise a client with one key could find all other identities.
     "unknown-before-good": ([UNKNOWN, GOOD], DECRYPT_ERROR, "resumed"),
     "ticket": ([TICKET], MISSING_EXTENSION, "full"),
     "too-long": ([("x" * 256, bytes(32))], MISSING_EXTENSION, "full"),
@@ -247,7 +247,7 @@ def test_offer_beside_certificates(both, hello, what):
 @pytest.mark.parametrize("offered", [GOOD, WRONG, UNKNOWN])
 @pytest.mark.parametrize("modes", [PSK_KE, None, b"\2"])
 def test_never_without_a_key_exchange(keyed, both, hello, modes, offered):
-    """What is known of the identity does not show either."""
+    """It also does not reveal whether the identity is known."""
     offer = Offer(hello, offered, modes=modes)
     assert wire.answer(keyed().address, offer) == (
         MISSING_EXTENSION if modes == PSK_KE else ILLEGAL_PARAMETER)
@@ -261,7 +261,7 @@ def test_both_modes(keyed, hello):
 
 
 def test_no_share(keyed, hello):
-    """psk_dhe_ke needs one."""
+    """psk_dhe_ke requires a share."""
     offer = Offer(hello, GOOD)
     del offer.hello.extensions[51]
     assert wire.answer(keyed().address, offer) == MISSING_EXTENSION
@@ -269,7 +269,7 @@ def test_no_share(keyed, hello):
 
 @pytest.mark.parametrize("suites", [b"\x13\x02", b"\x13\x02\x13\x04"])
 def test_no_suite_for_it(keyed, both, hello, suites):
-    """Keys go with SHA-256."""
+    """Keys are for suites with SHA-256."""
     offer = Offer(hello, GOOD)
     offer.hello.suites = suites
     assert wire.answer(keyed().address, offer) == HANDSHAKE_FAILURE
@@ -280,7 +280,7 @@ def test_no_suite_for_it(keyed, both, hello, suites):
 # Sessions.
 
 def visit(k, version, *more):
-    """Whether it was resumed, or the alert."""
+    """Connect; return whether the session was resumed, or the alert."""
     count = len(re.findall(r" in=\d+ out=\d+ ", k.t.log())) + 1
     out, err, _ = talk(openssl(version, NAME, *more), k.address)
     if not out:
@@ -297,7 +297,8 @@ def test_session_is_resumed(room, keyed, version, mode):
 
 
 def test_session_ends_with_its_key(room, keyed, version):
-    """The client has another one itself, so that it has nothing else."""
+    """The client has another key itself, so that only the session could help.
+    """
     k, path = keyed(), room.path("session")
     visit(k, version, None, "-sess_out", path)
     resume = OTHER, "-sess_in", path
@@ -327,14 +328,15 @@ def test_session_of_a_certificate_ends_with_it(room, both):
         room.client(k.address, session=session)
 
 
-# Who may be a client.
+# Rules for clients.
 
 def test_rule(keyed, version):
     k = keyed(peer=["psk:app2", "psk:app 3"])
     assert_served(k, openssl(version, "app2"), version, "app2")
     _, err, _ = talk(openssl(version), k.address)
     assert alert_of(err) == ALERT[version]
-    assert said(k, 2).endswith('shared key "app1": unknown, or not allowed')
+    assert said(k, 2).endswith(
+        'shared key "app1": unknown, or not allowed by peer')
 
 
 def test_key_stands_for_a_certificate(room, both, authority, version):
@@ -346,11 +348,11 @@ def test_key_stands_for_a_certificate(room, both, authority, version):
 
 
 def test_rules_are_for_both(room, both, authority):
-    """If there are any, a key needs one as well."""
+    """If there are any rules, a key has to match one, too."""
     k = both(ca=authority.crt, verify="require", peer=["cn:someone"])
     talk(openssl("1.3"), k.address)
     assert 'no client certificate (shared key "app1": unknown, or not ' \
-        'allowed)' in said(k)
+        'allowed by peer)' in said(k)
     k.reload(peer=["cn:someone", "psk:app1"])
     assert_served(k, openssl("1.3"), "1.3", count=2)
 
@@ -368,7 +370,7 @@ def test_proxy_header_tells_of_no_certificate(room, backend):
     assert parts[1].endswith(proxy.tlv(proxy.SSL, b"\1\0\0\0\1" + sub))
 
 
-# The file, and what is said of it.
+# The file, and errors in it.
 
 BAD = {
     "": "no key in this file (tunnel -p makes one)",
@@ -379,7 +381,7 @@ BAD = {
     "a\tb:" + OTHER: "2: the identity has a character that is not allowed",
     "\xe9:" + OTHER: "2: the identity has a character that is not allowed",
     "a\0b:" + OTHER: "2: the identity has a character that is not allowed",
-    "app1 :" + OTHER: "2: a blank beside the identity",
+    "app1 :" + OTHER: "2: there is a blank before or after the identity",
     "app1: " + OTHER: "2: the key is not hexadecimal",
     "app1:" + OTHER + " # mine": "2: the key is not hexadecimal",
     "app1:" + "a passphrase, as stunnel takes it": "2: the key is not hexa",
@@ -390,7 +392,7 @@ BAD = {
     "app1:" + OTHER[:30]: "2: a key of 30 hexadecimal digits",
     "app1:" + OTHER + "0": "2: a key of 65 hexadecimal digits",
     "app1:" + OTHER * 2 + "00": "2: a key of 130 hexadecimal digits",
-    "app1:" + OTHER + "\napp1:" + OTHER: '3: there is another key for "app1"',
+    "app1:" + OTHER + "\napp1:" + OTHER: '3: a second key for "app1"',
     "app1\napp2\napp3\n\n;\napp4:" + OTHER: "2: no colon (allowed: IDENTITY:"
     "KEY, as tunnel -p makes it); 2 more lines are wrong",
     "app1\napp2": "1 more line is wrong",
@@ -400,7 +402,7 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD, ids=lambda text: repr(text[:20]))
 def test_file_is_wrong(room, text):
-    """One sentence says where, and never what the key is."""
+    """One message has the place, and never the key."""
     path = room.write("psk", b"; keys\n" + text.encode("latin-1"))
     os.chmod(path, 0o600)
     p = run_tunnel("-t", "accept=0", "connect=1", f"psk={path}")
@@ -423,7 +425,7 @@ def test_file_is_right(room, text):
 
 
 def test_longest_key(room):
-    """Some libraries take less, and it is said."""
+    """Some libraries support less; the error says so."""
     path = write(room, {"app1": OTHER * 2})
     p = run_tunnel("-t", "accept=0", "connect=1", f"psk={path}")
     assert p.returncode == 0 or complaint(p).endswith(
@@ -434,7 +436,8 @@ def test_file_of_others_is_refused(room):
     path = write(room)
     os.chmod(path, 0o622)
     p = run_tunnel("-t", "accept=0", "connect=1", f"psk={path}")
-    assert complaint(p) == f"command line: psk {path}: writable by other users"
+    assert complaint(p) == \
+        f"command line: psk: {path}: other users can write to it"
 
 
 def test_made_line(room, keyed):
@@ -453,7 +456,7 @@ def test_no_line_is_made(name):
     assert complaint(run_tunnel("-p", name)).startswith("-p: ")
 
 
-# What else is said.
+# Other messages.
 
 @pytest.mark.parametrize("words,why", [
     (["verify=require"], "verify has no effect with psk and no cert"),
@@ -464,7 +467,7 @@ def test_no_line_is_made(name):
      "ciphers: no suite in the list can be used"),
     (["ciphers=TLS_PSK_WITH_AES_128_GCM_SHA256"], "ciphers: "),
     (["ciphers=PSK"], 'ciphers = "PSK" is not valid (allowed: cipher suites '
-     "to use, best first; with psk and no cert, nothing else is used: "
+     "to use, best first; with psk and no cert, only shared keys are used: "
      "delete the line)")])
 def test_conflict(room, words, why):
     p = run_tunnel("-t", "accept=0", "connect=1", f"psk={write(room)}", *words)
@@ -474,25 +477,26 @@ def test_conflict(room, words, why):
 def test_rule_without_keys(room):
     p = run_tunnel("-t", "accept=0", "connect=1", f"cert={room.certs.server}",
                    "peer=psk:app1")
-    assert complaint(p).endswith('peer: "psk:app1" needs psk: without one, '
-                                 'there are no shared keys')
+    assert complaint(p).endswith('peer: "psk:app1" has no effect without '
+                                 'psk')
 
 
 @pytest.mark.parametrize("words,warning", [
-    (["peer=psk:app1", "peer=psk:gone"], 'peer: psk has no key for "gone"'),
-    (["peer=psk:gone"], "psk: no key in it is allowed by peer"),
-    (["cert", "peer=psk:app1"], "peer: with cert and verify = none, clients "
-     "without a key are served, too"),
+    (["peer=psk:app1", "peer=psk:gone"], 'psk has no key for "gone"'),
+    (["peer=psk:gone"], "no shared key is allowed by peer"),
+    (["cert", "peer=psk:app1"], "clients without a shared key are served "
+     "as well, because cert is set and verify = none"),
     (["cert", "ciphers=TLS_AES_256_GCM_SHA384"],
-     "psk: no suite in the list of ciphers can be used with it")])
+     "no suite in ciphers can be used with shared keys")])
 def test_warning(room, words, warning):
     words = [f"cert={room.certs.server}" if x == "cert" else x for x in words]
     p = run_tunnel("-t", "accept=0", "connect=1", f"psk={write(room)}", *words)
-    assert p.returncode == 0 and f"tunnel: warning: {warning}\n" in p.stderr
+    assert p.returncode == 0 and re.search(
+        f"^tunnel: warning: (command line: )?\\w+: {warning}$", p.stderr, re.M)
 
 
-def test_suites_are_told(room):
-    """Those alone that can be used; and all, beside certificates."""
+def test_suites_in_the_report(room):
+    """The report has only usable suites; with certificates, all."""
     words = ["-t", "accept=0", "connect=1", f"psk={write(room)}"]
     suites = re.findall(r"^#\t(TLS_\w+)$", run_tunnel(*words).stdout, re.M)
     assert sorted(suites) == [

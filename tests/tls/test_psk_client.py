@@ -1,4 +1,4 @@
-"""Keys that both sides have, of a client: it knows its server by one."""
+"""Shared keys on a client, which authenticates its server by one."""
 
 import re
 import time
@@ -19,8 +19,8 @@ SERVERS = {"openssl": openssl_server, "gnutls": gnutls_server,
            "stunnel": stunnel_server, "tunnel": tunnel_server}
 HELLO = b"hello\n"
 UNEXPECTED_MESSAGE, HANDSHAKE_FAILURE, ILLEGAL_PARAMETER = 10, 40, 47
-UNKNOWN = 'the server does not know the shared key "app1", or has another ' \
-    "one for it"
+UNKNOWN = 'the server does not know the shared key "app1", or has a ' \
+    "different key for it"
 
 
 @pytest.fixture(params=SERVERS)
@@ -29,7 +29,7 @@ def server(request):
 
 
 def said(log):
-    """Of the one connection, behind the addresses."""
+    """Return the only connection's log line, after the addresses."""
     return re.search(r" -> \S+ ((?:TLSv|in=).*)", log)[1]
 
 
@@ -39,19 +39,19 @@ def assert_served(log, version, name=NAME):
 
 
 def assert_refused(got, log, why=UNKNOWN):
-    """With a reset, and never an end of file."""
+    """Check that a connection ends with a reset, not an end of file."""
     assert got == "ConnectionResetError"
     assert re.search(rf" no backend: \S+ {re.escape(why)}$", log, re.M), log
 
 
-# Each server, each version.
+# All servers, all versions.
 
 def test_conversation(room, server, version):
     address = server(room, version)
     got, log = ask(f"connect={address}", f"psk={write(room)}", data=HELLO)
     assert got in (HELLO, b"olleh\n")
     assert_served(log, version)
-    assert " ca: " not in log  # nor are the system's authorities looked at
+    assert " ca: " not in log  # the system's CAs are not loaded either
 
 
 @pytest.mark.parametrize("name,key", [(NAME, OTHER), ("nobody", OTHER)])
@@ -93,7 +93,7 @@ def test_after_a_retry(room):
 
 @pytest.fixture
 def certified(room):
-    """A server that has none of the keys."""
+    """Start a server with a certificate and without keys."""
     return room.keep(Server(room.certs.server))
 
 
@@ -104,7 +104,7 @@ def test_certificate_is_no_key(room, certified):
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_certificate_of_a_system_that_trusts_it(room, version):
-    """Not even one that would be verified."""
+    """Not even a certificate that would be accepted."""
     address = tunnel_server(room, version, psk=None, cert=room.certs.server)
     for more in [], ["server_name=localhost"]:
         got, log = ask(f"connect={address}", f"psk={write(room)}", *more,
@@ -114,7 +114,7 @@ def test_certificate_of_a_system_that_trusts_it(room, version):
 
 @pytest.mark.parametrize("rule", ["ca={0.ca}", "peer=cert:{0.server}"])
 def test_either(room, version, rule):
-    """What the server has is taken; it is verified, if that is one."""
+    """Either is accepted; a certificate is verified."""
     words = [f"psk={write(room)}", rule.format(room.certs),
              "server_name=localhost"]
     address = tunnel_server(room, version)
@@ -134,7 +134,8 @@ def test_either(room, version, rule):
 
 
 def test_either_with_another_key(room):
-    """Of an unknown one the certificate is taken; a wrong one is no way."""
+    """With an unknown key the certificate is used; with a wrong key it fails.
+    """
     words = [f"psk={write(room)}", f"ca={room.certs.ca}",
              "server_name=localhost"]
     address = tunnel_server(room, "1.3", "nobody", OTHER,
@@ -149,20 +150,22 @@ def test_either_with_another_key(room):
 # Sessions.
 
 class Client:
-    """Of ours, with a file; what its connections were."""
+    """Our client with a configuration file, and the results of its
+    connections.
+    """
 
     def __init__(self, configured, **values):
         self.c = configured(client="yes", cert=None, **values)
 
     def visit(self):
-        """Whether it was resumed; or why not served."""
+        """Connect; return whether the session was resumed, or the error."""
         count = len(re.findall(r" in=\d+ out=\d+ ", self.c.t.log())) + 1
         try:
             with support.connect(self.c.t.address) as sock:
                 sock.sendall(HELLO)
                 assert support.read_exactly(sock, len(HELLO)) == HELLO
         except (ConnectionResetError, AssertionError):
-            pass  # which may be as early as connect(2)
+            pass  # possibly during connect(2)
         line = self.c.t.wait_log(r" in=\d+ out=\d+ ", count)
         if " no backend: " in line:
             return line.rsplit(": ", 1)[1]
@@ -191,7 +194,9 @@ def test_session_is_resumed_after_a_retry(room, client):
 
 
 def test_session_ends_with_its_key(room, client, version):
-    """Of the client; and a certificate's with what it was verified by."""
+    """A session ends with the client's key; one by certificate ends with its
+    CA.
+    """
     address = tunnel_server(room, version, cert=room.certs.server)
     c = client(psk=write(room), connect=address, server_name="localhost")
     assert c.visit() == (False, "psk=")
@@ -210,19 +215,18 @@ def test_session_ends_with_its_key(room, client, version):
     assert c.visit() == (False, "psk=")
 
 
-# What is said.
+# Messages.
 
 @pytest.mark.parametrize("words,why", [
     (["psk=PSK", "verify=none"], "verify = none has no effect with psk: a "
      "server without the key is refused (allowed: require)"),
-    (["psk=PSK", "cert=CERT"], "cert has no effect with psk and neither ca "
-     "nor peer"),
-    (["psk=PSK", "crl=CERT"], "crl: it needs ca, whose certificates it "
-     "revokes"),
+    (["psk=PSK", "cert=CERT"], "cert has no effect with psk, unless ca or "
+     "peer is set"),
+    (["psk=PSK", "crl=CERT"], "crl: it has no effect without ca"),
     (["psk=PSK", "psk_identity=nobody"],
      'psk_identity: psk has no key for "nobody"'),
-    (["psk=PSK", "peer=psk:app1"], 'peer: "psk:app1" is for a server '
-     "(psk_identity names the key of a client)"),
+    (["psk=PSK", "peer=psk:app1"], 'peer: "psk:app1" has no effect with '
+     "client = yes (allowed: psk_identity, which names the key of a client)"),
     (["psk_identity=app1", "verify=none"],
      "psk_identity has no effect without psk"),
     (["psk=PSK", "ciphers=TLS_AES_256_GCM_SHA384"],
@@ -246,13 +250,13 @@ def test_what_is_told(room):
     p = run_tunnel("-t", "client=yes", "accept=0", "connect=127.0.0.1:1",
                    f"psk={write(room)}", "psk_identity=app2")
     assert (p.returncode, p.stderr) == (0, "")
-    assert "# 127.0.0.1:1: verified as one with the shared key\n" in p.stdout
+    assert "# 127.0.0.1:1: verified as a holder of the shared key\n" in p.stdout
     assert '# shared key "app2"\n' in p.stdout
     assert "app1" not in p.stdout and "CA" not in p.stdout
 
 
 def test_path_needs_no_name(room):
-    """Nothing is verified but the key."""
+    """Only the key is verified."""
     p = run_tunnel("-t", "client=yes", "accept=0", "connect=unix:/a",
                    f"psk={write(room)}")
     assert (p.returncode, p.stderr) == (0, "")
@@ -268,10 +272,10 @@ def test_counted(room, client, version):
         3 * support.DEADLINE)
 
 
-# Servers by hand: RFC 8446 section 4.2.11.
+# Handmade servers: RFC 8446 section 4.2.11.
 
 class Keyed(hostile.Server):
-    """One that chooses one of the keys that it is offered."""
+    """A server that selects one of the offered keys."""
 
     def choose(self, key=KEYS[NAME], index=0, with_share=True,
                suite=hostile.SUITE_1_3):
@@ -290,7 +294,7 @@ class Keyed(hostile.Server):
         return self
 
     def finish(self, certifies=False):
-        """The rest of the handshake."""
+        """Do the rest of the handshake."""
         self.send_flight(certifies)
         digest = self.digest()
         assert self.message(hostile.FINISHED)[4:] == sha256(self.finished,
@@ -305,7 +309,9 @@ class Keyed(hostile.Server):
         super().send_flight()
 
     def offered(self):
-        """The identities, and whether each binder is that of the key."""
+        """Return the offered identities, and whether each binder is by the
+        key.
+        """
         rest = Reader(self.hello.extensions[wire.PSK])
         identities, names = rest.vector(2), []
         while identities:
@@ -321,7 +327,7 @@ class Keyed(hostile.Server):
 
 @pytest.fixture
 def by_hand(room, backend):
-    """Such a server, what asks it, and the client of ours between."""
+    """Return such a server, the application, and our client between them."""
 
     def start(*arguments):
         t = room.tunnel("client=yes", f"connect={backend.address}",
@@ -348,7 +354,7 @@ def passes(s, app):
     assert support.read_exactly(app, 15) == b"from the server"
 
 
-def test_server_that_is_right(by_hand, beside):
+def test_valid_server(by_hand, beside):
     s, app, t = by_hand(*beside)
     assert s.offered() == OFFER
     assert s.hello.extensions[45] == b"\1\1"  # psk_dhe_ke, and no psk_ke
@@ -356,8 +362,8 @@ def test_server_that_is_right(by_hand, beside):
 
 
 def test_version_without_the_extension(by_hand, beside):
-    """TLS 1.3 where TLS 1.2 would be said: not all libraries see it, and go on
-    with secrets that are no secret, and with any certificate.
+    """The version field contains TLS 1.3.  Some libraries miss that, and
+    continue with public secrets and any certificate.
     """
     s, app, t = by_hand(*beside)
     s.send(hostile.SERVER_HELLO, s.hello_body([], version=b"\3\4"))
@@ -373,7 +379,7 @@ def test_retry(by_hand, beside):
 
 
 def leave(s, app):
-    """Both sides of a connection that is open."""
+    """End both sides of an open connection."""
     s.out += s.ours.seal(wire.ALERT, b"\1\0")
     s.flush()
     app.close()
@@ -383,7 +389,9 @@ def leave(s, app):
 @pytest.mark.parametrize("how", ["old", pytest.param("large", marks=(
     pytest.mark.skipif(not support.PATCHED, reason="it is offered")))])
 def test_ticket_that_is_not_offered(room, backend, by_hand, certs, how):
-    """The key is the first one then, and the ticket's server is not known."""
+    """The key has index 0 then, and the server is not authenticated by the
+    ticket.
+    """
     s, app, t = by_hand(f"ca={certs.ca}", "server_name=localhost")
     s.send_hello()
     s.finish(certifies=True).send_ticket(
@@ -410,17 +418,17 @@ def assert_reset(t, app, words):
 
 
 def test_server_without_the_key(by_hand, beside):
-    """It can't read what it is told."""
+    """The server can't read the alert."""
     s, app, t = by_hand(*beside)
     s.choose(OTHER).send_flight()
     s.flush()
-    assert_reset(t, app, 'shared key "app1": the server has another one')
+    assert_reset(t, app, 'shared key "app1": the server has a different key')
 
 
 @pytest.mark.parametrize("how", [
     {"index": 1}, {"index": 65535}, {"with_share": False}],
     ids=["next", "last", "psk_ke"])
-def test_choice_that_must_not_be(by_hand, beside, how):
+def test_invalid_choice(by_hand, beside, how):
     s, app, t = by_hand(*beside)
     s.choose(**how)
     assert s.alert() in (HANDSHAKE_FAILURE, ILLEGAL_PARAMETER)
@@ -435,7 +443,7 @@ def test_certificate_behind_a_key(by_hand, beside):
 
 
 def test_certificate_in_place_of_the_key(by_hand):
-    """However right it is; and nothing of it is looked at."""
+    """Even a valid certificate is refused, without parsing it."""
     s, app, t = by_hand("server_name=localhost")
     s.send_hello()
     s.send_flight(certifies=True)

@@ -1,5 +1,5 @@
-"""Processes that come from one master share no random numbers: what a server
-sends in the clear never repeats.
+"""Processes of one master share no random numbers: server values in the clear
+never repeat.
 """
 
 import os
@@ -16,10 +16,10 @@ from wire import RETRY, message, messages, record
 MANY = 16
 
 
-# What of a server's flight is not encrypted.
+# The unencrypted part of a server's flight.
 
 class Recording:
-    """A socket that keeps what it received."""
+    """A socket that keeps all received bytes."""
 
     def __init__(self, sock):
         self.sock = sock
@@ -62,7 +62,9 @@ def server_key_exchange(body):
 
 
 def in_the_clear(data):
-    """The Hello of a server's flight: the second one if it asked for more."""
+    """Return a server's ServerHello; after a HelloRetryRequest, the second
+    one.
+    """
     hello = None
     for kind, body in messages(data):
         if kind == 2:
@@ -73,7 +75,7 @@ def in_the_clear(data):
     return hello
 
 
-# That these read what they should.
+# Tests of these parsers.
 
 HELLO_1_3 = bytes.fromhex(  # RFC 8448, section 3
     "020000560303a6af06a4121860dc5e6e60249cd34c95930c8ac5cb1434dac155772ed3e2"
@@ -113,11 +115,12 @@ def test_reader_1_2():
     assert in_the_clear(data) == (0x303, RANDOM, b"sess", b"same")
 
 
-# What never repeats.
+# Values that never repeat.
 
 class Seen:
-    """What many servers sent.  The first 4 bytes of a random may be the time
-    and the last 8 tell of TLS 1.3 (RFC 5246, 7.4.1.2; RFC 8446, 4.1.3).
+    """The values of many servers.  The first 4 bytes of a random may be the
+    time, and the last 8 may signal TLS 1.3 (RFC 5246, 7.4.1.2; RFC 8446,
+    4.1.3).
     """
 
     def __init__(self, room, version):
@@ -125,7 +128,8 @@ class Seen:
         self.hellos = []
 
     def client(self, to):
-        """A handshake, and what it showed.  Both curves in turn."""
+        """Do a handshake, and record its values; alternate between two curves.
+        """
         ctx = peers.context(self.room.certs, self.version)
         if len(self.hellos) % 2:
             ctx.set_ecdh_curve("prime256v1")
@@ -156,8 +160,9 @@ def sockets(pid):
 
 
 def fill(t, seen, workers):
-    """Two clients that stay, for each of these new workers: there is no place
-    for a third, so that the first that each of them served is among these.
+    """Connect two clients for each of these new workers, and keep them.  There
+    is no slot for a third, so that each worker's first connection is among
+    them.
     """
     support.wait_for(lambda: all(sockets(pid) == 2 for pid in workers),
                      "each to have the listener and a line to the master")
@@ -176,7 +181,7 @@ def new_workers(t, known):
 
 
 def test_workers_share_no_random(backend, tunnel, seen):
-    """Those of three generations, and those in place of the killed."""
+    """Workers of three generations, and replacements of killed ones."""
     t = tunnel(f"workers={MANY}", f"max_connections={2 * MANY}")
     known = set()
     fill(t, seen, new_workers(t, known))
@@ -195,7 +200,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 @needs_root
 def test_workers_without_files_share_no_random(backend, tunnel, seen, tmp_path):
-    """In a directory where no device is, and in the sandbox."""
+    """In a chroot without devices, and in the sandbox."""
     t = tunnel(f"workers={MANY}", f"max_connections={2 * MANY}",
                f"chroot={tmp_path}", "user=nobody", "sandbox=yes")
     known = set()
@@ -210,8 +215,8 @@ def test_workers_without_files_share_no_random(backend, tunnel, seen, tmp_path):
 @pytest.mark.seconds(120)
 @pytest.mark.skipif(support.PATCHED, reason="it takes them from the kernel")
 def test_random_never_ends_without_files(room, echo, tmp_path):
-    """After 10,000 requests the library's generator needs entropy anew; seven
-    are made for a handshake.
+    """The library's generator is reseeded after 10,000 requests; a handshake
+    makes seven.
     """
     t = room.tunnel(f"connect={echo.address}", f"chroot={tmp_path}",
                     "user=nobody", "sandbox=yes", "workers=1", "mode=poll")
@@ -245,14 +250,14 @@ def test_inetd_processes_share_no_random(room, backend, seen):
 
 
 def pair():
-    """The two ends of a connection on TCP."""
+    """Return the two ends of a TCP connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = support.connect(support.tcp_address(listener))
         return ours, listener.accept()[0]
 
 
 def test_hello_retry_request_is_no_random(tunnel, room):
-    """The reader sees a real one as well: OpenSSL offers no such share."""
+    """The parser also gets a real one: OpenSSL offers no such share."""
     t = tunnel("groups=secp384r1")
     sock = Recording(support.connect(t.address))
     ctx = peers.context(room.certs, "1.3")

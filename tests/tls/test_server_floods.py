@@ -1,7 +1,7 @@
-"""A server that pours, drips and heaps on its client, with client=yes: what it
-costs is bounded, and no other connection waits for it.
+"""Servers that flood, stall or overload a client (client = yes): the cost is
+limited, and no other connection waits.
 
-What a message must not be is in test_hostile_servers.py.
+Invalid messages are in test_hostile_servers.py.
 """
 
 import signal
@@ -16,7 +16,7 @@ from hostile import CERTIFICATE, SERVER_HELLO, SUITE_1_2, Server
 from support import Task, memory, read_all, read_exactly
 from wire import HANDSHAKE, ByHand, Flood, ServerByHand, message, plain
 
-LATE = 1.0 * support.SLOW  # a timeout may be this much late
+LATE = 1.0 * support.SLOW  # tolerance for timeouts
 MANY = 1500
 
 
@@ -29,7 +29,7 @@ def start(room, backend):
 
 @pytest.fixture
 def hand(room, backend, start):
-    """An application, and a server whose records are made by hand."""
+    """Return an application, and a server with handmade records."""
 
     def make(t, version):
         app = room.connect(t.address)
@@ -39,7 +39,7 @@ def hand(room, backend, start):
 
 
 def serves(room, backend, t):
-    """Another connection, with a server that is well, is served at once."""
+    """Check that another connection, to a normal server, is served at once."""
     began = time.monotonic()
     app = room.connect(t.address)
     server = room.server(backend.accept()).handshake()
@@ -52,10 +52,10 @@ def serves(room, backend, t):
     return time.monotonic() - began < 1 * support.SLOW
 
 
-# Floods behind the handshake.
+# Floods after the handshake.
 
 def ticket(hand):
-    """Of 1000 bytes, which resumes nothing."""
+    """Return a useless ticket of 1000 bytes."""
     body = b"\0\0\1\0" + bytes(4) + b"\0" + b"\3\xe8" + bytes(1000) + b"\0\0"
     return hand.handshake(message(4, body))
 
@@ -75,8 +75,8 @@ GOES_ON = {"tickets": ("1.3", ticket), "warnings": ("1.2", warning),
 
 @pytest.mark.seconds(60)
 @pytest.mark.parametrize("what", GOES_ON)
-def test_what_means_nothing_costs_little(room, backend, start, hand, what):
-    """Though it reads none of what it is told for it."""
+def test_useless_messages_cost_little(room, backend, start, hand, what):
+    """Although the server reads no answer."""
     version, record = GOES_ON[what]
     t = start("workers=1")
     app, h = hand(t, version)
@@ -95,7 +95,7 @@ def test_what_means_nothing_costs_little(room, backend, start, hand, what):
 
 
 def key_update(hand):
-    """mbed TLS knows none."""
+    """mbed TLS does not support it."""
     return hand.key_update(1)
 
 
@@ -109,8 +109,8 @@ ENDS = {"empty": ("1.2", lambda h: h.data(b"")),
 
 
 @pytest.mark.parametrize("what", ENDS)
-def test_flood_that_ends_it(room, backend, start, hand, what):
-    """The server has an alert, and the application what came before."""
+def test_flood_that_ends_the_connection(room, backend, start, hand, what):
+    """The server gets an alert, and the application the data before."""
     version, record = ENDS[what]
     t = start()
     app, h = hand(t, version)
@@ -123,7 +123,7 @@ def test_flood_that_ends_it(room, backend, start, hand, what):
     assert serves(room, backend, t)
 
 
-# Floods in the handshake, whose end is that of its time.
+# Floods in the handshake, which end at its timeout.
 
 RECORDS = {"change_cipher_spec": "14 03 03 00 01 01",
            "warning": "15 03 03 00 02 01 5a"}
@@ -142,7 +142,8 @@ def flood(request, room, backend):
 
 
 def test_flood_in_the_handshake(room, backend, start, flood):
-    """It is cut in time, or sooner, and nobody waits for it meanwhile."""
+    """It ends at the timeout or before, and no other connection waits for it.
+    """
     t = start("handshake_timeout=2s")
     app, f = flood(t)
     for _ in range(3):
@@ -161,7 +162,7 @@ def test_flood_does_not_keep_signals_out(start, flood):
 
 
 def flight_of_openssl(room, sock, version):
-    """What a server answers a hello with."""
+    """Return OpenSSL's answer to a hello."""
     server = room.server(sock, version)
     while True:
         server.fill()
@@ -174,7 +175,7 @@ def flight_of_openssl(room, sock, version):
 
 
 def test_drip(room, backend, start, version):
-    """The time is that of the handshake, however often there is news."""
+    """The timeout is for the whole handshake, even if data arrive."""
     t = start("handshake_timeout=1s")
     app = room.connect(t.address)
     sock = room.keep(backend.accept())
@@ -183,13 +184,13 @@ def test_drip(room, backend, start, version):
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         for byte in flight:
             sock.sendall(bytes([byte]))
-            time.sleep(0.02)  # its pace
+            time.sleep(0.02)  # between bytes
     assert read_all(app) == (b"", "reset")
     assert time.monotonic() - began < 1 + LATE
     t.wait_log(" no backend: .*: handshake timeout$")
 
 
-# Heaps.
+# Large messages.
 
 def hello_1_2(s):
     s.read_hello()
@@ -204,7 +205,7 @@ def chain(*certificates):
 
 @pytest.mark.parametrize("megabytes", [1, 15])
 def test_giant_chain(room, backend, start, certs, version, megabytes):
-    """It is not waited for, far less kept."""
+    """The client neither waits for it nor keeps it."""
     t = start("workers=1")
     assert serves(room, backend, t)
     before = memory(t)
@@ -235,7 +236,7 @@ def test_giant_chain(room, backend, start, certs, version, megabytes):
 @support.by_default
 @pytest.mark.skipif(support.MODE == "fork", reason="they are one process each")
 def test_crowd_with_long_chains(room, backend, start, certs):
-    """Each has one that it needs for no more than a moment."""
+    """Each connection needs its chain for only a moment."""
     t = start("workers=1", "handshake_timeout=60s")
     assert serves(room, backend, t)
 
@@ -262,7 +263,7 @@ def test_crowd_with_long_chains(room, backend, start, certs):
 
 
 def test_retries_for_ever(room, backend, start, certs):
-    """Once is what there may be; the cookie has been the largest."""
+    """Only one retry is allowed."""
     t = start("groups=x25519,secp256r1")
     app = room.connect(t.address)
     s = Server(room.keep(backend.accept()), certs.server, certs.server)
@@ -277,8 +278,8 @@ def test_retries_for_ever(room, backend, start, certs):
     assert serves(room, backend, t)
 
 
-def test_cookie_of_a_giant(room, backend, start, certs):
-    """Which would have to come back."""
+def test_giant_cookie(room, backend, start, certs):
+    """The client would have to return the cookie."""
     t = start("groups=x25519,secp256r1")
     app = room.connect(t.address)
     s = Server(room.keep(backend.accept()), certs.server, certs.server)

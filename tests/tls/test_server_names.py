@@ -1,4 +1,4 @@
-"""Which of several certificates a client gets, by the name that it asks for."""
+"""The choice among several certificates by the name that a client asks for."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from support import read_exactly, run
 
 
 class Shelf:
-    """Certificates for names.  The CN tells one from another."""
+    """Certificates for names, distinguished by their CN."""
 
     def __init__(self, certs):
         self.certs = certs
@@ -24,8 +24,8 @@ class Shelf:
         self.made = {}
 
     def get(self, cn, *names, key=EC):
-        """The argument for it.  names: as "DNS:a.example"; without any, it
-        has no subject alternative name.
+        """Return the argument for a certificate.  names: as "DNS:a.example";
+        without names, it has no subject alternative name.
         """
         if (cn, names, key) not in self.made:
             self.made[cn, names, key] = self.make(cn, names, key)
@@ -53,8 +53,8 @@ def backend(room):
 
 
 def ask(room, t, name, version=None, session=None, **keywords):
-    """A client that asks for this name, or for none, and takes what it gets;
-    its handshake is still to come.
+    """Return a client before its handshake; it asks for this name, or for
+    none, and accepts any certificate.
     """
     ctx = session.ctx if session else peers.context(room.certs, version,
                                                     **keywords)
@@ -63,7 +63,7 @@ def ask(room, t, name, version=None, session=None, **keywords):
 
 
 def served(room, t, name, version=None, **keywords):
-    """The CN of the certificate that this name gets."""
+    """Return the CN of the certificate for this name."""
     client = ask(room, t, name, version, **keywords).handshake()
     subject = dict(rdn[0] for rdn in client.tls.getpeercert()["subject"])
     client.close()
@@ -71,7 +71,7 @@ def served(room, t, name, version=None, **keywords):
 
 
 def s_client(room, t, name, version, *arguments, status=0):
-    """What OpenSSL's client says of a connection, in the words of 3.5."""
+    """Return the messages of OpenSSL's client, as by version 3.5."""
     names = ("-servername", name) if name else ("-noservername",)
     return run("openssl", "s_client", "-connect", t.address,
                "-tls" + version.replace(".", "_"), "-CAfile", room.certs.ca,
@@ -81,7 +81,7 @@ def s_client(room, t, name, version, *arguments, status=0):
 # By name.
 
 def test_trailing_dot_does_not_matter(room, shelf, tunnel):
-    """Python's ssl can't send one."""
+    """By OpenSSL, since Python's ssl can't send one."""
     t = tunnel(shelf.get("a", "DNS:a.example.org"),
                shelf.get("b", "DNS:b.example.org"))
     out = support.run("openssl", "s_client", "-connect", t.address,
@@ -118,7 +118,7 @@ def test_case_does_not_matter(room, shelf, tunnel, version, name):
     t = tunnel(shelf.get("a", "DNS:a.example.org"),
                shelf.get("b", "DNS:B.example.ORG", "DNS:*.wild.EXAMPLE.org"))
     assert served(room, t, name, version) == "b"
-    t.wait_log(f" sni={name} ")  # as it was asked for
+    t.wait_log(f" sni={name} ")  # as sent by the client
 
 
 @pytest.mark.parametrize("name,cn", [
@@ -134,7 +134,7 @@ def test_wildcard_is_one_label(room, shelf, tunnel, version, name, cn):
 
 
 def test_wildcard_is_no_empty_label(room, shelf, tunnel, version):
-    """Python would not even ask for it."""
+    """By OpenSSL, since Python can't ask for it."""
     t = tunnel(shelf.get("first", "DNS:first.example.net"),
                shelf.get("wild", "DNS:*.example.org"))
     assert "CN=first\n" in s_client(room, t, ".example.org", version)
@@ -171,7 +171,7 @@ def test_first_of_two_with_the_same_name(room, shelf, tunnel, version):
 
 
 def test_cn_is_no_name_beside_others(room, shelf, tunnel, version):
-    """RFC 6125, 6.4.4: it counts if there are no others."""
+    """RFC 6125, 6.4.4: it counts only without other names."""
     t = tunnel(shelf.get("first", "DNS:first.example.net"),
                shelf.get("cn.example.org", "DNS:a.example.org"))
     assert served(room, t, "cn.example.org", version) == "first"
@@ -195,7 +195,7 @@ def test_another_kind_of_name_is_not_the_server_s(room, shelf, tunnel):
 
 
 def test_chain_of_a_name(room, shelf, tunnel, version):
-    """Each with its own intermediate certificates, and none of another's."""
+    """Each certificate has only its own intermediates."""
     t = tunnel(shelf.get("a", "DNS:a.example.org"),
                f"cert={room.certs.chain}")
     for name, count in ("localhost", 2), ("a.example.org", 1):
@@ -205,7 +205,7 @@ def test_chain_of_a_name(room, shelf, tunnel, version):
 
 
 def test_names_after_a_hello_retry_request(room, shelf, tunnel):
-    """The name is asked for twice."""
+    """The client asks for the name twice."""
     t = tunnel(shelf.get("a", "DNS:a.example.org"),
                shelf.get("b", "DNS:b.example.org"), "groups=secp384r1")
     out = s_client(room, t, "b.example.org", "1.3", "-groups", "X25519:P-384")
@@ -228,7 +228,7 @@ def test_a_reload_brings_other_names(room, shelf, backend):
     assert served(room, t, "b.example.org") == "b"
 
 
-# By name, and then by type of key.
+# By name, then by type of key.
 
 KINDS = [("ecdsa", "ecdsa_secp256r1_sha256"),
          ("rsa", "rsa_pss_rsae_sha256:rsa_pkcs1_sha256")]
@@ -236,8 +236,8 @@ KINDS = [("ecdsa", "ecdsa_secp256r1_sha256"),
 
 @pytest.fixture
 def pair(shelf, tunnel):
-    """Two names, with an ECDSA and an RSA certificate each; in this order the
-    first of a kind is that of the wrong name.
+    """Return ECDSA and RSA certificates for two names, in such an order that
+    the first of each type has the wrong name.
     """
     return tunnel(
         shelf.get("other-rsa", "DNS:other.example.org", key=RSA),
@@ -248,7 +248,8 @@ def pair(shelf, tunnel):
 
 @pytest.mark.parametrize("kind,algorithms", KINDS)
 def test_ecdsa_beside_rsa_for_a_name(room, pair, version, kind, algorithms):
-    """The name chooses two, the client's signature algorithms one of them."""
+    """The name selects two, and the client's signature algorithms one of them.
+    """
     for name, prefix in ("a.example.org", ""), ("other.example.org", "other-"):
         out = s_client(room, pair, name, version, "-sigalgs", algorithms)
         assert f"CN={prefix}{kind}\n" in out
@@ -273,7 +274,7 @@ def test_suites_of_tls_1_2_choose_a_kind(room, pair, kind, cipher):
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_order_of_a_client_that_knows_both(room, pair, order):
-    """In TLS 1.3 it decides."""
+    """In TLS 1.3 the client's order decides."""
     kinds = [KINDS[i] for i in order]
     out = s_client(room, pair, "a.example.org", "1.3", "-sigalgs",
                    ":".join(algorithms for _, algorithms in kinds))
@@ -281,7 +282,7 @@ def test_order_of_a_client_that_knows_both(room, pair, order):
 
 
 def test_kind_that_a_name_does_not_have(room, shelf, tunnel, version):
-    """Another name's certificate would be refused by any client."""
+    """A certificate for another name would be refused by any client."""
     t = tunnel(shelf.get("a", "DNS:a.example.org"),
                shelf.get("b-rsa", "DNS:b.example.org", key=RSA))
     out = s_client(room, t, "a.example.org", version, "-sigalgs", KINDS[1][1],
@@ -346,7 +347,7 @@ def test_strict_after_a_hello_retry_request(room, shelf, tunnel):
 
 @pytest.mark.parametrize("junk", [b'"\n\x1b[2J', b"a\0b.ex", b"\xff\xfe..%n"])
 def test_strict_and_no_host_name(room, strict, version, junk):
-    """It is refused, and does not get into the log as it is."""
+    """It is refused, and escaped in the log."""
     asked = "x" * len(junk)
     client = ask(room, strict, asked, version)
     with pytest.raises(ssl.SSLWantReadError):
@@ -361,10 +362,11 @@ def test_strict_and_no_host_name(room, strict, version, junk):
                      r'the name "[ -~]*"$', line)
 
 
-# On sessions that are resumed.
+# Resumed sessions.
 
 def session(room, t, name, version, **keywords):
-    """Of a full handshake with this name, in which there was some data."""
+    """Return a session from a full handshake with this name, after some data.
+    """
     client = ask(room, t, name, version, **keywords).handshake()
     client.send(b"x")
     read_exactly(client, 1)
@@ -386,7 +388,7 @@ def test_name_on_a_resumed_session(room, strict, version, tickets):
 
 @pytest.mark.parametrize("name,reason", REFUSED)
 def test_strict_on_a_resumed_session(room, strict, version, name, reason):
-    """A session is no way around it."""
+    """A session does not bypass it."""
     kept = session(room, strict, "a.example.org", version)
     client = ask(room, strict, name, session=kept)
     with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):

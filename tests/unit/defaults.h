@@ -1,4 +1,4 @@
-/* defaults: each test has a configuration as it is before anything is set. */
+/* defaults: a configuration with only defaults, for each test. */
 #ifndef DEFAULTS_H
 #define DEFAULTS_H
 

@@ -1,4 +1,4 @@
-/* keys: those of addresses, for tests of what is counted by them. */
+/* keys: peer keys of addresses, for tests of counters. */
 #ifndef KEYS_H
 #define KEYS_H
 

@@ -1,6 +1,6 @@
 /*
- * said: the log goes to a file, which tests read: an error is one line that
- * names its place.  Included after the file that is tested, and with cmocka.
+ * said: write the log to a file, to be read by tests: an error is one line with
+ * its place.  Include it after the tested file and cmocka.
  */
 #ifndef SAID_H
 #define SAID_H
@@ -22,7 +22,7 @@
 #define WHERE	"tunnel.conf:12"
 #define LEN(a)	(sizeof(a) / sizeof((a)[0]))
 
-/* What has been logged since the last call. */
+/* Return the log lines since the last call. */
 static inline const char *
 said(void)
 {
@@ -45,7 +45,7 @@ is_sentence(const char *text)
 	    strchr(text, '\n') == text + len - 1;
 }
 
-/* One sentence, from where, in which part is to be found. */
+/* Expect one line that begins with where and contains part. */
 static inline void
 expect_said(const char *where, const char *part)
 {
@@ -57,7 +57,7 @@ expect_said(const char *where, const char *part)
 		    "\"%s\"", text, where, part);
 }
 
-/* Sentences, one of which begins with where, and has part in it. */
+/* Expect lines, one of which begins with where and contains part. */
 static inline void
 expect_among(const char *where, const char *part)
 {
@@ -77,7 +77,7 @@ expect_silence(void)
 	assert_string_equal(said(), "");
 }
 
-/* How often it was said, of what was said since the last call. */
+/* Count the occurrences of part in text, the result of said(). */
 static inline int
 times_said(const char *text, const char *part)
 {
@@ -90,7 +90,7 @@ times_said(const char *text, const char *part)
 	return n;
 }
 
-/* Before each test: as the log is at first, and nothing in it. */
+/* Before each test: reset the log, and empty its file. */
 static inline void
 said_reset(void)
 {
@@ -99,7 +99,7 @@ said_reset(void)
 	said();
 }
 
-/* Before all of them; -1: it can't be. */
+/* Before all tests.  0, or -1 on failure. */
 static inline int
 said_init(void)
 {

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static int listener = -1;	/* where both ends of a TCP pair come from */
+static int listener = -1;	/* for both ends of a TCP pair */
 static struct sockaddr_in listener_addr;
 
 static inline int
@@ -41,7 +41,7 @@ nonblock(int fd)
 	CHECK(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0);
 }
 
-/* All of 127.0.0.0/8 is us: with many addresses, ports never run out. */
+/* Use many addresses of 127.0.0.0/8, so that ports never run out. */
 static inline void
 tcp_pair(int fds[2])
 {
@@ -77,7 +77,7 @@ is_ready(int fd, short events, int ms)
 	return poll(&p, 1, ms) == 1;
 }
 
-/* A socket that is going to be refused: its port was another's just now. */
+/* Connect to a port that was just closed: the connection will be refused. */
 static inline int
 dial_nobody(void)
 {

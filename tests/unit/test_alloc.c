@@ -1,6 +1,6 @@
 /*
- * Unit tests of what mbed TLS has its memory from in a build with musl.
- * alloc.c is included; what it gets from libc, and gives back, is counted.
+ * Unit tests of the allocator for mbed TLS in a build with musl.  alloc.c is
+ * included; its calls of malloc(3) and free(3) are counted.
  */
 #include <malloc.h>
 #include <setjmp.h>
@@ -14,7 +14,7 @@
 
 static struct {
 	int	 no_memory;
-	size_t	 held;			/* by libc's count: bytes and chunks */
+	size_t	 held;			/* from libc: bytes and chunks */
 	size_t	 chunks;
 } world;
 
@@ -57,7 +57,7 @@ setup(void **state)
 	return 0;
 }
 
-/* Nothing of a test is left in use; what was kept goes to libc. */
+/* Check that a test has freed all memory; return cached chunks to libc. */
 static int
 teardown(void **state)
 {
@@ -114,7 +114,7 @@ test_reused(void **state)
 		tunnel_free(tunnel_calloc(1, sizes[i]));
 	chunks = world.chunks;
 	assert_int_equal(chunks, i);
-	world.no_memory = 1;		/* and none is needed */
+	world.no_memory = 1;		/* cached chunks are enough */
 	while (i-- > 0) {
 		void *p = tunnel_calloc(sizes[i], 1);
 
@@ -139,7 +139,7 @@ test_too_much(void **state)
 	tunnel_free(NULL);
 }
 
-/* What is too large to be kept, and more of it than is kept. */
+/* Chunks that are too large or too many for the cache go back to libc. */
 static void
 test_given_back(void **state)
 {
@@ -156,7 +156,7 @@ test_given_back(void **state)
 	assert_int_equal(world.chunks, KEPT / 256);
 }
 
-/* Chunks of any size come and go, and each is its owner's alone. */
+/* Allocate and free chunks of any size: none may overlap. */
 static void
 test_many(void **state)
 {

@@ -4,7 +4,7 @@
 #include "defaults.h"
 #include "said.h"
 
-/* The letters, mixed with keys, up to --. */
+/* Letters mixed with keys, up to --. */
 static void
 test_letters(void **state)
 {
@@ -48,7 +48,7 @@ write_file(const char *name, const char *text)
 	assert_int_equal(fclose(fp), 0);
 }
 
-/* What was started with is looked at again at each reload. */
+/* Each reload uses the same arguments again. */
 static void
 test_configure_again(void **state)
 {
@@ -76,7 +76,7 @@ test_configure_again(void **state)
 	expect_silence();
 }
 
-/* Somebody else's sockets are not ours. */
+/* LISTEN_FDS with another LISTEN_PID is ignored. */
 static void
 test_environment(void **state)
 {

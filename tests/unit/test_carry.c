@@ -1,9 +1,9 @@
-/* Unit tests of state that is handed over. */
+/* Unit tests of carry: the state that is handed over. */
 #include "../../lib/carry.c"
 
 #include "said.h"
 
-/* All that is there goes on, and so must be as it was. */
+/* After a fault on writing, the state and all values are unchanged. */
 static void
 test_not_to_be_handed_over(void **state)
 {
@@ -29,7 +29,7 @@ test_not_to_be_handed_over(void **state)
 	handover_free(&x);
 }
 
-/* A child that has ended, and waits to be seen. */
+/* A child that has exited and is not reaped yet. */
 static pid_t
 fork_zombie(void)
 {
@@ -60,7 +60,7 @@ assert_goes_on(const struct generation *g, const struct generation *was)
 	assert_int_equal(g->board.counts[2].live, 4);
 }
 
-/* A generation that leaves: workers have until then, and no longer. */
+/* A retired generation keeps the deadline of its workers. */
 static void
 test_generation(void **state)
 {
@@ -87,7 +87,7 @@ test_generation(void **state)
 	assert_null(y.bad);
 	assert_goes_on(&g, &was);
 	waitpid(pid, NULL, 0);
-	was.board.fd = -1;		/* it is the same number */
+	was.board.fd = -1;		/* the same descriptor as in g */
 	scoreboard_free(&was.board);
 	scoreboard_free(&g.board);
 	workers_free(&was.workers);

@@ -1,4 +1,4 @@
-/* Unit tests of lib/command.c, included to reach what is static. */
+/* Unit tests of command, which is included for its static functions. */
 #include "../../lib/command.c"
 
 #include <setjmp.h>
@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-/* A command that ended, or was killed, before it was told of the client. */
+/* Open the stream of a command that exited or was killed before the header. */
 static int
 open_to_the_dead(int killed_by)
 {

@@ -1,8 +1,8 @@
 /*
  * Unit tests of the configuration: lines, files, arguments.
  *
- * TUNNEL_RUNS	how many lines of garbage (30000)
- * TUNNEL_SEED	the seed of the first (1), printed by one that fails
+ * TUNNEL_RUNS	number of lines of garbage (30000)
+ * TUNNEL_SEED	the first seed (1); a failure prints its seed
  */
 #include "../../lib/config.c"
 
@@ -14,7 +14,7 @@ static char directory[] = "/tmp/test_config.XXXXXX";
 static int
 line_of(struct config *cfg, const char *where, const char *bytes, size_t len)
 {
-	char *copy = malloc(len + 1);	/* exactly: for the sanitizers */
+	char *copy = malloc(len + 1);	/* exact size, for the sanitizers */
 	int r;
 
 	assert_non_null(copy);
@@ -22,7 +22,7 @@ line_of(struct config *cfg, const char *where, const char *bytes, size_t len)
 	copy[len] = '\0';
 	if (len > 0 && copy[len - 1] == '\n')
 		copy[--len] = '\0';
-	r = config_line(cfg, FROM_FILE, where, copy, len);
+	r = config_line(cfg, RANK_FILE, where, copy, len);
 	free(copy);
 	return r;
 }
@@ -77,7 +77,7 @@ test_defaults(void **state)
 	expect_silence();
 }
 
-/* A word in place of a number, where there is one, is 0. */
+/* A word that is allowed in place of a number is 0. */
 static void
 test_words_for_zero(void **state)
 {
@@ -94,7 +94,7 @@ test_words_for_zero(void **state)
 	assert_int_equal(cfg->number[MAX_PER_IP], 0);
 }
 
-/* What is wrong, and what would have been right. */
+/* Errors name the wrong value and the allowed ones. */
 static void
 test_bad_values(void **state)
 {
@@ -117,14 +117,14 @@ test_bad_values(void **state)
 		{ "tls_min = 1.1", "1.2, 1.3" },
 		{ "truncation = EOF", "reset, eof" },
 		{ "accept =", "has no value" },
-		{ "accept", "not key = value" },
+		{ "accept", "not a setting" },
 		{ "= 5", "unknown key \"\"" },
 		{ "=", "unknown key \"\"" },
-		{ "accept 443", "not key = value" },
-		{ "[service]", "there are no [sections]" },
+		{ "accept 443", "not a setting" },
+		{ "[service]", "[sections] are not supported" },
 		{ "[a b]", "/etc/tunnel/a-b.conf" },
 		{ "[../x]", "/etc/tunnel/..-x.conf" },
-		{ "[", "there are no [sections]" },
+		{ "[", "[sections] are not supported" },
 		{ "acc ept = 443", "unknown key \"acc ept\"" },
 		{ "Accept = 443", "unknown key \"Accept\"" },
 		{ "accept\x1b[2J = 443", "a control character" },
@@ -167,7 +167,7 @@ test_lines(void **state)
 		assert_string_equal(v->where, WHERE);
 	}
 	assert_int_equal(i, LEN(good));
-	/* Only the first = divides, and only the start makes a comment. */
+	/* Only the first = separates, and # is a comment only at the start. */
 	assert_int_equal(line(cfg, "exec = a=b#c\n"), 0);
 	assert_string_equal(config_text(cfg, EXEC), "a=b#c");
 	expect_silence();
@@ -200,7 +200,7 @@ test_not_text(void **state)
 	longest[LINE_MAX_LEN] = '\0';
 	assert_int_equal(line(cfg, longest), 0);
 	assert_int_equal(strlen(config_text(cfg, EXEC)), LINE_MAX_LEN - 7);
-	/* What is quoted is cut, not the end of the sentence. */
+	/* The quoted part is cut, not the end of the message. */
 	memset(longest, 'y', LINE_MAX_LEN);
 	assert_int_equal(line(cfg, longest), -1);
 	expect_said(WHERE, "a comment begins with # or ;)");
@@ -213,7 +213,7 @@ test_once_or_often(void **state)
 
 	assert_int_equal(line(cfg, "log = /a\n"), 0);
 	assert_int_equal(line_of(cfg, "tunnel.conf:13", "log = /a\n", 9), -1);
-	expect_said("tunnel.conf:13", "already set at " WHERE);
+	expect_said("tunnel.conf:13", "already set (" WHERE);
 	assert_int_equal(line(cfg, "connect = 1\n"), 0);
 	assert_int_equal(line(cfg, "connect = 2\n"), 0);
 	assert_string_equal(cfg->given[CONNECT]->text, "1");
@@ -240,7 +240,7 @@ test_file(void **state)
 	assert_string_equal(config_where(cfg, ACCEPT), where);
 	snprintf(where, sizeof(where), "%s/conf:6", directory);
 	assert_string_equal(config_where(cfg, CERT), where);
-	/* All errors are told. */
+	/* All errors are reported. */
 	assert_int_equal(file(cfg, "\n# x\nnonsense = 1\nworse\n"), -1);
 	snprintf(where, sizeof(where), "%s/conf:4: ", directory);
 	expect_among(where, "\"worse\"");
@@ -263,7 +263,7 @@ test_file_not_text(void **state)
 	memset(big, 'x', sizeof(big));
 	memcpy(big, "#\nlog = ", 8);
 	assert_int_equal(config_file(cfg, write_file(big, sizeof(big))), -1);
-	expect_said(where, "a line of 1048582 bytes");
+	expect_said(where, "the line is too long: 1048582 bytes");
 	memset(big, 0, sizeof(big));
 	memcpy(big, "#\n", 2);
 	assert_int_equal(config_file(cfg, write_file(big, sizeof(big))), -1);
@@ -275,7 +275,7 @@ test_file_not_text(void **state)
 	expect_said(directory, "not a regular file");
 }
 
-/* The place is named even where the path to it is long. */
+/* The line number is reported also after a long path. */
 static void
 test_file_with_long_path(void **state)
 {
@@ -313,7 +313,7 @@ test_arguments_win(void **state)
 	assert_null(cfg->given[CONNECT]->next->next);
 	assert_int_equal(cfg->number[IDLE_TIMEOUT], 3000);
 	assert_int_equal(cfg->number[HALF_CLOSE_TIMEOUT], 8000);
-	/* What is overridden must be right all the same. */
+	/* An overridden value must be valid, too. */
 	assert_int_equal(line(cfg, "idle_timeout = 9\n"), -1);
 	expect_said(WHERE, "idle_timeout = \"9\"");
 	assert_int_equal(cfg->number[IDLE_TIMEOUT], 3000);
@@ -327,7 +327,7 @@ test_argument_errors(void **state)
 	assert_int_equal(config_argument(cfg, "tunnel.conf"), -1);
 	expect_said("argument \"tunnel.conf\"", "-c");
 	assert_int_equal(config_argument(cfg, ""), -1);
-	expect_said("argument \"\"", "not key=value");
+	expect_said("argument \"\"", "not a setting");
 	assert_int_equal(config_argument(cfg, "acept=1"), -1);
 	expect_said("command line", "\"acept\"");
 	assert_int_equal(config_argument(cfg, "accept="), -1);
@@ -337,7 +337,7 @@ test_argument_errors(void **state)
 	expect_said("command line", "already set");
 }
 
-/* What has to be there. */
+/* Required options. */
 
 static void
 test_check(void **state)
@@ -390,7 +390,7 @@ test_command(void **state)
 	expect_said("command line", "more than 63 words");
 }
 
-/* Printed, it is a configuration again, and the same one. */
+/* Print a configuration to a file, which must give the same configuration. */
 
 static void
 print_to_file(const struct config *cfg)
@@ -430,7 +430,7 @@ same_again(const struct config *cfg)
 	config_free(&again);
 }
 
-/* What is for one role alone, or means something else there. */
+/* Options of one role: set the role and another line. */
 
 static struct config *
 role(struct config *cfg, const char *client, const char *more)
@@ -486,26 +486,26 @@ test_roles(void **state)
 	}
 }
 
-/* A default that depends on the role, in whichever order they come. */
+/* Defaults depend on the role, in any order of lines. */
 static void
 test_defaults_of_roles(void **state)
 {
 	struct config *cfg = *state;
 
 	role(cfg, "client = yes", "# none");
-	assert_int_equal(cfg->number[VERIFY], REQUIRE);
+	assert_int_equal(cfg->number[VERIFY], VERIFY_REQUIRE);
 	assert_string_equal(config_text(cfg, VERIFY), "require");
 	assert_null(config_text(cfg, SNI_STRICT));
 	same_again(cfg);
 	role(cfg, "client = no", "# none");
-	assert_int_equal(cfg->number[VERIFY], NONE);
+	assert_int_equal(cfg->number[VERIFY], VERIFY_NONE);
 	assert_string_equal(config_text(cfg, VERIFY), "none");
 	assert_string_equal(config_text(cfg, SNI_STRICT), "no");
 	same_again(cfg);
 	role(cfg, "client = yes", "verify = none");
-	assert_int_equal(cfg->number[VERIFY], NONE);
+	assert_int_equal(cfg->number[VERIFY], VERIFY_NONE);
 	same_again(cfg);
-	/* What it is of is not known: nothing else is said. */
+	/* The role is unknown: no further errors. */
 	role(cfg, "# none", "ca = x");
 	assert_int_equal(line(cfg, "sni_strict = yes"), 0);
 	assert_int_equal(line(cfg, "server_name = x"), 0);
@@ -522,7 +522,7 @@ test_print(void **state)
 	struct config *cfg = *state;
 	size_t i;
 
-	/* Defaults are told as well, and no more than that. */
+	/* Defaults are printed too, and nothing else. */
 	same_again(cfg);
 	config_free(cfg);
 	config_defaults(cfg);
@@ -542,7 +542,7 @@ test_print(void **state)
 	same_again(cfg);
 }
 
-/* An argument is held to what a line could say, or else can't be printed. */
+/* An argument must be valid as a line of a file, to be printed as one. */
 static void
 test_print_arguments(void **state)
 {
@@ -566,7 +566,7 @@ test_print_arguments(void **state)
 	}
 }
 
-/* Garbage: thousands of lines, from a seed. */
+/* Garbage: thousands of random lines, by a seed. */
 
 static uint64_t rnd_state;
 
@@ -606,7 +606,7 @@ some_value(char *out, size_t size)
 	return n;
 }
 
-/* Of three kinds: bytes; letters that could pass; a key, and then those. */
+/* Three kinds: any bytes; plausible letters; a key with such letters. */
 static size_t
 some_line(char *out, size_t size)
 {
@@ -668,7 +668,7 @@ test_garbage(void **state)
 		taken += r == 0;
 		config_free(&cfg);
 	}
-	/* Both ways are taken often, or this tests too little. */
+	/* Check that many lines are accepted, and many refused. */
 	assert_true(taken >= n / 50 && taken <= n / 2);
 }
 

@@ -1,12 +1,9 @@
-/*
- * Unit tests of a connection: connection.c is included, to reach what is
- * static.
- */
+/* Unit tests of connection, which is included for its static functions. */
 #include "../../lib/connection.c"
 
 #include "said.h"
 
-/* An address takes part of its limit along, over generations of any size. */
+/* Connections of an address count over all generations. */
 static int
 enter(struct generation *g, struct share *w, volatile uint64_t **place)
 {
@@ -36,7 +33,7 @@ test_places_of_generations(void **state)
 	assert_int_equal(enter(&g[0], &w[0], &place), 0);
 	assert_int_equal(enter(&g[1], &w[1], &place), 0);
 	assert_int_equal(enter(&g[2], &w[2], &place), 0);
-	/* The fifth, which one that leaves makes room for: any way it does. */
+	/* The fifth is refused until another one ends, in any generation. */
 	assert_int_equal(enter(&g[2], &w[2], &place), -1);
 	scoreboard_leave(&g[0].board, &w[0], 7, first);
 	assert_int_equal(enter(&g[2], &w[2], &place), 0);
@@ -50,7 +47,7 @@ test_places_of_generations(void **state)
 	}
 }
 
-/* It is not begun a second time. */
+/* A command is not started a second time. */
 static void
 test_command_that_does_not_open(void **state)
 {
@@ -67,7 +64,7 @@ test_command_that_does_not_open(void **state)
 	assert_int_equal(all.commands.running, 0);
 }
 
-/* Addresses with these last numbers, for a target. */
+/* Make addresses with these last numbers, for a target. */
 static struct addresses *
 addresses(const char *numbers)
 {
@@ -93,7 +90,7 @@ move(struct target *t, const char *numbers)
 	t->to = addresses(numbers);
 }
 
-/* The last numbers of up to n addresses that a connection tries in vain. */
+/* Fail up to n addresses of a connection; return their last numbers. */
 static const char *
 tried(struct connection *c, size_t n)
 {
@@ -109,7 +106,7 @@ tried(struct connection *c, size_t n)
 	return numbers;
 }
 
-/* Each address once, as the lists are when a connection comes to them. */
+/* Try each address once, by the list at the time when its target is taken. */
 static void
 test_addresses_that_change(void **state)
 {

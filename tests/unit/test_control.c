@@ -1,4 +1,4 @@
-/* Unit tests of the control channel: orders, and where the log is. */
+/* Unit tests of the control channel: orders, and the change of the log. */
 #include "../../lib/control.c"
 
 #include <errno.h>
@@ -49,12 +49,12 @@ test_orders(void **state)
 	assert_int_equal(control_receive(channel[1], &o, &fd), 0);
 	assert_int_equal(o.what, ORDER_MAKE_ROOM);
 	assert_int_equal(fd, -1);
-	/* What is no order is none. */
+	/* Other messages are ignored. */
 	assert_int_equal(send(channel[0], "", 1, 0), 1);
 	assert_int_equal(control_receive(channel[1], &o, &fd), -1);
 }
 
-/* Nobody is waited for. */
+/* Sending never blocks. */
 static void
 test_no_room(void **state)
 {
@@ -71,7 +71,7 @@ test_no_room(void **state)
 	assert_int_not_equal(errno, EAGAIN);
 }
 
-/* By the number that the log has, which the sandbox knows. */
+/* The new log gets the number of the old one, as the sandbox requires. */
 static void
 test_log_moves(void **state)
 {
@@ -94,7 +94,7 @@ test_log_moves(void **state)
 	assert_true(log.is_private && log.has_time);
 	log_info("there");
 	assert_non_null(strstr(said(), " info: there\n"));
-	/* Syslog can't be opened in there. */
+	/* An order to use syslog is ignored in a sandbox. */
 	o.log = -1;
 	control_apply_log(&o, -1);
 	assert_int_equal(log_fd(), was);

@@ -13,7 +13,7 @@ setup(void **state)
 	return 0;
 }
 
-/* They wait for the process to sleep, and are taken once. */
+/* Signals are delivered only during sleep, and are taken once. */
 static void
 test_signals(void **state)
 {
@@ -47,7 +47,7 @@ is_open(int fd)
 	return fcntl(fd, F_GETFD) != -1;
 }
 
-/* In a child, which would close what cmocka or a sanitizer has open. */
+/* Test in a child, as files of cmocka or a sanitizer would be closed. */
 static int
 closes(int *fds, size_t n)
 {
@@ -108,7 +108,7 @@ test_pidfile(void **state)
 	assert_int_equal(pread(other, text, sizeof(text) - 1, 0), 5);
 	assert_string_equal(text, "1234\n");
 	assert_string_equal(daemon_write_pidfile(other, name, 1),
-	    "another tunnel holds it");
+	    "another tunnel has locked it");
 	close(fd);
 	unlink(name);
 	assert_string_equal(daemon_write_pidfile(other, name, 1),
@@ -125,7 +125,7 @@ test_notify(void **state)
 	char text[64] = "", name[16];
 
 	(void)state;
-	/* An abstract one, which the kernel chooses. */
+	/* An abstract address, chosen by the kernel. */
 	assert_int_equal(bind(fd, (struct sockaddr *)&un, len), 0);
 	len = sizeof(un);
 	assert_int_equal(getsockname(fd, (struct sockaddr *)&un, &len), 0);

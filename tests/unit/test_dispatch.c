@@ -7,8 +7,8 @@
 #include "said.h"
 
 /*
- * A worker may have been asked to make room too early by its own
- * clock, if it was slow to start.
+ * Repeat the order to make room: for a worker that started slowly, the first
+ * one came before FORWARD_DROP_MS by its own clock.
  */
 static void
 test_asked_again(void **state)
@@ -20,20 +20,20 @@ test_asked_again(void **state)
 	struct dispatch d = { .waiting = { .fd = -1 } };
 	const struct timespec limit = { .tv_sec = 3 };
 	int64_t until = clock_ms() + 10000;
-	int line[2], fd, i;
+	int channel[2], fd, i;
 	struct order o;
 	sigset_t set;
 
 	(void)state;
-	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, line), 0);
-	slot.control = line[0];
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, channel), 0);
+	slot.control = channel[0];
 	sigemptyset(&set);
 	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	if ((slot.pid = fork()) == 0) {
 		for (i = 0; i < 2; i++)
 			if (sigtimedwait(&set, NULL, &limit) != SIGHUP ||
-			    control_receive(line[1], &o, &fd) == -1 ||
+			    control_receive(channel[1], &o, &fd) == -1 ||
 			    o.what != ORDER_MAKE_ROOM)
 				_exit(1);
 		_exit(0);
@@ -44,8 +44,8 @@ test_asked_again(void **state)
 		poll(NULL, 0, 10);
 	}
 	assert_true(WIFEXITED(i) && WEXITSTATUS(i) == 0);
-	close(line[0]);
-	close(line[1]);
+	close(channel[0]);
+	close(channel[1]);
 }
 
 int

@@ -1,4 +1,4 @@
-/* Unit tests of files: who else can write there, and what is no file for us. */
+/* Unit tests of files: other writers, and unsuitable files. */
 #include "../../lib/files.c"
 
 #include "said.h"
@@ -24,7 +24,7 @@ make(const char *name, mode_t mode)
 	close(fd);
 }
 
-/* What there is to say of it; empty: nothing. */
+/* The fault of a file; empty: none. */
 static const char *
 fault(int option, const char *name)
 {
@@ -52,9 +52,9 @@ test_directories(void **state)
 	assert_ptr_equal(strstr(why, "the workers' user can write to"), why);
 	assert_int_equal(chmod(directory, 0707), 0);
 	why = fault(ACCEPT, "socket");
-	assert_ptr_equal(strstr(why, "anybody can write to"), why);
+	assert_ptr_equal(strstr(why, "anyone can write to"), why);
 	assert_non_null(strstr(why, directory));
-	/* As /tmp: what is there is its owner's. */
+	/* Sticky, as /tmp: files can only be replaced by their owner. */
 	assert_int_equal(chmod(directory, 01707), 0);
 	assert_string_equal(fault(ACCEPT, "socket"), "");
 	assert_int_equal(chmod(directory, 0700), 0);
@@ -70,10 +70,10 @@ test_kinds(void **state)
 	assert_string_equal(fault(LOG, "file"), "");
 	snprintf(file, sizeof(file), "%s", path("file"));
 	assert_int_equal(symlink("file", path("soft")), 0);
-	assert_string_equal(fault(LOG, "soft"), "is a link");
+	assert_string_equal(fault(LOG, "soft"), "it is a link");
 	assert_string_equal(fault(TICKET_KEYS, "soft"), "");
 	assert_int_equal(link(file, path("hard")), 0);
-	assert_string_equal(fault(LOG, "hard"), "is a link");
+	assert_string_equal(fault(LOG, "hard"), "it is a link");
 	assert_int_equal(mkfifo(path("fifo"), 0600), 0);
 	assert_string_equal(fault(LOG, "fifo"), "");
 	assert_string_equal(fault(PIDFILE, "fifo"),
@@ -81,11 +81,11 @@ test_kinds(void **state)
 	assert_int_equal(mkdir(path("directory"), 0700), 0);
 	assert_string_equal(fault(LOG, "directory"),
 	    "not a regular file");
-	/* A path is enough for a socket, whatever is there. */
+	/* For a socket, only the directory is checked. */
 	assert_string_equal(fault(ACCEPT, "fifo"), "");
 	make("keys", 0606);
 	assert_string_equal(fault(TICKET_KEYS, "keys"),
-	    "writable by other users");
+	    "other users can write to it");
 	unlink(file);
 	unlink(path("soft"));
 	unlink(path("hard"));
@@ -94,7 +94,7 @@ test_kinds(void **state)
 	rmdir(path("directory"));
 }
 
-/* A secret is never in a file that was there, nor open to others. */
+/* A secret is only written to a new file with mode 0600. */
 static void
 test_create(void **state)
 {
@@ -133,10 +133,10 @@ test_open(void **state)
 	unlink(given.text);
 	assert_int_equal(symlink("nowhere", given.text), 0);
 	assert_int_equal(files_open(&cfg, ours, PIDFILE, O_RDWR, 0600), -1);
-	expect_said(WHERE, "is a link");
+	expect_said(WHERE, "it is a link");
 	assert_int_equal(files_check(&cfg, ours, LEVEL_ERROR), -1);
-	expect_said(WHERE, "is a link");
-	/* That was told already. */
+	expect_said(WHERE, "it is a link");
+	/* Reported already. */
 	cfg.is_wrong[PIDFILE] = 1;
 	assert_int_equal(files_check(&cfg, ours, LEVEL_ERROR), 0);
 	expect_silence();

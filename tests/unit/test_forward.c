@@ -1,11 +1,11 @@
 /*
- * Unit tests of the engine.  forward.c is included, and its libc is faked
- * where a test must own time, sleep or failure: nothing here ever sleeps.
- * The heart is test_seeds(): the real loop over real sockets, between streams
- * and peers that misbehave at every point.
+ * Unit tests of the engine.  forward.c is included.  Its libc is faked where a
+ * test controls time, sleep or failures: the tests never sleep.  The main test
+ * is test_seeds(): the real loop over real sockets, between streams and peers
+ * that misbehave at every point.
  *
- * FORWARD_RUNS	how many seeded runs (20000)
- * FORWARD_SEED	the seed of the first (1), printed by a run that fails
+ * FORWARD_RUNS	number of seeded runs (20000)
+ * FORWARD_SEED	the first seed (1); a failing run prints its seed
  */
 #include <sys/types.h>
 #include <sys/socket.h>
@@ -33,28 +33,28 @@
 #include <sys/epoll.h>
 #endif
 
-#define PATIENCE	12	/* turns without any news, then time passes */
-#define EAGER		4	/* the same, then peers are no longer lazy */
-#define SPINS		4	/* turns with events, but nothing done */
-#define MOMENTS		100	/* of 10 ms, for the kernel's TCP */
+#define QUIET_TURNS	12	/* turns without progress, then time passes */
+#define EAGER		4	/* the same, then peers act at once */
+#define SPINS		4	/* turns with events, without progress */
+#define MOMENTS		100	/* of 10 ms, to wait for the kernel's TCP */
 #define MAX_TURNS	30000
-#define ALARM		120	/* seconds for one run, even in valgrind */
-#define REASON_SIZE	128	/* of a reason that is looked at */
+#define ALARM		120	/* seconds per run, even in valgrind */
+#define REASON_SIZE	128	/* of a checked reason */
 
-/* All that is faked, and what the fakes have seen. */
+/* The state of the fakes, and their observations. */
 static struct {
 	uint64_t seed;		/* 0: not in a seeded run */
 	uint64_t rnd;
 	int64_t	 now;		/* the clock, in ms */
-	int64_t	 wake_at;	/* time never passes this unseen; 0: none */
-	int64_t	 poll_ms;	/* what the poller takes, without a sleep */
-	int	 wished;	/* how long the engine wanted to sleep */
-	int	 moved;		/* anything has happened in this turn */
+	int64_t	 wake_at;	/* the clock never skips this time; 0: none */
+	int64_t	 poll_ms;	/* the duration of a poll without a sleep */
+	int	 wished;	/* the last timeout of the engine */
+	int	 moved;		/* there was progress in this turn */
 	int	 quiet, spins, turns;
-	int	 tcp;		/* what was sent may take a moment to arrive */
-	unsigned eintr;		/* one call in so many is interrupted */
+	int	 tcp;		/* sent data may take a moment to arrive */
+	unsigned eintr;		/* interrupt one call in so many */
 	int	 accept_error, accept_errors, accepts;
-	int	 malloc_in, malloc_failed;	/* fails at that call */
+	int	 malloc_in, malloc_failed;	/* the call to fail */
 	int	 calloc_fails, watch_fails;
 } world;
 
@@ -100,7 +100,7 @@ rnd(size_t n)
 	return (size_t)((world.rnd * 0x2545f4914f6cdd1du) >> 32) % n;
 }
 
-/* The fakes. */
+/* Fakes of libc. */
 
 static int
 fake_clock_gettime(clockid_t id, struct timespec *ts)
@@ -166,7 +166,7 @@ fake_calloc(size_t n, size_t size)
 	return calloc(n, size);
 }
 
-/* It wants to sleep, and nobody has anything to do: the clock moves on. */
+/* The engine sleeps, and no peer acts: advance the clock. */
 static void
 pass_time(int timeout)
 {
@@ -180,14 +180,14 @@ pass_time(int timeout)
 	world.quiet = 0;
 }
 
-/* How long the real poller shall wait. */
+/* The timeout for the real poller. */
 static int
 moment(void)
 {
-	return world.tcp && world.quiet > PATIENCE ? 10 : 0;
+	return world.tcp && world.quiet > QUIET_TURNS ? 10 : 0;
 }
 
-/* The poller has found n events, and was told to wait that long for them. */
+/* Account for a poll with n events and this timeout. */
 static int
 turned(int n, int timeout)
 {
@@ -207,7 +207,7 @@ turned(int n, int timeout)
 	if (world.spins > SPINS)
 		die("spins");
 	if (n == 0 && timeout != 0 &&
-	    world.quiet > PATIENCE + (world.tcp ? MOMENTS : 0))
+	    world.quiet > QUIET_TURNS + (world.tcp ? MOMENTS : 0))
 		pass_time(timeout);
 	return n;
 }
@@ -300,8 +300,8 @@ count_fds(void)
 }
 
 /*
- * What peers send: endless noise without MARK, which is the end of a stream
- * that tells it in band, as TLS does with close_notify.
+ * Data of peers: endless random bytes without MARK, which is an end of stream
+ * in band, as close_notify is in TLS.
  */
 #define MARK	0xff
 #define PERIOD	65521
@@ -327,30 +327,30 @@ noise_at(size_t key, size_t off)
 }
 
 /*
- * Peers: the applications at the far ends, which run in woken().
+ * Peers: the applications at the far ends, run by woken().
  */
 
 enum manner {
-	POLITE,		/* sends, says that it ends, reads to the end */
-	SHORT,		/* ends without saying so: a truncation, with MARK */
-	CUTS,		/* closes, whatever there is to be read */
-	RESETS,		/* the same with RST, where there is one */
-	STALLS,		/* neither sends nor reads any more */
+	POLITE,		/* sends, ends in order, reads to the end */
+	SHORT,		/* shutdown(2) without MARK: a truncation */
+	CUTS,		/* closes with unread data */
+	RESETS,		/* closes with RST, on TCP */
+	STALLS,		/* stops sending and reading */
 	MANNERS
 };
 
 struct peer {
 	int	 fd;
-	int	 in_band;	/* its end is MARK; else it is shutdown(2) */
+	int	 in_band;	/* ends with MARK; otherwise shutdown(2) */
 	enum manner manner;
-	size_t	 at;		/* bad manners begin after so many bytes */
+	size_t	 at;		/* misbehaves after so many bytes */
 	size_t	 total;
 	size_t	 sent, got;
-	size_t	 wait;		/* sends nothing before it got so many */
-	size_t	 chunk;		/* moves at most so many at once */
-	size_t	 key;		/* of its noise */
-	int	 said;		/* has ended */
-	int	 unheard;	/* could not send: what it reads ends in no END */
+	size_t	 wait;		/* waits for so many bytes before sending */
+	size_t	 chunk;		/* bytes per call, at most */
+	size_t	 key;		/* of its random data */
+	int	 said;		/* has sent its end */
+	int	 unheard;	/* could not send: must not read END */
 	int	 stalled;
 	enum { NOTHING, END, CUT } heard;
 	const struct peer *other;
@@ -426,7 +426,7 @@ peer_end(struct peer *p)
 		    errno == EAGAIN)
 			return;
 	}
-	/* With an end in band, the FIN may come with it, later, or never. */
+	/* After MARK, the FIN may come at once, later, or never. */
 	if (!p->in_band || rnd(2) == 0)
 		shutdown(p->fd, SHUT_WR);
 	p->said = 1;
@@ -482,7 +482,7 @@ peer_step(struct peer *p)
 		peer_close(p);
 }
 
-/* The engine has closed its end: read what there is, to the end. */
+/* The engine has closed its end: read the remaining data. */
 static void
 peer_drain(struct peer *p)
 {
@@ -495,7 +495,7 @@ peer_drain(struct peer *p)
 }
 
 /*
- * Fake streams, around the plain one: the same bytes, with less luck.
+ * Fake streams around the plain one: the same bytes, with injected faults.
  */
 
 enum { OPEN_OP, READ_OP, WRITE_OP, FINISH_OP, OPS };
@@ -510,47 +510,47 @@ struct fake {
 	struct link *link;
 	int	 side;
 	int	 in_band;
-	int	 wordless;	/* it can't be told of an error, but aborted */
-	int	 secures;	/* connected, it has a handshake before it */
-	/* Its nature. */
-	size_t	 want;		/* one call in so many wants; 0: none */
-	size_t	 cut;		/* one in so many moves less than it could */
-	size_t	 ahead;		/* it reads up to so many ahead; 0: none */
-	size_t	 piece;		/* no more is written to it at once; 0: any */
+	int	 cant_refuse;	/* without refuse(): errors abort it */
+	int	 secures;	/* needs a handshake after the connection */
+	/* Its behaviour. */
+	size_t	 want;		/* a WANT by one call in so many; 0: none */
+	size_t	 cut;		/* one call in so many is short */
+	size_t	 ahead;		/* reads up to so many bytes ahead; 0: none */
+	size_t	 write_max;		/* its write_size; 0: any */
 	enum fault fault;
-	int	 result;	/* of the fault */
+	int	 result;	/* the result of its fault, */
 	size_t	 at;		/* after so many bytes */
 	/* Its state. */
-	ssize_t	 waiting[OPS];	/* what the last call wanted, if it did */
-	size_t	 given;		/* bytes that read has returned */
-	size_t	 taken;		/* bytes that write has accepted */
-	size_t	 retry;		/* the length that write must see again */
+	ssize_t	 waiting[OPS];	/* the WANT of the last call, or 0 */
+	size_t	 given;		/* bytes returned by read */
+	size_t	 taken;		/* bytes accepted by write */
+	size_t	 retry;		/* minimum length for the next write */
 	int	 opened, at_end, finished, refused, aborted, injected, told;
 	int	 connected;
 	int	 failed, read_failed;
 	int	 end_held;
 	size_t	 off, len;
-	unsigned char held[4096];
+	unsigned char buffered[4096];
 };
 
-/* One connection, with all that is around it. */
+/* A connection with its streams and peers. */
 struct link {
 	struct peer peers[SIDES];
 	struct fake fakes[SIDES];
-	int	 near;		/* the engine's end of the client, till then */
+	int	 near;		/* the client's socket, until accepted */
 	int	 tcp;
-	int	 polite;	/* nothing is to go wrong */
+	int	 polite;	/* no faults in this run */
 	int	 dials;
-	int	 bad_dials;	/* so many fail before one may open */
-	int	 no_backend;	/* and then none does */
-	int	 may_hang;	/* some of them by never answering */
-	int	 hung;		/* the last one does */
-	int	 spare[DIALS];	/* the far ends of those that fail */
-	enum fault fault;	/* of the backend that opens */
+	int	 bad_dials;	/* failing backends before one opens */
+	int	 no_backend;	/* no backend opens */
+	int	 may_hang;	/* failing backends may never answer */
+	int	 hung;		/* the last backend never answers */
+	int	 spare[DIALS];	/* the far ends of failing backends */
+	enum fault fault;	/* for the backend that opens */
 	int	 result;
 	int	 failed;	/* the first failure: 0, or a stream_result */
 	int	 failed_side;
-	int	 failures;	/* sides that have failed */
+	int	 failures;	/* number of failed sides */
 	int	 opened, closed, served;
 	uint64_t in, out;
 	char	 reason[REASON_SIZE], why[REASON_SIZE];
@@ -561,12 +561,12 @@ static struct {
 	int	 n, drained;
 	int64_t	 drain_ms;
 	struct forward *f;
-	long	 ops, useful;	/* calls of the fakes, and those to some end */
+	long	 ops, useful;	/* calls of fakes, those with progress */
 } sim;
 
 /*
- * What a call wants for no reason but chance, or 0.  To want a descriptor
- * readable is fair only if it is, or if it is certain to become so.
+ * Return a random WANT, or 0.  STREAM_WANT_READ is allowed only if the
+ * descriptor is readable, or will certainly be.
  */
 static int
 inject(struct fake *k, int op, int fd)
@@ -586,15 +586,15 @@ inject(struct fake *k, int op, int fd)
 }
 
 /*
- * A side fails.  From here on it may be read from, the other side may be
- * written to, and then both may be aborted.
+ * A side fails.  After this, the engine may only read from it, write to the
+ * other side, and then abort both.
  */
 static int
 failed(struct fake *k, int result, int injected)
 {
 	struct link *l = k->link;
 
-	/* What the kernel lets happen here is a reset, and is told as one. */
+	/* Without an injected fault, only a reset can happen here. */
 	CHECK(injected || result == STREAM_RESET || result == STREAM_TRUNCATED);
 	if (l->failed == 0) {
 		l->failed = result;
@@ -614,7 +614,7 @@ due(const struct fake *k, enum fault fault, size_t bytes)
 	return k->fault == fault && bytes >= k->at;
 }
 
-/* An outcome of the real stream, seen by a call that can't move bytes. */
+/* Handle a result of the real stream that moves no bytes. */
 static ssize_t
 outcome(struct fake *k, int op, ssize_t n)
 {
@@ -674,7 +674,7 @@ sim_open(struct stream *s)
 	}
 	if (k->fault == AT_OPEN)
 		return failed(k, k->result, 1);
-	/* A peer is connected, and its handshake has no need of bytes. */
+	/* The fake handshake needs no bytes. */
 	if (k->side == BACKEND && !k->secures)
 		r = stream_plain.open(s);
 	if ((r = (int)outcome(k, OPEN_OP, r)) == 0)
@@ -682,7 +682,7 @@ sim_open(struct stream *s)
 	return r;
 }
 
-/* From the socket: into buf, or to be held first.  0: there is something. */
+/* Read from the socket to buf, or to the buffer.  0 if there is data. */
 static ssize_t
 read_more(struct fake *k, struct stream *s, unsigned char *buf, size_t len,
     size_t *got)
@@ -692,7 +692,7 @@ read_more(struct fake *k, struct stream *s, unsigned char *buf, size_t len,
 	*got = 0;
 	if (k->end_held)
 		return 0;
-	/* What write or finish waits for is not taken away from them. */
+	/* Do not consume the readiness that write or finish waits for. */
 	if (k->waiting[WRITE_OP] == STREAM_WANT_READ ||
 	    k->waiting[FINISH_OP] == STREAM_WANT_READ)
 		return STREAM_WANT_READ;
@@ -745,12 +745,12 @@ sim_read(struct stream *s, void *buf, size_t len)
 	} else {
 		if (k->len == 0) {
 			k->off = 0;
-			if ((r = read_more(k, s, k->held, k->ahead,
+			if ((r = read_more(k, s, k->buffered, k->ahead,
 			    &k->len)) != 0)
 				return r;
 		}
 		n = len < k->len ? len : k->len;
-		memcpy(buf, k->held + k->off, n);
+		memcpy(buf, k->buffered + k->off, n);
 		k->off += n;
 		k->len -= n;
 	}
@@ -768,7 +768,7 @@ sim_write(struct stream *s, const void *buf, size_t len)
 
 	CHECK(k->opened && !k->finished && !k->failed);
 	CHECK(len > 0 && len >= k->retry);
-	CHECK(k->piece == 0 || len <= k->piece);
+	CHECK(k->write_max == 0 || len <= k->write_max);
 	CHECK(k->taken + len == from->given);
 	CHECK(memcmp(buf, noise_at(key, k->taken), len) == 0);
 	k->retry = len;
@@ -784,13 +784,13 @@ sim_write(struct stream *s, const void *buf, size_t len)
 	return outcome(k, WRITE_OP, n);
 }
 
-/* A side that is refused, or has failed, is told so, and in no order. */
+/* Send the alert to a refused or failed side, in place of an end. */
 static int
-sim_tell(struct stream *s)
+sim_send_alert(struct stream *s)
 {
 	struct fake *k = s->ctx;
 
-	CHECK(s->fd != -1 && !k->wordless && !k->link->closed);
+	CHECK(s->fd != -1 && !k->cant_refuse && !k->link->closed);
 	CHECK(!k->told && !k->finished);
 	world.moved = 1;
 	if (k->want != 0 && rnd(k->want) == 0)
@@ -807,7 +807,7 @@ sim_finish(struct stream *s)
 	ssize_t n;
 
 	if (k->refused || k->injected)
-		return sim_tell(s);
+		return sim_send_alert(s);
 	fake_of(s);
 	CHECK(k->opened && !k->finished && !k->failed);
 	CHECK(from->at_end && k->taken == from->given);
@@ -871,7 +871,7 @@ sim_failed(struct stream *s)
 	return r != 0 ? failed(s->ctx, r, 0) : 0;
 }
 
-/* The kernel acknowledges at leisure, but for this option. */
+/* With TCP_QUICKACK, the kernel acknowledges without delay. */
 static int
 sim_flushed(const struct stream *s)
 {
@@ -898,14 +898,14 @@ sim_flushed(const struct stream *s)
 	.error = sim_error,						\
 }
 
-/* By wordless. */
+/* Index: cant_refuse. */
 static const struct stream_ops sim_ops[2] = {
 	SIM_OPS(sim_refuse), SIM_OPS(NULL)
 };
 
-/* The engine's callbacks. */
+/* Callbacks for the engine. */
 
-/* Ends of a pair whose buffers may be small: writes get stuck. */
+/* A pair of sockets; with small buffers, writes get stuck. */
 static void
 link_pair(const struct link *l, int fds[2])
 {
@@ -933,9 +933,9 @@ sim_accepted(void *arg, int fd, const struct sockaddr *addr, socklen_t len,
 		if (sim.links[i].near == fd)
 			l = &sim.links[i];
 	CHECK(l != NULL);
-	client->ops = &sim_ops[l->fakes[CLIENT].wordless];
+	client->ops = &sim_ops[l->fakes[CLIENT].cant_refuse];
 	client->ctx = &l->fakes[CLIENT];
-	client->write_size = l->fakes[CLIENT].piece;
+	client->write_size = l->fakes[CLIENT].write_max;
 	world.moved = 1;
 	return l;
 }
@@ -953,16 +953,16 @@ sim_dial(void *conn, struct stream *backend, const char *failure,
 	CHECK((failure == NULL) == (l->dials == 0));
 	if (failure != NULL)
 		CHECK(strcmp(failure, !l->hung ? "injected" : k->secures ?
-		    "handshake timeout" : "timed out") == 0);
+		    "handshake timeout" : "connect timeout") == 0);
 	if (!bad && l->no_backend) {
 		snprintf(l->why, sizeof(l->why), "%d failed", l->dials);
 		*why = l->why;
 		return -1;
 	}
 	link_pair(l, fds);
-	backend->ops = &sim_ops[k->wordless];
+	backend->ops = &sim_ops[k->cant_refuse];
 	backend->ctx = k;
-	backend->write_size = k->piece;
+	backend->write_size = k->write_max;
 	backend->fd = fds[0];
 	k->injected = k->connected = 0;
 	memset(k->waiting, 0, sizeof(k->waiting));
@@ -1009,7 +1009,7 @@ sim_accept_paused(void *arg, int error)
 	die("accept_paused: %s", strerror(error));
 }
 
-/* Every turn: the peers do what they are going to do. */
+/* In each turn, let the peers act. */
 static void
 sim_woken(void *arg)
 {
@@ -1020,7 +1020,7 @@ sim_woken(void *arg)
 	while (next < sim.n && sim.links[next].near == -1)
 		next++;
 	if (next < sim.n) {
-		/* Not before all are in may it drain. */
+		/* Drain only after all connections are accepted. */
 		world.moved = 1;
 		if (rnd(4) == 0) {
 			CHECK(forward_add(sim.f, sim.links[next].near, NULL,
@@ -1046,7 +1046,7 @@ static const struct forward_calls sim_calls = {
 	.accept_paused = sim_accept_paused,
 };
 
-/* What a run is made of. */
+/* Choose the parameters of a run. */
 
 static size_t
 some_size(int tcp)
@@ -1059,7 +1059,7 @@ some_size(int tcp)
 	case 2:
 		return rnd(30000);
 	case 3:
-		if (tcp)	/* a closed window would need real time */
+		if (tcp)	/* a closed window needs real time */
 			return rnd(30000);
 		return rnd(rnd(16) == 0 ? 600000 : 100000);
 	default:
@@ -1086,7 +1086,7 @@ plan_peers(struct link *l)
 	for (side = 0; side < SIDES; side++)
 		l->peers[side].chunk = 1 + most / 32 +
 		    rnd((size_t)1 << rnd(13));
-	/* One of them at most waits, for some bytes or for the end. */
+	/* At most one peer waits, for some bytes or for the end. */
 	if (rnd(3) == 0) {
 		p = &l->peers[rnd(SIDES)];
 		p->wait = rnd(2) == 0 ? SIZE_MAX : rnd(p->other->total + 1);
@@ -1104,15 +1104,15 @@ plan_fakes(struct link *l)
 		k->link = l;
 		k->side = side;
 		k->in_band = l->peers[side].in_band;
-		k->wordless = rnd(side == CLIENT ? 3 : 2) == 0;
+		k->cant_refuse = rnd(side == CLIENT ? 3 : 2) == 0;
 		k->secures = side == BACKEND && rnd(3) == 0;
 		k->want = rnd(2) * (2 + rnd(20));
 		k->cut = rnd(2) * (1 + rnd(8));
 		if (rnd(2) == 0)
 			k->ahead = 1 + l->peers[side].total / 64 + rnd(4096);
-		if (k->ahead > sizeof(k->held))
-			k->ahead = sizeof(k->held);
-		k->piece = rnd(2) * (1 + rnd(20000));
+		if (k->ahead > sizeof(k->buffered))
+			k->ahead = sizeof(k->buffered);
+		k->write_max = rnd(2) * (1 + rnd(20000));
 	}
 }
 
@@ -1185,7 +1185,7 @@ some_time(int needed)
 	return needed || rnd(2) == 0 ? 100 + (int64_t)rnd(200) : 0;
 }
 
-/* In a polite run all must end well, and within any time there is. */
+/* A polite run must end well, with any time limits. */
 static void
 plan(struct forward_params *p)
 {
@@ -1212,7 +1212,7 @@ plan(struct forward_params *p)
 		    p->open_ms != 0, world.tcp);
 }
 
-/* What must be true of a run. */
+/* Checks after a run. */
 
 static int
 has(const struct link *l, enum manner manner)
@@ -1241,17 +1241,17 @@ check_clean(const struct link *l)
 	}
 }
 
-/* A side has failed: if it can, it is told so, and the other one is aborted. */
+/* A failed side gets an alert, if it supports that; the other an abort. */
 static void
 check_failed(const struct link *l)
 {
 	const struct fake *k = &l->fakes[l->failed_side];
 	const struct fake *other = &l->fakes[!l->failed_side];
-	int side, is_told = l->failed == STREAM_ERROR && !k->wordless;
+	int side, is_told = l->failed == STREAM_ERROR && !k->cant_refuse;
 
 	for (side = 0; side < SIDES && l->failures == 2; side++)
 		CHECK(l->fakes[side].aborted || (l->fakes[side].failed &&
-		    !l->fakes[side].wordless));
+		    !l->fakes[side].cant_refuse));
 	if (l->failures == 2)
 		return;
 	CHECK(other->aborted || l->dials == 0);
@@ -1264,7 +1264,7 @@ check_failed(const struct link *l)
 		CHECK(k->aborted);
 }
 
-/* Who was there has been aborted; for some ends, not quite everyone. */
+/* All opened sides were aborted, except for some reasons. */
 static void
 check_aborts(const struct link *l)
 {
@@ -1276,10 +1276,10 @@ check_aborts(const struct link *l)
 	if (strcmp(why, "handshake timeout") == 0) {
 		CHECK(!client->aborted && !dialed);
 	} else if (strncmp(why, "no backend: ", 12) == 0) {
-		CHECK(client->refused == !client->wordless);
+		CHECK(client->refused == !client->cant_refuse);
 		CHECK(!backend->aborted);
-		CHECK(client->told || client->wordless || sim.drain_ms != 0);
-		CHECK(client->aborted == client->wordless ||
+		CHECK(client->told || client->cant_refuse || sim.drain_ms != 0);
+		CHECK(client->aborted == client->cant_refuse ||
 		    sim.drain_ms != 0);
 	} else if (l->failed != 0) {
 		check_failed(l);
@@ -1294,7 +1294,7 @@ check_aborts(const struct link *l)
 	CHECK(!backend->refused);
 }
 
-/* What was read of the side that failed has reached the other one first. */
+/* Data read from the failed side has reached the other one. */
 static void
 check_early_answer(const struct link *l)
 {
@@ -1309,7 +1309,7 @@ check_early_answer(const struct link *l)
 	CHECK(peer->got == to->taken);
 }
 
-/* There must be a cause, and the reason must name it. */
+/* The reason must name a cause that exists. */
 static void
 check_reason(const struct link *l)
 {
@@ -1326,7 +1326,7 @@ check_reason(const struct link *l)
 		else
 			snprintf(text, sizeof(text), "%sinjected",
 			    l->failed_side == BACKEND ? "backend: " :
-			    l->served && l->fakes[CLIENT].wordless ?
+			    l->served && l->fakes[CLIENT].cant_refuse ?
 			    "client: " : "");
 		if (strcmp(why, text) != 0)
 			die("reason: %s, not %s", why, text);
@@ -1377,14 +1377,14 @@ check_link(struct link *l)
 	for (side = 0; side < SIDES; side++) {
 		const struct fake *k = &l->fakes[side];
 
-		/* An end was heard: then it was told, and not an abort. */
+		/* A peer that has read an end was sent one, and no abort. */
 		if (l->peers[side].heard == END && (k->in_band ||
 		    (l->tcp && k->aborted)))
 			CHECK(k->finished || (k->told && !k->in_band));
 	}
 }
 
-/* The ends that some thousand runs must have seen, or they test too little. */
+/* Reasons that must occur in some thousand runs. */
 static struct {
 	const char *reason;
 	long	 seen;
@@ -1460,7 +1460,7 @@ test_seeds(void **state)
 		assert_true(reasons[i].seen > 0);
 }
 
-/* Only an endless loop inside of the engine comes here. */
+/* Reached only by an endless loop in the engine. */
 static void
 on_alarm(int sig)
 {
@@ -1482,8 +1482,8 @@ on_alarm(int sig)
 }
 
 /*
- * One thing at a time: a bench with one engine, plain streams whose
- * operations a test may replace, and a step that runs in woken().
+ * Single cases: a bench with one engine, plain streams with operations that a
+ * test may replace, and a step that is run by woken().
  */
 
 #define BACKENDS	8
@@ -1491,11 +1491,11 @@ on_alarm(int sig)
 static struct {
 	struct forward *f;
 	struct stream_ops ops[SIDES];
-	int	 client;	/* far end of the client that add() made */
+	int	 client;	/* far end of the client of bench_add() */
 	int	 backends[BACKENDS];
 	int	 tcp;
-	int	 max_dials;	/* then there is none left */
-	int	 refused_port;	/* the first dial goes where nobody listens */
+	int	 max_dials;	/* then no backend is left */
+	int	 refused_port;	/* the first dial has no listener */
 	int	 turn_away;
 	void	 (*step)(void);
 	int	 stage;
@@ -1504,7 +1504,7 @@ static struct {
 	int	 reads;
 	int	 aborts[SIDES], finishes[SIDES];
 	int	 accept_paused, pause_error;
-	int64_t	 others_have_room;	/* until then */
+	int64_t	 others_have_room;	/* full() returns 0 until then (ms) */
 	uint64_t in, out;
 	int64_t	 ms;
 	char	 failures[BACKENDS][64];
@@ -1513,7 +1513,7 @@ static struct {
 
 static int sides[SIDES] = { CLIENT, BACKEND };
 
-static char went[64];		/* a: accepted; h: a step of a handshake */
+static char went[64];		/* log: a: accepted; h: a step of a handshake */
 
 static void
 it_goes(char what)
@@ -1676,7 +1676,7 @@ bench_new(struct forward_params times)
 	assert_non_null(bench.f);
 }
 
-/* One connection, which is all there will be. */
+/* Add a single connection. */
 static void
 bench_add(void)
 {
@@ -1708,7 +1708,7 @@ bench_run(void)
 		close(bench.client);
 }
 
-/* The usual: one connection, to its end. */
+/* Run one connection to its end. */
 static void
 bench_one(void)
 {
@@ -1718,7 +1718,7 @@ bench_one(void)
 	assert_int_equal(bench.closed, 1);
 }
 
-/* Is it that time, at last?  For steps; it wakes the engine up for it. */
+/* For steps: return 1 at this time; wake the engine for it. */
 static int
 due_at(int64_t ms)
 {
@@ -1760,7 +1760,7 @@ never_write(struct stream *s, const void *buf, size_t len)
 	return STREAM_WANT_READ;
 }
 
-/* Deadlines. */
+/* DEADLINES */
 
 static void
 test_handshake_timeout(void **state)
@@ -1790,14 +1790,14 @@ test_dial_timeout(void **state)
 	assert_string_equal(bench.reason, "no backend: none left");
 	assert_int_equal(bench.dials, 3);
 	for (i = 0; i < 3; i++)
-		assert_string_equal(bench.failures[i], "timed out");
+		assert_string_equal(bench.failures[i], "connect timeout");
 	assert_int_equal(bench.refused, 1);
 	assert_int_equal(bench.finishes[CLIENT], 1);
-	/* The client never closed: what it might say was waited for. */
+	/* The client never closed, so the whole linger time has passed. */
 	assert_int_equal(since(), 3 * 50 + LINGERING_CLOSE_MS);
 }
 
-/* It has no words for that, and is aborted. */
+/* A plain client has no alerts, and is aborted. */
 static void
 test_no_backend_for_a_plain_client(void **state)
 {
@@ -1812,7 +1812,7 @@ test_no_backend_for_a_plain_client(void **state)
 	assert_int_equal(since(), 0);
 }
 
-/* A backend that is connected to, and has a handshake before it. */
+/* A backend that is connected, but never completes its handshake. */
 
 static int
 connects_then_never(struct stream *s)
@@ -1824,7 +1824,7 @@ connects_then_never(struct stream *s)
 	return r == 0 ? STREAM_CONNECTED : r;
 }
 
-/* Each address has the time of a handshake, from when it is connected. */
+/* Each address gets the full handshake time after connecting. */
 static void
 test_backend_handshake_timeout(void **state)
 {
@@ -1845,7 +1845,7 @@ test_backend_handshake_timeout(void **state)
 	assert_int_equal(bench.aborts[BACKEND], 0);
 }
 
-/* Three steps, in the line of handshakes: what is reported comes first. */
+/* Three steps in the run list of handshakes: events come first. */
 static int
 opens_in_turns(struct stream *s)
 {
@@ -1901,7 +1901,7 @@ chatter_then_close(void)
 	if (bench.stage++ < 3)
 		say_to(bench.client);
 	else if (bench.client != -1) {
-		/* It has been told that no more is coming. */
+		/* The client has read the end. */
 		assert_int_equal(recv(bench.client, &c, 1, 0), 0);
 		close(bench.client);
 		bench.client = -1;
@@ -1939,7 +1939,7 @@ alert(const struct stream *s)
 	return "no client certificate";
 }
 
-/* The engine has to have the alert sent, and to let it arrive. */
+/* The engine sends the alert, and lets it arrive. */
 static void
 test_client_error(void **state)
 {
@@ -1971,7 +1971,7 @@ bad_mac(const struct stream *s)
 	return "bad MAC";
 }
 
-/* Whichever side sends nonsense has the alert, and the other one a reset. */
+/* A side that sends nonsense gets an alert, and the other a reset. */
 static void
 test_error_of_either_side(void **state)
 {
@@ -1994,7 +1994,7 @@ test_error_of_either_side(void **state)
 	}
 }
 
-/* Without words, both are reset; its name is said, for one who reads that. */
+/* Without alerts, both are reset; the reason names the side. */
 static void
 test_error_of_a_plain_side(void **state)
 {
@@ -2031,7 +2031,7 @@ half_close(void)
 		shutdown(bench.client, SHUT_WR);
 }
 
-/* There may be no room for it yet, and the client may have ended its side. */
+/* The alert may need room first, and the client may have ended its side. */
 static void
 test_alert_waits_for_room(void **state)
 {
@@ -2096,7 +2096,7 @@ test_half_close_timeout(void **state)
 	assert_string_equal(bench.reason, "half-close timeout");
 	assert_int_equal(since(), 350 + 300);
 	assert_int_equal(bench.out, 1);
-	/* Who was told of the end is not told of an abort. */
+	/* A side that was sent an end is not aborted. */
 	assert_int_equal(bench.finishes[BACKEND], 1);
 	assert_int_equal(bench.aborts[BACKEND], 0);
 	assert_int_equal(bench.aborts[CLIENT], 1);
@@ -2136,7 +2136,7 @@ close_when_asleep(void)
 {
 	if (world.quiet < 3)
 		return;
-	/* Nothing is due, ever. */
+	/* There is no deadline. */
 	assert_int_equal(world.wished, -1);
 	bench.stage = 1;
 	if (bench.client != -1)
@@ -2163,7 +2163,7 @@ test_no_limits(void **state)
 	assert_int_equal(since(), 0);
 }
 
-/* Dialing. */
+/* DIALING */
 
 static void
 talk_and_close(void)
@@ -2199,7 +2199,7 @@ reset_client_when_quiet(void)
 		reset(&bench.client);
 }
 
-/* There is no deadline here: unheard, the reset would hang it. */
+/* Without a deadline, a missed reset would hang the connection. */
 static void
 test_client_reset_while_dialing(void **state)
 {
@@ -2230,7 +2230,7 @@ test_client_reset_in_the_backend_s_handshake(void **state)
 	assert_int_equal(bench.aborts[BACKEND], 1);
 }
 
-/* Hang-ups and errors where nothing waits for the side. */
+/* HANG-UPS AND ERRORS, of a side that waits for no events */
 
 static void
 backend_talks_and_leaves(void)
@@ -2247,7 +2247,7 @@ backend_talks_and_leaves(void)
 		}
 		bench.stage = 2;
 	} else if (bench.stage == 2 && world.quiet >= 6) {
-		/* It slept through that: now the client takes its byte. */
+		/* The engine has slept since: now the client reads its byte. */
 		bench.ops[CLIENT].write = stream_plain.write;
 		shutdown(bench.client, SHUT_WR);
 		bench.stage = 3;
@@ -2277,7 +2277,7 @@ test_reset_while_stuck(void **state)
 	assert_int_equal(bench.out, 1);
 }
 
-/* It waits for the client to take its byte, but not for ever. */
+/* It waits for the client to read its byte, up to a limit. */
 static void
 test_reset_while_stuck_for_ever(void **state)
 {
@@ -2309,7 +2309,7 @@ test_delivery_is_bounded(void **state)
 	}
 }
 
-/* The poller tells of the hang-up every time; the spin would be seen. */
+/* The poller reports the hang-up each time: detect a busy loop. */
 static void
 test_hang_up_while_stuck(void **state)
 {
@@ -2324,7 +2324,7 @@ test_hang_up_while_stuck(void **state)
 	assert_int_equal(bench.finishes[CLIENT], 1);
 }
 
-/* Memory. */
+/* MEMORY */
 
 static void
 stuck_then_free(void)
@@ -2419,12 +2419,12 @@ test_turned_away(void **state)
 	assert_int_equal(bench.closed, 0);
 }
 
-/* Listeners. */
+/* LISTENERS */
 
 static int clients[8];
 static struct sockaddr_in bench_addr;
 
-/* A listener, and as many who want in. */
+/* A listener with n waiting clients. */
 static int
 bench_listen(int n)
 {
@@ -2437,7 +2437,7 @@ bench_listen(int n)
 		assert_int_equal(connect(clients[i],
 		    (struct sockaddr *)&bench_addr, sizeof(bench_addr)), 0);
 	}
-	/* The last one is in the queue before the engine looks. */
+	/* Wait until the last one is in the queue. */
 	assert_true(is_ready(fd, POLLIN, 1000));
 	return fd;
 }
@@ -2509,7 +2509,7 @@ third_after_a_second(void)
 	check_third(FORWARD_DROP_MS, 1, "handshake dropped: full");
 }
 
-/* It wakes up for that by itself, and takes one of the two. */
+/* The engine wakes up at that time, and accepts one of the two. */
 static void
 test_full_of_handshakes(void **state)
 {
@@ -2534,7 +2534,7 @@ third_when_all_are_full(void)
 	    "handshake dropped: full");
 }
 
-/* Nobody is dropped while there is room in another process. */
+/* No handshake is dropped while another process has room. */
 static void
 test_room_elsewhere(void **state)
 {
@@ -2569,7 +2569,7 @@ says_no(const struct stream *s)
 	return "it says no";
 }
 
-/* Whoever was refused has to go first, and is not one that was dropped. */
+/* A refused connection goes first, and does not count as dropped. */
 static void
 test_full_with_a_refused_one(void **state)
 {
@@ -2594,7 +2594,7 @@ wake_then_drain(void)
 		forward_wake(bench.f, world.now + 300);
 		bench.stage = 1;
 	} else if (since() > 0) {
-		/* Once, and in time. */
+		/* Woken once, in time. */
 		assert_int_equal(since(), 300);
 		assert_int_equal(bench.closed, 0);
 		forward_wake(bench.f, INT64_MAX);
@@ -2602,7 +2602,7 @@ wake_then_drain(void)
 	}
 }
 
-/* Of a single connection that is young, nobody wants the room. */
+/* forward_make_room() does not drop a young connection. */
 static void
 test_wake(void **state)
 {
@@ -2650,12 +2650,14 @@ test_starved(void **state)
 		assert_int_equal(bench.accept_paused, 3);
 		assert_int_equal(bench.pause_error, errors[i]);
 		assert_int_equal(since(), 3 * ACCEPT_PAUSE_MS);
-		/* One call in vain each time, and one that finds no more. */
+		/*
+		 * One failing call each time, and one that finds none waiting.
+		 */
 		assert_in_range(world.accepts, 4, 5);
 	}
 }
 
-/* Such a client is gone, and says nothing of the next one. */
+/* Such errors concern one client: accept the next one. */
 static void
 test_accept_goes_on(void **state)
 {
@@ -2698,7 +2700,7 @@ drain_while_one_waits(void)
 	}
 }
 
-/* Draining, it accepts nobody, whatever there is room for by then. */
+/* It accepts none while draining, even with room. */
 static void
 test_drain_accepts_nobody(void **state)
 {
@@ -2735,7 +2737,7 @@ test_too_many_listeners(void **state)
 		close(fds[i]);
 }
 
-/* Aborted, in each phase. */
+/* ABORTS, in each phase */
 
 static void
 abort_when_quiet(void)
@@ -2786,7 +2788,7 @@ asked_in_vain(const struct stream *s)
 	return 0;
 }
 
-/* How often, in a second, is asked whether all has arrived? */
+/* The number of flushed() calls in a second. */
 static int
 asks_of(int n)
 {
@@ -2868,7 +2870,7 @@ test_abort_all(void **state)
 	}
 }
 
-/* The loop: signals, and nobody's share too large. */
+/* THE LOOP: signals, fair shares */
 
 static ssize_t
 flood_read(struct stream *s, void *buf, size_t len)
@@ -2901,7 +2903,9 @@ flooded(void)
 	bench.reads = 0;
 	world.now++;
 	if (bench.stage == 0) {
-		/* Never read: with events, no poller lets a signal in. */
+		/*
+		 * Never read it: with events ready, pollers deliver no signals.
+		 */
 		say_to(bench.client);
 		raise(SIGUSR1);
 	}
@@ -2911,7 +2915,7 @@ flooded(void)
 	}
 }
 
-/* It never sleeps, and yet signals arrive, and others get their turn. */
+/* It never sleeps, but signals arrive, and other connections are stepped. */
 static void
 flood(int64_t poll_ms)
 {
@@ -2938,7 +2942,7 @@ test_flood(void **state)
 	flood(0);
 }
 
-/* A poller that takes its time, on a busy machine, has not slept for that. */
+/* A slow poller on a busy machine has not slept. */
 static void
 test_flood_with_slow_poller(void **state)
 {
@@ -2946,7 +2950,7 @@ test_flood_with_slow_poller(void **state)
 	flood(1);
 }
 
-/* Handshakes that take their time, and what else goes on meanwhile. */
+/* Slow handshakes beside other connections. */
 
 #define SLOW	6
 
@@ -2960,7 +2964,7 @@ slow_open(struct stream *s)
 	return STREAM_WANT_TURN;
 }
 
-/* What the open stream was sent before has passed through it meanwhile. */
+/* Data sent to the open stream before has passed through it. */
 static int
 slow_open_beside_stream(struct stream *s)
 {
@@ -2990,7 +2994,7 @@ add_slow_ones(void)
 		abort_and_drain();
 }
 
-/* However many handshakes are ready, a stream waits for one step of one. */
+/* With many handshakes, a stream waits for only one step of one. */
 static void
 test_streams_before_handshakes(void **state)
 {
@@ -3038,13 +3042,13 @@ add_one_beside_flood(void)
 		CHECK(forward_add(bench.f, fds[1], NULL, 0) == 0);
 		say_to(bench.client);
 	} else if (bench.stage > 1)
-		/* They have come to as much as the reads had taken. */
+		/* Handshakes have got as much time as the reads. */
 		CHECK(bench.reads == 2 * STEPS_PER_TURN);
 	if (bench.stage++ == 10)
 		abort_and_drain();
 }
 
-/* A stream that always has more leaves half of the time to handshakes. */
+/* A busy stream leaves half of the time to handshakes. */
 static void
 test_handshakes_beside_a_flood(void **state)
 {
@@ -3067,7 +3071,7 @@ until_much_went(void)
 		abort_and_drain();
 }
 
-/* One is accepted when all before it have had a turn, and not sooner. */
+/* A connection is accepted after a step of all previous handshakes. */
 static void
 test_accepts_between_handshakes(void **state)
 {
@@ -3106,7 +3110,7 @@ abort_in_the_end(void)
 		forward_abort_all(bench.f, "aborted");
 }
 
-/* A want is for one call; the next begins with what is usual. */
+/* A WANT is for one call; the next starts with the default. */
 static void
 test_want_is_forgotten(void **state)
 {
@@ -3122,7 +3126,7 @@ test_want_is_forgotten(void **state)
 	assert_int_equal(bench.reads, 2);
 }
 
-/* The mask holds while it sleeps, and its end is seen as a turn. */
+/* The mask is in effect during sleep; a signal ends it. */
 static void
 test_signal_ends_sleep(void **state)
 {
@@ -3131,8 +3135,8 @@ test_signal_ends_sleep(void **state)
 	block_usr1(SIG_BLOCK);
 	got_usr1 = 0;
 	bench_new((struct forward_params){ .max_connections = 1 });
-	world.tcp = 1;		/* so that it sleeps really, for a moment */
-	world.quiet = PATIENCE + 1;
+	world.tcp = 1;		/* makes the sleep real, for a moment */
+	world.quiet = QUIET_TURNS + 1;
 	bench.step = stop_by_signal;
 	raise(SIGUSR1);
 	bench_run();
@@ -3140,7 +3144,7 @@ test_signal_ends_sleep(void **state)
 	block_usr1(SIG_UNBLOCK);
 }
 
-/* What a side waits for: a function of the state, and of nothing else. */
+/* The events of a side are a function only of the state. */
 
 static void
 test_interest(void **state)
@@ -3166,23 +3170,23 @@ test_interest(void **state)
 		up->len = 0;
 		assert_int_equal(interest(&c, CLIENT), POLLIN);
 		assert_int_equal(interest(&c, BACKEND), POLLIN);
-		up->len = 1;		/* stuck: no reading before it went */
+		up->len = 1;		/* stuck: write it before reading */
 		assert_int_equal(interest(&c, CLIENT), 0);
 		assert_int_equal(interest(&c, BACKEND), POLLIN | POLLOUT);
 		down->state = DONE;
 		assert_int_equal(interest(&c, CLIENT), 0);
 		assert_int_equal(interest(&c, BACKEND), POLLOUT);
 		up->len = 0;
-		up->state = FINISH;	/* to be told to the backend */
+		up->state = FINISH;	/* an end for the backend */
 		assert_int_equal(interest(&c, CLIENT), 0);
 		assert_int_equal(interest(&c, BACKEND), POLLOUT);
-		up->write_on = POLLIN;	/* which has to read in order to */
+		up->write_on = POLLIN;	/* write needs POLLIN */
 		assert_int_equal(interest(&c, BACKEND), POLLIN);
 		up->write_on = POLLOUT;
 		up->state = DONE;
 		assert_int_equal(interest(&c, BACKEND), 0);
 		up->state = FLOW;
-		up->read_on = POLLOUT;	/* has to write in order to read */
+		up->read_on = POLLOUT;	/* read needs POLLOUT */
 		assert_int_equal(interest(&c, CLIENT), POLLOUT);
 		up->read_on = POLLIN;
 	}

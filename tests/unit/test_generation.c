@@ -17,12 +17,12 @@ test_slots(void **state)
 	cfg->number[WORKERS] = 7;
 	assert_int_equal(count_slots(cfg, 0), 7);
 	assert_int_equal(count_slots(cfg, 1), 1);
-	cfg->number[MODE] = FORK;
+	cfg->number[MODE] = MODE_FORK;
 	assert_int_equal(count_slots(cfg, 0), 50);
 	assert_int_equal(count_slots(cfg, 1), 1);
 }
 
-/* One that was handed over, whose files are gone, writes as who it is. */
+/* A handed-over generation without files has the identity of the process. */
 static void
 test_user_before_it_is_known(void **state)
 {

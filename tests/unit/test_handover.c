@@ -1,4 +1,4 @@
-/* Unit tests of what is handed over: written, sealed and read again. */
+/* Unit tests of the handover: write, seal and read it. */
 #include "../../lib/handover.c"
 
 #include "said.h"
@@ -30,7 +30,7 @@ free_all(struct things *t)
 	handover_free_texts(t->texts);
 }
 
-/* As it arrives where n bytes of it do. */
+/* Open a handover that is cut after n bytes. */
 static void
 open_part(struct handover *x, const struct handover *was, size_t n)
 {
@@ -78,11 +78,11 @@ test_there_and_back(void **state)
 	free_all(&is);
 	handover_free(&x);
 
-	/* Wherever it ends, all that can be freed can be. */
+	/* At any length, the results can be freed. */
 	for (n = 1; n < y.at; n++) {
 		open_part(&x, &y, n);
 		carry_all(&x, &is);
-		assert_string_equal(x.bad, "it is too short");
+		assert_string_equal(x.bad, "it is incomplete");
 		free_all(&is);
 		handover_free(&x);
 	}
@@ -90,7 +90,7 @@ test_there_and_back(void **state)
 	close(was.fd);
 }
 
-/* It begins with one number. */
+/* Open a handover that begins with this number. */
 static void
 open_number(struct handover *x, int64_t number, const void *p, size_t len)
 {
@@ -116,7 +116,7 @@ test_of_no_use(void **state)
 	handover_int(&x, &n, 2, 5);
 	assert_string_equal(x.bad, "a number is out of range");
 	assert_int_equal(n, 2);
-	/* The first fault stays. */
+	/* The first fault is kept. */
 	handover_fd(&x, &fd);
 	handover_text(&x, &text);
 	assert_string_equal(x.bad, "a number is out of range");
@@ -137,12 +137,12 @@ test_of_no_use(void **state)
 
 	open_number(&x, HANDOVER_MAX, "a", 1);
 	handover_text(&x, &text);
-	assert_string_equal(x.bad, "it is too short");
+	assert_string_equal(x.bad, "it is incomplete");
 	assert_null(text);
 	handover_free(&x);
 }
 
-/* Who could change it while it is read? */
+/* A handover that can be modified while it is read is refused. */
 static void
 test_not_sealed(void **state)
 {

@@ -1,9 +1,11 @@
-/* Unit tests of hints: slips, and what stunnel takes. */
+/* Unit tests of hints: misspelt words, and settings of stunnel. */
 #include "../../lib/hints.c"
 
 #include "said.h"
 
-/* "tls_min and tls_max", "daemon, ...": what is named must be there. */
+/*
+ * Check that each key in a hint exists: "tls_min and tls_max", "daemon, ...".
+ */
 static void
 check_hint(const char *hint)
 {
@@ -19,7 +21,7 @@ check_hint(const char *hint)
 	}
 }
 
-/* Each hint names what is there; each foreign key is foreign. */
+/* Hints name existing keys; keys of stunnel are not keys here. */
 static void
 test_stunnel_hints(void **state)
 {
@@ -55,7 +57,7 @@ test_stunnel_hints(void **state)
 	assert_null(h.covers);
 }
 
-/* One letter more, fewer or another, or two turned around. */
+/* A letter is added, missing or wrong, or two are swapped. */
 static void
 test_distance(void **state)
 {

@@ -1,14 +1,14 @@
-/* Unit tests of the log: how lines look, and what becomes of lost ones. */
+/* Unit tests of the log: the format of lines, and lost lines. */
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The system calls that a line takes. */
+/* Count the system calls of a line. */
 static struct {
 	int	 poll, send, write;
 } calls;
-static int	 may_look = 1;		/* a sandbox may not allow it */
+static int	 may_look = 1;		/* 0: fstat(2) fails, as in a sandbox */
 
 #define fstat(fd, st)	(may_look ? fstat(fd, st) : -1)
 #define poll(p, n, ms)	(calls.poll++, poll(p, n, ms))
@@ -81,7 +81,7 @@ test_log_keeps_errno(void **arg)
 	int fd = logging.fd;
 
 	(void)arg;
-	/* Even where it can't be written. */
+	/* Also if the line can't be written. */
 	logging.fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	errno = EDOM;
 	log_error("x");
@@ -100,7 +100,7 @@ test_log_keeps_errno(void **arg)
 	assert_in_range(strlen(text), LINE_SIZE - 8, LINE_SIZE + 32);
 }
 
-/* Lines of a process that could not report them are those of another one. */
+/* One process reports the lost lines of another. */
 static void
 test_lost_lines(void **arg)
 {
@@ -141,7 +141,7 @@ test_state(void **arg)
 	assert_string_equal(said(), "tunnel: z\n");
 }
 
-/* It goes on by the first number that is free. */
+/* The log moves to the first free number. */
 static void
 test_lower(void **arg)
 {
@@ -166,7 +166,7 @@ expect_calls(int polls, int sends, int writes)
 	assert_int_equal(calls.write, writes);
 }
 
-/* No more than what it is asks for; and all that, if that can't be known. */
+/* Only the calls that the kind of file needs, or all if it is unknown. */
 static void
 test_calls(void **arg)
 {
@@ -183,7 +183,7 @@ test_calls(void **arg)
 	may_look = 0;
 	log_to(kept, -1);
 	expect_calls(1, 1, 1);
-	/* A worker is told of a new log, which gets the number of the old. */
+	/* A worker gets a new log, at the number of the old one. */
 	may_look = 1;
 	log_set_state(&state);
 	expect_calls(0, 0, 1);
@@ -195,7 +195,7 @@ test_calls(void **arg)
 	log_to(memfd_create("log", MFD_CLOEXEC), -1);
 }
 
-/* Of a socket that blocks others, too. */
+/* The same for a blocking socket. */
 static void
 test_full_socket_does_not_block(void **arg)
 {
@@ -210,11 +210,11 @@ test_full_socket_does_not_block(void **arg)
 	assert_int_equal(state.lost.why, EAGAIN);
 	log_to(was, -1);
 	log_info("y");
-	assert_non_null(strstr(said(), "1 log lines dropped: nobody reads"));
+	assert_non_null(strstr(said(), "1 log lines dropped: the log's reader"));
 	close(ends[0]);
 }
 
-/* Of a wrong configuration, as many errors as somebody reads. */
+/* The errors of a configuration are limited in number. */
 static void
 test_errors(void **arg)
 {
@@ -227,7 +227,7 @@ test_errors(void **arg)
 	assert_int_equal(log_errors(), ERRORS_MAX + 7);
 	assert_int_equal(times_said(said(), "\n"), ERRORS_MAX);
 	log_errors_end();
-	assert_string_equal(said(), "tunnel: error: and 7 more\n");
+	assert_string_equal(said(), "tunnel: error: and 7 more errors\n");
 	log_errors_begin();
 	assert_int_equal(log_errors(), 0);
 	log_errors_end();

@@ -1,4 +1,4 @@
-/* Unit tests of the master: when it does what. */
+/* Unit tests of the master: the times of its actions. */
 #include "../../lib/master.c"
 
 #include "said.h"
@@ -17,7 +17,7 @@ test_daily_warning(void **state)
 	tls_config_free(g.tls);
 }
 
-/* Never, unless there are names, and an interval, and more to come. */
+/* Names are looked up again only with an interval, and not at a stop. */
 static void
 test_lookups(void **state)
 {
@@ -43,7 +43,7 @@ test_lookups(void **state)
 	}
 }
 
-/* The keys that are in effect, wherever they lie: nothing else is random. */
+/* Compare the ticket keys in shared memory, the only random data there. */
 static void
 assert_same_keys(const struct generation *a, const struct generation *b)
 {
@@ -56,13 +56,13 @@ assert_same_keys(const struct generation *a, const struct generation *b)
 		assert_in_range(of[i]->size, 64, sizeof(keys[i]));
 		assert_int_equal(pread(of[i]->fd, keys[i], of[i]->size, 0),
 		    of[i]->size);
-		/* How often they were changed, which is another number. */
+		/* Skip the counter of changes, which differs. */
 		memset(keys[i], 0, sizeof(unsigned));
 	}
 	assert_memory_equal(keys[0], keys[1], of[0]->size);
 }
 
-/* A reload that waits for its names goes on with the keys of when it ends. */
+/* A reload that waits for names takes over the keys at its end. */
 static void
 test_keys_that_change_meanwhile(void **state)
 {

@@ -1,4 +1,4 @@
-/* Unit tests of lib/net.c, included to reach what is static. */
+/* Unit tests of net, which is included for its static functions. */
 #include "../../lib/net.c"
 
 #include <poll.h>
@@ -45,7 +45,7 @@ test_split_address(void **state)
 
 static char wrong[NET_ERROR_SIZE];
 
-/* What the last test had is freed. */
+/* Parse a text; free the result of the previous call. */
 static int
 parsed(struct target *t, const char *text, int passive)
 {
@@ -109,7 +109,7 @@ test_parse_errors(void **state)
 	net_release(t.to);
 }
 
-/* A name has no addresses yet; numbers in any notation are none. */
+/* A name has no addresses yet; numbers in any notation are not names. */
 static void
 test_parse_names(void **state)
 {
@@ -168,7 +168,7 @@ test_unix_paths(void **state)
 	net_release(t.to);
 }
 
-/* Mapped is IPv4; but one of two endpoints is left as it is. */
+/* Mapped addresses become IPv4, unless only one of two endpoints is mapped. */
 static void
 test_v4_mapped(void **state)
 {
@@ -193,7 +193,7 @@ test_v4_mapped(void **state)
 	assert_memory_equal(&e.to, &a.sa, sizeof(a.sa));
 }
 
-/* A client on a Unix socket has no name. */
+/* A client on a Unix socket has no path. */
 static void
 test_address_text(void **state)
 {
@@ -207,7 +207,7 @@ test_address_text(void **state)
 	assert_string_equal(a.text, "unix:");
 }
 
-/* A listener, and a connection to it, as both of its ends see it. */
+/* A listener, and both ends of a connection to it. */
 static void
 test_sockets(void **state)
 {

@@ -1,4 +1,4 @@
-/* Unit tests of the options: their table, and what values are. */
+/* Unit tests of the options: the table, and the values. */
 #include "../../lib/options.c"
 
 #include "said.h"
@@ -16,7 +16,7 @@ test_option_rows(void **state)
 
 		assert_non_null(o->name);
 		assert_true(strlen(o->name) > 0 && strlen(o->help) > 0);
-		/* It fits the column of -h, and a line of the terminal. */
+		/* Name and help are short. */
 		assert_in_range(strlen(o->name), 1, 18);
 		assert_in_range(strlen(o->help), 1, 60);
 		assert_int_equal(strspn(o->name, "abcdefghijklmnopqrstuvwxyz_"),
@@ -49,7 +49,7 @@ test_option_rows(void **state)
 			assert_true(text == NULL ||
 			    option_has_effect((int)i, role));
 		}
-		/* None is for nobody. */
+		/* Each option has an effect in some role. */
 		assert_true(option_has_effect((int)i, 0) ||
 		    option_has_effect((int)i, 1));
 	}

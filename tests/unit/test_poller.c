@@ -14,7 +14,7 @@
 #define CHECK	assert_true
 #include "sockets.h"
 
-static int fails;		/* the kernel, or realloc(), as often */
+static int fails;		/* number of system calls or realloc() to fail */
 
 #ifdef POLLER_POLL
 static void *
@@ -54,7 +54,7 @@ static struct source polled[POLLED];
 static short reported[POLLED];
 static int far_ends[POLLED];
 
-/* What it reports, and of whom: exactly what is expected of each. */
+/* Expect exactly these events, one for each source. */
 static void
 expect_reports(const short *expected)
 {
@@ -145,7 +145,7 @@ test_reports(void **state)
 		expected[i] = POLLIN;
 	}
 	expect_reports(expected);
-	/* The first, the last, one between: others keep their own slots. */
+	/* Drop the first, the last and one between: others keep their slots. */
 	drop_and_expect(0, expected);
 	drop_and_expect(POLLED - 1, expected);
 	drop_and_expect(21, expected);
@@ -156,7 +156,7 @@ test_reports(void **state)
 	watch(6, 0);
 	expected[6] = 0;
 	expect_reports(expected);
-	/* A hang-up is told, wanted or not. */
+	/* A hang-up is always reported. */
 	shutdown(far_ends[6], SHUT_RDWR);
 	expected[6] = POLLHUP;
 	expect_reports(expected);
@@ -166,7 +166,7 @@ test_reports(void **state)
 	expect_reports(expected);
 }
 
-/* Each that is ready is told of once, though each is dropped at that. */
+/* Each ready source is reported once, also if it is dropped then. */
 static void
 test_drop_while_reported(void **state)
 {
@@ -188,7 +188,7 @@ test_drop_while_reported(void **state)
 	assert_null(poller_next(poller, &revents));
 }
 
-/* What is closed is reported no more, though another process may hold it. */
+/* A closed source is not reported, also if another process has it open. */
 static void
 test_close(void **state)
 {
@@ -212,7 +212,7 @@ test_no_memory(void **state)
 	int i;
 
 	(void)state;
-	/* Where there is a table, more fit into it without any memory. */
+	/* An existing table has room without new memory. */
 	for (i = 0; i < POLLED; i++)
 		poller_drop(poller, &polled[i]);
 	poller_free(poller);
@@ -234,7 +234,7 @@ on_usr1(int sig)
 	(void)sig;
 }
 
-/* A signal that waited gets in, and ends the sleep. */
+/* A pending signal is delivered, and ends the sleep. */
 static void
 test_signal(void **state)
 {
@@ -254,7 +254,7 @@ test_signal(void **state)
 	sigprocmask(SIG_UNBLOCK, &usr1, NULL);
 }
 
-/* More sources than descriptors may be: poll(2) refuses, epoll does not. */
+/* More sources than RLIMIT_NOFILE: poll(2) fails, epoll does not. */
 static void
 test_past_the_limit(void **state)
 {

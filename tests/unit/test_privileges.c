@@ -1,4 +1,4 @@
-/* Unit tests of privileges: who workers are to be, and whether they are it. */
+/* Unit tests of privileges: lookup and change of the identity. */
 #include "../../lib/privileges.c"
 
 #include <sys/wait.h>
@@ -51,7 +51,7 @@ test_unknown(void **state)
 	assert_int_equal(find(&id, NULL, "no such group", NULL), -1);
 	expect_among("a:2: ", "unknown group \"no such group\"");
 	assert_int_equal(find(&id, NULL, NULL, "/dev/null"), -1);
-	expect_among("a:3: ", "chroot /dev/null: not a directory");
+	expect_among("a:3: ", "chroot: /dev/null: not a directory");
 }
 
 static void
@@ -68,7 +68,7 @@ test_only_root(void **state)
 	expect_said("a:3: ", "only root can set chroot = /");
 }
 
-/* For good: a child, which could not become root again. */
+/* In a child, as root can't be regained. */
 static void
 test_drop(void **state)
 {

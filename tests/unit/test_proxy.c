@@ -1,4 +1,4 @@
-/* Unit tests of lib/proxy.c, included to reach what is static. */
+/* Unit tests of proxy, which is included for its static functions. */
 #include "../../lib/proxy.c"
 
 #include <setjmp.h>
@@ -12,7 +12,7 @@
 
 static char why[512];
 
-/* What a balancer sends, and TLS behind it, of which nothing is taken. */
+/* Read a header that is followed by TLS, which must not be read. */
 static int
 take(const void *header, size_t len, struct endpoints *ends)
 {
@@ -52,7 +52,7 @@ some_endpoints(int family)
 	return e;
 }
 
-/* What is told is taken as it was, in both versions. */
+/* A header that is made is parsed to the same, in both versions. */
 static void
 test_round_trip(void **state)
 {
@@ -75,7 +75,7 @@ test_round_trip(void **state)
 	}
 }
 
-/* It goes out in as many pieces as the stream takes it. */
+/* A stream that takes a few bytes per write. */
 static ssize_t
 write_little(struct stream *s, const void *buf, size_t len)
 {
@@ -110,7 +110,7 @@ test_written_in_pieces(void **state)
 	close(pair[1]);
 }
 
-/* Of a client without TLS, it says nothing of TLS. */
+/* Without TLS, there are no TLS values. */
 static void
 test_made_without_tls(void **state)
 {

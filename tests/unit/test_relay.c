@@ -1,4 +1,4 @@
-/* Unit tests of lib/relay.c, included to reach what is static. */
+/* Unit tests of relay, which is included for its static functions. */
 #include "../../lib/relay.c"
 
 #include <setjmp.h>
@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-/* With these as standard input and output, which are then as they were. */
+/* Call relay_is_needed() with these as 0 and 1, then restore them. */
 static int
 is_needed_by(int is_client, int in, int out)
 {
@@ -36,7 +36,9 @@ listen_and_connect(int fds[3])
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
 	socklen_t len = sizeof(un);
 
-	/* An abstract name, which the kernel chooses: like the journal's. */
+	/*
+	 * An abstract address, chosen by the kernel, as the journal's socket.
+	 */
 	fds[0] = socket(AF_UNIX, SOCK_STREAM, 0);
 	assert_int_equal(bind(fds[0], (struct sockaddr *)&un,
 	    sizeof(sa_family_t)), 0);
@@ -70,10 +72,10 @@ test_what_needs_one(void **state)
 	assert_int_equal(is_needed(a[0], b[0]), 1);
 	assert_int_equal(is_needed(a[0], a[0]), 0);
 	assert_int_equal(is_needed(a[0], p[1]), 0);
-	/* What inetd has accepted, and a log that is a socket, too. */
+	/* A socket of inetd, with a log that is a socket, too. */
 	assert_int_equal(is_needed(named[2], named[1]), 0);
 	assert_int_equal(is_needed(a[0], named[1]), 0);
-	/* A client's output goes where a shell has sent it. */
+	/* A client's output goes to the redirection of a shell. */
 	assert_int_equal(is_needed_by(1, a[0], p[1]), 1);
 	assert_int_equal(is_needed_by(1, a[0], a[0]), 0);
 	assert_int_equal(is_needed_by(1, a[0], named[1]), 0);
@@ -84,7 +86,7 @@ test_what_needs_one(void **state)
 	close_all(named, 3);
 }
 
-/* What is said where the relay has said this, and then ended. */
+/* The result of relay_check() after the relay has written this and exited. */
 static const char *
 verdict(const void *said, size_t len)
 {
@@ -147,14 +149,14 @@ test_direction(void **state)
 	assert_int_equal(read(s[1], got, sizeof(got)), 5);
 	assert_memory_equal(got, "hello", 5);
 	assert_int_equal(read(s[1], got, sizeof(got)), 0);
-	/* The other direction of the socket is still there. */
+	/* The other direction of the socket still works. */
 	assert_int_equal(write(s[1], "hi", 2), 2);
 	assert_int_equal(read(s[0], got, sizeof(got)), 2);
 	close(p[0]);
 	close_all(s, 2);
 }
 
-/* A socket that is gone is an end; anything else that is gone a failure. */
+/* A closed socket is an end; a closed pipe is an error. */
 static void
 test_direction_that_is_gone(void **state)
 {

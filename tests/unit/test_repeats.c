@@ -1,4 +1,4 @@
-/* Unit tests of lines that repeat themselves. */
+/* Unit tests of repeated log lines. */
 #include "../../lib/repeats.c"
 
 #include "keys.h"
@@ -29,7 +29,7 @@ test_repeats(void **state)
 	text = said();
 	assert_int_equal(times_said(text, "192.0.2.1 not TLS"), REPEATS);
 	assert_int_equal(times_said(text, "\n"), 4 * REPEATS);
-	/* It goes on for the period, and not a moment longer. */
+	/* Until the end of the period, nothing is logged. */
 	repeats_end(&r, 0);
 	assert_string_equal(said(), "");
 	assert_in_range(repeats_until(&r, clock_ms()) - clock_ms(), 1,
@@ -41,14 +41,14 @@ test_repeats(void **state)
 	    "tunnel: 192.0.2.1: and 1 more in 10 s: handshake timeout\n"
 	    "tunnel: 2001:db8::/64: and 1 more in 10 s: handshake timeout\n");
 	assert_true(repeats_until(&r, clock_ms()) == INT64_MAX);
-	/* The next one. */
+	/* The next period. */
 	refuse(&r, "192.0.2.1", "handshake timeout", 6);
 	assert_int_equal(times_said(said(), "192.0.2.1 handshake"), REPEATS);
 	repeats_end(&r, 1);
 	assert_int_equal(times_said(said(), ": and 1 more in 0 s: "), 1);
 }
 
-/* Whoever has many addresses fills neither the memory nor the log. */
+/* Many addresses fill neither the memory nor the log. */
 static void
 test_repeats_in_sum(void **state)
 {
@@ -72,7 +72,7 @@ test_repeats_in_sum(void **state)
 	    1);
 }
 
-/* Whoever looks into it wants all. */
+/* At debug level, all lines are logged. */
 static void
 test_repeats_for_debug(void **state)
 {
@@ -83,7 +83,7 @@ test_repeats_for_debug(void **state)
 	refuse(&r, "192.0.2.1", "handshake timeout", 50);
 	log_configure(0, LEVEL_INFO);
 	assert_int_equal(times_said(said(), "\n"), 50);
-	/* What would not be logged is not counted either. */
+	/* Lines below the level are not counted. */
 	log_configure(0, LEVEL_WARNING);
 	refuse(&r, "192.0.2.1", "handshake timeout", 50);
 	log_configure(0, LEVEL_INFO);
@@ -91,14 +91,14 @@ test_repeats_for_debug(void **state)
 	assert_string_equal(said(), "");
 }
 
-/* What a worker that was taken over has written there leads nowhere. */
+/* Memory written by a malicious worker does no harm. */
 static void
 test_repeats_spoilt(void **state)
 {
 	struct repeats r = { .period = { .began = 0 } };
 
 	(void)state;
-	/* No period begins then, and one that never ends would hide all. */
+	/* A period that never ends would hide all lines. */
 	memset(&r.period, 0x7f, sizeof(r.period));
 	refuse(&r, "192.0.2.1", "handshake timeout", 1);
 	assert_int_equal(times_said(said(), "192.0.2.1 handshake timeout"), 1);

@@ -1,4 +1,4 @@
-/* Unit tests of the resolver: answers, and what is shared. */
+/* Unit tests of the resolver: answers, and shared memory. */
 #include "../../lib/resolver.c"
 
 #include <arpa/inet.h>
@@ -8,7 +8,7 @@
 static int cut;
 static const char *why;
 
-/* An answer with n addresses, 10.0.0.first and so on. */
+/* An answer with n addresses from 10.0.0.first on. */
 static struct answer
 some_answer(unsigned first, uint32_t n)
 {
@@ -25,7 +25,7 @@ some_answer(unsigned first, uint32_t n)
 	return a;
 }
 
-/* What resolver_take() makes of it, if so much of it has come. */
+/* Call resolver_take() with this part of an answer. */
 static int
 take(struct target *t, struct names *names, const struct answer *a, size_t len)
 {
@@ -74,7 +74,7 @@ test_answer(void **state)
 	net_release(t.to);
 }
 
-/* Nothing that a child says makes more of it than addresses. */
+/* Invalid answers are refused. */
 static void
 test_bad_answers(void **state)
 {
@@ -128,7 +128,7 @@ test_errors(void **state)
 	assert_null(t.to);
 }
 
-/* The same addresses in another order are the same; who holds them has them. */
+/* Another order is no change; held addresses stay valid. */
 static void
 test_order(void **state)
 {
@@ -156,7 +156,7 @@ test_order(void **state)
 	net_release(t.to);
 }
 
-/* The master's names and those of a worker, whose targets are its own. */
+/* The names of the master and of a worker, each with its targets. */
 struct both {
 	struct target ours[3], theirs[3];
 	struct names names, view;
@@ -225,7 +225,7 @@ test_worker_follows(void **state)
 	unshare_all(&b);
 }
 
-/* A writer that was killed, or has come round while a reader read. */
+/* A writer is killed, or overwrites the list that is read. */
 static void
 test_torn(void **state)
 {
@@ -236,11 +236,11 @@ test_torn(void **state)
 	(void)state;
 	share(&b);
 	row = &b.names.rows[0];
-	/* It has written a part, and has not said so. */
+	/* A partly written list is not read. */
 	memset(&row->lists[(row->turn + 1) % 2], 0xff, sizeof(struct list));
 	resolver_refresh(&b.view, &b.theirs[0]);
 	assert_string_equal(b.theirs[0].to->list[0].text, "10.0.0.1:80");
-	/* Nor is what is no list taken for one; the next one is. */
+	/* An invalid list is ignored; the next one is used. */
 	row->turn++;
 	resolver_refresh(&b.view, &b.theirs[0]);
 	assert_string_equal(b.theirs[0].to->list[0].text, "10.0.0.1:80");
@@ -250,7 +250,7 @@ test_torn(void **state)
 	unshare_all(&b);
 }
 
-/* What readers see while it is written all the time: whole lists. */
+/* Readers see complete lists during permanent writing. */
 static void
 test_race(void **state)
 {
@@ -290,7 +290,7 @@ test_race(void **state)
 	unshare_all(&b);
 }
 
-/* In a worker, it can't be made writable; another program can have it. */
+/* A worker can't make the memory writable; another program can map it. */
 static void
 test_rights(void **state)
 {
@@ -329,7 +329,7 @@ no_secrets(void *arg)
 	(void)arg;
 }
 
-/* A lookup by a child, which is not waited for once it has answered. */
+/* A lookup by a child; after its answer, there is no wait for its exit. */
 static void
 test_child(void **state)
 {

@@ -1,4 +1,4 @@
-/* Unit tests of the sandbox: in children, who tell how far they have come. */
+/* Unit tests of the sandbox, in children that exit with the failed line. */
 #include "../../lib/sandbox.c"
 
 #include <fcntl.h>
@@ -22,7 +22,7 @@ setup(void **state)
 #define MUST(condition)	do { if (!(condition)) leave(__LINE__ % 255 + 1); } \
 	while (0)
 
-/* Not by _exit(3): a sanitizer prepares for that by calls that are denied. */
+/* Do not use _exit(3): sanitizers intercept it with calls that are denied. */
 static void
 leave(int status)
 {
@@ -53,7 +53,7 @@ local(int port)
 	    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 }
 
-/* A socket that listens, on any port. */
+/* A listening socket on any port. */
 static int
 some_listener(in_port_t *port)
 {
@@ -154,7 +154,7 @@ child_of_filter(const struct sandbox *box)
 	    errno == EPERM);
 	MUST(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &port, &len) == -1 &&
 	    errno == EPERM);
-	/* As the names above, by their numbers, at another level. */
+	/* The same option numbers at another level. */
 	MUST(setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &port, len) == -1 &&
 	    errno == EPERM);
 	MUST(setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4) == -1 &&
@@ -163,19 +163,19 @@ child_of_filter(const struct sandbox *box)
 	MUST(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &port, len) == 0);
 	MUST(setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off)) == 0);
 	MUST(getsockopt(fd, SOL_SOCKET, SO_ERROR, &port, &len) == 0);
-	/* What the master and others have, too. */
+	/* Sockets that are shared with the master and other workers. */
 	MUST(shutdown(shared, SHUT_RDWR) == -1 && errno == EPERM);
 	MUST(setsockopt(shared, SOL_SOCKET, SO_LINGER, &off, sizeof(off)) ==
 	    -1 && errno == EPERM);
 	MUST(connect(shared, &nowhere, sizeof(nowhere)) == -1 &&
 	    errno == EPERM);
 	MUST(shutdown(STDERR_FILENO, SHUT_RDWR) == -1 && errno == EPERM);
-	/* Descriptors are passed to nobody, and nobody else is written to. */
+	/* Descriptors can't be passed, and data has no other destination. */
 	MUST(sendmsg(fd, NULL, 0) == -1 && errno == ENOSYS);
 	MUST(recvmsg(fd, NULL, 0) == -1 && errno == EPERM);
 	MUST(recvmsg(shared + 1, NULL, 0) == -1 && errno == EPERM);
 	MUST(dup3(fd, shared, 0) == -1 && errno == EPERM);
-	/* But for the control channel. */
+	/* Except the control channel. */
 	MUST(recvmsg(shared, NULL, 0) == -1 && errno == EFAULT);
 	MUST(sendto(fd, "", 1, 0, &nowhere, sizeof(nowhere)) == -1 &&
 	    errno == EPERM);
@@ -192,7 +192,7 @@ child_of_sandbox(const struct sandbox *box)
 	MUST(execlp("true", "true", (char *)NULL) == -1);
 	MUST(connects(box->ports[0]) == 0);
 	MUST(landlock_abi() < LANDLOCK_WITH_TCP || connects(other_port) == -1);
-	/* What a worker does need. */
+	/* Calls that a worker needs. */
 	MUST(getrandom(text, sizeof(text), 0) == sizeof(text));
 	MUST(poll(NULL, 0, 1) == 0);
 	MUST(clock_ms() > 0);
@@ -222,7 +222,7 @@ test_sandbox(void **state)
 	close(listeners[1]);
 }
 
-/* A command may do what it is there for, but gain nothing. */
+/* A command is not restricted, but can't gain privileges. */
 
 static void
 child_with_command(const struct sandbox *box)

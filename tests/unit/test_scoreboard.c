@@ -28,7 +28,7 @@ test_shares(void **state)
 	}
 }
 
-/* Two workers, which have half of the places each. */
+/* Two workers with half of the places each. */
 static void
 some_workers(struct scoreboard *b, struct share w[2], size_t max)
 {
@@ -52,7 +52,7 @@ no_workers(struct scoreboard *b, struct share w[2])
 	scoreboard_free(b);
 }
 
-/* At most three for an address. */
+/* Enter a connection, with a limit of three per address. */
 static int
 enter(struct scoreboard *b, struct share *w, uint64_t key,
     volatile uint64_t **place)
@@ -75,7 +75,7 @@ test_places(void **state)
 	assert_ptr_equal(a, &board.places[0]);
 	assert_ptr_equal(b, &board.places[3]);
 	assert_ptr_equal(c, &board.places[4]);
-	/* The fourth of its address, whichever worker it comes to. */
+	/* The fourth connection of an address is refused in each worker. */
 	assert_int_equal(enter(&board, &w[0], 7, &d), -1);
 	assert_null(d);
 	assert_int_equal(enter(&board, &w[1], 7, &d), -1);
@@ -83,13 +83,13 @@ test_places(void **state)
 	scoreboard_leave(&board, &w[1], 7, b);
 	assert_int_equal(enter(&board, &w[0], 7, &b), 0);
 	assert_ptr_equal(b, &board.places[2]);
-	/* No address, no place. */
+	/* Without an address, no place is taken. */
 	assert_int_equal(enter(&board, &w[0], 0, &d), 0);
 	assert_null(d);
 	no_workers(&board, w);
 }
 
-/* As many of each address as there are, whatever came and went. */
+/* Check the count of each address. */
 static void
 check_peers(const struct scoreboard *b, const uint64_t *counts, uint64_t keys)
 {
@@ -108,9 +108,9 @@ check_peers(const struct scoreboard *b, const uint64_t *counts, uint64_t keys)
 	assert_int_equal(rows, 0);
 }
 
-#define SOME	64			/* connections, and addresses */
+#define SOME	64			/* connections and addresses */
 
-/* Rows are freed in the middle of others: none is lost behind the gap. */
+/* Free rows between others: no row may get lost after a gap. */
 static void
 test_places_at_random(void **state)
 {
@@ -147,7 +147,7 @@ test_places_at_random(void **state)
 	no_workers(&board, w);
 }
 
-/* A worker was killed: what it had is free, and the others keep theirs. */
+/* A worker is killed: its places are free, and others keep theirs. */
 static void
 test_places_of_the_killed(void **state)
 {
@@ -163,7 +163,7 @@ test_places_of_the_killed(void **state)
 		assert_int_equal(enter(&board, &w[1], key, &place), 0);
 		counts[key] = 1;
 	}
-	/* In the middle of it all, and with the lock. */
+	/* It is killed during a change, holding the lock. */
 	assert_false(atomic_flag_test_and_set(&board.shared->lock));
 	memset((void *)board.peers, 1, board.npeers / 2 * sizeof(*board.peers));
 	scoreboard_vacate(&board, 0);
@@ -172,7 +172,7 @@ test_places_of_the_killed(void **state)
 	no_workers(&board, w);
 }
 
-/* What a worker that was taken over has written there harms nobody. */
+/* Memory written by a malicious worker does no harm. */
 static void
 test_places_spoilt(void **state)
 {
@@ -192,7 +192,7 @@ test_places_spoilt(void **state)
 	no_workers(&board, w);
 }
 
-/* A worker knows which keys share a row: the master is not kept by them. */
+/* Chosen collisions do not keep the master busy. */
 static void
 test_places_made_to_collide(void **state)
 {
@@ -212,7 +212,7 @@ test_places_made_to_collide(void **state)
 	no_workers(&board, w);
 }
 
-/* An address takes no longer to find where there are 100,000 of them. */
+/* A search is short also with 100,000 addresses. */
 static void
 test_places_of_many(void **state)
 {
@@ -223,7 +223,7 @@ test_places_of_many(void **state)
 
 	(void)state;
 	some_workers(&board, w, max);
-	/* As they come from one network, and as bad as they get. */
+	/* Keys of one network differ in few bits. */
 	for (key = 1; key <= max; key++)
 		assert_int_equal(enter(&board, &w[key & 1], key << 16, &place),
 		    0);
@@ -234,7 +234,7 @@ test_places_of_many(void **state)
 	no_workers(&board, w);
 }
 
-/* max_connections: once a minute, for all. */
+/* The warning about max_connections, once a minute for all. */
 static void
 test_warn_full(void **state)
 {

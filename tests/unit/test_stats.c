@@ -1,4 +1,4 @@
-/* Unit tests of statistics: the sum, its line in the log, and the file. */
+/* Unit tests of statistics: the sum, the log line, and the file. */
 #include "../../lib/stats.c"
 
 #include <fcntl.h>
@@ -31,7 +31,7 @@ some_fault(const void *arg, const char *name)
 	return "is a link";
 }
 
-/* Three certificates, two of which are in one file. */
+/* Three certificates, two in the same file. */
 static int
 expiry(const void *arg, size_t i, const char **file, int64_t *at)
 {
@@ -118,7 +118,7 @@ file_text(void)
 	return text;
 }
 
-/* Until the one that writes has left. */
+/* Wait for the writer. */
 static void
 reap(struct stats *st)
 {
@@ -165,7 +165,7 @@ test_file(void **state)
 	free(st.file);
 }
 
-/* A reason has one class in either role, which is named after the peer. */
+/* Reasons have the same class in both roles; labels name the peer. */
 static void
 test_failures(void **state)
 {
@@ -194,7 +194,7 @@ test_failures(void **state)
 		    cases[i].reason), cases[i].is_client), cases[i].name);
 }
 
-/* It is said once, and when it is right again. */
+/* A failure is logged once, and the next success. */
 static void
 test_failure(void **state)
 {
@@ -205,7 +205,7 @@ test_failure(void **state)
 	r.fault = some_fault;
 	stats_step(&st, &r);
 	reap(&st);
-	assert_non_null(strstr(said(), "a:1: stats_file "));
+	assert_non_null(strstr(said(), "a:1: stats_file: "));
 	assert_true(st.failed);
 	stats_step(&st, &r);
 	reap(&st);
@@ -219,7 +219,7 @@ test_failure(void **state)
 	free(st.file);
 }
 
-/* One that hangs is ended, with a line. */
+/* A writer that hangs is killed, with a log line. */
 static void
 test_hanging(void **state)
 {

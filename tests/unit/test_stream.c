@@ -1,6 +1,6 @@
 /*
- * Unit tests of the plain stream: over real sockets, whose calls are
- * interrupted every other time.
+ * Unit tests of the plain stream, over real sockets.  Every other system call
+ * is interrupted.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,7 +14,7 @@
 #define CHECK	assert_true
 #include "sockets.h"
 
-static int interrupts;		/* every other call is interrupted, if not 0 */
+static int interrupts;		/* 1: interrupt every other call */
 
 static int
 interrupted(void)
@@ -46,7 +46,7 @@ fake_send(int fd, const void *buf, size_t len, int flags)
 
 static char much[1 << 16];
 
-/* Close, with RST. */
+/* Close with RST. */
 static void
 reset(int fd)
 {
@@ -107,7 +107,7 @@ test_plain_resets(void **state)
 	reset(fds[1]);
 	assert_true(is_ready(s.fd, POLLIN, 1000));
 	assert_int_equal(stream_plain.read(&s, buf, 8), STREAM_RESET);
-	/* Not an error of ours either, if it is noticed only at the end. */
+	/* A reset that is noticed at finish() is not an error either. */
 	assert_int_equal(stream_plain.finish(&s), STREAM_RESET);
 	close(s.fd);
 	tcp_pair(fds);
@@ -122,13 +122,13 @@ test_plain_resets(void **state)
 	assert_int_equal(stream_plain.open(&s), STREAM_ERROR);
 	assert_string_equal(stream_plain.error(&s), strerror(ECONNREFUSED));
 	close(s.fd);
-	/* In progress, as far as it knows: no peer, and no error. */
+	/* As if connect(2) is in progress: no peer and no error. */
 	s.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(stream_plain.open(&s), STREAM_WANT_WRITE);
 	close(s.fd);
 }
 
-/* TCP does that, where the port of a service is one for whoever connects. */
+/* TCP does that if the port is in the ephemeral range. */
 static void
 test_connected_to_itself(void **state)
 {
@@ -161,7 +161,7 @@ test_flushed(void **state)
 	assert_false(stream_is_dead(&s, 0));
 	close(fds[0]);
 	close(fds[1]);
-	/* A window that is full, and then read from. */
+	/* A full window, which is then read. */
 	tcp_pair(fds);
 	s.fd = fds[0];
 	while (stream_plain.write(&s, much, sizeof(much)) > 0)
@@ -177,7 +177,7 @@ test_flushed(void **state)
 	close(fds[1]);
 }
 
-/* An abort that was prepared is taken back by an end that is told. */
+/* finish() undoes a prepared abort. */
 static void
 test_finish_after_reset(void **state)
 {

@@ -24,15 +24,15 @@ static ssize_t	 fake_send(int, const void *, size_t, int);
 #include <cmocka.h>
 
 /*
- * A socket that has room for so many bytes, or an error; and a server's
- * connection to it, before its handshake.
+ * A fake socket with limited room, or an error; and a server's connection on
+ * it, before the handshake.
  */
 
-static unsigned char came[2 * OUT_SIZE];	/* what was sent */
+static unsigned char came[2 * OUT_SIZE];	/* sent bytes */
 static size_t	 ncame, room;
 static int	 sends, recvs, error, has_memory;
-static const unsigned char *client;	/* what is to be received, */
-static size_t	 nclient, asked;	/* and how much was asked for */
+static const unsigned char *client;	/* bytes to receive */
+static size_t	 nclient, asked;	/* length of the last recv(2) */
 static mbedtls_ssl_config conf;
 static struct tls_config cfg;
 static struct tls *t;
@@ -124,7 +124,7 @@ static const unsigned char flight[] = {
 };
 static const unsigned char alert[] = { 21, 3, 3, 0, 2, 2, 80 };
 
-/* Record by record, as the library does it. */
+/* Send record by record, as the library does. */
 static void
 send_records(const unsigned char *p, size_t len)
 {
@@ -167,7 +167,7 @@ test_flight_leaves_in_one_send(void **state)
 	assert_int_equal(sends, 1);
 }
 
-/* Also where the library may not be given anything. */
+/* Also without a budget for receiving. */
 static void
 test_flight_leaves_without_a_budget(void **state)
 {
@@ -179,7 +179,7 @@ test_flight_leaves_without_a_budget(void **state)
 	expect_came(flight, sizeof(flight));
 }
 
-/* The peer gets what it can work on while we do, if there is room for it. */
+/* The peer gets what it can work on while we compute, if there is room. */
 static void
 test_slow_flight_leaves_early(void **state)
 {
@@ -206,7 +206,7 @@ test_slow_flight_leaves_early(void **state)
 	    MBEDTLS_ERR_NET_CONN_RESET);
 }
 
-/* Nothing is received before all is sent, in as many pieces as it takes. */
+/* Nothing is received before all is sent, in any number of pieces. */
 static void
 test_short_writes_lose_nothing(void **state)
 {
@@ -232,7 +232,7 @@ test_short_writes_lose_nothing(void **state)
 	}
 }
 
-/* What was left of one comes before the other, wherever it was cut. */
+/* The rest of the flight precedes the alert, wherever it was cut. */
 static void
 test_alert_follows_the_rest(void **state)
 {
@@ -265,7 +265,7 @@ test_what_is_held_goes_with_the_next(void **state)
 	(void)state;
 	memcpy(both, flight, sizeof(flight));
 	memcpy(both + sizeof(flight), alert, sizeof(alert));
-	assert_int_equal(tls_bio_hold(t), 0);	/* there is nothing */
+	assert_int_equal(tls_bio_hold(t), 0);	/* nothing is gathered */
 	assert_null(t->deferred);
 	send_records(flight, sizeof(flight));
 	assert_int_equal(tls_bio_hold(t), 0);
@@ -304,7 +304,7 @@ test_errors_end_it(void **state)
 		}
 }
 
-/* And no alert follows what was lost. */
+/* No alert follows a gap. */
 static void
 test_out_of_memory(void **state)
 {
@@ -323,7 +323,7 @@ test_out_of_memory(void **state)
 	assert_false(tls_bio_has_gathered());
 }
 
-/* However often a peer has us answer, and takes nothing. */
+/* However many answers a peer causes without reading any. */
 static void
 test_what_is_kept_is_bounded(void **state)
 {
@@ -388,19 +388,22 @@ test_handshake_is_received_ahead(void **state)
 	tls_bio_take_ahead(t);
 	assert_int_equal(tls_bio_recv(t, got + 9, 5), 3);
 	assert_memory_equal(got, hello, sizeof(hello));
-	/* That was all; it need not be asked for. */
+	/* All was received; no further recv(2) is needed. */
 	assert_int_equal(call_for_more(), MBEDTLS_ERR_SSL_WANT_READ);
 	assert_int_equal(recvs, 1);
 }
 
-/* If the kernel is to take over, after our first record all is left there. */
+/*
+ * If the kernel may take over, nothing is received ahead after our first
+ * record.
+ */
 static void
 test_nothing_is_taken_from_the_kernel(void **state)
 {
 	unsigned char got[sizeof(hello)];
 
 	(void)state;
-	t->ktls = (struct ktls *)got;	/* it is not looked into */
+	t->ktls = (struct ktls *)got;	/* never dereferenced */
 	offer_hello();
 	nclient = 9;
 	assert_int_equal(tls_bio_recv(t, got, 5), 5);
@@ -418,7 +421,7 @@ test_nothing_is_taken_from_the_kernel(void **state)
 	assert_true(tls_bio_is_exact(t));
 }
 
-/* Take so many bytes, as the library does. */
+/* Receive len bytes, as the library does. */
 static void
 take(size_t len)
 {
@@ -430,7 +433,7 @@ take(size_t len)
 		assert_in_range(n = tls_bio_recv(t, buf, len), 1, len);
 }
 
-/* Of data, records like the last one are asked for: none is left in part. */
+/* Data are received in whole records of the last one's length. */
 static void
 test_whole_records_are_received(void **state)
 {

@@ -11,7 +11,7 @@
 
 #define LEN(a)	(sizeof(a) / sizeof((a)[0]))
 
-/* Each code of the library is something for the engine, and for the client. */
+/* Each code of the library has a result for the engine, and an alert. */
 static void
 test_outcomes(void **state)
 {
@@ -45,7 +45,7 @@ test_outcomes(void **state)
 	}
 }
 
-/* What the library calls a bad record. */
+/* The library's code for a bad record. */
 static void
 test_record_faults(void **state)
 {

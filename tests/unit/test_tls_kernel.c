@@ -1,6 +1,6 @@
 /*
- * Unit tests of TLS in the kernel, which is played by the functions here: what
- * has to do with it is included.  tests/vm has the real one.
+ * Unit tests of kernel TLS, with a fake kernel; the rooms are included.
+ * tests/vm has the real one.
  */
 #include <sys/socket.h>
 
@@ -33,22 +33,22 @@ static ssize_t	 fake_sendmsg(int, const struct msghdr *, int);
 #define FD	(-1)
 #define OVERHEAD_13	22		/* header, type, tag */
 
-/* What the kernel has been told, and what it is to answer. */
+/* What the fake kernel received, and its answers. */
 static struct {
 	int	 error;			/* of setsockopt(2), or 0 */
 	int	 rekeys;
-	int	 ulp, rx, tx;		/* how often it was told that */
+	int	 ulp, rx, tx;		/* how often each was set */
 	unsigned char info[INFO_SIZE];
 	socklen_t len;
 	struct tcp_info tcp;
-	uint64_t next;			/* record that it would send */
+	uint64_t next;			/* its next record */
 	const struct reply {
 		int	 type;		/* 0: none, -1: an error */
 		size_t	 len;
 		unsigned char bytes[16];
 		int	 error;
 	} *replies;
-	unsigned char sent[64];		/* of control records: type, bytes */
+	unsigned char sent[64];		/* control records: type, bytes */
 	size_t	 nsent;
 } kernel;
 
@@ -128,7 +128,7 @@ fake_sendmsg(int fd, const struct msghdr *m, int flags)
 	return (ssize_t)len;
 }
 
-/* A connection whose keys the kernel has, and what it takes to undo that. */
+/* A connection moved to the kernel, and its end. */
 static struct tls_config *cfg;
 static struct tls *moved;
 static struct stream stream;
@@ -251,7 +251,7 @@ test_key_block(void **state)
 #define SAME(member, want) \
 	assert_memory_equal(info->member, want, sizeof(info->member))
 
-/* The keys in the kernel's own words, whose headers say what is where. */
+/* The keys in the kernel's structures, as laid out in its headers. */
 #define EXPECT_INFO(cipher, v, type, salt_wanted, iv_wanted)	do {	\
 	const struct tls12_crypto_info_##cipher *info =			\
 	    (const void *)kernel.info;					\
@@ -294,7 +294,7 @@ test_suites(void **state)
 	size_t i;
 
 	(void)state;
-	/* All that are offered by default, and no others. */
+	/* All suites that are offered by default, and no others. */
 	for (i = 0; usual->suites[i] != 0; i++) {
 		const struct cipher *c = ktls_find_cipher(usual->suites[i]);
 		const char *name = mbedtls_ssl_get_ciphersuite_name(
@@ -313,7 +313,7 @@ test_suites(void **state)
 	assert_null(ktls_find_cipher(0));
 }
 
-/* No such protocol, no such cipher: it is for the library, as before. */
+/* Without the protocol or the cipher the connection stays with the library. */
 static void
 test_what_a_kernel_can_do(void **state)
 {
@@ -339,7 +339,7 @@ test_what_a_kernel_can_do(void **state)
 	    "TLSv1.3 with AES-128-GCM, TLSv1.2 with AES-256-GCM");
 }
 
-/* Up to the last byte, whatever it was given before or is longer by. */
+/* Flushed means to the last byte, with earlier bytes and overhead counted. */
 static void
 test_nothing_is_left_behind(void **state)
 {
@@ -370,7 +370,7 @@ test_nothing_is_left_behind(void **state)
 	}
 }
 
-/* Sending is handed over with the first thing that is sent, once. */
+/* Sending moves to the kernel once, with the first write. */
 static void
 test_sending_begins(void **state)
 {
@@ -398,7 +398,7 @@ test_sending_begins(void **state)
 	close(pair[1]);
 }
 
-/* Of a reset, too, though nothing is sent any more. */
+/* A reset is noticed, too, although nothing more is sent. */
 static void
 test_end_of_waiting(void **state)
 {
@@ -409,12 +409,12 @@ test_end_of_waiting(void **state)
 	stream.fd = pair[0];
 	assert_int_equal(kernel_finish(&stream), STREAM_WANT_WRITE);
 	assert_int_equal(send(pair[0], "x", 1, 0), 1);
-	close(pair[1]);			/* without reading it: a reset */
+	close(pair[1]);			/* unread data: a reset */
 	assert_int_equal(kernel_finish(&stream), STREAM_RESET);
 	close(pair[0]);
 }
 
-/* Once a reset has been told of, an end may come: it is none. */
+/* After a reset was reported, a following end is not an end. */
 static void
 test_end_behind_a_reset(void **state)
 {
@@ -430,7 +430,7 @@ test_end_behind_a_reset(void **state)
 	assert_int_equal(kernel_read(&stream, buf, sizeof(buf)), STREAM_EOF);
 }
 
-/* It can make no more keys: it has none to make them from. */
+/* Without secrets there is no rekeying. */
 static void
 test_secrets_are_forgotten(void **state)
 {
@@ -481,7 +481,7 @@ expect_rows(void **state, const struct row *rows, size_t n, int is_client)
 	}
 }
 
-/* What is read, once, and what an alert says, be it at the end (0: none). */
+/* Read once: the result, and the alert, also one at the end (0: none). */
 static void
 test_reading(void **state)
 {
@@ -508,7 +508,10 @@ test_reading(void **state)
 		{ { { -1, 0, "", EINVAL } }, STREAM_ERROR, 70, 0 },
 		{ { { -1, 0, "", ECONNRESET } }, STREAM_RESET, 0, 0 },
 		{ { { -1, 0, "", ETIMEDOUT } }, STREAM_ERROR, 0, 0 },
-		/* TLS 1.2: no new handshake, and the connection goes on. */
+		/*
+		 * TLS 1.2: renegotiation is refused, and the connection goes
+		 * on.
+		 */
 		{ { { 22, 4, { 1, 0, 0, 0 }, 0 }, DATA }, 3, 100, 1 },
 		{ { UPDATE }, STREAM_ERROR, 10, 1 },
 	};
@@ -516,7 +519,7 @@ test_reading(void **state)
 	expect_rows(state, rows, LEN(rows), 0);
 }
 
-/* A server's tickets are skipped, whatever comes behind them. */
+/* A server's tickets are skipped, whatever follows them. */
 static void
 test_reading_as_a_client(void **state)
 {
@@ -533,7 +536,10 @@ test_reading_as_a_client(void **state)
 		{ { { 22, 4, { 4, 255, 255, 255 }, 0 } }, STREAM_ERROR, 10, 0 },
 		{ { { 22, 0, "", 0 } }, STREAM_ERROR, 10, 0 },
 		{ { { 22, 4, { 0, 0, 0, 0 }, 0 } }, STREAM_ERROR, 10, 0 },
-		/* TLS 1.2: no new handshake, and no tickets. */
+		/*
+		 * TLS 1.2: renegotiation is refused, and tickets are
+		 * unexpected.
+		 */
 		{ { { 22, 4, { 0, 0, 0, 0 }, 0 }, DATA }, 3, 100, 1 },
 		{ { { 22, 4, { 1, 0, 0, 0 }, 0 } }, STREAM_ERROR, 10, 1 },
 		{ { { 22, 6, { 4, 0, 0, 2, 1, 2 }, 0 } }, STREAM_ERROR, 10, 1 },
@@ -546,7 +552,7 @@ test_reading_as_a_client(void **state)
 	expect_rows(state, servers, LEN(servers), 0);
 }
 
-/* New keys for what comes, and if wanted, for what goes: in that order. */
+/* New keys for receiving, and then if requested, for sending. */
 static void
 test_key_update(void **state)
 {
@@ -569,13 +575,13 @@ test_key_update(void **state)
 	assert_int_equal(kernel.tx, 2);
 	assert_memory_not_equal(before, moved->ktls->secrets->traffic[1],
 	    PSA_HASH_LENGTH(PSA_ALG_SHA_256));
-	/* The one record with the old keys still counts. */
+	/* The record under the old keys still counts. */
 	assert_int_equal(moved->ktls->records, 1);
 	assert_int_equal(prepare_sending(moved), 0);
 	assert_int_equal(kernel.nsent, sizeof(answer));
 }
 
-/* It does not tell of a KeyUpdate behind data: all that is there is read. */
+/* poll(2) does not report a KeyUpdate behind data: all input is read. */
 static void
 test_key_update_behind_data(void **state)
 {
@@ -590,7 +596,7 @@ test_key_update_behind_data(void **state)
 	assert_int_equal(kernel.rx, 1);
 	assert_ptr_equal(kernel.replies, replies + 4);
 	assert_false(kernel_pending(&stream));
-	/* Nor when there is no room for what may come. */
+	/* Also if the buffer has no room for more. */
 	kernel.replies = replies;
 	assert_int_equal(kernel_read(&stream, buf, RECORD_MAX), 3);
 	assert_ptr_equal(kernel.replies, replies + 1);
@@ -601,13 +607,13 @@ test_key_update_behind_data(void **state)
 	assert_int_equal(kernel_read(&stream, buf, RECORD_MAX),
 	    STREAM_WANT_READ);
 	assert_false(kernel_pending(&stream));
-	/* A kernel that can't renew them hides nothing. */
+	/* A kernel without rekeying has no hidden input. */
 	cfg->kernel &= ~TLS_KERNEL_REKEYS;
 	assert_int_equal(kernel_read(&stream, buf, sizeof(buf)), 3);
 	assert_ptr_equal(kernel.replies, replies + 5);
 }
 
-/* A kernel that can't: a client that wants it to is refused. */
+/* A kernel without rekeying: a KeyUpdate is refused. */
 static void
 test_no_key_update(void **state)
 {

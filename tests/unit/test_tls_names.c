@@ -1,4 +1,4 @@
-/* Unit tests of names: whom a certificate is for. */
+/* Unit tests of the names in certificates. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -45,7 +45,7 @@ test_covers(void **state)
 	for (i = 0; i < LEN(rows); i++)
 		assert_int_equal(tls_names_covers(rows[i].pattern,
 		    strlen(rows[i].pattern), rows[i].name), rows[i].covers);
-	/* A zero ends no name in a certificate. */
+	/* A zero byte ends no name in a certificate. */
 	assert_int_equal(tls_names_covers("a.org\0.net", 10, "a.org"), 0);
 	assert_int_equal(tls_names_covers("*.a.org\0x", 9, "b.a.org"), 0);
 }
@@ -91,7 +91,7 @@ test_names_to_verify(void **state)
 	assert_false(tls_is_name(name));
 }
 
-/* A list has room for so many, and nothing in it moves a cursor. */
+/* A list is limited in length, and escaped. */
 static void
 test_list(void **state)
 {

@@ -1,4 +1,4 @@
-/* Unit tests of shared keys: their lines, who has one, and what a ticket has. */
+/* Unit tests of shared keys: their file, authentication, and tickets. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -52,7 +52,7 @@ test_lines(void **state)
 	tls_config_free(cfg);
 }
 
-/* The first of several errors, by its line. */
+/* The first of several errors is reported, with its line. */
 static void
 test_errors(void **state)
 {
@@ -63,9 +63,9 @@ test_errors(void **state)
 		{ "a", "psk:1: no colon" },
 		{ "\na:" KEY "\nb:" KEY "0", "psk:3: a key of 33 hexa" },
 		{ "a:" KEY "\n:" KEY, "psk:2: the identity is empty" },
-		{ "a :" KEY, "psk:1: a blank beside the identity" },
+		{ "a :" KEY, "psk:1: there is a blank before or after the identity" },
 		{ "a:" KEY "x", "psk:1: the key is not hexadecimal" },
-		{ "a:" KEY "\na:" OTHER, "psk:2: there is another key" },
+		{ "a:" KEY "\na:" OTHER, "psk:2: a second key" },
 	};
 	struct tls_config *cfg;
 	size_t i;
@@ -84,7 +84,7 @@ test_errors(void **state)
 	tls_config_free(cfg);
 }
 
-/* It is good for the same key alone, as long as that is there and allowed. */
+/* Valid only for the same key, as long as that exists and is allowed. */
 static void
 test_tickets(void **state)
 {
@@ -128,7 +128,7 @@ test_rules(void **state)
 	tls_config_free(cfg);
 }
 
-/* One after the other, of so many bytes. */
+/* Append a field of n bytes. */
 static void
 test_names(void **state)
 {
@@ -149,7 +149,7 @@ test_names(void **state)
 	}
 }
 
-/* A hello with two of them, or with what is in front of these; cut anywhere. */
+/* A hello with two identities, or with other extensions; cut anywhere. */
 static void
 test_offered(void **state)
 {

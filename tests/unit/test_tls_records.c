@@ -36,7 +36,7 @@ end(void **state)
 	return 0;
 }
 
-/* However it comes in pieces. */
+/* In pieces of any length. */
 static void
 test_records_are_counted(void **state)
 {
@@ -61,7 +61,7 @@ test_records_are_counted(void **state)
 			if (at + n == 13)
 				assert_int_equal(r.count, 2);
 		}
-		assert_int_equal(r.count, 2);	/* since the 20 */
+		assert_int_equal(r.count, 2);	/* since the ChangeCipherSpec */
 		assert_false(tls_records_is_whole(&r));
 		tls_records_track(&r, body, sizeof(body));
 		assert_true(tls_records_is_whole(&r));
@@ -96,7 +96,7 @@ static const unsigned char ticket[] = {
 };
 static const unsigned char change[] = { 20, 3, 3, 0, 1, 1 };
 
-/* As the library reads them, at most so many bytes of a record at a time. */
+/* Receive as the library reads: at most size bytes of a record at a time. */
 static void
 hear(const unsigned char *p, size_t len, size_t size)
 {
@@ -161,7 +161,7 @@ test_what_a_client_hears(void **state)
 		begin_as_a_client(13);
 		hear(hello_13, sizeof(hello_13), size);
 		assert_true(t->resumed && t->group == 29);
-		/* Behind a HelloRetryRequest there may be another hello. */
+		/* After a HelloRetryRequest another ServerHello follows. */
 		hear(change, sizeof(change), size);
 		assert_non_null(t->sniffer);
 		t->group = 0;
@@ -184,7 +184,7 @@ test_resumed_without_its_extended_master_secret(void **state)
 
 	(void)state;
 	memcpy(changed, hello_12, sizeof(changed));
-	changed[sizeof(changed) - 3] = 99;		/* some other extension */
+	changed[sizeof(changed) - 3] = 99;	/* unknown */
 	begin_as_a_client(12);
 	hear(changed, sizeof(changed), 9);
 	assert_false(t->refused);
@@ -198,7 +198,7 @@ test_resumed_without_its_extended_master_secret(void **state)
 	end_as_a_client();
 }
 
-/* Whatever it says, and however long it goes on. */
+/* Any content, and messages of any length. */
 static void
 test_garbage_that_a_client_hears(void **state)
 {

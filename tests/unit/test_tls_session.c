@@ -1,7 +1,4 @@
-/*
- * Unit tests of sessions: what is packed into a ticket, and what of it is taken
- * back.
- */
+/* Unit tests of sessions: packed into a ticket, and unpacked. */
 #define MBEDTLS_ALLOW_PRIVATE_ACCESS	/* a session, without a handshake */
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,9 +20,7 @@ static psa_status_t fake_random(unsigned char *, size_t);
 
 #define LEN(a)	(sizeof(a) / sizeof((a)[0]))
 
-/*
- * A connection in TLS 1.2 whose session is to be kept, and to be resumed.
- */
+/* A TLS 1.2 connection whose session is kept and resumed. */
 
 static struct tls_config *cfg;
 static struct tls *t;
@@ -82,7 +77,7 @@ ask_for(const char *name)
 	t->sni = name != NULL ? strdup(name) : NULL;
 }
 
-/* Of so much of it, in memory that ends there. */
+/* Unpack the first len bytes, in memory of exactly that size. */
 static int
 unpack(size_t len)
 {
@@ -120,7 +115,7 @@ test_times_of_a_ticket(void **state)
 			be_put(plain + at[i], bad[j], 8);
 			assert_int_equal(unpack(len), -1);
 		}
-		/* By a clock that is ahead: it has just begun. */
+		/* By a clock that is ahead: treated as just begun. */
 		be_put(plain + at[i], INT64_MAX, 8);
 		assert_int_equal(unpack(len), 0);
 	}
@@ -141,7 +136,7 @@ test_name_of_a_ticket(void **state)
 			ask_for(names[j]);
 			assert_int_equal(unpack(len), i == j ? 0 : -1);
 		}
-		ask_for("");		/* no host's */
+		ask_for("");		/* not a host name */
 		assert_int_equal(unpack(len), -1);
 	}
 	assert_int_equal(pack(), 0);
@@ -186,7 +181,7 @@ become_a_client(void)
 	session.endpoint = MBEDTLS_SSL_IS_CLIENT;
 }
 
-/* A client's is of one server, and of no other. */
+/* A client's session is valid for only one server. */
 static void
 test_session_of_a_client(void **state)
 {
@@ -207,7 +202,7 @@ test_session_of_a_client(void **state)
 		assert_int_equal(unpack(len), -1);
 		t->id[i] ^= 1;
 	}
-	/* Of a version that may still be spoken. */
+	/* The session's version has to be configured still. */
 	cfg->min = 13;
 	cfg->max = 13;
 	assert_int_equal(unpack(len), -1);
@@ -216,7 +211,7 @@ test_session_of_a_client(void **state)
 	assert_int_equal(unpack(len), 0);
 }
 
-/* As long as its server keeps it, whatever we would; then for the rest. */
+/* For the server's lifetime hint, not our own; then for its rest. */
 static void
 test_hint_of_a_server(void **state)
 {
@@ -237,19 +232,19 @@ test_hint_of_a_server(void **state)
 	assert_in_range(t->lifetime_hint, 30, 40);
 	be_put(plain + AT_SAVED, (uint64_t)(now - 100 * 1000), 8);
 	assert_int_equal(unpack(len), -1);
-	/* By a clock that was ahead, it can't be told. */
+	/* By a clock that was ahead, its age is unknown. */
 	be_put(plain + AT_SAVED, (uint64_t)(now + 60 * 1000), 8);
 	assert_int_equal(unpack(len), -1);
 	be_put(plain + AT_HINT, 0, 4);
 	assert_int_equal(unpack(len), 0);
-	/* One that it did not renew has none of its own. */
+	/* A session without a new ticket has no hint of its own. */
 	t->ticketed = 0;
 	t->lifetime_hint = 100;
 	pack();
 	assert_int_equal(be_get(plain + AT_HINT, 4), 0);
 }
 
-/* Of a ticket that can't be written nothing is sent. */
+/* Without a ticket, length and lifetime are 0. */
 static void
 test_no_ticket(void **state)
 {
@@ -272,7 +267,7 @@ test_no_ticket(void **state)
 	assert_int_equal(lifetime, 0);
 }
 
-/* Who hands it over must be able to go on with it. */
+/* The descriptor stays open, for the program that handed it over. */
 static void
 test_memory_that_is_of_no_use(void **state)
 {

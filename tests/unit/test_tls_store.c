@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 #define PROCESSES	4
-#define THINGS		20000		/* that each of them keeps */
+#define THINGS		20000		/* kept by each of them */
 
 static struct tls_sessions *s;
 static const unsigned char id[ID_SIZE] = { 1, 2, 3 };
@@ -42,7 +42,7 @@ put(const char *text, size_t most)
 	    strlen(text) + 1);
 }
 
-/* All that is there, the last first, as one text. */
+/* All entries, the latest first, as one text. */
 static const char *
 found(void)
 {
@@ -73,7 +73,7 @@ test_the_last_comes_first(void **state)
 	assert_string_equal(found(), "gfed");
 }
 
-/* Places are for others, too: those of the same set. */
+/* Other IDs of the same set use the same slots. */
 static void
 test_no_more_than_there_are_places(void **state)
 {
@@ -125,16 +125,16 @@ test_taken_once(void **state)
 	assert_int_equal(tls_store_take(s, id, &k), 0);
 	assert_int_equal(tls_store_take(s, id, &copy), -1);
 	assert_string_equal(found(), "a");
-	/* Something else is in its place now. */
+	/* The slot has another entry now. */
 	put("c", 4);
 	assert_int_equal(tls_store_take(s, id, &copy), -1);
 	assert_string_equal(found(), "ca");
-	/* It goes on behind what was taken. */
+	/* The search continues after the taken entry. */
 	assert_int_equal(tls_store_find(s, id, &k), 0);
 	assert_string_equal((char *)k.ticket, "a");
 }
 
-/* Nothing that is too long, and nobody's length is trusted. */
+/* Entries that are too long are refused, and no length is trusted. */
 static void
 test_length(void **state)
 {
@@ -154,7 +154,7 @@ test_length(void **state)
 	assert_int_equal(tls_store_find(s, id, &k), -1);
 }
 
-/* Who was killed while it wrote leaves a place that is filled in its turn. */
+/* A slot left by a process killed while writing is reused in its turn. */
 static void
 test_half_written(void **state)
 {
@@ -172,7 +172,7 @@ test_half_written(void **state)
 	assert_string_equal(found(), "ihgfedcb");
 }
 
-/* Stamps go round: what is older stays older. */
+/* Stamps wrap around: older entries stay older. */
 static void
 test_many_times(void **state)
 {
@@ -180,7 +180,7 @@ test_many_times(void **state)
 	atomic_store(&s->shared->clock, UINT_MAX - 5);
 	put("a", 4);
 	put("b", 4);
-	put("c", 4);		/* which would have the stamp of none */
+	put("c", 4);		/* which would have the stamp 0 */
 	put("d", 4);
 	put("e", 4);
 	assert_string_equal(found(), "edba");
@@ -188,7 +188,7 @@ test_many_times(void **state)
 	assert_string_equal(found(), "fedb");
 }
 
-/* One that keeps things, and takes whatever there is: what that is, it tells. */
+/* A process that puts entries and takes any; it reports what it took. */
 static void
 keep_and_take(unsigned process, int fd)
 {
@@ -236,7 +236,9 @@ test_taken_once_by_all(void **state)
 		assert_true(wait(&status) > 0);
 		assert_int_equal(status, 0);
 	}
-	/* Most are taken: each by who has just kept it, at the least. */
+	/*
+	 * Most entries are taken, at least by the process that just kept them.
+	 */
 	assert_true(n > THINGS);
 }
 

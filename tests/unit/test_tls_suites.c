@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-/* One name may begin another one: it is not in the list by that. */
+/* A name that begins another one in the list is not itself in it. */
 static void
 test_list_of_names(void **state)
 {

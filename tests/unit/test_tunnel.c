@@ -1,6 +1,4 @@
-/*
- * Unit tests of the program: tunnel.c is included, to reach what is static.
- */
+/* Unit tests of tunnel.c, which is included for its static functions. */
 #define main tunnel_main
 #include "../../tunnel.c"
 #undef main

@@ -1,4 +1,4 @@
-/* Unit tests of the upgrade, apart from what starts a program. */
+/* Unit tests of the upgrade, without executing a program. */
 #include "../../lib/upgrade.c"
 
 #include <sys/resource.h>
@@ -24,7 +24,7 @@ test_environment(void **state)
 	free(env);
 }
 
-/* Only this version, in the process that was started, is right. */
+/* Only an answer of this version and process is accepted. */
 static void
 test_answer(void **state)
 {
@@ -34,21 +34,21 @@ test_answer(void **state)
 	(void)state;
 	assert_int_not_equal(fd, -1);
 	why = find_fault(fd, getpid());
-	assert_non_null(strstr(why, "another program, or"));
+	assert_non_null(strstr(why, "it is not tunnel, or"));
 	assert_int_equal(upgrade_answer(fd), 0);
 	assert_null(find_fault(fd, getpid()));
 	why = find_fault(fd, getpid() + 1);
 	assert_non_null(strstr(why, "in another process"));
 	assert_int_equal(pwrite(fd, "T", 1, 0), 1);
 	why = find_fault(fd, getpid());
-	assert_non_null(strstr(why, "a restart is needed"));
+	assert_non_null(strstr(why, "restart to upgrade"));
 	assert_int_equal(ftruncate(fd, 3), 0);
 	why = find_fault(fd, getpid());
-	assert_non_null(strstr(why, "another program, or"));
+	assert_non_null(strstr(why, "it is not tunnel, or"));
 	close(fd);
 }
 
-/* How to start it goes there and back. */
+/* Path, arguments and environment are handed over. */
 static void
 test_start(void **state)
 {
@@ -83,7 +83,7 @@ test_start(void **state)
 	handover_free(&x);
 }
 
-/* A program needs descriptors to take over, and none is left by the look. */
+/* check_room() requires free descriptors, and leaves none open. */
 static void
 test_room(void **state)
 {
@@ -105,7 +105,7 @@ test_room(void **state)
 	close(fd);
 }
 
-/* A trial that takes too long is killed, once; one that went well is due. */
+/* A slow trial is killed once; after a successful one, a takeover is due. */
 static void
 test_trial(void **state)
 {

@@ -39,7 +39,7 @@ test_clock_timeout(void **state)
 	assert_int_equal(clock_timeout(1000, 1250), 250);
 	assert_int_equal(clock_timeout(1000, 1000), 0);
 	assert_int_equal(clock_timeout(1000, 0), 0);
-	/* Longer than poll(2) can sleep: it is asked again then. */
+	/* Longer than the maximum of poll(2): the caller sleeps again. */
 	assert_int_equal(clock_timeout(0, INT_MAX), INT_MAX);
 	assert_int_equal(clock_timeout(0, (int64_t)INT_MAX + 1), INT_MAX);
 	assert_int_equal(clock_timeout(0, INT64_MAX - 1), INT_MAX);
@@ -145,11 +145,11 @@ test_text_escape(void **state)
 	assert_non_null(strstr(out, "\\x1b"));
 	assert_non_null(strstr(out, "~\\x7f"));
 	assert_non_null(strstr(out, "xyz"));
-	/* Eight bits are controls as well, somewhere. */
+	/* Bytes with the eighth bit may be control characters, too. */
 	assert_non_null(strstr(out, "\\x9b"));
 	text_escape(out, sizeof(out), "a b~\xc3\xa9");
 	assert_string_equal(out, "a b~\\xc3\\xa9");
-	/* Never past its end, and never half of an escape. */
+	/* Never write past the end, nor a part of an escape. */
 	memset(small, 'z', sizeof(small));
 	text_escape(small, sizeof(small) - 2, "\n\n\n\n\n\n");
 	assert_string_equal(small, "\\x0a\\x0a");
@@ -176,9 +176,9 @@ test_text_quote(void **state)
 	expect_quoted(32, "", 0, "\"\"");
 	expect_quoted(32, "GET / H", 7, "\"GET / H\"");
 	expect_quoted(32, "\0\xff\r", 3, "\"\\x00\\xff\\x0d\"");
-	/* What would end it, or begin an escape, is not taken for that. */
+	/* Quotation marks and backslashes are escaped. */
 	expect_quoted(32, "a\"\\b", 4, "\"a\\x22\\x5cb\"");
-	/* Cut, it still ends with a quotation mark. */
+	/* A cut text ends with a quotation mark, too. */
 	expect_quoted(11, "abcdef", 6, "\"ab\"");
 	expect_quoted(16, "\n\n\n\n\n", 5, "\"\\x0a\\x0a\"");
 }
@@ -195,7 +195,7 @@ test_text_add(void **state)
 	text_add(&t, "-%c", 'x');
 	assert_string_equal(out, "12-x");
 	assert_int_equal(t.n, 4);
-	/* Cut at its size, then full, and never past its end. */
+	/* Cut at its size, then full; never write past the end. */
 	text_add(&t, "%s", "yes");
 	assert_string_equal(out, "12-xy");
 	assert_int_equal(t.n, 5);

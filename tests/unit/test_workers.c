@@ -3,7 +3,7 @@
 
 #include "said.h"
 
-/* A slot is used again as late as can be. */
+/* A slot is reused as late as possible. */
 static void
 test_slots_take_turns(void **state)
 {
@@ -25,7 +25,7 @@ test_slots_take_turns(void **state)
 	workers_free(&ws);
 }
 
-/* Of those who leave, the taken slots stay, in their order. */
+/* Retired workers keep the used slots, in their order. */
 static void
 test_shrunk(void **state)
 {
@@ -57,7 +57,7 @@ test_backoff(void **state)
 	assert_int_equal(workers_failed(&ws), 0);
 	ws.retry_at = before;
 	assert_int_equal(workers_failed(&ws), RETRY_MS);
-	/* Those that fail meanwhile are the same one. */
+	/* Further failures meanwhile count as the same. */
 	assert_in_range(workers_failed(&ws), 1, RETRY_MS);
 	assert_int_equal(ws.failures, 2);
 	for (i = 0; i < 100; i++) {

@@ -1,4 +1,4 @@
-/* usr1: SIGUSR1, for tests of signals that wait. */
+/* usr1: SIGUSR1, for tests of pending signals. */
 #ifndef USR1_H
 #define USR1_H
 

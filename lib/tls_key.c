@@ -79,7 +79,21 @@ tls_key_free(struct cert *c)
 
 #endif
 
-/* mbedtls_pk_check_pair() of 4.1 rejects RSA keys from PKCS #8. */
+#if MBEDTLS_VERSION_MAJOR < 4 && !defined(TUNNEL_AWS_LC)
+
+/*
+ * Compare the numbers.  A signature here would leave the factor that blinds RSA
+ * in the key: with mode = fork, each connection's process would begin with it.
+ */
+int
+tls_key_matches(struct cert *c)
+{
+	return mbedtls_pk_check_pair(&c->chain.pk, &c->key) == 0;
+}
+
+#else
+
+/* 4.1 blinds each signature anew; its check_pair rejects RSA in PKCS #8. */
 int
 tls_key_matches(struct cert *c)
 {
@@ -92,3 +106,5 @@ tls_key_matches(struct cert *c)
 	    mbedtls_pk_verify(&c->chain.pk, MBEDTLS_MD_SHA256, nothing,
 	    sizeof(nothing), out, len) == 0;
 }
+
+#endif

@@ -13,7 +13,7 @@
  */
 int	 tls_key_prepare(struct cert *);
 
-/* Return 1 if the certificate verifies what the key signs. */
+/* Return 1 if the key, as prepared, is that of the certificate. */
 int	 tls_key_matches(struct cert *);
 
 /* Free the key, prepared or not. */

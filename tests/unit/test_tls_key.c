@@ -1,4 +1,4 @@
-/* Unit test of a private key: the match leaves nothing in it. */
+/* Unit tests of private keys: their match with the certificate. */
 #define MBEDTLS_ALLOW_PRIVATE_ACCESS	/* the factor that blinds RSA */
 #include <stdarg.h>
 #include <stddef.h>
@@ -29,13 +29,13 @@ static const char pair[] =
     "l/yt4PLoWzLJ2L0=\n"
     "-----END PRIVATE KEY-----\n";
 
-static void
-parse(mbedtls_pk_context *pk)
-{
-	mbedtls_pk_init(pk);
-	assert_int_equal(mbedtls_pk_parse_key(pk, (const unsigned char *)pair,
-	    sizeof(pair), NULL, 0), 0);
-}
+static const char public[] =
+    "-----BEGIN PUBLIC KEY-----\n"
+    "MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDBCYOM0lyrjuKVIurgi1G724wv\n"
+    "oQfZcgvpsSnTT4Tc+hq6zdkI5mrH8dcxSnO4cJZin4BsCBeLABCuEs9quMEBeC+S\n"
+    "SG2HgSBuG54WpphJZPGgpCPyRvdQzVEneghM+ssHNqasNcMCO1bfzliOfbNokA7S\n"
+    "WePuKfUQjZTzCp5TmQIDAQAB\n"
+    "-----END PUBLIC KEY-----\n";
 
 /*
  * RSA is blinded by a random factor, which is chosen at the first signature and
@@ -48,12 +48,18 @@ test_no_blinding_yet(void **state)
 
 	(void)state;
 	assert_int_equal(psa_crypto_init(), PSA_SUCCESS);
-	parse(&c.key);
-	parse(&c.chain.pk);
+	mbedtls_pk_init(&c.key);
+	mbedtls_pk_init(&c.chain.pk);
+	assert_int_equal(mbedtls_pk_parse_key(&c.key,
+	    (const unsigned char *)pair, sizeof(pair), NULL, 0), 0);
+	assert_int_equal(mbedtls_pk_parse_public_key(&c.chain.pk,
+	    (const unsigned char *)public, sizeof(public)), 0);
 	assert_int_equal(tls_key_prepare(&c), 0);
 	assert_int_equal(tls_key_matches(&c), 1);
+#if MBEDTLS_VERSION_MAJOR < 4	/* later ones have no room for the factor */
 	assert_null(mbedtls_pk_rsa(c.key)->Vf.p);
 	assert_null(mbedtls_pk_rsa(c.key)->Vi.p);
+#endif
 	tls_key_free(&c);
 	mbedtls_pk_free(&c.chain.pk);
 }

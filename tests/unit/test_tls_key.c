@@ -54,8 +54,8 @@ test_no_blinding_yet(void **state)
 	    (const unsigned char *)pair, sizeof(pair), NULL, 0), 0);
 	assert_int_equal(mbedtls_pk_parse_public_key(&c.chain.pk,
 	    (const unsigned char *)public, sizeof(public)), 0);
-	assert_int_equal(tls_key_prepare(&c), 0);
 	assert_int_equal(tls_key_matches(&c), 1);
+	assert_int_equal(tls_key_prepare(&c), 0);
 #if MBEDTLS_VERSION_MAJOR < 4	/* later ones have no room for the factor */
 	assert_null(mbedtls_pk_rsa(c.key)->Vf.p);
 	assert_null(mbedtls_pk_rsa(c.key)->Vi.p);

@@ -103,6 +103,12 @@ check_psk_only(const struct config *cfg)
 	int is_client = config_is_client(cfg), r = 0;
 	int is_verified = cfg->number[VERIFY] != VERIFY_NONE;
 
+	if (!is_client && cfg->given[SNI_STRICT] != NULL &&
+	    cfg->number[SNI_STRICT] == 1) {
+		log_error("%s: sni_strict has no effect with psk and no cert "
+		    "(allowed: no)", config_where(cfg, SNI_STRICT));
+		r = -1;
+	}
 	if (is_client && cfg->given[CERT] != NULL) {
 		log_error("%s: cert has no effect with psk, unless ca or peer "
 		    "is set", config_where(cfg, CERT));

@@ -73,7 +73,7 @@ parse_value(const struct option *o, const char *text, const char *where,
 {
 	char allowed[ALLOWED_SIZE], hint[ALLOWED_SIZE / 4];
 
-	if (hint_stunnel_value(o, text) == NULL &&
+	if (hint_wrong_value(o, text) == NULL &&
 	    option_number(o, text, number) == 0)
 		return 0;
 	option_allowed(o, allowed, sizeof(allowed));

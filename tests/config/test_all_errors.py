@@ -281,6 +281,13 @@ def test_two_transient_causes(room):
     ("verify = 2", "stunnel's 2 is require"),
     ("verify = 4", "stunnel's 4 is require, with peer = cert:FILE"),
     ("log = overwrite", "delete the line"),
+    ("log = sylog", "or a file; did you mean syslog? a file of this name needs "
+     "a ./ before it)"),
+    ("log = Stderr", "did you mean stderr? a file of this name needs a ./ "
+     "before it)"),
+    ("log = stdout", "standard output is /dev/stdout; a file of this name is "
+     "./stdout)"),
+    ("output = sylog", 'stunnel\'s output is "log" here)'),
     ("accept = :::443", "did you mean 443?"),
     ("accept = ::1:443", "did you mean [::1]:443?"),
     ("connect = :::443", "did you mean [::1]:443?"),

@@ -252,6 +252,22 @@ def test_chroot_after_a_reload(room, jail, echo):
         assert os.readlink(f"/proc/{worker}/root") == jail
 
 
+def script(path, text="#!/nowhere\n"):
+    with open(path, "w") as f:
+        f.write(text)
+    os.chmod(path, 0o755)
+
+
+def test_command_that_cannot_run_in_a_chroot(room, jail, mode):
+    """Its interpreter is outside: only execve(2) finds that."""
+    script(jail + "/sort")
+    t, _, _ = begin(room, mode, f"chroot={jail}", "user=nobody", "exec=/sort")
+    t.wait_log(r"error: /sort: No such file or directory "
+               rf"\(in chroot {jail}\)$")
+    t.wait_log(r" (backend reset|backend: command killed by signal 9 "
+               r"\(Killed\))$")
+
+
 @pytest.mark.parametrize("flag", ["-t", "-q"])
 @pytest.mark.parametrize("kind", ["missing", "file"])
 def test_chroot_is_not_a_directory(room, echo, kind, flag):

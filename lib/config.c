@@ -473,8 +473,8 @@ is_runnable(const char *name)
 }
 
 /*
- * The same inside a chroot, in a child: links there begin at the new root.  1 if
- * that is not possible: other checks report it.
+ * The same inside a chroot, in a child: links there begin at the new root.  1
+ * if that is not possible: other checks report it.
  */
 static int
 is_runnable_in(const char *root, const char *name)
@@ -607,7 +607,8 @@ config_check(struct config *cfg, int inetd)
 	r |= check_trust(cfg);
 	r |= config_check_role(cfg);
 	if (cfg->sections < 2)
-		r |= check_conflicts(cfg, inetd);
+		r |= check_conflicts(cfg, inetd) |
+		    config_check_unused(cfg, inetd);
 	if (cfg->command != NULL && !cfg->is_wrong[EXEC] &&
 	    !config_is_client(cfg) && !is_runnable_in(root, cfg->command[0])) {
 		log_error("%s: command: %s: not found or not executable%s%s",

@@ -387,23 +387,3 @@ def test_example_of_the_manual_starts(room, in_place, text):
     text = re.sub(r"^(accept +=) (?!unix:).*$", r"\1 127.0.0.1:0",
                   in_place(text), flags=re.M)
     room.tunnel("-c", room.write("tunnel.conf", text)).stop()
-
-
-def test_mandoc_has_nothing_to_say():
-    """But of manuals of others, which need not be installed."""
-    try:
-        p = subprocess.run(["mandoc", "-Tlint", "-W", "style", MANUAL],
-                           capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("mandoc is not installed")
-    missing = "STYLE: referenced manual not found: Xr "
-    assert [line for line in p.stdout.splitlines() if missing not in line] == []
-
-
-def test_groff_has_nothing_to_say():
-    try:
-        p = subprocess.run(["groff", "-ww", "-mandoc", "-Tutf8", MANUAL],
-                           capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("groff is not installed")
-    assert (p.returncode, p.stderr) == (0, "")

@@ -107,6 +107,7 @@ struct forward {
 	int	 draining;
 	int64_t	 paused_until;		/* no accept(2) before */
 	int64_t	 drain_deadline;
+	const char *drain_reason;
 	int64_t	 wake_at;		/* for woken(); or INT64_MAX */
 	int64_t	 dead_check_at;		/* the next end_dead_peers() */
 	int64_t	 now;			/* CLOCK_MONOTONIC of this iteration */
@@ -1031,7 +1032,7 @@ expire(struct forward *f)
 			conn_timeout(f, c);
 	}
 	if (f->draining && f->drain_deadline <= f->now)
-		abort_all(f, "drain timeout");
+		abort_all(f, f->drain_reason);
 	if (f->p.dead_peer_ms > 0 && f->dead_check_at <= f->now)
 		end_dead_peers(f);
 }
@@ -1203,12 +1204,14 @@ forward_listen(struct forward *f, int fd)
 }
 
 void
-forward_drain(struct forward *f, int64_t ms)
+forward_drain(struct forward *f, int64_t ms, const char *why)
 {
 	int64_t deadline = ms == 0 ? INT64_MAX : f->now + ms;
 
-	if (!f->draining || deadline < f->drain_deadline)
+	if (!f->draining || deadline < f->drain_deadline) {
 		f->drain_deadline = deadline;
+		f->drain_reason = why;
+	}
 	f->draining = 1;
 	watch_listeners(f);
 }

@@ -130,9 +130,9 @@ void	 forward_accept_queued(struct forward *, int listener, int64_t until);
 
 /*
  * Stop accepting.  Connections that have not finished within ms (0: no limit)
- * are aborted with "drain timeout".  A later call can only shorten the time.
+ * are aborted for this reason.  A later call can only shorten the time.
  */
-void	 forward_drain(struct forward *, int64_t ms);
+void	 forward_drain(struct forward *, int64_t ms, const char *why);
 
 /* Abort every connection, towards both sides, for this reason. */
 void	 forward_abort_all(struct forward *, const char *why);

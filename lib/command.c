@@ -175,7 +175,11 @@ command_run(const struct command_params *p, int fd)
 	p->reset_signals();
 	if (dup2(fd, STDIN_FILENO) != -1 && dup2(fd, STDOUT_FILENO) != -1)
 		execvp(p->argv[0], p->argv);
-	log_error("%s: %s", p->argv[0], strerror(errno));
+	if (p->root == NULL)
+		log_error("%s: %s", p->argv[0], strerror(errno));
+	else
+		log_error("%s: %s (in chroot %s)", p->argv[0],
+		    strerror(errno), p->root);
 	kill(getpid(), SIGKILL);	/* exiting would be an end of output */
 	_exit(127);
 }

@@ -17,6 +17,7 @@ struct commands {
 struct command_params {
 	char	*const *argv;		/* ends with NULL */
 	const char *peer;		/* the client's address as text */
+	const char *root;		/* chroot, for messages; NULL: none */
 	const struct rlimit *files, *core;	/* limits of the command */
 	size_t	 max;			/* running commands, at most */
 	const unsigned char *header;	/* to be written first; or NULL */

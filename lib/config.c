@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "config.h"
@@ -73,7 +74,7 @@ parse_value(const struct option *o, const char *text, const char *where,
 {
 	char allowed[ALLOWED_SIZE], hint[ALLOWED_SIZE / 4];
 
-	if (hint_stunnel_value(o, text) == NULL &&
+	if (hint_wrong_value(o, text) == NULL &&
 	    option_number(o, text, number) == 0)
 		return 0;
 	option_allowed(o, allowed, sizeof(allowed));
@@ -471,6 +472,24 @@ is_runnable(const char *name)
 	    config_find_runnable(name, file, sizeof(file)) == 0;
 }
 
+/*
+ * The same inside a chroot, in a child: links there begin at the new root.  1
+ * if that is not possible: other checks report it.
+ */
+static int
+is_runnable_in(const char *root, const char *name)
+{
+	int status;
+	pid_t pid;
+
+	if (root == NULL)
+		return is_runnable(name);
+	if ((pid = fork()) == 0)
+		_exit(chroot(root) == 0 && chdir("/") == 0 &&
+		    !is_runnable(name));
+	return pid == -1 || waitpid(pid, &status, 0) == -1 || status == 0;
+}
+
 /* 1 if accept is valid with -i: not set, or a single fd:N. */
 static int
 is_for_inetd(const struct value *accept)
@@ -582,18 +601,20 @@ check_conflicts(const struct config *cfg, int inetd)
 int
 config_check(struct config *cfg, int inetd)
 {
+	const char *root = config_text(cfg, CHROOT);
 	int r = check_missing(cfg, inetd);
 
 	r |= check_trust(cfg);
 	r |= config_check_role(cfg);
 	if (cfg->sections < 2)
-		r |= check_conflicts(cfg, inetd);
+		r |= check_conflicts(cfg, inetd) |
+		    config_check_unused(cfg, inetd);
 	if (cfg->command != NULL && !cfg->is_wrong[EXEC] &&
-	    !config_is_client(cfg) && cfg->given[CHROOT] == NULL &&
-	    !is_runnable(cfg->command[0])) {
-		log_error("%s: command: %s: %s", cfg->given[EXEC] != NULL ?
-		    config_where(cfg, EXEC) : "command line", cfg->command[0],
-		    "not found or not executable");
+	    !config_is_client(cfg) && !is_runnable_in(root, cfg->command[0])) {
+		log_error("%s: command: %s: not found or not executable%s%s",
+		    cfg->given[EXEC] != NULL ? config_where(cfg, EXEC) :
+		    "command line", cfg->command[0], root != NULL ?
+		    " in chroot " : "", root != NULL ? root : "");
 		r = -1;
 	}
 	return r;

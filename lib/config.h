@@ -81,6 +81,9 @@ int	 config_has_role(const struct config *);
  */
 int	 config_check_role(struct config *);
 
+/* Report options that other options make useless: a part of config_check(). */
+int	 config_check_unused(const struct config *, int inetd);
+
 /* Check for missing options and conflicts.  inetd: the process runs with -i. */
 int	 config_check(struct config *, int inetd);
 

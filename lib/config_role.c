@@ -1,6 +1,6 @@
 /*
- * config_role: checks of a configuration for the role of client or server.  The
- * functions are declared in config.h.
+ * config_role: checks of a configuration for the role of client or server, and
+ * for options without effect.  The functions are declared in config.h.
  */
 #include <stdio.h>
 
@@ -103,6 +103,12 @@ check_psk_only(const struct config *cfg)
 	int is_client = config_is_client(cfg), r = 0;
 	int is_verified = cfg->number[VERIFY] != VERIFY_NONE;
 
+	if (!is_client && cfg->given[SNI_STRICT] != NULL &&
+	    cfg->number[SNI_STRICT] == 1) {
+		log_error("%s: sni_strict has no effect with psk and no cert "
+		    "(allowed: no)", config_where(cfg, SNI_STRICT));
+		r = -1;
+	}
 	if (is_client && cfg->given[CERT] != NULL) {
 		log_error("%s: cert has no effect with psk, unless ca or peer "
 		    "is set", config_where(cfg, CERT));
@@ -145,4 +151,36 @@ config_check_role(struct config *cfg)
 	}
 	r |= check_psk(cfg);
 	return r | check_options(cfg);
+}
+
+/* Report an option, if it is set: another one makes it useless. */
+static int
+refuse_unused(const struct config *cfg, int option, const char *other)
+{
+	if (cfg->given[option] == NULL)
+		return 0;
+	log_error("%s: %s has no effect with %s", config_where(cfg, option),
+	    options[option].name, other);
+	return -1;
+}
+
+int
+config_check_unused(const struct config *cfg, int inetd)
+{
+	int has_tickets = cfg->number[SESSION_TICKETS] == 1;
+	int has_cache = cfg->number[SESSION_CACHE] != 0;
+	int r = 0;
+
+	if (inetd && cfg->number[DAEMON] == 1)
+		r |= refuse_unused(cfg, DAEMON, "-i");
+	if (cfg->number[MODE] == MODE_FORK)
+		r |= refuse_unused(cfg, WORKERS, "mode = fork");
+	if (!has_tickets)
+		r |= refuse_unused(cfg, TICKET_KEYS, "session_tickets = no");
+	/* A server's cache does not need tickets; a client's has them. */
+	if (!has_tickets && (!has_cache || config_is_client(cfg)))
+		r |= refuse_unused(cfg, TICKET_LIFETIME, has_cache ?
+		    "session_tickets = no" :
+		    "session_tickets = no and session_cache = off");
+	return r;
 }

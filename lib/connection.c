@@ -94,6 +94,7 @@ connection_command(struct connection *c, struct stream *backend)
 	const struct command_params params = {
 		.argv = all->generation->config.command,
 		.peer = c->peer,
+		.root = all->generation->identity.root,
 		.files = all->generation->files,
 		.core = all->generation->core,
 		.max = all->share.n,

@@ -11,8 +11,11 @@ enum { ORDER_DRAIN, ORDER_LOG, ORDER_MAKE_ROOM };
 
 struct order {
 	int32_t	 what;			/* ORDER_... */
-	int32_t	 log;			/* -1: syslog; 0: it is sent along; */
+	union {
+		int32_t	 is_reload;	/* ORDER_DRAIN: else a stop */
+		int32_t	 log;		/* -1: syslog; 0: it is sent along; */
 					/* or a standard descriptor */
+	};
 	int32_t	 has_time, is_private;	/* as in struct log_state */
 	int64_t	 ms;			/* ORDER_DRAIN: time limit; 0: none */
 };

@@ -165,11 +165,11 @@ static const struct stunnel_key {
 	    "CAfile's FILE, and verify = require", .covers = "ca verify" },
 };
 
-/* Values with another meaning in stunnel. */
+/* Values with another meaning in stunnel, or in a shell. */
 static const struct {
 	int	 option;
 	const char *value, *advice;
-} stunnel_values[] = {
+} wrong_values[] = {
 	{ VERIFY, "0", "stunnel's 0 is none" },
 	{ VERIFY, "1", "stunnel's 1 is request, and require with client = "
 	    "yes" },
@@ -182,6 +182,8 @@ static const struct {
 	    "delete the line" },
 	{ LOG, "append", "stunnel's append is the default: delete the line" },
 	{ LOG, "overwrite", "a log is always appended to: delete the line" },
+	{ LOG, "stdout", "standard output is /dev/stdout; a file of this name "
+	    "is ./stdout" },
 };
 
 /* Keep only letters and digits, in lower case; empty if in is too long. */
@@ -290,23 +292,48 @@ choice_near(const char *const *choices, const char *text)
 	return near;
 }
 
+/* Advice for a log that is not a path, but a misspelt word; or NULL. */
+static const char *
+log_near(const char *text)
+{
+	static const struct { const char *word, *advice; } words[] = {
+		{ "stderr", "did you mean stderr? a file of this name "
+		    "needs a ./ before it" },
+		{ "syslog", "did you mean syslog? a file of this name "
+		    "needs a ./ before it" },
+	};
+	char name[WORD_SIZE + 1];
+	size_t i, d;
+
+	if (strpbrk(text, "/.") != NULL || fold(name, text) == 0)
+		return NULL;
+	for (i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (strcmp(text, words[i].word) == 0)
+			return NULL;
+		d = distance(name, words[i].word);
+		if (d < 2 || (d == 2 && name[0] == words[i].word[0]))
+			return words[i].advice;
+	}
+	return NULL;
+}
+
 const char *
-hint_stunnel_value(const struct option *o, const char *text)
+hint_wrong_value(const struct option *o, const char *text)
 {
 	size_t i;
 
-	for (i = 0; i < sizeof(stunnel_values) / sizeof(stunnel_values[0]); i++)
-		if (&options[stunnel_values[i].option] == o &&
-		    strcasecmp(stunnel_values[i].value, text) == 0)
-			return stunnel_values[i].advice;
-	return NULL;
+	for (i = 0; i < sizeof(wrong_values) / sizeof(wrong_values[0]); i++)
+		if (&options[wrong_values[i].option] == o &&
+		    strcasecmp(wrong_values[i].value, text) == 0)
+			return wrong_values[i].advice;
+	return o == &options[LOG] ? log_near(text) : NULL;
 }
 
 void
 hint_value(const struct option *o, const char *text, char *hint, size_t size)
 {
 	const char *near = choice_near(o->choices, text);
-	const char *meaning = hint_stunnel_value(o, text);
+	const char *meaning = hint_wrong_value(o, text);
 	char seconds[WORD_SIZE];
 	int64_t ms;
 
@@ -342,7 +369,7 @@ add_line(struct text *out, const struct stunnel_key *t, const char *text)
 		text_add(out, ": delete the line");
 	else if (value[0] == '\0')
 		text_add(out, ", without \"%s\": delete the line", text);
-	else if (hint_stunnel_value(&options[i], value) == NULL &&
+	else if (hint_wrong_value(&options[i], value) == NULL &&
 	    option_number(&options[i], value, &ignored) == 0)
 		text_add(out, ": %s = %s", t->ours, value);
 }

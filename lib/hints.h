@@ -25,8 +25,11 @@ void	 hint_key(const char *key, const char *text, struct hint *);
 /* The option with the most similar name, or -1. */
 int	 hint_option(const char *name);
 
-/* Advice for a value with another meaning in stunnel, as a clause; or NULL. */
-const char *hint_stunnel_value(const struct option *, const char *text);
+/*
+ * Advice for a value that is not what it seems, as a clause: one with another
+ * meaning in stunnel, or a misspelt word in place of a file; or NULL.
+ */
+const char *hint_wrong_value(const struct option *, const char *text);
 
 /* A clause for "allowed: ..." after an invalid value; may be empty. */
 void	 hint_value(const struct option *, const char *text, char *hint,

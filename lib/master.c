@@ -371,9 +371,9 @@ take_over_keys(struct master *m, const struct generation *old)
 static void
 retire_all(struct generation *old, int64_t ms)
 {
-	workers_retire(&old->workers, ms);
+	workers_retire(&old->workers, ms, 1);
 	while ((old = old->older) != NULL && ms != 0)
-		workers_retire(&old->workers, ms);
+		workers_retire(&old->workers, ms, 1);
 }
 
 /* Replace the live generation by one that is loaded.  -1, having logged why. */
@@ -576,7 +576,7 @@ master_stop(struct master *m, int at_once)
 		if (at_once)
 			workers_abort(&g->workers);
 		else
-			workers_retire(&g->workers, ms);
+			workers_retire(&g->workers, ms, 0);
 	}
 }
 

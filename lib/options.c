@@ -10,6 +10,7 @@
 #include "util.h"
 
 #define WORDS_SIZE	128		/* list of choices */
+#define TIME_SIZE	24		/* "365d" */
 
 const char *const option_no_yes[] = { "no", "yes", NULL };
 static const char *const verifies[] = {
@@ -125,13 +126,14 @@ const struct option options[OPTIONS] = {
 	    "file for counters, in the Prometheus text format" },
 };
 
+static const struct { char unit; int64_t seconds; } units[] = {
+	{ 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 }
+};
+
 /* Parse 30s, 5m, 12h or 7d as milliseconds. */
 static int
 parse_time(const char *text, int64_t min, int64_t max, int64_t *ms)
 {
-	static const struct { char unit; int64_t seconds; } units[] = {
-		{ 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 }
-	};
 	char digits[16];
 	size_t i, n = strlen(text);
 	int64_t count;
@@ -166,10 +168,22 @@ option_choice(const char *text, const char *const *choices, int64_t *choice)
 	return -1;
 }
 
+/* Print seconds in the largest unit that is exact. */
+static void
+print_time(char *text, size_t size, int64_t seconds)
+{
+	size_t i = sizeof(units) / sizeof(units[0]) - 1;
+
+	while (seconds % units[i].seconds != 0)
+		i--;
+	snprintf(text, size, "%lld%c", (long long)(seconds /
+	    units[i].seconds), units[i].unit);
+}
+
 void
 option_allowed(const struct option *o, char *text, size_t size)
 {
-	char words[WORDS_SIZE] = "";
+	char words[WORDS_SIZE] = "", least[TIME_SIZE], most[TIME_SIZE];
 	const char *or = o->choices != NULL ? ", or " : "";
 
 	if (o->choices != NULL)
@@ -177,11 +191,12 @@ option_allowed(const struct option *o, char *text, size_t size)
 	if (o->type == NUMBER)
 		snprintf(text, size, "%s%s%lld to %lld", words, or,
 		    (long long)o->min, (long long)o->max);
-	else if (o->type == TIME)
+	else if (o->type == TIME) {
+		print_time(least, sizeof(least), o->min);
+		print_time(most, sizeof(most), o->max);
 		snprintf(text, size, "%s%sa number with its unit s, m, h or d, "
-		    "%llds to %llds", words, or, (long long)o->min,
-		    (long long)o->max);
-	else if (o->type == CHOICE)
+		    "%s to %s", words, or, least, most);
+	} else if (o->type == CHOICE)
 		snprintf(text, size, "%s", words);
 	else
 		snprintf(text, size, "%s", o->help);

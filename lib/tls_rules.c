@@ -41,6 +41,25 @@ rule_parse(struct rule *r, const char *text)
 	}
 }
 
+static const char *const kinds[] = {
+	"cn:", "dns:", "ip:", "uri:", "psk:", "pin:", "cert:"
+};
+
+/* 1 if another rule follows after a comma: it would be part of the name. */
+static int
+has_another(const char *text)
+{
+	size_t i;
+
+	while ((text = strchr(text, ',')) != NULL) {
+		text += 1 + strspn(text + 1, " \t");
+		for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+			if (strncmp(text, kinds[i], strlen(kinds[i])) == 0)
+				return 1;
+	}
+	return 0;
+}
+
 int
 tls_rules_is_pin(const struct rule *r)
 {
@@ -59,11 +78,12 @@ rule_load(struct tls_config *cfg, struct rule *r)
 int
 tls_config_peer(struct tls_config *cfg, const char *text)
 {
-	static const char *const kinds[] = { "cn:", "dns:", "ip:", "uri:",
-	    "psk:", "pin:", "cert:" };
 	struct rule *r, **last;
 	int i;
 
+	if (has_another(text))
+		return tls_fail(cfg, "\"%s\" has more than one rule "
+		    "(allowed: one rule in each peer line)", text);
 	if ((r = calloc(1, sizeof(*r))) == NULL)
 		return tls_fail(cfg, "out of memory");
 	for (last = &cfg->rules; *last != NULL; last = &(*last)->next)

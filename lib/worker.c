@@ -28,6 +28,8 @@
 
 _Static_assert(WORKER_DROP_MS == FORWARD_DROP_MS, "one value");
 
+static const char drain_reason[] = "drain timeout";
+
 /*
  * Accept the connections in the kernel's queues, which would be reset when the
  * listeners are closed.  Skip fd:N: its queue stays for the next process.
@@ -46,16 +48,17 @@ accept_last(struct worker *w)
 }
 
 /*
- * Stop accepting.  A later call can only shorten the time limit.  is_abort: an
- * abort follows, so do not empty the queues before.
+ * Stop accepting.  A later call can only shorten the time limit, after which
+ * connections are aborted for this reason.  is_abort: an abort follows, so do
+ * not empty the queues before.
  */
 static void
-worker_drain(struct worker *w, int64_t ms, int is_abort)
+worker_drain(struct worker *w, int64_t ms, const char *why, int is_abort)
 {
 	if (!w->stopping && !is_abort &&
 	    scoreboard_is_stopping(&w->all.generation->board))
 		accept_last(w);
-	forward_drain(w->all.engine, ms);
+	forward_drain(w->all.engine, ms, why);
 	if (w->stopping)
 		return;
 	w->stopping = 1;
@@ -72,7 +75,8 @@ worker_receive_orders(struct worker *w)
 
 	while (w->control != -1 && control_receive(w->control, &o, &fd) == 0) {
 		if (o.what == ORDER_DRAIN)
-			worker_drain(w, o.ms, 0);
+			worker_drain(w, o.ms, o.is_reload ? "reload timeout" :
+			    drain_reason, 0);
 		else if (o.what == ORDER_LOG)
 			control_apply_log(&o, fd);
 		else if (o.what == ORDER_MAKE_ROOM)
@@ -130,9 +134,10 @@ worker_woken(void *arg)
 	if (signal_taken(SIGHUP))
 		worker_receive_orders(w);
 	if (signal_taken(SIGTERM))
-		worker_drain(w, drain_ms, signal_pending(SIGQUIT));
+		worker_drain(w, drain_ms, drain_reason,
+		    signal_pending(SIGQUIT));
 	if (signal_taken(SIGQUIT)) {
-		worker_drain(w, drain_ms, 1);
+		worker_drain(w, drain_ms, drain_reason, 1);
 		forward_abort_all(w->all.engine, "aborted");
 	}
 }
@@ -348,7 +353,7 @@ worker_run(struct worker *w, const struct incoming *in,
 		forward_add(w->all.engine, in->fd,
 		    (const struct sockaddr *)&in->sa, in->len);
 	if (w->all.generation->listeners.n == 0)
-		forward_drain(w->all.engine, 0);
+		forward_drain(w->all.engine, 0, drain_reason);
 	if (forward_run(w->all.engine, sleep_mask) == -1) {
 		log_error("%s: %s", poller_name, strerror(errno));
 		return EXIT_FAILURE;

@@ -249,9 +249,10 @@ expect_end(struct workers *ws, int64_t ms)
 }
 
 void
-workers_retire(struct workers *ws, int64_t ms)
+workers_retire(struct workers *ws, int64_t ms, int is_reload)
 {
-	struct order o = { .what = ORDER_DRAIN, .ms = ms };
+	struct order o = { .what = ORDER_DRAIN, .ms = ms,
+	    .is_reload = is_reload };
 	size_t i;
 
 	if (ms != 0)

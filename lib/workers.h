@@ -94,9 +94,10 @@ void	 workers_signal(const struct workers *, int sig);
 
 /*
  * Make all drain and exit: connections may finish within ms; 0: no limit.  A
- * later call can only shorten the time limit.
+ * later call can only shorten the time limit.  is_reload: the reason for
+ * aborting them is reload_timeout, else drain_timeout.
  */
-void	 workers_retire(struct workers *, int64_t ms);
+void	 workers_retire(struct workers *, int64_t ms, int is_reload);
 
 /* Make all abort their connections and exit. */
 void	 workers_abort(struct workers *);

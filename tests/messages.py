@@ -21,7 +21,8 @@ TAKERS = {**{name: 0 for name in LEVELS}, "log_at": 1, "tls_fail": 1,
           "tls_pem_fail_shape": 3, "tls_pem_fail_to_find": 2,
           "tls_reject": 2, "warn": 1, "conn_set_reason": 1, "conn_end": 3,
           "conn_dial": 2, "connection_fail": 1, "abort_all": 1,
-          "forward_abort_all": 1, "printf": 0, "fprintf": 1, "dprintf": 1,
+          "forward_abort_all": 1, "worker_drain": 2, "printf": 0,
+          "fprintf": 1, "dprintf": 1,
           "snprintf": 2, "text_add": 1, "return": 0, "MARK": 9}
 # Strings that nobody reads as a sentence: Prometheus, systemd, wire formats.
 NO_TAKERS = {"print_metric", "begin_metric", "print_sample", "daemon_notify",

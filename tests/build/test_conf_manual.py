@@ -110,6 +110,7 @@ def check_choices(told, said):
 
 def check_range(certs, key, parts, said):
     least, most, word = parts
+    assert said.endswith(f"{least} to {most}")
     unit = "s" if least[-1] == "s" else ""
     least, most = (seconds(x) if unit else int(x) for x in (least, most))
     more = ["max_connections=256"] if key == "workers" else []

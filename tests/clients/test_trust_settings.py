@@ -89,6 +89,24 @@ def test_crl_without_ca(wrong, authority):
     assert message == "tunnel.conf:6: crl: it has no effect without ca"
 
 
+@pytest.mark.parametrize("rule", ["cn:app1,cn:app2", "dns:a.example, cn:b",
+                                  "ip:192.0.2.1,uri:a:b", "cert:a.pem,pin:x",
+                                  "psk:app1,psk:app2"])
+def test_two_rules_in_one_line(wrong, rule):
+    """They would be one name, which no peer has."""
+    message = wrong("verify = require", "ca = CA", "peer = " + rule)
+    assert message == (f'tunnel.conf:6: peer: "{rule}" has more than one rule '
+                       "(allowed: one rule in each peer line)")
+
+
+def test_comma_in_a_name(room, authority):
+    """It is a part of the name."""
+    p = run_tunnel("-tq", "accept=0", "connect=1", "verify=require",
+                   f"cert={room.certs.server}", f"ca={authority.crt}",
+                   "peer=cn:Doe, John")
+    assert (p.returncode, p.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("rule", [
     "app1", "CN:app1", "cn=app1", "cert:", "cert", "cn:", "dns:", "ip:", "uri:", "pin:",
     "dns:*", "dns:*.", "dns:a.*.example", "dns:*a.example", "dns:a*.example",

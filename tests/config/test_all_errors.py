@@ -189,6 +189,48 @@ def test_settings_not_for_a_client(check, room, authority, lines, words):
     assert said == ["tunnel.conf:" + words]
 
 
+NO_SESSIONS = ["session_tickets = no", "session_cache = off"]
+
+
+@pytest.mark.parametrize("lines,words", [
+    (["mode = fork", "workers = 4"], "5: workers has no effect with mode = "
+     "fork"),
+    (["session_tickets = no", "ticket_keys = {keys}"],
+     "5: ticket_keys has no effect with session_tickets = no"),
+    ([*NO_SESSIONS, "ticket_lifetime = 1h"], "6: ticket_lifetime has no effect "
+     "with session_tickets = no and session_cache = off"),
+    (["session_tickets = no", "client = yes", "verify = none",
+      "ticket_lifetime = 1h"],
+     "7: ticket_lifetime has no effect with session_tickets = no"),
+])
+def test_settings_without_effect(check, room, lines, words):
+    keys = room.write("keys", tunnel("-k").stdout)
+    good = CLIENT.replace("client = yes\n", "\n") if "client = yes" in lines \
+        else GOOD
+    said = check(good + "\n".join(lines).format(keys=keys) + "\n")
+    assert said == ["tunnel.conf:" + words]
+
+
+@pytest.mark.parametrize("lines", [
+    ["mode = poll", "workers = 4"], ["session_tickets = no",
+                                     "ticket_lifetime = 1h"],
+    ["session_cache = off", "ticket_lifetime = 1h"], ["daemon = no"],
+])
+def test_settings_with_effect(room, lines):
+    """A server's cache has sessions without tickets, too."""
+    good = GOOD.format(cert=room.certs.server)
+    path = room.write("tunnel.conf", good + "\n".join(lines) + "\n")
+    p = tunnel("-tq", "-c", path)
+    assert (p.returncode, p.stderr) == (0, "")
+
+
+def test_daemon_of_inetd(room):
+    for daemon in "-d", "daemon=yes":
+        said = complaints(tunnel("-t", "-i", daemon, "connect=1",
+                                 f"cert={room.certs.server}"))
+        assert said == ["command line: daemon has no effect with -i"]
+
+
 @pytest.mark.parametrize("lines", [
     ["ca = {ca}"], ["ca = {ca}", "server_name = a.example.org"],
     ["ca = {ca}", "server_name = ::1"], ["ca = {ca}", "server_name = off"],
@@ -281,6 +323,13 @@ def test_two_transient_causes(room):
     ("verify = 2", "stunnel's 2 is require"),
     ("verify = 4", "stunnel's 4 is require, with peer = cert:FILE"),
     ("log = overwrite", "delete the line"),
+    ("log = sylog", "or a file; did you mean syslog? a file of this name needs "
+     "a ./ before it)"),
+    ("log = Stderr", "did you mean stderr? a file of this name needs a ./ "
+     "before it)"),
+    ("log = stdout", "standard output is /dev/stdout; a file of this name is "
+     "./stdout)"),
+    ("output = sylog", 'stunnel\'s output is "log" here)'),
     ("accept = :::443", "did you mean 443?"),
     ("accept = ::1:443", "did you mean [::1]:443?"),
     ("connect = :::443", "did you mean [::1]:443?"),

@@ -252,7 +252,8 @@ CONFIGURATION = {
     "tls_psk", "tls_rules", "tls_suites", "tls_ticket"}
 # What ends a connection, and warnings of TLS.
 REASONS = {"abort_all", "conn_dial", "conn_end", "conn_set_reason",
-           "connection_fail", "forward_abort_all", "tls_reject", "warn"}
+           "connection_fail", "forward_abort_all", "worker_drain",
+           "tls_reject", "warn"}
 OF_FILES = {"an encryption that this mbed TLS does not support",
             "it is encrypted; set key_password_file",
             "wrong password in key_password_file",

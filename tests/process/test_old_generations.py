@@ -55,7 +55,7 @@ def test_reload_timeout(configured, mode):
     c.reload(reload_timeout="1s", drain_timeout="1h")
     after = c.client()
     assert_aborted([before])
-    c.t.wait_log(" drain timeout$")
+    c.t.wait_log(" reload timeout$")
     assert is_echoed(after)
 
 
@@ -84,6 +84,7 @@ def test_stop_ends_all_generations(configured, mode):
     c.t.signal(signal.SIGTERM)
     assert_aborted(clients)
     assert c.t.wait() == 0
+    assert c.t.log().count(" drain timeout\n") == 3
 
 
 def test_worker_that_ignores_signals(configured):

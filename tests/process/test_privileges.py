@@ -14,7 +14,8 @@ import support
 from launchers import dynamic
 from privileged import (AS_NOBODY, MODES, NOBODY, assert_is, begin, confined,
                         status)
-from support import assert_echoes, read_exactly, run
+from support import (assert_echoes, complaint, read_exactly, run,
+                     run_tunnel)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -250,6 +251,43 @@ def test_chroot_after_a_reload(room, jail, echo):
         assert read_exactly(client, 5) == b"hello"
     for worker in t.workers():
         assert os.readlink(f"/proc/{worker}/root") == jail
+
+
+def script(path, text="#!/nowhere\n"):
+    with open(path, "w") as f:
+        f.write(text)
+    os.chmod(path, 0o755)
+
+
+def test_command_that_cannot_run_in_a_chroot(room, jail, mode):
+    """Its interpreter is outside: only execve(2) finds that."""
+    script(jail + "/sort")
+    t, _, _ = begin(room, mode, f"chroot={jail}", "user=nobody", "exec=/sort")
+    t.wait_log(r"error: /sort: No such file or directory "
+               rf"\(in chroot {jail}\)$")
+    t.wait_log(r" (backend reset|backend: command killed by signal 9 "
+               r"\(Killed\))$")
+
+
+def test_command_is_looked_for_in_the_chroot(room, jail, monkeypatch):
+    """By its path or in PATH; links in it begin at the new root."""
+    def problems(name):
+        p = run_tunnel("-tq", "accept=0", f"cert={room.certs.server}",
+                       f"chroot={jail}", "user=nobody", f"exec={name}")
+        return "" if p.returncode == 0 == len(p.stderr) else complaint(p)
+
+    monkeypatch.setenv("PATH", "/programs:/usr/bin:/bin")
+    os.mkdir(jail + "/programs")
+    script(jail + "/programs/inside")
+    script(room.path("outside"))
+    os.symlink("/programs/inside", jail + "/link")
+    os.symlink(room.path("outside"), jail + "/programs/dangling")
+    for name in ("inside", "/programs/inside", "programs/inside", "/link"):
+        assert problems(name) == "", name
+    for name in ("sort", "/bin/sh", "dangling", room.path("outside"),
+                 "programs"):
+        assert problems(name) == f"command line: command: {name}: not found " \
+            f"or not executable in chroot {jail}"
 
 
 @pytest.mark.parametrize("flag", ["-t", "-q"])

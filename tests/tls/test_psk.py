@@ -460,6 +460,8 @@ def test_no_line_is_made(name):
 
 @pytest.mark.parametrize("words,why", [
     (["verify=require"], "verify has no effect with psk and no cert"),
+    (["sni_strict=yes"], "sni_strict has no effect with psk and no cert "
+     "(allowed: no)"),
     (["peer=cn:a"], "peer has no effect with verify = none"),
     (["ciphers=TLS_AES_256_GCM_SHA384"], "ciphers: no suite in the list can "
      "be used with tls_min = 1.2, tls_max = 1.3 and shared keys"),

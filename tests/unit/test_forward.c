@@ -1028,7 +1028,7 @@ sim_woken(void *arg)
 			sim.links[next].near = -1;
 		}
 	} else if (!sim.drained) {
-		forward_drain(sim.f, sim.drain_ms);
+		forward_drain(sim.f, sim.drain_ms, "drain timeout");
 		sim.drained = 1;
 	}
 	for (i = 0; i < sim.n; i++) {
@@ -1713,7 +1713,7 @@ static void
 bench_one(void)
 {
 	bench_add();
-	forward_drain(bench.f, 0);
+	forward_drain(bench.f, 0, "drain timeout");
 	bench_run();
 	assert_int_equal(bench.closed, 1);
 }
@@ -2109,10 +2109,10 @@ test_drain_deadline(void **state)
 	(void)state;
 	bench_new((struct forward_params){ .idle_ms = 5000 });
 	bench_add();
-	forward_drain(bench.f, 500);
-	forward_drain(bench.f, 300);
-	forward_drain(bench.f, 800);
-	forward_drain(bench.f, 0);
+	forward_drain(bench.f, 500, "drain timeout");
+	forward_drain(bench.f, 300, "drain timeout");
+	forward_drain(bench.f, 800, "drain timeout");
+	forward_drain(bench.f, 0, "drain timeout");
 	bench_run();
 	assert_int_equal(bench.closed, 1);
 	assert_string_equal(bench.reason, "drain timeout");
@@ -2126,7 +2126,7 @@ test_drained_at_once(void **state)
 {
 	(void)state;
 	bench_new((struct forward_params){ .idle_ms = 5000 });
-	forward_drain(bench.f, 0);
+	forward_drain(bench.f, 0, "drain timeout");
 	bench_run();
 	assert_int_equal(world.turns, 0);
 }
@@ -2414,7 +2414,7 @@ test_turned_away(void **state)
 	assert_int_equal(forward_add(bench.f, fds[0], NULL, 0), 0);
 	close(fds[1]);
 	assert_int_equal(count_fds(), before);
-	forward_drain(bench.f, 0);
+	forward_drain(bench.f, 0, "drain timeout");
 	bench_run();
 	assert_int_equal(bench.closed, 0);
 }
@@ -2446,7 +2446,7 @@ static void
 abort_and_drain(void)
 {
 	forward_abort_all(bench.f, "aborted");
-	forward_drain(bench.f, 0);
+	forward_drain(bench.f, 0, "drain timeout");
 	bench.stage = 99;
 }
 
@@ -2695,7 +2695,7 @@ drain_while_one_waits(void)
 {
 	if (bench.stage == 0 && world.quiet >= 3) {
 		assert_int_equal(bench.accepted, 1);
-		forward_drain(bench.f, 50);
+		forward_drain(bench.f, 50, "drain timeout");
 		bench.stage = 1;
 	}
 }
@@ -2731,7 +2731,7 @@ test_too_many_listeners(void **state)
 		    i < FORWARD_LISTENERS ? 0 : -1);
 	}
 	assert_int_equal(errno, ENOSPC);
-	forward_drain(bench.f, 0);
+	forward_drain(bench.f, 0, "drain timeout");
 	bench_run();
 	for (i = 0; i <= FORWARD_LISTENERS; i++)
 		close(fds[i]);
@@ -2846,7 +2846,7 @@ abort_in(enum phase phase)
 	bench_add();
 	if (phase == HALF_CLOSED)
 		shutdown(bench.client, SHUT_WR);
-	forward_drain(bench.f, 0);
+	forward_drain(bench.f, 0, "drain timeout");
 	bench_run();
 	assert_int_equal(bench.closed, 1);
 	assert_string_equal(bench.reason, phase == LINGERING_CLOSE ?
@@ -3092,7 +3092,7 @@ static void
 stop_by_signal(void)
 {
 	if (got_usr1 && bench.stage++ == 0)
-		forward_drain(bench.f, 0);
+		forward_drain(bench.f, 0, "drain timeout");
 }
 
 static ssize_t
@@ -3120,7 +3120,7 @@ test_want_is_forgotten(void **state)
 	bench.step = abort_in_the_end;
 	bench_add();
 	say_to(bench.client);
-	forward_drain(bench.f, 0);
+	forward_drain(bench.f, 0, "drain timeout");
 	bench_run();
 	assert_int_equal(bench.in, 1);
 	assert_int_equal(bench.reads, 2);

@@ -95,11 +95,33 @@ test_distance(void **state)
 	assert_null(choice_near(NULL, "x"));
 }
 
+/* A file name is not a misspelt word if it has a directory or a suffix. */
+static void
+test_log_values(void **state)
+{
+	static const char *const files[] = {
+		"/var/log/tunnel", "./sylog", "syslog.txt", "tunnel", "log",
+		"mylog", "stderr", "syslog", ""
+	}, *const words[] = {
+		"sylog", "Syslog", "SYSLOG", "syslogs", "stderr2", "Stderr",
+		"std-err", "stdout", "StdOut"
+	};
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < LEN(files); i++)
+		assert_null(hint_wrong_value(&options[LOG], files[i]));
+	for (i = 0; i < LEN(words); i++)
+		assert_non_null(hint_wrong_value(&options[LOG], words[i]));
+	assert_null(hint_wrong_value(&options[PIDFILE], "sylog"));
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_distance),
+		cmocka_unit_test(test_log_values),
 		cmocka_unit_test(test_stunnel_hints),
 	};
 

@@ -486,7 +486,7 @@ is_runnable_in(const char *root, const char *name)
 		return is_runnable(name);
 	if ((pid = fork()) == 0)
 		_exit(chroot(root) == 0 && chdir("/") == 0 &&
-		    !is_runnable(name));
+		    !is_runnable(name) ? EXIT_FAILURE : EXIT_SUCCESS);
 	return pid == -1 || waitpid(pid, &status, 0) == -1 || status == 0;
 }
 

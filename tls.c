@@ -24,30 +24,46 @@
 #include "util.h"
 
 /*
- * Below 3.6.7, malformed basicConstraints make a certificate an authority's
- * (CVE-2026-49300).  A distribution may have backported the fix to 3.6.6; our
- * own build uses 3.6.6, after a warning, where nothing newer is available.
- * Below 3.6.6, a ticket could bypass client authentication.
+ * Below 3.6.7 and 4.1.1, malformed basicConstraints make a certificate an
+ * authority's (CVE-2026-49300).  A distribution may have backported the fix to
+ * 3.6.6 or 4.1.0; the bundled one may be 3.6.6, after a warning, where nothing
+ * newer is available.  Below these, a ticket could bypass client
+ * authentication.
  */
-#if defined(ALLOW_OLD_MBEDTLS) || defined(TUNNEL_PATCHES)
-#define VERSION_NEEDED	0x03060600
-#define TOO_OLD		"older than 3.6.6"
+#if MBEDTLS_VERSION_NUMBER < 0x04000000
+#define FIXED		0x03060700
+#define FIXED_NAME	"3.6.7"
+#define OLDEST		0x03060600
+#define OLDEST_NAME	"3.6.6"
 #else
-#define VERSION_NEEDED	0x03060700
-#define TOO_OLD		"older than 3.6.7, and open to CVE-2026-49300"
+#define FIXED		0x04010100
+#define FIXED_NAME	"4.1.1"
+#define OLDEST		0x04010000
+#define OLDEST_NAME	"4.1.0"
 #endif
-#if MBEDTLS_VERSION_NUMBER >= 0x04000000
-#error "this mbed TLS is newer than 3.6, the release that tunnel is made for"
+#if defined(ALLOW_OLD_MBEDTLS) || defined(TUNNEL_PATCHES)
+#define VERSION_NEEDED	OLDEST
+#define TOO_OLD		"older than " OLDEST_NAME
+#else
+#define VERSION_NEEDED	FIXED
+#define TOO_OLD		"older than " FIXED_NAME ", and open to CVE-2026-49300"
+#endif
+#if MBEDTLS_VERSION_NUMBER >= 0x05000000
+#error "this mbed TLS is newer than 4.x, the release that tunnel is made for"
 #elif MBEDTLS_VERSION_NUMBER < 0x03060600
 #error "this mbed TLS is older than 3.6.6, and open to CVE-2026-49300 and worse"
+#elif MBEDTLS_VERSION_NUMBER < OLDEST
+#error "this mbed TLS is 4.0, whose random numbers repeat in child processes: \
+4.1.1 or newer, or 3.6.7, is needed"
 #elif MBEDTLS_VERSION_NUMBER < VERSION_NEEDED
-#error "this mbed TLS is older than 3.6.7, and open to CVE-2026-49300: \
-ALLOW_OLD_MBEDTLS=1 accepts it, if its distribution backported the fix"
-#elif MBEDTLS_VERSION_NUMBER < 0x03060700 && \
+#error "this mbed TLS is older than 3.6.7 or 4.1.1, and open to \
+CVE-2026-49300: ALLOW_OLD_MBEDTLS=1 accepts it, if its distribution \
+backported the fix"
+#elif MBEDTLS_VERSION_NUMBER < FIXED && \
     defined(MBEDTLS_KEY_EXCHANGE_ECDHE_PSK_ENABLED) && \
-    !defined(MBEDTLS_CIPHER_MODE_CBC)
-#error "this mbed TLS is older than 3.6.7, has ECDHE-PSK without CBC, and is \
-open to CVE-2026-50580"
+    !defined(MBEDTLS_CIPHER_MODE_CBC) && !defined(PSA_WANT_ALG_CBC_NO_PADDING)
+#error "this mbed TLS is older than 3.6.7 or 4.1.1, has ECDHE-PSK without CBC, \
+and is open to CVE-2026-50580"
 #endif
 
 /*
@@ -72,14 +88,15 @@ be resumed"
 #elif !defined(MBEDTLS_SSL_SERVER_NAME_INDICATION)
 #error "this mbed TLS has no MBEDTLS_SSL_SERVER_NAME_INDICATION: every client \
 would get the first certificate"
-#elif !defined(MBEDTLS_GCM_C) && !defined(MBEDTLS_CHACHAPOLY_C)
+#elif !defined(PSA_WANT_ALG_GCM) && \
+    !defined(PSA_WANT_ALG_CHACHA20_POLY1305)
 #error "this mbed TLS lacks AES-GCM and ChaCha20-Poly1305, and tunnel needs \
 one of them"
 #endif
 
 #define SLICE_US	100		/* of a handshake, per turn */
 
-/* mbedtls/config.h, the configuration of our own build, defines this. */
+/* mbedtls/config.h, the configuration of the bundled one, defines this. */
 #ifdef TUNNEL_PATCHES
 #define PATCHED		", patched"
 #else
@@ -110,11 +127,11 @@ tls_version(void)
 {
 	static char text[64];
 	const char *with = ACCELERATOR;
-	char number[32];
+	unsigned n = mbedtls_version_get_number();
 
-	mbedtls_version_get_string_full(number);
-	snprintf(text, sizeof(text), "%s%s%s%s", number, PATCHED,
-	    with != NULL ? ", " : "", with != NULL ? with : "");
+	snprintf(text, sizeof(text), "Mbed TLS %u.%u.%u%s%s%s", n >> 24,
+	    n >> 16 & 0xff, n >> 8 & 0xff, PATCHED, with != NULL ? ", " : "",
+	    with != NULL ? with : "");
 	return text;
 }
 #else

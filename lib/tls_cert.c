@@ -101,3 +101,81 @@ tls_cert_extension(const mbedtls_x509_crt *crt, const char *oid,
 	}
 	return found;
 }
+
+/* Return the type and size of a key; neither, if PSA does not support it. */
+static psa_key_attributes_t
+attributes_of(const mbedtls_pk_context *pk)
+{
+	psa_key_attributes_t attr = psa_key_attributes_init();
+
+	if (mbedtls_pk_get_psa_attributes(pk, PSA_KEY_USAGE_VERIFY_HASH,
+	    &attr) != 0)
+		attr = psa_key_attributes_init();
+	return attr;
+}
+
+int
+tls_cert_is_rsa(const mbedtls_pk_context *pk)
+{
+	psa_key_attributes_t attr = attributes_of(pk);
+
+	return PSA_KEY_TYPE_IS_RSA(psa_get_key_type(&attr));
+}
+
+const struct cert_curve *
+tls_cert_curve(const mbedtls_pk_context *pk)
+{
+	static const struct cert_curve curves[] = {
+		{ "secp256r1", 23, PSA_ECC_FAMILY_SECP_R1, 256 },
+		{ "secp384r1", 24, PSA_ECC_FAMILY_SECP_R1, 384 },
+		{ "secp521r1", 25, PSA_ECC_FAMILY_SECP_R1, 521 },
+		{ "secp192r1", 19, PSA_ECC_FAMILY_SECP_R1, 192 },
+		{ "secp224r1", 21, PSA_ECC_FAMILY_SECP_R1, 224 },
+		{ "secp192k1", 18, PSA_ECC_FAMILY_SECP_K1, 192 },
+		{ "secp224k1", 20, PSA_ECC_FAMILY_SECP_K1, 224 },
+		{ "secp256k1", 22, PSA_ECC_FAMILY_SECP_K1, 256 },
+		{ "brainpoolP256r1", 26, PSA_ECC_FAMILY_BRAINPOOL_P_R1, 256 },
+		{ "brainpoolP384r1", 27, PSA_ECC_FAMILY_BRAINPOOL_P_R1, 384 },
+		{ "brainpoolP512r1", 28, PSA_ECC_FAMILY_BRAINPOOL_P_R1, 512 },
+	};
+	psa_key_attributes_t attr = attributes_of(pk);
+	psa_key_type_t type = psa_get_key_type(&attr);
+	size_t i;
+
+	for (i = 0; i < sizeof(curves) / sizeof(curves[0]); i++)
+		if (PSA_KEY_TYPE_IS_ECC(type) &&
+		    PSA_KEY_TYPE_ECC_GET_FAMILY(type) == curves[i].family &&
+		    psa_get_key_bits(&attr) == curves[i].bits)
+			return &curves[i];
+	return NULL;
+}
+
+const char *
+tls_cert_signature(const mbedtls_x509_crt *crt)
+{
+	static const struct {
+		const char *oid, *name;
+	} known[] = {
+		{ MBEDTLS_OID_ECDSA_SHA256, "ECDSA with SHA256" },
+		{ MBEDTLS_OID_ECDSA_SHA384, "ECDSA with SHA384" },
+		{ MBEDTLS_OID_ECDSA_SHA512, "ECDSA with SHA512" },
+		{ MBEDTLS_OID_ECDSA_SHA224, "ECDSA with SHA224" },
+		{ MBEDTLS_OID_ECDSA_SHA1, "ECDSA with SHA1" },
+		{ MBEDTLS_OID_PKCS1_SHA256, "RSA with SHA-256" },
+		{ MBEDTLS_OID_PKCS1_SHA384, "RSA with SHA-384" },
+		{ MBEDTLS_OID_PKCS1_SHA512, "RSA with SHA-512" },
+		{ MBEDTLS_OID_PKCS1_SHA224, "RSA with SHA-224" },
+		{ MBEDTLS_OID_PKCS1_SHA1, "RSA with SHA1" },
+		{ MBEDTLS_OID_RSA_SHA_OBS, "RSA with SHA1" },
+		{ MBEDTLS_OID_PKCS1_MD5, "RSA with MD5" },
+		{ MBEDTLS_OID_RSASSA_PSS, "RSASSA-PSS" },
+	};
+	const mbedtls_x509_buf *oid = &crt->sig_oid;
+	size_t i;
+
+	for (i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (strlen(known[i].oid) == oid->len &&
+		    memcmp(known[i].oid, oid->p, oid->len) == 0)
+			return known[i].name;
+	return "unknown";
+}

@@ -44,6 +44,23 @@ int	 tls_cert_is_in(const mbedtls_x509_crt *list, const unsigned char *der,
 int	 tls_cert_extension(const mbedtls_x509_crt *, const char *oid,
 	    mbedtls_x509_buf *value);
 
+/* A curve of a certificate's key. */
+struct cert_curve {
+	char	 name[16];
+	uint16_t group;			/* RFC 8422 section 5.1.1 */
+	psa_ecc_family_t family;	/* PSA's terms for the curve */
+	uint16_t bits;
+};
+
+/* Return 1 if it is an RSA key. */
+int	 tls_cert_is_rsa(const mbedtls_pk_context *);
+
+/* Return the curve of a key, or NULL if it is not an EC key. */
+const struct cert_curve *tls_cert_curve(const mbedtls_pk_context *);
+
+/* Return the signature algorithm of a certificate as text, or "unknown". */
+const char *tls_cert_signature(const mbedtls_x509_crt *);
+
 /* Return what follows such an identifier in the extensions, or NULL. */
 unsigned char *tls_cert_find_oid(const mbedtls_x509_crt *, const char *oid);
 

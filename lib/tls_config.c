@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tls.h"
+#include "tls_cert.h"
 #include "tls_error.h"
 #include "tls_files.h"
 #include "tls_internal.h"
@@ -69,7 +70,6 @@ tls_config_new(enum tls_role role)
 		tls_config_free(cfg);
 		return NULL;
 	}
-	mbedtls_ssl_conf_rng(&cfg->ssl, RNG);
 	mbedtls_ssl_conf_authmode(&cfg->ssl, MBEDTLS_SSL_VERIFY_NONE);
 	mbedtls_ssl_conf_cert_cb(&cfg->ssl, choose_certs);
 	mbedtls_ssl_conf_session_tickets(&cfg->ssl,
@@ -280,7 +280,7 @@ fail_suites(struct tls_config *cfg, int min, int max)
 		snprintf(text, sizeof(text), " and %s (in TLS 1.2 those with "
 		    "ECDSA in their name need an EC key, those with RSA an RSA "
 		    "key)", c->next != NULL ? "these keys" :
-		    mbedtls_pk_can_do(&c->chain.pk, MBEDTLS_PK_RSA) ?
+		    tls_cert_is_rsa(&c->chain.pk) ?
 		    "an RSA key" : "an EC key");
 	return tls_fail(cfg, "no suite in the list can be used with tls_min = "
 	    "1.%d, tls_max = 1.%d%s", min % 10, max % 10, text);

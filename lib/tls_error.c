@@ -6,7 +6,6 @@
 
 #include <mbedtls/error.h>
 #include <mbedtls/pem.h>
-#include <mbedtls/pkcs5.h>
 
 #include "stream.h"
 #include "tls_error.h"
@@ -37,6 +36,10 @@ static const struct {
 #define ODD_SIGNATURE	"an unknown signature algorithm"
 #define CRITICAL_EXTENSION \
 	"a certificate's critical extension is not supported"
+/* Codes without a public name in 4.1: of PKCS #5, and from PK to ECP. */
+#define NO_PKCS5	(-0x2e80)
+#define PK_FIRST	0x3900
+#define ECP_LAST	0x4f80
 #define UNKNOWN_ENCRYPTION \
 	"an encryption that this mbed TLS does not support"
 
@@ -44,7 +47,7 @@ static const struct {
 static const struct outcome {
 	int	 code;
 	unsigned char alert;		/* 0: none is due */
-	char	 text[52];		/* empty: use the library's */
+	char	 text[56];		/* empty: use the library's */
 } outcomes[] = {
 	{ RECORD_TYPE, MBEDTLS_SSL_ALERT_MSG_UNEXPECTED_MESSAGE,
 	    "unknown record type" },
@@ -59,6 +62,8 @@ static const struct outcome {
 	{ MBEDTLS_ERR_SSL_INVALID_MAC, MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC,
 	    "bad record MAC, or four empty records in a row" },
 	{ BAD_SIGNATURE, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
+	    "signature verification failed" },
+	{ PSA_ERROR_INVALID_SIGNATURE, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
 	    "signature verification failed" },
 	{ BAD_FINISHED, MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR,
 	    "bad CertificateVerify or Finished" },
@@ -98,11 +103,13 @@ static const struct outcome {
 	    "malformed certificate" },
 	{ MBEDTLS_ERR_X509_INVALID_FORMAT, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
 	    "malformed certificate" },
+	{ BAD_CERTIFICATE, MBEDTLS_SSL_ALERT_MSG_BAD_CERT,
+	    "malformed certificate, or unknown critical extension" },
 	{ MBEDTLS_ERR_X509_INVALID_EXTENSIONS + MBEDTLS_ERR_ASN1_UNEXPECTED_TAG,
 	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
 	{ MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE,
 	    MBEDTLS_SSL_ALERT_MSG_BAD_CERT, CRITICAL_EXTENSION },
-	{ MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + MBEDTLS_ERR_OID_NOT_FOUND,
+	{ UNKNOWN_SIGNATURE,
 	    MBEDTLS_SSL_ALERT_MSG_UNSUPPORTED_CERT,
 	    "a certificate with " ODD_SIGNATURE },
 	{ MBEDTLS_ERR_PK_UNKNOWN_NAMED_CURVE,
@@ -115,7 +122,7 @@ static const struct outcome {
 	{ MBEDTLS_ERR_PK_PASSWORD_MISMATCH,
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
 	    "wrong password in key_password_file" },
-	{ MBEDTLS_ERR_PKCS5_FEATURE_UNAVAILABLE,
+	{ NO_PKCS5,
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR, UNKNOWN_ENCRYPTION },
 	{ MBEDTLS_ERR_PEM_FEATURE_UNAVAILABLE,
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR, UNKNOWN_ENCRYPTION },
@@ -123,6 +130,9 @@ static const struct outcome {
 	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
 	    "no private key in PEM format" },
 	/* No alert answers these. */
+	{ MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT,
+	    MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR,
+	    "PEM - No PEM header or footer found" },
 	{ MBEDTLS_ERR_SSL_CONN_EOF, 0, "" },
 	{ MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY, 0, "" },
 	{ MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE, 0, "" },
@@ -204,7 +214,8 @@ tls_error_text(int code)
 	if (o != NULL && o->text[0] != '\0')
 		return o->text;
 	mbedtls_strerror(code, text, sizeof(text));
-	if (text[0] == '\0')	/* a small library has no texts */
+	/* A small library has no texts, and 4.1 only those of TLS and X.509. */
+	if (text[0] == '\0' || strstr(text, "UNKNOWN ERROR CODE") != NULL)
 		snprintf(text, sizeof(text), "mbed TLS error -0x%04X",
 		    (unsigned)-code);
 	return text;
@@ -351,6 +362,7 @@ static int
 refine(const struct tls *t, int r)
 {
 	int error = -r & 0x7f80;	/* without the part from ASN.1 */
+	int is_asn1;
 
 	if (!t->open && is_fatal_alert(&t->in))
 		return MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE;
@@ -362,11 +374,12 @@ refine(const struct tls *t, int r)
 	if (r == MBEDTLS_ERR_SSL_HANDSHAKE_FAILURE && is_last_flight(t))
 		return BAD_FINISHED;
 	/* Verifying a signature has many codes, from PK to ECP, and ASN.1's. */
+	is_asn1 = r <= MBEDTLS_ERR_ASN1_OUT_OF_DATA &&
+	    r >= MBEDTLS_ERR_ASN1_INVALID_DATA;
+	if (MBEDTLS_VERSION_MAJOR >= 4 && is_asn1 && t->peer == NULL)
+		return BAD_CERTIFICATE;	/* 4.1 returns only the cause */
 	if (find_outcome(r) == NULL &&
-	    ((error >= -MBEDTLS_ERR_PK_SIG_LEN_MISMATCH &&
-	    error <= -MBEDTLS_ERR_ECP_BAD_INPUT_DATA) ||
-	    (r <= MBEDTLS_ERR_ASN1_OUT_OF_DATA &&
-	    r >= MBEDTLS_ERR_ASN1_BUF_TOO_SMALL)))
+	    ((error >= PK_FIRST && error <= ECP_LAST) || is_asn1))
 		return BAD_SIGNATURE;
 	return r;
 }
@@ -406,6 +419,8 @@ protocol_name(const unsigned char *p, size_t len)
 	return NULL;
 }
 
+#define TLS_MAJOR	3		/* version: RFC 8446 section 5.1 */
+
 /* Return 1 if a peer's first bytes begin a TLS record, even a malformed one. */
 static int
 is_record(const unsigned char *p, size_t len)
@@ -413,7 +428,7 @@ is_record(const unsigned char *p, size_t len)
 	return p[0] == MBEDTLS_SSL_MSG_HANDSHAKE || (len > 1 &&
 	    p[0] >= MBEDTLS_SSL_MSG_CHANGE_CIPHER_SPEC &&
 	    p[0] <= MBEDTLS_SSL_MSG_APPLICATION_DATA &&
-	    p[1] == MBEDTLS_SSL_MAJOR_VERSION_3);
+	    p[1] == TLS_MAJOR);
 }
 
 /*
@@ -573,11 +588,13 @@ is_alert_sent(const struct tls *t, int r)
 	    t->out.head[0] == MBEDTLS_SSL_MSG_APPLICATION_DATA);
 }
 
-#ifdef TUNNEL_PATCHES
+#if defined(TUNNEL_PATCHES) || MBEDTLS_VERSION_MAJOR >= 4
 static unsigned char
 encrypted_alert(const struct tls *t)
 {
-	return mbedtls_ssl_get_fatal_alert(t->ssl);
+	int alert = mbedtls_ssl_get_fatal_alert(t->ssl);
+
+	return alert > 0 ? (unsigned char)alert : 0;
 }
 #else
 static unsigned char

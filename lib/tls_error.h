@@ -14,7 +14,7 @@ struct tls_config;
 /* Our own codes, for errors that share a code in the library. */
 enum {
 	RECORD_TYPE = 1, RECORD_VERSION, RECORD_SIZE, RECORD_BODY, MESSAGE_SIZE,
-	BAD_SIGNATURE, BAD_FINISHED
+	BAD_SIGNATURE, BAD_FINISHED, BAD_CERTIFICATE
 };
 
 /* Flags against a certificate, beside MBEDTLS_X509_BADCERT_... */

@@ -94,9 +94,8 @@ cert_add(struct tls_config *cfg, mbedtls_x509_crt *chain, enum cert_use use,
 	if ((s = tls_pem_find_shape(WITHIN, der->p, der->len)) == NULL)
 		return tls_fail(cfg, "it cannot be read (%s)",
 		    tls_error_text(r));
-	return tls_fail(cfg, "it %s %s" PEM_UNSUPPORTED_KEY, r ==
-	    MBEDTLS_ERR_X509_UNKNOWN_SIG_ALG + MBEDTLS_ERR_OID_NOT_FOUND ?
-	    "is signed with" : "has", s->what);
+	return tls_fail(cfg, "it %s %s" PEM_UNSUPPORTED_KEY,
+	    r == UNKNOWN_SIGNATURE ? "is signed with" : "has", s->what);
 }
 
 /* Keep cfg->error for the warnings, and go on. */
@@ -267,18 +266,18 @@ tls_files_key(struct tls_config *cfg, struct cert *c, const char *name,
 		return -1;
 	r = mbedtls_pk_parse_key(&c->key, text, tls_pem_parse_size(text, size),
 	    (const unsigned char *)password,
-	    password != NULL ? strlen(password) : 0, RNG);
+	    password != NULL ? strlen(password) : 0);
 	if (r != 0)
 		r = key_refused(cfg, name, r, (char *)text, size);
-	mbedtls_platform_zeroize(text, size);
-	free(text);
-	if (r == 0 && mbedtls_pk_check_pair(&c->chain.pk, &c->key, RNG) != 0)
+	else if ((r = tls_key_prepare(c)) != 0)
+		r = tls_fail(cfg, "%s: its private key cannot be used (%s)",
+		    name, tls_error_text(r));
+	else if (!tls_key_matches(c))
 		r = tls_fail(cfg,
 		    "the key in %s does not match the certificate in %s", name,
 		    c->name);
-	if (r == 0 && (r = tls_key_prepare(c)) != 0)
-		r = tls_fail(cfg, "%s: its private key cannot be used (%s)",
-		    name, tls_error_text(r));
+	mbedtls_platform_zeroize(text, size);
+	free(text);
 	return r;
 }
 

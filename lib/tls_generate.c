@@ -166,7 +166,7 @@ write_certificate(FILE *fp, mbedtls_pk_context *key, struct names *names,
 
 	mbedtls_x509write_crt_init(&w);
 	if ((r = fill_certificate(&w, key, names)) == 0 &&
-	    (r = mbedtls_x509write_crt_pem(&w, pem, size, RNG)) == 0)
+	    (r = mbedtls_x509write_crt_pem(&w, pem, size)) == 0)
 		fputs((char *)pem, fp);
 	mbedtls_x509write_crt_free(&w);
 	return r;
@@ -188,7 +188,7 @@ write_request(FILE *fp, mbedtls_pk_context *key, struct names *names,
 	    MBEDTLS_X509_KU_DIGITAL_SIGNATURE)) == 0 &&
 	    (r = mbedtls_x509write_csr_set_subject_alternative_name(&w,
 	    &names->san[names->n - 1])) == 0 &&
-	    (r = mbedtls_x509write_csr_pem(&w, pem, size, RNG)) == 0)
+	    (r = mbedtls_x509write_csr_pem(&w, pem, size)) == 0)
 		fputs((char *)pem, fp);
 	mbedtls_x509write_csr_free(&w);
 	return r;

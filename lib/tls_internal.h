@@ -12,11 +12,12 @@
 #include <mbedtls/net_sockets.h>
 #include <mbedtls/oid.h>
 #include <mbedtls/platform_util.h>
-#include <mbedtls/psa_util.h>
 #include <mbedtls/ssl.h>
 #include <mbedtls/x509_crl.h>
 #include <mbedtls/x509_crt.h>
 #include <psa/crypto.h>
+
+#include "tls_compat.h"
 
 struct rule;
 struct stream;
@@ -45,8 +46,6 @@ struct tls_sessions;
 #define PSK_CHECK_SIZE	16
 #define PSK_SUITE	MBEDTLS_TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256
 #define PSK_SUITE_NAME	"TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256"
-
-#define RNG		mbedtls_psa_get_random, MBEDTLS_PSA_RANDOM_STATE
 
 struct cert {
 	struct cert *next;

@@ -1,10 +1,11 @@
 /*
- * tls_key: a private key in the form with the cheapest signatures.
+ * tls_key: a private key in the form with the cheapest signatures, and its
+ * match with the certificate.
  *
  * AWS-LC would have to parse the key at each signature.  So import it into PSA
- * here, and give the library only its number.  Then sign once: the driver keeps
- * the parsed form of an RSA key after its first signature, and processes that
- * are forked later inherit it.
+ * here, and give the library only its number.  The match signs once: the driver
+ * keeps the parsed form of an RSA key after its first signature, and processes
+ * that are forked later inherit it.
  */
 #include "tls_key.h"
 
@@ -28,7 +29,8 @@ describe(const mbedtls_pk_context *key, psa_key_attributes_t *attr)
 		    PSA_ALG_RSA_PKCS1V15_SIGN(PSA_ALG_ANY_HASH));
 		psa_set_key_enrollment_algorithm(attr,
 		    PSA_ALG_RSA_PSS(PSA_ALG_ANY_HASH));
-		psa_set_key_bits(attr, 8 * mbedtls_pk_get_len(key));
+		psa_set_key_bits(attr,
+		    (mbedtls_pk_get_bitlen(key) + 7) / 8 * 8);
 	} else
 		psa_set_key_algorithm(attr, PSA_ALG_ECDSA(PSA_ALG_ANY_HASH));
 	return r;
@@ -37,24 +39,16 @@ describe(const mbedtls_pk_context *key, psa_key_attributes_t *attr)
 int
 tls_key_prepare(struct cert *c)
 {
-	unsigned char nothing[HASH_SIZE] = { 0 };
-	unsigned char out[MBEDTLS_PK_SIGNATURE_MAX_SIZE];
 	psa_key_attributes_t attr = psa_key_attributes_init();
 	mbedtls_pk_context prepared;
-	size_t len;
 	int r;
 
 	if ((r = describe(&c->key, &attr)) != 0 ||
 	    (r = mbedtls_pk_import_into_psa(&c->key, &attr, &c->id)) != 0)
 		return r;
 	mbedtls_pk_init(&prepared);
-	if ((r = mbedtls_pk_setup_opaque(&prepared, c->id)) != 0)
+	if ((r = mbedtls_pk_wrap_psa(&prepared, c->id)) != 0)
 		return r;
-	if ((r = mbedtls_pk_sign(&prepared, MBEDTLS_MD_SHA256, nothing,
-	    sizeof(nothing), out, sizeof(out), &len, RNG)) != 0) {
-		mbedtls_pk_free(&prepared);
-		return r;
-	}
 	mbedtls_pk_free(&c->key);
 	c->key = prepared;
 	return 0;
@@ -84,3 +78,17 @@ tls_key_free(struct cert *c)
 }
 
 #endif
+
+/* mbedtls_pk_check_pair() of 4.1 rejects RSA keys from PKCS #8. */
+int
+tls_key_matches(struct cert *c)
+{
+	const unsigned char nothing[HASH_SIZE] = { 0 };
+	unsigned char out[MBEDTLS_PK_SIGNATURE_MAX_SIZE];
+	size_t len;
+
+	return mbedtls_pk_sign(&c->key, MBEDTLS_MD_SHA256, nothing,
+	    sizeof(nothing), out, sizeof(out), &len) == 0 &&
+	    mbedtls_pk_verify(&c->chain.pk, MBEDTLS_MD_SHA256, nothing,
+	    sizeof(nothing), out, len) == 0;
+}

@@ -1,4 +1,7 @@
-/* tls_key: a private key in the form with the cheapest signatures. */
+/*
+ * tls_key: a private key in the form with the cheapest signatures, and its
+ * match with the certificate.
+ */
 #ifndef TLS_KEY_H
 #define TLS_KEY_H
 
@@ -9,6 +12,9 @@
  * the key unchanged.
  */
 int	 tls_key_prepare(struct cert *);
+
+/* Return 1 if the certificate verifies what the key signs. */
+int	 tls_key_matches(struct cert *);
 
 /* Free the key, prepared or not. */
 void	 tls_key_free(struct cert *);

@@ -114,14 +114,10 @@ warn_of_name(void *arg, int kind, const char *name, size_t len)
 static const char *
 odd_curve(const mbedtls_pk_context *pk)
 {
-	mbedtls_ecp_group_id id;
+	const struct cert_curve *c = tls_cert_curve(pk);
 
-	if (!mbedtls_pk_can_do(pk, MBEDTLS_PK_ECKEY))
-		return NULL;
-	id = mbedtls_ecp_keypair_get_group_id(mbedtls_pk_ec(*pk));
-	return id == MBEDTLS_ECP_DP_SECP256R1 ||
-	    id == MBEDTLS_ECP_DP_SECP384R1 ? NULL :
-	    mbedtls_ecp_curve_info_from_grp_id(id)->name;
+	return c == NULL || c->group == MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1 ||
+	    c->group == MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1 ? NULL : c->name;
 }
 
 /* Warn about one certificate of a chain; is_leaf: the first. */
@@ -129,14 +125,14 @@ static void
 warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 {
 	const char *which = is_leaf ? "certificate" : "chain's certificate";
-	const char *alg = "";
+	const char *alg;
 	char text[64];
 	enum cert_dates d = tls_cert_dates(&crt->valid_from, &crt->valid_to,
 	    WARN_DAYS, text, sizeof(text));
 
 	if (d != IN_TIME)
 		warn(w, "the %s %s%s", which, d == NOT_YET ? "is " : "", text);
-	if (mbedtls_pk_can_do(&crt->pk, MBEDTLS_PK_RSA) &&
+	if (tls_cert_is_rsa(&crt->pk) &&
 	    mbedtls_pk_get_bitlen(&crt->pk) < RSA_BITS)
 		warn(w, "the %s has an RSA key of %zu bits (%ss refuse less "
 		    "than %d)", which, mbedtls_pk_get_bitlen(&crt->pk),
@@ -145,8 +141,8 @@ warn_of_cert(const struct warning *w, const mbedtls_x509_crt *crt, int is_leaf)
 		warn(w, "the %s has a key on %s, which many %ss refuse (all "
 		    "accept secp256r1)", which, odd_curve(&crt->pk), w->peer);
 	/* Clients ignore the signature of a root. */
-	if (is_leaf || !tls_cert_is_issuer(crt, crt))
-		mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);
+	alg = is_leaf || !tls_cert_is_issuer(crt, crt) ?
+	    tls_cert_signature(crt) : "";
 	if (strstr(alg, "SHA1") != NULL || strstr(alg, "MD5") != NULL)
 		warn(w, "the %s is signed with %s, which %ss refuse", which,
 		    strstr(alg, "MD5") != NULL ? "MD5" : "SHA-1", w->peer);
@@ -357,7 +353,6 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 {
 	const struct cert *c = cert_at(cfg, i);
 	const mbedtls_x509_crt *crt;
-	const char *alg = "unknown";
 	unsigned char hash[32], pin[64];
 	char text[1024];
 	size_t len;
@@ -379,9 +374,10 @@ tls_config_report(const struct tls_config *cfg, size_t i, FILE *fp)
 	    crt->valid_from.year, crt->valid_from.mon, crt->valid_from.day,
 	    crt->valid_to.year, crt->valid_to.mon, crt->valid_to.day, text);
 	fprintf(fp, "\tkey        %s, %zu bits, matches the certificate\n",
-	    mbedtls_pk_get_name(&crt->pk), mbedtls_pk_get_bitlen(&crt->pk));
-	mbedtls_oid_get_sig_alg_desc(&crt->sig_oid, &alg);
-	fprintf(fp, "\tsignature  %s\n\tsha256     ", alg);
+	    tls_cert_is_rsa(&crt->pk) ? "RSA" : "EC",
+	    mbedtls_pk_get_bitlen(&crt->pk));
+	fprintf(fp, "\tsignature  %s\n\tsha256     ",
+	    tls_cert_signature(crt));
 	print_hash(fp, &crt->raw);
 	psa_hash_compute(PSA_ALG_SHA_256, crt->pk_raw.p, crt->pk_raw.len,
 	    hash, sizeof(hash), &len);
@@ -413,8 +409,10 @@ tls_config_print(const struct tls_config *cfg, FILE *fp)
 	char name[NAME_SIZE], dn[DN_SIZE];
 	size_t i;
 
-	fprintf(fp, "# TLS 1.%d to 1.%d, with these suites and groups:\n",
-	    cfg->min % 10, cfg->max % 10);
+	fprintf(fp, "# TLS 1.%d", cfg->min % 10);
+	if (cfg->min != cfg->max)
+		fprintf(fp, " to 1.%d", cfg->max % 10);
+	fprintf(fp, ", with these suites and groups:\n");
 	for (i = 0; cfg->suites[i] != 0; i++) {
 		tls_suites_name(cfg->suites[i], name, sizeof(name));
 		fprintf(fp, "#\t%s\n", name);

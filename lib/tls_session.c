@@ -430,9 +430,6 @@ tls_config_sessions(struct tls_config *cfg, struct tls_sessions *s,
 	if (cfg->is_client) {
 		mbedtls_ssl_conf_session_tickets(&cfg->ssl,
 		    MBEDTLS_SSL_SESSION_TICKETS_ENABLED);
-		mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets(
-		    &cfg->ssl,
-		    MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED);
 		return;
 	}
 	if (with_tickets)

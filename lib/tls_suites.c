@@ -10,6 +10,7 @@
 #endif
 
 #include "tls.h"
+#include "tls_cert.h"
 #include "tls_internal.h"
 #include "tls_suites.h"
 #include "util.h"
@@ -18,7 +19,7 @@
 #define HYBRID		"x25519mlkem768"
 
 #if defined(MBEDTLS_KEY_EXCHANGE_ECDHE_PSK_ENABLED) && \
-    defined(MBEDTLS_CHACHAPOLY_C)
+    defined(PSA_WANT_ALG_CHACHA20_POLY1305)
 #define HAS_PSK_SUITE	1
 #else
 #define HAS_PSK_SUITE	0
@@ -471,9 +472,9 @@ int
 tls_suites_has_key(const struct tls_config *cfg, int suite)
 {
 	const char *name = mbedtls_ssl_get_ciphersuite_name(suite);
-	mbedtls_pk_type_t type = strstr(name, "-ECDSA-") != NULL ||
-	    strstr(name, "TLS-ECDH-") != NULL ? MBEDTLS_PK_ECDSA :
-	    strstr(name, "-RSA-") != NULL ? MBEDTLS_PK_RSA : MBEDTLS_PK_NONE;
+	int for_ec = strstr(name, "-ECDSA-") != NULL ||
+	    strstr(name, "TLS-ECDH-") != NULL;
+	int for_rsa = !for_ec && strstr(name, "-RSA-") != NULL;
 	const struct cert *c = cfg->certs;
 
 	if (cfg->npsks > 0 && is_for_psk(suite))
@@ -481,7 +482,7 @@ tls_suites_has_key(const struct tls_config *cfg, int suite)
 	if (cfg->psk_alone)
 		return 0;
 	while (c != NULL && !tls_suites_is_tls13(suite) &&
-	    !mbedtls_pk_can_do(&c->chain.pk, type))
+	    !(tls_cert_is_rsa(&c->chain.pk) ? for_rsa : for_ec))
 		c = c->next;
 	return c != NULL || cfg->is_client;
 }

@@ -290,6 +290,22 @@ has_come_from(const struct tls_config *cfg, const mbedtls_x509_crt *issuer,
 	return ca != NULL;
 }
 
+/*
+ * Return 1 if the groups include the curve of a key.  In TLS 1.2 they apply to
+ * the keys of certificates too, RFC 8422 section 5.1.1.  mbed TLS 3.6 checks
+ * that as well, 4.1 does not.
+ */
+static int
+is_in_groups(const struct tls_config *cfg, const mbedtls_pk_context *pk)
+{
+	const struct cert_curve *c = tls_cert_curve(pk);
+	const uint16_t *g = cfg->groups;
+
+	while (c != NULL && *g != 0 && *g != c->group)
+		g++;
+	return c == NULL || *g != 0;
+}
+
 /* Return the flags for a chain or a key that would cost too much to verify. */
 static uint32_t
 exceeded(const mbedtls_x509_crt *crt, int depth)
@@ -298,7 +314,7 @@ exceeded(const mbedtls_x509_crt *crt, int depth)
 
 	if (depth >= CHAIN_MAX)
 		flags |= CERT_CHAIN_TOO_LONG;
-	if (mbedtls_pk_can_do(&crt->pk, MBEDTLS_PK_RSA) &&
+	if (tls_cert_is_rsa(&crt->pk) &&
 	    mbedtls_pk_get_bitlen(&crt->pk) > PEER_RSA_MAX)
 		flags |= CERT_KEY_TOO_LONG;
 	return flags;
@@ -362,6 +378,8 @@ check_peer(struct tls *t, const mbedtls_x509_crt *crt, uint32_t *flags,
 	/* In TLS 1.2 the library skips one with an unknown signature. */
 	if (crt->raw.p == NULL)
 		*flags |= CERT_SIGNED_ODDLY;
+	if (!is_tls13(t) && !is_in_groups(t->cfg, &crt->pk))
+		*flags |= MBEDTLS_X509_BADCERT_BAD_KEY;
 	if (!may_authenticate(t->cfg, crt))
 		*flags |= MBEDTLS_X509_BADCERT_EXT_KEY_USAGE;
 	/* The library has compared the SNI; t->name decides. */

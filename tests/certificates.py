@@ -1,4 +1,4 @@
-"""Certificate authorities, their certificates and revocation lists."""
+"""Certificate authorities, the certificates they issue, and CRLs."""
 
 import base64
 import datetime
@@ -31,7 +31,7 @@ def concatenate(to, *names):
 
 
 class Certs:
-    """The files of an authority and of its certificates, in a directory."""
+    """The files of an authority and its certificates, in one directory."""
 
     def __init__(self, directory):
         self.dir = directory
@@ -54,8 +54,8 @@ class Certs:
         return os.path.join(self.dir, name)
 
     def sign_for_the_past(self, csr, ext, crt):
-        """Sign with dates in the past by ca(1ssl); x509(1ssl) of OpenSSL 3.5
-        can't.
+        """Issue an expired certificate. x509(1ssl) of OpenSSL 3.5 cannot sign
+        one; ca(1ssl) can.
         """
         config = self.path("ca.conf")
         with open(config, "w") as f:
@@ -76,7 +76,7 @@ class Certs:
 
     def issue(self, name, extensions, issuer="ca", key=EC, days="365",
               sign=None, to=None):
-        """Issue name.crt and name.key; to: another path without the extension.
+        """Write name.crt and name.key. to: another path, without the suffix.
         """
         stem = to or self.path(name)
         ext, csr = stem + ".ext", stem + ".csr"
@@ -84,7 +84,7 @@ class Certs:
             f.write(extensions)
         run("openssl", "req", "-new", "-nodes", *key, "-subj",
             f"/O=tunnel/CN={name}", "-keyout", stem + ".key",
-            "-out", csr, timeout=2 * DEADLINE)  # generating RSA keys is slow
+            "-out", csr, timeout=2 * DEADLINE)  # generating an RSA key is slow
         if sign is not None:
             sign(csr, ext, stem + ".crt")
             return
@@ -95,7 +95,7 @@ class Certs:
             days, "-out", stem + ".crt", *by)
 
     def leaf(self, name, **keywords):
-        """Issue the same, and write both to name.pem."""
+        """Issue a leaf, with certificate and key also in name.pem."""
         self.issue(name, LEAF, **keywords)
         pem = self.path(name + ".pem")
         concatenate(pem, self.path(name + ".crt"), self.path(name + ".key"))
@@ -107,15 +107,14 @@ HOUR = datetime.timedelta(hours=1)
 
 
 def utc(after=datetime.timedelta()):
-    """Return now plus a time, in the format of openssl-ca(1ssl)."""
+    """Now plus an offset, in the format of openssl-ca(1ssl)."""
     now = datetime.datetime.now(datetime.timezone.utc)
     return f"{now + after:%Y%m%d%H%M%SZ}"
 
 
 class Authority:
-    """An authority that issues client certificates and revokes them.  Dates
-    are relative to now, and may be in the past: openssl-ca(1ssl) signs such,
-    too.
+    """An authority that issues and revokes client certificates.  Dates are
+    offsets from now; openssl-ca(1ssl) also signs dates in the past.
     """
 
     numbers = itertools.count(1)
@@ -135,7 +134,7 @@ class Authority:
         return stem
 
     def configure(self, revoked=()):
-        """revoked: serial numbers."""
+        """Write the configuration. revoked: serial numbers."""
         stem = os.path.join(self.dir, f"client{next(self.numbers)}")
         config, index = stem + ".conf", stem + ".index"
         with open(config, "w") as f:
@@ -166,9 +165,9 @@ class Authority:
 
     def leaf(self, name="app1", san="", usage="clientAuth", key_usage=
              "digitalSignature", key=EC, subject=None, send=(), **how):
-        """Write a PEM file: the certificate, the authorities to send with it,
-        and the key.  san: as "DNS:a.example, IP:192.0.2.1".  usage and
-        key_usage: none if empty.  how: starts=, ends=, digest=.
+        """Return a PEM file: the certificate, the authorities to send with it,
+        and the key. san: as "DNS:a.example, IP:192.0.2.1". usage and
+        key_usage: omitted if empty. how: starts=, ends=, digest=.
         """
         stem = self.request(subject or f"/CN={name}", key)
         lines = {"basicConstraints": "critical, CA:FALSE",
@@ -181,11 +180,11 @@ class Authority:
         return stem + ".pem"
 
     def sub(self, name="Sub CA", **keywords):
-        """Make an authority signed by this one."""
+        """An authority signed by this one."""
         return Authority(self.dir, name, issuer=self, **keywords)
 
     def crl(self, *revoked, starts=-DAY, ends=30.5 * DAY):
-        """Write a revocation list.  revoked: the PEM files of certificates."""
+        """Return the file of a CRL. revoked: PEM files of certificates."""
         serials = [run("openssl", "x509", "-noout", "-serial", "-in", pem)
                    .decode().strip().removeprefix("serial=")
                    for pem in revoked]
@@ -198,7 +197,7 @@ class Authority:
 
 
 def pin(pem):
-    """Return the pin rule for a certificate's key."""
+    """The pin of the certificate's key, as a rule."""
     key = run("openssl", "x509", "-noout", "-pubkey", "-in", pem)
     der = run("openssl", "pkey", "-pubin", "-outform", "DER", stdin=key)
     return "pin:sha256/" + base64.b64encode(

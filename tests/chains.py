@@ -1,4 +1,4 @@
-"""Certificate chains that openssl(1) can't make, written in DER."""
+"""Certificate chains that openssl(1) does not make, written in DER."""
 
 import base64
 import hashlib
@@ -8,7 +8,7 @@ import os
 from certificates import DAY, HOUR, utc
 from support import run
 
-# DER for certificates and lists: RFC 5280, sections 4 and 5.
+# DER and its use in certificates: RFC 5280, sections 4 and 5.
 
 SEQUENCE, SET = 0x30, 0x31
 
@@ -46,14 +46,14 @@ def octets(*parts):
 
 
 def bits(*numbers):
-    """Return a BIT STRING with these bits set, counted from 0."""
+    """A BIT STRING with these bits set, counted from 0."""
     n = max(numbers) + 1
     value = sum(1 << (n - 1 - i) for i in numbers) << -n % 8
     return tlv(3, bytes([-n % 8]), value.to_bytes((n + 7) // 8, "big"))
 
 
 def subject(cn):
-    """Return a subject with one common name, none, or several."""
+    """A subject with one common name, none, or several."""
     return sequence(*(tlv(SET, sequence(oid("2.5.4.3"), tlv(12, x.encode())))
                       for x in ((cn,) if isinstance(cn, str) else cn) if x))
 
@@ -134,7 +134,7 @@ def netscape(*numbers):
     return extension("2.16.840.1.113730.1.1", bits(*numbers))
 
 
-# Signature algorithms by the type of key.
+# Signature algorithms, by key type.
 ECDSA = {"sha256": "1.2.840.10045.4.3.2", "sha1": "1.2.840.10045.4.1",
          "sha512": "1.2.840.10045.4.3.4"}
 PKCS1 = {"sha256": "1.2.840.113549.1.1.11", "md5": "1.2.840.113549.1.1.4"}
@@ -162,9 +162,7 @@ class Key:
                         tlv(5) if self.numbers is PKCS1 else b"")
 
     def sign(self, body, digest, claimed=None):
-        """Sign; claimed: a digest to name in the signature instead of the real
-        one.
-        """
+        """claimed: the digest named by the signature, if it differs."""
         signature = run("openssl", "dgst", "-" + digest, "-sign", self.path,
                         stdin=body)
         return sequence(body, self.algorithm(claimed or digest),
@@ -182,8 +180,8 @@ class Certificate:
     def __init__(self, cn, key, issuer=None, extensions=(), ids=None,
                  version=3, starts=-DAY, ends=365 * DAY, date=str,
                  digest="sha256", claimed=None, forged=None):
-        """ids: add the extensions for its key and its issuer's key.  forged:
-        sign with this key instead of the issuer's.
+        """ids: the key identifier extensions, its own and its issuer's.
+        forged: the signing key, if not the issuer's.
         """
         self.cn, self.key = cn, key
         issuer = issuer or self
@@ -212,9 +210,9 @@ def pem_of(label, der):
 
 
 class Pki:
-    """Keys, trusted issuers, and their revocation lists.  Each name has one
-    key, since making keys is slow.  holder: the extensions of leaf
-    certificates, for clients or for servers.
+    """Keys, trusted issuers, CRLs.  Keys are made once per name, because
+    generating them is slow. holder: the extensions of leaf certificates, for
+    clients or for servers.
     """
 
     def __init__(self, directory, holder=PERSON):
@@ -248,9 +246,7 @@ class Pki:
                            **{"extensions": self.holder, **how})
 
     def below(self, issuer=None, *more, **how):
-        """Return a chain with one intermediate issuer, valid unless changed by
-        how.
-        """
+        """A chain with one intermediate: a valid one, or those given."""
         sub = self.sub(issuer, **how)
         return [self.leaf(sub, *more), sub]
 
@@ -269,7 +265,7 @@ class Pki:
         self.revoked.append(pem_of("X509 CRL", key.sign(body, "sha256")))
 
     def write(self):
-        """Write the files ca and lists, for a tunnel and for openssl(1)."""
+        """Write ca and CRLs, the files for a tunnel and openssl(1)."""
         self.ca, self.lists = self.dir + "/ca.pem", self.dir + "/crl.pem"
         with open(self.ca, "w") as f:
             f.write("".join(x.pem for x in self.trusted))

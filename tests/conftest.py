@@ -22,11 +22,11 @@ import reloads  # noqa: E402
 import rooms  # noqa: E402
 import support  # noqa: E402
 
-SECONDS = 30  # timeout of a test without its own mark
+SECONDS = 30  # time limit of a test without its own mark
 
 
 def untracked():
-    """Return files in the tree that are neither tracked by git nor ignored."""
+    """Files in the tree that are neither tracked nor ignored by git."""
     p = subprocess.run(["git", "status", "--porcelain", "--untracked-files"],
                        cwd=support.TOP, capture_output=True, text=True)
     return {line for line in p.stdout.splitlines() if line.startswith("??")}
@@ -47,7 +47,7 @@ def pytest_sessionfinish(session):
         print("\nleft behind in the tree:", *sorted(left), sep="\n")
 
 
-# Limit the time of each test, and show its processes' logs if it fails.
+# Limit the run time of each test; show the process logs of failed tests.
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item):
@@ -83,7 +83,7 @@ def certs():
 
 @pytest.fixture(scope="session")
 def authority(certs):
-    """The authority of the client certificates."""
+    """The authority that issues client certificates."""
     return certificates.Authority(certs.dir)
 
 
@@ -105,7 +105,7 @@ def echo(room):
 
 @pytest.fixture
 def lonely(room):
-    """A backend without connections, and a tunnel in front of it."""
+    """A backend without other callers, and a tunnel in front of it."""
     backend = room.backend()
     backend.sock.settimeout(0)
 
@@ -120,8 +120,7 @@ def lonely(room):
 
 @pytest.fixture
 def tunnel(room, backend):
-    """Start a tunnel in front of the backend; a test file may replace the
-    backend.
+    """Start a tunnel in front of the backend, which a test file may override.
     """
     return lambda *arguments: room.tunnel(f"connect={backend.address}",
                                           *arguments)
@@ -129,7 +128,7 @@ def tunnel(room, backend):
 
 @pytest.fixture
 def configured(room, backend):
-    """Start a tunnel with a configuration file."""
+    """Start a tunnel from a configuration file."""
 
     def start(*arguments, **values):
         values.setdefault("connect", backend.address)

@@ -1,4 +1,4 @@
-"""Many clients at once, and the workers that serve them."""
+"""Many clients at once, and the worker that serves each of them."""
 
 import select
 import socket
@@ -16,7 +16,7 @@ def is_fork(way):
 
 
 def come(room, address, source=None):
-    """Connect a client that sends nothing."""
+    """A connected socket that has sent nothing."""
     if source is None:
         return room.connect(address)
     host, port = address.rsplit(":", 1)
@@ -35,8 +35,7 @@ def crowd(room, address, count, source=None):
 
 
 def ended(socks):
-    """Return the clients whose connection was closed.  (None receives data.)
-    """
+    """The sockets closed by the peer. (Nothing is sent to any of them.)"""
     poll = select.poll()
     by_fd = {sock.fileno(): sock for sock in socks}
     for fd in by_fd:
@@ -51,14 +50,15 @@ def greet(client):
 
 
 def is_served(room, address, source=None):
-    """Connect and echo with a normal client, and keep it connected."""
+    """An honest client is served, and stays connected."""
     return greet(room.client(come(room, address, source)))
 
 
-def spends_nothing(t, seconds=1):
-    """Check that CPU time stays low even while system calls keep failing."""
+def uses_no_cpu(t, seconds=1):
+    """The tunnel uses no CPU time while idle, even if accept(2) keeps failing.
+    """
     before = t.cpu_seconds()
-    time.sleep(seconds)  # time to measure
+    time.sleep(seconds)  # measuring interval
     spent = t.cpu_seconds() - before
     assert spent <= 0.05 * seconds * support.SLOW, spent
 
@@ -68,7 +68,7 @@ def greet_when_let(client):
 
 
 def workers(t, number):
-    """Wait for this number of workers, and return them."""
+    """Wait for that number of workers."""
     wait_for(lambda: len(t.workers()) == number, f"{number} workers",
              support.SLOW)
     return t.workers()
@@ -79,14 +79,15 @@ def count(pid):
 
 
 def idle(t):
-    """Wait until all workers run and have only two sockets: the listener and
-    the control channel.
+    """Wait until all workers have started, and each holds two sockets: the
+    listener and its control channel.
     """
-    wait_for(lambda: all(count(pid) == 2 for pid in t.workers()), "a start")
+    wait_for(lambda: all(count(pid) == 2 for pid in t.workers()),
+             "the workers to start")
 
 
 class Spread:
-    """Clients, and the worker that serves each of them."""
+    """Clients, grouped by the worker that serves them."""
 
     def __init__(self, room, t, number):
         idle(t)
@@ -106,7 +107,7 @@ class Spread:
 
 
 def spread(room, t, number):
-    """Open connections until each worker has at least one."""
+    """Open connections until each worker serves at least one client."""
     c = Spread(room, t, number)
-    assert all(c.of.values()), "a worker has nothing to do"
+    assert all(c.of.values()), "a worker serves no client"
     return c

@@ -1,6 +1,6 @@
-"""Certificates that no program makes, in handwritten DER.
+"""Certificates that no program makes: DER, written by hand.
 
-X.690 for the encoding, RFC 5280 section 4.1 for certificates.
+X.690; RFC 5280 section 4.1 for the contents of a certificate.
 """
 
 import base64
@@ -54,7 +54,7 @@ ECDSA_SHA256 = tlv(SEQUENCE, oid("1.2.840.10045.4.3.2"))
 
 
 def rsa_key(bits, exponent):
-    """Return an RSA public key without a known private key."""
+    """A public key without a known private key."""
     modulus = int.from_bytes(os.urandom(bits // 8), "big") | 1 << bits - 1 | 1
     return tlv(SEQUENCE, tlv(SEQUENCE, oid("1.2.840.113549.1.1.1"), NULL),
                tlv(BITS, b"\0", tlv(SEQUENCE, integer(modulus),
@@ -62,7 +62,7 @@ def rsa_key(bits, exponent):
 
 
 def public_key(path):
-    """Return the public key of a private key in a file."""
+    """The public key of a private key file."""
     return run("openssl", "pkey", "-in", path, "-pubout", "-outform", "DER")
 
 
@@ -74,29 +74,26 @@ def key_identifier(key):
 
 
 def identifiers(key, issuer):
-    """Return the extensions with the identifiers of a key and of its issuer's
-    key.
-    """
+    """The key identifiers of a certificate and of its issuer."""
     return (extension("2.5.29.14", tlv(OCTETS, key_identifier(key)), False),
             extension("2.5.29.35", tlv(SEQUENCE, tlv(
                 0x80, key_identifier(issuer))), False))
 
 
 def signed_by(path):
-    """Return a function for certificate() that signs with an EC key."""
+    """A signing function for certificate(), with an EC key."""
     return lambda tbs: run("openssl", "dgst", "-sha256", "-sign", path,
                            stdin=tbs)
 
 
 def forged(bits):
-    """Likewise, but make an invalid RSA signature, below the modulus in value.
-    """
+    """A signing function for an unknown key: right size, value below it."""
     return lambda tbs: b"\1" + os.urandom(bits // 8 - 1)
 
 
 def certificate(subject, issuer, key, sign, *extensions,
                 algorithm=ECDSA_SHA256):
-    """Return a certificate; subject and issuer are encoded names."""
+    """subject, issuer: encoded names."""
     tbs = tlv(SEQUENCE, tlv(0xa0, integer(2)),
               integer(int.from_bytes(os.urandom(8), "big")), algorithm, issuer,
               tlv(SEQUENCE, tlv(TIME, b"200101000000Z"),

@@ -1,4 +1,4 @@
-"""What the README and the manuals tell to type, and the files that they show."""
+"""The commands and files in the README and the manuals."""
 
 import glob
 import os
@@ -15,17 +15,17 @@ def read(*path):
 
 
 def blocks(heading=None, language="sh"):
-    """The blocks of code in the README, or under one of its headings."""
+    """The code blocks of the README, or under one of its headings."""
     text = read("README.md")
     if heading:
         text = re.split(rf"^#+ {re.escape(heading)}\n", text, flags=re.M)[1]
-        # A comment in a block looks like a heading of the first level.
+        # "# " may also begin a comment in a code block.
         text = re.split(r"^##+ ", text, flags=re.M)[0]
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
 
 
 def plain(text):
-    """A display, as a reader sees it."""
+    """The text of a display, without the escapes of mdoc."""
     return text.replace("\\e", "\\").replace("\\&", "")
 
 

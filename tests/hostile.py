@@ -1,5 +1,5 @@
-"""A TLS server with handmade or modified messages, valid and invalid ones by
-RFC 8446 and RFC 5246.
+"""A TLS server whose messages are made by hand, or changed: those that RFC
+8446 and 5246 allow, and those that they forbid.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from wire import (ALERT, CCS, DATA, HANDSHAKE, RETRY, Hello, Reader,
 
 EXTENSIONS, CERTIFICATE, REQUEST, VERIFY = 8, 11, 13, 15
 KEY_EXCHANGE, DONE = 12, 14
-SUITE_1_3, SUITE_1_2 = b"\x13\x03", b"\xcc\xa9"  # both ChaCha20
+SUITE_1_3, SUITE_1_2 = b"\x13\x03", b"\xcc\xa9"  # both with ChaCha20
 ECDSA_P256, PKCS1_SHA256, PSS_SHA256 = 0x0403, 0x0401, 0x0804
 EMPTY = hashlib.sha256().digest()
 
@@ -26,9 +26,9 @@ def sign(key, data, *options):
 
 
 class Server:
-    """One connection; crt and key are files.  changes: for a message type, a
-    function that gets the body and returns another one, or None to send no
-    such message.
+    """One connection. crt and key are files. changes: per message type, a
+    function from the default body to the body to send, or to None to omit the
+    message.
     """
 
     def __init__(self, sock, crt, key, changes=None):
@@ -41,11 +41,11 @@ class Server:
         self.algorithm, self.options = ECDSA_P256, ()
         self.transcript = self.out = b""
         self.ours = self.theirs = None  # keys for sending and receiving;
-        # None: in the clear
-        self.encrypted = []  # for each received record: encrypted or not
+        # None: not encrypted
+        self.encrypted = []  # whether each received record was encrypted
 
     def record(self):
-        """Return the next record's type and content."""
+        """Read the next record: its type and its contents."""
         self.flush()
         head = support.read_exactly(self.sock, 5)
         kind, body = head[0], support.read_exactly(
@@ -58,7 +58,7 @@ class Server:
         return kind, body
 
     def message(self, wanted):
-        """Return the next handshake message, which has a record of its own."""
+        """Read the next handshake message, alone in its record."""
         kind = CCS
         while kind == CCS:
             kind, data = self.record()
@@ -78,7 +78,7 @@ class Server:
         return self
 
     def send(self, kind, body):
-        """Queue a message, after changes; flush() sends it."""
+        """Queue a message, changed as requested; flush() sends it."""
         if kind in self.changes:
             body = self.changes[kind](body)
         if body is None:
@@ -89,7 +89,7 @@ class Server:
             plain(HANDSHAKE, data)
 
     def flush(self):
-        """Send all at once, so that a client that ends has received all of it.
+        """Send all at once, so that a client that aborts has read everything.
         """
         self.sock.sendall(self.out)
         self.out = b""
@@ -101,7 +101,7 @@ class Server:
                 extension(kind, data) for kind, data in found))
 
     def agree(self, group):
-        """Return our share for the client's, and the shared secret."""
+        """Our key share for the client's group, and the shared secret."""
         private = os.urandom(32)
         public = mlkem.x25519(private)
         if group == X25519:
@@ -123,7 +123,7 @@ class Server:
             for name in (b"c hs traffic", b"s hs traffic"))
 
     def retry(self, found):
-        """Send a HelloRetryRequest, and read the second ClientHello."""
+        """Send a HelloRetryRequest, and read the next hello."""
         self.transcript = message(254, self.digest())
         self.send(SERVER_HELLO, self.hello_body(
             [(VERSIONS, b"\3\4"), *found], random=RETRY))
@@ -137,7 +137,7 @@ class Server:
             2, sign(self.key, data, *self.options))
 
     def send_flight(self):
-        """Send all messages up to Finished, and derive the keys for data."""
+        """Send everything up to Finished; switch to the application keys."""
         self.send(EXTENSIONS, vector(2, b""))
         self.send(CERTIFICATE, b"\0" + vector(3, vector(3, self.der) +
                                               b"\0\0"))
@@ -153,7 +153,7 @@ class Server:
             for name in (b"s ap traffic", b"c ap traffic"))
 
     def handshake(self, group=X25519):
-        """Do a whole handshake in TLS 1.3."""
+        """A complete TLS 1.3 handshake."""
         if not self.transcript:
             self.read_hello()
         self.send_hello(group)
@@ -173,9 +173,7 @@ class Server:
         self.out += self.ours.seal(HANDSHAKE, message(TICKET, body))
 
     def send_flight_1_2(self, share=None):
-        """Send all messages up to ServerHelloDone, for ECDHE with an ECDSA
-        key.
-        """
+        """Send everything up to ServerHelloDone: ECDHE with an ECDSA key."""
         self.read_hello()
         group, share = share or (P256, POINT)
         random = os.urandom(32)
@@ -188,7 +186,7 @@ class Server:
         self.send(DONE, b"")
 
     def alert(self):
-        """Return the code of the client's next alert."""
+        """Read the next record, an alert; return its number."""
         try:
             while True:
                 self.record()

@@ -9,7 +9,7 @@ import pytest
 
 from support import wait_for
 
-# The user's view: the log line of a connection.
+# The user-visible sign: a word in a connection's log line.
 MOVED = " ktls "
 TCP_ULP = 31
 KERNEL = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
@@ -38,18 +38,18 @@ def available():
 
 
 needs_ktls = pytest.mark.skipif(
-    not available(), reason="this kernel has no TLS (make check-vm has some)")
+    not available(), reason="no TLS in this kernel (make check-vm boots another)")
 
 
 def moved():
-    """Return how many sockets got keys for sending, and for receiving."""
+    """How many sockets have kernel keys for sending, and for receiving."""
     with open("/proc/net/tls_stat") as f:
         counts = dict(map(str.split, f))
     return int(counts["TlsTxSw"]), int(counts["TlsRxSw"])
 
 
 class Moved:
-    """Connections moved to the kernel since a tunnel was ready."""
+    """The kernel TLS connections of a tunnel, counted since it was ready."""
 
     def __init__(self, t):
         self.t, self.before = t, moved()
@@ -58,8 +58,8 @@ class Moved:
         return tuple(now - then for now, then in zip(moved(), self.before))
 
     def expect(self, count):
-        """Wait until both directions moved.  Sending waits for a deferred
-        ticket, which leaves with the first data.
+        """Expect both directions.  Sending may be deferred until a ticket is
+        sent, which waits for data.
         """
         self.expect_received(count)
         wait_for(lambda: self.count()[0] >= count, "sending to be moved")
@@ -70,7 +70,7 @@ class Moved:
         assert self.count()[1] == count
 
     def expect_none(self):
-        """Check, after a connection has ended, that none moved."""
+        """Expect no kernel TLS, after a connection has ended."""
         assert MOVED not in self.t.wait_log(r" TLSv1\.\d .*\d\.\d{3}s ")
         assert self.count() == (0, 0)
 
@@ -80,7 +80,8 @@ def version_of(suite):
 
 
 def end(t, client):
-    """End a connection by close_notify, and return the tunnel's log line."""
+    """End a connection with close_notify; return the tunnel's line about it.
+    """
     count = len(re.findall(r"\d\.\d{3}s ", t.log()))
     client.close_notify()
     assert client.read_all() == (b"", "close_notify")

@@ -1,5 +1,5 @@
-"""Ways to start a tunnel: inetd, a supervisor, a daemonizing shell; and copies
-of its program.
+"""Launchers of a tunnel: inetd, a supervisor, a shell; and the program file
+that they start.
 """
 
 import os
@@ -21,8 +21,8 @@ INETD = [os.path.join(TOP, "build/inetd/usr/sbin/inetd"), "/usr/sbin/inetd"]
 
 
 class Inetd:
-    """inetd, never as root, since it would write /run/inetd.pid, which another
-    inetd may own.  Its files then belong to that user, too.
+    """As root, inetd would write /run/inetd.pid, which may belong to another
+    inetd.  So root starts it, and owns its files, as nobody.
     """
 
     def __init__(self, room, program):
@@ -47,8 +47,7 @@ class Inetd:
         return path
 
     def start(self, line):
-        """Start inetd with a line of inetd.conf, to which a free port is
-        added.
+        """Start inetd with this line of inetd.conf, prefixed by a free port.
         """
         address = support.free_port()
         conf = self.own(self.room.write("inetd.conf", f"{address} {line}\n"))
@@ -58,8 +57,8 @@ class Inetd:
 
     @staticmethod
     def listens(address):
-        """Return whether it listens, without connecting: that would start a
-        command.
+        """Look for the listener without a connection, which would start a
+        tunnel.
         """
         port = int(address.split(":")[1])
         with open("/proc/net/tcp") as f:
@@ -74,10 +73,10 @@ class Inetd:
 
 
 class Supervisor:
-    """A supervisor: the receiver of sd_notify(3) messages."""
+    """The receiver of sd_notify(3) messages."""
 
     def __init__(self, address):
-        """address: the value of NOTIFY_SOCKET."""
+        """address: as in the environment."""
         self.address = address
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -94,8 +93,7 @@ class Supervisor:
         self.sock.close()
 
     def next(self):
-        """Return the next message, as a dictionary, and the pid of its sender.
-        """
+        """The next message, as a dictionary, and its sender."""
         text, ancillary, _, _ = self.sock.recvmsg(4096, 256)
         (_, _, credentials), = ancillary
         pid, _, _ = struct.unpack("3i", credentials)
@@ -103,13 +101,15 @@ class Supervisor:
                     for line in text.decode().splitlines()), pid
 
     def wait(self, word):
-        """Wait for this message; fail if another one precedes it."""
+        """Wait for this message; no message of another kind may come before
+        it.
+        """
         said, pid = self.next()
         assert said.get(word) == "1", said
         return said, pid
 
     def rest(self):
-        """Return all further messages."""
+        """The remaining messages."""
         self.sock.setblocking(False)
         said = b""
         try:
@@ -122,11 +122,11 @@ class Supervisor:
 
 
 class Daemon:
-    """A tunnel in the background: no child of ours, found by its pidfile."""
+    """A tunnel in the background: not our child, found by its pidfile."""
 
     def __init__(self, room, *arguments, accept="127.0.0.1:0", before=(),
                  log="daemon.log", stdin=subprocess.DEVNULL):
-        """before: a command that executes its arguments."""
+        """before: a command that executes the tunnel."""
         self.pidfile = room.path("pidfile")
         self.log_file = room.path(log)
         self.p = subprocess.run(
@@ -164,7 +164,7 @@ class Daemon:
 
 
 class Program:
-    """A program file from which tunnels are started, and its replacements."""
+    """The program file that tunnels are started from, and its replacements."""
 
     def __init__(self, room):
         self.room = room
@@ -174,7 +174,7 @@ class Program:
         self.put()
 
     def put(self):
-        """Replace the file by a new one with the same program."""
+        """Replace the file by another copy of the same program."""
         shutil.copy(self.real, self.room.path("new"))
         os.rename(self.room.path("new"), self.path)
 
@@ -184,13 +184,13 @@ class Program:
         os.rename(new, self.path)
 
     def but(self, text):
-        """Replace it by a program that works with -t, and does this without
-        it.
+        """Replace the file by a script: the real program for -t, otherwise
+        text.
         """
         self.script(f'#!/bin/sh\n[ "$1" = -t ] && exec REAL "$@"\n{text}\n')
 
     def runs_in(self, t):
-        """Return whether a tunnel now runs the program in the file."""
+        """Whether the tunnel runs the current file."""
         return os.path.samefile(f"/proc/{t.pid}/exe", self.path)
 
 
@@ -199,7 +199,7 @@ def is_static():
         b"INTERP" not in run("readelf", "-lW", support.TUNNEL, status=None)
 
 
-# Name lookup by glibc, and preloading, need a dynamically linked program.
+# Name lookup by glibc and LD_PRELOAD need shared libraries.
 dynamic = pytest.mark.skipif(bool(is_static()), reason="linked statically")
 IN_A_DEV_OF_ITS_OWN = """
 set -e
@@ -211,7 +211,7 @@ exec "$@"
 
 
 def datagrams(pid):
-    """Return a process's Unix datagram sockets."""
+    """The Unix datagram sockets of a process."""
     with open("/proc/net/unix") as f:
         inodes = {fields[6] for fields in map(str.split, f)
                   if fields[4] == "0002"}

@@ -33,7 +33,8 @@ NO_TAKERS = {"print_metric", "begin_metric", "print_sample", "daemon_notify",
 
 TOKEN = re.compile(r"""
     /\*.*?\*/ | //[^\n]* | ^\#[ ]*(?:include|error|if|elif)(?:\\\n|[^\n])*
-  | ^\#[ ]*define[ \t]+\w+ | '(?:\\.|[^'\\])+' | (?P<string>"(?:\\.|[^"\\])*") | (?P<word>[A-Za-z_]\w*)
+  | ^\#[ ]*define[ \t]+\w+ | '(?:\\.|[^'\\])+'
+  | (?P<string>"(?:\\.|[^"\\])*") | (?P<word>[A-Za-z_]\w*)
   | (?P<mark>[()\[\]{},;]) | (?P<line>\n) | [^\S\n]+ | .
 """, re.S | re.X | re.M)
 CONVERSION = re.compile(r"%[-+ #0]*(?:\*|\d+)?(?:\.(?:\*|\d+))?"

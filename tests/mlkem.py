@@ -1,5 +1,5 @@
-"""A slow reference implementation of X25519MLKEM768 by the standards: FIPS 203
-and RFC 7748.
+"""X25519MLKEM768 after its standards (FIPS 203 and RFC 7748), slow, as a
+reference for others.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ def add(f, g):
 
 
 def product(fs, gs):
-    """The product of two vectors, by algorithm 11."""
+    """The dot product of two vectors, by algorithm 11."""
     total = [0] * 256
     for f, g in zip(fs, gs):
         for i, gamma in enumerate(GAMMAS):
@@ -64,7 +64,7 @@ def uniform(seed):
 
 
 def noise(seed, n):
-    """Algorithm 8, of PRF."""
+    """Algorithm 8, with PRF."""
     data = int.from_bytes(hashlib.shake_256(seed + bytes([n])).digest(128),
                           "little")
     return [((data >> 4 * i & 1) + (data >> 4 * i + 1 & 1) -
@@ -100,7 +100,7 @@ def matrix(rho):
 
 
 def generate(seed=None):
-    """Algorithm 16: return an encapsulation key and a decapsulation key."""
+    """Algorithm 16: an encapsulation key and a decapsulation key."""
     seed = seed or os.urandom(64)
     both = hashlib.sha3_512(seed[:32] + bytes([ROWS])).digest()
     rho, sigma = both[:32], both[32:]
@@ -125,14 +125,15 @@ def encrypt(ek, m, coins):
 
 
 def encapsulate(ek, m=None):
-    """Algorithm 17: return a ciphertext and the secret."""
+    """Algorithm 17: a ciphertext and the secret."""
     m = m or os.urandom(32)
     both = hashlib.sha3_512(m + hashlib.sha3_256(ek).digest()).digest()
     return encrypt(ek, m, both[32:]), both[:32]
 
 
 def decapsulate(dk, ct):
-    """Algorithm 18: return the secret, for an invalid ciphertext a random one.
+    """Algorithm 18: the secret, or on a bad ciphertext one that matches no
+    peer's.
     """
     s = [decode(12, x) for x in parts(dk[:1152], 384)]
     ek, digest, z = dk[1152:-64], dk[-64:-32], dk[-32:]

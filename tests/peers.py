@@ -1,4 +1,4 @@
-"""TLS clients and servers that distinguish all ways in which a stream ends."""
+"""TLS clients and servers that distinguish how a stream ends."""
 
 import socket
 import ssl
@@ -12,8 +12,8 @@ VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 def context(certs, version=None, ciphers=None, alpn=None, client=None,
             tickets=True):
-    """client: the PEM file of its certificate and key.  Without tickets,
-    sessions are those of TLS 1.2 with an ID, which the server keeps.
+    """client: the PEM file of a client certificate and its key.  Without
+    tickets, TLS 1.2 sessions are resumed by their ID.
     """
     c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     c.load_verify_locations(certs.ca)
@@ -23,7 +23,7 @@ def context(certs, version=None, ciphers=None, alpn=None, client=None,
         c.load_cert_chain(client)
     if not tickets:
         c.options |= ssl.OP_NO_TICKET
-    # By default Python ignores a missing close_notify.
+    # Otherwise Python takes an end without close_notify for a proper end.
     c.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     if version:
         c.minimum_version = c.maximum_version = VERSIONS[version]
@@ -33,8 +33,8 @@ def context(certs, version=None, ciphers=None, alpn=None, client=None,
 
 
 def server_context(pem, version=None, ca=None, ciphers=None):
-    """pem: its certificate and key.  ca: request client certificates, issued
-    by this authority.
+    """pem: its certificate and key.  ca: a CA file; client certificates are
+    then required.
     """
     c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     c.load_cert_chain(pem)
@@ -50,8 +50,8 @@ def server_context(pem, version=None, ca=None, ciphers=None):
 
 
 class Session(typing.NamedTuple):
-    """A session to resume.  Python requires the same context for it, which
-    also has the client's certificate.
+    """A session to resume, with its context: Python requires the same one,
+    and it holds the client's certificate.
     """
 
     ctx: ssl.SSLContext
@@ -59,13 +59,13 @@ class Session(typing.NamedTuple):
 
 
 class Client:
-    """A TLS client that ends each direction separately, and reports how the
-    peer ended.  One thread may send while another receives.
+    """A TLS client that controls how it ends each layer of its stream, and
+    reports how the peer ended it.  One thread may send while another receives.
     """
 
     def __init__(self, to, ctx, name="localhost", rcvbuf=None, session=None):
-        """to: an address or a connected socket.  session: a session to resume,
-        which replaces ctx.
+        """to: an address, or a connected socket.  session: a session to
+        resume, instead of ctx.
         """
         self.begin(connect(to, rcvbuf) if isinstance(to, str) else to,
                    session.ctx if session else ctx, server_hostname=name,
@@ -77,21 +77,19 @@ class Client:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.ctx = ctx
         self.tls = ctx.wrap_bio(self.incoming, self.outgoing, **keywords)
-        self.early = bytearray()  # received ahead of recv()
+        self.early = bytearray()  # read ahead by close_notify()
         self.end = None  # how receiving ended
 
     @property
     def resumable(self):
-        """Return whether the session can be resumed; in TLS 1.3 only after
-        something was received.
-        """
+        """In TLS 1.3 only after the first receive, which reads the ticket."""
         session = self.tls.session
         return session is not None and (session.has_ticket or (
             self.tls.version() == "TLSv1.2" and session.id != b""))
 
     @property
     def session(self):
-        """Return a session for a later client; this one may stay connected."""
+        """For later clients; this one may still be connected."""
         assert self.resumable
         return Session(self.ctx, self.tls.session)
 
@@ -115,7 +113,7 @@ class Client:
     def flush(self):
         with self.lock:
             data = self.outgoing.read()
-        if data:  # without data, a reset would still be reported
+        if data:  # an empty send would still report a reset
             self.sock.sendall(data)
 
     def fill(self):
@@ -127,7 +125,7 @@ class Client:
                 self.incoming.write_eof()
 
     def encrypt(self, data):
-        """Encrypt data, and return the records for the caller to send."""
+        """Return records, for the caller to send."""
         with self.lock:
             self.tls.write(data)
             return self.outgoing.read()
@@ -138,7 +136,7 @@ class Client:
             self.sock.sendall(self.encrypt(view[i:i + (1 << 16)]))
 
     def read(self, size):
-        """As recv(), but return None if nothing is there yet."""
+        """As recv(), but None if nothing has arrived yet."""
         with self.lock:
             data = bytes(self.early[:size])
             del self.early[:size]
@@ -156,14 +154,13 @@ class Client:
         except ssl.SSLEOFError:
             self.end = "truncated"
         except ssl.SSLError as e:
-            # Not every version of Python raises SSLEOFError for it.
+            # Some versions of Python raise no SSLEOFError.
             self.end = "truncated" if "UNEXPECTED_EOF" in e.reason else \
                 e.reason
         return b""
 
     def recv(self, size=1 << 18):
-        """Return some bytes, or none at the end, with the reason in self.end.
-        """
+        """Return some bytes; if none, self.end says how the stream ended."""
         while (data := self.read(size)) is None:
             try:
                 self.fill()
@@ -173,8 +170,8 @@ class Client:
         return data
 
     def read_all(self):
-        """Read to the end; return the data and how it ended: "close_notify",
-        "truncated", "reset", or OpenSSL's name of an alert.
+        """Read everything; also return how the stream ended: "close_notify",
+        "truncated", "reset", or OpenSSL's name for an alert.
         """
         data = bytearray()
         while part := self.recv():
@@ -182,9 +179,9 @@ class Client:
         return bytes(data), self.end
 
     def close_notify(self):
-        """End only our direction."""
+        """End only the direction to the peer."""
         with self.lock:
-            # unwrap() fails if there is unread data.
+            # unwrap() fails if data is unread.
             while data := self.decrypt(1 << 18):
                 self.early += data
             try:
@@ -204,7 +201,7 @@ class Client:
 
 
 class Server(Client):
-    """The same as a server, on an accepted socket."""
+    """A TLS server on an accepted socket."""
 
     def __init__(self, sock, ctx):
         self.begin(sock, ctx, server_side=True)

@@ -12,9 +12,9 @@ from support import run, wait_for
 
 NOBODY = pwd.getpwnam("nobody")
 LIBC = ctypes.CDLL(None, use_errno=True)
-# The ways to run.
+# The ways in which connections are accepted.
 MODES = ["workers=1", "mode=fork", "-i"]
-# The runtime of sanitizers and valgrind can't live in the sandbox.
+# The runtimes of sanitizers and of valgrind do not work in the sandbox.
 confined = pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
                               reason="needs a plain build")
 AS_NOBODY = {"user": NOBODY.pw_uid, "group": NOBODY.pw_gid,
@@ -47,15 +47,13 @@ def soft_limit(pid, what):
 
 
 def begin(room, mode, *words, **keywords):
-    """Start a tunnel; return it, a client, and the process that serves the
-    client.
-    """
+    """Start a tunnel and a client; return both, and the serving process."""
     if mode != "-i":
         t = room.tunnel(mode, *words, **keywords)
         client = room.client(t)
-        # In fork mode the master first forks a trial process.
+        # In fork mode, a trial process runs at the start.
         worker, = wait_for(lambda: len(t.workers()) == 1 and t.workers(),
-                           "the worker to be alone")
+                           "one worker to remain")
         return t, client, worker
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = room.connect(support.tcp_address(listener))

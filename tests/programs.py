@@ -1,4 +1,4 @@
-"""Other programs in front of a tunnel and behind it."""
+"""Other programs, in front of a tunnel and behind it."""
 
 import os
 
@@ -8,7 +8,8 @@ import proxy
 import support
 from support import need, run
 
-# The server is the same binary, so no package that starts a server is needed.
+# The server is the same binary, so packages that start a server are not
+# needed.
 REDIS = "/usr/bin/redis-check-rdb"
 APACHE = "/usr/sbin/apache2"
 APACHE_CONF = """
@@ -30,14 +31,14 @@ LoadModule reflector_module {modules}/mod_reflector.so
 
 
 def apache(room, more="", module="mod_reflector"):
-    """Start Apache with additional configuration; return its address."""
+    """Start Apache, with additional configuration; return its address."""
     modules = "/usr/lib/apache2/modules"
     if not os.path.exists(f"{modules}/{module}.so"):
         pytest.skip("apache2-bin is not installed")
     os.chmod(room.dir, 0o755)
     os.mkdir(room.path("htdocs"))
     room.write("htdocs/small.txt", "a small file\n")
-    # It has no option to choose a port.
+    # Apache cannot choose a port.
     address = support.free_port()
     text = (APACHE_CONF + more).format(dir=room.dir, address=address,
                                        modules=modules)
@@ -55,7 +56,7 @@ def apache(room, more="", module="mod_reflector"):
 
 
 def commands(certs, port):
-    """Return commands that talk TLS of this version, as filters."""
+    """The client commands that use this version, as filters."""
     return {
         "openssl": lambda v: [
             "openssl", "s_client", "-quiet", "-verify_return_error",
@@ -83,7 +84,7 @@ def tls_flags(room, t):
 
 
 def unpacked(name, program):
-    """Return the program's path: unpacked by tests/deps, or installed."""
+    """The program, unpacked by tests/deps or installed."""
     for place in (os.path.join(support.TOP, "build", name), "/"):
         if os.path.exists(os.path.join(place, program)):
             return os.path.join(place, program)
@@ -91,7 +92,7 @@ def unpacked(name, program):
 
 
 def serves(room, name, command, address, **keywords):
-    """Start a server in the foreground, and wait until it listens."""
+    """Start a program in the foreground, and wait until it listens there."""
     os.chmod(room.dir, 0o755)
     server = room.start(name, command, **keywords)
 
@@ -103,11 +104,11 @@ def serves(room, name, command, address, **keywords):
     return address
 
 
-# TLS servers in front of a plaintext backend.  Each has the test's server
-# certificate; the functions return its address.
+# TLS servers in front of a plaintext service.  Each uses the test's server
+# certificate, and returns its address.
 
 def nginx_server(room, text):
-    """text: the configuration beside events, with {address} and {cert}."""
+    """text: the configuration outside events, with {address} and {cert}."""
     program = unpacked("nginx", "usr/sbin/nginx")
     module = program.replace("usr/sbin/nginx",
                              "usr/lib/nginx/modules/ngx_stream_module.so")
@@ -168,7 +169,7 @@ tls-protos = TLSv1.2 TLSv1.3
     words = ["--user=nobody"] if os.getuid() == 0 else []
     serves(room, "hitch", [unpacked("hitch", "usr/sbin/hitch"),
                            f"--config={conf}", *words], address)
-    # It listens once as a trial, then again.
+    # hitch first listens as a trial, then permanently.
     room.processes[-1].wait_log(r"Process \d+ online")
     return address
 

@@ -1,8 +1,8 @@
-"""Common code for PROXY protocol tests: handmade headers by the published
-specification (haproxy's doc/proxy-protocol.txt), clients that send one, and
-haproxy.
+"""Shared by the tests of the PROXY protocol: headers made by hand after its
+published specification (haproxy's doc/proxy-protocol.txt), clients that send a
+header, and haproxy.
 
-haproxy is the installed one, or the one in build/haproxy.
+haproxy is the installed one, or the one unpacked in build/haproxy.
 """
 
 import os
@@ -20,7 +20,7 @@ from support import TOP, read_exactly, run
 # Version 1.
 
 def v1(source, destination):
-    """Return a header; source and destination as from getsockname()."""
+    """source, destination: as returned by getsockname()."""
     family = "TCP6" if ":" in source[0] else "TCP4"
     return (f"PROXY {family} {source[0]} {destination[0]} {source[1]} "
             f"{destination[1]}\r\n").encode()
@@ -58,7 +58,7 @@ def unix_block(source, destination):
 
 
 def v2(source, destination, tlvs=b""):
-    """Return a header for TCP addresses, or for paths as bytes."""
+    """For TCP addresses, or for paths as bytes."""
     if isinstance(source, bytes):
         return v2_header(PROXY, UNIX, unix_block(source, destination) + tlvs)
     return v2_header(PROXY, TCP6 if ":" in source[0] else TCP4,
@@ -66,7 +66,7 @@ def v2(source, destination, tlvs=b""):
 
 
 def v2_parts(header):
-    """Return the byte of the protocol, and what follows the length."""
+    """The protocol byte, and everything after the length."""
     assert header[:13] == SIGNATURE + b"\x21"
     assert struct.unpack(">H", header[14:16])[0] == len(header) - 16
     return header[13], header[16:]
@@ -81,7 +81,7 @@ OPENSSL_NAMES = {
 
 
 def ssl_tlv(client, cn=None, certificate=0, verified=None):
-    """Return the SSL TLV for a client's connection.
+    """The SSL TLV of a client's connection.
 
     certificate: ON_CONNECTION, IN_SESSION or both.
     """
@@ -96,7 +96,7 @@ def ssl_tlv(client, cn=None, certificate=0, verified=None):
                subs)
 
 
-# Read a header, and no byte more.
+# Read one header, and no byte beyond it.
 
 def read_line(sock):
     line = bytearray()
@@ -119,7 +119,7 @@ def read_header(sock, kind):
 # Clients that send a header.
 
 def bound(room, address, source):
-    """Connect to a tunnel from a given local address."""
+    """A connection to a tunnel from a chosen source address."""
     host, port = address.rsplit(":", 1)
     sock = room.keep(socket.socket())
     sock.settimeout(support.DEADLINE)
@@ -129,15 +129,15 @@ def bound(room, address, source):
 
 
 def hello_of(client):
-    """Return the first flight, for the caller to send."""
+    """The ClientHello, for the caller to send."""
     with pytest.raises(ssl.SSLWantReadError):
         client.tls.do_handshake()
     return client.outgoing.read()
 
 
 def client_behind(room, to, header, version=None, name="localhost"):
-    """Connect a TLS client whose balancer has sent this header, with the first
-    flight in the same segment.
+    """A TLS client behind a load balancer: header and ClientHello in one
+    segment.
     """
     ctx = peers.context(room.certs, version)
     client = room.keep(peers.Client(to, ctx, name))
@@ -175,11 +175,11 @@ def haproxy_version():
 
 
 class Haproxy:
-    """A haproxy for one test, in the foreground."""
+    """A haproxy for this test, in the foreground."""
 
     def __init__(self, room, text, listeners=("127.0.0.1",), **keywords):
         """text: the configuration after the defaults, with {} for each
-        listener.  Listeners are hosts to listen on, or listening sockets.
+        listener. listeners: hosts to listen on, or listening sockets.
         """
         self.socks = [self.listen(room, x) if isinstance(x, str) else x
                       for x in listeners]
@@ -214,7 +214,7 @@ class Haproxy:
         return True
 
     def ask(self, words):
-        """Send a command to its stats socket, and return the answer."""
+        """Send a command to the stats socket."""
         with support.connect("unix:" + self.socket) as sock:
             sock.sendall(words.encode() + b"\n")
             return support.read_all(sock)[0].decode()
@@ -230,7 +230,7 @@ assert V1 == v1(CLIENT, SERVER) and V1_6 == v1(CLIENT6, SERVER6)
 UNIX_BLOCK = unix_block(b"/run/client", b"/run/server")
 TLVS = tlv(0x01, "h2") + tlv(AUTHORITY, "example.org") + \
     tlv(0x05, b"unique\0id") + tlv(0x04, b"") + tlv(0xEE, bytes(range(99)))
-# Headers, and the client in the log; None: the address that connected.
+# Headers, and the client address expected in the log; None: its own.
 HEADERS = {
     "v1 TCP4": (v1(CLIENT, SERVER), "192.0.2.77:51234"),
     "v1 TCP6": (v1(CLIENT6, SERVER6), "[2001:db8::4d]:51234"),
@@ -264,7 +264,7 @@ MORE_HEADERS = {
     "v2 LOCAL with TLVs": (v2_header(LOCAL, UNSPEC, TLVS), None),
     "v2 UNSPEC": (v2_header(PROXY, UNSPEC, b""), None),
     "v2 UNSPEC with anything": (v2_header(PROXY, UNSPEC, b"anything"), None),
-    # The specification: treat unimplemented ones as UNSPEC.
+    # In the specification, unimplemented families count as UNSPEC.
     "v2 UDP4": (v2_header(PROXY, 0x12, inet_block(CLIENT, SERVER)), None),
     "v2 UDP6": (v2_header(PROXY, 0x22, inet_block(CLIENT6, SERVER6)), None),
     "v2 Unix datagrams": (v2_header(PROXY, 0x32, UNIX_BLOCK), None),
@@ -284,5 +284,5 @@ def own_address(client):
 
 
 def wait_line(t, peer, words):
-    """Wait for the log line of a connection."""
+    """Wait for a connection's log line."""
     return t.wait_log(f"tunnel: (warning: )?{re.escape(peer)} -> {words}")

@@ -16,7 +16,7 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 class Configured:
-    """A tunnel with a configuration file."""
+    """A tunnel with a configuration file that tests may change."""
 
     def __init__(self, room, *arguments, keywords=None, **values):
         self.room = room
@@ -27,8 +27,8 @@ class Configured:
         self.t = room.tunnel("-c", self.path, *arguments, **(keywords or {}))
 
     def write(self, **values):
-        """Write the file; value: text, a list of texts, or None for no such
-        line.
+        """Rewrite the file. value: a text, a list of texts, or None to omit
+        the key.
         """
         self.values.update(values)
         text = "".join(
@@ -38,9 +38,7 @@ class Configured:
         os.rename(self.room.write("new.conf", text), self.path)
 
     def hup(self, words):
-        """Send SIGHUP; return the log lines of the reload up to the one with
-        these words.
-        """
+        """Send SIGHUP; return the log lines up to the one with these words."""
         log = self.t.log()
         self.t.signal(signal.SIGHUP)
         self.t.wait_log(words, count=len(re.findall(words, log, re.M)) + 1)
@@ -51,14 +49,14 @@ class Configured:
         old, listeners = self.t.workers(), support.sockets(self.t.pid)
         lines = self.hup("tunnel: reloaded$")
         assert "tunnel: reloading" in lines
-        # Old workers may accept until they are retired.
+        # Until then, old workers may still accept.
         wait_for(lambda: not any(x in listeners for pid in old
                                  for x in support.sockets(pid)),
-                 "the old ones to drain")
+                 "the old workers to drain")
         return lines
 
     def refuse(self, **values):
-        """Reload with invalid settings, and return the error message."""
+        """Write bad values and reload; return the error message."""
         self.write(**values)
         return self.refused()
 
@@ -84,7 +82,7 @@ def uid(pid):
 
 
 def pump(client, number, stop):
-    """Send and receive until stopped; return digests of both."""
+    """Send and receive until stopped; return digests of both directions."""
     rng = random.Random(number)
     sent, received = hashlib.sha256(), hashlib.sha256()
     rounds = 0
@@ -95,7 +93,7 @@ def pump(client, number, stop):
         received.update(read_exactly(client, len(data)))
         sending.result()
         rounds += 1
-        time.sleep(0.01)  # limit the rate, to leave CPU time for the others
+        time.sleep(0.01)  # leaves CPU time for the rest of the test
     client.close_notify()
     assert client.read_all() == (b"", "close_notify")
     return rounds, sent.hexdigest(), received.hexdigest()

@@ -1,4 +1,4 @@
-"""Clients that reconnect with a session or a ticket."""
+"""Clients that reconnect with a session and its ticket."""
 
 import os
 import ssl
@@ -12,8 +12,8 @@ from reloads import Configured
 from support import end, is_echoed, run
 from wire import Hello
 
-LATE = 1.0 * support.SLOW  # tolerance for delays
-LIFETIME = 3  # seconds, also of a key; a new key after half
+LATE = 1.0 * support.SLOW  # tolerance for lateness
+LIFETIME = 3  # seconds, for sessions and for keys; keys rotate at half of it
 # The version, and whether the client supports tickets.
 KINDS = {"ticket-1.2": ("1.2", True), "ticket-1.3": ("1.3", True),
          "id-1.2": ("1.2", False)}
@@ -21,22 +21,21 @@ TICKETS = list(KINDS)[:2]
 
 
 def newcomer(certs, kind, **keywords):
-    """Return a new client, without a session."""
+    """The context of a client without a session."""
     version, tickets = KINDS[kind]
     return peers.context(certs, version, tickets=tickets, **keywords)
 
 
 def somebody(who, to=None):
-    """Connect a client.  who: a newcomer, or a session."""
+    """A client. who: a context, or a session."""
     if isinstance(who, peers.Session):
         return peers.Client(to, None, session=who)
     return peers.Client(to, who)
 
 
 def visit(to, who):
-    """Connect, echo a word, and end the connection properly; return the client
-    in its final state.  who: a newcomer, a session, or a client that has not
-    connected yet.
+    """A complete connection with one echoed word; returns the client. who: a
+    context, a session, or a client that has not connected yet.
     """
     client = who if isinstance(who, peers.Client) else somebody(who)
     client.sock = support.connect(to)
@@ -52,8 +51,8 @@ def is_resumed(to, who):
 
 
 def prepare(session):
-    """Return a client whose hello is written now, since OpenSSL does not offer
-    expired tickets.
+    """A client whose ClientHello is written now, because OpenSSL does not
+    offer an expired session.
     """
     client = somebody(session)
     with pytest.raises(ssl.SSLWantReadError):
@@ -62,7 +61,7 @@ def prepare(session):
 
 
 def ends_in_time(kind, certs, to, elsewhere=None):
-    """Check that resumption ends in time, and never works again afterwards."""
+    """A session expires in time, and then is never resumed again."""
     session = visit(to, newcomer(certs, kind)).session
     clients = iter([prepare(session) for _ in range(200)])
     begin = last = time.monotonic()
@@ -71,7 +70,7 @@ def ends_in_time(kind, certs, to, elsewhere=None):
             break
         last = time.monotonic()
         assert last - begin < LIFETIME + LATE
-        time.sleep(0.05)  # between clients
+        time.sleep(0.05)  # pacing of the clients
     assert last - begin > LIFETIME / 2 - LATE
     for _ in range(5):
         assert not is_resumed(elsewhere or to, next(clients))
@@ -82,7 +81,7 @@ def new_key():
 
 
 class Rotated:
-    """A tunnel whose ticket keys rotate."""
+    """A tunnel with rotated ticket keys."""
 
     def __init__(self, room, backend, *arguments, **values):
         self.room = room
@@ -105,7 +104,7 @@ class Rotated:
         return visit(self.c.t.address, who)
 
 
-# Only root can look into the sandbox.
+# Only root can inspect a sandboxed process.
 LOOKED_INTO = ["sandbox=no"] if os.geteuid() != 0 else []
 
 
@@ -114,7 +113,7 @@ def hello_of(session):
 
 
 def assert_shared(certs, ticket, a, b):
-    """Check repeatedly that each tunnel resumes the sessions of the other."""
+    """Each tunnel resumes the other's sessions, repeatedly."""
     for here, there in (a, b), (b, a):
         session = visit(here, newcomer(certs, ticket)).session
         for to in there, here, there:

@@ -1,4 +1,4 @@
-"""The files and processes of one test, removed at its end."""
+"""The files and processes of a test, all removed at its end."""
 
 import os
 import re
@@ -10,14 +10,14 @@ import support
 
 
 class Room:
-    """A private directory, and the processes and sockets of a test."""
+    """A private directory, and everything started or opened in it."""
 
     def __init__(self, certs):
         self.dir = tempfile.mkdtemp(prefix="tunnel-test.")
         self.certs = certs
         self.processes = []
         self.opened = []
-        self.logs = []  # after the directory is removed
+        self.logs = []  # kept after the directory is removed
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -29,7 +29,7 @@ class Room:
         return self.path(name)
 
     def keep(self, opened):
-        """Close this at the end of the test."""
+        """Close this when the test ends."""
         self.opened.append(opened)
         return opened
 
@@ -39,8 +39,8 @@ class Room:
         return p
 
     def tunnel(self, *arguments, ready=True, **keywords):
-        """Start a tunnel; by default with an address, a certificate and a
-        verbose log.
+        """Start a tunnel; address, certificate and log level default to values
+        for tests.
         """
         words = list(arguments)
         ours = words[:words.index("--")] if "--" in words else words
@@ -60,8 +60,8 @@ class Room:
         return t.wait_ready() if ready else t
 
     def behind_a_pair(self, arguments):
-        """The same, with two more tunnels, a client and a server, on the way
-        to the backend.  Both pass on all ends of streams.
+        """Insert tunnels of both roles before the connect= target; they pass
+        on every end of stream in both directions.
         """
         to = [word for word in arguments if word.startswith("connect=")]
         if not to:
@@ -87,9 +87,9 @@ class Room:
 
     def client(self, to, version=None, name="localhost", rcvbuf=None,
                session=None, **keywords):
-        """Return a TLS client after its handshake with a tunnel, an address or
-        a connected socket.  session: an earlier client's .session, whose
-        version and certificate it then uses, too.
+        """A TLS client after its handshake, to a tunnel, an address or a
+        connected socket. session: an earlier client's .session; it brings that
+        client's version and certificate.
         """
         ctx = session.ctx if session else peers.context(
             self.certs, version, **keywords)
@@ -98,7 +98,7 @@ class Room:
         return client.handshake()
 
     def server(self, sock, version=None, pem=None, **keywords):
-        """Return a TLS server on an accepted socket, before its handshake."""
+        """A TLS server on an accepted socket, before its handshake."""
         return self.keep(peers.Server(sock, peers.server_context(
             pem or self.certs.server, version, **keywords)))
 
@@ -106,8 +106,8 @@ class Room:
         return [(p.name, p.log()) for p in self.processes]
 
     def close(self):
-        """Check that every tunnel exits cleanly: this also shows leaks and
-        races.
+        """Stop everything.  Every tunnel has to exit cleanly, which also
+        reveals leaks and races.
         """
         for x in reversed(self.opened):
             x.close()
@@ -122,7 +122,7 @@ class Room:
                 support.kill(left)
             if not ended_before and isinstance(p, support.Tunnel) and status:
                 bad.append(f"{p.name}: exit status {status} after SIGTERM")
-            # Tests send SIGKILL; valgrind exits with 99 after errors.
+            # Tests send SIGKILL (9); valgrind reports errors by status 99.
             if re.search(r"worker \d+ (was killed by signal (?!9\b)|"
                          "exited with status 99)", p.log()):
                 bad.append(f"{p.name}: a worker crashed")
@@ -132,7 +132,7 @@ class Room:
 
 
 def open_room(certs):
-    """The body of a fixture; most have one room for each test."""
+    """The body of a fixture, mostly one room per test."""
     room = Room(certs)
     yield room
     bad = room.close()

@@ -1,4 +1,4 @@
-"""TLS servers by OpenSSL, for our clients."""
+"""TLS servers on OpenSSL, for tunnels in the client role."""
 
 import socket
 import ssl
@@ -11,16 +11,15 @@ from verdicts import alert_of
 
 
 class Server:
-    """A server that echoes five bytes to each client.  pem: its chain and key;
-    asks: a file of issuers, one of which has to have issued the client's
-    certificate; path: of a Unix socket instead of TCP.  If OpenSSL rejects
-    pem, unfit has the reason.
+    """A server that echoes five bytes to each client. pem: its chain and key.
+    asks: a CA file; client certificates are then required. path: a Unix socket
+    instead of TCP. If OpenSSL rejects pem, unfit says why.
     """
 
     def __init__(self, pem, asks=None, path=None):
         self.end = []  # how each connection ended: see result()
-        self.names = []  # server names asked for, or None
-        self.clients = []  # certificates, from getpeercert()
+        self.names = []  # requested server names, or None
+        self.clients = []  # client certificates, as getpeercert() returns them
         self.ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.ctx.set_ciphers("DEFAULT:@SECLEVEL=0")
         self.ctx.sni_callback = lambda tls, name, ctx: self.names.append(name)
@@ -48,7 +47,7 @@ class Server:
             with sock, sock.dup() as raw:
                 self.end.append(self.echo(sock))
                 raw.settimeout(support.DEADLINE)
-                support.read_all(raw)  # or its alert would be lost
+                support.read_all(raw)  # so that our alert is not lost
 
     def echo(self, sock):
         sock.settimeout(support.DEADLINE)
@@ -64,8 +63,8 @@ class Server:
             return str(e)
 
     def result(self):
-        """Return the result of one more connection, with no others in
-        parallel: "served", an alert, or another error.
+        """The result of one more connection, without others meanwhile:
+        "served", an alert, or another end.
         """
         support.wait_for(lambda: self.end, "the server's end")
         return self.end.pop()
@@ -79,8 +78,8 @@ class Server:
 
 
 def ask(*arguments, data=b"hello", under=()):
-    """Return what an application gets through our client, or the name of the
-    error; and the log.  under: a command to run the tunnel under.
+    """What an application receives through a tunnel in the client role, or the
+    name of the error; and the tunnel's log. under: a command prefix.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener, \
             socket.create_connection(listener.getsockname()) as app:
@@ -101,7 +100,7 @@ def ask(*arguments, data=b"hello", under=()):
 
 
 class Tap:
-    """A proxy in front of a server that records what the server receives."""
+    """A recorder in front of a server, of everything sent to it."""
 
     def __init__(self, server):
         self.to, self.sent = server.address, bytearray()
@@ -129,7 +128,7 @@ class Tap:
             pass
 
     def records(self):
-        """Return the types and lengths of the records."""
+        """The types and lengths of the recorded records."""
         out, data = [], bytes(self.sent)
         while data:
             size = int.from_bytes(data[3:5], "big")

@@ -1,4 +1,4 @@
-"""Shared keys: files of keys, and programs and ClientHellos that use one."""
+"""Pre-shared keys: key files, and programs and hellos that use one."""
 
 import copy
 import hashlib
@@ -20,7 +20,7 @@ SUITE = {"1.2": "TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256",
 
 
 def write(room, keys=None, name="psk"):
-    """Write a file of shared keys; return its path."""
+    """Write a file of keys; return its path."""
     text = "".join(f"{identity}:{key}\n" for identity, key
                    in (KEYS if keys is None else keys).items())
     path = room.write("new " + name, text)
@@ -30,7 +30,7 @@ def write(room, keys=None, name="psk"):
 
 
 class Keyed(Configured):
-    """A tunnel with such a file, by default without a certificate."""
+    """A tunnel with a key file, by default without a certificate."""
 
     def __init__(self, room, *arguments, keys=None, **values):
         values = {"cert": None, "psk": write(room, keys), **values}
@@ -43,7 +43,7 @@ class Keyed(Configured):
 
 
 def openssl(version, name=NAME, key=None, *more):
-    """Return openssl(1) as a filter; like all of these, a command without the
+    """A command that works as a filter; like the ones below, it lacks the
     address.
     """
     return ["openssl", "s_client", "-quiet", "-no_ign_eof",
@@ -59,8 +59,7 @@ def gnutls(version, name=NAME, key=None, *more):
 
 
 def talk(command, address, data=b"hello\n"):
-    """Talk to a server that echoes; return the command's output, its messages
-    and its exit status.
+    """What the command prints of an echoing server; its messages; its status.
     """
     host, port = address.rsplit(":", 1)
     need(command[0])
@@ -86,14 +85,12 @@ def talk(command, address, data=b"hello\n"):
 
 
 def alert_of(said):
-    """Return the code of an alert in the messages of openssl s_client."""
+    """The alert number in the messages of openssl s_client."""
     return int(said.rsplit("SSL alert number ", 1)[1].split()[0])
 
 
 def stunnel(room, text, name="stunnel"):
-    """Start stunnel with this configuration; {address} is replaced by its
-    address.
-    """
+    """Start stunnel; {address} in its configuration stands for its address."""
     program = os.path.join(support.TOP, "build/stunnel/usr/bin/stunnel")
     if not os.path.exists(program):
         program = need("stunnel")
@@ -113,7 +110,7 @@ def stunnel(room, text, name="stunnel"):
     return address
 
 
-# Handmade: RFC 8446 sections 4.2.9 and 4.2.11, and its key schedule.
+# PSK by hand: RFC 8446 sections 4.2.9 and 4.2.11, and the key schedule.
 
 MODES = 45
 PSK_KE, PSK_DHE_KE = b"\0", b"\1"
@@ -133,8 +130,8 @@ def binder(key, transcript):
 
 
 class Offer:
-    """A ClientHello with these identities, each with its key in hexadecimal,
-    or with the binder itself.
+    """A hello that offers these identities, each with its key in hexadecimal,
+    or with a binder.
     """
 
     def __init__(self, hello, *offered, modes=PSK_DHE_KE):
@@ -167,7 +164,7 @@ class Offer:
         return self.hello.written()
 
 
-# Servers that echo, or that answer with the line reversed.
+# Servers that echo, or that answer with the reversed line.
 
 def listening(p, address):
     def listens():

@@ -1,5 +1,5 @@
-"""A TLS 1.3 client with handmade key shares and handshake, valid and invalid
-ones by RFC 8446.
+"""A TLS 1.3 client whose key shares and handshake are made by hand: what RFC
+8446 allows, and what it forbids.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from wire import (ALERT, CCS, DATA, HANDSHAKE, RETRY, Reader, block,
 
 P256, P384, X25519, X448, HYBRID = 23, 24, 29, 30, 0x11ec
 ILLEGAL = 47  # illegal_parameter, RFC 8446 section 6
-# The generator: a valid point, if only the answer matters.
+# The generator: a valid point, for tests that need only an answer.
 POINT = bytes.fromhex(
     "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
     "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5")
@@ -25,7 +25,7 @@ HELLO, SERVER_HELLO, TICKET, FINISHED = 1, 2, 4, 20
 
 
 def label(secret, name, context=b"", size=32):
-    """HKDF-Expand-Label, RFC 8446 section 7.1, for one block."""
+    """HKDF-Expand-Label of one block, RFC 8446 section 7.1."""
     name = b"tls13 " + name
     return sha256(secret, struct.pack(">H", size) + vector(1, name) +
                   vector(1, context) + b"\1")[:size]
@@ -51,7 +51,7 @@ class Keys:
                               data + bytes([kind]))
 
     def open(self, body):
-        """Decrypt a record; return its content and type."""
+        """Decrypt a record; return its contents and type."""
         nonce, sealed = self.nonce(), body[:-16]
         stream = b"".join(block(self.key, 1 + i, nonce)
                           for i in range(len(sealed) // 64 + 1))
@@ -63,15 +63,15 @@ class Keys:
 
 
 class Session:
-    """A session that a ticket resumes."""
+    """A ticket, with the secret for resumption."""
 
     def __init__(self, ticket, age, secret):
         self.ticket, self.age, self.secret = ticket, age, secret
 
 
 class Alert(Exception):
-    """An alert from the server, with its code; self.before: the types of the
-    records before it.
+    """An alert sent by the server, with its number; before: the types of the
+    preceding records.
     """
 
     def __init__(self, number, before):
@@ -80,15 +80,15 @@ class Alert(Exception):
 
 
 class ByShares:
-    """shares: the shares to send, as (group, bytes), or a group to make a key
-    for; groups: the supported groups.
+    """A client. shares: (group, bytes) to send, or a group, whose key is then
+    generated; groups: the supported groups.
     """
 
     def __init__(self, to, shares, groups, session=None):
         self.sock = support.connect(to)
         self.random, self.id = os.urandom(32), os.urandom(32)
         self.groups, self.session = groups, session
-        self.secret = {}  # private keys by group
+        self.secret = {}  # private keys, by group
         self.transcript, self.seen, self.data = b"", [], b""
         self.keys = None
         self.shares = [self.share(x) if isinstance(x, int) else x
@@ -115,8 +115,7 @@ class ByShares:
             private, share[mlkem.CT:])
 
     def hello(self, shares=None):
-        """Return the ClientHello; shares: other shares than the initial ones.
-        """
+        """The message. shares: replaces the initial shares."""
         shares = self.shares if shares is None else shares
         listed = b"".join(struct.pack(">H", g) for g in self.groups)
         written = b"".join(extension(kind, data) for kind, data in (
@@ -143,7 +142,7 @@ class ByShares:
                       bytes(32))
 
     def send_hello(self, shares=None, size=16384):
-        """Send a ClientHello in records of that size."""
+        """Send the hello in records of that size."""
         data = self.hello(shares)
         self.transcript += data
         self.sock.sendall(b"".join(
@@ -151,7 +150,7 @@ class ByShares:
             for i in range(0, len(data), size)))
 
     def record(self):
-        """Return the next record's type and content."""
+        """Read the next record: its type and contents."""
         head = support.read_exactly(self.sock, 5)
         kind, body = head[0], support.read_exactly(
             self.sock, int.from_bytes(head[3:], "big"))
@@ -163,7 +162,7 @@ class ByShares:
         return kind, body
 
     def message(self):
-        """Return the next handshake message: its type, and all its bytes."""
+        """Read the next handshake message: its type, and all its bytes."""
         while len(self.data) < 4 or len(self.data) < 4 + int.from_bytes(
                 self.data[1:4], "big"):
             kind, body = self.record()
@@ -174,8 +173,8 @@ class ByShares:
         return data[0], data
 
     def server_hello(self):
-        """Read a ServerHello; return its group and share.  None: it is a
-        HelloRetryRequest.
+        """Read a ServerHello: its group, and the share, or None for a retry
+        request.
         """
         kind, data = self.message()
         assert kind == SERVER_HELLO
@@ -222,7 +221,7 @@ class ByShares:
         return self
 
     def handshake(self):
-        """Do the whole handshake; return the group."""
+        """A complete handshake; returns the group."""
         self.send_hello()
         group, share = self.server_hello()
         if share is None:
@@ -235,14 +234,14 @@ class ByShares:
         self.sock.sendall(self.ours.seal(DATA, data))
 
     def read(self):
-        """Read data, and keep sessions from tickets."""
+        """Read data; a ticket in front of it is kept."""
         while True:
             kind, body = self.record()
             if kind == DATA:
                 return body
             ticket = Reader(body[4:])
             ticket.take(4)
-            age = ticket.take(4)  # age 0 ms
+            age = ticket.take(4)  # a lifetime of no milliseconds
             nonce = ticket.vector(1).rest()
             self.kept = Session(ticket.vector(2).rest(), age, label(
                 self.resumption, b"resumption", nonce))

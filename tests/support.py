@@ -1,13 +1,13 @@
-"""Common code of all tests: processes, sockets, backends, and waiting.
+"""Shared by all tests: processes, sockets, backends, waiting.  Environment:
 
 TUNNEL        the binary under test (../tunnel)
-TUNNEL_MB     megabytes of a big transfer (200)
-TUNNEL_SLOW   a factor for all deadlines (1; 4 for a build with sanitizers)
-TUNNEL_UNDER  a command to run it under, such as valgrind
-TUNNEL_ARGS   settings for every tunnel that does not set these keys, such as
+TUNNEL_MB     megabytes in a big transfer (200)
+TUNNEL_SLOW   factor for all deadlines (1; 4 with sanitizers)
+TUNNEL_UNDER  command prefix for the binary, such as valgrind
+TUNNEL_ARGS   arguments for tunnels that do not set the same keys, such as
               workers=4 or mode=fork
-TUNNEL_PAIR   if set, a room's tunnel connects to a second one with client=yes,
-              that to a third, a server, and this one to the backend
+TUNNEL_PAIR   if set, a room's tunnel reaches its backend through two more
+              tunnels, the first with client=yes, the second a server
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def is_sanitized():
 
 
 def version():
-    """Return the tunnel's version text."""
+    """The output of -V."""
     if not os.path.exists(TUNNEL):
         return ""
     return subprocess.run([TUNNEL, "-V"], capture_output=True,
@@ -50,9 +50,15 @@ def version():
 
 
 VERSION = version()
-# Whether its mbed TLS has mbedtls/patches, and AWS-LC.
+# Whether mbed TLS has mbedtls/patches, and uses AWS-LC.
 PATCHED = ", patched" in VERSION
 ACCEL = ", AWS-LC " in VERSION
+# mbed TLS 4.1 as it comes: what mbedtls/README.md says that it can't do.
+PLAIN_4 = "Mbed TLS 4." in VERSION and not PATCHED
+not_plain_4 = pytest.mark.skipif(
+    PLAIN_4, reason="mbed TLS 4.1 can't, see mbedtls/README.md")
+# Open to CVE-2026-49300.
+OLD_MBEDTLS = re.search(r"Mbed TLS (3\.6\.6|4\.1\.0)\b", VERSION) is not None
 GROUPS = re.findall(r"\w+", VERSION.partition("\ngroups: ")[2])
 SANITIZED = os.path.exists(TUNNEL) and is_sanitized()
 
@@ -60,23 +66,23 @@ PAIR = "TUNNEL_PAIR" in os.environ
 
 
 def direct(reason):
-    """Mark a test that needs a direct path, without other tunnels on it."""
+    """A mark for tests without other tunnels in between."""
     return pytest.mark.skipif(PAIR, reason=reason)
 
 
-# Settings by TUNNEL_ARGS, for tunnels that don't choose their own.
+# From TUNNEL_ARGS, for tests that do not choose a mode themselves.
 ARGS = shlex.split(os.environ.get("TUNNEL_ARGS", ""))
 MODE = dict(word.split("=") for word in ARGS).get("mode", "poll")
 WORKERS = dict(word.split("=") for word in ARGS).get("workers", "1")
 WORKERS = os.cpu_count() if WORKERS == "auto" else int(WORKERS)
-# For tests whose connections have to be in the same process.
+# For tests in which one connection depends on another.
 ALONE = "mode=fork" if MODE == "fork" else "workers=1"
-# Messages of glibc and of musl.
+# The messages of glibc and of musl.
 IN_USE = "Address (already )?in use"
 NOT_HERE = "(Cannot assign requested address|Address not available)"
 NO_DESCRIPTORS = "(Too many open files|No file descriptors available)"
 SLOW = float(os.environ.get("TUNNEL_SLOW", "4" if SANITIZED else "1"))
-DEADLINE = 10 * SLOW  # seconds, for what should happen at once
+DEADLINE = 10 * SLOW  # seconds, for everything that should happen at once
 
 
 def wait_for(condition, what, seconds=DEADLINE):
@@ -92,7 +98,7 @@ def wait_for(condition, what, seconds=DEADLINE):
 
 
 def run(*command, status=0, stdin=b"", timeout=DEADLINE, **keywords):
-    """Run a command that ends by itself; return its output, as bytes."""
+    """Run a command that ends by itself; return its output as bytes."""
     keywords.setdefault("stderr", subprocess.STDOUT)
     p = subprocess.run(command, input=stdin, stdout=subprocess.PIPE,
                        timeout=timeout, **keywords)
@@ -103,7 +109,8 @@ def run(*command, status=0, stdin=b"", timeout=DEADLINE, **keywords):
 
 
 def files_of(names):
-    """Return the paths of test files by name, without test_ and .py."""
+    """The paths of test files, each given by its name without test_ and .py.
+    """
     found = [glob.glob(os.path.join(TESTS, "*", f"test_{name}.py"))
              for name in names]
     assert all(len(paths) == 1 for paths in found), (names, found)
@@ -111,7 +118,7 @@ def files_of(names):
 
 
 def why_no_accel():
-    """Return why a tunnel can't be built with ACCEL=aws-lc, or None."""
+    """Why a tunnel cannot be built with ACCEL=aws-lc; None if it can."""
     if not shutil.which("cmake"):
         return "cmake is not installed"
     for name, source in (("AWS-LC", "aws-lc-source"),
@@ -122,7 +129,7 @@ def why_no_accel():
 
 
 class Task:
-    """Run a function in a thread; result() waits for it."""
+    """A function in its own thread; result() waits for it."""
 
     def __init__(self, function, *args):
         self.value = self.error = None
@@ -133,7 +140,7 @@ class Task:
     def body(self, function, *args):
         try:
             self.value = function(*args)
-        except BaseException as e:  # raised by result()
+        except BaseException as e:  # raised again by result()
             self.error = e
 
     def running(self):
@@ -155,7 +162,7 @@ def tcp_address(sock):
 
 
 def connect(address, rcvbuf=None):
-    """Return a connected socket; address as written by the tunnel."""
+    """A connected socket. address: as printed by the tunnel."""
     if address.startswith("unix:"):
         sock, to = socket.socket(socket.AF_UNIX), address[5:]
     else:
@@ -179,7 +186,7 @@ def reset(sock):
 
 
 def read_all(sock):
-    """Read to the end; return the data and how it ended: "eof" or "reset"."""
+    """Read everything; also return how the stream ended: "eof" or "reset"."""
     data = bytearray()
     while True:
         try:
@@ -192,8 +199,8 @@ def read_all(sock):
 
 
 def how_it_ends(address):
-    """Connect; return the data from the other side, and how it ended: "eof" or
-    "reset", also during the connect.
+    """Connect and read everything; return it, and how the stream ended: "eof"
+    or "reset", including a reset during connect(2).
     """
     try:
         with connect(address) as sock:
@@ -213,8 +220,7 @@ def read_exactly(sock, size):
 
 
 def stuff(sock, data):
-    """Send until all buffers on the way are full; return the number of bytes.
-    """
+    """Send until the buffers on the way are full; return how many bytes."""
     view = memoryview(data)
     sock.settimeout(0.2 * SLOW)
     try:
@@ -227,20 +233,20 @@ def stuff(sock, data):
 
 
 def unread(sock):
-    """Return how many bytes in a socket are unread."""
+    """The number of bytes to be read from a socket."""
     return struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, b"\0" * 4))[0]
 
 
 def unsent(sock):
-    """Return how many bytes the peer has not acknowledged (TCP) or read
-    (Unix).
+    """The number of bytes not acknowledged (TCP) or not read (Unix) by the
+    peer.
     """
     return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ,
                                           b"\0" * 4))[0]
 
 
 def wait_until_stalled(sock):
-    """Wait until a sender has filled all buffers between it and sock."""
+    """Wait until a sender has filled all buffers up to sock."""
     last, since = -1, time.monotonic()
 
     def stalled():
@@ -254,8 +260,8 @@ def wait_until_stalled(sock):
 
 @contextlib.contextmanager
 def namespace():
-    """Enter a new network namespace, for this thread and its children; yield a
-    function that runs ip(8) to set it up.
+    """A network namespace for this thread and its children; yields the path of
+    ip(8), to set it up.
     """
     ip = shutil.which("ip", path="/usr/sbin:/sbin:" + os.environ["PATH"])
     if ip is None:
@@ -276,13 +282,13 @@ CLONE_NEWNET = 0x40000000
 
 
 def limit_send_buffers(size):
-    """Limit the send buffers of new sockets in this network namespace."""
+    """Limit the send buffers of sockets made in this network from now on."""
     with open("/proc/sys/net/ipv4/tcp_wmem", "w") as f:
         f.write(f"{min(size, 4096)} {size} {size}")
 
 
 class Backend:
-    """A plaintext backend; the test accepts its connections."""
+    """A plaintext backend; the test accepts its connections by hand."""
 
     def __init__(self, family=socket.AF_INET, to=("127.0.0.1", 0), rcvbuf=None,
                  backlog=512):
@@ -333,12 +339,12 @@ def echo(sock):
     try:
         while data := sock.recv(1 << 18):
             sock.sendall(data)
-    except OSError:  # a lost client is no failure of an echo
+    except OSError:  # a client that is gone is not an error
         pass
 
 
 def http(sock):
-    """Answer each request with the posted body; a request for /N with N bytes.
+    """An HTTP server: answer with the posted body, or for GET /N with N bytes.
     """
     f = sock.makefile("rb")
     while request := f.readline():
@@ -356,8 +362,8 @@ def http(sock):
 
 
 def free_port():
-    """Return the address of a free port, for a program that listens with
-    SO_REUSEADDR; the system gives it to no other program.
+    """The address of a port for a program that listens with SO_REUSEADDR; the
+    system gives it to nobody else.
     """
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -367,9 +373,7 @@ def free_port():
 
 
 def closed_port():
-    """Return the address of a port that refuses connections, reserved for the
-    test.
-    """
+    """The address of a port that refuses connections and stays reserved."""
     s = socket.socket()
     s.bind(("127.0.0.1", 0))
     RESERVED.append(s)
@@ -382,7 +386,7 @@ RESERVED = []
 # Processes.
 
 def state(pid):
-    """Return the state letter of ps(1), or None: there is no such process."""
+    """The state letter of ps(1); None: no such process."""
     try:
         with open(f"/proc/{pid}/stat") as f:
             return f.read().rsplit(")", 1)[1].split()[0]
@@ -391,8 +395,8 @@ def state(pid):
 
 
 def open_files(pid):
-    """Return the target of each descriptor, as in proc_pid_fd(5), without
-    those just being closed; empty if there is no such process.
+    """What each descriptor refers to, as in proc_pid_fd(5).  Omits descriptors
+    that are just being closed; empty if the process does not exist.
     """
     gone = FileNotFoundError, ProcessLookupError
     found = {}
@@ -404,13 +408,13 @@ def open_files(pid):
 
 
 def sockets(pid):
-    """Return the inodes of a process's sockets."""
+    """The inodes of its sockets."""
     return [link[len("socket:["):-1] for link in open_files(pid).values()
             if link.startswith("socket:")]
 
 
 def statistics(t):
-    """Return the numbers in the log line of SIGUSR1."""
+    """The counters in the statistics line, after SIGUSR1."""
     count = t.log().count("statistics: ")
     t.signal(signal.SIGUSR1)
     line = t.wait_log(r"statistics: up \d+s, ", count + 1)
@@ -418,7 +422,7 @@ def statistics(t):
 
 
 def statistics_and_live(t):
-    """Return the same, and the log lines of live connections."""
+    """The counters, and the lines of live connections."""
     counters = statistics(t)
 
     def lines():
@@ -436,11 +440,11 @@ def statistics_and_live(t):
 
 def wait_until_alone(t):
     """Wait until no connection is left."""
-    wait_for(lambda: statistics(t)["live"] == 0, "all to be over")
+    wait_for(lambda: statistics(t)["live"] == 0, "all connections to end")
 
 
 def text_of(path):
-    """Return a file's text, empty if the file does not exist yet."""
+    """The contents of a file, or "" if it does not exist yet."""
     try:
         with open(path) as f:
             return f.read()
@@ -449,7 +453,7 @@ def text_of(path):
 
 
 def is_connected(pid):
-    """Return whether a process has an established TCP connection."""
+    """Whether it has an established TCP connection."""
     with open("/proc/net/tcp") as f:
         established = {fields[9] for fields in map(str.split, f)
                        if fields[3] == "01"}
@@ -469,7 +473,7 @@ def is_alive(pid):
 
 
 def children(pid):
-    """Return the live children of a process."""
+    """Its living child processes."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as f:
             return [child for child in map(int, f.read().split())
@@ -478,7 +482,7 @@ def children(pid):
         return []
 
 
-# As in the log, in UTC.
+# The timestamp in the log, in UTC.
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
 
@@ -500,10 +504,11 @@ class Process:
             return f.read()
 
     def wait_log(self, pattern, count=1, seconds=DEADLINE):
-        """Wait for count lines that match pattern; return the last one."""
+        """Wait until count lines contain pattern; return the last one of them.
+        """
 
         def lines():
-            has_ended = self.popen.poll() is not None  # before reading all
+            has_ended = self.popen.poll() is not None  # before the log is read
             found = [line for line in self.log().splitlines()
                      if re.search(pattern, line)]
             if len(found) < count:
@@ -525,14 +530,14 @@ class Process:
         return self.popen.wait(seconds)
 
     def workers(self):
-        """Return the live child processes of a master."""
+        """The living child processes of a master."""
         return children(self.pid)
 
     def pids(self):
         return [self.pid, *self.workers()]
 
     def stop(self):
-        """End it, and return the exit status; -SIGKILL if it did not end
+        """Stop it; return the exit status, or -SIGKILL if it did not end
         otherwise.
         """
         for number, seconds in ((signal.SIGTERM, 1), (signal.SIGTERM, DEADLINE),
@@ -550,8 +555,8 @@ class Process:
         return self.popen.returncode
 
     def cpu_seconds(self):
-        """Return the CPU time of all its processes: by their clocks, for ended
-        ones in ticks.
+        """The CPU time of all its processes: clocks of the running ones, ticks
+        for the ended ones.
         """
         with open(f"/proc/{self.pid}/stat") as f:
             fields = f.read().rsplit(")", 1)[1].split()
@@ -564,7 +569,7 @@ class Process:
         return used
 
     def descriptors(self):
-        """Return the number of open descriptors in all its processes."""
+        """The number of open descriptors in all its processes."""
         n = 0
         for pid in self.pids():
             try:
@@ -583,9 +588,10 @@ def kill(pids, number=signal.SIGKILL):
 
 
 def words(arguments):
-    """Return the arguments for a tunnel, with those from the environment.
+    """The arguments for a tunnel, with those of the environment in front.
 
-    mode and workers count as one: a test that sets one gets no other.
+    mode and workers count as one key: a test that sets either of them gets
+    neither from the environment.
     """
     arguments = list(arguments)
     ours = arguments[:arguments.index("--")] if "--" in arguments \
@@ -597,7 +603,7 @@ def words(arguments):
         given |= {"mode", "workers"}
     before = [word for word in ARGS if word.split("=")[0] not in given]
     if (SANITIZED or UNDER) and "sandbox" not in given:
-        before.append("sandbox=no")  # it forbids what they need
+        before.append("sandbox=no")  # it breaks their runtimes
     return [*before, *arguments]
 
 
@@ -610,9 +616,7 @@ def keys_of(path):
 
 
 def command(*arguments):
-    """Return the command to start a tunnel, for tests that start it
-    themselves.
-    """
+    """The command line of a tunnel, for callers that start it themselves."""
     return [*UNDER, TUNNEL, *words(arguments)]
 
 
@@ -625,25 +629,25 @@ class Tunnel(Process):
         self.forks = "mode=fork" in arguments
 
     def log(self):
-        """Return the log without the time at the start of each line."""
+        """Without the timestamp at the beginning of each line."""
         return re.sub(f"(?m)^{TIME} (?=tunnel: )", "", super().log())
 
     def workers(self):
         return [] if self.is_inetd else super().workers()
 
     def commands(self):
-        """Return the live child processes of its workers."""
+        """The living child processes of its workers."""
         if self.is_inetd:
             return children(self.pid)
         return [pid for worker in self.workers() for pid in children(worker)]
 
     def wait_ready(self):
-        """Wait until it listens; with mode = fork, also until the trial
-        process at the start has ended.
+        """Wait until it listens.  In fork mode, a trial process runs first and
+        ends a moment later.
         """
         self.wait_log("listening on")
         if self.forks:
-            wait_for(lambda: not self.workers(), "the trial to be over")
+            wait_for(lambda: not self.workers(), "the trial process to end")
         return self
 
     @property
@@ -675,7 +679,7 @@ def run_tunnel(*arguments, **keywords):
 
 
 def complaint(p, status=2):
-    """Return the only error message at its end."""
+    """The one error message that it ended with."""
     assert p.returncode == status, p
     assert p.stdout == ""
     assert p.stderr.startswith("tunnel: error: "), p.stderr
@@ -690,7 +694,7 @@ LINE = re.compile(
     r"( sni=(?P<sni>\S+))?( alpn=(?P<alpn>\S+))?( client=\"[^\"]*\")?"
     r" in=(?P<in>\d+) out=(?P<out>\d+) (?P<seconds>\d+\.\d{3})s"
     r" (?P<reason>.+)")
-# Log lines of the master about itself, not about connections.
+# The log lines of the master, as opposed to those of connections.
 PROCESSES = re.compile(
     r"tunnel: (tunnel [\d.]+, |listening on |worker \d+ |workers run as |"
     "sandbox: |kernel TLS: |CA certificates of the system: )")
@@ -701,7 +705,7 @@ def lines_of_connections(t):
 
 
 def drain(reader, log, condition):
-    """Read until done(data) is true; return the data."""
+    """Read until the condition holds."""
 
     def enough():
         readable = select.select([reader], [], [], 0)[0]
@@ -709,7 +713,7 @@ def drain(reader, log, condition):
             log.extend(os.read(reader.fileno(), 1 << 16))
         return not readable and condition()
 
-    wait_for(enough, "the log's next lines")
+    wait_for(enough, "the rest of the log")
 
 
 by_default = pytest.mark.skipif(
@@ -718,8 +722,7 @@ by_default = pytest.mark.skipif(
 
 
 def memory(t):
-    """Return the memory of its processes in kB, private and shared among them.
-    """
+    """The private and shared anonymous memory of its processes, in kB."""
     kb = 0
     for pid in t.pids():
         with open(f"/proc/{pid}/smaps_rollup") as f:
@@ -727,7 +730,7 @@ def memory(t):
     return kb
 
 
-# A mode from TUNNEL_ARGS applies here, too.
+# A mode from the environment replaces the others.
 WAYS = [ARGS] if ARGS else [
     ["workers=1"], ["workers=4"], ["mode=fork"]]
 
@@ -754,8 +757,7 @@ PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 
 def need(*programs):
-    """Return the path of the first program; skip the test if one is missing.
-    """
+    """The path of the first program; skips the test if any is missing."""
     for program in programs:
         if not shutil.which(program, path=PATH):
             pytest.skip(f"{program} is not installed")

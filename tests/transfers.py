@@ -1,4 +1,4 @@
-"""Bulk transfers, and checks of their content."""
+"""Large transfers, and checks of their contents."""
 
 import hashlib
 import random
@@ -6,7 +6,7 @@ import random
 import peers
 from support import read_exactly
 
-BLOCK = random.Random(2).randbytes(1000003)  # a prime: no two records alike
+BLOCK = random.Random(2).randbytes(1000003)  # prime: no two records are alike
 
 
 def blocks(size):
@@ -41,9 +41,7 @@ def receive(peer, size):
 
 
 def echo_at_once(room, t, count):
-    """Echo with clients of both versions; all connect before the first one
-    sends.
-    """
+    """Clients of both versions, all open before the first one sends."""
     clients = [room.client(t, ("1.2", "1.3")[i % 2]) for i in range(count)]
     for i, client in enumerate(clients):
         client.send(BLOCK[i:i + 50000])
@@ -56,7 +54,7 @@ def echo_at_once(room, t, count):
 
 
 class Dribble:
-    """A socket that sends byte by byte."""
+    """A socket that sends one byte at a time."""
 
     def __init__(self, sock):
         self.sock = sock

@@ -1,4 +1,4 @@
-"""Upgrades by SIGUSR2, and programs for failing ones."""
+"""Upgrades of the program by SIGUSR2, successful and failing ones."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from support import run
 
 
 def upgrade(t, words="tunnel: upgraded$", number=signal.SIGUSR2):
-    """Send SIGUSR2; return the log lines up to the one with these words."""
+    """Send the signal; return the log lines up to the one with these words."""
     log = t.log()
     t.signal(number)
     t.wait_log(words, count=len(re.findall(words, log, re.M)) + 1)
@@ -43,11 +43,9 @@ int prctl(int option, ...)
 
 
 def crashing(room):
-    """Return a command for a program whose workers crash before they are
-    ready, by a preloaded library.
-    """
+    """A preloaded library that makes a worker crash at its start."""
     if is_static():
-        pytest.skip("nothing can be loaded into a program that is static")
+        pytest.skip("a static program cannot preload a library")
     source = room.write("crash.c", CRASH)
     run("cc", "-shared", "-fPIC", "-o", room.path("crash.so"), source)
     return ("export ASAN_OPTIONS=verify_asan_link_order=0\n"
@@ -55,9 +53,7 @@ def crashing(room):
 
 
 def fail(room, program, how):
-    """Set up such a failure of the new program; return the log's text about
-    it.
-    """
+    """Make the new program fail in this way; return the expected message."""
     if how == "not executable":
         program.script("#!/bin/sh\n", mode=0o644)
         return "-t: Permission denied"

@@ -1,4 +1,4 @@
-"""The result for both sides of verifying a client's certificate."""
+"""What both sides report about a client's certificate."""
 
 import re
 import ssl
@@ -7,7 +7,7 @@ import peers
 import support
 from support import LINE, read_exactly
 
-# Alerts, by their names in RFC 8446, section 6.
+# Alerts, named as in RFC 8446, section 6.
 REQUIRED = {"1.2": "HANDSHAKE_FAILURE", "1.3": "CERTIFICATE_REQUIRED"}
 UNSUPPORTED = "UNSUPPORTED_CERTIFICATE"
 REVOKED = "CERTIFICATE_REVOKED"
@@ -18,9 +18,8 @@ DENIED = "ACCESS_DENIED"
 
 
 def refusal(room, to, version=None, session=None, **keywords):
-    """Return the name of the alert by which the client's handshake ends, or in
-    TLS 1.3, the alert after it.  Check that no session was resumed, nor can be
-    later.
+    """The name of the alert that ends the handshake or, in TLS 1.3, that
+    follows it.  Nothing was resumed, and no session can be resumed later.
     """
     ctx = session.ctx if session else peers.context(room.certs, version,
                                                     **keywords)
@@ -40,13 +39,12 @@ def refusal(room, to, version=None, session=None, **keywords):
 
 
 def alert_of(word):
-    """Return an alert's name from OpenSSL's, such as TLSV1_ALERT_UNKNOWN_CA.
-    """
+    """Strip OpenSSL's prefix, as in TLSV1_ALERT_UNKNOWN_CA."""
     return re.sub(r"^\w+_ALERT_", "", word)
 
 
 def refused(t, reason, count=1):
-    """Wait for count log lines about refusals; return the last one, parsed."""
+    """The count-th log line with this reason, parsed."""
     line = LINE.fullmatch(t.wait_log(rf" -> - .*\d\.\d{{3}}s "
                                      rf"{re.escape(reason)}$", count))
     assert line and line["reason"] == reason, t.log()
@@ -55,7 +53,7 @@ def refused(t, reason, count=1):
 
 
 def is_first(room, t, backend, **keywords):
-    """Check that the backend saw no client before this one."""
+    """Whether this client is the first one to reach the backend."""
     client = room.client(t, **keywords)
     client.send(b"hello")
     server = room.keep(backend.accept())
@@ -68,13 +66,11 @@ def is_first(room, t, backend, **keywords):
     return True
 
 
-TIMES = 3  # the cost of a normal handshake, as a limit
+TIMES = 3  # upper limit, in costs of an honest handshake
 
 
 def handshake_cost(room, t, version, pem=None):
-    """Return the tunnel's cost of a handshake, in CPU seconds, and how it
-    ends.
-    """
+    """The tunnel's CPU seconds for one handshake, and how it ends."""
     before, lines = t.cpu_seconds(), t.log().count(" in=")
     client = peers.Client(t.address, peers.context(room.certs, version,
                                                    client=pem))

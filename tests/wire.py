@@ -1,4 +1,4 @@
-"""Handmade and parsed TLS records, including ones that no library writes."""
+"""TLS records and messages, made and read by hand: those no library writes."""
 
 import copy
 import hashlib
@@ -19,7 +19,7 @@ RETRY = hashlib.sha256(b"HelloRetryRequest").digest()  # RFC 8446, 4.1.3
 
 
 class Reader:
-    """A parser of consecutive fields."""
+    """Reads fields one after another."""
 
     def __init__(self, data):
         self.data, self.at = bytes(data), 0
@@ -37,7 +37,7 @@ class Reader:
         return int.from_bytes(self.take(size), "big")
 
     def vector(self, size):
-        """Prefix data with its length in that many bytes."""
+        """A vector with a length prefix of that many bytes."""
         return Reader(self.take(self.number(size)))
 
     def rest(self):
@@ -45,8 +45,8 @@ class Reader:
 
 
 def messages(data):
-    """Yield (type, body) of handshake messages until encryption starts: in 1.2
-    with a ChangeCipherSpec, in 1.3 with a record of application data.
+    """(type, body) of the handshake messages in the clear: in TLS 1.2 up to
+    ChangeCipherSpec, in 1.3 up to the first record of another type.
     """
     records, plain = Reader(data), b""
     while records:
@@ -70,7 +70,7 @@ def message(kind, body):
 
 
 def client_hello(ctx):
-    """Return a record with a ClientHello."""
+    """A ClientHello record."""
     out = ssl.MemoryBIO()
     with pytest.raises(ssl.SSLWantReadError):
         ctx.wrap_bio(ssl.MemoryBIO(), out,
@@ -122,8 +122,8 @@ def sha256(key, data):
 
 
 class ByHand:
-    """Make records for a client after OpenSSL's handshake.  The client can
-    still receive, but must not send any more.
+    """A client whose records are made here, after a handshake by OpenSSL. It
+    can still receive, but must not send by other methods.
     """
 
     CIPHERS = ("ciphers=TLS_CHACHA20_POLY1305_SHA256,"
@@ -152,7 +152,7 @@ class ByHand:
         return data if len(data) == 43 else None
 
     def key_1_2(self, secret, seed, at=0):
-        """RFC 5246 section 5, without MAC keys.  at: 1 for a server."""
+        """RFC 5246 section 5, without MAC keys. at: 1 for a server."""
         a, material = seed, b""
         for _ in range(3):
             a = sha256(secret, a)
@@ -193,8 +193,8 @@ class ByHand:
         return self.record(22, message)
 
     def key_update(self, requested):
-        """Send a KeyUpdate, and use the next key; if requested, expect the
-        same of the server.
+        """Send a KeyUpdate.  Later records use the next key; if requested, the
+        server's records do so as well.
         """
         record = self.handshake(bytes([24, 0, 0, 1, requested]))
         self.key_1_3(self.next)
@@ -206,7 +206,7 @@ TICKET, PSK, VERSIONS = 35, 41, 43
 
 
 def vector(size, data):
-    """Prefix data with its length in that many bytes."""
+    """A vector with a length prefix of that many bytes."""
     return len(data).to_bytes(size, "big") + data
 
 
@@ -215,7 +215,7 @@ def extension(kind, data):
 
 
 def extensions(body):
-    """Return the extensions at the end of a hello, if any."""
+    """The extensions at the end of a hello, which may have none."""
     rest, found = body.vector(2) if body else body, {}
     while rest:
         kind = rest.number(2)
@@ -233,8 +233,8 @@ class Hello:
         self.id = body.vector(1).rest()
         self.suites = body.vector(2).rest()
         self.compression = body.vector(1).rest()
-        self.extensions = extensions(body)  # pre_shared_key has to stay last
-        self.more = b""  # duplicates
+        self.extensions = extensions(body)  # PSK is last, and stays last
+        self.more = b""  # duplicate extensions
 
     def written(self):
         body = self.version + self.random + vector(1, self.id) + vector(
@@ -250,8 +250,8 @@ class Hello:
         return Reader(self.extensions[PSK]).vector(2).vector(2).rest()
 
     def offer(self, *tickets, age=None):
-        """Replace its tickets by these; TLS 1.3 allows several.  The binders
-        are unchanged, and valid only for its own ticket.
+        """A copy that offers these tickets instead of its own; TLS 1.3 allows
+        several.  The binders are unchanged, and valid for its own ticket.
         """
         new = copy.copy(self)
         new.extensions = dict(self.extensions)
@@ -276,8 +276,8 @@ class Hello:
 
 
 def beginning(data):
-    """Return the meaning of a server's flight so far: "resumed", "full", an
-    alert's code, or None if that is open.
+    """The meaning of a server's flight so far: "resumed", "full", an alert's
+    number, or None if it is still undecided.
     """
     kinds, at = [], 0
     while len(data) >= at + 5:
@@ -308,7 +308,7 @@ def extensions_of_server(body):
 
 
 def answer(to, hello):
-    """Send a hello, return how the answer begins, and disconnect."""
+    """Send a hello; return what it begins, and reset the connection."""
     sock = support.connect(to)
     sock.sendall(hello.written())
     data = b""
@@ -321,7 +321,7 @@ def answer(to, hello):
 
 
 def answers(to, hellos, at_once=4):
-    """Return the answers to several hellos."""
+    """The set of answers to these hellos."""
     hellos = list(hellos)
 
     def some(n):
@@ -332,8 +332,7 @@ def answers(to, hellos, at_once=4):
 
 
 def name_of(word):
-    """Return an alert's name from OpenSSL's, such as TLSV1_ALERT_DECODE_ERROR.
-    """
+    """Strip OpenSSL's prefix, as in TLSV1_ALERT_DECODE_ERROR."""
     return re.sub(r"^\w+_ALERT_", "", word).lower()
 
 
@@ -358,10 +357,10 @@ def forged(record):
 
 
 KEY_UPDATE = bytes([24, 0, 0, 1, 0])
-HELLO = bytes([1, 0, 0, 40])  # and how it begins
+HELLO = bytes([1, 0, 0, 40])  # how it begins
 MALFORMED, BAD = "bad record length", "bad record"
 UNEXPECTED = "unexpected message"
-# Data to send, the alert, and the log; or both for each version.
+# What is sent, the alert, and the log message; or the last two per version.
 RECORDS = {
     "alert-of-0": (lambda h: h.record(ALERT, b""), {
         "1.2": ("decode_error", MALFORMED),
@@ -421,7 +420,7 @@ RECORDS = {
 
 
 class ServerByHand(ByHand):
-    """The same for a server, on an accepted socket."""
+    """A server whose records are made here, on an accepted socket."""
 
     def __init__(self, room, sock, version):
         ctx = peers.server_context(room.certs.server, version)
@@ -447,8 +446,7 @@ class ServerByHand(ByHand):
 
 
 class Flood:
-    """Send a record repeatedly, as fast as possible, until the peer
-    disconnects.
+    """One record, sent repeatedly and as fast as possible, until disconnected.
     """
 
     SECONDS = 8 * support.SLOW
@@ -466,7 +464,7 @@ class Flood:
             return time.monotonic() - begin
         except TimeoutError:
             pass
-        return None  # the peer never disconnected
+        return None  # never disconnected
 
     def close(self):
         self.stop = True

@@ -1,5 +1,5 @@
-"""The results of a run on each system, as charts: an SVG for each group of
-figures.  A panel for each figure, with bars for each server.
+"""Charts of the results, an SVG for each group of figures: a panel per figure,
+with a bar per server and system.
 """
 
 from html import escape
@@ -15,12 +15,12 @@ GROUPS = {
     "memory": ("Memory and size", ["memory"]),
     "crowd": ("Very many connections; full handshakes as fast as can be, with "
               "one worker and with two", ["crowd", "workers"])}
-ONE_SCALE = ("handshakes", "bulk")  # figures that can be compared
+ONE_SCALE = ("handshakes", "bulk")  # comparable figures
 
 WIDTH, COLUMNS = 860, 3
 MARGIN, GAP = 20, 24
 PANEL = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) / COLUMNS
-NAME, VALUE = 54, 40  # the room for them beside a bar
+NAME, VALUE = 54, 40  # widths of name and value beside a bar
 BAR, PITCH = 8, 9
 TITLE, HEAD, LINE = 22, 42, 15
 
@@ -64,13 +64,13 @@ def text(x, y, what, kind):
 
 
 def servers_of(runs):
-    """Name -> kind, ours first, of those that are there in any."""
+    """Name -> kind, ours first, of the servers in any of the runs."""
     return {name: kind for kind in ("tunnel", "peer") for r in runs
             for name in names_of(r, kind)}
 
 
 def columns_of(runs, groups):
-    """The figures' names and titles, in their order; up below down."""
+    """The names and titles of the figures, in order; up below down."""
     found = {f["name"]: title_of(f) for r in runs for group in groups
              for f in rows_of(r, group) if f["values"]}
     return sorted(found.items(), key=lambda item: item[0].startswith("up_"))
@@ -84,8 +84,8 @@ def bar(left, y, length, kind, value, is_ours):
 
 
 def panel(name, title, runs, x, y, top):
-    """A figure's bars: a group for each server, a bar for each system; top: the
-    value of the longest.
+    """The bars of a figure: a group per server, a bar per system; top: the
+    longest value.
     """
     scale = (PANEL - NAME - VALUE) / top if top else 0
     left = x + NAME

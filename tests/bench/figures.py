@@ -1,11 +1,11 @@
-"""The figures of CPU time: name, group, title, the client's arguments, and what
-to multiply seconds per piece of work by.
+"""The figures of CPU time: name, group, title, arguments of the client, and
+the factor for seconds per unit of work.
 """
 
 HYBRID = "X25519MLKEM768"
 SUITES = {"default": [], "aes128": ["-s", "TLS_AES_128_GCM_SHA256"],
           "chacha": ["-s", "TLS_CHACHA20_POLY1305_SHA256"]}
-# What there is without TLS as well.
+# Figures that are also measured without TLS.
 PLAIN = ("full1.3", "down_default", "up_default", "trip")
 
 
@@ -20,7 +20,7 @@ def bulk_size(n):
 
 
 def cpu_figures(n):
-    """n: how much work."""
+    """n: the amount of work."""
     rows = [handshakes(n, f"{how}{version}", f"{how}, TLS {version}", "-v",
                        version, *words)
             for version in ("1.3", "1.2")
@@ -41,7 +41,7 @@ def hybrid_figures(n):
 
 
 def rsa_figures(n):
-    """Of servers with a certificate of that kind."""
+    """Of servers with an RSA certificate."""
     return [handshakes(n, f"rsa{version}", f"full, TLS {version}, RSA-2048",
                        "-v", version) for version in ("1.3", "1.2")]
 
@@ -53,8 +53,8 @@ def psk_figures(n):
 
 
 def client_figures(n):
-    """Of the client's side, whose own client is plain: with no sessions, and
-    as it comes.
+    """Of the client role, with a plain TCP client: without session resumption,
+    and with the default configuration.
     """
     size, trips = bulk_size(n), int(10000 * n)
     full, usual = ((name, "client", *rest) for name, _, *rest in (

@@ -1,5 +1,5 @@
-"""Processes that are measured, and how.  All that are started are in one list,
-and are ended by their pids.
+"""Processes, and their measurement.  All started processes are in one list,
+and are ended by their PIDs.
 """
 
 import os
@@ -20,7 +20,7 @@ class Process:
     home = os.sched_getaffinity(0)  # the CPUs of the benchmark itself
 
     def __init__(self, command, cpus, **keywords):
-        """cpus: the set of those that it may use."""
+        """cpus: the set of CPUs that it may use."""
         os.sched_setaffinity(0, cpus)
         try:
             self.popen = subprocess.Popen(command, **keywords)
@@ -36,7 +36,7 @@ class Process:
         return sum(map(cpu_seconds, self.pids()))
 
     def pin(self, cpus):
-        """All threads there are, whatever they chose for themselves."""
+        """Pin all its threads, whatever affinity they chose."""
         for pid in self.pids():
             for tid in list_dir(f"/proc/{pid}/task"):
                 try:
@@ -45,7 +45,7 @@ class Process:
                     pass
 
     def cpu_by_thread(self):
-        """(pid, thread) -> seconds, of those that are alive."""
+        """(pid, thread) -> seconds, for live threads."""
         found = {}
         for pid in self.pids():
             for tid in list_dir(f"/proc/{pid}/task"):
@@ -57,9 +57,9 @@ class Process:
         return found
 
     def pss(self, of="Pss"):
-        """Bytes of memory; what is shared is divided by who share it.  Of
-        Pss_Anon, none belong to a file: only these are compared while clients
-        come and go, which map some of a server's libraries.
+        """Memory in bytes; shared memory is divided among its users.  Pss_Anon
+        excludes file mappings: only this value is compared while clients come
+        and go, since they map some of a server's libraries.
         """
         total = 0
         for pid in self.pids():
@@ -69,7 +69,7 @@ class Process:
         return total * 1024
 
     def read_line(self):
-        """Of what it prints."""
+        """Read a line of its output."""
         fd = self.popen.stdout.fileno()
         line = b""
         while not line.endswith(b"\n"):
@@ -114,7 +114,7 @@ def list_dir(path):
 
 
 def descendants(pid):
-    """All that have come from a process."""
+    """All descendants of a process."""
     found = []
     for task in list_dir(f"/proc/{pid}/task"):
         try:
@@ -134,7 +134,7 @@ def kill(pids):
 
 
 def cpu_seconds(pid):
-    """Of a process: by its clock, and by ticks for its children that ended."""
+    """Of a process: from its clock, and in ticks for its ended children."""
     try:
         alive = time.clock_gettime(~pid << 3 | 2)
         with open(f"/proc/{pid}/stat") as f:

@@ -1,4 +1,4 @@
-"""What the table and the charts have in common: how results are told."""
+"""The representation of results, shared by the tables and the charts."""
 
 import json
 import re
@@ -9,7 +9,7 @@ NAMES = {"default": "default suite", "aes128": "AES-128-GCM",
 BUILDS = {"tunnel": "make", "musl": "MUSL=1", "accel": "ACCEL=aws-lc",
           "system": "MBEDTLS=system"}
 
-# As QEMU calls them.
+# Names used by QEMU.
 MACHINES = {"arm": "32-bit ARM", "mips": "MIPS32"}
 
 
@@ -19,7 +19,7 @@ def read(path):
 
 
 def number(value):
-    """Three digits; four or more where there are thousands."""
+    """Three significant digits; all digits from a thousand on."""
     if value is None:
         return "-"
     if not value:
@@ -53,14 +53,14 @@ def value_of(results, figure, server):
 
 
 def names_of(results, kind, is_http=False):
-    """The servers of a table, those that are there."""
+    """The servers of a table, without the missing ones."""
     return [s["name"] for s in results["servers"]
             if s["kind"] == kind and not s["missing"] and
             s["http" if is_http else "streams"]]
 
 
 def best(values, peers):
-    """The peer with the lowest value, and that."""
+    """The peer with the lowest value, and the value."""
     found = [(values[p], p) for p in peers if p in values]
     return min(found) if found else (None, None)
 
@@ -71,7 +71,7 @@ def system_of(results):
 
 
 def instruction_table(found):
-    """Of instructions.json, in Markdown."""
+    """A Markdown table of instructions.json."""
     yield "| instructions, millions | certificate | shared key | ÷ |"
     yield "|---|---|---|---|"
     for machine, kinds in found.items():

@@ -1,15 +1,15 @@
-"""The servers that are measured.
+"""The measured servers.
 
-Each has a way to find its program, and one to be configured: a function of the
-server, a directory, a port to listen on and the service's port, that writes the
-files it needs and returns the command.  They have as many workers, or threads
-where that is a choice, and room for as many connections as the server's fields
-say, the same groups, and no line in a log for a connection, which only some of
-them write by default; everything else is as it comes.  Another one is a
-function here and a row at the end.
+Each has candidate paths of its program, and a function to configure it.  The
+function gets the server, a directory, the port to listen on and the port of
+the service; it writes the files and returns the command.  The server's fields
+set the number of workers, or threads if that is an option, and of connections.
+All servers use the same groups and log no connections (only some do so by
+default); everything else has its default.  To add a server, add a function
+here and a row at the end.
 
-Those that can be the client's side as well, with plain connections in and TLS
-to a server that they verify, have a function for that, whose last argument is
+Servers that also work in the client role, with plain connections in and
+verified TLS to a server out, have a function for that; its last argument is
 that server's port.
 """
 
@@ -20,24 +20,24 @@ import subprocess
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
-PATIENCE = 300  # seconds, for anything, on a busy machine
+PATIENCE = 300  # seconds, for any wait, on a busy machine
 NAME = "localhost"  # in the server's certificate
 
 
 def has_hybrid():
-    """Has the OpenSSL of this system X25519MLKEM768?"""
+    """Whether this system's OpenSSL has X25519MLKEM768."""
     p = subprocess.run(["openssl", "list", "-kem-algorithms"],
                        capture_output=True, text=True)
     return "X25519MLKEM768" in p.stdout
 
 
-# For those that would leave the hybrid out.
+# For servers that omit the hybrid by default.
 GROUPS = ("X25519MLKEM768:" if has_hybrid() else "") + \
     "X25519:P-256:P-384"
 
 
 class Missing(Exception):
-    """A server or a figure that can't be had, and why."""
+    """A server or figure that is not available, with the reason."""
 
 
 def write(directory, name, text):
@@ -144,7 +144,7 @@ def haproxy_client(s, d, port, server):
 
 
 def haproxy_far(s, d, port, service):
-    """It tells of each connection if that was resumed: 1 or 0."""
+    """It logs for each connection whether it was resumed: 1 or 0."""
     words = haproxy(s, d, port, service)
     with open(words[-1], "a") as f:
         f.write("    log stdout format raw local0\n"
@@ -214,7 +214,8 @@ ProxyPass / http://127.0.0.1:{service}/
 
 
 def traffic_server(s, d, port, service):
-    """It will not run as root, and wants all its directories to be named."""
+    """It does not run as root, and requires the names of all its directories.
+    """
     is_root = os.getuid() == 0
     if is_root:
         shutil.chown(d, "nobody")
@@ -269,16 +270,16 @@ class Server:
         self.libraries = more.get("libraries")
         self.has_workers = more.get("has_workers", True)
         self.has_psk = more.get("has_psk", False)
-        self.client = more.get("client")  # to be configured as one
-        self.front = more.get("front")  # what is in front of it, on its port
-        self.is_plain = self.kind == "floor"  # what it accepts
-        self.is_far = False  # it is beside the client and the service
-        self.backend = None  # its port, if it is not the service
+        self.client = more.get("client")  # configures it in the client role
+        self.front = more.get("front")  # what runs in front of it, on its port
+        self.is_plain = self.kind == "floor"  # it accepts plain TCP
+        self.is_far = False  # it runs on the CPU of client and service
+        self.backend = None  # the port of its backend, if not the service's
         self.resumes = True
         self.workers, self.connections = 1, 1000
         self.certificate = more.get("certificate", "ec")
         self.process = None
-        self.missing = None  # or why it is
+        self.missing = None  # the reason, if it is missing
 
     def find(self):
         for program in self.programs:
@@ -301,7 +302,7 @@ class Server:
 
 
 def variant(word):
-    """A build of tunnel, from NAME=DIRECTORY."""
+    """A build of tunnel, given as NAME=DIRECTORY."""
     name, d = word.split("=")
     d = os.path.abspath(d)
     return Server(name, d + "/tunnel", tunnel, ["-V"], kind="tunnel",
@@ -331,11 +332,11 @@ PEERS = [
            is_http=True, libraries="../lib/trafficserver"),
 ]
 
-# With a protocol of its own, which both ends have to speak.
+# It has its own protocol, which needs spiped at both ends.
 SPIPED = Server("spiped", ["build/spiped/usr/bin/spiped", "/usr/bin/spiped"],
                 spiped, ["-v"], kind="pair", front=spiped_front,
                 certificate="psk")
 
-# The same without TLS, for those that can do that.
+# Servers that can also run without TLS.
 PLAINS = [Server("haproxy plain", HAPROXY, haproxy, [], kind="floor"),
           Server("nginx plain", NGINX, nginx, [], kind="floor")]

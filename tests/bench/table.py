@@ -35,7 +35,7 @@ def ratio(value):
 
 
 def divide(a, b):
-    """Of nothing and nothing, 1; of something and nothing, infinity."""
+    """0 / 0 is 1; otherwise x / 0 is infinity."""
     if a is None or b is None:
         return None
     return a / b if b else float("inf") if a else 1
@@ -46,7 +46,7 @@ def line(title, cells):
 
 
 def figures(results, groups, is_http=False):
-    """The values, and the ratio of each tunnel's to the best peer's."""
+    """The values, and the ratio of each tunnel's value to the best peer's."""
     ours = names_of(results, "tunnel", is_http)
     peers = names_of(results, "peer", is_http)
     for group in groups:
@@ -69,7 +69,7 @@ def figures(results, groups, is_http=False):
 
 
 def ratios(results, groups, is_http=False):
-    """Each tunnel's to each peer's."""
+    """The ratio of each tunnel's value to each peer's."""
     peers = names_of(results, "peer", is_http)
     for name in names_of(results, "tunnel", is_http):
         yield f"{name} ÷ each peer (below 1: {name} takes less)"
@@ -86,7 +86,8 @@ def ratios(results, groups, is_http=False):
 
 
 def bounds(results):
-    """Bulk CPU over what crypto and copying take, which is the least."""
+    """CPU for bulk data, relative to cryptography plus copying, the minimum.
+    """
     yield "The floor: the engine without TLS, and cryptography without engine"
     yield line("CPU s/GB", ["bulk", "crypto", "copy", "÷both"])
     for name in names_of(results, "tunnel"):
@@ -107,14 +108,14 @@ def bounds(results):
 
 
 def without_tls(results, figure, server):
-    """What the same server takes without TLS."""
+    """The value of the same server without TLS."""
     kind = next(s["kind"] for s in results["servers"] if s["name"] == server)
     return value_of(results, figure,
                     "copy" if kind == "tunnel" else server + " plain")
 
 
 def plain(results):
-    """A TLS connection in connections of plain TCP."""
+    """The cost of a TLS connection in plain TCP connections."""
     names = names_of(results, "tunnel") + names_of(results, "peer")
     plains = [without_tls(results, "full1.3", name) for name in names]
     yield "Server CPU of a TLS connection ÷ that of one through the same " \
@@ -129,7 +130,7 @@ def plain(results):
 
 
 def spread(results):
-    """How far apart rounds are: largest - smallest, over the median."""
+    """The spread of the rounds: (largest - smallest) / median."""
     found = [(max(rounds) - min(rounds)) / statistics.median(rounds)
              for f in results["figures"] for rounds in f["rounds"].values()
              if len(rounds) > 1 and statistics.median(rounds)]
@@ -165,7 +166,7 @@ def about(results):
 
 
 def shared_keys(results):
-    """A handshake with one in handshakes with a certificate."""
+    """The cost of a handshake with a shared key, relative to a certificate."""
     values = {v: values_of(results, f"psk{v}") for v in ("1.3", "1.2")}
     names = [n for kind in ("tunnel", "peer") for n in names_of(results, kind)
              if n in values["1.3"] or n in values["1.2"]]
@@ -185,7 +186,7 @@ def shared_keys(results):
 
 
 def resumed(results):
-    """Of the client's side, as it comes."""
+    """Resumption in the client role, with the default configuration."""
     shares = results.get("resumed")
     if shares:
         yield "Of the client's side's connections as it comes, so many are " \
@@ -195,7 +196,7 @@ def resumed(results):
 
 
 def main_part(results):
-    """For who wants no more."""
+    """The part for README, without ratios to each peer."""
     groups = [g for g in TITLES if g != "http"]
     for part in (about(results), figures(results, groups), resumed(results),
                  figures(results, ["http"], True), shared_keys(results),

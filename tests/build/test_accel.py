@@ -1,6 +1,6 @@
-"""AWS-LC as mbed TLS's cryptography (make ACCEL=aws-lc): mbed TLS's tests of
-PSA and of hashes, with the vectors of NIST and the RFCs, and our tests against
-OpenSSL.  The whole tunnel with it is a variant in test_variants.py.
+"""AWS-LC as the crypto of mbed TLS (make ACCEL=aws-lc): mbed TLS's own test
+suites for PSA and hashes, with vectors of NIST and the RFCs, and a comparison
+with OpenSSL. The tunnel built with it is a variant in test_variants.py.
 """
 
 import json
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(bool(support.why_no_accel()),
                        reason=str(support.why_no_accel())),
     pytest.mark.skipif("TUNNEL_VARIANT" in os.environ or bool(support.UNDER),
-                       reason="has a build of its own"),
+                       reason="makes its own build"),
     pytest.mark.seconds(300),
 ]
 
@@ -35,8 +35,7 @@ def make(*words):
 
 @pytest.fixture(scope="module")
 def libraries():
-    """Return the libraries of mbed TLS and AWS-LC, as linked into the tunnel.
-    """
+    """The libraries with which the tunnel is linked: mbed TLS, and AWS-LC."""
     make(f"{OUT}/tunnel")
     return make("libraries").split()
 
@@ -46,8 +45,10 @@ def test_against_openssl(libraries):
     print(run(os.path.join(TOP, OUT, "test_accel"), timeout=120).decode())
 
 
-def test_each_entry_point_is_in_use(libraries):
-    """No other test notices an entry point that mbed TLS's generator omits."""
+def test_each_entry_point_is_used(libraries):
+    """No other test would detect an entry point omitted by mbed TLS's
+    generator.
+    """
     with open(DRIVER) as f:
         driver = json.load(f)
     names = {f"awslc_transparent_{name}" for capability in
@@ -68,8 +69,8 @@ def test_notices(tmp_path):
 @pytest.mark.parametrize("name,least", [("psa_crypto", 1000),
                                         ("psa_crypto_hash", 50), ("shax", 30)])
 def test_mbedtls_suite(libraries, tmp_path, name, least):
-    """mbed TLS's tests of PSA in our configuration, and so with the driver;
-    except those on sizes of RSA keys, which the configuration changes.
+    """mbed TLS's PSA tests in our configuration, which uses the driver.
+    Excluded: tests of RSA key sizes that depend on the configuration.
     """
     tests = os.path.join(SOURCE, "tests", "suites")
     suite = f"test_suite_{name}"

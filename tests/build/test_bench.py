@@ -1,5 +1,5 @@
-"""make bench measures all its figures with all available servers; make
-bench-instructions does so on small machines.
+"""make bench obtains all figures, for all available servers; make
+bench-instructions, on small machines.
 """
 
 import glob
@@ -12,13 +12,14 @@ import pytest
 from support import TOP, run
 
 OUT = "build/check"
-# Servers without such a figure.
+# Servers without this figure.
 CAN_NOT = {"inetd": {"hitch", "haproxy", "nginx"}, "busier": {"stunnel"},
            "psk1.3": {"hitch", "haproxy", "nginx"},
            "psk1.2": {"hitch", "haproxy", "nginx"},
            **{f"client_{what}": {"hitch"} for what in (
                "full", "usual", "down", "up", "trip", "idle", "conn")}}
-# An idle server may use no time, and a static program loads no library.
+# Figures that may be 0: an idle server may use no CPU time, and a static one
+# loads no library.
 MAY_BE_NONE = ("crowd_rest", "libraries")
 
 pytestmark = pytest.mark.more
@@ -37,8 +38,8 @@ def read_text(directory, pattern):
 
 @pytest.mark.seconds(900)
 def test_every_figure_is_obtained():
-    """Roughly, and without limits, as the values depend on the machine.  A
-    missing peer is skipped, as the output says.
+    """Approximate values, which are not judged: they depend on the machine.  A
+    peer that is not available is skipped, and listed in the output.
     """
     for program in ("openssl", "strip"):
         if not shutil.which(program):
@@ -63,7 +64,7 @@ def test_every_figure_is_obtained():
         if figure["name"] == "hybrid1.3":  # depends on the build
             wanted -= {"tunnel", "musl", "system"}
         if figure["name"].startswith("calls") and not results["counter"]:
-            continue  # this machine has no such counters
+            continue  # counting is not permitted on this machine
         assert wanted <= set(figure["values"]), (
             figure["name"], results["notes"])
         assert all(value > 0 or figure["name"] in MAY_BE_NONE
@@ -78,8 +79,8 @@ def test_every_figure_is_obtained():
 
 
 @pytest.mark.seconds(600)
-def test_a_shared_key_saves_instructions():
-    """A signature's instructions, on each emulated machine."""
+def test_shared_key_saves_instructions():
+    """It saves those of a signature, on each emulated machine."""
     for program in ("openssl", "qemu-arm", "qemu-mips", "mips-linux-gnu-gcc",
                     "arm-linux-gnueabihf-gcc"):
         if not shutil.which(program):

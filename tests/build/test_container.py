@@ -1,4 +1,4 @@
-"""README's container: built and run as it says, with the musl build."""
+"""README's container, built and run as described, with the musl build."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import support
 from documents import blocks
 from support import TOP, run, wait_for
 
-# Where there are both kinds of control groups, crun does nothing.
+# crun does not work where both versions of control groups are mounted.
 RUNTIME = ["--runtime", "runc", "--cgroup-manager", "cgroupfs"]
 
 pytestmark = [pytest.mark.more, pytest.mark.seconds(300)]
@@ -43,7 +43,7 @@ def podman(tmp_path):
 
 
 def command(program, **places):
-    """README's command that begins so, as words."""
+    """README's command that begins with this program, split into words."""
     text, = (c for c in blocks("A container")[0].replace("\\\n", "").split("\n")
              if c.startswith(program))
     words = text.partition("#")[0].split()[1:]
@@ -69,7 +69,8 @@ def test_container(room, podman, tmp_path):
     (etc / "tunnel.conf").write_text(
         f"accept = {address}\nconnect = {backend.address}\n"
         "cert = /etc/tunnel/cert.pem\n")
-    # Not podman's own limits, which not every root may set, nor a journal.
+    # Without podman's own limits, which not every root may set, and without a
+    # journal.
     podman("run", "--ulimit", "nofile=256:256", "--ulimit", "nproc=256:256",
            "--log-driver", "k8s-file",
            *command("podman run", tunnel=etc)[1:])

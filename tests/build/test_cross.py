@@ -1,4 +1,4 @@
-"""Other kinds of machines: built by a cross compiler, run in an emulator."""
+"""Other architectures: built by a cross compiler, run in an emulator."""
 
 import os
 import subprocess
@@ -10,38 +10,40 @@ import support
 from resuming import TICKETS, assert_shared
 from support import TOP, files_of, run
 
-# The names of compiler and emulator.
+# Names of compilers and emulators.
 MACHINES = {"arm-linux-gnueabihf": "arm", "aarch64-linux-gnu": "aarch64",
             "mips-linux-gnu": "mips", "riscv64-linux-gnu": "riscv64"}
-# 32 and 64 bits, little- and big-endian.
+# 32-bit and 64-bit, little-endian and big-endian.
 NATIVE = "this machine"
 PAIRS = [("mips-linux-gnu", NATIVE), ("mips-linux-gnu", "arm-linux-gnueabihf"),
          ("mips-linux-gnu", "riscv64-linux-gnu"),
          ("arm-linux-gnueabihf", "aarch64-linux-gnu")]
-# All ends of streams, with little data; and resumption.  Excluded are slow
-# tests and tests of socket errors: for MIPS the emulator returns the errno
-# values of x86.
-SCENARIOS = "(end_of_stream and not pending and not told_to_a_writer and not " \
-    "always_faster and not no_backend and not reset_after_close_notify) or " \
+# Each end of a stream with little data in transit; session resumption.
+# Excluded: slow tests, and tests of socket errors, for which the emulator
+# gives MIPS the error numbers of x86.
+SCENARIOS = "(end_of_stream and not pending and not reported_to_a_writer " \
+    "and not without_a_wait and not no_backend and " \
+    "not reset_after_close_notify) or " \
     "(resumption and (restart or log_tells or without_tickets))"
 
 pytestmark = [
     pytest.mark.more,
     pytest.mark.skipif("TUNNEL_VARIANT" in os.environ or bool(support.UNDER),
-                       reason="it makes its own variants"),
+                       reason="makes its own builds"),
     pytest.mark.seconds(600),
 ]
 
 
 def build(machine, accel=""):
-    """Build; return the path of a script that runs the program."""
+    """The path of a script that runs the binary."""
     emulator = f"qemu-{MACHINES[machine]}"
     for program in emulator, f"{machine}-gcc":
         support.need(program)
     if accel and support.why_no_accel():
         pytest.skip(support.why_no_accel())
     out = f"build/{machine}{accel and '-' + accel}"
-    run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={out}/tunnel", "STATIC=1",
+    run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={out}/tunnel",
+        "STATIC=1",
         f"CC={machine}-gcc", *(["ACCEL=" + accel] if accel else []),
         timeout=480)
     binary = os.path.join(TOP, out, "tunnel")
@@ -82,11 +84,12 @@ def test_scenarios(machine, capsys):
         print(f"\n{machine}: {p.stdout.splitlines()[-1]}")
 
 
-@pytest.mark.skipif(not support.PATCHED, reason="it is not our own mbed TLS")
+@pytest.mark.skipif(not support.PATCHED, reason="not our own mbed TLS")
 @pytest.mark.parametrize("ticket", TICKETS)
 @pytest.mark.parametrize("one,other", PAIRS)
-def test_ticket_of_one_is_good_on_the_other(room, monkeypatch, certs, one, other,
-                                            ticket):
+def test_ticket_is_valid_on_another_architecture(room, monkeypatch, certs, one,
+                                                 other,
+                                                 ticket):
     backend = room.backend().serve(support.echo)
     keys = room.write("keys", run(support.TUNNEL, "-k"))
     addresses = []

@@ -1,5 +1,5 @@
-"""make deb: a package without lintian errors, which bare systems install,
-upgrade under load, and remove.
+"""make deb: lintian finds no error; bare systems install the package, upgrade
+it under load, and remove it.
 """
 
 import glob
@@ -13,7 +13,7 @@ import pytest
 from support import TOP, wait_for
 
 DEBIANS = ["bookworm", "trixie"]
-# Files that dpkg and systemd keep.
+# Directories that belong to dpkg and systemd.
 THEIRS = re.compile(r"/(var/(lib/(dpkg|systemd|private)|cache|log)|run|tmp|proc|"
                     r"sys|dev|etc/([.]pwd[.]lock|(passwd|group|shadow|gshadow)-"
                     r"|machine-id|systemd/system))(/|$)")
@@ -47,7 +47,7 @@ def test_lintian_finds_no_error(deb):
 
 
 def later(deb, directory):
-    """Return the same package with a higher version."""
+    """The same package with a higher version."""
     tree = directory / "tree"
     run("dpkg-deb", "-R", deb, tree)
     control = tree / "DEBIAN/control"
@@ -59,7 +59,7 @@ def later(deb, directory):
 
 
 class Machine:
-    """A booted Debian, by tests/machine."""
+    """A booted Debian, from tests/machine."""
 
     def __init__(self, suite):
         self.p = subprocess.Popen(
@@ -87,7 +87,7 @@ class Machine:
                 if not THEIRS.match(name)}
 
     def client(self, port):
-        """Connect to a port in it, by the host's openssl."""
+        """A connection to a port inside, by openssl from outside."""
         return subprocess.Popen(
             ["nsenter", "-t", self.words[2], "-n", "openssl", "s_client",
              "-quiet", "-connect", f"127.0.0.1:{port}"],
@@ -119,9 +119,7 @@ exec = cat
 
 
 def test_life_of_a_package(deb, machine, tmp_path):
-    """Installed, configured, upgraded with an open connection, removed,
-    purged.
-    """
+    """Install, configure, upgrade under a connection, remove, purge."""
     before = machine.files()
     machine.copy(deb, "/root/tunnel.deb")
     machine.copy(later(deb, tmp_path), "/root/later.deb")

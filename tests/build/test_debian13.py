@@ -1,5 +1,5 @@
-"""The first part of the tests on the next Debian, with only what "make deps
-check" installs there.
+"""The first part of the tests on Debian 13, in a system with only the packages
+that "make deps check" installs.
 """
 
 import os
@@ -15,7 +15,7 @@ SECONDS = 2400
 pytestmark = [
     pytest.mark.more,
     pytest.mark.skipif("TUNNEL_VARIANT" in os.environ or bool(UNDER),
-                       reason="has a build of its own"),
+                       reason="makes its own build"),
     pytest.mark.seconds(SECONDS),
 ]
 
@@ -29,7 +29,7 @@ def test_first_part(capsys):
     if p.returncode == 77:
         pytest.skip(lines[-1])
     assert p.returncode == 0, p.stdout[-20000:]
-    # Tests that were skipped there, and the number that passed.
+    # The skipped tests and the number of passed ones.
     told = [line for line in lines if line.startswith("SKIPPED ")]
     told += [line for line in lines if re.match(r"\d+ passed", line)]
     assert told, p.stdout[-20000:]

@@ -1,4 +1,4 @@
-"""make demo, as a newcomer sees it, and the pictures of it in README.md."""
+"""make demo, run as by a newcomer, and its pictures in README.md."""
 
 import os
 import re
@@ -20,7 +20,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.mark.seconds(120)
 def test_demo():
-    """It never fails, although its parts start at the same time."""
+    """Repeated runs without an error: the parts of the demo start
+    concurrently.
+    """
     for _ in range(4):
         p = subprocess.run(["tests/demo/demo"], cwd=TOP, capture_output=True,
                            text=True, timeout=30 * support.SLOW)

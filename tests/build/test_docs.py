@@ -11,6 +11,7 @@ from config_keys import table
 from documents import MANUALS, read
 from support import TOP, run
 
+
 def test_help_has_every_key_once_and_fits_a_screen():
     lines = run(support.TUNNEL, "-h").decode().splitlines()
     assert len(lines) <= 24
@@ -18,8 +19,8 @@ def test_help_has_every_key_once_and_fits_a_screen():
     assert len(table()) == len(set(table())) > 40
 
 
-def test_usage_is_that_of_the_manual():
-    """The flags of tunnel(8) are those of -h."""
+def test_usage_matches_the_manual():
+    """The flags in tunnel(8) are those in -h."""
     out = run(support.TUNNEL, "-h").decode()
     flags = set(re.search(r"\[-([A-Za-z]+)\]", out).group(1)) | set("cgkopr")
     items = re.findall(r"^\.It Fl (\w)\b", read("man", "tunnel.8"), re.M)
@@ -28,18 +29,18 @@ def test_usage_is_that_of_the_manual():
 
 
 @pytest.mark.parametrize("manual", MANUALS)
-def test_mandoc_has_nothing_to_say(manual):
+def test_mandoc_has_no_complaints(manual):
     try:
         p = subprocess.run(["mandoc", "-Tlint", "-W", "style",
                             os.path.join(TOP, "man", manual)],
                            capture_output=True, text=True)
     except FileNotFoundError:
         pytest.skip("mandoc is not installed")
-    # Those of other packages need not be installed here.
+    # Manuals of other packages may not be installed.
     notes = [line for line in p.stdout.splitlines()
              if "referenced manual not found" not in line]
     assert notes == []
 
 
-def test_readme_and_charts_tell_what_was_measured():
+def test_readme_and_charts_match_the_measurements():
     run(os.path.join(TOP, "tests/bench/tell"), "--check")

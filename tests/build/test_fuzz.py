@@ -1,5 +1,5 @@
-"""Each harness of tests/fuzz: earlier findings stay fixed, and nothing is
-found in some seconds.
+"""The harnesses of tests/fuzz: earlier findings stay fixed, and a few seconds
+find nothing new.
 """
 
 import os
@@ -15,12 +15,12 @@ FUZZ = os.path.join(TESTS, "fuzz")
 HARNESSES = sorted(
     name[:-2] for name in os.listdir(FUZZ)
     if name.endswith(".c") and name not in ("fuzz.c", "seeds.c"))
-SECONDS = 12  # for each; two run at a time
-LIMIT = 1500  # for all, including the build, on a busy machine
+SECONDS = 12  # per harness; two run at a time
+LIMIT = 1500  # for all harnesses, including builds, on a busy machine
 
 
 def why_not():
-    """Return why fuzzing is not possible here, or None."""
+    """Why fuzzing is impossible here; None if it is possible."""
     if not os.path.isdir(os.path.join(TOP, "build", "mbedtls-source")):
         return "there is no source of mbed TLS in build/mbedtls-source"
     if not shutil.which("clang"):
@@ -35,7 +35,7 @@ def why_not():
 pytestmark = [
     pytest.mark.more,
     pytest.mark.skipif("TUNNEL_VARIANT" in os.environ or bool(UNDER),
-                       reason="it makes its own variants"),
+                       reason="makes its own builds"),
     pytest.mark.skipif(bool(why_not()), reason=str(why_not())),
 ]
 
@@ -47,11 +47,11 @@ def test_nothing_is_found():
     runs = dict(re.findall(r"^(\w+): (\d+) runs, and nothing was found$",
                            said, re.MULTILINE))
     assert sorted(runs) == HARNESSES, said
-    # At least the initial corpus.
+    # At least the initial corpus has run.
     assert all(int(n) > 10 for n in runs.values()), runs
 
 
-def test_what_is_found_is_told(tmp_path):
+def test_findings_are_reported(tmp_path):
     harness = tmp_path / "broken"
     harness.write_text("#!/bin/sh\necho it is broken; exit 77\n")
     harness.chmod(0o755)

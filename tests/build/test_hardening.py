@@ -1,4 +1,5 @@
-"""The binary has the hardening requested of compiler and linker."""
+"""The hardening requested from compiler and linker is present in the binary.
+"""
 
 import os
 import re
@@ -13,7 +14,7 @@ VARIANT = os.environ.get("TUNNEL_VARIANT")
 
 pytestmark = [
     pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
-                       reason="sanitizers have checks of their own"),
+                       reason="sanitizers replace the hardening"),
     pytest.mark.skipif(not shutil.which("readelf"),
                        reason="binutils is not installed"),
 ]
@@ -29,15 +30,15 @@ def symbols():
 
 
 def functions(*names):
-    """name -> its instructions"""
+    """name -> disassembly"""
     text = run("objdump", "-d", "--no-show-raw-insn", support.TUNNEL,
                timeout=60).decode()
     found = dict(re.findall(r"^[0-9a-f]+ <([\w.]+)>:\n((?:.+\n)+)", text, re.M))
     return [found[name] for name in names]
 
 
-@pytest.mark.skipif(VARIANT == "musl", reason="it is linked without")
-def test_it_can_be_anywhere():
+@pytest.mark.skipif(VARIANT == "musl", reason="linked without PIE")
+def test_position_independent():
     assert re.search(r"Type: +DYN", read("-h"))
 
 
@@ -47,8 +48,8 @@ def test_no_page_is_writable_and_executable():
     assert all("W" not in f or "E" not in f for _, f in flags)
 
 
-@pytest.mark.skipif(VARIANT == "musl", reason="it has no relocations")
-def test_what_is_relocated_is_read_only_from_then_on():
+@pytest.mark.skipif(VARIANT == "musl", reason="no relocations")
+def test_relocations_become_read_only():
     assert "GNU_RELRO" in read("-l")
     assert re.search(r"\(FLAGS_1\) .*\bNOW\b", read("-d"))
 
@@ -57,17 +58,17 @@ def test_stack_is_protected():
     assert any(name.startswith("__stack_chk_fail") for name in symbols())
 
 
-@pytest.mark.skipif(VARIANT == "musl", reason="musl does not have them")
-def test_known_sizes_are_checked():
+@pytest.mark.skipif(VARIANT == "musl", reason="not in musl")
+def test_fortified_functions():
     checked = {name for name in symbols() if name.startswith("__")
                and name.split("@")[0].endswith("_chk")}
-    assert checked, "no function that checks sizes"
+    assert checked, "no fortified function"
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64" or VARIANT == "musl",
-                    reason="of x86 alone, and musl does not have it")
-def test_indirect_calls_go_where_functions_begin():
-    """In our code, and in our own library."""
+                    reason="x86 only, and not in musl")
+def test_indirect_branch_tracking():
+    """In our code, and in our mbed TLS."""
     names = ["main", "tls_init"]
     if support.PATCHED:
         names.append("mbedtls_ssl_handshake")
@@ -76,8 +77,8 @@ def test_indirect_calls_go_where_functions_begin():
 
 
 @pytest.mark.skipif(VARIANT == "clang" or not shutil.which("gcc"),
-                    reason="clang does not tell")
-def test_flags_that_leave_no_name_behind():
+                    reason="clang does not record its flags")
+def test_flags_without_a_trace_in_the_code():
     """gcc records its flags in the debug information."""
     wanted = {"-ftrivial-auto-var-init=zero", "-fstack-clash-protection",
               "-fno-strict-overflow", "-fno-delete-null-pointer-checks"}

@@ -1,5 +1,5 @@
-"""make: install, uninstall, what it says without a fit library, and that the
-usual variables are respected.
+"""make: install, uninstall, messages without a suitable library, and the usual
+variables.
 """
 import os
 import re
@@ -54,7 +54,7 @@ def test_install_and_uninstall(tmp_path):
     assert not (tmp_path / "etc/tunnel").exists()
 
 
-def test_install_leaves_what_is_a_users(tmp_path):
+def test_install_keeps_user_files(tmp_path):
     where = f"DESTDIR={tmp_path}"
     mine = [tmp_path / "etc/tunnel" / name
             for name in ("tunnel.conf", "imaps.conf")]
@@ -87,8 +87,8 @@ def commands_of(path):
     return re.findall(r"^Exec\w+=(.*)$", path.read_text(), re.M)
 
 
-def test_units_run_what_was_installed(tmp_path):
-    """And read the file of the instance."""
+def test_units_run_the_installed_program(tmp_path):
+    """With the configuration file of the instance."""
     units = tmp_path / "units"
     assert make("install", f"DESTDIR={tmp_path}", "PREFIX=/opt/tunnel",
                 "SYSCONFDIR=/opt/etc", "SYSTEMDDIR=/units").returncode == 0
@@ -101,7 +101,7 @@ def test_units_run_what_was_installed(tmp_path):
 
 
 def test_user_for_the_workers(tmp_path):
-    """systemd-sysusers makes the one that README tells to name."""
+    """systemd-sysusers creates the user that README names."""
     if not shutil.which("systemd-sysusers"):
         pytest.skip("systemd-sysusers is not installed")
     assert make("install", f"DESTDIR={tmp_path}", "PREFIX=/usr"
@@ -113,13 +113,13 @@ def test_user_for_the_workers(tmp_path):
     assert user[6] == "/usr/sbin/nologin"
 
 
-def test_without_an_mbedtls_one_sentence_says_so(tmp_path):
+def test_message_without_mbedtls(tmp_path):
     done = make(f"MBEDTLS={tmp_path}", f"O={tmp_path}/o",
                 f"TUNNEL={tmp_path}/tunnel")
     assert done.returncode == 2
     said = [line for line in done.stderr.splitlines() if "***" not in line]
-    assert said == [f"make: MBEDTLS={tmp_path}: there is no mbed TLS; leave "
-                    "MBEDTLS out to build our own"]
+    assert said == [f"make: MBEDTLS={tmp_path}: mbed TLS was not found; leave "
+                    "MBEDTLS out to build the bundled one"]
     assert not os.path.exists(tmp_path / "tunnel")
 
 

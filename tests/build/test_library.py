@@ -1,4 +1,4 @@
-"""Our own mbed TLS: its features, and those that are left out."""
+"""Our own mbed TLS: its features, and the omitted ones."""
 
 import os
 
@@ -8,7 +8,7 @@ import support
 from support import run
 
 pytestmark = pytest.mark.skipif(not support.PATCHED,
-                                reason="this is not our own mbed TLS")
+                                reason="not our own mbed TLS")
 
 
 def refusal(room, *words):
@@ -28,11 +28,11 @@ without_p521 = pytest.mark.skipif(support.ACCEL, reason="AWS-LC has P-521")
     ("ciphers", "TLS_RSA_WITH_AES_128_GCM_SHA256",
      'unknown cipher suite "TLS_RSA_WITH_AES_128_GCM_SHA256"'),
 ])
-def test_what_it_lacks_is_refused(room, key, value, said):
+def test_omitted_feature_is_refused(room, key, value, said):
     assert said in refusal(room, f"cert={room.certs.server}", f"{key}={value}")
 
 
-def test_group_that_only_another_build_has(room):
+def test_group_of_another_build(room):
     if "x25519mlkem768" in support.GROUPS:
         pytest.skip("this build has X25519MLKEM768")
     said = refusal(room, f"cert={room.certs.server}", "groups=X25519MLKEM768")
@@ -45,7 +45,7 @@ def test_group_that_only_another_build_has(room):
     ("secp256k1", "secp256k1"),
     ("brainpoolP256r1", "a brainpool curve"),
 ])
-def test_key_on_a_curve_that_it_lacks_is_refused(room, curve, name):
+def test_key_on_an_omitted_curve_is_refused(room, curve, name):
     key = room.path("key.pem")
     run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
         f"ec_paramgen_curve:{curve}", "-nodes", "-subj", "/CN=localhost",
@@ -91,7 +91,7 @@ def test_encrypted_key(room, cipher):
     (("pkcs8", "-topk8", "-scrypt"), "with scrypt"),
     (("ec", "-aes256"), "in OpenSSL's old format"),
 ])
-def test_encryption_that_is_not_there_is_refused(room, how, name):
+def test_omitted_encryption_is_refused(room, how, name):
     key = room.path("encrypted.key")
     run("openssl", *how, "-passout", "pass:secret",
         "-in", room.certs.path("server.key"), "-out", key)
@@ -101,7 +101,7 @@ def test_encryption_that_is_not_there_is_refused(room, how, name):
         f"key_password_file={password}")
 
 
-def test_chain_that_is_too_long_is_refused(room):
+def test_overlong_chain_is_refused(room):
     with open(room.certs.server) as f, open(room.certs.ca) as ca:
         pem = room.write("long.pem", f.read() + 18 * ca.read())
     assert "this mbed TLS can send only 6144" in refusal(room, f"cert={pem}")

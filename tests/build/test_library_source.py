@@ -1,4 +1,5 @@
-"""The choice of mbed TLS by "make deps", with a fake Debian."""
+"""The version of mbed TLS that "make deps" fetches, from a simulated Debian.
+"""
 
 import os
 import re
@@ -47,7 +48,7 @@ cat "$DEBIAN/madison"
 
 
 class Debian:
-    """Fake programs of apt, and a directory with their data."""
+    """Stubs of apt's programs, and a directory with their data."""
 
     package, verb, name = "mbedtls", "source", "mbedtls-source"
 
@@ -63,7 +64,8 @@ class Debian:
         self.write("mbedtls/tested", TESTED)
         self.patch = self.write("a.patch", PATCH)
         self.write("main", "http://debian.example.org/debian/\n")
-        self.write("security", "http://security.example.org/debian-security/\n")
+        self.write("security",
+                   "http://security.example.org/debian-security/\n")
         self.write("says", "")
         self.write("fails", "0\n")
         self.has()
@@ -83,7 +85,7 @@ class Debian:
             return ""
 
     def has(self, *packages, line="int a = 1;"):
-        """Set the packages, each "VERSION SUITE"; line: the one of their
+        """Set the available packages, each "VERSION SUITE"; line: of their
         source.
         """
         split = [package.split() for package in packages]
@@ -94,7 +96,7 @@ class Debian:
             f"{version} {line}\n" for version, _ in split))
 
     def fetch(self, status=0):
-        """Return what mbedtls/build wrote to its outputs."""
+        """The outputs of mbedtls/build."""
         if os.path.exists(os.path.join(self.top, "fetched")):
             os.remove(os.path.join(self.top, "fetched"))
         p = subprocess.run(
@@ -124,7 +126,7 @@ def debian(tmp_path):
     return Debian(tmp_path)
 
 
-def test_the_newest_of_3_6_is_taken_and_its_suite_told(debian):
+def test_newest_3_6_is_taken_and_its_suite_named(debian):
     debian.has("4.1.0-1 sid", "3.6.7-3 sid", "3.6.6-1~deb13u1 trixie")
     out, err = debian.fetch()
     assert out == ("mbed TLS 3.6.7-3 from Debian sid is in "
@@ -133,7 +135,7 @@ def test_the_newest_of_3_6_is_taken_and_its_suite_told(debian):
     assert debian.fetched() == [debian.version()] == ["3.6.7-3"]
 
 
-def test_all_suites_are_asked_where_this_machine_gets_them(debian):
+def test_all_suites_are_queried_at_this_machines_archive(debian):
     debian.has("3.6.7-3 sid")
     debian.fetch()
     asked = debian.read("build/mbedtls-source.apt/sources.list").splitlines()
@@ -145,7 +147,7 @@ def test_all_suites_are_asked_where_this_machine_gets_them(debian):
                for line in asked)
 
 
-def test_without_security_updates_here_the_others_are_asked(debian):
+def test_without_security_archive_the_others_are_queried(debian):
     debian.write("security", "")
     debian.has("3.6.7-3 sid")
     debian.fetch()
@@ -155,7 +157,7 @@ def test_without_security_updates_here_the_others_are_asked(debian):
     assert debian.version() == "3.6.7-3"
 
 
-def test_the_same_version_is_not_fetched_again(debian):
+def test_same_version_is_not_fetched_again(debian):
     debian.has("3.6.7-3 sid")
     debian.fetch()
     assert debian.fetch() == (
@@ -165,7 +167,7 @@ def test_the_same_version_is_not_fetched_again(debian):
 
 @pytest.mark.parametrize("newer", ["3.6.7-3+deb13u1 trixie-security",
                                    "3.6.7-4 sid"])
-def test_an_update_is_fetched(debian, newer):
+def test_update_is_fetched(debian, newer):
     debian.has("3.6.7-3 sid")
     debian.fetch()
     os.utime(debian.dir, (1, 1))
@@ -175,14 +177,14 @@ def test_an_update_is_fetched(debian, newer):
     assert os.stat(debian.dir).st_mtime > 1
 
 
-def test_a_newer_release_is_taken_if_the_patches_fit(debian):
+def test_newer_release_is_taken_if_the_patches_fit(debian):
     debian.has("3.6.8-1 sid", "3.6.7-3 trixie")
     out, _ = debian.fetch()
     assert debian.version() == "3.6.8-1"
     assert "tunnel has not been tested with it" in out
 
 
-def test_a_newer_release_is_left_if_a_patch_does_not_fit(debian):
+def test_newer_release_is_refused_if_a_patch_does_not_fit(debian):
     debian.has("3.6.8-1 sid", "3.6.7-3 trixie")
     debian.write("pool", "3.6.8-1 int b = 1;\n3.6.7-3 int a = 1;\n")
     out, err = debian.fetch()
@@ -191,7 +193,7 @@ def test_a_newer_release_is_left_if_a_patch_does_not_fit(debian):
     assert "from Debian trixie" in out
 
 
-def test_one_that_the_patches_fit_no_more_is_replaced(debian):
+def test_source_is_replaced_if_the_patches_no_longer_fit(debian):
     debian.has("3.6.7-3 sid")
     debian.fetch()
     debian.write("a.patch", PATCH.replace("int a = 1;", "int c = 1;"))
@@ -200,7 +202,7 @@ def test_one_that_the_patches_fit_no_more_is_replaced(debian):
     assert debian.fetched() == ["3.6.7-3"]
 
 
-def test_3_6_6_is_taken_with_a_warning_where_there_is_no_other(debian):
+def test_3_6_6_is_taken_with_a_warning_as_the_only_version(debian):
     debian.has("3.6.6-1~deb13u1 trixie", "4.1.0-1 sid")
     for _ in range(2):
         _, err = debian.fetch()
@@ -211,7 +213,7 @@ def test_3_6_6_is_taken_with_a_warning_where_there_is_no_other(debian):
 
 @pytest.mark.parametrize("there", [[], ["3.6.5-1 sid"], ["4.1.0-1 sid"],
                                    ["2.28.3-1 trixie"]])
-def test_nothing_that_will_do(debian, there):
+def test_no_suitable_version(debian, there):
     debian.has(*there)
     _, err = debian.fetch(status=1)
     assert err.splitlines()[-1] == (
@@ -221,7 +223,7 @@ def test_nothing_that_will_do(debian, there):
 
 
 @pytest.mark.parametrize("lost", ["network", "suite", "archive", "file"])
-def test_what_is_there_stays_if_nothing_newer_can_be_had(debian, lost):
+def test_present_source_stays_if_nothing_newer_is_available(debian, lost):
     debian.has("3.6.7-3 sid")
     debian.fetch()
     told = "mbed TLS 3.6.7-3 stays in build/mbedtls-source\n"
@@ -247,7 +249,7 @@ def test_what_is_there_stays_if_nothing_newer_can_be_had(debian, lost):
     assert debian.version() == "3.6.7-3"
 
 
-def test_no_network_and_nothing_there(debian):
+def test_no_network_and_no_source(debian):
     debian.write("fails", "100\n")
     _, err = debian.fetch(status=1)
     assert "use MBEDTLS=system or MBEDTLS=/prefix" in err
@@ -283,7 +285,7 @@ def test_aws_lc_is_fetched_and_stays(debian_of_aws_lc):
     assert out.endswith(told.format("stays in", ""))
 
 
-def test_a_newer_aws_lc_is_taken_if_it_is_in_there(debian_of_aws_lc):
+def test_newer_aws_lc_is_taken_if_the_package_contains_it(debian_of_aws_lc):
     debian = debian_of_aws_lc
     debian.has("1.0.0-1 sid", "0.43.0-1 sid", "0.42.0+dfsg-1 sid")
     debian.write("pool", "1.0.0-1 nothing\n0.43.0-1 cmake\n")
@@ -294,7 +296,7 @@ def test_a_newer_aws_lc_is_taken_if_it_is_in_there(debian_of_aws_lc):
 
 
 @pytest.mark.parametrize("there", [[], ["0.41.0-1 trixie"]])
-def test_no_aws_lc_that_will_do(debian_of_aws_lc, there):
+def test_no_suitable_aws_lc(debian_of_aws_lc, there):
     debian_of_aws_lc.has(*there)
     _, err = debian_of_aws_lc.fetch(status=1)
     assert err.splitlines()[-1] == (
@@ -302,7 +304,7 @@ def test_no_aws_lc_that_will_do(debian_of_aws_lc, there):
         "from Debian: leave ACCEL=aws-lc out")
 
 
-def test_the_list_names_what_3_6_6_is_open_to():
+def test_list_names_vulnerabilities_of_3_6_6():
     with open(os.path.join(TOP, "mbedtls", "tested")) as f:
         tested = [line.split(maxsplit=1) for line in f if line[0] != "#"]
     assert ["3.6.7\n".strip()] == tested[-2]
@@ -321,7 +323,7 @@ def test_deps_without_apt(tmp_path):
 
 
 def test_deps_without_root(tmp_path):
-    """One message names all missing packages, for root to install."""
+    """One message lists all missing packages, for root to install."""
     for name in ("sh", "dirname", "grep"):
         os.symlink(shutil.which(name), tmp_path / name)
     for name, text in {"id": "echo 1000", "dpkg-query": "exit 1",

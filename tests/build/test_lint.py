@@ -1,4 +1,4 @@
-"""cppcheck and clang-tidy report nothing."""
+"""Static analysis: cppcheck and clang-tidy report nothing."""
 
 import glob
 import os
@@ -18,45 +18,46 @@ DEFINES = ["-D_GNU_SOURCE", '-DVERSION="0"', "-I.", "-Ilib"]
 CHECKS = [
     "bugprone-*", "cert-*", "clang-analyzer-*", "misc-redundant-expression",
     "performance-*",
-    # Off: 24 * 60 * 60 fits an int, and (void *)(uintptr_t) casts a const away.
+    # Off: 24 * 60 * 60 fits an int; (void *)(uintptr_t) removes a const on
+    # purpose.
     "-bugprone-implicit-widening-of-multiplication-result",
     "-performance-no-int-to-ptr",
     # Off: arrays of pointers are intended.
     "-bugprone-sizeof-expression",
-    # Off: free() takes any pointer there is.
+    # Off: free() accepts any pointer.
     "-bugprone-multi-level-implicit-pointer-conversion",
-    # Off: two parameters of one type, and numbers as conditions.
+    # Off: adjacent parameters of one type, and numbers as conditions, are
+    # fine.
     "-bugprone-easily-swappable-parameters",
     "-bugprone-narrowing-conversions",
-    # Off: this code checks results by assignments in conditions.
+    # Off: an assignment in a condition is an idiom of this code.
     "-bugprone-assignment-in-if-condition",
-    # Off: memcpy_s() and the like are not available.
+    # Off: memcpy_s() and similar functions are not available.
     "-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling",
-    # Off: a call that succeeds leaves errno as it was, on Linux.
+    # Off: on Linux, a successful call does not change errno.
     "-clang-analyzer-unix.Errno",
-    # Off: -1 as a descriptor gives EBADF, which is intended.
+    # Off: -1 as a descriptor results in EBADF, as intended.
     "-clang-analyzer-unix.StdCLibraryFunctions",
-    # Off: enums may be made from numbers.
+    # Off: an enum is a named number, and conversions are fine.
     "-clang-analyzer-optin.core.EnumCastOutOfRange", "-cert-int09-c",
-    # Off: a switch may ignore other values.
+    # Off: a switch ignores unlisted values on purpose.
     "-bugprone-switch-missing-default-case",
-    # Off: a void * between two sockaddr types states the alignment.
+    # Off: void * between two kinds of sockaddr asserts alignment.
     "-bugprone-casting-through-void",
-    # Off: return values of printf() and of clean-up, and _exit() in signals.
+    # Off: unchecked results of printf() and of clean-up; _exit() in signal
+    # handlers.
     "-cert-err33-c", "-bugprone-unused-return-value",
 ]
 
 
 def mbedtls():
-    """Return our own library's headers, for any machine."""
+    """The headers of our own library, on any architecture."""
     found = glob.glob(os.path.join(TOP, "build", "library", "*", "include"))
     return ["-isystem", found[0]] if found else []
 
 
 def oids():
-    """Return mbed TLS's macros for strings within strings, which cppcheck has
-    to know.
-    """
+    """Macros of mbed TLS for strings within strings, for cppcheck."""
     found = set()
     for source in [*SOURCES, *glob.glob("lib/*.h", root_dir=TOP)]:
         with open(os.path.join(TOP, source)) as f:
@@ -65,7 +66,7 @@ def oids():
 
 
 def needed():
-    """Return the options without which there is an #error."""
+    """Definitions that mbed TLS needs to avoid an #error."""
     with open(os.path.join(TOP, "tls.c")) as f:
         text = f.read()
     return {"PSA_WANT_ALG_CHACHA20_POLY1305", "PSA_WANT_KEY_TYPE_CHACHA20",
@@ -81,7 +82,8 @@ def test_cppcheck():
         "--enable=warning,performance,portability", "--inline-suppr",
         "--library=posix", "--suppress=missingIncludeSystem",
         "--suppress=normalCheckLevelMaxBranches", "--template=gcc", "-j2",
-        # mmap(2) requires -1 with MAP_ANONYMOUS; and there is one thread.
+        # mmap(2) requires -1 with MAP_ANONYMOUS; the program has a single
+        # thread.
         "--suppress=invalidFunctionArg",
         "--suppress=getpwuidCalled", "--suppress=getpwnamCalled",
         "--suppress=getgrnamCalled", "--suppress=readdirCalled",

@@ -1,6 +1,5 @@
-"""The recipes of tunnel-packages(7), as they are written there: their scripts
-run with stubs of what OpenWrt and OpenRC have, their commands with this
-machine's compiler.
+"""The recipes of tunnel-packages(7), unchanged: scripts run with stubs for
+OpenWrt and OpenRC, commands with this machine's compiler.
 """
 
 import glob
@@ -26,16 +25,16 @@ SCRIPTS = ["package/tunnel/files/tunnel.init", "tunnel/APKBUILD",
 
 
 def builds(test):
-    """For one that makes a build of its own."""
+    """Marks for a test that makes its own build."""
     for mark in (pytest.mark.more, pytest.mark.seconds(300),
                  pytest.mark.skipif("TUNNEL_VARIANT" in os.environ,
-                                    reason="it makes its own builds")):
+                                    reason="makes its own builds")):
         test = mark(test)
     return test
 
 
 def displays():
-    """Each file's text, by its name."""
+    """The text of each file, by name."""
     found = re.findall(r"^\.Pa (\S+) :\n\.Bd -literal\n(.*?)^\.Ed$", TEXT,
                        re.M | re.S)
     return {name: text.replace("\\e", "\\").replace("\\&", "")
@@ -44,7 +43,7 @@ def displays():
 
 @pytest.fixture
 def files(tmp_path):
-    """They are where they belong."""
+    """The files at their places."""
     for name, text in displays().items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,12 +51,14 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_they_are_all_there():
+def test_all_files_are_present():
     assert {*SCRIPTS, "package/tunnel/Makefile"} == set(displays())
 
 
-def test_a_reader_sees_them_whole():
-    """And may copy them: nothing in them is a tab, which he would lose."""
+def test_files_are_rendered_whole():
+    """A reader can copy them: they contain no tabs, which rendering would
+    lose.
+    """
     need("mandoc")
     seen = run("mandoc", "-Tascii", os.path.join(
         TOP, "man", "tunnel-packages.7")).decode()
@@ -83,14 +84,14 @@ def test_scripts_are_scripts(files, name):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_shellcheck_has_nothing_to_say(files, name):
+def test_shellcheck_has_no_complaints(files, name):
     need("shellcheck")
     run("shellcheck", files / name)
 
 
 @pytest.fixture
 def configurations(room, tmp_path, echo):
-    """A directory of them, to which a call adds one."""
+    """A directory of configurations; calling it adds one."""
     where = tmp_path / "configurations"
     where.mkdir()
 
@@ -106,7 +107,7 @@ def configurations(room, tmp_path, echo):
 
 
 def script(text, where, **variables):
-    """Its output, and exit status."""
+    """Its output and exit status."""
     p = subprocess.run(
         ["sh", "-c", text], text=True, capture_output=True,
         env={**os.environ, "TUNNEL": support.TUNNEL,
@@ -134,7 +135,7 @@ procd_add_raw_trigger() { echo "trigger $*"; }
 """
 
 
-def test_procd_starts_each_that_is_valid(room, files, configurations):
+def test_procd_starts_valid_instances(room, files, configurations):
     init = files / "package/tunnel/files/tunnel.init"
     assert script(f"{PROCD} . {init}; start_service",
                   configurations.where) == ("", 0)
@@ -150,7 +151,7 @@ def test_procd_starts_each_that_is_valid(room, files, configurations):
     assert_serves(room, commands[0].split())
 
 
-def test_procd_reloads_what_is_valid(files, configurations):
+def test_procd_reloads_valid_instances(files, configurations):
     init = files / "package/tunnel/files/tunnel.init"
     configurations("tunnel")
     assert script(f"{PROCD} . {init}; reload_service",
@@ -195,10 +196,10 @@ def test_openrc(room, files, configurations, service, conf):
 
 @pytest.fixture
 def archive(tmp_path):
-    """As the page has it made, from a clone; unpacked."""
+    """The source archive from a clone, made as the page says, unpacked."""
     need("git")
     if not os.path.exists(os.path.join(TOP, ".git")):
-        pytest.skip("this is no clone")
+        pytest.skip("not a clone")
     command, = re.findall("^git archive .*$", TEXT, re.M)
     clone = tmp_path / "clone"
     run("git", "clone", "-q", "--shared", TOP, clone, timeout=60)
@@ -210,7 +211,7 @@ def archive(tmp_path):
     return where
 
 
-# What OpenWrt's include/ would do, as far as it matters here.
+# The relevant parts of OpenWrt's include/.
 RULES = """
 INCLUDE_DIR = $(TOPDIR)
 INSTALL_DIR = install -d -m0755
@@ -244,7 +245,7 @@ def assert_is_package(root, more):
 @builds
 def test_openwrt_package(files, archive):
     if not os.path.isdir(OPENWRT):
-        pytest.skip("there is no mbed TLS in build/mbedtls-openwrt")
+        pytest.skip("no mbed TLS in build/mbedtls-openwrt")
     top, usr = files / "openwrt", files / "staging" / "usr"
     top.mkdir()
     usr.mkdir(parents=True)
@@ -267,7 +268,7 @@ def test_openwrt_package(files, archive):
 @builds
 def test_alpine_package(files, archive):
     if not os.path.isdir(SOURCE):
-        pytest.skip("there is no source of mbed TLS in build/mbedtls-source")
+        pytest.skip("no source of mbed TLS in build/mbedtls-source")
     source, = archive.iterdir()
     apkbuild = files / "tunnel/APKBUILD"
     release = re.search("^_mbedtls=(.*)$", apkbuild.read_text(), re.M).group(1)

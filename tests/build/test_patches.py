@@ -1,6 +1,4 @@
-"""The descriptions in mbedtls/patches, and a source to which one does not
-apply.
-"""
+"""The headers of mbedtls/patches, and a source that a patch does not fit."""
 
 import os
 import re
@@ -19,7 +17,7 @@ PATCHES = sorted(name for name in os.listdir(FOLDER)
 
 @pytest.mark.parametrize("name", PATCHES)
 def test_patch_says_why(name):
-    """Its reason, upstream's state, and its tests."""
+    """The reason, the state upstream, and the tests that cover it."""
     with open(os.path.join(FOLDER, name)) as f:
         head = f.read().split("\n--- a/")[0]
     title, blank, *rest = head.splitlines()
@@ -35,8 +33,8 @@ def test_patch_says_why(name):
 
 
 @pytest.mark.parametrize("name", PATCHES)
-def test_patch_changes_sources_alone(name):
-    """No patch contains backup files of patch(1)."""
+def test_patch_changes_only_sources(name):
+    """No backup copies of patch(1), which other sources lack."""
     with open(os.path.join(FOLDER, name)) as f:
         text = f.read()
     files = re.findall(r"^--- (\S+)\n\+\+\+ (\S+)$", text, re.M)
@@ -46,10 +44,10 @@ def test_patch_changes_sources_alone(name):
         assert old in ("a" + new[1:], "/dev/null")
 
 
-def test_source_that_a_patch_does_not_fit(tmp_path):
+def test_patch_does_not_fit(tmp_path):
     """The patch is named, and nothing is built."""
     if not os.path.isdir(SOURCE):
-        pytest.skip("there is no source of mbed TLS in build/mbedtls-source")
+        pytest.skip("no source of mbed TLS in build/mbedtls-source")
     other = tmp_path / "other"
     for part in ("3rdparty", "framework", "include", "library", "scripts"):
         shutil.copytree(os.path.join(SOURCE, part), other / part)
@@ -69,9 +67,9 @@ def test_source_that_a_patch_does_not_fit(tmp_path):
 
 
 def test_patches_fit_without_fuzz(tmp_path):
-    """One after the other."""
+    """Applied in order."""
     if not os.path.isdir(SOURCE):
-        pytest.skip("there is no source of mbed TLS in build/mbedtls-source")
+        pytest.skip("no source of mbed TLS in build/mbedtls-source")
     for part in ("include", "library"):
         shutil.copytree(os.path.join(SOURCE, part), tmp_path / part)
     for name in PATCHES:

@@ -1,6 +1,6 @@
-"""X25519MLKEM768 beyond tests/tls/test_mlkem.py: known answers of ML-KEM-768,
-both roles of the patched library, and OpenSSL 3.5 and curl in a bare Debian
-13.
+"""X25519MLKEM768, beyond tests/tls/test_mlkem.py: known answers for
+ML-KEM-768, both roles of the patched library, and OpenSSL 3.5 and curl in a
+bare Debian 13.
 """
 
 import os
@@ -15,7 +15,7 @@ from support import TESTS, TOP, UNDER, run, why_no_accel
 pytestmark = [
     pytest.mark.more,
     pytest.mark.skipif("TUNNEL_VARIANT" in os.environ or bool(UNDER),
-                       reason="has a build of its own"),
+                       reason="makes its own build"),
     pytest.mark.skipif(why_no_accel() is not None, reason=str(why_no_accel())),
     pytest.mark.seconds(900),
 ]
@@ -28,7 +28,8 @@ WARNINGS = ("-Wall -Wextra -Wpedantic -Wshadow -Wconversion "
 
 @pytest.fixture(scope="module")
 def aws_lc():
-    """Build the tunnel with AWS-LC; return its directory."""
+    """The directory of the build with AWS-LC, after making the tunnel there.
+    """
     run("make", "-s", "-C", TOP, "ACCEL=aws-lc", f"O={O}",
         f"TUNNEL={O}/tunnel", timeout=900)
     machine = run("cc", "-dumpmachine").decode().strip()
@@ -37,7 +38,7 @@ def aws_lc():
 
 @pytest.fixture(scope="module")
 def library(aws_lc):
-    """Return mbed TLS from there, and a client."""
+    """mbed TLS of that build, and a client."""
     files = [os.path.join("mbedtls", "aws-lc", name) for name in
              os.listdir(os.path.join(TOP, "mbedtls", "aws-lc"))
              if name != "tested"]
@@ -74,7 +75,9 @@ def test_library(room, aws_lc, library):
 
 @pytest.fixture(scope="module")
 def debian13(aws_lc, library, certs):
-    """Run a script in Debian 13, beside our programs; return its output."""
+    """A function that runs a script there, beside our programs; returns its
+    output.
+    """
     def inside(script):
         p = subprocess.run(
             [os.path.join(TESTS, "debian13"), "sh", "-euc", script],
@@ -96,8 +99,8 @@ def debian13(aws_lc, library, certs):
     return lambda script: inside(f"cd {O}; {script}")
 
 
-# A listening tunnel, and the output of OpenSSL's client and the log line
-# for a connection.
+# serve starts a tunnel; ask prints the output of OpenSSL's client; stop prints
+# the log lines of the connections.
 SERVE = r"""
 serve() {
 	rm -f log
@@ -178,6 +181,6 @@ def test_openssl_server(debian13, theirs, groups, taken):
     assert "6 olleh\n" in said
     shares = re.findall(r"NamedGroup: (\w+)", said)
     assert shares and shares[-1] == taken
-    # A retry only if that was not offered.
+    # A second hello only if the first one did not offer the group.
     assert said.count("ClientHello, Length=") == (
         2 if groups.startswith("29") else 1)

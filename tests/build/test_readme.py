@@ -1,5 +1,5 @@
-"""The README and the manuals of section 7: what they name is there, and what
-they tell to type is right.
+"""The README and the manuals of section 7: their links lead somewhere, and their
+commands and figures are right.
 """
 
 import json
@@ -17,9 +17,9 @@ from support import TOP, run
 
 
 def keys():
-    """Those of the configuration, by tunnel -h."""
-    words = run(support.TUNNEL, "-h").decode().split()
-    return {word.strip(",") for word in words}
+    """The keys of the configuration, by their entries in tunnel.conf(5)."""
+    return set(re.findall(r"^\.It Ic ([a-z_]+) =", read("man", "tunnel.conf.5"),
+                          re.M))
 
 
 def test_every_manual_is_installed_and_linked():
@@ -30,7 +30,7 @@ def test_every_manual_is_installed_and_linked():
 
 
 def references():
-    """Manual -> those of ours that it refers to."""
+    """Manual -> the manuals of this tree that it refers to."""
     names = {name.rpartition(".")[0]: name for name in MANUALS}
     return {manual: {names[name] for name in re.findall(
         r"^\.Xr (\S+) \d", read("man", manual), re.M) if name in names}
@@ -38,7 +38,7 @@ def references():
 
 
 def test_manuals_refer_to_each_other():
-    """Each is found from another; and no name is of a page that is none."""
+    """Each can be found from another one, and none refers to a missing one."""
     found = references()
     assert set().union(*found.values()) == set(MANUALS)
     for manual in MANUALS:
@@ -69,8 +69,8 @@ SHELL = ("tunnel-build.7", "tunnel-certificates.7", "tunnel-cluster.7",
 
 
 def commands():
-    """Those of the README and the manuals that start one, as lines of their
-    own.
+    """Each command in the README and the manuals that starts a tunnel, on one
+    line.
     """
     text = "".join(documents.blocks() + [
         display for page in SHELL for display in documents.displays(page)])
@@ -82,7 +82,7 @@ def commands():
 
 @pytest.mark.parametrize("command", commands())
 def test_command_is_valid(room, command):
-    """With files, and hosts, that are there."""
+    """With files and hosts that exist here."""
     certs = room.certs
     conf = room.write("tunnel.conf", "accept = 0\nconnect = 1\n"
                       f"cert = {certs.server}\n")
@@ -103,7 +103,7 @@ def test_command_is_valid(room, command):
             value = re.sub(r"^\w+\.example\.org|^%h", "127.0.0.1", value)
         words.append(key + equals + value.replace("/run/tunnel", room.dir))
     if "ktls=require" in words:
-        pytest.skip("it takes a kernel that has it")
+        pytest.skip("requires kernel TLS")
     if "client=yes" in words and "psk=" not in command and \
             " ca=" not in command:
         words.append(f"ca={certs.ca}")
@@ -125,7 +125,7 @@ def test_manual_names_what_stunnel_has():
 
 
 def test_readme_tells_figures_of_the_bench():
-    """Those in its sentences, beside the tables that are made of them."""
+    """In its sentences; its tables are generated."""
     results = json.loads(read("tests/bench/results-debian13.json"))
     peers = [s["name"] for s in results["servers"] if s["kind"] == "peer"]
     values = {f["name"]: f["values"] for f in results["figures"]}

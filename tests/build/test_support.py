@@ -1,6 +1,5 @@
-"""The tests' client distinguishes all ends of streams, checked against
-Python's server; otherwise the tests would prove nothing.  And the tests'
-ML-KEM is that of FIPS 203.
+"""Checks of the tests themselves: their client distinguishes the ends of a
+stream, against a server in Python; their ML-KEM matches FIPS 203.
 """
 
 import glob
@@ -19,7 +18,7 @@ from support import TESTS, Task, read_exactly
 
 
 def serve(backend, certs, end):
-    """Send a word, and end in one way."""
+    """Send a word, then end the stream in this way."""
     ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ctx.load_cert_chain(certs.server)
     with ctx.wrap_socket(backend.accept(), server_side=True) as sock:
@@ -36,7 +35,7 @@ def serve(backend, certs, end):
 
 
 @pytest.mark.parametrize("end", ["close_notify", "truncated", "reset"])
-def test_client_tells_ends_apart(room, version, end):
+def test_client_distinguishes_ends(room, version, end):
     backend = room.backend()
     serving = Task(serve, backend, room.certs, end)
     client = room.client(backend.address, version)
@@ -46,8 +45,8 @@ def test_client_tells_ends_apart(room, version, end):
     serving.result()
 
 
-def test_client_ends_its_direction_alone(room, version):
-    """close_notify without FIN, and reading goes on; then FIN."""
+def test_client_ends_one_direction(room, version):
+    """close_notify without FIN, while reading continues; then FIN."""
     backend = room.backend()
     client = room.keep(peers.Client(backend.address,
                                     peers.context(room.certs, version)))
@@ -88,8 +87,8 @@ def test_client_truncates(room, version):
         server.recv(1)
 
 
-def test_no_test_takes_from_another():
-    """Common code is in the modules beside conftest.py."""
+def test_no_test_imports_another():
+    """Shared code is in the modules beside conftest.py."""
     for path in glob.glob(os.path.join(TESTS, "**", "*.py"), recursive=True):
         with open(path) as f:
             assert not re.search(r"^(from|import) (test_|conftest)", f.read(),
@@ -97,7 +96,8 @@ def test_no_test_takes_from_another():
 
 
 def test_mlkem_of_a_seed():
-    """NIST's ACVP, ML-KEM-keyGen-FIPS203, the first of ML-KEM-768."""
+    """From NIST's ACVP: ML-KEM-keyGen-FIPS203, the first case of ML-KEM-768.
+    """
     ek, dk = mlkem.generate(bytes.fromhex(
         "e34a701c4c87582f42264ee422d3c684d97611f2523efe0c998af05056d693dc"
         "a85768f3486bd32a01bf9a8f21ea938e648eae4e5448c34c3eb88820b159eedd"))
@@ -107,8 +107,9 @@ def test_mlkem_of_a_seed():
 
 
 def test_mlkem_accumulated():
-    """SHAKE128 of an empty input gives seeds, secrets and invalid ciphertexts;
-    the hash of 100 results was published with Go's implementation.
+    """Seeds, secrets and invalid ciphertexts come from SHAKE128 of an empty
+    input.  The hash over the results of 100 rounds is the one that was
+    published with Go's implementation.
     """
     given = hashlib.shake_128().digest(100 * (64 + 32 + mlkem.CT))
     out = hashlib.shake_128()

@@ -1,4 +1,4 @@
-"""The unit tests, in C."""
+"""The unit tests in C."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The same scenarios for every kind of build; and some of them under valgrind.
+"""The same scenarios for every build variant, and some of them under valgrind.
 """
 
 import os
@@ -12,8 +12,8 @@ import pytest
 
 from support import TOP, UNDER, Task, files_of, run, why_no_accel
 
-# Each test file mostly tests one part of the program: a variant repeats
-# only the files whose part it may affect.
+# Each file mainly tests one part of the program: a variant repeats the files
+# for the parts that it may alter.
 STREAMS = ["end_of_stream", "client_ends", "early_answers", "transfer",
            "endpoints", "timeouts", "hostile_peers", "hostile_servers",
            "flights"]
@@ -30,37 +30,37 @@ LIBRARY = ["negotiation", "alerts", "early_data", "client_certs",
 PROXY = ["proxy_protocol", "proxy_tlvs", "accept_proxy", "bad_proxy_headers"]
 
 SCENARIOS = {
-    # Memory, in all parts.
+    # Memory errors, in all parts.
     "sanitize": STREAMS + PROCESSES + CROWDS + LIBRARY + PROXY + [
         "errors", "reports", "tls_clients", "client_cert_programs"],
     # Events.
     "poll": STREAMS + ["workers", *CROWDS, "accept_proxy"],
-    # Another compiler and linker.
+    # Another compiler; static linking.
     "clang": STREAMS + ["negotiation", "daemon", "log", "reload",
                         "client_sessions"],
     "static": STREAMS + ["daemon", "log", "privileges", "resumption",
                          "hardening"],
-    # mbed TLS without our patches, and without our configuration.
+    # mbed TLS without our patches and configuration.
     "stock": ["end_of_stream", "client_ends", "hostile_peers", "random",
               "reports", "hardening", *LIBRARY],
-    # OpenWrt's mbed TLS lacks features; and it is a shared library.
+    # The features that OpenWrt's package of mbed TLS lacks; a shared library.
     "openwrt": ["end_of_stream", "hostile_peers", "random", "reports",
                 "sandbox", "privileges", *LIBRARY],
-    # The random numbers of a shared library, in the sandbox.
+    # The random source of a shared library, in the sandbox.
     "musl-shared": ["random", "sandbox", "confinement", "privileges", "reload",
                     "end_of_stream", "negotiation", "resumption",
                     "tickets_hostile"],
-    # The C library, and mbed TLS's allocator.
+    # The C library, and memory allocated by mbed TLS.
     "musl": STREAMS + PROCESSES + [
         "errors", "reports", "random", "hardening", "library", "negotiation",
         "chain_verdicts", "hostile_certs", "trust_settings", "resumption",
         "session_cache", "tickets_hostile", "proxy_protocol"],
-    # All cryptography, keys, and random numbers after fork(2).
+    # All cryptography and keys, and randomness after fork(2).
     "accel": ["transfer", "end_of_stream", "client_ends", "hostile_peers",
               "workers", "reload", "privileges", "sandbox", "confinement",
               "random", "library", "mlkem", "reports", "failing_memory",
               "client_side", *LIBRARY],
-    # The client's role, between each test's tunnel and its backend.
+    # The client role, between each test's tunnel and its backend.
     "pair": STREAMS + CROWDS,
     "valgrind": ["end_of_stream", "endpoints", "client_ends"],
 }
@@ -68,7 +68,8 @@ SCENARIOS = {
 
 
 def without_ours(name, *words):
-    """Return an mbed TLS built by tests/deps, without our changes."""
+    """An mbed TLS built by tests/deps without our patches and configuration.
+    """
     where = os.path.join(TOP, "build", name)
     shared = os.path.join(where, "shared")
     return [f"MBEDTLS={where}", "ALLOW_OLD_MBEDTLS=1",
@@ -76,11 +77,11 @@ def without_ours(name, *words):
 
 
 STOCK = os.path.join(TOP, "build", "mbedtls")
-# musl-gcc does not search Debian's path of the kernel's headers.
+# Debian's kernel headers are not in musl-gcc's search path.
 MUSL = ["CC=musl-gcc", "CPPFLAGS=-idirafter /usr/include -idirafter "
         f"/usr/include/{platform.machine()}-linux-gnu"]
 
-# Arguments for make.  The slowest ones come first.
+# Arguments of make.  The slowest variants come first.
 VARIANTS = {
     "sanitize": ["SANITIZE=-fsanitize=address,undefined "
                  "-fno-sanitize-recover=all", "HARDENING=-fPIE",
@@ -96,32 +97,32 @@ VARIANTS = {
     "pair": [],
     "valgrind": [],
 }
-# Settings for tunnels that don't choose their own.
+# For tests that do not choose a mode themselves.
 ARGUMENTS = {"clang": "workers=4", "static": "mode=fork", "accel": "workers=2",
              "openwrt": "mode=fork"}
 VALGRIND = "valgrind -q --error-exitcode=99 --leak-check=full " \
     "--show-leak-kinds=definite,indirect " \
     "--errors-for-leak-kinds=definite,indirect"
-# One library lacks ChaCha20-Poly1305, which these tests need.
+# Excludes tests that need ChaCha20-Poly1305, which one library lacks.
 WITHOUT_CHACHA = "not thousands and not test_ciphers and not two_tickets and " \
     "not server_prefers and not only_suite_in_tls_1_3 and not change_of_suites"
 FOR_VALGRIND = "small and not fork and not inetd or no_backend or " \
     "second_backend or command_cat or inetd_on"
 
-SECONDS = 2400  # for all of them
+SECONDS = 2400  # for all variants
 PLACES = threading.Semaphore(3)  # they wait more than they compute
 
-# No variant of a variant.
+# No variants within a variant.
 pytestmark = [
     pytest.mark.more,
     pytest.mark.skipif("TUNNEL_VARIANT" in os.environ or bool(UNDER),
-                       reason="runs inside of a variant"),
+                       reason="runs inside a variant"),
     pytest.mark.seconds(SECONDS),
 ]
 
 
 def scenarios(variant):
-    """Build a variant, and run pytest with it."""
+    """Build the variant, and run pytest against it."""
     with PLACES:
         out = f"build/{variant}"
         run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={out}/tunnel",
@@ -152,7 +153,7 @@ def scenarios(variant):
 
 @pytest.fixture(scope="module")
 def runs(request):
-    """Start all selected runs at once."""
+    """All selected variants, started at once."""
     wanted = [item.callspec.params["variant"] for item in request.session.items
               if item.module is request.module]
     return {variant: Task(scenarios, variant) for variant in wanted}
@@ -167,7 +168,7 @@ def test_variant(runs, variant, capsys):
     for word in VARIANTS[variant]:
         where = word.removeprefix("MBEDTLS=")
         if where != word and not os.path.isdir(where):
-            pytest.skip(f"there is no mbed TLS in {where}")
+            pytest.skip(f"no mbed TLS in {where}")
     told = runs[variant].result(SECONDS)
     with capsys.disabled():
         print(f"\n{variant}: {told}")

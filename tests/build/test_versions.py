@@ -1,5 +1,5 @@
-"""Which mbed TLS will do, when it is built and when it is run, and that it is
-told.
+"""The versions of mbed TLS that are accepted at build time and at run time,
+and the messages about them.
 """
 
 import os
@@ -16,14 +16,14 @@ CVE = "CVE-2026-49300"
 
 own_builds = pytest.mark.skipif(
     "TUNNEL_VARIANT" in os.environ or bool(support.UNDER),
-    reason="it makes its own builds")
+    reason="makes its own builds")
 with_stock = pytest.mark.skipif(
     not os.path.isdir(os.path.join(STOCK, "shared")),
-    reason="there is no mbed TLS as it comes in build/mbedtls")
+    reason="no unmodified mbed TLS in build/mbedtls")
 
 
 def is_old():
-    """Is it 3.6.6 that Debian has, and no newer one?"""
+    """Whether Debian has only 3.6.6."""
     try:
         with open(os.path.join(STOCK, "include/mbedtls/build_info.h")) as f:
             return '_STRING         "3.6.6"' in f.read()
@@ -42,7 +42,7 @@ def make(*words):
 
 @pytest.fixture
 def prefix(tmp_path):
-    """Where there is an mbed TLS of some release, as far as its headers say."""
+    """A prefix with an mbed TLS whose headers claim a release."""
 
     def call(release):
         number = "".join(f"{int(n):02X}" for n in release.split("."))
@@ -65,7 +65,7 @@ def prefix(tmp_path):
 
 
 def refusal(p, begin):
-    """The one line by which make has refused a library."""
+    """The single line with which make refuses a library."""
     line, = [line for line in p.stderr.splitlines() if "***" not in line]
     assert p.returncode == 2 and line.startswith(f"make: MBEDTLS={begin}")
     return line
@@ -81,9 +81,13 @@ def refusal(p, begin):
     ("3.6.5", False, CVE),
     ("3.6.5", True, CVE),
     ("2.28.3", True, CVE),
-    ("4.1.0", True, "newer than 3.6"),
+    ("4.1.1", False, None),
+    ("4.1.0", False, CVE),
+    ("4.1.0", True, None),
+    ("4.0.0", True, "random numbers repeat in child processes"),
+    ("5.0.0", True, "newer than 4.x"),
 ])
-def test_what_is_built_with(prefix, tmp_path, release, allowed, said):
+def test_version_at_build_time(prefix, tmp_path, release, allowed, said):
     where = prefix(release)
     p = make(f"MBEDTLS={where}", f"O={tmp_path}/o", "mbedtls-is-fit",
              *(["ALLOW_OLD_MBEDTLS=1"] if allowed else []))
@@ -92,11 +96,11 @@ def test_what_is_built_with(prefix, tmp_path, release, allowed, said):
         return
     line = refusal(p, f"{where}: this mbed TLS is ")
     assert said in line
-    assert ("ALLOW_OLD_MBEDTLS=1" in line) == (release == "3.6.6")
+    assert ("ALLOW_OLD_MBEDTLS=1" in line) == (release in ("3.6.6", "4.1.0"))
 
 
 def configured(tmp_path, *without):
-    """What is told to make for a library configured without some parts."""
+    """Arguments of make for a library configured without some features."""
     changes = tmp_path / "changes.h"
     changes.write_text("".join(f"#undef MBEDTLS_{x}\n" for x in without))
     return f'CPPFLAGS=-DMBEDTLS_USER_CONFIG_FILE="\\"{changes}\\""'
@@ -117,8 +121,8 @@ def configured(tmp_path, *without):
     (["CHACHAPOLY_C", "CHACHA20_C", "POLY1305_C", "CCM_C", "ARIA_C",
       "CAMELLIA_C", "DES_C"], None),
 ])
-def test_what_a_library_must_not_lack(tmp_path, without, said):
-    """Each would be lost without a word, or worse."""
+def test_required_features(tmp_path, without, said):
+    """Without one of them, the program would fail silently, or worse."""
     p = make(f"MBEDTLS={STOCK}", f"O={tmp_path}/o", "mbedtls-is-fit",
              "ALLOW_OLD_MBEDTLS=1", configured(tmp_path, *without))
     if said is None:
@@ -129,19 +133,19 @@ def test_what_a_library_must_not_lack(tmp_path, without, said):
 
 @own_builds
 @with_stock
-def test_what_the_compiler_says_comes_first(tmp_path):
-    """Where it is not the library's release that is to blame."""
+def test_compiler_errors_come_first(tmp_path):
+    """If the library's release is not the cause."""
     p = make(f"MBEDTLS={STOCK}", f"O={tmp_path}/o", "mbedtls-is-fit",
              "ALLOW_OLD_MBEDTLS=1", f"CPPFLAGS=-include {tmp_path}/mine.h")
     lines = p.stderr.splitlines()
     assert p.returncode == 2
     assert f"{tmp_path}/mine.h: No such file" in lines[0]
     assert "make: MBEDTLS=" in p.stderr and "see above" in p.stderr
-    assert "there is no mbed TLS" not in p.stderr
+    assert "mbed TLS was not found" not in p.stderr
 
 
 @own_builds
-def test_our_own_says_what_it_is_missing(tmp_path):
+def test_own_library_reports_missing_source(tmp_path):
     p = make(f"O={tmp_path}/o", f"LIBRARY_DIR={tmp_path}/lib",
              f"SOURCE={tmp_path}/none", f"TUNNEL={tmp_path}/tunnel")
     lines = [line for line in p.stderr.splitlines() if "***" not in line]
@@ -152,7 +156,7 @@ def test_our_own_says_what_it_is_missing(tmp_path):
 
 
 @own_builds
-def test_aws_lc_says_that_its_source_is_missing(tmp_path):
+def test_aws_lc_reports_missing_source(tmp_path):
     p = make("ACCEL=aws-lc", f"O={tmp_path}/o", f"LIBRARY_DIR={tmp_path}/lib",
              f"AWS_LC={tmp_path}/aws-lc", f"AWS_LC_SOURCE={tmp_path}/none",
              f"TUNNEL={tmp_path}/tunnel")
@@ -164,15 +168,15 @@ def test_aws_lc_says_that_its_source_is_missing(tmp_path):
 
 @own_builds
 @pytest.mark.parametrize("word", ["MUSL=1", "ACCEL=aws-lc"])
-def test_ways_that_exclude_each_other(tmp_path, word):
+def test_conflicting_variables(tmp_path, word):
     p = make("MBEDTLS=system", word, f"O={tmp_path}/o")
     assert p.returncode == 2
-    assert "MUSL and ACCEL take an mbed TLS of our own" in p.stderr
+    assert "MBEDTLS cannot be used with MUSL or ACCEL" in p.stderr
 
 
 @own_builds
-def test_our_own_is_built_once_for_each_source(tmp_path):
-    """And again after "make deps" has brought a newer one."""
+def test_own_library_is_built_once_per_source(tmp_path):
+    """And rebuilt after "make deps" has fetched a newer one."""
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
     library = out / "lib" / "libmbedtls.a"
@@ -193,7 +197,9 @@ def test_our_own_is_built_once_for_each_source(tmp_path):
 
 @pytest.fixture(scope="module")
 def shared():
-    """Builds with a shared library, and what to set for another release."""
+    """Builds with a shared library, and the environment that fakes its
+    release.
+    """
     out = os.path.join("build", "versions")
     libraries = os.path.join(STOCK, "shared")
 
@@ -221,8 +227,8 @@ def shared():
 @with_stock
 @with_new_stock
 @pytest.mark.seconds(120)
-def test_what_is_run_with(shared):
-    """A shared library may be another one than when it was built."""
+def test_version_at_run_time(shared):
+    """A shared library may differ from the one at build time."""
     missing = "missing: cert"
     assert missing in shared("3.6.7").stderr
     old = shared("3.6.6")
@@ -238,8 +244,8 @@ def test_what_is_run_with(shared):
 @with_stock
 @with_new_stock
 @pytest.mark.seconds(120)
-def test_a_library_that_can_not_tell_its_version(tmp_path):
-    """Without MBEDTLS_VERSION_C nothing can be asked when it is run."""
+def test_library_without_a_version_function(tmp_path):
+    """Without MBEDTLS_VERSION_C, there is no version to query at run time."""
     out = os.path.join("build", "untold")
     run("make", "-s", "-C", TOP, f"O={out}", f"TUNNEL={out}/tunnel",
         f"MBEDTLS={STOCK}", configured(tmp_path, "VERSION_C",
@@ -250,7 +256,7 @@ def test_a_library_that_can_not_tell_its_version(tmp_path):
     assert b"mbedtls_version" not in run("nm", binary)
 
 
-def test_the_version_is_the_first_that_is_logged(room):
+def test_first_log_line_has_the_version(room):
     version = run(support.TUNNEL, "-V").decode()
     found = re.match(
         r"tunnel (\S+) \((Mbed TLS 3\.6\.\d+(, patched(, AWS-LC [\d.]+)?)?), ",

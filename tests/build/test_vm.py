@@ -1,5 +1,5 @@
-"""Kernel TLS in virtual machines whose kernels have it: an early one with
-known faults, and the newest.
+"""Kernel TLS in virtual machines, with an early suitable kernel, which has
+faults, and the newest.
 """
 
 import os
@@ -12,12 +12,12 @@ import pytest
 from support import (SANITIZED, TESTS, TOP, TUNNEL, UNDER, Task, files_of,
                      run)
 
-# By their Debian releases, with the tests for each: besides those of kernel
-# TLS, tests whose results must be the same without it.
+# Kernels by Debian release, and the tests for each: those of kernel TLS, and
+# some whose results must not change with it.
 KERNELS = {"6.1": "bookworm", "newest": "trixie-backports"}
 SCENARIOS = {"6.1": ["ktls", "ktls_records", "end_of_stream", "endpoints"],
              "newest": ["ktls", "ktls_records", "transfer"]}
-SECONDS = 1500  # for all of them
+SECONDS = 1500  # for all kernels
 
 pytestmark = [
     pytest.mark.more,
@@ -51,7 +51,7 @@ def scenarios(kernel):
 
 @pytest.fixture(scope="module")
 def runs(request):
-    """Start all selected runs at once."""
+    """All selected kernels, started at once."""
     wanted = [item.callspec.params["kernel"] for item in request.session.items
               if item.module is request.module]
     return {kernel: Task(scenarios, kernel) for kernel in wanted}

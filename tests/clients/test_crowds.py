@@ -16,7 +16,7 @@ import pytest
 import peers
 import support
 from crowds import (GARBAGE, come, crowd, ended, greet, greet_when_let,
-                    is_fork, is_served, spends_nothing)
+                    is_fork, is_served, uses_no_cpu)
 from support import WAYS, statistics, wait_until_alone
 
 LATE = 1.0 * support.SLOW  # tolerance for timeouts
@@ -206,7 +206,7 @@ def test_silent_flood(room, many_descriptors, start, way, header):
     assert t.log().count("max_connections reached") == 1
 
 
-def test_nobody_is_dropped_in_vain(room, start, way):
+def test_no_needless_drops(room, start, way):
     """Without new connections no client is dropped, at the limit or not; a
     client after its handshake is never dropped.
     """
@@ -220,7 +220,7 @@ def test_nobody_is_dropped_in_vain(room, start, way):
     assert len(ended(silent)) == 2
     waiting = support.Task(greet_when_let, room.keep(peers.Client(
         t.address, peers.context(room.certs))))
-    spends_nothing(t, 1.5)
+    uses_no_cpu(t, 1.5)
     assert waiting.running()
     for client in served:
         greet(client)

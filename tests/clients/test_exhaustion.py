@@ -14,7 +14,7 @@ import pytest
 import peers
 import support
 from crowds import (crowd, ended, greet, greet_when_let, is_fork, is_served,
-                    spends_nothing)
+                    uses_no_cpu)
 from support import read_exactly
 
 
@@ -36,7 +36,7 @@ def waits_for_room(t, first):
     """
     waiting = support.Task(greet_when_let, first)
     t.wait_log("not accepting connections: ")
-    spends_nothing(t)
+    uses_no_cpu(t)
     assert waiting.running()
     return waiting
 
@@ -72,7 +72,7 @@ def test_crowd_beyond_the_descriptors(room, start, way):
         resource.RLIMIT_NOFILE, (24, 24)))
     some = crowd(room, t.address, 150)
     t.wait_log(f"not accepting connections: {support.NO_DESCRIPTORS}$")
-    spends_nothing(t)
+    uses_no_cpu(t)
     for sock in some:
         sock.close()
     is_served(room, t.address)
@@ -121,6 +121,7 @@ def test_out_of_processes(room, as_user):
     waiting.result()
 
 
+@support.not_plain_4
 @pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
                     reason="these need memory of their own")
 def test_out_of_memory(room, start, way):
@@ -138,7 +139,7 @@ def test_out_of_memory(room, start, way):
     support.wait_for(lambda: ended(some) or
                      "not accepting connections" in t.log(),
                      "memory to run out")
-    spends_nothing(t)
+    uses_no_cpu(t)
     greet(stays)
     for sock in some:
         sock.close()

@@ -114,11 +114,12 @@ def greets(client):
 
 
 @dynamic
+@support.not_plain_4
 @pytest.mark.skipif(support.SANITIZED or bool(support.UNDER) or MODE == "fork",
                     reason="these have memory of their own")
 @pytest.mark.seconds(120)
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
-def test_it_may_end_anywhere(room, backend, scarce, version):
+def test_memory_may_end_anywhere(room, backend, scarce, version):
     """New clients may fail, but connected ones are served."""
     t = room.tunnel(f"connect={backend.address}", "workers=1",
                     "log_level=notice", env=scarce.env)

@@ -157,6 +157,7 @@ def large(authority):
         own=authority.leaf("bad", key=rsa(4128)))
 
 
+@support.not_plain_4
 @pytest.mark.seconds(60)
 def test_size_of_rsa_keys(room, authority, backend, tunnel, version, large):
     why = "its RSA key has more than 4096 bits"
@@ -172,6 +173,7 @@ def test_size_of_rsa_keys(room, authority, backend, tunnel, version, large):
     assert is_first(room, t, backend, version=version, client=large.under)
 
 
+@support.not_plain_4
 @pytest.mark.parametrize("bits", [2049, 2055])
 def test_odd_size_of_rsa_keys(room, authority, backend, tunnel, version, bits):
     """Of a client, and of its issuer."""

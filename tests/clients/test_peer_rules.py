@@ -412,5 +412,5 @@ def test_pinned_certificates_are_told(room, certs, authority):
     hash_ = run("openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in",
                 pem).decode().split("=")[1].strip()
     assert f'\n# pinned client "CN=app1", sha256 {hash_}\n' in p.stdout
-    assert (f'warning: peer: {pem}: the certificate of "CN=app1": expires in '
-            "9 days\n") in p.stderr
+    assert (f"warning: command line: peer: {pem}: the certificate of "
+            '"CN=app1": expires in 9 days\n') in p.stderr

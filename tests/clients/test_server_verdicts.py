@@ -295,7 +295,12 @@ STRICTER = {
 if not support.PATCHED:
     for what in "wrong order", "reverse order":
         STRICTER[what] = "before its issuer, RFC 5246 section 7.4.2"
-if not support.ACCEL:
+    for what in ("kept DNS constraints", "wildcard within constraints",
+                 "kept IP constraints", "as public authorities limit",
+                 "common name of one label, not looked at",
+                 "common name of one label beside an address"):
+        STRICTER[what] = LIBRARY
+if "secp521r1" not in support.GROUPS:
     STRICTER["P-521"] = "a curve that this mbed TLS lacks"
 
 # The reason in the log, and the alert; the others are only checked to be
@@ -328,6 +333,10 @@ WORDS = {
     "SHA-1": ("its signature is too weak", "UNSUPPORTED_CERTIFICATE"),
     "intermediate expired": ("expired 60 minutes ago", "CERTIFICATE_EXPIRED"),
 }
+if not support.PATCHED:
+    # The library refuses them, whatever is in the critical extension.
+    for what in "broken DNS constraints", "unknown, critical":
+        del WORDS[what]
 
 
 class Chained(serving.Server):

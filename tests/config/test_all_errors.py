@@ -1,5 +1,5 @@
-"""All errors of a configuration are reported in one run, once each, without
-errors that only follow from others.
+"""One run reports all errors of a configuration, each once, without errors
+that only follow from others.
 """
 
 import os
@@ -31,8 +31,8 @@ def complaints(p, status=2):
 
 @pytest.fixture
 def check(room):
-    """Return the errors about a file, without its directory; "{cert}" is
-    replaced.
+    """The error messages for a file, without its directory; {cert} is a
+    certificate.
     """
 
     def call(text, *arguments, status=2):
@@ -52,7 +52,7 @@ def places(said):
             for x in said]
 
 
-# Errors of all kinds, one on each line.
+# One error of each kind per line.
 MANY = """accept = 99999
 accept = 127.0.0.1
 connect = 0
@@ -71,7 +71,7 @@ LINES = list(range(1, 13))
 
 @pytest.mark.parametrize("how", [START, TEST, RELOAD])
 def test_all_at_once(room, how):
-    """At a start, with -t, and in the log of a reload."""
+    """At the start, with -t, and in the log at a reload."""
     good = (f"accept = 127.0.0.1:0\nconnect = 1\n"
             f"cert = {room.certs.server}\n")
     path = room.write("tunnel.conf", good if how == RELOAD else MANY)
@@ -99,19 +99,19 @@ def test_command_line_and_file(check):
     assert places(said) == ["command line"] * 3 + ["tunnel.conf:4"]
 
 
-def test_what_is_missing(check):
+def test_missing_keys(check):
     assert places(check("log_level = info\n")) == ["missing"] * 3
 
 
 @pytest.mark.parametrize("line,follows", [
-    # Errors, and errors that only follow from them.
+    # The wrong line, and the key that would be reported as missing.
     ("conect = 1", "connect ="), ("connect", "connect ="),
     ("connect: 1", "connect ="), ("connect =", "connect ="),
     ("CERT = x.pem", "cert ="), ("cert = a # b", "cert ="),
     ("accept", "accept ="), ("acept = 1", "accept ="),
     ("exec = " + "x " * 100, "connect ="),
 ])
-def test_what_is_wrong_is_not_missing(check, line, follows):
+def test_wrong_key_is_not_missing(check, line, follows):
     said = check(GOOD.replace([x for x in GOOD.splitlines() if x.startswith(
         follows)][0] + "\n", "") + line + "\n")
     assert places(said) == ["tunnel.conf:3"], said
@@ -132,7 +132,7 @@ def test_what_is_wrong_is_not_missing(check, line, follows):
     ["cert = /no/cert.pem"], ["key_password_file = /no/password"],
     ["peer = dns:a.example"], ["crl = {ca}.crl"],
     ["ticket_keys = /no/tickets"], ["ticket_keys = /etc"],
-    # Errors that depend on the role, if that is known.
+    # Consequences of the role, if the role is known.
     ["client = maybe", "ca = {ca}", "peer = dns:a.example"],
     ["client = maybe", "server_name = a.example"],
     ["client = maybe", "ticket_keys = {ca}.tickets", "sni_strict = yes"],
@@ -149,7 +149,7 @@ def test_what_is_wrong_is_not_missing(check, line, follows):
     ["client = yes", "CAfile = /no/ca.pem"], ["client = yes", "peer = dns:"],
     ["client = yes", "ca = {ca}", "cert = {cert}"],
 ])
-def test_one_cause_one_sentence(check, room, authority, lines):
+def test_one_cause_one_message(check, room, authority, lines):
     text = "\n".join(lines)
     if "{ca}.tickets" in text:
         tickets = room.write("tickets", tunnel("-k").stdout)
@@ -170,7 +170,8 @@ CLIENT = "client = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:1\n"
     (["key_password_file = {key}"],
      "4: key_password_file has no effect without cert"),
     (["sni_strict = yes"], "4: sni_strict has no effect with client = yes"),
-    (["ticket_keys = {key}"], "4: ticket_keys has no effect with client = yes"),
+    (["ticket_keys = {key}"],
+     "4: ticket_keys has no effect with client = yes"),
     (["exec = cat"], "4: exec has no effect with client = yes (allowed: "
      "connect)"),
     (["verify = request"], "4: verify = request is for client certificates "
@@ -178,7 +179,7 @@ CLIENT = "client = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:1\n"
     (["verify = none", "ca = {ca}"], "5: ca has no effect with verify = none "
      "(allowed: require)"),
 ])
-def test_what_a_client_can_not_have(check, room, authority, lines, words):
+def test_settings_not_for_a_client(check, room, authority, lines, words):
     """A setting without effect is refused."""
     given = "" if "ca = {ca}" in lines else "ca = {ca}\n"
     text = CLIENT + "\n".join(lines) + "\n" + given
@@ -200,7 +201,7 @@ def test_what_a_client_can_not_have(check, room, authority, lines, words):
      "alpn = h2", "mode = fork", "truncation = eof", "max_per_ip = 3"],
     ["peer = cert:{ca}"],
 ])
-def test_what_a_client_can_have(room, authority, lines):
+def test_settings_of_a_client(room, authority, lines):
     path = room.write("tunnel.conf", (CLIENT + "\n".join(lines)).format(
         ca=authority.crt, crl=authority.crl(), cert=room.certs.server,
         crt=room.certs.path("server.crt"), key=room.certs.path("server.key")))
@@ -211,8 +212,8 @@ def test_what_a_client_can_have(room, authority, lines):
             assert line + "\n" in p.stdout
 
 
-def test_what_a_client_misses(check):
-    """A client has no certificate, and no command as a backend."""
+def test_settings_missing_for_a_client(check):
+    """A certificate is not required; a command cannot replace the backend."""
     assert check("client = yes\nverify = none\n") == [
         "missing: accept = [host:]port", "missing: connect = [host:]port"]
 
@@ -224,13 +225,13 @@ def test_command_of_a_client(room):
                     "(allowed: connect)"]
 
 
-def test_file_that_is_not_there(room):
+def test_missing_file(room):
     assert complaints(tunnel("-t", "-c", room.path("no.conf"))) == [
         room.path("no.conf") + ": No such file or directory"]
 
 
-def test_carriage_returns_are_told_once(check):
-    """They hide no other error."""
+def test_carriage_returns_are_reported_once(check):
+    """They hide no other errors."""
     said = check((GOOD + "colour = red\n").replace("\n", "\r\n"))
     assert len(said) == 2
     assert said[0].startswith("tunnel.conf:1: a carriage return")
@@ -245,10 +246,10 @@ def test_no_more_than_fifty(check):
 
 @pytest.mark.seconds(60)
 def test_two_transient_causes(room):
-    """Status 1 needs all errors to be transient."""
+    """The status is 1 only if all errors are transient."""
     alone = ["unshare", "-n"]
     if subprocess.run([*alone, "true"]).returncode != 0:
-        pytest.skip("no network namespace can be made here")
+        pytest.skip("no permission for a network namespace")
     good = ["accept=127.0.0.1:0", f"cert={room.certs.server}",
             "connect=a.example.org:1"]
 
@@ -257,12 +258,12 @@ def test_two_transient_causes(room):
             [*alone, *support.UNDER, support.TUNNEL, "-t", *good, *arguments],
             capture_output=True, text=True, timeout=4 * support.DEADLINE)
 
-    # musl takes five seconds for each name.
+    # musl takes five seconds per name
     assert len(complaints(run("connect=b.example.org:1"), 1)) == 2
     assert len(complaints(run("tls_min=1", "connect=0"), 2)) == 3
 
 
-# Hints.
+# Hints at the intended key or value.
 
 @pytest.mark.parametrize("line,hint", [
     ("conect = 1", 'did you mean "connect"?'),
@@ -346,18 +347,18 @@ def test_hint(check, line, hint):
     assert hint in said[0]
 
 
-def test_name_of_a_port(check):
-    """A port name from /etc/services."""
+def test_port_name(check):
+    """A name from /etc/services."""
     try:
         socket.getservbyname("imaps", "tcp")
     except OSError:
-        pytest.skip("/etc/services is not there")
+        pytest.skip("no /etc/services")
     assert "did you mean 127.0.0.1:993?" in check(
         GOOD + "accept = 127.0.0.1:imaps\n")[0]
 
 
-def test_key_in_the_place_of_a_file(check, room):
-    """Or pasted into one: no line of a key is logged."""
+def test_key_instead_of_a_file_name(check, room):
+    """Also a key pasted into the file: none of its lines gets into the log."""
     with open(room.certs.path("server.key")) as f:
         key = f.read()
     for text in key, "\ufeff" + key, GOOD + "conect = 1\n  " + key:
@@ -369,8 +370,8 @@ def test_key_in_the_place_of_a_file(check, room):
         assert len(said) == 1 + text.count("conect")
 
 
-def test_secrets_in_the_place_of_a_file(check):
-    """Secrets as made by tunnel -k."""
+def test_secrets_instead_of_a_file_name(check):
+    """Ticket keys, as printed by tunnel -k."""
     key = "0123456789abcdef" * 4
     assert check(key + "\n", "connect=1")[0] == (
         f'tunnel.conf:1: "{key[:20]}..." is not a setting (allowed: key = '
@@ -380,13 +381,13 @@ def test_secrets_in_the_place_of_a_file(check):
 @pytest.mark.parametrize("line", [
     "cert = {cert}x", "connect = 80 x", "accept = :::", "accept = ::1:",
     "accept = :::443x", "accept = ::1:65536", "connect = ::1:0"])
-def test_no_hint_where_there_is_none(check, line):
+def test_no_hint(check, line):
     said = check(GOOD + line + "\n")
     assert len(said) == 1
     assert "did you mean" not in said[0]
 
 
-# Suites, and the key that they need.
+# Cipher suites that need another type of key.
 
 ECDSA = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
 RSA = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
@@ -398,7 +399,7 @@ TLS13 = "TLS_AES_128_GCM_SHA256"
     ("rsa", [f"ciphers={ECDSA},{TLS13}", "tls_max=1.2"]),
     ("rsa", [f"ciphers={RSA}", "tls_min=1.3"]),
 ])
-def test_suites_that_the_key_can_not_use(room, key, words):
+def test_suites_unusable_with_the_key(room, key, words):
     good = ["accept=127.0.0.1:0", "connect=1",
             f"cert={room.certs.path(key + '.crt')}",
             f"key={room.certs.path(key + '.key')}"]
@@ -416,7 +417,7 @@ def test_suites_that_the_key_can_not_use(room, key, words):
     ("rsa", [f"ciphers={TLS13}", "tls_min=1.3"], None), ("rsa", [], None),
     ("server", [f"ciphers={RSA},{ECDSA},{TLS13}"], None),
 ])
-def test_version_that_is_left_without_a_suite(room, key, words, lacks):
+def test_version_without_a_suite(room, key, words, lacks):
     p = tunnel("-tq", "accept=127.0.0.1:0", "connect=1",
                f"cert={room.certs.path(key + '.crt')}",
                f"key={room.certs.path(key + '.key')}", *words)
@@ -434,12 +435,12 @@ def test_one_of_two_keys_is_enough(room):
     assert p.returncode == 0, p
 
 
-# -tq, as before a reload.
+# -tq, for use before a reload.
 
-def test_silent_when_all_is_well(room, tmp_path):
+def test_silent_without_errors(room, tmp_path):
     good = ["accept=127.0.0.1:0", "connect=1",
             f"pidfile={room.path('pid')}", f"log={room.path('log')}"]
-    # From our own program: no warning is expected.
+    # made by tunnel -g, so it causes no warning
     pem = room.path("new.pem")
     assert tunnel("-g", "localhost", "-o", pem).returncode == 0
     p = tunnel("-tq", *good, f"cert={pem}")
@@ -450,7 +451,7 @@ def test_silent_when_all_is_well(room, tmp_path):
 
 
 def test_quiet_test_of_a_live_tunnel(room):
-    """The live tunnel keeps its lock on the pidfile."""
+    """The live tunnel holds its pidfile, and keeps it."""
     words = ["connect=1", f"pidfile={room.path('pid')}"]
     t = room.tunnel(*words)
     p = tunnel("-tq", *words, "accept=127.0.0.1:0",
@@ -477,7 +478,7 @@ def test_quiet_test_without_the_sockets(room):
     assert "fd:" not in p.stderr
 
 
-def test_quiet_test_tells_errors():
+def test_quiet_test_reports_errors():
     said = complaints(tunnel("-tq", "accept=127.0.0.1:0", "connect=1",
                              "cert=/no.pem"))
     assert said == ["command line: cert: /no.pem: No such file or directory"]

@@ -1,6 +1,6 @@
-"""Warnings about certificates that clients refuse, about issuers and
-revocation lists that the tunnel refuses, and about weak suites: with -t, at
-the start and at a reload; and no others.
+"""Faults of a certificate, of an issuer or of a revocation list that clients
+or the tunnel would reject, and weak suites, cause warnings: with -t, at the
+start, and at a reload.  Nothing else does.
 """
 
 import os
@@ -17,8 +17,8 @@ from certificates import AUTHORITY, DAY, EC, HOUR, RSA, Authority, concatenate
 
 
 class Files:
-    """PEM files by name, made on demand.  Their issuers are a private
-    authority and one below it.
+    """PEM files by name, made on demand, issued by a root and by an
+    intermediate CA of their own.
     """
 
     def __init__(self, certs):
@@ -34,9 +34,8 @@ class Files:
 
     def leaf(self, issuer, *send, san="DNS:a.example.org", key=EC,
              url="", more="", **how):
-        """send: issuers whose certificates to include.  url: where the
-        issuer's certificate is, as "caIssuers;URI:http://a.example".  more:
-        further lines.
+        """send: the issuers to append. url: authority information access, as
+        "caIssuers;URI:http://a.example". more: extension lines.
         """
         stem = issuer.request("/CN=server", key)
         lines = {"basicConstraints": "critical, CA:FALSE",
@@ -49,7 +48,7 @@ class Files:
                     stem + ".key")
         return stem + ".pem"
 
-    # Valid ones.
+    # Certificates without a fault.
 
     def make_chain(self):
         return self.leaf(self.sub, self.sub)
@@ -79,12 +78,14 @@ class Files:
         return self.leaf(self.sub, self.sub, ends=31 * DAY)
 
     def make_sha1_root(self):
-        """A root's signature means nothing: a root is trusted or not."""
+        """The signature of a root does not matter: clients trust it by its
+        key.
+        """
         root = Authority(self.dir, "Old Root CA", digest="sha1")
         return self.leaf(root, root)
 
     def make_of_a_private_root(self):
-        """The clients of a private root know it."""
+        """Clients of a private root have it; no one else needs it."""
         return self.leaf(self.root)
 
     def make_of_one_that_is_not_to_be_fetched(self):
@@ -106,12 +107,12 @@ class Files:
         return self.constrained("1.2.3.4.5 = critical, ASN1:NULL")
 
     def constrained(self, extensions):
-        """An issuer with name constraints, which clients check."""
+        """An issuer with these extensions, which only clients evaluate."""
         sub = self.root.sub("Bound CA", extensions=AUTHORITY +
                             extensions + "\n")
         return self.leaf(sub, sub)
 
-    # Ones with one fault each.
+    # Certificates with one fault each.
 
     def make_must_staple(self):
         return self.leaf(self.sub, self.sub, more="tlsfeature = "
@@ -139,7 +140,7 @@ class Files:
         return self.leaf(sub, sub)
 
     def make_lone(self):
-        """A public certificate, which has the URL of its issuer's."""
+        """A public certificate: it has the URL of its issuer's certificate."""
         return self.leaf(
             self.sub, url="OCSP;URI:http://ocsp.example.org/, "
             "caIssuers;URI:http://ca.example.org/sub.crt")
@@ -219,8 +220,7 @@ def files(certs):
 
 
 def warned(*arguments):
-    """Return the warnings of -t, which succeeds without other messages on
-    stderr.
+    """The warnings of -t, which succeeds, and prints nothing else on stderr.
     """
     p = subprocess.run([*support.UNDER, support.TUNNEL, "-t", "accept=0",
                         "connect=1", *arguments], capture_output=True,
@@ -232,13 +232,13 @@ def warned(*arguments):
 
 
 def logged(t):
-    """Return the same from the log of a tunnel that has ended."""
+    """The warnings in the log of a tunnel, after it has exited."""
     assert t.stop() == 0
     return re.findall("^tunnel: warning: (.*)$", t.log(), re.M)
 
 
 def is_about(lines, path, fault, where="command line"):
-    """Check that it is exactly that warning, at the setting."""
+    """Whether the only warning is this one, with the place of the setting."""
     return len(lines) == 1 and re.fullmatch(
         f"{where}: cert: {re.escape(path)}: {FAULTS[fault]}", lines[0])
 
@@ -246,30 +246,30 @@ def is_about(lines, path, fault, where="command line"):
 # Certificates.
 
 @pytest.mark.parametrize("name", CLEAN)
-def test_nothing_to_say(room, files, name):
+def test_no_warning(room, files, name):
     path = files.get(name)
     assert warned(f"cert={path}") == []
     assert logged(room.tunnel("connect=1", f"cert={path}")) == []
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault_is_told_when_asked(files, fault):
+def test_warning_with_t(files, fault):
     path = files.get(fault)
     lines = warned(f"cert={path}")
     assert is_about(lines, path, fault), lines
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault_is_told_at_the_start(room, files, fault):
-    """Nevertheless it starts."""
+def test_warning_at_the_start(room, files, fault):
+    """The tunnel nevertheless starts."""
     path = files.get(fault)
     t = room.tunnel("connect=1", f"cert={path}")
     assert is_about(logged(t), path, fault), t.log()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault_is_told_at_a_reload(room, files, fault):
-    """At each reload again, and the reload succeeds."""
+def test_warning_at_a_reload(room, files, fault):
+    """Repeated at each reload, which succeeds."""
     def write(cert):
         return room.write("tunnel.conf", "accept = 127.0.0.1:0\nconnect = 1\n"
                           f"cert = {cert}\n")
@@ -295,8 +295,8 @@ def test_each_fault_of_each_certificate(files):
 
 
 @pytest.mark.parametrize("as_directory", [False, True])
-def test_issuer_that_is_known_as_a_client_s(room, files, as_directory):
-    """An issuer that clients know need not be sent."""
+def test_missing_issuer_listed_in_ca(room, files, as_directory):
+    """Clients need not receive an issuer that the tunnel trusts."""
     path = files.get("lone")
     where = files.sub.crt
     if as_directory:
@@ -309,8 +309,8 @@ def test_issuer_that_is_known_as_a_client_s(room, files, as_directory):
 
 @pytest.mark.parametrize("name", ["name_constraints", "policy_constraints",
                                   "policies", "extension_of_ones_own"])
-def test_chain_for_clients_to_judge(room, files, version, name):
-    """All of it is sent, with extensions unknown to mbed TLS."""
+def test_chain_with_unknown_extensions(room, files, version, name):
+    """The whole chain is sent, including extensions unknown to mbed TLS."""
     backend = room.backend().serve(support.echo)
     path = files.get(name)
     t = room.tunnel(f"connect={backend.address}", f"cert={path}")
@@ -325,7 +325,7 @@ def test_chain_for_clients_to_judge(room, files, version, name):
     assert ("Verify return code: 0 (ok)" in out) == ok, out
 
 
-# Issuers whose clients would all be refused.
+# CA certificates that cannot issue client certificates.
 
 @pytest.mark.parametrize("extension,words", [
     ("nameConstraints = critical, permitted;DNS:example.org", None),
@@ -333,7 +333,7 @@ def test_chain_for_clients_to_judge(room, files, version, name):
      "malformed"),
     ("extendedKeyUsage = serverAuth", "not for client authentication"),
     ("extendedKeyUsage = clientAuth, serverAuth", None)])
-def test_issuer_of_no_client(room, files, extension, words):
+def test_unusable_issuer(room, files, extension, words):
     ca = Authority(files.dir, "Bad CA",
                    extensions=AUTHORITY + extension + "\n")
     arguments = (f"cert={files.get('chain')}", "verify=request",
@@ -344,7 +344,7 @@ def test_issuer_of_no_client(room, files, extension, words):
     assert logged(room.tunnel("connect=1", *arguments)) == (expected or [])
 
 
-# Suites that our own library lacks.
+# Weak suites, which our own library does not have.
 
 @pytest.mark.parametrize("suite,words", [
     ("TLS_RSA_WITH_AES_128_GCM_SHA256", "has no forward secrecy, and its RSA "
@@ -356,7 +356,7 @@ def test_suite_without_forward_secrecy(room, files, suite, words):
     p = subprocess.run([support.TUNNEL, "-t", "accept=0", "connect=1",
                         *arguments], capture_output=True, text=True)
     if "unknown cipher suite" in p.stderr:
-        pytest.skip("this mbed TLS has no such suite")
+        pytest.skip("this mbed TLS lacks the suite")
     assert warned(*arguments) == [f"command line: ciphers: {suite} {words}"]
     t = room.tunnel("connect=1", *arguments)
     t.signal(signal.SIGHUP)
@@ -368,7 +368,7 @@ def test_suite_without_forward_secrecy(room, files, suite, words):
 
 @pytest.fixture
 def lists(files):
-    """Return arguments whose only faults are those of the lists."""
+    """Arguments without faults, except those of the lists."""
     def call(path):
         return (f"cert={files.get('chain')}", "verify=request",
                 f"ca={files.root.crt}", f"crl={path}")

@@ -1,4 +1,4 @@
-"""Each error in the input is one message, with status 2, and nothing is left
+"""Invalid input causes one error message and status 2, and leaves nothing
 behind.
 """
 
@@ -15,7 +15,7 @@ from support import GOOD, complaint, run_tunnel
 
 @pytest.fixture
 def in_file(room):
-    """Return the error about a configuration file."""
+    """The error message for a configuration file."""
 
     def call(text, *arguments):
         if isinstance(text, str):
@@ -35,7 +35,7 @@ def good(certs):
 # The file.
 
 def test_comments_of_other_programs(in_file, good):
-    """A semicolon, and a byte order mark."""
+    """A semicolon, and the byte order mark of some editors."""
     message = in_file("\ufeff; a comment\n  ; another\n" + good + "x = 1\n")
     assert message.startswith('tunnel.conf:6: unknown key "x"')
 
@@ -50,7 +50,7 @@ def test_unknown_key(in_file, good):
     ("TIMEOUTidle", '"idle_timeout" here'), ("output", '"log" here'),
     ("pid", '"pidfile" here'), ("curves", '"groups" here'),
 ])
-def test_unknown_key_that_stunnel_has(in_file, good, theirs, hint):
+def test_unknown_key_of_stunnel(in_file, good, theirs, hint):
     message = in_file(f"# a comment\n\n{theirs} = x\n" + good)
     assert message.startswith(f'tunnel.conf:3: unknown key "{theirs}"')
     assert hint in message
@@ -107,7 +107,7 @@ def test_line_of_1_mb(in_file, good):
 
 
 def test_binary_file(room):
-    """The number of errors is limited, and no key is reported as missing."""
+    """The number of errors is limited; no keys are reported as missing."""
     path = room.write("tunnel.conf", b"\x01 \n" * 1234)
     p = run_tunnel("-c", path)
     assert p.returncode == 2
@@ -172,9 +172,9 @@ def names_are_answered():
     ("connect", "nowhere.invalid:1"), ("connect", "1.2.3.4.5:6"),
 ])
 def test_bad_address(in_file, good, key, value, test_only):
-    """-t finds it, too."""
+    """With -t as well."""
     if value.endswith((".invalid:1", ".5:6")) and not names_are_answered():
-        pytest.skip("nobody here says which names there are")
+        pytest.skip("no name server answers")
     message = in_file(good + f"{key} = {value}\n",
                       *["-t"] * test_only)
     assert message.startswith("tunnel.conf:4: ")
@@ -192,7 +192,7 @@ def test_directory_for_a_file(room):
 
 # The command line.
 
-def test_nothing_at_all():
+def test_no_arguments():
     p = run_tunnel()
     assert p.returncode == 2
     assert p.stderr.startswith("usage: tunnel ")
@@ -217,7 +217,7 @@ def test_unknown_key_as_an_argument():
 
 
 def test_file_is_checked_below_an_argument(in_file, good):
-    """An argument overrides the file, but hides no error in it."""
+    """An argument overrides the file, but hides no errors in it."""
     assert in_file(good + "idle_timeout = x\n", "idle_timeout=5s").startswith(
         "tunnel.conf:4: idle_timeout")
 
@@ -244,7 +244,7 @@ def test_key_not_in_the_certificate_file(certs):
     assert "private key" in message
 
 
-def test_key_does_not_fit(certs):
+def test_key_does_not_match(certs):
     message = loading(certs, f"cert={certs.path('server.crt')}",
                       f"key={certs.path('expired.key')}")
     assert "does not match" in message
@@ -258,12 +258,12 @@ def test_key_of_another_kind(certs):
 
 
 def test_key_unreadable(room, certs):
-    """As a directory, which even root can't read."""
+    """Root can read everything except a directory."""
     assert room.dir in loading(
         certs, f"cert={certs.path('server.crt')}", f"key={room.dir}")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="another user has to be had")
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to change the user")
 def test_key_unreadable_for_its_user(room, certs):
     key = room.write("secret.key", "")
     os.chmod(room.dir, 0o755)
@@ -300,7 +300,7 @@ def test_password(room, certs, password, hint):
 
 @pytest.mark.parametrize("key", ["key_password_file", "cert", "key", "ca",
                                  "crl", "ticket_keys", "-c"])
-def test_fifo_that_nobody_writes_to(room, certs, key):
+def test_fifo_without_a_writer(room, certs, key):
     """The tunnel does not wait for a writer, neither at a start nor, in the
     master, at a reload.
     """
@@ -319,14 +319,15 @@ def test_fifo_that_nobody_writes_to(room, certs, key):
 def test_as_many_keys_as_certificates(certs, arguments):
     message = loading(certs, *(
         a.replace("=", "=" + certs.path("")) for a in arguments))
-    assert re.search(r"\d cert but \d key .*allowed: one key for each", message)
+    assert re.search(r"\d cert but \d key .*allowed: one key for each",
+                     message)
 
 
 # Nothing is left behind.
 
 @pytest.fixture
 def lost(room, certs):
-    """Settings that fail late, and the files that must not be left."""
+    """Errors that occur late, and the files that must not remain."""
 
     def call(*arguments, status=2, **keywords):
         p = run_tunnel(f"accept=unix:{room.path('socket')}", "connect=1",
@@ -341,7 +342,7 @@ def lost(room, certs):
 
 
 def in_background(lost, *arguments, status=2):
-    """The same with daemon = yes, and the same message."""
+    """The same error message from a start in the background."""
     message = lost(*arguments, status=status)
     assert lost("-d", *arguments, status=status) == message
     return message
@@ -376,10 +377,10 @@ def test_unix_socket_in_use(room, certs):
         f"accept={backend.address}", "connect=1", f"cert={certs.server}"),
         status=1)
     assert re.search(support.IN_USE, message)
-    support.connect(backend.address).close()  # it still exists
+    support.connect(backend.address).close()  # still open
 
 
-def test_unix_socket_would_replace_a_file(room, certs):
+def test_unix_socket_in_place_of_a_file(room, certs):
     path = room.write("file", "precious")
     message = complaint(run_tunnel(
         f"accept=unix:{path}", "connect=1", f"cert={certs.server}"), status=1)
@@ -393,11 +394,11 @@ def test_address_of_another_machine(lost):
 
 
 @pytest.mark.parametrize("flags", [[], ["-t"], ["-i"]])
-def test_name_that_can_not_be_looked_up_now(certs, flags):
-    """Without a network, as early in the boot."""
+def test_lookup_fails_for_now(certs, flags):
+    """Without a network, as early during boot."""
     alone = ["unshare", "-n"]
     if subprocess.run([*alone, "true"]).returncode != 0:
-        pytest.skip("no network namespace can be made here")
+        pytest.skip("no permission for a network namespace")
     accept = [] if "-i" in flags else ["accept=127.0.0.1:0"]
     p = subprocess.run(
         [*alone, *support.UNDER, support.TUNNEL, *flags, *accept,
@@ -450,7 +451,7 @@ def test_generate_for_bad_names(names):
     assert complaint(run_tunnel("-g", names)).startswith("-g: ")
 
 
-# Options and keys.
+# Flags and long options.
 
 @pytest.mark.parametrize("words", [["-g", "a", "b"], ["-g", "a", "b=c"],
                                    ["-k", "b"], ["-r", "a", "b"],
@@ -464,24 +465,24 @@ def test_unexpected_argument(words):
     ["-g", "a", "-k"], ["-t", "-g", "a"], ["-k", "-i"], ["-k", "-c", "x"],
     ["-g", "a", "--", "cat"], ["-r", "a", "-k"], ["-r", "a", "-g", "a"],
     ["-p", "a", "-k"], ["-p", "a", "-i"]])
-def test_what_makes_a_secret_does_nothing_else(words):
+def test_flags_that_exclude_each_other(words):
     assert complaint(run_tunnel(*words)).startswith(
         "-g, -r, -k and -p cannot be combined ")
 
 
-def test_request_and_key_do_not_go_to_one_place():
+def test_request_needs_a_file_for_its_key():
     assert complaint(run_tunnel("-r", "a")).startswith("-r needs -o FILE")
 
 
 @pytest.mark.parametrize("letter,word", [("-h", "--help"), ("-V", "--version")])
-def test_long_words(letter, word):
+def test_long_options(letter, word):
     p = run_tunnel(word)
     assert p.returncode == 0
     assert p.stdout == run_tunnel(letter).stdout != ""
 
 
 @pytest.mark.parametrize("words", [[], ["-x"]])
-def test_usage_leads_to_help(words):
+def test_usage_mentions_help(words):
     p = run_tunnel(*words)
     assert p.returncode == 2
     assert p.stderr.endswith("tunnel -h lists all options and keys\n")
@@ -496,7 +497,7 @@ def test_inetd_and_accept(certs, accept):
 
 
 @pytest.mark.parametrize("rule", ["cn:*", "uri:spiffe://example.org/*"])
-def test_wildcard_is_for_dns_alone(room, authority, good, in_file, rule):
+def test_wildcard_in_dns_only(room, authority, good, in_file, rule):
     message = in_file(good + f"verify = require\nca = {authority.crt}\n"
                       f"peer = {rule}\n")
     assert f'peer: "{rule}" is not a rule' in message

@@ -1,5 +1,5 @@
-"""Certificates and keys in all common formats: they are accepted, or one
-message names the format and the command to convert it.
+"""Certificates and keys in all common formats: accepted, or refused with one
+message that has the format and a command to convert it.
 """
 
 import os
@@ -40,8 +40,7 @@ class Shapes:
         return self.path(name)
 
     def made(self, name, *command):
-        """Run a command that writes to its last argument, which is added;
-        return that file.
+        """The output of a command; its file name is appended to the command.
         """
         path = self.path(name)
         if not os.path.exists(path):
@@ -52,7 +51,7 @@ class Shapes:
         return self.write(name, edit(text_of(of or self.both)))
 
     def pair(self, kind, *how):
-        """Make a self-signed certificate and its key."""
+        """A self-signed certificate, and its key."""
         crt, key = self.path(f"{kind}.crt"), self.path(f"{kind}.key")
         if not os.path.exists(crt):
             run("openssl", "req", "-x509", "-nodes", "-newkey", *how,
@@ -75,14 +74,14 @@ def check(cert, key=None, *more):
 
 
 def complaint(p):
-    """Return the only error message."""
+    """The single error message."""
     lines = [line for line in p.stderr.splitlines() if ": warning: " not in
              line]
     assert p.returncode == 2 and len(lines) == 1, p.stderr
     return lines[0].removeprefix("tunnel: error: ")
 
 
-def is_taken(p):
+def is_accepted(p):
     assert p.returncode == 0, p.stderr
     return "CN=shape" in p.stdout
 
@@ -110,15 +109,15 @@ BOTH = {
 
 
 @pytest.mark.parametrize("shape", BOTH)
-def test_taken(shapes, shape):
+def test_accepted(shapes, shape):
     path = shapes.edited("edited " + shape, BOTH[shape])
-    assert is_taken(check(path))
+    assert is_accepted(check(path))
 
 
 def test_certificate_in_der(shapes):
     der = shapes.made("crt.der", "openssl", "x509", "-outform", "DER", "-in",
                       shapes.crt, "-out")
-    assert is_taken(check(der, shapes.key))
+    assert is_accepted(check(der, shapes.key))
 
 
 @pytest.mark.parametrize("how", ["pkey", "ec", "pkcs8"])
@@ -126,27 +125,27 @@ def test_key_in_der(shapes, how):
     more = {"pkcs8": ["-topk8", "-nocrypt"]}.get(how, [])
     der = shapes.made(f"key.{how}", "openssl", how, *more, "-outform", "DER",
                       "-in", shapes.key, "-out")
-    assert is_taken(check(shapes.crt, der))
+    assert is_accepted(check(shapes.crt, der))
 
 
 @pytest.mark.parametrize("settings", [
     [], ["-addtrust", "serverAuth"], ["-addreject", "emailProtection"],
     ["-setalias", "ours"]])
 def test_trusted_certificate(shapes, settings):
-    """OpenSSL's own format; its trust settings don't matter for our own
-    certificate.
+    """OpenSSL's TRUSTED CERTIFICATE; its trust settings do not matter to TLS
+    clients.
     """
     path = shapes.made("trusted" + "".join(settings), "openssl", "x509",
                        "-trustout", *settings, "-in", shapes.crt, "-out")
     assert "BEGIN TRUSTED CERTIFICATE" in text_of(path)
-    assert is_taken(check(path, shapes.key))
+    assert is_accepted(check(path, shapes.key))
 
 
 @pytest.mark.parametrize("settings,taken", [
     ([], True), (["-addtrust", "serverAuth"], False),
     (["-addreject", "clientAuth"], False)])
 def test_trusted_certificate_of_an_authority(shapes, settings, taken):
-    """For an authority trust settings matter, and are not ignored silently."""
+    """For an authority they would matter, so they are not silently ignored."""
     path = shapes.made("ca" + "".join(settings), "openssl", "x509",
                        "-trustout", *settings, "-in", shapes.crt, "-out")
     p = check(shapes.both, None, "verify=require", f"ca={path}")
@@ -154,31 +153,31 @@ def test_trusted_certificate_of_an_authority(shapes, settings, taken):
     if not taken:
         assert "it has OpenSSL trust settings" in complaint(p)
         p = convert(complaint(p), "")
-        assert is_taken(check(shapes.both, None, "verify=require",
-                              f"ca={path}.pem"))
+        assert is_accepted(check(shapes.both, None, "verify=require",
+                                 f"ca={path}.pem"))
 
 
 def test_encrypted_key(shapes):
     for how in ["-aes256"], ["-aes128"]:
         key = shapes.made("key" + how[0], "openssl", "pkey", *how, "-in",
                           shapes.key, "-passout", "pass:" + SECRET, "-out")
-        assert is_taken(check(shapes.crt, key,
-                              f"key_password_file={shapes.password}"))
+        assert is_accepted(check(shapes.crt, key,
+                                 f"key_password_file={shapes.password}"))
         assert "it is encrypted; set key_password_file" in complaint(
             check(shapes.crt, key))
 
 
-def test_file_that_is_cut_off(shapes):
+def test_truncated_file(shapes):
     """In any format."""
     for shape in "indented", "literal ends", "CRLF":
         path = shapes.edited("cut", lambda text: BOTH[shape](text)[:-40])
         assert "it ends within a PEM block" in complaint(check(path))
 
 
-# Convertible formats.
+# Formats to be converted.
 
 def convert(message, more):
-    """Run the command in the message."""
+    """Run the command given in the message."""
     command = message.split("; to convert it: ")[1]
     p = subprocess.run(command + " " + more, shell=True, capture_output=True,
                        text=True, stdin=subprocess.DEVNULL,
@@ -198,7 +197,7 @@ def encrypted(shapes, name, *how):
 
 
 def of_java(shapes):
-    """Not the newer keystore, which is PKCS #12."""
+    """JKS, not the newer PKCS #12."""
     path = shapes.path("keystore")
     if shutil.which("keytool") is None:
         pytest.skip("no keytool")
@@ -220,7 +219,7 @@ def of_openssh(shapes):
 
 
 BY_PKEY = f"-passin 'pass:{SECRET}' -passout 'pass:{SECRET}'"
-CERTS = {  # with the key in them or without
+CERTS = {  # with the key inside, or without
     "a PKCS #12 file": (lambda s: export(s, "p12"), True,
                         f"-passin 'pass:{SECRET}'"),
     "text in UTF-16": (lambda s: s.write("utf16", "\ufeff".encode("utf-16-le")
@@ -246,10 +245,10 @@ def test_certificate_is_converted(shapes, what):
     message = complaint(check(path, key))
     assert what.split(",")[0] in message, message
     convert(message, more)
-    if what == "a Java keystore":  # is PKCS #12 now
+    if what == "a Java keystore":  # newer ones are PKCS #12
         path += ".pem"
         convert(complaint(check(path)), f"-passin 'pass:{SECRET}'")
-    assert is_taken(check(path + ".pem", key))
+    assert is_accepted(check(path + ".pem", key))
 
 
 KEYS = {
@@ -275,15 +274,15 @@ def test_key_is_converted(shapes, what):
     password = f"key_password_file={shapes.password}"
     p = check(shapes.crt, path, password)
     if p.returncode == 0:
-        pytest.skip("this mbed TLS takes it")
+        pytest.skip("this mbed TLS accepts it")
     message = complaint(p)
     assert f": {what}" in message or f" {what}" in message, message
     convert(message, more)
     other = path if "OpenSSH" in what else path + ".pem"
-    assert is_taken(check(shapes.crt, other, password))
+    assert is_accepted(check(shapes.crt, other, password))
 
 
-# Formats that can't be converted.
+# Unsupported keys.
 
 CURVES = {"secp256k1": "secp256k1", "P-192": "secp192r1", "P-224": "secp224r1",
           "P-521": "secp521r1", "brainpoolP256r1": "a brainpool curve"}
@@ -291,7 +290,7 @@ CURVES = {"secp256k1": "secp256k1", "P-192": "secp192r1", "P-224": "secp224r1",
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_key_on_another_curve(shapes, curve):
-    """It is accepted, with a warning, if the library supports the curve."""
+    """It is served with a warning, if the library supports the curve."""
     crt, key = shapes.pair(curve, "ec", "-pkeyopt",
                            f"ec_paramgen_curve:{curve}")
     p = check(crt, key)
@@ -302,7 +301,8 @@ def test_key_on_another_curve(shapes, curve):
     assert complaint(p) == (
         f"command line: cert: {crt}: certificate 1: it has a key "
         f"on {CURVES[curve]}, which this mbed TLS does not support (allowed: "
-        f"RSA, secp256r1, secp384r1)")
+        f"RSA, secp256r1, secp384r1"
+        f"{', secp521r1' * ('secp521r1' in support.GROUPS)})")
     assert (f"key: {key}: it is a key on {CURVES[curve]}, which" in
             complaint(check(shapes.crt, key)))
 
@@ -320,19 +320,19 @@ def test_key_of_another_kind(shapes, kind, what, does):
             complaint(check(shapes.crt, key)))
 
 
-def test_certificate_whose_curve_is_spelled_out(shapes):
-    """Its authority has to issue another one."""
+def test_certificate_with_explicit_curve_parameters(shapes):
+    """Its authority has to issue a new one."""
     key = KEYS["a key with explicit curve"][0](shapes)
     crt = shapes.made("explicit.crt", "openssl", "req", "-new", "-x509",
                       "-key", key, *NAME, "-out")
     p = check(crt, key)
     if p.returncode == 0:
-        pytest.skip("this mbed TLS takes it")
+        pytest.skip("this mbed TLS accepts it")
     assert "certificate 1: it has a key with explicit curve" in \
         complaint(p)
 
 
-# Wrong kinds of files.
+# Files of the wrong kind.
 
 WRONG = {
     "a private key": lambda s: s.key,
@@ -366,14 +366,14 @@ def test_something_else(shapes, authority, what):
                                 f"found, but {what}")
 
 
-def test_list_in_the_place_of_a_certificate(shapes, authority):
+def test_crl_instead_of_a_certificate(shapes, authority):
     path = authority.crl()
     assert complaint(check(path)).endswith(
         f"{path}: no certificate found, but a revocation list")
 
 
-def test_list_in_der(shapes, authority):
-    """As authorities publish them."""
+def test_crl_in_der(shapes, authority):
+    """The format in which authorities publish them."""
     der = shapes.made("crl.der", "openssl", "crl", "-in", authority.crl(),
                       "-outform", "DER", "-out")
     p = check(shapes.both, None, "verify=require", f"ca={authority.crt}",
@@ -383,8 +383,8 @@ def test_list_in_der(shapes, authority):
 
 
 @pytest.mark.parametrize("form", ["PEM", "DER"])
-def test_list_that_is_not_read(shapes, authority, form):
-    """A CRL only for user certificates, which is a critical extension."""
+def test_unsupported_crl(shapes, authority, form):
+    """Limited to user certificates, by a critical extension."""
     conf = authority.configure()
     with open(conf, "a") as f:
         f.write("[users]\nissuingDistributionPoint = critical, @dp\n"
@@ -408,7 +408,7 @@ def test_list_that_is_not_read(shapes, authority, form):
     ("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n",
      "certificate 1: it cannot be read ("),
     ("0\0", "read as a DER certificate, it cannot be read ("),
-    # For each such block the parser would search all others for its end.
+    # Each such block would make the parser search all the others for its end.
     ("-----BEGIN CERTIFICATE-----\nMAA=\n" * 2 +
      "-----END CERTIFICATE-----\n",
      "certificate 1: it is damaged (PEM - No PEM header or footer found)"),
@@ -418,7 +418,7 @@ def test_damaged(shapes, content, words):
     assert f"cert: {path}: {words}" in complaint(check(path))
 
 
-def test_key_that_is_damaged(shapes):
+def test_damaged_key(shapes):
     path = shapes.write("damaged", text_of(shapes.crt) +
                         "-----BEGIN PRIVATE KEY-----\nMAA=\n"
                         "-----END PRIVATE KEY-----\n")

@@ -1,5 +1,5 @@
-"""stunnel configurations, and their conversion by the hints of tunnel -t, in
-one round.
+"""Configurations of stunnel, and their conversions by hand, in one round,
+after the messages of tunnel -t.
 """
 
 import grp
@@ -13,8 +13,8 @@ import pytest
 
 import support
 
-# Originals, with the files of this test, and results: each line of a result
-# was in the original, or in a hint of tunnel -t.
+# The original files with this test's paths, and their conversions: each line
+# stood in the original, or was named in a message.
 REDIS = """foreground = yes
 
 [redis]
@@ -122,7 +122,7 @@ verifyChain = yes
 OCSPaia = yes
 TIMEOUTidle = 70
 """
-# Both ends in one file, as in stunnel's own example.
+# Both ends in one file, as in stunnel's example.
 BOTH = """setuid = nobody
 setgid = {group}
 
@@ -245,7 +245,7 @@ def check(conf, *flags):
 
 @pytest.fixture
 def fill(room, authority):
-    """Return a text with the paths of the test's files."""
+    """A text with the paths of existing files."""
     group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
     psk = room.write("psk", "nfs:" + "0123456789abcdef" * 4 + "\n")
     os.chmod(psk, 0o600)
@@ -265,7 +265,7 @@ def fill(room, authority):
 
 @pytest.fixture
 def said(room, fill):
-    """Return the messages about a text, by line."""
+    """The messages about a text, by line."""
 
     def call(text):
         p = check(room.write("stunnel.conf", fill(text)))
@@ -283,8 +283,8 @@ def said(room, fill):
 
 @pytest.mark.parametrize("name", CONVERTED)
 def test_each_line_is_answered(said, fill, name):
-    """Exactly the lines that are not in the result have a message, which
-    contains the new lines.
+    """Each line missing from the conversion has one message, no other line has
+    one, and the messages contain the new lines.
     """
     text, new = CONVERTED[name]
     found = said(text)
@@ -314,7 +314,7 @@ def test_sections_are_answered_with_instances(said, name):
 
 @pytest.mark.parametrize("name,part", [
     (name, i) for name in CONVERTED for i in range(len(CONVERTED[name][1]))])
-def test_what_is_made_of_it_is_right(room, fill, name, part):
+def test_conversion_is_valid(room, fill, name, part):
     text = fill(CONVERTED[name][1][part])
     if "user = " in text and os.getuid() != 0:
         pytest.skip("only root can name a user")
@@ -325,8 +325,8 @@ def test_what_is_made_of_it_is_right(room, fill, name, part):
 @pytest.mark.parametrize("text,line,words", [
     (SNI, "sni", "the backend is not chosen by server name"),
 ])
-def test_what_can_not_be(said, text, line, words):
-    """One clear message for each."""
+def test_unsupported_feature(said, text, line, words):
+    """One clear message."""
     found = said(text)
     number, = [i for i, x in enumerate(text.splitlines(), 1)
                if x.startswith(line + " ")]

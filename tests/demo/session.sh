@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# For the scripts here: a session in a new directory, which shows each command
-# and runs it.  On a terminal, a pause of PACE seconds is before each.
+# For the scripts in this directory: a session in a new directory that shows and
+# runs commands.  On a terminal, it pauses PACE seconds before each.
 
 set -eu
 umask 077
@@ -18,9 +18,9 @@ fi
 begun=
 d=
 pids=
-status=1		# of the exit, until all went well
+status=1		# the exit status, unless all succeeds
 
-# Whatever ends the script ends all that it started.
+# Ends all started processes, however the script ends.
 finish() {
 	trap - EXIT
 	trap '' HUP INT TERM
@@ -60,7 +60,7 @@ pause() {
 	begun=yes
 }
 
-# say WORD ...: what comes next.
+# say WORD ...: announce the next step.
 say() {
 	pause
 	echo "$blue# $*$plain"
@@ -73,21 +73,21 @@ show() {
 	eval "$1"
 }
 
-# show_failing COMMAND: one that must fail.
+# show_failing COMMAND: show and run a command that must fail.
 show_failing() {
 	if show "$1"; then
 		fail "this should have failed: $1"
 	fi
 }
 
-# show_background COMMAND: it goes on until the end, as $!.
+# show_background COMMAND: run it until the end of the script; its PID is $!.
 show_background() {
 	show "$1 &"
 	pids="$! $pids"
 }
 
-# await WORDS FILE: until the file has them, as long as the last command in the
-# background lives.
+# await WORDS FILE: wait until the file contains the words.  Fails if the last
+# background command ends.
 await() {
 	n=0
 	until grep -q -e "$1" "$2" 2>/dev/null; do

@@ -1,4 +1,4 @@
-"""Servers that several tests use behind a tunnel."""
+"""Servers behind a tunnel, shared by several tests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Apache behind the tunnel, with curl as the client."""
+"""Apache behind a tunnel, accessed with curl."""
 
 import functools
 import hashlib
@@ -13,7 +13,7 @@ BIG_FILE = random.Random(4).randbytes(30 * 1024 * 1024)
 
 @pytest.fixture
 def apache(room):
-    """Start Apache and a tunnel in front of it."""
+    """A tunnel in front of Apache."""
     address = programs.apache(room)
     room.write("htdocs/big.bin", BIG_FILE)
     return room.tunnel(f"connect={address}")
@@ -31,7 +31,7 @@ def test_keep_alive(apache, curl):
 
 
 def test_connection_close(apache, curl, version):
-    """Apache closes first; no part of its reply is lost."""
+    """Apache closes first; its reply arrives whole."""
     for n in range(1, 4):
         out = curl("-H", "Connection: close", "--tlsv" + version,
                    "--tls-max", version, "URL/big.bin")

@@ -1,4 +1,4 @@
-"""Client certificates of common clients: OpenSSL's, GnuTLS's, curl, and
+"""Client certificates with common clients: OpenSSL, GnuTLS, curl, and
 redis-cli.
 """
 
@@ -16,7 +16,7 @@ from support import need, run
 
 @pytest.fixture(scope="module")
 def pki(authority):
-    """The clients' certificates."""
+    """Certificates by the name of their case."""
     app1, revoked = authority.leaf("app1"), authority.leaf("bad")
     sub = authority.sub()
     return {
@@ -43,7 +43,7 @@ def start(room, authority, pki):
     return call
 
 
-# The reason, and the code of the alert.
+# The reason, and the number of the alert.
 REFUSED = {
     "none": ("no client certificate", {"1.2": 40, "1.3": 116}),
     "other": ("unknown issuer", 48), "missing": ("unknown issuer", 48),
@@ -62,7 +62,7 @@ ALERTS = {
 
 @pytest.fixture(params=REFUSED)
 def refused(request, pki, version):
-    """A client's certificate, the reason of its refusal, and the alert's code.
+    """A client certificate, the reason for its refusal, and the alert number.
     """
     reason, number = REFUSED[request.param]
     if isinstance(number, dict):
@@ -92,7 +92,7 @@ def test_openssl(certs, start, pki, version, whose):
 def test_openssl_is_refused(certs, start, version, refused):
     pem, reason, number = refused
     t = start()
-    # Without -ign_eof it would disconnect before the alert, in TLS 1.3.
+    # in TLS 1.3, without -ign_eof it would leave before the alert
     out = s_client(certs, t, version, pem, "-ign_eof", status=1)
     assert re.findall(r"SSL alert number (\d+)", out) == [str(number)]
     t.wait_log(f" -> - .* {reason}")
@@ -109,17 +109,18 @@ def test_openssl_resumes(room, certs, start, pki, version):
 
 
 def suites(bits, digest):
-    """Return suites for both versions."""
+    """Suites of both versions."""
     return (f"TLS_AES_{bits}_GCM_SHA{digest}, "
             f"TLS_ECDHE_ECDSA_WITH_AES_{bits}_GCM_SHA{digest}")
 
 
 @pytest.mark.parametrize("kind", ["1.2 ticket", "1.2 ID", "1.3 ticket"])
 @pytest.mark.parametrize("verify", ["request", "require"])
-def test_openssl_has_lost_its_certificate(room, certs, authority, pki, kind,
-                                          verify):
-    """It reconnects without the certificate, and with a session that can't be
-    resumed because of its suite: the earlier identity does not count.
+def test_openssl_returns_without_its_certificate(room, certs, authority, pki,
+                                                 kind,
+                                                 verify):
+    """The client returns with a session that cannot be resumed because of its
+    suite, and without the certificate: its earlier identity does not count.
     """
     backend = room.backend().serve(support.http)
     c = Configured(room, connect=backend.address, verify=verify,
@@ -129,7 +130,8 @@ def test_openssl_has_lost_its_certificate(room, certs, authority, pki, kind,
     path, request = room.path("session"), b"GET /5 HTTP/1.0\r\n\r\n"
     s_client(certs, c.t, version, pki["app1"], "-sess_out", path, *flags,
              stdin=request)
-    # Check of the test: the session is valid, with the certificate or without.
+    # A check of the test itself: the session is good, with and without the
+    # certificate.
     out = s_client(certs, c.t, version, None, "-sess_in", path, *flags,
                    stdin=request)
     assert f"Reused, TLSv{version}" in out
@@ -146,17 +148,16 @@ def test_openssl_has_lost_its_certificate(room, certs, authority, pki, kind,
         assert "client=" not in c.t.wait_log(" in=19 ", 3)
 
 
-def test_openssl_is_told_whose_certificates_to_send(certs, authority, start):
-    """Only in TLS 1.2: in TLS 1.3 mbed TLS sends no list."""
+def test_openssl_receives_ca_names(certs, authority, start):
+    """Only in TLS 1.2: mbed TLS sends no names in TLS 1.3."""
     out = s_client(certs, start(), "1.2", None, status=1)
     assert re.search("Acceptable client certificate CA names\n"
                      "CN ?= ?Test CA\n", out), out
 
 
-def test_openssl_is_told_nothing_that_keeps_a_pin_away(
+def test_openssl_receives_no_ca_names_with_pins(
         room, certs, authority, backend, pki, version):
-    """Clients may send only certificates of the named issuers (RFC 5246,
-    7.4.4).
+    """Clients send only certificates of the named issuers (RFC 5246, 7.4.4).
     """
     t = room.tunnel(f"connect={backend.address}", "verify=require",
                     f"ca={authority.crt}",
@@ -205,12 +206,13 @@ def test_gnutls_with_a_pinned_certificate(room, certs, authority, backend, pki,
     assert out.endswith(b"\r\n\r\nxxxxx")
 
 
-# More authorities than fit into a request: a Java client, which sends no
-# certificate if its issuer is not listed, would seem to have none.
+# More authorities than fit into a request.  A Java client sends nothing if its
+# own authority is not on the list, and would be served as a client without a
+# certificate.
 
 @pytest.fixture(scope="module")
 def many(certs, authority):
-    """A file of many authorities, with the real one at its end."""
+    """A file of authorities; the last one is the client's."""
     path, key = certs.path("many.pem"), der.public_key(authority.key)
     made = [der.certificate(x, x, key, lambda tbs: b"\x30\6\2\1\1\2\1\1",
                             der.CA)
@@ -220,8 +222,8 @@ def many(certs, authority):
     return path
 
 
-def test_openssl_is_told_of_no_authorities_or_of_all(room, certs, many,
-                                                     version):
+def test_openssl_receives_no_ca_names_or_all(room, certs, many,
+                                             version):
     t = room.tunnel("connect=1", "verify=require", f"ca={many}")
     out = s_client(certs, t, version, None, "-ign_eof", status=1)
     assert "No client certificate CA names sent" in out, out
@@ -304,13 +306,13 @@ def test_curl_is_refused(room, start, version, refused):
     out = curl(room, t, *own, "--tlsv" + version, "--tls-max", version,
                "URL/5", status=None).decode()
     assert re.match(rf"curl: \(\d+\) (.* alert {ALERTS[number]}|"
-                    # Its name for certificate_expired in a handshake.
+                    # curl's name for certificate_expired during a handshake
                     "SSL certificate verification failed)", out)
     t.wait_log(f" -> - .* {reason}")
 
 
-def test_curl_comes_back(room, start, pki, version):
-    """Two connections in one run: curl resumes by itself."""
+def test_curl_resumes(room, start, pki, version):
+    """Two connections within one run of curl, which resumes by default."""
     t = start(support.http)
     pem = pki["app1"]
     assert curl(room, t, "--cert", pem, "--key", pem, "--tlsv" + version,

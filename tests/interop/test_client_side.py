@@ -1,5 +1,5 @@
-"""client = yes with common servers: data for programs without TLS,
-verification, and ends of streams.
+"""client=yes in front of common servers: what a program without TLS receives,
+the server's identity, and the end of the stream.
 """
 
 import functools
@@ -22,7 +22,7 @@ SERVERS = {
     "haproxy": programs.haproxy_tls, "hitch": programs.hitch_tls,
     "tunnel": programs.tunnel_tls,
 }
-# These answer a close_notify by a FIN only, as in a truncation.
+# Servers that answer a close_notify by a FIN alone, like a truncation.
 SLOPPY = {"nginx", "redis"}
 AS_AN_END = "truncation=eof"
 
@@ -44,11 +44,11 @@ def ended(t, version="1.[23]", reason="closed"):
                       rf" .* {reason}$")
 
 
-# Other TLS proxies.
+# Other TLS terminators in front of a service.
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_transfer(room, client, echo, name, version):
-    """Both ways at once, to a proper end."""
+    """Both directions at once, up to a proper end."""
     t = client(SERVERS[name](room, echo.address), f"tls_max={version}",
                *[AS_AN_END] * (name in SLOPPY))
     sock = room.connect(t.address)
@@ -63,8 +63,8 @@ def test_transfer(room, client, echo, name, version):
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_service_that_ends_first(room, client, backend, name, version):
-    """The service ends after its data: all data arrive, then the end."""
+def test_service_ends_first(room, client, backend, name, version):
+    """The service ends its reply: all data arrives, then an end."""
     t = client(SERVERS[name](room, backend.address), f"tls_max={version}")
     sock = room.connect(t.address)
     sock.sendall(b"go on")
@@ -77,8 +77,8 @@ def test_service_that_ends_first(room, client, backend, name, version):
     ended(t, version)
 
 
-def test_server_that_does_not_answer_an_end(room, client, echo, version):
-    """Without its own close_notify, it is unknown whether data are missing."""
+def test_server_without_a_close_notify(room, client, echo, version):
+    """Without a close_notify in reply, there may have been more data."""
     t = client(programs.nginx_tls(room, echo.address), f"tls_max={version}")
     sock = room.connect(t.address)
     sock.sendall(b"hello")
@@ -90,7 +90,7 @@ def test_server_that_does_not_answer_an_end(room, client, echo, version):
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_resumption(room, client, echo, name, version):
-    """From the second connection on, by the session of the one before."""
+    """Each connection resumes the session of the one before."""
     t = client(SERVERS[name](room, echo.address), f"tls_max={version}",
                AS_AN_END)
     for n in range(1, 4):
@@ -104,8 +104,8 @@ def test_resumption(room, client, echo, name, version):
 
 @pytest.mark.parametrize("host,sni", [("localhost", "sni=localhost"),
                                       ("127.0.0.1", "")])
-def test_name_of_connect(room, client, echo, host, sni):
-    """The name in connect is verified, and sent as SNI unless it is an
+def test_host_name_in_connect(room, client, echo, host, sni):
+    """The host in connect is the name to verify, and the SNI unless it is an
     address.
     """
     address = programs.nginx_tls(room, echo.address)
@@ -118,10 +118,10 @@ def test_name_of_connect(room, client, echo, host, sni):
 
 
 def refused(room, t):
-    """Check that neither data nor a proper end arrives."""
+    """Nothing is delivered, and no end of stream either."""
     try:
         end = support.read_all(room.connect(t.address))
-    except ConnectionResetError:  # possibly during connect(2)
+    except ConnectionResetError:  # the tunnel was faster
         end = b"", "reset"
     assert end == (b"", "reset")
     return t.wait_log(r"warning: .* no backend: .*server certificate")
@@ -149,7 +149,7 @@ def test_many_at_once(room, client, echo):
             transfers.BLOCK[i:i + 20000]
 
 
-# Programs of OpenSSL and GnuTLS.
+# TLS servers of OpenSSL and GnuTLS.
 
 def test_openssl_serves_files(room, client, version):
     need("curl")
@@ -239,8 +239,9 @@ def test_nginx_closes(nginx, client, version):
     ended(t, version)
 
 
-def test_nginx_knows_its_client(room, nginx, client, authority, version):
-    """By a certificate, and by SNI."""
+def test_nginx_verifies_the_client_certificate(room, nginx, client, authority,
+                                               version):
+    """By its certificate; nginx also receives the server name."""
     more = f"ssl_verify_client on; ssl_client_certificate {authority.crt};"
     t = client(nginx(more=more), f"tls_max={version}",
                f"cert={authority.leaf('app1')}")
@@ -249,7 +250,7 @@ def test_nginx_knows_its_client(room, nginx, client, authority, version):
 
 
 @pytest.mark.parametrize("kind", ["v1", "v2"])
-def test_nginx_takes_a_proxy_header(room, nginx, client, kind, version):
+def test_nginx_accepts_a_proxy_header(room, nginx, client, kind, version):
     """The header precedes TLS."""
     t = client(nginx("proxy_protocol"), f"tls_max={version}",
                f"proxy_protocol={kind}")
@@ -260,7 +261,7 @@ def test_nginx_takes_a_proxy_header(room, nginx, client, kind, version):
 
 
 @pytest.mark.parametrize("kind", ["v1", "v2"])
-def test_haproxy_takes_a_proxy_header(room, client, kind):
+def test_haproxy_accepts_a_proxy_header(room, client, kind):
     haproxy = proxy.Haproxy(room, """
 frontend who
     mode http
@@ -276,7 +277,7 @@ frontend who
 
 
 @pytest.mark.parametrize("kind", ["v1", "v2"])
-def test_address_goes_from_one_haproxy_to_another(room, nginx, client, kind):
+def test_address_from_one_haproxy_to_another(room, nginx, client, kind):
     """accept_proxy on one side of the tunnel, proxy_protocol on the other."""
     t = client(nginx("proxy_protocol"), "accept_proxy=yes",
                f"proxy_protocol={kind}", AS_AN_END)
@@ -321,7 +322,7 @@ def test_apache(room, apache, client, version):
 
 @pytest.fixture
 def redis(room, client):
-    """Run redis-cli through a tunnel to a Redis with TLS."""
+    """redis-cli, through a tunnel to a TLS server."""
     need("redis-cli")
     address = support.free_port()
     host, port = address.split(":")

@@ -1,5 +1,5 @@
-"""tunnel-stunnel(7): each old configuration, and what becomes of it, serve the
-same clients.
+"""tunnel-stunnel(7): each old configuration and its conversion serve the same
+clients.
 """
 
 import os
@@ -30,21 +30,21 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can name a "
                                 "user")
 
 
-# What is listened on, and what is connected to.
+# The port in a line, and what comes before an address.
 ACCEPT = re.compile(r'^(?:accept = .*?|    port = ")(\d+)"?$', re.M)
 CONNECT = re.compile(r'^(connect = |backend = ")[^"\n]+', re.M)
 
 
 class Place:
-    """The configurations of the manual, with the files and backends that exist
-    here; their ports are their own, in a network that has nothing else.
+    """The configurations of the manual, with files and backends that exist here.
+    A network namespace makes all their ports available.
     """
 
     def __init__(self, room):
         self.room = room
         self.backend = room.backend().serve(support.echo).address
         self.authority = Authority(room.dir)
-        # By the time when stunnel writes there, it is another user.
+        # stunnel writes there after it has changed its user.
         self.run = room.path("run")
         os.mkdir(self.run)
         os.chmod(self.run, 0o777)
@@ -105,7 +105,7 @@ def need_one(paths, name):
 
 
 def in_turn(place, program, old, new, check):
-    """Before, and after."""
+    """Check the old program, then the new one."""
     p = program(old)
     check()
     p.stop()
@@ -122,7 +122,7 @@ def place(room):
 
 
 def answer(address, ctx=None):
-    """What an echo that ends with these words begins with."""
+    """What comes before the echo of a word."""
     if ctx:
         client = peers.Client(address, ctx).handshake()
     else:
@@ -180,7 +180,7 @@ def test_several_names(room, place):
 @pytest.mark.parametrize("old,names", [
     (SERVER, ["syslog"]), (MAIL, ["imaps", "pop3s"]), (CLIENT, ["redis-client"])])
 def test_each_section_is_an_instance(room, old, names):
-    """As -t says of the old file."""
+    """-t suggests one for each section of the old file."""
     p = support.run_tunnel("-t", "-c", room.write("stunnel.conf", old[0]))
     for name in names:
         assert f"tunnel@{name}" in p.stderr

@@ -1,5 +1,5 @@
-"""PostgreSQL with a psql without TLS: from version 17 on, the server accepts
-direct TLS if ALPN names its protocol.
+"""PostgreSQL with direct TLS, supported from version 17 on if ALPN names its
+protocol; psql here has no TLS.
 """
 
 import os
@@ -25,7 +25,7 @@ fsync = off
 
 @pytest.fixture
 def postgres(room):
-    """Return the address of a server, which must not run as root."""
+    """The address of a server, which must not run as root."""
     program = programs.unpacked("postgres", BIN + "postgres")
     data, keywords = room.path("data"), {}
     os.mkdir(data, 0o700)
@@ -77,8 +77,8 @@ def test_psql(start, version, mode):
                "CN=server\" .* closed$")
 
 
-def test_no_protocol_is_named(start):
-    """Without ALPN PostgreSQL refuses."""
+def test_without_alpn(start):
+    """PostgreSQL refuses the connection."""
     t = start()
     psql(t, "select 1", status=2)
     t.wait_log("-> .* in=")

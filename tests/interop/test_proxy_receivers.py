@@ -28,8 +28,7 @@ def kind(request):
 
 @pytest.fixture
 def apache(room):
-    """Start an Apache that takes client addresses only from headers; return a
-    function that starts a tunnel in front of it.
+    """An Apache that requires a header; calling it starts a tunnel in front.
     """
     need("curl")
     address = programs.apache(room, REMOTEIP, "mod_remoteip")
@@ -37,7 +36,7 @@ def apache(room):
 
 
 def access(room, count):
-    """Return so many lines of its log, each as a list of words."""
+    """That many lines of its log, each as a list of words."""
     path = room.path("access.log")
     support.wait_for(lambda: support.text_of(path).count("\n") >= count,
                      f"{count} lines in {path}")
@@ -47,7 +46,7 @@ def access(room, count):
 
 
 def curl(room, t, *arguments, count=1, host="127.0.0.1"):
-    """Get a small file so many times on one connection; return the client's
+    """Fetch a small file that often on one connection; return the client's
     port.
     """
     port = t.address.rsplit(":", 1)[1]
@@ -62,13 +61,13 @@ def curl(room, t, *arguments, count=1, host="127.0.0.1"):
 
 
 @pytest.mark.parametrize("mode", ["mode=poll", "mode=fork"])
-def test_apache_knows_its_client(room, apache, kind, version, mode):
+def test_apache_logs_the_client_address(room, apache, kind, version, mode):
     t = apache(f"proxy_protocol={kind}", mode)
     port = curl(room, t, "--tlsv" + version, "--tls-max", version)
     assert access(room, 1) == [[CLIENT, port, "127.0.0.1", "/small.txt"]]
 
 
-def test_apache_knows_its_client_for_all_of_a_connection(room, apache, kind):
+def test_apache_logs_the_address_for_each_request(room, apache, kind):
     """One header, followed by several requests."""
     t = apache(f"proxy_protocol={kind}")
     port = curl(room, t, count=5)
@@ -76,14 +75,14 @@ def test_apache_knows_its_client_for_all_of_a_connection(room, apache, kind):
         [CLIENT, port, "127.0.0.1", "/small.txt"]] * 5
 
 
-def test_apache_knows_its_client_of_ipv4_on_a_listener_for_both(
+def test_apache_logs_an_ipv4_client_of_a_listener_for_both(
         room, apache, kind, ipv6):
     t = apache("accept=0", f"proxy_protocol={kind}")
     port = curl(room, t)
     assert access(room, 1)[0][:2] == [CLIENT, port]
 
 
-def test_apache_knows_a_client_that_has_a_certificate(room, apache, authority):
+def test_apache_with_a_client_certificate(room, apache, authority):
     t = apache("proxy_protocol=v2", "verify=require", f"ca={authority.crt}",
                "alpn=http/1.1")
     port = curl(room, t, "--cert", authority.leaf("app1"))
@@ -115,8 +114,8 @@ frontend who
 
 @pytest.fixture
 def haproxy(room):
-    """Start a haproxy that answers with what it knows of the client; return a
-    function that starts a tunnel in front of it.
+    """A haproxy that replies with what it knows; calling it starts a tunnel in
+    front.
     """
 
     def start(words, *arguments):
@@ -127,7 +126,7 @@ def haproxy(room):
 
 
 def get(client):
-    """Return its answer, split into words."""
+    """The reply, as words."""
     client.send(b"GET / HTTP/1.0\r\n\r\n")
     head, body = client.read_all()[0].split(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK"), head
@@ -143,7 +142,7 @@ ADDRESSES = "%[src] %[src_port] %[dst] %[dst_port]"
 
 
 @pytest.mark.parametrize("mode", ["mode=poll", "mode=fork"])
-def test_haproxy_knows_its_client(room, haproxy, kind, version, mode):
+def test_haproxy_sees_the_client_address(room, haproxy, kind, version, mode):
     t = haproxy(ADDRESSES, "accept=127.0.0.78:0", f"proxy_protocol={kind}",
                 mode)
     client = room.client(proxy.bound(room, t.address, CLIENT), version)
@@ -152,36 +151,36 @@ def test_haproxy_knows_its_client(room, haproxy, kind, version, mode):
     assert words[0] == CLIENT and words[2] == "127.0.0.78"
 
 
-def test_haproxy_knows_its_client_of_ipv6(room, haproxy, kind, ipv6):
+def test_haproxy_sees_an_ipv6_client_address(room, haproxy, kind, ipv6):
     t = haproxy(ADDRESSES, "accept=[::1]:0", f"proxy_protocol={kind}")
     client = room.client(t)
     assert get(client) == words_of(client)
 
 
-def test_haproxy_knows_its_client_of_ipv4_on_a_listener_for_both(
+def test_haproxy_sees_an_ipv4_client_of_a_listener_for_both(
         room, haproxy, kind, ipv6):
     t = haproxy(ADDRESSES, "accept=0", f"proxy_protocol={kind}")
     client = room.client("127.0.0.1:" + t.address.rsplit(":", 1)[1])
     assert get(client) == words_of(client)
 
 
-def test_haproxy_takes_a_client_on_a_unix_socket(room, haproxy):
-    """The client has no address.  (haproxy 2.6 does not accept the paths of
-    version 2.)
+def test_haproxy_with_a_client_on_a_unix_socket(room, haproxy):
+    """Such a client has no IP address. (haproxy 2.6 does not accept the paths
+    of version 2.)
     """
     t = haproxy("%[src]", f"accept=unix:{room.path('accept')}",
                 "proxy_protocol=v1")
     assert get(room.client(t)) == ["127.0.0.1"]
 
 
-def test_haproxy_knows_the_name_asked_for(room, haproxy, version):
+def test_haproxy_sees_the_server_name(room, haproxy, version):
     t = haproxy("%[fc_pp_authority]", "proxy_protocol=v2")
     assert get(room.client(t, version)) == ["localhost"]
 
 
-def test_haproxy_takes_a_header_with_all_there_is(room, haproxy, authority,
-                                                  version):
-    """Of any length."""
+def test_haproxy_accepts_the_longest_header(room, haproxy, authority,
+                                            version):
+    """With all TLVs, at maximum length."""
     name = ".".join(["x" * 63] * 3 + ["x" * 61])
     t = haproxy("%[src] %[fc_pp_authority]", "proxy_protocol=v2",
                 "alpn=http/1.1", "verify=require", f"ca={authority.crt}")
@@ -194,10 +193,10 @@ def test_haproxy_takes_a_header_with_all_there_is(room, haproxy, authority,
     assert get(client) == [CLIENT, name]
 
 
-def test_haproxy_knows_of_the_clients_tls(room, haproxy, authority, version):
-    """It passes on the fields unchanged."""
+def test_haproxy_passes_the_tls_tlvs_on(room, haproxy, authority, version):
+    """In fields that it passes on unchanged."""
     if proxy.haproxy_version() < (2, 9):
-        pytest.skip("this haproxy knows no fc_pp_tlv")
+        pytest.skip("this haproxy lacks fc_pp_tlv")
     t = haproxy("%[fc_pp_tlv(0x01)] %[fc_pp_tlv(0x02)] "
                 "%[fc_pp_tlv(0x20),hex]", "proxy_protocol=v2",
                 "alpn=http/1.1", "verify=require", f"ca={authority.crt}")

@@ -1,4 +1,4 @@
-"""accept_proxy behind a common balancer: haproxy."""
+"""accept_proxy behind a real load balancer: haproxy."""
 
 import ssl
 
@@ -30,7 +30,7 @@ def words(request):
     return request.param
 
 
-# A real balancer.
+# haproxy as the load balancer.
 
 BALANCER = """
 listen balancer
@@ -41,7 +41,7 @@ listen balancer
 
 
 def test_haproxy(room, start, backend, words, version):
-    """The log has the client's address."""
+    """The client's address in the log is that of haproxy's client."""
     t = start()
     haproxy = proxy.Haproxy(room, BALANCER.format(
         address=t.address, words=words))
@@ -54,7 +54,7 @@ def test_haproxy(room, start, backend, words, version):
 
 
 def test_haproxy_ipv6(room, start, backend, words, ipv6):
-    """An IPv6 client, although haproxy connects to the tunnel by IPv4."""
+    """haproxy's own connection to the tunnel is not IPv6."""
     t = start()
     haproxy = proxy.Haproxy(room, BALANCER.format(
         address=t.address, words=words), ["::1"])
@@ -89,14 +89,14 @@ def test_haproxy_and_max_per_ip(room, start, words):
 
 
 @pytest.mark.parametrize("words", ["send-proxy", "send-proxy-v2"])
-def test_haproxys_health_checks(room, lonely, words):
-    """Its health checks succeed, and are not logged."""
+def test_health_checks_of_haproxy(room, lonely, words):
+    """They succeed, and are neither logged nor passed to the backend."""
     t = lonely("log_level=info")
     haproxy = proxy.Haproxy(room, BALANCER.format(
         address=t.address, words=words + " check check-send-proxy inter 20ms"))
 
     def checks():
-        """Return the number of consecutive successful checks."""
+        """The number of consecutive passed checks."""
         out = haproxy.ask("show servers state").splitlines()
         names = out[1].removeprefix("# ").split()
         return dict(zip(names, out[2].split()))
@@ -105,14 +105,14 @@ def test_haproxys_health_checks(room, lonely, words):
     accepted = support.statistics(t)["accepted"]
     support.wait_for(
         lambda: support.statistics(t)["accepted"] >= accepted + 5,
-        "some checks more")
+        "more checks")
     assert checks()["srv_op_state"] == "2"
     assert [line for line in t.log().splitlines() if " -> " in line and
             not line.startswith("tunnel: live: ")] == []
 
 
-def test_haproxy_that_sends_none(room, lonely):
-    """Its clients are refused, and the log has the reason."""
+def test_haproxy_without_a_header(room, lonely):
+    """Its clients are refused; the log has the reason."""
     t = lonely()
     haproxy = proxy.Haproxy(room, BALANCER.format(address=t.address, words=""))
     with pytest.raises((ConnectionError, ssl.SSLError)):

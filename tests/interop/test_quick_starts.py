@@ -1,4 +1,4 @@
-"""The quick starts of the README, typed as they are printed."""
+"""The quick starts of the README work as printed."""
 
 import os
 import signal
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root can have "
 
 @pytest.fixture
 def typed(room):
-    """What a shell answers to blocks, in a directory and a network that have
-    nothing else.
+    """Run code blocks in a shell, in an empty directory and a network namespace;
+    return the output.
     """
     os.mkdir(room.path("bin"))
     os.mkdir(room.path("here"))
     os.symlink(support.TUNNEL, room.path("bin/tunnel"))
-    # Machines that run tests are busier than those of readers.
+    # A machine that runs tests is busy.
     os.chmod(room.write("bin/sleep", "#!/bin/sh\nexec /bin/sleep 3\n"), 0o755)
     environment = {**os.environ, "PATH": room.path("bin") + ":" +
                    os.environ["PATH"]}
@@ -51,7 +51,7 @@ def typed(room):
 
 @pytest.fixture
 def redis():
-    """A server there, as a line to be typed before."""
+    """The command that starts a redis server in the namespace."""
     if not os.path.exists(REDIS):
         pytest.skip("redis-tools is not installed")
     need("redis-cli")
@@ -70,7 +70,7 @@ def test_redis(typed, redis):
 
 
 def test_mail(typed):
-    """A server that greets, and a user who types nothing for a while."""
+    """The server sends its greeting; the user types nothing for a while."""
     server = """python3 -c '
 import socket
 s = socket.create_server(("127.0.0.1", 143)).accept()[0]
@@ -91,6 +91,6 @@ def test_two_hosts(typed, redis):
 
 
 def test_service():
-    """Its file is checked elsewhere; this is what it names."""
+    """It needs systemd, so only its names are checked."""
     assert "systemctl enable --now tunnel@imaps" in SERVICE
     assert "tunnel -t -c /etc/tunnel/imaps.conf" in SERVICE

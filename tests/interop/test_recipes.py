@@ -1,4 +1,4 @@
-"""What the manuals tell to type does what they say it does."""
+"""The commands in the manuals do what the text says."""
 
 import os
 import re
@@ -14,8 +14,8 @@ from documents import displays
 from support import read_exactly, run
 
 
-# Other hosts are directories, and so is /etc/tunnel; a reload is a line in a
-# file there.
+# Directories stand for other hosts and for /etc/tunnel; a reload becomes a
+# line in a file.
 STUBS = {
     "tunnel": f'exec {support.TUNNEL} "$@"',
     "systemctl": 'echo "$*" >> reloads',
@@ -26,7 +26,7 @@ STUBS = {
 
 @pytest.fixture
 def shell(room):
-    """Run a script like that, in the private directory; its output."""
+    """Run such a script in the private directory; return its output."""
     os.mkdir(room.path("bin"))
     for name, text in STUBS.items():
         os.chmod(room.write(f"bin/{name}", f"#!/bin/sh\n{text}\n"), 0o755)
@@ -47,7 +47,9 @@ def shell(room):
 
 @pytest.fixture
 def made(shell):
-    """All that the section has made; what the step printed that tells a pin."""
+    """Run all commands of the section; return the output of the one that
+    prints a pin.
+    """
     make, use, pin, revoke = displays("tunnel-certificates.7",
                                       "CLIENT CERTIFICATES")
     assert "verify=require ca=ca.pem" in use and "--cert app1.pem" in use
@@ -57,7 +59,7 @@ def made(shell):
 
 
 def visit(room, t, version, *chain):
-    """A client with this certificate, if any, that was served an echo."""
+    """Echo with this client certificate, if any."""
     ctx = peers.context(room.certs, version)
     if chain:
         ctx.load_cert_chain(*map(room.path, chain))
@@ -108,7 +110,7 @@ def test_revocation(room, echo, made, version):
     assert "warning: crl" not in t.log()
 
 
-# Keys for tickets.
+# Ticket keys.
 
 def keys(room, where):
     path = room.path(where)
@@ -120,7 +122,7 @@ def keys(room, where):
 
 
 def begun(room, shell, begin):
-    """The file as the manual has it made; and it is good for a start."""
+    """The file made as in the manual; a tunnel starts with it."""
     shell(begin)
     run(support.TUNNEL, "-t", "accept=0", "connect=1",
         f"cert={room.certs.server}",
@@ -129,7 +131,7 @@ def begun(room, shell, begin):
 
 
 def test_keys_of_one_machine(room, shell):
-    """Again and again, and even if a turn was cut short in between."""
+    """Repeated rotations, even if one was interrupted."""
     first = begun(room, shell,
                   displays("tunnel-tls.7", "SESSIONS")[0].splitlines()[0])
     assert len(first) == 1
@@ -145,8 +147,8 @@ def test_keys_of_one_machine(room, shell):
 
 
 def test_keys_of_several_machines(room, shell):
-    """All encrypt by what all had before the turn; and what was encrypted by
-    before is still there.
+    """All hosts encrypt with a key that all had before the rotation, and still
+    decrypt with the previous one.
     """
     begin, rotate = displays("tunnel.8", "TICKET KEYS")[1:]
     before = begun(room, shell, begin)

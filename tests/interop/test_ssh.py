@@ -1,5 +1,5 @@
-"""ssh through TLS: a tunnel as ProxyCommand, on pipes, and another one in
-front of a real sshd.
+"""ssh through TLS: one tunnel as its ProxyCommand, on pipes, and another one
+in front of a real sshd.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from support import need, run
 
 FILE = random.Random(6).randbytes(8 * 1024 * 1024)
 USER = pwd.getpwuid(os.geteuid())
-# As root, sshd needs an unprivileged user and a directory.
+# As root, sshd needs a user and a directory for privilege separation.
 IN_A_ROOM_OF_ITS_OWN = """
 set -e
 mount --bind "$0" /etc/passwd
@@ -39,17 +39,17 @@ Subsystem sftp internal-sftp
 
 @pytest.fixture
 def sshd(room):
-    """Return the address of an sshd."""
+    """The address of an sshd."""
     need("ssh", "scp", "ssh-keygen")
     if not os.path.exists(USER.pw_shell):
-        pytest.skip("who runs this has no shell")
+        pytest.skip("the user has no shell")
     program = programs.unpacked("sshd", "usr/sbin/sshd")
     for name in ("host", "user"):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
             room.path(name))
     address = support.free_port()
     text = CONF.format(address=address, dir=room.dir)
-    # Since OpenSSH 9.8, 10.0.
+    # since OpenSSH 9.8, 10.0
     for option, name in (("SshdSessionPath", "sshd-session"),
                          ("SshdAuthPath", "sshd-auth")):
         path = program.replace("usr/sbin/sshd", f"usr/lib/openssh/{name}")
@@ -71,7 +71,7 @@ def sshd(room):
 
 @pytest.fixture
 def options(room, sshd):
-    """Return the options of ssh, with a tunnel in front of sshd."""
+    """Options of ssh, with a tunnel in front of sshd, reached by name."""
     t = room.tunnel(f"connect={sshd}")
 
     def make(*words):
@@ -87,13 +87,13 @@ def options(room, sshd):
 
 
 def closed(room, count=1):
-    """Wait for the log lines of count closed connections."""
+    """The log lines of ended connections."""
     def lines():
         text = support.text_of(room.path("proxy.log"))
         return [x for x in text.splitlines() if x.endswith(" closed")]
 
     found = support.wait_for(lambda: len(lines()) >= count and lines(),
-                             "the line of a connection")
+                             "the log line of a connection")
     assert all(" stdin -> 127.0.0.1:" in line for line in found)
 
 
@@ -131,7 +131,7 @@ def test_scp(room, options):
 
 
 def test_unknown_authority(room, options, authority):
-    """No data reach sshd, and ssh fails."""
+    """Nothing reaches sshd, and ssh fails."""
     words = [word.replace(room.certs.ca, authority.crt)
              for word in options()]
     out = run("ssh", *words, f"{USER.pw_name}@server", "true", status=255)

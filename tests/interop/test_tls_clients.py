@@ -1,4 +1,4 @@
-"""Common TLS clients: OpenSSL's, GnuTLS's, and curl."""
+"""Common TLS clients: OpenSSL, GnuTLS, and curl."""
 
 import subprocess
 
@@ -17,7 +17,7 @@ def command(request, certs, version):
 
 
 def test_conversation(room, command, version):
-    """Line by line in both directions."""
+    """A line-by-line dialogue."""
     backend = room.backend().serve(support.echo)
     t = room.tunnel(f"connect={backend.address}")
     p = room.start("client", command(t), stdin=subprocess.PIPE,
@@ -33,7 +33,7 @@ def test_conversation(room, command, version):
 
 
 def test_reply_to_its_end(room, command, version):
-    """The client ends by itself at the end of the reply; gnutls-cli without
+    """The client exits after the end of the reply. gnutls-cli then sends no
     close_notify, if its own input has not ended yet.
     """
     backend = room.backend().serve(support.http)

@@ -15,14 +15,14 @@ from privileged import LIBC, NOBODY, system
 
 @pytest.fixture
 def network():
-    """A new network namespace, with all ports free, for processes that this
-    thread starts.
+    """A network namespace with every port free, for processes started by this
+    thread.
     """
     with open("/proc/thread-self/ns/net") as old:
         try:
             system(LIBC.unshare(0x40000000), "CLONE_NEWNET")
         except OSError as e:
-            pytest.skip(f"no network of our own: {e}")
+            pytest.skip(f"no network namespace: {e}")
         with socket.socket() as s:
             up = struct.pack("16sh14x", b"lo", 1)
             fcntl.ioctl(s, 0x8914, up)  # SIOCSIFFLAGS, IFF_UP
@@ -32,8 +32,8 @@ def network():
 
 @pytest.fixture
 def everyone(room, monkeypatch):
-    """A copy of program and certificate for any user, in a directory open to
-    all.
+    """An unprivileged user's own tunnel and certificate, in a directory open
+    to all.
     """
     os.chmod(room.dir, 0o755)
     program = shutil.copy(support.TUNNEL, room.path("tunnel"))
@@ -45,7 +45,7 @@ def everyone(room, monkeypatch):
 
 @pytest.fixture
 def jail(room, monkeypatch):
-    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # it needs /proc
+    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # they need /proc
     os.chmod(room.dir, 0o755)
     os.mkdir(room.path("jail"))
     return room.path("jail")

@@ -1,4 +1,4 @@
-"""The project's limits: a fast start, little memory, a small program."""
+"""Budgets: a quick start, little memory, a small program."""
 
 import os
 import re
@@ -13,12 +13,12 @@ from support import run
 
 by_default = pytest.mark.skipif(
     support.SANITIZED or bool(support.UNDER),
-    reason="sanitizers and valgrind take time and memory of their own")
+    reason="sanitizers and valgrind add time and memory")
 
 
 @by_default
 def test_serves_within_50_ms(room):
-    """From exec to the first connection; the best of several starts."""
+    """From exec(2) to the first connection; the best of several starts."""
     backend = room.backend()
     took = []
     for _ in range(7):
@@ -40,7 +40,7 @@ def test_serves_within_50_ms(room):
 
 @pytest.fixture
 def make(room):
-    """Build with other variables, in a separate directory."""
+    """Build a variant with these make variables, in its own directory."""
 
     def call(variant, *variables, timeout=120):
         out = os.path.join("build", variant)
@@ -53,7 +53,8 @@ def make(room):
 
 
 def idle(room, backend, field):
-    """Return the memory of a new process in kB; the median of several."""
+    """Memory of a process that has just started, in kB; the median of several.
+    """
     kb = []
     for _ in range(9):
         t = room.tunnel(f"connect={backend.address}")
@@ -66,25 +67,25 @@ def idle(room, backend, field):
 @by_default
 @pytest.mark.seconds(120)
 def test_idle_process_is_below_2_5_mb(room, make, monkeypatch):
-    """All memory, linked statically: the system decides which pages of shared
-    libraries are loaded together.
+    """All memory, in a static build: with shared libraries, the system decides
+    how many extra pages it loads.
     """
     monkeypatch.setattr(support, "TUNNEL", make("static", "STATIC=1"))
     assert idle(room, room.backend(), "VmRSS") < 2.5 * 1024
 
 
 @by_default
-def test_idle_process_has_half_a_megabyte_to_itself(room):
+def test_idle_process_has_half_a_megabyte_of_private_memory(room):
     assert idle(room, room.backend(), "RssAnon") < 512
 
 
 @pytest.mark.seconds(120)
 def test_program_is_small(room, make):
-    """Stripped, with a shared mbed TLS."""
+    """Stripped, and with a shared mbed TLS."""
     prefix = os.path.join(support.TOP, "build", "mbedtls")
     shared = os.path.join(prefix, "shared")
     if not os.path.isdir(shared):
-        pytest.skip("there is no shared mbed TLS in build/mbedtls")
+        pytest.skip("no shared mbed TLS in build/mbedtls")
     built = make("dynamic", f"MBEDTLS={prefix}", "ALLOW_OLD_MBEDTLS=1",
                  f"MBEDTLS_LDFLAGS=-L{shared} -Wl,-rpath,{shared}")
     assert b"libmbedtls.so" in run("readelf", "-d", built)
@@ -103,7 +104,7 @@ def test_musl_is_small_and_needs_nothing(room, make):
     small = room.path("tunnel")
     run("strip", "-o", small, built)
     gcc = int(run("musl-gcc", "-dumpversion").split(b".")[0])
-    # Newer compilers make it slightly larger.
+    # Newer compilers generate slightly larger programs.
     assert os.path.getsize(small) <= (512 if gcc < 13 else 516) * 1024
     assert b"INTERP" not in run("readelf", "-lW", built)
     assert b"no dynamic section" in run("readelf", "-d", built)

@@ -1,4 +1,4 @@
-"""What an attacker with code execution in a worker can do."""
+"""What attacker code could do inside a worker."""
 
 import ctypes
 import errno
@@ -46,7 +46,7 @@ class Registers(ctypes.Structure):
 
 
 class Puppet:
-    """A sleeping process that is made to do given system calls."""
+    """A sleeping process, made to execute system calls by ptrace(2)."""
 
     def __init__(self, pid):
         self.pid = pid
@@ -62,12 +62,10 @@ class Puppet:
 
     def wait(self):
         _, how = os.waitpid(self.pid, 0x40000000)  # __WALL
-        assert os.WIFSTOPPED(how), f"it has ended: {how:#x}"
+        assert os.WIFSTOPPED(how), f"not stopped: {how:#x}"
 
     def call(self, name, *arguments):
-        """Do a system call; bytes are passed by address.  Return its result,
-        or -errno.
-        """
+        """Bytes are passed by address.  Returns the result, or -errno."""
         r = Registers.from_buffer_copy(self.saved)
         r.rip -= 2
         r.rax, r.orig_rax = CALLS[name], ctypes.c_ulong(-1).value
@@ -105,26 +103,27 @@ def sockaddr(address):
 
 @pytest.fixture
 def puppet(room, echo):
-    """Start a tunnel; return the serving process as a puppet."""
+    """Start a tunnel; its serving process becomes the puppet."""
     if platform.machine() != "x86_64":
-        pytest.skip("knows x86-64 alone")
+        pytest.skip("x86-64 only")
 
     def start(mode, *words, **keywords):
         _, client, worker = begin(room, mode, f"connect={echo.address}",
                                   "user=nobody", *words, **keywords)
-        client.send(b"hello")  # so that it sleeps now
+        client.send(b"hello")  # now it sleeps
         assert read_exactly(client, 5) == b"hello"
         support.wait_for(lambda: status(worker)["State"][0] == "S", "sleep")
         try:
             return room.keep(Puppet(worker))
         except PermissionError as e:
-            pytest.skip(f"can't trace here: {e}")
+            pytest.skip(f"ptrace(2) not permitted: {e}")
 
     return start
 
 
-def test_puppet_can_do_all_that(room, echo, puppet):
-    """Without a sandbox it can; otherwise the tests below would show nothing.
+def test_puppet_can_without_a_sandbox(room, echo, puppet):
+    """Without a sandbox, the calls succeed; otherwise the tests below would
+    prove nothing.
     """
     p = puppet("workers=1", "sandbox=no")
     assert p.call("open", b"/etc/passwd", os.O_RDONLY) > 0
@@ -151,7 +150,7 @@ def test_worker_can_open_no_file(puppet, mode):
 
 
 @confined
-def test_worker_can_connect_to_its_backend_alone(room, echo, puppet, mode):
+def test_worker_can_connect_only_to_its_backend(room, echo, puppet, mode):
     if landlock_abi() < 4:
         pytest.skip("this kernel has no Landlock for ports")
     p = puppet(mode)
@@ -163,7 +162,7 @@ def test_worker_can_connect_to_its_backend_alone(room, echo, puppet, mode):
 
 @confined
 def test_worker_can_reach_no_unix_socket(room, puppet, mode):
-    """A listener there may trust the worker's user."""
+    """A Unix socket's server may trust the worker's user."""
     os.chmod(room.dir, 0o755)
     room.backend(family=socket.AF_UNIX, to=room.path("sock"))
     os.chmod(room.path("sock"), 0o777)
@@ -185,8 +184,8 @@ OTHER_WAYS = {
 @confined
 @pytest.mark.parametrize("way", OTHER_WAYS)
 def test_worker_has_no_other_way_out(room, echo, puppet, way):
-    """Other ways than bind(2) and connect(2) of TCP, which Landlock does not
-    check.
+    """Landlock filters only bind(2) and connect(2) of TCP; seccomp has to
+    block the rest.
     """
     p = puppet("workers=1")
     other = room.backend().address
@@ -204,7 +203,7 @@ def test_worker_can_start_nothing(puppet, mode):
     assert p.call("execveat", -100, b"/bin/true", 0, 0, 0) < 0
     for call in ("fork", "vfork", "clone", "clone3"):
         assert p.call(call, signal.SIGCHLD) < 0
-    for rights in (4, 5, 6, 7):  # PROT_EXEC, and more
+    for rights in (4, 5, 6, 7):  # PROT_EXEC, alone and combined
         assert p.call("mmap", 0, 4096, rights, mmap.MAP_PRIVATE |
                       mmap.MAP_ANONYMOUS, -1, 0) < 0
     assert p.call("memfd_create", b"x", 0) < 0
@@ -231,12 +230,12 @@ OF_LISTENERS = {
     "TCP_DEFER_ACCEPT": (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, ONE),
     "TCP_CONGESTION": (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno"),
 }
-NO_ADDRESS = bytes(16)  # AF_UNSPEC: connect(2) undoes listen(2)
+NO_ADDRESS = bytes(16)  # AF_UNSPEC: connect(2) reverts listen(2)
 SHUTDOWNS = [socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR]
 
 
 def listeners(pid):
-    """Return a process's descriptors of listening TCP sockets."""
+    """The descriptors of a process that are listening TCP sockets."""
     with open("/proc/net/tcp") as f:
         inodes = {fields[9] for fields in map(str.split, f)
                   if fields[3] == "0A"}
@@ -250,7 +249,8 @@ def setsockopt(p, sock, option):
 
 
 def test_puppet_can_change_a_listener(puppet):
-    """Without a sandbox it can; otherwise the tests below would show nothing.
+    """Without a sandbox, the calls succeed; otherwise the tests below would
+    prove nothing.
     """
     p = puppet("workers=1", "sandbox=no")
     listener, = listeners(p.pid)
@@ -263,7 +263,8 @@ def test_puppet_can_change_a_listener(puppet):
 @confined
 @pytest.mark.parametrize("what", OF_LISTENERS)
 def test_worker_can_not_change_a_listener(puppet, what):
-    """Accepted sockets inherit options, and other workers accept from it, too.
+    """Accepted sockets inherit the option, and other workers share the
+    listener.
     """
     p = puppet("workers=1")
     listener, = listeners(p.pid)
@@ -272,7 +273,7 @@ def test_worker_can_not_change_a_listener(puppet, what):
 
 @confined
 def test_worker_can_not_end_a_listener(room, echo, puppet):
-    """Nor a copy of it, nor the socket as shared by all processes."""
+    """Neither directly nor through a duplicate descriptor."""
     p = puppet("workers=1", "ktls=off")
     listener, = listeners(p.pid)
     for how in SHUTDOWNS:
@@ -292,8 +293,8 @@ def test_worker_can_not_end_a_listener(room, echo, puppet):
 
 
 @confined
-def test_worker_can_not_end_what_it_was_started_with(puppet):
-    """Standard error may be a socket to which all processes log."""
+def test_worker_can_not_shut_down_standard_descriptors(puppet):
+    """Standard error may be a socket, shared by all processes for the log."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         p = puppet("workers=1", stdin=theirs)
@@ -302,7 +303,7 @@ def test_worker_can_not_end_what_it_was_started_with(puppet):
         assert setsockopt(p, 0, OF_LISTENERS["SO_LINGER"]) == -errno.EPERM
 
 
-# All levels, and two that equal one of them in 16 bits.
+# All levels, and two that equal one of them in their low 16 bits.
 LEVELS = [socket.SOL_IP, socket.SOL_SOCKET, socket.IPPROTO_TCP,
           socket.IPPROTO_IPV6, 282, 0x10000 + socket.SOL_SOCKET,
           0x10000 + socket.IPPROTO_TCP]
@@ -321,7 +322,7 @@ GETS = {(socket.SOL_SOCKET, socket.SO_ERROR),
 @pytest.mark.parametrize("call,allowed", [("setsockopt", SETS),
                                           ("getsockopt", GETS)])
 def test_worker_has_no_other_options(puppet, call, allowed):
-    """An option's number has other meanings at other levels."""
+    """An option number has a different meaning at each level."""
     p = puppet("workers=1", "ktls=off")
     sock = p.socket()
     length = ONE if call == "getsockopt" else 4
@@ -331,8 +332,8 @@ def test_worker_has_no_other_options(puppet, call, allowed):
 
 
 @confined
-def test_numbers_of_listeners_are_nobody_elses(room, puppet):
-    """They are above the limit: no new socket can get the number of a closed
+def test_listener_descriptors_are_never_reused(room, puppet):
+    """They are above the limit, so no new socket gets the number of a closed
     listener.
     """
     p = puppet("workers=1", "accept=127.0.0.1:0", "accept=127.0.0.1:0")
@@ -341,8 +342,9 @@ def test_numbers_of_listeners_are_nobody_elses(room, puppet):
 
 
 @confined
-def test_sandbox_and_a_handshake_that_outlives_its_listeners(room, echo):
-    """To dial, its worker makes a socket after it has closed them."""
+def test_sandbox_and_a_handshake_after_the_listeners_are_closed(room, echo):
+    """The worker makes the socket for the backend after closing its listeners.
+    """
     t = room.tunnel("workers=1", *["accept=127.0.0.1:0"] * 8,
                     f"connect={echo.address}")
     worker, = t.workers()
@@ -356,7 +358,7 @@ def test_sandbox_and_a_handshake_that_outlives_its_listeners(room, echo):
 
 @confined
 def test_worker_can_do_nothing_to_others(room, puppet):
-    """Not even to a process of its own user."""
+    """Including processes of its own user."""
     other = room.start("other", ["sleep", "60"], **AS_NOBODY)
     p = puppet("workers=1")
     assert p.call("kill", other.pid, 0) < 0
@@ -372,13 +374,13 @@ def test_worker_can_do_nothing_to_others(room, puppet):
     assert other.alive()
 
 
-# The relay of -i.
+# The relay of -i on pipes.
 
 @pytest.fixture
 def relay(room, echo):
-    """Start a relay; return it as a puppet."""
+    """Start a tunnel on pipes; its relay becomes the puppet."""
     if platform.machine() != "x86_64":
-        pytest.skip("knows x86-64 alone")
+        pytest.skip("x86-64 only")
 
     puppets = []
 
@@ -396,7 +398,7 @@ def relay(room, echo):
             puppets.append((t, Puppet(pid)))
         except PermissionError as e:
             t.signal(signal.SIGKILL)
-            pytest.skip(f"can't trace here: {e}")
+            pytest.skip(f"ptrace(2) not permitted: {e}")
         return puppets[-1][1]
 
     yield start
@@ -415,8 +417,9 @@ RELAY_NEEDS_NO = {
 }
 
 
-def test_relay_can_do_that(relay):
-    """Without a sandbox it can; otherwise the tests below would show nothing.
+def test_relay_can_without_a_sandbox(relay):
+    """Without a sandbox, the calls succeed; otherwise the test below would
+    prove nothing.
     """
     p = relay("sandbox=no")
     assert p.call("openat", *RELAY_NEEDS_NO["openat"]) > 0
@@ -424,7 +427,7 @@ def test_relay_can_do_that(relay):
 
 
 @confined
-def test_relay_can_move_bytes_alone(relay):
+def test_relay_can_only_move_bytes(relay):
     p = relay()
     for name, arguments in RELAY_NEEDS_NO.items():
         assert p.call(name, *arguments) == -errno.ENOSYS, name

@@ -1,4 +1,6 @@
-"""The process: background, pidfile, log file, signals, and its end."""
+"""The life of the process: background, pidfile, log file, signals, and its
+end.
+"""
 
 import fcntl
 import os
@@ -19,7 +21,7 @@ from support import Task, read_all, read_exactly, text_of
 # In the background.
 
 @pytest.mark.parametrize("how", ["-d", "daemon=yes"])
-def test_daemon_serves_when_its_parent_is_gone(room, backend, how):
+def test_daemon_serves_after_its_parent_exits(room, backend, how):
     d = Daemon(room, how, f"connect={backend.address}")
     assert (d.p.returncode, d.p.stdout, d.p.stderr) == (0, "", "")
     client = room.client(d.address)
@@ -28,7 +30,7 @@ def test_daemon_serves_when_its_parent_is_gone(room, backend, how):
     assert read_exactly(server, 5) == b"hello"
 
 
-def test_daemon_lets_go_of_its_terminal(room, backend):
+def test_daemon_detaches_from_its_terminal(room, backend):
     d = Daemon(room, "-d", f"connect={backend.address}")
     for fd in range(3):
         assert os.readlink(f"/proc/{d.pid}/fd/{fd}") == "/dev/null"
@@ -38,7 +40,7 @@ def test_daemon_lets_go_of_its_terminal(room, backend):
 
 def test_daemon_that_cannot_start(room, backend):
     d = Daemon(room, "-d", f"connect={backend.address}", "accept=192.0.2.1:0")
-    assert d.p.returncode == 1  # the address may be logged later
+    assert d.p.returncode == 1  # the address may become available later
     assert d.p.stderr.startswith("tunnel: error: ")
     assert d.p.stderr.count("\n") == 1
     assert not os.path.exists(d.pidfile)
@@ -64,7 +66,7 @@ def test_daemon_runs_from_a_relative_configuration(room, backend):
                      "the daemon's end")
 
 
-# Without descriptors 0, 1 and 2.
+# Started without descriptors 0, 1 and 2.
 
 CLOSING = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
 
@@ -78,7 +80,9 @@ def assert_echoes(room, to):
 
 
 def test_standard_descriptors_closed(room, backend):
-    """Opened files must not get these numbers: clients would get the log."""
+    """New descriptors must not become 0 to 2, or clients would receive the
+    log.
+    """
     backend.serve(support.echo)
     path = room.path("accept")
     t = room.start("closed", [
@@ -108,7 +112,7 @@ def test_daemon_with_standard_descriptors_closed(room, backend):
 
 
 def test_daemon_on_descriptor_0(room, backend):
-    """It is in use, and must not be replaced by /dev/null."""
+    """Descriptor 0 is in use, so it is not redirected to /dev/null."""
     backend.serve(support.echo)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         d = Daemon(room, "daemon=yes", f"connect={backend.address}",
@@ -136,7 +140,7 @@ def test_pidfile_left_behind(room, backend):
     assert open(path).read() == f"{t.pid}\n"
 
 
-def test_pidfile_of_one_that_was_killed(room, backend):
+def test_pidfile_of_a_killed_daemon(room, backend):
     path = room.path("pidfile")
     first = room.tunnel(f"connect={backend.address}", f"pidfile={path}")
     first.signal(signal.SIGKILL)
@@ -147,8 +151,8 @@ def test_pidfile_of_one_that_was_killed(room, backend):
 
 @pytest.mark.parametrize("text", ["precious", None])
 def test_pidfile_that_is_a_symbolic_link(room, backend, text):
-    """A user who can make links in its directory must not choose the file to
-    overwrite.
+    """Someone who can make links in the directory must not choose a file to be
+    overwritten.
     """
     path, target = room.path("pidfile"), room.path("target")
     if text is not None:
@@ -173,7 +177,7 @@ def lines_of(path):
 
 
 def listening(path):
-    """Return the address from the log."""
+    """The address, once it is in the log."""
     found = re.search(r"listening on (\S+)\n", text_of(path))
     return found and found[1]
 
@@ -190,8 +194,8 @@ def test_log_file(room, backend):
     assert os.stat(path).st_mode & 0o007 == 0
 
 
-def test_log_file_is_opened_anew_on_sighup(room, backend):
-    """As by logrotate: rename, then SIGHUP."""
+def test_log_file_is_reopened_on_sighup(room, backend):
+    """As logrotate does: rename, then signal."""
     backend.serve(support.echo)
     path = room.path("log")
     t = room.tunnel(f"connect={backend.address}", f"log={path}", ready=False)
@@ -202,7 +206,7 @@ def test_log_file_is_opened_anew_on_sighup(room, backend):
     support.wait_for(lambda: "reloaded" in text_of(path), "a new log file")
     support.wait_for(lambda: not any(
         path + ".1" in support.open_files(pid).values() for pid in t.pids()),
-        "the old one's end")
+        "the end of the old worker")
     assert_echoes(room, address)
     for client in room.opened[-1], before:
         client.close_notify()
@@ -249,7 +253,7 @@ def test_log_level(room, backend, argument, level):
 
 
 def connected(room, path):
-    """Connect repeatedly: a socket's file exists before it listens."""
+    """The file of a socket exists shortly before the socket listens."""
     try:
         ctx = peers.context(room.certs)
         return room.keep(peers.Client("unix:" + path, ctx))
@@ -268,7 +272,9 @@ def test_syslog_is_not_stderr(room, backend):
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_journal_priorities(room, backend, ours):
-    """A variable by systemd shows whether stderr is the journal."""
+    """systemd names the journal in a variable: standard error may be the
+    journal or not.
+    """
     path = room.path("journal")
     with open(path, "w") as journal:
         st = os.fstat(journal.fileno())
@@ -280,10 +286,10 @@ def test_journal_priorities(room, backend, ours):
     assert all(re.match(begin + r"\S", x) for x in lines_of(path))
 
 
-# The end.
+# The end of the process.
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_end_of_an_idle_one(room, backend, number):
+def test_end_of_an_idle_tunnel(room, backend, number):
     t = room.tunnel(f"connect={backend.address}")
     t.signal(number)
     assert t.wait() == 0
@@ -311,7 +317,7 @@ def test_end_lets_connections_finish(room, backend, version, number):
     assert " closed\n" in t.log()
 
 
-def test_second_signal_cuts(room, backend):
+def test_second_signal_aborts(room, backend):
     t = room.tunnel(f"connect={backend.address}")
     client = room.client(t)
     server = room.keep(backend.accept())
@@ -325,7 +331,7 @@ def test_second_signal_cuts(room, backend):
     assert " aborted\n" in t.log()
 
 
-def test_drain_timeout_cuts(room, backend):
+def test_drain_timeout_aborts(room, backend):
     t = room.tunnel(f"connect={backend.address}", "drain_timeout=1s")
     client = room.client(t)
     server = room.keep(backend.accept())
@@ -338,7 +344,7 @@ def test_drain_timeout_cuts(room, backend):
 
 
 def test_signal_under_full_load(room, backend):
-    """A loop that never sleeps still handles signals."""
+    """A loop that never sleeps also handles signals."""
     t = room.tunnel(f"connect={backend.address}")
     client = room.client(t)
     server = room.keep(backend.accept())
@@ -359,8 +365,8 @@ def test_signal_under_full_load(room, backend):
 
 
 def test_end_as_soon_as_it_listens(room, backend):
-    """It ends properly by a signal while it is still opening the others of
-    many sockets.
+    """A stop is possible after the first of many listeners appears, before the
+    others are open.
     """
     os.mkdir(room.path("sockets"))
     paths = [room.path(f"sockets/{n}") for n in range(60)]
@@ -374,7 +380,7 @@ def test_end_as_soon_as_it_listens(room, backend):
         assert os.listdir(room.path("sockets")) == []
 
 
-def test_end_in_the_middle_of_a_handshake(room, backend):
+def test_end_during_a_handshake(room, backend):
     t = room.tunnel(f"connect={backend.address}", "drain_timeout=1s")
     sock = room.connect(t.address)
     sock.sendall(b"\x16\x03\x01")

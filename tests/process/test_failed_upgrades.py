@@ -1,5 +1,5 @@
-"""SIGUSR2: a new program that fails causes no outage, and the data handed over
-are not trusted.
+"""SIGUSR2: a failed upgrade causes no outage, and handed-over state is not
+trusted.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ def backend(room):
 
 @pytest.fixture
 def tunnel(room, program, backend):
-    """Start a tunnel, with an echo backend."""
+    """Start a tunnel in front of the backend."""
     return lambda *arguments, **keywords: room.tunnel(
         f"connect={backend.address}", *arguments, **keywords)
 
@@ -35,8 +35,8 @@ FAILURES = ["not executable", "no program", "gone", "crashes", "-t fails",
 
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 @pytest.mark.parametrize("how", FAILURES)
-def test_program_that_fails(room, program, tunnel, how, mode):
-    """Nothing changes, by any failure; and the next upgrade succeeds."""
+def test_failing_program(room, program, tunnel, how, mode):
+    """Nothing changes, whatever the failure; the next upgrade succeeds."""
     t = tunnel(mode, "accept=127.0.0.1:0", "accept=unix:" + room.path("s"))
     clients = [room.client(t), room.client(t, "1.2")]
     assert all(is_echoed(client) for client in clients)
@@ -60,28 +60,31 @@ def test_program_that_fails(room, program, tunnel, how, mode):
 
 
 def test_worker_after_a_failure(room, program, tunnel):
-    """The old program works completely again, including new workers."""
+    """The previous master works in full again: it replaces workers and
+    reloads.
+    """
     t = tunnel("workers=2")
     fail(room, program, "user unknown")
     refused(t)
     for worker in t.workers():
         os.kill(worker, signal.SIGKILL)
     t.wait_log("starting another one", count=2)
-    wait_for(lambda: len(t.workers()) == 2, "others")
+    wait_for(lambda: len(t.workers()) == 2, "replacements")
     assert serves(room, t.address)
     program.put()
     upgrade(t, "tunnel: reloaded$", signal.SIGHUP)
     assert serves(room, t.address)
 
 
-def test_worker_that_dies_meanwhile(room, program, tunnel):
-    """Its end is noticed by the current master."""
+def test_worker_that_dies_during_an_upgrade(room, program, tunnel):
+    """The current master sees its end, whether the upgrade fails or succeeds.
+    """
     t = tunnel("workers=2")
     victim = t.workers()[0]
     program.but(f"kill -9 {victim}; exec REAL \"$@\" user=nobody-of-this-name")
     refused(t)
     t.wait_log(f"worker {victim} was killed by signal 9")
-    wait_for(lambda: len(t.workers()) == 2, "another")
+    wait_for(lambda: len(t.workers()) == 2, "a replacement")
     victim = t.workers()[0]
     program.but(f"kill -9 {victim}; exec REAL \"$@\"")
     upgrade(t)
@@ -90,8 +93,9 @@ def test_worker_that_dies_meanwhile(room, program, tunnel):
     assert serves(room, t.address)
 
 
-def test_configuration_that_is_wrong_by_then(room, program, backend):
-    """The old program goes on with its configuration."""
+def test_configuration_that_becomes_wrong_during_an_upgrade(room, program,
+                                                            backend):
+    """The previous program continues with its previous configuration."""
     c = Configured(room, connect=backend.address, workers="2")
     workers = c.t.workers()
     program.but(f'echo "nonsense = 1" >> {c.path}; exec REAL "$@"')
@@ -99,13 +103,16 @@ def test_configuration_that_is_wrong_by_then(room, program, backend):
     assert 'unknown key "nonsense"' in said
     assert c.t.workers() == workers
     os.kill(workers[0], signal.SIGKILL)
-    wait_for(lambda: len(set(c.t.workers()) - set(workers)) == 1, "another")
-    assert 'unknown key "nonsense"' in refused(c.t)  # by -t, this time
+    wait_for(lambda: len(set(c.t.workers()) - set(workers)) == 1,
+             "a replacement")
+    assert 'unknown key "nonsense"' in refused(c.t)  # now reported by -t
 
 
 @pytest.mark.parametrize("mode", [{"workers": "2"}, {"mode": "fork"}])
-def test_files_that_are_gone_by_then(room, program, backend, mode):
-    """Workers go on with what they have; a reload restores all."""
+def test_files_that_vanish_during_an_upgrade(room, program, backend, mode):
+    """Current workers continue with what they have loaded; a reload repairs
+    the rest.
+    """
     cert = shutil.copy(room.certs.server, room.path("cert.pem"))
     c = Configured(room, connect=backend.address, cert=cert, **mode)
     client = c.client()
@@ -122,15 +129,15 @@ def test_files_that_are_gone_by_then(room, program, backend, mode):
     assert serves(room, c.t.address) and is_echoed(client)
 
 
-@pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
+@pytest.mark.skipif(bool(support.UNDER), reason="valgrind needs descriptors")
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 def test_too_few_descriptors(room, program, tunnel, mode):
-    """The shortage is detected while the old program can still go on; the
-    trial's messages on the configuration are not logged.
+    """Detected before either program runs out of descriptors.  The trial's
+    report on the configuration is not logged.
     """
     t = tunnel(mode)
     limits = resource.prlimit(t.pid, resource.RLIMIT_NOFILE)
-    few = len(support.open_files(t.pid)) + 3    # otherwise there is no trial
+    few = len(support.open_files(t.pid)) + 3  # with fewer, there is no trial
     resource.prlimit(t.pid, resource.RLIMIT_NOFILE, (few, limits[1]))
     upgrade(t, "upgrade failed: Too many open files")
     assert "cert = " not in t.log()
@@ -140,7 +147,7 @@ def test_too_few_descriptors(room, program, tunnel, mode):
     assert serves(room, t.address)
 
 
-def test_worker_that_no_other_can_follow(room, program, backend):
+def test_worker_without_a_replacement(room, program, backend):
     cert = shutil.copy(room.certs.server, room.path("cert.pem"))
     c = Configured(room, connect=backend.address, cert=cert)
     program.but(f'mv {cert} {cert}.gone; exec REAL "$@"')
@@ -149,27 +156,27 @@ def test_worker_that_no_other_can_follow(room, program, backend):
     c.t.wait_log(r"was killed by signal 9 \(Killed\)$")
 
 
-def test_what_is_told_without_files(room, program, backend):
-    """The log is complete, and counters go on, while files are missing."""
+def test_log_and_counters_without_files(room, program, backend):
+    """While files are missing, the log is complete and counters continue."""
     cert = shutil.copy(room.certs.server, room.path("cert.pem"))
     stats = room.path("stats.prom")
     c = Configured(room, connect=backend.address, cert=cert, stats_file=stats)
-    wait_for(lambda: os.path.exists(stats), "counters")
+    wait_for(lambda: os.path.exists(stats), "the counters")
     program.but(f'mv {cert} {cert}.gone; exec REAL "$@"')
     assert "no worker is started until" in refused(c.t)
     lines = c.hup("reload failed, ")
     assert lines[0] == "tunnel: reloading"
     os.unlink(stats)
     c.t.signal(signal.SIGUSR1)
-    wait_for(lambda: os.path.exists(stats), "counters")
+    wait_for(lambda: os.path.exists(stats), "the counters")
     os.kill(c.t.workers()[0], signal.SIGKILL)
     c.t.wait_log(r"was killed by signal 9 \(Killed\)$")
 
 
-# The data handed over are not trusted.
+# Handed-over state is not trusted.
 
 def handed(room, data, seals=True, size=None):
-    """Return the log of a tunnel started with this in a memfd."""
+    """The log of a tunnel that was started with this state in a memfd."""
     fd = os.memfd_create("state", os.MFD_ALLOW_SEALING)
     try:
         os.write(fd, data)
@@ -209,14 +216,15 @@ def test_bad_handover(room, data, why, keywords):
 
 
 def test_log_after_a_failure(room, program, tunnel):
-    """The lines have the same form, by either program."""
+    """The log has the same format before and after."""
     log = room.path("log")
     t = tunnel("workers=1", f"log={log}", ready=False)
-    wait_for(lambda: "listening on" in support.text_of(log), "a start")
+    wait_for(lambda: "listening on" in support.text_of(log), "the start")
     fail(room, program, "user unknown")
     t.signal(signal.SIGUSR2)
     wait_for(lambda: "upgrade failed, keeping" in support.text_of(log),
-             "no upgrade")
+             "the failed upgrade")
     os.kill(t.workers()[0], signal.SIGKILL)
-    wait_for(lambda: "was killed by" in support.text_of(log), "its end")
+    wait_for(lambda: "was killed by" in support.text_of(log),
+             "the worker's end")
     assert "tunnel: " not in support.text_of(log)

@@ -1,5 +1,5 @@
-"""Files that a tunnel writes or trusts: other users must not be able to
-replace them, nor to read secrets.
+"""Files that a tunnel writes to or trusts: other users must not choose them,
+nor read secrets.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 @pytest.fixture
 def place(room):
-    """A directory for such files, on a path open to all."""
+    """A directory for such files, reachable by all users."""
     os.chmod(room.dir, 0o755)
     os.mkdir(room.path("place"))
     return room.path("place")
@@ -37,8 +37,8 @@ def place(room):
 
 @pytest.fixture
 def refused(room):
-    """Return the error, which is the same with -t and without, and for any
-    user of the workers.
+    """The error message: the same with and without -t, and for any worker
+    user.
     """
 
     def call(*words):
@@ -56,7 +56,7 @@ def refused(room):
 @pytest.mark.parametrize("key", ["log", "pidfile"])
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_link_is_refused(room, place, refused, key, link):
-    """It could point to a file of ours that another user has chosen."""
+    """It would lead to a file of ours that another user has chosen."""
     target = room.write("target", "precious")
     link(target, f"{place}/it")
     assert f"{key}: {place}/it: it is a link" in refused(f"{key}={place}/it")
@@ -64,7 +64,7 @@ def test_link_is_refused(room, place, refused, key, link):
 
 
 @pytest.mark.parametrize("key", ["log", "pidfile"])
-def test_link_to_nothing_makes_no_file(room, place, refused, key):
+def test_dangling_link_makes_no_file(room, place, refused, key):
     os.symlink(room.path("target"), f"{place}/it")
     assert f"{key}: {place}/it: it is a link" in refused(f"{key}={place}/it")
     assert not os.path.exists(room.path("target"))
@@ -82,19 +82,19 @@ def test_file_of_another_user_is_refused(place, refused, key):
 
 
 @pytest.mark.parametrize("key", ["log", "pidfile"])
-def test_directory_is_no_file(place, refused, key):
+def test_directory_instead_of_a_file(place, refused, key):
     assert f"{key}: {place}: not a regular file" in \
         refused(f"{key}={place}")
 
 
 @needs_root
-def test_device_is_no_pidfile(place, refused):
-    """A pidfile is removed at the end."""
+def test_device_instead_of_a_pidfile(place, refused):
+    """A device would be removed at the end."""
     path = f"{place}/null"
     try:
         os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
     except PermissionError:
-        pytest.skip("no devices can be made here")
+        pytest.skip("no permission to make devices")
     assert "not a regular file" in refused(f"pidfile={path}")
     assert os.path.exists(path)
 
@@ -102,8 +102,7 @@ def test_device_is_no_pidfile(place, refused):
 # Its directory.
 
 def words_for(place):
-    """Return the settings for each written or trusted file, in this directory.
-    """
+    """A key for each file in this directory that is written to or trusted."""
     return [f"log={place}/log", f"pidfile={place}/pid",
             f"accept=unix:{place}/socket", f"ticket_keys={place}/tickets"]
 
@@ -144,7 +143,7 @@ def test_directory_that_others_can_write_to(place, refused, give, who, below,
 @needs_root
 @pytest.mark.parametrize("key", range(4))
 def test_link_on_the_way_that_others_can_change(room, place, refused, key):
-    """In a sticky directory each user can make links."""
+    """In a sticky directory, every user can make links."""
     os.chmod(place, 0o1777)
     os.mkdir(room.path("target"))
     os.symlink(room.path("target"), f"{place}/link")
@@ -159,7 +158,7 @@ def test_link_on_the_way_that_others_can_change(room, place, refused, key):
 
 @needs_root
 def test_directory_that_a_link_leads_to(room, place, refused):
-    """Directories above the link's target can be replaced, too."""
+    """The directories above its target can be replaced as well."""
     os.mkdir(f"{place}/below")
     workers_own(place)
     os.symlink(f"{place}/below", room.path("link"))
@@ -168,7 +167,7 @@ def test_directory_that_a_link_leads_to(room, place, refused):
 
 
 @needs_root
-def test_keys_that_anybody_can_write(place, refused):
+def test_ticket_keys_writable_by_anybody(place, refused):
     path = f"{place}/tickets"
     run(support.TUNNEL, "-k", "-o", path)
     os.chmod(path, 0o602)
@@ -177,7 +176,7 @@ def test_keys_that_anybody_can_write(place, refused):
 
 
 def test_keys_may_be_a_link(room, place):
-    """Kubernetes mounts secrets like this; and the file is not written."""
+    """Kubernetes mounts secrets as links; the tunnel does not write there."""
     run(support.TUNNEL, "-k", "-o", room.path("keys"))
     os.symlink(room.path("keys"), f"{place}/tickets")
     run(support.TUNNEL, "-t", "accept=0", "connect=1",
@@ -185,7 +184,7 @@ def test_keys_may_be_a_link(room, place):
 
 
 def test_sticky_directory(room, place, echo):
-    """As /tmp: others can make files there, but can't replace ours."""
+    """As /tmp: other users can create files there, but cannot replace ours."""
     os.chmod(place, 0o1777)
     room.write("place/log", "")
     t = room.tunnel(f"log={place}/log", f"pidfile={place}/pid",
@@ -199,8 +198,8 @@ def test_sticky_directory(room, place, echo):
 
 
 @needs_root
-def test_socket_of_another_user_is_left_alone(room, place, refused):
-    """It has no listener, but only its owner may remove it."""
+def test_socket_of_another_user_is_not_removed(room, place, refused):
+    """No process listens on it, but only its owner may remove it."""
     os.chmod(place, 0o1777)
     with socket.socket(socket.AF_UNIX) as s:
         s.bind(f"{place}/socket")
@@ -213,7 +212,7 @@ def test_socket_of_another_user_is_left_alone(room, place, refused):
 
 @needs_root
 def test_directory_of_another_group(room, place, echo):
-    """As /var/log on Ubuntu: only a warning, at a start and with -t."""
+    """As /var/log on Ubuntu: a warning, at the start and with -t."""
     os.chown(place, 0, 4242)
     os.chmod(place, 0o775)
     run(support.TUNNEL, "-k", "-o", f"{place}/tickets")
@@ -227,7 +226,7 @@ def test_directory_of_another_group(room, place, echo):
     wait_for(lambda: text_of(log).count(warning) == 4, "the warnings")
     t.signal(signal.SIGHUP)
     wait_for(lambda: text_of(log).count(warning) == 8 and
-             text_of(log).count("reloaded"), "those of the reload")
+             text_of(log).count("reloaded"), "the warnings of the reload")
 
 
 @needs_root
@@ -283,8 +282,8 @@ def test_read_only_place(room, place, option):
 
 @needs_root
 @pytest.mark.parametrize("how", ["link", "directory", "owner"])
-def test_log_is_checked_when_opened_anew(room, place, echo, how):
-    """A file that was valid at the start may have been replaced since."""
+def test_log_is_checked_when_reopened(room, place, echo, how):
+    """A file that passed at the start may have been replaced since."""
     log, target = f"{place}/log", room.write("target", "precious")
     t = room.tunnel(f"log={log}", "user=nobody", f"connect={echo.address}",
                     ready=False)
@@ -299,7 +298,7 @@ def test_log_is_checked_when_opened_anew(room, place, echo, how):
         os.chown(log, NOBODY.pw_uid, 0)
     t.signal(signal.SIGHUP)
     wait_for(lambda: "reload failed" in text_of(room.path("moved")),
-             "the refusal, in the log as it was")
+             "the refusal, in the old log")
     assert re.search(rf"error: command line: log: {log}: (it is a link|it is "
                      rf"owned by another user|the workers' user can write to)",
                      text_of(room.path("moved")))
@@ -313,8 +312,8 @@ def test_log_is_checked_when_opened_anew(room, place, echo, how):
 
 @needs_root
 @pytest.mark.parametrize("left_over", [False, True])
-def test_nobody_else_can_lock_the_pidfile(room, place, left_over):
-    """Otherwise any user could prevent a tunnel from starting."""
+def test_other_users_cannot_lock_the_pidfile(room, place, left_over):
+    """A lock by another user would keep a tunnel from starting."""
     path = f"{place}/pid"
     if left_over:
         room.write("place/pid", "1\n")
@@ -327,10 +326,10 @@ def test_nobody_else_can_lock_the_pidfile(room, place, left_over):
         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-# Checks by -t of files that it must not make.
+# -t and files that it must not create.
 
 @pytest.mark.parametrize("key", ["log", "pidfile"])
-def test_check_tries_what_it_does_not_make(place, refused, key):
+def test_check_reports_impossible_files(place, refused, key):
     assert f"{key}: {place}/no/it: No such file or directory" in \
         refused(f"{key}={place}/no/it")
     assert os.listdir(place) == []
@@ -361,8 +360,8 @@ def knock(address, times):
 
 
 def lines_and_lost(log):
-    """Return the number of connections' log lines, and of lines counted as
-    lost.
+    """Lines about connections: those present, and the number reported as
+    dropped.
     """
     text = log.decode()
     lost = map(int, re.findall(r"warning: (\d+) log lines dropped", text))
@@ -370,9 +369,9 @@ def lines_and_lost(log):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "fifo"])
-def test_log_that_nobody_reads(room, place, echo, kind):
-    """Lines are lost and counted, without other effects: neither a start nor a
-    worker waits for a reader.
+def test_log_without_a_reader(room, place, echo, kind):
+    """Lines are dropped and counted, with no other effect: neither the start
+    nor a worker waits for a reader.
     """
     port = support.free_port()
     words = [f"accept={port}", f"connect={echo.address}", "workers=1"]
@@ -401,8 +400,8 @@ def test_log_that_nobody_reads(room, place, echo, kind):
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [a-z]+: ", line)
 
 
-def test_fifo_whose_reader_comes_again(room, place, echo):
-    """Lines lost meanwhile are counted."""
+def test_fifo_whose_reader_returns(room, place, echo):
+    """Lines dropped in between are counted."""
     path, address = f"{place}/log", support.free_port()
     os.mkfifo(path, 0o600)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -420,23 +419,22 @@ def test_fifo_whose_reader_comes_again(room, place, echo):
 
 @pytest.mark.parametrize("how", ["workers=1", "workers=2", "mode=fork"])
 def test_log_on_a_full_disk(room, place, echo, how):
-    """Lines are lost and counted, and the number is logged when there is room
-    again.
+    """Lines are dropped and counted; the number is logged once there is space.
     """
     disk, address = f"{place}/disk", support.free_port()
     os.mkdir(disk)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k,mode=755",
                        "none", disk], stderr=subprocess.DEVNULL).returncode:
-        pytest.skip("no right to mount a small disk")
+        pytest.skip("no permission to mount a small disk")
     try:
         t = room.tunnel(f"log={disk}/log", "log_level=info", how,
                         f"connect={echo.address}", f"accept={address}",
                         ready=False)
         wait_for(lambda: not support.is_refused(address), "the start")
         assert_echoes(room, address)
-        # All lines of a start come before that.
+        # Everything logged at the start precedes this line.
         wait_for(lambda: support.text_of(f"{disk}/log").endswith(" closed\n"),
-                 "its line")
+                 "the log line")
         with open(f"{disk}/rest", "wb", buffering=0) as f:
             with contextlib.suppress(OSError):
                 while f.write(b"x" * 512):
@@ -446,9 +444,9 @@ def test_log_on_a_full_disk(room, place, echo, how):
             f.truncate(0)
         served, looked = 41, 0
 
-        def all_told():
+        def is_complete():
             nonlocal served, looked
-            if looked % 20 == 0:  # the last line may come slightly later
+            if looked % 20 == 0:  # the last line may be late
                 assert_echoes(room, address)
                 served += 1
             looked += 1
@@ -459,7 +457,7 @@ def test_log_on_a_full_disk(room, place, echo, how):
             whole = re.findall(r"Z info: .* closed$", log, re.M)
             return lost and len(whole) + sum(map(int, lost)) == served
 
-        wait_for(all_told, "all lines, or the count of them")
+        wait_for(is_complete, "all lines, or their number")
         assert t.alive()
         t.stop()
     finally:
@@ -467,7 +465,7 @@ def test_log_on_a_full_disk(room, place, echo, how):
 
 
 def test_log_to_a_standard_output_that_is_a_socket(room, echo):
-    """For example systemd's: it can be written to, but not opened."""
+    """systemd passes such a socket: it can be written to, but not opened."""
     ours, theirs = socket.socketpair()
     room.keep(ours)
     with theirs:
@@ -481,7 +479,7 @@ def test_log_to_a_standard_output_that_is_a_socket(room, echo):
 
 
 def test_log_to_standard_output_in_the_background(room, echo):
-    """The log stays there, also across a reload."""
+    """The log stays there after a reload."""
     pidfile, out = room.path("pid"), room.path("out")
     with open(out, "ab") as f:
         subprocess.run(support.command(
@@ -492,15 +490,15 @@ def test_log_to_standard_output_in_the_background(room, echo):
     pid = int(text_of(pidfile))
     try:
         os.kill(pid, signal.SIGHUP)
-        wait_for(lambda: "reloaded" in text_of(out), "a reload, in the log")
+        wait_for(lambda: "reloaded" in text_of(out), "the reload in the log")
     finally:
         os.kill(pid, signal.SIGTERM)
-    wait_for(lambda: not support.is_alive(pid), "its end")
+    wait_for(lambda: not support.is_alive(pid), "the exit")
 
 
 @pytest.mark.parametrize("log", ["/dev/stdout", "/dev/stderr"])
 def test_log_is_not_the_connection(room, echo, log):
-    """inetd passes the connection as 0, 1 and 2."""
+    """inetd passes the connection as descriptors 0, 1 and 2."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = room.connect(support.tcp_address(listener))
         sock = listener.accept()[0]
@@ -514,10 +512,10 @@ def test_log_is_not_the_connection(room, echo, log):
     assert client.read_all() == (b"", "close_notify")
 
 
-# New secrets.
+# Creation of secrets.
 
 SECRETS = [["-g", "a.example"], ["-k"], ["-p", "app1"]]
-REQUEST = ["-r", "a.example"]           # which has two files
+REQUEST = ["-r", "a.example"]  # two files
 
 
 @pytest.fixture(params=SECRETS, ids=["key", "ticket_keys", "psk"])
@@ -540,8 +538,7 @@ def error(words, status=1, **keywords):
 
 @pytest.mark.parametrize("umask", [0, 0o022])
 def test_new_file_is_private(room, secret_in_file, umask):
-    """It is private when it is created: others can't open it before a chmod.
-    """
+    """From its creation: a later chmod would leave time to open it."""
     path = room.path("it")
     run(*secret_in_file, "-o", path, umask=umask)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
@@ -558,7 +555,7 @@ def test_new_file_replaces_none(room, secret_in_file):
     assert not os.path.exists(room.path("target"))
 
 
-def test_new_file_that_is_not_whole_is_removed(room, secret_in_file):
+def test_incomplete_new_file_is_removed(room, secret_in_file):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
 
@@ -575,7 +572,7 @@ def test_new_file_for_a_bad_name(room, letter):
     assert os.listdir(room.dir) == []
 
 
-def test_key_of_a_request_that_nobody_got_is_removed(room):
+def test_key_of_an_undelivered_request_is_removed(room):
     with open("/dev/full", "wb") as f:
         message = error([support.TUNNEL, *REQUEST, "-o", room.path("it")],
                         stdout=f)
@@ -583,8 +580,9 @@ def test_key_of_a_request_that_nobody_got_is_removed(room):
     assert os.listdir(room.dir) == []
 
 
-def test_output_that_others_can_read_is_refused(room, secret):
-    """The shell has opened it, and another user may have done so, too."""
+def test_output_readable_by_others_is_refused(room, secret):
+    """The shell has opened the file, so another user may have opened it too.
+    """
     for mode in 0o644, 0o640, 0o602:
         path = room.write("it", "")
         os.chmod(path, mode)
@@ -595,7 +593,7 @@ def test_output_that_others_can_read_is_refused(room, secret):
         assert stat.S_IMODE(os.stat(path).st_mode) == mode
 
 
-def test_output_that_is_private_will_do(room, secret):
+def test_private_output_is_accepted(room, secret):
     path = room.write("it", "")
     os.chmod(path, 0o600)
     with open(path, "ab") as f:
@@ -605,15 +603,16 @@ def test_output_that_is_private_will_do(room, secret):
     assert run(*secret) != b""  # a pipe
 
 
-def test_new_file_for_nothing(room):
+def test_new_file_without_a_secret(room):
     p = run_tunnel("-o", room.path("it"), "accept=0")
     assert complaint(p) == "-o has no effect without -g, -r, -k or -p"
 
 
-# Secrets that others can read.
+# Existing secrets that others can read.
 
-def test_warning_of_secrets_that_others_can_read(room, place, echo):
-    """At a start, at a reload and with -t; not for files readable by a group.
+def test_warning_of_secrets_readable_by_others(room, place, echo):
+    """At start, at a reload and with -t; not for files readable by a group
+    only.
     """
     key, cert = f"{place}/key", room.certs.path("server.crt")
     password, tickets = f"{place}/password", f"{place}/tickets"
@@ -643,12 +642,12 @@ def test_warning_of_secrets_that_others_can_read(room, place, echo):
     t.signal(signal.SIGHUP)
     t.wait_log("reloaded")
     assert t.log().count("other users have access to it") == 4
-    os.chmod(place, 0o750)  # others can't reach it
+    os.chmod(place, 0o750)  # now others cannot reach the files
     assert check() == []
 
 
 def test_warning_of_a_key_in_cert(room, place):
-    """With a separate key file, the file of cert may be readable by all."""
+    """If the key has a file of its own, the file of cert may be public."""
     pem, key = f"{place}/pem", f"{place}/key"
     run("cp", room.certs.server, pem)
     run("cp", room.certs.path("server.key"), key)
@@ -662,7 +661,7 @@ def test_warning_of_a_key_in_cert(room, place):
 
 @pytest.mark.parametrize("what", [["-g", "a"], ["-k"]])
 def test_secret_that_cannot_be_written(what):
-    """The exit status is that of a failure, not of wrong usage."""
+    """Status 1, as for failures, not 2, as for wrong use."""
     with open("/dev/full", "wb") as full:
         p = subprocess.run([support.TUNNEL, *what], stdout=full,
                            stderr=subprocess.PIPE, text=True)

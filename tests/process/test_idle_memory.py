@@ -1,4 +1,4 @@
-"""The memory of an idle connection, in every state."""
+"""The memory of a waiting connection, in each state."""
 
 import struct
 
@@ -11,15 +11,15 @@ from support import (by_default, is_echoed, memory, serves, statistics,
 from wire import client_hello
 
 COUNT = 300
-FIRST = 20  # these allocate what is needed only once
+FIRST = 20  # these include one-time allocations
 
 pytestmark = [
     by_default,
     pytest.mark.seconds(60),
     pytest.mark.skipif(support.MODE == "fork",
-                       reason="a process for each takes more than that"),
+                       reason="a process per connection needs more"),
     pytest.mark.skipif(not support.PATCHED,
-                       reason="its library keeps the buffers"),
+                       reason="an unpatched mbed TLS keeps its buffers"),
 ]
 
 
@@ -28,7 +28,7 @@ def silent(room, t):
 
 
 def hello(room, t):
-    """Send a hello, and nothing more."""
+    """The handshake stops after the server's flight."""
     sock = room.connect(t.address)
     sock.sendall(client_hello(peers.context(room.certs)))
     assert sock.recv(1)
@@ -40,9 +40,7 @@ def part_of_hello(room, t):
 
 
 def fragments_of_hello(room, t):
-    """Send records with fragments of it, RFC 8446 section 5.1, and a part of
-    one.
-    """
+    """A hello in fragments (RFC 8446 section 5.1), the last one incomplete."""
     data = client_hello(peers.context(room.certs))[5:]
     sock = room.connect(t.address)
     for i in range(0, 100, 50):
@@ -60,7 +58,7 @@ def established(version, ciphers=None):
 
 
 def part_of_record(size):
-    """Send a part of a 16 KB record."""
+    """An incomplete record of 16 KB."""
     def call(room, t):
         client = established("1.3")(room, t)
         client.sock.sendall(client.encrypt(bytes(16384))[:size])
@@ -70,12 +68,12 @@ def part_of_record(size):
 def memory_of_each(t, come, serves):
     for _ in range(FIRST):
         come()
-    wait_for(lambda: statistics(t)["live"] == FIRST, "them")
+    wait_for(lambda: statistics(t)["live"] == FIRST, "the first ones")
     before = memory(t)
     for _ in range(COUNT):
         come()
-    wait_for(lambda: statistics(t)["live"] == FIRST + COUNT, "all of them")
-    assert serves()  # after all before was read
+    wait_for(lambda: statistics(t)["live"] == FIRST + COUNT, "all connections")
+    assert serves()  # by then everything sent before has been read
     each = (memory(t) - before) / COUNT
     print(f"{each:.2f} kB")
     return each
@@ -100,10 +98,10 @@ def test_idle_connection(room, backend, come, kb):
                           lambda: serves(room, t.address)) < kb
 
 
-# The client's role: not more than a server's.
+# The client role: no more than in the server role.
 
 def connected(room, app, sock):
-    wait_for(lambda: support.unread(sock) > 0, "a hello")
+    wait_for(lambda: support.unread(sock) > 0, "a ClientHello")
 
 
 def talks(version, ciphers=None):

@@ -1,6 +1,4 @@
-"""Inherited descriptors and environment variables, and what is passed on to
-commands.
-"""
+"""Inherited descriptors and variables: a tunnel does not pass them on."""
 
 import os
 import socket
@@ -11,17 +9,16 @@ import pytest
 import support
 from support import assert_echoes, wait_for
 
-# A number below and one above those opened by the tunnel.
+# One number below and one above the descriptors opened by the test.
 NUMBERS = 7, 300
 
 looks_into_it = pytest.mark.skipif(
-    os.geteuid() != 0, reason="a tunnel can't be looked at by its own user")
+    os.geteuid() != 0, reason="only root can inspect a tunnel")
 
 
 @pytest.fixture
 def stray(room):
-    """Return keywords to start a process with a file open as these
-    descriptors; and the file.
+    """Arguments for Popen that open a file as these descriptors; and the file.
     """
     path = room.write("stray", "secret")
     f = room.keep(open(path))
@@ -39,7 +36,7 @@ def has(pid, path):
 
 @looks_into_it
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
-def test_stray_descriptor_reaches_nobody(room, stray, mode):
+def test_stray_descriptor_is_closed(room, stray, mode):
     keywords, path = stray
     backend = room.backend().serve(support.echo)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, **keywords) as p:
@@ -55,7 +52,7 @@ def test_stray_descriptor_reaches_nobody(room, stray, mode):
 
 @pytest.mark.parametrize("mode", ["workers=1", "mode=fork", "-i"])
 def test_command_has_three_descriptors(room, stray, mode):
-    """Two of them are the connection."""
+    """Two of the three are the connection."""
     words = [mode, "--", "sh", "-c", "ls -l /proc/self/fd; ls /proc/$$/fd"]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = room.connect(support.tcp_address(listener))
@@ -68,7 +65,7 @@ def test_command_has_three_descriptors(room, stray, mode):
 
 @looks_into_it
 def test_listening_socket_is_kept(room, stray):
-    """The one that accept names; it may have any number."""
+    """accept names it, and it may have any number."""
     keywords = dict(stray[0])
     backend = room.backend().serve(support.echo)
     with socket.create_server(("127.0.0.1", 0)) as s:
@@ -95,8 +92,7 @@ WITH = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "LISTENER": "x",
 
 @pytest.mark.parametrize("mode", ["workers=1", "mode=fork"])
 def test_environment_of_a_command(room, mode):
-    """The tunnel's environment, without the variables for the tunnel itself.
-    """
+    """The inherited environment, without the tunnel's own variables."""
     t = room.tunnel(mode, "--", "cat", "/proc/self/environ",
                     env={**WITH, **WITHOUT})
     client = room.client(t)

@@ -13,7 +13,7 @@ from support import (Task, by_default, memory, statistics, wait_for,
 
 
 class Visitors:
-    """Clients of all kinds, one at a time; each kind ends in another way."""
+    """Clients of all kinds, one at a time; each kind ends differently."""
 
     def __init__(self, certs, address):
         self.address = address
@@ -59,12 +59,12 @@ class Visitors:
             support.read_all(sock)
 
     def half(self, n):
-        """Send half of a hello, and nothing more."""
+        """Half of a ClientHello, then the end."""
         with self.connect() as sock:
             sock.sendall(self.hello[:100])
 
     def aborted(self, n):
-        """Abort in the middle of the handshake."""
+        """A reset during the handshake."""
         sock = self.connect()
         sock.sendall(self.hello)
         assert sock.recv(1)
@@ -80,13 +80,12 @@ class Visitors:
             task.result(80 * support.SLOW)
 
     def wait_until_over(self, t):
-        """Wait until all are over; closed ones may not have been accepted yet.
-        """
+        """The last clients may not even have been accepted yet."""
         def is_over():
             n = statistics(t)
             return n["live"] == 0 and n["accepted"] == len(self.made) and \
                 not (t.forks and t.workers())
-        wait_for(is_over, "all to be over")
+        wait_for(is_over, "all connections to end")
 
 
 @pytest.fixture
@@ -94,13 +93,14 @@ def start(room, backend):
     backend.serve(support.echo)
     arguments = [f"connect={backend.address}", "log_level=notice"]
     if os.geteuid() != 0:
-        arguments.append("sandbox=no")  # or it is unreadable
+        arguments.append("sandbox=no")  # the test inspects the processes
     return lambda *more: room.tunnel(*arguments, *more)
 
 
 def churn(t, visitors, first, then):
-    """Check that after many nothing more is left than after the first ones."""
-    visitors.come(first, at_once=20)  # more than needed
+    """What remains after all connections equals what remained after the first.
+    """
+    visitors.come(first, at_once=20)  # more at once than later
     visitors.wait_until_over(t)
     kb, descriptors = memory(t), t.descriptors()
     visitors.come(then, at_once=4)
@@ -132,8 +132,8 @@ def test_1000_children_leave_nothing(room, start):
 
 @by_default
 @pytest.mark.seconds(60)
-def test_what_a_burst_has_used_is_given_back(room, start):
-    """500 at once, then none; and the memory of an idle one."""
+def test_memory_of_a_burst_is_released(room, start):
+    """500 connections at once, then none; and the memory of an idle one."""
     t = start("workers=1")
     visitors = Visitors(room.certs, t.address)
     visitors.come(8, at_once=1)
@@ -148,7 +148,7 @@ def test_what_a_burst_has_used_is_given_back(room, start):
 
 
 def all_children(t):
-    """Return all children, including zombies."""
+    """Includes zombies."""
     with open(f"/proc/{t.pid}/task/{t.pid}/children") as f:
         return f.read().split()
 
@@ -162,8 +162,8 @@ def test_descriptors_are_not_leaked(room, backend):
     def descriptors():
         return t.descriptors() + lost.descriptors()
 
-    if support.MODE == "fork":  # the trial process, which ends
-        support.wait_for(lambda: not t.workers() + lost.workers(), "its end")
+    if support.MODE == "fork":  # the trial process ends
+        support.wait_for(lambda: not t.workers() + lost.workers(), "the exit")
     before = descriptors()
     for n in range(20):
         client = room.client(t)

@@ -1,4 +1,4 @@
-"""One log line for each connection, with the reason last: DESIGN.md, section
+"""One log line for each connection, ending in the reason: DESIGN.md, section
 7.
 """
 
@@ -16,7 +16,7 @@ from support import (LINE, PROCESSES, assert_echoes, drain,
 
 
 def last_line(t, reason):
-    """Wait for the only connection's log line, and return it parsed."""
+    """Wait for the connection's line, the only one; return it parsed."""
     t.wait_log(rf"\d\.\d{{3}}s {reason}")
     lines = [x for x in t.log().splitlines() if re.search(r"\d\.\d{3}s ", x)]
     assert len(lines) == 1, lines
@@ -118,8 +118,8 @@ def test_not_tls(room, backend):
 
 @pytest.mark.parametrize("how", ["close", "fin", "reset"])
 def test_health_check(room, backend, how):
-    """Connect and close, as load balancers do: nothing is logged at the
-    default level.
+    """Connect and close, as load balancers do: not logged at the default
+    level.
     """
     backend.serve(support.echo)
     quiet = room.tunnel(f"connect={backend.address}", "log_level=info")
@@ -135,7 +135,7 @@ def test_health_check(room, backend, how):
     line = last_line(loud, "")
     assert line["reason"] == ("client reset" if how == "reset" else
                               "client closed without sending anything")
-    # Later events are in the log, so this one would be, too.
+    # The later connection is logged, so an earlier line would be there.
     room.client(quiet).close()
     quiet.wait_log("truncated|client reset")
     assert len(lines_of_connections(quiet)) == 1, quiet.log()
@@ -162,7 +162,7 @@ def test_unix_client(room, backend):
     assert LINE.fullmatch(lines_of_connections(t)[-1])["client"] == "unix:"
 
 
-def test_counts_are_of_what_was_delivered(room, backend, version):
+def test_counts_include_only_delivered_bytes(room, backend, version):
     t = room.tunnel(f"connect={backend.address}")
     client = room.client(t, version)
     server = room.keep(backend.accept())
@@ -177,7 +177,7 @@ def test_counts_are_of_what_was_delivered(room, backend, version):
     assert (line["in"], line["out"]) == ("300000", "70000")
 
 
-# Text from a peer forges nothing.
+# Text from a peer cannot forge log lines.
 
 EVIL = b"\x1b[2J\ntunnel: forged\r\x00\x7f\xff"
 
@@ -211,7 +211,7 @@ def test_quotes_are_escaped(room, backend):
     b"a\x00b",
 ], ids=range(7))
 def test_server_name_is_escaped(room, backend, version, evil):
-    """OpenSSL does not send such a name: insert it into its ClientHello."""
+    """OpenSSL refuses such a name, so patch it into its ClientHello."""
     t = room.tunnel(f"connect={backend.address}")
     name = "x" * len(evil)
     ctx = peers.context(room.certs, version)
@@ -219,7 +219,7 @@ def test_server_name_is_escaped(room, backend, version, evil):
     with pytest.raises(ssl.SSLWantReadError):
         client.tls.do_handshake()
     hello = client.outgoing.read()
-    head = b"\0" + len(evil).to_bytes(2, "big")  # randoms are no name
+    head = b"\0" + len(evil).to_bytes(2, "big")  # random bytes do not match
     assert hello.count(head + name.encode()) == 1
     client.sock.sendall(hello.replace(head + name.encode(), head + evil))
     client.fin()
@@ -229,16 +229,18 @@ def test_server_name_is_escaped(room, backend, version, evil):
     assert len(lines_of_connections(t)) == 2  # accepted, and this line
 
 
-def test_alpn_is_ours(room, backend, version):
-    """Only configured protocols are logged."""
+def test_alpn_is_a_configured_one(room, backend, version):
+    """Only configured protocols get into the log."""
     t = room.tunnel(f"connect={backend.address}", "alpn=h2")
     client = room.client(t, version, alpn=["a\nb", "h2"])
     client.close()
     assert last_line(t, "")["alpn"] == "h2"
 
 
-def test_commands_output_is_not_the_log(room):
-    """A command's stderr is the tunnel's; its stdout goes to the client."""
+def test_output_of_a_command_is_not_logged(room):
+    """A command inherits standard error; its standard output goes to the
+    client.
+    """
     t = room.tunnel("--", "sh", "-c", "echo out; echo err >&2")
     assert room.client(t).read_all() == (b"out\n", "close_notify")
     t.wait_log("^err$")
@@ -246,10 +248,10 @@ def test_commands_output_is_not_the_log(room):
     assert os.path.basename(t.log_file).startswith("tunnel")
 
 
-# Times.
+# Timestamps.
 
-def test_every_line_has_its_time(room, backend):
-    """The first line names the program."""
+def test_every_line_has_a_timestamp(room, backend):
+    """The first line has the program's name and version."""
     t = room.tunnel(f"connect={backend.address}")
     room.client(t).close()
     t.wait_log("closed|truncated|reset")
@@ -263,16 +265,16 @@ def test_every_line_has_its_time(room, backend):
 
 @pytest.mark.parametrize("words", [["accept=192.0.2.1:0"], ["colour=red"],
                                    ["-t", "colour=red"]])
-def test_what_is_said_to_whoever_starts_it_has_none(room, backend, words):
+def test_messages_to_a_user_have_no_timestamp(room, backend, words):
     t = room.tunnel(f"connect={backend.address}", *words, ready=False)
     assert t.wait() in (1, 2)
     assert support.text_of(t.log_file).startswith("tunnel: error: ")
 
 
-# Logs without a reader.
+# Output without a reader.
 
-def test_stderr_that_nobody_reads(room, backend):
-    """Lines are lost, without other effects; their number is logged."""
+def test_stderr_without_a_reader(room, backend):
+    """Lines are dropped and counted, with no other effect."""
     backend.serve(support.echo)
     ours, theirs = os.pipe()
     reader = room.keep(os.fdopen(ours, "rb", buffering=0))
@@ -294,9 +296,7 @@ def test_stderr_that_nobody_reads(room, backend):
     assert_echoes(room, address)
 
     def lines():
-        """Return the lines of the 3002 connections: one when accepted, one
-        when closed.
-        """
+        """Of 3002 lines: one per accept, one per end."""
         found = [x for x in log.decode().splitlines()
                  if not PROCESSES.search(x)]
         lost = map(int, re.findall(rb"warning: (\d+) log lines dropped", log))
@@ -309,8 +309,8 @@ def test_stderr_that_nobody_reads(room, backend):
     assert t.alive()
 
 
-def test_terminal_that_nobody_reads(room, backend):
-    """The same, although poll(2) reports room when there is too little."""
+def test_terminal_without_a_reader(room, backend):
+    """A terminal reports room even if it is too little for a line."""
     backend.serve(support.echo)
     ours, theirs = os.openpty()
     reader = room.keep(os.fdopen(ours, "rb", buffering=0))

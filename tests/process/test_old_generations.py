@@ -1,5 +1,5 @@
-"""Old generations after a reload: their connections go on, and their workers
-hold no other resources.
+"""Old generations after a reload: their connections continue, and their
+workers use no other resources.
 """
 
 import os
@@ -30,37 +30,37 @@ def mode(request):
     return request.param
 
 
-# Their time limit.
+# How long old connections may continue.
 
-def test_no_reload_cuts_anybody(configured, mode):
-    """By default there is no limit: drain_timeout applies to a stop."""
+def test_no_reload_aborts_connections(configured, mode):
+    """By default, drain_timeout applies to a stop only."""
     c = configured(mode=mode, drain_timeout="1s")
     clients = []
     for _ in range(3):
         clients.append(c.client())
         c.reload()
-    time.sleep(1.5)  # longer than all configured timeouts
+    time.sleep(1.5)  # longer than any timeout in this file
     assert all(map(is_echoed, clients))
 
 
-def assert_is_cut(clients):
+def assert_aborted(clients):
     for client in clients:
         assert client.read_all() == (b"", "reset")
 
 
 def test_reload_timeout(configured, mode):
-    """The new configuration's reload_timeout applies."""
+    """The new configuration's value applies."""
     c = configured(mode=mode)
     before = c.client()
     c.reload(reload_timeout="1s", drain_timeout="1h")
     after = c.client()
-    assert_is_cut([before])
+    assert_aborted([before])
     c.t.wait_log(" drain timeout$")
     assert is_echoed(after)
 
 
-def test_reload_timeout_is_for_all_before(configured, mode):
-    """It may shorten the time of old generations, but not extend it."""
+def test_reload_timeout_applies_to_all_old_generations(configured, mode):
+    """A later reload can shorten the deadline, but not extend it."""
     c = configured(mode=mode)
     clients = []
     for value in "off", "1h":
@@ -70,7 +70,7 @@ def test_reload_timeout_is_for_all_before(configured, mode):
     c.reload(reload_timeout="1s")
     clients.append(c.client())
     c.reload(reload_timeout="1h")
-    assert_is_cut(clients[:3])
+    assert_aborted(clients[:3])
     assert is_echoed(clients[3])
 
 
@@ -82,12 +82,12 @@ def test_stop_ends_all_generations(configured, mode):
     c.reload()
     clients.append(c.client())
     c.t.signal(signal.SIGTERM)
-    assert_is_cut(clients)
+    assert_aborted(clients)
     assert c.t.wait() == 0
 
 
-def test_worker_that_does_not_listen(configured):
-    """It is killed when its time is over."""
+def test_worker_that_ignores_signals(configured):
+    """A worker that has not exited when its time is up is killed."""
     c = configured(mode="poll", workers="1")
     client = c.client()
     old, = c.t.workers()
@@ -95,7 +95,7 @@ def test_worker_that_does_not_listen(configured):
     c.write(reload_timeout="1s")
     c.hup("tunnel: reloaded$")
     c.t.wait_log(f"worker {old} does not exit: killed")
-    wait_for(lambda: not is_alive(old), "its end")
+    wait_for(lambda: not is_alive(old), "the exit")
     assert client.read_all()[1] in ("reset", "truncated")
     assert is_echoed(c.client())
 
@@ -103,8 +103,8 @@ def test_worker_that_does_not_listen(configured):
 @pytest.mark.parametrize("words", [["mode=poll", "workers=2"], ["mode=fork"]],
                          ids=["poll", "fork"])
 def test_twenty_long_lived_connections(room, backend, words):
-    """With default settings: none is lost, and data go both ways afterwards as
-    before.
+    """With default settings: no connection is lost, and data flows both ways
+    as before.
     """
     t = room.tunnel(f"connect={backend.address}", *words)
     clients = [room.client(t, ("1.2", "1.3")[n % 2]) for n in range(20)]
@@ -130,9 +130,9 @@ def test_twenty_long_lived_connections(room, backend, words):
     t.wait_log(" closed$", count=20)
 
 
-# Connections that go on are logged.
+# The number of continuing connections is logged.
 
-def test_number_of_those_that_go_on(configured, mode):
+def test_number_of_continuing_connections(configured, mode):
     c = configured(mode=mode)
     assert not any("continue" in x for x in c.reload())
     clients = [c.client()]
@@ -143,12 +143,12 @@ def test_number_of_those_that_go_on(configured, mode):
         "configuration, and 1 under earlier ones" in c.reload()
     for client in clients:
         end(client)
-    wait_for(lambda: c.t.log().count(" closed\n") == 3, "their end")
+    wait_for(lambda: c.t.log().count(" closed\n") == 3, "the ends")
     wait_for(lambda: support.statistics(c.t)["live"] == 0, "no connection")
     assert not any("continue" in x for x in c.reload())
 
 
-# Nothing accumulates.
+# Resources do not accumulate.
 
 def kb(pid, field):
     with open(f"/proc/{pid}/status") as f:
@@ -165,10 +165,10 @@ def held(pid):
 
 
 @pytest.mark.skipif(bool(support.UNDER) or support.SANITIZED,
-                    reason="they have memory of their own")
+                    reason="sanitizers and valgrind add memory")
 @pytest.mark.seconds(60)
 def test_fifty_reloads_and_one_connection(configured, mode):
-    """Each time a key is changed that needs shared memory."""
+    """Each reload also changes a key that allocates shared memory."""
     c = configured(mode=mode)
     client = c.client()
     assert is_echoed(client)
@@ -176,37 +176,39 @@ def test_fifty_reloads_and_one_connection(configured, mode):
     seen = []
     for i in range(50):
         c.reload(session_cache=str(1000 + i))
-        wait_for(lambda: len(c.t.workers()) <= 2, "the others to leave")
+        wait_for(lambda: len(c.t.workers()) <= 2, "the other workers to exit")
         seen.append(held(c.t.pid))
     n = 1 if mode == "poll" else 0
-    wait_for(lambda: len(c.t.workers()) == 1 + n, "the last to leave")
+    wait_for(lambda: len(c.t.workers()) == 1 + n, "the last worker to exit")
     assert set(old) & set(c.t.workers()) and is_echoed(client)
-    # Memory alternates, as the new one is made beside the old; 64 KB in 36
-    # reloads would be less than 2 KB each.
+    # Usage alternates, because the new generation is built beside the old one.
+    # 64 KB in 36 reloads would be less than 2 KB each.
     for room, before, after in zip((2, 2, 64), map(max, zip(*seen[4:10])),
                                    map(max, zip(*seen[40:]))):
         assert after <= before + room, seen
     end(client)
-    wait_for(lambda: len(c.t.workers()) == n, "its generation's end")
+    wait_for(lambda: len(c.t.workers()) == n, "the old generation's end")
     c.t.wait_log(" closed$")
 
 
-def test_old_worker_without_a_connection_leaves(configured):
-    """Also one of several, while another one stays."""
+def test_old_worker_without_a_connection_exits(configured):
+    """Also if another old worker still has connections."""
     c = configured(mode="poll", workers="3")
     client = c.client()
     assert is_echoed(client)
     c.reload()
-    wait_for(lambda: len(c.t.workers()) == 4, "two of three to leave")
+    wait_for(lambda: len(c.t.workers()) == 4, "two of three to exit")
     assert is_echoed(client)
     end(client)
-    wait_for(lambda: len(c.t.workers()) == 3, "the last one to leave")
+    wait_for(lambda: len(c.t.workers()) == 3, "the last one to exit")
 
 
-# Their log.
+# The log of old generations.
 
 class Logging(Configured):
-    """A tunnel that logs to a file, on a Unix socket, fully confined."""
+    """Logs to a file, accepts on a Unix socket, and is confined as far as
+    possible.
+    """
 
     def __init__(self, room, mode, **values):
         self.file = room.path("log")
@@ -218,7 +220,7 @@ class Logging(Configured):
         super().__init__(room, mode=mode, keywords={"ready": False},
                          accept=f"unix:{room.path('accept')}",
                          **{"log": self.file, **words, **values})
-        wait_for(lambda: "listening on" in self.text(), "a start")
+        wait_for(lambda: "listening on" in self.text(), "the start")
 
     def text(self):
         return self.t.log() + text_of(self.file)
@@ -233,17 +235,20 @@ class Logging(Configured):
 
 
 def rotate(c, words="reloaded$"):
-    """Rotate, and wait until no process has the old file open."""
+    """Rotate the log, and wait until no process has the old file open."""
     os.rename(c.file, c.file + ".1")
     c.hup(words)
     wait_for(lambda: re.search(words, text_of(c.file), re.M), "the new file")
     wait_for(lambda: not any(c.file + ".1" in support.open_files(pid).values()
-                             for pid in c.t.pids()), "all to let go of it")
+                             for pid in c.t.pids()),
+                             "all to close the old file")
     os.unlink(c.file + ".1")
 
 
-def test_log_that_was_rotated(room, backend, mode):
-    """Twice: descriptors that were passed are closed again."""
+def test_rotated_log(room, backend, mode):
+    """Twice: descriptors received at the first rotation are closed at the
+    next.
+    """
     c = Logging(room, mode, connect=backend.address)
     clients = [c.client() for _ in range(3)]
     assert all(map(is_echoed, clients))
@@ -252,19 +257,19 @@ def test_log_that_was_rotated(room, backend, mode):
     for client in clients[:2]:
         rotate(c)
         end(client)
-        wait_for(lambda: " closed\n" in text_of(c.file), "its line")
+        wait_for(lambda: " closed\n" in text_of(c.file), "the log line")
     assert sum(len(support.open_files(pid)) for pid in workers) <= before
     assert is_echoed(clients[2])
 
 
-def test_log_that_was_rotated_and_a_reload_that_failed(room, backend, mode):
-    """Old workers also log to the new file."""
+def test_rotated_log_and_a_failed_reload(room, backend, mode):
+    """The running workers switch to the new file, too."""
     c = Logging(room, mode, connect=backend.address)
     client = c.client()
     c.write(colour="red")
     rotate(c, "reload failed, ")
     end(client)
-    wait_for(lambda: " closed\n" in text_of(c.file), "its line")
+    wait_for(lambda: " closed\n" in text_of(c.file), "the log line")
     assert is_echoed(c.client())
 
 
@@ -275,15 +280,15 @@ def test_log_that_becomes_standard_error_and_a_file_again(room, backend, mode):
         c.write(log=log)
         c.hup("reloaded$")
         wait_for(lambda: n == all(c.file in support.open_files(pid).values()
-                                  for pid in c.t.pids()), "all to hear of it")
+                                  for pid in c.t.pids()), "all to switch")
         end(clients[n])
-    wait_for(lambda: " closed\n" in text_of(c.file), "its line")
+    wait_for(lambda: " closed\n" in text_of(c.file), "the log line")
     assert len(re.findall("^tunnel: .* closed$", c.t.log(), re.M)) == 1
     end(c.client())
 
 
 def test_log_that_becomes_a_fifo(room, backend, mode):
-    """Also to another FIFO of that name after the next reload."""
+    """A second reload switches to another FIFO with the same name."""
     c = Logging(room, mode, connect=backend.address)
     clients = [c.client() for _ in range(2)]
     fifo = room.path("fifo")
@@ -299,10 +304,10 @@ def test_log_that_becomes_a_fifo(room, backend, mode):
             wait_for(lambda: b"reloaded" in read_some(reader, lines),
                      "the reload")
             wait_for(lambda: all(fifo in support.open_files(pid).values()
-                                 for pid in c.t.pids()), "all to hear of it")
+                                 for pid in c.t.pids()), "all to switch")
             end(client)
             wait_for(lambda: b" closed\n" in read_some(reader, lines),
-                     "its line")
+                     "the log line")
     assert " closed\n" not in c.text()
 
 
@@ -312,7 +317,7 @@ def read_some(reader, data):
 
 
 def test_log_that_becomes_syslog(room, backend, mode):
-    """Old workers can't reach syslog: they keep the file."""
+    """Confined workers cannot connect to syslog: they keep the file."""
     c = Logging(room, mode, connect=backend.address)
     client = c.client()
     c.write(log="syslog")
@@ -320,11 +325,13 @@ def test_log_that_becomes_syslog(room, backend, mode):
     wait_for(lambda: is_echoed(client) and len(c.t.workers()) > 1 - (
         mode == "fork"), "the reload")
     end(client)
-    wait_for(lambda: " closed\n" in text_of(c.file), "its line")
+    wait_for(lambda: " closed\n" in text_of(c.file), "the log line")
 
 
-def test_log_and_connections_that_come_afterwards(room, backend):
-    """The old log's number, known to the sandbox, is no connection's."""
+def test_log_descriptor_and_later_connections(room, backend):
+    """No connection reuses the old log's descriptor number, which the sandbox
+    rules contain.
+    """
     c = Logging(room, "poll", connect=backend.address, log="stderr")
     clients = [c.client() for _ in range(2)]
     c.write(log=c.file, colour="red")
@@ -336,10 +343,10 @@ def test_log_and_connections_that_come_afterwards(room, backend):
         assert all(map(is_echoed, clients))
 
 
-@pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
+@pytest.mark.skipif(bool(support.UNDER), reason="valgrind needs descriptors")
 def test_log_of_many_processes(room, backend):
-    """mode = fork: the master has a control channel to each, and descriptors
-    for them.
+    """mode=fork: the master has a control channel and a descriptor per
+    process.
     """
     count = 40
     c = Logging(room, "fork", connect=backend.address, max_connections="60")
@@ -353,10 +360,9 @@ def test_log_of_many_processes(room, backend):
     wait_for(lambda: text_of(c.file).count(" closed\n") == count, "all lines")
 
 
-@pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
-def test_connection_with_a_high_number(room, backend):
-    """mode = fork: its descriptor number in the master is above a worker's
-    limit.
+@pytest.mark.skipif(bool(support.UNDER), reason="valgrind needs descriptors")
+def test_connection_with_a_high_descriptor_number(room, backend):
+    """mode=fork: its descriptor number in the master exceeds a worker's limit.
     """
     c = Logging(room, "fork", connect=backend.address, max_connections="150",
                 log="stderr")
@@ -371,9 +377,10 @@ def test_connection_with_a_high_number(room, backend):
     wait_for(lambda: text_of(c.file).count(" closed\n") == 125, "all lines")
 
 
-@pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
+@pytest.mark.skipif(bool(support.UNDER), reason="valgrind needs descriptors")
 def test_workers_beside_many_processes(room, backend):
-    """fork to poll: their limit is below the number of the master's channels.
+    """fork to poll: the workers' limit is below the master's control channel
+    descriptors.
     """
     c = Logging(room, "fork", connect=backend.address, max_connections="150")
     clients = [c.client() for _ in range(120)]
@@ -392,9 +399,9 @@ def few_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
 
 
-@pytest.mark.skipif(bool(support.UNDER), reason="it needs descriptors as well")
-def test_master_without_descriptors_for_lines(room, backend):
-    """It pauses, and recovers."""
+@pytest.mark.skipif(bool(support.UNDER), reason="valgrind needs descriptors")
+def test_master_without_descriptors_for_control_channels(room, backend):
+    """It stops accepting, and recovers."""
     t = room.tunnel("mode=fork", f"connect={backend.address}",
                     preexec_fn=few_descriptors)
     t.wait_log("warning: max_connections needs 1096 file descriptors, but the "
@@ -403,13 +410,13 @@ def test_master_without_descriptors_for_lines(room, backend):
     while "not accepting connections" not in t.log():
         clients.append(room.connect(t.address))
         assert len(clients) < 40
-        time.sleep(0.01)  # between connections
+        time.sleep(0.01)  # pacing
     for sock in clients:
         sock.close()
     assert is_echoed(room.client(t))
 
 
-# Connections of one address.
+# Connections per client address.
 
 def refused(c):
     client = peers.Client(c.t.address, peers.context(c.room.certs))
@@ -422,7 +429,7 @@ def refused(c):
 
 
 def admitted(c):
-    """Connect a client when there is a free slot."""
+    """A client, retried until it is admitted."""
     def one():
         client = peers.Client(c.t.address, peers.context(c.room.certs))
         try:
@@ -432,11 +439,11 @@ def admitted(c):
             return None
         return c.room.keep(client)
 
-    return wait_for(one, "room for one more")
+    return wait_for(one, "a free slot")
 
 
 def test_max_per_ip_counts_all_generations(configured, mode):
-    """Also with another max_connections, and so another number of slots."""
+    """Also if the number of connections, and so of slots, changes."""
     c = configured(mode=mode, max_per_ip="3")
     clients = [c.client()]
     c.reload(max_connections="500")
@@ -496,9 +503,8 @@ def test_path_that_was_removed(room, backend):
     assert not os.path.exists(path)
 
 
-def test_path_that_another_has_taken(room, backend):
-    """The new socket is not ours and is not removed; the tunnel goes on
-    without it.
+def test_path_taken_by_another_process(room, backend):
+    """The other's socket is not removed, and the tunnel continues without it.
     """
     path = room.path("accept")
     c = Logging(room, "poll", connect=backend.address, log="stderr")

@@ -1,4 +1,4 @@
-"""-i on two descriptors that are no sockets: pipes, files, a terminal; as with
+"""-i on two descriptors other than sockets: pipes, files, a terminal; as under
 ProxyCommand of ssh(1), or in a shell.
 """
 
@@ -26,7 +26,7 @@ MB = 1024 * 1024
 
 
 class Server(peers.Client):
-    """The same in the other role."""
+    """A TLS server on an accepted socket."""
 
     def __init__(self, sock, ctx):
         super().__init__(sock, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), None)
@@ -35,7 +35,7 @@ class Server(peers.Client):
 
 class Ends:
     """A tunnel, the test's ends of its standard input and output, and the
-    server that it has connected to.
+    server that it called.
     """
 
     def __init__(self, tunnel, to, back, server=None):
@@ -44,7 +44,7 @@ class Ends:
         self.relay, = children(tunnel.pid)
 
     def wait(self):
-        """Return its exit status; the relay ends with it."""
+        """Wait for both processes to exit; return the tunnel's exit status."""
         code = self.tunnel.wait(support.DEADLINE)
         wait_for(lambda: not is_alive(self.relay), "the relay's end")
         return code
@@ -63,7 +63,7 @@ class Ends:
         return data
 
     def settle(self):
-        """Wait until the relay is running."""
+        """Wait until the relay is confined."""
         self.write(b"!")
         assert support.read_exactly(self.server, 1) == b"!"
         return self
@@ -77,7 +77,7 @@ class Ends:
 
 @pytest.fixture
 def fds():
-    """The test's descriptors, a list; closed at the end."""
+    """A list of descriptors, closed at the end of the test."""
     opened = []
     yield opened
     for fd in opened:
@@ -94,7 +94,7 @@ def close(fds, fd):
 
 @pytest.fixture
 def start(room):
-    """Start a tunnel with these arguments, input and output."""
+    """A tunnel with these arguments, standard input and output."""
     return lambda *words, **keywords: room.tunnel("-i", *words, ready=False,
                                                   **keywords)
 
@@ -106,7 +106,7 @@ def to_server(room, address):
 
 @pytest.fixture
 def accept(room, backend):
-    """Accept a connection at the server, and do its handshake."""
+    """A connection to the server, after its handshake."""
 
     def take(version=None):
         ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -140,10 +140,12 @@ def closed(t):
     return t.wait_log(r"stdin -> \S+ TLSv1\.[23] .* closed$")
 
 
-# Data and ends.
+# Data and its end.
 
 def test_late_and_large_answer(piped, fds, version):
-    """The end of input is passed on by TLS, and does not end the output."""
+    """The end of the input becomes a close_notify, and does not end the
+    output.
+    """
     p = piped(version=version)
     p.write(b"question")
     close(fds, p.to)
@@ -159,8 +161,8 @@ def test_late_and_large_answer(piped, fds, version):
     assert f" in=8 out={len(answer)} " in line
 
 
-def test_server_that_ends_first(piped, fds, version):
-    """It still gets the input."""
+def test_server_ends_first(piped, fds, version):
+    """The server still receives input."""
     p = piped(version=version)
     p.server.send(b"hello")
     p.server.close_notify()
@@ -176,8 +178,8 @@ def test_server_that_ends_first(piped, fds, version):
 
 
 def assert_input_moves(p, sent):
-    """Check that input moves while the output is not read, and that the output
-    is then complete.
+    """Input is forwarded while output is stalled; afterwards all output
+    arrives.
     """
     for _ in range(20):
         p.write(transfers.BLOCK)
@@ -189,10 +191,10 @@ def assert_input_moves(p, sent):
 
 
 def test_neither_direction_waits_for_the_other(piped, fds):
-    """The output is not read; the input arrives nevertheless."""
+    """Output is not read; input still arrives."""
     p = piped()
     sent = support.Task(p.server.send, transfers.BLOCK * 8)
-    wait_for(lambda: is_full(p.back), "a pipe that is full")
+    wait_for(lambda: is_full(p.back), "a full pipe")
     assert_input_moves(p, sent)
     close(fds, p.to)
     assert p.server.read_all() == (b"", "close_notify")
@@ -211,8 +213,8 @@ def raw_terminal():
     return master, slave
 
 
-def test_terminal_that_nobody_reads(piped, fds):
-    """Unlike a pipe, it blocks a write that is larger than its room."""
+def test_terminal_without_a_reader(piped, fds):
+    """Unlike a pipe, a terminal blocks a write that exceeds its free space."""
     p = piped(output=raw_terminal)
     sent = support.Task(p.server.send, transfers.BLOCK * 8)
     wait_for(lambda: select.select([p.back], [], [], 0)[0], "output")
@@ -222,7 +224,7 @@ def test_terminal_that_nobody_reads(piped, fds):
 
 
 def test_all_is_written_before_it_exits(piped, fds):
-    """Although the connection has ended long before."""
+    """Although the connection ended long before."""
     p = piped()
     data = transfers.BLOCK[:200000]
     p.server.send(data)
@@ -236,7 +238,7 @@ def test_all_is_written_before_it_exits(piped, fds):
 
 
 def test_files(room, backend, start, accept):
-    """As by < and >."""
+    """As with < and > in a shell."""
     data = transfers.BLOCK * 20
     path = room.path("out")
     with open(room.write("in", data)) as source, open(path, "wb") as target:
@@ -267,7 +269,7 @@ class EchoOf:
         self.server.send(data)
 
 
-def test_nothing(room, backend, start, accept):
+def test_empty_input(room, backend, start, accept):
     t = start(*to_server(room, backend.address), stdin=subprocess.DEVNULL,
               stdout=subprocess.DEVNULL)
     server = accept()
@@ -297,7 +299,7 @@ def test_terminal(room, backend, start, accept, fds):
     assert t.wait(support.DEADLINE) == 0
 
 
-def test_terminal_is_no_client_of_a_server(room, start, fds):
+def test_terminal_is_no_tls_client(room, start, fds):
     master, slave = pty.openpty()
     fds += [master, slave]
     t = start("connect=1", f"cert={room.certs.server}", stdin=slave,
@@ -328,8 +330,8 @@ def test_two_sockets(room, backend, start, accept):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "file"])
-def test_output_that_is_sent_elsewhere(room, backend, start, accept, fds,
-                                       kind):
+def test_redirected_output(room, backend, start, accept, fds,
+                           kind):
     """sshd passes one socket as both; the shell may have redirected one."""
     ours, theirs = socket.socketpair()
     room.keep(ours).settimeout(support.DEADLINE)
@@ -371,7 +373,7 @@ def test_one_socket_is_the_connection(room, backend, start, accept):
     assert t.wait(support.DEADLINE) == 0
 
 
-# The server's role: TLS on the pipes.
+# The server role: TLS on the pipes.
 
 class Pipes:
     """Pipes with the interface of a socket, for peers.Client."""
@@ -411,22 +413,22 @@ def test_server(room, start, fds, version, sandbox):
 
 # Aborts.
 
-def assert_is_told(p):
-    """Check that it is reported as an abort."""
+def assert_aborted(p):
+    """The server sees an abort."""
     assert p.server.read_all()[1] in ("reset", "truncated")
 
 
-def test_reader_that_is_gone(piped, fds):
+def test_reader_is_gone(piped, fds):
     p = piped()
     close(fds, p.back)
     p.server.send(b"hello")
-    assert_is_told(p)
+    assert_aborted(p)
     assert p.wait() == 1
     p.tunnel.wait_log("stdin -> .* standard output: Broken pipe$")
 
 
-def test_output_that_is_closed(room, backend, accept):
-    """It is not replaced by /dev/null: the loss is reported."""
+def test_closed_output(room, backend, accept):
+    """A closed output is not /dev/null: the loss is reported."""
     p = subprocess.Popen(
         ["sh", "-c", 'exec "$@" >&-', "sh",
          *support.command("-i", *to_server(room, backend.address))],
@@ -438,7 +440,7 @@ def test_output_that_is_closed(room, backend, accept):
     assert p.returncode == 1
 
 
-def test_disk_that_is_full(room, backend, start, accept):
+def test_full_disk(room, backend, start, accept):
     with open("/dev/full", "wb") as full:
         t = start(*to_server(room, backend.address), stdout=full)
     server = accept()
@@ -448,8 +450,8 @@ def test_disk_that_is_full(room, backend, start, accept):
     t.wait_log("standard output: No space left on device$")
 
 
-def test_input_that_fails(room, backend, start, accept):
-    """The input is a directory, which can't be read."""
+def test_failing_input(room, backend, start, accept):
+    """A directory cannot be read."""
     with open(room.path("in"), "wb") as f:
         directory = os.open(room.dir, os.O_RDONLY)
         t = start(*to_server(room, backend.address), stdin=directory, stdout=f)
@@ -459,10 +461,8 @@ def test_input_that_fails(room, backend, start, accept):
 
 
 @pytest.mark.parametrize("how", ["reset", "truncated"])
-def test_server_that_is_gone(piped, how):
-    """All its data are written, then an end; but the exit status shows the
-    error.
-    """
+def test_server_aborts(piped, how):
+    """All its data arrives, then an end; the exit status reports the abort."""
     p = piped()
     p.server.send(b"hello")
     assert p.read(5) == b"hello"
@@ -485,8 +485,8 @@ def test_no_server(room, start, fds):
     t.wait_log("stdin -> - .* no backend: .*Connection refused$")
 
 
-def test_configuration_that_is_wrong(room, start, fds):
-    """No input is read."""
+def test_wrong_configuration(room, start, fds):
+    """No input is consumed."""
     theirs, to = os.pipe()
     fds += [theirs, to]
     os.write(to, b"for somebody else")
@@ -498,30 +498,30 @@ def test_configuration_that_is_wrong(room, start, fds):
 # Processes and signals.
 
 @pytest.mark.parametrize("is_stuck", [False, True])
-def test_relay_that_is_killed(piped, fds, is_stuck):
+def test_killed_relay(piped, fds, is_stuck):
     p = piped()
     if is_stuck:
         support.Task(p.server.send, transfers.BLOCK)
-        wait_for(lambda: is_full(p.back), "a pipe that is full")
+        wait_for(lambda: is_full(p.back), "a full pipe")
     os.kill(p.relay, signal.SIGKILL)
     p.tunnel.wait_log("stdin -> .* relay killed$")
-    assert_is_told(p)
+    assert_aborted(p)
     assert p.wait() == 1
 
 
 @pytest.mark.parametrize("is_stuck", [False, True])
-def test_tunnel_that_is_killed(piped, fds, is_stuck):
+def test_killed_tunnel(piped, fds, is_stuck):
     p = piped()
     if is_stuck:
         support.Task(p.server.send, transfers.BLOCK)
-        wait_for(lambda: is_full(p.back), "a pipe that is full")
+        wait_for(lambda: is_full(p.back), "a full pipe")
     p.tunnel.signal(signal.SIGKILL)
     wait_for(lambda: not is_alive(p.relay), "the relay's end")
-    assert_is_told(p)
+    assert_aborted(p)
     assert p.tunnel.wait(support.DEADLINE) == -signal.SIGKILL
 
 
-def test_sigterm_lets_it_end(piped, fds):
+def test_sigterm_drains(piped, fds):
     p = piped().settle()
     p.tunnel.signal(signal.SIGTERM)
     os.kill(p.relay, signal.SIGTERM)
@@ -535,8 +535,8 @@ def test_sigterm_lets_it_end(piped, fds):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
-def test_signal_while_nobody_reads(piped, fds, number):
-    """The connection is over, and its last bytes are discarded."""
+def test_signal_without_a_reader(piped, fds, number):
+    """The connection has ended; its unread output is given up."""
     drain = "1s" if number == signal.SIGTERM else "off"
     p = piped(f"drain_timeout={drain}")
     p.server.send(transfers.BLOCK[:200000])
@@ -548,24 +548,24 @@ def test_signal_while_nobody_reads(piped, fds, number):
     p.tunnel.wait_log("stopped before all output was written$")
 
 
-def heed_sigint():
-    """Reset SIGINT: a shell makes its background processes ignore it."""
+def restore_sigint():
+    """In background processes of a shell, SIGINT is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_sigint_of_a_terminal_ends_both(piped):
-    p = piped(start_new_session=True, preexec_fn=heed_sigint)
+    p = piped(start_new_session=True, preexec_fn=restore_sigint)
     os.killpg(p.tunnel.pid, signal.SIGINT)
-    assert_is_told(p)
+    assert_aborted(p)
     assert p.wait() == 1
 
 
-# Descriptors and privileges of the two processes.
+# Descriptors and permissions of the two processes.
 
 @pytest.mark.skipif(bool(support.UNDER),
-                    reason="valgrind has descriptors of its own")
+                    reason="valgrind adds descriptors")
 def test_descriptors(piped, fds, room):
-    """Neither has needless or leaked descriptors."""
+    """Neither process has unneeded or inherited descriptors."""
     path = room.write("stray", "secret")
     with open(path) as f:
         p = piped(pass_fds=[f.fileno()]).settle()
@@ -607,7 +607,7 @@ def test_relay_is_confined(piped, fds, sandbox):
 
 @pytest.mark.parametrize("log", [[], ["log=/dev/stdout"], ["log=stderr"]])
 def test_log_is_not_the_output(piped, fds, log):
-    """With one pipe for both, as by 2>&1."""
+    """Also if both share a pipe, as with 2>&1."""
     p = piped(*log, stderr=subprocess.STDOUT)
     p.server.send(b"hello")
     p.server.close_notify()

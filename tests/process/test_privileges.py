@@ -1,5 +1,5 @@
-"""A worker's user, groups, chroot and capabilities; and what the master can
-still do.
+"""The privileges of workers: users, groups, chroot, capabilities; and what
+remains possible for the master.
 """
 
 import os
@@ -68,7 +68,7 @@ def test_user_and_group(room, echo, mode, words, uid, gid, sandbox):
 ])
 @pytest.mark.parametrize("flag", ["-t", "-q", "-i"])
 @dynamic
-def test_user_or_group_that_is_not_known(room, echo, words, known, flag):
+def test_unknown_user_or_group(room, echo, words, known, flag):
     peer, sock = socket.socketpair()
     with peer, sock:
         p = subprocess.run(
@@ -84,7 +84,7 @@ def test_user_or_group_that_is_not_known(room, echo, words, known, flag):
     assert p.stderr.count("\n") == 1
 
 
-def test_root_keeps_its_rights_if_nobody_is_named(room, echo):
+def test_root_keeps_its_privileges_without_user(room, echo):
     t, _, worker = begin(room, "workers=1", f"connect={echo.address}",
                          "sandbox=no")
     assert_is(worker, 0, 0)
@@ -100,7 +100,7 @@ def test_sandboxed_root_has_no_capabilities(room, echo, mode):
     assert read_exactly(client, 5) == b"hello"
 
 
-def test_user_that_we_are_already(room, everyone, echo, mode):
+def test_user_is_the_current_user(room, everyone, echo, mode):
     _, _, worker = begin(room, mode, f"connect={echo.address}", everyone,
                          "user=nobody", **AS_NOBODY)
     assert_is(worker, NOBODY.pw_uid, NOBODY.pw_gid)
@@ -109,7 +109,7 @@ def test_user_that_we_are_already(room, everyone, echo, mode):
 @pytest.mark.parametrize("word", ["user=daemon", "user=root", "group=daemon",
                                   "chroot=/"])
 @pytest.mark.parametrize("mode", ["-q", "-i"])
-def test_privilege_that_only_root_has(room, everyone, echo, word, mode):
+def test_privilege_that_needs_root(room, everyone, echo, word, mode):
     peer, sock = socket.socketpair()
     with peer, sock:
         t = room.tunnel(mode, everyone, word, f"connect={echo.address}",
@@ -143,9 +143,9 @@ def test_user_changes_at_a_reload(room, echo):
     assert read_exactly(old, 10) == b"still here"
 
 
-# What only root can do, before and after workers changed their user.
+# Actions that need root, before and after the workers' change of user.
 
-def test_port_443_and_a_key_for_root_alone(room, network, version):
+def test_port_443_and_a_key_readable_by_root_only(room, network, version):
     os.mkdir(room.path("private"), 0o700)
     pem = shutil.copy(room.certs.server, room.path("private/pem"))
     os.chmod(pem, 0o600)
@@ -166,7 +166,7 @@ def holder(room, t):
     return dict(*zip(*client.tls.getpeercert()["subject"]))["commonName"]
 
 
-def test_key_for_root_alone_is_renewed(room, echo):
+def test_key_readable_by_root_only_is_renewed(room, echo):
     os.mkdir(room.path("private"), 0o700)
     pem = shutil.copy(room.certs.server, room.path("private/pem"))
     t = room.tunnel(f"cert={pem}", "user=nobody", f"connect={echo.address}")
@@ -193,14 +193,14 @@ def test_new_port_at_a_reload(room, network):
         room.connect("127.0.0.1:443")
 
 
-def test_files_of_root_are_cleared_away(room, echo):
+def test_files_of_root_are_removed(room, echo):
     """The master removes the pidfile and the socket."""
     path, pidfile, log = map(room.path, ("accept", "pidfile", "log"))
     t = room.tunnel(f"accept=unix:{path}", f"pidfile={pidfile}",
                     f"log={log}", "user=nobody", f"connect={echo.address}",
                     ready=False)
     support.wait_for(lambda: os.path.exists(log), "a log")
-    support.wait_for(lambda: "listening on" in open(log).read(), "a start")
+    support.wait_for(lambda: "listening on" in open(log).read(), "the start")
     assert_echoes(room, f"unix:{path}")
     os.rename(log, log + ".1")
     t.signal(signal.SIGHUP)
@@ -209,7 +209,7 @@ def test_files_of_root_are_cleared_away(room, echo):
     assert_echoes(room, f"unix:{path}")
     assert t.stop() == 0
     assert not os.path.exists(path) and not os.path.exists(pidfile)
-    for name in (log, log + ".1"):  # workers' counters go to both
+    for name in (log, log + ".1"):  # workers log to both
         assert " closed\n" in open(name).read()
 
 
@@ -239,7 +239,7 @@ def test_chroot_and_a_unix_socket_inside(room, jail, mode):
 
 
 def test_chroot_after_a_reload(room, jail, echo):
-    """The master is outside the chroot: its paths stay the same."""
+    """The master is outside the chroot: its paths stay valid."""
     t = room.tunnel(f"chroot={jail}", "user=nobody",
                     f"connect={echo.address}")
     for n in range(1, 4):
@@ -254,7 +254,7 @@ def test_chroot_after_a_reload(room, jail, echo):
 
 @pytest.mark.parametrize("flag", ["-t", "-q"])
 @pytest.mark.parametrize("kind", ["missing", "file"])
-def test_chroot_that_is_no_directory(room, echo, kind, flag):
+def test_chroot_is_not_a_directory(room, echo, kind, flag):
     path = room.path("missing") if kind == "missing" else \
         room.write("file", "")
     out = run(*support.command(

@@ -1,4 +1,4 @@
-"""SIGHUP: everything is read again, and takes effect completely or not at all;
+"""SIGHUP: everything is read again, and takes effect entirely or not at all;
 no connection is lost or refused.
 """
 
@@ -21,7 +21,7 @@ from reloads import ROOT, pump, uid
 from support import (Task, end, is_alive, is_connected, is_echoed, is_refused,
                      read_all, read_exactly, serves, text_of, wait_for)
 
-LATE = 1.0 * support.SLOW  # tolerance for timeouts
+LATE = 1.0 * support.SLOW  # tolerance for lateness
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def subject(client):
 
 
 def test_nothing_changed(configured):
-    """The reload still starts new workers."""
+    """Even an unchanged configuration gets new workers."""
     c = configured()
     client = c.client()
     before = set(c.t.workers())
@@ -59,7 +59,7 @@ def test_certificate(room, certs, configured):
 
 
 def test_certificate_that_was_renewed(room, certs):
-    """The same settings with new file content, without a configuration file.
+    """The same path with new contents, in a file that belongs to another user.
     """
     pem = room.path("site.pem")
     support.shutil.copy(certs.server, pem)
@@ -86,7 +86,7 @@ def test_key_and_its_password(room, certs, configured):
     assert is_echoed(c.client())
 
 
-def test_password_that_nobody_writes(room, certs, configured):
+def test_password_without_a_writer(room, certs, configured):
     c = configured()
     os.mkfifo(path := room.path("password"), 0o600)
     assert "not a regular file" in c.refuse(
@@ -138,7 +138,7 @@ def test_alpn(configured):
 
 
 def test_max_connections(configured):
-    """Connections of older generations are not counted."""
+    """Connections of older generations do not count."""
     n = support.WORKERS
     c = configured(max_connections=f"{n}")
     for times in 1, 2:
@@ -156,7 +156,7 @@ def test_max_connections(configured):
     ("idle_timeout", "idle timeout"), ("handshake_timeout", "handshake "),
 ])
 def test_timeout(room, configured, key, reason):
-    """For new connections; others keep their timeout."""
+    """For new connections; others keep their timeouts."""
     c = configured()
     before = c.client()
     c.reload(**{key: "1s"})
@@ -187,7 +187,7 @@ def test_log(room, configured):
     wait_for(lambda: "reloaded" in text_of(room.path("log")), "the new log")
     end(c.client())
     wait_for(lambda: " closed\n" in text_of(room.path("log")),
-             "the connection")
+             "the connection's line")
     assert " closed\n" not in c.t.log()
 
 
@@ -202,7 +202,7 @@ def test_log_level(configured):
 
 
 def test_workers(configured):
-    """More workers, and fewer."""
+    """More workers, then fewer."""
     c = configured(workers="1")
     client = c.client()
     assert is_echoed(client)
@@ -213,18 +213,18 @@ def test_workers(configured):
         assert is_echoed(client)
         end(c.room.opened[-1])
     end(client)
-    wait_for(lambda: len(c.t.workers()) == 1, "the old one's end")
+    wait_for(lambda: len(c.t.workers()) == 1, "the old worker's end")
 
 
 def test_mode(configured):
-    """poll to fork, and back; each has a connection that goes on."""
+    """poll to fork and back; each mode keeps one connection."""
     c = configured(mode="poll")
     clients = [c.client()]
     c.reload(mode="fork")
-    wait_for(lambda: len(c.t.workers()) == 1, "the old worker alone")
+    wait_for(lambda: len(c.t.workers()) == 1, "one worker, the old one")
     clients += [c.client() for _ in range(3)]
     assert all(is_echoed(client) for client in clients)
-    wait_for(lambda: len(c.t.workers()) == 4, "one process for each")
+    wait_for(lambda: len(c.t.workers()) == 4, "a process per connection")
     c.reload(mode="poll")
     clients.append(c.client())
     assert all(is_echoed(client) for client in clients)
@@ -237,7 +237,7 @@ def test_mode(configured):
 @ROOT
 def test_user(configured):
     if support.MODE == "fork":
-        pytest.skip("its processes are as short as a connection")
+        pytest.skip("a process lives only as long as its connection")
     c = configured()
     assert {os.stat(f"/proc/{pid}").st_uid for pid in c.t.workers()} == {0}
     c.reload(user="nobody", sandbox="no")
@@ -253,8 +253,8 @@ def test_user(configured):
     assert is_echoed(c.client())
 
 
-def test_arguments_win_over_the_file(configured):
-    """After a reload as before."""
+def test_arguments_override_the_file(configured):
+    """As before the reload."""
     c = configured("tls_min=1.3", tls_min="1.2")
     c.reload(alpn="h2")
     with pytest.raises(ssl.SSLError):
@@ -270,7 +270,7 @@ def test_command_of_the_command_line_stays(room, configured):
 
 @pytest.mark.parametrize("key", ["pidfile", "daemon"])
 def test_key_that_cannot_change(room, configured, key):
-    """There is only a warning, and the other keys take effect."""
+    """A warning; the other keys take effect."""
     c = configured(pidfile=room.path("pidfile"))
     lines = c.reload(**{key: {"pidfile": room.path("other"),
                               "daemon": "yes"}[key]}, alpn="h2")
@@ -288,8 +288,7 @@ def test_key_that_cannot_change(room, configured, key):
 # Listeners.
 
 def test_accept_is_kept(room, configured):
-    """The same socket is kept, in any order; also one that could not be bound
-    again.
+    """The same socket, in any order; also one that could not be opened again.
     """
     with socket.create_server(("127.0.0.1", 0)) as s:
         accept = ["127.0.0.1:0", f"unix:{room.path('socket')}",
@@ -322,7 +321,9 @@ def test_accept_is_added_and_removed(room, configured):
 
 
 def test_removed_accept_is_closed_by_all(room, configured):
-    """Old workers with connections do not keep it open: others can bind it."""
+    """Old workers with connections do not keep the listener, so another
+    program can bind the address.
+    """
     c = configured()
     client = c.client()
     first = c.t.address
@@ -343,7 +344,7 @@ def test_port_is_handed_over(room, configured, backend):
     assert serves(room, second.address)
 
 
-# Errors are logged, and the running configuration stays.
+# A wrong configuration is reported, and changes nothing.
 
 @pytest.mark.parametrize("values,words", [
     ({"colour": "red"}, 'tunnel.conf:5: unknown key "colour"'),
@@ -364,7 +365,7 @@ def test_port_is_handed_over(room, configured, backend):
 ], ids=lambda x: "+".join(x) if isinstance(x, dict) else "")
 def test_broken(configured, values, words):
     c = configured()
-    # The lines have the order of the first four.
+    # The order of the lines, given by the first four keys.
     order = ["accept", "cert", "log_level", "connect"]
     assert list(c.values) == order
     client = c.client()
@@ -380,8 +381,8 @@ def test_broken(configured, values, words):
 
 
 @pytest.mark.parametrize("mode", ["poll", "fork"])
-def test_its_own_socket_is_none_that_was_passed(configured, mode):
-    """fd:N must not name the master's own socket, which closes with the old
+def test_own_socket_is_not_an_inherited_one(configured, mode):
+    """The number of the master's own listener: it would be closed with the old
     generation.
     """
     c = configured(mode=mode)
@@ -394,7 +395,7 @@ def test_its_own_socket_is_none_that_was_passed(configured, mode):
 
 
 def listening(address):
-    """Return the listening socket as named in /proc/PID/fd."""
+    """The socket listening there, as shown in /proc/PID/fd."""
     host, port = address.split(":")
     number = "%08X:%04X" % (int.from_bytes(socket.inet_aton(host), "little"),
                             int(port))
@@ -413,7 +414,7 @@ def test_fewer_connections_than_workers(configured):
 @pytest.mark.parametrize("text", ["", "junk\n", "-----BEGIN CERTIFICATE-----\n"
                                   "AAAA\n-----END CERTIFICATE-----\n"])
 def test_broken_certificate(room, certs, configured, text):
-    """A file that is read while it is being renewed: half of it."""
+    """A half-written file, read during its renewal."""
     pem = room.path("site.pem")
     support.shutil.copy(certs.server, pem)
     c = configured(cert=pem)
@@ -422,14 +423,14 @@ def test_broken_certificate(room, certs, configured, text):
     assert subject(c.client()) == "server"
 
 
-def test_key_that_does_not_fit(certs, configured):
+def test_key_does_not_match(certs, configured):
     c = configured(cert=certs.path("server.crt"),
                    key=certs.path("server.key"))
     assert "does not match" in c.refuse(cert=certs.path("rsa.crt"))
     assert subject(c.client()) == "server"
 
 
-def test_file_that_is_gone(configured):
+def test_missing_file(configured):
     c = configured()
     os.unlink(c.path)
     assert c.refused() == "tunnel.conf: No such file or directory"
@@ -437,8 +438,8 @@ def test_file_that_is_gone(configured):
 
 
 def test_port_in_use(room, configured):
-    """Nothing of the reload remains: sockets opened before the error are
-    closed, and those to be closed stay open.
+    """Everything is reverted: new listeners opened before the error are
+    closed, and those to be removed stay open.
     """
     unix, other = (f"unix:{room.path(name)}" for name in ("socket", "other"))
     c = configured(accept=["127.0.0.1:0", unix])
@@ -455,23 +456,23 @@ def test_port_in_use(room, configured):
     assert "no longer listening" not in c.t.log()
 
 
-def test_address_that_overlaps(configured):
-    """The old one stays open until the new one is bound."""
+def test_overlapping_address(configured):
+    """The old listener stays open until the new one is."""
     c = configured(accept=support.free_port())
     message = c.refuse(accept=c.t.address.split(":")[1])
     assert re.search(support.IN_USE, message)
     assert is_echoed(c.client())
 
 
-def test_log_is_opened_anew_all_the_same(room, configured):
-    """Otherwise an error would fill the disk, as logrotate goes on."""
+def test_log_is_reopened_even_if_the_reload_fails(room, configured):
+    """Otherwise one mistake would stop log rotation, and fill the disk."""
     path = room.path("log")
     backend = room.backend().serve(support.echo)
     conf = room.write("tunnel.conf", f"accept = 127.0.0.1:0\nlog = {path}\n"
                       f"cert = {room.certs.server}\n"
                       f"connect = {backend.address}\n")
     t = room.tunnel("-c", conf, ready=False)
-    wait_for(lambda: "listening on" in text_of(path), "a log")
+    wait_for(lambda: "listening on" in text_of(path), "the log")
     address = re.search(r"listening on (\S+)", text_of(path))[1]
     room.write("tunnel.conf", text_of(conf) + "colour = red\n")
     os.rename(path, path + ".1")
@@ -481,7 +482,7 @@ def test_log_is_opened_anew_all_the_same(room, configured):
     assert serves(room, address)
 
 
-# Nothing is lost.
+# No connection is lost.
 
 def test_five_reloads_under_ten_connections(room, configured):
     """Every byte arrives."""
@@ -492,7 +493,7 @@ def test_five_reloads_under_ten_connections(room, configured):
              for n, client in enumerate(clients)]
     for _ in range(5):
         c.reload()
-        wait_for(lambda: is_echoed(c.client()), "a client after it")
+        wait_for(lambda: is_echoed(c.client()), "a new client")
     done.append(True)
     for task in tasks:
         rounds, sent, received = task.result()
@@ -503,7 +504,7 @@ def test_five_reloads_under_ten_connections(room, configured):
 
 @pytest.mark.parametrize("mode", ["poll", "fork"])
 def test_connect_storm_across_reloads(room, configured, mode):
-    """At no moment is a connection refused or reset."""
+    """No client is refused or reset at any time."""
     c = configured(log_level="notice", mode=mode)
     address, ctx = c.t.address, peers.context(room.certs)
     done = []
@@ -519,8 +520,7 @@ def test_connect_storm_across_reloads(room, configured, mode):
         return n
 
     def knocks():
-        """Connect repeatedly, without a handshake, which would slow it down.
-        """
+        """Connects without a handshake, for a higher rate."""
         n = 0
         while not done:
             support.connect(address).close()
@@ -536,8 +536,7 @@ def test_connect_storm_across_reloads(room, configured, mode):
 
 
 def test_queued_connections_are_served(room, configured, backend):
-    """Connections that wait in the listener's queue while no worker accepts.
-    """
+    """Connections in the listener's queue survive a pause in accepting."""
     n = support.WORKERS
     c = configured(max_connections=f"{n}")
     busy = [c.client() for _ in range(n)]
@@ -547,10 +546,10 @@ def test_queued_connections_are_served(room, configured, backend):
     assert all(is_echoed(client) for client in busy)
 
 
-# Simultaneous signals.
+# Signals in close succession.
 
 def test_sighup_in_a_storm(configured):
-    """Many have the effect of one, and the last written file counts."""
+    """Several signals may count as one; the last one sees the last file."""
     c = configured()
     for n in range(20):
         c.write(alpn=f"p{n}")
@@ -562,11 +561,11 @@ def test_sighup_in_a_storm(configured):
         except ssl.SSLError:
             return False
 
-    wait_for(is_last, "the last to be read")
+    wait_for(is_last, "the last file to be read")
 
 
 def test_sighup_while_stopping(configured):
-    """SIGHUP is ignored while stopping."""
+    """A stopping tunnel ignores SIGHUP."""
     c = configured()
     client = c.client()
     c.t.signal(signal.SIGTERM)
@@ -597,33 +596,33 @@ def test_end_after_a_reload(configured, number):
     assert not any(map(is_alive, pids))
 
 
-def test_end_in_the_middle_of_a_reload(configured):
+def test_end_during_a_reload(configured):
     for n in range(5):
         c = configured()
         c.t.signal(signal.SIGHUP)
-        time.sleep(0.002 * n)  # somewhere in it
+        time.sleep(0.002 * n)  # at some point within the reload
         c.t.signal(signal.SIGTERM)
         assert c.t.wait() == 0
 
 
-def test_worker_of_the_old_that_is_killed(configured):
+def test_killed_worker_of_the_old_generation(configured):
     """It is not replaced."""
     c = configured(mode="poll", workers="2")
     client = c.client()
     assert is_echoed(client)
     c.reload()
-    wait_for(lambda: len(c.t.workers()) == 3, "two and an old one")
+    wait_for(lambda: len(c.t.workers()) == 3, "two new workers and an old one")
     old, = (pid for pid in c.t.workers() if is_connected(pid))
     os.kill(old, signal.SIGKILL)
-    wait_for(lambda: not is_alive(old), "its end")
+    wait_for(lambda: not is_alive(old), "the exit")
     assert client.read_all()[1] in ("reset", "truncated")
     c.reload()
     wait_for(lambda: len(c.t.workers()) == 2, "two workers")
     assert "starting another one" not in c.t.log()
 
 
-def test_worker_of_the_new_that_is_killed(configured):
-    """It is replaced by one of its generation."""
+def test_killed_worker_of_the_new_generation(configured):
+    """Its replacement has the new configuration."""
     c = configured(mode="poll", workers="1")
     c.reload(alpn="h2")
     new = wait_for(lambda: len(c.t.workers()) == 1 and c.t.workers(),

@@ -1,6 +1,6 @@
-"""Changing names in connect: which process looks them up, when, and the effect
-on workers.  The name server is dnsmasq, in a network namespace; its answers
-are in a file, which it reads again at SIGHUP.
+"""resolve_interval: names in connect whose addresses change.  The name server
+is dnsmasq, in a network namespace; its answers come from a file that it
+rereads at SIGHUP.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from support import is_echoed, wait_for
 pytestmark = ROOT
 
 DNSMASQ = shutil.which("dnsmasq", path="/usr/sbin:" + os.environ["PATH"])
-# Longer than the tunnel's own timeout for lookups.
+# The resolver waits longer for the name server than the tunnel does.
 RESOLV = "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n"
 LIMIT = 10  # seconds for a lookup, independent of TUNNEL_SLOW
 FAILED = "warning: .*db.test.*; keeping its addresses"
@@ -36,14 +36,15 @@ class NameServer:
         self.p = self.room.start("dnsmasq", [
             DNSMASQ, "--keep-in-foreground", "--conf-file=/dev/null",
             "--user=root", "--pid-file=", "--no-resolv", "--no-hosts",
-            f"--addn-hosts={self.hosts}", "--local=/test/", "--bind-interfaces",
+            f"--addn-hosts={self.hosts}", "--local=/test/",
+            "--bind-interfaces",
             "--listen-address=127.0.0.1", "--log-facility=-", "--log-queries"])
         self.p.wait_log("started, ")
         self.p.wait_log("read .*hosts")
         return self
 
     def set(self, **names):
-        """Set names in .test, and the addresses of each."""
+        """Set the names in .test, and the addresses of each."""
         text = "".join(f"{address} {name}.test\n" for name, of in names.items()
                        for address in of)
         self.room.write("hosts.new", text)
@@ -58,7 +59,7 @@ class NameServer:
         return self.p.log().count("query[A] db.test")
 
     def await_queries(self, n):
-        """Wait for so many more queries."""
+        """Wait for that many more queries."""
         before = self.queries()
         wait_for(lambda: self.queries() >= before + n, f"{n} queries")
 
@@ -101,8 +102,8 @@ def names(room, network, monkeypatch):
 
 @pytest.fixture
 def backends(room):
-    """Start a backend on each of these addresses, with the same port; each
-    sends its address.
+    """A backend on each of these addresses, with the same port; it sends its
+    address.
     """
     port = 7000
 
@@ -134,7 +135,7 @@ def begin(room, names, backends):
 
 
 def where(room, t):
-    """Return the address of the backend that a new connection gets."""
+    """The backend address of a new connection."""
     client = room.client(t)
     host = support.read_exactly(client, 16).decode().strip()
     client.close()
@@ -142,13 +143,12 @@ def where(room, t):
 
 
 def until_at(room, t, host):
-    """Wait until all workers use it."""
+    """Wait until all workers use this address."""
     wait_for(lambda: {where(room, t) for _ in range(6)} == {host}, host)
 
 
 def lookup(t):
-    """Return the child process of a lookup, after it dropped its privileges.
-    """
+    """The child process of a lookup, after it has dropped its privileges."""
     for pid in t.workers():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if soft_limit(pid, "processes") == "0" and \
@@ -197,7 +197,7 @@ def test_order_of_answers_is_no_change(room, names, begin):
     assert "is now" not in t.log()
 
 
-def test_failure_is_told_once(room, names, begin, mode):
+def test_failure_is_logged_once(room, names, begin, mode):
     t = begin(mode)
     names.stop()
     t.wait_log(FAILED)
@@ -210,7 +210,7 @@ def test_failure_is_told_once(room, names, begin, mode):
     assert t.log().count("is now") == 1
 
 
-def test_name_that_is_gone_keeps_its_addresses(room, names, begin):
+def test_vanished_name_keeps_its_addresses(room, names, begin):
     t = begin()
     names.set()
     t.wait_log(FAILED)
@@ -224,14 +224,14 @@ def test_name_that_is_gone_keeps_its_addresses(room, names, begin):
 
 
 def pipes(t):
-    """Return the master's pipes; it has one during a lookup."""
+    """The master has one pipe during a lookup."""
     return sum(link.startswith("pipe:")
                for link in support.open_files(t.pid).values())
 
 
 @pytest.mark.seconds(60)
 def test_hung_lookup(room, names, begin):
-    """The master goes on meanwhile; the only child is killed."""
+    """The master keeps working; there is a single child, which is killed."""
     t = begin("mode=fork")
     names.hang()
     child = wait_for(lambda: lookup(t), "a lookup")
@@ -242,18 +242,18 @@ def test_hung_lookup(room, names, begin):
     t.wait_log(r"db.test:7000: no valid answer within 10 s; keeping its "
                "addresses", seconds=LIMIT + support.DEADLINE)
     assert not support.is_alive(child)
-    # The next one hangs, too, which is not logged again.
+    # The next lookup hangs as well, which is not logged again.
     wait_for(lambda: lookup(t), "another lookup")
     wait_for(lambda: pipes(t) == 1, "one pipe")
     names.go_on()
     t.wait_log("is now 127.0.0.2:7000$", seconds=LIMIT + support.DEADLINE)
     assert t.log().count("no valid answer within") == 1
-    wait_for(lambda: pipes(t) == 0, "the end of its lookups")
+    wait_for(lambda: pipes(t) == 0, "the end of the lookups")
 
 
 @pytest.mark.seconds(60)
 def test_reload_while_a_lookup_hangs(room, names, begin):
-    """The reload waits for the lookup, and nothing else does."""
+    """Only the reload waits for the lookup."""
     t = begin("workers=2", interval="1h")
     names.hang()
     t.signal(signal.SIGHUP)
@@ -262,7 +262,7 @@ def test_reload_while_a_lookup_hangs(room, names, begin):
         support.statistics(t)
     assert where(room, t) == "127.0.0.2"
     assert "reload failed" not in t.log()
-    t.signal(signal.SIGHUP)     # handled later
+    t.signal(signal.SIGHUP)  # handled after the first one
     t.wait_log("reload failed, keeping", seconds=LIMIT + support.DEADLINE)
     assert re.search("error: .*db.test:7000: no valid answer within 10 s", t.log())
     t.wait_log("tunnel: reloading$", 2)
@@ -291,7 +291,7 @@ def test_child_has_no_privileges(room, names, begin, word):
     assert soft_limit(pid, "file size") == "0"
     assert soft_limit(pid, "core file size") == "0"
     assert int(soft_limit(pid, "open files")) <= 64
-    assert os.stat(f"/proc/{pid}/mem").st_uid == 0   # the test can't read it
+    assert os.stat(f"/proc/{pid}/mem").st_uid == 0  # not inspectable
     links = support.open_files(pid).values()
     assert sum(link.startswith("pipe:") for link in links) == 1
     assert not [link for link in links if "memfd" in link or
@@ -302,7 +302,9 @@ def test_child_has_no_privileges(room, names, begin, word):
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv(1)")
 def test_child_of_a_master_with_few_privileges(room, everyone, names, begin):
-    """As the service's own user, with a capability, which the child drops."""
+    """For a service's own user with a capability, none of it is left to the
+    child.
+    """
     t = begin(everyone, env={**os.environ, "UNDER":
               f"setpriv --reuid {NOBODY.pw_uid} --regid {NOBODY.pw_gid} "
               "--clear-groups --inh-caps=+net_bind_service "
@@ -316,7 +318,7 @@ def test_child_of_a_master_with_few_privileges(room, everyone, names, begin):
 
 
 def attempts(room, t):
-    """Return how many addresses a connection tries."""
+    """The number of addresses that a connection tries."""
     client = room.client(t)
     client.read_all()
     client.close()
@@ -328,7 +330,7 @@ def attempts(room, t):
 
 
 def test_at_most_16(room, names, begin):
-    """16 are used, with one warning."""
+    """16 addresses are used; the warning is logged once."""
     t = begin()
     hosts = [f"127.0.1.{n}" for n in range(40)]
     names.set(db=hosts)
@@ -357,11 +359,11 @@ def test_40_at_the_start(room, names, begin):
 
 
 def test_off(room, names, begin):
-    """Only at a start and at a reload."""
+    """Lookups only at the start and at a reload."""
     t = begin(interval="off")
     assert names.queries() == 1
     names.set(db=["127.0.0.3"])
-    other = begin("workers=1")      # meanwhile it asks
+    other = begin("workers=1")  # its lookups mark the time
     names.await_queries(3)
     assert where(room, t) == "127.0.0.2"
     assert where(room, other) == "127.0.0.3"
@@ -370,7 +372,7 @@ def test_off(room, names, begin):
     until_at(room, t, "127.0.0.3")
 
 
-def test_reload_asks_anew(room, names, begin, mode):
+def test_reload_repeats_the_lookup(room, names, begin, mode):
     t = begin(mode, interval="1h")
     for n, host in enumerate(["127.0.0.3", "127.0.0.2"], 1):
         names.set(db=[host])
@@ -380,7 +382,7 @@ def test_reload_asks_anew(room, names, begin, mode):
 
 
 def test_several_names(room, names, begin):
-    """Each is looked up, and a failing one does not affect others."""
+    """Each name is looked up; a failing one does not affect the others."""
     names.set(db=["127.0.0.2"], other=["127.0.0.2"])
     t = begin("connect=other.test:7000", "connect=127.0.0.2:7000")
     names.set(other=["127.0.0.3"])
@@ -389,7 +391,7 @@ def test_several_names(room, names, begin):
     names.set(db=["127.0.0.3"], other=["127.0.0.3"])
     t.wait_log("db.test:7000 is now 127.0.0.3")
     wait_for(lambda: {where(room, t) for _ in range(9)} ==
-             {"127.0.0.2", "127.0.0.3"}, "both")
+             {"127.0.0.2", "127.0.0.3"}, "both backends")
 
 
 def test_name_to_accept_on(room, names, begin):
@@ -437,7 +439,7 @@ def test_stop_while_a_reload_waits(room, names, begin):
 
 
 def test_upgrade(room, names, begin, mode):
-    """The new program begins with a lookup, and continues them."""
+    """An upgrade begins with a lookup, and continues with periodic ones."""
     t = begin(mode)
     other = "127.0.0.3"
     for n in 1, 2:
@@ -451,7 +453,7 @@ def test_upgrade(room, names, begin, mode):
 
 
 def test_failed_upgrade(room, program, names, begin, mode):
-    """The old workers still get changes."""
+    """The old workers still receive changes."""
     t = begin(mode)
     until_at(room, t, "127.0.0.2")
     program.but('exec REAL "$@" user=nobody-of-this-name')
@@ -471,7 +473,7 @@ def test_failed_upgrade(room, program, names, begin, mode):
 
 
 def memory(pid):
-    """Return the flags of shared memory mappings, from smaps."""
+    """The flags of shared memory mappings, as in smaps."""
     with open(f"/proc/{pid}/smaps") as f:
         text = f.read()
     return re.findall(r"^\S+ (\S+) \S+ \S+ \d+ +/memfd:tunnel.*?"
@@ -480,10 +482,11 @@ def memory(pid):
 
 @pytest.mark.skipif(support.SANITIZED, reason="needs a plain build")
 def test_workers_can_only_read_it(room, names, begin):
-    """It is neither writable, nor can it become so: "mw" is missing."""
+    """Neither writable nor able to become so: "mw" is missing."""
     t = begin("workers=1")
     fixed = begin("workers=1", name="127.0.0.2", interval="off")
-    worker, = wait_for(lambda: len(t.workers()) == 1 and t.workers(), "it")
+    worker, = wait_for(lambda: len(t.workers()) == 1 and t.workers(),
+                       "one worker")
     found = memory(worker)
     mine = [flags.split() for rights, flags in found if rights == "r--s"]
     assert len(mine) == 1 and "mw" not in mine[0]

@@ -1,5 +1,5 @@
-"""A server becomes a client at a reload, and back; a client stays one at an
-upgrade; and both can accept on a Unix socket.
+"""Changes of role: a server becomes a client at a reload, and back; a client
+stays one over an upgrade.  Clients for local applications on a path.
 """
 
 import os
@@ -15,14 +15,15 @@ from upgrades import fail, inode, refused, upgrade
 
 @pytest.fixture
 def server(room):
-    """A TLS server, by another tunnel."""
+    """A TLS server: another tunnel."""
     backend = room.backend().serve(support.echo)
     return room.tunnel(f"connect={backend.address}")
 
 
 @pytest.fixture
 def client(room, certs, server):
-    """A tunnel as its client, with a configuration file and these settings."""
+    """A tunnel in the client role, connected to it, with a configuration file.
+    """
 
     def call(*arguments, **values):
         given = {"client": "yes", "cert": None, "ca": certs.ca,
@@ -38,8 +39,8 @@ def is_plain(room, address):
 
 
 def is_verified(room, c, certs):
-    """Check that no connection is served with an authority that has not issued
-    the server's certificate.
+    """Verification is on: with an authority other than the server's, no client
+    is served.
     """
     c.reload(ca=room.write("other.pem", support.run(
         support.TUNNEL, "-g", "localhost")))
@@ -49,7 +50,9 @@ def is_verified(room, c, certs):
 
 
 def test_server_becomes_a_client(room, certs, server):
-    """And a server again, on the same address; connections keep their role."""
+    """And a server again, on the same address; open connections keep their
+    role.
+    """
     plain = room.backend().serve(support.echo)
     c = Configured(room, connect=plain.address)
     before = c.client()
@@ -70,15 +73,15 @@ def test_server_becomes_a_client(room, certs, server):
     ({"client": "maybe"}, 'client = "maybe" is not valid'),
     ({"client": "no", "ca": None}, "missing: cert"),
 ])
-def test_reload_that_is_refused(room, client, values, words):
-    """The client goes on unchanged."""
+def test_refused_reload(room, client, values, words):
+    """The client continues unchanged."""
     c = client()
     assert words in c.refuse(**values)
     assert is_plain(room, c.t.address)
 
 
-def test_no_verification_is_told(room, client):
-    """At a start, and at a reload that disables verification."""
+def test_no_verification_is_warned_of(room, client):
+    """At the start, and at a reload that turns verification off."""
     told = "verify: the server is not authenticated"
     c = client()
     assert told not in c.t.log()
@@ -101,7 +104,7 @@ def test_client_is_upgraded(room, program, client, certs, mode):
 
 
 def test_failed_upgrade_of_a_client(room, program, client, certs):
-    """It has its old configuration again, with the defaults of its role."""
+    """It gets its configuration back, with the defaults of the client role."""
     c = client()
     sock = room.connect(c.t.address)
     assert is_echoed(sock)
@@ -115,7 +118,7 @@ def test_failed_upgrade_of_a_client(room, program, client, certs):
 
 @pytest.mark.parametrize("mode", ["workers=1", "mode=fork"])
 def test_client_on_a_path(room, client, mode):
-    """Only for local applications, as allowed by directory and mode."""
+    """For local applications, limited by the modes of directory and socket."""
     path = room.path("redis.sock")
     c = client(mode, accept=f"unix:{path}")
     assert is_plain(room, f"unix:{path}")
@@ -127,7 +130,7 @@ def test_client_on_a_path(room, client, mode):
 
 
 def test_client_of_a_server_on_a_path(room, certs):
-    """With server_name, as a path has no name."""
+    """server_name is required, because a path contains no name."""
     path = room.path("tls.sock")
     backend = room.backend().serve(support.echo)
     room.tunnel(f"accept=unix:{path}", f"connect={backend.address}")
@@ -140,7 +143,7 @@ def test_client_of_a_server_on_a_path(room, certs):
 
 
 def test_client_stops(room, client):
-    """Its connections may finish, like a server's."""
+    """Its connections may finish, as in the server role."""
     c = client()
     sock = room.connect(c.t.address)
     assert is_echoed(sock)

@@ -1,5 +1,5 @@
-"""The sandbox of a worker, as reported by the kernel: on this kernel, and on
-older ones.
+"""The sandbox of a worker, as reported by the kernel: by this one, and by
+older ones with fewer features.
 """
 
 import os
@@ -48,7 +48,7 @@ def test_sandbox(room, echo, mode, words, cores):
 
 @pytest.fixture
 def cores(monkeypatch):
-    """Return settings by which a tunnel could dump core."""
+    """Start a tunnel in a way that permits core dumps."""
     monkeypatch.setenv("ASAN_OPTIONS", "disable_coredump=0")
     return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_CORE,
                                                      (12345, 24690))}
@@ -67,7 +67,7 @@ def test_no_sandbox(room, echo, mode, words, cores):
 
 @confined
 def test_master_leaves_no_core_dump(room, echo, cores):
-    """The master has the keys, too."""
+    """The master has the keys as well."""
     t = room.tunnel(f"connect={echo.address}", **cores)
     assert core_limit(t.pid) == "0"
 
@@ -77,8 +77,8 @@ ABOUT_ITSELF = "cat /proc/self/status; grep core /proc/self/limits; id"
 
 @pytest.mark.parametrize("sandbox", ["yes", "no"])
 def test_command(room, mode, sandbox, cores):
-    """It runs as the user, and can gain no privileges; but it is not confined,
-    and may dump core as without a tunnel.
+    """A command runs as the user and cannot gain privileges.  It is not
+    confined, and may dump core as without a tunnel.
     """
     if sandbox == "yes" and support.SANITIZED:
         pytest.skip("needs a plain build")
@@ -112,22 +112,22 @@ def read_until(client, word):
 
 
 @confined
-def test_its_own_user_can_not_look_into_it(room, everyone, echo, mode):
-    """Started as that user, so that the kernel sees no change of user."""
+def test_own_user_can_not_inspect_it(room, everyone, echo, mode):
+    """Started as that user, so the kernel sees no change of user."""
     _, _, worker = begin(room, mode, f"connect={echo.address}", everyone,
                          **AS_NOBODY)
     assert can_look(worker) == []
 
 
-def test_without_a_sandbox_its_own_user_can(room, everyone, echo):
-    """Otherwise the test above would show nothing."""
+def test_own_user_can_inspect_it_without_a_sandbox(room, everyone, echo):
+    """Otherwise the test above would prove nothing."""
     _, _, worker = begin(room, "workers=1", f"connect={echo.address}",
                          everyone, "sandbox=no", **AS_NOBODY)
     assert can_look(worker)
 
 
 @confined
-def test_the_user_of_workers_can_not_look_into_them(room, echo, mode):
+def test_user_of_workers_can_not_inspect_them(room, echo, mode):
     t, _, worker = begin(room, mode, f"connect={echo.address}",
                          "user=nobody")
     assert can_look(worker) == can_look(t.pid) == []
@@ -170,7 +170,7 @@ def test_sandbox_and_backends(request, room, echo, mode, kind):
     assert_serves(client)
     t.wait_log(r" in=1048576 out=1048576 .* closed$")
     if mode != "-i":
-        for _ in range(3):  # each backend is used
+        for _ in range(3):  # includes each backend
             assert_echoes(room, t)
 
 
@@ -201,7 +201,7 @@ def test_sandbox_and_statistics(room, backend):
 
 @confined
 def test_sandbox_and_a_log_file(room, echo, mode):
-    """The file belongs to root, and workers still write to it."""
+    """The file belongs to root; workers still write to it."""
     log = room.path("log")
     path = room.path("accept")
     words = ["user=nobody", f"log={log}", f"connect={echo.address}"]
@@ -210,7 +210,7 @@ def test_sandbox_and_a_log_file(room, echo, mode):
     else:
         room.tunnel(mode, f"accept=unix:{path}", *words, ready=False)
         support.wait_for(lambda: os.path.exists(log) and "listening on" in
-                         open(log).read(), "a start")
+                         open(log).read(), "the start")
         room.client(f"unix:{path}").reset()
     support.wait_for(lambda: f" -> {echo.address} " in open(log).read(),
                      "the connection's line")
@@ -218,7 +218,7 @@ def test_sandbox_and_a_log_file(room, echo, mode):
 
 @confined
 def test_sandbox_and_syslog(room, echo, mode, monkeypatch):
-    """Workers' messages arrive, although they can't open /dev/log."""
+    """Messages of workers arrive, although they cannot open /dev/log."""
     need("unshare")
     dev = room.path("dev")
     os.mkdir(dev)
@@ -226,7 +226,7 @@ def test_sandbox_and_syslog(room, echo, mode, monkeypatch):
         room.write(f"dev/{name}", "")
     if subprocess.run(["unshare", "-m", "sh", "-c", IN_A_DEV_OF_ITS_OWN, dev,
                        "true"], check=False).returncode != 0:
-        pytest.skip("no mounts of our own")
+        pytest.skip("no mount namespace")
     log = room.keep(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
     log.bind(os.path.join(dev, "log"))
     log.settimeout(support.DEADLINE)
@@ -244,15 +244,15 @@ def test_sandbox_and_syslog(room, echo, mode, monkeypatch):
             pass
         client = room.client(f"unix:{path}")
         worker, = wait_for(lambda: len(t.workers()) == 1 and t.workers(),
-                           "the worker to be alone")
-        # Workers do not share a socket to syslog, which one could shut down.
+                           "one worker to remain")
+        # No other process has its syslog socket, which it could shut down.
         assert not set(datagrams(worker)) & set(datagrams(t.pid))
         client.reset()
     while f" -> {echo.address} ".encode() not in log.recv(4096):
         pass
 
 
-# Older kernels, with what they support.
+# On older kernels, the sandbox uses the features that exist.
 
 OLDER = r"""
 #include <dlfcn.h>
@@ -286,7 +286,7 @@ syscall(long number, long a, long b, long c, long d, long e, long f)
 
 @pytest.fixture(scope="module")
 def older(tmp_path_factory):
-    """Return an environment in which the kernel seems older."""
+    """The environment of a tunnel that sees an older kernel."""
     need("cc")
     place = tmp_path_factory.mktemp("older")
     (place / "older.c").write_text(OLDER)
@@ -298,14 +298,14 @@ def older(tmp_path_factory):
         "LANDLOCK_ABI": str(abi), **more}
 
 
-# -1: built in, but disabled at boot.
+# -1: present, but disabled at boot.
 @dynamic
 @confined
 @pytest.mark.parametrize("abi", [-1, 0, 1, 2, 3])
 def test_older_landlock(room, echo, mode, older, abi):
-    """The sandbox is weaker, with one message."""
+    """An incomplete sandbox is reported once."""
     if landlock_abi() < 3 and abi > 0:
-        pytest.skip("this kernel has no more")
+        pytest.skip("this kernel has an older Landlock")
     t, client, worker = begin(room, mode, "user=nobody",
                               f"connect={echo.address}", env=older(abi))
     if mode != "-i":
@@ -320,9 +320,9 @@ def test_older_landlock(room, echo, mode, older, abi):
 @confined
 @pytest.mark.parametrize("abi", [4, 5, 6])
 def test_newer_landlock(room, echo, mode, older, abi):
-    """Complete, so there is no message."""
+    """A complete sandbox is not reported."""
     if landlock_abi() < abi:
-        pytest.skip("this kernel has no more")
+        pytest.skip("this kernel has an older Landlock")
     t, client, _ = begin(room, mode, "user=nobody",
                          f"connect={echo.address}", env=older(abi))
     assert "sandbox: " not in t.log()
@@ -343,7 +343,7 @@ def test_kernel_without_a_filter(room, echo, mode, older):
 
 @dynamic
 @confined
-def test_older_landlock_is_told_of_once(room, echo, older):
+def test_older_landlock_is_reported_once(room, echo, older):
     t = room.tunnel("workers=4", f"connect={echo.address}", env=older(0))
     assert_echoes(room, t)
     assert t.log().count("sandbox: ") == 1
@@ -354,9 +354,9 @@ def test_older_landlock_is_told_of_once(room, echo, older):
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork", "-i"])
 @pytest.mark.parametrize("call", [446, 126], ids=["landlock", "capset"])
 def test_sandbox_that_can_not_be_entered(room, echo, mode, older, call):
-    """Then nothing is served, and READY is not sent."""
+    """Nothing is served, and the supervisor gets no READY."""
     if landlock_abi() < 1 or platform.machine() != "x86_64":
-        pytest.skip("no such system call to deny")
+        pytest.skip("no system call to deny")
     with Supervisor(room.path("notify")) as supervisor, \
             socket.create_server(("127.0.0.1", 0)) as listener:
         peer = room.connect(support.tcp_address(listener))
@@ -375,7 +375,7 @@ def test_sandbox_that_can_not_be_entered(room, echo, mode, older, call):
 @confined
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 def test_master_that_could_not_signal_its_workers(room, echo, mode):
-    """Without CAP_KILL workers would stay for ever, so it does not start."""
+    """Without CAP_KILL, workers could never be stopped: the start fails."""
     t = room.start("tunnel", [
         "setpriv", "--bounding-set=-kill", support.TUNNEL, "user=nobody",
         mode, "accept=127.0.0.1:0", f"connect={echo.address}",

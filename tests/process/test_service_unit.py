@@ -1,4 +1,4 @@
-"""The service unit, as far as it can be tested without systemd."""
+"""The service unit, tested without systemd."""
 
 import os
 import re
@@ -20,8 +20,7 @@ def mode(request):
 
 @pytest.fixture
 def unit(network, room):
-    """Return the unit's settings, and the arguments for a tunnel on port 443.
-    """
+    """Its text, and the arguments of a tunnel on port 443."""
     text = support.text_of(os.path.join(support.TOP,
                                         "lib/systemd/tunnel.service"))
     backend = room.backend().serve(support.echo)
@@ -49,7 +48,7 @@ def test_capabilities_of_the_unit_are_enough(room, unit, monkeypatch):
     t.signal(signal.SIGHUP)
     t.wait_log("reloaded$")
     client = room.client(t)
-    # Not the last child, which may be the writer of stats_file.
+    # The last child may be the writer of the statistics.
     worker = re.findall(r"worker (\d+) started", t.log())[-1]
     assert_is(worker, NOBODY.pw_uid, NOBODY.pw_gid)
     client.close()
@@ -58,7 +57,7 @@ def test_capabilities_of_the_unit_are_enough(room, unit, monkeypatch):
 
 
 def lives(t, echoes):
-    """Run an instance from start to end."""
+    """The life of an instance, from start to stop."""
     assert echoes()
     t.signal(signal.SIGHUP)
     t.wait_log("reloaded$")
@@ -71,7 +70,7 @@ def lives(t, echoes):
 @confined
 @pytest.mark.parametrize("role", ["server", "client"])
 def test_system_calls_of_the_unit_are_enough(room, unit, monkeypatch, role):
-    """In both roles; the client is for local applications."""
+    """In both roles; the client role serves local applications."""
     need("systemd-analyze", "strace")
     text, words = unit
     server, path = room.tunnel(*words[:-1]), room.path("app.sock")

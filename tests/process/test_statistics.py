@@ -1,4 +1,4 @@
-"""The log line of statistics by SIGUSR1."""
+"""The statistics line after SIGUSR1."""
 
 import os
 import re
@@ -26,7 +26,8 @@ def mode(request):
 
 
 def test_statistics(room, mode):
-    """Exact counters: of each kind of connection one more than of the last."""
+    """Different numbers for all kinds of connections; all counters are exact.
+    """
     backend = room.backend().serve(support.echo)
     t = room.tunnel(f"connect={backend.address}", mode, "log_level=debug")
     before = statistics_and_live(t)[0]
@@ -66,8 +67,8 @@ def test_statistics(room, mode):
         r"in=5 out=5 \d+\.\d{3}s flowing", lines[0])
 
 
-def test_statistics_tell_the_phase(room, mode):
-    listener = room.backend(backlog=0)  # a SYN gets no answer if it is full
+def test_statistics_include_the_phase(room, mode):
+    listener = room.backend(backlog=0)  # a SYN gets no answer once it is full
     t = room.tunnel(f"connect={listener.address}", mode,
                     "connect_timeout=60s", "drain_timeout=1s")
 
@@ -92,7 +93,7 @@ def test_statistics_tell_the_phase(room, mode):
              "the opening")
 
 
-def test_statistics_of_the_dead(room, backend):
+def test_statistics_of_killed_workers(room, backend):
     """The counters of a killed worker are kept."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
@@ -105,7 +106,7 @@ def test_statistics_of_the_dead(room, backend):
         t.wait_log(" closed$", count=n)
         victim = t.workers()[0]
         os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: victim not in t.workers(), "its end")
+        wait_for(lambda: victim not in t.workers(), "the exit")
     workers(t, 2)
     counters, _ = statistics_and_live(t)
     assert (counters["accepted"], counters["served"]) == (3, 3)
@@ -113,13 +114,13 @@ def test_statistics_of_the_dead(room, backend):
 
 
 def test_statistics_of_killed_connections(room, backend):
-    """They are no longer live, but counted as lost."""
+    """They count as lost, no longer as live."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
     c = spread(room, t, 20)
     victim = t.workers()[0]
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: victim not in t.workers(), "its end")
+    wait_for(lambda: victim not in t.workers(), "the exit")
     counters = wait_for(
         lambda: (found := statistics_and_live(t)[0])["live"] < 20 and found,
         "its connections to be counted")
@@ -128,7 +129,7 @@ def test_statistics_of_killed_connections(room, backend):
 
 
 def test_statistics_in_a_storm(room, backend, mode):
-    """Each of many simultaneous requests gets complete lines."""
+    """Many requests at once: each reply is complete."""
     t = room.tunnel(f"connect={backend.address}", mode)
     clients = [room.client(t) for _ in range(10)]
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""stats_file: the counters as Prometheus reads them, and the file itself.
+"""stats_file: the counters in Prometheus's format, and the file itself.
 
 promtool is in Debian's package prometheus, installed or unpacked in
 build/promtool.
@@ -32,7 +32,7 @@ def mode(request):
 
 @pytest.fixture
 def begin(room, echo):
-    """Start a tunnel with stats_file, and wait for the file."""
+    """A tunnel with a stats_file; waits for the file."""
 
     def call(*words, name="stats.prom", **keywords):
         t = room.tunnel(f"connect={echo.address}", *words,
@@ -44,7 +44,7 @@ def begin(room, echo):
 
 
 def parse(text):
-    """Parse to: name and labels except service -> value."""
+    """Name and labels (without the service) -> value."""
     found = {}
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -56,8 +56,8 @@ def parse(text):
 
 
 def fresh(t, path):
-    """Return the file written by SIGUSR1.  Inode numbers are reused, so the
-    time counts, too.
+    """The file after SIGUSR1.  File systems reuse inode numbers, so the time
+    also identifies a file.
     """
 
     def identity():
@@ -65,7 +65,7 @@ def fresh(t, path):
         return st.st_ino, st.st_mtime_ns
 
     before = identity()
-    for _ in range(2):  # the first signal may find a writer at work
+    for _ in range(2):  # a write may be in progress at the first signal
         t.signal(signal.SIGUSR1)
         wait_for(lambda: identity() != before, "a new file")
         before = identity()
@@ -99,18 +99,18 @@ def promtool():
 
 
 def check(room, name="stats.prom"):
-    """Check the file with promtool."""
+    """promtool accepts the file."""
     text = support.text_of(room.path(name)).encode()
     assert run(promtool(), "check", "metrics", stdin=text) == b""
 
 
 def manual():
-    """Its section on metrics."""
+    """The section on metrics in tunnel(8)."""
     with open(os.path.join(TOP, "man", "tunnel.8")) as f:
         return f.read().split(".Ss Metrics\n")[1].split("\n.Sh ")[0]
 
 
-def test_promtool_has_nothing_against_it(room, begin):
+def test_promtool_accepts_it(room, begin):
     begin()
     check(room)
 
@@ -133,7 +133,7 @@ def test_alert_of_the_manual(room):
 @pytest.mark.parametrize("name", [
     'a"b\\c d.conf', "b\u00fccher.conf", ".conf", "x.conf.conf"])
 def test_service_of_any_name(room, begin, name):
-    """In a label it has to be quoted."""
+    """In a label, the name is quoted."""
     begin("-c", room.write(name, f"cert = {room.certs.server}\n"
                            "accept = 127.0.0.1:0\n"))
     check(room)
@@ -185,35 +185,35 @@ def test_resumed(room, begin):
 
 
 def fails(room, t, **keywords):
-    """Check that it fails; in TLS 1.3 possibly only at the first data."""
+    """In TLS 1.3, a client may see the failure only when it reads."""
     with contextlib.suppress(ssl.SSLError, ConnectionError):
         client = room.client(t, **keywords)
         client.send(b"hello")
         assert client.read_all()[0] == b""
 
 
-def hello_and_away(room, t):
+def leave_after_hello(room, t):
     sock = room.connect(t.address)
     sock.sendall(b"\x16\x03\x01\x02\x00\x01")
     sock.shutdown(1)
     support.read_all(sock)
 
 
-def greeting_and_away(room, t):
+def leave_after_greeting(room, t):
     sock = room.connect(t.address)
     sock.sendall(b"SSH-2.0-me\r\n")
     support.read_all(sock)
 
 
 @pytest.mark.parametrize("reason,words,client", [
-    ("not_tls", (), greeting_and_away),
-    ("closed", (), hello_and_away),
+    ("not_tls", (), leave_after_greeting),
+    ("closed", (), leave_after_hello),
     ("nothing_in_common", ("tls_min=1.3",),
      lambda room, t: fails(room, t, version="1.2")),
     ("client_alert", (), lambda room, t: fails(room, t, name="example.org")),
     ("server_name", ("sni_strict=yes",),
      lambda room, t: fails(room, t, name="example.org")),
-    ("proxy_header", ("accept_proxy=yes",), greeting_and_away),
+    ("proxy_header", ("accept_proxy=yes",), leave_after_greeting),
     ("client_certificate", ("verify=require", "ca"), fails),
 ])
 def test_reasons_of_failures(room, begin, reason, words, client):
@@ -228,8 +228,8 @@ def test_reasons_of_failures(room, begin, reason, words, client):
     assert now['connections_refused_total{reason="handshake"}'] == 1
 
 
-def test_bytes_of_a_connection_that_lives(room, begin, mode):
-    """A download is counted while it goes on, not only at its end."""
+def test_bytes_of_a_live_connection(room, begin, mode):
+    """A download is counted as it proceeds, not only at its end."""
     t = begin(mode)
     client = room.client(t)
     for n in 1, 2:
@@ -240,9 +240,7 @@ def test_bytes_of_a_connection_that_lives(room, begin, mode):
 
 
 def test_expiry_of_certificates(room, begin):
-    """Each certificate once, as a time in seconds; also for a file that is
-    named twice.
-    """
+    """One metric per certificate, in seconds; also for a file named twice."""
     t = begin(f"cert={room.certs.server}", f"cert={room.certs.rsa}",
               f"cert={room.certs.rsa}")
     now = fresh(t, room.path("stats.prom"))
@@ -268,9 +266,7 @@ def test_versions_and_start(room, begin):
 
 
 def test_counters_never_go_back(room, begin, mode):
-    """Across reloads with a connection that goes on, and across killed
-    workers.
-    """
+    """Over reloads that leave an old connection, and over killed workers."""
     t = begin(mode)
     old = room.client(t)
     last = until(room, t, connections=1)
@@ -282,7 +278,7 @@ def test_counters_never_go_back(room, begin, mode):
         victim = room.client(t)
         before = set(t.workers())
         os.kill(max(before), signal.SIGKILL)
-        wait_for(lambda: before - set(t.workers()), "its end")
+        wait_for(lambda: before - set(t.workers()), "the exit")
         victim.close()
         now = until(room, t, connections=1, generation=n + 1)
         assert now["connections_served_total"] > \
@@ -297,19 +293,19 @@ def test_counters_never_go_back(room, begin, mode):
 
 # The file.
 
-def test_gone_at_a_stop(room, begin, mode):
+def test_removed_at_a_stop(room, begin, mode):
     t = begin(mode)
     assert t.stop() == 0
     assert not [name for name in os.listdir(room.dir) if "stats" in name]
 
 
-def test_whoever_runs_the_collector_may_read_it(room, begin):
+def test_readable_by_the_collector(room, begin):
     begin(umask=0o077)
     mode = os.stat(room.path("stats.prom")).st_mode
     assert stat.S_IMODE(mode) == 0o644
 
 
-def test_whole_at_any_time(room, begin):
+def test_complete_at_any_time(room, begin):
     t = begin()
     path = room.path("stats.prom")
     whole = set(parse(support.text_of(path)))
@@ -322,7 +318,7 @@ def test_whole_at_any_time(room, begin):
 
 
 def test_another_name_at_a_reload(room, echo):
-    """The old file is removed, so that it is not mistaken for current."""
+    """The old file is removed, so that no collector reads it."""
     def configure(*names):
         lines = [f"stats_file = {room.path(name)}" for name in names]
         return room.write("tunnel.conf", "\n".join([
@@ -339,7 +335,7 @@ def test_another_name_at_a_reload(room, echo):
         wait_for(lambda: there() == names, names)
 
 
-def test_what_can_not_be_written_is_told_once(room, begin):
+def test_failed_write_is_logged_once(room, begin):
     os.mkdir(room.path("d"))
     t = begin(name="d/stats.prom")
     shutil.rmtree(room.path("d"))
@@ -354,10 +350,10 @@ def test_what_can_not_be_written_is_told_once(room, begin):
     assert os.listdir(room.path("d")) == ["stats.prom"]
 
 
-def test_told_once_over_an_upgrade(room, begin):
+def test_failed_write_is_logged_once_over_an_upgrade(room, begin):
     t = begin()
     path = room.path("stats.prom")
-    os.mkdir(path + ".new")     # which -t accepts
+    os.mkdir(path + ".new")  # which -t accepts
     t.signal(signal.SIGUSR1)
     t.wait_log(r"warning: .*stats_file: \S+: File exists")
     t.signal(signal.SIGUSR2)
@@ -371,7 +367,7 @@ def test_told_once_over_an_upgrade(room, begin):
 
 
 def refused(room, path, *words):
-    """Return the error of -t, and that of a start."""
+    """The error message, the same with -t and at a start."""
     said = []
     for test in ("-t",), ():
         p = subprocess.run(
@@ -384,11 +380,11 @@ def refused(room, path, *words):
     return said[0]
 
 
-def test_directory_that_is_not_there(room):
+def test_missing_directory(room):
     assert "No such file or directory" in refused(room, room.path("x/y"))
 
 
-def test_directory_that_anybody_can_write_to(room):
+def test_directory_writable_by_anybody(room):
     os.mkdir(room.path("d"))
     os.chmod(room.path("d"), 0o777)
     path = room.path("d/stats.prom")
@@ -411,7 +407,7 @@ def test_link(room):
     assert refused(room, room.path("stats.prom")).endswith(": it is a link\n")
 
 
-def test_no_regular_file(room):
+def test_not_a_regular_file(room):
     os.mkfifo(room.path("stats.prom"))
     assert refused(room, room.path("stats.prom")).endswith(
         ": not a regular file\n")
@@ -427,7 +423,7 @@ def test_not_with_inetd(room):
     assert p.stderr.count("\n") == 1
 
 
-def test_nothing_is_written_by_a_test(room, certs):
+def test_check_writes_nothing(room, certs):
     run(support.TUNNEL, "-t", "accept=0", "connect=1", f"cert={certs.server}",
         f"stats_file={room.path('stats.prom')}")
     assert os.listdir(room.dir) == []
@@ -452,7 +448,7 @@ def tracer_of(pid):
 
 
 def hanging(room, echo):
-    """Start a tunnel with a writer that hangs for a minute."""
+    """A tunnel whose writer hangs for a minute."""
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
     t = room.start("tunnel", [
@@ -467,11 +463,11 @@ def hanging(room, echo):
 
 
 @pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
-                    reason="strace(1) traces what they would")
-def test_disk_that_hangs(room, echo):
-    """The master still supervises its workers, and starts no second writer,
-    even if the first can't be killed because of its tracer.  A stop does not
-    wait for it either.
+                    reason="sanitizers and valgrind conflict with strace(1)")
+def test_hung_disk(room, echo):
+    """The master still replaces workers, and starts no second writer, even if
+    the first one cannot be killed because its tracer holds it.  A stop does
+    not wait for the writer.
     """
     t = hanging(room, echo)
     address = t.wait_log("listening on").split()[-1]
@@ -483,7 +479,7 @@ def test_disk_that_hangs(room, echo):
         t.wait_log("statistics: ")
         os.kill(worker, signal.SIGKILL)
         t.wait_log("starting another one")
-        wait_for(lambda: len(t.workers()) == 2, "another one")
+        wait_for(lambda: len(t.workers()) == 2, "a replacement")
         assert_served(room, address)
         t.wait_log(r"warning: stats_file: \S+: not written within 5 s$")
         assert len(t.workers()) == 2 and writer in t.workers()
@@ -495,9 +491,9 @@ def test_disk_that_hangs(room, echo):
 
 
 @pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
-                    reason="strace(1) traces what they would")
+                    reason="sanitizers and valgrind conflict with strace(1)")
 def test_stop_while_an_upgrade_waits_for_the_writer(room, echo, monkeypatch):
-    """The signal comes directly after the trial, and is not lost."""
+    """A signal right after the trial is not lost."""
     program = Program(room)
     monkeypatch.setattr(support, "TUNNEL", program.path)
     t = hanging(room, echo)
@@ -521,7 +517,7 @@ def assert_served(room, address):
 
 
 def test_counters_go_on_after_an_upgrade(room, begin, mode):
-    """The new program removes the file at a stop."""
+    """After the upgrade, the new program removes the file at a stop."""
     conf = room.write("tunnel.conf", f"cert = {room.certs.server}\n"
                       "accept = 127.0.0.1:0\nlog_level = debug\n")
     t = begin(mode, "-c", conf)

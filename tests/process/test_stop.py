@@ -1,4 +1,4 @@
-"""A stop: connections in the kernel's queue are still served."""
+"""A stop: connections already in the kernel's accept queue are served."""
 
 import os
 import select
@@ -11,7 +11,7 @@ import pytest
 import support
 from support import Task, wait_for
 
-CLIENTS = 12  # more than are accepted in one turn
+CLIENTS = 12  # more than are accepted in one round
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def echoing(room):
 
 
 def has_pending(pid, number):
-    """Return whether a process has a pending signal."""
+    """Whether a process has this signal pending."""
     with open(f"/proc/{pid}/status") as f:
         mask = next(line.split()[1] for line in f
                     if line.startswith("ShdPnd:"))
@@ -28,22 +28,23 @@ def has_pending(pid, number):
 
 
 class Frozen:
-    """A stopped tunnel, whose listeners still queue connections."""
+    """A stopped tunnel: its processes accept nothing, its listeners queue."""
 
     def __init__(self, t):
         self.t, self.workers = t, t.workers()
         for pid in t.pids():
-            # If running, it could accept before it handles the signal.
+            # If running, it might accept once more before it handles a signal.
             wait_for(lambda: support.state(pid) == "S", f"{pid} to sleep")
             os.kill(pid, signal.SIGSTOP)
             wait_for(lambda: support.state(pid) == "T", f"{pid} to stop")
 
     def thaw_after(self, number):
-        """Send the signal to all processes, then continue them."""
+        """Send the signal to all processes first, then let them continue."""
         self.t.signal(number)
         self.t.signal(signal.SIGCONT)
         for pid in self.workers:
-            wait_for(lambda: has_pending(pid, signal.SIGHUP), "an order")
+            wait_for(lambda: has_pending(pid, signal.SIGHUP),
+                     "the signal to the worker")
         for pid in self.workers:
             os.kill(pid, signal.SIGCONT)
 
@@ -58,7 +59,7 @@ def echoes(room, sock):
 
 @pytest.mark.parametrize("where", ["127.0.0.1:0", "unix"])
 @pytest.mark.parametrize("mode", ["workers=1", "workers=3", "mode=fork"])
-def test_those_who_wait_at_a_stop_are_served(room, echoing, mode, where):
+def test_queued_connections_are_served_at_a_stop(room, echoing, mode, where):
     """On each of two listeners."""
     two = [f"unix:{room.path(name)}" for name in "ab"] if where == "unix" \
         else [where] * 2
@@ -75,7 +76,7 @@ def test_those_who_wait_at_a_stop_are_served(room, echoing, mode, where):
 
 
 @pytest.mark.parametrize("mode", ["workers=1", "mode=fork"])
-def test_a_stop_serves_as_many_as_there_is_room_for(room, echoing, mode):
+def test_stop_serves_up_to_max_connections(room, echoing, mode):
     t = room.tunnel(f"connect={echoing.address}", mode, "max_connections=3")
     first = room.client(t)
     first.send(b"hello")
@@ -93,8 +94,8 @@ def test_a_stop_serves_as_many_as_there_is_room_for(room, echoing, mode):
 
 
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
-def test_a_queue_that_was_passed_is_left_to_the_next_one(room, echoing, mode):
-    """The process that made the listener goes on with it."""
+def test_queue_of_an_inherited_listener_is_left(room, echoing, mode):
+    """Its owner can continue to use the listener."""
     listener = room.keep(socket.create_server(("127.0.0.1", 0)))
     t = room.tunnel(f"connect={echoing.address}", mode, "accept=fd:9",
                     preexec_fn=lambda: os.dup2(listener.fileno(), 9),
@@ -109,8 +110,9 @@ def test_a_queue_that_was_passed_is_left_to_the_next_one(room, echoing, mode):
 
 
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
-def test_a_reload_leaves_the_queue_to_the_new(room, echoing, certs, mode):
-    """Otherwise its clients would get the old certificate."""
+def test_reload_leaves_the_queue_to_the_new_generation(room, echoing, certs,
+                                                       mode):
+    """Otherwise queued clients would get the old certificate."""
     path = room.path("server.pem")
     support.shutil.copy(certs.rsa, path)
     t = room.tunnel(f"connect={echoing.address}", mode, f"cert={path}")

@@ -1,8 +1,8 @@
-"""Programs that start a tunnel, pass it sockets, or wait for its messages:
-inetd, systemd-socket-activate, systemd by NOTIFY_SOCKET, start-stop-daemon;
-and the manual's examples for them.
+"""Programs that start a tunnel and pass it sockets, or wait for its messages:
+inetd, systemd-socket-activate, systemd's NOTIFY_SOCKET, start-stop-daemon; and
+the manual's examples for them.
 
-inetd is that of Debian's openbsd-inetd, installed or in build/inetd.
+inetd is that of Debian's openbsd-inetd, installed or unpacked in build/inetd.
 systemd-socket-activate and systemd-analyze are in the package systemd,
 start-stop-daemon is in dpkg.
 """
@@ -26,7 +26,7 @@ ENV = "/usr/bin/env"
 
 
 def wait_text(path, pattern):
-    """Wait until a file matches; return the match."""
+    """Wait until a file contains the pattern; return the match."""
 
     def found():
         with open(path, errors="replace") as f:
@@ -46,7 +46,7 @@ def test_inetd_in_front_of_a_backend(room, inetd, echo, version):
 
 
 def test_inetd_in_front_of_a_tls_server(room, inetd, echo, version):
-    """inetd accepts plaintext, and the tunnel connects by TLS."""
+    """Plaintext in, TLS out."""
     ca = inetd.own(shutil.copy(room.certs.ca, room.path("ca.crt")))
     server = room.tunnel(f"connect={echo.address}")
     address = inetd.serve("client=yes", f"connect={server.address}",
@@ -71,7 +71,7 @@ def test_inetd_serves_several_at_once(room, inetd, echo):
 
 
 def test_inetd_and_a_classic_filter(room, inetd, version):
-    """A filter that reads its whole input, then writes."""
+    """A filter that reads to the end of its input, and then writes."""
     client = room.client(inetd.serve("--", "sort"), version)
     client.send(b"pear\napple\n")
     client.close_notify()
@@ -102,7 +102,7 @@ done
 
 
 def test_inetd_and_a_small_mail_server(room, inetd, version):
-    """It answers line by line, and its errors don't reach the client."""
+    """A line-by-line dialogue; the server's errors do not reach the client."""
     script = inetd.own(room.write("mail", MAIL))
     client = room.client(inetd.serve("--", "/bin/sh", script), version)
     assert read_exactly(client, 22) == b"220 mail.example.org\r\n"
@@ -112,7 +112,7 @@ def test_inetd_and_a_small_mail_server(room, inetd, version):
     assert client.read_all() == (b"250 MAIL\r\n221 bye\r\n", "close_notify")
 
 
-def test_inetd_and_a_command_that_knows_its_client(room, inetd):
+def test_inetd_and_the_client_address_of_a_command(room, inetd):
     client = room.client(inetd.serve("--", "/bin/sh", inetd.own(room.write(
         "who", "echo $REMOTE_HOST $REMOTE_PORT"))))
     port = client.sock.getsockname()[1]
@@ -120,8 +120,8 @@ def test_inetd_and_a_command_that_knows_its_client(room, inetd):
                                  "close_notify")
 
 
-def test_inetd_that_should_not_wait(room, inetd, echo):
-    """With "wait" inetd passes the listening socket, which is an error."""
+def test_inetd_with_wait(room, inetd, echo):
+    """With "wait", inetd passes the listening socket."""
     address = inetd.serve(f"connect={echo.address}", wait="wait.1")
     sock = room.connect(address)
     line = wait_text(inetd.log, r"error: .*$").group(0)
@@ -131,13 +131,13 @@ def test_inetd_that_should_not_wait(room, inetd, echo):
         assert all(" error: " in text for text in f.read().splitlines())
 
 
-# systemd-socket-activate: with --accept it passes connections, without it
-# listening sockets; descriptor 3 is the first, or with --inetd 0.
+# systemd-socket-activate passes connections with --accept, listening sockets
+# without; the first descriptor is 3, or with --inetd 0.
 
 @pytest.fixture
 def activate(room):
-    """Start it with its options and a tunnel's arguments; return the process,
-    and the addresses that it listens on.
+    """Start it with its options and a tunnel's arguments; returns the process,
+    and the addresses on which it listens.
     """
     program = need("systemd-socket-activate")
 
@@ -171,11 +171,11 @@ def test_activated_listeners(room, activate, echo, words):
     for address in reversed(both):
         assert_echoes(room, address.replace("/", "unix:/", 1))
     assert p.stop() == 0
-    assert os.path.exists(both[1])  # not the tunnel's
+    assert os.path.exists(both[1])  # not the tunnel's to remove
 
 
 def test_activated_listeners_of_which_one_is_named(room, activate, echo):
-    """accept decides."""
+    """Only the socket named by accept is used."""
     both = [support.free_port(), support.free_port()]
     p, _ = activate("", "accept=fd:4", f"connect={echo.address}",
                     listen=both)
@@ -215,10 +215,10 @@ def test_activated_connection_and_a_command(room, activate, options, words):
 @pytest.mark.parametrize("options,words,number", [
     ("--inetd", ["-i"], 0), ("", ["-i", "accept=fd:3"], 3),
 ])
-def test_listener_where_a_connection_belongs(room, activate, echo, options,
-                                             words, number):
+def test_listener_instead_of_a_connection(room, activate, echo, options,
+                                          words, number):
     p, (address,) = activate(options, *words, f"connect={echo.address}")
-    with contextlib.suppress(ConnectionResetError):  # already gone
+    with contextlib.suppress(ConnectionResetError):  # it may have exited
         room.connect(address)
     assert p.wait() == 2
     said = [line for line in p.log().splitlines() if "tunnel: " in line]
@@ -228,10 +228,10 @@ def test_listener_where_a_connection_belongs(room, activate, echo, options,
     assert f"descriptor {number}" in said[0] or f"fd:{number}" in said[0]
 
 
-def test_connection_where_a_listener_belongs(room, activate, echo):
+def test_connection_instead_of_a_listener(room, activate, echo):
     p, (address,) = activate("--accept", "accept=fd:3",
                              f"connect={echo.address}")
-    with contextlib.suppress(ConnectionResetError):  # already gone
+    with contextlib.suppress(ConnectionResetError):  # it may have exited
         room.connect(address)
     said = p.wait_log("tunnel: error: ")
     assert "accept=fd:3" in said or "accept: fd:3" in said
@@ -252,8 +252,8 @@ def test_activated_listeners_stay_over_a_reload(room, activate, echo):
     assert p.stop() == 0
 
 
-def test_command_sees_nothing_of_what_was_passed(room, activate):
-    """Neither in its environment nor as a descriptor."""
+def test_command_does_not_inherit_passed_sockets(room, activate):
+    """Neither as variables nor as descriptors."""
     with Supervisor(room.path("notify")) as supervisor:
         p, (address,) = activate(f"-E NOTIFY_SOCKET={supervisor.address}",
                                  "--", "sh", "-c",
@@ -263,19 +263,20 @@ def test_command_sees_nothing_of_what_was_passed(room, activate):
         p.stop()
     assert "REMOTE_HOST=" in text
     assert "LISTEN_" not in text and "NOTIFY_" not in text
-    assert text.count("socket:") == 2  # and no more
+    assert text.count("socket:") == 2  # the connection only
 
 
-def test_command_of_one_connection_sees_nothing_of_it(room, activate):
+def test_command_of_one_connection_does_not_inherit_passed_sockets(room,
+                                                                   activate):
     _, (address,) = activate("--accept", "-i", "accept=fd:3", "--", ENV)
     text = room.client(address).read_all()[0].decode()
     assert "REMOTE_HOST=" in text and "LISTEN_" not in text
 
 
-# LISTEN_FDS set by the test.
+# LISTEN_FDS set by hand.
 
 def fails(room, echo, before=(), **environment):
-    """Return the error of a tunnel without accept, with this environment."""
+    """The error message, with accept left to the environment."""
     p = subprocess.run(
         [*before, *support.command(f"connect={echo.address}",
                                    f"cert={room.certs.server}")],
@@ -289,8 +290,8 @@ def fails(room, echo, before=(), **environment):
 
 
 @pytest.mark.parametrize("pid", ["1", "", "junk", "parent"])
-def test_what_was_passed_to_somebody_else(room, echo, pid):
-    """LISTEN_PID names another process, such as our parent."""
+def test_sockets_passed_to_another_process(room, echo, pid):
+    """To our parent, for example, whose environment we inherit."""
     if pid == "parent":
         pid = str(os.getpid())
     said = fails(room, echo)
@@ -305,7 +306,7 @@ FOR_US = ["sh", "-c", 'LISTEN_PID=$$ exec "$@" 3</dev/null', "sh"]
 
 @pytest.mark.parametrize("number", ["1", "junk", "-1", "1x", "99999999999",
                                     "2147483647"])
-def test_what_was_passed_is_no_listener(room, echo, number):
+def test_passed_descriptor_is_no_listener(room, echo, number):
     said = fails(room, echo, FOR_US, LISTEN_FDS=number)
     assert ("fd:3" if number == "1" else "accept") in said
 
@@ -342,7 +343,7 @@ def test_notify_from_start_to_end(room, supervisor, echo):
     assert supervisor.rest() == b""
 
 
-def test_notify_of_a_reload_that_fails(room, supervisor, echo):
+def test_notify_of_a_failed_reload(room, supervisor, echo):
     text = f"accept = 127.0.0.1:0\nconnect = {echo.address}\n" \
         f"cert = {room.certs.server}\n"
     conf = room.write("tunnel.conf", text)
@@ -356,8 +357,8 @@ def test_notify_of_a_reload_that_fails(room, supervisor, echo):
     assert_echoes(room, t)
 
 
-def test_notify_of_a_stop_before_its_end(room, supervisor, backend):
-    """STOPPING is sent while connections may finish."""
+def test_notify_of_a_stop_while_draining(room, supervisor, backend):
+    """Sent while connections may still finish."""
     t = supervised(room, supervisor, f"connect={backend.address}")
     supervisor.wait("READY")
     client = room.client(t)
@@ -372,16 +373,16 @@ def test_notify_of_a_stop_before_its_end(room, supervisor, backend):
     assert t.wait() == 0
 
 
-def test_notify_not_of_a_start_that_fails(room, supervisor, echo):
-    """One of two addresses can't be bound."""
+def test_no_notify_of_a_failed_start(room, supervisor, echo):
+    """One of two addresses cannot be bound."""
     t = supervised(room, supervisor, f"connect={echo.address}",
                    "accept=127.0.0.1:0", "accept=192.0.2.1:0")
     assert t.wait() == 1
     assert supervisor.rest() == b""
 
 
-def test_notify_to_nobody(room, echo):
-    """A missing supervisor is no error."""
+def test_notify_without_a_supervisor(room, echo):
+    """A missing supervisor is not an error."""
     t = room.tunnel(f"connect={echo.address}", env={
         **os.environ, "NOTIFY_SOCKET": room.path("gone")})
     assert_echoes(room, t)
@@ -389,21 +390,21 @@ def test_notify_to_nobody(room, echo):
 
 
 @pytest.mark.parametrize("address", ["", "@", "relative", "/" + "x" * 200])
-def test_notify_to_no_address(room, echo, address):
+def test_notify_to_an_invalid_address(room, echo, address):
     t = room.tunnel(f"connect={echo.address}", env={
         **os.environ, "NOTIFY_SOCKET": address})
     assert_echoes(room, t)
 
 
-# start-stop-daemon, which compares the program's path.
+# start-stop-daemon, which compares the executable of the process.
 
 @pytest.fixture
 def daemon_conf(room, echo):
     need("start-stop-daemon")
     if os.geteuid() != 0:
-        pytest.skip("needs root: a tunnel can't be looked at by its own user")
+        pytest.skip("needs root: only root can inspect a tunnel")
     if support.UNDER:
-        pytest.skip("what is executed is another program")
+        pytest.skip("the executable is another program")
     conf = room.write("tunnel.conf", "\n".join(
         f"{key} = {value}" for key, value in (
             ("accept", "127.0.0.1:0"), ("connect", echo.address),
@@ -426,18 +427,18 @@ def test_start_stop_daemon(room, daemon_conf):
         pid = int(f.read())
     address = wait_text(room.path("log"), r"listening on (\S+)").group(1)
     assert_echoes(room, address)
-    run(*start, status=1)  # one is running already
+    run(*start, status=1)  # already running
     run(program, "--status", *us[1:])
     assert run(program, "--stop", *us, "--retry", "30") == b""
     assert not os.path.exists(pidfile)
-    support.wait_for(lambda: not support.is_alive(pid), "its end")
+    support.wait_for(lambda: not support.is_alive(pid), "the exit")
     run(program, "--status", *us[1:], status=3)
 
 
-# Examples of tunnel(8).
+# Examples in tunnel(8).
 
 def displays(word):
-    """Return the manual's displays that contain the word, as rendered."""
+    """The displays that contain the word, as rendered."""
     with open(os.path.join(TOP, "man", "tunnel.8")) as f:
         text = f.read()
     found = re.findall(r"^\.Bd -literal.*\n((?:.*\n)*?)\.Ed$", text, re.M)
@@ -445,7 +446,7 @@ def displays(word):
 
 
 def displayed(room, word):
-    """Return the display with the word, with the paths of a test."""
+    """The display with the word, with the paths of a test."""
     text, = displays(word)
     text = text.replace("/usr/local/sbin/tunnel", support.TUNNEL)
     return text.replace("/run/tunnel.pid", room.path("pidfile")).replace(
@@ -454,8 +455,7 @@ def displayed(room, word):
 
 @pytest.fixture
 def units(room):
-    """Return a directory with the installed units and the manual's socket
-    unit.
+    """A directory with the units, as installed, and the manual's socket unit.
     """
     need("systemd-analyze")
     services = [room.path(name) for name in ("tunnel.service",
@@ -475,7 +475,7 @@ def test_units_are_valid(units):
 
 
 def test_unit_is_hardened(units):
-    """The exposure score, from 100 without hardening to 0."""
+    """From 100 (no hardening) to 0; few services get this low."""
     run("systemd-analyze", "security", "--offline=yes", "--threshold=30",
         "--no-pager", "./tunnel.service", cwd=units)
 
@@ -491,7 +491,7 @@ def test_unit_without_root(room, units):
 
 
 def test_inetd_lines_of_the_manual(room, inetd, echo):
-    """Each line unchanged except port, user and file names."""
+    """Each line unchanged, except for the port, the user and the files."""
     lines = "".join(displays("stream tcp nowait")).splitlines()
     assert lines
     for line in lines:
@@ -514,7 +514,7 @@ def test_start_stop_daemon_lines_of_the_manual(room, daemon_conf):
         assert run("sh", "-c", line, env={**os.environ, "PATH": PATH}) == b""
 
     do(start)
-    do(start)  # one exists already, which is fine
+    do(start)  # already running, which is accepted
     log = room.path("log")
     address = wait_text(log, r"listening on (\S+)").group(1)
     assert_echoes(room, address)

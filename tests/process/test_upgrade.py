@@ -1,5 +1,5 @@
-"""SIGUSR2: a new program takes over in the same process, without refused or
-aborted connections; a program that fails causes no outage.
+"""SIGUSR2: another program takes over in the same process.  No client is
+refused, no connection is aborted, and a failed upgrade causes no outage.
 """
 
 import os
@@ -30,7 +30,7 @@ def backend(room):
 
 @pytest.fixture
 def tunnel(room, program, backend):
-    """Start a tunnel, with an echo backend."""
+    """Start a tunnel in front of the backend."""
     return lambda *arguments, **keywords: room.tunnel(
         f"connect={backend.address}", *arguments, **keywords)
 
@@ -46,7 +46,7 @@ def test_new_program_in_the_same_process(room, program, tunnel, mode):
     assert re.search("takes over\n.*tunnel: tunnel .*TLS", said)
     assert program.runs_in(t) and inode(t) != old
     assert serves(room, t.address)
-    wait_for(lambda: not set(workers) & set(t.workers()), "others to serve")
+    wait_for(lambda: not set(workers) & set(t.workers()), "new workers")
     assert t.log().count("listening on") == 1
     with open(f"/proc/{t.pid}/comm") as f:
         assert f.read() == "tunnel\n"
@@ -55,7 +55,7 @@ def test_new_program_in_the_same_process(room, program, tunnel, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_long_connections(room, program, tunnel, mode):
-    """Connections of several generations, both ways, to their proper end."""
+    """Of several generations, in both directions, up to a proper end."""
     t = tunnel(mode)
     clients = []
     for n in range(3):
@@ -71,14 +71,17 @@ def test_long_connections(room, program, tunnel, mode):
     for client in clients:
         end(client)
     wait_for(lambda: len(t.workers()) == (0 if "fork" in mode else
-                                          int(mode[-1])), "the old to leave")
+                                          int(mode[-1])),
+                                          "the old workers to exit")
     numbers = statistics(t)
     assert numbers["live"] == 0
     assert numbers["accepted"] == numbers["served"] == len(clients)
 
 
 def test_early_data_both_ways(room, program):
-    """A transfer that continues across it, each way in turn."""
+    """A transfer that continues across the upgrade, at a different time in
+    each direction.
+    """
     backend = room.backend()
     t = room.tunnel(f"connect={backend.address}")
     client = room.client(t)
@@ -108,7 +111,7 @@ def keep_coming(room, address, until):
 @pytest.mark.seconds(60)
 @pytest.mark.parametrize("mode", MODES)
 def test_connect_storm(room, program, tunnel, mode):
-    """At no moment is a connection refused or reset."""
+    """No client is refused or reset at any time."""
     t = tunnel(mode)
     until = []
     tasks = [Task(keep_coming, room, t.address, until) for _ in range(4)]
@@ -140,7 +143,7 @@ def test_new_configuration(room, program, backend):
     assert not os.path.exists(room.path("new.socket"))
 
 
-# Other state that is kept.
+# State that survives.
 
 @pytest.mark.parametrize("mode", ["workers=2", "mode=fork"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,8 +160,8 @@ def test_resumption(room, program, tunnel, kind, mode):
     assert visit(t.address, client.session).resumed
 
 
-def test_limit_of_an_address(room, program, tunnel):
-    """Old connections count until they end."""
+def test_max_per_ip(room, program, tunnel):
+    """Earlier connections count, but only as long as they exist."""
     t = tunnel("max_per_ip=2")
     clients = [room.client(t) for _ in range(2)]
     assert all(is_echoed(client) for client in clients)
@@ -166,15 +169,15 @@ def test_limit_of_an_address(room, program, tunnel):
     with pytest.raises(OSError):
         room.client(t)
     end(clients.pop())
-    wait_for(lambda: statistics(t)["live"] == 1, "one to be over")
+    wait_for(lambda: statistics(t)["live"] == 1, "one connection to end")
     assert is_echoed(room.client(t))
     with pytest.raises(OSError):
         room.client(t)
 
 
-def test_what_a_script_leaves_open(room, program):
+def test_descriptor_left_open_by_a_script(room, program):
     t = room.tunnel("--", "sh", "-c", "ls -l /proc/self/fd")
-    # A number that no passed descriptor has.
+    # A number that no handed-over descriptor has.
     program.script(f"#!/bin/bash\nexec 17<{room.certs.server}\n"
                    'exec REAL "$@"\n')
     upgrade(t)
@@ -184,20 +187,22 @@ def test_what_a_script_leaves_open(room, program):
     assert room.certs.server not in support.open_files(t.pid).values()
 
 
-def test_workers_leave_with_the_master(room, program, tunnel):
-    """Old and new workers end when the master dies, not by the upgrade."""
+def test_workers_exit_with_the_master(room, program, tunnel):
+    """Workers from before and after the upgrade survive it, and exit when the
+    master dies.
+    """
     t = tunnel("workers=2")
     client = room.client(t)
     assert is_echoed(client)
     upgrade(t)
-    wait_for(lambda: len(t.workers()) == 3, "one of before, and two")
+    wait_for(lambda: len(t.workers()) == 3, "one old worker and two new ones")
     workers = t.workers()
     os.kill(t.pid, signal.SIGKILL)
     t.wait()
-    wait_for(lambda: sum(map(is_alive, workers)) == 1, "the idle to leave")
+    wait_for(lambda: sum(map(is_alive, workers)) == 1, "the idle ones to exit")
     assert is_echoed(client)
     end(client)
-    wait_for(lambda: not any(map(is_alive, workers)), "all to leave")
+    wait_for(lambda: not any(map(is_alive, workers)), "all to exit")
 
 
 @pytest.mark.parametrize("first,second", [
@@ -228,7 +233,7 @@ def test_second_upgrade_during_the_first(room, program, tunnel):
     t.wait_log("upgrading: trying")
     t.signal(signal.SIGUSR2)
     t.wait_log("an upgrade is already in progress")
-    assert serves(room, t.address)  # meanwhile
+    assert serves(room, t.address)  # during the trial
     upgrade(t, "tunnel: reloaded$", signal.SIGHUP)
     room.write("fifo", "go\n")
     t.wait_log("tunnel: upgraded$")
@@ -257,8 +262,8 @@ def test_stop_during_the_trial(room, program, tunnel):
 
 
 def test_daemon_with_files(room, program, tunnel):
-    """The same process ID, still locked; and a log that goes on in its file,
-    with a failing new program as well.
+    """The process ID and the lock stay, and the log continues in its file,
+    whatever the new program does.
     """
     pidfile, log = room.path("pid"), room.path("log")
     words = [f"pidfile={pidfile}", f"log={log}"]
@@ -274,14 +279,14 @@ def test_daemon_with_files(room, program, tunnel):
         fail(room, program, "user unknown")
         os.kill(pid, signal.SIGUSR2)
         wait_for(lambda: "upgrade failed, keeping" in support.text_of(log),
-                 "no upgrade")
+                 "the failed upgrade")
         assert 'error: command line: unknown user "nobody-of-this-name"' \
             "" in support.text_of(log) or \
             'unknown user "nobody-of-this-name"' in support.text_of(log)
         os.rename(log, log + ".1")
         program.put()
         os.kill(pid, signal.SIGUSR2)
-        wait_for(lambda: "upgraded" in support.text_of(log), "a new file")
+        wait_for(lambda: "upgraded" in support.text_of(log), "the new file")
         assert int(support.text_of(pidfile)) == pid
         other = room.tunnel("connect=127.0.0.1:1", *words, ready=False)
         assert other.wait() == 2
@@ -289,7 +294,7 @@ def test_daemon_with_files(room, program, tunnel):
             log + ".1"))[1])
     finally:
         os.kill(pid, signal.SIGTERM)
-        wait_for(lambda: not is_alive(pid), "it to stop")
+        wait_for(lambda: not is_alive(pid), "the daemon's end")
     assert not os.path.exists(pidfile)
 
 
@@ -325,7 +330,7 @@ def test_passed_listener(room, program, tunnel):
 
 
 def test_listeners_of_systemd(room, program, backend):
-    """Without accept: LISTEN_PID still names the same process."""
+    """Without accept: the variables still name the same process."""
     sock = room.keep(socket.create_server(("127.0.0.1", 0)))
     address = support.tcp_address(sock)
     words = support.command(f"connect={backend.address}",
@@ -343,7 +348,7 @@ def test_listeners_of_systemd(room, program, backend):
     assert t.stop() == 0
 
 
-def test_service_manager_is_told(room, program, tunnel):
+def test_service_manager_is_notified(room, program, tunnel):
     with Supervisor(room.path("notify")) as supervisor:
         t = tunnel(env={**os.environ, "NOTIFY_SOCKET": supervisor.address})
         supervisor.wait("READY")
@@ -369,25 +374,25 @@ def test_nothing_grows(room, program, tunnel):
     before = len(support.open_files(t.pid))
     for _ in range(5):
         upgrade(t)
-        wait_for(lambda: len(t.workers()) == 2, "the old to leave")
+        wait_for(lambda: len(t.workers()) == 2, "the old workers to exit")
     fail(room, program, "user unknown")
     refused(t)
     wait_for(lambda: len(support.open_files(t.pid)) == before,
-             "as many descriptors")
+             "the same number of descriptors")
 
 
 @ROOT
-def test_workers_have_nothing_of_it(room, program, tunnel):
+def test_workers_inherit_none_of_it(room, program, tunnel):
     t = tunnel("workers=2")
     for _ in range(2):
         for worker in t.workers():
             assert not any("memfd" in name or name.endswith("/tunnel")
                            for name in support.open_files(worker).values())
         upgrade(t)
-        wait_for(lambda: len(t.workers()) == 2, "the old to leave")
+        wait_for(lambda: len(t.workers()) == 2, "the old workers to exit")
 
 
-# Signals to others.
+# The signal dispositions of other processes.
 
 def ignored(pid):
     text = support.text_of(f"/proc/{pid}/status")
@@ -398,7 +403,7 @@ def ignored(pid):
 
 
 @pytest.mark.parametrize("mode", ["workers=1", "mode=fork"])
-def test_workers_ignore_it_and_commands_do_not(room, program, mode):
+def test_workers_ignore_sigusr2_and_commands_do_not(room, program, mode):
     t = room.tunnel(mode, "--", "cat")
     client = room.client(t)
     assert is_echoed(client)
@@ -413,7 +418,7 @@ def test_workers_ignore_it_and_commands_do_not(room, program, mode):
     assert [ignored(pid) for pid in t.commands()] == 2 * [[False, False]]
 
 
-def test_command_sees_nothing_of_it(room, program):
+def test_command_inherits_none_of_it(room, program):
     t = room.tunnel("--", "sh", "-c", "env; ls -l /proc/self/fd")
     upgrade(t)
     text = room.client(t).read_all()[0].decode()
@@ -422,8 +427,8 @@ def test_command_sees_nothing_of_it(room, program):
     assert "memfd" not in text
 
 
-def test_answer_to_nobody(room):
-    """A wrong variable in the environment is named."""
+def test_handover_variable_set_by_mistake(room):
+    """The error message names the variable."""
     with open(room.certs.server) as f:
         p = subprocess.run(
             support.command("-t", "connect=1", "accept=127.0.0.1:0",
@@ -438,8 +443,8 @@ def test_answer_to_nobody(room):
 # The name by which it was started.
 
 @pytest.mark.parametrize("name", ["./tunnel", "tunnel", "link"])
-def test_name_that_it_was_started_by(room, program, backend, name):
-    """A link is followed again, to its current target."""
+def test_name_of_the_program(room, program, backend, name):
+    """A link is resolved again, to its current target."""
     os.symlink(program.path, room.path("link"))
     words = support.words([f"connect={backend.address}", "accept=127.0.0.1:0",
                            f"cert={room.certs.server}"])
@@ -456,32 +461,32 @@ def test_name_that_it_was_started_by(room, program, backend, name):
     assert t.stop() == 0
 
 
-def test_log_after_a_program_that_is_gone_by_then(room, program, tunnel):
-    """Workers started afterwards still have the old log."""
+def test_log_after_a_program_that_vanishes(room, program, tunnel):
+    """Workers started afterwards still have the same log."""
     log = room.path("log")
     t = tunnel("workers=1", f"log={log}", ready=False)
-    wait_for(lambda: "listening on" in support.text_of(log), "a start")
+    wait_for(lambda: "listening on" in support.text_of(log), "the start")
     address = re.search("listening on (.*)", support.text_of(log))[1]
     program.script(f'#!/bin/sh\nrm {program.path}; exec REAL "$@"\n')
     t.signal(signal.SIGUSR2)
     wait_for(lambda: "upgrade failed: No such file" in support.text_of(log),
-             "no upgrade")
+             "the failed upgrade")
     worker, = t.workers()
     os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: t.workers() not in ([], [worker]), "another")
+    wait_for(lambda: t.workers() not in ([], [worker]), "a replacement")
     assert log in support.open_files(t.workers()[0]).values()
     client = room.client(address)
     assert is_echoed(client)
     end(client)
-    wait_for(lambda: " closed\n" in support.text_of(log), "its line")
+    wait_for(lambda: " closed\n" in support.text_of(log), "the log line")
 
 
 @ROOT
 @pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
-                    reason="it needs more of /dev")
+                    reason="sanitizers and valgrind need more of /dev")
 def test_syslog(room, program, tunnel, monkeypatch):
-    """Each process has its own socket, after two upgrades, and a failure is
-    logged there, too.
+    """Twice: its socket is no other process's, and a failure is logged there,
+    too.
     """
     dev = room.path("dev")
     os.mkdir(dev)
@@ -489,7 +494,7 @@ def test_syslog(room, program, tunnel, monkeypatch):
         room.write(f"dev/{name}", "")
     under = ["unshare", "-m", "sh", "-c", IN_A_DEV_OF_ITS_OWN, dev]
     if subprocess.run([*under, "true"], check=False).returncode != 0:
-        pytest.skip("no mounts of our own")
+        pytest.skip("no mount namespace")
     log = room.keep(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
     log.bind(os.path.join(dev, "log"))
     log.settimeout(DEADLINE)

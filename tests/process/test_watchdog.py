@@ -1,5 +1,5 @@
-"""systemd's WatchdogSec=: keep-alive messages while all serving processes are
-alive.
+"""systemd's WatchdogSec=: keep-alive messages, as long as all serving
+processes respond.
 """
 
 import os
@@ -11,7 +11,7 @@ import support
 from launchers import Supervisor
 from support import assert_echoes, wait_for
 
-USEC = int(400_000 * support.SLOW)  # the interval for a message
+USEC = int(400_000 * support.SLOW)  # the interval for messages
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def supervisor(room):
 
 @pytest.fixture
 def watched(room, supervisor):
-    """Start a tunnel with a watchdog."""
+    """Start a tunnel with the watchdog enabled."""
     backend = room.backend().serve(support.echo)
 
     def start(*arguments, usec=USEC, **environment):
@@ -32,7 +32,7 @@ def watched(room, supervisor):
     return start
 
 
-def test_signs_of_life(room, supervisor, watched):
+def test_keep_alive_messages(room, supervisor, watched):
     t = watched("workers=2")
     supervisor.wait("READY")
     for _ in range(5):
@@ -44,7 +44,7 @@ def test_signs_of_life(room, supervisor, watched):
 
 
 def silence(t, supervisor, words):
-    """Wait until no message comes in the time of several."""
+    """Wait until there have been no messages for several intervals."""
     t.wait_log("warning: watchdog: not sending WATCHDOG=1: " + words)
     supervisor.rest()
     count = t.log().count("watchdog: ")
@@ -52,7 +52,7 @@ def silence(t, supervisor, words):
     assert supervisor.rest() == b""
 
 
-def test_worker_that_stands_still(room, supervisor, watched):
+def test_stopped_worker(room, supervisor, watched):
     t = watched("workers=2")
     supervisor.wait("READY")
     supervisor.wait("WATCHDOG")
@@ -67,13 +67,13 @@ def test_worker_that_stands_still(room, supervisor, watched):
     assert t.log().count("warning: watchdog") == 1
 
 
-def test_worker_that_was_not_there(room, supervisor, watched):
-    """A replacement counts as well."""
+def test_replaced_worker(room, supervisor, watched):
+    """A replacement counts like the original worker."""
     t = watched("workers=1")
     supervisor.wait("READY")
     old = t.workers()
     support.kill(old)
-    wait_for(lambda: t.workers() not in ([], old), "another")
+    wait_for(lambda: t.workers() not in ([], old), "a replacement")
     supervisor.rest()
     for _ in range(3):
         supervisor.wait("WATCHDOG")
@@ -82,7 +82,7 @@ def test_worker_that_was_not_there(room, supervisor, watched):
 def test_worker_that_cannot_be_replaced(room, supervisor, watched):
     t = watched("workers=1")
     supervisor.wait("READY")
-    for n in range(1, 9):  # a longer pause each time
+    for n in range(1, 9):  # with increasing pauses
         wait_for(t.workers, "a worker")
         support.kill(t.workers())
         t.wait_log("was killed by signal 9", count=n)
@@ -90,7 +90,7 @@ def test_worker_that_cannot_be_replaced(room, supervisor, watched):
 
 
 def test_old_workers_do_not_count(room, supervisor, watched):
-    """Retired workers don't count, in any state."""
+    """Old workers do not count, whatever they do."""
     t = watched("workers=1")
     supervisor.wait("READY")
     client = room.client(t)
@@ -100,7 +100,7 @@ def test_old_workers_do_not_count(room, supervisor, watched):
     os.kill(old, signal.SIGSTOP)
     try:
         assert support.state(old) in "Tt" or wait_for(
-            lambda: support.state(old) in "Tt", "it to stop")
+            lambda: support.state(old) in "Tt", "the worker to stop")
         supervisor.rest()
         for _ in range(5):
             supervisor.wait("WATCHDOG")
@@ -110,7 +110,7 @@ def test_old_workers_do_not_count(room, supervisor, watched):
 
 
 def test_mode_fork(room, supervisor, watched):
-    """There only the master counts."""
+    """Only the master counts."""
     t = watched("mode=fork")
     supervisor.wait("READY")
     client = room.client(t)
@@ -147,10 +147,8 @@ def test_over_a_reload_an_upgrade_and_a_stop(room, supervisor, watched):
     {"WATCHDOG_USEC": "-1"}, {"WATCHDOG_USEC": "1s"}, {"WATCHDOG_USEC": ""},
     {"WATCHDOG_USEC": "99999999999999999999"},
 ])
-def test_what_is_not_for_us(room, supervisor, watched, environment):
-    """Without a request there are no messages, and no worker wakes up for
-    them.
-    """
+def test_watchdog_for_another_process(room, supervisor, watched, environment):
+    """No messages without a valid request, and no worker is woken."""
     t = watched(**environment)
     supervisor.wait("READY")
     assert_echoes(room, t)
@@ -161,7 +159,7 @@ def test_what_is_not_for_us(room, supervisor, watched, environment):
     assert supervisor.rest() == b""
 
 
-def test_as_short_as_can_be(room, supervisor, watched):
+def test_shortest_interval(room, supervisor, watched):
     t = watched(usec=1)
     supervisor.wait("READY")
     assert_echoes(room, t)

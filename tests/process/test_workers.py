@@ -1,5 +1,5 @@
-"""Workers: all of them serve, a dead one is soon replaced, and its end does
-not affect the others.  And mode = fork, with a process for each connection.
+"""Workers: all of them serve, a dead one is soon replaced, and its failure
+does not affect the others. mode=fork: one process per connection.
 """
 
 import os
@@ -15,7 +15,7 @@ from crowds import count, idle, spread, workers
 from support import (Task, is_alive, is_echoed, is_refused, read_exactly,
                      wait_for)
 
-LATE = 1.0 * support.SLOW  # for actions within a second
+LATE = 1.0 * support.SLOW  # tolerance for what should be done within a second
 
 
 @pytest.fixture
@@ -23,12 +23,11 @@ def backend(room):
     return room.backend().serve(support.echo)
 
 
-# Many workers.
+# Several workers.
 
 @pytest.mark.parametrize("how", ["one by one", "at once"])
 def test_every_worker_serves(room, backend, how):
-    """Even if clients come one by one, which could always reach the same
-    worker.
+    """Also one client after another, which could always reach the same worker.
     """
     t = room.tunnel(f"connect={backend.address}", "workers=4")
     pids = workers(t, 4)
@@ -50,22 +49,22 @@ def test_every_worker_serves(room, backend, how):
 
 
 def test_workers_auto(room, backend):
-    """One for each processor."""
+    """One per CPU."""
     t = room.tunnel(f"connect={backend.address}", "workers=auto")
     workers(t, os.cpu_count())
 
 
-def test_idle_workers_cost_nothing(room, backend):
+def test_idle_workers_use_no_cpu_time(room, backend):
     t = room.tunnel(f"connect={backend.address}", "workers=4")
     workers(t, 4)
     idle(t)
     before = t.cpu_seconds()
-    time.sleep(0.5)  # time to measure
+    time.sleep(0.5)  # measuring interval
     assert t.cpu_seconds() - before <= 0.01
 
 
 def test_master_has_no_connection(room, backend):
-    """The master never gets data from the network."""
+    """The master never handles network data."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
     before = count(t.pid)
@@ -73,7 +72,7 @@ def test_master_has_no_connection(room, backend):
     assert count(t.pid) == before
 
 
-# Dying workers.
+# Death of a worker.
 
 def test_killed_worker_is_replaced(room, backend):
     """Within a second; connections of other workers are not affected."""
@@ -94,21 +93,21 @@ def test_killed_worker_is_replaced(room, backend):
         assert client.read_all() in [(b"", "reset"), (b"", "truncated")]
     for pid in t.workers():
         wait_for(lambda: is_echoed(room.client(t)) and count(pid) > 4,
-                 "the new one to serve")
+                 "the replacement to serve")
 
 
 def test_only_worker_is_killed(room, backend):
-    """New connections wait for the next worker."""
+    """Clients that connect without a worker wait for the replacement."""
     t = room.tunnel(f"connect={backend.address}", "workers=1")
     for _ in range(3):
         victim, = workers(t, 1)
         os.kill(victim, signal.SIGKILL)
         assert is_echoed(room.client(t))
-        wait_for(lambda: not is_alive(victim), "its end")
+        wait_for(lambda: not is_alive(victim), "the exit")
 
 
-class Murderer:
-    """Kill each new worker except one at once."""
+class WorkerKiller:
+    """Kills every worker except one as soon as it appears."""
 
     def __init__(self, t, spared):
         self.t, self.spared = t, spared
@@ -122,7 +121,7 @@ class Murderer:
                 if pid != self.spared:
                     self.killed.append(time.monotonic())
                     os.kill(pid, signal.SIGKILL)
-                    wait_for(lambda: not is_alive(pid), "its end")
+                    wait_for(lambda: not is_alive(pid), "the exit")
             time.sleep(0.001)
 
     def close(self):
@@ -131,23 +130,21 @@ class Murderer:
 
 
 def test_crash_loop_is_backed_off(room, backend):
-    """Delays of 0, 0.1, 0.2, 0.4, ... seconds, which are logged; another
-    worker serves.
-    """
+    """0, 0.1, 0.2, 0.4, ... seconds, as logged; the other worker serves."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     spared, _ = workers(t, 2)
-    murderer = room.keep(Murderer(t, spared))
+    killer = room.keep(WorkerKiller(t, spared))
     t.wait_log(r"starting another one in 0\.4 s \(\d failures in a row\)$")
     t.wait_log(r"starting another one in 0\.8 s \(\d failures in a row\)$")
-    before, deaths = t.cpu_seconds(), len(murderer.killed)
+    before, deaths = t.cpu_seconds(), len(killer.killed)
     assert is_echoed(room.client(t))
-    time.sleep(0.3)  # time to measure, of the 0.8 s
+    time.sleep(0.3)  # measuring interval within the 0.8 s
     assert t.cpu_seconds() - before <= 0.05 * support.SLOW
-    assert len(murderer.killed) == deaths
-    gaps = [b - a for a, b in zip(murderer.killed, murderer.killed[1:])]
+    assert len(killer.killed) == deaths
+    gaps = [b - a for a, b in zip(killer.killed, killer.killed[1:])]
     for gap, least in zip(gaps[1:], (0.1, 0.2, 0.4)):
         assert gap >= 0.9 * least
-    murderer.close()
+    killer.close()
     assert len(workers(t, 2)) == 2
     assert "3 failures in a row" in t.log()
 
@@ -155,20 +152,20 @@ def test_crash_loop_is_backed_off(room, backend):
 def test_end_while_a_crash_loop_is_backed_off(room, backend):
     t = room.tunnel(f"connect={backend.address}", "workers=1")
     workers(t, 1)
-    murderer = room.keep(Murderer(t, None))
+    killer = room.keep(WorkerKiller(t, None))
     t.wait_log(r"starting another one in 0\.4 s")
-    murderer.close()
+    killer.close()
     t.signal(signal.SIGTERM)
     assert t.wait() == 0
 
 
-def test_worker_that_ends_by_itself(room, backend):
-    """SIGTERM to a worker: it drains, and another one replaces it."""
+def test_worker_that_gets_sigterm(room, backend):
+    """A worker drains after SIGTERM, and is replaced."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
     c = spread(room, t, 20)
     pid = t.workers()[0]
-    for _ in range(3):  # a repeated one changes nothing
+    for _ in range(3):  # repeated signals change nothing
         os.kill(pid, signal.SIGTERM)
     for client in c.of[pid]:
         assert is_echoed(client)
@@ -177,13 +174,13 @@ def test_worker_that_ends_by_itself(room, backend):
         client.close_notify()
         assert client.read_all() == (b"", "close_notify")
         client.close()
-    wait_for(lambda: not is_alive(pid), "its end")
+    wait_for(lambda: not is_alive(pid), "the exit")
     t.wait_log(f"worker {pid} exited")
     workers(t, 2)
     assert all(is_echoed(client) for client in c.others(pid))
 
 
-def test_worker_that_is_cut(room, backend):
+def test_worker_that_gets_sigquit(room, backend):
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     workers(t, 2)
     c = spread(room, t, 20)
@@ -197,8 +194,9 @@ def test_worker_that_is_cut(room, backend):
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
-def test_worker_does_not_mind(room, backend, number):
-    """Signals that killall(1) or a terminal sends to all are for the master.
+def test_worker_ignores_signals_for_the_master(room, backend, number):
+    """Signals sent to all processes by killall(1) or a terminal are for the
+    master.
     """
     t = room.tunnel(f"connect={backend.address}", "workers=1")
     pid, = workers(t, 1)
@@ -210,8 +208,8 @@ def test_worker_does_not_mind(room, backend, number):
 
 
 def test_master_is_killed(room, backend):
-    """Its workers exit after their connections, and block no new tunnel on the
-    same addresses.
+    """Its workers exit after their connections have ended, and keep no
+    listener open that would block a new tunnel.
     """
     arguments = (f"connect={backend.address}", "workers=2",
                  f"pidfile={room.path('pidfile')}")
@@ -247,7 +245,7 @@ def mode(request):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_to_the_whole_group(room, backend, mode, number):
-    """As sent by a terminal: connections may finish nevertheless."""
+    """As a terminal does; connections may still finish."""
     t = room.tunnel(f"connect={backend.address}", mode,
                     start_new_session=True)
     clients = [room.client(t) for _ in range(10)]
@@ -267,7 +265,7 @@ def test_signal_to_the_whole_group(room, backend, mode, number):
     (signal.SIGQUIT,), (signal.SIGTERM, signal.SIGTERM),
     (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGQUIT),
 ])
-def test_all_are_cut(room, backend, mode, numbers):
+def test_all_are_aborted(room, backend, mode, numbers):
     t = room.tunnel(f"connect={backend.address}", mode)
     clients = [room.client(t) for _ in range(10)]
     assert all(is_echoed(client) for client in clients)
@@ -295,8 +293,8 @@ def test_drain_timeout_of_all(room, backend, mode):
     assert 0.8 < time.monotonic() - start < 1 + LATE
 
 
-def test_worker_that_does_not_leave_is_killed(room, backend):
-    """It is stopped, and handles no signal."""
+def test_worker_that_does_not_exit_is_killed(room, backend):
+    """A stopped process handles no signals."""
     t = room.tunnel(f"connect={backend.address}", "workers=2")
     pid, other = workers(t, 2)
     os.kill(pid, signal.SIGSTOP)
@@ -311,13 +309,13 @@ def test_worker_that_does_not_leave_is_killed(room, backend):
     assert not is_alive(pid)
 
 
-# mode = fork
+# mode=fork
 
 @pytest.fixture
 def forking(room, backend):
     def start(*arguments):
         t = room.tunnel("mode=fork", f"connect={backend.address}", *arguments)
-        workers(t, 0)  # besides the trial process, which ends
+        workers(t, 0)  # the trial process has ended
         return t
 
     return start
@@ -338,7 +336,7 @@ def test_fork_has_a_process_for_each_connection(room, forking):
 
 
 def test_fork_killed_child(room, forking):
-    """Only its own connection ends."""
+    """Only its own connection is lost."""
     t = forking()
     victim = room.client(t)
     assert is_echoed(victim)
@@ -372,8 +370,8 @@ def test_fork_with_a_command(room, version):
     wait_for(lambda: not t.workers(), "the children's end")
 
 
-def test_fork_counts_commands_that_stay(room):
-    """Their clients leave at once: a slot is free when a command has ended."""
+def test_fork_counts_commands_that_outlive_their_client(room):
+    """The clients leave at once; a slot is free when the command has ended."""
     t = room.tunnel("mode=fork", "max_connections=3", "--", "sh", "-c",
                     "trap '' TERM; echo ready; exec sleep 60")
     begun = []
@@ -386,7 +384,7 @@ def test_fork_counts_commands_that_stay(room):
         t.wait_log(" client reset$", count=3)
         assert len(begun) == 3 and all(map(is_alive, begun))
         waiting = Task(room.client, t)
-        time.sleep(0.3)  # time to measure
+        time.sleep(0.3)  # measuring interval
         assert waiting.running()
     finally:
         support.kill(begun)
@@ -395,8 +393,8 @@ def test_fork_counts_commands_that_stay(room):
     support.kill(t.commands())
 
 
-def test_fork_children_know_nothing_of_each_other(room, forking):
-    """Nor of the listener: each has only the sockets of its own connection."""
+def test_fork_children_share_no_sockets(room, forking):
+    """Each has only the sockets of its own connection, and no listener."""
     t = forking()
     clients = [room.client(t) for _ in range(5)]
     assert all(is_echoed(client) for client in clients)
@@ -411,7 +409,7 @@ def test_fork_children_know_nothing_of_each_other(room, forking):
 
 
 def test_fork_churn(room, forking):
-    """Nothing is left of ended connections."""
+    """Nothing is left behind."""
     t = forking()
     assert is_echoed(room.client(t))
     room.opened[-1].close()
@@ -430,16 +428,18 @@ def test_fork_churn(room, forking):
     for task in [Task(visit) for _ in range(5)]:
         task.result()
     wait_for(lambda: t.descriptors() <= before, "the children's end")
-    wait_for(lambda: support.statistics(t)["live"] == 0, "it to be counted")
+    wait_for(lambda: support.statistics(t)["live"] == 0,
+             "the last end to be counted")
     assert support.statistics(t)["served"] == 101
 
 
-# Only for the master.
+# Resources of the master.
 
 @pytest.mark.parametrize("mode", ["workers=3", "mode=fork"])
-def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
-    """It has only listeners, a poller, the log and a control channel; in fork
-    mode the connection instead of listeners.  Also after a reload.
+def test_worker_inherits_no_descriptors_of_its_master(room, backend, mode):
+    """A worker has only listeners, a poller, the log and its control channel;
+    in fork mode, the connection instead of the listeners.  The same applies
+    after a reload.
     """
     conf = room.write("conf", "max_connections = 9\n")
     t = room.tunnel("-c", conf, f"cert={room.certs.server}", mode,
@@ -463,7 +463,7 @@ def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
         if mode == "mode=fork":
             room.connect(t.address if t.addresses else re.search(
                 r"listening on (127\S+)", log()).group(1))
-            wait_for(lambda: len(t.workers()) > n, "its process")
+            wait_for(lambda: len(t.workers()) > n, "the process")
             expected = ["socket"] * 2
         else:
             wait_for(lambda: len(t.workers()) == 3, "the workers")
@@ -475,12 +475,12 @@ def test_worker_has_no_descriptors_of_its_master(room, backend, mode):
         wait_for(lambda: log().count("reloaded") == n + 1, "a reload")
 
 
-def test_fork_slows_down_what_crashes_in_a_row(room, backend):
-    """Each crash may be a guess at memory addresses, which all of them share.
+def test_fork_backs_off_after_crashes_in_a_row(room, backend):
+    """Each crash may be an attacker's guess at memory that all of them share.
     """
     backend.serve(support.echo)
     t = room.tunnel(f"connect={backend.address}", "mode=fork")
-    wait_for(lambda: not t.workers(), "the trial to be over")
+    wait_for(lambda: not t.workers(), "the trial process to end")
     clients = [room.client(t) for _ in range(3)]
     for n, pid in enumerate(t.workers(), 1):
         os.kill(pid, signal.SIGKILL)

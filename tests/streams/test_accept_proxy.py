@@ -1,4 +1,6 @@
-"""accept_proxy: a balancer's header, before TLS, has the client's address."""
+"""accept_proxy: the client's address comes from a load balancer's header,
+which precedes TLS.
+"""
 
 import re
 import signal
@@ -39,7 +41,7 @@ def start(room, backend):
 
 @by_name(ALL_HEADERS)
 def test_in_one_segment(room, start, backend, version, header, peer):
-    """Header and ClientHello in one segment."""
+    """The header and the ClientHello share a segment."""
     t = start()
     client = client_behind(room, t.address, header, version)
     peer = peer or own_address(client)
@@ -52,7 +54,7 @@ def test_in_one_segment(room, start, backend, version, header, peer):
 @by_name(HEADERS)
 @pytest.mark.parametrize("mode", ["mode=poll", "mode=fork"])
 def test_byte_by_byte(room, start, backend, header, peer, version, mode):
-    """Header and handshake byte by byte, in separate segments."""
+    """Header and handshake arrive in one-byte segments."""
     t = start(mode)
     ctx = peers.context(room.certs, version)
     client = room.keep(peers.Client(t.address, ctx))
@@ -68,7 +70,7 @@ def test_byte_by_byte(room, start, backend, header, peer, version, mode):
 
 @pytest.mark.parametrize("name", ["v1 TCP4", "v2 TCP4"])
 def test_split_anywhere(room, start, name):
-    """The rest of the header comes together with the ClientHello."""
+    """The rest of the header arrives together with the ClientHello."""
     header, peer = HEADERS[name]
     t = start()
     for i in range(1, len(header) + 1):
@@ -76,7 +78,7 @@ def test_split_anywhere(room, start, name):
             t.address, peers.context(room.certs)))
         client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.sock.sendall(header[:i])
-        time.sleep(0.002)  # between segments
+        time.sleep(0.002)  # pacing of the balancer
         client.sock.sendall(header[i:] + proxy.hello_of(client))
         client.handshake()
         assert is_echoed(client)
@@ -123,8 +125,8 @@ def test_inetd(room, backend, header, peer, version):
                      "closed$", t.log(), re.M)
 
 
-def test_bytes_after_it_are_the_clients(room, start, backend):
-    """Bytes after the header are TLS: a second header is an error."""
+def test_bytes_after_the_header_belong_to_tls(room, start, backend):
+    """A second header is not TLS."""
     t = start()
     sock = room.connect(t.address)
     sock.sendall(v1(CLIENT, SERVER) * 2)
@@ -135,8 +137,8 @@ def test_bytes_after_it_are_the_clients(room, start, backend):
 
 # Uses of the client's address.
 
-def test_refused_clients_are_known_by_it(room, start):
-    """Also in the log lines of refused clients."""
+def test_refused_clients_are_logged_by_it(room, start):
+    """Clients that are not served are logged by the address in the header."""
     t = start("handshake_timeout=1s")
     socks = []
     for after in (b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01"):
@@ -149,18 +151,18 @@ def test_refused_clients_are_known_by_it(room, start):
 
 
 @by_name(ALL_HEADERS)
-def test_command_knows_its_client(room, header, peer):
+def test_client_address_of_a_command(room, header, peer):
     t = room.tunnel("accept_proxy=yes", "--", "sh", "-c",
                     'echo "$REMOTE_HOST $REMOTE_PORT"')
     client = client_behind(room, t.address, header)
     host, port = (peer or own_address(client)).rsplit(":", 1)
-    if host == "unix":  # there are none
+    if host == "unix":  # Unix sockets have no addresses
         host = port = ""
     assert client.read_all() == (f"{host.strip('[]')} {port}\n".encode(),
                                  "close_notify")
 
 
-def test_inetd_and_a_command_that_knows_its_client(room):
+def test_inetd_and_the_client_address_of_a_command(room):
     sock, stdin = socket.socketpair()
     sock.settimeout(support.DEADLINE)
     t = room.tunnel("-i", "accept_proxy=yes", "--", "sh", "-c",
@@ -178,8 +180,8 @@ def way(request):
     return request.param
 
 
-def comes(room, t, host, port, kind=v1):
-    """Return whether a client with this address in the header is served."""
+def is_served_as(room, t, host, port, kind=v1):
+    """Whether a client is served when the header gives this address."""
     header = kind((host, port), SERVER6 if ":" in host else SERVER)
     try:
         assert is_echoed(client_behind(room, t.address, header))
@@ -189,25 +191,26 @@ def comes(room, t, host, port, kind=v1):
 
 
 def test_max_per_ip(room, start, way):
-    """All come from one balancer, but are counted separately."""
+    """Clients of one balancer are counted by their own addresses."""
     t = start("max_per_ip=2", *way)
     hosts = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
     for n in range(2):
         for host in hosts:
-            assert comes(room, t, host, 1000 + n, (v1, v2)[n])
+            assert is_served_as(room, t, host, 1000 + n, (v1, v2)[n])
     for host in hosts:
-        assert not comes(room, t, host, 1003)
+        assert not is_served_as(room, t, host, 1003)
         t.wait_log(f"{host}:1003 refused: its address already has 2"
                    r" connections \(max_per_ip\)$")
     assert support.statistics(t)["over_max_per_ip"] == len(hosts)
 
 
 def test_max_per_ip_has_room_again(room, start, way):
-    """After any end of a connection from that address."""
+    """A slot is free after a client of the address has gone, in whatever way.
+    """
     t = start("max_per_ip=1", *way)
     for n in range(6):
-        support.wait_for(lambda: comes(room, t, "192.0.2.1", 1000 + n),
-                         "a place for the next one")
+        support.wait_for(lambda: is_served_as(room, t, "192.0.2.1", 1000 + n),
+                         "a free slot")
         client = room.opened[-1]
         if n % 3 == 0:
             client.close_notify()
@@ -219,12 +222,12 @@ def test_max_per_ip_has_room_again(room, start, way):
 
 
 def test_max_per_ip_of_a_balancer(room, start, way):
-    """A balancer may have any number for clients, and of its own, with headers
-    without an address, as many as any client.
+    """The limit ignores connections of the balancer for other clients.  It
+    applies to headers without an address, which count for the balancer.
     """
     t = start("max_per_ip=1", *way)
     for n in range(5):
-        assert comes(room, t, f"192.0.2.{n}", 1000)
+        assert is_served_as(room, t, f"192.0.2.{n}", 1000)
     local = v2_header(LOCAL, UNSPEC, b"")
     assert is_echoed(client_behind(room, t.address, local))
     with pytest.raises((ConnectionError, ssl.SSLError)):
@@ -234,24 +237,24 @@ def test_max_per_ip_of_a_balancer(room, start, way):
 
 
 def test_max_per_ip_before_the_header(room, start, way):
-    """Connections before their header count for no address."""
+    """Connections that have not sent their header do not count."""
     t = start("max_per_ip=1", *way)
     for _ in range(5):
         room.connect(t.address)
-    assert comes(room, t, "192.0.2.1", 1000)
-    assert comes(room, t, "192.0.2.2", 1000)
+    assert is_served_as(room, t, "192.0.2.1", 1000)
+    assert is_served_as(room, t, "192.0.2.2", 1000)
 
 
 def test_max_per_ip_of_an_ipv4_address_in_ipv6(room, start, way):
-    """It counts as the same address, in either form."""
+    """An IPv4 address counts as the same in both notations."""
     t = start("max_per_ip=1", *way)
-    assert comes(room, t, "192.0.2.1", 1000)
+    assert is_served_as(room, t, "192.0.2.1", 1000)
     header = v2(("::ffff:192.0.2.1", 1001), ("::ffff:198.51.100.1", 443))
     with pytest.raises((ConnectionError, ssl.SSLError)):
         assert is_echoed(client_behind(room, t.address, header))
 
 
-# Passing it on.
+# Passing the addresses on.
 
 @pytest.fixture(params=["v1", "v2"])
 def kind(request):
@@ -260,7 +263,7 @@ def kind(request):
 
 @pytest.fixture
 def chain(room, kind):
-    """Return the header to the backend for a received one; and the client."""
+    """The outgoing header for an incoming one, and the client."""
 
     def passed_on(header, *arguments):
         backend = room.backend()
@@ -318,7 +321,7 @@ def test_ipv4_in_ipv6_is_passed_on_as_ipv4(chain, kind):
 
 
 def test_ipv4_in_ipv6_on_one_side(chain, kind):
-    """Both addresses in a header have the same family."""
+    """Source and destination share one address family in a header."""
     out, client = chain(v2(("::ffff:192.0.2.77", 51234), SERVER6))
     assert out == header_of(kind, client, ("::ffff:192.0.2.77", 51234),
                             SERVER6)
@@ -359,7 +362,7 @@ def test_passed_on_to_a_command(room, kind):
 @pytest.mark.parametrize("path", [
     b"/x -> 127.0.0.1:1 TLSv1.3 in=1 out=1 0.001s closed",
     b"/x\n tunnel: forged", b"/\x1b[2J\xff"], ids=range(3))
-def test_path_forges_nothing(room, start, path):
+def test_path_forges_no_log_line(room, start, path):
     t = start()
     client = client_behind(room, t.address, v2(path, b"/y"))
     end(client)
@@ -373,7 +376,7 @@ def test_path_forges_nothing(room, start, path):
 
 @by_name(HEADERS)
 def test_off(room, backend, header, peer):
-    """The default: a header is not accepted."""
+    """Off is the default: headers are accepted only if enabled."""
     t = room.tunnel(f"connect={backend.address}")
     sock = room.connect(t.address)
     address = support.tcp_address(sock)
@@ -384,14 +387,14 @@ def test_off(room, backend, header, peer):
 
 
 def test_reload(room, backend):
-    """A reload applies to new connections; existing ones go on."""
+    """A reload changes the rule for new connections; open ones keep theirs."""
 
     def write(yes_or_no):
         return room.write(
             "tunnel.conf", f"accept = 127.0.0.1:0\n"
             f"connect = {backend.address}\ncert = {room.certs.server}\n"
             f"log_level = debug\naccept_proxy = {yes_or_no}\n"
-            "sandbox = no\n")  # the sandbox hides its descriptors
+            "sandbox = no\n")  # the test lists open sockets
 
     t = room.tunnel("-c", write("no"))
     waiting, clients = [], [room.client(t)]
@@ -404,12 +407,12 @@ def test_reload(room, backend):
         t.wait_log("tunnel: reloaded$", n + 1)
         support.wait_for(lambda: not any(
             x in listeners for pid in workers
-            for x in support.sockets(pid)), "the old ones to drain")
+            for x in support.sockets(pid)), "the old workers to drain")
         clients.append(client_behind(room, t.address, V1) if answer == "yes"
                        else room.client(t))
     for client in clients:
         assert is_echoed(client)
-    for answer, sock in waiting:  # as before that reload
+    for answer, sock in waiting:  # still under the previous configuration
         client = room.keep(peers.Client(sock, peers.context(room.certs)))
         sock.sendall((b"" if answer == "yes" else V1) +
                      proxy.hello_of(client))

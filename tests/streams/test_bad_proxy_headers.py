@@ -1,6 +1,4 @@
-"""accept_proxy: invalid headers are refused, and incomplete or slow ones delay
-no other connection.
-"""
+"""accept_proxy: bad headers are refused, and incomplete ones block nobody."""
 
 import random
 import re
@@ -30,7 +28,7 @@ def start(room, backend):
         f"connect={backend.address}", "accept_proxy=yes", *arguments)
 
 
-LATE = 1.0 * support.SLOW  # tolerance for timeouts
+LATE = 1.0 * support.SLOW  # tolerance for lateness
 
 
 def without(old, new, line=V1):
@@ -51,7 +49,7 @@ NONE = {
     "signature, truncated": v2(CLIENT, SERVER)[1:],
 }
 BAD = {
-    # Version 1, with exactly one form for each address.
+    # Version 1 has exactly one form for each address.
     "no family": b"PROXY \r\n",
     "no addresses": b"PROXY TCP4\r\n",
     "no destination": b"PROXY TCP4 192.0.2.77\r\n",
@@ -136,8 +134,8 @@ BAD = {
 
 
 def assert_serves(room, t):
-    """Check that refused headers had no lasting effect, by a handshake.  (No
-    backend answers, so the connection ends after it.)
+    """The tunnel still serves after a refusal. (There is no backend, so the
+    check ends within the handshake.)
     """
     with support.connect(t.address) as sock:
         client = peers.Client(sock, peers.context(room.certs, "1.2"))
@@ -146,8 +144,8 @@ def assert_serves(room, t):
 
 
 def refusal(room, t, data):
-    """Send this, followed by a ClientHello; return the log line, and the bytes
-    received.
+    """The log line of a connection that sends data and a ClientHello, and the
+    bytes that it received.
     """
     client = peers.Client(room.connect(t.address),
                           peers.context(room.certs))
@@ -158,7 +156,7 @@ def refusal(room, t, data):
         got = read_all(client.sock)[0]
     except (BrokenPipeError, ConnectionResetError):
         got = b""
-    client.sock.close()  # the tunnel waits for that, for a while
+    client.sock.close()  # ends the lingering close
     line = t.wait_log(f"tunnel: (notice: )?{re.escape(address)} -> -.* ")
     if "mode=fork" not in t.popen.args:
         assert t.workers() == workers
@@ -166,7 +164,7 @@ def refusal(room, t, data):
 
 
 @pytest.mark.parametrize("data", NONE.values(), ids=NONE.keys())
-def test_none(room, lonely, data):
+def test_no_header(room, lonely, data):
     t = lonely("log_level=notice", "handshake_timeout=60s")
     line, got = refusal(room, t, data)
     assert re.search(r'in=0 out=0 \d+\.\d{3}s no PROXY header: connection '
@@ -175,7 +173,7 @@ def test_none(room, lonely, data):
     assert_serves(room, t)
 
 
-def test_none_tells_what_it_was(room, lonely):
+def test_no_header_is_quoted_in_the_log(room, lonely):
     t = lonely()
     assert re.search('no PROXY header: connection began with "GET /',
                      refusal(room, t, NONE["HTTP"])[0])
@@ -186,7 +184,7 @@ def test_none_tells_what_it_was(room, lonely):
 
 @pytest.mark.parametrize("data", BAD.values(), ids=BAD.keys())
 def test_bad(room, lonely, data):
-    """It is refused at once, with any handshake_timeout."""
+    """Refused at once, whatever handshake_timeout is."""
     t = lonely("log_level=notice", "handshake_timeout=60s")
     line, got = refusal(room, t, data)
     assert re.search(r"in=0 out=0 \d+\.\d{3}s bad PROXY header: \S", line), \
@@ -197,8 +195,8 @@ def test_bad(room, lonely, data):
 
 
 @pytest.mark.parametrize("name", ["2049 bytes", "65535 bytes"])
-def test_too_long_is_not_waited_for(room, lonely, name):
-    """It is refused by its length, without waiting for the rest."""
+def test_excessive_length_is_refused_at_once(room, lonely, name):
+    """The length field alone is sufficient."""
     t = lonely("handshake_timeout=60s")
     sock = room.connect(t.address)
     address = support.tcp_address(sock)
@@ -233,8 +231,8 @@ def test_bad_for_inetd(room, data, words):
     assert f"s {words}" in t.log()
 
 
-def test_bad_by_the_thousand(room, lonely):
-    """Valid headers with random changes are refused, or still valid."""
+def test_random_changes(room, lonely):
+    """Randomly changed headers are either good or refused."""
     rng = random.Random(1)
     t = lonely("log_level=debug", "handshake_timeout=60s")
     workers = t.workers()
@@ -248,7 +246,7 @@ def test_bad_by_the_thousand(room, lonely):
                 sock.sendall(data)
                 sock.shutdown(socket.SHUT_WR)
                 got = read_all(sock)[0]
-            except OSError:  # refused before all was sent
+            except OSError:  # refused before all of it was sent
                 got = b""
         assert got[:1] in (b"", b"\x15"), data  # or an alert
     t.wait_log(" -> - ", count=1000)
@@ -313,10 +311,8 @@ def test_handshake_timeout(room, lonely, mode):
                   "nothing .*)?$")
 
 
-def test_handshake_timeout_is_one_for_both(room, lonely):
-    """One timeout for both: neither the header nor a byte of it extends the
-    timeout.
-    """
+def test_handshake_timeout_covers_header_and_handshake(room, lonely):
+    """The timeout runs on across header and handshake; no byte restarts it."""
     t = lonely("handshake_timeout=1s")
     sock = room.connect(t.address)
     start = time.monotonic()
@@ -324,26 +320,28 @@ def test_handshake_timeout_is_one_for_both(room, lonely):
         for part in [*re.findall(b"(?s).{4}|.+$", V1), b"\x16\x03\x01\x02",
                      *[b"\0"] * 100]:
             sock.sendall(part)
-            time.sleep(0.03)  # between bytes
+            time.sleep(0.03)  # pacing of the client
     assert 0.9 < time.monotonic() - start < 1 + LATE
     t.wait_log("192.0.2.77:51234 -> - .* handshake timeout$")
 
 
 @pytest.mark.parametrize("mode", ["mode=poll", "mode=fork"])
-def test_waiting_costs_nothing(room, lonely, mode):
-    """Waiting for the rest of a header, or for the ClientHello."""
+def test_waiting_uses_no_cpu_time(room, lonely, mode):
+    """Waiting for the rest of a header, or for TLS after it, uses no CPU time.
+    """
     t = lonely(mode)
     for data in [*PARTS, V1, V1 + b"\x16"]:
         room.connect(t.address).sendall(data)
     t.wait_log(" accepted$", count=len(PARTS) + 2)
     t.wait_log(" PROXY header from client 192.0.2.77:51234$", count=2)
     before = t.cpu_seconds()
-    time.sleep(0.5)  # time to measure
+    time.sleep(0.5)  # measuring interval
     assert t.cpu_seconds() - before <= 0.02 * support.SLOW
 
 
-def test_silent_one_keeps_nobody_waiting(room, start):
-    """The same in the middle of its header."""
+def test_silent_connections_block_nobody(room, start):
+    """Neither silent connections nor incomplete headers delay other clients.
+    """
     t = start("workers=1")
     for data in (b"", V1[:20], SIGNATURE):
         room.connect(t.address).sendall(data)
@@ -355,7 +353,7 @@ def test_silent_one_keeps_nobody_waiting(room, start):
 @pytest.mark.parametrize("data", [b"", v2_header(LOCAL, UNSPEC, b""), V1],
                          ids=["nothing", "LOCAL", "v1"])
 def test_health_check(room, lonely, data):
-    """A header, then the end: nothing is logged at the default level."""
+    """A header at most, then the end: not logged at the default level."""
     quiet, loud = lonely("log_level=info"), lonely("log_level=debug")
     for t in quiet, loud:
         with room.connect(t.address) as sock:
@@ -364,7 +362,7 @@ def test_health_check(room, lonely, data):
             assert read_all(sock)[0] == b""
     loud.wait_log("-> - in=0 out=0 .* (client|balancer) closed without sending "
                   "anything$")
-    # Later events are in the log, so this one would be, too.
+    # The later connection is logged, so an earlier line would be there.
     refusal(room, quiet, b"")
     assert quiet.log().count(" -> ") == 1
 

@@ -1,5 +1,6 @@
-"""All ends of streams are passed on unchanged, with client=yes: the table of
-DESIGN.md, section 3, reversed.  The client is an application without TLS.
+"""The end of a stream is passed on as it was, with client=yes: the table of
+DESIGN.md, section 3, in the other direction.  The client is an application
+without TLS.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from support import Task, read_all, read_exactly, statistics_and_live
 MB = 1024 * 1024
 SLOW_READER = 128 * 1024  # receive buffer of a peer that leaves data pending
 NOISE = random.Random(1).randbytes(8 * MB)
-END = r"\d\.\d{3}s "  # in the log line, before the reason
+END = r"\d\.\d{3}s "  # in a connection's log line, before the reason
 
 
 @pytest.fixture(params=["small", "pending"])
@@ -35,7 +36,7 @@ def data(size):
 
 @pytest.fixture
 def flood(data):
-    """The same, or more than fits into all buffers between two peers."""
+    """The same data, or more than fits between two peers."""
     return data if len(data) < MB else data * 4
 
 
@@ -46,8 +47,8 @@ def backend(room):
 
 @pytest.fixture
 def start(room, backend):
-    """Start a tunnel to the backend or others, or one with the application on
-    its standard input.
+    """A tunnel to the backend, or to the given addresses; with -i, the
+    application is on its standard input.
     """
 
     def make(*arguments, to=None, **keywords):
@@ -68,7 +69,7 @@ def way(request):
 
 @pytest.fixture
 def call(room, start, way):
-    """Start a tunnel, and connect an application to it."""
+    """A tunnel, and an application connected to it."""
 
     def make(*arguments, **keywords):
         if way == "inetd":
@@ -84,7 +85,7 @@ def call(room, start, way):
         t = start(*arguments, **keywords)
         try:
             return t, room.connect(t.address, rcvbuf=SLOW_READER)
-        except ConnectionResetError:  # possibly during connect(2)
+        except ConnectionResetError:  # the tunnel was faster
             return t, None
 
     return make
@@ -92,7 +93,9 @@ def call(room, start, way):
 
 @pytest.fixture
 def pair(room, call, backend, version):
-    """Return both ends of a connection; with arguments for the tunnel."""
+    """Both ends of a connection, and the tunnel; takes arguments for the
+    tunnel.
+    """
 
     def make(*arguments):
         t, app = call(*arguments)
@@ -103,7 +106,7 @@ def pair(room, call, backend, version):
 
 
 def arrive(sock, data):
-    """Let data arrive at a socket; large amounts until they stall."""
+    """Wait until data has arrived at a socket; large data, until it stalls."""
     if len(data) < MB:
         support.wait_for(lambda: support.unread(sock) > 0, "data")
     else:
@@ -111,12 +114,12 @@ def arrive(sock, data):
 
 
 def stuff(sock, data):
-    """Send all of it, or of a large amount what fits."""
+    """Send everything; of large data, as much as fits."""
     sent = support.stuff(sock, data)
     assert sent == len(data) if len(data) < MB else sent < len(data)
 
 
-# application FIN -> server: close_notify, and FIN; its late reply arrives whole
+# application FIN -> server: close_notify and FIN; a late reply arrives whole
 
 def test_application_eof(pair, data):
     t, app, server = pair()
@@ -145,7 +148,7 @@ def test_application_eof(pair, data):
     assert line.endswith(" closed")
 
 
-def test_application_eof_while_the_reply_is_under_way(pair, data):
+def test_application_eof_during_the_reply(pair, data):
     _, app, server = pair()
     replying = Task(server.send, data)
     arrive(app, data)
@@ -159,7 +162,7 @@ def test_application_eof_while_the_reply_is_under_way(pair, data):
 
 
 def test_application_eof_before_the_handshake(room, call, backend, version):
-    """All data sent before the handshake arrive after it."""
+    """Everything sent before the handshake arrives ahead of the end."""
     t, app = call()
     app.sendall(b"a question")
     app.shutdown(socket.SHUT_WR)
@@ -174,8 +177,8 @@ def test_application_eof_before_the_handshake(room, call, backend, version):
     assert t.wait_log(END).endswith(" closed")
 
 
-# server close_notify (with or without FIN) -> application: all bytes, and EOF;
-# it may go on sending
+# server close_notify (with or without FIN) -> application: all bytes and EOF;
+# it can still send
 
 @pytest.mark.parametrize("fin", [True, False], ids=["fin", "no-fin"])
 def test_server_close_notify(pair, data, fin):
@@ -204,7 +207,7 @@ def test_server_close_notify(pair, data, fin):
 
 
 def test_server_close_notify_at_once(room, call, backend, version):
-    """Also in one segment with the end of the handshake."""
+    """close_notify may arrive together with the end of the handshake."""
     t, app = call()
     server = room.server(backend.accept(), version).handshake()
     server.send(b"nothing to do")
@@ -245,8 +248,8 @@ def test_server_truncation_inside_a_record(pair):
     assert t.wait_log(END).endswith(" truncated")
 
 
-def test_server_truncation_behind_the_request(pair):
-    """The application has ended its request, and the answer is truncated."""
+def test_server_truncation_after_the_request(pair):
+    """The application has ended its request, and the reply is truncated."""
     _, app, server = pair()
     app.sendall(b"request")
     app.shutdown(socket.SHUT_WR)
@@ -278,7 +281,7 @@ def test_truncation_eof(pair, data):
 # server RST -> application: RST
 
 def test_server_reset(pair, flood):
-    """While data are pending to the application."""
+    """With data pending towards the application."""
     t, app, server = pair()
     stuff(server.sock, server.encrypt(flood))
     arrive(app, flood)
@@ -289,8 +292,8 @@ def test_server_reset(pair, flood):
     assert t.wait_log(END).endswith(" backend reset")
 
 
-def test_server_reset_under_a_request(pair, flood):
-    """While data are pending to the server."""
+def test_server_reset_during_a_request(pair, flood):
+    """With data pending towards the server."""
     t, app, server = pair()
     stuff(app, flood)
     arrive(server.sock, flood)
@@ -300,7 +303,7 @@ def test_server_reset_under_a_request(pair, flood):
 
 
 def test_server_reset_after_its_close_notify(pair):
-    """A reset after the end of the answer is still a reset."""
+    """An abort counts as such even after the end of the reply."""
     t, app, server = pair()
     server.close_notify()
     assert read_all(app) == (b"", "eof")
@@ -310,13 +313,13 @@ def test_server_reset_after_its_close_notify(pair):
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         while time.monotonic() < end:
             app.sendall(b"x")
-            time.sleep(0.005)  # between bytes
+            time.sleep(0.005)  # pacing
 
 
 # application RST -> server: RST, and never a close_notify
 
 def test_application_reset(pair, flood):
-    """While data are pending to the server."""
+    """With data pending towards the server."""
     t, app, server = pair()
     stuff(app, flood)
     arrive(server.sock, flood)
@@ -327,8 +330,8 @@ def test_application_reset(pair, flood):
     assert t.wait_log(END).endswith(" client reset")
 
 
-def test_application_reset_under_a_reply(pair, flood):
-    """While data are pending to the application."""
+def test_application_reset_during_a_reply(pair, flood):
+    """With data pending towards the application."""
     t, app, server = pair()
     stuff(server.sock, server.encrypt(flood))
     arrive(app, flood)
@@ -337,7 +340,7 @@ def test_application_reset_under_a_reply(pair, flood):
     assert t.wait_log(END).endswith(" client reset")
 
 
-# invalid data from the server -> alert to it, RST to the application
+# invalid data from the server -> server: alert; application: RST
 
 def test_bad_mac(pair):
     t, app, server = pair()
@@ -360,12 +363,12 @@ def test_no_record(pair):
 
 
 def test_alert_of_the_server(pair):
-    """It gets the alert; all data sent before arrive, without an end."""
+    """All earlier data arrives, then a reset; the log has the alert."""
     t, app, server = pair()
     app.sendall(b"x")
     assert read_exactly(server, 1) == b"x"
     server.send(b"good")
-    # Data that the server can't decrypt make it send an alert.
+    # Data that the server cannot read makes it send an alert.
     server.incoming.write(struct.pack(">BHH", 23, 0x303, 40) + bytes(40))
     assert server.recv() == b""
     server.flush()
@@ -375,9 +378,9 @@ def test_alert_of_the_server(pair):
                      name, t.wait_log(END))
 
 
-# a failed handshake -> application: RST, and the log has the reason
+# failed handshake -> application: RST; the reason is in the log
 
-def says(data):
+def sends(data):
     def answer(room, sock):
         sock.recv(1)
         sock.sendall(data)
@@ -386,17 +389,17 @@ def says(data):
 
 
 def closes(room, sock):
-    read_all_there_is(sock)
+    read_hello(sock)
     sock.close()
 
 
-def read_all_there_is(sock):
-    support.wait_for(lambda: support.unread(sock) > 0, "a hello")
+def read_hello(sock):
+    support.wait_for(lambda: support.unread(sock) > 0, "a ClientHello")
     return sock.recv(1 << 16)
 
 
-def has(name):
-    """Return a server with that certificate, which gets the alert about it."""
+def presents(name):
+    """A server with that certificate, which expects an alert."""
     def answer(room, sock):
         server = room.server(sock, pem=getattr(room.certs, name))
         with pytest.raises((OSError, ConnectionError)):
@@ -407,29 +410,29 @@ def has(name):
 
 
 FAILURES = {
-    "greets": (says(b"220 mail.example.org ESMTP\r\n"),
+    "greets": (sends(b"220 mail.example.org ESMTP\r\n"),
                r'not TLS.*: the server sent "220 '),
-    "http": (says(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+    "http": (sends(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
              'not TLS.*: the server sent "HTTP/1'),
-    "alert": (says(bytes.fromhex("15030300020228")),
+    "alert": (sends(bytes.fromhex("15030300020228")),
               "handshake: the server sent a fatal alert: handshake_failure"),
-    "nonsense": (says(bytes.fromhex("160303000402000000")), "handshake: "),
+    "nonsense": (sends(bytes.fromhex("160303000402000000")), "handshake: "),
     "closes": (closes, "server closed without sending anything"),
-    "resets": (lambda room, sock: (read_all_there_is(sock),
+    "resets": (lambda room, sock: (read_hello(sock),
                                    support.reset(sock)),
                "reset during the handshake"),
     "resets-at-once": (lambda room, sock: support.reset(sock), ".*[Rr]eset"),
     "breaks-off": (lambda room, sock: (
-        read_all_there_is(sock), sock.sendall(b"\x16\3\3\1\0\2"),
+        read_hello(sock), sock.sendall(b"\x16\3\3\1\0\2"),
         sock.close()), "server closed during the handshake"),
     "stays-silent": (lambda room, sock: room.keep(sock), "handshake timeout"),
-    "expired": (has("expired"), "server certificate .*expired"),
+    "expired": (presents("expired"), "server certificate .*expired"),
 }
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_handshake_that_fails(room, call, backend, failure):
-    """No data of the application leave the tunnel."""
+def test_failed_handshake(room, call, backend, failure):
+    """Nothing that the application sent reaches a server."""
     answer, why = FAILURES[failure]
     seconds = 1 if failure == "stays-silent" else 60
     t, app = call(f"handshake_timeout={seconds}s")
@@ -453,8 +456,8 @@ def test_data_before_the_handshake_is_not_sent_in_the_clear(room, call,
     assert read_all(app) == (b"", "reset")
 
 
-def test_server_that_is_not_trusted(room, call, backend, authority):
-    """The server can decrypt the alert; the log has one line."""
+def test_untrusted_server(room, call, backend, authority):
+    """The server receives an alert; the log has a single line about it."""
     t, app = call(f"ca={authority.crt}")
     server = room.server(backend.accept(), "1.2")
     with pytest.raises(OSError, match="(?i)alert unknown ca"):
@@ -464,7 +467,7 @@ def test_server_that_is_not_trusted(room, call, backend, authority):
     assert t.log().count("server certificate ") == 1
 
 
-# no server accepts -> every address is tried, then: RST
+# no server accepts -> every address is tried; then RST
 
 def test_no_server(room, call):
     targets = [support.closed_port(), "unix:" + room.path("missing"),
@@ -479,7 +482,7 @@ def test_no_server(room, call):
     assert " -> - " in line
 
 
-def test_no_server_though_the_application_has_sent_much(call):
+def test_no_server_with_much_data_sent(call):
     _, app = call(to=[support.closed_port()])
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         while app is not None:
@@ -492,16 +495,16 @@ def serve_next(room, backend, version=None):
 
 
 def test_next_address(room, start, version):
-    """One refuses, one does not speak TLS, one has a wrong certificate, and
-    one sends nothing: the next one serves.  The log warns about each.
+    """Four addresses fail: refused, not TLS, wrong certificate, silent.  The
+    next one serves.  Wrong certificates are logged as warnings.
     """
     plain, wrong, silent, good = (room.backend() for _ in range(4))
     t = start(support.ALONE, f"handshake_timeout={int(support.SLOW)}s", to=[
         support.closed_port(), *(b.address
                                  for b in (plain, wrong, silent, good))])
     app = room.connect(t.address)
-    says(b"+OK\r\n")(room, plain.accept())
-    has("expired")(room, wrong.accept())
+    sends(b"+OK\r\n")(room, plain.accept())
+    presents("expired")(room, wrong.accept())
     room.keep(silent.accept())
     server = serve_next(room, good, version)
     app.sendall(b"to the last one")
@@ -525,11 +528,11 @@ def test_round_robin(room, start):
             assert read_exactly(app, 4) == b"here"
 
 
-# a worker is killed -> application: RST; server: anything but an end
+# a worker is killed -> application: RST; server: never a proper end
 
 @pytest.fixture(params=["workers=1", "mode=fork"])
 def doomed(request, room, start, backend, version):
-    """Return a pair, and a function that kills the process that serves it."""
+    """Both ends of a connection, and a function that kills its process."""
 
     def make(handshake=True):
         t = start(request.param)
@@ -538,68 +541,69 @@ def doomed(request, room, start, backend, version):
         if handshake:
             server.handshake()
         worker, = support.wait_for(lambda: len(t.workers()) == 1 and
-                                   t.workers(), "the worker to be alone")
+                                   t.workers(), "one worker to remain")
 
         def kill():
             support.kill([worker])
-            support.wait_for(lambda: not support.is_alive(worker), "its end")
+            support.wait_for(lambda: not support.is_alive(worker),
+                             "the worker's end")
 
         return app, server, kill
 
     return make
 
 
-def reply_under_way(app, server, data=NOISE[:1000]):
+def reply_in_transit(app, server, data=NOISE[:1000]):
     stuff(server.sock, server.encrypt(data))
     arrive(app, data)
 
 
-def reply_whose_end_is_not_told_yet(app, server):
+def reply_with_a_pending_end(app, server):
     def reply():
         try:
             server.send(NOISE * 4)
             server.close_notify()
-        except OSError:  # the process that serves it is killed
+        except OSError:  # the process was killed
             pass
 
     Task(reply)
     arrive(app, NOISE)
 
 
-def reply_behind_the_request(app, server):
+def reply_after_the_request(app, server):
     app.shutdown(socket.SHUT_WR)
     assert server.read_all() == (b"", "close_notify")
-    reply_under_way(app, server)
+    reply_in_transit(app, server)
 
 
-UNDER_WAY = {
+IN_TRANSIT = {
     "nothing": lambda app, server: None,
     "request": lambda app, server: app.sendall(b"request"),
-    "reply": reply_under_way,
-    "much": lambda app, server: reply_under_way(app, server, NOISE * 4),
-    "behind-the-request": reply_behind_the_request,
-    "end-not-told": reply_whose_end_is_not_told_yet,
+    "reply": reply_in_transit,
+    "much": lambda app, server: reply_in_transit(app, server, NOISE * 4),
+    "after-the-request": reply_after_the_request,
+    "end-not-passed-on": reply_with_a_pending_end,
 }
 
 
-@pytest.mark.parametrize("what", UNDER_WAY)
-def test_killed_worker_tells_no_end(doomed, what):
+@pytest.mark.parametrize("what", IN_TRANSIT)
+def test_killed_worker_passes_on_no_end(doomed, what):
     app, server, kill = doomed()
-    UNDER_WAY[what](app, server)
+    IN_TRANSIT[what](app, server)
     kill()
     assert read_all(app)[1] == "reset"
-    if server.end is None:  # not sent by the application before
+    if server.end is None:  # unless the application has ended before
         assert server.read_all()[1] in ("truncated", "reset")
 
 
-def test_worker_killed_in_a_handshake(doomed):
+def test_worker_killed_during_a_handshake(doomed):
     app, _, kill = doomed(handshake=False)
     app.sendall(b"x")
     kill()
     assert read_all(app) == (b"", "reset")
 
 
-# timeouts, signals
+# timeouts and signals
 
 def test_idle_timeout(pair):
     t, app, server = pair("idle_timeout=1s")
@@ -609,7 +613,7 @@ def test_idle_timeout(pair):
 
 
 def test_half_close_timeout(pair):
-    """The side that got the end before keeps it."""
+    """A side that has already received an end of stream gets no reset."""
     t, app, server = pair("half_close_timeout=1s")
     server.send(b"answer")
     server.close_notify()
@@ -618,11 +622,11 @@ def test_half_close_timeout(pair):
     assert t.wait_log(END).endswith(" half-close timeout")
 
 
-def test_application_that_does_not_wait(room, call, backend):
-    """The server gets a reset, too, and is not blamed for it."""
+def test_application_reset_during_a_handshake(room, call, backend):
+    """The server also sees a reset; the log does not blame the server."""
     t, app = call()
     sock = room.keep(backend.accept())
-    read_all_there_is(sock)
+    read_hello(sock)
     support.reset(app)
     assert read_all(sock) == (b"", "reset")
     line = t.wait_log(END)
@@ -631,32 +635,33 @@ def test_application_that_does_not_wait(room, call, backend):
 
 @pytest.mark.parametrize("mode", ["workers=1", "mode=fork"])
 def test_statistics(room, start, backend, mode):
-    """A handshake with a server is counted when it is over."""
+    """A handshake with a server is counted when it is complete."""
     path = room.path("stats.prom")
     t = start(mode, "handshake_timeout=60s", f"stats_file={path}")
 
     def has_counted(metric, n):
         t.signal(signal.SIGUSR1)
-        time.sleep(0.05)  # between bytes
+        time.sleep(0.05)  # pacing
         return re.search(rf'(?m)^tunnel_{metric}"\}} {n}$',
                          support.text_of(path))
 
     app = room.connect(t.address)
     server = room.server(backend.accept())
     counters, (line,) = support.wait_for(
-        lambda: (found := statistics_and_live(t))[1] and found, "it")
+        lambda: (found := statistics_and_live(t))[1] and found,
+        "a live connection")
     assert line.endswith(" securing")
     completed = 'handshakes_total{.*,version="TLSv1.3'
-    support.wait_for(lambda: has_counted(completed, 0), "none")
+    support.wait_for(lambda: has_counted(completed, 0), "a count of 0")
     server.handshake()
     support.wait_for(lambda: has_counted(completed, 1), "the handshake")
     assert statistics_and_live(t)[1][0].endswith(" flowing")
-    for behave in (has("expired"), FAILURES["resets"][0]):
+    for behave in (presents("expired"), FAILURES["resets"][0]):
         other = room.connect(t.address)
         behave(room, backend.accept())
         assert read_all(other) == (b"", "reset")
     backend.close()
-    with contextlib.suppress(ConnectionResetError):  # in connect(2)
+    with contextlib.suppress(ConnectionResetError):  # the tunnel was faster
         assert read_all(room.connect(t.address)) == (b"", "reset")
     t.wait_log(END + "no backend: ", count=3)
     counters, _ = statistics_and_live(t)
@@ -668,8 +673,8 @@ def test_statistics(room, start, backend, mode):
     app.close()
 
 
-def test_stop_in_a_handshake(room, start, backend):
-    """The handshake may finish, and the connection be served, within
+def test_stop_during_a_handshake(room, start, backend):
+    """A handshake may complete, and the connection be served, within
     drain_timeout.
     """
     t = start(support.ALONE)
@@ -685,7 +690,7 @@ def test_stop_in_a_handshake(room, start, backend):
     assert t.wait() == 0
 
 
-def test_drain_timeout_in_a_handshake(room, start, backend):
+def test_drain_timeout_during_a_handshake(room, start, backend):
     t = start(support.ALONE, "drain_timeout=1s")
     app = room.connect(t.address)
     sock = room.keep(backend.accept())
@@ -696,8 +701,8 @@ def test_drain_timeout_in_a_handshake(room, start, backend):
     assert t.log().count(" drain timeout\n") == 1
 
 
-def test_reload_in_a_handshake(room, configured, backend):
-    """The handshake goes on under the old configuration."""
+def test_reload_during_a_handshake(room, configured, backend):
+    """The handshake continues with the old configuration."""
     c = configured(client="yes", cert=None, server_name="localhost",
                    ca=room.certs.ca)
     app = room.connect(c.t.address)
@@ -708,7 +713,7 @@ def test_reload_in_a_handshake(room, configured, backend):
     assert read_exactly(app, 5) == b"still"
 
 
-# the PROXY protocol, on both sides
+# the PROXY protocol, incoming and outgoing
 
 @pytest.mark.parametrize("header", [v1(CLIENT, SERVER), v2(CLIENT, SERVER)],
                          ids=["v1", "v2"])
@@ -736,7 +741,7 @@ def test_bad_proxy_header(call, backend, header):
 
 
 def test_proxy_protocol(room, call, backend, version):
-    """The header comes before TLS, and has no TLS information."""
+    """The header precedes TLS, and has no TLS information."""
     t, app = call("proxy_protocol=v2")
     sock = backend.accept()
     head = read_exactly(sock, 16)

@@ -1,5 +1,5 @@
-"""An answer before the end of the request, from a backend that then closes
-with unread input, reaches the client; only then the client gets the reset.
+"""A backend answers early and closes with input unread: the client receives
+the whole answer, and only then the abort.
 """
 
 import errno
@@ -15,10 +15,10 @@ from support import Task, read_all, read_exactly
 PYTHON = "/usr/bin/python3"
 NOISE = random.Random(1).randbytes(300000)
 REQUEST = b"u" * 3000000
-HEADER = 1000  # bytes of a request that are read
+HEADER = 1000  # bytes of a request that the backend reads
 TIMES = 5
 
-# The same by standard input and output.
+# The same on standard input and output.
 COMMAND = f"""
 import os, sys
 os.read(0, {HEADER})
@@ -30,20 +30,22 @@ while data:
 
 
 def refuse_upload(answer):
-    """Serve: read a header, answer, and close with the rest unread after the
-    answer has left this host, since the reset discards what is left.
+    """A backend that reads a header, answers, and closes with the rest unread.
+    It first waits until the answer has left, because a reset drops unsent
+    data.
     """
 
     def serve(sock):
         read_exactly(sock, HEADER)
         sock.sendall(answer)
-        support.wait_for(lambda: support.unsent(sock) == 0, "the answer to go")
+        support.wait_for(lambda: support.unsent(sock) == 0,
+                         "the answer to be sent")
 
     return serve
 
 
 def upload(client):
-    """Send until the peer reads no more."""
+    """Send until the tunnel stops reading."""
     try:
         client.send(REQUEST)
     except OSError as e:
@@ -81,15 +83,13 @@ def test_early_answer(room, kind, start, version, size):
         sending = Task(upload, client)
         got, end = client.read_all()
         assert len(got) == size and got == answer
-        # The end of a command with status 0 is an end of file.
+        # An exit of a command with status 0 is a proper end.
         assert end != "close_notify" or kind == "command"
         sending.result()
 
 
 def test_early_answer_to_a_slow_client(room, version):
-    """Also data that wait in the tunnel's host: the reset does not overtake
-    them.
-    """
+    """The abort does not overtake data buffered on the tunnel's host."""
     left = threading.Event()
 
     def serve(sock):
@@ -110,9 +110,8 @@ def test_early_answer_to_a_slow_client(room, version):
 
 
 @pytest.mark.parametrize("size", [200, 300000])
-def test_last_words_of_a_client(room, version, size):
-    """The other direction: data sent before a client closes with unread input.
-    """
+def test_data_before_an_abort_by_the_client(room, version, size):
+    """The other direction: data sent before a close with input unread."""
     backend = room.backend()
     t = room.tunnel(f"connect={backend.address}")
     for _ in range(TIMES):
@@ -122,6 +121,6 @@ def test_last_words_of_a_client(room, version, size):
         support.wait_for(lambda: support.unread(client.sock) > 0, "data")
         client.send(NOISE[:size])
         support.wait_for(lambda: support.unsent(client.sock) == 0,
-                         "the data to go")
+                         "the data to be sent")
         client.sock.close()
         assert read_all(server) == (NOISE[:size], "reset")

@@ -1,4 +1,4 @@
-"""All ends of streams are passed on unchanged: the table of DESIGN.md, section
+"""The end of a stream is passed on as it was: the table of DESIGN.md, section
 3.
 """
 
@@ -16,7 +16,7 @@ from support import Task, read_all, read_exactly
 has_no_backend = support.direct("it is another tunnel that has none")
 MB = 1024 * 1024
 SLOW_READER = 128 * 1024  # receive buffer of a peer that leaves data pending
-ON_THE_WAY = 400 * 1024  # more than that, but it still fits
+ON_THE_WAY = 400 * 1024  # exceeds SLOW_READER, but still fits in transit
 NOISE = random.Random(1).randbytes(8 * MB)
 
 
@@ -33,7 +33,7 @@ def data(size):
 
 @pytest.fixture
 def flood(data):
-    """The same, or more than fits into all buffers between two peers."""
+    """The same data, or more than fits between two peers."""
     return data if len(data) < MB else data * 4
 
 
@@ -44,7 +44,9 @@ def backend(room):
 
 @pytest.fixture
 def pair(room, backend, version):
-    """Return both ends of a connection; with arguments for the tunnel."""
+    """Both ends of a connection, and the tunnel; takes arguments for the
+    tunnel.
+    """
 
     def make(*arguments):
         t = room.tunnel(f"connect={backend.address}", *arguments)
@@ -55,7 +57,7 @@ def pair(room, backend, version):
 
 
 def arrive(sock, data):
-    """Let data arrive at a socket; large amounts until they stall."""
+    """Wait until data has arrived at a socket; large data, until it stalls."""
     if len(data) < MB:
         support.wait_for(lambda: support.unread(sock) > 0, "data")
     else:
@@ -63,13 +65,13 @@ def arrive(sock, data):
 
 
 def stuff(sock, data):
-    """Send all of it, or of a large amount what fits."""
+    """Send everything; of large data, as much as fits."""
     sent = support.stuff(sock, data)
     assert sent == len(data) if len(data) < MB else sent < len(data)
 
 
-# client close_notify (with or without FIN)
-# -> backend: EOF; its late reply still reaches the client whole
+# client close_notify (with or without FIN) -> backend: EOF; a late reply still
+# reaches the client whole
 
 @pytest.mark.parametrize("fin", [True, False], ids=["fin", "no-fin"])
 def test_client_close_notify(pair, data, fin):
@@ -99,7 +101,7 @@ def test_client_close_notify(pair, data, fin):
     assert line.endswith(" closed")
 
 
-def test_client_close_notify_while_the_reply_is_under_way(pair, data):
+def test_client_close_notify_during_the_reply(pair, data):
     _, client, server = pair()
     replying = Task(server.sendall, data)
     arrive(client.sock, data)
@@ -114,7 +116,7 @@ def test_client_close_notify_while_the_reply_is_under_way(pair, data):
 
 
 def test_client_close_notify_at_once(room, backend, version):
-    """Also in one segment with the end of the handshake."""
+    """close_notify may arrive together with the end of the handshake."""
     t = room.tunnel(f"connect={backend.address}")
     client = room.client(t, version)
     client.close_notify()
@@ -156,7 +158,7 @@ def test_client_truncation_inside_a_record(pair):
     assert t.wait_log(r"\d\.\d{3}s ").endswith(" truncated")
 
 
-def test_client_truncation_never_ends_well_for_the_client(pair):
+def test_client_truncation_yields_no_close_notify(pair):
     _, client, server = pair()
     client.send(b"request")
     assert read_exactly(server, 7) == b"request"
@@ -185,7 +187,7 @@ def test_truncation_eof(pair, data):
 # client RST -> backend: RST
 
 def test_client_reset(pair, flood):
-    """While data are pending to the backend."""
+    """With data pending towards the backend."""
     t, client, server = pair()
     stuff(client.sock, client.encrypt(flood))
     arrive(server, flood)
@@ -196,8 +198,8 @@ def test_client_reset(pair, flood):
     assert t.wait_log(r"\d\.\d{3}s ").endswith(" client reset")
 
 
-def test_client_reset_under_a_reply(pair, flood):
-    """While data are pending to the client."""
+def test_client_reset_during_a_reply(pair, flood):
+    """With data pending towards the client."""
     t, client, server = pair()
     stuff(server, flood)
     arrive(client.sock, flood)
@@ -207,10 +209,10 @@ def test_client_reset_under_a_reply(pair, flood):
 
 
 @pytest.mark.parametrize("truncation", ["reset", "eof"])
-def test_client_reset_told_to_a_writer(pair, truncation):
-    """Nothing is read from the client at that moment, since its data are
-    pending: send(2) reports the reset, and recv(2) then returns the rest and a
-    false end of file.
+def test_client_reset_reported_to_a_writer(pair, truncation):
+    """Nothing is read from the client at that moment, because its data is
+    pending.  So a write reports the reset, and later reads find an end of
+    stream, which must not count.
     """
     t, client, server = pair(f"truncation={truncation}")
     support.stuff(server, NOISE * 4)
@@ -219,7 +221,7 @@ def test_client_reset_told_to_a_writer(pair, truncation):
         end = time.monotonic() + 0.1 * support.SLOW
         while support.unsent(client.sock) and time.monotonic() < end:
             time.sleep(0.001)
-    # When the backend reads, the client's pending data go on.
+    # Each read by the backend makes room for the client's unsent data.
     got = b""
     while support.unsent(client.sock):
         got += server.recv(1 << 16)
@@ -232,7 +234,7 @@ def test_client_reset_told_to_a_writer(pair, truncation):
 
 
 def test_client_reset_after_close_notify(pair):
-    """A reset after the end of the request is still a reset."""
+    """An abort counts as such even after the end of the request."""
     t, client, server = pair()
     client.close_notify()
     assert read_all(server) == (b"", "eof")
@@ -242,14 +244,14 @@ def test_client_reset_after_close_notify(pair):
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         while time.monotonic() < end:
             server.sendall(b"x")
-            time.sleep(0.005)  # between bytes
+            time.sleep(0.005)  # pacing
 
 
-def test_client_reset_by_a_client_that_is_always_faster(room, backend):
-    """The tunnel never waits for this client, but notices its reset.
+def test_client_reset_without_a_wait_for_the_client(room, backend):
+    """The tunnel never waits for the client, and still sees its reset.
 
-    Both run on one processor, and what wakes the client interrupts the tunnel:
-    each of the tunnel's reads finds the answer already there.
+    Both run on one CPU, at idle priority for the tunnel: whatever wakes the
+    client preempts the tunnel, so each read finds the answer already there.
     """
     everywhere = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(everywhere)})
@@ -268,7 +270,7 @@ def test_client_reset_by_a_client_that_is_always_faster(room, backend):
         os.sched_setaffinity(0, everywhere)
 
 
-# backend EOF -> client: all bytes, then close_notify; it may go on sending
+# backend EOF -> client: all bytes, then close_notify; it can still send
 
 def test_backend_eof(pair, data):
     t, client, server = pair()
@@ -295,7 +297,8 @@ def test_backend_eof(pair, data):
 
 
 def test_closed_before_the_backend_has_read(pair, size):
-    """Both directions have ended: data in the system's buffers arrive."""
+    """Both directions have ended: data buffered by the system still arrives.
+    """
     t, client, server = pair()
     server.shutdown(socket.SHUT_WR)
     assert client.read_all() == (b"", "close_notify")
@@ -308,7 +311,7 @@ def test_closed_before_the_backend_has_read(pair, size):
 
 
 def test_backend_close(pair, data):
-    """The usual end: a reply, and close(2)."""
+    """The usual end: a reply, and a close of both directions."""
     t, client, server = pair()
     client.send(b"request")
     assert read_exactly(server, 7) == b"request"
@@ -329,7 +332,7 @@ def test_backend_close(pair, data):
 # backend RST -> client: RST, and never a close_notify
 
 def test_backend_reset(pair, flood):
-    """While data are pending to the client."""
+    """With data pending towards the client."""
     t, client, server = pair()
     stuff(server, flood)
     arrive(client.sock, flood)
@@ -340,8 +343,8 @@ def test_backend_reset(pair, flood):
     assert t.wait_log(r"\d\.\d{3}s ").endswith(" backend reset")
 
 
-def test_backend_reset_under_a_request(pair, flood):
-    """While data are pending to the backend."""
+def test_backend_reset_during_a_request(pair, flood):
+    """With data pending towards the backend."""
     t, client, server = pair()
     stuff(client.sock, client.encrypt(flood))
     arrive(server, flood)
@@ -351,7 +354,7 @@ def test_backend_reset_under_a_request(pair, flood):
 
 
 def test_backend_reset_after_its_client_ended(pair):
-    """The request has ended properly, and the reply is truncated."""
+    """The request has a proper end, and the reply is aborted."""
     _, client, server = pair()
     client.send(b"request")
     client.close_notify()
@@ -362,75 +365,78 @@ def test_backend_reset_after_its_client_ended(pair):
     assert client.read_all() == (b"", "reset")
 
 
-# a worker is killed -> backend: RST, unless it got an end before
+# a worker is killed -> backend: RST, unless it has received an EOF before
 
 @pytest.fixture(params=["workers=1", "mode=fork"])
 def doomed(request, pair):
-    """Return a pair, and a function that kills the process that serves it."""
+    """Both ends of a connection, the tunnel, and a function that kills its
+    process.
+    """
 
     def make(*arguments):
         t, client, server = pair(request.param, *arguments)
         worker, = support.wait_for(lambda: len(t.workers()) == 1 and
-                                   t.workers(), "the worker to be alone")
+                                   t.workers(), "one worker to remain")
 
         def kill():
             support.kill([worker])
-            support.wait_for(lambda: not support.is_alive(worker), "its end")
+            support.wait_for(lambda: not support.is_alive(worker),
+                             "the worker's end")
 
         return t, client, server, kill
 
     return make
 
 
-def request_under_way(client, server, data=NOISE[:1000]):
+def request_in_transit(client, server, data=NOISE[:1000]):
     stuff(client.sock, client.encrypt(data))
     arrive(server, data)
 
 
-def request_behind_the_reply(client, server):
+def request_after_the_reply(client, server):
     server.shutdown(socket.SHUT_WR)
     assert client.read_all() == (b"", "close_notify")
-    request_under_way(client, server)
+    request_in_transit(client, server)
 
 
-def request_whose_end_is_not_told_yet(client, server):
+def request_with_a_pending_end(client, server):
     def request():
         try:
             client.send(NOISE * 4)
             client.close_notify()
-        except OSError:  # the process that serves it is killed
+        except OSError:  # the process was killed
             pass
 
     Task(request)
     arrive(server, NOISE)
 
 
-UNDER_WAY = {
+IN_TRANSIT = {
     "nothing": lambda client, server: None,
-    "request": request_under_way,
-    "much": lambda client, server: request_under_way(client, server,
-                                                     NOISE * 4),
-    "behind-the-reply": request_behind_the_reply,
-    "end-not-told": request_whose_end_is_not_told_yet,
+    "request": request_in_transit,
+    "much": lambda client, server: request_in_transit(client, server,
+                                                      NOISE * 4),
+    "after-the-reply": request_after_the_reply,
+    "end-not-passed-on": request_with_a_pending_end,
 }
 
 
-@pytest.mark.parametrize("what", UNDER_WAY)
-def test_killed_worker_tells_no_end(doomed, what):
-    """The system closes its sockets: a backend with half of a request must not
-    take it for complete.
+@pytest.mark.parametrize("what", IN_TRANSIT)
+def test_killed_worker_passes_on_no_end(doomed, what):
+    """The system closes the worker's sockets.  No peer may take half of a
+    request for a whole one.
     """
     _, client, server, kill = doomed()
-    UNDER_WAY[what](client, server)
+    IN_TRANSIT[what](client, server)
     kill()
     assert read_all(server)[1] == "reset"
-    if client.end is None:  # not sent by the backend before
+    if client.end is None:  # unless the backend has ended before
         assert client.read_all()[1] != "close_notify"
 
 
 @pytest.mark.parametrize("way", ["close_notify", "truncation=eof"])
-def test_end_told_by_a_worker_before_it_is_killed(doomed, size, way):
-    """The end remains, and all data before it arrive."""
+def test_end_passed_on_before_the_worker_is_killed(doomed, size, way):
+    """The end remains valid, and all data sent before it arrives."""
     t, client, server, kill = doomed(*[way] * ("=" in way))
     data = NOISE[:min(size, ON_THE_WAY)]
     client.send(data)
@@ -439,11 +445,11 @@ def test_end_told_by_a_worker_before_it_is_killed(doomed, size, way):
     else:
         client.fin()
 
-    def is_told():
+    def is_passed_on():
         t.signal(signal.SIGUSR1)
         return " half-closed\n" in t.log()
 
-    support.wait_for(is_told, "the end to be told")
+    support.wait_for(is_passed_on, "the end to be passed on")
     assert support.unread(server) < len(data) or size < MB
     kill()
     assert read_all(server) == (data, "eof")
@@ -468,8 +474,8 @@ def test_no_backend(room, version):
 
 
 @has_no_backend
-def test_no_backend_though_the_client_has_sent_much(room, version):
-    """Closing while the client still sends would cause a reset, which can
+def test_no_backend_with_much_data_sent(room, version):
+    """A close while the client still sends would cause a reset, which can
     overtake the alert.
     """
     t = room.tunnel(f"connect={support.closed_port()}")
@@ -480,7 +486,7 @@ def test_no_backend_though_the_client_has_sent_much(room, version):
 
 
 def test_second_backend(room, backend, version):
-    """The first one refuses: the second one serves each connection."""
+    """The first address refuses: the second one serves each connection."""
     t = room.tunnel(f"connect={support.closed_port()}",
                     f"connect={backend.address}")
     for _ in range(3):

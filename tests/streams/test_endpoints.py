@@ -1,5 +1,5 @@
-"""The endpoints of a tunnel: sockets of each kind, inherited ones, commands,
-and the connection of inetd.
+"""What a tunnel accepts on and connects to: all kinds of sockets, inherited
+ones, commands, and the single connection of inetd.
 """
 
 import os
@@ -121,8 +121,8 @@ def test_connect_unix(room):
 
 
 @pytest.mark.parametrize("host", ["", ":", "localhost:"])
-def test_connect_to_a_name_or_none(room, echo, host):
-    """The first address of localhost may be IPv6, without a listener."""
+def test_connect_to_a_name_or_without_a_host(room, echo, host):
+    """localhost may have an IPv6 address first, without a listener."""
     port = echo.address.split(":")[1]
     t = room.tunnel(f"connect={host}{port}")
     for _ in range(2):
@@ -133,7 +133,7 @@ def test_connect_to_a_name_or_none(room, echo, host):
 
 @pytest.fixture(params=["words", "exec"])
 def command_tunnel(request, room):
-    """Start a tunnel with a command after --, or in the configuration."""
+    """A tunnel with a command after --, or in the configuration."""
 
     def make(*words):
         if request.param == "exec":
@@ -144,7 +144,7 @@ def command_tunnel(request, room):
 
 
 def test_command_cat(room, command_tunnel, version):
-    """An echo with a half-closed connection: all data come back."""
+    """An echo after a half-close: all of it returns."""
     t = command_tunnel("cat")
     data = os.urandom(1 << 20)
     client = room.client(t, version)
@@ -167,7 +167,7 @@ def test_command_that_replies_at_the_end_of_its_input(room, command_tunnel):
 
 
 def test_command_ends_without_reading_its_input(room, version):
-    """Its output is delivered completely nevertheless."""
+    """Its output is nevertheless delivered whole."""
     t = room.tunnel("--", "head", "-c", "3000000", "/dev/zero")
     for n in range(1, 6):
         client = room.client(t, version, rcvbuf=65536)
@@ -178,7 +178,7 @@ def test_command_ends_without_reading_its_input(room, version):
         t.wait_log(r"in=\d+ out=3000000 .* closed$", count=n)
 
 
-def test_command_ends_before_its_input_does(room):
+def test_command_ends_before_its_input(room):
     """A client that continues to send gets no error."""
     t = room.tunnel("--", "sh", "-c", "read line; echo $line")
     client = room.client(t)
@@ -204,7 +204,7 @@ if os.fork() == 0:
 
 
 def test_command_that_leaves_its_socket_to_a_child(room, version):
-    """The input then belongs to the child, and is not discarded."""
+    """The input belongs to the child: the tunnel discards none of it."""
     t = room.tunnel("--", PYTHON, "-c", LEADER, room.path("go"))
     client = room.client(t, version)
     client.send(b"before")
@@ -233,10 +233,8 @@ with open(sys.argv[1], "w") as f:
 """
 
 
-def test_command_ends_before_its_output_has_left(room, version):
-    """All buffers on the way are full, and the command reads only part of the
-    input.
-    """
+def test_command_ends_with_output_pending(room, version):
+    """All buffers are full, and more input arrives than the command reads."""
     path = room.path("written")
     t = room.tunnel("--", PYTHON, "-c", FULL, path)
     client = room.client(t, version, rcvbuf=65536)
@@ -259,8 +257,8 @@ def test_command_killed_by_a_signal(room, version):
     t.wait_log("command killed by signal 9")
 
 
-def test_command_that_is_gone(room, version):
-    """A missing command is not an end of its output."""
+def test_missing_command(room, version):
+    """A command that cannot run must not look like a proper end."""
     os.chmod(room.write("gone", "#!/bin/sh\n"), 0o755)
     t = room.tunnel("--", room.path("gone"))
     os.unlink(room.path("gone"))
@@ -277,7 +275,7 @@ def test_command_never_sees_a_truncation_as_an_end(room, version):
     t = room.tunnel("--", PYTHON, "-c", script)
     client = room.client(t, version)
     client.send(b"half a job")
-    # Its start is slow, and it has to run before the end.
+    # The command has to run before the end arrives.
     support.wait_for(t.commands, "the command")
     client.fin()
     t.wait_log("command .* exited: signal 15")
@@ -286,8 +284,8 @@ def test_command_never_sees_a_truncation_as_an_end(room, version):
 
 
 @pytest.mark.parametrize("end", ["fin", "reset"])
-def test_command_that_has_just_begun_sees_no_end(room, end):
-    """Not even if the reset comes before execve(2)."""
+def test_command_just_started_never_sees_an_abort_as_an_end(room, end):
+    """The abort may even precede exec(2) of the command."""
     t = room.tunnel("--", "sh", "-c",
                     f"cat > /dev/null; touch {room.path('eof')}")
     for n in range(1, 51):
@@ -308,19 +306,20 @@ def test_command_never_sees_a_reset_as_an_end(room):
     client = room.client(t)
     client.send(b"half a job")
     support.wait_for(lambda: os.path.exists(room.path("part")) and
-                     os.path.getsize(room.path("part")), "the first part")
+                     os.path.getsize(room.path("part")),
+                     "the start of the input")
     client.reset()
     t.wait_log("command .* exited: signal 15")
     assert not os.path.exists(room.path("eof"))
 
 
 @pytest.fixture
-def apart(room, monkeypatch):
+def in_pid_namespace(room, monkeypatch):
     """Start a tunnel in a PID namespace of its own."""
     monkeypatch.setattr(support, "UNDER", [
         *support.UNDER, "unshare", "--pid", "--fork"])
     if subprocess.run([*support.UNDER, "true"], check=False).returncode != 0:
-        pytest.skip("no process IDs of our own")
+        pytest.skip("no permission for a PID namespace")
     started = []
 
     def start(*words):
@@ -328,7 +327,7 @@ def apart(room, monkeypatch):
         return started[0]
 
     yield start
-    for t in started:  # unshare(1) does not pass signals on
+    for t in started:  # unshare(1) does not forward signals
         support.kill(t.workers(), signal.SIGTERM)
         assert t.wait() == 0
 
@@ -344,13 +343,14 @@ exec 3<&0
 
 
 @pytest.mark.parametrize("end", ["fin", "reset"])
-def test_child_of_a_command_never_sees_an_abort_as_an_end(room, apart, end):
-    """The child has the socket after the command itself has ended."""
-    t = apart("--", "sh", "-c", HEIR, room.dir)
+def test_child_of_a_command_never_sees_an_abort_as_an_end(
+        room, in_pid_namespace, end):
+    """The child holds the socket after the command has ended."""
+    t = in_pid_namespace("--", "sh", "-c", HEIR, room.dir)
     client = room.client(t)
     client.send(b"half a job")
     support.wait_for(lambda: support.text_of(room.path("part")),
-                     "the first part")
+                     "the start of the input")
     t.wait_log("command .* exited: status 0")
     client.fin() if end == "fin" else client.reset()
     support.wait_for(lambda: os.path.exists(room.path("term")) or
@@ -368,27 +368,28 @@ echo begun
 """
 
 
-def test_what_a_command_has_left_behind_is_not_aborted(room, apart):
-    """A process that has closed the connection is not killed with it."""
-    t = apart("--", "sh", "-c", DAEMON, room.dir)
+def test_daemon_of_a_command_is_not_aborted(room, in_pid_namespace):
+    """A process that has closed the connection's socket gets no signal."""
+    t = in_pid_namespace("--", "sh", "-c", DAEMON, room.dir)
     client = room.client(t)
     assert client.read_all() == (b"begun\n", "close_notify")
     t.wait_log("command .* exited: status 0")
     client.reset()
     t.wait_log(" client reset$")
     room.write("go", "")
-    support.wait_for(lambda: os.path.exists(room.path("done")), "its end")
+    support.wait_for(lambda: os.path.exists(room.path("done")),
+                     "the daemon's end")
     assert not os.path.exists(room.path("term"))
 
 
-def test_command_knows_its_client(room):
+def test_client_address_of_a_command(room):
     t = room.tunnel("--", "sh", "-c", "echo $REMOTE_HOST $REMOTE_PORT")
     client = room.client(t)
     host, port = client.sock.getsockname()
     assert client.read_all() == (f"{host} {port}\n".encode(), "close_notify")
 
 
-def test_command_knows_its_ipv6_client(room, ipv6):
+def test_ipv6_client_address_of_a_command(room, ipv6):
     t = room.tunnel("accept=[::1]:0", "--", "sh", "-c",
                     "echo $REMOTE_HOST $REMOTE_PORT")
     client = room.client(t)
@@ -397,7 +398,7 @@ def test_command_knows_its_ipv6_client(room, ipv6):
 
 
 def test_command_has_no_signals_blocked(room):
-    """It also has no descriptors besides 0, 1 and 2."""
+    """Nor does it inherit descriptors other than 0, 1 and 2."""
     t = room.tunnel("--", "sh", "-c",
                     "grep -E 'SigBlk|SigIgn' /proc/self/status; "
                     "exec 3</dev/null; readlink /proc/$$/fd/*")
@@ -405,12 +406,11 @@ def test_command_has_no_signals_blocked(room):
     blocked, ignored, *links = text.splitlines()
     assert int(blocked.split()[1], 16) == 0
     assert int(ignored.split()[1], 16) & 1 << signal.SIGPIPE - 1 == 0
-    assert len(links) == 4, links  # with the one for /dev/null
+    assert len(links) == 4, links  # including the one to /dev/null
 
 
 def test_commands_are_reaped(room):
-    """Both those that end before their connections and those that outlive
-    them.
+    """Commands that end before their connections, and those that outlive them.
     """
     t = room.tunnel(support.ALONE, "--", "sh", "-c", "read line")
     worker = t.pid if support.MODE == "fork" else t.workers()[0]
@@ -425,7 +425,7 @@ def test_commands_are_reaped(room):
             client.reset()
         t.wait_log("command .* exited: ", count=n)
 
-    def begun():  # zombies, too
+    def begun():  # including zombies
         with open(f"/proc/{worker}/task/{worker}/children") as f:
             return f.read().split()
 
@@ -471,7 +471,7 @@ def test_inetd_with_a_command(room, version):
 
 
 def test_inetd_never_logs_to_its_client(room, echo):
-    """0, 1 and 2 are the same socket, as with inetd."""
+    """Descriptors 0, 1 and 2 are the same socket, as under inetd."""
     peer, sock = socket.socketpair()
     peer.settimeout(support.DEADLINE)
     t = inetd(room, echo, sock, stdout=sock, stderr=sock)

@@ -1,4 +1,4 @@
-"""Peers that have vanished, and peers that are only slow."""
+"""Keepalive: peers that disappear silently, and peers that are only slow."""
 
 import contextlib
 import os
@@ -16,8 +16,7 @@ CHUNK = bytes(1 << 16)
 
 
 def options(sock):
-    """Return whether keepalive is on, the idle time, the number of probes, and
-    their interval.
+    """SO_KEEPALIVE, the idle time, the number of probes, and their interval.
     """
     return (sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
             *(sock.getsockopt(socket.IPPROTO_TCP, name) for name in
@@ -31,7 +30,7 @@ def listener(room):
 
 
 def passing(sock, fd):
-    """Return keywords to start a process with this socket."""
+    """Arguments for Popen that pass the socket as descriptor fd."""
     return {"preexec_fn": lambda: os.dup2(sock.fileno(), fd),
             "close_fds": False}
 
@@ -53,7 +52,7 @@ def test_off(room, backend, listener):
     assert options(listener)[0] == 0
 
 
-def test_a_reload_changes_them(room, backend, listener):
+def test_times_change_at_a_reload(room, backend, listener):
     conf = room.write("tunnel.conf", "keepalive = 1h\n")
     t = room.tunnel(f"connect={backend.address}", "accept=fd:9",
                     f"cert={room.certs.server}", "-c", conf,
@@ -75,7 +74,7 @@ def test_times_with_inetd(room, backend, listener):
 
 
 @pytest.mark.parametrize("value", ["5s", "19h", "300", "0s", "no"])
-def test_what_is_allowed(room, value):
+def test_limits(room, value):
     out = support.run(*support.command(
         "-t", "accept=0", "connect=1", f"cert={room.certs.server}",
         f"keepalive={value}"), status=2)
@@ -83,8 +82,8 @@ def test_what_is_allowed(room, value):
         b"64800s" in out
 
 
-# The network fails under connections: idle ones, those with data in
-# transit, and those whose receiver has stopped reading.
+# The network fails: for idle connections, for those with data in transit, and
+# for those with a receiver that had stopped reading.
 
 def send_on(client):
     """Send until it fails."""
@@ -94,9 +93,7 @@ def send_on(client):
 
 
 class Network:
-    """A network namespace for TCP; Unix sockets still work without the
-    network.
-    """
+    """A network namespace for TCP; Unix sockets keep working."""
 
     def __init__(self, ip):
         self.ip = ip
@@ -121,7 +118,7 @@ def pairs(room, t, backend, n):
 
 
 def dead(name, count):
-    """Wait for the log lines of dead connections."""
+    """Arguments to wait for log lines of that many timed-out connections."""
     return {"pattern": f" {name}: (Connection|Operation) timed out$",
             "count": count, "seconds": (3 * TIME + 10) * support.SLOW}
 
@@ -132,12 +129,12 @@ def test_dead_client(room, network):
     backend = room.backend(family=socket.AF_UNIX, to=path)
     t = room.tunnel(f"connect={backend.address}", f"keepalive={TIME}s")
     (idle, _), (_, busy), (_, full) = pairs(room, t, backend, 3)
-    support.stuff(full, CHUNK * 256)  # its client never reads
+    support.stuff(full, CHUNK * 256)  # the client never reads
     idle.send(b"hello")
     network.cut()
-    busy.sendall(CHUNK)  # in transit when the peer vanishes
+    busy.sendall(CHUNK)  # in transit while no one receives
     t.wait_log(**dead("client", 3))
-    assert support.read_all(busy)[1] == "eof"  # of a Unix socket
+    assert support.read_all(busy)[1] == "eof"  # a Unix socket
 
 
 @pytest.mark.seconds(60)
@@ -151,23 +148,22 @@ def test_dead_backend(room, network):
     network.cut()
     busy.send(CHUNK)
     t.wait_log(**dead("backend", 3))
-    assert idle.read_all() == (b"", "truncated")  # of a Unix socket
+    assert idle.read_all() == (b"", "truncated")  # a Unix socket
     task.result()
 
 
-# Live peers.
+# Slow peers.
 
-def unheard(sock):
-    """Return the time since the peer's last acknowledgement, in milliseconds.
-    """
+def unacknowledged(sock):
+    """The time without any acknowledgement by the peer, in milliseconds."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     return struct.unpack_from("I", info, 56)[0]
 
 
 @pytest.mark.seconds(60)
-def test_who_pauses_is_not_dead(room, backend, listener):
-    """A paused download: the client's buffer is full, and it answers probes,
-    which become less and less frequent.
+def test_paused_client_is_not_dead(room, backend, listener):
+    """A paused download: the client's window is full, and it answers window
+    probes, which get rarer with time.
     """
     client = room.connect(support.tcp_address(listener), rcvbuf=1 << 14)
     sock = room.keep(listener.accept()[0])
@@ -177,7 +173,7 @@ def test_who_pauses_is_not_dead(room, backend, listener):
     server = room.keep(backend.accept())
     sent = support.stuff(server, CHUNK * 512)
     assert sent < len(CHUNK) * 512
-    wait_for(lambda: unheard(sock) > (TIME + 1) * 1000, "a long pause",
+    wait_for(lambda: unacknowledged(sock) > (TIME + 1) * 1000, "a long pause",
              seconds=40 * support.SLOW)
     assert t.alive()
     server.close()

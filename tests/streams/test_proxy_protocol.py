@@ -1,5 +1,5 @@
-"""proxy_protocol: the backend gets the client's address in a header, first and
-only once.
+"""proxy_protocol: the backend receives the client's address in one header,
+ahead of all data.
 """
 
 import ctypes
@@ -22,9 +22,7 @@ def kind(request):
 
 
 def header_of(kind, client, destination=None):
-    """Return the expected header for a TLS client that is connected to a
-    listener.
-    """
+    """The header expected for a TLS client connected to a listener."""
     source = client.sock.getsockname()
     destination = destination or client.sock.getpeername()
     if kind == "v1":
@@ -33,7 +31,7 @@ def header_of(kind, client, destination=None):
               proxy.tlv(proxy.AUTHORITY, "localhost") + ssl_tlv(client))
 
 
-# Content.
+# Contents.
 
 def test_v1_ipv4(room, backend, tunnel, version):
     t = tunnel("proxy_protocol=v1")
@@ -55,7 +53,7 @@ def test_v1_ipv6(room, backend, tunnel, ipv6):
 
 
 def test_v2_ipv4(room, backend, tunnel):
-    """Check each byte of the header."""
+    """Checks every byte."""
     t = tunnel("proxy_protocol=v2", "alpn=imap")
     client = room.client(t, "1.3", alpn=["imap"])
     suite = client.tls.cipher()[0].encode()
@@ -95,7 +93,7 @@ def test_source_and_destination_are_not_mixed_up(room, backend, kind):
 
 
 def test_ipv4_on_a_listener_for_both(room, backend, tunnel, kind, ipv6):
-    """On such a listener its addresses are ::ffff:127.0.0.1."""
+    """There, IPv4 addresses appear as ::ffff:127.0.0.1."""
     t = tunnel("accept=0", f"proxy_protocol={kind}")
     port = t.address.rsplit(":", 1)[1]
     client = room.client("127.0.0.1:" + port)
@@ -111,7 +109,7 @@ def test_ipv6_on_a_listener_for_both(room, backend, tunnel, kind, ipv6):
     assert header == header_of(kind, client)
 
 
-# Clients on Unix-domain sockets have paths as addresses, or none.
+# Clients on Unix sockets have paths as addresses, or none.
 
 def unix_client(room, path, name=None):
     sock = room.keep(socket.socket(socket.AF_UNIX))
@@ -149,8 +147,8 @@ def test_v2_unix(room, backend, tunnel, named):
 
 
 def test_v2_unix_with_the_longest_path(room, backend, tunnel):
-    """108 bytes without a NUL, which Python can't bind.  For this path
-    getpeername(2) returns a length above that of a sockaddr_un.
+    """108 bytes without a NUL: Python cannot bind to it, and getpeername(2)
+    returns a length that exceeds a sockaddr_un.
     """
     path = room.path("accept")
     tunnel(f"accept=unix:{path}", "proxy_protocol=v2")
@@ -207,7 +205,7 @@ def test_inetd_on_an_accepted_socket(room, backend, kind, version):
 
 
 def check_unix(room, backend, kind, t, peer, name="", path=""):
-    """Check the header: peer is connected to t, and both have these names."""
+    """peer is connected to t; both sockets have these names."""
     client = room.client(peer)
     server = room.keep(backend.accept())
     header = proxy.read_header(server, kind)
@@ -255,7 +253,7 @@ def test_inetd_with_a_command(room, kind, version):
     assert t.wait() == 0
 
 
-# Position: first, and only once.
+# Position: first, and once.
 
 @pytest.fixture(params=["mode=poll", "mode=fork", "workers=2"])
 def way(request):
@@ -280,7 +278,7 @@ def test_before_the_first_byte(room, backend, tunnel, kind, version, way):
 
 def test_of_a_client_that_sends_nothing(room, backend, tunnel, kind, version,
                                         way):
-    """The header does not wait for data, and no byte follows it."""
+    """The header does not wait for data, and no data follows it."""
     t = tunnel(f"proxy_protocol={kind}", way)
     client = room.client(t, version)
     server = room.keep(backend.accept())
@@ -292,7 +290,7 @@ def test_of_a_client_that_sends_nothing(room, backend, tunnel, kind, version,
 
 
 def test_before_an_end_that_comes_at_once(room, backend, tunnel, kind):
-    """close_notify in one segment with the end of the handshake."""
+    """close_notify and the end of the handshake share a segment."""
     t = tunnel(f"proxy_protocol={kind}")
     client = room.client(t)
     client.close_notify()
@@ -318,7 +316,7 @@ def test_before_many_bytes(room, backend, tunnel, kind, version):
     assert client.read_all() == (b"thanks", "close_notify")
 
 
-def test_is_not_counted(room, backend, tunnel, kind):
+def test_header_is_not_counted(room, backend, tunnel, kind):
     """The log counts only the client's bytes."""
     t = tunnel(f"proxy_protocol={kind}")
     client = room.client(t)
@@ -334,11 +332,11 @@ def test_is_not_counted(room, backend, tunnel, kind):
 
 
 def test_after_an_address_that_refuses(room, backend, kind, version, way):
-    """The header is sent once, to the address that accepts."""
+    """The address that accepts gets one header."""
     t = room.tunnel(f"connect={support.closed_port()}",
                     f"connect={backend.address}", f"proxy_protocol={kind}",
                     way)
-    for _ in range(4):  # the round robin begins with either
+    for _ in range(4):  # the round robin starts with either
         client = room.client(t, version)
         client.send(b"hello")
         client.close_notify()
@@ -350,7 +348,7 @@ def test_after_an_address_that_refuses(room, backend, kind, version, way):
 
 
 def test_after_an_address_that_does_not_answer(room, backend, kind):
-    """The header is not lost in the failed connection."""
+    """A failed connection attempt loses nothing of the header."""
     listener = room.backend(backlog=0)
     for _ in range(4):
         s = room.keep(socket.socket())
@@ -377,7 +375,7 @@ def test_to_each_address_in_turn(room, kind):
 
 
 def test_to_a_unix_socket(room, kind, version):
-    """The header has the client's addresses, not the backend's."""
+    """The header has the client's addresses, whatever the backend's are."""
     backend = room.backend(family=socket.AF_UNIX, to=room.path("backend"))
     t = room.tunnel(f"connect={backend.address}", f"proxy_protocol={kind}")
     client = room.client(t, version)
@@ -402,7 +400,7 @@ def test_to_a_command(room, kind, version, by, mode):
 
 
 def test_to_a_command_that_does_not_read(room, kind):
-    """Its output is delivered completely nevertheless."""
+    """Its output is nevertheless delivered whole."""
     t = room.tunnel(f"proxy_protocol={kind}", "--", "head", "-c", "300000",
                     "/dev/zero")
     for _ in range(5):
@@ -411,8 +409,9 @@ def test_to_a_command_that_does_not_read(room, kind):
         client.close()
 
 
-def test_to_a_service_that_is_gone_at_once(room, tunnel, backend, kind):
-    """With the header received or not, the client gets no proper end."""
+def test_to_a_backend_that_closes_at_once(room, tunnel, backend, kind):
+    """The client sees no proper end, whether or not the header was delivered.
+    """
     backend.serve(support.reset)
     t = tunnel(f"proxy_protocol={kind}")
     for n in range(1, 11):
@@ -425,7 +424,7 @@ def test_to_a_service_that_is_gone_at_once(room, tunnel, backend, kind):
                    "peer|Broken pipe)$", count=n)
 
 
-def test_nobody_is_told_of_a_client_that_is_none(room, backend, tunnel, kind):
+def test_no_header_for_a_client_without_tls(room, backend, tunnel, kind):
     """The header is sent only after the handshake."""
     backend.sock.settimeout(0)
     t = tunnel(f"proxy_protocol={kind}")
@@ -447,13 +446,14 @@ def test_off(room, backend, tunnel, arguments):
 
 
 def test_reload(room, backend):
-    """The header is by the configuration at the time of the connection."""
+    """A connection keeps the header of the configuration under which it began.
+    """
     def write(kind):
         return room.write(
             "tunnel.conf", f"accept = 127.0.0.1:0\n"
             f"connect = {backend.address}\ncert = {room.certs.server}\n"
             f"log_level = debug\nproxy_protocol = {kind}\n"
-            "sandbox = no\n")  # the sandbox hides its descriptors
+            "sandbox = no\n")  # the test lists open sockets
 
     t = room.tunnel("-c", write("off"))
     old = room.client(t)
@@ -466,7 +466,7 @@ def test_reload(room, backend):
             t.wait_log("tunnel: reloaded$", before + 1)
             support.wait_for(lambda: not any(
                 x in listeners for pid in workers
-                for x in support.sockets(pid)), "the old ones to drain")
+                for x in support.sockets(pid)), "the old workers to drain")
             client = room.client(t)
             next_one = room.keep(backend.accept())
             assert proxy.read_header(next_one, kind) == \

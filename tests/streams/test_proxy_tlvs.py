@@ -1,4 +1,4 @@
-"""TLS information for the backend by proxy_protocol=v2."""
+"""The TLS information in proxy_protocol=v2, for a backend without TLS."""
 
 import pytest
 
@@ -15,7 +15,7 @@ BOTH = ON_CONNECTION | IN_SESSION
 
 
 def tlvs_of(backend, client):
-    """Return what follows the addresses in the next connection's header."""
+    """Everything after the addresses, on the next connection."""
     with backend.accept() as server:
         family, block = proxy.v2_parts(proxy.read_v2(server))
     addresses = inet_block(client.sock.getsockname(),
@@ -36,9 +36,7 @@ def app1(authority):
 
 
 def unchecked(room, *arguments, **keywords):
-    """Return a context for clients that ask for another name than the
-    server's.
-    """
+    """A context for clients that accept any server name."""
     ctx = peers.context(room.certs, *arguments, **keywords)
     ctx.check_hostname = False
     return ctx
@@ -69,8 +67,10 @@ def test_no_server_name(room, backend, start, version):
 
 
 @pytest.mark.parametrize("name", ["a=b", "a b", 'a"b', "a\x1bb"])
-def test_server_name_that_is_none(room, backend, start, version, name):
-    """OpenSSL's client sends any name.  An invalid one is not passed on."""
+def test_invalid_server_name(room, backend, start, version, name):
+    """OpenSSL's client sends any name.  An invalid one is unreliable, so the
+    backend does not receive it.
+    """
     client = connect(room, start(), unchecked(room, version), name)
     assert tlvs_of(backend, client) == ssl_tlv(client)
 
@@ -82,8 +82,8 @@ def test_alpn(room, backend, start, version):
         NAME + ssl_tlv(client)
 
 
-def test_alpn_that_was_not_negotiated(room, backend, start, version):
-    """No protocol is reported for a client that offers none."""
+def test_alpn_not_negotiated(room, backend, start, version):
+    """No TLV if the client offers no protocol."""
     client = room.client(start("alpn=h2"), version)
     assert tlvs_of(backend, client) == NAME + ssl_tlv(client)
 
@@ -105,15 +105,15 @@ def test_no_certificate(room, backend, start, authority, version):
     assert tlvs_of(backend, client) == NAME + ssl_tlv(client)
 
 
-def test_certificate_that_was_not_asked_for(room, backend, start, app1,
-                                            version):
-    """Without a request the client does not send it."""
+def test_certificate_not_requested(room, backend, start, app1,
+                                   version):
+    """Without a request, the client sends none."""
     client = room.client(start(), version, client=app1)
     assert tlvs_of(backend, client) == NAME + ssl_tlv(client)
 
 
-def test_certificate_that_is_pinned(room, backend, start, app1, version):
-    """It is verified without an authority."""
+def test_pinned_certificate(room, backend, start, app1, version):
+    """Without an authority, a pinned certificate counts as verified."""
     t = start("verify=require", "peer=" + pin(app1))
     client = room.client(t, version, client=app1)
     assert tlvs_of(backend, client) == NAME + ssl_tlv(client, "app1", BOTH)
@@ -131,8 +131,8 @@ def test_certificate_without_a_common_name(room, backend, start, authority,
     "a", "Zoë Ångström", 'quoted "name", O=other', "back\\slash", "a+b=c;d#e",
     " spaces ", "line\nfeed", "CN=cn",
 ])
-def test_common_name_as_it_is(room, backend, start, authority, cn):
-    """Its bytes in UTF-8, without the escapes of the log."""
+def test_common_name_unescaped(room, backend, start, authority, cn):
+    """The bytes in UTF-8, without the escapes of the log."""
     t = start("verify=require", f"ca={authority.crt}")
     escaped = cn.replace("\\", "\\\\").replace("+", "\\+")
     pem = authority.leaf(subject="/O=tunnel/CN=" + escaped)
@@ -140,7 +140,7 @@ def test_common_name_as_it_is(room, backend, start, authority, cn):
     assert tlvs_of(backend, client) == NAME + ssl_tlv(client, cn, BOTH)
 
 
-# Certificates that openssl(1) can't make.
+# Certificates that openssl(1) does not make.
 
 def der(tag, value):
     size = len(value)
@@ -150,7 +150,7 @@ def der(tag, value):
 
 
 def elements(data):
-    """Return the elements of a SEQUENCE, each with its tag and length."""
+    """The elements of a SEQUENCE's value, with tag and length."""
     while data:
         head, size = 2, data[1]
         if size & 0x80:
@@ -165,7 +165,7 @@ def value_of(data):
 
 
 def names(tag, *values):
-    """Return a subject with these common names."""
+    """A subject with these common names."""
     return der(0x30, b"".join(
         der(0x31, der(0x30, bytes.fromhex("0603550403") + der(tag, value)))
         for value in values))
@@ -176,7 +176,7 @@ UTF8, BMP = 0x0C, 0x1E
 
 @pytest.fixture
 def crafted(room, authority):
-    """Return a certificate with a replaced subject."""
+    """A certificate with a subject that openssl(1) does not write."""
 
     def make(subject):
         pem = authority.leaf("app2")
@@ -197,8 +197,8 @@ def crafted(room, authority):
 
 def test_crafted_certificate(room, backend, start, authority, crafted,
                              version):
-    """A normal one is accepted: so the next ones are refused only for their
-    subject.
+    """An ordinary one is accepted, so the tests below fail only because of
+    their subjects.
     """
     t = start("verify=require", f"ca={authority.crt}")
     pem = crafted(names(UTF8, b"app1"))
@@ -210,17 +210,17 @@ def test_crafted_certificate(room, backend, start, authority, crafted,
     names(UTF8, b"app1\0.example.org"), names(UTF8, b"\0app1"),
     names(BMP, "app1".encode("utf-16-be")), names(UTF8, b""),
 ], ids=["zero", "zero first", "BMP", "empty"])
-def test_common_name_that_is_no_text(room, backend, start, authority, crafted,
-                                     subject):
-    """No part of it is used, which could be the name of another client."""
+def test_common_name_with_binary_data(room, backend, start, authority, crafted,
+                                      subject):
+    """No part of it is sent, because a part may be someone else's name."""
     t = start("verify=require", f"ca={authority.crt}")
     client = room.client(t, client=crafted(subject))
     assert tlvs_of(backend, client) == NAME + ssl_tlv(client, None, BOTH)
 
 
 @pytest.mark.parametrize("size", [1000, 3000, 9000])
-def test_common_name_that_is_far_too_long(room, backend, start, authority,
-                                          crafted, size):
+def test_common_name_of_excessive_length(room, backend, start, authority,
+                                         crafted, size):
     """All of it or nothing; the client's first byte follows."""
     t = start("verify=require", f"ca={authority.crt}")
     cn = "x" * size
@@ -240,15 +240,14 @@ def test_common_name_that_is_far_too_long(room, backend, start, authority,
 # Resumed sessions.
 
 def resumed(room, t, backend, version, **keywords):
-    """Return a client that resumes the session of another one with these
-    arguments.
+    """A client that resumes the session of another one with these arguments.
     """
     first = room.client(t, version, **keywords)
     assert not first.resumed
     with backend.accept() as server:
         proxy.read_v2(server)
         server.sendall(b"hello")
-        # In TLS 1.3 the ticket follows the handshake.
+        # In TLS 1.3, the ticket follows the handshake.
         assert read_exactly(first, 5) == b"hello"
         session = first.session
         first.close_notify()
@@ -270,7 +269,7 @@ def test_resumed(room, backend, start, version, mode):
 @pytest.mark.parametrize("verify", ["request", "require"])
 def test_resumed_with_a_certificate(room, backend, start, authority, app1,
                                     version, verify, mode):
-    """It was presented in this session, but not on this connection."""
+    """The flags: presented in this session, not on this connection."""
     t = start(mode, f"verify={verify}", f"ca={authority.crt}")
     client = resumed(room, t, backend, version, client=app1)
     assert tlvs_of(backend, client) == NAME + \
@@ -278,7 +277,7 @@ def test_resumed_with_a_certificate(room, backend, start, authority, app1,
 
 
 def test_resumed_by_its_id(room, backend, start, authority, app1):
-    """By a TLS 1.2 client without tickets."""
+    """A TLS 1.2 client without tickets."""
     t = start("verify=require", f"ca={authority.crt}")
     client = resumed(room, t, backend, "1.2", client=app1, tickets=False)
     assert tlvs_of(backend, client) == NAME + \
@@ -292,7 +291,7 @@ LONG_CN = "\N{FROG FACE}" * 64  # 256 bytes, the maximum
 
 
 def test_long_common_name(room, backend, start, authority, version):
-    """Its length needs more than a byte."""
+    """The length exceeds one byte."""
     t = start("verify=require", f"ca={authority.crt}")
     client = room.client(t, version, client=authority.leaf(LONG_CN))
     assert tlvs_of(backend, client) == NAME + ssl_tlv(client, LONG_CN, BOTH)
@@ -312,8 +311,8 @@ def test_long_alpn(room, backend, start, version):
 
 
 @pytest.mark.parametrize("to", ["backend", "command"])
-def test_all_of_them_long(room, backend, authority, version, to):
-    """The header is complete, and the client's first byte follows."""
+def test_all_tlvs_long(room, backend, authority, version, to):
+    """The header is written whole, followed by the client's first byte."""
     alpn = "a" * 255
     arguments = ["--", "cat"] if to == "command" else []
     t = room.tunnel(f"accept=unix:{room.path('accept')}", f"alpn={alpn}",

@@ -1,5 +1,5 @@
-"""Servers that can't be reached, don't speak TLS, or end it early: the log has
-the reason, and the application never gets an end of file.
+"""Servers without TLS, and servers that fail during the handshake: the log has
+the reason, and the application never sees an end of file.
 """
 
 import socket
@@ -65,7 +65,8 @@ def test_reason(room, certs, server, why):
 
 
 def test_servers_in_turn(room, certs):
-    """Each has its log line with the reason, and the last one serves."""
+    """Each failed server has a log line with its reason; the last one serves.
+    """
     bad = [room.backend().serve(server) for server in (resets, is_http)]
     good = room.tunnel(f"connect={room.backend().serve(support.echo).address}")
     t = room.tunnel("client=yes", f"ca={certs.ca}", support.ALONE,

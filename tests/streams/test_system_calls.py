@@ -1,6 +1,4 @@
-"""The number of system calls for a connection, and for a megabyte of data,
-which is moved in large pieces.
-"""
+"""The number of system calls for a connection, and for a megabyte of data."""
 
 import os
 import shutil
@@ -14,10 +12,10 @@ from support import Task, is_echoed, read_exactly
 
 MB = 1024 * 1024
 SIZE = 40 * MB
-# About 30 are needed; one call per record would be 150 to 250.
+# About 30 are needed; one call per record would make 150 to 250.
 PER_MB = {"up": 32, "down": 45}
 TRIES = 8
-# From accept(2) to close(2), with an echoed word.
+# From accept(2) to close(2), with one echoed word.
 PER_CONNECTION = {("1.3", "full"): 50, ("1.3", "resumed"): 47,
                   ("1.2", "full"): 48, ("1.2", "resumed"): 42}
 
@@ -25,14 +23,14 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("strace"),
                        reason="strace is not installed"),
     pytest.mark.skipif(os.geteuid() != 0,
-                       reason="strace needs root to look into a sandbox"),
+                       reason="strace of a sandboxed process needs root"),
     pytest.mark.skipif(support.SANITIZED or bool(support.UNDER),
-                       reason="sanitizers and valgrind make calls of their own"),
+                       reason="sanitizers and valgrind add system calls"),
 ]
 
 
 class Counted:
-    """Count the system calls of processes until the number is read."""
+    """Counts the system calls of processes, until its number is read."""
 
     def __init__(self, room, pids):
         self.out = room.path("calls")
@@ -54,7 +52,9 @@ class Counted:
 @pytest.mark.seconds(60)
 @pytest.mark.parametrize("way", PER_MB)
 def test_calls_per_megabyte(room, version, way):
-    """The best of several: a busy machine delivers data in smaller pieces."""
+    """The minimum of several runs: on a busy machine, data arrives in smaller
+    pieces.
+    """
     backend = room.backend()
     t = room.tunnel(f"connect={backend.address}", "log_level=info")
     calls = []
@@ -74,7 +74,7 @@ def test_calls_per_megabyte(room, version, way):
 
 
 def visit(t, ctx, session=None):
-    """Use a connection to its end; return its session."""
+    """A complete connection; returns a session to resume."""
     client = peers.Client(t.address, ctx, session=session)
     with client.sock:
         client.handshake()
@@ -86,7 +86,9 @@ def visit(t, ctx, session=None):
 
 @pytest.mark.parametrize("version,kind", PER_CONNECTION)
 def test_calls_per_connection(room, echo, version, kind):
-    """The best of several: on a busy machine the worker sleeps more often."""
+    """The minimum of several runs: on a busy machine, the worker sleeps more
+    often.
+    """
     t = room.tunnel(f"connect={echo.address}", "mode=poll", "ktls=off",
                     "workers=1")
     ctx = peers.context(room.certs, version)

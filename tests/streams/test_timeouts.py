@@ -1,6 +1,4 @@
-"""Timeouts, limits of connections and descriptors, and the cost of idle
-connections.
-"""
+"""Timeouts and limits; idle connections use no CPU time."""
 
 import socket
 import ssl
@@ -15,11 +13,11 @@ from support import Task, read_all, read_exactly
 connects = support.direct("it is another tunnel that connects")
 from transfers import Dribble
 
-LATE = 1.0 * support.SLOW  # tolerance for timeouts
+LATE = 1.0 * support.SLOW  # tolerance for lateness
 
 
 class Elapsed:
-    """Check that a block takes these seconds, or slightly more."""
+    """Checks that a block takes these seconds, or slightly more."""
 
     def __init__(self, seconds):
         self.seconds = seconds
@@ -44,13 +42,13 @@ def test_idle_timeout(room, backend, tunnel, version):
     assert read_all(server) == (b"", "reset")
 
 
-def test_idle_timeout_is_pushed_back_by_every_byte(room, backend, tunnel):
-    """In either direction, for longer than the timeout in total."""
+def test_idle_timeout_restarts_at_every_byte(room, backend, tunnel):
+    """In either direction, for longer than one timeout in total."""
     t = tunnel("idle_timeout=2s")
     client = room.client(t)
     server = room.keep(backend.accept())
     for way in ("up", "up", "down", "down"):
-        time.sleep(0.7)  # between bytes, less than the timeout
+        time.sleep(0.7)  # shorter than the timeout: pacing, not a wait
         if way == "up":
             client.send(b"x")
             assert read_exactly(server, 1) == b"x"
@@ -62,7 +60,7 @@ def test_idle_timeout_is_pushed_back_by_every_byte(room, backend, tunnel):
 
 
 def test_idle_timeout_of_a_client_that_does_not_read(room, backend, tunnel):
-    """Unsent bytes don't extend the timeout."""
+    """Stalled bytes do not restart the timeout."""
     t = tunnel("idle_timeout=1s")
     client = room.client(t, rcvbuf=65536)
     server = room.keep(backend.accept())
@@ -84,7 +82,7 @@ def test_handshake_timeout_of_a_silent_client(room, tunnel):
 
 
 def test_handshake_timeout_of_a_slow_client(room, tunnel):
-    """Occasional bytes don't extend the timeout."""
+    """Single bytes do not restart the timeout."""
     t = tunnel("handshake_timeout=1s")
     client = room.keep(peers.Client(
         t.address, peers.context(room.certs)))
@@ -95,13 +93,13 @@ def test_handshake_timeout_of_a_slow_client(room, tunnel):
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         for i in range(len(hello)):
             client.sock.sendall(hello[i:i + 1])
-            time.sleep(0.05)  # between bytes
+            time.sleep(0.05)  # pacing of the client
     assert time.monotonic() - start < 1 + LATE
     t.wait_log(" handshake timeout$")
 
 
 def test_slow_client_in_time(room, backend, tunnel, version):
-    """Byte by byte, in separate segments: the records are reassembled."""
+    """One-byte segments: every record is reassembled."""
     t = tunnel()
     client = room.keep(peers.Client(
         t.address, peers.context(room.certs, version)))
@@ -115,9 +113,7 @@ def test_slow_client_in_time(room, backend, tunnel, version):
 
 @pytest.fixture
 def full(room):
-    """Return the address of a listener with a full queue, where a SYN gets no
-    answer.
-    """
+    """The address of a listener with a full queue: a SYN gets no answer."""
     listener = room.backend(backlog=0)
     for _ in range(4):
         s = room.keep(socket.socket())
@@ -138,7 +134,7 @@ def test_connect_timeout(room, full):
 
 @connects
 def test_connect_to_a_unix_socket_with_a_full_backlog(room):
-    """connect(2) has no better error for it than "temporarily unavailable"."""
+    """connect(2) reports only "temporarily unavailable" for it."""
     path = room.path("full")
     listener = room.backend(family=socket.AF_UNIX, to=path, backlog=0)
     with pytest.raises(BlockingIOError):
@@ -172,7 +168,7 @@ def test_client_that_leaves_while_the_backend_is_dialed(room, full):
 
 
 def test_half_close_timeout_after_the_client(room, backend, tunnel, version):
-    """The tunnel does not wait for ever for a backend that never ends."""
+    """The tunnel does not wait forever for the backend's end."""
     t = tunnel("half_close_timeout=1s")
     client = room.client(t, version)
     server = room.keep(backend.accept())
@@ -184,11 +180,11 @@ def test_half_close_timeout_after_the_client(room, backend, tunnel, version):
     with pytest.raises(OSError):
         for _ in range(3):
             server.sendall(b"x")
-            time.sleep(0.01)  # for the answer to arrive
+            time.sleep(0.01)  # for the answer to return
 
 
 def test_half_close_timeout_after_the_backend(room, backend, tunnel):
-    """A client that never closes got all of its reply before."""
+    """A client that never closes has received the whole reply."""
     t = tunnel("half_close_timeout=1s")
     client = room.client(t)
     server = room.keep(backend.accept())
@@ -199,45 +195,46 @@ def test_half_close_timeout_after_the_backend(room, backend, tunnel):
         t.wait_log(" half-close timeout$")
 
 
-def test_half_close_timeout_is_pushed_back_by_every_byte(room, backend, tunnel):
+def test_half_close_timeout_restarts_at_every_byte(room, backend,
+                                                   tunnel):
     t = tunnel("half_close_timeout=3s")
     client = room.client(t)
     server = room.keep(backend.accept())
     client.close_notify()
     assert read_all(server) == (b"", "eof")
     for _ in range(4):
-        time.sleep(1)  # between bytes
+        time.sleep(1)  # pacing of the backend
         server.sendall(b"x")
     server.close()
     assert client.read_all() == (b"xxxx", "close_notify")
 
 
 def test_idle_timeout_off(room, backend, tunnel):
-    """Off is the default: an idle connection continues."""
+    """Off is the default: idle connections stay open."""
     t = tunnel("half_close_timeout=1s")
     client = room.client(t)
     server = room.keep(backend.accept())
-    time.sleep(1.5)  # longer than all configured timeouts
+    time.sleep(1.5)  # longer than any timeout in this file
     client.send(b"still there")
     assert read_exactly(server, 11) == b"still there"
 
 
 # Idle connections.
 
-def test_idle_connection_costs_nothing(room, backend, tunnel):
+def test_idle_connection_uses_no_cpu_time(room, backend, tunnel):
     t = tunnel()
     client = room.client(t)
     server = room.keep(backend.accept())
     client.send(b"hello")
     assert read_exactly(server, 5) == b"hello"
     before = t.cpu_seconds()
-    time.sleep(1)  # time to measure
+    time.sleep(1)  # measuring interval
     assert t.cpu_seconds() - before <= 0.01
 
 
 @pytest.mark.parametrize("end", ["client", "backend", "stuck"])
-def test_waiting_connection_costs_nothing(room, backend, tunnel, end):
-    """One side has ended, or does not read: the tunnel has nothing to do."""
+def test_waiting_connection_uses_no_cpu_time(room, backend, tunnel, end):
+    """One side has ended, or does not read: the tunnel stays idle."""
     t = tunnel()
     client = room.client(t, rcvbuf=65536)
     server = room.keep(backend.accept())
@@ -253,6 +250,6 @@ def test_waiting_connection_costs_nothing(room, backend, tunnel, end):
         support.wait_until_stalled(client.sock)
         assert pouring.running()
     before = t.cpu_seconds()
-    time.sleep(0.5)  # time to measure
+    time.sleep(0.5)  # measuring interval
     assert t.cpu_seconds() - before <= 0.01
     client.reset()

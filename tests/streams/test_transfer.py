@@ -1,4 +1,4 @@
-"""All data arrive, byte for byte, each way and both ways at once."""
+"""All data arrives unchanged, in each direction and in both at once."""
 
 import socket
 
@@ -45,8 +45,8 @@ def test_transfer_with_suite(room, version, cipher):
 
 @pytest.mark.parametrize("rcvbuf", [20000, 50000, 130000])
 def test_transfer_under_back_pressure(room, version, rcvbuf):
-    """Receivers with small buffers that begin late: part of the data has to
-    wait, in both directions.
+    """Slow receivers with small buffers that start late: data has to wait in
+    both directions.
     """
     transfer(room, version, 8 * MB, 8 * MB, rcvbuf)
 

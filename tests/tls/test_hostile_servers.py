@@ -52,7 +52,7 @@ def passes(s, app):
     assert s.record()[1] == b"to it"
 
 
-def test_server_that_is_right(client, server):
+def test_valid_server(client, server):
     s, app = server(client())
     passes(s.handshake(), app)
 
@@ -173,7 +173,7 @@ def test_retry(client, server):
     ([(COOKIE, vector(2, b"c") + b"\0")], DECODE)],
     ids=["nothing", "same-share", "not-offered", "share-and-more",
          "no-cookie", "cookie-and-more"])
-def test_retry_that_must_not_be(client, server, found, number):
+def test_invalid_retry(client, server, found, number):
     s, app = server(client("groups=x25519,secp256r1"))
     s.read_hello()
     s.send(SERVER_HELLO, s.hello_body(
@@ -287,7 +287,7 @@ def test_ticket(client, server, tickets):
      ILLEGAL), (message(REQUEST, b"\1c\0\0"), UNEXPECTED)],
     ids=["empty", "and-more", "cut", "extension-cut", "extension-of-hello",
          "request"])
-def test_ticket_that_must_not_be(client, server, data, number):
+def test_invalid_ticket(client, server, data, number):
     t = client()
     s, app = server(t)
     s.handshake()

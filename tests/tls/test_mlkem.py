@@ -215,7 +215,7 @@ def test_second_hello_with_another_share(tunnel, by_shares):
         client.server_hello()
 
 
-def test_tls12_has_none_of_it(room, tunnel):
+def test_not_in_tls12(room, tunnel):
     """TLS 1.2 uses the other groups."""
     t = tunnel(f"groups={NAME},secp384r1")
     room.client(t, "1.2").close()

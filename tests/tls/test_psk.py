@@ -169,7 +169,7 @@ def test_others_beside_keys(room, both, version):
     assert support.read_exactly(client, 5) == b"hello"
 
 
-def test_none_at_all(room, keyed, version):
+def test_no_key_at_all(room, keyed, version):
     """On a server without certificates."""
     k = keyed()
     with pytest.raises(ssl.SSLError) as e:
@@ -495,7 +495,7 @@ def test_warning(room, words, warning):
         f"^tunnel: warning: (command line: )?\\w+: {warning}$", p.stderr, re.M)
 
 
-def test_suites_are_told(room):
+def test_suites_in_the_report(room):
     """The report has only usable suites; with certificates, all."""
     words = ["-t", "accept=0", "connect=1", f"psk={write(room)}"]
     suites = re.findall(r"^#\t(TLS_\w+)$", run_tunnel(*words).stdout, re.M)

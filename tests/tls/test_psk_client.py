@@ -354,7 +354,7 @@ def passes(s, app):
     assert support.read_exactly(app, 15) == b"from the server"
 
 
-def test_server_that_is_right(by_hand, beside):
+def test_valid_server(by_hand, beside):
     s, app, t = by_hand(*beside)
     assert s.offered() == OFFER
     assert s.hello.extensions[45] == b"\1\1"  # psk_dhe_ke, and no psk_ke
@@ -428,7 +428,7 @@ def test_server_without_the_key(by_hand, beside):
 @pytest.mark.parametrize("how", [
     {"index": 1}, {"index": 65535}, {"with_share": False}],
     ids=["next", "last", "psk_ke"])
-def test_choice_that_must_not_be(by_hand, beside, how):
+def test_invalid_choice(by_hand, beside, how):
     s, app, t = by_hand(*beside)
     s.choose(**how)
     assert s.alert() in (HANDSHAKE_FAILURE, ILLEGAL_PARAMETER)

@@ -75,7 +75,7 @@ GOES_ON = {"tickets": ("1.3", ticket), "warnings": ("1.2", warning),
 
 @pytest.mark.seconds(60)
 @pytest.mark.parametrize("what", GOES_ON)
-def test_what_means_nothing_costs_little(room, backend, start, hand, what):
+def test_useless_messages_cost_little(room, backend, start, hand, what):
     """Although the server reads no answer."""
     version, record = GOES_ON[what]
     t = start("workers=1")
@@ -109,7 +109,7 @@ ENDS = {"empty": ("1.2", lambda h: h.data(b"")),
 
 
 @pytest.mark.parametrize("what", ENDS)
-def test_flood_that_ends_it(room, backend, start, hand, what):
+def test_flood_that_ends_the_connection(room, backend, start, hand, what):
     """The server gets an alert, and the application the data before."""
     version, record = ENDS[what]
     t = start()
@@ -254,7 +254,8 @@ def test_crowd_with_long_chains(room, backend, start, certs):
     assert serves(room, backend, t)
     each = (memory(t) - before) / len(here)
     print(f"{each:.1f} kB")
-    assert each < 60
+    # Without mbedtls/patches, all that it sends is parsed, and kept.
+    assert each < (60 if support.PATCHED else 100)
     for app, s in here:
         s.sock.close()
         assert read_all(app) == (b"", "reset")
@@ -277,7 +278,7 @@ def test_retries_for_ever(room, backend, start, certs):
     assert serves(room, backend, t)
 
 
-def test_cookie_of_a_giant(room, backend, start, certs):
+def test_giant_cookie(room, backend, start, certs):
     """The client would have to return the cookie."""
     t = start("groups=x25519,secp256r1")
     app = room.connect(t.address)

@@ -146,6 +146,14 @@ file_fault(int option, const struct stat *st)
 	return "not a regular file";
 }
 
+/* The caller's errno, in words. */
+static const char *
+why_not(void)
+{
+	return errno != EROFS ? strerror(errno) : "Read-only file system (a "
+	    "service of systemd can write to /run/tunnel; see tunnel(8))";
+}
+
 const char *
 files_fault(struct files_user user, int option, const char *path)
 {
@@ -168,8 +176,7 @@ files_fault(struct files_user user, int option, const char *path)
 		path = place.directory;
 	if (option == STATS_FILE)
 		path = place.directory;	/* a new file is made there */
-	return access(path, is_read ? R_OK : W_OK) == -1 ? strerror(errno) :
-	    NULL;
+	return access(path, is_read ? R_OK : W_OK) == -1 ? why_not() : NULL;
 }
 
 /* The path in a value of an option; or NULL. */

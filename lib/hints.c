@@ -48,8 +48,9 @@ static const struct stunnel_key {
 	{ "CRLpath", .ours = "crl", .is_copied = 1 },
 	{ "curve", .ours = "groups", .is_copied = 1 },
 	{ "curves", .ours = "groups", .is_copied = 1 },
-	{ "debug", .ours = "log_level", .advice = ": 0 to 3 are error, 4 is "
-	    "warning, 5 notice, 6 info, 7 debug" },
+	{ "debug", .ours = "log_level", .is_copied = 1, .advice = "; of the "
+	    "numbers, 0 to 3 are error, 4 is warning, 5 notice, 6 info, 7 "
+	    "debug" },
 	{ "delay", .advice = "names are looked up again every "
 	    "resolve_interval: delete the line" },
 	{ "EGD", .advice = "random numbers come from the kernel: delete the "
@@ -91,9 +92,10 @@ static const struct stunnel_key {
 	{ "options", .advice = "OpenSSL is not used, and TLS below 1.2 is not "
 	    "supported: delete the line (NO_TLSv1_2 is tls_min = 1.3, "
 	    "NO_TLSv1_3 is tls_max = 1.2)" },
-	{ "output", .ours = "log", .is_copied = 1 },
+	{ "output", .ours = "log", .is_copied = 1, .advice = "; or delete the "
+	    "line under systemd, whose journal has the log" },
 	{ "pid", .ours = "pidfile", .is_copied = 1, .advice = "; one per "
-	    "instance, or none under a service manager" },
+	    "instance, or delete the line under systemd" },
 	{ "protocol", "proxy", .ours = "proxy_protocol", .advice =
 	    ": proxy_protocol = v1" },
 	{ "protocol", .advice = "STARTTLS and the like are not supported: TLS "

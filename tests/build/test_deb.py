@@ -131,6 +131,8 @@ def test_life_of_a_package(deb, machine, tmp_path):
     machine.run("tunnel", "-g", "localhost", "-o", "/etc/tunnel/cert.pem")
     machine.run("sh", "-c", "cat >/etc/tunnel/echo.conf", input=CONFIG)
     machine.run("systemctl", "start", "tunnel@echo")
+    # This Debian is as small as it can be: it has no /bin/kill.
+    machine.run("systemctl", "reload", "tunnel@echo")
     pid = machine.run("systemctl", "show", "-P", "MainPID", "tunnel@echo")
     client = machine.client(4433)
     try:

@@ -96,7 +96,8 @@ def test_units_run_the_installed_program(tmp_path):
         use = f"-c /opt/etc/tunnel/{conf}.conf"
         assert commands_of(units / f"{name}.service") == [
             f"/opt/tunnel/sbin/tunnel {use}",
-            f"/opt/tunnel/sbin/tunnel -tq {use}", "/bin/kill -HUP $MAINPID"]
+            f"/opt/tunnel/sbin/tunnel -tq {use}",
+            "/bin/sh -c 'kill -HUP $MAINPID'"]
 
 
 def test_user_for_the_workers(tmp_path):

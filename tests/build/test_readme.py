@@ -139,7 +139,8 @@ def test_readme_tells_figures_of_the_bench():
             "the best of stunnel, hitch, haproxy and nginx, "
             f"{best('per_conn'):.1f} KB") in text
     assert (f"a full handshake takes {full['accel']:.0f} µs of CPU time; with "
-            f"the best of these four, {best('full1.3'):.0f} µs") in text
+            "the best of the four servers above, "
+            f"{best('full1.3'):.0f} µs") in text
     assert ("The default build is small rather than fast, and takes "
             f"{full['tunnel']:.0f} µs") in text
     harnesses = re.search(r"^HARNESSES = ((?:.*\\\n)*.*)$",

@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import resource
+import shutil
 import signal
 import socket
 import stat
@@ -257,6 +258,24 @@ def test_files_of_a_user_in_its_own_directory(room, place, monkeypatch):
     support.connect(f"unix:{place}/socket").close()
     assert os.path.exists(f"{place}/pid")
     assert "warning" not in text_of(f"{place}/log")
+
+
+@needs_root
+@pytest.mark.parametrize("option", ["log", "pidfile"])
+def test_read_only_place(room, place, option):
+    """As in a unit, where a check outside of it found no error."""
+    if not shutil.which("unshare"):
+        pytest.skip("unshare is not installed")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"mount -t tmpfs -o ro none {place} "
+         "|| exit 77\nexec \"$@\"", "sh", support.TUNNEL,
+         f"{option}={place}/x", "accept=127.0.0.1:0", "connect=1",
+         f"cert={room.certs.server}"],
+        capture_output=True, text=True, timeout=30)
+    if done.returncode == 77:
+        pytest.skip("nothing can be mounted here")
+    assert f"{option}: {place}/x: Read-only file system (a service of " \
+        "systemd can write to /run/tunnel; see tunnel(8))\n" in done.stderr
 
 
 # At SIGHUP, which reopens the log.

@@ -2,27 +2,28 @@
 #
 #   make deps demo       install what is missing, build, and see it work
 #   make deps check      install what is missing, build, and test it
-#   make deps check-all  and every other way to build it; 45 minutes
-#   make deps check-vm   of kernel TLS alone, in virtual machines
+#   make deps check-all  and test every other build of it; 45 minutes
+#   make deps check-vm   test kernel TLS only, in virtual machines
 #   make deps all        install what is missing, and build; apply updates
-#   make                 build, with what is there; nothing is downloaded
-#   make deps fuzz       throw garbage at what parses; tests/fuzz/README.md
-#   make deps bench      measure it, next to other servers; QUICK=1: roughly
+#   make                 build; download and install nothing
+#   make deps fuzz       fuzz the parsers; see tests/fuzz/README.md
+#   make deps bench      compare it with other servers; QUICK=1: roughly
 #   make bench-debian13  the same in a bare Debian 13
-#   make deps bench-instructions  what handshakes cost on small machines
+#   make deps bench-instructions  count the instructions of handshakes on ARM
+#                        and MIPS
 #   make install         PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR=
 #                        SYSTEMDDIR=PREFIX/lib/systemd/system
-#   make deps deb        a package of Debian's, in build/deb
+#   make deps deb        make a Debian package, in build/deb
 #   make uninstall clean
 #
 # STATIC=1         link statically             O=dir        build there
 # POLLER=poll      poll(2), not epoll
-# MUSL=1           one small file for any Linux
+# MUSL=1           one small static file for any Linux
 # ACCEL=aws-lc     AWS-LC does the cryptography: larger, and much faster
-# MBEDTLS=system   use this system's mbed TLS, not one of our own, whose source
-#                  "make deps" fetches and keeps up to date
-# MBEDTLS=/prefix  or the one there
-# ALLOW_OLD_MBEDTLS=1   one of these may be 3.6.6 or 4.1.0
+# MBEDTLS=system   use the mbed TLS of this system instead of the bundled one,
+#                  whose source "make deps" fetches and keeps up to date
+# MBEDTLS=/prefix  use the mbed TLS under this prefix
+# ALLOW_OLD_MBEDTLS=1   accept 3.6.6 and 4.1.0 with MBEDTLS
 # CC, CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are respected.
 
 VERSION	= 0.1.0
@@ -34,8 +35,8 @@ PYTHON	= /usr/bin/python3
 O	= build
 TUNNEL	= tunnel
 
-# deps comes before all other goals, which are made by a make that finds what
-# it installed.
+# Make deps before all other goals, and these with a make of their own, which
+# finds what deps has installed.
 ifneq ($(filter deps,$(MAKECMDGOALS)),)
 others	= $(filter-out deps,$(MAKECMDGOALS))
 told	= $(foreach v,MBEDTLS ALLOW_OLD_MBEDTLS MUSL ACCEL,$($v:%=$v=%))
@@ -59,9 +60,9 @@ SMALL	= -fno-asynchronous-unwind-tables $(if $(MUSL),,-fno-plt)
 SMALL_LD = -Wl,--gc-sections,--as-needed,-O1$(relr)
 SANITIZE =
 
-# One small file: -static-pie, which musl-gcc knows nothing of, would make it
-# larger by 20 KB, and no pages for code alone, which take 8.  musl has no
-# headers of the kernel: those of the system come after its own.
+# One small file.  musl-gcc does not support -static-pie, which would also add
+# 20 KB; separate pages for code would add 8 KB.  musl has no kernel headers: use
+# the system's, after its own.
 ifdef MUSL
 CC	= musl-gcc
 SIZED	= -Oz
@@ -77,7 +78,7 @@ PIE	?= -fPIE
 
 machine	:= $(shell $(CC) -dumpmachine 2>/dev/null)
 
-# What AWS-LC does of mbed TLS's work, it does as a driver for PSA.
+# AWS-LC is a driver of PSA, the cryptography interface of mbed TLS.
 ifdef ACCEL
 ifneq ($(ACCEL)$(MUSL),aws-lc)
 $(error make: ACCEL=$(ACCEL) is not valid (allowed: aws-lc, without MUSL))
@@ -91,9 +92,9 @@ ACCEL_CPPFLAGS = -isystem $(CURDIR)/$(AWS_LC)/include
 ACCEL_LIBS = $(AWS_LC_LIBRARY)
 endif
 
-# What hardens our code, unless HARDENING says otherwise, and our library, which
-# all builds share.  Not all compilers have all of it, nor do all machines; and
-# control-flow protection is all or nothing, which musl itself lacks.
+# Hardening flags for the program, unless HARDENING replaces them, and for the
+# bundled library.  Use those that this compiler has for this machine.
+# Control-flow protection is only effective if all code has it: musl has not.
 hardening := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fno-strict-overflow \
 	-fno-delete-null-pointer-checks $(shell for flag in \
 	-fstack-protector-strong -fstack-clash-protection \
@@ -101,12 +102,12 @@ hardening := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fno-strict-overflow \
 	-mbranch-protection=standard; do $(CC) -Werror $$flag -E -x c /dev/null \
 	>/dev/null 2>&1 && echo $$flag; done) $(PIE)
 
-# Relocations take half the room, where ld and glibc know this form of them.
+# Packed relocations take half the space, if ld and glibc support them.
 relr	:= $(shell printf '\043include <limits.h>\n\043if __x86_64__ && \
 	__GLIBC_PREREQ(2, 36)\n\043else\n\043error\n\043endif\n' | \
 	$(CC) -E -x c - >/dev/null 2>&1 && echo ,-z,pack-relative-relocs)
 
-# The mbed TLS: our own, for the machine that CC compiles for, or the one named.
+# mbed TLS: the bundled one, for the target of CC, or the one in MBEDTLS.
 ifndef MBEDTLS
 LIBRARY_DIR = build/library/$(machine)$(MUSL:%=-musl)$(ACCEL:%=-%)
 SOURCE	= build/mbedtls-source
@@ -126,7 +127,7 @@ endif
 MBEDTLS_CPPFLAGS = $(LIBRARY_DIR:%=-isystem %/include)
 MBEDTLS_LDFLAGS = $(LIBRARY_DIR:%=-L%/lib)
 
-# Not every C library can be in a static PIE: armhf's of Debian 12 can not.
+# Some C libraries do not support static PIE, such as Debian 12's for armhf.
 ifndef LINK
 LINK	= $(if $(STATIC),$(if $(findstring /,$(shell $(CC) \
 	-print-file-name=rcrt1.o)),-static-pie,-static),-pie)
@@ -150,13 +151,13 @@ $(TUNNEL): $(OBJS)
 $(OBJS): $(O)/%.o: %.c $(O)/flags $(LIBRARY) | mbedtls-is-fit
 	$(compile) -c -o $@ $<
 
-# Which headers each object was made with.
+# The headers that each object depends on.
 -include $(wildcard $(OBJS:.o=.d) $(O)/test_*.d)
 
-# What is done for an event or a record, not a byte, had better be small.
+# This code runs once for an event or a record, not for each byte: optimize size.
 $(OBJS): private CFLAGS = $(SIZED) -g
 
-# Other flags, other objects.
+# Compile again if the flags have changed.
 $(O)/flags: FORCE
 	@mkdir -p $(O)/lib
 	@echo '$(subst ','\'',$(compile) $(link))' | cmp -s - $@ || \
@@ -177,7 +178,7 @@ $(LIBRARY_DIR)/flags: FORCE
 	@echo "$(build_library)" | cmp -s - $@ || echo "$(build_library)" > $@
 
 ifdef ACCEL
-# The same for every build of a machine's.
+# One build for each target machine.
 build_aws_lc = CC='$(CC)' CFLAGS='$(SIZED) $(hardening)' mbedtls/build aws-lc \
 	$(AWS_LC_SOURCE) $(AWS_LC)
 
@@ -198,9 +199,9 @@ $(SOURCE):
 	MBEDTLS=system or MBEDTLS=/prefix" >&2; exit 1
 endif
 
-# Is it there, and new enough, and complete?  What that is, tls.c says in an
-# #error.  Any other reason is the compiler's to tell, and it comes first.
-no_library = mbed TLS was not found; leave MBEDTLS out to build our own
+# Check that mbed TLS is installed, new enough and complete: tls.c has an #error
+# for each case.  For any other fault, show the compiler's message first.
+no_library = mbed TLS was not found; leave MBEDTLS out to build the bundled one
 
 mbedtls-is-fit: $(LIBRARY)
 	@said=$$(export LC_ALL=C; { $(LIBRARY_DIR:%=ls %/include/mbedtls &&) \
@@ -213,7 +214,7 @@ mbedtls-is-fit: $(LIBRARY)
 	    echo "make: $(MBEDTLS:%=MBEDTLS=%: )$${why:-tls.c cannot be \
 	compiled: see above}" >&2; exit 1; }
 
-# For what reads them.
+# For tests and other makefiles.
 sources:
 	@echo $(SRCS)
 
@@ -226,27 +227,27 @@ demo: $(TUNNEL)
 
 PYTEST	= $(PYTHON) -B -m pytest -q -p no:cacheprovider
 
-# The tests wait more than they work: several at a time, each file in turn.
+# The tests mostly wait: run three at a time, each file in one process.
 check: $(TUNNEL)
 	$(PYTEST) -n 3 --dist loadfile -m "not more" tests
 
-# What that leaves out: the other ways to build it, virtual machines, the next
-# Debian.  Each of these files keeps two processors busy by itself.
+# The rest: other builds, virtual machines, the next Debian.  Each of these files
+# keeps two processors busy by itself.
 check-more: $(TUNNEL)
 	$(PYTEST) -m more --durations=20 --durations-min=10 tests
 
 check-all: check check-more
 
-# Kernel TLS, in virtual machines whose kernels have it.
+# Kernel TLS, in virtual machines with kernels that support it.
 check-vm: $(TUNNEL)
 	$(PYTEST) tests/build/test_vm.py
 
-# What that costs, in instructions, next to other servers.
+# Instruction counts of kernel TLS, compared with other servers.
 bench-vm: $(TUNNEL)
 	tests/vm/bench
 
-# The unit tests include the files they test, to reach what is static; of the
-# others the linker takes what is missing.
+# Each unit test includes the file it tests, to reach static functions; the
+# linker takes the rest from objects.a.
 UNIT	= $(filter-out accel,$(patsubst tests/unit/test_%.c,%,\
 	$(wildcard tests/unit/test_*.c)))
 
@@ -261,14 +262,14 @@ $(O)/objects.a: $(OBJS)
 	@rm -f $@
 	$(AR) rcs $@ $^
 
-# With libFuzzer, for so many SECONDS each; FUZZ=NAME: of that alone.
+# Run each harness with libFuzzer for SECONDS; FUZZ=NAME: only that one.
 fuzz:
 	@$(MAKE) --no-print-directory -k -f tests/fuzz/Makefile \
 	    VERSION='$(VERSION)' FEATURES='$(FEATURES)' \
 	    WARNINGS='$(WARNINGS)' PYTHON='$(PYTHON)'
 
-# The builds of tunnel to measure, and what make is told for each.  One that
-# can't be had here is left out.
+# The builds to measure, and the variables of each.  Leave out those that cannot
+# be built here.
 BENCH	= tunnel musl accel system
 BENCH_tunnel =
 BENCH_musl = MUSL=1
@@ -279,14 +280,14 @@ bench: $(BENCH:%=bench-%) $(O)/bench/load $(O)/bench/service $(O)/bench/copy
 	tests/bench/bench $(QUICK:%=--quick) --out $(BENCH_DIR) \
 	    --build $(O)/bench $(foreach b,$(BENCH),$b=$(O)/bench/$b)
 
-# The same on the next Debian; its results come here, beside those of this one.
+# The same on the next Debian; store its results beside those of this one.
 bench-debian13:
 	tests/debian13 make deps bench $(QUICK:%=QUICK=%)
 	mkdir -p $(O)/bench
 	cp build/debian13/srv/tunnel/$(BENCH_DIR)/results-debian13.json $(BENCH_DIR)
 	tests/bench/tell $(BENCH_DIR)
 
-# Handshakes in instructions, on machines of other kinds, emulated.
+# Instructions of a handshake on emulated machines.
 EMULATED = arm mips
 BENCH_arm = CC=arm-linux-gnueabihf-gcc STATIC=1
 BENCH_mips = CC=mips-linux-gnu-gcc STATIC=1
@@ -301,7 +302,7 @@ $(O)/bench/count.so: tests/bench/count.c $(O)/flags
 	@mkdir -p $(@D)
 	$(CC) $(WARNINGS) -O2 -fPIC -shared -o $@ $<
 
-# Where results are kept, or those that are but rough.
+# The directory of the results; rough ones are not kept.
 BENCH_DIR = $(if $(QUICK),$(O)/bench,tests/bench)
 
 $(BENCH:%=bench-%) $(EMULATED:%=bench-%): bench-%:
@@ -320,7 +321,7 @@ $(O)/bench/%: tests/bench/%.c $(O)/objects.a $(O)/flags
 $(O)/crypto: tests/bench/crypto.c $(O)/flags | mbedtls-is-fit
 	$(compile) -o $@ $< $(link:$(CC)%=%) $(libs)
 
-# A service, and its template: an instance for each file of a configuration.
+# A service, and a template with an instance for each configuration file.
 UNITS	= $(O)/tunnel.service $(O)/tunnel@.service
 
 $(UNITS): lib/systemd/tunnel.service FORCE
@@ -335,7 +336,7 @@ DIRECTORIES = $(addprefix $(DESTDIR),$(PREFIX)/sbin $(PREFIX)/share/man/man5 \
 	$(PREFIX)/share/doc/tunnel \
 	$(PREFIX)/lib/sysusers.d $(SYSTEMDDIR) $(SYSCONFDIR)/tunnel)
 
-# The program of a package, which owns the example in /etc; or nothing.
+# The program of an installed package, if it owns the example in /etc.
 packaged = $(if $(filter-out /usr,$(PREFIX)),$(if $(filter \
 	/etc,$(SYSCONFDIR)),$(wildcard $(DESTDIR)/usr/sbin/tunnel)))
 
@@ -368,8 +369,8 @@ uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/tunnel
 	-@rmdir $(DESTDIR)$(SYSCONFDIR)/tunnel 2>/dev/null || :
 
-# A package, by debhelper: of what is installed, and of lib/deb.  It needs no
-# build-essential, since what is installed has been built.
+# A Debian package of the installed files and lib/deb, made by debhelper.  The
+# program is built already, so build-essential is not needed.
 DEB	= $(O)/deb/tunnel
 
 deb: $(TUNNEL)
@@ -391,7 +392,7 @@ deb-changelog:
 	@echo "$$(sed -n 's/^Maintainer:/ --/p' lib/deb/control)  $$(date -Ru \
 	    -d "$$(sed -n 's/^## $(VERSION) - //p' CHANGELOG.md)")"
 
-# What tests/deps has put there is kept: it is not made from anything here.
+# Keep what tests/deps has fetched or built.
 KEPT	= build/aws-lc-source build/aws-lc-source.apt build/debian13 \
 	build/mbedtls build/mbedtls-musl build/mbedtls-openwrt \
 	build/mbedtls-source build/mbedtls-source.apt \

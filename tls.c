@@ -26,7 +26,7 @@
 /*
  * Below 3.6.7 and 4.1.1, malformed basicConstraints make a certificate an
  * authority's (CVE-2026-49300).  A distribution may have backported the fix to
- * 3.6.6 or 4.1.0; our own build uses 3.6.6, after a warning, where nothing
+ * 3.6.6 or 4.1.0; the bundled one may be 3.6.6, after a warning, where nothing
  * newer is available.  Below these, a ticket could bypass client
  * authentication.
  */
@@ -96,7 +96,7 @@ one of them"
 
 #define SLICE_US	100		/* of a handshake, per turn */
 
-/* mbedtls/config.h, the configuration of our own build, defines this. */
+/* mbedtls/config.h, the configuration of the bundled one, defines this. */
 #ifdef TUNNEL_PATCHES
 #define PATCHED		", patched"
 #else

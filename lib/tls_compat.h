@@ -13,6 +13,7 @@
 /* 3.6 is given a random generator; 4.1 always uses PSA's. */
 #define RNG	mbedtls_psa_get_random, MBEDTLS_PSA_RANDOM_STATE
 #define mbedtls_pk_parse_key(...)	mbedtls_pk_parse_key(__VA_ARGS__, RNG)
+#define mbedtls_pk_check_pair(...)	mbedtls_pk_check_pair(__VA_ARGS__, RNG)
 #define mbedtls_pk_sign(...)		mbedtls_pk_sign(__VA_ARGS__, RNG)
 #define mbedtls_x509write_crt_pem(...) \
 	mbedtls_x509write_crt_pem(__VA_ARGS__, RNG)

@@ -269,13 +269,13 @@ tls_files_key(struct tls_config *cfg, struct cert *c, const char *name,
 	    password != NULL ? strlen(password) : 0);
 	if (r != 0)
 		r = key_refused(cfg, name, r, (char *)text, size);
-	else if ((r = tls_key_prepare(c)) != 0)
-		r = tls_fail(cfg, "%s: its private key cannot be used (%s)",
-		    name, tls_error_text(r));
 	else if (!tls_key_matches(c))
 		r = tls_fail(cfg,
 		    "the key in %s does not match the certificate in %s", name,
 		    c->name);
+	else if ((r = tls_key_prepare(c)) != 0)
+		r = tls_fail(cfg, "%s: its private key cannot be used (%s)",
+		    name, tls_error_text(r));
 	mbedtls_platform_zeroize(text, size);
 	free(text);
 	return r;

@@ -1,4 +1,4 @@
-/* tls_random: the kernel's entropy for an mbed TLS other than our own build. */
+/* tls_random: the kernel's entropy, unless mbed TLS is the bundled one. */
 #ifndef TLS_RANDOM_H
 #define TLS_RANDOM_H
 

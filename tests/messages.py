@@ -49,10 +49,23 @@ def plain(literal):
         "\n": "", "a": "\a"}.get(m.group(1), "\0"), literal, flags=re.S)
 
 
+def string_macros(text):
+    """Name -> string, also of those composed of others: the last of a name."""
+    part = r'"(?:\\.|[^"\\\n])*"|\b\w+\b|[ \t]'
+    found = {}
+    for name, value in re.findall(
+            rf"^#define[ \t]+(\w+)[ \t]+((?:{part})+)$", text, re.M):
+        parts = re.findall(r'"((?:\\.|[^"\\])*)"|(\w+)', value)
+        if '"' in value and all(word in found for _, word in parts if word):
+            found[name] = "".join(found.get(word, string)
+                                  for string, word in parts)
+    return found
+
+
 def literals(text):
     """Each string of a C source, joined: (line, call, argument, string)."""
     calls, line, word, found, last = [], 1, "", [], None
-    macros = dict(re.findall(r'^#define[ \t]+(\w+)[ \t]+"(.*)"$', text, re.M))
+    macros = string_macros(text)
     for match in TOKEN.finditer(text):
         kind, token = match.lastgroup, match.group()
         if kind == "string" or (kind == "word" and token in macros):

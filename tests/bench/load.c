@@ -492,6 +492,6 @@ main(int argc, char **argv)
 	if (load.has_tls)
 		tls_begin(version, suite, groups, certificate);
 	if (run(argc - optind, argv + optind) == -1)
-		errx(2, "what shall be done?");
+		errx(2, "unknown command");
 	return 0;
 }

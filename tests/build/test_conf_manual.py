@@ -61,7 +61,7 @@ def test_manual_has_every_key_once():
     assert set(manual_items()) == set(table())
 
 
-# The default of these is told in words.
+# The manual describes these defaults in words.
 IN_WORDS = {"server_name", "key", "psk_identity", "ciphers", "groups", "user",
             "group"}
 
@@ -177,7 +177,7 @@ def sized(key, content):
     return call
 
 
-# Key, what is told of it, and settings at that limit.
+# Key, the text of its limit, and settings at that limit.
 LIMITS = {
     "port": ("accept", r"port of 0 to (\d+)", lambda room, n: [
         f"accept={n}"]),
@@ -350,7 +350,7 @@ def test_each_line_of_the_example_is_valid(room, in_place, line):
         text = text.replace("#ca =", "ca =")
     conf = room.write("tunnel.conf", in_place(text))
     out = run(support.TUNNEL, "-t", "-c", conf).decode()
-    # A command is told in words of its own.
+    # -t shows a command in its own form.
     assert key == "exec" or in_place(line + "\n") in out
 
 
@@ -375,7 +375,7 @@ def test_example_of_the_manual_is_valid(room, in_place, text):
     conf = room.write("tunnel.conf", in_place(text))
     out = run(support.TUNNEL, "-t", "-c", conf).decode()
     for line in in_place(text).splitlines():
-        # A command is told in words of its own.
+        # -t shows a command in its own form.
         assert line.startswith("exec ") or \
             re.sub(" += ", " = ", line) + "\n" in out
 

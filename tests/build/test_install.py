@@ -118,7 +118,7 @@ def test_message_without_mbedtls(tmp_path):
     assert done.returncode == 2
     said = [line for line in done.stderr.splitlines() if "***" not in line]
     assert said == [f"make: MBEDTLS={tmp_path}: mbed TLS was not found; leave "
-                    "MBEDTLS out to build our own"]
+                    "MBEDTLS out to build the bundled one"]
     assert not os.path.exists(tmp_path / "tunnel")
 
 

@@ -335,7 +335,7 @@ def test_deps_without_root(tmp_path):
                        env={"PATH": str(tmp_path), "MUSL": "1"})
     assert p.returncode != 0 and p.stdout == ""
     said, = p.stderr.splitlines()
-    named = re.search('"apt-get install --no-install-recommends (.*)", then',
+    named = re.search('"apt-get install --no-install-recommends (.*)" as',
                       said)[1].split()
     assert {"gcc", "make", "curl", "python3", "dpkg-dev", "bzip2",
             "musl-tools"} <= set(named)

@@ -1,4 +1,4 @@
-"""The version and the date of a release are the same wherever they are told."""
+"""The version and the date of a release agree in all files."""
 
 import datetime
 import glob

@@ -86,7 +86,8 @@ UNPROVOKED = {
     "error: the handover from the previous program is unusable: a number is "
     "out of range",
     "warning: watchdog: not sending WATCHDOG=1: worker 4711 is not responding",
-    "error: the mbed TLS library is older than 3.6.7, and open to "
+    "error: the mbed TLS library is older than 4.1.0",
+    "error: the mbed TLS library is older than 4.1.1, and open to "
     "CVE-2026-49300",
     "error: mbed TLS cannot be initialized: perhaps the system has no entropy",
     "error: cannot start worker: the random number generator has no entropy: "
@@ -134,6 +135,7 @@ UNPROVOKED = {
     "error: tunnel.conf:3: cert: chain.pem: the chain has 20000 bytes, but "
     "this mbed TLS can send only 16384",
     "... handshake: unsolicited extension",
+    "... handshake: malformed certificate, or unknown critical extension",
     "... handshake: a certificate with an unknown signature algorithm",
     '... client certificate "CN=app1": it has an unknown signature algorithm',
     '... client certificate "CN=app1": its CRL is not trusted',
@@ -255,7 +257,8 @@ REASONS = {"abort_all", "conn_dial", "conn_end", "conn_set_reason",
 OF_FILES = {"an encryption that this mbed TLS does not support",
             "it is encrypted; set key_password_file",
             "wrong password in key_password_file",
-            "no private key in PEM format"}
+            "no private key in PEM format",
+            "PEM - No PEM header or footer found"}
 
 
 def is_logged(m):

@@ -110,9 +110,7 @@ def test_broken_chain(room, certs, check, names, words):
 
 
 def test_names_forge_no_line(room, check):
-    """Nor move the cursor: names come from an authority, or from whoever
-    requested the certificate.
-    """
+    """Names in certificates cannot start a new line or move the cursor."""
     stem, path = room.path("key"), room.path("forged.pem")
     run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt",
         "ec_paramgen_curve:P-256", "-out", stem)

@@ -2,6 +2,7 @@
 no connection is lost or refused.
 """
 
+import base64
 import os
 import pwd
 import re
@@ -428,6 +429,22 @@ def test_key_does_not_match(certs, configured):
                    key=certs.path("server.key"))
     assert "does not match" in c.refuse(cert=certs.path("rsa.crt"))
     assert subject(c.client()) == "server"
+
+
+def test_key_is_damaged(room, certs, configured):
+    """An RSA key whose numbers do not belong together."""
+    der = support.run("openssl", "rsa", "-in", certs.path("rsa.key"),
+                      "-traditional", "-outform", "DER",
+                      stderr=subprocess.DEVNULL)
+    at = der.index(b"\2\3\1\0\1") + 50  # the private exponent follows 65537
+    changed = der[:at] + bytes([der[at] ^ 1]) + der[at + 1:]
+    text = base64.encodebytes(changed).decode()
+    room.write("damaged.key", f"-----BEGIN RSA PRIVATE KEY-----\n{text}"
+               "-----END RSA PRIVATE KEY-----\n")
+    message = configured().refuse(cert=certs.path("rsa.crt"),
+                                  key=room.path("damaged.key"))
+    assert "the key in damaged.key does not match" in message or \
+        "damaged.key: its private key cannot be read" in message  # 4.1
 
 
 def test_missing_file(configured):

@@ -499,7 +499,7 @@ test_bad_peers(void **state)
 	}
 }
 
-/* How a signature is made: PSA's name, and what OpenSSL is told. */
+/* A signature scheme: the algorithm of PSA, and the options of OpenSSL. */
 struct scheme {
 	psa_algorithm_t	 alg;
 	size_t		 hash_len;

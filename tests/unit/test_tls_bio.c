@@ -90,7 +90,6 @@ begin(void **state)
 	error = EAGAIN;
 	has_memory = 1;
 	mbedtls_ssl_config_init(&conf);
-	mbedtls_ssl_conf_rng(&conf, RNG);
 	if ((t = calloc(1, sizeof(*t))) == NULL ||
 	    (t->ssl = calloc(1, sizeof(*t->ssl))) == NULL ||
 	    psa_crypto_init() != PSA_SUCCESS ||

@@ -374,7 +374,7 @@ test_nothing_is_left_behind(void **state)
 static void
 test_sending_begins(void **state)
 {
-	static const unsigned char goodbye[] = { 21, 1, 0 };
+	static const unsigned char alert[] = { 21, 1, 0 };
 	struct ktls *k = moved->ktls;
 	int pair[2];
 
@@ -391,8 +391,8 @@ test_sending_begins(void **state)
 	assert_int_equal(kernel_finish(&stream), STREAM_WANT_WRITE);
 	kernel.tcp.tcpi_bytes_sent += 2 + OVERHEAD_13;
 	assert_int_equal(kernel_finish(&stream), 0);
-	assert_int_equal(kernel.nsent, sizeof(goodbye));
-	assert_memory_equal(kernel.sent, goodbye, sizeof(goodbye));
+	assert_int_equal(kernel.nsent, sizeof(alert));
+	assert_memory_equal(kernel.sent, alert, sizeof(alert));
 	assert_int_equal(kernel.tx, 1);
 	close(pair[0]);
 	close(pair[1]);

@@ -42,8 +42,6 @@ begin(void **state)
 	has_random = 1;
 	cfg = tls_config_new(TLS_SERVER);
 	cfg->certs = calloc(1, sizeof(*cfg->certs));
-	mbedtls_pk_setup(&cfg->certs->chain.pk,
-	    mbedtls_pk_info_from_type(MBEDTLS_PK_ECKEY));
 	tls_config_sessions(cfg, tls_sessions_new(0, TLS_BARE, 0), 1, HOUR);
 	tls_config_renew(cfg);
 	t = calloc(1, sizeof(*t));

@@ -484,9 +484,11 @@ is_runnable_in(const char *root, const char *name)
 
 	if (root == NULL)
 		return is_runnable(name);
-	if ((pid = fork()) == 0)
-		_exit(chroot(root) == 0 && chdir("/") == 0 &&
-		    !is_runnable(name) ? EXIT_FAILURE : EXIT_SUCCESS);
+	if ((pid = fork()) == 0) {
+		if (chroot(root) == -1 || chdir("/") == -1 || is_runnable(name))
+			_exit(EXIT_SUCCESS);
+		_exit(EXIT_FAILURE);
+	}
 	return pid == -1 || waitpid(pid, &status, 0) == -1 || status == 0;
 }
 

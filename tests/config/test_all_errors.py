@@ -329,7 +329,7 @@ def test_two_transient_causes(room):
      "before it)"),
     ("log = stdout", "standard output is /dev/stdout; a file of this name is "
      "./stdout)"),
-    ("output = sylog", 'stunnel\'s output is "log" here)'),
+    ("output = sylog", 'stunnel\'s output is "log" here; or delete the line'),
     ("accept = :::443", "did you mean 443?"),
     ("accept = ::1:443", "did you mean [::1]:443?"),
     ("connect = :::443", "did you mean [::1]:443?"),

@@ -15,9 +15,10 @@ SIZE = 40 * MB
 # About 30 are needed; one call per record would make 150 to 250.
 PER_MB = {"up": 32, "down": 45}
 TRIES = 8
-# From accept(2) to close(2), with one echoed word.
-PER_CONNECTION = {("1.3", "full"): 50, ("1.3", "resumed"): 47,
-                  ("1.2", "full"): 48, ("1.2", "resumed"): 42}
+# From accept(2) to close(2), with one echoed word.  Two more than the minimum:
+# on a busy machine, a worker may sleep once more in every run.
+PER_CONNECTION = {("1.3", "full"): 52, ("1.3", "resumed"): 49,
+                  ("1.2", "full"): 50, ("1.2", "resumed"): 44}
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("strace"),

@@ -199,6 +199,18 @@ def test_settings_of_a_certificate_with_only_shared_keys(check, room, line):
                     "cert"]
 
 
+@pytest.mark.parametrize("line,is_comment", [
+    ("pidfile = # none", True), ("pidfile =\t# none", True),
+    ("pidfile = x # none", True), ("pidfile =#none", False),
+    ("pidfile = x#none", False), ("pidfile = ./#none", False),
+])
+def test_comment_after_the_equals_sign(room, line, is_comment):
+    good = GOOD.format(cert=room.certs.server)
+    p = tunnel("-tq", "-c", room.write("tunnel.conf", good + line + "\n"))
+    assert ("a comment after a value" in p.stderr) == is_comment, p
+    assert p.returncode == (2 if is_comment else 0), p
+
+
 NO_SESSIONS = ["session_tickets = no", "session_cache = off"]
 
 

@@ -250,6 +250,14 @@ refuse_line(struct config *cfg, const char *where, const char *line)
 	return -1;
 }
 
+/* 1 if a # follows a blank in a value, or the blank between = and the value. */
+static int
+has_comment(const char *value)
+{
+	return strstr(value, " #") != NULL || strstr(value, "\t#") != NULL ||
+	    (value[0] == '#' && value[-1] != '=');
+}
+
 /* Parse a line of len bytes and a NUL.  It is modified. */
 static int
 config_line(struct config *cfg, int rank, const char *where, char *line,
@@ -268,7 +276,7 @@ config_line(struct config *cfg, int rank, const char *where, char *line,
 		return refuse_section(cfg, where, line);
 	if ((key = split(line, &value)) == NULL)
 		return refuse_line(cfg, where, line);
-	if (strstr(value, " #") != NULL || strstr(value, "\t#") != NULL) {
+	if (has_comment(value)) {
 		log_error("%s: a comment after a value (allowed: a comment on "
 		    "a line of its own)", where);
 		config_mark_wrong(cfg, key);

@@ -64,7 +64,7 @@ check_client(const struct config *cfg)
 	return r;
 }
 
-/* Report key options of a client that has no certificate. */
+/* Report key options without a certificate, where that is not an error. */
 static int
 check_own_cert(const struct config *cfg)
 {
@@ -145,10 +145,10 @@ config_check_role(struct config *cfg)
 
 	if (!config_has_role(cfg))
 		return 0;
-	if (config_is_client(cfg)) {
+	if (config_is_client(cfg))
 		r |= check_client(cfg);
+	if (config_is_client(cfg) || config_is_psk_only(cfg))
 		r |= check_own_cert(cfg);
-	}
 	r |= check_psk(cfg);
 	return r | check_options(cfg);
 }

@@ -189,6 +189,28 @@ def test_settings_not_for_a_client(check, room, authority, lines, words):
     assert said == ["tunnel.conf:" + words]
 
 
+@pytest.mark.parametrize("line", ["key = {key}", "key_password_file = {key}"])
+def test_settings_of_a_certificate_with_only_shared_keys(check, room, line):
+    psk = room.write("psk", tunnel("-p", "app1").stdout)
+    os.chmod(psk, 0o600)
+    said = check(f"accept = 127.0.0.1:0\nconnect = 1\npsk = {psk}\n" +
+                 line.format(key=room.certs.server) + "\n")
+    assert said == [f"tunnel.conf:4: {line.split()[0]} has no effect without "
+                    "cert"]
+
+
+@pytest.mark.parametrize("line,is_comment", [
+    ("pidfile = # none", True), ("pidfile =\t# none", True),
+    ("pidfile = x # none", True), ("pidfile =#none", False),
+    ("pidfile = x#none", False), ("pidfile = ./#none", False),
+])
+def test_comment_after_the_equals_sign(room, line, is_comment):
+    good = GOOD.format(cert=room.certs.server)
+    p = tunnel("-tq", "-c", room.write("tunnel.conf", good + line + "\n"))
+    assert ("a comment after a value" in p.stderr) == is_comment, p
+    assert p.returncode == (2 if is_comment else 0), p
+
+
 NO_SESSIONS = ["session_tickets = no", "session_cache = off"]
 
 

@@ -21,6 +21,17 @@ config_has_role(const struct config *cfg)
 	    config_count(cfg->given[CLIENT]) < 2);
 }
 
+/* Report an option, if it is set: it has no effect in this case. */
+static int
+refuse_unused(const struct config *cfg, int option, const char *why)
+{
+	if (cfg->given[option] == NULL)
+		return 0;
+	log_error("%s: %s has no effect %s", config_where(cfg, option),
+	    options[option].name, why);
+	return -1;
+}
+
 /* Report and drop options of the other role, to avoid further errors. */
 static int
 check_options(struct config *cfg)
@@ -68,20 +79,12 @@ check_client(const struct config *cfg)
 static int
 check_own_cert(const struct config *cfg)
 {
-	static const int of_cert[] = { KEY, KEY_PASSWORD_FILE };
-	size_t i;
-	int r = 0;
+	int r;
 
 	if (cfg->given[CERT] != NULL || cfg->is_wrong[CERT])
 		return 0;
-	for (i = 0; i < sizeof(of_cert) / sizeof(of_cert[0]); i++) {
-		if (cfg->given[of_cert[i]] == NULL)
-			continue;
-		log_error("%s: %s has no effect without cert",
-		    config_where(cfg, of_cert[i]),
-		    options[of_cert[i]].name);
-		r = -1;
-	}
+	r = refuse_unused(cfg, KEY, "without cert");
+	r |= refuse_unused(cfg, KEY_PASSWORD_FILE, "without cert");
 	return r;
 }
 
@@ -103,17 +106,12 @@ check_psk_only(const struct config *cfg)
 	int is_client = config_is_client(cfg), r = 0;
 	int is_verified = cfg->number[VERIFY] != VERIFY_NONE;
 
-	if (!is_client && cfg->given[SNI_STRICT] != NULL &&
-	    cfg->number[SNI_STRICT] == 1) {
-		log_error("%s: sni_strict has no effect with psk and no cert "
-		    "(allowed: no)", config_where(cfg, SNI_STRICT));
-		r = -1;
-	}
-	if (is_client && cfg->given[CERT] != NULL) {
-		log_error("%s: cert has no effect with psk, unless ca or peer "
-		    "is set", config_where(cfg, CERT));
-		r = -1;
-	}
+	if (!is_client && cfg->number[SNI_STRICT] == 1)
+		r |= refuse_unused(cfg, SNI_STRICT,
+		    "with psk and no cert (allowed: no)");
+	if (is_client)
+		r |= refuse_unused(cfg, CERT,
+		    "with psk, unless ca or peer is set");
 	if (cfg->given[VERIFY] == NULL || cfg->is_wrong[VERIFY] ||
 	    is_verified == is_client)
 		return r;
@@ -130,12 +128,10 @@ check_psk(const struct config *cfg)
 {
 	if (config_is_psk_only(cfg))
 		return check_psk_only(cfg);
-	if (!config_is_client(cfg) || cfg->given[PSK_IDENTITY] == NULL ||
-	    cfg->given[PSK] != NULL || cfg->is_wrong[PSK])
+	if (!config_is_client(cfg) || cfg->given[PSK] != NULL ||
+	    cfg->is_wrong[PSK])
 		return 0;
-	log_error("%s: psk_identity has no effect without psk",
-	    config_where(cfg, PSK_IDENTITY));
-	return -1;
+	return refuse_unused(cfg, PSK_IDENTITY, "without psk");
 }
 
 int
@@ -153,17 +149,6 @@ config_check_role(struct config *cfg)
 	return r | check_options(cfg);
 }
 
-/* Report an option, if it is set: another one makes it useless. */
-static int
-refuse_unused(const struct config *cfg, int option, const char *other)
-{
-	if (cfg->given[option] == NULL)
-		return 0;
-	log_error("%s: %s has no effect with %s", config_where(cfg, option),
-	    options[option].name, other);
-	return -1;
-}
-
 int
 config_check_unused(const struct config *cfg, int inetd)
 {
@@ -172,15 +157,16 @@ config_check_unused(const struct config *cfg, int inetd)
 	int r = 0;
 
 	if (inetd && cfg->number[DAEMON] == 1)
-		r |= refuse_unused(cfg, DAEMON, "-i");
+		r |= refuse_unused(cfg, DAEMON, "with -i");
 	if (cfg->number[MODE] == MODE_FORK)
-		r |= refuse_unused(cfg, WORKERS, "mode = fork");
+		r |= refuse_unused(cfg, WORKERS, "with mode = fork");
 	if (!has_tickets)
-		r |= refuse_unused(cfg, TICKET_KEYS, "session_tickets = no");
+		r |= refuse_unused(cfg, TICKET_KEYS,
+		    "with session_tickets = no");
 	/* A server's cache does not need tickets; a client's has them. */
 	if (!has_tickets && (!has_cache || config_is_client(cfg)))
 		r |= refuse_unused(cfg, TICKET_LIFETIME, has_cache ?
-		    "session_tickets = no" :
-		    "session_tickets = no and session_cache = off");
+		    "with session_tickets = no" :
+		    "with session_tickets = no and session_cache = off");
 	return r;
 }

@@ -2,16 +2,11 @@
 have them.
 """
 
-import os
 import re
 
 import support
-from support import TOP, run
-
-
-def read(*path):
-    with open(os.path.join(TOP, *path)) as f:
-        return f.read()
+from documents import read
+from support import run
 
 
 def table():

@@ -29,14 +29,17 @@ def plain(text):
     return text.replace("\\e", "\\").replace("\\&", "")
 
 
+def section(page, heading):
+    """The source of a section or subsection of a manual."""
+    level, text = re.search(
+        rf"^\.(S[hs]) \"?{re.escape(heading)}\"?\n(.*)", read("man", page),
+        re.M | re.S).groups()
+    ends = r"^\.Sh " if level == "Sh" else r"^\.S[hs] "
+    return re.split(ends, text, flags=re.M)[0]
+
+
 def displays(page, heading=None):
     """The displays of a manual, or of one of its sections or subsections."""
-    text = read("man", page)
-    if heading:
-        level, text = re.search(
-            rf"^\.(S[hs]) \"?{re.escape(heading)}\"?\n(.*)", text,
-            re.M | re.S).groups()
-        ends = r"^\.Sh " if level == "Sh" else r"^\.S[hs] "
-        text = re.split(ends, text, flags=re.M)[0]
+    text = section(page, heading) if heading else read("man", page)
     return [plain(x) for x in re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed$", text,
                                          re.M | re.S)]

@@ -11,7 +11,8 @@ import pytest
 import shared_keys
 import support
 from certificates import PASSWORD, Authority
-from config_keys import example, manual_closings, manual_items, read, table
+from config_keys import example, manual_closings, manual_items, table
+from documents import displays, read
 from support import TOP, run
 
 MANUAL = os.path.join(TOP, "man", "tunnel.conf.5")
@@ -354,12 +355,6 @@ def test_each_line_of_the_example_is_valid(room, in_place, line):
     assert key == "exec" or in_place(line + "\n") in out
 
 
-def examples_of_the_manual():
-    text = read("man", "tunnel.conf.5").split("\n.Sh EXAMPLES\n")[1]
-    return re.findall(r"^\.Bd -literal -offset indent\n(.*?)^\.Ed$", text,
-                      re.M | re.S)
-
-
 def skip_if_impossible(text):
     if text.startswith("client") and not re.search("^(ca|peer|psk) ", text,
                                                    re.M) and \
@@ -369,7 +364,7 @@ def skip_if_impossible(text):
         pytest.skip("only root can do that")
 
 
-@pytest.mark.parametrize("text", examples_of_the_manual())
+@pytest.mark.parametrize("text", displays("tunnel.conf.5", "EXAMPLES"))
 def test_example_of_the_manual_is_valid(room, in_place, text):
     skip_if_impossible(text)
     conf = room.write("tunnel.conf", in_place(text))
@@ -380,7 +375,7 @@ def test_example_of_the_manual_is_valid(room, in_place, text):
             re.sub(" += ", " = ", line) + "\n" in out
 
 
-@pytest.mark.parametrize("text", examples_of_the_manual())
+@pytest.mark.parametrize("text", displays("tunnel.conf.5", "EXAMPLES"))
 def test_example_of_the_manual_starts(room, in_place, text):
     """On a port of this machine that is free."""
     skip_if_impossible(text)

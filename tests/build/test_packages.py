@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 import support
-from documents import MANUALS
+from documents import MANUALS, plain
 from support import TOP, need, run
 
 with open(os.path.join(TOP, "man", "tunnel-packages.7")) as manual:
@@ -37,8 +37,7 @@ def displays():
     """The text of each file, by name."""
     found = re.findall(r"^\.Pa (\S+) :\n\.Bd -literal\n(.*?)^\.Ed$", TEXT,
                        re.M | re.S)
-    return {name: text.replace("\\e", "\\").replace("\\&", "")
-            for name, text in found}
+    return {name: plain(text) for name, text in found}
 
 
 @pytest.fixture

@@ -12,14 +12,9 @@ import pytest
 
 import documents
 import support
+from config_keys import manual_items
 from documents import MANUALS, read
 from support import TOP, run
-
-
-def keys():
-    """The keys of the configuration, by their entries in tunnel.conf(5)."""
-    return set(re.findall(r"^\.It Ic ([a-z_]+) =", read("man", "tunnel.conf.5"),
-                          re.M))
 
 
 def test_every_manual_is_installed_and_linked():
@@ -120,7 +115,7 @@ def test_manual_names_what_stunnel_has():
         rows += re.findall(r"^\.Li (.*)$", lines, re.M)
     names = {name for row in rows for name in re.findall(r"\w+", row)}
     assert len(names) > 70
-    for name in names - keys():
+    for name in names - manual_items().keys():
         message = subprocess.run([support.TUNNEL, f"{name}=x"],
                                  capture_output=True, text=True).stderr
         assert f"stunnel's {name}" in message

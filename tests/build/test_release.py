@@ -9,12 +9,8 @@ import shutil
 import pytest
 
 import support
+from documents import read
 from support import TOP, run
-
-
-def read(*path):
-    with open(os.path.join(TOP, *path)) as f:
-        return f.read()
 
 
 def makefile_version():

@@ -16,6 +16,7 @@ import subprocess
 import pytest
 
 import support
+from documents import displays, section
 from launchers import Program
 from support import TOP, read_exactly, run, wait_for
 
@@ -104,12 +105,6 @@ def check(room, name="stats.prom"):
     assert run(promtool(), "check", "metrics", stdin=text) == b""
 
 
-def manual():
-    """The section on metrics in tunnel(8)."""
-    with open(os.path.join(TOP, "man", "tunnel.8")) as f:
-        return f.read().split(".Ss Metrics\n")[1].split("\n.Sh ")[0]
-
-
 def test_promtool_accepts_it(room, begin):
     begin()
     check(room)
@@ -119,11 +114,12 @@ def test_manual_has_each_metric(room, begin):
     begin()
     text = support.text_of(room.path("stats.prom"))
     assert set(re.findall(r"^# TYPE (\w+) ", text, re.M)) == \
-        set(re.findall(r"tunnel_[a-z_]+(?= ,|\n)", manual()))
+        set(re.findall(r"tunnel_[a-z_]+(?= ,|\n)",
+                       section("tunnel.8", "Metrics")))
 
 
 def test_alert_of_the_manual(room):
-    expression, = re.findall(r"^\.Bd -literal.*\n(.*)\n\.Ed$", manual(), re.M)
+    expression, = displays("tunnel.8", "Metrics")
     rules = room.write("rules.yml", "groups:\n- name: tunnel\n  rules:\n"
                        f"  - alert: expiry\n    expr: {expression}\n")
     assert b"SUCCESS: 1 rules found" in run(promtool(), "check", "rules",

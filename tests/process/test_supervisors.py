@@ -19,6 +19,7 @@ import time
 import pytest
 
 import support
+from documents import displays
 from launchers import Supervisor
 from support import PATH, TOP, Task, assert_echoes, need, read_exactly, run
 
@@ -437,17 +438,9 @@ def test_start_stop_daemon(room, daemon_conf):
 
 # Examples in tunnel(8).
 
-def displays(word):
-    """The displays that contain the word, as rendered."""
-    with open(os.path.join(TOP, "man", "tunnel.8")) as f:
-        text = f.read()
-    found = re.findall(r"^\.Bd -literal.*\n((?:.*\n)*?)\.Ed$", text, re.M)
-    return [x.replace("\\e", "\\") for x in found if word in x]
-
-
 def displayed(room, word):
     """The display with the word, with the paths of a test."""
-    text, = displays(word)
+    text, = (x for x in displays("tunnel.8") if word in x)
     text = text.replace("/usr/local/sbin/tunnel", support.TUNNEL)
     return text.replace("/run/tunnel.pid", room.path("pidfile")).replace(
         "/etc/tunnel.conf", room.path("tunnel.conf"))
@@ -492,7 +485,8 @@ def test_unit_without_root(room, units):
 
 def test_inetd_lines_of_the_manual(room, inetd, echo):
     """Each line unchanged, except for the port, the user and the files."""
-    lines = "".join(displays("stream tcp nowait")).splitlines()
+    lines = "".join(x for x in displays("tunnel.8")
+                    if "stream tcp nowait" in x).splitlines()
     assert lines
     for line in lines:
         name, *kind, _, _, arguments = line.split(maxsplit=6)

@@ -513,7 +513,7 @@ struct fake {
 	int	 cant_refuse;	/* without refuse(): errors abort it */
 	int	 secures;	/* needs a handshake after the connection */
 	/* Its behaviour. */
-	size_t	 want;		/* a WANT by one call in so many; 0: none */
+	size_t	 want;		/* calls per STREAM_WANT_*; 0: none */
 	size_t	 cut;		/* one call in so many is short */
 	size_t	 ahead;		/* reads up to so many bytes ahead; 0: none */
 	size_t	 write_max;		/* its write_size; 0: any */
@@ -521,7 +521,7 @@ struct fake {
 	int	 result;	/* the result of its fault, */
 	size_t	 at;		/* after so many bytes */
 	/* Its state. */
-	ssize_t	 waiting[OPS];	/* the WANT of the last call, or 0 */
+	ssize_t	 waiting[OPS];	/* STREAM_WANT_* of the last call; or 0 */
 	size_t	 given;		/* bytes returned by read */
 	size_t	 taken;		/* bytes accepted by write */
 	size_t	 retry;		/* minimum length for the next write */

@@ -46,21 +46,28 @@ def soft_limit(pid, what):
         return re.search(rf"Max {what} +(\S+)", f.read()).group(1)
 
 
-def begin(room, mode, *words, **keywords):
-    """Start a tunnel and a client; return both, and the serving process."""
+def start(room, mode, *words, **keywords):
+    """Start a tunnel and a client, and return both."""
     if mode != "-i":
         t = room.tunnel(mode, *words, **keywords)
-        client = room.client(t)
-        # In fork mode, a trial process runs at the start.
-        worker, = wait_for(lambda: len(t.workers()) == 1 and t.workers(),
-                           "one worker to remain")
-        return t, client, worker
+        return t, room.client(t)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = room.connect(support.tcp_address(listener))
         sock = listener.accept()[0]
     with sock:
         t = room.tunnel("-i", *words, ready=False, stdin=sock, **keywords)
-    return t, room.client(peer), t.pid
+    return t, room.client(peer)
+
+
+def begin(room, mode, *words, **keywords):
+    """The same, and the serving process; the connection must last."""
+    t, client = start(room, mode, *words, **keywords)
+    if mode == "-i":
+        return t, client, t.pid
+    # In fork mode, a trial process runs at the start.
+    worker, = wait_for(lambda: len(t.workers()) == 1 and t.workers(),
+                       "one worker to remain")
+    return t, client, worker
 
 
 LOOK = """

@@ -13,7 +13,7 @@ import pytest
 import support
 from launchers import dynamic
 from privileged import (AS_NOBODY, MODES, NOBODY, assert_is, begin, confined,
-                        status)
+                        start, status)
 from support import (assert_echoes, complaint, read_exactly, run,
                      run_tunnel)
 
@@ -262,7 +262,7 @@ def script(path, text="#!/nowhere\n"):
 def test_command_that_cannot_run_in_a_chroot(room, jail, mode):
     """Its interpreter is outside: only execve(2) finds that."""
     script(jail + "/sort")
-    t, _, _ = begin(room, mode, f"chroot={jail}", "user=nobody", "exec=/sort")
+    t, _ = start(room, mode, f"chroot={jail}", "user=nobody", "exec=/sort")
     t.wait_log(r"error: /sort: No such file or directory "
                rf"\(in chroot {jail}\)$")
     t.wait_log(r" (backend reset|backend: command killed by signal 9 "
